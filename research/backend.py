@@ -1,0 +1,50 @@
+"""The only place that sets flags: device count, thread pool, float64, matmul precision."""
+
+import os
+import re
+
+import jax
+
+
+def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
+    """Sets what the bits of a run depend on, before JAX starts its backend.
+
+    XLA's CPU thread pool enters the bits of large products, so its size is pinned, whatever the machine has. Calling
+    this again with the same values is free.
+
+    Args:
+      devices: CPU devices to show to JAX (it splits no work by itself; `research.lanes` spreads blocks over them).
+      pool: Threads in XLA's CPU pool (the environment variable NPROC).
+      x64: Whether arrays may be float64. Experiments on f - f* need it.
+    Raises:
+      ValueError: devices or pool is not a positive integer.
+      RuntimeError: The backend has already started with other values; call `configure` first.
+    Example:
+      >>> configure(x64=True)
+      >>> import jax.numpy as jnp
+      >>> jnp.zeros(2).dtype
+      dtype('float64')
+    """
+    for name, value in (("devices", devices), ("pool", pool)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
+    jax.config.update("jax_enable_x64", x64)
+    jax.config.update("jax_default_matmul_precision", "highest")  # A GPU may otherwise multiply in TF32.
+    flags = re.sub(r"--xla_force_host_platform_device_count=\d+\s*", "", os.environ.get("XLA_FLAGS", ""))
+    wanted = {
+        "NPROC": str(pool),
+        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}".strip(),
+    }
+    changed = {name: value for name, value in wanted.items() if os.environ.get(name) != value}
+    if changed and _backend_started():
+        raise RuntimeError(
+            f"JAX has already started its backend, so {', '.join(changed)} cannot change any more. "
+            "Call research.backend.configure before the first JAX computation of the process."
+        )
+    os.environ.update(changed)
+
+
+def _backend_started() -> bool:
+    from jax._src import xla_bridge  # JAX has no public question for this.
+
+    return bool(xla_bridge._backends)

@@ -1,0 +1,95 @@
+"""The nouns every other module speaks in; nothing here computes."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Key = jax.Array  # A typed key, from `jax.random.key`.
+Params = Any  # Any pytree of floating arrays.
+
+
+class Batch(NamedTuple):
+    """A dataset, or part of one.
+
+    Attributes:
+      x: Inputs, shape (n, ...).
+      y: Targets, shape (n, ...).
+      key: Feeds models that draw noise (dropout, augmentation); None means deterministic.
+    """
+
+    x: Array
+    y: Array
+    key: Key | None = None
+
+
+class Model(NamedTuple):
+    """A pair of pure functions.
+
+    Attributes:
+      init: key -> params.
+      apply: (params, x, key=None) -> prediction. x is one example or has any leading batch axes, which each dense
+        product flattens; no key means no noise.
+    """
+
+    init: Callable[[Key], Params]
+    apply: Callable[..., Array]
+
+
+class Sampler(NamedTuple):
+    """Which examples make up each batch of one epoch.
+
+    Attributes:
+      num_batches: Steps in an epoch.
+      batch_size: Examples in each batch; an epoch costs num_batches * batch_size example gradients.
+      indices: key -> (num_batches, batch_size) integers, or None where every batch is the whole dataset.
+    """
+
+    num_batches: int
+    batch_size: int
+    indices: Callable[[Key], Array | None]
+
+
+class Optimum(NamedTuple):
+    """The exact minimiser of a training objective, found without descent.
+
+    Attributes:
+      params: x*, in the model's own pytree.
+      value: f* = f(x*).
+      gradient_norm: Euclidean norm of the gradient at x*.
+      initial_gradient_norm: The same at params = 0, which gradient_norm is to be read against.
+      solver: How it was found, in a few words ("QR", "Newton, 7 steps").
+    """
+
+    params: Params
+    value: float
+    gradient_norm: float
+    initial_gradient_norm: float
+    solver: str
+
+
+class Workload(NamedTuple):
+    """A named problem: what is minimised, on which data, from where, and what the exact answer is.
+
+    Attributes:
+      name: As in `research.workloads.WORKLOADS`.
+      train, validation, test: The split, or None for a problem without data (or without that part).
+      init: key -> params, the drawn initial point.
+      objective: (params, batch) -> (), penalties included.
+      metric: (params, batch) -> (), what a user would report: accuracy or R².
+      metric_name: Its name.
+      model: The model behind the objective, or None for a problem without data.
+      optimum: f*, x* of the training objective, or None where unknown.
+    """
+
+    name: str
+    train: Batch | None
+    validation: Batch | None
+    test: Batch | None
+    init: Callable[[Key], Params]
+    objective: Callable[[Params, Batch | None], Array]
+    metric: Callable[[Params, Batch], Array] | None
+    metric_name: str
+    model: Model | None
+    optimum: Optimum | None
