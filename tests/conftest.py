@@ -1,4 +1,4 @@
-"""Strictness for every test, once: float64, no silent rank promotion, no key used twice, warnings are errors (setup.cfg)."""
+"""Strictness for every test, once: float64, no rank promotion, no key used twice; setup.cfg makes warnings errors."""
 
 import os
 

@@ -1,0 +1,48 @@
+# Each target does all of its own set-up, on a machine that has Python 3.11 or newer, git and make.
+#   make run      the main experiment; make run ARGS="--help" shows its flags
+#   make test     every test, and every docstring's example
+#   make check    style and types
+PYTHON ?= python3.13 python3.12 python3.11 python3
+VENV := .venv
+ARGS ?=
+python := $(VENV)/bin/python
+
+.PHONY: run test check
+
+run: $(VENV)/installed
+	$(python) experiments/batch_stochastic_minibatch.py $(ARGS)
+
+test: $(VENV)/installed-test
+	$(python) -m pytest $(ARGS)
+
+check: $(VENV)/installed-check
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m pyright
+
+# A stamp is older than setup.cfg when what we depend on may have changed.
+$(VENV)/installed: extras :=
+$(VENV)/installed-test: extras := [test]
+$(VENV)/installed-check: extras := [test,dev]
+$(VENV)/installed $(VENV)/installed-test $(VENV)/installed-check: setup.cfg pyproject.toml
+	@$(environment)
+	@echo "Installing into $(VENV); the first time this takes a minute or two."
+	@$(python) -m pip install --quiet --disable-pip-version-check --editable '.$(extras)'
+	@touch $(VENV)/installed $@
+
+# A Python that is found but cannot run (a version manager's stand-in), is too old, or lacks venv is passed over.
+define environment
+if ! $(python) -c '' 2>/dev/null; then \
+  for candidate in $(PYTHON) none; do \
+    "$$candidate" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+  done; \
+  if [ "$$candidate" = none ]; then \
+    echo "error: Python 3.11 or newer with venv is needed; none of these is: $(PYTHON)." >&2; \
+    echo "Install one (on Debian and Ubuntu also python3-venv), or name yours: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+    exit 1; \
+  fi; \
+  echo "Making $(VENV) with $$("$$candidate" --version)."; \
+  "$$candidate" -m venv --clear $(VENV) || exit 1; \
+fi; \
+$(python) -m pip --version >/dev/null 2>&1 || $(python) -m ensurepip --default-pip
+endef

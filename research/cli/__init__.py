@@ -1,0 +1,114 @@
+"""An experiment from its command line: flags to Config, a run with progress, then tables, figures and a report."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from research.cli import console, flags, problems, progress
+
+if TYPE_CHECKING:
+    from research import runs
+
+SUCCESS, BAD_INPUT, STOPPED = 0, 2, 130
+
+
+def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
+    """Runs an experiment as its command line says: the last line of every file in experiments/.
+
+    A run that has already finished is loaded and drawn again at once. Bad input is one line on stderr; the environment
+    variable DESCENT_TRACEBACK=1 shows where it was found.
+
+    Args:
+      experiment: A module with a docstring that opens with its question, and with Config, FULL, run and draw.
+      argv: The words after the program's name; None means those of this process.
+    Returns:
+      0.
+    Raises:
+      SystemExit: Status 2 after bad input, 130 after Ctrl-C.
+    """
+    try:
+        perform(experiment, flags.parse(experiment, sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt as stop:
+        print(f"\nStopped. {stop}".rstrip(), file=sys.stderr)
+        sys.exit(STOPPED)
+    except BrokenPipeError:  # The reader, `head` say, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, TypeError, OSError, ImportError) as problem:
+        if os.environ.get("DESCENT_TRACEBACK") == "1":
+            raise
+        print(f"error: {problems.explain(problem)}", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+    return SUCCESS
+
+
+def perform(experiment: ModuleType, command: flags.Command) -> Path:
+    """Does what a parsed command line asks for.
+
+    Args:
+      experiment: As for `main`.
+      command: From `flags.parse`.
+    Returns:
+      The run folder.
+    """
+    from research import backend, figures, report, runs
+
+    options = command.options
+    backend.configure(x64=True)
+    name = Path(experiment.__file__ or experiment.__name__).stem
+    run = runs.open_run(name, command.config, options.results, options.fresh)
+    if run.finished:
+        _say(options, f"Already finished: drawn again from {run.path}. --fresh runs it anew.")
+    else:
+        run = _run(experiment, run, options)
+    result = runs.load_result(run.path)
+    pictures = [figures.save(picture, run.path, name) for name, picture in experiment.draw(result).items()]
+    written = report.write_report(run.path, pictures, question=question(experiment))
+    console.show(result, {"report": written}, tables=not options.quiet)
+    return run.path
+
+
+def question(experiment: ModuleType) -> str:
+    """The question of an experiment: the first line of its docstring.
+
+    Args:
+      experiment: Any module with a docstring.
+    Raises:
+      TypeError: There is no docstring.
+    """
+    if not experiment.__doc__:
+        raise TypeError(f"{experiment.__name__} must open with a docstring whose first line is its question.")
+    return experiment.__doc__.strip().splitlines()[0]
+
+
+def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "runs.Run":
+    from research import runs
+
+    _say(options, f"Running in {run.path}; the first compilation takes a while.")
+    start = time.monotonic()
+    with contextlib.nullcontext(_silent) if options.quiet else progress.shown() as show:
+
+        def on_progress(done: float, total: float, message: str) -> None:
+            show(done, total, message)
+            runs.append_metrics(run, done=done, total=total, message=message, seconds=time.monotonic() - start)
+
+        try:
+            result = experiment.run(run.config, on_progress)
+        except KeyboardInterrupt:
+            saved = ", ".join(sorted(file.name for file in run.path.iterdir()))
+            message = f"{run.path} keeps {saved}, but no result yet; the same command runs it again."
+            raise KeyboardInterrupt(message) from None
+    return runs.finish(run, result, seconds=time.monotonic() - start)
+
+
+def _silent(done: float, total: float, message: str) -> None:
+    del done, total, message
+
+
+def _say(options: flags.Options, sentence: str) -> None:
+    if not options.quiet:
+        print(sentence, file=sys.stderr, flush=True)

@@ -1,0 +1,133 @@
+"""The answer, the tables and where the files are, on a terminal or in a pipe."""
+
+import math
+import numbers
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    import rich.console
+    import rich.table
+
+    from research import runs
+
+PIPE_WIDTH = 10_000  # Nothing is wrapped in a pipe or a log; a terminal gives its own width.
+
+
+def show(
+    result: "runs.Result",
+    paths: Mapping[str, Path],
+    tables: bool = True,
+    stream: TextIO | None = None,
+    width: int | None = None,
+) -> None:
+    """Prints the answer, each table, and where the files are.
+
+    A pipe gets plain text without control codes, as wide as it needs. On a terminal too narrow for a table's numbers,
+    each row becomes a short list of its own.
+
+    Args:
+      result: What an experiment found.
+      paths: What lies where.
+      tables: Whether to print the tables.
+      stream: Where to print; None means standard output.
+      width: Columns; None means the terminal's, or without end in a pipe.
+    Example:
+      >>> from research import runs
+      >>> table = runs.Table("Effort", ["sampler", "epochs"], [["mini-batch", 7.4051], ["stochastic", None]], "To 1 %.")
+      >>> show(runs.Result("Mini-batch wins.", (table,), {}, {}), {"report": Path("results", "report.html")})
+      Mini-batch wins.
+      <BLANKLINE>
+      Effort
+      <BLANKLINE>
+      sampler           epochs
+      ────────────────────────
+      mini-batch          7.41
+      stochastic   not reached
+      <BLANKLINE>
+      To 1 %.
+      <BLANKLINE>
+      report: results/report.html
+    """
+    console = _console(stream or sys.stdout, width)
+    console.print(result.answer)
+    for table in result.tables if tables else ():
+        console.print()
+        _print_table(console, table)
+    console.print()
+    for name, path in paths.items():
+        console.print(f"{name}: {path}", soft_wrap=True)  # A path that is cut in two cannot be clicked.
+
+
+def cell(value: Any) -> str:
+    """Writes one value of a table: three significant digits, words for what is no number.
+
+    Args:
+      value: Text, a number, a truth value, or None for what did not happen.
+    Returns:
+      What to print.
+    Example:
+      >>> [cell(value) for value in (None, True, 1797, 0.025249, 12345.6, 1e-9, float("nan"), "adam")]
+      ['not reached', 'yes', '1,797', '0.0252', '12,300', '1e-09', 'nan', 'adam']
+    """
+    if value is None:
+        return "not reached"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, numbers.Integral):
+        return f"{value:,}"
+    if not isinstance(value, numbers.Real):
+        return str(value)
+    number = float(value)
+    if 1e3 <= abs(number) < 1e6:
+        return f"{round(number, 2 - math.floor(math.log10(abs(number)))):,.0f}"
+    return f"{number:.3g}"
+
+
+def _console(stream: TextIO, width: int | None) -> "rich.console.Console":
+    import rich.console
+
+    if width is None and not stream.isatty():
+        width = PIPE_WIDTH
+    return rich.console.Console(
+        file=stream, width=width, highlight=False, markup=False, emoji=False, force_jupyter=False, log_time=False
+    )
+
+
+def _print_table(console: "rich.console.Console", table: "runs.Table") -> None:
+    import rich.measure
+
+    rows = [[cell(value) for value in row] for row in table.rows]
+    grid = _grid(table, rows)
+    wide = console.options.update(width=PIPE_WIDTH)
+    console.print(table.title, style="bold")
+    if rich.measure.Measurement.get(console, wide, grid).minimum <= console.width:
+        console.print()
+        console.print(grid)
+    else:
+        _print_as_lists(console, table.columns, rows)
+    if table.note:
+        console.print()
+        console.print(table.note)
+
+
+def _grid(table: "runs.Table", rows: Sequence[Sequence[str]]) -> "rich.table.Table":
+    import rich.box
+    import rich.table
+
+    grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for index, name in enumerate(table.columns):
+        numeric = all(row[index] is None or isinstance(row[index], numbers.Real) for row in table.rows)
+        grid.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    for row in rows:
+        grid.add_row(*row)
+    return grid
+
+
+def _print_as_lists(console: "rich.console.Console", columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    for row in rows:
+        console.print()
+        for name, text in zip(columns, row, strict=True):
+            console.print(f"  {name}: {text}")

@@ -1,0 +1,192 @@
+"""From the words of a command line, and a TOML or JSON file, to an experiment's frozen Config."""
+
+import argparse
+import dataclasses
+import difflib
+import inspect
+import json
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Flags that every experiment has."""
+
+    full: bool = False
+    """Start from the experiment's FULL configuration instead of the small one."""
+    config: Path | None = None
+    """Start from this TOML or JSON file; flags on the command line win over it."""
+    results: Path = Path("results")
+    """Folder that receives <experiment>/<run id>/."""
+    fresh: bool = False
+    """Start anew, even where this very command has already finished."""
+    quiet: bool = False
+    """Print the answer and the paths alone."""
+
+
+class Command(NamedTuple):
+    """What one command line asks for.
+
+    Attributes:
+      config: The experiment's own frozen dataclass.
+      options: What every experiment has.
+    """
+
+    config: Any
+    options: Options
+
+
+def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
+    """Reads a command line into the experiment's Config, on top of its defaults, of FULL or of a file.
+
+    `--help` prints the module's docstring and the flags with their defaults, and exits. JAX is not imported.
+
+    Args:
+      experiment: Has a docstring, a frozen dataclass Config and FULL, an instance of it.
+      argv: The words after the program's name.
+    Returns:
+      The command; its config has the types that the fields of Config declare.
+    Raises:
+      ValueError: A flag or a key of the file is unknown; the nearest one is named.
+      TypeError: A value in the file has the wrong type.
+      OSError: The file cannot be read.
+      SystemExit: Status 0 after --help; status 2 after a flag's value of the wrong type, with the flag named on stderr.
+    """
+    import tyro
+
+    base = _base(experiment, argv)
+    names = [field.name for owner in (base, Options()) for field in dataclasses.fields(owner)]
+    if len(set(names)) < len(names):
+        raise TypeError(f"Config's fields may not be named as every experiment's flags are; got {', '.join(names)}.")
+    of_all = Annotated[Options, tyro.conf.FlagCreatePairsOff]
+    command_class = dataclasses.make_dataclass(
+        "CommandLine", [("experiment", type(base), base), ("every_experiment", of_all, Options())], frozen=True
+    )
+    command, unknown = tyro.cli(
+        command_class,
+        prog=f"python experiments/{Path(experiment.__file__ or experiment.__name__).stem}.py",
+        description=inspect.cleandoc(experiment.__doc__ or ""),
+        args=list(argv),
+        return_unknown_args=True,
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    if unknown:
+        raise ValueError(_unknown(unknown, names))
+    return Command(command.experiment, command.every_experiment)
+
+
+def read_config(path: Path, base: Any) -> Any:
+    """Replaces the fields of a dataclass by those that a TOML or JSON file names.
+
+    A key may be spelled as the field or as the flag (learning_rate, learning-rate). A list fills a tuple, an integer a
+    float; nothing else is converted.
+
+    Args:
+      path: A flat table, its kind told by the suffix, .toml or .json; or the manifest.json of a run.
+      base: A frozen dataclass instance; what the file leaves out stays as it is here.
+    Returns:
+      A new instance of the same class.
+    Raises:
+      ValueError: The file is not TOML or JSON, or has a key that is no field; the nearest field is named.
+      TypeError: A value has another type than its field.
+      OSError: The file cannot be read.
+    Example:
+      >>> import tempfile
+      >>> Config = dataclasses.make_dataclass("Config", [("learning_rate", float, 0.1), ("seed", int, 0)], frozen=True)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     file = Path(folder, "small.toml")
+      ...     _ = file.write_text("learning-rate = 1")
+      ...     read_config(file, Config())
+      Config(learning_rate=1.0, seed=0)
+    """
+    readers = {".toml": tomllib.loads, ".json": json.loads}
+    if path.suffix not in readers:
+        raise ValueError(f"--config wants a file that ends in .toml or .json; got {str(path)!r}.")
+    try:
+        values = readers[path.suffix](path.read_text(encoding="utf-8"))
+    except ValueError as problem:
+        raise ValueError(f"{path} is not {path.suffix[1:].upper()}: {problem}") from problem
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a table of fields and values; it holds a {type(values).__name__}.")
+    values = values.get("config", values)  # A manifest keeps its run's config under that name.
+    declared = typing.get_type_hints(type(base))
+    kinds = {field.name: declared[field.name] for field in dataclasses.fields(base)}
+    replaced = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in kinds:
+            raise ValueError(f"{path} has a key {key!r} that is no field of Config. {nearest(name, kinds)}")
+        try:
+            replaced[name] = _convert(value, kinds[name])
+        except ValueError:
+            kind = inspect.formatannotation(kinds[name])
+            raise TypeError(f"{name} must be {kind}; got {value!r} in {path}.") from None
+    return dataclasses.replace(base, **replaced)
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Says which of the names was probably meant, or lists them all.
+
+    Args:
+      name: What was written.
+      names: What could have been written.
+    Returns:
+      A sentence.
+    Example:
+      >>> nearest("leanring_rate", ["seed", "learning_rate"])
+      'Did you mean learning_rate?'
+      >>> nearest("xyz", ["seed", "learning_rate"])
+      'Choose from seed, learning_rate.'
+    """
+    names = list(names)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"Did you mean {close[0]}?" if close else f"Choose from {', '.join(names)}."
+
+
+def _base(experiment: types.ModuleType, argv: Sequence[str]) -> Any:
+    """What the flags start from: the defaults, FULL, and over it the file."""
+    scan = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    scan.add_argument("--full", action="store_true")
+    scan.add_argument("--config", type=Path, nargs="?")  # Without its value it is tyro's to refuse.
+    early, _ = scan.parse_known_args(list(argv))
+    base = experiment.FULL if early.full else experiment.Config()
+    return read_config(early.config, base) if early.config else base
+
+
+def _unknown(words: Sequence[str], names: Iterable[str]) -> str:
+    flags = ["--" + name.replace("_", "-") for name in names]
+    flag = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
+    if flag is None:
+        return f"Cannot place {' '.join(words)!r} on the command line; a value follows its flag, as in --seed 3."
+    return f"There is no flag {flag}. {nearest(flag, flags)}"
+
+
+def _convert(value: Any, kind: Any) -> Any:
+    """The value as the annotated type, or a ValueError."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return _first_that_fits(value, arguments)
+    if origin is typing.Literal and value in arguments:
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        elements = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        return tuple(_convert(item, element) for item, element in zip(value, elements, strict=True))
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is kind or (kind in (None, types.NoneType) and value is None):
+        return value
+    raise ValueError
+
+
+def _first_that_fits(value: Any, kinds: Sequence[Any]) -> Any:
+    for kind in sorted(kinds, key=lambda kind: kind is not type(value)):  # 1 stays an int in `float | int`.
+        try:
+            return _convert(value, kind)
+        except ValueError:
+            continue
+    raise ValueError

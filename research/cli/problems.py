@@ -1,0 +1,65 @@
+"""Bad input in one line: what is wrong, and what to do about it."""
+
+import importlib.metadata
+import re
+import traceback
+from pathlib import Path
+
+DISTRIBUTION = "descent-jax"
+OURS = Path(__file__).parents[2]
+# Where the name of what is imported is not the name of what is installed.
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "lazy_loader": "lazy-loader"}
+
+
+def explain(problem: Exception) -> str:
+    """Puts an exception into one line.
+
+    A message of our own says all that is needed. One that comes from a library (a shape error inside NumPy, say) may
+    be our mistake instead, so the line then says how to see where it happened. A missing package is named with the
+    command that installs it.
+
+    Args:
+      problem: What was raised.
+    Returns:
+      The line, without "error:" before it.
+    Example:
+      >>> explain(ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard"))
+      "This needs tensorboard, which is not installed: pip install 'tensorboard'"
+    """
+    if isinstance(problem, ModuleNotFoundError) and problem.name and not _is_ours(problem.name):
+        package = problem.name.partition(".")[0]
+        return f"This needs {package}, which is not installed: pip install {_requirement(package)!r}"
+    if isinstance(problem, OSError) and problem.filename is not None and not _raised_by_us(problem):
+        return f"{problem.strerror}: {problem.filename}"
+    line = " ".join(str(problem).split()) or type(problem).__name__
+    return line if _raised_by_us(problem) else f"{line} (DESCENT_TRACEBACK=1 shows where.)"
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] in ("research", "experiments")
+
+
+def _requirement(package: str) -> str:
+    """What to hand to pip: our extra that brings the package, if one does."""
+    package = DISTRIBUTIONS.get(package, package)
+    try:
+        requirements = importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:  # Imported from a folder, not installed.
+        requirements = []
+    for requirement in requirements:
+        name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+        extra = re.search(r"extra == ['\"](.+?)['\"]", requirement)
+        if name.lower().replace("_", "-") == package.lower().replace("_", "-"):
+            return f"{DISTRIBUTION}[{extra[1]}]" if extra else requirement.partition(";")[0].strip()
+    return package
+
+
+def _raised_by_us(problem: Exception) -> bool:
+    """Whether a `raise` of ours wrote the message, rather than a library or a slip of ours."""
+    frames = traceback.extract_tb(problem.__traceback__)
+    ours = (OURS / "research", OURS / "experiments")
+    return (
+        bool(frames)
+        and (frames[-1].line or "").startswith("raise")
+        and any(Path(frames[-1].filename).is_relative_to(folder) for folder in ours)
+    )

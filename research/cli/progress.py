@@ -1,0 +1,86 @@
+"""How far a run is: a bar on a terminal, a line now and then in a log."""
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+OnProgress = Callable[[float, float, str], None]  # (done, total, message)
+SECONDS_BETWEEN_LINES = 15.0
+
+
+@contextlib.contextmanager
+def shown(stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> Iterator[OnProgress]:
+    """Gives an `on_progress(done, total, message)` that shows how far a run is and how long it will still take.
+
+    A terminal gets a bar; anything else a plain line at most every 15 seconds, so that a log stays readable.
+
+    Args:
+      stream: Where to show it; None means standard error.
+      clock: () -> seconds; tests pass their own.
+    Yields:
+      The callback.
+    Example:
+      >>> with shown(sys.stdout) as on_progress:
+      ...     on_progress(1, 4, "digits")
+       25 %  0 s, 0 s left  digits
+    """
+    shown_on = stream or sys.stderr
+    if shown_on.isatty():
+        with _bar(shown_on) as on_progress:
+            yield on_progress
+    else:
+        yield _lines(shown_on, clock)
+
+
+def duration(seconds: float) -> str:
+    """Writes a time as a person would say it.
+
+    Args:
+      seconds: Not negative.
+    Returns:
+      Its two largest units.
+    Example:
+      >>> duration(8), duration(75), duration(7384)
+      ('8 s', '1 min 15 s', '2 h 3 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@contextlib.contextmanager
+def _bar(stream: TextIO) -> Iterator[OnProgress]:
+    import tqdm
+
+    layout = "{percentage:3.0f} % |{bar:24}| {elapsed}, {remaining} left  {desc}"
+    with tqdm.tqdm(total=1, file=stream, bar_format=layout, dynamic_ncols=True, leave=False, smoothing=0.05) as bar:
+
+        def on_progress(done: float, total: float, message: str) -> None:
+            bar.total = total
+            bar.set_description_str(message, refresh=False)
+            bar.update(done - bar.n)
+
+        yield on_progress
+
+
+def _lines(stream: TextIO, clock: Callable[[], float]) -> OnProgress:
+    start, last = clock(), -math.inf
+
+    def on_progress(done: float, total: float, message: str) -> None:
+        nonlocal last
+        now = clock()
+        if now - last < SECONDS_BETWEEN_LINES:
+            return
+        last, elapsed = now, now - start
+        left = f", {duration(elapsed * (total - done) / done)} left" if done > 0 else ""
+        print(
+            f"{done / total:4.0%}".replace("%", " %"), f" {duration(elapsed)}{left}  {message}", file=stream, flush=True
+        )
+
+    return on_progress

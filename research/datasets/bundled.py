@@ -1,0 +1,118 @@
+"""Five small sets that scikit-learn carries in its wheel: no download, the same numbers everywhere."""
+
+import difflib
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Dataset(NamedTuple):
+    """A set with its provenance.
+
+    Attributes:
+      name: As in `DATASETS`.
+      x: Inputs, shape (n, d), float64.
+      y: Targets, shape (n,): float64 (regression) or int64 labels 0..K-1 (classification).
+      feature_names: One for each column of x.
+      target_names: What label k means, one for each class; for regression, the one quantity that y measures.
+      source: Where it comes from.
+      licence: Of the data, as its source states it.
+      citation: Whom to cite.
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    feature_names: tuple[str, ...]
+    target_names: tuple[str, ...]
+    source: str
+    licence: str
+    citation: str
+
+
+_UCI = "CC BY 4.0 (UCI Machine Learning Repository)"
+_EFRON = (
+    "scikit-learn, load_diabetes; first published at https://www4.stat.ncsu.edu/~boos/var.select/diabetes.html",
+    "distributed with scikit-learn (BSD-3-Clause); the original states no licence",
+    "Efron, Hastie, Johnstone & Tibshirani (2004), Least Angle Regression, Annals of Statistics 32(2), 407-499",
+)
+
+# name: (scikit-learn's loader, its arguments, (source, licence, citation)).
+DATASETS: dict[str, tuple[str, dict[str, bool], tuple[str, str, str]]] = {
+    "diabetes": ("load_diabetes", {}, _EFRON),
+    "diabetes_raw": ("load_diabetes", {"scaled": False}, _EFRON),
+    "breast_cancer": (
+        "load_breast_cancer",
+        {},
+        (
+            "scikit-learn, load_breast_cancer; https://doi.org/10.24432/C5DW2B",
+            _UCI,
+            "Wolberg, Mangasarian, Street & Street (1993), Breast Cancer Wisconsin (Diagnostic)",
+        ),
+    ),
+    "digits": (
+        "load_digits",
+        {},
+        (
+            "scikit-learn, load_digits; https://doi.org/10.24432/C50P49 (its test part)",
+            _UCI,
+            "Alpaydin & Kaynak (1998), Optical Recognition of Handwritten Digits",
+        ),
+    ),
+    "iris": (
+        "load_iris",
+        {},
+        (
+            "scikit-learn, load_iris; https://doi.org/10.24432/C56C76",
+            _UCI,
+            "Fisher (1936), The use of multiple measurements in taxonomic problems, Annals of Eugenics 7(2), 179-188",
+        ),
+    ),
+    "wine": (
+        "load_wine",
+        {},
+        (
+            "scikit-learn, load_wine; https://doi.org/10.24432/C5PC7J",
+            _UCI,
+            "Aeberhard & Forina (1992), Wine, UCI Machine Learning Repository",
+        ),
+    ),
+}
+
+
+def load(name: str) -> Dataset:
+    """Loads a bundled set.
+
+    | name | n, d | y |
+    |---|---|---|
+    | diabetes | 442, 10 | disease progression one year after baseline; x as in scikit-learn (columns of norm 1) |
+    | diabetes_raw | 442, 10 | the same; x in the units that were measured (years, kg/m², mm Hg, ...) |
+    | breast_cancer | 569, 30 | 0 = malignant, 1 = benign: scikit-learn's order, so class 1 is the harmless one |
+    | digits | 1797, 64 | the digit 0..9 in an 8 by 8 image, row by row, intensities 0..16 |
+    | iris | 150, 4 | species: 0 = setosa, 1 = versicolor, 2 = virginica |
+    | wine | 178, 13 | one of three cultivars |
+
+    Args:
+      name: One of `DATASETS`.
+    Returns:
+      The set, with its provenance. Its arrays are the caller's own.
+    Raises:
+      ValueError: The name is unknown; the message says which is nearest.
+    Example:
+      >>> dataset = load("breast_cancer")
+      >>> dataset.x.shape, dataset.target_names
+      ((569, 30), ('malignant', 'benign'))
+    """
+    if name not in DATASETS:
+        nearest = difflib.get_close_matches(str(name), DATASETS, n=1, cutoff=0.0)[0]
+        raise ValueError(f"Unknown dataset {name!r}; did you mean {nearest!r}? There are: {', '.join(DATASETS)}.")
+    import sklearn.datasets  # Half a second, so only when data is wanted.
+
+    loader, arguments, provenance = DATASETS[name]
+    bunch = getattr(sklearn.datasets, loader)(**arguments)
+    x = np.array(bunch.data, np.float64)
+    if "target_names" in bunch:
+        y, target_names = np.array(bunch.target, np.int64), tuple(str(target) for target in bunch.target_names)
+    else:
+        y, target_names = np.array(bunch.target, np.float64), ("disease progression one year after baseline",)
+    return Dataset(name, x, y, tuple(str(feature) for feature in bunch.feature_names), target_names, *provenance)

@@ -1,0 +1,264 @@
+"""Problems made to order whose answers are known: quadratics, Rosenbrock, linear and logistic data of any size."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Function(NamedTuple):
+    """A function to minimise, with its answer; f and its derivatives take numpy or JAX arrays of shape (d,).
+
+    Attributes:
+      f: x -> (), in x's dtype.
+      gradient: x -> (d,), by formula.
+      minimiser: x*, shape (d,), float64.
+      minimum: f(x*).
+      eigenvalues: Of the Hessian at x*, ascending, shape (d,).
+    """
+
+    f: Callable[[Any], Any]
+    gradient: Callable[[Any], Any]
+    minimiser: np.ndarray
+    minimum: float
+    eigenvalues: np.ndarray
+
+
+class Problem(NamedTuple):
+    """Generated data with the truth behind it.
+
+    Attributes:
+      x: Inputs, shape (n, d), float64.
+      y: Targets, shape (n,): float64, or int64 labels 0 and 1.
+      weights: The true direction or coefficients, shape (d,); the generator's docstring says in what sense.
+      intercept: Its constant term.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray
+    intercept: float
+
+
+def quadratic(seed: int, eigenvalues: Sequence[float] | np.ndarray) -> Function:
+    """Builds f(x) = ½ xᵀAx - bᵀx with a chosen spectrum and random orthonormal eigenvectors.
+
+    A = Q diag(eigenvalues) Qᵀ, x* is drawn from N(0, I), b = A x*, and f(x*) = -½ x*ᵀ A x*.
+
+    Args:
+      seed: Chooses Q, uniform over the orthogonal group, and x*.
+      eigenvalues: Not negative, at least one positive; with a zero among them x* is one minimiser of many.
+    Returns:
+      The function with its answer.
+    Raises:
+      ValueError: An eigenvalue is negative or not finite, or none is positive.
+    References:
+      Mezzadri (2007), How to generate random matrices from the classical compact groups, Notices of the AMS 54(5).
+    Example:
+      >>> problem = quadratic(0, [1.0, 10.0])
+      >>> bool(abs(problem.f(problem.minimiser) - problem.minimum) < 1e-14)
+      True
+    """
+    spectrum = np.sort(np.asarray(eigenvalues, np.float64))
+    if spectrum.ndim != 1 or not np.isfinite(spectrum).all() or not (spectrum >= 0).all() or not spectrum.any():
+        raise ValueError(f"eigenvalues must be a row of numbers >= 0, not all 0; got {eigenvalues!r}.")
+    random = np.random.default_rng(_checked_seed(seed))
+    basis = _orthogonal(random, len(spectrum))
+    minimiser = random.standard_normal(len(spectrum))
+    product = (basis * spectrum) @ basis.T
+    matrix = 0.5 * (product + product.T)
+    vector = matrix @ minimiser
+
+    def f(x):
+        return 0.5 * (x @ matrix.astype(x.dtype) @ x) - x @ vector.astype(x.dtype)
+
+    def gradient(x):
+        return x @ matrix.astype(x.dtype) - vector.astype(x.dtype)
+
+    return Function(f, gradient, minimiser, float(-0.5 * minimiser @ vector), spectrum)
+
+
+def rosenbrock(dimension: int = 2) -> Function:
+    """Builds Rosenbrock's curved valley, f(x) = Σ 100 (x_{i+1} - x_i²)² + (1 - x_i)², least at x = (1, ..., 1).
+
+    From dimension 4 on it also has a local minimum near (-1, 1, ..., 1).
+
+    Args:
+      dimension: d >= 2.
+    Returns:
+      The function with its answer: f(1, ..., 1) = 0.
+    Raises:
+      ValueError: dimension is not an integer >= 2.
+    References:
+      Rosenbrock (1960), An automatic method for finding the greatest or least value of a function, Computer Journal 3.
+      Shang & Qiu (2006), A note on the extended Rosenbrock function, Evolutionary Computation 14(1): the second one.
+    Example:
+      >>> valley = rosenbrock()
+      >>> print(f"{valley.f(np.array([-1.2, 1.0])):.1f}")
+      24.2
+    """
+    if not isinstance(dimension, int) or isinstance(dimension, bool) or dimension < 2:
+        raise ValueError(f"dimension must be an integer >= 2; got {dimension!r}.")
+    # At the ones, a term 100 (b - a²)² + (1 - a)² has second derivatives 802 (a, a), 200 (b, b) and -400 (a, b).
+    diagonal = np.full(dimension, 1002.0)
+    diagonal[0], diagonal[-1] = 802.0, 200.0
+    beside = np.full(dimension - 1, -400.0)
+    hessian = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
+
+    def f(x):
+        head, tail = x[:-1], x[1:]
+        return (100.0 * (tail - head**2) ** 2 + (1.0 - head) ** 2).sum()
+
+    def gradient(x):
+        # Term i touches x_i and x_{i+1}: a 0/1 matrix puts each share in its place, for numpy and JAX alike.
+        head, tail = x[:-1], x[1:]
+        rise = tail - head**2
+        identity = np.eye(dimension, dtype=x.dtype)
+        return (-400.0 * head * rise - 2.0 * (1.0 - head)) @ identity[:-1] + (200.0 * rise) @ identity[1:]
+
+    return Function(f, gradient, np.ones(dimension), 0.0, np.linalg.eigvalsh(hessian))
+
+
+def linear_problem(seed: int, n: int, d: int, noise: float, condition: float) -> Problem:
+    """Draws y = x w + c + noise ε with a sample covariance of x whose condition number is exact, not expected.
+
+    The centred columns satisfy xᵀx / n = V diag(λ) Vᵀ with λ geometric from 1 / condition to 1 and V random, so half
+    the mean squared error has smoothness L = 1 and convexity μ = 1 / condition (its intercept decouples, with 1).
+
+    Args:
+      seed: Chooses V, w ~ N(0, I), c ~ N(0, 1), x and ε ~ N(0, I).
+      n: Rows, more than d.
+      d: Columns.
+      noise: Standard deviation of the error, >= 0. With 0, (w, c) is the least-squares solution.
+      condition: Largest over smallest eigenvalue, >= 1.
+    Returns:
+      The data, and w and c.
+    Raises:
+      ValueError: An argument is out of range.
+    Example:
+      >>> problem = linear_problem(0, n=100, d=3, noise=0.0, condition=10.0)
+      >>> print(f"{np.linalg.cond(problem.x.T @ problem.x):.3f}")
+      10.000
+    """
+    _check_sizes(n, d)
+    if n <= d:
+        raise ValueError(f"n must exceed d for a covariance of full rank; got n={n}, d={d}.")
+    if not (math.isfinite(noise) and noise >= 0):
+        raise ValueError(f"noise must be a finite number >= 0; got {noise!r}.")
+    random = np.random.default_rng(_checked_seed(seed))
+    weights, intercept, root = random.standard_normal(d), float(random.standard_normal()), _root(random, d, condition)
+    x = random.standard_normal((n, d))
+    x -= x.mean(axis=0)
+    # With xᵀx / n = C Cᵀ (Cholesky), the rows x C⁻ᵀ have the identity for covariance, to the last digits.
+    x = x @ np.linalg.inv(np.linalg.cholesky(x.T @ x / n)).T @ root.T
+    y = x @ weights + intercept + noise * random.standard_normal(n)
+    return Problem(x, y, weights, intercept)
+
+
+def overlapping_classes(seed: int, n: int, d: int, separation: float, condition: float = 1.0) -> Problem:
+    """Draws two Gaussian classes of equal weight, whose log-odds are exactly linear: log p(1|x)/p(0|x) = x w.
+
+    Within a class the covariance is B Bᵀ, with eigenvalues geometric from 1 / condition to 1; the means are
+    ±½ separation B u for a random unit vector u. So w = separation B⁻ᵀ u, the intercept is 0, and no classifier errs
+    less often than Bayes's: Φ(-separation / 2), with Φ the normal distribution function.
+
+    Args:
+      seed: Chooses u, B, the labels and the points.
+      n: Rows.
+      d: Columns.
+      separation: Distance of the two means in units of a class's spread (Mahalanobis), > 0.
+      condition: Largest over smallest eigenvalue of the covariance, >= 1.
+    Returns:
+      The data, and the Bayes direction w with its intercept 0. They minimise the expected logistic loss; the sample's
+      own minimiser differs from them by O(1 / √n).
+    Raises:
+      ValueError: An argument is out of range.
+    Example:
+      >>> problem = overlapping_classes(0, n=1000, d=3, separation=2.0)
+      >>> print(f"{np.mean((problem.x @ problem.weights > 0) == problem.y):.1f}")
+      0.8
+    """
+    _check_sizes(n, d)
+    _check_positive("separation", separation)
+    random = np.random.default_rng(_checked_seed(seed))
+    root, direction = _root(random, d, condition), _unit(random, d)
+    y = random.integers(0, 2, n)
+    x = random.standard_normal((n, d))
+    x += np.outer(y - 0.5, separation * direction)
+    return Problem(x @ root.T, y, np.linalg.solve(root.T, separation * direction), 0.0)
+
+
+def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
+    """Draws two classes that a plane parts, with a known hard-margin solution: direction u, margin as given.
+
+    The first two points are ±margin u; every other lies at distance margin + |N(0, 1)| from the plane x u = 0 on its
+    class's side, and anywhere along it. No direction parts the first two better than u does, and u parts the rest as
+    well, so u is the unique direction of largest margin, towards which gradient descent on the logistic loss turns.
+
+    Args:
+      seed: Chooses u, the labels and the points.
+      n: Rows, at least 2; the first two have labels 0 and 1.
+      d: Columns.
+      margin: Smallest distance from the plane, > 0.
+    Returns:
+      The data, and the unit vector u with intercept 0: (2y - 1) (x u) >= margin, but for rounding.
+    Raises:
+      ValueError: An argument is out of range.
+    References:
+      Soudry, Hoffer, Nacson, Gunasekar & Srebro (2018), The implicit bias of gradient descent on separable data, JMLR.
+    Example:
+      >>> problem = separable_classes(0, n=100, d=3, margin=0.5)
+      >>> print(f"{np.min((2 * problem.y - 1) * (problem.x @ problem.weights)):.3f}")
+      0.500
+    """
+    _check_sizes(n, d)
+    if n < 2:
+        raise ValueError(f"n must be at least 2, one point for each class; got n={n}.")
+    _check_positive("margin", margin)
+    random = np.random.default_rng(_checked_seed(seed))
+    direction = _unit(random, d)
+    y = random.integers(0, 2, n)
+    y[:2] = (0, 1)
+    x = random.standard_normal((n, d))
+    x -= np.outer(x @ direction, direction)
+    distance = margin + np.abs(random.standard_normal(n))
+    distance[:2], x[:2] = margin, 0.0
+    x += np.outer((2 * y - 1) * distance, direction)
+    return Problem(x, y, direction, 0.0)
+
+
+def _root(random: np.random.Generator, d: int, condition: float) -> np.ndarray:
+    """B with B Bᵀ = Q diag(λ) Qᵀ, λ geometric from 1 / condition to 1, Q random."""
+    if not (math.isfinite(condition) and condition >= 1):
+        raise ValueError(f"condition must be a finite number >= 1; got {condition!r}.")
+    return _orthogonal(random, d) * np.sqrt(np.geomspace(1.0 / condition, 1.0, d))
+
+
+def _orthogonal(random: np.random.Generator, d: int) -> np.ndarray:
+    """Uniform over the orthogonal group: QR of a Gaussian matrix, with R's diagonal made positive (Mezzadri, 2007)."""
+    basis, triangle = np.linalg.qr(random.standard_normal((d, d)))
+    return basis * np.sign(np.diag(triangle))
+
+
+def _unit(random: np.random.Generator, d: int) -> np.ndarray:
+    """Uniform over the unit sphere."""
+    vector = random.standard_normal(d)
+    return vector / np.linalg.norm(vector)
+
+
+def _checked_seed(seed: int) -> int:
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
+        raise TypeError(f"seed must be an integer >= 0 (numpy draws here, without a key); got {seed!r}.")
+    return int(seed)
+
+
+def _check_sizes(n: int, d: int) -> None:
+    for name, value in (("n", n), ("d", d)):
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"{name} must be a positive integer; got {value!r}.")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be a finite number > 0; got {value!r}.")

@@ -1,0 +1,236 @@
+"""One training as a pure function: a step applies a rule to a batch, a run scans steps inside a scan of epochs."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.types import Array, Batch, Key, Params, Sampler
+
+# At most this many evaluations inside the first epoch, log-spaced: most of what a stochastic rule gains comes there.
+POINTS_IN_FIRST_EPOCH = 8
+
+
+class State(NamedTuple):
+    """What the next step needs: the parameters and the rule's own state."""
+
+    params: Params
+    rule: optax.OptState
+
+
+class Draw(NamedTuple):
+    """What a step draws: which examples (None: all of them), and a key where the objective is noisy."""
+
+    indices: Array | None
+    key: Key | None = None
+
+
+class Record(NamedTuple):
+    """What a reader wants of one step.
+
+    Attributes:
+      loss: The objective on the step's batch, before the update, shape ().
+      learning_rate: The rate that was used, shape (); NaN where the rule has none to tell.
+      gradient_norm: Euclidean norm of the gradient, shape ().
+      update_norm: Euclidean norm of the update, shape ().
+    """
+
+    loss: Array
+    learning_rate: Array
+    gradient_norm: Array
+    update_norm: Array
+
+
+class EpochRecord(NamedTuple):
+    """The steps of one epoch, reduced.
+
+    Attributes:
+      loss: Mean of the steps' losses, shape ().
+      learning_rate: The last step's rate, shape ().
+      gradient_norm, update_norm: Root mean squares over the steps, shape ().
+      first_bad_step: Index within the epoch of the first step whose loss or update is not finite, or -1; int32.
+      evaluations: What `evaluate` gave, each leaf with a leading axis: the evaluation points of the epoch, of which the
+        last is its end. Before the last, entries are NaN except in epoch 0.
+      steps: Each step's Record if they were asked for, else None.
+    """
+
+    loss: Array
+    learning_rate: Array
+    gradient_norm: Array
+    update_norm: Array
+    first_bad_step: Array
+    evaluations: Any
+    steps: Record | None
+
+
+def take(dataset: Batch | None, draw: Draw) -> Batch | None:
+    """The examples that a draw names, with its key; indices None is the dataset itself, and nothing is gathered."""
+    if dataset is None:
+        return None
+    if draw.indices is not None:
+        dataset = jax.tree.map(lambda a: a[draw.indices], dataset)
+    return dataset._replace(key=draw.key)
+
+
+def make_step(
+    objective: Callable[[Params, Any], Array],
+    rule: optax.GradientTransformation,
+    dataset: Batch | None,
+    learning_rate: float | Array = jnp.nan,
+) -> Callable[[State, Draw], tuple[State, Record]]:
+    """One step of descent: x <- x + u, where u is the rule's answer to the gradient on the drawn batch.
+
+    The rule also gets what some need, by optax's extra-argument convention: value, grad, value_fn(params, indices=...)
+    (indices None: the full objective) and indices. Rules that take none of it are served as they are.
+
+    Args:
+      objective: (params, batch) -> ().
+      rule: Any `optax.GradientTransformation`, ours or another.
+      dataset: Batch of n examples, or None for an objective without data.
+      learning_rate: What the record shows for a rule of constant rate. A rule whose rate varies keeps it in its state
+        under the name `learning_rate`, which is then read there.
+    Returns:
+      step: (State, Draw) -> (State, Record).
+    Example:
+      >>> step = make_step(lambda x, batch: x**2 / 2, optax.sgd(0.5), None, 0.5)
+      >>> state = State(jnp.array(4.0), optax.sgd(0.5).init(jnp.array(4.0)))
+      >>> print(step(state, Draw(None))[0].params)
+      2.0
+    """
+    rule = optax.with_extra_args_support(rule)
+
+    def step(state: State, draw: Draw) -> tuple[State, Record]:
+        def value_fn(params, indices=draw.indices):
+            return objective(params, take(dataset, Draw(indices, draw.key)))
+
+        loss, grads = jax.value_and_grad(value_fn)(state.params)
+        updates, rule_state = rule.update(
+            grads, state.rule, state.params, value=loss, grad=grads, value_fn=value_fn, indices=draw.indices
+        )
+        rate = optax.tree_utils.tree_get(rule_state, "learning_rate", learning_rate)
+        record = Record(loss, jnp.asarray(rate, loss.dtype), _norm(grads), _norm(updates))
+        return State(optax.apply_updates(state.params, updates), rule_state), record
+
+    return step
+
+
+def start(rule: optax.GradientTransformation, params: Params) -> State:
+    """The state before the first step."""
+    return State(params, rule.init(params))
+
+
+def evaluation_points(num_batches: int) -> tuple[int, ...]:
+    """Steps of the first epoch after which it is evaluated: up to eight, log-spaced, the last its end.
+
+    Example:
+      >>> evaluation_points(1), evaluation_points(100)
+      ((1,), (1, 2, 4, 7, 14, 27, 52, 100))
+    """
+    exponents = (k / (POINTS_IN_FIRST_EPOCH - 1) for k in range(POINTS_IN_FIRST_EPOCH))
+    return tuple(sorted({round(num_batches**exponent) for exponent in exponents}))
+
+
+def run(
+    step: Callable[[State, Draw], tuple[State, Record]],
+    state: State,
+    sampler: Sampler,
+    key: Key,
+    epochs: Array,
+    *,
+    evaluate: Callable[[Params], Any] | None = None,
+    noisy: bool = False,
+    keep_steps: bool = False,
+) -> tuple[State, EpochRecord]:
+    """A training, or a chunk of one, as a pure function: it can be jitted, vmapped and differentiated.
+
+    An epoch's key is fold_in(key, epoch), so that epoch ten needs no ninth, and a run in chunks is the run at once.
+
+    Args:
+      step: From `make_step`.
+      state: Where to start from.
+      sampler: Whose draws feed the steps.
+      key: The key of all epochs.
+      epochs: Which epochs to run, integers of shape (e,): `jnp.arange(e)` for a whole training.
+      evaluate: params -> pytree of floating (); called at the end of each epoch and, in epoch 0, at
+        `evaluation_points`. It counts as no gradient.
+      noisy: Whether the objective draws noise: each step's batch then has a key of its own.
+      keep_steps: Whether to keep every step's record too.
+    Returns:
+      The last state, and an EpochRecord whose leaves have a leading axis e.
+    Raises:
+      TypeError: epochs is not an array of integers of rank one.
+    Example:
+      >>> from research import samplers
+      >>> rule = optax.sgd(0.5)
+      >>> step = make_step(lambda x, batch: x**2 / 2, rule, None)
+      >>> state = start(rule, jnp.array(4.0))
+      >>> state, records = run(step, state, samplers.full_batch(1), jax.random.key(0), jnp.arange(2))
+      >>> print(state.params, records.loss)
+      1.0 [8. 2.]
+    """
+    epochs = jnp.asarray(epochs)
+    if epochs.ndim != 1 or not jnp.issubdtype(epochs.dtype, jnp.integer):
+        raise TypeError(
+            f"epochs must be integers of shape (e,), such as jnp.arange(10); got {epochs.dtype}{list(epochs.shape)}."
+        )
+    points = evaluation_points(sampler.num_batches)
+
+    def plain(state: State, draws: Draw):
+        state, records = jax.lax.scan(step, state, draws, length=sampler.num_batches)
+        at_end = evaluate(state.params)
+        return state, records, jax.tree.map(lambda e: jnp.full(len(points), jnp.nan, e.dtype).at[-1].set(e), at_end)
+
+    def closely(state: State, draws: Draw):
+        wanted = jnp.zeros(sampler.num_batches, bool).at[jnp.array(points) - 1].set(True)
+
+        def watched(state: State, xs):
+            draw, want = xs
+            state, record = step(state, draw)
+            skip = jax.tree.map(lambda e: jnp.full(e.shape, jnp.nan, e.dtype), jax.eval_shape(evaluate, state.params))
+            return state, (record, jax.lax.cond(want, evaluate, lambda params: skip, state.params))
+
+        state, (records, seen) = jax.lax.scan(watched, state, (draws, wanted))
+        return state, records, jax.tree.map(lambda e: e[jnp.array(points) - 1], seen)
+
+    def one_epoch(state: State, epoch: Array):
+        key_epoch = jax.random.fold_in(key, epoch)
+        keys = None
+        if noisy:
+            key_order, key_noise = jax.random.fold_in(key_epoch, 0), jax.random.fold_in(key_epoch, 1)
+            keys = jax.vmap(lambda i: jax.random.fold_in(key_noise, i))(jnp.arange(sampler.num_batches))
+        else:
+            key_order = key_epoch
+        draws = Draw(sampler.indices(key_order), keys)
+        if evaluate is None:
+            state, records = jax.lax.scan(step, state, draws, length=sampler.num_batches)
+            evaluations = None
+        elif len(points) == 1:
+            state, records, evaluations = plain(state, draws)
+        else:
+            state, records, evaluations = jax.lax.cond(epoch == 0, closely, plain, state, draws)
+        return state, _reduce(records, evaluations, keep_steps)
+
+    return jax.lax.scan(one_epoch, state, epochs)
+
+
+def _reduce(records: Record, evaluations: Any, keep_steps: bool) -> EpochRecord:
+    good = jnp.isfinite(records.loss) & jnp.isfinite(records.update_norm)
+    return EpochRecord(
+        loss=jnp.mean(records.loss),
+        learning_rate=records.learning_rate[-1],
+        gradient_norm=_root_mean_square(records.gradient_norm),
+        update_norm=_root_mean_square(records.update_norm),
+        first_bad_step=jnp.where(jnp.all(good), -1, jnp.argmin(good)).astype(jnp.int32),
+        evaluations=evaluations,
+        steps=records if keep_steps else None,
+    )
+
+
+def _norm(tree: Params) -> Array:
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
+
+
+def _root_mean_square(a: Array) -> Array:
+    return jnp.sqrt(jnp.mean(jnp.square(a)))

@@ -1,0 +1,148 @@
+"""Saved arrays to matplotlib figures; one look for all of them."""
+
+import io
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+# Okabe & Ito's palette: told apart by colour-blind readers, and named by what it shows so that a regime looks the same
+# everywhere.
+COLOURS = {
+    "full batch": "#0072B2",
+    "mini-batch": "#009E73",
+    "stochastic": "#D55E00",
+    "decaying": "#CC79A7",
+    "exact": "#222222",
+    "data": "#8A8F98",
+    "first class": "#0072B2",
+    "second class": "#E69F00",
+}
+
+_STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E6E8EB",
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "svg.hashsalt": "descent",  # The same arrays give the same bytes.
+    "svg.fonttype": "path",
+}
+
+
+class Picture(NamedTuple):
+    """A figure, what it says, and the same in motion where it moves.
+
+    Attributes:
+      title: A few words.
+      caption: What to see, with its numbers; it is also the text for those who cannot see it.
+      figure: The still.
+      motion: A looping APNG, or None.
+    """
+
+    title: str
+    caption: str
+    figure: Figure
+    motion: bytes | None = None
+
+
+class Saved(NamedTuple):
+    """Where a picture's files lie."""
+
+    title: str
+    caption: str
+    still: Path
+    motion: Path | None
+
+
+def new_figure(rows: int = 1, columns: int = 1, *, width: float = 9.0, height: float = 4.2, **keywords):
+    """A figure in the house's look, with its axes in an array of shape (rows, columns).
+
+    Args:
+      rows, columns: Of axes.
+      width, height: In inches.
+      **keywords: For `Figure.subplots` (sharex, sharey, width_ratios, ...).
+    Returns:
+      (figure, axes).
+    """
+    import matplotlib as mpl
+
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, **keywords)
+    return figure, axes
+
+
+def save(picture: Picture, folder: Path | str, name: str) -> Saved:
+    """Writes name.svg, name.png and, where it moves, name.apng into the folder.
+
+    Returns:
+      The paths; `still` is the SVG.
+    """
+    import matplotlib as mpl
+
+    folder = Path(folder)
+    still = folder / f"{name}.svg"
+    with mpl.rc_context(_STYLE):
+        picture.figure.savefig(still, metadata={"Date": None})
+        picture.figure.savefig(folder / f"{name}.png", dpi=150)
+    motion = None
+    if picture.motion is not None:
+        motion = folder / f"{name}.apng"
+        motion.write_bytes(picture.motion)
+    return Saved(picture.title, picture.caption, still, motion)
+
+
+def animate(frames: list[Figure], *, seconds: float = 6.0, hold: float = 1.5, dpi: int = 90) -> bytes:
+    """A looping APNG of figures of equal size.
+
+    Args:
+      frames: One figure a frame.
+      seconds: Length of the loop, without the hold.
+      hold: How long the last frame stays, in seconds.
+      dpi: Dots an inch.
+    Returns:
+      The file's bytes.
+    Raises:
+      ValueError: There is no frame.
+    """
+    if not frames:
+        raise ValueError("frames must hold at least one figure; got none.")
+    images = []
+    for figure in frames:
+        figure.set_dpi(dpi)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(64))
+    each = int(1000 * seconds / len(images))
+    durations = [each] * (len(images) - 1) + [each + int(1000 * hold)]
+    out = io.BytesIO()
+    images[0].save(
+        out, format="PNG", save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True
+    )
+    return out.getvalue()
+
+
+def colour(regime: str) -> str:
+    """The colour of a regime, by what its name says."""
+    for word in ("decaying", "full batch", "mini-batch", "stochastic"):
+        if word in regime:
+            return COLOURS[word]
+    raise ValueError(f"no colour for {regime!r}; known: {', '.join(COLOURS)}.")
+
+
+def band(axes: Axes, x: np.ndarray, middle: np.ndarray, low: np.ndarray, high: np.ndarray, **style) -> None:
+    """A line with the interval around it; points that are not finite leave a gap."""
+    line = axes.plot(x, np.where(np.isfinite(middle), middle, np.nan), **style)[0]
+    fine = np.isfinite(low) & np.isfinite(high)
+    axes.fill_between(x, low, high, where=fine, color=line.get_color(), alpha=0.18, linewidth=0)

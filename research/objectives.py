@@ -1,0 +1,256 @@
+"""What is differentiated: the mean loss over a batch, its penalties, its gradients example by example; and metrics."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from research.types import Array, Batch, Model, Params
+
+Objective = Callable[[Params, Batch], Array]  # (params, batch) -> ()
+Penalty = Callable[[Params], Array]  # params -> ()
+
+INTERCEPT_NAMES = ("intercept", "bias")  # Ours, and Flax's.
+
+
+def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objective:
+    """The mean loss over a batch: (1/n) Σ_i loss(model(params, x_i), y_i).
+
+    Args:
+      model: Applied to the whole batch at once, with the batch's key.
+      loss: Of one example, (prediction, target) -> ().
+    Returns:
+      The objective, (params, batch) -> (). It raises ValueError where the batch is empty, or where predictions and
+      targets are not equally many.
+    References:
+      Vapnik, Principles of risk minimization for learning theory, NeurIPS 1991.
+    Example:
+      >>> from research import losses, models
+      >>> objective = empirical_risk(models.linear(1), losses.squared_error)
+      >>> params = {"weights": jnp.array([2.0]), "intercept": jnp.array(0.0)}
+      >>> print(objective(params, Batch(jnp.array([[1.0], [2.0]]), jnp.array([2.0, 2.0]))))  # residuals 0 and 2
+      1.0
+    """
+
+    def objective(params: Params, batch: Batch) -> Array:
+        prediction = model.apply(params, batch.x, batch.key)
+        _check_paired(prediction, batch.y)
+        return jnp.mean(jax.vmap(loss)(prediction, batch.y))
+
+    return objective
+
+
+def l2_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Penalty:
+    """Ridge: (λ/2) Σ w², over every weight; its gradient is λ w.
+
+    With `empirical_risk` of n examples, scikit-learn's Ridge(alpha) is λ = alpha / n, and LogisticRegression(C) is
+    λ = 1 / (n C). optax.add_decayed_weights(λ) adds the same λ w to the gradient, intercepts included, and leaves the
+    value of the objective alone.
+
+    Args:
+      strength: λ >= 0; may be traced.
+      penalise_intercept: Whether leaves whose last name is "intercept" (or "bias", as Flax calls it) count too.
+    Returns:
+      The penalty, params -> (), in the dtype of the parameters.
+    Raises:
+      ValueError: strength is negative.
+    References:
+      Hoerl & Kennard, Ridge regression, Technometrics 1970.
+    Example:
+      >>> params = {"weights": jnp.array([1.0, 2.0]), "intercept": jnp.array(9.0)}
+      >>> print(l2_penalty(0.5)(params))
+      1.25
+    """
+    return _penalty(strength, lambda leaf: 0.5 * jnp.sum(leaf**2), penalise_intercept)
+
+
+def l1_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Penalty:
+    """Lasso: λ Σ |w|, over every weight.
+
+    The gradient at a weight of exactly 0 is taken as 0 (JAX differentiates its own abs to +1 there). Gradient descent
+    does not make weights exactly 0; a proximal step does. With `empirical_risk` of squared errors, scikit-learn's Lasso(alpha) is λ = alpha.
+
+    Args:
+      strength: λ >= 0; may be traced.
+      penalise_intercept: Whether leaves whose last name is "intercept" or "bias" count too.
+    Returns:
+      The penalty, params -> (), in the dtype of the parameters.
+    Raises:
+      ValueError: strength is negative.
+    References:
+      Tibshirani, Regression shrinkage and selection via the lasso, JRSS B 1996.
+    Example:
+      >>> params = {"weights": jnp.array([1.0, -2.0]), "intercept": jnp.array(9.0)}
+      >>> print(l1_penalty(0.5)(params))
+      1.5
+    """
+    return _penalty(strength, lambda leaf: jnp.sum(leaf * jnp.sign(leaf)), penalise_intercept)
+
+
+def regularised(objective: Objective, *penalties: Penalty) -> Objective:
+    """The objective plus its penalties: f(params, batch) + Σ_j r_j(params).
+
+    Args:
+      objective: f, (params, batch) -> ().
+      penalties: r_j, params -> ().
+    Returns:
+      The sum, (params, batch) -> ().
+    Example:
+      >>> objective = regularised(lambda params, batch: jnp.sum(params), l2_penalty(1.0), l1_penalty(1.0))
+      >>> print(objective(jnp.array([3.0]), None))  # 3 + 4.5 + 3
+      10.5
+    """
+    return lambda params, batch: objective(params, batch) + sum(penalty(params) for penalty in penalties)
+
+
+def per_example_gradients(objective: Objective) -> Callable[[Params, Batch], Params]:
+    """The gradient of the objective on each example alone: g_i = ∇f(params, {(x_i, y_i)}).
+
+    Their mean is the gradient on the batch, for a mean over examples plus penalties. A batch's key is split, one for
+    each example, so that noise differs between them (and from the noise of the batch as a whole).
+
+    Args:
+      objective: (params, batch) -> (), as from `empirical_risk` or `regularised`.
+    Returns:
+      (params, batch) -> a pytree like params whose leaves have a leading axis of n examples.
+    Example:
+      >>> from research import losses, models
+      >>> objective = empirical_risk(models.linear(1), losses.squared_error)
+      >>> params = {"weights": jnp.array([2.0]), "intercept": jnp.array(0.0)}
+      >>> batch = Batch(jnp.array([[1.0], [2.0]]), jnp.array([2.0, 2.0]))
+      >>> print(per_example_gradients(objective)(params, batch)["intercept"])
+      [0. 2.]
+    """
+    return lambda params, batch: jax.vmap(jax.grad(objective), (None, 0))(params, _batches_of_one(batch))
+
+
+def gradient_covariance_trace(objective: Objective, params: Params, batch: Batch) -> Array:
+    """The variance of an example's gradient, all parameters together: tr(C) = (1/n) Σ_i |g_i - ∇f|².
+
+    Near a minimiser, descent at a constant rate η on batches of b examples drawn with replacement ends, to first order
+    in η, at a mean excess of f - f* = η tr(C) / (4 b): the noise floor. The sum divides by n, not n - 1: the examples
+    are the whole population that batches are drawn from.
+
+    Args:
+      objective: (params, batch) -> (), a mean over examples plus penalties.
+      params: Where; at the minimiser for the noise floor.
+      batch: The whole dataset, without a key. Examples are taken in chunks, so that memory stays near 32 MiB.
+    Returns:
+      tr(C), shape ().
+    Raises:
+      ValueError: The batch has a key.
+    References:
+      Mandt, Hoffman & Blei, Stochastic gradient descent as approximate Bayesian inference, JMLR 2017, section 3.
+    Example:
+      >>> from research import losses, models
+      >>> objective = empirical_risk(models.linear(1), losses.squared_error)
+      >>> params = {"weights": jnp.array([0.0]), "intercept": jnp.array(0.0)}
+      >>> batch = Batch(jnp.array([[0.0], [0.0]]), jnp.array([1.0, -1.0]))
+      >>> print(gradient_covariance_trace(objective, params, batch))  # intercept gradients -1 and 1
+      1.0
+    """
+    if batch.key is not None:
+        raise ValueError("batch must have no key: noise would join the covariance. Give batch._replace(key=None).")
+    mean = jax.grad(objective)(params, batch)
+
+    def squared_distance(example: Batch) -> Array:
+        differences = jax.tree.map(lambda g, m: jnp.sum((g - m) ** 2), jax.grad(objective)(params, example), mean)
+        return jnp.asarray(sum(jax.tree.leaves(differences)))
+
+    size = sum(leaf.size for leaf in jax.tree.leaves(params))
+    chunk = int(np.clip(2**22 // max(size, 1), 1, len(batch.x)))
+    return jnp.mean(jax.lax.map(squared_distance, _batches_of_one(batch), batch_size=chunk))
+
+
+def accuracy(model: Model) -> Objective:
+    """The share of examples whose predicted class is the label.
+
+    The class of a logit (one number an example) is z > 0, as in scikit-learn; of K logits it is the largest, the first
+    on a tie. No noise: the batch's key is not used.
+
+    Args:
+      model: Predicts logits, of the shape of the labels or with one more axis, of K classes.
+    Returns:
+      The metric, (params, batch) -> (), in the dtype of the logits; NaN if any logit is NaN, so that a diverged run
+      does not score the share of one class.
+    Example:
+      >>> from research import models
+      >>> params = {"weights": jnp.array([1.0]), "intercept": jnp.array(0.0)}
+      >>> batch = Batch(jnp.array([[-1.0], [2.0], [3.0]]), jnp.array([0, 1, 0]))
+      >>> print(f"{accuracy(models.logistic(1))(params, batch):.4f}")
+      0.6667
+    """
+
+    def metric(params: Params, batch: Batch) -> Array:
+        logits = model.apply(params, batch.x)
+        _check_paired(logits, batch.y)
+        predicted = logits > 0 if logits.ndim == batch.y.ndim else jnp.argmax(logits, axis=-1)
+        if predicted.shape != batch.y.shape:
+            raise ValueError(
+                f"labels must have the shape of predicted classes, {predicted.shape}; got {batch.y.shape}."
+            )
+        share = jnp.mean(predicted == batch.y, dtype=logits.dtype)
+        return jnp.where(jnp.isnan(logits).any(), jnp.nan, share)
+
+    return metric
+
+
+def r_squared(model: Model) -> Objective:
+    """The share of the targets' variance that the predictions explain: R² = 1 - Σ (y - p)² / Σ (y - ȳ)².
+
+    Several outputs are summed (scikit-learn's multioutput="variance_weighted"). No noise: the key is not used.
+
+    Args:
+      model: Predicts in the shape of the targets.
+    Returns:
+      The metric, (params, batch) -> (); not finite where all targets are equal.
+    Example:
+      >>> from research import models
+      >>> params = {"weights": jnp.array([1.0]), "intercept": jnp.array(0.0)}
+      >>> batch = Batch(jnp.array([[0.0], [1.0], [2.0]]), jnp.array([0.0, 2.0, 1.0]))
+      >>> print(r_squared(models.linear(1))(params, batch))
+      0.0
+    """
+
+    def metric(params: Params, batch: Batch) -> Array:
+        prediction = model.apply(params, batch.x)
+        if prediction.shape != batch.y.shape:
+            raise ValueError(f"predictions and targets differ in shape: {prediction.shape} and {batch.y.shape}.")
+        deviation = batch.y - jnp.mean(batch.y, axis=0, keepdims=True)
+        return 1 - jnp.sum((batch.y - prediction) ** 2) / jnp.sum(deviation**2)
+
+    return metric
+
+
+def _penalty(strength: ArrayLike, measure: Callable[[Array], Array], penalise_intercept: bool) -> Penalty:
+    if not isinstance(strength, Tracer) and not float(np.asarray(strength)) >= 0:
+        raise ValueError(f"strength must not be negative; got strength={strength}. 0 means no penalty.")
+
+    def penalty(params: Params) -> Array:
+        leaves = jax.tree_util.tree_leaves_with_path(params)
+        total = sum(measure(leaf) for path, leaf in leaves if penalise_intercept or not _is_intercept(path))
+        return jnp.asarray(strength, jnp.result_type(total)) * total  # A float64 strength must not widen float32.
+
+    return penalty
+
+
+def _is_intercept(path: tuple[Any, ...]) -> bool:
+    """Whether a leaf's last key, of a dict or an attribute, is an intercept's name."""
+    return bool(path) and getattr(path[-1], "key", getattr(path[-1], "name", None)) in INTERCEPT_NAMES
+
+
+def _check_paired(prediction: Array, y: Array) -> None:
+    if not prediction.ndim or not y.ndim or len(prediction) != len(y) or not len(y):
+        raise ValueError(
+            "a batch needs as many predictions as targets, at least one, along its leading axis; "
+            f"got predictions of shape {prediction.shape}, targets y of shape {y.shape}."
+        )
+
+
+def _batches_of_one(batch: Batch) -> Batch:
+    keys = None if batch.key is None else jax.random.split(batch.key, len(batch.x))
+    return Batch(batch.x[:, None], batch.y[:, None], keys)

@@ -1,0 +1,104 @@
+"""The least-squares optima, by QR, and the curvature of linear models."""
+
+import math
+
+import numpy as np
+import scipy.linalg
+
+from research.optima.design import centred, checked, pivoted_qr
+from research.types import Optimum
+
+
+def least_squares(x: np.ndarray, y: np.ndarray) -> Optimum:
+    """Solves linear regression: the least of f(w, b) = 1/(2n) Σ (x_i w + b - y_i)².
+
+    Args:
+      x: Inputs, shape (n, d), floating.
+      y: Targets, shape (n,).
+    Returns:
+      The optimum, by QR; params {"weights": (d,), "intercept": ()}, float64.
+    Raises:
+      ValueError: Bad data, or columns of x that depend on each other or on the intercept: many minimisers.
+    References:
+      Golub & Van Loan, Matrix Computations, 4th ed., sections 5.3 and 5.4.
+    Example:
+      >>> optimum = least_squares(np.array([[0.0], [1.0], [2.0]]), np.array([1.0, 3.0, 5.0]))
+      >>> print(f"{optimum.params['weights'][0]:.3f} {optimum.params['intercept']:.3f}")
+      2.000 1.000
+    """
+    return ridge(x, y, 0.0)
+
+
+def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> Optimum:
+    """Solves ridge regression: the least of f(w, b) = 1/(2n) Σ (x_i w + b - y_i)² + penalty/2 |w|².
+
+    The stacked system [1 x; 0 √(n penalty) I] (b, w) = (y, 0) is solved by QR with column pivoting, its columns
+    centred and scaled to norm 1, then refined twice. scikit-learn's Ridge has alpha = n penalty.
+
+    Args:
+      x: Inputs, shape (n, d), floating.
+      y: Targets, shape (n,).
+      penalty: λ >= 0; the intercept is not penalised.
+    Returns:
+      The optimum; params {"weights": (d,), "intercept": ()}, float64.
+    Raises:
+      ValueError: Bad data or penalty; or no penalty and columns that depend on each other or on the intercept.
+    References:
+      Golub & Van Loan, Matrix Computations, 4th ed., sections 5.3 and 6.1.
+    Example:
+      >>> optimum = ridge(np.array([[-1.0], [1.0]]), np.array([0.0, 2.0]), penalty=1.0)
+      >>> print(f"{optimum.params['weights'][0]:.3f} {optimum.params['intercept']:.3f}")
+      0.500 1.000
+    """
+    x, y = checked(x, y, penalty)
+    n, d = x.shape
+    root = math.sqrt(n * penalty)
+    shift, rows = centred(x)
+    basis, triangle, order, scale = pivoted_qr(
+        np.block([[np.ones((n, 1)), rows], [np.zeros((d, 1)), root * np.eye(d)]])
+    )
+    weights, intercept = np.zeros(d), 0.0
+    for _ in range(3):
+        residual = np.concatenate([y - (x @ weights + intercept), -root * weights])
+        correction = np.zeros(d + 1)
+        correction[order] = scipy.linalg.solve_triangular(triangle, basis.T @ residual) / scale[order]
+        weights = weights + correction[1:]
+        intercept = intercept + correction[0] - shift @ correction[1:]
+    residual = x @ weights + intercept - y
+    gradient = np.append(x.T @ residual / n + penalty * weights, residual.mean())
+    initial = np.append(x.T @ y, y.sum()) / n
+    return Optimum(
+        {"weights": weights, "intercept": np.float64(intercept)},
+        float(0.5 * np.mean(residual**2) + 0.5 * penalty * (weights @ weights)),
+        float(np.linalg.norm(gradient)),
+        float(np.linalg.norm(initial)),
+        "QR",
+    )
+
+
+def curvature(x: np.ndarray, penalty: float = 0.0, example_curvature: float | np.ndarray = 1.0) -> tuple[float, float]:
+    """Measures the extreme eigenvalues of 1/n Σ c_i z_i z_iᵀ + penalty diag(0, 1, ..., 1), with z_i = (1, x_i).
+
+    That is the Hessian of a penalised linear model whose loss has the second derivative c_i at example i's output:
+    c = 1 for half the squared error, so that (μ, L) hold everywhere; c_i = p_i (1 - p_i) for the logistic loss at the
+    params that give p; c = 1/4 bounds its L, and 1/2 that of softmax regression.
+
+    Args:
+      x: Inputs, shape (n, d), floating.
+      penalty: λ >= 0; the intercept is not penalised.
+      example_curvature: c, a number or shape (n,).
+    Returns:
+      (μ, L), the smallest and the largest eigenvalue.
+    Raises:
+      ValueError: Bad data or penalty.
+    References:
+      Böhning (1992), Multinomial logistic regression algorithm, Ann. Inst. Statist. Math. 44(1), theorem 2.1.
+    Example:
+      >>> print(*(f"{value:.2f}" for value in curvature(np.array([[-2.0], [2.0]]))))
+      1.00 4.00
+    """
+    x, weights = checked(x, np.broadcast_to(np.asarray(example_curvature, np.float64), len(x)), penalty)
+    design = np.column_stack([np.ones(len(x)), x])
+    strength = np.append(0.0, np.full(x.shape[1], penalty))
+    eigenvalues = np.linalg.eigvalsh(design.T @ (weights[:, None] * design) / len(x) + np.diag(strength))
+    return float(eigenvalues[0]), float(eigenvalues[-1])

@@ -1,0 +1,196 @@
+"""Proof by comparison: a rule of ours against another implementation of it, iterate by iterate."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from research.schedules import check_number
+from research.types import Array, Params
+from research.update_rules import UPDATE_RULES, find_rule
+
+Constructor = Callable[..., optax.GradientTransformation]
+
+# Ours, and the rule of optax that it is meant to be, with the same conventions; both take the learning rate alone.
+OPTAX_COUNTERPARTS: dict[str, tuple[Constructor, Constructor]] = {
+    "gradient_descent": (UPDATE_RULES["gradient_descent"], optax.sgd),
+    "heavy_ball": (UPDATE_RULES["heavy_ball"], partial(optax.sgd, momentum=0.9)),
+    "nesterov": (UPDATE_RULES["nesterov"], partial(optax.sgd, momentum=0.9, nesterov=True)),
+    "adagrad": (UPDATE_RULES["adagrad"], optax.adagrad),
+    "rmsprop": (UPDATE_RULES["rmsprop"], optax.rmsprop),
+    "adam": (UPDATE_RULES["adam"], optax.adam),
+    "adamw": (UPDATE_RULES["adamw"], optax.adamw),
+}
+
+
+class Deviation(NamedTuple):
+    """Where two trajectories from one start lie furthest apart.
+
+    Attributes:
+      largest: max |a - b| / (1 + |b|) over steps and components, b the reference; inf where exactly one of a and b is
+        finite or both are NaN, so that runs which broke down never count as equal.
+      step: The step, from 0, after which it is attained first.
+      leaf: The path of the leaf in which it is, as `jax.tree_util.keystr` writes it ("" for a bare array).
+    """
+
+    largest: float
+    step: int
+    leaf: str
+
+
+def trajectory(
+    rule: optax.GradientTransformation, gradient: Callable[[Params], Params], params: Params, num_steps: int
+) -> Params:
+    """The iterates x_0, x_1, ..., x_T of x_(t+1) = x_t + u_t, in one scan.
+
+    Args:
+      rule: Any gradient transformation, ours or another's.
+      gradient: params -> gradient, such as jax.grad(f).
+      params: x_0.
+      num_steps: T, a positive integer.
+    Returns:
+      The params with a leading axis of length num_steps + 1 on every leaf.
+    Raises:
+      ValueError, TypeError: num_steps is not a positive integer, or the gradient's dtypes are not those of the params.
+    Example:
+      >>> print(trajectory(optax.sgd(0.5), jax.grad(lambda x: x**2 / 2), jnp.array(8.0), 3))
+      [8. 4. 2. 1.]
+    """
+    check_number("num_steps", num_steps, positive=True, integer=True)
+    _check_dtypes("gradient", jax.eval_shape(gradient, params), params)
+
+    def step(carry, _):
+        carry = _advance(rule, gradient, carry)
+        return carry, carry[0]
+
+    _, iterates = jax.lax.scan(step, (params, rule.init(params)), length=num_steps)
+    return jax.tree.map(lambda first, rest: jnp.concatenate([jnp.expand_dims(first, 0), rest]), params, iterates)
+
+
+def deviation(
+    rule: optax.GradientTransformation,
+    reference: optax.GradientTransformation,
+    gradient: Callable[[Params], Params],
+    params: Params,
+    num_steps: int,
+    dtype: Any = None,
+) -> Deviation:
+    """The largest difference between the iterates of two rules over a whole trajectory, each following its own.
+
+    Neither trajectory is kept: both run in one compiled scan that returns a number for each step and leaf.
+
+    Args:
+      rule, reference: The two, as gradient transformations.
+      gradient: params -> gradient.
+      params: The common start.
+      num_steps: A positive integer.
+      dtype: Params are cast to it first; None leaves them. The gradient must then compute in it, too.
+    Returns:
+      The Deviation.
+    Raises:
+      TypeError: The gradient, or an update, has another dtype than the params: the comparison would be in neither.
+      ValueError: num_steps is not a positive integer, or dtype is float64 while JAX's float64 is off.
+    Example:
+      >>> gradient = jax.grad(lambda x: jnp.sum(x**2) / 2)
+      >>> deviation(optax.sgd(0.5), optax.sgd(0.25), gradient, {"w": jnp.ones(3)}, num_steps=2)
+      Deviation(largest=0.2, step=1, leaf="['w']")
+    """
+    params = _cast(params, dtype)
+    differences = jax.jit(lambda start: _differences(rule, reference, gradient, start, num_steps))(params)
+    return _largest(differences, params)
+
+
+def deviation_from_optax(
+    name: str,
+    objective: Callable[[Params, Any], Array],
+    params: Params,
+    batch: Any,
+    learning_rate: float,
+    num_steps: int,
+    dtype: Any = jnp.float64,
+) -> Deviation:
+    """The deviation of our rule of that name, with its defaults, from its counterpart in optax on full-batch descent.
+
+    Args:
+      name: A key of OPTAX_COUNTERPARTS.
+      objective: (params, batch) -> (), such as a workload's.
+      params: The start.
+      batch: What the objective takes: a Batch, None, or any pytree; its floats are cast, too.
+      learning_rate: A number of at least 0.
+      num_steps: A positive integer.
+      dtype: Of params, batch and rate.
+    Returns:
+      The Deviation.
+    Raises:
+      ValueError, TypeError: As in `deviation`; the name is unknown or has no counterpart.
+    Example:
+      >>> found = deviation_from_optax("adam", lambda x, b: jnp.sum((x - b) ** 2), jnp.ones(3), jnp.zeros(3), 0.1, 50, "float32")
+      >>> found.largest < 1e-5
+      True
+    """
+    find_rule(name)
+    check_number("learning_rate", learning_rate)
+    if name not in OPTAX_COUNTERPARTS:
+        raise ValueError(f"rule {name!r} has no counterpart; give it a line in research.proofs.OPTAX_COUNTERPARTS.")
+    params, batch, rate = _cast((params, batch, jnp.asarray(learning_rate, float)), dtype)
+    return _largest(_differences_from_optax(name, objective, num_steps, params, batch, rate), params)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _differences_from_optax(
+    name, objective, num_steps, params, batch, rate
+):  # The rate is traced: one program for all.
+    ours, theirs = (constructor(rate) for constructor in OPTAX_COUNTERPARTS[name])
+    return _differences(ours, theirs, jax.grad(lambda x: objective(x, batch)), params, num_steps)
+
+
+def _differences(rule, reference, gradient, params, num_steps) -> Array:
+    """The largest relative difference of each leaf after each step, shape (num_steps, number of leaves)."""
+    check_number("num_steps", num_steps, positive=True, integer=True)
+    _check_dtypes("gradient", jax.eval_shape(gradient, params), params)
+
+    def difference(a, b):
+        d = jnp.where(a == b, 0.0, jnp.abs(a - b) / (1.0 + jnp.abs(b)))
+        return jnp.max(jnp.where(jnp.isnan(d), jnp.inf, d), initial=0.0)
+
+    def step(carry, _):
+        mine, other = (_advance(*pair, c) for pair, c in zip(rules, carry, strict=True))
+        return (mine, other), jnp.stack(jax.tree.leaves(jax.tree.map(difference, mine[0], other[0])))
+
+    rules = ((rule, gradient), (reference, gradient))
+    return jax.lax.scan(step, tuple((params, r.init(params)) for r, _ in rules), length=num_steps)[1]
+
+
+def _advance(rule, gradient, carry):
+    params, state = carry
+    updates, state = rule.update(gradient(params), state, params)
+    _check_dtypes("update", updates, params)
+    return optax.apply_updates(params, updates), state
+
+
+def _largest(differences: Array, params: Params) -> Deviation:
+    values = np.asarray(differences, dtype=np.float64)
+    step, leaf = np.unravel_index(np.argmax(values), values.shape)
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    return Deviation(float(values[step, leaf]), int(step), paths[leaf])
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    if dtype is None:
+        return tree
+    if jnp.dtype(dtype) == jnp.float64 and not jax.config.jax_enable_x64:
+        raise ValueError("dtype=float64, but JAX's float64 is off; call research.backend.configure(x64=True) first.")
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
+def _check_dtypes(what: str, tree: Params, params: Params) -> None:
+    for (path, leaf), x in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(params), strict=True):
+        if leaf.dtype != x.dtype:
+            raise TypeError(
+                f"the {what} at {jax.tree_util.keystr(path) or 'the only leaf'} is {leaf.dtype}, the params are {x.dtype}; "
+                "cast the data that it is computed from, and traced hyper-parameters, to the dtype of the params."
+            )

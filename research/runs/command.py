@@ -1,0 +1,77 @@
+"""Between configs and command lines: the command that makes a run again, and seeds as they are typed."""
+
+import dataclasses
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from research.runs.files import canonical
+
+
+def command_line(experiment: str, config: Any) -> str:
+    """The command that makes a run again: a flag for each field of the config that differs from its default.
+
+    Args:
+      experiment: Name of the experiment.
+      config: Dataclass or mapping (all of whose fields are given); values are numbers, strings, None, booleans, or
+        tuples and lists of them.
+    Example:
+      >>> Config = dataclasses.make_dataclass("Config", [("seeds", str, "0..9"), ("learning_rate", float, 0.1)])
+      >>> print(command_line("trajectory", Config(learning_rate=0.5)))
+      python experiments/trajectory.py --learning-rate 0.5
+    """
+    words = ["python", f"experiments/{experiment}.py"]
+    for name, value in _chosen(config).items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, tuple | list):
+            words += [f"--{flag}", *map(str, value)]
+        elif isinstance(value, str) and value.startswith("-"):
+            words.append(f"--{flag}={value}")
+        else:
+            words += [f"--{flag}", str(value)]
+    return shlex.join(words)
+
+
+def _chosen(config: Any) -> dict[str, Any]:
+    if isinstance(config, Mapping):
+        return dict(config)
+    chosen = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if default is dataclasses.MISSING or canonical(value) != canonical(default):
+            chosen[field.name] = value
+    return chosen
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Reads seeds as they are typed: "7", "0,3,5", "0..9" (both ends included), or ranges and numbers mixed.
+
+    Raises:
+      ValueError: A seed is no integer in 0..2³²-1 a range is empty, or a seed comes twice; the message names it.
+    Example:
+      >>> parse_seeds("0..3,7")
+      (0, 1, 2, 3, 7)
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, *last = (_seed(end.strip(), text) for end in part.split("..", 1))
+        if last and first > last[0]:
+            raise ValueError(f"seeds: the range {part.strip()!r} is empty; write {last[0]}..{first}.")
+        seeds += range(first, last[0] + 1) if last else [first]
+    twice = [str(seed) for seed, times in Counter(seeds).items() if times > 1]
+    if twice:
+        raise ValueError(f"seeds: {', '.join(twice)} given more than once in {text!r}; give each seed once.")
+    return tuple(seeds)
+
+
+def _seed(word: str, text: str) -> int:
+    if not re.fullmatch("[0-9]+", word) or int(word) >= 2**32:
+        raise ValueError(
+            f"seeds: {word!r} in {text!r} is no integer in 0..2³²-1. Write one (7), several (0,3,5) or a range (0..9)."
+        )
+    return int(word)

@@ -1,0 +1,129 @@
+"""Files that hold values exactly and are either whole or absent: strict JSON, written beside its target and renamed."""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "your quota on this disk is used up",
+    errno.EACCES: "you have no permission to write there",
+    errno.EPERM: "you have no permission to write there",
+    errno.EROFS: "the file system is read-only",
+    errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.EEXIST: "a file stands where a folder is needed",
+    errno.EISDIR: "a folder stands where a file is needed",
+}
+_NOT_FINITE = "$float"  # JSON has no NaN and no infinity: {"$float": "nan"} stands for them, in any language.
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Writes a file so that its name always holds the old content or the new one, whole.
+
+    The bytes go to a file beside the target, are flushed to the disk, and are renamed onto the target.
+
+    Args:
+      path: Target; its folder exists.
+      data: All that the file is to hold.
+    Raises:
+      OSError: Nothing was written; the message gives the path, the reason, and the files that are still in the folder.
+    Example:
+      >>> import tempfile
+      >>> path = Path(tempfile.mkdtemp()) / "answer.txt"
+      >>> write_atomically(path, b"42")
+      >>> path.read_bytes()
+      b'42'
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with explained(f"Cannot write {path}", lambda: kept(path.parent)):
+        try:
+            with open(partial, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
+
+
+@contextlib.contextmanager
+def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
+    """Turns an OSError into one that says what failed, why, and what to know or do then."""
+    try:
+        yield
+    except OSError as error:
+        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+        raise OSError(error.errno, f"{task}: {reason}. {advice()}") from error
+
+
+def kept(folder: Path) -> str:
+    """Says which files a folder holds."""
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError:
+        names = []
+    return f"Still there, as before: {', '.join(names)}." if names else "Nothing had been saved there before."
+
+
+def plain(value: Any, where: str = "value") -> Any:
+    """Reduces a value to what strict JSON holds.
+
+    Dataclasses and mappings become objects, tuples lists, NumPy scalars numbers, and NaN and the infinities
+    {"$float": name}.
+
+    Raises:
+      TypeError: Something cannot be held exactly; the message gives its place, which starts with `where`.
+    Example:
+      >>> plain({"loss": float("inf"), "sizes": (64, 10)})
+      {'loss': {'$float': 'inf'}, 'sizes': [64, 10]}
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {_NOT_FINITE: str(value)}
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str) or name == _NOT_FINITE:
+                raise TypeError(f"{where} has the key {name!r}; keys must be strings, other than {_NOT_FINITE!r}.")
+        return {name: plain(item, f"{where}.{name}") for name, item in value.items()}
+    raise TypeError(
+        f"{where} is a {type(value).__name__}, {value!r}, which JSON cannot hold exactly. Use numbers, strings, None, "
+        "tuples, lists and mappings of them: float(x) of an array with one number, x.tolist() of one with more."
+    )
+
+
+def canonical(value: Any, where: str = "value") -> str:
+    """The one JSON text of a value: keys in order, no spaces, ASCII."""
+    return json.dumps(plain(value, where), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def json_bytes(value: Any, where: str = "value", indent: int | None = 1) -> bytes:
+    """JSON for people to read (indent=None: on one line), in the order given."""
+    text = json.dumps(plain(value, where), indent=indent, allow_nan=False, ensure_ascii=False)
+    return (text + "\n").encode(errors="surrogatepass")
+
+
+def read_json(data: bytes) -> Any:
+    """Undoes `json_bytes`; tuples come back as lists."""
+    return json.loads(data, object_hook=_restored)
+
+
+def _restored(value: dict[str, Any]) -> Any:
+    return float(value[_NOT_FINITE]) if value.keys() == {_NOT_FINITE} else value

@@ -1,0 +1,115 @@
+"""What an experiment found, as values and as the bytes of two files."""
+
+import hashlib
+import io
+import zipfile
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from research.runs.files import json_bytes, read_json
+
+
+class Table(NamedTuple):
+    """A table of a result.
+
+    Attributes:
+      title: What the rows are.
+      columns: A heading for each column.
+      rows: One tuple a row, as long as columns; None means "not reached".
+      note: A sentence to be read below the table.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | int | float | None, ...], ...]
+    note: str = ""
+
+
+class Result(NamedTuple):
+    """What an experiment found.
+
+    Attributes:
+      answer: The answer to its question, in a sentence or two.
+      tables: What is shown beside the figures.
+      arrays: What the figures are drawn from.
+      numbers: What is compared with the experiment's EXPECTED; JSON values under string keys.
+    """
+
+    answer: str
+    tables: tuple[Table, ...]
+    arrays: dict[str, np.ndarray]
+    numbers: dict[str, Any]
+
+
+def result_bytes(result: Result) -> tuple[bytes, bytes]:
+    """What result.json and arrays.npz hold; `read_result` undoes it exactly, to the last bit and type.
+
+    NumPy scalars in tables and numbers come back as Python's, tuples in numbers as lists. The same result always gives
+    the same bytes.
+
+    Raises:
+      ValueError: A row is not as long as its table's columns.
+      TypeError: A number cannot be held by JSON, or an array by .npz without pickle.
+    Example:
+      >>> result = Result("Yes.", (Table("Steps", ("rule", "steps"), (("Adam", 12), ("SGD", None))),), {}, {})
+      >>> read_result(*result_bytes(result)) == result
+      True
+    """
+    for table in result.tables:
+        for row in table.rows:
+            if len(row) != len(table.columns):
+                raise ValueError(f"table {table.title!r} has {len(table.columns)} columns, but a row {row!r}.")
+    text = {
+        "answer": result.answer,
+        "tables": [table._asdict() for table in result.tables],
+        "numbers": result.numbers,
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:  # Not np.savez, to which "file" cannot be an array's name.
+        for name, array in result.arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, _savable(array, name), allow_pickle=False)
+    return json_bytes(text, "result"), buffer.getvalue()
+
+
+def read_result(text: bytes, arrays: bytes) -> Result:
+    """Undoes `result_bytes`."""
+    values = read_json(text)
+    tables = tuple(
+        Table(table["title"], tuple(table["columns"]), tuple(map(tuple, table["rows"])), table["note"])
+        for table in values["tables"]
+    )
+    with zipfile.ZipFile(io.BytesIO(arrays)) as archive:
+        members = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
+    loaded = {name: np.lib.format.read_array(member, allow_pickle=False) for name, member in members.items()}
+    return Result(values["answer"], tables, loaded, values["numbers"])
+
+
+def hash_arrays(*arrays: Any) -> str:
+    """The SHA-256, in hexadecimal, of the dtype, shape and bytes of each array, in order.
+
+    Args:
+      arrays: NumPy or JAX arrays of numbers (of a key: `jax.random.key_data(key)`).
+    Example:
+      >>> zeros = np.zeros(4, np.float32)
+      >>> hash_arrays(zeros) == hash_arrays(zeros.copy()), hash_arrays(zeros) == hash_arrays(zeros.reshape(2, 2))
+      (True, False)
+    """
+    digest = hashlib.sha256()
+    for index, array in enumerate(arrays):
+        array = np.asarray(array)
+        if array.dtype.hasobject:
+            raise TypeError(f"array {index} holds Python objects, which have no bytes; give an array of numbers.")
+        digest.update(f"{array.dtype.name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _savable(array: Any, name: str) -> np.ndarray:
+    array = np.asarray(array)
+    if array.dtype.kind not in "biufcSUMm":  # Neither objects nor the extended types (bfloat16), which load as void.
+        raise TypeError(
+            f"arrays[{name!r}] has dtype {array.dtype}, which .npz cannot hold exactly: cast it (astype('float32'))."
+        )
+    return array

@@ -1,0 +1,91 @@
+"""Which examples, in which order: batch, stochastic and mini-batch descent are one rule fed by these samplers."""
+
+import jax
+import jax.numpy as jnp
+
+from research.types import Array, Key, Sampler
+
+
+def full_batch(n: int) -> Sampler:
+    """One batch an epoch: the whole dataset, which is then neither permuted nor gathered.
+
+    Args:
+      n: Number of examples, at least 1.
+    Returns:
+      A sampler whose `indices` gives None.
+    Raises:
+      ValueError: n is not a positive integer.
+    Example:
+      >>> full_batch(5).indices(jax.random.key(0)) is None
+      True
+    """
+    _check_count("n", n)
+    return Sampler(1, n, lambda key: None)
+
+
+def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
+    """Batches of a fixed size, with or without replacement.
+
+    Without replacement an epoch is the first b ⌊n/b⌋ places of a fresh permutation cut into ⌊n/b⌋ batches: no example
+    comes twice in an epoch, and n mod b of them sit it out. With replacement an epoch is the same number of batches,
+    each of b independent uniform draws, so that its gradient is unbiased given the past: this is the case that the
+    theory of stochastic approximation describes, and the other is what is used in practice.
+
+    Args:
+      n: Number of examples.
+      batch_size: b, in 1..n.
+      replacement: Whether an example may be drawn again within an epoch.
+    Returns:
+      A sampler of num_batches = ⌊n/b⌋; an epoch costs b ⌊n/b⌋ example gradients.
+    Raises:
+      ValueError: n is not a positive integer, or batch_size does not lie in 1..n.
+    References:
+      Bottou, Curtis & Nocedal, Optimization methods for large-scale machine learning, SIAM Review 2018, section 4
+      (with replacement); Gürbüzbalaban, Ozdaglar & Parrilo, Why random reshuffling beats stochastic gradient descent,
+      Mathematical Programming 2021 (without).
+    Example:
+      >>> sampler = minibatch(10, 3)
+      >>> sampler.indices(jax.random.key(0)).shape
+      (3, 3)
+    """
+    _check_count("n", n)
+    _check_count("batch_size", batch_size)
+    if batch_size > n:
+        raise ValueError(f"batch_size must lie in 1..n; got batch_size={batch_size}, n={n}. Use full_batch(n) for all.")
+    num_batches = n // batch_size
+
+    def indices(key: Key) -> Array:
+        if replacement:
+            return jax.random.randint(key, (num_batches, batch_size), 0, n, dtype=jnp.int32)
+        return _permutation(key, n)[: num_batches * batch_size].reshape(num_batches, batch_size)
+
+    return Sampler(num_batches, batch_size, indices)
+
+
+def stochastic(n: int, *, replacement: bool = False) -> Sampler:
+    """One example a step: `minibatch(n, 1)`.
+
+    Args:
+      n: Number of examples.
+      replacement: As in `minibatch`.
+    Returns:
+      A sampler of n batches of one.
+    Raises:
+      ValueError: n is not a positive integer.
+    References:
+      Robbins & Monro, A stochastic approximation method, Annals of Mathematical Statistics 1951.
+    Example:
+      >>> stochastic(4).num_batches
+      4
+    """
+    return minibatch(n, 1, replacement=replacement)
+
+
+def _permutation(key: Key, n: int) -> Array:
+    # int32 whatever x64 says, so that turning float64 on leaves the order alone.
+    return jax.random.permutation(key, jnp.arange(n, dtype=jnp.int32))
+
+
+def _check_count(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")

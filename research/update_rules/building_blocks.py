@@ -1,0 +1,128 @@
+"""What rules are chained from: the step along the rate, weight decay, and arithmetic that keeps a leaf's dtype."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.schedules import Schedule, check_number
+from research.types import Array, Params
+
+
+class DescendState(NamedTuple):
+    """What `descend` keeps when its rate is a schedule.
+
+    Attributes:
+      count: Steps taken, int32, shape ().
+      learning_rate: The rate of the last of them (before the first: of the first), shape ().
+    """
+
+    count: Array
+    learning_rate: Array
+
+
+def descend(learning_rate: float | Array | Schedule) -> optax.GradientTransformation:
+    """Steps against the incoming direction d: u_t = -η_t d_t. It is the last link of every rule.
+
+    The rate is rounded to each leaf's dtype before it multiplies, whether it is a float or traced, so that neither
+    widens bfloat16 and both give the same bits. optax.scale_by_learning_rate does so for schedules alone.
+
+    Args:
+      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t with t counted from 0.
+    Returns:
+      The transformation; its state is empty for a constant rate, else a DescendState.
+    Raises:
+      ValueError, TypeError: A concrete rate is negative, not finite or no number.
+    Example:
+      >>> rule = descend(lambda t: 1.0 / (1 + t))
+      >>> updates, state = rule.update(jnp.array([2.0]), rule.init(jnp.zeros(1)))
+      >>> updates, state = rule.update(jnp.array([2.0]), state)
+      >>> print(updates, optax.tree_utils.tree_get(state, "learning_rate"))
+      [-1.] 0.5
+    """
+    if callable(learning_rate):
+        return _descend_by_schedule(learning_rate)
+    check_number("learning_rate", learning_rate)
+
+    def update(updates, state, params=None):
+        del params
+        return _scale(learning_rate, updates), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)
+
+
+def _descend_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
+    def rate_at(count):
+        rate = schedule(count)
+        return cast(rate, rate)  # A schedule may give a Python float, whose weak type would change in a scan.
+
+    def init(params):
+        del params
+        count = jnp.zeros((), jnp.int32)
+        return DescendState(count, rate_at(count))
+
+    def update(updates, state, params=None):
+        del params
+        rate = rate_at(state.count)
+        return _scale(rate, updates), DescendState(increment(state.count), rate)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _scale(rate: float | Array, updates: Params) -> Params:
+    return jax.tree.map(lambda d: -cast(rate, d) * d, updates)
+
+
+def add_decayed_weights(weight_decay: float | Array, mask: Any = None) -> optax.GradientTransformation:
+    """Adds the weights, scaled: d_t <- d_t + λ x_t.
+
+    Chained before a rule it is coupled decay, the gradient of ½ λ |x|² (torch's `weight_decay` in SGD and Adam);
+    between an adaptive rule's direction and its rate it is decoupled, which is how `adamw` is made. optax's is the
+    same, and takes a schedule, too.
+
+    Args:
+      weight_decay: λ, at least 0; may be traced.
+      mask: Pytree of booleans (a prefix of the params), or a function from params to one; True where weights decay,
+        which biases and scales customarily do not. None means everywhere.
+    Returns:
+      The transformation; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete weight_decay is negative, not finite or no number, or update got no params.
+    References:
+      Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019, section 2.
+    Example:
+      >>> from research.update_rules import gradient_descent
+      >>> rule = optax.chain(add_decayed_weights(0.5), gradient_descent(0.1))
+      >>> x = jnp.array([2.0])
+      >>> print(rule.update(jnp.array([1.0]), rule.init(x), x)[0])
+      [-0.2]
+    """
+    check_number("weight_decay", weight_decay)
+
+    def update(updates, state, params=None):
+        if params is None:
+            raise ValueError("weight decay needs the weights; call update(grads, state, params).")
+        return jax.tree.map(lambda d, x: d + (cast(weight_decay, x) * x).astype(d.dtype), updates, params), state
+
+    rule = optax.GradientTransformation(optax.init_empty_state, update)
+    return rule if mask is None else optax.masked(rule, mask)
+
+
+def cast(value: float | Array, leaf: Array) -> Array:
+    """A hyper-parameter in the leaf's dtype: a float32 or float64 array among them must not widen a bfloat16 leaf."""
+    return jnp.asarray(value, jnp.result_type(leaf))
+
+
+def moving_average(decay: float | Array, average: Params, value: Params) -> Params:
+    """Moves each leaf of the average, keeping its dtype: a <- β a + (1 - β) v."""
+
+    def move(a, v):
+        return cast(decay, a) * a + cast(1.0 - decay, a) * v.astype(a.dtype)
+
+    return jax.tree.map(move, average, value)
+
+
+def increment(count: Array) -> Array:
+    """count + 1, which stays at the largest int32: a stochastic run gets there within the hour, and must not wrap."""
+    return count + (count < jnp.iinfo(count.dtype).max)

@@ -1,0 +1,74 @@
+"""Laws of samplers: what an epoch holds, and that its draws are uniform and never shared."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from research import samplers
+
+
+def epochs(sampler, count, seed=0):
+    root = jax.random.key(seed)
+    return np.array(jax.vmap(lambda e: sampler.indices(jax.random.fold_in(root, e)))(jnp.arange(count)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 10])
+def test_without_replacement_each_example_comes_at_most_once_an_epoch(batch_size):
+    drawn = epochs(samplers.minibatch(10, batch_size), 20).reshape(20, -1)
+    assert drawn.shape[1] == 10 - 10 % batch_size
+    for epoch in drawn:
+        assert len(set(epoch)) == len(epoch)
+        assert set(epoch) <= set(range(10))
+
+
+def test_without_replacement_the_left_out_examples_differ_between_epochs():
+    drawn = epochs(samplers.minibatch(10, 4), 30).reshape(30, -1)
+    left_out = {frozenset(range(10)) - frozenset(epoch.tolist()) for epoch in drawn}
+    assert len(left_out) > 10
+
+
+@pytest.mark.parametrize("replacement", [True, False])
+def test_every_example_is_equally_likely_at_every_place(replacement):
+    drawn = epochs(samplers.minibatch(6, 2, replacement=replacement), 3000)
+    for place in drawn.reshape(3000, -1).T:
+        # Chi-squared of 5 degrees of freedom; one of six places below 1e-5 would come once in 17,000 runs.
+        assert stats.chisquare(np.bincount(place, minlength=6)).pvalue > 1e-5
+
+
+def test_with_replacement_draws_within_an_epoch_are_independent():
+    drawn = epochs(samplers.minibatch(5, 1, replacement=True), 4000)[:, :2, 0]
+    table = np.zeros((5, 5))
+    np.add.at(table, (drawn[:, 0], drawn[:, 1]), 1)
+    assert stats.chi2_contingency(table).pvalue > 1e-5
+    assert np.trace(table) > 0  # The same example twice in an epoch does happen.
+
+
+def test_full_batch_gathers_nothing():
+    sampler = samplers.full_batch(7)
+    assert (sampler.num_batches, sampler.batch_size, sampler.indices(jax.random.key(0))) == (1, 7, None)
+
+
+def test_stochastic_is_a_minibatch_of_one():
+    key = jax.random.key(3)
+    ours, theirs = samplers.stochastic(9), samplers.minibatch(9, 1)
+    np.testing.assert_array_equal(ours.indices(key), theirs.indices(jax.random.clone(key)))
+
+
+def test_epochs_have_distinct_orders_and_the_same_key_the_same_order():
+    drawn = epochs(samplers.stochastic(8), 50).reshape(50, -1)
+    assert len({tuple(epoch) for epoch in drawn}) == 50
+    np.testing.assert_array_equal(drawn, epochs(samplers.stochastic(8), 50).reshape(50, -1))
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 11, 2.0, True, "4"])
+def test_bad_batch_size_is_named(batch_size):
+    with pytest.raises(ValueError, match=f"batch_size.*{batch_size}"):
+        samplers.minibatch(10, batch_size)
+
+
+@pytest.mark.parametrize("n", [0, -3, 1.5])
+def test_bad_number_of_examples_is_named(n):
+    with pytest.raises(ValueError, match=f"n must be a positive integer; got n={n}"):
+        samplers.full_batch(n)
