@@ -15,6 +15,7 @@ Objective = Callable[[Params, Batch], Array]  # (params, batch) -> ()
 Penalty = Callable[[Params], Array]  # params -> ()
 
 INTERCEPT_NAMES = ("intercept", "bias")  # Ours, and Flax's.
+CHUNK_NUMBERS = 2**22  # Most numbers in the per-example gradients held at once: 32 MiB of float64.
 
 
 def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objective:
@@ -72,7 +73,8 @@ def l1_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
     """Lasso: λ Σ |w|, over every weight.
 
     The gradient at a weight of exactly 0 is taken as 0 (JAX differentiates its own abs to +1 there). Gradient descent
-    does not make weights exactly 0; a proximal step does. With `empirical_risk` of squared errors, scikit-learn's Lasso(alpha) is λ = alpha.
+    does not make weights exactly 0; a proximal step does. With `empirical_risk` of squared errors, scikit-learn's
+    Lasso(alpha) is λ = alpha.
 
     Args:
       strength: λ >= 0; may be traced.
@@ -162,7 +164,7 @@ def gradient_covariance_trace(objective: Objective, params: Params, batch: Batch
         return jnp.asarray(sum(jax.tree.leaves(differences)))
 
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    chunk = int(np.clip(2**22 // max(size, 1), 1, len(batch.x)))
+    chunk = int(np.clip(CHUNK_NUMBERS // max(size, 1), 1, len(batch.x)))
     return jnp.mean(jax.lax.map(squared_distance, _batches_of_one(batch), batch_size=chunk))
 
 

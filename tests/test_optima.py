@@ -1,4 +1,4 @@
-"""Exact optima against numbers computed elsewhere in 34 digits, against scikit-learn, and against their own definition."""
+"""Exact optima against numbers computed elsewhere in 34 digits, against scikit-learn, and their own definition."""
 
 import ast
 import json
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.special
 from sklearn.linear_model import LogisticRegression, Ridge
+from threadpoolctl import threadpool_limits
 
 from research import datasets, optima
 
@@ -19,18 +20,24 @@ LOGISTIC = {case["id"]: case for case in json.loads((REFERENCE / "logistic_regre
 ROUNDING = 2.0**-53
 
 
-def relative_error(actual, expected):
-    """Largest deviation, relative to the largest entry expected."""
-    expected = np.asarray(expected, np.float64)
-    return np.max(np.abs(actual - expected)) / np.max(np.abs(expected))
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """BLAS threads spin while they wait for each other, which on busy cores takes ten times the time of the work."""
+    with threadpool_limits(1, "blas"):
+        yield
+
+
+def largest(values):
+    return np.max(np.abs(np.asarray(values, np.float64)))
 
 
 def check_against_reference(optimum, case, condition):
     # Rounding in the gradient, some ε |H w|, moves the solution by up to ε cond |w|; as it has no preferred direction,
-    # √cond is what is seen (largest factor before it here: 4), and sixteen times that what is allowed.
+    # √cond is what is seen (with a factor of at most 3 here), and sixteen times that is what is allowed.
     bound = 16 * np.sqrt(condition) * ROUNDING
-    assert relative_error(optimum.params["weights"], case["coef"]) <= bound
-    assert relative_error(optimum.params["intercept"], case["intercept"]) <= bound
+    weights, intercept = np.array(case["coef"], np.float64), np.array(case["intercept"], np.float64)
+    assert largest(optimum.params["weights"] - weights) <= bound * largest(weights)
+    assert largest(optimum.params["intercept"] - intercept) <= bound * max(largest(weights), largest(intercept))
     assert abs(optimum.value / float(case["objective"]) - 1) <= 1e-14
     assert optimum.gradient_norm <= 1e-12 * optimum.initial_gradient_norm
 
@@ -54,12 +61,9 @@ def classification_data(case):
         x, y = x[kept], np.searchsorted(case["classes"], y[kept])
     if case["columns"] is not None:
         x = x[:, case["columns"]]
-    prepare = {
-        "raw": lambda x: x,
-        "standardised": lambda x: datasets.standardise(x)[0],
-        "divided by 16": lambda x: x / 16,
-    }
-    return prepare[case["features"]](x), y
+    if case["features"] == "standardised":
+        return datasets.standardise(x)[0], y
+    return x / {"raw": 1.0, "divided by 16": 16.0}[case["features"]], y
 
 
 @pytest.mark.parametrize("case", LOGISTIC.values(), ids=LOGISTIC)
@@ -161,7 +165,7 @@ def test_raw_units_and_offsets_cost_no_digits_of_the_gradient(shift):
 def test_known_coefficients_are_found():
     problem = datasets.linear_problem(0, n=300, d=8, noise=0.0, condition=1e6)
     optimum = optima.least_squares(problem.x, problem.y)
-    assert relative_error(optimum.params["weights"], problem.weights) <= 1e-11
+    assert largest(optimum.params["weights"] - problem.weights) <= 16 * 1e3 * ROUNDING * largest(problem.weights)
     assert optimum.value < 1e-28
 
 
@@ -221,7 +225,7 @@ def test_dependent_columns_without_a_penalty_are_named():
 def test_failure_to_converge_says_how_far_it_came(monkeypatch):
     monkeypatch.setattr(sys.modules["research.optima.logistic"], "_MAX_STEPS", 3)
     dataset = datasets.load("wine")
-    with pytest.raises(RuntimeError, match=r"stopped at gradient norm \d\.\d+e-\d+, which was \d"):
+    with pytest.raises(RuntimeError, match=r"stopped at gradient norm \d\.\d+e[+-]\d+, which was \d"):
         optima.softmax_regression(dataset.x, dataset.y, 3, 1e-4)
 
 
@@ -251,7 +255,7 @@ def test_digits_take_a_second_or_two():
     (x,) = datasets.standardise(x)
     start = time.process_time()
     optimum = optima.softmax_regression(x, y, 10, 0.01)
-    assert time.process_time() - start < 6.0  # 0.2 s on one idle core; all cores' time is counted here.
+    assert time.process_time() - start < 2.0  # 0.2 s here, on one thread.
     assert optimum.gradient_norm <= 1e-12 * optimum.initial_gradient_norm
 
 

@@ -66,23 +66,11 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
     else:
         run = _run(experiment, run, options)
     result = runs.load_result(run.path)
-    pictures = [figures.save(picture, run.path, name) for name, picture in experiment.draw(result).items()]
-    written = report.write_report(run.path, pictures, question=question(experiment))
-    console.show(result, {"report": written}, tables=not options.quiet)
+    pictures = {name: figures.save(picture, run.path, name) for name, picture in experiment.draw(result).items()}
+    written = report.write_report(run.path, list(pictures.values()), question=experiment.__doc__ or "")
+    paths = {f"figure {name}": saved.motion or saved.still for name, saved in pictures.items()}
+    console.show(result, {**paths, "report": written}, tables=not options.quiet)
     return run.path
-
-
-def question(experiment: ModuleType) -> str:
-    """The question of an experiment: the first line of its docstring.
-
-    Args:
-      experiment: Any module with a docstring.
-    Raises:
-      TypeError: There is no docstring.
-    """
-    if not experiment.__doc__:
-        raise TypeError(f"{experiment.__name__} must open with a docstring whose first line is its question.")
-    return experiment.__doc__.strip().splitlines()[0]
 
 
 def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "runs.Run":

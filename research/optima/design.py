@@ -29,12 +29,9 @@ def pivoted_qr(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     return basis, triangle, order, scale
 
 
-def with_ones(x: np.ndarray, penalty: float, penalise_intercept: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The rows (1, x_i), and the penalty of each of their coefficients."""
-    design = np.column_stack([np.ones(len(x)), x])
-    if penalty == 0:
-        pivoted_qr(np.column_stack([np.ones(len(x)), centred(x)[1]]))
-    return design, np.append(penalty if penalise_intercept else 0.0, np.full(x.shape[1], penalty))
+def with_ones(x: np.ndarray) -> np.ndarray:
+    """The rows (1, x_i), so that the intercept is the first coefficient."""
+    return np.column_stack([np.ones(len(x)), x])
 
 
 def checked(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import scipy.linalg
 
-from research.optima.design import centred, checked, pivoted_qr
+from research.optima.design import centred, checked, pivoted_qr, with_ones
 from research.types import Optimum
 
 
@@ -98,7 +98,7 @@ def curvature(x: np.ndarray, penalty: float = 0.0, example_curvature: float | np
       1.00 4.00
     """
     x, weights = checked(x, np.broadcast_to(np.asarray(example_curvature, np.float64), len(x)), penalty)
-    design = np.column_stack([np.ones(len(x)), x])
+    design = with_ones(x)
     strength = np.append(0.0, np.full(x.shape[1], penalty))
     eigenvalues = np.linalg.eigvalsh(design.T @ (weights[:, None] * design) / len(x) + np.diag(strength))
     return float(eigenvalues[0]), float(eigenvalues[-1])

@@ -1,5 +1,6 @@
 """The optima of logistic and softmax regression, by damped Newton steps with the exact Hessian."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 import scipy.linalg
 import scipy.special
 
-from research.optima.design import checked, checked_labels, with_ones
+from research.optima.design import centred, checked, checked_labels, pivoted_qr, with_ones
 from research.types import Optimum
 
 _MAX_STEPS = 100
@@ -42,30 +43,8 @@ def logistic_regression(x: np.ndarray, y: np.ndarray, penalty: float, penalise_i
       1.0426, 0.0000
     """
     x, y = checked(x, y, penalty)
-    labels = checked_labels(y, 2)
-    design, strength = with_ones(x, penalty, penalise_intercept)
-    sign = 2.0 * labels - 1.0
-
-    def value(theta: np.ndarray) -> float:
-        return float(np.mean(np.logaddexp(0.0, -sign * (design @ theta))) + 0.5 * np.sum(strength * theta**2))
-
-    def gradient(theta: np.ndarray) -> np.ndarray:
-        # σ(t) - y, written so that a small residual keeps its digits.
-        residual = -sign * scipy.special.expit(-sign * (design @ theta))
-        return design.T @ residual / len(x) + strength * theta
-
-    def step(theta: np.ndarray, slope: np.ndarray) -> np.ndarray:
-        logits = design @ theta
-        curvatures = scipy.special.expit(logits) * scipy.special.expit(-logits)
-        hessian = design.T @ (curvatures[:, None] * design) / len(x) + np.diag(strength)
-        return _solve(hessian, slope)
-
-    def margin(theta: np.ndarray) -> float:
-        logits = design @ theta
-        return float(np.min(sign * logits) - 1e-12 * np.max(np.abs(logits)))
-
-    problem = _Problem(value, gradient, step, lambda theta: design @ theta, margin)
-    return _newton(problem, np.zeros(design.shape[1]), penalty)
+    sign = 2.0 * checked_labels(y, 2) - 1.0
+    return _minimise(functools.partial(_logistic, sign), x, np.zeros(x.shape[1] + 1), penalty, penalise_intercept)
 
 
 def softmax_regression(
@@ -96,34 +75,8 @@ def softmax_regression(
     """
     x, y = checked(x, y, penalty)
     labels = checked_labels(y, num_classes)
-    design, strength = with_ones(x, penalty, penalise_intercept)
-    contrasts = scipy.linalg.null_space(np.ones((1, num_classes)))  # (K, K-1), orthonormal columns of sum 0.
-    rows = np.arange(len(x))
-
-    def value(theta: np.ndarray) -> float:
-        log_odds = design @ theta
-        log_odds -= log_odds[rows, labels][:, None]
-        return float(np.mean(scipy.special.logsumexp(log_odds, axis=1)) + 0.5 * np.sum(strength[:, None] * theta**2))
-
-    def gradient(theta: np.ndarray) -> np.ndarray:
-        residual = scipy.special.softmax(design @ theta, axis=1)
-        residual[rows, labels] = 0.0
-        residual[rows, labels] = -residual.sum(axis=1)  # p - 1, written so that a small residual keeps its digits.
-        return design.T @ residual / len(x) + strength[:, None] * theta
-
-    def step(theta: np.ndarray, slope: np.ndarray) -> np.ndarray:
-        p = scipy.special.softmax(design @ theta, axis=1)
-        hessian = _softmax_hessian(design, p, contrasts) + np.diag(np.repeat(strength, num_classes - 1))
-        return _solve(hessian, (slope @ contrasts).ravel()).reshape(len(theta), -1) @ contrasts.T
-
-    def margin(theta: np.ndarray) -> float:
-        logits = design @ theta
-        others = logits.copy()
-        others[rows, labels] = -np.inf
-        return float(np.min(logits[rows, labels] - others.max(axis=1)) - 1e-12 * np.max(np.abs(logits)))
-
-    problem = _Problem(value, gradient, step, lambda theta: design @ theta, margin)
-    return _newton(problem, np.zeros((design.shape[1], num_classes)), penalty)
+    start = np.zeros((x.shape[1] + 1, num_classes))
+    return _minimise(functools.partial(_softmax, labels), x, start, penalty, penalise_intercept)
 
 
 class _Problem(NamedTuple):
@@ -136,7 +89,81 @@ class _Problem(NamedTuple):
     margin: Callable[[np.ndarray], float]  # Positive where theta classifies every example rightly.
 
 
-def _newton(problem: _Problem, theta: np.ndarray, penalty: float) -> Optimum:
+def _logistic(sign: np.ndarray, design: np.ndarray, strength: np.ndarray) -> _Problem:
+    def value(theta: np.ndarray) -> float:
+        return float(np.mean(np.logaddexp(0.0, -sign * (design @ theta))) + 0.5 * np.sum(strength * theta**2))
+
+    def gradient(theta: np.ndarray) -> np.ndarray:
+        # σ(t) - y, written so that a small residual keeps its digits.
+        residual = -sign * scipy.special.expit(-sign * (design @ theta))
+        return design.T @ residual / len(design) + strength * theta
+
+    def step(theta: np.ndarray, slope: np.ndarray) -> np.ndarray:
+        logits = design @ theta
+        curvatures = scipy.special.expit(logits) * scipy.special.expit(-logits)
+        return _solve(design.T @ (curvatures[:, None] * design) / len(design) + np.diag(strength), slope)
+
+    def margin(theta: np.ndarray) -> float:
+        logits = design @ theta
+        return float(np.min(sign * logits) - 1e-12 * np.max(np.abs(logits)))
+
+    return _Problem(value, gradient, step, lambda theta: design @ theta, margin)
+
+
+def _softmax(labels: np.ndarray, design: np.ndarray, strength: np.ndarray) -> _Problem:
+    rows, num_classes = np.arange(len(design)), int(labels.max()) + 1
+    contrasts = scipy.linalg.null_space(np.ones((1, num_classes)))  # (K, K-1), orthonormal columns of sum 0.
+
+    def value(theta: np.ndarray) -> float:
+        logits = design @ theta
+        log_odds = logits - logits[rows, labels][:, None]
+        return float(np.mean(scipy.special.logsumexp(log_odds, axis=1)) + 0.5 * np.sum(strength[:, None] * theta**2))
+
+    def gradient(theta: np.ndarray) -> np.ndarray:
+        residual = scipy.special.softmax(design @ theta, axis=1)
+        residual[rows, labels] = 0.0
+        residual[rows, labels] = -residual.sum(axis=1)  # p - 1, written so that a small residual keeps its digits.
+        return design.T @ residual / len(design) + strength[:, None] * theta
+
+    def step(theta: np.ndarray, slope: np.ndarray) -> np.ndarray:
+        p = scipy.special.softmax(design @ theta, axis=1)
+        hessian = _softmax_hessian(design, p, contrasts) + np.diag(np.repeat(strength, num_classes - 1))
+        return _solve(hessian, (slope @ contrasts).ravel()).reshape(len(theta), -1) @ contrasts.T
+
+    def margin(theta: np.ndarray) -> float:
+        logits = design @ theta
+        others = logits.copy()
+        others[rows, labels] = -np.inf
+        return float(np.min(logits[rows, labels] - others.max(axis=1)) - 1e-12 * np.max(np.abs(logits)))
+
+    return _Problem(value, gradient, step, lambda theta: design @ theta, margin)
+
+
+def _minimise(
+    problem_of: Callable[[np.ndarray, np.ndarray], _Problem],
+    x: np.ndarray,
+    start: np.ndarray,
+    penalty: float,
+    penalise_intercept: bool,
+) -> Optimum:
+    """Newton on centred columns, where the intercept may move freely; measured on the columns as they are."""
+    shift, rows = centred(x)
+    if penalty == 0:
+        pivoted_qr(with_ones(rows))
+    if penalise_intercept:
+        shift, rows = np.zeros(x.shape[1]), x
+    strength = np.append(penalty if penalise_intercept else 0.0, np.full(x.shape[1], penalty))
+    theta, num_steps = _newton(problem_of(with_ones(rows), strength), start, penalty)
+    theta[0] -= shift @ theta[1:]
+    problem = problem_of(with_ones(x), strength)
+    norm, initial = (float(np.linalg.norm(problem.gradient(point))) for point in (theta, start))
+    if norm > _GRADIENT_TOLERANCE * initial:
+        raise _stalled(norm, initial)
+    params = {"weights": theta[1:], "intercept": theta[0]}
+    return Optimum(params, problem.value(theta), norm, initial, f"Newton, {num_steps} steps")
+
+
+def _newton(problem: _Problem, theta: np.ndarray, penalty: float) -> tuple[np.ndarray, int]:
     """Damped Newton until the gradient is at its tolerance and a further step does not halve it."""
     slope = problem.gradient(theta)
     initial = norm = float(np.linalg.norm(slope))
@@ -152,12 +179,15 @@ def _newton(problem: _Problem, theta: np.ndarray, penalty: float) -> Optimum:
         next_norm = float(np.linalg.norm(next_slope))
         arrived = norm <= _GRADIENT_TOLERANCE * initial
         if arrived and next_norm > 0.5 * norm and np.max(np.abs(problem.logits(direction))) < _LOGIT_TOLERANCE:
-            params = {"weights": theta[1:], "intercept": theta[0]}
-            return Optimum(params, problem.value(theta), norm, initial, f"Newton, {num_steps} steps")
+            return theta, num_steps
         theta, slope, norm = following, next_slope, next_norm
     if penalty == 0 and norm <= 1e-3 * initial:
         raise ValueError(_NO_OPTIMUM.format("are separable but for points on the border, or nearly so"))
-    raise RuntimeError(
+    raise _stalled(norm, initial)
+
+
+def _stalled(norm: float, initial: float) -> RuntimeError:
+    return RuntimeError(
         f"Newton's method stopped at gradient norm {norm:.3e}, which was {initial:.3e} at params = 0 and should have "
         f"come to {_GRADIENT_TOLERANCE:.0e} of that. Standardise x, or raise the penalty."
     )

@@ -1,18 +1,12 @@
-"""Choosing a rate without looking at what is reported, and saying how sure a number is."""
+"""Choosing a learning rate on seeds that are not reported, and what a rate is chosen by."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
-
-from research import lanes
-from research.types import Sampler, Workload
 
 # Below this share of the initial gap, differences are rounding: it counts as twelve digits and no more.
 SMALLEST_GAP = 1e-12
-
-_NEVER = 1e100
 
 # How often a choice at the edge may widen the ladder before it is reported as an edge.
 MAX_WIDENINGS = 6
@@ -47,87 +41,6 @@ class Choice(NamedTuple):
     scores: np.ndarray
     widened: int
     at_edge: bool
-
-
-class Measured(NamedTuple):
-    """One rule with one sampler on one workload: tuned on some seeds, reported on others.
-
-    Attributes:
-      choice: The rate, chosen on the tuning seeds.
-      trained: The reported seeds at that rate.
-      gaps: f - f* of the reported seeds, shape (seeds, k), at trained.passes.
-      timing: One training by itself.
-      compile_seconds: Of the program of all cells.
-      cells: How many trainings were made in all.
-      program: The program, for more cells.
-    """
-
-    choice: Choice
-    trained: lanes.Trained
-    gaps: np.ndarray
-    timing: lanes.Timing
-    compile_seconds: float
-    cells: int
-    program: lanes.Program
-
-
-def measure(
-    workload: Workload,
-    make_rule: lanes.MakeRule,
-    sampler: Sampler,
-    num_epochs: int,
-    *,
-    seeds: Sequence[int],
-    tuning_seeds: Sequence[int],
-    ladder: Sequence[float] = ANY_LADDER,
-    width: int = lanes.WIDTH,
-    on_chunk: Callable[[float], None] | None = None,
-) -> Measured:
-    """Chooses the learning rate on the tuning seeds by `digits_gained`, then trains the reported seeds with it.
-
-    Args:
-      workload: With a known optimum.
-      make_rule: learning_rate -> rule.
-      sampler: Built for the workload's training data.
-      num_epochs: Length of every training.
-      seeds, tuning_seeds: Disjoint.
-      ladder: First rates to try.
-      width: Lanes in a block.
-      on_chunk: Called with a share in 0..1 that only grows.
-    Returns:
-      Measured.
-    Raises:
-      ValueError: The workload has no known optimum, or a seed is used for both.
-    """
-    if workload.optimum is None:
-        raise ValueError(f"workload {workload.name!r} has no known optimum, so there is no f - f* to choose a rate by.")
-    both = sorted(set(seeds) & set(tuning_seeds))
-    if both:
-        raise ValueError(
-            f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both have {both}."
-        )
-    program = lanes.compile_program(workload, make_rule, sampler, num_epochs, width=width)
-    made = 0
-
-    def gaps_of(
-        rates: np.ndarray, seeds: Sequence[int], share: tuple[float, float]
-    ) -> tuple[lanes.Trained, np.ndarray]:
-        nonlocal made
-        made += len(rates) * len(seeds)
-        cells = {"seed": np.tile(np.array(seeds), len(rates)), "learning_rate": np.repeat(rates, len(seeds))}
-        low, high = share
-        trained = lanes.train(program, cells, on_chunk and (lambda part: on_chunk(low + (high - low) * part)))
-        return trained, trained.values - workload.optimum.value
-
-    def score(rates: np.ndarray) -> np.ndarray:
-        share = (0.0, 0.6) if made == 0 else (0.6, 0.7)
-        trained, gaps = gaps_of(rates, tuning_seeds, share)
-        return digits_gained(trained.passes, gaps).reshape(len(rates), len(tuning_seeds))
-
-    choice = choose_rate(score, ladder)
-    trained, gaps = gaps_of(np.array([choice.rate]), seeds, (0.7, 1.0))
-    timing = lanes.time_alone(workload, make_rule, sampler, {"learning_rate": choice.rate}, max(1, num_epochs // 30))
-    return Measured(choice, trained, gaps, timing, program.compile_seconds, made, program)
 
 
 def choose_rate(
@@ -207,38 +120,6 @@ def first_reached(passes: np.ndarray, gaps: np.ndarray, target: float) -> np.nda
     """
     reached = np.asarray(gaps) <= target * np.asarray(gaps)[..., :1]
     return np.where(reached.any(axis=-1), passes[np.argmax(reached, axis=-1)], np.inf)
-
-
-def median_interval(
-    samples: np.ndarray, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The median over the first axis with its percentile bootstrap interval.
-
-    Args:
-      samples: Shape (m, ...): one row a seed. A run that never got there counts as inf, and is not dropped.
-      level: Coverage asked for; with ten seeds the percentile interval covers a little less.
-      resamples: Bootstrap resamples.
-      seed: Of the resampling.
-    Returns:
-      (median, low, high), each of shape (...).
-    References:
-      Efron & Tibshirani, An introduction to the bootstrap, 1993, section 13.3; `scipy.stats.bootstrap` computes it.
-    Example:
-      >>> median, low, high = median_interval(np.arange(11.0))
-      >>> print(median, low <= 5 <= high)
-      5.0 True
-    """
-    samples = np.asarray(samples, float)
-    median = np.median(samples, axis=0)
-    if len(samples) == 1:
-        return median, median, median
-    # Medians and percentiles only compare, so a huge finite number stands in for infinity (whose mean scipy also takes).
-    finite = np.where(np.isfinite(samples), samples, _NEVER)
-    outcome = stats.bootstrap(
-        (finite,), np.median, axis=0, n_resamples=resamples, confidence_level=level, method="percentile", rng=seed
-    )
-    low, high = (np.where(v >= _NEVER / 4, np.inf, v) for v in outcome.confidence_interval)
-    return median, low, high
 
 
 def _no_nan(scores: np.ndarray) -> np.ndarray:

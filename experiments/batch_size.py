@@ -1,0 +1,417 @@
+"""How large should a batch be?
+
+Gradient descent to one target, f - f* at a hundredth of its start, with batches of every size from one example to all
+of them, on a small real set and on a generated one of a million rows. Each size has a learning rate of its own, chosen
+on other seeds than those reported. Small batches pay in full: twice the batch, half the steps. Beyond the knee the
+steps hardly fall any more, and every further example is wasted.
+
+    python experiments/batch_size.py            # under a minute on two cores
+    python experiments/batch_size.py --full     # every power of two, under eight minutes
+
+The number to expect (`EXPECTED`): how many times more example gradients a full batch costs than the cheapest batch.
+"""
+
+import dataclasses
+import sys
+import time
+from typing import NamedTuple
+
+import numpy as np
+
+import research
+
+EXPECTED = {"full_over_least": (4.0, np.inf)}
+
+SMALL, LARGE = "breast_cancer", "overlapping_1m"
+LARGE_DTYPE = "float32"  # Of the large set: a hundredth of the start lies far above its rounding.
+FIRST_RATES = 2.0 ** np.arange(-7, -3)  # For the smallest batch; a larger batch starts from the choice of the last.
+PROBE = 2**14  # Examples on which the gap is estimated, where there are more.
+EVALUATIONS_PER_DOUBLING = 8  # A count of steps is too high by 9 percent at most.
+PATIENCE = 4.0  # In tuning, a training that takes this many times the steps of the fastest is given up.
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run."""
+
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+    """On the small set; those below n, and then the full batch."""
+    large_batch_sizes: tuple[int, ...] = (1, 8, 64, 512, 4_096, 32_768, 262_144)
+    """On the large set; the full batch comes last."""
+    large_examples: int = 1_000_000
+    """Rows of the large set; 0 leaves it out."""
+    target: float = 1e-2
+    """Share of the initial f - f* to be reached."""
+    most_steps: int = 32_768
+    """Budget of every training."""
+    seeds: str = "0..7"
+    """Seeds that are reported: 0..9, or 1,4,7."""
+    tuning_seeds: str = "100..101"
+    """Seeds on which rates are chosen; none of them may be reported."""
+    width: int = 8
+    """Lanes in a block; the bits of a cell depend on it."""
+
+
+FULL = Config(
+    large_batch_sizes=tuple(2**k for k in range(20)),
+    seeds="0..15",
+    tuning_seeds="100..103",
+)
+
+
+class Program(NamedTuple):
+    """All trainings with one batch size on one workload, compiled: a cell brings its seed and its rate.
+
+    Attributes:
+      call: (cells, patience, train, probe, steps) -> (steps taken, parameters there), each with a leading axis of lanes.
+      arguments: train, probe, steps.
+      width: Lanes in a block.
+    """
+
+    call: object
+    arguments: tuple
+    width: int
+
+
+def run(config, on_progress=None):
+    """Tunes and trains every batch size on both sets; the answer is made from what came out."""
+    seeds, tuning = check(config)
+    jobs = plan(config)
+    curves, arrays, rate, done = [], {}, None, 0
+    total = sum(len(sizes) for _, sizes in jobs)
+    for workload, sizes in jobs:
+        probe, points, rows = make_probe(workload.train), [], []
+        for size in sizes:
+            if on_progress:
+                on_progress(done, total, f"{workload.name}, batches of {size:,}")
+            ladder = FIRST_RATES if size == sizes[0] else rate * 2.0 ** np.arange(-1, 3)
+            row, taken, params = measure(workload, probe, size, ladder, seeds, tuning, config)
+            rate, done = row["rate"], done + 1
+            rows.append(row)
+            points.append(taken)
+        arrays |= {f"{workload.name}/batch_sizes": np.array(sizes), f"{workload.name}/steps": np.array(points)}
+        starts = [workload.init(cell_key(seed, research.lanes.INIT)) for seed in seeds]
+        scales = {"at_start": noise_scale(workload, probe, starts), "at_target": noise_scale(workload, probe, params)}
+        curves.append(summary(workload, rows, scales))
+    numbers = {"target": config.target, "probe": PROBE, "curves": curves}
+    numbers["full_over_least"] = [curve["full_over_least"] for curve in curves]
+    return research.runs.Result(answer(numbers), tables(numbers), arrays, numbers)
+
+
+def check(config):
+    """The reported and the tuning seeds, once the config makes sense."""
+    for name in ("batch_sizes", "large_batch_sizes"):
+        sizes = getattr(config, name)
+        if not sizes or min(sizes) < 1 or list(sizes) != sorted(set(sizes)):
+            raise ValueError(f"{name} must be positive integers, ascending, at least one; got {name}={sizes}.")
+    for name, least in (("large_examples", 0), ("most_steps", 1), ("width", 1)):
+        if getattr(config, name) < least:
+            raise ValueError(f"{name} must be at least {least}; got {name}={getattr(config, name)}.")
+    if not 0 < config.target < 1:
+        raise ValueError(f"target is a share of the initial gap, between 0 and 1; got target={config.target}.")
+    seeds, tuning = research.runs.parse_seeds(config.seeds), research.runs.parse_seeds(config.tuning_seeds)
+    both = sorted(set(seeds) & set(tuning))
+    if both:
+        raise ValueError(f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both: {both}.")
+    return seeds, tuning
+
+
+def plan(config):
+    """Each workload with its batch sizes, the full batch last."""
+    make = research.workloads.make_workload
+    jobs = [(make(SMALL, holdout=False), config.batch_sizes)]
+    if config.large_examples:
+        large = make(LARGE, n=config.large_examples, holdout=False, dtype=LARGE_DTYPE)
+        jobs.append((large, config.large_batch_sizes))
+    return [(w, [b for b in sizes if b < len(w.train.y)] + [len(w.train.y)]) for w, sizes in jobs]
+
+
+def make_probe(train):
+    """The examples on which the gap is estimated: all of a small set, a fixed draw from a large one."""
+    import jax
+
+    n = len(train.y)
+    if n <= PROBE:
+        return train
+    rows = np.sort(np.random.default_rng(0).choice(n, PROBE, replace=False))
+    return jax.tree.map(lambda a: a[rows], train)
+
+
+def gap_on(workload, params, probe):
+    """f(x) - f(x*) - ∇f(x*)ᵀ(x - x*) on the probe: f - f* itself where the probe is the whole set.
+
+    On a part of the set, whose own minimum lies elsewhere, the last term (the full gradient at x* is 0) takes the first
+    order of the sampling error away: what is left is proportional to the gap.
+    """
+    import jax
+
+    best = workload.optimum.params
+    value, gradient = jax.value_and_grad(workload.objective)(best, probe)
+    products = jax.tree.map(lambda g, x, b: (g * (x - b)).sum(), gradient, params, best)
+    return workload.objective(params, probe) - value - sum(jax.tree.leaves(products))
+
+
+def cell_key(seed, child):
+    """A child of a cell's root key."""
+    import jax
+
+    return jax.random.fold_in(jax.random.key(seed), child)
+
+
+def make_step(workload, batch_size, train):
+    """(state, cell, i) -> state: step i of a training, its batch drawn with replacement unless it is the whole set."""
+    import jax
+
+    n = len(train.y)
+
+    def step(state, cell, i):
+        key = jax.random.fold_in(cell_key(cell["seed"], research.lanes.EPOCHS), i)
+        indices = None if batch_size == n else jax.random.randint(key, (batch_size,), 0, n, dtype="int32")
+        rule = research.update_rules.gradient_descent(cell["learning_rate"])
+        return research.descent.make_step(workload.objective, rule, train)(state, research.descent.Draw(indices))[0]
+
+    return step
+
+
+def begin(workload, cell):
+    """The state before the first step."""
+    params = workload.init(cell_key(cell["seed"], research.lanes.INIT))
+    return research.descent.start(research.update_rules.gradient_descent(cell["learning_rate"]), params)
+
+
+def evaluation_steps(most):
+    """Steps after which the gap is looked at: 0, then eight for each doubling, the last `most`."""
+    doublings = np.arange(np.log2(most) * EVALUATIONS_PER_DOUBLING + 1) / EVALUATIONS_PER_DOUBLING
+    return np.unique(np.concatenate([[0], np.round(2**doublings), [most]]).astype(np.int32))
+
+
+def compile_program(workload, probe, batch_size, target, most_steps, width):
+    """Compiles the trainings of one batch size; they stop at the first evaluation where every lane has its target."""
+    import jax
+    import jax.numpy as jnp
+
+    def trainings(cells, patience, train, probe, steps):
+        step = jax.vmap(make_step(workload, batch_size, train), (0, 0, None))
+        gaps = jax.vmap(lambda params: gap_on(workload, params, probe))
+        state = jax.vmap(lambda cell: begin(workload, cell))(cells)
+        goal = target * gaps(state.params)
+
+        def going(carry):
+            k, _, taken, gap, _ = carry
+            limit = patience * jnp.min(jnp.where(taken < 0, jnp.inf, taken))
+            return (k < len(steps) - 1) & (steps[k] < limit) & jnp.any((taken < 0) & jnp.isfinite(gap))
+
+        def more(carry):
+            k, state, taken, _, there = carry
+            state = jax.lax.fori_loop(steps[k], steps[k + 1], lambda i, s: step(s, cells, i), state)
+            gap = gaps(state.params)
+            now = (taken < 0) & (gap <= goal)
+            there = jax.vmap(lambda n, new, old: jax.tree.map(lambda a, b: jnp.where(n, a, b), new, old))(
+                now, state.params, there
+            )
+            return k + 1, state, jnp.where(now, steps[k + 1], taken), gap, there
+
+        nowhere = jnp.full(width, -1, steps.dtype)
+        _, _, taken, _, there = jax.lax.while_loop(going, more, (0, state, nowhere, goal, state.params))
+        return taken, there
+
+    arguments = (workload.train, probe, jnp.asarray(evaluation_steps(most_steps)))
+    cells = {"seed": np.zeros(width, np.int64), "learning_rate": np.ones(width)}
+    return Program(jax.jit(trainings).lower(cells, np.float64(1), *arguments).compile(), arguments, width)
+
+
+def train(program, seeds, rates, patience=np.inf):
+    """Steps to the target of each cell (inf: not reached) and its parameters there, block by block."""
+    import jax
+
+    cells = {"seed": np.asarray(seeds, np.int64), "learning_rate": np.asarray(rates, float)}
+    outcomes = []
+    for start in range(0, len(seeds), program.width):
+        block = {name: v[start : start + program.width] for name, v in cells.items()}
+        missing = program.width - len(block["seed"])
+        padded = {name: np.concatenate([v, np.repeat(v[-1:], missing)]) for name, v in block.items()}
+        outcome = jax.device_get(program.call(padded, np.float64(patience), *program.arguments))
+        outcomes.append(jax.tree.map(lambda a, missing=missing: a[: len(a) - missing], outcome))
+    taken, params = jax.tree.map(lambda *a: np.concatenate(a), *outcomes)
+    return np.where(taken < 0, np.inf, taken), params
+
+
+def measure(workload, probe, batch_size, ladder, seeds, tuning, config):
+    """One batch size: its rate chosen on the tuning seeds, then the reported seeds, then one training by itself."""
+    import jax
+
+    program = compile_program(workload, probe, batch_size, config.target, config.most_steps, config.width)
+
+    def score(rates):
+        cells = np.tile(tuning, len(rates)), np.repeat(rates, len(tuning))
+        return train(program, *cells, patience=PATIENCE)[0].reshape(len(rates), len(tuning))
+
+    choice = research.studies.choose_rate(score, ladder)
+    taken, params = train(program, seeds, np.full(len(seeds), choice.rate))
+    median, low, high = (float(v) for v in research.studies.median_interval(taken))
+    row = {
+        "batch_size": batch_size,
+        "rate": choice.rate,
+        "rate_at_edge": choice.at_edge,
+        "rates_tried": choice.rates.tolist(),
+        "steps": [none_if_never(v) for v in (median, low, high)],
+        "reached": int(np.isfinite(taken).sum()),
+        "seeds": len(seeds),
+        "seconds": None if np.isinf(median) else seconds_alone(workload, batch_size, choice.rate, int(median)),
+    }
+    return row, taken, [jax.tree.map(lambda a, i=i: a[i], params) for i in np.flatnonzero(np.isfinite(taken))]
+
+
+def seconds_alone(workload, batch_size, rate, steps):
+    """What one training of so many steps takes by itself, evaluation and compilation apart; the faster of two calls."""
+    import jax
+
+    cell = {"seed": np.int64(0), "learning_rate": np.float64(rate)}
+
+    def training(state, steps, train):
+        step = make_step(workload, batch_size, train)
+        return jax.lax.fori_loop(0, steps, lambda i, s: step(s, cell, i), state)
+
+    arguments = begin(workload, cell), np.int32(steps), workload.train
+    compiled = jax.jit(training).lower(*arguments).compile()
+    times = [time.perf_counter()]
+    for _ in range(2):
+        jax.block_until_ready(compiled(*arguments))
+        times.append(time.perf_counter())
+    return float(np.diff(times).min())
+
+
+def noise_scale(workload, probe, points):
+    """tr(C) / |∇f|², median over the points: the batch whose gradient is half noise; None without points."""
+    import jax
+
+    def scale(params):
+        gradient = jax.tree.leaves(jax.grad(workload.objective)(params, probe))
+        trace = research.objectives.gradient_covariance_trace(workload.objective, params, probe)
+        return trace / sum((g**2).sum() for g in gradient)
+
+    scale = jax.jit(scale)
+    return float(np.median([float(scale(params)) for params in points])) if points else None
+
+
+def none_if_never(value):
+    """JSON has no infinity: a target that is not reached is null."""
+    return float(value) if np.isfinite(value) else None
+
+
+def summary(workload, rows, scales):
+    """The facts of one workload: its rows, its two limits, its knee."""
+    reached = [row for row in rows if row["steps"][0] is not None]
+    if not reached:
+        raise ValueError(f"No batch size reached the target on {workload.name}; raise most_steps or target.")
+    for row in reached:
+        row["examples"] = [None if v is None else v * row["batch_size"] for v in row["steps"]]
+    least_steps = min(reached, key=lambda row: row["steps"][0])
+    cheapest = min(reached, key=lambda row: row["examples"][0])
+    least = cheapest["examples"][0]
+    full = rows[-1].get("examples", [None])[0]
+    timed = min(reached, key=lambda row: row["seconds"])
+    return {
+        "workload": workload.name,
+        "n": len(workload.train.y),
+        "dtype": str(workload.train.x.dtype),
+        "rows": rows,
+        "least_steps": least_steps["steps"][0],
+        "least_examples": least,
+        "cheapest": cheapest["batch_size"],
+        "fastest": timed["batch_size"],
+        "fastest_seconds": timed["seconds"],
+        "knee": least / least_steps["steps"][0],
+        "pays_up_to": max(row["batch_size"] for row in reached if row["examples"][0] <= 2 * least),
+        "full_over_least": None if full is None else full / least,
+        "noise_scale": scales,
+    }
+
+
+def answer(numbers):
+    """Up to where a larger batch pays, and what a full one costs."""
+    return " ".join(sentence(curve, numbers["target"]) for curve in numbers["curves"])
+
+
+def sentence(curve, target):
+    """One set's answer."""
+    full = curve["full_over_least"]
+    cost = "does not get there" if full is None else f"costs {full:,.3g} times as many"
+    return (
+        f"On {curve['workload']} (n = {curve['n']:,}) steps to {target:g} of the initial gap fall in proportion to the "
+        f"batch up to b = {curve['pays_up_to']:,}: example gradients stay within twice their least, "
+        f"{curve['least_examples']:,.0f} at b = {curve['cheapest']:,}; the full batch {cost}, and in seconds "
+        f"b = {curve['fastest']:,} is first ({curve['fastest_seconds']:.2g} s)."
+    )
+
+
+def tables(numbers):
+    """The first is what the terminal shows; the rest is the report's."""
+    Table = research.runs.Table
+    sizes = [
+        (c["workload"], r["batch_size"], r["rate"], r["steps"][0], *r.get("examples", [None] * 3), r["seconds"],
+         f"{r['reached']} of {r['seeds']}")
+        for c in numbers["curves"]
+        for r in c["rows"]
+    ]  # fmt: skip
+    knees = [
+        (c["workload"], c["n"], c["dtype"], c["least_steps"], c["least_examples"], c["knee"], c["pays_up_to"],
+         c["noise_scale"]["at_start"], c["noise_scale"]["at_target"])
+        for c in numbers["curves"]
+    ]  # fmt: skip
+    return (
+        Table(
+            f"What it costs to come within {numbers['target']:g} of the initial f - f*",
+            ("workload", "batch", "rate", "steps", "example gradients", "low", "high", "seconds", "reached"),
+            tuple(sizes),
+            "Medians over the reported seeds with the 95 % bootstrap interval of the example gradients. Seconds are those "
+            "of one training by itself, compilation apart. The last batch of each set is all of it.",
+        ),
+        Table(
+            "The knee",
+            ("workload", "n", "numbers", "least steps", "least example gradients", "their ratio", "pays up to",
+             "noise scale at the start", "at the target"),
+            tuple(knees),
+            "The ratio is the critical batch size of McCandlish et al. 2018 (An empirical model of large-batch training), "
+            "at which both costs are twice their least if steps = least (1 + ratio / b). Noise scale: tr(C) / |∇f|². "
+            f"Where n is over {numbers['probe']:,}, gaps and noise scales are estimated on that many examples.",
+        ),
+    )  # fmt: skip
+
+
+def draw(result):
+    """Steps and example gradients against the batch size."""
+    figure, axes = research.figures.new_figure(1, 2, height=4.4)
+    colours = [research.figures.COLOURS[name] for name in ("first class", "second class")]
+    for curve, colour in zip(result.numbers["curves"], colours, strict=False):
+        rows = [row for row in curve["rows"] if "examples" in row]
+        sizes = np.array([row["batch_size"] for row in rows])
+        perfect = curve["least_examples"]
+        for ax, name, line in zip(axes[0], ("steps", "examples"), (perfect / sizes, perfect + 0 * sizes), strict=True):
+            middle, low, high = np.array([row[name] for row in rows], float).T
+            label = f"{curve['workload']}, n = {curve['n']:,}"
+            research.figures.band(ax, sizes, middle, low, high, color=colour, label=label, marker="o", markersize=4)
+            ax.plot(sizes, line, "--", color=colour, linewidth=1)
+            ax.axvline(curve["knee"], color=colour, linestyle=":", linewidth=1.2)
+    for ax, title in zip(axes[0], ("Steps", "Example gradients"), strict=True):
+        ax.set(xscale="log", yscale="log", xlabel="batch size", title=f"{title} to the target")
+    axes[0, 0].legend(loc="upper right")
+    return {"batch_size": research.figures.Picture("How large should a batch be?", caption(result.numbers), figure)}
+
+
+def caption(numbers):
+    """What to see, with its numbers."""
+    knees = "; ".join(
+        f"{c['knee']:,.3g} on {c['workload']}, where the noise scale is {c['noise_scale']['at_start']:,.3g} at the start "
+        f"and {c['noise_scale']['at_target']:,.3g} at the target"
+        for c in numbers["curves"]
+    )
+    return (
+        f"Gradient descent to {numbers['target']:g} of the initial f - f*, each batch size at its own best rate; medians "
+        "over seeds with 95 % intervals. Dashed: perfect scaling, twice the batch for half the steps. Dotted: the knee, "
+        f"least example gradients over least steps: {knees}."
+    )
+
+
+if __name__ == "__main__":
+    research.cli.main(sys.modules[__name__])

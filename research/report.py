@@ -1,0 +1,214 @@
+"""A finished run as one HTML file that opens offline: the answer, figures, tables, and how to make it again."""
+
+import base64
+import hashlib
+import importlib.resources
+import inspect
+import math
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+
+from research import runs
+
+FILE = "report.html"
+LABELS = {
+    "facts": "This run",
+    "xla_pool": "Threads in XLA's pool",
+    "xla_flags": "XLA_FLAGS",
+    "x64": "64-bit floats",
+    "jax_variables": "Variables that JAX reads",
+    "git": "Source code",
+    "dirty": "uncommitted changes",
+    "instruction_sets": "instruction sets",
+}
+
+
+class ReportPicture(NamedTuple):
+    """A picture of a report; whatever has these attributes will do, such as what `figures.save` returns.
+
+    Attributes:
+      title: A few words.
+      caption: What to see; it is also the text for those who cannot see it.
+      still: An SVG or PNG file.
+      motion: The same as an animated PNG, shown to those who have not asked for less motion; or None.
+    """
+
+    title: str
+    caption: str
+    still: Path
+    motion: Path | None = None
+
+
+class Embedded(NamedTuple):
+    """An image file as it stands in the page: a data: URI and its size in CSS pixels."""
+
+    uri: str
+    width: int
+    height: int
+
+
+def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") -> Path:
+    """Writes report.html into the folder of a finished run.
+
+    The file refers to nothing outside itself: images are embedded, and its own policy forbids every request.
+
+    Args:
+      path: The run folder.
+      pictures: With the attributes of `ReportPicture`; shown below the answer, in this order.
+      question: What the experiment asks, as in its docstring: paragraphs, with indented ones as they stand.
+    Returns:
+      The path of report.html.
+    Raises:
+      ValueError: The run is not finished or damaged, or a picture is neither SVG nor PNG.
+      OSError: A picture cannot be read, or the report cannot be written.
+    Example:
+      >>> import tempfile
+      >>> run = runs.open_run("trajectory", {"seed": 0}, tempfile.mkdtemp())
+      >>> run = runs.finish(run, runs.Result("It descends.", (), {}, {}))
+      >>> page = write_report(run.path, [])
+      >>> page.name, "<h1>It descends.</h1>" in page.read_text("utf-8")
+      ('report.html', True)
+    """
+    manifest, result = runs.read_manifest(path), runs.load_result(path)
+    headline, rest = first_sentence(result.answer)
+    page = _template().render(
+        experiment=manifest["experiment"],
+        headline=headline,
+        rest=rest,
+        pictures=[(p, embed(p.still), embed(p.motion) if p.motion else None) for p in pictures],
+        tables=[(table, _numeric(table)) for table in result.tables],
+        question=paragraphs(question),
+        config=_flat(manifest["config"]),
+        environment=_groups(manifest),
+        command=manifest["command"],
+        run=manifest["id"],
+        version=manifest["environment"]["versions"]["descent-jax"],
+    )
+    target = Path(path) / FILE
+    runs.write_atomically(target, page.encode(errors="replace"))
+    return target
+
+
+def first_sentence(text: str) -> tuple[str, str]:
+    """Splits a text after its first sentence.
+
+    Example:
+      >>> first_sentence("It takes 0.3 s, e.g. Adam on digits. SGD takes longer.")
+      ('It takes 0.3 s, e.g. Adam on digits.', 'SGD takes longer.')
+    """
+    abbreviations = "".join(rf"(?<!\b{word})" for word in (r"e\.g\.", r"i\.e\.", r"vs\.", r"cf\."))
+    parts = re.split(rf"(?<=[.!?]){abbreviations}\s+(?=[^\W\d_a-z])|\n\s*\n", text.strip(), maxsplit=1)
+    return parts[0], "".join(parts[1:])
+
+
+def paragraphs(text: str) -> list[tuple[bool, str]]:
+    """Splits a docstring into (as it stands, text): running paragraphs, and indented ones whose line breaks count.
+
+    Example:
+      >>> paragraphs("How fast\\n    is it?\\n\\n        python run.py")
+      [(False, 'How fast is it?'), (True, 'python run.py')]
+    """
+    found = []
+    for block in re.split(r"\n\s*\n", inspect.cleandoc(text)):
+        verbatim = block.startswith((" ", "\t"))
+        found.append((verbatim, inspect.cleandoc("\n" + block) if verbatim else " ".join(block.split())))
+    return [(verbatim, block) for verbatim, block in found if block]
+
+
+def shown(value: str | int | float | None) -> str:
+    """Writes one value of a table: four significant digits, three beside a power of ten, and words for no number.
+
+    Example:
+      >>> [shown(value) for value in (None, True, 1797, 0.0252494, 12345.6, -1e-9, math.inf, "Adam")]
+      ['not reached', 'yes', '1,797', '0.02525', '12,346', '−1.00×10⁻⁹', '∞', 'Adam']
+    """
+    if value is None or isinstance(value, str):
+        return "not reached" if value is None else value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "−∞" if value < 0 else "∞"
+    size = abs(float(f"{value:.3e}"))  # As it will be written, so that 9,999.96 counts as 10,000.
+    if isinstance(value, int) and size < 1e15:
+        text = f"{value:,}"
+    elif size == 0 or 1e-3 <= size < 1e6:
+        text = f"{value:,.0f}" if size >= 1e4 else f"{value:.4g}"
+    else:
+        digits, power = f"{value:.2e}".split("e")
+        text = f"{digits}×10{str(int(power)).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    return text.replace("-", "−")
+
+
+def embed(path: str | Path) -> Embedded:
+    """Reads an SVG or PNG file as a data: URI, with the size that keeps its place until it is drawn.
+
+    Raises:
+      ValueError: The file is neither, or an SVG that does not say how large it is.
+    """
+    data = Path(path).read_bytes()
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        kind, (width, height) = "png", struct.unpack(">II", data[16:24])
+    else:
+        kind, (width, height) = "svg+xml", _svg_size(data.decode(errors="replace"), path)
+    return Embedded(f"data:image/{kind};base64,{base64.b64encode(data).decode()}", round(width), round(height))
+
+
+def _svg_size(text: str, path: str | Path) -> tuple[float, float]:
+    root = re.search(r"<svg\b[^>]*>", text)
+    box = re.search(r"""\bviewBox=["']\s*\S+?[\s,]+\S+?[\s,]+([\d.]+)[\s,]+([\d.]+)\s*["']""", root[0] if root else "")
+    if box is None:
+        raise ValueError(f"{path} is neither a PNG nor an SVG with a viewBox; save the figure as one of these.")
+    return float(box[1]), float(box[2])
+
+
+def _template() -> jinja2.Template:
+    source = importlib.resources.files("research").joinpath(FILE).read_text("utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"shown": shown, "exact": _exact, "policy_hash": _policy_hash}
+    return environment.from_string(source)
+
+
+def _policy_hash(text: str) -> str:
+    digest = hashlib.sha256(str(text).encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _exact(value: str | int | float | None) -> str | None:
+    """A number as JavaScript reads it too; None for what is no number."""
+    if value is None or isinstance(value, str | bool) or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return repr(value).replace("inf", "Infinity")
+
+
+def _numeric(table: runs.Table) -> list[bool]:
+    columns = [[row[index] for row in table.rows] for index in range(len(table.columns))]
+    return [not any(isinstance(value, str | bool) for value in column) for column in columns]
+
+
+def _groups(manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The environment and the run's facts: first what stands alone, then a group for each entry that has parts."""
+    parts: dict[str, Any] = {"facts": manifest["facts"], **manifest["environment"]}
+    named = {LABELS.get(name) or name.replace("_", " ").capitalize(): value for name, value in parts.items()}
+    alone = {name: value for name, value in named.items() if not isinstance(value, Mapping)}
+    groups = [("Settings", alone), *((name, value) for name, value in named.items() if name not in alone)]
+    return [(name, [(LABELS.get(row, row), text) for row, text in _flat(value)]) for name, value in groups if value]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for name, value in values.items():
+        rows += _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(prefix + name, _text(value))]
+    return rows
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_text, value)) or "none"
+    return "none" if value is None or value == "" else shown(value) if isinstance(value, bool) else str(value)

@@ -1,0 +1,91 @@
+"""One rule with one sampler on one workload: tuned on some seeds, reported on others, timed by itself."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from research import lanes
+from research.studies.rates import ANY_LADDER, Choice, choose_rate, digits_gained
+from research.types import Sampler, Workload
+
+
+class Measured(NamedTuple):
+    """One rule with one sampler on one workload: tuned on some seeds, reported on others.
+
+    Attributes:
+      choice: The rate, chosen on the tuning seeds.
+      trained: The reported seeds at that rate.
+      gaps: f - f* of the reported seeds, shape (seeds, k), at trained.passes.
+      timing: One training by itself.
+      compile_seconds: Of the program of all cells.
+      cells: How many trainings were made in all.
+      program: The program, for more cells.
+    """
+
+    choice: Choice
+    trained: lanes.Trained
+    gaps: np.ndarray
+    timing: lanes.Timing
+    compile_seconds: float
+    cells: int
+    program: lanes.Program
+
+
+def measure(
+    workload: Workload,
+    make_rule: lanes.MakeRule,
+    sampler: Sampler,
+    num_epochs: int,
+    *,
+    seeds: Sequence[int],
+    tuning_seeds: Sequence[int],
+    ladder: Sequence[float] = ANY_LADDER,
+    width: int = lanes.WIDTH,
+    on_chunk: Callable[[float], None] | None = None,
+) -> Measured:
+    """Chooses the learning rate on the tuning seeds by `digits_gained`, then trains the reported seeds with it.
+
+    Args:
+      workload: With a known optimum.
+      make_rule: learning_rate -> rule.
+      sampler: Built for the workload's training data.
+      num_epochs: Length of every training.
+      seeds, tuning_seeds: Disjoint.
+      ladder: First rates to try.
+      width: Lanes in a block.
+      on_chunk: Called with a share in 0..1 that only grows.
+    Returns:
+      Measured.
+    Raises:
+      ValueError: The workload has no known optimum, or a seed is used for both.
+    """
+    if workload.optimum is None:
+        raise ValueError(f"workload {workload.name!r} has no known optimum, so there is no f - f* to choose a rate by.")
+    both = sorted(set(seeds) & set(tuning_seeds))
+    if both:
+        raise ValueError(
+            f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both have {both}."
+        )
+    program = lanes.compile_program(workload, make_rule, sampler, num_epochs, width=width)
+    made = 0
+
+    def gaps_of(
+        rates: np.ndarray, seeds: Sequence[int], share: tuple[float, float]
+    ) -> tuple[lanes.Trained, np.ndarray]:
+        nonlocal made
+        made += len(rates) * len(seeds)
+        cells = {"seed": np.tile(np.array(seeds), len(rates)), "learning_rate": np.repeat(rates, len(seeds))}
+        low, high = share
+        trained = lanes.train(program, cells, on_chunk and (lambda part: on_chunk(low + (high - low) * part)))
+        return trained, trained.values - workload.optimum.value
+
+    def score(rates: np.ndarray) -> np.ndarray:
+        share = (0.0, 0.6) if made == 0 else (0.6, 0.7)
+        trained, gaps = gaps_of(rates, tuning_seeds, share)
+        return digits_gained(trained.passes, gaps).reshape(len(rates), len(tuning_seeds))
+
+    choice = choose_rate(score, ladder)
+    trained, gaps = gaps_of(np.array([choice.rate]), seeds, (0.7, 1.0))
+    timing = lanes.time_alone(workload, make_rule, sampler, {"learning_rate": choice.rate}, max(1, num_epochs // 30))
+    return Measured(choice, trained, gaps, timing, program.compile_seconds, made, program)
