@@ -8,23 +8,25 @@ steps hardly fall any more, and every further example is wasted.
     python experiments/batch_size.py            # under a minute on two cores
     python experiments/batch_size.py --full     # every power of two, under eight minutes
 
-The number to expect (`EXPECTED`): how many times more example gradients a full batch costs than the cheapest batch.
+The number to expect (`EXPECTED`): example gradients over least (1 + b / knee), the law of McCandlish et al. 2018 with
+knee = least example gradients / least steps; the smallest and the largest such ratio of each set.
 """
 
 import dataclasses
 import sys
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 import research
 
-EXPECTED = {"full_over_least": (4.0, np.inf)}
+EXPECTED = {"examples_over_law": (0.6, 1.6)}
 
 SMALL, LARGE = "breast_cancer", "overlapping_1m"
 LARGE_DTYPE = "float32"  # Of the large set: a hundredth of the start lies far above its rounding.
-FIRST_RATES = 2.0 ** np.arange(-7, -3)  # For the smallest batch; a larger batch starts from the choice of the last.
+FIRST_RATE = 2.0**-6  # For the smallest batch; a larger batch starts from the choice of the last.
 PROBE = 2**14  # Examples on which the gap is estimated, where there are more.
 EVALUATIONS_PER_DOUBLING = 8  # A count of steps is too high by 9 percent at most.
 PATIENCE = 4.0  # In tuning, a training that takes this many times the steps of the fastest is given up.
@@ -60,16 +62,10 @@ FULL = Config(
 
 
 class Program(NamedTuple):
-    """All trainings with one batch size on one workload, compiled: a cell brings its seed and its rate.
+    """All trainings with one batch size on one workload, compiled: a cell brings its seed and its rate."""
 
-    Attributes:
-      call: (cells, patience, train, probe, steps) -> (steps taken, parameters there), each with a leading axis of lanes.
-      arguments: train, probe, steps.
-      width: Lanes in a block.
-    """
-
-    call: object
-    arguments: tuple
+    call: Callable  # (cells, patience, *arguments) -> (steps taken, parameters there), with a leading axis of lanes.
+    arguments: tuple  # The training data, the probe, and the steps after which the gap is looked at.
     width: int
 
 
@@ -77,15 +73,14 @@ def run(config, on_progress=None):
     """Tunes and trains every batch size on both sets; the answer is made from what came out."""
     seeds, tuning = check(config)
     jobs = plan(config)
-    curves, arrays, rate, done = [], {}, None, 0
+    curves, arrays, done = [], {}, 0
     total = sum(len(sizes) for _, sizes in jobs)
     for workload, sizes in jobs:
-        probe, points, rows = make_probe(workload.train), [], []
+        probe, rate, points, rows = make_probe(workload.train), FIRST_RATE, [], []
         for size in sizes:
             if on_progress:
                 on_progress(done, total, f"{workload.name}, batches of {size:,}")
-            ladder = FIRST_RATES if size == sizes[0] else rate * 2.0 ** np.arange(-1, 3)
-            row, taken, params = measure(workload, probe, size, ladder, seeds, tuning, config)
+            row, taken, params = measure(workload, probe, size, rate, seeds, tuning, config)
             rate, done = row["rate"], done + 1
             rows.append(row)
             points.append(taken)
@@ -94,8 +89,10 @@ def run(config, on_progress=None):
         scales = {"at_start": noise_scale(workload, probe, starts), "at_target": noise_scale(workload, probe, params)}
         curves.append(summary(workload, rows, scales))
     numbers = {"target": config.target, "probe": PROBE, "curves": curves}
-    numbers["full_over_least"] = [curve["full_over_least"] for curve in curves]
-    return research.runs.Result(answer(numbers), tables(numbers), arrays, numbers)
+    numbers["examples_over_law"] = [ratio for curve in curves for ratio in curve["examples_over_law"]]
+    return research.runs.Result(
+        " ".join(answer(curve, config.target) for curve in curves), tables(numbers), arrays, numbers
+    )
 
 
 def check(config):
@@ -119,11 +116,17 @@ def check(config):
 def plan(config):
     """Each workload with its batch sizes, the full batch last."""
     make = research.workloads.make_workload
-    jobs = [(make(SMALL, holdout=False), config.batch_sizes)]
+    jobs = [with_full_batch(make(SMALL, holdout=False), config.batch_sizes)]
     if config.large_examples:
         large = make(LARGE, n=config.large_examples, holdout=False, dtype=LARGE_DTYPE)
-        jobs.append((large, config.large_batch_sizes))
-    return [(w, [b for b in sizes if b < len(w.train.y)] + [len(w.train.y)]) for w, sizes in jobs]
+        jobs.append(with_full_batch(large, config.large_batch_sizes))
+    return jobs
+
+
+def with_full_batch(workload, sizes):
+    """The workload, and the sizes below n with n itself after them."""
+    n = len(workload.train.y)
+    return workload, [size for size in sizes if size < n] + [n]
 
 
 def make_probe(train):
@@ -133,8 +136,7 @@ def make_probe(train):
     n = len(train.y)
     if n <= PROBE:
         return train
-    rows = np.sort(np.random.default_rng(0).choice(n, PROBE, replace=False))
-    return jax.tree.map(lambda a: a[rows], train)
+    return jax.tree.map(lambda a: a[np.random.default_rng(0).choice(n, PROBE, replace=False)], train)
 
 
 def gap_on(workload, params, probe):
@@ -190,6 +192,9 @@ def compile_program(workload, probe, batch_size, target, most_steps, width):
     import jax
     import jax.numpy as jnp
 
+    def keep(now, new, old):
+        return jax.tree.map(lambda a, b: jnp.where(now, a, b), new, old)
+
     def trainings(cells, patience, train, probe, steps):
         step = jax.vmap(make_step(workload, batch_size, train), (0, 0, None))
         gaps = jax.vmap(lambda params: gap_on(workload, params, probe))
@@ -206,9 +211,7 @@ def compile_program(workload, probe, batch_size, target, most_steps, width):
             state = jax.lax.fori_loop(steps[k], steps[k + 1], lambda i, s: step(s, cells, i), state)
             gap = gaps(state.params)
             now = (taken < 0) & (gap <= goal)
-            there = jax.vmap(lambda n, new, old: jax.tree.map(lambda a, b: jnp.where(n, a, b), new, old))(
-                now, state.params, there
-            )
+            there = jax.vmap(keep)(now, state.params, there)
             return k + 1, state, jnp.where(now, steps[k + 1], taken), gap, there
 
         nowhere = jnp.full(width, -1, steps.dtype)
@@ -236,7 +239,7 @@ def train(program, seeds, rates, patience=np.inf):
     return np.where(taken < 0, np.inf, taken), params
 
 
-def measure(workload, probe, batch_size, ladder, seeds, tuning, config):
+def measure(workload, probe, batch_size, first_rate, seeds, tuning, config):
     """One batch size: its rate chosen on the tuning seeds, then the reported seeds, then one training by itself."""
     import jax
 
@@ -246,24 +249,24 @@ def measure(workload, probe, batch_size, ladder, seeds, tuning, config):
         cells = np.tile(tuning, len(rates)), np.repeat(rates, len(tuning))
         return train(program, *cells, patience=PATIENCE)[0].reshape(len(rates), len(tuning))
 
-    choice = research.studies.choose_rate(score, ladder)
+    choice = research.studies.choose_rate(score, first_rate * 2.0 ** np.arange(-1, 3))
     taken, params = train(program, seeds, np.full(len(seeds), choice.rate))
-    median, low, high = (float(v) for v in research.studies.median_interval(taken))
+    steps = [float(v) if np.isfinite(v) else None for v in research.studies.median_interval(taken)]
     row = {
         "batch_size": batch_size,
         "rate": choice.rate,
         "rate_at_edge": choice.at_edge,
         "rates_tried": choice.rates.tolist(),
-        "steps": [none_if_never(v) for v in (median, low, high)],
+        "steps": steps,  # Median, low, high; None: not reached.
         "reached": int(np.isfinite(taken).sum()),
         "seeds": len(seeds),
-        "seconds": None if np.isinf(median) else seconds_alone(workload, batch_size, choice.rate, int(median)),
+        "seconds": None if steps[0] is None else seconds_alone(workload, batch_size, choice.rate, int(steps[0])),
     }
     return row, taken, [jax.tree.map(lambda a, i=i: a[i], params) for i in np.flatnonzero(np.isfinite(taken))]
 
 
 def seconds_alone(workload, batch_size, rate, steps):
-    """What one training of so many steps takes by itself, evaluation and compilation apart; the faster of two calls."""
+    """What one training of so many steps takes by itself, evaluation and compilation apart; the fastest of five calls."""
     import jax
 
     cell = {"seed": np.int64(0), "learning_rate": np.float64(rate)}
@@ -275,7 +278,7 @@ def seconds_alone(workload, batch_size, rate, steps):
     arguments = begin(workload, cell), np.int32(steps), workload.train
     compiled = jax.jit(training).lower(*arguments).compile()
     times = [time.perf_counter()]
-    for _ in range(2):
+    for _ in range(5):
         jax.block_until_ready(compiled(*arguments))
         times.append(time.perf_counter())
     return float(np.diff(times).min())
@@ -294,11 +297,6 @@ def noise_scale(workload, probe, points):
     return float(np.median([float(scale(params)) for params in points])) if points else None
 
 
-def none_if_never(value):
-    """JSON has no infinity: a target that is not reached is null."""
-    return float(value) if np.isfinite(value) else None
-
-
 def summary(workload, rows, scales):
     """The facts of one workload: its rows, its two limits, its knee."""
     reached = [row for row in rows if row["steps"][0] is not None]
@@ -306,37 +304,34 @@ def summary(workload, rows, scales):
         raise ValueError(f"No batch size reached the target on {workload.name}; raise most_steps or target.")
     for row in reached:
         row["examples"] = [None if v is None else v * row["batch_size"] for v in row["steps"]]
-    least_steps = min(reached, key=lambda row: row["steps"][0])
+    least_steps = min(row["steps"][0] for row in reached)
     cheapest = min(reached, key=lambda row: row["examples"][0])
-    least = cheapest["examples"][0]
-    full = rows[-1].get("examples", [None])[0]
-    timed = min(reached, key=lambda row: row["seconds"])
+    fastest = min(reached, key=lambda row: row["seconds"])
+    least, full = cheapest["examples"][0], rows[-1].get("examples", [None])[0]
+    knee = least / least_steps
+    over_law = [row["examples"][0] / (least * (1 + row["batch_size"] / knee)) for row in reached]
     return {
         "workload": workload.name,
         "n": len(workload.train.y),
         "dtype": str(workload.train.x.dtype),
         "rows": rows,
-        "least_steps": least_steps["steps"][0],
+        "least_steps": least_steps,
         "least_examples": least,
         "cheapest": cheapest["batch_size"],
-        "fastest": timed["batch_size"],
-        "fastest_seconds": timed["seconds"],
-        "knee": least / least_steps["steps"][0],
+        "fastest": fastest["batch_size"],
+        "fastest_seconds": fastest["seconds"],
+        "knee": knee,
+        "examples_over_law": [min(over_law), max(over_law)],
         "pays_up_to": max(row["batch_size"] for row in reached if row["examples"][0] <= 2 * least),
         "full_over_least": None if full is None else full / least,
         "noise_scale": scales,
     }
 
 
-def answer(numbers):
-    """Up to where a larger batch pays, and what a full one costs."""
-    return " ".join(sentence(curve, numbers["target"]) for curve in numbers["curves"])
-
-
-def sentence(curve, target):
-    """One set's answer."""
+def answer(curve, target):
+    """Up to where a larger batch pays on one set, and what a full one costs."""
     full = curve["full_over_least"]
-    cost = "does not get there" if full is None else f"costs {full:,.3g} times as many"
+    cost = "does not get there" if full is None else f"costs {float(f'{full:.2g}'):,g} times as many"
     return (
         f"On {curve['workload']} (n = {curve['n']:,}) steps to {target:g} of the initial gap fall in proportion to the "
         f"batch up to b = {curve['pays_up_to']:,}: example gradients stay within twice their least, "
@@ -356,7 +351,7 @@ def tables(numbers):
     ]  # fmt: skip
     knees = [
         (c["workload"], c["n"], c["dtype"], c["least_steps"], c["least_examples"], c["knee"], c["pays_up_to"],
-         c["noise_scale"]["at_start"], c["noise_scale"]["at_target"])
+         c["noise_scale"]["at_start"], c["noise_scale"]["at_target"], *c["examples_over_law"])
         for c in numbers["curves"]
     ]  # fmt: skip
     return (
@@ -364,16 +359,17 @@ def tables(numbers):
             f"What it costs to come within {numbers['target']:g} of the initial f - f*",
             ("workload", "batch", "rate", "steps", "example gradients", "low", "high", "seconds", "reached"),
             tuple(sizes),
-            "Medians over the reported seeds with the 95 % bootstrap interval of the example gradients. Seconds are those "
-            "of one training by itself, compilation apart. The last batch of each set is all of it.",
+            "Medians over the reported seeds, with the 95 % bootstrap interval of the example gradients. Seconds are "
+            "those of one training by itself, compilation apart. The last batch of each set is all of it.",
         ),
         Table(
             "The knee",
-            ("workload", "n", "numbers", "least steps", "least example gradients", "their ratio", "pays up to",
-             "noise scale at the start", "at the target"),
+            ("workload", "n", "numbers", "least steps", "least example gradients", "knee", "pays up to",
+             "noise scale at the start", "at the target", "lowest over law", "highest over law"),
             tuple(knees),
-            "The ratio is the critical batch size of McCandlish et al. 2018 (An empirical model of large-batch training), "
-            "at which both costs are twice their least if steps = least (1 + ratio / b). Noise scale: tr(C) / |∇f|². "
+            "Knee: least example gradients over least steps, the critical batch size of McCandlish et al. 2018 (An "
+            "empirical model of large-batch training). Their law: example gradients = least (1 + b / knee). Noise "
+            "scale: tr(C) / |∇f|², the batch whose gradient is as much noise as signal; it grows as ∇f falls. "
             f"Where n is over {numbers['probe']:,}, gaps and noise scales are estimated on that many examples.",
         ),
     )  # fmt: skip
@@ -392,23 +388,26 @@ def draw(result):
             label = f"{curve['workload']}, n = {curve['n']:,}"
             research.figures.band(ax, sizes, middle, low, high, color=colour, label=label, marker="o", markersize=4)
             ax.plot(sizes, line, "--", color=colour, linewidth=1)
-            ax.axvline(curve["knee"], color=colour, linestyle=":", linewidth=1.2)
+            ax.axvline(curve["knee"], 0, 0.78, color=colour, linestyle=":", linewidth=1.2)
+            text = {"color": colour, "ha": "center", "transform": ax.get_xaxis_transform()}
+            ax.text(curve["knee"], 0.79, f"knee {curve['knee']:,.2g}", **text)
     for ax, title in zip(axes[0], ("Steps", "Example gradients"), strict=True):
         ax.set(xscale="log", yscale="log", xlabel="batch size", title=f"{title} to the target")
-    axes[0, 0].legend(loc="upper right")
+    axes[0, 0].set_ylim(bottom=1)
+    axes[0, 0].legend(loc="upper right", frameon=False)
     return {"batch_size": research.figures.Picture("How large should a batch be?", caption(result.numbers), figure)}
 
 
 def caption(numbers):
     """What to see, with its numbers."""
     knees = "; ".join(
-        f"{c['knee']:,.3g} on {c['workload']}, where the noise scale is {c['noise_scale']['at_start']:,.3g} at the start "
-        f"and {c['noise_scale']['at_target']:,.3g} at the target"
+        f"{c['knee']:,.2g} on {c['workload']}, between the noise scales at the start, {c['noise_scale']['at_start']:,.2g}, "
+        f"and at the target, {c['noise_scale']['at_target']:,.2g}"
         for c in numbers["curves"]
     )
     return (
         f"Gradient descent to {numbers['target']:g} of the initial f - f*, each batch size at its own best rate; medians "
-        "over seeds with 95 % intervals. Dashed: perfect scaling, twice the batch for half the steps. Dotted: the knee, "
+        "over seeds, 95 % intervals. Dashed: perfect scaling, twice the batch for half the steps. Dotted: the knee, "
         f"least example gradients over least steps: {knees}."
     )
 

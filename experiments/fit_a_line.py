@@ -1,15 +1,15 @@
 """How does descent find the line through the data?
 
-Disease progression on body mass index: two parameters, a slope and an intercept, so that all of descent can be seen. One
-update rule is fed by three samplers from one starting point, and every step is kept. Because the index is standardised,
-f - f* = ((intercept - a)² + (slope - b)²) / 2 exactly, for a and b of the least-squares line: descent walks on a round
-bowl, and what tells the three apart is the noise of their gradients. The rates are small, for the walk to be seen (here a
-full-batch rate of 1 would arrive in one step): which regime is the cheapest is another experiment's question.
+Disease progression on body mass index: two parameters, a slope and an intercept, so that all of descent can be seen.
+One update rule is fed by three samplers from one starting point, and every step is kept. Because the index is
+standardised, f - f* = ((intercept - a)² + (slope - b)²) / 2 exactly, for a and b of the least-squares line: descent walks
+on a round bowl, and what tells the three apart is the noise of their gradients. The rates are small, for the walk to be
+seen (a full-batch rate of 1 would arrive in one step): which regime is the cheapest is another experiment's question.
 
     python experiments/fit_a_line.py            # some seconds
 
 The numbers to expect (`EXPECTED`): how far from the exact line full-batch descent ends, as a share of it; and its
-passes to within 1 %, which are the first whole number from log(1 / 100) / log(1 - η) on.
+passes to within 1 %, the first whole number from log(1 / 100) / log(1 - η) on.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ EXPECTED = {"full_batch_error": (0.0, 1e-9), "full_batch_passes": (44, 44)}
 WORKLOAD = "diabetes_bmi"
 CLOSE = 0.01  # Within one per cent of the exact slope, and of the exact intercept.
 SHOWN_PASSES = (0, 0.1, 0.3, 1, 3, 10, 30)  # Whose lines the still shows.
-FRAMES, MOVING_PASSES = 48, 50  # Of the motion: how many, and until when.
-LABELS = {"x": "body mass index, standard deviations from its mean", "y": "disease progression after a year"}
+FRAMES, MOVING_PASSES = 40, 50  # Of the motion: how many, and until when.
+ENDS = (-2.0, 3.5)  # Where the drawn lines begin and end, in standard deviations of body mass index.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +129,7 @@ def facts(passes, lines, exact, rate, sampler):
     last = passes >= passes[-1] - 1
     return {
         "batch_size": sampler.batch_size,
+        "steps_per_epoch": sampler.num_batches,
         "rate": rate,
         "intercept": float(lines[-1, 0]),
         "slope": float(lines[-1, 1]),
@@ -142,21 +143,25 @@ def facts(passes, lines, exact, rate, sampler):
 
 def answer(numbers):
     """The line, what each regime needed for it, and which of them stays on it."""
-    regimes = numbers["regimes"]
-    costs = [f"{name} (rate {found['rate']:g}) {cost(found)}" for name, found in regimes.items()]
-    strays = [f"{name} {found['largest_error_in_last_pass']:.1g}" for name, found in regimes.items()]
+    costs = [f"{name} (rate {found['rate']:g}) {cost(found)}" for name, found in numbers["regimes"].items()]
     return (
-        "It steps against the gradient of the mean squared error until the line no longer moves. To come within 1 % of the "
-        f"least-squares line {line(numbers['exact'])}, {', '.join(costs)}. Only exact gradients stay there: in the last "
-        f"pass the largest relative error is {', '.join(strays)}."
+        "It steps against the gradient of the mean squared error until the line no longer moves. To come within 1 % of "
+        f"the least-squares line {line(numbers['exact'])}, {', '.join(costs)}. Only exact gradients stay there: in the "
+        f"last pass the largest relative error is {strays(numbers)}."
     )
+
+
+def strays(numbers):
+    """How far the lines of the last pass are off, in words."""
+    regimes = numbers["regimes"].items()
+    return ", ".join(f"{found['largest_error_in_last_pass']:.1g} ({name})" for name, found in regimes)
 
 
 def cost(found):
     """Passes and steps to within 1 %, in words."""
     if found["passes"] is None:
         return "needs more than its budget"
-    return f"takes {found['passes']:.3g} passes of {found['steps'] / found['passes']:.3g} steps"
+    return f"takes {found['passes']:.3g} passes ({found['steps']:,} steps)"
 
 
 def line(found):
@@ -175,8 +180,8 @@ def table(numbers):
         "The line that each regime finds",
         ("regime", "rate", "intercept", "slope", "error", "after one pass", "passes to 1 %", "steps to 1 %"),
         (*map(tuple, rows), exact),
-        "Error: the larger of the relative errors of intercept and slope, at the end of the budget; passes and steps are "
-        "to the first line at which it is at most 1 %.",
+        "Error: the larger of the relative errors of intercept and slope, at the end of the budget; passes and steps "
+        "are to the first line at which it is at most 1 %.",
     )
 
 
@@ -184,43 +189,40 @@ def draw(result):
     """The lines among the data, still and moving, and the same walk among all lines."""
     arrays, numbers = result.arrays, result.numbers
     regimes = numbers["regimes"]
-    lines_figure, axes = research.figures.new_figure(1, len(regimes), width=11, height=4.3, sharey=True)
+    still, axes = research.figures.new_figure(1, len(regimes), width=11, height=4.3, sharey=True)
     for panel, (name, found) in zip(axes[0], regimes.items(), strict=True):
         draw_data(panel, arrays, f"{name}, rate {found['rate']:g}")
         draw_still_lines(panel, arrays, name)
-    walk_figure, axes = research.figures.new_figure(1, 2, width=11, height=4.8)
+    walk, axes = research.figures.new_figure(1, 2, width=11, height=4.3)
     draw_walk(axes[0, 0], arrays, regimes)
     draw_errors(axes[0, 1], arrays, regimes)
-    motion = research.figures.animate([draw_frame(arrays, regimes, k / (FRAMES - 1)) for k in range(FRAMES)], dpi=80)
     pictures = {
-        "lines": ("The line through the data, by passes over them", lines_caption(numbers), lines_figure, motion),
-        "walk": ("The same walk, in the plane of all lines", walk_caption(numbers), walk_figure),
+        "lines": ("The line through the data", lines_caption(numbers), still, draw_motion(arrays, regimes)),
+        "walk": ("The same walk in the plane of all lines", walk_caption(numbers), walk),
     }
     return {key: research.figures.Picture(*picture) for key, picture in pictures.items()}
 
 
 def lines_caption(numbers):
     """What the first figure shows."""
-    regimes = numbers["regimes"]
-    after_one = ", ".join(f"{100 * f['error_after_one_pass']:.0f} % ({name})" for name, f in regimes.items())
+    after_one = ", ".join(f"{100 * f['error_after_one_pass']:.0f} % ({n})" for n, f in numbers["regimes"].items())
     return (
-        f"Disease progression against body mass index of {numbers['n']} people (grey), the least-squares line "
-        f"{line(numbers['exact'])} (dashed) and the line of each regime after the passes that are written at its end, "
-        f"from pale to full colour. All start from the flat line near 0. After one pass the error is still {after_one}: "
-        "the full batch has then made one step, the others many. In the motion, time runs ever faster."
+        f"Disease progression after a year against body mass index, {numbers['n']} people (grey), with the least-squares "
+        f"line {line(numbers['exact'])} (dashed) and the line of each regime after as many passes as are written at its "
+        f"end, from pale to full colour. All start flat, near 0. After one pass the error is still {after_one}: by then "
+        "the full batch has made one step, the others many. In the motion, time runs ever faster."
     )
 
 
 def walk_caption(numbers):
     """What the second figure shows."""
-    regimes = numbers["regimes"]
-    passes = ", ".join(f"{name} {cost(f)}" for name, f in regimes.items())
-    stray = ", ".join(f"{100 * f['largest_error_in_last_pass']:.1g} % ({name})" for name, f in regimes.items())
+    costs = ", ".join(f"{name} {cost(found)}" for name, found in numbers["regimes"].items())
     return (
-        "Left: each point is a line, by intercept and slope; circles join lines of equal f, the cross is the exact one. "
-        "The full batch walks straight, the noisy regimes wander around that path. Right: the larger of the relative "
-        f"errors of intercept and slope. To reach 1 % (dashed), {passes}. The full batch falls by the factor 1 - η "
-        f"each step without end; the largest error of the last pass is {stray}."
+        "Left: each point is a line, by its intercept and slope; circles join lines of equal f, and the cross is the "
+        "exact one. The full batch walks straight, a dot a step; the others wander about that path. Right: the larger of "
+        f"the relative errors of intercept and slope after each pass. To reach 1 % (dashed), {costs}. The error of the "
+        "full batch falls by the factor 1 - η at each step, to the last digit; the others go on trembling: the largest "
+        f"error in the last pass is {strays(numbers)}."
     )
 
 
@@ -228,32 +230,20 @@ def draw_data(axes, arrays, title):
     """The examples and the exact line."""
     colours = research.figures.COLOURS
     axes.plot(arrays["x"], arrays["y"], "o", color=colours["data"], markersize=3.2, alpha=0.45, markeredgewidth=0)
-    ends = np.array([-2.0, 3.5])
-    axes.plot(ends, arrays["exact"] @ [np.ones(2), ends], color=colours["exact"], lw=1.3, ls=(0, (5, 3)), zorder=5)
-    axes.set(xlim=(-2.0, 4.3), ylim=(-25, 360), title=title, xlabel=LABELS["x"])
-    axes.set_ylabel(LABELS["y"] if axes.get_subplotspec().is_first_col() else "")
+    axes.plot(ENDS, heights(arrays["exact"]), color=colours["exact"], lw=1.3, ls=(0, (5, 3)), zorder=5)
+    axes.set(xlim=(-2.0, 4.8), ylim=(-25, 360), xlabel="body mass index (standardised)")
+    axes.set_title(title, loc="left")
+    axes.set_ylabel("disease progression" if axes.get_subplotspec().is_first_col() else "")
 
 
-def draw_line(axes, line_params, colour, width):
-    """One line, from one end of the data to the other; its height at the right end."""
-    ends = np.array([-2.0, 3.5])
-    heights = line_params @ [np.ones(2), ends]
-    axes.plot(ends, heights, color=colour, lw=width, solid_capstyle="round", zorder=4)
-    return heights[1]
+def heights(line_params):
+    """Where a line (intercept, slope) stands at its two ends."""
+    return line_params[0] + line_params[1] * np.array(ENDS)
 
 
-def draw_still_lines(axes, arrays, name):
-    """The lines after SHOWN_PASSES, from pale to full colour, each with its passes where there is room."""
-    colour, taken = research.figures.colour(name), []
-    passes, lines = arrays[f"{name}/passes"], arrays[f"{name}/lines"]
-    for shade, shown in zip(np.linspace(0.3, 1.0, len(SHOWN_PASSES)), SHOWN_PASSES, strict=True):
-        index = np.searchsorted(passes, shown + 1e-9, side="right") - 1
-        if taken and index == taken[-1][0]:
-            continue  # No step since.
-        height = draw_line(axes, lines[index], pale(colour, shade), 1.3 + shade)
-        if all(abs(height - other) > 14 for _, other in taken):
-            axes.text(3.58, height, f"{shown:g}", color=pale(colour, max(shade, 0.6)), va="center", fontsize=9)
-        taken.append((index, height))
+def place(passes, now):
+    """The index of the last step that is taken within so many passes."""
+    return int(np.searchsorted(passes, now + 1e-9, side="right")) - 1
 
 
 def pale(colour, share):
@@ -262,53 +252,77 @@ def pale(colour, share):
     return tuple(1 - share * (1 - channels))
 
 
-def draw_frame(arrays, regimes, share):
-    """One frame of the motion; its time grows as the cube of its place, so that first steps and last ones are seen."""
-    now = MOVING_PASSES * share**3
-    figure, axes = research.figures.new_figure(1, len(regimes), width=11, height=4.3, sharey=True)
+def draw_still_lines(axes, arrays, name):
+    """The lines after SHOWN_PASSES, from pale to full colour, each with its passes where there is room."""
+    colour, taken, labelled = research.figures.colour(name), [], []
+    passes, lines = arrays[f"{name}/passes"], arrays[f"{name}/lines"]
+    for shade, shown in zip(np.linspace(0.3, 1.0, len(SHOWN_PASSES)), SHOWN_PASSES, strict=True):
+        index = place(passes, shown)
+        if index in taken:
+            continue  # No step since.
+        taken.append(index)
+        height = heights(lines[index])
+        axes.plot(ENDS, height, color=pale(colour, shade), lw=1.3 + shade, zorder=4)
+        if all(abs(height[1] - other) > 12 for other in labelled):
+            text = f"{shown:g} pass{'es' if shown != 1 else ''}" if shown in (0, 1) else f"{shown:g}"
+            axes.text(ENDS[1] + 0.08, height[1], text, color=pale(colour, max(shade, 0.65)), va="center", fontsize=9)
+            labelled.append(height[1])
+
+
+def draw_motion(arrays, regimes):
+    """The lines move, each with a short trail; time grows as the cube of the frame, so that first and last are seen."""
+    from research.figures import motion
+
+    figure, axes = research.figures.new_figure(1, len(regimes), width=11, height=4.0, sharey=True)
+    moving = {}
     for panel, name in zip(axes[0], regimes, strict=True):
-        passes, lines = arrays[f"{name}/passes"], arrays[f"{name}/lines"]
-        index = np.searchsorted(passes, now + 1e-9, side="right") - 1
         draw_data(panel, arrays, name)
-        for shade, back in ((0.2, 3), (0.35, 2), (0.5, 1)):
-            earlier = MOVING_PASSES * max(share - back / (FRAMES - 1), 0) ** 3
-            index_then = np.searchsorted(passes, earlier + 1e-9, side="right") - 1
-            draw_line(panel, lines[index_then], pale(research.figures.colour(name), shade), 1.6)
-        draw_line(panel, lines[index], research.figures.colour(name), 2.6)
-        text = f"{now:.2f} passes, {index:,} steps\n{lines[index, 0]:.1f} + {lines[index, 1]:.1f} x"
-        panel.text(0.03, 0.97, text, transform=panel.transAxes, va="top", fontsize=10)
-    return figure
+        colour = research.figures.colour(name)
+        shades = ((0.2, 1.6), (0.35, 1.6), (0.5, 1.6), (1.0, 2.8))
+        trail = [panel.plot(ENDS, (0, 0), color=pale(colour, shade), lw=width, zorder=4)[0] for shade, width in shades]
+        moving[name] = trail, panel.text(0.03, 0.97, "", transform=panel.transAxes, va="top", fontsize=10)
+
+    def show(k):
+        for name, (trail, text) in moving.items():
+            passes, lines = arrays[f"{name}/passes"], arrays[f"{name}/lines"]
+            times = [MOVING_PASSES * (max(k - back, 0) / (FRAMES - 1)) ** 3 for back in (3, 2, 1, 0)]
+            for artist, time in zip(trail, times, strict=True):
+                artist.set_ydata(heights(lines[place(passes, time)]))
+            index = place(passes, times[-1])
+            equation = f"{lines[index, 0]:.0f} + {lines[index, 1]:.0f} x".replace("+ -", "- ")
+            text.set_text(f"{times[-1]:.1f} passes, {index:,} steps\ny = {equation}")
+
+    return motion.record(figure, show, FRAMES)
 
 
 def draw_walk(axes, arrays, regimes):
     """Each regime's path in the plane of intercept and slope, on the circles of equal f."""
     exact = arrays["exact"]
     angle = np.linspace(0, 2 * np.pi, 200)
+    axes.grid(False)
     for radius in np.linalg.norm(exact) * np.array([0.05, 0.2, 0.4, 0.6, 0.8, 1.0]):
-        circle = exact[:, None] + radius * np.array([np.cos(angle), np.sin(angle)])
-        axes.plot(*circle, color="#D5D8DC", lw=0.9, zorder=1)
+        axes.plot(*(exact[:, None] + radius * np.array([np.cos(angle), np.sin(angle)])), color="#D5D8DC", lw=0.9)
     for name in reversed(regimes):
-        lines = arrays[f"{name}/lines"][: np.searchsorted(arrays[f"{name}/passes"], MOVING_PASSES)]
-        marker = {"marker": "o", "markersize": 3.2} if name == "full batch" else {}
-        width = 0.6 if name == "stochastic" else 1.2
-        axes.plot(*lines.T, color=research.figures.colour(name), lw=width, label=name, zorder=3, **marker)
-    axes.plot(*exact, "+", color=research.figures.COLOURS["exact"], markersize=14, markeredgewidth=2, zorder=5)
-    axes.set(xlabel="intercept", ylabel="slope", title=f"All lines: the first {MOVING_PASSES} passes")
+        lines = arrays[f"{name}/lines"][: place(arrays[f"{name}/passes"], MOVING_PASSES) + 1]
+        style = {"full batch": {"marker": "o", "markersize": 3.2, "lw": 0.8}, "stochastic": {"lw": 0.6}}
+        axes.plot(*lines.T, color=research.figures.colour(name), label=name, **style.get(name, {"lw": 1.3}))
+    axes.plot(*exact, "+", color=research.figures.COLOURS["exact"], markersize=14, markeredgewidth=1.6, zorder=5)
+    axes.set(xlabel="intercept", ylabel="slope", xlim=(-21, 190), ylim=(-50, 109))
     axes.set_aspect("equal")
-    axes.set(xlim=(-8, 185), ylim=(-22, 92))
-    axes.legend(loc="upper left")
+    axes.set_title(f"The first {MOVING_PASSES} passes", loc="left")
+    axes.legend(loc="upper left", frameon=True, framealpha=1, edgecolor="none")
 
 
 def draw_errors(axes, arrays, regimes):
-    """The relative error of each regime against passes, every step of it."""
+    """The relative error of each regime after each pass."""
     for name in reversed(regimes):
-        errors = relative_errors(arrays[f"{name}/lines"], arrays["exact"])
-        width = 0.5 if name == "stochastic" else 1.1
-        axes.plot(arrays[f"{name}/passes"], errors, color=research.figures.colour(name), lw=width, label=name)
+        stride = slice(None, None, regimes[name]["steps_per_epoch"])
+        errors = relative_errors(arrays[f"{name}/lines"][stride], arrays["exact"])
+        axes.plot(arrays[f"{name}/passes"][stride], errors, color=research.figures.colour(name), lw=1.4, label=name)
     axes.axhline(CLOSE, color=research.figures.COLOURS["exact"], lw=1.2, ls=(0, (4, 3)))
     axes.set_yscale("log")
-    axes.set(xlabel="passes over the data", title="Relative error of the line")
-    axes.set(xlim=(0, 100), ylim=(1e-5, 2))
+    axes.set(xlabel="passes over the data", ylabel="relative error", xlim=(0, 2 * MOVING_PASSES), ylim=(1e-5, 2))
+    axes.set_title("How far from the exact line", loc="left")
 
 
 if __name__ == "__main__":

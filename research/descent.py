@@ -69,9 +69,9 @@ def take(dataset: Batch | None, draw: Draw) -> Batch | None:
     """The examples that a draw names, with its key; indices None is the dataset itself, and nothing is gathered."""
     if dataset is None:
         return None
-    if draw.indices is not None:
-        dataset = jax.tree.map(lambda a: a[draw.indices], dataset)
-    return dataset._replace(key=draw.key)
+    if draw.indices is None:
+        return dataset._replace(key=draw.key)
+    return Batch(*jax.tree.map(lambda a: a[draw.indices], (dataset.x, dataset.y)), key=draw.key)
 
 
 def make_step(
@@ -176,14 +176,38 @@ def run(
             f"epochs must be integers of shape (e,), such as jnp.arange(10); got {epochs.dtype}{list(epochs.shape)}."
         )
     points = evaluation_points(sampler.num_batches)
+    plain, closely = _epochs(step, evaluate or (lambda params: None), sampler.num_batches, points)
+
+    def one_epoch(state: State, epoch: Array):
+        draws = _draws(sampler, jax.random.fold_in(key, epoch), noisy)
+        if evaluate is None or len(points) == 1:
+            state, records, evaluations = plain(state, draws)
+        else:
+            state, records, evaluations = jax.lax.cond(epoch == 0, closely, plain, state, draws)
+        return state, _reduce(records, evaluations, keep_steps)
+
+    return jax.lax.scan(one_epoch, state, epochs)
+
+
+def _draws(sampler: Sampler, key: Key, noisy: bool) -> Draw:
+    """The draws of an epoch; the order has the epoch's own key unless noise needs keys as well."""
+    if not noisy:
+        return Draw(sampler.indices(key))
+    key_order, key_noise = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
+    keys = jax.vmap(lambda i: jax.random.fold_in(key_noise, i))(jnp.arange(sampler.num_batches))
+    return Draw(sampler.indices(key_order), keys)
+
+
+def _epochs(step, evaluate: Callable[[Params], Any], num_batches: int, points: tuple[int, ...]):
+    """Two ways through the steps of an epoch: evaluated at its end, or closely, at every point."""
 
     def plain(state: State, draws: Draw):
-        state, records = jax.lax.scan(step, state, draws, length=sampler.num_batches)
+        state, records = jax.lax.scan(step, state, draws, length=num_batches)
         at_end = evaluate(state.params)
         return state, records, jax.tree.map(lambda e: jnp.full(len(points), jnp.nan, e.dtype).at[-1].set(e), at_end)
 
     def closely(state: State, draws: Draw):
-        wanted = jnp.zeros(sampler.num_batches, bool).at[jnp.array(points) - 1].set(True)
+        wanted = jnp.zeros(num_batches, bool).at[jnp.array(points) - 1].set(True)
 
         def watched(state: State, xs):
             draw, want = xs
@@ -194,25 +218,7 @@ def run(
         state, (records, seen) = jax.lax.scan(watched, state, (draws, wanted))
         return state, records, jax.tree.map(lambda e: e[jnp.array(points) - 1], seen)
 
-    def one_epoch(state: State, epoch: Array):
-        key_epoch = jax.random.fold_in(key, epoch)
-        keys = None
-        if noisy:
-            key_order, key_noise = jax.random.fold_in(key_epoch, 0), jax.random.fold_in(key_epoch, 1)
-            keys = jax.vmap(lambda i: jax.random.fold_in(key_noise, i))(jnp.arange(sampler.num_batches))
-        else:
-            key_order = key_epoch
-        draws = Draw(sampler.indices(key_order), keys)
-        if evaluate is None:
-            state, records = jax.lax.scan(step, state, draws, length=sampler.num_batches)
-            evaluations = None
-        elif len(points) == 1:
-            state, records, evaluations = plain(state, draws)
-        else:
-            state, records, evaluations = jax.lax.cond(epoch == 0, closely, plain, state, draws)
-        return state, _reduce(records, evaluations, keep_steps)
-
-    return jax.lax.scan(one_epoch, state, epochs)
+    return plain, closely
 
 
 def _reduce(records: Record, evaluations: Any, keep_steps: bool) -> EpochRecord:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
+from threadpoolctl import threadpool_limits
 
 from research import datasets, losses, models, objectives, optima
 from research.types import Array, Batch, Model, Optimum, Params, Workload
@@ -217,7 +218,8 @@ def _supervised(
     objective: Callable[..., Array] = objectives.empirical_risk(model, task.loss)
     if penalty > 0:
         objective = objectives.regularised(objective, objectives.l2_penalty(penalty))
-    optimum = task.solve(np.asarray(train.x, np.float64), np.asarray(train.y, np.float64), penalty)
+    with threadpool_limits(1, "blas"):  # Its bits then do not depend on the cores, nor its time on who else uses them.
+        optimum = task.solve(np.asarray(train.x, np.float64), np.asarray(train.y, np.float64), penalty)
     optimum = optimum._replace(params=_cast(optimum.params, dtype))
     metric = task.metric(model)
     return Workload(name, train, validation, test, model.init, objective, metric, task.metric_name, model, optimum)

@@ -16,13 +16,6 @@ WITH_DATA = [name for name in workloads.WORKLOADS if name not in ("quadratic", "
 WITHOUT_DATA = ["quadratic", "rosenbrock"]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """BLAS threads spin while they wait for each other, which on busy cores takes ten times the time of the work."""
-    with threadpool_limits(1, "blas"):
-        yield
-
-
 def make(name, **options):
     return workloads.make_workload(name, **SMALL.get(name, {}), **options)
 
@@ -124,7 +117,7 @@ def test_test_part_is_not_seen_by_the_fit(monkeypatch):
     x[held_out] *= 100.0
     y[held_out] -= 1000.0
     monkeypatch.setattr(datasets, "load", lambda name: dataset._replace(x=x, y=y))
-    after = workloads.diabetes.__wrapped__(dtype="float64")
+    after = workloads.diabetes.__wrapped__(dtype=np.dtype("float64"))
     np.testing.assert_array_equal(before.train.x, after.train.x)
     np.testing.assert_array_equal(before.train.y, after.train.y)
     np.testing.assert_array_equal(before.optimum.params["weights"], after.optimum.params["weights"])
@@ -205,12 +198,28 @@ def test_a_workload_is_built_once(dtype):
 
 
 def test_a_workload_made_under_jit_holds_no_tracer():
-    sizes = jax.jit(lambda: jnp.sum(workloads.diabetes_bmi(dtype="float32").train.x))()
-    assert jnp.isfinite(sizes)
-    assert isinstance(workloads.diabetes_bmi(dtype="float32").train, Batch)
-    assert not any(
-        isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(workloads.diabetes_bmi(dtype="float32").train)
-    )
+    # Options that no other test has, so that it is built here.
+    build = functools.partial(workloads.breast_cancer_two_features, holdout=False, dtype="float32")
+    assert jnp.isfinite(jax.jit(lambda: jnp.sum(build().train.x))())
+    leaves = jax.tree.leaves((build().train, build().optimum.params))
+    assert not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+
+
+def test_optimum_has_the_same_bits_whatever_the_threads():
+    optima_found = []
+    for num_threads in (1, 2):
+        with threadpool_limits(num_threads, "blas"):
+            optima_found.append(workloads.digits.__wrapped__(dtype=np.dtype("float64")).optimum)
+    np.testing.assert_array_equal(*(found.params["weights"] for found in optima_found))
+
+
+@pytest.mark.parametrize("name", WITH_DATA)
+def test_float32_optimum_is_that_of_the_float32_data(name):
+    # In float64 on the same numbers: rounding x* moves f by its square, rounding the data would by itself.
+    workload = make(name, dtype="float32")
+    params, train = jax.tree.map(lambda leaf: leaf.astype("float64"), (workload.optimum.params, workload.train.x))
+    value = float(workload.objective(params, Batch(train, workload.train.y)))
+    assert value == pytest.approx(workload.optimum.value, rel=1e-12)
 
 
 def test_table_names_each_constructor():

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -60,7 +61,8 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
     options = command.options
     backend.configure(x64=True)
     name = Path(experiment.__file__ or experiment.__name__).stem
-    run = runs.open_run(name, command.config, options.results, options.fresh)
+    width = getattr(command.config, "width", None)  # Lanes advanced together: the bits depend on it.
+    run = runs.open_run(name, command.config, options.results, options.fresh, width)
     if run.finished:
         _say(options, f"Already finished: drawn again from {run.path}. --fresh runs it anew.")
     else:
@@ -88,9 +90,17 @@ def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "ru
             result = experiment.run(run.config, on_progress)
         except KeyboardInterrupt:
             saved = ", ".join(sorted(file.name for file in run.path.iterdir()))
-            message = f"{run.path} keeps {saved}, but no result yet; the same command runs it again."
-            raise KeyboardInterrupt(message) from None
+            raise KeyboardInterrupt(f"{run.path} keeps {saved}; the same command starts the run again.") from None
+        except Exception:
+            _forget_if_empty(run.path)
+            raise
     return runs.finish(run, result, seconds=time.monotonic() - start)
+
+
+def _forget_if_empty(folder: Path) -> None:
+    """Bad input leaves no folder behind: one that holds a manifest alone says nothing."""
+    if [file.name for file in folder.iterdir()] == ["manifest.json"]:
+        shutil.rmtree(folder)
 
 
 def _silent(done: float, total: float, message: str) -> None:

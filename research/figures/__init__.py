@@ -2,8 +2,9 @@
 
 import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,7 +24,7 @@ COLOURS = {
     "second class": "#E69F00",
 }
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
@@ -75,8 +76,6 @@ def new_figure(rows: int = 1, columns: int = 1, *, width: float = 9.0, height: f
     Returns:
       (figure, axes).
     """
-    import matplotlib as mpl
-
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, **keywords)
@@ -89,8 +88,6 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
     Returns:
       The paths; `still` is the SVG.
     """
-    import matplotlib as mpl
-
     folder = Path(folder)
     still = folder / f"{name}.svg"
     with mpl.rc_context(_STYLE):

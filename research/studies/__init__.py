@@ -10,6 +10,7 @@ from research.studies.rates import Choice as Choice
 from research.studies.rates import choose_rate as choose_rate
 from research.studies.rates import digits_gained as digits_gained
 from research.studies.rates import first_reached as first_reached
+from research.studies.regime_tables import regime_tables as regime_tables
 from research.studies.regimes import Regime as Regime
 from research.studies.regimes import practice_regimes as practice_regimes
 from research.studies.regimes import theory_regimes as theory_regimes

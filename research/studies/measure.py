@@ -40,7 +40,7 @@ def measure(
     *,
     seeds: Sequence[int],
     tuning_seeds: Sequence[int],
-    ladder: Sequence[float] = ANY_LADDER,
+    ladder: Sequence[float] | np.ndarray = ANY_LADDER,
     width: int = lanes.WIDTH,
     on_chunk: Callable[[float], None] | None = None,
 ) -> Measured:
@@ -68,6 +68,7 @@ def measure(
             f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both have {both}."
         )
     program = lanes.compile_program(workload, make_rule, sampler, num_epochs, width=width)
+    minimum, tell = workload.optimum.value, on_chunk or (lambda share: None)
     made = 0
 
     def gaps_of(
@@ -77,8 +78,8 @@ def measure(
         made += len(rates) * len(seeds)
         cells = {"seed": np.tile(np.array(seeds), len(rates)), "learning_rate": np.repeat(rates, len(seeds))}
         low, high = share
-        trained = lanes.train(program, cells, on_chunk and (lambda part: on_chunk(low + (high - low) * part)))
-        return trained, trained.values - workload.optimum.value
+        trained = lanes.train(program, cells, lambda part: tell(low + (high - low) * part))
+        return trained, trained.values - minimum
 
     def score(rates: np.ndarray) -> np.ndarray:
         share = (0.0, 0.6) if made == 0 else (0.6, 0.7)

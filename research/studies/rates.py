@@ -44,7 +44,11 @@ class Choice(NamedTuple):
 
 
 def choose_rate(
-    score: Callable[[np.ndarray], np.ndarray], ladder: Sequence[float], *, factor: float = 2.0, added: int = 2
+    score: Callable[[np.ndarray], np.ndarray],
+    ladder: Sequence[float] | np.ndarray,
+    *,
+    factor: float = 2.0,
+    added: int = 2,
 ) -> Choice:
     """The rate of the lowest mean score over the tuning seeds; a choice at the edge widens the ladder.
 
@@ -100,7 +104,7 @@ def digits_gained(passes: np.ndarray, gaps: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", over="ignore"):
         relative = np.asarray(gaps) / np.asarray(gaps)[..., :1]
         logs = np.log10(np.maximum(relative, SMALLEST_GAP))
-    bad = ~np.isfinite(logs).all(axis=-1)
+    bad = np.asarray(~np.isfinite(logs).all(axis=-1))
     means = np.trapezoid(np.where(bad[..., None], 0.0, logs), passes, axis=-1) / (passes[-1] - passes[0])
     return np.where(bad, np.inf, means)
 

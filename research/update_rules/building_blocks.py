@@ -115,10 +115,12 @@ def cast(value: float | Array, leaf: Array) -> Array:
 
 
 def moving_average(decay: float | Array, average: Params, value: Params) -> Params:
-    """Moves each leaf of the average, keeping its dtype: a <- β a + (1 - β) v."""
+    """Moves each leaf of the average, keeping its dtype: a <- (1 - β) v + β a."""
 
     def move(a, v):
-        return cast(decay, a) * a + cast(1.0 - decay, a) * v.astype(a.dtype)
+        # The sum in optax's order: a fused multiply-add rounds one product and not the other, and runs that are chaotic
+        # (RMSProp at a minimum) magnify that bit to whole digits.
+        return cast(1.0 - decay, a) * v.astype(a.dtype) + cast(decay, a) * a
 
     return jax.tree.map(move, average, value)
 

@@ -1,0 +1,139 @@
+"""The batch-size experiment: counts of steps held against closed forms, and a small run from end to end."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import batch_size as experiment
+from research import figures, losses, models, objectives, runs, workloads
+from research.types import Batch, Optimum, Workload
+
+TINY = experiment.Config(
+    batch_sizes=(1, 16), large_batch_sizes=(1, 64), large_examples=2_000, seeds="0..3", most_steps=8_192
+)
+
+
+@pytest.fixture(scope="module")
+def result():
+    return experiment.run(TINY)
+
+
+def equal_rows(n):
+    """Squared errors on n copies of one row: no batch has noise, and |x|² + 1 = 2 is the only curvature."""
+    model = models.linear(1, scale=1.0, dtype="float64")
+    train = Batch(jnp.ones((n, 1)), jnp.zeros(n))
+    best = Optimum({"weights": jnp.zeros(1), "intercept": jnp.zeros(())}, 0.0, 0.0, 1.0, "by hand")
+    objective = objectives.empirical_risk(model, losses.squared_error)
+    return Workload("equal", train, None, None, model.init, objective, None, "", model, best)
+
+
+def steps_taken(workload, size, seeds, rates, *, target=1e-2, width=8, patience=np.inf):
+    program = experiment.compile_program(workload, workload.train, size, target, 4_096, width)
+    return experiment.train(program, seeds, rates, patience)[0]
+
+
+@pytest.mark.parametrize("size", [1, 3, 6])
+@pytest.mark.parametrize("rate", [0.03125, 0.125, 0.25])
+def test_steps_without_noise_are_those_of_the_closed_form_for_every_batch(size, rate):
+    # The gap falls by (1 - 2η)² a step, so that the target is reached after log(target) / log of that.
+    exact = np.log(1e-2) / np.log((1 - 2 * rate) ** 2)
+    grid = experiment.evaluation_steps(4_096)
+    expected = grid[np.searchsorted(grid, exact)]
+    assert steps_taken(equal_rows(6), size, range(3), [rate] * 3).tolist() == [expected] * 3
+
+
+def test_steps_do_not_depend_on_the_lanes_beside():
+    workload = workloads.make_workload("breast_cancer", holdout=False)
+    alone = steps_taken(workload, 4, [5], [0.25])
+    together = steps_taken(workload, 4, [1, 5, 2, 3], [1.0, 0.25, 1e-6, 0.5])
+    assert np.isinf(together[2])
+    assert together[1] == alone[0]
+
+
+def test_patience_gives_up_what_takes_many_times_as_long():
+    taken = steps_taken(equal_rows(6), 6, [0, 1], [0.25, 0.003], patience=4.0)
+    assert np.isfinite(taken[0])
+    assert np.isinf(taken[1])
+
+
+def test_evaluation_steps_are_all_early_steps_then_eight_for_each_doubling():
+    steps = experiment.evaluation_steps(1_000)
+    assert steps[:12].tolist() == list(range(12))
+    assert steps[-1] == 1_000
+    assert np.all(np.diff(steps) > 0)
+    assert np.max(steps[12:] / steps[11:-1]) < 1.1
+
+
+def test_gap_on_the_whole_set_is_the_difference_from_the_optimum():
+    workload = workloads.make_workload("breast_cancer", holdout=False)
+    for seed in range(3):
+        params = workload.init(jax.random.key(seed))
+        gap = float(workload.objective(params, workload.train)) - workload.optimum.value
+        assert experiment.gap_on(workload, params, workload.train) == pytest.approx(gap, rel=1e-10)
+
+
+def test_gap_on_the_probe_is_the_gap_to_a_few_percent_near_and_far(monkeypatch):
+    workload = workloads.make_workload("overlapping_50k", n=20_000, holdout=False)
+    monkeypatch.setattr(experiment, "PROBE", 4_096)
+    probe = experiment.make_probe(workload.train)
+    assert len(probe.y) == 4_096
+    start = workload.init(jax.random.key(0))
+    for share in (1.0, 0.1, 0.01):
+        params = jax.tree.map(lambda x, best, s=share: best + s * (x - best), start, workload.optimum.params)
+        gap = float(workload.objective(params, workload.train)) - workload.optimum.value
+        assert experiment.gap_on(workload, params, probe) == pytest.approx(gap, rel=0.05)
+
+
+def test_noise_scale_is_that_of_gradients_known_by_hand():
+    # Intercept gradients -1 and 3 at the origin: mean 1, variance 4.
+    workload = equal_rows(2)._replace(train=Batch(jnp.zeros((2, 1)), jnp.array([1.0, -3.0])))
+    origin = {"weights": jnp.zeros(1), "intercept": jnp.zeros(())}
+    assert experiment.noise_scale(workload, workload.train, [origin]) == pytest.approx(4.0)
+    assert experiment.noise_scale(workload, workload.train, []) is None
+
+
+def test_run_answers_and_draws(result, tmp_path):
+    assert [c["n"] for c in result.numbers["curves"]] == [569, 2_000]
+    assert [[r["batch_size"] for r in c["rows"]] for c in result.numbers["curves"]] == [[1, 16, 569], [1, 64, 2_000]]
+    assert all(r["reached"] == r["seeds"] == 4 for c in result.numbers["curves"] for r in c["rows"])
+    assert "569" in result.answer and "2,000" in result.answer
+    runs.result_bytes(result)
+    for name, picture in experiment.draw(result).items():
+        assert figures.save(picture, tmp_path, name).still.stat().st_size > 10_000
+
+
+def test_run_finds_the_expected_number(result):
+    low, high = experiment.EXPECTED["examples_over_law"]
+    assert all(low <= ratio <= high for ratio in result.numbers["examples_over_law"])
+
+
+def test_same_config_gives_the_same_bytes(result):
+    again = experiment.run(TINY)
+    assert runs.hash_arrays(*again.arrays.values()) == runs.hash_arrays(*result.arrays.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"batch_sizes": ()}, r"batch_sizes must be positive.*\(\)"),
+        ({"batch_sizes": (0, 2)}, "batch_sizes must be positive"),
+        ({"large_batch_sizes": (4, 2)}, "large_batch_sizes must be positive integers, ascending"),
+        ({"target": 1.0}, "target is a share"),
+        ({"most_steps": 0}, "most_steps must be at least 1"),
+        ({"large_examples": -1}, "large_examples must be at least 0"),
+        ({"width": 0}, "width must be at least 1"),
+        ({"tuning_seeds": "3..4"}, "must be disjoint"),
+    ],
+)
+def test_bad_config_is_named(change, words):
+    with pytest.raises(ValueError, match=words):
+        experiment.run(dataclasses.replace(TINY, **change))
+
+
+def test_target_out_of_reach_is_said():
+    config = dataclasses.replace(TINY, batch_sizes=(569,), large_examples=0, most_steps=1, target=1e-6)
+    with pytest.raises(ValueError, match="raise most_steps"):
+        experiment.run(config)

@@ -1,0 +1,221 @@
+"""Command lines from end to end, on a toy experiment: flags, files, results, bad input."""
+
+import importlib.util
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+
+from research import cli, runs
+from research.cli import flags
+
+TOY = Path(__file__).parent / "toy.py"
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """The toy as a module; the current folder is an empty one."""
+    monkeypatch.chdir(tmp_path)
+    spec = importlib.util.spec_from_file_location("toy", TOY)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "toy", module)  # Dataclasses look their module up.
+    spec.loader.exec_module(module)
+    return module
+
+
+def times_run():
+    return len(Path("runs.log").read_text().splitlines())
+
+
+# Flags
+
+
+@pytest.mark.parametrize(
+    ("words", "field", "value"),
+    [
+        ("--terms 4 5", "terms", (4, 5)),
+        ("--terms", "terms", ()),
+        ("--names digits breast_cancer --loud", "names", ("digits", "breast_cancer")),
+        ("--learning-rate 1e-3", "learning_rate", 1e-3),
+        ("--learning_rate=2", "learning_rate", 2.0),
+        ("--label big", "label", "big"),
+        ("--loud --no-loud", "loud", False),
+        ("--full", "terms", (10, 20, 30)),
+        ("--full --terms 7", "terms", (7,)),
+    ],
+)
+def test_flag_sets_its_field(toy, words, field, value):
+    given = getattr(flags.parse(toy, words.split()).config, field)
+    assert given == value
+    assert type(given) is type(value)
+
+
+def test_options_are_those_of_every_experiment(toy):
+    options = flags.parse(toy, ["--results", "elsewhere", "--fresh", "--quiet"]).options
+    assert options == flags.Options(results=Path("elsewhere"), fresh=True, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--learning-rat 3", "There is no flag --learning-rat. Did you mean --learning-rate?"),
+        ("--leanring_rate=3", "There is no flag --leanring_rate. Did you mean --learning-rate?"),
+        ("--ful", "There is no flag --ful. Did you mean --full?"),
+        ("--terms 1 --result x", "There is no flag --result. Did you mean --results?"),
+        ("--zzz", "There is no flag --zzz. Choose from --terms, --names,"),
+        ("3", "Cannot place '3' on the command line"),
+        ("--config nowhere.toml", "No such file or directory: nowhere.toml"),
+    ],
+)
+def test_unknown_word_is_refused_with_the_nearest(toy, capsys, words, message):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(toy, words.split())
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(f"error: {message}")
+    assert printed.err.count("\n") == 1
+    assert not printed.out
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"), [("--terms 1 x", "--terms"), ("--learning-rate x", "--learning-rate"), ("--label", "--label")]
+)
+def test_wrong_type_names_the_flag(toy, capsys, words, flag):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(toy, words.split())
+    assert stop.value.code == 2
+    assert flag in capsys.readouterr().err
+
+
+@hypothesis.given(
+    st.builds(
+        dict,
+        terms=st.lists(st.integers()).map(tuple),
+        names=st.lists(st.from_regex(r"[a-z_]+", fullmatch=True)).map(tuple),
+        learning_rate=st.floats(allow_nan=False),
+        label=st.none() | st.from_regex(r"[a-z]+[ a-z\"'$]*", fullmatch=True),
+        loud=st.booleans(),
+    )
+)
+@hypothesis.settings(
+    max_examples=30, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture], deadline=None
+)
+def test_command_in_the_manifest_gives_the_same_config(toy, values):
+    config = toy.Config(**values)
+    python, script, *words = shlex.split(runs.command_line("toy", config))
+    assert (python, script) == ("python", "experiments/toy.py")
+    assert flags.parse(toy, words).config == config
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.toml", 'terms = [4, 5]\nlearning-rate = 1\nlabel = "x"'),
+        ("a.json", '{"terms": [4, 5], "learning_rate": 1.0, "label": "x"}'),
+        ("manifest.json", '{"id": "f00", "config": {"terms": [4, 5], "learning_rate": 1.0, "label": "x"}}'),
+    ],
+)
+def test_file_is_a_start_that_flags_win_over(toy, name, text):
+    Path(name).write_text(text)
+    assert flags.parse(toy, ["--config", name]).config == toy.Config(terms=(4, 5), learning_rate=1.0, label="x")
+    assert flags.parse(toy, ["--label", "y", f"--config={name}", "--full"]).config == toy.Config(
+        terms=(4, 5), learning_rate=1.0, label="y"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "error", "message"),
+    [
+        (
+            "a.toml",
+            "leaning_rate = 1",
+            ValueError,
+            "'leaning_rate' that is no field of Config. Did you mean learning_rate",
+        ),
+        ("a.toml", 'learning_rate = "fast"', TypeError, "learning_rate must be float; got 'fast' in a.toml"),
+        ("a.toml", "terms = [1, 2.5]", TypeError, r"terms must be tuple\[int, ...\]; got \[1, 2.5\]"),
+        ("a.toml", "terms = 1", TypeError, "terms must be"),
+        ("a.json", '{"loud": 1}', TypeError, "loud must be bool; got 1"),
+        ("a.json", '{"terms": [true]}', TypeError, "terms must be"),
+        ("a.json", '{"label": 3}', TypeError, "label must be str | None; got 3"),
+        ("a.json", "[1]", ValueError, "must hold a table"),
+        ("a.json", "{", ValueError, "a.json is not JSON"),
+        ("a.toml", "= 3", ValueError, "a.toml is not TOML"),
+        ("a.yaml", "", ValueError, "ends in .toml or .json; got 'a.yaml'"),
+    ],
+)
+def test_bad_file_is_refused_by_name(toy, name, text, error, message):
+    Path(name).write_text(text)
+    with pytest.raises(error, match=message.replace("|", r"\|")):
+        flags.parse(toy, ["--config", name])
+
+
+# From end to end
+
+
+def test_run_prints_its_answer_its_tables_and_where_the_files_are(toy, capsys):
+    assert cli.main(toy, ["--learning-rate", "0.2"]) == 0
+    printed = capsys.readouterr()
+    (folder,) = Path("results/toy").iterdir()
+    lines = printed.out.splitlines()
+    assert lines[0] == "It adds up to [6]."
+    assert lines[-2:] == [f"figure sum: {folder}/sum.svg", f"report: {folder}/report.html"]
+    assert [line.split() for line in lines if line.startswith(("one", "name"))] == [["name", "value"], ["one", "1"]]
+    assert "No term is lost." in lines
+    assert "\x1b" not in printed.out
+    assert "the first compilation takes a while" in printed.err
+    assert "Does a toy add up?" in (folder / "report.html").read_text()
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["message"] for line in metrics] == ["adding 1", "adding 2", "adding 3"]
+
+
+def test_finished_run_is_drawn_again_without_running(toy, capsys):
+    cli.main(toy, [])
+    first = capsys.readouterr()
+    cli.main(toy, [])
+    second = capsys.readouterr()
+    assert times_run() == 1
+    assert second.out == first.out
+    assert second.err.startswith("Already finished: drawn again from results/toy/")
+    cli.main(toy, ["--fresh"])
+    assert times_run() == 2
+    cli.main(toy, ["--terms", "1"])
+    assert times_run() == 3
+
+
+def test_quiet_prints_answer_and_paths_alone(toy, capsys):
+    cli.main(toy, ["--quiet"])
+    printed = capsys.readouterr()
+    assert not printed.err
+    assert [line.partition(" ")[0] for line in printed.out.splitlines() if line] == ["It", "figure", "report:"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        ("value", "terms must be positive; got -1. Choose others. (DESCENT_TRACEBACK=1 shows where.)"),
+        ("shape", "operands could not be broadcast together with shapes (2,) (3,) (DESCENT_TRACEBACK=1 shows where.)"),
+        (
+            "package",
+            "This needs tensorboard_that_is_not_there, which is not installed: "
+            "pip install 'tensorboard_that_is_not_there'",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(toy, capsys, monkeypatch, fault, line):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(toy, ["--fault", fault, "--quiet"])
+    assert stop.value.code == 2
+    assert capsys.readouterr() == ("", f"error: {line}\n")
+    assert not list(Path("results/toy").iterdir())
+    monkeypatch.setenv("DESCENT_TRACEBACK", "1")
+    with pytest.raises((ValueError, ImportError)):
+        cli.main(toy, ["--fault", fault])

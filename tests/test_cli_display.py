@@ -1,0 +1,237 @@
+"""What a command line shows: progress, tables, errors, help within half a second, and what Ctrl-C leaves."""
+
+import io
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from research import runs
+from research.cli import console, problems, progress
+
+TOP = Path(__file__).parent.parent
+TOY = TOP / "tests/toy.py"
+PAGES = [TOY, *(file for file in sorted((TOP / "experiments").glob("*.py")) if not file.stem.startswith("_"))]
+HEAVY = {"jax", "jaxlib", "optax", "flax", "sklearn", "scipy", "matplotlib"}
+# Runs a script as `python SCRIPT --help` does, then names what was imported.
+HELP = """
+import atexit, runpy, sys
+atexit.register(lambda: print("imported", *sys.modules))
+sys.argv = [sys.argv[1], "--help"]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+TABLE = runs.Table(
+    "Effort on breast_cancer, in passes over the data",
+    ("regime", "learning rate", "to 1 %", "95 % interval", "to 0.01 %", "95 % interval", "reached", "seconds a pass"),
+    (
+        ("mini-batch of 32 without replacement", 0.0625, 7.4051, "7.1 to 7.9", 41.0, "39.7 to 44.1", 10, 1.25e-3),
+        ("full batch", 2.0, 120.0, "118 to 122", None, None, 0, 5.5e-4),
+    ),
+    "Ten seeds each.",
+)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def python(*words, cwd=TOP):
+    environment = {**os.environ, "PYTHONPATH": str(TOP)}
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=cwd)
+
+
+def seconds_of_children():
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def shown(width=None, stream=None, tables=(TABLE,)):
+    stream = stream or io.StringIO()
+    console.show(
+        runs.Result("Mini-batch wins.", tables, {}, {}), {"report": Path("r.html")}, stream=stream, width=width
+    )
+    return stream.getvalue()
+
+
+# Help and the list
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_help_is_fast_imports_no_jax_and_describes_every_flag(page):
+    before = seconds_of_children()
+    done = python("-c", HELP, page)
+    assert seconds_of_children() - before < 0.5  # Of a processor, so that a busy machine does not matter.
+    assert done.returncode == 0, done.stderr
+    text, _, imported = done.stdout.partition("imported ")
+    assert text.count("--full") >= 1
+    assert not HEAVY & set(imported.split())
+
+
+def test_help_shows_the_question_the_defaults_and_what_each_flag_means():
+    text = python(TOY, "--help").stdout
+    for part in (
+        "Does a toy add up?",
+        "--learning-rate FLOAT",
+        "Does nothing. (default: 0.1)",
+        "Stands above the sum.",
+    ):
+        assert part in text
+    assert "(default: 10 20 30)" in python(TOY, "--full", "--help").stdout
+
+
+def test_experiments_are_listed_with_their_questions_without_importing_them():
+    before = seconds_of_children()
+    done = python("-X", "importtime", "-m", "experiments")
+    assert seconds_of_children() - before < 0.5
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert not HEAVY & imported
+    listed = dict(line.split("  ", 1) for line in done.stdout.partition("\n\n")[0].splitlines())
+    assert list(map(str.strip, listed)) == [page.stem for page in PAGES[1:]]
+    assert all(question.strip().endswith("?") for question in listed.values())
+
+
+def test_experiment_is_run_by_name_and_the_nearest_is_offered():
+    name = PAGES[-1].stem
+    assert f"experiments/{name}.py" in python("-m", "experiments", name, "--help").stdout
+    done = python("-m", "experiments", name[:-1])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: There is no experiment {name[:-1]!r}. Did you mean {name}?\n"
+
+
+# Progress
+
+
+def test_log_gets_a_line_at_most_every_15_seconds_with_time_left():
+    log, now = io.StringIO(), 0.0
+    with progress.shown(log, clock=lambda: now) as on_progress:
+        for second in range(0, 61):
+            now = float(second)
+            on_progress(second, 120, f"step {second}")
+    assert log.getvalue().splitlines() == [
+        "  0 %  0 s  step 0",
+        " 12 %  15 s, 1 min 45 s left  step 15",
+        " 25 %  30 s, 1 min 30 s left  step 30",
+        " 38 %  45 s, 1 min 15 s left  step 45",
+        " 50 %  1 min 0 s, 1 min 0 s left  step 60",
+    ]
+
+
+def test_terminal_gets_a_bar_with_message_and_time_left():
+    terminal = Terminal()
+    with progress.shown(terminal) as on_progress:
+        on_progress(1, 4, "breast_cancer")
+        on_progress(2.0, 4.0, "diabetes")
+    last = terminal.getvalue().split("\r")[-1 - terminal.getvalue().endswith("\r")]
+    assert "50 % |" in terminal.getvalue()
+    assert "left  diabetes" in terminal.getvalue()
+    assert not last.strip()  # The bar makes way for the answer.
+
+
+# Tables
+
+
+def test_pipe_gets_whole_rows_and_no_control_codes():
+    text = shown()
+    assert "\x1b" not in text
+    (row,) = [line for line in text.splitlines() if line.startswith("mini-batch")]
+    for cell in ("mini-batch of 32 without replacement", "0.0625", "7.41", "39.7 to 44.1", "10", "0.00125"):
+        assert cell in row
+    (row,) = [line for line in text.splitlines() if line.startswith("full batch")]
+    assert row.split("  ").count("") > 0
+    assert row.count("not reached") == 2
+
+
+@pytest.mark.parametrize("width", [200, 120, 80])
+def test_table_fits_its_terminal_and_breaks_no_number(width):
+    text = shown(width, Terminal())
+    plain = text.replace("\x1b[1m", "").replace("\x1b[0m", "")
+    assert max(map(len, plain.splitlines())) <= width
+    for number in ("0.0625", "7.41", "41", "0.00125", "0.00055"):
+        assert number in plain.replace("\n", " ").split()
+
+
+def test_terminal_too_narrow_for_the_numbers_gets_a_list_a_row():
+    lines = shown(40, Terminal()).splitlines()
+    assert "  to 1 %: 7.41" in lines
+    assert "  to 0.01 %: not reached" in lines
+    assert "  seconds a pass: 0.00125" in lines
+
+
+def test_brackets_in_text_are_printed_as_they_are():
+    table = runs.Table("[bold]", ("[red]a",), (("[x] :smile:",),))
+    text = shown(tables=(table,))
+    assert all(part in text for part in ("[bold]", "[red]a", "[x] :smile:"))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.float64(0.123456), "0.123"),
+        (np.int64(70000), "70,000"),
+        (999.6, "1,000"),
+        (1234.5, "1,230"),
+        (999_999.0, "1,000,000"),
+        (-45678.0, "-45,700"),
+        (0.0, "0"),
+        (1e-12, "1e-12"),
+        (float("inf"), "inf"),
+        (np.bool_(True), "yes"),
+    ],
+)
+def test_cell_has_three_significant_digits(value, text):
+    assert console.cell(value) == text
+
+
+# Errors and stops
+
+
+def test_missing_package_names_the_extra_that_brings_it():
+    selenium = problems.explain(ModuleNotFoundError("No module named 'selenium'", name="selenium.webdriver"))
+    assert selenium == "This needs selenium, which is not installed: pip install 'descent-jax[browser]'"
+    sklearn = problems.explain(ModuleNotFoundError("No module named 'sklearn'", name="sklearn"))
+    assert sklearn.startswith("This needs sklearn, which is not installed: pip install 'scikit-learn>=")
+
+
+def test_our_own_message_comes_without_a_hint_and_a_slip_with_one():
+    from research import backend
+
+    with pytest.raises(ValueError, match="devices") as ours:
+        backend.configure(devices=0)
+    assert problems.explain(ours.value) == "devices must be a positive integer; got devices=0."
+    with pytest.raises(TypeError) as slip:
+        console.cell.__wrapped__ if hasattr(console.cell, "__wrapped__") else progress.duration(None)
+    assert problems.explain(slip.value).endswith("(DESCENT_TRACEBACK=1 shows where.)")
+
+
+def test_ctrl_c_says_what_is_saved_and_exits_with_130(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(TOP)}
+    command = [sys.executable, str(TOY), "--fault", "slow"]
+    with subprocess.Popen(
+        command, stdout=-1, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+    ) as process:
+        for line in process.stderr:
+            if "adding 1" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    (folder,) = (tmp_path / "results/toy").iterdir()
+    sentence = f"Stopped. {folder.relative_to(tmp_path)} keeps manifest.json, metrics.jsonl; the same command starts"
+    assert err.strip().startswith(sentence)
+    assert "Traceback" not in err
+
+
+def test_reader_that_has_seen_enough_is_no_error(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(TOP)}
+    command = f"{sys.executable} {TOY} --quiet | true"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert (done.returncode, done.stderr) == (0, "")
