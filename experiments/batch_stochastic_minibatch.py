@@ -36,7 +36,7 @@ class Config:
     """Update rules; gradient_descent is always among them."""
     batch_size: int = 32
     """Of the mini-batch regime."""
-    passes: int = 300
+    passes: int = 150
     """Budget of every training, in passes over the data."""
     large_passes: int = 5
     """Budget on the large generated set; 0 leaves it out."""

@@ -53,28 +53,36 @@ FULL = Config(passes=1000)
 def run(config, on_progress=None):
     """Trains under each regime from one starting point, and holds each step against the exact line."""
     workload = research.workloads.make_workload(WORKLOAD)
-    exact = np.array([workload.optimum.params["intercept"], workload.optimum.params["weights"][0]])
-    arrays = {"x": np.asarray(workload.train.x[:, 0]), "y": np.asarray(workload.train.y), "exact": exact}
-    regimes = {}
-    plans = plan(config, len(workload.train.y))
+    arrays = problem(workload)
+    n, regimes = len(arrays["y"]), {}
+    plans = plan(config, n)
     for done, (name, sampler, rate) in enumerate(plans):
         if on_progress:
             on_progress(done, len(plans), name)
         lines = train(workload, sampler, rate, config)
-        passes = np.arange(len(lines)) * sampler.batch_size / len(workload.train.y)
+        passes = np.arange(len(lines)) * sampler.batch_size / n
         arrays |= {f"{name}/passes": passes, f"{name}/lines": lines}
-        regimes[name] = facts(passes, lines, exact, rate, sampler)
+        regimes[name] = facts(passes, lines, arrays["exact"], rate, sampler)
     if on_progress:
         on_progress(len(plans), len(plans), "done")
-    full = regimes["full batch"]
     numbers = {
-        "n": len(workload.train.y),
-        "exact": {"intercept": float(exact[0]), "slope": float(exact[1]), "solver": workload.optimum.solver},
+        "n": n,
+        "exact": dict(zip(("intercept", "slope"), arrays["exact"].tolist(), strict=True)),
         "regimes": regimes,
-        "full_batch_error": full["error"],
-        "full_batch_passes": full["passes"],
+        "full_batch_error": regimes["full batch"]["error"],
+        "full_batch_passes": regimes["full batch"]["passes"],
     }
     return research.runs.Result(answer(numbers), (table(numbers),), arrays, numbers)
+
+
+def problem(workload):
+    """The examples, each of shape (n,), and the exact (intercept, slope)."""
+    exact = workload.optimum.params
+    return {
+        "x": np.asarray(workload.train.x[:, 0]),
+        "y": np.asarray(workload.train.y),
+        "exact": np.array([exact["intercept"], exact["weights"][0]]),
+    }
 
 
 def plan(config, n):

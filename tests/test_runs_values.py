@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tyro
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from research import runs
@@ -51,6 +51,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
+@example("a file name that is no UTF-8: \udcff")
 def test_json_round_trip_is_exact(value):
     assert repr(read_json(json_bytes(value))) == repr(value)
 

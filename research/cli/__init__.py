@@ -37,8 +37,6 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print(f"\nStopped. {stop}".rstrip(), file=sys.stderr)
         sys.exit(STOPPED)
-    except BrokenPipeError:  # The reader, `head` say, has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, TypeError, OSError, ImportError) as problem:
         if os.environ.get("DESCENT_TRACEBACK") == "1":
             raise
@@ -83,8 +81,8 @@ def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "ru
     with contextlib.nullcontext(_silent) if options.quiet else progress.shown() as show:
 
         def on_progress(done: float, total: float, message: str) -> None:
-            show(done, total, message)
             runs.append_metrics(run, done=done, total=total, message=message, seconds=time.monotonic() - start)
+            show(done, total, message)
 
         try:
             result = experiment.run(run.config, on_progress)

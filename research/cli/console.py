@@ -1,6 +1,5 @@
 """The answer, the tables and where the files are, on a terminal or in a pipe."""
 
-import math
 import numbers
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ def show(
     stream: TextIO | None = None,
     width: int | None = None,
 ) -> None:
-    """Prints the answer, each table, and where the files are.
+    """Prints the answer, the first table, and where the files are; the other tables are in the report.
 
     A pipe gets plain text without control codes, as wide as it needs. On a terminal too narrow for a table's numbers,
     each row becomes a short list of its own.
@@ -31,7 +30,7 @@ def show(
     Args:
       result: What an experiment found.
       paths: What lies where.
-      tables: Whether to print the tables.
+      tables: Whether to print the table.
       stream: Where to print; None means standard output.
       width: Columns; None means the terminal's, or without end in a pipe.
     Example:
@@ -53,9 +52,12 @@ def show(
     """
     console = _console(stream or sys.stdout, width)
     console.print(result.answer)
-    for table in result.tables if tables else ():
+    for table in result.tables[:1] if tables else ():
         console.print()
         _print_table(console, table)
+    if len(result.tables) > 1:
+        console.print()
+        console.print(f"{len(result.tables) - 1} more tables are in the report.")
     console.print()
     for name, path in paths.items():
         console.print(f"{name}: {path}", soft_wrap=True)  # A path that is cut in two cannot be clicked.
@@ -80,10 +82,8 @@ def cell(value: Any) -> str:
         return f"{value:,}"
     if not isinstance(value, numbers.Real):
         return str(value)
-    number = float(value)
-    if 1e3 <= abs(number) < 1e6:
-        return f"{round(number, 2 - math.floor(math.log10(abs(number)))):,.0f}"
-    return f"{number:.3g}"
+    number = float(f"{value:.2e}")  # Rounded first, so that 999.6 counts as 1,000.
+    return f"{number:,.0f}" if 1e3 <= abs(number) < 1e6 else f"{number:.3g}"
 
 
 def _console(stream: TextIO, width: int | None) -> "rich.console.Console":

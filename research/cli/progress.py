@@ -63,8 +63,8 @@ def _bar(stream: TextIO) -> Iterator[OnProgress]:
 
         def on_progress(done: float, total: float, message: str) -> None:
             bar.total = total
-            bar.set_description_str(message, refresh=False)
             bar.update(done - bar.n)
+            bar.set_description_str(message, refresh=message != bar.desc)  # News are shown at once.
 
         yield on_progress
 

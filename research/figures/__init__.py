@@ -66,6 +66,11 @@ class Saved(NamedTuple):
     motion: Path | None
 
 
+def style():
+    """The house's look, as a context: what is drawn within it has it, and nothing else changes."""
+    return mpl.rc_context(_STYLE)
+
+
 def new_figure(rows: int = 1, columns: int = 1, *, width: float = 9.0, height: float = 4.2, **keywords):
     """A figure in the house's look, with its axes in an array of shape (rows, columns).
 
@@ -76,7 +81,7 @@ def new_figure(rows: int = 1, columns: int = 1, *, width: float = 9.0, height: f
     Returns:
       (figure, axes).
     """
-    with mpl.rc_context(_STYLE):
+    with style():
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, **keywords)
     return figure, axes
@@ -90,7 +95,7 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
     """
     folder = Path(folder)
     still = folder / f"{name}.svg"
-    with mpl.rc_context(_STYLE):
+    with style():
         picture.figure.savefig(still, metadata={"Date": None})
         picture.figure.savefig(folder / f"{name}.png", dpi=150)
     motion = None

@@ -80,7 +80,7 @@ def small_multiples(result: Result, regimes: Sequence[str]) -> figures.Picture:
     axes[0, 0].set_ylim(1e-9, 3)
     figure.supylabel(_GAP, fontsize=10)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=3)
+    figure.legend(handles, labels, loc="outside upper left", ncols=3, frameon=False)
     caption = (
         "Each rule on each workload at its own chosen rate, a new order every epoch: median over the seeds with its "
         f"95 % bootstrap band. Rows: {', '.join(workloads)}; columns: {', '.join(rules)}. The table of every rule and "
