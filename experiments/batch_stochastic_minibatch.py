@@ -82,7 +82,8 @@ def run(config, on_progress=None):
         key = f"{workload.name}/{rule}/{regime.name}"
         rows.append(summary(workload, rule, regime, measured))
         arrays |= {f"{key}/passes": measured.trained.passes, f"{key}/gaps": measured.gaps}
-        programs[key] = measured.program
+        if workload is jobs[0][0] and rule == FIRST_RULE:
+            programs[regime.name] = measured.program
     first = jobs[0][0]
     floors, floor_arrays = replacement_floors(first, programs, seeds, config.batch_size)
     deviations = deviations_from_optax(first, config.rule)
@@ -209,7 +210,7 @@ def replacement_floors(workload, programs, seeds, batch_size):
         for rate in FIXED_RATES[name.split()[0]]:
             row = {"regime": name, "rate": rate, "predicted": rate * trace / (4 * size)}
             for how, regime in (("with", f"{name}, with replacement"), ("without", name)):
-                program = programs[f"{workload.name}/{FIRST_RULE}/{regime}"]
+                program = programs[regime]
                 cells = {"seed": np.array(seeds), "learning_rate": np.full(len(seeds), rate)}
                 trained = research.lanes.train(program, cells)
                 gaps = trained.values - workload.optimum.value

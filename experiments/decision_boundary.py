@@ -33,7 +33,7 @@ FEATURES = ("size of the largest nuclei (standardised)", "dents of the largest n
 CLASSES = {1: ("benign", "first class"), 0: ("malignant", "second class")}
 LENGTH_CLOSE = 0.01  # |w| within one per cent of the exact length.
 SHOWN_EPOCHS = (0, 1, 5, 25)  # Whose boundaries the still shows beside the last.
-FRAMES, MOVING_EPOCHS = 40, 150  # Of the motion: how many, and until when.
+FRAMES, MOVING_EPOCHS = 36, 150  # Of the motion: how many, and until when.
 BINS = 8  # Of equally many examples, in which the predicted probability is held against the share of benign ones.
 X_RANGE, Y_RANGE, SCORE_RANGE = (-2.1, 4.4), (-2.1, 3.1), (-14.0, 9.0)
 
@@ -341,7 +341,7 @@ def draw_motion(arrays):
         turned, length = arrays["angles"][epoch], 100 * arrays["lengths"][epoch]
         axes[0, 0].set_title(f"epoch {epoch}: {turned:.1f}° from exact, |w| at {length:.0f} %", loc="left")
 
-    return motion.record(figure, show, FRAMES, dpi=80)
+    return motion.record(figure, show, FRAMES, colours=64)
 
 
 def draw_way(axes, arrays):

@@ -61,6 +61,7 @@ def trajectory(
       [8. 4. 2. 1.]
     """
     check_number("num_steps", num_steps, positive=True, integer=True)
+    params = _cast(params, None)
     _check_dtypes("gradient", jax.eval_shape(gradient, params), params)
 
     def step(carry, _):
@@ -180,11 +181,15 @@ def _largest(differences: Array, params: Params) -> Deviation:
 
 
 def _cast(tree: Any, dtype: Any) -> Any:
-    if dtype is None:
-        return tree
-    if jnp.dtype(dtype) == jnp.float64 and not jax.config.read("jax_enable_x64"):
+    """As arrays; the floats among them of that dtype, unless it is None."""
+    if dtype is not None and jnp.dtype(dtype) == jnp.float64 and not jax.config.read("jax_enable_x64"):
         raise ValueError("dtype=float64, but JAX's float64 is off; call research.backend.configure(x64=True) first.")
-    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+    def cast(leaf):
+        leaf = jnp.asarray(leaf)
+        return leaf.astype(dtype) if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(cast, tree)
 
 
 def _check_dtypes(what: str, tree: Params, params: Params) -> None:

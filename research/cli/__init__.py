@@ -66,7 +66,9 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
     else:
         run = _run(experiment, run, options)
     result = runs.load_result(run.path)
-    pictures = {name: figures.save(picture, run.path, name) for name, picture in experiment.draw(result).items()}
+    with figures.style():
+        drawn = experiment.draw(result)
+    pictures = {name: figures.save(picture, run.path, name) for name, picture in drawn.items()}
     written = report.write_report(run.path, list(pictures.values()), question=experiment.__doc__ or "")
     paths = {f"figure {name}": saved.motion or saved.still for name, saved in pictures.items()}
     console.show(result, {**paths, "report": written}, tables=not options.quiet)

@@ -14,3 +14,5 @@ from research.studies.regime_tables import regime_tables as regime_tables
 from research.studies.regimes import Regime as Regime
 from research.studies.regimes import practice_regimes as practice_regimes
 from research.studies.regimes import theory_regimes as theory_regimes
+from research.studies.timing import Timing as Timing
+from research.studies.timing import time_alone as time_alone

@@ -7,6 +7,7 @@ import numpy as np
 
 from research import lanes
 from research.studies.rates import ANY_LADDER, Choice, choose_rate, digits_gained
+from research.studies.timing import Timing, time_alone
 from research.types import Sampler, Workload
 
 
@@ -26,7 +27,7 @@ class Measured(NamedTuple):
     choice: Choice
     trained: lanes.Trained
     gaps: np.ndarray
-    timing: lanes.Timing
+    timing: Timing
     compile_seconds: float
     cells: int
     program: lanes.Program
@@ -88,5 +89,5 @@ def measure(
 
     choice = choose_rate(score, ladder)
     trained, gaps = gaps_of(np.array([choice.rate]), seeds, (0.7, 1.0))
-    timing = lanes.time_alone(workload, make_rule, sampler, {"learning_rate": choice.rate}, max(1, num_epochs // 30))
+    timing = time_alone(workload, make_rule, sampler, {"learning_rate": choice.rate}, max(1, num_epochs // 30))
     return Measured(choice, trained, gaps, timing, program.compile_seconds, made, program)

@@ -1,0 +1,98 @@
+"""The main experiment, small: its number, its answer, its figures, and what it refuses."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import batch_stochastic_minibatch as experiment
+from research import figures, runs, studies
+
+SMALL = experiment.Config(
+    workload=("breast_cancer",), rule=("adam",), passes=60, large_passes=0, seeds="0..3", tuning_seeds="100"
+)
+REFERENCE = Path(experiment.__file__).parent / "reference" / "batch_stochastic_minibatch.json"
+
+
+@pytest.fixture(scope="module")
+def result():
+    return experiment.run(SMALL)
+
+
+def test_stochastic_descent_comes_to_rest_where_theory_says(result):
+    low, high = experiment.EXPECTED["floor_over_prediction"]
+    # Of the fixed rates, those whose slowest direction has e-folded six times within 60 passes (2 μ η steps > 6).
+    rested = [
+        row["with"][0] / row["predicted"]
+        for row in result.numbers["floors"]["rows"]
+        if 2 * 0.01 * row["rate"] * 60 * 398 / (1 if row["regime"] == "stochastic" else 32) > 6
+    ]
+    assert len(rested) == 2
+    assert all(low < ratio < high for ratio in rested)
+
+
+def test_a_new_order_every_epoch_comes_to_rest_lower(result):
+    assert max(result.numbers["without_lower_by"]) > 3
+
+
+def test_the_committed_result_holds_the_expected_number():
+    numbers = json.loads(REFERENCE.read_text())["numbers"]
+    low, high = experiment.EXPECTED["floor_over_prediction"]
+    assert all(low < ratio < high for ratio in numbers["floor_over_prediction"])
+
+
+def test_every_rule_equals_optax_to_rounding(result):
+    for deviation in result.numbers["deviations"].values():
+        assert deviation["float64"]["largest"] < 1e-12
+        assert deviation["float32"]["largest"] < 1e-4
+
+
+def test_the_answer_names_the_regime_that_the_table_puts_first(result):
+    best = result.numbers["recommended"]["breast_cancer"]
+    names = [regime.name for regime in studies.practice_regimes(32)]
+    rows = [r for r in result.numbers["rows"] if r["rule"] == "gradient_descent" and r["regime"] in names]
+    seconds = {
+        r["regime"]: r["targets"][best["target"]][0] * r["seconds_per_pass"]
+        for r in rows
+        if r["targets"][best["target"]][0] is not None
+    }
+    assert best["regime"] == min(seconds, key=lambda name: seconds[name])
+    assert f"use {best['regime']}" in result.answer
+
+
+def test_targets_are_those_of_the_curves(result):
+    row = experiment.find(result.numbers, "breast_cancer", "full batch")
+    key = "breast_cancer/gradient_descent/full batch"
+    gaps, passes = result.arrays[f"{key}/gaps"], result.arrays[f"{key}/passes"]
+    first = [p[0] for p in (passes[gap <= 1e-2 * gap[0]] for gap in gaps)]
+    assert row["targets"]["1e-02"][0] == np.median(first)
+
+
+def test_figures_are_drawn_from_the_saved_arrays(result, tmp_path):
+    runs_result = runs.finish(runs.open_run("small", SMALL, tmp_path), result)
+    again = runs.load_result(runs_result.path)
+    for name, picture in experiment.draw(again).items():
+        saved = figures.save(picture, tmp_path, name)
+        assert saved.still.stat().st_size > 10_000
+        assert picture.caption
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"workload": ("digit",)}, "digits"),
+        ({"workload": ("rosenbrock",)}, "no data to sample"),
+        ({"rule": ("adm",)}, "did you mean 'adam'"),
+        ({"workload": ()}, "at least one"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 399}, "batch_size=399, n=398"),
+        ({"passes": -1}, "passes"),
+        ({"seeds": "0..x"}, "x"),
+        ({"tuning_seeds": "3..5"}, "disjoint"),
+    ],
+)
+def test_bad_input_is_named_before_anything_is_trained(change, message):
+    with pytest.raises(ValueError, match=message):
+        experiment.run(dataclasses.replace(SMALL, **change))

@@ -1,0 +1,302 @@
+"""Update rules: closed forms and published numbers, dtypes, what the state records, and bad input."""
+
+import inspect
+import itertools
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from research import schedules
+from research.proofs import trajectory
+from research.update_rules import (
+    UPDATE_RULES,
+    adagrad,
+    adam,
+    adamw,
+    add_decayed_weights,
+    find_rule,
+    gradient_descent,
+    heavy_ball,
+    nesterov,
+    rmsprop,
+)
+
+
+def updates_of(rule, gradients, params=None):
+    """The updates a rule answers to rows of gradients; params stay where they are."""
+    params = jnp.zeros_like(gradients[0]) if params is None else params
+
+    def step(state, g):
+        updates, state = rule.update(g, state, params)
+        return state, updates
+
+    return jax.lax.scan(step, rule.init(params), gradients)[1]
+
+
+GRADIENTS = jnp.asarray(np.exp(np.random.default_rng(0).uniform(-3, 3, (50, 4))) * [1.0, -1.0, 1.0, -1.0])
+
+
+# Closed forms
+
+
+def test_gradient_descent_contracts_each_eigendirection():
+    # On ½ Σ λ x², x_(t+1) = (1 - η λ) x_t; its derivative by η at step t is -t λ (1 - η λ)^(t-1) x_0.
+    eigenvalues, rate, t = np.array([1.0, 10.0, 100.0]), 0.019, np.arange(41)[:, None]
+
+    def path(rate):
+        return trajectory(gradient_descent(rate), lambda x: eigenvalues * x, jnp.ones(3), 40)
+
+    contraction = 1 - rate * eigenvalues[None]
+    np.testing.assert_allclose(path(rate), contraction**t, rtol=1e-13)
+    slope = -t * eigenvalues[None] * contraction ** np.maximum(t - 1, 0)
+    np.testing.assert_allclose(jax.jacfwd(path)(rate), slope, rtol=1e-13)
+
+
+def spectral_radius(rule, curvatures):
+    """Of the linear map (x, state) -> (x, state) of one step on ½ Σ λ x²."""
+    size = len(curvatures)
+    start, unravel = jax.flatten_util.ravel_pytree((jnp.zeros(size), rule.init(jnp.zeros(size))))
+
+    def step(flat):
+        x, state = unravel(flat)
+        updates, state = rule.update(curvatures * x, state, x)
+        return jax.flatten_util.ravel_pytree((x + updates, state))[0]
+
+    return np.max(np.abs(np.linalg.eigvals(jax.jacfwd(step)(start))))
+
+
+@pytest.mark.parametrize(
+    ("kappa", "ball", "nest"), [(10, 0.519494, 0.683772), (100, 0.818182, 0.9), (1000, 0.938693, 0.968377)]
+)
+def test_momentum_has_its_spectral_radius(kappa, ball, nest):
+    # On diag(1, κ), with √κ = r. Polyak: η = 4 / (r + 1)², μ = ((r - 1) / (r + 1))²; radius (r - 1) / (r + 1).
+    # Nesterov: η = 1 / κ, μ = (r - 1) / (r + 1); radius 1 - 1 / r.
+    curvatures, r = np.array([1.0, kappa]), np.sqrt(kappa)
+    found = spectral_radius(heavy_ball(4 / (r + 1) ** 2, ((r - 1) / (r + 1)) ** 2), curvatures)
+    assert found == pytest.approx((r - 1) / (r + 1), abs=1e-6)  # A double eigenvalue is known to √eps.
+    assert found == pytest.approx(ball, abs=1e-6)
+    found = spectral_radius(nesterov(1 / kappa, (r - 1) / (r + 1)), curvatures)
+    assert found == pytest.approx(1 - 1 / r, abs=1e-6)
+    assert found == pytest.approx(nest, abs=1e-6)
+
+
+def test_heavy_ball_cycles_on_the_counter_example():
+    # Lessard, Recht & Packard, SIAM J. Optim. 26 (2016): f' = 25 x, then x + 24, then 25 x - 24.
+    def slope(x):
+        return jnp.where(x < 1, 25 * x, jnp.where(x < 2, x + 24, 25 * x - 24))
+
+    path = np.asarray(trajectory(heavy_ball(1 / 9, 4 / 9), slope, jnp.array(3.3), 300))
+    cycle = [float(Fraction(n, 1225)) for n in (-2208, 792, 2592)]
+    np.testing.assert_allclose(np.sort(path[-3:]), cycle, rtol=1e-12)
+    assert trajectory(gradient_descent(2 / 26), slope, jnp.array(3.3), 300)[-1] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_nesterov_takes_the_gradient_at_the_look_ahead_point():
+    # The paper's two sequences: x_(t+1) = y_t - η ∇f(y_t), y_(t+1) = x_(t+1) + μ (x_(t+1) - x_t). Ours keeps y.
+    slope, rate, momentum = jnp.tanh, 0.3, 0.8
+    x = y = np.array([2.0, -1.0])
+    looks = [y]
+    for _ in range(30):
+        ahead = y - rate * np.tanh(y)
+        y, x = ahead + momentum * (ahead - x), ahead
+        looks.append(y)
+    np.testing.assert_allclose(
+        trajectory(nesterov(rate, momentum), slope, jnp.asarray(looks[0]), 30), looks, atol=1e-14
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "published"),
+    [
+        (gradient_descent(0.4), (-0.943467, -0.000073)),
+        (gradient_descent(0.6), (-0.387814, -1673.365109)),
+        (heavy_ball(0.6, 0.5), (0.007188, 0.002553)),
+        (heavy_ball(0.6, 0.25), (-0.126340, -0.186632)),
+        (adagrad(0.4, initial_accumulator_value=0.0, eps=1e-6), (-2.382563, -0.158591)),
+        (rmsprop(0.4, 0.9, eps=1e-6), (-0.010599, 0.0)),
+    ],
+)
+def test_rules_give_the_printed_numbers_of_a_textbook(rule, published):
+    # Zhang et al., Dive into Deep Learning, chapter 12: f = 0.1 x1² + 2 x2² from (-5, -2), 20 steps, six decimals.
+    path = trajectory(rule, lambda x: np.array([0.2, 4.0]) * x, jnp.array([-5.0, -2.0]), 20)
+    np.testing.assert_allclose(path[-1], published, atol=1.1e-6)
+
+
+def test_adam_first_step_is_the_rate_times_the_sign():
+    first = updates_of(adam(0.01, eps=0.0), GRADIENTS)[0]
+    np.testing.assert_allclose(first, -0.01 * np.sign(GRADIENTS[0]), rtol=1e-13)
+
+
+def test_adam_does_not_see_the_scale_of_the_gradient():
+    rule = adam(0.01, eps=0.0)
+    np.testing.assert_allclose(updates_of(rule, 1024.0 * GRADIENTS), updates_of(rule, GRADIENTS), rtol=1e-14)
+
+
+def test_adam_without_averages_is_sign_descent():
+    found = updates_of(adam(0.5, b1=0.0, b2=0.0, eps=0.0), GRADIENTS)
+    np.testing.assert_allclose(found, -0.5 * np.sign(GRADIENTS), rtol=3e-16)
+
+
+def test_adam_without_momentum_is_rmsprop_corrected():
+    # v̂_t = v_t / (1 - β^t), so that the update is RMSProp's times √(1 - β^t).
+    factor = np.sqrt(1 - 0.9 ** np.arange(1, 51))[:, None]
+    plain = updates_of(rmsprop(0.01, decay=0.9, eps=0.0), GRADIENTS)
+    np.testing.assert_allclose(updates_of(adam(0.01, b1=0.0, b2=0.9, eps=0.0), GRADIENTS), factor * plain, rtol=1e-13)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_adam_takes_unit_steps_on_a_constant_gradient_in_float32(traced):
+    # m̂ = g and v̂ = g² at every step; 1 - b2^t in float32 would be wrong by 1e-5 of itself at first.
+    betas = [jnp.float32(b) if traced else b for b in (0.9, 0.999)]
+    run = jax.jit(lambda *b: updates_of(adam(1.0, *b, eps=0.0), jnp.full((20, 1), 0.3, jnp.float32)))
+    steps = run(*betas) if traced else updates_of(adam(1.0, *betas, eps=0.0), jnp.full((20, 1), 0.3, jnp.float32))
+    np.testing.assert_allclose(steps, -1.0, rtol=1e-6)
+
+
+def test_adamw_without_decay_is_adam():
+    np.testing.assert_array_equal(
+        updates_of(adamw(0.1, weight_decay=0.0), GRADIENTS, jnp.ones(4)), updates_of(adam(0.1), GRADIENTS)
+    )
+
+
+def test_decoupled_decay_shrinks_by_the_rate_times_the_decay():
+    path = trajectory(adamw(0.1, weight_decay=0.5, mask={"w": True, "b": False}), zeros, {"w": 1.0, "b": 1.0}, 20)
+    np.testing.assert_allclose(path["w"], (1 - 0.1 * 0.5) ** np.arange(21), rtol=1e-14)
+    np.testing.assert_array_equal(path["b"], 1.0)
+
+
+def zeros(params):
+    return jax.tree.map(jnp.zeros_like, params)
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_coupled_decay_is_a_quadratic_penalty(name):
+    decay, x = 0.3, jnp.array([1.0, -2.0])
+    chained = optax.chain(add_decayed_weights(decay), UPDATE_RULES[name](0.1))
+    np.testing.assert_allclose(
+        trajectory(chained, jnp.tanh, x, 20),
+        trajectory(UPDATE_RULES[name](0.1), lambda x: jnp.tanh(x) + decay * x, x, 20),
+        rtol=1e-14,
+    )
+
+
+# What the state records
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_state_records_the_rate_of_a_schedule_alone(name):
+    schedule, params, gradients = schedules.inverse_time(0.3, 2.0), {"w": jnp.ones(2)}, {"w": jnp.ones(2)}
+    rule = UPDATE_RULES[name](schedule)
+
+    def step(state, _):
+        state = rule.update(gradients, state, params)[1]
+        return state, optax.tree_utils.tree_get(state, "learning_rate")
+
+    state = rule.init(params)
+    assert optax.tree_utils.tree_get(state, "learning_rate") == schedule(0)
+    _, rates = jax.lax.scan(step, state, length=6)
+    np.testing.assert_allclose(rates, schedule(jnp.arange(6)), rtol=1e-15)
+    constant = UPDATE_RULES[name](0.3).init(params)
+    assert optax.tree_utils.tree_get(constant, "learning_rate") is None
+
+
+@pytest.mark.parametrize("name", ["adam", "gradient_descent"])
+def test_count_stays_at_the_largest_integer(name):
+    rule, x = UPDATE_RULES[name](schedules.inverse_square_root(0.1)), jnp.ones(2)
+    top = jnp.iinfo(jnp.int32).max
+    state = jax.tree.map(lambda s: jnp.full_like(s, top) if s.dtype == jnp.int32 else s, rule.init(x))
+    updates, state = rule.update(x, state, x)
+    assert jnp.all(jnp.isfinite(updates))
+    assert {int(s) for s in jax.tree.leaves(state) if s.dtype == jnp.int32} == {int(top)}
+
+
+# Dtypes and compilation
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_no_hyperparameter_widens_a_leaf(name):
+    """Updates have the gradient's dtype, states their own, whatever the dtypes of params and hyper-parameters."""
+    arguments = {
+        key: jnp.asarray(0.5 if key == "learning_rate" else parameter.default)
+        for key, parameter in inspect.signature(UPDATE_RULES[name]).parameters.items()
+        if key not in ("eps_in_sqrt", "mask")
+    }
+
+    def step(arguments, params, g):
+        rule = UPDATE_RULES[name](**arguments)
+        state = rule.init(params)
+        return state, rule.update(g, state, params)
+
+    pairs = [("bfloat16", "bfloat16"), ("float32", "float32"), ("float32", "bfloat16"), ("bfloat16", "float32")]
+    for wide, (of_params, of_gradient) in itertools.product(("float32", "float64"), pairs):
+        hyper = {key: value.astype(wide) for key, value in arguments.items()}
+        params, g = ({"w": jnp.ones(2, dtype)} for dtype in (of_params, of_gradient))
+        before, (updates, after) = jax.eval_shape(step, hyper, params, g)
+        assert updates["w"].dtype == of_gradient
+        assert jax.tree.map(lambda s: s.dtype, before) == jax.tree.map(lambda s: s.dtype, after)
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_second_rate_does_not_compile_again(name):
+    run = jax.jit(lambda rate, x: UPDATE_RULES[name](rate).update(x, UPDATE_RULES[name](rate).init(x), x)[0])
+    first, second = (run(rate, jnp.ones(2)) for rate in (0.1, 0.2))
+    assert run._cache_size() == 1
+    np.testing.assert_allclose(second, 2 * first, rtol=1e-15)
+
+
+# The table, signatures and bad input
+
+
+def test_find_rule_finds_and_guesses():
+    assert all(find_rule(name) is rule for name, rule in UPDATE_RULES.items())
+    known = "Known: " + ", ".join(UPDATE_RULES)
+    with pytest.raises(ValueError, match=f"unknown rule 'adm'; did you mean 'adam'\\? {known}"):
+        find_rule("adm")
+    with pytest.raises(ValueError, match=f"unknown rule 'zzz'; {known}"):
+        find_rule("zzz")
+
+
+@pytest.mark.parametrize("name", ["adagrad", "rmsprop", "adam", "adamw"])
+def test_arguments_have_the_names_and_defaults_of_optax(name):
+    theirs = {key: value.default for key, value in inspect.signature(getattr(optax, name)).parameters.items()}
+    for key, parameter in inspect.signature(UPDATE_RULES[name]).parameters.items():
+        assert parameter.default == theirs[key], key
+
+
+@pytest.mark.parametrize(
+    "bad", [-0.1, np.nan, np.inf, "0.1", None, True, [0.1], np.array([0.1, 0.2]), jnp.array(-1.0)], ids=repr
+)
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_bad_rate_raises(name, bad):
+    with pytest.raises((ValueError, TypeError), match="learning_rate must be a finite number, at least 0; got"):
+        UPDATE_RULES[name](bad)
+
+
+FRACTIONS = ["momentum", "decay", "b1", "b2"]  # Lie in [0, 1).
+SIZES = ["initial_accumulator_value", "eps", "eps_root", "initial_scale", "weight_decay"]  # Are at least 0.
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_bad_argument_raises(name):
+    for key in set(inspect.signature(UPDATE_RULES[name]).parameters) - {"learning_rate", "eps_in_sqrt", "mask"}:
+        assert key in FRACTIONS + SIZES, f"say in which of the two lists {key} belongs"
+        for bad in (-0.1, np.nan, "0.9", None, *([1.0, jnp.array(1.5)] if key in FRACTIONS else [np.inf])):
+            with pytest.raises((ValueError, TypeError), match=f"{key} must be a finite number, at least 0"):
+                UPDATE_RULES[name](0.1, **{key: bad})
+
+
+def test_several_rates_are_sent_to_vmap():
+    with pytest.raises(TypeError, match=r"jax\.vmap over the constructor"):
+        gradient_descent(jnp.array([0.1, 0.2]))
+
+
+@pytest.mark.parametrize("rule", [add_decayed_weights(0.1), adamw(0.1)])
+def test_decay_without_weights_raises(rule):
+    with pytest.raises(ValueError, match=r"call update\(grads, state, params\)"):
+        rule.update(jnp.ones(2), rule.init(jnp.ones(2)))
+    with pytest.raises(ValueError, match="weight_decay must be a finite number"):
+        add_decayed_weights(-0.1)
