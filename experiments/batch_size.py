@@ -14,10 +14,9 @@ knee = least example gradients / least steps; the smallest and the largest such 
 """
 
 import dataclasses
+import functools
 import sys
-import time
-from collections.abc import Callable
-from typing import NamedTuple
+import timeit
 
 import numpy as np
 
@@ -56,14 +55,6 @@ class Config:
 
 
 FULL = Config(large_batch_sizes=tuple(2**k for k in range(20)), seeds="0..15", tuning_seeds="100..103")
-
-
-class Program(NamedTuple):
-    """All trainings with one batch size on one workload, compiled: a cell brings its seed and its rate."""
-
-    call: Callable  # (cells, patience, *arguments) -> (steps taken, parameters there), with a leading axis of lanes.
-    arguments: tuple  # The training data, the probe, and the steps after which the gap is looked at.
-    width: int
 
 
 def run(config, on_progress=None):
@@ -185,7 +176,7 @@ def evaluation_steps(most):
 
 
 def compile_program(workload, probe, batch_size, target, most_steps, width):
-    """Compiles the trainings of one batch size; they stop at the first evaluation where every lane has its target."""
+    """`train` with one batch size, compiled; a block stops at the first evaluation where every lane has its target."""
     import jax
     import jax.numpy as jnp
 
@@ -217,20 +208,21 @@ def compile_program(workload, probe, batch_size, target, most_steps, width):
 
     arguments = (workload.train, probe, jnp.asarray(evaluation_steps(most_steps)))
     cells = {"seed": np.zeros(width, np.int64), "learning_rate": np.ones(width)}
-    return Program(jax.jit(trainings).lower(cells, np.float64(1), *arguments).compile(), arguments, width)
+    compiled = jax.jit(trainings).lower(cells, np.float64(1), *arguments).compile()
+    return functools.partial(train, compiled, arguments, width)
 
 
-def train(program, seeds, rates, patience=np.inf):
+def train(compiled, arguments, width, seeds, rates, patience=np.inf):
     """Steps to the target of each cell (inf: not reached) and its parameters there, block by block."""
     import jax
 
     cells = {"seed": np.asarray(seeds, np.int64), "learning_rate": np.asarray(rates, float)}
     outcomes = []
-    for start in range(0, len(seeds), program.width):
-        block = {name: v[start : start + program.width] for name, v in cells.items()}
-        missing = program.width - len(block["seed"])
+    for start in range(0, len(seeds), width):
+        block = {name: v[start : start + width] for name, v in cells.items()}
+        missing = width - len(block["seed"])
         padded = {name: np.concatenate([v, np.repeat(v[-1:], missing)]) for name, v in block.items()}
-        outcome = jax.device_get(program.call(padded, np.float64(patience), *program.arguments))
+        outcome = jax.device_get(compiled(padded, np.float64(patience), *arguments))
         outcomes.append(jax.tree.map(lambda a, missing=missing: a[: len(a) - missing], outcome))
     taken, params = jax.tree.map(lambda *a: np.concatenate(a), *outcomes)
     return np.where(taken < 0, np.inf, taken), params
@@ -240,14 +232,14 @@ def measure(workload, probe, batch_size, first_rate, seeds, tuning, config):
     """One batch size: its rate chosen on the tuning seeds, then the reported seeds, then one training by itself."""
     import jax
 
-    program = compile_program(workload, probe, batch_size, config.target, config.most_steps, config.width)
+    trained = compile_program(workload, probe, batch_size, config.target, config.most_steps, config.width)
 
     def score(rates):
         cells = np.tile(tuning, len(rates)), np.repeat(rates, len(tuning))
-        return train(program, *cells, patience=PATIENCE)[0].reshape(len(rates), len(tuning))
+        return trained(*cells, patience=PATIENCE)[0].reshape(len(rates), len(tuning))
 
     choice = research.studies.choose_rate(score, first_rate * 2.0 ** np.arange(-1, 3))
-    taken, params = train(program, seeds, np.full(len(seeds), choice.rate))
+    taken, params = trained(seeds, np.full(len(seeds), choice.rate))
     steps = [float(v) if np.isfinite(v) else None for v in research.studies.median_interval(taken)]
     row = {
         "batch_size": batch_size,
@@ -273,11 +265,7 @@ def seconds_alone(workload, batch_size, rate, steps):
 
     arguments = begin(workload, cell), np.int32(steps), workload.train
     compiled = jax.jit(training).lower(*arguments).compile()
-    times = [time.perf_counter()]
-    for _ in range(5):
-        jax.block_until_ready(compiled(*arguments))
-        times.append(time.perf_counter())
-    return float(np.diff(times).min())
+    return min(timeit.repeat(lambda: jax.block_until_ready(compiled(*arguments)), number=1, repeat=5))
 
 
 def noise_scale(workload, probe, points):

@@ -172,6 +172,15 @@ def train(program: Program, cells: Mapping[str, Any], on_chunk: Callable[[float]
     return _collect(program, outcomes, seconds)
 
 
+def _passes(program: Program) -> np.ndarray:
+    """Passes at each evaluation; an epoch that leaves out n mod b examples is a little less than one."""
+    train = program.train[0]
+    n = 1 if train is None else len(train.y)
+    within = descent.evaluation_points(program.sampler.num_batches)
+    ends = program.sampler.num_batches * np.arange(2, program.num_epochs + 1)
+    return np.concatenate([[0], within, ends]) * program.sampler.batch_size / n
+
+
 def _train_blocks(program: Program, blocks: list[dict], on_chunk: Callable[[float], None] | None) -> list[tuple]:
     """One block a device, all advancing at the same time: a dispatch returns before the device is done."""
     places = [jax.sharding.SingleDeviceSharding(device) for device in program.devices]

@@ -40,9 +40,6 @@ def updates_of(rule, gradients, params=None):
 GRADIENTS = jnp.asarray(np.exp(np.random.default_rng(0).uniform(-3, 3, (50, 4))) * [1.0, -1.0, 1.0, -1.0])
 
 
-# Closed forms
-
-
 def test_gradient_descent_contracts_each_eigendirection():
     # On ½ Σ λ x², x_(t+1) = (1 - η λ) x_t; its derivative by η at step t is -t λ (1 - η λ)^(t-1) x_0.
     eigenvalues, rate, t = np.array([1.0, 10.0, 100.0]), 0.019, np.arange(41)[:, None]
@@ -126,6 +123,11 @@ def test_rules_give_the_printed_numbers_of_a_textbook(rule, published):
     np.testing.assert_allclose(path[-1], published, atol=1.1e-6)
 
 
+def test_adagrad_stands_still_where_no_gradient_was():
+    found = updates_of(adagrad(0.1, initial_accumulator_value=0.0, eps=0.0), jnp.array([[0.0, 3.0], [0.0, 4.0]]))
+    np.testing.assert_allclose(found, [[0.0, -0.1], [0.0, -0.08]], rtol=1e-14)
+
+
 def test_adam_first_step_is_the_rate_times_the_sign():
     first = updates_of(adam(0.01, eps=0.0), GRADIENTS)[0]
     np.testing.assert_allclose(first, -0.01 * np.sign(GRADIENTS[0]), rtol=1e-13)
@@ -184,9 +186,6 @@ def test_coupled_decay_is_a_quadratic_penalty(name):
     )
 
 
-# What the state records
-
-
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_state_records_the_rate_of_a_schedule_alone(name):
     schedule, params, gradients = schedules.inverse_time(0.3, 2.0), {"w": jnp.ones(2)}, {"w": jnp.ones(2)}
@@ -212,9 +211,6 @@ def test_count_stays_at_the_largest_integer(name):
     updates, state = rule.update(x, state, x)
     assert jnp.all(jnp.isfinite(updates))
     assert {int(s) for s in jax.tree.leaves(state) if s.dtype == jnp.int32} == {int(top)}
-
-
-# Dtypes and compilation
 
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
@@ -246,9 +242,6 @@ def test_second_rate_does_not_compile_again(name):
     first, second = (run(rate, jnp.ones(2)) for rate in (0.1, 0.2))
     assert run._cache_size() == 1
     np.testing.assert_allclose(second, 2 * first, rtol=1e-15)
-
-
-# The table, signatures and bad input
 
 
 def test_find_rule_finds_and_guesses():

@@ -65,12 +65,3 @@ def time_alone(
         float(per_epoch.min()),
         float(per_epoch.max()),
     )
-
-
-def _passes(program: Program) -> np.ndarray:
-    """Passes at each evaluation; an epoch that leaves out n mod b examples is a little less than one."""
-    train = program.train[0]
-    n = 1 if train is None else len(train.y)
-    within = descent.evaluation_points(program.sampler.num_batches)
-    ends = program.sampler.num_batches * np.arange(2, program.num_epochs + 1)
-    return np.concatenate([[0], within, ends]) * program.sampler.batch_size / n

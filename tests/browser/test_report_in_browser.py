@@ -132,12 +132,8 @@ def test_policy_stops_what_an_injection_would_do(page):
 
 def test_images_load_and_hold_their_place(page):
     assert page.execute_script("return [...document.images].map(image => image.naturalWidth)") == [900, 80]
-    shifts = """
-        const done = arguments[0];
-        new PerformanceObserver(list => done(list.getEntries().length)).observe({type: "layout-shift", buffered: true});
-        setTimeout(() => done(0), 300);
-    """
-    assert page.execute_async_script(shifts) == 0
+    ratios = page.execute_script("return [...document.images].map(image => getComputedStyle(image).aspectRatio)")
+    assert ratios == ["auto 900 / 420", "auto 80 / 40"]  # Known before the image is decoded, so that nothing shifts.
 
 
 def test_motion_stops_for_those_who_ask(browser, page):
