@@ -23,7 +23,7 @@ TARGETS = (1e-2, 1e-4, 1e-6)
 LARGE = "overlapping_50k"
 FIXED_RATES = {"mini-batch": (2.0**-1, 2.0**-3), "stochastic": (2.0**-5, 2.0**-7)}  # For the floors.
 FIRST_RULE = "gradient_descent"
-PROOF_RATE, PROOF_STEPS = 2.0**-7, 100  # Of the trajectory on which each rule is held against optax's.
+PROOF_RATE, PROOF_STEPS = 2.0**-8, 200  # Of the trajectory on which each rule is held against optax's.
 
 
 @dataclasses.dataclass(frozen=True)

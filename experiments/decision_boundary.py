@@ -112,7 +112,13 @@ def train(workload, config):
         return evaluate(params), jax.tree.map(lambda leaf: leaf[:, -1], records.evaluations)
 
     first, later = whole(workload.init(key_init))
-    return {name: np.concatenate([np.asarray(first[name])[None], later[name]]) for name in first}
+    seen = {name: np.concatenate([np.asarray(first[name])[None], later[name]]) for name in first}
+    bad = np.flatnonzero(~np.isfinite(seen["f"]))
+    if len(bad):
+        raise ValueError(
+            f"learning_rate={config.learning_rate} diverges: f is not finite after epoch {bad[0]}. Choose a smaller one."
+        )
+    return seen
 
 
 def angles(params, exact):
@@ -181,18 +187,19 @@ def answer(numbers):
     """Where the boundary is, and the two speeds."""
     return (
         f"On {equation(numbers)}, where P(benign) = 1/2; {100 * numbers['accuracy']:.1f} % of {numbers['n_test']} test "
-        f"examples lie on their side of it. Where it lies is settled first: {two_speeds(numbers)}. After "
-        f"{numbers['epochs']} epochs f - f* = {numbers['gap']:.1e} and the angle is {numbers['angle']:.1e}°."
+        f"examples lie on their side of it. {two_speeds(numbers)}. After {numbers['epochs']} epochs f - f* = {numbers['gap']:.1e} and the angle is {numbers['angle']:.1e}°."
     )
 
 
 def two_speeds(numbers):
     """What one epoch settles and what it does not, in words."""
+    settled = numbers["accuracy_after_one"] >= numbers["accuracy"] and numbers["length_after_one"] < 0.5
     return (
-        f"one epoch turns it from {numbers['angle_at_start']:.0f}° to {numbers['angle_after_one']:.0f}° off the exact one, "
-        f"and test accuracy from {100 * numbers['accuracy_at_start']:.1f} % to "
-        f"{100 * numbers['accuracy_after_one']:.1f} %, while |w|, the sharpness of the probability, has "
-        f"{100 * numbers['length_after_one']:.0f} % of its exact length and {sharpness(numbers)}"
+        f"{'Where it lies is settled first: one' if settled else 'One'} epoch turns it from "
+        f"{numbers['angle_at_start']:.0f}° to {numbers['angle_after_one']:.0f}° off the exact one, and test accuracy from "
+        f"{100 * numbers['accuracy_at_start']:.1f} % to {100 * numbers['accuracy_after_one']:.1f} %, while |w|, the "
+        f"sharpness of the probability, has {100 * numbers['length_after_one']:.0f} % of its exact length and "
+        f"{sharpness(numbers)}"
     )
 
 
@@ -243,7 +250,7 @@ def boundary_caption(numbers):
 def way_caption(numbers):
     """What the second figure shows."""
     return (
-        f"Three quantities after each epoch (dots: the start, and the first): {two_speeds(numbers)}. f - f* falls from "
+        f"Three quantities after each epoch (dots: the start, and the first). {two_speeds(numbers)}. f - f* falls from "
         f"{numbers['initial_gap']:.2g} to {numbers['gap']:.1e}, and the angle to {numbers['angle']:.1e}°."
     )
 

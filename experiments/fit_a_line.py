@@ -122,7 +122,11 @@ def train(workload, sampler, rate, config):
 
     params = workload.init(key_init)
     first = np.array([[params["intercept"], params["weights"][0]]])
-    return np.concatenate([first, every_step(research.descent.start(rule, params))])
+    lines = np.concatenate([first, every_step(research.descent.start(rule, params))])
+    bad = np.flatnonzero(~np.isfinite(lines).all(axis=1))
+    if len(bad):
+        raise ValueError(f"a learning rate of {rate} diverges: step {bad[0]} is not finite. Choose a smaller one.")
+    return lines
 
 
 def relative_errors(lines, exact):
@@ -154,9 +158,15 @@ def answer(numbers):
     costs = [f"{name} (rate {found['rate']:g}) {cost(found)}" for name, found in numbers["regimes"].items()]
     return (
         "It steps against the gradient of the mean squared error until the line no longer moves. To come within 1 % of "
-        f"the least-squares line {line(numbers['exact'])}, {', '.join(costs)}. Only exact gradients stay there: in the "
-        f"last pass the largest relative error is {strays(numbers)}."
+        f"the least-squares line {line(numbers['exact'])}, {', '.join(costs)}. {staying(numbers)} the largest relative "
+        f"error of the last pass is {strays(numbers)}."
     )
+
+
+def staying(numbers):
+    """Who stays within 1 %, said only where it is so."""
+    staying = [name for name, f in numbers["regimes"].items() if f["largest_error_in_last_pass"] <= CLOSE]
+    return "Only the exact gradients of the full batch stay there:" if staying == ["full batch"] else "At the end"
 
 
 def strays(numbers):
@@ -229,8 +239,8 @@ def walk_caption(numbers):
         "Left: each point is a line, by its intercept and slope; circles join lines of equal f, and the cross is the "
         "exact one. The full batch walks straight, a dot a step; the others wander about that path. Right: the larger of "
         f"the relative errors of intercept and slope after each pass. To reach 1 % (dashed), {costs}. The error of the "
-        "full batch falls by the factor 1 - η at each step, to the last digit; the others go on trembling: the largest "
-        f"error in the last pass is {strays(numbers)}."
+        "full batch changes by the factor 1 - η at each step; those of the others tremble: the largest error in the last "
+        f"pass is {strays(numbers)}."
     )
 
 

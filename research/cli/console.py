@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from research import runs
 
 PIPE_WIDTH = 10_000  # Nothing is wrapped in a pipe or a log; a terminal gives its own width.
+GAP = 3  # Columns between two columns of a table.
 
 
 def show(
@@ -97,33 +98,45 @@ def _console(stream: TextIO, width: int | None) -> "rich.console.Console":
 
 
 def _print_table(console: "rich.console.Console", table: "runs.Table") -> None:
-    import rich.measure
+    import rich.box
+    import rich.table
 
     rows = [[cell(value) for value in row] for row in table.rows]
-    grid = _grid(table, rows)
-    wide = console.options.update(width=PIPE_WIDTH)
+    widths = _widths(table.columns, rows, console.width)
     console.print(table.title, style="bold")
-    if rich.measure.Measurement.get(console, wide, grid).minimum <= console.width:
+    if widths is None:
+        _print_as_lists(console, table.columns, rows)
+    else:
+        grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for index, (name, width) in enumerate(zip(table.columns, widths, strict=True)):
+            numeric = all(row[index] is None or isinstance(row[index], numbers.Real) for row in table.rows)
+            grid.add_column(name, width=width, justify="right" if numeric else "left")
+        for row in rows:
+            grid.add_row(*row)
         console.print()
         console.print(grid)
-    else:
-        _print_as_lists(console, table.columns, rows)
     if table.note:
         console.print()
         console.print(table.note)
 
 
-def _grid(table: "runs.Table", rows: Sequence[Sequence[str]]) -> "rich.table.Table":
-    import rich.box
-    import rich.table
-
-    grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for index, name in enumerate(table.columns):
-        numeric = all(row[index] is None or isinstance(row[index], numbers.Real) for row in table.rows)
-        grid.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
-    for row in rows:
-        grid.add_row(*row)
-    return grid
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], available: int) -> list[int] | None:
+    """How wide each column is: its widest cell, or less by breaking headings and text, never a number, at spaces; None
+    where even that is too wide.
+    """
+    widths, least = [], []
+    for heading, *cells in zip(columns, *rows, strict=True):
+        words = [word for text in (heading, *cells) for word in text.split()]
+        unbroken = [text for text in cells if text[:1].isdigit() or text[:1] in "+-±−"]
+        widths.append(max(map(len, (heading, *cells))))
+        least.append(max(map(len, (*words, *unbroken)), default=0))
+    room = available - GAP * (len(columns) - 1)
+    if sum(least) > room:
+        return None
+    while sum(widths) > room:
+        widest = max((i for i in range(len(widths)) if widths[i] > least[i]), key=widths.__getitem__)
+        widths[widest] -= 1
+    return widths
 
 
 def _print_as_lists(console: "rich.console.Console", columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
