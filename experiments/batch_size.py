@@ -79,8 +79,7 @@ def run(config, on_progress=None):
         curves[-1] |= {"noise_at_target": noise_scale(workload, probe, there)}
     numbers = {"target": config.target, "probe": PROBE, "curves": curves}
     numbers["examples_over_law"] = [ratio for curve in curves for ratio in curve["examples_over_law"]]
-    words = " ".join(answer(curve, config.target) for curve in curves)
-    return research.runs.Result(words, tables(numbers), arrays, numbers)
+    return research.runs.Result(answer(numbers), tables(numbers), arrays, numbers)
 
 
 def check(config):
@@ -95,8 +94,7 @@ def check(config):
     if not 0 < config.target < 1:
         raise ValueError(f"target is a share of the initial gap, between 0 and 1; got target={config.target}.")
     seeds, tuning = research.runs.parse_seeds(config.seeds), research.runs.parse_seeds(config.tuning_seeds)
-    both = sorted(set(seeds) & set(tuning))
-    if both:
+    if both := sorted(set(seeds) & set(tuning)):
         raise ValueError(f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both: {both}.")
     return seeds, tuning
 
@@ -180,9 +178,6 @@ def compile_program(workload, probe, batch_size, target, most_steps, width):
     import jax
     import jax.numpy as jnp
 
-    def keep(now, new, old):
-        return jax.tree.map(lambda a, b: jnp.where(now, a, b), new, old)
-
     def trainings(cells, patience, train, probe, steps):
         step = jax.vmap(make_step(workload, batch_size, train), (0, 0, None))
         gaps = jax.vmap(lambda params: gap_on(workload, params, probe))
@@ -199,7 +194,9 @@ def compile_program(workload, probe, batch_size, target, most_steps, width):
             state = jax.lax.fori_loop(steps[k], steps[k + 1], lambda i, s: step(s, cells, i), state)
             gap = gaps(state.params)
             now = (taken < 0) & (gap <= goal)
-            there = jax.vmap(keep)(now, state.params, there)
+            there = jax.tree.map(
+                lambda a, b: jnp.where(now.reshape(-1, *[1] * (a.ndim - 1)), a, b), state.params, there
+            )
             return k + 1, state, jnp.where(now, steps[k + 1], taken), gap, there
 
         nowhere = jnp.full(width, -1, steps.dtype)
@@ -310,15 +307,24 @@ def summary(workload, rows):
     }
 
 
-def answer(curve, target):
-    """Up to where a larger batch pays on one set, and what a full one costs."""
+def answer(numbers):
+    """Up to where a larger batch pays, and what a full one costs."""
+    curves = numbers["curves"]
+    limits = " and ".join(f"{c['pays_up_to']:,} on {c['workload']} (n = {c['n']:,})" for c in curves)
+    first = (
+        f"Up to {limits}: so far, twice the batch takes half the steps to {numbers['target']:g} of the initial f - f*, "
+        "within a factor of two in example gradients."
+    )
+    return " ".join([first, *map(cost, curves)])
+
+
+def cost(curve):
+    """What a full batch costs on one set, and which batch is first in seconds."""
     full = curve["full_over_least"]
-    cost = "does not get there" if full is None else f"costs {rounded(full)} times as many"
+    times = "does not get there; the least are" if full is None else f"costs {rounded(full)} times"
     return (
-        f"On {curve['workload']} (n = {curve['n']:,}) steps to {target:g} of the initial gap fall in proportion to the "
-        f"batch up to b = {curve['pays_up_to']:,}: example gradients stay within twice their least, "
-        f"{curve['least_examples']:,.0f} at b = {curve['cheapest']:,}; the full batch {cost}, and in seconds "
-        f"b = {curve['fastest']:,} is first ({curve['fastest_seconds']:.2g} s)."
+        f"On {curve['workload']} the full batch {times} the {curve['least_examples']:,.0f} example gradients of "
+        f"b = {curve['cheapest']:,}, and in seconds b = {curve['fastest']:,} is first ({curve['fastest_seconds']:.2g} s)."
     )
 
 
@@ -366,12 +372,11 @@ def draw(result):
     for curve, colour in zip(result.numbers["curves"], colours, strict=False):
         rows = [row for row in curve["rows"] if "examples" in row]
         sizes = np.array([row["batch_size"] for row in rows])
-        perfect = curve["least_examples"]
-        for ax, name, line in zip(axes[0], ("steps", "examples"), (perfect / sizes, perfect + 0 * sizes), strict=True):
+        for ax, name, line in zip(axes[0], ("steps", "examples"), (1 / sizes, np.ones(len(sizes))), strict=True):
             middle, low, high = np.array([row[name] for row in rows], float).T
             label = f"{curve['workload']}, n = {curve['n']:,}"
             research.figures.band(ax, sizes, middle, low, high, color=colour, label=label, marker="o", markersize=4)
-            ax.plot(sizes, line, "--", color=colour, linewidth=1)
+            ax.plot(sizes, curve["least_examples"] * line, "--", color=colour, linewidth=1)
             ax.axvline(curve["knee"], 0, 0.78, color=colour, linestyle=":", linewidth=1.2)
             text = {"color": colour, "ha": "center", "transform": ax.get_xaxis_transform()}
             ax.text(curve["knee"], 0.79, f"knee {rounded(curve['knee'])}", **text)

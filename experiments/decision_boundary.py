@@ -186,8 +186,9 @@ def sharpness(numbers):
 def answer(numbers):
     """Where the boundary is, and the two speeds."""
     return (
-        f"On {equation(numbers)}, where P(benign) = 1/2; {100 * numbers['accuracy']:.1f} % of {numbers['n_test']} test "
-        f"examples lie on their side of it. {two_speeds(numbers)}. After {numbers['epochs']} epochs f - f* = {numbers['gap']:.1e} and the angle is {numbers['angle']:.1e}°."
+        f"On the line {equation(numbers)}, where P(benign) = 1/2; {100 * numbers['accuracy']:.1f} % of "
+        f"{numbers['n_test']} test examples lie on their side of it. {two_speeds(numbers)}. After {numbers['epochs']} "
+        f"epochs f - f* = {numbers['gap']:.1e} and the angle is {numbers['angle']:.1e}°."
     )
 
 

@@ -160,9 +160,8 @@ def test_adam_takes_unit_steps_on_a_constant_gradient_in_float32(traced):
 
 
 def test_adamw_without_decay_is_adam():
-    np.testing.assert_array_equal(
-        updates_of(adamw(0.1, weight_decay=0.0), GRADIENTS, jnp.ones(4)), updates_of(adam(0.1), GRADIENTS)
-    )
+    found = updates_of(adamw(0.1, weight_decay=0.0), GRADIENTS, jnp.ones(4))
+    np.testing.assert_allclose(found, updates_of(adam(0.1), GRADIENTS), rtol=1e-14)
 
 
 def test_decoupled_decay_shrinks_by_the_rate_times_the_decay():

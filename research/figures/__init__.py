@@ -1,15 +1,12 @@
 """Saved arrays to matplotlib figures; one look for all of them."""
 
-import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
 # Okabe & Ito's palette: told apart by colour-blind readers, and named by what it shows so that a regime looks the same
 # everywhere.
@@ -48,7 +45,7 @@ class Picture(NamedTuple):
       title: A few words.
       caption: What to see, with its numbers; it is also the text for those who cannot see it.
       figure: The still.
-      motion: A looping APNG, or None.
+      motion: A looping APNG, as `research.figures.motion.record` makes it, or None.
     """
 
     title: str
@@ -103,36 +100,6 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
         motion = folder / f"{name}.apng"
         motion.write_bytes(picture.motion)
     return Saved(picture.title, picture.caption, still, motion)
-
-
-def animate(frames: list[Figure], *, seconds: float = 6.0, hold: float = 1.5, dpi: int = 90) -> bytes:
-    """A looping APNG of figures of equal size.
-
-    Args:
-      frames: One figure a frame.
-      seconds: Length of the loop, without the hold.
-      hold: How long the last frame stays, in seconds.
-      dpi: Dots an inch.
-    Returns:
-      The file's bytes.
-    Raises:
-      ValueError: There is no frame.
-    """
-    if not frames:
-        raise ValueError("frames must hold at least one figure; got none.")
-    images = []
-    for figure in frames:
-        figure.set_dpi(dpi)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(64))
-    each = int(1000 * seconds / len(images))
-    durations = [each] * (len(images) - 1) + [each + int(1000 * hold)]
-    out = io.BytesIO()
-    images[0].save(
-        out, format="PNG", save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True
-    )
-    return out.getvalue()
 
 
 def colour(regime: str) -> str:

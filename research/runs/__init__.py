@@ -4,6 +4,7 @@ from research.runs.command import command_line, parse_seeds
 from research.runs.environment import environment
 from research.runs.files import write_atomically
 from research.runs.folder import Run, append_metrics, finish, load_result, open_run, read_manifest, run_id
+from research.runs.reference import keep
 from research.runs.result import Result, Table, hash_arrays
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "environment",
     "finish",
     "hash_arrays",
+    "keep",
     "load_result",
     "open_run",
     "parse_seeds",
