@@ -194,9 +194,7 @@ def compile_program(workload, probe, batch_size, target, most_steps, width):
             state = jax.lax.fori_loop(steps[k], steps[k + 1], lambda i, s: step(s, cells, i), state)
             gap = gaps(state.params)
             now = (taken < 0) & (gap <= goal)
-            there = jax.tree.map(
-                lambda a, b: jnp.where(now.reshape(-1, *[1] * (a.ndim - 1)), a, b), state.params, there
-            )
+            there = jax.tree.map(functools.partial(jax.vmap(jnp.where), now), state.params, there)
             return k + 1, state, jnp.where(now, steps[k + 1], taken), gap, there
 
         nowhere = jnp.full(width, -1, steps.dtype)
@@ -311,10 +309,7 @@ def answer(numbers):
     """Up to where a larger batch pays, and what a full one costs."""
     curves = numbers["curves"]
     limits = " and ".join(f"{c['pays_up_to']:,} on {c['workload']} (n = {c['n']:,})" for c in curves)
-    first = (
-        f"Up to {limits}: so far, twice the batch takes half the steps to {numbers['target']:g} of the initial f - f*, "
-        "within a factor of two in example gradients."
-    )
+    first = f"Up to {limits}: so far, twice the batch takes about half the steps to {numbers['target']:g} of the initial gap."
     return " ".join([first, *map(cost, curves)])
 
 

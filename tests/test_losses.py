@@ -306,6 +306,15 @@ def test_shapes_are_never_broadcast(loss, shape, target):
         loss(jnp.ones(shape), np.stack([target, target]))
 
 
+@pytest.mark.parametrize(
+    "name", ["squared_error", "absolute_error", "huber", "log_cosh", "softmax_cross_entropy_one_hot"]
+)
+def test_an_axis_of_length_one_is_not_stretched(name):
+    for lengths in ((3, 1), (1, 3)):
+        with pytest.raises(ValueError, match=r"one example.*got shapes \(\d,\) and \(\d,\)"):
+            EXAMPLES[name][0](*(jnp.ones(length) for length in lengths))
+
+
 WRONG_LABELS = [
     (losses.logistic, 0.5, -1),
     (losses.logistic, 0.5, 2.0),

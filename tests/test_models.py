@@ -96,6 +96,8 @@ def test_init_draws_weights_of_the_given_scale_and_dtype(build, outputs, dtype):
         "weights": ((1000, *outputs), dtype),
         "intercept": (outputs, dtype),
     }
+    draws = jax.random.normal(jax.random.key(1), (1000, *outputs), dtype)  # In that dtype: others are other draws.
+    np.testing.assert_array_equal(params["weights"], 0.5 * draws)
     # The standard deviation of m normal draws has relative standard error 1/sqrt(2 m): 4 of them.
     np.testing.assert_allclose(np.std(params["weights"].astype(float)), 0.5, rtol=4 / np.sqrt(2 * 1000))
     assert not params["intercept"].any()
