@@ -145,7 +145,8 @@ def run(
 ) -> tuple[State, EpochRecord]:
     """A training, or a chunk of one, as a pure function: it can be jitted, vmapped and differentiated.
 
-    An epoch's key is fold_in(key, epoch), so that epoch ten needs no ninth, and a run in chunks is the run at once.
+    An epoch's key is fold_in(key, epoch), so that epoch ten needs no ninth, and a run in chunks is the run at once
+    (to the last bit where a chunk has at least two epochs: XLA unrolls a loop of one trip).
 
     Args:
       step: From `make_step`.

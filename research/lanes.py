@@ -88,13 +88,14 @@ def compile_program(
       sampler: Built for workload.train.
       num_epochs: Length of each training.
       hyperparameters: Names that `make_rule` takes; one called learning_rate is also what the records show.
-      chunk: Epochs between two looks at the run; must divide num_epochs. None: a tenth if that divides, else all.
+      chunk: Epochs between two looks at the run: at least 2, and a divisor of num_epochs. None: a tenth where that is
+        one, else all.
       width: Lanes in a block.
       devices: Defaults to all of `jax.devices()`.
     Returns:
       The program.
     Raises:
-      ValueError: num_epochs or width is not positive, or chunk does not divide num_epochs.
+      ValueError: num_epochs or width is not positive, or chunk is 1 or does not divide num_epochs.
     Example:
       >>> from research import samplers, update_rules, workloads
       >>> quadratic = workloads.make_workload("quadratic")
@@ -107,9 +108,12 @@ def compile_program(
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
     if chunk is None:
-        chunk = num_epochs // 10 if num_epochs % 10 == 0 else num_epochs
-    if not 0 < chunk <= num_epochs or num_epochs % chunk:
-        raise ValueError(f"chunk must divide num_epochs; got chunk={chunk}, num_epochs={num_epochs}.")
+        chunk = num_epochs // 10 if num_epochs % 10 == 0 and num_epochs >= 20 else num_epochs
+    if not min(2, num_epochs) <= chunk <= num_epochs or num_epochs % chunk:
+        raise ValueError(
+            f"chunk must divide num_epochs and be at least 2; got chunk={chunk}, num_epochs={num_epochs}. "
+            "(XLA unrolls a loop of one epoch, which then has other bits.)"
+        )
     devices = tuple(jax.devices() if devices is None else devices)
 
     def begin(cell, train):

@@ -167,7 +167,7 @@ def test_run_prints_its_answer_its_tables_and_where_the_files_are(toy, capsys):
     (folder,) = Path("results/toy").iterdir()
     lines = printed.out.splitlines()
     assert lines[0] == "It adds up to [6]."
-    assert lines[-2:] == [f"figure sum: {folder}/sum.svg", f"report: {folder}/report.html"]
+    assert lines[-2:] == [f"sum: {folder}/sum.svg", f"report: {folder}/report.html"]
     assert [line.split() for line in lines if line.startswith(("one", "name"))] == [["name", "value"], ["one", "1"]]
     assert "No term is lost." in lines
     assert "\x1b" not in printed.out
@@ -195,7 +195,7 @@ def test_quiet_prints_answer_and_paths_alone(toy, capsys):
     cli.main(toy, ["--quiet"])
     printed = capsys.readouterr()
     assert not printed.err
-    assert [line.partition(" ")[0] for line in printed.out.splitlines() if line] == ["It", "figure", "report:"]
+    assert [line.partition(" ")[0] for line in printed.out.splitlines() if line] == ["It", "sum:", "report:"]
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,13 @@ def test_table_of_six_columns_fits_80():
     assert "  to 1 %: 7.41" not in text.splitlines()
 
 
+def test_first_table_is_printed_and_the_others_are_counted():
+    text = shown(tables=(TABLE, TABLE._replace(title="Other"), TABLE._replace(title="Third")))
+    assert "Other" not in text
+    assert "2 more tables are in the report." in text.splitlines()
+    assert "1 more table is in the report." in shown(tables=(TABLE, TABLE)).splitlines()
+
+
 def test_brackets_in_text_are_printed_as_they_are():
     table = runs.Table("[bold]", ("[red]a",), (("[x] :smile:",),))
     text = shown(tables=(table,))

@@ -45,7 +45,7 @@ def test_a_cell_has_the_same_bits_in_any_company(program, rows):
 
 def test_chunk_length_leaves_the_bits_alone(workload, program):
     others = [
-        lanes.compile_program(workload, update_rules.adam, program.sampler, 6, chunk=chunk, width=4) for chunk in (1, 6)
+        lanes.compile_program(workload, update_rules.adam, program.sampler, 6, chunk=chunk, width=4) for chunk in (3, 6)
     ]
     whole = train(program, np.arange(10))
     for other in others:
@@ -136,7 +136,7 @@ def test_bad_cells_are_named(program, cells, message):
         lanes.train(program, {name: np.array(values) for name, values in cells.items()})
 
 
-@pytest.mark.parametrize(("epochs", "chunk"), [(0, None), (6, 4), (6, 7), (6, 0), (True, None)])
+@pytest.mark.parametrize(("epochs", "chunk"), [(0, None), (6, 4), (6, 7), (6, 0), (6, 1), (True, None)])
 def test_bad_lengths_are_named(workload, epochs, chunk):
     with pytest.raises(ValueError, match="num_epochs"):
         lanes.compile_program(workload, update_rules.adam, samplers.full_batch(398), epochs, chunk=chunk)

@@ -261,10 +261,10 @@ def test_accuracy_is_scikit_learn_s_and_a_diverged_model_scores_nan(name):
 
 
 def test_accuracy_breaks_ties_towards_the_first_class():
-    batch = Batch(jnp.ones((2, 3)), jnp.array([0, 1]))
+    batch = Batch(jnp.ones((4, 3)), jnp.array([0, 0, 0, 1]))
     for model in (models.logistic(3), models.softmax(3, 2)):
         zero = jax.tree.map(jnp.zeros_like, model.init(jax.random.key(4)))
-        assert jax.jit(objectives.accuracy(model))(zero, batch) == 0.5
+        assert jax.jit(objectives.accuracy(model))(zero, batch) == 0.75
 
 
 def test_r_squared_is_scikit_learn_s():

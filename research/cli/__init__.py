@@ -70,7 +70,7 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
         drawn = experiment.draw(result)
     pictures = {name: figures.save(picture, run.path, name) for name, picture in drawn.items()}
     written = report.write_report(run.path, list(pictures.values()), question=experiment.__doc__ or "")
-    paths = {f"figure {name}": saved.motion or saved.still for name, saved in pictures.items()}
+    paths = {name: saved.motion or saved.still for name, saved in pictures.items()}
     console.show(result, {**paths, "report": written}, tables=not options.quiet)
     return run.path
 

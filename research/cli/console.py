@@ -56,9 +56,10 @@ def show(
     for table in result.tables[:1] if tables else ():
         console.print()
         _print_table(console, table)
-    if len(result.tables) > 1:
+    more = len(result.tables) - 1
+    if tables and more > 0:
         console.print()
-        console.print(f"{len(result.tables) - 1} more tables are in the report.")
+        console.print(f"{more} more {'table is' if more == 1 else 'tables are'} in the report.")
     console.print()
     for name, path in paths.items():
         console.print(f"{name}: {path}", soft_wrap=True)  # A path that is cut in two cannot be clicked.

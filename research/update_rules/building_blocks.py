@@ -110,12 +110,27 @@ def add_decayed_weights(weight_decay: float | Array, mask: Any = None) -> optax.
 
 
 def cast(value: float | Array, leaf: Array) -> Array:
-    """A hyper-parameter in the leaf's dtype: a float32 or float64 array among them must not widen a bfloat16 leaf."""
+    """A hyper-parameter in the leaf's dtype: a float32 or float64 array among them must not widen a bfloat16 leaf.
+
+    Example:
+      >>> print(cast(jnp.float32(0.5), jnp.ones(2, jnp.bfloat16)).dtype)
+      bfloat16
+    """
     return jnp.asarray(value, jnp.result_type(leaf))
 
 
 def moving_average(decay: float | Array, average: Params, value: Params) -> Params:
-    """Moves each leaf of the average, keeping its dtype: a <- (1 - β) v + β a."""
+    """Moves each leaf of the average, keeping its dtype: a <- (1 - β) v + β a.
+
+    Args:
+      decay: β in [0, 1); may be traced.
+      average, value: a and v, pytrees of one structure.
+    Returns:
+      The new average.
+    Example:
+      >>> print(moving_average(0.75, {"w": jnp.array(4.0)}, {"w": jnp.array(8.0)})["w"])
+      5.0
+    """
 
     def move(a, v):
         # The sum in optax's order: a fused multiply-add rounds one product and not the other, and runs that are chaotic
@@ -126,5 +141,10 @@ def moving_average(decay: float | Array, average: Params, value: Params) -> Para
 
 
 def increment(count: Array) -> Array:
-    """count + 1, which stays at the largest int32: a stochastic run gets there within the hour, and must not wrap."""
+    """count + 1, which stays at the largest int32: a stochastic run gets there within the hour, and must not wrap.
+
+    Example:
+      >>> print(increment(jnp.int32(2)), increment(jnp.int32(2147483647)))
+      3 2147483647
+    """
     return count + (count < jnp.iinfo(count.dtype).max)
