@@ -231,10 +231,10 @@ def deviations_from_optax(workload, rules):
     params = workload.init(jax.random.key(0))
     return {
         rule: {
-            dtype.__name__: research.proofs.deviation_from_optax(
+            name: research.proofs.deviation_from_optax(
                 rule, workload.objective, params, workload.train, PROOF_RATE, PROOF_STEPS, dtype
             )._asdict()
-            for dtype in (jnp.float32, jnp.float64)
+            for name, dtype in (("float32", jnp.float32), ("float64", jnp.float64))
         }
         for rule in dict.fromkeys((FIRST_RULE, *rules))
     }

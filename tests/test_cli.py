@@ -141,6 +141,8 @@ def test_file_is_a_start_that_flags_win_over(toy, name, text):
             "'leaning_rate' that is no field of Config. Did you mean learning_rate",
         ),
         ("a.toml", 'learning_rate = "fast"', TypeError, "learning_rate must be float; got 'fast' in a.toml"),
+        ("a.toml", 'learning_rate = "3"', TypeError, "learning_rate must be float; got '3'"),
+        ("a.toml", "learning_rate = true", TypeError, "learning_rate must be float; got True"),
         ("a.toml", "terms = [1, 2.5]", TypeError, r"terms must be tuple\[int, ...\]; got \[1, 2.5\]"),
         ("a.toml", "terms = 1", TypeError, "terms must be"),
         ("a.json", '{"loud": 1}', TypeError, "loud must be bool; got 1"),

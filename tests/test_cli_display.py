@@ -224,7 +224,7 @@ def test_our_own_message_comes_without_a_hint_and_a_slip_with_one():
         backend.configure(devices=0)
     assert problems.explain(ours.value) == "devices must be a positive integer; got devices=0."
     with pytest.raises(TypeError) as slip:
-        console.cell.__wrapped__ if hasattr(console.cell, "__wrapped__") else progress.duration(None)
+        progress.duration(None)
     assert problems.explain(slip.value).endswith("(DESCENT_TRACEBACK=1 shows where.)")
 
 

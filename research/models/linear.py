@@ -4,7 +4,7 @@ from numbers import Integral
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from research.types import Array, Key, Model, Params
 
@@ -43,14 +43,14 @@ def dense_model(shape: tuple[int, ...], scale: float, dtype: DTypeLike | None) -
         weights = scale * jax.random.normal(key, shape, dtype=chosen)
         return {"weights": weights, "intercept": jnp.zeros(shape[1:], dtype=chosen)}
 
-    def apply(params: Params, x: Array, key: Key | None = None) -> Array:
+    def apply(params: Params, x: ArrayLike, key: Key | None = None) -> Array:
         del key  # Nothing here is drawn.
         return dense(x, params["weights"], params["intercept"])
 
     return Model(init, apply)
 
 
-def dense(x: Array, weights: Array, intercept: Array) -> Array:
+def dense(x: ArrayLike, weights: ArrayLike, intercept: ArrayLike) -> Array:
     """The product x weights + intercept, with the leading axes of x flattened into one.
 
     XLA's CPU backend multiplies and differentiates matrices at about twice the speed of the same numbers with three
@@ -68,7 +68,8 @@ def dense(x: Array, weights: Array, intercept: Array) -> Array:
       >>> dense(jnp.ones((5, 2, 3)), jnp.ones((3, 4)), jnp.zeros(4)).shape
       (5, 2, 4)
     """
-    x, num_features = jnp.asarray(x), weights.shape[0]
+    x, weights = jnp.asarray(x), jnp.asarray(weights)
+    num_features = weights.shape[0]
     if x.ndim == 0 or x.shape[-1] != num_features:
         raise ValueError(
             f"x must end in an axis of {num_features} features, for weights of shape {weights.shape}; got x of shape "

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from research.models.linear import linear
 from research.types import Array, Model
@@ -32,7 +32,7 @@ def logistic(num_features: int, *, scale: float = 0.1, dtype: DTypeLike | None =
     return linear(num_features, scale=scale, dtype=dtype)
 
 
-def probability(logit: Array) -> Array:
+def probability(logit: ArrayLike) -> Array:
     """The probability of a 1: σ(z) = 1 / (1 + exp(-z)).
 
     Args:
