@@ -59,7 +59,7 @@ def run(config, on_progress=None):
     seeds = research.runs.parse_seeds(config.seeds)
     tuning = research.runs.parse_seeds(config.tuning_seeds)
     jobs = plan(config)
-    rows, arrays, programs = [], {}, {}
+    rows, arrays, programs, hashes = [], {}, {}, {}
     for done, (workload, rule, regime, passes) in enumerate(jobs):
         label = f"{workload.name}, {rule}, {regime.name}"
 
@@ -82,6 +82,8 @@ def run(config, on_progress=None):
         key = f"{workload.name}/{rule}/{regime.name}"
         rows.append(summary(workload, rule, regime, measured))
         arrays |= {f"{key}/passes": measured.trained.passes, f"{key}/gaps": measured.gaps}
+        arrays[f"{key}/hashes"] = cell_hashes(measured.trained)
+        hashes[key] = research.runs.hash_arrays(arrays[f"{key}/hashes"])
         if workload is jobs[0][0] and rule == FIRST_RULE:
             programs[regime.name] = measured.program
     first = jobs[0][0]
@@ -89,6 +91,7 @@ def run(config, on_progress=None):
     deviations = deviations_from_optax(first, config.rule)
     numbers = {
         "rows": rows,
+        "hashes": hashes,
         "floors": floors,
         "deviations": deviations,
         "first": first.name,
@@ -156,7 +159,6 @@ def summary(workload, rule, regime, measured):
         "seconds_per_pass": per_pass,
         "initial_gap": float(np.median(gaps[:, 0])),
         "floor": interval(late(trained.passes, relative)),
-        "hash": research.runs.hash_arrays(trained.values, *[np.asarray(p) for p in leaves(trained.params)]),
         "targets": {},
     }
     for target in TARGETS:
@@ -167,11 +169,13 @@ def summary(workload, rule, regime, measured):
     return facts
 
 
-def leaves(tree):
-    """The arrays of a pytree, in JAX's order."""
+def cell_hashes(trained):
+    """The SHA-256 of each cell: its values and last parameters; bytes of shape (cells, 32)."""
     import jax
 
-    return jax.tree.leaves(tree)
+    leaves = [trained.values, *map(np.asarray, jax.tree.leaves(trained.params))]
+    digests = [research.runs.hash_arrays(*[leaf[i] for leaf in leaves]) for i in range(len(trained.values))]
+    return np.array([list(bytes.fromhex(digest)) for digest in digests], np.uint8)
 
 
 def late(passes, gaps):

@@ -70,6 +70,16 @@ def test_targets_are_those_of_the_curves(result):
     assert row["targets"]["1e-02"][0] == np.median(first)
 
 
+def test_each_cell_and_each_program_has_a_hash(result):
+    keys = [f"{r['workload']}/{r['rule']}/{r['regime']}" for r in result.numbers["rows"]]
+    assert list(result.numbers["hashes"]) == keys
+    for key in keys:
+        cells = result.arrays[f"{key}/hashes"]
+        assert cells.shape == (4, 32)
+        assert len({cell.tobytes() for cell in cells}) == 4
+        assert result.numbers["hashes"][key] == runs.hash_arrays(cells)
+
+
 def test_figures_are_drawn_from_the_saved_arrays(result, tmp_path):
     runs_result = runs.finish(runs.open_run("small", SMALL, tmp_path), result)
     again = runs.load_result(runs_result.path)

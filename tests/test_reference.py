@@ -17,8 +17,8 @@ class Config:
 
 def finished(folder, rows=1):
     table = runs.Table("Costs", ("regime", "passes"), (("full batch", 1 / 3), ("stochastic", None)))
-    facts = [{"workload": "w", "rule": "r", "regime": f"{i}", "hash": f"{i:064x}"} for i in range(rows)]
-    numbers = {"ratio": 0.97, "ratios": [0.5, 2.0], "rows": facts}
+    hashes = {f"w/r/{i}": f"{i:064x}" for i in range(rows)}
+    numbers = {"ratio": 0.97, "ratios": [0.5, 2.0], "hashes": hashes}
     result = runs.Result("Full batch.", (table,), {"a": np.arange(3.0)}, numbers)
     return runs.finish(runs.open_run("toy", Config(), folder), result).path
 

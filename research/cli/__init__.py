@@ -94,7 +94,7 @@ def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "ru
         except Exception:
             _forget_if_empty(run.path)
             raise
-    return runs.finish(run, result, seconds=time.monotonic() - start)
+    return runs.finish(run, result, seconds=time.monotonic() - start, hashes=result.numbers.get("hashes", {}))
 
 
 def _forget_if_empty(folder: Path) -> None:

@@ -12,8 +12,8 @@ LARGEST = 20_000  # Bytes; a reference is read by people, and lives in version c
 def keep(path: str | Path, folder: str | Path) -> Path:
     """Writes <folder>/<experiment>.json: the run's manifest, answer, first table, plain numbers and hashes.
 
-    The hashes are those of the trainings of each program, under workload/rule/regime, where the result has rows with a
-    `hash`; of the numbers, those that are no tables of their own: numbers, texts, and lists of numbers.
+    The hashes are the result's `hashes`, one for each program's cells, to 16 digits; of its other numbers, those that are
+    no tables of their own: numbers, texts, and lists of numbers.
 
     Args:
       path: The folder of a finished run.
@@ -25,7 +25,6 @@ def keep(path: str | Path, folder: str | Path) -> Path:
       OSError: The file cannot be written.
     """
     manifest, result = read_manifest(path), load_result(path)
-    rows = result.numbers.get("rows", [])
     table = result.tables[0]
     reference = {
         "manifest": {
@@ -34,7 +33,7 @@ def keep(path: str | Path, folder: str | Path) -> Path:
         "answer": result.answer,
         "table": {"title": table.title, "columns": table.columns, "rows": [[_short(v) for v in r] for r in table.rows]},
         "numbers": {name: value for name, value in result.numbers.items() if _plain(value)},
-        "hashes": {f"{r['workload']}/{r['rule']}/{r['regime']}": r["hash"][:16] for r in rows if "hash" in r},
+        "hashes": {name: digest[:16] for name, digest in result.numbers.get("hashes", {}).items()},
     }
     data = json_bytes(reference)
     if len(data) > LARGEST:
