@@ -26,10 +26,10 @@ def keep(path: str | Path, folder: str | Path) -> Path:
     """
     manifest, result = read_manifest(path), load_result(path)
     table = result.tables[0]
+    facts = {name: value for name, value in manifest["facts"].items() if name != "hashes"}  # They stand below, shorter.
     reference = {
-        "manifest": {
-            name: manifest[name] for name in ("experiment", "id", "config", "command", "environment", "facts")
-        },
+        "manifest": {name: manifest[name] for name in ("experiment", "id", "config", "command", "environment")},
+        "facts": facts,
         "answer": result.answer,
         "table": {"title": table.title, "columns": table.columns, "rows": [[_short(v) for v in r] for r in table.rows]},
         "numbers": {name: value for name, value in result.numbers.items() if _plain(value)},
