@@ -1,5 +1,6 @@
-"""Lists the experiments, runs one, or keeps a run as the reference: python -m experiments [NAME [flags] | keep RUN]."""
+"""Lists the experiments, runs one, reproduces a run, or keeps one: python -m experiments [NAME | reproduce | keep]."""
 
+import argparse
 import ast
 import importlib
 import sys
@@ -7,9 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import research
+from research.cli.reproduce import reproduce_reference, reproduce_run
+
+FOLDER = Path(__file__).parent
+HELP = """
+Run one:  python -m experiments NAME [flags]     its flags:  python -m experiments NAME --help
+Reproduce a run, or the reference that is kept here:  python -m experiments reproduce results/NAME/ID  (or NAME)
+Keep a run in experiments/reference:  python -m experiments keep results/NAME/ID"""
 
 
-def questions(folder: Path = Path(__file__).parent) -> dict[str, str]:
+def questions(folder: Path = FOLDER) -> dict[str, str]:
     """The question of each experiment, by name: the first line of its docstring, read without importing it."""
     files = [file for file in sorted(folder.glob("*.py")) if not file.stem.startswith("_")]
     docstrings = {file.stem: ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) for file in files}
@@ -23,29 +31,52 @@ def main(argv: Sequence[str]) -> int:
         width = max(map(len, known), default=0)
         for name, question in known.items():
             print(f"{name:{width}}  {question}")
-        print("\nRun one:  python -m experiments NAME [flags]     its flags:  python -m experiments NAME --help")
-        print("Keep a run in experiments/reference:  python -m experiments keep results/NAME/ID")
+        print(HELP)
         return 0
-    if argv[0] == "keep":
-        return keep(argv[1:])
-    name = Path(argv[0]).stem.replace("-", "_")
-    if name not in known:
-        print(f"error: There is no experiment {argv[0]!r}. {research.cli.flags.nearest(name, known)}", file=sys.stderr)
-        return 2
-    return research.cli.main(importlib.import_module(f"experiments.{name}"), argv[1:])
+    with research.cli.errors_in_one_line():
+        if argv[0] == "keep":
+            return keep(argv[1:])
+        if argv[0] == "reproduce":
+            return reproduce(argv[1:])
+        experiment = load(argv[0])
+    return research.cli.main(experiment, argv[1:])
 
 
-def keep(paths: Sequence[str]) -> int:
+def load(name: str):
+    """The experiment of that name."""
+    known, stem = questions(), Path(name).stem.replace("-", "_")
+    if stem not in known:
+        raise ValueError(f"There is no experiment {name!r}. {research.cli.flags.nearest(stem, known)}")
+    return importlib.import_module(f"experiments.{stem}")
+
+
+def keep(words: Sequence[str]) -> int:
     """Writes experiments/reference/NAME.json from one finished run."""
-    if len(paths) != 1:
-        print(f"error: keep takes one run folder, such as results/NAME/ID; got {len(paths)}.", file=sys.stderr)
-        return 2
-    try:
-        print(research.runs.keep(paths[0], Path(__file__).parent / "reference"))
-    except (ValueError, OSError) as problem:
-        print(f"error: {problem}", file=sys.stderr)
-        return 2
+    parser = argparse.ArgumentParser("python -m experiments keep", description=keep.__doc__)
+    parser.add_argument("run", type=Path, help="the folder of a finished run, results/NAME/ID")
+    print(research.runs.keep(parser.parse_args(words).run, FOLDER / "reference"))
     return 0
+
+
+def reproduce(words: Sequence[str]) -> int:
+    """Runs a finished run, or the reference kept of an experiment, once more; status 0 if it came out again, else 1."""
+    parser = argparse.ArgumentParser("python -m experiments reproduce", description=reproduce.__doc__)
+    parser.add_argument("what", help="the folder of a finished run, results/NAME/ID, or the NAME of an experiment")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results", "reproduced"), help="folder of the new run (%(default)s)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="print the verdict alone")
+    given = parser.parse_args(words)
+    options = research.cli.flags.Options(results=given.results, quiet=given.quiet)
+    if Path(given.what).is_dir():
+        return reproduce_run(Path(given.what), load, options)
+    if len(Path(given.what).parts) > 1:
+        raise ValueError(f"There is no run folder {given.what!r}. Give results/NAME/ID, or the NAME of an experiment.")
+    name = load(given.what).__name__.rpartition(".")[2]
+    reference = FOLDER / "reference" / f"{name}.json"
+    if not reference.exists():
+        raise ValueError(f"No reference of {name} is kept; give the folder of a run of yours: results/{name}/ID.")
+    return reproduce_reference(reference, load, options)
 
 
 if __name__ == "__main__":

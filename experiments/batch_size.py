@@ -57,26 +57,28 @@ class Config:
 FULL = Config(large_batch_sizes=tuple(2**k for k in range(20)), seeds="0..15", tuning_seeds="100..103")
 
 
-def run(config, on_progress=None):
+def run(config, on_progress=None, checkpoints=None):
     """Tunes and trains every batch size on both sets; the answer is made from what came out."""
+    checkpoints = checkpoints or research.types.nowhere
     seeds, tuning = check(config)
     jobs = plan(config)
-    curves, arrays, done = [], {}, 0
-    total = sum(len(sizes) for _, sizes in jobs)
+    curves, arrays, done, total = [], {}, 0, sum(len(sizes) for _, sizes in jobs)
     for workload, sizes in jobs:
         probe, rate, there, points, rows = make_probe(workload.train), FIRST_RATE, [], [], []
         for size in sizes:
             if on_progress:
                 on_progress(done, total, f"{workload.name}, batches of {size:,}")
-            row, taken, params = measure(workload, probe, size, rate, seeds, tuning, config)
-            rate, there, done = row["rate"], params or there, done + 1
-            rows.append(row)
-            points.append(taken)
+            compute = functools.partial(measure, workload, probe, size, rate, seeds, tuning, config)
+            saved = research.runs.remembered(checkpoints, f"{workload.name}/{size}", compute)
+            params = reached_params(workload, saved.arrays)
+            rate, there, done = saved.values["rate"], params or there, done + 1
+            rows.append(saved.values)
+            points.append(saved.arrays["steps"])
         arrays |= {f"{workload.name}/batch_sizes": np.array(sizes), f"{workload.name}/steps": np.array(points)}
         starts = [workload.init(cell_key(seed, research.lanes.INIT)) for seed in seeds]
         curves.append(summary(workload, rows))
-        curves[-1] |= {"noise_at_start": noise_scale(workload, probe, starts)}
-        curves[-1] |= {"noise_at_target": noise_scale(workload, probe, there)}
+        noise = {"noise_at_start": starts, "noise_at_target": there}
+        curves[-1] |= {name: noise_scale(workload, probe, points) for name, points in noise.items()}
     numbers = {"target": config.target, "probe": PROBE, "curves": curves}
     numbers["examples_over_law"] = [ratio for curve in curves for ratio in curve["examples_over_law"]]
     return research.runs.Result(answer(numbers), tables(numbers), arrays, numbers)
@@ -223,10 +225,11 @@ def train(compiled, arguments, width, seeds, rates, patience=np.inf):
     return np.where(taken < 0, np.inf, taken), params
 
 
-def measure(workload, probe, batch_size, first_rate, seeds, tuning, config):
+def measure(workload, probe, batch_size, first_rate, seeds, tuning, config, parts=None):
     """One batch size: its rate chosen on the tuning seeds, then the reported seeds, then one training by itself."""
     import jax
 
+    del parts  # It takes seconds.
     trained = compile_program(workload, probe, batch_size, config.target, config.most_steps, config.width)
 
     def score(rates):
@@ -245,7 +248,17 @@ def measure(workload, probe, batch_size, first_rate, seeds, tuning, config):
         "seeds": len(seeds),
         "seconds": None if steps[0] is None else seconds_alone(workload, batch_size, choice.rate, int(steps[0])),
     }
-    return row, taken, [jax.tree.map(lambda a, i=i: a[i], params) for i in np.flatnonzero(np.isfinite(taken))]
+    leaves = {f"params/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(params))}
+    return research.types.Saved({"steps": taken} | leaves, row)
+
+
+def reached_params(workload, arrays):
+    """The parameters of each seed that reached the target, there."""
+    import jax
+
+    structure = jax.tree.structure(workload.optimum.params)
+    stacked = jax.tree.unflatten(structure, [arrays[f"params/{i}"] for i in range(structure.num_leaves)])
+    return [jax.tree.map(lambda a, i=i: a[i], stacked) for i in np.flatnonzero(np.isfinite(arrays["steps"]))]
 
 
 def seconds_alone(workload, batch_size, rate, steps):
@@ -296,7 +309,7 @@ def summary(workload, rows):
         "least_steps": least_steps,
         "least_examples": least,
         "cheapest": cheapest["batch_size"],
-        "fastest": fastest["batch_size"],
+        "fastest_in_seconds": fastest["batch_size"],
         "fastest_seconds": fastest["seconds"],
         "knee": knee,
         "examples_over_law": [min(over_law), max(over_law)],
@@ -319,7 +332,8 @@ def cost(curve):
     times = "does not get there; the least are" if full is None else f"costs {rounded(full)} times"
     return (
         f"On {curve['workload']} the full batch {times} the {curve['least_examples']:,.0f} example gradients of "
-        f"b = {curve['cheapest']:,}, and in seconds b = {curve['fastest']:,} is first ({curve['fastest_seconds']:.2g} s)."
+        f"b = {curve['cheapest']:,}, and in seconds b = {curve['fastest_in_seconds']:,} is first "
+        f"({curve['fastest_seconds']:.2g} s)."
     )
 
 
@@ -362,23 +376,9 @@ def tables(numbers):
 
 def draw(result):
     """Steps and example gradients against the batch size."""
-    figure, axes = research.figures.new_figure(1, 2, height=4.4)
-    colours = [research.figures.COLOURS[name] for name in ("first class", "second class")]
-    for curve, colour in zip(result.numbers["curves"], colours, strict=False):
-        rows = [row for row in curve["rows"] if "examples" in row]
-        sizes = np.array([row["batch_size"] for row in rows])
-        for ax, name, line in zip(axes[0], ("steps", "examples"), (1 / sizes, np.ones(len(sizes))), strict=True):
-            middle, low, high = np.array([row[name] for row in rows], float).T
-            label = f"{curve['workload']}, n = {curve['n']:,}"
-            research.figures.band(ax, sizes, middle, low, high, color=colour, label=label, marker="o", markersize=4)
-            ax.plot(sizes, curve["least_examples"] * line, "--", color=colour, linewidth=1)
-            ax.axvline(curve["knee"], 0, 0.78, color=colour, linestyle=":", linewidth=1.2)
-            text = {"color": colour, "ha": "center", "transform": ax.get_xaxis_transform()}
-            ax.text(curve["knee"], 0.79, f"knee {rounded(curve['knee'])}", **text)
-    for ax, title in zip(axes[0], ("Steps", "Example gradients"), strict=True):
-        ax.set(xscale="log", yscale="log", xlabel="batch size", title=f"{title} to the target")
-    axes[0, 0].set_ylim(bottom=1)
-    axes[0, 0].legend(loc="upper right", frameon=False)
+    from research.figures import knee
+
+    figure = knee.steps_and_examples(result.numbers["curves"], rounded)
     return {"batch_size": research.figures.Picture("How large should a batch be?", caption(result.numbers), figure)}
 
 

@@ -54,46 +54,38 @@ FULL = Config(
 )
 
 
-def run(config, on_progress=None):
+def run(config, on_progress=None, checkpoints=None):
     """Tunes, trains and times every (workload, rule, regime); the answer is made from what came out."""
+    checkpoints = checkpoints or research.types.nowhere
     seeds = research.runs.parse_seeds(config.seeds)
     tuning = research.runs.parse_seeds(config.tuning_seeds)
     jobs = plan(config)
-    rows, arrays, programs, hashes = [], {}, {}, {}
-    for done, (workload, rule, regime, passes) in enumerate(jobs):
+    rows, arrays, programs = [], {}, {}
+    for done, job in enumerate(jobs):
+        workload, rule, regime, _ = job
         label = f"{workload.name}, {rule}, {regime.name}"
+        if on_progress:
+            on_progress(done, len(jobs), label)
 
-        def on_chunk(share, done=done, label=label):
+        def on_chunk(progress, done=done, label=label):
             if on_progress:
-                on_progress(done + share, len(jobs), label)
+                on_progress(done + progress.share, len(jobs), f"{label}: {progress}")
 
-        on_chunk(0.0)
-        measured = research.studies.measure(
-            workload,
-            regime.make_rule(research.update_rules.find_rule(rule), len(workload.train.y)),
-            regime.sampler(len(workload.train.y)),
-            passes,
-            seeds=seeds,
-            tuning_seeds=tuning,
-            ladder=regime.ladder(rule),
-            width=config.width,
-            on_chunk=on_chunk,
-        )
+        def compute(parts, job=job, on_chunk=on_chunk):
+            return piece(config, job, seeds, tuning, programs, on_chunk, parts)
+
         key = f"{workload.name}/{rule}/{regime.name}"
-        rows.append(summary(workload, rule, regime, measured))
-        arrays |= {f"{key}/passes": measured.trained.passes, f"{key}/gaps": measured.gaps}
-        arrays[f"{key}/hashes"] = cell_hashes(measured.trained)
-        hashes[key] = research.runs.hash_arrays(arrays[f"{key}/hashes"])
-        if workload is jobs[0][0] and rule == FIRST_RULE:
-            programs[regime.name] = measured.program
+        saved = research.runs.remembered(checkpoints, key, compute)
+        rows.append(saved.values)
+        arrays |= {f"{key}/{name}": array for name, array in saved.arrays.items()}
     first = jobs[0][0]
-    floors, floor_arrays = replacement_floors(first, programs, seeds, config.batch_size)
-    deviations = deviations_from_optax(first, config.rule)
+    floors = research.runs.remembered(
+        checkpoints, "floors", lambda parts: replacement_floors(config, first, programs, seeds, parts)
+    )
     numbers = {
         "rows": rows,
-        "hashes": hashes,
-        "floors": floors,
-        "deviations": deviations,
+        "floors": floors.values,
+        "deviations": deviations_from_optax(first, config.rule),
         "first": first.name,
         "large": LARGE if config.large_passes else None,
         "batch_size": config.batch_size,
@@ -102,7 +94,39 @@ def run(config, on_progress=None):
     }
     numbers |= headline(numbers)
     tables = research.studies.regime_tables(numbers, FIRST_RULE)
-    return research.runs.Result(answer(numbers), tables, arrays | floor_arrays, numbers)
+    return research.runs.Result(answer(numbers), tables, arrays | floors.arrays, numbers)
+
+
+def regimes_of(config, rule):
+    """Those of theory and of practice for the first rule, those of practice for the others."""
+    theory = research.studies.theory_regimes(config.batch_size) if rule == FIRST_RULE else ()
+    return tuple(dict.fromkeys(theory + research.studies.practice_regimes(config.batch_size)))
+
+
+def piece(config, job, seeds, tuning, programs, on_chunk, checkpoints):
+    """One (workload, rule, regime): the facts, and the arrays of its cells. Its program is left in `programs`."""
+    workload, rule, regime, passes = job
+    measured = research.studies.measure(
+        workload,
+        make_rule(rule, regime, workload),
+        regime.sampler(len(workload.train.y)),
+        passes,
+        seeds=seeds,
+        tuning_seeds=tuning,
+        ladder=regime.ladder(rule),
+        width=config.width,
+        on_chunk=on_chunk,
+        checkpoints=checkpoints,
+    )
+    programs[workload.name, rule, regime.name] = measured.program
+    trained = measured.trained
+    arrays = {"passes": trained.passes, "gaps": measured.gaps, "hashes": cell_hashes(trained)}
+    return research.types.Saved(arrays, summary(workload, rule, regime, measured))
+
+
+def make_rule(rule, regime, workload):
+    """learning_rate -> rule, as the regime has it."""
+    return regime.make_rule(research.update_rules.find_rule(rule), len(workload.train.y))
 
 
 def plan(config):
@@ -121,9 +145,7 @@ def plan(config):
         if workload.train is None or workload.optimum is None:
             raise ValueError(f"workload {name!r} has no data to sample or no known optimum; choose one that has both.")
         for rule in rules:
-            theory = research.studies.theory_regimes(config.batch_size) if rule == FIRST_RULE else ()
-            regimes = dict.fromkeys(theory + research.studies.practice_regimes(config.batch_size))
-            jobs += [(workload, rule, regime, config.passes) for regime in regimes]
+            jobs += [(workload, rule, regime, config.passes) for regime in regimes_of(config, rule)]
     if config.large_passes:
         large = research.workloads.make_workload(LARGE)
         jobs += [
@@ -204,19 +226,29 @@ def optimum_facts(workload):
     }
 
 
-def replacement_floors(workload, programs, seeds, batch_size):
+def replacement_floors(config, workload, programs, seeds, checkpoints):
     """Where gradient descent comes to rest at fixed rates, with and without replacement, beside η tr(C) / 4b."""
     trace = float(
         research.objectives.gradient_covariance_trace(workload.objective, workload.optimum.params, workload.train)
     )
+    regimes = {regime.name: regime for regime in regimes_of(config, FIRST_RULE)}
     rows, arrays = [], {}
-    for size, name in ((batch_size, f"mini-batch {batch_size}"), (1, "stochastic")):
+    for size, name in ((config.batch_size, f"mini-batch {config.batch_size}"), (1, "stochastic")):
         for rate in FIXED_RATES[name.split()[0]]:
             row = {"regime": name, "rate": rate, "predicted": rate * trace / (4 * size)}
             for how, regime in (("with", f"{name}, with replacement"), ("without", name)):
-                program = programs[regime]
+                key = (workload.name, FIRST_RULE, regime)
+                if key not in programs:  # A run that was stopped in between has none of them at hand.
+                    programs[key] = research.lanes.compile_program(
+                        workload,
+                        make_rule(FIRST_RULE, regimes[regime], workload),
+                        regimes[regime].sampler(len(workload.train.y)),
+                        config.passes,
+                        width=config.width,
+                    )
                 cells = {"seed": np.array(seeds), "learning_rate": np.full(len(seeds), rate)}
-                trained = research.lanes.train(program, cells)
+                parts = lambda part, regime=regime: checkpoints(f"{regime}/{part}")
+                trained = research.lanes.train(programs[key], cells, checkpoints=parts)
                 gaps = trained.values - workload.optimum.value
                 row[how] = interval(late(trained.passes, gaps))
                 arrays |= {
@@ -224,7 +256,7 @@ def replacement_floors(workload, programs, seeds, batch_size):
                     f"floors/{regime}/{rate}/gaps": gaps,
                 }
             rows.append(row)
-    return {"workload": workload.name, "trace": trace, "rows": rows}, arrays
+    return research.types.Saved(arrays, {"workload": workload.name, "trace": trace, "rows": rows})
 
 
 def deviations_from_optax(workload, rules):
@@ -263,7 +295,7 @@ def headline(numbers):
         "floor_predicted": constant["rate"] * numbers["floors"]["trace"] / 4,
         "floor_over_prediction": [row["with"][0] / row["predicted"] for row in rows],
         "without_lower_by": [row["with"][0] / row["without"][0] for row in rows],
-        "recommended": best,
+        "first_in_seconds": best,
     }
 
 
@@ -297,7 +329,7 @@ def answer(numbers):
 def advice(numbers, workload):
     """One sentence on one workload, gradient descent alone."""
     rows = [find(numbers, workload, regime.name) for regime in research.studies.practice_regimes(numbers["batch_size"])]
-    best = numbers["recommended"][workload]
+    best = numbers["first_in_seconds"][workload]
     n = f"{rows[0]['n']:,}"
     if best["regime"] is None:
         return f"On {workload} (n = {n}) no regime came within 1e-02 of the initial gap."

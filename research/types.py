@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 Array = jax.Array
 Key = jax.Array  # A typed key, from `jax.random.key`.
@@ -49,6 +50,36 @@ class Sampler(NamedTuple):
     num_batches: int
     batch_size: int
     indices: Callable[[Key], Array | None]
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds: NumPy arrays by name, and JSON values (which come back with lists for tuples)."""
+
+    arrays: dict[str, np.ndarray]
+    values: Any = None
+
+
+class Checkpoint(NamedTuple):
+    """Where a long computation keeps what it has so far, so that a kill costs little.
+
+    Attributes:
+      load: () -> what was saved last, whole, or None.
+      save: Saved -> None; it takes the place of what was saved before.
+      due: () -> whether enough time has gone by since anything of the run was saved.
+    """
+
+    load: Callable[[], Saved | None]
+    save: Callable[[Saved], None]
+    due: Callable[[], bool]
+
+
+Checkpoints = Callable[[str], Checkpoint]  # By the name of what is kept; a part of x is named x/part.
+
+
+def nowhere(name: str) -> Checkpoint:
+    """The `Checkpoints` that keep nothing."""
+    del name
+    return Checkpoint(lambda: None, lambda saved: None, lambda: False)
 
 
 class Optimum(NamedTuple):

@@ -50,7 +50,7 @@ def test_every_rule_equals_optax_to_rounding(result):
 
 
 def test_the_answer_names_the_regime_that_the_table_puts_first(result):
-    best = result.numbers["recommended"]["breast_cancer"]
+    best = result.numbers["first_in_seconds"]["breast_cancer"]
     names = [regime.name for regime in studies.practice_regimes(32)]
     rows = [r for r in result.numbers["rows"] if r["rule"] == "gradient_descent" and r["regime"] in names]
     seconds = {
@@ -70,14 +70,11 @@ def test_targets_are_those_of_the_curves(result):
     assert row["targets"]["1e-02"][0] == np.median(first)
 
 
-def test_each_cell_and_each_program_has_a_hash(result):
-    keys = [f"{r['workload']}/{r['rule']}/{r['regime']}" for r in result.numbers["rows"]]
-    assert list(result.numbers["hashes"]) == keys
-    for key in keys:
-        cells = result.arrays[f"{key}/hashes"]
+def test_each_cell_has_a_hash(result):
+    for row in result.numbers["rows"]:
+        cells = result.arrays[f"{row['workload']}/{row['rule']}/{row['regime']}/hashes"]
         assert cells.shape == (4, 32)
         assert len({cell.tobytes() for cell in cells}) == 4
-        assert result.numbers["hashes"][key] == runs.hash_arrays(cells)
 
 
 def test_figures_are_drawn_from_the_saved_arrays(result, tmp_path):

@@ -108,19 +108,28 @@ def test_experiment_is_run_by_name_and_the_nearest_is_offered():
 # Progress
 
 
-def test_log_gets_a_line_at_most_every_15_seconds_with_time_left():
+def test_log_gets_a_line_at_most_every_minute_with_time_left():
     log, now = io.StringIO(), 0.0
     with progress.shown(log, clock=lambda: now) as on_progress:
-        for second in range(0, 61):
+        for second in range(0, 241, 5):
             now = float(second)
-            on_progress(second, 120, f"step {second}")
+            on_progress(second, 480, f"step {second}")
     assert log.getvalue().splitlines() == [
         "  0 %  0 s  step 0",
-        " 12 %  15 s, 1 min 45 s left  step 15",
-        " 25 %  30 s, 1 min 30 s left  step 30",
-        " 38 %  45 s, 1 min 15 s left  step 45",
-        " 50 %  1 min 0 s, 1 min 0 s left  step 60",
+        " 12 %  1 min 0 s, 7 min 0 s left  step 60",
+        " 25 %  2 min 0 s, 6 min 0 s left  step 120",
+        " 38 %  3 min 0 s, 5 min 0 s left  step 180",
+        " 50 %  4 min 0 s, 4 min 0 s left  step 240",
     ]
+
+
+def test_time_left_of_a_resumed_run_counts_what_this_process_did():
+    log, now = io.StringIO(), 0.0
+    with progress.shown(log, clock=lambda: now) as on_progress:
+        for second, done in ((0, 90), (60, 95)):
+            now = float(second)
+            on_progress(done, 100, "digits")
+    assert log.getvalue().splitlines()[-1] == " 95 %  1 min 0 s, 1 min 0 s left  digits"
 
 
 def test_terminal_gets_a_bar_with_message_and_time_left():
@@ -241,7 +250,7 @@ def test_ctrl_c_says_what_is_saved_and_exits_with_130(tmp_path):
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
     (folder,) = (tmp_path / "results/toy").iterdir()
-    sentence = f"Stopped. {folder.relative_to(tmp_path)} keeps manifest.json, metrics.jsonl; the same command starts"
+    sentence = f"Stopped. Nothing in {folder.relative_to(tmp_path)} was worth keeping yet; the same command starts"
     assert err.strip().startswith(sentence)
     assert "Traceback" not in err
 

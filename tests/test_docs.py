@@ -227,7 +227,7 @@ PLANTED = [
     (claims_every_experiment, "experiments/README.md", CLAIMED.replace("| `python experiments/batch_stoch", "| `")),
     (claims_every_experiment, "experiments/README.md", CLAIMED.replace("0.8 to 1.25", "0.7 to 1.25")),
     (repeats_what_is_expected, "docs/article.md", ARTICLE.replace("0.8 to 1.25", "0.8 to 1.3")),
-    (draws_the_tree_as_it_is, "docs/architecture.md", ARCHITECTURE.replace("  lanes.py ", "  planes.py ")),
+    (draws_the_tree_as_it_is, "docs/architecture.md", ARCHITECTURE.replace("  lanes/ ", "  planes/ ")),
     (orders_layers_as_they_are, "docs/architecture.md", ARCHITECTURE.replace("proofs, lanes", "lanes")),
 ]
 

@@ -112,7 +112,7 @@ def test_a_sweep_traces_nothing(workload):
 
 def test_progress_grows_to_one(program):
     shares = []
-    lanes.train(program, CELLS, shares.append)
+    lanes.train(program, CELLS, lambda progress: shares.append(progress.share))
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
     assert len(shares) == 9  # Three blocks of three chunks.

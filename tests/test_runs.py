@@ -48,11 +48,13 @@ RESULT = runs.Result(
 
 @pytest.fixture
 def run(tmp_path):
-    return runs.open_run("trajectory", Config(), tmp_path)
+    run = runs.open_run("trajectory", Config(), tmp_path)
+    runs.close(run)  # As if its process had ended.
+    return run
 
 
 def files(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
 def refuse_constants(name):
@@ -257,6 +259,7 @@ def test_metrics_on_a_full_disk_say_so(run):
 def test_finish_that_fails_at_any_file_leaves_an_unfinished_run_of_whole_files(run, tmp_path, monkeypatch, number):
     runs.finish(run, RESULT)
     run = runs.open_run("trajectory", Config(), tmp_path, fresh=True)
+    runs.close(run)
     replace, calls = os.replace, []
 
     def fail(*paths):

@@ -1,11 +1,13 @@
 """An experiment from its command line: flags to Config, a run with progress, then tables, figures and a report."""
 
 import contextlib
+import math
 import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -32,8 +34,18 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
     Raises:
       SystemExit: Status 2 after bad input, 130 after Ctrl-C.
     """
-    try:
+    with errors_in_one_line():
         perform(experiment, flags.parse(experiment, sys.argv[1:] if argv is None else argv))
+    return SUCCESS
+
+
+@contextlib.contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Bad input as one line on stderr and status 2, Ctrl-C as a sentence and status 130, warnings without their place."""
+    formatwarning = warnings.formatwarning
+    warnings.formatwarning = lambda message, *place, **more: f"warning: {message}\n"
+    try:
+        yield
     except KeyboardInterrupt as stop:
         print(f"\nStopped. {stop}".rstrip(), file=sys.stderr)
         sys.exit(STOPPED)
@@ -42,7 +54,8 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {problems.explain(problem)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
-    return SUCCESS
+    finally:
+        warnings.formatwarning = formatwarning
 
 
 def perform(experiment: ModuleType, command: flags.Command) -> Path:
@@ -54,17 +67,12 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
     Returns:
       The run folder.
     """
-    from research import backend, figures, report, runs
+    from research import figures, report, runs
 
     options = command.options
-    backend.configure(x64=True)
-    name = Path(experiment.__file__ or experiment.__name__).stem
-    width = getattr(command.config, "width", None)  # Lanes advanced together: the bits depend on it.
-    run = runs.open_run(name, command.config, options.results, options.fresh, width)
-    if run.finished:
+    run, drawn_again = carry_out(experiment, command)
+    if drawn_again:
         _say(options, f"Already finished: drawn again from {run.path}. --fresh runs it anew.")
-    else:
-        run = _run(experiment, run, options)
     result = runs.load_result(run.path)
     with figures.style():
         drawn = experiment.draw(result)
@@ -75,31 +83,77 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
     return run.path
 
 
+def carry_out(experiment: ModuleType, command: flags.Command) -> "tuple[runs.Run, bool]":
+    """Runs what a command line asks for, to the end, unless it has been run.
+
+    Args:
+      experiment, command: As for `perform`.
+    Returns:
+      The finished run, and whether it was finished before.
+    """
+    from research import backend, runs
+
+    options = command.options
+    backend.configure(x64=True)
+    file = Path(experiment.__file__ or experiment.__name__)
+    width = getattr(command.config, "width", None)  # Lanes advanced together: the bits depend on it.
+    run = runs.open_run(file.stem, command.config, options.results, options.fresh, width, code=[file])
+    if run.finished:
+        return run, True
+    try:
+        return _run(experiment, run, options), False
+    finally:
+        runs.close(run)
+
+
 def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "runs.Run":
     from research import runs
 
-    _say(options, f"Running in {run.path}; the first compilation takes a while.")
-    start = time.monotonic()
+    if run.resumed:
+        _say(options, f"Going on in {run.path}, after {progress.duration(run.seconds)}; --fresh would begin anew.")
+    else:
+        _say(options, f"Running in {run.path}; the first compilation takes a while.")
+    start = time.monotonic() - run.seconds
     with contextlib.nullcontext(_silent) if options.quiet else progress.shown() as show:
-
-        def on_progress(done: float, total: float, message: str) -> None:
-            runs.append_metrics(run, done=done, total=total, message=message, seconds=time.monotonic() - start)
-            show(done, total, message)
-
+        on_progress = _recorded(run, show, start)
         try:
-            result = experiment.run(run.config, on_progress)
+            result = experiment.run(run.config, on_progress, runs.checkpoints_in(run.checkpoints))
         except KeyboardInterrupt:
-            saved = ", ".join(sorted(file.name for file in run.path.iterdir()))
-            raise KeyboardInterrupt(f"{run.path} keeps {saved}; the same command starts the run again.") from None
-        except Exception:
+            raise KeyboardInterrupt(_what_is_kept(run)) from None
+        except Exception as problem:
             _forget_if_empty(run.path)
+            if isinstance(problem, OSError) and problem.strerror and run.checkpoints.exists():
+                raise OSError(problem.errno, f"{problem.strerror} {_what_is_kept(run)}") from problem
             raise
-    return runs.finish(run, result, seconds=time.monotonic() - start, hashes=result.numbers.get("hashes", {}))
+    return runs.finish(run, result, seconds=time.monotonic() - start)
+
+
+def _recorded(run: "runs.Run", show: progress.OnProgress, start: float) -> progress.OnProgress:
+    """Shows progress, and writes it to the metrics: each piece as it begins, and how far it is once a second."""
+    from research import runs
+
+    last = -math.inf
+
+    def on_progress(done: float, total: float, message: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done == int(done) or now - last >= 1.0:
+            last = now
+            runs.append_metrics(run, done=done, total=total, message=message, seconds=now - start)
+        show(done, total, message)
+
+    return on_progress
+
+
+def _what_is_kept(run: "runs.Run") -> str:
+    if run.checkpoints.exists():
+        return f"What was done is kept in {run.path}; the same command goes on from there."
+    return f"Nothing in {run.path} was worth keeping yet; the same command starts the run again."
 
 
 def _forget_if_empty(folder: Path) -> None:
     """Bad input leaves no folder behind: one that holds a manifest alone says nothing."""
-    if [file.name for file in folder.iterdir()] == ["manifest.json"]:
+    if {file.name for file in folder.iterdir()} <= {"manifest.json", ".lock"}:
         shutil.rmtree(folder)
 
 

@@ -4,11 +4,10 @@ import argparse
 import dataclasses
 import difflib
 import inspect
-import json
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -104,7 +103,7 @@ def read_config(path: Path, base: Any) -> Any:
       ...     read_config(file, Config())
       Config(learning_rate=1.0, seed=0)
     """
-    readers = {".toml": tomllib.loads, ".json": json.loads}
+    readers = {".toml": tomllib.loads, ".json": _read_json}
     if path.suffix not in readers:
         raise ValueError(f"--config wants a file that ends in .toml or .json; got {str(path)!r}.")
     try:
@@ -113,20 +112,41 @@ def read_config(path: Path, base: Any) -> Any:
         raise ValueError(f"{path} is not {path.suffix[1:].upper()}: {problem}") from problem
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a table of fields and values; it holds a {type(values).__name__}.")
-    values = values.get("config", values)  # A manifest keeps its run's config under that name.
+    return with_values(
+        base, values.get("config", values), str(path)
+    )  # A manifest has its run's config under that name.
+
+
+def with_values(base: Any, values: Mapping[str, Any], where: str) -> Any:
+    """Replaces the fields of a dataclass by values as JSON or TOML have them, as `read_config` does.
+
+    Args:
+      base: A frozen dataclass instance.
+      values: By field, or by flag.
+      where: They come from; for messages.
+    Raises:
+      ValueError: A key is no field.
+      TypeError: A value has another type than its field.
+    """
     declared = typing.get_type_hints(type(base))
     kinds = {field.name: declared[field.name] for field in dataclasses.fields(base)}
     replaced = {}
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in kinds:
-            raise ValueError(f"{path} has a key {key!r} that is no field of Config. {nearest(name, kinds)}")
+            raise ValueError(f"{where} has a key {key!r} that is no field of Config. {nearest(name, kinds)}")
         try:
             replaced[name] = _convert(value, kinds[name])
         except ValueError:
             kind = inspect.formatannotation(kinds[name])
-            raise TypeError(f"{name} must be {kind}; got {value!r} in {path}.") from None
+            raise TypeError(f"{name} must be {kind}; got {value!r} in {where}.") from None
     return dataclasses.replace(base, **replaced)
+
+
+def _read_json(text: str) -> Any:
+    from research.runs.files import read_json  # Which knows how a manifest writes NaN and the infinities.
+
+    return read_json(text.encode())
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 OnProgress = Callable[[float, float, str], None]  # (done, total, message)
-SECONDS_BETWEEN_LINES = 15.0
+SECONDS_BETWEEN_LINES = 60.0
+SECONDS_BETWEEN_NEWS = 0.1
 
 
 @contextlib.contextmanager
 def shown(stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> Iterator[OnProgress]:
     """Gives an `on_progress(done, total, message)` that shows how far a run is and how long it will still take.
 
-    A terminal gets a bar; anything else a plain line at most every 15 seconds, so that a log stays readable.
+    A terminal gets a bar; anything else a plain line at most once a minute, so that a log stays readable.
 
     Args:
       stream: Where to show it; None means standard error.
@@ -25,7 +26,7 @@ def shown(stream: TextIO | None = None, clock: Callable[[], float] = time.monoto
     Example:
       >>> with shown(sys.stdout) as on_progress:
       ...     on_progress(1, 4, "digits")
-       25 %  0 s, 0 s left  digits
+       25 %  0 s  digits
     """
     shown_on = stream or sys.stderr
     if shown_on.isatty():
@@ -62,25 +63,33 @@ def _bar(stream: TextIO) -> Iterator[OnProgress]:
     with tqdm.tqdm(
         total=1, file=stream, bar_format=layout, dynamic_ncols=True, leave=False, smoothing=0.05, miniters=0
     ) as bar:
+        shown_at = -math.inf
 
         def on_progress(done: float, total: float, message: str) -> None:
+            nonlocal shown_at
+            if shown_at == -math.inf:
+                bar.n = bar.initial = done  # What an earlier process did says nothing of this one's speed.
             bar.total = total
             bar.update(done - bar.n)
-            bar.set_description_str(message, refresh=message != bar.desc)  # News are shown at once.
+            now = time.monotonic()
+            new = done == int(done) or now - shown_at > SECONDS_BETWEEN_NEWS  # The next piece is named at once.
+            bar.set_description_str(message, refresh=new)
+            shown_at = now if new else shown_at
 
         yield on_progress
 
 
 def _lines(stream: TextIO, clock: Callable[[], float]) -> OnProgress:
-    start, last = clock(), -math.inf
+    start, last, first = clock(), -math.inf, None
 
     def on_progress(done: float, total: float, message: str) -> None:
-        nonlocal last
+        nonlocal last, first
         now = clock()
+        first = done if first is None else first  # What an earlier process did says nothing of this one's speed.
         if now - last < SECONDS_BETWEEN_LINES:
             return
         last, elapsed = now, now - start
-        left = f", {duration(elapsed * (total - done) / done)} left" if done > 0 else ""
+        left = f", {duration(elapsed * (total - done) / (done - first))} left" if done > first else ""
         print(
             f"{done / total:4.0%}".replace("%", " %"), f" {duration(elapsed)}{left}  {message}", file=stream, flush=True
         )

@@ -40,7 +40,7 @@ def first_figure(result: Result, regimes: Sequence[str], rule: str = "gradient_d
     axes[0, 1].set_title("against seconds")
     axes[0, 0].legend(loc="lower left", fontsize=9)
     measured, predicted = numbers["floor_measured"], numbers["floor_predicted"]
-    best = numbers["recommended"][workload]
+    best = numbers["first_in_seconds"][workload]
     figure.suptitle(
         f"{workload}, n = {rows[regimes[0]]['n']}: {best['regime']} is first to {best['target']}; "
         f"the stochastic curve stops at {measured:.2g}, theory says {predicted:.2g}",

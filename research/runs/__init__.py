@@ -1,26 +1,37 @@
 """Run folders: what was found and all that makes it again, saved so that a kill or a full disk loses nothing."""
 
+from research.runs.checkpoints import checkpoints_in, remembered
 from research.runs.command import command_line, parse_seeds
+from research.runs.comparison import Comparison, compare, verdict
 from research.runs.environment import environment
 from research.runs.files import write_atomically
-from research.runs.folder import Run, append_metrics, finish, load_result, open_run, read_manifest, run_id
-from research.runs.reference import keep
+from research.runs.folder import Run, append_metrics, close, finish, load_result, open_run, read_manifest, run_id
+from research.runs.reference import agreement_verdict, hold_against, keep, read_reference
 from research.runs.result import Result, Table, hash_arrays
 
 __all__ = [
+    "Comparison",
     "Result",
     "Run",
     "Table",
+    "agreement_verdict",
     "append_metrics",
+    "checkpoints_in",
+    "close",
     "command_line",
+    "compare",
     "environment",
     "finish",
     "hash_arrays",
+    "hold_against",
     "keep",
     "load_result",
     "open_run",
     "parse_seeds",
     "read_manifest",
+    "read_reference",
+    "remembered",
     "run_id",
+    "verdict",
     "write_atomically",
 ]

@@ -1,28 +1,33 @@
-"""What the bits of a run depend on beside its config: versions, processor, flags, devices, commit."""
+"""What the bits of a run depend on beside its config: versions, processor, flags, devices, code."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "chex", "numpy", "scipy", "scikit-learn", "descent-jax")
+PACKAGE = Path(__file__).parents[1]
+DEVICE_COUNT = r"--xla_force_host_platform_device_count=\d+"  # It splits no cell's work, so it does not enter the bits.
 
 
-def environment(width: int | None = None) -> dict[str, Any]:
+def environment(width: int | None = None, code: Sequence[str | Path] = ()) -> dict[str, Any]:
     """Describes where a run computes, in JSON values; no date, host name, path or address is among them.
 
     It starts JAX's backend, whose devices it names: call `backend.configure` first.
 
     Args:
       width: Lanes that advance together (W), which enters the bits; None where no lanes are used.
+      code: Files beside those of this package on which the run depends: the experiment's own.
     Returns:
       `python`; `versions` of the packages (None: not installed); `processor` (model, instruction sets, cores);
       `xla_pool` (NPROC), `xla_flags` and `jax_variables`, as the process saw them; `x64`; `matmul_precision`;
-      `devices` (kind, platform, count); `lane_width`; `git` (commit and whether files differ from it, or None outside
-      a repository of this project).
+      `devices` (kind, platform, count); `lane_width`; `code` (the SHA-256 of the Python files); `git` (commit
+      and whether files differ from it, or None outside a repository of this project).
     Example:
       >>> environment(width=32)["lane_width"]
       32
@@ -43,8 +48,82 @@ def environment(width: int | None = None) -> dict[str, Any]:
         "matmul_precision": settings.jax_default_matmul_precision,
         "devices": {"kind": devices[0].device_kind, "platform": devices[0].platform, "count": len(devices)},
         "lane_width": width,
-        "git": git_state(Path(__file__).parents[2]),
+        "code": code_digest(code),
+        "git": git_state(PACKAGE.parent),
     }
+
+
+def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """What two environments differ in that may enter the bits, likeliest first, in words.
+
+    Args:
+      there, here: From `environment`; what an older manifest does not hold counts as unknown.
+    Returns:
+      One text for each difference; none where the same bits are promised. The number of devices, of cores and the commit
+      of the same code are none.
+    Example:
+      >>> here = {"versions": {"jax": "0.10.2", "numpy": "2.4.6"}, "xla_pool": "2"}
+      >>> there = {"versions": {"jax": "0.12.0", "numpy": "2.4.6"}, "xla_pool": "4"}
+      >>> differences(there, here)
+      ['jax 0.12.0 there, 0.10.2 here', 'XLA thread pool (NPROC) 4 there, 2 here']
+    """
+    found = []
+    versions = [_get(e, "versions", default={}) for e in (there, here)]
+    for package in dict.fromkeys([*versions[0], *versions[1]]):
+        found += _differs(package, versions[0].get(package), versions[1].get(package))
+    found += _processors(_get(there, "processor", default={}), _get(here, "processor", default={}))
+    for title, *path in (
+        ("XLA thread pool (NPROC)", "xla_pool"),
+        ("device kind", "devices", "kind"),
+        ("lane width", "lane_width"),
+        ("float64", "x64"),
+        ("matmul precision", "matmul_precision"),
+        ("JAX variables", "jax_variables"),
+        ("Python", "python"),
+    ):
+        found += _differs(title, _get(there, *path), _get(here, *path))
+    flags = [re.sub(DEVICE_COUNT, "", _get(e, "xla_flags") or "").strip() for e in (there, here)]
+    found += _differs("XLA flags", *flags)
+    if _get(there, "code") != _get(here, "code"):
+        found.append(f"other code ({_commit(_get(there, 'git'))} there, {_commit(_get(here, 'git'))} here)")
+    return found
+
+
+def _get(entry: Any, *path: str, default: Any = None) -> Any:
+    for name in path:
+        entry = entry.get(name) if isinstance(entry, dict) else None
+    return default if entry is None else entry
+
+
+def _differs(title: str, there: Any, here: Any) -> list[str]:
+    return [] if there == here else [f"{title} {there or 'unknown'} there, {here or 'unknown'} here"]
+
+
+def _processors(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    sets = [set(p.get("instruction_sets", ())) for p in (there, here)]
+    if there.get("model") == here.get("model") and sets[0] == sets[1]:
+        return []
+    only = [
+        f"{', '.join(sorted(a - b))} only {where}" for a, b, where in ((*sets, "there"), (*sets[::-1], "here")) if a - b
+    ]
+    text = f"processor {there.get('model', 'unknown')} there, {here.get('model', 'unknown')} here"
+    return [f"{text} ({'; '.join(only)})" if only else text]
+
+
+def _commit(git: dict[str, Any] | None) -> str:
+    if not git:
+        return "no commit known"
+    return f"commit {git['commit'][:10]}" + (", with changed files" if git["dirty"] else "")
+
+
+def code_digest(files: Sequence[str | Path] = ()) -> str:
+    """The SHA-256 of this package's Python files, by their paths in it, and of the given files, by their names."""
+    digest = hashlib.sha256()
+    own = {file.relative_to(PACKAGE).as_posix(): file for file in PACKAGE.rglob("*.py")}
+    for name, file in sorted(own.items()) + sorted((Path(file).name, Path(file)) for file in files):
+        text = file.read_bytes().replace(b"\r\n", b"\n")
+        digest.update(f"{name} {len(text)}\n".encode() + text)
+    return digest.hexdigest()
 
 
 def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> dict[str, Any]:

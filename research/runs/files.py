@@ -1,11 +1,13 @@
-"""Files that hold values exactly and are either whole or absent: strict JSON, written beside its target and renamed."""
+"""Files that hold values exactly, strict JSON and .npz, and are whole or absent: written aside and renamed."""
 
 import contextlib
 import dataclasses
 import errno
+import io
 import json
 import math
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,10 +53,21 @@ def write_atomically(path: str | Path, data: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
+            _flush_folder(path.parent)
         except BaseException:
             with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
             raise
+
+
+def _flush_folder(folder: Path) -> None:
+    """Makes a rename last through a loss of power, where a folder can be flushed at all (not on Windows)."""
+    if os.name == "posix":
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 @contextlib.contextmanager
@@ -70,7 +83,7 @@ def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
 def kept(folder: Path) -> str:
     """Says which files a folder holds."""
     try:
-        names = sorted(entry.name for entry in folder.iterdir())
+        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
     except OSError:
         names = []
     return f"Still there, as before: {', '.join(names)}." if names else "Nothing had been saved there before."
@@ -127,3 +140,33 @@ def read_json(data: bytes) -> Any:
 
 def _restored(value: dict[str, Any]) -> Any:
     return float(value[_NOT_FINITE]) if value.keys() == {_NOT_FINITE} else value
+
+
+def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
+    """Arrays by name as the bytes of an .npz file, without pickle; the same arrays always give the same bytes.
+
+    Raises:
+      TypeError: An array cannot be held exactly.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:  # Not np.savez, to which "file" cannot be an array's name.
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, _savable(array, name), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def read_npz(data: bytes) -> dict[str, np.ndarray]:
+    """Undoes `npz_bytes`."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
+    return {name: np.lib.format.read_array(member, allow_pickle=False) for name, member in members.items()}
+
+
+def _savable(array: Any, name: str) -> np.ndarray:
+    array = np.asarray(array)
+    if array.dtype.kind not in "biufcSUMm":  # Neither objects nor the extended types (bfloat16), which load as void.
+        raise TypeError(
+            f"arrays[{name!r}] has dtype {array.dtype}, which .npz cannot hold exactly: cast it (astype('float32'))."
+        )
+    return array

@@ -1,19 +1,25 @@
-"""The folder of one run: opened under the hash of its config, filled with metrics, finished with a result."""
+"""The folder of one run: opened under the hash of its config, held by one process, finished with a result."""
 
+import contextlib
 import dataclasses
 import hashlib
+import json
 import re
+import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
+
 from research.runs.command import command_line
-from research.runs.environment import environment
+from research.runs.environment import differences, environment
 from research.runs.files import canonical, explained, json_bytes, kept, read_json, write_atomically
 from research.runs.result import Result, read_result, result_bytes
 
 MANIFEST, METRICS, RESULT, ARRAYS = "manifest.json", "metrics.jsonl", "result.json", "arrays.npz"
+CHECKPOINTS, LOCK = "checkpoints", ".lock"
 
 
 class Run(NamedTuple):
@@ -25,6 +31,9 @@ class Run(NamedTuple):
       experiment: Name of the experiment.
       config: Its config, as given.
       finished: Whether the folder holds a whole result, to be had from `load_result(path)`.
+      resumed: Whether an earlier process left checkpoints from which this run goes on.
+      seconds: What earlier processes spent on it.
+      lock: Held while the run is open, so that no second process works in the folder; released by `finish`.
     """
 
     path: Path
@@ -32,6 +41,14 @@ class Run(NamedTuple):
     experiment: str
     config: Any
     finished: bool
+    resumed: bool = False
+    seconds: float = 0.0
+    lock: filelock.BaseFileLock | None = None
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run keeps what it has so far."""
+        return self.path / CHECKPOINTS
 
 
 def run_id(experiment: str, config: Any) -> str:
@@ -57,22 +74,29 @@ def run_id(experiment: str, config: Any) -> str:
 
 
 def open_run(
-    experiment: str, config: Any, results: str | Path = "results", fresh: bool = False, width: int | None = None
+    experiment: str,
+    config: Any,
+    results: str | Path = "results",
+    fresh: bool = False,
+    width: int | None = None,
+    code: Sequence[str | Path] = (),
 ) -> Run:
     """Opens the run folder of a config, making it if need be.
 
-    A folder with a whole result is left as it is, and said to be finished. In any other the manifest is written anew
-    (status "running") and the metrics begin again; an earlier result stays until `finish` replaces it. This starts
-    JAX's backend, whose devices the manifest names: call `backend.configure` first.
+    A folder with a whole result is left as it is, and said to be finished. One with checkpoints is gone on with if they
+    were made by the same code, versions, processor and settings, on which the bits depend; else they go, aloud. In any
+    other the run begins anew; an earlier result stays until `finish` replaces it. This starts JAX's backend, whose
+    devices the manifest names: call `backend.configure` first.
 
     Args:
       experiment, config: As for `run_id`; the folder is results/<experiment>/<run id>.
       results: The folder of all results.
       fresh: Whether to begin anew, whatever the folder holds.
       width: Lanes that advance together, as in `environment`.
+      code: The experiment's own files, as in `environment`.
     Raises:
       ValueError: The folder holds another run.
-      OSError: The folder cannot be made or written; the message says why.
+      OSError: The folder cannot be made or written, or another process is at work in it; the message says why.
     Example:
       >>> import tempfile
       >>> results = tempfile.mkdtemp()
@@ -85,19 +109,25 @@ def open_run(
     run = Run(Path(results) / experiment / identity, identity, experiment, config, finished=False)
     with explained(f"Cannot make the run folder {run.path}", lambda: "Give another folder for results (--results)."):
         run.path.mkdir(parents=True, exist_ok=True)
-    if not fresh and _holds_result(run):
-        return run._replace(finished=True)
+        if not fresh and _holds_result(run):
+            return run._replace(finished=True)
+    run = run._replace(lock=_lock(run.path))
     manifest = {
         "experiment": experiment,
         "id": identity,
         "status": "running",
         "config": config,
         "command": command_line(experiment, config),
-        "environment": environment(width),
+        "environment": environment(width, code),
     }
-    write_atomically(run.path / MANIFEST, json_bytes(manifest))
-    for left_over in (run.path / METRICS, *run.path.glob(".*.partial")):
+    if not fresh and _goes_on(run, manifest):
+        run = run._replace(resumed=True, seconds=_mend_metrics(run.path / METRICS))
+    else:
+        (run.path / METRICS).unlink(missing_ok=True)
+        shutil.rmtree(run.checkpoints, ignore_errors=True)
+    for left_over in run.path.rglob(".*.partial"):
         left_over.unlink(missing_ok=True)
+    write_atomically(run.path / MANIFEST, json_bytes(manifest))
     return run
 
 
@@ -119,7 +149,8 @@ def append_metrics(run: Run, **values: Any) -> None:
 def finish(run: Run, result: Result, **facts: Any) -> Run:
     """Saves the result of a run: arrays.npz, result.json, then the manifest with their digests and status "finished".
 
-    Whatever stops it on the way, the folder then counts as unfinished and every file in it is whole.
+    Whatever stops it on the way, the folder then counts as unfinished and every file in it is whole. Checkpoints go last,
+    and the folder's lock is released.
 
     Args:
       run: An open run.
@@ -137,7 +168,15 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
     files[MANIFEST] = json_bytes(manifest)
     for name, data in files.items():
         write_atomically(run.path / name, data)
-    return run._replace(finished=True)
+    shutil.rmtree(run.checkpoints, ignore_errors=True)
+    close(run)
+    return run._replace(finished=True, lock=None)
+
+
+def close(run: Run) -> None:
+    """Lets go of the run folder, finished or not, so that another process may go on in it."""
+    if run.lock is not None:
+        run.lock.release()
 
 
 def load_result(path: str | Path) -> Result:
@@ -189,6 +228,49 @@ def _holds_result(run: Run) -> bool:
     if fault and manifest["status"] == "finished":
         warnings.warn(f"{run.path}: {fault}, so the run begins anew.", stacklevel=3)
     return fault is None
+
+
+def _lock(path: Path) -> filelock.BaseFileLock:
+    lock = filelock.FileLock(path / LOCK)
+    advice = lambda: "Give another folder for results (--results)."
+    with explained(f"Cannot lock {path}", advice), contextlib.suppress(filelock.Timeout):
+        lock.acquire(blocking=False)
+    if not lock.is_locked:
+        raise OSError(
+            f"Another process is at work in {path}. Wait until it has finished or stop it; or give another folder for "
+            "results (--results)."
+        )
+    return lock
+
+
+def _goes_on(run: Run, manifest: dict[str, Any]) -> bool:
+    """Whether the checkpoints in the folder were made under what this manifest says."""
+    if not run.checkpoints.exists():
+        return False
+    try:
+        earlier = read_manifest(run.path)
+    except ValueError:
+        return False  # Said aloud already.
+    changed = differences(earlier["environment"], manifest["environment"])
+    if changed:
+        warnings.warn(
+            f"{run.path} keeps checkpoints that would not lead to the same bits, so the run begins anew: "
+            f"{'; '.join(changed)}.",
+            stacklevel=3,
+        )
+    return not changed
+
+
+def _mend_metrics(path: Path) -> float:
+    """Cuts off a last line that a kill left unfinished; the seconds of the line before it."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    whole = [line for line in lines if line.endswith(b"\n")]
+    if len(whole) < len(lines):
+        write_atomically(path, b"".join(whole))
+    try:
+        return float(json.loads(whole[-1])["seconds"]) if whole else 0.0
+    except (ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def _fault(path: Path, manifest: dict[str, Any]) -> str | None:

@@ -1,13 +1,11 @@
 """What an experiment found, as values and as the bytes of two files."""
 
 import hashlib
-import io
-import zipfile
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.runs.files import json_bytes, read_json
+from research.runs.files import json_bytes, npz_bytes, read_json, read_npz
 
 
 class Table(NamedTuple):
@@ -65,12 +63,7 @@ def result_bytes(result: Result) -> tuple[bytes, bytes]:
         "tables": [table._asdict() for table in result.tables],
         "numbers": result.numbers,
     }
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:  # Not np.savez, to which "file" cannot be an array's name.
-        for name, array in result.arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, _savable(array, name), allow_pickle=False)
-    return json_bytes(text, "result"), buffer.getvalue()
+    return json_bytes(text, "result"), npz_bytes(result.arrays)
 
 
 def read_result(text: bytes, arrays: bytes) -> Result:
@@ -80,10 +73,7 @@ def read_result(text: bytes, arrays: bytes) -> Result:
         Table(table["title"], tuple(table["columns"]), tuple(map(tuple, table["rows"])), table["note"])
         for table in values["tables"]
     )
-    with zipfile.ZipFile(io.BytesIO(arrays)) as archive:
-        members = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
-    loaded = {name: np.lib.format.read_array(member, allow_pickle=False) for name, member in members.items()}
-    return Result(values["answer"], tables, loaded, values["numbers"])
+    return Result(values["answer"], tables, read_npz(arrays), values["numbers"])
 
 
 def hash_arrays(*arrays: Any) -> str:
@@ -104,12 +94,3 @@ def hash_arrays(*arrays: Any) -> str:
         digest.update(f"{array.dtype.name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def _savable(array: Any, name: str) -> np.ndarray:
-    array = np.asarray(array)
-    if array.dtype.kind not in "biufcSUMm":  # Neither objects nor the extended types (bfloat16), which load as void.
-        raise TypeError(
-            f"arrays[{name!r}] has dtype {array.dtype}, which .npz cannot hold exactly: cast it (astype('float32'))."
-        )
-    return array

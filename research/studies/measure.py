@@ -8,7 +8,7 @@ import numpy as np
 from research import lanes
 from research.studies.rates import ANY_LADDER, Choice, choose_rate, digits_gained
 from research.studies.timing import Timing, time_alone
-from research.types import Sampler, Workload
+from research.types import Checkpoints, Sampler, Workload, nowhere
 
 
 class Measured(NamedTuple):
@@ -43,7 +43,8 @@ def measure(
     tuning_seeds: Sequence[int],
     ladder: Sequence[float] | np.ndarray = ANY_LADDER,
     width: int = lanes.WIDTH,
-    on_chunk: Callable[[float], None] | None = None,
+    on_chunk: Callable[[lanes.Progress], None] | None = None,
+    checkpoints: Checkpoints = nowhere,
 ) -> Measured:
     """Chooses the learning rate on the tuning seeds by `digits_gained`, then trains the reported seeds with it.
 
@@ -55,7 +56,8 @@ def measure(
       seeds, tuning_seeds: Disjoint.
       ladder: First rates to try.
       width: Lanes in a block.
-      on_chunk: Called with a share in 0..1; each widening of the ladder runs through 0.6 to 0.7 again.
+      on_chunk: Called with the Progress of the cells under way, its share that of the whole measurement.
+      checkpoints: Where the cells are kept on the way, for the rule, sampler and workload that the caller has named.
     Returns:
       Measured.
     Raises:
@@ -69,25 +71,27 @@ def measure(
             f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both have {both}."
         )
     program = lanes.compile_program(workload, make_rule, sampler, num_epochs, width=width)
-    minimum, tell = workload.optimum.value, on_chunk or (lambda share: None)
-    made = 0
+    minimum, made, share = workload.optimum.value, 0, 0.0
 
-    def gaps_of(
-        rates: np.ndarray, seeds: Sequence[int], share: tuple[float, float]
-    ) -> tuple[lanes.Trained, np.ndarray]:
-        nonlocal made
+    def gaps_of(rates: np.ndarray, seeds: Sequence[int], until: float) -> tuple[lanes.Trained, np.ndarray]:
+        nonlocal made, share
         made += len(rates) * len(seeds)
         cells = {"seed": np.tile(np.array(seeds), len(rates)), "learning_rate": np.repeat(rates, len(seeds))}
-        low, high = share
-        trained = lanes.train(program, cells, lambda part: tell(low + (high - low) * part))
+        low, share = share, until
+
+        def tell(progress: lanes.Progress) -> None:
+            if on_chunk is not None:
+                on_chunk(progress._replace(share=low + (until - low) * progress.share))
+
+        trained = lanes.train(program, cells, tell, checkpoints)
         return trained, trained.values - minimum
 
     def score(rates: np.ndarray) -> np.ndarray:
-        share = (0.0, 0.6) if made == 0 else (0.6, 0.7)
-        trained, gaps = gaps_of(rates, tuning_seeds, share)
+        until = 0.6 if made == 0 else (share + 0.7) / 2  # How often the ladder will be widened is not known.
+        trained, gaps = gaps_of(rates, tuning_seeds, until)
         return digits_gained(trained.passes, gaps).reshape(len(rates), len(tuning_seeds))
 
     choice = choose_rate(score, ladder)
-    trained, gaps = gaps_of(np.array([choice.rate]), seeds, (0.7, 1.0))
+    trained, gaps = gaps_of(np.array([choice.rate]), seeds, 1.0)
     timing = time_alone(workload, make_rule, sampler, {"learning_rate": choice.rate}, max(1, num_epochs // 30))
     return Measured(choice, trained, gaps, timing, program.compile_seconds, made, program)

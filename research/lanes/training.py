@@ -1,0 +1,197 @@
+"""Training every cell of a program: blocks of lanes in chunks of epochs, kept on the way, gathered at the end."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from research import descent
+from research.lanes.block import Block, kept, restored
+from research.lanes.program import Program, padded
+from research.types import Checkpoints, Params, nowhere
+
+# Cells that took less are not worth a file of their own once they are done.
+SECONDS_WORTH_KEEPING = 1.0
+
+
+class Progress(NamedTuple):
+    """How far a call of `train` is.
+
+    Attributes:
+      share: Of its work, in 0..1.
+      cells_done, cells: Trainings that are over, and all.
+      loss: The median over the cells under way of the last epoch's mean loss; NaN where all diverged.
+    """
+
+    share: float
+    cells_done: int
+    cells: int
+    loss: float
+
+    def __str__(self) -> str:
+        """A few words for a progress bar: "cell 16 of 24, loss 0.0712"."""
+        return f"cell {self.cells_done} of {self.cells}, loss {self.loss:.3g}"
+
+
+class Trained(NamedTuple):
+    """What m cells gave; every array is numpy with leading axis m.
+
+    Attributes:
+      passes: Passes over the data at each evaluation, in example gradients / n, shape (k,).
+      values: The training objective there, shape (m, k); column 0 is the initial point.
+      records: EpochRecord of shape (m, num_epochs) leaves, without evaluations.
+      params: The last parameters.
+      first_bad_step: The first step (counted over all epochs) whose loss or update was not finite, or -1.
+      seconds: What running took in this process, without compilation.
+    """
+
+    passes: np.ndarray
+    values: np.ndarray
+    records: descent.EpochRecord
+    params: Params
+    first_bad_step: np.ndarray
+    seconds: float
+
+
+def train(
+    program: Program,
+    cells: Mapping[str, Any],
+    on_chunk: Callable[[Progress], None] | None = None,
+    checkpoints: Checkpoints = nowhere,
+) -> Trained:
+    """Trains every cell: blocks of `width` lanes, the last one padded with copies that are dropped again.
+
+    Args:
+      program: From `compile_program`.
+      cells: {"seed": integers (m,), and each hyper-parameter of the program: numbers (m,)}.
+      on_chunk: Called between chunks with the `Progress`.
+      checkpoints: Where blocks are kept between chunks, under a name made of the cells. A call that was stopped at any
+        moment goes on from there, to the same bits; Ctrl-C keeps the last whole chunk.
+    Returns:
+      Trained. A cell that diverges is a result like any other: its values turn inf or NaN and its first bad step says
+      where.
+    Raises:
+      ValueError: A name is missing or unknown, lengths differ, there is no cell, a seed is not an integer in
+        0..2^31-1, a hyper-parameter is not finite, or a learning rate is negative.
+      OSError: A checkpoint cannot be written.
+    """
+    cells = _check_cells(program, cells)
+    checkpoint = checkpoints(_name(program, cells))
+    began = time.perf_counter()
+    blocks = [
+        Block({name: values[i : i + program.width] for name, values in cells.items()})
+        for i in range(0, len(cells["seed"]), program.width)
+    ]
+    saved = checkpoint.load()
+    if saved is not None:
+        blocks = restored(program, blocks, saved)
+    num_chunks = program.num_epochs // program.chunk
+    unfinished = [i for i, block in enumerate(blocks) if block.done < num_chunks]
+    try:
+        for start in range(0, len(unfinished), len(program.devices)):
+            together = unfinished[start : start + len(program.devices)]
+            while any(blocks[i].done < num_chunks for i in together):
+                for i, block in zip(together, _advance(program, [blocks[i] for i in together]), strict=True):
+                    blocks[i] = block
+                if checkpoint.due():
+                    checkpoint.save(kept(blocks))
+                if on_chunk is not None:
+                    on_chunk(_progress(num_chunks, blocks, together))
+    except KeyboardInterrupt:
+        checkpoint.save(kept(blocks))
+        raise
+    seconds = time.perf_counter() - began
+    if unfinished and seconds > SECONDS_WORTH_KEEPING:
+        checkpoint.save(kept(blocks))
+    return _collect(program, blocks, seconds)
+
+
+def _advance(program: Program, blocks: Sequence[Block]) -> list[Block]:
+    """One more chunk of each, block i on device i, all at the same time: a dispatch returns before its device is done."""
+    advanced = []
+    for i, block in enumerate(blocks):
+        if block.done * program.chunk < program.num_epochs:
+            place = jax.sharding.SingleDeviceSharding(program.devices[i])
+            cells = jax.device_put(padded(block.cells, program.width), place)
+            if block.state is None:
+                state, initial = program.begin[i](cells, program.train[i])
+                block = block._replace(state=state, initial=initial)
+            epochs = np.arange(block.done * program.chunk, (block.done + 1) * program.chunk, dtype=np.int32)
+            placed = jax.device_put((block.state, epochs), place)
+            state, record = program.advance[i](placed[0], cells, placed[1], program.train[i])
+            block = block._replace(state=state, records=(*block.records, record), done=block.done + 1)
+        advanced.append(block)
+    jax.block_until_ready([block.state for block in advanced])
+    return advanced
+
+
+def _progress(num_chunks: int, blocks: Sequence[Block], together: Sequence[int]) -> Progress:
+    losses = np.concatenate([np.asarray(blocks[i].records[-1].loss)[: blocks[i].size, -1] for i in together])
+    finite = losses[np.isfinite(losses)]
+    return Progress(
+        share=sum(block.done for block in blocks) / (num_chunks * len(blocks)),
+        cells_done=sum(block.size for block in blocks if block.done == num_chunks),
+        cells=sum(block.size for block in blocks),
+        loss=float(np.median(finite)) if finite.size else float("nan"),
+    )
+
+
+def _collect(program: Program, blocks: Sequence[Block], seconds: float) -> Trained:
+    """Blocks to cells: pads dropped, chunks joined, evaluations of the first epoch unfolded."""
+    blocks = [block._replace(**jax.device_get(block._asdict())) for block in blocks]
+    initial = np.concatenate([block.initial[: block.size] for block in blocks])
+    params = jax.tree.map(lambda *a: np.concatenate(a), *(_first(b.state.params, b.size) for b in blocks))
+    joined = [_first(jax.tree.map(lambda *a: np.concatenate(a, axis=1), *b.records), b.size) for b in blocks]
+    records = jax.tree.map(lambda *a: np.concatenate(a), *joined)
+    values = np.concatenate([initial[:, None], records.evaluations[:, 0], records.evaluations[:, 1:, -1]], axis=1)
+    bad = records.first_bad_step
+    epoch = np.argmax(bad >= 0, axis=1)
+    within = np.take_along_axis(bad, epoch[:, None], axis=1)[:, 0]
+    first_bad = np.where(within >= 0, epoch * program.sampler.num_batches + within, -1)
+    return Trained(_passes(program), values, records._replace(evaluations=None), params, first_bad, seconds)
+
+
+def _first(tree: Any, size: int) -> Any:
+    return jax.tree.map(lambda a: a[:size], tree)
+
+
+def _passes(program: Program) -> np.ndarray:
+    """Passes at each evaluation; an epoch that leaves out n mod b examples is a little less than one."""
+    train = program.train[0]
+    n = 1 if train is None else len(train.y)
+    within = descent.evaluation_points(program.sampler.num_batches)
+    ends = program.sampler.num_batches * np.arange(2, program.num_epochs + 1)
+    return np.concatenate([[0], within, ends]) * program.sampler.batch_size / n
+
+
+def _name(program: Program, cells: Mapping[str, np.ndarray]) -> str:
+    """Cells by what they are; what they share (workload, rule, sampler) is named by the caller's checkpoints."""
+    digest = hashlib.sha256(f"{program.num_epochs} {program.chunk} {program.width}".encode())
+    for name in sorted(cells):
+        digest.update(f"{name} {cells[name].dtype.str} ".encode() + cells[name].tobytes())
+    return f"cells-{digest.hexdigest()[:12]}"
+
+
+def _check_cells(program: Program, cells: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    wanted = {"seed", *program.hyperparameters}
+    if set(cells) != wanted:
+        raise ValueError(f"cells must name {sorted(wanted)}; got {sorted(cells)}.")
+    arrays = {name: np.asarray(values) for name, values in cells.items()}
+    lengths = {name: a.shape for name, a in arrays.items()}
+    if len(set(lengths.values())) != 1 or arrays["seed"].ndim != 1 or not len(arrays["seed"]):
+        raise ValueError(f"every entry of cells must have the same shape (m,), m > 0; got {lengths}.")
+    seeds = arrays["seed"]
+    if seeds.dtype.kind not in "iu" or seeds.min() < 0 or seeds.max() >= 2**31:
+        raise ValueError(f"seeds must be integers in 0..2**31-1; got {seeds[:5]} of dtype {seeds.dtype}.")
+    for name in program.hyperparameters:
+        values = arrays[name].astype(float)
+        bad = ~np.isfinite(values) | ((values < 0) if name == "learning_rate" else False)
+        if bad.any():
+            raise ValueError(
+                f"{name} must be finite and not negative; got {name}={values[bad][0]} in cell {bad.argmax()}."
+            )
+        arrays[name] = values
+    return arrays

@@ -1,0 +1,133 @@
+"""Checkpoints of a run: small files of arrays and JSON, each with its digest, the one before it kept beside it."""
+
+import hashlib
+import re
+import shutil
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from research.runs.files import canonical, json_bytes, npz_bytes, read_json, read_npz, write_atomically
+from research.types import Checkpoint, Checkpoints, Saved
+
+SECONDS_BETWEEN = 10.0  # What a kill may cost, about.
+LARGEST_SHARE = 0.05  # Of the time, for saving: where a save is slow, the next one comes later.
+GENERATIONS = 2
+
+
+def checkpoints_in(folder: str | Path, seconds_between: float = SECONDS_BETWEEN) -> Checkpoints:
+    """Checkpoints by name, each in a folder of its own: <number>.npz with the arrays, <number>.json with the rest.
+
+    The JSON file is written last and holds the digest of both, so a save that was cut short counts as none. Each save has the
+    next number; the one before it is kept, and used where the last is damaged, which a warning says. Saving x deletes the
+    checkpoints of its parts, x/anything.
+
+    Args:
+      folder: Where they lie; it is made with the first save.
+      seconds_between: How long after a save (of any name) the next is due; at least 20 times what the last one took.
+    Returns:
+      name -> Checkpoint. Names may have any characters; "/" separates a part from what it is a part of.
+    Example:
+      >>> import tempfile
+      >>> import numpy as np
+      >>> checkpoints = checkpoints_in(tempfile.mkdtemp())
+      >>> checkpoints("adam").save(Saved({"weights": np.arange(3)}, {"epoch": 7}))
+      >>> checkpoints("adam").load()
+      Saved(arrays={'weights': array([0, 1, 2])}, values={'epoch': 7})
+      >>> checkpoints("adam, mini-batch").load() is None
+      True
+    """
+    folder, next_save = Path(folder), time.monotonic() + seconds_between
+
+    def checkpoint(name: str) -> Checkpoint:
+        own = folder.joinpath(*map(_file_name, name.split("/")))
+
+        def save(saved: Saved) -> None:
+            nonlocal next_save
+            start = time.monotonic()
+            _save(own, name, saved)
+            end = time.monotonic()
+            next_save = end + max(seconds_between, (end - start) / LARGEST_SHARE)
+
+        return Checkpoint(lambda: _load(own, name), save, lambda: time.monotonic() >= next_save)
+
+    return checkpoint
+
+
+def remembered(checkpoints: Checkpoints, name: str, compute: Callable[[Checkpoints], Saved]) -> Saved:
+    """What `compute` gives, from its checkpoint where there is one: a piece of a run that is computed once.
+
+    Args:
+      checkpoints: Where it is kept.
+      name: Of the piece.
+      compute: Called with checkpoints for its own parts, which are deleted when the whole is saved.
+    Example:
+      >>> import tempfile
+      >>> checkpoints = checkpoints_in(tempfile.mkdtemp())
+      >>> def compute(parts):
+      ...     print("computing")
+      ...     return Saved({}, 42)
+      >>> [remembered(checkpoints, "answer", compute).values for _ in range(2)]
+      computing
+      [42, 42]
+    """
+    checkpoint = checkpoints(name)
+    saved = checkpoint.load()
+    if saved is None:
+        saved = compute(lambda part: checkpoints(f"{name}/{part}"))
+        checkpoint.save(saved)
+    return saved
+
+
+def _save(folder: Path, name: str, saved: Saved) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = _numbers(folder)
+    number = max(numbers, default=0) + 1
+    arrays, values = npz_bytes(saved.arrays), canonical(saved.values, name)
+    write_atomically(folder / f"{number:06d}.npz", arrays)
+    write_atomically(
+        folder / f"{number:06d}.json",
+        json_bytes({"name": name, "digest": _digest(name, arrays, values), "values": saved.values}, name),
+    )
+    for old in sorted(numbers)[: -(GENERATIONS - 1)]:
+        for suffix in ("json", "npz"):  # In this order: without its JSON a number counts as never written.
+            (folder / f"{old:06d}.{suffix}").unlink(missing_ok=True)
+    for part in folder.iterdir():
+        if part.is_dir():
+            shutil.rmtree(part)
+
+
+def _load(folder: Path, name: str) -> Saved | None:
+    for number in sorted(_numbers(folder), reverse=True):
+        try:
+            return _read(folder / f"{number:06d}.json", name)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            before = "The one before it is used." if number > min(_numbers(folder)) else "This part is computed again."
+            warnings.warn(f"The checkpoint {folder / f'{number:06d}.npz'} is damaged ({error}). {before}", stacklevel=3)
+    return None
+
+
+def _read(file: Path, name: str) -> Saved:
+    entry = read_json(file.read_bytes())
+    arrays = file.with_suffix(".npz").read_bytes()
+    if entry["digest"] != _digest(name, arrays, canonical(entry["values"])):
+        raise ValueError("its digest is another")
+    return Saved(read_npz(arrays), entry["values"])
+
+
+def _numbers(folder: Path) -> list[int]:
+    """Of all saves that were not cut short."""
+    return [int(file.stem) for file in folder.glob("*.json") if re.fullmatch("[0-9]{6}", file.stem)]
+
+
+def _digest(name: str, arrays: bytes, values: str) -> str:
+    digest = hashlib.sha256(f"{name}\n{values}\n".encode())
+    digest.update(arrays)
+    return digest.hexdigest()
+
+
+def _file_name(part: str) -> str:
+    """The part of a name itself, or, where a file system might not take it, what is left of it and a hash."""
+    plain = re.sub(r"[^A-Za-z0-9_.+-]+", "-", part).strip(".")
+    return part if part and plain == part else f"{plain}-{hashlib.sha256(part.encode()).hexdigest()[:8]}"

@@ -1,0 +1,158 @@
+"""Two results of one config, bit by bit: what differs, by how much, and what that is likely due to."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from research.runs.environment import differences
+from research.runs.result import Result
+
+# A number, or a column of a table, with this word in its name is the clock's, or follows from it: it never comes again.
+CLOCK = "seconds"
+
+
+class Difference(NamedTuple):
+    """One place where two results differ.
+
+    Attributes:
+      place: Where: the name of an array with an index, or the path of a number.
+      there, here: The two values, or what stands in their place.
+      size: |there - here|; infinite where that has no meaning, 0 where the bits alone differ.
+      relative: size over the larger magnitude.
+    """
+
+    place: str
+    there: Any
+    here: Any
+    size: float
+    relative: float
+
+
+class Comparison(NamedTuple):
+    """What came of comparing.
+
+    Attributes:
+      arrays, numbers: How many of each there are, those of the clock left out.
+      other_arrays, other_numbers: For each one that differs, its largest difference.
+      causes: What the two environments differ in, likeliest first.
+    """
+
+    arrays: int
+    numbers: int
+    other_arrays: tuple[Difference, ...]
+    other_numbers: tuple[Difference, ...]
+    causes: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether every bit is the same."""
+        return not self.other_arrays and not self.other_numbers
+
+
+def compare(there: Result, here: Result, environments: Sequence[Mapping[str, Any]]) -> Comparison:
+    """Compares the arrays and the numbers of two results; tables and answers are made of those.
+
+    Args:
+      there, here: The results.
+      environments: Of both runs, in the same order, from their manifests.
+    Example:
+      >>> there = Result("", (), {"loss": np.array([1.0, 2.0])}, {"steps": 7, "seconds": 1.5})
+      >>> here = Result("", (), {"loss": np.array([1.0, 2.5])}, {"steps": 7, "seconds": 9.9})
+      >>> found = compare(there, here, ({}, {}))
+      >>> found.same, found.other_arrays[0].place, found.other_arrays[0].size
+      (False, 'loss[1]', 0.5)
+    """
+    names = dict.fromkeys([*there.arrays, *here.arrays])
+    numbers = [dict(_leaves(result.numbers)) for result in (there, here)]
+    paths = dict.fromkeys([*numbers[0], *numbers[1]])
+    arrays = (_array_difference(name, there.arrays.get(name), here.arrays.get(name)) for name in names)
+    others = (number_difference(path, numbers[0].get(path), numbers[1].get(path)) for path in paths)
+    causes = differences(*map(dict, environments))
+    return Comparison(len(names), len(paths), _found(arrays), _found(others), tuple(causes))
+
+
+def verdict(comparison: Comparison) -> str:
+    """The comparison in a sentence or two: bit-identical, or the largest difference and its likely cause."""
+    counted = f"{comparison.arrays} arrays and {comparison.numbers} numbers"
+    if comparison.same:
+        return f"Bit-identical: all {counted} came out again to the last bit (times are not compared)."
+    other = (
+        f"{len(comparison.other_arrays)} of {comparison.arrays} arrays and {len(comparison.other_numbers)} of "
+        f"{comparison.numbers} numbers differ"
+    )
+    worst = max(comparison.other_arrays or comparison.other_numbers, key=lambda difference: difference.relative)
+    return f"Not bit-identical: {other}. {largest(worst)} {likely_cause(comparison.causes)}"
+
+
+def largest(worst: Difference) -> str:
+    """A difference in a sentence."""
+    values = f"{worst.there!r} there, {worst.here!r} here"
+    if not np.isfinite(worst.size):
+        return f"The largest difference: {worst.place} is {values}."
+    size = f"{worst.size:.2g} (relative {worst.relative:.2g})" if worst.size else "in the bits alone"
+    return f"The largest difference is {size}, in {worst.place}: {values}."
+
+
+def likely_cause(causes: Sequence[str]) -> str:
+    """The causes in a sentence."""
+    if causes:
+        return f"Likely cause: {'; '.join(causes)}."
+    return (
+        "Versions, processor, pool, settings and code are the same, so the stored result has been changed, or a part of the "
+        "experiment does not depend on its seed alone."
+    )
+
+
+def number_difference(path: str, there: Any, here: Any) -> Difference | None:
+    """How two JSON values at one place differ, if they do: 1, 1.0 and True are three values, NaN is NaN."""
+    if repr(there) == repr(here):
+        return None
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) and np.isfinite(v) for v in (there, here))
+    if not numeric:
+        return Difference(path, there, here, float("inf"), float("inf"))
+    size = abs(there - here)
+    return Difference(path, there, here, float(size), float(size / max(abs(there), abs(here))) if size else 0.0)
+
+
+def _array_difference(name: str, there: np.ndarray | None, here: np.ndarray | None) -> Difference | None:
+    if there is None or here is None or (there.dtype, there.shape) != (here.dtype, here.shape):
+        was, now = ("missing" if a is None else f"{a.dtype}{list(a.shape)}" for a in (there, here))
+        return Difference(name, was, now, float("inf"), float("inf"))
+    if there.tobytes() == here.tobytes():
+        return None
+    item = np.dtype((np.void, there.dtype.itemsize))
+    other = np.ascontiguousarray(there).reshape(-1).view(item) != np.ascontiguousarray(here).reshape(-1).view(item)
+    if there.dtype.kind not in "iufc" or there.dtype == np.uint8:  # Bytes (of a hash) have no size.
+        place = np.unravel_index(np.argmax(other), there.shape)
+        size = relative = float("inf")
+    else:
+        wide = [a.astype(complex if a.dtype.kind == "c" else float) for a in (there, here)]
+        with np.errstate(all="ignore"):
+            gap = np.abs(wide[0] - wide[1])
+            share = gap / np.maximum(np.abs(wide[0]), np.abs(wide[1]))
+        gap, share = (
+            np.where(other.reshape(there.shape), np.where(np.isnan(a), np.inf, a), -1.0) for a in (gap, share)
+        )
+        share = np.where(gap == 0, 0.0, share)
+        place = np.unravel_index(np.argmax(share), there.shape)
+        size, relative = float(gap[place]), float(share[place])
+    index = f"[{', '.join(str(int(i)) for i in place)}]" if place else ""
+    return Difference(f"{name}{index}", there[place].item(), here[place].item(), size, relative)
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every number with its path, those of the clock left out."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            if CLOCK not in name:
+                yield from _leaves(inner, f"{path}.{name}" if path else name)
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _leaves(inner, f"{path}[{index}]")
+    else:
+        yield path, value
+
+
+def _found(entries: Iterator[Difference | None]) -> tuple[Difference, ...]:
+    return tuple(entry for entry in entries if entry is not None)
