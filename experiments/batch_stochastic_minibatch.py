@@ -69,7 +69,7 @@ def run(config, on_progress=None, checkpoints=None):
 
         def on_chunk(progress, done=done, label=label):
             if on_progress:
-                on_progress(done + progress.share, len(jobs), f"{label}: {progress}")
+                on_progress(done + progress.share, len(jobs), f"{progress}: {label}")
 
         def compute(parts, job=job, on_chunk=on_chunk):
             return piece(config, job, seeds, tuning, programs, on_chunk, parts)

@@ -59,7 +59,7 @@ def duration(seconds: float) -> str:
 def _bar(stream: TextIO) -> Iterator[OnProgress]:
     import tqdm
 
-    layout = "{percentage:3.0f} % |{bar:24}| {elapsed}, {remaining} left  {desc}"
+    layout = "{percentage:3.0f} % |{bar:16}| {elapsed}, {remaining} left  {desc}"
     with tqdm.tqdm(
         total=1, file=stream, bar_format=layout, dynamic_ncols=True, leave=False, smoothing=0.05, miniters=0
     ) as bar:
