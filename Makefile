@@ -1,13 +1,15 @@
 # Each target does all of its own set-up, on a machine that has Python 3.11 or newer, git and make.
-#   make run      the main experiment; make run ARGS="--help" shows its flags
-#   make test     every test, and every docstring's example
-#   make check    style and types
+#   make run            the main experiment; make run ARGS="--help" shows its flags
+#   make test           every test, and every docstring's example
+#   make check          style and types
+#   make notebooks      each notebook from its text source, with setup.cfg's address in it
+#   make requirements   the locks in requirements/: newest and floor
 PYTHON ?= python3.13 python3.12 python3.11 python3
 VENV := .venv
 ARGS ?=
 python := $(VENV)/bin/python
 
-.PHONY: run test check
+.PHONY: run test check notebooks requirements
 
 run: $(VENV)/installed
 	$(python) experiments/batch_stochastic_minibatch.py $(ARGS)
@@ -19,6 +21,17 @@ check: $(VENV)/installed-check
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
 	$(python) -m pyright
+
+notebooks: $(VENV)/installed-test
+	$(python) notebooks/build.py
+
+lock := -m uv pip compile setup.cfg --universal --python-version 3.11 --extra test --extra notebook --quiet --upgrade \
+  --no-annotate --custom-compile-command "make requirements"
+requirements: $(VENV)/installed
+	$(python) -m pip install --quiet --disable-pip-version-check uv
+	$(python) $(lock) --output-file requirements/newest.txt
+	$(python) $(lock) --output-file requirements/floor.txt --resolution lowest-direct \
+	  --constraints requirements/floor-constraints.txt
 
 # A stamp is older than setup.cfg when what we depend on may have changed.
 $(VENV)/installed: extras :=

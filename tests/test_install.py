@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ SETUP = configparser.ConfigParser()
 SETUP.read(TOP / "setup.cfg", encoding="utf-8")
 # Where the name of what is imported is not the name of what is installed.
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "lazy_loader": "lazy-loader"}
+OURS = {"research", "experiments", "benchmarks", "build"}  # The last one is notebooks/build.py.
 
 BARE = {"PATH": os.environ["PATH"]}  # Without what an outer `make test ARGS=...` leaves for an inner make.
 
@@ -45,23 +47,105 @@ def undeclared(source: str, declared: set[str]) -> set[str]:
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             imported.add(node.module)
-    packages = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names - {"research", "experiments"}
+    packages = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names - OURS
     return {DISTRIBUTIONS.get(package, package) for package in packages} - declared
 
 
 def test_conda_environment_equals_setup_cfg():
-    expected = [f"python{SETUP['options']['python_requires']}", *requirements("test"), "pip"]
+    ours = [re.sub(r"^flatbuffers\b", "python-flatbuffers", line) for line in requirements("test")]  # Conda's name.
+    expected = [f"python{SETUP['options']['python_requires']}", *ours, "pip"]
     assert sorted(conda_dependencies(text("environment.yml"))) == sorted(expected)
     assert "  - pip:\n      - --editable .\n" in text("environment.yml")
 
 
 def test_every_requirement_has_a_lower_bound_and_no_upper_one():
     assert not [
-        line for line in requirements("test", "browser", "dev") if not re.fullmatch(r"[\w\[\]-]+>=[\d.]+", line)
+        line
+        for line in requirements("test", "browser", "notebook", "dev")
+        if not re.fullmatch(r"[\w\[\]-]+>=[\d.]+", line)
     ]
 
 
-FOLDERS = {"research": [], "experiments": [], "tests": ["test"], "tests/browser": ["test", "browser"]}
+LOCKS = {name: text(f"requirements/{name}.txt") for name in ("newest", "floor")}
+
+
+def pins(lock: str) -> dict[str, list[str]]:
+    """Each package's versions, ascending: more than one where they differ by Python or system."""
+    found = re.findall(r"^([\w.-]+)==([\d.]+)", lock, flags=re.M)
+    return {name: sorted((v for n, v in found if n == name), key=parts) for name, _ in found}
+
+
+def parts(version: str) -> list[int]:
+    """For comparing: 1.15.0 is 1.15."""
+    return [int(part) for part in re.sub(r"(\.0)+$", "", version).split(".")]
+
+
+def locks_what_is_asked_for(name: str, lock: str) -> Iterator[str]:
+    for line in requirements("test", "notebook"):
+        package, _, bound = line.partition(">=")
+        locked = [parts(v) for v in pins(lock).get(package, [])]
+        if not locked:
+            yield f"{name} lacks {package}"
+        elif locked[0] < parts(bound):
+            yield f"{name} has {package} below {bound}"
+        elif name == "floor" and locked[0] != parts(bound):
+            yield f"floor has {package} above {bound}: nothing tests the bound"
+
+
+def names_no_place(name: str, lock: str) -> Iterator[str]:
+    lines = [line for line in lock.splitlines() if not line.startswith("#")]
+    yield from (f"{name}: {line}" for line in lines if not re.fullmatch(r"[\w.-]+==[\d.]+( ; [^/@:]+)?", line))
+    comments = [line for line in lock.splitlines() if line.startswith("#")]
+    yield from (f"{name}: {line}" for line in comments if re.search(r"://|\.\w+/|/\w+/|--", line))
+
+
+def says_how_it_is_made(name: str, lock: str) -> Iterator[str]:
+    command = re.match(r"#.*\n#    make (\w+)\n", lock)
+    if not command or f"\n{command[1]}: " not in text("Makefile"):
+        yield f"{name} does not say which command makes it"
+
+
+def differs_by_python(name: str, lock: str) -> Iterator[str]:
+    marked = re.findall(r"^jax==\S+ ; (python_full_version (?:<|>=) '3\.12')$", lock, flags=re.M)
+    if name == "newest" and len(marked) != 2:  # JAX 0.11 dropped Python 3.11.
+        yield "newest has not one jax for Python 3.11 and another from 3.12 on"
+
+
+LOCK_LAWS = (locks_what_is_asked_for, names_no_place, says_how_it_is_made, differs_by_python)
+PLANTED = [
+    (locks_what_is_asked_for, "newest", "\nchex==", "\nchecks=="),
+    (locks_what_is_asked_for, "newest", "\noptax==0.2", "\noptax==0.1"),
+    (locks_what_is_asked_for, "floor", "\nscipy==1.15.0", "\nscipy==1.15.1"),
+    (names_no_place, "newest", "\nabsl-py==2", "\n--index-url https://example.com/simple\nabsl-py==2"),
+    (names_no_place, "floor", "\nabsl-py==2", "\nabsl-py @ file:///somewhere/absl.whl\nabsl-py==2"),
+    (names_no_place, "floor", "make requirements", "uv pip compile --output-file /elsewhere/floor.txt"),
+    (says_how_it_is_made, "floor", "make requirements", "make gossip"),
+    (differs_by_python, "newest", " ; python_full_version < '3.12'", ""),
+]
+
+
+@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("law", LOCK_LAWS, ids=lambda law: law.__name__)
+def test_lock_keeps_the_law(law, name):
+    assert not list(law(name, LOCKS[name]))
+
+
+@pytest.mark.parametrize(("law", "name", "right", "wrong"), PLANTED)
+def test_lock_law_sees_what_breaks_it(law, name, right, wrong):
+    assert right in LOCKS[name]
+    assert list(law(name, LOCKS[name].replace(right, wrong)))
+
+
+def test_ci_checks_on_colabs_versions_and_runs_both_locks():
+    run = text(".ci/run")
+    assert "jax==0.7.2 jaxlib==0.7.2 numpy==2.0.2 flax==0.11.2 optax==0.2.8" in run
+    assert [f"requirements/{name}.txt" in run for name in LOCKS] == [True, True]
+    assert run.count("notebooks/execute.py") == 2
+
+
+FOLDERS = {"research": [], "experiments": [], "tests": ["test"], "tests/browser": ["test", "browser"]} | {
+    "notebooks": ["notebook"]
+}
 
 
 @pytest.mark.parametrize(("folder", "extras"), FOLDERS.items())

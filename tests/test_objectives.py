@@ -253,7 +253,7 @@ def test_accuracy_is_scikit_learn_s_and_a_diverged_model_scores_nan(name):
     logits = model.apply(params, batch.x)
     predicted = np.array(logits) > 0 if name == "logistic" else np.argmax(logits, axis=-1)
     metric = jax.jit(objectives.accuracy(model))
-    np.testing.assert_allclose(metric(params, batch), accuracy_score(batch.y, predicted), rtol=1e-15)
+    np.testing.assert_allclose(metric(params, batch), accuracy_score(np.asarray(batch.y), predicted), rtol=1e-15)
     assert 0 < metric(params, batch) < 1
     assert jnp.isnan(metric(jax.tree.map(lambda leaf: leaf * jnp.nan, params), batch))
     with pytest.raises(ValueError, match="labels must have the shape of predicted classes"):
@@ -269,11 +269,11 @@ def test_accuracy_breaks_ties_towards_the_first_class():
 
 def test_r_squared_is_scikit_learn_s():
     model, _, params, batch = problem("linear")
-    expected = r2_score(batch.y, model.apply(params, batch.x))
+    expected = r2_score(np.asarray(batch.y), np.asarray(model.apply(params, batch.x)))
     np.testing.assert_allclose(objectives.r_squared(model)(params, batch), expected, rtol=1e-13)
     model, _, params, batch = problem("softmax")  # Read as a regression of four outputs.
     y = jnp.array(np.random.default_rng(5).normal(size=(30, 4)))
-    expected = r2_score(y, model.apply(params, batch.x), multioutput="variance_weighted")
+    expected = r2_score(np.asarray(y), np.asarray(model.apply(params, batch.x)), multioutput="variance_weighted")
     np.testing.assert_allclose(objectives.r_squared(model)(params, batch._replace(y=y)), expected, rtol=1e-13)
     with pytest.raises(ValueError, match=r"differ in shape: \(30, 4\) and \(30,\)"):
         objectives.r_squared(model)(params, batch)

@@ -114,7 +114,7 @@ def test_same_config_gives_the_same_bytes(experiment):
 def test_motion_is_small_and_moves(experiment, pictures):
     films = [picture.motion for picture in pictures[experiment].values() if picture.motion]
     assert len(films) == 1
-    assert len(films[0]) < 600_000
+    assert len(films[0]) < 700_000  # 619 kB with matplotlib 3.9 and 3.10, 499 with 3.11.
     with Image.open(io.BytesIO(films[0])) as film:
         assert film.n_frames > 10
         assert film.info["loop"] == 0

@@ -2,6 +2,7 @@
 
 import numbers
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -111,14 +112,19 @@ def _print_table(console: "rich.console.Console", table: "runs.Table") -> None:
         grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for index, (name, width) in enumerate(zip(table.columns, widths, strict=True)):
             numeric = all(row[index] is None or isinstance(row[index], numbers.Real) for row in table.rows)
-            grid.add_column(name, width=width, justify="right" if numeric else "left")
+            grid.add_column(_wrapped(name, width), justify="right" if numeric else "left")
         for row in rows:
-            grid.add_row(*row)
+            grid.add_row(*map(_wrapped, row, widths))
         console.print()
         console.print(grid)
     if table.note:
         console.print()
         console.print(table.note)
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Broken at spaces here, for rich before 14.3 adds to the `width` of a column at the edge."""
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], available: int) -> list[int] | None:

@@ -1,0 +1,86 @@
+"""Writes the notebooks: setup.cfg's address into each text source, and the stripped .ipynb from that source.
+
+The .py beside a notebook is its source, in jupytext's percent format; the .ipynb is made, for readers who have no
+jupytext (Colab, GitHub), and holds no output. `make notebooks` runs this after a source or the address has changed;
+tests/test_notebooks.py holds the files equal to what this gives.
+"""
+
+import configparser
+import json
+import re
+from pathlib import Path
+
+import jupytext
+
+TOP = Path(__file__).parent.parent
+SOURCES = (TOP / "notebooks/batch_stochastic_minibatch.py",)
+BRANCH = "main"
+COLAB = "https://colab.research.google.com"
+PIP = "%pip install --quiet git+"
+# What jupytext does not need to know of the machine that wrote the file.
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def read_address() -> str:
+    """The repository's address, which stands in setup.cfg and nowhere else by hand.
+
+    Returns:
+      https://github.com/<owner>/<name>.
+    Raises:
+      ValueError: It is not of that form, which Colab's links need.
+    """
+    setup = configparser.ConfigParser()
+    setup.read(TOP / "setup.cfg", encoding="utf-8")
+    address = setup["metadata"]["url"]
+    if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
+        raise ValueError(
+            f"setup.cfg's url must be https://github.com/<owner>/<name> for Colab to open it; got {address!r}."
+        )
+    return address
+
+
+def badge(address: str, name: str) -> str:
+    """The picture that opens notebooks/<name>.ipynb in Colab, as Markdown."""
+    repository = address.removeprefix("https://github.com/")
+    target = f"{COLAB}/github/{repository}/blob/{BRANCH}/notebooks/{name}.ipynb"
+    return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({target})"
+
+
+def put_address(source: str, address: str, name: str) -> str:
+    """The text source with this address in its badge and in its pip line, whatever stood there before.
+
+    Raises:
+      ValueError: The source has not exactly one badge and one pip line.
+    """
+    parts = ((r"\[!\[Open in Colab\]\(.*?\)\]\(.*?\)", badge(address, name)), (rf"{PIP}\S+", f"{PIP}{address}"))
+    for pattern, replacement in parts:
+        source, found = re.subn(pattern, lambda _, new=replacement: new, source)
+        if found != 1:
+            raise ValueError(f"{name}.py must have exactly one {replacement!r}; it has {found}.")
+    return source
+
+
+def convert(source: str) -> str:
+    """The .ipynb of a text source: no outputs, no counts, the same bytes each time."""
+    notebook = jupytext.reads(source, fmt="py:percent")
+    notebook.metadata = METADATA
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    for number, cell in enumerate(notebook.cells):
+        cell.id, cell.metadata = f"cell-{number}", {}
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    """Writes every source and its notebook again."""
+    address = read_address()
+    for path in SOURCES:
+        source = put_address(path.read_text(encoding="utf-8"), address, path.stem)
+        path.write_text(source, encoding="utf-8")
+        path.with_suffix(".ipynb").write_text(convert(source), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Runs a notebook as Colab would: in a kernel that has JAX and numpy loaded, with our wheel in the address's place.
+
+    python notebooks/execute.py WHEEL [OUTPUT.ipynb]
+
+The pip line installs the wheel into the environment that this runs in. It fails if a cell raises, or if the install
+changed the jax, jaxlib or numpy that were there, on disk or in the running kernel.
+"""
+
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jupytext
+import nbclient
+from build import PIP, SOURCES
+
+BEFORE = """
+import importlib.metadata
+import jax, jaxlib, numpy
+def _installed():
+    return {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "numpy")}
+_before = _installed()
+print("before the install:", _before)
+"""
+AFTER = """
+import pathlib, research
+_loaded = {module.__name__: module.__version__ for module in (jax, jaxlib, numpy)}
+assert _installed() == _loaded == _before, f"before the install {_before}, after it {_installed()}"
+assert pathlib.Path(research.__file__).is_relative_to(pathlib.Path(jax.__file__).parents[1]), research.__file__
+print("after it, in the same process:", _loaded, "and research", importlib.metadata.version("descent-jax"))
+"""
+
+
+def execute(source: Path, wheel: Path, output: Path | None) -> None:
+    """Runs one notebook outside the repository, with the check of versions around its pip line."""
+    notebook = jupytext.read(source.with_suffix(".ipynb"))
+    places = [number for number, cell in enumerate(notebook.cells) if cell.source.startswith(PIP)]
+    if len(places) != 1:
+        raise ValueError(f"{source.name} must have exactly one cell that starts with {PIP!r}; it has {len(places)}.")
+    install = notebook.cells[places[0]]
+    before, after = install.copy(), install.copy()
+    install.source = f"%pip install --quiet {wheel.resolve()}"
+    before.source, before.id, after.source, after.id = BEFORE, "before", AFTER, "after"
+    notebook.cells[places[0] : places[0] + 1] = [before, install, after]
+    try:
+        with tempfile.TemporaryDirectory() as elsewhere:
+            resources = {"metadata": {"path": elsewhere}}
+            nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    finally:
+        if output is not None:
+            jupytext.write(notebook, output)
+    check_pictures(notebook)
+    print(*(cell.outputs[0]["text"].strip() for cell in (before, after)), sep="\n")
+
+
+def check_pictures(notebook) -> None:
+    """A cell that draws must show a picture: an inline backend can lose one without an error."""
+    for cell in notebook.cells:
+        draws = cell.cell_type == "code" and re.search(r"^(draw\(|plt\.show\()", cell.source, flags=re.M)
+        if draws and not any("image/png" in output.get("data", {}) for output in cell.outputs):
+            raise ValueError(f"no picture came of this cell:\n{cell.source}")
+
+
+def main() -> None:
+    """Runs every notebook and says how long each took."""
+    wheel, output = Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    for source in SOURCES:
+        began = time.perf_counter()
+        execute(source, wheel, output)
+        print(f"{source.stem}: every cell ran, {time.perf_counter() - began:.0f} s with kernel and install")
+
+
+if __name__ == "__main__":
+    main()
