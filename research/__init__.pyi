@@ -1,6 +1,7 @@
 from . import backend as backend
 from . import cli as cli
 from . import datasets as datasets
+from . import derivatives as derivatives
 from . import descent as descent
 from . import figures as figures
 from . import lanes as lanes

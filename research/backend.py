@@ -13,11 +13,12 @@ def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
     this again with the same values is free.
 
     Args:
-      devices: CPU devices to show to JAX (it splits no work by itself; `research.lanes` spreads blocks over them).
+      devices: CPU devices to show to JAX (it splits no work by itself; `research.lanes` spreads blocks over them). At
+        most `pool`: XLA gives its pool at least a thread for each device, which would change the bits.
       pool: Threads in XLA's CPU pool (the environment variable NPROC).
       x64: Whether arrays may be float64. Experiments on f - f* need it.
     Raises:
-      ValueError: devices or pool is not a positive integer.
+      ValueError: devices or pool is not a positive integer, or devices is larger than pool.
       RuntimeError: The backend has already started with other values; call `configure` first.
     Example:
       >>> configure(x64=True)
@@ -28,6 +29,11 @@ def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
     for name, value in (("devices", devices), ("pool", pool)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
+    if devices > pool:
+        raise ValueError(
+            f"devices must be at most pool, since XLA would enlarge the pool, which enters the bits; got devices={devices}, "
+            f"pool={pool}. Call configure(devices={devices}, pool={devices}), and compare only runs of the same pool."
+        )
     jax.config.update("jax_enable_x64", x64)
     jax.config.update("jax_default_matmul_precision", "highest")  # A GPU may otherwise multiply in TF32.
     flags = re.sub(r"--xla_force_host_platform_device_count=\d+\s*", "", os.environ.get("XLA_FLAGS", ""))

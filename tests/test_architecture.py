@@ -14,7 +14,7 @@ TOP = Path(__file__).parent.parent
 # Who may import whom: only to the left. Modules of one layer do not import each other.
 LAYERS = (
     ("types", "backend"),
-    ("losses", "models", "schedules", "samplers", "datasets"),
+    ("derivatives", "losses", "models", "schedules", "samplers", "datasets"),
     ("objectives", "optima", "update_rules"),
     ("descent",),
     ("proofs", "lanes"),

@@ -1,0 +1,216 @@
+"""The bit contract: what leaves the bits of a cell alone, what does not, and that the digits we print outlive both.
+
+A cell's hash (see `cells.py`) is compared with that of the whole sweep in this process: width 8, pool of 2, one device.
+"""
+
+import concurrent.futures
+import importlib.util
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from research import lanes, update_rules
+from research.cli.console import cell as printed
+
+FILE = Path(__file__).parent / "cells.py"
+TOP = FILE.parent.parent.parent
+SPEC = importlib.util.spec_from_file_location("cells", FILE)
+assert SPEC is not None
+assert SPEC.loader is not None
+cells = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(cells)
+
+MLP, MLP_BY_32 = cells.MLP, "mlp, batch 32, adam"
+LINEAR, BY_32 = "linear, full batch, gradient descent", "logistic, batch 32, heavy ball"
+INSTRUCTIONS = ("AVX2", "AVX", "SSE4_2")
+EVERY_MODEL = [name for name in cells.JOBS if "batch 1," not in name]
+
+
+def run_cells(devices: int, pool: int, names: list[str], instructions: str | None = None) -> dict:
+    """What cells.py prints in a process of its own."""
+    words = [sys.executable, str(FILE), "--devices", str(devices), "--pool", str(pool)]
+    words += [word for name in names for word in ("--job", name)]
+    flags = f"--xla_cpu_max_isa={instructions}" if instructions else ""
+    path = os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")])  # The tree that is tested, not another one.
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+PROCESSES = {
+    "again": lambda: run_cells(1, 2, [MLP]),
+    "4 devices, pool 4": lambda: run_cells(4, 4, [MLP, MLP_BY_32]),
+    "2 devices": lambda: run_cells(2, 2, EVERY_MODEL),
+    "1 device, pool 4": lambda: run_cells(1, 4, [MLP]),
+    "1 device, pool 1": lambda: run_cells(1, 1, [MLP]),
+    **{isa: lambda isa=isa: run_cells(1, 2, [LINEAR, MLP], isa) for isa in INSTRUCTIONS},
+}
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Name -> future of what a process prints; they run two at a time, while the tests in this one do their work."""
+    pool = concurrent.futures.ThreadPoolExecutor(2)
+    yield {name: pool.submit(start) for name, start in PROCESSES.items()}
+    pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture(scope="module")
+def here():
+    """Name -> (program, what its sweep gave, hashes), built when first asked for."""
+    found = {}
+
+    def ask(name):
+        if name not in found:
+            program = cells.program(name)
+            trained = lanes.train(program, cells.sweep(name))
+            found[name] = program, trained, cells.hashes(trained)
+        return found[name]
+
+    return ask
+
+
+# Rows of the sweep that are trained together, in blocks of eight.
+COMPANIES = {
+    "permuted": np.random.default_rng(0).permutation(cells.NUM_CELLS),
+    "a subset": np.arange(3, cells.NUM_CELLS, 2),
+    "alone, with seven copies": np.array([17]),
+    "a full block": np.arange(8, 16),
+    "other neighbours, and twice": np.array([5, 25, 5, 0, 19, 19, 2, 11, 7, 5]),
+}
+
+
+def test_another_process_leaves_the_bits_alone(here, processes):
+    """The first test, so that the other processes run beside what follows."""
+    assert hashes_of(processes["again"]) == {MLP: here(MLP)[2]}
+
+
+@pytest.mark.parametrize("company", COMPANIES)
+@pytest.mark.parametrize("name", cells.JOBS)
+def test_company_leaves_the_bits_alone(here, name, company):
+    program, _, hashes = here(name)
+    rows = COMPANIES[company]
+    trained = lanes.train(program, cells.take(cells.sweep(name), rows))
+    assert cells.hashes(trained) == [hashes[row] for row in rows]
+
+
+@pytest.mark.parametrize(("name", "chunk"), [(LINEAR, 2), (BY_32, 3), (MLP, 2), (MLP_BY_32, 3)])
+def test_chunk_length_leaves_the_bits_alone(here, name, chunk):
+    """The sweep itself is trained in one chunk of six epochs."""
+    trained = lanes.train(cells.program(name, chunk=chunk), cells.sweep(name))
+    assert cells.hashes(trained) == here(name)[2]
+
+
+def test_two_devices_leave_the_bits_alone(here, processes):
+    assert hashes_of(processes["2 devices"]) == {name: here(name)[2] for name in EVERY_MODEL}
+
+
+def test_four_devices_leave_the_bits_alone(here, processes):
+    """Under a pool of four: four devices enlarge a smaller one, which of these only the full-batch MLP would notice."""
+    four, one = hashes_of(processes["4 devices, pool 4"]), hashes_of(processes["1 device, pool 4"])
+    assert four == {MLP: one[MLP], MLP_BY_32: here(MLP_BY_32)[2]}
+
+
+def test_the_pool_enters_the_bits_of_a_full_batch_mlp(here, processes):
+    """Three pools, three hashes of every cell: so that the laws of devices do not hold for want of a thread."""
+    pools = [hashes_of(processes["1 device, pool 1"])[MLP], here(MLP)[2], hashes_of(processes["1 device, pool 4"])[MLP]]
+    assert all(len(set(hashes)) == 3 for hashes in zip(*pools, strict=True))
+
+
+@pytest.mark.parametrize("width", [1, cells.NUM_CELLS], ids=["one lane", "a plain vmap of all cells"])
+def test_the_width_enters_the_bits(here, width):
+    _, eight, hashes = here(LINEAR)
+    trained = lanes.train(cells.program(LINEAR, width=width), cells.sweep(LINEAR))
+    assert all(a != b for a, b in zip(cells.hashes(trained), hashes, strict=True))
+    np.testing.assert_allclose(trained.values, eight.values, rtol=1e-14)  # By rounding, no more.
+
+
+def test_a_block_that_is_not_padded_has_other_bits(here):
+    """Three cells as a vmap of three, where lanes would pad them to eight."""
+    trained = lanes.train(cells.program(MLP, width=3), cells.take(cells.sweep(MLP), slice(3)))
+    assert all(a != b for a, b in zip(cells.hashes(trained), here(MLP)[2][:3], strict=True))
+
+
+@pytest.mark.parametrize("name", [LINEAR, MLP])
+def test_one_bit_of_one_parameter_enters_the_hash(here, name):
+    _, trained, hashes = here(name)
+    leaves, tree = jax.tree.flatten(trained.params)
+    for i in range(len(leaves)):
+        changed = [leaf.copy() for leaf in leaves]
+        changed[i].view(np.uint64)[11, ...].reshape(-1)[-1:] ^= 1
+        again = cells.hashes(trained._replace(params=tree.unflatten(changed)))
+        assert [a == b for a, b in zip(hashes, again, strict=True)] == [row != 11 for row in range(cells.NUM_CELLS)]
+
+
+@pytest.mark.parametrize("instructions", INSTRUCTIONS)
+def test_printed_digits_outlive_an_older_processor(here, processes, instructions):
+    older = processes[instructions].result()
+    for name in older:
+        values = here(name)[1].values
+        again = np.array(older[name]["values"])
+        assert [printed(v) for v in again.ravel()] == [printed(v) for v in values.ravel()]
+        assert [f"{v:.6e}" for v in again.ravel()] == [
+            f"{v:.6e}" for v in values.ravel()
+        ]  # Seven, where we print three.
+        np.testing.assert_allclose(again, values, rtol=1e-14)  # Measured after six steps: one unit in the last place.
+
+
+def test_an_older_processor_enters_the_bits(here, processes):
+    """So the law above is no tautology; jaxlib for x86-64 needs AVX, so that SSE4_2 is older wherever it runs."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        older = hashes_of(processes["SSE4_2"])
+        assert all(a != b for name in older for a, b in zip(older[name], here(name)[2], strict=True))
+
+
+def test_every_cell_has_a_hash_of_its_own(here):
+    hashes = [h for name in cells.JOBS for h in here(name)[2]]
+    assert len(set(hashes)) == len(cells.JOBS) * cells.NUM_CELLS
+
+
+def hashes_of(process: concurrent.futures.Future) -> dict[str, list[str]]:
+    return {name: found["hashes"] for name, found in process.result().items()}
+
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+TRACED = "/jax/core/compile/jaxpr_trace_duration"
+
+
+@pytest.fixture
+def events():
+    """Names of what JAX reports while a test runs: a trace or a compilation each."""
+    seen = []
+    listen = lambda event, duration_secs, **kwargs: seen.append(event)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_a_program_key_compiles_once(events):
+    """Two computations a program, its beginning and its chunk of epochs; sweeps over seeds and rates add none."""
+    cells.program(BY_32)  # Whatever JAX compiles for itself at first use.
+    traces = []
+
+    def rule(learning_rate):
+        traces.append(learning_rate)
+        return update_rules.heavy_ball(learning_rate)
+
+    workload = cells.JOBS[BY_32].workload()
+    sampler = cells.JOBS[BY_32].sampler(len(workload.train.y))
+    events.clear()
+    program = lanes.compile_program(workload, rule, sampler, cells.NUM_EPOCHS, chunk=2)
+    assert events.count(COMPILED) == 2
+    assert len(traces) == 2
+    events.clear()
+    for rows in (slice(None), slice(1), slice(9), slice(None)):
+        lanes.train(program, cells.take(cells.sweep(BY_32), rows))
+    assert events.count(COMPILED) == 0
+    assert events.count(TRACED) == 0
+    assert len(traces) == 2
