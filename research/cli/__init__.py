@@ -118,6 +118,7 @@ def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "ru
         on_progress = _recorded(run, show, start)
         try:
             result = experiment.run(run.config, on_progress, runs.checkpoints_in(run.checkpoints))
+            return runs.finish(run, result, seconds=time.monotonic() - start)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_what_is_kept(run)) from None
         except Exception as problem:
@@ -125,7 +126,6 @@ def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "ru
             if isinstance(problem, OSError) and problem.strerror and run.checkpoints.exists():
                 raise OSError(problem.errno, f"{problem.strerror} {_what_is_kept(run)}") from problem
             raise
-    return runs.finish(run, result, seconds=time.monotonic() - start)
 
 
 def _recorded(run: "runs.Run", show: progress.OnProgress, start: float) -> progress.OnProgress:

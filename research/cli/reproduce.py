@@ -29,6 +29,8 @@ def reproduce_run(folder: Path, load: Callable[[str], ModuleType], options: flag
     from research import runs
 
     manifest, before = runs.read_manifest(folder), runs.load_result(folder)
+    if (options.results / manifest["experiment"] / manifest["id"]).resolve() == folder.resolve():
+        raise ValueError(f"The new run would take the place of {folder}; give another folder for it (--results).")
     run = _again(load(manifest["experiment"]), manifest["config"], str(folder / "manifest.json"), options)
     environments = [manifest["environment"], runs.read_manifest(run.path)["environment"]]
     comparison = runs.compare(before, runs.load_result(run.path), environments)

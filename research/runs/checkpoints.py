@@ -1,5 +1,6 @@
 """Checkpoints of a run: small files of arrays and JSON, each with its digest, the one before it kept beside it."""
 
+import contextlib
 import hashlib
 import re
 import shutil
@@ -7,13 +8,15 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from research.runs.files import canonical, json_bytes, npz_bytes, read_json, read_npz, write_atomically
+from research.runs.files import canonical, explained, json_bytes, npz_bytes, read_json, read_npz, write_atomically
 from research.types import Checkpoint, Checkpoints, Saved
 
 SECONDS_BETWEEN = 10.0  # What a kill may cost, about.
 LARGEST_SHARE = 0.05  # Of the time, for saving: where a save is slow, the next one comes later.
 GENERATIONS = 2
+LONGEST = 100  # Characters of a name that its folder shows.
 
 
 def checkpoints_in(folder: str | Path, seconds_between: float = SECONDS_BETWEEN) -> Checkpoints:
@@ -81,21 +84,21 @@ def remembered(checkpoints: Checkpoints, name: str, compute: Callable[[Checkpoin
 
 
 def _save(folder: Path, name: str, saved: Saved) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    with explained(f"Cannot make {folder}", lambda: "What had been saved is whole."):
+        folder.mkdir(parents=True, exist_ok=True)
     numbers = _numbers(folder)
     number = max(numbers, default=0) + 1
-    arrays, values = npz_bytes(saved.arrays), canonical(saved.values, name)
+    arrays = npz_bytes(saved.arrays)
+    text = _text(name, arrays, saved.values)
     write_atomically(folder / f"{number:06d}.npz", arrays)
-    write_atomically(
-        folder / f"{number:06d}.json",
-        json_bytes({"name": name, "digest": _digest(name, arrays, values), "values": saved.values}, name),
-    )
+    write_atomically(folder / f"{number:06d}.json", text)
     for old in sorted(numbers)[: -(GENERATIONS - 1)]:
-        for suffix in ("json", "npz"):  # In this order: without its JSON a number counts as never written.
-            (folder / f"{old:06d}.{suffix}").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # The next save tries again.
+            for suffix in ("json", "npz"):  # In this order: without its JSON a number counts as never written.
+                (folder / f"{old:06d}.{suffix}").unlink(missing_ok=True)
     for part in folder.iterdir():
         if part.is_dir():
-            shutil.rmtree(part)
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _load(folder: Path, name: str) -> Saved | None:
@@ -109,11 +112,11 @@ def _load(folder: Path, name: str) -> Saved | None:
 
 
 def _read(file: Path, name: str) -> Saved:
-    entry = read_json(file.read_bytes())
-    arrays = file.with_suffix(".npz").read_bytes()
-    if entry["digest"] != _digest(name, arrays, canonical(entry["values"])):
+    text, arrays = file.read_bytes(), file.with_suffix(".npz").read_bytes()
+    values = read_json(text)["values"]
+    if text != _text(name, arrays, values):
         raise ValueError("its digest is another")
-    return Saved(read_npz(arrays), entry["values"])
+    return Saved(read_npz(arrays), values)
 
 
 def _numbers(folder: Path) -> list[int]:
@@ -121,13 +124,14 @@ def _numbers(folder: Path) -> list[int]:
     return [int(file.stem) for file in folder.glob("*.json") if re.fullmatch("[0-9]{6}", file.stem)]
 
 
-def _digest(name: str, arrays: bytes, values: str) -> str:
-    digest = hashlib.sha256(f"{name}\n{values}\n".encode())
+def _text(name: str, arrays: bytes, values: Any) -> bytes:
+    """What the JSON file holds: one flipped bit of it, or of the arrays, and it is another text."""
+    digest = hashlib.sha256(f"{name}\n{canonical(values, name)}\n".encode())
     digest.update(arrays)
-    return digest.hexdigest()
+    return json_bytes({"name": name, "digest": digest.hexdigest(), "values": values}, name)
 
 
 def _file_name(part: str) -> str:
     """The part of a name itself, or, where a file system might not take it, what is left of it and a hash."""
-    plain = re.sub(r"[^A-Za-z0-9_.+-]+", "-", part).strip(".")
+    plain = re.sub(r"[^A-Za-z0-9_+-]+", "-", part)[:LONGEST]  # No dot: 000001.json is a checkpoint's own.
     return part if part and plain == part else f"{plain}-{hashlib.sha256(part.encode()).hexdigest()[:8]}"

@@ -67,7 +67,7 @@ def compare(there: Result, here: Result, environments: Sequence[Mapping[str, Any
     numbers = [dict(_leaves(result.numbers)) for result in (there, here)]
     paths = dict.fromkeys([*numbers[0], *numbers[1]])
     arrays = (_array_difference(name, there.arrays.get(name), here.arrays.get(name)) for name in names)
-    others = (number_difference(path, numbers[0].get(path), numbers[1].get(path)) for path in paths)
+    others = (number_difference(path, *(given.get(path, "missing") for given in numbers)) for path in paths)
     causes = differences(*map(dict, environments))
     return Comparison(len(names), len(paths), _found(arrays), _found(others), tuple(causes))
 
@@ -127,8 +127,8 @@ def _array_difference(name: str, there: np.ndarray | None, here: np.ndarray | No
         place = np.unravel_index(np.argmax(other), there.shape)
         size = relative = float("inf")
     else:
-        wide = [a.astype(complex if a.dtype.kind == "c" else float) for a in (there, here)]
         with np.errstate(all="ignore"):
+            wide = [a.astype(complex if a.dtype.kind == "c" else float) for a in (there, here)]
             gap = np.abs(wide[0] - wide[1])
             share = gap / np.maximum(np.abs(wide[0]), np.abs(wide[1]))
         gap, share = (

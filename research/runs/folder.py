@@ -112,22 +112,29 @@ def open_run(
         if not fresh and _holds_result(run):
             return run._replace(finished=True)
     run = run._replace(lock=_lock(run.path))
-    manifest = {
-        "experiment": experiment,
-        "id": identity,
-        "status": "running",
-        "config": config,
-        "command": command_line(experiment, config),
-        "environment": environment(width, code),
-    }
-    if not fresh and _goes_on(run, manifest):
-        run = run._replace(resumed=True, seconds=_mend_metrics(run.path / METRICS))
-    else:
-        (run.path / METRICS).unlink(missing_ok=True)
-        shutil.rmtree(run.checkpoints, ignore_errors=True)
-    for left_over in run.path.rglob(".*.partial"):
-        left_over.unlink(missing_ok=True)
-    write_atomically(run.path / MANIFEST, json_bytes(manifest))
+    with contextlib.ExitStack() as on_failure:
+        on_failure.callback(close, run)
+        if not fresh and _holds_result(run):  # Another process has just finished it.
+            return run._replace(finished=True, lock=None)
+        manifest = {
+            "experiment": experiment,
+            "id": identity,
+            "status": "running",
+            "config": config,
+            "command": command_line(experiment, config),
+            "environment": environment(width, code),
+        }
+        with explained(f"Cannot begin in {run.path}", lambda: kept(run.path)):
+            if not fresh and _goes_on(run, manifest):
+                run = run._replace(resumed=True, seconds=_mend_metrics(run.path / METRICS))
+            else:
+                (run.path / METRICS).unlink(missing_ok=True)
+                if run.checkpoints.exists():
+                    shutil.rmtree(run.checkpoints)  # What cannot be deleted must not be gone on with.
+            for left_over in run.path.rglob(".*.partial"):
+                left_over.unlink(missing_ok=True)
+        write_atomically(run.path / MANIFEST, json_bytes(manifest))
+        on_failure.pop_all()
     return run
 
 
@@ -250,7 +257,7 @@ def _goes_on(run: Run, manifest: dict[str, Any]) -> bool:
     try:
         earlier = read_manifest(run.path)
     except ValueError:
-        return False  # Said aloud already.
+        return False  # Unreadable was said aloud already; without one, nothing says what made the checkpoints.
     changed = differences(earlier["environment"], manifest["environment"])
     if changed:
         warnings.warn(

@@ -106,7 +106,7 @@ def hold_against(reference: Mapping[str, Any], path: str | Path) -> Agreement:
     here = read_json(json_bytes(reference_of(path)))
     values = [_values(entry) for entry in (reference, here)]
     places = dict.fromkeys([*values[0], *values[1]])
-    other = (number_difference(place, values[0].get(place), values[1].get(place)) for place in places)
+    other = (number_difference(place, *(given.get(place, "missing") for given in values)) for place in places)
     hashes = dict.fromkeys([*reference["hashes"], *here["hashes"]])
     return Agreement(
         len(places),
