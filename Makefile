@@ -3,13 +3,14 @@
 #   make test           every test, and every docstring's example
 #   make check          style and types
 #   make notebooks      each notebook from its text source, with setup.cfg's address in it
+#   make bench          speed beside peers, to benchmarks/RESULTS.md; its own environment, about ten minutes
 #   make requirements   the locks in requirements/: newest and floor
 PYTHON ?= python3.13 python3.12 python3.11 python3
 VENV := .venv
 ARGS ?=
 python := $(VENV)/bin/python
 
-.PHONY: run test check notebooks requirements
+.PHONY: run test check notebooks bench requirements
 
 run: $(VENV)/installed
 	$(python) experiments/batch_stochastic_minibatch.py $(ARGS)
@@ -25,6 +26,10 @@ check: $(VENV)/installed-check
 notebooks: $(VENV)/installed-test
 	$(python) notebooks/build.py
 
+bench: setup.cfg
+	@$(MAKE) --no-print-directory VENV=.venv-bench PYTHON="python3.11 $(PYTHON)" .venv-bench/installed-bench
+	.venv-bench/bin/python -W ignore -m benchmarks $(ARGS)
+
 lock := -m uv pip compile setup.cfg --universal --python-version 3.11 --extra test --extra notebook --quiet --upgrade \
   --no-annotate --custom-compile-command "make requirements"
 requirements: $(VENV)/installed
@@ -37,7 +42,8 @@ requirements: $(VENV)/installed
 $(VENV)/installed: extras :=
 $(VENV)/installed-test: extras := [test]
 $(VENV)/installed-check: extras := [test,dev]
-$(VENV)/installed $(VENV)/installed-test $(VENV)/installed-check: setup.cfg pyproject.toml
+$(VENV)/installed-bench: extras := [bench]
+$(VENV)/installed $(VENV)/installed-test $(VENV)/installed-check $(VENV)/installed-bench: setup.cfg pyproject.toml
 	@$(environment)
 	@echo "Installing into $(VENV); the first time this takes a minute or two."
 	@$(python) -m pip install --quiet --disable-pip-version-check --editable '.$(extras)'

@@ -1,9 +1,15 @@
-"""The only place that sets flags: device count, thread pool, float64, matmul precision."""
+"""The only place that sets flags: device count, thread pool, float64, matmul precision, loops as one kernel."""
 
 import os
 import re
 
 import jax
+
+# XLA's CPU backend compiles a loop whose buffers are below a threshold into one kernel, instead of calling a kernel for
+# each operation of each step. At 256 kB, on two x86-64 cores with jax 0.10.2, a step of stochastic descent takes a third
+# of the time or less, one of mini-batch 32 up to a half, a full batch the same, and compiling half. jax 0.12 is as fast
+# without it, 0.7.2 gains as much. It changes bits, as every flag does.
+SMALL_LOOP = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=262144"
 
 
 def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
@@ -36,11 +42,11 @@ def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
         )
     jax.config.update("jax_enable_x64", x64)
     jax.config.update("jax_default_matmul_precision", "highest")  # A GPU may otherwise multiply in TF32.
-    flags = re.sub(r"--xla_force_host_platform_device_count=\d+\s*", "", os.environ.get("XLA_FLAGS", ""))
-    wanted = {
-        "NPROC": str(pool),
-        "XLA_FLAGS": f"{flags} --xla_force_host_platform_device_count={devices}".strip(),
-    }
+    flags = re.sub(r"--xla_force_host_platform_device_count=\d+\s*", "", os.environ.get("XLA_FLAGS", "")).split()
+    if not any(flag.startswith("--xla_backend_extra_options") for flag in flags):
+        flags.append(SMALL_LOOP)
+    flags.append(f"--xla_force_host_platform_device_count={devices}")
+    wanted = {"NPROC": str(pool), "XLA_FLAGS": " ".join(flags)}
     changed = {name: value for name, value in wanted.items() if os.environ.get(name) != value}
     if changed and _backend_started():
         raise RuntimeError(

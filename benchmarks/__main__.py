@@ -1,0 +1,58 @@
+"""How fast is it, beside its peers? Ratios within one run, written to RESULTS.md.
+
+python -m benchmarks             # every row, about ten minutes on two cores
+python -m benchmarks --quick     # a smoke run of few steps; prints, writes nothing
+"""
+
+import argparse
+import datetime
+import os
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+PARTS = ("steps", "sweep", "startup")
+RESULTS = Path(__file__).parent / "RESULTS.md"
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """The flags."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a smoke run with few steps; its numbers mean nothing")
+    parser.add_argument("--only", choices=PARTS, action="append", help="one part; may be repeated (default: all)")
+    parser.add_argument("--output", type=Path, help="file to write (default: RESULTS.md beside this, when all is run)")
+    return parser.parse_args(words)
+
+
+def main(words: list[str] | None = None) -> None:
+    """Measures, prints the page, and writes it."""
+    flags = parse(words)
+    parts = flags.only or list(PARTS)
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # A compile time is one of compiling.
+    import research
+
+    research.backend.configure(x64=True)
+    from benchmarks import startup, steps, sweep, tables
+
+    with_torch, started = find_spec("torch") is not None, time.perf_counter()
+
+    def tell(what: str) -> None:
+        print(f"{time.perf_counter() - started:5.0f} s  {what}", file=sys.stderr, flush=True)
+
+    modules = {"steps": steps, "sweep": sweep, "startup": startup}
+    rows = {
+        name: module.measure(flags.quick, with_torch, tell) if name in parts else [] for name, module in modules.items()
+    }
+    command = " ".join(["python -m benchmarks", *(sys.argv[1:] if words is None else words)])
+    date, seconds = datetime.date.today().isoformat(), time.perf_counter() - started
+    text = tables.page(rows["steps"], rows["sweep"], rows["startup"], command, date, seconds)
+    print(text)
+    complete = set(parts) == set(PARTS) and not flags.quick and with_torch
+    if output := flags.output or (RESULTS if complete else None):
+        output.write_text(text, encoding="utf-8")
+        print(f"Written to {output.name}.", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Timing in turns, and what is said of it: medians, spreads, and ratios within one run."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Spread(NamedTuple):
+    """A median with the smallest and the largest value."""
+
+    median: float
+    low: float
+    high: float
+
+
+def spread(values: Any) -> Spread:
+    """Median, smallest, largest.
+
+    Example:
+      >>> spread([3.0, 1.0, 2.0])
+      Spread(median=2.0, low=1.0, high=3.0)
+    """
+    values = np.asarray(values, float)
+    return Spread(float(np.median(values)), float(values.min()), float(values.max()))
+
+
+def ratio(theirs: Any, ours: Any) -> Spread:
+    """How many times as fast ours is: the ratio of the median seconds, and the spread of the ratios round by round.
+
+    Args:
+      theirs, ours: Seconds of the same rounds, shape (rounds,).
+    Returns:
+      More than 1 where ours is faster. The ratio of medians may lie outside the rounds' own spread; then the spread is
+      widened to hold it.
+    Example:
+      >>> ratio([4.0, 6.0, 8.0], [2.0, 2.0, 2.0])
+      Spread(median=3.0, low=2.0, high=4.0)
+    """
+    theirs, ours = np.asarray(theirs, float), np.asarray(ours, float)
+    of_medians, rounds = float(np.median(theirs) / np.median(ours)), theirs / ours
+    return Spread(of_medians, min(of_medians, float(rounds.min())), max(of_medians, float(rounds.max())))
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    """What one call takes; it must not return before its work is done."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def take_turns(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
+    """Times every call once a round, each round starting with another one, so that a slow minute is shared by all.
+
+    Args:
+      calls: Already warm, and blocking.
+      rounds: How often each is timed.
+    Returns:
+      Seconds of each, shape (rounds,).
+    """
+    names, seconds = list(calls), {name: np.zeros(rounds) for name in calls}
+    for i in range(rounds):
+        first = i % len(names)
+        for name in names[first:] + names[:first]:
+            seconds[name][i] = seconds_of(calls[name])
+    return seconds
+
+
+def check_equal(values: Mapping[str, Any], what: str, tolerance: float) -> float:
+    """The largest relative difference from the first of them, which must not exceed the tolerance.
+
+    Args:
+      values: What each contender ended at, numbers or arrays of one shape, ours first. Places where ours is not
+        finite must not be finite elsewhere either.
+      what: Named in the error.
+      tolerance: Above rounding, far below anything that another training would give.
+    Raises:
+      ValueError: One of them did not do the same job.
+    Example:
+      >>> check_equal({"ours": 2.0, "theirs": 2.0}, "the loss", 1e-9)
+      0.0
+    """
+    (first, reference), *others = values.items()
+    reference, largest = np.asarray(reference, float), 0.0
+    finite = np.isfinite(reference)
+    for name, value in others:
+        value = np.asarray(value, float)
+        difference = np.abs(value - reference)[finite] / np.abs(reference[finite])
+        apart = float(difference.max(initial=0.0))
+        if not apart <= tolerance or (np.isfinite(value) != finite).any():
+            raise ValueError(f"{name} did not do the same job as {first}: {what} differs by {apart:.1e}, relatively.")
+        largest = max(largest, apart)
+    return largest

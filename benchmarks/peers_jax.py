@@ -1,0 +1,94 @@
+"""Ours, and the same step jitted in a Python loop with optax."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.clock import seconds_of
+from benchmarks.problems import Problem, numpy_batches, training_data
+from research import descent, update_rules
+from research.types import Batch, Params, Workload
+
+
+class Contender(NamedTuple):
+    """One way to make a training.
+
+    Attributes:
+      name: As the table shows it.
+      train: () -> the last parameters, a dict of arrays; it has finished when it returns, and may be called again.
+      compile_seconds: What building it took, with its first step.
+      note: A word on how it was set, or "".
+    """
+
+    name: str
+    train: Callable[[], Params]
+    compile_seconds: float
+    note: str = ""
+
+
+def ours(problem: Problem) -> Contender:
+    """`research.descent.run`, compiled: it draws the order itself and keeps its records, as in the experiments."""
+    rule = update_rules.gradient_descent(problem.rate)
+    state = descent.start(rule, problem.params)
+
+    def advance(state, rate, epochs, train):
+        step = descent.make_step(problem.workload.objective, update_rules.gradient_descent(rate), train, rate)
+        return descent.run(step, state, problem.sampler, problem.key, epochs)
+
+    arguments = (state, jnp.asarray(problem.rate), jnp.arange(problem.num_epochs, dtype=jnp.int32))
+    arguments = (*arguments, problem.workload.train)
+    built = []
+
+    def build():
+        built.append(jax.jit(advance).lower(*arguments).compile())
+
+    compile_seconds = seconds_of(build)
+
+    def train() -> Params:
+        state, _ = jax.block_until_ready(built[0](*arguments))
+        return state.params
+
+    return Contender("ours", train, compile_seconds)
+
+
+def optax_training(workload: Workload) -> Callable[[Any, jax.Array, list], Any]:
+    """(start, rate, batches) -> end, a Python loop over a jitted step; the rate is traced, so that none compiles anew.
+
+    Start and end are (params, the optimiser's state).
+    """
+
+    @jax.jit
+    def step(params, state, rate, x, y):
+        gradient = jax.grad(workload.objective)(params, Batch(x, y))
+        updates, state = optax.sgd(rate).update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    def train(start, rate, batches):
+        params, state = start
+        for x, y in batches:
+            params, state = step(params, state, rate, x, y)
+        return params, state
+
+    return train
+
+
+def optax_loop(problem: Problem) -> Contender:
+    """A jitted step with optax.sgd, called from a Python loop over batches that lie on the device already."""
+    run, batches = optax_training(problem.workload), place_batches(problem.workload, problem.order, problem.steps)
+    start, rate = (problem.params, optax.sgd(problem.rate).init(problem.params)), jnp.asarray(problem.rate)
+
+    def train(batches=batches) -> Params:
+        return jax.block_until_ready(run(start, rate, batches))[0]
+
+    return Contender("optax, Python loop", train, seconds_of(lambda: train(batches[:1])))
+
+
+def place_batches(workload: Workload, order: np.ndarray | None, steps: int) -> list[tuple[jax.Array, jax.Array]]:
+    """Every step's batch as device arrays; for the full batch the one that the workload has."""
+    if order is None:
+        return [jax.device_put(training_data(workload))] * steps
+    return jax.device_put(numpy_batches(workload, order, steps))

@@ -1,0 +1,237 @@
+"""The benchmarks' pure parts: what they say of seconds, that every contender makes the same training, and the page."""
+
+import ast
+import itertools
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import clock, peers_jax, peers_sklearn, problems, startup, steps, sweep, tables
+from research import descent, lanes, update_rules
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+REGIMES = problems.REGIMES
+
+
+def logistic(regime):
+    return problems.make_problem("logistic", regime, quick=True)
+
+
+def by_hand(problem):
+    """Gradient descent of logistic regression in numpy, on the batches that the peers are given."""
+    x, y = problems.training_data(problem.workload)
+    weights, intercept = np.array(problem.params["weights"]), float(problem.params["intercept"])
+    for i in range(problem.steps):
+        chosen = slice(None) if problem.order is None else problem.order[i]
+        residual = 1 / (1 + np.exp(-(x[chosen] @ weights + intercept))) - y[chosen]
+        of_weights = x[chosen].T @ residual / len(residual) + problem.penalty * weights
+        weights, intercept = weights - problem.rate * of_weights, intercept - problem.rate * residual.mean()
+    return weights, intercept
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_contenders_end_where_numpy_does(regime):
+    problem = logistic(regime)
+    weights, intercept = by_hand(problem)
+    runners, _ = steps.contenders(problem, with_torch=False)
+    assert len(runners) == (3 if regime == "stochastic" else 2)
+    for runner in runners:
+        params = runner.train()
+        np.testing.assert_allclose(params["weights"], weights, rtol=1e-10, err_msg=runner.name)
+        np.testing.assert_allclose(params["intercept"], intercept, rtol=1e-10, err_msg=runner.name)
+
+
+def test_order_is_the_one_that_a_run_draws():
+    problem, seen = logistic(REGIMES[1]), []
+    step = descent.make_step(problem.workload.objective, update_rules.gradient_descent(0.1), problem.workload.train)
+
+    def watched(state, draw):
+        jax.debug.callback(lambda indices: seen.append(np.array(indices)), draw.indices, ordered=True)
+        return step(state, draw)
+
+    state = descent.start(update_rules.gradient_descent(0.1), problem.params)
+    state, _ = descent.run(watched, state, problem.sampler, problem.key, np.arange(problem.num_epochs))
+    jax.block_until_ready(state)
+    jax.effects_barrier()
+    np.testing.assert_array_equal(np.stack(seen), problem.order)
+
+
+def test_batches_are_the_rows_of_the_order():
+    problem = logistic(REGIMES[2])
+    x, y = problems.training_data(problem.workload)
+    batches = peers_jax.place_batches(problem.workload, problem.order, problem.steps)
+    assert len(batches) == problem.steps == len(x) * problem.num_epochs
+    np.testing.assert_array_equal(np.concatenate([b for b, _ in batches]), x[problem.order[:, 0]])
+    np.testing.assert_array_equal(np.concatenate([b for _, b in batches]), y[problem.order[:, 0]])
+
+
+@pytest.mark.parametrize("model", problems.MODELS)
+def test_penalty_is_the_workloads(model):
+    problem = problems.make_problem(model, REGIMES[0], quick=True)
+    params = jax.tree.map(np.ones_like, problem.params)
+    doubled = {"weights": 2 * params["weights"], "intercept": 2 * params["intercept"]}
+    # On inputs of zero and with no intercept the weights enter the objective through the penalty alone.
+    train = problem.workload.train
+    nothing = train._replace(x=np.zeros_like(train.x))
+    values = [
+        float(problem.workload.objective(p | {"intercept": 0 * p["intercept"]}, nothing)) for p in (params, doubled)
+    ]
+    assert values[1] - values[0] == pytest.approx(1.5 * problem.penalty * params["weights"].size, abs=1e-12)
+
+
+def test_only_the_same_job_is_given_to_scikit_learn():
+    problem = logistic(REGIMES[0])
+    jobs = [(m, r) for m in problems.MODELS for r in REGIMES]
+    same = [job for job in jobs if peers_sklearn.does_the_same(problem._replace(model=job[0], regime=job[1]))]
+    assert same == [("linear", "stochastic"), ("logistic", "stochastic")]
+
+
+def test_sweeps_one_by_one_see_what_lanes_see():
+    made = sweep.make_sweep(REGIMES[1], quick=True)
+    runners, absent = sweep.sweepers(made, with_torch=False)
+    rows = sweep.measure_sweep(made, runners, rounds=2)
+    assert [row.contender for row in rows] == ["ours", "optax, one by one"]
+    assert absent == [("PyTorch", "not installed")]
+    assert rows[1].apart < 1e-12
+    assert rows[0].loss == pytest.approx(rows[1].loss, rel=1e-12)
+
+
+@pytest.mark.parametrize("regime", REGIMES)
+def test_sweep_has_the_cells_of_the_main_experiment(regime):
+    rates, seeds = sweep.cells_of(regime, quick=False)
+    assert len(seeds) == len(rates) == 34
+    tried = set(rates[:24].tolist())
+    assert len(tried) == 8
+    assert set(zip(seeds[:24].tolist(), rates[:24].tolist(), strict=True)) == set(
+        itertools.product((100, 101, 102), tried)
+    )
+    assert seeds[24:].tolist() == list(range(10))
+    assert set(rates[24:].tolist()) < tried
+
+
+def test_sweeps_are_named_as_the_lanes_name_their_children():
+    made = sweep.make_sweep(REGIMES[1], quick=True)
+    root = jax.random.key(100)
+    expected = made.workload.init(jax.random.fold_in(root, lanes.INIT))
+    np.testing.assert_array_equal(made.starts[100]["weights"], expected["weights"])
+
+
+def test_ratio_is_of_medians_and_its_spread_of_rounds():
+    theirs, ours = [10.0, 20.0, 60.0], [5.0, 4.0, 6.0]
+    assert clock.ratio(theirs, ours) == (4.0, 2.0, 10.0)
+    assert clock.ratio([1.0, 1.0, 9.0], [1.0, 9.0, 9.0]).low <= clock.ratio([1.0, 1.0, 9.0], [1.0, 9.0, 9.0]).median
+
+
+def test_everyone_is_timed_once_a_round_and_begins_in_turn():
+    calls = []
+    seconds = clock.take_turns({name: lambda name=name: calls.append(name) for name in "abc"}, 3)
+    assert "".join(calls) == "abcbcacab"
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3, "c": 3}
+    assert all((values > 0).all() for values in seconds.values())
+
+
+@pytest.mark.parametrize("theirs", [[1.0, 2.1], [1.0, np.nan], [np.inf, 2.0]])
+def test_other_outcome_is_refused(theirs):
+    with pytest.raises(ValueError, match="theirs did not do the same job"):
+        clock.check_equal({"ours": [1.0, 2.0], "theirs": theirs}, "the loss", 1e-9)
+
+
+def test_difference_is_the_largest_relative_one():
+    values = {"ours": [1.0, 100.0], "theirs": [1.0, 100.0 + 1e-9], "others": [1.0 + 4e-11, 100.0]}
+    assert clock.check_equal(values, "the loss", 1e-9) == pytest.approx(4e-11, rel=1e-4)
+
+
+def row(contender, ratio, note=""):
+    spread = clock.Spread(ratio, ratio / 2, ratio * 2)
+    mine = contender == "ours"
+    return steps.StepRow("linear", "stochastic", contender, note, 9, spread, 0.5, None if mine else spread, 0.25, 1e-16)
+
+
+def swept(contender, ratio):
+    spread = clock.Spread(ratio, ratio, ratio)
+    return sweep.SweepRow("stochastic", contender, "", 34, 5, 1.0, spread, spread, 0.5, 0.25, 34, 0.0)
+
+
+def test_page_tells_what_falls_short():
+    rows = [row("ours", 1.0), row("optax, Python loop", 3.0), row("scikit-learn SGD", 0.4)]
+    rows.append(steps.StepRow("linear", "stochastic", "torch.compile", "did not run: no compiler", 9))
+    sweeps = [swept("optax, one by one", 12.0), swept("torch.func.vmap", 0.8)]
+    text = tables.page(rows, sweeps, [], "python -m benchmarks", "2026-01-02", 3.0)
+    first, *_ = text.partition("## Steps per second")
+    assert "at least as fast as a peer in 1 of 2 (the ratios go from 0.400 to 3.00)" in first
+    assert "compilation apart, in 1 of 1" in first
+    assert "`python -m benchmarks` on 2026-01-02 in 3 s" in first
+    assert "| did not run: no compiler |" in text
+    missed = text.partition("## Where a goal is missed")[2]
+    assert "scikit-learn SGD is faster, ours has 0.400 of its speed" in missed
+    assert "0.800 times as fast as torch.func.vmap, goal 1" in missed
+    assert missed.count("with compiling: 0.500 times") == 2
+    assert "optax, Python loop" not in missed
+
+
+def test_page_without_shortfall_says_so():
+    text = tables.page([row("ours", 1.0), row("optax, Python loop", 3.0)], [], [], "command", "today", 1.0)
+    assert text.endswith("## Where a goal is missed\n\nNowhere.\n")
+
+
+def test_every_line_of_a_table_has_its_columns():
+    text = tables.steps_table([row("ours", 1.0), row("optax, Python loop", 3.0)])
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {10}
+
+
+@pytest.mark.parametrize(("value", "words"), [(0.99996, "1.00"), (123456.0, "123,000"), (0, "0"), (9.999, "10.0")])
+def test_number_has_three_digits(value, words):
+    assert tables.number(value) == words
+
+
+def test_startup_tells_why_a_program_did_not_run(monkeypatch):
+    programs = {"good": ("-c", "pass"), "bad": ("-c", "raise ValueError('no such thing')")}
+    monkeypatch.setattr(startup, "PROGRAMS", programs)
+    good, bad = startup.measure(quick=True, with_torch=False, tell=lambda what: None)
+    assert good.seconds.median > 0
+    assert bad.seconds is None
+    assert bad.note == "did not run: ValueError: no such thing"
+
+
+def test_part_of_a_run_is_not_written_over_the_results(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(startup, "PROGRAMS", {"python": ("-c", "pass")})
+    monkeypatch.setattr(command, "RESULTS", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(
+        command, "find_spec", lambda name: name
+    )  # As if PyTorch were there, without which none is whole.
+    monkeypatch.setenv("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
+    command.main(["--quick", "--only", "startup"])
+    assert "## Starting" in capsys.readouterr().out
+    command.main(["--only", "startup"])
+    assert not list(tmp_path.iterdir())
+    command.main(["--quick", "--only", "startup", "--output", str(tmp_path / "page.md")])
+    assert "| python |" in (tmp_path / "page.md").read_text(encoding="utf-8")
+
+
+def test_whole_run_is_written_to_the_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "PARTS", ("startup",))
+    monkeypatch.setattr(startup, "PROGRAMS", {"python": ("-c", "pass")})
+    monkeypatch.setattr(command, "RESULTS", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(command, "find_spec", lambda name: name)
+    monkeypatch.setenv("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
+    command.main([])
+    assert "Written by `python -m benchmarks` on" in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+
+
+def test_flags_name_the_parts():
+    assert command.parse(["--only", "steps", "--only", "sweep"]).only == ["steps", "sweep"]
+    with pytest.raises(SystemExit):
+        command.parse(["--only", "everything"])
+
+
+def test_torch_is_imported_by_its_own_files_alone():
+    for file in FOLDER.glob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        assert ("torch" in names) == file.stem.endswith("torch"), file.name
+    assert "torch" not in sys.modules
