@@ -1,4 +1,4 @@
-"""Writes the notebooks: setup.cfg's address into each text source, and the stripped .ipynb from that source.
+"""Writes the notebooks: setup.cfg's address into each text source and README.md, and the .ipynb from the source.
 
 The .py beside a notebook is its source, in jupytext's percent format; the .ipynb is made, for readers who have no
 jupytext (Colab, GitHub), and holds no output. `make notebooks` runs this after a source or the address has changed;
@@ -14,6 +14,7 @@ import jupytext
 
 TOP = Path(__file__).parent.parent
 SOURCES = (TOP / "notebooks/batch_stochastic_minibatch.py",)
+README = TOP / "README.md"  # With the badge of the first.
 BRANCH = "main"
 COLAB = "https://colab.research.google.com"
 PIP = "%pip install --quiet git+"
@@ -55,11 +56,11 @@ def put_address(source: str, address: str, name: str) -> str:
     Raises:
       ValueError: The source has not exactly one badge and one pip line.
     """
-    parts = ((r"\[!\[Open in Colab\]\(.*?\)\]\(.*?\)", badge(address, name)), (rf"{PIP}\S+", f"{PIP}{address}"))
+    parts = ((r"\[!\[Open in Colab\]\(.*?\)\]\(.*?\)", badge(address, name)), (rf"{re.escape(PIP)}[\w:/.-]+", f"{PIP}{address}"))
     for pattern, replacement in parts:
         source, found = re.subn(pattern, lambda _, new=replacement: new, source)
         if found != 1:
-            raise ValueError(f"{name}.py must have exactly one {replacement!r}; it has {found}.")
+            raise ValueError(f"{name} must have exactly one {replacement!r}; it has {found}.")
     return source
 
 
@@ -74,8 +75,9 @@ def convert(source: str) -> str:
 
 
 def main() -> None:
-    """Writes every source and its notebook again."""
+    """Writes every source and its notebook again, and the address in the README."""
     address = read_address()
+    README.write_text(put_address(README.read_text(encoding="utf-8"), address, SOURCES[0].stem), encoding="utf-8")
     for path in SOURCES:
         source = put_address(path.read_text(encoding="utf-8"), address, path.stem)
         path.write_text(source, encoding="utf-8")

@@ -174,3 +174,11 @@ def test_code_runs_small_and_draws_three_pictures(capsys, monkeypatch):
         "batches of 32 on breast_cancer",
     ]
     assert len(re.findall(r"rate \S+ +[\d.]+ ms a pass", capsys.readouterr().out)) == 3
+
+
+def test_readme_carries_the_address_too():
+    text = (TOP / "README.md").read_text("utf-8")
+    assert build.put_address(text, build.read_address(), NAME) == text
+    moved = build.put_address(text, "https://github.com/ada/descent-2.0", NAME)
+    assert "`%pip install --quiet git+https://github.com/ada/descent-2.0`" in moved
+    assert build.put_address(moved, build.read_address(), NAME) == text
