@@ -16,7 +16,7 @@ run: $(VENV)/installed
 	$(python) experiments/batch_stochastic_minibatch.py $(ARGS)
 
 test: $(VENV)/installed-test
-	$(python) -m pytest $(ARGS)
+	$(python) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/installed-check
 	$(python) -m ruff check .

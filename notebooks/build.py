@@ -56,7 +56,10 @@ def put_address(source: str, address: str, name: str) -> str:
     Raises:
       ValueError: The source has not exactly one badge and one pip line.
     """
-    parts = ((r"\[!\[Open in Colab\]\(.*?\)\]\(.*?\)", badge(address, name)), (rf"{re.escape(PIP)}[\w:/.-]+", f"{PIP}{address}"))
+    parts = (
+        (r"\[!\[Open in Colab\]\(.*?\)\]\(.*?\)", badge(address, name)),
+        (rf"{re.escape(PIP)}[\w:/.-]+", f"{PIP}{address}"),
+    )
     for pattern, replacement in parts:
         source, found = re.subn(pattern, lambda _, new=replacement: new, source)
         if found != 1:

@@ -84,8 +84,9 @@ def stochastic(n: int, *, replacement: bool = False) -> Sampler:
 def _permutation(key: Key, n: int) -> Array:
     """The order of n random words of 64 bits, of which the last ones are the index instead, so that none is equal.
 
-    Every order is as likely, up to the chance that two words agree in their random bits: below n³ / 2^64. It is what `jax.random.permutation` does, five to ten times as fast on CPU: XLA sorts one word at once, but a pair
-    (random word, index) by calling a comparison. The order is int32 and the same whether float64 is on or off.
+    Every order is as likely, up to the chance that two words agree in their random bits: below n³ / 2^64. It is what
+    `jax.random.permutation` does, five to ten times as fast on CPU: XLA sorts one word at once, but a pair (random word,
+    index) by calling a comparison. The order is int32 and the same whether float64 is on or off.
     """
     bits = max(1, (n - 1).bit_length())
     high, low = jax.random.bits(key, (2, n), jnp.uint32)

@@ -80,7 +80,9 @@ def test_order_is_the_same_without_float64():
         "import jax, numpy; from research import backend, samplers; backend.configure(x64=False); "
         "print(*numpy.ravel(samplers.stochastic(398).indices(jax.random.key(5))))"
     )
-    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=TOP).stdout
+    printed = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=TOP
+    ).stdout
     np.testing.assert_array_equal(
         np.array(printed.split(), int), np.ravel(samplers.stochastic(398).indices(jax.random.key(5)))
     )

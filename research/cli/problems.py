@@ -31,7 +31,10 @@ def explain(problem: Exception) -> str:
         return f"This needs {package}, which is not installed: pip install {_requirement(package)!r}"
     if isinstance(problem, OSError) and problem.filename is not None and not _raised_by_us(problem):
         return f"{problem.strerror}: {problem.filename}"
-    line = " ".join(str(problem).split()) or type(problem).__name__
+    text = (
+        problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
+    )  # Without [Errno 28].
+    line = " ".join(text.split()) or type(problem).__name__
     return line if _raised_by_us(problem) else f"{line} (DESCENT_TRACEBACK=1 shows where.)"
 
 

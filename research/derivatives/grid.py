@@ -1,0 +1,184 @@
+"""Derivatives of sampled data: Fornberg's weights on any grid, of any order and accuracy, at its ends too."""
+
+import itertools
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.derivatives.errors import GridTooSmallError
+
+_BLOCK = 1 << 16  # Points whose weights are computed together, so that a long grid needs little memory.
+
+
+def fornberg_weights(nodes: Any, at: Any, order: int) -> np.ndarray:
+    """Weights w with f^(order)(at) ≈ Σ_j w_j f(nodes_j), exact for polynomials of degree below the number of nodes.
+
+    Args:
+      nodes: Distinct abscissae, shape (..., s) with s > order; leading axes are other stencils.
+      at: Where the derivative is wanted, of the leading shape.
+      order: Of the derivative, 0 or more; 0 interpolates.
+    Returns:
+      The weights, shape (..., s), in float64.
+    References:
+      Fornberg, Generation of finite difference formulas on arbitrarily spaced grids, Math. Comp. 51 (1988), 699-706.
+    Example:
+      >>> print(fornberg_weights([-1.0, 0.0, 1.0], 0.0, 2))
+      [ 1. -2.  1.]
+    """
+    offsets = np.asarray(nodes, np.float64) - np.asarray(at, np.float64)[..., None]
+    offset = np.moveaxis(offsets, -1, 0)
+    # weights[k, j]: of node j for the derivative k, on the nodes seen so far.
+    weights = np.zeros((order + 1, *offset.shape))
+    weights[0, 0] = 1.0
+    orders = np.arange(1, order + 1).reshape(-1, *([1] * (offset.ndim - 1)))
+    before = np.ones(offset.shape[1:])
+    for i in range(1, len(offset)):
+        product = np.ones(offset.shape[1:])
+        for j in range(i):
+            gap = offset[i] - offset[j]
+            product = product * gap
+            lower = weights[:-1, j].copy()
+            if j == i - 1:
+                weights[0, i] = -before * offset[j] * weights[0, j] / product
+                weights[1:, i] = before * (orders * lower - offset[j] * weights[1:, j]) / product
+            weights[0, j] = offset[i] * weights[0, j] / gap
+            weights[1:, j] = (offset[i] * weights[1:, j] - orders * lower) / gap
+        before = product
+    return np.moveaxis(weights[order], 0, -1)
+
+
+def grid_derivative(y: Any, x: Any, order: int = 1, accuracy: int = 2, axis: int = -1) -> Any:
+    """The derivative of sampled data: d^order y / dx^order at every abscissa of a grid, even or not.
+
+    At each point the order + accuracy nearest points are combined by Fornberg's weights, so that the error is
+    O(spacing^accuracy) everywhere, at both ends too. Inside an even grid, where symmetry gives one power for nothing,
+    one point less is used if that leaves a symmetric formula (three points for the second derivative).
+
+    It is linear in y, which may be a JAX array and traced; x is a concrete array. For a function rather than samples,
+    call `derivative(f, x)`.
+
+    Args:
+      y: Samples, any shape, real or complex; integers become float64.
+      x: Abscissae, shape (n,), n being the length of y along the axis; strictly increasing or strictly decreasing.
+      order: Of the derivative, a positive integer.
+      accuracy: Power of the spacing in the error, a positive integer.
+      axis: Along which y was sampled.
+    Returns:
+      The derivative, of the shape of y: a JAX array where y is one, else a NumPy array.
+    Raises:
+      GridTooSmallError: y or x is a single number, or there are fewer than order + accuracy points.
+      ValueError: Abscissae repeat, change direction, are not finite, or do not fit y; order or accuracy is not positive.
+    References:
+      Fornberg, Generation of finite difference formulas on arbitrarily spaced grids, Math. Comp. 51 (1988), 699-706.
+    Example:
+      >>> x = np.array([1.0, 2.0, 3.0, 4.0])
+      >>> print(grid_derivative(x**2, x), np.gradient(x**2, x))
+      [2. 4. 6. 8.] [3. 4. 6. 7.]
+    """
+    refuse_scalars(y, x)
+    order, accuracy = _positive("order", order), _positive("accuracy", accuracy)
+    abscissae = _abscissae(x)
+    samples: Any = y if isinstance(y, jax.Array) else np.asarray(y)
+    if samples.dtype.kind not in "fc":
+        samples = samples.astype(np.float64)
+    if not -samples.ndim <= axis < samples.ndim or samples.shape[axis] != len(abscissae):
+        raise ValueError(
+            f"y must have as many samples along axis {axis} as x has abscissae; got y of shape {samples.shape} and "
+            f"{len(abscissae)} abscissae. Name another axis, or pass the abscissae of these samples."
+        )
+    if len(abscissae) < order + accuracy:
+        raise GridTooSmallError(
+            f"a derivative of order={order} with accuracy={accuracy} combines {order + accuracy} points; the grid has "
+            f"{len(abscissae)}. Sample more points, or ask for a lower accuracy or order."
+        )
+    xp: Any = jnp if isinstance(samples, jax.Array) else np
+    columns = xp.moveaxis(samples, axis, -1)
+    parts = []
+    for first, last, size in _pieces(abscissae, order, accuracy):
+        left = np.clip(np.arange(first, last) - size // 2, 0, len(abscissae) - size)
+        weights = _weights(abscissae, np.arange(first, last), left, size, order)
+        terms = (columns[..., left + j] * weights[:, j].astype(columns.dtype) for j in range(size))
+        parts.append(sum(terms))
+    return xp.moveaxis(xp.concatenate(parts, axis=-1), -1, axis)
+
+
+def _pieces(x: np.ndarray, order: int, accuracy: int):
+    """(first, last, points in the stencil) of blocks that together cover the grid."""
+    n, size = len(x), order + accuracy
+    half = size // 2
+    steps = np.diff(x)
+    even = np.ptp(steps) <= 8 * np.finfo(np.float64).eps * np.max(np.abs(x))  # To the rounding of the abscissae.
+    # An odd number of points on both sides alike has even powers of the spacing alone in its error.
+    inside = size - 1 if even and size % 2 == 0 and accuracy % 2 == 0 else size
+    marks = (0, half, n - half, n) if inside < size and n > 2 * half else (0, n)
+    for start, stop in itertools.pairwise(marks):
+        points = inside if (start, stop) == (half, n - half) else size
+        yield from ((i, min(i + _BLOCK, stop), points) for i in range(start, stop, _BLOCK))
+
+
+def _weights(x: np.ndarray, points: np.ndarray, left: np.ndarray, size: int, order: int) -> np.ndarray:
+    """Weights of each point on its stencil, shape (points, size), computed in units of the stencil's width."""
+    offsets = x[left[:, None] + np.arange(size)] - x[points][:, None]
+    width = np.max(np.abs(offsets), axis=1, keepdims=True)
+    return fornberg_weights(offsets / width, np.zeros(len(points)), order) / width**order
+
+
+def refuse_scalars(y: Any, x: Any) -> None:
+    """Explains `np.gradient`'s trap to who passes single numbers where samples are meant.
+
+    Raises:
+      GridTooSmallError: y or x has no axis.
+    """
+    if np.ndim(y) == 0:
+        raise GridTooSmallError(
+            f"y must be an array of samples; got the single number y={y!r}. A grid derivative knows samples and not the "
+            "function behind them: of one sample there is no derivative. (np.gradient(f(x), x) of single numbers returns "
+            "an empty tuple without a word.) For the derivative of a function at a point call derivative(f, x); for one "
+            "that JAX cannot trace, finite_difference(f, x)."
+        )
+    if np.ndim(x) == 0:
+        raise GridTooSmallError(
+            f"x must be the abscissae of the samples, an array of {len(y)}; got the single number x={x!r}. (np.gradient "
+            "takes a single number as the spacing of the samples, not as the point at which to differentiate.) For "
+            "samples a step h apart pass x = h * np.arange(n); for the derivative of a function at a point call "
+            "derivative(f, x)."
+        )
+
+
+def _abscissae(x: Any) -> np.ndarray:
+    """x as a checked float64 array."""
+    values = np.asarray(x, np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"x must have one axis, a number for each sample; got x of shape {values.shape}.")
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise ValueError(f"x must be finite; got x[{bad[0]}]={values[bad[0]]}. Drop those samples.")
+    steps = np.diff(values)
+    same = np.flatnonzero(steps == 0)
+    if len(same):
+        raise ValueError(
+            f"abscissae must differ; got x[{same[0]}] = x[{same[0] + 1}] = {values[same[0]]}. Average the samples that "
+            "share one, or drop all but one of them."
+        )
+    turns = np.flatnonzero(np.sign(steps) != np.sign(steps[:1]))
+    if len(turns):
+        i = turns[0]
+        raise ValueError(
+            f"x must go one way; got x[{i - 1}], x[{i}], x[{i + 1}] = {values[i - 1]}, {values[i]}, {values[i + 1]}. "
+            "Sort: index = np.argsort(x); grid_derivative(y[index], x[index])."
+        )
+    return values
+
+
+def _positive(name: str, value: Any) -> int:
+    """A positive integer, or an error that names it."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
+    return number

@@ -1,0 +1,118 @@
+"""Backpropagation as a ledger: every equation of any JAX function, with its local derivative and its adjoint."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from research.derivatives.errors import NotInexactError, NotScalarError, UnsupportedPrimitiveError
+from research.derivatives.ledger import backward, walking
+from research.derivatives.ledger.kinks import Kink
+from research.derivatives.ledger.ledger import Ledger, make_ledger
+from research.derivatives.ledger.nonfinite import NonFinite
+from research.derivatives.ledger.paths import Path
+from research.derivatives.ledger.rows import LEVELS, MATHEMATICS, Row
+from research.derivatives.ledger.tape import Equation, Literal, Operand, OwnReverse, Tape
+
+__all__ = ["Kink", "Ledger", "NonFinite", "Path", "Row", "explain"]
+
+
+def explain(f: Callable, *args: Any, level: str = MATHEMATICS, expand: Sequence[str] = ()) -> Ledger:
+    """Backpropagation through f at args, as a table that can be checked by hand.
+
+    Args:
+      f: Any JAX function of arrays (or pytrees of them) to a number.
+      args: Where; all of its inexact leaves are differentiated.
+      level: "mathematics" leaves out what changes only a shape or a type; "primitives" shows every equation.
+      expand: ("scan",) gives each step of a scan rows of its own; otherwise a scan is one row.
+    Returns:
+      Ledger. Its gradients have the bits of jax.grad(f), run operation by operation (`with jax.disable_jit()`); where f or
+      a function of jax.numpy is jitted, XLA fuses operations and jax.grad may round otherwise, in the last digits. With a
+      scan in steps they agree to rounding. A function that cannot be differentiated in reverse (a `while`) keeps its
+      forward rows; its grads are None, and the note says why.
+    Raises:
+      NotScalarError: f does not give a number.
+      NotInexactError: No argument is a floating number.
+      ValueError: level or expand is unknown.
+    References:
+      Griewank & Walther, Evaluating derivatives, 2nd ed., 2008, table 3.6 (adjoints of an evaluation trace).
+    Example:
+      >>> ledger = explain(lambda w, b, x, y: (jax.nn.sigmoid(w * x + b) - y) ** 2, 0.5, -0.3, 2.0, 1.0)
+      >>> for row in ledger.rows:  # Or print(ledger.text()).
+      ...     print(f"{row.name} = {row.expression:7} {row.value:7.4f}  adjoint {row.adjoint:7.4f}  {row.rule}")
+      v1 = w · x    1.0000  adjoint -0.1471  d(a b) = b da + a db
+      v2 = v1 + b   0.7000  adjoint -0.1471  d(a + b) = da + db
+      v3 = σ(v2)    0.6682  adjoint -0.6636  dσ(a) = σ(a) (1 - σ(a)) da
+      v4 = v3 - y  -0.3318  adjoint -0.6636  d(a - b) = da - db
+      v5 = v4²      0.1101  adjoint  1.0000  d(aⁿ) = n aⁿ⁻¹ da
+      >>> print(*(f"{grad:.4f}" for grad in ledger.grads))
+      -0.2943 -0.1471 -0.0736 0.6636
+    """
+    if level not in LEVELS or not set(expand) <= {"scan"}:
+        raise ValueError(
+            f"level must be one of {LEVELS} and expand within ('scan',); got {level!r}, {tuple(expand)!r}."
+        )
+    leaves, structure = jax.tree.flatten(args)
+    ways = [path for path, _ in jax.tree_util.tree_flatten_with_path(args)[0]]
+    leaves = [jnp.asarray(leaf) for leaf in leaves]
+    inexact = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
+    title = _title(f)
+    if not any(inexact):
+        kinds = ", ".join(str(leaf.dtype) for leaf in leaves) or "no argument"
+        raise NotInexactError(f"no argument of {title} is a floating number; got {kinds}. Write 3.0, not 3.")
+
+    def flat(*given: Any) -> list[Any]:
+        return _one_number(title, f(*jax.tree.unflatten(structure, given)))
+
+    tape, nodes, (output,) = walking.record(flat, leaves, expand)
+    grads, note = _gradients(tape, nodes, output, inexact, structure)
+    names = _argument_names(f, len(args))
+    named = {names[way[0].idx] + jax.tree_util.keystr(way[1:]): node for way, node in zip(ways, nodes, strict=True)}
+    return make_ledger(title, tape, named, output, grads, note, level)
+
+
+def _one_number(title: str, result: Any) -> list[Any]:
+    outs = jax.tree.leaves(result)
+    if len(outs) != 1 or jnp.shape(outs[0]) != () or not jnp.issubdtype(jnp.result_type(outs[0]), jnp.floating):
+        shapes = ", ".join(f"{jnp.result_type(out)}{list(jnp.shape(out))}" for out in outs) or "nothing"
+        raise NotScalarError(f"{title} must give one real number; it gives {shapes}. Sum it, or use jacobian.")
+    return outs
+
+
+def _gradients(
+    tape: Tape, nodes: Sequence[int], output: Operand, inexact: Sequence[bool], structure: Any
+) -> tuple[Any, str]:
+    if not isinstance(output, Literal) and tape.active[output]:
+        try:
+            backward.pull_back(tape, output, jnp.ones_like(tape.values[output]))
+        except UnsupportedPrimitiveError as error:
+            tape.adjoints = [None] * len(tape.values)
+            for entry in tape.entries:
+                if isinstance(entry, Equation | OwnReverse):
+                    entry.contributions = None
+            return None, f"Forward values alone: {error}."
+    leaves = [
+        None if not keep else jnp.zeros_like(tape.values[n]) if tape.adjoints[n] is None else tape.adjoints[n]
+        for n, keep in zip(nodes, inexact, strict=True)
+    ]
+    grads = jax.tree.unflatten(structure, leaves)
+    return (grads[0] if len(grads) == 1 else grads), ""
+
+
+def _argument_names(f: Callable, count: int) -> list[str]:
+    try:
+        parameters = list(inspect.signature(f).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return (positional + [f"x{i}" for i in range(len(positional), count)])[:count]
+
+
+def _title(f: Callable) -> str:
+    while isinstance(f, functools.partial):
+        f = f.func
+    name = getattr(f, "__name__", type(f).__name__)
+    return "f" if name == "<lambda>" else name

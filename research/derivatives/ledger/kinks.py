@@ -1,0 +1,100 @@
+"""Where a function sits on a kink or a jump: there its gradient is a choice of JAX's, not a derivative."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from research.derivatives.ledger.tape import Equation, Tape, is_key
+
+COMPARISONS = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
+EXTREMES = {
+    "reduce_max": np.max,
+    "argmax": np.max,
+    "cummax": np.max,
+    "reduce_min": np.min,
+    "argmin": np.min,
+    "cummin": np.min,
+}
+
+
+class Kink(NamedTuple):
+    """A row at which the function has no derivative, only a choice of one.
+
+    Attributes:
+      name, primitive, source: Of the row.
+      sentence: What is tied, and what JAX chooses.
+    """
+
+    name: str
+    primitive: str
+    source: str
+    sentence: str
+
+
+def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
+    """Every row that sits on a tie, where left and right derivative differ or none exists."""
+    found = []
+    for equation in tape.equations():
+        what = _tie(equation, [tape.value(operand) for operand in equation.inputs]) if _counts(equation) else ""
+        if what:
+            name = names.get(equation.outputs[0], equation.primitive)
+            place = ", ".join(filter(None, (name, equation.source)))
+            sentence = f"{equation.primitive} ({place}): {what}."
+            found.append(Kink(name, equation.primitive, equation.source, sentence))
+    return found
+
+
+def _counts(equation: Equation) -> bool:
+    """Whether what the row decides enters the derivative.
+
+    Of a function with a rule of its own only the comparisons in that rule do: its value may well be smooth where an inner
+    maximum is tied, as that of softplus at 0. What is compared with itself is a test for NaN.
+    """
+    if equation.primitive in COMPARISONS:
+        return (equation.is_active or equation.is_rule) and equation.inputs[0] != equation.inputs[1]
+    decides = equation.primitive in ("argmax", "argmin", "sign", "floor", "ceil", "round")
+    return equation.is_active and not equation.is_rule and (decides or equation.contributions is not None)
+
+
+def _tie(equation: Equation, values: Sequence[Any]) -> str:
+    primitive = equation.primitive
+    if any(map(is_key, values)):
+        return ""
+    arrays = [np.asarray(value) for value in values]
+    if primitive in ("max", "min") and np.any(arrays[0] == arrays[1]):
+        return "its two arguments are equal; each gets half of the adjoint"
+    if primitive == "abs" and np.any(arrays[0] == 0):
+        return f"its argument is 0; JAX takes the derivative {float(jax.grad(abs)(0.0)):g}"
+    if primitive in COMPARISONS and np.any(arrays[0] == arrays[1]):
+        return "its two sides are equal, so that it decides on the edge of a kink or a jump"
+    if primitive in ("sign", "floor", "ceil", "round") and np.any(_at_jump(primitive, arrays[0])):
+        return "its argument is where it jumps; JAX takes the derivative 0"
+    if primitive in ("sqrt", "cbrt") and np.any(arrays[0] == 0):
+        return "its argument is 0, where its graph is vertical"
+    if primitive == "clamp" and np.any((arrays[0] == arrays[1]) | (arrays[1] == arrays[2])):
+        return "its argument is on a bound"
+    if primitive in EXTREMES and _is_shared(equation, arrays[0]):
+        return "several entries are the extreme one; which of them it takes decides"
+    if primitive in ("sort", "top_k") and _has_equal(equation, arrays[0]):
+        return "some entries are equal; their order decides"
+    return ""
+
+
+def _at_jump(primitive: str, value: np.ndarray) -> np.ndarray:
+    if primitive == "sign":
+        return value == 0
+    return value == np.floor(value) if primitive != "round" else value - 0.5 == np.floor(value - 0.5)
+
+
+def _is_shared(equation: Equation, array: np.ndarray) -> bool:
+    axes = equation.params.get("axes", equation.params.get("axis"))
+    axes = axes if isinstance(axes, int) else tuple(axes or ())
+    best = EXTREMES[equation.primitive](array, axis=axes, keepdims=True)
+    return bool(np.any(np.sum(array == best, axis=axes) > 1))
+
+
+def _has_equal(equation: Equation, array: np.ndarray) -> bool:
+    ordered = np.sort(array, axis=equation.params.get("dimension", -1))
+    return bool(np.any(np.diff(ordered, axis=equation.params.get("dimension", -1)) == 0))

@@ -1,0 +1,173 @@
+"""A ledger as a picture: SVG in pure Python, with nothing from outside, for light pages and dark ones."""
+
+from __future__ import annotations
+
+import html
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from research.derivatives.ledger.graph import Edge, Node, make_graph
+from research.derivatives.ledger.layout import LINE, Layout, arrange
+from research.derivatives.ledger.table import HEADINGS, all_cells, answer
+
+if TYPE_CHECKING:
+    from research.derivatives.ledger.ledger import Ledger
+
+LIGHT = {
+    "ground": "#ffffff",
+    "text": "#1b1f24",
+    "quiet": "#5c636d",
+    "value": "#00588c",
+    "adjoint": "#b04000",
+    "line": "#8a919b",
+    "box": "#f4f6f8",
+    "input": "#e3f0fa",
+    "output": "#fdeee2",
+}
+DARK = {
+    "ground": "#14171c",
+    "text": "#e8eaed",
+    "quiet": "#a2aab5",
+    "value": "#7cc4f5",
+    "adjoint": "#f7a96b",
+    "line": "#6b7480",
+    "box": "#20252d",
+    "input": "#17324a",
+    "output": "#452b16",
+}
+SHORT = 20  # Rows of a table that is shown unasked.
+LEGEND = (
+    ("value", "value, computed downwards"),
+    ("adjoint", "adjoint: derivative of the result by this value, computed upwards"),
+    ("text", "× local derivative, + what this edge adds to the adjoint above it"),
+)
+
+
+def as_svg(ledger: Ledger) -> str:
+    """The graph of a ledger as an SVG file: boxes with value and adjoint, edges with local derivative and contribution."""
+    graph = make_graph(ledger)
+    layout = arrange(graph)
+    width, height = max(layout.width, 560.0), layout.height + LINE * (len(LEGEND) + 1)
+    shift = (width - layout.width) / 2
+    words = answer(ledger)
+    name = f"ledger-{zlib.crc32((words + str(graph)).encode()):08x}"
+    drawn = [_drawn_edge(edge, way) for edge, way in zip(graph.edges, layout.ways, strict=True)]
+    boxes = [_drawn_node(node, layout, i) for i, node in enumerate(graph.nodes)]
+    labels = [_drawn_label(edge, *place) for edge, place in zip(graph.edges, layout.labels, strict=True)]
+    legend = [
+        f'<text class="{kind}" x="{14}" y="{height - LINE * (len(LEGEND) - i) + 4:.1f}">{html.escape(text)}</text>'
+        for i, (kind, text) in enumerate(LEGEND)
+    ]
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="{name}" viewBox="0 0 {width:.0f} {height:.0f}" '
+            f'width="{width:.0f}" height="{height:.0f}" role="img" aria-labelledby="{name}-title {name}-desc">',
+            f'<title id="{name}-title">{html.escape(f"Backpropagation through {ledger.title}")}</title>',
+            f'<desc id="{name}-desc">{html.escape(words)} {html.escape(_description(graph.nodes))}</desc>',
+            f"<style>{_style(name)}</style>",
+            f'<rect class="ground" width="{width:.0f}" height="{height:.0f}"/>',
+            f'<g transform="translate({shift:.1f} 0)">',
+            *drawn,
+            *boxes,
+            *labels,
+            "</g>",
+            *legend,
+            "</svg>",
+        ]
+    )
+
+
+def as_html(ledger: Ledger) -> str:
+    """The answer, the picture and the table, as a notebook shows them."""
+    cells = [line for lines in all_cells(ledger) for line in lines]
+    left = ' style="text-align:left"'
+    head = "".join(f"<th{left}>{html.escape(heading)}</th>" for heading in HEADINGS)
+    rows = ("".join(f"<td{left}>{html.escape(cell)}</td>" for cell in line) for line in cells)
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return (
+        f"<div><p><b>{html.escape(answer(ledger))}</b></p>"
+        f'<div style="overflow-x:auto;max-height:48em;overflow-y:auto">{as_svg(ledger)}</div>'
+        f"<details{' open' if len(ledger.rows) <= SHORT else ''}><summary>The ledger: {len(ledger.rows)} rows</summary>"
+        f'<div style="overflow-x:auto"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        "</details></div>"
+    )
+
+
+def _style(name: str) -> str:
+    def colours(palette: dict[str, str]) -> str:
+        return f".{name}{{" + "".join(f"--{key}:{value};" for key, value in palette.items()) + "}"
+
+    rules = {
+        "": "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;font-size:12px",
+        " text": "fill:var(--text)",
+        " .ground": "fill:var(--ground)",
+        " .title": "font-weight:600",
+        " .value": "fill:var(--value)",
+        " .adjoint": "fill:var(--adjoint)",
+        " rect.box": "fill:var(--box);stroke:var(--line)",
+        " rect.input": "fill:var(--input)",
+        " rect.output": "fill:var(--output)",
+        " rect.fold": "stroke-width:2.5",
+        " .constant text": "fill:var(--quiet)",
+        " rect.constant": "stroke-dasharray:2 3",
+        " path": "fill:none;stroke:var(--line);stroke-width:1.4",
+        " path.constant": "stroke-dasharray:2 4",
+        " path.rule": "stroke:var(--adjoint);stroke-dasharray:7 4",
+        " .label text": "font-size:11px",
+    }
+    css = "".join(f".{name}{selector}{{{rule}}}" for selector, rule in rules.items())
+    return f"{colours(LIGHT)}@media (prefers-color-scheme:dark){{{colours(DARK)}}}{css}"
+
+
+def _drawn_node(node: Node, layout: Layout, place: int) -> str:
+    (x, y), (width, height) = layout.centres[place], layout.sizes[place]
+    lines = [
+        ("title", node.title),
+        ("value", node.value),
+        ("adjoint", f"adjoint {node.adjoint}" if node.adjoint else ""),
+    ]
+    texts, top = [], y - height / 2 + LINE + 1
+    for kind, text in lines:
+        if text:
+            texts.append(
+                f'<text class="{kind}" x="{x:.1f}" y="{top:.1f}" text-anchor="middle">{html.escape(text)}</text>'
+            )
+            top += LINE
+    box = (
+        f'<rect class="box {node.kind}" x="{x - width / 2:.1f}" y="{y - height / 2:.1f}" width="{width:.1f}" '
+        f'height="{height:.1f}" rx="6"/>'
+    )
+    return f'<g class="{node.kind}"><title>{html.escape(node.hint)}</title>{box}{"".join(texts)}</g>'
+
+
+def _drawn_edge(edge: Edge, way: np.ndarray) -> str:
+    start, *rest = way
+    path = [f"M{start[0]:.1f} {start[1]:.1f}"]
+    for point in rest:
+        middle = (start[1] + point[1]) / 2
+        path.append(f"C{start[0]:.1f} {middle:.1f} {point[0]:.1f} {middle:.1f} {point[0]:.1f} {point[1]:.1f}")
+        start = point
+    return f'<path class="{edge.kind}" d="{"".join(path)}"/>'
+
+
+def _drawn_label(edge: Edge, x: float, y: float) -> str:
+    parts = [("value", edge.local), ("adjoint", edge.contribution)]
+    shown = [(kind, text) for kind, text in parts if text]
+    y += 4 - (len(shown) - 1) * 6.5
+    wide = 6.0 * max((len(text) for _, text in shown), default=0) + 4
+    size = f'width="{wide:.1f}" height="{13 * len(shown) + 2}"'
+    ground = f'<rect class="ground" x="{x - wide / 2:.1f}" y="{y - 11:.1f}" {size} rx="3"/>'
+    texts = (
+        f'<text class="{kind}" x="{x:.1f}" y="{y + 13 * i:.1f}" text-anchor="middle">{html.escape(text)}</text>'
+        for i, (kind, text) in enumerate(shown)
+    )
+    return f'<g class="label">{ground}{"".join(texts)}</g>' if shown else ""
+
+
+def _description(nodes: tuple[Node, ...]) -> str:
+    """The boxes one after another, for those who cannot see the picture."""
+    return " ".join(
+        f"{node.title}: {node.value}{f', adjoint {node.adjoint}' if node.adjoint else ''}." for node in nodes[:80]
+    )

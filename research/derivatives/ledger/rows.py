@@ -1,0 +1,143 @@
+"""The rows of a ledger: a recorded function's equations, named, with local derivatives and adjoints."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from research.derivatives.ledger import backward
+from research.derivatives.ledger.tape import Equation, Link, Literal, Operand, OwnReverse, Tape
+from research.derivatives.ledger.wording import ELEMENTWISE, SHAPE_ONLY, as_written, constant, in_words
+
+MATHEMATICS, PRIMITIVES = LEVELS = ("mathematics", "primitives")
+
+
+class Row(NamedTuple):
+    """One equation of the function, with what passes through it forward and backward.
+
+    Attributes:
+      name: Of its value: v3; v3 and v4 for two; r3 where it belongs to a derivative rule of the function's own.
+      primitive: The JAX primitive.
+      inputs: Names of what it is made of, or the constants themselves.
+      expression: The right side of the equation, as one writes it.
+      value: What it gives; a tuple where it gives several.
+      local: For each input the derivative of the value by it, where that is a number or stands element by element; else
+        None, and the adjoint passes as a vector-Jacobian product.
+      adjoint: The derivative of the function by the value; None where it does not depend on it, or no adjoint passes.
+      contributions: What each input's adjoint gets from this row; None where nothing.
+      rule: The rule in words.
+      source: "file.py:12", the user's line.
+      scope: The functions, rules, branches and steps it stands in, outermost first.
+      is_rule: Whether it belongs to a derivative rule of the function's own (custom_jvp, custom_vjp).
+    """
+
+    name: str
+    primitive: str
+    inputs: tuple[str, ...]
+    expression: str
+    value: Any
+    local: tuple[Any, ...]
+    adjoint: Any
+    contributions: tuple[Any, ...]
+    rule: str
+    source: str
+    scope: tuple[str, ...]
+    is_rule: bool
+
+
+def shown_equations(tape: Tape, level: str) -> list[Equation]:
+    """What a level shows. Mathematics: what changes a number, and of a function's own rule where an adjoint passes."""
+    backward_only = {id(entry) for rule in tape.rules if rule.reverse for entry in rule.reverse.entries}
+    return [
+        equation
+        for equation in tape.equations()
+        if level == PRIMITIVES
+        or (
+            equation.primitive not in SHAPE_ONLY
+            and (not equation.is_rule or equation.contributions is not None or id(equation) in backward_only)
+        )
+    ]
+
+
+def name_nodes(tape: Tape, leaves: dict[str, int], shown: Sequence[Equation]) -> dict[int, str]:
+    """Node -> name; what a hidden row gives has the name of what it was made of."""
+    names = {node: name for name, node in leaves.items()}
+    names |= {node: rule.name for rule in tape.rules for node in rule.outputs}
+    visible, counts = {id(equation) for equation in shown}, {"v": 0, "r": 0}
+    for entry in tape.entries:
+        if isinstance(entry, Link):
+            for taken, given in zip(entry.inputs, entry.outputs, strict=True):
+                names.setdefault(given, f"d{names.get(taken, '')}")
+        elif isinstance(entry, OwnReverse):
+            names |= {
+                given: f"∂{names.get(node, '')}" for given, node in zip(entry.arriving, entry.outputs, strict=False)
+            }
+        else:
+            _name_outputs(tape, entry, id(entry) in visible, names, counts)
+    return names
+
+
+def _name_outputs(
+    tape: Tape, equation: Equation, is_shown: bool, names: dict[int, str], counts: dict[str, int]
+) -> None:
+    for copy in equation.inputs:
+        if isinstance(copy, int) and tape.copies.get(copy) in names:
+            names.setdefault(copy, names[tape.copies[copy]])
+    letter = "r" if equation.is_rule else "v"
+    for node in equation.outputs:
+        if is_shown:
+            counts[letter] += 1
+            names[node] = f"{letter}{counts[letter]}"
+        elif equation.primitive in SHAPE_ONLY and equation.inputs:
+            names[node] = name_of(tape, equation.inputs[0], names)
+        else:
+            names[node] = constant(tape.values[node])
+
+
+def name_of(tape: Tape, operand: Operand, names: dict[int, str]) -> str:
+    """The name of a node, or the constant itself."""
+    if not isinstance(operand, Literal) and operand in names:
+        return names[operand]
+    return constant(tape.value(operand))
+
+
+def make_row(tape: Tape, equation: Equation, names: dict[int, str]) -> Row:
+    """One row; its local derivatives are taken here."""
+    values = [tape.values[o] for o in equation.outputs]
+    adjoints = [tape.adjoints[o] for o in equation.outputs]
+    inputs = tuple(name_of(tape, operand, names) for operand in equation.inputs)
+    several = len(values) != 1
+    return Row(
+        name=", ".join(names[o] for o in equation.outputs),
+        primitive=equation.primitive,
+        inputs=inputs,
+        expression=as_written(equation.primitive, inputs, equation.params),
+        value=tuple(values) if several else values[0],
+        local=_locals(tape, equation),
+        adjoint=_several(adjoints) if several else adjoints[0],
+        contributions=equation.contributions or (None,) * len(equation.inputs),
+        rule=in_words(equation.primitive),
+        source=equation.source,
+        scope=equation.scope,
+        is_rule=equation.is_rule,
+    )
+
+
+def _several(adjoints: Sequence[Any]) -> tuple[Any, ...] | None:
+    return tuple(adjoints) if any(adjoint is not None for adjoint in adjoints) else None
+
+
+def _locals(tape: Tape, equation: Equation) -> tuple[Any, ...]:
+    """The pullback of ones, where that is the derivative itself: numbers, or element by element."""
+    nothing = (None,) * len(equation.inputs)
+    if len(equation.outputs) != 1 or equation.contributions is None:
+        return nothing
+    out = tape.values[equation.outputs[0]]
+    shapes = [np.shape(tape.value(operand)) for operand in equation.inputs]
+    single = np.size(out) == 1
+    plain = [single or (equation.primitive in ELEMENTWISE and shape == np.shape(out)) for shape in shapes]
+    if not any(plain):
+        return nothing
+    found = backward.contributions(tape, equation, [jnp.ones_like(out)]) or nothing
+    return tuple(share if keep else None for share, keep in zip(found, plain, strict=True))

@@ -1,0 +1,215 @@
+"""The derivative rule of each primitive in words, its equation as one writes it, and what kind it is."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from research.derivatives.ledger.tape import is_key
+
+_SHAPE_ONLY = (
+    "broadcast_in_dim reshape squeeze expand_dims transpose convert_element_type copy copy_p bitcast_convert_type "
+    "device_put optimization_barrier mul_no_op pvary sharding_constraint reduce_precision"
+)
+_ELEMENTWISE = (
+    "add add_any sub neg mul div integer_pow square pow sqrt rsqrt cbrt exp exp2 expm1 log log1p logistic tanh sin cos "
+    "tan asin acos atan atan2 sinh cosh asinh acosh atanh erf erfc erf_inv lgamma digamma abs sign floor ceil round max "
+    "min clamp select_n copy convert_element_type real imag complex conj rem nextafter igamma bessel_i0e bessel_i1e"
+)
+SHAPE_ONLY = frozenset(_SHAPE_ONLY.split())  # Only how numbers lie in memory, or their type.
+ELEMENTWISE = frozenset(_ELEMENTWISE.split())  # Every entry of the value depends on the same entry of each input alone.
+
+RULES = {
+    "sub": "d(a - b) = da - db",
+    "neg": "d(-a) = -da",
+    "mul": "d(a b) = b da + a db",
+    "div": "d(a / b) = da / b - a db / b²",
+    "integer_pow": "d(aⁿ) = n aⁿ⁻¹ da",
+    "square": "d(a²) = 2 a da",
+    "pow": "d(aᵇ) = b aᵇ⁻¹ da + aᵇ ln a db",
+    "sqrt": "d√a = da / 2√a",
+    "rsqrt": "d(1 / √a) = -da / 2 a√a",
+    "cbrt": "d∛a = da / 3 (∛a)²",
+    "exp": "d(eᵃ) = eᵃ da",
+    "exp2": "d(2ᵃ) = 2ᵃ ln 2 da",
+    "expm1": "d(eᵃ - 1) = eᵃ da",
+    "log": "d(ln a) = da / a",
+    "log1p": "d ln(1 + a) = da / (1 + a)",
+    "logistic": "dσ(a) = σ(a) (1 - σ(a)) da",
+    "tanh": "d tanh a = (1 - tanh² a) da",
+    "sin": "d sin a = cos a da",
+    "cos": "d cos a = -sin a da",
+    "tan": "d tan a = (1 + tan² a) da",
+    "asin": "d arcsin a = da / √(1 - a²)",
+    "acos": "d arccos a = -da / √(1 - a²)",
+    "atan": "d arctan a = da / (1 + a²)",
+    "atan2": "d atan2(a, b) = (b da - a db) / (a² + b²)",
+    "sinh": "d sinh a = cosh a da",
+    "cosh": "d cosh a = sinh a da",
+    "asinh": "d arsinh a = da / √(a² + 1)",
+    "acosh": "d arcosh a = da / √(a² - 1)",
+    "atanh": "d artanh a = da / (1 - a²)",
+    "erf": "d erf(a) = 2/√π e^(-a²) da",
+    "erfc": "d erfc(a) = -2/√π e^(-a²) da",
+    "erf_inv": "d erf⁻¹(a) = √π/2 e^(erf⁻¹(a)²) da",
+    "lgamma": "d ln Γ(a) = ψ(a) da",
+    "digamma": "dψ(a) = ψ′(a) da",
+    "abs": "d|a| = sign(a) da, a kink at 0",
+    "max": "d max(a, b) = that of the larger; half of each where they are equal",
+    "min": "d min(a, b) = that of the smaller; half of each where they are equal",
+    "clamp": "da within the bounds, 0 outside",
+    "select_n": "the derivative of the chosen case; 0 to the others",
+    "dot_general": "d(A B) = dA B + A dB: the adjoint times the other factor",
+    "conv_general_dilated": "the adjoint, convolved with the other factor",
+    "reduce_sum": "d Σa = Σ da: the adjoint goes to every term",
+    "reduce_prod": "d Πa = Σ da Πothers",
+    "reduce_max": "d max a = that of the largest; shared where several are equal",
+    "reduce_min": "d min a = that of the smallest; shared where several are equal",
+    "cumsum": "running sums, backwards",
+    "cumlogsumexp": "shares of the running sum of exponentials",
+    "cumprod": "running products of the others",
+    "cummax": "to the entry that was the largest so far",
+    "cummin": "to the entry that was the smallest so far",
+    "logsumexp": "d ln Σeᵃ = softmax(a) da",
+    "gather": "the adjoint goes back to the entries that were read, summed where one was read twice",
+    "scatter": "the adjoint of the entries that were written, and 0 where something was overwritten",
+    "dynamic_update_slice": "the adjoint outside the piece to what was there, inside to what was written",
+    "index": "the adjoint of this step, 0 at the others",
+    "stack": "to each step its own adjoint",
+    "concatenate": "to each part its own piece of the adjoint",
+    "split": "the pieces' adjoints, put together",
+    "pad": "the adjoint without its margin",
+    "rev": "the adjoint, reversed",
+    "broadcast_in_dim": "the adjoint, summed over the copies",
+    "transpose": "the adjoint, transposed back",
+    "convert_element_type": "the adjoint in the old type",
+    "copy": "the adjoint itself",
+    "stop_gradient": "a wall: no derivative passes",
+    "scan": "every step of the loop, backwards",
+    "while": "no reverse rule: how many steps there are is not known beforehand",
+    "triangular_solve": "another triangular solve, with the transpose",
+    "cholesky": "from A = L Lᵀ: dA = dL Lᵀ + L dLᵀ, solved for dL",
+    "lu": "from P A = L U: dA, solved for dL and dU",
+    "eigh": "dλ = vᵀ dA v; dv by the gaps between the λ",
+    "svd": "from A = U S Vᵀ; dS = diag(Uᵀ dA V)",
+    "qr": "from A = Q R, solved for dQ and dR",
+    "custom_linear_solve": "x = A⁻¹ b: a solve with Aᵀ for the adjoint; dA gets -(that) xᵀ",
+    "fft": "the transposed transform of the adjoint",
+    "real": "the adjoint as a real part",
+    "imag": "the adjoint as an imaginary part",
+    "complex": "d(a + ib) = da + i db",
+    "conj": "the conjugate of the adjoint",
+    "iota": "a constant",
+    **dict.fromkeys(["add", "add_any"], "d(a + b) = da + db"),
+    **dict.fromkeys(["sign", "floor", "ceil", "round"], "flat: no derivative passes"),
+    **dict.fromkeys(["scatter-add", "scatter_add"], "the adjoint to what was there, and its entries to what was added"),
+    **dict.fromkeys(["dynamic_slice", "slice"], "the adjoint of the piece, 0 around it"),
+    **dict.fromkeys(["sort", "top_k"], "to where each entry came from"),
+    **dict.fromkeys(["reshape", "squeeze", "expand_dims"], "the adjoint in the old shape"),
+    **dict.fromkeys(["lu_pivots_to_permutation", "argmax", "argmin"], "whole numbers: no derivative passes"),
+    **dict.fromkeys(
+        ["eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "is_finite"], "yes or no: no derivative passes"
+    ),
+}
+
+# What an equation looks like, where that is not its name and its inputs.
+EXPRESSIONS = {
+    "add": "{0} + {1}",
+    "add_any": "{0} + {1}",
+    "sub": "{0} - {1}",
+    "mul": "{0} · {1}",
+    "div": "{0} / {1}",
+    "neg": "-{0}",
+    "dot_general": "{0} @ {1}",
+    "square": "{0}²",
+    "pow": "{0} ^ {1}",
+    "exp": "exp({0})",
+    "log": "ln({0})",
+    "log1p": "ln(1 + {0})",
+    "expm1": "exp({0}) - 1",
+    "logistic": "σ({0})",
+    "abs": "|{0}|",
+    "sqrt": "√{0}",
+    "rsqrt": "1 / √{0}",
+    "reduce_sum": "sum({0})",
+    "reduce_prod": "product({0})",
+    "reduce_max": "largest of {0}",
+    "reduce_min": "smallest of {0}",
+    "stop_gradient": "stop({0})",
+    "gt": "{0} > {1}",
+    "ge": "{0} ≥ {1}",
+    "lt": "{0} < {1}",
+    "le": "{0} ≤ {1}",
+    "eq": "{0} = {1}",
+    "ne": "{0} ≠ {1}",
+    "conv_general_dilated": "{0} ∗ {1}",
+    "transpose": "{0}ᵀ",
+    "integer_pow": "{0}{y}",
+    "index": "{0}[{step}]",
+}
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def in_words(primitive: str) -> str:
+    """The rule of a primitive; "JAX's rule" where none is written here.
+
+    Example:
+      >>> in_words("mul")
+      'd(a b) = b da + a db'
+    """
+    return RULES.get(primitive, f"JAX's rule of {primitive}")
+
+
+def as_written(primitive: str, inputs: Sequence[str], params: dict[str, Any]) -> str:
+    """An equation's right side.
+
+    Example:
+      >>> as_written("integer_pow", ["x"], {"y": 3}), as_written("sin", ["v1"], {})
+      ('x³', 'sin(v1)')
+    """
+    if primitive == "select_n" and len(inputs) == 3:
+        return f"{inputs[2]} if {inputs[0]} else {inputs[1]}"
+    pattern = EXPRESSIONS.get(primitive)
+    if pattern is None:
+        return f"{primitive}({', '.join(inputs)})"
+    power = str(params.get("y", "")).translate(SUPERSCRIPTS)
+    return pattern.format(*inputs, y=power, step=params.get("step"))
+
+
+def short(value: Any) -> str:
+    """A value in few letters: numbers to four digits, long arrays by their ends and shape.
+
+    Example:
+      >>> short(2 / 3), short(np.arange(3)), short(np.ones((3, 4)))
+      ('0.6667', '[0, 1, 2]', '[1, 1, … 1] 3×4')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return ", ".join(map(short, value))
+    if is_key(value):
+        return "key"
+    array = np.asarray(value)
+    digits = [_number(entry) for entry in (array.ravel() if array.size <= 3 else array.ravel()[[0, 1, -1]])]
+    if array.ndim == 0:
+        return digits[0]
+    if array.size <= 3:
+        return f"[{', '.join(digits)}]" + ("" if array.ndim == 1 else f" {_shape(array)}")
+    return f"[{digits[0]}, {digits[1]}, … {digits[2]}] {_shape(array)}"
+
+
+def constant(value: Any) -> str:
+    """The name of a constant: itself, or its shape where it is long."""
+    if is_key(value) or np.size(value) <= 3:
+        return short(value)
+    return f"constant {_shape(np.asarray(value))}"
+
+
+def _number(entry: Any) -> str:
+    return (
+        f"{entry:.4g}" if entry.dtype.kind in "fc" else f"{float(entry):.4g}" if entry.dtype.kind == "V" else str(entry)
+    )
+
+
+def _shape(array: np.ndarray) -> str:
+    return "×".join(map(str, array.shape))

@@ -1,0 +1,219 @@
+"""The limit definition as data: the difference quotient at every step, and what truncation and rounding do to it."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from research.derivatives.errors import NotScalarError, StepUnderflowError
+from research.derivatives.finite_difference import finite_difference
+
+Scheme = Literal["forward", "central", "richardson", "complex"]
+
+
+class LimitTable(NamedTuple):
+    """Difference quotients as the step shrinks.
+
+    Attributes:
+      steps: h, largest first, shape (K,), float64.
+      estimates: The quotient at each step, as computed in the type asked for, shape (K,), float64.
+      truncation: How far the exact quotient is from the derivative: measured where that stands out from rounding, and
+        C h^p below, with C from the smallest steps where it does; shape (K,).
+      rounding: How far rounding may move the quotient: half of ε (|f| + |x f'|) times the formula's weights / h, for
+        the errors of f's values and of x + h, and of the quotient itself; shape (K,).
+      best: Index of the step with the smallest sum of the two.
+      theory: The rule of thumb for the best step, ε^(1 / (p + 1)) times the larger of |x| and 1: √ε for the forward
+        quotient, ∛ε for the central one, the fifth root for Richardson's. 0 for the complex step: any small enough.
+      limit: What the quotients tend to: the derivative, as `finite_difference` finds it in float64; nan if there is none.
+    """
+
+    steps: np.ndarray
+    estimates: np.ndarray
+    truncation: np.ndarray
+    rounding: np.ndarray
+    best: int
+    theory: float
+    limit: float
+
+
+class _Formula(NamedTuple):
+    """Nodes in units of h with their weights, and the power of h in the error."""
+
+    nodes: tuple[float, ...]
+    weights: tuple[float, ...]
+    power: int
+
+
+_FORMULAS = {
+    "forward": _Formula((1.0, 0.0), (1.0, -1.0), 1),
+    "central": _Formula((1.0, -1.0), (0.5, -0.5), 2),
+    # (4 D(h / 2) - D(h)) / 3 of the central quotient D.
+    "richardson": _Formula((0.5, -0.5, 1.0, -1.0), (4 / 3, -4 / 3, -1 / 6, 1 / 6), 4),
+    "complex": _Formula((1.0,), (1.0,), 2),
+}
+
+
+def limit_table(
+    f: Callable[[Any], Any],
+    x: float,
+    scheme: Scheme = "central",
+    steps: Any = None,
+    dtype: Any = np.float64,
+) -> LimitTable:
+    """The quotient whose limit is f'(x), at every step, with its error split into truncation and rounding.
+
+    forward (f(x + h) - f(x)) / h with error O(h); central (f(x + h) - f(x - h)) / 2h with O(h²); richardson
+    (4 D(h / 2) - D(h)) / 3 of the central quotient D with O(h⁴); complex Im f(x + ih) / h with O(h²) and no
+    cancellation, for an f that is analytic and computes with complex numbers. The first three lose ε |f| / h to
+    rounding, so that their error is smallest at a step near ε^(1 / (p + 1)), and grows below it.
+
+    Args:
+      f: A function of a NumPy number, that computes in the type of its argument.
+      x: The point.
+      scheme: "forward", "central", "richardson" or "complex".
+      steps: Positive steps; None for two a decade (one for the complex step) from the power of ten below max(|x|, 1)
+        down, as far as they still change x in the dtype; sixteen decades at most, thirty for the complex step.
+      dtype: np.float64 or np.float32, in which x, h, f and the quotient are computed.
+    Returns:
+      A `LimitTable`.
+    Raises:
+      StepUnderflowError: x + h or x - h is x for one of the steps.
+      TypeError: f computes in another type than its argument's; scheme "complex" with an f that drops the imaginary part.
+      NotScalarError: f gives no single number.
+      ValueError: scheme, dtype, x or a step is none of those above.
+    References:
+      Squire and Trapp, Using complex variables to estimate derivatives of real functions, SIAM Review 40 (1998),
+      110-112; Press et al., Numerical Recipes, 3rd ed., section 5.7.
+    Example:
+      >>> table = limit_table(np.sin, 1.0, "forward", steps=[1e-2, 1e-8, 1e-14])
+      >>> print([f"{error:.0e}" for error in abs(table.estimates - np.cos(1.0))])
+      ['4e-03', '3e-09', '4e-03']
+      >>> int(table.best)
+      1
+    """
+    kind = np.dtype(dtype)
+    if scheme not in _FORMULAS:
+        raise ValueError(f"scheme must be one of {', '.join(get_args(Scheme))}; got scheme={scheme!r}.")
+    if kind not in (np.float32, np.float64):
+        raise ValueError(f"dtype must be float64 or float32; got dtype={dtype!r}.")
+    formula, epsilon = _FORMULAS[scheme], float(np.finfo(kind).eps)
+    point = _number("x", x, kind)
+    h = _steps(steps, point, scheme, kind)
+    with np.errstate(all="ignore"):
+        estimates, sizes = _quotients(f, point, h, scheme)
+        limit, doubt = _limit(f, point, scheme)
+    slope = abs(limit) if np.isfinite(limit) else 0.0
+    if scheme == "complex":
+        rounding = epsilon / 2 * np.abs(estimates)
+    else:
+        weight = sum(map(abs, formula.weights))
+        rounding = epsilon / 2 * (weight * (sizes + abs(float(point)) * slope) / h + np.abs(estimates))
+    truncation = _truncation(h, np.abs(estimates - limit), rounding + doubt, formula.power)
+    total = np.where(np.isfinite(truncation), truncation, np.inf) + rounding
+    scale = max(abs(float(point)), 1.0)
+    theory = 0.0 if scheme == "complex" else epsilon ** (1 / (formula.power + 1)) * scale
+    best = int(np.argmin(np.where(np.isfinite(total), total, np.inf)))
+    return LimitTable(h, estimates, truncation, rounding, best, theory, limit)
+
+
+def _limit(f: Callable[[Any], Any], x: Any, scheme: str) -> tuple[float, float]:
+    """The derivative at x in float64, and how far that may be off."""
+    if scheme == "complex":  # It has no cancellation: at a tiny step it is exact but for rounding.
+        value = _quotients(f, np.float64(x), np.array([1e-100]), scheme)[0][0]
+        return value, 2 * abs(value) * float(np.finfo(np.float64).eps)
+    found = finite_difference(f, float(x))
+    return found.value, found.error if found.verdict == "ok" else 0.0
+
+
+def _quotients(f: Callable[[Any], Any], x: Any, h: np.ndarray, scheme: str) -> tuple[np.ndarray, np.ndarray]:
+    """(the quotient at each step, the largest |f| that enters it), each number computed in the type of x."""
+    nodes, weights, _ = _FORMULAS[scheme]
+    kind = x.dtype.type
+    estimates, sizes = [], []
+    for step in h:
+        if scheme == "complex":
+            value = _complex_value(f, x, step)
+            estimates.append(float(kind(value.imag) / kind(step)))
+            sizes.append(abs(value))
+            continue
+        values = [_value(f, x + kind(node) * kind(step)) for node in nodes]
+        total = kind(0)
+        for weight, value in zip(weights, values, strict=True):
+            total = total + kind(weight) * value
+        estimates.append(float(total / kind(step)))
+        sizes.append(max(abs(float(value)) for value in values))
+    return np.array(estimates), np.array(sizes)
+
+
+def _value(f: Callable[[Any], Any], at: Any) -> Any:
+    """f at a number, which must be of the same type."""
+    value = np.asarray(f(at))
+    if value.size != 1:
+        raise NotScalarError(
+            f"f must give one number for a number; it gives the shape {value.shape}. For several outputs call "
+            "jacobian(f, x), or tabulate one at a time: limit_table(lambda x: f(x)[0], x)."
+        )
+    # A Python int is a constant that has no precision of its own.
+    if value.dtype != at.dtype and value.dtype.kind not in "iub":
+        raise TypeError(
+            f"f must compute in the type of its argument; it gives {value.dtype} for {at.dtype}. Write it with functions "
+            "of NumPy instead of math and with plain numbers as constants; of jax.numpy, first call "
+            "research.backend.configure(x64=True)."
+        )
+    return value.reshape(()).astype(at.dtype)[()]
+
+
+def _complex_value(f: Callable[[Any], Any], x: Any, step: float) -> Any:
+    """f(x + ih)."""
+    kind = np.complex64 if x.dtype == np.float32 else np.complex128
+    value = np.asarray(f(kind(complex(float(x), float(step)))))
+    if value.size != 1 or value.dtype != kind:
+        raise TypeError(
+            f"scheme='complex' needs an f that computes with complex numbers; it gives {value.dtype} of shape {value.shape} "
+            f"for {np.dtype(kind)}. Use scheme='central' for an f with abs, a comparison or functions of math in it."
+        )
+    return value.reshape(())[()]
+
+
+def _steps(steps: Any, x: Any, scheme: str, kind: np.dtype) -> np.ndarray:
+    """The steps, as float64 numbers that the dtype has, checked."""
+    chosen = steps is None
+    if chosen:
+        start = np.floor(np.log10(max(abs(float(x)), 1.0)))
+        powers = np.arange(0.0, -31.0, -1.0) if scheme == "complex" else np.arange(0.0, -16.5, -0.5)
+        steps = 10.0 ** (start + powers)
+    h = np.atleast_1d(np.asarray(steps, np.float64)).astype(kind).astype(np.float64)
+    if h.ndim != 1 or not len(h) or not np.all(np.isfinite(h) & (h > 0)):
+        raise ValueError(f"steps must be positive numbers; got steps={steps!r}.")
+    if scheme == "complex":
+        return h
+    smallest = min(abs(node) for node in _FORMULAS[scheme].nodes if node)
+    moved = np.array([x + kind.type(smallest * s) != x and x - kind.type(smallest * s) != x for s in h])
+    if chosen:
+        return h[moved]
+    if not moved.all():
+        bad = h[~moved][0]
+        raise StepUnderflowError(
+            f"x ± h must differ from x; got a step of {bad:g} at x={float(x)!r}, where {kind} numbers are "
+            f"{float(np.spacing(abs(x))):.2g} apart. Leave out steps below that; scheme='complex' has no such limit."
+        )
+    return h
+
+
+def _truncation(h: np.ndarray, error: np.ndarray, rounding: np.ndarray, power: int) -> np.ndarray:
+    """The error itself where it is ten times what rounding can do, and its power law below."""
+    seen = np.flatnonzero(np.isfinite(error) & (error > 10 * rounding))
+    if not len(seen):
+        return np.where(np.isnan(error), np.nan, 0.0)
+    last = seen[np.argmin(h[seen])]
+    return np.where((h >= h[last]) & (error > rounding), error, error[last] * (h / h[last]) ** power)
+
+
+def _number(name: str, value: Any, kind: np.dtype) -> Any:
+    """A finite number of the dtype."""
+    array = np.asarray(value)
+    if array.ndim or array.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must be one real number; got {name}={value!r}. Make one table for each point.")
+    if not np.isfinite(array):
+        raise ValueError(f"{name} must be finite; got {name}={value!r}.")
+    return array.astype(kind)[()]

@@ -1,0 +1,300 @@
+"""The table of rules: in words, where they hold, an instance f of each, and its f' as the rule has it."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Constants = Mapping[str, Any]
+
+
+class Rule(NamedTuple):
+    """A rule of differentiation.
+
+    Attributes:
+      text: The rule in a line.
+      domain: Where it holds, in words.
+      interval: Points for the check are drawn from here; inside the domain for every value of the constants.
+      contains: (x, constants) -> whether the rule holds there.
+      function: (x, constants) -> f(x); for a rule about any u and v, with a u and a v that the constants bend.
+      derivative: (x, constants) -> f'(x), as the rule has it.
+      constants: name -> the interval that it is drawn from; a pair of whole numbers (low, high) draws whole numbers.
+    """
+
+    text: str
+    domain: str
+    interval: tuple[float, float]
+    contains: Callable[[Any, Constants], bool]
+    function: Callable[[Any, Constants], Any]
+    derivative: Callable[[Any, Constants], Any]
+    constants: Mapping[str, tuple[float, float]]
+
+
+def _everywhere(x: Any, c: Constants) -> bool:
+    del x, c
+    return True
+
+
+def _positive(x: Any, c: Constants) -> bool:
+    del c
+    return x > 0
+
+
+def _inside_one(x: Any, c: Constants) -> bool:
+    del c
+    return abs(x) < 1
+
+
+def _not_zero(x: Any, c: Constants) -> bool:
+    del c
+    return x != 0
+
+
+# The u and v of the rules about any two functions; v > 0.
+def _u(x: Any, c: Constants) -> Any:
+    return jnp.sin(c["a"] * x)
+
+
+def _du(x: Any, c: Constants) -> Any:
+    return c["a"] * jnp.cos(c["a"] * x)
+
+
+def _v(x: Any, c: Constants) -> Any:
+    return 2 + jnp.tanh(c["b"] * x)
+
+
+def _dv(x: Any, c: Constants) -> Any:
+    return c["b"] * (1 - jnp.tanh(c["b"] * x) ** 2)
+
+
+def _root_of_cubic(x: Any, c: Constants) -> Any:
+    """The y with y³ + a y = x, by Newton's method from x / a, which it approaches from one side."""
+    a = c["a"]
+    return jax.lax.fori_loop(0, 40, lambda i, y: (2 * y**3 + x) / (3 * y**2 + a), x / a)
+
+
+def _sigmoid(x: Any) -> Any:
+    return 1 / (1 + jnp.exp(-x))
+
+
+ALL, WIDE, INNER = "every x", (-3.0, 3.0), (-0.9, 0.9)
+_AB = {"a": (0.5, 2.0), "b": (-1.5, 1.5)}
+_X_POSITIVE = "x > 0"
+
+DERIVATIVE_RULES: dict[str, Rule] = {
+    # What the rules are made of.
+    "constant": Rule(
+        "(c)' = 0", ALL, WIDE, _everywhere, lambda x, c: c["c"] + 0 * x, lambda x, c: 0 * x, {"c": (-5.0, 5.0)}
+    ),
+    "identity": Rule("(x)' = 1", ALL, WIDE, _everywhere, lambda x, c: x, lambda x, c: 1 + 0 * x, {}),
+    "power with a whole exponent": Rule(
+        "(x^n)' = n x^(n-1)",
+        "every x, for n = 1, 2, ...",
+        WIDE,
+        lambda x, c: c["n"] >= 1 and c["n"] == int(c["n"]),
+        lambda x, c: jnp.sign(x) ** c["n"] * jnp.abs(x) ** c["n"],
+        lambda x, c: c["n"] * jnp.sign(x) ** (c["n"] - 1) * jnp.abs(x) ** (c["n"] - 1),
+        {"n": (1, 6)},
+    ),
+    "power": Rule(
+        "(x^r)' = r x^(r-1)",
+        "x > 0, for every real r",
+        (0.3, 3.0),
+        _positive,
+        lambda x, c: x ** c["r"],
+        lambda x, c: c["r"] * x ** (c["r"] - 1),
+        {"r": (-3.0, 4.0)},
+    ),
+    "square root": Rule(
+        "(√x)' = 1 / (2 √x)",
+        _X_POSITIVE,
+        (0.3, 4.0),
+        _positive,
+        lambda x, c: jnp.sqrt(x),
+        lambda x, c: 1 / (2 * jnp.sqrt(x)),
+        {},
+    ),
+    "reciprocal": Rule(
+        "(1 / x)' = -1 / x²", "x ≠ 0", (0.3, 3.0), _not_zero, lambda x, c: 1 / x, lambda x, c: -1 / x**2, {}
+    ),
+    "absolute value": Rule(
+        "|x|' = sign(x)", "x ≠ 0", (0.3, 3.0), _not_zero, lambda x, c: jnp.abs(x), lambda x, c: jnp.sign(x), {}
+    ),
+    "exponential": Rule("(e^x)' = e^x", ALL, WIDE, _everywhere, lambda x, c: jnp.exp(x), lambda x, c: jnp.exp(x), {}),
+    "exponential of base a": Rule(
+        "(a^x)' = a^x ln a",
+        "every x, for a > 0",
+        WIDE,
+        lambda x, c: c["a"] > 0,
+        lambda x, c: c["a"] ** x,
+        lambda x, c: c["a"] ** x * jnp.log(c["a"]),
+        {"a": (0.3, 4.0)},
+    ),
+    "logarithm": Rule(
+        "(ln x)' = 1 / x", _X_POSITIVE, (0.3, 4.0), _positive, lambda x, c: jnp.log(x), lambda x, c: 1 / x, {}
+    ),
+    "logarithm of base a": Rule(
+        "(log_a x)' = 1 / (x ln a)",
+        "x > 0, for a > 0 other than 1",
+        (0.3, 4.0),
+        lambda x, c: x > 0 and c["a"] > 0 and c["a"] != 1,
+        lambda x, c: jnp.log(x) / jnp.log(c["a"]),
+        lambda x, c: 1 / (x * jnp.log(c["a"])),
+        {"a": (1.5, 10.0)},
+    ),
+    # How they are put together.
+    "constant multiple": Rule(
+        "(c u)' = c u'",
+        ALL,
+        WIDE,
+        _everywhere,
+        lambda x, c: c["b"] * _u(x, c),
+        lambda x, c: c["b"] * _du(x, c),
+        _AB,
+    ),
+    "sum": Rule(
+        "(u + v)' = u' + v'",
+        ALL,
+        WIDE,
+        _everywhere,
+        lambda x, c: _u(x, c) + _v(x, c),
+        lambda x, c: _du(x, c) + _dv(x, c),
+        _AB,
+    ),
+    "difference": Rule(
+        "(u - v)' = u' - v'",
+        ALL,
+        WIDE,
+        _everywhere,
+        lambda x, c: _u(x, c) - _v(x, c),
+        lambda x, c: _du(x, c) - _dv(x, c),
+        _AB,
+    ),
+    "product": Rule(
+        "(u v)' = u' v + u v'",
+        ALL,
+        WIDE,
+        _everywhere,
+        lambda x, c: _u(x, c) * _v(x, c),
+        lambda x, c: _du(x, c) * _v(x, c) + _u(x, c) * _dv(x, c),
+        _AB,
+    ),
+    "quotient": Rule(
+        "(u / v)' = (u' v - u v') / v²",
+        "v(x) ≠ 0",
+        WIDE,
+        lambda x, c: bool(_v(x, c) != 0),
+        lambda x, c: _u(x, c) / _v(x, c),
+        lambda x, c: (_du(x, c) * _v(x, c) - _u(x, c) * _dv(x, c)) / _v(x, c) ** 2,
+        _AB,
+    ),
+    "chain": Rule(
+        "(u(v(x)))' = u'(v(x)) v'(x)",
+        "u differentiable at v(x), v at x",
+        WIDE,
+        _everywhere,
+        lambda x, c: _u(_v(x, c), c),
+        lambda x, c: _du(_v(x, c), c) * _dv(x, c),
+        _AB,
+    ),
+    "inverse function": Rule(
+        "(g⁻¹)'(x) = 1 / g'(g⁻¹(x)), here g(y) = y³ + a y",
+        "g'(g⁻¹(x)) ≠ 0",
+        (-2.0, 2.0),
+        lambda x, c: c["a"] > 0,
+        _root_of_cubic,
+        lambda x, c: 1 / (3 * _root_of_cubic(x, c) ** 2 + c["a"]),
+        {"a": (0.5, 2.0)},
+    ),
+    "power of functions": Rule(
+        "(v^u)' = v^u (u' ln v + u v' / v)",
+        "v(x) > 0",
+        WIDE,
+        lambda x, c: bool(_v(x, c) > 0),
+        lambda x, c: _v(x, c) ** _u(x, c),
+        lambda x, c: _v(x, c) ** _u(x, c) * (_du(x, c) * jnp.log(_v(x, c)) + _u(x, c) * _dv(x, c) / _v(x, c)),
+        _AB,
+    ),
+    # The functions that are met most.
+    "sine": Rule("(sin x)' = cos x", ALL, WIDE, _everywhere, lambda x, c: jnp.sin(x), lambda x, c: jnp.cos(x), {}),
+    "cosine": Rule("(cos x)' = -sin x", ALL, WIDE, _everywhere, lambda x, c: jnp.cos(x), lambda x, c: -jnp.sin(x), {}),
+    "tangent": Rule(
+        "(tan x)' = 1 / cos² x",
+        "cos x ≠ 0",
+        (-1.0, 1.0),
+        lambda x, c: bool(jnp.cos(x) != 0),
+        lambda x, c: jnp.tan(x),
+        lambda x, c: 1 / jnp.cos(x) ** 2,
+        {},
+    ),
+    "arcsine": Rule(
+        "(arcsin x)' = 1 / √(1 - x²)",
+        "|x| < 1",
+        (-0.7, 0.7),
+        _inside_one,
+        lambda x, c: jnp.arcsin(x),
+        lambda x, c: 1 / jnp.sqrt(1 - x**2),
+        {},
+    ),
+    "arccosine": Rule(
+        "(arccos x)' = -1 / √(1 - x²)",
+        "|x| < 1",
+        (-0.7, 0.7),
+        _inside_one,
+        lambda x, c: jnp.arccos(x),
+        lambda x, c: -1 / jnp.sqrt(1 - x**2),
+        {},
+    ),
+    "arctangent": Rule(
+        "(arctan x)' = 1 / (1 + x²)",
+        ALL,
+        WIDE,
+        _everywhere,
+        lambda x, c: jnp.arctan(x),
+        lambda x, c: 1 / (1 + x**2),
+        {},
+    ),
+    "hyperbolic sine": Rule(
+        "(sinh x)' = cosh x", ALL, WIDE, _everywhere, lambda x, c: jnp.sinh(x), lambda x, c: jnp.cosh(x), {}
+    ),
+    "hyperbolic cosine": Rule(
+        "(cosh x)' = sinh x", ALL, WIDE, _everywhere, lambda x, c: jnp.cosh(x), lambda x, c: jnp.sinh(x), {}
+    ),
+    "hyperbolic tangent": Rule(
+        "(tanh x)' = 1 - tanh² x",
+        ALL,
+        WIDE,
+        _everywhere,
+        lambda x, c: jnp.tanh(x),
+        lambda x, c: 1 - jnp.tanh(x) ** 2,
+        {},
+    ),
+    "sigmoid": Rule(
+        "σ' = σ (1 - σ), where σ(x) = 1 / (1 + e^-x)",
+        ALL,
+        WIDE,
+        _everywhere,
+        lambda x, c: _sigmoid(x),
+        lambda x, c: _sigmoid(x) * (1 - _sigmoid(x)),
+        {},
+    ),
+    "softplus": Rule(
+        "(ln(1 + e^x))' = σ(x)",
+        ALL,
+        WIDE,
+        _everywhere,
+        lambda x, c: jnp.logaddexp(x, 0.0),
+        lambda x, c: _sigmoid(x),
+        {},
+    ),
+    "rectifier": Rule(
+        "max(x, 0)' = 0 for x < 0, 1 for x > 0",
+        "x ≠ 0",
+        (0.3, 3.0),
+        _not_zero,
+        lambda x, c: jnp.maximum(x, 0),
+        lambda x, c: jnp.heaviside(x, 0.0),
+        {},
+    ),
+}

@@ -1,0 +1,262 @@
+"""The checker of derivatives accepts what is right and rejects what is wrong at the same settings, and says why."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from research.derivatives.check import check_derivative
+from research.derivatives.check.slopes import OFFSETS, slope_at_middle
+from research.derivatives.errors import NotInexactError
+
+rng = np.random.default_rng(0)
+A = jnp.asarray(rng.normal(size=(6, 6)))
+S = A @ A.T + 0.3 * jnp.eye(6)
+X, LABELS = jnp.asarray(rng.normal(size=(20, 4))), jnp.asarray(rng.integers(0, 3, 20))
+
+
+def cross_entropy(p):
+    return -jnp.mean(jax.nn.log_softmax(X @ p["w"] + p["b"][None])[jnp.arange(20), LABELS])
+
+
+ZOO = {
+    "rosenbrock": (lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2), rng.normal(size=8)),
+    "cross entropy": (cross_entropy, {"w": rng.normal(size=(4, 3)), "b": rng.normal(size=3)}),
+    "linear": (lambda x: 3 * jnp.sum(x), rng.normal(size=6)),
+    "solve": (lambda x: jnp.sum(jnp.linalg.solve(S + jnp.diag(x**2), jnp.ones(6))), rng.normal(size=6)),
+    "eigenvalue": (lambda x: jnp.linalg.eigvalsh(S + jnp.diag(x))[2], rng.normal(size=6)),
+    "fast": (lambda x: jnp.sum(jnp.sin(100 * x)), rng.normal(size=3)),
+    "tiny x": (lambda x: jnp.sum(jnp.sin(1e6 * x)), 1e-6 * rng.normal(size=3)),
+    "huge x": (lambda x: jnp.sum(jnp.log(x)), 1e8 * (1 + rng.random(3))),
+    "on a hill": (lambda x: 1e6 + jnp.sum(x**2), rng.normal(size=3)),
+    "product": (jnp.prod, 1 + 0.3 * rng.normal(size=12)),
+    "fft": (lambda x: jnp.sum(jnp.abs(jnp.fft.fft(x)) ** 3), rng.normal(size=8)),
+}
+SINGLE = ("rosenbrock", "cross entropy", "linear", "tiny x", "product")  # Pinned to float32: the rest lies below.
+
+
+def wrong_by(f, x, error):
+    """f's gradient with an error of that relative size in a random direction."""
+    flat, unravel = ravel_pytree(jax.grad(f)(x))
+    off = np.random.default_rng(3).normal(size=flat.shape)
+    off = jnp.asarray(error * np.linalg.norm(flat) * off / np.linalg.norm(off))
+    return lambda y: jax.tree.map(lambda g, o: g + o.astype(g.dtype), jax.grad(f)(y), unravel(off.astype(flat.dtype)))
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_right_is_accepted_and_one_in_ten_thousand_rejected_in_float64(name):
+    f, x = ZOO[name][0], jax.tree.map(jnp.asarray, ZOO[name][1])
+    report = check_derivative(f, x, jax.random.key(1))
+    assert report.verdict == "right", report.text()
+    assert report.smallest_error < 1e-7
+    assert check_derivative(f, x, jax.random.key(1), wrong_by(f, x, 1e-4)).verdict == "wrong"
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_right_is_accepted_and_one_in_a_hundred_rejected_in_float32(name):
+    f = lambda x: ZOO[name][0](jax.tree.map(lambda leaf: leaf.astype(jnp.float32), x))
+    x = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), ZOO[name][1])
+    report = check_derivative(f, x, jax.random.key(1))
+    assert report.verdict == "right", report.text()
+    assert "keeps to float32" in report.precision
+    assert report.smallest_error < 1e-2
+    assert check_derivative(f, x, jax.random.key(1), wrong_by(f, x, 1e-2)).verdict == "wrong"
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_error_of_the_size_that_is_printed_is_caught_and_one_far_below_is_not(seed):
+    f, x = ZOO["rosenbrock"][0], jnp.asarray(ZOO["rosenbrock"][1])
+    smallest = check_derivative(f, x, jax.random.key(seed)).smallest_error
+    assert check_derivative(f, x, jax.random.key(seed), wrong_by(f, x, 4 * smallest)).verdict == "wrong"
+    assert check_derivative(f, x, jax.random.key(seed), wrong_by(f, x, smallest / 400)).verdict == "right"
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_low_precision_is_lifted_to_float64_and_its_own_floor_is_stated(dtype):
+    f, x = lambda x: jnp.sum(jnp.tanh(x) ** 2), jnp.asarray([0.3, 0.7, -1.2], dtype)
+    report = check_derivative(f, x, jax.random.key(0))
+    assert report.verdict == "right"
+    assert report.smallest_error < 1e-9
+    assert f"lifted from {jnp.dtype(dtype)}" in report.text()
+    assert 0 < report.own_precision_gap < 5 * jnp.finfo(dtype).eps
+    assert check_derivative(f, x, jax.random.key(0), wrong_by(f, x, 0.1)).verdict == "wrong"
+
+
+def test_code_pinned_to_bfloat16_is_unresolved_not_accepted():
+    # A correct and a 10 % wrong gradient look alike in it.
+    f, x = lambda x: jnp.sum(jnp.tanh(x.astype(jnp.bfloat16)) ** 2), jnp.asarray([0.3, 0.7, -1.2], jnp.bfloat16)
+    report = check_derivative(f, x, jax.random.key(0))
+    assert report.verdict == "unresolved"
+    assert report.smallest_error > 0.1
+    assert "keeps to bfloat16" in report.text()
+
+
+def test_with_float64_off_f_is_lifted_all_the_same():
+    off = jax.enable_x64(False) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64(False)
+    with off:
+        f, x = lambda x: jnp.sum(jnp.sin(x) ** 2), jnp.ones(3)
+        assert x.dtype == jnp.float32
+        report = check_derivative(f, x, jax.random.key(0))
+        wrong = check_derivative(f, x, jax.random.key(0), lambda x: 2.0002 * jnp.sin(x) * jnp.cos(x))
+        assert jnp.ones(3).dtype == jnp.float32
+    assert (report.verdict, wrong.verdict) == ("right", "wrong")
+    assert report.smallest_error < 1e-9
+
+
+def test_taylor_slope_is_two_where_right_and_one_where_wrong():
+    f, x = ZOO["rosenbrock"][0], jnp.asarray(ZOO["rosenbrock"][1])
+    assert check_derivative(f, x, jax.random.key(0)).taylor_slope == pytest.approx(2, abs=0.05)
+    assert check_derivative(f, x, jax.random.key(0), wrong_by(f, x, 1e-4)).taylor_slope == pytest.approx(1, abs=0.05)
+    assert np.isnan(check_derivative(ZOO["linear"][0], jnp.ones(3), jax.random.key(0)).taylor_slope)
+
+
+@jax.custom_jvp
+def wrong_sine(x):
+    return jnp.sin(x)
+
+
+wrong_sine.defjvp(lambda p, t: (jnp.sin(p[0]), 1.0001 * jnp.cos(p[0]) * t[0]))
+
+
+@jax.custom_vjp
+def flipped(x):
+    return jnp.sin(x)
+
+
+flipped.defvjp(lambda x: (jnp.sin(x), x), lambda x, ct: (-ct * jnp.cos(x),))
+
+
+def test_failure_names_the_leaf_and_the_ratio():
+    report = check_derivative(
+        lambda p: jnp.sum(wrong_sine(p["a"])) + jnp.sum(p["b"] ** 2),
+        {"a": jnp.ones(3), "b": jnp.ones(2)},
+        jax.random.key(0),
+    )
+    assert report.verdict == "wrong"
+    assert "A bug in x['a']: along leaf x['a']" in report.explanation
+    assert "a ratio of 1.0001" in report.explanation
+    assert "x['b']" not in report.explanation
+    assert not report.is_right
+
+
+def test_failure_names_a_sign_and_a_factor_of_two():
+    assert "the sign" in check_derivative(lambda x: jnp.sum(flipped(x)), jnp.ones(2), jax.random.key(0)).explanation
+    double = check_derivative(lambda x: jnp.sum(x**2), jnp.ones(2), jax.random.key(0), lambda x: 4 * x)
+    assert "a factor of 2" in double.explanation
+
+
+def test_dot_products_see_a_reverse_rule_that_is_not_the_forward_ones_transpose():
+    @jax.custom_jvp
+    def f(x):
+        return x**2
+
+    # Linear in the tangent, but transposed wrongly: a linear call with a transpose of its own.
+    def double(t):
+        return jax.custom_derivatives.linear_call(lambda _, v: 2 * v, lambda _, ct: 3 * ct, (), t)
+
+    f.defjvp(lambda p, t: (p[0] ** 2, p[0] * double(t[0])))
+    report = check_derivative(lambda x: jnp.sum(f(x)), jnp.ones(3), jax.random.key(0))
+    assert report.dot_product_gap > 0.1
+    assert "in reverse mode alone" in report.explanation
+    assert check_derivative(lambda x: jnp.sum(x**2), jnp.ones(3), jax.random.key(0)).dot_product_gap < 1e-14
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (lambda x: jnp.sum(jax.nn.relu(x)), [1.0, 0.0]),
+        (lambda x: jnp.sum(jnp.abs(x)), [0.0]),  # Central differences and JAX agree on 0, and there is no derivative.
+        (lambda x: jnp.maximum(x[0], 2 * x[1]), [2.0, 1.0]),
+    ],
+)
+def test_kink_is_told_from_a_bug(f, x):
+    report = check_derivative(f, jnp.asarray(x), jax.random.key(0))
+    assert report.verdict == "kink"
+    assert "A kink, not a bug" in report.text()
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (lambda x: jnp.abs(x - 1) + x**2, 1 + 1e-5),
+        (lambda x: jnp.sum(jnp.abs(x) ** 1.5), [0.0]),
+        (lambda x: jnp.sum(x * jnp.abs(x)), [0.0]),
+        (lambda x: jax.nn.logsumexp(x) - jnp.mean(x), [0.0, 0.0, 0.0]),
+        (lambda x: 3 + 0 * jnp.sum(x), [1.0, 2.0]),
+    ],
+)
+def test_near_a_kink_and_at_a_stationary_point_right_is_accepted(f, x):
+    assert check_derivative(f, jnp.asarray(x), jax.random.key(0)).verdict == "right"
+
+
+def test_jump_and_waves_finer_than_the_steps_are_unresolved():
+    step = check_derivative(lambda x: jnp.sum(jnp.where(x > 1, x + 1, x)), jnp.array([1.0, 2.0]), jax.random.key(0))
+    waves = check_derivative(lambda x: jnp.sum(jnp.sin(1e12 * x)), jnp.array([1.0]), jax.random.key(0))
+    assert {step.verdict, waves.verdict} == {"unresolved"}
+    assert step.explanation
+
+
+def test_derivative_that_is_not_finite_is_told_from_f_that_is_not():
+    where = check_derivative(lambda x: jnp.where(x > 0, jnp.sqrt(x), 0.0), jnp.array(0.0), jax.random.key(0))
+    assert where.verdict == "nan"
+    assert "first_nonfinite()" in where.explanation
+    outside = check_derivative(lambda x: jnp.sum(jnp.log(x)), jnp.array([-1.0]), jax.random.key(0))
+    assert outside.verdict == "nan"
+    assert "not finite at x itself" in outside.explanation
+
+
+def test_many_outputs_one_mode_and_python_branches_are_checked():
+    loop = lambda x: jax.lax.while_loop(lambda s: s[0] < 5, lambda s: (s[0] + 1, jnp.sin(s[1]) + x[1]), (0, x[0]))[1]
+    branch = lambda x: jnp.sum(x**2) if x[0] > 0 else jnp.sum(x**3)
+    for f in (lambda x: jnp.outer(x, jnp.exp(x)), loop, branch):
+        assert check_derivative(f, jnp.array([0.5, -0.3]), jax.random.key(0)).verdict == "right"
+    report = check_derivative(lambda x: x**2, jnp.ones(2), jax.random.key(0), lambda x: jnp.diag(2.1 * x))
+    assert report.verdict == "wrong"
+
+
+def test_every_report_prints_what_it_would_have_caught():
+    f, x = ZOO["linear"][0], jnp.ones(3)
+    for derivative in (None, lambda x: 4 * x):
+        report = check_derivative(f, x, jax.random.key(0), derivative)
+        assert f"would have caught: {report.smallest_error:.1e}" in report.text()
+        assert len(report.text().splitlines()) >= 5 + len(report.probes)
+
+
+def test_slope_of_samples_is_the_derivative_within_its_error():
+    for f, truth in ((np.exp, 1.0), (np.sin, 1.0), (lambda h: np.cos(h) + 1e3, 0.0), (lambda h: h**5 - 2 * h, -2.0)):
+        values = f(OFFSETS)
+        slope = slope_at_middle(values, 2.2e-16 * np.abs(values).max())
+        assert abs(slope.value - truth) <= slope.error < 1e-9
+        assert slope.jump == 0
+    assert slope_at_middle(OFFSETS**2, 0.0).jump == 0  # Without any noise, so that the smallest step is seen.
+    kink = slope_at_middle(np.abs(OFFSETS) + 0.5 * OFFSETS, 1e-16)
+    assert (kink.jump, kink.left, kink.right) == (2, -0.5, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda key: check_derivative(jnp.sum, jnp.arange(3), key), NotInexactError, "x must be real floating"),
+        (lambda key: check_derivative(jnp.argmax, jnp.ones(3), key), NotInexactError, "it gives int"),
+        (lambda key: check_derivative(lambda x: (x, x), 1.0, key), NotInexactError, "it gives tuple"),
+        (
+            lambda key: check_derivative(jnp.sum, jnp.ones(3), key, lambda x: x[:2]),
+            ValueError,
+            "derivative must give the structure of x with leaves of shape [(3,)]",
+        ),
+    ],
+)
+def test_bad_input_is_named_with_what_to_do(call, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        call(jax.random.key(0))
+
+
+def test_waves_that_long_steps_miss_are_not_taken_for_a_small_slope():
+    # In float32 the differences over whole waves agree with each other better than those within one do.
+    for phase in np.linspace(0.1, 1.4, 12):
+        values = np.sin(np.float32(100) * OFFSETS.astype(np.float32) + np.float32(phase)).astype(np.float64)
+        slope = slope_at_middle(values, 3e-6)
+        assert abs(slope.value - 100 * np.cos(phase)) <= 5 * slope.error

@@ -1,0 +1,145 @@
+"""Critical points against lists that are complete by Sturm's theorem; the degenerate ones by hand; and what is refused."""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.derivatives.critical import classify_critical_point, critical_points, grid_of_starts
+from research.derivatives.errors import NotInexactError, NotScalarError
+
+FILE = Path(__file__).parent.parent / "reference" / "critical_points.json"
+COMPLETE = {case["name"]: case for case in json.loads(FILE.read_text("utf-8"))["cases"]}
+KINDS = {"min": "minimum", "max": "maximum", "saddle": "saddle", "degenerate": "degenerate"}
+
+
+def function(case):
+    return lambda x: eval(case["expression"], {f"x{i + 1}": x[i] for i in range(case["n"])})
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_all_critical_points_are_found_from_a_lattice_and_classified(name):
+    case = COMPLETE[name]
+    found = critical_points(function(case), grid_of_starts(case["box"], 12), case["box"])
+    truth = case["critical_points"]
+    assert len(found) == len(truth)
+    for known in truth:
+        x = np.array(known["x"], float)
+        point = min(found, key=lambda p: np.linalg.norm(p.x - x))
+        np.testing.assert_allclose(point.x, x, rtol=1e-12, atol=1e-13)
+        assert point.kind == KINDS[known["type"]]
+        np.testing.assert_allclose(point.value, float(known["f"]), rtol=1e-12, atol=1e-12)
+        scale = np.abs(np.array(known["hess_eigs"], float)).max()
+        eigenvalues = np.sort(np.array(known["hess_eigs"], float))
+        np.testing.assert_allclose(point.eigenvalues, eigenvalues, rtol=1e-7, atol=1e-11 * scale + 1e-50)
+
+
+def test_himmelblau_has_four_minima_four_saddles_and_a_maximum():
+    case = COMPLETE["himmelblau"]
+    found = critical_points(function(case), grid_of_starts(case["box"], 6), case["box"])
+    assert [p.kind for p in found] == ["minimum"] * 4 + ["saddle"] * 4 + ["maximum"]
+    assert [p.value for p in found] == sorted(p.value for p in found)
+
+
+# Every one is degenerate at 0; what it is follows by hand.
+DEGENERATE = {
+    "x⁴": (lambda x: x[0] ** 4, 1, 4, "a minimum"),
+    "-x⁴": (lambda x: -(x[0] ** 4), 1, 4, "a maximum"),
+    "x³": (lambda x: x[0] ** 3, 1, 3, "no extremum"),
+    "x⁶": (lambda x: x[0] ** 6, 1, 0, "undecided"),
+    "monkey saddle": (lambda x: x[0] ** 3 - 3 * x[0] * x[1] ** 2, 2, 3, "no extremum"),
+    # Peano: a minimum along every line through 0, and yet none; between the parabolas it is negative.
+    "Peano": (lambda x: (x[1] - x[0] ** 2) * (x[1] - 3 * x[0] ** 2), 2, 4, "a saddle"),
+    "bent valley": (lambda x: (x[1] - x[0] ** 2) ** 2 + x[0] ** 4, 2, 4, "a minimum"),
+    "x⁴ + y⁴": (lambda x: x[0] ** 4 + x[1] ** 4, 2, 4, "a minimum"),
+    "x⁴ - y⁴": (lambda x: x[0] ** 4 - x[1] ** 4, 2, 4, "a saddle"),
+    "x⁴ - y²": (lambda x: x[0] ** 4 - x[1] ** 2, 2, 4, "a saddle"),
+    "both signs": (lambda x: x[0] ** 2 - x[1] ** 2 + x[2] ** 4, 3, 2, "a saddle"),
+    "trough": (lambda x: x[0] ** 2 + 0 * x[1], 2, 0, "undecided"),
+    "Powell": (
+        lambda x: (x[0] + 10 * x[1]) ** 2 + 5 * (x[2] - x[3]) ** 2 + (x[1] - 2 * x[2]) ** 4 + 10 * (x[0] - x[3]) ** 4,
+        4,
+        4,
+        "a minimum",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_degenerate_point_is_what_higher_orders_say(name):
+    f, n, order, note = DEGENERATE[name]
+    point = classify_critical_point(f, jnp.zeros(n))
+    assert point.kind == "degenerate"
+    assert (point.order, point.newton_radius) == (order, 0)
+    assert point.note.startswith(note)
+
+
+def test_degenerate_point_is_seen_from_where_newton_s_method_stops():
+    # Linear convergence ends short of 0, where the Hessian 12 x² is positive but no word on a minimum.
+    for offset in (1e-8, 1e-20, 0.0):
+        assert classify_critical_point(lambda x: x[0] ** 4, jnp.array([offset])).kind == "degenerate"
+    nearly = classify_critical_point(lambda x: x[0] ** 4 + 1e-6 * x[0] ** 2, jnp.array([0.0]))
+    assert nearly.kind == "minimum"
+
+
+def test_ill_conditioned_minimum_is_not_degenerate():
+    assert classify_critical_point(lambda x: 1e8 * x[0] ** 2 + 1e-2 * x[1] ** 2, jnp.zeros(2)).kind == "minimum"
+
+
+@pytest.mark.parametrize("name", ["himmelblau", "three_hump_camel"])
+def test_newton_s_method_converges_from_within_its_estimated_radius(name):
+    # Plain steps, from sixteen points at 0.99 of the radius around each critical point.
+    case = COMPLETE[name]
+    f = function(case)
+    step = jax.jit(jax.vmap(lambda x: x - jnp.linalg.solve(jax.hessian(f)(x), jax.grad(f)(x))))
+    angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    for point in critical_points(f, grid_of_starts(case["box"], 12), case["box"]):
+        x = point.x + 0.99 * point.newton_radius * ring
+        for _ in range(30):
+            x = step(x)
+        np.testing.assert_allclose(x, np.broadcast_to(point.x, x.shape), atol=1e-9)
+
+
+def test_flat_tails_slopes_and_outside_points_are_no_critical_points():
+    bounds = [(-30.0, 2.0)]
+    starts = grid_of_starts(bounds, 9)
+    assert critical_points(lambda x: jnp.exp(x[0]), starts, bounds) == ()
+    # Newton's steps there are all of length 1: after 200 the gradient is below 1e-100, and still it is no critical point.
+    assert critical_points(lambda x: jnp.exp(x[0]), grid_of_starts([(-100.0, 2.0)], 9), [(-400.0, 2.0)]) == ()
+    assert critical_points(lambda x: 3 * x[0], starts, bounds) == ()
+    assert critical_points(lambda x: (x[0] - 5) ** 2, starts, bounds) == ()
+
+
+def test_kinds_and_places_do_not_depend_on_the_scale_of_f():
+    case = COMPLETE["three_hump_camel"]
+    starts, f = grid_of_starts(case["box"], 12), function(case)
+    plain = critical_points(f, starts, case["box"])
+    for scale in (1e-12, 1e12):
+        scaled = critical_points(lambda x, scale=scale: scale * f(x), starts, case["box"])
+        assert [p.kind for p in scaled] == [p.kind for p in plain]
+
+
+def test_function_of_one_number_is_classified():
+    assert classify_critical_point(jnp.cos, 0.0).kind == "maximum"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: classify_critical_point(lambda x: x @ x, jnp.ones(2)), ValueError, "has length 2.83"),
+        (lambda: classify_critical_point(lambda x: x @ x, np.zeros(2, int)), NotInexactError, "got int64"),
+        (lambda: classify_critical_point(jnp.sin, jnp.ones(2)), NotScalarError, "Use jacobian"),
+        (lambda: critical_points(jnp.sum, jnp.ones(2), [(0, 1), (0, 1)]), ValueError, "starts=[x]"),
+        (lambda: critical_points(jnp.sum, jnp.ones((1, 2)), [(0, 1), (1, 1)]), ValueError, "low < high"),
+        (lambda: critical_points(jnp.sum, np.ones((1, 1), int), [(0, 1)]), NotInexactError, "starts must be floating"),
+        (lambda: critical_points(jnp.sum, jnp.ones((1, 1)), [(0, 1)], separation=0), ValueError, "separation=0"),
+    ],
+)
+def test_bad_input_is_named_with_what_to_do(call, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        call()

@@ -1,0 +1,271 @@
+"""Laws of finite_difference: its bounds hold on problems that it was not tuned on, and where none is, it says so."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+
+from research.derivatives import errors, problems
+from research.derivatives.finite_difference import FiniteDifference, finite_difference
+from research.derivatives.finite_difference.ladder import climb, exponents, quotients
+from research.derivatives.finite_difference.sampling import sample
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """What the estimator came to on one half of the problems."""
+
+    coverage: float
+    sharpness: float
+    answered: float
+    false_answers: list
+    wrong_verdicts: list
+
+
+def score(half) -> Score:
+    found = [(p, finite_difference(p.function(), p.x)) for p in half]
+    told = [(p, r) for p, r in found if p.derivative is not None and r.verdict == "ok"]
+    errors_ = [abs(r.value - p.truth) for p, r in told]
+    ratios = [
+        r.error / max(e, np.finfo(float).eps / 2 * abs(p.truth), 1e-300)
+        for (p, r), e in zip(told, errors_, strict=True)
+    ]
+    exists = [p for p, _ in found if p.derivative is not None]
+    wanted = {"smooth": "ok", "scaled": "ok", "noisy": "ok"}
+    return Score(
+        float(np.mean([e <= r.error for (_, r), e in zip(told, errors_, strict=True)])),
+        float(np.median(ratios)),
+        len(told) / len(exists),
+        [p.name for p, r in found if p.derivative is None and r.verdict == "ok"],
+        [p.name for p, r in found if r.verdict != wanted.get(p.kind, p.kind)],
+    )
+
+
+@pytest.mark.parametrize("half", [problems.DEVELOPMENT, problems.HELD_OUT], ids=["development", "held out"])
+def test_bounds_hold_are_sharp_and_nothing_is_claimed_where_no_derivative_is(half):
+    found = score(half)
+    assert found.coverage >= 0.98
+    assert found.sharpness <= 30
+    assert found.answered >= 0.9
+    assert not found.false_answers
+    assert not found.wrong_verdicts
+
+
+def test_score_sees_a_bound_that_is_too_small_and_an_answer_where_none_is(monkeypatch):
+    sure = lambda f, x: FiniteDifference(1.0, 1e-300, 1e-8, 3, "ok", 1.0, 1.0)
+    monkeypatch.setitem(globals(), "finite_difference", sure)
+    found = score(problems.DEVELOPMENT)
+    assert found.coverage < 0.2
+    assert "abs(x) at 0.0" in found.false_answers
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_derivatives_of_each_order_equal_mpmaths_within_their_bounds(order):
+    cases = {mpmath.exp: np.exp, mpmath.atan: np.arctan, mpmath.tanh: np.tanh, mpmath.sinh: np.sinh, mpmath.erf: None}
+    from scipy import special
+
+    for exact, f in cases.items():
+        for x in (0.3, 1.7):
+            found = finite_difference(f or special.erf, x, order=order)
+            truth = float(mpmath.diff(exact, mpmath.mpf(x), order))
+            assert found.verdict == "ok"
+            assert abs(found.value - truth) <= found.error < 0.02 * abs(truth)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_kink_of_a_lower_derivative_is_seen_by_the_higher(order):
+    f = lambda x: np.abs(x) ** order * np.sign(x) ** (order + 1)  # x|x| and |x|³
+    found = finite_difference(f, 0.0, order=order)
+    assert finite_difference(f, 0.0, order=order - 1).verdict == "ok"
+    assert found.verdict == "kink"
+    assert [found.left, found.right] == pytest.approx([-math.factorial(order), math.factorial(order)])
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "truth"),
+    [
+        (math.sin, 100.0, math.cos(100.0)),
+        (math.log, 1e-300, 1e300),
+        (lambda x: sum(x / k for k in range(1, 50)), 2.0, sum(1 / k for k in range(1, 50))),
+        (lambda x: x**2 if x > 0 else -x, 3.0, 6.0),
+        (lambda x: math.floor(x), 2.5, 0.0),
+        (jnp.tanh, 0.4, 1 - np.tanh(0.4) ** 2),
+        (lambda x: complex(x) ** 3, 1.1, 3 * 1.1**2),
+    ],
+)
+def test_any_function_of_a_number_will_do(f, x, truth):
+    found = finite_difference(f, x)
+    assert found.verdict == "ok"
+    assert abs(found.value - truth) <= found.error + 1e-15 * abs(truth)
+    assert all(type(number) is float for number in (found.value, found.error, found.step, found.left, found.right))
+
+
+@pytest.mark.parametrize("noise", [1e-10, 1e-6, 1e-4])
+def test_bound_grows_with_the_noise_of_f_and_holds(noise):
+    rng = np.random.default_rng(0)
+    f = lambda x: np.sin(x) + noise * rng.uniform(-1, 1, size=np.shape(x))
+    answered, misses = 0, 0
+    for x in np.linspace(0.1, 1.2, 20):
+        found = finite_difference(f, x)
+        if found.verdict == "ok":
+            answered += 1
+            misses += abs(found.value - np.cos(x)) > found.error
+            assert noise / 100 < found.error < 1e5 * noise
+    assert answered >= 17  # Where noise hides all but the largest steps, they may look like a cusp: then it says so.
+    assert misses <= 1
+
+
+def test_forward_and_backward_see_one_side_of_a_kink_or_an_edge():
+    f = lambda x: np.maximum(2 * x, -x)
+    slopes = [finite_difference(f, 0.0, scheme=scheme) for scheme in ("backward", "forward")]
+    assert [s.value for s in slopes] == pytest.approx([-1.0, 2.0])
+    assert {s.verdict for s in slopes} == {"ok"}
+    edge = lambda x: x * math.sqrt(x)
+    assert finite_difference(edge, 0.0, scheme="forward").value == pytest.approx(0.0, abs=1e-9)
+    assert finite_difference(edge, 0.0, scheme="backward").verdict == "nan"
+    assert finite_difference(edge, 0.0).verdict == "one-sided"
+
+
+def apart(x, a):
+    """x - a, and 1 where that is 0."""
+    return np.where(x == a, 1.0, x - a)
+
+
+SINGULAR = {
+    "kink": lambda x, a: np.abs(x - a) + 3 * x,
+    "jump": lambda x, a: np.sin(x) + np.where(x < a, 0.0, 1e-3),
+    "one-sided": lambda x, a: np.sqrt(x - a) ** 3,
+    "cusp": lambda x, a: np.sqrt(np.abs(x - a)),
+    "upright": lambda x, a: np.cbrt(x - a) - 5 * x,
+    "nearly a kink": lambda x, a: np.sign(x - a) * np.abs(x - a) ** 0.9,
+    "slowly upright": lambda x, a: np.where(x == a, 0.0, (x - a) * np.log(np.abs(apart(x, a)))) + x,
+    "oscillating": lambda x, a: np.where(x == a, 0.0, (x - a) * np.sin(1 / apart(x, a))),
+}
+
+
+@pytest.mark.parametrize("name", SINGULAR)
+def test_points_without_a_derivative_are_told_wherever_they_lie(name):
+    for a in (0.0, 1.0, *np.random.default_rng(4).uniform(-10, 10, 8)):
+        found = finite_difference(lambda x, a=a: SINGULAR[name](x, a), float(a))
+        assert found.verdict == (name if name in ("kink", "jump", "one-sided") else "unresolved")
+
+
+@pytest.mark.parametrize("distance", [1e-9, 1e-6, 1e-3])
+def test_kink_nearby_is_not_one_here(distance):
+    for a in (1.0, *np.random.default_rng(5).uniform(1, 10, 5)):
+        found = finite_difference(lambda x, a=a: np.abs(x - a) + x**2, float(a) + distance)
+        truth = 1 + 2 * (a + distance)
+        assert found.verdict == "ok"
+        assert abs(found.value - truth) <= found.error
+
+
+def test_points_are_passed_in_mixed_order():
+    seen = []
+    sample(lambda x: seen.append(np.array(x)) or x, np.arange(50.0))
+    array = next(points for points in seen if points.ndim)
+    assert sorted(array) == list(range(50))
+    assert np.any(np.diff(array) < 0)
+
+
+def counted(f):
+    """f, and the list of shapes it was called with."""
+    calls = []
+
+    def watched(x):
+        calls.append(np.shape(x))
+        return f(x)
+
+    return watched, calls
+
+
+def test_array_function_is_called_once_with_all_points():
+    f, calls = counted(np.sin)
+    found = finite_difference(f, 1.0)
+    arrays = [shape for shape in calls if shape]
+    assert len(arrays) == 1
+    assert len(calls) <= 4  # The comparison with single numbers.
+    assert found.evaluations == arrays[0][0] + len(calls) - 1 < 130
+
+
+FOOLING = {
+    "mean taken off": lambda x: x**2 - np.mean(x),
+    "sorted": lambda x: np.sort(np.atleast_1d(x)).reshape(np.shape(x)),
+    "summed up": lambda x: np.cumsum(np.atleast_1d(x)).reshape(np.shape(x)),
+    "normalised": lambda x: x / np.sum(x),
+    "reduced": lambda x: np.max(np.atleast_1d(x)),
+    "branch on any": lambda x: x**2 if np.any(x > 5) else -x,
+    "neighbours": lambda x: np.gradient(x) if np.ndim(x) and len(x) > 1 else 3.0 * x,
+}
+
+
+@pytest.mark.parametrize("name", FOOLING)
+def test_function_that_means_something_else_by_an_array_is_called_number_by_number(name):
+    f = FOOLING[name]
+    points = climb_points(1.3)
+    values = sample(f, points).values
+    np.testing.assert_array_equal(values, [float(np.squeeze(f(point))) for point in points])
+
+
+def climb_points(x):
+    h = np.ldexp(1.0, exponents(x))
+    return np.concatenate([[x], x + h, x - h])
+
+
+def test_arithmetic_errors_are_nan_and_other_errors_are_the_users():
+    assert finite_difference(lambda x: 1 / int(x), 0.0).verdict == "nan"
+    with pytest.raises(KeyError):
+        finite_difference(lambda x: {}[x], 1.0)
+
+
+@pytest.mark.parametrize(("order", "truth"), {1: 1.0, 2: 6.0, 3: -12.0, 4: 0.0}.items())
+def test_extrapolated_quotients_differentiate_a_cubic_exactly(order, truth):
+    ladder = climb(lambda x: 1 + x + 3 * x**2 - 2 * x**3, 0.0)
+    with np.errstate(all="ignore"):
+        values = quotients(ladder, order, 0, 2).values[:, 1]
+    dyadic = (ladder.exponents >= -8) & (ladder.exponents <= 0)  # Nothing is rounded.
+    np.testing.assert_array_equal(values[dyadic], truth)
+
+
+@pytest.mark.parametrize("x", [0.0, 1.0, -3.7, 1e-300, 1e-8, 1e8, 1e300, 5e-324])
+def test_steps_change_x_and_reach_its_scale(x):
+    h = np.ldexp(1.0, exponents(x))
+    assert np.all((x + h != x) & (x - h != x))
+    assert h[-1] >= min(4 * max(abs(x), 1.0), 2.0**1020)
+    assert np.all(np.diff(h) > 0)
+
+
+def test_strict_raises_and_names_verdict_and_remedy():
+    assert finite_difference(math.sin, 1.0, strict=True).verdict == "ok"
+    with pytest.raises(errors.NoDerivativeError, match=r"x=0\.0 .* kink, .*scheme='forward'"):
+        finite_difference(abs, 0.0, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "keywords", "error", "message"),
+    [
+        (np.sin, [1.0, 2.0], {}, TypeError, r"x must be one real number; got x=\[1.0, 2.0\].*gradient"),
+        (np.sin, "1", {}, TypeError, "x must be one real number"),
+        (np.sin, True, {}, TypeError, "x must be one real number"),
+        (np.sin, math.inf, {}, ValueError, "x must be finite; got x=inf"),
+        (np.sin, 1.0, {"order": 5}, ValueError, "order must be 1 to 4; got order=5.*derivative"),
+        (np.sin, 1.0, {"order": 1.5}, ValueError, "order must be 1 to 4; got order=1.5"),
+        (np.sin, 1.0, {"scheme": "best"}, ValueError, "scheme must be one of auto, .*scheme='best'"),
+        (lambda x: np.array([x, x]), 1.0, {}, errors.NotScalarError, r"shape \(2,\).*jacobian"),
+        (lambda x: "one", 1.0, {}, errors.NotScalarError, "one number"),
+    ],
+)
+def test_bad_input_is_named_with_its_value_and_a_remedy(f, x, keywords, error, message):
+    with pytest.raises(error, match=message):
+        finite_difference(f, x, **keywords)
+
+
+def test_integers_are_numbers_and_jax_gradients_agree():
+    assert finite_difference(np.exp, 1).value == finite_difference(np.exp, 1.0).value
+    f = lambda x: jnp.log1p(jnp.exp(x)) * jnp.cos(3 * x)
+    for x in (-2.0, 0.5, 3.0):
+        found = finite_difference(f, x)
+        assert abs(found.value - float(jax.grad(f)(x))) <= found.error

@@ -1,0 +1,249 @@
+"""Laws of a ledger's text, picture and notebook view: whole, self-contained, escaped, and no box on another."""
+
+import re
+import xml.etree.ElementTree as ET
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.derivatives import explain
+from research.derivatives.ledger import graph
+
+SVG = "{http://www.w3.org/2000/svg}"
+TAGS = {"svg", "title", "desc", "style", "rect", "g", "path", "text"}
+
+
+def neuron(w, b, x, y):
+    return (jax.nn.sigmoid(w @ x + b) - y) ** 2
+
+
+@jax.jit
+def layer(x, w):
+    return jnp.tanh(w @ x) + jnp.sin(x)
+
+
+def deep(w):
+    x = jnp.ones(3)
+    for _ in range(40):
+        x = layer(x, w)
+    return jnp.sum(x)
+
+
+def flat(x):
+    for _ in range(100):
+        x = jnp.sin(x) + 1.0
+    return x
+
+
+@jax.custom_vjp
+def product(x, y):
+    return jnp.sin(x) * y
+
+
+product.defvjp(
+    lambda x, y: (jnp.sin(x) * y, (x, y)), lambda kept, d: (d * jnp.cos(kept[0]) * kept[1], d * jnp.sin(kept[0]))
+)
+
+
+def own(x):
+    return product(jax.nn.relu(x), x) * jax.nn.softplus(x)
+
+
+LEDGERS = {
+    "neuron": (neuron, (jnp.array([0.5, -0.25]), 0.1, jnp.array([1.0, 2.0]), 1.0)),
+    "deep": (deep, (0.1 * jnp.eye(3),)),
+    "flat": (flat, (0.5,)),
+    "own rules": (own, (0.4,)),
+    "escaped": (lambda p: p["<b>&\"'"] ** 2, ({"<b>&\"'": 2.0},)),
+    "no equations": (lambda x: x, (1.0,)),
+    "constant": (lambda x: 2.0, (1.0,)),
+    "forward alone": (lambda x: jax.lax.while_loop(lambda c: c < 9, lambda c: c * 2, x), (1.0,)),
+}
+
+
+@pytest.fixture(scope="module")
+def ledgers():
+    return {name: explain(f, *args) for name, (f, args) in LEDGERS.items()}
+
+
+@pytest.fixture(scope="module")
+def pictures(ledgers):
+    return {name: ledger.svg() for name, ledger in ledgers.items()}
+
+
+def texts(svg):
+    return ["".join(node.itertext()) for node in ET.fromstring(svg).iter(f"{SVG}text")]
+
+
+@pytest.mark.parametrize("name", LEDGERS)
+def test_picture_is_one_xml_file_with_nothing_from_outside(name, pictures):
+    root = ET.fromstring(pictures[name])
+    assert {node.tag.removeprefix(SVG) for node in root.iter()} <= {
+        *["svg", "title", "desc", "style", "rect", "g", "path", "text"]
+    }
+    outside = pictures[name].replace('xmlns="http://www.w3.org/2000/svg"', "")
+    assert not re.search(r"http|url\(|@import|@font-face|href|<script", outside)
+    assert "prefers-color-scheme:dark" in pictures[name]
+
+
+@pytest.mark.parametrize("name", LEDGERS)
+def test_picture_can_be_read_aloud(name, pictures, ledgers):
+    root = ET.fromstring(pictures[name])
+    assert root.get("role") == "img"
+    ids = {node.get("id"): "".join(node.itertext()) for node in (root.find(f"{SVG}title"), root.find(f"{SVG}desc"))}
+    assert list(ids) == root.get("aria-labelledby").split()
+    assert ids[list(ids)[1]].startswith(ledgers[name].text().partition("\n")[0])
+
+
+def test_neuron_shows_values_adjoints_locals_and_contributions(pictures):
+    shown = texts(pictures["neuron"])
+    for text in (
+        "v1 = w @ x",
+        "adjoint -0.2369",
+        "v3 = σ(v2)",
+        "0.525",
+        "× 0.2494",
+        "+ -0.2369",
+        "v5 = v4²",
+        "adjoint 1",
+    ):
+        assert text in shown
+
+
+@pytest.mark.parametrize("name", LEDGERS)
+def test_no_box_lies_on_another_or_leaves_the_picture(name, ledgers):
+    _, placed = ledgers[name].drawing()
+    low, high = placed.centres - placed.sizes / 2, placed.centres + placed.sizes / 2
+    assert low.min() >= 0
+    assert (high <= [placed.width, placed.height]).all()
+    for i in range(len(low)):
+        apart = (low[i] >= high + 20).any(axis=1) | (high[i] + 20 <= low).any(axis=1)
+        assert apart[np.arange(len(low)) != i].all()
+
+
+@pytest.mark.parametrize("name", LEDGERS)
+def test_edges_go_down_from_box_to_box(name, ledgers):
+    drawn, placed = ledgers[name].drawing()
+    for edge, way in zip(drawn.edges, placed.ways, strict=True):
+        assert (np.diff(way[:, 1]) >= 0).all()
+        np.testing.assert_allclose(way[0], placed.centres[edge.start] + [0, placed.sizes[edge.start, 1] / 2])
+        np.testing.assert_allclose(way[-1], placed.centres[edge.end] - [0, placed.sizes[edge.end, 1] / 2])
+
+
+@pytest.mark.parametrize("name", LEDGERS)
+def test_no_label_hides_another(name, ledgers):
+    drawn, placed = ledgers[name].drawing()
+    labels = [(edge.local, edge.contribution) for edge in drawn.edges]
+    widths = 6.0 * np.array([max(map(len, label)) for label in labels])
+    for i, (x, y) in enumerate(placed.labels):
+        for j, (other, height) in enumerate(placed.labels[:i]):
+            if widths[i] and widths[j]:
+                assert abs(height - y) > 26 or abs(other - x) >= (widths[i] + widths[j]) / 2
+
+
+def test_drawing_without_constants_keeps_what_an_adjoint_reaches(ledgers):
+    whole, part = (ledgers["own rules"].drawing(constants=constants)[0] for constants in (True, False))
+    assert {node.kind for node in part.nodes} == {node.kind for node in whole.nodes} - {"constant"}
+    assert {node.title for node in part.nodes} == {node.title for node in whole.nodes if node.kind != "constant"}
+
+
+@pytest.mark.parametrize(("name", "rows"), [("deep", 161), ("flat", 200)])
+def test_large_graph_is_folded_and_no_row_is_lost(name, rows, ledgers):
+    drawn = graph.make_graph(ledgers[name])
+    boxes = [node for node in drawn.nodes if node.kind != "input"]
+    assert len(ledgers[name].rows) == rows
+    assert len(boxes) <= 60
+    counts = [int(found[1]) if (found := re.search(r": (\d+) rows$", node.title)) else 1 for node in boxes]
+    assert sum(counts) == rows
+
+
+def test_folds_are_the_calls_of_the_program(ledgers):
+    titles = [node.title for node in graph.make_graph(ledgers["deep"]).nodes]
+    assert titles.count("layer: 4 rows") == 40
+
+
+def test_contributions_in_the_picture_add_up_to_the_adjoint(ledgers):
+    drawn = graph.make_graph(ledgers["own rules"])
+    for place, node in enumerate(drawn.nodes):
+        shares = [float(e.contribution.removeprefix("+ ")) for e in drawn.edges if e.start == place and e.contribution]
+        if shares and node.adjoint:
+            assert sum(shares) == pytest.approx(float(node.adjoint), abs=2e-3)
+    assert {edge.local for edge in drawn.edges if edge.kind == "rule"} == {
+        f"rule of {n}" for n in ("relu", "product", "logaddexp")
+    }
+
+
+@jax.jit
+def pair(x):
+    return jnp.sin(x), jnp.cos(x)
+
+
+def test_contributions_to_different_values_of_a_fold_are_not_added():
+    def f(x):
+        for _ in range(3):
+            a, b = pair(x)
+            x = a * b
+        return x
+
+    drawn = graph.make_graph(explain(f, 0.5), largest=6)
+    folds = [place for place, node in enumerate(drawn.nodes) if node.title == "pair: 2 rows"]
+    assert len(folds) == 3
+    assert [edge.contribution for edge in drawn.edges if edge.start in folds] == [""] * 3
+    assert all(edge.contribution for edge in drawn.edges if edge.end in folds)
+
+
+def test_names_are_escaped(pictures, ledgers):
+    assert "<b>" not in pictures["escaped"]
+    assert "<b>&" not in ledgers["escaped"]._repr_html_()
+    assert any("<b>&" in text for text in texts(pictures["escaped"]))
+
+
+def test_same_function_gives_the_same_bytes(pictures):
+    f, args = LEDGERS["own rules"]
+    assert explain(f, *args).svg() == pictures["own rules"]
+
+
+def test_text_answers_first_and_has_a_line_for_each_contribution(ledgers):
+    lines = ledgers["neuron"].text().splitlines()
+    assert lines[0] == (
+        "neuron = 0.2256 at w = [0.5, -0.25], b = 0.1, x = [1, 2], y = 1; its gradient is [-0.2369, -0.4738] by w, "
+        "-0.2369 by b, [-0.1185, 0.05923] by x, 0.95 by y."
+    )
+    assert lines[2].split() == ["row", "equation", "value", "adjoint", "passes", "on", "rule", "line"]
+    assert len(lines) == 4 + sum(
+        sum(share is not None for share in row.contributions) for row in ledgers["neuron"].rows
+    )
+    assert re.search(
+        r"^v3 +σ\(v2\) +0\.525 +-0\.95 +v2: × 0\.2494 → -0\.2369 +dσ\(a\) = σ\(a\) \(1 - σ\(a\)\) da ", lines[8]
+    )
+    assert repr(ledgers["neuron"]) == ledgers["neuron"].text()
+
+
+def test_text_names_scopes_and_own_rules(ledgers):
+    text = ledgers["own rules"].text()
+    for part in (
+        "[product]",
+        "[rule of product]",
+        "x: rule of product → ",
+        "[own itself]",
+        "[softplus / rule of logaddexp]",
+    ):
+        assert part in text
+
+
+def test_text_shortens_arrays():
+    text = explain(lambda w: jnp.sum(w**2), jnp.arange(1.0, 13.0).reshape(3, 4)).text()
+    assert "[1, 4, … 144] 3×4" in text
+    assert max(map(len, text.splitlines())) < 200
+
+
+@pytest.mark.parametrize("name", LEDGERS)
+def test_notebook_shows_answer_picture_and_every_row(name, ledgers, pictures):
+    page = ledgers[name]._repr_html_()
+    assert pictures[name] in page
+    body = re.search(r"<tbody>.*</tbody>", page, re.DOTALL)[0]
+    root = ET.fromstring(body)
+    assert len([row for row in root if row[0].text]) == len(ledgers[name].rows)
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", "")

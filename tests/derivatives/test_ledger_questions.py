@@ -1,0 +1,249 @@
+"""Laws of first_nonfinite and at_kinks: the planted NaN is found where it was planted; ties are found, and only ties."""
+
+import inspect
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.derivatives import explain
+
+F32 = jnp.float32
+
+
+def masked_root(x):
+    return jnp.sum(
+        jnp.where(
+            x > 0,
+            jnp.sqrt(x),  # here
+            0.0,
+        )
+    )
+
+
+def log_of_zero(x):
+    p = x * 0
+    q = jnp.log(p)  # here
+    return q * x
+
+
+def zero_by_zero(x):
+    a, b = x - 1, x**2 - 1
+    c = a / b  # here
+    return jnp.tanh(c)
+
+
+def power_of_zero(x, y):
+    z = x**y  # here
+    return z * 3 + x
+
+
+def norm_of_zero(x):
+    y = x * 2
+    n = jnp.sqrt(jnp.sum(y * y))  # here
+    return n + jnp.sum(x)
+
+
+def arccos_of_one(x):
+    angle = jnp.arccos(jnp.cos(x))  # here
+    return angle**2
+
+
+def all_masked(x):
+    scores = jnp.where(jnp.array([False, False]), x, -jnp.inf)
+    m = jnp.max(scores)
+    e = scores - m  # here
+    return jnp.log(jnp.sum(jnp.exp(e))) + m
+
+
+def no_spread(x):
+    d = x - jnp.mean(x)
+    s = jnp.sqrt(jnp.mean(d**2))
+    z = d / s  # here
+    return jnp.sum(z)
+
+
+def overflow(x):
+    e = jnp.exp(x)  # here
+    return jnp.sum((e / jnp.sum(e)) ** 2)
+
+
+def log_softmax_by_hand(x):
+    p = jnp.exp(x) / jnp.sum(jnp.exp(x))
+    logs = jnp.log(p)  # here
+    return logs[1]
+
+
+def angle_of_nothing(x, y):
+    a = jnp.arctan2(y, x)  # here
+    return a + x
+
+
+def negative_power(x):
+    r = x**-2  # here
+    return 1 / (1 + r)
+
+
+def masked_log(x):
+    y = jnp.log(x)  # here
+    return jnp.sum(jnp.where(x > 0, y, 0.0))
+
+
+def masked_product(x):
+    y = jnp.log(x)  # here
+    return jnp.sum(jnp.where(x > 0, x * y, 0.0))
+
+
+@jax.custom_jvp
+def own_rule(x):
+    return jnp.abs(x)
+
+
+@own_rule.defjvp
+def forwards(point, change):
+    factor = point[0] / jnp.abs(point[0])  # here
+    return own_rule(point[0]), factor * change[0]
+
+
+def forward_rule(x):
+    return own_rule(x) + x
+
+
+@jax.custom_vjp
+def own_reverse(x):
+    return x * x
+
+
+def _backwards(x, adjoint):
+    factor = 1 / x
+    return (adjoint * factor,)
+
+
+own_reverse.defvjp(lambda x: (x * x, x), _backwards)
+
+
+def reverse_rule(x):
+    y = own_reverse(x)  # here: JAX gives the rows of a reverse rule the line of the call
+    return y * 2
+
+
+# function, arguments, (primitive, backward, function that holds the line)
+BUGS = {
+    "sqrt at 0 under where": (masked_root, (jnp.array([1.0, 0.0]),), "sqrt", True, masked_root),
+    "log of 0": (log_of_zero, (2.0,), "log", False, log_of_zero),
+    "0 / 0": (zero_by_zero, (1.0,), "div", False, zero_by_zero),
+    "power at 0": (power_of_zero, (0.0, 0.5), "pow", True, power_of_zero),
+    "norm at 0": (norm_of_zero, (jnp.zeros(3),), "sqrt", True, norm_of_zero),
+    "arccos at 1": (arccos_of_one, (0.0,), "acos", True, arccos_of_one),
+    "all masked": (all_masked, (jnp.ones(2),), "sub", False, all_masked),
+    "division by no spread": (no_spread, (jnp.ones(4),), "div", False, no_spread),
+    "overflow in float32": (overflow, (jnp.array([100.0, 1.0], F32),), "exp", False, overflow),
+    "log softmax by hand": (log_softmax_by_hand, (jnp.array([0.0, -800.0]),), "log", False, log_softmax_by_hand),
+    "arctan2 at the origin": (angle_of_nothing, (0.0, 0.0), "atan2", True, angle_of_nothing),
+    "negative power of 0": (negative_power, (0.0,), "integer_pow", True, negative_power),
+    "log of 0 under where": (masked_log, (jnp.array([1.0, 0.0]),), "log", True, masked_log),
+    "infinite factor under where": (masked_product, (jnp.array([1.0, 0.0]),), "log", False, masked_product),
+    "rule of a custom_jvp": (forward_rule, (0.0,), "div", True, forwards),
+    "rule of a custom_vjp": (reverse_rule, (0.0,), "div", True, reverse_rule),
+}
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_planted_bug_is_found_with_its_primitive_and_line(name):
+    f, args, primitive, backward, holder = BUGS[name]
+    ledger = explain(f, *args)
+    spoilt = [ledger.value, *jax.tree.leaves(ledger.grads)]
+    assert not all(np.isfinite(np.asarray(value, float)).all() for value in spoilt)
+    found = ledger.first_nonfinite()
+    assert (found.primitive, found.backward) == (primitive, backward)
+    lines, first = inspect.getsourcelines(holder)
+    place = first + next(i for i, line in enumerate(lines) if "# here" in line)
+    assert found.source == f"test_ledger_questions.py:{place}"
+    assert found.sentence.startswith("In the backward pass" if backward else "In the forward pass")
+    assert f"{primitive} ({found.name}, {found.source})" in found.sentence
+
+
+def test_infinite_factor_is_said_to_spoil_the_backward_pass():
+    sentence = explain(masked_product, jnp.array([1.0, 0.0])).first_nonfinite().sentence
+    assert sentence.endswith("gives [0, -inf], of which the backward pass makes a NaN or an infinity.")
+
+
+def test_bugs_are_more_than_ten_of_both_kinds():
+    assert sum(bug[3] for bug in BUGS.values()) >= 5
+    assert sum(not bug[3] for bug in BUGS.values()) >= 5
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (lambda x: jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0), 0.0),
+        (lambda x: jax.nn.logsumexp(jnp.array([x, -jnp.inf])), 1.0),
+        (lambda x: jnp.sum(jax.nn.softmax(jnp.where(jnp.arange(3) < 2, x, -jnp.inf))[0]), 1.0),
+        (lambda x: x * jax.lax.stop_gradient(jnp.tanh(jnp.log(x * 0))), 1.0),
+    ],
+)
+def test_what_is_finite_has_no_origin_though_an_infinity_is_inside(f, x):
+    assert np.isfinite(jax.grad(f)(x))
+    assert explain(f, x).first_nonfinite() is None
+
+
+def test_input_that_is_not_finite_is_named():
+    found = explain(lambda x, y: x * y, 1.0, math.nan).first_nonfinite()
+    assert (found.name, found.primitive) == ("y", "input")
+    assert found.sentence == "The input y is not finite already: nan."
+
+
+X3 = jnp.array([1.0, 0.0, 2.0])
+KINKS = {
+    "max": (lambda x: jnp.maximum(x, 2 * x), 0.0, "max"),
+    "min": (lambda x: jnp.sum(jnp.minimum(x, 1.0)), X3, "min"),
+    "abs": (lambda x: jnp.sum(jnp.abs(x)), X3, "abs"),
+    "relu": (lambda x: jnp.sum(jax.nn.relu(x)), X3, "gt"),
+    "where": (lambda x: jnp.where(x > 0, x, -x), 0.0, "gt"),
+    "cond": (lambda x: jax.lax.cond(x < 0, jnp.sin, jnp.tanh, x), 0.0, "lt"),
+    "largest": (lambda x: jnp.max(x), jnp.array([1.0, 3.0, 3.0]), "reduce_max"),
+    "smallest of a row": (lambda x: jnp.sum(jnp.min(x, axis=1)), jnp.array([[1.0, 3.0], [2.0, 2.0]]), "reduce_min"),
+    "argmax": (lambda x: x[jnp.argmax(x)] ** 2, jnp.array([3.0, 1.0, 3.0]), "argmax"),
+    "sort": (lambda x: jnp.sum(jnp.sort(x) * jnp.arange(3)), jnp.array([1.0, 3.0, 1.0]), "sort"),
+    "round": (lambda x: jnp.round(x) * x, 1.5, "round"),
+    "floor": (lambda x: jnp.floor(x) * x, 2.0, "floor"),
+    "sign": (lambda x: jnp.sign(x) * x, 0.0, "sign"),
+    "sqrt": (lambda x: jnp.sqrt(x), 0.0, "sqrt"),
+    "clamp": (lambda x: jax.lax.clamp(0.0, x, 1.0), 1.0, "clamp"),
+}
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_tie_is_found_and_none_a_little_beside_it(name):
+    f, x, primitive = KINKS[name]
+    found = explain(f, x).at_kinks()
+    assert [kink.primitive for kink in found] == [primitive]
+    assert found[0].source.startswith("test_ledger_questions.py:")
+    assert explain(f, x + 0.01 * (1 + np.arange(np.size(x)).reshape(np.shape(x)))).at_kinks() == []
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (jax.nn.softplus, 0.0),
+        (lambda x: jax.nn.logsumexp(jnp.array([x, x])), 1.0),
+        (lambda x: jnp.sum(jnp.max(x, axis=1)), jnp.array([[1.0, 3.0], [3.0, 1.0]])),
+        (lambda x: x * jnp.max(jnp.ones(3)), 1.0),
+        (lambda x: jax.nn.log_softmax(x)[0], jnp.ones(3)),
+        (lambda x: x * jax.lax.stop_gradient(jnp.abs(x)), 0.0),
+        (jax.nn.gelu, 0.0),
+        (lambda x: jnp.where(jnp.isnan(x), 0.0, x), 1.0),
+    ],
+)
+def test_smooth_function_has_no_kink(f, x):
+    assert explain(f, x).at_kinks() == []
+
+
+def test_kink_says_what_jax_chooses():
+    (kink,) = explain(jnp.abs, 0.0).at_kinks()
+    assert f"JAX takes the derivative {jax.grad(jnp.abs)(0.0):g}" in kink.sentence
+    (kink,) = explain(lambda x: jnp.maximum(x, 0.0), 0.0).at_kinks()
+    assert jax.grad(lambda x: jnp.maximum(x, 0.0))(0.0) == 0.5
+    assert "each gets half" in kink.sentence

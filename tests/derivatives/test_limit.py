@@ -1,0 +1,149 @@
+"""Laws of limit_table: the U-curve has its bottom where theory says, and its two errors account for what is seen."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research.derivatives import errors
+from research.derivatives.limit import limit_table
+
+# f, f' and a point where f, f' and the higher derivatives are of the order of 1, as the rule of thumb assumes.
+FUNCTIONS = {
+    "exp": (np.exp, np.exp, 1.0),
+    "sin": (np.sin, np.cos, 1.0),
+    "cos": (np.cos, lambda x: -np.sin(x), 0.7),
+    "tan": (np.tan, lambda x: 1 + np.tan(x) ** 2, 0.5),
+    "log": (np.log, lambda x: 1 / x, 2.0),
+    "sqrt": (np.sqrt, lambda x: 0.5 / np.sqrt(x), 3.0),
+    "fifth power": (lambda x: x**5, lambda x: 5 * x**4, 1.3),
+    "reciprocal": (lambda x: 1 / x, lambda x: -1 / x**2, 1.7),
+    "tanh": (np.tanh, lambda x: 1 - np.tanh(x) ** 2, 0.6),
+    "sinh": (np.sinh, np.cosh, 1.2),
+    "cosh": (np.cosh, np.sinh, 0.9),
+    "arctan": (np.arctan, lambda x: 1 / (1 + x**2), 1.5),
+    "bell": (lambda x: np.exp(-x * x), lambda x: -2 * x * np.exp(-x * x), 0.4),
+    "witch": (lambda x: 1 / (1 + x * x), lambda x: -2 * x / (1 + x * x) ** 2, 0.8),
+    "x exp": (lambda x: x * np.exp(x), lambda x: (1 + x) * np.exp(x), 0.5),
+    "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), lambda x: 0.25 / np.cosh(x / 2) ** 2, 1.1),
+    "softplus": (lambda x: np.log(1 + np.exp(x)), lambda x: 1 / (1 + np.exp(-x)), 0.3),
+    "arcsinh": (np.arcsinh, lambda x: 1 / np.sqrt(1 + x * x), 1.4),
+    "damped": (lambda x: np.sin(x) * np.exp(-x), lambda x: (np.cos(x) - np.sin(x)) * np.exp(-x), 0.2),
+    "logistic of square": (lambda x: 1 / (1 + np.exp(x * x)), lambda x: -0.5 * x / np.cosh(x * x / 2) ** 2, 0.9),
+}
+SQUIRE_TRAPP = lambda x: np.exp(x) / np.sqrt(np.sin(x) ** 3 + np.cos(x) ** 3)
+SQUIRE_TRAPP_SLOPE = 4.0534278938986206  # At 1.5, from 60 digits.
+POWERS = {"forward": 1 / 2, "central": 1 / 3, "richardson": 1 / 5}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("scheme", POWERS)
+def test_best_step_is_within_a_decade_of_theory_on_twenty_functions(scheme, dtype):
+    theory = np.finfo(dtype).eps ** POWERS[scheme]
+    off = {}
+    for name, (f, _, x) in FUNCTIONS.items():
+        table = limit_table(f, x, scheme, dtype=dtype)
+        assert table.theory == pytest.approx(theory * max(x, 1.0))
+        off[name] = np.log10(table.steps[table.best] / theory)
+    assert len(off) == 20
+    assert max(map(abs, off.values())) <= 1, off
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("scheme", [*POWERS, "complex"])
+def test_truncation_and_rounding_bound_the_error_at_every_step(scheme, dtype):
+    for name, (f, slope, x) in FUNCTIONS.items():
+        point = float(dtype(x))
+        if name in ("arctan", "softplus") and scheme == "complex":
+            continue  # A branch cut within the largest step.
+        table = limit_table(f, x, scheme, dtype=dtype)
+        error = np.abs(table.estimates - slope(point))
+        bound = table.truncation + 4 * table.rounding  # A function of NumPy may be off by more than half a unit.
+        assert np.all(error <= bound + 1e-12 * abs(slope(point))), name
+
+
+@pytest.mark.parametrize("scheme", POWERS)
+def test_error_falls_with_the_power_of_the_scheme_and_rises_as_one_over_the_step(scheme):
+    table = limit_table(np.exp, 1.0, scheme, steps=np.logspace(-1, -15, 57))
+    error = np.abs(table.estimates - math.e)
+    power = {"forward": 1, "central": 2, "richardson": 4}[scheme]
+    large, small = table.steps > 30 * table.theory, table.steps < table.theory / 100
+    slope = np.polyfit(np.log(table.steps[large]), np.log(error[large]), 1)[0]
+    assert slope == pytest.approx(power, rel=0.05)
+    assert np.polyfit(np.log(table.steps[small]), np.log(error[small] + 1e-16), 1)[0] == pytest.approx(-1, abs=0.35)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "dtype", "step", "error"),
+    [
+        ("forward", np.float64, 1e-8, 2e-7),
+        ("central", np.float64, 3.2e-6, 5e-11),
+        ("richardson", np.float64, 1e-3, 5e-12),
+        ("central", np.float32, 3.2e-3, 5e-4),
+    ],
+)
+def test_squire_and_trapps_function_has_its_known_best_steps(scheme, dtype, step, error):
+    table = limit_table(SQUIRE_TRAPP, 1.5, scheme, dtype=dtype)
+    assert 0.2 * step < table.steps[table.best] < 5 * step
+    assert abs(table.estimates[table.best] - SQUIRE_TRAPP_SLOPE) < error
+
+
+def test_tiny_step_loses_every_digit_and_the_complex_step_none():
+    forward = limit_table(SQUIRE_TRAPP, 1.5, "forward", steps=[1e-15])
+    assert abs(forward.estimates[0] / SQUIRE_TRAPP_SLOPE - 1) == pytest.approx(0.31, abs=0.01)
+    complex_step = limit_table(SQUIRE_TRAPP, 1.5, "complex", steps=[1e-20, 1e-100, 1e-200])
+    np.testing.assert_allclose(complex_step.estimates, SQUIRE_TRAPP_SLOPE, rtol=4e-16)
+    assert complex_step.theory == 0
+
+
+@pytest.mark.parametrize("scheme", [*POWERS, "complex"])
+def test_single_precision_is_computed_in_single_precision(scheme):
+    seen = set()
+
+    def f(x):
+        seen.add(np.asarray(x).dtype)
+        return np.exp(x)
+
+    table = limit_table(f, 1.0, scheme, dtype=np.float32, steps=[1e-3])
+    wanted = {np.dtype(np.complex64 if scheme == "complex" else np.float32)}
+    assert wanted <= seen
+    assert float(np.float32(table.estimates[0])) == table.estimates[0]
+    if scheme == "forward":
+        h, x = np.float32(1e-3), np.float32(1.0)
+        assert table.estimates[0] == (np.exp(x + h) - np.exp(x)) / h
+
+
+def test_quotients_of_a_line_have_no_truncation_and_of_a_kink_no_limit():
+    assert not limit_table(lambda x: 2 * x, 1.0, "forward").truncation.any()
+    kink = limit_table(np.abs, 0.0, "forward")
+    assert np.isnan(kink.limit)
+    assert np.all(kink.estimates == 1.0)
+
+
+def test_functions_of_jax_and_large_points_are_tabulated():
+    assert limit_table(jnp.sin, 1.0).estimates[12] == pytest.approx(math.cos(1.0), rel=1e-9)
+    table = limit_table(np.sqrt, 2e6, "central")
+    assert table.steps[0] == 1e6
+    assert table.estimates[table.best] == pytest.approx(0.5 / math.sqrt(2e6), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "keywords", "error", "message"),
+    [
+        (np.sin, 1.0, {"steps": [1e-3, 1e-17]}, errors.StepUnderflowError, "step of 1e-17 at x=1.0"),
+        (np.sin, 1.0, {"steps": [1e-9], "dtype": np.float32}, errors.StepUnderflowError, "step of 1e-09"),
+        (np.sin, 1.0, {"steps": [1e-3, -1.0]}, ValueError, r"steps=\[0.001, -1.0\]"),
+        (np.sin, 1.0, {"steps": []}, ValueError, "steps must be positive"),
+        (np.sin, 1.0, {"scheme": "best"}, ValueError, "scheme='best'"),
+        (np.sin, 1.0, {"dtype": np.int32}, ValueError, "dtype must be float64 or float32"),
+        (np.sin, np.ones(2), {}, TypeError, "x must be one real number"),
+        (np.sin, math.nan, {}, ValueError, "x must be finite; got x=nan"),
+        (math.sin, 1.0, {"dtype": np.float32}, TypeError, "gives float64 for float32"),
+        (abs, 1.0, {"scheme": "complex"}, TypeError, "scheme='central'"),
+        (lambda x: np.array([x, x]), 1.0, {}, errors.NotScalarError, r"shape \(2,\)"),
+    ],
+)
+def test_bad_input_is_named_with_its_value_and_a_remedy(f, x, keywords, error, message):
+    with pytest.raises(error, match=message):
+        limit_table(f, x, **keywords)

@@ -1,0 +1,93 @@
+"""Laws of the experiment on the chain rule: its numbers hold, its pictures show its arrays, bad input is named."""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import chain_rule_ledger
+from research import figures, runs, workloads
+
+
+@pytest.fixture(scope="module")
+def result():
+    return chain_rule_ledger.run(chain_rule_ledger.Config())
+
+
+@pytest.fixture(scope="module")
+def pictures(result):
+    return chain_rule_ledger.draw(result)
+
+
+def test_expected_numbers_hold_at_default_size(result):
+    for name, (low, high) in chain_rule_ledger.EXPECTED.items():
+        assert low <= result.numbers[name] <= high, name
+
+
+def test_saved_gradient_of_the_real_model_is_jax_grads(result):
+    workload = workloads.make_workload("digits")
+    params = workload.init(jax.random.fold_in(jax.random.key(0), 0))
+    expected = jax.grad(workload.objective)(params, workload.train)["weights"]
+    np.testing.assert_allclose(result.arrays["softmax/gradient 0"], expected, rtol=1e-12, atol=1e-15)
+
+
+def test_adjoints_of_the_logits_are_softmax_minus_the_class(result):
+    # d/dz of the mean cross-entropy: (softmax(z) - e_y) / n.
+    workload = workloads.make_workload("digits")
+    params = workload.init(jax.random.fold_in(jax.random.key(0), 0))
+    logits = workload.train.x[:12] @ params["weights"] + params["intercept"][None]
+    expected = (jax.nn.softmax(logits) - jnp.eye(10)[workload.train.y[:12]]) / len(workload.train.y)
+    np.testing.assert_allclose(result.arrays["softmax/adjoint 0"], expected, rtol=1e-10, atol=1e-16)
+
+
+def test_table_of_the_neuron_is_what_a_pocket_calculator_gives(result):
+    # σ(0.7) = 0.66819; 2 (0.66819 - 1) = -0.66362; times 0.66819 · 0.33181 = -0.14713; times 2 and 0.5.
+    rows = result.tables[0].rows
+    assert [row[1] for row in rows] == ["w · x", "v1 + b", "σ(v2)", "v3 - y", "v4²"]
+    np.testing.assert_allclose([row[2] for row in rows], [1, 0.7, 0.66819, -0.33181, 0.11010], atol=5e-6)
+    np.testing.assert_allclose([row[4] for row in rows], [-0.14713, -0.14713, -0.66362, -0.66362, 1], atol=5e-6)
+    assert rows[0][3] == "w: × 2 → -0.2943, x: × 0.5 → -0.07357"
+
+
+def test_every_planted_bug_is_one(result):
+    for f, x, _, _ in chain_rule_ledger.bugs().values():
+        value, grad = jax.value_and_grad(f)(x)
+        assert not (np.isfinite(value) and np.isfinite(np.asarray(grad)).all())
+    assert len({bug["line"] for bug in result.numbers["hunted"]}) == 10
+
+
+def test_a_wrong_origin_is_counted(monkeypatch):
+    planted = chain_rule_ledger.bugs()
+    name = next(iter(planted))
+    planted[name] = (*planted[name][:2], "log", True)
+    monkeypatch.setattr(chain_rule_ledger, "bugs", lambda: planted)
+    assert [bug["right"] for bug in chain_rule_ledger.hunt({})] == [False, *[True] * 9]
+
+
+def test_captions_hold_numbers_and_figures_are_saved(pictures, tmp_path):
+    assert list(pictures) == ["neuron", "softmax", "network", "bug"]
+    for name, picture in pictures.items():
+        assert re.search(r"\d", picture.caption)
+        assert figures.save(picture, tmp_path, name).still.stat().st_size > 0
+
+
+def test_pictures_show_the_boxes_of_the_saved_graph(result, pictures):
+    for name, picture in pictures.items():
+        shown = {text.get_text() for text in picture.figure.axes[0].texts}
+        assert {str(title) for title in result.arrays[f"{name}/texts"][:, 0]} <= shown
+
+
+def test_same_config_gives_the_same_bytes(result):
+    again = chain_rule_ledger.run(chain_rule_ledger.Config())
+    other = chain_rule_ledger.run(chain_rule_ledger.Config(seed=1))
+    hashes = [runs.hash_arrays(*found.arrays.values()) for found in (result, again, other)]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.parametrize(("field", "value"), [("hidden", 0), ("examples", 0), ("examples", 5000)])
+def test_bad_config_names_its_field_and_value(field, value):
+    with pytest.raises(ValueError, match=re.escape(f"{field}={value}")):
+        chain_rule_ledger.run(dataclasses.replace(chain_rule_ledger.Config(), **{field: value}))

@@ -1,0 +1,178 @@
+"""Laws of the experiments on numerical derivatives: what they say at default size holds, and of others what is theirs."""
+
+import dataclasses
+import math
+import re
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import finite_difference_step, honest_errors, motion
+from research import figures
+from research.derivatives.problems import DEVELOPMENT, HELD_OUT
+from research.runs.result import result_bytes
+
+EXPERIMENTS = (finite_difference_step, honest_errors, motion)
+
+
+@pytest.fixture(scope="module")
+def results():
+    return {experiment: experiment.run(experiment.Config()) for experiment in EXPERIMENTS}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_expected_numbers_hold_at_default_size(experiment, results):
+    for name, (low, high) in experiment.EXPECTED.items():
+        assert low <= results[experiment].numbers[name] <= high, name
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_results_are_saved_and_figures_have_captions_with_numbers(experiment, results, tmp_path):
+    assert all(result_bytes(results[experiment]))
+    assert re.search(r"\d", results[experiment].answer)
+    for name, picture in experiment.draw(results[experiment]).items():
+        assert re.search(r"\d", picture.caption)
+        assert figures.save(picture, tmp_path, name).still.stat().st_size > 0
+
+
+def test_slope_of_squire_and_trapps_function_is_jaxs():
+    f = lambda x: jnp.exp(x) / jnp.sqrt(jnp.sin(x) ** 3 + jnp.cos(x) ** 3)
+    for x in (0.2, 1.0, 1.5, 1.9):
+        assert finite_difference_step.slope(x) == pytest.approx(float(jax.grad(f)(x)), rel=1e-13)
+
+
+def test_table_of_calls_says_what_numpy_gives(results):
+    calls = {row[0]: row[1] for row in results[finite_difference_step].tables[1].rows}
+    assert calls["np.gradient(f(3.0), 3.0)"] == "()"
+    assert calls["3.0 - 0.1 * np.array(np.gradient(f(3.0), 3.0))"] == "[]"
+    assert calls["np.gradient(xs**2, xs)"] == "[3. 4. 6. 7.]"
+    assert calls["grid_derivative(xs**2, xs)"] == "[2. 4. 6. 8.]"
+    assert calls["grid_derivative(f(3.0), 3.0)"] == "GridTooSmallError"
+
+
+def test_scores_are_those_of_known_claims():
+    # value, claim, answered, evaluations: right and bounded, broken, abstaining; then two without a derivative.
+    truth = np.array([1.0, 1.0, 1.0, np.nan, np.nan])
+    found = np.array([[1.001, 0.01, 1, 10], [1.05, 0.01, 1, 20], [9, 9, 0, 30], [0, 0, 1, 40], [0, 0.5, 1, 50]], float)
+    scores = honest_errors.score(truth, found)
+    assert scores["coverage"] == 0.5
+    assert scores["off_tenfold"] == 0.0
+    assert scores["answered"] == pytest.approx(2 / 3)
+    assert scores["false_answers"] == 1
+    assert scores["sharpness"] == pytest.approx((10 + 0.2) / 2)
+    assert scores["evaluations"] == 30
+    found[1, 0] = 1.2
+    assert honest_errors.score(truth, found)["off_tenfold"] == 0.5
+
+
+def test_scores_without_any_answer_are_empty_and_not_zero():
+    scores = honest_errors.score(np.ones(2), np.array([[np.nan, np.inf, 0, 1], [np.nan, np.inf, 0, 1]]))
+    assert scores["coverage"] is None
+    assert scores["sharpness"] is None
+    assert scores["answered"] == 0
+
+
+def test_fault_of_reading_a_reply_stops_and_an_error_of_the_package_is_no_answer():
+    def fails(f, x):
+        raise ValueError("no convergence")
+
+    broken = honest_errors.Package(lambda f, x: (1.0, 2.0, 3.0), lambda reply: honest_errors.Package(*reply))
+    with pytest.raises(TypeError):
+        honest_errors.ask_one(broken, DEVELOPMENT[0])
+    value, claim, says, _ = honest_errors.ask_one(honest_errors.Package(fails, lambda reply: reply), DEVELOPMENT[0])
+    assert math.isnan(value)
+    assert claim == math.inf
+    assert not says
+
+
+def test_both_replies_of_numdifftools_are_read():
+    new = SimpleNamespace(estimate=2.0, error_estimate=0.1)
+    reply = type("Reply", (tuple,), {"error_estimate": 0.1})((2.0, 0.1, 0.01, 3))
+    assert honest_errors.read_numdifftools(reply) == (2.0, 0.1, True)
+    assert honest_errors.read_numdifftools((2.0, new)) == (2.0, 0.1, True)
+
+
+@pytest.mark.parametrize("name", honest_errors.installed())
+def test_every_package_that_is_there_differentiates_the_exponential(name):
+    # One that answers nothing is asked or read wrongly.
+    value, claim, says, evaluations = honest_errors.ask_one(honest_errors.installed()[name], DEVELOPMENT[0])
+    assert DEVELOPMENT[0].expression == "exp(x)"
+    assert says
+    assert value == pytest.approx(math.e, rel=1e-8)
+    assert 0 <= claim < 1e-6
+    assert evaluations > 2
+
+
+def test_packages_that_are_missing_stand_in_the_table_with_the_way_to_get_them(monkeypatch):
+    monkeypatch.setattr(honest_errors, "importable", lambda module: False)
+    result = honest_errors.run(honest_errors.Config("development"))
+    names = [row[0] for row in result.tables[0].rows]
+    assert any(name.startswith("jacobi: not installed, pip install") for name in names)
+    assert "Not installed" in result.answer
+    assert list(result.numbers["scores"]) == [honest_errors.OURS]
+    assert honest_errors.draw(result)
+
+
+def test_halves_are_those_of_the_problems():
+    assert honest_errors.halves("held out") is HELD_OUT
+    assert honest_errors.halves("development") is DEVELOPMENT
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_motion_is_differentiated_by_its_exponent(order):
+    t = np.linspace(0.5, 4, 6)
+    position = lambda time: jnp.exp(-time / 4) * jnp.cos(2 * time)
+    derivative = position
+    for _ in range(order):
+        derivative = jax.grad(derivative)
+    np.testing.assert_allclose(motion.motion(t, order), jax.vmap(derivative)(t), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize(("order", "accuracy"), motion.FORMULAS)
+def test_predicted_noise_is_what_pure_noise_becomes(order, accuracy):
+    config, rng = motion.Config(), np.random.default_rng(1)
+    t = config.spacing * np.arange(40_001)
+    y = config.noise * rng.normal(size=len(t))
+    for stride in (1, 7):
+        _, values = motion.differentiated(t, y, stride, order, accuracy)
+        noise, _ = motion.prediction(config, t, np.array([stride * config.spacing]), order, accuracy)
+        assert np.std(values) == pytest.approx(noise[0], rel=0.04)
+
+
+@pytest.mark.parametrize(("order", "accuracy"), motion.FORMULAS)
+def test_predicted_truncation_is_the_error_without_noise(order, accuracy):
+    config = motion.Config()
+    t = config.spacing * np.arange(10_001)
+    truncation = motion.prediction(config, t, np.array([0.05]), order, accuracy)[1][0]
+    assert motion.error(t, motion.motion(t), 50, order, accuracy) == pytest.approx(truncation, rel=0.15)
+
+
+def test_every_sample_away_from_the_ends_gets_one_derivative():
+    t = 0.01 * np.arange(500)
+    places, _ = motion.differentiated(t, t**2, 4, 1, 2)
+    np.testing.assert_array_equal(places, np.arange(12, 488))
+
+
+def test_same_seed_gives_the_same_arrays_and_another_other_ones():
+    runs = [motion.run(motion.Config(seconds=2.0, seed=seed)).arrays for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(runs[0]["positions"], runs[1]["positions"])
+    assert (runs[0]["positions"] != runs[2]["positions"]).any()
+
+
+@pytest.mark.parametrize(
+    ("experiment", "field", "value"),
+    [
+        (finite_difference_step, "x", 2.5),
+        (finite_difference_step, "samples", 4),
+        (honest_errors, "half", "best"),
+        (motion, "noise", -1.0),
+        (motion, "seconds", float("nan")),
+        (motion, "spacing", 1.0),
+    ],
+)
+def test_bad_config_names_its_field_and_value(experiment, field, value):
+    with pytest.raises(ValueError, match=re.escape(f"{field}={value!r}")):
+        experiment.run(dataclasses.replace(experiment.Config(), **{field: value}))
