@@ -1,12 +1,32 @@
 """Derivatives: numerical, exact and explained."""
 
 from research.derivatives import problems as problems
+from research.derivatives.check import CheckReport as CheckReport
+from research.derivatives.check import check_derivative as check_derivative
+from research.derivatives.cost import Cost as Cost
+from research.derivatives.cost import CostRatio as CostRatio
+from research.derivatives.cost import cost as cost
+from research.derivatives.cost import cost_ratio as cost_ratio
+from research.derivatives.cost import counted_cost as counted_cost
+from research.derivatives.critical import CriticalPoint as CriticalPoint
+from research.derivatives.critical import classify_critical_point as classify_critical_point
+from research.derivatives.critical import critical_points as critical_points
+from research.derivatives.critical import grid_of_starts as grid_of_starts
 from research.derivatives.errors import GridTooSmallError as GridTooSmallError
 from research.derivatives.errors import NoDerivativeError as NoDerivativeError
 from research.derivatives.errors import NotInexactError as NotInexactError
 from research.derivatives.errors import NotScalarError as NotScalarError
 from research.derivatives.errors import StepUnderflowError as StepUnderflowError
 from research.derivatives.errors import UnsupportedPrimitiveError as UnsupportedPrimitiveError
+from research.derivatives.exact import Mode as Mode
+from research.derivatives.exact import chosen_mode as chosen_mode
+from research.derivatives.exact import derivative as derivative
+from research.derivatives.exact import directional_derivative as directional_derivative
+from research.derivatives.exact import gradient as gradient
+from research.derivatives.exact import hessian as hessian
+from research.derivatives.exact import hessian_diagonal as hessian_diagonal
+from research.derivatives.exact import hessian_vector_product as hessian_vector_product
+from research.derivatives.exact import jacobian as jacobian
 from research.derivatives.finite_difference import FiniteDifference as FiniteDifference
 from research.derivatives.finite_difference import finite_difference as finite_difference
 from research.derivatives.grid import fornberg_weights as fornberg_weights
@@ -19,3 +39,11 @@ from research.derivatives.ledger import Row as Row
 from research.derivatives.ledger import explain as explain
 from research.derivatives.limit import LimitTable as LimitTable
 from research.derivatives.limit import limit_table as limit_table
+from research.derivatives.partial import TotalDerivative as TotalDerivative
+from research.derivatives.partial import partial_derivative as partial_derivative
+from research.derivatives.partial import total_derivative as total_derivative
+from research.derivatives.rules import DERIVATIVE_RULES as DERIVATIVE_RULES
+from research.derivatives.rules import Rule as Rule
+from research.derivatives.rules import RuleCheck as RuleCheck
+from research.derivatives.rules import find_rule as find_rule
+from research.derivatives.rules import verify_rule as verify_rule

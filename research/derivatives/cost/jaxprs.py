@@ -1,0 +1,69 @@
+"""What can be read off a traced function: its equations with the functions inside them, and the precision it keeps to."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def traced(f: Callable, *args: Any) -> Any:
+    """The jaxpr of f at args, and none of its constants."""
+    return jax.make_jaxpr(f)(*args).jaxpr
+
+
+def inner(equation: Any) -> list[Any]:
+    """The jaxprs that stand inside an equation: the body of a loop, branches, a jitted function, or nothing."""
+    found = []
+    for value in equation.params.values():
+        for part in value if isinstance(value, tuple | list) else (value,):
+            part = getattr(part, "jaxpr", part)
+            if hasattr(part, "eqns"):
+                found.append(part)
+    if equation.primitive.name.startswith("custom_"):
+        return found[:1]  # The function, without its rules.
+    return found
+
+
+def alive(jaxpr: Any, wanted: list[bool] | None = None) -> Iterator[tuple[Any, list[bool]]]:
+    """The equations that some wanted output depends on, last first, each with which of its own outputs are wanted."""
+    outputs = jaxpr.outvars if wanted is None else [o for o, want in zip(jaxpr.outvars, wanted, strict=True) if want]
+    needed = {v for v in outputs if not hasattr(v, "val")}
+    for equation in jaxpr.eqns[::-1]:
+        of_own = [v in needed for v in equation.outvars]
+        if any(of_own) or getattr(equation, "effects", None):
+            yield equation, of_own
+            needed |= {v for v in equation.invars if not hasattr(v, "val")}
+
+
+def is_wrapper(equation: Any) -> bool:
+    """Whether an equation only names, jits or gives a rule to what it holds, operand for operand."""
+    held = inner(equation)
+    own = equation.primitive.name in ("scan", "while", "cond")
+    return len(held) == 1 and not own and len(held[0].invars) == len(equation.invars)
+
+
+def lowest_precision(f: Callable, *args: Any) -> Any:
+    """The coarsest floating dtype through which anything that depends on args passes."""
+    jaxpr = traced(f, *args)
+    found = _precisions(jaxpr, [True] * len(jaxpr.invars))
+    return max(found, key=lambda dtype: jnp.finfo(dtype).eps)
+
+
+def _precisions(jaxpr: Any, active: list[bool]) -> set[Any]:
+    depends = {v for v, a in zip(jaxpr.invars, active, strict=True) if a}
+    found = {v.aval.dtype for v in depends if _is_floating(v)}
+    for equation in jaxpr.eqns:
+        of_inputs = [not hasattr(v, "val") and v in depends for v in equation.invars]
+        if not any(of_inputs):
+            continue
+        depends |= set(equation.outvars)
+        found |= {v.aval.dtype for v in equation.outvars if _is_floating(v)}
+        for within in inner(equation):
+            found |= _precisions(within, of_inputs if is_wrapper(equation) else [True] * len(within.invars))
+    return found
+
+
+def _is_floating(variable: Any) -> bool:
+    return jnp.issubdtype(getattr(variable.aval, "dtype", np.dtype(int)), jnp.floating)

@@ -1,0 +1,123 @@
+"""Laws of the experiments on exact derivatives: their expected numbers hold, and what they say is right by another way."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from experiments import cheap_gradient, critical_points, derivative_rules, partial_and_total
+from research import figures, runs
+
+EXPERIMENTS = (derivative_rules, partial_and_total, critical_points, cheap_gradient)
+# Only the cheap gradient is cut down: its sizes set its seconds, not what is expected of it.
+CONFIGS = {cheap_gradient: cheap_gradient.Config(size=100, largest=64, seconds=0.0)}
+
+
+PROGRESS = {experiment: [] for experiment in EXPERIMENTS}
+
+
+@pytest.fixture(scope="module")
+def results():
+    def noted(experiment):
+        return lambda done, total, name: PROGRESS[experiment].append((done, total, name))
+
+    return {e: e.run(CONFIGS.get(e, e.Config()), noted(e)) for e in EXPERIMENTS}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_expected_numbers_hold(experiment, results):
+    for name, (low, high) in experiment.EXPECTED.items():
+        assert low <= results[experiment].numbers[name] <= high, name
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_figures_are_drawn_from_what_was_saved(experiment, results, tmp_path):
+    result = runs.result.read_result(*runs.result.result_bytes(results[experiment]))
+    for name, picture in experiment.draw(result).items():
+        assert figures.save(picture, tmp_path, name).still.stat().st_size > 1000
+        assert len(picture.caption) > 100
+
+
+def test_rules_are_all_in_the_table(results):
+    from research.derivatives.rules import DERIVATIVE_RULES
+
+    rows = results[derivative_rules].tables[0].rows
+    assert [row[0] for row in rows] == list(DERIVATIVE_RULES)
+    assert results[derivative_rules].arrays["disagreement"].shape == (len(rows), 4)
+
+
+def test_wrong_rule_is_seen_by_all_four(monkeypatch):
+    from research.derivatives.rules import DERIVATIVE_RULES
+
+    wrong = DERIVATIVE_RULES["product"]._replace(derivative=DERIVATIVE_RULES["sum"].derivative)
+    monkeypatch.setitem(DERIVATIVE_RULES, "product", wrong)
+    found = derivative_rules.disagreements("product", wrong, derivative_rules.Config(points=8))
+    assert min(found.values()) > 1e-3
+
+
+def test_paths_sum_to_the_slope_of_the_profit_that_is_measured(results):
+    numbers, arrays = results[partial_and_total].numbers, results[partial_and_total].arrays
+    assert sum(numbers["paths"].values()) == pytest.approx(numbers["total"], rel=1e-12)
+    parts = arrays["direct"] + arrays["via demand"] + arrays["via cost"]
+    np.testing.assert_allclose(parts, arrays["total"], rtol=1e-12, atol=1e-10)
+    # The profit by itself, in NumPy: the slope is demand · (1 - (p - c) / s).
+    demand = 1000 * np.exp(-arrays["price"] / 10)
+    np.testing.assert_allclose(arrays["profit"], arrays["price"] * demand - 500 - 4 * demand, rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(arrays["total"], demand * (1 - (arrays["price"] - 4) / 10), rtol=1e-11, atol=1e-9)
+    assert arrays["profit"].max() <= numbers["profit_at_best"]
+
+
+def test_critical_points_have_no_slope_and_minima_lie_below_their_neighbours(results):
+    random = np.random.default_rng(0)
+    for name, f in (("himmelblau", critical_points.himmelblau), ("camel", critical_points.camel)):
+        for point in results[critical_points].numbers["landscapes"][name]["points"]:
+            x = np.array(point["x"])
+            around = f(x[:, None] + 1e-3 * random.normal(size=(2, 200))) - f(x)
+            above = {"minimum": 200, "maximum": 0}.get(point["kind"])
+            assert (around > 0).sum() == above if above is not None else 0 < (around > 0).sum() < 200
+
+
+def test_descents_end_at_what_is_called_a_minimum(results):
+    for name in ("himmelblau", "camel"):
+        part = results[critical_points].numbers["landscapes"][name]
+        minima = np.array([p["x"] for p in part["points"] if p["kind"] == "minimum"])
+        ends = results[critical_points].arrays[f"{name}/ends"]
+        assert np.linalg.norm(ends[:, None] - minima, axis=2).min(axis=1).max() < 1e-6
+
+
+def test_forward_mode_costs_as_many_times_as_there_are_inputs(results):
+    arrays = results[cheap_gradient].arrays
+    np.testing.assert_allclose(arrays["forward"] / arrays["n"], 1, atol=1.5)
+    assert arrays["reverse"].max() / arrays["reverse"].min() < 1.6
+
+
+def test_exceptions_are_told_and_no_other_function_is_above_the_bound(results):
+    numbers = results[cheap_gradient].numbers
+    above = {name for name, found in numbers["functions"].items() if found["ratio"] > 5}
+    assert above == set(cheap_gradient.EXCEPTIONS)
+    assert all(name in results[cheap_gradient].answer for name in cheap_gradient.EXCEPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "field", "value"),
+    [
+        (derivative_rules, "evaluated", 65),
+        (partial_and_total, "willingness", 0.0),
+        (partial_and_total, "graphs", 0),
+        (critical_points, "starts", 0),
+        (critical_points, "learning_rate", float("inf")),
+        (cheap_gradient, "size", 3),
+    ],
+)
+def test_bad_config_names_its_field_and_value(experiment, field, value):
+    with pytest.raises(ValueError, match=re.escape(f"{field}={value}")):
+        experiment.run(dataclasses.replace(experiment.Config(), **{field: value}))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_progress_rises_to_its_total(experiment, results):
+    seen = PROGRESS[experiment]
+    assert results[experiment].answer
+    assert [done for done, _, _ in seen] == sorted({done for done, _, _ in seen})
+    assert seen[-1][0] == seen[-1][1]
