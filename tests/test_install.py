@@ -229,8 +229,8 @@ def test_make_sets_up_once_and_again_when_setup_cfg_changes(tmp_path):
         f"-m venv --clear {tmp_path / 'environment'}",
         install + ".[test]",
     ]
-    assert first[-1] == "-m pytest -q"
-    assert make(tmp_path, "test") == ["-m pytest"]
+    assert first[-1] == "-m pytest --numprocesses 2 --dist loadfile -q"
+    assert make(tmp_path, "test") == ["-m pytest --numprocesses 2 --dist loadfile"]
     assert make(tmp_path, "run") == ["experiments/batch_stochastic_minibatch.py"]
     assert install + ".[test]" in make(tmp_path, "test", "--what-if=setup.cfg")
     assert install + ".[test,dev]" in make(tmp_path, "check")
