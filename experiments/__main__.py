@@ -59,7 +59,10 @@ def keep(words: Sequence[str]) -> int:
 
 
 def reproduce(words: Sequence[str]) -> int:
-    """Runs a finished run, or the reference kept of an experiment, once more; status 0 if it came out again, else 1."""
+    """Runs a finished run, or the reference kept of an experiment, once more; status 0 if it came out again, else 1.
+
+    A run comes out again in every bit, a reference in table and numbers: its hashes are compared and told.
+    """
     parser = argparse.ArgumentParser("python -m experiments reproduce", description=reproduce.__doc__)
     parser.add_argument("what", help="the folder of a finished run, results/NAME/ID, or the NAME of an experiment")
     parser.add_argument(

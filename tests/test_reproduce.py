@@ -195,7 +195,7 @@ def test_reference_with_other_bits_and_the_same_table_is_told_apart(reference, t
     hashes = runs.read_reference(tmp_path / "experiments/reference/fit_a_line.json")["hashes"]
     reference(hashes=hashes | {"exact": "0" * 16})
     status, out, _ = reproduce("fit_a_line", tmp_path, capsys)
-    assert status == 1
+    assert status == 0  # What is promised elsewhere than on the same versions and processor.
     assert out.startswith("The same table: all ")
     assert f"1 of {len(hashes)} programs have other bits" in out
 
