@@ -13,7 +13,10 @@ from pathlib import Path
 import jupytext
 
 TOP = Path(__file__).parent.parent
-SOURCES = (TOP / "notebooks/batch_stochastic_minibatch.py",)
+SOURCES = tuple(
+    TOP / f"notebooks/{name}.py"
+    for name in ("batch_stochastic_minibatch", "what_is_a_derivative", "the_chain_rule_at_work")
+)
 README = TOP / "README.md"  # With the badge of the first.
 BRANCH = "main"
 COLAB = "https://colab.research.google.com"

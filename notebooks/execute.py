@@ -1,9 +1,10 @@
 """Runs a notebook as Colab would: in a kernel that has JAX and numpy loaded, with our wheel in the address's place.
 
-    python notebooks/execute.py WHEEL [OUTPUT.ipynb]
+    python notebooks/execute.py WHEEL [FOLDER]
 
 The pip line installs the wheel into the environment that this runs in. It fails if a cell raises, or if the install
-changed the jax, jaxlib or numpy that were there, on disk or in the running kernel.
+changed the jax, jaxlib or numpy that were there, on disk or in the running kernel. With a folder, the notebooks with
+their outputs are written there.
 """
 
 import re
@@ -56,19 +57,26 @@ def execute(source: Path, wheel: Path, output: Path | None) -> None:
 
 
 def check_pictures(notebook) -> None:
-    """A cell that draws must show a picture: an inline backend can lose one without an error."""
+    """A cell that draws must show a picture: an inline backend can lose one without an error, a ledger its drawing."""
     for cell in notebook.cells:
-        draws = cell.cell_type == "code" and re.search(r"^(draw\(|plt\.show\()", cell.source, flags=re.M)
-        if draws and not any("image/png" in output.get("data", {}) for output in cell.outputs):
+        if cell.cell_type != "code":
+            continue
+        shown = [output.get("data", {}) for output in cell.outputs]
+        draws = re.search(r"^(draw\(|plt\.show\()", cell.source, flags=re.M)
+        if draws and not any("image/png" in data for data in shown):
             raise ValueError(f"no picture came of this cell:\n{cell.source}")
+        if re.search(r"^ledger\Z", cell.source, flags=re.M) and not any(
+            "<svg" in data.get("text/html", "") for data in shown
+        ):
+            raise ValueError(f"no ledger with its picture came of this cell:\n{cell.source}")
 
 
 def main() -> None:
     """Runs every notebook and says how long each took."""
-    wheel, output = Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None
+    wheel, folder = Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None
     for source in SOURCES:
         began = time.perf_counter()
-        execute(source, wheel, output)
+        execute(source, wheel, folder / f"{source.stem}.ipynb" if folder else None)
         print(f"{source.stem}: every cell ran, {time.perf_counter() - began:.0f} s with kernel and install")
 
 

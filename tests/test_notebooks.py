@@ -1,21 +1,24 @@
-"""Each notebook is what its text source gives, carries setup.cfg's address, and runs from the package alone."""
+"""Each notebook is what its text source gives, carries setup.cfg's address, and runs from the package alone.
+
+Those that teach ask before each cell, and say after it what the cell has shown.
+"""
 
 import ast
 import configparser
 import importlib.util
 import json
 import re
+import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import jupytext
 import pytest
 from matplotlib import pyplot
 
 TOP = Path(__file__).parent.parent
-NAME = "batch_stochastic_minibatch"
-SOURCE = (TOP / f"notebooks/{NAME}.py").read_text("utf-8")
-NOTEBOOK = (TOP / f"notebooks/{NAME}.ipynb").read_text("utf-8")
 MOST_LINES = 25  # Of a cell of code.
 # So that it runs in seconds: what is replaced in the source, and by what.
 TINY = {
@@ -24,6 +27,12 @@ TINY = {
     "jnp.arange(20)": "jnp.arange(2)",
     "ladder=regime.ladder(RULE)": "ladder=[0.25]",
 }
+
+
+class Notebook(NamedTuple):
+    name: str
+    source: str
+    notebook: str
 
 
 def load(name: str):
@@ -36,6 +45,14 @@ def load(name: str):
 
 
 build = load("build")
+ALL = [
+    Notebook(path.stem, path.read_text("utf-8"), path.with_suffix(".ipynb").read_text("utf-8"))
+    for path in build.SOURCES
+]
+FIRST, *TEACHING = ALL
+NAME, SOURCE, NOTEBOOK = FIRST
+SETUP = 3  # Cells of code that install, configure and import.
+PICTURES = {"what_is_a_derivative": 2, "the_chain_rule_at_work": 1}
 
 
 def address() -> str:
@@ -44,14 +61,14 @@ def address() -> str:
     return setup["metadata"]["url"]
 
 
-def is_what_its_source_gives(source: str, notebook: str) -> Iterator[str]:
+def is_what_its_source_gives(name: str, source: str, notebook: str) -> Iterator[str]:
     wanted = [(cell.cell_type, cell.source) for cell in jupytext.reads(source, fmt="py:percent").cells]
     found = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(notebook)["cells"]]
     if found != wanted:
         yield "the .ipynb is not what its source gives: make notebooks"
 
 
-def is_stripped(source: str, notebook: str) -> Iterator[str]:
+def is_stripped(name: str, source: str, notebook: str) -> Iterator[str]:
     content = json.loads(notebook)
     metadata = content["metadata"]
     if metadata.pop("kernelspec", None) != {"display_name": "Python 3", "language": "python", "name": "python3"}:
@@ -63,10 +80,10 @@ def is_stripped(source: str, notebook: str) -> Iterator[str]:
             yield f"cell {number} has outputs, a count or metadata"
 
 
-def opens_with_its_badge_and_one_pip_line(source: str, notebook: str) -> Iterator[str]:
+def opens_with_its_badge_and_one_pip_line(name: str, source: str, notebook: str) -> Iterator[str]:
     cells = json.loads(notebook)["cells"]
     repository = address().removeprefix("https://github.com/")
-    target = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{NAME}.ipynb"
+    target = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{name}.ipynb"
     if not re.match(rf"\[!\[Open in Colab\]\(\S+\.svg\)\]\({re.escape(target)}\)\n", "".join(cells[0]["source"])):
         yield f"it does not open with a badge for {target}"
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
@@ -76,7 +93,7 @@ def opens_with_its_badge_and_one_pip_line(source: str, notebook: str) -> Iterato
         yield "it does not configure the backend before all else"
 
 
-def needs_the_package_alone(source: str, notebook: str) -> Iterator[str]:
+def needs_the_package_alone(name: str, source: str, notebook: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -84,10 +101,25 @@ def needs_the_package_alone(source: str, notebook: str) -> Iterator[str]:
         yield from (f"it imports {package}" for package in packages)
 
 
-def has_short_cells(source: str, notebook: str) -> Iterator[str]:
+def has_short_cells(name: str, source: str, notebook: str) -> Iterator[str]:
     for cell in jupytext.reads(source, fmt="py:percent").cells:
         if cell.cell_type == "code" and cell.source.count("\n") >= MOST_LINES:
             yield f"the cell of {cell.source[:40]!r} is longer than {MOST_LINES} lines"
+
+
+def asks_before_each_cell_and_tells_after(name: str, source: str, notebook: str) -> Iterator[str]:
+    if name == NAME:  # It has one question, which all of it answers.
+        return
+    cells = jupytext.reads(source, fmt="py:percent").cells
+    code = [number for number, cell in enumerate(cells) if cell.cell_type == "code"]
+    for number in code[SETUP:]:
+        before, after = cells[number - 1], cells[number + 1]
+        if before.cell_type == "code" or not re.search(r"^\*\*Predict\.\*\*.*\?", before.source, re.M | re.S):
+            yield f"the cell of {cells[number].source[:40]!r} has no question before it"
+        if after.cell_type == "code" or not after.source.startswith("**Seen.**"):
+            yield f"nothing is said after the cell of {cells[number].source[:40]!r}"
+    if re.findall(r"^(\d)\. \*\*|^## Exercises", cells[-1].source, re.M) != ["", "1", "2", "3"]:
+        yield "it does not end with three exercises"
 
 
 LAWS = (
@@ -96,6 +128,7 @@ LAWS = (
     opens_with_its_badge_and_one_pip_line,
     needs_the_package_alone,
     has_short_cells,
+    asks_before_each_cell_and_tells_after,
 )
 PLANTED = [  # (law, in the source?, what is there, what is planted instead)
     (is_what_its_source_gives, True, "BATCH_SIZE = 32", "BATCH_SIZE = 16"),
@@ -113,9 +146,14 @@ PLANTED = [  # (law, in the source?, what is there, what is planted instead)
 ]
 
 
+UNTAUGHT = [("**Predict.** What is it for", "What is it for"), ("what do the others tend to?", "the others.")]
+UNTAUGHT += [("**Seen.** Two valleys", "Two valleys"), ("# 3. **Price", "# **Price"), ("## Exercises", "## More")]
+
+
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-def test_notebook_keeps_the_law(law):
-    assert not list(law(SOURCE, NOTEBOOK))
+@pytest.mark.parametrize("notebook", ALL, ids=lambda notebook: notebook.name)
+def test_notebook_keeps_the_law(notebook, law):
+    assert not list(law(*notebook))
 
 
 @pytest.mark.parametrize(("law", "in_source", "right", "wrong"), PLANTED)
@@ -126,12 +164,20 @@ def test_law_sees_what_breaks_it(law, in_source, right, wrong):
         source = SOURCE.replace(right, wrong)
     else:
         notebook = NOTEBOOK.replace(right, wrong)
-    assert list(law(source, notebook))
+    assert list(law(NAME, source, notebook))
 
 
-def test_building_again_changes_no_byte():
-    source = build.put_address(SOURCE, build.read_address(), NAME)
-    assert (source, build.convert(source)) == (SOURCE, NOTEBOOK)
+@pytest.mark.parametrize(("right", "wrong"), UNTAUGHT)
+def test_lesson_that_does_not_ask_or_tell_is_seen(right, wrong):
+    name, source, notebook = TEACHING[0]
+    assert source.count(right) == 1
+    assert list(asks_before_each_cell_and_tells_after(name, source.replace(right, wrong), notebook))
+
+
+@pytest.mark.parametrize("notebook", ALL, ids=lambda notebook: notebook.name)
+def test_building_again_changes_no_byte(notebook):
+    source = build.put_address(notebook.source, build.read_address(), notebook.name)
+    assert (source, build.convert(source)) == (notebook.source, notebook.notebook)
 
 
 def test_another_address_enters_badge_and_pip_line_and_nothing_else():
@@ -174,6 +220,64 @@ def test_code_runs_small_and_draws_three_pictures(capsys, monkeypatch):
         "batches of 32 on breast_cancer",
     ]
     assert len(re.findall(r"rate \S+ +[\d.]+ ms a pass", capsys.readouterr().out)) == 3
+
+
+def run_cell(cell: str, names: dict) -> None:
+    """As a kernel does: a ledger in the last line is shown, here as text."""
+    tree = ast.parse(cell)
+    exec(compile(tree, "cell.py", "exec"), names)
+    if isinstance(tree.body[-1], ast.Expr) and isinstance(tree.body[-1].value, ast.Name):
+        print(names[tree.body[-1].value.id].text())
+
+
+def unshown(told: str, code: str, output: str) -> list[str]:
+    """What stands in backticks without being in the output: numbers, and words that are not in the code either."""
+    spans = re.findall(r"`([^`]+)`", told)
+    where = [output if re.match(r"[-\d(]", span) else output + code for span in spans]
+    whole = [rf"(?<!\w)(?<!\d\.){re.escape(span)}(?!\w|\.\d)" for span in spans]
+    return [span for span, pattern, text in zip(spans, whole, where, strict=True) if not re.search(pattern, text)]
+
+
+@pytest.mark.parametrize("notebook", TEACHING, ids=lambda notebook: notebook.name)
+def test_lesson_shows_the_numbers_and_pictures_that_it_tells_of(notebook, capsys, monkeypatch):
+    monkeypatch.setattr(pyplot, "show", lambda: None)
+    cells = jupytext.reads(notebook.source, fmt="py:percent").cells
+    code = [number for number, cell in enumerate(cells) if cell.cell_type == "code"]
+    names, missing = {"__name__": "notebook"}, {}
+    try:
+        for number in code[1:]:  # Without the pip line.
+            run_cell(cells[number].source, names)
+            output, told = capsys.readouterr().out, cells[number + 1].source
+            if told.startswith("**Seen.**"):
+                missing[number] = unshown(told, cells[number].source, output)
+        pictures = len(pyplot.get_fignums())
+    finally:
+        pyplot.close("all")
+    assert len(missing) == len(code) - SETUP
+    assert {number: spans for number, spans in missing.items() if spans} == {}
+    assert pictures == PICTURES[notebook.name]
+
+
+def test_number_that_a_lesson_did_not_show_is_seen():
+    told = "It is `-1.5`, not `2`; `limit` says `kink`, or `1.`."
+    assert not unshown(told, "limit = 2", "kink: -1.5 [1. 2]")
+    assert unshown(told, "limit = 2", "limit: -1.55 [21. 2.5]") == ["-1.5", "2", "kink", "1."]
+
+
+@pytest.mark.parametrize("source", ["plt.show()", "draw('passes')", "ledger = explain(f, 1.0)\nledger"])
+def test_cell_that_lost_its_picture_is_seen(monkeypatch, source):
+    monkeypatch.setitem(sys.modules, "nbclient", types.ModuleType("nbclient"))
+    monkeypatch.setitem(sys.modules, "build", build)
+    check_pictures = load("execute").check_pictures
+    right = {"text/html": "<div><svg/></div>"} if source.endswith("ledger") else {"image/png": "..."}
+    for data in ({"text/plain": "<Figure>"}, right):
+        cell = types.SimpleNamespace(cell_type="code", source=source, outputs=[{"data": data}])
+        notebook = types.SimpleNamespace(cells=[types.SimpleNamespace(cell_type="markdown", source=source), cell])
+        if data is right:
+            check_pictures(notebook)
+        else:
+            with pytest.raises(ValueError, match="came of this cell"):
+                check_pictures(notebook)
 
 
 def test_readme_carries_the_address_too():

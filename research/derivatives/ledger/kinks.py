@@ -40,6 +40,8 @@ def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
         what = _tie(equation, [tape.value(operand) for operand in equation.inputs]) if _counts(equation) else ""
         if what:
             name = names.get(equation.outputs[0], equation.primitive)
+            if equation.is_rule and equation.scope:  # A comparison inside a rule has no row that is shown.
+                name = equation.scope[-1]
             place = ", ".join(filter(None, (name, equation.source)))
             sentence = f"{equation.primitive} ({place}): {what}."
             found.append(Kink(name, equation.primitive, equation.source, sentence))

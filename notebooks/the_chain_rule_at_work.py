@@ -1,0 +1,330 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/descent/blob/main/notebooks/the_chain_rule_at_work.ipynb)
+#
+# # The chain rule at work
+#
+# Backpropagation is the chain rule, read **backwards, once**, with every intermediate result shared. `explain` writes
+# it down for any JAX function: a *ledger*, a row for each operation. Here you check one by hand, follow one through a
+# network, find where a NaN is born, and learn how to tell a right gradient from a wrong one.
+#
+# Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
+# after it say what you should have seen.
+#
+# It takes under half a minute on two cores, without an accelerator. In Colab run the next cell once (no restart is
+# needed); where the package is installed already, skip it.
+
+# %%
+# %pip install --quiet git+https://github.com/OWNER/descent
+
+# %% [markdown]
+# `configure` comes before the first computation: it turns on float64, numbers of sixteen digits.
+
+# %%
+import research
+
+research.backend.configure(x64=True)
+
+# %%
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+from research import figures
+from research.derivatives import check_derivative, explain, finite_difference
+
+# %% [markdown]
+# ## One neuron, by hand
+#
+# The loss is $(\sigma(w x + b) - y)^2$ at $w = 0.5$, $b = -1$, $x = 2$, $y = 1$. You need $\sigma(0) = 0.5$ and
+# $\sigma' = \sigma (1 - \sigma)$.
+#
+# **Predict.** Write down the five intermediate values from $w x$ to the loss. Then go back from the end, where the
+# derivative of the loss by itself is 1: what is the derivative of the loss by $w$?
+
+
+# %%
+def neuron(w, b, x, y):
+    """The squared error of one sigmoid neuron."""
+    return (jax.nn.sigmoid(w * x + b) - y) ** 2
+
+
+ledger = explain(neuron, 0.5, -1.0, 2.0, 1.0)
+ledger
+
+# %% [markdown]
+# **Seen.** Forward: 1, 0, 0.5, -0.5, and the loss `0.25`. Backward, the *adjoints*, derivatives of the loss by each
+# value: 1, then $2 \cdot (-0.5)$ = `-1`, through $\sigma$ times 0.25, which is `-0.25`, and by $w$ times $x$, which is
+# `-0.5`. Each edge multiplies by one local derivative.
+
+# %% [markdown]
+# The same from the formulas of a textbook, in plain NumPy.
+#
+# **Predict.** The derivatives by $w$, $b$ and $x$ share a factor $\delta$. What is $\delta$ here, and what else goes
+# into each of the three?
+
+# %%
+w, b, x, y = 0.5, -1.0, 2.0, 1.0
+a = 1 / (1 + np.exp(-(w * x + b)))
+delta = 2 * (a - y) * a * (1 - a)
+print("by hand   ", dict(w=float(x * delta), b=float(delta), x=float(w * delta), y=float(-2 * (a - y))))
+print("the ledger", {name: float(ledger.gradient(name)) for name in ledger.inputs})
+
+# %% [markdown]
+# **Seen.** Both say `-0.5`, `-0.25`, `-0.125` and `1.0`. The common $\delta$ is the adjoint of $w x + b$: it is
+# computed once and used three times, for $w$, for $b$ and for $x$. That sharing is all of backpropagation.
+
+# %% [markdown]
+# ## Why backwards, and why once
+#
+# The chain rule is also a sum over *paths* from the input to the output. Take $x \to x \cdot x$, several times in a
+# row. Each product uses its input twice.
+#
+# **Predict.** How many paths are there after 10 products, and how many rows has the ledger?
+
+
+# %%
+def squared(times):
+    """Squares a number that often."""
+
+    def f(x):
+        for _ in range(times):
+            x = x * x
+        return x
+
+    return f
+
+
+for times in (1, 2, 3, 10):
+    chain = explain(squared(times), 1.0)
+    paths = chain.paths("x")
+    total = sum(float(path.derivative) for path in paths)
+    print(f"{times:2} products: {len(chain.rows):2} rows, {len(paths):4} paths, their sum {total:.0f}", end=", ")
+    print(f"the gradient {chain.grads:.0f}")
+
+# %% [markdown]
+# **Seen.** `10` rows, `1024` paths. Both give the same gradient, but the paths double with each product. Going
+# backwards once, all paths through a value are added up before they go on. Backpropagation is the chain rule *and* this
+# order.
+
+# %% [markdown]
+# ## Softmax
+#
+# Three scores, $z = (1, 2, 3)$, and the third class is right. Softmax makes of them the probabilities 0.09, 0.24, 0.67;
+# the loss is minus the logarithm of the third.
+#
+# **Predict.** The gradient by $z$ is a famous short formula. Which three numbers, and what is their sum?
+
+
+# %%
+def cross_entropy(z):
+    """Of the third class."""
+    return -jax.nn.log_softmax(z)[2]
+
+
+scores = jnp.array([1.0, 2.0, 3.0])
+print("softmax", jax.nn.softmax(scores).round(4))
+ledger = explain(cross_entropy, scores)
+ledger
+
+# %% [markdown]
+# **Seen.** Probabilities less the truth, $p - (0, 0, 1)$: `0.09003`, `0.2447` and `-0.3348`, with the sum 0, for adding
+# a number to all scores changes nothing. In the table two contributions meet at $z - \max z$: one of the exponentials,
+# which is $p$, and one of the score itself, which is $-(0, 0, 1)$. No derivative passes through the maximum: it is
+# there for the range of the numbers alone.
+
+# %% [markdown]
+# ## A small network
+#
+# Four points, two measurements each, with the labels of "exclusive or"; three hidden units, one output.
+#
+# **Predict.** Which shape has the adjoint of the hidden layer, and which the gradient by its $2 \times 3$ weights?
+
+
+# %%
+points = jnp.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+labels = jnp.array([0.0, 1.0, 1.0, 0.0])
+
+
+def network(first, last):
+    """The mean squared error of a network with one hidden layer."""
+    return jnp.mean((jnp.tanh(points @ first) @ last - labels) ** 2)
+
+
+first, last = jnp.array([[0.5, -1.0, 0.2], [0.3, 0.8, -0.6]]), jnp.array([1.0, -0.5, 0.7])
+ledger = explain(network, first, last)
+for row in ledger.rows:
+    adjoint = "none" if row.adjoint is None else str(np.shape(row.adjoint))
+    print(f"{row.name:4} {row.expression:20} value {np.shape(row.value)!s:7} adjoint {adjoint}")
+print("gradients", [grad.shape for grad in ledger.grads])
+
+# %% [markdown]
+# **Seen.** An adjoint has the shape of its value: the hidden layer's is (4, 3), a number for each point and unit. The
+# gradient by the weights is (2, 3): the points are summed up in the product $X^T$ times the adjoint.
+
+# %% [markdown]
+# ## Many layers
+#
+# Ten sigmoids, one in the other, from 0 on.
+#
+# **Predict.** $\sigma'$ is at most 1/4. So how large is the derivative by the input, at most? Draw it layer by layer.
+
+# %%
+layers = 10
+
+
+def deep(x):
+    """Sigmoid of sigmoid of ..."""
+    for _ in range(layers):
+        x = jax.nn.sigmoid(x)
+    return x
+
+
+ledger = explain(deep, 0.0)
+adjoints = [float(ledger.grads), *(float(row.adjoint) for row in ledger.rows)]
+print(f"the derivative by the input {adjoints[0]:.1e}, and 1/4 to the tenth {0.25**layers:.1e}")
+with figures.style():
+    _, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
+    axes.semilogy(adjoints, "o-", color=figures.COLOURS["full batch"], label="adjoint")
+    axes.semilogy(0.25 ** np.arange(layers, -1, -1), "--", color=figures.COLOURS["exact"], label="1/4 a layer")
+    axes.set(xlabel="layer (0 is the input)", ylabel="derivative of the output", title="from right to left it vanishes")
+    axes.legend()
+plt.show()
+
+# %% [markdown]
+# **Seen.** At most $4^{-10}$ = `9.5e-07`, and indeed `3.9e-07`: a line that falls to the left, a little faster than 1/4
+# a layer. Early layers of such a network learn next to nothing. This is the *vanishing gradient*, and it is nothing but
+# a product of ten small local derivatives.
+
+# %% [markdown]
+# ## Where is the NaN born?
+#
+# A root with a guard: $\sqrt x$ where $x > 0$, else 0, summed over $(4, 0, 1)$.
+#
+# **Predict.** What is the value, and what is the gradient? Is the guard enough?
+
+
+# %%
+def guarded(x):
+    """The root of what is positive."""
+    return jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0))
+
+
+ledger = explain(guarded, jnp.array([4.0, 0.0, 1.0]))
+print(ledger.text())
+
+# %% [markdown]
+# **Seen.** The value is `3`, as it should be. The gradient is `0.25`, nan, `0.5`. `where` chooses after the root has
+# been taken: backwards the root at 0 gets the adjoint 0, multiplies it by $1 / (2 \sqrt 0) = \infty$, and $0 \cdot
+# \infty$ is NaN.
+
+# %% [markdown]
+# `first_nonfinite` follows a NaN back to the row where it was born, with the line of the source.
+#
+# **Predict.** Which row of the table is it, and forward or backward? How must the function be written?
+
+
+# %%
+def guarded_twice(x):
+    """The same, with a harmless number under the root where it is not wanted."""
+    positive = x > 0
+    return jnp.sum(jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0))
+
+
+born = ledger.first_nonfinite()
+print(f"born in {born.primitive}, {'backward' if born.backward else 'forward'}: {born.sentence}")
+mended = explain(guarded_twice, jnp.array([4.0, 0.0, 1.0]))
+print("guarded twice:", mended.grads, "first NaN:", mended.first_nonfinite())
+
+# %% [markdown]
+# **Seen.** In the root, in the backward pass alone. With a second guard *inside* the root the gradient is `0.25`, `0.`,
+# `0.5`, and nothing is left to find.
+
+# %% [markdown]
+# ## Kinks
+#
+# `jax.nn.relu(x)` and `jnp.maximum(x, 0)` are the same function. At 0 it has a kink: slope 0 from the left, 1 from the
+# right.
+#
+# **Predict.** Which derivative does JAX give for each of the two at 0?
+
+# %%
+for name, f in (("relu", jax.nn.relu), ("maximum", lambda x: jnp.maximum(x, 0.0))):
+    ledger = explain(f, 0.0)
+    print(f"{name}: derivative {ledger.grads}, with a tie in {ledger.at_kinks()[0].primitive}")
+print("from values alone:", finite_difference(lambda x: np.maximum(x, 0.0), 0.0).verdict)
+
+# %% [markdown]
+# **Seen.** One function, two answers: `0.0` for relu, `0.5` for maximum. Neither is wrong, for there is no derivative
+# there: it is a choice, and `at_kinks` tells you that one was made. The values alone say `kink`.
+
+# %% [markdown]
+# ## Is my gradient right?
+#
+# Least squares, $\frac{1}{n} \sum_i (x_i \cdot w + b - y_i)^2$, with a gradient written by hand. There is a slip in it.
+#
+# **Predict.** Find it. Which of the two leaves, `w` or `b`, will `check_derivative` accuse?
+
+
+# %%
+x = jnp.array([[1.0, 2.0], [0.5, -1.0], [-1.5, 0.3], [2.0, 1.0]])
+y = jnp.array([1.0, 0.0, -1.0, 2.0])
+
+
+def loss(p):
+    """Mean squared error of a line."""
+    return jnp.mean((x @ p["w"] + p["b"] - y) ** 2)
+
+
+def by_hand(p):
+    """Its gradient, with a slip."""
+    residual = x @ p["w"] + p["b"] - y
+    return {"w": 2 * x.T @ residual / len(y), "b": jnp.mean(residual)}
+
+
+start = {"w": jnp.array([0.3, -0.2]), "b": jnp.array(0.1)}
+report = check_derivative(loss, start, jax.random.key(0), by_hand)
+print(report.verdict, report.explanation, sep=": ")
+
+# %% [markdown]
+# **Seen.** `wrong`, and in the leaf `b`: a factor of `1/2`, for its 2 was forgotten. The report holds the gradient
+# against values of the loss along lines through the point, also along lines within one leaf.
+
+# %% [markdown]
+# **Predict.** JAX's own gradient passes, surely. But how small an error would the check have caught? And is a gradient
+# that is too large by one in 100 000 caught?
+
+# %%
+report = check_derivative(loss, start, jax.random.key(0))
+print(report.text())
+enlarged = check_derivative(
+    loss, start, jax.random.key(0), lambda p: jax.tree.map(lambda g: 1.00001 * g, jax.grad(loss)(p))
+)
+print("\nToo large by one in 100 000:", enlarged.verdict)
+
+# %% [markdown]
+# **Seen.** `right`, and the second line says what that is worth: an error far below $10^{-10}$ would have been seen.
+# So the enlarged one is `wrong`. *Taylor remainder*: after the right gradient an error in $h^2$ remains, slope `2.00`;
+# after a wrong one, an error in $h$.
+
+# %% [markdown]
+# ## Exercises
+#
+# Predict first, here too.
+#
+# 1. **A neuron of your own.** Set $w = 0$, $b = 0$, $x = 3$, $y = 0$ and fill in the ledger by hand, then run it. By
+#    which input is the derivative 0, and why?
+# 2. **Hunt.** Where is the NaN born in `lambda x: jnp.sum(x / jnp.sqrt(jnp.sum(x**2)))` at `jnp.zeros(2)`, and where in
+#    `lambda x: jnp.log(jnp.sum(jnp.exp(x)))` at `jnp.array([1000.0, 0.0])`? Mend both.
+# 3. **Let it vanish less.** In `deep`, put `4 * (jax.nn.sigmoid(x) - 0.5)` in the sigmoid's place, so that the local
+#    derivative is 1 at 0. How large is the derivative by the input now, from 0 and from 1 on?

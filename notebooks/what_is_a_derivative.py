@@ -1,0 +1,291 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/descent/blob/main/notebooks/what_is_a_derivative.ipynb)
+#
+# # What is a derivative?
+#
+# It is the **limit** of a difference quotient, $f'(x) = \lim_{h \to 0} \frac{f(x + h) - f(x)}{h}$. Here you let $h$
+# shrink, see where a computer stops following the formula, use the rules that spare you the limit, and go from one
+# variable to several.
+#
+# Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
+# after it say what you should have seen.
+#
+# It takes under half a minute on two cores, without an accelerator. In Colab run the next cell once (no restart is
+# needed); where the package is installed already, skip it.
+
+# %%
+# %pip install --quiet git+https://github.com/OWNER/descent
+
+# %% [markdown]
+# `configure` comes before the first computation: it turns on float64, numbers of sixteen digits.
+
+# %%
+import research
+
+research.backend.configure(x64=True)
+
+# %%
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+from research import derivatives, figures
+
+# %% [markdown]
+# ## A rate at one moment
+#
+# A stone falls $s(t) = 5 t^2$ metres in $t$ seconds. Its average speed from 2 s to $2 + h$ s is a difference quotient.
+#
+# **Predict.** What is it for $h = 1$, and what do the others tend to?
+
+
+# %%
+def fallen(t):
+    """Metres after t seconds."""
+    return 5 * t**2
+
+
+for h in (1, 0.1, 0.01, 0.001):
+    print(f"h = {h:<6} average speed {(fallen(2 + h) - fallen(2)) / h:.3f} m/s")
+
+# %% [markdown]
+# **Seen.** It starts at `25.000` and tends to 20: the quotient is $20 + 5h$, as `20.005` at the end shows. No $h$ gives
+# 20 itself, and $h = 0$ gives $0 / 0$. The derivative is the number that the quotients tend to, no quotient.
+
+# %% [markdown]
+# **Predict.** `derivative` differentiates the formula, without an $h$. What is the speed at 2 s, and the speed of the
+# speed (order 2)?
+
+# %%
+for order, name in enumerate(("distance", "speed", "acceleration", "its change")):
+    print(f"{name:13} {derivatives.derivative(fallen, 2.0, order=order):.1f}")
+
+# %% [markdown]
+# **Seen.** The speed is `20.0` m/s and the acceleration `10.0` m/s², at every moment. So the third derivative is `0.0`.
+
+# %% [markdown]
+# ## Is a smaller step better?
+#
+# Now $f = \sin$ at $x = 1$, whose derivative is $\cos 1 = 0.5403$. On paper a smaller $h$ is always better.
+#
+# **Predict.** What does the computer give for $h = 10^{-16}$?
+
+# %%
+for h in (1e-4, 1e-8, 1e-16):
+    print(f"h = {h:.0e}   quotient {(np.sin(1 + h) - np.sin(1)) / h:.5f}")
+
+# %% [markdown]
+# **Seen.** `0.54026`, then `0.54030`, then `0.00000`: no digit is right. In float64 the next number after 1 is
+# $1 + 2.2 \cdot 10^{-16}$, so that $1 + h$ is 1 and nothing has changed.
+
+# %% [markdown]
+# **Predict.** Draw the error against $h$, both in powers of ten. Where is it smallest, and does
+# $(f(x + h) - f(x - h)) / 2h$, the *central* quotient, want a smaller or a larger step than the forward one?
+
+# %%
+with figures.style():
+    _, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    for scheme, colour in (("forward", "stochastic"), ("central", "full batch")):
+        table = derivatives.limit_table(np.sin, 1.0, scheme)
+        error = np.abs(table.estimates - table.limit)
+        axes.loglog(table.steps, error, "o-", markersize=4, color=figures.COLOURS[colour], label=scheme)
+        axes.loglog(table.steps, table.truncation + table.rounding, ":", color=figures.COLOURS[colour])
+        print(f"{scheme}: best step near {table.steps[table.best]:.0e}, by theory {table.theory:.0e}")
+    axes.set(xlabel="step h", ylabel="error of the quotient", title="dots: the error, dotted: what is predicted for it")
+    axes.legend()
+plt.show()
+
+# %% [markdown]
+# **Seen.** Two valleys. To the right the formula is coarse (truncation falls with $h$, or $h^2$), to the left the
+# digits cancel (rounding grows as $\varepsilon / h$). The forward quotient is best near `3e-08`, which is about
+# $\sqrt\varepsilon$; the central one near `1e-05`, about $\sqrt[3]\varepsilon$: a *larger* step, and a deeper valley.
+
+# %% [markdown]
+# ## When there is no limit
+#
+# `finite_difference` looks at the values of a function at many steps. It gives the derivative and a bound on its error,
+# or says why there is none.
+#
+# **Predict.** What is the derivative of $|x|$ at 0? And what does the central quotient say, $(|0.1| - |-0.1|) / 0.2$?
+
+# %%
+print("central quotient:", (abs(0.1) - abs(-0.1)) / 0.2)
+for name, f, x in (("sin at 1", np.sin, 1.0), ("|x| at 0", np.abs, 0.0), ("floor at 2", np.floor, 2.0)):
+    found = derivatives.finite_difference(f, x)
+    print(
+        f"{name:10} {found.verdict:5} value {found.value:.4f}  from the left {found.left:.4f}, right {found.right:.4f}"
+    )
+
+# %% [markdown]
+# **Seen.** The central quotient says `0.0` for every $h$, smoothly and wrongly. From the left the slope is `-1.0000`,
+# from the right `1.0000`: a kink, no derivative. At the jump of floor there is none either. Only sin gets an `ok`.
+
+# %% [markdown]
+# ## Rules instead of limits
+#
+# **Predict.** Differentiate $x^2 e^x$ at 1, in terms of $e$. Is it the product of the two derivatives, $2x \cdot e^x$?
+
+# %%
+found = derivatives.derivative(lambda x: x**2 * jnp.exp(x), 1.0)
+print(f"the derivative {found:.4f}   2x e^x {2 * np.e:.4f}   2x e^x + x² e^x {3 * np.e:.4f}")
+
+# %% [markdown]
+# **Seen.** It is $3e$ = `8.1548`, not $2e$ = `5.4366`: the product rule has two terms, each with one factor
+# differentiated.
+
+# %% [markdown]
+# **Predict.** $\sin(x^2)$ at 2: where is the outer derivative, $\cos$, taken: at 2 or at 4?
+
+# %%
+found = derivatives.derivative(lambda x: jnp.sin(x**2), 2.0)
+print(f"the derivative {found:.4f}   cos(2) · 4 = {4 * np.cos(2):.4f}   cos(4) · 4 = {4 * np.cos(4):.4f}")
+
+# %% [markdown]
+# **Seen.** `-2.6146`: at 4, the value of the *inner* function. The chain rule is $u'(v(x))\, v'(x)$. Taken at 2 it
+# would be `-1.6646`.
+
+# %% [markdown]
+# A rule is a claim, and claims can be checked. `verify_rule` draws points and holds a rule against JAX, which
+# differentiates the program, and against differences, which only evaluate the function.
+#
+# **Predict.** How many of the sixteen digits will agree with JAX, and how many with differences?
+
+# %%
+print(len(derivatives.DERIVATIVE_RULES), "rules, among them:")
+for name in ("product", "quotient", "chain", "logarithm"):
+    check, rule = derivatives.verify_rule(name, jax.random.key(0)), derivatives.DERIVATIVE_RULES[name]
+    apart = [f"{residual:.0e}" for residual in (check.residual_jax, check.residual_differences)]
+    print(f"{rule.text:30} where {rule.domain}: {apart[0]} from JAX, {apart[1]} from differences")
+
+# %% [markdown]
+# **Seen.** Of `31` rules these four agree with JAX to about fifteen digits, with differences to about twelve:
+# cancellation takes the rest. A rule comes with a domain: the logarithm's needs $x > 0$.
+
+# %% [markdown]
+# ## NumPy's trap
+#
+# Here is $x^2$ at 1, 2, 3, 4. Its derivative there is 2, 4, 6, 8.
+#
+# **Predict.** What does `np.gradient` say at the four points? And what of the single number `np.gradient(4.0, 2.0)`?
+
+# %%
+x = np.array([1.0, 2.0, 3.0, 4.0])
+print("of the function at 2:", np.gradient(4.0, 2.0))
+print("np.gradient:", np.gradient(x**2, x))
+print("grid_derivative:", derivatives.grid_derivative(x**2, x))
+print("without x, on the grid 0, 0.1, ..., 1:", np.gradient(np.linspace(0, 1, 11) ** 2)[5].round(3))
+
+# %% [markdown]
+# **Seen.** `()`: nothing, without a word. `np.gradient` knows samples, not functions. Of samples it is right inside
+# and one-sided at the ends: `3.` for 2 and `7.` for 8. `grid_derivative` has the ends too. Without its second argument
+# NumPy takes points that are 1 apart: `0.1` instead of 1 at $x = 0.5$.
+
+# %% [markdown]
+# ## Several variables: hold the others, or let them follow
+#
+# The area of a rectangle is width times height, here 3 times 9. The *partial* derivative by the width holds the height.
+#
+# **Predict.** What is it? And if the height follows, height = width², how fast does the area really grow with the
+# width?
+
+
+# %%
+def area(width, height):
+    """Of a rectangle."""
+    return width * height
+
+
+partial = derivatives.partial_derivative(area, "width", 3.0, 9.0)
+total = derivatives.total_derivative(area, 3.0, {"height": lambda width: width**2})
+print(f"partial {partial:.1f}   total {total.total:.1f}")
+for path in total.paths:
+    print(f"{' -> '.join(path.names):25} {path.value:.1f}")
+
+# %% [markdown]
+# **Seen.** The partial derivative is `9.0`, the height. The total one is `27.0`, three times as much: `9.0` directly
+# and `18.0` by way of the height. It is the derivative of width³ at 3. A partial derivative says nothing until it is
+# said what is held.
+
+# %% [markdown]
+# ## All partial derivatives at once
+#
+# $f(x, y) = x^3 - 3x + y^2$. Its gradient holds both partial derivatives, its Hessian the four second ones.
+#
+# **Predict.** What are they at $(0.5, 1)$? Where do both partial derivatives vanish, and is that a minimum?
+
+
+# %%
+def valley(point):
+    """A function of two numbers."""
+    return point[0] ** 3 - 3 * point[0] + point[1] ** 2
+
+
+here = jnp.array([0.5, 1.0])
+print("gradient", derivatives.gradient(valley, here), "Hessian", derivatives.hessian(valley, here).tolist())
+bounds = [(-2.0, 2.0), (-1.5, 1.5)]
+points = derivatives.critical_points(valley, derivatives.grid_of_starts(bounds, 4), bounds)
+for point in points:
+    print(
+        f"{point.kind:8} at {point.x.round(6) + 0.0}, f = {point.value:.1f}, Hessian's eigenvalues {point.eigenvalues}"
+    )
+
+# %% [markdown]
+# **Seen.** The gradient is (`-2.25`, `2.`), the Hessian's corners are `3.0` and `2.0` with zeros beside them. There are
+# two points without slope: a minimum at $(1, 0)$ with $f$ = `-2.0`, and a saddle at $(-1, 0)$ with $f$ = `2.0`, where
+# one eigenvalue is negative. A vanishing gradient alone does not tell them apart.
+
+# %% [markdown]
+# **Predict.** Where do the arrows of the gradient point, seen from the lines of equal $f$: along them or across?
+
+# %%
+grid = jnp.stack(jnp.meshgrid(jnp.linspace(-1.8, 1.8, 13), jnp.linspace(-1.5, 1.5, 11)), axis=-1).reshape(-1, 2)
+arrows = jax.vmap(lambda point: derivatives.gradient(valley, point))(grid)
+x, y = np.meshgrid(np.linspace(-2.2, 2.2, 200), np.linspace(-1.7, 1.7, 200))
+with figures.style():
+    _, axes = plt.subplots(figsize=(7, 5), layout="constrained")
+    axes.contour(
+        x,
+        y,
+        valley((x, y)),
+        levels=np.arange(-2, 6, 0.5),
+        colors=figures.COLOURS["data"],
+        linestyles="-",
+        linewidths=0.8,
+    )
+    axes.quiver(*grid.T, *arrows.T, color=figures.COLOURS["full batch"], angles="xy", scale=90, width=0.003)
+    for point, mark in zip(points, "oX", strict=True):
+        axes.plot(*point.x, mark, markersize=10, color=figures.COLOURS["stochastic"], label=point.kind)
+    axes.set(xlabel="x", ylabel="y", title="lines of equal f, and its gradient", aspect="equal")
+    axes.grid(False)
+    axes.legend(loc="upper right", frameon=True)
+plt.show()
+
+# %% [markdown]
+# **Seen.** Straight across, to where $f$ grows fastest, and longer where the lines are close. Around the minimum all
+# arrows point away from it; around the saddle they come in along $x$ and leave along $y$.
+
+# %% [markdown]
+# ## Exercises
+#
+# Predict first, here too.
+#
+# 1. **Fewer digits.** Draw the two valleys in float32: `limit_table(np.sin, 1.0, scheme, dtype=np.float32)`. Now
+#    $\varepsilon = 1.2 \cdot 10^{-7}$: where are the best steps? (Near $10^{-3}$ and $10^{-2}$.)
+# 2. **Which have a derivative at 0?** Ask `finite_difference` about `np.cbrt`, about `lambda x: x * abs(x)`, and about
+#    `lambda x: x**2 * np.sin(1 / x) if x else 0.0`. (Two of the three, though one of these wiggles without end, and the
+#    other is bent at 0: in its second derivative.)
+# 3. **Price and demand.** At a price $p$ a shop sells $q = 100 - 4p$ pieces, and each costs it 5. Its profit is
+#    $(p - 5)\, q$. At $p = 18$, what is the partial derivative by the price, with $q$ held, and what is the total one?
+#    Should the price go up? Use `total_derivative(lambda p, q: (p - 5) * q, 18.0, {"q": lambda p: 100 - 4 * p})`.
+#    (28 and -24: it should go down.)
