@@ -39,7 +39,7 @@ class FiniteDifference(NamedTuple):
       verdict: "ok"; "kink", the one-sided derivatives differ; "jump", f is discontinuous; "one-sided", f is defined on
         one side of x alone; "unresolved", the quotients settle on no value: there is none, it is infinite, or noise
         hides it; "nan", f(x) is not finite, or f is defined on neither side.
-      left, right: The one-sided derivatives where they could be told to ten per cent, else nan.
+      left, right: The one-sided derivatives where they could be told to ten per cent of the larger one, else nan.
     """
 
     value: float
@@ -115,7 +115,8 @@ def _judge(ladder: Ladder, order: int, side: int) -> FiniteDifference:
     """The verdict, and the value where there is one; the order of the questions matters."""
     usable = judging.usable_levels(ladder)
     sides = {s: _one_sided(ladder, order, s, usable) for s in (-1, 1)}
-    told = {s: one.value if _is_told(one, 0.0) else float("nan") for s, one in sides.items()}
+    larger = max((abs(one.value) for one in sides.values() if np.isfinite(one.value)), default=0.0)
+    told = {s: one.value if _is_told(one, larger) else float("nan") for s, one in sides.items()}
 
     def result(verdict: Verdict, found: judging.Estimate = judging.NOTHING) -> FiniteDifference:
         known = np.isfinite(found.error)
