@@ -125,18 +125,12 @@ def test_the_pool_enters_the_bits_of_a_full_batch_mlp(here, processes):
     assert all(len(set(hashes)) == 3 for hashes in zip(*pools, strict=True))
 
 
-@pytest.mark.parametrize("width", [1, cells.NUM_CELLS], ids=["one lane", "a plain vmap of all cells"])
-def test_the_width_enters_the_bits(here, width):
+def test_the_width_enters_the_bits(here):
+    """One lane at a time, where lanes are eight; other widths differ too, on some versions and in some models."""
     _, eight, hashes = here(LINEAR)
-    trained = lanes.train(cells.program(LINEAR, width=width), cells.sweep(LINEAR))
+    trained = lanes.train(cells.program(LINEAR, width=1), cells.sweep(LINEAR))
     assert all(a != b for a, b in zip(cells.hashes(trained), hashes, strict=True))
     np.testing.assert_allclose(trained.values, eight.values, rtol=1e-14)  # By rounding, no more.
-
-
-def test_a_block_that_is_not_padded_has_other_bits(here):
-    """Three cells as a vmap of three, where lanes would pad them to eight."""
-    trained = lanes.train(cells.program(MLP, width=3), cells.take(cells.sweep(MLP), slice(3)))
-    assert all(a != b for a, b in zip(cells.hashes(trained), here(MLP)[2][:3], strict=True))
 
 
 @pytest.mark.parametrize("name", [LINEAR, MLP])
@@ -190,7 +184,10 @@ def events():
     listen = lambda event, duration_secs, **kwargs: seen.append(event)
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
+    if hasattr(jax.monitoring, "unregister_event_duration_listener"):  # Not in jax 0.7.
+        jax.monitoring.unregister_event_duration_listener(listen)
+    else:
+        jax.monitoring.clear_event_listeners()
 
 
 def test_a_program_key_compiles_once(events):
