@@ -116,7 +116,7 @@ def compile_program(
         cells = jax.device_put(padded({name: np.ones(1) for name in names} | {"seed": np.zeros(1, int)}, width), place)
         compiled = jax.jit(jax.vmap(begin, in_axes=(0, None))).lower(cells, train).compile()
         states, _ = compiled(cells, train)
-        epochs = jax.device_put(jnp.arange(chunk, dtype=jnp.int32), place)
+        epochs = jax.device_put(np.arange(chunk, dtype=np.int32), place)
         begins.append(compiled)
         advances.append(
             jax.jit(jax.vmap(advance, in_axes=(0, 0, None, None))).lower(states, cells, epochs, train).compile()
