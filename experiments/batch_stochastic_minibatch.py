@@ -5,7 +5,7 @@ reported. The first figure is gradient descent alone; then come the adaptive rul
 replacement, and a large set.
 
     python experiments/batch_stochastic_minibatch.py            # under two minutes on two cores
-    python experiments/batch_stochastic_minibatch.py --full     # every workload and rule, six and a half minutes there
+    python experiments/batch_stochastic_minibatch.py --full     # every workload and rule, five and a half minutes there
 
 The number to expect (`EXPECTED`): where the stochastic curve of constant rate stops, over where η tr(C) / 4b says.
 """
