@@ -77,6 +77,13 @@ def train(
       ValueError: A name is missing or unknown, lengths differ, there is no cell, a seed is not an integer in
         0..2^31-1, a hyper-parameter is not finite, or a learning rate is negative.
       OSError: A checkpoint cannot be written.
+    Example:
+      >>> from research import lanes, samplers, update_rules, workloads
+      >>> quadratic = workloads.make_workload("quadratic")
+      >>> program = lanes.compile_program(quadratic, update_rules.gradient_descent, samplers.full_batch(1), 20)
+      >>> trained = train(program, {"seed": [0, 1, 2], "learning_rate": [0.1, 0.1, 0.2]}, on_chunk=None)
+      >>> trained.values.shape, trained.first_bad_step.tolist()
+      ((3, 21), [-1, -1, -1])
     """
     cells = _check_cells(program, cells)
     checkpoint = checkpoints(_name(program, cells))

@@ -73,7 +73,13 @@ def compare(there: Result, here: Result, environments: Sequence[Mapping[str, Any
 
 
 def verdict(comparison: Comparison) -> str:
-    """The comparison in a sentence or two: bit-identical, or the largest difference and its likely cause."""
+    """The comparison in a sentence or two: bit-identical, or the largest difference and its likely cause.
+
+    Example:
+      >>> result = Result("", (), {"loss": np.ones(2)}, {"steps": 7})
+      >>> verdict(compare(result, result, ({}, {})))
+      'Bit-identical: all 1 arrays and 1 numbers came out again to the last bit (times are not compared).'
+    """
     counted = f"{comparison.arrays} arrays and {comparison.numbers} numbers"
     if comparison.same:
         return f"Bit-identical: all {counted} came out again to the last bit (times are not compared)."

@@ -162,7 +162,7 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
     Args:
       run: An open run.
       result: What it found.
-      facts: JSON values for the manifest, such as seconds taken and hashes of the compiled programs.
+      facts: JSON values for the manifest, such as the seconds taken.
     Returns:
       The run, finished.
     Raises:

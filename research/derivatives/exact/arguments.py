@@ -1,5 +1,6 @@
 """What a derivative is asked of: checks of functions and points, whose messages say what to call instead."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,8 @@ def floating(tree: Any, argument: str) -> Any:
 
 def title(f: Callable) -> str:
     """What to call f in a message."""
+    while isinstance(f, functools.partial):
+        f = f.func
     name = getattr(f, "__name__", type(f).__name__)
     return "f" if name == "<lambda>" else name
 

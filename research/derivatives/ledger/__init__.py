@@ -1,6 +1,5 @@
 """Backpropagation as a ledger: every equation of any JAX function, with its local derivative and its adjoint."""
 
-import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from research.derivatives.errors import NotInexactError, NotScalarError, UnsupportedPrimitiveError
+from research.derivatives.exact.arguments import title
 from research.derivatives.ledger import backward, walking
 from research.derivatives.ledger.kinks import Kink
 from research.derivatives.ledger.ledger import Ledger, make_ledger
@@ -59,26 +59,26 @@ def explain(f: Callable, *args: Any, level: str = MATHEMATICS, expand: Sequence[
     ways = [path for path, _ in jax.tree_util.tree_flatten_with_path(args)[0]]
     leaves = [jnp.asarray(leaf) for leaf in leaves]
     inexact = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
-    title = _title(f)
+    called = title(f)
     if not any(inexact):
         kinds = ", ".join(str(leaf.dtype) for leaf in leaves) or "no argument"
-        raise NotInexactError(f"no argument of {title} is a floating number; got {kinds}. Write 3.0, not 3.")
+        raise NotInexactError(f"no argument of {called} is a floating number; got {kinds}. Write 3.0, not 3.")
 
     def flat(*given: Any) -> list[Any]:
-        return _one_number(title, f(*jax.tree.unflatten(structure, given)))
+        return _one_number(called, f(*jax.tree.unflatten(structure, given)))
 
     tape, nodes, (output,) = walking.record(flat, leaves, expand)
     grads, note = _gradients(tape, nodes, output, inexact, structure)
     names = _argument_names(f, len(args))
     named = {names[way[0].idx] + jax.tree_util.keystr(way[1:]): node for way, node in zip(ways, nodes, strict=True)}
-    return make_ledger(title, tape, named, output, grads, note, level)
+    return make_ledger(called, tape, named, output, grads, note, level)
 
 
-def _one_number(title: str, result: Any) -> list[Any]:
+def _one_number(called: str, result: Any) -> list[Any]:
     outs = jax.tree.leaves(result)
     if len(outs) != 1 or jnp.shape(outs[0]) != () or not jnp.issubdtype(jnp.result_type(outs[0]), jnp.floating):
         shapes = ", ".join(f"{jnp.result_type(out)}{list(jnp.shape(out))}" for out in outs) or "nothing"
-        raise NotScalarError(f"{title} must give one real number; it gives {shapes}. Sum it, or use jacobian.")
+        raise NotScalarError(f"{called} must give one real number; it gives {shapes}. Sum it, or use jacobian.")
     return outs
 
 
@@ -109,10 +109,3 @@ def _argument_names(f: Callable, count: int) -> list[str]:
         parameters = []
     positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return (positional + [f"x{i}" for i in range(len(positional), count)])[:count]
-
-
-def _title(f: Callable) -> str:
-    while isinstance(f, functools.partial):
-        f = f.func
-    name = getattr(f, "__name__", type(f).__name__)
-    return "f" if name == "<lambda>" else name

@@ -82,6 +82,9 @@ def find_rule(name: str) -> Rule:
 
     Raises:
       ValueError: There is none; the message names the nearest.
+    Example:
+      >>> find_rule("sine").text
+      "(sin x)' = cos x"
     """
     if name not in DERIVATIVE_RULES:
         near = difflib.get_close_matches(str(name), DERIVATIVE_RULES, 3, 0.4) or DERIVATIVE_RULES
