@@ -52,7 +52,7 @@ def adagrad(
         return AdagradState(jax.tree.map(lambda x: jnp.full_like(x, initial_accumulator_value), params))
 
     def divide(g, s):
-        return jnp.where(s > 0, g / jnp.sqrt(s + cast(eps, s)), 0.0).astype(g.dtype)
+        return jnp.where(s == 0, 0.0, g / jnp.sqrt(s + cast(eps, s))).astype(g.dtype)  # A NaN has to show.
 
     def update(updates, state, params=None):
         del params
