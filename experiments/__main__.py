@@ -1,4 +1,4 @@
-"""Lists the experiments, runs one, reproduces a run, or keeps one: python -m experiments [NAME | reproduce | keep]."""
+"""Lists the experiments, runs one, or does one of COMMANDS: python -m experiments [NAME | prove | reproduce | keep]."""
 
 import argparse
 import ast
@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import research
+from research.cli.prove import prove
 from research.cli.reproduce import reproduce_reference, reproduce_run
 
 FOLDER = Path(__file__).parent
 HELP = """
 Run one:  python -m experiments NAME [flags]     its flags:  python -m experiments NAME --help
+Prove a rule of yours:  python -m experiments prove FILE.py:rule --against optax.adam
 Reproduce a run, or the reference that is kept here:  python -m experiments reproduce results/NAME/ID  (or NAME)
 Keep a run in experiments/reference:  python -m experiments keep results/NAME/ID"""
+COMMANDS = ("prove", "reproduce", "keep")
 
 
 def questions(folder: Path = FOLDER) -> dict[str, str]:
@@ -36,6 +39,8 @@ def main(argv: Sequence[str]) -> int:
     with research.cli.errors_in_one_line():
         if argv[0] == "keep":
             return keep(argv[1:])
+        if argv[0] == "prove":
+            return prove(argv[1:])
         if argv[0] == "reproduce":
             return reproduce(argv[1:])
         experiment = load(argv[0])
@@ -46,7 +51,7 @@ def load(name: str):
     """The experiment of that name."""
     known, stem = questions(), Path(name).stem.replace("-", "_")
     if stem not in known:
-        raise ValueError(f"There is no experiment {name!r}. {research.cli.flags.nearest(stem, known)}")
+        raise ValueError(f"There is no experiment {name!r}. {research.cli.flags.nearest(stem, [*known, *COMMANDS])}")
     return importlib.import_module(f"experiments.{stem}")
 
 

@@ -6,6 +6,7 @@ from . import descent as descent
 from . import figures as figures
 from . import lanes as lanes
 from . import losses as losses
+from . import minimise as minimise
 from . import models as models
 from . import objectives as objectives
 from . import optima as optima

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from research.types import Array, Batch, Key, Params, Sampler
+from research.update_rules.building_blocks import evaluation_params
 
 # At most this many evaluations inside the first epoch, log-spaced: most of what a stochastic rule gains comes there.
 POINTS_IN_FIRST_EPOCH = 8
@@ -155,7 +156,7 @@ def run(
       key: The key of all epochs.
       epochs: Which epochs to run, integers of shape (e,): `jnp.arange(e)` for a whole training.
       evaluate: params -> pytree of floating (); called at the end of each epoch and, in epoch 0, at
-        `evaluation_points`. It counts as no gradient.
+        `evaluation_points`. It counts as no gradient. A rule that averages is evaluated at its average.
       noisy: Whether the objective draws noise: each step's batch then has a key of its own.
       keep_steps: Whether to keep every step's record too.
     Returns:
@@ -204,7 +205,7 @@ def _epochs(step, evaluate: Callable[[Params], Any], num_batches: int, points: t
 
     def plain(state: State, draws: Draw):
         state, records = jax.lax.scan(step, state, draws, length=num_batches)
-        at_end = evaluate(state.params)
+        at_end = evaluate(evaluation_params(state.rule, state.params))
         return state, records, jax.tree.map(lambda e: jnp.full(len(points), jnp.nan, e.dtype).at[-1].set(e), at_end)
 
     def closely(state: State, draws: Draw):
@@ -213,8 +214,9 @@ def _epochs(step, evaluate: Callable[[Params], Any], num_batches: int, points: t
         def watched(state: State, xs):
             draw, want = xs
             state, record = step(state, draw)
-            skip = jax.tree.map(lambda e: jnp.full(e.shape, jnp.nan, e.dtype), jax.eval_shape(evaluate, state.params))
-            return state, (record, jax.lax.cond(want, evaluate, lambda params: skip, state.params))
+            at = evaluation_params(state.rule, state.params)
+            skip = jax.tree.map(lambda e: jnp.full(e.shape, jnp.nan, e.dtype), jax.eval_shape(evaluate, at))
+            return state, (record, jax.lax.cond(want, evaluate, lambda params: skip, at))
 
         state, (records, seen) = jax.lax.scan(watched, state, (draws, wanted))
         return state, records, jax.tree.map(lambda e: e[jnp.array(points) - 1], seen)

@@ -16,7 +16,7 @@ LAYERS = (
     ("types", "backend"),
     ("derivatives", "losses", "models", "schedules", "samplers", "datasets"),
     ("objectives", "optima", "update_rules"),
-    ("descent",),
+    ("descent", "minimise"),
     ("proofs", "lanes"),
     ("workloads",),
     ("runs",),

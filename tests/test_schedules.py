@@ -9,6 +9,14 @@ import pytest
 from research import schedules
 from research.schedules import SCHEDULES, join
 
+
+def restarted(t, period, factor):
+    """Equation (5) of SGDR with the paper's loop: T_cur counts up to T_i, which then grows."""
+    while t >= period:
+        t, period = t - period, period * factor
+    return 0.02 + 0.14 * (1 + np.cos(np.pi * t / period))
+
+
 # name: (arguments, formula in numpy, optax's schedule of the same arguments or None)
 ORACLES = {
     "constant": ([0.3], lambda t: 0.3 + 0.0 * t, optax.constant_schedule(0.3)),
@@ -34,6 +42,30 @@ ORACLES = {
         [0.3, 30, 0.02],
         lambda t: 0.02 + 0.28 * np.minimum(t, 30) / 30,
         optax.linear_schedule(0.02, 0.3, 30),
+    ),
+    "piecewise": (
+        [0.3, [7, 20], [0.6, 0.02]],
+        lambda t: np.select([t < 7, t < 20], [0.3, 0.6], 0.02) + 0.0 * t,
+        optax.piecewise_constant_schedule(0.3, {7: 2.0, 20: 0.02 / 0.6}),
+    ),
+    "one_cycle": (
+        [0.3, 30, 0.3, 20.0, 100.0],
+        lambda t: np.where(
+            t < 9,
+            0.015 + 0.1425 * (1 - np.cos(np.pi * t / 9)),
+            0.00015 + 0.149925 * (1 + np.cos(np.pi * np.clip((t - 9) / 21, 0, 1))),
+        ),
+        jax.vmap(optax.cosine_onecycle_schedule(30, 0.3, 0.3, 20.0, 100.0)),  # It takes one count at a time.
+    ),
+    "warm_restarts": (
+        [0.3, 5, 3, 0.02],
+        np.vectorize(lambda t: restarted(t, 5, 3)),
+        optax.sgdr_schedule(
+            [
+                {"init_value": 0.3, "peak_value": 0.3, "warmup_steps": 0, "decay_steps": steps, "end_value": 0.02}
+                for steps in (5, 15, 45)
+            ]
+        ),
     ),
 }
 COUNTS = np.arange(64.0)
@@ -127,13 +159,42 @@ def test_join_keeps_derivatives_finite():
     assert slope == pytest.approx(0.3 / 8, rel=1e-15)
 
 
+def test_one_cycle_equals_the_formula_of_torch():
+    # OneCycleLR(max_lr=0.3, total_steps=40, pct_start=0.25, anneal_strategy="cos"), read from its source: phases end at
+    # pct_start · total_steps - 1 and total_steps - 1, each annealed by end + (start - end) / 2 · (1 + cos(π part)).
+    lowest, last, ends = 0.3 / 25, 0.3 / 25 / 1e4, (0.25 * 40 - 1, 40 - 1)
+    rates = []
+    for t in range(40):
+        begin, end, part = (lowest, 0.3, t / ends[0]) if t <= ends[0] else (0.3, last, (t - 9) / (ends[1] - ends[0]))
+        rates.append(end + (begin - end) / 2 * (1 + np.cos(np.pi * part)))
+    assert_same(schedules.one_cycle(0.3, 39, (0.25 * 40 - 1) / 39)(jnp.arange(40.0)), rates)
+
+
+@pytest.mark.parametrize(("period", "factor"), [(1, 1), (7, 1), (1, 2), (3, 3), (10, 7), (1, 1000)])
+def test_warm_restarts_start_where_the_sum_of_periods_says(period, factor):
+    # A logarithm alone, as in torch, misses some of these by rounding; at its start a period is at its highest rate.
+    lengths = [period * factor**i for i in range(60) if period * factor**i < 10**8]
+    starts = np.cumsum(lengths)
+    rates = schedules.warm_restarts(1.0, period, factor)
+    np.testing.assert_array_equal(rates(jnp.asarray(starts)), 1.0)
+    before = rates(jnp.asarray(starts - 1))
+    expected = [0.5 * (1 + np.cos(np.pi * (length - 1) / length)) for length in lengths]
+    np.testing.assert_allclose(before, expected, rtol=0, atol=1e-15)
+
+
+def test_piecewise_changes_at_the_boundary_itself():
+    rates = schedules.piecewise(0.0, [2, 3], [1.0, 0.5])(jnp.arange(5))
+    np.testing.assert_array_equal(rates, [0.0, 0.0, 1.0, 0.5, 0.5])
+    np.testing.assert_array_equal(schedules.piecewise(0.25, [], [])(jnp.arange(2)), 0.25)
+
+
 NUMBERS = [-0.1, float("nan"), float("inf"), "0.1", None, True, [0.1], jnp.array([0.1, 0.2]), jnp.array(jnp.nan)]
 
 
 @pytest.mark.parametrize("bad", NUMBERS, ids=repr)
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_bad_rate_raises(name, bad):
-    argument = {"constant": "value", "linear_warmup": "peak"}.get(name, "initial")
+    argument = {"constant": "value", "linear_warmup": "peak", "one_cycle": "peak"}.get(name, "initial")
     with pytest.raises((ValueError, TypeError), match=f"{argument} must be a finite number, at least 0; got"):
         SCHEDULES[name](bad, *ORACLES[name][0][1:])
 
@@ -153,6 +214,18 @@ def test_bad_rate_raises(name, bad):
         (lambda: schedules.inverse_square_root(1.0, 0.0), "timescale must be"),
         (lambda: schedules.inverse_time(1.0, -1.0), "timescale must be"),
         (lambda: schedules.linear_warmup(1.0, 5, -1.0), "initial must be"),
+        (lambda: schedules.one_cycle(1.0, 0), "num_steps must be an integer, positive; got num_steps=0"),
+        (lambda: schedules.one_cycle(1.0, 5, 1.0), "warmup_fraction must be a finite number, positive and below 1"),
+        (lambda: schedules.one_cycle(1.0, 5, 0.0), "warmup_fraction must be"),
+        (lambda: schedules.one_cycle(1.0, 5, 0.3, 0.0), "initial_divisor must be a finite number, positive"),
+        (lambda: schedules.one_cycle(1.0, 5, 0.3, 2.0, -1.0), "final_divisor must be a finite number, positive"),
+        (lambda: schedules.warm_restarts(1.0, 0), "first_period must be an integer, positive; got first_period=0"),
+        (lambda: schedules.warm_restarts(1.0, 5, 1.5), "period_factor must be an integer, positive"),
+        (lambda: schedules.warm_restarts(1.0, 5, 2, -1.0), "final must be a finite number, at least 0"),
+        (lambda: schedules.piecewise(1.0, [5], []), "one value for every boundary; got boundaries=\\[5\\]"),
+        (lambda: schedules.piecewise(1.0, [5, 4], [1.0, 2.0]), "must increase; got .* Sort them, with their values"),
+        (lambda: schedules.piecewise(1.0, [0], [1.0]), "each of boundaries must be an integer, positive"),
+        (lambda: schedules.piecewise(1.0, [1], [-1.0]), "each of values must be a finite number, at least 0"),
         (lambda: join([schedules.constant(1.0)], [5]), "1 schedules and boundaries=\\[5\\]. Give 0 of them"),
         (lambda: join([schedules.constant(1.0)] * 3, [5, 5]), "boundaries must increase; got boundaries=\\[5, 5\\]"),
         (lambda: join([schedules.constant(1.0)] * 2, [0]), "each of boundaries must be an integer, positive"),

@@ -11,5 +11,6 @@ from research.proofs.problems import PROBLEMS as PROBLEMS
 from research.proofs.problems import Problem as Problem
 from research.proofs.proving import Proof as Proof
 from research.proofs.proving import prove as prove
+from research.proofs.table import proof_table as proof_table
 from research.proofs.walks import walk as walk
 from research.proofs.walks import walk_exactly as walk_exactly

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +63,10 @@ def _quadratic() -> Problem:
         return Function(gradient, value, lambda x: mpmath.matrix(A.tolist()))
 
     return Problem(
-        "quadratic", np.array([1.0, -2.0, 3.0]), lambda x: 0.5 * x @ A.astype(x.dtype) @ x - B.astype(x.dtype) @ x, exact
+        "quadratic",
+        np.array([1.0, -2.0, 3.0]),
+        lambda x: 0.5 * x @ A.astype(x.dtype) @ x - B.astype(x.dtype) @ x,
+        exact,
     )
 
 

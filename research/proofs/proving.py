@@ -1,25 +1,23 @@
 """`prove`: is a rule the rule that it is meant to be, and if not, what is likely wrong with it?"""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
-import optax
 
-from research.proofs.causes import likely_cause
+from research.proofs.causes import Evidence, OnProgress, likely_cause
 from research.proofs.formulas import FORMULAS
 from research.proofs.formulas.formula import Formula
 from research.proofs.oracles import ORACLES
-from research.proofs.oracles.oracle import Constructor
 from research.proofs.problems import PROBLEMS, Problem
+from research.proofs.subjects import Subject, is_made, made
 from research.proofs.walks import Deviation, Walk, distance, walk, walk_exactly
 from research.update_rules import UPDATE_RULES
 
 # In units of the dtype's eps. A step adds a few roundings; on the problems here the worst of our rules against a
 # formula in fifty digits is a tenth of this, and the smallest slip that is known is a million times larger.
 TOLERANCE = 1000.0
-
-Subject = optax.GradientTransformation | Constructor
 
 
 class Proof(NamedTuple):
@@ -46,8 +44,9 @@ class Proof(NamedTuple):
     def __str__(self) -> str:
         where = f"step {self.deviation.step + 1}" + (f" in {self.deviation.leaf}" if self.deviation.leaf else "")
         if self.same:
+            problems = "1 problem" if len(self.deviations) == 1 else f"{len(self.deviations)} problems"
             return (
-                f"The same rule: on {len(self.deviations)} problems they are never further apart than "
+                f"The same rule: on {problems} they are never further apart than "
                 f"{self.deviation.largest:.1e} ({self.problem}, {where}); up to {self.tolerance:.0e} is rounding."
             )
         cause = self.cause or "no known mistake explains it; the first differing step is the one to work out by hand"
@@ -58,36 +57,41 @@ class Proof(NamedTuple):
 
 
 def prove(
-    rule: Subject,
+    rule: Subject | Formula,
     reference: Subject | Formula | str,
     *,
     problems: Iterable[Problem] | None = None,
     learning_rate: float | None = None,
     dtype: Any = "float64",
     tolerance: float | None = None,
+    on_progress: OnProgress | None = None,
     **arguments: Any,
 ) -> Proof:
     """Compares any rule with any reference on problems that ask hard questions, and names the likely mistake.
 
     Each walks fifty steps on three functions and on five given sequences of gradients: drawn, sparse, of sizes from
     e^-30 to e^30, zero, and one with a NaN in it. `research.proofs.walks.distance` says how the difference is measured.
+    A rule that gives NaN where the reference does not is a rule that differs, not an error.
 
     Args:
-      rule: A gradient transformation, ours or yours, or a constructor of one that takes the learning rate first.
-      reference: The same; or the name of one of our rules, whose formula then stands for it in fifty digits; or a
+      rule: A gradient transformation, ours or yours, or a constructor of one that takes the learning rate first; or a
         Formula.
+      reference: The same; or the name of one of our rules, whose formula then stands for it in fifty digits.
       problems: What to compare on; None means all of PROBLEMS.
-      learning_rate: For constructors, on every problem; None means the problem's own rate. A rule that is already made
-        and a constructor or formula must be given the rate that the rule was made with.
+      learning_rate: For constructors, on every problem; None means the problem's own rate. Where one of the two is
+        already made and the other is not, it must be given: the rate that the rule was made with.
       dtype: In which the rule walks; float64 needs JAX's float64 on.
       tolerance: What counts as agreement; None means 1000 eps.
+      on_progress: Told (done, total, message) before each problem, and before each mistake that is tried.
       **arguments: Other arguments that constructors and the formula are given.
     Returns:
       The Proof; print it.
     Raises:
-      TypeError: What is given is no rule, or the rule changes structure, shape or dtype.
-      ValueError: The name is unknown, or a rate is missing.
+      TypeError: What is given is no rule, or the rule changes structure, shape or dtype of updates or state.
+      RuleError: The rule itself raised, a ValueError that says what.
+      ValueError: The name is unknown, a rate is missing, float64 is off, or no problem can be walked.
     Example:
+      >>> import optax
       >>> print(prove(optax.adam, "adam").same)
       True
       >>> stale = optax.chain(optax.trace(0.9), optax.scale(-0.1))  # The heavy ball; is it Nesterov's rule?
@@ -95,28 +99,70 @@ def prove(
       it does not look ahead: this is the heavy ball (`x` where the formula has `x + momentum * v_next`)
     """
     name = known_name(reference)
-    formula = reference if isinstance(reference, Formula) else FORMULAS.get(name or "")
+    _check_rate(rule, reference, learning_rate)
+    _check_dtype(dtype)
     tolerance = TOLERANCE * float(jnp.finfo(dtype).eps) if tolerance is None else tolerance
-    deviations, reasons, causes = {}, {}, {}
-    for problem in PROBLEMS.values() if problems is None else problems:
+    asked = list(PROBLEMS.values() if problems is None else problems)
+    evidence, reasons = [], {}
+    oracle = ORACLES.get(name or "")
+    for done, problem in enumerate(asked):
+        if on_progress:
+            on_progress(done, 2 * len(asked), f"comparing on {problem.name}")
+        if oracle is not None and problem.name in oracle.reasons:
+            reasons[problem.name] = oracle.reasons[problem.name]
+            continue
         rate = rate_on(problem, name) if learning_rate is None else learning_rate
-        found = walk(made(rule, rate, arguments), problem, dtype)
-        given = {"learning_rate": rate, **arguments}
-        in_jax = None if isinstance(reference, Formula) else made(_in_jax(reference), rate, arguments)
         try:
-            if formula is not None and (in_jax is None or isinstance(reference, str)):
-                expected = walk_exactly(formula.iterates, problem, **given)
-            else:
-                expected = walk(in_jax, problem, dtype)
+            evidence.append(_compared(rule, reference, problem, {"learning_rate": rate, **arguments}, dtype, tolerance))
         except ZeroDivisionError:
             reasons[problem.name] = "the formula divides by zero"
-            continue
-        deviations[problem.name] = distance(found, expected, problem, tolerance)
-        if deviations[problem.name].largest > tolerance and not causes:
-            causes["likely"] = likely_cause(found, problem, formula, in_jax, given, dtype, tolerance)
+    if not evidence:
+        raise ValueError(f"nothing to compare on: {reasons or 'no problem is given'}; give other problems.")
+    deviations = {e.problem.name: e.deviation for e in evidence}
     worst = max(deviations, key=lambda key: deviations[key].largest)
-    same = deviations[worst].largest <= tolerance
-    return Proof(same, worst, deviations[worst], deviations, reasons, causes.get("likely"), tolerance)
+    same, cause = deviations[worst].largest <= tolerance, None
+    if not same:
+        formula = reference if isinstance(reference, Formula) else FORMULAS.get(name or "")
+        others = {key: other for key, other in FORMULAS.items() if key != name}
+        cause = likely_cause(evidence, formula, others, dtype, tolerance, _second_half(on_progress))
+    return Proof(same, worst, deviations[worst], deviations, reasons, cause, tolerance)
+
+
+def _compared(rule, reference, problem: Problem, given: dict[str, Any], dtype: Any, tolerance: float) -> Evidence:
+    """Both walked on one problem."""
+    others = {key: value for key, value in given.items() if key != "learning_rate"}
+
+    def walked(subject: Any, name: str) -> Walk:
+        if isinstance(subject, Formula):
+            return walk_exactly(subject.iterates, problem, **given)
+        return walk(made(subject, given["learning_rate"], others, name), problem, dtype)
+
+    found = walked(rule, "the rule")
+    expected = walked(FORMULAS[reference] if isinstance(reference, str) else reference, "the reference")
+    in_jax = UPDATE_RULES.get(reference) if isinstance(reference, str) else reference
+    if in_jax is None or isinstance(in_jax, Formula):
+        in_jax = None
+    else:
+        in_jax = made(in_jax, given["learning_rate"], others, "the reference")
+    return Evidence(problem, found, expected, distance(found, expected, problem, tolerance), given, in_jax)
+
+
+def _second_half(on_progress: OnProgress | None) -> OnProgress | None:
+    return on_progress and (lambda done, total, message: on_progress(total + done, 2 * total, message))
+
+
+def _check_rate(rule: Any, reference: Any, learning_rate: float | None) -> None:
+    if learning_rate is None and is_made(rule) != is_made(reference):
+        fixed, free = ("rule", "reference") if is_made(rule) else ("reference", "rule")
+        raise ValueError(
+            f"the {fixed} is already made, with a learning rate in it, and the {free} is not: give learning_rate=, the "
+            f"rate that the {fixed} was made with."
+        )
+
+
+def _check_dtype(dtype: Any) -> None:
+    if jnp.dtype(dtype) == jnp.float64 and not jax.config.read("jax_enable_x64"):
+        raise ValueError("dtype=float64, but JAX's float64 is off; call research.backend.configure(x64=True) first.")
 
 
 def known_name(reference: Any) -> str | None:
@@ -137,17 +183,3 @@ def rate_on(problem: Problem, name: str | None) -> float:
     if oracle is None:
         return problem.rate
     return oracle.rates.get(problem.name, problem.rate_of_unit_steps if oracle.unit_steps else problem.rate)
-
-
-def made(rule: Subject, rate: float, arguments: dict[str, Any]) -> optax.GradientTransformation:
-    """The rule itself, or what its constructor makes with that rate."""
-    found = rule if hasattr(rule, "init") else rule(rate, **arguments)
-    if not (hasattr(found, "init") and hasattr(found, "update")):
-        raise TypeError(
-            f"expected an optax.GradientTransformation, with init and update; {rule!r} gave {type(found).__name__}."
-        )
-    return found
-
-
-def _in_jax(reference: Subject | str) -> Subject:
-    return UPDATE_RULES[reference] if isinstance(reference, str) else reference

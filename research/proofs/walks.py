@@ -1,5 +1,6 @@
 """The iterates of a rule on a problem: of one in JAX, of one in fifty digits, and how far they lie apart."""
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -31,7 +32,9 @@ class Walk(NamedTuple):
     leaves: list[str]
 
 
-def walk(rule: optax.GradientTransformation, problem: Problem, dtype: Any = "float64", num_steps: int = NUM_STEPS) -> Walk:
+def walk(
+    rule: optax.GradientTransformation, problem: Problem, dtype: Any = "float64", num_steps: int = NUM_STEPS
+) -> Walk:
     """Walks a rule of JAX over a problem in one compiled scan, with the extra arguments that a step of descent passes.
 
     Args:
@@ -49,18 +52,55 @@ def walk(rule: optax.GradientTransformation, problem: Problem, dtype: Any = "flo
       >>> print(found.iterates.shape, found.updates[0])
       (2, 3) [-0.1        0.25       0.07500001]
     """
+    return _walk(_always(rule), {}, problem, dtype, num_steps)
+
+
+def walk_constructed(
+    constructor: Callable[..., optax.GradientTransformation],
+    arguments: dict[str, Any],
+    problem: Problem,
+    dtype: Any = "float64",
+    num_steps: int = NUM_STEPS,
+) -> Walk:
+    """The walk of constructor(**arguments), whose floats are traced: other values do not compile again.
+
+    Args:
+      constructor: Of a gradient transformation; its hyper-parameters may be traced.
+      arguments: All of them, by name, learning_rate among them; what is no float is a constant of the program.
+      problem, dtype, num_steps: As for `walk`.
+    Returns:
+      The Walk.
+    Raises:
+      TypeError: As in `walk`.
+    """
+    floats = {key: value for key, value in arguments.items() if isinstance(value, float)}
+    others = tuple((key, value) for key, value in arguments.items() if key not in floats)
+    return _walk(_with(constructor, others), floats, problem, dtype, num_steps)
+
+
+@functools.cache
+def _always(rule: optax.GradientTransformation) -> Callable[..., optax.GradientTransformation]:
+    return lambda: rule
+
+
+@functools.cache
+def _with(constructor: Callable[..., Any], others: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
+    return partial(constructor, **dict(others))  # One object for equal arguments: it is what jit knows the program by.
+
+
+def _walk(make: Callable[..., Any], floats: dict[str, float], problem: Problem, dtype: Any, num_steps: int) -> Walk:
     start = jax.tree.map(lambda a: jnp.asarray(a, dtype), problem.start)
     if problem.objective is None:
         gradients = jax.tree.map(lambda a: jnp.asarray(a[:num_steps], dtype), problem.gradients)
-        iterates, updates = _walk_given(rule, start, gradients)
+        iterates, updates = _walk_given(make, floats, start, gradients)
     else:
-        iterates, updates = _walk_down(rule, problem.objective, num_steps, start)
+        iterates, updates = _walk_down(make, problem.objective, num_steps, floats, start)
     return Walk(_rows(iterates), _rows(updates), paths(problem.start))
 
 
 @partial(jax.jit, static_argnums=0)
-def _walk_given(rule: optax.GradientTransformation, start: Params, gradients: Params):
-    rule = optax.with_extra_args_support(rule)
+def _walk_given(make: Callable[..., Any], floats: dict[str, Any], start: Params, gradients: Params):
+    rule = optax.with_extra_args_support(make(**floats))
 
     def step(carry, gradient):
         x, state = carry
@@ -75,8 +115,14 @@ def _walk_given(rule: optax.GradientTransformation, start: Params, gradients: Pa
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _walk_down(rule: optax.GradientTransformation, objective: Callable[[Params], jax.Array], num_steps: int, start: Params):
-    rule = optax.with_extra_args_support(rule)
+def _walk_down(
+    make: Callable[..., Any],
+    objective: Callable[[Params], jax.Array],
+    num_steps: int,
+    floats: dict[str, Any],
+    start: Params,
+):
+    rule = optax.with_extra_args_support(make(**floats))
 
     def value_fn(params, indices=None):
         del indices
@@ -198,8 +244,9 @@ def distance(found: Walk, reference: Walk, problem: Problem, tolerance: float = 
 
     On a function, where each walk follows its own gradients, it is max |x - y| / (1 + |y|) over the iterates. Where
     gradients are given, it is max |u - v| / max_t |v_t| over the updates, entry by entry, so that entries of any size
-    count (over the iterates again where a gradient is NaN, since params that are NaN have no difference). Where one is finite and the other is not, it is inf; where both are NaN, it is 0 if the problem has NaN in
-    its gradients and inf if not, so that runs which broke down never count as equal.
+    count; over the iterates again where a gradient is NaN, since params that are NaN have no differences. Where one is
+    finite and the other is not, it is inf; where both are NaN, it is 0 if the problem has NaN in its gradients and inf
+    if not, so that runs which broke down never count as equal.
 
     Args:
       found, reference: The two.

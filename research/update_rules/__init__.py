@@ -12,24 +12,63 @@ from collections.abc import Callable
 
 import optax
 
-from research.update_rules.adaptive import adagrad as adagrad
-from research.update_rules.adaptive import adam as adam
-from research.update_rules.adaptive import adamw as adamw
-from research.update_rules.adaptive import rmsprop as rmsprop
+from research.update_rules.accumulating import adadelta as adadelta
+from research.update_rules.accumulating import adagrad as adagrad
+from research.update_rules.accumulating import rmsprop as rmsprop
+from research.update_rules.adam import adam as adam
+from research.update_rules.adam import adamax as adamax
+from research.update_rules.adam import adamw as adamw
+from research.update_rules.adam import amsgrad as amsgrad
+from research.update_rules.adam_relatives import adabelief as adabelief
+from research.update_rules.adam_relatives import adan as adan
+from research.update_rules.adam_relatives import yogi as yogi
+from research.update_rules.adam_scheduled import nadam as nadam
+from research.update_rules.adam_scheduled import radam as radam
+from research.update_rules.averaging import exponential_averaging as exponential_averaging
+from research.update_rules.averaging import lookahead as lookahead
+from research.update_rules.averaging import polyak_averaging as polyak_averaging
 from research.update_rules.building_blocks import add_decayed_weights as add_decayed_weights
 from research.update_rules.building_blocks import descend as descend
+from research.update_rules.building_blocks import evaluation_params as evaluation_params
+from research.update_rules.first_order import ema_momentum as ema_momentum
 from research.update_rules.first_order import gradient_descent as gradient_descent
 from research.update_rules.first_order import heavy_ball as heavy_ball
 from research.update_rules.first_order import nesterov as nesterov
+from research.update_rules.first_order import sign_descent as sign_descent
+from research.update_rules.first_order import signum as signum
+from research.update_rules.normalized import adopt as adopt
+from research.update_rules.normalized import lion as lion
+from research.update_rules.step_sizes import adgd as adgd
+from research.update_rules.step_sizes import barzilai_borwein as barzilai_borwein
+from research.update_rules.step_sizes import polyak_step as polyak_step
 
 UPDATE_RULES: dict[str, Callable[..., optax.GradientTransformation]] = {
     "gradient_descent": gradient_descent,
     "heavy_ball": heavy_ball,
     "nesterov": nesterov,
+    "ema_momentum": ema_momentum,
+    "sign_descent": sign_descent,
+    "signum": signum,
+    "polyak_step": polyak_step,
+    "barzilai_borwein": barzilai_borwein,
+    "adgd": adgd,
+    "lookahead": lookahead,
+    "polyak_averaging": polyak_averaging,
+    "exponential_averaging": exponential_averaging,
     "adagrad": adagrad,
+    "adadelta": adadelta,
     "rmsprop": rmsprop,
     "adam": adam,
     "adamw": adamw,
+    "amsgrad": amsgrad,
+    "adamax": adamax,
+    "nadam": nadam,
+    "radam": radam,
+    "adabelief": adabelief,
+    "yogi": yogi,
+    "adan": adan,
+    "lion": lion,
+    "adopt": adopt,
 }
 
 

@@ -148,3 +148,38 @@ def increment(count: Array) -> Array:
       3 2147483647
     """
     return count + (count < jnp.iinfo(count.dtype).max)
+
+
+def evaluation_params(state: optax.OptState, params: Params) -> Params:
+    """Where a rule wants to be evaluated: the `evaluation_params` that it keeps in its state, or else the params.
+
+    Lookahead's slow params and averages of iterates are such. Where one such rule is around another, the outer one's
+    are read; where rules on parts of the params (optax.masked, optax.partition) keep some, each part has its own, and
+    the rest the params.
+
+    Args:
+      state: Of any rule, ours or another's.
+      params: Where the rule is.
+    Returns:
+      Like the params.
+    Example:
+      >>> from research.update_rules.averaging import polyak_averaging
+      >>> rule, x = polyak_averaging(1.0), jnp.array([8.0])
+      >>> updates, state = rule.update(jnp.array([2.0]), rule.init(x), x)
+      >>> updates, state = rule.update(jnp.array([2.0]), state, x + updates)
+      >>> print(evaluation_params(state, jnp.array([4.0])), evaluation_params((), x))
+      [5.] [8.]
+    """
+
+    def is_a_field(path, _):
+        return isinstance(path[-1], optax.tree_utils.NamedTupleKey)
+
+    found = optax.tree_utils.tree_get_all_with_path(state, "evaluation_params", is_a_field)
+    for _, kept in sorted(found, key=lambda pair: -len(pair[0])):
+        params = jax.tree.map(
+            lambda e, x: x if isinstance(e, optax.MaskedNode) else e.astype(jnp.result_type(x)),
+            kept,
+            params,
+            is_leaf=lambda e: isinstance(e, optax.MaskedNode),
+        )
+    return params

@@ -1,4 +1,4 @@
-"""Gradient descent, with and without momentum: rules that multiply the gradient by the rate alone."""
+"""Gradient descent, with and without momentum, and along signs: rules with one rate for all coordinates."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ import optax
 
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
-from research.update_rules.building_blocks import cast, descend
+from research.update_rules.building_blocks import cast, descend, increment, moving_average
 
 
 def gradient_descent(learning_rate: float | Array | Schedule) -> optax.GradientTransformation:
@@ -114,3 +114,127 @@ def _accumulate(momentum: float | Array, look_ahead: bool) -> optax.GradientTran
         return jax.tree.map(lambda d, g: d.astype(g.dtype), direction, updates), MomentumState(velocity)
 
     return optax.GradientTransformation(init, update)
+
+
+class AverageState(NamedTuple):
+    """What an average of gradients keeps.
+
+    Attributes:
+      count: Steps taken, int32, shape ().
+      average: m_t; like the params.
+    """
+
+    count: Array
+    average: Params
+
+
+def ema_momentum(
+    learning_rate: float | Array | Schedule, momentum: float | Array = 0.9, undamped_start: bool = False
+) -> optax.GradientTransformation:
+    """Steps along an average of gradients: m_t = μ m_(t-1) + (1 - μ) g_t, u_t = -η_t m_t, from m_0 = 0.
+
+    It is the heavy ball with (1 - μ) η for its rate: the length of a step does not grow with μ.
+    optax.chain(optax.ema(μ, debias=False), optax.sgd(η)) is the same; with optax's default debias=True, m_t is also
+    divided by 1 - μ^t, as in Adam. torch.optim.SGD(momentum=μ, dampening=μ) starts from m_1 = g_1, without the factor:
+    that is undamped_start=True, a first step 1 / (1 - μ) times as long.
+
+    Use it where μ is to be tuned apart from η, for the rate need not be tuned again for each μ. Otherwise the heavy
+    ball is what the literature's rates are for.
+
+    Args:
+      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
+      momentum: μ in [0, 1); may be traced.
+      undamped_start: Whether m_1 = g_1.
+    Returns:
+      The rule.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number.
+    References:
+      Polyak, Some methods of speeding up the convergence of iteration methods, USSR Comp. Math. Math. Phys. 4 (1964), of
+      which it is a scaling. Kingma & Ba, Adam, ICLR 2015, algorithm 1, its line for m_t.
+    Example:
+      >>> rule = ema_momentum(1.0, momentum=0.75)
+      >>> updates, state = rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))
+      >>> print(updates, rule.update(jnp.array([0.0]), state)[0])
+      [-1.] [-0.75]
+    """
+    return optax.chain(_average(momentum, undamped_start), descend(learning_rate))
+
+
+def _average(momentum: float | Array, undamped_start: bool) -> optax.GradientTransformation:
+    check_number("momentum", momentum, below=1.0)
+    if not isinstance(undamped_start, bool):
+        raise TypeError(f"undamped_start must be True or False; got undamped_start={undamped_start!r}.")
+
+    def init(params):
+        return AverageState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+
+    def update(updates, state, params=None):
+        del params
+        average = moving_average(momentum, state.average, updates)
+        if undamped_start:
+            average = jax.tree.map(lambda g, m: jnp.where(state.count == 0, g.astype(m.dtype), m), updates, average)
+        direction = jax.tree.map(lambda m, g: m.astype(g.dtype), average, updates)
+        return direction, AverageState(increment(state.count), average)
+
+    return optax.GradientTransformation(init, update)
+
+
+def sign_descent(learning_rate: float | Array | Schedule) -> optax.GradientTransformation:
+    """Steps by the rate in each coordinate, against the gradient's sign: u_t = -η_t sign(g_t); 0 where g_t is 0.
+
+    It is steepest descent for the largest coordinate as the norm, without the factor |g|_1 that this has there.
+    optax.sign_sgd is the same; the paper calls it signSGD. torch has none: its Rprop is another rule, for it changes
+    each coordinate's rate.
+
+    Use it to see how much of Adam is its sign, or where sizes of gradients mean nothing. With a constant rate it comes
+    no closer to a minimum than the rate, and on single examples not to the minimum of the mean, but of something
+    nearer to a median: it wants large batches and a schedule that decays.
+
+    Args:
+      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
+    Returns:
+      The rule.
+    Raises:
+      ValueError, TypeError: A concrete rate is negative, not finite or no number.
+    References:
+      Bernstein et al., signSGD: compressed optimisation for non-convex problems, ICML 2018, algorithm 1.
+    Example:
+      >>> rule = sign_descent(0.5)
+      >>> print(rule.update(jnp.array([3.0, 0.0, -1e-9]), rule.init(jnp.zeros(3)))[0])
+      [-0.5 -0.   0.5]
+    """
+    return optax.chain(_signs(), descend(learning_rate))
+
+
+def signum(learning_rate: float | Array | Schedule, momentum: float | Array = 0.9) -> optax.GradientTransformation:
+    """Steps by the rate against the sign of an average of gradients: m_t = μ m_(t-1) + (1 - μ) g_t, u_t = -η_t sign(m_t).
+
+    optax.signum(η, beta=μ) is the same. A decaying sum in place of the average has the same signs, for both start
+    from 0. Lion takes the sign of another mixture, (1 - β1) g_t + β1 m_(t-1), of a slower average.
+
+    Use it as `sign_descent`, where gradients are noisy: the average decides before the sign is taken. Near a minimum it
+    overshoots by some 1 / (1 - μ) steps.
+
+    Args:
+      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
+      momentum: μ in [0, 1), the paper's β; may be traced.
+    Returns:
+      The rule.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number.
+    References:
+      Bernstein et al., signSGD: compressed optimisation for non-convex problems, ICML 2018, algorithm 2.
+    Example:
+      >>> rule = signum(0.5, momentum=0.75)
+      >>> updates, state = rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))
+      >>> print(updates, rule.update(jnp.array([-2.0]), state)[0])
+      [-0.5] [-0.5]
+    """
+    return optax.chain(_average(momentum, undamped_start=False), _signs(), descend(learning_rate))
+
+
+def _signs() -> optax.GradientTransformation:
+    return optax.GradientTransformation(
+        optax.init_empty_state, lambda updates, state, params=None: (jax.tree.map(jnp.sign, updates), state)
+    )

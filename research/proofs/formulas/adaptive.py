@@ -88,8 +88,11 @@ FORMULAS = {
         (
             Mistake("ε stands outside the root", "sqrt(b + eps)", "(sqrt(b) + eps)"),
             Mistake("the sum of squares starts at 0", "zeros_like(x) + initial_accumulator_value", "zeros_like(x)"),
-            Mistake("the sum of squares is one step stale", "entrywise(lambda a, b: 0 if b == 0 else a / sqrt(b + eps), g, s)",
-                    "g / sqrt(s - g**2 + eps)"),
+            Mistake(
+                "the sum of squares is one step stale",
+                "entrywise(lambda a, b: 0 if b == 0 else a / sqrt(b + eps), g, s)",
+                "g / sqrt(s - g**2 + eps)",
+            ),
         ),
     ),
     "rmsprop": Formula(
@@ -105,7 +108,11 @@ FORMULAS = {
         adamw,
         (
             *_OF_ADAM,
-            Mistake("the decay is coupled: it is added to the gradient", "g = f.gradient(x)", "g = f.gradient(x) + weight_decay * x"),
+            Mistake(
+                "the decay is coupled: it is added to the gradient",
+                "g = f.gradient(x)",
+                "g = f.gradient(x) + weight_decay * x",
+            ),
             Mistake("the decay is not multiplied by the learning rate", " + weight_decay * x)", ") - weight_decay * x"),
             Mistake("there is no weight decay", " + weight_decay * x)", ")"),
         ),

@@ -1,7 +1,9 @@
-"""Gradient descent and momentum, as their papers print them."""
+"""Gradient descent, momentum and signs, as their papers print them."""
+
+from itertools import count
 
 from research.proofs.formulas.formula import Formula, Mistake
-from research.proofs.formulas.leaves import sign, zeros_like
+from research.proofs.formulas.leaves import absolute, dot, entrywise, norm, sign, zeros_like
 
 
 def gradient_descent(x, f, learning_rate):
@@ -27,6 +29,34 @@ def nesterov(x, f, learning_rate, momentum=0.9):
         x = x + v_next
         y, v = x + momentum * v_next, v_next
         yield y
+
+
+def ema_momentum(x, f, learning_rate, momentum=0.9, undamped_start=False):
+    """The average of Kingma & Ba (2015), algorithm 1, in the place of the gradient; the other start is torch's."""
+    m = zeros_like(x)
+    for t in count(1):
+        g = f.gradient(x)
+        m = g if undamped_start and t == 1 else momentum * m + (1 - momentum) * g
+        x = x - learning_rate * m
+        yield x
+
+
+def sign_descent(x, f, learning_rate):
+    """Bernstein et al. (2018), algorithm 1: x <- x - δ sign(g)."""
+    while True:
+        g = f.gradient(x)
+        x = x - learning_rate * sign(g)
+        yield x
+
+
+def signum(x, f, learning_rate, momentum=0.9):
+    """Bernstein et al. (2018), algorithm 2: m <- β m + (1 - β) g, x <- x - δ sign(m)."""
+    m = zeros_like(x)
+    while True:
+        g = f.gradient(x)
+        m = momentum * m + (1 - momentum) * g
+        x = x - learning_rate * sign(m)
+        yield x
 
 
 FORMULAS = {
@@ -65,6 +95,52 @@ FORMULAS = {
                 "learning_rate * f",
                 "(1 - momentum) * learning_rate * f",
             ),
+        ),
+    ),
+    "ema_momentum": Formula(
+        ema_momentum,
+        (
+            Mistake("the gradient is not damped: this is the heavy ball", "(1 - momentum) * g", "g"),
+            Mistake(
+                "momentum and 1 - momentum are swapped",
+                "momentum * m + (1 - momentum) * g",
+                "(1 - momentum) * m + momentum * g",
+            ),
+            Mistake(
+                "the average is corrected for its start at 0",
+                "learning_rate * m",
+                "learning_rate * m / (1 - momentum**t)",
+            ),
+            Mistake(
+                "it looks ahead, as Nesterov's rule does",
+                "learning_rate * m",
+                "learning_rate * (momentum * m + (1 - momentum) * g)",
+            ),
+        ),
+    ),
+    "sign_descent": Formula(
+        sign_descent,
+        (
+            Mistake(
+                "the gradient is divided by its norm, not by its size in each coordinate", "sign(g)", "g / norm(g)"
+            ),
+            Mistake("the sign of 0 is -1, not 0", "sign(g)", "entrywise(lambda a: 1 if a > 0 else -1, g)"),
+            Mistake("the sign is softened: g / (|g| + 1e-8)", "sign(g)", "g / (absolute(g) + 1e-8)"),
+            Mistake("the step is multiplied by the sum of sizes |g|_1", "sign(g)", "dot(g, sign(g)) * sign(g)"),
+        ),
+    ),
+    "signum": Formula(
+        signum,
+        (
+            Mistake("no average: the sign is the gradient's", "sign(m)", "sign(g)"),
+            Mistake("signs are averaged, not gradients", "(1 - momentum) * g", "(1 - momentum) * sign(g)"),
+            Mistake(
+                "momentum and 1 - momentum are swapped",
+                "momentum * m + (1 - momentum) * g",
+                "(1 - momentum) * m + momentum * g",
+            ),
+            Mistake("it looks ahead, as Nesterov's rule does", "sign(m)", "sign(momentum * m + (1 - momentum) * g)"),
+            Mistake("the gradient is averaged and no sign is taken", "sign(m)", "m"),
         ),
     ),
 }

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import optax
 
+from research.proofs.problems import Problem
+
 Constructor = Callable[..., optax.GradientTransformation]
 
 
@@ -43,3 +45,10 @@ class Oracle(NamedTuple):
     rates: dict[str, float] = {}
     reasons: dict[str, str] = {}
     bounds: dict[str, float] = {}
+
+
+def rate_on(problem: Problem, oracle: Oracle | None) -> float:
+    """The learning rate at which a rule is asked on a problem."""
+    if oracle is None:
+        return problem.rate
+    return oracle.rates.get(problem.name, problem.rate_of_unit_steps if oracle.unit_steps else problem.rate)

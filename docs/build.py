@@ -1,0 +1,90 @@
+"""Writes the pages that are made from the code: a page for each family of update rules, and the proof table.
+
+python docs/build.py     the families from the rules' docstrings, the table from experiments/reference/rules.json
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from research.proofs import cards
+from research.update_rules import UPDATE_RULES
+
+HERE = Path(__file__).parent
+REFERENCE = HERE.parent / "experiments" / "reference" / "rules.json"
+BEGIN, END = "<!-- made by docs/build.py -->", "<!-- end -->"
+
+
+def pages() -> dict[Path, str]:
+    """File -> text, of all that is made."""
+    families: dict[str, list[cards.Card]] = {}
+    for name in UPDATE_RULES:
+        found = cards.card(name)
+        families.setdefault(found.family, []).append(found)
+    made = {HERE / "rules" / f"{family}.md": family_page(family, members) for family, members in families.items()}
+    index = (HERE / "update_rules.md").read_text("utf-8")
+    for title, text in (("families", family_list(families)), ("table", proof_table())):
+        mark = re.compile(rf"(<!-- {title}: made by docs/build.py -->\n).*?(<!-- end -->)", re.S)
+        index = mark.sub(lambda found, text=text: found[1] + text + found[2], index)
+    return {**made, HERE / "update_rules.md": index}
+
+
+def family_page(family: str, members: list[cards.Card]) -> str:
+    """One family: what its file says of itself, and each of its rules."""
+    module = sys.modules[f"research.update_rules.{family}"]
+    title = family.replace("_", " ").capitalize()
+    body = "\n".join(card_text(found) for found in members)
+    return (
+        f"# {title}\n\n{escaped(' '.join((module.__doc__ or '').split()))}\n\n"
+        f"Made from the docstrings of [{family}.py](../../research/update_rules/{family}.py) by `python docs/build.py`; "
+        f"all families and the proof table are in [update_rules.md](../update_rules.md).\n\n{body}"
+    )
+
+
+def card_text(found: cards.Card) -> str:
+    """A rule: its name, arguments, formula, differences, when to use it, and papers."""
+    parts = [found.summary, *found.formula, found.use, *([f"Papers: {found.papers}"] if found.papers else [])]
+    paragraphs = "\n\n".join(escaped(part) for part in parts if part)
+    where = f"[line {found.line}](../../research/update_rules/{found.family}.py#L{found.line})"
+    return f"## {found.name}\n\n```python\n{found.signature}\n```\n\n{paragraphs}\n\nCode: {where}.\n"
+
+
+def family_list(families: dict[str, list[cards.Card]]) -> str:
+    """A line a family."""
+    lines = [f"- [{family}](rules/{family}.md): {', '.join(c.name for c in members)}" for family, members in families.items()]
+    return "\n".join(lines) + "\n"
+
+
+def proof_table() -> str:
+    """The table of the reference run of `experiments/rules.py`."""
+    if not REFERENCE.exists():
+        return ""
+    kept = json.loads(REFERENCE.read_text("utf-8"))
+    table = kept["table"]
+    rows = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
+    lines = ["| " + " | ".join(str(entry) for entry in row) + " |" for row in rows]
+    return escaped(kept["answer"]) + "\n\n" + "\n".join(lines) + f"\n\n{table['note']}\n"
+
+
+def escaped(text: str) -> str:
+    """What Markdown would take for markup, outside of code."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else re.sub(r"([*|<_])", r"\\\1", part) for part in parts)
+
+
+def main() -> int:
+    """Writes them."""
+    (HERE / "rules").mkdir(exist_ok=True)
+    made = pages()
+    for old in (HERE / "rules").glob("*.md"):
+        if old not in made:
+            old.unlink()
+    for path, text in made.items():
+        path.write_text(text, "utf-8")
+        print(path.relative_to(HERE.parent))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""Minimising a function outright, with any update rule: steps in one compiled loop until the gradient is small."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.schedules import check_number
+from research.types import Array, Params
+from research.update_rules.outcomes import FIRST_FAILURE, NOT_FINITE
+from research.update_rules.outcomes import OUTCOMES as STEP_OUTCOMES
+
+CONVERGED, STEPS_USED_UP, NO_PROGRESS = range(3)
+OUTCOMES = (
+    "the gradient is within the tolerance",
+    "max_steps used up",
+    "no progress: the update changed no parameter",
+    *STEP_OUTCOMES[FIRST_FAILURE:],
+)
+
+
+class Minimum(NamedTuple):
+    """Where `minimise` ended.
+
+    Attributes:
+      params: The parameters, like those it started from.
+      value: The objective there, shape ().
+      gradient_norm: Norm of its gradient there, shape ().
+      steps: Steps taken, int32, shape ().
+      evaluations: Evaluations of the objective, int32, shape (); a value, or a value with its gradient, is one.
+      outcome: Why it ended: an index into OUTCOMES of this module, int32, shape (); `in_words` reads it.
+    """
+
+    params: Params
+    value: Array
+    gradient_norm: Array
+    steps: Array
+    evaluations: Array
+    outcome: Array
+
+
+def minimise(
+    rule: optax.GradientTransformation,
+    objective: Callable[[Params], Array] | None,
+    params: Params,
+    *,
+    tolerance: float | Array = 1e-8,
+    max_steps: int = 1000,
+    residual_fn: Callable[[Params], Params] | None = None,
+    norm: float = jnp.inf,
+) -> Minimum:
+    """Steps with a rule until |∇f(x)| <= tolerance, or until it cannot go on.
+
+    It is one compiled loop; called again with the same rule and objective (the same objects) it compiles nothing. It
+    may be vmapped over params, and over a rate by making the rule inside. The rule gets value, grad and value_fn as
+    extra arguments, and residual_fn where one is given. It ends at once when a rule that keeps an `outcome` in its
+    state (`research.update_rules.outcomes`) reports a failure, when one that keeps none changes no parameter, and when
+    the value or the gradient is not finite. Where the state keeps `value_after` and `grad_after`, the objective at the
+    params after the step, it is not evaluated there again.
+
+    Args:
+      rule: Any update rule.
+      objective: params -> (); None means half the sum of squares of residual_fn.
+      params: Where to start, a pytree of floats.
+      tolerance: Of the gradient's norm, at least 0; may be traced.
+      max_steps: At most so many steps.
+      residual_fn: params -> pytree of residuals, for rules of least squares.
+      norm: Which norm: jnp.inf, the largest entry, or 2, the Euclidean.
+    Returns:
+      The Minimum; look at its outcome.
+    Raises:
+      ValueError, TypeError: An argument is out of range, or neither objective nor residual_fn is given.
+    Example:
+      >>> found = minimise(optax.sgd(0.5), lambda x: jnp.sum((x - 3.0) ** 2), jnp.zeros(2))
+      >>> print(found.params, found.steps, in_words(found))
+      [3. 3.] 1 the gradient is within the tolerance
+    """
+    check_number("tolerance", tolerance)
+    check_number("max_steps", max_steps, integer=True)
+    if norm not in (2, jnp.inf):
+        raise ValueError(f"norm must be jnp.inf or 2; got norm={norm!r}.")
+    if objective is None and residual_fn is None:
+        raise ValueError("minimise needs an objective, params -> (), or residual_fn, whose squares it then sums.")
+    return _minimise(rule, objective, residual_fn, float(norm), params, tolerance, max_steps)
+
+
+def in_words(minimum: Minimum) -> str:
+    """Why a minimisation ended, of a concrete Minimum with a single outcome.
+
+    Example:
+      >>> none = jnp.int32(0)
+      >>> in_words(Minimum(jnp.zeros(2), jnp.nan, jnp.nan, none, none, jnp.int32(6)))
+      'not finite'
+    """
+    return OUTCOMES[int(minimum.outcome)]
+
+
+class _Loop(NamedTuple):
+    params: Params
+    rule: optax.OptState
+    value: Array
+    grad: Params
+    steps: Array
+    evaluations: Array
+    outcome: Array
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _minimise(rule, objective, residual_fn, norm: float, params: Params, tolerance, max_steps) -> Minimum:
+    rule = optax.with_extra_args_support(rule)
+    extra: dict[str, Any] = {} if residual_fn is None else {"residual_fn": residual_fn}
+
+    value_of = _half_squares(residual_fn) if objective is None else objective
+
+    def value_fn(params, indices=None):
+        del indices
+        return value_of(params)
+
+    def settled(loop: _Loop) -> _Loop:
+        """The loop with its outcome, as far as value and gradient say."""
+        size = _norm(loop.grad, norm)
+        outcome = jnp.where(size <= tolerance, CONVERGED, loop.outcome)
+        return loop._replace(
+            outcome=jnp.where(jnp.isfinite(loop.value) & jnp.isfinite(size), outcome, _of_step(NOT_FINITE))
+        )
+
+    def step(loop: _Loop) -> _Loop:
+        updates, state = rule.update(
+            loop.grad, loop.rule, loop.params, value=loop.value, grad=loop.grad, value_fn=value_fn, **extra
+        )
+        params = optax.apply_updates(loop.params, updates)
+        evaluations = loop.evaluations + optax.tree_utils.tree_get(state, "evaluations", 0)
+        grad = optax.tree_utils.tree_get(state, "grad_after")
+        if grad is None:
+            value, grad = jax.value_and_grad(value_fn)(params)
+            evaluations += 1
+        else:
+            value = optax.tree_utils.tree_get(state, "value_after")
+        outcome = _outcome_of_step(state, loop.params, params)
+        return settled(_Loop(params, state, value, grad, loop.steps + 1, evaluations, outcome))
+
+    value, grad = jax.value_and_grad(value_fn)(params)
+    count = jnp.zeros((), jnp.int32)
+    going_on = jnp.asarray(STEPS_USED_UP, jnp.int32)  # What it will be if nothing else ends the loop.
+    end = jax.lax.while_loop(
+        lambda loop: (loop.outcome == STEPS_USED_UP) & (loop.steps < max_steps),
+        step,
+        settled(_Loop(params, rule.init(params), value, grad, count, count + 1, going_on)),
+    )
+    return Minimum(end.params, end.value, _norm(end.grad, norm), end.steps, end.evaluations, end.outcome)
+
+
+def _outcome_of_step(state: optax.OptState, before: Params, after: Params) -> Array:
+    """Of a rule that tells, what it tells; of another, whether any parameter changed."""
+    told = optax.tree_utils.tree_get(state, "outcome")
+    if told is not None:
+        return jnp.where(told >= FIRST_FAILURE, _of_step(told), STEPS_USED_UP).astype(jnp.int32)
+    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    moved = jnp.any(jnp.stack([jnp.any(a != b) for a, b in pairs]))
+    return jnp.where(moved, STEPS_USED_UP, NO_PROGRESS).astype(jnp.int32)
+
+
+def _of_step(outcome):
+    return outcome - FIRST_FAILURE + NO_PROGRESS + 1
+
+
+def _norm(tree: Params, norm: float) -> Array:
+    leaves = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+    return jnp.max(jnp.abs(leaves), initial=0.0) if norm == jnp.inf else jnp.linalg.norm(leaves)
+
+
+def _half_squares(residual_fn) -> Callable[[Params], Array]:
+    def value_of(params: Params) -> Array:
+        return 0.5 * jnp.sum(jnp.stack([jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(residual_fn(params))]))
+
+    return value_of

@@ -1,0 +1,115 @@
+"""Rates that rise and fall within a cycle: one cycle over a whole training, and warm restarts."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from research.schedules.checks import check_number
+from research.schedules.counts import Schedule, real
+from research.types import Array
+
+
+def one_cycle(
+    peak: float | Array,
+    num_steps: int | Array,
+    warmup_fraction: float | Array = 0.3,
+    initial_divisor: float | Array = 25.0,
+    final_divisor: float | Array = 1e4,
+) -> Schedule:
+    """Rises along half a cosine to a peak at p = φ T, and falls along another one to almost nothing at T = num_steps.
+
+    η_t = η_0 + ½ (peak - η_0) · (1 - cos(π t / p)) for t < p, then η_T + ½ (peak - η_T) · (1 + cos(π (t - p) / (T - p))),
+    and η_T from T on, with η_0 = peak / initial_divisor and η_T = η_0 / final_divisor.
+
+    The paper's two slopes are straight lines, which `join` makes of `linear_warmup` and `polynomial`, and it lowers
+    momentum while the rate rises; the cosines and these defaults are fastai's, optax's and torch's. It is
+    optax.cosine_onecycle_schedule(T, peak, φ, ...), which rounds p down to an integer. torch's OneCycleLR(total_steps=N,
+    pct_start=c) comes to its end at its last step, N - 1: it is num_steps = N - 1 and φ = (c N - 1) / (N - 1).
+
+    Args:
+      peak: The highest rate, at least 0.
+      num_steps: T, a positive integer.
+      warmup_fraction: φ in (0, 1), the part of the cycle in which the rate rises.
+      initial_divisor: peak / η_0, positive.
+      final_divisor: η_0 / η_T, positive.
+    Raises:
+      ValueError, TypeError: A concrete value is out of range or no number.
+    References:
+      Smith & Topin, Super-convergence: very fast training of neural networks using large learning rates, 2017,
+      section 3.
+    Example:
+      >>> rates = one_cycle(1.0, num_steps=4, warmup_fraction=0.5, initial_divisor=5.0, final_divisor=10.0)
+      >>> print(", ".join(f"{rate:.2f}" for rate in rates(jnp.arange(6))))
+      0.20, 0.60, 1.00, 0.51, 0.02, 0.02
+    """
+    check_number("peak", peak)
+    check_number("num_steps", num_steps, positive=True, integer=True)
+    check_number("warmup_fraction", warmup_fraction, below=1.0, positive=True)
+    check_number("initial_divisor", initial_divisor, positive=True)
+    check_number("final_divisor", final_divisor, positive=True)
+
+    def rate_at(t: Any) -> Array:
+        initial = peak / initial_divisor
+        final = initial / final_divisor
+        top = warmup_fraction * num_steps
+        risen = jnp.minimum(real(t) / top, 1.0)
+        fallen = jnp.clip((real(t) - top) / (num_steps - top), 0.0, 1.0)
+        rising = initial + 0.5 * (peak - initial) * (1.0 - jnp.cos(jnp.pi * risen))
+        falling = final + 0.5 * (peak - final) * (1.0 + jnp.cos(jnp.pi * fallen))
+        return jnp.where(real(t) < top, rising, falling)
+
+    return rate_at
+
+
+def warm_restarts(
+    initial: float | Array, first_period: int | Array, period_factor: int | Array = 1, final: float | Array = 0.0
+) -> Schedule:
+    """Falls along half a cosine and starts again, each period m times as long as the last: SGDR.
+
+    η_t = final + ½ (initial - final) · (1 + cos(π (t - s_i) / T_i)) in period i = 0, 1, ..., where T_i = T_0 mⁱ and
+    s_i = T_0 + ... + T_(i-1) is its start. The rate is back at `initial` at s_i itself, so it never is `final`.
+
+    torch's CosineAnnealingWarmRestarts(T_0, T_mult=m, eta_min=final) is the same, but finds i by a logarithm alone, whose
+    rounding can put a restart into the wrong period; here i is corrected. optax.sgdr_schedule joins periods that are
+    given one by one.
+
+    Args:
+      initial: Rate at each start, at least 0.
+      first_period: T_0, a positive integer.
+      period_factor: m, a positive integer.
+      final: Rate that each period falls towards, at least 0.
+    Raises:
+      ValueError, TypeError: A concrete value is out of range or no number.
+    References:
+      Loshchilov & Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR 2017, equation (5).
+    Example:
+      >>> rates = warm_restarts(1.0, first_period=2, period_factor=2)
+      >>> print(", ".join(f"{rate:.3f}" for rate in rates(jnp.arange(7))))
+      1.000, 0.500, 1.000, 0.854, 0.500, 0.146, 1.000
+    """
+    check_number("initial", initial)
+    check_number("first_period", first_period, positive=True, integer=True)
+    check_number("period_factor", period_factor, positive=True, integer=True)
+    check_number("final", final)
+
+    def rate_at(t: Any) -> Array:
+        period, factor = real(first_period), real(period_factor)
+        done, times = _periods_done(real(t) / period, factor)
+        gone = (real(t) - period * done) / (period * times)
+        return final + 0.5 * (initial - final) * (1.0 + jnp.cos(jnp.pi * gone))
+
+    return rate_at
+
+
+def _periods_done(time: Array, factor: Array) -> tuple[Array, Array]:
+    """Start and length of the period that a time falls in, all in units of the first period."""
+
+    def start(i):
+        # Integers, each exact after rounding: a power is wrong by less than one part in 2^50.
+        sum_of_powers = (jnp.round(factor**i) - 1.0) / jnp.maximum(factor - 1.0, 1.0)
+        return jnp.where(factor == 1.0, i, sum_of_powers)
+
+    grown = jnp.log1p(time * (factor - 1.0)) / jnp.log(jnp.maximum(factor, 2.0))
+    i = jnp.floor(jnp.where(factor == 1.0, time, grown))
+    i = i + (start(i + 1.0) <= time) - (start(i) > time)
+    return start(i), jnp.round(factor**i)

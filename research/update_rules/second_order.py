@@ -1,0 +1,165 @@
+"""What rules with curvature share: params as one vector, a solve that sees a bad matrix, backtracking to rounding."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from research.types import Array, Params
+from research.update_rules.building_blocks import cast
+from research.update_rules.outcomes import EVALUATIONS_USED_UP, FOUND, NO_DESCENT_DIRECTION, NOT_FINITE
+
+UNKNOWN, DEFINITE, INDEFINITE, SINGULAR, NOT_FINITE_MATRIX = range(5)
+
+CURVATURES = (
+    "no step yet",
+    "the matrix is positive definite",
+    "the Hessian has negative curvature",
+    "the matrix is singular to rounding",
+    "the value, the gradient or the matrix is not finite",
+)
+
+
+def curvature_in_words(curvature: int | Array) -> str:
+    """What the `curvature` in a second-order rule's state says of the matrix of the last step.
+
+    Args:
+      curvature: Index into CURVATURES, a concrete scalar.
+    Returns:
+      The words.
+    Example:
+      >>> curvature_in_words(jnp.int32(2))
+      'the Hessian has negative curvature'
+    """
+    return CURVATURES[int(curvature)]
+
+
+def require(rule: str, **given: Any) -> None:
+    """Raises unless what a rule needs beyond the gradient was given.
+
+    Raises:
+      ValueError: Which argument is missing, and what to call.
+    """
+    missing = [name for name, value in given.items() if value is None]
+    if missing:
+        call = ", ".join(name if name == "params" else f"{name}={name}" for name in given)
+        raise ValueError(f"{rule} needs {' and '.join(missing)}; call update(grads, state, {call}).")
+
+
+def flatten(params: Params) -> tuple[Array, Callable[[Array], Params]]:
+    """The params as one vector of at least float32, and the way back, which restores dtypes.
+
+    Raises:
+      TypeError: A leaf is not floating.
+    Example:
+      >>> flat, unflatten = flatten({"b": jnp.bfloat16(1.0), "w": jnp.ones((2, 1), jnp.bfloat16)})
+      >>> print(flat.dtype, flat, unflatten(2 * flat)["b"].dtype)
+      float32 [1. 1. 1.] bfloat16
+    """
+    for leaf in jax.tree.leaves(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(f"params must be floating; got a leaf of {jnp.result_type(leaf)}. Make it 1.0, not 1.")
+    dtype = working_dtype(params)
+    wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+    flat, unravel = ravel_pytree(wide)
+    return flat, lambda z: jax.tree.map(lambda a, leaf: a.astype(jnp.result_type(leaf)), unravel(z), params)
+
+
+def working_dtype(params: Params) -> Any:
+    """That of the widest leaf, float32 at least: LAPACK has nothing narrower."""
+    return jnp.result_type(jnp.float32, *jax.tree.leaves(params))
+
+
+def shaped_like(step: Array, unflatten: Callable[[Array], Params], updates: Params) -> Params:
+    """A step of the flat params as updates, in the gradient's dtypes."""
+    return jax.tree.map(lambda u, g: u.astype(jnp.result_type(g)), unflatten(step), updates)
+
+
+def value_slack(value: Array) -> Array:
+    """Ten units of rounding of a value: two values that differ by less may be equal.
+
+    Conn, Gould & Toint (Trust-region methods, section 17.4.2) compare so: near a minimum f is flat to rounding long
+    before its gradient is, and a test on f alone would refuse the last, good steps.
+    """
+    return 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
+
+
+def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Array]:
+    """Solves matrix · p = g by Cholesky, and where the matrix is not positive definite, as is asked for.
+
+    Not positive definite to rounding means a pivot of at most n eps of its diagonal entry, whatever the scale of the
+    variables.
+
+    Args:
+      matrix: Symmetric, shape (n, n).
+      g: Shape (n,).
+      indefinite: "reflect": each eigenvalue becomes its size, at least √eps of the largest. "keep": as it is.
+        "stop": p = 0.
+    Returns:
+      p, shape (n,), and what the matrix was, an index into CURVATURES, int32.
+    Example:
+      >>> print(solve_symmetric(jnp.diag(jnp.array([2.0, -4.0])), jnp.ones(2), "reflect"))
+      (Array([0.5 , 0.25], dtype=float32), Array(2, dtype=int32))
+    """
+    eps, n = jnp.finfo(matrix.dtype).eps, matrix.shape[0]
+    factor = jnp.linalg.cholesky(matrix)
+    definite = jnp.all(jnp.diagonal(factor) ** 2 > n * eps * jnp.diagonal(matrix))  # NaN pivots are not above.
+
+    def plainly():
+        return jax.scipy.linalg.cho_solve((factor, True), g), jnp.int32(DEFINITE)
+
+    def by_eigenvalues():
+        values, vectors = jnp.linalg.eigh(matrix)
+        largest = jnp.max(jnp.abs(values), initial=0.0)
+        found = jnp.where(jnp.any(values < -n * eps * largest), INDEFINITE, SINGULAR).astype(jnp.int32)
+        if indefinite == "stop":
+            return 0 * g, found
+        if indefinite == "reflect":
+            values = jnp.maximum(jnp.abs(values), jnp.sqrt(eps) * largest)
+        p = vectors @ ((vectors.T @ g) / values)
+        return jnp.where(largest == 0, 0 * g, p), found  # No curvature in any direction: there is no step to take.
+
+    return jax.lax.cond(definite, plainly, by_eigenvalues)
+
+
+def backtrack(
+    value_at: Callable[[Array], Array],
+    value: Array,
+    slope: Array,
+    first: Array,
+    sufficient_decrease: float | Array,
+    shrink: float | Array,
+    max_evaluations: int | Array,
+) -> tuple[Array, Array, Array]:
+    """The first of first, s first, s² first, ... with f(x + t p) <= f(x) + c t ∇fᵀp, to rounding of f.
+
+    `line_searches.backtracking` allows no rounding: there the last steps to a minimum, of which f sees nothing, are
+    refused, and x ends where f is flat, with half of its digits.
+
+    Args:
+      value_at: t -> f(x + t p).
+      value, slope: f(x) and ∇fᵀp.
+      first: The first trial.
+      sufficient_decrease, shrink: c and s.
+      max_evaluations: At most so many trials.
+    Returns:
+      t, 0 where there is none; an index into `outcomes.OUTCOMES`; the number of trials.
+    """
+    slack = value_slack(value)
+
+    def trial(search):
+        t, evaluations, _ = search
+        t = jnp.where(evaluations == 0, t, cast(shrink, t) * t)
+        enough = value_at(t).astype(value.dtype) <= value + cast(sufficient_decrease, value) * t * slope + slack
+        return t, evaluations + 1, jnp.where(enough, FOUND, EVALUATIONS_USED_UP).astype(jnp.int32)
+
+    def going_on(search):
+        _, evaluations, outcome = search
+        return (outcome == EVALUATIONS_USED_UP) & (evaluations < max_evaluations)
+
+    before = jnp.where(slope > 0, NO_DESCENT_DIRECTION, EVALUATIONS_USED_UP)
+    before = jnp.where(jnp.isfinite(value) & jnp.isfinite(slope), before, NOT_FINITE).astype(jnp.int32)
+    t, evaluations, outcome = jax.lax.while_loop(going_on, trial, (first, jnp.int32(0), before))
+    return jnp.where(outcome == FOUND, t, 0.0), outcome, evaluations

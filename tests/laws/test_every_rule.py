@@ -1,0 +1,180 @@
+"""What holds for every rule of the table: it is what its authorities say, and it is a good citizen of JAX and optax."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from research.proofs import FORMULAS, ORACLES, PROBLEMS
+from research.proofs.oracles.oracle import rate_on
+from research.proofs.recorded import variants
+from research.proofs.table import AUTHORITIES, proof_table
+from research.proofs.walks import distance, walk, walk_constructed
+from research.update_rules import UPDATE_RULES
+
+# Recorded with another package's coupled decay, which here is a chain: tests/laws/test_rule_trajectories.py.
+CHAINS = {"sgd/L2 weight decay 0.1", "adam/L2 weight decay 0.1 (coupled)"}
+ON = PROBLEMS["softmax_regression"]
+
+
+@functools.cache
+def cells(name, dtype):
+    return proof_table([name], [dtype], AUTHORITIES if dtype == "float64" else ["formula"])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_rule_is_what_every_authority_says(name, dtype):
+    found = cells(name, dtype)
+    for cell in found:
+        assert (cell.reason is None) != (cell.deviation is None)
+        assert cell.reason is None or len(cell.reason.split()) >= 4, f"no sentence: {cell}"
+        assert cell.reason or cell.deviation.largest <= cell.bound, cell
+    assert len([c for c in found if c.authority == "formula" and c.reason is None]) >= 3, "at least on three problems"
+
+
+def test_every_rule_has_an_oracle_a_formula_and_three_mistakes():
+    assert ORACLES.keys() == UPDATE_RULES.keys(), "give it an Oracle in research/proofs/oracles/"
+    assert FORMULAS.keys() == UPDATE_RULES.keys(), "write it from its paper in research/proofs/formulas/"
+    assert [name for name, formula in FORMULAS.items() if len(formula.mistakes) < 3] == []
+
+
+def test_every_recorded_trajectory_is_met():
+    used = {r.variant for oracle in ORACLES.values() if not isinstance(oracle.recorded, str) for r in oracle.recorded}
+    assert used | CHAINS == variants()
+
+
+def rate(name, problem=ON):
+    return rate_on(problem, ORACLES[name])
+
+
+@functools.cache
+def walked(name, factor=1.0):
+    """One of the programs that the table has compiled: scanned, jitted, with traced hyper-parameters."""
+    return walk_constructed(UPDATE_RULES[name], {"learning_rate": factor * rate(name)}, ON, "float32")
+
+
+def assert_near(ours, theirs, num_steps):
+    assert ours.shape == theirs[:num_steps].shape
+    scale = 1.0 + np.abs(theirs[:num_steps])
+    assert np.max(np.abs(ours[:num_steps] - theirs[:num_steps]) / scale) <= 32 * np.finfo("float32").eps
+
+
+def extras(x):
+    """A gradient, and the extra arguments that a step of descent passes."""
+    value_fn = lambda params, indices=None: ON.objective(params)
+    value, gradient = jax.value_and_grad(value_fn)(x)
+    return gradient, {"value": value, "grad": gradient, "value_fn": value_fn, "indices": None}
+
+
+def start(dtype):
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype), ON.start)
+
+
+def flat(x):
+    return np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(x)])
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_eager_equals_jit_and_a_loop_equals_a_scan(name):
+    rule, x = optax.with_extra_args_support(UPDATE_RULES[name](rate(name))), start("float32")
+    state, rows = rule.init(x), []
+    for _ in range(3):
+        gradient, more = extras(x)
+        updates, state = rule.update(gradient, state, x, **more)
+        x = optax.apply_updates(x, updates)
+        rows.append(flat(x))
+    assert_near(np.array(rows), walked(name).iterates[:3], 3)
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_rates_under_vmap_equal_rates_in_a_loop(name):
+    def ten_steps(learning_rate):
+        rule, x = optax.with_extra_args_support(UPDATE_RULES[name](learning_rate)), start("float32")
+
+        def step(carry, _):
+            x, state = carry
+            gradient, more = extras(x)
+            updates, state = rule.update(gradient, state, x, **more)
+            x = optax.apply_updates(x, updates)
+            return (x, state), jnp.concatenate([jnp.ravel(leaf) for leaf in x])
+
+        return jax.lax.scan(step, (x, rule.init(x)), length=10)[1]
+
+    lanes = jax.jit(jax.vmap(ten_steps))(rate(name) * jnp.array([1.0, 0.5]))
+    for lane, factor in zip(np.asarray(lanes, np.float64), (1.0, 0.5), strict=True):
+        assert_near(lane, walked(name, factor).iterates, 10)
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_another_rate_does_not_compile_again(name):
+    walked(name)
+    from research.proofs.walks import _walk_down
+
+    before = _walk_down._cache_size()
+    walk_constructed(UPDATE_RULES[name], {"learning_rate": 0.37 * rate(name)}, ON, "float32")
+    assert _walk_down._cache_size() == before
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_updates_have_the_dtype_of_gradients_and_states_keep_theirs(name):
+    """In every pair of dtypes, with hyper-parameters that are traced and wider."""
+
+    def step(learning_rate, x, g):
+        rule = optax.with_extra_args_support(UPDATE_RULES[name](learning_rate))
+        state = rule.init(x)
+        value_fn = lambda params, indices=None: ON.objective(params)
+        more = {"value": value_fn(x), "grad": g, "value_fn": value_fn, "indices": None}
+        return state, rule.update(g, state, x, **more)
+
+    pairs = [("bfloat16", "bfloat16"), ("float32", "float32"), ("float64", "float64"), ("float32", "bfloat16")]
+    for of_params, of_gradient in pairs:
+        x, g = start(of_params), start(of_gradient)
+        before, (updates, after) = jax.eval_shape(step, jnp.asarray(0.1, "float64"), x, g)
+        assert [u.dtype for u in jax.tree.leaves(updates)] == [of_gradient] * len(g)
+        describe = lambda s: (s.shape, s.dtype, s.weak_type)
+        assert jax.tree.map(describe, before) == jax.tree.map(describe, after)
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_a_state_that_was_written_and_read_goes_on_to_the_same_bits(name):
+    rule, x = optax.with_extra_args_support(UPDATE_RULES[name](rate(name))), start("float32")
+    gradient, more = extras(x)
+    _, state = rule.update(gradient, rule.init(x), x, **more)
+    leaves, structure = jax.tree.flatten(state)
+    again = jax.tree.unflatten(structure, [jnp.asarray(np.array(leaf)) for leaf in leaves])
+    for a, b in zip(*(jax.tree.leaves(rule.update(gradient, s, x, **more)) for s in (state, again)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_bfloat16_is_treated_as_optax_treats_it(name):
+    oracle, problem = ORACLES[name], PROBLEMS["random_pytree"]
+    if isinstance(oracle.optax, str) or problem.name in oracle.reasons:
+        problem = ON  # No counterpart: then it stays bfloat16, and near the exact rule.
+        found = walk(UPDATE_RULES[name](rate(name)), problem, "bfloat16", 5)
+        assert distance(found, walked(name)._replace(**first_five(walked(name))), problem).largest <= 0.1
+        return
+    ours, theirs = (walk(c(rate(name, problem)), problem, "bfloat16") for c in (UPDATE_RULES[name], oracle.optax))
+    bound = oracle.bounds.get("bfloat16", 4.0) * float(jnp.finfo("bfloat16").eps)
+    assert distance(ours, theirs, problem).largest <= bound
+
+
+def first_five(of):
+    return {"iterates": of.iterates[:5], "updates": of.updates[:5]}
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_rule_works_inside_optax(name):
+    """Chained after a clip, it answers the clipped gradient as it would alone."""
+    rule, x = UPDATE_RULES[name](rate(name)), start("float32")
+    chained, alone = optax.chain(optax.clip(0.01), rule), optax.with_extra_args_support(rule)
+    gradient, more = extras(x)
+    clipped = jax.tree.map(lambda g: jnp.clip(g, -0.01, 0.01), gradient)
+    ours, _ = chained.update(gradient, chained.init(x), x, **more)
+    theirs, _ = alone.update(clipped, alone.init(x), x, **more)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(a, b)

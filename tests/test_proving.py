@@ -1,0 +1,226 @@
+"""`prove` finds faults that have shipped elsewhere, and every mistake that a formula knows, and names them."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from research.proofs import FORMULAS, PROBLEMS, prove, walk_exactly
+from research.proofs.formulas import Formula, mistaken
+from research.proofs.subjects import RuleError
+from research.proofs.walks import distance
+
+SMALL = [PROBLEMS[name] for name in ("quadratic", "scales", "nan_gradient")]  # Each costs two compilations.
+
+
+def adam(rate, b1=0.9, b2=0.999, *, average=lambda b, m, g: b * m + (1 - b) * g, divide=None, correct=True):
+    """Adam by hand, as users write it."""
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return jnp.zeros((), jnp.int32), zeros, zeros
+
+    def update(updates, state, params=None):
+        t = state[0] + 1
+        m = jax.tree.map(lambda m, g: average(b1, m, g), state[1], updates)
+        v = jax.tree.map(lambda v, g: average(b2, v, g * g), state[2], updates)
+        first, second = (1 - b1**t, 1 - b2**t) if correct else (1.0, 1.0)
+        quotient = divide or (lambda m, v: m / (jnp.sqrt(v) + 1e-8))
+        answer = jax.tree.map(lambda m, v: (-rate * quotient(m / first, v / second)).astype(m.dtype), m, v)
+        return answer, (t, m, v)
+
+    return optax.GradientTransformation(init, update)
+
+
+def late(constructor):
+    """Gives the update of the step before, as optax.rprop did."""
+
+    def make(rate):
+        rule = constructor(rate)
+
+        def update(updates, state, params=None):
+            new, inner = rule.update(updates, state[0], params)
+            return state[1], (inner, new)
+
+        return optax.GradientTransformation(lambda p: (rule.init(p), jax.tree.map(jnp.zeros_like, p)), update)
+
+    return make
+
+
+def then(change, constructor):
+    return lambda rate: optax.chain(optax.stateless(lambda g, _: jax.tree.map(change, g)), constructor(rate))
+
+
+def damped(rate):
+    return optax.chain(optax.ema(0.9, debias=False), optax.scale(-rate))
+
+
+def decayed(rate):
+    return optax.chain(optax.add_decayed_weights(0.1), optax.adam(rate))
+
+
+def swapped(b, m, g):
+    return (1 - b) * m + b * g
+
+
+# name: (constructor, reference, its arguments, what the cause says).
+FAULTS = {
+    "cookbook's Adam": (partial(adam, average=swapped), optax.adam, {}, "b1 and 1 - b1 are swapped"),
+    "epsilon inside": (partial(adam, divide=lambda m, v: m / jnp.sqrt(v + 1e-8)), "adam", {}, "ε stands inside"),
+    "no bias correction": (partial(adam, correct=False), "adam", {}, "no bias correction ("),
+    "other decay rate": (partial(adam, b2=0.99), "adam", {}, "another value of an argument: b2=0.99, not 0.999"),
+    "decay rates swapped": (partial(adam, b1=0.999, b2=0.9), "adam", {}, "the values of b1 and b2 are swapped"),
+    "epsilon forgotten": (partial(adam, divide=lambda m, v: m / jnp.sqrt(v)), "adam", {}, "eps=0, not 1e-08"),
+    "coupled decay": (decayed, "adamw", {"weight_decay": 0.1}, "the decay is coupled"),
+    "no decay": (optax.adam, "adamw", {"weight_decay": 0.1}, "there is no weight decay"),
+    "stale": (late(optax.adam), optax.adam, {}, "the updates are one step stale"),
+    "damped": (damped, "heavy_ball", {}, "the gradient is damped"),
+    "no look-ahead": (partial(optax.sgd, momentum=0.9), "nesterov", {}, "it does not look ahead"),
+    "epsilon outside": (partial(optax.rmsprop, eps_in_sqrt=False), optax.rmsprop, {}, "ε stands outside the root"),
+    "another rule": (optax.adagrad, "adam", {}, "it is another rule: adagrad"),
+    "upwards": (lambda rate: optax.adam(-rate), "adam", {}, "wrong sign: they go up the gradient"),
+    "rate tripled": (lambda rate: optax.adam(3 * rate), "adam", {}, "the updates are 3 times as long"),
+    "NaN hidden": (then(jnp.nan_to_num, optax.adam), "adam", {}, "it hides a NaN in the gradient"),
+    "NaN at once": (
+        then(lambda g: g * jnp.nan, optax.adam),
+        "adam",
+        {},
+        "its params are NaN after step 1 on quadratic",
+    ),
+}
+if "rprop" in FORMULAS:
+    FAULTS["optax.rprop"] = (optax.rprop, "rprop", {}, "stale")
+IN_FLOAT32 = (
+    "cookbook's Adam",
+    "epsilon inside",
+    "no bias correction",
+    "coupled decay",
+    "stale",
+    "damped",
+    "NaN hidden",
+)
+
+
+@pytest.mark.parametrize(("fault", "dtype"), [*((f, "float64") for f in FAULTS), *((f, "float32") for f in IN_FLOAT32)])
+def test_planted_fault_is_found_and_named(fault, dtype):
+    rule, reference, arguments, cause = FAULTS[fault]
+    subject = (lambda rate, **_: rule(rate)) if arguments else rule
+    found = prove(subject, reference, problems=SMALL, dtype=dtype, **arguments)
+    assert not found.same
+    assert found.cause is not None
+    assert cause in found.cause
+    assert f"Likely cause: {found.cause}." in str(found)
+
+
+def test_unknown_fault_is_told_without_a_cause():
+    odd = prove(lambda rate: optax.chain(optax.clip(0.125), optax.sgd(rate)), "gradient_descent", problems=SMALL[:2])
+    assert (odd.same, odd.cause) == (False, None)
+    assert "no known mistake explains it" in str(odd)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_right_rule_by_hand_is_the_same_rule(dtype):
+    found = prove(adam, "adam", problems=SMALL, dtype=dtype)
+    assert (found.same, found.cause) == (True, None)
+    assert str(found).startswith("The same rule: on 3 problems")
+
+
+MISTAKES = [(name, number) for name, formula in FORMULAS.items() for number in range(len(formula.mistakes))]
+
+
+@pytest.mark.parametrize(("name", "number"), MISTAKES)
+def test_every_mistake_of_a_formula_is_named_as_itself_or_as_one_that_walks_alike(name, number):
+    formula = FORMULAS[name]
+    planted = formula.mistakes[number]
+    found = prove(Formula(mistaken(formula, planted)), name)
+    assert not found.same
+    named = [m for m in formula.mistakes if found.cause and found.cause.startswith(f"{m.cause} (")]
+    assert named, found.cause
+    if planted not in named:
+        problem = PROBLEMS[found.problem]
+        walks = [walk_exactly(mistaken(formula, m), problem, learning_rate=0.05) for m in (named[0], planted)]
+        assert distance(*walks, problem).largest <= found.tolerance
+
+
+def test_cause_is_looked_for_with_news_of_it():
+    told = []
+    prove(optax.adagrad, "adam", problems=SMALL[:1], on_progress=lambda *news: told.append(news))
+    assert told[0] == (0, 2, "comparing on quadratic")
+    done = [done / total for done, total, _ in told]
+    assert done == sorted(done)
+    assert done[-1] < 1
+    assert "trying known mistakes: " in told[1][2]
+
+
+# Rules that fail
+
+
+def stateful(after):
+    return lambda rate: optax.GradientTransformation(lambda p: jnp.zeros(()), lambda g, s, p=None: (g, after(s)))
+
+
+def answering(update):
+    return lambda rate: optax.GradientTransformation(lambda p: optax.EmptyState(), lambda g, s, p=None: update(g, s))
+
+
+def raising(message):
+    def update(updates, state, params=None):
+        raise KeyError(message)
+
+    return lambda rate: optax.GradientTransformation(lambda p: optax.EmptyState(), update)
+
+
+@pytest.mark.parametrize(
+    ("rule", "error", "message"),
+    [
+        (
+            stateful(lambda s: jnp.zeros(2)),
+            TypeError,
+            r"the rule: update changes its state at the only leaf from float64\[\] to",
+        ),
+        (stateful(lambda s: s.astype(jnp.float32)), TypeError, r"from float64\[\] to float32\[\]; return a state like"),
+        (stateful(lambda s: (s, s)), TypeError, "update changes the structure of its state from PyTreeDef"),
+        (answering(lambda g, s: ((g, g), s)), TypeError, "the rule: the rule's updates have the structure"),
+        (answering(lambda g, s: (g.astype(jnp.float32), s)), TypeError, "the update at the only leaf is float32"),
+        (answering(lambda g, s: (g[:1], s)), TypeError, r"the update at the only leaf is float64\[1\] where"),
+        (answering(lambda g, s: g), TypeError, r"update must return \(updates, state\); it returned a value of type"),
+        (raising("m"), RuleError, r"the rule raised KeyError in update \(line \d+ of test_proving.py\): 'm'"),
+        (lambda rate: 3.0, TypeError, "the rule is no rule: called with a learning rate it gave a value of type float"),
+        (lambda rate: 1 / 0, RuleError, "the rule raised ZeroDivisionError while it was made"),
+        (3.0, TypeError, "the rule is no rule: it is a value of type float"),
+        (optax.adam(0.1), ValueError, "the rule is already made, with a learning rate in it, and the reference is not"),
+    ],
+)
+def test_rule_that_fails_is_told_by_what_it_did(rule, error, message):
+    with pytest.raises(error, match=message):
+        prove(rule, "adam", problems=SMALL[:1])
+
+
+def test_state_of_python_numbers_is_as_good_as_of_arrays():
+    # optax lets a state begin with a weak 0.0: the compiled loop takes it for an array.
+    rule = optax.GradientTransformation(
+        lambda p: 0.0, lambda g, s, p=None: (jax.tree.map(lambda g: -0.1 * g, g), s + 1.0)
+    )
+    assert prove(rule, "gradient_descent", problems=SMALL[:1], learning_rate=0.1).same
+
+
+def test_unknown_reference_and_no_problem_are_refused():
+    with pytest.raises(ValueError, match="there is no formula of 'adm'"):
+        prove(optax.adam, "adm")
+    with pytest.raises(ValueError, match="nothing to compare on: no problem is given"):
+        prove(optax.adam, "adam", problems=[])
+
+
+def test_two_rules_that_are_made_need_no_rate():
+    assert prove(optax.adam(0.1), optax.adam(0.1), problems=SMALL[:1]).same
+
+
+def test_float64_without_float64_raises():
+    jax.config.update("jax_enable_x64", False)
+    try:
+        with pytest.raises(ValueError, match=r"call research.backend.configure\(x64=True\)"):
+            prove(optax.adam, "adam")
+    finally:
+        jax.config.update("jax_enable_x64", True)
