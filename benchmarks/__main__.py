@@ -1,6 +1,6 @@
 """How fast is it, beside its peers? Ratios within one run, written to RESULTS.md.
 
-python -m benchmarks             # every row, about ten minutes on two cores
+python -m benchmarks             # every row, about a quarter of an hour on two cores
 python -m benchmarks --quick     # a smoke run of few steps; prints, writes nothing
 """
 
@@ -12,7 +12,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-PARTS = ("steps", "sweep", "startup")
+PARTS = ("steps", "sweep", "updates", "minimising", "startup")
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
@@ -33,20 +33,22 @@ def main(words: list[str] | None = None) -> None:
     import research
 
     research.backend.configure(x64=True)
-    from benchmarks import startup, steps, sweep, tables
+    from benchmarks import clock, minimising, rule_updates, startup, steps, sweep, tables
 
     with_torch, started = find_spec("torch") is not None, time.perf_counter()
-
-    def tell(what: str) -> None:
-        print(f"{time.perf_counter() - started:5.0f} s  {what}", file=sys.stderr, flush=True)
-
+    tell = clock.tell_from_now()
     modules = {"steps": steps, "sweep": sweep, "startup": startup}
     rows = {
         name: module.measure(flags.quick, with_torch, tell) if name in parts else [] for name, module in modules.items()
     }
+    others = [
+        module.section(module.measure(flags.quick, tell))
+        for name, module in (("updates", rule_updates), ("minimising", minimising))
+        if name in parts
+    ]
     command = " ".join(["python -m benchmarks", *(sys.argv[1:] if words is None else words)])
     date, seconds = datetime.date.today().isoformat(), time.perf_counter() - started
-    text = tables.page(rows["steps"], rows["sweep"], rows["startup"], command, date, seconds)
+    text = tables.page(rows["steps"], rows["sweep"], rows["startup"], command, date, seconds, others)
     print(text)
     complete = set(parts) == set(PARTS) and not flags.quick and with_torch
     if output := flags.output or (RESULTS if complete else None):

@@ -3,7 +3,7 @@
 import importlib.metadata
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.clock import Spread
 from benchmarks.startup import FIRST_STEP, StartupRow
@@ -11,7 +11,23 @@ from benchmarks.steps import StepRow
 from benchmarks.sweep import SweepRow
 
 GOAL_IN_SWEEP = 10.0
-PACKAGES = ("jax", "jaxlib", "optax", "torch", "scikit-learn", "numpy")
+PACKAGES = ("jax", "jaxlib", "optax", "torch", "scikit-learn", "numpy", "scipy", "optimistix")
+
+
+class Section(NamedTuple):
+    """A part of the page that brings its own words.
+
+    Attributes:
+      title: Its heading.
+      answer: A sentence for the top of the page, or "".
+      text: What stands under the heading.
+      missed: Every place where a goal is missed, in words.
+    """
+
+    title: str
+    answer: str
+    text: str
+    missed: list[str]
 
 
 def number(value: float) -> str:
@@ -195,13 +211,19 @@ def _version(package: str) -> str:
 
 
 def page(
-    steps: list[StepRow], sweeps: list[SweepRow], startup: list[StartupRow], command: str, date: str, seconds: float
+    steps: list[StepRow],
+    sweeps: list[SweepRow],
+    startup: list[StartupRow],
+    command: str,
+    date: str,
+    seconds: float,
+    others: Sequence[Section] = (),
 ) -> str:
-    """The whole page."""
-    missed = shortfalls(steps, sweeps, startup)
+    """The whole page; the other sections stand after those of rows."""
+    missed = shortfalls(steps, sweeps, startup) + [line for other in others for line in other.missed]
     sections = [
         "# How fast it is",
-        answer(steps, sweeps, startup),
+        " ".join(filter(None, [answer(steps, sweeps, startup), *(other.answer for other in others)])),
         f"Written by `{command}` on {date} in {seconds:.0f} s. {machine()} How it is measured, and why something falls "
         "short: [README.md](README.md).",
     ]
@@ -211,5 +233,7 @@ def page(
         sections += ["## A sweep", sweep_table(sweeps)]
     if startup:
         sections += ["## Starting", f"First step: {FIRST_STEP}.", startup_table(startup)]
+    for other in others:
+        sections += [f"## {other.title}", other.text]
     sections += ["## Where a goal is missed", "\n".join(f"- {line}" for line in missed) or "Nowhere."]
     return "\n\n".join(sections) + "\n"

@@ -15,7 +15,7 @@ import jupytext
 TOP = Path(__file__).parent.parent
 SOURCES = tuple(
     TOP / f"notebooks/{name}.py"
-    for name in ("batch_stochastic_minibatch", "what_is_a_derivative", "the_chain_rule_at_work")
+    for name in ("batch_stochastic_minibatch", "what_is_a_derivative", "the_chain_rule_at_work", "write_adam")
 )
 README = TOP / "README.md"  # With the badge of the first.
 BRANCH = "main"

@@ -110,7 +110,8 @@ def make_step(
         updates, rule_state = rule.update(
             grads, state.rule, state.params, value=loss, grad=grads, value_fn=value_fn, indices=draw.indices
         )
-        rate = optax.tree_utils.tree_get(rule_state, "learning_rate", learning_rate)
+        kept = optax.tree_utils.tree_get_all_with_path(rule_state, "learning_rate")
+        rate = kept[0][1] if len(kept) == 1 else learning_rate  # Groups may have several: then none is *the* rate.
         record = Record(loss, jnp.asarray(rate, loss.dtype), _norm(grads), _norm(updates))
         return State(optax.apply_updates(state.params, updates), rule_state), record
 

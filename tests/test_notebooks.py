@@ -52,7 +52,7 @@ ALL = [
 FIRST, *TEACHING = ALL
 NAME, SOURCE, NOTEBOOK = FIRST
 SETUP = 3  # Cells of code that install, configure and import.
-PICTURES = {"what_is_a_derivative": 2, "the_chain_rule_at_work": 1}
+PICTURES = {"what_is_a_derivative": 2, "the_chain_rule_at_work": 1, "write_adam": 1}
 
 
 def address() -> str:
@@ -97,7 +97,7 @@ def needs_the_package_alone(name: str, source: str, notebook: str) -> Iterator[s
     for node in ast.walk(ast.parse(source)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        packages = {name.partition(".")[0] for name in names} - {"research", "jax", "numpy", "matplotlib"}
+        packages = {name.partition(".")[0] for name in names} - {"research", "jax", "numpy", "matplotlib", "optax"}
         yield from (f"it imports {package}" for package in packages)
 
 

@@ -2,7 +2,6 @@
 
 import inspect
 import itertools
-from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -38,72 +37,6 @@ def updates_of(rule, gradients, params=None):
 
 
 GRADIENTS = jnp.asarray(np.exp(np.random.default_rng(0).uniform(-3, 3, (50, 4))) * [1.0, -1.0, 1.0, -1.0])
-
-
-def test_gradient_descent_contracts_each_eigendirection():
-    # On ½ Σ λ x², x_(t+1) = (1 - η λ) x_t; its derivative by η at step t is -t λ (1 - η λ)^(t-1) x_0.
-    eigenvalues, rate, t = np.array([1.0, 10.0, 100.0]), 0.019, np.arange(41)[:, None]
-
-    def path(rate):
-        return trajectory(gradient_descent(rate), lambda x: eigenvalues * x, jnp.ones(3), 40)
-
-    contraction = 1 - rate * eigenvalues[None]
-    np.testing.assert_allclose(path(rate), contraction**t, rtol=1e-13)
-    slope = -t * eigenvalues[None] * contraction ** np.maximum(t - 1, 0)
-    np.testing.assert_allclose(jax.jacfwd(path)(rate), slope, rtol=1e-13)
-
-
-def spectral_radius(rule, curvatures):
-    """Of the linear map (x, state) -> (x, state) of one step on ½ Σ λ x²."""
-    size = len(curvatures)
-    start, unravel = jax.flatten_util.ravel_pytree((jnp.zeros(size), rule.init(jnp.zeros(size))))
-
-    def step(flat):
-        x, state = unravel(flat)
-        updates, state = rule.update(curvatures * x, state, x)
-        return jax.flatten_util.ravel_pytree((x + updates, state))[0]
-
-    return np.max(np.abs(np.linalg.eigvals(jax.jacfwd(step)(start))))
-
-
-@pytest.mark.parametrize(
-    ("kappa", "ball", "nest"), [(10, 0.519494, 0.683772), (100, 0.818182, 0.9), (1000, 0.938693, 0.968377)]
-)
-def test_momentum_has_its_spectral_radius(kappa, ball, nest):
-    # On diag(1, κ), with √κ = r. Polyak: η = 4 / (r + 1)², μ = ((r - 1) / (r + 1))²; radius (r - 1) / (r + 1).
-    # Nesterov: η = 1 / κ, μ = (r - 1) / (r + 1); radius 1 - 1 / r.
-    curvatures, r = np.array([1.0, kappa]), np.sqrt(kappa)
-    found = spectral_radius(heavy_ball(4 / (r + 1) ** 2, ((r - 1) / (r + 1)) ** 2), curvatures)
-    assert found == pytest.approx((r - 1) / (r + 1), abs=1e-6)  # A double eigenvalue is known to √eps.
-    assert found == pytest.approx(ball, abs=1e-6)
-    found = spectral_radius(nesterov(1 / kappa, (r - 1) / (r + 1)), curvatures)
-    assert found == pytest.approx(1 - 1 / r, abs=1e-6)
-    assert found == pytest.approx(nest, abs=1e-6)
-
-
-def test_heavy_ball_cycles_on_the_counter_example():
-    # Lessard, Recht & Packard, SIAM J. Optim. 26 (2016): f' = 25 x, then x + 24, then 25 x - 24.
-    def slope(x):
-        return jnp.where(x < 1, 25 * x, jnp.where(x < 2, x + 24, 25 * x - 24))
-
-    path = np.asarray(trajectory(heavy_ball(1 / 9, 4 / 9), slope, jnp.array(3.3), 300))
-    cycle = [float(Fraction(n, 1225)) for n in (-2208, 792, 2592)]
-    np.testing.assert_allclose(np.sort(path[-3:]), cycle, rtol=1e-12)
-    assert trajectory(gradient_descent(2 / 26), slope, jnp.array(3.3), 300)[-1] == pytest.approx(0.0, abs=1e-9)
-
-
-def test_nesterov_takes_the_gradient_at_the_look_ahead_point():
-    # The paper's two sequences: x_(t+1) = y_t - η ∇f(y_t), y_(t+1) = x_(t+1) + μ (x_(t+1) - x_t). Ours keeps y.
-    slope, rate, momentum = jnp.tanh, 0.3, 0.8
-    x = y = np.array([2.0, -1.0])
-    looks = [y]
-    for _ in range(30):
-        ahead = y - rate * np.tanh(y)
-        y, x = ahead + momentum * (ahead - x), ahead
-        looks.append(y)
-    np.testing.assert_allclose(
-        trajectory(nesterov(rate, momentum), slope, jnp.asarray(looks[0]), 30), looks, atol=1e-14
-    )
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,8 @@ def prove(
     Returns:
       The Proof; print it.
     Raises:
-      TypeError: What is given is no rule, or the rule changes structure, shape or dtype of updates or state.
-      RuleError: The rule itself raised, a ValueError that says what.
+      NoRuleError: What is given is no rule, or it changes structure, shape or dtype of updates or state.
+      RuleError: The rule itself raised (a ValueError that says what, where NoRuleError is a TypeError).
       ValueError: The name is unknown, a rate is missing, float64 is off, or no problem can be walked.
     Example:
       >>> import optax

@@ -21,6 +21,10 @@ class RuleError(ValueError):
     """A rule raised while it was made or walked; the message says which rule, and what it said."""
 
 
+class NoRuleError(TypeError):
+    """What is given is no rule, or changes structure, shape or dtype; the message says which one, and what it gave."""
+
+
 def is_made(rule: Any) -> bool:
     """Whether it is a gradient transformation, rather than a constructor of one.
 
@@ -43,7 +47,7 @@ def made(
     Returns:
       The rule, checked on each call: updates and state must keep structure, shapes and dtypes.
     Raises:
-      TypeError: It is neither.
+      NoRuleError: It is neither.
       RuleError: The constructor raised.
     Example:
       >>> made(lambda rate: 1 / 0, 0.1, {}, "mine.py:rule")
@@ -52,12 +56,12 @@ def made(
     """
     sort = "an optax.GradientTransformation"
     if not is_made(rule) and not callable(rule):
-        raise TypeError(f"{name} is no rule: it is {_kind(rule)}, not {sort} or a function that makes one.")
+        raise NoRuleError(f"{name} is no rule: it is {_kind(rule)}, not {sort} or a function that makes one.")
     found: Any = rule
     if not is_made(rule):
         found = _told(f"{name} raised", "while it was made", lambda: rule(rate, **arguments))
     if not is_made(found):
-        raise TypeError(f"{name} is no rule: called with a learning rate it gave {_kind(found)}, not {sort}.")
+        raise NoRuleError(f"{name} is no rule: called with a learning rate it gave {_kind(found)}, not {sort}.")
     return _checked(found, name)
 
 
@@ -70,11 +74,11 @@ def _checked(rule: optax.GradientTransformation, name: str) -> optax.GradientTra
     def update(updates, state, params=None, **extra):
         answer = _told(f"{name} raised", "in update", lambda: inner.update(updates, state, params, **extra))
         if not (isinstance(answer, tuple) and len(answer) == 2):
-            raise TypeError(f"{name}: update must return (updates, state); it returned {_kind(answer)}.")
+            raise NoRuleError(f"{name}: update must return (updates, state); it returned {_kind(answer)}.")
         try:
             check_updates(answer[0], params)
         except TypeError as problem:
-            raise TypeError(f"{name}: {problem}") from None
+            raise NoRuleError(f"{name}: {problem}") from None
         _check_state(state, answer[1], name)
         return answer
 
@@ -84,7 +88,7 @@ def _checked(rule: optax.GradientTransformation, name: str) -> optax.GradientTra
 def _check_state(before: Any, after: Any, name: str) -> None:
     """Refuses a state that another step could not be taken from in one compiled loop."""
     if jax.tree.structure(before) != jax.tree.structure(after):
-        raise TypeError(
+        raise NoRuleError(
             f"{name}: update changes the structure of its state from {jax.tree.structure(before)} to "
             f"{jax.tree.structure(after)}; return a state like the one that init makes."
         )
@@ -92,7 +96,7 @@ def _check_state(before: Any, after: Any, name: str) -> None:
         of_before, of_after = jax.typeof(a), jax.typeof(b)
         same_dtype = of_before.dtype == of_after.dtype or getattr(of_before, "weak_type", False)
         if of_before.shape != of_after.shape or not same_dtype:
-            raise TypeError(
+            raise NoRuleError(
                 f"{name}: update changes its state at {jax.tree_util.keystr(path) or 'the only leaf'} from "
                 f"{of_before.str_short()} to {of_after.str_short()}; return a state like the one that init makes."
             )
@@ -102,7 +106,7 @@ def _told(raised: str, when: str, call: Callable[[], Any]) -> Any:
     """What the call gives; an exception of it as a RuleError that names rule, kind, place and message."""
     try:
         return call()
-    except RuleError:
+    except (RuleError, NoRuleError):
         raise
     except Exception as problem:
         message = " ".join(str(problem).partition("\n\n")[0].split())

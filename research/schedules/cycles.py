@@ -69,9 +69,9 @@ def warm_restarts(
     η_t = final + ½ (initial - final) · (1 + cos(π (t - s_i) / T_i)) in period i = 0, 1, ..., where T_i = T_0 mⁱ and
     s_i = T_0 + ... + T_(i-1) is its start. The rate is back at `initial` at s_i itself, so it never is `final`.
 
-    torch's CosineAnnealingWarmRestarts(T_0, T_mult=m, eta_min=final) is the same, but finds i by a logarithm alone, whose
-    rounding can put a restart into the wrong period; here i is corrected. optax.sgdr_schedule joins periods that are
-    given one by one.
+    torch's CosineAnnealingWarmRestarts(T_0, T_mult=m, eta_min=final) is the same; where it is told the epoch it finds i by
+    a logarithm alone, whose rounding puts the fifth restart of T_0 = m = 3 into the period before it. Here i is
+    corrected. optax.sgdr_schedule joins periods that are given one by one.
 
     Args:
       initial: Rate at each start, at least 0.

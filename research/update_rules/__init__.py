@@ -30,17 +30,41 @@ from research.update_rules.averaging import polyak_averaging as polyak_averaging
 from research.update_rules.building_blocks import add_decayed_weights as add_decayed_weights
 from research.update_rules.building_blocks import descend as descend
 from research.update_rules.building_blocks import evaluation_params as evaluation_params
+from research.update_rules.clipping import clip_adaptively as clip_adaptively
+from research.update_rules.clipping import clip_by_global_norm as clip_by_global_norm
+from research.update_rules.clipping import clip_by_norm as clip_by_norm
+from research.update_rules.clipping import clip_by_value as clip_by_value
+from research.update_rules.combinators import accumulate_gradients as accumulate_gradients
+from research.update_rules.combinators import skip_nonfinite as skip_nonfinite
+from research.update_rules.combinators import with_state_dtype as with_state_dtype
 from research.update_rules.first_order import ema_momentum as ema_momentum
 from research.update_rules.first_order import gradient_descent as gradient_descent
 from research.update_rules.first_order import heavy_ball as heavy_ball
 from research.update_rules.first_order import nesterov as nesterov
 from research.update_rules.first_order import sign_descent as sign_descent
 from research.update_rules.first_order import signum as signum
+from research.update_rules.gradient_line_search import backtracking_descent as backtracking_descent
+from research.update_rules.gradient_line_search import nonlinear_conjugate_gradient as nonlinear_conjugate_gradient
+from research.update_rules.groups import by_group as by_group
+from research.update_rules.groups import checked_mask as checked_mask
+from research.update_rules.groups import masked_leaves as masked_leaves
+from research.update_rules.layerwise import lamb as lamb
+from research.update_rules.layerwise import muon as muon
 from research.update_rules.normalized import adopt as adopt
 from research.update_rules.normalized import lion as lion
+from research.update_rules.parameter_free import dog as dog
+from research.update_rules.parameter_free import prodigy as prodigy
+from research.update_rules.quasi_newton import bfgs as bfgs
+from research.update_rules.quasi_newton import lbfgs as lbfgs
+from research.update_rules.rprop import rprop as rprop
+from research.update_rules.schedule_free import schedule_free_adamw as schedule_free_adamw
+from research.update_rules.schedule_free import schedule_free_sgd as schedule_free_sgd
+from research.update_rules.sharpness import sam as sam
 from research.update_rules.step_sizes import adgd as adgd
 from research.update_rules.step_sizes import barzilai_borwein as barzilai_borwein
 from research.update_rules.step_sizes import polyak_step as polyak_step
+from research.update_rules.variance_reduction import saga as saga
+from research.update_rules.variance_reduction import svrg as svrg
 
 UPDATE_RULES: dict[str, Callable[..., optax.GradientTransformation]] = {
     "gradient_descent": gradient_descent,
@@ -69,7 +93,23 @@ UPDATE_RULES: dict[str, Callable[..., optax.GradientTransformation]] = {
     "adan": adan,
     "lion": lion,
     "adopt": adopt,
+    "rprop": rprop,
+    "lamb": lamb,
+    "muon": muon,
+    "schedule_free_sgd": schedule_free_sgd,
+    "schedule_free_adamw": schedule_free_adamw,
+    "dog": dog,
+    "prodigy": prodigy,
+    "sam": sam,
+    "backtracking_descent": backtracking_descent,
+    "nonlinear_conjugate_gradient": nonlinear_conjugate_gradient,
+    "bfgs": bfgs,
+    "lbfgs": lbfgs,
 }
+
+# They need a sum over examples and which of them are drawn, so that they walk none of `research.proofs.PROBLEMS`;
+# tests/rules/test_variance_reduction.py holds them against their papers. The second argument is `period` or `num_examples`.
+VARIANCE_REDUCTION: dict[str, Callable[..., optax.GradientTransformation]] = {"svrg": svrg, "saga": saga}
 
 
 def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:

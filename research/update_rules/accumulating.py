@@ -289,4 +289,9 @@ def _root(v: Array, eps: float | Array, eps_in_sqrt: bool) -> Array:
 
 def _negate() -> optax.GradientTransformation:
     """Undoes the sign that a rule gives its direction, for the one that stands behind another's."""
-    return optax.GradientTransformation(optax.init_empty_state, lambda u, s, _=None: (jax.tree.map(jnp.negative, u), s))
+
+    def update(updates, state, params=None):
+        del params
+        return jax.tree.map(jnp.negative, updates), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)

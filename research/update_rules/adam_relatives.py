@@ -37,8 +37,8 @@ def adabelief(
 
     s_t = β2 s_(t-1) + (1 - β2) (g_t - m_t)² + ε_root, u_t = -η_t m̂_t / (√(s_t / (1 - β2^t)) + ε); m̂_t is Adam's.
 
-    optax.adabelief is the same. ε_root is added at every step and stays in s_t, as in the paper, whose ε for both is
-    1e-8: it adds up to ε_root / (1 - β2).
+    optax.adabelief is the same. ε_root is added at every step and stays in s_t, where it adds up to ε_root / (1 - β2);
+    the paper does so, too, and has one ε for both.
 
     Use it as Adam where gradients are steady: there its steps are longer than Adam's, up to m̂ / √(ε_root), so that ε
     and ε_root matter as they do not in Adam.

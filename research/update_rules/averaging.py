@@ -77,7 +77,7 @@ def lookahead(
     def init(params):
         return LookaheadState(jnp.zeros((), jnp.int32), _copied(params), rule.init(params))
 
-    def update(updates, state, params=None, **extra):
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any):
         _require_params(params, "lookahead")
         updates, inner_state = rule.update(updates, state.inner, params, **extra)
         is_due = state.count + 1 >= sync_period
@@ -207,7 +207,7 @@ def _averaging(
     def init(params):
         return AveragingState(jnp.zeros((), jnp.int32), _copied(params, dtype), rule.init(params))
 
-    def update(updates, state, params=None, **extra):
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any):
         _require_params(params, name)
         updates, inner_state = rule.update(updates, state.inner, params, **extra)
         count = increment(state.count)

@@ -8,6 +8,7 @@ import optax
 
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
+from research.update_rules.groups import checked_mask
 
 
 class DescendState(NamedTuple):
@@ -106,7 +107,7 @@ def add_decayed_weights(weight_decay: float | Array, mask: Any = None) -> optax.
         return jax.tree.map(lambda d, x: d + (cast(weight_decay, x) * x).astype(d.dtype), updates, params), state
 
     rule = optax.GradientTransformation(optax.init_empty_state, update)
-    return rule if mask is None else optax.masked(rule, mask)
+    return rule if mask is None else optax.masked(rule, checked_mask(mask))
 
 
 def cast(value: float | Array, leaf: Array) -> Array:

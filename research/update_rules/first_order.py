@@ -71,17 +71,22 @@ def heavy_ball(learning_rate: float | Array | Schedule, momentum: float | Array 
     return optax.chain(_accumulate(momentum, look_ahead=False), descend(learning_rate))
 
 
-def nesterov(learning_rate: float | Array | Schedule, momentum: float | Array = 0.9) -> optax.GradientTransformation:
+def nesterov(
+    learning_rate: float | Array | Schedule, momentum: float | Array | Schedule = 0.9
+) -> optax.GradientTransformation:
     """Steps along the sum that the heavy ball would have next: m_t = μ m_(t-1) + g_t, u_t = -η_t (g_t + μ m_t).
 
     optax.sgd(η, momentum=μ, nesterov=True) and torch.optim.SGD(momentum=μ, nesterov=True) are the same. Nesterov takes
     the gradient at a look-ahead point, y_t = x_t + μ (x_t - x_(t-1)), x_(t+1) = y_t - η ∇f(y_t). Here the params are
-    y_t, so that the gradient is taken where the params are (Bengio et al.); with a constant rate the two agree. In the
-    paper μ grows towards 1 with t; here it is constant, as for strongly convex functions.
+    y_t, so that the gradient is taken where the params are (Bengio et al.); with a constant rate the two agree.
+
+    A constant μ is for strongly convex functions (`tuning.nesterov_constants`). In the paper μ grows towards 1 with t:
+    that is a schedule here, such as `tuning.nesterov_momentum`, and then m_t = μ_(t-1) m_(t-1) + g_t,
+    u_t = -η_t (g_t + μ_t m_t), for y_t was looked ahead to with μ_(t-1). optax and torch take no such schedule.
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      momentum: μ in [0, 1); may be traced.
+      momentum: μ in [0, 1), which may be traced, or a schedule t -> μ_t with t counted from 0.
     Returns:
       The rule.
     Raises:
@@ -95,7 +100,37 @@ def nesterov(learning_rate: float | Array | Schedule, momentum: float | Array = 
       >>> print(rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))[0])
       [-6.]
     """
+    if callable(momentum):
+        return optax.chain(_accumulate_by_schedule(momentum), descend(learning_rate))
     return optax.chain(_accumulate(momentum, look_ahead=True), descend(learning_rate))
+
+
+class ScheduledMomentumState(NamedTuple):
+    """What Nesterov's rule keeps when its momentum is a schedule.
+
+    Attributes:
+      count: Steps taken, int32, shape ().
+      momentum: μ_t of the last of them (before the first: 0), shape ().
+      velocity: m_t; like the params.
+    """
+
+    count: Array
+    momentum: Array
+    velocity: Params
+
+
+def _accumulate_by_schedule(momentum: Schedule) -> optax.GradientTransformation:
+    def init(params):
+        return ScheduledMomentumState(jnp.zeros((), jnp.int32), jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+
+    def update(updates, state, params=None):
+        del params
+        now = jnp.asarray(momentum(state.count), state.momentum.dtype)
+        velocity = jax.tree.map(lambda m, g: cast(state.momentum, m) * m + g.astype(m.dtype), state.velocity, updates)
+        direction = jax.tree.map(lambda m, g: (cast(now, m) * m + g.astype(m.dtype)).astype(g.dtype), velocity, updates)
+        return direction, ScheduledMomentumState(increment(state.count), now, velocity)
+
+    return optax.GradientTransformation(init, update)
 
 
 def _accumulate(momentum: float | Array, look_ahead: bool) -> optax.GradientTransformation:

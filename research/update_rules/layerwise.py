@@ -11,8 +11,10 @@ import optax
 
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
-from research.update_rules.adaptive import _bias_correction, adam
+from research.update_rules.adam import adam
 from research.update_rules.building_blocks import add_decayed_weights, cast, descend, increment, moving_average
+from research.update_rules.corrections import bias_correction as correction_of
+from research.update_rules.groups import checked_mask
 
 # Keller Jordan's: chosen for the slope at 0, which five iterations raise to 3.4445^5 = 485; they do not converge to 1.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -57,7 +59,9 @@ def lamb(
       [-1.25  1.25 -1.25 -1.25]
     """
     direction = _reverse(adam(1.0, b1, b2, eps, eps_root))
-    return optax.chain(direction, add_decayed_weights(weight_decay, mask), _as_long_as_the_leaf(), descend(learning_rate))
+    return optax.chain(
+        direction, add_decayed_weights(weight_decay, mask), _as_long_as_the_leaf(), descend(learning_rate)
+    )
 
 
 def _reverse(rule: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -160,7 +164,7 @@ def muon(
     def orthogonalise(a):
         return math.sqrt(max(1.0, a.shape[1] / max(a.shape[0], 1))) * newton_schulz(a, ns_steps, ns_coeffs, eps)
 
-    chosen = matrices if callable(matrices) else lambda tree: _two_axes(tree) if matrices is None else matrices
+    chosen = checked_mask(_two_axes if matrices is None else matrices)
     others = lambda tree: jax.tree.map(operator.not_, chosen(tree))
     of_matrices = optax.chain(
         _momentum(beta, nesterov, bias_correction, orthogonalise), add_decayed_weights(weight_decay)
@@ -192,7 +196,7 @@ def _momentum(
         mu = moving_average(beta, state.mu, updates)
 
         def corrected(a, t):
-            return a / cast(_bias_correction(beta, t), a) if bias_correction else a
+            return a / cast(correction_of(beta, t), a) if bias_correction else a
 
         def direction(g, m):
             if not nesterov:

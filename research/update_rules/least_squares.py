@@ -14,14 +14,14 @@ from research.update_rules.building_blocks import cast, increment
 from research.update_rules.outcomes import FOUND, NOT_FINITE, STEP_TOO_SMALL
 from research.update_rules.outcomes import SINGULAR as MATRIX_SINGULAR
 from research.update_rules.second_order import (
-    DEFINITE,
     NOT_FINITE_MATRIX,
     SINGULAR,
     backtrack,
+    damped_step,
     flatten,
+    least_squares_step,
     require,
     shaped_like,
-    value_slack,
     working_dtype,
 )
 
@@ -113,10 +113,8 @@ def gauss_newton(
         t, outcome, evaluations = cast(learning_rate, x), jnp.int32(FOUND), jnp.int32(0)
         if line_search:
             at = lambda t: _half_square(residuals(x + t * h))
-            slope = r @ (jacobian @ h)
-            t, outcome, evaluations = backtrack(
-                at, _half_square(r), slope, t, sufficient_decrease, shrink, max_evaluations
-            )
+            start = (_half_square(r), r @ (jacobian @ h), _slack(x, r, jacobian))
+            t, outcome, evaluations = backtrack(at, *start, t, sufficient_decrease, shrink, max_evaluations)
         if singular == "stop":
             outcome = jnp.where(curvature == SINGULAR, MATRIX_SINGULAR, outcome)
         outcome = jnp.where(finite, outcome, NOT_FINITE).astype(jnp.int32)
@@ -129,51 +127,14 @@ def gauss_newton(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def least_squares_step(jacobian: Array, r: Array, singular: str) -> tuple[Array, Array]:
-    """The h that minimises |J h + r|, by QR.
-
-    Args:
-      jacobian: J, shape (m, n).
-      r: Shape (m,).
-      singular: What is done where columns depend on each other: "shortest" or "stop", as in `gauss_newton`.
-    Returns:
-      h, shape (n,), and an index into CURVATURES, int32: DEFINITE or SINGULAR.
-    Example:
-      >>> h, _ = least_squares_step(jnp.array([[1.0, 1.0], [1.0, 1.0]]), jnp.array([-2.0, -2.0]), "shortest")
-      >>> print(h.round(5))
-      [1. 1.]
-    """
-    (m, n), eps = jacobian.shape, jnp.finfo(jacobian.dtype).eps
-    lengths = jnp.linalg.norm(jacobian, axis=0)
-
-    def by_singular_values():
-        if singular == "stop":
-            return 0 * (r @ jacobian), jnp.int32(SINGULAR)
-        scale = jnp.where(lengths > 0, lengths, 1.0)
-        u, s, v = jnp.linalg.svd(jacobian / scale[None], full_matrices=False)
-        inverse = jnp.where(s > max(m, n) * eps * jnp.max(s, initial=0.0), 1 / s, 0.0)
-        return -(v.T @ (inverse * (u.T @ r))) / scale, jnp.int32(SINGULAR)
-
-    if m < n:
-        return by_singular_values()
-    q, upper = jnp.linalg.qr(jacobian)
-    full = jnp.all(jnp.abs(jnp.diagonal(upper)) > m * eps * lengths)
-
-    def by_qr():
-        return -jax.scipy.linalg.solve_triangular(upper, q.T @ r), jnp.int32(DEFINITE)
-
-    return jax.lax.cond(full, by_qr, by_singular_values)
-
-
 class LevenbergMarquardtState(NamedTuple):
     """What Levenberg-Marquardt keeps.
 
     Attributes:
       count: Steps asked for, int32, shape ().
-      damping: μ of the next step, shape ().
-      growth: ν, what μ is multiplied by if the next trial fails, shape ().
+      learning_rate: Δ, the most that |D h| may be in the next step; before the first, η. Shape ().
       scale: D, the greatest length of each column of J so far, shape (n,).
-      gain: The ratio of the last trial's decrease to what the model promised; x moved if it is above 0. NaN before the
+      gain: ρ, the last trial's decrease over what the model promised; x moved if it is above 1e-4. NaN before the
         first step, shape ().
       outcome: An index into `research.update_rules.outcomes.OUTCOMES`, int32. A trial that is refused is no failure,
         for the next is shorter, until it is below rounding of x: "the step became too small".
@@ -181,8 +142,7 @@ class LevenbergMarquardtState(NamedTuple):
     """
 
     count: Array
-    damping: Array
-    growth: Array
+    learning_rate: Array
     scale: Array
     gain: Array
     outcome: Array
@@ -190,51 +150,49 @@ class LevenbergMarquardtState(NamedTuple):
 
 
 def levenberg_marquardt(
-    learning_rate: float | Array = 1.0,
-    *,
-    residual_fn: ResidualFn | None = None,
-    damping: float | Array = 1e-3,
+    learning_rate: float | Array = 1.0, *, residual_fn: ResidualFn | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Gauss-Newton, held back where the residuals are not linear: u_t = η h_t, min_h |J_t h + r_t|² + μ_t |D_t h|².
+    """Gauss-Newton inside a trust region: u_t = h_t, min |J_t h + r_t| over |D_t h| <= Δ_t.
 
-    D_t is diagonal, each entry the greatest length that its column of J has had (Moré; MINPACK's scaling), so that the
-    rule does not see the units of the parameters. h_t comes from a QR factorisation of J with √μ D below it, not from
-    JᵀJ. With F = ½ |r|², ρ = (F(x) - F(x + η h)) / ((η - η²/2) |J h|² + η μ |D h|²), the decrease over what the model
-    promises, says how it goes on (Nielsen): if ρ > 0, x moves, μ <- μ max(1/3, 1 - (2ρ - 1)³) and ν <- 2; if not, x
-    stays, μ <- μ ν and ν <- 2 ν. MINPACK bounds |D h| instead, and looks for the μ that meets the bound. Decreases below
-    rounding of F count as kept promises. The gradient that comes in is not looked at: the objective may be any multiple
-    of |r|². optax and torch have no such rule; scipy's least_squares(method="lm") is MINPACK's.
+    That is min_h |J h + r|² + μ |D h|², Levenberg's and Marquardt's damping, with μ >= 0 as the radius wants it (Moré).
+    D is diagonal, each entry the greatest length that its column of J has had, so that the rule does not see the units
+    of the parameters. h comes from a QR factorisation of J with √μ D below it, not from JᵀJ. With F = ½ |r|²,
+    ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) is the decrease over what the model promises. x moves if ρ > 1e-4.
+    Δ_0 = η |D x_0| (η if x_0 = 0), and at most |D h_0|; then Δ <- |D h| / 10 if ρ < 1/4, 2 |D h| if ρ >= 3/4 or μ = 0.
+
+    The rule is MINPACK's lmder, which scipy's least_squares(method="lm") runs, but for three things: μ is exact there to
+    a tenth of Δ and here to rounding; a bad trial shrinks Δ there to 0.1 to 0.5 of |D h|; η is 100 there. Decreases below what
+    rounding x changes in F, 4 eps |r|ᵀ(|r| + |J| |x|), count as kept promises here, so that the last digits are found.
+    The gradient that comes in is not looked at: the objective may be any multiple of |r|². optax and torch have no such
+    rule.
 
     Use it to fit a curve, which is what it was made for. It needs all residuals at once: it is no rule for mini-batches.
 
     Args:
-      learning_rate: η, a factor on each step, positive; 1 is the method. May be traced.
+      learning_rate: η, the first radius in units of |D x_0|, positive; may be traced.
       residual_fn: params -> r, a vector or a pytree of them, if the step does not pass it.
-      damping: μ_0, positive; may be traced. Smaller trusts the first step more.
     Returns:
       The rule; its update needs params and, unless it was given above, residual_fn.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number, or update lacks what it needs.
     References:
+      Levenberg, A method for the solution of certain non-linear problems in least squares, Quart. Appl. Math. 2 (1944).
       Marquardt, An algorithm for least-squares estimation of nonlinear parameters, J. SIAM 11 (1963). Moré, The
-      Levenberg-Marquardt algorithm: implementation and theory, LNM 630 (1978), section 6 on scaling. Nielsen, Damping
-      parameter in Marquardt's method, IMM-REP-1999-05, equation (2.5). Madsen, Nielsen & Tingleff, Methods for
-      non-linear least squares problems (2004), algorithm 3.16.
+      Levenberg-Marquardt algorithm: implementation and theory, LNM 630 (1978), algorithm 7.1.
     Example:
-      >>> fit = lambda x: x[0] * jnp.array([1.0, 2.0]) - jnp.array([2.0, 4.0])
-      >>> rule, x = levenberg_marquardt(damping=1.0), jnp.zeros(1)
+      >>> fit = lambda x: x[0] * jnp.array([3.0, 4.0]) - jnp.array([6.0, 8.0])
+      >>> rule, x = levenberg_marquardt(), jnp.ones(1)
       >>> updates, state = rule.update(x, rule.init(x), x, residual_fn=fit)
-      >>> print(updates.round(5), state.gain)
+      >>> print(updates.round(5), state.gain.round(5))
       [1.] 1.0
     """
     check_number("learning_rate", learning_rate, positive=True)
-    check_number("damping", damping, positive=True)
     given = residual_fn
 
     def init(params):
         x, none = flatten(params)[0], jnp.zeros((), jnp.int32)
-        first, nothing = jnp.asarray(damping, x.dtype), jnp.asarray(jnp.nan, x.dtype)
-        return LevenbergMarquardtState(none, first, jnp.full_like(first, 2.0), 0 * x, nothing, none, none)
+        radius, nothing = jnp.asarray(learning_rate, x.dtype), jnp.asarray(jnp.nan, x.dtype)
+        return LevenbergMarquardtState(none, radius, 0 * x, nothing, none, none)
 
     def update(updates, state, params=None, *, residual_fn: Any = None, **extra):
         del extra
@@ -243,36 +201,35 @@ def levenberg_marquardt(
         x, unflatten, residuals, r, jacobian = _linearised(params, residual_fn)
         finite = jnp.all(jnp.isfinite(r)) & jnp.all(jnp.isfinite(jacobian))
         scale = jnp.maximum(state.scale, jnp.linalg.norm(jacobian, axis=0))
-        h = damped_step(jacobian, r, state.damping, jnp.where(scale > 0, scale, 1.0))
-        factor = cast(learning_rate, x)
-        bend, hold = jnp.sum((jacobian @ h) ** 2), state.damping * jnp.sum((scale * h) ** 2)
-        promised, value = (factor - factor**2 / 2) * bend + factor * hold, _half_square(r)
-        slack = value_slack(value)
-        kept = value - _half_square(residuals(x + factor * h)) + slack
-        gain = jnp.where(promised + slack > 0, kept / (promised + slack), 1.0)
-        good = gain > 0  # A trial that is NaN is not good.
-        better = state.damping * jnp.maximum(1 / 3, 1 - (2 * gain - 1) ** 3)
-        stuck = ~good & jnp.all(x + factor * h == x)
-        moved = LevenbergMarquardtState(
-            increment(state.count),
-            jnp.where(good, better, state.damping * state.growth),
-            jnp.where(good, 2.0, 2 * state.growth).astype(x.dtype),
-            scale,
-            gain,
-            jnp.where(finite, jnp.where(stuck, STEP_TOO_SMALL, FOUND), NOT_FINITE).astype(jnp.int32),
-            jnp.int32(1),
-        )
-        step = jnp.where(finite, jnp.where(good, factor * h, 0.0), jnp.nan)
-        return shaped_like(step, unflatten, updates), moved
+        metric = jnp.where(scale > 0, scale, 1.0)
+        reach = jnp.linalg.norm(metric * x)
+        first = state.count == 0
+        radius = state.learning_rate * jnp.where(first & (reach > 0), reach, 1.0)
+        h, damping = damped_step(jacobian, r, metric, radius)
+        gain = _gain(residuals, x, r, jacobian, h, damping * jnp.sum((metric * h) ** 2))
+        good, length = gain > 1e-4, jnp.linalg.norm(metric * h)  # A trial that is NaN is not good.
+        wider = jnp.where((gain >= 0.75) | (damping == 0), 2 * length, jnp.where(first, length, radius))
+        radius = jnp.where(length > 0, jnp.where(gain >= 0.25, wider, length / 10), radius)
+        stuck = ~good & jnp.all(x + h == x)
+        outcome = jnp.where(finite, jnp.where(stuck, STEP_TOO_SMALL, FOUND), NOT_FINITE).astype(jnp.int32)
+        state = LevenbergMarquardtState(increment(state.count), radius, scale, gain, outcome, jnp.int32(1))
+        step = jnp.where(finite, jnp.where(good, h, 0.0), jnp.nan)
+        return shaped_like(step, unflatten, updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def damped_step(jacobian: Array, r: Array, damping: Array, scale: Array) -> Array:
-    """The h that minimises |J h + r|² + μ |D h|², by QR of J with √μ D below it."""
-    n = jacobian.shape[1]
-    q, upper = jnp.linalg.qr(jnp.concatenate([jacobian, jnp.diag(jnp.sqrt(damping) * scale)]))
-    return -jax.scipy.linalg.solve_triangular(upper, q[: len(r)].T @ r) if n else jnp.zeros(0, r.dtype)
+def _gain(residuals, x: Array, r: Array, jacobian: Array, h: Array, held: Array) -> Array:
+    """The decrease of F at x + h over ½ |J h|² + held, where less than rounding x changes in F is no difference."""
+    slack = _slack(x, r, jacobian)
+    promised = jnp.sum((jacobian @ h) ** 2) / 2 + held + slack
+    kept = _half_square(r) - _half_square(residuals(x + h)) + slack
+    return jnp.where(promised > 0, kept / promised, 1.0)
+
+
+def _slack(x: Array, r: Array, jacobian: Array) -> Array:
+    """What rounding x and r changes in ½ |r|²."""
+    return 4 * jnp.finfo(r.dtype).eps * (jnp.abs(r) @ (jnp.abs(r) + jnp.abs(jacobian) @ jnp.abs(x)))
 
 
 def _linearised(params: Params, residual_fn: ResidualFn):

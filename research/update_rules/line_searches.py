@@ -101,7 +101,7 @@ def backtracking(
         found = value_fn(there)
         enough = found <= value + cast(sufficient_decrease, value) * step * slope
         stuck = ~_differs(there, params)
-        outcome = jnp.where(enough, FOUND, jnp.where(stuck, STEP_TOO_SMALL, EVALUATIONS_USED_UP))
+        outcome = jnp.where(stuck, STEP_TOO_SMALL, jnp.where(enough, FOUND, EVALUATIONS_USED_UP))
         return step, found, evaluations + 1, outcome.astype(jnp.int32)
 
     outcome = _before(value, slope)
@@ -206,17 +206,16 @@ def strong_wolfe(
         found, grad = jax.value_and_grad(value_fn)(there)
         point = _Point(bracket.trial, found, inner(grad, direction))
         decreased = enough(point)
-        done = decreased & (jnp.abs(point.slope) <= -cast(curvature, value) * start.slope)
         too_high = ~decreased | ~(point.value < low.value + noise)
+        done = ~too_high & (jnp.abs(point.slope) <= -cast(curvature, value) * start.slope)
         behind = point.slope * jnp.sign(high.step - low.step) >= 0  # The minimum lies between low and the point.
         high = _pick(too_high, point, _pick(behind, low, high))
-        advance = done | ~too_high
-        low, last = _pick(advance, point, low), low
-        trial = jnp.where(jnp.isinf(high.step), _outwards(last, low), _inwards(low, high))
-        closed = ~_differs(along(params, direction, trial), along(params, direction, low.step))
+        low, last = _pick(too_high, low, point), low
+        trial = jnp.where(jnp.isinf(high.step), _outwards(last, low, noise), _inwards(low, high, noise))
+        closed = jnp.isfinite(high.step) & ~_differs(*(along(params, direction, a) for a in (trial, low.step)))
         going = jnp.where(closed, STEP_TOO_SMALL, EVALUATIONS_USED_UP)
         outcome = jnp.where(done, FOUND, going).astype(jnp.int32)
-        grad = jax.tree.map(lambda new, old: jnp.where(advance, new, old), grad, bracket.grad)
+        grad = jax.tree.map(lambda new, old: jnp.where(too_high, old, new), grad, bracket.grad)
         return _Bracket(low, high, trial, grad, bracket.evaluations + 1, outcome)
 
     outcome = _before(value, start.slope)
@@ -229,7 +228,7 @@ def strong_wolfe(
     searched = (end.outcome == STEP_TOO_SMALL) | (end.outcome == EVALUATIONS_USED_UP)
     still = jnp.where(end.low.step > 0, STEP_TOO_SMALL, end.outcome)
     outcome = jnp.where(searched, jnp.where(moved, DECREASE_ONLY, still), end.outcome).astype(jnp.int32)
-    return LineSearch(*end.low, end.grad, end.evaluations, outcome)
+    return LineSearch(*_pick(outcome >= FIRST_FAILURE, start, end.low), end.grad, end.evaluations, outcome)
 
 
 def _before(value: Array, slope: Array) -> Array:
@@ -243,24 +242,30 @@ def _pick(condition: Array, yes: _Point, no: _Point) -> _Point:
     return _Point(*(jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True)))
 
 
-def _cubic(a: _Point, b: _Point) -> Array:
-    """The minimiser of the cubic through two points and their slopes; NaN if it has none."""
-    d1 = a.slope + b.slope - 3.0 * (a.value - b.value) / (a.step - b.step)
-    d2 = jnp.sign(b.step - a.step) * jnp.sqrt(d1 * d1 - a.slope * b.slope)
-    return b.step - (b.step - a.step) * (b.slope + d2 - d1) / (b.slope - a.slope + 2.0 * d2)
+def _cubic(a: _Point, b: _Point, noise: Array) -> Array:
+    """The minimiser of the cubic through two points and their slopes; NaN if it has none.
+
+    Where the values differ by no more than the noise, that of the parabola with these slopes.
+    """
+    width = b.step - a.step
+    d1 = a.slope + b.slope - 3.0 * (b.value - a.value) / width
+    d2 = jnp.sign(width) * jnp.sqrt(d1 * d1 - a.slope * b.slope)
+    cubic = b.step - width * (b.slope + d2 - d1) / (b.slope - a.slope + 2.0 * d2)
+    parabola = b.step - width * b.slope / (b.slope - a.slope)
+    return jnp.where(jnp.abs(b.value - a.value) <= noise, parabola, cubic)
 
 
-def _outwards(last: _Point, point: _Point) -> Array:
+def _outwards(last: _Point, point: _Point, noise: Array) -> Array:
     width = point.step - last.step
     nearest, furthest = point.step + 1.1 * width, point.step + 4.0 * width
-    found = _cubic(last, point)
-    return jnp.where(found > nearest, jnp.minimum(found, furthest), jnp.where(found > point.step, nearest, furthest))
+    found = _cubic(last, point, noise)
+    return jnp.where(found > point.step, jnp.clip(found, nearest, furthest), furthest)
 
 
-def _inwards(low: _Point, high: _Point) -> Array:
+def _inwards(low: _Point, high: _Point, noise: Array) -> Array:
     left, right = jnp.minimum(low.step, high.step), jnp.maximum(low.step, high.step)
     margin = 0.1 * (right - left)
-    found = _cubic(low, high)
+    found = _cubic(low, high, noise)
     return jnp.where(jnp.isfinite(found), jnp.clip(found, left + margin, right - margin), 0.5 * (left + right))
 
 

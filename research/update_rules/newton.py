@@ -19,6 +19,7 @@ from research.update_rules.second_order import (
     backtrack,
     flatten,
     require,
+    secular_root,
     shaped_like,
     solve_symmetric,
     value_slack,
@@ -112,9 +113,8 @@ def newton(
         t, outcome, evaluations = first, jnp.int32(FOUND), jnp.int32(0)
         if line_search:
             along = lambda t: value_fn(unflatten(x + t * p))
-            t, outcome, evaluations = backtrack(
-                along, value, g @ p, first, sufficient_decrease, shrink, max_evaluations
-            )
+            start = (value, g @ p, value_slack(value))
+            t, outcome, evaluations = backtrack(along, *start, first, sufficient_decrease, shrink, max_evaluations)
         no_step = jnp.all(p == 0) & jnp.any(g != 0)  # Stopped, or no curvature in any direction.
         stopped = jnp.where(curvature == INDEFINITE, NO_DESCENT_DIRECTION, MATRIX_SINGULAR)
         outcome = jnp.where(finite, jnp.where(no_step, stopped, outcome), NOT_FINITE).astype(jnp.int32)
@@ -218,8 +218,7 @@ def trust_region_newton(
 def trust_region_step(hessian: Array, g: Array, radius: Array) -> tuple[Array, Array, Array]:
     """The minimiser of gᵀp + ½ pᵀHp over |p| <= Δ.
 
-    With H = V diag(λ) Vᵀ, λ_1 lowest, γ = Vᵀg and s = σ + λ_1, it is p = -V γ / (λ - λ_1 + s). Newton's method on
-    1 / |p(s)| = 1 / Δ climbs to the root from below, from the largest bound that one term of |p| alone gives.
+    With H = V diag(λ) Vᵀ, λ_1 lowest, γ = Vᵀg and s = σ + λ_1, it is p = -V γ / (λ - λ_1 + s).
 
     Args:
       hessian: H, symmetric, shape (n, n).
@@ -237,17 +236,8 @@ def trust_region_step(hessian: Array, g: Array, radius: Array) -> tuple[Array, A
     def coefficients(s):
         return jnp.where(gamma == 0, 0.0, gamma / jnp.where(gamma == 0, 1.0, above + s))
 
-    def climb(carry):
-        s, _, k = carry
-        c = coefficients(s)
-        size, steep = jnp.linalg.norm(c), jnp.sum(jnp.where(gamma == 0, 0.0, c**2 / (above + s)))
-        rise = jnp.where(size > radius, size**2 / steep * (size - radius) / radius, 0.0)
-        return s + rise, rise > 2 * eps * s, k + 1
-
-    s = jnp.maximum(floor, jnp.max(jnp.abs(gamma) / radius - above, initial=0.0))
     inside = (lowest > 0) & (jnp.linalg.norm(coefficients(floor)) <= radius)
-    climbed = jax.lax.while_loop(lambda carry: carry[1] & (carry[2] < 100), climb, (s, ~inside, jnp.int32(0)))[0]
-    s = jnp.where(inside, floor, climbed)
+    s = jnp.where(inside, floor, secular_root(above, gamma, radius, floor))
     c, rounding = coefficients(s), len(g) * eps * largest
     hard = (lowest < -rounding) & (s == 0)
     along = jnp.where(hard, jnp.sqrt(jnp.maximum(radius**2 - c @ c, 0.0)), 0.0)

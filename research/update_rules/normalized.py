@@ -111,8 +111,8 @@ def adopt(
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number.
     References:
-      Taniguchi et al., ADOPT: modified Adam can converge with any β2 with the optimal rate, NeurIPS 2024, algorithms 1
-      (with a clipping that is told below it).
+      Taniguchi et al., ADOPT: modified Adam can converge with any β2 with the optimal rate, NeurIPS 2024, algorithm 1; a
+      later version, arXiv:2411.02853, clips.
     Example:
       >>> rule = adopt(1.0, b1=0.0)
       >>> updates, state = rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))

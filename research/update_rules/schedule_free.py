@@ -9,8 +9,8 @@ from jax.core import Tracer
 
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
-from research.update_rules.adaptive import _bias_correction
 from research.update_rules.building_blocks import DescendState, add_decayed_weights, cast, increment, moving_average
+from research.update_rules.corrections import bias_correction
 
 
 class ScheduleFreeState(NamedTuple):
@@ -73,7 +73,7 @@ def schedule_free_sgd(
       >>> print(x, state.evaluation_params, state.evaluation_params + state.lead)
       [2.5] [3.] [2.]
     """
-    return _schedule_free(optax.identity(), learning_rate, warmup_steps, b1, weight_decay, weight_power)
+    return _schedule_free([], learning_rate, warmup_steps, b1, weight_decay, weight_power)
 
 
 def schedule_free_adamw(
@@ -106,12 +106,12 @@ def schedule_free_adamw(
       Defazio et al., The road less scheduled, NeurIPS 2024, algorithm 1.
     Example:
       >>> rule, x = schedule_free_adamw(0.5, eps=0.0), jnp.array([2.0])
-      >>> print(rule.update(jnp.array([7.0]), rule.init(x), x)[0])
+      >>> print(rule.update(jnp.array([7.0]), rule.init(x), x)[0].round(3))
       [-0.5]
     """
     check_number("b2", b2, below=1.0)
     check_number("eps", eps)
-    return _schedule_free(_normalise(b2, eps), learning_rate, warmup_steps, b1, weight_decay, weight_power)
+    return _schedule_free([_normalise(b2, eps)], learning_rate, warmup_steps, b1, weight_decay, weight_power)
 
 
 class _NormaliseState(NamedTuple):
@@ -127,7 +127,7 @@ def _normalise(b2: float | Array, eps: float | Array) -> optax.GradientTransform
         del params
         count = increment(state.count)
         nu = moving_average(b2, state.nu, jax.tree.map(jnp.square, updates))
-        correction = _bias_correction(b2, count)
+        correction = bias_correction(b2, count)
 
         def divide(g, v):
             return (g / (jnp.sqrt(v / cast(correction, v)) + cast(eps, v))).astype(g.dtype)
@@ -137,17 +137,17 @@ def _normalise(b2: float | Array, eps: float | Array) -> optax.GradientTransform
     return optax.GradientTransformation(init, update)
 
 
-def _schedule_free(direction, learning_rate, warmup_steps, b1, weight_decay, weight_power) -> optax.GradientTransformation:
+def _schedule_free(links, learning_rate, warmup_steps, b1, weight_decay, weight_power) -> optax.GradientTransformation:
     check_number("b1", b1)
     if not isinstance(b1, Tracer) and float(b1) > 1.0:
         raise ValueError(f"b1 must be a finite number, at least 0 and at most 1; got b1={b1!r}.")
     check_number("weight_power", weight_power)
-    direction = optax.chain(direction, add_decayed_weights(weight_decay))
+    direction = optax.chain(*links, add_decayed_weights(weight_decay))
     start_rate, rate_of = _rate(learning_rate, warmup_steps)
 
     def init(params):
-        copies = [jax.tree.map(f, params) for f in (jnp.copy, jnp.zeros_like)]
-        return ScheduleFreeState(*copies, jnp.zeros(()), direction.init(params), start_rate())
+        average, lead = jax.tree.map(jnp.copy, params), jax.tree.map(jnp.zeros_like, params)
+        return ScheduleFreeState(average, lead, jnp.zeros(()), direction.init(params), start_rate())
 
     def update(updates, state, params=None):
         d, direction_state = direction.update(updates, state.direction, params)

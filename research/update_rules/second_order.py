@@ -96,7 +96,7 @@ def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Ar
       matrix: Symmetric, shape (n, n).
       g: Shape (n,).
       indefinite: "reflect": each eigenvalue becomes its size, at least √eps of the largest. "keep": as it is.
-        "stop": p = 0.
+        "drop": none along eigenvectors whose eigenvalue is at most n eps of the largest. "stop": p = 0.
     Returns:
       p, shape (n,), and what the matrix was, an index into CURVATURES, int32.
     Example:
@@ -118,22 +118,127 @@ def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Ar
             return 0 * g, found
         if indefinite == "reflect":
             values = jnp.maximum(jnp.abs(values), jnp.sqrt(eps) * largest)
+        if indefinite == "drop":
+            values = jnp.where(values > n * eps * largest, values, jnp.inf)
         p = vectors @ ((vectors.T @ g) / values)
         return jnp.where(largest == 0, 0 * g, p), found  # No curvature in any direction: there is no step to take.
 
     return jax.lax.cond(definite, plainly, by_eigenvalues)
 
 
+def secular_root(above: Array, gamma: Array, radius: Array, floor: float | Array) -> Array:
+    """The least s >= floor with |γ / (d + s)| <= Δ: how far a trust region of radius Δ damps a step.
+
+    Newton's method on 1 / |p(s)| = 1 / Δ climbs to the root from below, from the largest bound that one entry alone
+    gives: |γ_i| / (d_i + s) <= Δ. An entry with γ = 0 counts as 0 whatever it is divided by.
+
+    Args:
+      above: d >= 0, shape (n,).
+      gamma: γ, shape (n,).
+      radius: Δ > 0.
+      floor: At least 0.
+    Returns:
+      s, shape ().
+    References:
+      Nocedal & Wright (2006), algorithm 4.3; Conn, Gould & Toint (2000), section 7.3.
+    Example:
+      >>> print(secular_root(jnp.array([0.0, 1.0]), jnp.array([3.0, 0.0]), jnp.array(1.5), 0.0))
+      2.0
+    """
+    eps, none = jnp.finfo(gamma.dtype).eps, gamma == 0
+
+    def climb(carry):
+        s, _, k = carry
+        divisor = jnp.where(none, 1.0, above + s)
+        p = gamma / divisor
+        size = jnp.linalg.norm(p)
+        rise = size**2 / jnp.sum(p**2 / divisor) * (size - radius) / radius
+        rise = jnp.where(size > radius, rise, 0.0)
+        return s + rise, rise > eps * s, k + 1
+
+    start = jnp.maximum(floor, jnp.max(jnp.abs(gamma) / radius - above, initial=0.0)).astype(gamma.dtype)
+    going_on = lambda carry: carry[1] & (carry[2] < 100)
+    return jax.lax.while_loop(going_on, climb, (start, jnp.asarray(True), jnp.int32(0)))[0]
+
+
+def least_squares_step(jacobian: Array, r: Array, singular: str) -> tuple[Array, Array]:
+    """The h that minimises |J h + r|, by QR.
+
+    Args:
+      jacobian: J, shape (m, n).
+      r: Shape (m,).
+      singular: What is done where columns depend on each other: "shortest" or "stop", as in `gauss_newton`.
+    Returns:
+      h, shape (n,), and an index into CURVATURES, int32: DEFINITE or SINGULAR.
+    Example:
+      >>> h, _ = least_squares_step(jnp.array([[1.0, 1.0], [1.0, 1.0]]), jnp.array([-2.0, -2.0]), "shortest")
+      >>> print(h.round(5))
+      [1. 1.]
+    """
+    (m, n), eps = jacobian.shape, jnp.finfo(jacobian.dtype).eps
+    lengths = jnp.linalg.norm(jacobian, axis=0)
+
+    def by_singular_values():
+        if singular == "stop":
+            return 0 * (r @ jacobian), jnp.int32(SINGULAR)
+        scale = jnp.where(lengths > 0, lengths, 1.0)
+        u, s, v = jnp.linalg.svd(jacobian / scale[None], full_matrices=False)
+        inverse = jnp.where(s > max(m, n) * eps * jnp.max(s, initial=0.0), 1 / s, 0.0)
+        return -(v.T @ (inverse * (u.T @ r))) / scale, jnp.int32(SINGULAR)
+
+    if m < n:
+        return by_singular_values()
+    q, upper = jnp.linalg.qr(jacobian)
+    full = jnp.all(jnp.abs(jnp.diagonal(upper)) > m * eps * lengths)
+
+    def by_qr():
+        return -jax.scipy.linalg.solve_triangular(upper, q.T @ r), jnp.int32(DEFINITE)
+
+    return jax.lax.cond(full, by_qr, by_singular_values)
+
+
+def damped_step(jacobian: Array, r: Array, scale: Array, radius: Array) -> tuple[Array, Array]:
+    """The h that minimises |J h + r| over |D h| <= Δ, and its damping μ.
+
+    J = Q R once; μ from the singular values of R / D; h from a QR factorisation of R with √μ D below it. Where columns
+    depend on each other, μ is at least (eps of the largest singular value)².
+
+    Args:
+      jacobian: J, shape (m, n).
+      r: Shape (m,).
+      scale: The diagonal of D, positive, shape (n,).
+      radius: Δ > 0, shape ().
+    Returns:
+      h, shape (n,), and μ, 0 where the step of Gauss-Newton is within the radius.
+    Example:
+      >>> h, damping = damped_step(2 * jnp.eye(2), jnp.array([-6.0, -8.0]), jnp.ones(2), jnp.array(2.5))
+      >>> print(h.round(5), damping.round(5))
+      [1.5 2. ] 4.0
+    """
+    q, upper = jnp.linalg.qr(jacobian)
+    target = -q.T @ r
+    full = upper.shape[0] == upper.shape[1]
+    newton = jax.scipy.linalg.solve_triangular(upper, target) if full else jnp.full_like(scale, jnp.inf)
+    u, s, _ = jnp.linalg.svd(upper / scale[None], full_matrices=False)
+    least = (jnp.finfo(r.dtype).eps * jnp.max(s, initial=0.0)) ** 2
+    damping = jnp.maximum(secular_root(s**2, s * (u.T @ target), radius, 0.0), least)
+    rows, below = jnp.linalg.qr(jnp.concatenate([upper, jnp.diag(jnp.sqrt(damping) * scale)]))
+    damped = jax.scipy.linalg.solve_triangular(below, rows[: len(target)].T @ target)
+    inside = jnp.linalg.norm(scale * newton) <= radius  # NaN, of a singular R, is not.
+    return jnp.where(inside, newton, damped), jnp.where(inside, 0.0, damping)
+
+
 def backtrack(
     value_at: Callable[[Array], Array],
     value: Array,
     slope: Array,
+    slack: Array,
     first: Array,
     sufficient_decrease: float | Array,
     shrink: float | Array,
     max_evaluations: int | Array,
 ) -> tuple[Array, Array, Array]:
-    """The first of first, s first, s² first, ... with f(x + t p) <= f(x) + c t ∇fᵀp, to rounding of f.
+    """The first of first, s first, s² first, ... with f(x + t p) <= f(x) + c t ∇fᵀp + slack (Armijo).
 
     `line_searches.backtracking` allows no rounding: there the last steps to a minimum, of which f sees nothing, are
     refused, and x ends where f is flat, with half of its digits.
@@ -141,13 +246,13 @@ def backtrack(
     Args:
       value_at: t -> f(x + t p).
       value, slope: f(x) and ∇fᵀp.
+      slack: What rounding may change in f.
       first: The first trial.
       sufficient_decrease, shrink: c and s.
       max_evaluations: At most so many trials.
     Returns:
       t, 0 where there is none; an index into `outcomes.OUTCOMES`; the number of trials.
     """
-    slack = value_slack(value)
 
     def trial(search):
         t, evaluations, _ = search

@@ -70,8 +70,8 @@ def sam(
             )
         ascent = _ascent(rho, updates, params)
 
-        def moved(x, **drawn):
-            return value_fn(jax.tree.map(jnp.add, x, ascent), **drawn)
+        def moved(x, *drawn, **named):
+            return value_fn(jax.tree.map(jnp.add, x, ascent), *drawn, **named)
 
         value, gradient = jax.value_and_grad(moved)(params)
         gradient = jax.tree.map(lambda g, u: g.astype(u.dtype), gradient, updates)

@@ -32,10 +32,10 @@ def polyak_step(
 
     Polyak's own step has η_max = ∞ and ε = 0. On single examples, with f* the least loss of one of them, it is SPS_max
     of Loizou et al., whose constant divides: their 1 / c is our c. Where f* is too high, f - f* may be negative and the
-    step goes uphill; positive_part=True stands still instead (SPS+). It is
-    optax.polyak_sgd(η_max, scaling=c, f_min=f*, eps=ε), with variant="sps+" for the positive part, but for two things:
-    optax has η_max = 1, and stands still wherever |g|² + ε <= 2.2e-16, while here only a gradient of 0 has η_t = 0.
-    torch has none.
+    step goes uphill; positive_part=True stands still instead (SPS+). With c = 1 it is
+    optax.polyak_sgd(η_max, f_min=f*, eps=ε), with variant="sps+" for the positive part, but for two things: optax has
+    η_max = 1, and stands still wherever |g|² + ε <= 2.2e-16, while here only a gradient of 0 has η_t = 0. Its `scaling`
+    is not c, for it scales the gradient before the norm is taken: it divides the step. torch has none.
 
     Use it where the least value is known: 0 for an interpolating model or a system with a solution. A guess that is too
     low makes steps too long, and near the minimum they then do not settle.
@@ -71,7 +71,7 @@ def polyak_step(
     def init(params):
         return PolyakStepState(_rate(0.0, params))
 
-    def update(updates, state, params=None, *, value=None, **extra):
+    def update(updates: Any, state: Any, params: Any = None, *, value: Any = None, **extra: Any):
         del params, extra
         _require(value, "polyak_step", "the objective's value", "value=value")
         of_rate = state.learning_rate
@@ -139,7 +139,7 @@ def barzilai_borwein(learning_rate: float | Array = 1e-3, short: bool = False) -
         zeros = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))  # Two, so that both may be donated.
         return BarzilaiBorweinState(_zero(), _rate(learning_rate, params), _zero(), *zeros)
 
-    def update(updates, state, params=None):
+    def update(updates: Any, state: Any, params: Any = None):
         _require(params, "barzilai_borwein", "the params", "params")
         rate = state.learning_rate
         s, y = _difference(params, state.previous_params), _difference(updates, state.previous_gradient)
@@ -202,7 +202,7 @@ def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
         zeros = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))  # Two, so that both may be donated.
         return AdgdState(_zero(), _rate(learning_rate, params), _rate(jnp.inf, params), *zeros)
 
-    def update(updates, state, params=None):
+    def update(updates: Any, state: Any, params: Any = None):
         _require(params, "adgd", "the params", "params")
         rate, growth = state.learning_rate, state.growth
         s, y = _difference(params, state.previous_params), _difference(updates, state.previous_gradient)

@@ -79,19 +79,6 @@ def test_sam_swings_about_a_minimum_at_a_distance_of_its_radius():
     assert path[-1] * path[-2] < 0
 
 
-def test_sam_prefers_the_flat_valley():
-    """Two valleys of one depth, of curvature 100 and 1; gradient descent stays in the sharp one, SAM leaves it."""
-
-    def valleys(x, indices=None):
-        del indices
-        return jnp.minimum(50.0 * (x + 0.2) ** 2, 0.5 * (x - 2.0) ** 2)
-
-    x = jnp.array(-0.25, float)
-    plain, found = walk(gradient_descent(0.005), valleys, x, 2000), walk(sam(0.005, 0.6), valleys, x, 2000)
-    assert plain[-1] == pytest.approx(-0.2, abs=1e-12)
-    assert abs(found[-1] - 2.0) < 0.6
-
-
 def test_zero_gradient_stays_and_nan_shows():
     rule = sam(0.1)
     flat = lambda x, indices=None: 0.0 * jnp.sum(x)

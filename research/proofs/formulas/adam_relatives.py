@@ -48,18 +48,17 @@ def adan(x, f, learning_rate, b1=0.98, b2=0.92, b3=0.99, eps=1e-8, eps_root=1e-8
     """Xie et al. (2024), algorithm 1 with 1 - β for each β, averages from 0 and corrected; its decay is the proximal one."""
     m = v = n = zeros_like(x)
     before = None
+    ahead = b2
     for t in count(1):
         g = f.gradient(x)
-        difference = g - (g if before is None else before)
+        change = g - (g if before is None else before)
         m = b1 * m + (1 - b1) * g
-        v = b2 * v + (1 - b2) * difference
-        n = b3 * n + (1 - b3) * (g + b2 * difference) ** 2
+        v = b2 * v + (1 - b2) * change
+        n = b3 * n + (1 - b3) * (g + ahead * change) ** 2
         m_hat, v_hat, n_hat = m / (1 - b1**t), v / (1 - b2**t), n / (1 - b3**t)
-        step = learning_rate * (m_hat + b2 * v_hat) / (sqrt(n_hat + eps_root) + eps)
-        if proximal:
-            x = (x - step) / (1 + learning_rate * weight_decay)
-        else:
-            x = (1 - learning_rate * weight_decay) * x - step
+        step = learning_rate * (m_hat + ahead * v_hat) / (sqrt(n_hat + eps_root) + eps)
+        decay = learning_rate * weight_decay
+        x = (x - step) / (1 + decay) if proximal else (1 - decay) * x - step
         before = g
         yield x
 
@@ -103,26 +102,12 @@ FORMULAS = {
     "adan": Formula(
         adan,
         (
-            Mistake(
-                "differences are multiplied by 1 - b2, as in optax",
-                "(g + b2 * difference) ** 2\n        m_hat, v_hat, n_hat = m / (1 - b1**t), v / (1 - b2**t), n / (1 - b3**t)\n"
-                "        step = learning_rate * (m_hat + b2 * v_hat)",
-                "(g + (1 - b2) * difference) ** 2\n        m_hat, v_hat, n_hat = m / (1 - b1**t), v / (1 - b2**t), n / (1 - b3**t)\n"
-                "        step = learning_rate * (m_hat + (1 - b2) * v_hat)",
-            ),
-            Mistake(
-                "the first difference is the first gradient",
-                "(g if before is None else before)",
-                "(0 if before is None else before)",
-            ),
-            Mistake("the differences are not averaged in the step", "m_hat + b2 * v_hat", "m_hat"),
-            Mistake("the squares are of the gradient alone", "(g + b2 * difference) ** 2", "g**2"),
+            Mistake("changes are multiplied by 1 - b2, as in optax", "ahead = b2", "ahead = 1 - b2"),
+            Mistake("the first change is the first gradient", "(g if before is None else", "(0 if before is None else"),
+            Mistake("changes do not enter the step", "m_hat + ahead * v_hat", "m_hat"),
+            Mistake("the squares are of the gradient alone", "(g + ahead * change) ** 2", "g**2"),
             Mistake("no bias correction", "m / (1 - b1**t), v / (1 - b2**t), n / (1 - b3**t)", "m, v, n"),
-            Mistake(
-                "differences are of the wrong sign",
-                "g - (g if before is None else before)",
-                "(g if before is None else before) - g",
-            ),
+            Mistake("changes have the wrong sign", "(1 - b2) * change", "(1 - b2) * -change"),
         ),
     ),
 }

@@ -1,9 +1,22 @@
-"""Rules that keep params of their own to evaluate at; each formula yields those, not where the inner rule is."""
+"""Rules that keep params of their own to evaluate at: each formula yields its iterates together with those."""
 
 from itertools import count
 
 from research.proofs.formulas.formula import Formula, Mistake
-from research.proofs.formulas.leaves import zeros_like
+from research.proofs.formulas.leaves import Leaves, zeros_like
+
+
+class Evaluated(Leaves):
+    """Iterates that are evaluated elsewhere.
+
+    Args:
+      iterate: Where the rule goes on from.
+      evaluation: Where it is evaluated.
+    """
+
+    def __init__(self, iterate: Leaves, evaluation: Leaves):
+        super().__init__(iterate.arrays)
+        self.evaluation = evaluation
 
 
 def lookahead(x, f, learning_rate, sync_period=5, slow_step_size=0.5, reset_state=False):
@@ -17,7 +30,7 @@ def lookahead(x, f, learning_rate, sync_period=5, slow_step_size=0.5, reset_stat
             x = slow
             if reset_state:
                 m = zeros_like(m)
-        yield slow
+        yield Evaluated(x, slow)
 
 
 def polyak_averaging(x, f, learning_rate, start=0):
@@ -27,8 +40,7 @@ def polyak_averaging(x, f, learning_rate, start=0):
         x = x - learning_rate * f.gradient(x)
         if t > start:
             total, n = total + x, n + 1
-        mean = total / n if n else x
-        yield mean
+        yield Evaluated(x, total / n if n else x)
 
 
 def exponential_averaging(x, f, learning_rate, decay=0.999, debias=True):
@@ -37,7 +49,7 @@ def exponential_averaging(x, f, learning_rate, decay=0.999, debias=True):
     for t in count(1):
         x = x - learning_rate * f.gradient(x)
         average = decay * average + (1 - decay) * x
-        yield average / (1 - decay**t) if debias else average
+        yield Evaluated(x, average / (1 - decay**t) if debias else average)
 
 
 FORMULAS = {
@@ -54,9 +66,9 @@ FORMULAS = {
         polyak_averaging,
         (
             Mistake("the start is one of the iterates in the mean", "zeros_like(x), 0", "x, 1"),
-            Mistake("there is no mean: the last iterate is given", "yield mean", "yield x"),
+            Mistake("there is no mean: the last iterate is given", "total / n if n else x", "x"),
             Mistake("the sum is divided by one too many", "total / n if", "total / (n + 1) if"),
-            Mistake("the rule goes on from the mean", "yield mean", "x = mean\n        yield x"),
+            Mistake("the rule goes on from the mean", "if n else x)\n", "if n else x)\n        x = total / n\n"),
         ),
     ),
     "exponential_averaging": Formula(

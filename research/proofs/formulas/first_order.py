@@ -3,7 +3,7 @@
 from itertools import count
 
 from research.proofs.formulas.formula import Formula, Mistake
-from research.proofs.formulas.leaves import absolute, dot, entrywise, norm, sign, zeros_like
+from research.proofs.formulas.leaves import absolute, dot, entrywise, norm, sign, zeros_like  # noqa: F401, the mistakes use them
 
 
 def gradient_descent(x, f, learning_rate):
@@ -122,25 +122,43 @@ FORMULAS = {
         sign_descent,
         (
             Mistake(
-                "the gradient is divided by its norm, not by its size in each coordinate", "sign(g)", "g / norm(g)"
+                "the gradient is divided by its norm, not by its size in each coordinate",
+                "learning_rate * sign(g)",
+                "learning_rate * g / norm(g)",
             ),
-            Mistake("the sign of 0 is -1, not 0", "sign(g)", "entrywise(lambda a: 1 if a > 0 else -1, g)"),
-            Mistake("the sign is softened: g / (|g| + 1e-8)", "sign(g)", "g / (absolute(g) + 1e-8)"),
-            Mistake("the step is multiplied by the sum of sizes |g|_1", "sign(g)", "dot(g, sign(g)) * sign(g)"),
+            Mistake(
+                "the sign of 0 is -1, not 0",
+                "learning_rate * sign(g)",
+                "learning_rate * entrywise(lambda a: 1 if a > 0 else -1, g)",
+            ),
+            Mistake(
+                "the sign is softened: g / (|g| + 1e-8)",
+                "learning_rate * sign(g)",
+                "learning_rate * g / (absolute(g) + 1e-8)",
+            ),
+            Mistake(
+                "the step is multiplied by the sum of sizes |g|_1",
+                "learning_rate * sign(g)",
+                "learning_rate * dot(g, sign(g)) * sign(g)",
+            ),
         ),
     ),
     "signum": Formula(
         signum,
         (
-            Mistake("no average: the sign is the gradient's", "sign(m)", "sign(g)"),
+            Mistake("no average: the sign is the gradient's", "learning_rate * sign(m)", "learning_rate * sign(g)"),
             Mistake("signs are averaged, not gradients", "(1 - momentum) * g", "(1 - momentum) * sign(g)"),
             Mistake(
                 "momentum and 1 - momentum are swapped",
                 "momentum * m + (1 - momentum) * g",
                 "(1 - momentum) * m + momentum * g",
             ),
-            Mistake("it looks ahead, as Nesterov's rule does", "sign(m)", "sign(momentum * m + (1 - momentum) * g)"),
-            Mistake("the gradient is averaged and no sign is taken", "sign(m)", "m"),
+            Mistake(
+                "it looks ahead, as Nesterov's rule does",
+                "learning_rate * sign(m)",
+                "learning_rate * sign(momentum * m + (1 - momentum) * g)",
+            ),
+            Mistake("the gradient is averaged and no sign is taken", "learning_rate * sign(m)", "learning_rate * m"),
         ),
     ),
 }

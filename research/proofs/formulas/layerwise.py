@@ -8,6 +8,9 @@ import numpy as np
 from research.proofs.formulas.formula import Formula, Mistake
 from research.proofs.formulas.leaves import Leaves, by_leaf, norm, sqrt, zeros_like
 
+# Adam's, for the leaves that are no matrices.
+B1, B2 = mpmath.mpf(0.9), mpmath.mpf(0.999)
+
 
 def lamb(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-6, eps_root=0.0, weight_decay=0.0):
     """You et al. (2020), algorithm 2, with φ(z) = z, and the ratio 1 where a norm is 0."""
@@ -43,10 +46,11 @@ def muon(
         ahead = beta * m_hat + (1 - beta) * g_hat if nesterov else m
         if bias_correction and not nesterov:
             ahead = m / (1 - beta**t)
-        orthogonal = by_leaf(lambda a: np.sqrt(shape_factor(a)) * newton_schulz(a, ns_steps, ns_coeffs, eps), ahead)
-        n = 0.9 * n + (1 - mpmath.mpf(0.9)) * g
-        v = 0.999 * v + (1 - mpmath.mpf(0.999)) * g**2
-        adam = n / (1 - mpmath.mpf(0.9) ** t) / (sqrt(v / (1 - mpmath.mpf(0.999) ** t)) + mpmath.mpf(1e-8))
+        orthogonal = by_leaf(lambda a: mpmath.sqrt(shape_factor(a)) * newton_schulz(a, ns_steps, ns_coeffs, eps), ahead)
+        n = B1 * n + (1 - B1) * g
+        v = B2 * v + (1 - B2) * g**2
+        n_hat = n / (1 - B1**t)
+        adam = n_hat / (sqrt(v / (1 - B2**t)) + mpmath.mpf(1e-8))
         x = x - learning_rate * by_leaf(lambda o, a, y: o + weight_decay * y if o.ndim == 2 else a, orthogonal, adam, x)
         yield x
 
@@ -73,21 +77,33 @@ _OF_LAMB = (
     Mistake("there is no ratio: this is AdamW", "by_leaf(ratio, x, r) * r", "r"),
     Mistake("the ratio is upside down", "by_leaf(ratio, x, r)", "by_leaf(ratio, r, x)"),
     Mistake("the ratio is of the gradient's norm", "by_leaf(ratio, x, r)", "by_leaf(ratio, x, g)"),
-    Mistake("the direction is made of length 1, without the leaf's", "by_leaf(ratio, x, r)", "by_leaf(ratio, x**0, r)"),
+    Mistake("the direction gets length 1, not the leaf's", "by_leaf(ratio, x, r)", "by_leaf(ratio, x / norm(x), r)"),
     Mistake("ε stands inside the root", "sqrt(v_hat + eps_root) + eps", "sqrt(v_hat + eps_root + eps)"),
-    Mistake("the decay is not part of the norm", " + weight_decay * x\n        x = x - ", "\n        x = x - learning_rate * weight_decay * x - "),
+    Mistake(
+        "the decay is not part of the norm",
+        " + weight_decay * x\n        x = x - ",
+        "\n        x = x - learning_rate * weight_decay * x - ",
+    ),
     Mistake("no bias correction of the second moment", "v_hat = v / (1 - b2**t)", "v_hat = v"),
 )
 
 _OF_MUON = (
-    Mistake("the gradient is orthogonalised, not its momentum", "ahead = beta * m_hat + (1 - beta) * g_hat if nesterov else m", "ahead = g"),
+    Mistake(
+        "the gradient is orthogonalised, not its momentum",
+        "ahead = beta * m_hat + (1 - beta) * g_hat if nesterov else m",
+        "ahead = g",
+    ),
     Mistake("it does not look ahead", "beta * m_hat + (1 - beta) * g_hat if nesterov", "m_hat if nesterov"),
     Mistake("it looks ahead with all of the gradient", "(1 - beta) * g_hat if", "g_hat if"),
-    Mistake("wide matrices are not scaled", "np.sqrt(shape_factor(a)) * ", ""),
+    Mistake("wide matrices are not scaled", "mpmath.sqrt(shape_factor(a)) * ", ""),
     Mistake("the scale is of the transposed matrix", "shape_factor(a)", "shape_factor(a.T)"),
-    Mistake("the scale has no root", "np.sqrt(shape_factor(a))", "shape_factor(a)"),
+    Mistake("the scale has no root", "mpmath.sqrt(shape_factor(a))", "shape_factor(a)"),
     Mistake("the momentum is not orthogonalised", "newton_schulz(a, ns_steps, ns_coeffs, eps)", "a"),
-    Mistake("NAdam's look-ahead is in the Adam of the other leaves", "adam = n /", "adam = (0.9 * n / (1 - mpmath.mpf(0.9) ** (t + 1)) * (1 - mpmath.mpf(0.9) ** t) + (1 - mpmath.mpf(0.9)) * g) /"),
-)  # fmt: skip
+    Mistake(
+        "the Adam of the other leaves is NAdam, as in optax.contrib.muon",
+        "n_hat = n / (1 - B1**t)",
+        "n_hat = B1 * n / (1 - B1 ** (t + 1)) + (1 - B1) * g / (1 - B1**t)",
+    ),
+)
 
 FORMULAS = {"lamb": Formula(lamb, _OF_LAMB), "muon": Formula(muon, _OF_MUON)}

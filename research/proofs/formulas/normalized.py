@@ -11,9 +11,8 @@ def lion(x, f, learning_rate, b1=0.9, b2=0.99, weight_decay=1e-3):
     m = zeros_like(x)
     while True:
         g = f.gradient(x)
-        c = b1 * m + (1 - b1) * g
+        c, m = b1 * m + (1 - b1) * g, b2 * m + (1 - b2) * g
         x = x - learning_rate * (sign(c) + weight_decay * x)
-        m = b2 * m + (1 - b2) * g
         yield x
 
 
@@ -38,12 +37,12 @@ FORMULAS = {
     "lion": Formula(
         lion,
         (
-            Mistake("the sign is of the long average", "c = b1 * m + (1 - b1) * g", "c = b2 * m + (1 - b2) * g"),
-            Mistake("the short average is kept", "m = b2 * m + (1 - b2) * g", "m = c"),
+            Mistake("the sign is of the long average", "c, m = b1 * m + (1 - b1) * g", "c, m = b2 * m + (1 - b2) * g"),
+            Mistake("the short average is kept", "b2 * m + (1 - b2) * g\n", "b1 * m + (1 - b1) * g\n"),
             Mistake(
                 "the betas are swapped",
-                "c = b1 * m + (1 - b1) * g\n        x = x - learning_rate * (sign(c) + weight_decay * x)\n        m = b2 * m + (1 - b2) * g",
-                "c = b2 * m + (1 - b2) * g\n        x = x - learning_rate * (sign(c) + weight_decay * x)\n        m = b1 * m + (1 - b1) * g",
+                "b1 * m + (1 - b1) * g, b2 * m + (1 - b2) * g",
+                "b2 * m + (1 - b2) * g, b1 * m + (1 - b1) * g",
             ),
             Mistake("there is no weight decay", " + weight_decay * x)", ")"),
             Mistake("the decay is not multiplied by the learning rate", " + weight_decay * x)", ") - weight_decay * x"),

@@ -28,9 +28,9 @@ def larger(a, b):
 
 def prodigy(
     x, f, learning_rate=1.0, b1=0.9, b2=0.999, b3=None, eps=1e-8, initial_distance=1e-6, distance_factor=1.0,
-    weight_decay=0.0, bias_correction=False, eps_by_next_distance=False,
+    weight_decay=0.0, bias_correction=False, eps_by_next_distance=True,
 ):  # fmt: skip
-    """Mishchenko & Defazio (2024), algorithm 4; the last two arguments are those of the authors' code."""
+    """Mishchenko & Defazio (2024), algorithm 4 with eps_by_next_distance=False, which their code has True."""
     start, d = x, initial_distance
     b3 = sqrt(b2) if b3 is None else b3
     m = v = s = zeros_like(x)
@@ -53,11 +53,17 @@ FORMULAS = {
     "dog": Formula(
         dog,
         (
-            Mistake("it takes the last distance, not the largest", "larger(distance, norm(x - start))", "norm(x - start) or distance"),
+            Mistake(
+                "it takes the last distance, not the largest",
+                "larger(distance, norm(x - start))",
+                "norm(x - start) or distance",
+            ),
             Mistake("the sum of squares has no root", "sqrt(total + eps)", "(total + eps)"),
             Mistake("it takes the last gradient alone", "total + dot(g, g)", "dot(g, g)"),
             Mistake("the distance is that from the origin", "norm(x - start)", "norm(x)"),
-            Mistake("the norms are of each entry: the rate differs by coordinate", "total + dot(g, g)", "total + g * g"),
+            Mistake(
+                "the norms are of each entry: the rate differs by coordinate", "total + dot(g, g)", "total + g * g"
+            ),
             Mistake("the first distance is not scaled by the params", "(1 + norm(x)) if", "1 if"),
         ),
     ),
@@ -70,7 +76,11 @@ FORMULAS = {
             Mistake("r and s are averaged by b2, not by its root", "b3 = sqrt(b2) if", "b3 = b2 if"),
             Mistake("the gradient is not multiplied by d in m", "(1 - b1) * d * g", "(1 - b1) * g"),
             Mistake("the step takes the new d", "x - rate * d *", "x - rate * d_next *"),
-            Mistake("the decay is not multiplied by the step size", " + weight_decay * x)", ") - weight_decay * x"),
+            Mistake(
+                "the sums are not multiplied by d",
+                "rate * d**2 * dot(g, start - x)\n        s = b3 * s + (1 - b3) * rate * d**2 * g",
+                "rate * dot(g, start - x)\n        s = b3 * s + (1 - b3) * rate * g",
+            ),
         ),
     ),
-}  # fmt: skip
+}

@@ -29,7 +29,9 @@ FORMULAS = {
     "rprop": Formula(
         rprop,
         (
-            Mistake("it steps where the sign has changed (Rprop-)", "kept = zero_where_negative(agreement, g)", "kept = g"),
+            Mistake(
+                "it steps where the sign has changed (Rprop-)", "kept = zero_where_negative(agreement, g)", "kept = g"
+            ),
             Mistake(
                 "each step comes one call too late, as in optax.rprop",
                 "step = sign(kept) * size\n        x = x - step",
@@ -41,11 +43,17 @@ FORMULAS = {
                 "eta_minus if a > 0 else eta_plus if a < 0",
             ),
             Mistake("the gradient stands for its sign", "sign(kept) * size", "kept * size"),
-            Mistake("a changed sign is remembered, so that the next step is resized once more", "before = kept", "before = g"),
+            Mistake(
+                "a changed sign is remembered, so that the next step is resized once more",
+                "before = kept",
+                "before = g",
+            ),
             Mistake("the steps only shrink", "eta_plus if a > 0", "1 if a > 0"),
-            Mistake("where the sign changed, the last step is taken back (Rprop+)",
-                    "step = sign(kept) * size\n        x = x - step",
-                    "step = sign(kept) * size - (step - zero_where_negative(agreement, step))\n        x = x - step"),
+            Mistake(
+                "where the sign changed, the last step is taken back (Rprop+)",
+                "step = sign(kept) * size\n        x = x - step",
+                "step = sign(kept) * size - (step - zero_where_negative(agreement, step))\n        x = x - step",
+            ),
         ),
     )
-}  # fmt: skip
+}

@@ -3,7 +3,7 @@
 import mpmath
 
 from research.proofs.formulas.formula import Formula, Mistake
-from research.proofs.formulas.leaves import by_leaf, dot, norm, sqrt
+from research.proofs.formulas.leaves import by_leaf, dot, norm, sqrt  # noqa: F401, a mistake uses by_leaf
 
 
 def polyak_step(x, f, learning_rate=1.0, f_min=0.0, max_learning_rate=None, eps=0.0, positive_part=False):

@@ -1,6 +1,19 @@
 """Who says what each rule does: optax, recorded trajectories of other implementations, and the arguments to ask with."""
 
-from research.proofs.oracles import adaptive, averaging, first_order, step_sizes
+from research.proofs.oracles import (
+    accumulating,
+    adam,
+    adam_relatives,
+    averaging,
+    first_order,
+    layerwise,
+    line_searching,
+    parameter_free,
+    rprop,
+    schedule_free,
+    sharpness,
+    step_sizes,
+)
 from research.proofs.oracles.oracle import Constructor as Constructor
 from research.proofs.oracles.oracle import Oracle as Oracle
 from research.proofs.oracles.oracle import Recorded as Recorded
@@ -9,5 +22,13 @@ ORACLES: dict[str, Oracle] = {
     **first_order.ORACLES,
     **step_sizes.ORACLES,
     **averaging.ORACLES,
-    **adaptive.ORACLES,
+    **accumulating.ORACLES,
+    **adam.ORACLES,
+    **adam_relatives.ORACLES,
+    **rprop.ORACLES,
+    **layerwise.ORACLES,
+    **schedule_free.ORACLES,
+    **parameter_free.ORACLES,
+    **sharpness.ORACLES,
+    **line_searching.ORACLES,
 }

@@ -22,9 +22,8 @@ def _sam(learning_rate, rho=0.05) -> optax.GradientTransformationExtraArgs:
     """optax.contrib.sam as one step, given its gradients by a step's value_fn."""
     theirs = optax.contrib.sam(optax.sgd(learning_rate), optax.chain(_unit(), optax.sgd(rho)), opaque_mode=True)
 
-    def update(updates, state, params=None, *, value_fn=None, **extra):
-        del extra
-        return theirs.update(updates, state, params, grad_fn=lambda x, _: jax.grad(value_fn)(x))
+    def update(updates, state, params=None, **extra):
+        return theirs.update(updates, state, params, grad_fn=lambda x, _: jax.grad(extra["value_fn"])(x))
 
     return optax.GradientTransformationExtraArgs(theirs.init, update)
 
@@ -33,7 +32,8 @@ ORACLES = {
     "sam": Oracle(
         _sam,
         "torch and timm have no such rule",
-        arguments={"rho": 0.25},
+        # A radius much larger than the distance to the minimum makes chaos of the last bit: at 0.25, 1e-11 after 50 steps.
+        arguments={"rho": 0.1},
         unit_steps=False,
     ),
 }

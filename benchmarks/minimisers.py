@@ -1,0 +1,152 @@
+"""Minimising the 42 problems of More, Garbow and Hillstrom: minima reached, evaluations, and scipy beside ours.
+
+python -m benchmarks.minimisers                       # every problem, our rules and scipy's, about five minutes
+python -m benchmarks.minimisers --only rosenbrock     # one of them; may be repeated
+"""
+
+import argparse
+import importlib.util
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy
+import scipy.optimize
+
+import research
+from research import update_rules
+
+TOLERANCE = 1e-6  # Of the largest entry of the gradient, for all.
+MAX_STEPS = 2000
+RULES: dict[str, Callable[[], Any]] = {
+    "bfgs": update_rules.bfgs,
+    "lbfgs": update_rules.lbfgs,
+    "nonlinear_conjugate_gradient": update_rules.nonlinear_conjugate_gradient,
+}
+SCIPY = {
+    "scipy BFGS": ("BFGS", {"gtol": TOLERANCE, "maxiter": MAX_STEPS}),
+    "scipy L-BFGS-B": ("L-BFGS-B", {"gtol": TOLERANCE, "ftol": 0.0, "maxiter": MAX_STEPS, "maxfun": 10 * MAX_STEPS}),
+    "scipy CG": ("CG", {"gtol": TOLERANCE, "maxiter": MAX_STEPS}),
+}
+
+
+class Row(NamedTuple):
+    """One method on one problem.
+
+    Attributes:
+      problem, method: Their names.
+      value, gradient_norm: Where it ended; the norm is the largest entry.
+      evaluations: Of the objective with its gradient.
+      minimum: The recorded point whose value that is ("global", "local", ...), or None.
+      outcome: Why it ended.
+    """
+
+    problem: str
+    method: str
+    value: float
+    gradient_norm: float
+    evaluations: int
+    minimum: str | None
+    outcome: str
+
+
+def problems():
+    """The module of the problems, which is the tests' own."""
+    file = Path(__file__).parents[1] / "tests/rules/mgh.py"
+    spec = importlib.util.spec_from_file_location("mgh", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def measure(names: list[str] | None = None, on_row: Callable[[Row], None] = lambda row: None) -> list[Row]:
+    """Every method on every problem, or on those named."""
+    mgh, rows = problems(), []
+
+    def add(*row) -> None:
+        rows.append(Row(*row))
+        on_row(rows[-1])
+
+    for name in names or list(mgh.CASES):
+        for method, rule in RULES.items():
+            end = mgh.run(rule(), name, TOLERANCE, MAX_STEPS)
+            add(name, method, end.f, end.gradient_norm, end.evaluations, end.minimum, end.outcome)
+        compiled = jax.jit(jax.value_and_grad(mgh.objective_of(name)))
+        for method, (solver, options) in SCIPY.items():
+            counted = _Counted(compiled)
+            with np.errstate(all="ignore"):
+                end = scipy.optimize.minimize(
+                    counted, mgh.CASES[name]["start"], jac=True, method=solver, options=options
+                )
+            norm = float(np.max(np.abs(compiled(jnp.asarray(end.x))[1])))
+            add(
+                name,
+                method,
+                float(end.fun),
+                norm,
+                counted.count,
+                mgh.minimum_at(name, float(end.fun)),
+                str(end.message),
+            )
+    return rows
+
+
+class _Counted:
+    def __init__(self, function):
+        self.function, self.count = function, 0
+
+    def __call__(self, x):
+        self.count += 1
+        value, grad = self.function(jnp.asarray(x))
+        return float(value), np.asarray(grad)
+
+
+def page(rows: list[Row]) -> str:
+    """The answer in sentences, then a row a problem; a bracketed count reached no recorded minimum or stationary point."""
+    methods, names = list(dict.fromkeys(r.method for r in rows)), list(dict.fromkeys(r.problem for r in rows))
+    by_key = {(r.problem, r.method): r for r in rows}
+    lines = []
+    for method in methods:
+        own = [by_key[name, method] for name in names]
+        reached = [r for r in own if r.minimum is not None]
+        lines.append(
+            f"{method}: {len(reached)} of {len(own)} recorded points reached, "
+            f"{sum(r.gradient_norm <= TOLERANCE for r in own)} with |∇f| <= {TOLERANCE:g}; median "
+            f"{np.median([r.evaluations for r in own]):g} evaluations."
+        )
+    lines += ["", f"| problem | {' | '.join(methods)} |", "|---" * (len(methods) + 1) + "|"]
+    for name in names:
+        cells = [by_key[name, method] for method in methods]
+        shown = [f"{r.evaluations}" if r.minimum is not None else f"({r.evaluations}: {r.value:.3g})" for r in cells]
+        lines.append(f"| {name} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def main(words: list[str] | None = None) -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.minimisers", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--only", action="append", help="a problem's name; may be repeated (default: all)")
+    flags = parser.parse_args(words)
+    research.backend.configure(x64=True)
+    started = time.perf_counter()
+    rows = measure(
+        flags.only, lambda row: print(f"{row.problem}: {row.method} {row.evaluations} {row.outcome}", flush=True)
+    )
+    print(page(rows))
+    versions = (
+        f"jax {jax.__version__}, scipy {scipy.__version__}, Python {platform.python_version()}, {platform.machine()}"
+    )
+    print(f"\nIn {time.perf_counter() - started:.0f} s; {versions}, float64.")
+
+
+if __name__ == "__main__":
+    main()

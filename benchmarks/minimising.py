@@ -1,0 +1,294 @@
+"""Minimising to one tolerance: our L-BFGS, BFGS, Newton and Levenberg-Marquardt beside scipy's and optimistix's.
+
+python -m benchmarks.minimising                        # every problem, about four minutes
+python -m benchmarks.minimising --only rosenbrock_2    # one of them
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from benchmarks import clock
+from benchmarks.minimiser_problems import Case, make_cases
+from benchmarks.tables import Section, number, spread_words, table
+from research.minimise import minimise
+from research.update_rules import least_squares, newton, quasi_newton
+
+RELATIVE_TOLERANCE = 1e-8  # The gradient's largest entry at the end, in units of that at the start.
+MOST_STEPS = 5000
+ROUNDS = 9
+OURS = "ours"
+PEERS = ("scipy", "optimistix")
+
+
+class Ended(NamedTuple):
+    """Where a minimiser ended: x, and its own count of evaluations (of the objective, or of all residuals)."""
+
+    x: Any
+    evaluations: int
+
+
+class Contender(NamedTuple):
+    """A minimiser on a problem.
+
+    Attributes:
+      family: What it is compared within.
+      name: Whose it is, and how it is called there.
+      solve: () -> Ended, from the start; it has finished when it returns.
+    """
+
+    family: str
+    name: str
+    solve: Callable[[], Ended]
+
+
+class MinimiserRow(NamedTuple):
+    """One contender on one problem.
+
+    Attributes:
+      problem, family, contender: Which.
+      note: Why there are no numbers, or "".
+      evaluations: By its own count.
+      value, gradient: The objective and its gradient's largest entry where it ended, by one program for all.
+      reached: Whether that gradient is within the tolerance.
+      seconds: Of a minimisation in the steady state, a Spread over the rounds.
+      first: Seconds of the first one, with what is compiled for it.
+      ratio: How many times as fast ours of the family is, where both reached the tolerance.
+    """
+
+    problem: str
+    family: str
+    contender: str
+    note: str = ""
+    evaluations: int = 0
+    value: float = np.nan
+    gradient: float = np.nan
+    reached: bool = False
+    seconds: clock.Spread | None = None
+    first: float = np.nan
+    ratio: clock.Spread | None = None
+
+
+def ours(case: Case, tolerance: float) -> list[Contender]:
+    """Ours: `research.minimise` with each rule, one compiled loop."""
+    rules: dict[str, dict[str, Any]] = {
+        "L-BFGS": {"lbfgs": quasi_newton.lbfgs()},
+        "BFGS": {"bfgs": quasi_newton.bfgs()},
+        "Newton": {"newton": newton.newton(), "trust_region_newton": newton.trust_region_newton()},
+    }
+    if case.residuals is not None:
+        rules = {"least squares": {"levenberg_marquardt": least_squares.levenberg_marquardt()}}
+
+    def solving(rule):
+        def solve() -> Ended:
+            options = {"tolerance": tolerance, "max_steps": MOST_STEPS, "residual_fn": case.residuals}
+            found = jax.block_until_ready(minimise(rule, case.objective, case.start, **options))
+            return Ended(found.params, int(found.evaluations))
+
+        return solve
+
+    return [
+        Contender(family, f"{OURS}: {name}", solving(rule))
+        for family, named in rules.items()
+        for name, rule in named.items()
+    ]
+
+
+def scipys(case: Case, tolerance: float) -> list[Contender]:
+    """scipy's, on functions that JAX compiled: Python comes back once an evaluation."""
+    from scipy import optimize
+
+    start = np.asarray(case.start)
+
+    def compiled(function):
+        function = jax.jit(function)
+        return lambda x: jax.tree.map(np.asarray, function(x))
+
+    def fitting(**options) -> Callable[[], Ended]:
+        def solve() -> Ended:
+            found = optimize.least_squares(residuals, start, jacobian, x_scale="jac", max_nfev=MOST_STEPS, **options)
+            return Ended(found.x, int(found.nfev))
+
+        return solve
+
+    def minimising(method: str, **options) -> Callable[[], Ended]:
+        extra: dict[str, Any] = {"hess": hessian} if method.startswith("trust") else {}
+
+        def solve() -> Ended:
+            most = {"maxiter": MOST_STEPS, "gtol": tolerance}
+            found = optimize.minimize(both, start, jac=True, method=method, options=most | options, **extra)
+            return Ended(found.x, int(found.nfev))
+
+        return solve
+
+    if case.residuals is not None:
+        residuals, jacobian = compiled(case.residuals), compiled(jax.jacfwd(case.residuals))
+        minpack = fitting(method="lm", gtol=1e-15, ftol=1e-15, xtol=1e-15)
+        return [
+            Contender("least squares", "scipy: trf", fitting(method="trf", gtol=tolerance, ftol=None, xtol=None)),
+            Contender("least squares", "scipy: lm, to rounding", minpack),
+        ]
+    both, hessian = compiled(jax.value_and_grad(case.objective)), compiled(jax.hessian(case.objective))
+    return [
+        Contender("L-BFGS", "scipy: L-BFGS-B", minimising("L-BFGS-B", ftol=0.0, maxfun=MOST_STEPS)),
+        Contender("BFGS", "scipy: BFGS", minimising("BFGS")),
+        Contender("Newton", "scipy: trust-exact", minimising("trust-exact")),
+    ]
+
+
+def contenders(case: Case, tolerance: float, with_optimistix: bool) -> list[Contender]:
+    """Ours first."""
+    found = ours(case, tolerance) + scipys(case, tolerance)
+    if with_optimistix:
+        from benchmarks import peers_optimistix
+
+        found += [
+            Contender(family, f"optimistix: {name}", lambda solve=solve: Ended(*solve()))
+            for family, name, solve in peers_optimistix.solvers(case, tolerance, MOST_STEPS)
+        ]
+    return found
+
+
+def measure_case(case: Case, with_optimistix: bool, rounds: int) -> list[MinimiserRow]:
+    """Every contender on one problem, in turns; where each ended is looked at by one program."""
+    look = jax.jit(jax.value_and_grad(case.objective))
+
+    def look_at(x) -> tuple[float, float]:
+        value, gradient = look(x)
+        return float(value), float(np.max(np.abs(gradient)))
+
+    tolerance = RELATIVE_TOLERANCE * look_at(case.start)[1]
+    rows, running = {}, {}
+    for runner in contenders(case, tolerance, with_optimistix):
+        key, ends = (case.name, runner.family, runner.name), []
+        try:
+            first = clock.seconds_of(lambda runner=runner, ends=ends: ends.append(runner.solve()))
+        except Exception as problem:  # Its row tells.
+            rows[runner.name] = MinimiserRow(*key, f"failed: {type(problem).__name__}")
+            continue
+        value, gradient = look_at(ends[0].x)
+        reached = gradient <= tolerance * (1 + 1e-6)  # Another program rounds it otherwise.
+        rows[runner.name] = MinimiserRow(*key, "", ends[0].evaluations, value, gradient, reached, first=first)
+        running[runner.name] = runner.solve
+    seconds = clock.take_turns(running, rounds)
+    return [_timed(row, seconds, rows) for row in rows.values()]
+
+
+def _timed(row: MinimiserRow, seconds: dict[str, np.ndarray], rows: dict[str, MinimiserRow]) -> MinimiserRow:
+    if row.contender not in seconds:
+        return row
+    mine, ratio = next(r for r in rows.values() if r.family == row.family and r.contender.startswith(OURS)), None
+    if not row.contender.startswith(OURS) and row.reached and mine.reached:
+        ratio = clock.ratio(seconds[row.contender], seconds[mine.contender])
+    return row._replace(seconds=clock.spread(seconds[row.contender]), ratio=ratio)
+
+
+def measure(quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None = None) -> list[MinimiserRow]:
+    """All problems; if quick, the smallest.
+
+    Raises:
+      ValueError: A name in `only` is no problem's.
+    """
+    cases = {case.name: case for case in make_cases()}
+    if unknown := [name for name in only or () if name not in cases]:
+        raise ValueError(f"there is no problem {', '.join(unknown)}; known: {', '.join(cases)}.")
+    with_optimistix, rows = find_spec("optimistix") is not None, []
+    for name in only or (list(cases)[:1] if quick else cases):
+        tell(f"minimising: {name}")
+        with threadpool_limits(1, "blas"):  # Their matrices are so small that a second thread only waits.
+            rows += measure_case(cases[name], with_optimistix, 2 if quick else ROUNDS)
+        if not with_optimistix:
+            rows.append(MinimiserRow(name, "", "optimistix", "not installed"))
+    return rows
+
+
+def section(rows: list[MinimiserRow]) -> Section:
+    """What is said of them."""
+    mine = [row for row in rows if row.contender.startswith(OURS)]
+    answer = f"Minimising, ours reach the tolerance in {sum(r.reached for r in mine)} of {len(mine)}; "
+    answer += " ".join(filter(None, (_beside(rows, peer) for peer in PEERS)))
+    text = (
+        f"{_table(rows)}\n\nEach stops when the gradient's largest entry is {RELATIVE_TOLERANCE:g} of what it is at the "
+        "start; `lm` of scipy, which has no such stop, goes on until nothing changes. Values and gradients are by one "
+        "program for all; evaluations are each one's own count: of scipy nfev, of optimistix its steps, each one trial. "
+        "First s is the first minimisation, with what is compiled for it. Ours in a ratio is the first of its family; "
+        "there is one only where both reached the tolerance. optimistix has no minimiser by Newton's method."
+    )
+    missed = [
+        f"{row.problem}: {row.contender} ends with a gradient of {row.gradient:.1e}, above the tolerance"
+        for row in mine
+        if not row.reached
+    ]
+    missed += [
+        f"{row.problem}: {row.contender} takes {number(row.ratio.median)} of our time"
+        for row in rows
+        if row.ratio and row.ratio.median < 1
+    ]
+    return Section("Minimising", answer, text, missed)
+
+
+def _beside(rows: list[MinimiserRow], peer: str) -> str:
+    theirs = [row for row in rows if row.contender.startswith(peer) and not row.note]
+    both = [(row, row.ratio.median) for row in theirs if row.ratio]
+    if not both:
+        return ""
+    of_mine = {(r.problem, r.family): r for r in reversed(rows) if r.contender.startswith(OURS)}
+    more = [of_mine[row.problem, row.family].evaluations / row.evaluations for row, _ in both]
+    ratios = [ratio for _, ratio in both]
+    return (
+        f"{peer} does in {sum(row.reached for row in theirs)} of {len(theirs)}, and where both do, ours takes "
+        f"{number(float(np.median(more)))} times its evaluations (median) and is at least as fast in "
+        f"{sum(ratio >= 1 for ratio in ratios)} of {len(ratios)}, by {number(min(ratios))} to {number(max(ratios))}."
+    )
+
+
+def _table(rows: list[MinimiserRow]) -> str:
+    columns = [
+        "problem",
+        "contender",
+        "evaluations",
+        "value",
+        "gradient",
+        "reached",
+        "ms",
+        "ours is faster by",
+        "first s",
+    ]
+    lines = []
+    for row in rows:
+        if row.note or row.seconds is None:
+            lines.append([row.problem, row.contender, row.note, *"------"])
+            continue
+        lines.append(
+            [row.problem, row.contender, row.evaluations, f"{row.value:.10g}", f"{row.gradient:.1e}"]
+            + [
+                "yes" if row.reached else "no",
+                number(1e3 * row.seconds.median),
+                spread_words(row.ratio),
+                number(row.first),
+            ]
+        )
+    return table(columns, lines)
+
+
+def main(words: list[str] | None = None) -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a smoke run; its numbers mean nothing")
+    parser.add_argument("--only", action="append", help="a problem; may be repeated (default: all)")
+    flags = parser.parse_args(words)
+    import research
+    from benchmarks.tables import machine
+
+    research.backend.configure(x64=True)
+    found = section(measure(flags.quick, clock.tell_from_now(), flags.only))
+    print("\n\n".join([found.answer, machine(), found.text, "\n".join(f"- {line}" for line in found.missed)]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""`minimise`: with any rule, over pytrees, under vmap, and it says why it ended."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import scipy.optimize
+
+from research import minimise as module
+from research.minimise import CONVERGED, NO_PROGRESS, STEPS_USED_UP, in_words, minimise
+from research.update_rules import adam, bfgs, gradient_descent, lbfgs
+
+RNG = np.random.default_rng(7)
+TARGET = {"w": RNG.standard_normal((2, 2)), "b": RNG.standard_normal(2), "none": np.zeros(0)}
+START = jax.tree.map(jnp.zeros_like, TARGET)
+
+
+def objective(params):
+    parts = jax.tree.map(lambda x, t: jnp.sum(jnp.cosh(x - t)), params, TARGET)
+    return sum(jax.tree.leaves(parts))
+
+
+RULES = {"adam": adam(0.05), "optax": optax.sgd(0.3), "lbfgs": lbfgs(), "bfgs": bfgs()}
+
+
+@functools.cache
+def found(name):
+    return minimise(RULES[name], objective, START, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_any_rule_ends_at_the_minimum_of_a_pytree(name):
+    end = found(name)
+    assert end.outcome == CONVERGED
+    assert end.gradient_norm <= 1e-6
+    for x, t in zip(jax.tree.leaves(end.params), jax.tree.leaves(TARGET), strict=True):
+        np.testing.assert_allclose(x, t, atol=1e-6)
+    assert end.value == pytest.approx(6.0)
+    assert end.evaluations >= end.steps + 1
+
+
+def test_evaluations_are_what_the_objective_was_asked():
+    """Counted outside: a rule without a search asks once a step and once at the start, a search what it tells."""
+    asked = []
+
+    def told(params):
+        jax.debug.callback(lambda: asked.append(1))
+        return objective(params)
+
+    end = minimise(RULES["lbfgs"], told, START, tolerance=1e-6)
+    jax.effects_barrier()
+    assert len(asked) == end.evaluations
+    assert found("optax").evaluations == found("optax").steps + 1
+
+
+def test_vmap_over_starts_and_rates_equals_each_alone():
+    def run(start, rate):
+        return minimise(gradient_descent(rate), lambda x: jnp.sum((x - 1.0) ** 2), start, tolerance=1e-6, max_steps=50)
+
+    starts, rates = jnp.array([[0.0, 3.0], [2.0, 2.0], [5.0, 5.0]]), jnp.array([0.25, 0.5, 1e-3])
+    together = jax.vmap(run)(starts, rates)
+    assert [module.OUTCOMES[k] for k in together.outcome] == [module.OUTCOMES[k] for k in (0, 0, 1)]
+    for k in range(3):
+        alone = run(starts[k], rates[k])
+        assert alone.steps == together.steps[k]
+        np.testing.assert_allclose(alone.params, together.params[k], rtol=1e-14)
+
+
+def test_second_call_compiles_nothing():
+    before = module._minimise._cache_size()
+    found("lbfgs")
+    size = module._minimise._cache_size()
+    minimise(RULES["lbfgs"], objective, jax.tree.map(lambda x: x + 1.0, START), tolerance=1e-3)
+    assert module._minimise._cache_size() == max(size, before)
+
+
+def test_the_norm_is_the_one_asked_for():
+    point = jnp.array([3.0, 4.0])
+    for norm, size in ((jnp.inf, 4.0), (2, 5.0)):
+        end = minimise(gradient_descent(0.1), lambda x: x @ x / 2, point, max_steps=0, norm=norm)
+        assert end.gradient_norm == size
+        assert in_words(end) == "max_steps used up"
+
+
+def test_what_cannot_go_on_says_why():
+    """One program: a rule that stands still, NaN on the way, a wrong gradient, a minimum at the start."""
+
+    def ends(x):
+        return {
+            STEPS_USED_UP: minimise(gradient_descent(0.1), lambda x: x @ x, x, max_steps=3),
+            NO_PROGRESS: minimise(gradient_descent(0.0), lambda x: x @ x, x),
+            module.OUTCOMES.index("not finite"): minimise(gradient_descent(1.0), lambda x: jnp.sum(jnp.log(x)), x),
+            module.OUTCOMES.index("the step became too small"): minimise(
+                lbfgs(linesearch="backtracking"), lambda x: jnp.sum(_upside_down(x)), x
+            ),
+            CONVERGED: minimise(lbfgs(), lambda x: x @ x, 0.0 * x),
+        }
+
+    for outcome, end in jax.jit(ends)(jnp.array([0.5, 0.25])).items():
+        assert end.outcome == outcome, (module.OUTCOMES[outcome], in_words(end))
+
+
+@jax.custom_jvp
+def _upside_down(x):
+    """x², with the sign of its derivative wrong, so that no step along it descends."""
+    return x * x
+
+
+@_upside_down.defjvp
+def _(primals, tangents):
+    return primals[0] ** 2, -2.0 * primals[0] * tangents[0]
+
+
+def test_residuals_alone_are_an_objective():
+    rows = RNG.standard_normal((5, 2))
+    end = minimise(
+        lbfgs(), None, jnp.zeros(2), residual_fn=lambda x: {"data": rows @ x - 1.0, "prior": x}, tolerance=1e-9
+    )
+    expected = np.linalg.solve(rows.T @ rows + np.eye(2), rows.T @ np.ones(5))
+    np.testing.assert_allclose(end.params, expected, rtol=1e-8)
+
+
+def test_lbfgs_takes_about_as_many_evaluations_as_scipys():
+    n = 10
+    scales = np.geomspace(1.0, 1e3, n)
+
+    def function(x):
+        return jnp.sum(scales * (jnp.cosh(x) - 1.0))
+
+    end = minimise(lbfgs(), function, jnp.ones(n), tolerance=1e-6)
+    theirs = scipy.optimize.minimize(
+        lambda x: (np.sum(scales * (np.cosh(x) - 1.0)), scales * np.sinh(x)),
+        np.ones(n),
+        jac=True,
+        method="L-BFGS-B",
+        options={"gtol": 1e-6, "ftol": 0.0},
+    )
+    assert end.outcome == CONVERGED
+    assert end.evaluations <= 1.5 * theirs.nfev
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tolerance": -1.0}, "tolerance"),
+        ({"max_steps": 1.5}, "max_steps"),
+        ({"norm": 1}, "norm must be"),
+        ({"objective": None}, "residual_fn"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(change, message):
+    arguments = {"objective": objective, **change}
+    with pytest.raises((ValueError, TypeError), match=message):
+        minimise(lbfgs(), arguments.pop("objective"), START, **arguments)

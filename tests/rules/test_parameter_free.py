@@ -1,0 +1,156 @@
+"""DoG and Prodigy: their steps in closed form, what they do not see, and the bound on Prodigy's estimate."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from research.proofs import PROBLEMS
+from research.schedules import inverse_time
+from research.update_rules import dog, prodigy
+
+CURVATURES = np.array([4.0, 1.0, 0.01])
+MINIMUM = np.array([0.5, -3.0, 2.0])
+START = jnp.zeros(3)
+
+
+def slope(x):
+    return CURVATURES * (x - MINIMUM)
+
+
+def walk(rule, num_steps=60, slope=slope, start=START):
+    """The iterates after each step, and the states."""
+
+    def step(carry, _):
+        x, state = carry
+        updates, state = rule.update(slope(x), state, x)
+        return (x + updates, state), (x + updates, state)
+
+    return jax.jit(lambda x: jax.lax.scan(step, (x, rule.init(x)), length=num_steps)[1])(start)
+
+
+def test_dog_steps_by_distance_over_gradients():
+    x, state = walk(dog(0.5, initial_distance=0.1, eps=0.01))
+    x = np.concatenate([[START], x])
+    gradients = np.asarray(slope(x[:-1]))
+    distances = np.maximum.accumulate(np.maximum(np.linalg.norm(x[:-1] - x[:1], axis=1), 0.1))
+    rates = 0.5 * distances / np.sqrt(np.cumsum(np.sum(gradients**2, axis=1)) + 0.01)
+    np.testing.assert_allclose(state.learning_rate, rates, rtol=1e-12)
+    np.testing.assert_allclose(np.diff(x, axis=0), -rates[:, None] * gradients, rtol=1e-11, atol=1e-13)
+
+
+def test_dog_first_moves_by_its_first_distance():
+    x = {"w": jnp.full((2, 2), 1.5), "b": jnp.array(4.0)}  # |x| = 5.
+    rule = dog(eps=0.0)
+    updates, _ = rule.update(jax.tree.map(jnp.cos, x), rule.init(x), x)
+    length = np.sqrt(sum(np.sum(np.square(u)) for u in jax.tree.leaves(updates)))
+    assert length == pytest.approx(1e-6 * 6.0, rel=1e-14)
+
+
+DRAWN = jnp.asarray(np.random.default_rng(0).standard_normal((40, 5)))
+
+
+@pytest.mark.parametrize("scale", [2.0**-40, 2.0**40])
+@pytest.mark.parametrize("rule", [dog(eps=0.0), prodigy(eps=0.0)], ids=["dog", "prodigy"])
+def test_updates_do_not_see_the_scale_of_the_gradient(rule, scale):
+    def updates_of(gradients):
+        def step(state, g):
+            updates, state = rule.update(g, state)
+            return state, updates
+
+        return jax.lax.scan(step, rule.init(jnp.ones(5)), gradients)[1]
+
+    np.testing.assert_allclose(updates_of(scale * DRAWN), updates_of(DRAWN), rtol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_distances_scale_with_the_problem(scale):
+    # Of f(x / c) from 0 with c times the first distance, both walk c times the path.
+    rules = [(lambda d: dog(initial_distance=d, eps=0.0)), (lambda d: prodigy(initial_distance=d, eps=0.0))]
+    for rule in rules:
+        plain, _ = walk(rule(0.125), 25)
+        scaled, _ = walk(rule(0.125 * scale), 25, lambda x: slope(x / scale) / scale)
+        np.testing.assert_allclose(scaled, scale * plain, rtol=1e-9)
+
+
+@pytest.mark.parametrize("rule", [dog(), prodigy()], ids=["dog", "prodigy"])
+def test_from_a_first_step_of_a_millionth_both_find_the_size_of_the_way(rule):
+    x, _ = walk(rule, 2000, lambda x: x - MINIMUM)
+    assert np.linalg.norm(x[0]) < 1e-5
+    assert np.linalg.norm(x[-1] - MINIMUM) < 0.1 * np.linalg.norm(MINIMUM)
+
+
+def test_prodigy_estimate_never_shrinks_nor_exceeds_the_distance_on_convex_functions():
+    # Σ w <g, x_0 - x_k> <= <s, x_0 - x*> <= |s|_1 |x_0 - x*|_∞ where f is convex.
+    for factor in (1.0, 0.5):
+        _, state = walk(prodigy(distance_factor=factor), 300)
+        assert np.all(np.diff(state.distance) >= 0)
+        assert 0.2 * factor < state.distance[-1] <= factor * np.max(np.abs(MINIMUM))
+
+
+@pytest.mark.parametrize(("correction", "length"), [(False, 0.1 / np.sqrt(0.001)), (True, 1.0)])
+def test_prodigy_first_step(correction, length):
+    rule = prodigy(eps=0.0, initial_distance=0.01, bias_correction=correction)
+    updates, _ = rule.update(slope(START), rule.init(START))
+    np.testing.assert_allclose(updates, -0.01 * length * np.sign(slope(START)), rtol=1e-12)
+
+
+def test_prodigy_with_decay_is_the_authors_code_as_optax_has_it():
+    objective, start = PROBLEMS["softmax_regression"].objective, PROBLEMS["softmax_regression"].start
+    start = jax.tree.map(jnp.asarray, start)
+    ours = prodigy(inverse_time(1.0, 50.0), initial_distance=0.01, weight_decay=0.1, bias_correction=True)
+    theirs = optax.contrib.prodigy(inverse_time(1.0, 50.0), estim_lr0=0.01, weight_decay=0.1)
+
+    @jax.jit
+    def both(x):
+        return [walk_tree(rule, jax.grad(objective), x) for rule in (ours, theirs)]
+
+    for a, b in zip(*(jax.tree.leaves(path) for path in both(start)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
+
+
+def walk_tree(rule, gradient, x):
+    def step(carry, _):
+        x, state = carry
+        updates, state = rule.update(gradient(x), state, x)
+        x = optax.apply_updates(x, updates)
+        return (x, state), x
+
+    return jax.lax.scan(step, (x, rule.init(x)), length=25)[1]
+
+
+@pytest.mark.parametrize("rule", [dog(eps=0.0), prodigy()], ids=["dog", "prodigy"])
+def test_nothing_moves_before_the_first_gradient_and_a_nan_shows(rule):
+    state = rule.init(START)
+    updates, state = rule.update(jnp.zeros(3), state)
+    np.testing.assert_array_equal(updates, 0.0)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    updates, state = rule.update(slope(START), state)
+    assert np.all(updates != 0)
+    for g in (jnp.array([jnp.nan, 1.0, 1.0]), jnp.ones(3)):
+        updates, state = rule.update(g, state)
+        assert np.isnan(updates).any()
+
+
+def test_a_first_move_keeps_its_digits_beside_float32_params():
+    x = jnp.full(3, 1.0, jnp.float32)
+    rule = dog(eps=0.0)
+    updates, state = rule.update(slope(x).astype(jnp.float32), rule.init(x), x)
+    assert np.linalg.norm(np.float64(state.moved)) == pytest.approx(1e-6 * (1 + np.sqrt(3)), rel=1e-6)
+    rounded = np.linalg.norm(np.float64(x + updates) - 1.0)
+    assert abs(rounded / np.linalg.norm(np.float64(state.moved)) - 1) > 1e-3
+
+
+def test_bad_input_raises():
+    with pytest.raises(
+        ValueError, match="initial_distance must be a finite number, at least 0; got initial_distance=-1"
+    ):
+        dog(initial_distance=-1.0)
+    with pytest.raises(ValueError, match="initial_distance must be a finite number, positive; got initial_distance=0"):
+        prodigy(initial_distance=0.0)
+    with pytest.raises(ValueError, match=r"b3 must be a finite number, at least 0 and below 1; got b3=1\.0"):
+        prodigy(b3=1.0)
+    rule = prodigy(weight_decay=0.1)
+    with pytest.raises(ValueError, match=r"call update\(grads, state, params\)"):
+        rule.update(START, rule.init(START))

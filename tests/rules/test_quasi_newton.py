@@ -1,0 +1,215 @@
+"""BFGS, L-BFGS, conjugate gradients and Armijo's rule: their theorems on quadratics, scipy, optax, recorded traces."""
+
+import functools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from research.proofs.formulas.line_searching import FORMULAS
+from research.proofs.problems import PROBLEMS
+from research.proofs.walks import walk, walk_exactly
+from research.update_rules.gradient_line_search import BETAS, backtracking_descent, nonlinear_conjugate_gradient
+from research.update_rules.line_searches import strong_wolfe
+from research.update_rules.outcomes import FIRST_FAILURE, NO_DESCENT_DIRECTION
+from research.update_rules.quasi_newton import bfgs, lbfgs
+
+N = 6
+RNG = np.random.default_rng(3)
+BASIS = np.linalg.qr(RNG.standard_normal((N, N)))[0]
+A = BASIS @ np.diag(np.geomspace(0.5, 20.0, N)) @ BASIS.T
+B = RNG.standard_normal(N)
+START = jnp.asarray(RNG.standard_normal(N))
+EXACT = functools.partial(strong_wolfe, curvature=1e-9, sufficient_decrease=1e-4)
+
+
+def quadratic(x):
+    return 0.5 * x @ A @ x - B @ x
+
+
+def steps_of(rule, objective, start, num_steps):
+    """The iterates and the states of a rule, as one program."""
+
+    def step(carry, _):
+        x, state = carry
+        value, grad = jax.value_and_grad(objective)(x)
+        updates, state = rule.update(grad, state, x, value=value, grad=grad, value_fn=objective)
+        x = optax.apply_updates(x, updates)
+        return (x, state), (x, state)
+
+    return jax.jit(lambda x: jax.lax.scan(step, (x, rule.init(x)), length=num_steps)[1])(start)
+
+
+RULES_OF_N_STEPS = {
+    **{beta: functools.partial(nonlinear_conjugate_gradient, beta=beta, linesearch=EXACT) for beta in BETAS},
+    "bfgs": functools.partial(bfgs, linesearch=EXACT),
+    "lbfgs": functools.partial(lbfgs, memory_size=N, linesearch=EXACT),
+}
+
+
+@functools.cache
+def on_the_quadratic(name):
+    return steps_of(RULES_OF_N_STEPS[name](), quadratic, START, N)
+
+
+@pytest.mark.parametrize("name", RULES_OF_N_STEPS)
+def test_exact_searches_end_a_quadratic_after_n_steps(name):
+    """Nocedal & Wright, theorems 5.1 and 6.4: n steps, and not one fewer."""
+    iterates = np.asarray(on_the_quadratic(name)[0])
+    errors = np.linalg.norm(iterates - np.linalg.solve(A, B), axis=1)
+    assert errors[-1] < 1e-6  # 1e-9 is how flat the searches end; the condition is 40.
+    assert errors[-2] > 1e-3
+
+
+@pytest.mark.parametrize("name", RULES_OF_N_STEPS)
+def test_exact_searches_take_the_steps_of_the_linear_conjugate_gradients(name):
+    """All are one method there (theorem 6.4); the linear method is written out below, without a search."""
+    x, r = np.asarray(START), B - A @ np.asarray(START)
+    p, expected = r, []
+    for _ in range(N):
+        a = r @ r / (p @ A @ p)
+        x, r_next = x + a * p, r - a * A @ p
+        p, r = r_next + r_next @ r_next / (r @ r) * p, r_next
+        expected.append(x)
+    np.testing.assert_allclose(on_the_quadratic(name)[0], expected, atol=1e-6)
+
+
+def test_bfgs_learns_the_inverse_hessian_of_a_quadratic_in_n_steps():
+    """Nocedal & Wright, theorem 6.4; the last pair enters with step n + 1."""
+    _, states = steps_of(bfgs(linesearch=EXACT), quadratic, START, N + 1)
+    np.testing.assert_allclose(states.inverse_hessian[-1], np.linalg.inv(A), atol=1e-4)
+
+
+def test_bfgs_satisfies_the_secant_equation_and_keeps_h_positive():
+    problem = PROBLEMS["rosenbrock"]
+    x, states = steps_of(bfgs(), problem.objective, jnp.asarray(problem.start), 20)
+    for t in range(1, 20):
+        s, y = x[t - 1] - states.params[t - 1], states.grad[t] - states.grad[t - 1]
+        np.testing.assert_allclose(states.inverse_hessian[t] @ y, s, rtol=1e-9, atol=1e-12)
+        assert np.all(np.linalg.eigvalsh(states.inverse_hessian[t]) > 0)
+
+
+def test_two_loop_recursion_is_the_product_form_over_the_kept_pairs():
+    """Nocedal & Wright, (7.19): the kept pairs update γ I of the newest pair, from the oldest to the newest."""
+    problem = PROBLEMS["softmax_regression"]
+    leaves = [jnp.asarray(leaf) for leaf in problem.start]
+    n = sum(leaf.size for leaf in leaves)
+    iterates, states = steps_of(lbfgs(memory_size=4), problem.objective, leaves, 7)
+    last = jax.tree.map(lambda leaf: np.asarray(leaf[-1]), states)
+
+    def flat(tree, k):
+        return np.concatenate([leaf[k].ravel() for leaf in tree])
+
+    matrix = last.scale * np.eye(n)
+    for k in reversed(range(4)):  # The newest is first.
+        s, y = flat(last.steps, k), flat(last.changes, k)
+        left = np.eye(n) - np.outer(s, y) / (s @ y)
+        matrix = left @ matrix @ left.T + np.outer(s, s) / (s @ y)
+    gradient = np.concatenate([leaf.ravel() for leaf in last.grad])
+    before = np.concatenate([leaf[-1].ravel() for leaf in states.params])
+    after = np.concatenate([leaf[-1].ravel() for leaf in iterates])
+    np.testing.assert_allclose(after - before, -last.search.learning_rate * matrix @ gradient, rtol=1e-10, atol=1e-13)
+
+
+REFERENCE = json.loads((Path(__file__).parents[1] / "reference/optimizer_trajectories.json").read_text("utf-8"))
+FIXED = [case for case in REFERENCE["cases"] if case["id"].startswith("optim/lbfgs/fixed step")]
+SEARCHED = [case for case in REFERENCE["cases"] if case["id"].startswith("optim/lbfgs/line search")]
+LIBRARIES = {
+    "optax": ("iterates_exact_optax_rule", {"first_step": "euclidean"}),
+    "torch": ("iterates_exact_second_rule", {"first_step": "absolute", "min_curvature": 1e-10}),
+}
+# How far the libraries' own runs lie from their rules in fifty digits, the larger of the two. On Rosenbrock they end at
+# the minimum, where the pairs are mostly rounding.
+AGREEMENT = {"quadratic": 9.48e-14, "rosenbrock": 6.15e-12}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("case", FIXED, ids=lambda case: case["problem"])
+def test_fixed_step_lbfgs_is_that_of_optax_and_of_torch(case, library):
+    key, arguments = LIBRARIES[library]
+    exact = np.asarray(case[key], np.float64)[1:]
+    found = walk(lbfgs(case["learning_rate"], 5, None, **arguments), PROBLEMS[case["problem"]]).iterates
+    assert np.max(np.abs(found - exact) / (1 + np.abs(exact))) <= 2 * AGREEMENT[case["problem"]]
+
+
+BETA_STEPS = {"quadratic": 3, "rosenbrock": 10, "softmax_regression": 10}
+
+
+@pytest.mark.parametrize("problem", BETA_STEPS)
+@pytest.mark.parametrize("beta", BETAS)
+def test_conjugate_gradients_equal_their_formula_while_rounding_is_small(beta, problem):
+    """Conjugate directions magnify rounding tenfold in a few steps; before, each β is its formula to 1e-11."""
+    num_steps = BETA_STEPS[problem]
+    found = walk(nonlinear_conjugate_gradient(beta=beta), PROBLEMS[problem], num_steps=num_steps).iterates
+    iterates = FORMULAS["nonlinear_conjugate_gradient"].iterates
+    exact = walk_exactly(iterates, PROBLEMS[problem], num_steps, learning_rate=1.0, beta=beta).iterates
+    assert np.max(np.abs(found - exact) / (1 + np.abs(exact))) <= 1e-11
+
+
+@pytest.mark.parametrize("problem", ["quadratic", "rosenbrock"])
+def test_searching_lbfgs_ends_where_optax_and_torch_end(problem):
+    case = next(c for c in SEARCHED if c["problem"] == problem)
+    ends = [np.asarray(case[key][-1]) for key in ("iterates_optax", "iterates_second")]
+    found = walk(lbfgs(), PROBLEMS[problem]).iterates[-1]
+    apart = max(np.max(np.abs(ends[0] - ends[1])), 1e-12)
+    assert min(np.max(np.abs(found - end)) for end in ends) <= 2 * apart
+
+
+MAKERS = {
+    "backtracking_descent": backtracking_descent,
+    "nonlinear_conjugate_gradient": nonlinear_conjugate_gradient,
+    "bfgs": bfgs,
+    "lbfgs": lbfgs,
+}
+
+
+@functools.cache
+def at_a_maximum():
+    """Each rule at the top of a parabola, and where its gradient points the wrong way, as one program."""
+
+    def all_rules(x):
+        def updated(rule, grad):
+            return rule.update(grad, rule.init(x), x, value=-x @ x, value_fn=lambda x: -x @ x)
+
+        return {name: [updated(make(), grad) for grad in (0.0 * x, 2.0 * x)] for name, make in MAKERS.items()}
+
+    return jax.jit(all_rules)(jnp.array([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_no_descent_is_an_outcome_with_a_zero_update(name):
+    (flat, state), (wrong, state_of_wrong) = at_a_maximum()[name]
+    np.testing.assert_array_equal(flat, 0.0)
+    assert state.search.outcome == NO_DESCENT_DIRECTION
+    assert state.search.learning_rate == 0.0
+    np.testing.assert_array_equal(wrong, 0.0)
+    assert state_of_wrong.search.outcome >= FIRST_FAILURE
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_missing_objective_is_refused_by_name(name):
+    rule, x = MAKERS[name](), jnp.ones(2)
+    with pytest.raises(ValueError, match="value_fn"):
+        rule.update(x, rule.init(x), x)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: lbfgs(memory_size=0), "memory_size"),
+        (lambda: lbfgs(linesearch="wolfe"), "linesearch"),
+        (lambda: bfgs(first_step="manhattan"), "first_step"),
+        (lambda: bfgs(min_curvature=-1.0), "min_curvature"),
+        (lambda: nonlinear_conjugate_gradient(beta="polak"), "beta"),
+        (lambda: nonlinear_conjugate_gradient(linesearch=None), "linesearch"),
+        (lambda: backtracking_descent(shrink=1.0), "shrink"),
+        (lambda: backtracking_descent(increase=0.0), "increase"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

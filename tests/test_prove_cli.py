@@ -1,0 +1,265 @@
+"""What a user reads of `python -m experiments prove`: the verdict with its table, and bad input by its name."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments import __main__ as experiments
+from research.cli import prove as prove_command
+
+TOP = Path(__file__).parent.parent
+RULES = """
+import jax
+import jax.numpy as jnp
+import optax
+
+RATE = 0.1
+made = optax.adam(0.01)
+
+
+def my_adam(step_size, b1=0.9, eps=1e-8):
+    return optax.adam(step_size, b1=b1, eps=eps)
+
+
+def inside(step_size):
+    return optax.adam(step_size, eps=0.0, eps_root=1e-8)
+
+
+def nothing():
+    return made
+
+
+def hungry(learning_rate, momentum):
+    return optax.sgd(learning_rate, momentum)
+
+
+def anything(learning_rate, **options):
+    return optax.adam(learning_rate, **options)
+
+
+def number(learning_rate):
+    return learning_rate
+
+
+def _by(update):
+    return lambda rate: optax.GradientTransformation(lambda params: optax.EmptyState(), lambda g, s, p: (update(g), s))
+
+
+pair = _by(lambda g: (g, g))
+short = _by(lambda g: jax.tree.map(lambda a: a[:1], g))
+half = _by(lambda g: jax.tree.map(lambda a: a.astype(jnp.float16), g))
+nan = _by(lambda g: jax.tree.map(lambda a: a * jnp.nan, g))
+
+
+def wild(rate):
+    def update(g, s, p):
+        if jax.tree.leaves(g)[0].sum() > 0:
+            g = s
+        return g, s
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def careless(rate):
+    return _by(lambda g: g["weights"])(rate)
+"""
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(RULES)
+    Path("broken.py").write_text("x = 1\nraise KeyError('no luck')\n")
+    Path("quits.py").write_text("import sys\nsys.exit(0)\n")
+    Path("typo.py").write_text("def f(:\n")
+    Path("lonely.py").write_text("import a_package_that_is_not_there\n")
+    Path("neighbour.py").write_text("from mine import my_adam as rule\n")
+    Path("empty.py").write_text("")
+
+
+def prove(words):
+    return experiments.main(["prove", *words.split()])
+
+
+def refused(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        prove(words)
+    printed = capsys.readouterr()
+    assert stop.value.code == 2
+    assert not printed.out
+    assert printed.err.count("\n") == 1
+    return printed.err
+
+
+def test_same_rule_is_status_0_with_a_table_of_problems(capsys):
+    assert prove("mine.py:my_adam --against adam") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("The same rule: on 8 problems they are never further apart than ")
+    assert lines[2] == "mine.py:my_adam against adam"
+    assert lines[4].split("  ")[0] == "problem"
+    rows = {line.split()[0]: line.split()[1:] for line in lines[6:14]}
+    assert list(rows)[:3] == ["quadratic", "rosenbrock", "softmax_regression"]
+    assert rows["zero_gradient"] == ["0.05", "0", "none", "none", "none"]
+    assert 0 < float(rows["quadratic"][1]) < 1e-13
+    assert lines[15].startswith("Each is walked for 50 steps in float64; jax ")
+
+
+def test_different_rule_is_status_1_with_its_cause(capsys):
+    assert prove("mine.py:inside --against optax.adam --dtype float32") == 1
+    out = capsys.readouterr().out
+    assert out.startswith("Not the same rule: on ")
+    assert "Likely cause: ε stands inside the root (`" in out.splitlines()[0]
+    assert "50 steps in float32" in out
+
+
+def test_nan_at_once_is_a_result(capsys):
+    assert prove("mine.py:nan --against gradient_descent") == 1
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("Not the same rule: on quadratic they are inf apart at step 1, and differ from step 1 on.")
+    assert first.endswith("its params are NaN after step 1 on quadratic, where the reference's are finite.")
+
+
+def test_arguments_go_to_both_or_are_said_not_to(capsys):
+    assert prove("neighbour.py:rule --against adam --argument b1=0.5 eps=0.01") == 0
+    assert prove("mine.py:inside --against adam --argument b1=0.5 --learning-rate 0.01") == 1
+    assert "mine.py:inside takes no b1: only adam was given it." in capsys.readouterr().out
+
+
+def test_rule_that_is_made_is_compared_at_its_rate(capsys):
+    assert prove("mine.py:made --against mine.py:anything --learning-rate 0.01") == 0
+    assert "mine.py:made against mine.py:anything" in capsys.readouterr().out
+
+
+def test_long_search_says_what_it_does(capsys, monkeypatch):
+    monkeypatch.setattr(prove_command, "SILENT_SECONDS", -1.0)
+    assert prove("gradient_descent --against optax.sgd") == 0
+    assert capsys.readouterr().err == "  0 %  0 s  comparing on quadratic\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("none.py:rule --against adam", "There is no file 'none.py'; give FILE.py:name, the name of a rule in it."),
+        ("mine.py:my_adm --against adam", "There is no 'my_adm' in mine.py. Did you mean my_adam?"),
+        ("mine.py --against adam", "Which rule of mine.py? Write mine.py:NAME. Choose from made, my_adam, inside,"),
+        ("empty.py:rule --against adam", "There is no 'rule' in empty.py. It has no function and no optax.Gradient"),
+        ("mine.py:RATE --against adam", "mine.py:RATE is no rule: it is a value of type float. Name an optax.Gradient"),
+        (
+            "mine.py:nothing --against adam",
+            "mine.py:nothing takes no learning rate: a constructor takes it as its first",
+        ),
+        ("mine.py:hungry --against adam", "mine.py:hungry needs a value of momentum: give --argument momentum=VALUE."),
+        (
+            "mine.py:number --against adam",
+            "mine.py:number is no rule: called with a learning rate it gave a value of type",
+        ),
+        (
+            "mine.py:made --against adam",
+            "mine.py:made is already made, with a learning rate in it; tell it to the other:",
+        ),
+        (
+            "mine.py:pair --against adam",
+            "mine.py:pair: the rule's updates have the structure PyTreeDef((*, *)), its params",
+        ),
+        (
+            "mine.py:short --against adam",
+            "mine.py:short: the update at the only leaf is float64[1] where the params are",
+        ),
+        ("mine.py:half --against adam", "mine.py:half: the update at the only leaf is float16[3] where the params are"),
+        (
+            "mine.py:wild --against adam",
+            "mine.py:wild raised TracerBoolConversionError in update (line 46 of mine.py): ",
+        ),
+        ("mine.py:careless --against adam", "mine.py:careless raised "),
+        (
+            "broken.py:rule --against adam",
+            "broken.py raised KeyError while it was imported (line 2 of broken.py): 'no luck'",
+        ),
+        ("typo.py:rule --against adam", "typo.py raised SyntaxError while it was imported"),
+        ("quits.py:rule --against adam", "quits.py exits while it is imported; put what it runs under `if __name__"),
+        ("lonely.py:rule --against adam", "lonely.py raised ModuleNotFoundError while it was imported (line 1 of"),
+        ("mine.py:my_adam --against optax.addam", "There is no rule optax.addam. Did you mean optax.adam?"),
+        (
+            "mine.py:my_adam --against optax.contrib.mun",
+            "There is no rule optax.contrib.mun. Did you mean optax.contrib.muon?",
+        ),
+        ("mine.py:my_adam --against optax.xyzzy_qq", "There is no rule optax.xyzzy_qq. Name one such as optax.adam."),
+        ("mine.py:my_adam --against optax.contrib", "There is no rule optax.contrib. "),
+        (
+            "mine.py:my_adam --against optax.scale_by_adam",
+            "optax.scale_by_adam is no rule: it takes no learning rate first.",
+        ),
+        (
+            "mine.py:my_adam --against optax.apply_updates",
+            "optax.apply_updates is no rule: it takes no learning rate first.",
+        ),
+        ("mine.py:my_adam --against adm", "There is no rule 'adm'. Did you mean "),
+        (
+            "mine.py:my_adam --against xyzzy_qq",
+            "There is no rule 'xyzzy_qq'. Choose from gradient_descent, heavy_ball,",
+        ),
+        ("mine.py:my_adam --against adam --argument b_1=0.8", "adam takes no argument b_1. Did you mean b1?"),
+        (
+            "mine.py:my_adam --against optax.adam --argument epss=0.8",
+            "optax.adam takes no argument epss. Did you mean eps?",
+        ),
+        (
+            "mine.py:my_adam --against optax.noisy_sgd --argument b",
+            "--argument wants NAME=VALUE, as in b1=0.8; got 'b'.",
+        ),
+        ("mine.py:my_adam --against adam --learning-rate -1", "--learning-rate must be a positive number; got -1.0."),
+        ("mine.py:my_adam --against adam --learning-rate nan", "--learning-rate must be a positive number; got nan."),
+        ("mine.py:my_adam --against adam --argument b1=high", "mine.py:my_adam raised "),
+    ],
+)
+def test_bad_input_is_one_line_that_names_it(words, line, capsys):
+    assert refused(words, capsys).startswith(f"error: {line}")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("mine.py:my_adam", "the following arguments are required: --against"),
+        ("mine.py:my_adam --against adam --dtype float16", "argument --dtype: invalid choice: 'float16'"),
+        (
+            "mine.py:my_adam --against adam --learning-rate fast",
+            "argument --learning-rate: invalid float value: 'fast'",
+        ),
+        ("mine.py:my_adam --again adam", "the following arguments are required: --against"),
+    ],
+)
+def test_bad_flag_is_refused_by_its_name(words, line, capsys):
+    with pytest.raises(SystemExit) as stop:
+        prove(words)
+    assert stop.value.code == 2
+    assert line in capsys.readouterr().err
+
+
+def test_traceback_is_shown_on_demand(monkeypatch):
+    monkeypatch.setenv("DESCENT_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="raised TracerBoolConversionError") as caught:
+        prove("mine.py:wild --against adam")
+    assert type(caught.value.__cause__).__name__ == "TracerBoolConversionError"
+
+
+def test_command_is_listed_and_near_misses_find_it(capsys):
+    assert experiments.main([]) == 0
+    assert "python -m experiments prove FILE.py:rule --against optax.adam" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        experiments.main(["proof"])
+    assert "There is no experiment 'proof'. Did you mean prove?" in capsys.readouterr().err
+
+
+def test_help_has_an_example_and_the_statuses_and_needs_no_jax():
+    words = [
+        sys.executable,
+        "-c",
+        "import sys\nfrom experiments.__main__ import main\ntry:\n    main(['prove', '--help'])\n"
+        "except SystemExit:\n    print('jax' in sys.modules)",
+    ]
+    done = subprocess.run(words, cwd=TOP, capture_output=True, text=True, check=True)
+    assert "python -m experiments prove mine.py:my_adam --against optax.adam" in done.stdout
+    assert "status: 0 if they are the same rule, 1 if not, 2 after bad input" in done.stdout
+    assert done.stdout.endswith("False\n")
