@@ -121,6 +121,14 @@ def test_planted_fault_is_found_and_named(fault, dtype):
     assert f"Likely cause: {found.cause}." in str(found)
 
 
+def test_fault_is_named_even_where_the_descent_runs_away():
+    # At this rate Rosenbrock's function throws both far out within four steps, where rounding is magnified.
+    ball = optax.sgd(0.1, momentum=0.9)
+    found = prove(ball, "nesterov", problems=[PROBLEMS["rosenbrock"], SMALL[0]], learning_rate=0.1)
+    assert found.cause is not None
+    assert "it does not look ahead" in found.cause
+
+
 def test_unknown_fault_is_told_without_a_cause():
     odd = prove(lambda rate: optax.chain(optax.clip(0.125), optax.sgd(rate)), "gradient_descent", problems=SMALL[:2])
     assert (odd.same, odd.cause) == (False, None)

@@ -65,7 +65,7 @@ def test_rule_that_needs_more_than_the_gradient_is_named_and_passed_over():
 
 def test_slower_update_is_told():
     spread, slow = clock.Spread(1.0, 1.0, 1.0), clock.Spread(0.5, 0.4, 0.6)
-    both = dict.fromkeys(rule_updates.WAYS, spread)
+    both: dict[str, clock.Spread] = {way: spread for way in rule_updates.WAYS}
     rows = [rule_updates.CostRow("adam", 1, "", both, both, both, slow, spread, spread)]
     section = rule_updates.section([*rows, rows[0]._replace(rule="lion", ratio=clock.Spread(0.9, 0.7, 1.1))])
     assert "in 2 pairs of rule and number of leaves: an update: level in 1, faster in 0, slower in 1" in section.answer

@@ -1,7 +1,6 @@
 """Proof by comparison: any rule against another implementation of it, iterate by iterate."""
 
 from research.proofs.formulas import FORMULAS as FORMULAS
-from research.proofs.iterates import OPTAX_COUNTERPARTS as OPTAX_COUNTERPARTS
 from research.proofs.iterates import Deviation as Deviation
 from research.proofs.iterates import deviation as deviation
 from research.proofs.iterates import deviation_from_optax as deviation_from_optax

@@ -11,6 +11,8 @@ from research.proofs.walks import Walk, distance
 
 # A mistake is judged by this many steps beyond the first that differs: later ones only magnify, and cost time.
 STEPS_BEYOND = 10
+# Where params are larger than this on a function, each step magnifies the rounding of the one before.
+FAR = 1e3
 
 OnProgress = Callable[[float, float, str], None]
 
@@ -67,7 +69,7 @@ def _apart(trial: Trial, evidence: Sequence[Evidence], tolerance: float) -> floa
     """How far the rule lies from the reference with that mistake, or None where the mistake does not explain it."""
     worst = 0.0
     for number, e in enumerate(evidence):
-        steps = min(len(e.found.iterates), max(e.deviation.first, 0) + STEPS_BEYOND)
+        steps = _telling_steps(e)
         try:
             wrong = trial.walk(e, steps)
         except Exception:  # A value that the argument cannot have, a formula that asks for more: it explains nothing.
@@ -79,6 +81,16 @@ def _apart(trial: Trial, evidence: Sequence[Evidence], tolerance: float) -> floa
         if not worst <= tolerance:
             return None
     return worst
+
+
+def _telling_steps(e: Evidence) -> int:
+    """How many steps tell a mistake: some beyond the first that differs, and none of a descent that runs away."""
+    first = max(e.deviation.first, 0)
+    steps = min(len(e.found.iterates), first + STEPS_BEYOND)
+    if e.problem.gradients is None:
+        away = ~(np.abs(e.found.iterates[:steps]) < FAR).all(axis=1)
+        steps = int(np.argmax(away)) if away.any() else steps
+    return max(steps, first + 1)
 
 
 def _where_numbers(found: Walk, wrong: Walk, steps: int) -> tuple[Walk, Walk]:

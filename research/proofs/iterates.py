@@ -9,22 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from research.proofs.oracles import ORACLES
 from research.schedules import check_number
 from research.types import Array, Params
-from research.update_rules import UPDATE_RULES, find_rule
-
-Constructor = Callable[..., optax.GradientTransformation]
-
-# Ours, and the rule of optax that it is meant to be, with the same conventions; both take the learning rate alone.
-OPTAX_COUNTERPARTS: dict[str, tuple[Constructor, Constructor]] = {
-    "gradient_descent": (UPDATE_RULES["gradient_descent"], optax.sgd),
-    "heavy_ball": (UPDATE_RULES["heavy_ball"], partial(optax.sgd, momentum=0.9)),
-    "nesterov": (UPDATE_RULES["nesterov"], partial(optax.sgd, momentum=0.9, nesterov=True)),
-    "adagrad": (UPDATE_RULES["adagrad"], optax.adagrad),
-    "rmsprop": (UPDATE_RULES["rmsprop"], optax.rmsprop),
-    "adam": (UPDATE_RULES["adam"], optax.adam),
-    "adamw": (UPDATE_RULES["adamw"], optax.adamw),
-}
+from research.update_rules import find_rule
 
 
 class Deviation(NamedTuple):
@@ -63,6 +51,8 @@ def trajectory(
     check_number("num_steps", num_steps, positive=True, integer=True)
     params = _cast(params, None)
     _check_dtypes("gradient", jax.eval_shape(gradient, params), params)
+
+    rule = optax.with_extra_args_support(rule)
 
     def step(carry, _):
         carry = _advance(rule, gradient, carry)
@@ -118,7 +108,7 @@ def deviation_from_optax(
     """The deviation of our rule of that name, with its defaults, from its counterpart in optax on full-batch descent.
 
     Args:
-      name: A key of OPTAX_COUNTERPARTS.
+      name: A key of ORACLES, whose entry has a counterpart in optax.
       objective: (params, batch) -> (), such as a workload's.
       params: The start.
       batch: What the objective takes: a Batch, None, or any pytree; its floats are cast, too.
@@ -128,28 +118,33 @@ def deviation_from_optax(
     Returns:
       The Deviation.
     Raises:
-      ValueError, TypeError: As in `deviation`; the name is unknown or has no counterpart.
+      ValueError, TypeError: As in `deviation`; the name is unknown, or optax has no such rule.
     Example:
       >>> objective = lambda x, batch: jnp.sum((x - batch) ** 2)
       >>> deviation_from_optax("heavy_ball", objective, jnp.ones(3), jnp.zeros(3), 0.1, 50, "float32").largest < 1e-6
       True
     """
-    find_rule(name)
+    constructor, counterpart = find_rule(name), ORACLES[name].optax
     check_number("learning_rate", learning_rate)
-    if name not in OPTAX_COUNTERPARTS:
-        raise ValueError(f"rule {name!r} has no counterpart; give it a line in research.proofs.OPTAX_COUNTERPARTS.")
+    if isinstance(counterpart, str):
+        raise ValueError(f"rule {name!r} has no counterpart in optax: {counterpart}.")
     params, batch, rate = _cast((params, batch, jnp.asarray(learning_rate, float)), dtype)
-    differences = _differences_from_optax(OPTAX_COUNTERPARTS[name], objective, num_steps, params, batch, rate)
+    differences = _differences_from_optax((constructor, counterpart), objective, num_steps, params, batch, rate)
     return _largest(differences, params)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _differences_from_optax(constructors, objective, num_steps, params, batch, rate):
     ours, theirs = (constructor(rate) for constructor in constructors)  # The rate is traced: one program for all rates.
-    return _differences(ours, theirs, jax.grad(lambda x: objective(x, batch)), params, num_steps)
+
+    def value_fn(x, indices=None):
+        del indices
+        return objective(x, batch)
+
+    return _differences(ours, theirs, jax.grad(value_fn), params, num_steps, value_fn)
 
 
-def _differences(rule, reference, gradient, params, num_steps) -> Array:
+def _differences(rule, reference, gradient, params, num_steps, value_fn=None) -> Array:
     """The largest relative difference of each leaf after each step, shape (num_steps, number of leaves)."""
     check_number("num_steps", num_steps, positive=True, integer=True)
     _check_dtypes("gradient", jax.eval_shape(gradient, params), params)
@@ -159,16 +154,21 @@ def _differences(rule, reference, gradient, params, num_steps) -> Array:
         return jnp.max(jnp.where(jnp.isnan(d), jnp.inf, d), initial=0.0)
 
     def step(carry, _):
-        mine, other = (_advance(*pair, c) for pair, c in zip(rules, carry, strict=True))
+        mine, other = (_advance(r, gradient, c, value_fn) for r, c in zip(rules, carry, strict=True))
         return (mine, other), jnp.stack(jax.tree.leaves(jax.tree.map(difference, mine[0], other[0])))
 
-    rules = ((rule, gradient), (reference, gradient))
-    return jax.lax.scan(step, tuple((params, r.init(params)) for r, _ in rules), length=num_steps)[1]
+    rules = [optax.with_extra_args_support(r) for r in (rule, reference)]
+    return jax.lax.scan(step, tuple((params, r.init(params)) for r in rules), length=num_steps)[1]
 
 
-def _advance(rule, gradient, carry):
+def _advance(rule, gradient, carry, value_fn=None):
+    """One step, with the extra arguments that a step of descent passes where there is a function to ask."""
     params, state = carry
-    updates, state = rule.update(gradient(params), state, params)
+    grads = gradient(params)
+    extra = (
+        {} if value_fn is None else {"value": value_fn(params), "grad": grads, "value_fn": value_fn, "indices": None}
+    )
+    updates, state = rule.update(grads, state, params, **extra)
     _check_dtypes("update", updates, params)
     return optax.apply_updates(params, updates), state
 

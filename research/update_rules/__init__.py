@@ -3,8 +3,9 @@
 A rule is two functions, init(params) -> state and update(updates, state, params) -> (updates, state): the updates that
 come in are gradients, those that go out are added to the params. So ours go wherever optax's do.
 
-To add one: write it in the file of its family (or a new file), give it a line in `UPDATE_RULES` below, and its
-counterpart a line in `research.proofs.OPTAX_COUNTERPARTS`. Every test of a rule then runs on it, too.
+To add one: write it in the file of its family (or a new file) and give it a line in `UPDATE_RULES` below; then write it
+once more from its paper in `research.proofs.formulas`, and name its authorities in `research.proofs.oracles`. Every law of
+a rule then runs on it, too.
 """
 
 import difflib
@@ -126,8 +127,7 @@ def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
       'heavy_ball'
       >>> find_rule("heavyball")
       Traceback (most recent call last):
-      ValueError: unknown rule 'heavyball'; did you mean 'heavy_ball'? Known: gradient_descent, heavy_ball, nesterov, \
-adagrad, rmsprop, adam, adamw.
+      ValueError: unknown rule 'heavyball'; did you mean 'heavy_ball'? Known: gradient_descent, ...
     """
     if name in UPDATE_RULES:
         return UPDATE_RULES[name]

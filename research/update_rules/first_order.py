@@ -17,6 +17,9 @@ def gradient_descent(learning_rate: float | Array | Schedule) -> optax.GradientT
     optax.sgd(η) and torch.optim.SGD(lr=η) are the same. Which examples g_t is taken over is the sampler's business:
     batch, stochastic and mini-batch descent are this one rule.
 
+    Use it as what others are measured by, and where the problem is well conditioned: it needs κ log(1 / ε) steps, κ the
+    ratio of the largest to the smallest curvature.
+
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
     Returns:
@@ -50,7 +53,10 @@ def heavy_ball(learning_rate: float | Array | Schedule, momentum: float | Array 
     optax.sgd(η, momentum=μ) and torch.optim.SGD(momentum=μ) are the same. Polyak writes
     x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1)), Sutskever et al. v_t = μ v_(t-1) - η g_t. With a constant rate all are
     one; under a schedule the rate here scales the whole sum, theirs each gradient once. torch's `dampening`, absent
-    here, scales g_t by 1 - dampening except on the first step.
+    here, scales g_t by 1 - dampening except on the first step (`ema_momentum`).
+
+    Use it where the gradient is noisy or the problem ill conditioned: √κ log(1 / ε) steps near a minimum
+    (`tuning.heavy_ball_constants`), though far from one it may cycle for ever.
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
@@ -80,9 +86,10 @@ def nesterov(
     the gradient at a look-ahead point, y_t = x_t + μ (x_t - x_(t-1)), x_(t+1) = y_t - η ∇f(y_t). Here the params are
     y_t, so that the gradient is taken where the params are (Bengio et al.); with a constant rate the two agree.
 
-    A constant μ is for strongly convex functions (`tuning.nesterov_constants`). In the paper μ grows towards 1 with t:
-    that is a schedule here, such as `tuning.nesterov_momentum`, and then m_t = μ_(t-1) m_(t-1) + g_t,
-    u_t = -η_t (g_t + μ_t m_t), for y_t was looked ahead to with μ_(t-1). optax and torch take no such schedule.
+    Use it where the heavy ball would overshoot: it has a proof for every convex function. A constant μ is for strongly
+    convex ones (`tuning.nesterov_constants`). In the paper μ grows towards 1 with t: that is a schedule here, such as
+    `tuning.nesterov_momentum`, and then m_t = μ_(t-1) m_(t-1) + g_t, u_t = -η_t (g_t + μ_t m_t), for y_t was looked
+    ahead to with μ_(t-1). optax and torch take no such schedule.
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.

@@ -81,7 +81,8 @@ def value_slack(value: Array) -> Array:
     """Ten units of rounding of a value: two values that differ by less may be equal.
 
     Conn, Gould & Toint (Trust-region methods, section 17.4.2) compare so: near a minimum f is flat to rounding long
-    before its gradient is, and a test on f alone would refuse the last, good steps.
+    before its gradient is, and a test on f alone would refuse the last, good steps. Where large terms of f cancel to a
+    value near 0, its rounding is larger than this, and half of the digits of x may stay out of reach.
     """
     return 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
 

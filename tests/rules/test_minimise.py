@@ -93,7 +93,7 @@ def test_what_cannot_go_on_says_why():
             STEPS_USED_UP: minimise(gradient_descent(0.1), lambda x: x @ x, x, max_steps=3),
             NO_PROGRESS: minimise(gradient_descent(0.0), lambda x: x @ x, x),
             module.OUTCOMES.index("not finite"): minimise(gradient_descent(1.0), lambda x: jnp.sum(jnp.log(x)), x),
-            module.OUTCOMES.index("the step became too small"): minimise(
+            module.OUTCOMES.index("evaluations used up"): minimise(
                 lbfgs(linesearch="backtracking"), lambda x: jnp.sum(_upside_down(x)), x
             ),
             CONVERGED: minimise(lbfgs(), lambda x: x @ x, 0.0 * x),

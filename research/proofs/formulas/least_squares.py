@@ -1,7 +1,6 @@
 """Gauss-Newton and Levenberg-Marquardt, as their papers print them.
 
-They ask for more than a gradient: f.residuals(x), a list of numbers r with f = ½ Σ r², and f.jacobian(x), a matrix.
-Of a function that has none, √(2 f) is the one residual.
+They ask for what a gradient does not tell: f.residuals(x), a list of numbers r, and f.jacobian(x), a list of rows.
 """
 
 import mpmath
@@ -15,7 +14,7 @@ def gauss_newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
     """Nocedal & Wright (2006), equation (10.23) with algorithm 3.1: JᵀJ h = -Jᵀr, and Armijo's backtracking."""
     while True:
         r, j = linearised(f, x)
-        t, h = learning_rate, shortest(j, r)
+        t, h = learning_rate, -mpmath.lu_solve(j.T * j, j.T * r)
         while half_square(f, x + t * like(h, x)) > half_square(f, x) + sufficient_decrease * t * (r.T * j * h)[0]:
             t = shrink * t
         x = x + t * like(h, x)
@@ -52,24 +51,12 @@ def levenberg_marquardt(x, f, learning_rate=1.0):
 
 def linearised(f, x):
     """r and J, as matrices of mpmath."""
-    if hasattr(f, "residuals"):
-        return mpmath.matrix(f.residuals(x)), mpmath.matrix(f.jacobian(x))
-    r = mpmath.sqrt(2 * f.value(x))
-    return mpmath.matrix([r]), column(f.gradient(x)).T / r
+    return mpmath.matrix(f.residuals(x)), mpmath.matrix(f.jacobian(x))
 
 
 def half_square(f, x):
     """½ |r|²."""
-    return mpmath.fsum(r**2 for r in f.residuals(x)) / 2 if hasattr(f, "residuals") else f.value(x)
-
-
-def shortest(j, r):
-    """The shortest of those h that minimise |J h + r|, measured in the lengths of J's columns."""
-    if j.rows >= j.cols:
-        return -mpmath.lu_solve(j.T * j, j.T * r)
-    d = mpmath.diag([1 / (mpmath.norm(j[:, k]) or 1) for k in range(j.cols)])
-    scaled = j * d
-    return -d * scaled.T * mpmath.lu_solve(scaled * scaled.T, r)
+    return mpmath.fsum(r**2 for r in f.residuals(x)) / 2
 
 
 def column(x):
@@ -87,8 +74,8 @@ FORMULAS = {
                 "t, h = 2 * learning_rate",
             ),
             Mistake("the residuals are not looked at again: no line search", "while half", "while False and half"),
-            Mistake("the step goes down the gradient", "shortest(j, r)", "-j.T * r"),
-            Mistake("the residuals have the wrong sign", "shortest(j, r)", "shortest(j, -r)"),
+            Mistake("the step goes down the gradient", "-mpmath.lu_solve(j.T * j, j.T * r)", "-j.T * r"),
+            Mistake("the residuals have the wrong sign", "-mpmath.lu_solve(", "mpmath.lu_solve("),
         ),
     ),
     "levenberg_marquardt": Formula(

@@ -8,6 +8,7 @@ from research.proofs.oracles import (
     first_order,
     layerwise,
     line_searching,
+    newton,
     parameter_free,
     rprop,
     schedule_free,
@@ -31,4 +32,5 @@ ORACLES: dict[str, Oracle] = {
     **parameter_free.ORACLES,
     **sharpness.ORACLES,
     **line_searching.ORACLES,
+    **newton.ORACLES,
 }

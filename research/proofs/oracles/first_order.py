@@ -18,8 +18,8 @@ def averaged(learning_rate, momentum=0.9, undamped_start=False):
 
 
 def signed_average(learning_rate, momentum=0.9):
-    """optax.signum, whose momentum is called beta."""
-    return optax.signum(learning_rate, momentum)
+    """As optax.signum is made, which optax 0.2.6 has not yet; there the momentum is called beta."""
+    return optax.chain(optax.ema(momentum, debias=False), optax.scale_by_sign(), optax.sgd(learning_rate))
 
 
 # A multiple of 2^-6, so that on the quadratic all iterates are exact and a gradient is 0 in both walks or in neither.
