@@ -235,7 +235,7 @@ def main(words: list[str] | None = None) -> None:
 
     research.backend.configure(x64=True)
     found = section(measure(flags.quick, clock.tell_from_now(), flags.only))
-    print("\n\n".join([found.answer, machine(), found.text, *(f"- {line}" for line in found.missed)]))
+    print("\n\n".join([found.answer, machine(), found.text, "\n".join(f"- {line}" for line in found.missed)]))
 
 
 if __name__ == "__main__":

@@ -104,6 +104,9 @@ def _where_numbers(found: Walk, wrong: Walk, steps: int) -> tuple[Walk, Walk]:
             shown(own.iterates, found.iterates, wrong.iterates),
             shown(own.updates, found.updates, wrong.updates),
             own.leaves,
+            None
+            if found.evaluations is None or wrong.evaluations is None
+            else shown(own.evaluations, found.evaluations, wrong.evaluations),
         )
         for own in (found, wrong)
     )

@@ -16,6 +16,7 @@ from research.proofs.formulas.formula import Function
 from research.proofs.formulas.leaves import DIGITS, Leaves
 from research.proofs.problems import NUM_STEPS, Problem
 from research.types import Params
+from research.update_rules.building_blocks import evaluation_params
 
 
 class Walk(NamedTuple):
@@ -25,11 +26,13 @@ class Walk(NamedTuple):
       iterates: x_1, ..., x_T as float64, shape (T, number of entries), leaf after leaf.
       updates: x_t - x_(t-1) as the rule gave them (of a formula: subtracted in fifty digits), the same shape.
       leaves: Of each entry the path of its leaf, as `jax.tree_util.keystr` writes it.
+      evaluations: Where the rule wants to be evaluated after each step, like iterates; None if at the iterates.
     """
 
     iterates: np.ndarray
     updates: np.ndarray
     leaves: list[str]
+    evaluations: np.ndarray | None = None
 
 
 def walk(
@@ -92,10 +95,11 @@ def _walk(make: Callable[..., Any], floats: dict[str, float], problem: Problem, 
     start = jax.tree.map(lambda a: jnp.asarray(a, dtype), problem.start)
     if problem.objective is None:
         gradients = jax.tree.map(lambda a: jnp.asarray(a[:num_steps], dtype), problem.gradients)
-        iterates, updates = _walk_given(make, floats, start, gradients)
+        iterates, updates, evaluations = _walk_given(make, floats, start, gradients)
     else:
-        iterates, updates = _walk_down(make, problem.objective, num_steps, floats, start)
-    return Walk(_rows(iterates), _rows(updates), paths(problem.start))
+        iterates, updates, evaluations = _walk_down(make, problem.objective, num_steps, floats, start)
+    elsewhere = None if evaluations is None else _rows(evaluations)
+    return Walk(_rows(iterates), _rows(updates), paths(problem.start), elsewhere)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -139,7 +143,8 @@ def _advance(rule, x, state, value, gradient, value_fn):
     updates, state = rule.update(gradient, state, x, value=value, grad=gradient, value_fn=value_fn, indices=None)
     check_updates(updates, x)
     after = optax.apply_updates(x, updates)
-    return (after, state), (after, updates)
+    evaluation = evaluation_params(state, after)
+    return (after, state), (after, updates, None if evaluation is after else evaluation)
 
 
 def check_updates(updates: Params, params: Params) -> None:
@@ -184,12 +189,15 @@ def walk_exactly(
         given.apply_defaults()
         exact = {key: mpmath.mpf(a) if type(a) is float else a for key, a in given.arguments.items()}
         steps = formula(**exact)
-        iterates, updates = [], []
+        iterates, updates, evaluations = [], [], []
         for _ in range(num_steps):
             before, x = x, next(steps)
             iterates.append(_row(x))
             updates.append(_row(x - before))
-    return Walk(np.array(iterates), np.array(updates), paths(problem.start))
+            if hasattr(x, "evaluation"):
+                evaluations.append(_row(x.evaluation))
+    elsewhere = np.array(evaluations) if evaluations else None
+    return Walk(np.array(iterates), np.array(updates), paths(problem.start), elsewhere)
 
 
 def _function(problem: Problem) -> Function:
@@ -223,6 +231,14 @@ def paths(tree: Params) -> list[str]:
     return [jax.tree_util.keystr(path) for path, leaf in pairs for _ in range(np.size(leaf))]
 
 
+def _apart(a: np.ndarray, b: np.ndarray, scale: np.ndarray, may_be_nan: bool) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        apart = np.where(a == b, 0.0, np.abs(a - b) / scale)
+    apart[np.isnan(a) & np.isnan(b)] = 0.0 if may_be_nan else np.inf
+    apart[np.isnan(apart)] = np.inf
+    return apart
+
+
 class Deviation(NamedTuple):
     """Where two walks from one start lie furthest apart.
 
@@ -246,7 +262,8 @@ def distance(found: Walk, reference: Walk, problem: Problem, tolerance: float = 
     gradients are given, it is max |u - v| / max_t |v_t| over the updates, entry by entry, so that entries of any size
     count; over the iterates again where a gradient is NaN, since params that are NaN have no differences. Where one is
     finite and the other is not, it is inf; where both are NaN, it is 0 if the problem has NaN in its gradients and inf
-    if not, so that runs which broke down never count as equal.
+    if not, so that runs which broke down never count as equal. Where both evaluate elsewhere than at their iterates,
+    those points count as iterates of a function do.
 
     Args:
       found, reference: The two.
@@ -256,15 +273,13 @@ def distance(found: Walk, reference: Walk, problem: Problem, tolerance: float = 
       The Deviation.
     """
     if problem.gradients is None or problem.nan:
-        a, b = found.iterates, reference.iterates
-        scale = 1.0 + np.abs(b)
+        apart = _apart(found.iterates, reference.iterates, 1.0 + np.abs(reference.iterates), problem.nan)
     else:
-        a, b = found.updates, reference.updates
-        scale = np.broadcast_to(np.max(np.where(np.isfinite(b), np.abs(b), 0.0), axis=0), b.shape)
-    with np.errstate(all="ignore"):
-        apart = np.where(a == b, 0.0, np.abs(a - b) / scale)
-    apart[np.isnan(a) & np.isnan(b)] = 0.0 if problem.nan else np.inf
-    apart[np.isnan(apart)] = np.inf
+        sizes = np.where(np.isfinite(reference.updates), np.abs(reference.updates), 0.0)
+        apart = _apart(found.updates, reference.updates, np.max(sizes, axis=0, keepdims=True), problem.nan)
+    if found.evaluations is not None and reference.evaluations is not None:
+        b = reference.evaluations
+        apart = np.maximum(apart, _apart(found.evaluations, b, 1.0 + np.abs(b), problem.nan))
     step, entry = np.unravel_index(np.argmax(apart), apart.shape)
     over = np.max(apart, axis=1) > tolerance
     return Deviation(

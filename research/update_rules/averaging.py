@@ -1,6 +1,5 @@
 """Rules around another rule that keep params of their own to evaluate at: Lookahead, and averages of the iterates."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from jax.core import Tracer
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment
+from research.update_rules.corrections import bias_correction
 from research.update_rules.first_order import gradient_descent, heavy_ball
 
 Constructor = Callable[..., optax.GradientTransformation]
@@ -194,7 +194,7 @@ def exponential_averaging(
     check_number("decay", decay, below=1.0)
 
     def weight(count):
-        return (1.0 - decay) / _bias_correction(decay, count) if debias else jnp.asarray(1.0 - decay)
+        return (1.0 - decay) / bias_correction(decay, count) if debias else jnp.asarray(1.0 - decay)
 
     return _averaging("exponential_averaging", _made(inner, learning_rate), weight, accumulator_dtype)
 
@@ -220,13 +220,6 @@ def _averaging(
         return updates, AveragingState(count, average, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _bias_correction(decay: float | Array, count: Array) -> Array:
-    """1 - β^t, to full relative precision also where β^t is nearly 1."""
-    if isinstance(decay, float | int):
-        return -jnp.expm1(count * (math.log(decay) if decay else -math.inf))
-    return -jnp.expm1(count * jnp.log(decay))
 
 
 def _made(inner: Constructor, learning_rate: Any) -> optax.GradientTransformationExtraArgs:

@@ -175,7 +175,7 @@ def strong_wolfe(
       max_evaluations: At most so many values with gradients are taken.
     Returns:
       The LineSearch. If the evaluations run out, or the bracket closes, at a point of sufficient decrease whose slope
-      is still steep, it is taken, and the outcome is DECREASE_ONLY.
+      is still steep, it is taken if f is lower there by more than rounding, and the outcome is DECREASE_ONLY.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number.
     References:
@@ -224,7 +224,7 @@ def strong_wolfe(
     end = jax.lax.while_loop(
         lambda b: (b.outcome == EVALUATIONS_USED_UP) & (b.evaluations < max_evaluations), turn, first
     )
-    moved = _differs(along(params, direction, end.low.step), params)
+    moved = _differs(along(params, direction, end.low.step), params) & (end.low.value < value - noise)
     searched = (end.outcome == STEP_TOO_SMALL) | (end.outcome == EVALUATIONS_USED_UP)
     still = jnp.where(end.low.step > 0, STEP_TOO_SMALL, end.outcome)
     outcome = jnp.where(searched, jnp.where(moved, DECREASE_ONLY, still), end.outcome).astype(jnp.int32)

@@ -16,7 +16,7 @@ from jax.numpy import arctan, cos, exp, log, pi, sin
 REFERENCE = Path(__file__).parents[1] / "reference"
 CASES = {case["name"]: case for case in json.loads((REFERENCE / "nist_nonlinear.json").read_text("utf-8"))["cases"]}
 LINEAR = {case["name"]: case for case in json.loads((REFERENCE / "nist_linear.json").read_text("utf-8"))["cases"]}
-MOST_STEPS = 1500
+MOST_STEPS = 500
 MOST_PARAMS, MOST_ROWS = 9, 250
 
 

@@ -1,5 +1,6 @@
 """Gauss-Newton and Levenberg-Marquardt: every regression of NIST, linear answers in one step, scaling, and bad input."""
 
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -12,9 +13,8 @@ import scipy.optimize
 
 from research.minimise import in_words, minimise
 from research.proofs.formulas import Mistake, least_squares, mistaken
-from research.proofs.formulas.formula import Formula
 from research.proofs.problems import Problem
-from research.proofs.walks import distance, walk, walk_exactly
+from research.proofs.walks import distance, walk_constructed, walk_exactly
 from research.update_rules import outcomes, second_order
 from research.update_rules.least_squares import gauss_newton, levenberg_marquardt
 
@@ -34,15 +34,6 @@ def answer(rule, x, residual_fn):
     return jax.jit(lambda x: rule.update(x, rule.init(x), x, residual_fn=residual_fn))(x)
 
 
-@pytest.mark.parametrize("name", nist.CASES)
-def test_models_have_the_published_sums_of_squares(name):
-    case = nist.CASES[name]
-    x, y = np.array(case["x"]).T, np.array(case["y"])
-    r = np.asarray(nist.MODELS[name](np.array(case["b"], float), x)) - (np.log(y) if name == "Nelson" else y)
-    # Lanczos1 was generated from its model, to thirteen digits: its sum, 1.4e-25, is rounding in float64.
-    assert r @ r == pytest.approx(float(case["rss"]), rel=1e-8, abs=1e-24)
-
-
 @pytest.mark.parametrize("start", [0, 1])
 @pytest.mark.parametrize("name", nist.CASES)
 def test_levenberg_marquardt_finds_the_published_parameters(name, start):
@@ -50,7 +41,7 @@ def test_levenberg_marquardt_finds_the_published_parameters(name, start):
     digits, steps, _ = nist.fitted(MARQUARDT, name, start)
     assert digits >= 6
     assert digits >= min(nist.CASES[name]["minpack_digits"][start], 11.5)
-    assert steps <= 600
+    assert steps <= 400
 
 
 @pytest.mark.parametrize("start", [0, 1])
@@ -110,9 +101,15 @@ RESIDUALS = {
 STARTS = {"rosenbrock": np.array([-1.25, 1.0]), "decay": np.array([1.0, 3.0])}
 
 
+@functools.cache
 def problem(name):
     objective = lambda x: 0.5 * jnp.sum(RESIDUALS[name](x) ** 2)
     return Problem(name, STARTS[name], objective, lambda: EXACT[name])
+
+
+@functools.cache
+def exactly(rule, name, rate):
+    return walk_exactly(least_squares.FORMULAS[rule].iterates, problem(name), 20, learning_rate=rate)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -122,21 +119,21 @@ def problem(name):
 @pytest.mark.parametrize("name", EXACT)
 def test_walk_is_that_of_the_formula(name, rule, rate, dtype):
     # Measured: 4.2 eps of Levenberg-Marquardt, 13.5 of Gauss-Newton, in its first step along the valley.
-    exact = walk_exactly(least_squares.FORMULAS[rule].iterates, problem(name), 20, learning_rate=rate)
-    found = walk(RULES[rule](rate, residual_fn=RESIDUALS[name]), problem(name), dtype, 20)
-    assert distance(found, exact, problem(name)).largest <= 20 * np.finfo(dtype).eps
+    arguments = {"learning_rate": rate, "residual_fn": RESIDUALS[name]}
+    found = walk_constructed(RULES[rule], arguments, problem(name), dtype, 20)
+    assert distance(found, exactly(rule, name, rate), problem(name)).largest <= 20 * np.finfo(dtype).eps
 
 
-def apart(formula: Formula, mistake: Mistake):
+def apart(rule: str, mistake: Mistake):
+    wrong = mistaken(least_squares.FORMULAS[rule], mistake)
     for name in EXACT:
         for rate in (1.0, 0.125):
-            exact = walk_exactly(formula.iterates, problem(name), 20, learning_rate=rate)
             try:
-                wrong = walk_exactly(mistaken(formula, mistake), problem(name), 20, learning_rate=rate)
+                walked = walk_exactly(wrong, problem(name), 20, learning_rate=rate)
             except ZeroDivisionError:  # It ran away.
                 yield np.inf
                 continue
-            yield distance(wrong, exact, problem(name)).largest
+            yield distance(walked, exactly(rule, name, rate), problem(name)).largest
 
 
 @pytest.mark.parametrize("rule", least_squares.FORMULAS)
@@ -144,7 +141,7 @@ def test_every_mistake_would_be_seen(rule):
     formula = least_squares.FORMULAS[rule]
     assert len(formula.mistakes) >= 3
     for mistake in formula.mistakes:
-        assert max(apart(formula, mistake)) > 1e-3, mistake.cause
+        assert max(apart(rule, mistake)) > 1e-3, mistake.cause
 
 
 def test_levenberg_marquardt_does_not_see_the_units():
@@ -176,7 +173,8 @@ def test_levenberg_marquardt_is_inside_its_radius_or_at_its_edge():
         d = np.linalg.norm(j, axis=0)
         for radius in (1e-4, 0.3, 1e3):
             h, mu = (np.asarray(a) for a in step(j, r, d, jnp.asarray(radius)))
-            np.testing.assert_allclose(j.T @ (j @ h + r) + mu * d**2 * h, 0.0, atol=1e-13)
+            bound = 64 * EPS * (1 + np.sqrt(mu))  # √μ is the size of the rows below J.
+            np.testing.assert_allclose(j.T @ (j @ h + r) + mu * d**2 * h, 0.0, atol=bound)
             assert np.linalg.norm(d * h) <= radius * (1 + 1e-12)
             assert mu == 0.0 or last is None or np.linalg.norm(d * h) >= radius * (1 - 1e-12)
 
@@ -215,13 +213,13 @@ def test_a_trial_that_is_not_finite_is_refused():
 @pytest.mark.parametrize("constructor", RULES.values())
 def test_pytrees_of_params_and_residuals_are_taken_and_dtypes_kept(constructor):
     params = {"w": jnp.ones((2, 1), "bfloat16"), "b": jnp.ones((), "bfloat16"), "none": jnp.ones((0, 3), "bfloat16")}
-    residual_fn = lambda p: (2.0 * p["w"], {"b": p["b"] - 3.0})
+    residual_fn = lambda p: (2.0 * p["w"], {"b": p["b"] - 1.5})
     rule = constructor(residual_fn=residual_fn)
     state, (updates, after) = rule.init(params), answer(rule, params, None)
     assert jax.tree.map(lambda u: (u.shape, u.dtype), updates) == jax.tree.map(lambda x: (x.shape, x.dtype), params)
     assert jax.tree.map(lambda s: s.dtype, state) == jax.tree.map(lambda s: s.dtype, after)
     np.testing.assert_allclose(updates["w"].astype(float), -1.0, rtol=0.01)
-    np.testing.assert_allclose(updates["b"].astype(float), 2.0, rtol=0.01)
+    np.testing.assert_allclose(updates["b"].astype(float), 0.5, rtol=0.01)
 
 
 @pytest.mark.parametrize("constructor", RULES.values())
