@@ -50,7 +50,8 @@ def main(words: list[str] | None = None) -> None:
     date, seconds = datetime.date.today().isoformat(), time.perf_counter() - started
     text = tables.page(rows["steps"], rows["sweep"], rows["startup"], command, date, seconds, others)
     print(text)
-    complete = set(parts) == set(PARTS) and not flags.quick and with_torch
+    with_all = with_torch and find_spec("optimistix") is not None
+    complete = set(parts) == set(PARTS) and not flags.quick and with_all
     if output := flags.output or (RESULTS if complete else None):
         output.write_text(text, encoding="utf-8")
         print(f"Written to {output.name}.", file=sys.stderr)

@@ -1,6 +1,6 @@
 """Minimising the 42 problems of More, Garbow and Hillstrom: minima reached, evaluations, and scipy beside ours.
 
-python -m benchmarks.minimisers                       # every problem, our rules and scipy's, about five minutes
+python -m benchmarks.minimisers                       # every problem, our rules and scipy's, some minutes
 python -m benchmarks.minimisers --only rosenbrock     # one of them; may be repeated
 """
 

@@ -17,7 +17,9 @@ from benchmarks import clock
 from benchmarks.minimiser_problems import Case, make_cases
 from benchmarks.tables import Section, number, spread_words, table
 from research.minimise import minimise
-from research.update_rules import least_squares, newton, quasi_newton
+from research.update_rules.least_squares import levenberg_marquardt
+from research.update_rules.newton import newton, trust_region_newton
+from research.update_rules.quasi_newton import bfgs, lbfgs
 
 RELATIVE_TOLERANCE = 1e-8  # The gradient's largest entry at the end, in units of that at the start.
 MOST_STEPS = 5000
@@ -77,12 +79,12 @@ class MinimiserRow(NamedTuple):
 def ours(case: Case, tolerance: float) -> list[Contender]:
     """Ours: `research.minimise` with each rule, one compiled loop."""
     rules: dict[str, dict[str, Any]] = {
-        "L-BFGS": {"lbfgs": quasi_newton.lbfgs()},
-        "BFGS": {"bfgs": quasi_newton.bfgs()},
-        "Newton": {"newton": newton.newton(), "trust_region_newton": newton.trust_region_newton()},
+        "L-BFGS": {"lbfgs": lbfgs()},
+        "BFGS": {"bfgs": bfgs()},
+        "Newton": {"newton": newton(), "trust_region_newton": trust_region_newton()},
     }
     if case.residuals is not None:
-        rules = {"least squares": {"levenberg_marquardt": least_squares.levenberg_marquardt()}}
+        rules = {"least squares": {"levenberg_marquardt": levenberg_marquardt()}}
 
     def solving(rule):
         def solve() -> Ended:

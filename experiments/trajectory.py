@@ -228,7 +228,6 @@ def paths(scene, name, rates, steps):
     """Of each rate: where the rule is, where it asks for gradients (t + 1, 2), the gradients, and the rates it used."""
     import jax
     import jax.numpy as jnp
-    import optax
 
     descent, gradient = research.descent, jax.grad(scene.f)
 
@@ -241,7 +240,7 @@ def paths(scene, name, rates, steps):
             return after, (shown(after), after.params, gradient(state.params), record.learning_rate)
 
         def shown(state):  # Rules that average say where: that is what they give.
-            return optax.tree_utils.tree_get(state.rule, "evaluation_params", state.params)
+            return research.update_rules.evaluation_params(state.rule, state.params)
 
         first = descent.start(rule, jnp.asarray(scene.start))
         _, (points, asked, gradients, used) = jax.lax.scan(watched, first, length=steps)

@@ -147,6 +147,14 @@ def test_bad_config_names_its_field_and_value(field, value, message):
         trajectory.run(dataclasses.replace(SMALL, **{field: value}))
 
 
+def test_a_rule_that_averages_is_shown_at_its_average_and_asks_at_its_iterates():
+    names, rates = ("gradient_descent", "polyak_averaging"), {"lowest_rate": 1e-3, "highest_rate": 2e-3}
+    arrays = trajectory.run(trajectory.Config(landscape="quadratic", rule=names, steps=20, rates=2, **rates)).arrays
+    plain, mean = (arrays[f"{name}/points"] for name in names)
+    np.testing.assert_allclose(mean[1:4], np.cumsum(plain[1:4], axis=0) / np.arange(1, 4)[:, None], rtol=1e-12)
+    np.testing.assert_allclose(arrays["polyak_averaging/cosine"], 1.0)
+
+
 # What a step does
 
 

@@ -13,6 +13,7 @@ from research import figures
 # Okabe & Ito's, the dark ones first; from the eighth path on they come again, dashed.
 PATH_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#222222", "#56B4E9")
 GROUND = LinearSegmentedColormap.from_list("ground", ["#D3DCE6", "#E9EEF3", "#FBFCFD"])
+SMALLEST = 1e-18  # Share of the largest value down to which curves are shown.
 STEP_PANELS = {
     "learning_rate": "learning rate",
     "gradient_norm": "gradient norm",
@@ -91,6 +92,15 @@ def draw_growing_paths(
     return show
 
 
+def _log_scale(panel: Axes) -> None:
+    """A logarithmic axis that ends where rounding begins: what is smaller is no longer told apart."""
+    panel.set_yscale("log")
+    drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in panel.lines])
+    drawn = drawn[np.isfinite(drawn)]
+    if len(drawn):
+        panel.set_ylim(max(drawn.min(), SMALLEST * drawn.max()) / 2, 2 * drawn.max())
+
+
 def curves(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Figure:
     """f - f* and the distance to the nearest minimum after each step."""
     figure, axes = figures.new_figure(1, 2, width=10.5, height=4.2)
@@ -100,7 +110,8 @@ def curves(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Figure:
         for number, name in enumerate(names):
             values = arrays[f"{name}/{key}"]
             panel.plot(np.where(values > 0, values, np.nan), label=name, lw=1.6, **look(number))
-        panel.set(yscale="log", xlabel="steps")
+        _log_scale(panel)
+        panel.set_xlabel("steps")
         panel.set_title(title, loc="left")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(names), 5))
     return figure
@@ -117,7 +128,7 @@ def steps(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Figure:
         if key == "cosine":
             panel.set_ylim(-1.08, 1.08)
         else:
-            panel.set_yscale("log")
+            _log_scale(panel)
         panel.set_title(title, loc="left")
         panel.tick_params(labelbottom=True)
         panel.set_xlabel("step")

@@ -95,22 +95,15 @@ def _telling_steps(e: Evidence) -> int:
 
 def _where_numbers(found: Walk, wrong: Walk, steps: int) -> tuple[Walk, Walk]:
     """The first steps of both; where both are NaN, as a mistake may make them, they agree."""
-
-    def shown(own: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.where(np.isnan(a[:steps]) & np.isnan(b[:steps]), 0.0, own[:steps])
-
-    found_shown, wrong_shown = (
-        Walk(
-            shown(own.iterates, found.iterates, wrong.iterates),
-            shown(own.updates, found.updates, wrong.updates),
-            own.leaves,
-            None
-            if found.evaluations is None or wrong.evaluations is None
-            else shown(own.evaluations, found.evaluations, wrong.evaluations),
-        )
-        for own in (found, wrong)
-    )
-    return found_shown, wrong_shown
+    shown_found, shown_wrong = {}, {}
+    for field in ("iterates", "updates", "evaluations"):
+        a, b = getattr(found, field), getattr(wrong, field)
+        if a is None or b is None:
+            shown_found[field] = shown_wrong[field] = None
+        else:
+            both = np.isnan(a[:steps]) & np.isnan(b[:steps])
+            shown_found[field], shown_wrong[field] = np.where(both, 0.0, a[:steps]), np.where(both, 0.0, b[:steps])
+    return found._replace(**shown_found), wrong._replace(**shown_wrong)
 
 
 def _seen(evidence: Sequence[Evidence], tolerance: float) -> str | None:

@@ -51,6 +51,11 @@ from research.update_rules.groups import checked_mask as checked_mask
 from research.update_rules.groups import masked_leaves as masked_leaves
 from research.update_rules.layerwise import lamb as lamb
 from research.update_rules.layerwise import muon as muon
+from research.update_rules.least_squares import gauss_newton as gauss_newton
+from research.update_rules.least_squares import levenberg_marquardt as levenberg_marquardt
+from research.update_rules.natural_gradient import natural_gradient as natural_gradient
+from research.update_rules.newton import newton as newton
+from research.update_rules.newton import trust_region_newton as trust_region_newton
 from research.update_rules.normalized import adopt as adopt
 from research.update_rules.normalized import lion as lion
 from research.update_rules.parameter_free import dog as dog
@@ -106,11 +111,21 @@ UPDATE_RULES: dict[str, Callable[..., optax.GradientTransformation]] = {
     "nonlinear_conjugate_gradient": nonlinear_conjugate_gradient,
     "bfgs": bfgs,
     "lbfgs": lbfgs,
+    "newton": newton,
+    "trust_region_newton": trust_region_newton,
+    "natural_gradient": natural_gradient,
 }
 
 # They need a sum over examples and which of them are drawn, so that they walk none of `research.proofs.PROBLEMS`;
 # tests/rules/test_variance_reduction.py holds them against their papers. The second argument is `period` or `num_examples`.
 VARIANCE_REDUCTION: dict[str, Callable[..., optax.GradientTransformation]] = {"svrg": svrg, "saga": saga}
+
+# They need the residuals, which no step of descent passes; tests/rules/test_least_squares.py holds them against their
+# papers. Give residual_fn to the constructor, or to `research.minimise`.
+LEAST_SQUARES: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "gauss_newton": gauss_newton,
+    "levenberg_marquardt": levenberg_marquardt,
+}
 
 
 def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:

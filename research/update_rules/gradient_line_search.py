@@ -22,6 +22,18 @@ from research.update_rules.searching import (
 )
 
 
+class SearchState(NamedTuple):
+    """What backtracking_descent keeps.
+
+    Attributes:
+      count: Steps taken, int32, shape ().
+      search: What the last search found.
+    """
+
+    count: Array
+    search: Searched
+
+
 def backtracking_descent(
     learning_rate: float | Array = 1.0,
     sufficient_decrease: float | Array = 1e-4,
@@ -86,18 +98,6 @@ def backtracking_descent(
         return updates, SearchState(increment(state.count), searched)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-class SearchState(NamedTuple):
-    """What backtracking_descent keeps.
-
-    Attributes:
-      count: Steps taken, int32, shape ().
-      search: What the last search found.
-    """
-
-    count: Array
-    search: Searched
 
 
 class ConjugateState(NamedTuple):

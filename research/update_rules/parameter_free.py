@@ -138,8 +138,8 @@ def prodigy(
     d_(t+1) = max(d_t, κ r_(t+1) / |s_(t+1)|_1), u_t = -η_t d_t (m_(t+1) / (√v_(t+1) + d_(t+1) ε) + λ x_t), t counted from
     0, β3 = √β2 by default. Until a gradient is not 0, d stays.
 
-    This is the authors' code. The paper has d_t before ε (eps_by_next_distance=False): with ε = 1e-8 a difference in the
-    fifth digit of a step in which d grows a thousandfold. optax.contrib.prodigy multiplies every η_t by
+    This is the authors' code. The paper has d_t before ε (eps_by_next_distance=False): with ε = 1e-8 a difference of a
+    millionth of a step while d grows. optax.contrib.prodigy multiplies every η_t by
     √(1 - β2^(t+1)) / (1 - β1^(t+1)) (bias_correction=True), which the authors' code has by an argument: without it the
     first step is 3.2 d_0 η long (0.1 / √0.001). Where all gradients so far are 0, optax (to 0.2.8) divides 0 by 0, and
     its params are NaN. optax's betas, estim_lr0 and estim_lr_coef are here b1, b2, initial_distance and distance_factor

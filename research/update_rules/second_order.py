@@ -101,8 +101,9 @@ def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Ar
     Returns:
       p, shape (n,), and what the matrix was, an index into CURVATURES, int32.
     Example:
-      >>> print(solve_symmetric(jnp.diag(jnp.array([2.0, -4.0])), jnp.ones(2), "reflect"))
-      (Array([0.5 , 0.25], dtype=float32), Array(2, dtype=int32))
+      >>> p, curvature = solve_symmetric(jnp.diag(jnp.array([2.0, -4.0])), jnp.ones(2), "reflect")
+      >>> print(p, curvature_in_words(curvature))
+      [0.5  0.25] the Hessian has negative curvature
     """
     eps, n = jnp.finfo(matrix.dtype).eps, matrix.shape[0]
     factor = jnp.linalg.cholesky(matrix)
@@ -202,7 +203,7 @@ def damped_step(jacobian: Array, r: Array, scale: Array, radius: Array) -> tuple
     """The h that minimises |J h + r| over |D h| <= Δ, and its damping μ.
 
     J = Q R once; μ from the singular values of R / D; h from a QR factorisation of R with √μ D below it. Where columns
-    depend on each other, μ is at least (eps of the largest singular value)².
+    depend on each other to rounding, h comes from the singular values, those of at most m eps of the largest left out.
 
     Args:
       jacobian: J, shape (m, n).
@@ -218,15 +219,20 @@ def damped_step(jacobian: Array, r: Array, scale: Array, radius: Array) -> tuple
     """
     q, upper = jnp.linalg.qr(jacobian)
     target = -q.T @ r
-    full = upper.shape[0] == upper.shape[1]
-    newton = jax.scipy.linalg.solve_triangular(upper, target) if full else jnp.full_like(scale, jnp.inf)
-    u, s, _ = jnp.linalg.svd(upper / scale[None], full_matrices=False)
-    least = (jnp.finfo(r.dtype).eps * jnp.max(s, initial=0.0)) ** 2
-    damping = jnp.maximum(secular_root(s**2, s * (u.T @ target), radius, 0.0), least)
+    (m, n), eps = jacobian.shape, jnp.finfo(r.dtype).eps
+    newton = jax.scipy.linalg.solve_triangular(upper, target) if m >= n else jnp.full_like(scale, jnp.inf)
+    lengths = jnp.linalg.norm(jacobian, axis=0)[: min(m, n)]
+    full = (m >= n) & jnp.all(jnp.abs(jnp.diagonal(upper)) > m * eps * lengths)
+    u, s, v = jnp.linalg.svd(upper / scale[None], full_matrices=False)
+    seen = full | (s > max(m, n) * eps * jnp.max(s, initial=0.0))
+    gamma = jnp.where(seen, s * (u.T @ target), 0.0)
+    damping = secular_root(s**2, gamma, radius, 0.0)
+    by_values = v.T @ jnp.where(seen, gamma / (s**2 + damping), 0.0) / scale
     rows, below = jnp.linalg.qr(jnp.concatenate([upper, jnp.diag(jnp.sqrt(damping) * scale)]))
     damped = jax.scipy.linalg.solve_triangular(below, rows[: len(target)].T @ target)
-    inside = jnp.linalg.norm(scale * newton) <= radius  # NaN, of a singular R, is not.
-    return jnp.where(inside, newton, damped), jnp.where(inside, 0.0, damping)
+    inside = full & (jnp.linalg.norm(scale * newton) <= radius)
+    h = jnp.where(inside, newton, jnp.where(full, damped, by_values))
+    return h, jnp.where(inside, 0.0, damping)
 
 
 def backtrack(

@@ -19,16 +19,12 @@ def bumpy(x):
     return jnp.sum(jnp.cos(3.0 * x) + 0.1 * x**2) + jnp.log1p(jnp.sum(x**4))
 
 
-def flat_valley(x):
-    return jnp.sum(jnp.sqrt(1.0 + x**2)) + 100.0 * jnp.square(x[0] - x[1] ** 2)
-
-
 def exponential(x):
     """Overflows a short way up, so that a long trial is inf."""
     return jnp.sum(jnp.exp(40.0 * x)) - jnp.sum(x)
 
 
-FUNCTIONS = {function.__name__: function for function in (bumpy, flat_valley, exponential)}
+FUNCTIONS = {function.__name__: function for function in (bumpy, exponential)}
 
 
 @functools.cache

@@ -15,7 +15,7 @@ _NO_VALUE = {
 _CONJUGATE = {
     "quadratic": "three steps end it, and the rest is rounding; the rule's own tests compare those three",
     "softmax_regression": "conjugate directions magnify rounding tenfold every three steps; the rule's own tests compare "
-    "the first ten steps",
+    "the first six steps",
 }
 # In Rosenbrock's valley, and where a search takes another branch because two values tie, a rounding grows to thousands
 # of times itself within fifty steps, and by how much changes with the rate and with the version of the compiler.
