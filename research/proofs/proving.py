@@ -81,7 +81,8 @@ def prove(
       learning_rate: For constructors, on every problem; None means the problem's own rate. Where one of the two is
         already made and the other is not, it must be given: the rate that the rule was made with.
       dtype: In which the rule walks; float64 needs JAX's float64 on.
-      tolerance: What counts as agreement; None means 1000 eps.
+      tolerance: What counts as agreement; None means 1000 eps, or more where the oracle of our rule of that name says
+        how far it carries rounding.
       on_progress: Told (done, total, message) before each problem, and before each mistake that is tried.
       **arguments: Other arguments that constructors and the formula are given.
     Returns:
@@ -101,10 +102,12 @@ def prove(
     name = known_name(reference)
     _check_rate(rule, reference, learning_rate)
     _check_dtype(dtype)
-    tolerance = TOLERANCE * float(jnp.finfo(dtype).eps) if tolerance is None else tolerance
     asked = list(PROBLEMS.values() if problems is None else problems)
     evidence, reasons = [], {}
     oracle = ORACLES.get(name or "")
+    if tolerance is None:
+        stated = (0.0,) if oracle is None else (oracle.bounds.get(who, 0.0) for who in ("formula", "optax"))
+        tolerance = max(TOLERANCE, *stated) * float(jnp.finfo(dtype).eps)
     for done, problem in enumerate(asked):
         if on_progress:
             on_progress(done, 2 * len(asked), f"comparing on {problem.name}")

@@ -8,7 +8,7 @@ import optax
 
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
-from research.update_rules.building_blocks import cast, descend, increment, moving_average
+from research.update_rules.building_blocks import cast, descend, increment, like, moving_average
 from research.update_rules.corrections import bias_correction as correction
 from research.update_rules.first_order import heavy_ball
 from research.update_rules.first_order import nesterov as nesterov_momentum
@@ -120,7 +120,7 @@ def adadelta(
         return AdadeltaState(*(jax.tree.map(jnp.zeros_like, params) for _ in range(2)))
 
     def scale(g, e, d):
-        return (jnp.sqrt(d + cast(eps, d)) / jnp.sqrt(e + cast(eps, e)) * g).astype(g.dtype)
+        return like(jnp.sqrt(d + cast(eps, d)) / jnp.sqrt(e + cast(eps, e)) * g, g)
 
     def update(updates, state, params=None):
         del params
@@ -226,7 +226,7 @@ def rmsprop(
         raise ValueError("nesterov=True looks ahead along a momentum; got momentum=None. Give a number, 0.9 say.")
 
     def divide(g, v):
-        return (g / _root(v, eps, eps_in_sqrt)).astype(g.dtype)
+        return like(g / _root(v, eps, eps_in_sqrt), g)
 
     make = _centered if centered else _uncentered
     direction = make(decay, initial_scale, bias_correction, divide)

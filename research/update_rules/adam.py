@@ -8,7 +8,7 @@ import optax
 
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
-from research.update_rules.building_blocks import add_decayed_weights, cast, descend, increment, moving_average
+from research.update_rules.building_blocks import add_decayed_weights, cast, descend, increment, like, moving_average
 from research.update_rules.corrections import bias_correction
 
 
@@ -118,7 +118,7 @@ def _adam_direction(
 
         def direction(g, m, v):
             m_hat, v_hat = m / cast(mu_correction, m), v / cast(nu_correction, v)
-            return (m_hat / (jnp.sqrt(v_hat + cast(eps_root, v)) + cast(eps, v))).astype(g.dtype)
+            return like(m_hat / (jnp.sqrt(v_hat + cast(eps_root, v)) + cast(eps, v)), g)
 
         return jax.tree.map(direction, updates, mu, nu), AdamState(count, mu, nu)
 
@@ -194,7 +194,7 @@ def amsgrad(
 
         def direction(g, m, n):
             root = jnp.sqrt(n / cast(after, n) + cast(eps_root, n))
-            return (m / cast(of_mu, m) / (root + cast(eps, n))).astype(g.dtype)
+            return like(m / cast(of_mu, m) / (root + cast(eps, n)), g)
 
         return jax.tree.map(direction, updates, mu, nu_max), AmsgradState(count, mu, nu, nu_max)
 

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from research.schedules import Schedule, check_number
@@ -117,7 +118,20 @@ def cast(value: float | Array, leaf: Array) -> Array:
       >>> print(cast(jnp.float32(0.5), jnp.ones(2, jnp.bfloat16)).dtype)
       bfloat16
     """
-    return jnp.asarray(value, jnp.result_type(leaf))
+    dtype = jnp.result_type(leaf)
+    if isinstance(value, float | int) and isinstance(leaf, jax.Array):
+        return np.asarray(value, dtype)  # A constant of the program: nothing is traced for it.
+    return jnp.asarray(value, dtype)
+
+
+def like(value: Array, leaf: Array) -> Array:
+    """The value in the leaf's dtype; nothing is traced where it has it already.
+
+    Example:
+      >>> print(like(jnp.ones(2), jnp.zeros((), jnp.bfloat16)).dtype)
+      bfloat16
+    """
+    return value if value.dtype == leaf.dtype else value.astype(leaf.dtype)
 
 
 def moving_average(decay: float | Array, average: Params, value: Params) -> Params:
@@ -136,7 +150,7 @@ def moving_average(decay: float | Array, average: Params, value: Params) -> Para
     def move(a, v):
         # The sum in optax's order: a fused multiply-add rounds one product and not the other, and runs that are chaotic
         # (RMSProp at a minimum) magnify that bit to whole digits.
-        return cast(1.0 - decay, a) * v.astype(a.dtype) + cast(decay, a) * a
+        return cast(1.0 - decay, a) * like(v, a) + cast(decay, a) * a
 
     return jax.tree.map(move, average, value)
 

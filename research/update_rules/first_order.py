@@ -8,7 +8,7 @@ import optax
 
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
-from research.update_rules.building_blocks import cast, descend, increment, moving_average
+from research.update_rules.building_blocks import cast, descend, increment, like, moving_average
 
 
 def gradient_descent(learning_rate: float | Array | Schedule) -> optax.GradientTransformation:
@@ -147,13 +147,13 @@ def _accumulate(momentum: float | Array, look_ahead: bool) -> optax.GradientTran
         return MomentumState(jax.tree.map(jnp.zeros_like, params))
 
     def add(velocity, g):
-        return cast(momentum, velocity) * velocity + g.astype(velocity.dtype)
+        return cast(momentum, velocity) * velocity + like(g, velocity)
 
     def update(updates, state, params=None):
         del params
         velocity = jax.tree.map(add, state.velocity, updates)
         direction = jax.tree.map(add, velocity, updates) if look_ahead else velocity
-        return jax.tree.map(lambda d, g: d.astype(g.dtype), direction, updates), MomentumState(velocity)
+        return jax.tree.map(lambda d, g: like(d, g), direction, updates), MomentumState(velocity)
 
     return optax.GradientTransformation(init, update)
 
@@ -216,7 +216,7 @@ def _average(momentum: float | Array, undamped_start: bool) -> optax.GradientTra
         average = moving_average(momentum, state.average, updates)
         if undamped_start:
             average = jax.tree.map(lambda g, m: jnp.where(state.count == 0, g.astype(m.dtype), m), updates, average)
-        direction = jax.tree.map(lambda m, g: m.astype(g.dtype), average, updates)
+        direction = jax.tree.map(lambda m, g: like(m, g), average, updates)
         return direction, AverageState(increment(state.count), average)
 
     return optax.GradientTransformation(init, update)

@@ -8,7 +8,7 @@ import optax
 
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
-from research.update_rules.building_blocks import add_decayed_weights, cast, descend, increment, moving_average
+from research.update_rules.building_blocks import add_decayed_weights, cast, descend, increment, like, moving_average
 
 
 class LionState(NamedTuple):
@@ -62,7 +62,7 @@ def lion(
     def update(updates, state, params=None):
         del params
         short = moving_average(b1, state.mu, updates)
-        signs = jax.tree.map(lambda g, c: jnp.sign(c).astype(g.dtype), updates, short)
+        signs = jax.tree.map(lambda g, c: like(jnp.sign(c), g), updates, short)
         return signs, LionState(moving_average(b2, state.mu, updates))
 
     direction = optax.GradientTransformation(init, update)

@@ -19,8 +19,8 @@ from research.proofs.walks import distance, walk_constructed, walk_exactly
 from research.update_rules import outcomes, second_order
 from research.update_rules.least_squares import gauss_newton, levenberg_marquardt
 
-SPEC = importlib.util.spec_from_file_location("nist", Path(__file__).parent / "nist.py")
-nist = importlib.util.module_from_spec(SPEC)
+SPEC: Any = importlib.util.spec_from_file_location("nist", Path(__file__).parent / "nist.py")
+nist: Any = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(nist)
 
 EPS = np.finfo("float64").eps
@@ -67,14 +67,14 @@ def design(case):
 
 @pytest.mark.parametrize("name", nist.LINEAR)
 def test_linear_regressions_take_one_step_to_the_digits_of_qr(name):
-    # A tenth of a digit less than numpy's Householder QR at the worst, whose errors are other roundings; Filip, whose
-    # condition is 2e15, has 7 digits this way and none by the normal equations. The second step refines the first.
+    # Measured: on all eleven as many as numpy's Householder QR, half a digit being another order of roundings. Filip,
+    # whose condition is 2e15, has 8.1 digits this way, and none by the normal equations.
     case = nist.LINEAR[name]
     columns, y, exact = design(case)
     residual_fn = lambda b: columns @ b - y
     first, state = answer(GAUSS, jnp.zeros(len(exact)), residual_fn)
     assert state.evaluations == 1
-    assert nist.digits(first, exact) >= min(case["qr_digits"], 13) - 1
+    assert nist.digits(first, exact) >= min(case["qr_digits"], 14) - 0.5
     if name == "Filip":
         assert nist.digits(first, exact) >= 7 > 1 > case["normal_equations_digits"]
 
@@ -88,7 +88,7 @@ class Squares:
 
 
 TIMES, COUNTS = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5], [2.0, 1.375, 0.875, 0.75, 0.5, 0.4375]
-EXACT = {
+EXACT: dict[str, Any] = {
     "rosenbrock": Squares(lambda a, b: [1 - a, 10 * (b - a * a)], lambda a, b: [[-1, 0], [-20 * a, 10]]),
     "decay": Squares(
         lambda a, b: [a * mpmath.exp(-b * t) - y for t, y in zip(TIMES, COUNTS, strict=True)],
@@ -103,7 +103,7 @@ STARTS = {"rosenbrock": np.array([-1.25, 1.0]), "decay": np.array([1.0, 3.0])}
 
 
 @functools.cache
-def problem(name):
+def problem(name) -> Problem:
     objective = lambda x: 0.5 * jnp.sum(RESIDUALS[name](x) ** 2)
     return Problem(name, STARTS[name], objective, lambda: EXACT[name])
 
@@ -174,7 +174,7 @@ def test_levenberg_marquardt_is_inside_its_radius_or_at_its_edge():
         d = np.linalg.norm(j, axis=0)
         for radius in (1e-4, 0.3, 1e3):
             h, mu = (np.asarray(a) for a in step(j, r, d, jnp.asarray(radius)))
-            bound = 64 * EPS * (1 + np.sqrt(mu))  # √μ is the size of the rows below J.
+            bound = float(64 * EPS * (1 + np.sqrt(mu)))  # √μ is the size of the rows below J.
             np.testing.assert_allclose(j.T @ (j @ h + r) + mu * d**2 * h, 0.0, atol=bound)
             assert np.linalg.norm(d * h) <= radius * (1 + 1e-12)
             assert mu == 0.0 or np.linalg.norm(d * h) >= radius * (1 - 1e-12)
