@@ -52,7 +52,9 @@ def card_text(found: cards.Card) -> str:
 
 def family_list(families: dict[str, list[cards.Card]]) -> str:
     """A line a family."""
-    lines = [f"- [{family}](rules/{family}.md): {', '.join(c.name for c in members)}" for family, members in families.items()]
+    lines = [
+        f"- [{family}](rules/{family}.md): {', '.join(c.name for c in members)}" for family, members in families.items()
+    ]
     return "\n".join(lines) + "\n"
 
 

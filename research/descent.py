@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from research.types import Array, Batch, Key, Params, Sampler
-from research.update_rules.building_blocks import evaluation_params
+from research.update_rules.building_blocks import check_floating, evaluation_params
 
 # At most this many evaluations inside the first epoch, log-spaced: most of what a stochastic rule gains comes there.
 POINTS_IN_FIRST_EPOCH = 8
@@ -119,7 +119,24 @@ def make_step(
 
 
 def start(rule: optax.GradientTransformation, params: Params) -> State:
-    """The state before the first step."""
+    """The state before the first step.
+
+    Args:
+      rule: Any gradient transformation.
+      params: Where to start, a pytree of floating arrays.
+    Returns:
+      The State.
+    Raises:
+      TypeError: A leaf of the params is not floating: an integer cannot take a small step.
+    Example:
+      >>> print(start(optax.sgd(0.5), jnp.array(4.0)).params)
+      4.0
+      >>> start(optax.sgd(0.5), {"w": jnp.array([1, 2])})
+      Traceback (most recent call last):
+      TypeError: params must be floating, to take steps of any size; params['w'] is int...[2]. Give floats: \
+jax.tree.map(lambda x: jnp.asarray(x, float), params).
+    """
+    check_floating(params)
     return State(params, rule.init(params))
 
 

@@ -167,7 +167,9 @@ def test_arguments_have_the_names_and_defaults_of_optax(name):
 )
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_bad_rate_raises(name, bad):
-    with pytest.raises((ValueError, TypeError), match=r"learning_rate must be a finite number, (at least 0|positive); got"):
+    with pytest.raises(
+        (ValueError, TypeError), match=r"learning_rate must be a finite number, (at least 0|positive); got"
+    ):
         UPDATE_RULES[name](bad)
 
 

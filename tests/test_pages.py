@@ -1,0 +1,36 @@
+"""The pages that docs/build.py makes are what it makes now, and say what a reader needs of every rule."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from research.proofs.cards import card
+from research.update_rules import UPDATE_RULES
+
+TOP = Path(__file__).parent.parent
+SPEC = importlib.util.spec_from_file_location("build", TOP / "docs/build.py")
+assert SPEC is not None
+assert SPEC.loader is not None
+build = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(build)
+
+
+def test_building_again_changes_no_byte():
+    made = build.pages()
+    assert {path for path in made if path.parent.name == "rules"} == set((TOP / "docs/rules").glob("*.md"))
+    for path, text in made.items():
+        assert path.read_text("utf-8") == text, f"run python docs/build.py: {path.name} is not what it makes"
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_every_rule_says_what_it_is_where_from_and_when_to_use_it(name):
+    found = card(name)
+    assert found.formula or "=" in found.summary, "no formula"
+    assert found.use.startswith("Use it"), "no paragraph that begins with Use it"
+    assert found.papers, "no References"
+    assert "optax" in " ".join(found.formula), "does not say how optax differs"
+
+
+def test_markup_in_a_docstring_is_shown_as_it_stands():
+    assert build.escaped("x* and |g| but `a*b`") == r"x\* and \|g\| but `a*b`"
