@@ -89,7 +89,8 @@ def ours(case: Case, tolerance: float) -> list[Contender]:
     def solving(rule):
         def solve() -> Ended:
             options = {"tolerance": tolerance, "max_steps": MOST_STEPS, "residual_fn": case.residuals}
-            found = jax.block_until_ready(minimise(rule, case.objective, case.start, **options))
+            objective = case.objective if case.residuals is None else None  # None: half of their squares.
+            found = jax.block_until_ready(minimise(rule, objective, case.start, **options))
             return Ended(found.params, int(found.evaluations))
 
         return solve

@@ -29,7 +29,6 @@ from research.proofs.problems import INPUTS, LABELS, PENALTY, A, B
 RECORD = Path(research.__file__).parent / "proofs/recorded.json"
 BOUND = 1e-12  # Of the largest entry's size, or 1: above rounding, and far below any change of a rule.
 LOOSER = {"lbfgs/line search, memory 10": 1e-9}  # At a minimum a last bit decides where a search stops.
-NEVER_STOPS = {"tolerance_grad": 0, "tolerance_change": 0}  # L-BFGS would stand still once these are met.
 
 
 class Trace(NamedTuple):
@@ -90,10 +89,7 @@ def make_optimizer(call: str, params: list[Any], learning_rate: float | None) ->
         return given[argument.id] if isinstance(argument, ast.Name) else ast.literal_eval(argument)
 
     keywords = {keyword.arg: value(keyword.value) for keyword in node.keywords if keyword.arg}
-    name = path.rpartition(".")[2]
-    if name == "LBFGS":
-        keywords = NEVER_STOPS | keywords
-    return getattr(module, name)(*map(value, node.args), **keywords)
+    return getattr(module, path.rpartition(".")[2])(*map(value, node.args), **keywords)
 
 
 def walk(case: dict[str, Any]) -> np.ndarray:

@@ -58,8 +58,9 @@ def minimise(
     may be vmapped over params, and over a rate by making the rule inside. The rule gets value, grad and value_fn as
     extra arguments, and residual_fn where one is given. It ends at once when a rule that keeps an `outcome` in its
     state (`research.update_rules.outcomes`) reports a failure, when one that keeps none changes no parameter, and when
-    the value or the gradient is not finite. Where the state keeps `value_after` and `grad_after`, the objective at the
-    params after the step, it is not evaluated there again.
+    the value or the gradient is not finite. Where the rule's own state, or its `search`, keeps `value_after` and
+    `grad_after`, the objective at the params after the step, it is not evaluated there again; nor, if objective is None,
+    where it keeps `squares_after` and `squares_grad_after`, half the sum of squares.
 
     Args:
       rule: Any update rule.
@@ -133,12 +134,11 @@ def _minimise(rule, objective, residual_fn, norm: float, params: Params, toleran
         )
         params = optax.apply_updates(loop.params, updates)
         evaluations = loop.evaluations + optax.tree_utils.tree_get(state, "evaluations", 0)
-        grad = optax.tree_utils.tree_get(state, "grad_after")
-        if grad is None:
-            value, grad = jax.value_and_grad(value_fn)(params)
+        after = _after(state, squares=objective is None)
+        if after is None:
+            after = jax.value_and_grad(value_fn)(params)
             evaluations += 1
-        else:
-            value = optax.tree_utils.tree_get(state, "value_after")
+        value, grad = jax.tree.map(lambda new, old: new.astype(old.dtype), after, (loop.value, loop.grad))
         outcome = _outcome_of_step(state, loop.params, params)
         return settled(_Loop(params, state, value, grad, loop.steps + 1, evaluations, outcome))
 
@@ -151,6 +151,19 @@ def _minimise(rule, objective, residual_fn, norm: float, params: Params, toleran
         settled(_Loop(params, rule.init(params), value, grad, count, count + 1, going_on)),
     )
     return Minimum(end.params, end.value, _norm(end.grad, norm), end.steps, end.evaluations, end.outcome)
+
+
+def _after(state: optax.OptState, squares: bool) -> tuple[Array, Params] | None:
+    """Value and gradient after the step, if the state keeps them, or those of half the squares if they will do.
+
+    It must be the state of the rule itself: where another wraps it, params may end elsewhere than it says.
+    """
+    state = getattr(state, "search", state)
+    names = [("value_after", "grad_after"), ("squares_after", "squares_grad_after")]
+    for value, grad in names[: 1 + squares]:
+        if getattr(state, grad, None) is not None:
+            return getattr(state, value), getattr(state, grad)
+    return None
 
 
 def _outcome_of_step(state: optax.OptState, before: Params, after: Params) -> Array:

@@ -64,6 +64,10 @@ def wild(rate):
 
 def careless(rate):
     return _by(lambda g: g["weights"])(rate)
+
+
+def by_keyword(*, learning_rate):
+    return optax.adam(learning_rate)
 """
 
 
@@ -149,6 +153,14 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
         (
             "mine.py:nothing --against adam",
             "mine.py:nothing takes no learning rate: a constructor takes it as its first",
+        ),
+        (
+            "mine.py:by_keyword --against adam",
+            "mine.py:by_keyword takes no learning rate: a constructor takes it as its first",
+        ),
+        (
+            "mine.py:my_adam --against adam --argument learning_rate=0.1",
+            "The learning rate is no --argument: give --learning-rate RATE.",
         ),
         ("mine.py:hungry --against adam", "mine.py:hungry needs a value of momentum: give --argument momentum=VALUE."),
         (

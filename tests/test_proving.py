@@ -234,14 +234,44 @@ def test_state_of_python_numbers_is_as_good_as_of_arrays():
 
 
 def test_unknown_reference_and_no_problem_are_refused():
-    with pytest.raises(ValueError, match="there is no formula of 'adm'"):
+    with pytest.raises(ValueError, match="there is no formula of 'adm'; did you mean 'adam'"):
         prove(optax.adam, "adm")
+    with pytest.raises(ValueError, match=r"there is no formula of 'zzz'\. Known: gradient_descent, "):
+        prove(optax.adam, "zzz")
+    with pytest.raises(TypeError, match=r"problems must be Problems, such as .*; got 'quadratic' among them"):
+        prove(optax.adam, "adam", problems=["quadratic"])
     with pytest.raises(ValueError, match="nothing to compare on: no problem is given"):
         prove(optax.adam, "adam", problems=[])
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "int32"])
+def test_dtype_too_coarse_to_show_a_mistake_is_refused(dtype):
+    with pytest.raises(ValueError, match=f"dtype must be float64 or float32, .*; got dtype='{dtype}'"):
+        prove(optax.adam, "adam", dtype=dtype)
+
+
+def test_mistake_that_leaves_something_out_shows_what():
+    cause = prove(optax.sgd, "heavy_ball", problems=SMALL[:1]).cause
+    assert cause == "no momentum (the formula's `+ momentum * (x - before)` is missing)"
+
+
 def test_two_rules_that_are_made_need_no_rate():
-    assert prove(optax.adam(0.1), optax.adam(0.1), problems=SMALL[:1]).same
+    found = prove(optax.adam(0.1), optax.adam(0.1), problems=SMALL[:1])
+    assert str(found) == "The same rule: on 1 problem they are the same to the last bit."
+
+
+def test_class_that_takes_a_rate_is_a_constructor():
+    class Rule:
+        def __init__(self, learning_rate):
+            self.rate = learning_rate
+
+        def init(self, params):
+            return ()
+
+        def update(self, updates, state, params=None):
+            return jax.tree.map(lambda g: -self.rate * g, updates), state
+
+    assert prove(Rule, "gradient_descent", problems=SMALL[:1]).same
 
 
 def test_float64_without_float64_raises():

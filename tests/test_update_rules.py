@@ -11,6 +11,7 @@ import pytest
 from research import schedules
 from research.proofs import trajectory
 from research.update_rules import (
+    NAMES_ELSEWHERE,
     UPDATE_RULES,
     adagrad,
     adam,
@@ -151,8 +152,22 @@ def test_find_rule_finds_and_guesses():
     known = "Known: " + ", ".join(UPDATE_RULES)
     with pytest.raises(ValueError, match=f"unknown rule 'adm'; did you mean 'adam'\\? {known}"):
         find_rule("adm")
-    with pytest.raises(ValueError, match=f"unknown rule 'zzz'; {known}"):
+    with pytest.raises(ValueError, match=f"unknown rule 'zzz'. {known}"):
         find_rule("zzz")
+
+
+@pytest.mark.parametrize("elsewhere", NAMES_ELSEWHERE)
+def test_find_rule_knows_what_others_call_it(elsewhere):
+    with pytest.raises(ValueError, match=f"did you mean '{NAMES_ELSEWHERE[elsewhere]}'"):
+        find_rule(elsewhere)
+    assert NAMES_ELSEWHERE[elsewhere] in UPDATE_RULES
+    assert elsewhere not in UPDATE_RULES
+
+
+@pytest.mark.parametrize("name", ["svrg", "levenberg_marquardt"])
+def test_find_rule_says_where_the_others_are(name):
+    with pytest.raises(ValueError, match=f"it needs .*; use research.update_rules.{name}"):
+        find_rule(name)
 
 
 @pytest.mark.parametrize("name", ["adagrad", "rmsprop", "adam", "adamw"])

@@ -104,6 +104,8 @@ def check_arguments(named: Named, given: dict[str, Any], *, all_taken: bool) -> 
     if named.arguments is None:
         return given
     strange = [name for name in given if name not in named.arguments]
+    if "learning_rate" in strange:
+        raise ValueError("The learning rate is no --argument: give --learning-rate RATE.")
     if strange and all_taken:
         hint = flags.nearest(strange[0], named.arguments) if named.arguments else "It takes none."
         raise ValueError(f"{named.name} takes no argument {strange[0]}. {hint}")
@@ -124,7 +126,7 @@ def _described(word: str, rule: Any) -> Named:
         parameters = list(inspect.signature(rule).parameters.values())
     except (TypeError, ValueError):  # Some callables tell nothing of themselves.
         return Named(word, rule, None, ())
-    if not parameters:
+    if not parameters or parameters[0].kind in (parameters[0].KEYWORD_ONLY, parameters[0].VAR_KEYWORD):
         raise TypeError(f"{word} takes no learning rate: a constructor takes it as its first argument.")
     rest = [p for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -1,5 +1,6 @@
 """`prove`: is a rule the rule that it is meant to be, and if not, what is likely wrong with it?"""
 
+import difflib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -45,6 +46,8 @@ class Proof(NamedTuple):
         where = f"step {self.deviation.step + 1}" + (f" in {self.deviation.leaf}" if self.deviation.leaf else "")
         if self.same:
             problems = "1 problem" if len(self.deviations) == 1 else f"{len(self.deviations)} problems"
+            if self.deviation.largest == 0.0:
+                return f"The same rule: on {problems} they are the same to the last bit."
             return (
                 f"The same rule: on {problems} they are never further apart than "
                 f"{self.deviation.largest:.1e} ({self.problem}, {where}); up to {self.tolerance:.0e} is rounding."
@@ -80,7 +83,7 @@ def prove(
       problems: What to compare on; None means all of PROBLEMS.
       learning_rate: For constructors, on every problem; None means the problem's own rate. Where one of the two is
         already made and the other is not, it must be given: the rate that the rule was made with.
-      dtype: In which the rule walks; float64 needs JAX's float64 on.
+      dtype: In which the rule walks: float64, which needs JAX's float64 on, or float32.
       tolerance: What counts as agreement; None means 1000 eps, or more where the oracle of our rule of that name says
         how far it carries rounding.
       on_progress: Told (done, total, message) before each problem, and before each mistake that is tried.
@@ -90,7 +93,8 @@ def prove(
     Raises:
       NoRuleError: What is given is no rule, or it changes structure, shape or dtype of updates or state.
       RuleError: The rule itself raised (a ValueError that says what, where NoRuleError is a TypeError).
-      ValueError: The name is unknown, a rate is missing, float64 is off, or no problem can be walked.
+      ValueError: The name is unknown, a rate is missing, dtype is another or float64 is off, or no problem can be walked.
+      TypeError: problems holds something else.
     Example:
       >>> import optax
       >>> print(prove(optax.adam, "adam").same)
@@ -102,7 +106,7 @@ def prove(
     name = known_name(reference)
     _check_rate(rule, reference, learning_rate)
     _check_dtype(dtype)
-    asked = list(PROBLEMS.values() if problems is None else problems)
+    asked = _problems(problems)
     evidence, reasons = [], {}
     oracle = ORACLES.get(name or "")
     if tolerance is None:
@@ -164,15 +168,30 @@ def _check_rate(rule: Any, reference: Any, learning_rate: float | None) -> None:
 
 
 def _check_dtype(dtype: Any) -> None:
+    if jnp.dtype(dtype) not in (jnp.float64, jnp.float32):
+        raise ValueError(f"dtype must be float64 or float32, for what is coarser hides mistakes; got dtype={dtype!r}.")
     if jnp.dtype(dtype) == jnp.float64 and not jax.config.read("jax_enable_x64"):
-        raise ValueError("dtype=float64, but JAX's float64 is off; call research.backend.configure(x64=True) first.")
+        raise ValueError(
+            "dtype=float64, but JAX's float64 is off; call research.backend.configure(x64=True) first (in a session that "
+            "has computed already, jax.config.update('jax_enable_x64', True)), or give dtype='float32'."
+        )
+
+
+def _problems(problems: Iterable[Problem] | None) -> list[Problem]:
+    asked = list(PROBLEMS.values() if problems is None else problems)
+    for problem in asked:
+        if not isinstance(problem, Problem):
+            raise TypeError(f"problems must be Problems, such as PROBLEMS['quadratic']; got {problem!r} among them.")
+    return asked
 
 
 def known_name(reference: Any) -> str | None:
     """The name of our rule that a reference is: given by name, our constructor, or its counterpart in optax."""
     if isinstance(reference, str):
         if reference not in FORMULAS:
-            raise ValueError(f"there is no formula of {reference!r}; known: {', '.join(FORMULAS)}.")
+            nearest = difflib.get_close_matches(reference.lower(), FORMULAS, n=1)
+            guess = f"; did you mean {nearest[0]!r}?" if nearest else "."
+            raise ValueError(f"there is no formula of {reference!r}{guess} Known: {', '.join(FORMULAS)}.")
         return reference
     for name, oracle in ORACLES.items():
         if reference in (oracle.optax, UPDATE_RULES.get(name)):

@@ -1,5 +1,6 @@
 """What is proved: a rule that is already made, or a constructor of one; its errors are told with its name."""
 
+import inspect
 import sys
 import traceback
 from collections.abc import Callable
@@ -32,6 +33,8 @@ def is_made(rule: Any) -> bool:
       >>> is_made(optax.adam), is_made(optax.adam(0.1))
       (False, True)
     """
+    if inspect.isclass(rule):
+        return False  # Its functions want an object; called with a rate, it may make one.
     return hasattr(rule, "init") and hasattr(rule, "update")
 
 

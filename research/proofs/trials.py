@@ -96,6 +96,8 @@ def of_two(formula: Formula | None) -> Iterator[Trial]:
 
 def _told(mistake: Mistake) -> str:
     wrong, right = (_in_one_line(source) for source in (mistake.wrong, mistake.right))
+    if not wrong:
+        return f"{mistake.cause} (the formula's `{right}` is missing)"
     return f"{mistake.cause} (`{wrong}` where the formula has `{right}`)"
 
 

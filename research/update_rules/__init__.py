@@ -127,6 +127,19 @@ LEAST_SQUARES: dict[str, Callable[..., optax.GradientTransformation]] = {
     "levenberg_marquardt": levenberg_marquardt,
 }
 
+# What users of other libraries ask for, where the nearest name is another rule.
+NAMES_ELSEWHERE = {
+    "sgd": "gradient_descent",
+    "gd": "gradient_descent",
+    "momentum": "heavy_ball",
+    "nag": "nesterov",
+    "sign_sgd": "sign_descent",
+    "signsgd": "sign_descent",
+    "polyak_sgd": "polyak_step",
+    "asgd": "polyak_averaging",
+    "cg": "nonlinear_conjugate_gradient",
+}
+
 
 def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
     """The constructor of the rule of that name.
@@ -136,7 +149,7 @@ def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
     Returns:
       learning_rate, ... -> rule.
     Raises:
-      ValueError: There is none; the message names the nearest.
+      ValueError: There is none, and the message names the nearest; or it is one of those that are not asked by name.
     Example:
       >>> find_rule("heavy_ball").__name__
       'heavy_ball'
@@ -146,6 +159,10 @@ def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
     """
     if name in UPDATE_RULES:
         return UPDATE_RULES[name]
+    if name in VARIANCE_REDUCTION or name in LEAST_SQUARES:
+        needs = "a number of examples or steps" if name in VARIANCE_REDUCTION else "residuals"
+        raise ValueError(f"{name} is not called by name alone, for it needs {needs}; use research.update_rules.{name}.")
     nearest = difflib.get_close_matches(str(name).lower(), UPDATE_RULES, n=1)
-    guess = f" did you mean {nearest[0]!r}?" if nearest else ""
-    raise ValueError(f"unknown rule {name!r};{guess} Known: {', '.join(UPDATE_RULES)}.")
+    found = NAMES_ELSEWHERE.get(str(name).lower(), *nearest)
+    guess = f"; did you mean {found!r}?" if found else "."
+    raise ValueError(f"unknown rule {name!r}{guess} Known: {', '.join(UPDATE_RULES)}.")

@@ -43,8 +43,9 @@ def adam(
     corrections are computed as -expm1(t log β): where float64 is off, 1 - β2^t loses two digits at small t, and optax's
     first steps are wrong by 1e-5 of their length; these by 2e-7.
 
-    Use it first on networks: no entry steps further than about η, whatever the scale of its gradient, and the defaults
-    are rarely far off. There are convex problems on which it goes to the worst point (see `amsgrad`).
+    Use it first on networks: most entries step about η, whatever the scale of their gradients, and the defaults are
+    rarely far off. After a long silence a gradient moves its entry by 3.2 η, one that then grows by β2 / β1 a step by up
+    to 7.3 η, and none by more. There are convex problems on which it goes to the worst point (see `amsgrad`).
 
     Args:
       learning_rate: η (the paper's α), a number of at least 0, a traced scalar, or a schedule t -> η_t.

@@ -40,8 +40,8 @@ def adabelief(
     optax.adabelief is the same. ε_root is added at every step and stays in s_t, where it adds up to ε_root / (1 - β2);
     the paper does so, too, and has one ε for both.
 
-    Use it as Adam where gradients are steady: there its steps are longer than Adam's, up to m̂ / √(ε_root), so that ε
-    and ε_root matter as they do not in Adam.
+    Use it as Adam where gradients are steady: there its steps are longer than Adam's, up to m̂ √((1 - β2) / ε_root), so
+    that ε_root matters as no ε does in Adam.
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.

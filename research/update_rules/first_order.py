@@ -55,8 +55,9 @@ def heavy_ball(learning_rate: float | Array | Schedule, momentum: float | Array 
     one; under a schedule the rate here scales the whole sum, theirs each gradient once. torch's `dampening`, absent
     here, scales g_t by 1 - dampening except on the first step (`ema_momentum`).
 
-    Use it where the gradient is noisy or the problem ill conditioned: √κ log(1 / ε) steps near a minimum
-    (`tuning.heavy_ball_constants`), though far from one it may cycle for ever.
+    Use it where the problem is ill conditioned: √κ log(1 / ε) steps near a minimum (`tuning.heavy_ball_constants`),
+    though far from one it may cycle for ever. Noise it does not take away: at the same η it is as much as at
+    η / (1 - μ) without momentum.
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.

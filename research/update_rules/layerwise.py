@@ -160,6 +160,8 @@ def muon(
     check_number("beta", beta, below=1.0)
     check_number("eps", eps)
     check_number("ns_steps", ns_steps, positive=True, integer=True)
+    if len(ns_coeffs) != 3:
+        raise ValueError(f"ns_coeffs must be three numbers, of x, x³ and x⁵; got ns_coeffs={ns_coeffs!r}.")
 
     def orthogonalise(a):
         return math.sqrt(max(1.0, a.shape[1] / max(a.shape[0], 1))) * newton_schulz(a, ns_steps, ns_coeffs, eps)

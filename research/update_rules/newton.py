@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from research.schedules import Schedule, check_number
-from research.types import Array
+from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment
 from research.update_rules.outcomes import FIRST_FAILURE, FOUND, NO_DESCENT_DIRECTION, NOT_FINITE, STEP_TOO_SMALL
 from research.update_rules.outcomes import SINGULAR as MATRIX_SINGULAR
@@ -18,12 +18,12 @@ from research.update_rules.second_order import (
     SINGULAR,
     backtrack,
     flatten,
+    kept_after,
     require,
     secular_root,
     shaped_like,
     solve_symmetric,
     value_slack,
-    working_dtype,
 )
 
 WAYS = ("reflect", "keep", "stop")
@@ -37,7 +37,9 @@ class NewtonState(NamedTuple):
       learning_rate: The factor t of the last step, 0 where none was taken, shape ().
       outcome: How the last step ended, an index into `research.update_rules.outcomes.OUTCOMES`, int32.
       curvature: What its Hessian was, an index into `research.update_rules.second_order.CURVATURES`, int32.
-      evaluations: Values tried inside the last update, int32; the Hessian is not counted.
+      evaluations: Values, with their gradients, tried inside the last update, int32; the Hessian is not counted.
+      value_after, grad_after: The objective and its gradient where the step ended; None without a line search, and of
+        params narrower than float32.
     """
 
     count: Array
@@ -45,6 +47,8 @@ class NewtonState(NamedTuple):
     outcome: Array
     curvature: Array
     evaluations: Array
+    value_after: Params
+    grad_after: Params
 
 
 def newton(
@@ -100,28 +104,32 @@ def newton(
     check_number("max_evaluations", max_evaluations, positive=True, integer=True)
 
     def init(params):
-        zero, none = jnp.zeros((), working_dtype(params)), jnp.zeros((), jnp.int32)
-        return NewtonState(none, zero, none, none, none)
+        x, unflatten = flatten(params)
+        zero, none = jnp.zeros((), x.dtype), jnp.zeros((), jnp.int32)
+        after = kept_after(params, unflatten, (zero, jnp.zeros_like(x))) if line_search else (None, None)
+        return NewtonState(none, zero, none, none, none, *after)
 
-    def update(updates, state, params=None, *, value=None, value_fn: Any = None, **extra):
+    def update(updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **extra):
         del extra
         require("newton", params=params, value_fn=value_fn)
-        x, unflatten, g, value, hessian = _model(updates, params, value, value_fn)
+        x, unflatten, f, g, value, hessian = _model(updates, params, value, value_fn)
         p, curvature = solve_symmetric(hessian, -g, indefinite)
         finite = _finite(value, g, hessian)
         first = cast(learning_rate(state.count) if callable(learning_rate) else learning_rate, x)
-        t, outcome, evaluations = first, jnp.int32(FOUND), jnp.int32(0)
+        t, outcome, evaluations, after = first, jnp.int32(FOUND), jnp.int32(0), (None, None)
         if line_search:
-            along = lambda t: value_fn(unflatten(x + t * p))
-            start = (value, g @ p, value_slack(value))
-            t, outcome, evaluations = backtrack(along, *start, first, sufficient_decrease, shrink, max_evaluations)
+            at = lambda t: jax.value_and_grad(f)(x + t * p)
+            start = (_before(value, g, grad), g @ p, value_slack(value))
+            found = backtrack(at, *start, first, sufficient_decrease, shrink, max_evaluations)
+            t, outcome, evaluations = found[:3]
+            after = kept_after(params, unflatten, _or_nan(finite, found[3]))
         no_step = jnp.all(p == 0) & jnp.any(g != 0)  # Stopped, or no curvature in any direction.
         stopped = jnp.where(curvature == INDEFINITE, NO_DESCENT_DIRECTION, MATRIX_SINGULAR)
         outcome = jnp.where(finite, jnp.where(no_step, stopped, outcome), NOT_FINITE).astype(jnp.int32)
         curvature = jnp.where(finite, curvature, NOT_FINITE_MATRIX).astype(jnp.int32)
         t = jnp.where(outcome < FIRST_FAILURE, t, 0.0)
         step = jnp.where(finite, jnp.where(t == 0, 0.0, t * p), jnp.nan)
-        state = NewtonState(increment(state.count), t, outcome, curvature, evaluations)
+        state = NewtonState(increment(state.count), t, outcome, curvature, evaluations, *after)
         return shaped_like(step, unflatten, updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -135,8 +143,8 @@ class TrustRegionState(NamedTuple):
       learning_rate: The radius Δ_t in which the next step is to stay, shape ().
       gain: The ratio ρ of the last trial's decrease to what the model promised; x moved if it is above `acceptance`.
         NaN before the first step, shape ().
-      outcome, curvature, evaluations: As in NewtonState; a trial that is refused is no failure, for the next is shorter,
-        until the radius is below rounding of x: "the step became too small".
+      outcome, curvature, evaluations, value_after, grad_after: As in NewtonState; a trial that is refused is no failure,
+        for the next is shorter, until the radius is below rounding of x: "the step became too small".
     """
 
     count: Array
@@ -145,6 +153,8 @@ class TrustRegionState(NamedTuple):
     outcome: Array
     curvature: Array
     evaluations: Array
+    value_after: Params
+    grad_after: Params
 
 
 def trust_region_newton(
@@ -189,18 +199,20 @@ def trust_region_newton(
     check_number("acceptance", acceptance, below=0.25)
 
     def init(params):
-        radius = jnp.asarray(learning_rate, working_dtype(params))
-        none = jnp.zeros((), jnp.int32)
-        return TrustRegionState(none, radius, jnp.full_like(radius, jnp.nan), none, none, none)
+        x, unflatten = flatten(params)
+        radius, none = jnp.asarray(learning_rate, x.dtype), jnp.zeros((), jnp.int32)
+        after = kept_after(params, unflatten, (jnp.zeros_like(radius), jnp.zeros_like(x)))
+        return TrustRegionState(none, radius, jnp.full_like(radius, jnp.nan), none, none, none, *after)
 
-    def update(updates, state, params=None, *, value=None, value_fn: Any = None, **extra):
+    def update(updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **extra):
         del extra
         require("trust_region_newton", params=params, value_fn=value_fn)
-        x, unflatten, g, value, hessian = _model(updates, params, value, value_fn)
+        x, unflatten, f, g, value, hessian = _model(updates, params, value, value_fn)
         radius, finite = state.learning_rate, _finite(value, g, hessian)
         p, shift, curvature = trust_region_step(hessian, g, radius)
         promised, slack = -(g @ p) - p @ hessian @ p / 2, value_slack(value)
-        kept = value - value_fn(unflatten(x + p)).astype(value.dtype) + slack
+        there = jax.value_and_grad(f)(x + p)
+        kept = value - there[0] + slack
         gain = jnp.where(promised + slack > 0, kept / (promised + slack), 1.0)
         good = gain > cast(acceptance, gain)  # A trial that is NaN is not good.
         wider = jnp.where((gain > 0.75) & (shift > 0), jnp.minimum(2 * radius, cast(max_radius, radius)), radius)
@@ -209,7 +221,9 @@ def trust_region_newton(
         outcome = jnp.where(finite, jnp.where(stuck, STEP_TOO_SMALL, FOUND), NOT_FINITE).astype(jnp.int32)
         curvature = jnp.where(finite, curvature, NOT_FINITE_MATRIX).astype(jnp.int32)
         step = jnp.where(finite, jnp.where(good, p, 0.0), jnp.nan)
-        state = TrustRegionState(increment(state.count), radius, gain, outcome, curvature, jnp.int32(1))
+        after = jax.tree.map(lambda a, b: jnp.where(good, a, b), there, _before(value, g, grad))
+        after = kept_after(params, unflatten, _or_nan(finite, after))
+        state = TrustRegionState(increment(state.count), radius, gain, outcome, curvature, jnp.int32(1), *after)
         return shaped_like(step, unflatten, updates), state
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -248,11 +262,22 @@ def trust_region_step(hessian: Array, g: Array, radius: Array) -> tuple[Array, A
 
 
 def _model(updates, params, value, value_fn):
-    """Of the objective at the params, as one vector: x, the way back, gradient, value and Hessian."""
+    """x, the params as one vector, the way back, the objective f of it, and there: gradient, value and Hessian."""
     x, unflatten = flatten(params)
     value = jnp.asarray(value_fn(params) if value is None else value, x.dtype)
-    hessian = jax.hessian(lambda z: value_fn(unflatten(z)).astype(x.dtype))(x)
-    return x, unflatten, flatten(updates)[0].astype(x.dtype), value, (hessian + hessian.T) / 2
+    f = lambda z: value_fn(unflatten(z)).astype(x.dtype)
+    hessian = jax.hessian(f)(x)
+    return x, unflatten, f, flatten(updates)[0].astype(x.dtype), value, (hessian + hessian.T) / 2
+
+
+def _before(value, g, grad):
+    """Value and gradient at x; what came in as updates may be another vector, such as the clipped gradient."""
+    return value, g if grad is None else flatten(grad)[0].astype(g.dtype)
+
+
+def _or_nan(finite, after):
+    """What is after a step: after one that is NaN, NaN."""
+    return jax.tree.map(lambda a: jnp.where(finite, a, jnp.nan), after)
 
 
 def _finite(*arrays: Array) -> Array:

@@ -39,7 +39,7 @@ def lion(
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      b1, b2: β1, β2 in [0, 1); may be traced. With b1 = b2 it is `signum`.
+      b1, b2: β1, β2 in [0, 1); may be traced. With b1 = b2 and no decay it is `signum`.
       weight_decay: λ, at least 0; may be traced.
       mask: Pytree of booleans (a prefix of the params), or a function from params to one; True where weights decay.
     Returns:

@@ -61,7 +61,7 @@ def dog(
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number.
     References:
-      Ivgi, Hinder & Carmon, DoG is SGD's best friend, ICML 2023, equation (DoG), and section 4.1 on r_ε.
+      Ivgi, Hinder & Carmon, DoG is SGD's best friend, ICML 2023, equation (DoG), and its experiments on r_ε.
     Example:
       >>> rule = dog(initial_distance=1.0, eps=0.0)
       >>> state = rule.init(jnp.zeros(1))
@@ -162,7 +162,8 @@ def prodigy(
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number, or update got no params to decay.
     References:
-      Mishchenko & Defazio, Prodigy: an expeditiously adaptive parameter-free learner, ICML 2024, algorithm 4.
+      Mishchenko & Defazio, Prodigy: an expeditiously adaptive parameter-free learner, ICML 2024, its
+      version for Adam.
     Example:
       >>> rule = prodigy(b1=0.0, b2=0.75, eps=0.0, initial_distance=1.0)
       >>> print(rule.update(jnp.array([5.0, -3.0]), rule.init(jnp.zeros(2)))[0])

@@ -63,7 +63,7 @@ def schedule_free_sgd(
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number, or update got no params.
     References:
-      Defazio et al., The road less scheduled, NeurIPS 2024, equations (1)-(3), and section 4 on weights.
+      Defazio et al., The road less scheduled, NeurIPS 2024, introduction, and algorithm 1 for the weights.
     Example:
       >>> rule, x = schedule_free_sgd(0.5, b1=0.5), jnp.array([8.0])
       >>> state = rule.init(x)

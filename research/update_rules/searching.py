@@ -41,7 +41,7 @@ def find_line_search(linesearch: str | Search | None) -> Search | None:
       >>> find_line_search("backtracking").__name__
       'backtracking'
     """
-    if not isinstance(linesearch, str):
+    if linesearch is None or callable(linesearch):
         return linesearch
     if linesearch not in LINE_SEARCHES:
         raise ValueError(

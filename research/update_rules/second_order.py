@@ -77,6 +77,21 @@ def shaped_like(step: Array, unflatten: Callable[[Array], Params], updates: Para
     return jax.tree.map(lambda u, g: u.astype(jnp.result_type(g)), unflatten(step), updates)
 
 
+def kept_after(
+    params: Params, unflatten: Callable[[Array], Params], after: tuple[Array, Array]
+) -> tuple[Array | None, Params]:
+    """What a state keeps of the objective where a step ends: its value and its gradient, like the params.
+
+    (None, None) if a leaf is narrower than the vector of `flatten`: rounding the step may then end it elsewhere.
+
+    Args:
+      params, unflatten: The params, and the way back to them.
+      after: The value and the gradient as one vector.
+    """
+    exact = all(jnp.result_type(leaf) == working_dtype(params) for leaf in jax.tree.leaves(params))
+    return (after[0], unflatten(after[1])) if exact else (None, None)
+
+
 def value_slack(value: Array) -> Array:
     """Ten units of rounding of a value: two values that differ by less may be equal.
 
@@ -223,55 +238,62 @@ def damped_step(jacobian: Array, r: Array, scale: Array, radius: Array) -> tuple
     newton = jax.scipy.linalg.solve_triangular(upper, target) if m >= n else jnp.full_like(scale, jnp.inf)
     lengths = jnp.linalg.norm(jacobian, axis=0)[: min(m, n)]
     full = (m >= n) & jnp.all(jnp.abs(jnp.diagonal(upper)) > m * eps * lengths)
-    u, s, v = jnp.linalg.svd(upper / scale[None], full_matrices=False)
-    seen = full | (s > max(m, n) * eps * jnp.max(s, initial=0.0))
-    gamma = jnp.where(seen, s * (u.T @ target), 0.0)
-    damping = secular_root(s**2, gamma, radius, 0.0)
-    by_values = v.T @ jnp.where(seen, gamma / (s**2 + damping), 0.0) / scale
-    rows, below = jnp.linalg.qr(jnp.concatenate([upper, jnp.diag(jnp.sqrt(damping) * scale)]))
-    damped = jax.scipy.linalg.solve_triangular(below, rows[: len(target)].T @ target)
+
+    def at_the_edge():
+        u, s, v = jnp.linalg.svd(upper / scale[None], full_matrices=False)
+        seen = full | (s > max(m, n) * eps * jnp.max(s, initial=0.0))
+        gamma = jnp.where(seen, s * (u.T @ target), 0.0)
+        damping = secular_root(s**2, gamma, radius, 0.0)
+        by_values = v.T @ jnp.where(seen, gamma / (s**2 + damping), 0.0) / scale
+        rows, below = jnp.linalg.qr(jnp.concatenate([upper, jnp.diag(jnp.sqrt(damping) * scale)]))
+        damped = jax.scipy.linalg.solve_triangular(below, rows[: len(target)].T @ target)
+        return jnp.where(full, damped, by_values), damping
+
     inside = full & (jnp.linalg.norm(scale * newton) <= radius)
-    h = jnp.where(inside, newton, jnp.where(full, damped, by_values))
-    return h, jnp.where(inside, 0.0, damping)
+    return jax.lax.cond(inside, lambda: (newton, jnp.zeros_like(radius)), at_the_edge)
 
 
 def backtrack(
-    value_at: Callable[[Array], Array],
-    value: Array,
+    at: Callable[[Array], tuple[Array, Array]],
+    before: tuple[Array, Array],
     slope: Array,
     slack: Array,
     first: Array,
     sufficient_decrease: float | Array,
     shrink: float | Array,
     max_evaluations: int | Array,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array, Array, tuple[Array, Array]]:
     """The first of first, s first, s² first, ... with f(x + t p) <= f(x) + c t ∇fᵀp + slack (Armijo).
 
     `line_searches.backtracking` allows no rounding: there the last steps to a minimum, of which f sees nothing, are
     refused, and x ends where f is flat, with half of its digits.
 
     Args:
-      value_at: t -> f(x + t p).
-      value, slope: f(x) and ∇fᵀp.
+      at: t -> f(x + t p) and ∇f(x + t p).
+      before: f(x) and ∇f(x).
+      slope: ∇fᵀp.
       slack: What rounding may change in f.
       first: The first trial.
       sufficient_decrease, shrink: c and s.
       max_evaluations: At most so many trials.
     Returns:
-      t, 0 where there is none; an index into `outcomes.OUTCOMES`; the number of trials.
+      t, 0 where there is none; an index into `outcomes.OUTCOMES`; the number of trials; value and gradient at x + t p.
     """
+    value = before[0]
 
     def trial(search):
-        t, evaluations, _ = search
+        t, evaluations, _, _ = search
         t = jnp.where(evaluations == 0, t, cast(shrink, t) * t)
-        enough = value_at(t).astype(value.dtype) <= value + cast(sufficient_decrease, value) * t * slope + slack
-        return t, evaluations + 1, jnp.where(enough, FOUND, EVALUATIONS_USED_UP).astype(jnp.int32)
+        there = at(t)
+        enough = there[0] <= value + cast(sufficient_decrease, value) * t * slope + slack
+        return t, evaluations + 1, jnp.where(enough, FOUND, EVALUATIONS_USED_UP).astype(jnp.int32), there
 
     def going_on(search):
-        _, evaluations, outcome = search
+        _, evaluations, outcome, _ = search
         return (outcome == EVALUATIONS_USED_UP) & (evaluations < max_evaluations)
 
-    before = jnp.where(slope > 0, NO_DESCENT_DIRECTION, EVALUATIONS_USED_UP)
-    before = jnp.where(jnp.isfinite(value) & jnp.isfinite(slope), before, NOT_FINITE).astype(jnp.int32)
-    t, evaluations, outcome = jax.lax.while_loop(going_on, trial, (first, jnp.int32(0), before))
-    return jnp.where(outcome == FOUND, t, 0.0), outcome, evaluations
+    start = jnp.where(slope > 0, NO_DESCENT_DIRECTION, EVALUATIONS_USED_UP)
+    start = jnp.where(jnp.isfinite(value) & jnp.isfinite(slope), start, NOT_FINITE).astype(jnp.int32)
+    t, evaluations, outcome, there = jax.lax.while_loop(going_on, trial, (first, jnp.int32(0), start, before))
+    after = jax.tree.map(lambda a, b: jnp.where(outcome == FOUND, a, b), there, before)
+    return jnp.where(outcome == FOUND, t, 0.0), outcome, evaluations, after

@@ -41,8 +41,8 @@ def polyak_step(
     low makes steps too long, and near the minimum they then do not settle.
 
     Args:
-      learning_rate: c, the factor of the step, at least 0; 1 is Polyak's, 2 still converges on convex functions. May be
-        traced.
+      learning_rate: c, the factor of the step, at least 0; 1 is Polyak's, and below 2 it still converges on convex
+        functions. May be traced.
       f_min: f*, the least value, any finite number; may be traced.
       max_learning_rate: η_max, at least 0; may be traced. None means no limit.
       eps: ε, at least 0; may be traced.
@@ -112,8 +112,8 @@ def barzilai_borwein(learning_rate: float | Array = 1e-3, short: bool = False) -
     convex there, or the params did not move) the rate before is kept, and the state counts it. There is no line search:
     values go up and down. optax and torch have none.
 
-    Use it on smooth, nearly quadratic problems with the whole gradient, where it is often as fast as conjugate
-    gradients. Far from quadratic it can diverge, and on mini-batches y is mostly noise.
+    Use it on smooth, nearly quadratic problems with the whole gradient, where it is often not far behind
+    conjugate gradients. Far from quadratic it can diverge, and on mini-batches y is mostly noise.
 
     Args:
       learning_rate: η_1, the first step, at least 0; may be traced. It should be short: it only measures.

@@ -177,6 +177,10 @@ def test_bad_input_raises():
         muon(0.1, beta=1.0)
     with pytest.raises(ValueError, match="ns_steps must be an integer, positive; got ns_steps=0"):
         muon(0.1, ns_steps=0)
+    with pytest.raises(
+        ValueError, match=r"ns_coeffs must be three numbers, of x, x³ and x⁵; got ns_coeffs=\(1\.0, 2\.0\)"
+    ):
+        muon(0.1, ns_coeffs=(1.0, 2.0))  # pyright: ignore[reportArgumentType]
     for rule in (muon(0.1), lamb(0.1)):
         with pytest.raises(ValueError, match=r"call update\(grads, state, params\)"):
             rule.update(jnp.ones((2, 2)), rule.init(jnp.ones((2, 2))))

@@ -180,6 +180,16 @@ def test_levenberg_marquardt_is_inside_its_radius_or_at_its_edge():
             assert mu == 0.0 or np.linalg.norm(d * h) >= radius * (1 - 1e-12)
 
 
+def test_steps_inside_and_at_the_edge_are_the_same_side_by_side():
+    rng = np.random.default_rng(3)
+    j, r, radii = rng.standard_normal((6, 3)), rng.standard_normal(6), jnp.array([1e-3, 0.3, 1e3])
+    together = jax.jit(jax.vmap(second_order.damped_step, (None, None, None, 0)))(j, r, np.ones(3), radii)
+    alone = [jax.jit(second_order.damped_step)(j, r, np.ones(3), radius) for radius in radii]
+    for k in range(2):
+        np.testing.assert_allclose(together[k], [of_one[k] for of_one in alone], rtol=1e-12)
+    assert together[1][0] > together[1][1] > together[1][2] == 0.0
+
+
 def test_dependent_columns_are_told_and_dealt_with_as_asked():
     residual_fn = lambda x: jnp.stack([x[0] + x[1] - 2.0, 2.0 * (x[0] + x[1]) - 4.0])
     updates, state = answer(GAUSS, jnp.zeros(2), residual_fn)

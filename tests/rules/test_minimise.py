@@ -12,6 +12,8 @@ import scipy.optimize
 from research import minimise as module
 from research.minimise import CONVERGED, NO_PROGRESS, STEPS_USED_UP, in_words, minimise
 from research.update_rules import adam, bfgs, gradient_descent, lbfgs
+from research.update_rules.least_squares import gauss_newton, levenberg_marquardt
+from research.update_rules.newton import newton, trust_region_newton
 
 RNG = np.random.default_rng(7)
 TARGET = {"w": RNG.standard_normal((2, 2)), "b": RNG.standard_normal(2), "none": np.zeros(0)}
@@ -54,6 +56,61 @@ def test_evaluations_are_what_the_objective_was_asked():
     jax.effects_barrier()
     assert len(asked) == end.evaluations
     assert found("optax").evaluations == found("optax").steps + 1
+
+
+def valley(x):
+    """Residuals of Rosenbrock's valley, on whose way each rule has a trial refused."""
+    return jnp.stack([1.0 - x[0], 10.0 * (x[1] - x[0] ** 2)])
+
+
+KEEPING = [newton(), trust_region_newton(), levenberg_marquardt(), gauss_newton()]
+
+
+@pytest.mark.parametrize("rule", KEEPING)
+def test_what_a_state_keeps_of_the_objective_is_what_it_is_where_the_step_ended(rule):
+    f = lambda x: jnp.sum(valley(x) ** 2) / 2
+
+    def step(carry, _):
+        x, state, value, grad = carry
+        updates, state = rule.update(grad, state, x, value=value, grad=grad, value_fn=f, residual_fn=valley)
+        x, of_squares = x + updates, rule in KEEPING[2:]
+        told = (state.squares_after, state.squares_grad_after) if of_squares else (state.value_after, state.grad_after)
+        return (x, state, *told), (x, told, jax.value_and_grad(f)(x), jnp.all(updates == 0), state.evaluations)
+
+    start = jnp.array([-1.25, 1.0])
+    run = jax.jit(lambda x: jax.lax.scan(step, (x, rule.init(x), *jax.value_and_grad(f)(x)), length=12)[1])
+    _, told, true, stayed, evaluations = run(start)
+    for a, b in zip(told, true, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+    assert np.any(stayed) or np.any(evaluations > 1)
+
+
+@pytest.mark.parametrize("rule", KEEPING)
+def test_nothing_is_evaluated_twice(rule):
+    start, f = jnp.array([-1.25, 1.0]), lambda x: jnp.sum(valley(x) ** 2) / 2
+    one_step = jax.jit(lambda x: rule.update(jax.grad(f)(x), rule.init(x), x, value_fn=f, residual_fn=valley))
+    end = minimise(rule, None, start, residual_fn=valley, max_steps=1)
+    assert end.evaluations == 1 + one_step(start)[1].evaluations
+    end = minimise(rule, None, start, residual_fn=valley)
+    assert end.outcome == CONVERGED
+    if rule in KEEPING[1:3]:  # One trial a step.
+        assert end.evaluations == end.steps + 1
+
+
+def test_squares_do_not_stand_for_another_objective():
+    mean = lambda x: jnp.mean(valley(x) ** 2) + 7.0
+    end = minimise(levenberg_marquardt(), mean, jnp.array([-1.25, 1.0]), residual_fn=valley)
+    assert end.value == 7.0
+    assert end.evaluations == 2 * end.steps + 1
+
+
+@pytest.mark.parametrize("rule", [lbfgs(), newton()])
+def test_value_is_that_at_the_params_also_where_a_rule_is_wrapped(rule):
+    f = lambda x: jnp.sum((x - 3.0) ** 2)
+    end = minimise(optax.chain(rule, optax.scale(0.5)), f, jnp.zeros(2))
+    assert end.outcome == CONVERGED
+    np.testing.assert_allclose(end.params, 3.0, atol=1e-8)
+    assert end.value == f(end.params)
 
 
 def test_vmap_over_starts_and_rates_equals_each_alone():

@@ -173,6 +173,21 @@ def test_no_descent_is_an_outcome_and_moves_nothing():
     assert outcomes.outcome_in_words(state.outcome) == "no descent direction"
 
 
+@pytest.mark.parametrize("rule", [newton(), trust_region_newton(1e3)])
+def test_a_step_that_is_refused_keeps_the_gradient_and_not_what_came_in_for_it(rule):
+    x, g = jnp.array([1.0, 1.0]), jnp.array([4.0, 4.0])
+    updates, state = answer(rule, -100.0 * g, x, quadratic, grad=g)
+    assert np.all(updates == 0.0)
+    np.testing.assert_array_equal(state.grad_after, g)
+    assert state.value_after == quadratic(x)
+
+
+def test_nothing_is_kept_of_the_objective_where_nothing_was_tried_or_rounding_moves_the_params():
+    for rule, x in ((newton(line_search=False), jnp.ones(2)), (trust_region_newton(), jnp.ones(2, "bfloat16"))):
+        _, state = answer(rule, x, x, lambda x: jnp.sum(x**2))
+        assert state.value_after is state.grad_after is None
+
+
 @pytest.mark.parametrize("rule", [newton(), trust_region_newton(), natural_gradient()])
 def test_what_is_not_finite_shows(rule):
     updates, state = answer(rule, jnp.array([1.0, jnp.nan]), jnp.ones(2), quadratic)

@@ -221,6 +221,7 @@ def test_a_missing_objective_is_refused_by_name(name):
     [
         (lambda: lbfgs(memory_size=0), "memory_size"),
         (lambda: lbfgs(linesearch="wolfe"), "linesearch"),
+        (lambda: lbfgs(linesearch=3), "linesearch must be .*; got linesearch=3"),  # pyright: ignore[reportArgumentType]
         (lambda: bfgs(first_step="manhattan"), "first_step"),
         (lambda: bfgs(min_curvature=-1.0), "min_curvature"),
         (lambda: nonlinear_conjugate_gradient(beta="polak"), "beta"),

@@ -12,7 +12,7 @@ from research.proofs.formulas.leaves import sqrt, zeros_like
 
 
 def schedule_free_sgd(x, f, learning_rate, warmup_steps=0, b1=0.9, weight_decay=0.0, weight_power=2.0):
-    """Defazio et al. (2024), equations (1)-(3), with algorithm 1's weights, warm-up and decay."""
+    """Defazio et al. (2024), the three sequences of its introduction, with algorithm 1's weights, warm-up and decay."""
     y = z = x
     total = 0
     for t in count(1):
