@@ -40,12 +40,12 @@ class Config:
 FULL = Config()
 
 
-def run(config, on_progress=None, checkpoints=research.types.nowhere):
+def run(config, on_progress=None, checkpoints=None):
     """Asks every authority about every rule."""
     for name in config.rule:
         research.update_rules.find_rule(name)
     names = list(dict.fromkeys(config.rule)) or list(research.update_rules.UPDATE_RULES)
-    checkpoint = checkpoints("cells")
+    checkpoint = (checkpoints or research.types.nowhere)("cells")
     saved = checkpoint.load()
     found = dict(saved.values) if saved else {}
     for done, name in enumerate(names):
@@ -98,7 +98,7 @@ def numbers_of(cells, names):
     for who in WHO:
         for dtype in ("float64", "float32"):
             worst = largest(told, who, dtype)
-            numbers[f"{who}_{dtype}"] = worst["largest"] if worst else 0.0
+            numbers |= {f"{who}_{dtype}": worst["largest"] if worst else 0.0}
     return numbers
 
 

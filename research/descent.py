@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from research.types import Array, Batch, Key, Params, Sampler
-from research.update_rules.building_blocks import check_floating, evaluation_params
+from research.update_rules.building_blocks import evaluation_params
+from research.update_rules.checks import check_floating, check_rule
 
 # At most this many evaluations inside the first epoch, log-spaced: most of what a stochastic rule gains comes there.
 POINTS_IN_FIRST_EPOCH = 8
@@ -94,12 +95,15 @@ def make_step(
         under the name `learning_rate`, which is then read there.
     Returns:
       step: (State, Draw) -> (State, Record).
+    Raises:
+      TypeError: The rule is none; a constructor has to be called.
     Example:
       >>> step = make_step(lambda x, batch: x**2 / 2, optax.sgd(0.5), None, 0.5)
       >>> state = State(jnp.array(4.0), optax.sgd(0.5).init(jnp.array(4.0)))
       >>> print(step(state, Draw(None))[0].params)
       2.0
     """
+    check_rule(rule)
     rule = optax.with_extra_args_support(rule)
 
     def step(state: State, draw: Draw) -> tuple[State, Record]:
@@ -127,15 +131,15 @@ def start(rule: optax.GradientTransformation, params: Params) -> State:
     Returns:
       The State.
     Raises:
-      TypeError: A leaf of the params is not floating: an integer cannot take a small step.
+      TypeError: The rule is none, or a leaf of the params is not floating: an integer cannot take a small step.
     Example:
       >>> print(start(optax.sgd(0.5), jnp.array(4.0)).params)
       4.0
       >>> start(optax.sgd(0.5), {"w": jnp.array([1, 2])})
       Traceback (most recent call last):
-      TypeError: params must be floating, to take steps of any size; params['w'] is int...[2]. Give floats: \
-jax.tree.map(lambda x: jnp.asarray(x, float), params).
+      TypeError: params must be floating, to take steps of any size; params['w'] is int...[2]. Give floats: ...
     """
+    check_rule(rule)
     check_floating(params)
     return State(params, rule.init(params))
 

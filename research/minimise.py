@@ -10,6 +10,7 @@ import optax
 
 from research.schedules import check_number
 from research.types import Array, Params
+from research.update_rules.checks import check_floating, check_rule
 from research.update_rules.outcomes import FIRST_FAILURE, NOT_FINITE
 from research.update_rules.outcomes import OUTCOMES as STEP_OUTCOMES
 
@@ -79,6 +80,8 @@ def minimise(
       >>> print(found.params, found.steps, in_words(found))
       [3. 3.] 1 the gradient is within the tolerance
     """
+    check_rule(rule)
+    check_floating(params)
     check_number("tolerance", tolerance)
     check_number("max_steps", max_steps, integer=True)
     if norm not in (2, jnp.inf):

@@ -124,13 +124,13 @@ def _print(found: "Proof", asked: argparse.Namespace, not_taken: list[str], name
 
 
 def _rows(found: "Proof", rate: float | None, name: str | None) -> list[tuple[Any, ...]]:
-    from research.proofs import PROBLEMS
-    from research.proofs.proving import rate_on
+    from research.proofs import ORACLES, PROBLEMS
+    from research.proofs.oracles.oracle import rate_on
 
     return [
         (
             problem,
-            rate_on(PROBLEMS[problem], name) if rate is None else rate,
+            rate_on(PROBLEMS[problem], ORACLES.get(name or "")) if rate is None else rate,
             deviation.largest,
             deviation.step + 1 if deviation.largest else "none",
             (deviation.leaf or "the only one") if deviation.largest else "none",

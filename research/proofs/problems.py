@@ -102,7 +102,7 @@ def _softmax_regression() -> Problem:
         exponential = np.frompyfunc(mpmath.exp, 1, 1)
 
         def probabilities(x):
-            powers = exponential(INPUTS.astype(object) @ x.arrays[0] + x.arrays[1])
+            powers = np.asarray(exponential(INPUTS.astype(object) @ x.arrays[0] + x.arrays[1]))
             return powers / powers.sum(axis=1, keepdims=True)
 
         def gradient(x):

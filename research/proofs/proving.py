@@ -1,7 +1,7 @@
 """`prove`: is a rule the rule that it is meant to be, and if not, what is likely wrong with it?"""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from research.proofs.causes import Evidence, OnProgress, likely_cause
 from research.proofs.formulas import FORMULAS
 from research.proofs.formulas.formula import Formula
 from research.proofs.oracles import ORACLES
+from research.proofs.oracles.oracle import rate_on
 from research.proofs.problems import PROBLEMS, Problem
 from research.proofs.subjects import Subject, is_made, made
 from research.proofs.walks import Deviation, Walk, distance, walk, walk_exactly
@@ -19,6 +20,8 @@ from research.update_rules import UPDATE_RULES
 # In units of the dtype's eps. A step adds a few roundings; on the problems here the worst of our rules against a
 # formula in fifty digits is a tenth of this, and the smallest slip that is known is a million times larger.
 TOLERANCE = 1000.0
+
+Trace = Mapping[str, tuple[float, Walk]]  # By problem: the learning rate and the walk.
 
 
 class Proof(NamedTuple):
@@ -61,7 +64,7 @@ class Proof(NamedTuple):
 
 def prove(
     rule: Subject | Formula,
-    reference: Subject | Formula | str,
+    reference: Subject | Formula | Trace | str,
     *,
     problems: Iterable[Problem] | None = None,
     learning_rate: float | None = None,
@@ -79,7 +82,8 @@ def prove(
     Args:
       rule: A gradient transformation, ours or yours, or a constructor of one that takes the learning rate first; or a
         Formula.
-      reference: The same; or the name of one of our rules, whose formula then stands for it in fifty digits.
+      reference: The same; or the name of one of our rules, whose formula then stands for it in fifty digits; or a trace
+        by problem, such as `recorded.recorded_walks("adam/defaults")`, which brings its learning rates.
       problems: What to compare on; None means all of PROBLEMS.
       learning_rate: For constructors, on every problem; None means the problem's own rate. Where one of the two is
         already made and the other is not, it must be given: the rate that the rule was made with.
@@ -106,7 +110,8 @@ def prove(
     name = known_name(reference)
     _check_rate(rule, reference, learning_rate)
     _check_dtype(dtype)
-    asked = _problems(problems)
+    trace = reference if isinstance(reference, Mapping) else {}
+    asked = _problems([PROBLEMS[name] for name in trace] if trace and problems is None else problems)
     evidence, reasons = [], {}
     oracle = ORACLES.get(name or "")
     if tolerance is None:
@@ -118,7 +123,8 @@ def prove(
         if oracle is not None and problem.name in oracle.reasons:
             reasons[problem.name] = oracle.reasons[problem.name]
             continue
-        rate = rate_on(problem, name) if learning_rate is None else learning_rate
+        rate = rate_on(problem, ORACLES.get(name or "")) if learning_rate is None else learning_rate
+        rate = trace[problem.name][0] if trace else rate
         try:
             evidence.append(_compared(rule, reference, problem, {"learning_rate": rate, **arguments}, dtype, tolerance))
         except ZeroDivisionError:
@@ -140,6 +146,8 @@ def _compared(rule, reference, problem: Problem, given: dict[str, Any], dtype: A
     others = {key: value for key, value in given.items() if key != "learning_rate"}
 
     def walked(subject: Any, name: str) -> Walk:
+        if isinstance(subject, Mapping):
+            return subject[problem.name][1]
         if isinstance(subject, Formula):
             return walk_exactly(subject.iterates, problem, **given)
         return walk(made(subject, given["learning_rate"], others, name), problem, dtype)
@@ -147,7 +155,7 @@ def _compared(rule, reference, problem: Problem, given: dict[str, Any], dtype: A
     found = walked(rule, "the rule")
     expected = walked(FORMULAS[reference] if isinstance(reference, str) else reference, "the reference")
     in_jax = UPDATE_RULES.get(reference) if isinstance(reference, str) else reference
-    if in_jax is None or isinstance(in_jax, Formula):
+    if in_jax is None or isinstance(in_jax, Formula | Mapping):
         in_jax = None
     else:
         in_jax = made(in_jax, given["learning_rate"], others, "the reference")
@@ -159,6 +167,8 @@ def _second_half(on_progress: OnProgress | None) -> OnProgress | None:
 
 
 def _check_rate(rule: Any, reference: Any, learning_rate: float | None) -> None:
+    if isinstance(reference, Mapping):
+        return  # Its rates are its own.
     if learning_rate is None and is_made(rule) != is_made(reference):
         fixed, free = ("rule", "reference") if is_made(rule) else ("reference", "rule")
         raise ValueError(
@@ -197,11 +207,3 @@ def known_name(reference: Any) -> str | None:
         if reference in (oracle.optax, UPDATE_RULES.get(name)):
             return name
     return None
-
-
-def rate_on(problem: Problem, name: str | None) -> float:
-    """The learning rate at which the rule of that name is asked on a problem."""
-    oracle = ORACLES.get(name or "")
-    if oracle is None:
-        return problem.rate
-    return oracle.rates.get(problem.name, problem.rate_of_unit_steps if oracle.unit_steps else problem.rate)

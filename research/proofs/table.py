@@ -104,7 +104,7 @@ def _on_the_problem(
             reason = "no formula"
         if reason is None:
             ours = ours or walk_constructed(UPDATE_RULES[name], {"learning_rate": rate, **arguments}, problem, dtype)
-            if authority == "formula":
+            if authority == "formula" or isinstance(oracle.optax, str):
                 theirs = walk_exactly(FORMULAS[name].iterates, problem, learning_rate=rate, **arguments)
             else:
                 theirs = walk(oracle.optax(rate, **optax_arguments), problem, dtype)

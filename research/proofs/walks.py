@@ -52,8 +52,8 @@ def walk(
     Example:
       >>> from research.proofs.problems import PROBLEMS
       >>> found = walk(optax.sgd(0.1), PROBLEMS["quadratic"], "float32", num_steps=2)
-      >>> print(found.iterates.shape, found.updates[0])
-      (2, 3) [-0.1        0.25       0.07500001]
+      >>> print(found.iterates.shape, found.updates[0].round(6))
+      (2, 3) [-0.1    0.15   0.075]
     """
     return _walk(_always(rule), {}, problem, dtype, num_steps)
 
@@ -194,10 +194,11 @@ def walk_exactly(
             before, x = x, next(steps)
             iterates.append(_row(x))
             updates.append(_row(x - before))
-            if hasattr(x, "evaluation"):
-                evaluations.append(_row(x.evaluation))
-    elsewhere = np.array(evaluations) if evaluations else None
-    return Walk(np.array(iterates), np.array(updates), paths(problem.start), elsewhere)
+            elsewhere = getattr(x, "evaluation", None)
+            if elsewhere is not None:
+                evaluations.append(_row(elsewhere))
+    seen = np.array(evaluations) if evaluations else None
+    return Walk(np.array(iterates), np.array(updates), paths(problem.start), seen)
 
 
 def _function(problem: Problem) -> Function:

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment
+from research.update_rules.checks import make_inner
 from research.update_rules.corrections import bias_correction
 from research.update_rules.first_order import gradient_descent, heavy_ball
 
@@ -72,7 +73,7 @@ def lookahead(
     check_number("slow_step_size", slow_step_size)
     if not isinstance(slow_step_size, Tracer) and slow_step_size > 1:
         raise ValueError(f"slow_step_size must lie between 0 and 1; got slow_step_size={slow_step_size!r}.")
-    rule = _made(inner, learning_rate)
+    rule = make_inner(inner, learning_rate)
 
     def init(params):
         return LookaheadState(jnp.zeros((), jnp.int32), _copied(params), rule.init(params))
@@ -150,7 +151,7 @@ def polyak_averaging(
     def weight(count):
         return 1.0 / jnp.maximum(count - start, 1).astype(float)
 
-    return _averaging("polyak_averaging", _made(inner, learning_rate), weight, accumulator_dtype)
+    return _averaging("polyak_averaging", make_inner(inner, learning_rate), weight, accumulator_dtype)
 
 
 def exponential_averaging(
@@ -196,7 +197,7 @@ def exponential_averaging(
     def weight(count):
         return (1.0 - decay) / bias_correction(decay, count) if debias else jnp.asarray(1.0 - decay)
 
-    return _averaging("exponential_averaging", _made(inner, learning_rate), weight, accumulator_dtype)
+    return _averaging("exponential_averaging", make_inner(inner, learning_rate), weight, accumulator_dtype)
 
 
 def _averaging(
@@ -220,15 +221,6 @@ def _averaging(
         return updates, AveragingState(count, average, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _made(inner: Constructor, learning_rate: Any) -> optax.GradientTransformationExtraArgs:
-    if not callable(inner):
-        raise TypeError(
-            f"inner must be a constructor that takes learning_rate, such as heavy_ball; got inner={type(inner).__name__}. "
-            "A rule that is already made goes in as inner=lambda learning_rate: rule."
-        )
-    return optax.with_extra_args_support(inner(learning_rate))
 
 
 def _copied(params: Params, dtype: Any = None) -> Params:

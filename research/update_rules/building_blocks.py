@@ -120,7 +120,7 @@ def cast(value: float | Array, leaf: Array) -> Array:
     """
     dtype = jnp.result_type(leaf)
     if isinstance(value, float | int) and isinstance(leaf, jax.Array):
-        return np.asarray(value, dtype)  # A constant of the program: nothing is traced for it.
+        return np.asarray(value, dtype)  # type: ignore[return-value]  # A constant: nothing is traced for it.
     return jnp.asarray(value, dtype)
 
 
@@ -198,18 +198,3 @@ def evaluation_params(state: optax.OptState, params: Params) -> Params:
             is_leaf=lambda e: isinstance(e, optax.MaskedNode),
         )
     return params
-
-
-def check_floating(params: Params) -> None:
-    """Refuses params that cannot take a small step.
-
-    Raises:
-      TypeError: Which leaf is not floating, and what to call.
-    """
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(
-                f"params must be floating, to take steps of any size; params{jax.tree_util.keystr(path)} is "
-                f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}. Give floats: "
-                "jax.tree.map(lambda x: jnp.asarray(x, float), params)."
-            )

@@ -9,6 +9,7 @@ import optax
 from research.schedules import check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import increment
+from research.update_rules.checks import check_rule
 
 
 class AccumulationState(NamedTuple):
@@ -57,6 +58,7 @@ def accumulate_gradients(
       [0.] [-3.]
     """
     check_number("every", every, positive=True, integer=True)
+    check_rule(rule)
     inner = optax.with_extra_args_support(rule)
 
     def init(params):
@@ -140,6 +142,7 @@ def skip_nonfinite(
     """
     if max_consecutive is not None:
         check_number("max_consecutive", max_consecutive, positive=True, integer=True)
+    check_rule(rule)
     inner = optax.with_extra_args_support(rule)
 
     def init(params):
@@ -186,6 +189,7 @@ def with_state_dtype(rule: optax.GradientTransformation, dtype: Any) -> optax.Gr
       bfloat16 float32
     """
     wide = _floating(dtype)
+    check_rule(rule)
     inner = optax.with_extra_args_support(rule)
 
     def widened(tree):

@@ -194,9 +194,13 @@ def nonlinear_conjugate_gradient(
         raise ValueError("linesearch must be a search: conjugate gradients have no fixed step; got linesearch=None.")
 
     def init(params):
-        zeros = jax.tree.map(jnp.zeros_like, params)
+        before, direction = (
+            jax.tree.map(jnp.zeros_like, params) for _ in range(2)
+        )  # Two, so that both may be donated.
         searched = not_yet(search, params, learning_rate)
-        return ConjugateState(jnp.zeros((), jnp.int32), zeros, zeros, jnp.zeros_like(searched.learning_rate), searched)
+        return ConjugateState(
+            jnp.zeros((), jnp.int32), before, direction, jnp.zeros_like(searched.learning_rate), searched
+        )
 
     def update(updates, state, params=None, **extra):
         direction = _conjugate(*BETAS[beta], updates, state)

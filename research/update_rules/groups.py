@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from research.types import Params
+from research.update_rules.checks import check_rule
 
 Labels = Any  # A pytree that is a prefix of the params, or params -> such a pytree.
 
@@ -127,6 +128,8 @@ def by_group(
     """
     if not rules:
         raise ValueError("by_group needs at least one rule; got rules={}.")
+    for label, rule in rules.items():
+        check_rule(rule, f"rules[{label!r}]")
     served = {label: optax.with_extra_args_support(rule) for label, rule in rules.items()}
 
     def labelled(params):

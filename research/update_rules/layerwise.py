@@ -13,6 +13,7 @@ from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.adam import adam
 from research.update_rules.building_blocks import add_decayed_weights, cast, descend, increment, moving_average
+from research.update_rules.checks import make_inner
 from research.update_rules.corrections import bias_correction as correction_of
 from research.update_rules.groups import checked_mask
 
@@ -172,7 +173,9 @@ def muon(
         _momentum(beta, nesterov, bias_correction, orthogonalise), add_decayed_weights(weight_decay)
     )
     return optax.chain(
-        optax.masked(of_matrices, chosen), optax.masked(_reverse(inner(1.0)), others), descend(learning_rate)
+        optax.masked(of_matrices, chosen),
+        optax.masked(_reverse(make_inner(inner, 1.0)), others),
+        descend(learning_rate),
     )
 
 

@@ -105,9 +105,10 @@ def gauss_newton(
 
     def init(params):
         x, unflatten = flatten(params)
-        zero, none = jnp.zeros((), x.dtype), jnp.zeros((), jnp.int32)
-        after = kept_after(params, unflatten, (zero, jnp.zeros_like(x))) if line_search else (None, None)
-        return GaussNewtonState(none, zero, none, none, none, *after)
+        count, outcome, curvature, evaluations = (jnp.zeros((), jnp.int32) for _ in range(4))  # Apart, to be donated.
+        after = (jnp.zeros((), x.dtype), jnp.zeros_like(x))
+        after = kept_after(params, unflatten, after) if line_search else (None, None)
+        return GaussNewtonState(count, jnp.zeros((), x.dtype), outcome, curvature, evaluations, *after)
 
     def update(updates, state, params=None, *, residual_fn: Any = None, **extra):
         del extra
@@ -202,10 +203,11 @@ def levenberg_marquardt(
     given = residual_fn
 
     def init(params):
-        (x, unflatten), none = flatten(params), jnp.zeros((), jnp.int32)
-        radius, nothing = jnp.asarray(learning_rate, x.dtype), jnp.asarray(jnp.nan, x.dtype)
+        x, unflatten = flatten(params)
+        count, outcome, evaluations = (jnp.zeros((), jnp.int32) for _ in range(3))
+        radius, nothing = jnp.array(learning_rate, x.dtype), jnp.full((), jnp.nan, x.dtype)
         after = kept_after(params, unflatten, (jnp.zeros_like(radius), jnp.zeros_like(x)))
-        return LevenbergMarquardtState(none, radius, 0 * x, nothing, none, none, *after)
+        return LevenbergMarquardtState(count, radius, 0 * x, nothing, outcome, evaluations, *after)
 
     def update(updates, state, params=None, *, residual_fn: Any = None, **extra):
         del extra

@@ -88,8 +88,8 @@ def natural_gradient(
     given = fisher_fn
 
     def init(params):
-        zero, none = jnp.zeros((), working_dtype(params)), jnp.zeros((), jnp.int32)
-        return NaturalGradientState(none, zero, none, none)
+        count, outcome, curvature = (jnp.zeros((), jnp.int32) for _ in range(3))  # Apart, so that all may be donated.
+        return NaturalGradientState(count, jnp.zeros((), working_dtype(params)), outcome, curvature)
 
     def update(updates, state, params=None, *, value_fn: Any = None, fisher_fn: Any = None, indices=None, **extra):
         del extra

@@ -105,9 +105,10 @@ def newton(
 
     def init(params):
         x, unflatten = flatten(params)
-        zero, none = jnp.zeros((), x.dtype), jnp.zeros((), jnp.int32)
-        after = kept_after(params, unflatten, (zero, jnp.zeros_like(x))) if line_search else (None, None)
-        return NewtonState(none, zero, none, none, none, *after)
+        count, outcome, curvature, evaluations = (jnp.zeros((), jnp.int32) for _ in range(4))  # Apart, to be donated.
+        after = (jnp.zeros((), x.dtype), jnp.zeros_like(x))
+        after = kept_after(params, unflatten, after) if line_search else (None, None)
+        return NewtonState(count, jnp.zeros((), x.dtype), outcome, curvature, evaluations, *after)
 
     def update(updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **extra):
         del extra
@@ -200,9 +201,11 @@ def trust_region_newton(
 
     def init(params):
         x, unflatten = flatten(params)
-        radius, none = jnp.asarray(learning_rate, x.dtype), jnp.zeros((), jnp.int32)
+        count, outcome, curvature, evaluations = (jnp.zeros((), jnp.int32) for _ in range(4))
+        radius = jnp.array(learning_rate, x.dtype)
         after = kept_after(params, unflatten, (jnp.zeros_like(radius), jnp.zeros_like(x)))
-        return TrustRegionState(none, radius, jnp.full_like(radius, jnp.nan), none, none, none, *after)
+        gain = jnp.full_like(radius, jnp.nan)
+        return TrustRegionState(count, radius, gain, outcome, curvature, evaluations, *after)
 
     def update(updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **extra):
         del extra

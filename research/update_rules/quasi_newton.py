@@ -83,11 +83,11 @@ def bfgs(
     search = _checked(learning_rate, linesearch, first_step, min_curvature)
 
     def init(params):
-        count = jnp.zeros((), jnp.int32)
         n = sum(jnp.size(leaf) for leaf in jax.tree.leaves(params))
         identity = jnp.eye(n, dtype=scalar_dtype(params))
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return BFGSState(count, count, zeros, zeros, identity, not_yet(search, params, learning_rate))
+        before, grad = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))  # Two, so that both may be donated.
+        count, pairs = (jnp.zeros((), jnp.int32) for _ in range(2))
+        return BFGSState(count, pairs, before, grad, identity, not_yet(search, params, learning_rate))
 
     def update(updates, state, params=None, **extra):
         _refuse_no_params(params)
@@ -180,14 +180,16 @@ def lbfgs(
     check_number("memory_size", memory_size, positive=True, integer=True)
 
     def init(params):
-        count = jnp.zeros((), jnp.int32)
         dtype = scalar_dtype(params)
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        memory = jax.tree.map(lambda x: jnp.zeros((memory_size, *jnp.shape(x)), jnp.result_type(x)), params)
+
+        def empty():
+            return jax.tree.map(lambda x: jnp.zeros((memory_size, *jnp.shape(x)), jnp.result_type(x)), params)
+
+        count, pairs = (jnp.zeros((), jnp.int32) for _ in range(2))  # Two of each, so that both may be donated.
+        before, grad = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
         weights, scale = jnp.zeros(memory_size, dtype), jnp.ones((), dtype)
-        return LBFGSState(
-            count, count, zeros, zeros, memory, memory, weights, scale, not_yet(search, params, learning_rate)
-        )
+        searched = not_yet(search, params, learning_rate)
+        return LBFGSState(count, pairs, before, grad, empty(), empty(), weights, scale, searched)
 
     def update(updates, state, params=None, **extra):
         _refuse_no_params(params)

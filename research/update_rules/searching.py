@@ -59,8 +59,7 @@ def scalar_dtype(params: Params) -> Any:
 def not_yet(search: Search | None, params: Params, learning_rate: float | Array) -> Searched:
     """What a state keeps before the first search."""
     dtype = scalar_dtype(params)
-    zero = jnp.zeros((), jnp.int32)
-    searched = Searched(jnp.asarray(learning_rate, dtype), zero, zero)
+    searched = Searched(jnp.array(learning_rate, dtype), *(jnp.zeros((), jnp.int32) for _ in range(2)))
     if search is None:
         return searched
     like = jax.tree.map(jnp.zeros_like, params)

@@ -10,6 +10,7 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast
+from research.update_rules.checks import make_inner
 from research.update_rules.first_order import gradient_descent
 
 
@@ -59,7 +60,7 @@ def sam(
       [-4.]
     """
     check_number("rho", rho)
-    rule = optax.with_extra_args_support(inner(learning_rate))
+    rule = make_inner(inner, learning_rate)
 
     def update(updates, state, params=None, *, value=None, grad=None, value_fn=None, **extra):
         del value, grad

@@ -191,3 +191,12 @@ def test_rule_works_inside_optax(name):
     theirs, _ = alone.update(clipped, alone.init(x), x, **more)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_state_may_be_donated(name):
+    """No buffer stands in a state twice, so that a step may overwrite params and state."""
+    x = jax.tree.map(jnp.array, start("float32"))
+    state = UPDATE_RULES[name](rate(name)).init(x)
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((x, state)) if leaf.size]
+    assert len(set(buffers)) == len(buffers)

@@ -1,0 +1,74 @@
+"""What a rule, its inner rule and its params have to be, said before anything is traced."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.types import Params
+
+
+def check_rule(rule: Any, name: str = "rule") -> None:
+    """Refuses what is no rule, such as a constructor that was not called.
+
+    Args:
+      rule: What was given.
+      name: What the argument is called.
+    Raises:
+      TypeError: It has no init and update; the message says how to make one.
+    Example:
+      >>> check_rule(optax.sgd)
+      Traceback (most recent call last):
+      TypeError: rule must be an optax.GradientTransformation, but the constructor sgd was given; call it: sgd(0.1).
+    """
+    if not inspect.isclass(rule) and hasattr(rule, "init") and hasattr(rule, "update"):
+        return
+    if callable(rule) and hasattr(rule, "__name__"):
+        given = f"the constructor {rule.__name__} was given; call it: {rule.__name__}(0.1)."
+    else:
+        given = f"{rule!r} was given; make one: research.update_rules.adam(0.1), say."
+    raise TypeError(f"{name} must be an optax.GradientTransformation, but {given}")
+
+
+def make_inner(
+    inner: Callable[..., optax.GradientTransformation], learning_rate: Any
+) -> optax.GradientTransformationExtraArgs:
+    """The rule inside another, from its constructor.
+
+    Args:
+      inner: learning_rate -> rule.
+      learning_rate: What it is called with.
+    Returns:
+      The rule, which takes extra arguments and passes over those it does not know.
+    Raises:
+      TypeError: inner is no constructor, or what it gives is no rule.
+    Example:
+      >>> make_inner(optax.sgd(0.1), 0.1)
+      Traceback (most recent call last):
+      TypeError: inner must be a constructor that takes learning_rate, such as heavy_ball; got a rule that is already ...
+    """
+    if not callable(inner):
+        made = hasattr(inner, "init") and hasattr(inner, "update")
+        given = "a rule that is already made. Give inner=lambda learning_rate: rule." if made else f"inner={inner!r}."
+        raise TypeError(f"inner must be a constructor that takes learning_rate, such as heavy_ball; got {given}")
+    rule = inner(learning_rate)
+    check_rule(rule, "what inner gives")
+    return optax.with_extra_args_support(rule)
+
+
+def check_floating(params: Params) -> None:
+    """Refuses params that cannot take a small step.
+
+    Raises:
+      TypeError: Which leaf is not floating, and what to call.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"params must be floating, to take steps of any size; params{jax.tree_util.keystr(path)} is "
+                f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}. Give floats: "
+                "jax.tree.map(lambda x: jnp.asarray(x, float), params)."
+            )
