@@ -12,7 +12,8 @@ import pytest
 from research.proofs import FORMULAS, ORACLES, PROBLEMS, prove, walk_exactly
 from research.proofs.causes import STEPS_BEYOND
 from research.proofs.formulas import Formula, mistaken
-from research.proofs.proving import rate_on
+from research.proofs.oracles.oracle import rate_on
+from research.proofs.recorded import recorded_walks
 from research.proofs.subjects import RuleError
 from research.proofs.walks import distance
 
@@ -167,7 +168,7 @@ def test_every_mistake_of_a_formula_is_named_as_itself_or_as_one_that_walks_alik
     assert named, found.cause
     if planted not in named:
         problem = PROBLEMS[found.problem]
-        given = {"learning_rate": rate_on(problem, name), **arguments}
+        given = {"learning_rate": rate_on(problem, ORACLES.get(name)), **arguments}
         a, b = (walk_exactly(mistaken(formula, m), problem, STEPS_BEYOND, **given) for m in (named[0], planted))
         assert distance(a, b, problem).largest <= found.tolerance
 
@@ -281,3 +282,17 @@ def test_float64_without_float64_raises():
             prove(optax.adam, "adam")
     finally:
         jax.config.update("jax_enable_x64", True)
+
+
+def test_a_recorded_trajectory_is_a_reference():
+    record = recorded_walks("adam/defaults")
+    assert prove(optax.adam, record).same
+    found = prove(optax.rmsprop, record)
+    assert not found.same
+    assert found.deviations.keys() == record.keys()
+
+
+def test_a_rule_that_keeps_positions_is_said_to_differ_by_rounding():
+    found = prove(optax.contrib.schedule_free_sgd, "schedule_free_sgd")
+    assert not found.same
+    assert found.cause.startswith("none but rounding of the params")
