@@ -10,7 +10,9 @@ recorded trajectory of another package. Every cell is a number, the largest diff
 
 On functions the difference is |x - y| / (1 + |y|) over all iterates and entries; where gradients are given, that of the
 updates over the entry's largest. Numbers to expect (`EXPECTED`): the largest differences in float64, and how many cells
-lie above their bound, which is a hundred times the rounding error of a number unless the rule states a reason.
+lie above their bound, which is a hundred times the rounding error of a number unless the rule states a reason. Optax is
+further off in RAdam, where it takes a small number as the difference of large ones, and the record in L-BFGS, which
+magnifies rounding on Rosenbrock's function: the recorded run itself is 6e-12 from the exact one.
 """
 
 import dataclasses
@@ -22,8 +24,8 @@ import research
 
 EXPECTED = {
     "formula_float64": (0.0, 1e-12),
-    "optax_float64": (0.0, 1e-12),
-    "recorded_float64": (0.0, 1e-12),
+    "optax_float64": (0.0, 5e-12),
+    "recorded_float64": (0.0, 2e-11),
     "over_bound": (0, 0),
 }
 WHO = {"formula": "its formula", "optax": "optax", "recorded": "another package's record"}
@@ -210,7 +212,8 @@ def draw_digits(axis, exponents, columns, rows):
     axis.grid(visible=False)
     for (row, column), exponent in np.ndenumerate(exponents):
         if np.isfinite(exponent):
-            axis.text(column, row, f"{exponent:.0f}".replace("-", "−"), ha="center", va="center", fontsize=6)
+            ink = "white" if exponent > -8.5 else "black"
+            axis.text(column, row, f"{exponent:.0f}".replace("-", "−"), ha="center", va="center", fontsize=6, color=ink)
 
 
 if __name__ == "__main__":
