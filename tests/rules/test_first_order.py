@@ -273,3 +273,20 @@ def test_state_records_the_rate_beside_a_schedule_of_momentum():
     for t in range(3):
         _, state = rule.update(jnp.ones(2), state)
         assert optax.tree_utils.tree_get(state, "learning_rate") == 0.5 / (1 + t)
+
+
+def test_gradient_descent_on_separable_classes_finds_the_largest_margin():
+    # Soudry et al., The implicit bias of gradient descent on separable data, JMLR 19 (2018): the direction tends to that
+    # of the largest margin, here (1, 1) / √2 with margin √2, and t · loss · η · margin² to 1. A million steps of η = 1/2.
+    examples, rate, num_steps = jnp.array([[0.5, 1.5], [1.5, 0.5]]), 0.5, 10**6
+    loss = lambda w: 2.0 * jnp.sum(jnp.logaddexp(0.0, -examples @ w))  # Each example and its mirror image.
+    rule = gradient_descent(rate)
+
+    def step(_, w):
+        return w + rule.update(jax.grad(loss)(w), rule.init(w))[0]
+
+    w = jax.jit(lambda w: jax.lax.fori_loop(0, num_steps, step, w))(jnp.array([0.3, -0.2]))
+    direction = w / jnp.linalg.norm(w)
+    assert jnp.min(examples @ direction) == pytest.approx(1.41355, abs=5e-6)
+    assert 1.0 - jnp.sum(direction) / np.sqrt(2.0) == pytest.approx(4.4e-7, abs=5e-9)
+    assert num_steps * loss(w) * rate * 2.0 == pytest.approx(1.0, abs=5e-5)
