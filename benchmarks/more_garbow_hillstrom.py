@@ -1,7 +1,7 @@
 """Minimising the 42 problems of More, Garbow and Hillstrom: minima reached, evaluations, and scipy beside ours.
 
-python -m benchmarks.minimisers                       # every problem, our rules and scipy's, some minutes
-python -m benchmarks.minimisers --only rosenbrock     # one of them; may be repeated
+python -m benchmarks.more_garbow_hillstrom                       # every problem, our rules and scipy's, some minutes
+python -m benchmarks.more_garbow_hillstrom --only rosenbrock     # one of them; may be repeated
 """
 
 import argparse
@@ -27,6 +27,8 @@ RULES: dict[str, Callable[[], Any]] = {
     "bfgs": update_rules.bfgs,
     "lbfgs": update_rules.lbfgs,
     "nonlinear_conjugate_gradient": update_rules.nonlinear_conjugate_gradient,
+    "newton": update_rules.newton,
+    "trust_region_newton": update_rules.trust_region_newton,
 }
 SCIPY = {
     "scipy BFGS": ("BFGS", {"gtol": TOLERANCE, "maxiter": MAX_STEPS}),
@@ -132,7 +134,7 @@ def page(rows: list[Row]) -> str:
 def main(words: list[str] | None = None) -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.minimisers", description=(__doc__ or "").splitlines()[0]
+        prog="python -m benchmarks.more_garbow_hillstrom", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("--only", action="append", help="a problem's name; may be repeated (default: all)")
     flags = parser.parse_args(words)
