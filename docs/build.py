@@ -47,7 +47,7 @@ def card_text(found: cards.Card) -> str:
     parts = [found.summary, *found.formula, found.use, *([f"Papers: {found.papers}"] if found.papers else [])]
     paragraphs = "\n\n".join(escaped(part) for part in parts if part)
     where = f"[line {found.line}](../../research/update_rules/{found.family}.py#L{found.line})"
-    return f"## {found.name}\n\n```python\n{found.signature}\n```\n\n{paragraphs}\n\nCode: {where}.\n"
+    return f"## {found.name}\n\n```\n{found.signature}\n```\n\n{paragraphs}\n\nCode: {where}.\n"
 
 
 def family_list(families: dict[str, list[cards.Card]]) -> str:
