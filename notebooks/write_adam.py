@@ -241,7 +241,7 @@ plt.show()
 
 # %% [markdown]
 # **Seen.** The dots lie on your line from the first step to the last. And the left picture is why one proves: there the
-# first try is far ahead. By the loss alone one would ship it.
+# first try is ahead. By the loss alone one would ship it.
 
 # %% [markdown]
 # ## Exercises
