@@ -115,7 +115,15 @@ def _softmax_regression() -> Problem:
             size = mpmath.fsum(e * e for a in x.arrays for e in a.flat)
             return -mpmath.fsum(mpmath.log(p) for p in likely) / len(LABELS) + mpmath.mpf(PENALTY) * size / 2
 
-        return Function(gradient, value)
+        def hessian(x):
+            rows = np.hstack([INPUTS, np.ones((len(LABELS), 1))]).astype(object)  # The intercept is a third input.
+            curvature = mpmath.mpf(PENALTY) * np.eye(9).astype(object)
+            for row, p in zip(rows, probabilities(x), strict=True):
+                spread = np.diag(p) - np.outer(p, p)
+                curvature = curvature + np.kron(np.outer(row, row), spread) / len(LABELS)
+            return mpmath.matrix(curvature.tolist())
+
+        return Function(gradient, value, hessian)
 
     def objective(x):
         w, b = x

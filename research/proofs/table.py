@@ -1,5 +1,6 @@
 """The proof table: every rule before every authority, in two dtypes, on every problem, with default and other arguments."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -105,7 +106,7 @@ def _on_the_problem(
         if reason is None:
             ours = ours or walk_constructed(UPDATE_RULES[name], {"learning_rate": rate, **arguments}, problem, dtype)
             if authority == "formula" or isinstance(oracle.optax, str):
-                theirs = walk_exactly(FORMULAS[name].iterates, problem, learning_rate=rate, **arguments)
+                theirs = _exactly(name, problem.name, rate, tuple(arguments.items()))
             else:
                 theirs = walk(oracle.optax(rate, **optax_arguments), problem, dtype)
             deviation = distance(ours, theirs, problem)
@@ -119,6 +120,12 @@ def _on_the_problem(
             reason,
             _bound(oracle, authority, dtype),
         )
+
+
+@functools.cache
+def _exactly(name: str, problem: str, rate: float, arguments: tuple[tuple[str, Any], ...]) -> Walk:
+    """What the formula does, which is the same for every dtype."""
+    return walk_exactly(FORMULAS[name].iterates, PROBLEMS[problem], learning_rate=rate, **dict(arguments))
 
 
 def _recorded(name: str, dtype: str) -> Iterator[Cell]:
