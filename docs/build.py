@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 from research.proofs import cards
-from research.update_rules import UPDATE_RULES
 
 HERE = Path(__file__).parent
 REFERENCE = HERE.parent / "experiments" / "reference" / "rules.json"
@@ -19,7 +18,7 @@ BEGIN, END = "<!-- made by docs/build.py -->", "<!-- end -->"
 def pages() -> dict[Path, str]:
     """File -> text, of all that is made."""
     families: dict[str, list[cards.Card]] = {}
-    for name in UPDATE_RULES:
+    for name in cards.RULES:
         found = cards.card(name)
         families.setdefault(found.family, []).append(found)
     made = {HERE / "rules" / f"{family}.md": family_page(family, members) for family, members in families.items()}

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from research.proofs.cards import card
-from research.update_rules import UPDATE_RULES
+from research.proofs.cards import RULES, card
 
 TOP = Path(__file__).parent.parent
 SPEC = importlib.util.spec_from_file_location("build", TOP / "docs/build.py")
@@ -23,7 +22,7 @@ def test_building_again_changes_no_byte():
         assert path.read_text("utf-8") == text, f"run python docs/build.py: {path.name} is not what it makes"
 
 
-@pytest.mark.parametrize("name", UPDATE_RULES)
+@pytest.mark.parametrize("name", RULES)
 def test_every_rule_says_what_it_is_where_from_and_when_to_use_it(name):
     found = card(name)
     assert found.formula or "=" in found.summary, "no formula"

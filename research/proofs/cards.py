@@ -3,14 +3,16 @@
 import inspect
 from typing import NamedTuple
 
-from research.update_rules import find_rule
+from research.update_rules import LEAST_SQUARES, UPDATE_RULES, VARIANCE_REDUCTION, find_rule
+
+RULES = {**UPDATE_RULES, **VARIANCE_REDUCTION, **LEAST_SQUARES}  # All that have a card.
 
 
 class Card(NamedTuple):
     """A rule at a glance.
 
     Attributes:
-      name: As in UPDATE_RULES.
+      name: As in RULES.
       family: The name of the file in research/update_rules/ in which it stands.
       signature: Its arguments with their defaults, as a user writes them.
       summary: The docstring's first line.
@@ -34,7 +36,7 @@ def card(name: str) -> Card:
     """The card of a rule.
 
     Args:
-      name: A key of UPDATE_RULES.
+      name: A key of RULES.
     Raises:
       ValueError: The name is unknown.
     Example:
@@ -44,7 +46,7 @@ def card(name: str) -> Card:
       >>> print(found.summary)
       Steps along the negative gradient: u_t = -η_t g_t.
     """
-    rule = find_rule(name)
+    rule = RULES[name] if name in RULES else find_rule(name)
     text, _, sections = inspect.cleandoc(rule.__doc__ or "").partition("\nArgs:")
     summary, *paragraphs = [" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")]
     use = next((p for p in paragraphs if p.startswith("Use it")), "")
