@@ -15,7 +15,7 @@ from research.types import Array, Params
 from research.update_rules import find_rule
 
 
-class Deviation(NamedTuple):
+class TrajectoryDeviation(NamedTuple):
     """Where two trajectories from one start lie furthest apart.
 
     Attributes:
@@ -69,7 +69,7 @@ def deviation(
     params: Params,
     num_steps: int,
     dtype: Any = None,
-) -> Deviation:
+) -> TrajectoryDeviation:
     """The largest difference between the iterates of two rules over a whole trajectory, each following its own.
 
     Neither trajectory is kept: both run in one compiled scan that returns a number for each step and leaf.
@@ -81,7 +81,7 @@ def deviation(
       num_steps: A positive integer.
       dtype: Params are cast to it first; None leaves them. The gradient must then compute in it, too.
     Returns:
-      The Deviation.
+      The TrajectoryDeviation.
     Raises:
       TypeError: The gradient, or an update, has another dtype than the params: the comparison would be in neither.
       ValueError: num_steps is not a positive integer, or dtype is float64 while JAX's float64 is off.
@@ -104,7 +104,7 @@ def deviation_from_optax(
     learning_rate: float,
     num_steps: int,
     dtype: Any = jnp.float64,
-) -> Deviation:
+) -> TrajectoryDeviation:
     """The deviation of our rule of that name, with its defaults, from its counterpart in optax on full-batch descent.
 
     Args:
@@ -116,7 +116,7 @@ def deviation_from_optax(
       num_steps: A positive integer.
       dtype: Of params, batch and rate.
     Returns:
-      The Deviation.
+      The TrajectoryDeviation.
     Raises:
       ValueError, TypeError: As in `deviation`; the name is unknown, or optax has no such rule.
     Example:
@@ -173,11 +173,11 @@ def _advance(rule, gradient, carry, value_fn=None):
     return optax.apply_updates(params, updates), state
 
 
-def _largest(differences: Array, params: Params) -> Deviation:
+def _largest(differences: Array, params: Params) -> TrajectoryDeviation:
     values = np.asarray(differences, dtype=np.float64)
     step, leaf = np.unravel_index(np.argmax(values), values.shape)
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    return Deviation(float(values[step, leaf]), int(step), paths[leaf])
+    return TrajectoryDeviation(float(values[step, leaf]), int(step), paths[leaf])
 
 
 def _cast(tree: Any, dtype: Any) -> Any:
