@@ -382,3 +382,11 @@ def test_bad_argument_raises(make, message):
 def test_decay_without_weights_raises(rule):
     with pytest.raises(ValueError, match=r"call update\(grads, state, params\)"):
         rule.update(jnp.ones(2), rule.init(jnp.ones(2)))
+
+
+@pytest.mark.parametrize("problem", ["quadratic", "random_pytree"])
+def test_amsgrad_of_the_paper_is_its_formula(problem):
+    arguments = {"b2": 0.9, "bias_correction_mu": False, "bias_correction_nu": False}
+    found = walk(amsgrad(0.05, **arguments), PROBLEMS[problem])
+    exact = walk_exactly(FORMULAS["amsgrad"].iterates, PROBLEMS[problem], learning_rate=0.05, **arguments)
+    assert distance(found, exact, PROBLEMS[problem]).largest <= 1e-14

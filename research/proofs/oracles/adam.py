@@ -24,14 +24,8 @@ ORACLES = {
             Recorded("amsgrad/defaults", {"correct_before_max": False}),
             Recorded("amsgrad/b2 0.9", {"b2": 0.9, "correct_before_max": False}),
         ),
-        arguments={
-            "b1": 0.5,
-            "b2": 0.9,
-            "eps": 0.01,
-            "eps_root": 0.001,
-            "bias_correction_mu": False,
-            "bias_correction_nu": False,
-        },
+        # The paper's variant, without corrections, is not in optax 0.2.6; the family's own tests ask its formula.
+        arguments={"b1": 0.5, "b2": 0.9, "eps": 0.01, "eps_root": 0.001},
     ),
     "adamax": Oracle(
         optax.adamax,
