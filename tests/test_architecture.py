@@ -170,10 +170,10 @@ PLANTED = [
     (keeps_packages_in_their_place, "research/lanes.py", "def f():\n    import tqdm"),
     (keeps_packages_in_their_place, "experiments/one.py", "def run():\n    import matplotlib"),
     (keeps_packages_in_their_place, "experiments/one.py", "def draw():\n    import rich"),
-    (writes_its_own_rules, "research/update_rules/adaptive.py", "import optax\nrule = optax.adam(0.1)"),
-    (writes_its_own_rules, "research/update_rules/adaptive.py", "import optax as o\nrule = o.scale(0.1)"),
-    (writes_its_own_rules, "research/update_rules/adaptive.py", "from optax import sgd"),
-    (writes_its_own_rules, "research/update_rules/adaptive.py", "from optax.contrib import sam"),
+    (writes_its_own_rules, "research/update_rules/adam.py", "import optax\nrule = optax.adam(0.1)"),
+    (writes_its_own_rules, "research/update_rules/adam.py", "import optax as o\nrule = o.scale(0.1)"),
+    (writes_its_own_rules, "research/update_rules/adam.py", "from optax import sgd"),
+    (writes_its_own_rules, "research/update_rules/adam.py", "from optax.contrib import sam"),
     (solves_without_descent, "research/optima/newton.py", "import jax.numpy as jnp"),
 ]
 

@@ -182,6 +182,12 @@ def walk_exactly(
     Raises:
       ValueError: The problem has neither.
       ZeroDivisionError: The formula divides by zero.
+    Example:
+      >>> from research.proofs.formulas import FORMULAS
+      >>> from research.proofs.problems import PROBLEMS
+      >>> descent, quadratic = FORMULAS["gradient_descent"].iterates, PROBLEMS["quadratic"]
+      >>> print(walk_exactly(descent, quadratic, num_steps=1, learning_rate=0.125).updates)
+      [[-0.125    0.1875   0.09375]]
     """
     with mpmath.workdps(DIGITS), np.errstate(invalid="ignore"):
         x = Leaves(jax.tree.leaves(problem.start))
@@ -272,6 +278,12 @@ def distance(found: Walk, reference: Walk, problem: Problem, tolerance: float = 
       tolerance: What Deviation.first is counted from.
     Returns:
       The Deviation.
+    Example:
+      >>> from research.proofs.problems import PROBLEMS
+      >>> fast, slow = (walk(optax.sgd(rate), PROBLEMS["quadratic"], "float32") for rate in (0.25, 0.125))
+      >>> found = distance(fast, slow, PROBLEMS["quadratic"], tolerance=1e-3)
+      >>> print(f"{found.largest:.2f} at most, and they differ from step {found.first} on")
+      0.12 at most, and they differ from step 0 on
     """
     if problem.gradients is None or problem.nan:
         apart = _apart(found.iterates, reference.iterates, 1.0 + np.abs(reference.iterates), problem.nan)

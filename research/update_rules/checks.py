@@ -64,6 +64,10 @@ def check_floating(params: Params) -> None:
 
     Raises:
       TypeError: Which leaf is not floating, and what to call.
+    Example:
+      >>> check_floating({"b": jnp.zeros(2), "w": jnp.array(1)})
+      Traceback (most recent call last):
+      TypeError: params must be floating, to take steps of any size; params['w'] is int...[]. Give floats: ...
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
