@@ -25,9 +25,10 @@ class Program(NamedTuple):
     """Everything that a group of cells shares, compiled: a cell adds its seed and its hyper-parameters.
 
     Attributes:
-      begin: Per device: (cells, train) -> (states, values at the initial points).
-      advance: Per device: (states, cells, epochs, train) -> (states, records).
-      train: Per device: the training data.
+      begin: Per device: (cells, data) -> (states, values at the initial points).
+      advance: Per device: (states, cells, epochs, data) -> (states, records).
+      data: Per device: the parts of the workload by name; "train" is always among them.
+      evaluate_on: The parts on which the objective is evaluated.
       hyperparameters: Names of the traced hyper-parameters that each cell brings.
       sampler, num_epochs, chunk, width: What the program was built for.
       devices: Where blocks are sent, in turn.
@@ -36,7 +37,8 @@ class Program(NamedTuple):
 
     begin: tuple[Callable, ...]
     advance: tuple[Callable, ...]
-    train: tuple[Batch | None, ...]
+    data: tuple[dict[str, Batch | None], ...]
+    evaluate_on: tuple[str, ...]
     hyperparameters: tuple[str, ...]
     sampler: Sampler
     num_epochs: int
@@ -56,6 +58,7 @@ def compile_program(
     chunk: int | None = None,
     width: int = WIDTH,
     devices: Sequence[Any] | None = None,
+    evaluate_on: Sequence[str] = ("train",),
 ) -> Program:
     """Compiles the one program of all cells that share a workload, a rule, a sampler and a number of epochs.
 
@@ -72,10 +75,12 @@ def compile_program(
         one, else all.
       width: Lanes in a block.
       devices: Defaults to all of `jax.devices()`.
+      evaluate_on: Parts of the workload ("train", "validation", "test") on which the objective is evaluated.
     Returns:
       The program.
     Raises:
-      ValueError: num_epochs or width is not positive, or chunk is 1 or does not divide num_epochs.
+      ValueError: num_epochs or width is not positive, chunk is 1 or does not divide num_epochs, or the workload has no
+        such part.
     Example:
       >>> from research import lanes, samplers, update_rules, workloads
       >>> quadratic = workloads.make_workload("quadratic")
@@ -95,42 +100,72 @@ def compile_program(
             "(XLA unrolls a loop of one epoch, which then has other bits.)"
         )
     devices = tuple(jax.devices() if devices is None else devices)
+    parts = _check_parts(workload, evaluate_on)
 
-    def begin(cell, train):
+    def evaluate(params, data):
+        return tuple(workload.objective(params, data[part]) for part in parts)
+
+    def begin(cell, data):
         state = descent.start(make_rule(**_hyper(cell)), workload.init(_key(cell, INIT)))
-        return state, workload.objective(state.params, train)
+        return state, _together(evaluate(state.params, data))
 
-    def advance(state, cell, epochs, train):
+    def advance(state, cell, epochs, data):
         rule = make_rule(**_hyper(cell))
-        step = descent.make_step(workload.objective, rule, train, cell.get("learning_rate", jnp.nan))
-        return descent.run(
-            step, state, sampler, _key(cell, EPOCHS), epochs, evaluate=lambda params: workload.objective(params, train)
+        step = descent.make_step(workload.objective, rule, data["train"], cell.get("learning_rate", jnp.nan))
+        state, records = descent.run(
+            step, state, sampler, _key(cell, EPOCHS), epochs, evaluate=lambda params: evaluate(params, data)
         )
+        return state, records._replace(evaluations=_together(records.evaluations))
 
     started = time.perf_counter()
-    begins, advances, trains = [], [], []
+    begins, advances, everywhere = [], [], []
     names = tuple(hyperparameters)
     for device in devices:
         place = jax.sharding.SingleDeviceSharding(device)
-        train = jax.device_put(workload.train, place)
+        data = jax.device_put({part: getattr(workload, part) for part in ("train", *parts)}, place)
         cells = jax.device_put(padded({name: np.ones(1) for name in names} | {"seed": np.zeros(1, int)}, width), place)
-        compiled = jax.jit(jax.vmap(begin, in_axes=(0, None))).lower(cells, train).compile()
-        states, _ = compiled(cells, train)
+        compiled = jax.jit(jax.vmap(begin, in_axes=(0, None))).lower(cells, data).compile()
+        states, _ = compiled(cells, data)
         epochs = jax.device_put(np.arange(chunk, dtype=np.int32), place)
         begins.append(compiled)
         advances.append(
-            jax.jit(jax.vmap(advance, in_axes=(0, 0, None, None))).lower(states, cells, epochs, train).compile()
+            jax.jit(jax.vmap(advance, in_axes=(0, 0, None, None))).lower(states, cells, epochs, data).compile()
         )
-        trains.append(train)
+        everywhere.append(data)
     seconds = time.perf_counter() - started
     return Program(
-        tuple(begins), tuple(advances), tuple(trains), names, sampler, num_epochs, chunk, width, devices, seconds
+        begin=tuple(begins),
+        advance=tuple(advances),
+        data=tuple(everywhere),
+        evaluate_on=parts,
+        hyperparameters=names,
+        sampler=sampler,
+        num_epochs=num_epochs,
+        chunk=chunk,
+        width=width,
+        devices=devices,
+        compile_seconds=seconds,
     )
 
 
 def padded(cells: Mapping[str, np.ndarray], width: int) -> dict[str, np.ndarray]:
     """Pads to the width with copies of the last cell."""
     return {name: np.concatenate([v, np.repeat(v[-1:], width - len(v))]) for name, v in cells.items()}
+
+
+def _together(values: Sequence[Any]) -> Any:
+    """The value on the one part, or those on several along a last axis."""
+    return values[0] if len(values) == 1 else jnp.stack(values, -1)
+
+
+def _check_parts(workload: Workload, parts: Sequence[str]) -> tuple[str, ...]:
+    known = ("train", "validation", "test")
+    if isinstance(parts, str) or not parts or not set(parts) <= set(known):
+        raise ValueError(f"evaluate_on must name parts of a workload, some of {known}; got {parts!r}.")
+    for part in parts:
+        if part != "train" and getattr(workload, part) is None:
+            raise ValueError(f"workload {workload.name!r} has no {part} part to evaluate on.")
+    return tuple(dict.fromkeys(parts))
 
 
 def _hyper(cell: Mapping[str, Any]) -> dict[str, Any]:

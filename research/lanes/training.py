@@ -41,7 +41,9 @@ class Trained(NamedTuple):
 
     Attributes:
       passes: Passes over the data at each evaluation, in example gradients / n, shape (k,).
-      values: The training objective there, shape (m, k); column 0 is the initial point.
+      values: The objective there, shape (m, k), on the first part that the program evaluates on (the training data
+        unless others were asked for); column 0 is the initial point.
+      values_on: The same for each part by name.
       records: EpochRecord of shape (m, num_epochs) leaves, without evaluations.
       params: The last parameters.
       first_bad_step: The first step (counted over all epochs) whose loss or update was not finite, or -1.
@@ -50,6 +52,7 @@ class Trained(NamedTuple):
 
     passes: np.ndarray
     values: np.ndarray
+    values_on: dict[str, np.ndarray]
     records: descent.EpochRecord
     params: Params
     first_bad_step: np.ndarray
@@ -124,11 +127,11 @@ def _advance(program: Program, blocks: Sequence[Block]) -> list[Block]:
             place = jax.sharding.SingleDeviceSharding(program.devices[i])
             cells = jax.device_put(padded(block.cells, program.width), place)
             if block.state is None:
-                state, initial = program.begin[i](cells, program.train[i])
+                state, initial = program.begin[i](cells, program.data[i])
                 block = block._replace(state=state, initial=initial)
             epochs = np.arange(block.done * program.chunk, (block.done + 1) * program.chunk, dtype=np.int32)
             placed = jax.device_put((block.state, epochs), place)
-            state, record = program.advance[i](placed[0], cells, placed[1], program.train[i])
+            state, record = program.advance[i](placed[0], cells, placed[1], program.data[i])
             block = block._replace(state=state, records=(*block.records, record), done=block.done + 1)
         advanced.append(block)
     jax.block_until_ready([block.state for block in advanced])
@@ -158,7 +161,11 @@ def _collect(program: Program, blocks: Sequence[Block], seconds: float) -> Train
     epoch = np.argmax(bad >= 0, axis=1)
     within = np.take_along_axis(bad, epoch[:, None], axis=1)[:, 0]
     first_bad = np.where(within >= 0, epoch * program.sampler.num_batches + within, -1)
-    return Trained(_passes(program), values, records._replace(evaluations=None), params, first_bad, seconds)
+    by_part = values[..., None] if len(program.evaluate_on) == 1 else values
+    values_on = {part: by_part[..., i] for i, part in enumerate(program.evaluate_on)}
+    values = values_on[program.evaluate_on[0]]
+    records = records._replace(evaluations=None)
+    return Trained(_passes(program), values, values_on, records, params, first_bad, seconds)
 
 
 def _first(tree: Any, size: int) -> Any:
@@ -167,7 +174,7 @@ def _first(tree: Any, size: int) -> Any:
 
 def _passes(program: Program) -> np.ndarray:
     """Passes at each evaluation; an epoch that leaves out n mod b examples is a little less than one."""
-    train = program.train[0]
+    train = program.data[0]["train"]
     n = 1 if train is None else len(train.y)
     within = descent.evaluation_points(program.sampler.num_batches)
     ends = program.sampler.num_batches * np.arange(2, program.num_epochs + 1)

@@ -70,8 +70,8 @@ def test_blocks_of_any_state_round_trip_exactly(tmp_path):
     shared, states = compiled(odd_rule), []
     blocks = [block.Block({name: values[i : i + 2] for name, values in CELLS.items()}) for i in (0, 2)]
     cells = program.padded(blocks[0].cells, 2)
-    state, initial = shared.begin[0](cells, shared.train[0])
-    state, record = shared.advance[0](state, cells, jnp.arange(2, dtype=jnp.int32), shared.train[0])
+    state, initial = shared.begin[0](cells, shared.data[0])
+    state, record = shared.advance[0](state, cells, jnp.arange(2, dtype=jnp.int32), shared.data[0])
     begun = [blocks[0]._replace(state=state, initial=initial, records=(record,), done=1), blocks[1]]
     made("lanes").save(block.kept(begun))
     saved = made("lanes").load()
