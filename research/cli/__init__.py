@@ -27,7 +27,8 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
     variable DESCENT_TRACEBACK=1 shows where it was found.
 
     Args:
-      experiment: A module with a docstring that opens with its question, and with Config, FULL, run and draw.
+      experiment: A module with a docstring that opens with its question, and with Config, FULL, run and draw; and
+        complete(config) -> config where the config names what may change.
       argv: The words after the program's name; None means those of this process.
     Returns:
       0.
@@ -96,8 +97,10 @@ def carry_out(experiment: ModuleType, command: flags.Command) -> "tuple[runs.Run
     options = command.options
     backend.configure(x64=True)
     file = Path(experiment.__file__ or experiment.__name__)
-    width = getattr(command.config, "width", None)  # Lanes advanced together: the bits depend on it.
-    run = runs.open_run(file.stem, command.config, options.results, options.fresh, width, code=[file])
+    # What a config names may change (a file of rules): `complete` writes into it what it was.
+    config = experiment.complete(command.config) if hasattr(experiment, "complete") else command.config
+    width = getattr(config, "width", None)  # Lanes advanced together: the bits depend on it.
+    run = runs.open_run(file.stem, config, options.results, options.fresh, width, code=[file])
     if run.finished:
         return run, True
     try:

@@ -70,7 +70,7 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
         command_class,
         prog=f"python experiments/{Path(experiment.__file__ or experiment.__name__).stem}.py",
         description=inspect.cleandoc(experiment.__doc__ or ""),
-        args=list(argv),
+        args=_gathered(argv, base),
         return_unknown_args=True,
         config=(tyro.conf.OmitArgPrefixes,),
     )
@@ -176,6 +176,26 @@ def _base(experiment: types.ModuleType, argv: Sequence[str]) -> Any:
     early, _ = scan.parse_known_args(list(argv))
     base = experiment.FULL if early.full else experiment.Config()
     return read_config(early.config, base) if early.config else base
+
+
+def _gathered(argv: Sequence[str], base: Any) -> list[str]:
+    """Gives a flag of several values that comes more than once (--rule a --rule b) all of them where it comes first."""
+    several = {
+        f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(base) if isinstance(getattr(base, f.name), tuple)
+    }
+    groups: list[list[str]] = [[]]
+    for word in argv:
+        flag, equals, value = word.partition("=")
+        flag = flag.replace("_", "-")
+        if flag in several:
+            earlier = next((i for i, group in enumerate(groups) if group[:1] == [flag]), None)
+            group = [flag] if earlier is None else groups.pop(earlier)
+            groups.append([*group, *([value] if equals else [])])
+        elif word.startswith("--"):
+            groups.append([word])
+        else:
+            groups[-1].append(word)
+    return [word for group in groups for word in group]
 
 
 def _unknown(words: Sequence[str], names: Iterable[str]) -> str:

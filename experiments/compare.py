@@ -1,0 +1,143 @@
+"""Which of these rules is better here, by how much, and may one say so?
+
+Rules of equal budgets on workloads with a known optimum: ours by name, optax's, or yours from a file. Each gets the same
+number of trials, the first at its defaults, the others at quasi-random points of its search space; a trial is chosen on
+some seeds and reported on others. The answer is a ratio of example gradients to a target, with an interval that includes
+the choice, or that the two cannot be told apart, and how many seeds would.
+
+    python -m experiments compare --rule my_rules.py:mine --rule adam --workload digits breast_cancer
+    python -m experiments compare --rule heavy_ball adam --space heavy_ball.learning_rate=1e-3..10
+    python -m experiments compare                         # heavy ball and Adam, under half a minute on two cores
+
+A rule of yours is a function that takes a learning rate and returns an optax.GradientTransformation; its learning rate is
+searched from 1e-5 to 10 unless `--space` says otherwise. What is compared with is the last rule, or `--baseline`.
+
+The number to expect (`EXPECTED`): the overall ratio of heavy ball's example gradients to Adam's in the default run.
+"""
+
+import dataclasses
+import hashlib
+import sys
+from pathlib import Path
+
+import research
+
+EXPECTED = {"ratio": (0.2, 1.2)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run."""
+
+    rule: tuple[str, ...] = ("heavy_ball", "adam")
+    """Names of ours, optax.NAME, or FILE.py:NAME; the flag may come several times."""
+    workload: tuple[str, ...] = ("breast_cancer", "digits")
+    """Named problems on which all of them run."""
+    baseline: str = ""
+    """The rule that the others are compared with; empty: the last."""
+    budget: int = 12
+    """Trials of each rule on each workload; the first is its defaults."""
+    passes: int = 20
+    """Budget of every training, in passes over the data."""
+    batch_size: int = 32
+    """Examples in a batch; 0: all of them."""
+    target: float = 1e-2
+    """Share of the initial f - f* to come down to."""
+    tune_on: str = "train"
+    """Whose objective chooses: train (reported on train), or validation (reported on test)."""
+    seeds: str = "0..19"
+    """Seeds that are reported: 0..9, or 1,4,7."""
+    tuning_seeds: str = "1000..1002"
+    """Seeds on which trials are chosen; none of them may be reported."""
+    space: tuple[str, ...] = ()
+    """Search spaces other than the usual, as RULE.learning_rate=1e-4..10 (a log scale) or RULE.momentum=0.5..0.99 one_minus."""
+    evaluations: tuple[str, ...] = ()
+    """What a step of a rule that evaluates the objective itself costs in gradients of its batch, as RULE=2."""
+    files: tuple[str, ...] = ()
+    """SHA-256 of each file of rules; filled in, so that a changed file is another run."""
+    width: int = 8
+    """Lanes in a block; the bits of a cell depend on it."""
+
+
+FULL = Config(
+    workload=("breast_cancer", "digits", "diabetes_ridge"), budget=24, seeds="0..39", tuning_seeds="1000..1004"
+)
+
+
+def complete(config):
+    """The config with the digest of each file that a rule comes from; one that names another digest is refused."""
+    paths = dict.fromkeys(word.partition(":")[0] for word in config.rule if ".py" in word)
+    missing = [path for path in paths if not Path(path).is_file()]
+    if missing:
+        raise FileNotFoundError(f"There is no file {missing[0]!r}; give FILE.py:name, the name of a rule in it.")
+    files = tuple(f"{Path(path).name} {hashlib.sha256(Path(path).read_bytes()).hexdigest()}" for path in paths)
+    if config.files and config.files != files:
+        raise ValueError(f"files: {', '.join(paths)} changed since this run was made. Leave --files out for a new run.")
+    return dataclasses.replace(config, files=files)
+
+
+def run(config, on_progress=None, checkpoints=None):
+    """Compares."""
+    given = arguments(config)
+    study = research.studies.compare(
+        given.pop("rules"),
+        config.workload,
+        on_progress=on_progress,
+        checkpoints=checkpoints or research.types.nowhere,
+        **given,
+    )
+    result = research.runs.Result(*study)
+    result.numbers["ratio"] = result.numbers["overall"][0]["ratio"]
+    return result
+
+
+def share(config, part, parts, checkpoints):
+    """Computes every `parts`-th pair from pair `part` on, into the checkpoints; `run` then finds them there."""
+    given = arguments(config)
+    research.studies.compute_share(given.pop("rules"), config.workload, part, parts, checkpoints=checkpoints, **given)
+
+
+def arguments(config):
+    """What `research.studies.compare` takes, from the config."""
+    names = names_of(config.rule)
+    return {
+        "rules": {name: research.cli.subjects.find(word).rule for name, word in names.items()},
+        "baseline": config.baseline or None,
+        "spaces": research.studies.parse_spaces(config.space),
+        "evaluations": dict(map(evaluations_of, config.evaluations)),
+        "budget": config.budget,
+        "passes": config.passes,
+        "batch_size": config.batch_size or None,
+        "seeds": research.runs.parse_seeds(config.seeds),
+        "tuning_seeds": research.runs.parse_seeds(config.tuning_seeds),
+        "tune_on": config.tune_on,
+        "target": config.target,
+        "width": config.width,
+    }
+
+
+def names_of(words):
+    """A short name for each rule: what stands after the colon, or the whole where that would come twice."""
+    short = [word.partition(":")[2] or word for word in words]
+    names = [word.replace("/", "-") if short.count(name) > 1 else name for name, word in zip(short, words, strict=True)]
+    if len(set(names)) < len(names):
+        raise ValueError(f"rule: give each rule once; got {', '.join(words)}.")
+    return dict(zip(names, words, strict=True))
+
+
+def evaluations_of(word):
+    """The name and the number in RULE=2."""
+    name, equals, number = word.partition("=")
+    try:
+        return name, float(number)
+    except ValueError:
+        raise ValueError(f"--evaluations wants RULE=NUMBER, as in mine=2; got {word!r}.") from None
+
+
+def draw(result):
+    """Ratios, trials, rates, curves and the profile."""
+    return research.figures.studies.draw_study(result.numbers, result.arrays)
+
+
+if __name__ == "__main__":
+    research.cli.main(sys.modules[__name__])

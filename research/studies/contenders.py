@@ -1,0 +1,263 @@
+"""Who takes part in a comparison: rules by name, what of them is searched, and what a step of each costs."""
+
+import difflib
+import functools
+import inspect
+import math
+import numbers
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from research import descent, update_rules
+from research.proofs.subjects import is_made, made
+from research.studies.known_spaces import EVALUATIONS, NOT_COMPARED, SPACES
+from research.studies.spaces import DIMENSIONS, Range, Space, check_space
+from research.types import Array, Batch, Params
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+
+# What a first parameter may be called that is certainly no learning rate.
+_NO_RATES = {name for names in DIMENSIONS[1:] for name in names}
+
+_OURS = {name: getattr(update_rules, name) for name in (*SPACES, *NOT_COMPARED)}
+
+
+class Contender(NamedTuple):
+    """A rule that takes part.
+
+    Attributes:
+      name: In tables, and in the names of arrays.
+      make_rule: Hyper-parameters by name, traced -> the rule.
+      space: Where each of them is searched; {} where there is nothing to choose.
+      evaluations: Gradients or values of the batch objective that one step costs, at least 1.
+      stated: Whether `evaluations` was stated; if not, a rule that evaluates the objective itself is refused.
+    """
+
+    name: str
+    make_rule: Callable[..., optax.GradientTransformation]
+    space: dict[str, Range]
+    evaluations: float = 1.0
+    stated: bool = False
+
+
+def contenders(
+    rules: Mapping[str, Any] | Sequence[Any],
+    *,
+    spaces: Mapping[str, Space] | None = None,
+    evaluations: Mapping[str, float] | None = None,
+) -> tuple[Contender, ...]:
+    """Rules by name, each with a search space and the cost of its step; whatever one does wrong is told with its name.
+
+    Args:
+      rules: By name, or a sequence of names of ours: the name of one of ours; a constructor (ours, optax's or yours: a
+        function that takes a learning rate first); a rule that is made already, which has one trial; or a Contender.
+      spaces: By the rule's name, in place of the space it would have: for ours `SPACES`, which optax's constructor of
+        the same name has too; for another constructor a learning rate, its first parameter, from 1e-5 to 10. A Range
+        without default takes that of the constructor.
+      evaluations: Gradients or values of the batch objective that a step costs, by the rule's name, where it is not 1.
+    Returns:
+      The contenders, in the order of `rules`.
+    Raises:
+      ValueError, TypeError: A name does not fit, is unknown or comes twice; a rule is none, or not to be compared; a
+        space or a cost is none.
+    Example:
+      >>> mine, adam = contenders({"mine": lambda rate: optax.sgd(rate), "adam": "adam"})
+      >>> mine.space, list(adam.space)
+      ({'rate': Range(low=1e-05, high=10.0, scale='log', default=None)}, ['learning_rate', 'b1'])
+    """
+    named = _named(rules)
+    for argument, given in (("spaces", spaces), ("evaluations", evaluations)):
+        for name in given or ():
+            if name not in named:
+                raise ValueError(f"{argument} names {name!r}, which does not take part{_nearest(name, named)}")
+    return tuple(_contender(name, rule, (spaces or {}).get(name), evaluations or {}) for name, rule in named.items())
+
+
+def _named(rules: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+    if isinstance(rules, str) or not isinstance(rules, Mapping | Sequence):
+        raise TypeError(f"rules must be a mapping such as {{'mine': my_rule}}, or a sequence of names; got {rules!r}.")
+    if isinstance(rules, Mapping):
+        named = list(rules.items())
+    else:
+        named = [(rule.name if isinstance(rule, Contender) else rule, rule) for rule in rules]
+    if not named:
+        raise ValueError("rules must name at least one rule, such as {'mine': my_rule, 'adam': 'adam'}; it is empty.")
+    for name in [name for name, _ in named]:
+        if not isinstance(name, str):
+            raise TypeError(f"a rule needs a name; give it one, {{'mine': ...}}; got {name!r}.")
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"a rule's name is letters, digits and _ . : - and begins with a letter; got {name!r}.")
+        if [n for n, _ in named].count(name) > 1:
+            raise ValueError(f"the rule {name!r} comes twice; give each a name of its own.")
+    return dict(named)
+
+
+def _contender(name: str, rule: Any, given: Space | None, costs: Mapping[str, float]) -> Contender:
+    constructor, ours, known = rule, None, None
+    if isinstance(rule, Contender):
+        constructor, given = rule.make_rule, rule.space if given is None else given
+    elif isinstance(rule, str):
+        constructor = _OURS[rule] if rule in _OURS else update_rules.find_rule(rule)
+    if not is_made(constructor):
+        ours = next((n for n, c in _OURS.items() if c is constructor), None)
+        known = SPACES.get(ours or _like_ours(constructor))
+    if ours in NOT_COMPARED:
+        raise ValueError(f"{name} is not compared: {NOT_COMPARED[ours]}.")
+    if is_made(constructor) or not callable(constructor):
+        made(constructor, 0.0, {}, name)  # Raises for what is neither.
+        if given:
+            raise ValueError(f"{name} is made already, so that nothing of it is searched; give its constructor.")
+        space = {}
+    else:
+        space = _space(name, constructor, given, known)
+    cost, stated = EVALUATIONS.get(ours or "", 1.0), ours is not None
+    if isinstance(rule, Contender):
+        cost, stated = rule.evaluations, rule.stated or rule.evaluations != 1
+    if name in costs:
+        cost, stated = costs[name], True
+    return Contender(name, _guarded(name, constructor), space, _checked_cost(name, cost), stated)
+
+
+def _like_ours(constructor: Callable[..., Any]) -> str:
+    """The name that a constructor of optax has here, if it takes the same arguments; else ""."""
+    name = getattr(constructor, "__name__", "")
+    name = update_rules.NAMES_ELSEWHERE.get(name, name)
+    of_optax = str(getattr(constructor, "__module__", "")).split(".")[0] == "optax"
+    return name if of_optax and set(SPACES.get(name, {})) <= set(_parameters(constructor) or {}) else ""
+
+
+def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
+    """What it can be called with, by name; None where nobody can tell."""
+    try:
+        return dict(inspect.signature(constructor).parameters)
+    except (TypeError, ValueError):
+        return None
+
+
+def _space(name: str, constructor: Callable[..., Any], given: Space | None, known: Space | None) -> dict[str, Range]:
+    """The space that is searched, checked against what the constructor takes."""
+    parameters = _parameters(constructor)
+    space = dict(given if given is not None else known or _first_parameter(name, parameters or {}))
+    check_space(space, name)
+    if parameters is None:
+        return space
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    taken = [n for n, p in parameters.items() if p.kind not in variadic]
+    takes_any = any(p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    for unknown in [n for n in space if n not in taken]:
+        if not takes_any:
+            raise ValueError(f"{name} takes no {unknown!r}{_nearest(unknown, taken)}")
+    needed = [n for n in taken if n not in space and parameters[n].default is inspect.Parameter.empty]
+    if needed:
+        raise ValueError(
+            f"{name} needs {needed[0]}, which its space does not name; it names {list(space) or 'nothing'}."
+        )
+    usual = {n: p.default for n, p in parameters.items()} | {n: r.default for n, r in (known or {}).items()}
+    return {n: _with_default(r, usual.get(n)) for n, r in space.items()}
+
+
+def _with_default(range_: Range, usual: Any) -> Range:
+    inside = range_.default is None and _is_number(usual) and range_.low <= usual <= range_.high
+    return range_._replace(default=float(usual)) if inside else range_
+
+
+def _first_parameter(name: str, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Range]:
+    """The space of a constructor that nobody has said anything about: its learning rate, which comes first."""
+    first = next(iter(parameters.values()), None)
+    if first is None or first.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+        return {}
+    usual: Any = None if first.default is inspect.Parameter.empty else first.default
+    if first.name in _NO_RATES or not (usual is None or _is_number(usual)):
+        raise ValueError(
+            f"{name}: its first parameter, {first.name}, is no learning rate; say what is searched: "
+            f"spaces={{{name!r}: {{'learning_rate': Range(1e-4, 1.0)}}}}."
+        )
+    default = float(usual) if usual is not None and usual > 0 else None
+    low, high = min(1e-5, default or 1.0), max(10.0, default or 1.0)
+    return {first.name: Range(low, high, "log", default)}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _checked_cost(name: str, cost: Any) -> float:
+    if not _is_number(cost) or cost < 1:
+        raise ValueError(
+            f"evaluations of {name} must be a finite number of at least 1, for each step is given a gradient; got {cost!r}."
+        )
+    return float(cost)
+
+
+def _guarded(name: str, constructor: Any) -> Callable[..., optax.GradientTransformation]:
+    """The constructor by name, whose rule is checked and named wherever it fails."""
+
+    def make_rule(**hyperparameters):
+        if is_made(constructor):
+            return made(constructor, 0.0, {}, name)
+        return made(lambda _: constructor(**hyperparameters), 0.0, {}, name)
+
+    return make_rule if is_made(constructor) else functools.update_wrapper(make_rule, constructor)
+
+
+def _nearest(name: Any, known: Iterable[str]) -> str:
+    """The end of a message about a name that is not known."""
+    known = list(known)
+    nearest = difflib.get_close_matches(str(name), known, n=1)
+    guess = f"; did you mean {nearest[0]!r}?" if nearest else "."
+    return f"{guess} Known: {', '.join(known) or 'none'}."
+
+
+def check_contender(
+    contender: Contender, params: Params, objective: Callable[[Params, Any], Array], batch: Batch | None = None
+) -> int:
+    """Traces one step of a contender as lanes do, before anything is compiled.
+
+    Args:
+      contender: From `contenders`.
+      params: What a step moves, arrays or their shapes and dtypes.
+      objective: (params, batch) -> ().
+      batch: The training data, or None for an objective without data.
+    Returns:
+      How often the step evaluates the objective itself, beyond the gradient that it is given.
+    Raises:
+      RuleError: The rule raised while it was made (with the defaults or the ends of its space), or traced.
+      NoRuleError: It is no rule, or changes structure, shape or dtype of updates or state.
+      ValueError: It evaluates the objective itself, and nobody has stated what its step costs.
+    Example:
+      >>> (adam,) = contenders(["adam"])
+      >>> check_contender(adam, jnp.zeros(3), lambda x, batch: jnp.sum(x**2))
+      0
+    """
+    for value_of in (lambda r: r.low, lambda r: r.high):  # A tracer has no value that a rule could refuse.
+        contender.make_rule(**{n: np.float64(value_of(r)) for n, r in contender.space.items()})
+    calls = 0
+
+    def counted(params: Params, batch: Any) -> Array:
+        nonlocal calls
+        calls += 1
+        return objective(params, batch)
+
+    def step(hyperparameters, params, indices):
+        rule = contender.make_rule(**hyperparameters)
+        return descent.make_step(counted, rule, batch)(descent.start(rule, params), descent.Draw(indices))
+
+    lanes = 2
+    hyperparameters = {n: jax.ShapeDtypeStruct((lanes,), jnp.result_type(float)) for n in contender.space}
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct((lanes, *jnp.shape(x)), jnp.result_type(x)), params)
+    indices = None if batch is None else jax.ShapeDtypeStruct((2,), np.int32)
+    jax.eval_shape(jax.vmap(step, in_axes=(0, 0, None)), hyperparameters, params, indices)
+    own = calls - 1
+    if own > 0 and not contender.stated and contender.evaluations == 1:
+        times = "1 time" if own == 1 else f"{own} times"
+        raise ValueError(
+            f"{contender.name} evaluates the objective itself, {times} a step; say what a step costs in gradients: "
+            f"evaluations={{{contender.name!r}: {own + 1}}}."
+        )
+    return own

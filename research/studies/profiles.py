@@ -1,0 +1,35 @@
+"""Performance profiles: on what share of the workloads a rule is within a factor of the best."""
+
+import numpy as np
+
+
+def performance_profile(costs: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """The share of workloads on which each rule costs at most a factor times the cheapest rule.
+
+    Args:
+      costs: Shape (workloads, rules), positive; inf where a rule did not reach the target.
+      factors: Shape (f,), at least 1.
+    Returns:
+      Shares, shape (rules, f). At factor 1: how often a rule is the best, ties counted for each; far right: how often it
+      reaches the target at all. A workload that no rule solves counts against all of them.
+    Raises:
+      ValueError: The shapes do not fit, a cost is not positive, or a factor is below 1.
+    References:
+      Dolan & More, Benchmarking optimization software with performance profiles, Mathematical Programming 91, 2002.
+    Example:
+      >>> print(performance_profile(np.array([[1.0, 2.0], [9.0, 3.0], [5.0, np.inf]]), np.array([1.0, 2.0, 4.0])))
+      [[0.66666667 0.66666667 1.        ]
+       [0.33333333 0.66666667 0.66666667]]
+    """
+    costs, factors = np.asarray(costs, float), np.asarray(factors, float)
+    if costs.ndim != 2 or not costs.size or factors.ndim != 1:
+        raise ValueError(
+            f"costs must be of shape (workloads, rules) and factors of shape (f,); got {costs.shape} and {factors.shape}."
+        )
+    if not (costs > 0).all():
+        raise ValueError("costs must be positive passes, or inf where the target was not reached; one is not.")
+    if not (factors >= 1).all():
+        raise ValueError(f"factors must be at least 1, for no rule is cheaper than the cheapest; got {factors.min()}.")
+    best = costs.min(axis=1, keepdims=True)
+    ratios = np.where(np.isfinite(costs), costs / np.where(np.isfinite(best), best, 1.0), np.inf)
+    return (ratios[..., None] <= factors).mean(axis=0)

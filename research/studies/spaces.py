@@ -1,0 +1,301 @@
+"""Which hyper-parameters of a rule are searched, where, and by which trials."""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import qmc
+
+# Names of one row share a dimension of the sequence, so that two rules try the same points of what they share, and so
+# that a rule with one hyper-parameter, whatever its name, gets the first dimension, which covers best.
+DIMENSIONS = (
+    ("learning_rate", "distance_factor", "rate", "lr", "step_size", "max_learning_rate"),
+    ("momentum", "b1", "beta", "decay", "rho"),
+    ("b2", "weight_decay"),
+    ("eps",),
+)
+SCALES = ("log", "linear", "one_minus")
+
+# A momentum closer to 1 is 1 in float32, or nearly.
+HIGHEST_SHARE = 1.0 - 1e-6
+
+_HALTON_SEED = 0
+
+# How many dimensions are always drawn, so that no space changes the points of another.
+_DRAWN = 16
+
+
+class Range(NamedTuple):
+    """Where a hyper-parameter is searched.
+
+    Attributes:
+      low, high: Its ends, low < high.
+      scale: How trials are spread: evenly in "log" x (for rates; low > 0), in x itself ("linear"), or in log of 1 - x
+        ("one_minus", for momenta; 0 <= low, high < 1: as many trials between 0.9 and 0.99 as between 0 and 0.9).
+      default: What the first trial has, from low to high; None is the middle on the scale.
+    """
+
+    low: float
+    high: float
+    scale: str = "log"
+    default: float | None = None
+
+
+Space = Mapping[str, Range]  # By the name of the hyper-parameter; empty where there is nothing to choose.
+
+
+def check_space(space: Space, owner: str = "") -> None:
+    """Refuses a space that has no points, or none on its scale.
+
+    Args:
+      space: Ranges by name. An empty one is allowed: such a rule has one trial.
+      owner: The rule's name, for messages.
+    Raises:
+      TypeError: A range is no Range, or an end is no number.
+      ValueError: Ends or scale do not fit each other.
+    Example:
+      >>> check_space({"learning_rate": Range(0.0, 1.0)}, "mine")
+      Traceback (most recent call last):
+      ValueError: mine.learning_rate: a log scale starts above 0; got low=0.0.
+    """
+    for name, range_ in space.items():
+        where = f"{owner}.{name}" if owner else name
+        if not isinstance(range_, Range):
+            raise TypeError(f"{where} must be a Range, such as Range(1e-4, 1.0); got {range_!r}.")
+        _check_numbers(range_, where)
+        low, high, scale, default = range_
+        if scale == "log" and low <= 0:
+            raise ValueError(f"{where}: a log scale starts above 0; got low={low!r}.")
+        if scale == "one_minus" and not (low >= 0 and high < 1):
+            raise ValueError(f"{where}: a one_minus scale goes from 0 or more to less than 1; got {low!r}..{high!r}.")
+        if low >= high:
+            raise ValueError(f"{where}: low must be less than high; got low={low!r}, high={high!r}.")
+        if default is not None and not low <= default <= high:
+            raise ValueError(f"{where}: the default {default!r} lies outside {low!r}..{high!r}; widen the range.")
+
+
+def _check_numbers(range_: Range, where: str) -> None:
+    if range_.scale not in SCALES:
+        nearest = difflib.get_close_matches(str(range_.scale).lower(), SCALES, n=1, cutoff=0.5)
+        guess = f"; did you mean {nearest[0]!r}?" if nearest else "."
+        raise ValueError(f"{where}: unknown scale {range_.scale!r}{guess} Known: {', '.join(SCALES)}.")
+    for end, value in (("low", range_.low), ("high", range_.high), ("default", range_.default)):
+        if value is None and end == "default":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+            raise TypeError(f"{where}: {end} must be a number; got {end}={value!r}.")
+        if not math.isfinite(value):
+            raise ValueError(f"{where}: {end} must be finite; got {end}={value!r}.")
+
+
+def trials(space: Space, count: int) -> dict[str, np.ndarray]:
+    """The first trials of a search: the defaults, then points of a scrambled Halton sequence.
+
+    The same name gets the same points in every space, and more trials begin with the fewer. (A name that is not in
+    DIMENSIONS, or whose row another name of the space has taken, gets the first dimension that is free.)
+
+    Args:
+      space: Ranges by name; checked.
+      count: How many trials, positive. A space without hyper-parameters has one trial and no array: {}.
+    Returns:
+      Values by name, each float64 of shape (count,).
+    Raises:
+      ValueError, TypeError: count is not a positive integer, or the space is none.
+    References:
+      Halton, Numer. Math. 2 (1960); scrambled as Owen, A randomized Halton algorithm in R, arXiv:1706.02808. Bergstra &
+      Bengio, JMLR 13 (2012): why not a grid.
+    Example:
+      >>> print(trials({"learning_rate": Range(0.01, 1.0)}, 3)["learning_rate"].round(3))
+      [0.1   0.26  0.026]
+    """
+    check_space(space)
+    _check_count("count", count, 1)
+    points = _points(space, count - 1)
+    return {
+        name: np.concatenate([[_middle(r) if r.default is None else r.default], _at(r, points[name])])
+        for name, r in space.items()
+    }
+
+
+def added_trials(part: Space, count: int, start: int) -> dict[str, np.ndarray]:
+    """Further trials, inside a part that `widen` has added.
+
+    Args:
+      part: What was added; the other hyper-parameters with their whole ranges.
+      count: How many.
+      start: How many trials were made before, at least 1: the Halton sequence goes on from there.
+    Returns:
+      Values by name, each float64 of shape (count,).
+    Raises:
+      ValueError, TypeError: count or start is not a positive integer, or the space is none.
+    Example:
+      >>> _, part = widen({"learning_rate": Range(0.01, 10.0)}, "learning_rate", "high")
+      >>> added = added_trials(part, 4, start=12)["learning_rate"]
+      >>> print(added.min() >= 10.0, added.max() <= 100.0)
+      True True
+    """
+    check_space(part)
+    _check_count("count", count, 1)
+    _check_count("start", start, 1)
+    points = _points(part, start - 1 + count)
+    return {name: _at(r, points[name][start - 1 :]) for name, r in part.items()}
+
+
+def _check_count(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}; got {name}={value!r}.")
+
+
+def edges(space: Space, chosen: Mapping[str, float]) -> tuple[tuple[str, str], ...]:
+    """Where a chosen trial lies in the outer tenth of its range, so that the best may lie outside.
+
+    Args:
+      space: Ranges by name.
+      chosen: The trial's values by name.
+    Returns:
+      (name, "low" or "high"), in the order of the space. The low end 0 of a one_minus range is no edge: nothing is
+      beyond it.
+    Example:
+      >>> edges({"learning_rate": Range(0.01, 1.0), "momentum": Range(0.0, 0.99, "one_minus")},
+      ...       {"learning_rate": 0.9, "momentum": 0.0})
+      (('learning_rate', 'high'),)
+    """
+    found = []
+    for name, range_ in space.items():
+        start, end = _scaled(range_.low, range_.scale), _scaled(range_.high, range_.scale)
+        position = (_scaled(chosen[name], range_.scale) - start) / (end - start)
+        if position <= 0.1 and not (range_.scale == "one_minus" and range_.low == 0):
+            found.append((name, "low"))
+        elif position >= 0.9:
+            found.append((name, "high"))
+    return tuple(found)
+
+
+def widen(space: Space, name: str, side: str) -> tuple[dict[str, Range], dict[str, Range] | None]:
+    """Lets a range grow by a third of its width, on its scale, beyond one of its ends.
+
+    Args:
+      space: Ranges by name.
+      name: Whose range.
+      side: "low" or "high".
+    Returns:
+      (the whole new space, what was added as a space of its own). The second is None, and the first as before, where
+      nothing lies beyond: a linear range does not grow, nor a one_minus range below 0 or beyond HIGHEST_SHARE.
+    Raises:
+      ValueError: Another name or side.
+    Example:
+      >>> whole, part = widen({"learning_rate": Range(0.01, 10.0, default=0.1)}, "learning_rate", "high")
+      >>> print(round(whole["learning_rate"].high, 6), part["learning_rate"].low)
+      100.0 10.0
+      >>> widen({"momentum": Range(0.0, 0.99, "one_minus")}, "momentum", "low")[1] is None
+      True
+    """
+    if name not in space or side not in ("low", "high"):
+        raise ValueError(f"widen takes a name of {list(space)} and a side, low or high; got {name!r}, {side!r}.")
+    range_ = space[name]
+    low, high, scale, _ = range_
+    start, end = _scaled(low, scale), _scaled(high, scale)
+    third = (end - start) / 3
+    if side == "low":
+        bound = low if scale == "linear" else float(_unscaled(start - third, scale))
+        bound = max(bound, 0.0)
+        whole, part = range_._replace(low=bound), Range(bound, low, scale)
+        grown = 0 <= bound < low and (scale != "log" or bound > 0)
+    else:
+        bound = high if scale == "linear" else float(_unscaled(end + third, scale))
+        bound = min(bound, HIGHEST_SHARE) if scale == "one_minus" else bound
+        whole, part = range_._replace(high=bound), Range(high, bound, scale)
+        grown = high < bound < math.inf
+    return ({**space, name: whole}, {**space, name: part}) if grown else (dict(space), None)
+
+
+def _points(space: Space, count: int) -> dict[str, np.ndarray]:
+    """The first points of the sequence in [0, 1), by name."""
+    dimensions = _dimensions(space)
+    drawn = max(_DRAWN, len(DIMENSIONS) + len(space))
+    points = qmc.Halton(drawn, scramble=True, rng=np.random.default_rng(_HALTON_SEED)).random(count)
+    return {name: points[:, dimension] for name, dimension in dimensions.items()}
+
+
+def _dimensions(space: Space) -> dict[str, int]:
+    """Its own dimension for each name: that of its row or, if that is taken or there is none, the first free one."""
+    found: dict[str, int] = {}
+    for row, names in enumerate(DIMENSIONS):
+        found |= dict.fromkeys([name for name in names if name in space][:1], row)
+    for name in sorted(set(space) - set(found)):
+        found[name] = min(set(range(len(space) + len(DIMENSIONS))) - set(found.values()))
+    return found
+
+
+def _scaled(value: float, scale: str) -> float:
+    """Where a value lies on its scale, which ascends."""
+    if scale == "linear":
+        return float(value)
+    return math.log(value) if scale == "log" else -math.log1p(-value)
+
+
+def _unscaled(position, scale: str):
+    if scale == "linear":
+        return position
+    with np.errstate(over="ignore"):
+        return np.exp(position) if scale == "log" else -np.expm1(-position)
+
+
+def _at(range_: Range, shares: np.ndarray) -> np.ndarray:
+    """The values at these shares of the way from low to high."""
+    start, end = _scaled(range_.low, range_.scale), _scaled(range_.high, range_.scale)
+    return np.clip(_unscaled(start + shares * (end - start), range_.scale), range_.low, range_.high)
+
+
+def _middle(range_: Range) -> float:
+    return float(_at(range_, np.array(0.5)))
+
+
+def parse_range(text: str) -> Range:
+    """A range as it is written on a command line: "1e-4..10", "0.5..0.999 one_minus", "0..1 linear".
+
+    Raises:
+      ValueError: It is written in another way, or is no range.
+    Example:
+      >>> parse_range("1e-4..10")
+      Range(low=0.0001, high=10.0, scale='log', default=None)
+    """
+    ends, _, scale = text.strip().partition(" ")
+    low, dots, high = ends.partition("..")
+    try:
+        if not dots:
+            raise ValueError
+        return Range(float(low), float(high), scale.strip() or "log")
+    except ValueError:
+        raise ValueError(
+            f"a range is written low..high, with a scale where it is not log: 1e-4..10 or '0.5..0.999 one_minus'; "
+            f"got {text!r}."
+        ) from None
+
+
+def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
+    """Search spaces as they are written on a command line: "mine.learning_rate=1e-4..10", one a word.
+
+    Returns:
+      {rule: {name: Range}}, checked.
+    Raises:
+      ValueError: A word is written in another way, a name comes twice, or a range is none.
+    Example:
+      >>> parse_spaces(["mine.rate=1e-4..10"])
+      {'mine': {'rate': Range(low=0.0001, high=10.0, scale='log', default=None)}}
+    """
+    found: dict[str, dict[str, Range]] = {}
+    for word in words:
+        target, equals, text = word.partition("=")
+        rule, _, name = target.strip().rpartition(".")
+        if not (equals and rule and name.isidentifier()):
+            raise ValueError(
+                f"a space is written rule.name=low..high, such as adam.learning_rate=1e-4..1; got {word!r}."
+            )
+        if name in found.setdefault(rule, {}):
+            raise ValueError(f"{rule}.{name} is given twice; one range is enough.")
+        found[rule][name] = parse_range(text)
+        check_space({name: found[rule][name]}, rule)
+    return found

@@ -1,0 +1,263 @@
+"""What a comparison found, in words, tables and numbers."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from research import runs
+
+FORMAT = 1  # Of a study's numbers; a reader refuses those that it does not know.
+
+
+class Study(NamedTuple):
+    """A finished comparison: print it, draw it with `research.figures.draw_study`, save it.
+
+    Attributes:
+      answer: Which rule, by how much, or that it cannot be said.
+      tables: The first has a row a (workload, rule).
+      arrays, numbers: What tables and figures are made of.
+    """
+
+    answer: str
+    tables: tuple[runs.Table, ...]
+    arrays: dict[str, np.ndarray]
+    numbers: dict[str, Any]
+
+    def __str__(self) -> str:
+        """The answer, and the first table as plain text."""
+        return f"{self.answer}\n\n{as_text(self.tables[0])}"
+
+    def save(self, results: str | Path = "results") -> Path:
+        """Saves the study as the run folder results/compare/<id>, as the command line does.
+
+        Returns:
+          The folder.
+        Raises:
+          OSError: It cannot be written.
+        """
+        wanted = ("protocol", "baseline", "rules", "sources", "spaces", "workloads")
+        config = {name: self.numbers[name] for name in wanted}
+        run = runs.open_run("compare", config, results, fresh=True, width=self.numbers["protocol"]["width"])
+        try:
+            return runs.finish(run, runs.Result(*self)).path
+        finally:
+            runs.close(run)
+
+
+def told(numbers: Mapping[str, Any]) -> tuple[str, tuple[runs.Table, ...]]:
+    """The answer and the tables of a study, from its numbers."""
+    return answer(numbers), (cells_table(numbers), comparisons_table(numbers), choices_table(numbers))
+
+
+def answer(numbers: Mapping[str, Any]) -> str:
+    """The answer in a sentence or two: two rules by name, more of them counted.
+
+    Example:
+      >>> one = {"rule": "mine", "baseline": "adam", "ratio": 0.71, "low": 0.64, "high": 0.79, "win": 0.9, "workloads": 2}
+      >>> answer({"workloads": ["a", "b"], "overall": [one | {"verdict": "better"}], "cells": [], "comparisons": []})
+      "mine needs 0.71 [0.64, 0.79] of adam's example gradients to reach the target on 2 of 2 workloads."
+    """
+    if len(numbers["overall"]) == 1:
+        return _sentence(numbers["overall"][0], numbers)
+    groups = {verdict: [o for o in numbers["overall"] if o["verdict"] == verdict] for verdict in _VERDICTS}
+    baseline = numbers["baseline"]
+    parts = []
+    for verdict, words in _VERDICTS.items():
+        found = sorted(groups[verdict], key=lambda o: _sortable(o["ratio"]))
+        if found:
+            listed = "; ".join(f"{o['rule']} {interval(o)}" for o in found[:MOST_NAMED])
+            more = f"; and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+            parts.append(f"{len(found)} {words.format(baseline=baseline)} ({listed}{more})")
+    return f"Of {len(numbers['overall'])} rules beside {baseline}, {', '.join(parts)}."
+
+
+_VERDICTS = {
+    "better": "need fewer of {baseline}'s example gradients to reach the target",
+    "worse": "need more",
+    "undecided": "cannot be told from it at this budget",
+}
+MOST_NAMED = 3
+
+
+def _sentence(one: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
+    rule, baseline, total = one["rule"], one["baseline"], len(numbers["workloads"])
+    where = f"{one['workloads']} of {total} {'workload' if total == 1 else 'workloads'}"
+    never = _never(numbers)
+    if one["ratio"] is None:
+        return f"{rule} and {baseline} cannot be compared by the target on any workload: {never}"
+    if one["verdict"] != "undecided":
+        times = "times " if one["verdict"] == "worse" else "of "
+        text = f"{rule} needs {interval(one)} {times}{baseline}'s example gradients to reach the target on {where}."
+    else:
+        text = (
+            f"{rule} and {baseline} are not distinguishable at this budget ({rule} needs {interval(one)} of its example "
+            f"gradients on {where}): {_how_many_more(one, numbers)}."
+        )
+    return f"{text} {_capital(never)}" if never else text
+
+
+def _how_many_more(one: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
+    needed = [
+        c["more_seeds"] for c in numbers["comparisons"] if c["rule"] == one["rule"] and c["more_seeds"] is not None
+    ]
+    if not needed or min(needed) < 0:
+        return "no number of seeds that was worked out would tell 10 % apart"
+    if max(needed) == 0:
+        return "a difference of 10 % would have shown"
+    return f"{max(needed)} more seeds would detect 10 %{' on each' if len(numbers['workloads']) > 1 else ''}"
+
+
+def _never(numbers: Mapping[str, Any]) -> str:
+    """Which rules never reached the target, and where."""
+    places: dict[str, list[str]] = {}
+    for cell in numbers["cells"]:
+        if cell["cost"] is None:
+            places.setdefault(cell["rule"], []).append(cell["workload"])
+    return " ".join(f"{rule} never reached it on {', '.join(on)}." for rule, on in places.items())
+
+
+def interval(one: Mapping[str, Any]) -> str:
+    """A ratio with its interval: "0.71 [0.64, 0.79]"."""
+    low, high = (_short(one[name]) for name in ("low", "high"))
+    return f"{_short(one['ratio'])} [{low}, {high}]"
+
+
+def cells_table(numbers: Mapping[str, Any]) -> runs.Table:
+    """A row a (workload, rule): what the target costs, in every unit."""
+    protocol = numbers["protocol"]
+    ratios = {(c["workload"], c["rule"]): c for c in numbers["comparisons"]}
+    rows = []
+    for cell in _by_cost(numbers["cells"]):
+        seen = ratios.get((cell["workload"], cell["rule"]))
+        rows.append(
+            (
+                cell["workload"],
+                cell["rule"],
+                cell["cost"],
+                cell["cost_low"],
+                cell["cost_high"],
+                1.0 if seen is None else seen["ratio"],
+                "baseline" if seen is None else f"[{_short(seen['low'])}, {_short(seen['high'])}]",
+                "" if seen is None else seen["verdict"],
+                "" if seen is None else f"{seen['win']:.2f}",
+                f"{100 * cell['reached']:.0f} %",
+                cell["steps"],
+                cell["seconds"],
+                cell["final"],
+            )
+        )
+    columns = ("workload", "rule", "passes to the target", "low", "high", f"ratio to {numbers['baseline']}", "interval")
+    columns += ("", "P(beats it)", "reached by", "steps", "seconds", "gap at the end")
+    budget = "full batch" if protocol["batch_size"] is None else f"mini-batch {protocol['batch_size']}"
+    note = (
+        f"Target: {protocol['target']:g} of the initial f - f* within {protocol['passes']} passes, {budget}, on the "
+        f"{protocol['reported_on']} part. Passes: example gradients / n spent by all runs, over the runs that got there. "
+        f"Each rule had {protocol['budget']} trials, chosen on {len(protocol['tuning_seeds'])} tuning seeds by the "
+        f"{protocol['tune_on']} objective, reported on {len(protocol['seeds'])} others. Intervals: {protocol['level']:.0%}, "
+        "the choice included, those of ratios corrected for how many there are. Seconds: one training by itself on this "
+        "machine, without compilation."
+    )
+    return runs.Table("What it costs to reach the target", columns, tuple(rows), note)
+
+
+def comparisons_table(numbers: Mapping[str, Any]) -> runs.Table:
+    """A row a rule: beside the baseline on all workloads together."""
+    rows = tuple(
+        (
+            one["rule"],
+            one["ratio"],
+            one["low"],
+            one["high"],
+            one["verdict"],
+            one["win"],
+            one["win_low"],
+            one["win_high"],
+            one["workloads"],
+        )
+        for one in sorted(numbers["overall"], key=lambda o: _sortable(o["ratio"]))
+    )
+    columns = ("rule", f"ratio to {numbers['baseline']}", "low", "high", "", "P(beats it)", "low ", "high ")
+    note = (
+        "Ratio: geometric mean over the workloads where both reach the target (their number in the last column). P: share "
+        "of seeds on which the rule needs fewer example gradients, ties by halves, averaged over workloads."
+    )
+    return runs.Table("All workloads together", (*columns, "workloads"), rows, note)
+
+
+def choices_table(numbers: Mapping[str, Any]) -> runs.Table:
+    """A row a (workload, rule): what was chosen, and how much that mattered."""
+    rows = tuple(
+        (
+            cell["workload"],
+            cell["rule"],
+            ", ".join(f"{name} {_short(value)}" for name, value in cell["chosen"].items()) or "nothing to choose",
+            cell["trials"],
+            "; ".join(cell["edges"]) or "none",
+            f"{100 * cell['diverged']:.0f} %",
+            cell["robustness"],
+            cell["evaluations"],
+            cell["seconds_per_pass"],
+            cell["compile_seconds"],
+        )
+        for cell in _by_cost(numbers["cells"])
+    )
+    columns = ("workload", "rule", "chosen", "trials", "at an edge", "diverged", "decades of rate within 10 %")
+    note = (
+        "Diverged: share of the trainings of the first space on tuning seeds. More trials than the budget were made where "
+        "a choice at an edge widened the space; comparisons draw as many as the budget of them. Gradients a step: of the "
+        "batch. Compilation is of all trainings of the pair together."
+    )
+    columns = (*columns, "gradients a step", "seconds a pass", "seconds to compile")
+    return runs.Table("What was chosen, and how much that mattered", columns, rows, note)
+
+
+def as_text(table: runs.Table) -> str:
+    """A table as aligned plain text.
+
+    Example:
+      >>> print(as_text(runs.Table("Costs", ("rule", "passes"), (("adam", 3.14159), ("mine", None)))))
+      Costs
+      rule  passes
+      adam  3.14
+      mine  not reached
+    """
+    rows = [table.columns, *([_short(value) for value in row] for row in table.rows)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([table.title, *lines, *([table.note] if table.note else [])])
+
+
+def as_number(seen: Any) -> dict[str, Any]:
+    """The fields of a Difference or an Overall as JSON has them: None for what is no number."""
+    return {name: _plain(value) for name, value in seen._asdict().items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float | np.floating):
+        return None if math.isnan(value) else float(value)
+    return int(value) if isinstance(value, int | np.integer) else value
+
+
+def _by_cost(cells: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Workloads in their order, in each the cheapest first; of those that never got there, the lowest end first."""
+    order = list(dict.fromkeys(cell["workload"] for cell in cells))
+    return sorted(cells, key=lambda c: (order.index(c["workload"]), _sortable(c["cost"]), c["final"]))
+
+
+def _sortable(value: float | None) -> float:
+    return math.inf if value is None else value
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "not reached"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return str(value)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
