@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from research import datasets, optima, workloads
+from research import datasets, lanes, optima, samplers, update_rules, workloads
 from research.types import Batch
 
-SMALL = {"overlapping_50k": {"n": 2_000}, "overlapping_1m": {"n": 3_000}}
+SMALL = {
+    "overlapping_50k": {"n": 2_000},
+    "overlapping_1m": {"n": 3_000},
+    "ill_conditioned": {"n": 2_000},
+    "noisy_quadratic": {"n": 500},
+}
 WITH_DATA = [name for name in workloads.WORKLOADS if name not in ("quadratic", "rosenbrock")]
 WITHOUT_DATA = ["quadratic", "rosenbrock"]
 
@@ -97,7 +102,7 @@ def test_parts_are_disjoint_and_cover_the_set():
     np.testing.assert_allclose(ours, theirs, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", WITH_DATA)
+@pytest.mark.parametrize("name", [name for name in WITH_DATA if name != "noisy_quadratic"])
 def test_training_part_is_standardised(name):
     x = np.asarray(make(name).train.x)
     varying = x.max(axis=0) > x.min(axis=0)
@@ -132,6 +137,7 @@ SANE = {
     "breast_cancer": (0.95, 0.95, 0.95),
     "breast_cancer_two_features": (0.9, 0.9, 0.9),
     "digits": (0.97, 0.94, 0.94),
+    "ill_conditioned": (0.94, 0.94, 0.94),
 }
 
 
@@ -158,6 +164,80 @@ def test_overlapping_50k_is_large_ill_conditioned_and_as_good_as_bayes():
     assert abs(float(workload.metric(workload.optimum.params, workload.test)) - 0.8413) < 4 * 0.0035
 
 
+@pytest.mark.parametrize(("holdout", "condition"), [(True, 10_205), (False, 10_400)])
+def test_ill_conditioned_has_its_condition_number_once_standardised(holdout, condition):
+    # By the Hessian that jax differentiates, not by the covariance that the data were drawn with.
+    workload = make("ill_conditioned", holdout=holdout)
+    assert workload.train.x.shape == (2_000, 50)
+    blocks = jax.hessian(workload.objective)(workload.optimum.params, workload.train)
+    inner, beside = blocks["weights"]["weights"], blocks["weights"]["intercept"][:, None]
+    hessian = np.block([[inner, beside], [beside.T, blocks["intercept"]["intercept"]]])
+    assert np.linalg.cond(hessian) == pytest.approx(condition, rel=5e-2)
+    # What is left at the optimum is the noise of 0.5 on 2000 rows, less 51 parameters.
+    assert workload.optimum.value == pytest.approx(0.5 * 0.25 * (1 - 51 / 2_000), rel=0.15)
+
+
+@pytest.fixture(scope="module")
+def hessian():
+    workload = make("noisy_quadratic")
+    return np.asarray(jax.hessian(workload.objective)(jnp.zeros(100), workload.train))
+
+
+def test_noisy_quadratic_is_steep_in_ten_directions_and_not_along_the_axes(hessian):
+    eigenvalues = np.linalg.eigvalsh(hessian)
+    assert ((eigenvalues > 0) & (eigenvalues < 1)).sum() == 90
+    assert ((eigenvalues > 30) & (eigenvalues < 60)).sum() == 10
+    off = hessian - np.diag(np.diag(hessian))
+    assert np.linalg.norm(off) > np.linalg.norm(np.diag(hessian))
+
+
+def test_noisy_quadratic_is_the_mean_over_its_examples_of_their_own_bowls(hessian):
+    workload = make("noisy_quadratic")
+    x, point = np.asarray(workload.train.x), np.asarray(workload.init(jax.random.key(3)))
+    value = np.mean([0.5 * (point - row) @ hessian @ (point - row) for row in x])
+    assert float(workload.objective(point, workload.train)) == pytest.approx(value, rel=1e-12)
+    one = Batch(workload.train.x[7:8], workload.train.y[7:8])
+    gradient = jax.grad(workload.objective)(point, one)
+    np.testing.assert_allclose(gradient, hessian @ (point - x[7]), rtol=1e-9, atol=1e-9)
+    # Exact, and no other point of the valley's flattest direction is as low.
+    np.testing.assert_allclose(workload.optimum.params, x.mean(axis=0), rtol=1e-13)
+    flattest = np.linalg.eigh(hessian)[1][:, 0]
+    gap = workload.objective(x.mean(axis=0) + flattest, workload.train) - workload.optimum.value
+    assert float(gap) == pytest.approx(0.5 * np.linalg.eigvalsh(hessian)[0], rel=1e-6)
+
+
+def test_noisy_quadratic_parts_are_drawn_alike_but_apart():
+    workload = workloads.make_workload("noisy_quadratic")
+    parts = [np.asarray(part.x) for part in workload[1:4]]
+    assert len(np.unique(np.concatenate(parts), axis=0)) == sum(map(len, parts))
+    for x in parts:
+        # 0.36 in every direction, with the scatter of n · 100 squares; the means differ by that of n rows.
+        assert abs(np.mean((x - x.mean(axis=0)) ** 2) / 0.36 - 1) < 4 * np.sqrt(2 / x.size) + 1 / len(x)
+        distance = np.sum((x.mean(axis=0) - parts[0].mean(axis=0)) ** 2)
+        assert distance < 1.6 * 100 * 0.36 * (1 / len(x) + 1 / len(parts[0]))
+    assert np.linalg.norm(workload.optimum.params) > 5  # Not at the origin, where decay of the weights would help.
+
+
+@pytest.mark.parametrize("name", ["ill_conditioned", "noisy_quadratic"])
+def test_generated_data_are_the_same_each_time(name):
+    build = getattr(workloads, name).__wrapped__
+    first, again = (build(n=200, dtype=np.dtype("float64")) for _ in range(2))
+    assert first is not again
+    jax.tree.map(np.testing.assert_array_equal, first[1:4], again[1:4])
+    jax.tree.map(np.testing.assert_array_equal, first.optimum.params, again.optimum.params)
+
+
+@pytest.mark.parametrize("name", ["ill_conditioned", "noisy_quadratic"])
+def test_mini_batches_reach_a_hundredth_of_the_start(name):
+    # What they are for: the budget and target of a comparison, at a rate that is not tuned.
+    workload = workloads.make_workload(name)
+    program = lanes.compile_program(workload, update_rules.gradient_descent, samplers.minibatch(2_000, 32), 30)
+    values = lanes.train(program, {"seed": [0], "learning_rate": [0.01]}).values[0]
+    relative = (values - workload.optimum.value) / (values[0] - workload.optimum.value)
+    assert relative[8] > 1e-2
+    assert relative[-1] < 1e-2
+
+
 def test_penalty_leaves_the_intercept_alone():
     workload = make("breast_cancer")
     params = jax.tree.map(jnp.zeros_like, workload.optimum.params)
@@ -176,7 +256,7 @@ def test_float32_is_kept_throughout(name):
     assert {leaf.dtype.name for leaf in jax.tree.leaves((value, gradient))} == {"float32"}
     if workload.train is not None:
         assert workload.train.x.dtype == jnp.float32
-        assert workload.train.y.dtype == (jnp.float32 if workload.metric_name == "R²" else jnp.int32)
+        assert workload.train.y.dtype == (jnp.int32 if workload.metric_name == "accuracy" else jnp.float32)
     at_optimum = float(workload.objective(workload.optimum.params, workload.train))
     assert at_optimum == pytest.approx(workload.optimum.value, rel=2e-6)
 
@@ -236,6 +316,7 @@ def test_table_names_each_constructor():
         (functools.partial(make, "digits", dtype="int32"), TypeError, "dtype must be floating; got int32"),
         (functools.partial(make, "digits", n=3), TypeError, "unexpected keyword argument 'n'"),
         (lambda: workloads.overlapping_50k(n=0), ValueError, "n must be a positive integer; got 0"),
+        (lambda: workloads.noisy_quadratic(n=-1), ValueError, "n must be a positive integer; got -1"),
         (lambda: workloads.overlapping_1m(n=1e6), ValueError, "n must be a positive integer; got 1000000.0"),
         (lambda: workloads.quadratic(condition=0.5), ValueError, "condition must be a finite number >= 1; got 0.5"),
         (lambda: workloads.rosenbrock(dimension=1), ValueError, "dimension must be an integer >= 2; got 1"),

@@ -1,8 +1,27 @@
-"""Comparing trainings: which rate, on which seeds, and how sure the outcome is."""
+"""Comparing trainings: which rule, which rate, on which seeds, and how sure the outcome is."""
 
+from research.studies.compare import compare as compare
+from research.studies.compare import compute_share as compute_share
+from research.studies.compare import conclude as conclude
+from research.studies.compare import leader as leader
+from research.studies.compare import make_workloads as make_workloads
+from research.studies.compare import measure_pairs as measure_pairs
+from research.studies.compare import plan as plan
+from research.studies.contenders import Contender as Contender
+from research.studies.contenders import check_contender as check_contender
+from research.studies.contenders import contenders as contenders
 from research.studies.intervals import median_interval as median_interval
+from research.studies.known_spaces import EVALUATIONS as EVALUATIONS
+from research.studies.known_spaces import NOT_COMPARED as NOT_COMPARED
+from research.studies.known_spaces import SPACES as SPACES
 from research.studies.measure import Measured as Measured
 from research.studies.measure import measure as measure
+from research.studies.pairs import measure_pair as measure_pair
+from research.studies.pairs import sampler_of as sampler_of
+from research.studies.pairs import scores_of as scores_of
+from research.studies.profiles import performance_profile as performance_profile
+from research.studies.protocol import Protocol as Protocol
+from research.studies.protocol import make_protocol as make_protocol
 from research.studies.rates import ANY_LADDER as ANY_LADDER
 from research.studies.rates import LADDERS as LADDERS
 from research.studies.rates import MAX_WIDENINGS as MAX_WIDENINGS
@@ -14,5 +33,17 @@ from research.studies.regime_tables import regime_tables as regime_tables
 from research.studies.regimes import Regime as Regime
 from research.studies.regimes import practice_regimes as practice_regimes
 from research.studies.regimes import theory_regimes as theory_regimes
+from research.studies.scores import Scores as Scores
+from research.studies.scores import choose as choose
+from research.studies.spaces import Range as Range
+from research.studies.spaces import check_space as check_space
+from research.studies.spaces import parse_range as parse_range
+from research.studies.spaces import parse_spaces as parse_spaces
+from research.studies.statistics import Difference as Difference
+from research.studies.statistics import Overall as Overall
+from research.studies.statistics import best_of as best_of
+from research.studies.statistics import difference as difference
+from research.studies.statistics import overall as overall
+from research.studies.study import Study as Study
 from research.studies.timing import Timing as Timing
 from research.studies.timing import time_alone as time_alone

@@ -1,14 +1,16 @@
 """Finished studies, one's own and other people's: read without executing anything, checked, and gathered."""
 
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.runs.archive import read_contents
+from research.studies.study import FORMAT
 
-FORMAT = 1  # Of a study's numbers, as numbers["study"] states it.
 MANIFEST = "manifest.json"
 _NUMBER, _PERHAPS, _NONE = (int, float), (int, float, type(None)), type(None)
+_KINDS = {int: "an integer", float: "a number", str: "a printable text", list: "a list", _NONE: "None"}
 # What a reader of a study may rely on; other entries are allowed.
 PROTOCOL = {
     **dict.fromkeys(("seeds", "tuning_seeds"), (list,)),
@@ -149,7 +151,7 @@ def _check_format(experiment: str, numbers: Any) -> None:
         )
     version = numbers["study"]
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise ValueError(f"holds a study of the format {version!r}, which there never was: run it again.")
+        raise ValueError(f"holds a study of the format {reprlib.repr(version)}, which there never was: run it again.")
     if version > FORMAT:
         raise ValueError(
             f"was written by a newer version of Descent (study format {version}; this one reads up to {FORMAT}): update "
@@ -164,8 +166,8 @@ def _check_numbers(numbers: Mapping[str, Any]) -> None:
     seen = set()
     for name, kinds in (("cells", CELL), ("comparisons", COMPARISON)):
         entries = numbers.get(name)
-        if not isinstance(entries, list):
-            raise ValueError(f"holds a study whose {name} are no list.")
+        if not isinstance(entries, list) or (name == "cells" and not entries):
+            raise ValueError(f"holds a study whose {name} are missing or no list.")
         for index, entry in enumerate(entries):
             _check_entries(f"{name}[{index}]", entry, kinds)
             place = (name, entry["workload"], entry["rule"])
@@ -178,23 +180,24 @@ def _check_numbers(numbers: Mapping[str, Any]) -> None:
 
 def _check_entries(where: str, entry: Any, kinds: Mapping[str, tuple[type, ...]]) -> None:
     if not isinstance(entry, dict):
-        raise ValueError(f"holds a study whose {where} is {entry!r}, no object.")
+        raise ValueError(f"holds a study whose {where} is {reprlib.repr(entry)}, no object.")
     for name, kind in kinds.items():
-        value = entry.get(name, "missing")
-        if not isinstance(value, kind) or isinstance(value, bool):
-            names = " or ".join(
-                {int: "an integer", float: "a number", str: "a text", list: "a list"}.get(k, "None") for k in kind
-            )
-            raise ValueError(f"holds a study whose {where}.{name} is {value!r}; it must be {names}.")
+        if name not in entry:
+            raise ValueError(f"holds a study whose {where} has no entry {name!r}.")
+        value = entry[name]
+        fits = isinstance(value, kind) and not isinstance(value, bool)
+        if not fits or (isinstance(value, str) and not value.isprintable()):  # A terminal obeys what is not.
+            wanted = " or ".join(_KINDS[kind] for kind in kind)
+            raise ValueError(f"holds a study whose {where}.{name} is {reprlib.repr(value)}; it must be {wanted}.")
 
 
 def _check_cost(where: str, cell: Mapping[str, Any]) -> None:
-    """What places are made of: None where the target is not reached, or positive."""
+    """What places are made of: None where the target is not reached, or not negative."""
     for name in ("cost", "cost_low", "cost_high", "example_gradients"):
         value = cell[name]
-        if value is not None and not value > 0:
+        if value is not None and not value >= 0:
             raise ValueError(
-                f"holds a study whose {where}.{name} is {value!r}; it must be positive, or None (not reached)."
+                f"holds a study whose {where}.{name} is {value!r}; it must be positive or 0, or None (not reached)."
             )
     if (cell["cost"] is None) != (cell["example_gradients"] is None) or cell["n"] < 1:
         raise ValueError(

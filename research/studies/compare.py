@@ -1,5 +1,6 @@
 """Which rule is better here, by how much, and may one say so: rules of equal budgets on workloads, compared."""
 
+import difflib
 import hashlib
 import inspect
 import itertools
@@ -70,20 +71,35 @@ def compare(
       (['momentum', 'plain'], 2)
     """
     protocol, bring = plan(rules, workload, baseline=baseline, spaces=spaces, evaluations=evaluations, **terms)
-    made = make_workloads(workload)
-    pairs = list(itertools.product(made, bring))
-    found: dict[tuple[str, str], Saved] = {}
-    for done, (on, contender) in enumerate(pairs):
-        label = f"{contender.name} on {on.name}"
+    found = measure_pairs(
+        protocol, bring, make_workloads(workload), timed=timed, on_progress=on_progress, checkpoints=checkpoints
+    )
+    return conclude(protocol, baseline or bring[-1].name, bring, found)
+
+
+def measure_pairs(
+    protocol: Protocol,
+    bring: Sequence[Contender],
+    on: Sequence[Workload],
+    *,
+    timed: bool = True,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints = nowhere,
+) -> dict[tuple[str, str], Saved]:
+    """`measure_pair` for every workload and rule, by (workload, rule); arguments as for `compare`."""
+    pairs = list(itertools.product(on, bring))
+    found = {}
+    for done, (workload, contender) in enumerate(pairs):
+        label = f"{contender.name} on {workload.name}"
         if on_progress is not None:
             on_progress(done, len(pairs), label)
         tell = _tell(on_progress, done, len(pairs), label)
-        found[on.name, contender.name] = remembered_pair(
-            on, contender, protocol, timed=timed, on_chunk=tell, checkpoints=checkpoints
+        found[workload.name, contender.name] = remembered_pair(
+            workload, contender, protocol, timed=timed, on_chunk=tell, checkpoints=checkpoints
         )
     if on_progress is not None:
         on_progress(len(pairs), len(pairs), "statistics")
-    return conclude(protocol, baseline or bring[-1].name, bring, found)
+    return found
 
 
 def plan(
@@ -182,6 +198,25 @@ def conclude(
     return Study(answer, tables, arrays, numbers)
 
 
+def leader(found: Mapping[tuple[str, str], Saved], *, trials: int | None = None) -> str:
+    """The rule that the tuning seeds speak for, so that reporting it on the others is no choice after the fact.
+
+    It has the least geometric mean, over workloads, of its best trial's score over the best of all.
+
+    Args:
+      found: From `measure_pairs`.
+      trials: How many of each rule's trials count; 1: the defaults alone. None: all.
+    Returns:
+      Its name; ties go to the first.
+    """
+    logs: dict[str, float] = {}
+    for workload in dict.fromkeys(workload for workload, _ in found):
+        best = {r: s.arrays["tuning"].mean(axis=1)[:trials].min() for (w, r), s in found.items() if w == workload}
+        for rule, score in best.items():
+            logs[rule] = logs.get(rule, 0.0) + float(np.log(score / min(best.values())))
+    return min(logs, key=lambda rule: logs[rule])
+
+
 def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Workload]:
     """Workloads by name or as they are, each once."""
     if isinstance(given, str | Workload):
@@ -206,7 +241,9 @@ def _known_terms(terms: dict[str, Any]) -> dict[str, Any]:
     known = list(inspect.signature(make_protocol).parameters)
     for name in terms:
         if name not in known:
-            raise TypeError(f"compare has no argument {name!r}; there are: {', '.join(known)}.")
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean {close[0]}?" if close else f"Its terms are {', '.join(known)}."
+            raise TypeError(f"compare has no argument {name!r}. {hint}")
     return terms
 
 

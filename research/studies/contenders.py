@@ -73,6 +73,8 @@ def contenders(
     """
     named = _named(rules)
     for argument, given in (("spaces", spaces), ("evaluations", evaluations)):
+        if given is not None and not isinstance(given, Mapping):
+            raise TypeError(f"{argument} go by the name of a rule, {argument}={{'mine': ...}}; got {given!r}.")
         for name in given or ():
             if name not in named:
                 raise ValueError(f"{argument} names {name!r}, which does not take part{_nearest(name, named)}")
@@ -92,7 +94,7 @@ def _named(rules: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
         if not isinstance(name, str):
             raise TypeError(f"a rule needs a name; give it one, {{'mine': ...}}; got {name!r}.")
         if not _NAME.fullmatch(name):
-            raise ValueError(f"a rule's name is letters, digits and _ . : - and begins with a letter; got {name!r}.")
+            raise ValueError(f"a rule's name is letters, digits and _, then also . : and -; got {name!r}.")
         if [n for n, _ in named].count(name) > 1:
             raise ValueError(f"the rule {name!r} comes twice; give each a name of its own.")
     return dict(named)
@@ -189,9 +191,8 @@ def _is_number(value: Any) -> bool:
 
 def _checked_cost(name: str, cost: Any) -> float:
     if not _is_number(cost) or cost < 1:
-        raise ValueError(
-            f"evaluations of {name} must be a finite number of at least 1, for each step is given a gradient; got {cost!r}."
-        )
+        at_least = "a finite number, at least 1 for the gradient that a step gets"
+        raise ValueError(f"evaluations of {name} must be {at_least}; got {cost!r}.")
     return float(cost)
 
 
@@ -225,9 +226,9 @@ def check_contender(
       objective: (params, batch) -> ().
       batch: The training data, or None for an objective without data.
     Returns:
-      How often the step evaluates the objective itself, beyond the gradient that it is given.
+      How often the code of a step evaluates the objective, beyond the gradient that it is given; a loop counts once.
     Raises:
-      RuleError: The rule raised while it was made (with the defaults or the ends of its space), or traced.
+      RuleError: The rule raised while it was made (of either end of its ranges, too) or traced.
       NoRuleError: It is no rule, or changes structure, shape or dtype of updates or state.
       ValueError: It evaluates the objective itself, and nobody has stated what its step costs.
     Example:
@@ -237,11 +238,10 @@ def check_contender(
     """
     for value_of in (lambda r: r.low, lambda r: r.high):  # A tracer has no value that a rule could refuse.
         contender.make_rule(**{n: np.float64(value_of(r)) for n, r in contender.space.items()})
-    calls = 0
+    drawn, calls = 2, []
 
     def counted(params: Params, batch: Any) -> Array:
-        nonlocal calls
-        calls += 1
+        calls.append(batch is not None and len(batch.y) > drawn)
         return objective(params, batch)
 
     def step(hyperparameters, params, indices):
@@ -251,13 +251,18 @@ def check_contender(
     lanes = 2
     hyperparameters = {n: jax.ShapeDtypeStruct((lanes,), jnp.result_type(float)) for n in contender.space}
     params = jax.tree.map(lambda x: jax.ShapeDtypeStruct((lanes, *jnp.shape(x)), jnp.result_type(x)), params)
-    indices = None if batch is None else jax.ShapeDtypeStruct((2,), np.int32)
+    indices = None if batch is None else jax.ShapeDtypeStruct((drawn,), np.int32)
     jax.eval_shape(jax.vmap(step, in_axes=(0, 0, None)), hyperparameters, params, indices)
-    own = calls - 1
+    own = len(calls) - 1
     if own > 0 and not contender.stated and contender.evaluations == 1:
-        times = "1 time" if own == 1 else f"{own} times"
-        raise ValueError(
-            f"{contender.name} evaluates the objective itself, {times} a step; say what a step costs in gradients: "
-            f"evaluations={{{contender.name!r}: {own + 1}}}."
-        )
+        raise ValueError(_unstated(contender.name, own, sum(calls)))
     return own
+
+
+def _unstated(name: str, own: int, whole: int) -> str:
+    times = "1 time" if own == 1 else f"{own} times"
+    of_all = f" ({whole} of them on all examples, n / batch_size gradients each)" if whole else ""
+    return (
+        f"{name} evaluates the objective itself, {times} a step{of_all}; say what a step costs in gradients: "
+        f"evaluations={{{name!r}: {own + 1}}}."
+    )

@@ -17,8 +17,8 @@ def _own(default: float) -> Range:
     return Range(1e-5, 1.0, "log", default)
 
 
-# Defaults are the constructor's where it has one; else the paper's, or that of its authors' code; 0.01 for descent along
-# gradients (Keras) and 0.001 for Adam's kin.
+# Defaults are the constructor's where it has one; else the paper's, or that of its authors' code; 0.01 for descent
+# along gradients (Keras) and 0.001 for most of Adam's kin.
 SPACES: dict[str, dict[str, Range]] = {
     "gradient_descent": {"learning_rate": _gradient(0.01)},
     "heavy_ball": {"learning_rate": _gradient(0.01), "momentum": _MOMENTUM},

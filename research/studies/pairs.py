@@ -17,7 +17,10 @@ from research.studies.timing import time_alone
 from research.types import Checkpoints, Sampler, Saved, Workload, nowhere
 
 MOST_WIDENINGS = 2
-AS_GOOD = 1.1  # A trial within 10 % of the best is as good.
+AS_GOOD = 1.1  # A rate within 10 % of the best is as good.
+AROUND = 2.0 ** np.arange(
+    -4, 4.5, 0.5
+)  # Rates looked at around the chosen one, which count as no trials: nothing is chosen.
 
 
 class _Outcomes(NamedTuple):
@@ -40,7 +43,8 @@ def measure_pair(
 ) -> Saved:
     """Trains every trial of a rule on every seed of a workload.
 
-    A choice in the outer tenth of a range widens it by a third beyond that side, with a third more trials, twice at most.
+    A choice in the outer tenth of a range (the outer 1 / budget, with fewer than ten trials) widens it by a third beyond
+    that side, with a third more trials, twice at most.
 
     Args:
       workload: With the parts that the protocol needs.
@@ -51,7 +55,8 @@ def measure_pair(
       checkpoints: Where the cells are kept on the way, for the rule and workload that the caller has named.
     Returns:
       Arrays `trials` (t, h), `tuning` (t, m), `costs` and `final` (t, n), `passes` (k,), `curves` (n, k) of the chosen
-      trial and `best_of` (t, 3); as values the facts of the pair in JSON, as a study's `cells` have them.
+      trial, `best_of` (t, 3), and `rates` (r,) around the chosen one with their tuning scores `rate_scores` (r, m); as
+      values the facts of the pair in JSON, as a study's `cells` have them.
     Raises:
       ValueError: The workload lacks a part.
     """
@@ -71,9 +76,10 @@ def measure_pair(
     count = _count(made, protocol.budget)
     outcomes, passes = _train(program, workload, contender, protocol, made, count, _part(on_chunk, 0), checkpoints)
     hit: list[str] = []
+    outer = max(0.1, 1 / protocol.budget)  # Few trials leave wide gaps: the last of them is then an edge.
     for widened in range(MOST_WIDENINGS + 1):
         chosen = choose(outcomes.tuning)
-        hit = [f"{name}, {side}" for name, side in edges(space, {name: v[chosen] for name, v in made.items()})]
+        hit = [f"{name}, {side}" for name, side in edges(space, {name: v[chosen] for name, v in made.items()}, outer)]
         wider = [widen(space, *place.split(", ")) for place in hit] if widened < MOST_WIDENINGS else []
         wider = [(whole, part) for whole, part in wider if part is not None]
         if not wider:
@@ -95,6 +101,13 @@ def measure_pair(
     }
     arrays["best_of"] = best_of(scores_of(arrays), level=protocol.level)
     chosen_values = {name: float(values[chosen]) for name, values in made.items()}
+    if made:
+        swept = {name: np.full(len(AROUND), value) for name, value in chosen_values.items()}
+        swept[rate_name(space)] *= AROUND
+        around, _ = _train(
+            program, workload, contender, protocol, swept, len(AROUND), None, checkpoints, tuning_only=True
+        )
+        arrays |= {"rates": swept[rate_name(space)], "rate_scores": around.tuning}
     facts = {
         "workload": workload.name,
         "rule": contender.name,
@@ -106,7 +119,8 @@ def measure_pair(
         "edges": hit,
         "evaluations": contender.evaluations,
         "diverged": float(outcomes.diverged[: protocol.budget].mean()),
-        "robustness": robust_decades(made.get("learning_rate"), outcomes.tuning),
+        "rate_name": rate_name(space),
+        "robustness": robust_decades(arrays["rates"], arrays["rate_scores"]) if made else None,
         "compile_seconds": program.compile_seconds,
     }
     facts |= _costs(arrays, protocol, chosen, sampler, facts)
@@ -134,23 +148,37 @@ def scores_of(arrays: Mapping[str, np.ndarray]) -> Scores:
     return Scores(arrays["tuning"], arrays["costs"], float(arrays["passes"][-1]))
 
 
-def robust_decades(rates: np.ndarray | None, tuning: np.ndarray) -> float | None:
-    """Decades of learning rate from the lowest to the highest trial whose mean score is within 10 % of the best.
+def rate_name(space: Mapping[str, Any]) -> str | None:
+    """The hyper-parameter that is the rate: the one of that name, else the first; None where there is none."""
+    return "learning_rate" if "learning_rate" in space else next(iter(space), None)
+
+
+def robust_decades(rates: np.ndarray, scores: np.ndarray) -> float:
+    """How many decades of rates score within 10 % of the best, around it, interpolated in log rate.
 
     Args:
-      rates: Of the trials, shape (t,); None where the rule has none.
-      tuning: Tuning scores, lower is better, shape (t, m).
+      rates: Ascending, shape (r,).
+      scores: Lower is better, shape (r, m); their means over m count.
     Returns:
-      log10(highest / lowest); None without rates.
+      Decades; where the good rates reach an end of those given, at least so many.
     Example:
-      >>> robust_decades(np.array([0.001, 0.01, 0.1, 1.0]), np.array([[9.0], [2.1], [2.0], [9.0]]))
-      1.0
+      >>> rates = np.array([0.01, 0.1, 1.0, 10.0])
+      >>> round(robust_decades(rates, np.array([[3.0], [2.0], [2.0], [3.0]])), 12)
+      1.4
     """
-    if rates is None:
-        return None
-    means = tuning.mean(axis=1)
-    good = rates[means <= AS_GOOD * means.min()]
-    return float(np.log10(good.max() / good.min()))
+    logs, means = np.log10(rates), scores.mean(axis=1)
+    best, limit = int(np.argmin(means)), AS_GOOD * means.min()
+
+    def edge(step: int) -> float:
+        at = best
+        while 0 <= at + step < len(means) and means[at + step] <= limit:
+            at += step
+        beyond = at + step
+        if not 0 <= beyond < len(means):
+            return logs[at]
+        return logs[at] + (logs[beyond] - logs[at]) * (limit - means[at]) / (means[beyond] - means[at])
+
+    return float(edge(1) - edge(-1))
 
 
 def _train(
@@ -162,9 +190,10 @@ def _train(
     count: int,
     on_chunk: Callable[[lanes.Progress], None] | None,
     checkpoints: Checkpoints,
+    tuning_only: bool = False,
 ) -> tuple[_Outcomes, np.ndarray]:
     """The outcomes of some trials, and the passes at which they were looked at."""
-    seeds = np.array(protocol.tuning_seeds + protocol.seeds)
+    seeds = np.array(protocol.tuning_seeds + (() if tuning_only else protocol.seeds))
     cells = {name: np.repeat(values, len(seeds)) for name, values in made.items()}
     trained = lanes.train(program, {"seed": np.tile(seeds, count), **cells}, on_chunk, checkpoints)
     passes = trained.passes * contender.evaluations

@@ -91,9 +91,9 @@ def make_protocol(
 
 
 def _seeds(name: str, given: Any, first: int) -> tuple[int, ...]:
-    if isinstance(given, int) and not isinstance(given, bool):
-        given = range(first, first + given)
-    seeds = tuple(given)
+    if isinstance(given, bool) or not isinstance(given, int | Sequence):
+        raise ValueError(f"{name} must be a number of seeds, or the seeds themselves; got {given!r}.")
+    seeds = tuple(range(first, first + given) if isinstance(given, int) else given)
     if any(isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31 for seed in seeds):
         raise ValueError(f"{name} must be a number of seeds, or integers in 0..2**31-1; got {given!r}.")
     if len(set(seeds)) < len(seeds):

@@ -1,5 +1,7 @@
 """Which rule leads where, among the studies of many: only rules that were asked the same are compared."""
 
+import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +18,7 @@ class Entry(NamedTuple):
 
     Attributes:
       study: Which.
-      rule: Its name, with the digest of the code where studies of other code have a rule of that name too.
+      rule: Its name; with a digest where there are rules of that name with another source, or another search space.
       workload: Its name, with the number of examples where studies have several of that name.
       protocol: Number of the protocol, from 1.
       cost, low, high: Example gradients to the target, with their interval; inf where it is not reached.
@@ -56,7 +58,8 @@ class Rankings(NamedTuple):
 def merge(gathered: Gathered) -> Rankings:
     """Puts the cells of all studies into rankings: those of one workload under one protocol."""
     studies = gathered.studies
-    code, sizes = _several(studies, "rule", _code), _several(studies, "workload", lambda _, cell: cell["n"])
+    codes, spaces = _several(studies, "rule", _code), _several(studies, "rule", _space)
+    sizes = _several(studies, "workload", lambda _, cell: cell["n"])
     protocols: list[tuple[Any, ...]] = []
     grouped: dict[tuple[str, int], list[Entry]] = {}
     for study in studies:
@@ -65,9 +68,11 @@ def merge(gathered: Gathered) -> Rankings:
         compared = {(c["workload"], c["rule"]): c for c in study.numbers["comparisons"]}
         for cell in study.numbers["cells"]:
             rule, workload = cell["rule"], cell["workload"]
+            code = f" · code {_code(study, cell)}" if rule in codes else ""
+            space = f" · space {_space(study, cell)}" if rule in spaces else ""
             entry = Entry(
                 study,
-                f"{rule} · code {_code(study, cell)}" if rule in code else rule,
+                f"{rule}{code}{space}",
                 f"{workload} · {cell['n']:,} examples" if workload in sizes else workload,
                 protocols.index(asked) + 1,
                 *_example_gradients(cell),
@@ -124,16 +129,16 @@ def _lead(rankings: Rankings) -> str:
 def _remarks(rankings: Rankings) -> list[str]:
     studies, repeated, left_out = rankings.gathered
     alone = len(rankings.all) - len(rankings.contests)
-    several = sorted(_several(studies, "rule", _code))
+    several = sorted(_several(studies, "rule", _code) | _several(studies, "rule", _space))
     remarks = ["A ranking is one workload under one protocol: only rules that were asked the same are compared."]
     if alone:
         remarks.append(f"In {alone} more there is but one rule, and nothing to compare.")
     if several:
-        remarks.append(f"Studies of other code count as other rules: {', '.join(several)}.")
+        remarks.append(f"Rules of one name with another source or search space are two: {', '.join(several)}.")
     if repeated:
-        remarks.append(f"Of a study that is here already, and counts once: {', '.join(repeated)}.")
+        remarks.append(f"A copy of a study counts once: {', '.join(repeated)}.")
     if left_out:
-        remarks.append(f"Left out, for it cannot be read: {', '.join(name for name, _ in left_out)}.")
+        remarks.append(f"Left out, for they cannot be read: {', '.join(name for name, _ in left_out)}.")
     return remarks
 
 
@@ -156,8 +161,18 @@ def _several(studies: Sequence[FinishedStudy], name: str, of: Callable[[Finished
 
 
 def _code(study: FinishedStudy, cell: Mapping[str, Any]) -> str:
-    del cell
-    return study.fact("environment", "code")[:8]
+    """Of the rule's source; where that is not known, of all code that ran."""
+    known = _of_rule(study, "sources", cell["rule"])
+    return known[:8] if isinstance(known, str) else study.fact("environment", "code")[:8]
+
+
+def _space(study: FinishedStudy, cell: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(_of_rule(study, "spaces", cell["rule"]), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _of_rule(study: FinishedStudy, name: str, rule: str) -> Any:
+    entries = study.numbers.get(name)
+    return entries.get(rule) if isinstance(entries, dict) else None
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -57,7 +57,9 @@ def replicate(pairs: Sequence[tuple[Scores, Scores]], trials: int | None, resamp
             rows.append(wins(*runs[0], *runs[1]).mean(axis=axis))
         return np.array(rows)
 
-    drawn = _bootstrap([pairs[0][0].costs.shape[1], *(mine.tuning.shape[1] for mine, _ in pairs)], statistic, resamples, seed)
+    drawn = _bootstrap(
+        [pairs[0][0].costs.shape[1], *(mine.tuning.shape[1] for mine, _ in pairs)], statistic, resamples, seed
+    )
     mine_spent, mine_reached, other_spent, other_reached, win = drawn.reshape(len(pairs), 5, -1).swapaxes(0, 1)
     return Replicates(log_ratio(ratio(mine_spent, mine_reached), ratio(other_spent, other_reached)), win)
 

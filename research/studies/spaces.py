@@ -53,13 +53,15 @@ def check_space(space: Space, owner: str = "") -> None:
       space: Ranges by name. An empty one is allowed: such a rule has one trial.
       owner: The rule's name, for messages.
     Raises:
-      TypeError: A range is no Range, or an end is no number.
+      TypeError: The space is no dict, a range no Range, or an end no number.
       ValueError: Ends or scale do not fit each other.
     Example:
       >>> check_space({"learning_rate": Range(0.0, 1.0)}, "mine")
       Traceback (most recent call last):
       ValueError: mine.learning_rate: a log scale starts above 0; got low=0.0.
     """
+    if not isinstance(space, Mapping):
+        raise TypeError(f"a space is a dict, such as {{'learning_rate': Range(1e-4, 1.0)}}; {owner} has {space!r}.")
     for name, range_ in space.items():
         where = f"{owner}.{name}" if owner else name
         if not isinstance(range_, Range):
@@ -114,7 +116,7 @@ def trials(space: Space, count: int) -> dict[str, np.ndarray]:
     _check_count("count", count, 1)
     points = _points(space, count - 1)
     return {
-        name: np.concatenate([[_middle(r) if r.default is None else r.default], _at(r, points[name])])
+        name: np.concatenate([[float(_at(r, np.array(0.5))) if r.default is None else r.default], _at(r, points[name])])
         for name, r in space.items()
     }
 
@@ -148,12 +150,13 @@ def _check_count(name: str, value: int, least: int) -> None:
         raise ValueError(f"{name} must be an integer of at least {least}; got {name}={value!r}.")
 
 
-def edges(space: Space, chosen: Mapping[str, float]) -> tuple[tuple[str, str], ...]:
-    """Where a chosen trial lies in the outer tenth of its range, so that the best may lie outside.
+def edges(space: Space, chosen: Mapping[str, float], outer: float = 0.1) -> tuple[tuple[str, str], ...]:
+    """Where a chosen trial lies in the outer part of its range, so that the best may lie outside.
 
     Args:
       space: Ranges by name.
       chosen: The trial's values by name.
+      outer: Share of a range at each end that counts as its edge.
     Returns:
       (name, "low" or "high"), in the order of the space. The low end 0 of a one_minus range is no edge: nothing is
       beyond it.
@@ -166,9 +169,9 @@ def edges(space: Space, chosen: Mapping[str, float]) -> tuple[tuple[str, str], .
     for name, range_ in space.items():
         start, end = _scaled(range_.low, range_.scale), _scaled(range_.high, range_.scale)
         position = (_scaled(chosen[name], range_.scale) - start) / (end - start)
-        if position <= 0.1 and not (range_.scale == "one_minus" and range_.low == 0):
+        if position <= outer and not (range_.scale == "one_minus" and range_.low == 0):
             found.append((name, "low"))
-        elif position >= 0.9:
+        elif position >= 1 - outer:
             found.append((name, "high"))
     return tuple(found)
 
@@ -194,21 +197,24 @@ def widen(space: Space, name: str, side: str) -> tuple[dict[str, Range], dict[st
     """
     if name not in space or side not in ("low", "high"):
         raise ValueError(f"widen takes a name of {list(space)} and a side, low or high; got {name!r}, {side!r}.")
-    range_ = space[name]
-    low, high, scale, _ = range_
-    start, end = _scaled(low, scale), _scaled(high, scale)
-    third = (end - start) / 3
+    range_, end = space[name], _beyond(space[name], side)
     if side == "low":
-        bound = low if scale == "linear" else float(_unscaled(start - third, scale))
-        bound = max(bound, 0.0)
-        whole, part = range_._replace(low=bound), Range(bound, low, scale)
-        grown = 0 <= bound < low and (scale != "log" or bound > 0)
+        whole, part = range_._replace(low=end), Range(end, range_.low, range_.scale)
     else:
-        bound = high if scale == "linear" else float(_unscaled(end + third, scale))
-        bound = min(bound, HIGHEST_SHARE) if scale == "one_minus" else bound
-        whole, part = range_._replace(high=bound), Range(high, bound, scale)
-        grown = high < bound < math.inf
-    return ({**space, name: whole}, {**space, name: part}) if grown else (dict(space), None)
+        whole, part = range_._replace(high=end), Range(range_.high, end, range_.scale)
+    if part.low >= part.high or not math.isfinite(end) or (range_.scale == "log" and end == 0):
+        return dict(space), None
+    return {**space, name: whole}, {**space, name: part}
+
+
+def _beyond(range_: Range, side: str) -> float:
+    """Where a side goes to when it is widened; the old end, or one within, where it has to stay."""
+    if range_.scale == "linear":
+        return range_.low if side == "low" else range_.high
+    start, end = _scaled(range_.low, range_.scale), _scaled(range_.high, range_.scale)
+    third = (end - start) / 3
+    moved = float(_unscaled(start - third if side == "low" else end + third, range_.scale))
+    return moved if range_.scale == "log" else min(max(moved, 0.0), HIGHEST_SHARE)
 
 
 def _points(space: Space, count: int) -> dict[str, np.ndarray]:
@@ -249,10 +255,6 @@ def _at(range_: Range, shares: np.ndarray) -> np.ndarray:
     return np.clip(_unscaled(start + shares * (end - start), range_.scale), range_.low, range_.high)
 
 
-def _middle(range_: Range) -> float:
-    return float(_at(range_, np.array(0.5)))
-
-
 def parse_range(text: str) -> Range:
     """A range as it is written on a command line: "1e-4..10", "0.5..0.999 one_minus", "0..1 linear".
 
@@ -263,16 +265,12 @@ def parse_range(text: str) -> Range:
       Range(low=0.0001, high=10.0, scale='log', default=None)
     """
     ends, _, scale = text.strip().partition(" ")
-    low, dots, high = ends.partition("..")
     try:
-        if not dots:
-            raise ValueError
-        return Range(float(low), float(high), scale.strip() or "log")
+        low, high = (float(end) for end in ends.split("..", 1))
     except ValueError:
-        raise ValueError(
-            f"a range is written low..high, with a scale where it is not log: 1e-4..10 or '0.5..0.999 one_minus'; "
-            f"got {text!r}."
-        ) from None
+        how = "low..high, with a scale where it is not log: 1e-4..10 or '0.5..0.999 one_minus'"
+        raise ValueError(f"a range is written {how}; got {text!r}.") from None
+    return Range(low, high, scale.strip() or "log")
 
 
 def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
@@ -291,9 +289,7 @@ def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
         target, equals, text = word.partition("=")
         rule, _, name = target.strip().rpartition(".")
         if not (equals and rule and name.isidentifier()):
-            raise ValueError(
-                f"a space is written rule.name=low..high, such as adam.learning_rate=1e-4..1; got {word!r}."
-            )
+            raise ValueError(f"a space is written rule.name=low..high, as in adam.learning_rate=1e-4..1; got {word!r}.")
         if name in found.setdefault(rule, {}):
             raise ValueError(f"{rule}.{name} is given twice; one range is enough.")
         found[rule][name] = parse_range(text)

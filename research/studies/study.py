@@ -83,12 +83,15 @@ MOST_NAMED = 3
 
 
 def _sentence(one: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
-    rule, baseline, total = one["rule"], one["baseline"], len(numbers["workloads"])
-    where = f"{one['workloads']} of {total} {'workload' if total == 1 else 'workloads'}"
+    rule, baseline, names = one["rule"], one["baseline"], numbers["workloads"]
+    where = names[0] if len(names) == 1 else f"{one['workloads']} of {len(names)} workloads"
     never = _never(numbers)
     if one["ratio"] is None:
         return f"{rule} and {baseline} cannot be compared by the target on any workload: {never}"
-    if one["verdict"] != "undecided":
+    if one["ratio"] in (0, math.inf):
+        winner, loser = (rule, baseline) if one["ratio"] == 0 else (baseline, rule)
+        text = f"{winner} reaches the target where {loser} never does."
+    elif one["verdict"] != "undecided":
         times = "times " if one["verdict"] == "worse" else "of "
         text = f"{rule} needs {interval(one)} {times}{baseline}'s example gradients to reach the target on {where}."
     else:
@@ -96,7 +99,7 @@ def _sentence(one: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
             f"{rule} and {baseline} are not distinguishable at this budget ({rule} needs {interval(one)} of its example "
             f"gradients on {where}): {_how_many_more(one, numbers)}."
         )
-    return f"{text} {_capital(never)}" if never else text
+    return f"{text} {never}" if never else text
 
 
 def _how_many_more(one: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
@@ -116,7 +119,7 @@ def _never(numbers: Mapping[str, Any]) -> str:
     for cell in numbers["cells"]:
         if cell["cost"] is None:
             places.setdefault(cell["rule"], []).append(cell["workload"])
-    return " ".join(f"{rule} never reached it on {', '.join(on)}." for rule, on in places.items())
+    return " ".join(f"Not reached on {', '.join(on)}: by {rule}." for rule, on in places.items())
 
 
 def interval(one: Mapping[str, Any]) -> str:
@@ -150,13 +153,13 @@ def cells_table(numbers: Mapping[str, Any]) -> runs.Table:
             )
         )
     columns = ("workload", "rule", "passes to the target", "low", "high", f"ratio to {numbers['baseline']}", "interval")
-    columns += ("", "P(beats it)", "reached by", "steps", "seconds", "gap at the end")
+    columns += ("verdict", "P(beats it)", "reached by", "steps", "seconds", "gap at the end")
     budget = "full batch" if protocol["batch_size"] is None else f"mini-batch {protocol['batch_size']}"
     note = (
         f"Target: {protocol['target']:g} of the initial f - f* within {protocol['passes']} passes, {budget}, on the "
         f"{protocol['reported_on']} part. Passes: example gradients / n spent by all runs, over the runs that got there. "
         f"Each rule had {protocol['budget']} trials, chosen on {len(protocol['tuning_seeds'])} tuning seeds by the "
-        f"{protocol['tune_on']} objective, reported on {len(protocol['seeds'])} others. Intervals: {protocol['level']:.0%}, "
+        f"{protocol['tune_on']} objective, reported on {len(protocol['seeds'])} others. Intervals of {100 * protocol['level']:g} %, "
         "the choice included, those of ratios corrected for how many there are. Seconds: one training by itself on this "
         "machine, without compilation."
     )
@@ -179,7 +182,7 @@ def comparisons_table(numbers: Mapping[str, Any]) -> runs.Table:
         )
         for one in sorted(numbers["overall"], key=lambda o: _sortable(o["ratio"]))
     )
-    columns = ("rule", f"ratio to {numbers['baseline']}", "low", "high", "", "P(beats it)", "low ", "high ")
+    columns = ("rule", f"ratio to {numbers['baseline']}", "low", "high", "verdict", "P(beats it)", "P, low", "P, high")
     note = (
         "Ratio: geometric mean over the workloads where both reach the target (their number in the last column). P: share "
         "of seeds on which the rule needs fewer example gradients, ties by halves, averaged over workloads."
@@ -257,7 +260,3 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.3g}"
     return str(value)
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

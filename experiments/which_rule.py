@@ -1,0 +1,270 @@
+"""Which update rule should I use first?
+
+First-order rules on problems whose exact optimum is known: linear, ridge, logistic and softmax regression on real data, an
+ill-conditioned regression and a noisy quadratic. Every rule gets the same budget of trials, the first at its defaults;
+trials are chosen on seeds that are not reported. Which rule comes first is read from the tuning seeds, and told with the
+others, so that naming the best is no choice after the fact.
+
+    python experiments/which_rule.py            # the usual rules, under ten minutes on two cores
+    python experiments/which_rule.py --full     # every first-order rule here and more trials, under an hour there
+
+The number to expect (`EXPECTED`): example gradients of plain gradient descent and of Adam over those of the rule that comes
+first, over all workloads together.
+"""
+
+import dataclasses
+import sys
+
+import numpy as np
+
+import research
+
+EXPECTED = {"gradient_descent_over_first": (1.0, 6.0), "adam_over_first": (0.9, 4.0)}
+
+PLAIN, USUAL = "gradient_descent", "adam"
+ALL = ("all",)
+SHOWN = 4  # Rules that a sentence names.
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run."""
+
+    rule: tuple[str, ...] = (
+        "gradient_descent",
+        "heavy_ball",
+        "nesterov",
+        "adagrad",
+        "rmsprop",
+        "adam",
+        "adamw",
+        "nadam",
+        "lion",
+        "schedule_free_sgd",
+        "dog",
+        "prodigy",
+    )
+    """Names of rules; all: every first-order rule. Gradient descent and Adam are always among them."""
+    workload: tuple[str, ...] = (
+        "diabetes",
+        "diabetes_ridge",
+        "breast_cancer",
+        "digits",
+        "ill_conditioned",
+        "noisy_quadratic",
+    )
+    """Workloads with data and a known optimum."""
+    budget: int = 12
+    """Trials of each rule on each workload; the first is its defaults."""
+    passes: int = 30
+    """Budget of every training, in passes over the data."""
+    batch_size: int = 32
+    """Examples in a batch."""
+    target: float = 1e-2
+    """Share of the initial f - f* to come down to."""
+    seeds: str = "0..19"
+    """Seeds that are reported: 0..9, or 1,4,7."""
+    tuning_seeds: str = "1000..1002"
+    """Seeds on which trials are chosen; none of them may be reported."""
+    width: int = 8
+    """Lanes in a block; the bits of a cell depend on it."""
+
+
+FULL = Config(rule=ALL, budget=20, seeds="0..29", tuning_seeds="1000..1004")
+
+
+def run(config, on_progress=None, checkpoints=None):
+    """Measures every rule on every workload; the first is named by the tuning seeds, the rest is reported on others."""
+    studies = research.studies
+    protocol, bring = studies.plan(rules_of(config), config.workload, **terms(config))
+    on = studies.make_workloads(config.workload)
+    for workload in on:
+        if workload.train is None or workload.optimum is None:
+            raise ValueError(f"workload {workload.name!r} has no data or no known optimum; choose one that has both.")
+    found = studies.measure_pairs(
+        protocol, bring, on, on_progress=on_progress, checkpoints=checkpoints or research.types.nowhere
+    )
+    first = studies.leader(found)
+    study = studies.conclude(protocol, first, bring, found)
+    rows = by_rule(study, protocol)
+    numbers = study.numbers | {
+        "first": first,
+        "first_untuned": studies.leader(found, trials=1),
+        "by_rule": rows,
+        "gradient_descent_over_first": ratio_to(study.numbers, PLAIN),
+        "adam_over_first": ratio_to(study.numbers, USUAL),
+    }
+    tables = (rules_table(numbers), *study.tables, left_out_table())
+    return research.runs.Result(answer(numbers), tables, study.arrays, numbers)
+
+
+def share(config, part, parts, checkpoints):
+    """Computes every `parts`-th pair from pair `part` on, into the checkpoints; `run` then finds them there."""
+    research.studies.compute_share(
+        rules_of(config), config.workload, part, parts, checkpoints=checkpoints, **terms(config)
+    )
+
+
+def terms(config):
+    """The protocol."""
+    return {
+        "budget": config.budget,
+        "passes": config.passes,
+        "batch_size": config.batch_size,
+        "target": config.target,
+        "seeds": research.runs.parse_seeds(config.seeds),
+        "tuning_seeds": research.runs.parse_seeds(config.tuning_seeds),
+        "width": config.width,
+    }
+
+
+def rules_of(config):
+    """Names, the plain and the usual rule among them."""
+    named = list(research.studies.SPACES) if "all" in config.rule else config.rule
+    return list(dict.fromkeys((PLAIN, *named, USUAL)))
+
+
+def ratio_to(numbers, rule):
+    """Example gradients of a rule over those of the first; 1 for itself."""
+    if rule == numbers["baseline"]:
+        return 1.0
+    return next(one["ratio"] for one in numbers["overall"] if one["rule"] == rule)
+
+
+def by_rule(study, protocol):
+    """The facts of each rule over all workloads, the first first."""
+    on, rules = study.numbers["workloads"], study.numbers["rules"]
+    cells = {(cell["workload"], cell["rule"]): cell for cell in study.numbers["cells"]}
+    tuned = np.array([[at(study, w, r, protocol.budget) for w in on] for r in rules])
+    defaults = np.array([[at(study, w, r, 1) for w in on] for r in rules])
+    best = tuned.min(axis=0)
+    overall = {one["rule"]: one for one in study.numbers["overall"]}
+    rows = []
+    for rule, costs, untuned in zip(rules, tuned, defaults, strict=True):
+        own = [cells[workload, rule] for workload in on]
+        decades = [cell["robustness"] for cell in own if cell["robustness"] is not None]
+        rows.append(
+            {
+                "rule": rule,
+                "reached_on": int(np.isfinite(costs).sum()),
+                "times_best": geometric_mean(costs / best),
+                "verdict": overall[rule]["verdict"] if rule in overall else "first",
+                "ratio": overall[rule]["ratio"] if rule in overall else 1.0,
+                "low": overall[rule]["low"] if rule in overall else None,
+                "high": overall[rule]["high"] if rule in overall else None,
+                "defaults_reached_on": int(np.isfinite(untuned).sum()),
+                "defaults_times_best": geometric_mean(untuned / best),
+                "decades": float(np.median(decades)) if decades else None,
+                "diverged": float(np.mean([cell["diverged"] for cell in own])),
+                "times_seconds": relative_seconds(cells, on, rule),
+            }
+        )
+    return sorted(rows, key=lambda row: (row["verdict"] != "first", -row["reached_on"], row["times_best"] or np.inf))
+
+
+def at(study, workload, rule, trials):
+    """What the rule is expected to need on that workload after so many trials, in passes; inf: not reached."""
+    best_of = study.arrays[f"{workload}/{rule}/best_of"]
+    return best_of[min(trials, len(best_of)) - 1, 0]
+
+
+def geometric_mean(ratios):
+    """Of those that are finite; None where none is."""
+    finite = ratios[np.isfinite(ratios)]
+    return float(np.exp(np.log(finite).mean())) if finite.size else None
+
+
+def relative_seconds(cells, on, rule):
+    """Seconds a pass over plain gradient descent's, geometric mean over the workloads."""
+    return geometric_mean(
+        np.array([cells[w, rule]["seconds_per_pass"] / cells[w, PLAIN]["seconds_per_pass"] for w in on])
+    )
+
+
+def rules_table(numbers):
+    """One page: a row a rule."""
+    protocol, on = numbers["protocol"], len(numbers["workloads"])
+    first = numbers["first"]
+    rows = tuple(
+        (
+            row["rule"],
+            f"{row['reached_on']} of {on}",
+            row["ratio"],
+            row["low"] if row["verdict"] != "first" else "",
+            row["high"] if row["verdict"] != "first" else "",
+            row["verdict"],
+            row["times_best"],
+            f"{row['defaults_reached_on']} of {on}",
+            row["defaults_times_best"],
+            row["decades"],
+            f"{100 * row['diverged']:.0f} %",
+            row["times_seconds"],
+        )
+        for row in numbers["by_rule"]
+    )
+    columns = ("rule", "reaches the target on", f"ratio to {first}", "low", "high", "verdict", "times the best")
+    columns += ("defaults reach it on", "defaults, times the best", "decades of rate within 10 %", "diverged")
+    note = (
+        f"Ratio: example gradients to {protocol['target']:g} of the initial f - f* over those of {first}, geometric mean over "
+        f"the workloads where both get there, with an interval that includes the choice among {protocol['budget']} trials and "
+        "is corrected for the number of rules. Times the best: over the least of all rules on each workload, where it gets "
+        "there at all. Defaults: the first trial alone. Diverged: share of the trainings of a rule's space. Seconds a pass "
+        "are those of one training by itself on this machine."
+    )
+    columns = (*columns, f"seconds a pass, times {PLAIN}'s")
+    return research.runs.Table("What to use first", columns, rows, note)
+
+
+def left_out_table():
+    """Which rules are not here, and why."""
+    rows = tuple(research.studies.NOT_COMPARED.items())
+    return research.runs.Table("Rules that are not compared", ("rule", "why"), rows)
+
+
+def answer(numbers):
+    """What to use first, what is as good, what to do without tuning, and where the simple baseline stands."""
+    first, on, rows = numbers["first"], len(numbers["workloads"]), {row["rule"]: row for row in numbers["by_rule"]}
+    own = rows[first]
+    budget = numbers["protocol"]["budget"]
+    sentences = [
+        f"Use {first} first: with {budget} trials it reaches the target on {own['reached_on']} of {on} workloads, in "
+        f"{own['times_best']:.2f} times the fewest example gradients of any rule."
+    ]
+    for verdict, words in (
+        ("better", "On the reporting seeds {} still fewer"),
+        ("undecided", "{} cannot be told from it"),
+    ):
+        names = [row["rule"] for row in numbers["by_rule"] if row["verdict"] == verdict]
+        if names:
+            listed = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+            verb = f"{listed} {'needs' if len(names) == 1 else 'need'}" if verdict == "better" else listed
+            sentences.append(words.format(verb) + ".")
+    sentences += [beside(numbers, rows, rule) for rule in (PLAIN, USUAL) if rule != first]
+    untuned = rows[numbers["first_untuned"]]
+    sentences.append(
+        f"Without any tuning use {untuned['rule']}: its defaults reach the target on {untuned['defaults_reached_on']} of {on}, "
+        f"in {untuned['defaults_times_best']:.1f} times the fewest."
+    )
+    return " ".join(sentences)
+
+
+def beside(numbers, rows, rule):
+    """One sentence on a rule that everybody knows."""
+    row = rows[rule]
+    if row["ratio"] is None:
+        return f"{rule} does not reach it where {numbers['first']} does."
+    return (
+        f"{rule} needs {row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}] times its example gradients "
+        f"(target reached on {row['reached_on']})."
+    )
+
+
+def draw(result):
+    """Ratios, trials, rates, curves and the profile."""
+    from research.figures import studies
+
+    return studies.draw_study(result.numbers, result.arrays)
+
+
+if __name__ == "__main__":
+    research.cli.main(sys.modules[__name__])

@@ -1,0 +1,192 @@
+"""A study's lines: cost against the number of trials, gap against passes, and the performance profile."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from research import figures
+from research.figures.study_looks import QUIET, WORDS, Cast, listed, name_lines, number, panels, percent, written
+
+SMALLEST = 1e-12  # Relative gaps below are rounding.
+LARGEST = 10.0  # Relative gaps above have diverged.
+MOST_NAMED = 12  # Numbers in a caption; with more, those of the baseline and the best of each workload.
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
+    """What a rule is expected to cost when its best of k trials is taken, against k."""
+    figure, used, spare = panels(numbers["workloads"])
+    ends: dict[tuple[str, str], np.ndarray] = {}
+    for panel, workload in zip(used, numbers["workloads"], strict=True):
+        for rule in who.quiet:
+            middle = finite(arrays[f"{workload}/{rule}/best_of"][:, 0])
+            panel.plot(np.arange(1, len(middle) + 1), middle, color=QUIET, linewidth=0.8, label=f"_{rule}", zorder=1)
+        for rule in reversed(who.shown):
+            best = np.asarray(arrays[f"{workload}/{rule}/best_of"], float)
+            k = np.arange(1, len(best) + 1)
+            style = {"color": who.colours[rule], "label": rule, "marker": "o", "markersize": 3, "zorder": 3}
+            figures.band(panel, k, *best.T, **style)
+            ends[workload, rule] = best[[0, -1], 0]
+        _scale_costs(panel)
+    figure.supylabel("expected passes to the target", fontsize=10)
+    figure.supxlabel("trials of hyper-parameters", fontsize=10)
+    name_lines(figure, used, spare, who, grey=f"{len(who.quiet)} others" if who.quiet else "")
+    never = [
+        f"{rule} on {workload}"
+        for workload in numbers["workloads"]
+        for rule in who.order
+        if not np.isfinite(arrays[f"{workload}/{rule}/best_of"][:, 0]).any()
+    ]
+    caption = (
+        f"Expected passes to {numbers['protocol']['target']:g} of the initial gap when the best of k trials is taken, "
+        f"against k; bands are {percent(numbers['protocol']['level'])} intervals; the first trial is the rule's defaults. "
+        f"{_told(numbers, who, lambda w, r: _gain(*ends[w, r]))}{_grey(who, named=True)} Where no run reaches the target "
+        f"a line has a gap{f'; it never does for {listed(never)}' if never else ''}."
+    )
+    return figures.Picture("What tuning costs", caption, figure)
+
+
+def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
+    """The relative gap of the chosen trial against passes: median and the middle 80 % of the reporting seeds."""
+    target = numbers["protocol"]["target"]
+    figure, used, spare = panels(numbers["workloads"])
+    for panel, workload in zip(used, numbers["workloads"], strict=True):
+        lowest = target
+        for rule in who.quiet:
+            middle = quantiles(arrays[f"{workload}/{rule}/curves"])[0]
+            panel.plot(
+                arrays[f"{workload}/{rule}/passes"], finite(middle), color=QUIET, lw=0.8, label=f"_{rule}", zorder=1
+            )
+        for rule in reversed(who.shown):
+            middle, low, high = quantiles(arrays[f"{workload}/{rule}/curves"])
+            high = np.minimum(high, 10 * LARGEST)  # A band up to what diverged ends above the picture.
+            passes = arrays[f"{workload}/{rule}/passes"]
+            figures.band(panel, passes, middle, low, high, color=who.colours[rule], label=rule, zorder=3)
+            lowest = min(lowest, np.min(middle))
+        panel.axhline(target, color=WORDS, linestyle=(0, (4, 3)), linewidth=1.1, label="_target")
+        panel.set_yscale("log")
+        panel.set_ylim(max(lowest, SMALLEST) / 2, _top(panel))
+        panel.set_xlim(left=0)
+    figure.supylabel("f − f*, as a share of the initial gap", fontsize=10)
+    figure.supxlabel("passes over the data", fontsize=10)
+    name_lines(figure, used, spare, who, grey=f"{len(who.quiet)} others" if who.quiet else "")
+    cells = {(cell["workload"], cell["rule"]): cell for cell in numbers["cells"]}
+    caption = (
+        f"The chosen trial of each rule on the {len(numbers['protocol']['seeds'])} reporting seeds: median of the relative "
+        f"gap and the band from its 10 to its 90 % quantile; dashed is the target, {target:g}. "
+        f"{_told(numbers, who, lambda w, r: _end(cells[w, r]))}{_grey(who)}"
+    )
+    return figures.Picture("How the chosen ones descend", caption.strip(), figure)
+
+
+def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
+    """The share of workloads on which a rule costs at most a factor of the best rule."""
+    figure, axes = figures.new_figure(height=4.4)
+    panel, factors = axes[0, 0], arrays["profile/factors"]
+    for rule in (*who.quiet, *reversed(who.shown)):
+        grey = rule in who.quiet
+        style = {"color": who.colours[rule], "label": f"_{rule}" if grey else rule, "lw": 0.8 if grey else 1.8}
+        panel.step(factors, arrays[f"profile/{rule}"], where="post", zorder=1 if grey else 3, **style)
+    count = len(numbers["workloads"])
+    panel.set(xscale="log", ylim=(-0.02, 1.04), xlim=(factors[0], factors[-1]))
+    panel.set(xlabel="factor over the cheapest rule's passes", ylabel=f"share of the {count} workloads")
+    panel.yaxis.set_major_formatter(lambda value, _: percent(value))
+    ticks = few_numbers(*panel.get_xlim())
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.set_xticks([], minor=True)
+    name_lines(figure, [panel], [], who)
+    told = [
+        f"{rule} is cheapest on {percent(arrays[f'profile/{rule}'][0])} and within a factor of {factors[-1]:.3g} on "
+        f"{percent(arrays[f'profile/{rule}'][-1])}"
+        for rule in who.shown
+    ]
+    caption = (
+        f"Performance profile (Dolan & Moré 2002): the share of {count} workloads on which a rule costs at most so many "
+        f"times the cheapest rule there: {'; '.join(told)}.{_grey(who)} Higher and further left is better; what a line "
+        "lacks to 100 % at its end it does not reach, or at a higher factor."
+    )
+    return figures.Picture("On how many workloads is it near the best?", caption, figure)
+
+
+def quantiles(values: np.ndarray) -> np.ndarray:
+    """Median, 10 and 90 % quantile over the rows, by order statistics; what is not finite counts as infinite."""
+    values = np.where(np.isfinite(values), np.maximum(values, SMALLEST), np.inf)
+    return np.array([np.quantile(values, share, axis=0, method="inverted_cdf") for share in (0.5, 0.1, 0.9)])
+
+
+def finite(values: np.ndarray) -> np.ndarray:
+    """What is not finite becomes a gap."""
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _scale_costs(panel: Axes) -> None:
+    """A log axis around the lines, not their bands, with plain numbers; whole trials."""
+    drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in panel.lines])
+    drawn = drawn[np.isfinite(drawn) & (drawn > 0)]
+    panel.set_yscale("log")
+    panel.set_ylim((drawn.min() / 1.5, drawn.max() * 1.6) if len(drawn) else (1, 10))
+    panel.set_xlim(0.5, max(len(np.asarray(line.get_xdata())) for line in panel.lines) + 0.5)
+    if not len(drawn):
+        place = {"ha": "center", "va": "center", "color": WORDS, "fontsize": 9}
+        panel.text(0.5, 0.5, "no rule reaches the target", transform=panel.transAxes, **place)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+    show_few_numbers(panel)
+
+
+def show_few_numbers(panel: Axes) -> None:
+    """Round numbers beside a log axis, written out."""
+    ticks = few_numbers(*panel.get_ylim())
+    panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.set_yticks([], minor=True)
+
+
+def few_numbers(low: float, high: float) -> list[float]:
+    """Round numbers for a log axis: of many decades the powers of ten, of a few 1, 2 and 5, of one or less more.
+
+    Example:
+      >>> few_numbers(0.3, 12)
+      [0.5, 1.0, 2.0, 5.0, 10.0]
+    """
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    digits = (1,) if high / low > 3e3 else (1, 2, 5) if high / low > 8 else (1, 1.5, 2, 3, 5, 7)
+    ticks = [float(f"{digit * 10.0**decade:.6g}") for decade in decades for digit in digits]
+    return [tick for tick in ticks if low <= tick <= high]
+
+
+def _top(panel: Axes) -> float:
+    tops = [np.nanmax(y, initial=1.0) for y in (np.asarray(line.get_ydata(), float) for line in panel.lines)]
+    return 1.5 * min(max(tops), LARGEST)
+
+
+def _gain(first: float, last: float) -> str:
+    if not np.isfinite(last):
+        return "not reached"
+    return f"{written(first) if np.isfinite(first) else 'not reached'} with its defaults, {written(last)} with all its trials"
+
+
+def _end(cell: Mapping[str, Any]) -> str:
+    reached, cost = number(cell["reached"]), number(cell["cost"])
+    least = f"after {written(cost)} passes" if np.isfinite(cost) else "at no cost known"
+    return f"{percent(reached)} of the runs reach it, {least}" if reached > 0 else "no run reaches it"
+
+
+def _told(numbers: Mapping[str, Any], who: Cast, words: Callable[[str, str], str]) -> str:
+    """The numbers of each workload: of all rules shown, or of the baseline and the best where these are many."""
+    rules: Sequence[str] = who.shown
+    if len(rules) * len(numbers["workloads"]) > MOST_NAMED:
+        rules = who.shown[:2]
+    told = [
+        f"On {workload}: {'; '.join(f'{rule}: {words(workload, rule)}' for rule in rules)}."
+        for workload in numbers["workloads"]
+    ]
+    return " ".join(told)
+
+
+def _grey(who: Cast, named: bool = False) -> str:
+    names = listed(who.quiet) if named else f"the {len(who.quiet)} other rules"
+    return f" In grey: {names}." if who.quiet else ""

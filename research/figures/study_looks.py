@@ -1,0 +1,209 @@
+"""What the pictures of a study share: who is shown in which colour, the panels, names at the ends of lines."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from research import figures
+
+# The baseline's, then Okabe & Ito's without their yellow, which a white page swallows, and a wine red: any two are told
+# apart by readers who see no red, no green or no blue.
+RULE_COLOURS = ("#222222", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
+QUIET = "#BCC3CB"
+WORDS = "#4A5159"
+BEST_SHOWN = 5  # Beside the baseline, where there are more rules than colours.
+
+
+class Cast(NamedTuple):
+    """Who is in a study's pictures.
+
+    Attributes:
+      order: All rules, the best first: by overall ratio, the baseline at 1; of equals (none has a ratio where the baseline
+        never reaches the target), by workloads reached and then by cost.
+      shown: Those with a colour: the baseline, then the best.
+      quiet: The others, best first, drawn in grey.
+      colours: Of every rule.
+    """
+
+    order: tuple[str, ...]
+    shown: tuple[str, ...]
+    quiet: tuple[str, ...]
+    colours: dict[str, str]
+
+
+def cast(numbers: Mapping[str, Any]) -> Cast:
+    """Orders the rules of a study and gives each its colour, the same in all pictures.
+
+    Example:
+      >>> overall = [{"rule": "mine", "ratio": 0.7}, {"rule": "yours", "ratio": None}]
+      >>> cast({"baseline": "adam", "rules": ["adam", "yours", "mine"], "overall": overall, "cells": []}).order
+      ('mine', 'adam', 'yours')
+    """
+    baseline = numbers["baseline"]
+    ratios = {row["rule"]: number(row["ratio"]) for row in numbers["overall"]} | {baseline: 1.0}
+    order = tuple(sorted(numbers["rules"], key=lambda rule: (ratios.get(rule, math.inf), *_price(numbers, rule))))
+    others = [rule for rule in order if rule != baseline]
+    most = len(others) if len(order) <= len(RULE_COLOURS) else BEST_SHOWN
+    shown, quiet = (baseline, *others[:most]), tuple(others[most:])
+    return Cast(order, shown, quiet, dict.fromkeys(order, QUIET) | dict(zip(shown, RULE_COLOURS, strict=False)))
+
+
+def _price(numbers: Mapping[str, Any], rule: str) -> tuple[int, float]:
+    """Workloads on which the rule never reached the target, and the sum of the logarithms of its costs on the others."""
+    costs = [number(cell["cost"]) for cell in numbers["cells"] if cell["rule"] == rule]
+    return sum(map(math.isinf, costs)), sum(math.log(cost) for cost in costs if 0 < cost < math.inf)
+
+
+def number(value: float | None) -> float:
+    """A number of a study's JSON, where None stands for what is not reached: inf."""
+    return math.inf if value is None or math.isnan(value) else float(value)
+
+
+def written(value: float) -> str:
+    """A number in words: two decimals around 1, three digits elsewhere, without a power of ten where it can be.
+
+    Example:
+      >>> [written(value) for value in (0.7071, 4.186, 12.52, 1234.5, 3.21e-5, float("inf"))]
+      ['0.71', '4.19', '12.5', '1,234', '3.2e-05', '∞']
+    """
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == 0 or 0.1 <= abs(value) < 10:
+        return f"{value:.2f}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) >= 10 else f"{value:.2g}"
+
+
+def percent(share: float) -> str:
+    """A share in words: 95 %."""
+    return f"{100 * share:.3g} %"
+
+
+def plain(text: str) -> str:
+    """Without the sign that matplotlib takes for mathematics."""
+    return text.replace("$", r"\$")
+
+
+def listed(words: Iterable[str]) -> str:
+    """Names in a sentence: a, b and c.
+
+    Example:
+      >>> listed(["a", "b", "c"])
+      'a, b and c'
+    """
+    *most, last = list(words) or [""]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def panels(
+    titles: Sequence[str], *, each: float = 2.5, wrap: int = 3, **keywords
+) -> tuple[Figure, list[Axes], list[Axes]]:
+    """A figure with one panel for each title, two or `wrap` beside each other.
+
+    Args:
+      titles: Of the panels, in order.
+      each: Height of a row in inches; a single row is higher.
+      wrap: Panels in a row, where there are more than four.
+      **keywords: For `research.figures.new_figure`.
+    Returns:
+      (figure, panels, places left over, which are blank).
+    """
+    columns = {1: 1, 2: 2, 4: 2}.get(len(titles), wrap) if wrap == 3 else min(wrap, len(titles))
+    rows = -(-len(titles) // columns)
+    height = 4.2 if rows == 1 and columns < 3 else 0.6 + each * rows
+    figure, axes = figures.new_figure(rows, columns, width=9.0, height=height, **keywords)
+    used, spare = list(axes.flat[: len(titles)]), list(axes.flat[len(titles) :])
+    for panel, title in zip(used, titles, strict=True):
+        panel.set_title(plain(title), fontsize=10)
+        panel.tick_params(labelsize=8)
+    for panel in spare:
+        panel.axis("off")
+    return figure, used, spare
+
+
+def name_lines(
+    figure: Figure, used: Sequence[Axes], spare: Sequence[Axes], who: Cast, *, grey: str = "", at_ends: bool = True
+) -> None:
+    """Names the coloured lines: at their ends where there are at most two panels in a row, else once for all panels.
+
+    Args:
+      figure: The figure.
+      used: Panels, whose lines have the rules as labels.
+      spare: Blank places, where a legend goes first.
+      who: Rules and colours.
+      grey: What the grey lines are, for the legend; empty: there are none.
+      at_ends: False: once for all panels in any case.
+    """
+    grid = used[0].get_gridspec()
+    if at_ends and (grid is None or grid.ncols <= 2):
+        for panel in used:
+            _name_ends(panel, figure.get_figheight() / (grid.nrows if grid else 1), who)
+        return
+    handles = [Line2D([], [], color=who.colours[rule]) for rule in who.shown]
+    names = [plain(rule) for rule in who.shown]
+    if grey:
+        handles.append(Line2D([], [], color=QUIET, linewidth=0.9))
+        names.append(grey)
+    if spare:
+        spare[0].legend(handles, names, loc="center left", fontsize=8, frameon=False)
+    else:
+        figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+
+
+def _name_ends(panel: Axes, inches: float, who: Cast) -> None:
+    """Each rule's name beside the last point of its line, none over another; at the top what has no point."""
+    lines = {str(line.get_label()): line for line in panel.lines}
+    ends = {rule: _end(panel, lines[rule]) for rule in who.shown if rule in lines}
+    size = min(8.0, 60 * (inches - 0.8) / max(len(ends), 1))
+    step = 1.25 * size / 72 / max(inches - 0.8, 0.5)
+    names = sorted(
+        ends, key=lambda rule: (round(ends[rule][1], 6), -who.order.index(rule))
+    )  # Of equals, the best on top.
+    heights = spread([ends[rule][1] for rule in names], step)
+    for rule, height in zip(names, heights, strict=True):
+        x, y, drawn = ends[rule]
+        text = plain(rule) if drawn else f"{plain(rule)}: not reached"
+        panel.text(1.05, height, text, color=who.colours[rule], fontsize=size, va="center", transform=panel.transAxes)
+        if drawn:
+            way = ([x, max(x, 1.0), 1.04], [y, y, height])
+            panel.plot(*way, color=who.colours[rule], lw=0.6, clip_on=False, label="_way", transform=panel.transAxes)
+
+
+def _end(panel: Axes, line: Any) -> tuple[float, float, bool]:
+    """The last finite point of a line as shares of the panel, and whether there is one."""
+    points = np.column_stack([np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)])
+    points = points[np.isfinite(points).all(axis=1)]
+    if not len(points):
+        return 1.0, 1.0, False
+    x, y = panel.transAxes.inverted().transform(panel.transData.transform(points[-1]))
+    return float(x), float(np.clip(y, 0, 1)), True
+
+
+def spread(places: Sequence[float], step: float) -> list[float]:
+    """Moves ascending places in 0..1 apart until each is `step` from the next, as little as that takes.
+
+    Example:
+      >>> spread([0.5, 0.5, 0.9], 0.1)
+      [0.45, 0.55, 0.9]
+    """
+    groups: list[list[float]] = []  # (middle, members), merged while they overlap.
+    for place in places:
+        groups.append([place, 1])
+        while len(groups) > 1 and _top(groups[-2], step) + step > _bottom(groups[-1], step) + 1e-12:
+            (a, m), (b, n) = groups[-2:]
+            groups[-2:] = [[(a * m + b * n) / (m + n), m + n]]
+    return [round(_bottom(group, step) + step * k, 12) for group in groups for k in range(int(group[1]))]
+
+
+def _bottom(group: Sequence[float], step: float) -> float:
+    middle, members = group
+    half = step * (members - 1) / 2
+    return max(min(middle, 1.0 - half), half) - half
+
+
+def _top(group: Sequence[float], step: float) -> float:
+    return _bottom(group, step) + step * (group[1] - 1)

@@ -1,0 +1,192 @@
+"""How a rule's score depends on its learning rate, what diverges, and how wide the good rates are."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from research import figures
+from research.figures.study_curves import show_few_numbers
+from research.figures.study_looks import Cast, listed, name_lines, panels, written
+
+RATE = "learning_rate"
+MOST_PANELS = 12  # Of one rule each.
+OVERLAID = 3  # Rules that are told apart in one panel.
+NEAR_BEST = 1.1
+CEILING = 10.0  # Budgets: the score of a training that diverged.
+
+
+class Valley(NamedTuple):
+    """The trials of one rule on one workload, by ascending learning rate.
+
+    Attributes:
+      rates, scores, low, high: Each trial's rate, its mean score over the tuning seeds, and their range, shape (t,).
+      diverged: Whether some run of the trial diverged or stayed at the ceiling of the score, shape (t,).
+      floor: The highest valley below all scores, shape (t,): falling up to the best trial, then rising.
+      chosen: Index of the trial with the lowest mean score; of equals, the one tried first.
+      near: The lowest and the highest rate with a score within 10 % of the best; None where even that one's is above the
+        budget, for then nothing good is near it.
+      alone: Whether nothing but the learning rate was varied.
+    """
+
+    rates: np.ndarray
+    scores: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    diverged: np.ndarray
+    floor: np.ndarray
+    chosen: int
+    near: tuple[float, float] | None
+    alone: bool
+
+
+def valley(numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray], workload: str, rule: str) -> Valley | None:
+    """The trials of a rule by learning rate, or None where it has none."""
+    cell = next(c for c in numbers["cells"] if (c["workload"], c["rule"]) == (workload, rule))
+    names = list(cell["hyperparameters"])
+    if RATE not in names:
+        return None
+    key = f"{workload}/{rule}"
+    rates = np.asarray(arrays[f"{key}/trials"], float)[:, names.index(RATE)]
+    order = np.argsort(rates, kind="stable")
+    tuning, final = np.asarray(arrays[f"{key}/tuning"], float)[order], np.asarray(arrays[f"{key}/final"])[order]
+    rates, scores = rates[order], tuning.mean(axis=1)
+    chosen = int(np.lexsort((order, scores))[0])
+    ceiling = CEILING * numbers["protocol"]["passes"]
+    diverged = ~np.isfinite(final).all(axis=1) | (tuning >= ceiling * (1 - 1e-9)).any(axis=1)
+    near = rates[scores <= NEAR_BEST * scores.min()]
+    span = (float(near.min()), float(near.max())) if scores.min() <= numbers["protocol"]["passes"] else None
+    ends = tuning.min(axis=1), tuning.max(axis=1)
+    return Valley(rates, scores, *ends, diverged, floor_of(scores), chosen, span, len(names) == 1)
+
+
+def floor_of(scores: np.ndarray) -> np.ndarray:
+    """The running minimum from both sides up to the least: the highest valley that lies below all scores.
+
+    Example:
+      >>> floor_of(np.array([5.0, 7.0, 2.0, 4.0, 3.0]))
+      array([5., 5., 2., 3., 3.])
+    """
+    best = int(np.argmin(scores))
+    falling, rising = np.minimum.accumulate(scores), np.minimum.accumulate(scores[::-1])[::-1]
+    return np.where(np.arange(len(scores)) <= best, falling, rising)
+
+
+def rates(numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray], who: Cast) -> figures.Picture | None:
+    """Score against learning rate: a panel a workload for few rules, one a rule and workload up to twelve, else the best."""
+    workloads = numbers["workloads"]
+    valleys = {(w, r): valley(numbers, arrays, w, r) for w in workloads for r in who.order}
+    with_rate = [rule for rule in who.order if any(valleys[w, rule] for w in workloads)]
+    if not with_rate:
+        return None
+    shown = [rule for rule in who.shown if rule in with_rate]
+    if len(with_rate) > OVERLAID and len(with_rate) * len(workloads) <= MOST_PANELS:
+        figure, drawn = _grid(workloads, with_rate, valleys, who), with_rate
+    else:
+        figure, drawn = _overlaid(workloads, shown[:OVERLAID], valleys, who), shown[:OVERLAID]
+    figure.supxlabel("learning rate", fontsize=10)
+    figure.supylabel("score of tuning, in passes", fontsize=10)
+    return figures.Picture(
+        "How robust is the learning rate?", _caption(numbers, who, drawn, with_rate, valleys), figure
+    )
+
+
+def _overlaid(workloads, rules, valleys, who: Cast):
+    figure, used, spare = panels(workloads, each=2.6)
+    for panel, workload in zip(used, workloads, strict=True):
+        here = [(rule, valleys[workload, rule]) for rule in rules if valleys[workload, rule] is not None]
+        _scale(panel, [v for _, v in here])
+        for lane, (rule, v) in enumerate(here):
+            draw_valley(panel, v, who.colours[rule], rule, lane)
+    name_lines(figure, used, spare, who._replace(shown=tuple(rules)), at_ends=False)
+    return figure
+
+
+def _grid(workloads, rules, valleys, who: Cast):
+    """One workload: panels one after another; several: a column each."""
+    pairs = [(workload, rule) for rule in rules for workload in workloads]
+    titles = [rule if len(workloads) == 1 else f"{rule} on {workload}" for workload, rule in pairs]
+    wrap = len(workloads) if len(workloads) > 1 else 4
+    figure, used, _ = panels(titles, each=1.75, wrap=wrap, sharex=True)
+    for panel, (workload, rule) in zip(used, pairs, strict=True):
+        panel.title.set_fontsize(9)
+        if (v := valleys[workload, rule]) is None:
+            panel.text(0.5, 0.5, "no learning rate", ha="center", transform=panel.transAxes, fontsize=8)
+            continue
+        _scale(panel, [v])
+        draw_valley(panel, v, who.colours[rule], rule, 0)
+    return figure
+
+
+def _scale(panel: Axes, valleys: list[Valley]) -> None:
+    """Log axes around what did not diverge, with room for the crosses above and the bars below."""
+    fine = [a[~v.diverged] for v in valleys for a in (v.low, v.high)] + [v.scores[[v.chosen]] for v in valleys]
+    values = np.concatenate(fine) if fine else np.ones(1)
+    values = values[values > 0] if (values > 0).any() else np.ones(1)
+    span = max(values.max() / values.min(), 2.0)
+    panel.set(xscale="log", yscale="log", ylim=(values.min() / span**0.22 / 1.1, values.max() * span**0.2))
+    show_few_numbers(panel)
+
+
+def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> None:
+    """Points with their ranges, the valley below them, crosses at the top for what diverged, a bar for the robust width.
+
+    Args:
+      panel: Scaled already.
+      v: What to draw.
+      colour: Of the rule.
+      rule: The label of its line.
+      lane: Rules in one panel have their bars and crosses one above another.
+    """
+    fine = ~v.diverged
+    line = np.where(v.floor <= panel.get_ylim()[1], v.floor, np.nan)
+    panel.plot(v.rates, line, color=colour, linewidth=1.6, label=rule, zorder=3)
+    panel.vlines(v.rates[fine], v.low[fine], v.high[fine], color=colour, linewidth=1.0, alpha=0.45, zorder=2)
+    panel.plot(v.rates[fine], v.scores[fine], "o", color=colour, markersize=3.6, label="_trials", zorder=4)
+    best = v.chosen
+    ring = {"markersize": 8, "markerfacecolor": "none", "markeredgecolor": colour, "markeredgewidth": 1.3}
+    panel.plot(v.rates[best], v.scores[best], "o", label="_chosen", zorder=5, **ring)
+    edge = {"transform": panel.get_xaxis_transform(), "color": colour, "zorder": 4}
+    panel.plot(
+        v.rates[~fine], np.full((~fine).sum(), 0.96 - 0.055 * lane), "x", markersize=5, label="_diverged", **edge
+    )
+    if v.near is None:
+        return
+    height = 0.045 + 0.05 * lane
+    panel.plot(v.near, [height, height], linewidth=4.5, solid_capstyle="butt", label="_robust", **edge)
+    if v.near[0] == v.near[1]:
+        panel.plot(v.near[0], height, "|", markersize=6, markeredgewidth=2, label="_robust", **edge)
+
+
+def _width(near: tuple[float, float] | None) -> str:
+    if near is None:
+        return "target not reached"
+    return f"robust {np.log10(near[1] / near[0]):.2g} decades" if near[0] < near[1] else "robust at one trial only"
+
+
+def _caption(numbers: Mapping[str, Any], who: Cast, drawn: list[str], with_rate: list[str], valleys) -> str:
+    told, several = [], False
+    for workload in numbers["workloads"]:
+        words = []
+        for rule in drawn:
+            if (v := valleys[workload, rule]) is None:
+                continue
+            several |= not v.alone
+            words.append(
+                f"{rule} {written(float(v.scores[v.chosen]))} at {v.rates[v.chosen]:.2g}, {_width(v.near)}, "
+                f"{v.diverged.sum()} of {len(v.rates)} diverged"
+            )
+        told.append(f"On {workload}: {'; '.join(words)}.")
+    others = "Other hyper-parameters vary too, so that points scatter above the line. " if several else ""
+    left = [rule for rule in who.order if rule not in drawn and rule in with_rate]
+    left = [f"the {len(left)} other rules"] if len(left) > MOST_PANELS else left
+    without = [rule for rule in who.order if rule not in with_rate]
+    return (
+        f"Score of each trial, in passes with penalties for what is not reached (mean over the "
+        f"{len(numbers['protocol']['tuning_seeds'])} tuning seeds, its range as a line), against its learning rate. {others}"
+        "The line is the running minimum towards the best, which is ringed; crosses at the top edge diverged or made no "
+        "progress on some seed; the bar below spans the rates within 10 % of the best, where the target is reached. "
+        f"{' '.join(told)}{f' Not drawn: {listed(left)}.' if left else ''}"
+        f"{f' Without a learning rate: {listed(without)}.' if without else ''}"
+    )

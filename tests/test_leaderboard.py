@@ -1,0 +1,518 @@
+"""Laws of the leaderboard: only rules that were asked the same share a place, and a page shows what strangers wrote as text."""
+
+import base64
+import hashlib
+import html.parser
+import json
+import math
+import re
+import shutil
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from experiments import __main__ as experiments
+from research import leaderboard, runs, studies
+from research.runs import archive, files
+from research.studies.archive import gather, read_study
+from research.studies.rankings import answer, leaders, merge
+from research.types import Saved
+
+NASTY = "<script>document.title = 'owned'</script>&amp;\"'</td><img src=x onerror=alert(1)> {{ 7 * 7 }} </style>"
+PROTOCOL = {
+    **{"budget": 12, "passes": 30, "batch_size": 32, "seeds": list(range(20)), "tuning_seeds": [1000, 1001, 1002]},
+    **{"tune_on": "train", "reported_on": "train", "target": 0.01, "level": 0.95, "width": 8},
+}
+COSTS = {
+    ("adam", "digits"): (3.0, 2.5, 3.5),
+    ("mine", "digits"): (2.0, 1.5, 2.4),
+    ("adam", "wine"): (5.0, 4.5, 5.5),
+    ("mine", "wine"): (4.8, 4.0, 5.6),
+}
+
+
+def numbers_of(costs=None, baseline="adam", n=100, sources=None, **protocol):
+    """The numbers of a study with these (cost, low, high) in passes for each (rule, workload)."""
+    costs = COSTS if costs is None else costs
+    known = {key: value[0] for key, value in costs.items()}
+    cells = [
+        {
+            **{"workload": workload, "rule": rule, "n": n, "trials": 12, "seconds": cost and cost / 1000},
+            **{"cost": cost, "cost_low": low, "cost_high": high, "example_gradients": cost and cost * n},
+            **{"reached": 0.95, "final": 1e-3, "final_low": 5e-4, "final_high": 2e-3, "diverged": 0.25},
+        }
+        for (rule, workload), (cost, low, high) in costs.items()
+    ]
+    comparisons = [
+        {"workload": workload, "rule": rule, "baseline": baseline, "verdict": "undecided", "more_seeds": 30}
+        | dict(zip(("ratio", "low", "high"), ratios(cost, known.get((baseline, workload))), strict=True))
+        for (rule, workload), cost in known.items()
+        if rule != baseline
+    ]
+    return {
+        "study": 1,
+        "protocol": PROTOCOL | protocol,
+        "baseline": baseline,
+        "sources": sources or {rule: hashlib.sha256(rule.encode()).hexdigest() for rule, _ in costs},
+        "cells": cells,
+        "comparisons": comparisons,
+    }
+
+
+def ratios(cost, other):
+    if cost is None or other is None:
+        return None, None, None
+    return cost / other, 0.9 * cost / other, 1.1 * cost / other
+
+
+def study(folder, numbers=None, seed=0, **environment):
+    """The run folder of a synthetic study, made on a machine of which this is known."""
+    numbers = numbers_of() if numbers is None else numbers
+    run = runs.open_run("compare", {"seed": seed, "rules": ["mine", "adam"]}, folder, width=8)
+    path = runs.finish(run, runs.Result("It depends.", (), {"curves": np.ones(3)}, numbers), seconds=1.5).path
+    manifest = runs.read_manifest(path)
+    (path / "manifest.json").write_bytes(
+        files.json_bytes(manifest | {"environment": manifest["environment"] | environment})
+    )
+    return path
+
+
+def headline(*paths):
+    return answer(merge(gather(paths)))[0]
+
+
+class Page(html.parser.HTMLParser):
+    """The tables of a page, by title: rows of (text, exact value, whether it is missing); and all elements."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tables, self.elements, self.inside, self.cell = {}, [], [], None
+        self.feed(text)
+        assert not self.inside
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.elements.append((tag, attributes))
+        if tag not in ("meta", "link", "img", "wbr"):
+            self.inside.append(tag)
+        if tag == "h2":
+            self.title = ""
+        if tag == "tr":
+            self.tables.setdefault(self.title, []).append([])
+        if tag in ("td", "th"):
+            self.cell = ["", attributes.get("data-value"), "missing" in attributes.get("class", "")]
+
+    def handle_endtag(self, tag):
+        assert self.inside.pop() == tag
+        if tag in ("td", "th"):
+            self.tables[self.title][-1].append(tuple(self.cell))
+            self.cell = None
+
+    def handle_data(self, data):
+        if self.cell is not None:
+            self.cell[0] += data
+        elif self.inside and self.inside[-1] == "h2":
+            self.title += data
+
+    def rows(self, title):
+        heading, *rows = self.tables[title]
+        return [dict(zip([text for text, _, _ in heading], row, strict=True)) for row in rows]
+
+
+def page_of(tmp_path, *paths, **how):
+    leaderboard.write_leaderboard(paths, tmp_path / "page.html", **how)
+    return Page((tmp_path / "page.html").read_text("utf-8"))
+
+
+def all_rows(page):
+    return page.rows("Every rule on every workload")
+
+
+def test_one_sentence_says_how_many_and_who_leads_where(tmp_path):
+    told = headline(study(tmp_path))
+    assert told == (
+        "1 study, 2 rules, 2 workloads: mine has the lowest cost in 2 of 2 rankings, in 1 of them with an interval below "
+        "all others."
+    )
+
+
+def test_places_are_those_of_an_independent_ranking(tmp_path):
+    generator = np.random.default_rng(0)
+    found = []
+    for seed in range(4):
+        costs = {}
+        for rule in "abc":
+            for workload in ("digits", "wine"):
+                cost = float(generator.integers(1, 6))
+                costs[f"{rule}{seed}", workload] = (
+                    (cost, cost, cost) if generator.random() < 0.8 else (None, None, None)
+                )
+        found.append(study(tmp_path, numbers_of(costs, "a0", target=(0.01, 0.001)[seed % 2]), seed))
+    rows = all_rows(page_of(tmp_path, *found))
+    assert len(rows) == 24
+    for workload in ("digits", "wine"):
+        for protocol in ("1", "2"):
+            here = [r for r in rows if (r["workload"][0], r["protocol"][0]) == (workload, protocol)]
+            costs = [float(r["example gradients"][1] or math.inf) for r in here]
+            expected = scipy.stats.rankdata(costs, method="min")
+            places = [math.inf if r["place"][2] else float(r["place"][1]) for r in here]
+            assert places == [p if cost < math.inf else math.inf for p, cost in zip(expected, costs, strict=True)]
+            assert costs == sorted(costs)
+            assert {r["place"][0] for r in here} <= {"none", *(f"{p} of {len(here)}" for p in range(1, 7))}
+
+
+@pytest.mark.parametrize(
+    "change", [{"budget": 13}, {"passes": 31}, {"batch_size": None}, {"target": 0.1}, {"tune_on": "validation"}]
+)
+def test_another_protocol_shares_no_ranking(tmp_path, change):
+    first = study(tmp_path, numbers_of({("adam", "digits"): (3.0, 2.0, 4.0)}), 1)
+    other = study(tmp_path, numbers_of({("mine", "digits"): (2.0, 1.0, 3.0)}, **change), 2)
+    assert headline(first, other).endswith("no two rules share a workload and a protocol, so nothing can be ranked.")
+    assert [row["place"] for row in all_rows(page_of(tmp_path, first, other))] == 2 * [("alone", None, True)]
+    same = study(tmp_path, numbers_of({("mine", "digits"): (2.0, 1.0, 3.0)}, seeds=[7, 8], level=0.9), 3)
+    assert "mine has the lowest cost in 1 of 1 ranking" in headline(first, same)
+
+
+def test_another_number_of_examples_is_another_workload(tmp_path):
+    found = [
+        study(tmp_path, numbers_of({("adam", "digits"): (3.0, 2.0, 4.0)}, n=100), 1),
+        study(tmp_path, numbers_of({("mine", "digits"): (2.0, 1.0, 3.0)}, n=1000), 2),
+    ]
+    assert headline(*found).startswith("2 studies, 2 rules, 2 workloads: no two rules share")
+    assert {row["workload"][0] for row in all_rows(page_of(tmp_path, *found))} == {
+        "digits · 100 examples",
+        "digits · 1,000 examples",
+    }
+
+
+@pytest.mark.parametrize(
+    ("costs", "told"),
+    [
+        ([(3.0, 2.5, 3.5), (2.0, 1.0, 2.5)], "mine has the lowest cost in 1 of 1 ranking, in none of them with an"),
+        ([(3.0, 2.5, 3.5), (2.0, 1.0, 2.4)], "mine has the lowest cost in 1 of 1 ranking, in 1 of them with an"),
+        ([(3.0, 2.5, 3.5), (2.0, 1.0, None)], "in none of them"),
+        ([(None, None, None), (2.0, 1.0, 9.0)], "mine has the lowest cost in 1 of 1 ranking, in 1 of them"),
+        ([(2.0, 2.0, 2.0), (2.0, 2.0, 2.0)], "adam and mine have the lowest cost in 1 of 1 ranking each."),
+        ([(None, None, None), (None, None, None)], "no rule reaches the target in any of 1 ranking."),
+    ],
+)
+def test_leader_is_told_with_how_sure_it_is(tmp_path, costs, told):
+    names = (("adam", "digits"), ("mine", "digits"))
+    assert told in headline(study(tmp_path, numbers_of(dict(zip(names, costs, strict=True)))))
+
+
+def test_leader_is_sure_only_by_all_studies_that_have_it(tmp_path):
+    lucky = {("adam", "digits"): (3.0, 2.5, 3.5), ("mine", "digits"): (2.0, 1.9, 2.1)}
+    unlucky = {("mine", "digits"): (2.9, 2.6, 3.3)}
+    first, second = study(tmp_path, numbers_of(lucky), 1), study(tmp_path, numbers_of(unlucky, "mine"), 2)
+    assert leaders(merge(gather([first])).all[0]) == ({"mine"}, True)
+    assert leaders(merge(gather([first, second])).all[0]) == ({"mine"}, False)
+
+
+def test_same_study_counts_once_and_that_is_said(tmp_path):
+    first = study(tmp_path / "results")
+    packed = archive.pack(first, tmp_path / "copy.zip")
+    rankings = merge(gather([first, packed, tmp_path / "results/compare"]))
+    assert len(rankings.gathered.studies) == 1
+    assert rankings.gathered.repeated == ("copy.zip", first.name)
+    assert headline(first, packed) == headline(first)
+    assert f"A copy of a study counts once: copy.zip, {first.name}." in answer(rankings)[1]
+
+
+def test_same_config_with_other_numbers_is_another_study(tmp_path):
+    other = {key: tuple(2 * value for value in cost) for key, cost in COSTS.items()}
+    found = [study(tmp_path / "here"), study(tmp_path / "there", numbers_of(other))]
+    assert found[0].name == found[1].name
+    assert headline(*found).startswith("2 studies, 2 rules, 2 workloads: mine has the lowest cost in 2 of 2")
+
+
+def test_same_name_with_other_source_is_shown_as_two_rules(tmp_path):
+    sources = {"adam": 64 * "a", "mine": 64 * "b"}
+    first = study(tmp_path, numbers_of(sources=sources), 1)
+    other = study(tmp_path, numbers_of(sources=sources | {"mine": 64 * "c"}), 2)
+    rules = {row["rule"][0] for row in all_rows(page_of(tmp_path, first, other))}
+    assert rules == {"adam", "mine · code bbbbbbbb", "mine · code cccccccc"}
+    told = answer(merge(gather([first, other])))
+    assert told[0].startswith("2 studies, 3 rules, 2 workloads: mine · code bbbbbbbb and mine · code cccccccc have")
+    assert "search space are two: mine." in told[1]
+    again = study(tmp_path, numbers_of(sources=sources), 3)
+    assert {row["rule"][0] for row in all_rows(page_of(tmp_path, first, again))} == {"adam", "mine"}
+
+
+def test_same_name_of_unknown_source_goes_by_all_code_and_another_space_is_another_rule(tmp_path):
+    unknown = {"adam": 64 * "a", "mine": None}
+    found = [study(tmp_path, numbers_of(sources=unknown), seed, code=64 * "ef"[seed]) for seed in (0, 1)]
+    assert {row["rule"][0] for row in all_rows(page_of(tmp_path, *found))} == {
+        "adam",
+        "mine · code eeeeeeee",
+        "mine · code ffffffff",
+    }
+    spaces = [numbers_of() | {"spaces": {"mine": {"learning_rate": [0.1, high, "log", None]}}} for high in (1.0, 2.0)]
+    found = [study(tmp_path, numbers, 5 + seed) for seed, numbers in enumerate(spaces)]
+    rules = sorted({row["rule"][0] for row in all_rows(page_of(tmp_path, *found))})
+    assert rules[0] == "adam"
+    assert len(rules) == 3
+    assert all(re.fullmatch(r"mine · space [0-9a-f]{8}", rule) for rule in rules[1:])
+
+
+def test_page_shows_every_cell_with_its_exact_value(tmp_path):
+    numbers = numbers_of({("adam", "digits"): (3.0, 2.5, None), ("mine", "digits"): (None, None, None)})
+    numbers["comparisons"][0] |= {"verdict": "worse", "ratio": math.inf, "low": 2.0, "high": math.inf}
+    versions = {"jax": "0.9.9", "optax": "0.2.9", "descent-jax": "0.1.0"}
+    path = study(
+        tmp_path,
+        numbers,
+        versions=versions,
+        python="3.12.1",
+        processor={"model": "Abacus 9", "cores": 3},
+        git={"commit": 40 * "d", "dirty": True},
+    )
+    adam, mine = all_rows(page_of(tmp_path, path))
+    assert adam == {
+        "rule": ("adam", None, False),
+        "workload": ("digits", None, False),
+        "protocol": ("1", None, False),
+        "place": ("1 of 2", "1", False),
+        "example gradients": ("300 [250, ∞]", "300.0", False),
+        "ratio to baseline": ("1", "1.0", False),
+        "verdict": ("the baseline", None, False),
+        "reached": ("95 %", "0.95", False),
+        "final gap": ("0.001 [5.00×10⁻⁴, 0.002]", "0.001", False),
+        "trials": ("12", "12", False),
+        "seconds": ("0.003", "0.003", False),
+        "diverged": ("25 %", "0.25", False),
+        "processor": ("Abacus 9", None, False),
+        "versions": ("python 3.12.1, jax 0.9.9, optax 0.2.9, descent-jax 0.1.0", None, False),
+        "source code": ("dddddddddd, with changed files", None, False),
+        "study": (path.name, None, False),
+    }
+    names = (
+        "place",
+        "example gradients",
+        "ratio to baseline",
+        "verdict",
+        "seconds",
+    )
+    assert [mine[name] for name in names] == [
+        ("none", None, True),
+        ("not reached", None, True),
+        ("∞ [2, ∞]", "Infinity", False),
+        ("worse than adam", None, False),
+        ("not reached", None, True),
+    ]
+
+
+def test_page_shows_every_study_and_protocol_and_no_place_on_this_machine(tmp_path):
+    first = archive.pack(study(tmp_path, seed=1), tmp_path / "theirs.zip")
+    second = study(tmp_path, numbers_of(batch_size=None), seed=2, processor={"model": "Abacus 9", "cores": 3})
+    page = page_of(tmp_path, first, second)
+    rows = page.rows("The studies")
+    assert [row["file"][0] for row in rows] == ["theirs.zip", second.name]
+    assert [row["digests"][0] for row in rows] == ["match", "match"]
+    assert [row["protocol"][0] for row in rows] == ["1", "2"]
+    assert rows[1]["processor"][0] == "Abacus 9, 3 cores"
+    assert rows[0]["command"][0].startswith("python experiments/compare.py --seed 1")
+    assert [row["examples in a batch"][0] for row in page.rows("Protocols")] == ["32", "all"]
+    assert str(tmp_path) not in (tmp_path / "page.html").read_text("utf-8")
+    assert "those of different processors are not compared" in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_what_strangers_wrote_is_text_and_page_refers_to_nothing_outside(tmp_path):
+    numbers = numbers_of({(NASTY, NASTY): (3.0, 2.0, 4.0), ("adam", NASTY): (4.0, 3.0, 5.0)})
+    numbers["comparisons"][0]["verdict"] = NASTY
+    first = study(tmp_path, numbers, processor={"model": NASTY, "cores": NASTY}, python=[NASTY], git=NASTY, versions=3)
+    page = page_of(tmp_path, first)
+    source = (tmp_path / "page.html").read_text("utf-8")
+    row = all_rows(page)[0]
+    assert [row[name][0] for name in ("rule", "workload", "processor")] == 3 * [NASTY]
+    assert row["verdict"][0].startswith(NASTY)
+    assert row["versions"][0] == "python unknown, jax unknown, optax unknown, descent-jax unknown"
+    assert [tag for tag, _ in page.elements].count("script") == 1
+    assert not [a for tag, a in page.elements if tag == "img" or any(name.startswith("on") for name in a)]
+    assert not re.search(r"https?:|//\w|url\(|@import", re.sub(r'"data:[^"]*"', "", source.replace("'data:", "")))
+    [policy] = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    for tag in ("style", "script"):
+        content = re.search(f"<{tag}>(.*?)</{tag}>", source, re.DOTALL)[1]
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'" in policy
+    assert policy.startswith("default-src 'none'; ")
+
+
+def test_same_studies_give_the_same_page(tmp_path):
+    path = study(tmp_path)
+    leaderboard.write_leaderboard([path], tmp_path / "one.html")
+    leaderboard.write_leaderboard([path], tmp_path / "two.html")
+    assert (tmp_path / "one.html").read_bytes() == (tmp_path / "two.html").read_bytes()
+
+
+def test_bad_study_stops_all_unless_it_may_be_left_out(tmp_path):
+    good, bad = study(tmp_path / "results"), tmp_path / "bad.zip"
+    bad.write_bytes(archive.pack(good, bad).read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"bad\.zip is truncated.*--skip-bad"):
+        page_of(tmp_path, good, bad, tmp_path / "nowhere")
+    assert not (tmp_path / "page.html").exists()
+    page = page_of(tmp_path, good, bad, tmp_path / "nowhere", skip_bad=True)
+    assert len(all_rows(page)) == 4
+    left_out = page.rows("Left out")
+    assert [row["file"][0] for row in left_out] == ["bad.zip", "nowhere"]
+    assert left_out[0]["why"][0].startswith("bad.zip is truncated, damaged or altered")
+    assert left_out[1]["why"][0].startswith("there is no nowhere;")
+    assert str(tmp_path) not in (tmp_path / "page.html").read_text("utf-8")
+    with pytest.raises(ValueError, match=r"no study could be read\. bad\.zip is truncated"):
+        page_of(tmp_path, bad, skip_bad=True)
+
+
+def test_folder_of_studies_stands_for_its_runs_and_archives(tmp_path):
+    found = [study(tmp_path, seed=seed) for seed in range(3)]
+    folder = found[0].parent
+    packed = archive.pack(found[2], folder / "packed.zip")
+    shutil.rmtree(found[2])
+    (folder / "notes.txt").write_text("mine")
+    names = sorted([found[0].name, found[1].name, packed.name])
+    assert sorted(one.name for one in gather([folder]).studies) == names
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty holds no run folder and no \.zip; give"):
+        gather([tmp_path / "empty"])
+    run = runs.open_run("compare", {"seed": 9}, tmp_path)
+    with pytest.raises(ValueError, match=f"{run.id} is not finished"):
+        gather([folder])
+    runs.close(run)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"study": 2}, r"was written by a newer version of Descent \(study format 2; this one reads up to 1\): update"),
+        ({"study": "1"}, "of the format '1', which there never was"),
+        ({"study": True}, "of the format True, which there never was"),
+        ({"protocol": None}, "protocol is None, no object"),
+        ({"protocol": PROTOCOL | {"budget": 1.5}}, r"protocol\.budget is 1\.5; it must be an integer"),
+        (
+            {"protocol": PROTOCOL | {"tune_on": ["test"]}},
+            r"protocol\.tune_on is \['test'\]; it must be a printable text",
+        ),
+        ({"cells": []}, "whose cells are missing"),
+        ({"cells": 3}, "whose cells are missing or no list"),
+        ({"cells": [[]]}, r"cells\[0\] is \[\], no object"),
+        ({"cells": [{}]}, r"cells\[0\] has no entry 'workload'"),
+        ({"comparisons": None}, "whose comparisons are missing"),
+    ],
+)
+def test_numbers_that_are_not_as_the_format_has_them_are_refused(tmp_path, changes, told):
+    path = study(tmp_path, numbers_of() | changes)
+    with pytest.raises(ValueError, match=f"{path.name} .*{told}"):
+        read_study(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"cost": -1.0}, "cost is -1.0; it must be positive or 0, or None"),
+        ({"cost_low": math.nan}, "cost_low is nan"),
+        ({"cost": None}, "a cost in passes and none in example gradients, or no examples"),
+        ({"n": 0}, "or no examples"),
+        ({"reached": "all"}, "reached is 'all'; it must be an integer or a number or None"),
+        ({"rule": "\x1b[2J"}, "rule is '\\x1b[2J'; it must be a printable text"),
+        ({"workload": 10 * "long\n"}, "it must be a printable text"),
+        ({"rule": "mine"}, "'mine' on 'digits' twice in its cells"),
+    ],
+)
+def test_cells_that_make_no_sense_are_refused(tmp_path, change, told):
+    numbers = numbers_of()
+    numbers["cells"][0] |= change
+    with pytest.raises(ValueError, match=re.escape(told)):
+        read_study(study(tmp_path, numbers))
+
+
+def test_run_of_another_experiment_is_no_study(tmp_path):
+    run = runs.finish(runs.open_run("trajectory", {}, tmp_path), runs.Result("It descends.", (), {}, {"loss": 1.0}))
+    for path in (run.path, archive.pack(run.path, tmp_path / "study.zip")):
+        with pytest.raises(ValueError, match=f"{path.name} holds a run of 'trajectory', which is no study; give"):
+            read_study(path)
+
+
+def test_what_a_comparison_concludes_is_read_as_it_was_saved(tmp_path):
+    generator = np.random.default_rng(0)
+    protocol = studies.make_protocol(budget=3, seeds=4, tuning_seeds=2)
+    bring = studies.contenders(["adam", "heavy_ball"])
+    found = {}
+    for cell in numbers_of({("adam", "digits"): (3.0, 2.0, 4.0), ("heavy_ball", "digits"): (2.0, 1.0, 3.0)})["cells"]:
+        costs, tuning = 1 + generator.random((3, 4)), 1 + generator.random((3, 2))
+        found["digits", cell["rule"]] = Saved({"tuning": tuning, "costs": costs, "passes": np.arange(4.0)}, cell)
+        cell |= {"edges": [], "chosen": {}, "robustness": None, "evaluations": 1.0, "steps": 1.0}
+        cell |= {"seconds_per_pass": None, "compile_seconds": 1.0}
+    made = studies.conclude(protocol, "adam", bring, found)
+    read = read_study(archive.pack(made.save(tmp_path), tmp_path / "study.zip"))
+    assert files.canonical(read.numbers) == files.canonical(made.numbers)
+    assert all_rows(page_of(tmp_path, tmp_path / "study.zip"))[0]["rule"][0] == "heavy_ball"
+
+
+def test_page_takes_the_place_of_no_input(tmp_path):
+    path = study(tmp_path)
+    packed = archive.pack(path, tmp_path / "study.zip")
+    (tmp_path / "study.html").write_bytes(packed.read_bytes())
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    for output, told in (
+        (packed, r"must be a file whose name ends in \.html"),
+        (tmp_path, r"must be a file whose name ends in \.html"),
+        (path.parent / ".." / "study.html", "would take the place of an input"),
+        (path / "report.html", "would be written into a run folder"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            leaderboard.write_leaderboard([path, packed, tmp_path / "study.html"], output)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+def command(capsys, *words):
+    capsys.readouterr()
+    try:
+        status = experiments.main([str(word) for word in words])
+    except SystemExit as end:
+        status = end.code
+    return status, *capsys.readouterr()
+
+
+def test_command_line_packs_and_merges(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = study("results")
+    status, out, _ = command(capsys, "pack", path)
+    assert (status, out.split()[0]) == (0, f"compare-{path.name}.zip")
+    assert command(capsys, "pack", path, "--output", "mine.zip")[0] == 0
+    assert (tmp_path / "mine.zip").read_bytes() == (tmp_path / out.split()[0]).read_bytes()
+    (tmp_path / "bad.zip").write_text("bad")
+    status, out, err = command(capsys, "leaderboard", "results/compare", "mine.zip", "bad.zip", "--skip-bad")
+    assert status == 0
+    assert out.startswith("1 study, 2 rules, 2 workloads: mine has the lowest cost in 2 of 2 rankings")
+    assert out.endswith("\nleaderboard: leaderboard.html\n")
+    assert re.search(r"mine +digits +1 +1 of 2 +200 \[150, 240\] +0\.6667 \[0\.6, 0\.7333\]", out)
+    assert err == (
+        "warning: left out: bad.zip is no archive of a run; write one with python -m experiments pack results/NAME/ID.\n"
+    )
+    assert Page((tmp_path / "leaderboard.html").read_text("utf-8")).rows("The studies")
+
+
+def test_bad_input_is_one_line_that_says_what_to_do(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = study("results")
+    (tmp_path / "bad.zip").write_text("bad")
+    for words, told in (
+        (["leaderboard", path, "bad.zip"], "bad.zip is no archive of a run; write one with python -m experiments pack"),
+        (["leaderboard", "nowhere.zip"], "there is no nowhere.zip; give a run folder"),
+        (["leaderboard", path, "--output", "bad.zip"], "must be a file whose name ends in .html (--output)."),
+        (["leaderboard", path, "--output", "no/page.html"], "Cannot write no/page.html"),
+        (["pack", path, "--output", "study.tar"], "must be a file whose name ends in .zip."),
+        (["pack", "nowhere"], "there is no nowhere; give a run folder"),
+    ):
+        status, out, err = command(capsys, *words)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith("error: ")
+        assert told in err
+        assert "DESCENT_TRACEBACK" not in err
+    assert command(capsys, "leaderboard")[0] == 2
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bad.zip", "results"]
+
+
+def test_commands_are_listed(capsys):
+    out = command(capsys, "--help")[1]
+    assert all(f"python -m experiments {name} " in out for name in ("pack", "leaderboard"))
+    assert json.dumps(experiments.COMMANDS).count("leaderboard") == 1
