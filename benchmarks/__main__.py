@@ -12,7 +12,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-PARTS = ("steps", "sweep", "updates", "minimising", "startup")
+PARTS = ("steps", "sweep", "studies", "updates", "minimising", "startup")
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
@@ -33,7 +33,7 @@ def main(words: list[str] | None = None) -> None:
     import research
 
     research.backend.configure(x64=True)
-    from benchmarks import clock, minimising, rule_updates, startup, steps, sweep, tables
+    from benchmarks import clock, minimising, rule_updates, startup, steps, studies, sweep, tables
 
     with_torch, started = find_spec("torch") is not None, time.perf_counter()
     tell = clock.tell_from_now()
@@ -43,7 +43,7 @@ def main(words: list[str] | None = None) -> None:
     }
     others = [
         module.section(module.measure(flags.quick, tell))
-        for name, module in (("updates", rule_updates), ("minimising", minimising))
+        for name, module in (("studies", studies), ("updates", rule_updates), ("minimising", minimising))
         if name in parts
     ]
     command = " ".join(["python -m benchmarks", *(sys.argv[1:] if words is None else words)])

@@ -1,6 +1,6 @@
-"""Writes the pages that are made from the code: a page for each family of update rules, and the proof table.
+"""Writes what is made in these pages: a page for each family of update rules, and the tables of kept runs.
 
-python docs/build.py     the families from the rules' docstrings, the table from experiments/reference/rules.json
+python docs/build.py     the families from the rules' docstrings, the tables from experiments/reference/
 """
 
 import json
@@ -11,8 +11,11 @@ from pathlib import Path
 from research.proofs import cards
 
 HERE = Path(__file__).parent
-REFERENCE = HERE.parent / "experiments" / "reference" / "rules.json"
-BEGIN, END = "<!-- made by docs/build.py -->", "<!-- end -->"
+REFERENCES = HERE.parent / "experiments" / "reference"
+NOTES = {
+    "rules": "Largest difference over problems and arguments, in float64 unless a column says otherwise.",
+    "which_rule": "The report of the run says what each column is, and has the tables of every workload.",
+}
 
 
 def pages() -> dict[Path, str]:
@@ -22,11 +25,20 @@ def pages() -> dict[Path, str]:
         found = cards.card(name)
         families.setdefault(found.family, []).append(found)
     made = {HERE / "rules" / f"{family}.md": family_page(family, members) for family, members in families.items()}
-    index = (HERE / "update_rules.md").read_text("utf-8")
-    for title, text in (("families", family_list(families)), ("table", proof_table())):
+    parts = {
+        "update_rules": {"families": family_list(families), "table": kept_table("rules")},
+        "choosing": {"table": kept_table("which_rule")},
+    }
+    return made | {HERE / f"{page}.md": put(HERE / f"{page}.md", of_page) for page, of_page in parts.items()}
+
+
+def put(page: Path, parts: dict[str, str]) -> str:
+    """The text of a page with each part between its marks."""
+    text = page.read_text("utf-8")
+    for title, part in parts.items():
         mark = re.compile(rf"(<!-- {title}: made by docs/build.py -->\n).*?(<!-- end -->)", re.S)
-        index = mark.sub(lambda found, text=text: found[1] + text + found[2], index)
-    return {**made, HERE / "update_rules.md": index}
+        text = mark.sub(lambda found, part=part: found[1] + part + found[2], text)
+    return text
 
 
 def family_page(family: str, members: list[cards.Card]) -> str:
@@ -57,16 +69,25 @@ def family_list(families: dict[str, list[cards.Card]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def proof_table() -> str:
-    """The table of the reference run of `experiments/rules.py`."""
-    if not REFERENCE.exists():
+def kept_table(experiment: str) -> str:
+    """The answer and the table of an experiment's kept run."""
+    file = REFERENCES / f"{experiment}.json"
+    if not file.exists():
         return ""
-    kept = json.loads(REFERENCE.read_text("utf-8"))
+    kept = json.loads(file.read_text("utf-8"))
     table = kept["table"]
     rows = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
-    lines = ["| " + " | ".join(str(entry) for entry in row) + " |" for row in rows]
-    note = "Largest difference over problems and arguments, in float64 unless a column says otherwise."
-    return escaped(kept["answer"]) + "\n\n" + "\n".join(lines) + f"\n\n{note}\n"
+    lines = ["| " + " | ".join(shown(entry) for entry in row) + " |" for row in rows]
+    return escaped(kept["answer"]) + "\n\n" + "\n".join(lines) + f"\n\n{NOTES[experiment]}\n"
+
+
+def shown(entry: object) -> str:
+    """One entry of a kept table: three digits of a number, words for none."""
+    if entry is None:
+        return "not reached"
+    if isinstance(entry, dict):  # As JSON keeps what is not finite.
+        return "not reached"
+    return f"{entry:.3g}" if isinstance(entry, float) else str(entry)
 
 
 def escaped(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Lists the experiments, runs one, or does one of COMMANDS: python -m experiments [NAME | prove | reproduce | keep]."""
+"""Lists the experiments, runs one, or does one of COMMANDS: python -m experiments [NAME | COMMAND]."""
 
 import argparse
 import ast
@@ -8,16 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import research
+from research.cli.leaderboard import leaderboard, pack
 from research.cli.prove import prove
 from research.cli.reproduce import reproduce_reference, reproduce_run
+from research.cli.spread import spread
 
 FOLDER = Path(__file__).parent
 HELP = """
 Run one:  python -m experiments NAME [flags]     its flags:  python -m experiments NAME --help
+Share its work among jobs, here or on a queue:  python -m experiments spread NAME [flags] --jobs 4
 Prove a rule of yours:  python -m experiments prove FILE.py:rule --against optax.adam
 Reproduce a run, or the reference that is kept here:  python -m experiments reproduce results/NAME/ID  (or NAME)
-Keep a run in experiments/reference:  python -m experiments keep results/NAME/ID"""
-COMMANDS = ("prove", "reproduce", "keep")
+Keep a run in experiments/reference:  python -m experiments keep results/NAME/ID
+Hand a run on, as one file, and put the studies of many on one page:
+  python -m experiments pack results/NAME/ID
+  python -m experiments leaderboard results/compare STUDY.zip ..."""
+COMMANDS = ("prove", "reproduce", "keep", "pack", "leaderboard", "spread")
 
 
 def questions(folder: Path = FOLDER) -> dict[str, str]:
@@ -37,6 +43,12 @@ def main(argv: Sequence[str]) -> int:
         print(HELP)
         return 0
     with research.cli.errors_in_one_line():
+        if argv[0] == "leaderboard":
+            return leaderboard(argv[1:])
+        if argv[0] == "spread":
+            return spread(argv[1:], load)
+        if argv[0] == "pack":
+            return pack(argv[1:])
         if argv[0] == "keep":
             return keep(argv[1:])
         if argv[0] == "prove":

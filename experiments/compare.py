@@ -99,9 +99,11 @@ def share(config, part, parts, checkpoints):
 
 def arguments(config):
     """What `research.studies.compare` takes, from the config."""
+    from research.cli import subjects
+
     names = names_of(config.rule)
     return {
-        "rules": {name: research.cli.subjects.find(word).rule for name, word in names.items()},
+        "rules": {name: subjects.find(word).rule for name, word in names.items()},
         "baseline": config.baseline or None,
         "spaces": research.studies.parse_spaces(config.space),
         "evaluations": dict(map(evaluations_of, config.evaluations)),
@@ -127,7 +129,7 @@ def names_of(words):
 
 def evaluations_of(word):
     """The name and the number in RULE=2."""
-    name, equals, number = word.partition("=")
+    name, _, number = word.partition("=")
     try:
         return name, float(number)
     except ValueError:
@@ -136,7 +138,9 @@ def evaluations_of(word):
 
 def draw(result):
     """Ratios, trials, rates, curves and the profile."""
-    return research.figures.studies.draw_study(result.numbers, result.arrays)
+    from research.figures import studies
+
+    return studies.draw_study(result.numbers, result.arrays)
 
 
 if __name__ == "__main__":

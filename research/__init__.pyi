@@ -5,6 +5,7 @@ from . import derivatives as derivatives
 from . import descent as descent
 from . import figures as figures
 from . import lanes as lanes
+from . import leaderboard as leaderboard
 from . import losses as losses
 from . import minimise as minimise
 from . import models as models

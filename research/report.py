@@ -52,6 +52,36 @@ class Embedded(NamedTuple):
     height: int
 
 
+class Cell(NamedTuple):
+    """A cell of a sortable table.
+
+    Attributes:
+      text: What is read.
+      exact: The number that it is sorted by, as JavaScript writes it; None where it is sorted by its text.
+      missing: Whether it comes last, whichever way the rest is sorted.
+    """
+
+    text: str
+    exact: str | None = None
+    missing: bool = False
+
+
+class Sortable(NamedTuple):
+    """A table as page.html shows it.
+
+    Attributes:
+      title, columns, note: As of `runs.Table`.
+      numeric: For each column, whether it holds nothing but numbers.
+      rows: Of cells.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    numeric: tuple[bool, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str
+
+
 def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") -> Path:
     """Writes report.html into the folder of a finished run.
 
@@ -76,17 +106,17 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
     """
     manifest, result = runs.read_manifest(path), runs.load_result(path)
     headline, rest = first_sentence(result.answer)
-    page = _template().render(
-        experiment=manifest["experiment"],
+    page = template(FILE).render(
+        title=manifest["experiment"],
         headline=headline,
         rest=rest,
         pictures=[(p, embed(p.still), embed(p.motion) if p.motion else None) for p in pictures],
-        tables=[(table, _numeric(table)) for table in result.tables],
+        tables=[sortable(table) for table in result.tables],
         question=paragraphs(question),
         config=_flat(manifest["config"]),
         environment=_groups(manifest),
         command=manifest["command"],
-        run=manifest["id"],
+        made_of=f"run {manifest['id']}",
         version=manifest["environment"]["versions"]["descent-jax"],
     )
     target = Path(path) / FILE
@@ -144,6 +174,39 @@ def shown(value: str | int | float | None) -> str:
     return text.replace("-", "−")
 
 
+def sortable(table: runs.Table) -> Sortable:
+    """A table whose numbers are written with four digits, and sort as what they are; its missing cells sort last.
+
+    A cell that is a `Cell` already stays as it is.
+
+    Example:
+      >>> sortable(runs.Table("Steps", ("rule", "steps"), (("adam", 1437), ("sgd", None)))).rows[0][1]
+      Cell(text='1,437', exact='1437', missing=False)
+    """
+    rows = tuple(tuple(v if isinstance(v, Cell) else cell(v, shown(v)) for v in row) for row in table.rows)
+    columns = [[row[index] for row in table.rows] for index in range(len(table.columns))]
+    numeric = tuple(not any(_is_words(value) for value in column) for column in columns)
+    return Sortable(table.title, tuple(table.columns), numeric, rows, table.note)
+
+
+def cell(value: str | int | float | None, text: str) -> Cell:
+    """The cell of a value that is written as `text`; None and NaN are missing."""
+    return Cell(text, _exact(value), value is None or value != value)
+
+
+def template(name: str) -> jinja2.Template:
+    """The page of that name beside this module; all share the style, the script and the policy of page.html."""
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: (importlib.resources.files("research") / name).read_text("utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["policy_hash"] = _policy_hash
+    return environment.get_template(name)
+
+
 def embed(path: str | Path) -> Embedded:
     """Reads an SVG or PNG file as a data: URI, with the size that keeps its place until it is drawn.
 
@@ -166,15 +229,6 @@ def _svg_size(text: str, path: str | Path) -> tuple[float, float]:
     return float(box[1]), float(box[2])
 
 
-def _template() -> jinja2.Template:
-    source = importlib.resources.files("research").joinpath(FILE).read_text("utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"shown": shown, "exact": _exact, "policy_hash": _policy_hash}
-    return environment.from_string(source)
-
-
 def _policy_hash(text: str) -> str:
     digest = hashlib.sha256(str(text).encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
@@ -187,9 +241,8 @@ def _exact(value: str | int | float | None) -> str | None:
     return repr(value).replace("inf", "Infinity")
 
 
-def _numeric(table: runs.Table) -> list[bool]:
-    columns = [[row[index] for row in table.rows] for index in range(len(table.columns))]
-    return [not any(isinstance(value, str | bool) for value in column) for column in columns]
+def _is_words(value: Any) -> bool:
+    return value.exact is None and not value.missing if isinstance(value, Cell) else isinstance(value, str | bool)
 
 
 def _groups(manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -3,7 +3,7 @@
 import difflib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -56,6 +56,8 @@ def make_workload(name: str, **options: Any) -> Workload:
     | digits | softmax, 10 classes | 1257, 64 | 0.01 |
     | overlapping_50k | logistic; Gaussian classes, correlated features | 50,000, 20 | 0.0001 |
     | overlapping_1m | the same | 1,000,000, 10 | 0.0001 |
+    | ill_conditioned | linear, squared error; generated, condition number 10,000 | 2,000, 50 | none |
+    | noisy_quadratic | ½ (x - x_i)ᵀH(x - x_i); 10 of 100 directions of H are steep | 2,000, 100 | none |
     | quadratic | 20 variables, eigenvalues 0.01 to 1 | - | - |
     | rosenbrock | 2 variables | - | - |
 
@@ -99,57 +101,87 @@ def _constructor(build: Callable[..., Workload]) -> Callable[..., Workload]:
 @_constructor
 def diabetes(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     """Linear regression of disease progression on ten measurements, all standardised."""
-    dataset = datasets.load("diabetes_raw")
-    return _supervised("diabetes", _REGRESSION, dataset.x, dataset.y, 0.0, holdout, dtype, scale_targets=True)
+    return _supervised("diabetes", _REGRESSION, datasets.load("diabetes_raw"), 0.0, holdout, dtype, scale_targets=True)
 
 
 @_constructor
 def diabetes_ridge(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     """The same with penalty 0.1, which lowers the condition number from 520 to 40."""
-    dataset = datasets.load("diabetes_raw")
-    return _supervised("diabetes_ridge", _REGRESSION, dataset.x, dataset.y, 0.1, holdout, dtype, scale_targets=True)
+    data = datasets.load("diabetes_raw")
+    return _supervised("diabetes_ridge", _REGRESSION, data, 0.1, holdout, dtype, scale_targets=True)
 
 
 @_constructor
 def diabetes_bmi(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     """A line: disease progression, in its own units, on the standardised body mass index alone."""
-    dataset = datasets.load("diabetes_raw")
-    x = dataset.x[:, [dataset.feature_names.index("bmi")]]
-    return _supervised("diabetes_bmi", _REGRESSION, x, dataset.y, 0.0, holdout, dtype)
+    return _supervised("diabetes_bmi", _REGRESSION, _only("diabetes_raw", "bmi"), 0.0, holdout, dtype)
 
 
 @_constructor
 def breast_cancer(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     """Logistic regression: is a tumour benign (1) or malignant (0), from thirty measurements of its cells' nuclei."""
-    dataset = datasets.load("breast_cancer")
-    return _supervised("breast_cancer", _TWO_CLASSES, dataset.x, dataset.y, 0.01, holdout, dtype)
+    return _supervised("breast_cancer", _TWO_CLASSES, datasets.load("breast_cancer"), 0.01, holdout, dtype)
 
 
 @_constructor
 def breast_cancer_two_features(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     """The same from two of them that draw well: the size and the dents of the largest nuclei."""
-    dataset = datasets.load("breast_cancer")
-    x = dataset.x[:, [dataset.feature_names.index(name) for name in ("worst radius", "worst concave points")]]
-    return _supervised("breast_cancer_two_features", _TWO_CLASSES, x, dataset.y, 0.01, holdout, dtype)
+    data = _only("breast_cancer", "worst radius", "worst concave points")
+    return _supervised("breast_cancer_two_features", _TWO_CLASSES, data, 0.01, holdout, dtype)
 
 
 @_constructor
 def digits(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     """Softmax regression: which of ten digits an 8 by 8 image shows."""
-    dataset = datasets.load("digits")
-    return _supervised("digits", _TEN_CLASSES, dataset.x, dataset.y, 0.01, holdout, dtype)
+    return _supervised("digits", _TEN_CLASSES, datasets.load("digits"), 0.01, holdout, dtype)
 
 
 @_constructor
 def overlapping_50k(*, n: int = 50_000, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     """A large set: two Gaussian classes in 20 correlated dimensions (n training rows; Bayes accuracy 0.841)."""
-    return _overlapping("overlapping_50k", n, 20, 200.0, holdout, dtype)
+    data = datasets.overlapping_classes(0, _rows(n, holdout), 20, 2.0, 200.0)
+    return _supervised("overlapping_50k", _TWO_CLASSES, data, 1e-4, holdout, dtype)
 
 
 @_constructor
 def overlapping_1m(*, n: int = 1_000_000, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     """A very large set: two Gaussian classes in 10 dimensions (n training rows; Bayes accuracy 0.841)."""
-    return _overlapping("overlapping_1m", n, 10, 10.0, holdout, dtype)
+    data = datasets.overlapping_classes(0, _rows(n, holdout), 10, 2.0, 10.0)
+    return _supervised("overlapping_1m", _TWO_CLASSES, data, 1e-4, holdout, dtype)
+
+
+@_constructor
+def ill_conditioned(*, n: int = 2_000, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
+    """Linear regression in a long valley: generated, R² 0.95, with a condition number of 10,000 once standardised."""
+    data = datasets.linear_problem(0, _rows(n, holdout), 50, 0.5, 12_000.0)  # Standardising brings it down.
+    return _supervised("ill_conditioned", _REGRESSION, data, 0.0, holdout, dtype)
+
+
+@_constructor
+def noisy_quadratic(*, n: int = 2_000, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
+    """The mean of ½ (x - x_i)ᵀH(x - x_i) over n examples x_i ~ N(c, 0.36 I), least at their mean; H is not diagonal.
+
+    Of H's 100 eigenvalues 90 are drawn from [0, 1] and 10 from [30, 60], as in DeepOBS (Schneider et al. 2019). Zhang
+    et al. 2019 (arXiv 1907.04164) say what batch size does on such problems. A batch's x are x_i; y is not used.
+    """
+    random = np.random.default_rng(0)
+    eigenvalues = np.concatenate([random.uniform(0, 1, 90), random.uniform(30, 60, 10)])
+    x = random.standard_normal(100) + 0.6 * random.standard_normal((_rows(n, holdout), 100))
+    parts = datasets.split(x, 0 * x[:, 0], SPLIT_SEED) if holdout else ((x, 0 * x[:, 0]),)
+    train, validation, test = _batches(parts, dtype, dtype)
+    with threadpool_limits(1, "blas"):
+        root = np.linalg.qr(random.standard_normal((100, 100)))[0] * np.sqrt(eigenvalues)  # H = root rootᵀ.
+        root = root.astype(dtype).astype(np.float64)
+        best = (data := np.asarray(train.x, np.float64)).mean(axis=0)
+        value = float(0.5 * np.mean(np.sum(((best - data) @ root) ** 2, axis=1)))
+        norms = [float(np.linalg.norm(root @ np.mean((point - data) @ root, axis=0))) for point in (best, 0 * best)]
+
+    def objective(params: Params, batch: Any) -> Array:
+        return 0.5 * jnp.mean(jnp.sum(((params[None] - batch.x) @ jnp.asarray(root, params.dtype)) ** 2, axis=-1))
+
+    optimum = Optimum(jnp.asarray(best, dtype), value, norms[0], norms[1], "mean of the data")
+    start = functools.partial(jax.random.normal, shape=(100,), dtype=dtype)
+    return Workload("noisy_quadratic", train, validation, test, start, objective, None, "", None, optimum)
 
 
 @_constructor
@@ -181,46 +213,51 @@ WORKLOADS: dict[str, Callable[..., Workload]] = {
         digits,
         overlapping_50k,
         overlapping_1m,
+        ill_conditioned,
+        noisy_quadratic,
         quadratic,
         rosenbrock,
     )
 }
 
 
-def _overlapping(name: str, n: int, d: int, condition: float, holdout: bool, dtype: DTypeLike) -> Workload:
-    """Draws enough rows for n to be left for training."""
+def _only(name: str, *features: str) -> datasets.Dataset:
+    """A bundled set with some of its columns."""
+    data = datasets.load(name)
+    return data._replace(x=data.x[:, [data.feature_names.index(feature) for feature in features]])
+
+
+def _rows(n: int, holdout: bool) -> int:
+    """Enough rows for n to be left for training."""
     _check_positive_integer("n", n)
-    problem = datasets.overlapping_classes(0, math.ceil(n / 0.7) if holdout else n, d, 2.0, condition)
-    return _supervised(name, _TWO_CLASSES, problem.x, problem.y, 1e-4, holdout, dtype)
+    return math.ceil(n / 0.7) if holdout else n
+
+
+def _batches(parts: Iterable[Any], dtype: DTypeLike, target_dtype: DTypeLike) -> tuple[Any, ...]:
+    """Training, validation and test part; the last two are None where there is one part."""
+    batches = (Batch(jnp.asarray(x, dtype), jnp.asarray(y, target_dtype)) for x, y in parts)
+    return (*batches, None, None)[:3]
 
 
 def _supervised(
-    name: str,
-    task: _Task,
-    x: np.ndarray,
-    y: np.ndarray,
-    penalty: float,
-    holdout: bool,
-    dtype: DTypeLike,
-    scale_targets: bool = False,
+    name: str, task: _Task, data: Any, penalty: float, holdout: bool, dtype: DTypeLike, scale_targets: bool = False
 ) -> Workload:
     """Splits, standardises, and solves for the optimum of the data as they are in the given dtype."""
-    datasets.check_xy(x, y)
-    parts = datasets.split(x, y, SPLIT_SEED) if holdout else ((x, y),)
+    datasets.check_xy(data.x, data.y)
+    parts = datasets.split(data.x, data.y, SPLIT_SEED) if holdout else ((data.x, data.y),)
     inputs, targets = zip(*parts, strict=True)
     inputs = datasets.standardise(*inputs)
     if scale_targets:
         targets = datasets.standardise(*targets)
     target_dtype = jnp.int32 if task.has_labels else dtype
-    batches = [Batch(jnp.asarray(a, dtype), jnp.asarray(b, target_dtype)) for a, b in zip(inputs, targets, strict=True)]
-    train, validation, test = batches if holdout else (*batches, None, None)
-    model = task.model(x.shape[1], dtype=dtype)
+    train, validation, test = _batches(zip(inputs, targets, strict=True), dtype, target_dtype)
+    model = task.model(train.x.shape[1], dtype=dtype)
     objective: Callable[..., Array] = objectives.empirical_risk(model, task.loss)
     if penalty > 0:
         objective = objectives.regularised(objective, objectives.l2_penalty(penalty))
     with threadpool_limits(1, "blas"):  # Its bits then do not depend on the cores, nor its time on who else uses them.
         optimum = task.solve(np.asarray(train.x, np.float64), np.asarray(train.y, np.float64), penalty)
-    optimum = optimum._replace(params=_cast(optimum.params, dtype))
+    optimum = optimum._replace(params=jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), optimum.params))
     metric = task.metric(model)
     return Workload(name, train, validation, test, model.init, objective, metric, task.metric_name, model, optimum)
 
@@ -247,10 +284,6 @@ def _without_data(
 def _check_positive_integer(name: str, value: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be a positive integer; got {value!r}.")
-
-
-def _cast(params: Params, dtype: DTypeLike) -> Params:
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
 
 
 def _available(dtype: DTypeLike) -> np.dtype:

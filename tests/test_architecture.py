@@ -22,6 +22,7 @@ LAYERS = (
     ("runs",),
     ("studies",),
     ("figures", "report"),
+    ("leaderboard",),
     ("cli",),
     ("experiments",),
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import clock, peers_jax, peers_sklearn, problems, startup, steps, sweep, tables
+from benchmarks import clock, peers_jax, peers_sklearn, problems, startup, steps, studies, sweep, tables
 from research import descent, lanes, update_rules
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
@@ -118,6 +118,83 @@ def test_sweeps_are_named_as_the_lanes_name_their_children():
     root = jax.random.key(100)
     expected = made.workload.init(jax.random.fold_in(root, lanes.INIT))
     np.testing.assert_array_equal(made.starts[100]["weights"], expected["weights"])
+
+
+def move_by_hand(rule, gradients, hyper, averages, taken):
+    """What a rule adds to the params, in numpy, from the formulas of the papers."""
+    rate, decay = hyper
+    if rule == "heavy_ball":
+        averages[0] = decay * averages[0] + gradients
+        return -rate * averages[0]
+    averages[0] = decay * averages[0] + (1 - decay) * gradients
+    averages[1] = 0.999 * averages[1] + 0.001 * gradients**2
+    mean, square = averages[0] / (1 - decay**taken), averages[1] / (1 - 0.999**taken)
+    return -rate * mean / (np.sqrt(square) + 1e-8)
+
+
+def end_of_study_by_hand(study, rule, cell):
+    """The training objective at the end of one cell, by numpy."""
+    x, y = problems.training_data(study.workload)
+    x, seed = np.column_stack([x, np.ones(len(x))]), int(study.seeds[cell])
+    penalty = np.append(np.full(x.shape[1] - 1, 0.01), 0.0)
+    params = np.append(study.starts[seed]["weights"], study.starts[seed]["intercept"])
+    averages = np.zeros((2, len(params)))
+    for taken, chosen in enumerate(study.orders[seed], 1):
+        residual = 1 / (1 + np.exp(-x[chosen] @ params)) - y[chosen]
+        gradients = x[chosen].T @ residual / len(chosen) + penalty * params
+        params = params + move_by_hand(rule, gradients, study.rates[cell], averages, taken)
+    return np.mean(np.logaddexp(0, x @ params) - y * (x @ params)) + 0.5 * np.sum(penalty * params**2)
+
+
+@pytest.mark.parametrize("rule", studies.SPACES)
+def test_contenders_of_a_study_end_where_numpy_does(rule):
+    terms = {"seeds": (3, 4), "num_epochs": 2}
+    rows = studies.measure_study("breast_cancer", rule, False, (1, 2), 2, 2, **terms)
+    assert [(row.contender, row.cells) for row in rows[:4]] == [
+        ("ours", 2),
+        ("ours", 4),
+        ("optax, scans, one by one", 4),
+        ("optax, steps, one by one", 4),
+    ]
+    made = studies.make_study("breast_cancer", rule, 2, **terms)
+    by_hand = np.mean([end_of_study_by_hand(made, rule, cell) for cell in range(4)])
+    for row in rows[1:4]:
+        assert row.loss == pytest.approx(by_hand, rel=1e-12)
+        assert row.apart < 1e-12
+        assert (row.ratio is None) == (row.contender == "ours")
+    assert rows[4].note == "not installed"
+    text = studies.section(rows)
+    assert text.answer.startswith("A study of 4 cells is ")
+    assert "| breast_cancer | " + rule in text.text
+
+
+def test_study_has_every_trial_on_every_seed_within_its_space():
+    made = studies.make_study("breast_cancer", "adam", 3, seeds=(0, 7), num_epochs=2)
+    cells = list(zip(made.seeds.tolist(), *made.rates.T.tolist(), strict=True))
+    assert len(set(cells)) == 6
+    assert [seed for seed, *_ in cells] == [0, 7] * 3
+    assert len({(rate, b1) for _, rate, b1 in cells}) == 3
+    for name, place in (("learning_rate", 0), ("b1", 1)):
+        assert made.rates[:, place].min() >= studies.SPACES["adam"][name].low
+        assert made.rates[:, place].max() <= studies.SPACES["adam"][name].high
+
+
+@pytest.mark.parametrize(("seconds", "off"), [((1.0, 4.0), 0.0), ((1.0, 3.0), 1 / 7), ((1.0, 5.0), 1 / 9)])
+def test_line_of_a_study_misses_no_time_by_more_than_it_says(seconds, off):
+    row = studies.StudyRow("digits", "adam", "ours", "", 8, 5)
+    rows = [row._replace(cells=n, seconds=clock.Spread(s, s, s)) for n, s in zip((8, 32), seconds, strict=True)]
+    line = studies.line_of(rows)
+    misses = [abs(line.slope * n / s - 1) for n, s in zip((8, 32), seconds, strict=True)]
+    np.testing.assert_allclose(misses, off, atol=1e-12)
+    assert line.off == pytest.approx(off, abs=1e-12)
+
+
+def test_half_empty_block_counts_as_a_whole_one():
+    row = studies.StudyRow("digits", "adam", "ours", "", 4, 5)
+    rows = [row._replace(cells=n, seconds=clock.Spread(s, s, s)) for n, s in ((4, 1.0), (16, 2.0))]
+    line = studies.line_of(rows)
+    assert line.off_in_lanes == pytest.approx(0, abs=1e-12)
+    assert line.off == pytest.approx(1 / 3)
 
 
 def test_ratio_is_of_medians_and_its_spread_of_rounds():

@@ -39,6 +39,8 @@ def times_run():
     [
         ("--terms 4 5", "terms", (4, 5)),
         ("--terms", "terms", ()),
+        ("--terms 4 --terms 5", "terms", (4, 5)),
+        ("--terms=4 --label big --terms 5 6", "terms", (4, 5, 6)),
         ("--names digits breast_cancer --loud", "names", ("digits", "breast_cancer")),
         ("--learning-rate 1e-3", "learning_rate", 1e-3),
         ("--learning_rate=2", "learning_rate", 2.0),

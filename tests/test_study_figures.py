@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from research import figures
 from research.figures import studies, study_curves, study_looks, study_rates
+from research.studies import pairs
 
 PASSES, TARGET, SEEDS, TUNING_SEEDS = 30.0, 1e-2, 20, 3
 NAMES = ("gradient_descent", "adam", "momentum", "nesterov", "rmsprop", "adagrad", "lion", "signum", "adamax", "yogi")
@@ -75,10 +76,16 @@ def make_cell(draw, base, trials, r, never, rates):
     decay = -2 / (PASSES * 3 if never else cost[~diverges].min() if (~diverges).any() else base)
     noise = np.cumsum(0.06 * draw.normal(size=(SEEDS, 61)), axis=1) * (passes > 0)
     curves = 10 ** (np.maximum(decay * passes, -4.5) + noise)
+    around = 2.0 ** np.arange(-4, 4.5, 0.5)
+    sweep = rate[tuning.mean(axis=1).argmin()] * around
+    level = cost.min() * (1 + 0.9 * np.log10(sweep / best) ** 2) + (2 * PASSES if never else 0)
+    level = np.where(np.log10(sweep / best) > 1.2, 10 * PASSES, level)
+    swept = np.minimum(level[:, None] * np.exp(draw.normal(0, 0.05, (17, TUNING_SEEDS))), 10 * PASSES)
     columns = [rate, momentum][: 1 + r % 2] if rates else [momentum]
     return {
         "trials": np.stack(columns, axis=1), "tuning": tuning, "costs": runs, "final": final, "passes": passes,
-        "curves": curves, "best_of": np.stack([running, 0.9 * running, 1.15 * running], axis=1),
+        "curves": curves, "rates": sweep, "rate_scores": swept,
+        "best_of": np.stack([running, 0.9 * running, 1.15 * running], axis=1),
     }  # fmt: skip
 
 
@@ -240,8 +247,9 @@ def test_interval_beyond_the_axis_ends_in_an_arrow_there():
     panel = picture.figure.axes[0]
     left, right = panel.get_xlim()
     assert [left, right] in bars(panel)
-    arrows = [(line.get_marker(), xy(line)[0, 0]) for line in panel.lines if line.get_label() == "_more"]
-    assert arrows == [("<", left), (">", right)]
+    height = xy(lines(panel)["gradient_descent"])[1, 0]
+    arrows = [(line.get_marker(), *xy(line)[:, 0]) for line in panel.lines if line.get_label() == "_more"]
+    assert arrows == [("<", left, height), (">", right, height)]
     assert "gradient_descent 0.80 [0.00, ∞], undecided" in picture.caption
 
 
@@ -343,24 +351,53 @@ def test_rates_show_every_trial_once_as_a_point_or_as_a_cross(drawn, name):
     assert len(found) == panels_drawn
 
 
-def test_robust_bar_spans_the_rates_within_a_tenth_of_the_best_if_any_is_good():
+def robust(panel) -> list[list[float]]:
+    return [xy(line)[0].tolist() for line in panel.lines if line.get_label() == "_robust"]
+
+
+def test_robust_bar_is_as_wide_as_the_studies_say():
+    for count, seed in ((4, 0), (6, 1)):
+        numbers, arrays = make_study(count, 1, seed=seed, unreached=("momentum",))
+        picture = study_rates.rates(numbers, arrays, study_looks.cast(numbers))
+        for panel in panels_of(picture.figure, count):
+            rule = panel.get_title(loc="left")
+            swept = [arrays[f"breast_cancer/{rule}/{name}"] for name in ("rates", "rate_scores")]
+            line, drawn = lines(panel)[rule], robust(panel)
+            np.testing.assert_array_equal(xy(line), [swept[0], swept[1].mean(axis=1)])
+            if rule == "momentum":  # Flat, but nowhere at the target.
+                assert not drawn
+                continue
+            assert np.log10(drawn[0][1] / drawn[0][0]) == pytest.approx(pairs.robust_decades(*swept), rel=1e-12)
+    assert "target not reached" in picture.caption
+
+
+def test_rates_without_a_sweep_take_the_valley_below_the_trials():
     numbers, arrays = make_study(2, 1)
+    for name in ("rates", "rate_scores"):
+        del arrays[f"breast_cancer/adam/{name}"]
     arrays["breast_cancer/adam/trials"] = np.array([[0.1, 0.9], [0.001, 0.9], [0.01, 0.9], [1.0, 0.9], [10.0, 0.9]])
-    scores = np.array([10.0, 10.9, 30.0, 11.1, 300.0])
+    scores = np.array([10.0, 10.9, 30.0, 12.1, 300.0])
     arrays["breast_cancer/adam/tuning"] = scores[:, None] * np.ones(3)
     arrays["breast_cancer/adam/final"] = np.where(scores == 300, np.inf, 1e-3)[:, None] * np.ones(20)
     v = study_rates.valley(numbers, arrays, "breast_cancer", "adam")
-    assert v is not None
-    assert v.near == (0.001, 0.1)
+    assert v.line.tolist() == [10.9, 10.9, 10.0, 12.1, 300.0]
+    assert v.near[0] == 0.001
+    assert v.near[1] == pytest.approx(10 ** (-1 + 1.0 / 2.1), rel=1e-12)  # 11 lies so far between 10 and 12.1.
+    assert v.at_end
     assert v.rates[v.chosen] == 0.1
     assert v.diverged.tolist() == [False] * 4 + [True]
-    panel = study_rates.rates(numbers, arrays, study_looks.cast(numbers)).figure.axes[0]
-    assert [0.001, 0.1] in [xy(line)[0].tolist() for line in panel.lines if line.get_label() == "_robust"]
-    arrays["breast_cancer/adam/tuning"] = arrays["breast_cancer/adam/tuning"] + 30  # None reaches the target.
-    v = study_rates.valley(numbers, arrays, "breast_cancer", "adam")
-    assert v is not None
-    assert v.near is None
-    assert "adam 40 at 0.1, target not reached, 1 of 5 diverged" in studies.draw_study(numbers, arrays)["rates"].caption
+    picture = study_rates.rates(numbers, arrays, study_looks.cast(numbers))
+    assert list(v.near) in robust(picture.figure.axes[0])
+    assert "adam 10 at 0.1, robust at least 2.5 decades, 1 of 5 diverged" in picture.caption
+
+
+def test_rate_of_a_rule_is_what_the_study_calls_so():
+    numbers, arrays = make_study(2, 1)
+    numbers["cells"][1] |= {"hyperparameters": ["momentum", "radius"], "rate_name": "radius"}
+    assert study_rates.valley(numbers, arrays, "breast_cancer", "adam").rates[0] == min(
+        arrays["breast_cancer/adam/trials"][:, 1]
+    )
+    assert "adam by its radius" in studies.draw_study(numbers, arrays)["rates"].caption
 
 
 def test_profile_is_that_of_the_arrays(drawn):

@@ -26,25 +26,27 @@ def repeating_batches(axes: Axes, published: Sequence[float], ours: dict[str, np
         axes.plot(steps, losses, "o-", color=_COLOURS[order], lw=1.2, markersize=4, label=f"ours, {order}")
     for end in steps[-epoch - 1 :: -epoch]:
         axes.axvline(end + 0.5, color=figures.COLOURS["data"], lw=1, ls=":")
+    axes.set_xticks(steps[:: -(epoch // 2)])
     axes.set(xlabel="step, counted from the last (dotted: an epoch ends)", ylabel="loss of the mini-batch")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 
-def loss_by_epoch(axes: Axes, curves: dict[str, np.ndarray], epochs: Sequence[int], published: Sequence[float]) -> None:
-    """Draws test losses by epoch on log-log axes, a line a seed, and what was published after some epochs.
+def loss_by_epoch(
+    axes: Axes, curves: dict[str, np.ndarray], epochs: Sequence[int], published: Sequence[float], least: float
+) -> None:
+    """Draws test losses by epoch above their least, log-log, a line a seed, and what was published after some epochs.
 
     Args:
       axes: To draw on.
       curves: By order: shape (seeds, epochs + 1), from before the first step on.
       epochs, published: Losses that were published, after these epochs.
+      least: Taken off all of them.
     """
     for order, losses in reversed(curves.items()):
-        axes.plot(np.arange(1, losses.shape[1]), losses[:, 1:].T, color=_COLOURS[order], lw=0.7, alpha=0.8)
+        axes.plot(np.arange(1, losses.shape[1]), losses[:, 1:].T - least, color=_COLOURS[order], lw=0.7, alpha=0.8)
         axes.plot([], [], color=_COLOURS[order], label=f"ours, {order}")
-    axes.plot(epochs, published, "D", color=_PUBLISHED, markersize=5, label="published", zorder=5)
-    axes.set(xscale="log", yscale="log", ylim=(86, 300), xlabel="epoch")
-    axes.set_yticks([87, 90, 100, 150, 300], ["87", "90", "100", "150", "300"])
-    axes.minorticks_off()
+    axes.plot(epochs, np.asarray(published) - least, "D", color=_PUBLISHED, markersize=5, label="published", zorder=5)
+    axes.set(xscale="log", yscale="log", xlabel="epoch")
 
 
 def loss_by_rate(

@@ -1,5 +1,6 @@
 """A study's lines: cost against the number of trials, gap against passes, and the performance profile."""
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -67,7 +68,7 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
             high = np.minimum(high, 10 * LARGEST)  # A band up to what diverged ends above the picture.
             passes = arrays[f"{workload}/{rule}/passes"]
             figures.band(panel, passes, middle, low, high, color=who.colours[rule], label=rule, zorder=3)
-            lowest = min(lowest, np.min(middle))
+            lowest = min([lowest, *middle[middle > SMALLEST]])
         panel.axhline(target, color=WORDS, linestyle=(0, (4, 3)), linewidth=1.1, label="_target")
         panel.set_yscale("log")
         panel.set_ylim(max(lowest, SMALLEST) / 2, _top(panel))
@@ -75,11 +76,14 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
     figure.supylabel("f − f*, as a share of the initial gap", fontsize=10)
     figure.supxlabel("passes over the data", fontsize=10)
     name_lines(figure, used, spare, who, grey=f"{len(who.quiet)} others" if who.quiet else "")
+    pairs = itertools.product(numbers["workloads"], who.shown)
+    below = any((quantiles(arrays[f"{w}/{r}/curves"])[0] <= SMALLEST).any() for w, r in pairs)
     cells = {(cell["workload"], cell["rule"]): cell for cell in numbers["cells"]}
     caption = (
         f"The chosen trial of each rule on the {len(numbers['protocol']['seeds'])} reporting seeds: median of the relative "
         f"gap and the band from its 10 to its 90 % quantile; dashed is the target, {target:g}. "
         f"{_told(numbers, who, lambda w, r: _end(cells[w, r]))}{_grey(who)}"
+        f"{f' Lines leave at the bottom where the gap is below {SMALLEST:g}, or negative.' if below else ''}"
     )
     return figures.Picture("How the chosen ones descend", caption.strip(), figure)
 

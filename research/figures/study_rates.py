@@ -18,16 +18,18 @@ CEILING = 10.0  # Budgets: the score of a training that diverged.
 
 
 class Valley(NamedTuple):
-    """The trials of one rule on one workload, by ascending learning rate.
+    """What is known of one rule on one workload by its learning rate; scores are means over the tuning seeds.
 
     Attributes:
-      rates, scores, low, high: Each trial's rate, its mean score over the tuning seeds, and their range, shape (t,).
+      rates, scores, low, high: Each trial's rate, its score and the range of that over the seeds, shape (t,), by rate.
       diverged: Whether some run of the trial diverged or stayed at the ceiling of the score, shape (t,).
-      floor: The highest valley below all scores, shape (t,): falling up to the best trial, then rising.
-      chosen: Index of the trial with the lowest mean score; of equals, the one tried first.
-      near: The lowest and the highest rate with a score within 10 % of the best; None where even that one's is above the
-        budget, for then nothing good is near it.
-      alone: Whether nothing but the learning rate was varied.
+      chosen: Index of the trial with the lowest score; of equals, the one tried first.
+      along, line, floor, ceiling: The line and its band, shape (r,): the score at the chosen trial with its rate alone
+        varied, over the range of the seeds; where that was not done, the highest valley below all trials, without a band.
+      near: The lowest and the highest rate around the best of the line with a score within 10 % of it; None where that
+        best is above the budget, for then nothing good is near it.
+      at_end: Whether `near` ends where the line does, and may be wider.
+      name: Of the hyper-parameter.
     """
 
     rates: np.ndarray
@@ -35,30 +37,63 @@ class Valley(NamedTuple):
     low: np.ndarray
     high: np.ndarray
     diverged: np.ndarray
-    floor: np.ndarray
     chosen: int
+    along: np.ndarray
+    line: np.ndarray
+    floor: np.ndarray
+    ceiling: np.ndarray
     near: tuple[float, float] | None
-    alone: bool
+    at_end: bool
+    name: str
 
 
 def valley(numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray], workload: str, rule: str) -> Valley | None:
-    """The trials of a rule by learning rate, or None where it has none."""
+    """The scores of a rule by learning rate, or None where it has none."""
     cell = next(c for c in numbers["cells"] if (c["workload"], c["rule"]) == (workload, rule))
-    names = list(cell["hyperparameters"])
-    if RATE not in names:
+    names, key = list(cell["hyperparameters"]), f"{workload}/{rule}"
+    name = cell.get("rate_name", RATE)
+    if name not in names:
         return None
-    key = f"{workload}/{rule}"
-    rates = np.asarray(arrays[f"{key}/trials"], float)[:, names.index(RATE)]
+    rates = np.asarray(arrays[f"{key}/trials"], float)[:, names.index(name)]
     order = np.argsort(rates, kind="stable")
     tuning, final = np.asarray(arrays[f"{key}/tuning"], float)[order], np.asarray(arrays[f"{key}/final"])[order]
-    rates, scores = rates[order], tuning.mean(axis=1)
-    chosen = int(np.lexsort((order, scores))[0])
-    ceiling = CEILING * numbers["protocol"]["passes"]
-    diverged = ~np.isfinite(final).all(axis=1) | (tuning >= ceiling * (1 - 1e-9)).any(axis=1)
-    near = rates[scores <= NEAR_BEST * scores.min()]
-    span = (float(near.min()), float(near.max())) if scores.min() <= numbers["protocol"]["passes"] else None
-    ends = tuning.min(axis=1), tuning.max(axis=1)
-    return Valley(rates, scores, *ends, diverged, floor_of(scores), chosen, span, len(names) == 1)
+    rates, scores, budget = rates[order], tuning.mean(axis=1), float(arrays[f"{key}/passes"][-1])
+    lost = tuning >= CEILING * budget * (1 - 1e-9)
+    diverged = np.any([(~np.isfinite(final)).any(axis=1), lost.any(axis=1)], axis=0)
+    ends, chosen = (tuning.min(axis=1), tuning.max(axis=1)), int(np.lexsort((order, scores))[0])
+    if f"{key}/rates" in arrays:
+        along, swept = arrays[f"{key}/rates"], np.asarray(arrays[f"{key}/rate_scores"], float)
+        line = (swept.mean(axis=1), swept.min(axis=1), swept.max(axis=1))
+    else:
+        along = rates
+        line = (floor_of(scores), floor_of(scores), floor_of(scores))
+    low, high = span_of(along, line[0])
+    near = (low, high) if line[0].min() <= budget else None
+    at_end = bool(low == along[0] or high == along[-1])
+    return Valley(rates, scores, *ends, diverged, chosen, along, *line, near, at_end, name)
+
+
+def span_of(rates: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """The rates around the best with a score within 10 % of it, interpolated in the logarithm of the rate.
+
+    Args:
+      rates: Ascending, shape (r,).
+      scores: Lower is better, shape (r,).
+    Example:
+      >>> span_of(np.array([0.01, 0.1, 1.0, 10.0]), np.array([3.0, 2.0, 2.0, 2.1]))[1]
+      10.0
+    """
+    logs, best, limit = np.log10(rates), int(np.argmin(scores)), NEAR_BEST * scores.min()
+    bad = np.flatnonzero(scores > limit)
+    left, right = bad[bad < best], bad[bad > best]
+    low, high = float(rates[0]), float(rates[-1])
+    if len(left):
+        pair = slice(left[-1], left[-1] + 2)
+        low = float(10 ** np.interp(-limit, -scores[pair], logs[pair]))
+    if len(right):
+        pair = slice(right[0] - 1, right[0] + 1)
+        high = float(10 ** np.interp(limit, scores[pair], logs[pair]))
+    return low, high
 
 
 def floor_of(scores: np.ndarray) -> np.ndarray:
@@ -121,7 +156,8 @@ def _grid(workloads, rules, valleys, who: Cast):
 
 def _scale(panel: Axes, valleys: list[Valley]) -> None:
     """Log axes around what did not diverge, with room for the crosses above and the bars below."""
-    fine = [a[~v.diverged] for v in valleys for a in (v.low, v.high)] + [v.scores[[v.chosen]] for v in valleys]
+    fine = [a[~v.diverged] for v in valleys for a in (v.low, v.high)]
+    fine += [v.scores[[v.chosen]] for v in valleys] + [v.floor[[v.line.argmin()]] for v in valleys]
     values = np.concatenate(fine) if fine else np.ones(1)
     values = values[values > 0] if (values > 0).any() else np.ones(1)
     span = max(values.max() / values.min(), 2.0)
@@ -130,7 +166,7 @@ def _scale(panel: Axes, valleys: list[Valley]) -> None:
 
 
 def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> None:
-    """Points with their ranges, the valley below them, crosses at the top for what diverged, a bar for the robust width.
+    """Points with their ranges, a line with its band, crosses at the top for what diverged, a bar for the robust width.
 
     Args:
       panel: Scaled already.
@@ -140,10 +176,9 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> No
       lane: Rules in one panel have their bars and crosses one above another.
     """
     fine = ~v.diverged
-    line = np.where(v.floor <= panel.get_ylim()[1], v.floor, np.nan)
-    panel.plot(v.rates, line, color=colour, linewidth=1.6, label=rule, zorder=3)
-    panel.vlines(v.rates[fine], v.low[fine], v.high[fine], color=colour, linewidth=1.0, alpha=0.45, zorder=2)
-    panel.plot(v.rates[fine], v.scores[fine], "o", color=colour, markersize=3.6, label="_trials", zorder=4)
+    figures.band(panel, v.along, v.line, v.floor, v.ceiling, color=colour, linewidth=1.6, label=rule, zorder=3)
+    panel.vlines(v.rates[fine], v.low[fine], v.high[fine], color=colour, linewidth=0.9, alpha=0.4, zorder=2)
+    panel.plot(v.rates[fine], v.scores[fine], "o", color=colour, markersize=3.4, label="_trials", zorder=4)
     best = v.chosen
     ring = {"markersize": 8, "markerfacecolor": "none", "markeredgecolor": colour, "markeredgewidth": 1.3}
     panel.plot(v.rates[best], v.scores[best], "o", label="_chosen", zorder=5, **ring)
@@ -159,34 +194,39 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> No
         panel.plot(v.near[0], height, "|", markersize=6, markeredgewidth=2, label="_robust", **edge)
 
 
-def _width(near: tuple[float, float] | None) -> str:
-    if near is None:
+def _width(v: Valley) -> str:
+    if v.near is None:
         return "target not reached"
-    return f"robust {np.log10(near[1] / near[0]):.2g} decades" if near[0] < near[1] else "robust at one trial only"
+    return f"robust {'at least ' if v.at_end else ''}{np.log10(v.near[1] / v.near[0]):.2g} decades"
 
 
 def _caption(numbers: Mapping[str, Any], who: Cast, drawn: list[str], with_rate: list[str], valleys) -> str:
-    told, several = [], False
+    told = []
     for workload in numbers["workloads"]:
-        words = []
-        for rule in drawn:
-            if (v := valleys[workload, rule]) is None:
-                continue
-            several |= not v.alone
-            words.append(
-                f"{rule} {written(float(v.scores[v.chosen]))} at {v.rates[v.chosen]:.2g}, {_width(v.near)}, "
-                f"{v.diverged.sum()} of {len(v.rates)} diverged"
-            )
+        here = [(rule, v) for rule in drawn if (v := valleys[workload, rule]) is not None]
+        words = [
+            f"{rule} {written(float(v.scores[v.chosen]))} at {v.rates[v.chosen]:.2g}, {_width(v)}, "
+            f"{v.diverged.sum()} of {len(v.rates)} diverged"
+            for rule, v in here
+        ]
         told.append(f"On {workload}: {'; '.join(words)}.")
-    others = "Other hyper-parameters vary too, so that points scatter above the line. " if several else ""
+    several = any(len(cell["hyperparameters"]) > 1 for cell in numbers["cells"] if cell["rule"] in drawn)
+    others = "Other hyper-parameters vary too, so that points scatter around the line. " if several else ""
+    swept = all(v is None or v.along is not v.rates for v in valleys.values())
+    line = (
+        "The line varies the rate of the chosen trial alone, with the range over the seeds as its band; "
+        if swept
+        else "The line is the running minimum of the trials towards the best; "
+    )
+    named = {f"{rule} by its {v.name}" for (_, rule), v in valleys.items() if v and rule in drawn and v.name != RATE}
     left = [rule for rule in who.order if rule not in drawn and rule in with_rate]
     left = [f"the {len(left)} other rules"] if len(left) > MOST_PANELS else left
     without = [rule for rule in who.order if rule not in with_rate]
     return (
         f"Score of each trial, in passes with penalties for what is not reached (mean over the "
-        f"{len(numbers['protocol']['tuning_seeds'])} tuning seeds, its range as a line), against its learning rate. {others}"
-        "The line is the running minimum towards the best, which is ringed; crosses at the top edge diverged or made no "
-        "progress on some seed; the bar below spans the rates within 10 % of the best, where the target is reached. "
-        f"{' '.join(told)}{f' Not drawn: {listed(left)}.' if left else ''}"
+        f"{len(numbers['protocol']['tuning_seeds'])} tuning seeds, its range as a stroke), against its learning rate. "
+        f"{others}{line}the chosen trial is ringed; crosses at the top edge diverged or made no progress on some seed; the "
+        f"bar below spans the rates within 10 % of the line's best, where the target is reached. {' '.join(told)}"
+        f"{f' Not drawn: {listed(left)}.' if left else ''}{f' Shown is {listed(sorted(named))}.' if named else ''}"
         f"{f' Without a learning rate: {listed(without)}.' if without else ''}"
     )

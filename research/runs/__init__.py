@@ -1,5 +1,6 @@
 """Run folders: what was found and all that makes it again, saved so that a kill or a full disk loses nothing."""
 
+from research.runs.archive import pack, read_contents
 from research.runs.checkpoints import checkpoints_in, remembered
 from research.runs.command import command_line, parse_seeds
 from research.runs.comparison import Comparison, compare, verdict
@@ -27,7 +28,9 @@ __all__ = [
     "keep",
     "load_result",
     "open_run",
+    "pack",
     "parse_seeds",
+    "read_contents",
     "read_manifest",
     "read_reference",
     "remembered",

@@ -80,6 +80,7 @@ def open_run(
     fresh: bool = False,
     width: int | None = None,
     code: Sequence[str | Path] = (),
+    command: str | None = None,
 ) -> Run:
     """Opens the run folder of a config, making it if need be.
 
@@ -94,6 +95,7 @@ def open_run(
       fresh: Whether to begin anew, whatever the folder holds.
       width: Lanes that advance together, as in `environment`.
       code: The experiment's own files, as in `environment`.
+      command: What makes the run again; None: the experiment's command line with that config.
     Raises:
       ValueError: The folder holds another run.
       OSError: The folder cannot be made or written, or another process is at work in it; the message says why.
@@ -121,7 +123,7 @@ def open_run(
             "id": identity,
             "status": "running",
             "config": config,
-            "command": command_line(experiment, config),
+            "command": command or command_line(experiment, config),
             "environment": environment(width, code),
         }
         with explained(f"Cannot begin in {run.path}", lambda: kept(run.path)):

@@ -1,5 +1,6 @@
 """Comparing trainings: which rule, which rate, on which seeds, and how sure the outcome is."""
 
+from research.studies.archive import read_study as read_study
 from research.studies.compare import compare as compare
 from research.studies.compare import compute_share as compute_share
 from research.studies.compare import conclude as conclude

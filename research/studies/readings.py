@@ -1,6 +1,6 @@
 """Ways to read a comparison of two rules, the usual ones and ours, as functions of the same numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,12 +35,14 @@ class Drawn(NamedTuple):
       reported: Scores on the seeds that are reported, shape (t, n).
       costs: Passes on these, inf where the target was not reached, shape (t, n).
       budget: Passes after which a run was stopped.
+      trials: Which rows of the pool these are.
     """
 
     tuning: np.ndarray
     reported: np.ndarray
     costs: np.ndarray
     budget: float
+    trials: np.ndarray | None = None
 
 
 class Reading(NamedTuple):
@@ -53,24 +55,28 @@ class Reading(NamedTuple):
       seeds: How many of the reported seeds are used; None: all.
       held_out: Whether the trial is chosen on the tuning seeds; if not, on the very seeds that are reported.
       others_trials: How many trials the other rule gets, its defaults first; None: as many as mine.
+      redrawn: For the interval: how many of the trials made each replicate draws, the same for both rules, so that it
+        includes the luck of the search too; None: all of them, which are then taken as given.
     """
 
     decide: str
     seeds: int | None = None
     held_out: bool = True
     others_trials: int | None = None
+    redrawn: int | None = None
 
 
-def readings(few: int = 3) -> dict[str, Reading]:
+def readings(few: int = 3, redrawn: int = 6) -> dict[str, Reading]:
     """The usual ways, each with one fault or more, and ours, by name.
 
     Args:
       few: Trials of the other rule where budgets are unequal, and seeds where there are few.
+      redrawn: Trials that a replicate of the last way draws.
     Returns:
       The readings.
     Example:
-      >>> readings()["ours"]
-      Reading(decide='interval', seeds=None, held_out=True, others_trials=None)
+      >>> list(readings())[-2:], readings()["ours"].decide
+      (['ours', 'ours, trials redrawn'], 'interval')
     """
     return {
         "one seed": Reading("lower mean", 1, False),
@@ -81,6 +87,7 @@ def readings(few: int = 3) -> dict[str, Reading]:
         "mine tuned, other defaults": Reading("t-test", None, True, 1),
         "choice left out": Reading("t-test"),
         "ours": Reading("interval"),
+        "ours, trials redrawn": Reading("interval", redrawn=redrawn),
     }
 
 
@@ -121,10 +128,54 @@ def true_cost(pool: Pool, trials: np.ndarray | slice = slice(None)) -> float:
     return float(expected_running_time(pool.costs[trials][chosen], pool.budget))
 
 
-def drawn(pool: Pool, trials: np.ndarray, tuning_seeds: np.ndarray, seeds: np.ndarray) -> Drawn:
-    """These trials, in this order, on these columns of the pool."""
-    rows = np.asarray(trials)[:, None]
-    return Drawn(pool.scores[rows, tuning_seeds], pool.scores[rows, seeds], pool.costs[rows, seeds], pool.budget)
+def draw_study(
+    pools: Sequence[Pool],
+    generator: np.random.Generator,
+    *,
+    trials: int,
+    tuning_seeds: int,
+    seeds: int,
+    other_seeds: bool = False,
+    other_trials: bool = False,
+) -> tuple[Drawn, Drawn]:
+    """A study that might have been made: some trials and seeds of a pool, without replacement.
+
+    Args:
+      pools: Of mine and of the other rule, with the same trials and seeds.
+      generator: Of the draw.
+      trials: Of each rule; the defaults are the first, the others are drawn, the same points for both.
+      tuning_seeds, seeds: How many are drawn for the choice, and for the report, disjoint and the same for both.
+      other_seeds: The other rule gets seeds of its own, disjoint from mine.
+      other_trials: It gets trials of its own, disjoint from mine but for the defaults.
+    Returns:
+      The sides of mine and of the other rule.
+    Raises:
+      ValueError: The pool has too few trials or seeds.
+    Example:
+      >>> pool = Pool(np.ones((5, 20)), np.ones((5, 20)), 10.0)
+      >>> mine, _ = draw_study((pool, pool), np.random.default_rng(0), trials=3, tuning_seeds=2, seeds=6)
+      >>> mine.tuning.shape, mine.costs.shape, int(mine.trials[0])
+      ((3, 2), (3, 6), 0)
+    """
+    made, runs = pools[0].scores.shape
+    search, each = trials - 1, tuning_seeds + seeds
+    if pools[1].scores.shape != (made, runs):
+        raise ValueError(f"both pools need the same trials and seeds; got {(made, runs)} and {pools[1].scores.shape}.")
+    for name, needed, there in (
+        ("trials", 1 + search * (1 + other_trials), made),
+        ("seeds", each * (1 + other_seeds), runs),
+    ):
+        if needed > there:
+            raise ValueError(f"such a study draws {needed} {name}; the pool has {there}. Measure more, or draw fewer.")
+    columns, points = generator.permutation(runs), 1 + generator.permutation(made - 1)
+    sides = []
+    for side, pool in enumerate(pools):
+        rows = np.concatenate([[0], points[side * other_trials * search :][:search]])
+        chosen = columns[side * other_seeds * each :][:each]
+        tuned, reported = chosen[:tuning_seeds], chosen[tuning_seeds:]
+        grids = np.ix_(rows, tuned), np.ix_(rows, reported)
+        sides.append(Drawn(pool.scores[grids[0]], pool.scores[grids[1]], pool.costs[grids[1]], pool.budget, rows))
+    return sides[0], sides[1]
 
 
 def read(
@@ -149,14 +200,26 @@ def read(
     other = other if reading.others_trials is None else _first_trials(other, reading.others_trials)
     if reading.decide == "interval":
         sides = (Scores(side.tuning, side.costs, side.budget) for side in (mine, other))
-        verdict = difference(*sides, level=level, resamples=resamples, seed=seed).verdict
+        verdict = difference(*sides, trials=reading.redrawn, level=level, resamples=resamples, seed=seed).verdict
         return {"better": MINE, "worse": OTHER}.get(verdict, NONE)
-    mine_scores, other_scores = (_reported(reading, side) for side in (mine, other))
+    mine_scores, other_scores = (reported(reading, side) for side in (mine, other))
     if reading.decide == "lower mean":
         return int(np.sign(other_scores.mean() - mine_scores.mean()))
     if reading.decide == "t-test":
         return _t_test(np.log(other_scores) - np.log(mine_scores), level)
     raise ValueError(f"decide must be 'lower mean', 't-test' or 'interval'; got {reading.decide!r}.")
+
+
+def reported(reading: Reading, side: Drawn) -> np.ndarray:
+    """The scores that a reading reports of a rule: of the trial that it chooses, shape (seeds,).
+
+    Example:
+      >>> side = Drawn(np.array([[1.0, 1.0], [2.0, 2.0]]), np.array([[5.0, 3.0], [4.0, 6.0]]), np.ones((2, 2)), 10.0)
+      >>> [reported(Reading("lower mean", 1, held_out), side).tolist() for held_out in (True, False)]
+      [[5.0], [4.0]]
+    """
+    scores = side.reported[:, : reading.seeds]
+    return scores[choose(side.tuning if reading.held_out else scores)]
 
 
 def share(count: int, total: int, level: float = 0.95) -> tuple[float, float, float]:
@@ -179,12 +242,6 @@ def share(count: int, total: int, level: float = 0.95) -> tuple[float, float, fl
 
 def _first_trials(side: Drawn, count: int) -> Drawn:
     return side._replace(tuning=side.tuning[:count], reported=side.reported[:count], costs=side.costs[:count])
-
-
-def _reported(reading: Reading, side: Drawn) -> np.ndarray:
-    """The scores that are reported of one rule, shape (n,): of the trial that the reading chooses."""
-    scores = side.reported[:, : reading.seeds]
-    return scores[choose(side.tuning if reading.held_out else scores)]
 
 
 def _t_test(advantages: np.ndarray, level: float) -> int:

@@ -1,6 +1,6 @@
 """The nested bootstrap: a trial is chosen anew on resampled tuning seeds, and scored on resampled reporting seeds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,71 +11,65 @@ from research.studies.scores import Scores
 
 
 class Replicates(NamedTuple):
-    """What a study might have found on other seeds; shape (workloads, resamples).
+    """What a study might have found on other seeds; each of shape (..., resamples).
 
     Attributes:
-      log_ratio: log of ERT(mine) / ERT(other); 0 where neither reached the target.
-      win: Share of seeds on which mine was cheaper; ties count half.
+      choice: The outcome on the reported seeds, for the trials chosen on resampled tuning seeds.
+      reporting: By how much resampled reporting seeds change the outcome, averaged over those choices.
     """
 
-    log_ratio: np.ndarray
-    win: np.ndarray
+    choice: np.ndarray
+    reporting: np.ndarray
 
 
-def replicate(pairs: Sequence[tuple[Scores, Scores]], trials: int | None, resamples: int, seed: int) -> Replicates:
+def replicate(
+    pairs: Sequence[tuple[Scores, Scores]], trials: int | None, resamples: int, seed: int
+) -> tuple[Replicates, Replicates]:
     """Bootstrap replicates of the comparison of two rules, on one or several workloads.
 
-    Each draws reporting seeds with replacement, the same for both rules (they are paired) and for every workload, and for
-    every workload tuning seeds, the same for both rules: m - 1 of m, so that the variance of a mean over so few is not
-    underestimated by (m - 1) / m. On these it chooses the trial.
+    Seeds are drawn with replacement, and the same ones for both rules, for they are paired. Tuning seeds are drawn for each
+    workload by itself; reporting seeds are drawn once for all workloads, so that whatever a seed means on several of them is
+    kept.
 
     Args:
       pairs: (mine, other) for each workload; all with the same number of reporting seeds.
-      trials: How many of its trials each rule is allowed, drawn anew in each replicate, the defaults always among them;
-        None allows all.
+      trials: How many of its trials each rule is allowed, drawn anew for each choice, the defaults always among them, and
+        the same ones for rules that made equally many; None allows all.
       resamples: Replicates.
       seed: Of the resampling.
     Returns:
-      The Replicates.
-    References:
-      Rao & Wu, Resampling inference with complex survey data, JASA 83, 1988: m - 1 draws. Hesterberg, 2015, section 5.
+      Of log(ERT(mine) / ERT(other)), and of the share of seeds on which mine was cheaper; each (workloads, resamples).
     """
-    prepared = [[(s, *spent_and_reached(s.costs, s.budget)) for s in pair] for pair in pairs]
     generator = np.random.default_rng(seed)
-    most = [max(len(s.tuning) for s in pair) for pair in pairs]
-
-    def statistic(reporting: np.ndarray, *tunings: np.ndarray, axis: int = -1) -> np.ndarray:
-        seeds, rows = reporting.astype(int), []
-        for pair, tuning, columns in zip(prepared, tunings, most, strict=True):
-            order = None if trials is None else generator.random((len(seeds), columns))
-            runs = []
-            for scores, spent, reached in pair:
-                means = scores.tuning[:, tuning[:, 1:].astype(int)].mean(axis=axis).T
-                chosen = np.argmin(_allowed(means, order, trials), axis=1)[:, None]
-                runs.append((spent[chosen, seeds], reached[chosen, seeds]))
-                rows += [array.sum(axis=axis) for array in runs[-1]]
-            rows.append(wins(*runs[0], *runs[1]).mean(axis=axis))
-        return np.array(rows)
-
-    drawn = _bootstrap(
-        [pairs[0][0].costs.shape[1], *(mine.tuning.shape[1] for mine, _ in pairs)], statistic, resamples, seed
+    runs, ratio_choices, win_choices = [], [], []
+    for mine, other in pairs:
+        chosen = _choices(mine, other, trials, resamples, generator)
+        costs = [np.where(s.costs <= s.budget, s.costs, np.inf) for s in (mine, other)]
+        won = wins(costs[0][chosen[0]], costs[1][chosen[1]])
+        ratio_choices.append(log_ratio(*(ert_of_all(s)[j] for s, j in zip((mine, other), chosen, strict=True))))
+        win_choices.append(won.mean(axis=1))
+        runs.append([*_mixed(mine, chosen[0]), *_mixed(other, chosen[1]), won.mean(axis=0)])
+    # Every row is a number per reporting seed; resampling seeds takes the mean of columns.
+    drawn, whole = resampled_means(np.concatenate(runs), resamples, generator), np.concatenate(runs).mean(axis=1)
+    logs, shares = _outcomes(drawn.reshape(len(pairs), 5, -1))
+    middle_logs, middle_shares = _outcomes(whole.reshape(len(pairs), 5, 1))
+    return (
+        Replicates(np.array(ratio_choices), minus(logs, middle_logs)),
+        Replicates(np.array(win_choices), shares - middle_shares),
     )
-    mine_spent, mine_reached, other_spent, other_reached, win = drawn.reshape(len(pairs), 5, -1).swapaxes(0, 1)
-    return Replicates(log_ratio(ratio(mine_spent, mine_reached), ratio(other_spent, other_reached)), win)
 
 
-def replicate_best_of(scores: Scores, resamples: int, seed: int) -> np.ndarray:
-    """Bootstrap replicates of the cost with the best of 1, ..., t trials; shape (t, resamples)."""
+def replicate_best_of(scores: Scores, resamples: int, seed: int) -> Replicates:
+    """Bootstrap replicates of the log of the cost with the best of 1, ..., t trials; shape (t, resamples)."""
+    generator = np.random.default_rng(seed)
     spent, reached = spent_and_reached(scores.costs, scores.budget)
-
-    def statistic(reporting: np.ndarray, tuning: np.ndarray, axis: int = -1) -> np.ndarray:
-        means = scores.tuning[:, tuning[:, 1:].astype(int)].mean(axis=axis).T
-        sums = [array[:, reporting.astype(int)].sum(axis=axis).T for array in (spent, reached)]
-        weights = np.stack([choice_weights(means, k) for k in range(1, len(spent) + 1)])
-        return np.concatenate([(weights * s).sum(axis=-1) for s in sums])
-
-    drawn = _bootstrap([scores.costs.shape[1], scores.tuning.shape[1]], statistic, resamples, seed)
-    return ratio(*drawn.reshape(2, len(spent), -1))
+    means = resampled_means(scores.tuning, resamples, generator).T
+    weights = np.stack([choice_weights(means, k) for k in range(1, len(spent) + 1)])
+    choice = ratio(weights @ spent.sum(axis=1), weights @ reached.sum(axis=1))
+    rows = np.concatenate([weights.mean(axis=1) @ spent, weights.mean(axis=1) @ reached])
+    drawn, whole = resampled_means(rows, resamples, generator), rows.mean(axis=1)
+    costs, middle = ratio(*np.split(drawn, 2)), ratio(*np.split(whole[:, None], 2))
+    return Replicates(np.log(choice), minus(np.log(costs), np.log(middle)))
 
 
 def choice_weights(means: np.ndarray, trials: int) -> np.ndarray:
@@ -86,7 +80,7 @@ def choice_weights(means: np.ndarray, trials: int) -> np.ndarray:
 
     Args:
       means: By which a trial is chosen, lowest first, shape (..., t).
-      trials: k, the size of the subset; at most t.
+      trials: k, the size of the subset, at least 1; above t counts as t.
     Returns:
       Weights, shape (..., t), that sum to 1.
     References:
@@ -103,35 +97,83 @@ def choice_weights(means: np.ndarray, trials: int) -> np.ndarray:
     rank = np.argsort(np.argsort(means[..., 1:], axis=-1, kind="stable"), axis=-1) + 1
     chances = special.comb(t - 1 - rank, k - 2) / special.comb(t - 1, k - 1)
     others = np.where(means[..., 1:] < means[..., :1], chances, 0.0)
-    return np.concatenate([1 - others.sum(axis=-1, keepdims=True), others], axis=-1)
+    return np.concatenate([np.maximum(1 - others.sum(axis=-1, keepdims=True), 0.0), others], axis=-1)
 
 
-def wins(spent: np.ndarray, reached: np.ndarray, other_spent: np.ndarray, other_reached: np.ndarray) -> np.ndarray:
-    """1 where mine was cheaper, 0 where the other was, 1/2 where both cost the same or neither reached the target."""
-    costs, others = np.where(reached > 0, spent, np.inf), np.where(other_reached > 0, other_spent, np.inf)
-    return np.where(costs == others, 0.5, (costs < others).astype(float))
+def wins(mine: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """1 where mine cost less, 0 where the other did, 1/2 where both cost the same or neither reached the target."""
+    return np.where(mine == other, 0.5, (mine < other).astype(float))
 
 
 def log_ratio(mine: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """log(mine / other) of positive costs; where both are infinite 0, for then nothing tells them apart."""
-    mine, other = np.asarray(mine, float), np.asarray(other, float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logs = np.log(mine) - np.log(other)
-    return np.where(mine == other, 0.0, logs)
+    """log(mine / other) of costs; where both are the same, infinity too, 0: nothing tells them apart."""
+    with np.errstate(divide="ignore"):
+        return minus(np.log(mine), np.log(other))
 
 
-def _allowed(means: np.ndarray, order: np.ndarray | None, trials: int | None) -> np.ndarray:
-    """The means, inf for the trials that are not among those drawn; the defaults always are."""
-    if order is None or trials is None or trials >= means.shape[1]:
-        return means
-    order = order[:, : means.shape[1]].copy()
-    order[:, 0] = -1.0
-    return np.where(order <= np.sort(order, axis=1)[:, trials - 1 : trials], means, np.inf)
+def minus(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """left - right, where infinity less itself is 0."""
+    with np.errstate(invalid="ignore"):
+        return np.where(left == right, 0.0, np.subtract(left, right))
 
 
-def _bootstrap(sizes: Sequence[int], statistic, resamples: int, seed: int) -> np.ndarray:
-    indices = tuple(np.arange(size) for size in sizes)
-    batch = max(1, min(resamples, 4_000_000 // (30 * max(sizes))))
+def ert_of_all(scores: Scores) -> np.ndarray:
+    """ERT of every trial, shape (t,)."""
+    return ratio(*(array.sum(axis=1) for array in spent_and_reached(scores.costs, scores.budget)))
+
+
+def resampled_means(rows: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
+    """Bootstrap replicates of the means over columns, the same columns for every row; shape (rows, resamples)."""
+
+    def means(columns: np.ndarray, axis: int = -1) -> np.ndarray:
+        return rows[:, columns.astype(int)].mean(axis=axis)
+
+    return bootstrap(rows.shape[1], means, resamples, generator)
+
+
+def bootstrap(size: int, statistic: Callable, resamples: int, generator: np.random.Generator) -> np.ndarray:
+    """The replicates that `scipy.stats.bootstrap` makes of a statistic of the indices of `size` seeds."""
+    batch = max(1, min(resamples, 200_000 // size))
     return stats.bootstrap(
-        indices, statistic, n_resamples=resamples, batch=batch, vectorized=True, method="percentile", rng=seed
+        (np.arange(size),),
+        statistic,
+        n_resamples=resamples,
+        batch=batch,
+        vectorized=True,
+        method="percentile",
+        rng=generator,
     ).bootstrap_distribution
+
+
+def _choices(
+    mine: Scores, other: Scores, trials: int | None, resamples: int, generator: np.random.Generator
+) -> np.ndarray:
+    """The trials chosen of mine and of the other, shape (2, resamples)."""
+    rules = (mine, other)
+    most = max(len(s.tuning) for s in rules)
+    means = resampled_means(np.concatenate([s.tuning for s in rules]), resamples, generator)
+    order = generator.random((most, resamples))
+    order[0] = -1.0  # The defaults are always among the trials drawn.
+    return np.array(
+        [
+            np.argmin(np.where(_among(order[: len(m)], trials), m, np.inf), axis=0)
+            for m in np.split(means, [len(mine.tuning)])
+        ]
+    )
+
+
+def _among(order: np.ndarray, trials: int | None) -> np.ndarray:
+    if trials is None or trials >= len(order):
+        return np.ones(order.shape, bool)
+    return order <= np.sort(order, axis=0)[trials - 1]
+
+
+def _mixed(scores: Scores, chosen: np.ndarray) -> list[np.ndarray]:
+    """Passes spent and targets reached on each reporting seed, averaged over the choices."""
+    shares = np.bincount(chosen, minlength=len(scores.costs)) / len(chosen)
+    return [shares @ array for array in spent_and_reached(scores.costs, scores.budget)]
+
+
+def _outcomes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    mine_spent, mine_reached, other_spent, other_reached, won = rows.swapaxes(0, 1)
+    return log_ratio(ratio(mine_spent, mine_reached), ratio(other_spent, other_reached)), won

@@ -4,19 +4,29 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
+from research.studies.confidence import Spread, log_interval, seeds_needed, share_interval, spread
 from research.studies.costs import ratio, spent_and_reached
-from research.studies.resampling import choice_weights, log_ratio, replicate, replicate_best_of, wins
-from research.studies.scores import Scores, checked, choose
+from research.studies.resampling import Replicates, choice_weights, log_ratio, replicate, replicate_best_of, wins
+from research.studies.scores import Scores, checked
+from research.studies.scores import choose as choose
 
-# The difference that `more_seeds` asks to detect, and how surely.
-DETECTED = 0.1
-POWER = 0.8
+# Ratios closer to 1 than this are rounding, whatever their interval says.
+ROUNDING = 1e-9
 
 
 class Difference(NamedTuple):
-    """How two rules differ on one workload."""
+    """How two rules differ on one workload.
+
+    Attributes:
+      ratio: ERT(mine) / ERT(other): below 1, mine is cheaper; inf or 0 where only one reached the target, NaN where none.
+      low, high: Its interval; from 0 to inf where the ratio is NaN.
+      win: P(mine costs less than the other on a seed); equal costs, and targets that both missed, count half.
+      win_low, win_high: Its interval.
+      verdict: "better" where the interval of the ratio lies below 1, "worse" where above, else "undecided".
+      more_seeds: How many further reporting seeds, with tuning seeds in the same proportion, would find a difference of 10 %
+        with power 0.8 at this level; -1 where that cannot be told, because in some resample a rule never reached the target.
+    """
 
     ratio: float
     low: float
@@ -29,7 +39,16 @@ class Difference(NamedTuple):
 
 
 class Overall(NamedTuple):
-    """How two rules differ over several workloads."""
+    """How two rules differ over several workloads.
+
+    Attributes:
+      ratio: Geometric mean over workloads of ERT(mine) / ERT(other).
+      low, high: Its interval.
+      win: Mean over workloads of P(mine costs less than the other on a seed).
+      win_low, win_high: Its interval.
+      verdict: "better", "worse" or "undecided", from the interval of the ratio.
+      workloads: Their number.
+    """
 
     ratio: float
     low: float
@@ -51,11 +70,44 @@ def difference(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Difference:
-    """ERT(mine) / ERT(other) with its interval, verdict and the seeds still missing."""
-    outcome, deviation = _compare([(mine, other)], trials, level, comparisons, resamples, seed)
-    n = np.shape(mine.costs)[1]
-    more = -1 if not np.isfinite(deviation) else max(0, seeds_needed(deviation * np.sqrt(n), level, comparisons) - n)
-    return Difference(*outcome, more)
+    """ERT(mine) / ERT(other), each at the trial chosen on its tuning seeds; how sure that is; and what it allows to say.
+
+    The interval includes the choice of trials: it is the t interval of the log ratio whose variance is that over resampled
+    tuning seeds, on which the trials are chosen anew, plus that over resampled reporting seeds (`confidence.spread`). Measured
+    under the null, nominally 95 %: see tests/test_study_statistics.py.
+
+    Args:
+      mine, other: Scores on the same seeds, in the same order.
+      trials: Equal budgets for rules that made unequally many: each choice is from so many of the trials, drawn at random,
+        the defaults always among them. Then ratio and win are those of that procedure: passes spent per target reached. None
+        allows all trials.
+      level: Coverage of the intervals.
+      comparisons: How many are made at once. Each interval gets the level 1 - (1 - level) / comparisons (Bonferroni), so that
+        all of them cover at once with the level asked for.
+      resamples: Bootstrap replicates.
+      seed: Of the resampling.
+    Returns:
+      The Difference.
+    Raises:
+      ValueError: Numbers of seeds differ, there are fewer than two of a kind, or a number makes no sense.
+    References:
+      Bouthillier et al., Accounting for variance in machine learning benchmarks, MLSys 2021, arXiv 2103.03098: the
+      probability of outperforming, and tuning as a source of variance.
+    Example:
+      >>> generator = np.random.default_rng(0)
+      >>> costs = 8 * np.exp(generator.normal(0, 0.1, size=(3, 23))) * np.array([[2.0], [1.0], [1.5]])
+      >>> slow, fast = (Scores(c[:, :3], c[:, 3:], 100.0) for c in (costs, 0.7 * costs))
+      >>> outcome = difference(fast, slow)
+      >>> print(round(outcome.ratio, 3), outcome.win, outcome.verdict, outcome.more_seeds)
+      0.7 1.0 better 0
+    """
+    results, (variance, freedom), seeds = _compare([(mine, other)], trials, level, comparisons, resamples, seed)
+    more = -1
+    if np.isfinite(variance):
+        lost = max(1.0, (seeds - 1) / freedom)
+        each = 1 - (1 - level) / comparisons
+        more = max(0, seeds_needed(float(np.sqrt(variance * seeds)), level=each, lost=lost) - seeds)
+    return Difference(*results, more)
 
 
 def overall(
@@ -67,74 +119,144 @@ def overall(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Overall:
-    """The geometric mean of the ratios over workloads."""
-    outcome, _ = _compare(pairs, trials, level, comparisons, resamples, seed)
-    return Overall(*outcome, len(pairs))
+    """The geometric mean over workloads of ERT(mine) / ERT(other), and the mean of the win probabilities.
+
+    The workloads are fixed: the interval is about other seeds, not about other workloads. Reporting seeds are resampled once
+    for all workloads, so a seed may mean something on several of them; tuning seeds for each workload by itself. A workload on
+    which only one rule reached the target makes the ratio 0 or inf; where there are such on both sides, or one on which
+    neither reached it, the ratio is NaN and nothing is decided: look at the workloads, and at the win probability.
+
+    Args:
+      pairs: (mine, other) for each workload; all on equally many seeds.
+      trials, level, comparisons, resamples, seed: As for `difference`.
+    Returns:
+      The Overall.
+    Raises:
+      ValueError: There is no workload, or as for `difference`.
+    Example:
+      >>> one, two = (Scores(np.full((1, 3), c), np.full((1, 5), c), 100.0) for c in (4.0, 8.0))
+      >>> outcome = overall([(one, two), (one, one)])
+      >>> print(round(outcome.ratio, 6), outcome.win, outcome.verdict)
+      0.707107 0.75 better
+    """
+    results, _, _ = _compare(pairs, trials, level, comparisons, resamples, seed)
+    return Overall(*results, len(pairs))
 
 
 def best_of(scores: Scores, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> np.ndarray:
-    """Cost with the best of k trials, for k = 1, ..., t, with its interval; shape (t, 3)."""
+    """What a rule costs when only k of its trials are made, for k = 1, ..., t.
+
+    The k trials are trial 0, the defaults, and k - 1 of the others, drawn at random; the one with the lowest mean over the
+    tuning seeds is run on the reporting seeds. Given is the ERT of that procedure, exactly, without drawing: passes spent per
+    target reached, both averaged over all subsets (`resampling.choice_weights`). Where every run reaches the target it is
+    the mean cost of the trial chosen. k = 1 is the ERT of the defaults, k = t that of the trial chosen among all.
+
+    Args:
+      scores: Of one rule.
+      level: Coverage of the interval at each k, which includes the choice, as for `difference`.
+      resamples: Bootstrap replicates.
+      seed: Of the resampling.
+    Returns:
+      (cost, low, high) for each k, shape (t, 3).
+    Raises:
+      ValueError: As for `difference`.
+    Example:
+      >>> costs = np.array([[9.0, 9.0], [3.0, 3.0], [6.0, 6.0]])
+      >>> print(best_of(Scores(costs, costs, 10.0))[:, 0])
+      [9.  4.5 3. ]
+    """
     scores = checked(scores)
-    spent, reached = (a.sum(axis=1) for a in spent_and_reached(scores.costs, scores.budget))
-    weights = np.stack([choice_weights(scores.tuning.mean(axis=1), k) for k in range(1, len(spent) + 1)])
-    drawn = replicate_best_of(scores, resamples, seed)
-    low, high = interval(drawn, scores.costs.shape[1], level)
-    return np.stack([ratio(weights @ spent, weights @ reached), low, high], axis=1)
+    _check(level, 1, resamples)
+    m, n = scores.tuning.shape[1], scores.costs.shape[1]
+    costs = [_expected_cost(scores, k) for k in range(1, len(scores.costs) + 1)]
+    choice, reporting = replicate_best_of(scores, resamples, seed)
+    bands = [
+        log_interval(float(np.log(c)), Replicates(choice[k], reporting[k]), n, m - 1.0, level)
+        for k, c in enumerate(costs)
+    ]
+    return np.column_stack([costs, np.exp(bands)])
 
 
-def interval(replicates: np.ndarray, n: int, level: float, comparisons: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """The expanded percentile interval along the last axis."""
-    tail = stats.norm.cdf(-critical(n, level, comparisons))
-    last = replicates.shape[-1] - 1
-    ordered = np.sort(replicates, axis=-1)
-    return ordered[..., int(np.floor(tail * last))], ordered[..., int(np.ceil((1 - tail) * last))]
-
-
-def critical(n: int, level: float, comparisons: int = 1) -> float:
-    """Half-width of the interval in bootstrap standard deviations."""
-    return float(stats.t.isf((1 - level) / comparisons / 2, n - 1) * np.sqrt(n / (n - 1)))
-
-
-def seeds_needed(deviation: float, level: float = 0.95, comparisons: int = 1) -> int:
-    """Seeds that detect a difference of 10 % with power 0.8, from the standard deviation that one seed contributes."""
-    shift = -np.log1p(-DETECTED)
-    tail = (1 - level) / comparisons / 2
-
-    def power(n: int) -> float:
-        return float(stats.nct.sf(stats.t.isf(tail, n - 1), n - 1, shift * np.sqrt(n) / max(deviation, 1e-12)))
-
-    high = 2
-    while power(high) < POWER and high < 2**40:
-        high *= 2
-    low = max(2, high // 2)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(middle) >= POWER else (middle + 1, high)
-    return high
-
-
-def _compare(pairs, trials, level, comparisons, resamples, seed):
-    pairs = [(checked(mine), checked(other)) for mine, other in pairs]
-    observed, win = np.array([_observed(mine, other, trials) for mine, other in pairs]).T
-    drawn = replicate(pairs, trials, resamples, seed)
-    n = pairs[0][0].costs.shape[1]
-    with np.errstate(invalid="ignore"):
-        logs = drawn.log_ratio.mean(axis=0)
-    logs = np.where(np.isnan(logs), 0.0, logs)
-    low, high = interval(logs, n, level, comparisons)
-    win_low, win_high = interval(drawn.win.mean(axis=0), n, level, comparisons)
-    verdict = "better" if high < 0 else "worse" if low > 0 else "undecided"
-    outcome = (np.exp(observed.mean()), np.exp(low), np.exp(high), win.mean(), win_low, win_high)
-    deviation = float(np.std(logs, ddof=1)) * np.sqrt(n / (n - 1)) if np.isfinite(logs).all() else np.inf
-    return (*map(float, outcome), verdict), deviation
+def _compare(
+    pairs: Sequence[tuple[Scores, Scores]],
+    trials: int | None,
+    level: float,
+    comparisons: int,
+    resamples: int,
+    seed: int,
+) -> tuple[tuple[float, float, float, float, float, float, str], Spread, int]:
+    """What Difference and Overall share; the spread of the mean log ratio; the number of reporting seeds."""
+    pairs = _checked_pairs(pairs, trials)
+    _check(level, comparisons, resamples)
+    each = 1 - (1 - level) / comparisons
+    seeds = pairs[0][0].costs.shape[1]
+    of_ratio, of_win = replicate(pairs, trials, resamples, seed)
+    freedom = [2.0 * (mine.tuning.shape[1] - 1) for mine, _ in pairs]  # Both rules choose, each on m seeds.
+    logs, shares = np.array([_observed(mine, other, trials) for mine, other in pairs]).T
+    log_mean, win = _mean(logs), float(shares.mean())
+    mean_ratio, mean_win = (Replicates(_mean(r.choice), _mean(r.reporting)) for r in (of_ratio, of_win))
+    freedom_ratio, freedom_win = (_pooled(np.var(_finite(r.choice), axis=1), freedom) for r in (of_ratio, of_win))
+    low, high = log_interval(float(log_mean), mean_ratio, seeds, freedom_ratio, each)
+    win_low, win_high = share_interval(win, mean_win, seeds, freedom_win, each)
+    verdict = "better" if high < -ROUNDING else "worse" if low > ROUNDING else "undecided"
+    middle, low, high = (float(np.exp(x)) for x in (log_mean, low, high))
+    known = spread(mean_ratio, seeds, freedom_ratio) if np.isfinite(log_mean) else Spread(np.inf, seeds - 1.0)
+    return (middle, low, high, win, win_low, win_high, verdict), known, seeds
 
 
 def _observed(mine: Scores, other: Scores, trials: int | None) -> tuple[float, float]:
-    costs = []
-    for s in (mine, other):
-        weights = choice_weights(s.tuning.mean(axis=1), trials or len(s.tuning))
-        costs.append(ratio(*(weights @ a.sum(axis=1) for a in spent_and_reached(s.costs, s.budget))))
-    if np.isinf(costs).all():
-        return np.nan, 0.5
-    picks = [spent_and_reached(s.costs[choose(s.tuning)], s.budget) for s in (mine, other)]
-    return float(log_ratio(*costs)), float(wins(*picks[0], *picks[1]).mean())
+    """The log ratio, NaN where neither reached the target, and the share of wins."""
+    weights = [choice_weights(s.tuning.mean(axis=1), trials or len(s.tuning)) for s in (mine, other)]
+    costs = [_expected_cost(s, trials or len(s.tuning)) for s in (mine, other)]
+    runs = [np.where(s.costs <= s.budget, s.costs, np.inf) for s in (mine, other)]
+    used = [np.flatnonzero(w) for w in weights]
+    won = wins(runs[0][used[0], None], runs[1][None, used[1]]).mean(axis=-1)
+    share = weights[0][used[0]] @ won @ weights[1][used[1]]
+    return np.nan if np.isinf(costs).all() else float(log_ratio(*map(np.asarray, costs))), float(share)
+
+
+def _expected_cost(scores: Scores, trials: int) -> float:
+    weights = choice_weights(scores.tuning.mean(axis=1), trials)
+    return float(ratio(*(weights @ array.sum(axis=1) for array in spent_and_reached(scores.costs, scores.budget))))
+
+
+def _mean(values: np.ndarray) -> np.ndarray:
+    """Over workloads; NaN where there is inf on both sides."""
+    with np.errstate(invalid="ignore"):
+        return np.mean(values, axis=0)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+def _pooled(variances: np.ndarray, freedom: Sequence[float]) -> float:
+    """Degrees of freedom of a sum of independent variances (Satterthwaite)."""
+    total = variances.sum()
+    return float(total**2 / np.sum(variances**2 / np.asarray(freedom))) if total > 0 else float(np.sum(freedom))
+
+
+def _checked_pairs(pairs: Sequence[tuple[Scores, Scores]], trials: int | None) -> list[tuple[Scores, Scores]]:
+    if not len(pairs):
+        raise ValueError("pairs must hold the scores of two rules on at least one workload; got none.")
+    if trials is not None and trials < 1:
+        raise ValueError(f"trials must be at least 1, the defaults; got {trials}.")
+    pairs = [(checked(mine), checked(other)) for mine, other in pairs]
+    for mine, other in pairs:
+        for name in ("tuning", "costs"):
+            ours, theirs = (getattr(s, name).shape[1] for s in (mine, other))
+            if ours != theirs:
+                raise ValueError(f"rules are compared on the same seeds, but their {name} have {ours} and {theirs}.")
+    reported = {mine.costs.shape[1] for mine, _ in pairs}
+    if len(reported) > 1:
+        raise ValueError(f"every workload must have the same reporting seeds; got numbers {sorted(reported)}.")
+    return pairs
+
+
+def _check(level: float, comparisons: int, resamples: int) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level}.")
+    if comparisons < 1:
+        raise ValueError(f"comparisons must be at least 1, the number made at once; got {comparisons}.")
+    if resamples < 100:
+        raise ValueError(f"resamples must be at least 100, for the ends of an interval; got {resamples}.")

@@ -40,11 +40,20 @@ class Study(NamedTuple):
         """
         wanted = ("protocol", "baseline", "rules", "sources", "spaces", "workloads")
         config = {name: self.numbers[name] for name in wanted}
-        run = runs.open_run("compare", config, results, fresh=True, width=self.numbers["protocol"]["width"])
+        width = self.numbers["protocol"]["width"]
+        run = runs.open_run("compare", config, results, fresh=True, width=width, command=_call(self.numbers))
         try:
             return runs.finish(run, runs.Result(*self)).path
         finally:
             runs.close(run)
+
+
+def _call(numbers: Mapping[str, Any]) -> str:
+    """What makes the study again, in Python."""
+    terms = {name: value for name, value in numbers["protocol"].items() if name != "reported_on"}
+    rules = ", ".join(f'"{rule}": {rule}' for rule in numbers["rules"])
+    given = ", ".join(f"{name}={value!r}" for name, value in (terms | {"baseline": numbers["baseline"]}).items())
+    return f"research.studies.compare({{{rules}}}, {numbers['workloads']!r}, {given})"
 
 
 def told(numbers: Mapping[str, Any]) -> tuple[str, tuple[runs.Table, ...]]:
@@ -159,9 +168,9 @@ def cells_table(numbers: Mapping[str, Any]) -> runs.Table:
         f"Target: {protocol['target']:g} of the initial f - f* within {protocol['passes']} passes, {budget}, on the "
         f"{protocol['reported_on']} part. Passes: example gradients / n spent by all runs, over the runs that got there. "
         f"Each rule had {protocol['budget']} trials, chosen on {len(protocol['tuning_seeds'])} tuning seeds by the "
-        f"{protocol['tune_on']} objective, reported on {len(protocol['seeds'])} others. Intervals of {100 * protocol['level']:g} %, "
-        "the choice included, those of ratios corrected for how many there are. Seconds: one training by itself on this "
-        "machine, without compilation."
+        f"{protocol['tune_on']} objective, reported on {len(protocol['seeds'])} others. Intervals: "
+        f"{100 * protocol['level']:g} %, the choice included, those of ratios corrected for how many there are. Seconds: one "
+        "training by itself on this machine, without compilation."
     )
     return runs.Table("What it costs to reach the target", columns, tuple(rows), note)
 

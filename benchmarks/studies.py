@@ -1,0 +1,351 @@
+"""A study's cells, all trials and seeds of a rule on a workload: at once, against the same cells one after another.
+
+python -m benchmarks.studies                       # both workloads and rules, about five minutes
+python -m benchmarks.studies --only adam --quick   # a smoke run of a few cells
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks import clock, peers_jax
+from benchmarks.problems import BATCH_SIZE, DTYPE, draw_order, training_data
+from benchmarks.sweep import Sweep, Sweeper, one_by_one
+from benchmarks.tables import GOAL_IN_SWEEP, Section, number, optional, spread_words, table
+from research import descent, lanes, samplers, studies, workloads
+from research.studies.spaces import Range, trials
+from research.types import Batch, Workload
+
+WORKLOADS = {"breast_cancer": "logistic", "digits": "softmax"}  # By the model that PyTorch has a loss for.
+# The spaces of a study up to rates at which every training is stable: beyond, rounding grows to whole digits.
+SPACES = {
+    "heavy_ball": {"learning_rate": Range(1e-4, 0.05), "momentum": Range(0.0, 0.9, "one_minus")},
+    "adam": {"learning_rate": Range(1e-5, 0.01), "b1": Range(0.0, 0.9, "one_minus")},
+}
+IN_OPTAX: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "heavy_ball": lambda rate, momentum: optax.sgd(rate, momentum),
+    "adam": lambda rate, b1: optax.adam(rate, b1),
+}
+SEEDS = tuple(range(5))
+BUDGETS = (5, 20, 80)  # Trials, so that there are 25, 100 and 400 cells.
+BESIDE = 20  # Of these, those that the peers make too.
+EPOCHS = 10
+ROUNDS = 5
+TOLERANCE = 1e-9  # Relative, of every evaluation of every cell.
+
+
+class StudyRow(NamedTuple):
+    """One contender with one number of cells.
+
+    Attributes:
+      workload, rule, contender, note: Which.
+      cells, steps: How many cells, and updates of each.
+      compile_seconds, seconds: Building it, and all cells, a Spread; None where it did not run.
+      ratio: How many times as fast ours is with these cells, without compilation.
+      loss, apart: Mean of the last training objectives, and the largest relative difference of any evaluation.
+    """
+
+    workload: str
+    rule: str
+    contender: str
+    note: str
+    cells: int
+    steps: int
+    compile_seconds: float | None = None
+    seconds: clock.Spread | None = None
+    ratio: clock.Spread | None = None
+    loss: float | None = None
+    apart: float | None = None
+
+    @property
+    def per_second(self) -> clock.Spread | None:
+        """Cells per second."""
+        if self.seconds is None:
+            return None
+        return clock.Spread(*(self.cells / self.seconds[i] for i in (0, 2, 1)))
+
+
+def make_study(workload: str, rule: str, budget: int, seeds: Sequence[int] = SEEDS, num_epochs: int = EPOCHS) -> Sweep:
+    """The cells as `research.studies.measure_pair` makes them; `rates` holds every hyper-parameter, (cells, 2)."""
+    made = workloads.make_workload(workload, dtype=DTYPE)
+    sampler = samplers.minibatch(len(training_data(made)[1]), BATCH_SIZE)
+    keys = {seed: jax.random.key(seed) for seed in seeds}
+    ends = sampler.num_batches * np.arange(2, num_epochs + 1)
+    tried = np.stack([*trials(SPACES[rule], budget).values()], 1)
+    return Sweep(
+        regime=f"mini-batch {BATCH_SIZE}",
+        workload=made,
+        sampler=sampler,
+        num_epochs=num_epochs,
+        seeds=np.tile(seeds, budget),
+        rates=np.repeat(tried, len(seeds), axis=0),
+        starts={seed: made.init(jax.random.fold_in(key, lanes.INIT)) for seed, key in keys.items()},
+        orders={
+            seed: draw_order(sampler, jax.random.fold_in(key, lanes.EPOCHS), num_epochs) for seed, key in keys.items()
+        },
+        marks=(*descent.evaluation_points(sampler.num_batches), *(int(end) for end in ends)),
+    )
+
+
+def build_ours(study: Sweep, rule: str) -> tuple[lanes.Program, Callable[[Sweep], np.ndarray]]:
+    """The program as `measure_pair` compiles it, and study -> evaluations of its cells, for any number of them."""
+    (contender,) = studies.contenders([rule], spaces={rule: SPACES[rule]})
+    names = tuple(contender.space)
+    program = lanes.compile_program(
+        study.workload, contender.make_rule, study.sampler, study.num_epochs, hyperparameters=names
+    )
+
+    def train(study: Sweep) -> np.ndarray:
+        cells = {"seed": study.seeds, **dict(zip(names, study.rates.T, strict=True))}
+        return lanes.train(program, cells).values
+
+    return program, train
+
+
+class Stacked(NamedTuple):
+    """The batches of many steps, in arrays; a slice is those of fewer steps."""
+
+    x: Any
+    y: Any
+
+    def steps(self, low: int, high: int) -> "Stacked":
+        """Those from low to high."""
+        return Stacked(self.x[low:high], self.y[low:high])
+
+
+class _Sliced(list):
+    """Stacked batches that `one_by_one` may slice as it slices a list."""
+
+    def __init__(self, stacked: Stacked):
+        super().__init__([stacked])
+
+    def __getitem__(self, part: Any) -> Any:
+        return super().__getitem__(0).steps(part.start, part.stop)
+
+
+def optax_peer(study: Sweep, rule: str, *, scanned: bool) -> Sweeper:
+    """One cell after another with optax: a jitted scan from one evaluation to the next, or a jitted step.
+
+    Hyper-parameters are traced, so that each compiles once: the scan for every length that there is between evaluations.
+    """
+    workload, make_rule = study.workload, IN_OPTAX[rule]
+
+    def step(state, hyper, x, y):
+        params, inner = state
+        gradient = jax.grad(workload.objective)(params, Batch(x, y))
+        updates, inner = make_rule(*hyper).update(gradient, inner, params)
+        return optax.apply_updates(params, updates), inner
+
+    def scan(state, hyper, batches):
+        return jax.lax.scan(lambda state, batch: (step(state, hyper, *batch), None), state, batches)[0]
+
+    def walk(state, hyper, batches):
+        for x, y in batches:
+            state = stepped(state, hyper, x, y)
+        return state
+
+    stepped, advance = jax.jit(step), jax.jit(scan) if scanned else walk
+    objective = jax.jit(lambda params: workload.objective(params, workload.train))
+    begin = lambda params: (params, make_rule(0.1, 0.5).init(params))
+    evaluate = lambda state: objective(state[0])
+    with_hyper = lambda state, hyper, batches: advance(state, jnp.asarray(hyper), batches)
+    batches = {seed: _placed(workload, order, study.steps, scanned) for seed, order in study.orders.items()}
+    one = study._replace(seeds=study.seeds[:1], rates=study.rates[:1])
+    first = clock.seconds_of(lambda: jax.block_until_ready(one_by_one(one, begin, with_hyper, evaluate, batches)()))
+    run = one_by_one(study, begin, with_hyper, evaluate, batches)
+    name = f"optax, {'scans' if scanned else 'steps'}, one by one"
+    return Sweeper(name, lambda: np.array(jax.device_get(run())), first, "compiled once")
+
+
+def _placed(workload: Workload, order: np.ndarray | None, steps: int, scanned: bool) -> list:
+    batches = peers_jax.place_batches(workload, order, steps)
+    if not scanned:
+        return batches
+    return _Sliced(Stacked(*(jnp.stack(arrays) for arrays in zip(*batches, strict=True))))
+
+
+def peers(study: Sweep, model: str, rule: str, with_torch: bool) -> tuple[list[Sweeper], list[tuple[str, str]]]:
+    """Those that run, and those that cannot, with the reason."""
+    found = [optax_peer(study, rule, scanned=scanned) for scanned in (True, False)]
+    if not with_torch:
+        return found, [("PyTorch", "not installed")]
+    from benchmarks import studies_torch
+
+    return [*found, *(make(study, model, rule) for make in (studies_torch.eager, studies_torch.vmapped))], []
+
+
+def measure_study(
+    workload: str, rule: str, with_torch: bool, budgets: Sequence[int], beside: int, rounds: int, **terms: Any
+) -> list[StudyRow]:
+    """Ours with every number of cells, and the peers with one of them, in turns; all evaluations held against ours."""
+    made = {budget: make_study(workload, rule, budget, **terms) for budget in budgets}
+    program, train = build_ours(made[beside], rule)
+    others, absent = peers(made[beside], WORKLOADS[workload], rule, with_torch)
+    ours = {budget: Sweeper("ours", lambda s=s: train(s), program.compile_seconds) for budget, s in made.items()}
+    values = {runner.name: runner.train() for runner in (ours[beside], *others)}
+    apart = clock.check_equal(values, f"the training objective ({rule} on {workload})", TOLERANCE)
+    calls = {f"ours {budget}": runner.train for budget, runner in ours.items()}
+    for call in calls.values():
+        call()
+    seconds = clock.take_turns(calls | {runner.name: runner.train for runner in others}, rounds)
+    mine = seconds[f"ours {beside}"]
+
+    def row(runner: Sweeper, budget: int, took: np.ndarray, ratio: clock.Spread | None) -> StudyRow:
+        study, same = made[budget], budget == beside
+        found = (runner.compile_seconds, clock.spread(took), ratio)
+        loss = float(values[runner.name][:, -1].mean()) if same else None
+        return StudyRow(workload, rule, runner.name, runner.note, len(study.seeds), study.steps, *found, loss, apart)
+
+    rows = [row(runner, budget, seconds[f"ours {budget}"], None) for budget, runner in ours.items()]
+    rows += [row(r, beside, seconds[r.name], clock.ratio(seconds[r.name], mine)) for r in others]
+    cells, steps = len(made[beside].seeds), made[beside].steps
+    return rows + [StudyRow(workload, rule, name, why, cells, steps) for name, why in absent]
+
+
+def measure(quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None = None) -> list[StudyRow]:
+    """Every rule on every workload; if quick, a few cells of two epochs.
+
+    Raises:
+      ValueError: A name in `only` is no rule's.
+    """
+    if unknown := [name for name in only or () if name not in SPACES]:
+        raise ValueError(f"there is no rule {', '.join(unknown)}; known: {', '.join(SPACES)}.")
+    with_torch, rows = find_spec("torch") is not None, []
+    for workload in list(WORKLOADS)[:1] if quick else WORKLOADS:
+        for rule in only or SPACES:
+            tell(f"studies: {rule} on {workload}")
+            if quick:
+                terms: dict[str, Any] = {"seeds": (0, 1), "num_epochs": 2}
+                rows += measure_study(workload, rule, with_torch, (1, 2), 2, 1, **terms)
+            else:
+                rows += measure_study(workload, rule, with_torch, BUDGETS, BESIDE, ROUNDS)
+    return rows
+
+
+class Line(NamedTuple):
+    """How the time of ours grows with the cells.
+
+    Attributes:
+      slope: Seconds a cell, of the line through 0 that misses no measured time by a larger share than `off`.
+      off: That share.
+      off_in_lanes: The same where lanes are counted, cells filled up to whole blocks.
+    """
+
+    slope: float
+    off: float
+    off_in_lanes: float
+
+
+def line_of(rows: Sequence[StudyRow], width: int = lanes.WIDTH) -> Line:
+    """The line through the times of ours with several numbers of cells.
+
+    Example:
+      >>> row = StudyRow("digits", "adam", "ours", "", 8, 5)
+      >>> rows = [row._replace(cells=n, seconds=clock.Spread(s, s, s)) for n, s in ((8, 0.9), (80, 11.0))]
+      >>> line = line_of(rows)
+      >>> round(line.slope, 3), round(line.off, 3), line.off == line.off_in_lanes
+      (0.124, 0.1, True)
+    """
+    cells = np.array([row.cells for row in rows], float)
+    seconds = np.array([row.seconds.median for row in rows if row.seconds])
+    found = [_line(counted, seconds) for counted in (cells, width * np.ceil(cells / width))]
+    return Line(found[0][0], found[0][1], found[1][1])
+
+
+def _line(counted: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
+    """The slope whose largest relative miss of the times is the least, and that miss."""
+    each = counted / seconds  # slope * each - 1 is the miss.
+    slope = 2 / (each.max() + each.min())
+    return float(slope), float(slope * each.max() - 1)
+
+
+def section(rows: list[StudyRow]) -> Section:
+    """What is said of them."""
+    compared = [row for row in rows if row.ratio]
+    alone = [row for row in compared if "one by one" in row.contender]
+    lines = {key: line_of(mine) for key, mine in _ours(rows).items()}
+    answer = ""
+    if alone:
+        ratios = [row.ratio.median for row in alone if row.ratio]
+        off = max(line.off for line in lines.values())
+        off_in_lanes = max(line.off_in_lanes for line in lines.values())
+        answer = (
+            f"A study of {alone[0].cells} cells is {number(min(ratios))} to {number(max(ratios))} times as fast as the same "
+            f"cells one by one, compilation apart; its time is proportional to cells within {100 * off:.0f} %, and to lanes "
+            f"in whole blocks within {100 * off_in_lanes:.0f} %."
+        )
+    grown = [
+        [workload, rule, ", ".join(f"{r.cells}: {number(1e3 * r.seconds.median)}" for r in mine if r.seconds)]
+        + [number(1e3 * line.slope), f"{100 * line.off:.1f} %", f"{100 * line.off_in_lanes:.1f} %"]
+        for ((workload, rule), mine), line in zip(_ours(rows).items(), lines.values(), strict=True)
+    ]
+    columns = ["workload", "rule", "ms, by cells", "ms a cell", "off the line", "off, counted in lanes"]
+    text = f"{_table(rows)}\n\n{_words(rows)}\n\n{table(columns, grown)}"
+    return Section("A study", answer, text, _missed(compared))
+
+
+def _ours(rows: Sequence[StudyRow]) -> dict[tuple[str, str], list[StudyRow]]:
+    found: dict[tuple[str, str], list[StudyRow]] = {}
+    for row in rows:
+        if row.contender == "ours":
+            found.setdefault((row.workload, row.rule), []).append(row)
+    return found
+
+
+def _table(rows: Sequence[StudyRow]) -> str:
+    columns = ["workload", "rule", "contender", "cells", "cells/s", "ours is faster by", "compile s", "loss", "note"]
+    lines = [
+        [row.workload, row.rule, row.contender, row.cells, spread_words(row.per_second)]
+        + ["" if row.contender == "ours" else spread_words(row.ratio), optional(row.compile_seconds)]
+        + ["-" if row.loss is None else f"{row.loss:.12f}", row.note]
+        for row in rows
+    ]
+    return table(columns, lines)
+
+
+def _words(rows: Sequence[StudyRow]) -> str:
+    steps = ", ".join(f"{row.steps} on {row.workload}" for row in {row.workload: row for row in rows}.values())
+    apart = max((row.apart for row in rows if row.apart is not None), default=0.0)
+    return (
+        f"Mini-batch {BATCH_SIZE}; steps of a cell: {steps}. All evaluate the training objective at the same steps, where they "
+        f"are {apart:.1e} apart at most, relatively. Compile s of optax and PyTorch is building and the first cell, of vmap "
+        "the first step. Scans go from one evaluation to the next. The line is the one through 0 that misses no time by a "
+        "larger share than is shown; lanes are cells filled up to blocks of eight."
+    )
+
+
+def _missed(compared: Sequence[StudyRow]) -> list[str]:
+    goals = [
+        (row, row.ratio.median, GOAL_IN_SWEEP if "one by one" in row.contender else 1.0)
+        for row in compared
+        if row.ratio
+    ]
+    return [
+        f"study, {row.rule} on {row.workload}: {number(ratio)} times as fast as {row.contender}, goal {goal:.0f}"
+        for row, ratio, goal in goals
+        if ratio < goal
+    ]
+
+
+def main(words: list[str] | None = None) -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a smoke run; its numbers mean nothing")
+    parser.add_argument("--only", action="append", help="a rule; may be repeated (default: both)")
+    flags = parser.parse_args(words)
+    import research
+    from benchmarks.tables import machine
+
+    research.backend.configure(x64=True)
+    found = section(measure(flags.quick, clock.tell_from_now(), flags.only))
+    print("\n\n".join([found.answer, machine(), found.text, "\n".join(f"- {line}" for line in found.missed)]))
+
+
+if __name__ == "__main__":
+    main()

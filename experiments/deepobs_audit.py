@@ -1,0 +1,396 @@
+"""Do the published numbers of an optimizer benchmark hold when its data are shuffled anew each epoch?
+
+DeepOBS (Schneider, Balles & Hennig 2019) compares optimizers on `quadratic_deep`, ½ (θ - x_i)ᵀH(θ - x_i) averaged over
+1000 examples, and publishes every loss. This reruns it from its recipe: the same H, data and start, 100 epochs of seven
+batches of 128, the examples in one order for all epochs of a seed (fixed) or in a new one each epoch (reshuffled). The
+mini-batch losses that were published repeat every seven steps, one epoch. That is a fact; that a seeded shuffle was
+begun again each epoch is an inference about its cause. The published rates were chosen on the test loss of one seed;
+here they are chosen on a validation set, drawn as the test set is, by the mean of ten seeds, and reported on others.
+
+    python experiments/deepobs_audit.py            # under a minute on two cores
+    python experiments/deepobs_audit.py --full     # all 36 published rates, and 100 seeds reported
+
+The numbers to expect (`EXPECTED`): the initial test loss; for each rule, how far the mean last test loss of ten seeds
+in fixed order is from the published one; how much the mini-batch losses of gradient descent change over an epoch, as a
+share of their change over fewer steps; and how much worse heavy ball ends at its published rate once reshuffled.
+"""
+
+import dataclasses
+import functools
+import sys
+from typing import NamedTuple
+
+import numpy as np
+
+import research
+
+EXPECTED = {
+    "initial_loss": (353.44323, 353.45030),
+    "gradient_descent_off": (-0.8, 0.8),
+    "heavy_ball_off": (-0.2, 0.2),
+    "adam_off": (-0.2, 0.2),
+    "repetition": (0.0, 0.01),
+    "repetition_reshuffled": (0.5, 2.0),
+    "heavy_ball_reshuffled": (0.7, 2.5),
+}
+
+EXAMPLES, DIMENSION, BATCH, STEPS = 1000, 100, 128, 7  # Steps an epoch: the last 104 of its order are left out.
+LAST = 21  # Steps at the end of which the mini-batch losses are kept: three epochs.
+ORDERS = ("fixed", "reshuffled")
+
+
+class Published(NamedTuple):
+    """What DeepOBS_Baselines holds (MIT licence): rates are 10^(-5 + k/5), losses means of seeds 42 to 51."""
+
+    name: str
+    k: int  # Of the rate that was chosen.
+    losses: tuple[float, float, float]  # Test losses after 1, 10 and 100 epochs at that rate.
+    sweep: tuple[float, ...]  # Last test losses at seed 42 for k = 0, 1, ..., up to the first that is not finite.
+
+
+# fmt: off
+PUBLISHED = {
+    "gradient_descent": Published("SGD", 16, (105.3304, 92.97845, 87.39747), (
+        236.09, 195.76, 156.29, 126.62, 111.44, 106.63, 105.10, 103.63, 101.60, 98.96, 95.85, 92.72, 90.15, 88.47,
+        87.60, 87.28, 87.28, 87.38)),
+    "heavy_ball": Published("momentum 0.99", 12, (271.158, 134.2614, 87.04504), (
+        96.76, 93.21, 90.27, 88.52, 87.87, 87.29, 87.24, 87.14, 87.13, 87.25, 87.08, 87.27, 87.04, 87.16, 87.49,
+        87.59, 234.99, 100.89, 88.95, 102.60)),
+    "adam": Published("Adam", 18, (141.8246, 94.73044, 87.11188), (
+        345.21, 340.49, 333.17, 321.92, 304.99, 280.31, 246.19, 203.19, 157.34, 121.85, 106.70, 102.18, 98.08, 93.93,
+        90.61, 88.53, 87.54, 87.20, 87.12, 87.13, 87.25, 87.74, 89.30, 93.06, 93.97, 88.82, 90.91, 97.59, 118.22,
+        112.41, 143.17, 286.12, 141.54, 258.71, 101.94, 331.96)),
+}
+# The last mini-batch losses of SGD at its chosen rate, seed 42.
+PUBLISHED_BATCHES = (
+    87.79, 83.85, 88.59, 88.13, 82.27, 87.16, 76.69, 87.79, 83.84, 88.59, 88.13, 82.27, 87.16, 76.68, 87.79, 83.84,
+    88.59, 88.13, 82.27, 87.15, 76.68,
+)
+# fmt: on
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run."""
+
+    rates: tuple[int, ...] = tuple(range(5, 21))
+    """Learning rates, as k of 10^(-5 + k/5); the published ones are always among them."""
+    epochs: int = 100
+    """Length of each training."""
+    tuning_seeds: str = "42..51"
+    """Seeds that were published; rates are chosen on them."""
+    seeds: str = "52..71"
+    """Seeds that are reported; none of them may be for tuning."""
+
+
+FULL = Config(rates=tuple(range(36)), seeds="52..151")
+
+
+class Problem(NamedTuple):
+    """The test problem: eigenvalues (d,) and eigenvectors as rows (d, d) of H, and the examples of its three sets."""
+
+    eigenvalues: np.ndarray
+    rotation: np.ndarray
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def run(config, on_progress=None, checkpoints=None):
+    """Trains every rule at every rate on every seed in both orders, and reads the outcome both ways."""
+    checkpoints = checkpoints or research.types.nowhere
+    ks, seeds, tuning = check(config)
+    problem, all_seeds = make_problem(), [*tuning, *seeds]
+    arrays = {"rates": rate(ks), "seeds": np.array(all_seeds)}
+    jobs = [(order, rule) for order in ORDERS for rule in PUBLISHED]
+    for done, (order, rule) in enumerate(jobs):
+        if on_progress:
+            on_progress(done, len(jobs), f"{rule}, {order} order")
+        compute = functools.partial(train, problem, order, rule, ks, all_seeds, config.epochs)
+        saved = research.runs.remembered(checkpoints, f"{order}/{rule}", lambda parts, compute=compute: compute())
+        arrays |= {f"{order}/{rule}/{name}": array for name, array in saved.arrays.items()}
+    numbers = summarise(arrays, ks, len(tuning))
+    return research.runs.Result(answer(numbers), tables(numbers), arrays, numbers)
+
+
+def check(config):
+    """The ks, the reported and the tuning seeds, once the config makes sense."""
+    if not config.rates or min(config.rates) < 0 or max(config.rates) > 35:
+        raise ValueError(f"rates are k of 10^(-5 + k/5), 0 to 35, at least one; got rates={config.rates}.")
+    if config.epochs < 10:
+        raise ValueError(f"epochs must be at least 10, where losses were published; got epochs={config.epochs}.")
+    seeds, tuning = research.runs.parse_seeds(config.seeds), research.runs.parse_seeds(config.tuning_seeds)
+    if both := sorted(set(seeds) & set(tuning)):
+        raise ValueError(f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both: {both}.")
+    if min(len(seeds), len(tuning)) < 2:
+        raise ValueError("seeds and tuning_seeds need two seeds each, for an interval and a mean; 52..71 is twenty.")
+    return sorted({*config.rates, *(published.k for published in PUBLISHED.values())}), seeds, tuning
+
+
+def rate(k):
+    """The learning rates of DeepOBS: five to a decade."""
+    return 10.0 ** (-5 + np.asarray(k) / 5)
+
+
+def make_problem():
+    """H and the examples, by numpy's old generator, which is DeepOBS's; its seed 44, for validation, is ours."""
+    random = np.random.RandomState(42)
+    eigenvalues = np.concatenate([random.uniform(0, 1, 90), random.uniform(30, 60, 10)])
+    rotation = draw_rotation(random, DIMENSION)
+    sets = [np.random.RandomState(seed).normal(0, 0.6, (EXAMPLES, DIMENSION)) for seed in (42, 44, 43)]
+    return Problem(eigenvalues, rotation, *(x.astype(np.float32).astype(np.float64) for x in sets))
+
+
+def draw_rotation(random, dimension):
+    """A uniform rotation by the subgroup algorithm of Diaconis & Shahshahani (1987).
+
+    A uniform one of k dimensions, acting on the last k, is followed by the reflection that takes the first axis of
+    k + 1 dimensions to a uniform direction v: I - 2 u uᵀ for u along v - e_1.
+    """
+    rotation, angle = np.eye(dimension), 2 * np.pi * random.uniform()
+    rotation[-2:, -2:] = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+    for size in range(3, dimension + 1):
+        v = random.normal(size=size)
+        v /= np.linalg.norm(v)
+        v[0] -= 1
+        block = rotation[-size:, -size:]
+        block -= 2 * np.outer(v, v @ block) / (v @ v)
+    return rotation
+
+
+def energy(problem, x):
+    """½ xᵀHx of each row."""
+    return 0.5 * (x @ problem.rotation.T) ** 2 @ problem.eigenvalues
+
+
+def bowls(problem, x, size):
+    """Batches of examples as bowls ½ (θ - m)ᵀH(θ - m) + c: the means m, (batches, d), and c, (batches,)."""
+    means = x.reshape(-1, size, DIMENSION).mean(axis=1)
+    return means, energy(problem, x).reshape(-1, size).mean(axis=1) - energy(problem, means)
+
+
+def epochs_of(order, seed, epochs):
+    """Which examples the batches of every epoch hold, one after another; of one epoch where all are the same."""
+    random = np.random.default_rng(seed)
+    count = epochs if order == "reshuffled" else 1
+    return np.concatenate([random.permutation(EXAMPLES)[: BATCH * STEPS] for _ in range(count)])
+
+
+def train(problem, order, rule, ks, seeds, epochs):
+    """Every rate on every seed: the last validation and test losses, (rates, seeds); and at the published rate the test
+    loss after each epoch, (seeds, epochs + 1), and the last mini-batch losses, (seeds, LAST)."""
+    import jax
+    import jax.numpy as jnp
+
+    # A rotation does nothing to gradient descent, with momentum or without: H is then diagonal. Adam sees the axes.
+    rotated = rule != "adam"
+    basis = problem.rotation if rotated else np.eye(DIMENSION)
+    curvature = problem.eigenvalues if rotated else (problem.rotation.T * problem.eigenvalues) @ problem.rotation
+    more = {"momentum": 0.99} if rule == "heavy_ball" else {}
+    make_rule = functools.partial(research.update_rules.find_rule(rule), **more)
+    fed = [bowls(problem, problem.train[epochs_of(order, seed, epochs)], BATCH) for seed in seeds]
+    means, constants = (np.stack(part) for part in zip(*fed, strict=True))
+    held_out = [bowls(problem, x[: BATCH * STEPS], BATCH * STEPS) for x in (problem.validation, problem.test)]
+    centres, least = (np.concatenate(part) for part in zip(*held_out, strict=True))
+
+    def bowl(theta, batch):
+        off = theta - batch.x
+        return 0.5 * off @ (curvature * off if rotated else curvature @ off) + batch.y
+
+    def training(learning_rate, means, constants):
+        dataset, rule = research.types.Batch(means, constants), make_rule(learning_rate)
+        step = research.descent.make_step(bowl, rule, dataset, learning_rate)
+
+        def epoch(state, number):
+            indices = (number * STEPS + jnp.arange(STEPS)) % len(means)
+            state, record = jax.lax.scan(step, state, research.descent.Draw(indices))
+            return state, (evaluate(state.params), record.loss)
+
+        start = research.descent.start(rule, jnp.asarray(basis.sum(axis=1)))  # θ = (1, ..., 1).
+        _, (after, losses) = jax.lax.scan(epoch, start, jnp.arange(epochs))
+        return jnp.concatenate([evaluate(start.params)[None], after]), losses.ravel()[-LAST:]
+
+    def evaluate(theta):
+        return jax.vmap(bowl, (None, 0))(theta, research.types.Batch(centres @ basis.T, least))
+
+    every = jax.jit(jax.vmap(jax.vmap(training, (None, 0, 0)), (0, None, None)))
+    values, losses = jax.device_get(every(rate(ks), means @ basis.T, constants))
+    at = ks.index(PUBLISHED[rule].k)
+    last = {"validation": values[:, :, -1, 0], "test": values[:, :, -1, 1]}
+    return research.types.Saved(last | {"curves": values[at, :, :, 1], "batches": losses[at], "least": least})
+
+
+def repetition(losses):
+    """Mean change of mini-batch losses (..., LAST) over one epoch, as a share of that over 1 to STEPS - 1 steps."""
+    changes = [np.mean(np.abs(losses[..., lag:] - losses[..., :-lag])) for lag in range(1, STEPS + 1)]
+    return float(changes[-1] / np.mean(changes[:-1]))
+
+
+def mean_interval(samples):
+    """(mean, low, high): the mean over seeds with its 95 % bootstrap interval."""
+    from scipy import stats
+
+    interval = stats.bootstrap((samples,), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval
+    return float(np.mean(samples)), float(interval.low), float(interval.high)
+
+
+def summarise(arrays, ks, tuned):
+    """What the table and the answer say, as JSON; the first `tuned` seeds are those for tuning, the rest reported."""
+    numbers = {"seeds": len(arrays["seeds"]), "rows": [], "picked": []}
+    for rule, published in PUBLISHED.items():
+        for order in ORDERS:
+            found = {name: arrays[f"{order}/{rule}/{name}"] for name in ("validation", "test", "curves")}
+            finite = {name: np.where(np.isfinite(found[name]), found[name], np.inf) for name in ("validation", "test")}
+            best = int(np.argmin(finite["validation"][:, :tuned].mean(axis=1)))
+            row = {"name": published.name, "order": order, "published": published.losses}
+            row |= {"rate": float(rate(published.k)), "chosen": float(rate(ks[best]))}
+            row |= {"losses": np.mean(found["curves"][:tuned, [1, 10, -1]], axis=0).tolist()}
+            row |= {"there": float(np.mean(finite["test"][ks.index(published.k), tuned:]))}
+            row |= zip(("mean", "low", "high"), mean_interval(finite["test"][best, tuned:]), strict=True)
+            numbers["rows"].append(row)
+            picks = np.bincount(np.argmin(finite["test"], axis=0), minlength=len(ks))
+            numbers["picked"] += [
+                [published.name, order, float(rate(ks[i])), int(picks[i])] for i in picks.nonzero()[0]
+            ]
+            if order == "fixed":
+                numbers[f"{rule}_off"] = row["losses"][-1] - published.losses[-1]
+    fixed, reshuffled = (arrays[f"{order}/gradient_descent/batches"][:tuned] for order in ORDERS)
+    momentum = numbers["rows"][3]
+    return numbers | {
+        "initial_loss": float(arrays["fixed/adam/curves"][0, 0]),
+        "least": float(arrays["fixed/adam/least"][1]),
+        "repetition": repetition(fixed),
+        "repetition_reshuffled": repetition(reshuffled),
+        "repetition_published": repetition(np.array(PUBLISHED_BATCHES)),
+        "heavy_ball_reshuffled": momentum["losses"][-1] - momentum["published"][-1],
+        "best_two": best_two(arrays, numbers["rows"], tuned),
+    }
+
+
+def best_two(arrays, rows, tuned):
+    """The two rules that end lowest once reshuffled, and their difference by seed with its interval."""
+    ranked = sorted(zip(PUBLISHED, rows[1::2], strict=True), key=lambda pair: pair[1]["mean"])[:2]
+    at = [np.argmin(np.abs(arrays["rates"] - row["chosen"])) for _, row in ranked]
+    ends = [arrays[f"reshuffled/{rule}/test"][i, tuned:] for (rule, _), i in zip(ranked, at, strict=True)]
+    return {"names": [row["name"] for _, row in ranked], "difference": mean_interval(ends[0] - ends[1])}
+
+
+def answer(numbers):
+    """Whether the numbers are met, what they rest on, and what the held-out protocol says."""
+    fixed, reshuffled = numbers["rows"][::2], numbers["rows"][1::2]
+    met = all(EXPECTED[key][0] <= numbers[key] <= EXPECTED[key][1] for key in list(EXPECTED)[:4])
+    kept = abs(numbers["heavy_ball_reshuffled"]) <= EXPECTED["heavy_ball_off"][1]
+    ends = ", ".join(f"{row['name']} {row['losses'][-1]:.2f} ({row['published'][-1]:.2f})" for row in fixed)
+    share = 100 * numbers["repetition_published"]
+    return (
+        f"{'Yes' if kept else 'Not all of them'}. With the examples in a fixed order they are "
+        f"{'met' if met else 'not met'}: the test loss is {numbers['initial_loss']:.5f} at the start (published "
+        f"353.44676), and at the end, by the mean over seeds, {ends}. The published mini-batch losses repeat every "
+        f"{STEPS} steps, one epoch, to {share:.1g} % of their change from step to step, as ours do in a fixed order "
+        "(that a seeded shuffle was begun again each epoch is an inference). Shuffled anew each epoch, momentum at its "
+        f"published rate ends at {reshuffled[1]['losses'][-1]:.2f}. With rates chosen on a validation set, and other "
+        f"seeds reported: {', '.join(map(held_out, reshuffled))}; {verdict(numbers['best_two'])}."
+    )
+
+
+def held_out(row):
+    """The reported loss with its interval and the chosen rate, in words."""
+    return f"{row['name']} {row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}] (rate {row['chosen']:.2g})"
+
+
+def verdict(best):
+    """Which of the two best is better, or that this is not known."""
+    first, second = best["names"]
+    mean, low, high = best["difference"]
+    apart = "are not told apart" if low <= 0 <= high else f"differ, {first} being better"
+    return f"the two best, {first} and {second}, {apart}: by seed {mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def tables(numbers):
+    """Published against ours; the held-out protocol; and what single seeds pick."""
+    compared = [
+        (row["name"], row["order"], row["rate"], epoch, theirs, ours, ours - theirs)
+        for row in numbers["rows"]
+        for epoch, theirs, ours in zip((1, 10, "last"), row["published"], row["losses"], strict=True)
+    ]
+    shown = ("order", "chosen", "mean", "low", "high", "rate", "there")
+    reported = [(row["name"], *(row[key] for key in shown)) for row in numbers["rows"]]
+    titles = ("Test losses at the published rates", "Held out", "The rate that a seed picks by its own last test loss")
+    columns = (
+        ("optimizer", "order", "rate", "epoch", "published", "ours", "difference"),
+        ("optimizer", "order", "chosen rate", "test loss", "low", "high", "published rate", "test loss there"),
+        ("optimizer", "order", "rate", "seeds"),
+    )
+    notes = (
+        "Means over the tuning seeds; those published are means of seeds 42 to 51.",
+        "Rates by the mean validation loss of the tuning seeds; means of the reported ones, 95 % bootstrap intervals.",
+        f"Of {numbers['seeds']} seeds; the published rates were picked by one.",
+    )
+    rows = (tuple(compared), tuple(reported), tuple(map(tuple, numbers["picked"])))
+    return tuple(map(research.runs.Table, titles, columns, rows, notes))
+
+
+def draw(result):
+    """The repetition, the test losses by epoch, and the losses against the rate."""
+    from research.figures import audit
+
+    arrays, numbers, captions = result.arrays, result.numbers, (order_caption, curves_caption, rates_caption)
+    order, axes = research.figures.new_figure(width=9, height=3.6)
+    losses = {order: arrays[f"{order}/gradient_descent/batches"][0] for order in ORDERS}
+    audit.repeating_batches(axes[0, 0], PUBLISHED_BATCHES, losses, STEPS)
+    axes[0, 0].set_title("SGD at its published rate")
+    curves, panels = research.figures.new_figure(1, 3, width=11, height=4.0, sharey=True)
+    rates, more_panels = research.figures.new_figure(1, 3, width=11, height=4.4, sharey=True)
+    for panel, other, (rule, published) in zip(panels[0], more_panels[0], PUBLISHED.items(), strict=True):
+        by_epoch = {order: arrays[f"{order}/{rule}/curves"][:10] for order in ORDERS}
+        audit.loss_by_epoch(panel, by_epoch, (1, 10, 100), published.losses, numbers["least"])
+        sweep = np.array([rate(np.arange(len(published.sweep))), published.sweep])
+        by_rate = {order: arrays[f"{order}/{rule}/test"] for order in ORDERS}
+        audit.loss_by_rate(other, arrays["rates"], by_rate, sweep, rate(published.k))
+        panel.set_title(f"{published.name}, rate {rate(published.k):.2g}")
+        other.set_title(published.name)
+    for axes, label in (
+        (panels[0, 0], "test loss above its least"),
+        (more_panels[0, 0], "test loss after the last epoch"),
+    ):
+        axes.set_ylabel(label)
+        axes.legend(loc="upper right")
+    titles = ("The order repeats", "Test losses at the published rates", "Which rate a seed picks")
+    made = zip(("order", "curves", "rates"), titles, captions, (order, curves, rates), strict=True)
+    return {key: research.figures.Picture(title, caption(numbers), figure) for key, title, caption, figure in made}
+
+
+def order_caption(numbers):
+    """What the first figure shows."""
+    names = ("repetition_published", "repetition", "repetition_reshuffled")
+    published, fixed, reshuffled = (f"{100 * numbers[name]:.2g} %" for name in names)
+    return (
+        f"Losses of the last {LAST} mini-batches. Over an epoch, {STEPS} steps, the published ones change by {published} "
+        f"of what they change from step to step, ours by {fixed} in a fixed order and by {reshuffled} reshuffled. Our "
+        "order is not theirs, so the losses themselves differ."
+    )
+
+
+def curves_caption(numbers):
+    """What the second figure shows."""
+    ends = ", ".join(f"{row['name']} {row['losses'][-1]:.2f} {row['order']}" for row in numbers["rows"])
+    return (
+        "Test loss after each epoch at the published rates, less the least that it can be, "
+        f"{numbers['least']:.2f}; a line for each of ten seeds, and in black the published means after 1, 10 and 100 "
+        f"epochs. Mean loss at the end: {ends}. In a fixed order the noise repeats itself and the losses settle; "
+        "reshuffled it goes on, most with momentum."
+    )
+
+
+def rates_caption(numbers):
+    """What the third figure shows."""
+    picked = [rate for name, order, rate, _ in numbers["picked"] if "mom" in name and order == "reshuffled"]
+    return (
+        f"Last test loss against the learning rate, a line for each of {numbers['seeds']} seeds; black: published, of "
+        "seed 42, and dotted the rate published as best. The discs are the rates that single seeds pick, larger for "
+        f" more of them: reshuffled, momentum's lie between {min(picked):.1g} and {max(picked):.1g}."
+    )
+
+
+if __name__ == "__main__":
+    research.cli.main(sys.modules[__name__])

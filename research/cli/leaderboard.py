@@ -1,0 +1,89 @@
+"""Studies of many on one page, and a run as one file to hand on: python -m experiments leaderboard, and pack."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from research.cli import console
+
+PAGE = Path("leaderboard.html")
+EXAMPLES = """
+examples:
+  python -m experiments pack results/compare/0123456789ab --output mine.zip
+  python -m experiments leaderboard results/compare mine.zip theirs.zip
+
+A study is one small archive of plain files; reading it executes nothing. Its digests, format and numbers are checked."""
+
+
+def leaderboard(words: Sequence[str]) -> int:
+    """Merges finished studies, one's own and other people's, into one page that opens offline and sorts.
+
+    Args:
+      words: Those after `leaderboard`.
+    Returns:
+      0; who leads, the first columns of the table, and where the page is, are printed.
+    Raises:
+      ValueError, OSError: Bad input; `research.cli.errors_in_one_line` makes a line of it.
+      SystemExit: Status 2 after a flag that is unknown.
+    """
+    parser = argparse.ArgumentParser(
+        "python -m experiments leaderboard",
+        description=(leaderboard.__doc__ or "").partition("\n")[0],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "studies",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER_OR_ZIP",
+        help="results/NAME/ID, results/NAME, or a .zip of a run",
+    )
+    add("--output", type=Path, default=PAGE, metavar="PAGE.html", help="the page to write (%(default)s)")
+    add("--skip-bad", action="store_true", help="go on without a study that cannot be read; the page lists it")
+    asked = parser.parse_args(words)
+    from research import leaderboard as page
+    from research import runs
+    from research.studies.rankings import answer
+
+    rankings = page.write_leaderboard(asked.studies, asked.output, asked.skip_bad)
+    for _, reason in rankings.gathered.left_out:
+        print(f"warning: left out: {reason}", file=sys.stderr)
+    title, columns, rows, note = page.tables(rankings)[0]
+    most = columns.index("reached")
+    texts = tuple(tuple(getattr(value, "text", value) for value in row[:most]) for row in rows)
+    table = runs.Table(title, columns[:most], texts, note)
+    console.show(runs.Result(" ".join(answer(rankings)), (table,), {}, {}), {"leaderboard": asked.output})
+    return 0
+
+
+def pack(words: Sequence[str]) -> int:
+    """Writes a finished run as one archive of plain files, with their digests, to hand on.
+
+    Args:
+      words: Those after `pack`.
+    Returns:
+      0; where the archive is, and what it tells, is printed.
+    Raises:
+      ValueError, OSError: Bad input, as for `leaderboard`.
+      SystemExit: Status 2 after a flag that is unknown.
+    """
+    parser = argparse.ArgumentParser(
+        "python -m experiments pack", description=(pack.__doc__ or "").partition("\n")[0], allow_abbrev=False
+    )
+    parser.add_argument("run", type=Path, help="the folder of a finished run, results/NAME/ID")
+    parser.add_argument("--output", type=Path, metavar="STUDY.zip", help="the archive to write (NAME-ID.zip)")
+    asked = parser.parse_args(words)
+    from research.runs.archive import pack as write
+    from research.runs.archive import read_contents
+
+    manifest = read_contents(asked.run).manifest
+    written = write(asked.run, asked.output or Path(f"{manifest['experiment']}-{manifest['id']}.zip"))
+    size = written.stat().st_size
+    print(
+        f"{written} ({size / 1000:,.0f} kB) holds what was found, the command, versions and processor of {asked.run}."
+    )
+    return 0

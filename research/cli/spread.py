@@ -1,0 +1,264 @@
+"""Shares the work of an experiment among jobs, here or on a queue: python -m experiments spread compare --jobs 4."""
+
+import argparse
+import contextlib
+import importlib
+import os
+import shutil
+import sys
+import time
+import types
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from research import cli
+from research.cli import flags
+from research.cli.job import CURRENT, JOBS, VARIABLES, Outcome, Task, compute_part, refuse_if_busy
+
+CLUSTERS = ("local", "debug", "slurm")
+SECONDS_BETWEEN_LOOKS, SECONDS_BETWEEN_NEWS = 0.2, 10.0
+SECONDS_TO_STOP = 10.0
+MINUTES = 24 * 60
+
+DESCRIPTION = """Runs an experiment whose work can be shared (it has a function `share`) as several jobs, waits for them, \
+and concludes from what they kept. The flags of the experiment itself may stand among these."""
+EXAMPLES = """
+examples:
+  python -m experiments spread compare --rule heavy_ball adam --jobs 4
+  python -m experiments spread compare --full --jobs 20 --cluster slurm --minutes 90 --memory 4 --slurm partition=short
+
+What a killed job had finished is kept: the same command goes on from there, also with another number of jobs."""
+
+
+def spread(words: Sequence[str], load: Callable[[str], types.ModuleType]) -> int:
+    """Runs an experiment as a command line says, its work shared among jobs.
+
+    Args:
+      words: Those after `spread`: the experiment, its own flags, and those of the jobs.
+      load: Name of an experiment -> its module.
+    Returns:
+      0.
+    Raises:
+      ValueError, TypeError, OSError, ImportError: Bad input, a job that failed (its error and its log are named), or
+        submitit is not installed; `research.cli.errors_in_one_line` makes a line of it.
+    """
+    asked, own = _parser().parse_known_args(words)
+    if asked.jobs < 1:
+        raise ValueError(f"--jobs must be at least 1; got {asked.jobs}.")
+    if asked.minutes < 1:
+        raise ValueError(f"--minutes must be at least 1; got {asked.minutes}.")
+    if asked.cluster not in CLUSTERS:
+        raise ValueError(f"There is no cluster {asked.cluster!r}. {flags.nearest(asked.cluster, CLUSTERS)}")
+    parameters = _parameters(asked)
+    experiment = load(asked.experiment)
+    if not hasattr(experiment, "share"):
+        name = experiment.__name__.rpartition(".")[2]
+        raise ValueError(
+            f"The work of {name} cannot be shared: it has no share(config, part, parts, checkpoints). Run it as it is: "
+            f"python -m experiments {name}"
+        )
+    executor = _executor(asked.cluster)
+    command = flags.parse(experiment, own)
+    if hasattr(experiment, "complete"):
+        command = command._replace(config=experiment.complete(command.config))
+    folder = _folder(experiment, command)
+    refuse_if_busy(folder)
+    shared = types.ModuleType(experiment.__name__, experiment.__doc__)
+    vars(shared).update(vars(experiment))
+
+    def run(config: Any, on_progress: Callable, checkpoints: Any) -> Any:
+        """The jobs first; then the experiment, which finds their work in the checkpoints."""
+        _compute(experiment, config, folder, asked.jobs, executor, parameters, on_progress)
+        return experiment.run(config, on_progress, checkpoints)
+
+    vars(shared)["run"] = run
+    cli.perform(shared, command)
+    return cli.SUCCESS
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m experiments spread",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("experiment", help="its name; its own flags: python -m experiments NAME --help")
+    add("--jobs", type=int, default=2, help="how many (default: %(default)s)")
+    add(
+        "--cluster", default="local", help="local: processes here; debug: in this process; slurm (default: %(default)s)"
+    )
+    add("--minutes", type=int, default=MINUTES, help="time limit of each job (default: %(default)s, a day)")
+    add("--memory", type=float, metavar="GB", help="of each job, where the cluster limits it (default: the cluster's)")
+    add("--slurm", nargs="+", default=[], metavar="NAME=VALUE", help="what else sbatch is told, as in partition=short")
+    return parser
+
+
+def _parameters(asked: argparse.Namespace) -> dict[str, Any]:
+    """As submitit names them."""
+    found: dict[str, Any] = {"timeout_min": asked.minutes, "mem_gb": asked.memory, "name": asked.experiment}
+    for word in asked.slurm:
+        name, equals, value = word.partition("=")
+        if not (equals and name and value):
+            raise ValueError(f"--slurm wants NAME=VALUE, as in partition=short; got {word!r}.")
+        found[f"slurm_{name}"] = value
+    return found
+
+
+def _executor(cluster: str) -> Callable[[Path], Any]:
+    """Folder -> an executor of submitit, which is not loaded before it is needed."""
+    try:
+        with _environment(SUBMITIT_LOG_LEVEL="NOCONFIG"):  # Or its import closes what others log to.
+            submitit = importlib.import_module("submitit")
+    except ModuleNotFoundError as problem:
+        raise ImportError(
+            "To spread an experiment needs submitit, which is not installed: pip install 'descent-jax[cluster]'"
+        ) from problem
+    if cluster == "slurm" and shutil.which("srun") is None:
+        raise ValueError(
+            "--cluster slurm: there is no srun here. Call it where jobs are submitted, or use --cluster local."
+        )
+    return lambda folder: submitit.AutoExecutor(folder, cluster=cluster)
+
+
+def _folder(experiment: types.ModuleType, command: flags.Command) -> Path:
+    from research import runs
+
+    name = Path(experiment.__file__ or experiment.__name__).stem
+    return Path(command.options.results).absolute() / name / runs.run_id(name, command.config)
+
+
+def _compute(
+    experiment: types.ModuleType,
+    config: Any,
+    folder: Path,
+    parts: int,
+    executor: Callable[[Path], Any],
+    parameters: Mapping[str, Any],
+    on_progress: Callable[[float, float, str], None],
+) -> None:
+    """Submits the jobs and waits until each has ended; raises if one failed."""
+    from research.runs.files import json_bytes, read_json, write_atomically
+
+    command, depth = uuid.uuid4().hex[:12], experiment.__name__.count(".")
+    own = folder / JOBS / command
+    own.mkdir(parents=True)
+    write_atomically(folder / JOBS / CURRENT, command.encode())  # From here on no earlier command's job begins.
+    refuse_if_busy(folder)
+    top = Path(experiment.__file__ or "").absolute().parents[depth]
+    plain = read_json(json_bytes(config, "config"))
+    variables = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    tasks = [
+        Task(experiment.__name__, str(top), plain, part, parts, str(folder), command, variables)
+        for part in range(parts)
+    ]
+    jobs = _submitted(executor(own), parameters, tasks)
+    try:
+        _wait(jobs, on_progress)
+    except BaseException:
+        _stop(jobs)
+        raise
+    _check([_outcome(job) for job in jobs], [Path(job.paths.stderr) for job in jobs])
+    for left_over in [*own.glob("*.pkl"), *own.glob("*.sh"), *(folder / JOBS).glob("*.lock")]:
+        left_over.unlink(missing_ok=True)  # Logs stay.
+
+
+def _submitted(executor: Any, parameters: Mapping[str, Any], tasks: Sequence[Task]) -> list[Any]:
+    ours = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]  # Jobs find us, too.
+    try:
+        executor.update_parameters(**parameters)
+        with (
+            _environment(PYTHONPATH=os.pathsep.join(ours)),
+            _errors_to(Path(executor.folder, "jobs.err")),
+            executor.batch(),
+        ):
+            return [executor.submit(compute_part, task) for task in tasks]
+    except NameError as problem:  # Submitit's word for a parameter that it does not know.
+        raise ValueError(f"--slurm: {problem}") from problem
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """With these variables of the environment."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@contextlib.contextmanager
+def _errors_to(file: Path) -> Iterator[None]:
+    """What is started within writes its errors there: submitit's watchers of local jobs, whom Ctrl-C reaches, too."""
+    before = os.dup(2)
+    with open(file, "ab") as opened:
+        os.dup2(opened.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def _wait(jobs: Sequence[Any], on_progress: Callable[[float, float, str], None]) -> None:
+    waiting, told = list(jobs), None
+    while waiting:
+        waiting = [job for job in waiting if not _has_ended(job)]
+        done, now = len(jobs) - len(waiting), time.monotonic()
+        if told is None or told[0] != done or now - told[1] > SECONDS_BETWEEN_NEWS:
+            told = done, now
+            on_progress(done, len(jobs), f"{done} of {len(jobs)} jobs done")
+        if waiting:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _has_ended(job: Any) -> bool:
+    if hasattr(job, "cancelled"):  # Of the debug executor: it runs now, and `done` would open a debugger on an error.
+        return job.exception() is None or True
+    return job.done()
+
+
+def _outcome(job: Any) -> Outcome:
+    """What a job that has ended answered, or that it could not."""
+    killed = Outcome("it was stopped from outside: killed, out of memory or out of time", [])
+    process = getattr(job, "_process", None)
+    if process is not None and not job.paths.result_pickle.exists():
+        return killed  # Here and now; of a queue's file system submitit waits some time for the file.
+    try:
+        return job.result()
+    except Exception:
+        return killed._replace(fault=f"{killed.fault} (its state: {job.state})")
+
+
+def _check(outcomes: Sequence[Outcome], logs: Sequence[Path]) -> None:
+    """Raises if a job failed, and warns of other processors."""
+    failed = [
+        f"job {i + 1} of {len(outcomes)}: {outcome.fault} (log: {_shown(log)})"
+        for i, (outcome, log) in enumerate(zip(outcomes, logs, strict=True))
+        if outcome.fault is not None
+    ]
+    if failed:
+        raise ChildProcessError(f"{'; '.join(failed)}. What is finished is kept; the same command goes on from there.")
+    for words in dict.fromkeys(words for outcome in outcomes for words in outcome.differences):
+        print(f"warning: a job had another {words}, so that its bits may differ from a run here.", file=sys.stderr)
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _stop(jobs: Sequence[Any]) -> None:
+    """Cancels what has not ended, and gives it a moment to save what it has."""
+    local = [process for job in jobs if (process := getattr(job, "_process", None)) is not None]
+    for job in jobs:
+        with contextlib.suppress(Exception):
+            job.cancel(check=False)
+    end = time.monotonic() + SECONDS_TO_STOP
+    while any(process.poll() is None for process in local) and time.monotonic() < end:
+        time.sleep(SECONDS_BETWEEN_LOOKS)

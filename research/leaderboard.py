@@ -1,0 +1,186 @@
+"""Many studies as one HTML file that opens offline: who leads where, among rules that were asked the same."""
+
+import importlib.metadata
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from research import report
+from research.runs import Table, write_atomically
+from research.studies.archive import MANIFEST, FinishedStudy, gather
+from research.studies.rankings import PROTOCOL, Entry, Rankings, answer, merge
+
+FILE = "leaderboard.html"
+
+
+def write_leaderboard(paths: Sequence[str | Path], output: str | Path = FILE, skip_bad: bool = False) -> Rankings:
+    """Merges studies, one's own and other people's, into one page that sorts and refers to nothing outside itself.
+
+    Args:
+      paths: Run folders, .zip files as `research.runs.archive.pack` writes them, and folders of these.
+      output: The page to write, an .html.
+      skip_bad: Whether to go on without a study that cannot be read, which the page then names; else it is an error.
+    Returns:
+      What the page shows.
+    Raises:
+      ValueError: A study cannot be read, or is of a newer format, or the page would take the place of an input.
+      OSError: A file cannot be read or written.
+    """
+    output = Path(output)
+    _check_output(output, [Path(path) for path in paths])
+    rankings = merge(gather(paths, skip_bad))
+    headline, rest = answer(rankings)
+    page = report.template("leaderboard.html").render(
+        title="leaderboard",
+        headline=headline,
+        rest=rest,
+        tables=[report.sortable(table) for table in tables(rankings)],
+        command=shlex.join(["python", "-m", "experiments", "leaderboard", *(Path(path).name for path in paths)]),
+        made_of=f"studies merged: {len(rankings.gathered.studies)}",
+        version=importlib.metadata.version("descent-jax"),
+    )
+    write_atomically(output, page.encode(errors="replace"))
+    return rankings
+
+
+def tables(rankings: Rankings) -> list[Table]:
+    """What the page shows: all cells, the studies they are from, and what was left out."""
+    studies, _, left_out = rankings.gathered
+    levels = sorted({study.numbers["protocol"]["level"] for study in studies})
+    note = (
+        "Example gradients and seconds: to the target, on the average. Ratio: of a rule's example gradients to those of its "
+        f"study's baseline. In brackets: the interval that the study states ({' or '.join(f'{lv:.0%}' for lv in levels)}), "
+        "not corrected for the number of studies; of the final gap, a median over seeds, the 10 % and 90 % quantiles. Verdicts "
+        "are each study's own, paired by seed. Reached: share of the reported runs. Diverged: share of the search space. "
+        "Places are by example gradients alone. Seconds are of the processor beside them: those of different processors are "
+        "not compared."
+    )
+    rows = [_row(entry, ranking) for ranking in rankings.all for entry in ranking]
+    found = [_table("Every rule on every workload", rows, note), _protocols(rankings), _studies(rankings)]
+    if left_out:
+        found.append(Table("Left out", ("file", "why"), left_out))
+    return found
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]], note: str) -> Table:
+    return Table(title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows), note)
+
+
+def _protocols(rankings: Rankings) -> Table:
+    rows = []
+    for number, (budget, passes, batch_size, target, tune_on) in enumerate(rankings.protocols, 1):
+        row = {
+            "protocol": str(number),
+            "trials": budget,
+            "passes": passes,
+            "examples in a batch": "all" if batch_size is None else batch_size,
+            "target": target,
+            "tuned on": tune_on,
+            "cells": sum(entry.protocol == number for ranking in rankings.all for entry in ranking),
+        }
+        rows.append(row)
+    return _table("Protocols", rows, "Cells of different protocols share no ranking.")
+
+
+def _studies(rankings: Rankings) -> Table:
+    rows = []
+    for study in rankings.gathered.studies:
+        protocol = study.numbers["protocol"]
+        row = {
+            "study": study.manifest["id"],
+            "file": study.name,
+            "command": study.fact("command"),
+            "protocol": str(rankings.protocols.index(tuple(protocol[name] for name in PROTOCOL)) + 1),
+            "seeds": f"{len(protocol['seeds'])} to report, {len(protocol['tuning_seeds'])} to tune",
+            "versions": _versions(study),
+            "processor": f"{_processor(study)}, {study.fact('environment', 'processor', 'cores')} cores",
+            "source code": _commit(study),
+            "code": study.fact("environment", "code")[:8],
+            "digests": "match",
+        }
+        rows.append(row)
+    note = (
+        "Digests that match say that the files are those that were written, not who wrote them nor that the numbers are "
+        "true: running the command again does. Code is the digest of the code that ran, whatever the commit."
+    )
+    return _table("The studies", rows, note)
+
+
+def _row(entry: Entry, ranking: Sequence[Entry]) -> dict[str, Any]:
+    cell, study = entry.cell, entry.study
+    cost = None if entry.cost == math.inf else entry.cost
+    ratio, verdict = _compared(entry)
+    return {
+        "rule": entry.rule,
+        "workload": entry.workload,
+        "protocol": str(entry.protocol),
+        "place": _place(entry, ranking),
+        "example gradients": _with_interval(cost, entry.low, entry.high, "not reached"),
+        "ratio to baseline": ratio,
+        "verdict": verdict,
+        "reached": _share(cell["reached"]),
+        "final gap": _with_interval(cell["final"], cell["final_low"], cell["final_high"], "unknown"),
+        "trials": cell["trials"],
+        "seconds": cell["seconds"],
+        "diverged": _share(cell["diverged"]),
+        "processor": _processor(study),
+        "versions": _versions(study),
+        "source code": _commit(study),
+        "study": study.manifest["id"],
+    }
+
+
+def _place(entry: Entry, ranking: Sequence[Entry]) -> report.Cell:
+    if len({other.rule for other in ranking}) < 2:
+        return report.cell(None, "alone")
+    if entry.cost == math.inf:
+        return report.cell(None, "none")
+    place = 1 + sum(other.cost < entry.cost for other in ranking)
+    return report.cell(place, f"{place} of {len(ranking)}")
+
+
+def _compared(entry: Entry) -> tuple[report.Cell, str]:
+    found = entry.comparison
+    if found is None and entry.study.numbers.get("baseline") == entry.cell["rule"]:
+        return report.cell(1.0, "1"), "the baseline"
+    if found is None:
+        return report.cell(None, "unknown"), "not compared"
+    more = found["more_seeds"] or 0
+    seeds = f" ({more:,.0f} more seeds would detect 10 %)" if more > 0 else ""
+    verdict = found["verdict"] + (f" than {found['baseline']}" if found["verdict"] in ("better", "worse") else seeds)
+    return _with_interval(found["ratio"], found["low"], found["high"], "neither reached"), verdict
+
+
+def _with_interval(value: float | None, low: float | None, high: float | None, missing: str) -> report.Cell:
+    ends = (report.shown(math.inf if end is None else end) for end in (low, high))
+    return report.cell(value, missing if value is None else f"{report.shown(value)} [{', '.join(ends)}]")
+
+
+def _share(value: float | None) -> report.Cell:
+    return report.cell(value, "unknown" if value is None else f"{100 * value:.0f} %")
+
+
+def _processor(study: FinishedStudy) -> str:
+    return study.fact("environment", "processor", "model")
+
+
+def _versions(study: FinishedStudy) -> str:
+    packages = ("jax", "optax", "descent-jax")
+    found = (f"{name} {study.fact('environment', 'versions', name)}" for name in packages)
+    return f"python {study.fact('environment', 'python')}, {', '.join(found)}"
+
+
+def _commit(study: FinishedStudy) -> str:
+    commit, dirty = (study.fact("environment", "git", name) for name in ("commit", "dirty"))
+    return f"{commit[:10]}, with changed files" if dirty == "True" else commit[:10]
+
+
+def _check_output(output: Path, inputs: Sequence[Path]) -> None:
+    if output.suffix != ".html" or output.is_dir():
+        raise ValueError(f"the page {output} must be a file whose name ends in .html (--output).")
+    if output.resolve() in [path.resolve() for path in inputs]:
+        raise ValueError(f"the page {output} would take the place of an input; give another name (--output).")
+    if (output.parent / MANIFEST).exists():
+        raise ValueError(f"the page {output} would be written into a run folder; give another place (--output).")

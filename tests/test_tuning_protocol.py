@@ -1,0 +1,277 @@
+"""Laws of the ways to read a comparison, on numbers whose truth is known, and of the experiment that holds them together."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from experiments import tuning_protocol
+from research import figures, runs
+from research.studies.costs import passes_to_target, penalised_passes
+from research.studies.readings import (
+    MINE,
+    NONE,
+    Drawn,
+    Pool,
+    Reading,
+    draw_study,
+    pool_of,
+    read,
+    readings,
+    reported,
+    share,
+    true_cost,
+)
+
+TINY = tuning_protocol.Config(
+    rule=("gradient_descent", "heavy_ball"),
+    workload=("quadratic",),
+    trials=5,
+    seeds="0..15",
+    passes=20,
+    target=0.1,
+    budget=3,
+    few=2,
+    reported_seeds=4,
+    tuning_seeds=2,
+    studies=24,
+    resamples=50,
+)
+
+
+def side(scores, tuning=None):
+    """A side of a study all of whose runs reach the target."""
+    return Drawn(scores if tuning is None else tuning, scores, scores, 1e6)
+
+
+def is_plausible(count, total, chance):
+    """Whether so many of so many are what this chance gives; a right law fails once in a hundred thousand."""
+    return stats.binomtest(int(count), int(total), chance).pvalue > 1e-5
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_tuned_on_what_is_reported_is_too_low_by_the_expected_least_of_normals(seeds):
+    # Three trials that are all alike: the least of three standard normals is -3 / (2 √π) in expectation.
+    random, total = np.random.default_rng(0), 4000
+    found = {True: [], False: []}
+    for _ in range(total):
+        drawn = side(50.0 + random.standard_normal((3, seeds)), 50.0 + random.standard_normal((3, 2)))
+        for held_out, means in found.items():
+            means.append(reported(Reading("lower mean", seeds, held_out), drawn).mean())
+    bias = {held_out: np.mean(means) - 50.0 for held_out, means in found.items()}
+    error = 4.5 / math.sqrt(total * seeds)
+    assert bias[False] == pytest.approx(-3 / (2 * math.sqrt(math.pi * seeds)), abs=error)
+    assert bias[True] == pytest.approx(0.0, abs=error)
+
+
+@pytest.mark.parametrize(("seeds", "gap"), [(1, 0.5), (3, 0.5), (3, 1.0)])
+def test_lower_mean_names_the_wrong_rule_as_often_as_the_normal_law_says(seeds, gap):
+    # The difference of two means over n seeds is N(gap, 2 / n): it has the wrong sign with Φ(-gap √(n / 2)).
+    random, total = np.random.default_rng(1), 3000
+    way = Reading("lower mean", seeds)
+    draws = (random.standard_normal((2, 1, 5)) + 50.0 for _ in range(total))
+    wrong = sum(read(way, side(mine), side(other + gap)) != MINE for mine, other in draws)
+    assert is_plausible(wrong, total, stats.norm.cdf(-gap * math.sqrt(seeds / 2)))
+
+
+@pytest.mark.parametrize(("mine_trials", "others_trials"), [(12, 1), (12, 3), (12, None)])
+def test_more_trials_win_between_equals_by_their_number(mine_trials, others_trials):
+    # Without noise between seeds, the best of all trials belongs to mine with chance t / (t + k), by exchange.
+    random, total = np.random.default_rng(2), 2000
+    way, named = Reading("t-test", None, True, others_trials), 0
+    for _ in range(total):
+        mine, other = random.exponential(size=(2, mine_trials, 1)).repeat(4, axis=2)
+        named += read(way, side(mine), side(other)) == MINE
+    k = others_trials or mine_trials
+    assert is_plausible(named, total, mine_trials / (mine_trials + k))
+
+
+def test_lower_mean_always_names_somebody_and_nobody_where_all_is_equal():
+    random = np.random.default_rng(3)
+    same = random.exponential(size=(4, 5))
+    for way in readings().values():
+        assert read(way, side(same[:1]), side(same[:1]), resamples=50) == NONE
+        if way.decide == "lower mean":
+            assert read(way, side(same), side(random.exponential(size=(4, 5)))) != NONE
+
+
+def test_t_test_decides_as_scipys():
+    random, way = np.random.default_rng(4), Reading("t-test")
+    for _ in range(200):
+        mine, other = random.lognormal(sigma=0.3, size=(2, 1, 6))
+        outcome = stats.ttest_rel(np.log(other[0]), np.log(mine[0]))
+        expected = int(np.sign(outcome.statistic)) if outcome.pvalue < 0.05 else NONE
+        assert read(way, side(mine), side(other)) == expected
+
+
+def test_ours_names_a_winner_between_equals_as_often_as_its_level_says():
+    random, total, named = np.random.default_rng(5), 250, 0
+    for study in range(total):
+        mine, other = random.lognormal(3.0, 0.2, (2, 4, 23))
+        sides = (side(scores[:, 3:], scores[:, :3]) for scores in (mine, other))
+        named += read(readings()["ours"], *sides, resamples=300, seed=study) != NONE
+    assert is_plausible(named, total, 0.05)
+
+
+def test_luck_in_the_search_is_a_winner_for_ours_and_not_where_trials_are_redrawn():
+    # One rule without noise, each side with trials of its own: the luckier is named for sure, though both are the same.
+    random, total, named = np.random.default_rng(6), 60, {"ours": 0, "ours, trials redrawn": 0}
+    for study in range(total):
+        sides = [side(random.lognormal(3.0, 1.0, (12, 1)).repeat(6, axis=1)) for _ in range(2)]
+        for name in named:
+            named[name] += read(readings()[name], *sides, resamples=300, seed=study) != NONE
+    assert named["ours"] == total
+    assert named["ours, trials redrawn"] < 0.2 * total
+
+
+@pytest.mark.parametrize("kind", tuning_protocol.KINDS)
+def test_a_drawn_study_shares_what_it_should_and_nothing_else(kind):
+    trials, seeds = np.mgrid[:9, :20]
+    pool = Pool(1.0 + 100 * trials + seeds, 1.0 + 100 * trials + seeds, 1e4)
+    for seed in range(20):
+        drawn = draw_study(
+            (pool, pool), np.random.default_rng(seed), trials=5, tuning_seeds=3, seeds=7, **tuning_protocol.KINDS[kind]
+        )
+        of_seeds, of_trials = [], []
+        for one in drawn:
+            assert (one.costs == one.reported).all()
+            scores = np.concatenate([one.tuning, one.reported], axis=1) - 1
+            assert (scores // 100 == one.trials[:, None]).all()
+            assert (scores % 100 == scores[0] % 100).all()
+            of_trials.append(one.trials.tolist())
+            of_seeds.append((scores[0] % 100).tolist())
+            assert of_trials[-1][0] == 0
+            assert len(set(of_seeds[-1])) == 10
+            assert len(set(of_trials[-1])) == 5
+        assert (of_seeds[0] == of_seeds[1]) == (kind == "rules")
+        assert bool(set(of_seeds[0]) & set(of_seeds[1])) == (kind == "rules")
+        assert (of_trials[0] == of_trials[1]) == (kind != "other trials")
+        assert (set(of_trials[0]) & set(of_trials[1]) == {0}) == (kind == "other trials")
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [({"trials": 6}, "draws 11 trials; the pool has 9"), ({"seeds": 9}, "draws 24 seeds; the pool has 20")],
+)
+def test_a_study_larger_than_its_pool_is_refused(size, message):
+    pool = Pool(np.ones((9, 20)), np.ones((9, 20)), 10.0)
+    counts = {"trials": 5, "tuning_seeds": 3, "seeds": 7} | size
+    with pytest.raises(ValueError, match=message):
+        draw_study((pool, pool), np.random.default_rng(0), other_seeds=True, other_trials=True, **counts)
+
+
+def test_scores_of_a_pool_are_those_of_the_whole_curves():
+    random, passes, target = np.random.default_rng(7), np.arange(6.0), 0.1
+    curves = np.cumprod(random.uniform(0.3, 1.1, (4, 30, 6)), axis=-1)
+    curves[..., 0] = 1.0
+    curves[0, :5, 3:] = np.inf
+    final = curves[..., -1]
+    arrays = {"costs": passes_to_target(passes, curves, target), "final": final, "passes": passes}
+    pool = pool_of(arrays, target, 3)
+    assert np.isfinite(pool.costs).any()
+    assert np.isinf(pool.costs).any()
+    np.testing.assert_allclose(pool.scores, penalised_passes(passes, curves, target)[:3])
+
+
+def test_true_cost_is_that_of_the_best_trial_restarts_counted():
+    # Two runs of four reach the target, in 2 and 4 passes; the others spend 10 each in vain.
+    costs = np.array([[9.0, 9.0, 9.0, 99.0], [2.0, 4.0, np.inf, np.inf]])
+    pool = Pool(np.array([[9.0, 9.0, 9.0, 99.0], [2.0, 4.0, 20.0, 20.0]]), costs, 10.0)
+    assert true_cost(pool) == pytest.approx((2 + 4 + 10 + 10) / 2)
+    assert true_cost(pool, np.array([0])) == pytest.approx((9 + 9 + 9 + 10) / 3)
+
+
+@pytest.mark.parametrize(("count", "total"), [(0, 40), (3, 40), (40, 40)])
+def test_interval_of_a_share_holds_the_shares_that_a_score_test_would_not_reject(count, total):
+    found, low, high = share(count, total)
+    assert found == count / total
+    for end in (low, high):
+        if 1e-9 < end < 1 - 1e-9:
+            assert abs(found - end) / math.sqrt(end * (1 - end) / total) == pytest.approx(stats.norm.isf(0.025))
+
+
+@pytest.fixture(scope="module")
+def told():
+    return []
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return runs.checkpoints_in(tmp_path_factory.mktemp("parts"))
+
+
+@pytest.fixture(scope="module")
+def result(told, kept):
+    return tuning_protocol.run(TINY, lambda *seen: told.append(seen), kept)
+
+
+def test_shares_of_each_way_sum_to_one_and_what_is_expected_is_told(result):
+    assert set(tuning_protocol.EXPECTED) <= set(result.numbers)
+    for row in result.numbers["ways"]:
+        assert sum(row[key][0] for key in ("right", "wrong", "undecided")) == pytest.approx(1.0)
+        if row["decide"] == "lower mean":
+            assert row["undecided"][0] == 0
+    assert "wrong winner" in result.answer
+
+
+def test_shares_are_counted_from_the_arrays(result):
+    named, truth = result.arrays["rules/named"], result.arrays["rules/truth"][:, 0]
+    pair = result.arrays["rules/pair"]
+    cost = result.numbers["true_costs"]["quadratic"]
+    for column, row in enumerate(result.numbers["ways"]):
+        wrong = 0
+        for (_, mine, other), winner in zip(pair, named[:, column], strict=True):
+            better = MINE if cost[TINY.rule[mine]] < cost[TINY.rule[other]] else -MINE
+            wrong += winner == -better
+        assert row["wrong"][0] == wrong / TINY.studies
+    np.testing.assert_allclose(truth[0], -truth[1])  # Each rule in turn is mine.
+
+
+def test_progress_ascends_to_its_total(result, told):
+    assert result.answer
+    done = [step for step, _, _ in told]
+    assert done == sorted(done)
+    assert done[-1] == told[-1][1]
+
+
+def test_what_was_kept_gives_the_same_bytes(result, kept):
+    again = tuning_protocol.run(TINY, None, kept)
+    assert runs.result_bytes(again) == runs.result_bytes(result)
+
+
+def test_figures_are_saved_and_captions_hold_numbers(result, tmp_path):
+    for name, picture in tuning_protocol.draw(result).items():
+        assert any(letter.isdigit() for letter in picture.caption)
+        assert figures.save(picture, tmp_path, name).still.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("rule", ("adam",), "two rules"),
+        ("rule", ("adam", "adams"), "adam"),
+        ("workload", (), "a workload"),
+        ("seeds", "0..9", "need 12; got 10"),
+        ("trials", 4, "at least 5"),
+        ("budget", 1, "budget must be at least 2"),
+        ("tuning_seeds", 1, "tuning_seeds must be at least 2"),
+        ("reported_seeds", 0, "reported_seeds must be at least 2"),
+        ("studies", 0, "studies must be at least 1"),
+        ("few", 0, "few must be at least 1"),
+    ],
+)
+def test_config_that_makes_no_sense_is_refused_by_name(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        tuning_protocol.run(dataclasses.replace(TINY, **{field: value}))
+
+
+def test_an_unknown_way_to_decide_is_refused():
+    with pytest.raises(ValueError, match="decide must be"):
+        read(Reading("eye"), side(np.ones((1, 3))), side(np.ones((1, 3))))
+
+
+def test_a_t_test_of_one_seed_is_refused():
+    with pytest.raises(ValueError, match="two seeds or more"):
+        read(Reading("t-test", 1), side(np.ones((1, 3))), side(np.ones((1, 3))))
