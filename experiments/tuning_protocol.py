@@ -3,17 +3,19 @@
 Five rules are trained once with many trials and many seeds on each workload. From these runs thousands of studies are
 drawn that might have been made: a dozen trials (the defaults among them), a few seeds to tune on and others to report.
 Nine ways read every one of them: the usual ones, each with a fault (one seed; tuned on what is reported; a rule of one's
-own tuned and the other not), and ours (disjoint seeds, equal budgets, an interval that includes the choice). The truth is
-what all runs together say: the expected running time to the target of the trial that is best over all seeds.
+own tuned and the other not), and ours (disjoint seeds, equal budgets, an interval that includes the choice).
 
     python experiments/tuning_protocol.py            # under three minutes on two cores
     python experiments/tuning_protocol.py --full     # five workloads, twice the runs, more studies
 
-A rule is also compared with itself under another name, where every winner is wrong: once with the same trials on other
-seeds, and once with trials of its own too, so that the one may have been luckier in its search. Expected (`EXPECTED`): the
-share of winners named there by our way with the same trials, `ours_in_null`, and with trials of its own,
-`ours_with_other_trials`, and by our way with trials redrawn, `redrawn_with_other_trials`; and where rules differ, the
-largest share of wrong winners of any way, `worst_wrong`.
+The truth is what all seeds say: the expected running time to the target of the trial that is best over all of them, among
+the trials that a study made, or among all that were made once, which says more about the rules. A rule is also compared
+with itself under another name, where every winner is wrong: with the same trials on other seeds, and with other trials
+too, so that one side may have been luckier in its search.
+
+Expected (`EXPECTED`), as shares of studies: wrong winners of these trials by our way, `ours_wrong`, and by the worst,
+`worst_wrong`; winners between a rule and itself by our way with the same trials, `ours_in_null`, and with other trials,
+`ours_with_other_trials`; and there by our way with half of the trials redrawn in each resample, `redrawn_with_other_trials`.
 """
 
 import dataclasses
@@ -26,18 +28,29 @@ import numpy as np
 import research
 
 EXPECTED = {
-    "ours_in_null": (0.0, 0.08),
+    "ours_wrong": (0.0, 0.02),
+    "worst_wrong": (0.35, 0.55),
+    "ours_in_null": (0.02, 0.08),
     "ours_with_other_trials": (0.5, 0.8),
-    "redrawn_with_other_trials": (0.0, 0.08),
-    "worst_wrong": (0.3, 0.5),
+    "redrawn_with_other_trials": (0.0, 0.05),
 }
 KINDS = {  # What the two sides of a study do not share.
     "rules": {},
     "same trials": {"other_seeds": True},
     "other trials": {"other_seeds": True, "other_trials": True},
 }
+RULES, TRIALS = (
+    "of the rules",
+    "of these trials",
+)  # What a winner is said of: all trials made once, or those of the study.
 PIECE = 100  # Studies between two looks at the clock.
-LINES = ("one seed", "tuned on what is reported", "mine tuned, other defaults", "ours", "ours, trials redrawn")
+LINES = {  # The ways whose faults are drawn against the true ratio, with their colours.
+    "mine tuned, other defaults": "#D55E00",
+    "one seed": "#E69F00",
+    "tuned on what is reported": "#CC79A7",
+    "ours": "#0072B2",
+    "ours, trials redrawn": "#56B4E9",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,42 +221,32 @@ def summary(config, pools, arrays):
     """Shares of right and wrong winners by way, each (share, low, high), and the true costs."""
     from research.studies import readings
 
-    ways = readings.readings(config.few, max(1, config.budget // 2))
-    named, (truth, of_these) = arrays["rules/named"], np.sign(arrays["rules/truth"]).T
     rows = []
-    for column, (name, way) in enumerate(ways.items()):
-        winner = named[:, column]
-        outcomes = {
-            "right": (winner == truth) & (winner != 0),
-            "wrong": (winner == -truth) & (winner != 0),
-            "undecided": winner == 0,
-            "wrong_of_these_trials": (winner == -of_these) & (winner != 0),
-            "same trials": arrays["same trials/named"][:, column] != 0,
-            "other trials": arrays["other trials/named"][:, column] != 0,
-        }
-        shares = {key: readings.share(seen.sum(), len(seen)) for key, seen in outcomes.items()}
-        rows.append({"way": name} | way._asdict() | shares)
+    for column, (name, way) in enumerate(readings.readings(config.few, max(1, config.budget // 2)).items()):
+        row: dict = {"way": name} | way._asdict()
+        for kind, truth in truths(arrays).items():
+            row[kind] = readings.tally(arrays["rules/named"][:, column], truth)
+        for kind in ("same trials", "other trials"):
+            row[kind] = readings.tally(named := arrays[f"{kind}/named"][:, column], 0 * named)["wrong"]
+        rows.append(row)
     by_name = {row["way"]: row for row in rows}
+    told = ("studies", "budget", "trials", "reported_seeds", "tuning_seeds")
     return {
+        **{name: getattr(config, name) for name in told},
         "ways": rows,
-        "studies": config.studies,
-        "budget": config.budget,
-        "reported_seeds": config.reported_seeds,
-        "tuning_seeds": config.tuning_seeds,
         "pairs": math.comb(len(config.rule), 2) * len(config.workload),
-        "true_costs": {
-            w: {r: as_number(readings.true_cost(pools[w, r])) for r in config.rule} for w in config.workload
-        },
+        "true_costs": {w: {r: readings.true_cost(pools[w, r]) for r in config.rule} for w in config.workload},
+        "ours_wrong": by_name["ours"][TRIALS]["wrong"][0],
+        "worst_wrong": max(row[TRIALS]["wrong"][0] for row in rows),
         "ours_in_null": by_name["ours"]["same trials"][0],
         "ours_with_other_trials": by_name["ours"]["other trials"][0],
         "redrawn_with_other_trials": by_name["ours, trials redrawn"]["other trials"][0],
-        "worst_wrong": max(row["wrong"][0] for row in rows),
     }
 
 
-def as_number(cost):
-    """A cost as JSON has it: None where it is infinite."""
-    return cost if math.isfinite(cost) else None
+def truths(arrays):
+    """1 where mine is truly the better rule and -1 where the other is, by what this is said of."""
+    return dict(zip((RULES, TRIALS), np.sign(arrays["rules/truth"]).astype(int).T, strict=True))
 
 
 def percent(seen, interval=True):
@@ -253,45 +256,43 @@ def percent(seen, interval=True):
 
 
 def answer(numbers):
-    """How often each way is wrong where rules differ, and where there is no difference."""
+    """How often three ways are wrong where rules differ and where they do not, and what ours does not cover."""
     by_name = {row["way"]: row for row in numbers["ways"]}
-    worst = max(numbers["ways"], key=lambda row: row["wrong"][0])
-    one, ours, redrawn = (by_name[name] for name in ("one seed", "ours", "ours, trials redrawn"))
+    defaults, one, _, ours, redrawn = (by_name[name] for name in LINES)
+    null = ", ".join(percent(row["same trials"]) for row in (defaults, one, ours))
     return (
-        f"Of {numbers['studies']:,} simulated studies of two rules that differ, '{worst['way']}' names the wrong winner in "
-        f"{percent(worst['wrong'])}, 'one seed' in {percent(one['wrong'])}, and ours in {percent(ours['wrong'])}: nearly all "
-        f"because a dozen trials may miss what two dozen find, for of the trials that were made ours is wrong in "
-        f"{percent(ours['wrong_of_these_trials'])}. Between a rule and itself on other seeds, 'one seed' always names a "
-        f"winner ({percent(one['same trials'], False)}), '{worst['way']}' in {percent(worst['same trials'])}, and ours in "
-        f"{percent(ours['same trials'])}. Ours too takes the luckier search for the better rule, in "
-        f"{percent(ours['other trials'])}, where the two try different points; redrawing the trials lowers that to "
-        f"{percent(redrawn['other trials'])}, and then leaves {percent(redrawn['undecided'])} of the studies undecided."
+        f"Leaving the other rule at its defaults names the wrong winner in {percent(defaults[TRIALS]['wrong'])} of "
+        f"{numbers['studies']:,} simulated studies, one seed that is also tuned on in {percent(one[TRIALS]['wrong'])}, and "
+        f"ours in {percent(ours[TRIALS]['wrong'])}. Between a rule and itself on other seeds they name a winner in {null}; "
+        f"ours promises 5 %. That is said of the trials made: {numbers['budget']} may miss what {numbers['trials']} find, so "
+        f"that of the rules ours is wrong in {percent(ours[RULES]['wrong'])}, and between a rule and itself with other "
+        f"trials it names a winner in {percent(ours['other trials'])}. Redrawing half of the trials lowers these to "
+        f"{percent(redrawn[RULES]['wrong'])} and {percent(redrawn['other trials'])}, and leaves "
+        f"{percent(redrawn[RULES]['undecided'])} of the studies undecided."
     )
 
 
 def tables(numbers):
     """Each way with what it names, and the truth it is held against."""
-    rows = tuple(
-        (
-            row["way"],
-            described(row, numbers),
-            *(percent(row[key]) for key in ("right", "wrong", "undecided", "wrong_of_these_trials", *list(KINDS)[1:])),
-        )
-        for row in numbers["ways"]
-    )
-    columns = ("way", "how", "right", "wrong", "undecided", "wrong of these trials")
+    columns, rows = ["way", "how"], [[row["way"], described(row, numbers)] for row in numbers["ways"]]
+    for kind in (TRIALS, RULES):
+        columns += [f"right {kind}", f"wrong {kind}"]
+        for shown, row in zip(rows, numbers["ways"], strict=True):
+            shown += [percent(row[kind][key]) for key in ("right", "wrong")]
+    columns += ["undecided", "null: same trials", "null: other trials"]
+    for shown, row in zip(rows, numbers["ways"], strict=True):
+        shown += [percent(row[RULES]["undecided"]), *(percent(row[kind]) for kind in ("same trials", "other trials"))]
     note = (
-        f"Shares of {numbers['studies']:,} studies of each kind, {numbers['pairs']} pairs of rules in equal parts, each rule in "
-        "turn as mine; binomial intervals (95 %), given these runs. Right and wrong are about the rules at all trials that "
-        "were made once; of these trials: at those of the study. Last columns: named winners where both rules are the same, "
-        "with the same trials on other seeds, and with other trials too; every one of them is wrong."
+        f"Shares of {numbers['studies']:,} studies of each kind, with binomial intervals (95 %), given these runs: "
+        f"{numbers['pairs']} pairs of rules in equal parts, each rule in turn as mine. A winner is right of these trials, "
+        f"those of the study, or of the rules, with all {numbers['trials']}. Null: a winner is named between a rule and itself."
     )
-    ways = research.runs.Table("Who is named", (*columns, "null: same trials", "null: other trials"), rows, note)
+    ways = research.runs.Table("Who is named", tuple(columns), tuple(map(tuple, rows)), note)
     costs = numbers["true_costs"]
     names = list(next(iter(costs.values())))
     true = tuple((workload, *(found[name] for name in names)) for workload, found in costs.items())
-    note = "Expected running time in passes, of the trial that is best over all seeds; - where it never reached the target."
-    return ways, research.runs.Table("The truth", ("workload", *names), true, note)
+    note = "Expected running time in passes of the trial that is best over all seeds; none where it never got there."
+    return ways, research.runs.Table("The truth of the rules", ("workload", *names), true, note)
 
 
 def described(row, numbers):
@@ -305,26 +306,30 @@ def described(row, numbers):
 
 def draw(result):
     """Who is named by each way, where rules differ and where they do not; and wrong winners by the true ratio."""
-    numbers, colours = result.numbers, research.figures.COLOURS
-    figure, axes = research.figures.new_figure(1, 2, width=11, height=4.4, sharey=True, width_ratios=(3, 2))
-    draw_outcomes(axes[0, 0], numbers["ways"], colours)
-    draw_null(axes[0, 1], numbers["ways"], colours)
+    numbers = result.numbers
+    figure, axes = research.figures.new_figure(1, 3, width=13, height=4.4, sharey=True, width_ratios=(3, 3, 2.4))
+    for axis, kind in zip(axes[0], (TRIALS, RULES), strict=False):
+        draw_outcomes(axis, numbers["ways"], kind)
+    draw_null(axes[0, 2], numbers["ways"])
     axes[0, 0].invert_yaxis()
     by_name = {row["way"]: row for row in numbers["ways"]}
     ours, one = by_name["ours"], by_name["one seed"]
     caption = (
-        f"Left: who is named in {numbers['studies']:,} studies of two rules that differ. Right: how often a winner is named "
-        f"between a rule and itself, where each is wrong: with the same trials on other seeds (filled), and with trials of "
-        f"its own (open). Wrong winners: {percent(one['wrong'])} with one seed, {percent(ours['wrong'])} with ours; winners "
-        f"where there is none, with the same trials: {percent(one['same trials'])} and {percent(ours['same trials'])}, of "
-        "which 5 % (dashed) are promised. Bars are binomial intervals."
+        f"Who is named in {numbers['studies']:,} studies of two rules that differ, held against what all seeds say of these "
+        f"trials (left) and of the rules with all {numbers['trials']} (middle). Right: how often a winner is named between a "
+        f"rule and itself, with the same trials on other seeds (filled), and with other trials (open). Wrong of these trials: "
+        f"{percent(one[TRIALS]['wrong'])} with one seed, {percent(ours[TRIALS]['wrong'])} with ours; winners where there is "
+        f"none: {percent(one['same trials'])} and {percent(ours['same trials'])}, 5 % (dashed) promised. Bars: binomial "
+        "intervals."
     )
-    second, axes = research.figures.new_figure(1, 1, width=7.5, height=4.2)
-    edges = draw_by_ratio(axes[0, 0], result)
+    second, axes = research.figures.new_figure(1, 2, width=11, height=4.2, sharey=True)
+    for column, kind in enumerate((TRIALS, RULES)):
+        draw_by_ratio(axes[0, column], result, column, kind)
+    axes[0, 0].legend()
     by_ratio = (
-        f"The share of studies that name the wrong winner, against the true ratio of costs: fifths of the studies, at "
-        f"ratios from {edges[0]:.2f} to {edges[-1]:.3g}. Nearly equal rules are mistaken for each other at little cost; with "
-        "defaults on one side even large differences are."
+        "The share of studies that name the wrong winner against the true ratio of costs, each point a fifth of the "
+        f"{numbers['studies']:,} studies. Left, of these trials: noise misleads where rules are nearly equal, defaults on one "
+        "side everywhere. Right, of the rules: a search that was lucky for one of them misleads at any ratio."
     )
     return {
         "winners": research.figures.Picture("Who is named the winner", caption, figure),
@@ -332,61 +337,60 @@ def draw(result):
     }
 
 
-def draw_outcomes(axes, ways, colours):
+def draw_outcomes(axes, ways, kind):
     """Stacked shares: right, undecided, wrong."""
+    colours = research.figures.COLOURS
     places, left = np.arange(len(ways)), np.zeros(len(ways))
     looks = {"right": colours["mini-batch"], "undecided": "#D5D8DC", "wrong": colours["stochastic"]}
     for outcome, colour in looks.items():
-        shares = 100 * np.array([row[outcome][0] for row in ways])
+        shares = 100 * np.array([row[kind][outcome][0] for row in ways])
         axes.barh(places, shares, left=left, color=colour, label=outcome, height=0.72)
         for place, share, start in zip(places, shares, left, strict=True):
-            if share > 4:
+            if share >= 5:
                 ink = "black" if outcome == "undecided" else "white"
                 axes.text(start + share / 2, place, f"{share:.0f}", ha="center", va="center", color=ink, fontsize=9)
         left += shares
     axes.set_yticks(places, [row["way"] for row in ways])
-    axes.set(xlim=(0, 100), xlabel="% of studies of two rules that differ")
+    axes.set(xlim=(0, 100), xlabel=f"% of studies, {kind}")
     axes.grid(visible=False)
-    axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    axes.legend(
+        ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, columnspacing=1.2, handlelength=1.2
+    )
 
 
-def draw_null(axes, ways, colours):
+def draw_null(axes, ways):
     """Shares of winners between a rule and itself, with their intervals."""
-    for kind, face, shift in (("same trials", colours["stochastic"], -0.13), ("other trials", "white", 0.13)):
+    colour = research.figures.COLOURS["stochastic"]
+    for kind, face, shift in (("same trials", colour, -0.13), ("other trials", "white", 0.13)):
         shares = 100 * np.array([row[kind] for row in ways])
         spread = np.abs(shares[:, 1:] - shares[:, :1]).T
-        places = np.arange(len(ways)) + shift
-        look = {
-            "color": colours["stochastic"],
-            "markerfacecolor": face,
-            "label": kind.replace("trials", "trials, other seeds"),
-        }
-        axes.errorbar(shares[:, 0], places, xerr=spread, fmt="o", markersize=6, **look)
-    axes.axvline(5, color=colours["exact"], lw=1.2, ls=(0, (5, 3)))
-    axes.set(xlim=(-3, 103), xlabel="% that name a winner between a rule and itself")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
+        look = {"color": colour, "markerfacecolor": face, "label": kind, "markersize": 6}
+        axes.errorbar(shares[:, 0], np.arange(len(ways)) + shift, xerr=spread, fmt="o", **look)
+    axes.axvline(5, color=research.figures.COLOURS["exact"], lw=1.2, ls=(0, (5, 3)))
+    axes.set(xlim=(-4, 104), xlabel="% named between a rule and itself")
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2, columnspacing=1.2, handlelength=1.2
+    )
 
 
-def draw_by_ratio(axes, result):
-    """Wrong winners among fifths of the studies by true ratio; returns the edges of the fifths."""
-    truth, named = result.arrays["rules/truth"][:, 0], result.arrays["rules/named"]
-    known = np.isfinite(truth) & (truth != 0)
-    ratios = np.exp(np.abs(truth[known]))
-    edges = np.quantile(ratios, np.linspace(0, 1, 6))
-    place = np.clip(np.searchsorted(edges, ratios, side="right") - 1, 0, 4)
-    there = [fifth for fifth in range(5) if (place == fifth).any()]
-    middles = [np.median(ratios[place == fifth]) for fifth in there]
-    for column, row in enumerate(result.numbers["ways"]):
+def draw_by_ratio(axes, result, column, kind):
+    """Wrong winners among fifths of the studies by true ratio."""
+    named, truth = result.arrays["rules/named"], result.arrays["rules/truth"][:, 1 - column]
+    order = [study for study in np.argsort(np.abs(truth)) if np.isfinite(truth[study])]
+    fifths = [fifth for fifth in np.array_split(order, 5) if len(fifth)]
+    for way, row in enumerate(result.numbers["ways"]):
         if row["way"] in LINES:
-            wrong = named[known, column] == -np.sign(truth[known])
-            shares = [100 * wrong[place == fifth].mean() for fifth in there]
-            axes.plot(middles, shares, "o-", label=row["way"], markersize=5)
-    axes.set(xscale="log", xlabel="true ratio of costs, dearer over cheaper", ylabel="% wrong winners")
-    ticks = [tick for tick in (1.02, 1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10) if edges[0] <= tick <= edges[-1]]
+            shares = [100 * np.mean(named[fifth, way] * np.sign(truth[fifth]) < 0) for fifth in fifths]
+            middles = [np.exp(np.median(np.abs(truth[fifth]))) for fifth in fifths]
+            axes.plot(middles, shares, "o-", label=row["way"], color=LINES[row["way"]], markersize=5)
+    axes.set(
+        xscale="log", xlabel="true ratio of costs, dearer over cheaper", ylabel="" if column else "% wrong winners"
+    )
+    axes.set_title(kind, loc="left")
+    low, high = axes.get_xlim()
+    ticks = [tick for tick in (1, 1.2, 1.5, 2, 3, 5, 10, 20) if low <= tick <= high]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.legend()
-    return edges
 
 
 if __name__ == "__main__":

@@ -171,7 +171,6 @@ def noisy_quadratic(*, n: int = 2_000, holdout: bool = True, dtype: DTypeLike = 
     train, validation, test = _batches(parts, dtype, dtype)
     with threadpool_limits(1, "blas"):
         root = np.linalg.qr(random.standard_normal((100, 100)))[0] * np.sqrt(eigenvalues)  # H = root rootᵀ.
-        root = root.astype(dtype).astype(np.float64)
         best = (data := np.asarray(train.x, np.float64)).mean(axis=0)
         value = float(0.5 * np.mean(np.sum(((best - data) @ root) ** 2, axis=1)))
         norms = [float(np.linalg.norm(root @ np.mean((point - data) @ root, axis=0))) for point in (best, 0 * best)]

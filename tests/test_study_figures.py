@@ -271,6 +271,18 @@ def test_trials_are_the_expected_cost_of_every_rule(drawn, name):
     assert found[numbers["baseline"]].get_color() == study_looks.RULE_COLOURS[0]
 
 
+def test_cost_in_the_caption_is_that_at_the_equal_budget():
+    numbers, arrays = make_study(2, 1)
+    numbers["protocol"] |= {"budget": 9}  # The others came with a wider space.
+    for rule in numbers["rules"]:
+        arrays[f"breast_cancer/{rule}/best_of"][9:] /= 2
+    picture = studies.draw_study(numbers, arrays)["trials"]
+    assert (xy(lines(picture.figure.axes[0])["_budget"])[0] == 9).all()
+    for rule in numbers["rules"]:
+        first, *_, last = arrays[f"breast_cancer/{rule}/best_of"][:9, 0]
+        assert f"{rule}: {first:.2f} with its defaults, {last:.2f} with 9 trials" in picture.caption
+
+
 def test_what_never_reaches_the_target_is_said(drawn):
     picture = drawn["5 x 2"]["trials"]
     assert "it never does for momentum on breast_cancer and momentum on digits" in picture.caption
@@ -388,7 +400,7 @@ def test_rates_without_a_sweep_take_the_valley_below_the_trials():
     assert v.diverged.tolist() == [False] * 4 + [True]
     picture = study_rates.rates(numbers, arrays, study_looks.cast(numbers))
     assert list(v.near) in robust(picture.figure.axes[0])
-    assert "adam 10 at 0.1, robust at least 2.5 decades, 1 of 5 diverged" in picture.caption
+    assert "adam 10 at 0.1, robust at least 2.5 decades, 1 of 5 crossed out" in picture.caption
 
 
 def test_rate_of_a_rule_is_what_the_study_calls_so():

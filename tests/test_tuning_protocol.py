@@ -8,11 +8,12 @@ import pytest
 from scipy import stats
 
 from experiments import tuning_protocol
-from research import figures, runs
+from research import figures, lanes, runs
 from research.studies.costs import passes_to_target, penalised_passes
 from research.studies.readings import (
     MINE,
     NONE,
+    OTHER,
     Drawn,
     Pool,
     Reading,
@@ -22,6 +23,7 @@ from research.studies.readings import (
     readings,
     reported,
     share,
+    tally,
     true_cost,
 )
 
@@ -37,7 +39,7 @@ TINY = tuning_protocol.Config(
     reported_seeds=4,
     tuning_seeds=2,
     studies=24,
-    resamples=50,
+    resamples=100,
 )
 
 
@@ -92,7 +94,7 @@ def test_lower_mean_always_names_somebody_and_nobody_where_all_is_equal():
     random = np.random.default_rng(3)
     same = random.exponential(size=(4, 5))
     for way in readings().values():
-        assert read(way, side(same[:1]), side(same[:1]), resamples=50) == NONE
+        assert read(way, side(same[:1]), side(same[:1]), resamples=100) == NONE
         if way.decide == "lower mean":
             assert read(way, side(same), side(random.exponential(size=(4, 5)))) != NONE
 
@@ -210,23 +212,37 @@ def result(told, kept):
 def test_shares_of_each_way_sum_to_one_and_what_is_expected_is_told(result):
     assert set(tuning_protocol.EXPECTED) <= set(result.numbers)
     for row in result.numbers["ways"]:
-        assert sum(row[key][0] for key in ("right", "wrong", "undecided")) == pytest.approx(1.0)
-        if row["decide"] == "lower mean":
-            assert row["undecided"][0] == 0
+        for kind in (tuning_protocol.TRIALS, tuning_protocol.RULES):
+            assert sum(share for share, _, _ in row[kind].values()) == pytest.approx(1.0)
+            if row["decide"] == "lower mean":
+                assert row[kind]["undecided"][0] == 0
     assert "wrong winner" in result.answer
 
 
-def test_shares_are_counted_from_the_arrays(result):
-    named, truth = result.arrays["rules/named"], result.arrays["rules/truth"][:, 0]
-    pair = result.arrays["rules/pair"]
-    cost = result.numbers["true_costs"]["quadratic"]
+def test_wrong_winners_are_counted_against_the_true_costs(result):
+    named, pairs = result.arrays["rules/named"], result.arrays["rules/pair"]
+    cost = [result.numbers["true_costs"]["quadratic"][rule] for rule in TINY.rule]
     for column, row in enumerate(result.numbers["ways"]):
         wrong = 0
-        for (_, mine, other), winner in zip(pair, named[:, column], strict=True):
-            better = MINE if cost[TINY.rule[mine]] < cost[TINY.rule[other]] else -MINE
-            wrong += winner == -better
-        assert row["wrong"][0] == wrong / TINY.studies
-    np.testing.assert_allclose(truth[0], -truth[1])  # Each rule in turn is mine.
+        for (_, mine, other), winner in zip(pairs, named[:, column], strict=True):
+            dearer = MINE if cost[mine] > cost[other] else OTHER
+            wrong += winner == dearer
+        assert row[tuning_protocol.RULES]["wrong"][0] == wrong / TINY.studies
+    for kind in ("same trials", "other trials"):
+        shares = [row[kind][0] for row in result.numbers["ways"]]
+        np.testing.assert_allclose(shares, (result.arrays[f"{kind}/named"] != 0).mean(axis=0))
+
+
+def test_each_rule_is_mine_as_often_as_the_other(result):
+    _, mine, other = result.arrays["rules/pair"].T
+    assert sorted(mine) == sorted(other)
+    np.testing.assert_allclose(*np.abs(result.arrays["rules/truth"][:2, 0]))  # The same two rules, from either side.
+
+
+def test_tally_calls_whoever_is_named_between_equals_wrong():
+    named, truth = np.array([1, 1, -1, 0, 1, 0]), np.array([1, -1, -1, 1, 0, 0])
+    shares = {key: seen[0] for key, seen in tally(named, truth).items()}
+    assert shares == {"right": 2 / 6, "wrong": 2 / 6, "undecided": 2 / 6}
 
 
 def test_progress_ascends_to_its_total(result, told):
@@ -236,9 +252,12 @@ def test_progress_ascends_to_its_total(result, told):
     assert done[-1] == told[-1][1]
 
 
-def test_what_was_kept_gives_the_same_bytes(result, kept):
+def test_what_was_kept_gives_the_same_bytes_and_trains_nothing(result, kept, monkeypatch):
+    monkeypatch.setattr(lanes, "train", None)
+    monkeypatch.setattr(tuning_protocol, "simulate", None)
     again = tuning_protocol.run(TINY, None, kept)
-    assert runs.result_bytes(again) == runs.result_bytes(result)
+    assert again.answer == result.answer
+    assert runs.hash_arrays(*again.arrays.values()) == runs.hash_arrays(*result.arrays.values())
 
 
 def test_figures_are_saved_and_captions_hold_numbers(result, tmp_path):

@@ -58,6 +58,8 @@ def compute_part(task: Task) -> Outcome:
         return Outcome(None, _compute_part(task))
     except Exception as problem:
         traceback.print_exc()
+        if type(problem).__name__ == "UncompletedJobError":  # Submitit's way to say so, shortly before the end.
+            return Outcome("it ran out of time (--minutes)", [])
         return Outcome(problems.explain(problem).removesuffix(" (DESCENT_TRACEBACK=1 shows where.)"), [])
 
 

@@ -15,6 +15,7 @@ from research.figures.study_looks import QUIET, WORDS, Cast, cast, listed, numbe
 # Colour, filled or hollow: a verdict is seen without its colour too, and is written beside its row.
 VERDICTS = {"better": ("#0072B2", "full"), "worse": ("#D55E00", "left"), "undecided": ("#6B737C", "none")}
 MARKS = "os^vPX<>*p"  # A shape for each workload.
+WIDEST = 12  # An interval that goes further beyond all ratios ends in an arrow.
 MOST_INTERVALS = 24  # Of single workloads; with more they are marks alone.
 
 
@@ -82,7 +83,7 @@ def _frame(panel: Axes, rows: list[dict[str, Any]]) -> None:
     """The log axis around what is finite, the line at 1, and margins for what one side or both never reached."""
     middles = [r for row in rows if 0 < (r := number(row["ratio"])) < math.inf]
     low, high = min([1.0, *middles]), max([1.0, *middles])
-    ends = [v for row in rows for end in ("low", "high") if low / 4 <= (v := number(row[end])) <= 4 * high]
+    ends = [v for row in rows for end in ("low", "high") if low / WIDEST <= (v := number(row[end])) <= WIDEST * high]
     low, high = min([low, *ends]) / 1.15, max([high, *ends]) * 1.15
     low, high = min(low, 1 / 1.5), max(high, 1.5)
     room = (high / low) ** 0.08

@@ -22,6 +22,7 @@ Arrays = Mapping[str, np.ndarray]
 def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Picture:
     """What a rule is expected to cost when its best of k trials is taken, against k."""
     figure, used, spare = panels(numbers["workloads"])
+    budget, more = numbers["protocol"]["budget"], False
     ends: dict[tuple[str, str], np.ndarray] = {}
     for panel, workload in zip(used, numbers["workloads"], strict=True):
         for rule in who.quiet:
@@ -32,8 +33,11 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
             k = np.arange(1, len(best) + 1)
             style = {"color": who.colours[rule], "label": rule, "marker": "o", "markersize": 3, "zorder": 3}
             figures.band(panel, k, *best.T, **style)
-            ends[workload, rule] = best[[0, -1], 0]
+            ends[workload, rule] = best[:budget, 0]
         _scale_costs(panel)
+        if panel.get_xlim()[1] > budget + 0.5:
+            more = True
+            panel.axvline(budget, color=WORDS, linestyle=(0, (1, 2)), linewidth=1.1, label="_budget")
     figure.supylabel("expected passes to the target", fontsize=10)
     figure.supxlabel("trials of hyper-parameters", fontsize=10)
     name_lines(figure, used, spare, who, grey=f"{len(who.quiet)} others" if who.quiet else "")
@@ -45,8 +49,9 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
     ]
     caption = (
         f"Expected passes to {numbers['protocol']['target']:g} of the initial gap when the best of k trials is taken, "
-        f"against k; bands are {percent(numbers['protocol']['level'])} intervals; the first trial is the rule's defaults. "
-        f"{_told(numbers, who, lambda w, r: _gain(*ends[w, r]))}{_grey(who, named=True)} Where no run reaches the target "
+        f"against k; bands are {percent(numbers['protocol']['level'])} intervals; the first trial is the rule's defaults. Rules "
+        f"are compared at {budget} trials{', the dotted line: a wider space brought more' if more else ''}. "
+        f"{_told(numbers, who, lambda w, r: _gain(ends[w, r]))}{_grey(who, named=True)} Where no run reaches the target "
         f"a line has a gap{f'; it never does for {listed(never)}' if never else ''}."
     )
     return figures.Picture("What tuning costs", caption, figure)
@@ -167,10 +172,14 @@ def _top(panel: Axes) -> float:
     return 1.5 * min(max(tops), LARGEST)
 
 
-def _gain(first: float, last: float) -> str:
+def _gain(costs: np.ndarray) -> str:
+    first, last = costs[0], costs[-1]
     if not np.isfinite(last):
         return "not reached"
-    return f"{written(first) if np.isfinite(first) else 'not reached'} with its defaults, {written(last)} with all its trials"
+    if len(costs) == 1:
+        return f"{written(last)} with its only trial"
+    before = written(first) if np.isfinite(first) else "not reached"
+    return f"{before} with its defaults, {written(last)} with {len(costs)} trials"
 
 
 def _end(cell: Mapping[str, Any]) -> str:

@@ -118,7 +118,7 @@ def panels(
     figure, axes = figures.new_figure(rows, columns, width=9.0, height=height, **keywords)
     used, spare = list(axes.flat[: len(titles)]), list(axes.flat[len(titles) :])
     for panel, title in zip(used, titles, strict=True):
-        panel.set_title(plain(title), fontsize=10)
+        panel.set_title(plain(title), loc="left", fontsize=9 if each < 2 else 10)
         panel.tick_params(labelsize=8)
     for panel in spare:
         panel.axis("off")

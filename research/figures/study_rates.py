@@ -145,7 +145,6 @@ def _grid(workloads, rules, valleys, who: Cast):
     wrap = len(workloads) if len(workloads) > 1 else 4
     figure, used, _ = panels(titles, each=1.75, wrap=wrap, sharex=True)
     for panel, (workload, rule) in zip(used, pairs, strict=True):
-        panel.title.set_fontsize(9)
         if (v := valleys[workload, rule]) is None:
             panel.text(0.5, 0.5, "no learning rate", ha="center", transform=panel.transAxes, fontsize=8)
             continue
@@ -206,7 +205,7 @@ def _caption(numbers: Mapping[str, Any], who: Cast, drawn: list[str], with_rate:
         here = [(rule, v) for rule in drawn if (v := valleys[workload, rule]) is not None]
         words = [
             f"{rule} {written(float(v.scores[v.chosen]))} at {v.rates[v.chosen]:.2g}, {_width(v)}, "
-            f"{v.diverged.sum()} of {len(v.rates)} diverged"
+            f"{v.diverged.sum()} of {len(v.rates)} crossed out"
             for rule, v in here
         ]
         told.append(f"On {workload}: {'; '.join(words)}.")

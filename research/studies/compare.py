@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -15,8 +16,9 @@ from research.studies.contenders import Contender, check_contender, contenders
 from research.studies.pairs import measure_pair, scores_of
 from research.studies.profiles import performance_profile
 from research.studies.protocol import Protocol, make_protocol
-from research.studies.statistics import difference, overall
-from research.studies.study import FORMAT, Study, as_number, told
+from research.studies.scores import Scores
+from research.studies.statistics import Overall, difference, overall
+from research.studies.study import FORMAT, HALF, Study, as_number, told
 from research.types import Checkpoints, Saved, Workload, nowhere
 
 FACTORS = 2.0 ** np.linspace(0, 5, 41)  # At which a performance profile is looked at: 1 to 32 times the best.
@@ -175,7 +177,8 @@ def conclude(
         for workload, pair in zip(on, both, strict=True):
             seen = difference(*pair, comparisons=len(others) * len(on), **settings)
             comparisons.append({"workload": workload, "rule": rule, "baseline": baseline} | as_number(seen))
-        seen = overall(both, comparisons=len(others), **settings)
+        reached = [(_reaches(found[w, rule]), _reaches(found[w, baseline])) for w in on]
+        seen = _together(both, reached, comparisons=len(others), **settings)
         together.append({"rule": rule, "baseline": baseline} | as_number(seen))
     cells = [saved.values for saved in found.values()]
     costs = np.array([[_cost(found[workload, rule]) for rule in names] for workload in on])
@@ -245,6 +248,22 @@ def _known_terms(terms: dict[str, Any]) -> dict[str, Any]:
             hint = f"Did you mean {close[0]}?" if close else f"Its terms are {', '.join(known)}."
             raise TypeError(f"compare has no argument {name!r}. {hint}")
     return terms
+
+
+def _together(both: Sequence[tuple[Scores, Scores]], reached: Sequence[tuple[bool, bool]], **settings: Any) -> Overall:
+    """`overall` on the workloads where both reach the target; where one alone does, that speaks for it."""
+    common = [pair for pair, each in zip(both, reached, strict=True) if all(each)]
+    gained, lost = (sum(each == only for each in reached) for only in ((True, False), (False, True)))
+    nothing = Overall(math.nan, 0.0, math.inf, math.nan, 0.0, 1.0, "undecided", 0)
+    seen = overall(common, **settings) if common else nothing
+    for alone, verdict, against in ((lost, "worse", "better"), (gained, "better", "worse")):
+        if alone:
+            seen = seen._replace(verdict="undecided" if (gained and lost) or seen.verdict == against else verdict)
+    return seen
+
+
+def _reaches(saved: Saved) -> bool:
+    return saved.values["reached"] >= HALF
 
 
 def _cost(saved: Saved) -> float:

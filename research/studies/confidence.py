@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from research.studies.resampling import Replicates
+from research.studies.resampling import Replicates, pooled
 
 # The difference that `seeds_needed` asks to detect, and how surely.
 DETECTED = 0.1
@@ -24,17 +24,16 @@ class Spread(NamedTuple):
     freedom: float
 
 
-def spread(replicates: Replicates, seeds: int, choice_freedom: float) -> Spread:
+def spread(replicates: Replicates, seeds: int) -> Spread:
     """The variance of an estimate: V = V_choice + V_reporting n / (n - 1).
 
     V_choice is the variance over resampled tuning seeds, V_reporting over resampled reporting seeds. Resampling both at once
     would count their interaction three times: the noise of each trial's reported cost, of which the choice takes one or
-    another. The degrees of freedom are Satterthwaite's, V^2 / (V_choice^2 / choice_freedom + V_reporting^2 / (n - 1)).
+    another. The degrees of freedom are Satterthwaite's, those of V_reporting being n - 1.
 
     Args:
-      replicates: Of one estimate, shape (resamples,).
+      replicates: Of one estimate, each of shape (resamples,).
       seeds: n, reporting seeds.
-      choice_freedom: m - 1 for each rule that chooses.
     Returns:
       The Spread.
     References:
@@ -45,15 +44,10 @@ def spread(replicates: Replicates, seeds: int, choice_freedom: float) -> Spread:
         return Spread(np.inf, seeds - 1.0)
     choice, reporting = np.var(replicates.choice), np.var(replicates.reporting) * seeds / (seeds - 1)
     total = choice + reporting
-    if total == 0:
-        return Spread(0.0, seeds - 1.0)
-    parts = (choice / total) ** 2 / choice_freedom + (reporting / total) ** 2 / (seeds - 1)
-    return Spread(float(total), float(1 / parts))
+    return Spread(float(total), pooled([choice, reporting], [float(replicates.freedom), seeds - 1.0]))
 
 
-def log_interval(
-    estimate: float, replicates: Replicates, seeds: int, choice_freedom: float, level: float
-) -> tuple[float, float]:
+def log_interval(estimate: float, replicates: Replicates, seeds: int, level: float) -> tuple[float, float]:
     """The interval of an estimate on a log scale.
 
     The t interval, estimate ± t sqrt(V), with V and its degrees of freedom from `spread`. Where some replicate is infinite,
@@ -64,7 +58,6 @@ def log_interval(
       estimate: On the seeds of the study; of NaN nothing is known.
       replicates: Shape (resamples,).
       seeds: n, reporting seeds.
-      choice_freedom: As for `spread`.
       level: Coverage.
     Returns:
       (low, high).
@@ -73,7 +66,7 @@ def log_interval(
     """
     if np.isnan(estimate):
         return -np.inf, np.inf
-    variance, freedom = spread(replicates, seeds, choice_freedom)
+    variance, freedom = spread(replicates, seeds)
     if np.isfinite(variance) and np.isfinite(estimate):
         half = stats.t.isf((1 - level) / 2, freedom) * np.sqrt(variance)
         return float(estimate - half), float(estimate + half)
@@ -84,16 +77,13 @@ def log_interval(
     return float(both[int(tail * last)]), float(both[int(np.ceil((1 - tail) * last))])
 
 
-def share_interval(
-    estimate: float, replicates: Replicates, seeds: int, choice_freedom: float, level: float
-) -> tuple[float, float]:
+def share_interval(estimate: float, replicates: Replicates, seeds: int, level: float) -> tuple[float, float]:
     """The interval of a share of seeds: Wilson's, for as many seeds as would give the variance found.
 
     Args:
       estimate: On the seeds of the study, from 0 to 1.
       replicates: Shape (resamples,).
       seeds: n, reporting seeds; where every seed said the same, their number is taken, but nothing but ties stay 1/2.
-      choice_freedom: As for `spread`.
       level: Coverage.
     Returns:
       (low, high), within [0, 1].
@@ -102,7 +92,7 @@ def share_interval(
       Confidence intervals for proportions with small expected number of positive counts, Survey Methodology 24, 1998: the
       effective sample size.
     """
-    variance, freedom = spread(replicates, seeds, choice_freedom)
+    variance, freedom = spread(replicates, seeds)
     if variance == 0 and estimate == 0.5:
         return 0.5, 0.5
     t = stats.t.isf((1 - level) / 2, freedom)

@@ -237,7 +237,25 @@ def share(count: int, total: int, level: float = 0.95) -> tuple[float, float, fl
       [0.05  0.022 0.112]
     """
     interval = stats.binomtest(int(count), int(total)).proportion_ci(level, "wilson")
-    return count / total, float(interval.low), float(interval.high)
+    return int(count) / int(total), float(interval.low), float(interval.high)
+
+
+def tally(named: np.ndarray, truth: np.ndarray) -> dict[str, tuple[float, float, float]]:
+    """How often studies name the right winner, the wrong one, and none.
+
+    Args:
+      named: MINE, OTHER or NONE, shape (studies,).
+      truth: The same of the better rule; where both are equal, NONE, whoever is named is wrong.
+    Returns:
+      "right", "wrong" and "undecided", each a `share` with its interval.
+    Example:
+      >>> {key: seen[0] for key, seen in tally(np.array([1, -1, 0, 1]), np.array([1, 1, 1, 0])).items()}
+      {'right': 0.25, 'wrong': 0.5, 'undecided': 0.25}
+    """
+    decided = named != NONE
+    right = decided & (named == truth)
+    outcomes = {"right": right, "wrong": decided & ~right, "undecided": ~decided}
+    return {key: share(seen.sum(), len(seen)) for key, seen in outcomes.items()}
 
 
 def _first_trials(side: Drawn, count: int) -> Drawn:

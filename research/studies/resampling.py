@@ -1,6 +1,6 @@
 """The nested bootstrap: a trial is chosen anew on resampled tuning seeds, and scored on resampled reporting seeds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,10 +16,12 @@ class Replicates(NamedTuple):
     Attributes:
       choice: The outcome on the reported seeds, for the trials chosen on resampled tuning seeds.
       reporting: By how much resampled reporting seeds change the outcome, averaged over those choices.
+      freedom: Degrees of freedom of the variance of `choice`, shape (...).
     """
 
     choice: np.ndarray
     reporting: np.ndarray
+    freedom: np.ndarray
 
 
 def replicate(
@@ -28,8 +30,8 @@ def replicate(
     """Bootstrap replicates of the comparison of two rules, on one or several workloads.
 
     Seeds are drawn with replacement, and the same ones for both rules, for they are paired. Tuning seeds are drawn for each
-    workload by itself; reporting seeds are drawn once for all workloads, so that whatever a seed means on several of them is
-    kept.
+    workload by itself, m - 1 of m, for m of m would give a mean over so few too small a variance; reporting seeds are drawn
+    once for all workloads, so that whatever a seed means on several of them is kept.
 
     Args:
       pairs: (mine, other) for each workload; all with the same number of reporting seeds.
@@ -38,15 +40,20 @@ def replicate(
       resamples: Replicates.
       seed: Of the resampling.
     Returns:
-      Of log(ERT(mine) / ERT(other)), and of the share of seeds on which mine was cheaper; each (workloads, resamples).
+      Of log(ERT(mine) / ERT(other)), and of the share of seeds on which mine was cheaper; each (workloads, resamples). The
+      variance of the choice has m - 1 degrees of freedom when one rule has all of it, and up to 2 (m - 1) when both do.
+    References:
+      Rao & Wu, Resampling inference with complex survey data, JASA 83, 1988: m - 1 draws.
     """
     generator = np.random.default_rng(seed)
-    runs, ratio_choices, win_choices = [], [], []
+    runs, ratio_choices, win_choices, freedom = [], [], [], []
     for mine, other in pairs:
         chosen = _choices(mine, other, trials, resamples, generator)
         costs = [np.where(s.costs <= s.budget, s.costs, np.inf) for s in (mine, other)]
         won = wins(costs[0][chosen[0]], costs[1][chosen[1]])
-        ratio_choices.append(log_ratio(*(ert_of_all(s)[j] for s, j in zip((mine, other), chosen, strict=True))))
+        times = [ert_of_all(s)[j] for s, j in zip((mine, other), chosen, strict=True)]
+        freedom.append(pooled([_log_variance(t) for t in times], [mine.tuning.shape[1] - 1.0] * 2))
+        ratio_choices.append(log_ratio(*times))
         win_choices.append(won.mean(axis=1))
         runs.append([*_mixed(mine, chosen[0]), *_mixed(other, chosen[1]), won.mean(axis=0)])
     # Every row is a number per reporting seed; resampling seeds takes the mean of columns.
@@ -54,8 +61,8 @@ def replicate(
     logs, shares = _outcomes(drawn.reshape(len(pairs), 5, -1))
     middle_logs, middle_shares = _outcomes(whole.reshape(len(pairs), 5, 1))
     return (
-        Replicates(np.array(ratio_choices), minus(logs, middle_logs)),
-        Replicates(np.array(win_choices), shares - middle_shares),
+        Replicates(np.array(ratio_choices), minus(logs, middle_logs), np.array(freedom)),
+        Replicates(np.array(win_choices), shares - middle_shares, np.array(freedom)),
     )
 
 
@@ -63,13 +70,14 @@ def replicate_best_of(scores: Scores, resamples: int, seed: int) -> Replicates:
     """Bootstrap replicates of the log of the cost with the best of 1, ..., t trials; shape (t, resamples)."""
     generator = np.random.default_rng(seed)
     spent, reached = spent_and_reached(scores.costs, scores.budget)
-    means = resampled_means(scores.tuning, resamples, generator).T
+    means = resampled_means(scores.tuning, resamples, generator, left_out=1).T
     weights = np.stack([choice_weights(means, k) for k in range(1, len(spent) + 1)])
     choice = ratio(weights @ spent.sum(axis=1), weights @ reached.sum(axis=1))
     rows = np.concatenate([weights.mean(axis=1) @ spent, weights.mean(axis=1) @ reached])
     drawn, whole = resampled_means(rows, resamples, generator), rows.mean(axis=1)
     costs, middle = ratio(*np.split(drawn, 2)), ratio(*np.split(whole[:, None], 2))
-    return Replicates(np.log(choice), minus(np.log(costs), np.log(middle)))
+    freedom = np.full(len(spent), scores.tuning.shape[1] - 1.0)
+    return Replicates(np.log(choice), minus(np.log(costs), np.log(middle)), freedom)
 
 
 def choice_weights(means: np.ndarray, trials: int) -> np.ndarray:
@@ -122,27 +130,42 @@ def ert_of_all(scores: Scores) -> np.ndarray:
     return ratio(*(array.sum(axis=1) for array in spent_and_reached(scores.costs, scores.budget)))
 
 
-def resampled_means(rows: np.ndarray, resamples: int, generator: np.random.Generator) -> np.ndarray:
-    """Bootstrap replicates of the means over columns, the same columns for every row; shape (rows, resamples)."""
+def pooled(variances: Sequence[float] | np.ndarray, freedom: Sequence[float] | np.ndarray) -> float:
+    """Satterthwaite's degrees of freedom of a sum of independent variances: (sum V)^2 / sum(V^2 / freedom).
+
+    Example:
+      >>> pooled([1.0, 1.0], [4.0, 4.0]), pooled([1.0, 0.0], [4.0, 4.0])
+      (8.0, 4.0)
+    """
+    shares, freedom = np.asarray(variances, float), np.asarray(freedom, float)
+    if not shares.sum() > 0:
+        return float(freedom.sum())
+    shares = shares / shares.sum()
+    return float(1 / np.sum(shares**2 / freedom))
+
+
+def resampled_means(
+    rows: np.ndarray, resamples: int, generator: np.random.Generator, *, left_out: int = 0
+) -> np.ndarray:
+    """Means over columns drawn with replacement by `scipy.stats.bootstrap`, the same columns for every row.
+
+    Args:
+      rows: Shape (rows, seeds).
+      resamples: How many means of each row.
+      generator: Draws.
+      left_out: By how many fewer columns are drawn than there are.
+    Returns:
+      Shape (rows, resamples).
+    """
 
     def means(columns: np.ndarray, axis: int = -1) -> np.ndarray:
-        return rows[:, columns.astype(int)].mean(axis=axis)
+        return rows[:, columns[:, left_out:].astype(int)].mean(axis=axis)
 
-    return bootstrap(rows.shape[1], means, resamples, generator)
-
-
-def bootstrap(size: int, statistic: Callable, resamples: int, generator: np.random.Generator) -> np.ndarray:
-    """The replicates that `scipy.stats.bootstrap` makes of a statistic of the indices of `size` seeds."""
-    batch = max(1, min(resamples, 200_000 // size))
-    return stats.bootstrap(
-        (np.arange(size),),
-        statistic,
-        n_resamples=resamples,
-        batch=batch,
-        vectorized=True,
-        method="percentile",
-        rng=generator,
-    ).bootstrap_distribution
+    indices, batch = (np.arange(rows.shape[1]),), max(1, min(resamples, 2_000_000 // rows.size))
+    outcome = stats.bootstrap(
+        indices, means, n_resamples=resamples, batch=batch, vectorized=True, method="percentile", rng=generator
+    )
+    return outcome.bootstrap_distribution
 
 
 def _choices(
@@ -151,7 +174,7 @@ def _choices(
     """The trials chosen of mine and of the other, shape (2, resamples)."""
     rules = (mine, other)
     most = max(len(s.tuning) for s in rules)
-    means = resampled_means(np.concatenate([s.tuning for s in rules]), resamples, generator)
+    means = resampled_means(np.concatenate([s.tuning for s in rules]), resamples, generator, left_out=1)
     order = generator.random((most, resamples))
     order[0] = -1.0  # The defaults are always among the trials drawn.
     return np.array(
@@ -177,3 +200,8 @@ def _mixed(scores: Scores, chosen: np.ndarray) -> list[np.ndarray]:
 def _outcomes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mine_spent, mine_reached, other_spent, other_reached, won = rows.swapaxes(0, 1)
     return log_ratio(ratio(mine_spent, mine_reached), ratio(other_spent, other_reached)), won
+
+
+def _log_variance(costs: np.ndarray) -> float:
+    costs = costs[np.isfinite(costs)]
+    return float(np.var(np.log(costs))) if len(costs) else 0.0

@@ -7,7 +7,15 @@ import numpy as np
 
 from research.studies.confidence import Spread, log_interval, seeds_needed, share_interval, spread
 from research.studies.costs import ratio, spent_and_reached
-from research.studies.resampling import Replicates, choice_weights, log_ratio, replicate, replicate_best_of, wins
+from research.studies.resampling import (
+    Replicates,
+    choice_weights,
+    log_ratio,
+    pooled,
+    replicate,
+    replicate_best_of,
+    wins,
+)
 from research.studies.scores import Scores, checked
 from research.studies.scores import choose as choose
 
@@ -167,13 +175,10 @@ def best_of(scores: Scores, *, level: float = 0.95, resamples: int = 2000, seed:
     """
     scores = checked(scores)
     _check(level, 1, resamples)
-    m, n = scores.tuning.shape[1], scores.costs.shape[1]
+    n = scores.costs.shape[1]
     costs = [_expected_cost(scores, k) for k in range(1, len(scores.costs) + 1)]
-    choice, reporting = replicate_best_of(scores, resamples, seed)
-    bands = [
-        log_interval(float(np.log(c)), Replicates(choice[k], reporting[k]), n, m - 1.0, level)
-        for k, c in enumerate(costs)
-    ]
+    drawn = replicate_best_of(scores, resamples, seed)
+    bands = [log_interval(float(np.log(c)), Replicates(*(a[k] for a in drawn)), n, level) for k, c in enumerate(costs)]
     return np.column_stack([costs, np.exp(bands)])
 
 
@@ -191,16 +196,14 @@ def _compare(
     each = 1 - (1 - level) / comparisons
     seeds = pairs[0][0].costs.shape[1]
     of_ratio, of_win = replicate(pairs, trials, resamples, seed)
-    freedom = [2.0 * (mine.tuning.shape[1] - 1) for mine, _ in pairs]  # Both rules choose, each on m seeds.
     logs, shares = np.array([_observed(mine, other, trials) for mine, other in pairs]).T
     log_mean, win = _mean(logs), float(shares.mean())
-    mean_ratio, mean_win = (Replicates(_mean(r.choice), _mean(r.reporting)) for r in (of_ratio, of_win))
-    freedom_ratio, freedom_win = (_pooled(np.var(_finite(r.choice), axis=1), freedom) for r in (of_ratio, of_win))
-    low, high = log_interval(float(log_mean), mean_ratio, seeds, freedom_ratio, each)
-    win_low, win_high = share_interval(win, mean_win, seeds, freedom_win, each)
+    mean_ratio, mean_win = _over_workloads(of_ratio), _over_workloads(of_win)
+    low, high = log_interval(float(log_mean), mean_ratio, seeds, each)
+    win_low, win_high = share_interval(win, mean_win, seeds, each)
     verdict = "better" if high < -ROUNDING else "worse" if low > ROUNDING else "undecided"
     middle, low, high = (float(np.exp(x)) for x in (log_mean, low, high))
-    known = spread(mean_ratio, seeds, freedom_ratio) if np.isfinite(log_mean) else Spread(np.inf, seeds - 1.0)
+    known = spread(mean_ratio, seeds) if np.isfinite(log_mean) else Spread(np.inf, seeds - 1.0)
     return (middle, low, high, win, win_low, win_high, verdict), known, seeds
 
 
@@ -226,14 +229,10 @@ def _mean(values: np.ndarray) -> np.ndarray:
         return np.mean(values, axis=0)
 
 
-def _finite(values: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(values), values, 0.0)
-
-
-def _pooled(variances: np.ndarray, freedom: Sequence[float]) -> float:
-    """Degrees of freedom of a sum of independent variances (Satterthwaite)."""
-    total = variances.sum()
-    return float(total**2 / np.sum(variances**2 / np.asarray(freedom))) if total > 0 else float(np.sum(freedom))
+def _over_workloads(replicates: Replicates) -> Replicates:
+    variances = np.var(np.where(np.isfinite(replicates.choice), replicates.choice, 0.0), axis=1)
+    freedom = pooled(variances, replicates.freedom)
+    return Replicates(_mean(replicates.choice), _mean(replicates.reporting), np.asarray(freedom))
 
 
 def _checked_pairs(pairs: Sequence[tuple[Scores, Scores]], trials: int | None) -> list[tuple[Scores, Scores]]:

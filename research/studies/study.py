@@ -9,6 +9,7 @@ import numpy as np
 
 from research import runs
 
+HALF = 0.5  # A rule reaches the target on a workload if so many of its reported runs do.
 FORMAT = 1  # Of a study's numbers; a reader refuses those that it does not know.
 
 
@@ -71,23 +72,20 @@ def answer(numbers: Mapping[str, Any]) -> str:
     """
     if len(numbers["overall"]) == 1:
         return _sentence(numbers["overall"][0], numbers)
-    groups = {verdict: [o for o in numbers["overall"] if o["verdict"] == verdict] for verdict in _VERDICTS}
-    baseline = numbers["baseline"]
     parts = []
     for verdict, words in _VERDICTS.items():
-        found = sorted(groups[verdict], key=lambda o: _sortable(o["ratio"]))
+        found = sorted((o for o in numbers["overall"] if o["verdict"] == verdict), key=lambda o: _sortable(o["ratio"]))
         if found:
-            listed = "; ".join(f"{o['rule']} {interval(o)}" for o in found[:MOST_NAMED])
-            more = f"; and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
-            parts.append(f"{len(found)} {words.format(baseline=baseline)} ({listed}{more})")
-    return f"Of {len(numbers['overall'])} rules beside {baseline}, {', '.join(parts)}."
+            listed = ", ".join(f"{o['rule']} ({interval(o)})" for o in found[:MOST_NAMED])
+            parts.append(f"{words} {listed}{_more(len(found) - MOST_NAMED)}")
+    return f"Example gradients to the target, beside {numbers['baseline']}'s: {'; '.join(parts)}."
 
 
-_VERDICTS = {
-    "better": "need fewer of {baseline}'s example gradients to reach the target",
-    "worse": "need more",
-    "undecided": "cannot be told from it at this budget",
-}
+def _more(count: int) -> str:
+    return f" and {count} more" if count > 0 else ""
+
+
+_VERDICTS = {"better": "fewer for", "worse": "more for", "undecided": "not distinguishable at this budget for"}
 MOST_NAMED = 3
 
 
@@ -96,12 +94,10 @@ def _sentence(one: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
     where = names[0] if len(names) == 1 else f"{one['workloads']} of {len(names)} workloads"
     never = _never(numbers)
     if one["ratio"] is None:
-        return f"{rule} and {baseline} cannot be compared by the target on any workload: {never}"
-    if one["ratio"] in (0, math.inf):
-        winner, loser = (rule, baseline) if one["ratio"] == 0 else (baseline, rule)
-        text = f"{winner} reaches the target where {loser} never does."
+        winner = {"better": rule, "worse": baseline}.get(one["verdict"], "neither, or each somewhere else")
+        text = f"On no workload do both reach the target; {winner} does."
     elif one["verdict"] != "undecided":
-        times = "times " if one["verdict"] == "worse" else "of "
+        times = "times " if one["ratio"] > 1 else "of "
         text = f"{rule} needs {interval(one)} {times}{baseline}'s example gradients to reach the target on {where}."
     else:
         text = (
@@ -123,10 +119,10 @@ def _how_many_more(one: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
 
 
 def _never(numbers: Mapping[str, Any]) -> str:
-    """Which rules never reached the target, and where."""
+    """Which rules did not reach the target, and where."""
     places: dict[str, list[str]] = {}
     for cell in numbers["cells"]:
-        if cell["cost"] is None:
+        if cell["reached"] < HALF:
             places.setdefault(cell["rule"], []).append(cell["workload"])
     return " ".join(f"Not reached on {', '.join(on)}: by {rule}." for rule, on in places.items())
 
@@ -193,8 +189,9 @@ def comparisons_table(numbers: Mapping[str, Any]) -> runs.Table:
     )
     columns = ("rule", f"ratio to {numbers['baseline']}", "low", "high", "verdict", "P(beats it)", "P, low", "P, high")
     note = (
-        "Ratio: geometric mean over the workloads where both reach the target (their number in the last column). P: share "
-        "of seeds on which the rule needs fewer example gradients, ties by halves, averaged over workloads."
+        "Ratio: geometric mean over the workloads where both reach the target in half of their runs (their number in the "
+        "last column); a workload where one alone does speaks for it. P: share of seeds on which the rule needs fewer "
+        "example gradients, ties by halves, averaged over workloads."
     )
     return runs.Table("All workloads together", (*columns, "workloads"), rows, note)
 
