@@ -144,8 +144,7 @@ def append_metrics(run: Run, **values: Any) -> None:
     """Adds a line of JSON to metrics.jsonl, where it can be read at once.
 
     Args:
-      run: An open run.
-      values: JSON values by name (NaN and infinities too).
+      run, values: An open run, and JSON values by name (NaN and infinities too).
     Raises:
       OSError: The line cannot be written; the message says why.
     """

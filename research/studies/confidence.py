@@ -44,7 +44,7 @@ def spread(replicates: Replicates, seeds: int) -> Spread:
         return Spread(np.inf, seeds - 1.0)
     choice, reporting = np.var(replicates.choice), np.var(replicates.reporting) * seeds / (seeds - 1)
     total = choice + reporting
-    return Spread(float(total), pooled([choice, reporting], [float(replicates.freedom), seeds - 1.0]))
+    return Spread(float(total), pooled([float(choice), float(reporting)], [float(replicates.freedom), seeds - 1.0]))
 
 
 def log_interval(estimate: float, replicates: Replicates, seeds: int, level: float) -> tuple[float, float]:

@@ -42,7 +42,7 @@ class Drawn(NamedTuple):
     reported: np.ndarray
     costs: np.ndarray
     budget: float
-    trials: np.ndarray | None = None
+    trials: np.ndarray = np.arange(0)
 
 
 class Reading(NamedTuple):

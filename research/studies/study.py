@@ -14,7 +14,7 @@ FORMAT = 1  # Of a study's numbers; a reader refuses those that it does not know
 
 
 class Study(NamedTuple):
-    """A finished comparison: print it, draw it with `research.figures.draw_study`, save it.
+    """A finished comparison: print it, draw it with `research.figures.studies.draw_study`, save it.
 
     Attributes:
       answer: Which rule, by how much, or that it cannot be said.
