@@ -13,10 +13,9 @@ from pathlib import Path
 import jupytext
 
 TOP = Path(__file__).parent.parent
-SOURCES = tuple(
-    TOP / f"notebooks/{name}.py"
-    for name in ("batch_stochastic_minibatch", "what_is_a_derivative", "the_chain_rule_at_work", "write_adam")
-)
+NAMES = ("batch_stochastic_minibatch", "what_is_a_derivative", "the_chain_rule_at_work", "write_adam")
+NAMES += ("bring_your_own_rule",)
+SOURCES = tuple(TOP / f"notebooks/{name}.py" for name in NAMES)
 README = TOP / "README.md"  # With the badge of the first.
 BRANCH = "main"
 COLAB = "https://colab.research.google.com"

@@ -62,7 +62,7 @@ def check_pictures(notebook) -> None:
         if cell.cell_type != "code":
             continue
         shown = [output.get("data", {}) for output in cell.outputs]
-        draws = re.search(r"^(draw\(|plt\.show\()", cell.source, flags=re.M)
+        draws = re.search(r"^(draw\(|plt\.show\(|.*\.figure\Z)", cell.source, flags=re.M)
         if draws and not any("image/png" in data for data in shown):
             raise ValueError(f"no picture came of this cell:\n{cell.source}")
         if re.search(r"^ledger\Z", cell.source, flags=re.M) and not any(

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import jupytext
 import pytest
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 TOP = Path(__file__).parent.parent
 MOST_LINES = 25  # Of a cell of code.
@@ -53,6 +54,7 @@ FIRST, *TEACHING = ALL
 NAME, SOURCE, NOTEBOOK = FIRST
 SETUP = 3  # Cells of code that install, configure and import.
 PICTURES = {"what_is_a_derivative": 2, "the_chain_rule_at_work": 1, "write_adam": 1}
+PICTURES |= {"bring_your_own_rule": 4}
 
 
 def address() -> str:
@@ -222,12 +224,16 @@ def test_code_runs_small_and_draws_three_pictures(capsys, monkeypatch):
     assert len(re.findall(r"rate \S+ +[\d.]+ ms a pass", capsys.readouterr().out)) == 3
 
 
-def run_cell(cell: str, names: dict) -> None:
-    """As a kernel does: a ledger in the last line is shown, here as text."""
+def run_cell(cell: str, names: dict) -> bool:
+    """As a kernel does: a ledger in the last line is shown, here as text; whether a figure in the last line is shown."""
     tree = ast.parse(cell)
     exec(compile(tree, "cell.py", "exec"), names)
-    if isinstance(tree.body[-1], ast.Expr) and isinstance(tree.body[-1].value, ast.Name):
-        print(names[tree.body[-1].value.id].text())
+    last = tree.body[-1]
+    if isinstance(last, ast.Expr) and isinstance(last.value, ast.Name):
+        print(names[last.value.id].text())
+    if not (isinstance(last, ast.Expr) and isinstance(last.value, ast.Attribute)):
+        return False
+    return isinstance(eval(compile(ast.Expression(last.value), "cell.py", "eval"), names), Figure)
 
 
 def unshown(told: str, code: str, output: str) -> list[str]:
@@ -239,18 +245,19 @@ def unshown(told: str, code: str, output: str) -> list[str]:
 
 
 @pytest.mark.parametrize("notebook", TEACHING, ids=lambda notebook: notebook.name)
-def test_lesson_shows_the_numbers_and_pictures_that_it_tells_of(notebook, capsys, monkeypatch):
+def test_lesson_shows_the_numbers_and_pictures_that_it_tells_of(notebook, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(pyplot, "show", lambda: None)
+    monkeypatch.chdir(tmp_path)  # For what it saves.
     cells = jupytext.reads(notebook.source, fmt="py:percent").cells
     code = [number for number, cell in enumerate(cells) if cell.cell_type == "code"]
-    names, missing = {"__name__": "notebook"}, {}
+    names, missing, pictures = {"__name__": "notebook"}, {}, 0
     try:
         for number in code[1:]:  # Without the pip line.
-            run_cell(cells[number].source, names)
+            pictures += run_cell(cells[number].source, names)
             output, told = capsys.readouterr().out, cells[number + 1].source
             if told.startswith("**Seen.**"):
                 missing[number] = unshown(told, cells[number].source, output)
-        pictures = len(pyplot.get_fignums())
+        pictures += len(pyplot.get_fignums())
     finally:
         pyplot.close("all")
     assert len(missing) == len(code) - SETUP
@@ -264,7 +271,9 @@ def test_number_that_a_lesson_did_not_show_is_seen():
     assert unshown(told, "limit = 2", "limit: -1.55 [21. 2.5]") == ["-1.5", "2", "kink", "1."]
 
 
-@pytest.mark.parametrize("source", ["plt.show()", "draw('passes')", "ledger = explain(f, 1.0)\nledger"])
+@pytest.mark.parametrize(
+    "source", ["plt.show()", "draw('passes')", "pictures['trials'].figure", "ledger = explain(f, 1.0)\nledger"]
+)
 def test_cell_that_lost_its_picture_is_seen(monkeypatch, source):
     monkeypatch.setitem(sys.modules, "nbclient", types.ModuleType("nbclient"))
     monkeypatch.setitem(sys.modules, "build", build)

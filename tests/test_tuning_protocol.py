@@ -286,6 +286,14 @@ def test_config_that_makes_no_sense_is_refused_by_name(field, value, message):
         tuning_protocol.run(dataclasses.replace(TINY, **{field: value}))
 
 
+def test_a_target_that_nobody_reaches_is_refused_by_workload():
+    never = np.full((5, 16), np.inf)
+    parts = {"scores": np.full((5, 16), 200.0), "costs": never, "budget": np.array(20.0)}
+    arrays = {f"quadratic/{rule}/{name}": array for rule in TINY.rule for name, array in parts.items()}
+    with pytest.raises(ValueError, match=r"no rule reaches target=0\.1 on quadratic in 20 passes"):
+        tuning_protocol.read_pools(TINY, arrays)
+
+
 def test_an_unknown_way_to_decide_is_refused():
     with pytest.raises(ValueError, match="decide must be"):
         read(Reading("eye"), side(np.ones((1, 3))), side(np.ones((1, 3))))

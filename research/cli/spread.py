@@ -105,7 +105,7 @@ def _parameters(asked: argparse.Namespace) -> dict[str, Any]:
         name, equals, value = word.partition("=")
         if not (equals and name and value):
             raise ValueError(f"--slurm wants NAME=VALUE, as in partition=short; got {word!r}.")
-        found[f"slurm_{name}"] = value
+        found[f"slurm_{name}"] = int(value) if value.isdecimal() else value
     return found
 
 
@@ -170,7 +170,9 @@ def _compute(
 def _submitted(executor: Any, parameters: Mapping[str, Any], tasks: Sequence[Task]) -> list[Any]:
     ours = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]  # Jobs find us, too.
     try:
-        executor.update_parameters(**parameters)
+        executor.update_parameters(
+            cpus_per_task=int(os.environ["NPROC"]), **parameters
+        )  # XLA's pool has so many threads.
         with (
             _environment(PYTHONPATH=os.pathsep.join(ours)),
             _errors_to(Path(executor.folder, "jobs.err")),
@@ -178,7 +180,7 @@ def _submitted(executor: Any, parameters: Mapping[str, Any], tasks: Sequence[Tas
         ):
             return [executor.submit(compute_part, task) for task in tasks]
     except NameError as problem:  # Submitit's word for a parameter that it does not know.
-        raise ValueError(f"--slurm: {problem}") from problem
+        raise ValueError(f"--slurm: {str(problem).partition(chr(10))[0]}") from problem
 
 
 @contextlib.contextmanager

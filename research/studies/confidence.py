@@ -10,26 +10,42 @@ from research.studies.resampling import Replicates, pooled
 # The difference that `seeds_needed` asks to detect, and how surely.
 DETECTED = 0.1
 POWER = 0.8
+MOST_SEEDS = 2**20
 
 
 class Spread(NamedTuple):
-    """How much an estimate varies from study to study.
+    """How much an estimate varies from study to study; the variances are inf where unknown.
 
     Attributes:
-      variance: Of the estimate, by the choice of trials and by the reporting seeds together; inf where unknown.
-      freedom: Degrees of freedom of that variance.
+      choice: Variance by the choice of trials.
+      choice_freedom: Degrees of freedom of that.
+      reporting: Variance by the reporting seeds.
+      seeds: Their number.
     """
 
-    variance: float
-    freedom: float
+    choice: float
+    choice_freedom: float
+    reporting: float
+    seeds: int
+
+    @property
+    def variance(self) -> float:
+        """Of both together."""
+        return self.choice + self.reporting
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of both together (Satterthwaite), those of `reporting` being seeds - 1."""
+        if not np.isfinite(self.variance):
+            return self.seeds - 1.0
+        return pooled([self.choice, self.reporting], [self.choice_freedom, self.seeds - 1.0])
 
 
 def spread(replicates: Replicates, seeds: int) -> Spread:
-    """The variance of an estimate: V = V_choice + V_reporting n / (n - 1).
+    """The variance of an estimate: that over resampled tuning seeds, plus that over resampled reporting seeds n / (n - 1).
 
-    V_choice is the variance over resampled tuning seeds, V_reporting over resampled reporting seeds. Resampling both at once
-    would count their interaction three times: the noise of each trial's reported cost, of which the choice takes one or
-    another. The degrees of freedom are Satterthwaite's, those of V_reporting being n - 1.
+    Resampling both at once would count their interaction three times: the noise of each trial's reported cost, of which the
+    choice takes one or another.
 
     Args:
       replicates: Of one estimate, each of shape (resamples,).
@@ -40,11 +56,11 @@ def spread(replicates: Replicates, seeds: int) -> Spread:
       Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007: what resampling of two factors overcounts.
       Satterthwaite, An approximate distribution of estimates of variance components, Biometrics Bulletin 2, 1946.
     """
+    freedom = float(replicates.freedom)
     if not (np.isfinite(replicates.choice).all() and np.isfinite(replicates.reporting).all()):
-        return Spread(np.inf, seeds - 1.0)
-    choice, reporting = np.var(replicates.choice), np.var(replicates.reporting) * seeds / (seeds - 1)
-    total = choice + reporting
-    return Spread(float(total), pooled([float(choice), float(reporting)], [float(replicates.freedom), seeds - 1.0]))
+        return Spread(np.inf, freedom, np.inf, seeds)
+    reporting = float(np.var(replicates.reporting)) * seeds / (seeds - 1)
+    return Spread(float(np.var(replicates.choice)), freedom, reporting, seeds)
 
 
 def log_interval(estimate: float, replicates: Replicates, seeds: int, level: float) -> tuple[float, float]:
@@ -66,9 +82,9 @@ def log_interval(estimate: float, replicates: Replicates, seeds: int, level: flo
     """
     if np.isnan(estimate):
         return -np.inf, np.inf
-    variance, freedom = spread(replicates, seeds)
-    if np.isfinite(variance) and np.isfinite(estimate):
-        half = stats.t.isf((1 - level) / 2, freedom) * np.sqrt(variance)
+    found = spread(replicates, seeds)
+    if np.isfinite(found.variance) and np.isfinite(estimate):
+        half = stats.t.isf((1 - level) / 2, found.freedom) * np.sqrt(found.variance)
         return float(estimate - half), float(estimate + half)
     with np.errstate(invalid="ignore"):
         both = np.sort(np.nan_to_num(replicates.choice + replicates.reporting, nan=0.0, posinf=np.inf, neginf=-np.inf))
@@ -92,41 +108,50 @@ def share_interval(estimate: float, replicates: Replicates, seeds: int, level: f
       Confidence intervals for proportions with small expected number of positive counts, Survey Methodology 24, 1998: the
       effective sample size.
     """
-    variance, freedom = spread(replicates, seeds)
-    if variance == 0 and estimate == 0.5:
+    found = spread(replicates, seeds)
+    if found.variance == 0 and estimate == 0.5:
         return 0.5, 0.5
-    t = stats.t.isf((1 - level) / 2, freedom)
-    number = seeds if variance == 0 or estimate in (0.0, 1.0) else estimate * (1 - estimate) / variance
+    t = stats.t.isf((1 - level) / 2, found.freedom)
+    number = seeds if found.variance == 0 or estimate in (0.0, 1.0) else estimate * (1 - estimate) / found.variance
     over = t**2 / number
     middle = (estimate + over / 2) / (1 + over)
     half = np.sqrt(over * (estimate * (1 - estimate) + over / 4)) / (1 + over)
     return float(max(0.0, middle - half)), float(min(1.0, middle + half))
 
 
-def seeds_needed(per_seed: float, *, level: float = 0.95, lost: float = 1.0) -> int:
-    """Seeds with which a difference of 10 % is found with power 0.8, by the noncentral t distribution.
+def seeds_needed(found: Spread, level: float = 0.95) -> int:
+    """Reporting seeds with which a study finds a difference of 10 % with power 0.8, its choice of trials being what it is.
+
+    With n seeds the log ratio varies by V_r = reporting * seeds / n, but its interval is half as wide as
+    t sqrt(choice + V_r): what the choice adds does not shrink with reporting seeds. The power is that of the noncentral t
+    distribution.
 
     Args:
-      per_seed: Standard deviation of the log ratio times the square root of the seeds it was found with.
+      found: Of the log ratio, in the study so far.
       level: Of the interval that must exclude 1.
-      lost: By how many times the degrees of freedom are fewer than seeds - 1.
     Returns:
-      The smallest number of seeds, at least 2.
+      The smallest number of seeds, at least 2; -1 where no number up to a million would do: the choice alone leaves more doubt
+      than 10 % (only more tuning seeds help), or a variance is unknown.
     Example:
-      >>> seeds_needed(0.2), seeds_needed(0.4)
-      (31, 116)
+      >>> seeds_needed(Spread(0.0, 4.0, 0.2**2 / 20, 20)), seeds_needed(Spread(0.1**2, 4.0, 0.2**2 / 20, 20))
+      (31, -1)
     """
+    if not np.isfinite(found.variance):
+        return -1
+    if found.variance < 1e-12:
+        return 2
 
     def power(seeds: int) -> float:
-        freedom = (seeds - 1) / lost
-        shift = -np.log1p(-DETECTED) * np.sqrt(seeds) / per_seed
-        return float(stats.nct.sf(stats.t.isf((1 - level) / 2, freedom), freedom, shift))
+        then = found._replace(reporting=max(found.reporting * found.seeds / seeds, 1e-12), seeds=seeds)
+        deviation = np.sqrt(then.reporting)
+        half = stats.t.isf((1 - level) / 2, then.freedom) * np.sqrt(then.variance)
+        return float(stats.nct.sf(half / deviation, then.seeds - 1, -np.log1p(-DETECTED) / deviation))
 
-    if per_seed <= 1e-3:
-        return 2
     low = high = 2
     while power(high) < POWER:
         low, high = high + 1, 2 * high
+        if high > MOST_SEEDS:
+            return -1
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if power(middle) >= POWER else (middle + 1, high)
