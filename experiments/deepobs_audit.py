@@ -167,10 +167,10 @@ def energy(problem, x):
     return 0.5 * (x @ problem.rotation.T) ** 2 @ problem.eigenvalues
 
 
-def bowls(problem, x, size):
-    """Batches of examples as bowls ½ (θ - m)ᵀH(θ - m) + c: the means m, (batches, d), and c, (batches,)."""
-    means = x.reshape(-1, size, DIMENSION).mean(axis=1)
-    return means, energy(problem, x).reshape(-1, size).mean(axis=1) - energy(problem, means)
+def bowls(problem, x, rows, size):
+    """Batches of the examples x[rows] as bowls ½ (θ - m)ᵀH(θ - m) + c: means m, (batches, d), and c, (batches,)."""
+    means = x[rows].reshape(-1, size, DIMENSION).mean(axis=1)
+    return means, energy(problem, x)[rows].reshape(-1, size).mean(axis=1) - energy(problem, means)
 
 
 def epochs_of(order, seed, epochs):
@@ -192,9 +192,10 @@ def train(problem, order, rule, ks, seeds, epochs):
     curvature = problem.eigenvalues if rotated else (problem.rotation.T * problem.eigenvalues) @ problem.rotation
     more = {"momentum": 0.99} if rule == "heavy_ball" else {}
     make_rule = functools.partial(research.update_rules.find_rule(rule), **more)
-    fed = [bowls(problem, problem.train[epochs_of(order, seed, epochs)], BATCH) for seed in seeds]
+    fed = [bowls(problem, problem.train, epochs_of(order, seed, epochs), BATCH) for seed in seeds]
     means, constants = (np.stack(part) for part in zip(*fed, strict=True))
-    held_out = [bowls(problem, x[: BATCH * STEPS], BATCH * STEPS) for x in (problem.validation, problem.test)]
+    rows = slice(BATCH * STEPS)
+    held_out = [bowls(problem, x, rows, BATCH * STEPS) for x in (problem.validation, problem.test)]
     centres, least = (np.concatenate(part) for part in zip(*held_out, strict=True))
 
     def bowl(theta, batch):

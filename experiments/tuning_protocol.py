@@ -3,7 +3,8 @@
 Five rules are trained once with many trials and many seeds on each workload. From these runs thousands of studies are
 drawn that might have been made: a dozen trials (the defaults among them), a few seeds to tune on and others to report.
 Nine ways read every one of them: the usual ones, each with a fault (one seed; tuned on what is reported; a rule of one's
-own tuned and the other not), and ours (disjoint seeds, equal budgets, an interval that includes the choice).
+own tuned and the other not), and ours (disjoint seeds, equal budgets, an interval that includes the choice). The usual
+ways average penalised passes, so that runs short of the target have a number too.
 
     python experiments/tuning_protocol.py            # under three minutes on two cores
     python experiments/tuning_protocol.py --full     # with digits; more trials, seeds and studies
@@ -39,10 +40,9 @@ KINDS = {  # What the two sides of a study do not share.
     "same trials": {"other_seeds": True},
     "other trials": {"other_seeds": True, "other_trials": True},
 }
-RULES, TRIALS = (
-    "of the rules",
-    "of these trials",
-)  # What a winner is said of: all trials made once, or those of the study.
+NULLS = ("same trials", "other trials")
+# What a winner is said of: all trials that were made once, or those of the study.
+RULES, TRIALS = "of the rules", "of these trials"
 PIECE = 100  # Studies between two looks at the clock.
 LINES = {  # The ways whose faults are drawn against the true ratio, with their colours.
     "mine tuned, other defaults": "#D55E00",
@@ -227,13 +227,12 @@ def summary(config, pools, arrays):
         for kind, truth in truths(arrays).items():
             known = truth != 0  # Where neither reaches the target with any of its trials, nobody is right or wrong.
             row[kind] = readings.tally(arrays["rules/named"][known, column], truth[known])
-        for kind in ("same trials", "other trials"):
+        for kind in NULLS:
             row[kind] = readings.tally(named := arrays[f"{kind}/named"][:, column], 0 * named)["wrong"]
         rows.append(row)
     by_name = {row["way"]: row for row in rows}
-    told = ("studies", "budget", "trials", "reported_seeds", "tuning_seeds")
     return {
-        **{name: getattr(config, name) for name in told},
+        **{name: getattr(config, name) for name in ("studies", "budget", "trials", "reported_seeds", "tuning_seeds")},
         "ways": rows,
         "pairs": math.comb(len(config.rule), 2) * len(config.workload),
         "true_costs": {w: {r: readings.true_cost(pools[w, r]) for r in config.rule} for w in config.workload},
@@ -250,10 +249,10 @@ def truths(arrays):
     return dict(zip((RULES, TRIALS), np.sign(arrays["rules/truth"]).astype(int).T, strict=True))
 
 
-def percent(seen, interval=True):
+def percent(seen):
     """A share in words, with its interval."""
     share, low, high = (f"{100 * value:.{1 if value < 0.0995 else 0}f}" for value in seen)
-    return f"{share} % [{low}, {high}]" if interval else f"{share} %"
+    return f"{share} % [{low}, {high}]"
 
 
 def answer(numbers):
@@ -275,36 +274,37 @@ def answer(numbers):
 
 
 def tables(numbers):
-    """Each way with what it names, and the truth it is held against."""
-    columns, rows = ["way", "how"], [[row["way"], described(row, numbers)] for row in numbers["ways"]]
-    for kind in (TRIALS, RULES):
-        columns += [f"right {kind}", f"wrong {kind}"]
-        for shown, row in zip(rows, numbers["ways"], strict=True):
-            shown += [percent(row[kind][key]) for key in ("right", "wrong")]
-    columns += ["undecided", "null: same trials", "null: other trials"]
-    for shown, row in zip(rows, numbers["ways"], strict=True):
-        shown += [percent(row[RULES]["undecided"]), *(percent(row[kind]) for kind in ("same trials", "other trials"))]
+    """Each way with what it names, what it does, and the truth it is held against."""
+    shown = [(kind, outcome) for kind in (TRIALS, RULES) for outcome in ("right", "wrong")] + [(RULES, "undecided")]
+    columns = ["way", *(f"{outcome} {kind}" for kind, outcome in shown), *(f"null: {kind}" for kind in NULLS)]
+    rows = tuple(
+        (row["way"], *(percent(row[kind][outcome]) for kind, outcome in shown), *(percent(row[null]) for null in NULLS))
+        for row in numbers["ways"]
+    )
     note = (
         f"Shares of {numbers['studies']:,} studies of each kind, with binomial intervals (95 %), given these runs: "
         f"{numbers['pairs']} pairs of rules in equal parts, each rule in turn as mine. A winner is right of these trials, "
-        f"those of the study (left out where none of them reaches the target), or of the rules, with all {numbers['trials']}. "
-        "Null: a winner is named between a rule and itself."
+        f"those of the study (if any of them reaches the target), or of the rules, with all {numbers['trials']}. Null: a winner "
+        "is named between a rule and itself."
     )
-    ways = research.runs.Table("Who is named", tuple(columns), tuple(map(tuple, rows)), note)
+    ways = research.runs.Table("Who is named", tuple(columns), rows, note)
     costs = numbers["true_costs"]
-    names = list(next(iter(costs.values())))
-    true = tuple((workload, *(found[name] for name in names)) for workload, found in costs.items())
-    note = "Expected running time in passes of the trial that is best over all seeds; none where it never got there."
-    return ways, research.runs.Table("The truth of the rules", ("workload", *names), true, note)
+    true = tuple((workload, *found.values()) for workload, found in costs.items())
+    columns = ("workload", *next(iter(costs.values())))
+    note = "Expected running time in passes of the trial that is best over all seeds; inf where it never got there."
+    return ways, how(numbers), research.runs.Table("The truth of the rules", columns, true, note)
 
 
-def described(row, numbers):
-    """A way in words: trials of mine and of the other rule, seeds, what names the winner."""
-    seeds = row["seeds"] or numbers["reported_seeds"]
-    tuned = f"{numbers['tuning_seeds']} others" if row["held_out"] else "them"
-    redrawn = f", {row['redrawn']} of the trials redrawn" if row["redrawn"] else ""
-    trials = f"{numbers['budget']} and {row['others_trials'] or numbers['budget']} trials"
-    return f"{trials}, {seeds} seed{'s' * (seeds > 1)}, tuned on {tuned}; {row['decide']}{redrawn}"
+def how(numbers):
+    """What each way does."""
+    budget, seeds, tuning = (numbers[name] for name in ("budget", "reported_seeds", "tuning_seeds"))
+    rows = []
+    for row in numbers["ways"]:
+        tuned = f"{tuning} others" if row["held_out"] else "the same"
+        decides = row["decide"] + (f", {row['redrawn']} trials redrawn" if row["redrawn"] else "")
+        rows.append((row["way"], f"{budget}, {row['others_trials'] or budget}", row["seeds"] or seeds, tuned, decides))
+    columns = ("way", "trials of mine, other", "seeds", "tuned on", "winner by")
+    return research.runs.Table("The ways", columns, tuple(rows))
 
 
 def draw(result):
@@ -315,8 +315,7 @@ def draw(result):
         draw_outcomes(axis, numbers["ways"], kind)
     draw_null(axes[0, 2], numbers["ways"])
     axes[0, 0].invert_yaxis()
-    by_name = {row["way"]: row for row in numbers["ways"]}
-    ours, one = by_name["ours"], by_name["one seed"]
+    ours, one = (next(row for row in numbers["ways"] if row["way"] == name) for name in ("ours", "one seed"))
     caption = (
         f"Who is named in {numbers['studies']:,} studies of two rules that differ, held against what all seeds say of these "
         f"trials (left) and of the rules with all {numbers['trials']} (middle). Right: how often a winner is named between a "
@@ -326,8 +325,8 @@ def draw(result):
         "intervals."
     )
     second, axes = research.figures.new_figure(1, 2, width=11, height=4.2, sharey=True)
-    for column, kind in enumerate((TRIALS, RULES)):
-        draw_by_ratio(axes[0, column], result, column, kind)
+    for axis, kind in zip(axes[0], (TRIALS, RULES), strict=True):
+        draw_by_ratio(axis, result, kind)
     axes[0, 0].legend()
     by_ratio = (
         "The share of studies that name the wrong winner against the true ratio of costs, each point a fifth of the "
@@ -364,7 +363,7 @@ def draw_outcomes(axes, ways, kind):
 def draw_null(axes, ways):
     """Shares of winners between a rule and itself, with their intervals."""
     colour = research.figures.COLOURS["stochastic"]
-    for kind, face, shift in (("same trials", colour, -0.13), ("other trials", "white", 0.13)):
+    for kind, face, shift in zip(NULLS, (colour, "white"), (-0.13, 0.13), strict=True):
         shares = 100 * np.array([row[kind] for row in ways])
         spread = np.abs(shares[:, 1:] - shares[:, :1]).T
         look = {"color": colour, "markerfacecolor": face, "label": kind, "markersize": 6}
@@ -376,9 +375,9 @@ def draw_null(axes, ways):
     )
 
 
-def draw_by_ratio(axes, result, column, kind):
+def draw_by_ratio(axes, result, kind):
     """Wrong winners among fifths of the studies by true ratio."""
-    named, truth = result.arrays["rules/named"], result.arrays["rules/truth"][:, 1 - column]
+    named, truth = result.arrays["rules/named"], result.arrays["rules/truth"][:, (RULES, TRIALS).index(kind)]
     order = [study for study in np.argsort(np.abs(truth)) if truth[study] != 0]
     fifths = [fifth for fifth in np.array_split(order, 5) if len(fifth)]
     for way, row in enumerate(result.numbers["ways"]):
@@ -386,10 +385,8 @@ def draw_by_ratio(axes, result, column, kind):
             shares = [100 * np.mean(named[fifth, way] * np.sign(truth[fifth]) < 0) for fifth in fifths]
             middles = [np.exp(np.median(np.abs(truth[fifth]))) for fifth in fifths]
             axes.plot(middles, shares, "o-", label=row["way"], color=LINES[row["way"]], markersize=5)
-    axes.set(
-        xscale="log", xlabel="true ratio of costs, dearer over cheaper", ylabel="" if column else "% wrong winners"
-    )
-    axes.set_title(kind, loc="left")
+    axes.set(xscale="log", xlabel="true ratio of costs, dearer over cheaper", ylabel="% wrong winners", title=kind)
+    axes.label_outer()
     low, high = axes.get_xlim()
     ticks = [tick for tick in (1, 1.2, 1.5, 2, 3, 5, 10, 20) if low <= tick <= high]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])

@@ -13,10 +13,10 @@
 #
 # # Bring your own rule: is it better than Adam?
 #
-# You have an idea for an update rule. You write it, try it, and it beats Adam: by two hundred times, as here. May you say
-# so? Below you write a rule in ten lines, see it win in the usual way, and then let `compare` ask again: both rules
-# tuned with the same number of trials, on twenty seeds that no choice has seen, with an interval. Put your own rule in
-# the place of this one and run the rest.
+# You have an idea for an update rule. You write it, try it, and it comes two hundred times as near to the minimum as
+# Adam. May you say that it is better? Below you write a rule in ten lines, see it win in the usual way, and then let
+# `compare` ask again: both rules tuned with the same number of trials, on twenty seeds that no choice has seen, with an
+# interval. Put your own rule in the place of this one and run the rest.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
 # after it say what you should have seen.
@@ -142,13 +142,13 @@ study = studies.compare({"mine": mine, "adam": "adam"}, "breast_cancer", budget=
 print(study)
 
 # %% [markdown]
-# **Seen.** `not distinguishable at this budget`: it needs `0.96` of Adam's cost, and the interval is `[0.837, 1.1]`. The
-# two hundredfold was Adam's learning rate. The interval is that of the whole procedure: with other tuning seeds another
-# trial might have been chosen, and that is in it. At the end of the sentence you read how many more seeds would show a
-# difference of 10 %.
+# **Seen.** `not distinguishable at this budget`: it needs `0.96` of Adam's cost, and the interval goes from about 16 %
+# less to 10 % more. The two hundredfold was Adam's learning rate. The interval is that of the whole procedure: with
+# other tuning seeds another trial might have been chosen, and that is in it. The sentence ends with the number of seeds
+# that would show a difference of 10 %, where it can be told.
 #
-# What is not in it are other points to try. All rules meet the same ones, and one of them may lie well for a rule. Hence
-# the question of what tuning costs, below.
+# What is not in it are other points to try. All rules meet the same ones, and one of them may happen to lie well for a
+# rule. So look at all of them, which is done below, before you believe that the two are level.
 
 # %% [markdown]
 # ## P(beats it)
@@ -174,8 +174,8 @@ plt.show()
 
 # %% [markdown]
 # **Seen.** On `14`, so that P is `0.70`. A point below the line is a seed on which your rule costs less: most do, and a
-# few lie far above. Somebody with one seed would say that yours is better in 14 of 20 cases, and in the other 6 that
-# Adam is. The interval of P, from `0.47` to `0.86`, holds one half, a coin: twenty seeds cannot tell 14 wins from ten.
+# few lie far above. Somebody with one seed would have said in 14 of 20 cases that yours is better, and in the other 6
+# that Adam is. The interval of P holds one half, a coin: twenty seeds cannot tell 14 wins from ten.
 
 # %% [markdown]
 # ## What tuning costs
@@ -203,8 +203,8 @@ pictures["trials"].figure
 # ## A comparison whose answer is known
 #
 # Would it have said so of any two rules? Let Adam meet itself, under two names, with 40 seeds. Then something harder:
-# one Adam gets 20 of the seeds and the other the rest, in a hundred ways. They do not share starts and batches then, and
-# every other verdict than *undecided* is false.
+# one Adam gets 20 of the seeds and the other the rest, in a hundred ways. They do not share starts and batches then,
+# and every other verdict than *undecided* is false.
 #
 # **Predict.** What is said of the first? And in how many of the hundred is a winner named?
 
@@ -220,10 +220,10 @@ for seed in range(100):
 print({verdict: verdicts.count(verdict) for verdict in ("better", "undecided", "worse")})
 
 # %% [markdown]
-# **Seen.** Of the first `not distinguishable`, and exactly so: it needs `1 [1, 1]`, for on the same seeds it is the same
-# training, bit for bit. Of the hundred, `94` are undecided, and 6 name a winner. An interval of 95 % is meant to be
-# wrong in one case of twenty; that price is stated before, and not found out after. (The hundred share their 40 seeds,
-# so that 6 is rough. The project's tests count it over a thousand simulated studies.)
+# **Seen.** Of the first `not distinguishable`, and exactly so: it needs `1 [1, 1]`, for on the same seeds it is the
+# same training, bit for bit. Of the hundred, about one in twenty names a winner, and wrongly. That is what 95 % means:
+# the share of such errors is stated before, and not found out after. (The hundred share their 40 seeds, so that they
+# say it roughly; the project's tests count it over a thousand simulated studies.)
 
 # %% [markdown]
 # ## A second problem
@@ -251,8 +251,8 @@ figures.studies.draw_study(both.numbers, both.arrays)["ratios"].figure
 
 # %% [markdown]
 # **Seen.** Together it needs `0.86` of Adam's cost, on the second problem `0.77`. You would like to say that it saves a
-# seventh. You may not: both intervals reach beyond 1, and that of the two together, the thick line, does too. The
-# answer says what would help: more seeds, of both kinds. It does not say that there is no difference.
+# seventh, and you may not: all three intervals reach beyond 1. That is not to say that there is no difference. With
+# more seeds, of both kinds, you might see one.
 
 # %% [markdown]
 # ## Keep it
@@ -269,7 +269,7 @@ print(read.name, read.manifest["status"], f"{read.numbers['overall'][0]['ratio']
 # %% [markdown]
 # **Seen.** Three plain files. `manifest.json` has the terms, the versions, the machine and the digests of the others;
 # `result.json` the answer and its tables; `arrays.npz` each run's cost. Reading one executes nothing, so that you can
-# send the `mine_and_adam.zip` to somebody, and merge theirs: `python -m experiments leaderboard` makes one page of many.
+# send the `mine_and_adam.zip` to somebody. The project's command *leaderboard* makes one page of theirs and yours.
 
 # %% [markdown]
 # ## Exercises
@@ -278,8 +278,8 @@ print(read.name, read.manifest["status"], f"{read.numbers['overall'][0]['ratio']
 # `python -m experiments compare --rule my_rules.py:mine --rule adam --workload breast_cancer diabetes_ridge`.
 #
 # 1. **A space that knows the answer.** By hand you have seen which rates are good. Give yours
-#    `studies.Range(0.01, 0.3)` and ask again. Then leave `spaces` out: only its rate is searched then, from 1e-5 to 10.
-#    And with the first space, `budget=12`? (Better, 0.57; worse, 1.4; worse, 1.6. The rule is the same each time. In the
+#    `studies.Range(0.01, 0.3)` and ask again. Then leave `spaces` out: only its rate is searched, from 1e-5 to 10. And
+#    with the first space, `budget=12`? (Better, 0.57; worse, 1.4; worse, 1.6. The rule is the same each time. In the
 #    first it was tuned before the tuning began, and in the last none of twelve points lies near its best rate.)
 # 2. **Rows that nobody has seen.** With `tune_on="validation"` a trial is chosen by the validation rows, and the test
 #    rows are reported; `tune_on="test"` is refused. Is the answer the same? (No: 0.78, better. The objective of other

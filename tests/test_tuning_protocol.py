@@ -118,13 +118,14 @@ def test_ours_names_a_winner_between_equals_as_often_as_its_level_says():
 
 
 def test_luck_in_the_search_is_a_winner_for_ours_and_not_where_trials_are_redrawn():
-    # One rule without noise, each side with trials of its own: the luckier is named for sure, though both are the same.
+    # One rule, hardly any noise, each side with trials of its own: the luckier is named for sure, though both are the same.
     random, total, named = np.random.default_rng(6), 60, {"ours": 0, "ours, trials redrawn": 0}
     for study in range(total):
-        sides = [side(random.lognormal(3.0, 1.0, (12, 1)).repeat(6, axis=1)) for _ in range(2)]
+        costs = random.lognormal(3.0, 1.0, (2, 12, 1)) * random.lognormal(0.0, 1e-4, (2, 12, 6))
+        sides = [side(own) for own in costs]
         for name in named:
             named[name] += read(readings()[name], *sides, resamples=300, seed=study) != NONE
-    assert named["ours"] == total
+    assert named["ours"] >= 0.95 * total
     assert named["ours, trials redrawn"] < 0.2 * total
 
 

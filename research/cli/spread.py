@@ -170,9 +170,8 @@ def _compute(
 def _submitted(executor: Any, parameters: Mapping[str, Any], tasks: Sequence[Task]) -> list[Any]:
     ours = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]  # Jobs find us, too.
     try:
-        executor.update_parameters(
-            cpus_per_task=int(os.environ["NPROC"]), **parameters
-        )  # XLA's pool has so many threads.
+        threads = int(os.environ["NPROC"])  # Of XLA's pool, which `backend.configure` has pinned.
+        executor.update_parameters(cpus_per_task=threads, **parameters)
         with (
             _environment(PYTHONPATH=os.pathsep.join(ours)),
             _errors_to(Path(executor.folder, "jobs.err")),
@@ -222,7 +221,8 @@ def _wait(jobs: Sequence[Any], on_progress: Callable[[float, float, str], None])
 
 def _has_ended(job: Any) -> bool:
     if hasattr(job, "cancelled"):  # Of the debug executor: it runs now, and `done` would open a debugger on an error.
-        return job.exception() is None or True
+        job.exception()
+        return True
     return job.done()
 
 

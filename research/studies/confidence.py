@@ -124,7 +124,7 @@ def seeds_needed(found: Spread, level: float = 0.95) -> int:
 
     With n seeds the log ratio varies by V_r = reporting * seeds / n, but its interval is half as wide as
     t sqrt(choice + V_r): what the choice adds does not shrink with reporting seeds. The power is that of the noncentral t
-    distribution.
+    distribution, by its normal approximation.
 
     Args:
       found: Of the log ratio, in the study so far.
@@ -132,6 +132,8 @@ def seeds_needed(found: Spread, level: float = 0.95) -> int:
     Returns:
       The smallest number of seeds, at least 2; -1 where no number up to a million would do: the choice alone leaves more doubt
       than 10 % (only more tuning seeds help), or a variance is unknown.
+    References:
+      Abramowitz & Stegun, Handbook of mathematical functions, 1964, 26.7.10: the approximation.
     Example:
       >>> seeds_needed(Spread(0.0, 4.0, 0.2**2 / 20, 20)), seeds_needed(Spread(0.1**2, 4.0, 0.2**2 / 20, 20))
       (31, -1)
@@ -144,8 +146,11 @@ def seeds_needed(found: Spread, level: float = 0.95) -> int:
     def power(seeds: int) -> float:
         then = found._replace(reporting=max(found.reporting * found.seeds / seeds, 1e-12), seeds=seeds)
         deviation = np.sqrt(then.reporting)
-        half = stats.t.isf((1 - level) / 2, then.freedom) * np.sqrt(then.variance)
-        return float(stats.nct.sf(half / deviation, then.seeds - 1, -np.log1p(-DETECTED) / deviation))
+        half, freedom = stats.t.isf((1 - level) / 2, then.freedom) * np.sqrt(then.variance) / deviation, seeds - 1
+        # scipy.stats.nct itself does not converge where the choice has most of the variance.
+        share = then.reporting / then.variance  # Only this share of the variance is estimated anew.
+        away = half * (1 - share / (4 * freedom)) + np.log1p(-DETECTED) / deviation
+        return float(stats.norm.sf(away / np.sqrt(1 + (share * half) ** 2 / (2 * freedom))))
 
     low = high = 2
     while power(high) < POWER:
