@@ -216,7 +216,8 @@ def train(problem, order, rule, ks, seeds, epochs):
         return jnp.concatenate([evaluate(start.params)[None], after]), losses.ravel()[-LAST:]
 
     def evaluate(theta):
-        return jax.vmap(bowl, (None, 0))(theta, research.types.Batch(centres @ basis.T, least))
+        batch = research.types.Batch(jnp.asarray(centres @ basis.T), jnp.asarray(least))
+        return jax.vmap(bowl, (None, 0))(theta, batch)
 
     every = jax.jit(jax.vmap(jax.vmap(training, (None, 0, 0)), (0, None, None)))
     values, losses = jax.device_get(every(rate(ks), means @ basis.T, constants))
@@ -352,7 +353,7 @@ def draw(result):
         audit.loss_by_epoch(panel, by_epoch, (1, 10, 100), published.losses, numbers["least"])
         sweep = np.array([rate(np.arange(len(published.sweep))), published.sweep])
         by_rate = {order: arrays[f"{order}/{rule}/test"] for order in ORDERS}
-        audit.loss_by_rate(other, arrays["rates"], by_rate, sweep, rate(published.k))
+        audit.loss_by_rate(other, arrays["rates"], by_rate, sweep, float(rate(published.k)))
         panel.set_title(f"{published.name}, rate {rate(published.k):.2g}")
         other.set_title(published.name)
     for axes, label in ((panels[0], "test loss above its least"), (more_panels[0], "test loss after the last epoch")):

@@ -77,7 +77,7 @@ class Config:
     """Trials of the other rule where budgets are unequal, and seeds where there are few."""
     reported_seeds: int = 20
     """Seeds that a study reports."""
-    tuning_seeds: int = 3
+    tuning_seeds: int = 10
     """Seeds on which a study chooses, beside those."""
     studies: int = 1000
     """Studies of each kind."""
@@ -129,10 +129,8 @@ def check(config):
     if len(seeds) < needed:
         raise ValueError(f"seeds: two sides of a study need {needed}; got {len(seeds)}, {config.seeds!r}.")
     if config.trials < 2 * config.budget - 1:
-        raise ValueError(
-            f"trials must be at least {2 * config.budget - 1}, for two disjoint searches of budget={config.budget}; got "
-            f"trials={config.trials}."
-        )
+        least = 2 * config.budget - 1
+        raise ValueError(f"trials must be at least {least}, for two disjoint searches; got trials={config.trials}.")
     if not config.workload or len(config.rule) < 2:
         raise ValueError(f"a comparison needs a workload and two rules; got {config.workload} and {config.rule}.")
     found = contenders(config.rule)
@@ -151,7 +149,11 @@ def pool_arrays(config, workload, contender, on_chunk, checkpoints):
         passes=config.passes,
         batch_size=config.batch_size,
         seeds=seeds,
-        tuning_seeds=[max(seeds) + 1, max(seeds) + 2],  # Every study draws its own; these two decide nothing.
+        tuning_seeds=[
+            max(seeds) + 1,
+            max(seeds) + 2,
+            max(seeds) + 3,
+        ],  # Every study draws its own; these decide nothing.
         target=config.target,
         width=config.width,
     )

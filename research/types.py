@@ -108,9 +108,9 @@ class Workload(NamedTuple):
       train, validation, test: The split, or None for a problem without data (or without that part).
       init: key -> params, the drawn initial point.
       objective: (params, batch) -> (), penalties included.
-      metric: (params, batch) -> (), what a user would report: accuracy or R².
+      metric: (params, batch) -> (), what a user would report: accuracy or R²; None where nobody would.
       metric_name: Its name.
-      model: The model behind the objective, or None for a problem without data.
+      model: The model behind the objective, or None where there is none.
       optimum: f*, x* of the training objective, or None where unknown.
     """
 

@@ -162,21 +162,23 @@ def noisy_quadratic(*, n: int = 2_000, holdout: bool = True, dtype: DTypeLike = 
     """The mean of ½ (x - x_i)ᵀH(x - x_i) over n examples x_i ~ N(c, 0.36 I), least at their mean; H is not diagonal.
 
     Of H's 100 eigenvalues 90 are drawn from [0, 1] and 10 from [30, 60], as in DeepOBS (Schneider et al. 2019). Zhang
-    et al. 2019 (arXiv 1907.04164) say what batch size does on such problems. A batch's x are x_i; y is not used.
+    et al. 2019 (arXiv 1907.04164) say what batch size does on such problems. A batch's x are x_i, its y ½ x_iᵀHx_i: a
+    batch then costs one product with H, in the form ½ (x - m)ᵀH(x - m) + mean of y - ½ mᵀHm, m the mean of its x_i.
     """
     random = np.random.default_rng(0)
     eigenvalues = np.concatenate([random.uniform(0, 1, 90), random.uniform(30, 60, 10)])
     x = random.standard_normal(100) + 0.6 * random.standard_normal((_rows(n, holdout), 100))
-    parts = datasets.split(x, 0 * x[:, 0], SPLIT_SEED) if holdout else ((x, 0 * x[:, 0]),)
-    train, validation, test = _batches(parts, dtype, dtype)
     with threadpool_limits(1, "blas"):
         root = np.linalg.qr(random.standard_normal((100, 100)))[0] * np.sqrt(eigenvalues)  # H = root rootᵀ.
+        y = 0.5 * np.sum((x @ root) ** 2, axis=1)
+        train, validation, test = _batches(datasets.split(x, y, SPLIT_SEED) if holdout else ((x, y),), dtype, dtype)
         best = (data := np.asarray(train.x, np.float64)).mean(axis=0)
-        value = float(0.5 * np.mean(np.sum(((best - data) @ root) ** 2, axis=1)))
+        value = float(np.mean(np.asarray(train.y, np.float64)) - 0.5 * np.sum((best @ root) ** 2))
         norms = [float(np.linalg.norm(root @ np.mean((point - data) @ root, axis=0))) for point in (best, 0 * best)]
 
     def objective(params: Params, batch: Any) -> Array:
-        return 0.5 * jnp.mean(jnp.sum(((params[None] - batch.x) @ jnp.asarray(root, params.dtype)) ** 2, axis=-1))
+        middle, to = jnp.mean(batch.x, axis=0), jnp.asarray(root, params.dtype)
+        return 0.5 * jnp.sum(((params - middle) @ to) ** 2) + jnp.mean(batch.y) - 0.5 * jnp.sum((middle @ to) ** 2)
 
     optimum = Optimum(jnp.asarray(best, dtype), value, norms[0], norms[1], "mean of the data")
     start = functools.partial(jax.random.normal, shape=(100,), dtype=dtype)

@@ -13,7 +13,7 @@ from research import backend
 backend.configure(devices=1, pool=2, x64=True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
-# Compiling is most of what a test does. A program that was compiled before, by another file, worker or session, is read from disk.
+# Compiling is most of what a test does: a program that another file, worker or session has compiled is read from disk.
 jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "programs"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)

@@ -11,7 +11,7 @@ import pytest
 from research import lanes, runs, samplers, studies, update_rules, workloads
 from research.studies import pairs
 
-TERMS = {"budget": 4, "passes": 12, "seeds": 4, "tuning_seeds": 2, "timed": False}
+TERMS = {"budget": 4, "passes": 12, "seeds": 4, "tuning_seeds": 3, "timed": False}
 
 
 def rule(scale=1.0):
@@ -73,7 +73,7 @@ def test_the_chosen_trial_is_the_best_on_the_tuning_seeds_alone():
 
 
 def test_reported_costs_do_not_depend_on_the_tuning_seeds():
-    other = studies.compare(["gradient_descent", "adam"], "diabetes_ridge", **TERMS | {"tuning_seeds": [77, 78]})
+    other = studies.compare(["gradient_descent", "adam"], "diabetes_ridge", **TERMS | {"tuning_seeds": [77, 78, 79]})
     first = 4  # A choice at an edge adds trials after these.
     np.testing.assert_array_equal(of(other, "adam", "costs")[:first], of(study(), "adam", "costs")[:first])
     assert not np.array_equal(of(other, "adam", "tuning")[:first], of(study(), "adam", "tuning")[:first])
@@ -185,9 +185,9 @@ def test_a_study_is_saved_as_a_run(tmp_path):
         ({"budget": 0}, "budget must be a positive integer; got budget=0"),
         ({"passes": 0}, "passes must be a positive integer"),
         ({"batch_size": -1}, "batch_size must be a positive integer"),
-        ({"seeds": 1}, "seeds must be at least 2, for an interval"),
-        ({"tuning_seeds": 1}, "tuning_seeds must be at least 2"),
-        ({"seeds": [1, 2], "tuning_seeds": [2, 3]}, r"must be disjoint.*both: \[2\]"),
+        ({"seeds": 1}, "seeds must be at least 3, for an interval"),
+        ({"tuning_seeds": 2}, "tuning_seeds must be at least 3"),
+        ({"seeds": [0, 1, 2], "tuning_seeds": [2, 3, 4]}, r"must be disjoint.*both: \[2\]"),
         ({"seeds": [1, 1]}, "seed more than once"),
         ({"seeds": [0.5, 1]}, "integers in 0"),
         ({"seeds": True}, "number of seeds"),

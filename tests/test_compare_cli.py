@@ -39,7 +39,12 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(f
     assert capsys.readouterr().out.startswith("mine and gradient_descent are not distinguishable")
     (run,) = finished(folder)
     arrays = runs.load_result(run).arrays
-    for kind in ("trials", "tuning", "costs", "final"):  # It is the same rule, so that every bit is, but at its defaults.
+    for kind in (
+        "trials",
+        "tuning",
+        "costs",
+        "final",
+    ):  # It is the same rule, so that every bit is, but at its defaults.
         mine, ours = (arrays[f"quadratic/{name}/{kind}"][1:3] for name in ("mine", "gradient_descent"))
         np.testing.assert_array_equal(mine, ours)
     assert {"report.html", "ratios.svg", "trials.svg", "rates.svg", "curves.svg"} <= {f.name for f in run.iterdir()}
@@ -61,7 +66,7 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(f
         (["--rule", "adam", "adam"], "give each rule once"),
         (["--rule", "adam", "rmsprop", "--space", "adam.learning_rate=0..1"], "log scale"),
         (["--rule", "adam", "rmsprop", "--evaluations", "adam"], "--evaluations wants RULE=NUMBER"),
-        (["--rule", "adam", "rmsprop", "--seeds", "0"], "seeds must be at least 2"),
+        (["--rule", "adam", "rmsprop", "--seeds", "0"], "seeds must be at least 3"),
         (["--rule", "adam", "rmsprop", "--workload", "digit"], "did you mean 'digits'"),
         (["--rule", "adam", "rmsprop", "--budget", "0"], "budget must be a positive integer; got budget=0"),
         (["--rule", "adam", "rmsprop", "--baseline", "sgd"], "baseline must be one of the rules"),

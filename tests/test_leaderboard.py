@@ -433,7 +433,7 @@ def test_run_of_another_experiment_is_no_study(tmp_path):
 
 def test_what_a_comparison_concludes_is_read_as_it_was_saved(tmp_path):
     generator = np.random.default_rng(0)
-    protocol = studies.make_protocol(budget=3, seeds=4, tuning_seeds=2)
+    protocol = studies.make_protocol(budget=3, seeds=4, tuning_seeds=3)
     bring = studies.contenders(["adam", "heavy_ball"])
     found = {}
     for cell in numbers_of({("adam", "digits"): (3.0, 2.0, 4.0), ("heavy_ball", "digits"): (2.0, 1.0, 3.0)})["cells"]:

@@ -108,7 +108,7 @@ def values(numbers):
 def test_spread_comparison_has_the_bits_of_one_process(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare, "draw", lambda result: {})
     words = ["--rule", "gradient_descent", "heavy_ball", "--workload", "quadratic", "--budget", "2", "--quiet"]
-    words += ["--passes", "4", "--seeds", "0..2", "--tuning-seeds", "7,8"]
+    words += ["--passes", "4", "--seeds", "0..2", "--tuning-seeds", "7,8,9"]
     module, here = sys.modules["research.studies.compare"], []
     measure_pair = studies.measure_pair
     monkeypatch.setattr(module, "measure_pair", lambda *a, **k: here.append(a) or measure_pair(*a, **k))

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from research.cli import console, flags, problems, progress
+from research.cli import console, flags, job, problems, progress
 
 if TYPE_CHECKING:
     from research import runs
@@ -28,7 +28,8 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
 
     Args:
       experiment: A module with a docstring that opens with its question, and with Config, FULL, run and draw; and
-        complete(config) -> config where the config names what may change.
+        complete(config) -> config where the config names what may change, and share(config, part, parts, checkpoints)
+        where the work can be shared among processes.
       argv: The words after the program's name; None means those of this process.
     Returns:
       0.
@@ -99,6 +100,7 @@ def carry_out(experiment: ModuleType, command: flags.Command) -> "tuple[runs.Run
     file = Path(experiment.__file__ or experiment.__name__)
     # What a config names may change (a file of rules): `complete` writes into it what it was.
     config = experiment.complete(command.config) if hasattr(experiment, "complete") else command.config
+    job.refuse_if_busy(options.results / file.stem / runs.run_id(file.stem, config))
     width = getattr(config, "width", None)  # Lanes advanced together: the bits depend on it.
     run = runs.open_run(file.stem, config, options.results, options.fresh, width, code=[file])
     if run.finished:

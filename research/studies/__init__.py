@@ -11,6 +11,9 @@ from research.studies.compare import plan as plan
 from research.studies.contenders import Contender as Contender
 from research.studies.contenders import check_contender as check_contender
 from research.studies.contenders import contenders as contenders
+from research.studies.costs import expected_running_time as expected_running_time
+from research.studies.costs import passes_to_target as passes_to_target
+from research.studies.costs import penalised_passes as penalised_passes
 from research.studies.intervals import median_interval as median_interval
 from research.studies.known_spaces import EVALUATIONS as EVALUATIONS
 from research.studies.known_spaces import NOT_COMPARED as NOT_COMPARED

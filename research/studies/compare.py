@@ -42,7 +42,8 @@ def compare(
 
     Each rule gets the same number of trials on each workload: its defaults, then quasi-random points of its search space.
     A trial is chosen on the tuning seeds and reported on others. Every rule meets a seed's initial point and order of
-    examples, so that differences are paired.
+    examples, so that differences are paired. The intervals are about other seeds, the points that were tried taken as they
+    are: with few trials in a wide space other points may choose otherwise, which cost against trials shows.
 
     Args:
       rules: By name: a constructor that takes a learning rate first (ours, optax's or your own), the name of one of ours, a

@@ -33,7 +33,7 @@ def passes_to_target(passes: np.ndarray, relative: np.ndarray, target: float) ->
     crossed = alive & (relative <= target)
     last = np.argmax(crossed, axis=-1)[..., None]
     before = np.maximum(last - 1, 0)
-    logs = np.log(np.maximum(np.where(alive, relative, 1.0), min(SMALLEST_GAP, target)) / target)
+    logs = np.log(np.maximum(np.where(alive, relative, 1.0), min(SMALLEST_GAP, target))) - np.log(target)
     high, low = (np.take_along_axis(logs, i, axis=-1)[..., 0] for i in (before, last))
     start, stop = passes[before[..., 0]], passes[last[..., 0]]
     share = np.divide(high, high - low, out=np.ones_like(high), where=high > low)

@@ -101,13 +101,14 @@ def measure_pair(
     }
     arrays["best_of"] = best_of(scores_of(arrays), level=protocol.level)
     chosen_values = {name: float(values[chosen]) for name, values in made.items()}
-    if made:
+    rate = rate_name(space)
+    if rate is not None:
         swept = {name: np.full(len(AROUND), value) for name, value in chosen_values.items()}
-        swept[rate_name(space)] *= AROUND
+        swept[rate] *= AROUND
         around, _ = _train(
             program, workload, contender, protocol, swept, len(AROUND), None, checkpoints, tuning_only=True
         )
-        arrays |= {"rates": swept[rate_name(space)], "rate_scores": around.tuning}
+        arrays |= {"rates": swept[rate], "rate_scores": around.tuning}
     facts = {
         "workload": workload.name,
         "rule": contender.name,
@@ -119,8 +120,8 @@ def measure_pair(
         "edges": hit,
         "evaluations": contender.evaluations,
         "diverged": float(outcomes.diverged[: protocol.budget].mean()),
-        "rate_name": rate_name(space),
-        "robustness": robust_decades(arrays["rates"], arrays["rate_scores"]) if made else None,
+        "rate_name": rate,
+        "robustness": None if rate is None else robust_decades(arrays["rates"], arrays["rate_scores"]),
         "compile_seconds": program.compile_seconds,
     }
     facts |= _costs(arrays, protocol, chosen, sampler, facts)

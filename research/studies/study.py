@@ -1,6 +1,7 @@
 """What a comparison found, in words, tables and numbers."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ class Study(NamedTuple):
         return f"{self.answer}\n\n{as_text(self.tables[0])}"
 
     def save(self, results: str | Path = "results") -> Path:
-        """Saves the study as the run folder results/compare/<id>, as the command line does.
+        """Saves the study as the run folder results/compare/<id>; `research.report.write_report` adds a page.
 
         Returns:
           The folder.
@@ -112,7 +113,7 @@ def _how_many_more(one: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
         c["more_seeds"] for c in numbers["comparisons"] if c["rule"] == one["rule"] and c["more_seeds"] is not None
     ]
     if not needed or min(needed) < 0:
-        return "no number of seeds that was worked out would tell 10 % apart"
+        return "to detect 10 % takes more tuning seeds, or trials that reach the target on every seed"
     if max(needed) == 0:
         return "a difference of 10 % would have shown"
     return f"{max(needed)} more seeds would detect 10 %{' on each' if len(numbers['workloads']) > 1 else ''}"
@@ -153,7 +154,7 @@ def cells_table(numbers: Mapping[str, Any]) -> runs.Table:
                 "" if seen is None else f"{seen['win']:.2f}",
                 f"{100 * cell['reached']:.0f} %",
                 cell["steps"],
-                cell["seconds"],
+                "not measured" if cell["seconds_per_pass"] is None else cell["seconds"],
                 cell["final"],
             )
         )
@@ -165,8 +166,8 @@ def cells_table(numbers: Mapping[str, Any]) -> runs.Table:
         f"{protocol['reported_on']} part. Passes: example gradients / n spent by all runs, over the runs that got there. "
         f"Each rule had {protocol['budget']} trials, chosen on {len(protocol['tuning_seeds'])} tuning seeds by the "
         f"{protocol['tune_on']} objective, reported on {len(protocol['seeds'])} others. Intervals: "
-        f"{100 * protocol['level']:g} %, the choice included, those of ratios corrected for how many there are. Seconds: one "
-        "training by itself on this machine, without compilation."
+        f"{100 * protocol['level']:g} %, the choice included, those of ratios corrected for how many there are; the points that "
+        "were tried are taken as they are. Seconds: one training by itself on this machine, without compilation."
     )
     return runs.Table("What it costs to reach the target", columns, tuple(rows), note)
 
@@ -208,7 +209,7 @@ def choices_table(numbers: Mapping[str, Any]) -> runs.Table:
             f"{100 * cell['diverged']:.0f} %",
             cell["robustness"],
             cell["evaluations"],
-            cell["seconds_per_pass"],
+            "not measured" if cell["seconds_per_pass"] is None else cell["seconds_per_pass"],
             cell["compile_seconds"],
         )
         for cell in _by_cost(numbers["cells"])
@@ -236,7 +237,7 @@ def as_text(table: runs.Table) -> str:
     rows = [table.columns, *([_short(value) for value in row] for row in table.rows)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([table.title, *lines, *([table.note] if table.note else [])])
+    return "\n".join([table.title, *lines, *textwrap.wrap(table.note, 120)])
 
 
 def as_number(seen: Any) -> dict[str, Any]:
