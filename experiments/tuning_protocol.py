@@ -236,6 +236,7 @@ def summary(config, pools, arrays):
     return {
         **{name: getattr(config, name) for name in ("studies", "budget", "trials", "reported_seeds", "tuning_seeds")},
         "ways": rows,
+        "counted": {kind: int(np.count_nonzero(truth)) for kind, truth in truths(arrays).items()},
         "pairs": math.comb(len(config.rule), 2) * len(config.workload),
         "true_costs": {w: {r: readings.true_cost(pools[w, r]) for r in config.rule} for w in config.workload},
         "ours_wrong": by_name["ours"][TRIALS]["wrong"][0],
@@ -262,14 +263,14 @@ def answer(numbers):
     by_name = {row["way"]: row for row in numbers["ways"]}
     *usual, ours, redrawn = (by_name[name] for name in LINES)
     wrong = [percent(row[TRIALS]["wrong"]) for row in (*usual, ours)]
-    null = ", ".join(percent(row["same trials"]) for row in usual)
+    null, of = ", ".join(percent(row["same trials"]) for row in usual), numbers["counted"]
     return (
-        f"Leaving the other rule at its defaults names the wrong winner in {wrong[0]} of {numbers['studies']:,} simulated "
+        f"Leaving the other rule at its defaults names the wrong winner in {wrong[0]} of {of[TRIALS]:,} simulated "
         f"studies, one seed that is tuned on and reported in {wrong[1]}, {numbers['reported_seeds']} such seeds with equal "
         f"budgets and a t-test in {wrong[2]}, and ours in {wrong[3]}. Between a rule and itself on other seeds the first "
         f"three name a winner in {null}, and ours, which promises 5 %, in {percent(ours['same trials'])}. That is said of the "
         f"trials made: {numbers['budget']} may miss what {numbers['trials']} find, so that of the rules ours is wrong in "
-        f"{percent(ours[RULES]['wrong'])}, and between a rule and itself with other trials it names a winner in "
+        f"{percent(ours[RULES]['wrong'])} of {of[RULES]:,}, and between a rule and itself with other trials it names a winner in "
         f"{percent(ours['other trials'])}. Redrawing half of the trials lowers these to {percent(redrawn[RULES]['wrong'])} "
         f"and {percent(redrawn['other trials'])}, and leaves {percent(redrawn[RULES]['undecided'])} of the studies undecided."
     )
@@ -284,10 +285,10 @@ def tables(numbers):
         for row in numbers["ways"]
     )
     note = (
-        f"Shares of {numbers['studies']:,} studies of each kind, with binomial intervals (95 %), given these runs: "
-        f"{numbers['pairs']} pairs of rules in equal parts, each rule in turn as mine. A winner is right of these trials, "
-        f"those of the study (if any of them reaches the target), or of the rules, with all {numbers['trials']}. Null: a winner "
-        "is named between a rule and itself."
+        f"Shares with binomial intervals (95 %), given these runs: {numbers['pairs']} pairs of rules in equal parts, each rule "
+        f"in turn as mine. A winner is right of these trials, those of the study ({numbers['counted'][TRIALS]:,} studies: those "
+        f"without a tie, as where none reaches the target), or of the rules, with all {numbers['trials']} "
+        f"({numbers['counted'][RULES]:,}). Null: one is named between a rule and itself ({numbers['studies']:,} of each kind)."
     )
     ways = research.runs.Table("Who is named", tuple(columns), rows, note)
     costs = numbers["true_costs"]
@@ -319,8 +320,9 @@ def draw(result):
     axes[0, 0].invert_yaxis()
     ours, one = (next(row for row in numbers["ways"] if row["way"] == name) for name in ("ours", "one seed"))
     caption = (
-        f"Who is named in {numbers['studies']:,} studies of two rules that differ, held against what all seeds say of these "
-        f"trials (left) and of the rules with all {numbers['trials']} (middle). Right: how often a winner is named between a "
+        f"Who is named in studies of two rules that differ, held against what all seeds say of these trials "
+        f"(left, {numbers['counted'][TRIALS]:,} studies) and of the rules with all {numbers['trials']} (middle, "
+        f"{numbers['counted'][RULES]:,}). Right: how often a winner is named between a "
         f"rule and itself, with the same trials on other seeds (filled), and with other trials (open). Wrong of these trials: "
         f"{percent(one[TRIALS]['wrong'])} with one seed, {percent(ours[TRIALS]['wrong'])} with ours; winners where there is "
         f"none: {percent(one['same trials'])} and {percent(ours['same trials'])}, 5 % (dashed) promised. Bars: binomial "
@@ -331,9 +333,9 @@ def draw(result):
         draw_by_ratio(axis, result, kind)
     axes[0, 0].legend()
     by_ratio = (
-        "The share of studies that name the wrong winner against the true ratio of costs, each point a fifth of the "
-        f"{numbers['studies']:,} studies. Left, of these trials: noise misleads where rules are nearly equal, defaults on one "
-        "side everywhere. Right, of the rules: a search that was lucky for one of them misleads at any ratio."
+        "The share of studies that name the wrong winner against the true ratio of costs, each point a fifth of them. Left, "
+        "of these trials: noise misleads where rules are nearly equal, defaults on one side everywhere. Right, of the rules: "
+        "a search that was lucky for one of them misleads at any ratio."
     )
     return {
         "winners": research.figures.Picture("Who is named the winner", caption, figure),

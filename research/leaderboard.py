@@ -9,13 +9,12 @@ from typing import Any
 
 from research import report
 from research.runs import Table, write_atomically
-from research.studies.archive import MANIFEST, FinishedStudy, gather
-from research.studies.rankings import PROTOCOL, Entry, Rankings, answer, merge
+from research.runs.folder import MANIFEST
+from research.studies.archive import FinishedStudy, gather
+from research.studies.rankings import PROTOCOL, Entry, Rankings, answer, costs, merge
 
-FILE = "leaderboard.html"
 
-
-def write_leaderboard(paths: Sequence[str | Path], output: str | Path = FILE, skip_bad: bool = False) -> Rankings:
+def write_leaderboard(paths: Sequence[str | Path], output: str | Path, skip_bad: bool = False) -> Rankings:
     """Merges studies, one's own and other people's, into one page that sorts and refers to nothing outside itself.
 
     Args:
@@ -54,8 +53,8 @@ def tables(rankings: Rankings) -> list[Table]:
         f"study's baseline. In brackets: the interval that the study states ({' or '.join(f'{lv:.0%}' for lv in levels)}), "
         "not corrected for the number of studies; of the final gap, a median over seeds, the 10 % and 90 % quantiles. Verdicts "
         "are each study's own, paired by seed. Reached: share of the reported runs. Diverged: share of the search space. "
-        "Places are by example gradients alone. Seconds are of the processor beside them: those of different processors are "
-        "not compared."
+        "Places are of rules, by example gradients alone; of a rule in several studies, by their median. Seconds are of the "
+        "processor beside them: those of different processors are not compared."
     )
     rows = [_row(entry, ranking) for ranking in rankings.all for entry in ranking]
     found = [_table("Every rule on every workload", rows, note), _protocols(rankings), _studies(rankings)]
@@ -133,12 +132,14 @@ def _row(entry: Entry, ranking: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _place(entry: Entry, ranking: Sequence[Entry]) -> report.Cell:
-    if len({other.rule for other in ranking}) < 2:
+    """Of the entry's rule, among the rules."""
+    cost = costs(ranking)
+    if len(cost) < 2:
         return report.cell(None, "alone")
-    if entry.cost == math.inf:
+    if cost[entry.rule] == math.inf:
         return report.cell(None, "none")
-    place = 1 + sum(other.cost < entry.cost for other in ranking)
-    return report.cell(place, f"{place} of {len(ranking)}")
+    place = 1 + sum(other < cost[entry.rule] for other in cost.values())
+    return report.cell(place, f"{place} of {len(cost)}")
 
 
 def _compared(entry: Entry) -> tuple[report.Cell, str]:

@@ -16,7 +16,7 @@ from experiments import __main__ as experiments
 from research import leaderboard, runs, studies
 from research.runs import archive, files
 from research.studies.archive import gather, read_study
-from research.studies.rankings import answer, leaders, merge
+from research.studies.rankings import answer, costs, leaders, merge
 from research.types import Saved
 
 NASTY = "<script>document.title = 'owned'</script>&amp;\"'</td><img src=x onerror=alert(1)> {{ 7 * 7 }} </style>"
@@ -235,25 +235,80 @@ def test_same_name_with_other_source_is_shown_as_two_rules(tmp_path):
     assert rules == {"adam", "mine · code bbbbbbbb", "mine · code cccccccc"}
     told = answer(merge(gather([first, other])))
     assert told[0].startswith("2 studies, 3 rules, 2 workloads: mine · code bbbbbbbb and mine · code cccccccc have")
-    assert "search space are two: mine." in told[1]
+    assert "two studies whose source is not known: mine." in told[1]
     again = study(tmp_path, numbers_of(sources=sources), 3)
     assert {row["rule"][0] for row in all_rows(page_of(tmp_path, first, again))} == {"adam", "mine"}
 
 
-def test_same_name_of_unknown_source_goes_by_all_code_and_another_space_is_another_rule(tmp_path):
+def test_same_name_of_unknown_source_is_another_rule_in_each_study(tmp_path):
+    # The same code of the project ran, which says nothing of the rules that were brought.
     unknown = {"adam": 64 * "a", "mine": None}
-    found = [study(tmp_path, numbers_of(sources=unknown), seed, code=64 * "ef"[seed]) for seed in (0, 1)]
-    assert {row["rule"][0] for row in all_rows(page_of(tmp_path, *found))} == {
-        "adam",
-        "mine · code eeeeeeee",
-        "mine · code ffffffff",
-    }
+    found = [study(tmp_path, numbers_of(sources=unknown), seed, code=64 * "e") for seed in (0, 1)]
+    names = {f"mine · study {path.name[:8]}" for path in found}
+    assert len(names) == 2
+    assert {row["rule"][0] for row in all_rows(page_of(tmp_path, *found))} == {"adam", *names}
+
+
+def test_another_space_or_another_cost_of_a_step_is_another_rule(tmp_path):
     spaces = [numbers_of() | {"spaces": {"mine": {"learning_rate": [0.1, high, "log", None]}}} for high in (1.0, 2.0)]
     found = [study(tmp_path, numbers, 5 + seed) for seed, numbers in enumerate(spaces)]
     rules = sorted({row["rule"][0] for row in all_rows(page_of(tmp_path, *found))})
     assert rules[0] == "adam"
     assert len(rules) == 3
     assert all(re.fullmatch(r"mine · space [0-9a-f]{8}", rule) for rule in rules[1:])
+    counted = []
+    for evaluations in (1.0, 2.0):
+        numbers = numbers_of()
+        for cell in numbers["cells"]:
+            cell["evaluations"] = evaluations if cell["rule"] == "mine" else 1.0
+        counted.append(study(tmp_path, numbers, 7 + int(evaluations)))
+    rules = {row["rule"][0] for row in all_rows(page_of(tmp_path, *counted))}
+    assert len(rules) == 3
+    assert "adam" in rules
+
+
+def test_another_optimum_is_another_workload(tmp_path):
+    def found(optimum, seed):
+        numbers = numbers_of({("adam", "digits"): (3.0, 2.5, 3.5), (f"mine{seed}", "digits"): (2.0, 1.5, 2.4)})
+        for cell in numbers["cells"]:
+            cell["optimum"] = optimum
+        return study(tmp_path, numbers, seed)
+
+    one, same, other, unknown = (found(value, seed) for seed, value in enumerate((0.5, 0.5 + 1e-12, 0.51, None)))
+    assert headline(one, same).startswith(
+        "2 studies, 3 rules, 1 workload: mine0 and mine1 have the lowest cost in 1 of 1"
+    )
+    assert {row["workload"][0] for row in all_rows(page_of(tmp_path, one, same, other, unknown))} == {
+        "digits · f* 0.5",
+        "digits · f* 0.51",
+        "digits · f* unknown",
+    }
+
+
+def test_rule_submitted_ten_times_gets_the_median_and_one_place(tmp_path):
+    # Of ten entries of equals, the best would beat one entry of the other rule in nearly all cases; the median does not.
+    generator = np.random.default_rng(0)
+    drawn = generator.normal(3.0, 0.3, 10)
+    found = [study(tmp_path, numbers_of({("adam", "digits"): (2.9, 2.4, 3.4)}), 100)]
+    for seed, cost in enumerate(drawn):
+        found.append(study(tmp_path, numbers_of({("mine", "digits"): (cost, cost - 0.5, cost + 0.5)}, "mine"), seed))
+    assert min(drawn) < 2.9 < np.median(drawn)
+    rankings = merge(gather(found))
+    assert costs(rankings.all[0]) == {"adam": pytest.approx(290.0), "mine": pytest.approx(100 * np.median(drawn))}
+    assert leaders(rankings.all[0]) == ({"adam"}, False)
+    assert "The cost of a rule that is in several studies is their median." in answer(rankings)[1]
+    rows = all_rows(page_of(tmp_path, *found))
+    assert [row["place"][0] for row in rows] == ["1 of 2", *10 * ["2 of 2"]]
+    assert [row["rule"][0] for row in rows] == ["adam", *10 * ["mine"]]
+    assert "median" not in answer(merge(gather(found[:2])))[1]
+
+
+def test_rule_that_mostly_fails_has_no_place(tmp_path):
+    lucky, never = {("mine", "digits"): (1.0, 1.0, 1.0)}, {("mine", "digits"): (None, None, None)}
+    found = [study(tmp_path, numbers_of({("adam", "digits"): (3.0, 2.5, 3.5)}), 0)]
+    found += [study(tmp_path, numbers_of(each, "mine"), seed) for seed, each in enumerate((lucky, never, never), 1)]
+    assert headline(*found).startswith("4 studies, 2 rules, 1 workload: adam has the lowest cost in 1 of 1 ranking")
+    assert [row["place"][0] for row in all_rows(page_of(tmp_path, *found))] == ["1 of 2", "none", "none", "none"]
 
 
 def test_page_shows_every_cell_with_its_exact_value(tmp_path):
@@ -411,7 +466,7 @@ def test_numbers_that_are_not_as_the_format_has_them_are_refused(tmp_path, chang
         ({"cost_low": math.nan}, "cost_low is nan"),
         ({"cost": None}, "a cost in passes and none in example gradients, or no examples"),
         ({"n": 0}, "or no examples"),
-        ({"reached": "all"}, "reached is 'all'; it must be an integer or a number or None"),
+        ({"reached": "all"}, "reached is 'all'; it must be a number or None"),
         ({"rule": "\x1b[2J"}, "rule is '\\x1b[2J'; it must be a printable text"),
         ({"workload": 10 * "long\n"}, "it must be a printable text"),
         ({"rule": "mine"}, "'mine' on 'digits' twice in its cells"),

@@ -234,6 +234,29 @@ def test_wrong_winners_are_counted_against_the_true_costs(result):
         np.testing.assert_allclose(shares, (result.arrays[f"{kind}/named"] != 0).mean(axis=0))
 
 
+def test_a_tie_is_not_counted_and_the_number_told_is_what_was_counted(result):
+    pools = {("quadratic", rule): Pool(np.ones((5, 16)), np.ones((5, 16)), 20.0) for rule in TINY.rule}
+    ties = result.arrays["rules/truth"].copy()
+    ties[:7, 1], ties[:3, 0] = 0.0, 0.0
+    before, after = (
+        tuning_protocol.summary(TINY, pools, result.arrays | {"rules/truth": truth})
+        for truth in (result.arrays["rules/truth"], ties)
+    )
+    lost = {kind: before["counted"][kind] - after["counted"][kind] for kind in after["counted"]}
+    tied = (result.arrays["rules/truth"][:7] == 0).sum(axis=0)
+    assert lost == {
+        tuning_protocol.RULES: 3 - (result.arrays["rules/truth"][:3, 0] == 0).sum(),
+        tuning_protocol.TRIALS: 7 - tied[1],
+    }
+    for numbers in (before, after):
+        counted = numbers["counted"]
+        wrong = numbers["ways"][0][tuning_protocol.TRIALS]["wrong"][0] * counted[tuning_protocol.TRIALS]
+        assert wrong == pytest.approx(round(wrong))
+        told = tuning_protocol.answer(numbers)
+        assert f" of {counted[tuning_protocol.TRIALS]:,} simulated studies" in told
+        assert f" of {counted[tuning_protocol.RULES]:,}, and between" in told
+
+
 def test_each_rule_is_mine_as_often_as_the_other(result):
     _, mine, other = result.arrays["rules/pair"].T
     assert sorted(mine) == sorted(other)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from research import figures
 from research.figures import study_curves, study_rates
 from research.figures.study_curves import few_numbers
-from research.figures.study_looks import QUIET, WORDS, Cast, cast, listed, number, percent, plain, written
+from research.figures.study_looks import QUIET, WORDS, Cast, cast, listed, percent, plain, reaches, written
 
 # Colour, filled or hollow: a verdict is seen without its colour too, and is written beside its row.
 VERDICTS = {"better": ("#0072B2", "full"), "worse": ("#D55E00", "left"), "undecided": ("#6B737C", "none")}
@@ -54,7 +54,7 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
     depth = 0.14 / row_height if with_intervals else 0.0
     top = 0.15 / row_height - 0.5 if single else 0.0
     for place, rule in enumerate(rules):
-        _draw_overall(panel, place + top, overall[rule], _absent(numbers, rule))
+        _draw_overall(panel, place + top, overall[rule], _words(numbers, overall[rule]))
         for index, workload in enumerate(workloads if single else []):
             height = place + top + (depth * (index + 1.3) if with_intervals else 0.2 / row_height)
             row, share = single[rule, workload], (len(workloads) - index) / (len(workloads) + 1)
@@ -80,30 +80,38 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
 
 
 def _frame(panel: Axes, rows: list[dict[str, Any]]) -> None:
-    """The log axis around what is finite, the line at 1, and margins for what one side or both never reached."""
-    middles = [r for row in rows if 0 < (r := number(row["ratio"])) < math.inf]
+    """The log axis around what is finite, the line at 1, and margins for what one side alone reaches."""
+    numbers = [_numbers(row) for row in rows]
+    middles = [ratio for ratio, _, _ in numbers if 0 < ratio < math.inf]
     low, high = min([1.0, *middles]), max([1.0, *middles])
-    ends = [v for row in rows for end in ("low", "high") if low / WIDEST <= (v := number(row[end])) <= WIDEST * high]
+    ends = [end for _, *both in numbers for end in both if low / WIDEST <= end <= WIDEST * high]
     low, high = min([low, *ends]) / 1.15, max([high, *ends]) * 1.15
     low, high = min(low, 1 / 1.5), max(high, 1.5)
     room = (high / low) ** 0.08
     panel.set_xscale("log")
     shades = {"facecolor": "#F1F3F5", "zorder": 0}
     places: dict[str, Any] = {"transform": panel.get_xaxis_transform(), "fontsize": 8, "color": WORDS, "va": "bottom"}
-    right = high * room**2 if any(math.isinf(number(row["ratio"])) for row in rows) else high
-    left = low / room**2 if any(number(row["ratio"]) == 0 for row in rows) else low
+    right = high * room**2 if any(ratio == math.inf for ratio, _, _ in numbers) else high
+    left = low / room**2 if any(ratio == 0 for ratio, _, _ in numbers) else low
     if right > high:
         panel.axvspan(high, right, **shades)
         panel.text(high * room, 1.01, "not reached", ha="center", **places)
     if left < low:
         panel.axvspan(left, low, **shades)
-        panel.text(low / room, 1.01, "baseline: not reached", ha="center", **places)
+        panel.text(low / room, 1.01, "alone reaches it", ha="center", **places)
     panel.set_xlim(left, right)
     panel.axvline(1, color=figures.COLOURS["exact"], linewidth=1.2, zorder=1)
     panel.text(1, 1.01, "← needs less", ha="right", **places)
     ticks = few_numbers(low, high)
     panel.set_xticks(ticks, [f"{t:g}" for t in ticks])
     panel.set_xticks([], minor=True)
+
+
+def _numbers(row: Mapping[str, Any]) -> tuple[float, float, float]:
+    """(ratio, low, high) of a row: NaN where there is no ratio, and from 0 to inf where there is no interval."""
+    found = zip((row[name] for name in ("ratio", "low", "high")), (math.nan, 0.0, math.inf), strict=True)
+    ratio, low, high = (missing if value is None or math.isnan(value) else float(value) for value, missing in found)
+    return ratio, low, high
 
 
 def _place(panel: Axes, ratio: float, share: float = 0.5) -> float:
@@ -113,30 +121,40 @@ def _place(panel: Axes, ratio: float, share: float = 0.5) -> float:
     return right / room if math.isinf(ratio) else left * room if ratio == 0 else min(max(ratio, left), right)
 
 
-def _draw_overall(panel: Axes, height: float, row: dict[str, Any], absent: str) -> None:
+def _draw_overall(panel: Axes, height: float, row: dict[str, Any], words: str) -> None:
     colour, fill = VERDICTS[row["verdict"]]
-    ratio, low, high = (number(row[name]) for name in ("ratio", "low", "high"))
-    reached = 0 < ratio < math.inf
-    if reached:
+    ratio, low, high = _numbers(row)
+    if 0 < ratio < math.inf:
         _draw_interval(panel, height, low, high, color=colour, linewidth=1.8)
     style = {"color": colour, "fillstyle": fill, "markerfacecoloralt": "white", "markeredgewidth": 1.4, "zorder": 4}
-    if fill == "none" or not reached:
-        style |= {"markerfacecolor": "white" if reached else colour, "fillstyle": "full"}
-    panel.plot(_place(panel, ratio), height, marker="D" if reached else "X", markersize=7.5, label=row["rule"], **style)
-    text = f"{written(ratio)} [{written(low)}, {written(high)}]" if reached else absent
+    if fill == "none" or ratio == math.inf:
+        style |= {"markerfacecolor": colour if ratio == math.inf else "white", "fillstyle": "full"}
+    if not math.isnan(ratio):
+        mark = "X" if ratio == math.inf else "D"
+        panel.plot(_place(panel, ratio), height, marker=mark, markersize=7.5, label=row["rule"], **style)
     beside = {"transform": panel.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
-    panel.text(1.015, height, f"{row['verdict']}   {text}", color=colour, **beside)
+    panel.text(1.015, height, f"{row['verdict']}   {words}", color=colour, **beside)
 
 
-def _absent(numbers: Mapping[str, Any], rule: str) -> str:
-    """On how many workloads the rule, or else the baseline, never reached the target."""
+def _words(numbers: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """A ratio with its interval, or who reaches the target instead; and on how many of the workloads, if not on all."""
     count = len(numbers["workloads"])
-    for name in (rule, numbers["baseline"]):
-        missing = sum(cell["rule"] == name and cell["cost"] is None for cell in numbers["cells"])
-        if missing:
-            whose = "" if name == rule else f"{name}: "
-            return f"{whose}not reached" + (f" on {missing} of {count}" if count > 1 else "")
-    return "not reached"
+    mine, other = (_reached_by(numbers, row[name]) for name in ("rule", "baseline"))
+    ratio, low, high = _numbers(row)
+    if 0 < ratio < math.inf:
+        text, places = f"{written(ratio)} [{written(low)}, {written(high)}]", row["workloads"]
+        return text if places == count else f"{text} on {places} of {count}"
+    if mine and other:
+        return "each reaches it elsewhere"
+    if not mine and not other:
+        return "neither reaches it"
+    text, places = ("alone reaches it", mine) if mine else ("not reached", set(numbers["workloads"]) - mine)
+    return f"{text} on {len(places)} of {count}" if count > 1 else text
+
+
+def _reached_by(numbers: Mapping[str, Any], rule: str) -> set[str]:
+    """The workloads on which the rule reaches the target."""
+    return {cell["workload"] for cell in numbers["cells"] if cell["rule"] == rule and reaches(cell)}
 
 
 def _draw_interval(panel: Axes, height: float, low: float, high: float, **style) -> None:
@@ -151,30 +169,35 @@ def _draw_interval(panel: Axes, height: float, low: float, high: float, **style)
 def _draw_workload(
     panel: Axes, height: float, row: dict[str, Any], mark: str, with_interval: bool, share: float
 ) -> None:
-    ratio = number(row["ratio"])
+    ratio, low, high = _numbers(row)
+    if math.isnan(ratio):
+        return  # There neither reaches the target.
     if with_interval and 0 < ratio < math.inf:
-        _draw_interval(panel, height, number(row["low"]), number(row["high"]), color=QUIET, linewidth=1.0)
+        _draw_interval(panel, height, low, high, color=QUIET, linewidth=1.0)
     style = {"color": WORDS, "markerfacecolor": "white", "markeredgewidth": 0.9, "markersize": 4.5, "zorder": 4}
     panel.plot(_place(panel, ratio, share), height, mark, label=f"_{row['rule']} on {row['workload']}", **style)
 
 
 def _ratios_caption(numbers: Mapping[str, Any], rules: list[str], overall: Mapping[str, dict[str, Any]]) -> str:
     protocol, workloads = numbers["protocol"], numbers["workloads"]
-    parts, absent = [], []
+    groups: dict[str, list[str]] = {"ratio": [], "left": [], "right": [], "none": []}
     for rule in rules:
-        row = overall[rule]
-        ratio, low, high = (number(row[name]) for name in ("ratio", "low", "high"))
-        if math.isinf(ratio):
-            absent.append(f"{rule} ({_absent(numbers, rule)})")
-        elif ratio == 0:
-            parts.append(f"{rule} reaches the target where {numbers['baseline']} never does ({row['verdict']})")
+        ratio, words = _numbers(overall[rule])[0], _words(numbers, overall[rule])
+        if 0 < ratio < math.inf:
+            groups["ratio"].append(f"{rule} {words}, {overall[rule]['verdict']}")
         else:
-            parts.append(f"{rule} {written(ratio)} [{written(low)}, {written(high)}], {row['verdict']}")
+            place = "none" if math.isnan(ratio) else "left" if ratio == 0 else "right"
+            groups[place].append(f"{rule} ({words}, {overall[rule]['verdict']})")
     marks = "; small marks are the single workloads" if len(workloads) > 1 else ""
-    never = f" Without a ratio, at the right: {listed(absent)}." if absent else ""
+    mean = "geometric mean over those that both reach, of" if len(workloads) > 1 else "on"
+    starts = {"left": "At the left", "right": "At the right", "none": "Without a ratio"}
+    others = "".join(f" {start}: {listed(groups[name])}." for name, start in starts.items() if groups[name])
+    fewer = any(0 < row["workloads"] < len(workloads) for row in overall.values())
+    alone = " A workload that one alone reaches counts for it if that comparison is decided." if fewer else ""
+    cross = ", a cross where it does not reach the target" if groups["right"] else ""
     return (
         f"Example gradients to {protocol['target']:g} of the initial gap, over those of {numbers['baseline']}, "
-        f"{'geometric mean over' if len(workloads) > 1 else 'on'} {listed(workloads)}, with the {percent(protocol['level'])} "
-        f"interval{marks}: {'; '.join(parts) or 'none'}.{never} Left of 1 is less. A full diamond is better, a half one "
-        "worse, a hollow one undecided."
+        f"{mean} {listed(workloads)}, with the {percent(protocol['level'])} interval{marks}: "
+        f"{'; '.join(groups['ratio']) or 'none'}.{others}{alone} A target is reached where at least half of the reported runs "
+        f"reach it. Left of 1 is less. A full diamond is better, a half one worse, a hollow one undecided{cross}."
     )

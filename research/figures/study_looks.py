@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from research import figures
+from research.studies.study import HALF
 
 # The baseline's, then Okabe & Ito's without their yellow, which a white page swallows, and a wine red: any two are told
 # apart by readers who see no red, no green or no blue.
@@ -23,8 +24,8 @@ class Cast(NamedTuple):
     """Who is in a study's pictures.
 
     Attributes:
-      order: All rules, the best first: by overall ratio, the baseline at 1; of equals (none has a ratio where the baseline
-        never reaches the target), by workloads reached and then by cost.
+      order: All rules, the best first: by overall ratio, the baseline at 1; of equals (0, inf, or none: neither, or each
+        somewhere else), by workloads reached and then by cost.
       shown: Those with a colour: the baseline, then the best.
       quiet: The others, best first, drawn in grey.
       colours: Of every rule.
@@ -45,7 +46,7 @@ def cast(numbers: Mapping[str, Any]) -> Cast:
       ('mine', 'adam', 'yours')
     """
     baseline = numbers["baseline"]
-    ratios = {row["rule"]: number(row["ratio"]) for row in numbers["overall"]} | {baseline: 1.0}
+    ratios = {row["rule"]: number(row["ratio"]) for row in numbers["overall"]} | {baseline: 1.0}  # Without one: last.
     order = tuple(sorted(numbers["rules"], key=lambda rule: (ratios.get(rule, math.inf), *_price(numbers, rule))))
     others = [rule for rule in order if rule != baseline]
     most = len(others) if len(order) <= len(RULE_COLOURS) else BEST_SHOWN
@@ -54,13 +55,19 @@ def cast(numbers: Mapping[str, Any]) -> Cast:
 
 
 def _price(numbers: Mapping[str, Any], rule: str) -> tuple[int, float]:
-    """Workloads on which the rule never reached the target, and the sum of the logarithms of its costs on the others."""
-    costs = [number(cell["cost"]) for cell in numbers["cells"] if cell["rule"] == rule]
-    return sum(map(math.isinf, costs)), sum(math.log(cost) for cost in costs if 0 < cost < math.inf)
+    """Workloads on which the rule does not reach the target, and the sum of the logarithms of its costs on the others."""
+    cells = [cell for cell in numbers["cells"] if cell["rule"] == rule]
+    costs = [number(cell["cost"]) for cell in cells if reaches(cell)]
+    return len(cells) - len(costs), sum(math.log(cost) for cost in costs if 0 < cost < math.inf)
+
+
+def reaches(cell: Mapping[str, Any]) -> bool:
+    """Whether at least half of the reported runs reach the target: what the house calls reached."""
+    return cell["reached"] >= HALF
 
 
 def number(value: float | None) -> float:
-    """A number of a study's JSON, where None stands for what is not reached: inf."""
+    """A cost of a study's JSON, where None stands for what is not reached: inf."""
     return math.inf if value is None or math.isnan(value) else float(value)
 
 

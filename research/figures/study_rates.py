@@ -9,12 +9,11 @@ from matplotlib.axes import Axes
 from research import figures
 from research.figures.study_curves import show_few_numbers
 from research.figures.study_looks import Cast, listed, name_lines, panels, written
+from research.studies.costs import MOST_BUDGETS
 
 RATE = "learning_rate"
 MOST_PANELS = 12  # Of one rule each.
 OVERLAID = 3  # Rules that are told apart in one panel.
-NEAR_BEST = 1.1
-CEILING = 10.0  # Budgets: the score of a training that diverged.
 
 
 class Valley(NamedTuple):
@@ -26,8 +25,9 @@ class Valley(NamedTuple):
       chosen: Index of the trial with the lowest score; of equals, the one tried first.
       along, line, floor, ceiling: The line and its band, shape (r,): the score at the chosen trial with its rate alone
         varied, over the range of the seeds; where that was not done, the highest valley below all trials, without a band.
-      near: The lowest and the highest rate around the best of the line with a score within 10 % of it; None where that
-        best is above the budget, for then nothing good is near it.
+      near: The lowest and the highest rate around the best of the line with a score within 10 % of it, as the study has
+        them; None where that best is above the budget, for then nothing good is near it.
+      decades: From the lowest to the highest, as the study's table has them; None as for `near`.
       at_end: Whether `near` ends where the line does, and may be wider.
       name: Of the hyper-parameter.
     """
@@ -43,6 +43,7 @@ class Valley(NamedTuple):
     floor: np.ndarray
     ceiling: np.ndarray
     near: tuple[float, float] | None
+    decades: float | None
     at_end: bool
     name: str
 
@@ -58,7 +59,7 @@ def valley(numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray], workloa
     order = np.argsort(rates, kind="stable")
     tuning, final = np.asarray(arrays[f"{key}/tuning"], float)[order], np.asarray(arrays[f"{key}/final"])[order]
     rates, scores, budget = rates[order], tuning.mean(axis=1), float(arrays[f"{key}/passes"][-1])
-    lost = tuning >= CEILING * budget * (1 - 1e-9)
+    lost = tuning >= MOST_BUDGETS * budget * (1 - 1e-9)
     diverged = np.any([(~np.isfinite(final)).any(axis=1), lost.any(axis=1)], axis=0)
     ends, chosen = (tuning.min(axis=1), tuning.max(axis=1)), int(np.lexsort((order, scores))[0])
     if f"{key}/rates" in arrays:
@@ -67,33 +68,14 @@ def valley(numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray], workloa
     else:
         along = rates
         line = (floor_of(scores), floor_of(scores), floor_of(scores))
-    low, high = span_of(along, line[0])
-    near = (low, high) if line[0].min() <= budget else None
-    at_end = bool(low == along[0] or high == along[-1])
-    return Valley(rates, scores, *ends, diverged, chosen, along, *line, near, at_end, name)
+    return Valley(rates, scores, *ends, diverged, chosen, along, *line, *_span(cell), name)
 
 
-def span_of(rates: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
-    """The rates around the best with a score within 10 % of it, interpolated in the logarithm of the rate.
-
-    Args:
-      rates: Ascending, shape (r,).
-      scores: Lower is better, shape (r,).
-    Example:
-      >>> span_of(np.array([0.01, 0.1, 1.0, 10.0]), np.array([3.0, 2.0, 2.0, 2.1]))[1]
-      10.0
-    """
-    logs, best, limit = np.log10(rates), int(np.argmin(scores)), NEAR_BEST * scores.min()
-    bad = np.flatnonzero(scores > limit)
-    left, right = bad[bad < best], bad[bad > best]
-    low, high = float(rates[0]), float(rates[-1])
-    if len(left):
-        pair = slice(left[-1], left[-1] + 2)
-        low = float(10 ** np.interp(-limit, -scores[pair], logs[pair]))
-    if len(right):
-        pair = slice(right[0] - 1, right[0] + 1)
-        high = float(10 ** np.interp(limit, scores[pair], logs[pair]))
-    return low, high
+def _span(cell: Mapping[str, Any]) -> tuple[tuple[float, float] | None, float | None, bool]:
+    """(`near`, `decades`, `at_end`) of a Valley; a study from before the rates were kept has the decades alone."""
+    decades, low, high = (cell.get(name) for name in ("robustness", "robust_low", "robust_high"))
+    near = None if decades is None or low is None or high is None else (float(low), float(high))
+    return near, decades, bool(cell.get("robust_at_end"))
 
 
 def floor_of(scores: np.ndarray) -> np.ndarray:
@@ -194,9 +176,9 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> No
 
 
 def _width(v: Valley) -> str:
-    if v.near is None:
+    if v.decades is None:
         return "target not reached"
-    return f"robust {'at least ' if v.at_end else ''}{np.log10(v.near[1] / v.near[0]):.2g} decades"
+    return f"robust {'at least ' if v.at_end else ''}{v.decades:.2g} decades"
 
 
 def _caption(numbers: Mapping[str, Any], who: Cast, drawn: list[str], with_rate: list[str], valleys) -> str:

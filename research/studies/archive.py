@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.runs.archive import read_contents
+from research.runs.folder import MANIFEST
 from research.studies.study import FORMAT
 
-MANIFEST = "manifest.json"
 _NUMBER, _PERHAPS, _NONE = (int, float), (int, float, type(None)), type(None)
 _KINDS = {int: "an integer", float: "a number", str: "a printable text", list: "a list", _NONE: "None"}
 # What a reader of a study may rely on; other entries are allowed.
@@ -187,8 +187,14 @@ def _check_entries(where: str, entry: Any, kinds: Mapping[str, tuple[type, ...]]
         value = entry[name]
         fits = isinstance(value, kind) and not isinstance(value, bool)
         if not fits or (isinstance(value, str) and not value.isprintable()):  # A terminal obeys what is not.
-            wanted = " or ".join(_KINDS[kind] for kind in kind)
-            raise ValueError(f"holds a study whose {where}.{name} is {reprlib.repr(value)}; it must be {wanted}.")
+            raise ValueError(
+                f"holds a study whose {where}.{name} is {reprlib.repr(value)}; it must be {_wanted(kind)}."
+            )
+
+
+def _wanted(kind: tuple[type, ...]) -> str:
+    """In words; an integer is a number."""
+    return " or ".join(_KINDS[one] for one in kind if one is not int or float not in kind)
 
 
 def _check_cost(where: str, cell: Mapping[str, Any]) -> None:

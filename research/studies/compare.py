@@ -12,10 +12,12 @@ import jax
 import numpy as np
 
 from research import runs, workloads
+from research.runs.files import canonical
 from research.studies.contenders import Contender, check_contender, contenders
-from research.studies.pairs import measure_pair, scores_of
+from research.studies.pairs import measure_pair, sampler_of, scores_of
 from research.studies.profiles import performance_profile
 from research.studies.protocol import Protocol, make_protocol
+from research.studies.resampling import choice_weights
 from research.studies.scores import Scores
 from research.studies.statistics import Overall, difference, overall
 from research.studies.study import FORMAT, HALF, Study, as_number, told
@@ -123,11 +125,17 @@ def plan(
     if baseline is not None and baseline not in names:
         raise ValueError(f"baseline must be one of the rules, {', '.join(names)}; got {baseline!r}.")
     for on in make_workloads(workload):
+        sampler_of(on, protocol.batch_size)
         for part in (protocol.tune_on, protocol.reported_on):
             if part != "train" and getattr(on, part) is None:
                 raise ValueError(f"workload {on.name!r} has no {part} part: tune_on='train' needs none.")
         params = jax.eval_shape(on.init, jax.random.key(0))
         for contender in bring:
+            if contender.evaluations > protocol.passes:
+                raise ValueError(
+                    f"passes={protocol.passes} is less than one epoch of {contender.name}, whose step costs "
+                    f"{contender.evaluations:g} gradients; give passes of at least {math.ceil(contender.evaluations)}."
+                )
             check_contender(contender, params, on.objective, on.train)
     return protocol, bring
 
@@ -160,7 +168,9 @@ def remembered_pair(
 ) -> Saved:
     """`measure_pair`, from its checkpoint where there is one."""
     compute = lambda parts: measure_pair(on, contender, protocol, checkpoints=parts, **how)
-    return runs.remembered(checkpoints, f"{on.name}/{contender.name}", compute)
+    terms = canonical({"protocol": protocol._asdict(), "space": contender.space, "evaluations": contender.evaluations})
+    digest = hashlib.sha256(terms.encode()).hexdigest()[:8]
+    return runs.remembered(checkpoints, f"{on.name}/{contender.name} {digest}", compute)
 
 
 def conclude(
@@ -175,11 +185,11 @@ def conclude(
     comparisons, together = [], []
     for rule in others:
         both = [(scores[workload, rule], scores[workload, baseline]) for workload in on]
-        for workload, pair in zip(on, both, strict=True):
-            seen = difference(*pair, comparisons=len(others) * len(on), **settings)
+        each = [difference(*pair, comparisons=len(others) * len(on), **settings) for pair in both]
+        for workload, seen in zip(on, each, strict=True):
             comparisons.append({"workload": workload, "rule": rule, "baseline": baseline} | as_number(seen))
         reached = [(_reaches(found[w, rule]), _reaches(found[w, baseline])) for w in on]
-        seen = _together(both, reached, comparisons=len(others), **settings)
+        seen = _together(both, reached, [d.verdict for d in each], comparisons=len(others), **settings)
         together.append({"rule": rule, "baseline": baseline} | as_number(seen))
     cells = [saved.values for saved in found.values()]
     costs = np.array([[_cost(found[workload, rule]) for rule in names] for workload in on])
@@ -192,6 +202,7 @@ def conclude(
         "baseline": baseline,
         "rules": names,
         "sources": {contender.name: source_digest(contender.make_rule) for contender in bring},
+        "evaluations": {c.name: c.evaluations for c in bring},
         "spaces": {c.name: {name: list(found_range) for name, found_range in c.space.items()} for c in bring},
         "workloads": on,
         "cells": cells,
@@ -202,22 +213,23 @@ def conclude(
     return Study(answer, tables, arrays, numbers)
 
 
-def leader(found: Mapping[tuple[str, str], Saved], *, trials: int | None = None) -> str:
+def leader(found: Mapping[tuple[str, str], Saved], *, trials: int) -> str:
     """The rule that the tuning seeds speak for, so that reporting it on the others is no choice after the fact.
 
-    It has the least geometric mean, over workloads, of its best trial's score over the best of all.
+    It has the least geometric mean, over workloads, of its score over the best of all rules.
 
     Args:
       found: From `measure_pairs`.
-      trials: How many of each rule's trials count; 1: the defaults alone. None: all.
+      trials: The budget: a rule that made more counts as the expected best of so many of them; 1: the defaults alone.
     Returns:
       Its name; ties go to the first.
     """
     logs: dict[str, float] = {}
     for workload in dict.fromkeys(workload for workload, _ in found):
-        best = {r: s.arrays["tuning"].mean(axis=1)[:trials].min() for (w, r), s in found.items() if w == workload}
-        for rule, score in best.items():
-            logs[rule] = logs.get(rule, 0.0) + float(np.log(score / min(best.values())))
+        means = {r: s.arrays["tuning"].mean(axis=1) for (w, r), s in found.items() if w == workload}
+        scores = {rule: float(choice_weights(own, trials) @ own) for rule, own in means.items()}
+        for rule, score in scores.items():
+            logs[rule] = logs.get(rule, 0.0) + math.log(score / min(scores.values()))
     return min(logs, key=lambda rule: logs[rule])
 
 
@@ -234,6 +246,8 @@ def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Wor
 
 def source_digest(make_rule: Any) -> str | None:
     """The SHA-256 of a constructor's source, by which two studies see whether they have the same rule; None: unknown."""
+    if not hasattr(make_rule, "__wrapped__"):  # A rule that was already made shows no source of its own.
+        return None
     try:
         text = inspect.getsource(inspect.unwrap(make_rule))
     except (TypeError, OSError):
@@ -251,16 +265,24 @@ def _known_terms(terms: dict[str, Any]) -> dict[str, Any]:
     return terms
 
 
-def _together(both: Sequence[tuple[Scores, Scores]], reached: Sequence[tuple[bool, bool]], **settings: Any) -> Overall:
-    """`overall` on the workloads where both reach the target; where one alone does, that speaks for it."""
+def _together(
+    both: Sequence[tuple[Scores, Scores]],
+    reached: Sequence[tuple[bool, bool]],
+    verdicts: Sequence[str],
+    **settings: Any,
+) -> Overall:
+    """`overall` on the workloads where both reach the target; a workload where one alone does counts if it is decided."""
     common = [pair for pair, each in zip(both, reached, strict=True) if all(each)]
-    gained, lost = (sum(each == only for each in reached) for only in ((True, False), (False, True)))
-    nothing = Overall(math.nan, 0.0, math.inf, math.nan, 0.0, 1.0, "undecided", 0)
-    seen = overall(common, **settings) if common else nothing
-    for alone, verdict, against in ((lost, "worse", "better"), (gained, "better", "worse")):
-        if alone:
-            seen = seen._replace(verdict="undecided" if (gained and lost) or seen.verdict == against else verdict)
-    return seen
+    alone = {one for one, each in zip(verdicts, reached, strict=True) if not all(each) and one != "undecided"}
+    every = overall(both, **settings)
+    ratio, low, high = {("better",): (0.0,) * 3, ("worse",): (math.inf,) * 3}.get(
+        tuple(alone), (math.nan, 0.0, math.inf)
+    )
+    seen = Overall(ratio, low, high, every.win, every.win_low, every.win_high, "undecided", 0)
+    if common:
+        seen = overall(common, **settings)._replace(win=every.win, win_low=every.win_low, win_high=every.win_high)
+    decided = alone | ({seen.verdict} - {"undecided"})
+    return seen._replace(verdict=decided.pop() if len(decided) == 1 else "undecided")
 
 
 def _reaches(saved: Saved) -> bool:

@@ -4,15 +4,17 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from research import lanes, samplers
 from research.studies.contenders import Contender
 from research.studies.costs import passes_to_target, penalised_passes
 from research.studies.protocol import Protocol
-from research.studies.scores import Scores
-from research.studies.spaces import added_trials, edges, trials, widen
-from research.studies.statistics import best_of, choose
+from research.studies.resampling import choice_weights
+from research.studies.scores import Scores, choose
+from research.studies.spaces import Range, added_trials, edges, trials, widen
+from research.studies.statistics import best_of
 from research.studies.timing import time_alone
 from research.types import Checkpoints, Sampler, Saved, Workload, nowhere
 
@@ -43,8 +45,8 @@ def measure_pair(
 ) -> Saved:
     """Trains every trial of a rule on every seed of a workload.
 
-    A choice in the outer tenth of a range (the outer 1 / budget, with fewer than ten trials) widens it by a third beyond
-    that side, with a third more trials, twice at most.
+    A choice in the outer tenth of a range (the outer 1 / budget, with fewer than ten trials, the outer quarter at most)
+    widens it by a third beyond that side, with a third more trials, twice at most. One trial is the defaults alone.
 
     Args:
       workload: With the parts that the protocol needs.
@@ -61,7 +63,7 @@ def measure_pair(
       ValueError: The workload lacks a part.
     """
     sampler = sampler_of(workload, protocol.batch_size)
-    num_epochs = max(1, round(protocol.passes / contender.evaluations))
+    num_epochs = int(protocol.passes // contender.evaluations)  # `plan` has seen to it that it is one at least.
     space = dict(contender.space)
     program = lanes.compile_program(
         workload,
@@ -73,20 +75,20 @@ def measure_pair(
         evaluate_on=(protocol.tune_on, protocol.reported_on),
     )
     made = trials(space, protocol.budget)
-    count = _count(made, protocol.budget)
+    count = protocol.budget if made else 1
+    most = MOST_WIDENINGS if protocol.budget > 1 else 0
     outcomes, passes = _train(program, workload, contender, protocol, made, count, _part(on_chunk, 0), checkpoints)
     hit: list[str] = []
-    outer = max(0.1, 1 / protocol.budget)  # Few trials leave wide gaps: the last of them is then an edge.
-    for widened in range(MOST_WIDENINGS + 1):
+    outer = min(0.25, max(0.1, 1 / protocol.budget))  # Few trials leave wide gaps: the last of them is then an edge.
+    for widened in range(most + 1):
         chosen = choose(outcomes.tuning)
         hit = [f"{name}, {side}" for name, side in edges(space, {name: v[chosen] for name, v in made.items()}, outer)]
-        wider = [widen(space, *place.split(", ")) for place in hit] if widened < MOST_WIDENINGS else []
+        wider = [widen(space, *place.split(", ")) for place in hit] if widened < most else []
         wider = [(whole, part) for whole, part in wider if part is not None]
         if not wider:
             break
-        space, part = wider[0]
-        more = added_trials(part, math.ceil(protocol.budget / 3), start=count)
-        added = math.ceil(protocol.budget / 3)
+        (space, part), added = wider[0], math.ceil(protocol.budget / 3)
+        more = added_trials(part, added, start=count)
         new, _ = _train(program, workload, contender, protocol, more, added, _part(on_chunk, widened + 1), checkpoints)
         made = {name: np.concatenate([made[name], more[name]]) for name in made}
         outcomes = _Outcomes(*(np.concatenate(both) for both in zip(outcomes, new, strict=True)))
@@ -121,10 +123,9 @@ def measure_pair(
         "evaluations": contender.evaluations,
         "diverged": float(outcomes.diverged[: protocol.budget].mean()),
         "rate_name": rate,
-        "robustness": None if rate is None else robust_decades(arrays["rates"], arrays["rate_scores"]),
         "compile_seconds": program.compile_seconds,
     }
-    facts |= _costs(arrays, protocol, chosen, sampler, facts)
+    facts |= _robustness(arrays) | _costs(arrays, protocol, chosen, sampler, facts) | _yardstick(workload, protocol)
     per_pass = _seconds_per_pass(workload, contender, sampler, chosen_values, num_epochs) if timed else None
     seconds = None if per_pass is None or facts["cost"] is None else per_pass * facts["cost"]
     return Saved(arrays, facts | {"seconds_per_pass": per_pass, "seconds": seconds})
@@ -135,6 +136,11 @@ def sampler_of(workload: Workload, batch_size: int | None) -> Sampler:
     n = _examples(workload)
     if workload.train is None or batch_size is None:
         return samplers.full_batch(n)
+    if batch_size > n:
+        raise ValueError(
+            f"batch_size={batch_size} is more than the {n} examples of {workload.name}; give at most that, or None for all "
+            "of them (--batch-size 0)."
+        )
     return samplers.minibatch(n, batch_size)
 
 
@@ -149,23 +155,26 @@ def scores_of(arrays: Mapping[str, np.ndarray]) -> Scores:
     return Scores(arrays["tuning"], arrays["costs"], float(arrays["passes"][-1]))
 
 
-def rate_name(space: Mapping[str, Any]) -> str | None:
-    """The hyper-parameter that is the rate: the one of that name, else the first; None where there is none."""
-    return "learning_rate" if "learning_rate" in space else next(iter(space), None)
+def rate_name(space: Mapping[str, Range]) -> str | None:
+    """The hyper-parameter that is the rate: the one of that name, else the first on a log scale; None where there is none."""
+    if "learning_rate" in space:
+        return "learning_rate"
+    return next((name for name, range_ in space.items() if range_.scale == "log"), None)
 
 
-def robust_decades(rates: np.ndarray, scores: np.ndarray) -> float:
-    """How many decades of rates score within 10 % of the best, around it, interpolated in log rate.
+def robust_rates(rates: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """The lowest and the highest rate around the best whose score is within 10 % of the best, interpolated in log rate.
 
     Args:
       rates: Ascending, shape (r,).
       scores: Lower is better, shape (r, m); their means over m count.
     Returns:
-      Decades; where the good rates reach an end of those given, at least so many.
+      (low, high); where good rates reach an end of those given, that end.
     Example:
       >>> rates = np.array([0.01, 0.1, 1.0, 10.0])
-      >>> round(robust_decades(rates, np.array([[3.0], [2.0], [2.0], [3.0]])), 12)
-      1.4
+      >>> low, high = robust_rates(rates, np.array([[3.0], [2.0], [2.0], [3.0]]))
+      >>> round(low, 4), round(high, 4)
+      (0.0631, 1.5849)
     """
     logs, means = np.log10(rates), scores.mean(axis=1)
     best, limit = int(np.argmin(means)), AS_GOOD * means.min()
@@ -176,10 +185,27 @@ def robust_decades(rates: np.ndarray, scores: np.ndarray) -> float:
             at += step
         beyond = at + step
         if not 0 <= beyond < len(means):
-            return logs[at]
-        return logs[at] + (logs[beyond] - logs[at]) * (limit - means[at]) / (means[beyond] - means[at])
+            return rates[at]
+        return 10 ** (logs[at] + (logs[beyond] - logs[at]) * (limit - means[at]) / (means[beyond] - means[at]))
 
-    return float(edge(1) - edge(-1))
+    return float(edge(-1)), float(edge(1))
+
+
+def _robustness(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Decades of rates within 10 % of the best; None where no rate gets to the target within the budget of passes."""
+    nothing = dict.fromkeys(("robustness", "robust_low", "robust_high", "robust_at_end"))
+    if "rates" not in arrays or arrays["rate_scores"].mean(axis=1).min() > arrays["passes"][-1]:
+        return nothing
+    low, high = robust_rates(arrays["rates"], arrays["rate_scores"])
+    at_end = low == arrays["rates"][0] or high == arrays["rates"][-1]
+    return {"robustness": math.log10(high / low), "robust_low": low, "robust_high": high, "robust_at_end": at_end}
+
+
+def _yardstick(workload: Workload, protocol: Protocol) -> dict[str, Any]:
+    """By which a reader of two studies sees whether they are about the same problem."""
+    start = jax.random.fold_in(jax.random.key(protocol.seeds[0]), lanes.INIT)
+    initial = float(workload.objective(workload.init(start), workload.train))
+    return {"initial": initial, "optimum": None if workload.optimum is None else workload.optimum.value}
 
 
 def _train(
@@ -206,7 +232,7 @@ def _train(
         penalised_passes(passes, tuning, protocol.target),
         passes_to_target(passes, reported, protocol.target),
         np.where(np.isfinite(reported), reported, np.inf),
-        ~np.isfinite(tuning[..., -1]),
+        (trained.first_bad_step >= 0).reshape(count, -1)[:, :m] | ~np.isfinite(tuning[..., -1]),
     )
     return outcomes, passes
 
@@ -218,8 +244,9 @@ def _relative(workload: Workload, part: str, values: np.ndarray) -> np.ndarray:
         best = workload.optimum.value
         if part != "train":
             best = float(workload.objective(workload.optimum.params, getattr(workload, part)))
-    with np.errstate(invalid="ignore", over="ignore"):
-        return (values - best) / (values[:, :1] - best)
+    initial = values[:, :1] - best  # On held-out data it may not be positive: there is no share of such a gap.
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        return np.where(initial > 0, (values - best) / initial, np.nan)
 
 
 def _costs(
@@ -227,13 +254,14 @@ def _costs(
 ) -> dict[str, Any]:
     """What it costs to reach the target, at an equal number of trials, and where the chosen trial ends."""
     cost, low, high = arrays["best_of"][min(protocol.budget, facts["trials"]) - 1]
+    reached = np.isfinite(arrays["costs"]).mean(axis=1)
     final = np.quantile(arrays["final"][chosen], [0.5, 0.1, 0.9], method="inverted_cdf")
     per_step = sampler.batch_size * facts["evaluations"]
     return {
         "cost": _or_none(cost),
         "cost_low": _or_none(low),
         "cost_high": _or_none(high),
-        "reached": float(np.isfinite(arrays["costs"][chosen]).mean()),
+        "reached": float(choice_weights(arrays["tuning"].mean(axis=1), protocol.budget) @ reached),
         "example_gradients": _or_none(cost * facts["n"]),
         "steps": _or_none(cost * facts["n"] / per_step),
         "final": float(final[0]),
@@ -260,11 +288,6 @@ def _part(on_chunk: Callable[[lanes.Progress], None] | None, round_: int) -> Cal
 
 def _examples(workload: Workload) -> int:
     return 1 if workload.train is None else len(workload.train.y)
-
-
-def _count(made: Mapping[str, np.ndarray], budget: int) -> int:
-    """Trials that were made: a rule without hyper-parameters has one."""
-    return len(next(iter(made.values()))) if made else 1
 
 
 def _or_none(value: float) -> float | None:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,8 +19,9 @@ class Entry(NamedTuple):
 
     Attributes:
       study: Which.
-      rule: Its name; with a digest where there are rules of that name with another source, or another search space.
-      workload: Its name, with the number of examples where studies have several of that name.
+      rule: Its name; with a digest where there are rules of that name with another source, search space or cost of a step;
+        with the study's id where the source is not known.
+      workload: Its name, with the number of examples, or f*, where studies have several of that name.
       protocol: Number of the protocol, from 1.
       cost, low, high: Example gradients to the target, with their interval; inf where it is not reached.
       cell, comparison: As in the study; no comparison for the baseline.
@@ -42,7 +44,7 @@ class Rankings(NamedTuple):
     Attributes:
       gathered: The studies.
       protocols: Values of PROTOCOL, in the order in which they are first met.
-      all: For each workload and protocol its entries, the lowest cost first.
+      all: For each workload and protocol its entries, the rule with the lowest cost first (`costs`).
     """
 
     gathered: Gathered
@@ -60,6 +62,7 @@ def merge(gathered: Gathered) -> Rankings:
     studies = gathered.studies
     codes, spaces = _several(studies, "rule", _code), _several(studies, "rule", _space)
     sizes = _several(studies, "workload", lambda _, cell: cell["n"])
+    optima = _several(studies, "workload", _optimum)
     protocols: list[tuple[Any, ...]] = []
     grouped: dict[tuple[str, int], list[Entry]] = {}
     for study in studies:
@@ -68,20 +71,34 @@ def merge(gathered: Gathered) -> Rankings:
         compared = {(c["workload"], c["rule"]): c for c in study.numbers["comparisons"]}
         for cell in study.numbers["cells"]:
             rule, workload = cell["rule"], cell["workload"]
-            code = f" · code {_code(study, cell)}" if rule in codes else ""
+            code = f" · {_code(study, cell)}" if rule in codes else ""
             space = f" · space {_space(study, cell)}" if rule in spaces else ""
+            examples = f" · {cell['n']:,} examples" if workload in sizes else ""
+            optimum = f" · {_optimum(study, cell)}" if workload in optima else ""
             entry = Entry(
                 study,
                 f"{rule}{code}{space}",
-                f"{workload} · {cell['n']:,} examples" if workload in sizes else workload,
+                f"{workload}{examples}{optimum}",
                 protocols.index(asked) + 1,
                 *_example_gradients(cell),
                 cell,
                 compared.get((workload, rule)),
             )
             grouped.setdefault((entry.workload, entry.protocol), []).append(entry)
-    ordered = (tuple(sorted(grouped[key], key=lambda entry: entry.cost)) for key in sorted(grouped))
-    return Rankings(gathered, tuple(protocols), tuple(ordered))
+    return Rankings(gathered, tuple(protocols), tuple(_ordered(grouped[key]) for key in sorted(grouped)))
+
+
+def costs(ranking: Sequence[Entry]) -> dict[str, float]:
+    """The cost of each rule of a ranking: the median of its entries, so that who submits more often gains nothing."""
+    by_rule: dict[str, list[float]] = {}
+    for entry in ranking:
+        by_rule.setdefault(entry.rule, []).append(entry.cost)
+    return {rule: statistics.median(found) for rule, found in by_rule.items()}
+
+
+def _ordered(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    cost = costs(entries)
+    return tuple(sorted(entries, key=lambda entry: (cost[entry.rule], entry.cost)))
 
 
 def leaders(ranking: Sequence[Entry]) -> tuple[set[str], bool]:
@@ -89,8 +106,9 @@ def leaders(ranking: Sequence[Entry]) -> tuple[set[str], bool]:
 
     No rule leads where none reaches the target.
     """
-    lowest = min(entry.cost for entry in ranking)
-    rules = {entry.rule for entry in ranking if entry.cost == lowest < math.inf}
+    cost = costs(ranking)
+    lowest = min(cost.values())
+    rules = {rule for rule, found in cost.items() if found == lowest < math.inf}
     highest = max((entry.high for entry in ranking if entry.rule in rules), default=math.inf)
     others = min((entry.low for entry in ranking if entry.rule not in rules), default=math.inf)
     return rules, len(rules) == 1 and highest < others
@@ -134,7 +152,12 @@ def _remarks(rankings: Rankings) -> list[str]:
     if alone:
         remarks.append(f"In {alone} more there is but one rule, and nothing to compare.")
     if several:
-        remarks.append(f"Rules of one name with another source or search space are two: {', '.join(several)}.")
+        remarks.append(
+            "Rules of one name with another source, search space or cost of a step are two, and so are those of two studies "
+            f"whose source is not known: {', '.join(several)}."
+        )
+    if any(len(ranking) > len({entry.rule for entry in ranking}) for ranking in rankings.contests):
+        remarks.append("The cost of a rule that is in several studies is their median.")
     if repeated:
         remarks.append(f"A copy of a study counts once: {', '.join(repeated)}.")
     if left_out:
@@ -161,13 +184,21 @@ def _several(studies: Sequence[FinishedStudy], name: str, of: Callable[[Finished
 
 
 def _code(study: FinishedStudy, cell: Mapping[str, Any]) -> str:
-    """Of the rule's source; where that is not known, of all code that ran."""
+    """Of the rule's source; where that is not known, of the study, for nothing says that two studies share the rule."""
     known = _of_rule(study, "sources", cell["rule"])
-    return known[:8] if isinstance(known, str) else study.fact("environment", "code")[:8]
+    return f"code {known[:8]}" if isinstance(known, str) else f"study {study.manifest['id'][:8]}"
 
 
 def _space(study: FinishedStudy, cell: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(_of_rule(study, "spaces", cell["rule"]), sort_keys=True).encode()).hexdigest()[:8]
+    """Of what may be tuned, and of the evaluations that a step is counted as."""
+    asked = [_of_rule(study, "spaces", cell["rule"]), cell.get("evaluations")]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _optimum(study: FinishedStudy, cell: Mapping[str, Any]) -> str:
+    """f*, by which workloads of one name and size are told apart."""
+    found = cell.get("optimum")
+    return f"f* {found:.9g}" if isinstance(found, float) else "f* unknown"
 
 
 def _of_rule(study: FinishedStudy, name: str, rule: str) -> Any:

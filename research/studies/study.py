@@ -40,7 +40,7 @@ class Study(NamedTuple):
         Raises:
           OSError: It cannot be written.
         """
-        wanted = ("protocol", "baseline", "rules", "sources", "spaces", "workloads")
+        wanted = ("protocol", "baseline", "rules", "sources", "spaces", "evaluations", "workloads")
         config = {name: self.numbers[name] for name in wanted}
         width = self.numbers["protocol"]["width"]
         run = runs.open_run("compare", config, results, fresh=True, width=width, command=_call(self.numbers))
@@ -51,11 +51,15 @@ class Study(NamedTuple):
 
 
 def _call(numbers: Mapping[str, Any]) -> str:
-    """What makes the study again, in Python."""
+    """What makes the study again, in Python, once `rules` holds the rules by name."""
     terms = {name: value for name, value in numbers["protocol"].items() if name != "reported_on"}
-    rules = ", ".join(f'"{rule}": {rule}' for rule in numbers["rules"])
-    given = ", ".join(f"{name}={value!r}" for name, value in (terms | {"baseline": numbers["baseline"]}).items())
-    return f"research.studies.compare({{{rules}}}, {numbers['workloads']!r}, {given})"
+    terms |= {name: numbers[name] for name in ("baseline", "evaluations")}
+    given = ", ".join(f"{name}={value!r}" for name, value in terms.items())
+    spaces = ", ".join(
+        f"{rule!r}: {{{', '.join(f'{name!r}: research.studies.Range{tuple(given)!r}' for name, given in space.items())}}}"
+        for rule, space in numbers["spaces"].items()
+    )
+    return f"research.studies.compare(rules, {numbers['workloads']!r}, {given}, spaces={{{spaces}}})"
 
 
 def told(numbers: Mapping[str, Any]) -> tuple[str, tuple[runs.Table, ...]]:
@@ -79,7 +83,10 @@ def answer(numbers: Mapping[str, Any]) -> str:
         if found:
             listed = ", ".join(f"{o['rule']} ({interval(o)})" for o in found[:MOST_NAMED])
             parts.append(f"{words} {listed}{_more(len(found) - MOST_NAMED)}")
-    return f"Example gradients to the target, beside {numbers['baseline']}'s: {'; '.join(parts)}."
+    never = _never(numbers)
+    return (
+        f"Example gradients to the target, beside {numbers['baseline']}'s: {'; '.join(parts)}.{never and ' ' + never}"
+    )
 
 
 def _more(count: int) -> str:
@@ -94,10 +101,11 @@ def _sentence(one: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
     rule, baseline, names = one["rule"], one["baseline"], numbers["workloads"]
     where = names[0] if len(names) == 1 else f"{one['workloads']} of {len(names)} workloads"
     never = _never(numbers)
-    if one["ratio"] is None:
-        winner = {"better": rule, "worse": baseline}.get(one["verdict"], "neither, or each somewhere else")
-        text = f"On no workload do both reach the target; {winner} does."
-    elif one["verdict"] != "undecided":
+    if not one["workloads"]:
+        winner = {"better": rule, "worse": baseline}.get(one["verdict"])
+        alone = f"{winner} alone reaches it." if winner else "Nothing can be said of the two."
+        text = f"On no workload do both {rule} and {baseline} reach the target. {alone}"
+    elif not one["low"] <= 1 <= one["high"]:
         times = "times " if one["ratio"] > 1 else "of "
         text = f"{rule} needs {interval(one)} {times}{baseline}'s example gradients to reach the target on {where}."
     else:
@@ -109,13 +117,13 @@ def _sentence(one: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
 
 
 def _how_many_more(one: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
-    needed = [
-        c["more_seeds"] for c in numbers["comparisons"] if c["rule"] == one["rule"] and c["more_seeds"] is not None
-    ]
+    absent = {cell["workload"] for cell in numbers["cells"] if cell["reached"] < HALF}
+    own = [c for c in numbers["comparisons"] if c["rule"] == one["rule"] and c["workload"] not in absent]
+    needed = [c["more_seeds"] for c in own]
     if not needed or min(needed) < 0:
         return "to detect 10 % takes more tuning seeds, or trials that reach the target on every seed"
     if max(needed) == 0:
-        return "a difference of 10 % would have shown"
+        return "10 % would have shown in four of five such studies"
     return f"{max(needed)} more seeds would detect 10 %{' on each' if len(numbers['workloads']) > 1 else ''}"
 
 
@@ -125,13 +133,15 @@ def _never(numbers: Mapping[str, Any]) -> str:
     for cell in numbers["cells"]:
         if cell["reached"] < HALF:
             places.setdefault(cell["rule"], []).append(cell["workload"])
-    return " ".join(f"Not reached on {', '.join(on)}: by {rule}." for rule, on in places.items())
+    told = [f"by {rule} on {', '.join(on)}" for rule, on in places.items()]
+    return f"Not reached: {'; '.join(told[:MOST_NAMED])}{_more(len(told) - MOST_NAMED)}." if told else ""
 
 
 def interval(one: Mapping[str, Any]) -> str:
-    """A ratio with its interval: "0.71 [0.64, 0.79]"."""
-    low, high = (_short(one[name]) for name in ("low", "high"))
-    return f"{_short(one['ratio'])} [{low}, {high}]"
+    """A ratio with its interval, "0.71 [0.64, 0.79]", or why there is none."""
+    if not one["workloads"]:
+        return {"better": "alone reaches it", "worse": "does not reach it"}.get(one["verdict"], "no common workload")
+    return f"{_short(one['ratio'])} [{_short(one['low'])}, {_short(one['high'])}]"
 
 
 def cells_table(numbers: Mapping[str, Any]) -> runs.Table:
@@ -151,7 +161,7 @@ def cells_table(numbers: Mapping[str, Any]) -> runs.Table:
                 1.0 if seen is None else seen["ratio"],
                 "baseline" if seen is None else f"[{_short(seen['low'])}, {_short(seen['high'])}]",
                 "" if seen is None else seen["verdict"],
-                "" if seen is None else f"{seen['win']:.2f}",
+                "" if seen is None else f"{seen['win']:.2f} [{seen['win_low']:.2f}, {seen['win_high']:.2f}]",
                 f"{100 * cell['reached']:.0f} %",
                 cell["steps"],
                 "not measured" if cell["seconds_per_pass"] is None else cell["seconds"],
@@ -160,14 +170,16 @@ def cells_table(numbers: Mapping[str, Any]) -> runs.Table:
         )
     columns = ("workload", "rule", "passes to the target", "low", "high", f"ratio to {numbers['baseline']}", "interval")
     columns += ("verdict", "P(beats it)", "reached by", "steps", "seconds", "gap at the end")
-    budget = "full batch" if protocol["batch_size"] is None else f"mini-batch {protocol['batch_size']}"
+    whole = protocol["batch_size"] is None or all(cell["n"] == 1 for cell in numbers["cells"])
+    budget = "full batch" if whole else f"mini-batch {protocol['batch_size']}"
     note = (
         f"Target: {protocol['target']:g} of the initial f - f* within {protocol['passes']} passes, {budget}, on the "
         f"{protocol['reported_on']} part. Passes: example gradients / n spent by all runs, over the runs that got there. "
-        f"Each rule had {protocol['budget']} trials, chosen on {len(protocol['tuning_seeds'])} tuning seeds by the "
-        f"{protocol['tune_on']} objective, reported on {len(protocol['seeds'])} others. Intervals: "
-        f"{100 * protocol['level']:g} %, the choice included, those of ratios corrected for how many there are; the points that "
-        "were tried are taken as they are. Seconds: one training by itself on this machine, without compilation."
+        f"Each rule had {protocol['budget']} trials (one where nothing is searched), chosen on "
+        f"{len(protocol['tuning_seeds'])} tuning seeds by the {protocol['tune_on']} objective, reported on "
+        f"{len(protocol['seeds'])} others. Intervals: {100 * protocol['level']:g} %, the choice included, those of ratios "
+        "corrected for how many there are; the points that were tried are taken as they are. Seconds: one training by itself "
+        "on this machine, without compilation."
     )
     return runs.Table("What it costs to reach the target", columns, tuple(rows), note)
 
@@ -191,8 +203,8 @@ def comparisons_table(numbers: Mapping[str, Any]) -> runs.Table:
     columns = ("rule", f"ratio to {numbers['baseline']}", "low", "high", "verdict", "P(beats it)", "P, low", "P, high")
     note = (
         "Ratio: geometric mean over the workloads where both reach the target in half of their runs (their number in the "
-        "last column); a workload where one alone does speaks for it. P: share of seeds on which the rule needs fewer "
-        "example gradients, ties by halves, averaged over workloads."
+        "last column); one where a rule alone does counts for it if that comparison is decided. P: share of seeds on which "
+        "the rule needs fewer example gradients, ties by halves, averaged over all workloads."
     )
     return runs.Table("All workloads together", (*columns, "workloads"), rows, note)
 
@@ -207,7 +219,7 @@ def choices_table(numbers: Mapping[str, Any]) -> runs.Table:
             cell["trials"],
             "; ".join(cell["edges"]) or "none",
             f"{100 * cell['diverged']:.0f} %",
-            cell["robustness"],
+            _decades(cell),
             cell["evaluations"],
             "not measured" if cell["seconds_per_pass"] is None else cell["seconds_per_pass"],
             cell["compile_seconds"],
@@ -216,12 +228,21 @@ def choices_table(numbers: Mapping[str, Any]) -> runs.Table:
     )
     columns = ("workload", "rule", "chosen", "trials", "at an edge", "diverged", "decades of rate within 10 %")
     note = (
-        "Diverged: share of the trainings of the first space on tuning seeds. More trials than the budget were made where "
-        "a choice at an edge widened the space; comparisons draw as many as the budget of them. Gradients a step: of the "
-        "batch. Compilation is of all trainings of the pair together."
+        "Diverged: share of the trainings of the first space on tuning seeds whose loss or update was not finite. Decades: of "
+        "rates around the chosen one whose score is within 10 % of the best; none where no rate got to the target. More "
+        "trials than the budget were made where a choice at an edge widened the space; comparisons draw as many as the budget "
+        "of them, the curve and the end are of the best of all. Gradients a step: of the batch. Compilation is of all "
+        "trainings of the pair together."
     )
     columns = (*columns, "gradients a step", "seconds a pass", "seconds to compile")
     return runs.Table("What was chosen, and how much that mattered", columns, rows, note)
+
+
+def _decades(cell: Mapping[str, Any]) -> str:
+    """Decades of rate as good as the best, "≥" where the rates that were looked at end first."""
+    if cell["robustness"] is None:
+        return "none"
+    return f"{'≥ ' if cell['robust_at_end'] else ''}{cell['robustness']:.2g}"
 
 
 def as_text(table: runs.Table) -> str:
