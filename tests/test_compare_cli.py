@@ -66,7 +66,7 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(f
         (["--rule", "adam", "adam"], "give each rule once"),
         (["--rule", "adam", "rmsprop", "--space", "adam.learning_rate=0..1"], "log scale"),
         (["--rule", "adam", "rmsprop", "--evaluations", "adam"], "--evaluations wants RULE=NUMBER"),
-        (["--rule", "adam", "rmsprop", "--seeds", "0"], "seeds must be at least 3"),
+        (["--rule", "adam", "rmsprop", "--seeds", "0"], "seeds: at least 3 are needed"),
         (["--rule", "adam", "rmsprop", "--workload", "digit"], "did you mean 'digits'"),
         (["--rule", "adam", "rmsprop", "--budget", "0"], "budget must be a positive integer; got budget=0"),
         (["--rule", "adam", "rmsprop", "--baseline", "sgd"], "baseline must be one of the rules"),

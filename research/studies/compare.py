@@ -273,9 +273,7 @@ def _together(
 ) -> Overall:
     """`overall` on the workloads where both reach the target; a workload where one alone does counts if it is decided."""
     common = [pair for pair, each in zip(both, reached, strict=True) if all(each)]
-    alone = {
-        one for one, each in zip(verdicts, reached, strict=True) if any(each) and not all(each) and one != "undecided"
-    }
+    alone = {one for one, each in zip(verdicts, reached, strict=True) if any(each) and not all(each)} - {"undecided"}
     every = overall(both, **settings)
     ratio, low, high = {("better",): (0.0,) * 3, ("worse",): (math.inf,) * 3}.get(
         tuple(alone), (math.nan, 0.0, math.inf)

@@ -7,11 +7,9 @@ from research.lanes import WIDTH
 
 FIRST_TUNING_SEED = 1000  # Where a number of tuning seeds starts, away from the reported ones, which start at 0.
 REPORTED_ON = {"train": "train", "validation": "test"}  # What a rule was tuned on decides what it is reported on.
-LEAST_SEEDS, ADVISED_SEEDS, ADVISED_TUNING_SEEDS = (
-    3,
-    20,
-    10,
-)  # Intervals from two tuning seeds cover 91 % in place of 95.
+LEAST_SEEDS = 3  # Intervals from two tuning seeds cover 91 % in place of 95.
+ADVISED_SEEDS = 20
+ADVISED_TUNING_SEEDS = 10
 
 
 class Protocol(NamedTuple):
@@ -104,7 +102,7 @@ def _seeds(name: str, given: Any, first: int) -> tuple[int, ...]:
         raise ValueError(f"{name} has a seed more than once: {seeds}. Give each seed once.")
     if len(seeds) < LEAST_SEEDS:
         raise ValueError(
-            f"{name} must be at least {LEAST_SEEDS}, for an interval is made of the differences between them; got "
+            f"{name}: at least {LEAST_SEEDS} are needed, for an interval is made of the differences between them; got "
             f"{len(seeds)}. Reported seeds are better {ADVISED_SEEDS} or more, tuning seeds {ADVISED_TUNING_SEEDS}."
         )
     return seeds

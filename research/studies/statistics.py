@@ -17,7 +17,6 @@ from research.studies.resampling import (
     wins,
 )
 from research.studies.scores import Scores, checked
-from research.studies.scores import choose as choose
 
 # Ratios closer to 1 than this are rounding, whatever their interval says.
 ROUNDING = 1e-9
