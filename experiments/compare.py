@@ -10,7 +10,9 @@ the choice, or that the two cannot be told apart, and how many seeds would.
     python -m experiments compare                         # heavy ball and Adam, under a minute on two cores
 
 A rule of yours is a function that takes a learning rate and returns an optax.GradientTransformation; its learning rate is
-searched from 1e-5 to 10 unless `--space` says otherwise. What is compared with is the last rule, or `--baseline`.
+searched from 1e-5 to 10 unless `--space` says otherwise. What is compared with is the last rule, or `--baseline`. The
+workloads are those of research/workloads.py: diabetes, diabetes_ridge, breast_cancer, digits, ill_conditioned,
+noisy_quadratic and others; our rules those of docs/update_rules.md.
 
 The number to expect (`EXPECTED`): the overall ratio of heavy ball's example gradients to Adam's in the default run.
 """
@@ -30,7 +32,7 @@ class Config:
     """What is run."""
 
     rule: tuple[str, ...] = ("heavy_ball", "adam")
-    """Names of ours, optax.NAME, or FILE.py:NAME; the flag may come several times."""
+    """Names of ours, optax.NAME, FILE.py:NAME, or v1=FILE.py:NAME to name it; the flag may come several times."""
     workload: tuple[str, ...] = ("breast_cancer", "digits")
     """Named problems on which all of them run."""
     baseline: str = ""
@@ -50,7 +52,7 @@ class Config:
     tuning_seeds: str = "1000..1009"
     """Seeds on which trials are chosen; none of them may be reported."""
     space: tuple[str, ...] = ()
-    """Search spaces other than the usual, as RULE.learning_rate=1e-4..10 (a log scale) or RULE.momentum=0.5..0.99 one_minus."""
+    """Ranges other than the usual, as RULE.learning_rate=1e-4..10 on a log scale, or "RULE.b2=0.9..0.999 one_minus"."""
     evaluations: tuple[str, ...] = ()
     """What a step of a rule that evaluates the objective itself costs in gradients of its batch, as RULE=2."""
     files: tuple[str, ...] = ()
@@ -66,7 +68,7 @@ FULL = Config(
 
 def complete(config):
     """The config with the digest of each file that a rule comes from; one that names another digest is refused."""
-    paths = dict.fromkeys(word.partition(":")[0] for word in config.rule if ".py" in word)
+    paths = dict.fromkeys(word.rpartition("=")[2].partition(":")[0] for word in config.rule if ".py" in word)
     missing = [path for path in paths if not Path(path).is_file()]
     if missing:
         raise FileNotFoundError(f"There is no file {missing[0]!r}; give FILE.py:name, the name of a rule in it.")
@@ -119,12 +121,16 @@ def arguments(config):
 
 
 def names_of(words):
-    """A short name for each rule: what stands after the colon, or the whole where that would come twice."""
-    short = [word.partition(":")[2] or word for word in words]
-    names = [word.replace("/", "-") if short.count(name) > 1 else name for name, word in zip(short, words, strict=True)]
+    """A name for each rule: what stands before its "=", else after its colon, with the file where that would come twice."""
+    given = [word.rpartition("=") for word in words]
+    short = [name or word.partition(":")[2] or word for name, _, word in given]
+    names = [
+        f"{Path(word.partition(':')[0]).stem}:{own}" if short.count(own) > 1 and ".py" in word else own
+        for own, (_, _, word) in zip(short, given, strict=True)
+    ]
     if len(set(names)) < len(names):
-        raise ValueError(f"rule: give each rule once; got {', '.join(words)}.")
-    return dict(zip(names, words, strict=True))
+        raise ValueError(f"rule: give each rule once, or names as in v1=FILE.py:NAME; got {', '.join(words)}.")
+    return {name: word for name, (_, _, word) in zip(names, given, strict=True)}
 
 
 def evaluations_of(word):

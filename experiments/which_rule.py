@@ -139,7 +139,7 @@ def by_rule(study, budget):
     """The facts of each rule over all workloads, the first first; costs count where half of the runs reach the target."""
     on, rules = study.numbers["workloads"], study.numbers["rules"]
     cells = {(cell["workload"], cell["rule"]): cell for cell in study.numbers["cells"]}
-    half = research.studies.study.HALF
+    half = research.studies.HALF
     there = np.array([[cells[w, r]["reached"] >= half for w in on] for r in rules])
     untuned_there = np.array([[reached_by_defaults(study, w, r) >= half for w in on] for r in rules])
     tuned = np.where(there, [[at(study, w, r, budget) for w in on] for r in rules], np.inf)

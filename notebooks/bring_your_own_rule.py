@@ -221,7 +221,7 @@ print({verdict: verdicts.count(verdict) for verdict in ("better", "undecided", "
 
 # %% [markdown]
 # **Seen.** Of the first `not distinguishable`, and exactly so: it needs `1 [1, 1]`, for on the same seeds it is the
-# same training, bit for bit. Of the hundred, `7` name a winner, and wrongly: about one in twenty. That is what 95 %
+# same training, bit for bit. Of the hundred, seven name a winner, and wrongly: about one in twenty. That is what 95 %
 # means: the share of such errors is stated before, and not found out after. (The hundred share their 40 seeds, so that
 # they say it roughly; the project's tests count it over a thousand simulated studies.)
 
@@ -249,8 +249,9 @@ figures.studies.draw_study(both.numbers, both.arrays)["ratios"].figure
 # **Seen.** They do, by a hair: together your rule needs `0.86` of Adam's cost, and that interval ends at `0.996`,
 # while each problem's own reaches beyond 1. Would you publish that it saves a seventh? You have asked twice. Had the
 # first problem said *better*, you would have stopped there; because it did not, you went on. Of two rules that are
-# level, that names a winner more often than the 5 % which each answer promises: decide on the problems before you
-# look. And it is said of these two problems, and of twenty trials: with eight, on the first, Adam was ahead.
+# level, that names a winner more often than the 5 % which each answer promises; corrected for two questions, the
+# interval ends at 1.02. Decide on the problems before you look. And it is said of these two problems, and of twenty
+# trials: with eight, on the first, Adam was ahead.
 
 # %% [markdown]
 # ## Keep it

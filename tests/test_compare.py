@@ -11,7 +11,7 @@ from scipy.stats import binom
 
 from research import lanes, runs, samplers, studies, update_rules, workloads
 from research.studies import pairs
-from research.studies.compare import _together
+from research.studies.conclusion import _together
 from research.types import Saved
 
 TERMS = {"budget": 4, "passes": 12, "seeds": 4, "tuning_seeds": 3, "timed": False}
@@ -148,7 +148,8 @@ def test_a_rule_that_gives_nan_is_a_result():
     assert cell(found, "broken")["diverged"] == 1
     assert found.numbers["overall"][0]["verdict"] == "worse"
     assert found.answer == (
-        "On no workload do both broken and plain reach the target. plain alone reaches it. Not reached: by broken on quadratic."
+        "On no workload do both broken and plain reach the target. plain alone reaches it. Not reached: by broken on "
+        "quadratic (every training diverged)."
     )
 
 

@@ -301,14 +301,14 @@ def test_unknown_constructor_is_searched_by_its_first_parameter():
     assert rule.update(jnp.ones(1), rule.init(jnp.zeros(1)), jnp.zeros(1))[0] == -2.0
 
 
-def test_given_space_takes_the_place_of_ours_with_the_usual_defaults():
+def test_given_ranges_take_the_place_of_ours_or_stand_beside_them_with_the_usual_defaults():
     given = {"b1": Range(0.5, 0.99, "one_minus"), "learning_rate": Range(1e-4, 1.0), "eps": Range(1e-4, 1.0)}
     adam, mine = contenders({"adam": "adam", "mine": half}, spaces={"adam": given, "mine": {"momentum": MOMENTUM}})
     assert adam.space == given | {  # Its own 1e-8 is no value of eps here.
         "b1": Range(0.5, 0.99, "one_minus", 0.9),
         "learning_rate": Range(1e-4, 1.0, "log", 1e-3),
     }
-    assert mine.space == {"momentum": MOMENTUM}
+    assert mine.space == {"rate": Range(1e-5, 10.0, "log", 0.5), "momentum": MOMENTUM}
 
 
 def test_contender_is_taken_as_it_is():
@@ -317,8 +317,8 @@ def test_contender_is_taken_as_it_is():
     assert again[2:] == first[2:]
     assert again.name == "mine"
     assert (other.space, other.evaluations, other.stated) == ({"momentum": MOMENTUM}, 2.0, True)
-    (renamed,) = contenders({"new": first}, spaces={"new": {"momentum": MOMENTUM}})
-    assert (renamed.name, renamed.space) == ("new", {"momentum": MOMENTUM})
+    (renamed,) = contenders({"new": other}, spaces={"new": {"rate": Range(0.1, 1.0)}})
+    assert (renamed.name, list(renamed.space)) == ("new", ["momentum", "rate"])
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,11 @@ def test_contender_is_taken_as_it_is():
         (["adam"], {"evaluations": {"adam": np.inf}}, "evaluations of adam must be a finite number, at least 1"),
         (["adam"], {"spaces": {"adam": {"beta1": MOMENTUM}}}, "adam takes no 'beta1'. Known: learning_rate, b1,"),
         (["nesterov"], {"spaces": {"nesterov": {"momentm": MOMENTUM}}}, "no 'momentm'; did you mean 'momentum'?"),
-        (["adam"], {"spaces": {"adam": {"b1": MOMENTUM}}}, "adam needs learning_rate, which its space does not name;"),
+        (
+            {"two": lambda rate, decay: optax.sgd(rate)},
+            {},
+            "two needs decay, which has no default and no range: give it one",
+        ),
         ({"x": optax.sgd(1.0)}, {"spaces": {"x": BOTH}}, "x is made already, so that nothing of it is searched"),
         (
             {"x": functools.partial(optax.adam, 0.1)},

@@ -429,8 +429,10 @@ def test_folder_of_studies_stands_for_its_runs_and_archives(tmp_path):
     with pytest.raises(ValueError, match=r"empty holds no run folder and no \.zip; give"):
         gather([tmp_path / "empty"])
     run = runs.open_run("compare", {"seed": 9}, tmp_path)
+    with pytest.warns(UserWarning, match=f"{run.id} is left out: it was not run to its end"):
+        assert len(gather([folder]).studies) == len(names)
     with pytest.raises(ValueError, match=f"{run.id} is not finished"):
-        gather([folder])
+        gather([run.path])
     runs.close(run)
 
 

@@ -74,7 +74,13 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
     options = command.options
     run, drawn_again = carry_out(experiment, command)
     if drawn_again:
-        _say(options, f"Already finished: drawn again from {run.path}. --fresh runs it anew.")
+        other = runs.read_manifest(run.path)["environment"].get("code") != runs.code_digest(
+            [Path(experiment.__file__ or "")]
+        )
+        _say(
+            options,
+            f"Already finished{', by other code than this' * other}: drawn again from {run.path}. --fresh runs it anew.",
+        )
     result = runs.load_result(run.path)
     with figures.style():
         drawn = experiment.draw(result)

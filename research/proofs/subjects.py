@@ -113,6 +113,10 @@ def _told(raised: str, when: str, call: Callable[[], Any]) -> Any:
         raise
     except Exception as problem:
         message = " ".join(str(problem).partition("\n\n")[0].split())
+        if isinstance(problem, jax.errors.ConcretizationTypeError | jax.errors.TracerArrayConversionError):
+            message = (
+                "a value is not known while it is traced: use jnp.where or jax.lax.cond for if, and no float() or numpy"
+            )
         raise RuleError(f"{raised} {type(problem).__name__} {when}{place(problem)}: {message}") from problem
 
 

@@ -4,7 +4,7 @@ from research.runs.archive import pack, read_contents
 from research.runs.checkpoints import checkpoints_in, remembered
 from research.runs.command import command_line, parse_seeds
 from research.runs.comparison import Comparison, compare, verdict
-from research.runs.environment import environment
+from research.runs.environment import code_digest, environment
 from research.runs.files import write_atomically
 from research.runs.folder import Run, append_metrics, close, finish, load_result, open_run, read_manifest, run_id
 from research.runs.reference import agreement_verdict, hold_against, keep, read_reference
@@ -19,6 +19,7 @@ __all__ = [
     "append_metrics",
     "checkpoints_in",
     "close",
+    "code_digest",
     "command_line",
     "compare",
     "environment",

@@ -1,13 +1,14 @@
 """Comparing trainings: which rule, which rate, on which seeds, and how sure the outcome is."""
 
+from research.studies.answers import HALF as HALF
 from research.studies.archive import read_study as read_study
 from research.studies.compare import compare as compare
 from research.studies.compare import compute_share as compute_share
-from research.studies.compare import conclude as conclude
-from research.studies.compare import leader as leader
 from research.studies.compare import make_workloads as make_workloads
 from research.studies.compare import measure_pairs as measure_pairs
 from research.studies.compare import plan as plan
+from research.studies.conclusion import conclude as conclude
+from research.studies.conclusion import leader as leader
 from research.studies.contenders import Contender as Contender
 from research.studies.contenders import check_contender as check_contender
 from research.studies.contenders import contenders as contenders

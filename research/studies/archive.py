@@ -1,10 +1,12 @@
 """Finished studies, one's own and other people's: read without executing anything, checked, and gathered."""
 
 import reprlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from research import runs
 from research.runs.archive import read_contents
 from research.runs.folder import MANIFEST
 from research.studies.study import FORMAT
@@ -122,12 +124,25 @@ def places(path: Path) -> list[Path]:
     """
     if not path.is_dir() or (path / MANIFEST).exists():
         return [path]
-    found = [entry for entry in sorted(path.iterdir()) if (entry / MANIFEST).exists() or entry.suffix == ".zip"]
+    found = [entry for entry in sorted(path.iterdir()) if entry.suffix == ".zip" or _is_finished(entry)]
     if not found:
         raise ValueError(
             f"{path} holds no run folder and no .zip; give results/NAME/ID, results/NAME or a .zip of a run."
         )
     return found
+
+
+def _is_finished(entry: Path) -> bool:
+    """Whether it is a run folder, and not one that was stopped, or failed, on the way: that is left out, aloud."""
+    if not (entry / MANIFEST).exists():
+        return False
+    try:
+        running = runs.read_manifest(entry)["status"] == "running"
+    except ValueError:
+        return True  # It is read, and told what is wrong with it.
+    if running:
+        warnings.warn(f"{entry} is left out: it was not run to its end.", stacklevel=4)
+    return not running
 
 
 def _read_each(paths: Sequence[str | Path]) -> Iterator[tuple[Path, FinishedStudy | Exception]]:

@@ -9,21 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import jax
-import numpy as np
 
 from research import runs, workloads
 from research.runs.files import canonical
+from research.studies.conclusion import conclude
 from research.studies.contenders import Contender, check_contender, contenders
-from research.studies.pairs import measure_pair, sampler_of, scores_of
-from research.studies.profiles import performance_profile
+from research.studies.pairs import measure_pair, sampler_of
 from research.studies.protocol import Protocol, make_protocol
-from research.studies.resampling import choice_weights
-from research.studies.scores import Scores
-from research.studies.statistics import Overall, difference, overall
-from research.studies.study import FORMAT, HALF, Study, as_number, told
+from research.studies.study import Study
 from research.types import Checkpoints, Saved, Workload, nowhere
-
-FACTORS = 2.0 ** np.linspace(0, 5, 41)  # At which a performance profile is looked at: 1 to 32 times the best.
 
 OnProgress = Callable[[float, float, str], None]
 
@@ -173,66 +167,6 @@ def remembered_pair(
     return runs.remembered(checkpoints, f"{on.name}/{contender.name} {digest}", compute)
 
 
-def conclude(
-    protocol: Protocol, baseline: str, bring: Sequence[Contender], found: Mapping[tuple[str, str], Saved]
-) -> Study:
-    """The study, from what became of each (workload, rule)."""
-    names = [contender.name for contender in bring]
-    on = list(dict.fromkeys(workload for workload, _ in found))
-    others = [name for name in names if name != baseline]
-    settings = {"trials": protocol.budget, "level": protocol.level}
-    scores = {key: scores_of(saved.arrays) for key, saved in found.items()}
-    comparisons, together = [], []
-    for rule in others:
-        both = [(scores[workload, rule], scores[workload, baseline]) for workload in on]
-        each = [difference(*pair, comparisons=len(others) * len(on), **settings) for pair in both]
-        for workload, seen in zip(on, each, strict=True):
-            comparisons.append({"workload": workload, "rule": rule, "baseline": baseline} | as_number(seen))
-        reached = [(_reaches(found[w, rule]), _reaches(found[w, baseline])) for w in on]
-        seen = _together(both, reached, [d.verdict for d in each], comparisons=len(others), **settings)
-        together.append({"rule": rule, "baseline": baseline} | as_number(seen))
-    cells = [saved.values for saved in found.values()]
-    costs = np.array([[_cost(found[workload, rule]) for rule in names] for workload in on])
-    profile = performance_profile(costs, FACTORS)
-    arrays = {f"{w}/{r}/{name}": array for (w, r), saved in found.items() for name, array in saved.arrays.items()}
-    arrays |= {"profile/factors": FACTORS} | {f"profile/{rule}": row for rule, row in zip(names, profile, strict=True)}
-    numbers = {
-        "study": FORMAT,
-        "protocol": protocol._asdict() | {"reported_on": protocol.reported_on},
-        "baseline": baseline,
-        "rules": names,
-        "sources": {contender.name: source_digest(contender.make_rule) for contender in bring},
-        "evaluations": {c.name: c.evaluations for c in bring},
-        "spaces": {c.name: {name: list(found_range) for name, found_range in c.space.items()} for c in bring},
-        "workloads": on,
-        "cells": cells,
-        "comparisons": comparisons,
-        "overall": together,
-    }
-    answer, tables = told(numbers)
-    return Study(answer, tables, arrays, numbers)
-
-
-def leader(found: Mapping[tuple[str, str], Saved], *, trials: int) -> str:
-    """The rule that the tuning seeds speak for, so that reporting it on the others is no choice after the fact.
-
-    It has the least geometric mean, over workloads, of its score over the best of all rules.
-
-    Args:
-      found: From `measure_pairs`.
-      trials: The budget: a rule that made more counts as the expected best of so many of them; 1: the defaults alone.
-    Returns:
-      Its name; ties go to the first.
-    """
-    logs: dict[str, float] = {}
-    for workload in dict.fromkeys(workload for workload, _ in found):
-        means = {r: s.arrays["tuning"].mean(axis=1) for (w, r), s in found.items() if w == workload}
-        scores = {rule: float(choice_weights(own, trials) @ own) for rule, own in means.items()}
-        for rule, score in scores.items():
-            logs[rule] = logs.get(rule, 0.0) + math.log(score / min(scores.values()))
-    return min(logs, key=lambda rule: logs[rule])
-
-
 def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Workload]:
     """Workloads by name or as they are, each once."""
     if isinstance(given, str | Workload):
@@ -244,17 +178,6 @@ def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Wor
     return made
 
 
-def source_digest(make_rule: Any) -> str | None:
-    """The SHA-256 of a constructor's source, by which two studies see whether they have the same rule; None: unknown."""
-    if not hasattr(make_rule, "__wrapped__"):  # A rule that was already made shows no source of its own.
-        return None
-    try:
-        text = inspect.getsource(inspect.unwrap(make_rule))
-    except (TypeError, OSError):
-        return None
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _known_terms(terms: dict[str, Any]) -> dict[str, Any]:
     known = list(inspect.signature(make_protocol).parameters)
     for name in terms:
@@ -263,34 +186,6 @@ def _known_terms(terms: dict[str, Any]) -> dict[str, Any]:
             hint = f"Did you mean {close[0]}?" if close else f"Its terms are {', '.join(known)}."
             raise TypeError(f"compare has no argument {name!r}. {hint}")
     return terms
-
-
-def _together(
-    both: Sequence[tuple[Scores, Scores]],
-    reached: Sequence[tuple[bool, bool]],
-    verdicts: Sequence[str],
-    **settings: Any,
-) -> Overall:
-    """`overall` on the workloads where both reach the target; a workload where one alone does counts if it is decided."""
-    common = [pair for pair, each in zip(both, reached, strict=True) if all(each)]
-    alone = {one for one, each in zip(verdicts, reached, strict=True) if any(each) and not all(each)} - {"undecided"}
-    every = overall(both, **settings)
-    ratio, low, high = {("better",): (0.0,) * 3, ("worse",): (math.inf,) * 3}.get(
-        tuple(alone), (math.nan, 0.0, math.inf)
-    )
-    seen = Overall(ratio, low, high, every.win, every.win_low, every.win_high, "undecided", 0)
-    if common:
-        seen = overall(common, **settings)._replace(win=every.win, win_low=every.win_low, win_high=every.win_high)
-    decided = alone | ({seen.verdict} - {"undecided"})
-    return seen._replace(verdict=decided.pop() if len(decided) == 1 else "undecided")
-
-
-def _reaches(saved: Saved) -> bool:
-    return saved.values["reached"] >= HALF
-
-
-def _cost(saved: Saved) -> float:
-    return np.inf if saved.values["cost"] is None else saved.values["cost"]
 
 
 def _tell(on_progress: OnProgress | None, done: int, total: int, label: str) -> Callable[[Any], None] | None:

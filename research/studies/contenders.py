@@ -57,9 +57,9 @@ def contenders(
     Args:
       rules: By name, or a sequence of names of ours: the name of one of ours; a constructor (ours, optax's or yours: a
         function that takes a learning rate first); a rule that is made already, which has one trial; or a Contender.
-      spaces: By the rule's name, in place of the space it would have: for ours `SPACES`, which optax's constructor of
-        the same name has too; for another constructor a learning rate, its first parameter, from 1e-5 to 10. A Range
-        without default takes that of the constructor.
+      spaces: By the rule's name, ranges in place of those it would have, or beside them: for ours `SPACES`, which optax's
+        constructor of the same name has too; for another constructor a learning rate, its first parameter, from 1e-5 to
+        10. A Range without default takes that of the constructor if it lies inside, else its own middle.
       evaluations: Gradients or values of the batch objective that a step costs, by the rule's name, where it is not 1.
     Returns:
       The contenders, in the order of `rules`.
@@ -101,9 +101,9 @@ def _named(rules: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
 
 
 def _contender(name: str, rule: Any, given: Space | None, costs: Mapping[str, float]) -> Contender:
-    constructor, ours, known = rule, None, None
+    constructor, ours, known, whole = rule, None, None, None
     if isinstance(rule, Contender):
-        constructor, given = rule.make_rule, rule.space if given is None else given
+        constructor, whole = rule.make_rule, rule.space
     elif isinstance(rule, str):
         constructor = _OURS[rule] if rule in _OURS else update_rules.find_rule(rule)
     if not is_made(constructor):
@@ -117,7 +117,7 @@ def _contender(name: str, rule: Any, given: Space | None, costs: Mapping[str, fl
             raise ValueError(f"{name} is made already, so that nothing of it is searched; give its constructor.")
         space = {}
     else:
-        space = _space(name, constructor, given, known)
+        space = _space(name, constructor, given or {}, known, whole)
     cost, stated = EVALUATIONS.get(ours or "", 1.0), ours is not None
     if isinstance(rule, Contender):
         cost, stated = rule.evaluations, rule.stated or rule.evaluations != 1
@@ -142,10 +142,13 @@ def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]
         return None
 
 
-def _space(name: str, constructor: Callable[..., Any], given: Space | None, known: Space | None) -> dict[str, Range]:
-    """The space that is searched, checked against what the constructor takes."""
+def _space(
+    name: str, constructor: Callable[..., Any], given: Space, known: Space | None, whole: Space | None
+) -> dict[str, Range]:
+    """The space that is searched (a Contender's own, or the usual), with what is given, checked against the constructor."""
     parameters = _parameters(constructor)
-    space = dict(given if given is not None else known or _first_parameter(name, parameters or {}))
+    first = {} if parameters is None or known or whole is not None else _first_parameter(name, parameters)
+    space = {**(first or known or {} if whole is None else whole), **given}
     check_space(space, name)
     if parameters is None:
         return space
@@ -158,7 +161,8 @@ def _space(name: str, constructor: Callable[..., Any], given: Space | None, know
     needed = [n for n in taken if n not in space and parameters[n].default is inspect.Parameter.empty]
     if needed:
         raise ValueError(
-            f"{name} needs {needed[0]}, which its space does not name; it names {list(space) or 'nothing'}."
+            f"{name} needs {needed[0]}, which has no default and no range: give it one, as in "
+            f"{{{name!r}: {{{needed[0]!r}: research.studies.Range(low, high)}}}} (--space {name}.{needed[0]}=LOW..HIGH)."
         )
     usual = {n: p.default for n, p in parameters.items()} | {n: r.default for n, r in (known or {}).items()}
     return {n: _with_default(r, usual.get(n)) for n, r in space.items()}
@@ -264,5 +268,5 @@ def _unstated(name: str, own: int, whole: int) -> str:
     of_all = f" ({whole} of them on all examples, n / batch_size gradients each)" if whole else ""
     return (
         f"{name} evaluates the objective itself, {times} a step{of_all}; say what a step costs in gradients: "
-        f"evaluations={{{name!r}: {own + 1}}}."
+        f"evaluations={{{name!r}: {own + 1}}} (--evaluations {name}={own + 1})."
     )

@@ -193,7 +193,7 @@ def robust_rates(rates: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
 
 def _robustness(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Decades of rates within 10 % of the best; None where no rate gets to the target within the budget of passes."""
-    nothing = dict.fromkeys(("robustness", "robust_low", "robust_high", "robust_at_end"))
+    nothing: dict[str, Any] = dict.fromkeys(("robustness", "robust_low", "robust_high", "robust_at_end"))
     if "rates" not in arrays or arrays["rate_scores"].mean(axis=1).min() > arrays["passes"][-1]:
         return nothing
     low, high = robust_rates(arrays["rates"], arrays["rate_scores"])

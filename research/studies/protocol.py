@@ -103,7 +103,8 @@ def _seeds(name: str, given: Any, first: int) -> tuple[int, ...]:
     if len(seeds) < LEAST_SEEDS:
         raise ValueError(
             f"{name}: at least {LEAST_SEEDS} are needed, for an interval is made of the differences between them; got "
-            f"{len(seeds)}. Reported seeds are better {ADVISED_SEEDS} or more, tuning seeds {ADVISED_TUNING_SEEDS}."
+            f"{len(seeds)}. Reported seeds are better {ADVISED_SEEDS} or more (0..{ADVISED_SEEDS - 1}), "
+            f"tuning seeds {ADVISED_TUNING_SEEDS}."
         )
     return seeds
 

@@ -9,6 +9,9 @@ from scipy import special, stats
 from research.studies.costs import ratio, spent_and_reached
 from research.studies.scores import Scores
 
+# Ratios closer to 1 than this are rounding, whatever their interval says.
+ROUNDING = 1e-9
+
 
 class Replicates(NamedTuple):
     """What a study might have found on other seeds; each of shape (..., resamples).
@@ -109,8 +112,8 @@ def choice_weights(means: np.ndarray, trials: int) -> np.ndarray:
 
 
 def wins(mine: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """1 where mine cost less, 0 where the other did, 1/2 where both cost the same or neither reached the target."""
-    return np.where(mine == other, 0.5, (mine < other).astype(float))
+    """1 where mine cost less, 0 where the other did, 1/2 where both cost the same to rounding or neither got there."""
+    return np.where(np.isclose(mine, other, rtol=ROUNDING, atol=0.0), 0.5, (mine < other).astype(float))
 
 
 def log_ratio(mine: np.ndarray, other: np.ndarray) -> np.ndarray:

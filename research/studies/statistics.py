@@ -8,6 +8,7 @@ import numpy as np
 from research.studies.confidence import Spread, log_interval, seeds_needed, share_interval, spread
 from research.studies.costs import ratio, spent_and_reached
 from research.studies.resampling import (
+    ROUNDING,
     Replicates,
     choice_weights,
     log_ratio,
@@ -17,9 +18,6 @@ from research.studies.resampling import (
     wins,
 )
 from research.studies.scores import Scores, checked
-
-# Ratios closer to 1 than this are rounding, whatever their interval says.
-ROUNDING = 1e-9
 
 
 class Difference(NamedTuple):
