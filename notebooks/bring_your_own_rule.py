@@ -284,5 +284,5 @@ print(read.name, read.manifest["status"], f"{read.numbers['overall'][0]['ratio']
 #    rows are reported; `tune_on="test"` is refused. Is the answer the same? (No: 0.78, better. The objective of other
 #    rows comes down to its target in less than a pass: another question, and another answer.)
 # 3. **A slip.** Forget the minus sign. Or begin at $t = 0$. Or return `average` alone as the state. What is said of
-#    each? (Adam reaches the target where mine never does; the same, and `study.tables[2]` says that all trainings
+#    each? (Adam alone reaches the target, and mine ends above where it began; Adam alone, for every training of mine
 #    diverged; nothing is trained, for the state changes its structure.)
