@@ -32,7 +32,7 @@ COSTS = {
 }
 
 
-def numbers_of(costs=None, baseline="adam", n=100, sources=None, **protocol):
+def numbers_of(costs=None, baseline="adam", n=100, sources=None, verdict=None, **protocol):
     """The numbers of a study with these (cost, low, high) in passes for each (rule, workload)."""
     costs = COSTS if costs is None else costs
     known = {key: value[0] for key, value in costs.items()}
@@ -45,7 +45,8 @@ def numbers_of(costs=None, baseline="adam", n=100, sources=None, **protocol):
         for (rule, workload), (cost, low, high) in costs.items()
     ]
     comparisons = [
-        {"workload": workload, "rule": rule, "baseline": baseline, "verdict": "undecided", "more_seeds": 30}
+        {"workload": workload, "rule": rule, "baseline": baseline, "more_seeds": 30}
+        | {"verdict": verdict or verdict_of(costs[rule, workload], costs.get((baseline, workload)))}
         | dict(zip(("ratio", "low", "high"), ratios(cost, known.get((baseline, workload))), strict=True))
         for (rule, workload), cost in known.items()
         if rule != baseline
@@ -58,6 +59,16 @@ def numbers_of(costs=None, baseline="adam", n=100, sources=None, **protocol):
         "cells": cells,
         "comparisons": comparisons,
     }
+
+
+def verdict_of(mine, other):
+    """By the intervals of two costs, where both are known."""
+    if other is None or mine[0] == other[0]:
+        return "undecided"
+    (_, low, high), (_, other_low, other_high) = (
+        [math.inf if v is None else v for v in cost] for cost in (mine, other)
+    )
+    return "better" if high < other_low else "worse" if low > other_high else "undecided"
 
 
 def ratios(cost, other):
@@ -208,6 +219,15 @@ def test_leader_is_sure_only_by_all_studies_that_have_it(tmp_path):
     first, second = study(tmp_path, numbers_of(lucky), 1), study(tmp_path, numbers_of(unlucky, "mine"), 2)
     assert leaders(merge(gather([first])).all[0]) == ({"mine"}, True)
     assert leaders(merge(gather([first, second])).all[0]) == ({"mine"}, False)
+
+
+def test_leader_is_not_sure_where_its_own_study_left_it_undecided(tmp_path):
+    apart = {("adam", "digits"): (3.0, 2.5, 3.5), ("mine", "digits"): (2.0, 1.9, 2.1)}
+    for number, (baseline, sure) in enumerate((("adam", "better"), ("mine", "worse"))):
+        undecided = study(tmp_path, numbers_of(apart, baseline, verdict="undecided"), 2 * number)
+        decided = study(tmp_path, numbers_of(apart, baseline, verdict=sure), 2 * number + 1)
+        assert leaders(merge(gather([undecided])).all[0]) == ({"mine"}, False)
+        assert leaders(merge(gather([decided])).all[0]) == ({"mine"}, True)
 
 
 def test_same_study_counts_once_and_that_is_said(tmp_path):

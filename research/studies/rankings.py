@@ -104,14 +104,26 @@ def _ordered(entries: Sequence[Entry]) -> tuple[Entry, ...]:
 def leaders(ranking: Sequence[Entry]) -> tuple[set[str], bool]:
     """The rules with the lowest cost of a ranking, and whether one's intervals all lie below those of the others.
 
-    No rule leads where none reaches the target.
+    No rule leads where none reaches the target. Where a study compared the leader with another rule and left it undecided, the
+    intervals of costs decide nothing either.
     """
     cost = costs(ranking)
     lowest = min(cost.values())
     rules = {rule for rule, found in cost.items() if found == lowest < math.inf}
     highest = max((entry.high for entry in ranking if entry.rule in rules), default=math.inf)
     others = min((entry.low for entry in ranking if entry.rule not in rules), default=math.inf)
-    return rules, len(rules) == 1 and highest < others
+    return rules, len(rules) == 1 and highest < others and all(_decided(entry, ranking, rules) for entry in ranking)
+
+
+def _decided(entry: Entry, ranking: Sequence[Entry], first: set[str]) -> bool:
+    """Whether a study's own comparison, where it is one of a leader with another rule, speaks for the leader."""
+    if entry.comparison is None:
+        return True
+    baseline = entry.comparison["baseline"]
+    own = [other for other in ranking if other.study is entry.study and other.cell["rule"] == baseline]
+    if not own or (own[0].rule in first) == (entry.rule in first):
+        return True
+    return entry.comparison["verdict"] == ("better" if entry.rule in first else "worse")
 
 
 def answer(rankings: Rankings) -> tuple[str, str]:
