@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from benchmarks import clock, minimiser_problems, minimising, rule_updates, tables
 from research import update_rules
@@ -37,6 +38,18 @@ def test_few_rounds_give_their_whole_range():
     assert clock.paired_ratio([2.0, 6.0, 4.0], [2.0, 2.0, 2.0]) == clock.Spread(2.0, 1.0, 3.0)
 
 
+@pytest.fixture
+def nothing_from_disk():
+    """Programs are compiled here, though the other tests read them from disk."""
+    folder = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", folder)
+    compilation_cache.reset_cache()
+
+
+@pytest.mark.usefixtures("nothing_from_disk")
 def test_update_is_timed_beside_optax_and_built_anew_each_time():
     row = rule_updates.measure_rule("adam", rule_updates.counterparts()["adam"], 2, rounds=2, builds=2)
     assert (row.rule, row.leaves, row.note) == ("adam", 2, "")
