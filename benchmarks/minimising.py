@@ -4,7 +4,6 @@ python -m benchmarks.minimising                        # every problem, about fo
 python -m benchmarks.minimising --only rosenbrock_2    # one of them
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple, cast
@@ -14,6 +13,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from benchmarks import clock
+from benchmarks.alone import print_part
 from benchmarks.minimiser_problems import Case, make_cases
 from benchmarks.tables import Section, number, spread_words, table
 from research.minimise import minimise
@@ -279,19 +279,5 @@ def _table(rows: list[MinimiserRow]) -> str:
     return table(columns, lines)
 
 
-def main(words: list[str] | None = None) -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run; its numbers mean nothing")
-    parser.add_argument("--only", action="append", help="a problem; may be repeated (default: all)")
-    flags = parser.parse_args(words)
-    import research
-    from benchmarks.tables import machine
-
-    research.backend.configure(x64=True)
-    found = section(measure(flags.quick, clock.tell_from_now(), flags.only))
-    print("\n\n".join([found.answer, machine(), found.text, "\n".join(f"- {line}" for line in found.missed)]))
-
-
 if __name__ == "__main__":
-    main()
+    print_part(__doc__, measure, section, "a problem; may be repeated (default: all)")

@@ -4,7 +4,6 @@ python -m benchmarks.rule_updates                       # every rule that has a 
 python -m benchmarks.rule_updates --only adam --quick   # a smoke run
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 import optax
 
 from benchmarks import clock
+from benchmarks.alone import print_part
 from benchmarks.tables import Section, number, spread_words, table
 from research.proofs import ORACLES
 from research.update_rules import UPDATE_RULES
@@ -226,19 +226,5 @@ def _table(rows: list[CostRow]) -> str:
     return table(columns, lines)
 
 
-def main(words: list[str] | None = None) -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run; its numbers mean nothing")
-    parser.add_argument("--only", action="append", help="a rule; may be repeated (default: all)")
-    flags = parser.parse_args(words)
-    import research
-    from benchmarks.tables import machine
-
-    research.backend.configure(x64=True)
-    found = section(measure(flags.quick, clock.tell_from_now(), flags.only))
-    print("\n\n".join([found.answer, machine(), found.text, "\n".join(f"- {line}" for line in found.missed)]))
-
-
 if __name__ == "__main__":
-    main()
+    print_part(__doc__, measure, section, "a rule; may be repeated (default: all)")

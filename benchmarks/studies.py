@@ -4,7 +4,6 @@ python -m benchmarks.studies                       # both workloads and rules, a
 python -m benchmarks.studies --only adam --quick   # a smoke run of a few cells
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 import optax
 
 from benchmarks import clock, peers_jax
+from benchmarks.alone import print_part
 from benchmarks.problems import BATCH_SIZE, DTYPE, draw_order, training_data
 from benchmarks.sweep import Sweep, Sweeper, one_by_one
 from benchmarks.tables import GOAL_IN_SWEEP, Section, number, optional, spread_words, table
@@ -333,19 +333,5 @@ def _missed(compared: Sequence[StudyRow]) -> list[str]:
     ]
 
 
-def main(words: list[str] | None = None) -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run; its numbers mean nothing")
-    parser.add_argument("--only", action="append", help="a rule; may be repeated (default: both)")
-    flags = parser.parse_args(words)
-    import research
-    from benchmarks.tables import machine
-
-    research.backend.configure(x64=True)
-    found = section(measure(flags.quick, clock.tell_from_now(), flags.only))
-    print("\n\n".join([found.answer, machine(), found.text, "\n".join(f"- {line}" for line in found.missed)]))
-
-
 if __name__ == "__main__":
-    main()
+    print_part(__doc__, measure, section, "a rule; may be repeated (default: both)")

@@ -85,7 +85,23 @@ def measure_pairs(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints = nowhere,
 ) -> dict[tuple[str, str], Saved]:
-    """`measure_pair` for every workload and rule, by (workload, rule); arguments as for `compare`."""
+    """`measure_pair` for every workload and rule.
+
+    Args:
+      protocol, bring: From `plan`.
+      on: The workloads, from `make_workloads`.
+      timed, on_progress, checkpoints: As for `compare`.
+    Returns:
+      (workload, rule) -> what `measure_pair` gives, for `conclude` and `leader`.
+    Example:
+      >>> terms = {"budget": 2, "passes": 20, "seeds": 3, "tuning_seeds": 3}
+      >>> protocol, bring = plan(["gradient_descent", "adam"], "quadratic", **terms)
+      >>> found = measure_pairs(protocol, bring, make_workloads("quadratic"), timed=False)
+      >>> list(found), found["quadratic", "adam"].arrays["costs"].shape[1]
+      ([('quadratic', 'gradient_descent'), ('quadratic', 'adam')], 3)
+      >>> conclude(protocol, "adam", bring, found).numbers["overall"][0]["rule"]
+      'gradient_descent'
+    """
     pairs = list(itertools.product(on, bring))
     found = {}
     for done, (workload, contender) in enumerate(pairs):
@@ -110,7 +126,19 @@ def plan(
     evaluations: Mapping[str, float] | None = None,
     **terms: Any,
 ) -> tuple[Protocol, tuple[Contender, ...]]:
-    """Checks all that `compare` is given, by tracing one step of every rule on every workload; nothing is trained."""
+    """Checks all that `compare` is given, by tracing one step of every rule on every workload; nothing is trained.
+
+    Args:
+      rules, workload, baseline, spaces, evaluations, terms: As for `compare`.
+    Returns:
+      (protocol, contenders).
+    Raises:
+      ValueError, TypeError: As for `compare`.
+    Example:
+      >>> protocol, bring = plan(["heavy_ball", "adam"], "quadratic", budget=8)
+      >>> protocol.budget, [contender.name for contender in bring]
+      (8, ['heavy_ball', 'adam'])
+    """
     protocol = make_protocol(**_known_terms(terms))
     bring = contenders(rules, spaces=spaces, evaluations=evaluations)
     if len(bring) < 2:
@@ -168,7 +196,18 @@ def remembered_pair(
 
 
 def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Workload]:
-    """Workloads by name or as they are, each once."""
+    """Workloads by name or as they are.
+
+    Args:
+      given: One, or several.
+    Returns:
+      The workloads, in order.
+    Raises:
+      ValueError: There is none, one comes twice, or a name is unknown.
+    Example:
+      >>> [workload.name for workload in make_workloads(["quadratic", "rosenbrock"])]
+      ['quadratic', 'rosenbrock']
+    """
     if isinstance(given, str | Workload):
         given = [given]
     made = [workloads.make_workload(one) if isinstance(one, str) else one for one in cast(Sequence, given)]

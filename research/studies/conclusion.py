@@ -26,7 +26,16 @@ FACTORS = 2.0 ** np.linspace(0, 5, 41)  # At which a performance profile is look
 def conclude(
     protocol: Protocol, baseline: str, bring: Sequence[Contender], found: Mapping[tuple[str, str], Saved]
 ) -> Study:
-    """The study, from what became of each (workload, rule)."""
+    """The study, from what became of each (workload, rule); `measure_pairs` has an example.
+
+    Args:
+      protocol, bring: From `plan`.
+      baseline: The name of the rule that the others are compared with.
+      found: From `measure_pairs`.
+    Returns:
+      The study: each rule beside the baseline on each workload and on all together (`difference`, `overall`), with a
+      performance profile.
+    """
     names = [contender.name for contender in bring]
     on = list(dict.fromkeys(workload for workload, _ in found))
     others = [name for name in names if name != baseline]
@@ -72,6 +81,10 @@ def leader(found: Mapping[tuple[str, str], Saved], *, trials: int) -> str:
       trials: The budget: a rule that made more counts as the expected best of so many of them; 1: the defaults alone.
     Returns:
       Its name; ties go to the first.
+    Example:
+      >>> slow, fast = (Saved({"tuning": np.array([[9.0, 9.0], [cost, cost]])}) for cost in (4.0, 2.0))
+      >>> leader({("digits", "slow"): slow, ("digits", "fast"): fast}, trials=2)
+      'fast'
     """
     logs: dict[str, float] = {}
     for workload in dict.fromkeys(workload for workload, _ in found):

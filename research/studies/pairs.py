@@ -132,7 +132,11 @@ def measure_pair(
 
 
 def sampler_of(workload: Workload, batch_size: int | None) -> Sampler:
-    """Mini-batches of that size, or the full batch where that is asked for or there is no data."""
+    """Mini-batches of that size, or the full batch where that is asked for (None) or there is no data.
+
+    Raises:
+      ValueError: There are fewer examples.
+    """
     n = _examples(workload)
     if workload.train is None or batch_size is None:
         return samplers.full_batch(n)

@@ -1,0 +1,27 @@
+"""A part of the benchmarks from a command line of its own: measured, and printed with its machine."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks import clock
+
+
+def print_part(doc: str | None, measure: Callable[..., Any], section: Callable[..., Any], what: str) -> None:
+    """Measures and prints a part, as the words of this process ask.
+
+    Args:
+      doc: The module's docstring, whose first line the help shows.
+      measure, section: The part's own.
+      what: Says what --only names.
+    """
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a smoke run; its numbers mean nothing")
+    parser.add_argument("--only", action="append", help=what)
+    flags = parser.parse_args()
+    import research
+    from benchmarks.tables import machine
+
+    research.backend.configure(x64=True)
+    found = section(measure(flags.quick, clock.tell_from_now(), flags.only))
+    print("\n\n".join([found.answer, machine(), found.text, "\n".join(f"- {line}" for line in found.missed)]))
