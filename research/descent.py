@@ -203,18 +203,26 @@ def run(
     plain, closely = _epochs(step, evaluate or (lambda params: None), sampler.num_batches, points)
 
     def one_epoch(state: State, epoch: Array):
-        draws = _draws(sampler, jax.random.fold_in(key, epoch), noisy)
+        drawn = draws(sampler, jax.random.fold_in(key, epoch), noisy)
         if evaluate is None or len(points) == 1:
-            state, records, evaluations = plain(state, draws)
+            state, records, evaluations = plain(state, drawn)
         else:
-            state, records, evaluations = jax.lax.cond(epoch == 0, closely, plain, state, draws)
+            state, records, evaluations = jax.lax.cond(epoch == 0, closely, plain, state, drawn)
         return state, _reduce(records, evaluations, keep_steps)
 
     return jax.lax.scan(one_epoch, state, epochs)
 
 
-def _draws(sampler: Sampler, key: Key, noisy: bool) -> Draw:
-    """The draws of an epoch; the order has the epoch's own key unless noise needs keys as well."""
+def draws(sampler: Sampler, key: Key, noisy: bool) -> Draw:
+    """The draws of an epoch, each leaf with a leading axis of its steps.
+
+    Args:
+      sampler: Whose.
+      key: The epoch's own: the order is drawn with it, unless noise needs keys as well.
+      noisy: Whether each step gets a key.
+    Returns:
+      Draw, its indices None where the sampler draws none.
+    """
     if not noisy:
         return Draw(sampler.indices(key))
     key_order, key_noise = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)

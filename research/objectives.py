@@ -228,6 +228,39 @@ def r_squared(model: Model) -> Objective:
     return metric
 
 
+def in_slices(function: Callable[[Params, Batch], Any], size: int) -> Callable[[Params, Batch], Any]:
+    """The mean over a batch of what is a mean over examples, from `size` examples at a time: little memory, any n.
+
+    Args:
+      function: (params, batch) -> pytree of means over the batch's examples, such as an objective or a metric.
+      size: Examples in a slice; the last may have fewer. Each length is compiled once.
+    Returns:
+      (params, batch) -> the means over all, by the slices' lengths. It is not to be traced: it compiles, and loops in
+      Python. The batch's key is not used.
+    Raises:
+      ValueError: size is not a positive integer.
+    Example:
+      >>> mean = in_slices(lambda params, batch: jnp.mean(batch.x), 4)
+      >>> print(mean(None, Batch(np.arange(10.0), np.zeros(10))))
+      4.5
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"size must be a positive integer; got size={size!r}. A thousand images fit most machines.")
+    compiled = jax.jit(function)
+
+    def whole(params: Params, batch: Batch) -> Any:
+        n = len(jax.tree.leaves(batch.y)[0])
+        total = None
+        for start in range(0, n, size):
+            x, y = jax.tree.map(lambda a, start=start: a[start : start + size], (batch.x, batch.y))
+            share = min(size, n - start) / n
+            part = jax.tree.map(lambda mean, share=share: share * mean, compiled(params, Batch(x, y)))
+            total = part if total is None else jax.tree.map(jnp.add, total, part)
+        return total
+
+    return whole
+
+
 def _penalty(strength: ArrayLike, measure: Callable[[Array], Array], penalise_intercept: bool) -> Penalty:
     if not isinstance(strength, Tracer) and not float(np.asarray(strength)) >= 0:
         raise ValueError(f"strength must not be negative; got strength={strength}. 0 means no penalty.")
@@ -254,5 +287,5 @@ def _check_paired(prediction: Array, y: Array) -> None:
 
 
 def _batches_of_one(batch: Batch) -> Batch:
-    keys = None if batch.key is None else jax.random.split(batch.key, len(batch.x))
-    return Batch(batch.x[:, None], batch.y[:, None], keys)
+    x, y = jax.tree.map(lambda a: a[:, None], (batch.x, batch.y))
+    return Batch(x, y, None if batch.key is None else jax.random.split(batch.key, len(jax.tree.leaves(x)[0])))

@@ -15,14 +15,26 @@ class Batch(NamedTuple):
     """A dataset, or part of one.
 
     Attributes:
-      x: Inputs, shape (n, ...).
+      x: Inputs, shape (n, ...); or a pytree of them, such as `Sequences`.
       y: Targets, shape (n, ...).
       key: Feeds models that draw noise (dropout, augmentation); None means deterministic.
     """
 
-    x: Array
-    y: Array
+    x: Any
+    y: Any
     key: Key | None = None
+
+
+class Sequences(NamedTuple):
+    """Sequences of different length, padded to one: what stands after the end of one never changes a result.
+
+    Attributes:
+      values: Shape (..., T, d), or integer tokens (..., T).
+      length: Of each sequence, shape (...), integers in 1..T.
+    """
+
+    values: Array
+    length: Array
 
 
 class Model(NamedTuple):

@@ -49,7 +49,7 @@ def kept(blocks: Sequence[Block]) -> Saved:
                 **leaves,
                 **{f"records/{name}": getattr(records, name) for name in RECORDS},
             }
-            arrays |= {f"{i}/{name}": _as_numbers(leaf) for name, leaf in named.items()}
+            arrays |= {f"{i}/{name}": as_numbers(leaf) for name, leaf in named.items()}
     return Saved(arrays, [block.done for block in blocks])
 
 
@@ -61,7 +61,7 @@ def restored(program: Program, blocks: Sequence[Block], saved: Saved) -> list[Bl
     back = []
     for i, (block, done) in enumerate(zip(blocks, saved.values, strict=True)):
         if done:
-            state = [_like(leaf, saved.arrays[f"{i}/state/{j}"]) for j, leaf in enumerate(leaves)]
+            state = [like(leaf, saved.arrays[f"{i}/state/{j}"]) for j, leaf in enumerate(leaves)]
             records: dict[str, Any] = {name: saved.arrays[f"{i}/records/{name}"] for name in RECORDS}
             block = block._replace(
                 initial=saved.arrays[f"{i}/initial"],
@@ -73,7 +73,7 @@ def restored(program: Program, blocks: Sequence[Block], saved: Saved) -> list[Bl
     return back
 
 
-def _as_numbers(leaf: Array | np.ndarray) -> np.ndarray:
+def as_numbers(leaf: Array | np.ndarray) -> np.ndarray:
     """An array that any .npz can hold: a key by its data, a type that NumPy lacks (bfloat16) by its bits."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
@@ -81,8 +81,8 @@ def _as_numbers(leaf: Array | np.ndarray) -> np.ndarray:
     return array if array.dtype.kind in "biufc" and array.dtype.isbuiltin == 1 else array.view(f"u{array.itemsize}")
 
 
-def _like(leaf: Array, array: np.ndarray) -> Any:
-    """Undoes `_as_numbers`, told by a leaf of the same kind."""
+def like(leaf: Array, array: np.ndarray) -> Any:
+    """Undoes `as_numbers`, told by a leaf of the same kind."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
     return array if array.dtype == leaf.dtype else array.view(leaf.dtype)

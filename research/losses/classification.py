@@ -1,4 +1,4 @@
-"""Losses of one example; `jax.vmap` adds the batch axis, in `research.objectives.empirical_risk`."""
+"""Losses of a class: how much probability, or margin, its label was given."""
 
 import jax
 import jax.numpy as jnp
@@ -7,87 +7,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-
-def squared_error(prediction: ArrayLike, target: ArrayLike) -> Float[Array, ""]:
-    """Half the squared distance, ½ Σ (p - y)²; the half makes the gradient the residual p - y.
-
-    The convention is that of Bishop, Pattern Recognition and Machine Learning (2006), eq. 3.12. optax.l2_loss has the
-    same half and returns its terms unsummed; optax.squared_error has no half.
-
-    Args:
-      prediction: p, floating, any shape.
-      target: y, the same shape; read in the dtype of the prediction.
-    Returns:
-      The loss in the dtype of the prediction, shape ().
-    Raises:
-      TypeError: prediction is not floating.
-      ValueError: The shapes differ (they are never broadcast).
-    Example:
-      >>> print(squared_error(jnp.array([1.0, 4.0]), jnp.array([1.0, 2.0])))
-      2.0
-    """
-    return 0.5 * jnp.sum(_residual(prediction, target) ** 2)
-
-
-def absolute_error(prediction: ArrayLike, target: ArrayLike) -> Float[Array, ""]:
-    """The sum of absolute residuals, Σ |p - y|.
-
-    There is no derivative at a residual of 0, where the gradient is taken as 0: of the subgradients -1..1, the one that
-    leaves a perfect prediction alone. (JAX differentiates its own abs to +1 there.)
-
-    Args, Returns, Raises:
-      As in `squared_error`.
-    Example:
-      >>> print(absolute_error(jnp.array([1.0, 4.0]), jnp.array([1.0, 2.0])))
-      2.0
-    """
-    residual = _residual(prediction, target)
-    return jnp.sum(residual * jnp.sign(residual))
-
-
-def huber(prediction: ArrayLike, target: ArrayLike, delta: ArrayLike = 1.0) -> Float[Array, ""]:
-    """Squared error near the target and absolute error far from it: Σ h(p - y).
-
-    h(r) = r²/2 if |r| <= δ, else δ (|r| - δ/2). The gradient is the residual clipped to [-δ, δ]. The Hessian is 1 for
-    |r| <= δ, both ends included, and 0 beyond; optax.huber_loss, unsummed, is the same but for a Hessian of 1/4 at
-    |r| = δ.
-
-    Args:
-      prediction: p, floating, any shape.
-      target: y, the same shape.
-      delta: δ > 0, where the parabola meets the line.
-    Returns:
-      The loss in the dtype of the prediction, shape ().
-    Raises:
-      TypeError, ValueError: As in `squared_error`; also if delta is not positive.
-    References:
-      Huber, Robust estimation of a location parameter, Annals of Mathematical Statistics 1964.
-    Example:
-      >>> print(huber(jnp.array([0.5, 4.0]), jnp.array([0.0, 1.0])))
-      2.625
-    """
-    if not isinstance(delta, Tracer) and not float(np.asarray(delta)) > 0:
-        raise ValueError(f"delta must be positive; got delta={delta}. For a pure absolute error use absolute_error.")
-    residual = _residual(prediction, target)
-    delta = jnp.asarray(delta, residual.dtype)
-    size = jnp.abs(residual)
-    return jnp.sum(jnp.where(size <= delta, 0.5 * residual**2, delta * (size - 0.5 * delta)))
-
-
-def log_cosh(prediction: ArrayLike, target: ArrayLike) -> Float[Array, ""]:
-    """A Huber loss with all its derivatives: Σ log cosh(p - y).
-
-    Near r²/2 for small residuals and |r| - log 2 for large ones; the gradient is tanh(r), the Hessian 1 - tanh²(r).
-    optax.log_cosh, unsummed, is the same function.
-
-    Args, Returns, Raises:
-      As in `squared_error`.
-    Example:
-      >>> print(f"{log_cosh(jnp.array(1000.0), jnp.array(0.0)):.2f}")  # cosh itself overflows
-      999.31
-    """
-    below = _negative_absolute(_residual(prediction, target))
-    return jnp.sum(jnp.log1p(jnp.exp(2 * below)) - below - jnp.asarray(np.log(2), below.dtype))
+from research.losses.checks import floating, negative_absolute, one_example
 
 
 def logistic(logit: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
@@ -113,7 +33,7 @@ def logistic(logit: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
     """
     logit, label = _scalars("logit", logit, label)
     y = label.astype(logit.dtype)
-    loss = jnp.log1p(jnp.exp(_negative_absolute(logit))) + logit * jnp.where(logit > 0, 1 - y, -y)
+    loss = jnp.log1p(jnp.exp(negative_absolute(logit))) + logit * jnp.where(logit > 0, 1 - y, -y)
     return _where_valid((y >= 0) & (y <= 1), loss, label, "0 or 1 (or a probability)")
 
 
@@ -163,14 +83,14 @@ def softmax_cross_entropy(logits: ArrayLike, label: ArrayLike) -> Float[Array, "
       >>> print(f"{softmax_cross_entropy(jnp.zeros(4), 2):.4f}")  # log 4
       1.3863
     """
-    logits, label = _floating("logits", logits), jnp.asarray(label)
+    logits, label = floating("logits", logits), jnp.asarray(label)
     if not jnp.issubdtype(label.dtype, jnp.integer):
         raise TypeError(
             f"label must be an integer class; got dtype {label.dtype}. Convert it with .astype(int), or give "
             "probabilities of shape (K,) to softmax_cross_entropy_one_hot."
         )
     if logits.ndim != 1 or label.ndim != 0:
-        raise ValueError(_one_example("logits of shape (K,) and a label of shape ()", logits, label))
+        raise ValueError(one_example("logits of shape (K,) and a label of shape ()", logits, label))
     valid = (label >= 0) & (label < logits.shape[0])
     loss = -jax.nn.log_softmax(logits)[label]
     return _where_valid(valid, loss, label, f"in 0..{logits.shape[0] - 1}")
@@ -194,10 +114,10 @@ def softmax_cross_entropy_one_hot(logits: ArrayLike, distribution: ArrayLike) ->
       >>> print(f"{softmax_cross_entropy_one_hot(jnp.zeros(4), jnp.array([0.5, 0.5, 0.0, 0.0])):.4f}")
       1.3863
     """
-    logits = _floating("logits", logits)
+    logits = floating("logits", logits)
     distribution = jnp.asarray(distribution, logits.dtype)
     if logits.ndim != 1 or logits.shape != distribution.shape:
-        raise ValueError(_one_example("logits and distribution of the same shape (K,)", logits, distribution))
+        raise ValueError(one_example("logits and distribution of the same shape (K,)", logits, distribution))
     log_probability = jax.nn.log_softmax(logits)
     ruled_out = (distribution == 0) & jnp.isneginf(log_probability)
     return -jnp.sum(distribution * jnp.where(ruled_out, 0, log_probability))
@@ -222,7 +142,7 @@ def smooth_labels(one_hot: ArrayLike, smoothing: ArrayLike) -> Float[Array, "*ba
       >>> print(smooth_labels(jnp.array([1.0, 0.0, 0.0, 0.0]), 0.5))
       [0.625 0.125 0.125 0.125]
     """
-    one_hot = _floating("one_hot", one_hot)
+    one_hot = floating("one_hot", one_hot)
     if one_hot.ndim == 0:
         raise ValueError("one_hot must end in an axis of classes; got shape (). Use jax.nn.one_hot(label, K).")
     if not isinstance(smoothing, Tracer) and not 0 <= float(np.asarray(smoothing)) <= 1:
@@ -261,35 +181,11 @@ np.unique(labels, return_inverse=True)[1].
         )
 
 
-def _negative_absolute(x: Array) -> Array:
-    """-|x| with derivative +1 at 0, not JAX's 0: a smooth even function of it then keeps its derivatives there."""
-    return jnp.where(x > 0, -x, x)
-
-
-def _floating(name: str, value: ArrayLike) -> Array:
-    array = jnp.asarray(value)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{name} must be floating; got dtype {array.dtype}. Convert first: {name}.astype(jnp.float32).")
-    return array
-
-
-def _residual(prediction: ArrayLike, target: ArrayLike) -> Array:
-    prediction = _floating("prediction", prediction)
-    target = jnp.asarray(target, prediction.dtype)
-    if prediction.shape != target.shape:
-        raise ValueError(_one_example("prediction and target of the same shape", prediction, target))
-    return prediction - target
-
-
 def _scalars(name: str, value: ArrayLike, label: ArrayLike) -> tuple[Array, Array]:
-    value, label = _floating(name, value), jnp.asarray(label)
+    value, label = floating(name, value), jnp.asarray(label)
     if value.ndim or label.ndim:
-        raise ValueError(_one_example(f"{name} and label of shape ()", value, label))
+        raise ValueError(one_example(f"{name} and label of shape ()", value, label))
     return value, label
-
-
-def _one_example(wanted: str, first: Array, second: Array) -> str:
-    return f"A loss takes one example, {wanted}; got shapes {first.shape} and {second.shape}. Use jax.vmap for a batch."
 
 
 def _where_valid(valid: Array, loss: Array, label: Array, domain: str) -> Array:

@@ -1,0 +1,23 @@
+"""What losses refuse, and how they say it."""
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array
+
+
+def floating(name: str, value: ArrayLike) -> Array:
+    """The array; TypeError unless it is floating."""
+    array = jnp.asarray(value)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating; got dtype {array.dtype}. Convert first: {name}.astype(jnp.float32).")
+    return array
+
+
+def one_example(wanted: str, first: Array, second: Array) -> str:
+    """What to say where a batch came instead of an example."""
+    return f"A loss takes one example, {wanted}; got shapes {first.shape} and {second.shape}. Use jax.vmap for a batch."
+
+
+def negative_absolute(x: Array) -> Array:
+    """-|x| with derivative +1 at 0, not JAX's 0: a smooth even function of it then keeps its derivatives there."""
+    return jnp.where(x > 0, -x, x)

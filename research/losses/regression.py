@@ -1,0 +1,99 @@
+"""Losses of a number: how far a prediction is from its target."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from research.losses.checks import floating, negative_absolute, one_example
+
+
+def squared_error(prediction: ArrayLike, target: ArrayLike) -> Float[Array, ""]:
+    """Half the squared distance, ½ Σ (p - y)²; the half makes the gradient the residual p - y.
+
+    The convention is that of Bishop, Pattern Recognition and Machine Learning (2006), eq. 3.12. optax.l2_loss has the
+    same half and returns its terms unsummed; optax.squared_error has no half.
+
+    Args:
+      prediction: p, floating, any shape.
+      target: y, the same shape; read in the dtype of the prediction.
+    Returns:
+      The loss in the dtype of the prediction, shape ().
+    Raises:
+      TypeError: prediction is not floating.
+      ValueError: The shapes differ (they are never broadcast).
+    Example:
+      >>> print(squared_error(jnp.array([1.0, 4.0]), jnp.array([1.0, 2.0])))
+      2.0
+    """
+    return 0.5 * jnp.sum(_residual(prediction, target) ** 2)
+
+
+def absolute_error(prediction: ArrayLike, target: ArrayLike) -> Float[Array, ""]:
+    """The sum of absolute residuals, Σ |p - y|.
+
+    There is no derivative at a residual of 0, where the gradient is taken as 0: of the subgradients -1..1, the one that
+    leaves a perfect prediction alone. (JAX differentiates its own abs to +1 there.)
+
+    Args, Returns, Raises:
+      As in `squared_error`.
+    Example:
+      >>> print(absolute_error(jnp.array([1.0, 4.0]), jnp.array([1.0, 2.0])))
+      2.0
+    """
+    residual = _residual(prediction, target)
+    return jnp.sum(residual * jnp.sign(residual))
+
+
+def huber(prediction: ArrayLike, target: ArrayLike, delta: ArrayLike = 1.0) -> Float[Array, ""]:
+    """Squared error near the target and absolute error far from it: Σ h(p - y).
+
+    h(r) = r²/2 if |r| <= δ, else δ (|r| - δ/2). The gradient is the residual clipped to [-δ, δ]. The Hessian is 1 for
+    |r| <= δ, both ends included, and 0 beyond; optax.huber_loss, unsummed, is the same but for a Hessian of 1/4 at
+    |r| = δ.
+
+    Args:
+      prediction: p, floating, any shape.
+      target: y, the same shape.
+      delta: δ > 0, where the parabola meets the line.
+    Returns:
+      The loss in the dtype of the prediction, shape ().
+    Raises:
+      TypeError, ValueError: As in `squared_error`; also if delta is not positive.
+    References:
+      Huber, Robust estimation of a location parameter, Annals of Mathematical Statistics 1964.
+    Example:
+      >>> print(huber(jnp.array([0.5, 4.0]), jnp.array([0.0, 1.0])))
+      2.625
+    """
+    if not isinstance(delta, Tracer) and not float(np.asarray(delta)) > 0:
+        raise ValueError(f"delta must be positive; got delta={delta}. For a pure absolute error use absolute_error.")
+    residual = _residual(prediction, target)
+    delta = jnp.asarray(delta, residual.dtype)
+    size = jnp.abs(residual)
+    return jnp.sum(jnp.where(size <= delta, 0.5 * residual**2, delta * (size - 0.5 * delta)))
+
+
+def log_cosh(prediction: ArrayLike, target: ArrayLike) -> Float[Array, ""]:
+    """A Huber loss with all its derivatives: Σ log cosh(p - y).
+
+    Near r²/2 for small residuals and |r| - log 2 for large ones; the gradient is tanh(r), the Hessian 1 - tanh²(r).
+    optax.log_cosh, unsummed, is the same function.
+
+    Args, Returns, Raises:
+      As in `squared_error`.
+    Example:
+      >>> print(f"{log_cosh(jnp.array(1000.0), jnp.array(0.0)):.2f}")  # cosh itself overflows
+      999.31
+    """
+    below = negative_absolute(_residual(prediction, target))
+    return jnp.sum(jnp.log1p(jnp.exp(2 * below)) - below - jnp.asarray(np.log(2), below.dtype))
+
+
+def _residual(prediction: ArrayLike, target: ArrayLike) -> Array:
+    prediction = floating("prediction", prediction)
+    target = jnp.asarray(target, prediction.dtype)
+    if prediction.shape != target.shape:
+        raise ValueError(one_example("prediction and target of the same shape", prediction, target))
+    return prediction - target

@@ -1,0 +1,43 @@
+"""The loss of a sequence of classes: next tokens, or a label at every step."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from research.losses.checks import floating, one_example
+
+IGNORED = -1  # The label of a position that does not count, such as padding.
+
+
+def sequence_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Float[Array, ""]:
+    """The mean cross-entropy over the positions of one sequence: (1/m) Σ_t (log Σ_k exp(z_tk) - z_t,label_t).
+
+    In nats; over the m positions whose label is not negative. As optax.softmax_cross_entropy_with_integer_labels at each
+    position, then averaged; PyTorch's cross_entropy(ignore_index=-1) averages over all positions of a batch at once
+    instead, which differs where sequences ignore different numbers of positions.
+
+    Args:
+      logits: z, floating, shape (T, K).
+      labels: Integers in 0..K-1, or negative where the position does not count, shape (T,).
+    Returns:
+      The loss in the dtype of the logits, shape (); 0 where no position counts, NaN where a label is K or more.
+    Raises:
+      TypeError: logits are not floating, or labels are not integers.
+      ValueError: The shapes are not (T, K) and (T,).
+    References:
+      Bengio, Ducharme, Vincent & Jauvin, A neural probabilistic language model, JMLR 2003, section 2.
+    Example:
+      >>> print(f"{sequence_cross_entropy(jnp.zeros((3, 4)), jnp.array([2, 0, IGNORED])):.4f}")  # log 4
+      1.3863
+    """
+    logits, labels = floating("logits", logits), jnp.asarray(labels)
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"labels must be integer classes; got dtype {labels.dtype}. Convert them with .astype(int).")
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(one_example("logits of shape (T, K) and labels of shape (T,)", logits, labels))
+    counts = labels >= 0
+    log_probabilities = jax.nn.log_softmax(logits)
+    chosen = jnp.take_along_axis(log_probabilities, jnp.maximum(labels, 0)[:, None], axis=1)[:, 0]
+    chosen = jnp.where(labels < logits.shape[1], chosen, jnp.nan)
+    return -jnp.sum(jnp.where(counts, chosen, 0)) / jnp.maximum(jnp.sum(counts), 1).astype(logits.dtype)
