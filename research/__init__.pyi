@@ -17,6 +17,7 @@ from . import runs as runs
 from . import samplers as samplers
 from . import schedules as schedules
 from . import studies as studies
+from . import training as training
 from . import types as types
 from . import update_rules as update_rules
 from . import workloads as workloads

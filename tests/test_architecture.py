@@ -18,7 +18,7 @@ LAYERS = (
     ("objectives", "optima", "update_rules"),
     ("descent", "minimise"),
     ("proofs", "lanes"),
-    ("workloads",),
+    ("workloads", "training"),
     ("runs",),
     ("studies",),
     ("figures", "report"),

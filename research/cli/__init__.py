@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from research.cli import console, flags, job, problems, progress
+from research.cli import console, data, flags, job, problems, progress
 
 if TYPE_CHECKING:
     from research import runs
@@ -27,7 +27,8 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
     variable DESCENT_TRACEBACK=1 shows where it was found.
 
     Args:
-      experiment: A module with a docstring that opens with its question, and with Config, FULL, run and draw; and
+      experiment: A module with a docstring that opens with its question, and with Config, FULL, run and draw; and FAST
+        where the default takes minutes; a Config's `devices` is how many JAX is shown (see `backend.configure`); and
         complete(config) -> config where the config names what may change, and share(config, part, parts, checkpoints)
         where the work can be shared among processes.
       argv: The words after the program's name; None means those of this process.
@@ -102,7 +103,8 @@ def carry_out(experiment: ModuleType, command: flags.Command) -> "tuple[runs.Run
     from research import backend, runs
 
     options = command.options
-    backend.configure(x64=True)
+    data.use_folder(options.data_dir)
+    backend.configure(devices=getattr(command.config, "devices", 1), x64=True)
     file = Path(experiment.__file__ or experiment.__name__)
     # What a config names may change (a file of rules): `complete` writes into it what it was.
     config = experiment.complete(command.config) if hasattr(experiment, "complete") else command.config

@@ -18,6 +18,8 @@ class Options:
 
     full: bool = False
     """Start from the experiment's FULL configuration instead of the small one."""
+    fast: bool = False
+    """Start from one that takes seconds and shows that everything works; only experiments that take minutes have it."""
     config: Path | None = None
     """Start from this TOML or JSON file; flags on the command line win over it."""
     results: Path = Path("results")
@@ -26,6 +28,8 @@ class Options:
     """Start anew, even where this very command has already finished."""
     quiet: bool = False
     """Print the answer and the paths alone."""
+    data_dir: Path | None = None
+    """Look for data in this folder first, as the environment variable DESCENT_DATA has it; `experiments data` lists it."""
 
 
 class Command(NamedTuple):
@@ -169,12 +173,17 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 
 def _base(experiment: types.ModuleType, argv: Sequence[str]) -> Any:
-    """What the flags start from: the defaults, FULL, and over it the file."""
+    """What the flags start from: the defaults, FULL or FAST, and over it the file."""
     scan = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     scan.add_argument("--full", action="store_true")
+    scan.add_argument("--fast", action="store_true")
     scan.add_argument("--config", type=Path, nargs="?")  # Without its value it is tyro's to refuse.
     early, _ = scan.parse_known_args(list(argv))
-    base = experiment.FULL if early.full else experiment.Config()
+    if early.full and early.fast:
+        raise ValueError("--full and --fast are two configurations to start from; give one of them.")
+    if early.fast and not hasattr(experiment, "FAST"):
+        raise ValueError("This experiment has no --fast: leave it out, its default is short.")
+    base = experiment.FULL if early.full else experiment.FAST if early.fast else experiment.Config()
     return read_config(early.config, base) if early.config else base
 
 

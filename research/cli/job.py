@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from research.cli import flags, problems
 
 JOBS, CURRENT = "jobs", "current"  # In the run folder: what the jobs leave, and which command's jobs they are.
-VARIABLES = ("XLA_FLAGS", "NPROC", "CUDA_VISIBLE_DEVICES")  # Of a local job as of the submitting process.
+VARIABLES = ("XLA_FLAGS", "NPROC", "CUDA_VISIBLE_DEVICES", "DESCENT_DATA")  # Of a job as of the submitting process.
 SECONDS_TO_CLAIM = 10.0
 
 

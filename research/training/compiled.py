@@ -1,0 +1,114 @@
+"""The compiled loop over the steps of an epoch, on one device, or on several that share each batch."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from research import descent
+from research.training.place import Place
+from research.types import Array, Batch, Key, Params, Sampler
+
+AXIS = "batch"  # Of the mesh, where a batch is split over devices.
+
+
+class Compiled(NamedTuple):
+    """A training before its first step.
+
+    Attributes:
+      start: The place to begin at.
+      draws: (key, epoch) -> the draws of that epoch.
+      advance: (state, records, draws, start, stop) -> (state, records) after the steps from start to stop - 1.
+    """
+
+    start: Place
+    draws: Callable[[Key, int], descent.Draw]
+    advance: Callable[..., tuple[descent.State, descent.Record]]
+
+
+def compile_training(
+    objective: Callable[[Params, Any], Array],
+    rule: optax.GradientTransformation,
+    dataset: Batch | None,
+    sampler: Sampler,
+    params: Params,
+    *,
+    noisy: bool,
+    learning_rate: float,
+    devices: int,
+) -> Compiled:
+    """Compiles the loop; arguments as for `train`."""
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:devices]), (AXIS,))
+    whole = jax.sharding.PartitionSpec()
+    everywhere = lambda tree: jax.device_put(tree, jax.sharding.NamedSharding(mesh, whole))
+    draw = jax.jit(lambda key, epoch: descent.draws(sampler, jax.random.fold_in(key, epoch), noisy))
+    loop = _loop(_averaged(objective) if devices > 1 else objective, rule, learning_rate)
+
+    def share(state, records, draws, dataset, start, stop):
+        return loop(state, records, _own_part(draws, devices), dataset, start, stop)
+
+    shared = jax.shard_map(share, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
+    advance = shared if devices > 1 else loop
+    dataset, state, draws = map(
+        everywhere, (dataset, descent.start(rule, params), draw(jax.random.key(0), np.int32(0)))
+    )
+    step = descent.make_step(objective, rule, dataset, learning_rate)
+    _, record = jax.eval_shape(lambda state, draws: step(state, jax.tree.map(lambda a: a[0], draws)), state, draws)
+    records = everywhere(jax.tree.map(lambda a: np.full(sampler.num_batches, np.nan, a.dtype), record))
+    compiled = jax.jit(advance).lower(state, records, draws, dataset, np.int32(0), np.int32(1)).compile()
+    return Compiled(
+        Place(0, 0, state, records, (), (), 0.0),
+        lambda key, epoch: everywhere(draw(key, np.int32(epoch))),
+        lambda state, records, draws, start, stop: compiled(
+            state, records, draws, dataset, np.int32(start), np.int32(stop)
+        ),
+    )
+
+
+def _loop(objective: Callable[[Params, Any], Array], rule: optax.GradientTransformation, learning_rate: float):
+    """Steps from start to stop - 1. The number of trips is told, so that XLA unrolls nothing and no bit depends on it."""
+
+    def loop(state, records, draws, dataset, start, stop):
+        step = descent.make_step(objective, rule, dataset, learning_rate)
+        noise = None if draws.key is None else jax.random.key_data(draws.key)  # JAX's checker takes key[i] for a reuse.
+
+        def one(i, carry):
+            state, records = carry
+            indices = None if draws.indices is None else draws.indices[i]
+            key = None if noise is None else jax.random.wrap_key_data(noise[i], impl=jax.random.key_impl(draws.key))
+            state, record = step(state, descent.Draw(indices, key))
+            return state, jax.tree.map(lambda all_steps, new: all_steps.at[i].set(new), records, record)
+
+        return jax.lax.fori_loop(start, stop, one, (state, records))
+
+    return loop
+
+
+def _own_part(draws: descent.Draw, devices: int) -> descent.Draw:
+    """The share of each batch that this device takes, and its own noise."""
+    device = jax.lax.axis_index(AXIS)
+    indices = draws.indices
+    if indices is None:
+        raise ValueError("a full batch draws no indices to split over devices; use samplers.minibatch(n, n).")
+    shares = indices.reshape(len(indices), devices, -1)
+    noise = None if draws.key is None else jax.vmap(lambda key: jax.random.fold_in(key, device))(draws.key)
+    return descent.Draw(jax.lax.dynamic_index_in_dim(shares, device, 1, keepdims=False), noise)
+
+
+def _averaged(objective: Callable[[Params, Any], Array]) -> Callable[[Params, Any], Array]:
+    """The objective of a batch that the devices share: its value and its gradient are means over them."""
+
+    @jax.custom_vjp
+    def averaged(params, batch):
+        return jax.lax.pmean(objective(params, batch), AXIS)
+
+    def forward(params, batch):
+        return jax.lax.pmean(jax.value_and_grad(objective)(params, batch), AXIS)
+
+    def backward(gradient, cotangent):
+        return jax.tree.map(lambda g: cotangent.astype(g.dtype) * g, gradient), None
+
+    averaged.defvjp(forward, backward)
+    return averaged

@@ -1,0 +1,102 @@
+"""Where a training is between two looks: how it is kept, to the last bit, and what it has given in the end."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from research import descent
+from research.lanes.block import as_numbers, like
+from research.types import Params, Saved
+from research.update_rules.building_blocks import evaluation_params
+
+
+class Trained(NamedTuple):
+    """What a training gave; every array is numpy.
+
+    Attributes:
+      params: The last parameters; a rule that averages gives its average.
+      steps: The `Record` of every step, leaves of shape (num_epochs, num_batches).
+      evaluations: What `evaluate` gave, by name: at the start, then after each epoch, shape (num_epochs + 1,).
+      first_bad_step: The first step, counted over all epochs, whose loss or update was not finite, or -1.
+      seconds: What the steps took, in all processes that worked on it, without compilation and evaluation.
+      compile_seconds: What compiling took in this process.
+    """
+
+    params: Params
+    steps: descent.Record
+    evaluations: dict[str, np.ndarray]
+    first_bad_step: int
+    seconds: float
+    compile_seconds: float
+
+
+class Place(NamedTuple):
+    """Where a training is: `step` steps of epoch `epoch` are done, and what they left.
+
+    Attributes:
+      epoch, step: From 0.
+      state: Parameters and rule state.
+      records: Of this epoch's steps, leaves of shape (num_batches,); NaN where they are still to come.
+      earlier: The records of each epoch that is over.
+      evaluations: At the start, and after each epoch that is over.
+      seconds: What the steps took.
+    """
+
+    epoch: int
+    step: int
+    state: descent.State
+    records: Any
+    earlier: tuple[Any, ...]
+    evaluations: tuple[dict[str, float], ...]
+    seconds: float
+
+
+def usable(state: descent.State) -> Params:
+    """The parameters to be used, on one device: a rule that averages gives its average."""
+    params = evaluation_params(state.rule, state.params)
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), params)
+
+
+def kept(at: Place) -> Saved:
+    """A place as arrays by name."""
+    leaves = {f"state/{i}": as_numbers(leaf) for i, leaf in enumerate(jax.tree.leaves(at.state))}
+    for name in descent.Record._fields:
+        leaves[f"records/{name}"] = np.asarray(getattr(at.records, name))
+        leaves[f"earlier/{name}"] = np.array([getattr(records, name) for records in at.earlier])
+    return Saved(leaves, [at.epoch, at.step, list(at.evaluations), at.seconds])
+
+
+def restored(start: Place, saved: Saved) -> Place:
+    """Undoes `kept`, for a training that begins at `start`."""
+    epoch, step, evaluations, seconds = saved.values
+    put = lambda now, then: jax.device_put(then, now.sharding)
+    leaves, structure = jax.tree.flatten(start.state)
+    state = [put(leaf, like(leaf, saved.arrays[f"state/{i}"])) for i, leaf in enumerate(leaves)]
+    record: Any = descent.Record  # Of numpy's arrays, here.
+    records = record(*(put(getattr(start.records, n), saved.arrays[f"records/{n}"]) for n in descent.Record._fields))
+    earlier = record(*(saved.arrays[f"earlier/{name}"] for name in descent.Record._fields))
+    return Place(
+        epoch=epoch,
+        step=step,
+        state=jax.tree.unflatten(structure, state),
+        records=records,
+        earlier=tuple(jax.tree.map(lambda a, e=e: a[e], earlier) for e in range(epoch)),
+        evaluations=tuple(evaluations),
+        seconds=seconds,
+    )
+
+
+def collected(at: Place, compile_seconds: float) -> Trained:
+    """What a training gave, at the place where it has ended."""
+    steps = jax.tree.map(lambda *a: np.stack(a), *at.earlier)
+    good = (np.isfinite(steps.loss) & np.isfinite(steps.update_norm)).ravel()
+    names = at.evaluations[0] if at.evaluations else {}
+    return Trained(
+        params=jax.device_get(usable(at.state)),
+        steps=steps,
+        evaluations={name: np.array([seen[name] for seen in at.evaluations]) for name in names},
+        first_bad_step=-1 if good.all() else int(np.argmin(good)),
+        seconds=at.seconds,
+        compile_seconds=compile_seconds,
+    )
