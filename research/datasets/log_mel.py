@@ -1,0 +1,144 @@
+"""Speech as the logarithm of its energy in bands that are even on the mel scale."""
+
+from typing import Any
+
+import numpy as np
+
+FLOOR = 1e-10  # Of a band's energy, for a full-scale wave of 1: digital silence has a finite logarithm.
+
+
+def log_mel(
+    wave: np.ndarray,
+    rate: int,
+    *,
+    num_mels: int = 40,
+    window_seconds: float = 0.025,
+    hop_seconds: float = 0.010,
+    lowest: float = 20.0,
+    highest: float | None = None,
+) -> np.ndarray:
+    """The log-mel spectrogram: entry (m, k) is log(Σ_f weights[f, k] P_m(f) + 1e-10).
+
+    P_m is the power spectrum of frame m under a periodic Hann window (`power_spectrum`), weights are `mel_weights`, and
+    the logarithm is natural. Nothing is pre-emphasised, dithered, centred or normalised. Samples of int16 are divided by
+    32,768; floats are taken as they are.
+
+    Args:
+      wave: Shape (t,), int16 or floating, of at least one sample; shorter than a window it is padded with 0.
+      rate: Samples a second.
+      num_mels: Bands.
+      window_seconds, hop_seconds: Length of a frame, and from one's start to the next one's.
+      lowest, highest: Edges of the first and the last band in Hz; None means half the rate.
+    Returns:
+      Shape (frames, num_mels), float32, with frames = 1 + (t - window) // hop.
+    Raises:
+      TypeError: wave is neither int16 nor floating.
+      ValueError: wave is no row or empty, or a number is out of range; what `mel_weights` raises.
+    References:
+      Davis & Mermelstein (1980), Comparison of parametric representations for monosyllabic word recognition, IEEE
+      Transactions on Acoustics, Speech, and Signal Processing 28(4): its filter bank, without the cosine transform.
+    Example:
+      >>> tone = np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000)
+      >>> found = log_mel(tone, 8000)
+      >>> found.shape, int(found[0].argmax()), found.dtype
+      ((98, 40), 18, dtype('float32'))
+    """
+    wave = np.asarray(wave)
+    if wave.ndim != 1 or not wave.size:
+        raise ValueError(f"wave must be one row of samples; got shape {wave.shape}. Give one recording at a time.")
+    if wave.dtype == np.int16:
+        wave = wave / np.float64(32768)
+    elif not np.issubdtype(wave.dtype, np.floating):
+        raise TypeError(f"wave must be int16 or floating; got dtype {wave.dtype}. Scale it to -1..1 and convert it.")
+    length, hop = round(window_seconds * rate), round(hop_seconds * rate)
+    if length < 2 or hop < 1:
+        raise ValueError(
+            f"window_seconds and hop_seconds must be at least 2 samples and 1 sample at rate={rate}; got "
+            f"window_seconds={window_seconds}, hop_seconds={hop_seconds}."
+        )
+    power = power_spectrum(frames(wave.astype(np.float64), length, hop))
+    weights = mel_weights(rate, 2 * (power.shape[1] - 1), num_mels, lowest, rate / 2 if highest is None else highest)
+    return np.log(power @ weights + FLOOR).astype(np.float32)
+
+
+def frames(wave: np.ndarray, length: int, hop: int) -> np.ndarray:
+    """Cuts a wave into frames of `length` samples, the next `hop` samples on; what does not fill a frame is left out.
+
+    Args:
+      wave: Shape (t,); shorter than a frame it is padded with 0 to one.
+      length, hop: In samples, at least 1.
+    Returns:
+      Shape (1 + (t - length) // hop, length).
+    Example:
+      >>> frames(np.arange(6.0), 4, 2).tolist()
+      [[0.0, 1.0, 2.0, 3.0], [2.0, 3.0, 4.0, 5.0]]
+    """
+    wave = np.pad(wave, (0, max(length - len(wave), 0)))
+    return np.lib.stride_tricks.sliding_window_view(wave, length)[::hop]
+
+
+def power_spectrum(framed: np.ndarray) -> np.ndarray:
+    """|X(f)|² of each frame under a periodic Hann window, padded with 0 to N, the next power of two.
+
+    By Parseval, P(0) + 2 P(1) + ... + 2 P(N/2 - 1) + P(N/2) = N Σ_t (window_t x_t)².
+
+    Args:
+      framed: Shape (frames, length), floating.
+    Returns:
+      Shape (frames, N / 2 + 1), at frequencies k rate / N.
+    Example:
+      >>> power_spectrum(np.ones((1, 4)))[0].round(12).tolist()
+      [4.0, 1.0, 0.0]
+    """
+    length = framed.shape[1]
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+    spectrum = np.fft.rfft(framed * window, 1 << (length - 1).bit_length())
+    return spectrum.real**2 + spectrum.imag**2
+
+
+def mel(frequency: Any) -> Any:
+    """The mel scale, O'Shaughnessy's and HTK's: 2595 log10(1 + f / 700). (Slaney's is linear below 1,000 Hz.)
+
+    Args:
+      frequency: In Hz, a number or an array.
+    References:
+      O'Shaughnessy (1987), Speech Communication: Human and Machine. Young et al., The HTK Book, "Filterbank analysis".
+    Example:
+      >>> print(f"{mel(1000.0):.1f}")
+      1000.0
+    """
+    return 2595.0 * np.log10(1.0 + np.asarray(frequency, np.float64) / 700.0)
+
+
+def mel_weights(rate: int, num_samples: int, num_mels: int, lowest: float, highest: float) -> np.ndarray:
+    """Triangular bands: num_mels + 2 edges stand evenly on the mel scale, and band k rises from edge k to 1 at edge k + 1
+    and falls to 0 at edge k + 2, linearly in mel, as HTK has it.
+
+    Between the first and the last peak the weights of each frequency sum to 1.
+
+    Args:
+      rate: Samples a second.
+      num_samples: N of the spectrum.
+      num_mels: Bands, at least 1.
+      lowest, highest: The outer edges in Hz, 0 <= lowest < highest <= rate / 2.
+    Returns:
+      Shape (N / 2 + 1, num_mels), float64.
+    Raises:
+      ValueError: An argument is out of range, or a band is so narrow that no frequency of the spectrum falls in it.
+    """
+    if num_mels < 1 or not 0 <= lowest < highest <= rate / 2:
+        raise ValueError(
+            f"num_mels must be at least 1, and 0 <= lowest < highest <= rate / 2; got num_mels={num_mels}, "
+            f"lowest={lowest}, highest={highest}, rate={rate}."
+        )
+    edges = np.linspace(mel(lowest), mel(highest), num_mels + 2)
+    at = mel(np.arange(num_samples // 2 + 1) * rate / num_samples)[:, None]
+    step = edges[1] - edges[0]
+    weights = np.maximum(0.0, 1.0 - np.abs(at - edges[1:-1]) / step)
+    empty = np.flatnonzero(weights.max(axis=0) == 0.0)
+    if empty.size:
+        raise ValueError(
+            f"num_mels={num_mels} bands are too many for a spectrum of {num_samples} samples: none of its frequencies falls "
+            f"in band {empty[0]}. Take fewer bands or longer windows."
+        )
+    return weights

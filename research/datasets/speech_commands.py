@@ -1,0 +1,87 @@
+"""Speech Commands: too many recordings for the memory of a small machine, so they become shards of log-mel frames."""
+
+import re
+import tarfile
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from research.datasets.finding import find_files, find_source
+from research.datasets.log_mel import log_mel
+from research.datasets.shards import write_shards
+from research.datasets.wav import read_wav
+
+RATE = 16000
+LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
+PARTS = ("training", *LISTS)
+NAME = re.compile(r"(?:\./)?([a-z]+/[^/]+\.wav)")  # Not those of _background_noise_.
+
+
+def write_speech_commands(
+    folder: Path, part: str = "training", *, block_size: int = 2048, seed: int = 0
+) -> tuple[str, ...]:
+    """Writes a part of Speech Commands v0.02 as shards: `log_mel` of each recording, and which word it is.
+
+    Each recording is padded with 0, or cut, to one second: 98 frames of 40 bands, float32. Its place among the shards is
+    drawn, so that each shard looks like the whole. The parts are the archive's own, by speaker: training is what neither
+    list names. One recording is in memory at a time, and the archive, of 2.4 GB, is not unpacked; the disk must hold the
+    part twice for a while (1.3 GB for training).
+
+    Args:
+      folder: For `research.datasets.write_shards`.
+      part: "training" (84,843 recordings), "validation" (9,981) or "test" (11,005).
+      block_size: Recordings a shard.
+      seed: Chooses their places.
+    Returns:
+      The words, sorted: the label k of a recording means word k.
+    Raises:
+      ValueError: part is unknown, a file is damaged, or the folder is not empty.
+      OSError: The archive is not here and cannot be fetched; the message says what brings it.
+    References:
+      Warden (2018), Speech Commands: a dataset for limited-vocabulary speech recognition, arXiv:1804.03209.
+    """
+    if part not in PARTS:
+        raise ValueError(f"There is no part {part!r}: part must be one of {', '.join(PARTS)}.")
+    if block_size < 1:
+        raise ValueError(f"block_size must be at least 1; got {block_size}.")
+    path = find_files(find_source("speech_commands", "write_speech_commands"))[0]
+    words, names = _names(path, part)
+    places = dict(zip(names, np.random.default_rng(seed).permutation(len(names)), strict=True))
+    labels = np.empty(len(names), np.int32)
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder.parent) as partial:
+        shape = (len(names), *log_mel(np.zeros(RATE), RATE).shape)
+        mixed = np.lib.format.open_memmap(Path(partial, "mixed.npy"), "w+", np.float32, shape)
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if (name := _named(member)) in places and (opened := archive.extractfile(member)):
+                    wave = read_wav(opened.read(), RATE, f"{name} in {path}")[:RATE]
+                    mixed[places[name]] = log_mel(np.pad(wave, (0, RATE - len(wave))), RATE)
+                    labels[places[name]] = words.index(name.partition("/")[0])
+        starts = range(0, len(names), block_size)
+        write_shards(folder, ((mixed[i : i + block_size], labels[i : i + block_size]) for i in starts))
+    return words
+
+
+def _named(member: tarfile.TarInfo) -> str:
+    match = NAME.fullmatch(member.name)
+    return match[1] if match and member.isfile() else ""
+
+
+def _names(path: Path, part: str) -> tuple[tuple[str, ...], list[str]]:
+    """The words, and the recordings of a part, sorted."""
+    names, lists = [], {}
+    with tarfile.open(path) as archive:
+        for member in archive:
+            if name := _named(member):
+                names.append(name)
+            elif Path(member.name).name in LISTS.values() and (opened := archive.extractfile(member)):
+                lists[Path(member.name).name] = set(opened.read().decode("ascii").split())
+    missing = [name for name in LISTS.values() if name not in lists]
+    if missing:
+        raise ValueError(f"{path} lacks {missing[0]}: it is not the archive of Speech Commands v0.02. Fetch that one.")
+    listed = set().union(*lists.values())
+    wanted = (lambda name: name not in listed) if part == "training" else lists[LISTS[part]].__contains__
+    return tuple(sorted({name.partition("/")[0] for name in names})), sorted(filter(wanted, names))

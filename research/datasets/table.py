@@ -1,0 +1,53 @@
+"""The table of data for people to read: on a terminal, and in the documentation."""
+
+from research.datasets.sources import SOURCES, Source
+
+COLUMNS = ("name", "what it holds", "read it with", "download", "licence", "from", "cite")
+
+
+def size_in_words(source: Source) -> str:
+    """How much has to be fetched.
+
+    Example:
+      >>> size_in_words(SOURCES["fashion_mnist"]), size_in_words(SOURCES["iris"])
+      ('31 MB', 'none')
+    """
+    num_bytes = sum(file.num_bytes for file in source.files)
+    if not num_bytes:
+        return "none"
+    return f"{num_bytes / 1e6:,.0f} MB" if num_bytes >= 1e7 else f"{num_bytes / 1e6:.1f} MB"
+
+
+def call_in_words(source: Source) -> str:
+    """What is written to read it.
+
+    Example:
+      >>> call_in_words(SOURCES["digits"]), call_in_words(SOURCES["spoken_digits"])
+      ('load("digits"), images("digits")', 'recordings()')
+    """
+    named = ("load", "images", "text")
+    loaders = source.loader.split(", ")
+    if loaders == ["write_speech_commands"]:
+        return "write_speech_commands(folder)"
+    return ", ".join(f'{loader}("{source.name}")' if loader in named else f"{loader}()" for loader in loaders)
+
+
+def table_rows() -> list[tuple[str, ...]]:
+    """The whole table, a row a set, in the order of `COLUMNS`.
+
+    Example:
+      >>> [row[0] for row in table_rows()][6:8]
+      ['fashion_mnist', 'mnist']
+    """
+    return [
+        (
+            source.name,
+            f"{source.title}: {source.what}",
+            call_in_words(source),
+            size_in_words(source),
+            source.licence,
+            source.source,
+            source.citation,
+        )
+        for source in SOURCES.values()
+    ]
