@@ -1,0 +1,74 @@
+"""Laws of the activations: values by SciPy, derivatives by mpmath at fifty digits and by jax.grad."""
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from research import models
+
+POINTS = np.concatenate([np.linspace(-8, 8, 65), [-30.0, -0.1, 0.1, 30.0]])
+VALUES = {
+    "identity": lambda z: z,
+    "sigmoid": special.expit,
+    "tanh": np.tanh,
+    "relu": lambda z: np.where(z > 0, z, 0),
+    "silu": lambda z: z * special.expit(z),
+    "gelu": lambda z: z * stats.norm.cdf(z),
+}
+EXACT = {
+    "identity": lambda z: z,
+    "sigmoid": lambda z: 1 / (1 + mpmath.exp(-z)),
+    "tanh": mpmath.tanh,
+    "relu": lambda z: max(z, mpmath.mpf(0)),
+    "silu": lambda z: z / (1 + mpmath.exp(-z)),
+    "gelu": lambda z: z * mpmath.ncdf(z),
+}
+
+
+def test_every_activation_is_under_test():
+    assert set(models.ACTIVATIONS) == set(models.ACTIVATION_DERIVATIVES) == set(VALUES) == set(EXACT)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_activation_equals_scipy_also_in_the_tails(name):
+    # Relative: in the lower tail silu and gelu are tiny, and 1 + erf would have lost every digit.
+    ours = models.find_activation(name)(jnp.asarray(POINTS))
+    np.testing.assert_allclose(ours, VALUES[name](POINTS), rtol=3e-14)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_derivative_equals_mpmaths(name):
+    points = POINTS[::4][POINTS[::4] != 0]  # ReLU has none at 0, which the next test takes.
+    with mpmath.workdps(50):
+        exact = [float(mpmath.diff(EXACT[name], mpmath.mpf(float(z)), h=mpmath.mpf(10) ** -20)) for z in points]
+    np.testing.assert_allclose(models.ACTIVATION_DERIVATIVES[name](jnp.asarray(points)), exact, rtol=1e-14, atol=4e-16)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_derivative_equals_jaxs_at_the_kink_and_where_units_saturate(name):
+    points = jnp.array([-1e5, -700.0, -40.0, -0.0, 0.0, 40.0, 700.0, 1e5])
+    theirs = jax.vmap(jax.grad(models.find_activation(name)))(points)
+    np.testing.assert_allclose(models.ACTIVATION_DERIVATIVES[name](points), theirs, rtol=0, atol=4e-16)
+
+
+@pytest.mark.parametrize("table", [models.ACTIVATIONS, models.ACTIVATION_DERIVATIVES])
+@pytest.mark.parametrize("name", VALUES)
+def test_activation_keeps_dtype_and_shape(table, name):
+    jaxpr = jax.make_jaxpr(table[name])(jnp.zeros((3, 2), jnp.float32))
+    assert jaxpr.out_avals[0].shape == (3, 2)
+    assert "f64[3" not in str(jaxpr)
+
+
+def test_gelu_is_exact_where_jaxs_default_approximates():
+    z = jnp.linspace(-6, 6, 1201)
+    off = jnp.abs(jax.nn.gelu(z) - models.find_activation("gelu")(z)).max()
+    assert 4.5e-4 < off < 4.8e-4
+    np.testing.assert_allclose(models.find_activation("gelu")(z), jax.nn.gelu(z, approximate=False), rtol=1e-14)
+
+
+def test_unknown_activation_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"activation must be one of identity, .*; got activation='swish'"):
+        models.find_activation("swish")
