@@ -1,0 +1,197 @@
+"""Images as they are stored, in bytes: standardised on the device, and varied at random while training."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+
+from research.models.convolution import check_image
+from research.models.linear import check_count
+from research.types import Array, Key, Model, Params
+
+Augmentation = Callable[[Key, ArrayLike], Array]  # (key, images (..., H, W, C)) -> images of that shape and dtype
+
+
+def on_images(model: Model, mean: ArrayLike, sd: ArrayLike, *, dtype: DTypeLike) -> Model:
+    """The model of standardised images, fed with stored ones: model((x - mean) / sd), computed on the device.
+
+    A dataset of bytes takes a quarter of the memory of its float32, and each batch is converted as it is used.
+
+    Args:
+      model: Its apply maps (..., H, W, C) of `dtype`.
+      mean, sd: Of the training images, in the units of x (0 to 255 for bytes), shape () or (C,); see `mean_and_sd`.
+      dtype: What the model computes in.
+    Returns:
+      A model with the same params, whose apply takes uint8 (or any) images (..., H, W, C).
+    Raises:
+      ValueError: sd is not positive; in apply, x has fewer axes than an image or other channels than mean and sd, or
+        x is of bytes and sd below 1, which would be of images scaled to 0..1.
+    Example:
+      >>> total = Model(lambda key: (), lambda params, x, key=None: x.sum((-3, -2, -1)))
+      >>> images = np.full((2, 4, 4, 1), 200, np.uint8)
+      >>> print(on_images(total, 100.0, 50.0, dtype="float32").apply((), images))  # 16 pixels of (200 - 100) / 50
+      [32. 32.]
+    """
+    mean, sd = np.asarray(mean, dtype=np.float64), np.asarray(sd, dtype=np.float64)
+    if mean.ndim > 1 or sd.ndim > 1:
+        raise ValueError(f"mean and sd must have shape () or (C,); got {mean.shape} and {sd.shape}.")
+    if not np.all(sd > 0):
+        raise ValueError(f"sd must be positive; got sd={sd}. A channel that never varies: drop it.")
+
+    def apply(params: Params, x: ArrayLike, key: Key | None = None) -> Array:
+        x = jnp.asarray(x)
+        check_image(x, *(mean.shape or sd.shape))
+        if x.dtype == jnp.uint8 and np.any(sd < 1):
+            raise ValueError(f"x is of bytes, 0 to 255, and so must be mean and sd; got sd={sd}. Multiply both by 255.")
+        # The constants are rounded once; as NumPy float64 they would widen the whole model.
+        low, scale = (jnp.broadcast_to(jnp.asarray(c, dtype), x.shape) for c in (mean, sd))
+        return model.apply(params, (x.astype(dtype) - low) / scale, key)
+
+    return Model(model.init, apply)
+
+
+def mean_and_sd(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel, in float64, from counts of the 256 values.
+
+    Args:
+      images: uint8, (n, H, W, C).
+    Returns:
+      (mean, sd), each (C,), over all images and pixels; sd divides by their number.
+    Raises:
+      ValueError: images are not uint8 with four axes.
+    Example:
+      >>> mean, sd = mean_and_sd(np.array([0, 200, 0, 200], np.uint8).reshape(4, 1, 1, 1))
+      >>> print(mean, sd)
+      [100.] [100.]
+    """
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(f"images must be uint8, (n, H, W, C); got {images.dtype} of shape {images.shape}.")
+    counts = np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(images, -1, 0)])
+    shares, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256.0)
+    mean = shares @ values
+    return mean, np.sqrt(np.sum(shares * (values - mean[:, None]) ** 2, axis=1))
+
+
+def augmented(model: Model, augment: Augmentation) -> Model:
+    """The model fed with varied images wherever a key is given, which is in training.
+
+    Put it outside `on_images`, so that bytes are varied and black is 0:
+    `augmented(on_images(cnn(...), mean, sd, dtype=...), random_shift(2))`.
+
+    Args:
+      model: Any model of images.
+      augment: (key, x) -> x, as `random_flip`, `random_crop(4)`, `random_shift(2)` or `in_turn` of several.
+    Returns:
+      A model with the same params. Child 0 of the key draws the variation, child 1 is the model's.
+    References:
+      Krizhevsky, Sutskever & Hinton, ImageNet classification with deep convolutional neural networks, NeurIPS 2012,
+      section 4.1.
+    Example:
+      >>> first_pixel = Model(lambda key: (), lambda params, x, key=None: x[..., 0, 0, 0])
+      >>> model = augmented(first_pixel, random_flip)
+      >>> images = jnp.tile(jnp.arange(2.0).reshape(1, 1, 2, 1), (4, 1, 1, 1))
+      >>> print(model.apply((), images), model.apply((), images, jax.random.key(1)))
+      [0. 0. 0. 0.] [0. 1. 0. 1.]
+    """
+
+    def apply(params: Params, x: ArrayLike, key: Key | None = None) -> Array:
+        if key is None:
+            return model.apply(params, x)
+        return model.apply(params, augment(jax.random.fold_in(key, 0), jnp.asarray(x)), jax.random.fold_in(key, 1))
+
+    return Model(model.init, apply)
+
+
+def in_turn(*augmentations: Augmentation) -> Augmentation:
+    """One augmentation after the other, each with a key of its own.
+
+    Example:
+      >>> augment = in_turn(random_flip, random_crop(4))
+      >>> augment(jax.random.key(0), jnp.zeros((8, 32, 32, 3), jnp.uint8)).shape
+      (8, 32, 32, 3)
+    """
+
+    def augment(key: Key, x: ArrayLike) -> Array:
+        x = jnp.asarray(x)
+        for i, one in enumerate(augmentations):
+            x = one(jax.random.fold_in(key, i), x)
+        return x
+
+    return augment
+
+
+def random_flip(key: Key, x: ArrayLike) -> Array:
+    """Each image, with probability 1/2, seen in a mirror: left and right change places.
+
+    Not for digits and letters, which mean something else in a mirror.
+
+    Args:
+      key: The same key flips the same images.
+      x: Images (..., H, W, C).
+    Returns:
+      Of the shape and dtype of x.
+    Raises:
+      ValueError: x has fewer than three axes.
+    Example:
+      >>> x = jnp.arange(3).reshape(1, 3, 1)
+      >>> [random_flip(jax.random.key(seed), x).ravel().tolist() for seed in (0, 1)]
+      [[0, 1, 2], [2, 1, 0]]
+    """
+    x = jnp.asarray(x)
+    check_image(x)
+    flipped = jax.random.bernoulli(key, jnp.float32(0.5), (*x.shape[:-3], 1, 1, 1))
+    return jnp.where(jnp.broadcast_to(flipped, x.shape), x[..., ::-1, :], x)
+
+
+def random_shift(pixels: int) -> Augmentation:
+    """Each image moved by up to `pixels` up or down and left or right; what comes in from outside is 0, black.
+
+    Args:
+      pixels: Every whole number of -pixels..pixels is equally likely, for each axis by itself.
+    Returns:
+      An augmentation.
+    Raises:
+      ValueError: pixels is no positive integer; in the call, x has fewer than three axes.
+    Example:
+      >>> x = jnp.arange(1, 4).reshape(1, 3, 1)
+      >>> [random_shift(1)(jax.random.key(seed), x).ravel().tolist() for seed in (6, 1, 3)]
+      [[0, 1, 2], [1, 2, 3], [0, 0, 0]]
+    """
+    check_count("pixels", pixels, 1)
+    return lambda key, x: _cropped(key, x, pixels, "constant")
+
+
+def random_crop(padding: int) -> Augmentation:
+    """Each image mirrored at its edges by `padding` pixels, and a window of its old size cut out at random.
+
+    Args:
+      padding: Each of the (2 padding + 1)² windows is equally likely; smaller than H and W.
+    Returns:
+      An augmentation.
+    Raises:
+      ValueError: padding is no positive integer; in the call, x has fewer than three axes or is too small.
+    References:
+      He, Zhang, Ren & Sun, Deep residual learning for image recognition, CVPR 2016, section 4.2 (which fills with 0).
+    Example:
+      >>> x = jnp.tile(jnp.arange(1, 4).reshape(3, 1, 1), (1, 3, 1))  # Rows of 1, 2, 3; mirrored 2, 1, 2, 3, 2.
+      >>> random_crop(1)(jax.random.key(0), x)[..., 0].tolist()
+      [[2, 2, 2], [3, 3, 3], [2, 2, 2]]
+    """
+    check_count("padding", padding, 1)
+    return lambda key, x: _cropped(key, x, padding, "reflect")
+
+
+def _cropped(key: Key, x: ArrayLike, padding: int, mode: str) -> Array:
+    x = jnp.asarray(x)
+    check_image(x)
+    if mode == "reflect" and padding >= min(x.shape[-3:-1]):
+        raise ValueError(f"padding must be smaller than the image; got padding={padding}, x of shape {x.shape}.")
+    images = x.reshape(-1, *x.shape[-3:])
+    wider = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode=mode)
+    # Uniforms rather than integers: `randint` has changed between versions of JAX, and draws twice.
+    drawn = jax.random.uniform(key, (len(images), 2), jnp.float32, np.float32(0), np.float32(1))
+    starts = jnp.floor(drawn * (2 * padding + 1)).astype(jnp.int32)
+    cut = lambda image, start: jax.lax.dynamic_slice(image, (start[0], start[1], np.int32(0)), images.shape[1:])
+    return jax.vmap(cut)(wider, starts).reshape(x.shape)
