@@ -1,0 +1,87 @@
+"""Laws of what a model's parameters are called, and of the refusal of another model's."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research import models
+from research.models.parameters import check_same_architecture, count_parameters, describe, list_parameters
+
+
+class Pair(NamedTuple):
+    first: object
+    second: object
+
+
+PARAMS = {
+    "dense_10": {"weights": jnp.zeros((3, 2), jnp.float32), "bias": jnp.zeros(2, jnp.bfloat16)},
+    "dense_2": [jnp.zeros((), jnp.float64), Pair(np.zeros((1, 1, 4), np.float32), np.zeros(0, np.float32))],
+}
+
+
+def test_rows_name_every_leaf_in_the_order_of_the_tree():
+    rows = list_parameters(PARAMS)
+    assert [tuple(row) for row in rows] == [
+        ("dense_10/bias", (2,), "bfloat16", 2),
+        ("dense_10/weights", (3, 2), "float32", 6),
+        ("dense_2/0", (), "float64", 1),
+        ("dense_2/1/first", (1, 1, 4), "float32", 4),
+        ("dense_2/1/second", (0,), "float32", 0),
+    ]
+    for row, leaf in zip(rows, jax.tree.leaves(PARAMS), strict=True):
+        assert (row.shape, row.dtype, row.count) == (leaf.shape, str(leaf.dtype), leaf.size)
+
+
+def test_a_lone_array_is_called_params_and_no_array_is_no_row():
+    assert list_parameters(jnp.zeros(3, jnp.float32))[0].name == "params"
+    assert list_parameters({}) == []
+    assert describe({}).splitlines()[-1].split() == ["total", "0"]
+
+
+def test_the_count_is_the_sum_of_sizes_and_needs_no_draw():
+    model = models.mlp((784, 300, 100, 10))
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    assert count_parameters(shapes) == 784 * 300 + 300 + 300 * 100 + 100 + 100 * 10 + 10
+    assert count_parameters(PARAMS) == 13
+
+
+def test_the_table_lists_layer_2_before_layer_10_and_aligns_its_columns():
+    lines = describe(PARAMS).splitlines()
+    assert [line.split()[0] for line in lines] == [
+        *("name", "dense_2/0", "dense_2/1/first", "dense_2/1/second", "dense_10/bias", "dense_10/weights", "total"),
+    ]
+    assert len({len(line) for line in lines}) == 1
+    assert lines[-1].split() == ["total", "13"]
+
+
+def test_the_same_architecture_passes_whatever_its_dtype():
+    expected = jax.eval_shape(models.mlp((3, 4, 2), dtype=jnp.float32).init, jax.random.key(0))
+    check_same_architecture(models.mlp((3, 4, 2), dtype=jnp.float64).init(jax.random.key(1)), expected)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fault"),
+    [
+        ((3, 5, 2), r"dense_1/bias has shape \(5,\), where the model has \(4,\)\n\(the first of 3 arrays"),
+        ((3, 4, 1), r"dense_2/bias has shape \(1,\), where the model has \(2,\)\n\(the first of 2 arrays"),
+        ((3, 2), r"dense_1/bias has shape \(2,\), where the model has \(4,\)\n\(the first of 4 arrays"),
+        ((3, 4, 2, 2), r"the model has no dense_3/bias, of shape \(2,\)\n\(the first of 2 arrays"),
+    ],
+)
+def test_another_architecture_is_refused_by_the_first_array_that_differs(sizes, fault):
+    expected = models.mlp((3, 4, 2)).init(jax.random.key(0))
+    with pytest.raises(
+        ValueError, match=rf"another architecture: {fault} that differ\)\. Build the model with the sizes"
+    ):
+        check_same_architecture(models.mlp(sizes).init(jax.random.key(0)), expected)
+
+
+def test_a_missing_array_and_another_container_are_refused():
+    expected = {"a": jnp.zeros(2), "b": jnp.zeros(3)}
+    with pytest.raises(ValueError, match=r"architecture: b, of shape \(3,\), is missing\. Build"):
+        check_same_architecture({"a": jnp.zeros(2)}, expected)
+    with pytest.raises(ValueError, match=r"its containers are PyTreeDef\(\(\*,\)\), the model's PyTreeDef\(\[\*\]\)"):
+        check_same_architecture((jnp.zeros(2),), [jnp.zeros(2)])
