@@ -12,7 +12,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-PARTS = ("steps", "sweep", "studies", "updates", "minimising", "startup")
+PARTS = ("steps", "sweep", "studies", "updates", "minimising", "networks", "startup")
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
@@ -33,7 +33,7 @@ def main(words: list[str] | None = None) -> None:
     import research
 
     research.backend.configure(x64=True)
-    from benchmarks import clock, minimising, rule_updates, startup, steps, studies, sweep, tables
+    from benchmarks import clock, minimising, networks, rule_updates, startup, steps, studies, sweep, tables
 
     with_torch, started = find_spec("torch") is not None, time.perf_counter()
     tell = clock.tell_from_now()
@@ -41,16 +41,13 @@ def main(words: list[str] | None = None) -> None:
     rows = {
         name: module.measure(flags.quick, with_torch, tell) if name in parts else [] for name, module in modules.items()
     }
-    others = [
-        module.section(module.measure(flags.quick, tell))
-        for name, module in (("studies", studies), ("updates", rule_updates), ("minimising", minimising))
-        if name in parts
-    ]
+    alone = {"studies": studies, "updates": rule_updates, "minimising": minimising, "networks": networks}
+    others = [module.section(module.measure(flags.quick, tell)) for name, module in alone.items() if name in parts]
     command = " ".join(["python -m benchmarks", *(sys.argv[1:] if words is None else words)])
     date, seconds = datetime.date.today().isoformat(), time.perf_counter() - started
     text = tables.page(rows["steps"], rows["sweep"], rows["startup"], command, date, seconds, others)
     print(text)
-    with_all = with_torch and find_spec("optimistix") is not None
+    with_all = all(find_spec(peer) for peer in ("torch", "optimistix", "tensorflow"))
     complete = set(parts) == set(PARTS) and not flags.quick and with_all
     if output := flags.output or (RESULTS if complete else None):
         output.write_text(text, encoding="utf-8")

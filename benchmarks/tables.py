@@ -11,7 +11,7 @@ from benchmarks.steps import StepRow
 from benchmarks.sweep import SweepRow
 
 GOAL_IN_SWEEP = 10.0
-PACKAGES = ("jax", "jaxlib", "optax", "torch", "scikit-learn", "numpy", "scipy", "optimistix")
+PACKAGES = ("jax", "jaxlib", "optax", "flax", "torch", "tensorflow-cpu", "scikit-learn", "numpy", "scipy", "optimistix")
 
 
 class Section(NamedTuple):

@@ -14,7 +14,7 @@ import jupytext
 
 TOP = Path(__file__).parent.parent
 NAMES = ("batch_stochastic_minibatch", "what_is_a_derivative", "the_chain_rule_at_work", "write_adam")
-NAMES += ("bring_your_own_rule",)
+NAMES += ("bring_your_own_rule", "image_recognition", "spoken_words", "character_language_model")
 SOURCES = tuple(TOP / f"notebooks/{name}.py" for name in NAMES)
 README = TOP / "README.md"  # With the badge of the first.
 BRANCH = "main"

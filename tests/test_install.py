@@ -16,7 +16,12 @@ TOP = Path(__file__).parent.parent
 SETUP = configparser.ConfigParser()
 SETUP.read(TOP / "setup.cfg", encoding="utf-8")
 # Where the name of what is imported is not the name of what is installed.
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow", "lazy_loader": "lazy-loader", "tensorflow": "tensorflow-cpu"}
+DISTRIBUTIONS = {
+    "sklearn": "scikit-learn",
+    "PIL": "pillow",
+    "lazy_loader": "lazy-loader",
+    "tensorflow": "tensorflow-cpu",
+}
 OURS = {"research", "experiments", "benchmarks", "build"}  # The last one is notebooks/build.py.
 
 BARE = {"PATH": os.environ["PATH"]}  # Without what an outer `make test ARGS=...` leaves for an inner make.
@@ -94,7 +99,9 @@ def locks_what_is_asked_for(name: str, lock: str) -> Iterator[str]:
 
 def names_no_place(name: str, lock: str) -> Iterator[str]:
     lines = [line for line in lock.splitlines() if not line.startswith("#")]
-    yield from (f"{name}: {line}" for line in lines if not re.fullmatch(r"[\w.-]+==[\d.]+(post\d+)?( ; [^/@:]+)?", line))
+    yield from (
+        f"{name}: {line}" for line in lines if not re.fullmatch(r"[\w.-]+==[\d.]+(post\d+)?( ; [^/@:]+)?", line)
+    )
     comments = [line for line in lock.splitlines() if line.startswith("#")]
     yield from (f"{name}: {line}" for line in comments if re.search(r"://|\.\w+/|/\w+/|--", line))
 

@@ -33,6 +33,8 @@ from research.datasets.speech_commands import write_speech_commands as write_spe
 from research.datasets.table import table_rows as table_rows
 from research.datasets.texts import Text as Text
 from research.datasets.texts import text as text
+from research.datasets.vocabulary import encode as encode
+from research.datasets.vocabulary import make_vocabulary as make_vocabulary
 from research.datasets.vowels import SequenceSplit as SequenceSplit
 from research.datasets.vowels import vowels as vowels
 from research.datasets.windows import window_starts as window_starts

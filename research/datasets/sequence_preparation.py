@@ -83,7 +83,7 @@ def hold_out(split: SequenceSplit, one_in: int, seed: int) -> SequenceSplit:
         drawn[of_class[: max(1, len(of_class) // one_in)]] = True
     whole = split.train_x, split.train_length, split.train_y
     parts = [values[part] for part in (~drawn, drawn) for values in whole]
-    return SequenceSplit(f"{split.name}, held out", *parts, split.classes)
+    return SequenceSplit._make([f"{split.name}, held out", *parts, split.classes])
 
 
 def row_sequences(split: ImageSplit) -> SequenceSplit:
@@ -97,7 +97,7 @@ def row_sequences(split: ImageSplit) -> SequenceSplit:
     parts = []
     for x, y in ((split.train_x, split.train_y), (split.test_x, split.test_y)):
         parts += [x[..., 0].astype(np.float32), np.full(len(x), x.shape[1], np.int32), y]
-    return SequenceSplit(split.name, *parts, split.classes)
+    return SequenceSplit._make([split.name, *parts, split.classes])
 
 
 def word_splits(given: Recordings, words: Sequence[np.ndarray], longest: int) -> dict[str, SequenceSplit]:
@@ -121,6 +121,6 @@ def word_splits(given: Recordings, words: Sequence[np.ndarray], longest: int) ->
     folds = {"shared": official_split(given)} | dict(zip(given.speakers, speaker_folds(given), strict=True))
     whole, classes = (values, length, given.digit), tuple(map(str, range(10)))
     return {
-        name: SequenceSplit(name, *(array[part] for part in parts for array in whole), classes)
+        name: SequenceSplit._make([name, *(array[part] for part in parts for array in whole), classes])
         for name, parts in folds.items()
     }

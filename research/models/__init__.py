@@ -1,7 +1,82 @@
 """Models as pairs of pure functions: init(key) -> params, apply(params, x, key=None) -> prediction."""
 
+from research.models.activations import ACTIVATION_DERIVATIVES, ACTIVATIONS, find_activation
+from research.models.attention import attention, attention_weights, causal_mask
+from research.models.backward import mlp_rounding_bound, mlp_value_and_gradient
+from research.models.cnn import cnn
+from research.models.convolution import convolution
+from research.models.dropout import dropout
+from research.models.embedding import check_tokens, sinusoidal_positions
+from research.models.generation import generate
+from research.models.images import augmented, in_turn, mean_and_sd, on_images, random_crop, random_flip, random_shift
+from research.models.initialisers import INITIALISERS, find_initialiser
 from research.models.linear import dense, linear
+from research.models.linen import from_linen
 from research.models.logistic import logistic, probability
+from research.models.mlp import mlp
+from research.models.ngrams import SMOOTHINGS, best_ngram, ngram, ngram_losses, ngram_probabilities, sample_ngram
+from research.models.normalisation import group_normalisation, layer_normalisation
+from research.models.parameters import check_same_architecture, count_parameters, describe, list_parameters
+from research.models.pooling import average_pool, max_pool
+from research.models.reading import next_token_losses, next_token_risk, reader
+from research.models.recurrent import Recurrence, check_sequences, recurrence, recurrent
 from research.models.softmax import softmax
+from research.models.transformer import transformer_decoder, transformer_encoder
+from research.models.transformer_block import block
 
-__all__ = ["dense", "linear", "logistic", "probability", "softmax"]
+__all__ = [
+    "ACTIVATIONS",
+    "ACTIVATION_DERIVATIVES",
+    "INITIALISERS",
+    "SMOOTHINGS",
+    "Recurrence",
+    "attention",
+    "attention_weights",
+    "augmented",
+    "average_pool",
+    "best_ngram",
+    "block",
+    "causal_mask",
+    "check_same_architecture",
+    "check_sequences",
+    "check_tokens",
+    "cnn",
+    "convolution",
+    "count_parameters",
+    "dense",
+    "describe",
+    "dropout",
+    "find_activation",
+    "find_initialiser",
+    "from_linen",
+    "generate",
+    "group_normalisation",
+    "in_turn",
+    "layer_normalisation",
+    "linear",
+    "list_parameters",
+    "logistic",
+    "max_pool",
+    "mean_and_sd",
+    "mlp",
+    "mlp_rounding_bound",
+    "mlp_value_and_gradient",
+    "next_token_losses",
+    "next_token_risk",
+    "ngram",
+    "ngram_losses",
+    "ngram_probabilities",
+    "on_images",
+    "probability",
+    "random_crop",
+    "random_flip",
+    "random_shift",
+    "reader",
+    "recurrence",
+    "recurrent",
+    "sample_ngram",
+    "sinusoidal_positions",
+    "softmax",
+    "transformer_decoder",
+    "transformer_encoder",
+]

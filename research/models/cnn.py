@@ -16,6 +16,7 @@ from research.models.dropout import dropout as dropped
 from research.models.initialisers import Initialiser, find_initialiser
 from research.models.linear import check_count, dense
 from research.models.normalisation import group_normalisation, layer_normalisation
+from research.models.parameters import with_own_parameters
 from research.models.pooling import max_pool
 from research.types import Array, Key, Model, Params
 
@@ -109,7 +110,7 @@ def cnn(
     jax.eval_shape(
         init, jax.random.key(0)
     )  # An image too small for its windows is refused here, not at the first step.
-    return Model(init, apply)
+    return with_own_parameters(init, apply)
 
 
 def check_image_shape(x: Array, image_shape: tuple[int, int, int]) -> None:

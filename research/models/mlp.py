@@ -9,6 +9,7 @@ from jax.typing import ArrayLike, DTypeLike
 from research.models.activations import find_activation
 from research.models.initialisers import find_initialiser
 from research.models.linear import check_count, dense
+from research.models.parameters import with_own_parameters
 from research.types import Array, Key, Model, Params
 
 
@@ -66,14 +67,12 @@ def mlp(
 
     def apply(params: Params, x: ArrayLike, key: Key | None = None) -> Array:
         del key  # Nothing here is drawn.
-        if set(params) != set(names):
-            raise ValueError(f"params must hold the layers {', '.join(names)}; got {', '.join(sorted(params))}.")
         z = dense(x, params[names[0]]["weights"], params[names[0]]["bias"])
         for name in names[1:]:
             z = dense(phi(z), params[name]["weights"], params[name]["bias"])
         return z
 
-    return Model(init, apply)
+    return with_own_parameters(init, apply)
 
 
 def layer_names(num_layers: int) -> tuple[str, ...]:

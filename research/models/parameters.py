@@ -1,13 +1,15 @@
 """What the parameters of a model are: their names, shapes and number; and whether they fit the model they are given to."""
 
+import functools
 import math
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from research.types import Params
+from research.types import Array, Key, Model, Params
 
 
 class Parameter(NamedTuple):
@@ -115,6 +117,29 @@ def check_same_architecture(params: Params, expected: Params) -> None:
             f"params are those of another architecture: {faults[0]}{many}. Build the model with the sizes and options "
             "that these parameters were trained with, or train it anew."
         )
+
+
+def with_own_parameters(init: Callable[[Key], Params], apply: Callable[..., Array]) -> Model:
+    """The model of these two functions, whose apply refuses parameters of another architecture.
+
+    Args:
+      init, apply: As in `research.types.Model`.
+    Returns:
+      A model; what its init makes is found out once, by shapes alone.
+    Example:
+      >>> from research import models
+      >>> params = models.mlp((4, 3, 2)).init(jax.random.key(0))
+      >>> models.mlp((4, 5, 2)).apply(params, [1.0, 2.0, 3.0, 4.0])
+      Traceback (most recent call last):
+      ValueError: params are those of another architecture: ...
+    """
+    expected = functools.cache(lambda: jax.eval_shape(init, jax.random.key(0)))
+
+    def checked(params: Params, x: Any, key: Key | None = None) -> Array:
+        check_same_architecture(params, expected())
+        return apply(params, x, key)
+
+    return Model(init, checked)
 
 
 def _row(path: tuple[Any, ...], leaf: Any) -> Parameter:

@@ -84,4 +84,7 @@ def _derivative_of_largest(axis: int | tuple[int, ...], primals, tangents):
     y = _largest(x, axis)
     among = x == jnp.broadcast_to(jnp.expand_dims(y, axis), x.shape)
     picked = jnp.where(among, dx, jnp.zeros((), dx.dtype))
-    return y, jnp.sum(picked, axis=axis) / jnp.sum(among, axis=axis, dtype=dx.dtype)
+    count = jnp.sum(among, axis=axis, dtype=dx.dtype)
+    return y, jnp.sum(picked, axis=axis) / jnp.maximum(
+        count, 1
+    )  # XLA may round x and y apart: then none is the largest.

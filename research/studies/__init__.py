@@ -15,10 +15,15 @@ from research.studies.contenders import contenders as contenders
 from research.studies.costs import expected_running_time as expected_running_time
 from research.studies.costs import passes_to_target as passes_to_target
 from research.studies.costs import penalised_passes as penalised_passes
+from research.studies.in_turns import seconds_in_turns as seconds_in_turns
 from research.studies.intervals import median_interval as median_interval
 from research.studies.known_spaces import EVALUATIONS as EVALUATIONS
 from research.studies.known_spaces import NOT_COMPARED as NOT_COMPARED
 from research.studies.known_spaces import SPACES as SPACES
+from research.studies.language import costs_table as costs_table
+from research.studies.language import in_words as in_words
+from research.studies.language import mean_interval as mean_interval
+from research.studies.language import orders_table as orders_table
 from research.studies.measure import Measured as Measured
 from research.studies.measure import measure as measure
 from research.studies.pairs import measure_pair as measure_pair

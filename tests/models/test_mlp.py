@@ -241,7 +241,7 @@ def test_wrong_sizes_are_refused(sizes):
 
 def test_params_of_another_depth_are_refused():
     model, params, _ = make((2, 3))
-    with pytest.raises(ValueError, match="must hold the layers dense_1; got dense_1, dense_2"):
+    with pytest.raises(ValueError, match="another architecture: the model has no dense_2/bias"):
         model.apply(params | {"dense_2": params["dense_1"]}, jnp.ones(2))
     with pytest.raises(ValueError, match="end in an axis of 2 features"):
         model.apply(params, jnp.ones(3))

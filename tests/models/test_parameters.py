@@ -85,3 +85,28 @@ def test_a_missing_array_and_another_container_are_refused():
         check_same_architecture({"a": jnp.zeros(2)}, expected)
     with pytest.raises(ValueError, match=r"its containers are PyTreeDef\(\(\*,\)\), the model's PyTreeDef\(\[\*\]\)"):
         check_same_architecture((jnp.zeros(2),), [jnp.zeros(2)])
+
+
+NETWORKS = {
+    "mlp": (models.mlp((4, 3, 2)), models.mlp((4, 5, 2)), np.zeros(4)),
+    "cnn": (
+        models.cnn((4, 4, 1), 2, channels=(3,), hidden=()),
+        models.cnn((4, 4, 1), 2, channels=(3,), hidden=(3,)),
+        0,
+    ),
+    "recurrent": (models.recurrent(2, 3, 2), models.recurrent(2, 3, 2, num_layers=2), np.zeros((5, 2))),
+    "decoder": (
+        models.transformer_decoder(7, 4, width=4, num_layers=2, num_heads=1),
+        models.transformer_decoder(7, 4, width=4, num_layers=1, num_heads=1),
+        np.zeros(4, int),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_refuses_the_weights_of_another_architecture(name):
+    one, other, x = NETWORKS[name]
+    x = np.zeros((4, 4, 1)) if name == "cnn" else x
+    for model, strange in ((one, other), (other, one)):
+        with pytest.raises(ValueError, match="params are those of another architecture"):
+            jax.jit(model.apply)(strange.init(jax.random.key(0)), x)

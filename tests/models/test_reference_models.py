@@ -97,17 +97,16 @@ def transformer(case):
 def transformer_params(params):
     side_by_side = lambda *names: jnp.concatenate([params[name] for name in names], axis=-1)
     layer = lambda weights, bias=None: {"weights": weights} | ({} if bias is None else {"bias": bias})
-    has_biases = "bq" in params
+    if "bq" not in params:  # A bias of 0 is none.
+        params = params | dict.fromkeys(("bq", "bk", "bv", "bo"), jnp.zeros(params["wo"].shape[1]))
     ours = {
         "tokens": layer(params["tok_emb"]),
         "positions": layer(params["pos_emb"]),
         "block_1": {
             "normalisation_1": {"scale": params["ln1_g"], "bias": params["ln1_b"]},
             "attention": {
-                "query_key_value": layer(
-                    side_by_side("wq", "wk", "wv"), side_by_side("bq", "bk", "bv") if has_biases else None
-                ),
-                "output": layer(params["wo"], params["bo"] if has_biases else None),
+                "query_key_value": layer(side_by_side("wq", "wk", "wv"), side_by_side("bq", "bk", "bv")),
+                "output": layer(params["wo"], params["bo"]),
             },
             "normalisation_2": {"scale": params["ln2_g"], "bias": params["ln2_b"]},
             "dense_1": layer(params["w1"], params["b1"]),

@@ -1,0 +1,104 @@
+"""Grids of small pictures: examples with what is said of them, and the filters of a first layer."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+
+GAP = 0.14  # Between two pictures, as a share of their width.
+LINE = 0.17  # Height of a line of a caption, as a share of a picture's height.
+FONT_SIZE = 7.5
+SIGNED = "RdBu"  # Red is negative, white is 0, blue is positive: told apart by colour-blind readers.
+SHOWN = 0.99  # Of the weights, without the largest.
+CHANNELS = (1, 3)
+
+
+def draw_images(axes: Axes, images: ArrayLike, captions: Sequence[str] = (), *, columns: int) -> None:
+    """Pictures row by row, each with its caption above it.
+
+    Args:
+      axes: To draw on; its own axes are taken away.
+      images: Shape (n, H, W, C), bytes 0..255, with C = 1 (grey) or 3 (red, green, blue).
+      captions: n of them, or none; equally many lines each.
+      columns: Pictures in a row.
+    Raises:
+      ValueError: images is of another shape or dtype, or there are not as many captions.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8:
+        raise ValueError(f"images must be bytes 0..255, of dtype uint8; got {images.dtype}. Cast, or use draw_filters.")
+    _draw_grid(axes, images, captions, columns, "gray", lambda image: image, (0.0, 255.0))
+
+
+def draw_filters(axes: Axes, filters: ArrayLike, captions: Sequence[str] = (), *, columns: int) -> None:
+    """Weights as pictures: what each output of a first layer looks for.
+
+    All filters share one scale, whose middle is 0 and whose ends leave out the largest hundredth of the weights, so that
+    a few do not make all others pale. A filter of one channel is white where it is 0, blue where it is
+    positive and red where it is negative; one of three channels is grey where it is 0, and as red, green and blue as its
+    weights.
+
+    Args:
+      axes: To draw on; its own axes are taken away.
+      filters: Shape (n, H, W, C) with C = 1 or 3: of a convolution's weights (H, W, C, n), the last axis moved to the
+        front; of dense weights (H W C, n), their transpose as (n, H, W, C).
+      captions: n of them, or none; equally many lines each.
+      columns: Filters in a row.
+    Raises:
+      ValueError: filters is of another shape, or there are not as many captions.
+    """
+    filters = np.asarray(filters, float)
+    limit = float(np.quantile(np.abs(filters), SHOWN, method="higher")) or 1.0 if filters.size else 1.0
+
+    def colours(image):
+        return image if image.shape[-1] == 1 else 0.5 + 0.5 * np.clip(image / limit, -1, 1)
+
+    _draw_grid(axes, filters, captions, columns, SIGNED, colours, (-limit, limit))
+
+
+def _draw_grid(
+    axes: Axes,
+    images: np.ndarray,
+    captions: Sequence[str],
+    columns: int,
+    shades: str,
+    colours: Callable[[np.ndarray], np.ndarray],
+    limits: tuple[float, float],
+) -> None:
+    _check(images, captions, columns)
+    number, height, width = images.shape[:3]
+    lines = max((caption.count("\n") + 1 for caption in captions), default=0)
+    across, down = width * (1 + GAP), height * (1 + GAP + LINE * lines)
+    for index, image in enumerate(images):
+        left, top = across * (index % columns), down * (index // columns)
+        place = (left, left + width, top + height, top)
+        axes.imshow(
+            colours(image).squeeze(-1) if image.shape[-1] == 1 else colours(image),
+            cmap=shades,
+            vmin=limits[0],
+            vmax=limits[1],
+            extent=place,
+            interpolation="none",
+        )
+        if captions:
+            text = {"ha": "center", "va": "bottom", "fontsize": FONT_SIZE, "linespacing": 1.1}
+            axes.text(left + width / 2, top - 0.03 * height, captions[index], **text)
+    columns = min(columns, number)
+    rows = -(-number // columns)
+    axes.set_xlim(-GAP * width, across * columns)
+    axes.set_ylim(down * rows - LINE * lines * height, -(GAP + LINE * lines) * height)
+    axes.set_aspect("equal")
+    axes.axis("off")
+
+
+def _check(images: np.ndarray, captions: Sequence[str], columns: int) -> None:
+    if images.ndim != 4 or not len(images) or images.shape[-1] not in CHANNELS:
+        raise ValueError(
+            f"pictures must have shape (n, H, W, C), at least one of them, with C = 1 (grey) or 3 (colours); got "
+            f"{images.shape}. Give one picture as picture[None], and grey ones an axis of length 1 at the end."
+        )
+    if len(captions) not in (0, len(images)):
+        raise ValueError(f"captions must be as many as pictures, or none; got {len(captions)} for {len(images)}.")
+    if columns < 1:
+        raise ValueError(f"columns must be a positive integer; got columns={columns}.")

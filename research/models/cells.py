@@ -1,0 +1,188 @@
+"""Recurrent cells: how a vanilla network, a GRU and an LSTM make the next state, and the differential of that step."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from research.types import Array
+
+Carry = tuple[Array, ...]  # What one time step hands the next; the hidden state h stands first.
+
+
+class Cell(NamedTuple):
+    """One kind of recurrent layer. With p = W x + b and q = U h, side by side for each affine map (block) of the kind:
+
+    Attributes:
+      num_blocks: Blocks; those of the input are one product, and those of h another.
+      num_carried: Arrays in the carry: h, and whatever else there is.
+      has_recurrent_bias: Whether the last block of q has a bias of its own.
+      forget_block: The block whose bias starts at 1, or None.
+      advance: (p, q, carry) -> (next carry, what `slopes` needs); p and q have shape (n, num_blocks * H).
+      slopes: (what it needs, carry, next carry) -> the partial derivatives, for any leading axes: all steps at once.
+      differential: (slopes, dp, dq, dcarry) -> the next carry's differential, linear in the last three; dp None is 0.
+    """
+
+    num_blocks: int
+    num_carried: int
+    has_recurrent_bias: bool
+    forget_block: int | None
+    advance: Callable[[Array, Array, Carry], tuple[Carry, Any]]
+    slopes: Callable[[Any, Carry, Carry], Any]
+    differential: Callable[[Any, Array | None, Array, Carry], Carry]
+
+
+def vanilla(p: Array, q: Array, carry: Carry) -> tuple[Carry, Any]:
+    """One step of the vanilla (Elman) network: h' = tanh(W x + b + U h).
+
+    Args:
+      p: W x + b, shape (n, H).
+      q: U h, shape (n, H).
+      carry: (h,), which enters only by q.
+    Returns:
+      (h',), and nothing: the slope 1 - h'² follows from h'.
+    References:
+      Elman, Finding structure in time, Cognitive Science 1990; the tanh is PyTorch's and Flax's default.
+    Example:
+      >>> print(vanilla(jnp.array([[0.5]]), jnp.array([[-0.5]]), (jnp.array([[0.3]]),))[0][0])
+      [[0.]]
+    """
+    del carry
+    return (jnp.tanh(p + q),), ()
+
+
+def vanilla_slopes(kept: Any, before: Carry, after: Carry) -> Array:
+    """1 - h'²."""
+    del kept, before
+    return 1 - after[0] ** 2
+
+
+def vanilla_differential(slopes: Array, dp: Array | None, dq: Array, dcarry: Carry) -> Carry:
+    """dh' = (1 - h'²) (dp + dq)."""
+    del dcarry
+    return (slopes * _sum(dp, dq),)
+
+
+def gru(p: Array, q: Array, carry: Carry) -> tuple[Carry, Any]:
+    """One step of the gated recurrent unit that resets after the recurrent product, as cuDNN, PyTorch and Flax do.
+
+    r = σ(W_r x + b_r + U_r h), z = σ(W_z x + b_z + U_z h), n = tanh(W_n x + b_n + r (U_n h + c_n)),
+    h' = (1 - z) n + z h.
+
+    Cho et al. reset before it, n = tanh(W_n x + b_n + U_n (r h)); the reset after it lets all three products of h be one.
+    Its recurrent bias c_n is no part of b_n, for r multiplies it.
+
+    Args:
+      p: (W_r x + b_r, W_z x + b_z, W_n x + b_n), side by side in shape (n, 3 H).
+      q: (U_r h, U_z h, U_n h + c_n), side by side in shape (n, 3 H).
+      carry: (h,), shape (n, H).
+    Returns:
+      (h',), and for the slopes (r beside z, n, U_n h + c_n).
+    References:
+      Cho et al., Learning phrase representations using RNN encoder-decoder for statistical machine translation, EMNLP 2014,
+      section 2.3. The reset after the product: `torch.nn.GRU`, `flax.linen.GRUCell`.
+    Example:
+      >>> carry = (jnp.array([[2.0]]),)
+      >>> print(gru(jnp.array([[0.0, 100.0, 0.0]]), jnp.zeros((1, 3)), carry)[0][0])  # z = 1: the state stays
+      [[2.]]
+    """
+    (h,) = carry
+    width = h.shape[-1]
+    gates = 0.5 * jnp.tanh(0.5 * (p[:, : 2 * width] + q[:, : 2 * width])) + 0.5  # σ by the tanh, the faster of the two.
+    new = jnp.tanh(p[:, 2 * width :] + gates[:, :width] * q[:, 2 * width :])
+    return (new + gates[:, width:] * (h - new),), (gates, new, q[:, 2 * width :])
+
+
+def gru_slopes(kept: Any, before: Carry, after: Carry) -> tuple[Array, ...]:
+    """Of r, z and q_n by their arguments, side by side; of p_n; and z, of h."""
+    del after
+    gates, new, reset_from = kept
+    r, z = jnp.split(gates, 2, axis=-1)
+    by_new = (1 - z) * (1 - new**2)
+    of_blocks = (by_new * reset_from * r * (1 - r), (before[0] - new) * z * (1 - z), by_new * r)
+    return jnp.concatenate(of_blocks, axis=-1), by_new, z
+
+
+def gru_differential(slopes: tuple[Array, ...], dp: Array | None, dq: Array, dcarry: Carry) -> Carry:
+    """dh' = z dh + (1 - z) dn + (h - n) dz, where dz = z (1 - z) (dp_z + dq_z), dr = r (1 - r) (dp_r + dq_r) and
+    dn = (1 - n²) (dp_n + r dq_n + q_n dr)."""
+    of_blocks, by_new, z = slopes
+    by_r, by_z, by_n = jnp.split(of_blocks * dq, 3, axis=-1)
+    total = by_r + by_z + by_n + z * dcarry[0]
+    if dp is None:
+        return (total,)
+    of_r, of_z, _ = jnp.split(of_blocks, 3, axis=-1)
+    dp_r, dp_z, dp_n = jnp.split(dp, 3, axis=-1)
+    return (total + of_r * dp_r + of_z * dp_z + by_new * dp_n,)
+
+
+def lstm(p: Array, q: Array, carry: Carry) -> tuple[Carry, Any]:
+    """One step of the LSTM with a forget gate and no peepholes.
+
+    i = σ(W_i x + b_i + U_i h), f = σ(W_f x + b_f + U_f h), g = tanh(W_g x + b_g + U_g h), o = σ(W_o x + b_o + U_o h),
+    c' = f c + i g, h' = o tanh(c').
+
+    Args:
+      p: (W_i x + b_i, W_f x + b_f, W_g x + b_g, W_o x + b_o), side by side in shape (n, 4 H).
+      q: (U_i h, U_f h, U_g h, U_o h), side by side in shape (n, 4 H).
+      carry: (h, c), each of shape (n, H); h enters only by q.
+    Returns:
+      (h', c'), and for the slopes (i, f, g, o) side by side.
+    References:
+      Hochreiter & Schmidhuber, Long short-term memory, Neural Computation 1997; the forget gate: Gers, Schmidhuber &
+      Cummins, Learning to forget: continual prediction with LSTM, Neural Computation 2000.
+    Example:
+      >>> keep = jnp.array([[-100.0, 100.0, 0.0, 100.0]])  # i = 0, f = 1, o = 1
+      >>> (h, c), _ = lstm(keep, jnp.zeros((1, 4)), (jnp.zeros((1, 1)), jnp.array([[0.5]])))
+      >>> print(c, h.round(4))
+      [[0.5]] [[0.4621]]
+    """
+    # All four are one tanh, which is the faster: σ(x) = (1 + tanh(x / 2)) / 2.
+    scale = jnp.asarray(np.repeat([0.5, 0.5, 1.0, 0.5], carry[1].shape[-1])[None], p.dtype)
+    gates = scale * jnp.tanh(scale * (p + q)) + (1 - scale)
+    i, f, g, o = jnp.split(gates, 4, axis=-1)
+    c = f * carry[1] + i * g
+    return (o * jnp.tanh(c), c), gates
+
+
+def lstm_slopes(kept: Array, before: Carry, after: Carry) -> tuple[Array, ...]:
+    """Of c' by i, f and g, and of h' by o, each by the gate's argument, side by side; f, of c; and of h' by c'."""
+    i, f, g, o = jnp.split(kept, 4, axis=-1)
+    squashed = jnp.tanh(after[1])
+    of_gates = (g * i * (1 - i), before[1] * f * (1 - f), i * (1 - g**2), squashed * o * (1 - o))
+    return jnp.concatenate(of_gates, axis=-1), f, o * (1 - squashed**2)
+
+
+def lstm_differential(slopes: tuple[Array, ...], dp: Array | None, dq: Array, dcarry: Carry) -> Carry:
+    """dc' = f dc + c df + g di + i dg and dh' = tanh(c') do + o (1 - tanh²(c')) dc', where di = i (1 - i) (dp_i + dq_i),
+    the same for f and o, and dg = (1 - g²) (dp_g + dq_g)."""
+    of_gates, f, by_c = slopes
+    by_i, by_f, by_g, by_o = jnp.split(of_gates * _sum(dp, dq), 4, axis=-1)
+    dc = f * dcarry[1] + by_i + by_f + by_g
+    return by_o + by_c * dc, dc
+
+
+CELLS: dict[str, Cell] = {
+    "vanilla": Cell(1, 1, False, None, vanilla, vanilla_slopes, vanilla_differential),
+    "gru": Cell(3, 1, True, None, gru, gru_slopes, gru_differential),
+    "lstm": Cell(4, 2, False, 1, lstm, lstm_slopes, lstm_differential),
+}
+
+
+def find_cell(name: str) -> Cell:
+    """The cell of that name.
+
+    Raises:
+      ValueError: There is none of that name.
+    Example:
+      >>> find_cell("gru").num_blocks
+      3
+    """
+    if name not in CELLS:
+        raise ValueError(f"cell must be one of {', '.join(CELLS)}; got cell={name!r}.")
+    return CELLS[name]
+
+
+def _sum(dp: Array | None, dq: Array) -> Array:
+    return dq if dp is None else dp + dq

@@ -1,0 +1,131 @@
+"""From tokens to vectors: what a symbol is, where it stands, and which entries of a padded sequence count."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike, DTypeLike
+
+from research.models.linear import check_count
+from research.types import Array, Sequences
+
+
+def embed(weights: ArrayLike, tokens: ArrayLike) -> Array:
+    """The row of weights that each token names: e_t = weights[token_t].
+
+    The product of one-hot rows with the weights is the same, and on a CPU no faster. A token outside 0..V-1 gives no
+    error, which a compiled program cannot raise, but the nearest row: `check_tokens` is for the data.
+
+    Args:
+      weights: Shape (V, width).
+      tokens: Integers in 0..V-1, shape (...).
+    Returns:
+      Shape (..., width), in the dtype of the weights.
+    Raises:
+      TypeError: tokens are not integers.
+    Example:
+      >>> print(embed(jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([1, 0, 1])))
+      [[3. 4.]
+       [1. 2.]
+       [3. 4.]]
+    """
+    weights, tokens = jnp.asarray(weights), jnp.asarray(tokens)
+    if not jnp.issubdtype(tokens.dtype, jnp.integer):
+        raise TypeError(
+            f"tokens must be integers; got {tokens.dtype}{list(tokens.shape)}. Each names a row of weights."
+        )
+    return jnp.take(weights, tokens, axis=0, mode="clip")
+
+
+def sinusoidal_positions(context: int, width: int, *, dtype: DTypeLike | None = None) -> Array:
+    """Positions as waves: P[t, 2i] = sin(t / 10000^(2i / width)) and P[t, 2i + 1] = cos(t / 10000^(2i / width)).
+
+    Args:
+      context: Number of positions.
+      width: Of the vectors.
+      dtype: Of the result; None means JAX's default.
+    Returns:
+      Shape (context, width).
+    References:
+      Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.5.
+    Example:
+      >>> print(sinusoidal_positions(2, 4, dtype=jnp.float32).round(3))
+      [[0.    1.    0.    1.   ]
+       [0.841 0.54  0.01  1.   ]]
+    """
+    angles = np.arange(context)[:, None] / 10000 ** (np.arange(0, width, 2) / width)[None]
+    waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(context, -1)[:, :width]
+    return jnp.asarray(waves, dtype=jnp.result_type(float) if dtype is None else dtype)
+
+
+def check_tokens(tokens: ArrayLike, vocabulary_size: int, name: str = "tokens") -> None:
+    """Refuses tokens that name no symbol; for data, before a model is trained on them.
+
+    Args:
+      tokens: Any shape, concrete.
+      vocabulary_size: V.
+      name: What the argument is called.
+    Raises:
+      TypeError: They are not integers.
+      ValueError: One lies outside 0..V-1.
+    Example:
+      >>> check_tokens(np.array([0, 65]), 65)
+      Traceback (most recent call last):
+      ValueError: tokens must lie in 0..64, for a vocabulary of 65 symbols; got 65 at index (1,). Map unknown symbols ...
+    """
+    check_count("vocabulary_size", vocabulary_size, 1)
+    tokens = np.asarray(tokens)
+    if not np.issubdtype(tokens.dtype, np.integer):
+        raise TypeError(f"{name} must be integers; got {tokens.dtype}{list(tokens.shape)}. Each names a symbol.")
+    wrong = np.argwhere((tokens < 0) | (tokens >= vocabulary_size))
+    if len(wrong):
+        index = tuple(wrong[0].tolist())
+        raise ValueError(
+            f"{name} must lie in 0..{vocabulary_size - 1}, for a vocabulary of {vocabulary_size} symbols; got "
+            f"{tokens[index]} at index {index}. Map unknown symbols to one of the vocabulary."
+        )
+
+
+def split_sequences(x: Any, context: int) -> tuple[Array, Array | None]:
+    """The tokens of x and which of them count, checked.
+
+    Args:
+      x: Tokens (..., T), or `Sequences` of them.
+      context: The largest T.
+    Returns:
+      (tokens, counts): both of shape (..., T); counts is None where all do.
+    Raises:
+      TypeError: The tokens are not integers.
+      ValueError: T is 0 or above the context, or a length that is concrete lies outside 1..T.
+    Example:
+      >>> tokens, counts = split_sequences(Sequences(jnp.array([3, 4, 9]), jnp.array(2)), 5)
+      >>> print(tokens, counts)
+      [3 4 9] [ True  True False]
+    """
+    values, length = (x.values, x.length) if isinstance(x, Sequences) else (x, None)
+    tokens = jnp.asarray(values)
+    if not jnp.issubdtype(tokens.dtype, jnp.integer):
+        raise TypeError(f"tokens must be integers; got {tokens.dtype}{list(tokens.shape)}. Each names a symbol.")
+    if tokens.ndim == 0 or not 1 <= tokens.shape[-1] <= context:
+        raise ValueError(
+            f"tokens must have shape (..., T) with T in 1..{context}, the context of this model; got shape "
+            f"{tokens.shape}. Cut them, or make a model of a larger context."
+        )
+    if length is None:
+        return tokens, None
+    _check_length(length, tokens.shape)
+    positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
+    return tokens, positions < jnp.asarray(length)[..., None]
+
+
+def _check_length(length: Any, shape: tuple[int, ...]) -> None:
+    if jnp.shape(length) != shape[:-1]:
+        raise ValueError(f"length must have shape {shape[:-1]}, for values of shape {shape}; got {jnp.shape(length)}.")
+    if isinstance(length, Tracer):
+        return
+    length = np.asarray(length)
+    if length.size and not (length.min() >= 1 and length.max() <= shape[-1]):
+        wrong = length.min() if length.min() < 1 else length.max()
+        raise ValueError(f"length must lie in 1..{shape[-1]}, for values of shape {shape}; got {wrong}.")

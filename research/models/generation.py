@@ -1,0 +1,105 @@
+"""Text from a language model: one token after the other, each drawn from what the model says of the last ones."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from research.models.linear import check_count
+from research.types import Array, Key, Model, Params
+
+
+def generate(
+    model: Model,
+    params: Params,
+    key: Key,
+    prompt: ArrayLike,
+    num_tokens: int,
+    *,
+    context: int,
+    temperature: float | Array = 1.0,
+    top_k: int | None = None,
+) -> Array:
+    """Draws tokens one by one: P(token) is the softmax of logits / temperature, among the top_k largest logits.
+
+    The model sees the last `context` tokens: the window slides, over a long prompt too, of which the model then sees
+    the end only. All tokens come from one compiled program, which also serves prompts of another length, other params
+    and other temperatures. Token i is drawn by fold_in(key, i), so more tokens begin with the same ones.
+
+    Args:
+      model: Of integers (..., T) to logits (..., T, V), in which a logit depends on nothing that stands after it:
+        `transformer_decoder`, or `recurrent` with outputs="every" (whose memory then is the window's).
+      params: Its parameters.
+      key: Of all draws.
+      prompt: Integers of shape (..., T), T >= 1; leading axes are texts that are continued independently.
+      num_tokens: How many to draw.
+      context: Length of the window; at most the model's own.
+      temperature: At least 0. Below 1 the likely tokens gain; 0 takes the likeliest, the first of equals (greedy).
+      top_k: How many tokens are in the draw; None means all.
+    Returns:
+      The drawn tokens without the prompt, int32 of shape (..., num_tokens).
+    Raises:
+      TypeError: The prompt is not of integers.
+      ValueError: The prompt is empty, a count is no positive integer, temperature is negative, or top_k is more than V.
+    References:
+      Fan, Lewis & Dauphin, Hierarchical neural story generation, ACL 2018, section 5.3 (top-k).
+    Example:
+      >>> def follow(params, tokens, key=None):  # After token t comes t + 1, for sure.
+      ...     return 100 * jax.nn.one_hot((tokens + 1) % 5, 5)
+      >>> print(generate(Model(lambda key: None, follow), None, jax.random.key(0), [1, 2], 6, context=3))
+      [3 4 0 1 2 3]
+    """
+    prompt = np.asarray(prompt) if not isinstance(prompt, Tracer) else prompt
+    if not jnp.issubdtype(prompt.dtype, jnp.integer):
+        raise TypeError(f"prompt must be of integers; got {prompt.dtype}{list(prompt.shape)}. Each names a symbol.")
+    if prompt.ndim == 0 or prompt.shape[-1] == 0:
+        raise ValueError(
+            f"prompt must have shape (..., T) with T >= 1; got {prompt.shape}. Begin with a line break, say."
+        )
+    check_count("num_tokens", num_tokens, 1)
+    check_count("context", context, 1)
+    if top_k is not None:
+        check_count("top_k", top_k, 1)
+    if not isinstance(temperature, Tracer) and not temperature >= 0:
+        raise ValueError(f"temperature must be at least 0; got temperature={temperature}. 0 takes the likeliest token.")
+    known = jnp.asarray(prompt[..., -context:], dtype=jnp.int32)
+    filled = known.shape[-1]
+    window = jnp.pad(known, [(0, 0)] * (known.ndim - 1) + [(0, context - filled)])
+    temperature = jnp.asarray(temperature, dtype=jnp.float32)
+    return _continue(
+        params, key, window, jnp.int32(filled), temperature, model=model, num_tokens=num_tokens, top_k=top_k
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "num_tokens", "top_k"))
+def _continue(params, key, window, filled, temperature, *, model, num_tokens, top_k):
+    """The window is full from the left as far as `filled`; zeros after that are seen by no logit that is read."""
+    context = window.shape[-1]
+
+    def draw_next(state, index):
+        window, filled = state
+        logits = jnp.take(model.apply(params, window), filled - 1, axis=-2)
+        token = _draw(jax.random.fold_in(key, index), logits, temperature, top_k)
+        full = filled == context
+        window = jnp.where(full, jnp.roll(window, -1, axis=-1), window)
+        filled = jnp.where(full, filled, filled + 1)
+        window = jnp.where(jnp.arange(context) == filled - 1, token[..., None], window)
+        return (window, filled), token
+
+    _, tokens = jax.lax.scan(draw_next, (window, filled), jnp.arange(num_tokens, dtype=jnp.int32))
+    return jnp.moveaxis(tokens, 0, -1)
+
+
+def _draw(key: Key, logits: Array, temperature: Array, top_k: int | None) -> Array:
+    """One token for each leading index; candidates are sorted, the first of equals first, so that 0 is the likeliest."""
+    num_symbols = logits.shape[-1]
+    if top_k is not None and top_k > num_symbols:
+        raise ValueError(f"top_k must be at most the {num_symbols} symbols of the model; got top_k={top_k}.")
+    values, candidates = jax.lax.top_k(logits, top_k or num_symbols)
+    cold = temperature == 0
+    chosen = jax.random.categorical(key, values / jnp.where(cold, 1, temperature).astype(values.dtype), axis=-1)
+    chosen = jnp.where(cold, 0, chosen)
+    return jnp.take_along_axis(candidates, chosen[..., None], axis=-1)[..., 0].astype(jnp.int32)

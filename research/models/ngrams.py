@@ -1,0 +1,285 @@
+"""Language models that count: n-grams with interpolated smoothing, the baseline of every network that reads text."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from numpy.typing import ArrayLike
+
+from research.models.linear import check_count
+from research.types import Key
+
+FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)  # KenLM's, where the counts of counts allow no estimate.
+
+
+class Level(NamedTuple):
+    """What one length of n-grams adds: p(w | h) = (kept(h w) + back(h) p(w | h without its first)) / total(h).
+
+    An n-gram is its code, the number that has the tokens as digits in base V; the code of its context is code // V.
+
+    Attributes:
+      codes: Of the n-grams that were seen, ascending int64, shape (g,).
+      kept: What smoothing leaves of the count of each, shape (g,).
+      contexts: Codes of the contexts that were seen, ascending int64, shape (c,).
+      back: What goes to the shorter context, shape (c,).
+      total: The sum of kept over the tokens, plus back, shape (c,).
+    """
+
+    codes: np.ndarray
+    kept: np.ndarray
+    contexts: np.ndarray
+    back: np.ndarray
+    total: np.ndarray
+
+
+class NGram(NamedTuple):
+    """A fitted model: the number of symbols, and the levels from single tokens to n-grams; below them all are alike."""
+
+    vocabulary_size: int
+    levels: tuple[Level, ...]
+
+
+def ngram(tokens: ArrayLike, order: int, vocabulary_size: int, *, smoothing: str = "kneser_ney") -> NGram:
+    """Counts the n-grams of a text, and smooths: p(w | the order - 1 tokens before), interpolated with shorter contexts.
+
+    With c the count of an n-gram and N(h) the number of different tokens that followed the context h:
+
+    "witten_bell": p(w | h) = (c(h w) + N(h) p(w | h')) / (c(h) + N(h)), h' being h without its first token.
+
+    "kneser_ney": modified Kneser-Ney, p(w | h) = (c(h w) - D(c(h w)) + Σ_v D(c(h v)) p(w | h')) / c(h). Below the
+    highest order c(h w) is not how often h w was seen but after how many different tokens. With n_i the number of n-grams
+    of count i and Y = n_1 / (n_1 + 2 n_2), D(i) = i - (i + 1) Y n_{i+1} / n_i for i = 1, 2 and, for all that are seen
+    more often, 3; where these lie outside (0, i], as in a short text, they are 0.5, 1 and 1.5, as in KenLM.
+
+    In both, a context that was never seen leaves p(w | h'), and at the bottom stands 1 / vocabulary_size, so that no
+    probability is 0.
+
+    Args:
+      tokens: The text, integers in 0..vocabulary_size - 1, shape (T,), T >= order.
+      order: n, at least 1: how many tokens an n-gram has.
+      vocabulary_size: V; V**order must stay below 2**63.
+      smoothing: A name from SMOOTHINGS.
+    Returns:
+      The model.
+    Raises:
+      ValueError: An argument is out of range.
+    References:
+      Witten & Bell, The zero-frequency problem, IEEE Transactions on Information Theory 1991, method C; Chen & Goodman,
+      An empirical study of smoothing techniques for language modeling, Computer Speech & Language 1999, sections on
+      Witten-Bell smoothing and on modified Kneser-Ney smoothing; Heafield et al., Scalable modified Kneser-Ney language
+      model estimation, ACL 2013 (KenLM).
+    Example:
+      >>> model = ngram([0, 1, 0, 1, 0, 0], 2, 2, smoothing="witten_bell")
+      >>> print(ngram_probabilities(model, [1]))  # after 1 came 0 twice: (2 + 1 · p(0)) / 3, with p(0) = (4 + 2/2) / 8
+      [0.875 0.125]
+    """
+    check_count("order", order, 1)
+    check_count("vocabulary_size", vocabulary_size, 1)
+    if vocabulary_size**order >= 2**63:
+        raise ValueError(
+            f"vocabulary_size**order must be below 2**63, for an n-gram's code to be an int64; got {vocabulary_size}**{order}. "
+            "Choose a smaller order."
+        )
+    if smoothing not in SMOOTHINGS:
+        raise ValueError(f"smoothing must be one of {', '.join(SMOOTHINGS)}; got smoothing={smoothing!r}.")
+    checked = _check_tokens("tokens", tokens, vocabulary_size)
+    if len(checked) < order:
+        raise ValueError(f"tokens must hold at least one n-gram of order {order}; got {len(checked)} tokens.")
+    return NGram(vocabulary_size, SMOOTHINGS[smoothing](checked, order, vocabulary_size))
+
+
+def best_ngram(
+    tokens: ArrayLike, held_out: ArrayLike, vocabulary_size: int, *, max_order: int, smoothing: str = "kneser_ney"
+) -> tuple[NGram, np.ndarray]:
+    """The order from 1 to max_order that guesses a held-out text best.
+
+    Args:
+      tokens, vocabulary_size, smoothing: As in `ngram`.
+      held_out: Another text of the same symbols, shape (t,).
+      max_order: The largest order to try.
+    Returns:
+      The model, and the mean loss of each order on held_out, shape (max_order,).
+    Raises:
+      ValueError: As in `ngram`.
+    Example:
+      >>> model, losses = best_ngram([0, 1, 2] * 9, [0, 1, 2] * 3, 3, max_order=3)
+      >>> bool(len(model.levels) == losses.argmin() + 1)
+      True
+    """
+    check_count("max_order", max_order, 1)
+    models = [ngram(tokens, order, vocabulary_size, smoothing=smoothing) for order in range(1, max_order + 1)]
+    losses = np.array([ngram_losses(model, held_out).mean() for model in models])
+    return models[int(losses.argmin())], losses
+
+
+def ngram_losses(model: NGram, tokens: ArrayLike) -> np.ndarray:
+    """What each token of a text costs: -log p(token | the tokens before it), in nats.
+
+    Args:
+      model: From `ngram`.
+      tokens: Integers in 0..V - 1, shape (T,). The first tokens have shorter contexts.
+    Returns:
+      Float64, shape (T,). Its mean is the cross-entropy in nats a token; over log 2 it is in bits.
+    Raises:
+      ValueError: tokens are not integers in 0..V - 1 along one axis.
+    Example:
+      >>> model = ngram([0, 1, 0, 1, 0, 0], 2, 2, smoothing="witten_bell")
+      >>> print(np.exp(-ngram_losses(model, [1, 0])))
+      [0.375 0.875]
+    """
+    checked = _check_tokens("tokens", tokens, model.vocabulary_size)
+    probability = np.full(len(checked), 1 / model.vocabulary_size)
+    for length, level in enumerate(model.levels, 1):
+        codes = _codes(checked, length, model.vocabulary_size)
+        longer = probability[length - 1 :]
+        probability[length - 1 :] = _interpolate(level, codes // model.vocabulary_size, codes, longer)
+    return -np.log(probability)
+
+
+def ngram_probabilities(model: NGram, context: ArrayLike) -> np.ndarray:
+    """The distribution of the next token.
+
+    Args:
+      model: From `ngram`.
+      context: The tokens before it, shape (t,), t >= 0; the last order - 1 count.
+    Returns:
+      Float64, shape (V,); its sum is 1.
+    Raises:
+      ValueError: context is not integers in 0..V - 1 along one axis.
+    Example:
+      >>> print(ngram_probabilities(ngram([0, 1, 0], 1, 2), []))  # continuations play no part in order 1
+      [0.58333333 0.41666667]
+    """
+    size = model.vocabulary_size
+    checked = _check_tokens("context", context, size)
+    probability = np.full(size, 1 / size)
+    for length, level in enumerate(model.levels[: len(checked) + 1], 1):
+        recent = checked[len(checked) - (length - 1) :]
+        code = int(_codes(recent, length - 1, size)[0]) if length > 1 else 0
+        probability = _interpolate(level, np.full(size, code), code * size + np.arange(size), probability)
+    return probability
+
+
+def sample_ngram(
+    model: NGram,
+    key: Key,
+    prompt: ArrayLike,
+    num_tokens: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+) -> np.ndarray:
+    """Continues a text, token by token, with p(w)^(1 / temperature) over the top_k likeliest, scaled to sum to 1.
+
+    Args:
+      model: From `ngram`.
+      key: Of the draws.
+      prompt: What the text begins with, integers, shape (t,), t >= 0.
+      num_tokens: How many tokens to add.
+      temperature: Positive; below 1 the likely become likelier.
+      top_k: How many tokens to choose from; None: all.
+    Returns:
+      The drawn tokens without the prompt, int32, shape (num_tokens,); token i is drawn by fold_in(key, i), so that more
+      tokens begin with the same ones.
+    Raises:
+      ValueError: An argument is out of range.
+    Example:
+      >>> model = ngram([0, 1, 2] * 50, 3, 3)
+      >>> print(sample_ngram(model, jax.random.key(0), [0, 1], 4, top_k=1))
+      [2 0 1 2]
+    """
+    check_count("num_tokens", num_tokens, 0)
+    if top_k is not None:
+        check_count("top_k", top_k, 1)
+    if not 0 < temperature < np.inf:
+        raise ValueError(f"temperature must be a positive number; got temperature={temperature}. 1 leaves p as it is.")
+    text = _check_tokens("prompt", prompt, model.vocabulary_size).tolist()
+    kept, longest, given = slice(None) if top_k is None else slice(-top_k, None), len(model.levels) - 1, len(text)
+    draw_one = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), dtype="float32"))
+    for draw in np.asarray(draw_one(np.arange(num_tokens))):
+        probability = ngram_probabilities(model, np.array(text[max(0, len(text) - longest) :], int))
+        likeliest = np.argsort(probability, kind="stable")[kept]
+        weights = np.exp(np.log(probability[likeliest] / probability.max()) / temperature)
+        shares = np.cumsum(weights) / weights.sum()
+        text.append(int(likeliest[min(np.searchsorted(shares, draw, side="right"), len(likeliest) - 1)]))
+    return np.array(text[given:], np.int32)
+
+
+def _witten_bell(tokens: np.ndarray, order: int, vocabulary_size: int) -> tuple[Level, ...]:
+    levels = []
+    for length in range(1, order + 1):
+        codes, counts = np.unique(_codes(tokens, length, vocabulary_size), return_counts=True)
+        contexts, owner = np.unique(codes // vocabulary_size, return_inverse=True)
+        back = np.bincount(owner).astype(float)
+        levels.append(Level(codes, counts.astype(float), contexts, back, np.bincount(owner, counts) + back))
+    return tuple(levels)
+
+
+def _kneser_ney(tokens: np.ndarray, order: int, vocabulary_size: int) -> tuple[Level, ...]:
+    levels: list[Level] = []
+    seen = _codes(tokens, order, vocabulary_size)
+    for length in range(order, 0, -1):
+        # Below the highest order each n-gram stands in `seen` once for every different token before it.
+        codes, counts = np.unique(seen % vocabulary_size**length, return_counts=True)
+        seen = codes
+        contexts, owner = np.unique(codes // vocabulary_size, return_inverse=True)
+        discounts = _discounts(counts)[np.minimum(counts, 3) - 1]
+        back = np.bincount(owner, discounts)
+        levels.append(Level(codes, counts - discounts, contexts, back, np.bincount(owner, counts).astype(float)))
+    return tuple(reversed(levels))
+
+
+def _discounts(counts: np.ndarray) -> np.ndarray:
+    """D(1), D(2), D(3 and more)."""
+    having = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].astype(float)  # n_1 to n_4
+    if having[:3].all():
+        ratio = having[0] / (having[0] + 2 * having[1])
+        found = np.array([i - (i + 1) * ratio * having[i] / having[i - 1] for i in (1, 2, 3)])
+        if (found > 0).all():
+            return found
+    return np.array(FALLBACK_DISCOUNTS)
+
+
+SMOOTHINGS: dict[str, Callable[[np.ndarray, int, int], tuple[Level, ...]]] = {
+    "kneser_ney": _kneser_ney,
+    "witten_bell": _witten_bell,
+}
+
+
+def _codes(tokens: np.ndarray, length: int, vocabulary_size: int) -> np.ndarray:
+    """The code of each run of `length` tokens, shape (T - length + 1,)."""
+    count = max(len(tokens) - length + 1, 0)
+    codes = np.zeros(count, np.int64)
+    for start in range(length):
+        codes = codes * vocabulary_size + tokens[start : start + count]
+    return codes
+
+
+def _interpolate(level: Level, contexts: np.ndarray, codes: np.ndarray, shorter: np.ndarray) -> np.ndarray:
+    """p(w | h) of each pair of a context's and an n-gram's code, from p(w | h without its first)."""
+    at, known = _find(level.contexts, contexts)
+    there, counted = _find(level.codes, codes)
+    kept = np.where(counted, level.kept[there], 0.0)
+    return np.where(known, (kept + level.back[at] * shorter) / level.total[at], shorter)
+
+
+def _find(ascending: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each wanted value stands, or anywhere, and whether it is there."""
+    at = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
+    return at, ascending[at] == wanted
+
+
+def _check_tokens(name: str, tokens: ArrayLike, vocabulary_size: int) -> np.ndarray:
+    """The tokens as int64, once they are integers in range along one axis."""
+    array = np.asarray(tokens)
+    if array.size == 0 and array.ndim == 1:
+        return np.zeros(0, np.int64)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{name} must be integers along one axis; got {array.dtype}{list(array.shape)}.")
+    if array.min() < 0 or array.max() >= vocabulary_size:
+        outside = array.min() if array.min() < 0 else array.max()
+        raise ValueError(
+            f"{name} must lie in 0..{vocabulary_size - 1}; got {outside}. Is it another text's vocabulary?"
+        )
+    return array.astype(np.int64)

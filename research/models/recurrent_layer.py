@@ -1,0 +1,150 @@
+"""One recurrent layer: its first parameters, and its way through time."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from research.models.cells import Carry, Cell
+from research.models.initialisers import glorot_uniform, orthogonal
+from research.models.linear import dense
+from research.types import Array, Key, Params
+
+
+def draw_layer(key: Key, cell: Cell, num_inputs: int, num_hidden: int, dtype: DTypeLike) -> Params:
+    """The first parameters of one layer: input weights Glorot uniform, recurrent weights orthogonal, block by block.
+
+    Biases start at 0, but the LSTM's forget gate at 1, so that it starts by keeping (Gers et al. start there too).
+
+    Args:
+      key: Of this layer.
+      cell: From `CELLS`.
+      num_inputs: d.
+      num_hidden: H.
+      dtype: Of the parameters.
+    Returns:
+      {"input": {"weights": (d, blocks * H), "bias": (blocks * H,)}, "recurrent": {"weights": (H, blocks * H)}}, and the
+      GRU's recurrent "bias": (H,).
+    References:
+      Glorot & Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010, eq. 16;
+      Saxe et al., Exact solutions to the nonlinear dynamics of learning in deep linear neural networks, ICLR 2014;
+      Jozefowicz et al., An empirical exploration of recurrent network architectures, ICML 2015 (the bias of 1).
+    Example:
+      >>> from research.models.cells import CELLS
+      >>> params = draw_layer(jax.random.key(0), CELLS["lstm"], 3, 2, jnp.float32)
+      >>> print(params["input"]["weights"].shape, params["input"]["bias"])
+      (3, 8) [0. 0. 1. 1. 0. 0. 0. 0.]
+    """
+    shape = (num_inputs, cell.num_blocks * num_hidden)
+    weights = glorot_uniform(jax.random.fold_in(key, 0), shape, dtype, num_inputs, num_hidden)
+    bias = jnp.zeros(shape[1], dtype)
+    if cell.forget_block is not None:
+        bias = bias.at[cell.forget_block * num_hidden : (cell.forget_block + 1) * num_hidden].set(1)
+    keys = [jax.random.fold_in(key, block) for block in range(1, cell.num_blocks + 1)]
+    blocks = [orthogonal(key, (num_hidden, num_hidden), dtype) for key in keys]
+    recurrent = {"weights": jnp.concatenate(blocks, axis=1)}
+    if cell.has_recurrent_bias:
+        recurrent["bias"] = jnp.zeros(num_hidden, dtype)
+    return {"input": {"weights": weights, "bias": bias}, "recurrent": recurrent}
+
+
+def unroll(cell: Cell, params: Params, x: Array, carry: Carry, window: int | None = None) -> Carry:
+    """One layer over time: the carry after each step.
+
+    The input's products of all steps are one product before the loop, in which h's product is all that is left. The
+    derivative is written out: with the slopes of all steps at hand, the differential of step t is linear,
+
+        dcarry_t = D_t(0, U dh_(t-1), dcarry_(t-1)) + D_t(dp_t, dU h_(t-1), 0),
+
+    and the second term is computed for all steps at once, so that its transpose, the gradient of U, is one product after
+    the backward loop instead of a sum of as many as there are steps. (dp carries the differentials of W, x and b.) It is a
+    JVP rule, which JAX transposes: forward mode, reverse mode and second derivatives all work.
+
+    Args:
+      cell: From `research.models.cells.CELLS`.
+      params: Of the layer, as `draw_layer` makes them.
+      x: Shape (T, n, d), time first.
+      carry: Before the first step, of shapes (n, H).
+      window: As in `recurrent`: dcarry_(t-1) counts as 0 at each t that it divides.
+    Returns:
+      The carry's arrays with a leading axis T.
+    References:
+      Werbos, Backpropagation through time: what it does and how to do it, Proceedings of the IEEE 1990.
+    """
+    projected = dense(x, params["input"]["weights"], params["input"]["bias"])
+    weights, bias = params["recurrent"]["weights"], params["recurrent"].get("bias")
+    if bias is not None:  # It belongs to the last block alone.
+        bias = jnp.concatenate([jnp.zeros(weights.shape[1] - len(bias), bias.dtype), bias])[None]
+    cuts = None if window is None else jnp.arange(len(x)) % window == 0
+    return _over_time(cell, cuts)(projected, weights, bias, carry)
+
+
+def _over_time(cell: Cell, cuts: Array | None) -> Callable[[Array, Array, Array | None, Carry], Carry]:
+    """(projected, weights, bias, first carry) -> the later ones, with the derivative that `unroll` describes."""
+
+    def forward(projected: Array, weights: Array, bias: Array | None, carry: Carry):
+        def step(carry: Carry, inputs):
+            now, cut = inputs
+            carry = _cut(carry, jax.lax.stop_gradient(carry), cut)  # For second derivatives, which come this way.
+            product = carry[0] @ weights
+            carry, kept = cell.advance(now, product if bias is None else product + bias, carry)
+            return carry, (carry, kept)
+
+        return jax.lax.scan(step, carry, (projected, cuts))[1]
+
+    @jax.custom_jvp
+    def over_time(projected: Array, weights: Array, bias: Array | None, carry: Carry) -> Carry:
+        return forward(projected, weights, bias, carry)[0]
+
+    @over_time.defjvp
+    def differential(primals, tangents):
+        weights, carry = primals[1], primals[3]
+        dprojected, dweights, dbias, dcarry = tangents
+        later, kept = forward(*primals)
+        earlier = tuple(jnp.concatenate([first[None], after[:-1]]) for first, after in zip(carry, later, strict=True))
+        slopes = cell.slopes(kept, earlier, later)
+        dproduct = dense(earlier[0], dweights, 0.0 if dbias is None else dbias[0])
+        zeros = jax.tree.map(jnp.zeros_like, later)
+        from_outside = cell.differential(slopes, dprojected, dproduct, zeros)
+
+        def step(dcarry: Carry, inputs):
+            outside, slopes, cut = inputs
+            dcarry = _cut(dcarry, jax.tree.map(jnp.zeros_like, dcarry), cut)
+            inside = cell.differential(slopes, None, dcarry[0] @ weights, dcarry)
+            dcarry = jax.tree.map(jnp.add, inside, outside)
+            return dcarry, dcarry
+
+        def linear(dcarry: Carry, from_outside: Carry) -> Carry:
+            return jax.lax.scan(step, dcarry, (from_outside, slopes, cuts))[1]
+
+        # A linear function is its own differential; as one, JAX 0.7 knows of the loop that it can be transposed.
+        nothing = jax.tree.map(jnp.zeros_like, (dcarry, from_outside))
+        return later, jax.jvp(linear, nothing, (dcarry, from_outside))[1]
+
+    return over_time
+
+
+def _cut(carry: Carry, instead: Carry, cut: Array | None) -> Carry:
+    return carry if cut is None else jax.tree.map(lambda a, b: jnp.where(cut, b, a), carry, instead)
+
+
+def at_end(first: Array, later: Array, length: Array | None) -> Array:
+    """What a carry was after each sequence's own steps.
+
+    Args:
+      first: Before the first step, shape (n, H).
+      later: After each step, shape (T, n, H).
+      length: Steps of each sequence, shape (n,), 0 leaves it as it was; None is T for all.
+    Returns:
+      Shape (n, H).
+    Example:
+      >>> later = jnp.arange(1.0, 7.0).reshape(3, 2, 1)
+      >>> print(at_end(jnp.zeros((2, 1)), later, jnp.array([3, 0])).ravel())
+      [5. 0.]
+    """
+    if length is None:
+        return later[-1]
+    at = jnp.clip(length - 1, 0, len(later) - 1)
+    reached = jnp.take_along_axis(later, at[None, :, None], axis=0)[0]
+    return jnp.where((length > 0)[:, None], reached, first)

@@ -1,0 +1,213 @@
+"""The Transformer: blocks of attention and a small network, as a language model (decoder) and a classifier (encoder)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from research.models.activations import find_activation
+from research.models.attention import causal_mask, check_heads, project
+from research.models.dropout import check_dropout_rate, dropout
+from research.models.embedding import embed, sinusoidal_positions, split_sequences
+from research.models.linear import check_count
+from research.models.parameters import with_own_parameters
+from research.models.transformer_block import (
+    ORDERS,
+    SCALE,
+    block,
+    check_name,
+    draw_weights,
+    init_block,
+    init_normalisation,
+    normalise,
+)
+from research.types import Array, Key, Model, Params
+
+POSITIONS = ("learned", "sinusoidal")
+
+
+def transformer_decoder(
+    vocabulary_size: int,
+    context: int,
+    *,
+    width: int = 128,
+    num_layers: int = 4,
+    num_heads: int = 4,
+    hidden: int | None = None,
+    positions: str = "learned",
+    order: str = "pre",
+    activation: str = "gelu",
+    dropout: float = 0.0,
+    tied: bool = False,
+    dtype: DTypeLike | None = None,
+) -> Model:
+    """A language model: at each position the logits of the next token, from this token and those before it.
+
+    x = E[tokens] + P, then the blocks, then (order "pre") a layer normalisation, then x W_output, or x Eᵀ where tied.
+    Weights are drawn N(0, 0.02²) as GPT-2's; the two matrices of a block that write into the residual sum are scaled by
+    1 / sqrt(2 num_layers), so that the sum of 2 num_layers terms starts at the scale of one; biases start at 0. With
+    sinusoidal positions the embedding is drawn N(0, 1 / width) and multiplied by sqrt(width), as in Vaswani et al.,
+    section 3.4, so that both terms are of order one. Dropout acts on the embedded sum and on what each attention and
+    each network adds, not on the attention weights.
+
+    Args:
+      vocabulary_size: V.
+      context: The most tokens it can see; fewer may be given.
+      width: Of the vectors, a multiple of num_heads.
+      num_layers: Blocks.
+      num_heads: Heads of each attention.
+      hidden: Units of each block's network; None means 4 width.
+      positions: "learned", or "sinusoidal", which has no parameters.
+      order: "pre" normalises what enters a sublayer, x + f(LN(x)); "post" what leaves it, LN(x + f(x)).
+      activation: A name in `research.models.ACTIVATIONS`.
+      dropout: The rate of `research.models.dropout`; needs a key in apply.
+      tied: Whether the output's weights are those of the embedding.
+      dtype: Of the parameters; None means JAX's default.
+    Returns:
+      A model; its apply maps integers (..., T), 1 <= T <= context, to logits (..., T, V). Also `Sequences` of them; what
+      stands after the end changes no logit before it, and the logits there mean nothing.
+    Raises:
+      ValueError: A count is no positive integer, the width is not divisible by num_heads, the dropout is not in [0, 1),
+        or a name is unknown; in apply, T is not in 1..context.
+      TypeError: In apply, the tokens are not integers.
+    References:
+      Vaswani et al., Attention is all you need, NeurIPS 2017. Radford et al., Language models are unsupervised
+      multitask learners, 2019, section 2.3 (the order "pre", the scale of the residual weights).
+    Example:
+      >>> model = transformer_decoder(65, 16, width=8, num_layers=1, num_heads=2)
+      >>> params = model.init(jax.random.key(0))
+      >>> model.apply(params, jnp.array([[1, 2, 3]])).shape
+      (1, 3, 65)
+    """
+    check_count("vocabulary_size", vocabulary_size, 1)
+    init_body, apply_body = _body(
+        vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order, activation, dropout, dtype
+    )
+
+    def init(key: Key) -> Params:
+        params = init_body(jax.random.fold_in(key, 0))
+        if not tied:
+            params["output"] = {
+                "weights": draw_weights(jax.random.fold_in(key, 1), (width, vocabulary_size), SCALE, dtype)
+            }
+        return params
+
+    def apply(params: Params, x: Any, key: Key | None = None) -> Array:
+        tokens, _ = split_sequences(x, context)
+        vectors = apply_body(params, tokens, causal_mask(tokens.shape[-1]), key)
+        return project({"weights": jnp.transpose(params["tokens"]["weights"])} if tied else params["output"], vectors)
+
+    return with_own_parameters(init, apply)
+
+
+def transformer_encoder(
+    vocabulary_size: int,
+    context: int,
+    num_classes: int,
+    *,
+    width: int = 128,
+    num_layers: int = 4,
+    num_heads: int = 4,
+    hidden: int | None = None,
+    positions: str = "learned",
+    order: str = "pre",
+    activation: str = "gelu",
+    dropout: float = 0.0,
+    dtype: DTypeLike | None = None,
+) -> Model:
+    """A classifier of token sequences: every position sees every other, and the mean over the positions is classified.
+
+    Built as `transformer_decoder` without the causal mask; logits = mean_t(x_t) W_output + b_output.
+
+    Args:
+      vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order, activation, dropout, dtype: As
+        in `transformer_decoder`.
+      num_classes: K >= 2.
+    Returns:
+      A model; its apply maps integers (..., T), 1 <= T <= context, or `Sequences` of them, to logits (..., K). What
+      stands after the end of a sequence changes neither a logit nor a gradient.
+    Raises:
+      ValueError, TypeError: As in `transformer_decoder`; num_classes is no integer of at least 2.
+    References:
+      Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.1.
+    Example:
+      >>> model = transformer_encoder(65, 16, 3, width=8, num_layers=1, num_heads=2)
+      >>> params = model.init(jax.random.key(0))
+      >>> model.apply(params, jnp.array([[1, 2, 3, 4]])).shape
+      (1, 3)
+    """
+    check_count("vocabulary_size", vocabulary_size, 1)
+    check_count("num_classes", num_classes, 2)
+    init_body, apply_body = _body(
+        vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order, activation, dropout, dtype
+    )
+
+    def init(key: Key) -> Params:
+        params = init_body(jax.random.fold_in(key, 0))
+        weights = draw_weights(jax.random.fold_in(key, 1), (width, num_classes), SCALE, dtype)
+        params["output"] = {"weights": weights, "bias": jnp.zeros(num_classes, dtype=weights.dtype)}
+        return params
+
+    def apply(params: Params, x: Any, key: Key | None = None) -> Array:
+        tokens, counts = split_sequences(x, context)
+        vectors = apply_body(params, tokens, None if counts is None else counts[..., None, :], key)
+        return project(params["output"], _mean_over_positions(vectors, counts))
+
+    return with_own_parameters(init, apply)
+
+
+def _body(vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order, activation, rate, dtype):
+    """What decoder and encoder share, as (init, apply): from tokens to the vectors that the output reads."""
+    counts = {"context": context, "width": width, "num_layers": num_layers, "num_heads": num_heads}
+    hidden = 4 * width if hidden is None else hidden
+    for name, value in (counts | {"hidden": hidden}).items():
+        check_count(name, value, 1)
+    check_heads(width, num_heads)
+    check_name("positions", positions, POSITIONS)
+    check_name("order", order, ORDERS)
+    check_dropout_rate("dropout", rate)
+    activate, learned = find_activation(activation), positions == "learned"
+
+    def init(key: Key) -> Params:
+        key_tokens, key_positions, key_blocks = (jax.random.fold_in(key, child) for child in range(3))
+        scale = SCALE if learned else 1 / np.sqrt(width).item()
+        params = {"tokens": {"weights": draw_weights(key_tokens, (vocabulary_size, width), scale, dtype)}}
+        if learned:
+            params["positions"] = {"weights": draw_weights(key_positions, (context, width), SCALE, dtype)}
+        for layer in range(num_layers):
+            key_block = jax.random.fold_in(key_blocks, layer)
+            params[f"block_{layer + 1}"] = init_block(key_block, width, hidden, num_layers, dtype)
+        return params | ({"normalisation": init_normalisation(width, dtype)} if order == "pre" else {})
+
+    def apply(params: Params, tokens: Array, mask: Array | None, key: Key | None) -> Array:
+        keys = [None if key is None else jax.random.fold_in(key, child) for child in range(num_layers + 1)]
+        x = _embed(params, tokens, learned)
+        x = dropout(keys[0], x, rate)
+        for layer in range(num_layers):
+            options = {"num_heads": num_heads, "order": order, "activation": activate}
+            x = block(params[f"block_{layer + 1}"], x, mask, **options, dropout_rate=rate, key=keys[layer + 1])
+        return normalise(params["normalisation"], x) if order == "pre" else x
+
+    return init, apply
+
+
+def _embed(params: Params, tokens: Array, learned: bool) -> Array:
+    """The embedded tokens with their positions, shape (..., T, width)."""
+    vectors = embed(params["tokens"]["weights"], tokens)
+    length, width = vectors.shape[-2:]
+    if learned:
+        places = params["positions"]["weights"][:length]
+    else:
+        vectors = vectors * np.sqrt(width).item()
+        places = sinusoidal_positions(length, width, dtype=vectors.dtype)
+    return vectors + jnp.broadcast_to(places, vectors.shape)
+
+
+def _mean_over_positions(vectors: Array, counts: Array | None) -> Array:
+    """Over those that count; the others' vectors are no part of it, whatever they are."""
+    if counts is None:
+        return jnp.mean(vectors, axis=-2)
+    kept = jnp.where(counts[..., None], vectors, jnp.zeros((), vectors.dtype))
+    return jnp.sum(kept, axis=-2) / jnp.sum(counts, axis=-1, keepdims=True, dtype=vectors.dtype)

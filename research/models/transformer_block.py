@@ -1,0 +1,116 @@
+"""One block of the Transformer: attention, then a small network, each added to what came in."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike, DTypeLike
+
+from research.models.activations import find_activation
+from research.models.attention import attention, project
+from research.models.dropout import dropout
+from research.models.normalisation import layer_normalisation
+from research.types import Array, Key, Params
+
+ORDERS = ("pre", "post")
+SCALE = 0.02  # Standard deviation of the drawn weights, GPT-2's.
+
+
+def block(
+    params: Params,
+    x: ArrayLike,
+    mask: ArrayLike | None = None,
+    *,
+    num_heads: int,
+    order: str = "pre",
+    activation: str | Callable[[Array], Array] = "gelu",
+    dropout_rate: float = 0.0,
+    key: Key | None = None,
+) -> Array:
+    """One block: attention, then a network of one hidden layer, each added to what came in.
+
+    order "pre": x <- x + attention(LN_1(x)), x <- x + network(LN_2(x)); order "post": x <- LN_1(x + attention(x)),
+    x <- LN_2(x + network(x)). The network is activation(x W_1 + b_1) W_2 + b_2 at each position.
+
+    Args:
+      params: {"normalisation_1": {"scale", "bias"}, "attention": as in `attention`, "normalisation_2", "dense_1":
+        {"weights": (width, hidden), "bias"}, "dense_2": {"weights": (hidden, width), "bias"}}.
+      x: Shape (..., T, width).
+      mask, num_heads: As in `attention`.
+      order: "pre" or "post".
+      activation: A name, or a function.
+      dropout_rate: Of what each of the two adds.
+      key: Of this block in this step; None means no dropout.
+    Returns:
+      Shape (..., T, width).
+    Raises:
+      ValueError: order or activation is unknown.
+    References:
+      Vaswani et al., Attention is all you need, NeurIPS 2017, sections 3.1 and 3.3; Xiong et al., On layer normalization
+      in the Transformer architecture, ICML 2020, table 1 (both orders).
+    Example:
+      >>> params = init_block(jax.random.key(0), 8, 32, 1, None)
+      >>> block(params, jnp.ones((2, 4, 8)), num_heads=2).shape
+      (2, 4, 8)
+    """
+    check_name("order", order, ORDERS)
+    activate = find_activation(activation) if isinstance(activation, str) else activation
+    key_attention, key_network = (None if key is None else jax.random.fold_in(key, child) for child in range(2))
+
+    def network(x: Array) -> Array:
+        return project(params["dense_2"], activate(project(params["dense_1"], x)))
+
+    x = jnp.asarray(x)
+    for name, sublayer, key_sublayer in (
+        ("normalisation_1", lambda x: attention(params["attention"], x, mask, num_heads=num_heads), key_attention),
+        ("normalisation_2", network, key_network),
+    ):
+        entering = normalise(params[name], x) if order == "pre" else x
+        x = x + dropout(key_sublayer, sublayer(entering), dropout_rate)
+        x = normalise(params[name], x) if order == "post" else x
+    return x
+
+
+def init_block(key: Key, width: int, hidden: int, num_layers: int, dtype: DTypeLike | None) -> Params:
+    """The drawn parameters of one of num_layers blocks; what writes into the residual sum is drawn smaller."""
+    residual = SCALE / np.sqrt(2 * num_layers).item()
+    layers = {
+        "query_key_value": (width, 3 * width, SCALE),
+        "output": (width, width, residual),
+        "dense_1": (width, hidden, SCALE),
+        "dense_2": (hidden, width, residual),
+    }
+    drawn = {}
+    for child, (name, (fan_in, fan_out, scale)) in enumerate(layers.items()):
+        weights = draw_weights(jax.random.fold_in(key, child), (fan_in, fan_out), scale, dtype)
+        drawn[name] = {"weights": weights, "bias": jnp.zeros(fan_out, dtype=weights.dtype)}
+    return {
+        "normalisation_1": init_normalisation(width, dtype),
+        "attention": {name: drawn[name] for name in ("query_key_value", "output")},
+        "normalisation_2": init_normalisation(width, dtype),
+        "dense_1": drawn["dense_1"],
+        "dense_2": drawn["dense_2"],
+    }
+
+
+def init_normalisation(width: int, dtype: DTypeLike | None) -> Params:
+    """Scale 1 and bias 0."""
+    chosen = jnp.result_type(float) if dtype is None else dtype
+    return {"scale": jnp.ones(width, dtype=chosen), "bias": jnp.zeros(width, dtype=chosen)}
+
+
+def draw_weights(key: Key, shape: tuple[int, ...], scale: float, dtype: DTypeLike | None) -> Array:
+    """Normal with the given standard deviation."""
+    return scale * jax.random.normal(key, shape, dtype=jnp.result_type(float) if dtype is None else dtype)
+
+
+def normalise(params: Params, x: Array) -> Array:
+    """`layer_normalisation` of {"scale", "bias"}."""
+    return layer_normalisation(x, params["scale"], params["bias"])
+
+
+def check_name(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuses a name that is not known."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}; got {name}={value!r}.")

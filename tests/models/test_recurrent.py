@@ -1,0 +1,385 @@
+"""Recurrent networks against loops written out in NumPy, torch's recorded values, Flax Linen and finite differences."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from research import models
+from research.models.cells import CELLS
+from research.models.recurrent_layer import unroll
+from research.types import Sequences
+
+BOUND = 1e-12
+each_cell = pytest.mark.parametrize("cell", CELLS)
+LENGTH = np.array([5, 1, 3])
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def vanilla_step(w, u, b, c, x, h, memory):
+    return np.tanh(w @ x + b + u @ h), memory
+
+
+def gru_step(w, u, b, c, x, h, memory):
+    (wr, wz, wn), (ur, uz, un), (br, bz, bn) = (np.split(a, 3) for a in (w, u, b))
+    r, z = sigmoid(wr @ x + br + ur @ h), sigmoid(wz @ x + bz + uz @ h)
+    n = np.tanh(wn @ x + bn + r * (un @ h + c))
+    return (1 - z) * n + z * h, memory
+
+
+def lstm_step(w, u, b, c, x, h, memory):
+    i, f, g, o = np.split(w @ x + b + u @ h, 4)
+    memory = sigmoid(f) * memory + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(memory), memory
+
+
+STEPS = {"vanilla": vanilla_step, "gru": gru_step, "lstm": lstm_step}
+
+
+def written_out(cell, params, x):
+    """The h of the top layer after each step of one sequence (T, d), one number after the other."""
+    layers = [params[name] for name in sorted(params) if name.startswith("layer")]
+    for layer in layers:
+        w, u, b = layer["input"]["weights"].T, layer["recurrent"]["weights"].T, layer["input"]["bias"]
+        h = memory = np.zeros(u.shape[1])
+        hidden = []
+        for now in x:
+            h, memory = STEPS[cell](w, u, b, layer["recurrent"].get("bias"), now, h, memory)
+            hidden.append(h)
+        x = hidden
+    return np.array(x)
+
+
+def drawn(model, seed=0):
+    """Parameters no entry of which is 0."""
+    generator = np.random.default_rng(seed)
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jnp.array(generator.normal(scale=0.6, size=leaf.shape)), shapes)
+
+
+def inputs(*shape, seed=1):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+@functools.cache
+def network(cell, **options):
+    return models.recurrent(2, 3, 4, cell=cell, **options)
+
+
+@each_cell
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_network_equals_the_loop_over_time_written_out(cell, num_layers):
+    last, every = (network(cell, num_layers=num_layers, outputs=outputs) for outputs in ("last", "every"))
+    params, x = drawn(last), inputs(3, 5, 2)
+    own = jax.tree.map(np.asarray, params)
+    readout = lambda h: h @ own["output"]["weights"] + own["output"]["bias"]
+    expected = np.stack([readout(written_out(cell, own, row)) for row in x])
+    for row, stop in enumerate(LENGTH):
+        expected[row, stop:] = 0
+    batch = Sequences(x, LENGTH)
+    np.testing.assert_allclose(jax.jit(every.apply)(params, batch), expected, rtol=BOUND, atol=BOUND)
+    ends = expected[np.arange(3), LENGTH - 1]
+    np.testing.assert_allclose(jax.jit(last.apply)(params, batch), ends, rtol=BOUND, atol=BOUND)
+    np.testing.assert_allclose(last.apply(params, x)[0], expected[0, -1], rtol=BOUND, atol=BOUND)
+
+
+@each_cell
+def test_embedding_equals_the_rows_it_names(cell):
+    model = network(cell, embedding=5, outputs="every")
+    params, symbols = drawn(model), np.array([[0, 1, 1, 0], [1, 1, 1, 1]])
+    rows = params["embedding"]["weights"][symbols]
+    without = models.recurrent(5, 3, 4, cell=cell, outputs="every")
+    np.testing.assert_allclose(model.apply(params, symbols), without.apply(params, rows), rtol=BOUND, atol=BOUND)
+
+
+TWINS = {
+    "vanilla": (nn.SimpleCell, "", ["i"], "i"),
+    "gru": (nn.GRUCell, "rzn", [], "i"),
+    "lstm": (nn.LSTMCell, "ifgo", [], "h"),
+}
+
+
+def linen_params(cell, params):
+    """Ours in the layout of the Linen cell: one matrix a gate, and its own place for each bias."""
+    layer, gates = params["layer_1"], TWINS[cell][1]
+    w, b, u = layer["input"]["weights"], layer["input"]["bias"], layer["recurrent"]["weights"]
+    split = lambda a: np.split(np.asarray(a), max(len(gates), 1), axis=-1)
+    biased = {"i": "bias" if cell != "lstm" else None, "h": "bias" if cell == "lstm" else None}
+    tree = {}
+    for gate, wg, bg, ug in zip(gates or [""], split(w), split(b), split(u), strict=True):
+        tree[f"i{gate}"] = {"kernel": wg} | ({"bias": bg} if biased["i"] else {})
+        tree[f"h{gate}"] = {"kernel": ug} | ({"bias": bg} if biased["h"] else {})
+    if cell == "gru":
+        tree["hn"]["bias"] = np.asarray(layer["recurrent"]["bias"])
+    return tree
+
+
+@each_cell
+def test_network_equals_its_linen_twin(cell):
+    model = network(cell, outputs="every")
+    params, x = drawn(model), inputs(3, 5, 2)
+    twin = nn.RNN(TWINS[cell][0](3, dtype=jnp.float64, param_dtype=jnp.float64))
+    tree = linen_params(cell, params)
+    tree = {"cell": {"i": tree["i"], "h": tree["h"]}} if cell == "vanilla" else {"cell": tree}
+    hidden = twin.apply({"params": tree}, jnp.array(x))
+    expected = hidden @ params["output"]["weights"] + params["output"]["bias"][None, None]
+    np.testing.assert_allclose(model.apply(params, x), expected, rtol=BOUND, atol=BOUND)
+
+
+def objective_of(model, batch, seed=5):
+    """A scalar whose gradient is dense: the outputs weighted at random, then squared."""
+
+    def objective(params, values=batch.values):
+        outputs = model.apply(params, Sequences(values, batch.length))
+        return jnp.sum(outputs * jnp.array(inputs(*outputs.shape, seed=seed))) ** 2
+
+    return objective
+
+
+@each_cell
+def test_gradient_equals_finite_differences(cell):
+    model = network(cell, num_layers=2, outputs="every")
+    params = drawn(model)
+    objective = jax.jit(objective_of(model, Sequences(jnp.array(inputs(3, 5, 2)), jnp.array(LENGTH))))
+    direction = drawn(model, seed=3)
+    at = lambda h: objective(jax.tree.map(lambda p, d: p + h * d, params, direction))
+    central = lambda h: (at(h) - at(-h)) / (2 * h)
+    expected = (4 * central(1e-3) - central(2e-3)) / 3  # Richardson: the error is of order h⁴.
+    gradient = jax.jit(jax.grad(objective))(params)
+    slope = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction)))
+    np.testing.assert_allclose(slope, expected, rtol=1e-7)
+
+
+@each_cell
+def test_what_stands_after_the_end_changes_no_bit(cell):
+    for options in ({}, {"outputs": "every", "num_layers": 2}):
+        model = network(cell, **options)
+        params, clean = drawn(model), inputs(3, 5, 2)
+        run = jax.jit(lambda p, v, model=model: jax.value_and_grad(objective_of(model, Sequences(v, LENGTH)))(p))
+        seen = []
+        for filling in (0.0, 1e300, np.nan):
+            values = np.where(np.arange(5)[None, :, None] < LENGTH[:, None, None], clean, filling)
+            seen.append(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(run(params, values))))
+        assert seen[0] == seen[1] == seen[2]
+        assert run(params, clean + 1)[0] != run(params, clean)[0]
+
+
+def test_symbols_after_the_end_change_no_bit():
+    model = network("lstm", embedding=3)
+    params = drawn(model)
+    run = jax.jit(lambda p, v: jax.value_and_grad(objective_of(model, Sequences(v, LENGTH)))(p))
+    inside = np.arange(5)[None] < LENGTH[:, None]
+    seen = [run(params, np.where(inside, np.array([[1, 0, 1, 1, 0]]), filling)) for filling in (0, 1, -7, 99)]
+    for other in seen[1:]:
+        jax.tree.map(np.testing.assert_array_equal, seen[0], other)
+
+
+@each_cell
+def test_order_of_the_batch_and_leading_axes_do_not_matter(cell):
+    model = network(cell)
+    params, x, length = drawn(model), inputs(4, 5, 2), np.array([5, 1, 3, 2])
+    run = jax.jit(model.apply)
+    plain, order = run(params, Sequences(x, length)), np.array([2, 0, 3, 1])
+    np.testing.assert_allclose(run(params, Sequences(x[order], length[order])), plain[order], rtol=1e-14, atol=1e-15)
+    folded = run(params, Sequences(x.reshape(2, 2, 5, 2), length.reshape(2, 2)))
+    np.testing.assert_allclose(folded, plain.reshape(2, 2, 4), rtol=1e-14, atol=1e-15)
+    alone = run(params, Sequences(x[2], length[2]))  # One example; and what its padding adds is nothing.
+    np.testing.assert_allclose(alone, plain[2], rtol=1e-13, atol=1e-14)
+    np.testing.assert_allclose(run(params, x[2, :3]), plain[2], rtol=1e-13, atol=1e-14)
+    mapped = jax.vmap(model.apply, (None, 0))(params, Sequences(jnp.array(x), jnp.array(length)))
+    np.testing.assert_allclose(mapped, plain, rtol=1e-13, atol=1e-14)
+
+
+@each_cell
+def test_carry_from_window_to_window_is_the_whole(cell):
+    whole = network(cell, num_layers=2, outputs="every")
+    windows = models.recurrence(2, 3, 4, cell=cell, num_layers=2)
+    params, x, length = drawn(whole), inputs(3, 5, 2), np.array([5, 1, 3])
+    expected = whole.apply(params, Sequences(x, length))
+    first, carry = windows.advance(params, Sequences(x[:, :2], np.minimum(length, 2)), windows.start((3,)))
+    second, carry = windows.advance(params, Sequences(x[:, 2:], np.maximum(length - 2, 0)), carry)
+    np.testing.assert_allclose(np.concatenate([first, second], axis=1), expected, rtol=BOUND, atol=BOUND)
+    last = carry[-1][0] @ params["output"]["weights"] + params["output"]["bias"][None]
+    np.testing.assert_allclose(last, expected[np.arange(3), length - 1], rtol=BOUND, atol=BOUND)
+
+
+@each_cell
+def test_window_cuts_the_gradient_where_a_stopped_carry_does(cell):
+    model = network(cell, num_layers=2, outputs="every", window=2)
+    windows = models.recurrence(2, 3, 4, cell=cell, num_layers=2)
+    params, x = drawn(model), jnp.array(inputs(3, 5, 2))
+
+    def by_hand(params):
+        carry, outputs = windows.start((3,)), []
+        for start in (0, 2, 4):
+            carry = jax.lax.stop_gradient(carry)
+            seen, carry = windows.advance(params, x[:, start : start + 2], carry)
+            outputs.append(seen)
+        outputs = jnp.concatenate(outputs, axis=1)
+        return jnp.sum(outputs * jnp.array(inputs(*outputs.shape, seed=5))) ** 2
+
+    objective = objective_of(model, Sequences(x, jnp.array([5, 5, 5])))
+    close = functools.partial(np.testing.assert_allclose, rtol=BOUND, atol=BOUND)
+    jax.tree.map(close, *(jax.jit(jax.value_and_grad(f))(params) for f in (objective, by_hand)))
+
+
+@each_cell
+def test_window_of_the_whole_is_the_full_gradient(cell):
+    x = Sequences(jnp.array(inputs(3, 5, 2)), jnp.array(LENGTH))
+    full, whole, cut = (network(cell, window=window) for window in (None, 5, 3))
+    params = drawn(full)
+    found = [jax.jit(jax.value_and_grad(objective_of(model, x)))(params) for model in (full, whole, cut)]
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=BOUND, atol=BOUND), found[0], found[1])
+    np.testing.assert_allclose(found[2][0], found[0][0], rtol=BOUND)
+    one, other = (gradient["layer_1"]["recurrent"]["weights"] for _, gradient in (found[0], found[2]))
+    assert np.abs(one - other).max() > 1e-3
+
+
+def test_dropout_needs_a_key_and_draws_anew_with_each():
+    model = network("gru", num_layers=2, dropout=0.5)
+    params, x, key = drawn(model), inputs(3, 5, 2), jax.random.key(0)
+    plain = network("gru", num_layers=2).apply(params, x)
+    np.testing.assert_array_equal(model.apply(params, x), plain)
+    noisy = jax.jit(model.apply)
+    seen = [noisy(params, x, jax.random.fold_in(key, i)) for i in (0, 0, 1)]
+    np.testing.assert_array_equal(seen[0], seen[1])
+    assert len({float(np.abs(a - plain).max()) for a in seen} | {0.0}) == 3
+
+
+@each_cell
+def test_first_parameters_are_orthogonal_bounded_and_ready_to_keep(cell):
+    params = models.recurrent(2, 6, 4, cell=cell, embedding=3, dtype=jnp.float32).init(jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    layer = params["layer_1"]
+    for block in np.split(np.asarray(layer["recurrent"]["weights"], float), CELLS[cell].num_blocks, axis=1):
+        np.testing.assert_allclose(block @ block.T, np.eye(6), atol=1e-6)
+    weights = layer["input"]["weights"]
+    assert 0.7 * (6 / 9) ** 0.5 < np.abs(weights).max() <= (6 / 9) ** 0.5
+    bias = np.zeros(6 * CELLS[cell].num_blocks)
+    bias[6:12] = cell == "lstm"
+    np.testing.assert_array_equal(layer["input"]["bias"], bias)
+
+
+def linear(p, q, carry):
+    return (p + q,), ()
+
+
+LINEAR = CELLS["vanilla"]._replace(
+    advance=linear,
+    slopes=lambda kept, before, after: jnp.ones_like(after[0]),
+)
+
+
+@pytest.mark.parametrize("window", [None, 1, 2, 3, 4])
+def test_truncated_gradient_of_a_linear_network_is_the_truncated_sum(window):
+    """h_t = W x_t + U h_(t-1): the loss Σ_t v_t h_t has dU = Σ_t Σ_s h_(s-1)ᵀ (v_t (Uᵀ)^(t - s)), s in the window of t."""
+    x, v, w, u = (inputs(*shape, seed=i) for i, shape in enumerate([(4, 1, 2), (4, 3), (2, 3), (3, 3)]))
+    params = {"input": {"weights": jnp.array(w), "bias": jnp.zeros(3)}, "recurrent": {"weights": jnp.array(u)}}
+
+    def loss(params):
+        (h,) = unroll(LINEAR, params, jnp.array(x), (jnp.zeros((1, 3)),), window)
+        return jnp.sum(h[:, 0] * v)
+
+    h = [np.zeros(3)]
+    for row in x[:, 0]:
+        h.append(row @ w + h[-1] @ u)
+    expected = np.zeros((3, 3))
+    for t in range(1, 5):
+        opened = 1 if window is None else (t - 1) // window * window + 1
+        for s in range(opened, t + 1):
+            # The step at which a window opens still reads the carry, as a constant.
+            expected += np.outer(h[s - 1], v[t - 1] @ np.linalg.matrix_power(u.T, t - s))
+    np.testing.assert_allclose(jax.grad(loss)(params)["recurrent"]["weights"], expected, rtol=BOUND, atol=BOUND)
+
+
+@each_cell
+def test_forward_mode_and_second_derivatives_agree_with_the_plain_loop(cell):
+    model = network(cell, outputs="every")
+    params, direction, x = drawn(model), drawn(model, seed=3), jnp.array(inputs(1, 4, 2))
+    kind, weigh = CELLS[cell], jnp.array(inputs(4, 3))
+
+    def ours(params):
+        return jnp.sum(weigh * unroll(kind, params["layer_1"], x[0][:, None], start, None)[0][:, 0]) ** 2
+
+    def plain(params):
+        layer, carry, total = params["layer_1"], start, 0.0
+        bias = jnp.concatenate([jnp.zeros(6), layer["recurrent"]["bias"]])[None] if cell == "gru" else 0.0
+        for t in range(4):
+            p = x[:, t] @ layer["input"]["weights"] + layer["input"]["bias"][None]
+            carry, _ = kind.advance(p, carry[0] @ layer["recurrent"]["weights"] + bias, carry)
+            total += jnp.sum(weigh[t] * carry[0][0])
+        return total**2
+
+    start = (jnp.zeros((1, 3)),) * kind.num_carried
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def derivatives(f, params, direction):
+        along = lambda p: jax.jvp(f, (p,), (direction,))[1]
+        forward_over_reverse = jax.jvp(jax.grad(f), (params,), (direction,))[1]
+        return along(params), jax.grad(f)(params), forward_over_reverse, jax.grad(along)(params)
+
+    found, expected = (derivatives(f, params, direction) for f in (ours, plain))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-11), found, expected)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-11), found[2], found[3])
+
+
+def loops(jaxpr):
+    """The bodies of all scans in a jaxpr."""
+    for eqn in jaxpr.eqns:
+        for sub in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda p: hasattr(p, "jaxpr") or hasattr(p, "eqns")
+        ):
+            inner = getattr(sub, "jaxpr", sub)
+            if hasattr(inner, "eqns"):
+                if eqn.primitive.name == "scan":
+                    yield inner
+                yield from loops(inner)
+
+
+@each_cell
+def test_a_loop_over_time_has_the_product_of_h_and_no_other(cell):
+    model = network(cell, outputs="every")
+    params, x = drawn(model), jnp.array(inputs(3, 5, 2))
+    gradient = jax.grad(lambda p: jnp.sum(model.apply(p, x) ** 2))
+    bodies = list(loops(jax.make_jaxpr(gradient)(params).jaxpr))
+    assert {sum(eqn.primitive.name == "dot_general" for eqn in body.eqns) for body in bodies} == {1}
+    # One loop forward, one back; the differential at 0 of a loop that is linear is not kept in the program.
+    assert jax.jit(gradient).lower(params).as_text().count("stablehlo.while") == 2
+
+
+REFUSED = [
+    (lambda: models.recurrent(0, 3, 4), "num_inputs must be an integer of at least 1; got num_inputs=0"),
+    (lambda: models.recurrent(2, 3, 4, window=0), "window must be"),
+    (lambda: models.recurrent(2, 3, 4, embedding=0), "embedding must be"),
+    (lambda: models.recurrent(2, 3, 4, cell="rnn"), "cell must be one of vanilla, gru, lstm; got cell='rnn'"),
+    (lambda: models.recurrent(2, 3, 4, outputs="all"), 'outputs must be "last" or "every"'),
+    (lambda: models.recurrent(2, 3, 4, dropout=1.0), "dropout must lie in"),
+    (lambda: network("gru").apply({}, np.ones((3, 5))), r"x must have shape \(..., T, 2\); got \(3, 5\)"),
+    (lambda: network("gru").apply({}, np.ones((3, 0, 2))), "at least one step"),
+    (lambda: network("gru", embedding=2).apply({}, np.ones((3, 5))), "x must be integer symbols"),
+    (lambda: network("gru").apply({}, Sequences(np.ones((3, 5, 2)), np.ones(2, int))), "leading axes"),
+    (lambda: network("gru").apply({}, Sequences(np.ones((3, 5, 2)), np.array([5, 0, 6]))), "that of sequence 1 is 0"),
+    (
+        lambda: models.check_sequences(Sequences(np.ones((3, 5, 2)), np.array([5, 0, 1]))),
+        "1..5; that of sequence 1 is 0",
+    ),
+    (lambda: models.check_sequences(Sequences(np.ones((3, 5, 2)), np.array([5, 1, 6]))), "that of sequence 2 is 6"),
+    (lambda: models.check_sequences(Sequences(np.full((1, 5), 2), np.array([1])), 2), "tokens must lie in 0..1"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSED)
+def test_bad_input_is_refused_by_name(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_sequences_that_are_right_pass():
+    models.check_sequences(Sequences(np.ones((3, 5, 2)), LENGTH))
+    models.check_sequences(Sequences(np.array([[0, 1, 99]]), np.array([2])), 2)

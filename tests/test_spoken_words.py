@@ -1,0 +1,208 @@
+"""The experiment on speech: what it keeps apart, what it counts, and what it says; on made-up recordings."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn.linear_model import LogisticRegression
+
+import research
+from experiments import spoken_words as experiment
+from research import datasets
+from research.datasets import sequence_preparation as preparation
+from research.datasets.vowels import SequenceSplit
+from research.types import Saved, nowhere
+
+SPEAKERS = ("ann", "bob", "cho")
+SMALL = dataclasses.replace(experiment.FAST, words=experiment.WORDS, rates=(1e-3, 1e-2, 1e-1))
+
+
+def made_up(n=60, steps=6, seed=0):
+    """Two classes that differ in which of two numbers comes first, and in nothing else."""
+    generator = np.random.default_rng(seed)
+    parts = []
+    for size in (n, n // 2):
+        y = np.arange(size) % 2
+        x = generator.normal(size=(size, steps, 2)) / 5
+        x[np.arange(size), 1, y] += 2
+        x[np.arange(size), 3, 1 - y] += 2
+        length = np.full(size, steps) - np.arange(size) // 2 % 2
+        parts += [x.astype(np.float32), length.astype(np.int32), y.astype(np.int32)]
+    return SequenceSplit("made up", *parts, ("first", "second"))
+
+
+def said():
+    """Ten tones of each of three speakers, seven times each, of different length."""
+    generator, rows = np.random.default_rng(0), list(itertools.product(range(10), range(3), range(7)))
+    waves = [
+        (
+            3000 * np.sin(0.1 * (digit + 1) * np.arange(1200 + 97 * speaker))
+            + generator.normal(size=1200 + 97 * speaker) * 50
+        )
+        for digit, speaker, _ in rows
+    ]
+    digit, speaker, index = np.array(rows, np.int32).T
+    return datasets.Recordings([wave.astype(np.int16) for wave in waves], 8000, digit, speaker, index, SPEAKERS)
+
+
+def test_a_network_learns_what_only_the_order_tells():
+    config = dataclasses.replace(experiment.FAST, epochs=8, num_hidden=8)
+    batches = experiment.batches(preparation.standardise_steps(made_up()))
+    learn = lambda: experiment.train(config, batches, 2, True, "gru", 0, 3e-2, lambda share, words: None, nowhere)
+    saved = learn()
+    assert saved.values["accuracy"] > 0.95
+    assert saved.values["first_bad_step"] == -1
+    assert saved.values["parameters"] == 3 * 8 * (2 + 8 + 1) + 8 + 2 * (8 + 1)
+
+
+def test_baseline_is_the_exact_optimum_on_interpolated_steps():
+    split = made_up()
+    saved = experiment.solve(experiment.batches(split), 2, 4, nowhere)
+    flat = [preparation.interpolate_steps(x, length, 4).reshape(len(x), -1) for x, length in (split[1:3], split[4:6])]
+    oracle = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000).fit(flat[0], split.train_y)
+    assert saved.values["accuracy"] == np.mean(oracle.predict(flat[1]) == split.test_y)
+    assert saved.values["parameters"] == 2 * (4 * 2 + 1)
+
+
+def test_interpolation_is_numpy_s_and_does_not_see_what_stands_after_the_end():
+    split = made_up()
+    split.train_x[np.arange(6) >= split.train_length[:, None]] = np.nan
+    found = preparation.interpolate_steps(split.train_x, split.train_length, 9)
+    for row, x, length in zip(found, split.train_x, split.train_length, strict=True):
+        for column in range(2):
+            at = np.linspace(0, length - 1, 9)
+            expected = np.interp(at, np.arange(length), x[:length, column])
+            np.testing.assert_allclose(row[:, column], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_steps_are_standardised_by_the_training_part_alone():
+    split = made_up()
+    scaled = preparation.standardise_steps(split)
+    steps = np.concatenate([x[:length] for x, length in zip(scaled.train_x, scaled.train_length, strict=True)])
+    np.testing.assert_allclose([steps.mean(axis=0), steps.std(axis=0)], [[0, 0], [1, 1]], atol=1e-6)
+    assert not scaled.train_x[np.arange(6) >= split.train_length[:, None]].any()
+    other = preparation.standardise_steps(split._replace(test_x=10 * split.test_x))
+    np.testing.assert_array_equal(other.train_x, scaled.train_x)
+    shift = (scaled.test_x[0, 0] - split.test_x[0, 0] / steps_sd(split)) * steps_sd(split)
+    np.testing.assert_allclose(shift, -steps_of(split).mean(axis=0), rtol=1e-5)
+
+
+def steps_of(split):
+    return np.concatenate([x[:n] for x, n in zip(split.train_x, split.train_length, strict=True)])
+
+
+def steps_sd(split):
+    return steps_of(split).std(axis=0)
+
+
+def test_what_is_held_out_is_a_fifth_of_each_class_of_the_training_part():
+    split = made_up()
+    parted = preparation.hold_out(split, 5, seed=0)
+    assert np.bincount(parted.test_y).tolist() == [6, 6]
+    rows = lambda x: {row.tobytes() for row in x}
+    assert not rows(parted.train_x) & rows(parted.test_x)
+    assert rows(parted.train_x) | rows(parted.test_x) == rows(split.train_x)
+    assert not rows(parted.test_x) & rows(split.test_x)
+
+
+def test_no_fold_hears_the_speaker_that_it_asks_about():
+    given = said()
+    words = [np.full((5, 1), speaker, float) + np.arange(5.0)[:, None] for speaker in given.speaker]
+    splits = preparation.word_splits(given, words, 4)
+    assert list(splits) == ["shared", *SPEAKERS]
+    shared = splits["shared"]
+    assert [len(shared.train_y), len(shared.test_y)] == [60, 150]
+    for fold in SPEAKERS:
+        assert [len(splits[fold].train_y), len(splits[fold].test_y)] == [140, 70]
+    np.testing.assert_allclose(shared.train_x[:, :, 0].sum(axis=1), 0, atol=1e-6)  # Cut to 4 steps, then centred.
+    voices = [np.full((2, 1), 1.0) + np.array([[speaker], [0.0]]) for speaker in given.speaker]
+    splits = preparation.word_splits(given, voices, 4)
+    for k, fold in enumerate(SPEAKERS):
+        assert set(np.unique(splits[fold].test_x[:, 0, 0])) == {k / 2}
+        assert k / 2 not in splits[fold].train_x[:, 0, 0]
+
+
+@pytest.fixture(scope="module")
+def stubbed():
+    """A run in which nothing is trained: an accuracy is what `scores` says; and what was to be trained."""
+    seen = []
+
+    def scores(config, batches, num_classes, is_first, cell, seed, rate, watch, parts):
+        seen.append((batches, is_first, cell, seed, rate))
+        accuracy = 0.5 + 0.05 * ("vanilla", "gru", "lstm").index(cell) + 0.01 * seed - 0.1 * (not is_first)
+        if seed == experiment.CHOICE_SEED:
+            accuracy = {1e-3: 0.2, 1e-2: 0.7, 1e-1: 0.7 if cell == "gru" else 0.8}[rate]
+        return Saved({}, {"accuracy": accuracy, "seconds": 1.0, "first_bad_step": -1, "parameters": 7})
+
+    baseline = Saved({}, {"accuracy": 0.4, "seconds": 1.0, "first_bad_step": -1, "parameters": 7})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment, "train", scores)
+        patch.setattr(experiment, "solve", lambda *arguments: baseline)
+        patch.setattr(datasets, "recordings", said)
+        return experiment.run(SMALL), seen
+
+
+def test_rates_are_chosen_on_training_examples_and_of_equal_ones_the_smallest(stubbed):
+    result, seen = stubbed
+    whole = experiment.read(dataclasses.replace(SMALL, words=""))[0]
+    of_test = {row.tobytes() for row in whole.test_x}
+    trials = [job for job in seen if job[3] == experiment.CHOICE_SEED]
+    assert len(trials) == 9
+    for (learn, judge), *_ in trials:
+        assert len(learn.y) + len(judge.y) == len(whole.train_y)
+        assert not of_test & {row.tobytes() for part in (learn, judge) for row in part.x.values}
+    used = {(cell, rate) for _, _, cell, seed, rate in seen if seed != experiment.CHOICE_SEED}
+    assert used == {("vanilla", 1e-1), ("gru", 1e-2), ("lstm", 1e-1)}
+    assert [row["accuracy"] for row in result.numbers["tried"]][3:6] == [0.2, 0.7, 0.7]
+
+
+def test_numbers_are_means_over_seeds_and_over_speakers(stubbed):
+    numbers = stubbed[0].numbers
+    assert set(experiment.EXPECTED) <= set(numbers)
+    gru = numbers["first"][2]
+    interval = stats.ttest_1samp([0.55, 0.56], 0).confidence_interval(0.95)
+    np.testing.assert_allclose(gru["accuracy"], [0.555, interval.low, interval.high])
+    digits = numbers["digits"][2]
+    np.testing.assert_allclose(digits["by_speaker"], 0.455)
+    np.testing.assert_allclose([numbers["digits_shared_gru"], numbers["digits_left_out_gru"]], 0.455)
+    assert numbers["parts"] == [60, 150, 70]
+
+
+def test_answer_tables_and_figures_show_the_baseline_first_and_both_splits(stubbed):
+    result = stubbed[0]
+    assert result.answer.startswith("NOT THE CLAIM")
+    assert "which is the honest score" in result.answer
+    first, digits, tried = result.tables
+    assert [table.rows[0][0] for table in (first, digits)] == ["softmax regression"] * 2
+    assert len(tried.rows) == 9
+    pictures = experiment.draw(result)
+    assert list(pictures) == ["sequences", "accuracy", "voices"]
+    assert research.studies.in_words(result.numbers["digits"][2]["left_out"]) in pictures["voices"].caption
+
+
+def test_what_is_not_at_hand_is_replaced_aloud(monkeypatch, capsys):
+    def missing():
+        raise OSError("It is not here.")
+
+    monkeypatch.setattr(datasets, "vowels", missing)
+    monkeypatch.setattr(datasets, "recordings", missing)
+    config = experiment.complete(experiment.Config())
+    assert (config.dataset, config.words) == (experiment.FALLBACK, "")
+    assert capsys.readouterr().err.count("It is not here.") == 2
+    assert experiment.complete(experiment.FAST) == experiment.FAST
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "vowels"}, "dataset must be 'japanese_vowels' or 'digits'; got dataset='vowels'"),
+        ({"words": "yes"}, "words must be"),
+        ({"epochs": 0}, "epochs must be a positive integer; got epochs=0"),
+        ({"rates": (1e-2, 1e-3)}, "rates must be positive, ascending"),
+    ],
+)
+def test_config_that_makes_no_sense_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        experiment.run(dataclasses.replace(experiment.FAST, **changes))
