@@ -324,7 +324,7 @@ def network_facts(config, parts, mine):
 
 def answer(numbers):
     """Who guesses better, by how much, and what more training buys."""
-    networks, words = numbers["networks"], research.studies.in_words
+    networks, words = numbers["networks"], research.studies.interval_in_words
     best = min(networks, key=lambda name: networks[name]["half_full"][0])
     winner = "Counting" if numbers["ngram"] < networks[best]["half_full"][0] else f"The {LONG_NAMES[best]}"
     lstm, gpt, longer_lstm, longer_gpt = (networks[name] for name in NAMES)
@@ -349,8 +349,8 @@ def tables(numbers):
         f"{SAMPLED} random windows, as nanoGPT reports (1.88, on tiny Shakespeare). An n-gram model's parameters are the "
         "n-grams that it has seen."
     )
-    studies = research.studies
-    return studies.costs_table(numbers["counted"], networks, note), studies.orders_table(numbers["orders"])
+    kinds = research.studies.language_tables
+    return kinds.costs_table(numbers["counted"], networks, note), kinds.orders_table(numbers["orders"])
 
 
 def draw(result):

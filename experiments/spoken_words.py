@@ -289,7 +289,7 @@ def facts(config, splits, words, rates, tried, found):
 
 def answer(numbers):
     """What each model hears, and how much of it is left of a voice that was never heard."""
-    words = research.studies.in_words
+    words = research.studies.interval_in_words
     softmax, *networks = numbers["first"]
     heard = ", ".join(f"{LABELS[row['model']]} {words(row['accuracy'])}" for row in networks)
     seeds = f"mean over {numbers['seeds']} seeds, 95 % t interval" if numbers["seeds"] > 1 else "one seed"
@@ -309,7 +309,7 @@ def answer(numbers):
 
 def of_digits(numbers):
     """The two scores on the spoken digits, in words."""
-    words = research.studies.in_words
+    words = research.studies.interval_in_words
     softmax, _, gru, *_ = numbers["digits"]
     return (
         f"On spoken digits the GRU has {words(gru['shared'])} where speakers are shared, but "
@@ -377,7 +377,7 @@ def sequences_caption(numbers):
 
 def accuracy_caption(numbers):
     """What the second figure shows."""
-    words = research.studies.in_words
+    words = research.studies.interval_in_words
     found = "; ".join(f"{LABELS[row['model']]} {words(row['accuracy'])}" for row in numbers["first"])
     return (
         f"Test accuracy on {numbers['dataset']}: each dot is a seed, the bar the mean with its 95 % t interval ({found}). "
@@ -387,7 +387,7 @@ def accuracy_caption(numbers):
 
 def voices_caption(numbers):
     """What the third figure shows."""
-    words = research.studies.in_words
+    words = research.studies.interval_in_words
     name = lambda row: f"{LABELS[row['model']]} {words(row['shared'])} shared, {words(row['left_out'])} left out"
     return (
         "Spoken digits, test accuracy. Left: every speaker is in the training part too. Middle: each speaker, left out of the "

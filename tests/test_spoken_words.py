@@ -179,7 +179,7 @@ def test_answer_tables_and_figures_show_the_baseline_first_and_both_splits(stubb
     assert len(tried.rows) == 9
     pictures = experiment.draw(result)
     assert list(pictures) == ["sequences", "accuracy", "voices"]
-    assert research.studies.in_words(result.numbers["digits"][2]["left_out"]) in pictures["voices"].caption
+    assert research.studies.interval_in_words(result.numbers["digits"][2]["left_out"]) in pictures["voices"].caption
 
 
 def test_what_is_not_at_hand_is_replaced_aloud(monkeypatch, capsys):

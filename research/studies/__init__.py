@@ -1,5 +1,6 @@
 """Comparing trainings: which rule, which rate, on which seeds, and how sure the outcome is."""
 
+from research.studies import language_tables as language_tables
 from research.studies.answers import HALF as HALF
 from research.studies.archive import read_study as read_study
 from research.studies.compare import compare as compare
@@ -16,14 +17,12 @@ from research.studies.costs import expected_running_time as expected_running_tim
 from research.studies.costs import passes_to_target as passes_to_target
 from research.studies.costs import penalised_passes as penalised_passes
 from research.studies.in_turns import seconds_in_turns as seconds_in_turns
+from research.studies.intervals import interval_in_words as interval_in_words
+from research.studies.intervals import mean_interval as mean_interval
 from research.studies.intervals import median_interval as median_interval
 from research.studies.known_spaces import EVALUATIONS as EVALUATIONS
 from research.studies.known_spaces import NOT_COMPARED as NOT_COMPARED
 from research.studies.known_spaces import SPACES as SPACES
-from research.studies.language import costs_table as costs_table
-from research.studies.language import in_words as in_words
-from research.studies.language import mean_interval as mean_interval
-from research.studies.language import orders_table as orders_table
 from research.studies.measure import Measured as Measured
 from research.studies.measure import measure as measure
 from research.studies.pairs import measure_pair as measure_pair

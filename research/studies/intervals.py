@@ -1,9 +1,14 @@
 """How sure a number over seeds is."""
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 _NEVER = 1e100
+
+Interval = Sequence[float | None]  # (mean, low, high); low and high are None where there is one seed.
 
 
 def median_interval(
@@ -36,3 +41,41 @@ def median_interval(
     )
     low, high = (np.where(v >= _NEVER / 4, np.inf, v) for v in outcome.confidence_interval)
     return median, low, high
+
+
+def mean_interval(samples: ArrayLike, *, level: float = 0.95) -> tuple[float, float | None, float | None]:
+    """The mean over seeds with Student's t interval: m ± t_(n-1) s / sqrt(n).
+
+    Args:
+      samples: One number a seed, shape (n,), n >= 1.
+      level: Coverage, where the numbers are normal.
+    Returns:
+      (mean, low, high); low and high are None for one seed, which says nothing of its spread.
+    Raises:
+      ValueError: samples are not along one axis, or none.
+    References:
+      Student, The probable error of a mean, Biometrika 1908; `scipy.stats.ttest_1samp` gives the same interval.
+    Example:
+      >>> mean, low, high = mean_interval([1.0, 2.0, 3.0])
+      >>> print(mean, round(low, 3), round(high, 3))
+      2.0 -0.484 4.484
+    """
+    numbers = np.asarray(samples, float)
+    if numbers.ndim != 1 or not len(numbers):
+        raise ValueError(f"samples must be at least one number along one axis; got shape {numbers.shape}.")
+    mean = float(numbers.mean())
+    if len(numbers) == 1:
+        return mean, None, None
+    half = float(stats.t.isf((1 - level) / 2, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers)))
+    return mean, mean - half, mean + half
+
+
+def interval_in_words(interval: Interval, digits: int = 3) -> str:
+    """An interval, as it is read.
+
+    Example:
+      >>> interval_in_words((1.8931, 1.8799, 1.9063)), interval_in_words((1.5, None, None))
+      ('1.893 [1.880, 1.906]', '1.500')
+    """
+    mean, low, high = interval
+    return f"{mean:.{digits}f}" + ("" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]")

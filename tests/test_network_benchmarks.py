@@ -1,0 +1,42 @@
+"""The benchmark of networks: everyone trains the same network on the same batches, and what is missed is said."""
+
+import numpy as np
+import pytest
+
+from benchmarks import clock, networks, networks_linen
+from benchmarks.networks import NetworkRow
+
+
+def test_ours_and_the_flax_loop_make_the_same_training():
+    job = networks.make_job("mlp", 3)
+    assert job.order.shape == (3, 64)
+    assert len(np.unique(job.order)) == 3 * 64  # No example comes twice in an epoch.
+    ours, theirs = networks.ours(job), networks_linen.python_loop(job)
+    mine = ours.train()
+    assert mine[0] > 1  # It begins where nothing is known: about log 10.
+    np.testing.assert_allclose(theirs.train(), mine, rtol=1e-5)
+    np.testing.assert_array_equal(ours.train(), mine)  # It begins anew each time.
+
+
+@pytest.mark.parametrize("name", ["gru", "transformer"])
+def test_a_twin_has_as_many_numbers(name):
+    job = networks.make_job(name, 1)
+    _, params = networks_linen.twin(job)
+    count = lambda tree: sum(np.size(leaf) for leaf in networks.jax.tree.leaves(tree))
+    assert count(params) == count(job.params)
+    assert {leaf.dtype for leaf in networks.jax.tree.leaves(job.params)} == {np.dtype("float32")}
+
+
+def test_the_answer_counts_what_is_ahead_and_names_what_is_not():
+    spread = lambda value: clock.Spread(value, value, value)
+    row = NetworkRow("mlp", "784-10", "ours", "", spread(1.0), 2.0, None, 2.3, 1e-6)
+    slower, faster = (row._replace(contender=name, ratio=spread(r)) for name, r in (("A", 2.0), ("B", 0.5)))
+    found = networks.section([row, slower, faster, NetworkRow("mlp", "784-10", "C", "not installed")])
+    assert "as fast as a peer's in 1 of 2 comparisons" in found.answer
+    assert found.missed == ["network, mlp: B is faster, ours has 0.500 of its speed"]
+    assert "| mlp | C | - | - | - | - | not installed |" in found.text
+
+
+def test_a_network_that_there_is_not_is_refused():
+    with pytest.raises(ValueError, match=r"there is no network cmn; known: mlp, cnn"):
+        networks.measure(True, print, ["cmn"])
