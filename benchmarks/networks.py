@@ -178,7 +178,7 @@ def ours(job: Job, devices: int = 1) -> Contender:
     def build():
         rule = update_rules.adam(RATE)
         options = {"noisy": False, "learning_rate": RATE, "devices": devices}
-        built.append(compile_training(objective, rule, dataset, sampler, job.params, **options))
+        built.append(compile_training(objective, rule, dataset, sampler, job.params, jax.random.key(1), **options))
         run(1)
 
     def run(steps: int) -> np.ndarray:

@@ -92,7 +92,8 @@ def complete(config):
     try:
         research.datasets.documents()
     except (OSError, ImportError) as problem:
-        print(f"warning: {problem} Going on with {FALLBACK} stories.", file=sys.stderr)
+        words = f"warning: {problem} Going on with {FALLBACK} stories, --fast, and of your flags --seeds alone."
+        print(words, file=sys.stderr)
         return dataclasses.replace(FAST, seeds=config.seeds)
     return config
 
@@ -220,6 +221,7 @@ def train(job, config, split, halves, watch, parts):
     (train_texts, train_y), (texts, y) = parted(job, split, halves)
     vocabulary = research.datasets.make_vocabulary(train_texts, config.least_count)
     learn, judge = (tokens_of(each, vocabulary, config.words) for each in (train_texts, texts))
+    research.models.check_sequences(learn, len(vocabulary) + 1)
     model = make_model(config, len(vocabulary) + 1, len(split.classes))
     key_init, key_epochs = (jax.random.fold_in(jax.random.key(job.seed), child) for child in range(2))
     sampler = research.samplers.minibatch(len(train_y), config.batch_size)

@@ -238,7 +238,7 @@ def in_slices(function: Callable[[Params, Batch], Any], size: int) -> Callable[[
       (params, batch) -> the means over all, by the slices' lengths. It is not to be traced: it compiles, and loops in
       Python. The batch's key is not used.
     Raises:
-      ValueError: size is not a positive integer.
+      ValueError: size is not a positive integer; where it is called, the batch is empty, or x and y are not equally many.
     Example:
       >>> mean = in_slices(lambda params, batch: jnp.mean(batch.x), 4)
       >>> print(mean(None, Batch(np.arange(10.0), np.zeros(10))))
@@ -249,8 +249,10 @@ def in_slices(function: Callable[[Params, Batch], Any], size: int) -> Callable[[
     compiled = jax.jit(function)
 
     def whole(params: Params, batch: Batch) -> Any:
-        n = len(jax.tree.leaves(batch.y)[0])
-        total = None
+        lengths = {len(leaf) for leaf in jax.tree.leaves((batch.x, batch.y))}
+        n, total = max(lengths, default=0), None
+        if len(lengths) != 1 or not n:
+            raise ValueError(f"a batch needs as many x as y, at least one; got leading axes {sorted(lengths)}.")
         for start in range(0, n, size):
             x, y = jax.tree.map(lambda a, start=start: a[start : start + size], (batch.x, batch.y))
             share = min(size, n - start) / n

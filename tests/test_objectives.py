@@ -277,3 +277,19 @@ def test_r_squared_is_scikit_learn_s():
     np.testing.assert_allclose(objectives.r_squared(model)(params, batch._replace(y=y)), expected, rtol=1e-13)
     with pytest.raises(ValueError, match=r"differ in shape: \(30, 4\) and \(30,\)"):
         objectives.r_squared(model)(params, batch)
+
+
+def test_slices_refuse_what_is_no_batch():
+    mean = objectives.in_slices(lambda params, batch: jnp.mean(batch.x), 2)
+    for x, y in ((np.zeros(0), np.zeros(0)), (np.zeros(8), np.zeros(4))):
+        with pytest.raises(ValueError, match="a batch needs as many x as y, at least one; got leading axes"):
+            mean(None, Batch(x, y))
+
+
+def test_slices_of_any_length_give_the_mean_of_all():
+    x, y = np.random.default_rng(0).normal(size=(2, 7))
+    for size in (1, 3, 7, 100):
+        found = objectives.in_slices(lambda params, batch: {"m": jnp.mean(params * batch.x * batch.y)}, size)(
+            2.0, Batch(x, y)
+        )
+        np.testing.assert_allclose(found["m"], np.mean(2 * x * y), rtol=1e-14)

@@ -16,7 +16,7 @@ from research import descent, losses, models, objectives, runs, samplers, schedu
 from research.runs import checkpoints
 from research.training import loop
 from research.training.compiled import _loop, compile_training
-from research.types import Batch
+from research.types import Batch, Checkpoint
 
 TOP = Path(__file__).parent.parent
 MODEL = models.mlp((3, 4, 2), activation="tanh", initialiser="lecun_normal", dtype=jnp.float32)
@@ -261,9 +261,13 @@ def on_two_devices():
         ]
         expected.append(float(sum(parts) / 2))
     refused = []
-    for sampler in (samplers.minibatch(20, 5), samplers.full_batch(20)):
+    for sampler, rule in (
+        (samplers.minibatch(20, 5), RULE),
+        (samplers.full_batch(20), RULE),
+        (SAMPLER, update_rules.saga(0.1, 20)),  # It looks at the indices, of which each device has its own.
+    ):
         try:
-            fit(sampler=sampler, devices=2)
+            fit(sampler=sampler, rule=rule, devices=2)
         except ValueError as error:
             refused.append(str(error))
     return {
@@ -285,3 +289,18 @@ def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding():
     np.testing.assert_allclose(found["noisy"], found["expected"], rtol=1e-6)
     assert "they must divide batch_size; got batch_size=5, devices=2" in found["refused"][0]
     assert "samplers.minibatch(n, n)" in found["refused"][1]
+    assert "this rule uses the batch's indices itself" in found["refused"][2]
+
+
+def test_a_checkpoint_of_another_training_is_refused():
+    objective, data = lambda x, batch: jnp.mean((x - batch.x) ** 2), Batch(jnp.arange(4.0), jnp.zeros(4))
+    kept = []
+    keep = Checkpoint(lambda: kept[-1] if kept else None, kept.append, lambda: True)
+    options = {"params": jnp.array(9.0), "key": jax.random.key(0), "checkpoint": keep}
+    rule = update_rules.gradient_descent(0.1)
+    training.train(objective, rule, data, samplers.minibatch(4, 2), num_epochs=3, **options)
+    for size, num_epochs, evaluate in ((2, 1, None), (1, 3, None), (2, 3, lambda x: {"f": x})):
+        with pytest.raises(ValueError, match="the checkpoint is of another training"):
+            training.train(
+                objective, rule, data, samplers.minibatch(4, size), num_epochs=num_epochs, evaluate=evaluate, **options
+            )

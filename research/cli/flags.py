@@ -178,7 +178,10 @@ def _base(experiment: types.ModuleType, argv: Sequence[str]) -> Any:
     scan.add_argument("--full", action="store_true")
     scan.add_argument("--fast", action="store_true")
     scan.add_argument("--config", type=Path, nargs="?")  # Without its value it is tyro's to refuse.
-    early, _ = scan.parse_known_args(list(argv))
+    try:
+        early, _ = scan.parse_known_args(list(argv))
+    except argparse.ArgumentError as problem:
+        raise ValueError(f"{problem}. --full and --fast take no value.") from None
     if early.full and early.fast:
         raise ValueError("--full and --fast are two configurations to start from; give one of them.")
     if early.fast and not hasattr(experiment, "FAST"):

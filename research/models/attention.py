@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from research.models.linear import dense
+from research.models.linear import check_count, dense
 from research.types import Array, Params
 
 
@@ -26,6 +26,7 @@ def attention(params: Params, x: ArrayLike, mask: ArrayLike | None = None, *, nu
       Shape (..., T, width).
     Raises:
       ValueError: The width is not divisible by num_heads, or x does not fit the weights.
+      TypeError: The mask is not of booleans.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.2.
     Example:
@@ -79,6 +80,7 @@ def project(params: Params, x: ArrayLike) -> Array:
 
 def check_heads(width: int, num_heads: int) -> None:
     """Refuses a width that the heads cannot share equally."""
+    check_count("num_heads", num_heads, 1)
     if width % num_heads:
         divisors = ", ".join(str(k) for k in range(1, width + 1) if width % k == 0)
         raise ValueError(
@@ -115,6 +117,10 @@ def _masked_softmax_jvp(primals, tangents):
 def _spread(mask: ArrayLike, leading: tuple[int, ...]) -> Array:
     """The mask with one flattened leading axis, and one for the heads."""
     mask = jnp.asarray(mask)
+    if mask.dtype != bool:
+        raise TypeError(
+            f"mask must be of booleans, True where a query may look; got {mask.dtype}. If additive: mask == 0."
+        )
     if mask.ndim == 2:
         return mask[None, None]
     return jnp.broadcast_to(mask, (*leading, *mask.shape[-2:])).reshape(-1, 1, *mask.shape[-2:])

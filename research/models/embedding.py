@@ -97,7 +97,7 @@ def split_sequences(x: Any, context: int) -> tuple[Array, Array | None]:
     Returns:
       (tokens, counts): both of shape (..., T); counts is None where all do.
     Raises:
-      TypeError: The tokens are not integers.
+      TypeError: The tokens, or the lengths, are not integers.
       ValueError: T is 0 or above the context, or a length that is concrete lies outside 1..T.
     Example:
       >>> tokens, counts = split_sequences(Sequences(jnp.array([3, 4, 9]), jnp.array(2)), 5)
@@ -115,17 +115,22 @@ def split_sequences(x: Any, context: int) -> tuple[Array, Array | None]:
         )
     if length is None:
         return tokens, None
-    _check_length(length, tokens.shape)
+    check_length(length, tokens.shape)
     positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
     return tokens, positions < jnp.asarray(length)[..., None]
 
 
-def _check_length(length: Any, shape: tuple[int, ...]) -> None:
+def check_length(length: Any, shape: tuple[int, ...], least: int = 1) -> None:
+    """Refuses lengths that are no integers in least..T, for values of shape (..., T), which a traced length may be."""
+    if not jnp.issubdtype(jnp.asarray(length).dtype, jnp.integer):
+        raise TypeError(f"length must be integers; got {jnp.asarray(length).dtype}. Convert it with .astype(int).")
     if jnp.shape(length) != shape[:-1]:
         raise ValueError(f"length must have shape {shape[:-1]}, for values of shape {shape}; got {jnp.shape(length)}.")
     if isinstance(length, Tracer):
         return
     length = np.asarray(length)
-    if length.size and not (length.min() >= 1 and length.max() <= shape[-1]):
-        wrong = length.min() if length.min() < 1 else length.max()
-        raise ValueError(f"length must lie in 1..{shape[-1]}, for values of shape {shape}; got {wrong}.")
+    for index in np.argwhere((length < least) | (length > shape[-1]))[:1]:
+        where = f" of sequence {', '.join(map(str, index))}" if length.ndim else ""
+        raise ValueError(
+            f"length must lie in {least}..{shape[-1]}; that{where} is {length[tuple(index)]}. Leave empty sequences out."
+        )

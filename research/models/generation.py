@@ -8,6 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from research.models.embedding import check_tokens
 from research.models.linear import check_count
 from research.types import Array, Key, Model, Params
 
@@ -63,8 +64,16 @@ def generate(
     check_count("context", context, 1)
     if top_k is not None:
         check_count("top_k", top_k, 1)
+    if jnp.ndim(temperature):
+        raise ValueError(f"temperature must be one number, shape (); got shape {jnp.shape(temperature)}.")
     if not isinstance(temperature, Tracer) and not temperature >= 0:
         raise ValueError(f"temperature must be at least 0; got temperature={temperature}. 0 takes the likeliest token.")
+    shape = jax.ShapeDtypeStruct((*prompt.shape[:-1], context), jnp.int32)
+    num_symbols = jax.eval_shape(model.apply, params, shape).shape[-1]
+    if top_k is not None and top_k > num_symbols:
+        raise ValueError(f"top_k must be at most the {num_symbols} symbols of the model; got top_k={top_k}.")
+    if not isinstance(prompt, Tracer):
+        check_tokens(prompt, num_symbols)
     known = jnp.asarray(prompt[..., -context:], dtype=jnp.int32)
     filled = known.shape[-1]
     window = jnp.pad(known, [(0, 0)] * (known.ndim - 1) + [(0, context - filled)])
@@ -95,10 +104,7 @@ def _continue(params, key, window, filled, temperature, *, model, num_tokens, to
 
 def _draw(key: Key, logits: Array, temperature: Array, top_k: int | None) -> Array:
     """One token for each leading index; candidates are sorted, the first of equals first, so that 0 is the likeliest."""
-    num_symbols = logits.shape[-1]
-    if top_k is not None and top_k > num_symbols:
-        raise ValueError(f"top_k must be at most the {num_symbols} symbols of the model; got top_k={top_k}.")
-    values, candidates = jax.lax.top_k(logits, top_k or num_symbols)
+    values, candidates = jax.lax.top_k(logits, top_k or logits.shape[-1])
     cold = temperature == 0
     chosen = jax.random.categorical(key, values / jnp.where(cold, 1, temperature).astype(values.dtype), axis=-1)
     chosen = jnp.where(cold, 0, chosen)

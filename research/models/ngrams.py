@@ -76,6 +76,7 @@ def ngram(tokens: ArrayLike, order: int, vocabulary_size: int, *, smoothing: str
     """
     check_count("order", order, 1)
     check_count("vocabulary_size", vocabulary_size, 1)
+    order, vocabulary_size = int(order), int(vocabulary_size)  # NumPy's integers would wrap.
     if vocabulary_size**order >= 2**63:
         raise ValueError(
             f"vocabulary_size**order must be below 2**63, for an n-gram's code to be an int64; got {vocabulary_size}**{order}. "
@@ -108,6 +109,8 @@ def best_ngram(
       True
     """
     check_count("max_order", max_order, 1)
+    if not np.size(held_out):
+        raise ValueError("held_out must hold at least one token; an empty text is guessed equally well by every order.")
     models = [ngram(tokens, order, vocabulary_size, smoothing=smoothing) for order in range(1, max_order + 1)]
     losses = np.array([ngram_losses(model, held_out).mean() for model in models])
     return models[int(losses.argmin())], losses

@@ -5,8 +5,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from research.models.embedding import check_tokens
 from research.models.linear import check_count
 from research.types import Array, Batch, Key, Model, Params
 
@@ -25,7 +27,7 @@ def next_token_losses(model: Model, tokens: ArrayLike, context: int) -> Callable
       (params, starts, key=None) -> the losses, shape (n, context), for starts s of shape (n,) in 0..N - context - 1, as
       `research.datasets.window_starts` gives them.
     Raises:
-      ValueError: context is not a positive integer, or the text is shorter than a window.
+      ValueError: context is not a positive integer, the text is shorter than a window, or a token is no symbol of the model.
     References:
       Bengio, Ducharme, Vincent & Jauvin, A neural probabilistic language model, JMLR 2003, section 2.
     Example:
@@ -46,6 +48,8 @@ def next_token_losses(model: Model, tokens: ArrayLike, context: int) -> Callable
         starts = jnp.asarray(starts)
         windows = text[starts[:, None] + jnp.arange(context + 1, dtype=starts.dtype)[None]]
         log_probabilities = jax.nn.log_softmax(model.apply(params, windows[:, :-1], key))
+        if not isinstance(tokens, Tracer):
+            check_tokens(np.asarray(tokens), log_probabilities.shape[-1])
         return -jnp.take_along_axis(log_probabilities, windows[:, 1:, None], axis=-1)[..., 0]
 
     return losses
@@ -87,6 +91,9 @@ def reader(model: Model, tokens: ArrayLike, context: int, *, slice_size: int = 1
     compiled = jax.jit(next_token_losses(model, tokens, context))
 
     def read(params: Params, starts: np.ndarray) -> np.ndarray:
+        last = len(np.asarray(tokens)) - context - 1
+        if not len(starts) or np.min(starts) < 0 or np.max(starts) > last:
+            raise ValueError(f"starts must be at least one of 0..{last}, where a window of {context} tokens begins.")
         padded = np.concatenate([starts, np.repeat(starts[-1:], -len(starts) % slice_size)])
         slices = [compiled(params, part) for part in padded.reshape(-1, slice_size)]
         return np.concatenate(slices)[: len(starts)].astype(float)

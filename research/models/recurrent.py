@@ -1,21 +1,21 @@
 """Recurrent networks: vanilla, GRU and LSTM layers over time, read at each sequence's own end or at every step."""
 
+import functools
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 from research.models.cells import Carry, Cell, find_cell
 from research.models.dropout import check_dropout_rate
 from research.models.dropout import dropout as dropped
-from research.models.embedding import check_tokens, embed
+from research.models.embedding import check_length, check_tokens, embed
 from research.models.initialisers import glorot_uniform
 from research.models.linear import check_count, dense
-from research.models.parameters import with_own_parameters
+from research.models.parameters import check_same_architecture, with_own_parameters
 from research.models.recurrent_layer import at_end, draw_layer, unroll
 from research.types import Array, Key, Model, Params, Sequences
 
@@ -100,12 +100,12 @@ def recurrent(
     def apply(params: Params, x: ArrayLike | Sequences, key: Key | None = None) -> Array:
         values, length, leading = _flatten(network, x)
         if isinstance(x, Sequences):
-            _check_lengths(x.length, values.shape[1])
+            check_length(x.length, (*leading, values.shape[1]))
         carries = _start(network, (len(values),), params)
         hidden, carries = _advance_layers(network, params, values, length, carries, key)
         if outputs == "last":
             return _read(network, params, carries[-1][0], key).reshape(*leading, num_outputs)
-        return _read_every(network, params, hidden, length, key).reshape(*leading, -1, num_outputs)
+        return _read_every(network, params, hidden, length, key).reshape(*leading, values.shape[1], num_outputs)
 
     return with_own_parameters(lambda key: _init(network, key), apply)
 
@@ -141,12 +141,20 @@ def recurrence(
         num_inputs, num_hidden, num_outputs, find_cell(cell), num_layers, embedding, dropout, None, dtype
     )
     _check_network(network)
+    expected = functools.cache(lambda: jax.eval_shape(lambda key: _init(network, key), jax.random.key(0)))
 
     def advance(params: Params, x: ArrayLike | Sequences, carry: Carries, key: Key | None = None):
+        check_same_architecture(params, expected())
+        if jax.tree.structure(carry) != jax.tree.structure(_start(network, ())):
+            raise ValueError(
+                f"carry must hold {num_layers} layers of {network.cell.num_carried} arrays; take it from start or advance."
+            )
         values, length, leading = _flatten(network, x)
+        if isinstance(x, Sequences):
+            check_length(x.length, (*leading, values.shape[1]), least=0)
         flat = jax.tree.map(lambda a: a.reshape(-1, num_hidden), carry)
         hidden, flat = _advance_layers(network, params, values, length, flat, key)
-        outputs = _read_every(network, params, hidden, length, key).reshape(*leading, -1, num_outputs)
+        outputs = _read_every(network, params, hidden, length, key).reshape(*leading, values.shape[1], num_outputs)
         return outputs, jax.tree.map(lambda a: a.reshape(*leading, num_hidden), flat)
 
     return Recurrence(lambda key: _init(network, key), lambda leading: _start(network, leading), advance)
@@ -164,24 +172,17 @@ def check_sequences(sequences: Sequences, num_symbols: int | None = None) -> Non
     Example:
       >>> check_sequences(Sequences(np.zeros((2, 5, 12)), np.array([5, 0])))
       Traceback (most recent call last):
-      ValueError: lengths must lie in 1..5; that of sequence 1 is 0. Leave empty sequences out.
+      ValueError: length must lie in 1..5; that of sequence 1 is 0. Leave empty sequences out.
     """
     values, length = np.asarray(sequences.values), np.asarray(sequences.length)
+    if values.shape[: length.ndim] != length.shape or values.ndim == length.ndim:
+        raise ValueError(
+            f"values must be (..., T, d) or (..., T) for length of shape {length.shape}; got {values.shape}."
+        )
     steps = values.shape[length.ndim]
-    _check_lengths(length, steps)
+    check_length(length, (*length.shape, steps))
     if num_symbols is not None:
         check_tokens(np.where(np.arange(steps) < length[..., None], values, 0), num_symbols)
-
-
-def _check_lengths(length: ArrayLike, steps: int) -> None:
-    if isinstance(length, Tracer):
-        return
-    length = np.asarray(length)
-    for index in np.argwhere((length < 1) | (length > steps))[:1]:
-        raise ValueError(
-            f"lengths must lie in 1..{steps}; that of sequence {', '.join(map(str, index))} is {length[tuple(index)]}. "
-            "Leave empty sequences out."
-        )
 
 
 class _Network(NamedTuple):

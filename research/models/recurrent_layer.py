@@ -15,7 +15,7 @@ from research.types import Array, Key, Params
 def draw_layer(key: Key, cell: Cell, num_inputs: int, num_hidden: int, dtype: DTypeLike) -> Params:
     """The first parameters of one layer: input weights Glorot uniform, recurrent weights orthogonal, block by block.
 
-    Biases start at 0, but the LSTM's forget gate at 1, so that it starts by keeping (Gers et al. start there too).
+    Biases start at 0, but the LSTM's forget gate at 1, so that it starts by keeping (Gers et al. also start it positive).
 
     Args:
       key: Of this layer.
@@ -103,8 +103,10 @@ def _over_time(cell: Cell, cuts: Array | None) -> Callable[[Array, Array, Array 
         dprojected, dweights, dbias, dcarry = tangents
         later, kept = forward(*primals)
         earlier = tuple(jnp.concatenate([first[None], after[:-1]]) for first, after in zip(carry, later, strict=True))
+        if cuts is not None:  # At a cut the carry is a constant, for second derivatives too.
+            earlier = _cut(earlier, jax.lax.stop_gradient(earlier), cuts[:, None, None])
         slopes = cell.slopes(kept, earlier, later)
-        dproduct = dense(earlier[0], dweights, 0.0 if dbias is None else dbias[0])
+        dproduct = dense(earlier[0], dweights, jnp.zeros((), dweights.dtype) if dbias is None else dbias[0])
         zeros = jax.tree.map(jnp.zeros_like, later)
         from_outside = cell.differential(slopes, dprojected, dproduct, zeros)
 

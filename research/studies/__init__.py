@@ -10,6 +10,9 @@ from research.studies.compare import measure_pairs as measure_pairs
 from research.studies.compare import plan as plan
 from research.studies.conclusion import conclude as conclude
 from research.studies.conclusion import leader as leader
+from research.studies.confusions import commonest_errors as commonest_errors
+from research.studies.confusions import count_confusions as count_confusions
+from research.studies.confusions import recalls as recalls
 from research.studies.contenders import Contender as Contender
 from research.studies.contenders import check_contender as check_contender
 from research.studies.contenders import contenders as contenders

@@ -26,6 +26,8 @@ def count_confusions(labels: ArrayLike, predictions: ArrayLike, num_classes: int
             f"labels and predictions must have equal shapes; got {labels.shape} and {predictions.shape}. Give one "
             "predicted class for each example."
         )
+    if not labels.size:
+        raise ValueError("labels and predictions must hold at least one example; got none.")
     for name, values in (("labels", labels), ("predictions", predictions)):
         if values.dtype.kind not in "iu" or np.any((values < 0) | (values >= num_classes)):
             raise ValueError(

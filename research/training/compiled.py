@@ -34,6 +34,7 @@ def compile_training(
     dataset: Batch | None,
     sampler: Sampler,
     params: Params,
+    key: Key,
     *,
     noisy: bool,
     learning_rate: float,
@@ -51,9 +52,7 @@ def compile_training(
 
     shared = jax.shard_map(share, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
     advance = shared if devices > 1 else loop
-    dataset, state, draws = map(
-        everywhere, (dataset, descent.start(rule, params), draw(jax.random.key(0), np.int32(0)))
-    )
+    dataset, state, draws = map(everywhere, (dataset, descent.start(rule, params), draw(key, np.int32(0))))
     step = descent.make_step(objective, rule, dataset, learning_rate)
     _, record = jax.eval_shape(lambda state, draws: step(state, jax.tree.map(lambda a: a[0], draws)), state, draws)
     records = everywhere(jax.tree.map(lambda a: np.full(sampler.num_batches, np.nan, a.dtype), record))

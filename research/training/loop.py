@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from research.training.compiled import Compiled, compile_training
-from research.training.place import Place, Trained, collected, kept, restored, usable
+from research.training.place import Place, Trained, check_alike, collected, kept, restored, usable
 from research.types import Array, Batch, Checkpoint, Key, Params, Sampler, nowhere
 
 SECONDS_BETWEEN_LOOKS = 0.5  # How long the device works before progress is shown, about.
@@ -64,7 +64,8 @@ def train(
     Returns:
       Trained; a training that diverges is one like any other, with the first bad step told.
     Raises:
-      ValueError: num_epochs or devices is not positive, there are not so many devices, or they do not divide the batch.
+      ValueError: num_epochs or devices is not positive, there are not so many devices, they do not divide the batch, or the
+        rule uses the batch's indices itself, which devices have a share of each; the checkpoint is another training's.
       TypeError: The rule is none, or a leaf of params is not floating.
       OSError: The checkpoint cannot be written.
     Example:
@@ -81,15 +82,15 @@ def train(
     checkpoint = checkpoint or nowhere("training")
     began = time.perf_counter()
     compiled = compile_training(
-        objective, rule, dataset, sampler, params, noisy=noisy, learning_rate=learning_rate, devices=devices
+        objective, rule, dataset, sampler, params, key, noisy=noisy, learning_rate=learning_rate, devices=devices
     )
     compile_seconds = time.perf_counter() - began
     at, saved = compiled.start, checkpoint.load()
     if saved is not None:
-        at = restored(at, saved)
+        at = restored(at, saved, num_epochs, evaluate is not None)
     elif evaluate is not None:
         at = at._replace(evaluations=(_evaluated(evaluate, at),))
-    looks, steps, seconds_before = _Looks(on_progress, num_epochs, sampler.num_batches), FIRST_LOOK, at.seconds
+    looks, steps, began = _Looks(on_progress, num_epochs, sampler.num_batches), FIRST_LOOK, time.perf_counter()
     try:
         while at.epoch < num_epochs:
             drawn = compiled.draws(key, at.epoch)
@@ -103,7 +104,7 @@ def train(
     except KeyboardInterrupt:
         checkpoint.save(kept(at))
         raise
-    if at.seconds - seconds_before > SECONDS_WORTH_KEEPING:
+    if time.perf_counter() - began > SECONDS_WORTH_KEEPING:
         checkpoint.save(kept(at))
     return collected(at, compile_seconds)
 
@@ -135,6 +136,7 @@ def _advanced(at: Place, compiled: Compiled, drawn: Any, stop: int) -> tuple[Pla
 
 
 def _next_epoch(at: Place, evaluate: Evaluate | None) -> Place:
+    check_alike(at.state)
     seen = () if evaluate is None else (_evaluated(evaluate, at),)
     earlier = (*at.earlier, jax.device_get(at.records))
     return at._replace(epoch=at.epoch + 1, step=0, earlier=earlier, evaluations=(*at.evaluations, *seen))

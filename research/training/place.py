@@ -67,9 +67,22 @@ def kept(at: Place) -> Saved:
     return Saved(leaves, [at.epoch, at.step, list(at.evaluations), at.seconds])
 
 
-def restored(start: Place, saved: Saved) -> Place:
-    """Undoes `kept`, for a training that begins at `start`."""
+def check_alike(state: descent.State) -> None:
+    """Refuses a training whose devices have parted, as those of a rule do that looks at `indices` itself (SAGA)."""
+    for leaf in jax.tree.leaves(state):
+        first, *others = (as_numbers(shard.data) for shard in leaf.addressable_shards)
+        if any(first.tobytes() != other.tobytes() for other in others):
+            raise ValueError("the devices' states differ: this rule uses the batch's indices itself. Give devices=1.")
+
+
+def restored(start: Place, saved: Saved, num_epochs: int, evaluated: bool) -> Place:
+    """Undoes `kept`, for a training that begins at `start`; another training's is refused."""
     epoch, step, evaluations, seconds = saved.values
+    same_shape = saved.arrays["records/loss"].shape == start.records.loss.shape
+    if epoch > num_epochs or len(evaluations) != (epoch + 1) * evaluated or not same_shape:
+        raise ValueError(
+            "the checkpoint is of another training: other epochs, batches or evaluations. Begin anew (--fresh)."
+        )
     put = lambda now, then: jax.device_put(then, now.sharding)
     leaves, structure = jax.tree.flatten(start.state)
     state = [put(leaf, like(leaf, saved.arrays[f"state/{i}"])) for i, leaf in enumerate(leaves)]

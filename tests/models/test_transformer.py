@@ -377,9 +377,15 @@ def test_wrong_tokens_are_refused_when_traced_too():
 
 
 def test_wrong_lengths_are_refused():
-    for length, words in (([0, 3], "got 0"), ([3, 6], "got 6"), ([3], r"length must have shape \(2,\)")):
+    for length, words in (([0, 3], "0 is 0"), ([3, 6], "1 is 6"), ([3], r"length must have shape \(2,\)")):
         with pytest.raises(ValueError, match=words):
             split_sequences(Sequences(TOKENS, np.array(length)), CONTEXT)
+    with pytest.raises(TypeError, match="length must be integers; got float64"):
+        split_sequences(Sequences(TOKENS, np.array([1.5, 2.0])), CONTEXT)
+    with pytest.raises(TypeError, match="mask must be of booleans"):
+        models.attention(
+            {"query_key_value": {"weights": np.ones((2, 6))}}, np.ones((3, 2)), np.zeros((3, 3)), num_heads=1
+        )
 
 
 def test_tokens_outside_the_vocabulary_are_refused_with_their_place():
