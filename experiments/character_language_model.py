@@ -45,8 +45,8 @@ EXPECTED = {
 CLAIM, FALLBACK = "nine_play_shakespeare", "python_help"
 TEXTS = (CLAIM, "tiny_shakespeare", FALLBACK)
 NOT_THE_CLAIM = (
-    f"NOT THE CLAIM: this is {FALLBACK}, for {CLAIM} is not at hand. Where there is a network, python -m experiments data "
-    f"fetch {CLAIM} brings it; --data-dir names a folder that holds it. "
+    f"NOT THE CLAIM: this is {FALLBACK}; the claim is of {CLAIM}, which is read without --fast and --text. Python -m "
+    f"experiments data fetch {CLAIM} brings it, and --data-dir names a folder that holds it. "
 )
 SMOOTHING_NAMES = {"kneser_ney": "Kneser-Ney", "witten_bell": "Witten-Bell"}
 NAMES = {"lstm": "LSTM", "gpt": "GPT", "lstm_longer": "LSTM, longer", "gpt_longer": "GPT, longer"}

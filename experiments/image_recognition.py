@@ -335,8 +335,8 @@ def answer(numbers):
     )
     if numbers["dataset"] != CLAIM:
         return (
-            f"NOT THE CLAIM: these are the images {numbers['dataset']}, and what is published is of Fashion-MNIST, which "
-            f"python -m experiments data fetch {CLAIM} brings. {found}"
+            f"NOT THE CLAIM: these are the images {numbers['dataset']}; what is published is of Fashion-MNIST, which is read "
+            f"without --fast and --dataset, and which python -m experiments data fetch {CLAIM} brings. {found}"
         )
     below = [LABELS[row["model"]] for row in numbers["models"] if row["accuracy"][0] < row["published"]]
     verdict = f"short of that: {', '.join(below)}" if below else "each mean is at or above that"

@@ -224,7 +224,9 @@ def timed(width, repeats, installed):
         else:
             batch = jax.device_put((x, y)) if way == JAX else (x, y)
             calls.append(lambda step=step, batch=batch: step(*batch))
-    with threadpoolctl.threadpool_limits(int(os.environ.get("NPROC", "2"))):  # NumPy's; the others have as many.
+    with threadpoolctl.threadpool_limits(
+        1
+    ):  # NumPy's: on busy cores two threads that wait for each other take 200 times.
         return dict(zip(makers, research.studies.seconds_in_turns(calls, repeats).T, strict=True))
 
 

@@ -385,7 +385,8 @@ def answer(numbers):
     )
     if numbers["dataset"] == CLAIM:
         return found
-    return f"NOT THE CLAIM: these stories are fabricated; python -m experiments data fetch {CLAIM} brings Reuters'. {found}"
+    instead = "these stories are fabricated. Reuters' are read without --fast and --dataset;"
+    return f"NOT THE CLAIM: {instead} python -m experiments data fetch {CLAIM} brings them. {found}"
 
 
 def draw(result):

@@ -7,7 +7,7 @@ from scipy import stats
 from research import datasets, studies
 
 
-@pytest.mark.parametrize("n", [2, 3, 10])
+@pytest.mark.parametrize("n", [3, 4, 10])
 @pytest.mark.parametrize("level", [0.9, 0.95])
 def test_interval_equals_scipys_for_one_mean(n, level):
     samples = np.random.default_rng(n).normal(1.5, 0.1, n)
@@ -19,6 +19,7 @@ def test_interval_equals_scipys_for_one_mean(n, level):
 
 def test_one_seed_has_no_interval_and_is_read_without_one():
     assert studies.mean_interval([1.25]) == (1.25, None, None)
+    assert studies.mean_interval([1.25, 1.75]) == (1.5, None, None)  # Student's would be 12.7 times their deviation.
     assert studies.interval_in_words(studies.mean_interval([1.25]), 2) == "1.25"
 
 

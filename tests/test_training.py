@@ -21,6 +21,7 @@ from research.types import Batch, Checkpoint
 TOP = Path(__file__).parent.parent
 MODEL = models.mlp((3, 4, 2), activation="tanh", initialiser="lecun_normal", dtype=jnp.float32)
 OBJECTIVE = objectives.empirical_risk(MODEL, losses.softmax_cross_entropy)
+KEY = jax.random.key(7)
 SAMPLER = samplers.minibatch(20, 6)  # Three steps an epoch; two examples sit each out.
 RULE = update_rules.adam(schedules.inverse_time(0.05, 4.0))
 EPOCHS = 2
@@ -231,6 +232,20 @@ def test_what_cannot_be_trained_is_refused_by_name():
         fit(params={"w": jnp.arange(3)})
     with pytest.raises(TypeError, match="rule"):
         fit(rule=update_rules.adam)
+
+
+def test_data_that_do_not_belong_together_are_refused():
+    train = lambda dataset, n=20, key=KEY: training.train(
+        OBJECTIVE, RULE, dataset, samplers.minibatch(n, 6), num_epochs=1, params=start(), key=key
+    )
+    with pytest.raises(ValueError, match=r"the sampler draws example 2\d of a dataset of 20; make it with n=20"):
+        train(DATA, n=30)  # JAX would take the last example in the place of those that there are not.
+    with pytest.raises(ValueError, match="each x needs its y"):
+        train(Batch(DATA.x, DATA.y[:-1]))
+    with pytest.raises(TypeError, match=r"must be a research\.types\.Batch; got tuple"):
+        train((DATA.x, DATA.y))
+    with pytest.raises(TypeError, match=r"key must be a JAX key, such as jax\.random\.key\(0\); got 0"):
+        train(DATA, key=0)
 
 
 ON_TWO_DEVICES = """

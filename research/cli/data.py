@@ -148,7 +148,7 @@ def _verify(sources: "list[Source]") -> int:
     for sentence in wrong:
         print(f"error: {sentence}", file=sys.stderr)
     if wrong:
-        print(f"{num_right} files are right, {len(wrong)} are not.")
+        print(f"Right: {num_right}, wrong: {len(wrong)}.")
     else:
         print(f"All {num_right} files that are here are right." if num_right else "None of their files is here.")
     return FAILURE if wrong else SUCCESS

@@ -34,7 +34,7 @@ def digest(path: Path, hashed: str = "file") -> str:
     try:
         return _digest(str(path), hashed, status.st_size, status.st_mtime_ns)
     except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError):
-        return "none (it is cut off or no archive)"
+        return "unknown (it cannot be unpacked: damaged or cut off)"
 
 
 @functools.cache

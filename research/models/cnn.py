@@ -61,6 +61,7 @@ def cnn(
     Raises:
       ValueError: A number is out of range, a name unknown, or the image becomes smaller than a window; in apply, x is
         no image of this shape.
+      TypeError: In apply, x is uint8.
     References:
       LeCun, Bottou, Bengio & Haffner, Gradient-based learning applied to document recognition, Proc. IEEE 1998.
     Example:
@@ -101,6 +102,8 @@ def cnn(
     def apply(params: Params, x: ArrayLike, key: Key | None = None) -> Array:
         x = jnp.asarray(x)
         check_image_shape(x, image_shape)
+        if x.dtype == jnp.uint8:
+            raise TypeError("x is uint8, 0..255: give the model to research.models.on_images, or divide x by 255.")
         x = features(params, x)
         for i in range(1, len(hidden) + 2):
             x = dense(_dropped(key, i, x, dropout), *(params[f"dense_{i}"][name] for name in ("weights", "bias")))

@@ -88,17 +88,18 @@ def check_tokens(tokens: ArrayLike, vocabulary_size: int, name: str = "tokens") 
         )
 
 
-def split_sequences(x: Any, context: int) -> tuple[Array, Array | None]:
+def split_sequences(x: Any, context: int, num_symbols: int | None = None) -> tuple[Array, Array | None]:
     """The tokens of x and which of them count, checked.
 
     Args:
       x: Tokens (..., T), or `Sequences` of them.
       context: The largest T.
+      num_symbols: The vocabulary, for tokens that are concrete; traced ones cannot be checked. None: not checked.
     Returns:
       (tokens, counts): both of shape (..., T); counts is None where all do.
     Raises:
       TypeError: The tokens, or the lengths, are not integers.
-      ValueError: T is 0 or above the context, or a length that is concrete lies outside 1..T.
+      ValueError: T is 0 or above the context, or a length or a token that is concrete is out of range.
     Example:
       >>> tokens, counts = split_sequences(Sequences(jnp.array([3, 4, 9]), jnp.array(2)), 5)
       >>> print(tokens, counts)
@@ -113,11 +114,14 @@ def split_sequences(x: Any, context: int) -> tuple[Array, Array | None]:
             f"tokens must have shape (..., T) with T in 1..{context}, the context of this model; got shape "
             f"{tokens.shape}. Cut them, or make a model of a larger context."
         )
-    if length is None:
-        return tokens, None
-    check_length(length, tokens.shape)
-    positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
-    return tokens, positions < jnp.asarray(length)[..., None]
+    counts = None
+    if length is not None:
+        check_length(length, tokens.shape)
+        positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
+        counts = positions < jnp.asarray(length)[..., None]
+    if num_symbols is not None and not isinstance(tokens, Tracer) and not isinstance(counts, Tracer):
+        check_tokens(np.asarray(tokens if counts is None else jnp.where(counts, tokens, 0)), num_symbols)
+    return tokens, counts
 
 
 def check_length(length: Any, shape: tuple[int, ...], least: int = 1) -> None:

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 from research.models.cells import Carry, Cell, find_cell
@@ -254,6 +255,8 @@ def _flatten(network: _Network, x: ArrayLike | Sequences) -> tuple[Array, Array 
         steps = jax.lax.broadcasted_iota(length.dtype, values.shape, 1)
         ends = length.reshape(-1, *(1,) * (values.ndim - 1))
         values = jnp.where(steps < ends, values, jnp.zeros((), values.dtype))
+    if network.embedding is not None and not isinstance(values, Tracer):
+        check_tokens(np.asarray(values), network.num_inputs)
     return values, length, leading
 
 

@@ -95,7 +95,7 @@ def transformer_decoder(
         return params
 
     def apply(params: Params, x: Any, key: Key | None = None) -> Array:
-        tokens, _ = split_sequences(x, context)
+        tokens, _ = split_sequences(x, context, vocabulary_size)
         vectors = apply_body(params, tokens, causal_mask(tokens.shape[-1]), key)
         return project({"weights": jnp.transpose(params["tokens"]["weights"])} if tied else params["output"], vectors)
 
@@ -151,7 +151,7 @@ def transformer_encoder(
         return params
 
     def apply(params: Params, x: Any, key: Key | None = None) -> Array:
-        tokens, counts = split_sequences(x, context)
+        tokens, counts = split_sequences(x, context, vocabulary_size)
         vectors = apply_body(params, tokens, None if counts is None else counts[..., None, :], key)
         return project(params["output"], _mean_over_positions(vectors, counts))
 

@@ -8,7 +8,7 @@ from research.runs.environment import code_digest, environment
 from research.runs.files import write_atomically
 from research.runs.folder import Run, append_metrics, close, finish, load_result, open_run, read_manifest, run_id
 from research.runs.reference import agreement_verdict, hold_against, keep, read_reference
-from research.runs.result import Result, Table, hash_arrays
+from research.runs.result import Result, Table, dashed, hash_arrays
 
 __all__ = [
     "Comparison",
@@ -22,6 +22,7 @@ __all__ = [
     "code_digest",
     "command_line",
     "compare",
+    "dashed",
     "environment",
     "finish",
     "hash_arrays",

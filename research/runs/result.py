@@ -1,6 +1,7 @@
 """What an experiment found, as values and as the bytes of two files."""
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ class Table(NamedTuple):
     Attributes:
       title: What the rows are.
       columns: A heading for each column.
-      rows: One tuple a row, as long as columns; None means "not reached".
+      rows: One tuple a row, as long as columns; None means "not reached" (`dashed` says that there is nothing to reach).
       note: A sentence to be read below the table.
     """
 
@@ -22,6 +23,16 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
     rows: tuple[tuple[str | int | float | None, ...], ...]
     note: str = ""
+
+
+def dashed(row: Iterable[Any]) -> tuple[Any, ...]:
+    """The row with a dash for None, where a column does not apply.
+
+    Example:
+      >>> dashed(("baseline", 0.9, None))
+      ('baseline', 0.9, '–')
+    """
+    return tuple("–" if entry is None else entry for entry in row)
 
 
 class Result(NamedTuple):

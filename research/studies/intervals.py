@@ -50,7 +50,7 @@ def mean_interval(samples: ArrayLike, *, level: float = 0.95) -> tuple[float, fl
       samples: One number a seed, shape (n,), n >= 1.
       level: Coverage, where the numbers are normal.
     Returns:
-      (mean, low, high); low and high are None for one seed, which says nothing of its spread.
+      (mean, low, high); low and high are None for fewer than three seeds, which say next to nothing of their spread.
     Raises:
       ValueError: samples are not along one axis, or none.
     References:
@@ -64,7 +64,7 @@ def mean_interval(samples: ArrayLike, *, level: float = 0.95) -> tuple[float, fl
     if numbers.ndim != 1 or not len(numbers):
         raise ValueError(f"samples must be at least one number along one axis; got shape {numbers.shape}.")
     mean = float(numbers.mean())
-    if len(numbers) == 1:
+    if len(numbers) < 3:
         return mean, None, None
     half = float(stats.t.isf((1 - level) / 2, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers)))
     return mean, mean - half, mean + half

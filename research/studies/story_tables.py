@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from research.runs import Table
+from research.runs import Table, dashed
 
 
 def story_tables(numbers: Mapping[str, Any], labels: Mapping[str, str], last: str) -> tuple[Table, ...]:
@@ -21,7 +21,9 @@ def story_tables(numbers: Mapping[str, Any], labels: Mapping[str, str], last: st
     main = Table(
         f"Test accuracy on {numbers['dataset']}",
         ("model", "test accuracy", "low", "high", "macro-F1", "low", "high", "reads", "seconds"),
-        tuple((labels[m["name"]], *m["accuracy"], *m["macro_f1"], m["reads"], m.get("seconds")) for m in models),
+        tuple(
+            dashed((labels[m["name"]], *m["accuracy"], *m["macro_f1"], m["reads"], m.get("seconds"))) for m in models
+        ),
         f"The {name}: mean over {numbers['seeds']} seeds and its 95 % t interval, which is that of starts and orders; the "
         f"draw of {numbers['n_test']:,} test stories alone makes each row uncertain by about "
         f"{196 * np.sqrt(share * (1 - share) / numbers['n_test']):.1f} points. The commonest topic alone is "

@@ -53,6 +53,7 @@ def compile_training(
     shared = jax.shard_map(share, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
     advance = shared if devices > 1 else loop
     dataset, state, draws = map(everywhere, (dataset, descent.start(rule, params), draw(key, np.int32(0))))
+    _check_draws(draws, dataset)
     step = descent.make_step(objective, rule, dataset, learning_rate)
     _, record = jax.eval_shape(lambda state, draws: step(state, jax.tree.map(lambda a: a[0], draws)), state, draws)
     records = everywhere(jax.tree.map(lambda a: np.full(sampler.num_batches, np.nan, a.dtype), record))
@@ -64,6 +65,14 @@ def compile_training(
             state, records, draws, dataset, np.int32(start), np.int32(stop)
         ),
     )
+
+
+def _check_draws(draws: descent.Draw, dataset: Batch | None) -> None:
+    """Refuses a sampler of more examples than there are: JAX would take the last one instead, and say nothing."""
+    if dataset is not None and draws.indices is not None:
+        n, last = len(jax.tree.leaves(dataset)[0]), int(np.max(np.asarray(draws.indices)))
+        if last >= n:
+            raise ValueError(f"the sampler draws example {last} of a dataset of {n}; make it with n={n}.")
 
 
 def _loop(objective: Callable[[Params, Any], Array], rule: optax.GradientTransformation, learning_rate: float):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -65,8 +66,9 @@ def train(
       Trained; a training that diverges is one like any other, with the first bad step told.
     Raises:
       ValueError: num_epochs or devices is not positive, there are not so many devices, they do not divide the batch, or the
-        rule uses the batch's indices itself, which devices have a share of each; the checkpoint is another training's.
-      TypeError: The rule is none, or a leaf of params is not floating.
+        rule uses the batch's indices itself, which devices have a share of each; x and y are not equally many, or the
+        sampler draws examples that there are not; the checkpoint is another training's.
+      TypeError: The rule is none, a leaf of params is not floating, the dataset is no Batch, or the key no key.
       OSError: The checkpoint cannot be written.
     Example:
       >>> import jax.numpy as jnp
@@ -79,6 +81,7 @@ def train(
       ((50, 2), (51,), True)
     """
     _check(num_epochs, devices, sampler)
+    _check_given(dataset, key)
     checkpoint = checkpoint or nowhere("training")
     began = time.perf_counter()
     compiled = compile_training(
@@ -125,10 +128,27 @@ def _check(num_epochs: int, devices: int, sampler: Sampler) -> None:
         )
 
 
+def _check_given(dataset: Batch | None, key: Key) -> None:
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise TypeError(f"key must be a JAX key, such as jax.random.key(0); got {key!r}.")
+    if dataset is None:
+        return
+    if not isinstance(dataset, Batch):
+        raise TypeError(f"dataset must be a research.types.Batch; got {type(dataset).__name__}. Write Batch(x, y).")
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves((dataset.x, dataset.y))}
+    if len(lengths) != 1 or () in lengths:
+        raise ValueError(f"each x needs its y: leading axes must be alike; got {sorted(lengths)}.")
+
+
 def _advanced(at: Place, compiled: Compiled, drawn: Any, stop: int) -> tuple[Place, float]:
     """The place after more steps, and the seconds that one took."""
     began = time.perf_counter()
-    state, records = jax.block_until_ready(compiled.advance(at.state, at.records, drawn, at.step, stop))
+    advanced = compiled.advance(at.state, at.records, drawn, at.step, stop)
+    try:
+        state, records = jax.block_until_ready(advanced)
+    except KeyboardInterrupt:
+        jax.block_until_ready(advanced)  # What a process leaves running when it ends crashes it.
+        raise
     seconds = time.perf_counter() - began
     return at._replace(step=stop, state=state, records=records, seconds=at.seconds + seconds), seconds / (
         stop - at.step

@@ -382,6 +382,10 @@ def test_wrong_lengths_are_refused():
             split_sequences(Sequences(TOKENS, np.array(length)), CONTEXT)
     with pytest.raises(TypeError, match="length must be integers; got float64"):
         split_sequences(Sequences(TOKENS, np.array([1.5, 2.0])), CONTEXT)
+    for wrong in (-1, VOCABULARY):
+        with pytest.raises(ValueError, match="tokens must lie in"):
+            split_sequences(np.array([0, wrong]), CONTEXT, VOCABULARY)
+    split_sequences(Sequences(np.array([0, -1]), np.array(1)), CONTEXT, VOCABULARY)  # After the end anything may stand.
     with pytest.raises(TypeError, match="mask must be of booleans"):
         models.attention(
             {"query_key_value": {"weights": np.ones((2, 6))}}, np.ones((3, 2)), np.zeros((3, 3)), num_heads=1
