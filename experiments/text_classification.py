@@ -6,7 +6,7 @@ trained by Adam whose rate rises and falls once, from nothing: no word is known 
 logistic regression of their TF-IDF weights (scikit-learn), which knows nothing of their order. It also reads the
 whole story, so it is asked a second time with as much of it as the Transformer sees.
 
-    python experiments/text_classification.py            # about five minutes on two cores
+    python experiments/text_classification.py            # about three minutes on two cores
     python experiments/text_classification.py --full     # two blocks, twice the words, more to choose from: an hour
 
 Nothing was chosen on test stories: rate and epochs of the network, and C of the logistic regressions, are those with the
