@@ -1,16 +1,16 @@
 """Runs a notebook as Colab would: in a kernel that has JAX and numpy loaded, with our wheel in the address's place.
 
-    python notebooks/execute.py WHEEL [FOLDER]
+    python notebooks/execute.py WHEEL [FOLDER] [--only NAME ...]
 
 The pip line installs the wheel into the environment that this runs in. It fails if a cell raises, or if the install
 changed the jax, jaxlib or numpy that were there, on disk or in the running kernel. With a folder, the notebooks with
 their outputs are written there.
 """
 
+import argparse
 import concurrent.futures
 import itertools
 import re
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -81,12 +81,16 @@ def timed(source: Path, wheel: Path, folder: Path | None) -> str:
 
 
 def main() -> None:
-    """Runs every notebook: the first alone, for its pip line installs the package; then two at a time."""
-    wheel, folder = Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None
-    first, *others = SOURCES
-    print(timed(first, wheel, folder), flush=True)
+    """Runs every notebook, or those named: the first alone, for its pip line installs the package; then two at a time."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("wheel", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", help="where the notebooks are written with their outputs")
+    parser.add_argument("--only", nargs="+", choices=[source.stem for source in SOURCES], help="these notebooks")
+    given = parser.parse_args()
+    first, *others = [source for source in SOURCES if given.only is None or source.stem in given.only]
+    print(timed(first, given.wheel, given.folder), flush=True)
     with concurrent.futures.ProcessPoolExecutor(2) as pool:
-        for words in pool.map(timed, others, itertools.repeat(wheel), itertools.repeat(folder)):
+        for words in pool.map(timed, others, itertools.repeat(given.wheel), itertools.repeat(given.folder)):
             print(words, flush=True)
 
 

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.any_version
-
 TOP = Path(__file__).parent.parent
 # Who may import whom: only to the left. Modules of one layer do not import each other.
 LAYERS = (

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.any_version
-
 TOP = Path(__file__).parent.parent
 NAMES = (
     "README.md",

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.any_version
-
 TOP = Path(__file__).parent.parent
 SETUP = configparser.ConfigParser()
 SETUP.read(TOP / "setup.cfg", encoding="utf-8")

@@ -19,8 +19,6 @@ from research.studies.archive import gather, read_study
 from research.studies.rankings import answer, costs, leaders, merge
 from research.types import Saved
 
-pytestmark = pytest.mark.any_version
-
 NASTY = "<script>document.title = 'owned'</script>&amp;\"'</td><img src=x onerror=alert(1)> {{ 7 * 7 }} </style>"
 PROTOCOL = {
     **{"budget": 12, "passes": 30, "batch_size": 32, "seeds": list(range(20)), "tuning_seeds": [1000, 1001, 1002]},

@@ -12,8 +12,6 @@ import pytest
 from research import cli, runs
 from research.runs import folder
 
-pytestmark = pytest.mark.any_version
-
 TOP = Path(__file__).parent.parent
 # An experiment that goes on when it is told to.
 WAITS = '''"""Does it wait?"""

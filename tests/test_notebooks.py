@@ -19,8 +19,6 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
-pytestmark = pytest.mark.any_version
-
 TOP = Path(__file__).parent.parent
 MOST_LINES = 25  # Of a cell of code.
 # So that it runs in seconds: what is replaced in the source, and by what.

@@ -7,8 +7,6 @@ import pytest
 
 from research.proofs.cards import RULES, card
 
-pytestmark = pytest.mark.any_version
-
 TOP = Path(__file__).parent.parent
 SPEC = importlib.util.spec_from_file_location("build", TOP / "docs/build.py")
 assert SPEC is not None

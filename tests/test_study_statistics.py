@@ -9,8 +9,6 @@ from scipy import stats
 from research.studies import confidence, costs, profiles, resampling, scores, statistics
 from research.studies.scores import Scores
 
-pytestmark = pytest.mark.any_version
-
 STUDIES = 1000
 BUDGET = 30.0
 # Distances, in log learning rate, of twelve trials from the best one: the defaults, then Halton points over three decades.

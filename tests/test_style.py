@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.any_version
-
 TOP = Path(__file__).parent.parent
 MOST_LINES = {"research": 300, "experiments": 400}
 EMPTY_NAMES = {"utils", "helpers", "misc", "common", "base", "manager"}

@@ -27,8 +27,6 @@ from research.studies.readings import (
     true_cost,
 )
 
-pytestmark = pytest.mark.any_version
-
 TINY = tuning_protocol.Config(
     rule=("gradient_descent", "heavy_ball"),
     workload=("quadratic",),

@@ -56,8 +56,8 @@ def kept(blocks: Sequence[Block]) -> Saved:
 def restored(program: Program, blocks: Sequence[Block], saved: Saved) -> list[Block]:
     """Undoes `kept` for the same cells of the same program."""
     cells = jax.device_put(padded(blocks[0].cells, program.width), program.devices[0])
-    like = program.begin[0](cells, program.data[0])[0]  # A state, for its structure and its types.
-    leaves, structure = jax.tree.flatten(like)
+    begun = program.begin[0](cells, program.data[0])[0]  # A state, for its structure and its types.
+    leaves, structure = jax.tree.flatten(begun)
     back = []
     for i, (block, done) in enumerate(zip(blocks, saved.values, strict=True)):
         if done:

@@ -5,10 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-pytestmark = pytest.mark.any_version
-
 HERE = Path(__file__).parent
 KILLS = 20
 PLACES = ("before the first checkpoint", "between two checkpoints", "in a write", "after the result")
