@@ -5,7 +5,7 @@ interpolated smoothing. Then an LSTM and a small GPT (a Transformer of 4 layers,
 by nanoGPT's recipe for a laptop: 2,000 steps of 12 windows, AdamW, a rate that rises for 100 steps and falls along a
 cosine (the LSTM's rate is its own). Then both for four times as long, the GPT at a rate of its own, too.
 
-    python experiments/character_language_model.py            # about nine minutes on two cores
+    python experiments/character_language_model.py            # about ten minutes on two cores
     python experiments/character_language_model.py --full     # about two hours: more seeds, a longer training
     python experiments/character_language_model.py --text tiny_shakespeare   # the file that nanoGPT's number is for
 
