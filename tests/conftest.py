@@ -11,33 +11,19 @@ import pytest
 from research import backend
 
 HERE = Path(__file__).parent
-# `.ci/run` runs these on the newest versions alone: experiments, which take minutes; the rules on published problems and the
-# bits of sweeps, whose code the laws run on every version; and what depends on no version of a package.
-ONE_VERSION = (
+# `.ci/run` runs these on the lower bounds too, each package's by the tests of what uses it; all else on the newest versions.
+EVERY_VERSION = (
     *(
-        "bits/test_bit_contract",
-        "resume/test_kills",
-        "rules/test_",
-        "test_architecture",
-        "test_backpropagation_by_hand",
+        "datasets/",
+        "derivatives/test_check",
+        "derivatives/test_exact",
+        "derivatives/test_ledger.py",
+        "laws/",
+        "models/",
     ),
-    *("test_batch_", "test_chain_rule_ledger", "test_character_language_model", "test_compare", "test_deepobs_audit"),
-    *("test_derivative_experiments", "test_docs", "test_image_recognition", "test_install", "test_leaderboard"),
-    *(
-        "test_locks",
-        "test_notebooks",
-        "test_pages",
-        "test_small_experiments",
-        "test_spoken_words",
-        "test_study_statistics",
-    ),
-    *(
-        "test_style",
-        "test_tensorflow_side_by_side",
-        "test_text_classification",
-        "test_trajectory",
-        "test_tuning_protocol",
-    ),
+    *("test_checkpoints", "test_cli.py", "test_datasets", "test_descent", "test_lanes", "test_losses", "test_minimise"),
+    *("test_models", "test_objectives", "test_optima", "test_report", "test_runs", "test_samplers", "test_schedules"),
+    *("test_studies", "test_study_figures", "test_training", "test_update_rules", "test_workloads"),
 )
 
 backend.configure(devices=1, pool=2, x64=True)
@@ -50,10 +36,10 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_collection_modifyitems(items):
-    """Marks what is run on one version."""
+    """Marks what is run on every version."""
     for item in items:
-        if item.path.is_relative_to(HERE) and item.path.relative_to(HERE).as_posix().startswith(ONE_VERSION):
-            item.add_marker(pytest.mark.one_version)
+        if item.path.is_relative_to(HERE) and item.path.relative_to(HERE).as_posix().startswith(EVERY_VERSION):
+            item.add_marker(pytest.mark.every_version)
 
 
 @pytest.fixture(autouse=True, scope="module")

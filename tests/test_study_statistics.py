@@ -219,7 +219,7 @@ def test_interval_that_ignores_the_choice_is_narrower_and_covers_too_little():
 
 
 def test_many_comparisons_call_none_under_the_null_as_often_as_one_does():
-    families, size = 250, 10
+    families, size = 125, 10
     found = differences(families * size, seed=5, comparisons=size, resamples=400)
     called = np.array([d.verdict != "undecided" for d in found]).reshape(families, size).any(axis=1)
     assert called.sum() <= stats.binom.ppf(0.975, families, 0.05)
