@@ -345,7 +345,7 @@ def tables(numbers):
         ("model", "shared", "low", "high", "left out", "low ", "high ", *numbers["speakers"]),
         tuple(dashed((LABELS[r["model"]], *r["shared"], *r["left_out"], *r["by_speaker"])) for r in numbers["digits"]),
         f"Shared: the set's own split, {train} and {test} recordings, each speaker in both; mean over "
-        f"{numbers['word_seeds']} seeds, from three on with a t interval. Left out: learnt from all other speakers, asked about the "
+        f"{numbers['word_seeds']} seeds (interval: three or more). Left out: learnt from all other speakers, asked about the "
         f"{left_out} recordings of one; mean over the speakers (their own scores are to the right) and its 95 % t interval.",
     )
     return first, digits, *tried
