@@ -27,7 +27,7 @@ notebooks: $(VENV)/installed-test
 	$(python) notebooks/build.py
 
 bench: setup.cfg
-	@$(MAKE) --no-print-directory VENV=.venv-bench PYTHON="python3.11 $(PYTHON)" .venv-bench/installed-bench
+	@$(MAKE) --no-print-directory VENV=.venv-bench .venv-bench/installed-bench
 	.venv-bench/bin/python -W ignore -m benchmarks $(ARGS)
 
 lock := -m uv pip compile setup.cfg --universal --python-version 3.11 --extra test --extra notebook --quiet --upgrade \

@@ -1,4 +1,4 @@
-"""Convolution of images as patches times a matrix, which is fast inside a compiled loop where XLA's own is not."""
+"""Convolution of images as products of matrices, which are fast inside a compiled loop where XLA's own is not."""
 
 from collections.abc import Callable
 from numbers import Integral
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from research.models.winograd import INPUTS, OUTPUTS, TAPS, winograd
 from research.types import Array
 
 Margins = tuple[tuple[int, int], tuple[int, int]]  # Zeros ((top, bottom), (left, right)).
@@ -15,6 +16,8 @@ Padding = str | int | Margins
 # Most numbers in the patches held at once: 2 MiB of float32. Half and twice as many trained as fast within a tenth; the
 # patches of a whole batch of 64 took 1.3 times as long.
 PATCH_NUMBERS = 2**19
+TILE_NUMBERS = 2**24  # The same for Winograd's tiles and products, which do not repay a second forward pass.
+LEAST_CHANNELS = 16  # From here on, in and out, Winograd's products are large enough to be the faster.
 
 
 def convolution(
@@ -22,11 +25,12 @@ def convolution(
 ) -> Array:
     """Slides a small filter over images: y[i, j, o] = bias[o] + Σ_{a,b,c} x[s i + a, s j + b, c] weights[a, b, c, o].
 
-    As everywhere in deep learning the filter is not flipped: it is a cross-correlation. The patches that the filter
-    meets are laid out as rows and multiplied by the weights as one matrix, a few images at a time, so that the patches
-    stay in the processor's cache and a batch of any size fits into memory. XLA's own convolution is 20 to 60 times
-    slower inside `lax.scan` on CPU, and becomes a grouped convolution under `vmap` over weights; on a GPU it is the
-    faster one.
+    As everywhere in deep learning the filter is not flipped: it is a cross-correlation. Filters of 3 x 3 and stride 1
+    between 16 channels or more, in float32 or float64, go by `research.models.winograd`, with a quarter of the
+    multiplications. For all others the patches that the filter meets are laid out as rows and multiplied by the weights
+    as one matrix, a few images at a time, so that the patches stay in the processor's cache. Either way a batch of any
+    size fits into memory. XLA's own convolution is 20 to 60 times slower inside `lax.scan` on CPU, and becomes a grouped
+    convolution under `vmap` over weights; on a GPU it is the faster one.
 
     Args:
       x: Images with channels last, shape (..., H, W, C_in), any leading axes.
@@ -56,20 +60,35 @@ def convolution(
     _check_shapes(x, weights, bias)
     (a, b), strides = weights.shape[:2], pair("stride", stride, 1)
     margins = padding_margins(padding, x.shape[-3:-1], (a, b), strides)
-    # A row for each output channel: XLA multiplies for the gradient in this order about 1.6 times as fast as in the other.
-    rows = jnp.moveaxis(weights, -1, 0).reshape(weights.shape[-1], -1)
-
-    def of_some(images: Array, rows: Array, bias: Array) -> Array:
-        columns = patches(jnp.pad(images, ((0, 0), *margins, (0, 0))), (a, b), strides)
-        product = jax.lax.dot_general(columns.reshape(-1, columns.shape[-1]), rows, (((1,), (1,)), ((), ())))
-        return (product + jnp.broadcast_to(bias, product.shape)).reshape(*columns.shape[:-1], len(rows))
-
     (top, bottom), (left, right) = margins
     height = output_length(x.shape[-3] + top + bottom, a, strides[0])
     width = output_length(x.shape[-2] + left + right, b, strides[1])
-    most = max(1, PATCH_NUMBERS // (height * width * rows.shape[1]))
-    y = _in_slices(of_some, x.reshape(-1, *x.shape[-3:]), most, rows, bias)
+    padded = lambda images: jnp.pad(images, ((0, 0), *margins, (0, 0)))
+
+    def by_patches(images: Array, rows: Array, bias: Array) -> Array:
+        columns = patches(padded(images), (a, b), strides)
+        product = jax.lax.dot_general(columns.reshape(-1, columns.shape[-1]), rows, (((1,), (1,)), ((), ())))
+        return (product + jnp.broadcast_to(bias, product.shape)).reshape(*columns.shape[:-1], len(rows))
+
+    def by_tiles(images: Array, weights: Array, bias: Array) -> Array:
+        y = winograd(padded(images), weights)
+        return y + jnp.broadcast_to(bias, y.shape)
+
+    images = x.reshape(-1, *x.shape[-3:])
+    if strides == (1, 1) and _suits_winograd(x, weights):
+        numbers = INPUTS**2 * -(-height // OUTPUTS) * -(-width // OUTPUTS) * sum(weights.shape[2:])
+        y = _in_slices(by_tiles, images, max(1, TILE_NUMBERS // numbers), weights, bias)
+    else:
+        # A row for each output channel: XLA multiplies for the gradient in this order about 1.6 times as fast.
+        rows = jnp.moveaxis(weights, -1, 0).reshape(weights.shape[-1], -1)
+        y = _in_slices(by_patches, images, max(1, PATCH_NUMBERS // (height * width * rows.shape[1])), rows, bias)
     return y.reshape(*x.shape[:-3], *y.shape[1:])
+
+
+def _suits_winograd(x: Array, weights: Array) -> bool:
+    """Whether the filters are of 3 x 3, between channels enough, and the numbers exact enough."""
+    exact = x.dtype == weights.dtype and x.dtype in (jnp.float32, jnp.float64)
+    return exact and weights.shape[:2] == (TAPS, TAPS) and min(weights.shape[2:]) >= LEAST_CHANNELS
 
 
 def _in_slices(function: Callable[..., Array], images: Array, most: int, *others: Array) -> Array:

@@ -21,9 +21,13 @@ CASES = {
     "one pixel": ((3, 2), (1, 1), 2, 2, 1, "valid", ((0, 0), (0, 0))),
     "number": ((4, 5), (3, 3), 1, 2, 2, 2, ((2, 2), (2, 2))),
     "pairs": ((4, 3), (2, 3), 2, 1, 1, ((0, 2), (1, 0)), ((0, 2), (1, 0))),
+    "tiles, none whole": ((5, 4), (3, 3), 16, 17, 1, "valid", ((0, 0), (0, 0))),  # From here on by Winograd.
+    "tiles, each more than one": ((9, 7), (3, 3), 16, 16, 1, "same", ((1, 1), (1, 1))),
 }
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-some_cases = pytest.mark.parametrize("case", [CASES[name] for name in ("same, stride 2", "number", "pairs")])
+some_cases = pytest.mark.parametrize(
+    "case", [CASES[name] for name in ("same, stride 2", "number", "pairs", "tiles, each more than one")]
+)
 
 
 def drawn(case, n=3):
@@ -95,11 +99,12 @@ def test_gradients_equal_those_of_xlas_convolution(case):
         np.testing.assert_allclose(mine, other, rtol=1e-12, atol=1e-12)
 
 
-@pytest.fixture
-def few_at_a_time(monkeypatch):
-    """Patches of three images at a time, so that seven images are two slices and one more, and six are two."""
-    *_, case = CASES.values()
+@pytest.fixture(params=["pairs", "tiles, none whole"])
+def few_at_a_time(request, monkeypatch):
+    """Three images at a time, so that seven images are two slices and one more, and six are two."""
+    case = CASES[request.param]
     monkeypatch.setitem(convolution.__globals__, "PATCH_NUMBERS", 3 * 5 * 2 * 12)
+    monkeypatch.setitem(convolution.__globals__, "TILE_NUMBERS", 3 * 36 * 2 * 33)
     return case
 
 
