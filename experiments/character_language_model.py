@@ -136,13 +136,13 @@ def run(config, on_progress=None, checkpoints=None):
     """Counts, then trains each network with each seed."""
     seeds = check(config)
     parts, checkpoints = read(config), checkpoints or research.types.nowhere
+    networks = {name: make_network(config, parts, name) for name in ("lstm", "gpt")}  # Refuses sizes first of all.
     counted = research.runs.remembered(checkpoints, "n-grams", lambda _: count(config, parts, seeds[0]))
     jobs = [Job("lstm", seed, config.steps, config.lstm_rate) for seed in seeds]
     jobs += [Job("gpt", seed, config.steps, config.learning_rate) for seed in seeds]
     jobs += [Job("lstm_longer", seeds[0], config.longer_steps, config.lstm_rate)]
     jobs += [Job("gpt_longer", seeds[0], config.longer_steps, config.longer_rate)]
     total, done, trained = sum(job.steps for job in jobs), 0, []
-    networks = {name: make_network(config, parts, name) for name in ("lstm", "gpt")}
     for job in jobs:
 
         def show(share, words, job=job, done=done):

@@ -155,6 +155,8 @@ def check(config, split):
             f"batch_size must be at most the {max(learnt, 0):,} training images of {config.dataset} that are not held out; "
             f"got batch_size={config.batch_size}."
         )
+    for model in LABELS:
+        make_model(model, config, split)  # Refuses widths, channels and dropout before anything is trained.
     return research.runs.parse_seeds(config.seeds)
 
 

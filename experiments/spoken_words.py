@@ -107,8 +107,7 @@ def run(config, on_progress=None, checkpoints=None):
     from research.datasets.sequence_preparation import hold_out
 
     checkpoints, on_progress = checkpoints or research.types.nowhere, on_progress or (lambda done, total, message: None)
-    check(config)
-    seeds, word_seeds = (research.runs.parse_seeds(text) for text in (config.seeds, config.word_seeds))
+    seeds, word_seeds = check(config)
     on_progress(0, 1, "reading the recordings")
     first, words, shown = read(config)
     splits = {config.dataset: first, HELD_OUT: hold_out(first, ONE_IN, SPLIT_SEED)} | words
@@ -127,7 +126,7 @@ def run(config, on_progress=None, checkpoints=None):
 
 
 def check(config):
-    """Refuses a config that makes no sense."""
+    """The seeds of both sets, once the config makes sense."""
     for name, known in (("dataset", (CLAIM, FALLBACK)), ("words", (WORDS, ""))):
         if getattr(config, name) not in known:
             raise ValueError(f"{name} must be {known[0]!r} or {known[1]!r}; got {name}={getattr(config, name)!r}.")
@@ -136,6 +135,8 @@ def check(config):
             raise ValueError(f"{name} must be a positive integer; got {name}={getattr(config, name)}.")
     if not config.rates or min(config.rates) <= 0 or list(config.rates) != sorted(set(config.rates)):
         raise ValueError(f"rates must be positive, ascending; got rates={config.rates}.")
+    research.models.recurrent(1, config.num_hidden, 1, dropout=config.dropout)  # Refuses either, before any training.
+    return [research.runs.parse_seeds(text) for text in (config.seeds, config.word_seeds)]
 
 
 def read(config):
@@ -243,7 +244,6 @@ def chosen(config, trials, found):
 
 def facts(config, splits, words, rates, tried, found):
     """What the trainings came to, as JSON."""
-    first = splits[config.dataset]
     values = {key: [saved.values["accuracy"] for saved in seeds] for key, seeds in found.items()}
     rows = [
         {
@@ -258,7 +258,7 @@ def facts(config, splits, words, rates, tried, found):
     ]
     numbers = {row["model"]: row["accuracy"][0] for row in rows} | {
         "dataset": config.dataset,
-        "n_test": len(first.test_y),
+        "n_test": len(splits[config.dataset].test_y),
         "seeds": len(rows[1]["by_seed"]),
         "first": rows,
         "tried": tried,

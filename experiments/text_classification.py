@@ -159,6 +159,7 @@ def check(config):
             raise ValueError(f"{name} must be positive, ascending, at least one; got {name}={values}.")
     if not 0 < config.held_out < 1:
         raise ValueError(f"held_out is a share, between 0 and 1; got held_out={config.held_out}.")
+    make_model(config, 2, 2)  # Refuses widths and dropout before anything is trained.
     return research.runs.parse_seeds(config.seeds)
 
 
@@ -207,9 +208,8 @@ def train_all(config, split, halves, on_progress, checkpoints, total, jobs, firs
             on_progress(done + share, total, f"Transformer, {purpose}, {words}")
 
         name = "/".join(map(str, job))
-        saved.append(
-            research.runs.remembered(checkpoints, name, functools.partial(train, job, config, split, halves, watch))
-        )
+        compute = functools.partial(train, job, config, split, halves, watch)
+        saved.append(research.runs.remembered(checkpoints, name, compute))
     on_progress(first + len(jobs), total, "done")
     return saved
 

@@ -267,6 +267,9 @@ def _advance_layers(network: _Network, params: Params, values: Array, length: Ar
         below = embed(params["embedding"]["weights"], below)
     ends = []
     for layer, carry in enumerate(carries, 1):
+        # The loop's carry has one dtype throughout: that of all that enters it, as elsewhere x of float64 makes y so.
+        dtype = jnp.result_type(below, *carry, params["output"]["weights"])
+        carry = tuple(array.astype(dtype) for array in carry)
         if layer > 1 and key is not None:
             below = dropped(jax.random.fold_in(key, layer), below, network.dropout)
         seen = unroll(network.cell, params[f"layer_{layer}"], below, carry, network.window)

@@ -391,3 +391,11 @@ def test_bad_input_is_refused_by_name(call, message):
 def test_sequences_that_are_right_pass():
     models.check_sequences(Sequences(np.ones((3, 5, 2)), LENGTH))
     models.check_sequences(Sequences(np.array([[0, 1, 99]]), np.array([2])), 2)
+
+
+def test_inputs_of_more_digits_than_the_params_are_not_cut():
+    model = models.recurrent(2, 3, 1, dtype=jnp.float32)
+    params, x = model.init(jax.random.key(0)), np.random.default_rng(0).normal(size=(4, 2))
+    wide = jax.tree.map(lambda a: a.astype(jnp.float64), params)
+    assert jax.jit(model.apply)(params, x.astype(np.float32)).dtype == jnp.float32
+    np.testing.assert_array_equal(jax.jit(model.apply)(params, x), jax.jit(model.apply)(wide, x))
