@@ -6,7 +6,7 @@ baseline; an MLP with three hidden layers, which mixes all pixels; a convolution
 thing everywhere. Its accuracy also depends on how long it is trained, which is measured too, each budget with a schedule
 of its own.
 
-    python experiments/image_recognition.py            # about seven minutes on two cores
+    python experiments/image_recognition.py            # about nine minutes on two cores
     python experiments/image_recognition.py --full     # about an hour: the rates chosen anew, more seeds, more epochs
 
 Nothing was chosen on test images. The rates of softmax regression and of the MLP are better, by the accuracy on 5,000
