@@ -42,15 +42,17 @@ def winograd(images: Array, weights: Array) -> Array:
        [ 99. 108. 117.]
        [144. 153. 162.]]
     """
-    n, *size, channels = images.shape
+    (n, *size, channels), outputs = images.shape, weights.shape[-1]
     height, width = (length - TAPS + 1 for length in size)
     down, across = -(-height // OUTPUTS), -(-width // OUTPUTS)
     of_inputs, of_taps, of_outputs = (jnp.asarray(np.kron(m, m), images.dtype) for m in matrices())
-    tiles = (of_inputs @ _tiles(images, down, across).reshape(INPUTS**2, -1)).reshape(INPUTS**2, -1, channels)
-    filters = (of_taps @ weights.reshape(TAPS**2, -1)).reshape(INPUTS**2, channels, -1)
+    tiles, numbers = _tiles(images, down, across), INPUTS**2
+    tiles = (of_inputs @ tiles.reshape(numbers, -1)).reshape(numbers, n * down * across, channels)
+    filters = (of_taps @ weights.reshape(TAPS**2, -1)).reshape(numbers, channels, outputs)
     products = tiles @ filters
-    y = (of_outputs @ products.reshape(INPUTS**2, -1)).reshape(OUTPUTS, OUTPUTS, n, down, across, -1)
-    return y.transpose(2, 3, 0, 4, 1, 5).reshape(n, down * OUTPUTS, across * OUTPUTS, -1)[:, :height, :width]
+    y = (of_outputs @ products.reshape(numbers, -1)).reshape(OUTPUTS, OUTPUTS, n, down, across, outputs)
+    y = y.transpose(2, 3, 0, 4, 1, 5).reshape(n, down * OUTPUTS, across * OUTPUTS, outputs)
+    return y[:, :height, :width]
 
 
 def matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -39,6 +39,11 @@ def test_it_takes_a_quarter_of_the_multiplications_where_it_pays():
     assert products(16, np.float16) == [((576, 144), (16, 144))]
 
 
+def test_no_image_has_no_convolution():
+    y = jax.eval_shape(convolution, *map(jnp.zeros, ((0, 5, 5, 16), (3, 3, 16, 17), (17,))))
+    assert y.shape == (0, 5, 5, 17)
+
+
 @pytest.mark.parametrize(("channels", "told"), [(32, 7e-7), (256, 1.6e-6)])
 def test_its_rounding_in_float32_is_as_told(channels, told, monkeypatch):
     rng = np.random.default_rng(0)
