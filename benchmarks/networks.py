@@ -84,7 +84,7 @@ class NetworkRow(NamedTuple):
     note: str
     milliseconds: clock.Spread | None = None  # A step.
     compile_seconds: float | None = None
-    ratio: clock.Spread | None = None  # How many times as fast ours is, on as many devices as it is faster on.
+    ratio: clock.Spread | None = None  # How many times as fast the faster of ours is.
     loss: float | None = None
     apart: float | None = None
 

@@ -37,6 +37,16 @@ def test_the_answer_counts_what_is_ahead_and_names_what_is_not():
     assert "| mlp | C | - | - | - | - | not installed |" in found.text
 
 
+def test_the_faster_of_ours_is_held_against_the_others(monkeypatch):
+    seconds = {"ours": np.array([2.0]), "ours, on 2 devices": np.array([1.0]), "A": np.array([3.0])}
+    found = [networks.Contender(name, lambda: np.array([0.5]), 0.1) for name in seconds]
+    monkeypatch.setattr(networks, "contenders", lambda job: (found, []))
+    monkeypatch.setattr(clock, "take_turns", lambda calls, rounds: seconds)
+    one, two, other = networks.measure_job(networks.make_job("mlp", 1), 1)
+    assert (one.ratio, two.ratio, other.ratio.median) == (None, None, 3.0)
+    assert (one.note, two.note) == ("", "held against the others")
+
+
 def test_a_network_that_there_is_not_is_refused():
     with pytest.raises(ValueError, match=r"there is no network cmn; known: mlp, cnn"):
         networks.measure(True, print, ["cmn"])
