@@ -3,7 +3,7 @@
 #   make test           every test, and every docstring's example
 #   make check          style and types
 #   make notebooks      each notebook from its text source, with setup.cfg's address in it
-#   make bench          speed beside peers, to benchmarks/RESULTS.md; its own environment, about a quarter of an hour
+#   make bench          speed beside peers, to benchmarks/RESULTS.md; its own environment, about half an hour
 #   make requirements   the locks in requirements/: newest and floor
 PYTHON ?= python3.13 python3.12 python3.11 python3
 VENV := .venv

@@ -1,6 +1,6 @@
 """How fast is it, beside its peers? Ratios within one run, written to RESULTS.md.
 
-python -m benchmarks             # every row, about a quarter of an hour on two cores
+python -m benchmarks             # every row, about half an hour on two cores
 python -m benchmarks --quick     # a smoke run of few steps; prints, writes nothing
 """
 

@@ -140,9 +140,9 @@ def run(config, on_progress=None, checkpoints=None):
 
 def check(config, split):
     """The seeds, once the config makes sense."""
-    for name in ("batch_size", "softmax_epochs", "mlp_epochs", "cnn_epochs", "held_out"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be a positive integer; got {name}={getattr(config, name)}.")
+    for name in ("batch_size", "softmax_epochs", "mlp_epochs", "cnn_epochs", "hidden", "channels", "held_out"):
+        if np.min(getattr(config, name), initial=1) < 1:
+            raise ValueError(f"{name} must be positive; got {name}={getattr(config, name)}.")
     if any(epochs < 1 or epochs == config.cnn_epochs for epochs in config.budgets):
         raise ValueError(f"budgets must be positive and other than cnn_epochs; got budgets={config.budgets}.")
     if any(factor <= 0 for factor in config.choose) or list(config.choose) != sorted(set(config.choose)):

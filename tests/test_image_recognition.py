@@ -286,7 +286,8 @@ def test_images_that_are_not_at_hand_are_replaced_aloud(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"cnn_epochs": 0}, "cnn_epochs must be a positive integer; got cnn_epochs=0"),
+        ({"cnn_epochs": 0}, "cnn_epochs must be positive; got cnn_epochs=0"),
+        ({"hidden": (16, 0)}, r"hidden must be positive; got hidden=\(16, 0\)"),
         ({"batch_size": 2_000}, "at most the 1,437 training images of digits"),
         ({"choose": (1.0,), "held_out": 1_400}, "at most the 37 training images"),
         ({"choose": (2.0, 1.0)}, "choose must be positive multiples, ascending"),

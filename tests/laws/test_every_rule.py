@@ -170,7 +170,7 @@ def test_bfloat16_is_treated_as_optax_treats_it(name):
         found = walk(UPDATE_RULES[name](rate(name)), problem, "bfloat16", 5)
         assert distance(found, first_five(walked(name)), problem).largest <= 0.1
         return
-    # Later, what one processor rounds and another does not has grown: after fifty steps optax's Prodigy is 25 eps from the
+    # Later, what one processor rounds and another does not has grown: after fifty steps optax's Prodigy is 32 eps from the
     # exact rule on one and 48 on another.
     ours, theirs = (walk(c(rate(name, problem)), problem, "bfloat16", 20) for c in (UPDATE_RULES[name], oracle.optax))
     bound = oracle.bounds.get("bfloat16", 4.0) * float(jnp.finfo("bfloat16").eps)

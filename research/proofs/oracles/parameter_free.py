@@ -75,8 +75,8 @@ ORACLES = {
             "bias_correction": True,
         },
         rates=_RATES,
-        # optax keeps its sums over all leaves in bfloat16, ours in float32: after fifty steps 9 eps apart on one processor and
-        # 44 on another, where they are 48 and 20 from the exact rule.
+        # optax keeps its sums over all leaves in bfloat16, ours in float32. After fifty steps they are 9 eps apart on one
+        # processor (32 and 25 from the exact rule), 44 on another (48 and 20).
         bounds={"bfloat16": 16.0},
     ),
 }
