@@ -52,8 +52,9 @@ def test_a_network_learns_what_only_the_order_tells():
     learn = lambda: experiment.train(config, batches, 2, True, "gru", 0, 3e-2, lambda share, words: None, nowhere)
     saved = learn()
     assert saved.values["accuracy"] > 0.95
+    assert 0 < saved.values["loss"] < np.log(2) / 2  # Half of what a guess costs.
     assert saved.values["first_bad_step"] == -1
-    assert saved.values["parameters"] == 3 * 8 * (2 + 8 + 1) + 8 + 2 * (8 + 1)
+    assert saved.values["parameters"] == 3 * 9 * (2 + 9 + 1) + 9 + 2 * (9 + 1)  # 9 = 8 · √(4/3), for as many as LSTM's.
 
 
 def test_baseline_is_the_exact_optimum_on_interpolated_steps():
@@ -131,9 +132,9 @@ def stubbed():
     def scores(config, batches, num_classes, is_first, cell, seed, rate, watch, parts):
         seen.append((batches, is_first, cell, seed, rate))
         accuracy = 0.5 + 0.05 * ("vanilla", "gru", "lstm").index(cell) + 0.01 * seed - 0.1 * (not is_first)
-        if seed == experiment.CHOICE_SEED:
-            accuracy = {1e-3: 0.2, 1e-2: 0.7, 1e-1: 0.7 if cell == "gru" else 0.8}[rate]
-        return Saved({}, {"accuracy": accuracy, "seconds": 1.0, "first_bad_step": -1, "parameters": 7})
+        loss = {1e-3: np.nan, 1e-2: 0.3, 1e-1: 0.3 if cell == "gru" else 0.1}[rate] + 0.01 * seed
+        values = {"accuracy": accuracy, "loss": loss, "seconds": 1.0, "first_bad_step": -1, "parameters": 7}
+        return Saved({}, values)
 
     baseline = Saved({}, {"accuracy": 0.4, "seconds": 1.0, "first_bad_step": -1, "parameters": 7})
     with pytest.MonkeyPatch.context() as patch:
@@ -143,18 +144,19 @@ def stubbed():
         return experiment.run(SMALL), seen
 
 
-def test_rates_are_chosen_on_training_examples_and_of_equal_ones_the_smallest(stubbed):
+def test_rates_are_chosen_by_loss_on_training_examples_and_of_equal_ones_the_smallest(stubbed):
     result, seen = stubbed
     whole = experiment.read(dataclasses.replace(SMALL, words=""))[0]
     of_test = {row.tobytes() for row in whole.test_x}
-    trials = [job for job in seen if job[3] == experiment.CHOICE_SEED]
-    assert len(trials) == 9
+    trials = [job for job in seen if job[3] in experiment.CHOICE_SEEDS]
+    assert len(trials) == 9 * len(experiment.CHOICE_SEEDS)
+    assert len({judge.x.values.tobytes() for (_, judge), *_ in trials}) == len(experiment.CHOICE_SEEDS)
     for (learn, judge), *_ in trials:
         assert len(learn.y) + len(judge.y) == len(whole.train_y)
         assert not of_test & {row.tobytes() for part in (learn, judge) for row in part.x.values}
-    used = {(cell, rate) for _, _, cell, seed, rate in seen if seed != experiment.CHOICE_SEED}
+    used = {(cell, rate) for _, _, cell, seed, rate in seen if seed not in experiment.CHOICE_SEEDS}
     assert used == {("vanilla", 1e-1), ("gru", 1e-2), ("lstm", 1e-1)}
-    assert [row["accuracy"] for row in result.numbers["tried"]][3:6] == [0.2, 0.7, 0.7]
+    np.testing.assert_allclose([row["loss"] for row in result.numbers["tried"]][3:6], [np.nan, 1.31, 1.31])
 
 
 def test_numbers_are_means_over_seeds_and_over_speakers(stubbed):
