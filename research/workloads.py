@@ -1,6 +1,5 @@
 """Named problems: data and its split, model, objective, metric, and the exact optimum to be measured against."""
 
-import difflib
 import functools
 import math
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from jax.typing import DTypeLike
 from threadpoolctl import threadpool_limits
 
 from research import datasets, losses, models, objectives, optima
+from research.naming import known_names
 from research.types import Array, Batch, Model, Optimum, Params, Workload
 
 SPLIT_SEED = 0  # The split belongs to the workload; a run's seed chooses its initial point and order.
@@ -81,8 +81,7 @@ def make_workload(name: str, **options: Any) -> Workload:
       ((398, 30), '0.0947')
     """
     if name not in WORKLOADS:
-        nearest = difflib.get_close_matches(str(name), WORKLOADS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"Unknown workload {name!r}; did you mean {nearest!r}? There are: {', '.join(WORKLOADS)}.")
+        raise ValueError(f"unknown workload {name!r}{known_names(name, WORKLOADS)}")
     return WORKLOADS[name](**options)
 
 

@@ -215,7 +215,7 @@ def test_terms_that_make_no_sense_are_shown(change, message):
 
 
 def test_other_bad_input_is_shown():
-    with pytest.raises(TypeError, match=r"no argument 'bugdet'\. Did you mean budget"):
+    with pytest.raises(TypeError, match=r"no argument 'bugdet'; did you mean 'budget'"):
         studies.compare(["adam", "rmsprop"], "quadratic", bugdet=3)
     with pytest.raises(ValueError, match="two rules or more; got"):
         studies.compare(["adam"], "quadratic")

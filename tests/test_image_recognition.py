@@ -293,7 +293,7 @@ def test_images_that_are_not_at_hand_are_replaced_aloud(monkeypatch, capsys):
         ({"choose": (2.0, 1.0)}, "choose must be positive multiples, ascending"),
         ({"budgets": (2,)}, "budgets must be positive and other than cnn_epochs"),
         ({"mirror": True}, "mirror must be False for digits"),
-        ({"dataset": "digit"}, "Did you mean 'digits'"),
+        ({"dataset": "digit"}, "did you mean 'digits'"),
     ],
 )
 def test_bad_config_is_named(change, words):

@@ -1,9 +1,10 @@
 """Five small sets that scikit-learn carries in its wheel: no download, the same numbers everywhere."""
 
-import difflib
 from typing import NamedTuple
 
 import numpy as np
+
+from research.naming import known_names
 
 
 class Dataset(NamedTuple):
@@ -104,8 +105,7 @@ def load(name: str) -> Dataset:
       ((569, 30), ('malignant', 'benign'))
     """
     if name not in DATASETS:
-        nearest = difflib.get_close_matches(str(name), DATASETS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"Unknown dataset {name!r}; did you mean {nearest!r}? There are: {', '.join(DATASETS)}.")
+        raise ValueError(f"unknown dataset {name!r}{known_names(name, DATASETS)}")
     import sklearn.datasets  # Half a second, so only when data is wanted.
 
     loader, arguments, provenance = DATASETS[name]

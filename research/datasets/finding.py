@@ -1,6 +1,5 @@
 """Where data is looked for: the folder that the user names, the system's, the cache; a fetch is the last resort."""
 
-import difflib
 import os
 import warnings
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import NamedTuple
 from research.datasets.fetching import OnProgress, cache_folder, fetch_file
 from research.datasets.hashing import digest
 from research.datasets.sources import SOURCES, File, Source
+from research.naming import known_names
 
 VARIABLE = "DESCENT_DATA"
 GIVEN, SYSTEM, CACHE = f"--data-dir or {VARIABLE}", "the system's package", "the cache"
@@ -37,14 +37,13 @@ def find_source(name: str, loader: str = "") -> Source:
     Example:
       >>> find_source("fashion_minst", "images")
       Traceback (most recent call last):
-      ValueError: There is no set 'fashion_minst' for images. Did you mean 'fashion_mnist'? There are: digits, ...
+      ValueError: unknown set of images 'fashion_minst'; did you mean 'fashion_mnist'? Known: digits, ...
     """
     known = [n for n, source in SOURCES.items() if not loader or loader in source.loader.split(", ")]
     if name in known:
         return SOURCES[name]
-    close = difflib.get_close_matches(str(name), known, n=1)
-    meant = f" Did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"There is no set {name!r} for {loader or 'any loader'}.{meant} There are: {', '.join(known)}.")
+    of = f" of {loader}" if loader else ""
+    raise ValueError(f"unknown set{of} {name!r}{known_names(name, known)}")
 
 
 def places(source: Source) -> tuple[Place, ...]:

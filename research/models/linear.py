@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
+from research.models.parameters import with_own_parameters
 from research.types import Array, Key, Model, Params
 
 
@@ -20,7 +21,8 @@ def linear(num_features: int, *, scale: float = 0.1, dtype: DTypeLike | None = N
     Returns:
       A model with params {"weights": (d,), "intercept": ()}; its apply maps x of shape (..., d) to (...).
     Raises:
-      ValueError: num_features is not a positive integer, or scale is negative; in apply, x does not end in d features.
+      ValueError: num_features is not a positive integer, or scale is negative; in apply, x does not end in d features, or
+        params are those of another architecture.
     References:
       Bishop, Pattern Recognition and Machine Learning (2006), eq. 3.1.
     Example:
@@ -47,7 +49,7 @@ def dense_model(shape: tuple[int, ...], scale: float, dtype: DTypeLike | None) -
         del key  # Nothing here is drawn.
         return dense(x, params["weights"], params["intercept"])
 
-    return Model(init, apply)
+    return with_own_parameters(init, apply)
 
 
 def dense(x: ArrayLike, weights: ArrayLike, intercept: ArrayLike) -> Array:

@@ -20,7 +20,8 @@ def softmax(num_features: int, num_classes: int, *, scale: float = 0.1, dtype: D
     Returns:
       A model with params {"weights": (d, K), "intercept": (K,)}; its apply maps x of shape (..., d) to (..., K).
     Raises:
-      ValueError: num_features or num_classes is too small, or scale negative; in apply, x does not end in d features.
+      ValueError: num_features or num_classes is too small, or scale negative; in apply, x does not end in d features,
+        or params are those of another architecture.
     References:
       Murphy, Probabilistic Machine Learning: An Introduction (2022), section 10.3.
     Example:

@@ -1,12 +1,12 @@
 """`prove`: is a rule the rule that it is meant to be, and if not, what is likely wrong with it?"""
 
-import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from research.naming import known_names
 from research.proofs.causes import Evidence, OnProgress, likely_cause
 from research.proofs.formulas import FORMULAS
 from research.proofs.formulas.formula import Formula
@@ -199,9 +199,7 @@ def known_name(reference: Any) -> str | None:
     """The name of our rule that a reference is: given by name, our constructor, or its counterpart in optax."""
     if isinstance(reference, str):
         if reference not in FORMULAS:
-            nearest = difflib.get_close_matches(reference.lower(), FORMULAS, n=1)
-            guess = f"; did you mean {nearest[0]!r}?" if nearest else "."
-            raise ValueError(f"there is no formula of {reference!r}{guess} Known: {', '.join(FORMULAS)}.")
+            raise ValueError(f"there is no formula of {reference!r}{known_names(reference, FORMULAS)}")
         return reference
     for name, oracle in ORACLES.items():
         if reference in (oracle.optax, UPDATE_RULES.get(name)):

@@ -1,6 +1,5 @@
 """Which rule is better here, by how much, and may one say so: rules of equal budgets on workloads, compared."""
 
-import difflib
 import hashlib
 import inspect
 import itertools
@@ -11,6 +10,7 @@ from typing import Any, cast
 import jax
 
 from research import runs, workloads
+from research.naming import known_names
 from research.runs.files import canonical
 from research.studies.conclusion import conclude
 from research.studies.contenders import Contender, check_contender, contenders
@@ -221,9 +221,7 @@ def _known_terms(terms: dict[str, Any]) -> dict[str, Any]:
     known = list(inspect.signature(make_protocol).parameters)
     for name in terms:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean {close[0]}?" if close else f"Its terms are {', '.join(known)}."
-            raise TypeError(f"compare has no argument {name!r}. {hint}")
+            raise TypeError(f"compare has no argument {name!r}{known_names(name, known)}")
     return terms
 
 

@@ -1,12 +1,11 @@
 """Who takes part in a comparison: rules by name, what of them is searched, and what a step of each costs."""
 
-import difflib
 import functools
 import inspect
 import math
 import numbers
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +14,7 @@ import numpy as np
 import optax
 
 from research import descent, update_rules
+from research.naming import known_names
 from research.proofs.subjects import is_made, made
 from research.studies.known_spaces import EVALUATIONS, NOT_COMPARED, SPACES
 from research.studies.spaces import DIMENSIONS, Range, Space, check_space
@@ -77,7 +77,7 @@ def contenders(
             raise TypeError(f"{argument} go by the name of a rule, {argument}={{'mine': ...}}; got {given!r}.")
         for name in given or ():
             if name not in named:
-                raise ValueError(f"{argument} names {name!r}, which does not take part{_nearest(name, named)}")
+                raise ValueError(f"{argument} names {name!r}, which does not take part{known_names(name, named)}")
     return tuple(_contender(name, rule, (spaces or {}).get(name), evaluations or {}) for name, rule in named.items())
 
 
@@ -157,7 +157,7 @@ def _space(
     takes_any = any(p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     for unknown in [n for n in space if n not in taken]:
         if not takes_any:
-            raise ValueError(f"{name} takes no {unknown!r}{_nearest(unknown, taken)}")
+            raise ValueError(f"{name} takes no {unknown!r}{known_names(unknown, taken)}")
     needed = [n for n in taken if n not in space and parameters[n].default is inspect.Parameter.empty]
     if needed:
         raise ValueError(
@@ -209,14 +209,6 @@ def _guarded(name: str, constructor: Any) -> Callable[..., optax.GradientTransfo
         return made(lambda _: constructor(**hyperparameters), 0.0, {}, name)
 
     return make_rule if is_made(constructor) else functools.update_wrapper(make_rule, constructor)
-
-
-def _nearest(name: Any, known: Iterable[str]) -> str:
-    """The end of a message about a name that is not known."""
-    known = list(known)
-    nearest = difflib.get_close_matches(str(name), known, n=1)
-    guess = f"; did you mean {nearest[0]!r}?" if nearest else "."
-    return f"{guess} Known: {', '.join(known) or 'none'}."
 
 
 def check_contender(

@@ -1,12 +1,13 @@
 """Which hyper-parameters of a rule are searched, where, and by which trials."""
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import qmc
+
+from research.naming import known_names
 
 # Names of one row share a dimension of the sequence, so that two rules try the same points of what they share, and so
 # that a rule with one hyper-parameter, whatever its name, gets the first dimension, which covers best.
@@ -17,6 +18,7 @@ DIMENSIONS = (
     ("eps",),
 )
 SCALES = ("log", "linear", "one_minus")
+ELSEWHERE = {"logarithm": "log", "logarithmic": "log"}  # What else they may be called.
 
 # A momentum closer to 1 is 1 in float32, or nearly.
 HIGHEST_SHARE = 1.0 - 1e-6
@@ -80,9 +82,7 @@ def check_space(space: Space, owner: str = "") -> None:
 
 def _check_numbers(range_: Range, where: str) -> None:
     if range_.scale not in SCALES:
-        nearest = difflib.get_close_matches(str(range_.scale).lower(), SCALES, n=1, cutoff=0.5)
-        guess = f"; did you mean {nearest[0]!r}?" if nearest else "."
-        raise ValueError(f"{where}: unknown scale {range_.scale!r}{guess} Known: {', '.join(SCALES)}.")
+        raise ValueError(f"{where}: unknown scale {range_.scale!r}{known_names(range_.scale, SCALES, ELSEWHERE)}")
     for end, value in (("low", range_.low), ("high", range_.high), ("default", range_.default)):
         if value is None and end == "default":
             continue

@@ -8,11 +8,11 @@ once more from its paper in `research.proofs.formulas`, and name its authorities
 a rule then runs on it, too.
 """
 
-import difflib
 from collections.abc import Callable
 
 import optax
 
+from research.naming import known_names
 from research.update_rules.accumulating import adadelta as adadelta
 from research.update_rules.accumulating import adagrad as adagrad
 from research.update_rules.accumulating import rmsprop as rmsprop
@@ -162,7 +162,4 @@ def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
     if name in VARIANCE_REDUCTION or name in LEAST_SQUARES:
         needs = "a number of examples or steps" if name in VARIANCE_REDUCTION else "residuals"
         raise ValueError(f"{name} is not called by name alone, for it needs {needs}; use research.update_rules.{name}.")
-    nearest = difflib.get_close_matches(str(name).lower(), UPDATE_RULES, n=1)
-    found = NAMES_ELSEWHERE.get(str(name).lower(), *nearest)
-    guess = f"; did you mean {found!r}?" if found else "."
-    raise ValueError(f"unknown rule {name!r}{guess} Known: {', '.join(UPDATE_RULES)}.")
+    raise ValueError(f"unknown rule {name!r}{known_names(name, UPDATE_RULES, NAMES_ELSEWHERE)}")

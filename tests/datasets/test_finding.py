@@ -114,7 +114,7 @@ def test_folder_of_the_user_that_is_none_is_refused(tmp_path, monkeypatch):
 
 def test_set_of_another_loader_is_refused():
     with pytest.raises(
-        ValueError, match=r"no set 'mnist' for text.*There are: nine_play_shakespeare, tiny_shakespeare"
+        ValueError, match=r"unknown set of text 'mnist'.*Known: nine_play_shakespeare, tiny_shakespeare"
     ):
         finding.find_source("mnist", "text")
     assert finding.find_source("digits", "images") is finding.find_source("digits", "load")

@@ -139,8 +139,8 @@ def test_points_are_drawn_inside_the_domain_and_differ_by_key():
         (lambda: verify_rule("logarithm", points=[1.0, -2.0]), "the rule logarithm holds for x > 0; got x = -2."),
         (lambda: verify_rule("arcsine", points=1.5), "holds for |x| < 1; got x = 1.5"),
         (lambda: verify_rule("rectifier", points=0.0), "x ≠ 0; got x = 0"),
-        (lambda: verify_rule("produkt", jax.random.key(0)), "no rule is named 'produkt'; there is product"),
-        (lambda: find_rule("gossip"), "no rule is named 'gossip'"),
+        (lambda: verify_rule("produkt", jax.random.key(0)), "unknown rule 'produkt'; did you mean 'product'"),
+        (lambda: find_rule("gossip"), "unknown rule 'gossip'. Known: "),
         (lambda: verify_rule("sine"), "give a key"),
     ],
 )

@@ -172,16 +172,16 @@ def test_samples_continue_the_prompt():
         ({"vocabulary_size": 0}, "vocabulary_size must be an integer"),
         ({"order": 40}, r"below 2\*\*63.*5\*\*40.*smaller order"),
         ({"smoothing": "laplace"}, "one of kneser_ney, witten_bell; got smoothing='laplace'"),
-        ({"tokens": [0, 5, 1]}, r"tokens must lie in 0\.\.4; got 5"),
-        ({"tokens": [0, -1, 1]}, r"tokens must lie in 0\.\.4; got -1"),
-        ({"tokens": [0.0, 1.0]}, r"integers along one axis; got float64\[2\]"),
-        ({"tokens": [[0, 1]]}, r"integers along one axis; got int64\[1, 2\]"),
+        ({"tokens": [0, 5, 1]}, r"tokens must lie in 0\.\.4, .*; got 5 at index \(1,\)"),
+        ({"tokens": [0, -1, 1]}, r"tokens must lie in 0\.\.4, .*; got -1"),
+        ({"tokens": [0.0, 1.0]}, r"tokens must be integers; got float64\[2\]"),
+        ({"tokens": [[0, 1]]}, r"tokens must have one axis; got shape \(1, 2\)"),
         ({"tokens": [0]}, "at least one n-gram of order 2; got 1 tokens"),
     ],
 )
 def test_bad_input_is_named(change, words):
     arguments = {"tokens": [0, 1, 2], "order": 2, "vocabulary_size": SIZE} | change
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, TypeError), match=words):
         ngrams.ngram(**arguments)
 
 

@@ -88,6 +88,8 @@ def test_a_missing_array_and_another_container_are_refused():
 
 
 NETWORKS = {
+    "linear": (models.linear(4), models.softmax(4, 3), np.zeros(4)),
+    "softmax": (models.softmax(4, 2), models.softmax(4, 3), np.zeros(4)),
     "mlp": (models.mlp((4, 3, 2)), models.mlp((4, 5, 2)), np.zeros(4)),
     "cnn": (
         models.cnn((4, 4, 1), 2, channels=(3,), hidden=()),

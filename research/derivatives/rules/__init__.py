@@ -1,6 +1,5 @@
 """The rules of differentiation, and a check of each in two independent ways."""
 
-import difflib
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 
 from research.derivatives.exact import derivative
 from research.derivatives.rules.table import DERIVATIVE_RULES, Rule
+from research.naming import known_names
 
 __all__ = ["DERIVATIVE_RULES", "Rule", "RuleCheck", "find_rule", "verify_rule"]
 
@@ -87,8 +87,7 @@ def find_rule(name: str) -> Rule:
       "(sin x)' = cos x"
     """
     if name not in DERIVATIVE_RULES:
-        near = difflib.get_close_matches(str(name), DERIVATIVE_RULES, 3, 0.4) or DERIVATIVE_RULES
-        raise ValueError(f"no rule is named {name!r}; there is {', '.join(near)}.")
+        raise ValueError(f"unknown rule {name!r}{known_names(name, DERIVATIVE_RULES)}")
     return DERIVATIVE_RULES[name]
 
 
