@@ -37,14 +37,12 @@ def questions(folder: Path = FOLDER) -> dict[str, str]:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the experiment that the first word names, with the other words as its flags; without a word, lists all."""
-    known = questions()
-    if not argv or argv[0] in ("-h", "--help"):
-        width = max(map(len, known), default=0)
-        for name, question in known.items():
-            print(f"{name:{width}}  {question}")
-        print(HELP)
-        return 0
     with research.cli.errors_in_one_line():
+        if not argv or argv[0] in ("-h", "--help"):
+            known = questions()
+            width = max(map(len, known), default=0)
+            print("\n".join([*(f"{name:{width}}  {question}" for name, question in known.items()), HELP]))
+            return 0
         if argv[0] == "data":
             return data(argv[1:])
         if argv[0] == "leaderboard":

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research import runs
+from research import cli, runs
 from research.cli import console, problems, progress
 
 TOP = Path(__file__).parent.parent
@@ -255,8 +255,18 @@ def test_ctrl_c_says_what_is_saved_and_exits_with_130(tmp_path):
     assert "Traceback" not in err
 
 
-def test_reader_that_has_seen_enough_is_no_error(tmp_path):
+@pytest.mark.parametrize("words", [f"{TOY} --quiet", "-m experiments"])
+def test_reader_that_has_seen_enough_is_no_error(tmp_path, words):
     environment = {**os.environ, "PYTHONPATH": str(TOP)}
-    command = f"{sys.executable} {TOY} --quiet | true"
+    command = f"{sys.executable} {words} | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_broken_pipe_that_is_not_our_output_is_an_error(tmp_path, capfd):
+    with open(tmp_path / "out", "w") as out, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        with pytest.raises(SystemExit) as stop, cli.errors_in_one_line():
+            raise BrokenPipeError(32, "Broken pipe")
+    assert stop.value.code == cli.BAD_INPUT
+    assert "Broken pipe" in capfd.readouterr().err

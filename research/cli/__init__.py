@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import select
 import shutil
 import sys
 import time
@@ -17,7 +18,7 @@ from research.cli import console, data, flags, job, problems, progress
 if TYPE_CHECKING:
     from research import runs
 
-SUCCESS, BAD_INPUT, STOPPED = 0, 2, 130
+SUCCESS, BAD_INPUT, STOPPED, UNREAD = 0, 2, 130, 141
 
 
 def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
@@ -35,7 +36,7 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
     Returns:
       0.
     Raises:
-      SystemExit: Status 2 after bad input, 130 after Ctrl-C.
+      SystemExit: Status 2 after bad input, 130 after Ctrl-C, 141 where nobody reads the output.
     """
     with errors_in_one_line():
         perform(experiment, flags.parse(experiment, sys.argv[1:] if argv is None else argv))
@@ -44,21 +45,39 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Bad input as one line on stderr and status 2, Ctrl-C as a sentence and status 130, warnings without their place."""
+    """Bad input as one line on stderr and status 2, Ctrl-C as a sentence and status 130, warnings without their place.
+
+    Where nobody reads on, as behind `| head`, it ends without a word, with status 141, as other programs do.
+    """
     formatwarning = warnings.formatwarning
     warnings.formatwarning = lambda message, *place, **more: f"warning: {message}\n"
     try:
-        yield
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # Here, and not when the interpreter ends, it is found out whether somebody reads.
     except KeyboardInterrupt as stop:
         print(f"\nStopped. {stop}".rstrip(), file=sys.stderr)
         sys.exit(STOPPED)
     except (ValueError, TypeError, OSError, ImportError) as problem:
         if os.environ.get("DESCENT_TRACEBACK") == "1":
             raise
+        if isinstance(problem, BrokenPipeError) and _is_unread():
+            sys.exit(UNREAD)
         print(f"error: {problems.explain(problem)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     finally:
         warnings.formatwarning = formatwarning
+
+
+def _is_unread() -> bool:
+    """Whether it is our output that nobody reads, and not a socket or a process's pipe; the rest then goes nowhere."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)  # Errors are told without being asked for.
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def perform(experiment: ModuleType, command: flags.Command) -> Path:
