@@ -217,11 +217,9 @@ def train(config, batches, num_classes, is_first, cell, seed, rate, watch, parts
         on_progress=watch,
         checkpoint=parts("training"),
     )
-    judged = research.objectives.in_slices(lambda *given: (accuracy(*given), risk(*given)), SLICE)(
-        trained.params, judge
-    )
-    values = dict(zip(("accuracy", "loss"), map(float, judged), strict=True)) | {"seconds": trained.seconds}
-    values |= {"first_bad_step": trained.first_bad_step}
+    both = research.objectives.in_slices(lambda *given: {"accuracy": accuracy(*given), "loss": risk(*given)}, SLICE)
+    values = {name: float(mean) for name, mean in both(trained.params, judge).items()}
+    values |= {"seconds": trained.seconds, "first_bad_step": trained.first_bad_step}
     return research.types.Saved({}, values | {"parameters": research.models.count_parameters(trained.params)})
 
 
@@ -247,8 +245,11 @@ def chosen(config, trials, found):
         scores.setdefault((cell, rate), []).append([saved.values[name] for name in ("loss", "accuracy")])
     means = {key: np.mean(rows, axis=0).tolist() for key, rows in scores.items()}
     tried = [dict(zip(("model", "rate", "loss", "accuracy"), (*key, *means[key]), strict=True)) for key in means]
-    loss = lambda cell, rate: np.nan_to_num(means.get((cell, rate), (0.0,))[0], nan=np.inf)
-    return {cell: min(config.rates, key=lambda rate, cell=cell: loss(cell, rate)) for cell in CELLS}, tried
+    rates = dict.fromkeys(CELLS, config.rates[0])
+    worst_first = lambda row: (-np.nan_to_num(row["loss"], nan=np.inf), -row["rate"])  # A training may end in NaN.
+    for row in sorted(tried, key=worst_first):
+        rates[row["model"]] = row["rate"]
+    return rates, tried
 
 
 def facts(config, splits, words, rates, tried, found):
