@@ -30,22 +30,37 @@ def paths_from(tape: Tape, start: int, output: int, names: dict[int, str]) -> li
     Raises:
       ValueError: There are more than 10,000 paths.
     """
+    ways = _count(tape, start)
+    if ways.get(output, 0) > MOST_PATHS:
+        raise ValueError(
+            f"there are {ways[output]:,} paths from {names[start]}, more than {MOST_PATHS:,}; explain a smaller function."
+        )
     makers = _makers(tape)
     found: list[Path] = []
 
     def back(node: int, adjoint: Any, way: tuple[int, ...]) -> None:
         if node == start:
             found.append(Path(tuple(names.get(n, "") for n in way), adjoint))
-            if len(found) > MOST_PATHS:
-                raise ValueError(
-                    f"there are more than {MOST_PATHS:,} paths from {names[start]}; explain a smaller function."
-                )
-        elif node in makers:
+        elif node in ways:
             for earlier, share in makers[node](adjoint):
                 back(earlier, share, way if names.get(earlier) == names.get(way[0]) else (earlier, *way))
 
     back(output, jnp.ones_like(tape.values[output]), (output,))
     return found
+
+
+def _count(tape: Tape, start: int) -> dict[int, int]:
+    """In how many ways each node is reached from the start; those that are not reached are left out."""
+    ways = {start: 1}
+    for entry in tape.entries:
+        if isinstance(entry, Link):
+            ways |= {
+                given: ways[taken] for taken, given in zip(entry.inputs, entry.outputs, strict=True) if taken in ways
+            }
+        elif isinstance(entry, OwnReverse) or entry.is_active:
+            number = sum(ways.get(operand, 0) for operand in entry.inputs if tape.is_active(operand))
+            ways |= dict.fromkeys(entry.outputs, number) if number else {}
+    return ways
 
 
 def _makers(tape: Tape) -> dict[int, Callable[[Any], Iterator[tuple[int, Any]]]]:
