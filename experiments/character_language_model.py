@@ -3,7 +3,7 @@
 Nine plays as characters; the first 90 % to learn from, the last 10 % to be guessed. The baseline counts: n-grams with
 interpolated smoothing. Then an LSTM and a small GPT (a Transformer of 4 layers, 4 heads, width 128, seeing 64 characters)
 by nanoGPT's recipe for a laptop: 2,000 steps of 12 windows, AdamW, a rate that rises for 100 steps and falls along a
-cosine (the LSTM's rate is its own). Then both for four times as long, the GPT at a rate of its own, too.
+cosine. The rates are ours; at nanoGPT's own, 1e-3, the GPT costs 1.87. Then both for four times as long.
 
     python experiments/character_language_model.py            # about ten minutes on two cores
     python experiments/character_language_model.py --full     # about two hours: more seeds, a longer training
@@ -82,12 +82,10 @@ class Config:
     """Steps from one point of the learning curves to the next; it divides both numbers of steps."""
     warmup: int = 100
     """Steps in which the rate rises."""
-    learning_rate: float = 1e-3
-    """Peak rate of the GPT, nanoGPT's; every last rate is a tenth of the peak."""
-    longer_rate: float = 2e-3
-    """Peak rate of the GPT's longer training."""
+    learning_rate: float = 2e-3
+    """Peak rate of the GPT; every last rate is a tenth of the peak."""
     lstm_rate: float = 8e-3
-    """Peak rate of the LSTM, in both."""
+    """Peak rate of the LSTM."""
     width: int = 128
     """Of the GPT; its embedding's, too."""
     layers: int = 4
@@ -99,7 +97,7 @@ class Config:
 
 
 FULL = Config(seeds="0..9", longer_steps=60_000)
-FAST = Config(FALLBACK, 20_000, 3, "0..1", 16, 4, 20, 40, 10, 5, 1e-2, 1e-2, 1e-2, 16, 1, 2, 16)
+FAST = Config(FALLBACK, 20_000, 3, "0..1", 16, 4, 20, 40, 10, 5, 1e-2, 1e-2, 16, 1, 2, 16)
 
 
 def complete(config):
@@ -141,7 +139,7 @@ def run(config, on_progress=None, checkpoints=None):
     jobs = [Job("lstm", seed, config.steps, config.lstm_rate) for seed in seeds]
     jobs += [Job("gpt", seed, config.steps, config.learning_rate) for seed in seeds]
     jobs += [Job("lstm_longer", seeds[0], config.longer_steps, config.lstm_rate)]
-    jobs += [Job("gpt_longer", seeds[0], config.longer_steps, config.longer_rate)]
+    jobs += [Job("gpt_longer", seeds[0], config.longer_steps, config.learning_rate)]
     total, done, trained = sum(job.steps for job in jobs), 0, []
     for job in jobs:
 
@@ -165,9 +163,9 @@ def check(config):
     """The seeds, once the config makes sense."""
     if config.text not in TEXTS:
         raise ValueError(f"text must be one of {', '.join(TEXTS)}; got text={config.text!r}.")
-    for name in ("batch_size", "evaluate_every", "warmup"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be positive; got {name}={getattr(config, name)}.")
+    for name, least in (("batch_size", 1), ("evaluate_every", 1), ("warmup", 1), ("characters", 0)):
+        if getattr(config, name) < least:
+            raise ValueError(f"{name} must be at least {least}; got {name}={getattr(config, name)}.")
     for name in ("steps", "longer_steps"):
         steps = getattr(config, name)
         if steps <= config.warmup or steps % config.evaluate_every:

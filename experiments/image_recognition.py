@@ -199,6 +199,8 @@ def train(job, config, split, watch, parts):
         on_progress=watch,
         checkpoint=parts("training"),
     )
+    if trained.first_bad_step >= 0 and not job.held_out:
+        raise ValueError(f"The {LABELS[job.model]} at rate {job.rate:g} diverges in step {trained.first_bad_step}.")
     found = trained.evaluations | {
         "loss": trained.steps.loss.mean(axis=1),
         "probabilities": probabilities(model, trained.params, judge.x),
@@ -233,9 +235,8 @@ def make_model(name, config, split):
 
 def flattened(model):
     """A model of vectors as one of images: their pixels, row by row."""
-    return research.types.Model(
-        model.init, lambda params, x, key=None: model.apply(params, x.reshape(*x.shape[:-3], -1), key)
-    )
+    apply = lambda params, x, key=None: model.apply(params, x.reshape(*x.shape[:-3], -1), key)
+    return research.types.Model(model.init, apply)
 
 
 def probabilities(model, params, images):
@@ -260,7 +261,7 @@ def chosen(rates, trials, found):
         {"model": job.model, "rate": job.rate, "accuracy": float(saved.arrays["accuracy"][-1])}
         for job, saved in zip(trials, found, strict=True)
     ]
-    best = {row["model"]: row["rate"] for row in sorted(tried, key=lambda row: row["accuracy"])}
+    best = {row["model"]: row["rate"] for row in sorted(tried, key=lambda row: np.nan_to_num(row["accuracy"], nan=-1))}
     return rates | best, tried
 
 

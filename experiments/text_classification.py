@@ -115,7 +115,8 @@ def run(config, on_progress=None, checkpoints=None):
         counted[name] = research.runs.remembered(checkpoints, name, compute)
     work = functools.partial(train_all, config, split, (learnt, held), on_progress, checkpoints, total)
     tried = work(trials, len(BASELINES))
-    best = max(range(len(trials)), key=lambda i: tried[i].arrays["accuracy"][-1])  # Of equals the cheapest, slowest.
+    heard = [np.nan_to_num(one.arrays["accuracy"][-1], nan=-1) for one in tried]  # NaN: that training diverged.
+    best = heard.index(max(heard))  # Of equals the cheapest, slowest.
     jobs = [trials[best]._replace(seed=seed, choosing=False) for seed in seeds]
     trained = work(jobs, len(BASELINES) + len(trials))
     numbers = facts(config, split, counted, list(zip(trials, tried, strict=True)), trials[best], trained)
@@ -218,6 +219,8 @@ def train(job, config, split, halves, watch, parts):
     """One training: loss, accuracy and macro-F1 by epoch, and what it makes of each story that it is judged by."""
     import jax
 
+    from research.studies import confusions
+
     (train_texts, train_y), (texts, y) = parted(job, split, halves)
     vocabulary = research.datasets.make_vocabulary(train_texts, config.least_count)
     learn, judge = (tokens_of(each, vocabulary, config.words) for each in (train_texts, texts))
@@ -229,8 +232,9 @@ def train(job, config, split, halves, watch, parts):
     predict = jax.jit(lambda params, x: jax.nn.softmax(model.apply(params, x)))
 
     def evaluate(params):
-        counts = confused(y, probabilities(predict, params, judge), len(split.classes))
-        return {"accuracy": np.trace(counts) / counts.sum(), "macro_f1": macro_f1(counts)}
+        counts = confused(y, found := probabilities(predict, params, judge), len(split.classes))
+        scores = {"accuracy": np.trace(counts) / counts.sum(), "macro_f1": confusions.macro_f1(counts)}
+        return scores if np.isfinite(found).all() else dict.fromkeys(scores, np.nan)
 
     trained = research.training.train(
         research.objectives.empirical_risk(model, research.losses.softmax_cross_entropy),
@@ -245,6 +249,8 @@ def train(job, config, split, halves, watch, parts):
         on_progress=watch,
         checkpoint=parts("training"),
     )
+    if trained.first_bad_step >= 0 and not job.choosing:
+        raise ValueError(f"The Transformer at rate {job.rate:g} diverges in step {trained.first_bad_step}.")
     found = trained.evaluations | {
         "loss": trained.steps.loss.mean(axis=1),
         "probabilities": probabilities(predict, trained.params, judge),
@@ -289,11 +295,6 @@ def confused(labels, probabilities, num_classes):
     return confusions.count_confusions(labels, probabilities.argmax(axis=1), num_classes)
 
 
-def macro_f1(counts):
-    """The mean over the classes of 2 TP / (2 TP + FP + FN): rare ones weigh as much as common ones."""
-    return float(np.mean(2 * np.diagonal(counts) / np.maximum(counts.sum(axis=0) + counts.sum(axis=1), 1)))
-
-
 def facts(config, split, counted, tried, chosen, trained):
     """What came out, as JSON."""
     from research.studies import confusions
@@ -302,7 +303,7 @@ def facts(config, split, counted, tried, chosen, trained):
     rows = []
     for name, saved in counted.items():
         counts = confused(split.test_y, saved.arrays["probabilities"], num_classes)
-        scores = [studies.mean_interval([v]) for v in (np.trace(counts) / counts.sum(), macro_f1(counts))]
+        scores = [studies.mean_interval([v]) for v in (np.trace(counts) / counts.sum(), confusions.macro_f1(counts))]
         by_class = confusions.recalls(counts).tolist()
         reads = "all words" if name == "whole" else f"{config.words} words"
         row = {"name": name, "accuracy": scores[0], "macro_f1": scores[1], "by_class": by_class, "reads": reads}
@@ -346,16 +347,8 @@ def worst(split, probabilities, counted):
     rows = wrong[np.argsort(-sure[wrong], kind="stable")][:WORST]
     name = lambda k: split.classes[int(k)]
     beginning = lambda text: " ".join(text.split()[:BEGINNING])
-    return [
-        [
-            beginning(split.test_texts[i]),
-            name(split.test_y[i]),
-            name(predicted[i]),
-            float(sure[i]),
-            name(counted[i].argmax()),
-        ]
-        for i in rows
-    ]
+    said = lambda i: (name(split.test_y[i]), name(predicted[i]), float(sure[i]), name(counted[i].argmax()))
+    return [[beginning(split.test_texts[i]), *said(i)] for i in rows]
 
 
 def arrays(split, trained):

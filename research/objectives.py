@@ -1,6 +1,7 @@
 """What is differentiated: the mean loss over a batch, its penalties, its gradients example by example; and metrics."""
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -244,7 +245,7 @@ def in_slices(function: Callable[[Params, Batch], Any], size: int) -> Callable[[
       >>> print(mean(None, Batch(np.arange(10.0), np.zeros(10))))
       4.5
     """
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
         raise ValueError(f"size must be a positive integer; got size={size!r}. A thousand images fit most machines.")
     compiled = jax.jit(function)
 

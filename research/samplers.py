@@ -1,5 +1,7 @@
 """Which examples, in which order: batch, stochastic and mini-batch descent are one rule fed by these samplers."""
 
+from numbers import Integral
+
 import jax
 import jax.numpy as jnp
 
@@ -99,5 +101,5 @@ def _permutation(key: Key, n: int) -> Array:
 
 
 def _check_count(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")

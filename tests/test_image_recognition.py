@@ -85,12 +85,19 @@ def test_held_out_images_are_training_images_that_nothing_is_learnt_from():
 
 
 def test_chosen_rate_is_that_of_the_highest_accuracy_of_its_own_model():
-    accuracies = {("mlp", 1.0): 0.5, ("mlp", 2.0): 0.9, ("mlp", 4.0): 0.8, ("cnn", 0.5): 0.7, ("cnn", 1.0): 0.6}
+    nan = float("nan")  # Of a training that diverged.
+    accuracies = {("mlp", 1.0): 0.5, ("mlp", 2.0): 0.9, ("mlp", 4.0): 0.8, ("cnn", 0.5): 0.7, ("cnn", 1.0): nan}
     trials = [experiment.Job(model, 100, 1, rate, 5) for model, rate in accuracies]
     found = [types.Saved({"accuracy": np.array([0.1, a])}) for a in accuracies.values()]
     rates, tried = experiment.chosen({"softmax": 7.0, "mlp": 1.0, "cnn": 1.0}, trials, found)
     assert rates == {"softmax": 7.0, "mlp": 2.0, "cnn": 0.5}
-    assert [(row["model"], row["rate"], row["accuracy"]) for row in tried] == [(*k, a) for k, a in accuracies.items()]
+    assert [(row["model"], row["rate"]) for row in tried] == list(accuracies)
+    np.testing.assert_array_equal([row["accuracy"] for row in tried], list(accuracies.values()))
+
+
+def test_training_that_diverges_is_refused_by_its_rate():
+    with pytest.raises(ValueError, match=r"The MLP at rate 1e\+30 diverges in step \d"):
+        experiment.run(dataclasses.replace(experiment.FAST, mlp_rate=1e30))
 
 
 def test_worst_errors_are_wrong_and_the_most_confident_first(split):

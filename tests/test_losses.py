@@ -334,6 +334,13 @@ def test_wrong_label_raises_when_concrete_and_gives_nan_when_traced(loss, predic
     assert jnp.isnan(jax.vmap(loss)(jnp.array([prediction]), jnp.array([label]))[0])
 
 
+def test_labels_of_eight_bits_name_as_many_classes_as_they_can():
+    logits, labels = jnp.arange(768.0).reshape(3, 256) % 7, jnp.array([0, 127, 255], jnp.uint8)
+    expected = -jax.nn.log_softmax(logits)[jnp.arange(3), labels.astype(int)]
+    np.testing.assert_array_equal(jax.vmap(losses.softmax_cross_entropy)(logits, labels), expected)
+    np.testing.assert_allclose(losses.sequence_cross_entropy(logits, labels), expected.mean(), rtol=1e-15)
+
+
 def test_class_of_floating_dtype_is_refused():
     with pytest.raises(TypeError, match=r"label must be an integer class; got dtype float64.*one_hot"):
         losses.softmax_cross_entropy(jnp.zeros(3), 1.0)

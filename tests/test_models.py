@@ -91,7 +91,7 @@ def test_probabilities_of_one_and_of_zero_are_complements_at_full_precision():
 @each_model
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
 def test_init_draws_weights_of_the_given_scale_and_dtype(build, outputs, dtype):
-    params = build(1000, scale=0.5, dtype=dtype).init(jax.random.key(1))
+    params = build(1000, scale=np.float64(0.5), dtype=dtype).init(jax.random.key(1))  # Which must not widen them.
     assert {name: (leaf.shape, leaf.dtype) for name, leaf in params.items()} == {
         "weights": ((1000, *outputs), dtype),
         "intercept": (outputs, dtype),

@@ -10,6 +10,7 @@ from experiments import text_classification as experiment
 from research import runs
 from research.datasets.vocabulary import encode, make_vocabulary
 from research.runs.result import result_bytes
+from research.studies import confusions
 from research.types import Saved
 
 TINY = dataclasses.replace(experiment.FAST, epochs=(1,), width=4)
@@ -28,8 +29,8 @@ def test_macro_f1_equals_scikit_learn_s_also_for_a_class_that_is_never_predicted
     probabilities = rng.random((200, 4)) * [1, 1, 0.01, 1]
     counts = experiment.confused(labels, probabilities, 4)
     expected = f1_score(labels, probabilities.argmax(axis=1), average="macro", zero_division=0)
-    assert experiment.macro_f1(counts) == pytest.approx(expected, rel=1e-14)
-    assert experiment.macro_f1(np.diag([5, 1, 2])) == 1.0
+    assert confusions.macro_f1(counts) == pytest.approx(expected, rel=1e-14)
+    assert confusions.macro_f1(np.diag([5, 1, 2])) == 1.0
 
 
 def test_the_vocabulary_numbers_words_by_how_common_they_are():

@@ -319,3 +319,8 @@ def test_a_checkpoint_of_another_training_is_refused():
             training.train(
                 objective, rule, data, samplers.minibatch(4, size), num_epochs=num_epochs, evaluate=evaluate, **options
             )
+    for other, params in ((update_rules.adam(0.1), jnp.array(9.0)), (rule, jnp.array([9.0]))):
+        with pytest.raises(ValueError, match="another model or rule"):
+            training.train(
+                objective, other, data, samplers.minibatch(4, 2), num_epochs=3, **options | {"params": params}
+            )

@@ -3,6 +3,7 @@
 import functools
 import gzip
 import hashlib
+import lzma
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ def digest(path: Path, hashed: str = "file") -> str:
     status = path.stat()
     try:
         return _digest(str(path), hashed, status.st_size, status.st_mtime_ns)
-    except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError):
+    except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, lzma.LZMAError):
         return "unknown (it cannot be unpacked: damaged or cut off)"
 
 

@@ -49,6 +49,7 @@ def write_shards(folder: Path, blocks: Iterable[tuple[np.ndarray, np.ndarray]]) 
       ...     len(shards.x), shards.num_examples, shards.x[2][0].tolist()
       (3, 12, [2, 2])
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; shards want a folder of their own. Name another, or empty it.")

@@ -18,11 +18,14 @@ def make_vocabulary(texts: Sequence[str], least_count: int = 1) -> dict[str, int
     Returns:
       Word -> token, 1, 2, ... Of equally common words the first in the alphabet is first.
     Raises:
+      TypeError: texts is one text.
       ValueError: least_count is not positive, or no word comes so often.
     Example:
       >>> make_vocabulary(["oil up", "oil down oil", "up"], least_count=2)
       {'oil': 1, 'up': 2}
     """
+    if isinstance(texts, str):
+        raise TypeError("texts must be a list of texts; got a single one: put it into brackets.")
     if least_count < 1:
         raise ValueError(f"least_count must be a positive integer; got least_count={least_count}.")
     counts = Counter(itertools.chain.from_iterable(text.split() for text in texts))

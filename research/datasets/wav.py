@@ -24,7 +24,7 @@ def read_wav(content: bytes, rate: int, where: str) -> np.ndarray:
             samples, promised = file.readframes(file.getnframes()), file.getnframes()
     except (wave.Error, EOFError) as problem:
         raise ValueError(
-            f"{where} is no wav file of PCM samples: {problem or 'it is cut off'}. Convert it."
+            f"{where} is no wav file of PCM samples: {str(problem) or 'it is cut off'}. Convert it."
         ) from problem
     if found != (1, 16, rate):
         raise ValueError(

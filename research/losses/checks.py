@@ -13,6 +13,11 @@ def floating(name: str, value: ArrayLike) -> Array:
     return array
 
 
+def wide(label: Array) -> Array:
+    """A label in 32 bits at least: 8 bits cannot hold the number of classes that it is compared with."""
+    return label if label.dtype.itemsize >= 4 else label.astype(jnp.int32)
+
+
 def one_example(wanted: str, first: Array, second: Array) -> str:
     """What to say where a batch came instead of an example."""
     return f"A loss takes one example, {wanted}; got shapes {first.shape} and {second.shape}. Use jax.vmap for a batch."

@@ -7,7 +7,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from research.losses.checks import floating, negative_absolute, one_example
+from research.losses.checks import floating, negative_absolute, one_example, wide
 
 
 def logistic(logit: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
@@ -91,6 +91,7 @@ def softmax_cross_entropy(logits: ArrayLike, label: ArrayLike) -> Float[Array, "
         )
     if logits.ndim != 1 or label.ndim != 0:
         raise ValueError(one_example("logits of shape (K,) and a label of shape ()", logits, label))
+    label = wide(label)
     valid = (label >= 0) & (label < logits.shape[0])
     loss = -jax.nn.log_softmax(logits)[label]
     return _where_valid(valid, loss, label, f"in 0..{logits.shape[0] - 1}")

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from research.losses.checks import floating, one_example
+from research.losses.checks import floating, one_example, wide
 
 IGNORED = -1  # The label of a position that does not count, such as padding.
 
@@ -36,6 +36,7 @@ def sequence_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Float[Array,
         raise TypeError(f"labels must be integer classes; got dtype {labels.dtype}. Convert them with .astype(int).")
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(one_example("logits of shape (T, K) and labels of shape (T,)", logits, labels))
+    labels = wide(labels)
     counts = labels >= 0
     log_probabilities = jax.nn.log_softmax(logits)
     chosen = jnp.take_along_axis(log_probabilities, jnp.maximum(labels, 0)[:, None], axis=1)[:, 0]

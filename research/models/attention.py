@@ -90,6 +90,11 @@ def check_heads(width: int, num_heads: int) -> None:
 
 def _weights_and_values(params: Params, x: Array, mask: ArrayLike | None, num_heads: int) -> tuple[Array, Array]:
     """(n, heads, T, T) and (n, heads, T, d), with the leading axes of x flattened into n."""
+    if x.ndim < 2 or jnp.shape(params["query_key_value"]["weights"]) != (x.shape[-1], 3 * x.shape[-1]):
+        raise ValueError(
+            f"x must have shape (..., T, width) and query_key_value's weights (width, 3 width); got x of shape {x.shape} and "
+            f"weights of {jnp.shape(params['query_key_value']['weights'])}."
+        )
     length, width = x.shape[-2:]
     check_heads(width, num_heads)
     projected = project(params["query_key_value"], x.reshape(-1, length, width))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from research.losses.checks import wide
 from research.models.activations import ACTIVATION_DERIVATIVES, find_activation
 from research.models.linear import dense
 from research.models.mlp import layer_names
@@ -60,7 +61,8 @@ def mlp_value_and_gradient(
     Returns:
       (value, grads): the loss, shape (), and the gradient in the pytree of the params.
     Raises:
-      ValueError: A name is unknown, params are not an `mlp`'s, shapes do not fit, or a class that is not traced is none.
+      ValueError: A name is unknown, params are not an `mlp`'s, shapes do not fit, or a y that is not traced is no
+        class, or for "logistic" outside 0..1.
     References:
       Rumelhart, Hinton & Williams, Learning representations by back-propagating errors, Nature 1986. Goodfellow, Bengio
       & Courville, Deep Learning (2016), algorithm 6.4.
@@ -128,7 +130,8 @@ def mlp_backward(params: Params, forward: Forward, delta: ArrayLike, *, activati
     grads = {}
     for k, name in reversed(tuple(enumerate(_names(params)))):
         own = deltas[-1]
-        grads[name] = {"weights": forward.inputs[k].T @ own, "bias": jnp.sum(own, axis=0)}
+        found = {"weights": forward.inputs[k].T @ own, "bias": jnp.sum(own, axis=0)}
+        grads[name] = {what: array.astype(params[name][what].dtype) for what, array in found.items()}
         before = own @ params[name]["weights"].T
         deltas.append(before * slope(forward.sums[k - 1]) if k > 0 else before)
     return Backward(grads, tuple(reversed(deltas)))
@@ -174,6 +177,7 @@ def _softmax_cross_entropy(z: Array, y: Array) -> tuple[Array, Array]:
     n, num_classes = z.shape
     if y.shape != (n,) or not jnp.issubdtype(y.dtype, jnp.integer):
         raise ValueError(f"y must be integer classes of shape ({n},); got shape {y.shape} of {y.dtype}.")
+    y = wide(y)
     valid = (y >= 0) & (y < num_classes)
     if not isinstance(valid, Tracer) and not valid.all():
         raise ValueError(f"y must hold classes in 0..{num_classes - 1}; got {y[~valid][0]}.")
@@ -191,12 +195,19 @@ def _squared_error(z: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _logistic(z: Array, y: Array) -> tuple[Array, Array]:
-    """Σ log(1 + exp(z)) - y z; by z, σ(z) - y, which does not cancel where the prediction is right and sure."""
+    """Σ log(1 + exp(z)) - y z; by z, σ(z) - y, which does not cancel where the prediction is right and sure.
+
+    A traced y outside 0..1 gives NaN.
+    """
     y = _targets(z, y)
+    valid = (y >= 0) & (y <= 1)
+    if not isinstance(valid, Tracer) and not valid.all():
+        raise ValueError(f"y must be 0 or 1 (or a probability); got {y[~valid][0]}.")
     size = jnp.exp(-jnp.abs(z))
     losses = jnp.log1p(size) + z * jnp.where(z > 0, 1 - y, -y)
     small = size / (1 + size)  # σ(-|z|)
     delta = jnp.where(z > 0, (1 - y) - small, small - y)
+    losses, delta = (jnp.where(valid, array, jnp.nan) for array in (losses, delta))
     return jnp.mean(jnp.sum(losses, axis=1)), delta / len(z)
 
 

@@ -44,7 +44,8 @@ def generate(
       The drawn tokens without the prompt, int32 of shape (..., num_tokens).
     Raises:
       TypeError: The prompt is not of integers.
-      ValueError: The prompt is empty, a count is no positive integer, temperature is negative, or top_k is more than V.
+      ValueError: The prompt is empty, a count is no positive integer, temperature is negative, top_k is more than V, or the
+        model gives no logits after each token.
     References:
       Fan, Lewis & Dauphin, Hierarchical neural story generation, ACL 2018, section 5.3 (top-k).
     Example:
@@ -69,7 +70,12 @@ def generate(
     if not isinstance(temperature, Tracer) and not temperature >= 0:
         raise ValueError(f"temperature must be at least 0; got temperature={temperature}. 0 takes the likeliest token.")
     shape = jax.ShapeDtypeStruct((*prompt.shape[:-1], context), jnp.int32)
-    num_symbols = jax.eval_shape(model.apply, params, shape).shape[-1]
+    *positions, num_symbols = jax.eval_shape(model.apply, params, shape).shape
+    if tuple(positions) != shape.shape:
+        raise ValueError(
+            f"the model must give logits after each token, shape {(*shape.shape, num_symbols)}; it gives "
+            f'{(*positions, num_symbols)}. recurrent does so with outputs="every".'
+        )
     if top_k is not None and top_k > num_symbols:
         raise ValueError(f"top_k must be at most the {num_symbols} symbols of the model; got top_k={top_k}.")
     if not isinstance(prompt, Tracer):

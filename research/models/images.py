@@ -44,7 +44,10 @@ def on_images(model: Model, mean: ArrayLike, sd: ArrayLike, *, dtype: DTypeLike)
         x = jnp.asarray(x)
         check_image(x, *(mean.shape or sd.shape))
         if x.dtype == jnp.uint8 and np.any(sd < 1):
-            raise ValueError(f"x is of bytes, 0 to 255, and so must be mean and sd; got sd={sd}. Multiply both by 255.")
+            raise ValueError(
+                f"x is of bytes, 0 to 255, and so must be mean and sd; got sd={sd}. For "
+                "images scaled to 0..1, multiply both by 255; for bytes that are all 0 or 1, convert x to floats first."
+            )
         # The constants are rounded once; as NumPy float64 they would widen the whole model.
         low, scale = (jnp.broadcast_to(jnp.asarray(c, dtype), x.shape) for c in (mean, sd))
         return model.apply(params, (x.astype(dtype) - low) / scale, key)

@@ -125,7 +125,7 @@ def orthogonal(
     Args:
       key: Typed key.
       shape: Of the weights, (..., in, out), at least two axes.
-      dtype: float32 or float64.
+      dtype: Floating; half precision is drawn and made orthogonal in float32, then rounded.
       fan_in, fan_out: Not used: the size is fixed by the shape.
     Returns:
       The weights.
@@ -143,9 +143,10 @@ def orthogonal(
     fans(shape)
     rows, columns = math.prod(shape[:-1]), shape[-1]
     tall = (max(rows, columns), min(rows, columns))
-    q, r = jnp.linalg.qr(jax.random.normal(key, tall, dtype))
-    q = q * jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(dtype)[None, :]
-    return (q if rows >= columns else q.T).reshape(tuple(shape))
+    wide = dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.float32  # There is no QR of half precision.
+    q, r = jnp.linalg.qr(jax.random.normal(key, tall, wide))
+    q = q * jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(wide)[None, :]
+    return (q if rows >= columns else q.T).reshape(tuple(shape)).astype(dtype)
 
 
 INITIALISERS: dict[str, Initialiser] = {

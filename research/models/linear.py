@@ -42,7 +42,7 @@ def dense_model(shape: tuple[int, ...], scale: float, dtype: DTypeLike | None) -
 
     def init(key: Key) -> Params:
         chosen = jnp.result_type(float) if dtype is None else dtype
-        weights = scale * jax.random.normal(key, shape, dtype=chosen)
+        weights = jnp.asarray(scale, chosen) * jax.random.normal(key, shape, dtype=chosen)
         return {"weights": weights, "intercept": jnp.zeros(shape[1:], dtype=chosen)}
 
     def apply(params: Params, x: ArrayLike, key: Key | None = None) -> Array:

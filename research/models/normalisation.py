@@ -87,7 +87,12 @@ def check_normalisation(x: Array, scale: ArrayLike, bias: ArrayLike, epsilon: fl
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
-    return _centred_and_inverse(x, axes, epsilon)[0]
+    return _centred_and_inverse(_wide(x), axes, epsilon)[0].astype(x.dtype)
+
+
+def _wide(x: Array) -> Array:
+    """In float32 at least: a square overflows in float16 from 256 on, and bfloat16 would lose the mean's digits."""
+    return x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
 
 
 def _centred_and_inverse(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array]:
@@ -102,9 +107,11 @@ def _centred_and_inverse(x: Array, axes: tuple[int, ...], epsilon: float) -> tup
 def _derivative_of_standardised(axes: tuple[int, ...], epsilon: float, primals, tangents):
     """dn = r (d - n mean(n d)) with d = dx - mean(dx): fewer passes over x than through the root."""
     (x,), (dx,) = primals, tangents
-    n, inverse = _centred_and_inverse(x, axes, epsilon)
-    centred = dx - jnp.mean(dx, axis=axes, keepdims=True)
-    return n, inverse * (centred - n * jnp.mean(n * centred, axis=axes, keepdims=True))
+    n, inverse = _centred_and_inverse(_wide(x), axes, epsilon)
+    wide = _wide(dx)
+    centred = wide - jnp.mean(wide, axis=axes, keepdims=True)
+    derivative = inverse * (centred - n * jnp.mean(n * centred, axis=axes, keepdims=True))
+    return n.astype(x.dtype), derivative.astype(dx.dtype)
 
 
 def _scaled(x: Array, scale: ArrayLike, bias: ArrayLike) -> Array:

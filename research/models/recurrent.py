@@ -153,6 +153,12 @@ def recurrence(
         values, length, leading = _flatten(network, x)
         if isinstance(x, Sequences):
             check_length(x.length, (*leading, values.shape[1]), least=0)
+        wanted = (*leading, num_hidden)
+        if any(jnp.shape(a) != wanted for a in jax.tree.leaves(carry)):
+            raise ValueError(
+                f"carry must hold arrays of shape {wanted} for this x, as start({leading}) makes them; got "
+                f"{sorted({jnp.shape(a) for a in jax.tree.leaves(carry)})}."
+            )
         flat = jax.tree.map(lambda a: a.reshape(-1, num_hidden), carry)
         hidden, flat = _advance_layers(network, params, values, length, flat, key)
         outputs = _read_every(network, params, hidden, length, key).reshape(*leading, values.shape[1], num_outputs)
@@ -249,7 +255,7 @@ def _flatten(network: _Network, x: ArrayLike | Sequences) -> tuple[Array, Array 
     if length is not None:
         if length.shape != leading:
             raise ValueError(f"length must have the sequences' leading axes {leading}; got shape {length.shape}.")
-        length = length.reshape(-1)
+        length = length.reshape(-1).astype(jnp.int32)  # In 8 bits a step's number would wrap round.
     values = values.reshape(-1, *shape)
     if length is not None:
         steps = jax.lax.broadcasted_iota(length.dtype, values.shape, 1)

@@ -54,6 +54,21 @@ def recalls(counts: ArrayLike) -> np.ndarray:
     return np.where(of_class > 0, np.diagonal(counts) / np.maximum(of_class, 1), np.nan)
 
 
+def macro_f1(counts: ArrayLike) -> float:
+    """The mean over the classes of 2 TP / (2 TP + FP + FN): rare ones weigh as much as common ones.
+
+    Args:
+      counts: From `count_confusions`, shape (K, K); a class that neither comes nor is predicted counts as 0.
+    References:
+      Manning, Raghavan & Schütze, Introduction to Information Retrieval (2008), section 13.6.
+    Example:
+      >>> print(f"{macro_f1([[1, 1], [0, 1]]):.3f}")
+      0.667
+    """
+    counts = np.asarray(counts)
+    return float(np.mean(2 * np.diagonal(counts) / np.maximum(counts.sum(axis=0) + counts.sum(axis=1), 1)))
+
+
 def commonest_errors(counts: ArrayLike, classes: Sequence[str], most: int = 5) -> list[tuple[str, str, int, int]]:
     """The pairs of classes that were confused most often.
 

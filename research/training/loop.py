@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -114,7 +115,7 @@ def train(
 
 def _check(num_epochs: int, devices: int, sampler: Sampler) -> None:
     for name, value in (("num_epochs", num_epochs), ("devices", devices)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
     if devices > len(jax.devices()):
         raise ValueError(

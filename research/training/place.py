@@ -79,12 +79,15 @@ def restored(start: Place, saved: Saved, num_epochs: int, evaluated: bool) -> Pl
     """Undoes `kept`, for a training that begins at `start`; another training's is refused."""
     epoch, step, evaluations, seconds = saved.values
     same_shape = saved.arrays["records/loss"].shape == start.records.loss.shape
-    if epoch > num_epochs or len(evaluations) != (epoch + 1) * evaluated or not same_shape:
+    leaves, structure = jax.tree.flatten(start.state)
+    wanted = {f"state/{i}": (leaf.shape, leaf.dtype) for i, leaf in enumerate(map(as_numbers, leaves))}
+    found = {name: (a.shape, a.dtype) for name, a in saved.arrays.items() if name.startswith("state/")}
+    if epoch > num_epochs or len(evaluations) != (epoch + 1) * evaluated or not same_shape or found != wanted:
         raise ValueError(
-            "the checkpoint is of another training: other epochs, batches or evaluations. Begin anew (--fresh)."
+            "the checkpoint is of another training: another model or rule, or other epochs, batches or evaluations. "
+            "Begin anew (--fresh)."
         )
     put = lambda now, then: jax.device_put(then, now.sharding)
-    leaves, structure = jax.tree.flatten(start.state)
     state = [put(leaf, like(leaf, saved.arrays[f"state/{i}"])) for i, leaf in enumerate(leaves)]
     record: Any = descent.Record  # Of numpy's arrays, here.
     records = record(*(put(getattr(start.records, n), saved.arrays[f"records/{n}"]) for n in descent.Record._fields))

@@ -125,6 +125,7 @@ def test_wav_is_read_as_written():
             "no wav file of PCM",
         ),
         (b"RIFF or not", "no wav file of PCM"),
+        (b"", "no wav file of PCM samples: it is cut off"),
     ],
 )
 def test_wav_of_another_kind_is_told(content, words):

@@ -183,6 +183,11 @@ REFUSED = {
     "negative padding": ((5, 5, 3), {"padding": -1}, "padding=-1"),
     "one pair": ((5, 5, 3), {"padding": (1, 1)}, r"padding=\(1, 1\)"),
     "weights of torch": ((5, 5, 3), {"weights": (3, 3, 2)}, "weights must have shape.*PyTorch"),
+    "weights of torch, as they are": (
+        (5, 5, 1),
+        {"weights": (4, 1, 3, 3)},
+        r"PyTorch's .*transpose\(weights, \(2, 3, 1, 0",
+    ),
     "bias": ((5, 5, 3), {"bias": (1,)}, r"bias must have shape \(4,\).*\(1,\)"),
 }
 

@@ -131,6 +131,9 @@ def test_what_cannot_be_continued_is_refused_by_name():
 
     refused(ValueError, r"prompt must have shape \(\.\.\., T\) with T >= 1; got \(0,\)", np.zeros(0, int))
     refused(ValueError, r"prompt must have shape .*; got \(\)", 3)
+    reader = models.recurrent(VOCABULARY, 3, VOCABULARY, embedding=2)
+    with pytest.raises(ValueError, match=r'logits after each token, shape \(2, 3, 7\); it gives \(2, 7\)\. .*"every"'):
+        models.generate(reader, reader.init(jax.random.key(0)), jax.random.key(1), [[1], [2]], 6, context=3)
     refused(TypeError, r"prompt must be of integers; got float64\[1\]", [0.5])
     refused(ValueError, "num_tokens must be an integer of at least 1; got num_tokens=0", num_tokens=0)
     refused(ValueError, "context must be an integer of at least 1; got context=0", context=0)

@@ -113,7 +113,7 @@ REFUSED = {
     "sd of 0": (lambda: on_images(IDENTITY, 0.0, [1.0, 0.0], dtype="float32"), "sd must be positive"),
     "sd of 0..1": (
         lambda: on_images(IDENTITY, 0.5, 0.3, dtype="float32").apply((), stored()),
-        "x is of bytes.*sd=0.3. Multiply both by 255",
+        "x is of bytes.*sd=0.3. For images scaled to 0..1, multiply both by 255",
     ),
     "channels first": (
         lambda: on_images(IDENTITY, [1.0, 2.0, 3.0], 1.0, dtype="float32").apply((), stored().transpose(0, 3, 1, 2)),

@@ -215,6 +215,7 @@ def test_class_that_is_none_is_refused_and_traced_gives_nan():
         ({"y": jnp.zeros(3, jnp.int32)}, r"classes of shape \(5,\)"),
         ({"y": jnp.zeros(5)}, "of float64"),
         ({"loss": "squared_error"}, "never broadcast"),
+        ({"loss": "logistic", "y": -jnp.ones((5, 3))}, r"y must be 0 or 1 \(or a probability\); got -1"),
         ({"loss": "hinge"}, "loss must be one of .*; got loss='hinge'"),
         ({"activation": "step"}, "got activation='step'"),
         ({"params": {"dense_2": {}}}, "layers dense_1"),
@@ -225,6 +226,13 @@ def test_wrong_argument_is_refused_in_words(change, words):
     arguments = {"params": params, "x": batch.x, "y": batch.y} | change
     with pytest.raises(ValueError, match=words):
         mlp_value_and_gradient(**arguments)
+
+
+def test_gradients_have_their_parameters_dtype_whatever_that_of_the_data():
+    model = models.mlp((2, 4, 3), dtype=jnp.float32)
+    params, batch = model.init(jax.random.key(0)), make((2, 3))[2]
+    grads = mlp_value_and_gradient(params, np.asarray(batch.x, np.float64), batch.y)[1]
+    assert {leaf.dtype for leaf in jax.tree.leaves(grads)} == {jnp.dtype(jnp.float32)}
 
 
 def test_delta_of_another_shape_is_refused():

@@ -67,6 +67,17 @@ def test_a_large_mean_costs_no_digits():
     np.testing.assert_allclose(y, exact, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(("dtype", "bound"), [(jnp.float16, 1e-3), (jnp.bfloat16, 8e-3)])
+def test_half_precision_is_rounded_once_in_the_end(dtype, bound):
+    x = jnp.array([200.0, 400.0, 600.0, 800.0], dtype)  # Whose squares float16 cannot hold.
+    ones, zeros = jnp.ones(4, dtype), jnp.zeros(4, dtype)
+    expected = np.array([-3.0, -1.0, 1.0, 3.0]) / np.sqrt(5)
+    y, dy = jax.jvp(lambda x: layer_normalisation(x, ones, zeros), (x,), (x,))
+    assert (y.dtype, dy.dtype) == (dtype, dtype)
+    np.testing.assert_allclose(y.astype(float), expected, rtol=bound)
+    np.testing.assert_allclose(dy.astype(float), 0, atol=bound)  # Its scale alone changes.
+
+
 def test_each_example_is_normalised_by_itself():
     x, scale, bias = drawn()
     for normalise in (layer_normalisation, lambda *a: group_normalisation(*a, 2)):

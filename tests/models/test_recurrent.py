@@ -378,6 +378,12 @@ REFUSED = [
         "1..5; that of sequence 1 is 0",
     ),
     (lambda: models.check_sequences(Sequences(np.ones((3, 5, 2)), np.array([5, 1, 6]))), "that of sequence 2 is 6"),
+    (
+        lambda: (net := models.recurrence(2, 3, 4)).advance(
+            net.init(jax.random.key(0)), np.ones((6, 5, 2)), net.start((3,))
+        ),
+        r"carry must hold arrays of shape \(6, 3\) for this x, as start\(\(6,\)\) makes them; got \[\(3, 3\)\]",
+    ),
     (lambda: models.check_sequences(Sequences(np.full((1, 5), 2), np.array([1])), 2), "tokens must lie in 0..1"),
 ]
 
@@ -386,6 +392,21 @@ REFUSED = [
 def test_bad_input_is_refused_by_name(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_lengths_of_eight_bits_reach_as_far_as_any():
+    model = models.recurrent(1, 3, 2)
+    params, x = model.init(jax.random.key(0)), np.random.default_rng(0).normal(size=(2, 300, 1))
+    x[:, 120:] = np.nan  # Padding.
+    long, short = (model.apply(params, Sequences(x, np.array([100, 120], dtype))) for dtype in (np.int32, np.uint8))
+    np.testing.assert_array_equal(short, long)
+    assert np.isfinite(long).all()
+
+
+@each_cell
+def test_half_precision_is_drawn_and_computed(cell):
+    model = models.recurrent(2, 3, 4, cell=cell, dtype=jnp.bfloat16)
+    assert model.apply(model.init(jax.random.key(0)), jnp.ones((5, 2), jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 def test_sequences_that_are_right_pass():

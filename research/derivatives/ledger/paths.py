@@ -58,7 +58,8 @@ def _count(tape: Tape, start: int) -> dict[int, int]:
                 given: ways[taken] for taken, given in zip(entry.inputs, entry.outputs, strict=True) if taken in ways
             }
         elif isinstance(entry, OwnReverse) or entry.is_active:
-            number = sum(ways.get(operand, 0) for operand in entry.inputs if tape.is_active(operand))
+            operands = (operand for operand in entry.inputs if not isinstance(operand, Literal))
+            number = sum(ways.get(operand, 0) for operand in operands if tape.is_active(operand))
             ways |= dict.fromkeys(entry.outputs, number) if number else {}
     return ways
 
