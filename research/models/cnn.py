@@ -14,7 +14,7 @@ from research.models.convolution import Padding, check_image, convolution, pair
 from research.models.dropout import check_dropout_rate
 from research.models.dropout import dropout as dropped
 from research.models.initialisers import Initialiser, find_initialiser
-from research.models.linear import check_count, dense
+from research.models.linear import check_count, check_counts, dense
 from research.models.normalisation import group_normalisation, layer_normalisation
 from research.models.parameters import with_own_parameters
 from research.models.pooling import max_pool
@@ -144,8 +144,7 @@ def _check(image_shape, num_classes, channels, kernel_size, stride, pool, hidden
     if not (isinstance(image_shape, tuple | list) and len(image_shape) == 3):
         raise ValueError(f"image_shape must be (H, W, C); got image_shape={image_shape!r}. Grey images have C = 1.")
     for name, values in (("image_shape", image_shape), ("channels", channels), ("hidden", hidden)):
-        for i, value in enumerate(values):
-            check_count(f"{name}[{i}]", value, 1)
+        check_counts(name, values)
     check_count("num_classes", num_classes, 1)
     pair("kernel_size", kernel_size, 1)
     pair("stride", stride, 1)

@@ -1,5 +1,6 @@
 """Linear regression, and the dense product that every model here is made of."""
 
+from collections.abc import Sequence
 from numbers import Integral
 
 import jax
@@ -79,6 +80,16 @@ def dense(x: ArrayLike, weights: ArrayLike, intercept: ArrayLike) -> Array:
         )
     product = x.reshape(-1, num_features) @ weights
     return (product + jnp.broadcast_to(intercept, product.shape)).reshape(*x.shape[:-1], *weights.shape[1:])
+
+
+def check_counts(name: str, values: Sequence[int]) -> None:
+    """Refuses anything but a sequence of positive integers."""
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise ValueError(
+            f"{name} must be a sequence of positive integers; got {name}={values!r}. A single one: ({values},)."
+        )
+    for i, value in enumerate(values):
+        check_count(f"{name}[{i}]", value, 1)
 
 
 def check_count(name: str, value: int, least: int) -> None:

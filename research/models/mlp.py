@@ -8,7 +8,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from research.models.activations import find_activation
 from research.models.initialisers import find_initialiser
-from research.models.linear import check_count, dense
+from research.models.linear import check_counts, dense
 from research.models.parameters import with_own_parameters
 from research.types import Array, Key, Model, Params
 
@@ -47,11 +47,10 @@ def mlp(
       >>> model.apply(params, jnp.ones((5, 2))).shape
       (5, 1)
     """
-    sizes = tuple(sizes)
+    check_counts("sizes", sizes)
     if len(sizes) < 2:
         raise ValueError(f"sizes must name the inputs and the outputs at least; got sizes={sizes}.")
-    for size in sizes:
-        check_count("each of sizes", size, 1)
+    sizes = tuple(sizes)
     phi, draw = find_activation(activation), find_initialiser(initialiser)
     names = layer_names(len(sizes) - 1)
 

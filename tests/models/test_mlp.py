@@ -241,7 +241,7 @@ def test_delta_of_another_shape_is_refused():
         mlp_backward(params, mlp_forward(params, batch.x, activation="relu"), jnp.zeros((N, 1)), activation="relu")
 
 
-@pytest.mark.parametrize("sizes", [(3,), (), (3, 0), (3, 2.0)])
+@pytest.mark.parametrize("sizes", [(3,), (), (3, 0), (3, 2.0), 784])
 def test_wrong_sizes_are_refused(sizes):
     with pytest.raises(ValueError, match="sizes"):
         models.mlp(sizes)
