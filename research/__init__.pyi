@@ -9,6 +9,7 @@ from . import leaderboard as leaderboard
 from . import losses as losses
 from . import minimise as minimise
 from . import models as models
+from . import naming as naming
 from . import objectives as objectives
 from . import optima as optima
 from . import proofs as proofs

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from research.losses.checks import wide
 from research.models.activations import ACTIVATION_DERIVATIVES, find_activation
 from research.models.linear import dense
 from research.models.mlp import layer_names
@@ -177,7 +176,7 @@ def _softmax_cross_entropy(z: Array, y: Array) -> tuple[Array, Array]:
     n, num_classes = z.shape
     if y.shape != (n,) or not jnp.issubdtype(y.dtype, jnp.integer):
         raise ValueError(f"y must be integer classes of shape ({n},); got shape {y.shape} of {y.dtype}.")
-    y = wide(y)
+    y = y if y.dtype.itemsize >= 4 else y.astype(jnp.int32)  # 8 bits cannot hold 256, the number of classes.
     valid = (y >= 0) & (y < num_classes)
     if not isinstance(valid, Tracer) and not valid.all():
         raise ValueError(f"y must hold classes in 0..{num_classes - 1}; got {y[~valid][0]}.")

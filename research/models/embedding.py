@@ -88,6 +88,15 @@ def check_tokens(tokens: ArrayLike, vocabulary_size: int, name: str = "tokens") 
         )
 
 
+def check_every(logits: tuple[int, ...], tokens: tuple[int, ...]) -> None:
+    """Refuses the shape of logits that are not of every token, (..., T, V) for tokens (..., T)."""
+    if logits[:-1] != tokens:
+        raise ValueError(
+            f"the model must give logits after each token, shape {tokens + logits[-1:]}; it gives {logits}. recurrent does "
+            'so with outputs="every".'
+        )
+
+
 def split_sequences(x: Any, context: int, num_symbols: int | None = None) -> tuple[Array, Array | None]:
     """The tokens of x and which of them count, checked.
 

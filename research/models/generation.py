@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from research.models.embedding import check_tokens
+from research.models.embedding import check_every, check_tokens
 from research.models.linear import check_count
 from research.types import Array, Key, Model, Params
 
@@ -70,12 +70,9 @@ def generate(
     if not isinstance(temperature, Tracer) and not temperature >= 0:
         raise ValueError(f"temperature must be at least 0; got temperature={temperature}. 0 takes the likeliest token.")
     shape = jax.ShapeDtypeStruct((*prompt.shape[:-1], context), jnp.int32)
-    *positions, num_symbols = jax.eval_shape(model.apply, params, shape).shape
-    if tuple(positions) != shape.shape:
-        raise ValueError(
-            f"the model must give logits after each token, shape {(*shape.shape, num_symbols)}; it gives "
-            f'{(*positions, num_symbols)}. recurrent does so with outputs="every".'
-        )
+    logits = jax.eval_shape(model.apply, params, shape).shape
+    check_every(logits, shape.shape)
+    num_symbols = logits[-1]
     if top_k is not None and top_k > num_symbols:
         raise ValueError(f"top_k must be at most the {num_symbols} symbols of the model; got top_k={top_k}.")
     if not isinstance(prompt, Tracer):

@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from research.models.embedding import check_tokens
+from research.models.embedding import check_every, check_tokens
 from research.models.linear import check_count
 from research.types import Array, Batch, Key, Model, Params
 
@@ -27,7 +27,8 @@ def next_token_losses(model: Model, tokens: ArrayLike, context: int) -> Callable
       (params, starts, key=None) -> the losses, shape (n, context), for starts s of shape (n,) in 0..N - context - 1, as
       `research.datasets.window_starts` gives them.
     Raises:
-      ValueError: context is not a positive integer, the text is shorter than a window, or a token is no symbol of the model.
+      ValueError: context is not a positive integer, the text is shorter than a window, a token is no symbol of the
+        model, or the model gives no logits after each token.
     References:
       Bengio, Ducharme, Vincent & Jauvin, A neural probabilistic language model, JMLR 2003, section 2.
     Example:
@@ -48,6 +49,7 @@ def next_token_losses(model: Model, tokens: ArrayLike, context: int) -> Callable
         starts = jnp.asarray(starts)
         windows = text[starts[:, None] + jnp.arange(context + 1, dtype=starts.dtype)[None]]
         log_probabilities = jax.nn.log_softmax(model.apply(params, windows[:, :-1], key))
+        check_every(log_probabilities.shape, windows[:, :-1].shape)
         if not isinstance(tokens, Tracer):
             check_tokens(np.asarray(tokens), log_probabilities.shape[-1])
         return -jnp.take_along_axis(log_probabilities, windows[:, 1:, None], axis=-1)[..., 0]

@@ -97,6 +97,12 @@ def test_bad_text_is_named(tokens, context, words):
         reading.next_token_losses(bigram(), tokens, context)
 
 
+def test_model_of_one_prediction_a_window_is_refused():
+    model = Model(lambda key: None, lambda params, x, key=None: jnp.zeros((*x.shape[:-1], 7)))
+    with pytest.raises(ValueError, match=r"logits after each token, shape \(2, 3, 7\); it gives \(2, 7\)"):
+        reading.next_token_losses(model, TOKENS, 3)(None, jnp.array([0, 1]))
+
+
 def test_bad_slice_is_named():
     with pytest.raises(ValueError, match="slice_size must be an integer of at least 1; got slice_size=0"):
         reading.reader(bigram(), TOKENS, CONTEXT, slice_size=0)
