@@ -131,6 +131,7 @@ def test_missing_text_is_replaced_and_said(monkeypatch, capsys):
     [
         ({"text": "hamlet"}, "text must be one of nine_play_shakespeare.*got text='hamlet'"),
         ({"batch_size": 0}, "batch_size must be at least 1; got batch_size=0"),
+        ({"characters": -5}, "characters must be at least 0; got characters=-5"),
         ({"steps": 10}, "steps must be above warmup=3, and a multiple of evaluate_every=4; got steps=10"),
         ({"longer_steps": 0}, "longer_steps must be above"),
         ({"orders": 0}, "max_order must be an integer of at least 1"),

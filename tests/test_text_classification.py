@@ -42,6 +42,8 @@ def test_the_vocabulary_numbers_words_by_how_common_they_are():
     assert (tokens.dtype, lengths.dtype) == (np.int32, np.int32)
     with pytest.raises(ValueError, match="No word comes 9 times in the 1 texts; lower least_count"):
         make_vocabulary(["a b"], least_count=9)
+    with pytest.raises(TypeError, match="texts must be a list of texts; got a single one"):
+        make_vocabulary("a b")
     with pytest.raises(ValueError, match="least_count must be a positive integer; got least_count=0"):
         make_vocabulary(["a b"], least_count=0)
     with pytest.raises(ValueError, match="length must be a positive integer; got length=0"):
@@ -136,8 +138,13 @@ def test_a_config_that_makes_no_sense_is_refused_by_name(wrong, words):
         experiment.run(dataclasses.replace(TINY, **wrong))
 
 
+def test_training_that_diverges_is_refused_by_its_rate():
+    with pytest.raises(ValueError, match=r"The Transformer at rate 1e\+30 diverges in step \d"):
+        experiment.run(dataclasses.replace(TINY, rates=(1e30,)))
+
+
 def test_the_best_that_was_tried_is_what_is_trained(monkeypatch):
-    scores = {1e-3: 0.5, 2e-3: 0.9, 4e-3: 0.9}
+    scores = {1e-3: np.nan, 2e-3: 0.9, 4e-3: 0.9}  # NaN is that of a training that diverged.
     trained = []
 
     def train(job, config, split, halves, watch, parts):

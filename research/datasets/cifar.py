@@ -1,5 +1,6 @@
 """The binary version of CIFAR-10, read from its archive."""
 
+import lzma
 import tarfile
 import zlib
 from pathlib import Path
@@ -32,7 +33,7 @@ def read_cifar10(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
             for member in archive:
                 if Path(member.name).name in TRAINING + TEST and (opened := archive.extractfile(member)):
                     found[Path(member.name).name] = np.frombuffer(opened.read(), np.uint8)
-    except (tarfile.TarError, EOFError, zlib.error) as problem:
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as problem:
         raise ValueError(f"{path} is cut off or no tar archive. Delete it and fetch it anew.") from problem
     missing = [name for name in TRAINING + TEST if name not in found]
     if missing:

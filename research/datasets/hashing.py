@@ -84,7 +84,7 @@ def wavs_in(path: Path) -> Iterator[tuple[str, bytes]]:
     Yields:
       Each name without its folders, and the bytes.
     Raises:
-      tarfile.TarError, EOFError, zlib.error: It is no archive, or cut off.
+      tarfile.TarError, EOFError, zlib.error, lzma.LZMAError: It is no archive, or cut off.
     """
     with tarfile.open(path) as archive:
         for member in archive:

@@ -27,7 +27,7 @@ class Shards(NamedTuple):
     num_examples: int
 
 
-def write_shards(folder: Path, blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Path:
+def write_shards(folder: str | Path, blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Path:
     """Writes blocks of examples, a shard each, one at a time in memory.
 
     A shard is two files of numpy's own format, NNNNN-x.npy and NNNNN-y.npy. The manifest has the number of examples of
@@ -84,7 +84,7 @@ def _check_block(number: int, x: np.ndarray, y: np.ndarray, first: tuple[np.ndar
             )
 
 
-def open_shards(folder: Path, *, verify: bool = False) -> Shards:
+def open_shards(folder: str | Path, *, verify: bool = False) -> Shards:
     """Maps shards into memory: nothing is read before it is used, and what was read may leave memory again.
 
     Args:

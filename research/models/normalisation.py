@@ -13,7 +13,7 @@ def layer_normalisation(x: ArrayLike, scale: ArrayLike, bias: ArrayLike, *, epsi
     """Gives the last axis mean 0 and variance 1, then a learned scale and shift: scale (x - m) / √(v + ε) + bias.
 
     m and v = mean of (x - m)² are of the last axis alone, so each example, and each position in it, is normalised by
-    itself. The variance divides by d, not d - 1.
+    itself. The variance divides by d, not d - 1. Half precision is computed in float32 and rounded in the end, as Flax does.
 
     Args:
       x: Floating, shape (..., d).

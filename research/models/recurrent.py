@@ -129,7 +129,7 @@ def recurrence(
     Returns:
       A `Recurrence`. A carry is a tuple over layers of (h,) or (h, c), of shape (..., num_hidden) each.
     Raises:
-      ValueError: As in `recurrent`.
+      ValueError: As in `recurrent`; in advance, the carry's shapes are not those that start makes for x's leading axes.
     Example:
       >>> network = recurrence(65, 8, 65, embedding=4)
       >>> params, carry = network.init(jax.random.key(0)), network.start(())

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import random
 import re
 import tarfile
 
@@ -64,6 +65,22 @@ def test_damaged_file_that_is_not_ours_is_refused_with_both_hashes_and_left(plac
     ):
         finding.find_files(source)
     assert path.read_bytes() == WRONG
+
+
+def test_archive_with_a_flipped_byte_is_told_as_such_whatever_packed_it(given, pretend):
+    source = pretend("cifar10", {"a.xz": b""}, hashed="wavs")
+    noise = bytes(
+        random.Random(0).choices(b"abcd", k=400_000)
+    )  # Compressed to a quarter, so that a flip breaks the code.
+    with tarfile.open(given / "a.xz", "w:xz") as archive:
+        member = tarfile.TarInfo("a.wav")
+        member.size = len(noise)
+        archive.addfile(member, io.BytesIO(noise))
+    packed = bytearray((given / "a.xz").read_bytes())
+    packed[len(packed) // 2] ^= 1
+    (given / "a.xz").write_bytes(packed)
+    with pytest.raises(ValueError, match="cannot be unpacked: damaged or cut off"):
+        finding.find_files(source)
 
 
 def test_archive_that_is_cut_off_is_told_as_such(given, pretend):

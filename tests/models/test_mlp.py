@@ -205,6 +205,7 @@ def test_class_that_is_none_is_refused_and_traced_gives_nan():
     value, grads = by_hand("relu", "softmax_cross_entropy")(params, batch.x, wrong)
     assert np.isnan(value)
     assert np.isnan(grads["dense_1"]["bias"]).any()
+    assert np.isnan(by_hand("relu", "logistic")(params, batch.x, -jnp.ones((N, 3)))[0])
 
 
 @pytest.mark.parametrize(

@@ -363,6 +363,13 @@ def test_wrong_counts_are_refused_by_name():
         models.transformer_encoder(VOCABULARY, CONTEXT, 1)
 
 
+@pytest.mark.parametrize(("x", "weights"), [((3, 8), (8, 16)), ((8,), (8, 24)), ((3, 4), (8, 24))])
+def test_x_that_does_not_fit_attention_s_weights_is_refused(x, weights):
+    params = {"query_key_value": {"weights": jnp.zeros(weights)}, "output": {"weights": jnp.zeros((8, 8))}}
+    with pytest.raises(ValueError, match=r"x must have shape \(\.\.\., T, width\) and query_key_value's weights"):
+        models.attention(params, jnp.zeros(x), num_heads=2)
+
+
 def test_wrong_tokens_are_refused_when_traced_too():
     for apply, params in (decoder(), encoder()):
         for shape in ((), (0,), (2, 0), (CONTEXT + 1,)):
