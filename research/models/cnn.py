@@ -16,7 +16,7 @@ from research.models.dropout import dropout as dropped
 from research.models.initialisers import Initialiser, find_initialiser
 from research.models.linear import check_count, check_counts, dense
 from research.models.normalisation import group_normalisation, layer_normalisation
-from research.models.parameters import with_own_parameters
+from research.models.parameters import shapes_of, with_own_parameters
 from research.models.pooling import max_pool
 from research.types import Array, Key, Model, Params
 
@@ -110,9 +110,7 @@ def cnn(
             x = activate(x) if i <= len(hidden) else x
         return x
 
-    jax.eval_shape(
-        init, jax.random.key(0)
-    )  # An image too small for its windows is refused here, not at the first step.
+    shapes_of(init)  # An image too small for its windows is refused here, not at the first step.
     return with_own_parameters(init, apply)
 
 

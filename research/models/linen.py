@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from research.models.parameters import shapes_of
 from research.types import Array, Key, Model, Params
 
 # Flags by which Linen modules are told to draw their noise, and their value while it is drawn.
@@ -68,7 +69,7 @@ def from_linen(
     def draw(key: Key) -> Any:
         return module.init({"params": key}, one, **quiet)
 
-    _check_has_no_state(module, jax.eval_shape(draw, jax.random.key(0)))
+    _check_has_no_state(module, shapes_of(draw))
 
     def init(key: Key) -> Params:
         params = draw(key).get("params", {})

@@ -88,12 +88,12 @@ def check_same_architecture(params: Params, expected: Params) -> None:
 
     Args:
       params: What was given, from a file for example.
-      expected: Parameters of the model, or their shapes: `jax.eval_shape(model.init, jax.random.key(0))`.
+      expected: Parameters of the model, or their shapes, from `shapes_of`.
     Raises:
       ValueError: They differ. The message names the first array that does, and says what to do.
     Example:
       >>> from research import models
-      >>> expected = jax.eval_shape(models.softmax(64, 10).init, jax.random.key(0))
+      >>> expected = shapes_of(models.softmax(64, 10).init)
       >>> check_same_architecture(models.softmax(64, 3).init(jax.random.key(0)), expected)
       Traceback (most recent call last):
       ValueError: params are those of another architecture: intercept has shape (3,), where the model has (10,)
@@ -119,6 +119,19 @@ def check_same_architecture(params: Params, expected: Params) -> None:
         )
 
 
+def shapes_of(init: Callable[[Key], Params]) -> Params:
+    """What init makes, as `jax.ShapeDtypeStruct`: no number is drawn, and no line enters a function being traced.
+
+    Args:
+      init: As in `research.types.Model`.
+    Example:
+      >>> from research import models
+      >>> print(shapes_of(models.softmax(64, 10).init)["weights"].shape)
+      (64, 10)
+    """
+    return jax.eval_shape(lambda: init(jax.random.key(0)))  # The key is made inside: outside, it would be such a line.
+
+
 def with_own_parameters(init: Callable[[Key], Params], apply: Callable[..., Array]) -> Model:
     """The model of these two functions, whose apply refuses parameters of another architecture.
 
@@ -133,7 +146,7 @@ def with_own_parameters(init: Callable[[Key], Params], apply: Callable[..., Arra
       Traceback (most recent call last):
       ValueError: params are those of another architecture: ...
     """
-    expected = functools.cache(lambda: jax.eval_shape(init, jax.random.key(0)))
+    expected = functools.cache(lambda: shapes_of(init))
 
     def checked(params: Params, x: Any, key: Key | None = None) -> Array:
         check_same_architecture(params, expected())

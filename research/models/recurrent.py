@@ -16,7 +16,7 @@ from research.models.dropout import dropout as dropped
 from research.models.embedding import check_length, check_tokens, embed
 from research.models.initialisers import glorot_uniform
 from research.models.linear import check_count, dense
-from research.models.parameters import check_same_architecture, with_own_parameters
+from research.models.parameters import check_same_architecture, shapes_of, with_own_parameters
 from research.models.recurrent_layer import at_end, draw_layer, unroll
 from research.types import Array, Key, Model, Params, Sequences
 
@@ -142,7 +142,7 @@ def recurrence(
         num_inputs, num_hidden, num_outputs, find_cell(cell), num_layers, embedding, dropout, None, dtype
     )
     _check_network(network)
-    expected = functools.cache(lambda: jax.eval_shape(lambda key: _init(network, key), jax.random.key(0)))
+    expected = functools.cache(lambda: shapes_of(lambda key: _init(network, key)))
 
     def advance(params: Params, x: ArrayLike | Sequences, carry: Carries, key: Key | None = None):
         check_same_architecture(params, expected())

@@ -112,3 +112,29 @@ def test_a_network_refuses_the_weights_of_another_architecture(name):
     for model, strange in ((one, other), (other, one)):
         with pytest.raises(ValueError, match="params are those of another architecture"):
             jax.jit(model.apply)(strange.init(jax.random.key(0)), x)
+
+
+@pytest.mark.parametrize(
+    ("model", "x"),
+    [
+        (models.linear(3), jnp.ones(3)),
+        (models.mlp((3, 4, 2)), jnp.ones(3)),
+        (models.cnn((4, 4, 1), 2, channels=(2,), hidden=(3,)), jnp.ones((4, 4, 1))),
+        (models.recurrent(3, 4, 2), jnp.ones((2, 3))),
+        (models.transformer_decoder(5, 4, width=8, num_layers=1, num_heads=2), jnp.arange(4)),
+    ],
+    ids=["linear", "mlp", "cnn", "recurrent", "transformer"],
+)
+def test_the_first_trace_of_a_model_is_that_of_all_others(model, x):
+    params = model.init(jax.random.key(0))
+    first, again = (str(jax.make_jaxpr(model.apply)(params, x)) for _ in range(2))
+    assert first == again
+    assert "random" not in first
+
+
+def test_the_first_step_of_a_recurrence_is_traced_as_all_others():
+    network = models.recurrence(3, 4, 2)
+    params, carry = network.init(jax.random.key(0)), network.start(())
+    first, again = (str(jax.make_jaxpr(network.advance)(params, jnp.ones((1, 3)), carry)) for _ in range(2))
+    assert first == again
+    assert "random" not in first
