@@ -283,14 +283,14 @@ def answer(config, numbers):
 def table_of_ways(config, nets):
     """Each net in three ways, the naive one first."""
     rows = []
-    for name in config.nets:
-        found, net = nets[name], f"{name}, batch {NETS[name].batch}"
-        ratios = (found["difference_ratio_of_seconds"], found["ratio_of_seconds"], (1.0, 1.0, 1.0))
+    for name, found in nets.items():
+        apart = "{:,.0f} ({:,.0f} to {:,.0f})".format(*found["difference_ratio_of_seconds"])
+        ratios = (apart, "{:.2f} ({:.2f} to {:.2f})".format(*found["ratio_of_seconds"]), "1")
         off = (found["difference_error"], found["largest_difference"]["float64"] * float(np.finfo(float).eps), 0.0)
         equal = (found["difference_share_equal"], found["share_equal"]["float64"], 1.0)
-        parts = zip(WAYS, off, equal, found["seconds"], ratios, found["compile_seconds"], strict=True)
-        rows += [(net, *first, *ratio, last) for *first, ratio, last in parts]
-    columns = ("net", "way", "off by", "bits equal", "seconds", "over jax.grad's", "from", "to", "seconds to compile")
+        parts = (WAYS, off, equal, found["seconds"], ratios, found["compile_seconds"])
+        rows += [(f"{name}, batch {NETS[name].batch}", *row) for row in zip(*parts, strict=True)]
+    columns = ("net", "way", "off by", "bits equal", "seconds", "seconds over jax.grad's", "seconds to compile")
     note = (
         "Off by: the largest difference from jax.grad over the gradient's largest entry, in float64, over all activations and "
         f"seeds; central differences at {config.probes} entries of each. Seconds of a step of descent in float32, in a compiled "

@@ -248,7 +248,7 @@ def scores_table(numbers):
             "eight digits",
             "false answers",
             "evaluations",
-            "ms",
+            "milliseconds",
         ),
         tuple(rows),
         "Claim over error and evaluations are medians. Off tenfold: errors of more than ten times the claim, so more than a "

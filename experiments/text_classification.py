@@ -105,6 +105,12 @@ def run(config, on_progress=None, checkpoints=None):
     checkpoints, on_progress = checkpoints or research.types.nowhere, on_progress or (lambda *shown: None)
     split, seeds = read(config.dataset), check(config)
     learnt, held = hold_out(len(split.train_y), config.held_out)
+    missing = sorted(set(split.train_y.tolist()) - set(split.train_y[learnt].tolist()))
+    if missing:
+        raise ValueError(
+            f"held_out={config.held_out} leaves {len(learnt)} stories to learn from, and none of {split.classes[missing[0]]}; "
+            "hold out fewer."
+        )
     trials = [Job(CHOICE_SEED, rate, epochs, True) for epochs in config.epochs for rate in config.rates]
     total = len(BASELINES) + len(trials) + len(seeds)
     counted = {}

@@ -19,6 +19,7 @@ def finished(folder, rows=1):
     table = runs.Table("Costs", ("regime", "passes"), (("full batch", 1 / 3), ("stochastic", None)))
     numbers = {"ratio": 0.97, "ratios": [0.5, 2.0], "table": {"a": 1}, "first_in_seconds": "full batch"}
     arrays = {f"w/r/{i}/{name}": np.arange(i + 3.0) for i in range(rows) for name in ("gaps", "passes")}
+    arrays |= {"w/r/0/seconds": np.arange(rows), "compile_seconds": np.arange(2.0)}  # Have no hash.
     result = runs.Result("Full batch.", (table,), arrays, numbers)
     return runs.finish(runs.open_run("toy", Config(), folder), result).path
 

@@ -93,6 +93,7 @@ def test_numpy_scalars_come_back_as_numbers():
         ({"arrays": {"w": np.zeros(2, jnp.bfloat16)}}, r"arrays\['w'\] has dtype bfloat16"),
         ({"arrays": {"w": np.array([None])}}, r"arrays\['w'\] has dtype object"),
         ({"tables": (runs.Table("T", ("a",), ((1, 2),)),)}, r"'T' has 1 columns, but a row \(1, 2\)"),
+        ({"tables": (runs.Table("T", ("a", "b", "a"), ()),)}, "'T' has two columns of the name 'a'"),
     ],
 )
 def test_result_that_cannot_be_saved_exactly_is_refused_and_saves_nothing(run, change, message):

@@ -130,6 +130,7 @@ def test_the_verdict_is_that_of_the_interval(kept, network, verdict):
         ({"rates": ()}, r"rates must be positive, ascending, at least one; got rates=\(\)"),
         ({"epochs": (3, 1)}, r"epochs must be positive, ascending, at least one; got epochs=\(3, 1\)"),
         ({"held_out": 1.0}, "held_out is a share, between 0 and 1; got held_out=1.0"),
+        ({"held_out": 0.999}, "held_out=0.999 leaves 0 stories to learn from, and none of topic 0; hold out fewer"),
         ({"dataset": "novels"}, "dataset must be reuters_r8 or fabricated; got dataset='novels'"),
     ],
 )

@@ -242,6 +242,8 @@ def test_data_that_do_not_belong_together_are_refused():
         train(DATA, n=30)  # JAX would take the last example in the place of those that there are not.
     with pytest.raises(ValueError, match="each x needs its y"):
         train(Batch(DATA.x, DATA.y[:-1]))
+    with pytest.raises(ValueError, match="the dataset has no examples"):
+        train(Batch(DATA.x[:0], DATA.y[:0]))
     with pytest.raises(TypeError, match=r"must be a research\.types\.Batch; got tuple"):
         train((DATA.x, DATA.y))
     with pytest.raises(TypeError, match=r"key must be a JAX key, such as jax\.random\.key\(0\); got 0"):

@@ -97,6 +97,22 @@ def check_every(logits: tuple[int, ...], tokens: tuple[int, ...]) -> None:
         )
 
 
+def values_and_length(x: Any) -> tuple[Array, Array | None]:
+    """The values of x as an array, and the lengths where it is `Sequences`.
+
+    Raises:
+      TypeError: x is a plain tuple.
+    Example:
+      >>> print(values_and_length([3, 4, 9]))
+      (Array([3, 4, 9], dtype=...), None)
+    """
+    if isinstance(x, Sequences):
+        return jnp.asarray(x.values), jnp.asarray(x.length)
+    if isinstance(x, tuple):
+        raise TypeError(f"x must be an array, or Sequences(values, length); got a plain tuple of {len(x)}.")
+    return jnp.asarray(x), None
+
+
 def split_sequences(x: Any, context: int, num_symbols: int | None = None) -> tuple[Array, Array | None]:
     """The tokens of x and which of them count, checked.
 
@@ -107,15 +123,14 @@ def split_sequences(x: Any, context: int, num_symbols: int | None = None) -> tup
     Returns:
       (tokens, counts): both of shape (..., T); counts is None where all do.
     Raises:
-      TypeError: The tokens, or the lengths, are not integers.
+      TypeError: The tokens, or the lengths, are not integers; x is a plain tuple.
       ValueError: T is 0 or above the context, or a length or a token that is concrete is out of range.
     Example:
       >>> tokens, counts = split_sequences(Sequences(jnp.array([3, 4, 9]), jnp.array(2)), 5)
       >>> print(tokens, counts)
       [3 4 9] [ True  True False]
     """
-    values, length = (x.values, x.length) if isinstance(x, Sequences) else (x, None)
-    tokens = jnp.asarray(values)
+    tokens, length = values_and_length(x)
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise TypeError(f"tokens must be integers; got {tokens.dtype}{list(tokens.shape)}. Each names a symbol.")
     if tokens.ndim == 0 or not 1 <= tokens.shape[-1] <= context:
@@ -125,9 +140,9 @@ def split_sequences(x: Any, context: int, num_symbols: int | None = None) -> tup
         )
     counts = None
     if length is not None:
-        check_length(length, tokens.shape)
+        check_length(x.length, tokens.shape)  # Under jit an array of NumPy is still concrete here.
         positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
-        counts = positions < jnp.asarray(length)[..., None]
+        counts = positions < length[..., None]
     if num_symbols is not None and not isinstance(tokens, Tracer) and not isinstance(counts, Tracer):
         check_tokens(np.asarray(tokens if counts is None else jnp.where(counts, tokens, 0)), num_symbols)
     return tokens, counts

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike, DTypeLike
 from research.models.cells import Carry, Cell, find_cell
 from research.models.dropout import check_dropout_rate
 from research.models.dropout import dropout as dropped
-from research.models.embedding import check_length, check_tokens, embed
+from research.models.embedding import check_length, check_tokens, embed, values_and_length
 from research.models.initialisers import glorot_uniform
 from research.models.linear import check_count, dense
 from research.models.parameters import check_same_architecture, shapes_of, with_own_parameters
@@ -239,9 +239,7 @@ def _start(network: _Network, leading: tuple[int, ...], params: Params | None = 
 
 def _flatten(network: _Network, x: ArrayLike | Sequences) -> tuple[Array, Array | None, tuple[int, ...]]:
     """Values (n, T) or (n, T, d), lengths (n,) or None, and the leading axes; zeros stand after each end."""
-    values, length = (
-        (jnp.asarray(x.values), jnp.asarray(x.length)) if isinstance(x, Sequences) else (jnp.asarray(x), None)
-    )
+    values, length = values_and_length(x)
     if network.embedding is None:
         if values.ndim < 2 or values.shape[-1] != network.num_inputs:
             raise ValueError(f"x must have shape (..., T, {network.num_inputs}); got {values.shape}.")

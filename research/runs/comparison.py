@@ -8,7 +8,8 @@ import numpy as np
 from research.runs.environment import differences
 from research.runs.result import Result
 
-# A number, or a column of a table, with this word in its name is the clock's, or follows from it: it never comes again.
+# What has this word in its name (a number, an array, a column of a table) is the clock's, or follows from it: it never
+# comes again.
 CLOCK = "seconds"
 
 
@@ -63,7 +64,7 @@ def compare(there: Result, here: Result, environments: Sequence[Mapping[str, Any
       >>> found.same, found.other_arrays[0].place, found.other_arrays[0].size
       (False, 'loss[1]', 0.5)
     """
-    names = dict.fromkeys([*there.arrays, *here.arrays])
+    names = [name for name in dict.fromkeys([*there.arrays, *here.arrays]) if CLOCK not in name]
     numbers = [dict(_leaves(result.numbers)) for result in (there, here)]
     paths = dict.fromkeys([*numbers[0], *numbers[1]])
     arrays = (_array_difference(name, there.arrays.get(name), here.arrays.get(name)) for name in names)

@@ -42,7 +42,7 @@ def reference_of(path: str | Path) -> dict[str, Any]:
 
     A float of the table has four digits. Of the result's numbers, those are kept that are no tables of their own:
     numbers, texts, and lists of at most 20. Arrays that share a name up to its last "/" (a program's, say) have one
-    hash, of 16 hexadecimal digits.
+    hash, of 16 hexadecimal digits; those of the clock have none.
 
     Raises:
       ValueError: The run is not finished.
@@ -146,7 +146,7 @@ def _values(reference: Mapping[str, Any]) -> dict[str, Any]:
 
 def _hashes(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
     groups: dict[str, list[np.ndarray]] = {}
-    for name in sorted(arrays):
+    for name in sorted(name for name in arrays if CLOCK not in name):
         groups.setdefault(name.rpartition("/")[0] or name, []).append(arrays[name])
     return {group: hash_arrays(*members)[:DIGITS] for group, members in groups.items()}
 

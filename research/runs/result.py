@@ -58,7 +58,7 @@ def result_bytes(result: Result) -> tuple[bytes, bytes]:
     the same bytes.
 
     Raises:
-      ValueError: A row is not as long as its table's columns.
+      ValueError: A row is not as long as its table's columns, or two columns have one name.
       TypeError: A number cannot be held by JSON, or an array by .npz without pickle.
     Example:
       >>> result = Result("Yes.", (Table("Steps", ("rule", "steps"), (("Adam", 12), ("SGD", None))),), {}, {})
@@ -66,6 +66,9 @@ def result_bytes(result: Result) -> tuple[bytes, bytes]:
       True
     """
     for table in result.tables:
+        twice = [name for i, name in enumerate(table.columns) if name in table.columns[:i]]
+        if twice:
+            raise ValueError(f"table {table.title!r} has two columns of the name {twice[0]!r}; give each its own.")
         for row in table.rows:
             if len(row) != len(table.columns):
                 raise ValueError(f"table {table.title!r} has {len(table.columns)} columns, but a row {row!r}.")

@@ -20,7 +20,7 @@ def story_tables(numbers: Mapping[str, Any], labels: Mapping[str, str], last: st
     share = models[-1]["accuracy"][0]
     main = Table(
         f"Test accuracy on {numbers['dataset']}",
-        ("model", "test accuracy", "low", "high", "macro-F1", "low", "high", "reads", "seconds"),
+        ("model", "test accuracy", "low", "high", "macro-F1", "its low", "its high", "reads", "seconds"),
         tuple(
             dashed((labels[m["name"]], *m["accuracy"], *m["macro_f1"], m["reads"], m.get("seconds"))) for m in models
         ),

@@ -67,7 +67,7 @@ def train(
       Trained; a training that diverges is one like any other, with the first bad step told.
     Raises:
       ValueError: num_epochs or devices is not positive, there are not so many devices, they do not divide the batch, or the
-        rule uses the batch's indices itself, which devices have a share of each; x and y are not equally many, or the
+        rule uses the batch's indices itself, which devices have a share of each; x and y are not equally many or none, or the
         sampler draws examples that there are not; the checkpoint is another training's.
       TypeError: The rule is none, a leaf of params is not floating, the dataset is no Batch, or the key no key.
       OSError: The checkpoint cannot be written.
@@ -139,6 +139,8 @@ def _check_given(dataset: Batch | None, key: Key) -> None:
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves((dataset.x, dataset.y))}
     if len(lengths) != 1 or () in lengths:
         raise ValueError(f"each x needs its y: leading axes must be alike; got {sorted(lengths)}.")
+    if lengths == {(0,)}:
+        raise ValueError("the dataset has no examples.")
 
 
 def _advanced(at: Place, compiled: Compiled, drawn: Any, stop: int) -> tuple[Place, float]:

@@ -420,3 +420,11 @@ def test_inputs_of_more_digits_than_the_params_are_not_cut():
     wide = jax.tree.map(lambda a: a.astype(jnp.float64), params)
     assert jax.jit(model.apply)(params, x.astype(np.float32)).dtype == jnp.float32
     np.testing.assert_array_equal(jax.jit(model.apply)(params, x), jax.jit(model.apply)(wide, x))
+
+
+def test_a_plain_tuple_for_sequences_is_told_what_to_write():
+    x, length = jnp.ones((2, 5, 3)), jnp.array([2, 3])
+    encoder = models.transformer_encoder(10, 8, 3, width=8, num_layers=1, num_heads=2)
+    for model, values in ((models.recurrent(3, 4, 2), x), (encoder, x[..., 0].astype(int))):
+        with pytest.raises(TypeError, match=r"Sequences\(values, length\); got a plain tuple of 2"):
+            model.apply(model.init(jax.random.key(0)), (values, length))
