@@ -3,7 +3,7 @@
 Nine plays as characters; the first 90 % to learn from, the last 10 % to be guessed. The baseline counts: n-grams with
 interpolated smoothing. Then an LSTM and a small GPT (a Transformer of 4 layers, 4 heads, width 128, seeing 64 characters)
 by nanoGPT's recipe for a laptop: 2,000 steps of 12 windows, AdamW, a rate that rises for 100 steps and falls along a
-cosine. The rates are ours; at nanoGPT's own (--learning-rate 1e-3) the GPT costs 1.87. Then both for twice as long.
+cosine. The rates are ours; at nanoGPT's own (--learning-rate 1e-3) the GPT costs 1.87. Then both for three times as long.
 
     python experiments/character_language_model.py            # about ten minutes on two cores
     python experiments/character_language_model.py --full     # under an hour: more seeds, a longer training
@@ -38,8 +38,8 @@ EXPECTED = {
     "ngram": (1.51, 1.53),
     "lstm": (1.56, 1.61),
     "gpt": (1.77, 1.83),
-    "lstm_longer": (1.51, 1.57),
-    "gpt_longer": (1.62, 1.672),
+    "lstm_longer": (1.49, 1.55),
+    "gpt_longer": (1.57, 1.64),
 }
 
 CLAIM, FALLBACK = "nine_play_shakespeare", "python_help"
@@ -76,7 +76,7 @@ class Config:
     """Windows in a batch."""
     steps: int = 2_000
     """Of the LSTM and the GPT."""
-    longer_steps: int = 4_000
+    longer_steps: int = 6_000
     """Of the longer training of both."""
     evaluate_every: int = 100
     """Steps from one point of the learning curves to the next; it divides both numbers of steps."""
@@ -94,6 +94,8 @@ class Config:
     """Of the GPT."""
     lstm_hidden: int = 256
     """Units of the LSTM."""
+    devices: int = 2
+    """Cores, or other devices, that share each batch, where there are so many; the last bits depend on it."""
 
 
 FULL = Config(seeds="0..9", longer_steps=20_000)
@@ -251,6 +253,7 @@ def train(config, job, parts, network, on_progress, within):
         evaluate=lambda params: {"sampled": measured(params, sampled_starts(config, parts)).mean()},
         on_progress=on_progress,
         checkpoint=within("training"),
+        devices=min(config.devices, jax.device_count()),
     )
     if trained.first_bad_step >= 0:
         raise ValueError(f"{NAMES[job.network]} at rate {job.rate} diverges in step {trained.first_bad_step}.")

@@ -123,7 +123,8 @@ def carry_out(experiment: ModuleType, command: flags.Command) -> "tuple[runs.Run
 
     options = command.options
     data.use_folder(options.data_dir)
-    backend.configure(devices=getattr(command.config, "devices", 1), x64=True)
+    devices = getattr(command.config, "devices", 1)
+    backend.configure(devices=devices, pool=max(2, devices), x64=True)
     file = Path(experiment.__file__ or experiment.__name__)
     # What a config names may change (a file of rules): `complete` writes into it what it was.
     config = experiment.complete(command.config) if hasattr(experiment, "complete") else command.config
