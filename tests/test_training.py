@@ -262,6 +262,18 @@ print(json.dumps(laws.on_two_devices()))
 """
 
 
+def many_kinds():
+    """Parameters of several dtypes and sizes; the large one has a mean of its own."""
+    return {"a": jnp.ones(3, jnp.float32), "b": jnp.ones((), float), "c": jnp.zeros((2, 2**14)), "d": jnp.ones((2, 1))}
+
+
+def of_many_kinds(params, batch):
+    """The mean over examples of a squared sum, in which each parameter has a slope of its own."""
+    ramp = jnp.arange(params["c"].size).reshape(params["c"].shape) / params["c"].size
+    weights = params["a"] + params["d"][0] * jnp.sum(ramp * params["c"])
+    return jnp.mean((batch.x @ weights + params["b"] * batch.y[:, None] @ params["d"][1] - 1.0) ** 2)
+
+
 def on_two_devices():
     """What the process with two devices finds; the losses of the noisy steps are also worked out by hand."""
     one, two = (fit(devices=devices, evaluate=lambda p: {"loss": OBJECTIVE(p, DATA)}) for devices in (1, 2))
@@ -277,6 +289,9 @@ def on_two_devices():
             noisy_objective(start(), descent.take(DATA, descent.Draw(*draw))) for draw in zip(halves, keys, strict=True)
         ]
         expected.append(float(sum(parts) / 2))
+    kinds = [
+        jax.tree.leaves(fit(of_many_kinds, RULE, devices=devices, params=many_kinds()).params) for devices in (1, 2)
+    ]
     refused = []
     for sampler, rule in (
         (samplers.minibatch(20, 5), RULE),
@@ -291,6 +306,8 @@ def on_two_devices():
         "apart": max(jax.tree.leaves(apart)),
         "same bits": bits(one) == bits(two),
         "noisy": noisy.tolist(),
+        "kinds": [[str(a.dtype) for a in leaves] for leaves in kinds],
+        "kinds apart": [float(jnp.max(jnp.abs(a - b))) for a, b in zip(*kinds, strict=True)],
         "expected": expected,
         "refused": refused,
     }
@@ -304,6 +321,8 @@ def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding():
     found = json.loads(done.stdout)
     assert found["apart"] < 3e-6
     np.testing.assert_allclose(found["noisy"], found["expected"], rtol=1e-6)
+    assert found["kinds"] == [["float32", "float64", "float64", "float64"]] * 2
+    assert max(found["kinds apart"]) < 1e-6
     assert "they must divide batch_size; got batch_size=5, devices=2" in found["refused"][0]
     assert "samplers.minibatch(n, n)" in found["refused"][1]
     assert "this rule uses the batch's indices itself" in found["refused"][2]
