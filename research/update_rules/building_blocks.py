@@ -1,5 +1,6 @@
 """What rules are chained from: the step along the rate, weight decay, and arithmetic that keeps a leaf's dtype."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -122,6 +123,18 @@ def cast(value: float | Array, leaf: Array) -> Array:
     if isinstance(value, float | int) and isinstance(leaf, jax.Array):
         return np.asarray(value, dtype)  # type: ignore[return-value]  # A constant: nothing is traced for it.
     return jnp.asarray(value, dtype)
+
+
+def working_dtype(params: Params) -> Any:
+    """That of the widest leaf, at least float32: LAPACK has nothing narrower, and a sum of squares in bfloat16 two digits.
+
+    A leaf counts by its dtype also where its type is weak, as that of `jnp.array(1.0)` is.
+
+    Example:
+      >>> print(working_dtype({"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.float16)}))
+      float32
+    """
+    return functools.reduce(jnp.promote_types, map(jnp.result_type, jax.tree.leaves(params)), jnp.dtype("float32"))
 
 
 def like(value: Array, leaf: Array) -> Array:

@@ -9,7 +9,7 @@ import optax
 
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
-from research.update_rules.building_blocks import cast, increment
+from research.update_rules.building_blocks import cast, increment, working_dtype
 from research.update_rules.outcomes import FIRST_FAILURE, FOUND, NOT_FINITE
 from research.update_rules.outcomes import SINGULAR as MATRIX_SINGULAR
 from research.update_rules.second_order import (
@@ -19,7 +19,6 @@ from research.update_rules.second_order import (
     require,
     shaped_like,
     solve_symmetric,
-    working_dtype,
 )
 
 FisherFn = Callable[..., Array]  # (params, indices=None) -> (n, n) over the params as one vector

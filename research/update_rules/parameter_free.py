@@ -12,7 +12,7 @@ import optax
 
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
-from research.update_rules.building_blocks import cast, increment, moving_average
+from research.update_rules.building_blocks import cast, increment, moving_average, working_dtype
 from research.update_rules.corrections import bias_correction as correction_of
 
 
@@ -77,7 +77,7 @@ def dog(
     check_number("eps", eps)
 
     def init(params):
-        dtype = _wide(params)
+        dtype = working_dtype(params)
         first = 1e-6 * (1.0 + _norm(params, dtype)) if initial_distance is None else initial_distance
         moved = jax.tree.map(jnp.zeros_like, params)
         sums = (jnp.array(first, dtype), jnp.zeros((), dtype), jnp.zeros((), dtype))
@@ -179,7 +179,7 @@ def prodigy(
     of_sums = b2**0.5 if b3 is None else b3
 
     def init(params):
-        dtype = _wide(params)
+        dtype = working_dtype(params)
         moved, mu, nu, gradient_sum = (jax.tree.map(jnp.zeros_like, params) for _ in range(4))
         sums = (jnp.zeros((), dtype), jnp.array(initial_distance, dtype), jnp.zeros((), dtype))
         return ProdigyState(jnp.zeros((), jnp.int32), moved, mu, nu, gradient_sum, *sums)
@@ -228,11 +228,6 @@ def _rate(learning_rate: float | Array | Schedule) -> Schedule:
         return learning_rate
     check_number("learning_rate", learning_rate)
     return lambda t: jnp.asarray(learning_rate)
-
-
-def _wide(params: Params) -> Any:
-    """The dtype of sums over all leaves: theirs, but at least float32."""
-    return jnp.result_type(jnp.float32, *jax.tree.leaves(params))
 
 
 def _dot(a: Params, b: Params, dtype: Any) -> Array:

@@ -8,7 +8,7 @@ import optax
 
 from research.schedules import check_number
 from research.types import Array, Params
-from research.update_rules.building_blocks import cast, increment
+from research.update_rules.building_blocks import cast, increment, working_dtype
 from research.update_rules.line_searches import inner
 from research.update_rules.searching import (
     Search,
@@ -16,7 +16,6 @@ from research.update_rules.searching import (
     capped_inverse_norm,
     find_line_search,
     not_yet,
-    scalar_dtype,
     take_step,
 )
 
@@ -84,7 +83,7 @@ def bfgs(
 
     def init(params):
         n = sum(jnp.size(leaf) for leaf in jax.tree.leaves(params))
-        identity = jnp.eye(n, dtype=scalar_dtype(params))
+        identity = jnp.eye(n, dtype=working_dtype(params))
         before, grad = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))  # Two, so that both may be donated.
         count, pairs = (jnp.zeros((), jnp.int32) for _ in range(2))
         return BFGSState(count, pairs, before, grad, identity, not_yet(search, params, learning_rate))
@@ -180,7 +179,7 @@ def lbfgs(
     check_number("memory_size", memory_size, positive=True, integer=True)
 
     def init(params):
-        dtype = scalar_dtype(params)
+        dtype = working_dtype(params)
 
         def empty():
             return jax.tree.map(lambda x: jnp.zeros((memory_size, *jnp.shape(x)), jnp.result_type(x)), params)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from research.types import Array, Params
-from research.update_rules.building_blocks import cast
+from research.update_rules.building_blocks import cast, working_dtype
 from research.update_rules.line_searches import LineSearch, backtracking, inner, strong_wolfe
 from research.update_rules.outcomes import FIRST_FAILURE, FOUND
 
@@ -51,14 +51,9 @@ def find_line_search(linesearch: str | Search | None) -> Search | None:
     return LINE_SEARCHES[linesearch]
 
 
-def scalar_dtype(params: Params) -> Any:
-    """The dtype of steps and values: that of the leaves, and at least float32."""
-    return jnp.result_type(jnp.float32, *jax.tree.leaves(params))
-
-
 def not_yet(search: Search | None, params: Params, learning_rate: float | Array) -> Searched:
     """What a state keeps before the first search."""
-    dtype = scalar_dtype(params)
+    dtype = working_dtype(params)
     searched = Searched(jnp.array(learning_rate, dtype), *(jnp.zeros((), jnp.int32) for _ in range(2)))
     if search is None:
         return searched
@@ -88,7 +83,7 @@ def take_step(
       ValueError: params, value or value_fn is missing.
     """
     if search is None:
-        rate = jnp.asarray(first_step, scalar_dtype(direction))
+        rate = jnp.asarray(first_step, working_dtype(direction))
         zero = jnp.zeros((), jnp.int32)
         return _times(rate, direction), Searched(rate, zero, zero + FOUND)
     value, value_fn = extra.get("value"), extra.get("value_fn")
@@ -97,7 +92,7 @@ def take_step(
             "a line search needs the objective; call update(grads, state, params, value=..., value_fn=...), with "
             "value_fn: params -> (). A step of research.descent and research.minimise pass them."
         )
-    dtype = scalar_dtype(params)
+    dtype = working_dtype(params)
     value = jnp.asarray(value, dtype)
     first_step = jnp.asarray(first_step, dtype)
     found = search(lambda x: jnp.asarray(value_fn(x), dtype), params, direction, value, grad, first_step)

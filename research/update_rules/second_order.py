@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from research.types import Array, Params
-from research.update_rules.building_blocks import cast
+from research.update_rules.building_blocks import cast, working_dtype
 from research.update_rules.outcomes import EVALUATIONS_USED_UP, FOUND, NO_DESCENT_DIRECTION, NOT_FINITE
 
 UNKNOWN, DEFINITE, INDEFINITE, SINGULAR, NOT_FINITE_MATRIX = range(5)
@@ -65,11 +65,6 @@ def flatten(params: Params) -> tuple[Array, Callable[[Array], Params]]:
     wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
     flat, unravel = ravel_pytree(wide)
     return flat, lambda z: jax.tree.map(lambda a, leaf: a.astype(jnp.result_type(leaf)), unravel(z), params)
-
-
-def working_dtype(params: Params) -> Any:
-    """That of the widest leaf, float32 at least: LAPACK has nothing narrower."""
-    return jnp.result_type(jnp.float32, *jax.tree.leaves(params))
 
 
 def shaped_like(step: Array, unflatten: Callable[[Array], Params], updates: Params) -> Params:

@@ -8,7 +8,7 @@ import optax
 
 from research.schedules import check_number
 from research.types import Array, Params
-from research.update_rules.building_blocks import cast, increment
+from research.update_rules.building_blocks import cast, increment, working_dtype
 
 
 class PolyakStepState(NamedTuple):
@@ -222,8 +222,7 @@ def _zero() -> Array:
 
 
 def _rate(value: float | Array, params: Params) -> Array:
-    """In the widest dtype of the params, at least float32: a sum of squares in bfloat16 has two digits."""
-    return jnp.asarray(value, jnp.result_type(jnp.float32, *jax.tree.leaves(params)))
+    return jnp.asarray(value, working_dtype(params))
 
 
 def _dot(a: Params, b: Params, like: Array) -> Array:

@@ -152,6 +152,22 @@ def test_updates_have_the_dtype_of_gradients_and_states_keep_theirs(name):
 
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
+def test_params_of_weak_type_are_worked_on_in_their_own_dtype(name):
+    """Such as jnp.array(1.0): beside a strong float32 JAX makes float32 of it."""
+
+    def step(x):
+        rule = optax.with_extra_args_support(UPDATE_RULES[name](rate(name)))
+        gradient, more = extras(x)
+        updates, state = rule.update(gradient, rule.init(x), x, **more)
+        return updates, state, optax.apply_updates(x, updates)
+
+    strong = start("float64")
+    weak = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=True), strong)
+    dtypes = [[leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(step, x))] for x in (strong, weak)]
+    assert dtypes[0] == dtypes[1]
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
 def test_a_state_that_was_written_and_read_goes_on_to_the_same_bits(name):
     rule, x = optax.with_extra_args_support(UPDATE_RULES[name](rate(name))), start("float32")
     gradient, more = extras(x)
