@@ -138,10 +138,9 @@ def run(config, on_progress=None, checkpoints=None):
     parts, checkpoints = read(config), checkpoints or research.types.nowhere
     networks = {name: make_network(config, parts, name) for name in ("lstm", "gpt")}  # Refuses sizes first of all.
     counted = research.runs.remembered(checkpoints, "n-grams", lambda _: count(config, parts, seeds[0]))
-    jobs = [Job("lstm", seed, config.steps, config.lstm_rate) for seed in seeds]
-    jobs += [Job("gpt", seed, config.steps, config.learning_rate) for seed in seeds]
-    jobs += [Job("lstm_longer", seeds[0], config.longer_steps, config.lstm_rate)]
-    jobs += [Job("gpt_longer", seeds[0], config.longer_steps, config.learning_rate)]
+    rates = {"lstm": config.lstm_rate, "gpt": config.learning_rate}
+    jobs = [Job(name, seed, config.steps, rate) for name, rate in rates.items() for seed in seeds]
+    jobs += [Job(f"{name}_longer", seeds[0], config.longer_steps, rate) for name, rate in rates.items()]
     total, done, trained = sum(job.steps for job in jobs), 0, []
     for job in jobs:
 
@@ -149,9 +148,8 @@ def run(config, on_progress=None, checkpoints=None):
             if on_progress:
                 on_progress(done + share * job.steps, total, f"{NAMES[job.network]}, seed {job.seed}: {words}")
 
-        compute = lambda within, job=job, show=show: train(
-            config, job, parts, networks[job.network.split("_")[0]], show, within
-        )
+        own = networks[job.network.split("_")[0]]
+        compute = lambda within, job=job, show=show, own=own: train(config, job, parts, own, show, within)
         trained.append(research.runs.remembered(checkpoints, f"{job.network}, seed {job.seed}", compute))
         done += job.steps
     numbers = facts(config, parts, counted, jobs, trained)
@@ -165,8 +163,9 @@ def check(config):
     """The seeds, once the config makes sense."""
     if config.text not in TEXTS:
         raise ValueError(f"text must be one of {', '.join(TEXTS)}; got text={config.text!r}.")
-    for name, least in (("batch_size", 1), ("evaluate_every", 1), ("warmup", 1), ("characters", 0)):
-        if getattr(config, name) < least:
+    counts, rates = ("batch_size", "evaluate_every", "warmup", "devices"), ("learning_rate", "lstm_rate")
+    for name, least in {"characters": 0, **dict.fromkeys(counts, 1), **dict.fromkeys(rates, 1e-12)}.items():
+        if not getattr(config, name) >= least:
             raise ValueError(f"{name} must be at least {least}; got {name}={getattr(config, name)}.")
     for name in ("steps", "longer_steps"):
         steps = getattr(config, name)
@@ -239,6 +238,7 @@ def train(config, job, parts, network, on_progress, within):
     import jax
 
     keys, (model, measured) = [jax.random.fold_in(jax.random.key(job.seed), child) for child in range(3)], network
+    devices = config.devices if config.devices <= jax.device_count() else 1
     everywhere = research.datasets.window_starts(len(parts.train), config.context, stride=1)
     shape = (config.evaluate_every, config.batch_size)
     draw = lambda key: jax.random.randint(key, shape, 0, len(everywhere), dtype="int32")
@@ -253,7 +253,7 @@ def train(config, job, parts, network, on_progress, within):
         evaluate=lambda params: {"sampled": measured(params, sampled_starts(config, parts)).mean()},
         on_progress=on_progress,
         checkpoint=within("training"),
-        devices=min(config.devices, jax.device_count()),
+        devices=devices,
     )
     if trained.first_bad_step >= 0:
         raise ValueError(f"{NAMES[job.network]} at rate {job.rate} diverges in step {trained.first_bad_step}.")
@@ -263,7 +263,7 @@ def train(config, job, parts, network, on_progress, within):
     arrays = whole_losses(config, parts, lambda starts: measured(trained.params, starts))
     parameters = research.models.count_parameters(trained.params)
     sample = "".join(np.array(parts.symbols)[drawn])
-    values = {"parameters": parameters, "seconds": trained.seconds, "sample": sample}
+    values = {"parameters": parameters, "seconds": trained.seconds, "sample": sample, "devices": devices}
     return research.types.Saved(arrays | {"sampled": trained.evaluations["sampled"]}, values)
 
 
@@ -318,7 +318,7 @@ def network_facts(config, parts, mine):
         "steps": job.steps,
         "rate": job.rate,
         "passes": job.steps * config.batch_size * config.context / len(parts.train),
-        "parameters": first.values["parameters"],
+        **{name: first.values[name] for name in ("parameters", "devices")},
         "seconds": float(np.median([saved.values["seconds"] for _, saved in mine])),
     }
 

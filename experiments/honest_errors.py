@@ -162,12 +162,12 @@ def score(truth, found):
     # What float64 cannot tell counts as an error too, so that a lucky zero is no infinite claim.
     least = np.maximum(error, np.maximum(UNIT * np.abs(truth[told]), np.finfo(np.float64).tiny))
     return {
-        "coverage": share(error <= found[told, 1]),
-        "off_tenfold": share(error > 10 * np.maximum(found[told, 1], UNIT * np.abs(truth[told]))),
+        "coverage": share_of(error <= found[told, 1]),
+        "off_tenfold": share_of(error > 10 * np.maximum(found[told, 1], UNIT * np.abs(truth[told]))),
         "sharpness": float(np.median(found[told, 1] / least)) if told.any() else None,
         "answered": float(np.sum(told) / np.sum(exists)),
         "false_answers": int(np.sum(~exists & answered & confident(found))),
-        "eight_digits": share(error <= 1e-8 * np.abs(truth[told]) + 1e-300),
+        "eight_digits": share_of(error <= 1e-8 * np.abs(truth[told]) + 1e-300),
         "evaluations": float(np.median(found[:, 3])),
     }
 
@@ -177,7 +177,7 @@ def times(ratio):
     return f"{ratio:.2g}" if ratio < 100 else f"{ratio:.0f}"
 
 
-def share(flags):
+def share_of(flags):
     """How many of the flags are set, as a share; None of no flags."""
     return float(np.mean(flags)) if len(flags) else None
 

@@ -140,8 +140,9 @@ def run(config, on_progress=None, checkpoints=None):
 
 def check(config, split):
     """The seeds, once the config makes sense."""
-    for name in ("batch_size", "softmax_epochs", "mlp_epochs", "cnn_epochs", "hidden", "channels", "held_out"):
-        if np.min(getattr(config, name), initial=1) < 1:
+    of_models = [f"{model}_{what}" for model in LABELS for what in ("epochs", "rate")]
+    for name in ("batch_size", "hidden", "channels", "held_out", *of_models):
+        if not np.min(getattr(config, name), initial=1) > 0:
             raise ValueError(f"{name} must be positive; got {name}={getattr(config, name)}.")
     if any(epochs < 1 or epochs == config.cnn_epochs for epochs in config.budgets):
         raise ValueError(f"budgets must be positive and other than cnn_epochs; got budgets={config.budgets}.")
@@ -152,8 +153,7 @@ def check(config, split):
     learnt = len(split.train_y) - (config.held_out if config.choose else 0)
     if config.batch_size > learnt:
         raise ValueError(
-            f"batch_size must be at most the {max(learnt, 0):,} training images of {config.dataset} that are not held out; "
-            f"got batch_size={config.batch_size}."
+            f"batch_size={config.batch_size} is too large: at most the {max(learnt, 0):,} training images of {config.dataset}."
         )
     for model in LABELS:
         make_model(model, config, split)  # Refuses widths, channels and dropout before anything is trained.

@@ -162,7 +162,7 @@ def check(config):
             raise ValueError(f"{name} must be a positive integer; got {name}={getattr(config, name)}.")
     for name in ("rates", "epochs"):
         values = getattr(config, name)
-        if not values or min(values) <= 0 or list(values) != sorted(set(values)):
+        if not values or not all(0 < value < np.inf for value in values) or list(values) != sorted(set(values)):
             raise ValueError(f"{name} must be positive, ascending, at least one; got {name}={values}.")
     if not 0 < config.held_out < 1:
         raise ValueError(f"held_out is a share, between 0 and 1; got held_out={config.held_out}.")

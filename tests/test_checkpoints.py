@@ -115,6 +115,16 @@ def test_where_both_are_damaged_the_part_is_computed_again(keeper, tmp_path):
     assert (bits(keeper("piece").load()), loaded(keeper)[1]) == (bits(FIRST), [])
 
 
+def test_what_was_found_damaged_is_not_the_one_that_the_next_save_keeps(keeper, tmp_path):
+    (tmp_path / "piece" / "000002.npz").write_bytes(b"")
+    piece = keeper("piece")
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert bits(piece.load()) == bits(FIRST)
+    piece.save(SECOND)
+    (tmp_path / "piece" / "000003.npz").write_bytes(b"")
+    assert bits(loaded(keeper)[0]) == bits(FIRST)
+
+
 def test_checkpoint_of_another_name_is_not_taken(keeper, tmp_path):
     (tmp_path / "other").mkdir()
     for suffix in ("json", "npz"):

@@ -294,6 +294,8 @@ def test_images_that_are_not_at_hand_are_replaced_aloud(monkeypatch, capsys):
     ("change", "words"),
     [
         ({"cnn_epochs": 0}, "cnn_epochs must be positive; got cnn_epochs=0"),
+        ({"cnn_rate": -1.0}, "cnn_rate must be positive; got cnn_rate=-1.0"),
+        ({"mlp_rate": np.nan}, "mlp_rate must be positive; got mlp_rate=nan"),
         ({"hidden": (16, 0)}, r"hidden must be positive; got hidden=\(16, 0\)"),
         ({"batch_size": 2_000}, "at most the 1,437 training images of digits"),
         ({"choose": (1.0,), "held_out": 1_400}, "at most the 37 training images"),

@@ -1,5 +1,6 @@
 """Laws of reproducing: a run that comes out again is said to be bit-identical, and one flipped bit is found and named."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -74,6 +75,15 @@ def test_run_that_comes_out_again_is_bit_identical(run, tmp_path, capsys):
     result, other = runs.load_result(again), runs.load_result(run)
     assert f"all {len(result.arrays)} arrays" in out
     assert {n: a.tobytes() for n, a in result.arrays.items()} == {n: a.tobytes() for n, a in other.arrays.items()}
+
+
+def test_run_whose_data_are_missing_is_refused_before_others_take_their_place(run, tmp_path, capsys, monkeypatch):
+    instead = lambda config: dataclasses.replace(config, passes=2)
+    monkeypatch.setattr(fit_a_line, "complete", instead, raising=False)
+    status, out, err = reproduce(run, tmp_path, capsys)
+    assert (status, out) == (2, "")
+    assert "It was run with passes=3, which is not here; 2 is another run." in err
+    assert not (tmp_path / "again").exists()
 
 
 def test_run_is_reproduced_anew_each_time(run, tmp_path, capsys):

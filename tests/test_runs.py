@@ -241,6 +241,19 @@ def test_write_that_fails_keeps_what_was_saved(tmp_path, monkeypatch, call, erro
         assert all(words in str(caught.value) for words in (str(path), "disk is full", "Still there", "answer.txt"))
 
 
+def test_a_file_system_that_flushes_no_folders_takes_files(tmp_path, monkeypatch):
+    flush = os.fsync
+
+    def refuse_folders(number):
+        if os.path.isdir(f"/proc/self/fd/{number}"):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        flush(number)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    runs.write_atomically(tmp_path / "answer.txt", b"after")
+    assert files(tmp_path) == {"answer.txt": b"after"}
+
+
 def test_full_disk_keeps_what_was_saved(tmp_path):
     path = tmp_path / "answer.txt"
     runs.write_atomically(path, b"before")

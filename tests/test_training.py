@@ -16,7 +16,7 @@ from research import descent, losses, models, objectives, runs, samplers, schedu
 from research.runs import checkpoints
 from research.training import loop
 from research.training.compiled import _loop, compile_training
-from research.types import Batch, Checkpoint
+from research.types import Batch, Checkpoint, Sampler
 
 TOP = Path(__file__).parent.parent
 MODEL = models.mlp((3, 4, 2), activation="tanh", initialiser="lecun_normal", dtype=jnp.float32)
@@ -240,6 +240,11 @@ def test_data_that_do_not_belong_together_are_refused():
     )
     with pytest.raises(ValueError, match=r"the sampler draws example 2\d of a dataset of 20; make it with n=20"):
         train(DATA, n=30)  # JAX would take the last example in the place of those that there are not.
+    late = Sampler(1, 2, lambda key: jnp.where(jax.random.bernoulli(key, 0.1), 20, 0) * jnp.ones((1, 2), int))
+    negative = Sampler(1, 2, lambda key: jnp.full((1, 2), -1))
+    for sampler, index in ((late, 20), (negative, -1)):  # In some epoch, not in the first.
+        with pytest.raises(ValueError, match=f"the sampler draws example {index} of a dataset of 20"):
+            fit(sampler=sampler, num_epochs=100, rule=update_rules.gradient_descent(0.1))
     with pytest.raises(ValueError, match="each x needs its y"):
         train(Batch(DATA.x, DATA.y[:-1]))
     with pytest.raises(ValueError, match="the dataset has no examples"):
@@ -340,8 +345,11 @@ def test_a_checkpoint_of_another_training_is_refused():
             training.train(
                 objective, rule, data, samplers.minibatch(4, size), num_epochs=num_epochs, evaluate=evaluate, **options
             )
+    for changed in ({"params": jnp.array(8.0)}, {"key": jax.random.key(1)}):  # All of the same shapes.
+        with pytest.raises(ValueError, match="another model, rule, start or key"):
+            training.train(objective, rule, data, samplers.minibatch(4, 2), num_epochs=3, **options | changed)
     for other, params in ((update_rules.adam(0.1), jnp.array(9.0)), (rule, jnp.array([9.0]))):
-        with pytest.raises(ValueError, match="another model or rule"):
+        with pytest.raises(ValueError, match="another model, rule, start or key"):
             training.train(
                 objective, other, data, samplers.minibatch(4, 2), num_epochs=3, **options | {"params": params}
             )

@@ -1,6 +1,7 @@
 """An experiment from its command line: flags to Config, a run with progress, then tables, figures and a report."""
 
 import contextlib
+import dataclasses
 import math
 import os
 import select
@@ -29,7 +30,7 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
 
     Args:
       experiment: A module with a docstring that opens with its question, and with Config, FULL, run and draw; and FAST
-        where the default takes minutes; a Config's `devices` is how many JAX is shown (see `backend.configure`); and
+        where there is one that takes seconds; a Config's `devices` is how many JAX is shown (see `backend.configure`); and
         complete(config) -> config where the config names what may change, and share(config, part, parts, checkpoints)
         where the work can be shared among processes.
       argv: The words after the program's name; None means those of this process.
@@ -111,13 +112,16 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
     return run.path
 
 
-def carry_out(experiment: ModuleType, command: flags.Command) -> "tuple[runs.Run, bool]":
+def carry_out(experiment: ModuleType, command: flags.Command, *, exactly: bool = False) -> "tuple[runs.Run, bool]":
     """Runs what a command line asks for, to the end, unless it has been run.
 
     Args:
       experiment, command: As for `perform`.
+      exactly: Whether the config must be run as it is, and not with something in the place of data that are missing.
     Returns:
       The finished run, and whether it was finished before.
+    Raises:
+      ValueError: Exactly this config cannot be run here.
     """
     from research import backend, runs
 
@@ -128,6 +132,10 @@ def carry_out(experiment: ModuleType, command: flags.Command) -> "tuple[runs.Run
     file = Path(experiment.__file__ or experiment.__name__)
     # What a config names may change (a file of rules): `complete` writes into it what it was.
     config = experiment.complete(command.config) if hasattr(experiment, "complete") else command.config
+    if exactly and config != command.config:
+        was, now = (dataclasses.asdict(values) for values in (command.config, config))
+        name = next(name for name in was if was[name] != now[name])
+        raise ValueError(f"It was run with {name}={was[name]!r}, which is not here; {now[name]!r} is another run.")
     job.refuse_if_busy(options.results / file.stem / runs.run_id(file.stem, config))
     width = getattr(config, "width", None)  # Lanes advanced together: the bits depend on it.
     run = runs.open_run(file.stem, config, options.results, options.fresh, width, code=[file])

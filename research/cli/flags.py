@@ -19,7 +19,7 @@ class Options:
     full: bool = False
     """Start from the experiment's FULL configuration instead of the small one."""
     fast: bool = False
-    """Start from one that takes seconds and shows that everything works; only experiments that take minutes have it."""
+    """Start from one that takes seconds and shows that everything works; only some experiments have it."""
     config: Path | None = None
     """Start from this TOML or JSON file; flags on the command line win over it."""
     results: Path = Path("results")
@@ -185,7 +185,9 @@ def _base(experiment: types.ModuleType, argv: Sequence[str]) -> Any:
     if early.full and early.fast:
         raise ValueError("--full and --fast are two configurations to start from; give one of them.")
     if early.fast and not hasattr(experiment, "FAST"):
-        raise ValueError("This experiment has no --fast: leave it out, its default is short.")
+        raise ValueError(
+            "This experiment has no --fast: leave it out, and make it smaller by its flags (--help) where it takes too long."
+        )
     base = experiment.FULL if early.full else experiment.FAST if early.fast else experiment.Config()
     return read_config(early.config, base) if early.config else base
 

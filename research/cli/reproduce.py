@@ -60,10 +60,10 @@ def reproduce_reference(file: Path, load: Callable[[str], ModuleType], options: 
 def _again(experiment: ModuleType, values: dict[str, Any], where: str, options: flags.Options) -> "runs.Run":
     """Runs a config anew; a reproduction that was stopped goes on."""
     config = flags.with_values(experiment.Config(), values, where)
-    run, finished_before = cli.carry_out(experiment, flags.Command(config, options))
+    run, finished_before = cli.carry_out(experiment, flags.Command(config, options), exactly=True)
     if finished_before:
         again = flags.Options(results=options.results, quiet=options.quiet, fresh=True)
-        run, _ = cli.carry_out(experiment, flags.Command(config, again))
+        run, _ = cli.carry_out(experiment, flags.Command(config, again), exactly=True)
     return run
 
 

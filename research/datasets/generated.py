@@ -71,10 +71,17 @@ def quadratic(seed: int, eigenvalues: Sequence[float] | np.ndarray) -> Function:
     vector = matrix @ minimiser
 
     def f(x):
-        return 0.5 * (x @ matrix.astype(x.dtype) @ x) - x @ vector.astype(x.dtype)
+        a, b = in_dtype_of(x)
+        return 0.5 * (x @ a @ x) - x @ b
 
     def gradient(x):
-        return x @ matrix.astype(x.dtype) - vector.astype(x.dtype)
+        a, b = in_dtype_of(x)
+        return x @ a - b
+
+    def in_dtype_of(x):
+        if x.dtype.kind in "biu":
+            raise TypeError(f"x must be floating; got {x.dtype}. Convert it with .astype(float).")
+        return matrix.astype(x.dtype), vector.astype(x.dtype)
 
     return Function(f, gradient, minimiser, float(-0.5 * minimiser @ vector), spectrum)
 

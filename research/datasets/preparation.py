@@ -81,15 +81,18 @@ def mean_and_sd(train_x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Args:
       train_x: Inputs, shape (n, ...), floating.
     Returns:
-      (mean, sd), each of one row's shape.
+      (mean, sd), each of one row's shape and of the inputs' dtype.
     Example:
       >>> mean, sd = mean_and_sd(np.array([[1.0, 5.0], [3.0, 5.0]]))
       >>> mean.tolist(), sd.tolist()
       ([2.0, 5.0], [1.0, inf])
     """
-    mean = train_x.mean(axis=0)
+    mean, sd = (
+        measure(axis=0, dtype=np.float64) for measure in (train_x.mean, train_x.std)
+    )  # float32 loses a long sum.
     # Rounding may give a constant column an sd just above 0, so the values themselves are asked.
-    return mean, np.where(train_x.max(axis=0) == train_x.min(axis=0), np.inf, train_x.std(axis=0))
+    sd = np.where(train_x.max(axis=0) == train_x.min(axis=0), np.inf, sd)
+    return mean.astype(train_x.dtype), sd.astype(train_x.dtype)
 
 
 def standardise(train_x: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:

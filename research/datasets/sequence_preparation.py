@@ -76,10 +76,16 @@ def hold_out(split: SequenceSplit, one_in: int, seed: int) -> SequenceSplit:
       seed: Of the draw.
     Returns:
       A split of the training part.
+    Raises:
+      ValueError: one_in is less than 2, or a class has a single example.
     """
+    if one_in < 2:
+        raise ValueError(f"one_in must be at least 2; got one_in={one_in}.")
     generator, drawn = np.random.default_rng(seed), np.zeros(len(split.train_y), bool)
     for label in np.unique(split.train_y):
         of_class = generator.permutation(np.flatnonzero(split.train_y == label))
+        if len(of_class) < 2:
+            raise ValueError(f"class {split.classes[label]} has a single example, which cannot be on both sides.")
         drawn[of_class[: max(1, len(of_class) // one_in)]] = True
     whole = split.train_x, split.train_length, split.train_y
     parts = [values[part] for part in (~drawn, drawn) for values in whole]
@@ -93,7 +99,11 @@ def row_sequences(split: ImageSplit) -> SequenceSplit:
       split: Of images with one channel.
     Returns:
       The same images; float32.
+    Raises:
+      ValueError: The images have several channels.
     """
+    if split.train_x.shape[-1] != 1:
+        raise ValueError(f"the images of {split.name} have {split.train_x.shape[-1]} channels; make them grey first.")
     parts = []
     for x, y in ((split.train_x, split.train_y), (split.test_x, split.test_y)):
         parts += [x[..., 0].astype(np.float32), np.full(len(x), x.shape[1], np.int32), y]

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,9 +50,30 @@ def write_shards(folder: str | Path, blocks: Iterable[tuple[np.ndarray, np.ndarr
       (3, 12, [2, 2])
     """
     folder = Path(folder)
+    check_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
+    partial = folder / f"{MANIFEST}.partial"
+    try:
+        manifest = partial.open("x", encoding="utf-8")  # From here on the folder is this process's.
+    except FileExistsError:
+        raise ValueError(f"Another process writes shards into {folder}; name another folder.") from None
+    with manifest:
+        rows = _write_blocks(folder, blocks)
+        json.dump({"format": FORMAT, "shards": rows}, manifest, indent=1)
+        manifest.flush()
+        os.fsync(manifest.fileno())
+    os.replace(partial, folder / MANIFEST)
+    return folder
+
+
+def check_empty(folder: Path) -> None:
+    """Refuses a folder for shards that holds something."""
+    if folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty; shards want a folder of their own. Name another, or empty it.")
+
+
+def _write_blocks(folder: Path, blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[dict[str, Any]]:
+    """What the manifest says of each shard."""
     rows, first = [], None
     for number, (x, y) in enumerate(blocks):
         x, y = np.asarray(x), np.asarray(y)
@@ -60,14 +81,13 @@ def write_shards(folder: str | Path, blocks: Iterable[tuple[np.ndarray, np.ndarr
         first = (x[:0], y[:0]) if first is None else first
         names = [f"{number:05d}-x.npy", f"{number:05d}-y.npy"]
         for name, array in zip(names, (x, y), strict=True):
-            np.save(folder / name, array, allow_pickle=False)
+            with (folder / name).open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+                os.fsync(file.fileno())  # Before the manifest says that it is there.
         rows.append({"examples": len(x), "sha256": {name: _digest(folder / name) for name in names}})
     if not rows:
         raise ValueError(f"blocks is empty: {folder} would hold nothing. Give at least one (x, y).")
-    partial = folder / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps({"format": FORMAT, "shards": rows}, indent=1), encoding="utf-8")
-    os.replace(partial, folder / MANIFEST)
-    return folder
+    return rows
 
 
 def _check_block(number: int, x: np.ndarray, y: np.ndarray, first: tuple[np.ndarray, np.ndarray]) -> None:
@@ -77,6 +97,10 @@ def _check_block(number: int, x: np.ndarray, y: np.ndarray, first: tuple[np.ndar
             f"{y.shape}."
         )
     for name, array, model in (("x", x, first[0]), ("y", y, first[1])):
+        if array.dtype.kind not in "biufcSU":
+            raise ValueError(
+                f"Block {number} has {name} of {array.dtype}, which numpy's format cannot hold; cast it (astype('float32'))."
+            )
         if (array.shape[1:], array.dtype) != (model.shape[1:], model.dtype):
             raise ValueError(
                 f"Block {number} has {name} of {array.dtype}{list(array.shape[1:])} an example, and the first block "
@@ -101,16 +125,29 @@ def open_shards(folder: str | Path, *, verify: bool = False) -> Shards:
         raise FileNotFoundError(
             f"{folder} has no {MANIFEST}: it holds no shards, or writing them was stopped. Write them anew."
         )
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    if manifest.get("format") != FORMAT:
-        raise ValueError(
-            f"{folder / MANIFEST} has the format {manifest.get('format')!r}, not {FORMAT!r}. Write the shards anew."
-        )
     columns: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for row in manifest["shards"]:
-        for column, (name, sha256) in zip(columns, row["sha256"].items(), strict=True):
-            column.append(_mapped(folder / name, row["examples"], sha256 if verify else None))
-    return Shards(tuple(columns[0]), tuple(columns[1]), sum(row["examples"] for row in manifest["shards"]))
+    for num_examples, files in _read_manifest(folder / MANIFEST):
+        for column, (name, sha256) in zip(columns, files, strict=True):
+            column.append(_mapped(folder / name, num_examples, sha256 if verify else None))
+    return Shards(tuple(columns[0]), tuple(columns[1]), sum(map(len, columns[1])))
+
+
+def _read_manifest(path: Path) -> list[tuple[int, list[tuple[str, str]]]]:
+    """Of each shard the number of examples, and the name and sha256 of its two files."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["format"] != FORMAT:
+            raise ValueError(f"its format is {manifest['format']!r}, not {FORMAT!r}")
+        shards = [
+            (int(row["examples"]), [(str(k), str(v)) for k, v in row["sha256"].items()]) for row in manifest["shards"]
+        ]
+        if any(len(files) != 2 for _, files in shards):
+            raise ValueError("a shard has not two files")
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise ValueError(
+            f"{path} is no manifest of shards, or damaged ({problem}). Write the shards anew."
+        ) from problem
+    return shards
 
 
 def _mapped(path: Path, num_examples: int, sha256: str | None) -> np.ndarray:
@@ -189,7 +226,9 @@ def num_chunks(shards: Shards, chunk_size: int) -> int:
 def _own_map(array: np.ndarray) -> np.ndarray:
     """The same file mapped once more: the pages that are read leave memory with this map, at the shard's end."""
     if isinstance(array, np.memmap) and array.filename is not None:
-        return np.load(array.filename, mmap_mode="r", allow_pickle=False)
+        whole = np.load(array.filename, mmap_mode="r", allow_pickle=False)
+        if (whole.shape, whole.dtype, whole.strides) == (array.shape, array.dtype, array.strides):
+            return whole  # A slice keeps the file's name, and is not the file.
     return array
 
 

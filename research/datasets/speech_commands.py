@@ -1,5 +1,6 @@
 """Speech Commands: too many recordings for the memory of a small machine, so they become shards of log-mel frames."""
 
+import os
 import re
 import tarfile
 import tempfile
@@ -9,7 +10,7 @@ import numpy as np
 
 from research.datasets.finding import find_files, find_source
 from research.datasets.log_mel import log_mel
-from research.datasets.shards import write_shards
+from research.datasets.shards import check_empty, write_shards
 from research.datasets.wav import read_wav
 
 RATE = 16000
@@ -45,6 +46,7 @@ def write_speech_commands(
         raise ValueError(f"There is no part {part!r}: part must be one of {', '.join(PARTS)}.")
     if block_size < 1:
         raise ValueError(f"block_size must be at least 1; got {block_size}.")
+    check_empty(Path(folder))
     path = find_files(find_source("speech_commands", "write_speech_commands"))[0]
     words, names = _names(path, part)
     places = dict(zip(names, np.random.default_rng(seed).permutation(len(names)), strict=True))
@@ -54,6 +56,10 @@ def write_speech_commands(
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder.parent) as partial:
         shape = (len(names), *log_mel(np.zeros(RATE), RATE).shape)
         mixed = np.lib.format.open_memmap(Path(partial, "mixed.npy"), "w+", np.float32, shape)
+        with Path(partial, "mixed.npy").open(
+            "r+b"
+        ) as file:  # On a full disk a write through the map kills the process.
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         with tarfile.open(path) as archive:
             for member in archive:
                 if (name := _named(member)) in places and (opened := archive.extractfile(member)):

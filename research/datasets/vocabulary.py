@@ -45,6 +45,7 @@ def encode(texts: Sequence[str], vocabulary: Mapping[str, int], length: int) -> 
     Returns:
       (tokens, lengths): int32 of shape (n, length) and (n,), the two fields of `research.types.Sequences`.
     Raises:
+      TypeError: texts is one text.
       ValueError: length is not positive.
     Example:
       >>> tokens, lengths = encode(["oil up and up", "up", ""], {"oil": 1, "up": 2}, 3)
@@ -53,6 +54,8 @@ def encode(texts: Sequence[str], vocabulary: Mapping[str, int], length: int) -> 
        [2 0 0]
        [0 0 0]] [3 1 1]
     """
+    if isinstance(texts, str):
+        raise TypeError("texts must be a list of texts; got a single one: put it into brackets.")
     if length < 1:
         raise ValueError(f"length must be a positive integer; got length={length}.")
     rows = [[vocabulary.get(word, UNKNOWN) for word in text.split()[:length]] or [UNKNOWN] for text in texts]

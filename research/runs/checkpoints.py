@@ -45,15 +45,16 @@ def checkpoints_in(folder: str | Path, seconds_between: float = SECONDS_BETWEEN)
 
     def checkpoint(name: str) -> Checkpoint:
         own = folder.joinpath(*map(_file_name, name.split("/")))
+        damaged: set[int] = set()
 
         def save(saved: Saved) -> None:
             nonlocal next_save
             start = time.monotonic()
-            _save(own, name, saved)
+            _save(own, name, saved, damaged)
             end = time.monotonic()
             next_save = end + max(seconds_between, (end - start) / LARGEST_SHARE)
 
-        return Checkpoint(lambda: _load(own, name), save, lambda: time.monotonic() >= next_save)
+        return Checkpoint(lambda: _load(own, name, damaged), save, lambda: time.monotonic() >= next_save)
 
     return checkpoint
 
@@ -83,7 +84,7 @@ def remembered(checkpoints: Checkpoints, name: str, compute: Callable[[Checkpoin
     return saved
 
 
-def _save(folder: Path, name: str, saved: Saved) -> None:
+def _save(folder: Path, name: str, saved: Saved, damaged: set[int]) -> None:
     with explained(f"Cannot make {folder}", lambda: "What had been saved is whole."):
         folder.mkdir(parents=True, exist_ok=True)
     numbers = _numbers(folder)
@@ -92,7 +93,8 @@ def _save(folder: Path, name: str, saved: Saved) -> None:
     text = _text(name, arrays, saved.values)
     write_atomically(folder / f"{number:06d}.npz", arrays)
     write_atomically(folder / f"{number:06d}.json", text)
-    for old in sorted(numbers)[: -(GENERATIONS - 1)]:
+    good = [before for before in sorted(numbers) if before not in damaged]
+    for old in {*numbers} - {*good[-(GENERATIONS - 1) :]}:
         with contextlib.suppress(OSError):  # The next save tries again.
             for suffix in ("json", "npz"):  # In this order: without its JSON a number counts as never written.
                 (folder / f"{old:06d}.{suffix}").unlink(missing_ok=True)
@@ -101,11 +103,13 @@ def _save(folder: Path, name: str, saved: Saved) -> None:
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _load(folder: Path, name: str) -> Saved | None:
+def _load(folder: Path, name: str, damaged: set[int]) -> Saved | None:
+    """The newest that is whole; the numbers of those that are not join `damaged`, and go with the next save."""
     for number in sorted(_numbers(folder), reverse=True):
         try:
             return _read(folder / f"{number:06d}.json", name)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            damaged.add(number)
             before = "The one before it is used." if number > min(_numbers(folder)) else "This part is computed again."
             warnings.warn(f"The checkpoint {folder / f'{number:06d}.npz'} is damaged ({error}). {before}", stacklevel=3)
     return None

@@ -66,6 +66,9 @@ def _flush_folder(folder: Path) -> None:
         opened = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(opened)
+        except OSError as problem:
+            if problem.errno not in (errno.EINVAL, errno.ENOTSUP):  # Some file systems have no such flush.
+                raise
         finally:
             os.close(opened)
 

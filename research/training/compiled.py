@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from research import descent
-from research.training.place import Place
+from research.training.place import Place, digest
 from research.types import Array, Batch, Key, Params, Sampler
 
 AXIS = "batch"  # Of the mesh, where a batch is split over devices.
@@ -60,9 +60,17 @@ def compile_training(
     _, record = jax.eval_shape(lambda state, draws: step(state, jax.tree.map(lambda a: a[0], draws)), state, draws)
     records = everywhere(jax.tree.map(lambda a: np.full(sampler.num_batches, np.nan, a.dtype), record))
     compiled = jax.jit(advance).lower(state, records, draws, dataset, np.int32(0), np.int32(1)).compile()
+    shapes = [(leaf.dtype.name, leaf.shape) for leaf in jax.tree.leaves(dataset)]
+    words = f"{jax.tree.structure((state, draws, dataset))} {shapes} on {devices} devices"
+
+    def drawn(key, epoch):
+        found = everywhere(draw(key, np.int32(epoch)))
+        _check_draws(found, dataset)
+        return found
+
     return Compiled(
-        Place(0, 0, state, records, (), (), 0.0),
-        lambda key, epoch: everywhere(draw(key, np.int32(epoch))),
+        Place(0, 0, state, records, (), (), 0.0, digest(words, key, state, records, draws)),
+        drawn,
         lambda state, records, draws, start, stop: compiled(
             state, records, draws, dataset, np.int32(start), np.int32(stop)
         ),
@@ -72,9 +80,10 @@ def compile_training(
 def _check_draws(draws: descent.Draw, dataset: Batch | None) -> None:
     """Refuses a sampler of more examples than there are: JAX would take the last one instead, and say nothing."""
     if dataset is not None and draws.indices is not None:
-        n, last = len(jax.tree.leaves(dataset)[0]), int(np.max(np.asarray(draws.indices)))
-        if last >= n:
-            raise ValueError(f"the sampler draws example {last} of a dataset of {n}; make it with n={n}.")
+        n, indices = len(jax.tree.leaves(dataset)[0]), np.asarray(draws.indices)
+        for index in (indices.max(), indices.min()):
+            if not 0 <= index < n:
+                raise ValueError(f"the sampler draws example {index} of a dataset of {n}; make it with n={n}.")
 
 
 def _loop(objective: Callable[[Params, Any], Array], rule: optax.GradientTransformation, learning_rate: float):

