@@ -297,6 +297,10 @@ def on_two_devices():
     kinds = [
         jax.tree.leaves(fit(of_many_kinds, RULE, devices=devices, params=many_kinds()).params) for devices in (1, 2)
     ]
+    for params in ({"c": jnp.zeros((2, 2**14))}, {"a": jnp.ones(3, jnp.float32)}):  # Beside a loss of float64.
+        few = lambda params, batch: of_many_kinds(many_kinds() | params, batch)
+        for leaves, devices in zip(kinds, (1, 2), strict=True):
+            leaves += jax.tree.leaves(fit(few, RULE, devices=devices, params=params).params)
     refused = []
     for sampler, rule in (
         (samplers.minibatch(20, 5), RULE),
@@ -326,7 +330,7 @@ def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding():
     found = json.loads(done.stdout)
     assert found["apart"] < 3e-6
     np.testing.assert_allclose(found["noisy"], found["expected"], rtol=1e-6)
-    assert found["kinds"] == [["float32", "float64", "float64", "float64"]] * 2
+    assert found["kinds"] == [["float32", "float64", "float64", "float64", "float64", "float32"]] * 2
     assert max(found["kinds apart"]) < 1e-6
     assert "they must divide batch_size; got batch_size=5, devices=2" in found["refused"][0]
     assert "samplers.minibatch(n, n)" in found["refused"][1]

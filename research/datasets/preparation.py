@@ -81,18 +81,18 @@ def mean_and_sd(train_x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Args:
       train_x: Inputs, shape (n, ...), floating.
     Returns:
-      (mean, sd), each of one row's shape and of the inputs' dtype.
+      (mean, sd), each of one row's shape and of the inputs' dtype; of integers, float64.
     Example:
       >>> mean, sd = mean_and_sd(np.array([[1.0, 5.0], [3.0, 5.0]]))
       >>> mean.tolist(), sd.tolist()
       ([2.0, 5.0], [1.0, inf])
     """
-    mean, sd = (
-        measure(axis=0, dtype=np.float64) for measure in (train_x.mean, train_x.std)
-    )  # float32 loses a long sum.
+    # In float64, for a long sum in float32 loses its last digits.
+    mean, sd = train_x.mean(axis=0, dtype=np.float64), train_x.std(axis=0, dtype=np.float64)
     # Rounding may give a constant column an sd just above 0, so the values themselves are asked.
     sd = np.where(train_x.max(axis=0) == train_x.min(axis=0), np.inf, sd)
-    return mean.astype(train_x.dtype), sd.astype(train_x.dtype)
+    dtype = train_x.dtype if np.issubdtype(train_x.dtype, np.floating) else np.float64
+    return mean.astype(dtype), sd.astype(dtype)
 
 
 def standardise(train_x: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:

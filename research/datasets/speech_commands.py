@@ -56,10 +56,9 @@ def write_speech_commands(
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder.parent) as partial:
         shape = (len(names), *log_mel(np.zeros(RATE), RATE).shape)
         mixed = np.lib.format.open_memmap(Path(partial, "mixed.npy"), "w+", np.float32, shape)
-        with Path(partial, "mixed.npy").open(
-            "r+b"
-        ) as file:  # On a full disk a write through the map kills the process.
-            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        if hasattr(os, "posix_fallocate"):  # On a full disk a write through the map would kill the process.
+            with Path(partial, "mixed.npy").open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         with tarfile.open(path) as archive:
             for member in archive:
                 if (name := _named(member)) in places and (opened := archive.extractfile(member)):

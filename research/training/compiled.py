@@ -141,11 +141,18 @@ def _mean_over_devices(tree: Any) -> Any:
         groups.setdefault(leaf.dtype if leaf.size < SMALL else i, []).append(i)
     joined = [_joined([leaves[i] for i in group]) for group in groups.values()]
     for group, mean in zip(groups.values(), jax.lax.pmean(joined, AXIS), strict=True):
-        ends = np.cumsum([leaves[i].size for i in group])
-        for i, own in zip(group, jnp.split(mean, ends[:-1]), strict=True):
-            leaves[i] = own.reshape(leaves[i].shape)
+        for i, own in zip(group, _parted(mean, [leaves[i] for i in group]), strict=True):
+            leaves[i] = own
     return jax.tree.unflatten(structure, leaves)
 
 
 def _joined(leaves: list[Array]) -> Array:
     return leaves[0] if len(leaves) == 1 else jnp.concatenate([leaf.ravel() for leaf in leaves])
+
+
+def _parted(joined: Array, like: list[Array]) -> list[Array]:
+    """Undoes `_joined`."""
+    if len(like) == 1:
+        return [joined]
+    parts = jnp.split(joined, np.cumsum([leaf.size for leaf in like])[:-1])
+    return [part.reshape(leaf.shape) for part, leaf in zip(parts, like, strict=True)]

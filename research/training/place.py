@@ -75,7 +75,7 @@ def kept(at: Place) -> Saved:
     for name in descent.Record._fields:
         leaves[f"records/{name}"] = np.asarray(getattr(at.records, name))
         leaves[f"earlier/{name}"] = np.array([getattr(records, name) for records in at.earlier])
-    return Saved(leaves, [at.epoch, at.step, list(at.evaluations), at.seconds, at.training])
+    return Saved(leaves, [at.training, at.epoch, at.step, list(at.evaluations), at.seconds])
 
 
 def check_alike(state: descent.State) -> None:
@@ -88,12 +88,15 @@ def check_alike(state: descent.State) -> None:
 
 def restored(start: Place, saved: Saved, num_epochs: int, evaluated: bool) -> Place:
     """Undoes `kept`, for a training that begins at `start`; another training's is refused."""
-    epoch, step, evaluations, seconds, training = [*saved.values, "", "", "", "", ""][:5]
-    if training != start.training or epoch > num_epochs or len(evaluations) != (epoch + 1) * evaluated:
-        raise ValueError(
-            "the checkpoint is of another training: another model, rule, start or key, or other data, batches, epochs, "
-            "evaluations or devices. Begin anew (--fresh)."
-        )
+    other = ValueError(
+        "the checkpoint is of another training: another model, rule, start or key, or other data, batches, epochs, "
+        "evaluations or devices. Begin anew (--fresh)."
+    )
+    if saved.values[0] != start.training:
+        raise other
+    training, epoch, step, evaluations, seconds = saved.values
+    if epoch > num_epochs or len(evaluations) != (epoch + 1) * evaluated:
+        raise other
     leaves, structure = jax.tree.flatten(start.state)
     put = lambda now, then: jax.device_put(then, now.sharding)
     state = [put(leaf, like(leaf, saved.arrays[f"state/{i}"])) for i, leaf in enumerate(leaves)]
