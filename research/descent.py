@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from research.types import Array, Batch, Key, Params, Sampler
-from research.update_rules.building_blocks import evaluation_params
+from research.update_rules.building_blocks import evaluation_params, working_dtype
 from research.update_rules.checks import check_floating, check_rule
 
 # At most this many evaluations inside the first epoch, log-spaced: most of what a stochastic rule gains comes there.
@@ -105,6 +105,7 @@ def make_step(
     """
     check_rule(rule)
     rule = optax.with_extra_args_support(rule)
+    dataset = jax.tree.map(jnp.asarray, dataset)  # NumPy's arrays cannot be indexed by what is traced.
 
     def step(state: State, draw: Draw) -> tuple[State, Record]:
         def value_fn(params, indices=draw.indices):
@@ -115,7 +116,8 @@ def make_step(
             grads, state.rule, state.params, value=loss, grad=grads, value_fn=value_fn, indices=draw.indices
         )
         kept = optax.tree_utils.tree_get_all_with_path(rule_state, "learning_rate")
-        rate = kept[0][1] if len(kept) == 1 else learning_rate  # Groups may have several: then none is *the* rate.
+        kept = [rate for _, rate in kept if not jnp.ndim(rate)]
+        rate = kept[0] if len(kept) == 1 else learning_rate  # Groups may have several: then none is *the* rate.
         record = Record(loss, jnp.asarray(rate, loss.dtype), _norm(grads), _norm(updates))
         return State(optax.apply_updates(state.params, updates), rule_state), record
 
@@ -268,7 +270,8 @@ def _reduce(records: Record, evaluations: Any, keep_steps: bool) -> EpochRecord:
 
 
 def _norm(tree: Params) -> Array:
-    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
+    wide = [leaf.astype(working_dtype(leaf)) for leaf in jax.tree.leaves(tree)]  # The squares of float16 overflow.
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in wide))
 
 
 def _root_mean_square(a: Array) -> Array:

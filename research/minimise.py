@@ -1,5 +1,7 @@
 """Minimising a function outright, with any update rule: steps in one compiled loop until the gradient is small."""
 
+import functools
+import operator
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,6 +17,7 @@ from research.update_rules.outcomes import FIRST_FAILURE, NOT_FINITE
 from research.update_rules.outcomes import OUTCOMES as STEP_OUTCOMES
 
 CONVERGED, STEPS_USED_UP, NO_PROGRESS = range(3)
+PATIENCE = 10  # Steps without a change of any parameter, while the rule's state still changes.
 OUTCOMES = (
     "the gradient is within the tolerance",
     "max_steps used up",
@@ -58,7 +61,8 @@ def minimise(
     It is one compiled loop; called again with the same rule and objective (the same objects) it compiles nothing. It
     may be vmapped over params, and over a rate by making the rule inside. The rule gets value, grad and value_fn as
     extra arguments, and residual_fn where one is given. It ends at once when a rule that keeps an `outcome` in its
-    state (`research.update_rules.outcomes`) reports a failure, when one that keeps none changes no parameter, and when
+    state (`research.update_rules.outcomes`) reports a failure (where several do, in by_group, once all have), when one
+    that keeps none changes neither a parameter nor its state, or no parameter in ten steps, and when
     the value or the gradient is not finite. Where the rule's own state, or its `search`, keeps `value_after` and
     `grad_after`, the objective at the params after the step, it is not evaluated there again; nor, if objective is None,
     where it keeps `squares_after` and `squares_grad_after`, half the sum of squares.
@@ -110,6 +114,7 @@ class _Loop(NamedTuple):
     steps: Array
     evaluations: Array
     outcome: Array
+    still: Array
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -136,14 +141,14 @@ def _minimise(rule, objective, residual_fn, norm: float, params: Params, toleran
             loop.grad, loop.rule, loop.params, value=loop.value, grad=loop.grad, value_fn=value_fn, **extra
         )
         params = optax.apply_updates(loop.params, updates)
-        evaluations = loop.evaluations + optax.tree_utils.tree_get(state, "evaluations", 0)
+        evaluations = loop.evaluations + sum(_all(state, "evaluations"))
         after = _after(state, squares=objective is None)
         if after is None:
             after = jax.value_and_grad(value_fn)(params)
             evaluations += 1
         value, grad = jax.tree.map(lambda new, old: new.astype(old.dtype), after, (loop.value, loop.grad))
-        outcome = _outcome_of_step(state, loop.params, params)
-        return settled(_Loop(params, state, value, grad, loop.steps + 1, evaluations, outcome))
+        outcome, still = _outcome_of_step(state, loop, params)
+        return settled(_Loop(params, state, value, grad, loop.steps + 1, evaluations, outcome, still))
 
     value, grad = jax.value_and_grad(value_fn)(params)
     count = jnp.zeros((), jnp.int32)
@@ -151,7 +156,7 @@ def _minimise(rule, objective, residual_fn, norm: float, params: Params, toleran
     end = jax.lax.while_loop(
         lambda loop: (loop.outcome == STEPS_USED_UP) & (loop.steps < max_steps),
         step,
-        settled(_Loop(params, rule.init(params), value, grad, count, count + 1, going_on)),
+        settled(_Loop(params, rule.init(params), value, grad, count, count + 1, going_on, count)),
     )
     return Minimum(end.params, end.value, _norm(end.grad, norm), end.steps, end.evaluations, end.outcome)
 
@@ -169,14 +174,30 @@ def _after(state: optax.OptState, squares: bool) -> tuple[Array, Params] | None:
     return None
 
 
-def _outcome_of_step(state: optax.OptState, before: Params, after: Params) -> Array:
-    """Of a rule that tells, what it tells; of another, whether any parameter changed."""
-    told = optax.tree_utils.tree_get(state, "outcome")
-    if told is not None:
-        return jnp.where(told >= FIRST_FAILURE, _of_step(told), STEPS_USED_UP).astype(jnp.int32)
-    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
-    moved = jnp.any(jnp.stack([jnp.any(a != b) for a, b in pairs]))
-    return jnp.where(moved, STEPS_USED_UP, NO_PROGRESS).astype(jnp.int32)
+def _outcome_of_step(state: optax.OptState, before: _Loop, after: Params) -> tuple[Array, Array]:
+    """Of rules that tell, what they tell, once all of them have failed; of another, whether anything changes; and how long."""
+    told = _all(state, "outcome")
+    moved = _differ(before.params, after)
+    if told:
+        failed = functools.reduce(operator.and_, [outcome >= FIRST_FAILURE for outcome in told])
+        is_own = any(hasattr(part, "outcome") for part in (state, getattr(state, "search", None)))
+        failed = (
+            failed if is_own else failed & ~moved
+        )  # Of a group's rule that has come to its end the others know nothing.
+        return jnp.where(failed, _of_step(told[0]), STEPS_USED_UP).astype(jnp.int32), before.still
+    # A rate that rises from 0, or a rule that looks first, has steps of 0 that are no end: then its state changes.
+    still = jnp.where(moved, 0, jnp.where(_differ(before.rule, state), before.still + 1, PATIENCE))
+    return jnp.where(still < PATIENCE, STEPS_USED_UP, NO_PROGRESS).astype(jnp.int32), still
+
+
+def _all(state: optax.OptState, name: str) -> list[Array]:
+    return [value for _, value in optax.tree_utils.tree_get_all_with_path(state, name)]
+
+
+def _differ(a: Any, b: Any) -> Array:
+    """Whether any number is another."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return jnp.any(jnp.stack([jnp.zeros((), bool), *(jnp.any(x != y) for x, y in pairs)]))
 
 
 def _of_step(outcome):

@@ -180,3 +180,14 @@ def test_rules_that_ask_for_more_than_the_gradient_get_it(data):
 def test_epochs_of_the_wrong_kind_are_named(data, epochs):
     with pytest.raises(TypeError, match=r"epochs must be integers of shape \(e,\)"):
         train(least_squares, optax.sgd(0.1), data, samplers.full_batch(20), jnp.zeros(3), epochs)
+
+
+def test_data_of_numpy_and_norms_of_float16():
+    batch = Batch(np.ones((4, 2), np.float16), np.zeros(4, np.float16))
+    objective = lambda x, batch: 300 * jnp.mean(batch.x @ x)
+    step = descent.make_step(objective, optax.sgd(1e-3), batch)
+    x = jnp.zeros(2, jnp.float16)
+    sampler = samplers.minibatch(4, 2)
+    _, records = descent.run(step, descent.start(optax.sgd(1e-3), x), sampler, jax.random.key(0), jnp.arange(1))
+    np.testing.assert_allclose(records.gradient_norm, 300 * np.sqrt(2), rtol=1e-3)
+    assert int(records.first_bad_step[0]) == -1

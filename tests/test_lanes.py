@@ -140,3 +140,11 @@ def test_bad_cells_are_named(program, cells, message):
 def test_bad_lengths_are_named(workload, epochs, chunk):
     with pytest.raises(ValueError, match="num_epochs"):
         lanes.compile_program(workload, update_rules.adam, samplers.full_batch(398), epochs, chunk=chunk)
+
+
+def test_seeds_of_any_integer_dtype_are_the_same_seeds(program):
+    found = [
+        lanes.train(program, {"seed": np.array([4, 5], dtype), "learning_rate": np.array([0.1, 0.2])}).values
+        for dtype in (np.int64, np.int32, np.uint8)
+    ]
+    assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()

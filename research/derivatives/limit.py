@@ -122,7 +122,7 @@ def _limit(f: Callable[[Any], Any], x: Any, scheme: str) -> tuple[float, float]:
         value = _quotients(f, np.float64(x), np.array([1e-100]), scheme)[0][0]
         return value, 2 * abs(value) * float(np.finfo(np.float64).eps)
     found = finite_difference(f, float(x))
-    return found.value, found.error if found.verdict == "ok" else 0.0
+    return (found.value, found.error) if found.verdict == "ok" else (float("nan"), 0.0)
 
 
 def _quotients(f: Callable[[Any], Any], x: Any, h: np.ndarray, scheme: str) -> tuple[np.ndarray, np.ndarray]:

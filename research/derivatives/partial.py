@@ -44,7 +44,7 @@ class TotalDerivative(NamedTuple):
     paths: tuple[Path, ...]
 
 
-def partial_derivative(f: Callable, argument: int | str, *args: Any, **named: Any) -> Any:
+def partial_derivative(f: Callable, argument: int | str, /, *args: Any, **named: Any) -> Any:
     """∂f/∂argument with all other arguments held where they are.
 
     Args:

@@ -200,6 +200,7 @@ def _check_cells(program: Program, cells: Mapping[str, Any]) -> dict[str, np.nda
     seeds = arrays["seed"]
     if seeds.dtype.kind not in "iu" or seeds.min() < 0 or seeds.max() >= 2**31:
         raise ValueError(f"seeds must be integers in 0..2**31-1; got {seeds[:5]} of dtype {seeds.dtype}.")
+    arrays["seed"] = seeds.astype(int)  # As the program was compiled for.
     for name in program.hyperparameters:
         values = arrays[name].astype(float)
         bad = ~np.isfinite(values) | ((values < 0) if name == "learning_rate" else False)

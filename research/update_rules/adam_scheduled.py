@@ -86,11 +86,11 @@ def nadam(
     def update(updates, state, params=None):
         del params
         count = increment(state.count)
-        now, ahead = momentum(count), momentum(count + 1)
+        now, ahead = momentum(count), momentum(increment(count))
         product = state.product if constant else (state.product * now).astype(state.product.dtype)
         mu = moving_average(now if paper else b1, state.mu, updates)
         nu = moving_average(b2, state.nu, jax.tree.map(jnp.square, updates))
-        of_mu = bias_correction(b1, count + 1) if constant else 1.0 - product * ahead
+        of_mu = bias_correction(b1, increment(count)) if constant else 1.0 - product * ahead
         of_g = bias_correction(b1, count) if constant else 1.0 - product
         of_nu = bias_correction(b2, count)
 

@@ -8,7 +8,7 @@ import optax
 
 from research.schedules import check_number
 from research.types import Array, Params
-from research.update_rules.building_blocks import cast
+from research.update_rules.building_blocks import cast, working_dtype
 
 
 def clip_by_value(max_value: float | Array) -> optax.GradientTransformation:
@@ -147,12 +147,12 @@ def _axes_of_a_unit(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _shorten(g: Array, norm: Array, max_norm: float | Array) -> Array:
     limit = cast(max_norm, norm)
-    return jnp.where(norm < limit, g, (g / norm.astype(g.dtype)) * limit.astype(g.dtype))
+    return jnp.where(norm < limit, g, ((g.astype(norm.dtype) / norm) * limit).astype(g.dtype))
 
 
 def _norm(leaves: list[Array]) -> Array:
-    """Euclidean, over all entries of all leaves, in the widest of their dtypes."""
-    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in leaves))
+    """Euclidean, over all entries of all leaves, in the widest of their dtypes, at least float32: float16 has no 300²."""
+    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf.astype(working_dtype(leaf)))) for leaf in leaves))
 
 
 def _stateless(clip: Callable[[Params, Params], Params]) -> optax.GradientTransformation:

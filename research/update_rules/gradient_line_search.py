@@ -205,7 +205,7 @@ def nonlinear_conjugate_gradient(
     def update(updates, state, params=None, **extra):
         direction = _conjugate(*BETAS[beta], updates, state)
         slope = inner(updates, direction).astype(state.slope.dtype)
-        afresh = (state.count == 0) | failed(state.search)
+        afresh = (state.count == 0) | failed(state.search) | (slope == 0) | (state.slope == 0)
         known = state.search.learning_rate * state.slope / jnp.where(afresh, 1.0, slope).astype(slope.dtype)
         first = jnp.where(afresh, cast(learning_rate, slope) * capped_inverse_norm(updates), known)
         step, searched = take_step(search, direction, params, updates, extra, first)

@@ -144,12 +144,17 @@ def by_group(
 
     def init(params):
         found = labelled(params)
-        return GroupsState({label: rule.init(_part(found, label, params)) for label, rule in served.items()})
+        given = set(jax.tree.leaves(found))
+        inits = {label: rule.init if label in given else optax.init_empty_state for label, rule in served.items()}
+        return GroupsState({label: init(_part(found, label, params)) for label, init in inits.items()})
 
     def update(updates, state, params=None, *, grad=None, value_fn=None, **extra):
         found = labelled(updates if params is None else params)
         parts, states = {}, {}
         for label, rule in served.items():
+            states[label] = state.inner[label]
+            if label not in jax.tree.leaves(found):
+                continue
             own = {"grad": None if grad is None else _part(found, label, grad), "value_fn": None}
             if value_fn is not None and params is not None:
                 own["value_fn"] = _restricted(value_fn, found, label, params)
@@ -178,6 +183,7 @@ def _restricted(value_fn: Callable[..., Any], labels: Labels, label: str, params
         whole = jax.tree.map(lambda own, new, old: new if own == label else old, labels, part, params)
         return value_fn(whole, *drawn, **named)
 
+    of_part.is_of_a_part = True
     return of_part
 
 

@@ -12,7 +12,14 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.adam import adam
-from research.update_rules.building_blocks import add_decayed_weights, cast, descend, increment, moving_average
+from research.update_rules.building_blocks import (
+    add_decayed_weights,
+    cast,
+    descend,
+    increment,
+    moving_average,
+    working_dtype,
+)
 from research.update_rules.checks import make_inner
 from research.update_rules.corrections import bias_correction as correction_of
 from research.update_rules.groups import checked_mask
@@ -89,7 +96,7 @@ def _as_long_as_the_leaf() -> optax.GradientTransformation:
 
 
 def _norm(x: Array) -> Array:
-    return jnp.sqrt(jnp.sum(jnp.square(x)))
+    return jnp.sqrt(jnp.sum(jnp.square(x.astype(working_dtype(x)))))
 
 
 class MuonState(NamedTuple):
@@ -237,7 +244,8 @@ def newton_schulz(
     """
     first, third, fifth = (cast(c, a) for c in ns_coeffs)
     x = a if a.shape[0] <= a.shape[1] else a.T  # The smaller of the two products.
-    x = x / (_norm(x) + cast(eps, x))
+    norm = _norm(x)
+    x = (x.astype(norm.dtype) / (norm + cast(eps, norm))).astype(x.dtype)
     for _ in range(ns_steps):
         square = _product(x, x.T)
         x = first * x + _product(third * square + fifth * _product(square, square), x)

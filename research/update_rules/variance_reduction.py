@@ -70,6 +70,11 @@ def _correct_by_snapshot(period: int | Array) -> optax.GradientTransformationExt
     def update(updates, state, params=None, *, value_fn=None, indices=None, **extra):
         del extra
         params, value_fn = _needed("svrg", params, value_fn)
+        if getattr(value_fn, "is_of_a_part", False):
+            raise ValueError(
+                "svrg keeps the gradient at a snapshot of all params; in a group, beside which others move on, it would be "
+                "another function's. Use svrg for all params, or saga in the group."
+            )
         slope = jax.grad(value_fn)
         snapshot, full = jax.lax.cond(
             state.count == 0,

@@ -175,7 +175,7 @@ def test_dot_products_see_a_reverse_rule_that_is_not_the_forward_ones_transpose(
 def test_kink_is_told_from_a_bug(f, x):
     report = check_derivative(f, jnp.asarray(x), jax.random.key(0))
     assert report.verdict == "kink"
-    assert "A kink, not a bug" in report.text()
+    assert "A kink, and no error beside it" in report.text()
 
 
 @pytest.mark.parametrize(
@@ -260,3 +260,14 @@ def test_waves_that_long_steps_miss_are_not_taken_for_a_small_slope():
         values = np.sin(np.float32(100) * OFFSETS.astype(np.float32) + np.float32(phase)).astype(np.float64)
         slope = slope_at_middle(values, 3e-6)
         assert abs(slope.value - 100 * np.cos(phase)) <= 5 * slope.error
+
+
+def test_a_kink_in_one_leaf_excuses_no_error_in_another():
+    f = lambda p: jnp.sum(jnp.abs(p["b"])) + jnp.sum(p["w"] ** 2)
+    p, key = {"b": jnp.zeros(2), "w": jnp.array([1.0, 2.0])}, jax.random.key(0)
+    assert check_derivative(f, p, key).verdict == "kink"
+    report = check_derivative(f, p, key, lambda p: jax.grad(f)(p) | {"w": 7 * p["w"]})
+    assert report.verdict == "wrong"
+    assert "A bug in x['w']" in report.text()
+    beyond = check_derivative(f, p, key, lambda p: jax.grad(f)(p) | {"b": jnp.full(2, 1.5)})  # Not between -1 and 1.
+    assert beyond.verdict == "wrong"

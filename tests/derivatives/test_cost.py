@@ -181,3 +181,8 @@ def test_lowest_precision_is_of_what_depends_on_the_arguments():
 def test_bad_input_is_named_with_what_to_do(call, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         call()
+
+
+def test_pooling_costs_its_windows():
+    pool = lambda x: jax.lax.reduce_window(x, 0.0, jax.lax.add, (5, 5), (1, 1), "SAME")
+    assert cost(pool, jnp.ones((100, 100))).flops == 25 * 100 * 100

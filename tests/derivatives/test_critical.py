@@ -143,3 +143,18 @@ def test_function_of_one_number_is_classified():
 def test_bad_input_is_named_with_what_to_do(call, error, words):
     with pytest.raises(error, match=re.escape(words)):
         call()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_slope_that_goes_on_where_the_hessian_is_zero_is_no_critical_point(dtype):
+    bounds = [(-1.0, 1.0), (-10.0, 10.0)]
+    starts = jnp.asarray(grid_of_starts(bounds, 3), dtype)
+    assert critical_points(lambda x: x[0] + 1000 * x[1] ** 2, starts, bounds) == ()
+    valley = critical_points(lambda x: (x[0] + 3 * x[1]) ** 2, starts, bounds)  # All of its bottom is critical.
+    assert valley
+    assert {point.kind for point in valley} == {"degenerate"}
+
+
+def test_a_minimum_without_a_hessian_is_called_undecided():
+    point = classify_critical_point(lambda x: jnp.sum(x**2 + (x**2) ** 1.25), jnp.zeros(2))
+    assert (point.kind, point.order, point.note) == ("degenerate", 0, "undecided: the Hessian is not finite")

@@ -170,3 +170,7 @@ def test_mistake_in_f_is_raised_as_it_is():
 
     with pytest.raises(ValueError, match="two rivers"):
         gradient(mistaken, jnp.ones(2))
+
+
+def test_hessian_diagonal_of_nothing_is_nothing():
+    assert hessian_diagonal(lambda x: jnp.sum(x), jnp.zeros(0)).shape == (0,)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from research.derivatives import explain
 
@@ -247,3 +248,47 @@ def test_kink_says_what_jax_chooses():
     (kink,) = explain(lambda x: jnp.maximum(x, 0.0), 0.0).at_kinks()
     assert jax.grad(lambda x: jnp.maximum(x, 0.0))(0.0) == 0.5
     assert "each gets half" in kink.sentence
+
+
+@jax.custom_vjp
+def broken_in_reverse(x):
+    return 2 * x
+
+
+broken_in_reverse.defvjp(lambda x: (2 * x, None), lambda saved, adjoint: (jnp.nan,))
+
+
+def test_what_stays_finite_is_not_accused_and_a_rule_that_gives_nan_is_named():
+    masked = lambda a, mask: jnp.sum(jax.nn.softmax(a + mask) ** 2)
+    assert explain(masked, jnp.ones(3), jnp.array([0.0, -jnp.inf, 0.0])).first_nonfinite() is None
+    origin = explain(lambda x: broken_in_reverse(x) + 1, 1.0).first_nonfinite()
+    assert origin.backward
+    assert "broken_in_reverse" in origin.sentence
+    assert origin.sentence.endswith("gives a NaN or an infinity.")
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "words"),
+    [
+        (lambda x: jnp.sum(lax.reduce_window(x, -jnp.inf, lax.max, (2,), (2,), "VALID")), jnp.ones(4), "of a window"),
+        (
+            lambda x: jnp.sum(lax.reduce_window(x, jnp.inf, lax.min, (2,), (1,), "SAME")),
+            jnp.array([1.0, 2, 2]),
+            "window",
+        ),
+        (lambda x: jnp.sum(lax.reduce_window(x, -jnp.inf, lax.max, (2,), (1,), "SAME")), jnp.array([1.0, 2, 3]), ""),
+        (lambda x: x**0.5, 0.0, "its base is 0 and its exponent below 1"),
+        (lambda x: jnp.fmod(x, 1.0), 2.0, "its argument is a multiple"),
+        (lambda x: jnp.fmod(x, 1.0), 2.5, ""),
+    ],
+)
+def test_kinks_of_windows_powers_and_remainders(f, x, words):
+    kinks = explain(f, x).at_kinks()
+    assert bool(kinks) == bool(words)
+    assert all(words in kink.sentence for kink in kinks)
+
+
+def test_arguments_that_are_gathered_keep_a_name_of_their_own():
+    ledger = explain(lambda x1, *xs: x1 * xs[0] ** 2, 2.0, 3.0)
+    assert list(ledger.inputs) == ["x1", "xs[0]"]
+    assert (float(ledger.gradient("x1")), float(ledger.gradient("xs[0]"))) == (9.0, 12.0)

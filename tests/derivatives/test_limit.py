@@ -147,3 +147,8 @@ def test_functions_of_jax_and_large_points_are_tabulated():
 def test_bad_input_is_named_with_its_value_and_a_remedy(f, x, keywords, error, message):
     with pytest.raises(error, match=message):
         limit_table(f, x, **keywords)
+
+
+def test_limit_is_nan_where_there_is_no_derivative():
+    wave = lambda x: x * 0 if x == 0 else x * np.sin(2 * np.pi * np.log2(abs(x)))
+    assert math.isnan(limit_table(wave, 0.0, "central", steps=[1e-1, 1e-4]).limit)

@@ -160,3 +160,7 @@ def test_paths_are_left_out_where_they_are_too_many_and_the_total_is_not():
 def test_bad_input_is_named_with_what_to_do(call, error, words):
     with pytest.raises(error, match=re.escape(words)):
         call()
+
+
+def test_arguments_may_be_called_as_the_functions_own():
+    assert float(partial_derivative(lambda f, argument: f * argument, "f", f=2.0, argument=3.0)) == 3.0

@@ -390,3 +390,14 @@ def test_amsgrad_of_the_paper_is_its_formula(problem):
     found = walk(amsgrad(0.05, **arguments), PROBLEMS[problem])
     exact = walk_exactly(FORMULAS["amsgrad"].iterates, PROBLEMS[problem], learning_rate=0.05, **arguments)
     assert distance(found, exact, PROBLEMS[problem]).largest <= 1e-14
+
+
+@pytest.mark.parametrize("schedule", ["torch", "paper", "constant"])
+def test_nadam_goes_on_where_its_count_has_come_to_its_largest(schedule):
+    rule, x = nadam(0.1, momentum_schedule=schedule), jnp.ones(1)
+    adam_state, *others = rule.init(x)
+    settled = {"mu": jnp.ones(1), "nu": jnp.ones(1), "product": jnp.zeros((), float)}
+    state = (adam_state._replace(count=jnp.int32(2**31 - 2), **settled), *others)
+    for _ in range(3):
+        updates, state = rule.update(jnp.ones(1), state, x)
+    np.testing.assert_allclose(updates, [-0.1], rtol=1e-3)

@@ -119,3 +119,11 @@ def test_bad_input_raises():
         clip_adaptively(0.1, -1.0)
     with pytest.raises(ValueError, match=r"needs the weights; call update\(grads, state, params\)"):
         clipped(clip_adaptively(0.1), jnp.ones(2))
+
+
+@pytest.mark.parametrize("clip", [clip_by_norm(1.0), clip_by_global_norm(1.0)])
+def test_norms_of_float16_do_not_overflow(clip):
+    g = jnp.array([300.0, 400.0], jnp.float16)
+    found, _ = clip.update(g, clip.init(g))
+    assert found.dtype == jnp.float16
+    np.testing.assert_allclose(np.asarray(found, float), [0.6, 0.8], rtol=1e-3)

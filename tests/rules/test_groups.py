@@ -15,8 +15,10 @@ from research.update_rules import (
     clip_by_global_norm,
     gradient_descent,
     heavy_ball,
+    lbfgs,
     masked_leaves,
     sam,
+    svrg,
 )
 
 PARAMS = {
@@ -148,3 +150,18 @@ def test_mask_of_the_wrong_structure_says_where():
     rule = optax.masked(add_decayed_weights(0.1), checked_mask({"hidden": True}))
     with pytest.raises(ValueError, match="mask does not fit the params"):
         rule.init(PARAMS)
+
+
+def test_a_rule_whose_label_no_leaf_has_is_not_called():
+    x = {"w": jnp.ones(2)}
+    rule = by_group({"a": gradient_descent(0.1), "b": lbfgs()}, {"w": "a"})
+    updates, _ = rule.update(x, rule.init(x), x)
+    np.testing.assert_allclose(updates["w"], [-0.1, -0.1])
+
+
+def test_svrg_in_a_group_is_refused():
+    x = {"a": jnp.array(1.0), "b": jnp.array(1.0)}
+    rule = by_group({"a": svrg(1.0, 10), "b": gradient_descent(0.1)}, {"a": "a", "b": "b"})
+    value_fn = lambda p, indices=None: p["a"] * p["b"]
+    with pytest.raises(ValueError, match="svrg keeps the gradient at a snapshot of all params"):
+        rule.update(jax.grad(value_fn)(x), rule.init(x), x, value_fn=value_fn, indices=None)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.update_rules import outcomes
+from research.update_rules import nonlinear_conjugate_gradient, outcomes
 from research.update_rules.line_searches import backtracking, strong_wolfe
 
 NUM_LINES = 200
@@ -183,3 +183,13 @@ def test_arguments_out_of_range_are_refused(search, argument, value):
 def test_an_unknown_outcome_is_refused():
     with pytest.raises(ValueError, match="outcome"):
         outcomes.outcome_in_words(99)
+
+
+def test_conjugate_gradients_at_the_minimum_stand_still_without_jit_too():
+    rule, x, f = nonlinear_conjugate_gradient(), jnp.array(3.0), lambda x, indices=None: x**2
+    state = rule.init(x)
+    for _ in range(3):
+        value, grad = jax.value_and_grad(f)(x)
+        updates, state = rule.update(grad, state, x, value=value, grad=grad, value_fn=f)
+        x = x + updates
+    assert float(x) == 0.0

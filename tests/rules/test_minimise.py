@@ -11,7 +11,8 @@ import scipy.optimize
 
 from research import minimise as module
 from research.minimise import CONVERGED, NO_PROGRESS, STEPS_USED_UP, in_words, minimise
-from research.update_rules import adam, bfgs, gradient_descent, lbfgs
+from research.schedules import linear_warmup
+from research.update_rules import accumulate_gradients, adam, adopt, bfgs, by_group, gradient_descent, lbfgs
 from research.update_rules.least_squares import gauss_newton, levenberg_marquardt
 from research.update_rules.newton import newton, trust_region_newton
 
@@ -217,3 +218,24 @@ def test_bad_arguments_are_refused_by_name(change, message):
     arguments = {"objective": objective, **change}
     with pytest.raises((ValueError, TypeError), match=message):
         minimise(lbfgs(), arguments.pop("objective"), START, **arguments)
+
+
+SHIFTED = lambda x: jnp.sum((x - 3.0) ** 2)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [adopt(0.1), gradient_descent(linear_warmup(0.3, 10)), accumulate_gradients(gradient_descent(0.1), 4)],
+    ids=["adopt", "warm-up", "accumulated"],
+)
+def test_a_step_of_0_that_is_meant_is_no_end(rule):
+    found = minimise(rule, SHIFTED, jnp.zeros(2), max_steps=2000)
+    assert int(found.outcome) == CONVERGED
+
+
+def test_a_group_that_has_come_to_its_end_does_not_end_the_others():
+    f = lambda x: x["a"] ** 2 + (x["b"] - 3.0) ** 2
+    start = {"a": jnp.array(1.0), "b": jnp.array(0.0)}
+    for other in (gradient_descent(0.1), newton()):
+        found = minimise(by_group({"a": lbfgs(), "b": other}, {"a": "a", "b": "b"}), f, start)
+        assert int(found.outcome) == CONVERGED

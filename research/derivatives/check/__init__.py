@@ -29,7 +29,8 @@ def check_derivative(f: Callable, x: Any, key: jax.Array, derivative: Callable |
     slope with an error that they answer for; a derivative that is further off than that (and than rounding) is wrong.
     Errors are relative to the length of the gradient, so that no scale of f or x matters, and no tolerance is asked
     for: the report prints what it would have caught. An f with many outputs is checked as ⟨w, f⟩ for a random w in
-    each direction. A kink is told from a bug by one-sided slopes that differ however small h is.
+    each direction. A kink is told from a bug by one-sided slopes that differ however small h is; a leaf without
+    one is still held to its derivative, and one with it to lie between the two slopes.
 
     f and its derivative are evaluated in float64 where f traces in it: also for an x of lower precision, and also when
     float64 is off (it is turned on for the check alone). Code that sets a lower precision itself is checked in that,
@@ -156,8 +157,8 @@ def _verdict(probes: tuple[Probe, ...], smallest: float, is_finite: bool) -> str
     rates = [rate for p in probes for rate in (p.forward, p.reverse) if not np.isnan(rate)]
     if not rates or not np.isfinite(rates).all() or not is_finite:
         return "nan"
-    if any(abs(p.jump) > p.floor and abs(p.jump) > 1e-6 * p.scale for p in probes):
-        return "kink"
+    if any(p.is_kink for p in probes):
+        return "wrong" if any(p.is_off_beside_kinks for p in probes) else "kink"
     if any(p.is_off for p in probes):
         return "wrong"
     return "right" if smallest < RESOLVED else "unresolved"

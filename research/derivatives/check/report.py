@@ -32,6 +32,21 @@ class Probe(NamedTuple):
     right: float
 
     @property
+    def is_kink(self) -> bool:
+        """Whether f has a kink along the direction."""
+        return abs(self.jump) > max(self.floor, 1e-6 * self.scale)
+
+    @property
+    def is_off_beside_kinks(self) -> bool:
+        """Whether no kink excuses an error: there is none along this leaf, or the derivative is not between its two sides."""
+        if not self.is_kink:
+            return self.is_off and self.jump == 0 and self.name.startswith("leaf ")
+        low, high = sorted((self.left, self.right))
+        allowed = max(self.floor, 1e-6 * self.scale, 0.01 * abs(self.jump))
+        rates = [rate for rate in (self.forward, self.reverse) if not np.isnan(rate)]
+        return any(not low - allowed <= rate <= high + allowed for rate in rates)
+
+    @property
     def gap(self) -> float:
         """The larger distance of forward and reverse from the differences."""
         gaps = [abs(rate - self.differences) for rate in (self.forward, self.reverse) if not np.isnan(rate)]
@@ -118,8 +133,8 @@ def explained(verdict: str, probes: tuple[Probe, ...], f: str, is_finite: bool) 
         worst = max(probes, key=lambda probe: abs(probe.jump) / probe.scale)
         says = worst.forward if np.isnan(worst.reverse) else worst.reverse
         return (
-            f"A kink, not a bug: along {worst.name} {f} comes to the point with slope {worst.left:.6g} and leaves it with "
-            f"{worst.right:.6g}; the derivative says {says:.6g}. There is none there, only a convention."
+            f"A kink, and no error beside it: along {worst.name} {f} comes to the point with slope {worst.left:.6g} and leaves "
+            f"it with {worst.right:.6g}; the derivative says {says:.6g}. There is none there, only a convention."
         )
     if verdict == "unresolved":
         return (
@@ -130,7 +145,7 @@ def explained(verdict: str, probes: tuple[Probe, ...], f: str, is_finite: bool) 
 
 
 def _bug(probes: tuple[Probe, ...], f: str) -> str:
-    off = [probe for probe in probes if probe.is_off]
+    off = [probe for probe in probes if probe.is_off_beside_kinks] or [probe for probe in probes if probe.is_off]
     leaves = [probe for probe in off if probe.name.startswith("leaf ")]
     worst = max(leaves or off, key=lambda probe: probe.gap / probe.floor if probe.floor else np.inf)
     where = ", ".join(probe.name.removeprefix("leaf ") for probe in leaves)

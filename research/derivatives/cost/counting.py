@@ -143,12 +143,18 @@ def _triangular_solve(equation: Any) -> float:
     return equation.invars[0].aval.shape[-1] * _size(equation.invars[1])
 
 
-REDUCTIONS = {"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce", "reduce_window"}
+def _windows(equation: Any) -> float:
+    return max(map(_size, (*equation.invars, *equation.outvars))) * math.prod(equation.params["window_dimensions"])
+
+
+WINDOWS = {"reduce_window", "reduce_window_sum", "reduce_window_max", "reduce_window_min", "select_and_scatter_add"}
+REDUCTIONS = {"reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce"} | WINDOWS
 SCATTERS = {f"scatter{mark}{what}" for mark in "-_" for what in ("add", "mul", "min", "max")}
 FORMULAS: dict[str, Callable[[Any], float]] = {
     **{name: _of_input for name in REDUCTIONS | {"argsort", "reduce_and", "reduce_or", "clamp"}},
     **{name: _of_input for name in ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")},
     **dict.fromkeys(SCATTERS, _scatter),
+    **dict.fromkeys(WINDOWS, _windows),
     "dot_general": _dot,
     "conv_general_dilated": _convolution,
     "integer_pow": _integer_power,

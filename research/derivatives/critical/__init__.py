@@ -54,7 +54,8 @@ def critical_points(f: Callable, starts: Any, bounds: Any, *, separation: float 
     flat = last <= eps**FLAT * first[np.isfinite(first)].max(initial=0.0)
     arrived = moves <= eps**STILL * (1 + np.linalg.norm(ends, axis=1))
     kept = inside & flat & arrived
-    unique = _distinct(ends[kept], last[kept], separation)
+    noise = 10 * eps * first[np.isfinite(first)].max(initial=0.0)
+    unique = [x for x in _distinct(ends[kept], last[kept], separation) if _rests(checked, x, noise)]
     return tuple(sorted((classified(checked, x) for x in unique), key=lambda point: point.value))
 
 
@@ -153,6 +154,18 @@ def _newton(f: Callable, starts: jax.Array) -> tuple[jax.Array, jax.Array, jax.A
         return end, length(x), length(end), jnp.linalg.norm(move(end))
 
     return jax.jit(jax.vmap(walk))(starts)
+
+
+def _rests(f: Callable, x: np.ndarray, noise: float) -> bool:
+    """Whether the gradient has vanished along the directions that a Newton step leaves out, where the Hessian is 0, too."""
+    slope, start = jax.grad(f), jnp.asarray(x)
+    values, vectors = np.linalg.eigh(np.nan_to_num(jax.hessian(f)(start)))
+    away = 0.1 * (1 + np.linalg.norm(x))
+    for q in vectors.T[np.abs(values) <= np.finfo(x.dtype).eps * np.abs(values).max()]:
+        near, here, far = (float(slope(start + jnp.asarray(t * q, start.dtype)) @ q) for t in (-away, 0.0, away))
+        if not abs(here) <= noise + 1e-3 * max(abs(near), abs(far)):
+            return False
+    return True
 
 
 def _distinct(points: np.ndarray, lengths: np.ndarray, separation: float) -> list[np.ndarray]:

@@ -44,13 +44,20 @@ def classified(f: Callable, x: np.ndarray) -> CriticalPoint:
     """The critical point at x, which is taken for one."""
     value, slope, curvature = _local(f)(jnp.asarray(x))
     curvature = np.asarray(curvature)
+    nowhere = CriticalPoint(
+        x, float(value), float(np.linalg.norm(slope)), np.full(x.size, np.nan), "degenerate", 0.0, 0, ""
+    )
+    if not np.isfinite(curvature).all():
+        return nowhere._replace(note="undecided: the Hessian is not finite")
     values, vectors = np.linalg.eigh(curvature)
     along = _along(f, x)
     near = NEAR * (1 + np.linalg.norm(x))
     higher = np.array([along(q) for q in vectors.T])
+    if not np.isfinite(higher).all():
+        return nowhere._replace(eigenvalues=values, note="undecided: a third or fourth derivative is not finite")
     doubt = near * np.abs(higher[:, 0]) + near**2 / 2 * np.abs(higher[:, 1])
     zero = np.abs(values) <= np.maximum(doubt, 100 * np.finfo(values.dtype).eps * np.abs(values).max())
-    point = CriticalPoint(x, float(value), float(np.linalg.norm(slope)), values, "degenerate", 0.0, 0, "")
+    point = nowhere._replace(eigenvalues=values)
     if not zero.any():
         kind = "minimum" if values[0] > 0 else "maximum" if values[-1] < 0 else "saddle"
         return point._replace(kind=kind, order=2, newton_radius=_newton_radius(f, x, curvature))

@@ -183,6 +183,8 @@ def hessian_diagonal(f: Callable, x: Any) -> Any:
     """
     flat, unravel = ravel_pytree(floating(x, "x"))
     checked = scalar(f, "hessian_diagonal")
+    if not flat.size:
+        return unravel(flat)
 
     def along(unit: jax.Array) -> jax.Array:
         return derivative(lambda t: checked(unravel(flat + t * unit)), jnp.zeros((), flat.dtype), order=2)

@@ -108,4 +108,6 @@ def _argument_names(f: Callable, count: int) -> list[str]:
     except (TypeError, ValueError):
         parameters = []
     positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return (positional + [f"x{i}" for i in range(len(positional), count)])[:count]
+    rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
+    many = [f"{rest}[{i}]" if rest else f"x{i + len(positional)}" for i in range(count - len(positional))]
+    return (positional + many)[:count]

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from research.derivatives.ledger.tape import Equation, Tape, is_key
 
@@ -17,6 +19,9 @@ EXTREMES = {
     "argmin": np.min,
     "cummin": np.min,
 }
+
+
+WINDOWS = ("reduce_window_max", "reduce_window_min")
 
 
 class Kink(NamedTuple):
@@ -34,7 +39,7 @@ class Kink(NamedTuple):
 
 
 def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
-    """Every row that sits on a tie, where left and right derivative differ or none exists."""
+    """Rows that sit on a tie, where left and right derivative differ or none exists. A loop that is one row is not entered."""
     found = []
     for equation in tape.equations():
         what = _tie(equation, [tape.value(operand) for operand in equation.inputs]) if _counts(equation) else ""
@@ -75,6 +80,12 @@ def _tie(equation: Equation, values: Sequence[Any]) -> str:
         return "its argument is where it jumps; JAX takes the derivative 0"
     if primitive in ("sqrt", "cbrt") and np.any(arrays[0] == 0):
         return "its argument is 0, where its graph is vertical"
+    if primitive == "pow" and np.any((arrays[0] == 0) & (arrays[1] < 1) & (arrays[1] != 0)):
+        return "its base is 0 and its exponent below 1, where its graph is vertical"
+    if primitive == "rem" and np.any(np.remainder(arrays[0], np.where(arrays[1] == 0, np.nan, arrays[1])) == 0):
+        return "its argument is a multiple, where it jumps; JAX takes the derivative of one side"
+    if primitive in WINDOWS and _is_shared_in_windows(equation, values[0]):
+        return "several entries of a window are the extreme one; which of them it takes decides"
     if primitive == "clamp" and np.any((arrays[0] == arrays[1]) | (arrays[1] == arrays[2])):
         return "its argument is on a bound"
     if primitive in EXTREMES and _is_shared(equation, arrays[0]):
@@ -95,6 +106,32 @@ def _is_shared(equation: Equation, array: np.ndarray) -> bool:
     axes = axes if isinstance(axes, int) else tuple(axes or ())
     best = EXTREMES[equation.primitive](array, axis=axes, keepdims=True)
     return bool(np.any(np.sum(array == best, axis=axes) > 1))
+
+
+def _is_shared_in_windows(equation: Equation, array: Any) -> bool:
+    """Whether in some window the first and the last of the extreme entries are two."""
+    larger = equation.primitive == "reduce_window_max"
+    places = jnp.arange(array.size, dtype=int).reshape(array.shape)
+
+    def chosen(first: bool) -> Any:
+        def better(a: Any, b: Any) -> Any:
+            wins = (a[0] > b[0] if larger else a[0] < b[0]) | ((a[0] == b[0]) & ((a[1] < b[1]) == first))
+            return tuple(jnp.where(wins, p, q) for p, q in zip(a, b, strict=True))
+
+        p, worst = equation.params, jnp.array(-jnp.inf if larger else jnp.inf, array.dtype)
+        start = worst, jnp.array(array.size if first else -1)
+        return lax.reduce_window(
+            (array, places),
+            start,
+            better,
+            p["window_dimensions"],
+            p["window_strides"],
+            p["padding"],
+            p["base_dilation"],
+            p["window_dilation"],
+        )[1]
+
+    return bool(jnp.any(chosen(True) != chosen(False)))
 
 
 def _has_equal(equation: Equation, array: np.ndarray) -> bool:

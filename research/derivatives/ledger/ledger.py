@@ -71,7 +71,10 @@ class Ledger(NamedTuple):
         )
 
     def at_kinks(self) -> list[kinks.Kink]:
-        """Rows that sit on a tie (equal arguments of a max, 0 in an abs): there the gradient is JAX's choice."""
+        """Rows that sit on a tie (equal arguments of a max, 0 in an abs): there the gradient is JAX's choice.
+
+        Of the rows that there are: a scan or a while is one, and its steps are not looked at unless `expand` names it.
+        """
         return kinks.at_kinks(self.recorded.tape, self.recorded.names)
 
     def gradient(self, name: str) -> Any:

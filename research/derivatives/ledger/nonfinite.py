@@ -29,6 +29,8 @@ class NonFinite(NamedTuple):
 
 def first_nonfinite(tape: Tape, output: Operand, inputs: dict[str, int], names: dict[int, str]) -> NonFinite | None:
     """Follows what is not finite back to the row that made it of finite things: the value first, then the gradient."""
+    if is_finite(tape.value(output)) and all(_is_fine(tape.adjoints[node]) for node in inputs.values()):
+        return None  # Such as a mask of -inf.
     for name, node in inputs.items():
         if not is_finite(tape.values[node]):
             sentence = f"The input {name} is not finite already: {short(tape.values[node])}."
@@ -77,6 +79,11 @@ def _backward_origin(tape: Tape, leaves: Any, names: dict[int, str]) -> NonFinit
     if origin is None:
         return None
     equation = _cause(tape, origin)
+    if equation is None:
+        name = origin.scope[-1] if origin.scope else "a rule"
+        place = ", ".join(filter(None, (name, origin.source)))
+        sentence = f"In the backward pass {place} gives a NaN or an infinity."
+        return NonFinite(name, "custom_vjp", origin.source, True, sentence)
     if equation is not origin:  # A factor of the reverse rule was not finite before any adjoint came.
         what = f"gives {short(tape.values[equation.outputs[0]])}"
         return _found(
@@ -87,11 +94,14 @@ def _backward_origin(tape: Tape, leaves: Any, names: dict[int, str]) -> NonFinit
     return _found(tape, equation, names, True, f"gets the adjoint {short(adjoint)} and passes on {short(share)}")
 
 
-def _cause(tape: Tape, entry: Equation | OwnReverse) -> Equation:
-    """The row that made the factor which spoils an adjoint: of a function's own rule, or a value; or else the row itself."""
+def _cause(tape: Tape, entry: Equation | OwnReverse) -> Equation | None:
+    """The row that made the factor which spoils an adjoint: of a function's own rule, or a value; or else the row itself.
+
+    None: it stands in the rule as a constant, and no row made it.
+    """
     if isinstance(entry, OwnReverse):
         rows = [e for e in entry.entries if isinstance(e, Equation)]
-        return next(e for e in rows if not all(is_finite(tape.values[o]) for o in e.outputs))
+        return next((e for e in rows if not all(is_finite(tape.values[o]) for o in e.outputs)), None)
     makers = _makers(tape.equations())
     return next(filter(None, (_forward_origin(tape, o, makers, {}) for o in entry.inputs)), entry)
 
