@@ -181,9 +181,8 @@ def _outcome_of_step(state: optax.OptState, before: _Loop, after: Params) -> tup
     if told:
         failed = functools.reduce(operator.and_, [outcome >= FIRST_FAILURE for outcome in told])
         is_own = any(hasattr(part, "outcome") for part in (state, getattr(state, "search", None)))
-        failed = (
-            failed if is_own else failed & ~moved
-        )  # Of a group's rule that has come to its end the others know nothing.
+        # Of a group's rule that has come to its end the others know nothing.
+        failed = failed if is_own else failed & ~moved
         return jnp.where(failed, _of_step(told[0]), STEPS_USED_UP).astype(jnp.int32), before.still
     # A rate that rises from 0, or a rule that looks first, has steps of 0 that are no end: then its state changes.
     still = jnp.where(moved, 0, jnp.where(_differ(before.rule, state), before.still + 1, PATIENCE))

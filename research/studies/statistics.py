@@ -90,7 +90,7 @@ def difference(
     and 50; on 5,000 each of other kinds 95.2 % to 97.8 % (heavy tails; flat valleys; targets missed by many runs): there it errs
     to caution. With two tuning seeds it covered 91 %: take three or more. Where half of the runs miss the target and many
     comparisons ask for much (99.75 % each, with `comparisons` 20), ten reporting seeds or fewer cannot tell so much: of 210
-    such studies of two equal rules five were decided, where one was to be expected. Take twenty or more.
+    such studies of two equal rules five were decided, where none or one was to be expected. Take twenty or more.
 
     Args:
       mine, other: Scores on the same seeds, in the same order.

@@ -269,5 +269,7 @@ def test_a_kink_in_one_leaf_excuses_no_error_in_another():
     report = check_derivative(f, p, key, lambda p: jax.grad(f)(p) | {"w": 7 * p["w"]})
     assert report.verdict == "wrong"
     assert "A bug in x['w']" in report.text()
-    beyond = check_derivative(f, p, key, lambda p: jax.grad(f)(p) | {"b": jnp.full(2, 1.5)})  # Not between -1 and 1.
+    beyond = check_derivative(
+        f, p, key, lambda p: jax.grad(f)(p) | {"b": jnp.array([4.0, -4.0])}
+    )  # Not between -1 and 1.
     assert beyond.verdict == "wrong"

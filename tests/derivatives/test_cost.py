@@ -186,3 +186,5 @@ def test_bad_input_is_named_with_what_to_do(call, words):
 def test_pooling_costs_its_windows():
     pool = lambda x: jax.lax.reduce_window(x, 0.0, jax.lax.add, (5, 5), (1, 1), "SAME")
     assert cost(pool, jnp.ones((100, 100))).flops == 25 * 100 * 100
+    halved = lambda x: jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (2, 2), (2, 2), "VALID")
+    assert cost(halved, jnp.ones((100, 100))).flops == 4 * 50 * 50

@@ -42,7 +42,7 @@ class Probe(NamedTuple):
         if not self.is_kink:
             return self.is_off and self.jump == 0 and self.name.startswith("leaf ")
         low, high = sorted((self.left, self.right))
-        allowed = max(self.floor, 1e-6 * self.scale, 0.01 * abs(self.jump))
+        allowed = max(self.floor, 1e-6 * self.scale, 0.25 * abs(self.jump))  # Curvature over a step is in both slopes.
         rates = [rate for rate in (self.forward, self.reverse) if not np.isnan(rate)]
         return any(not low - allowed <= rate <= high + allowed for rate in rates)
 

@@ -144,7 +144,8 @@ def _triangular_solve(equation: Any) -> float:
 
 
 def _windows(equation: Any) -> float:
-    return max(map(_size, (*equation.invars, *equation.outvars))) * math.prod(equation.params["window_dimensions"])
+    """Each entry of what is pooled (going forward the output, going back what comes in) has a window."""
+    return min(_size(equation.invars[0]), _size(equation.outvars[0])) * math.prod(equation.params["window_dimensions"])
 
 
 WINDOWS = {"reduce_window", "reduce_window_sum", "reduce_window_max", "reduce_window_min", "select_and_scatter_add"}
