@@ -45,7 +45,9 @@ def adam(
 
     Use it first on networks: most entries step about η, whatever the scale of their gradients, and the defaults are
     rarely far off. After a long silence a gradient moves its entry by 3.2 η, one that then grows by β2 / β1 a step by up
-    to 7.3 η, and none by more. There are convex problems on which it goes to the worst point (see `amsgrad`).
+    to 7.3 η, and none by more. There are convex problems on which it goes to the worst point (see `amsgrad`). For params in
+    half precision wrap it in `with_state_dtype(..., "float32")`: in bfloat16 0.999 is 1, so that v never falls, and in float16
+    ε is 0; optax's is the same.
 
     Args:
       learning_rate: η (the paper's α), a number of at least 0, a traced scalar, or a schedule t -> η_t.

@@ -53,7 +53,8 @@ def lookahead(
       inner: Constructor of the inner rule, learning_rate first; functools.partial gives it other arguments.
       sync_period: k, a positive integer; may be traced.
       slow_step_size: α, from 0 to 1; may be traced.
-      reset_state: Whether the inner rule starts anew (its momentum from 0) after each synchronisation.
+      reset_state: Whether the inner rule starts anew (its momentum from 0, and a schedule from its first rate) after each
+        synchronisation.
     Returns:
       The rule; its update needs params, and hands on the extra arguments that the inner rule asks for.
     Raises:
