@@ -62,7 +62,10 @@ def test_idx_is_read_as_written_packed_or_not(tmp_path, shape):
         (idx(np.zeros((3, 4), np.uint8))[:-1], r"has 23 bytes; its own head, of shape \(3, 4\), asks for 24"),
         (idx(np.zeros((3, 4), np.uint8)) + b"x", "has 25 bytes"),
         (idx(np.zeros((3, 4), np.uint8))[:9], "has 9 bytes"),
-        (gzip.compress(idx(RANDOM.integers(0, 256, 999, np.uint8)), mtime=0)[:-20], "cut off or damaged.*fetch it anew"),
+        (
+            gzip.compress(idx(RANDOM.integers(0, 256, 999, np.uint8)), mtime=0)[:-20],
+            "cut off or damaged.*fetch it anew",
+        ),
     ],
 )
 def test_idx_that_is_none_is_told(tmp_path, content, words):
