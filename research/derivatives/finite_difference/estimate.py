@@ -8,15 +8,30 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from research.derivatives.errors import NoDerivativeError
-from research.derivatives.finite_difference import judging
-from research.derivatives.finite_difference.ladder import LOWEST, Ladder, Quotients, climb, quotients
+from research.derivatives.finite_difference.judging import (
+    CONFIDENT,
+    NOTHING,
+    VANISHES,
+    Estimate,
+    best_of_each_level,
+    growth,
+    jumps,
+    rate,
+    settle,
+)
+from research.derivatives.finite_difference.ladder import LOWEST, Ladder, climbed
+from research.derivatives.finite_difference.noise import noise_bounds
+from research.derivatives.finite_difference.sampling import Sampler
+from research.derivatives.finite_difference.tables import Table, Tables, tables
 
 Verdict = Literal["ok", "kink", "jump", "one-sided", "unresolved", "nan"]
 Scheme = Literal["auto", "central", "forward", "backward"]
 
 HIGHEST_ORDER = 4
 _SIDES = {"auto": 0, "central": 0, "forward": 1, "backward": -1}
-_FLAT = 1e-7  # A derivative is 0 where it is known to be below this share of |f(x)| / max(|x|, 1).
+_FLAT = 1e-7  # A derivative of order n is 0 where it is known to be below this share of |f| / max(|x|, 1)^n.
+_CLEAR = 3.0  # Times its bound: how large a difference of the sides is a kink, and not merely unclear.
+_SHARP = 30.0  # Times its bound: how large one is a kink in any case.
 _REASONS = {
     "kink": "the slopes from the left and from the right differ. Ask for one of them: scheme='forward' or 'backward'",
     "jump": "f jumps there",
@@ -100,9 +115,11 @@ def finite_difference(
     point, order = _point(x), _order(order)
     if scheme not in _SIDES:
         raise ValueError(f"scheme must be one of {', '.join(get_args(Scheme))}; got scheme={scheme!r}.")
-    ladder = climb(f, point)
+    sampler = Sampler(f)
+    ladder = climbed(sampler, point)
     with np.errstate(all="ignore"):
-        found = _judge(ladder, order, _SIDES[scheme])
+        noise = noise_bounds(ladder, sampler)
+        found = _judge(ladder._replace(evaluations=sampler.evaluations), noise, order, _SIDES[scheme])
     if strict and found.verdict != "ok":
         raise NoDerivativeError(
             f"f has no derivative of order {order} at x={point!r} that its values tell: {found.verdict}, for "
@@ -111,74 +128,74 @@ def finite_difference(
     return found
 
 
-def _judge(ladder: Ladder, order: int, side: int) -> FiniteDifference:
+def _judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDifference:
     """The verdict, and the value where there is one; the order of the questions matters."""
-    usable = judging.usable_levels(ladder)
-    sides = {s: _one_sided(ladder, order, s, usable) for s in (-1, 1)}
-    larger = max((abs(one.value) for one in sides.values() if np.isfinite(one.value)), default=0.0)
-    told = {s: one.value if _is_told(one, larger) else float("nan") for s, one in sides.items()}
+    all_tables = tables(ladder, noise, order)
+    columns = [best_of_each_level(all_tables.left), best_of_each_level(all_tables.right)]
+    sides = [settle(column) for column in columns]
+    larger = max((abs(one.value) for one in sides if one.is_known), default=0.0)
+    left, right = (one.value if _is_told(one, larger) else float("nan") for one in sides)
 
-    def result(verdict: Verdict, found: judging.Estimate = judging.NOTHING) -> FiniteDifference:
-        known = np.isfinite(found.error)
-        step = float(np.ldexp(1.0, ladder.exponents[found.level])) if known else float("nan")
-        return FiniteDifference(found.value, found.error, step, ladder.evaluations, verdict, told[-1], told[1])
+    def result(verdict: Verdict, found: Estimate = NOTHING) -> FiniteDifference:
+        step = float(ladder.steps[found.level]) if found.is_known else float("nan")
+        return FiniteDifference(found.value, found.error, step, ladder.evaluations, verdict, left, right)
 
-    values = {-1: ladder.minus, 1: ladder.plus}
-    there = [s for s in (-1, 1) if np.isfinite(values[s][:LOWEST]).all()]
-    wanted = [side] if side else [-1, 1]
+    values = [ladder.minus, ladder.plus]
+    there = [s for s in (0, 1) if np.isfinite(values[s][:LOWEST]).all()]
+    wanted = [(side + 1) // 2] if side else [0, 1]
     if not np.isfinite(ladder.centre) or not set(wanted) & set(there):
         return result("nan")
     if not set(wanted) <= set(there):
         only = sides[there[0]]
-        return result("one-sided", only if _is_told(only, 0.0) else judging.NOTHING)
-    if any(judging.jumps(ladder, values[s]) for s in wanted):
+        return result("one-sided", only if _is_told(only, 0.0) else NOTHING)
+    if any(jumps(ladder, noise, values[s]) for s in wanted):
         return result("jump")
     if side:
-        return result("ok" if _is_told(sides[side], _flat(ladder)) else "unresolved", sides[side])
-    return result(*_two_sided(ladder, order, usable))
+        found = sides[wanted[0]]
+        return result("ok" if _is_told(found, _flat(ladder, order)) else "unresolved", found)
+    verdict, found = _two_sided(ladder, all_tables, min(column.end for column in columns))
+    if verdict == "ok":  # Where there is a derivative, both sides have it.
+        left = right = found.value
+    return result(verdict, found)
 
 
-def _two_sided(ladder: Ladder, order: int, usable: np.ndarray) -> tuple[Verdict, judging.Estimate]:
+def _two_sided(ladder: Ladder, found: Tables, end: int) -> tuple[Verdict, Estimate]:
     """The verdict where f is continuous at x and defined on both sides, and the estimate."""
-    table = quotients(ladder, order, 0, judging.COLUMNS)
-    # The next derivative times h: how much the slopes of the two sides differ at that scale.
-    steps = np.ldexp(1.0, ladder.exponents)
-    beyond = quotients(ladder, order + 1, 0, 1)
-    gaps, noise = np.abs(beyond.values[:, 0]) * steps, beyond.noise[:, 0] * steps
-    power, sizes = judging.growth(np.where(usable, gaps, np.nan), noise, ladder.exponents)
-    if power < judging.VANISHES:
-        return ("kink" if np.max(sizes) <= 1.3 * np.min(sizes) else "unresolved"), judging.NOTHING
-    rate = _rate(table, usable, ladder)
-    if rate < judging.VANISHES:
-        return "unresolved", judging.NOTHING
-    found = judging.settle(table, usable, order)
-    if rate < judging.SMOOTH:
-        found = found._replace(error=4 * found.error)  # Extrapolation gains nothing, and may agree by chance.
-    if not np.isfinite(found.error):
-        return "unresolved", found
-    larger = np.fmax(np.abs(table.values[found.level :, 0]), gaps[found.level :])
-    scale = max(float(np.nanmax(larger)), _flat(ladder))
-    return ("ok" if _is_told(found, scale) else "unresolved"), found
+    for gap in found.gaps:
+        verdict = _of_gap(gap, ladder.exponents)
+        if verdict != "ok":
+            return verdict, NOTHING
+    if rate(found.central, ladder.exponents) < VANISHES:
+        return "unresolved", NOTHING
+    one = settle(best_of_each_level(found.central, found.even), end)
+    if not one.is_known:
+        return "unresolved", one
+    larger = [np.abs(table.values[0, one.level :]) for table in (found.central, found.gaps[-1])]
+    scale = max(float(np.nanmax(larger, initial=0.0)), _flat(ladder, len(found.gaps)))
+    return ("ok" if _is_told(one, scale) else "unresolved"), one
 
 
-def _one_sided(ladder: Ladder, order: int, side: int, usable: np.ndarray) -> judging.Estimate:
-    table = quotients(ladder, order, side, judging.COLUMNS)
-    return judging.NOTHING if _rate(table, usable, ladder) < judging.VANISHES else judging.settle(table, usable, order)
+def _of_gap(gap: Table, powers: np.ndarray) -> Verdict:
+    """Whether the one-sided derivatives of an order are the same ("ok"), differ, or have no clear difference."""
+    one = settle(best_of_each_level(gap))
+    share = abs(one.value) / one.error if one.is_known else 0.0
+    if share > _SHARP:
+        return "kink"
+    power, sizes = growth(np.abs(gap.values[0]), gap.noise[0], powers)
+    if power < VANISHES:
+        return "kink" if np.max(sizes) <= 1.3 * np.min(sizes) else "unresolved"
+    return "ok" if share <= 1 else "kink" if share > _CLEAR else "unresolved"
 
 
-def _rate(table: Quotients, usable: np.ndarray, ladder: Ladder) -> float:
-    """The power of the step with which the plain quotients stop changing as it shrinks; infinite where none is seen."""
-    change = np.abs(np.diff(table.values[:, 0]))
-    noise = (table.noise[1:, 0] + table.noise[:-1, 0]) / 4
-    return judging.growth(np.where(usable[:-1], change, np.nan), noise, ladder.exponents[:-1])[0]
+def _is_told(found: Estimate, scale: float) -> bool:
+    return found.is_known and found.error <= CONFIDENT * max(abs(found.value), scale)
 
 
-def _is_told(found: judging.Estimate, scale: float) -> bool:
-    return bool(np.isfinite(found.error) and found.error <= judging.CONFIDENT * max(abs(found.value), scale))
-
-
-def _flat(ladder: Ladder) -> float:
-    return _FLAT * abs(ladder.centre) / max(abs(ladder.x), 1.0)
+def _flat(ladder: Ladder, order: int) -> float:
+    """How large a derivative of this order counts as 0: what would change f by a tiny share over max(|x|, 1)."""
+    unit = max(abs(ladder.x), 1.0)
+    near = np.append(ladder.centre, np.stack([ladder.plus, ladder.minus])[:, ladder.steps <= 2 * unit])
+    return _FLAT * float(np.nanmax(np.abs(near))) / unit**order
 
 
 def _point(x: Any) -> float:

@@ -1,15 +1,15 @@
-"""What a ladder says of a derivative: the value that all scales agree on, or why there is none."""
+"""What tables of estimates say: the value that all scales agree on, or that there is none."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from research.derivatives.finite_difference.ladder import LOWEST, Ladder, Quotients
+from research.derivatives.finite_difference.ladder import LOWEST, Ladder
+from research.derivatives.finite_difference.tables import Table
 
-COLUMNS = 7  # Extrapolations, at most.
-CAUTION = 3.0  # Times the estimated error of truncation and noise.
+SPREAD = 0.25
+CAUTION = 1.5  # Times the estimated error of truncation and noise.
 VANISHES = 0.1  # The least power of the step that counts as vanishing.
-SMOOTH = 1.5  # The least power with which central quotients of a smooth function converge is 2.
 CONFIDENT = 0.1  # The largest error, as a share of the derivative, or of its scale, that is an answer.
 
 
@@ -20,60 +20,74 @@ class Estimate(NamedTuple):
     error: float
     level: int
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a value with a bound."""
+        return bool(np.isfinite(self.error))
+
 
 NOTHING = Estimate(float("nan"), float("inf"), 0)
 
 
-def settle(table: Quotients, usable: np.ndarray, order: int) -> Estimate:
-    """The estimate with the smallest error bound among the levels on which all smaller ones agree.
+class Column(NamedTuple):
+    """The best estimate of each level: its value and its bound, shape (levels,); infinite bounds where there is none."""
 
-    A level's bound is the noise and what its last extrapolation changed. A large step may look settled because it steps
-    over the oscillations of f: so one climbs from the smallest step, and stops at the first level that contradicts two
-    smaller steps, beyond both bounds (a single one may have been unlucky).
+    values: np.ndarray
+    bounds: np.ndarray
+
+    @property
+    def end(self) -> int:
+        """The first level that contradicts two smaller ones, beyond both bounds (a single one may be unlucky)."""
+        there = np.flatnonzero(np.isfinite(self.bounds))
+        values, bounds = self.values[there], self.bounds[there]
+        apart = np.abs(values[:, None] - values) > 2 * (bounds[:, None] + bounds)
+        against = np.flatnonzero(np.tril(apart, -1).sum(axis=1) > 1)
+        return int(there[against[0]]) if len(against) else len(self.values)
+
+
+def best_of_each_level(*tables: Table) -> Column:
+    """Return the estimate with the smallest bound at each level, of all tables."""
+    values = np.concatenate([table.values for table in tables])
+    bounds = np.concatenate([table.bounds for table in tables])
+    row = np.argmin(bounds, axis=0)[None]
+    return Column(np.take_along_axis(values, row, 0)[0], np.take_along_axis(bounds, row, 0)[0])
+
+
+def settle(column: Column, end: int | None = None) -> Estimate:
+    """Return the estimate with the smallest bound among the levels on which all smaller ones agree.
+
+    A large step may look settled because it steps over the oscillations of f: so one climbs from the smallest step, and
+    stops at the first level that contradicts two smaller ones.
+
+    Args:
+      column: Estimates of each level.
+      end: A level to stop at, if it comes before that.
     """
-    values, errors = _best_of_each_level(table)
-    seen: list[Estimate] = []
-    for level in np.flatnonzero(usable & np.isfinite(values) & np.isfinite(errors)):
-        one = Estimate(float(values[level]), float(errors[level]), int(level))
-        against = sum(abs(one.value - other.value) > 2 * (one.error + other.error) for other in seen)
-        if against > 1:
-            break
-        seen.append(one)
-    if not seen:
+    last = min(column.end, len(column.values) if end is None else end)
+    levels = np.flatnonzero(np.isfinite(column.bounds[:last]))
+    if not len(levels):
         return NOTHING
-    best = min(seen, key=lambda one: one.error)
-    near = [one for one in seen if abs(one.level - best.level) <= 2 and one.error <= 8 * best.error]
-    spread = max(abs(one.value - best.value) for one in near)
-    bound = CAUTION * order * max(best.error, spread / 4) + abs(best.value) * np.finfo(np.float64).eps
-    return best._replace(error=float(bound))
-
-
-def _best_of_each_level(table: Quotients) -> tuple[np.ndarray, np.ndarray]:
-    """The value of each row with the smallest bound, and that bound; nan where a row has none."""
-    values, noise = table
-    change = np.full(values.shape, np.nan)
-    change[:, 1:] = np.abs(values[:, 1:] - values[:, :-1])
-    change[:-1, 0] = np.abs(values[1:, 0] - values[:-1, 0])
-    bounds = np.where(np.isfinite(values) & np.isfinite(change + noise), change + noise, np.inf)
-    column = np.argmin(bounds, axis=1)
-    rows = np.arange(len(values))
-    found = np.isfinite(bounds[rows, column])
-    return np.where(found, values[rows, column], np.nan), np.where(found, bounds[rows, column], np.nan)
+    values, bounds = column.values[levels], column.bounds[levels]
+    best = int(np.argmin(bounds))
+    near = (np.abs(levels - levels[best]) <= 2) & (bounds <= 8 * bounds[best])
+    spread = np.max(np.abs(values[near] - values[best]))
+    rounding = abs(values[best]) * np.finfo(np.float64).eps
+    error = CAUTION * max(bounds[best], SPREAD * spread) + rounding
+    return Estimate(float(values[best]), float(error), int(levels[best]))
 
 
 def growth(sizes: np.ndarray, noise: np.ndarray, powers: np.ndarray, levels: int = 8) -> tuple[float, np.ndarray]:
-    """The power of the step with which sizes vanish at the smallest steps where they stand out from the noise.
+    """Return the power of the step with which sizes vanish at the smallest steps where they stand out from the noise.
 
     Returns:
       (the slope of log2 size against log2 step, the sizes it is from); (inf, none) with fewer than four of them.
     """
     stands_out = np.isfinite(sizes) & (sizes > 10 * noise) & (sizes > 0)
-    first = [k for k in range(len(sizes) - 3) if stands_out[k : k + 4].all()][
-        :1
-    ]  # A single one may be noise after all.
-    clear = np.flatnonzero(stands_out & (np.arange(len(sizes)) >= first[0]))[:levels] if first else []
-    if len(clear) < 4:
+    # A single one may be noise after all.
+    four = stands_out[:-3] & stands_out[1:-2] & stands_out[2:-1] & stands_out[3:]
+    if not four.any():
         return float("inf"), sizes[:0]
+    clear = np.flatnonzero(stands_out & (np.arange(len(sizes)) >= np.argmax(four)))[:levels]
     typical = np.median(sizes[clear])
     lower = np.arange(len(sizes)) < clear[0]
     if np.sum(lower & (sizes + noise < typical / 2)) >= 2:
@@ -82,30 +96,16 @@ def growth(sizes: np.ndarray, noise: np.ndarray, powers: np.ndarray, levels: int
     return float(np.sum(x * y) / np.sum(x * x)), sizes[clear]
 
 
-def jumps(ladder: Ladder, side: np.ndarray) -> bool:
-    """Whether f on one side, at the smallest steps, keeps a distance from f(x)."""
+def rate(table: Table, powers: np.ndarray) -> float:
+    """Return the power of the step with which the plain quotients stop changing; infinite where no change is seen."""
+    change = np.abs(np.diff(table.values[0]))
+    noise = (table.noise[0, 1:] + table.noise[0, :-1]) / 4
+    return growth(change, noise, powers[:-1])[0]
+
+
+def jumps(ladder: Ladder, noise: np.ndarray, side: np.ndarray) -> bool:
+    """Return whether f on one side, at the smallest steps, keeps a distance from f(x)."""
     low = side[:LOWEST] - ladder.centre
     distance = np.median(low)
-    floor = 10 * max(float(np.max(ladder.noise[:LOWEST])), ladder.epsilon * abs(ladder.centre))
+    floor = 10 * max(float(np.max(noise[:LOWEST])), ladder.epsilon * abs(ladder.centre))
     return bool(abs(distance) > floor and np.max(np.abs(low - distance)) <= 0.1 * abs(distance))
-
-
-def usable_levels(ladder: Ladder) -> np.ndarray:
-    """Levels whose values tell of a slope: not those on which a quantised f has not changed yet.
-
-    An f that is computed to few digits is constant on a short interval about x, and its slope there is nothing but
-    noise. A wide interval is believed, and so is one that ends on one side alone, as that of max(x, 0) does.
-    """
-    change = np.stack([ladder.plus, ladder.minus]) - ladder.centre
-    moved = np.where(np.isfinite(change), change != 0, False)
-    everywhere = np.ones(len(ladder.exponents), bool)
-    if not moved.any(axis=1).all():
-        return everywhere
-    first = np.argmax(moved, axis=1)
-    start, end = int(np.min(first)), int(np.max(first))
-    quantum = np.max(np.abs(change[[0, 1], first]))
-    width = 2.0 ** ladder.exponents[start]
-    wide = width >= 1e-2 * max(abs(ladder.x), 1e-2)
-    if start == 0 or end - start > 6 or wide or quantum < 50 * ladder.epsilon * abs(ladder.centre):
-        return everywhere
-    return np.arange(len(everywhere)) >= start + 2

@@ -1,7 +1,7 @@
 """Values of any function of a number at many points: one call where that is safe, else a loop."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -10,47 +10,54 @@ from research.derivatives.errors import NotScalarError
 _CHECKED = 3  # Points at which what f makes of an array is compared with what it makes of a number.
 
 
-class Samples(NamedTuple):
-    """What f is at the points.
-
-    Attributes:
-      values: float64, the shape of the points; nan where f has no real value or stops with an arithmetic error.
-      evaluations: Numbers at which f was evaluated, those of the comparison included.
-      epsilon: Relative spacing of the type that f returns.
-    """
-
-    values: np.ndarray
-    evaluations: int
-    epsilon: float
-
-
-def sample(f: Callable[[Any], Any], points: np.ndarray) -> Samples:
-    """Evaluates f at the points, in one call if f acts on arrays number by number.
+class Sampler:
+    """A function of a float, evaluated at many points, in one call if it acts on arrays number by number.
 
     An f that accepts an array may mean something else by it: a mean, a sum, a difference of neighbours, a sort. So the
     points are passed in mixed order, and three of the values must be, to a few units of rounding, those that f gives
     for the single numbers. An f that fails this, or an array, is called in a loop.
 
-    Args:
-      f: A function of a float.
-      points: Shape (n,); the first one is the point of interest.
-    Raises:
-      NotScalarError: f of a number is not a single number.
-      Exception: What f raises at the first point, other than a domain or arithmetic error.
+    Attributes:
+      evaluations: Numbers at which f was evaluated, those of the comparison included.
+      epsilon: Relative spacing of the type that f returns.
     Example:
-      >>> sample(lambda x: x**2, np.array([3.0, 4.0])).values
+      >>> Sampler(lambda x: x**2)(np.array([3.0, 4.0]))
       array([ 9., 16.])
     """
-    checked = np.linspace(0, len(points) - 1, _CHECKED).astype(int)
-    with np.errstate(all="ignore"):
-        expected = [_at(f, points[i]) for i in checked]
-        values, epsilon = _at_once(f, points)
+
+    def __init__(self, f: Callable[[Any], Any]):
+        self.f = f
+        self.evaluations = 0
+        self.epsilon = 0.0
+
+    def __call__(self, points: np.ndarray) -> np.ndarray:
+        """Return f at the points as float64; nan where f has no real value or stops with an arithmetic error.
+
+        Args:
+          points: Shape (n,); the first one is the point of interest. Those that overflowed are not passed to f.
+        Raises:
+          NotScalarError: f of the first point is not a single real number.
+          Exception: What f raises at the first point, other than a domain or arithmetic error.
+        """
+        there = np.isfinite(points)
+        values = np.full(points.shape, np.nan)
+        with np.errstate(all="ignore"):
+            values[there] = self._sampled(points[there])
+        return values
+
+    def _sampled(self, points: np.ndarray) -> np.ndarray:
+        checked = np.linspace(0, len(points) - 1, _CHECKED).astype(int)
+        expected = [_at(self.f, points[i], strict=i == 0) for i in checked]
+        values, epsilon = _at_once(self.f, points)
+        self.evaluations += len(points) + _CHECKED
         if values is not None and all(
             _same(float(values[i]), e, epsilon) for i, (e, _) in zip(checked, expected, strict=True)
         ):
-            return Samples(values, len(points) + _CHECKED, epsilon)
-        pairs = [_at(f, point) for point in points]
-    return Samples(np.array([v for v, _ in pairs]), len(points) + _CHECKED, max(e for _, e in pairs))
+            self.epsilon = max(self.epsilon, epsilon)
+            return values
+        pairs = [_at(self.f, point, strict=i == 0) for i, point in enumerate(points)]
+        self.epsilon = max(self.epsilon, *(e for _, e in pairs))
+        return np.array([v for v, _ in pairs])
 
 
 def _at_once(f: Callable[[Any], Any], points: np.ndarray) -> tuple[np.ndarray | None, float]:
@@ -67,23 +74,45 @@ def _at_once(f: Callable[[Any], Any], points: np.ndarray) -> tuple[np.ndarray | 
     return values, _epsilon(mixed.dtype)
 
 
-def _at(f: Callable[[Any], Any], point: Any) -> tuple[float, float]:
+def _at(f: Callable[[Any], Any], point: Any, strict: bool) -> tuple[float, float]:
     """(f(point) as a float, the relative spacing of its type), for a NumPy float64, which is a float too."""
     try:
         value = f(point)
     except (ArithmeticError, ValueError):  # math.log(-1.0), 1.0 / 0.0, math.exp(1000.0)
         return float("nan"), 0.0
     array: Any = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in "fiubc":
+    if array.size != 1 or array.dtype.kind not in "fiubcO":
         raise NotScalarError(
             f"f must give one number for a number; f({float(point)!r}) has the shape {array.shape} and the type {array.dtype}. "
             "For the derivatives of several outputs call jacobian(f, x), or differentiate one at a time: "
             "finite_difference(lambda x: f(x)[0], x)."
         )
     number = array.reshape(-1)[0]
-    if array.dtype.kind == "c":
-        return (float(number.real) if number.imag == 0 else float("nan")), _epsilon(array.real.dtype)
-    return float(number), _epsilon(array.dtype)
+    if array.dtype.kind == "O":
+        return _exact(number, point)
+    if array.dtype.kind != "c":
+        return float(number), _epsilon(array.dtype)
+    if number.imag and strict:
+        raise NotScalarError(
+            f"f must give one real number; f({float(point)!r}) = {number!r} is complex. Differentiate its parts one at a "
+            "time: finite_difference(lambda x: f(x).real, x) and finite_difference(lambda x: f(x).imag, x)."
+        )
+    return (float("nan") if number.imag else float(number.real)), _epsilon(array.real.dtype)
+
+
+def _exact(number: Any, point: Any) -> tuple[float, float]:
+    """A number of another library (a Fraction, a Decimal, one of mpmath's), as a float."""
+    try:
+        if isinstance(number, (str, bytes)):
+            raise TypeError
+        return float(number), _epsilon(np.dtype(np.float64))
+    except OverflowError:
+        return float("nan"), _epsilon(np.dtype(np.float64))
+    except (TypeError, ValueError):
+        raise NotScalarError(
+            f"f must give one real number for a number; f({float(point)!r}) is of type {type(number).__name__}, which float() "
+            "does not take. Convert it in f: finite_difference(lambda x: float(f(x)), x)."
+        ) from None
 
 
 def _epsilon(dtype: np.dtype) -> float:
