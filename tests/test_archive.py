@@ -249,11 +249,12 @@ def test_unfinished_run_is_refused_and_no_command_of_a_stranger_is_advised(tmp_p
     [
         ({"config": {"seed": 8}}, "id is not that of its experiment and config"),
         ({"id": "0123456789ab"}, "id is not that of its experiment and config"),
-        ({"experiment": "../evil"}, "cannot be of a run"),
-        ({"config": [1]}, "without the entry 'config'"),
-        ({"environment": None}, "without the entry 'environment'"),
-        ({"digests": None}, "damaged or altered"),
-        ({"digests": {"result.json": 3}}, "damaged or altered"),
+        ({"experiment": "../evil"}, "manifest.experiment is '../evil'; it must be letters, digits, _ and -"),
+        ({"config": [1]}, "manifest.config is [1]; it must be an object"),
+        ({"environment": None}, "manifest.environment is None; it must be an object"),
+        ({"digests": None}, "manifest.digests is None; it must be an object"),
+        ({"digests": {"result.json": 3}}, "manifest.digests['result.json'] is 3; it must be a text"),
+        ({"digests": {}}, "damaged or altered"),
         ({"status": "running"}, "is not finished"),
     ],
 )

@@ -5,14 +5,21 @@ import dataclasses
 import errno
 import io
 import json
+import lzma
 import math
 import os
+import reprlib
+import struct
+import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from research.reading import NOT_FINITE, parse_json
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -24,7 +31,22 @@ _REASONS = {
     errno.EEXIST: "a file stands where a folder is needed",
     errno.EISDIR: "a folder stands where a file is needed",
 }
-_NOT_FINITE = "$float"  # JSON has no NaN and no infinity: {"$float": "nan"} stands for them, in any language.
+MOST_MEMBERS = 100_000  # Of a .zip.
+_SAVABLE = "biufcSUMm"  # Kinds of dtypes: neither objects nor the extended types (bfloat16), which load as void.
+# What zipfile and numpy stumble over in bytes that anybody may have written.
+STUMBLES = (
+    *(
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        OverflowError,
+        struct.error,
+    ),
+    *(KeyError, TypeError, SyntaxError, MemoryError, zlib.error, lzma.LZMAError),
+)
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
@@ -107,7 +129,11 @@ def plain(value: Any, where: str = "value") -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
-        return {_NOT_FINITE: str(value)}
+        return {NOT_FINITE: str(value)}
+    if isinstance(value, int) and value.bit_length() > 1023:
+        raise TypeError(
+            f"{where} is an integer of {value.bit_length():,} bits, more than a float can hold. Write a text."
+        )
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, list | tuple):
@@ -116,8 +142,8 @@ def plain(value: Any, where: str = "value") -> Any:
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         for name in value:
-            if not isinstance(name, str) or name == _NOT_FINITE:
-                raise TypeError(f"{where} has the key {name!r}; keys must be strings, other than {_NOT_FINITE!r}.")
+            if not isinstance(name, str) or name == NOT_FINITE:
+                raise TypeError(f"{where} has the key {name!r}; keys must be strings, other than {NOT_FINITE!r}.")
         return {name: plain(item, f"{where}.{name}") for name, item in value.items()}
     raise TypeError(
         f"{where} is a {type(value).__name__}, {value!r}, which JSON cannot hold exactly. Use numbers, strings, None, "
@@ -137,12 +163,12 @@ def json_bytes(value: Any, where: str = "value", indent: int | None = 1) -> byte
 
 
 def read_json(data: bytes) -> Any:
-    """Undoes `json_bytes`; tuples come back as lists."""
-    return json.loads(data, object_hook=_restored)
+    """Undoes `json_bytes`; tuples come back as lists.
 
-
-def _restored(value: dict[str, Any]) -> Any:
-    return float(value[_NOT_FINITE]) if value.keys() == {_NOT_FINITE} else value
+    Raises:
+      ValueError: As for `research.reading.parse_json`.
+    """
+    return parse_json(data)
 
 
 def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
@@ -160,15 +186,71 @@ def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
 
 
 def read_npz(data: bytes) -> dict[str, np.ndarray]:
-    """Undoes `npz_bytes`."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
-    return {name: np.lib.format.read_array(member, allow_pickle=False) for name, member in members.items()}
+    """Undoes `npz_bytes`; the bytes may be anybody's.
+
+    What is stored as it is cannot swell, and no array has more entries than there are bytes.
+
+    Raises:
+      ValueError: They are no .npz of `npz_bytes`: damaged, compressed, with a name that comes twice, or with an array that
+        is none of numbers, texts and times.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        with open_zip(data) as archive:
+            for member in archive.infolist():
+                name = member.filename.removesuffix(".npy")
+                if name in arrays:
+                    raise ValueError(f"the array {name!r} comes twice")
+                if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+                    raise ValueError(f"the array {name!r} is compressed or encrypted")
+                if member.file_size > len(data):
+                    raise ValueError(f"the array {name!r} claims {member.file_size:,} bytes")
+                arrays[name] = read_npy(archive.read(member), f"the array {name!r}")
+    except STUMBLES as error:
+        raise ValueError(f"it is no archive of arrays, or damaged ({error or type(error).__name__}).") from error
+    return arrays
+
+
+def open_zip(data: bytes) -> zipfile.ZipFile:
+    """Open a .zip in memory, unless its directory alone would fill it.
+
+    Raises:
+      ValueError: It has more members than any file of this package.
+      Others of STUMBLES: It is damaged.
+    """
+    if data.count(b"PK\x01\x02") > MOST_MEMBERS:
+        raise ValueError(f"it has more than {MOST_MEMBERS:,} members")
+    return zipfile.ZipFile(io.BytesIO(data))
+
+
+def read_npy(data: bytes, what: str) -> np.ndarray:
+    """The array of a .npy file, which must say its own size right before it is made.
+
+    Raises:
+      ValueError: It is no such file, or of Python objects; `what` opens the message.
+    """
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"its format is {version}")
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        with warnings.catch_warnings(action="error"):  # NumPy repairs what Python 2 wrote, aloud; that is not ours.
+            shape, fortran, dtype = read_header(file)
+        rest = data[file.tell() :]
+        if dtype.kind not in _SAVABLE or dtype.hasobject or not dtype.itemsize:
+            raise ValueError(f"its dtype is {dtype}")
+        if any(isinstance(n, bool) or n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != len(rest):
+            raise ValueError(f"it has {len(rest):,} bytes, and says that its shape is {reprlib.repr(shape)}")
+        array = np.frombuffer(rest, dtype).reshape(shape, order="F" if fortran else "C")
+        return array.copy(order="K")
+    except (*STUMBLES, RecursionError, UserWarning) as error:
+        raise ValueError(f"{what} is damaged or no array ({error or type(error).__name__})") from error
 
 
 def _savable(array: Any, name: str) -> np.ndarray:
     array = np.asarray(array)
-    if array.dtype.kind not in "biufcSUMm":  # Neither objects nor the extended types (bfloat16), which load as void.
+    if array.dtype.kind not in _SAVABLE:
         raise TypeError(
             f"arrays[{name!r}] has dtype {array.dtype}, which .npz cannot hold exactly: cast it (astype('float32'))."
         )

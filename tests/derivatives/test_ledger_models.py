@@ -73,7 +73,10 @@ picked.defvjp(lambda x, i: (x[i], (x, i)), lambda kept, d: (jnp.zeros_like(kept[
 
 NARROW = ("bfloat16", "float16", "float8_e4m3fn", "float8_e5m2", "int4", "uint4", "int8", "uint64", "bool")
 VALUES = {
-    **{f"tangent of an integer, {shape}": (functools.partial(integer_tangent, shape=shape), 2.0) for shape in [(), (5,)]},
+    **{
+        f"tangent of an integer, {shape}": (functools.partial(integer_tangent, shape=shape), 2.0)
+        for shape in [(), (5,)]
+    },
     "integer into a jvp rule": (lambda x: counted(3, x), 2.0),
     "vector of integers into a jvp rule": (lambda x: jnp.sum(counted(jnp.arange(5), x)), 2.0),
     "integer into a vjp rule": (lambda x: picked(x, 1) * picked(x, jnp.int8(0)), jnp.ones(2)),

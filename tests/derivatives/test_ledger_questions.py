@@ -168,7 +168,9 @@ def test_planted_bug_is_found_with_its_primitive_and_line(name):
 
 def test_infinite_factor_is_said_to_spoil_the_backward_pass():
     sentence = explain(masked_product, jnp.array([1.0, 0.0])).first_nonfinite().sentence
-    assert sentence.endswith("gives -inf (entry [1] of [0, -inf]), of which the backward pass makes a NaN or an infinity.")
+    assert sentence.endswith(
+        "gives -inf (entry [1] of [0, -inf]), of which the backward pass makes a NaN or an infinity."
+    )
 
 
 def test_bugs_are_more_than_ten_of_both_kinds():
@@ -216,7 +218,9 @@ def test_first_bad_entry_of_a_long_array_is_told_with_its_index(seed):
     assert f"passes on nan {told}" in backward.sentence
     masked = lambda x: jnp.sum(jnp.where(x < 3, x, -jnp.inf) * jnp.where(x == 5, 0.0, 1.0))
     ready = put(x, bad, [4.0, 5.0, 4.0])
-    assert explain(masked, ready).first_nonfinite().index == tuple(int(i) for i in np.argwhere(np.asarray(ready) == 5)[0])
+    assert explain(masked, ready).first_nonfinite().index == tuple(
+        int(i) for i in np.argwhere(np.asarray(ready) == 5)[0]
+    )
 
 
 def put(x, places, values):

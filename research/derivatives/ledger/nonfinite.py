@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.derivatives.ledger.tape import Equation, Link, Literal, Operand, OwnReverse, Tape
-from research.derivatives.ledger.wording import ELEMENTWISE, entry_at, short
+from research.derivatives.ledger.wording import ELEMENTWISE, entry_at
 
 
 class NonFinite(NamedTuple):
@@ -133,9 +133,7 @@ def _beside(equation: Equation, value: Any, shape: tuple[int, ...], index: tuple
     return entry_at(value, index if equation.primitive in ELEMENTWISE and np.shape(value) == shape else ())
 
 
-def _found(
-    tape: Tape, equation: Equation, names: dict[int, str], backward: bool, what: str, bad: Bad
-) -> NonFinite:
+def _found(tape: Tape, equation: Equation, names: dict[int, str], backward: bool, what: str, bad: Bad) -> NonFinite:
     name = names.get(equation.outputs[0], equation.primitive)
     place = ", ".join(filter(None, (name, equation.source)))
     value, index = bad
