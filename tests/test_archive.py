@@ -249,7 +249,7 @@ def test_unfinished_run_is_refused_and_no_command_of_a_stranger_is_advised(tmp_p
     [
         ({"config": {"seed": 8}}, "id is not that of its experiment and config"),
         ({"id": "0123456789ab"}, "id is not that of its experiment and config"),
-        ({"experiment": "../evil"}, "manifest.experiment is '../evil'; it must be letters, digits, _ and -"),
+        ({"experiment": "../evil"}, "cannot be of a run"),
         ({"config": [1]}, "manifest.config is [1]; it must be an object"),
         ({"environment": None}, "manifest.environment is None; it must be an object"),
         ({"digests": None}, "manifest.digests is None; it must be an object"),

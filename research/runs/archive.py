@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.reading import check_shape, parse_json, read_bytes
-from research.runs.files import STUMBLES, open_zip, write_atomically
+from research.reading.arrays import STUMBLES, open_zip
+from research.runs.files import write_atomically
 from research.runs.folder import run_id
 from research.runs.manifest import ARRAYS, MANIFEST, RESULT, SHAPE
 from research.runs.result import check_result

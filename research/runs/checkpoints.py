@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from research.reading import check_shape, parse_json, read_bytes
-from research.runs.files import canonical, explained, json_bytes, npz_bytes, read_npz, write_atomically
+from research.reading.arrays import read_npz
+from research.runs.files import canonical, explained, json_bytes, npz_bytes, write_atomically
 from research.types import Checkpoint, Checkpoints, Saved
 
 SECONDS_BETWEEN = 10.0  # What a kill may cost, about.

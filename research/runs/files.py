@@ -5,14 +5,9 @@ import dataclasses
 import errno
 import io
 import json
-import lzma
 import math
 import os
-import reprlib
-import struct
-import warnings
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from research.reading import NOT_FINITE, parse_json
+from research.reading.arrays import SAVABLE
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -31,22 +27,6 @@ _REASONS = {
     errno.EEXIST: "a file stands where a folder is needed",
     errno.EISDIR: "a folder stands where a file is needed",
 }
-MOST_MEMBERS = 100_000  # Of a .zip.
-_SAVABLE = "biufcSUMm"  # Kinds of dtypes: neither objects nor the extended types (bfloat16), which load as void.
-# What zipfile and numpy stumble over in bytes that anybody may have written.
-STUMBLES = (
-    *(
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        OverflowError,
-        struct.error,
-    ),
-    *(KeyError, TypeError, SyntaxError, MemoryError, zlib.error, lzma.LZMAError),
-)
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
@@ -185,72 +165,9 @@ def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def read_npz(data: bytes) -> dict[str, np.ndarray]:
-    """Undoes `npz_bytes`; the bytes may be anybody's.
-
-    What is stored as it is cannot swell, and no array has more entries than there are bytes.
-
-    Raises:
-      ValueError: They are no .npz of `npz_bytes`: damaged, compressed, with a name that comes twice, or with an array that
-        is none of numbers, texts and times.
-    """
-    arrays: dict[str, np.ndarray] = {}
-    try:
-        with open_zip(data) as archive:
-            for member in archive.infolist():
-                name = member.filename.removesuffix(".npy")
-                if name in arrays:
-                    raise ValueError(f"the array {name!r} comes twice")
-                if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-                    raise ValueError(f"the array {name!r} is compressed or encrypted")
-                if member.file_size > len(data):
-                    raise ValueError(f"the array {name!r} claims {member.file_size:,} bytes")
-                arrays[name] = read_npy(archive.read(member), f"the array {name!r}")
-    except STUMBLES as error:
-        raise ValueError(f"it is no archive of arrays, or damaged ({error or type(error).__name__}).") from error
-    return arrays
-
-
-def open_zip(data: bytes) -> zipfile.ZipFile:
-    """Open a .zip in memory, unless its directory alone would fill it.
-
-    Raises:
-      ValueError: It has more members than any file of this package.
-      Others of STUMBLES: It is damaged.
-    """
-    if data.count(b"PK\x01\x02") > MOST_MEMBERS:
-        raise ValueError(f"it has more than {MOST_MEMBERS:,} members")
-    return zipfile.ZipFile(io.BytesIO(data))
-
-
-def read_npy(data: bytes, what: str) -> np.ndarray:
-    """The array of a .npy file, which must say its own size right before it is made.
-
-    Raises:
-      ValueError: It is no such file, or of Python objects; `what` opens the message.
-    """
-    file = io.BytesIO(data)
-    try:
-        version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"its format is {version}")
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        with warnings.catch_warnings(action="error"):  # NumPy repairs what Python 2 wrote, aloud; that is not ours.
-            shape, fortran, dtype = read_header(file)
-        rest = data[file.tell() :]
-        if dtype.kind not in _SAVABLE or dtype.hasobject or not dtype.itemsize:
-            raise ValueError(f"its dtype is {dtype}")
-        if any(isinstance(n, bool) or n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != len(rest):
-            raise ValueError(f"it has {len(rest):,} bytes, and says that its shape is {reprlib.repr(shape)}")
-        array = np.frombuffer(rest, dtype).reshape(shape, order="F" if fortran else "C")
-        return array.copy(order="K")
-    except (*STUMBLES, RecursionError, UserWarning) as error:
-        raise ValueError(f"{what} is damaged or no array ({error or type(error).__name__})") from error
-
-
 def _savable(array: Any, name: str) -> np.ndarray:
     array = np.asarray(array)
-    if array.dtype.kind not in _SAVABLE:
+    if array.dtype.kind not in SAVABLE:
         raise TypeError(
             f"arrays[{name!r}] has dtype {array.dtype}, which .npz cannot hold exactly: cast it (astype('float32'))."
         )

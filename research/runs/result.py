@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research.reading import NUMBER, TEXT, check_shape, parse_json
-from research.runs.files import json_bytes, npz_bytes, read_npz
+from research.reading.arrays import read_npz
+from research.runs.files import json_bytes, npz_bytes
 
 TABLE = {"title": TEXT, "columns": [TEXT], "rows": [[(str, bool, *NUMBER, type(None))]]}
 SHAPE = {"answer": TEXT, "tables": [TABLE | {"note": TEXT}], "numbers": dict}  # Of result.json.

@@ -50,17 +50,30 @@ def read_bytes(path: str | Path, most: int) -> bytes:
       ValueError: It is a pipe or a device, is larger, or its name cannot be one.
       OSError: It cannot be read.
     """
+    size = check_regular(path)
+    with open(path, "rb") as file:
+        data = file.read(min(most, size) + 1)
+    if max(len(data), size) > most:
+        raise ValueError(f"{path} has {max(len(data), size):,} bytes; at most {most:,} are read.")
+    return data
+
+
+def check_regular(path: str | Path) -> int:
+    """Refuse a pipe or a device, whose reading may never end; a folder is left for `open` to refuse.
+
+    Returns:
+      The file's size in bytes.
+    Raises:
+      ValueError: It is one, or its name cannot be a file's.
+      OSError: There is no such file.
+    """
     try:
         status = os.stat(path)
     except ValueError as error:  # A NUL byte in the name.
         raise ValueError(f"{str(path)!r} cannot be the name of a file: {error}.") from error
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # A folder is told by open.
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise ValueError(f"{path} is a pipe or a device; give a regular file.")
-    with open(path, "rb") as file:
-        data = file.read(min(most, status.st_size) + 1)
-    if len(data) > min(most, status.st_size):
-        raise ValueError(f"{path} has {max(len(data), status.st_size):,} bytes; at most {most:,} are read.")
-    return data
+    return status.st_size
 
 
 def parse_json(data: bytes) -> Any:
