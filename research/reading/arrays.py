@@ -3,16 +3,26 @@
 import io
 import lzma
 import math
+import re
 import reprlib
 import struct
 import warnings
 import zipfile
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 MOST_MEMBERS = 100_000  # Of a .zip.
+MOST_AXES = 32  # Of every version of numpy.
 SAVABLE = "biufcSUMm"  # Kinds of dtypes: neither objects nor the extended types (bfloat16), which load as void.
+_MAGIC = b"\x93NUMPY"
+# As numpy writes it; its own parser runs Python's, which stumbles in too many ways.
+_HEAD = re.compile(
+    rb"\{'descr': '([<>|=][%s][0-9]{1,9}(?:\[[0-9]{0,9}[a-zA-Z]{1,2}\])?)', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:[0-9]{1,19}, ?)*(?:[0-9]{1,19})?)\), \} *\n" % SAVABLE.encode()
+)
 # What zipfile, tarfile and numpy stumble over in bytes that anybody may have written.
 STUMBLES = (
     *(
@@ -25,7 +35,7 @@ STUMBLES = (
         OverflowError,
         struct.error,
     ),
-    *(KeyError, IndexError, TypeError, SyntaxError, MemoryError, zlib.error, lzma.LZMAError),
+    *(KeyError, IndexError, TypeError, SyntaxError, MemoryError, zlib.error, lzma.LZMAError, UserWarning),
 )
 
 
@@ -88,24 +98,21 @@ def read_npy_head(head: bytes, size: int, what: str) -> tuple[tuple[int, ...], b
     Raises:
       ValueError: It is no such file, of Python objects, or of another size; `what` opens the message.
     """
-    file = io.BytesIO(head)
+    length = 2 if head[6:7] == b"\1" else 4  # Of the number that says how long the head is, in formats 1 and 2.
+    start = 8 + length + int.from_bytes(head[8 : 8 + length], "little")
+    found = _HEAD.fullmatch(head[8 + length : start])
+    if not head.startswith((_MAGIC + b"\1\0", _MAGIC + b"\2\0")) or found is None:
+        raise ValueError(f"{what} is damaged or no array of numbers, texts or times: its head is another")
     try:
-        version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"its format is {version}")
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        with warnings.catch_warnings(action="error"):  # NumPy repairs what Python 2 wrote, aloud; that is not ours.
-            shape, fortran, dtype = read_header(file)
-    except (*STUMBLES, RecursionError, UserWarning) as error:
-        raise ValueError(f"{what} is damaged or no array ({str(error) or type(error).__name__})") from error
-    if dtype.kind not in SAVABLE or dtype.hasobject or not dtype.itemsize:
-        raise ValueError(f"{what} has the dtype {dtype}, which is none of numbers, texts and times")
-    rest = size - file.tell()
-    if math.prod(n for n in shape if n) >= 2**62:  # An empty array may have any other axis.
-        raise ValueError(f"{what} says that its shape is {reprlib.repr(shape)}")
-    if any(isinstance(n, bool) or n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != rest or len(shape) > 32:
-        raise ValueError(f"{what} has {rest:,} bytes, and says that its shape is {reprlib.repr(shape)}")
-    return shape, fortran, dtype, file.tell()
+        dtype = np.dtype(found[1].decode())
+    except TypeError as error:
+        raise ValueError(f"{what} has a dtype that is none, {found[1].decode()!r}") from error
+    shape, rest = tuple(map(int, re.findall(rb"[0-9]+", found[3]))), size - start
+    if math.prod(n for n in shape if n) >= 2**62 or len(shape) > MOST_AXES or not dtype.itemsize:
+        raise ValueError(f"{what} says that it is an array of {dtype} and shape {reprlib.repr(shape)}")
+    if math.prod(shape) * dtype.itemsize != rest:
+        raise ValueError(f"{what} has {rest:,} bytes, and says that its shape is {reprlib.repr(shape)} of {dtype}")
+    return shape, found[2] == b"True", dtype, start
 
 
 def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) -> bytes:
@@ -117,5 +124,29 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) ->
     """
     if member.file_size > most:
         raise ValueError(f"{member.filename!r} has {member.file_size:,} bytes; at most {most:,} are read")
-    with archive.open(member) as file:
+    with warnings.catch_warnings(action="error"), archive.open(member) as file:  # Python warns of members that overlap.
         return file.read(member.file_size)
+
+
+def check_arrays(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Any], where: str) -> None:
+    """Hold arrays that were read against what is needed.
+
+    Args:
+      arrays: By name.
+      wanted: Name -> an array, of whose shape and dtype it must be.
+      where: What they are, for messages.
+    Raises:
+      ValueError: One is missing, or of another shape or dtype.
+    Example:
+      >>> check_arrays({"loss": np.zeros(3)}, {"loss": np.zeros(4)}, "the checkpoint")
+      Traceback (most recent call last):
+      ValueError: the checkpoint has 'loss' of float64[3], not float64[4].
+    """
+    for name, model in wanted.items():
+        if name not in arrays:
+            raise ValueError(f"{where} has no array {name!r}.")
+        found = arrays[name]
+        if (found.shape, found.dtype) != (model.shape, model.dtype):
+            raise ValueError(
+                f"{where} has {name!r} of {found.dtype}{list(found.shape)}, not {model.dtype}{list(model.shape)}."
+            )

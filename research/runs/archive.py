@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.reading import check_shape, parse_json, read_bytes
-from research.reading.arrays import STUMBLES, open_zip
+from research.reading.arrays import STUMBLES, open_zip, read_member
 from research.runs.files import write_atomically
 from research.runs.folder import run_id
 from research.runs.manifest import ARRAYS, MANIFEST, RESULT, SHAPE
@@ -161,7 +161,7 @@ def _of_archive(path: Path) -> dict[str, bytes]:
     for member in members:
         _check_member(member)
     with _legible():
-        files = {member.filename: archive.read(member) for member in members}
+        files = {member.filename: read_member(archive, member, LIMITS[member.filename]) for member in members}
     if set(files) != set(LIMITS) or len(files) != len(members):
         raise ValueError(f"holds {', '.join(m.filename for m in members)}, where a run has {', '.join(LIMITS)}.")
     if files.pop(SUMS) != _sums(files):
