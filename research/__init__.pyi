@@ -18,6 +18,7 @@ from . import report as report
 from . import runs as runs
 from . import samplers as samplers
 from . import schedules as schedules
+from . import sizes as sizes
 from . import studies as studies
 from . import training as training
 from . import types as types

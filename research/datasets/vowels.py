@@ -9,6 +9,7 @@ import numpy as np
 from research.datasets.finding import find_files, find_source
 from research.datasets.images import check_labels
 from research.datasets.wheel import read_text
+from research.sizes import check_room
 
 MEMBERS = tuple(f"aeon/datasets/data/JapaneseVowels/JapaneseVowels_{part}.ts" for part in ("TRAIN", "TEST"))
 
@@ -78,6 +79,7 @@ def padded(sequences: list[np.ndarray], longest: int) -> tuple[np.ndarray, np.nd
     bad = np.flatnonzero((length < 1) | (length > longest))
     if bad.size:
         raise ValueError(f"Sequence {bad[0]} has {length[bad[0]]} steps; it must have 1 to longest={longest}.")
+    check_room(f"longest={longest}", len(sequences), longest, *sequences[0].shape[1:])
     values = np.zeros((len(sequences), longest, *sequences[0].shape[1:]), sequences[0].dtype)
     for row, sequence in zip(values, sequences, strict=True):
         row[: len(sequence)] = sequence
