@@ -27,7 +27,7 @@ def check_most(most: int = MOST, /, **sizes: Any) -> None:
       ValueError: order must be at most 10; got order=1.0e+30.
     """
     for name, value in sizes.items():
-        if isinstance(value, Integral) and value > most:
+        if isinstance(value, Integral) and int(value) > most:
             raise ValueError(f"{name} must be at most {most:,}; got {name}={_shown(int(value))}.")
 
 

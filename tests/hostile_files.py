@@ -41,7 +41,7 @@ from research.datasets.vowels import parse_ts
 from research.datasets.wav import read_wav
 from research.datasets.wheel import read_member
 from research.runs import archive
-from research.runs.files import canonical
+from research.runs.files import canonical, json_bytes
 from research.runs.reference import reference_of
 from research.types import Saved
 
@@ -204,11 +204,11 @@ def seal_checkpoint(files: dict[str, bytes]) -> dict[str, bytes]:
         found = json.loads(files["000001.json"])
         digest = hashlib.sha256(f"{found['name']}\n{canonical(found['values'], found['name'])}\n".encode())
         digest.update(files["000001.npz"])
-        sealed["000001.json"] = runs.files.json_bytes(found | {"digest": digest.hexdigest()})
+        sealed["000001.json"] = json_bytes(found | {"digest": digest.hexdigest()})
     return sealed
 
 
-def tarred(contents: dict[str, bytes], mode: str = "w:gz") -> bytes:
+def tarred(contents: dict[str, bytes], mode: Any = "w:gz") -> bytes:
     """A tar archive."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as target:

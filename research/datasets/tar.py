@@ -16,7 +16,7 @@ class _Member(tarfile.TarInfo):
 
     def _block(self, count: int) -> int:
         if count < 0:
-            raise tarfile.InvalidHeaderError("a member has a negative size")
+            raise tarfile.ReadError("a member has a negative size")
         return super()._block(count)  # pyright: ignore
 
 

@@ -15,6 +15,9 @@ from research.types import Key
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)  # KenLM's, where the counts of counts allow no estimate.
 
 
+LONGEST = 1_000  # Tokens of an n-gram.
+
+
 class Level(NamedTuple):
     """What one length of n-grams adds: p(w | h) = (kept(h w) + back(h) p(w | h without its first)) / total(h).
 
@@ -80,11 +83,7 @@ def ngram(tokens: ArrayLike, order: int, vocabulary_size: int, *, smoothing: str
     check_count("order", order, 1)
     check_count("vocabulary_size", vocabulary_size, 1)
     order, vocabulary_size = int(order), int(vocabulary_size)  # NumPy's integers would wrap.
-    check_most(np.size(tokens), order=order)
-    if order > 1 and vocabulary_size == 1:
-        check_most(1_000, order=order)
-    if vocabulary_size > 1:  # Before the power, which could have any number of digits.
-        check_most(63, order=order)
+    check_most(LONGEST, order=order)  # Before the power, which could have any number of digits.
     if vocabulary_size**order >= 2**63:
         raise ValueError(
             f"vocabulary_size**order must be below 2**63, for an n-gram's code to be an int64; got {vocabulary_size}**{order}. "
@@ -117,7 +116,7 @@ def best_ngram(
       True
     """
     check_count("max_order", max_order, 1)
-    check_most(np.size(tokens), max_order=max_order)
+    check_most(LONGEST, max_order=max_order)
     if not np.size(held_out):
         raise ValueError("held_out must hold at least one token; an empty text is guessed equally well by every order.")
     models = [ngram(tokens, order, vocabulary_size, smoothing=smoothing) for order in range(1, max_order + 1)]

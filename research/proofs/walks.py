@@ -15,7 +15,6 @@ import optax
 from research.proofs.formulas.formula import Function
 from research.proofs.formulas.leaves import DIGITS, Leaves
 from research.proofs.problems import NUM_STEPS, Problem
-from research.sizes import check_room
 from research.types import Params
 from research.update_rules.building_blocks import evaluation_params
 
@@ -94,7 +93,6 @@ def _with(constructor: Callable[..., Any], others: tuple[tuple[str, Any], ...]) 
 
 def _walk(make: Callable[..., Any], floats: dict[str, float], problem: Problem, dtype: Any, num_steps: int) -> Walk:
     start = jax.tree.map(lambda a: jnp.asarray(a, dtype), problem.start)
-    check_room(f"num_steps={num_steps}", num_steps, sum(leaf.size for leaf in jax.tree.leaves(start)))
     if problem.objective is None:
         gradients = jax.tree.map(lambda a: jnp.asarray(a[:num_steps], dtype), problem.gradients)
         iterates, updates, evaluations = _walk_given(make, floats, start, gradients)
