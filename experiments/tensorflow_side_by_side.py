@@ -193,7 +193,7 @@ def tensorflow_steps():
 
 def recorded():
     """What TensorFlow computed when FILE was written."""
-    saved = json.loads(FILE.read_text(encoding="utf-8"))
+    saved = research.reading.parse_json(FILE.read_bytes())
     return {key: value if key == "version" else np.array(value) for key, value in saved.items()}
 
 

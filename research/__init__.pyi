@@ -13,10 +13,12 @@ from . import naming as naming
 from . import objectives as objectives
 from . import optima as optima
 from . import proofs as proofs
+from . import reading as reading
 from . import report as report
 from . import runs as runs
 from . import samplers as samplers
 from . import schedules as schedules
+from . import sizes as sizes
 from . import studies as studies
 from . import training as training
 from . import types as types

@@ -12,6 +12,9 @@ import jax
 SMALL_LOOP = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=262144"
 
 
+MOST = 65_536  # Of devices, and of threads.
+
+
 def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
     """Sets what the bits of a run depend on, before JAX starts its backend.
 
@@ -35,6 +38,8 @@ def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
     for name, value in (("devices", devices), ("pool", pool)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
+        if value > MOST:
+            raise ValueError(f"{name} must be at most {MOST:,}, as many as a machine may have; got {name}={value:.1e}.")
     if devices > pool:
         raise ValueError(
             f"devices must be at most pool, since XLA would enlarge the pool, which enters the bits; got devices={devices}, "

@@ -9,7 +9,7 @@ from typing import Any
 
 from research import report
 from research.runs import Table, write_atomically
-from research.runs.folder import MANIFEST
+from research.runs.manifest import MANIFEST
 from research.studies.archive import FinishedStudy, gather
 from research.studies.rankings import PROTOCOL, Entry, Rankings, answer, costs, merge
 
@@ -56,7 +56,7 @@ def tables(rankings: Rankings) -> list[Table]:
         "Places are of rules, by example gradients alone; of a rule in several studies, by their median. Seconds are of the "
         "processor beside them: those of different processors are not compared."
     )
-    rows = [_row(entry, ranking) for ranking in rankings.all for entry in ranking]
+    rows = [_row(entry, cost) for ranking in rankings.all for cost in [costs(ranking)] for entry in ranking]
     found = [_table("Every rule on every workload", rows, note), _protocols(rankings), _studies(rankings)]
     if left_out:
         found.append(Table("Left out", ("file", "why"), left_out))
@@ -107,7 +107,7 @@ def _studies(rankings: Rankings) -> Table:
     return _table("The studies", rows, note)
 
 
-def _row(entry: Entry, ranking: Sequence[Entry]) -> dict[str, Any]:
+def _row(entry: Entry, cost_of: Mapping[str, float]) -> dict[str, Any]:
     cell, study = entry.cell, entry.study
     cost = None if entry.cost == math.inf else entry.cost
     ratio, verdict = _compared(entry)
@@ -115,7 +115,7 @@ def _row(entry: Entry, ranking: Sequence[Entry]) -> dict[str, Any]:
         "rule": entry.rule,
         "workload": entry.workload,
         "protocol": str(entry.protocol),
-        "place": _place(entry, ranking),
+        "place": _place(entry, cost_of),
         "example gradients": _with_interval(cost, entry.low, entry.high, "not reached"),
         "ratio to baseline": ratio,
         "verdict": verdict,
@@ -131,9 +131,8 @@ def _row(entry: Entry, ranking: Sequence[Entry]) -> dict[str, Any]:
     }
 
 
-def _place(entry: Entry, ranking: Sequence[Entry]) -> report.Cell:
+def _place(entry: Entry, cost: Mapping[str, float]) -> report.Cell:
     """Of the entry's rule, among the rules."""
-    cost = costs(ranking)
     if len(cost) < 2:
         return report.cell(None, "alone")
     if cost[entry.rule] == math.inf:

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 import jinja2
 
 from research import runs
+from research.reading import read_bytes
 
+LARGEST_PICTURE = 2**28  # Bytes that are read of an image.
 FILE = "report.html"
 LABELS = {
     "facts": "This run",
@@ -115,9 +117,9 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
         question=paragraphs(question),
         config=_flat(manifest["config"]),
         environment=_groups(manifest),
-        command=manifest["command"],
+        command=manifest.get("command", "unknown"),
         made_of=f"run {manifest['id']}",
-        version=manifest["environment"]["versions"]["descent-jax"],
+        version=manifest["environment"].get("versions", {}).get("descent-jax") or "unknown",
     )
     target = Path(path) / FILE
     runs.write_atomically(target, page.encode(errors="replace"))
@@ -213,8 +215,8 @@ def embed(path: str | Path) -> Embedded:
     Raises:
       ValueError: The file is neither, or an SVG that does not say how large it is.
     """
-    data = Path(path).read_bytes()
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    data = read_bytes(path, LARGEST_PICTURE)
+    if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
         kind, (width, height) = "png", struct.unpack(">II", data[16:24])
     else:
         kind, (width, height) = "svg+xml", _svg_size(data.decode(errors="replace"), path)
@@ -224,7 +226,7 @@ def embed(path: str | Path) -> Embedded:
 def _svg_size(text: str, path: str | Path) -> tuple[float, float]:
     root = re.search(r"<svg\b[^>]*>", text)
     box = re.search(r"""\bviewBox=["']\s*\S+?[\s,]+\S+?[\s,]+([\d.]+)[\s,]+([\d.]+)\s*["']""", root[0] if root else "")
-    if box is None:
+    if box is None or not all(re.fullmatch(r"\d{1,9}(\.\d*)?", side) for side in box.groups()):
         raise ValueError(f"{path} is neither a PNG nor an SVG with a viewBox; save the figure as one of these.")
     return float(box[1]), float(box[2])
 
@@ -247,7 +249,7 @@ def _is_words(value: Any) -> bool:
 
 def _groups(manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """The environment and the run's facts: first what stands alone, then a group for each entry that has parts."""
-    parts: dict[str, Any] = {"facts": manifest["facts"], **manifest["environment"]}
+    parts: dict[str, Any] = {"facts": manifest.get("facts", {}), **manifest["environment"]}
     named = {LABELS.get(name) or name.replace("_", " ").capitalize(): value for name, value in parts.items()}
     alone = {name: value for name, value in named.items() if not isinstance(value, Mapping)}
     groups = [("Settings", alone), *((name, value) for name, value in named.items() if name not in alone)]

@@ -5,6 +5,7 @@ from numbers import Integral
 import jax
 import jax.numpy as jnp
 
+from research.sizes import check_most, check_room
 from research.types import Array, Key, Sampler
 
 
@@ -54,6 +55,7 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
     _check_count("batch_size", batch_size)
     if batch_size > n:
         raise ValueError(f"batch_size must lie in 1..n; got batch_size={batch_size}, n={n}. Use full_batch(n) for all.")
+    check_room(f"n={n} examples in random order", n, itemsize=16)
     num_batches = n // batch_size
 
     def indices(key: Key) -> Array:
@@ -103,3 +105,4 @@ def _permutation(key: Key, n: int) -> Array:
 def _check_count(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
+    check_most(**{name: value})

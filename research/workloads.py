@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from research import datasets, losses, models, objectives, optima
 from research.naming import known_names
+from research.sizes import check_count
 from research.types import Array, Batch, Model, Optimum, Params, Workload
 
 SPLIT_SEED = 0  # The split belongs to the workload; a run's seed chooses its initial point and order.
@@ -187,7 +188,7 @@ def noisy_quadratic(*, n: int = 2_000, holdout: bool = True, dtype: DTypeLike = 
 @_constructor
 def quadratic(*, dimension: int = 20, condition: float = 100.0, dtype: DTypeLike = "float64") -> Workload:
     """½ xᵀAx - bᵀx with eigenvalues geometric from 1 / condition to 1, started from N(0, I)."""
-    _check_positive_integer("dimension", dimension)
+    check_count("dimension", dimension)
     if not 1 <= condition < math.inf:
         raise ValueError(f"condition must be a finite number >= 1; got {condition!r}.")
     function = datasets.quadratic(0, np.geomspace(1.0 / condition, 1.0, dimension))
@@ -229,7 +230,7 @@ def _only(name: str, *features: str) -> datasets.Dataset:
 
 def _rows(n: int, holdout: bool) -> int:
     """Enough rows for n to be left for training."""
-    _check_positive_integer("n", n)
+    check_count("n", n, 100)
     return math.ceil(n / 0.7) if holdout else n
 
 
@@ -279,11 +280,6 @@ def _without_data(
     minimiser = jnp.asarray(function.minimiser, dtype)
     optimum = Optimum(minimiser, function.minimum, norm, initial, "known from its construction")
     return Workload(name, None, None, None, init, objective, None, "", None, optimum)
-
-
-def _check_positive_integer(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a positive integer; got {value!r}.")
 
 
 def _available(dtype: DTypeLike) -> np.dtype:

@@ -462,17 +462,17 @@ def test_folder_of_studies_stands_for_its_runs_and_archives(tmp_path):
         ({"study": 2}, r"was written by a newer version of Descent \(study format 2; this one reads up to 1\): update"),
         ({"study": "1"}, "of the format '1', which there never was"),
         ({"study": True}, "of the format True, which there never was"),
-        ({"protocol": None}, "protocol is None, no object"),
+        ({"protocol": None}, "protocol is None; it must be an object"),
         ({"protocol": PROTOCOL | {"budget": 1.5}}, r"protocol\.budget is 1\.5; it must be an integer"),
         (
             {"protocol": PROTOCOL | {"tune_on": ["test"]}},
             r"protocol\.tune_on is \['test'\]; it must be a printable text",
         ),
-        ({"cells": []}, "whose cells are missing"),
-        ({"cells": 3}, "whose cells are missing or no list"),
-        ({"cells": [[]]}, r"cells\[0\] is \[\], no object"),
+        ({"cells": []}, r"cells is \[\]; it must be a list of 1 to 10,000 entries"),
+        ({"cells": 3}, "cells is 3; it must be a list"),
+        ({"cells": [[]]}, r"cells\[0\] is \[\]; it must be an object"),
         ({"cells": [{}]}, r"cells\[0\] has no entry 'workload'"),
-        ({"comparisons": None}, "whose comparisons are missing"),
+        ({"comparisons": None}, "comparisons is None; it must be a list"),
     ],
 )
 def test_numbers_that_are_not_as_the_format_has_them_are_refused(tmp_path, changes, told):
@@ -486,8 +486,8 @@ def test_numbers_that_are_not_as_the_format_has_them_are_refused(tmp_path, chang
     [
         ({"cost": -1.0}, "cost is -1.0; it must be positive or 0, or None"),
         ({"cost_low": math.nan}, "cost_low is nan"),
-        ({"cost": None}, "a cost in passes and none in example gradients, or no examples"),
-        ({"n": 0}, "or no examples"),
+        ({"cost": None}, "a cost in passes and none in example gradients"),
+        ({"n": 0}, "n is 0; it must be an integer of at least 1"),
         ({"reached": "all"}, "reached is 'all'; it must be a number or None"),
         ({"rule": "\x1b[2J"}, "rule is '\\x1b[2J'; it must be a printable text"),
         ({"workload": 10 * "long\n"}, "it must be a printable text"),

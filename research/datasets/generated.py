@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from research.sizes import check_most, check_room
+
 
 class Function(NamedTuple):
     """A function to minimise, with its answer; f and its derivatives take numpy or JAX arrays of shape (d,).
@@ -107,6 +109,7 @@ def rosenbrock(dimension: int = 2) -> Function:
     """
     if not isinstance(dimension, int) or isinstance(dimension, bool) or dimension < 2:
         raise ValueError(f"dimension must be an integer >= 2; got {dimension!r}.")
+    check_room(f"dimension={dimension}", dimension)
     # At the ones, a term 100 (b - a²)² + (1 - a)² has second derivatives 802 (a, a), 200 (b, b) and -400 (a, b).
     diagonal = np.full(dimension, 1002.0)
     diagonal[0], diagonal[-1] = 802.0, 200.0
@@ -264,6 +267,9 @@ def _check_sizes(n: int, d: int) -> None:
     for name, value in (("n", n), ("d", d)):
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} must be a positive integer; got {value!r}.")
+    check_most(n=n, d=d)
+    check_room(f"n={n} and d={d}", n, d)
+    check_room(f"d={d}", d, d)
 
 
 def _check_positive(name: str, value: float) -> None:

@@ -3,12 +3,14 @@
 import functools
 import gzip
 import hashlib
-import lzma
-import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from research.datasets.tar import files_in
+from research.reading import check_regular
+
+MOST_BYTES = 2**30  # Of a file that is read whole, unpacked.
 CHUNK = 1 << 20
 GZIP = b"\x1f\x8b"
 
@@ -34,7 +36,7 @@ def digest(path: Path, hashed: str = "file") -> str:
     status = path.stat()
     try:
         return _digest(str(path), hashed, status.st_size, status.st_mtime_ns)
-    except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError, lzma.LZMAError):
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile):
         return "unknown (it cannot be unpacked: damaged or cut off)"
 
 
@@ -61,19 +63,27 @@ def _chunks(path: Path, unpack: bool) -> Iterator[bytes]:
                 yield chunk
 
 
-def content(path: Path) -> bytes:
+def content(path: Path, most: int = MOST_BYTES) -> bytes:
     """All bytes of a file, unpacked if it is gzip's, whatever it is called.
 
     Args:
       path: The file.
+      most: Bytes that are read at most.
     Raises:
-      ValueError: It begins as gzip's and cannot be unpacked.
+      ValueError: It begins as gzip's and cannot be unpacked, or has more bytes.
       OSError: It cannot be read.
     """
+    check_regular(path)
+    found, size = [], 0
     try:
-        return b"".join(_chunks(path, True))
-    except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
+        for chunk in _chunks(path, True):
+            found.append(chunk)
+            size += len(chunk)
+            if size > most:
+                raise ValueError(f"it holds more than {most:,} bytes")
+    except (EOFError, zlib.error, gzip.BadGzipFile, ValueError) as problem:
         raise ValueError(f"{path} is cut off or damaged: {problem}. Delete it and fetch it anew.") from problem
+    return b"".join(found)
 
 
 def wavs_in(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -84,11 +94,8 @@ def wavs_in(path: Path) -> Iterator[tuple[str, bytes]]:
     Yields:
       Each name without its folders, and the bytes.
     Raises:
-      tarfile.TarError, EOFError, zlib.error, lzma.LZMAError: It is no archive, or cut off.
+      ValueError: It is no archive, or cut off or damaged.
+      OSError: It cannot be read.
     """
-    with tarfile.open(path) as archive:
-        for member in archive:
-            if member.isfile() and member.name.endswith(".wav"):
-                opened = archive.extractfile(member)
-                assert opened is not None  # It is a file.
-                yield Path(member.name).name, opened.read()
+    for name, content in files_in(path, lambda name: name.endswith(".wav")):
+        yield Path(name).name, content

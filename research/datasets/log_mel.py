@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from research.sizes import check_most, check_room
+
 FLOOR = 1e-10  # Of a band's energy, for a full-scale wave of 1: digital silence has a finite logarithm.
 
 
@@ -50,6 +52,8 @@ def log_mel(
         wave = wave / np.float64(32768)
     elif not np.issubdtype(wave.dtype, np.floating):
         raise TypeError(f"wave must be int16 or floating; got dtype {wave.dtype}. Scale it to -1..1 and convert it.")
+    check_most(1_000_000_000, rate=rate)
+    check_most(1_000_000, num_mels=num_mels)
     length, hop = round(window_seconds * rate), round(hop_seconds * rate)
     if length < 2 or hop < 1:
         raise ValueError(
@@ -73,6 +77,7 @@ def frames(wave: np.ndarray, length: int, hop: int) -> np.ndarray:
       >>> frames(np.arange(6.0), 4, 2).tolist()
       [[0.0, 1.0, 2.0, 3.0], [2.0, 3.0, 4.0, 5.0]]
     """
+    check_room(f"length={length}", length)
     wave = np.pad(wave, (0, max(length - len(wave), 0)))
     return np.lib.stride_tricks.sliding_window_view(wave, length)[::hop]
 
@@ -126,6 +131,7 @@ def mel_weights(rate: int, num_samples: int, num_mels: int, lowest: float, highe
     Raises:
       ValueError: An argument is out of range, or a band is so narrow that no frequency of the spectrum falls in it.
     """
+    check_room(f"num_mels={num_mels} and num_samples={num_samples}", num_mels + 2, num_samples // 2 + 1)
     if num_mels < 1 or not 0 <= lowest < highest <= rate / 2:
         raise ValueError(
             f"num_mels must be at least 1, and 0 <= lowest < highest <= rate / 2; got num_mels={num_mels}, "

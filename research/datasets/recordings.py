@@ -10,7 +10,7 @@ from research.datasets.hashing import wavs_in
 from research.datasets.wav import read_wav
 
 RATE = 8000
-NAME = re.compile(r"([0-9])_([a-z]+)_([0-9]+)\.wav")
+NAME = re.compile(r"([0-9])_([a-z]+)_([0-9]{1,6})\.wav")
 TEST_INDICES = range(5)
 
 
@@ -52,6 +52,10 @@ def recordings() -> Recordings:
         if not match:
             raise ValueError(f"{name} in {path} is not named as in 7_jackson_32.wav: digit, speaker, index.")
         found[int(match[1]), match[2], int(match[3])] = read_wav(content, RATE, f"{name} in {path}")
+    if not found:
+        raise ValueError(
+            f"{path} has no recording, 7_jackson_32.wav or the like: it is another archive. Fetch that one."
+        )
     order = sorted(found)
     digit, speaker, index = zip(*order, strict=True)
     speakers, who = np.unique(speaker, return_inverse=True)

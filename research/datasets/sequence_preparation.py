@@ -7,6 +7,7 @@ import numpy as np
 from research.datasets.images import ImageSplit
 from research.datasets.recordings import Recordings, official_split, speaker_folds
 from research.datasets.vowels import SequenceSplit, padded
+from research.sizes import check_room
 
 
 def inside(length: np.ndarray, num_steps: int) -> np.ndarray:
@@ -21,6 +22,7 @@ def inside(length: np.ndarray, num_steps: int) -> np.ndarray:
       >>> inside(np.array([1, 3]), 3).tolist()
       [[True, False, False], [True, True, True]]
     """
+    check_room(f"num_steps={num_steps}", max(1, len(length)), num_steps)
     return np.arange(num_steps) < length[:, None]
 
 
@@ -60,6 +62,7 @@ def interpolate_steps(values: np.ndarray, length: np.ndarray, num_steps: int) ->
       >>> interpolate_steps(values, np.array([2, 3]), 3)[..., 0].tolist()
       [[0.0, 1.0, 2.0], [0.0, 4.0, 6.0]]
     """
+    check_room(f"num_steps={num_steps}", max(1, len(values)), num_steps, *values.shape[2:])
     at = np.linspace(0, 1, num_steps) * (length[:, None] - 1)
     low = np.floor(at).astype(int)
     high = np.minimum(low + 1, length[:, None] - 1)

@@ -4,14 +4,22 @@ import hashlib
 import json
 import math
 import os
+import re
+import reprlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from research.reading import Is, check_shape, parse_json, read_bytes
+from research.reading.arrays import read_npy_head
+
 MANIFEST, FORMAT = "manifest.json", "shards 1"
 CHUNK = 1 << 20
+MOST_BYTES, LONGEST_HEAD = 2**28, 2**16  # Of the manifest, and of the head of an array's file.
+_EXAMPLES = Is((int,), lambda count: 1 <= count < 2**53, "a positive integer")
+SHAPE = {"format": str, "shards": [{"examples": _EXAMPLES, "sha256": {str: str}}]}
 
 
 class Shards(NamedTuple):
@@ -129,21 +137,28 @@ def open_shards(folder: str | Path, *, verify: bool = False) -> Shards:
     for num_examples, files in _read_manifest(folder / MANIFEST):
         for column, (name, sha256) in zip(columns, files, strict=True):
             column.append(_mapped(folder / name, num_examples, sha256 if verify else None))
+            if (column[-1].shape[1:], column[-1].dtype) != (column[0].shape[1:], column[0].dtype):
+                raise ValueError(f"{folder / name} has other examples than the first shard. Write the shards anew.")
     return Shards(tuple(columns[0]), tuple(columns[1]), sum(map(len, columns[1])))
 
 
 def _read_manifest(path: Path) -> list[tuple[int, list[tuple[str, str]]]]:
     """Of each shard the number of examples, and the name and sha256 of its two files."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(read_bytes(path, MOST_BYTES))
+        check_shape(manifest, {"format": str}, "the manifest")
         if manifest["format"] != FORMAT:
-            raise ValueError(f"its format is {manifest['format']!r}, not {FORMAT!r}")
-        shards = [
-            (int(row["examples"]), [(str(k), str(v)) for k, v in row["sha256"].items()]) for row in manifest["shards"]
-        ]
-        if any(len(files) != 2 for _, files in shards):
-            raise ValueError("a shard has not two files")
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise ValueError(f"its format is {reprlib.repr(manifest['format'])}, not {FORMAT!r}")
+        check_shape(manifest, SHAPE, "the manifest")
+        shards = [(row["examples"], list(row["sha256"].items())) for row in manifest["shards"]]
+        if not shards:
+            raise ValueError("it names no shard")
+        for _, files in shards:  # A name could point out of the folder.
+            if not re.fullmatch(r"([0-9]{5,})-x\.npy \1-y\.npy", " ".join(name for name, _ in files)):
+                raise ValueError(
+                    f"a shard has the files {reprlib.repr(files)}, not 00000-x.npy and 00000-y.npy or the like"
+                )
+    except ValueError as problem:
         raise ValueError(
             f"{path} is no manifest of shards, or damaged ({problem}). Write the shards anew."
         ) from problem
@@ -156,9 +171,15 @@ def _mapped(path: Path, num_examples: int, sha256: str | None) -> np.ndarray:
     if sha256 and (found := _digest(path)) != sha256:
         raise ValueError(f"{path} is damaged: its sha256 is {found}, and should be {sha256}. Write the shards anew.")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as problem:
+        with path.open("rb") as file:
+            shape = read_npy_head(file.read(LONGEST_HEAD), path.stat().st_size, "it")[0]
+    except ValueError as problem:
         raise ValueError(f"{path} is cut off or no array of numpy's: {problem}. Write the shards anew.") from problem
+    if not shape:
+        raise ValueError(
+            f"{path} is cut off or no array of numpy's: it has no axis of examples. Write the shards anew."
+        )
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
     if len(array) != num_examples:
         raise ValueError(f"{path} has {len(array)} examples, and the manifest {num_examples}. Write the shards anew.")
     return array

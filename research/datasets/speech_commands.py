@@ -2,7 +2,6 @@
 
 import os
 import re
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -11,7 +10,9 @@ import numpy as np
 from research.datasets.finding import find_files, find_source
 from research.datasets.log_mel import log_mel
 from research.datasets.shards import check_empty, write_shards
+from research.datasets.tar import files_in
 from research.datasets.wav import read_wav
+from research.datasets.wheel import as_text
 
 RATE = 16000
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
@@ -59,34 +60,37 @@ def write_speech_commands(
         if hasattr(os, "posix_fallocate"):  # On a full disk a write through the map would kill the process.
             with Path(partial, "mixed.npy").open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-        with tarfile.open(path) as archive:
-            for member in archive:
-                if (name := _named(member)) in places and (opened := archive.extractfile(member)):
-                    wave = read_wav(opened.read(), RATE, f"{name} in {path}")[:RATE]
-                    mixed[places[name]] = log_mel(np.pad(wave, (0, RATE - len(wave))), RATE)
-                    labels[places[name]] = words.index(name.partition("/")[0])
+        for member, content in files_in(path, lambda member: _named(member) in places):
+            name = _named(member)
+            wave = read_wav(content, RATE, f"{name} in {path}")[:RATE]
+            mixed[places[name]] = log_mel(np.pad(wave, (0, RATE - len(wave))), RATE)
+            labels[places[name]] = words.index(name.partition("/")[0])
         starts = range(0, len(names), block_size)
         write_shards(folder, ((mixed[i : i + block_size], labels[i : i + block_size]) for i in starts))
     return words
 
 
-def _named(member: tarfile.TarInfo) -> str:
-    match = NAME.fullmatch(member.name)
-    return match[1] if match and member.isfile() else ""
+def _named(member: str) -> str:
+    match = NAME.fullmatch(member)
+    return match[1] if match else ""
 
 
 def _names(path: Path, part: str) -> tuple[tuple[str, ...], list[str]]:
     """The words, and the recordings of a part, sorted."""
     names, lists = [], {}
-    with tarfile.open(path) as archive:
-        for member in archive:
-            if name := _named(member):
-                names.append(name)
-            elif Path(member.name).name in LISTS.values() and (opened := archive.extractfile(member)):
-                lists[Path(member.name).name] = set(opened.read().decode("ascii").split())
+
+    def is_list(member: str) -> bool:
+        names.extend(filter(None, [_named(member)]))  # Every file's name is asked for; their bytes are not read.
+        return Path(member).name in LISTS.values()
+
+    for member, content in files_in(path, is_list):
+        lists[Path(member).name] = set(as_text(content, f"{member} in {path}").split())
     missing = [name for name in LISTS.values() if name not in lists]
     if missing:
         raise ValueError(f"{path} lacks {missing[0]}: it is not the archive of Speech Commands v0.02. Fetch that one.")
     listed = set().union(*lists.values())
     wanted = (lambda name: name not in listed) if part == "training" else lists[LISTS[part]].__contains__
-    return tuple(sorted({name.partition("/")[0] for name in names})), sorted(filter(wanted, names))
+    chosen = sorted(set(filter(wanted, names)))
+    if not chosen:
+        raise ValueError(f"{path} has no recording of the part {part}: it is another archive. Fetch the right one.")
+    return tuple(sorted({name.partition("/")[0] for name in names})), chosen

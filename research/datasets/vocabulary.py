@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from research.sizes import check_most, check_room
+
 UNKNOWN = 0  # The token of every word that the vocabulary has not.
 
 
@@ -58,6 +60,8 @@ def encode(texts: Sequence[str], vocabulary: Mapping[str, int], length: int) -> 
         raise TypeError("texts must be a list of texts; got a single one: put it into brackets.")
     if length < 1:
         raise ValueError(f"length must be a positive integer; got length={length}.")
+    check_most(length=length)
+    check_room(f"{len(texts)} texts of length={length}", max(1, len(texts)), length, itemsize=4)
     rows = [[vocabulary.get(word, UNKNOWN) for word in text.split()[:length]] or [UNKNOWN] for text in texts]
     tokens = np.full((len(rows), length), UNKNOWN, np.int32)
     for padded, row in zip(tokens, rows, strict=True):

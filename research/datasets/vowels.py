@@ -1,12 +1,15 @@
 """Japanese Vowels: who speaks, told from the cepstra of two vowels."""
 
+import re
+import reprlib
 from typing import NamedTuple
 
 import numpy as np
 
 from research.datasets.finding import find_files, find_source
 from research.datasets.images import check_labels
-from research.datasets.wheel import read_member
+from research.datasets.wheel import read_text
+from research.sizes import check_room
 
 MEMBERS = tuple(f"aeon/datasets/data/JapaneseVowels/JapaneseVowels_{part}.ts" for part in ("TRAIN", "TEST"))
 
@@ -48,7 +51,7 @@ def vowels() -> SequenceSplit:
       Kudo, Toyama & Shimbo (1999), Multidimensional curve classification using passing-through regions.
     """
     path = find_files(find_source("japanese_vowels", "vowels"))[0]
-    parts = [parse_ts(read_member(path, member).decode("ascii"), member) for member in MEMBERS]
+    parts = [parse_ts(read_text(path, member), f"{member} in {path}") for member in MEMBERS]
     longest = max(len(sequence) for sequences, _, _ in parts for sequence in sequences)
     (train, train_y, classes), (test, test_y, _) = parts
     check_labels(train_y, len(train), len(classes), MEMBERS[0])
@@ -76,6 +79,7 @@ def padded(sequences: list[np.ndarray], longest: int) -> tuple[np.ndarray, np.nd
     bad = np.flatnonzero((length < 1) | (length > longest))
     if bad.size:
         raise ValueError(f"Sequence {bad[0]} has {length[bad[0]]} steps; it must have 1 to longest={longest}.")
+    check_room(f"longest={longest}", len(sequences), longest, *sequences[0].shape[1:])
     values = np.zeros((len(sequences), longest, *sequences[0].shape[1:]), sequences[0].dtype)
     for row, sequence in zip(values, sequences, strict=True):
         row[: len(sequence)] = sequence
@@ -95,7 +99,7 @@ def parse_ts(text: str, where: str) -> tuple[list[np.ndarray], np.ndarray, tuple
       The sequences, each (t, d) float32; the labels, int32; what they mean.
     Raises:
       ValueError: A line has another number of dimensions than the head says, dimensions of different length, a value
-        that is no number, or a class that the head does not name.
+        that is no finite number, or a class that the head does not name; or there is no line.
     Example:
       >>> head = "@dimensions 2\\n@classLabel true a b\\n@data\\n"
       >>> sequences, labels, classes = parse_ts(head + "1,2,3:4,5,6:b", "x.ts")
@@ -104,7 +108,7 @@ def parse_ts(text: str, where: str) -> tuple[list[np.ndarray], np.ndarray, tuple
     """
     head, _, data = text.partition("@data\n")
     fields = {words[0]: words[1:] for line in head.splitlines() if (words := line.split())}
-    dimensions, classes = int(fields["@dimensions"][0]), tuple(fields["@classLabel"][1:])
+    dimensions, classes = _head(fields, where)
     sequences, labels = [], []
     for number, line in enumerate(data.splitlines(), head.count("\n") + 2):
         *columns, label = line.strip().split(":")
@@ -114,12 +118,27 @@ def parse_ts(text: str, where: str) -> tuple[list[np.ndarray], np.ndarray, tuple
         elif len({column.count(",") for column in columns}) > 1:
             wrong = "has dimensions of different length"
         elif label not in classes:
-            wrong = f"has the class {label!r}, which is none of {', '.join(classes)}"
+            wrong = f"has the class {reprlib.repr(label)}, which is none of {', '.join(classes)}"
         try:
-            sequences.append(np.array([] if wrong else [column.split(",") for column in columns], np.float32).T.copy())
+            sequence = np.array([] if wrong else [column.split(",") for column in columns], np.float32).T.copy()
+            wrong = wrong or (None if np.isfinite(sequence).all() else "has a value that is not finite")
+            sequences.append(sequence)
         except ValueError:
             wrong = "has a value that is no number"
         if wrong:
             raise ValueError(f"Line {number} of {where} {wrong}: the file is damaged. Fetch it anew.")
         labels.append(classes.index(label))
+    if not sequences:
+        raise ValueError(f"{where} has no line after @data: the file is damaged. Fetch it anew.")
     return sequences, np.array(labels, np.int32), classes
+
+
+def _head(fields: dict[str, list[str]], where: str) -> tuple[int, tuple[str, ...]]:
+    """How many dimensions a sequence has, and the classes."""
+    dimensions, classes = fields.get("@dimensions", []), fields.get("@classLabel", [])
+    if len(dimensions) != 1 or not re.fullmatch("[1-9][0-9]{0,5}", dimensions[0]) or len(classes) < 2:
+        raise ValueError(
+            f"The head of {where} lacks @dimensions with a number, or @classLabel with classes: the file is damaged. "
+            "Fetch it anew."
+        )
+    return int(dimensions[0]), tuple(classes[1:])

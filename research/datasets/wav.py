@@ -5,6 +5,8 @@ import wave
 
 import numpy as np
 
+from research.reading.arrays import STUMBLES
+
 
 def read_wav(content: bytes, rate: int, where: str) -> np.ndarray:
     """Reads the samples of a wav file, and refuses every other kind than PCM, 16 bits, mono, of the given rate.
@@ -22,9 +24,9 @@ def read_wav(content: bytes, rate: int, where: str) -> np.ndarray:
         with wave.open(io.BytesIO(content)) as file:
             found = (file.getnchannels(), 8 * file.getsampwidth(), file.getframerate())
             samples, promised = file.readframes(file.getnframes()), file.getnframes()
-    except (wave.Error, EOFError) as problem:
+    except (wave.Error, *STUMBLES) as problem:  # A chunk that points outside of the file is a bare RuntimeError.
         raise ValueError(
-            f"{where} is no wav file of PCM samples: {str(problem) or 'it is cut off'}. Convert it."
+            f"{where} is no wav file of PCM samples: {str(problem) or 'it is cut off or its head is damaged'}. Convert it."
         ) from problem
     if found != (1, 16, rate):
         raise ValueError(

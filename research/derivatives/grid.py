@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.derivatives.errors import GridTooSmallError
+from research.sizes import check_most
 
 _BLOCK = 1 << 16  # Points whose weights are computed together, so that a long grid needs little memory.
 
@@ -28,6 +29,7 @@ def fornberg_weights(nodes: Any, at: Any, order: int) -> np.ndarray:
       >>> print(fornberg_weights([-1.0, 0.0, 1.0], 0.0, 2))
       [ 1. -2.  1.]
     """
+    check_most(1_000, order=order)
     offsets = np.asarray(nodes, np.float64) - np.asarray(at, np.float64)[..., None]
     offset = np.moveaxis(offsets, -1, 0)
     # weights[k, j]: of node j for the derivative k, on the nodes seen so far.

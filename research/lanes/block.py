@@ -9,6 +9,8 @@ import numpy as np
 
 from research import descent
 from research.lanes.program import Program, padded
+from research.reading import Is, check_shape
+from research.reading.arrays import check_arrays
 from research.types import Array, Saved
 
 RECORDS = tuple(name for name in descent.EpochRecord._fields if name != "steps")
@@ -59,6 +61,7 @@ def restored(program: Program, blocks: Sequence[Block], saved: Saved) -> list[Bl
     begun = program.begin[0](cells, program.data[0])[0]  # A state, for its structure and its types.
     leaves, structure = jax.tree.flatten(begun)
     back = []
+    _check(program, saved, len(blocks), leaves)
     for i, (block, done) in enumerate(zip(blocks, saved.values, strict=True)):
         if done:
             state = [like(leaf, saved.arrays[f"{i}/state/{j}"]) for j, leaf in enumerate(leaves)]
@@ -71,6 +74,24 @@ def restored(program: Program, blocks: Sequence[Block], saved: Saved) -> list[Bl
             )
         back.append(block)
     return back
+
+
+def _check(program: Program, saved: Saved, num_blocks: int, leaves: Sequence[Any]) -> None:
+    """Refuses what is whole and yet is not what `kept` gives for these blocks."""
+    num_chunks = program.num_epochs // program.chunk
+    done_of = Is((int,), lambda done: 0 <= done <= num_chunks, f"0 to {num_chunks} chunks")
+    check_shape(saved.values, [done_of], "the checkpoint")
+    if len(saved.values) != num_blocks:
+        raise ValueError(f"the checkpoint has {len(saved.values)} blocks of cells, not {num_blocks}.")
+    for i, done in enumerate(saved.values):
+        if done:
+            state = {f"{i}/state/{j}": as_numbers(leaf) for j, leaf in enumerate(leaves)}
+            check_arrays(saved.arrays, state, "the checkpoint")
+            lead = {f"{i}/initial": (program.width,)}
+            lead |= {f"{i}/records/{name}": (program.width, done * program.chunk) for name in RECORDS}
+            for name, axes in lead.items():
+                if name not in saved.arrays or saved.arrays[name].shape[: len(axes)] != axes:
+                    raise ValueError(f"the checkpoint lacks {name!r}, or its first axes are not {axes}.")
 
 
 def as_numbers(leaf: Array | np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from research import descent
+from research.sizes import check_most, check_room
 from research.types import Batch, Sampler, Workload
 
 # Children of a cell's root key; the initial point and the order of examples never share one.
@@ -92,6 +93,8 @@ def compile_program(
     for name, value in (("num_epochs", num_epochs), ("width", width)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
+    check_most(num_epochs=num_epochs, width=width)
+    check_room(f"num_epochs={num_epochs} and width={width}", num_epochs, width)
     if chunk is None:
         chunk = num_epochs // 10 if num_epochs % 10 == 0 and num_epochs >= 20 else num_epochs
     if not min(2, num_epochs) <= chunk <= num_epochs or num_epochs % chunk:

@@ -6,6 +6,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from research.models.linear import check_count, dense
+from research.sizes import check_room
 from research.types import Array, Params
 
 
@@ -69,6 +70,7 @@ def causal_mask(length: int) -> Array:
        [1 1 0]
        [1 1 1]]
     """
+    check_room(f"length={length}", length, length, itemsize=1)
     return jnp.asarray(np.tril(np.ones((length, length), bool)))
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from research.models.winograd import INPUTS, OUTPUTS, TAPS, winograd
+from research.sizes import MOST_PIXELS, check_most
 from research.types import Array
 
 Margins = tuple[tuple[int, int], tuple[int, int]]  # Zeros ((top, bottom), (left, right)).
@@ -144,8 +145,10 @@ def padding_margins(
         reach = [(-(-n // s) - 1) * s + k - n for n, k, s in zip(size, window, strides, strict=True)]
         margins = cast(Margins, tuple((max(r, 0) // 2, max(r, 0) - max(r, 0) // 2) for r in reach))
     elif _is_count(padding):
+        check_most(MOST_PIXELS, padding=padding)
         margins = cast(Margins, ((padding, padding),) * 2)
     elif _is_two_pairs(padding):
+        check_most(MOST_PIXELS, padding=max(max(margins) for margins in cast(Margins, padding)))
         margins = cast(Margins, padding)
     else:
         raise ValueError(
@@ -168,6 +171,7 @@ def pair(name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]
         raise ValueError(
             f"{name} must be an integer of at least {least}, or two of them for height and width; got {name}={value!r}."
         )
+    check_most(MOST_PIXELS, **{name: max(both)})
     return int(both[0]), int(both[1])
 
 

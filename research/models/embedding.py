@@ -9,6 +9,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 from research.models.linear import check_count
+from research.sizes import check_room
 from research.types import Array, Sequences
 
 
@@ -55,6 +56,7 @@ def sinusoidal_positions(context: int, width: int, *, dtype: DTypeLike | None = 
       [[0.    1.    0.    1.   ]
        [0.841 0.54  0.01  1.   ]]
     """
+    check_room(f"context={context} and width={width}", context, width)
     angles = np.arange(context)[:, None] / 10000 ** (np.arange(0, width, 2) / width)[None]
     waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(context, -1)[:, :width]
     return jnp.asarray(waves, dtype=jnp.result_type(float) if dtype is None else dtype)

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from research.models.embedding import check_every, check_tokens
 from research.models.linear import check_count
+from research.sizes import check_room
 from research.types import Array, Key, Model, Params
 
 
@@ -69,6 +70,8 @@ def generate(
         raise ValueError(f"temperature must be one number, shape (); got shape {jnp.shape(temperature)}.")
     if not isinstance(temperature, Tracer) and not temperature >= 0:
         raise ValueError(f"temperature must be at least 0; got temperature={temperature}. 0 takes the likeliest token.")
+    check_room(f"num_tokens={num_tokens}", *prompt.shape[:-1], num_tokens, itemsize=4)
+    check_room(f"context={context}", *prompt.shape[:-1], context, itemsize=4)
     shape = jax.ShapeDtypeStruct((*prompt.shape[:-1], context), jnp.int32)
     logits = jax.eval_shape(model.apply, params, shape).shape
     check_every(logits, shape.shape)

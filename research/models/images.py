@@ -9,6 +9,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from research.models.convolution import check_image
 from research.models.linear import check_count
+from research.sizes import MOST_PIXELS, check_most
 from research.types import Array, Key, Model, Params
 
 Augmentation = Callable[[Key, ArrayLike], Array]  # (key, images (..., H, W, C)) -> images of that shape and dtype
@@ -167,6 +168,7 @@ def random_shift(pixels: int) -> Augmentation:
       [[0, 1, 2], [1, 2, 3], [0, 0, 0]]
     """
     check_count("pixels", pixels, 1)
+    check_most(MOST_PIXELS, pixels=pixels)
     return lambda key, x: _cropped(key, x, pixels, "constant")
 
 
@@ -187,6 +189,7 @@ def random_crop(padding: int) -> Augmentation:
       [[2, 2, 2], [3, 3, 3], [2, 2, 2]]
     """
     check_count("padding", padding, 1)
+    check_most(MOST_PIXELS, padding=padding)
     return lambda key, x: _cropped(key, x, padding, "reflect")
 
 

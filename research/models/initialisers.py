@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from research.models.linear import check_drawn
 from research.types import Array, Key
 
 Initialiser = Callable[..., Array]  # (key, shape, dtype, fan_in=None, fan_out=None) -> weights of that shape
@@ -142,6 +143,7 @@ def orthogonal(
     del fan_in, fan_out
     fans(shape)
     rows, columns = math.prod(shape[:-1]), shape[-1]
+    check_drawn(key, shape, dtype)
     tall = (max(rows, columns), min(rows, columns))
     wide = dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.float32  # There is no QR of half precision.
     q, r = jnp.linalg.qr(jax.random.normal(key, tall, wide))
@@ -188,9 +190,11 @@ def _fans(shape: Sequence[int], fan_in: int | None, fan_out: int | None) -> tupl
 
 
 def _normal(key: Key, shape: Sequence[int], dtype: DTypeLike, variance: float) -> Array:
+    check_drawn(key, shape, dtype)
     return math.sqrt(variance) * jax.random.normal(key, tuple(shape), dtype)
 
 
 def _uniform(key: Key, shape: Sequence[int], dtype: DTypeLike, variance: float) -> Array:
     """A uniform variable in ±a has variance a² / 3."""
+    check_drawn(key, shape, dtype)
     return math.sqrt(3 * variance) * jax.random.uniform(key, tuple(shape), dtype, -1, 1)

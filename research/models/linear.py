@@ -5,9 +5,11 @@ from numbers import Integral
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 from research.models.parameters import with_own_parameters
+from research.sizes import check_most, check_room
 from research.types import Array, Key, Model, Params
 
 
@@ -43,6 +45,7 @@ def dense_model(shape: tuple[int, ...], scale: float, dtype: DTypeLike | None) -
 
     def init(key: Key) -> Params:
         chosen = jnp.result_type(float) if dtype is None else dtype
+        check_drawn(key, shape, chosen)
         weights = jnp.asarray(scale, chosen) * jax.random.normal(key, shape, dtype=chosen)
         return {"weights": weights, "intercept": jnp.zeros(shape[1:], dtype=chosen)}
 
@@ -82,6 +85,12 @@ def dense(x: ArrayLike, weights: ArrayLike, intercept: ArrayLike) -> Array:
     return (product + jnp.broadcast_to(intercept, product.shape)).reshape(*x.shape[:-1], *weights.shape[1:])
 
 
+def check_drawn(key: Key, shape: Sequence[int], dtype: DTypeLike) -> None:
+    """Refuses parameters that memory could not hold; a key that is traced draws nothing, and any shape may be asked for."""
+    if not isinstance(key, Tracer):
+        check_room(f"parameters of shape {tuple(shape)}", *shape, itemsize=jnp.dtype(dtype).itemsize)
+
+
 def check_counts(name: str, values: Sequence[int]) -> None:
     """Refuses anything but a sequence of positive integers."""
     if not isinstance(values, Sequence) or isinstance(values, str):
@@ -96,3 +105,4 @@ def check_count(name: str, value: int, least: int) -> None:
     """Refuses anything but an integer of at least `least`."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be an integer of at least {least}; got {name}={value!r}.")
+    check_most(**{name: value})

@@ -9,9 +9,13 @@ from numpy.typing import ArrayLike
 
 from research.models.embedding import check_tokens
 from research.models.linear import check_count
+from research.sizes import check_most, check_room
 from research.types import Key
 
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)  # KenLM's, where the counts of counts allow no estimate.
+
+
+LONGEST = 1_000  # Tokens of an n-gram.
 
 
 class Level(NamedTuple):
@@ -79,6 +83,7 @@ def ngram(tokens: ArrayLike, order: int, vocabulary_size: int, *, smoothing: str
     check_count("order", order, 1)
     check_count("vocabulary_size", vocabulary_size, 1)
     order, vocabulary_size = int(order), int(vocabulary_size)  # NumPy's integers would wrap.
+    check_most(LONGEST, order=order)  # Before the power, which could have any number of digits.
     if vocabulary_size**order >= 2**63:
         raise ValueError(
             f"vocabulary_size**order must be below 2**63, for an n-gram's code to be an int64; got {vocabulary_size}**{order}. "
@@ -111,6 +116,7 @@ def best_ngram(
       True
     """
     check_count("max_order", max_order, 1)
+    check_most(LONGEST, max_order=max_order)
     if not np.size(held_out):
         raise ValueError("held_out must hold at least one token; an empty text is guessed equally well by every order.")
     models = [ngram(tokens, order, vocabulary_size, smoothing=smoothing) for order in range(1, max_order + 1)]
@@ -197,6 +203,7 @@ def sample_ngram(
       [2 0 1 2]
     """
     check_count("num_tokens", num_tokens, 0)
+    check_room(f"num_tokens={num_tokens}", num_tokens)
     if top_k is not None:
         check_count("top_k", top_k, 1)
     if not 0 < temperature < np.inf:

@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from research.models.embedding import check_every, check_tokens
 from research.models.linear import check_count
+from research.sizes import check_room
 from research.types import Array, Batch, Key, Model, Params
 
 
@@ -90,6 +91,7 @@ def reader(model: Model, tokens: ArrayLike, context: int, *, slice_size: int = 1
       (5, 2)
     """
     check_count("slice_size", slice_size, 1)
+    check_room(f"slice_size={slice_size} and context={context}", slice_size, context + 1)
     compiled = jax.jit(next_token_losses(model, tokens, context))
 
     def read(params: Params, starts: np.ndarray) -> np.ndarray:

@@ -15,9 +15,10 @@ from research.models.dropout import check_dropout_rate
 from research.models.dropout import dropout as dropped
 from research.models.embedding import check_length, check_tokens, embed, values_and_length
 from research.models.initialisers import glorot_uniform
-from research.models.linear import check_count, dense
+from research.models.linear import check_count, check_drawn, dense
 from research.models.parameters import check_same_architecture, shapes_of, with_own_parameters
 from research.models.recurrent_layer import at_end, draw_layer, unroll
+from research.sizes import MOST_LAYERS, check_most
 from research.types import Array, Key, Model, Params, Sequences
 
 Carries = tuple[Carry, ...]  # One carry a layer.
@@ -209,6 +210,7 @@ class _Network(NamedTuple):
 def _check_network(network: _Network) -> None:
     for name in ("num_inputs", "num_hidden", "num_outputs", "num_layers"):
         check_count(name, getattr(network, name), 1)
+    check_most(MOST_LAYERS, num_layers=network.num_layers)
     for name in ("embedding", "window"):
         if getattr(network, name) is not None:
             check_count(name, getattr(network, name), 1)
@@ -221,6 +223,7 @@ def _init(network: _Network, key: Key) -> Params:
     width = network.num_inputs if network.embedding is None else network.embedding
     params: dict[str, Params] = {}
     if network.embedding is not None:
+        check_drawn(key, (network.num_inputs, width), dtype)
         key_embedding = jax.random.fold_in(key, network.num_layers + 1)
         params["embedding"] = {"weights": jax.random.normal(key_embedding, (network.num_inputs, width), dtype)}
     for layer in range(1, network.num_layers + 1):

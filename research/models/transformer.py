@@ -23,6 +23,7 @@ from research.models.transformer_block import (
     init_normalisation,
     normalise,
 )
+from research.sizes import MOST_LAYERS, check_most
 from research.types import Array, Key, Model, Params
 
 POSITIONS = ("learned", "sinusoidal")
@@ -164,6 +165,7 @@ def _body(vocabulary_size, context, width, num_layers, num_heads, hidden, positi
     hidden = 4 * width if hidden is None else hidden
     for name, value in (counts | {"hidden": hidden}).items():
         check_count(name, value, 1)
+    check_most(MOST_LAYERS, num_layers=num_layers)
     check_heads(width, num_heads)
     check_name("positions", positions, POSITIONS)
     check_name("order", order, ORDERS)

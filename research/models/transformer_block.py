@@ -10,6 +10,7 @@ from jax.typing import ArrayLike, DTypeLike
 from research.models.activations import find_activation
 from research.models.attention import attention, project
 from research.models.dropout import dropout
+from research.models.linear import check_drawn
 from research.models.normalisation import layer_normalisation
 from research.types import Array, Key, Params
 
@@ -102,6 +103,7 @@ def init_normalisation(width: int, dtype: DTypeLike | None) -> Params:
 
 def draw_weights(key: Key, shape: tuple[int, ...], scale: float, dtype: DTypeLike | None) -> Array:
     """Normal with the given standard deviation."""
+    check_drawn(key, shape, jnp.result_type(float) if dtype is None else dtype)
     return scale * jax.random.normal(key, shape, dtype=jnp.result_type(float) if dtype is None else dtype)
 
 

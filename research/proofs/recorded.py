@@ -2,7 +2,6 @@
 
 import functools
 import importlib.resources
-import json
 from typing import Any
 
 import jax
@@ -10,6 +9,7 @@ import numpy as np
 
 from research.proofs.problems import PROBLEMS
 from research.proofs.walks import Walk, paths
+from research.reading import parse_json
 
 
 def recorded_walks(variant: str) -> dict[str, tuple[float, Walk]]:
@@ -40,7 +40,7 @@ def variants() -> set[str]:
 
 @functools.cache
 def _file() -> dict[str, Any]:
-    return json.loads(importlib.resources.files("research.proofs").joinpath("recorded.json").read_text("utf-8"))
+    return parse_json(importlib.resources.files("research.proofs").joinpath("recorded.json").read_bytes())
 
 
 def _rate(case: dict[str, Any]) -> float:

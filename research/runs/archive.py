@@ -3,31 +3,25 @@
 import contextlib
 import hashlib
 import io
-import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from research.runs.files import read_json, write_atomically
-from research.runs.folder import ARRAYS, MANIFEST, RESULT, run_id
+from research.reading import check_shape, parse_json, read_bytes
+from research.reading.arrays import STUMBLES, open_zip, read_member
+from research.runs.files import write_atomically
+from research.runs.folder import run_id
+from research.runs.manifest import ARRAYS, MANIFEST, RESULT, SHAPE
+from research.runs.result import check_result
 
 SUMS = "SHA256SUMS"  # As `sha256sum --check` reads it.
 LIMITS = {MANIFEST: 2**20, RESULT: 2**24, ARRAYS: 2**28, SUMS: 2**10}  # Bytes of each file, at most.
-ENTRIES = {"experiment": str, "id": str, "status": str, "config": dict, "environment": dict}
+# A stranger's environment is shown, and never compared: any will do.
+MANIFEST_SHAPE = SHAPE | {"environment": dict}
 _AGAIN = "get it again from where it comes"
 _MAKE = f"run the command in its {MANIFEST} to its end"  # Not told here: a stranger wrote it.
 _START = b"PK\x03\x04"
-_STUMBLES = (
-    zipfile.BadZipFile,
-    NotImplementedError,
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    OverflowError,
-    struct.error,
-)
 
 
 class Contents(NamedTuple):
@@ -106,21 +100,18 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _checked(name: str, files: Mapping[str, bytes]) -> Contents:
-    manifest = _json(files, MANIFEST)
-    for entry, kind in ENTRIES.items():
-        if not isinstance(manifest.get(entry), kind):
-            raise ValueError(f"holds a {MANIFEST} without the entry {entry!r}, so it is no run of Descent.")
+    manifest = _json(files, MANIFEST, lambda manifest: check_shape(manifest, MANIFEST_SHAPE, "the manifest"))
     if manifest["status"] != "finished":
         raise ValueError(f"is not finished (its status is {manifest['status']!r}): {_MAKE}.")
-    digests = manifest.get("digests")
+    digests = manifest.get("digests", {})
     for file in (RESULT, ARRAYS):
         if file not in files:
             raise ValueError(f"lacks {file}: {_MAKE}.")
-        if not isinstance(digests, dict) or hashlib.sha256(files[file]).hexdigest() != digests.get(file):
+        if hashlib.sha256(files[file]).hexdigest() != digests.get(file):
             raise ValueError(f"holds a {file} that is damaged or altered: its digest is not that of the {MANIFEST}.")
     if manifest["id"] != _id(manifest):
         raise ValueError(f"holds a {MANIFEST} that was altered: its id is not that of its experiment and config.")
-    return Contents(name, manifest, _json(files, RESULT))
+    return Contents(name, manifest, _json(files, RESULT, check_result))
 
 
 def _id(manifest: Mapping[str, Any]) -> str:
@@ -130,15 +121,17 @@ def _id(manifest: Mapping[str, Any]) -> str:
         raise ValueError(f"holds a {MANIFEST} that cannot be of a run: {error}") from error
 
 
-def _json(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
+def _json(files: Mapping[str, bytes], name: str, check: Callable[[Any], None]) -> dict[str, Any]:
     if name not in files:
         raise ValueError(f"holds no {name}, so it is no run; give a run folder (results/NAME/ID) or a .zip of one.")
     try:
-        value = read_json(files[name])
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"holds a {name} that cannot be read ({error}).") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"holds a {name} that is no JSON object.")
+        value = parse_json(files[name])
+    except ValueError as error:
+        raise ValueError(f"holds a {name} that cannot be read: {error}") from error
+    try:
+        check(value)
+    except ValueError as error:
+        raise ValueError(f"holds a {name} that is not one of Descent: {error}") from error
     return value
 
 
@@ -147,7 +140,7 @@ def _of_folder(path: Path) -> dict[str, bytes]:
     for name in (MANIFEST, RESULT, ARRAYS):
         if (path / name).is_file():
             _check_size(name, (path / name).stat().st_size)
-            files[name] = (path / name).read_bytes()
+            files[name] = read_bytes(path / name, LIMITS[name])
     return files
 
 
@@ -155,18 +148,20 @@ def _of_archive(path: Path) -> dict[str, bytes]:
     size = path.stat().st_size
     if size > sum(LIMITS.values()):
         raise ValueError(f"is too large for a run: {size:,} bytes, where at most {sum(LIMITS.values()):,} are read.")
-    data = path.read_bytes()
+    if not path.is_file():
+        raise ValueError("is a pipe or a device; give a regular file.")
+    data = read_bytes(path, sum(LIMITS.values()))
     if not data.startswith(_START):
         raise ValueError("is no archive of a run; write one with python -m experiments pack results/NAME/ID.")
     with _legible():
-        archive = zipfile.ZipFile(io.BytesIO(data))
+        archive = open_zip(data)
     members = archive.infolist()
     if not members or members[0].header_offset:  # zipfile looks from the end, and would find the .npz of one cut there.
         raise ValueError(f"is truncated or altered: it does not begin with its first file; {_AGAIN}.")
     for member in members:
         _check_member(member)
     with _legible():
-        files = {member.filename: archive.read(member) for member in members}
+        files = {member.filename: read_member(archive, member, LIMITS[member.filename]) for member in members}
     if set(files) != set(LIMITS) or len(files) != len(members):
         raise ValueError(f"holds {', '.join(m.filename for m in members)}, where a run has {', '.join(LIMITS)}.")
     if files.pop(SUMS) != _sums(files):
@@ -179,7 +174,7 @@ def _legible() -> Iterator[None]:
     """Whatever zipfile stumbles over is damage to what it reads from memory."""
     try:
         yield
-    except _STUMBLES as error:
+    except STUMBLES as error:
         raise ValueError(f"is truncated, damaged or altered ({error}); {_AGAIN}.") from error
 
 

@@ -10,12 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from research.runs.files import canonical, explained, json_bytes, npz_bytes, read_json, read_npz, write_atomically
+from research.reading import check_shape, parse_json, read_bytes
+from research.reading.arrays import read_npz
+from research.runs.files import canonical, explained, json_bytes, npz_bytes, write_atomically
 from research.types import Checkpoint, Checkpoints, Saved
 
 SECONDS_BETWEEN = 10.0  # What a kill may cost, about.
 LARGEST_SHARE = 0.05  # Of the time, for saving: where a save is slow, the next one comes later.
 GENERATIONS = 2
+MOST_BYTES = 2**36  # That are read of a file.
 LONGEST = 100  # Characters of a name that its folder shows.
 
 
@@ -108,7 +111,7 @@ def _load(folder: Path, name: str, damaged: set[int]) -> Saved | None:
     for number in sorted(_numbers(folder), reverse=True):
         try:
             return _read(folder / f"{number:06d}.json", name)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             damaged.add(number)
             before = "The one before it is used." if number > min(_numbers(folder)) else "This part is computed again."
             warnings.warn(f"The checkpoint {folder / f'{number:06d}.npz'} is damaged ({error}). {before}", stacklevel=3)
@@ -116,8 +119,10 @@ def _load(folder: Path, name: str, damaged: set[int]) -> Saved | None:
 
 
 def _read(file: Path, name: str) -> Saved:
-    text, arrays = file.read_bytes(), file.with_suffix(".npz").read_bytes()
-    values = read_json(text)["values"]
+    text, arrays = read_bytes(file, MOST_BYTES), read_bytes(file.with_suffix(".npz"), MOST_BYTES)
+    found = parse_json(text)
+    check_shape(found, {"name": str, "digest": str}, "the checkpoint")
+    values = found.get("values")
     if text != _text(name, arrays, values):
         raise ValueError("its digest is another")
     return Saved(read_npz(arrays), values)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from research.runs.files import canonical
+from research.sizes import MOST_SEEDS, check_most
 
 
 def command_line(experiment: str, config: Any) -> str:
@@ -59,9 +60,11 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """
     seeds: list[int] = []
     for part in text.split(","):
+        check_most(MOST_SEEDS, seeds=len(seeds))
         first, *last = (_seed(end.strip(), text) for end in part.split("..", 1))
         if last and first > last[0]:
             raise ValueError(f"seeds: the range {part.strip()!r} is empty; write {last[0]}..{first}.")
+        check_most(MOST_SEEDS, seeds=last[0] - first if last else 1)
         seeds += range(first, last[0] + 1) if last else [first]
     twice = [str(seed) for seed, times in Counter(seeds).items() if times > 1]
     if twice:

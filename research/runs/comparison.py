@@ -1,5 +1,7 @@
 """Two results of one config, bit by bit: what differs, by how much, and what that is likely due to."""
 
+import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -115,11 +117,13 @@ def number_difference(path: str, there: Any, here: Any) -> Difference | None:
     """How two JSON values at one place differ, if they do: 1, 1.0 and True are three values, NaN is NaN."""
     if repr(there) == repr(here):
         return None
-    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) and np.isfinite(v) for v in (there, here))
+    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in (there, here))
     if not numeric:
         return Difference(path, there, here, float("inf"), float("inf"))
     size = abs(there - here)
-    return Difference(path, there, here, float(size), float(size / max(abs(there), abs(here))) if size else 0.0)
+    if not size:
+        return Difference(path, there, here, 0.0, 0.0)
+    return Difference(path, there, here, float(min(size, sys.float_info.max)), size / max(abs(there), abs(here)))
 
 
 def _array_difference(name: str, there: np.ndarray | None, here: np.ndarray | None) -> Difference | None:

@@ -12,6 +12,15 @@ from typing import Any, cast
 
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "chex", "numpy", "scipy", "scikit-learn", "descent-jax")
 PACKAGE = Path(__file__).parents[1]
+# What may be relied on where a manifest is read; an older one lacks some entries.
+_PERHAPS_TEXT = (str, type(None))
+SHAPE = {
+    "versions?": {str: _PERHAPS_TEXT},
+    "processor?": {"model?": str, "instruction_sets?": [str]},
+    "xla_flags?": _PERHAPS_TEXT,
+    "git?": (dict, type(None)),
+    "code?": _PERHAPS_TEXT,
+}
 DEVICE_COUNT = r"--xla_force_host_platform_device_count=\d+"  # It splits no cell's work, so it does not enter the bits.
 
 
@@ -111,9 +120,10 @@ def _processors(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
 
 
 def _commit(git: dict[str, Any] | None) -> str:
-    if not git:
+    commit = git.get("commit") if git else None
+    if not git or not isinstance(commit, str):
         return "no commit known"
-    return f"commit {git['commit'][:10]}" + (", with changed files" if git["dirty"] else "")
+    return f"commit {commit[:10]}" + (", with changed files" if git.get("dirty") else "")
 
 
 def code_digest(files: Sequence[str | Path] = ()) -> str:

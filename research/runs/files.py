@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from research.reading import NOT_FINITE, parse_json
+from research.reading.arrays import SAVABLE
+
 _REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "your quota on this disk is used up",
@@ -24,7 +27,6 @@ _REASONS = {
     errno.EEXIST: "a file stands where a folder is needed",
     errno.EISDIR: "a folder stands where a file is needed",
 }
-_NOT_FINITE = "$float"  # JSON has no NaN and no infinity: {"$float": "nan"} stands for them, in any language.
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
@@ -107,7 +109,11 @@ def plain(value: Any, where: str = "value") -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
-        return {_NOT_FINITE: str(value)}
+        return {NOT_FINITE: str(value)}
+    if isinstance(value, int) and value.bit_length() > 1023:
+        raise TypeError(
+            f"{where} is an integer of {value.bit_length():,} bits, more than a float can hold. Write a text."
+        )
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, list | tuple):
@@ -116,8 +122,8 @@ def plain(value: Any, where: str = "value") -> Any:
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         for name in value:
-            if not isinstance(name, str) or name == _NOT_FINITE:
-                raise TypeError(f"{where} has the key {name!r}; keys must be strings, other than {_NOT_FINITE!r}.")
+            if not isinstance(name, str) or name == NOT_FINITE:
+                raise TypeError(f"{where} has the key {name!r}; keys must be strings, other than {NOT_FINITE!r}.")
         return {name: plain(item, f"{where}.{name}") for name, item in value.items()}
     raise TypeError(
         f"{where} is a {type(value).__name__}, {value!r}, which JSON cannot hold exactly. Use numbers, strings, None, "
@@ -137,12 +143,12 @@ def json_bytes(value: Any, where: str = "value", indent: int | None = 1) -> byte
 
 
 def read_json(data: bytes) -> Any:
-    """Undoes `json_bytes`; tuples come back as lists."""
-    return json.loads(data, object_hook=_restored)
+    """Undoes `json_bytes`; tuples come back as lists.
 
-
-def _restored(value: dict[str, Any]) -> Any:
-    return float(value[_NOT_FINITE]) if value.keys() == {_NOT_FINITE} else value
+    Raises:
+      ValueError: As for `research.reading.parse_json`.
+    """
+    return parse_json(data)
 
 
 def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
@@ -159,16 +165,9 @@ def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def read_npz(data: bytes) -> dict[str, np.ndarray]:
-    """Undoes `npz_bytes`."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        members = {name.removesuffix(".npy"): io.BytesIO(archive.read(name)) for name in archive.namelist()}
-    return {name: np.lib.format.read_array(member, allow_pickle=False) for name, member in members.items()}
-
-
 def _savable(array: Any, name: str) -> np.ndarray:
     array = np.asarray(array)
-    if array.dtype.kind not in "biufcSUMm":  # Neither objects nor the extended types (bfloat16), which load as void.
+    if array.dtype.kind not in SAVABLE:
         raise TypeError(
             f"arrays[{name!r}] has dtype {array.dtype}, which .npz cannot hold exactly: cast it (astype('float32'))."
         )

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
+import math
 import re
 import shutil
 import warnings
@@ -13,13 +13,15 @@ from typing import Any, NamedTuple
 
 import filelock
 
+from research.reading import Is, check_shape, parse_json
 from research.runs.command import command_line
 from research.runs.environment import differences, environment
-from research.runs.files import canonical, explained, json_bytes, kept, read_json, write_atomically
+from research.runs.files import canonical, explained, json_bytes, kept, write_atomically
+from research.runs.manifest import ARRAYS, MANIFEST, NAME, RESULT, read_file, read_manifest
 from research.runs.result import Result, read_result, result_bytes
 
-MANIFEST, METRICS, RESULT, ARRAYS = "manifest.json", "metrics.jsonl", "result.json", "arrays.npz"
-CHECKPOINTS, LOCK = "checkpoints", ".lock"
+METRICS, LOCK = "metrics.jsonl", ".lock"
+CHECKPOINTS = "checkpoints"
 
 
 class Run(NamedTuple):
@@ -66,7 +68,7 @@ def run_id(experiment: str, config: Any) -> str:
       >>> run_id("trajectory", {"seed": 0, "rate": 0.1}) == run_id("trajectory", {"rate": 0.1, "seed": 0})
       True
     """
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", experiment):
+    if not re.fullmatch(NAME, experiment):
         raise ValueError(f"experiment names a folder, so it is letters, digits, _ and -; got {experiment!r}.")
     if not isinstance(config, Mapping) and (not dataclasses.is_dataclass(config) or isinstance(config, type)):
         raise TypeError(f"config must be an instance of a dataclass, or a mapping; got {config!r}.")
@@ -193,30 +195,17 @@ def load_result(path: str | Path) -> Result:
     Args:
       path: The run folder.
     Raises:
-      ValueError: The run is not finished, or a file is damaged or missing.
+      ValueError: The run is not finished, or a file is damaged or missing, or is not what `finish` writes.
     """
     path = Path(path)
     manifest = read_manifest(path)
     fault = _fault(path, manifest)
     if fault:
         raise ValueError(f"{path} holds no whole result: {fault}. Run it again: {manifest.get('command')}")
-    return read_result((path / RESULT).read_bytes(), (path / ARRAYS).read_bytes())
-
-
-def read_manifest(path: str | Path) -> dict[str, Any]:
-    """Reads the manifest of a run folder.
-
-    Raises:
-      ValueError: There is none, or it cannot be read.
-    """
-    file = Path(path) / MANIFEST
     try:
-        manifest = read_json(file.read_bytes())
-        if not {"experiment", "id", "status", "config", "environment"} <= manifest.keys():
-            raise ValueError("entries are missing")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} cannot be read: {error}. Is {Path(path)} a run folder?") from error
-    return manifest
+        return read_result(read_file(path, RESULT), read_file(path, ARRAYS))
+    except ValueError as error:
+        raise ValueError(f"{path} holds no result of a run: {error} Run it again: {manifest.get('command')}") from error
 
 
 def _holds_result(run: Run) -> bool:
@@ -271,13 +260,15 @@ def _goes_on(run: Run, manifest: dict[str, Any]) -> bool:
 
 def _mend_metrics(path: Path) -> float:
     """Cuts off a last line that a kill left unfinished; the seconds of the line before it."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    lines = read_file(path.parent, METRICS).splitlines(keepends=True) if path.exists() else []
     whole = [line for line in lines if line.endswith(b"\n")]
     if len(whole) < len(lines):
         write_atomically(path, b"".join(whole))
     try:
-        return float(json.loads(whole[-1])["seconds"]) if whole else 0.0
-    except (ValueError, KeyError, TypeError):
+        last = parse_json(whole[-1]) if whole else {"seconds": 0.0}
+        check_shape(last, {"seconds": Is((int, float), lambda seconds: 0 <= seconds < math.inf, "seconds")}, "the line")
+        return float(last["seconds"])
+    except ValueError:
         return 0.0
 
 
@@ -287,7 +278,7 @@ def _fault(path: Path, manifest: dict[str, Any]) -> str | None:
     for name in (RESULT, ARRAYS):
         if not (path / name).exists():
             return f"{name} is missing"
-        if _sha256((path / name).read_bytes()) != manifest.get("digests", {}).get(name):
+        if _sha256(read_file(path, name)) != manifest.get("digests", {}).get(name):
             return f"{name} is damaged (its digest is not the manifest's)"
     return None
 

@@ -6,14 +6,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from research.reading import NUMBER, check_shape, parse_json, read_bytes
 from research.runs.comparison import CLOCK, Difference, largest, likely_cause, number_difference
 from research.runs.environment import differences
 from research.runs.files import json_bytes, read_json, write_atomically
-from research.runs.folder import load_result, read_manifest
-from research.runs.result import hash_arrays
+from research.runs.folder import load_result
+from research.runs.manifest import ORIGIN, check_origin, read_manifest
+from research.runs.result import TABLE, check_rows, hash_arrays
 
 LARGEST = 20_000  # Bytes; a reference is read by people, and lives in version control.
 DIGITS = 16  # Of a hash.
+MOST_BYTES = 2**24  # That are read; a reference is smaller by far.
+_VALUE = (str, bool, *NUMBER, type(None))
+SHAPE = {"manifest": ORIGIN, "table": TABLE, "numbers": {str: (*_VALUE, list)}, "hashes": {str: str}, "answer?": str}
 
 
 def keep(path: str | Path, folder: str | Path) -> Path:
@@ -45,9 +50,12 @@ def reference_of(path: str | Path) -> dict[str, Any]:
     hash, of 16 hexadecimal digits; those of the clock have none.
 
     Raises:
-      ValueError: The run is not finished.
+      ValueError: The run is not finished, or has no table.
     """
     manifest, result = read_manifest(path), load_result(path)
+    check_origin(manifest, path)
+    if not result.tables or not {"command", "facts"} <= manifest.keys():
+        raise ValueError(f"{path} has no table, command or facts, so no reference can be made of it.")
     table = result.tables[0]
     return {
         "manifest": {name: manifest[name] for name in ("experiment", "id", "config", "command", "environment")},
@@ -66,11 +74,13 @@ def read_reference(file: str | Path) -> dict[str, Any]:
       ValueError: It cannot be read.
     """
     try:
-        reference = read_json(Path(file).read_bytes())
-        if not {"manifest", "table", "numbers", "hashes"} <= reference.keys():
-            raise ValueError("entries are missing")
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} cannot be read as a reference: {error}.") from error
+        reference = parse_json(read_bytes(file, MOST_BYTES))
+        check_shape(reference, SHAPE, "the reference")
+        check_rows(reference["table"], "the reference.table")
+        lists = {name: value for name, value in reference["numbers"].items() if isinstance(value, list)}
+        check_shape(lists, {str: [_VALUE]}, "the reference.numbers")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read as a reference: {str(error).rstrip('.')}.") from error
     return reference
 
 

@@ -6,7 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.runs.files import json_bytes, npz_bytes, read_json, read_npz
+from research.reading import NUMBER, TEXT, check_shape, parse_json
+from research.reading.arrays import read_npz
+from research.runs.files import json_bytes, npz_bytes
+
+TABLE = {"title": TEXT, "columns": [TEXT], "rows": [[(str, bool, *NUMBER, type(None))]]}
+SHAPE = {"answer": TEXT, "tables": [TABLE | {"note": TEXT}], "numbers": dict}  # Of result.json.
 
 
 class Table(NamedTuple):
@@ -81,13 +86,43 @@ def result_bytes(result: Result) -> tuple[bytes, bytes]:
 
 
 def read_result(text: bytes, arrays: bytes) -> Result:
-    """Undoes `result_bytes`."""
-    values = read_json(text)
+    """Undoes `result_bytes`; the bytes may be anybody's.
+
+    Raises:
+      ValueError: They are not what `result_bytes` writes; the message names the entry.
+    """
+    values = parse_json(text)
+    check_result(values)
     tables = tuple(
         Table(table["title"], tuple(table["columns"]), tuple(map(tuple, table["rows"])), table["note"])
         for table in values["tables"]
     )
     return Result(values["answer"], tables, read_npz(arrays), values["numbers"])
+
+
+def check_result(values: Any) -> None:
+    """Hold what result.json holds against its shape.
+
+    Raises:
+      ValueError: It has another; the message names the entry.
+    """
+    check_shape(values, SHAPE, "the result")
+    for index, table in enumerate(values["tables"]):
+        check_rows(table, f"the result.tables[{index}]")
+
+
+def check_rows(table: Any, where: str) -> None:
+    """Refuse a table whose rows are not as long as its columns, or two of whose columns have one name.
+
+    Raises:
+      ValueError: It is such a table.
+    """
+    columns = table["columns"]
+    if len(set(columns)) < len(columns):
+        raise ValueError(f"{where} has two columns of one name.")
+    for number, row in enumerate(table["rows"]):
+        if len(row) != len(columns):
+            raise ValueError(f"{where} has {len(columns)} columns, but {len(row)} entries in row {number}.")
 
 
 def hash_arrays(*arrays: Any) -> str:

@@ -1,5 +1,6 @@
 """Finished studies, one's own and other people's: read without executing anything, checked, and gathered."""
 
+import math
 import reprlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,29 +8,49 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research import runs
+from research.reading import NUMBER, PERHAPS, Is, check_shape
 from research.runs.archive import read_contents
-from research.runs.folder import MANIFEST
+from research.runs.manifest import MANIFEST
 from research.studies.study import FORMAT
 
-_NUMBER, _PERHAPS, _NONE = (int, float), (int, float, type(None)), type(None)
-_KINDS = {int: "an integer", float: "a number", str: "a printable text", list: "a list", _NONE: "None"}
+LONGEST, MOST_CELLS = 1_000, 10_000  # Characters of a name; cells of a study.
+
+
+def _is_share(value: Any) -> bool:
+    return value is None or 0 <= value <= 1
+
+
+_WORDS = Is(
+    (str,),
+    lambda text: text.isprintable() and len(text) <= LONGEST,  # A terminal obeys what is not printable.
+    f"a printable text of at most {LONGEST:,} characters",
+)
+_COUNT = Is((int,), lambda count: 1 <= count < 2**53, "an integer of at least 1 and below 2**53")
+_PERHAPS_COUNT = Is((int, type(None)), lambda n: n is None or 1 <= n < 2**53, "an integer of at least 1, or None")
+_POSITIVE = Is(NUMBER, lambda number: 0 < number < math.inf, "a positive number")
+_COST = Is(PERHAPS, lambda cost: cost is None or cost >= 0, "positive or 0, or None (not reached)")
+_SHARE = Is(PERHAPS, _is_share, "a number or None, from 0 to 1")
 # What a reader of a study may rely on; other entries are allowed.
 PROTOCOL = {
-    **dict.fromkeys(("seeds", "tuning_seeds"), (list,)),
-    **dict.fromkeys(("tune_on", "reported_on"), (str,)),
-    **dict.fromkeys(("passes", "target", "level"), _NUMBER),
-    **{"budget": (int,), "batch_size": (int, _NONE)},
+    **{"seeds": [int], "tuning_seeds": [int]},
+    **dict.fromkeys(("tune_on", "reported_on"), _WORDS),
+    **dict.fromkeys(("passes", "target"), _POSITIVE),
+    "level": Is(NUMBER, lambda level: 0 < level < 1, "a number between 0 and 1"),
+    **{"budget": _COUNT, "batch_size": _PERHAPS_COUNT},
 }
 CELL = {
-    **dict.fromkeys(("workload", "rule"), (str,)),
-    **dict.fromkeys(("n", "trials"), (int,)),
-    **dict.fromkeys(("cost", "cost_low", "cost_high", "example_gradients", "seconds"), _PERHAPS),
-    **dict.fromkeys(("final", "final_low", "final_high", "reached", "diverged"), _PERHAPS),
+    **dict.fromkeys(("workload", "rule"), _WORDS),
+    **dict.fromkeys(("n", "trials"), _COUNT),
+    **dict.fromkeys(("cost", "cost_low", "cost_high", "example_gradients"), _COST),
+    **dict.fromkeys(("seconds", "final", "final_low", "final_high"), PERHAPS),
+    **dict.fromkeys(("reached", "diverged"), _SHARE),
 }
 COMPARISON = {
-    **dict.fromkeys(("workload", "rule", "baseline", "verdict"), (str,)),
-    **dict.fromkeys(("ratio", "low", "high", "more_seeds"), _PERHAPS),
+    **dict.fromkeys(("workload", "rule", "baseline", "verdict"), _WORDS),
+    **dict.fromkeys(("ratio", "low", "high", "more_seeds"), PERHAPS),
 }
+_CELLS = Is((list,), lambda cells: 1 <= len(cells) <= MOST_CELLS, f"a list of 1 to {MOST_CELLS:,} entries")
+_COMPARISONS = Is((list,), lambda entries: len(entries) <= MOST_CELLS, f"a list of at most {MOST_CELLS:,} entries")
 
 
 class FinishedStudy(NamedTuple):
@@ -176,51 +197,18 @@ def _check_format(experiment: str, numbers: Any) -> None:
 
 def _check_numbers(numbers: Mapping[str, Any]) -> None:
     """Holds what strangers wrote against the format, so that the rest need not ask."""
-    protocol = numbers.get("protocol")
-    _check_entries("protocol", protocol, PROTOCOL)
-    seen = set()
-    for name, kinds in (("cells", CELL), ("comparisons", COMPARISON)):
-        entries = numbers.get(name)
-        if not isinstance(entries, list) or (name == "cells" and not entries):
-            raise ValueError(f"holds a study whose {name} are missing or no list.")
-        for index, entry in enumerate(entries):
-            _check_entries(f"{name}[{index}]", entry, kinds)
-            place = (name, entry["workload"], entry["rule"])
+    try:
+        check_shape(numbers, {"protocol": PROTOCOL, "cells": _CELLS, "comparisons": _COMPARISONS}, "study")
+        check_shape(numbers, {"cells": [CELL], "comparisons": [COMPARISON]}, "study")
+    except ValueError as error:
+        raise ValueError(f"holds a study that cannot be ranked: {error}") from error
+    for name in ("cells", "comparisons"):
+        seen = set()
+        for entry in numbers[name]:
+            place = (entry["workload"], entry["rule"])
             if place in seen:
                 raise ValueError(f"holds a study with {entry['rule']!r} on {entry['workload']!r} twice in its {name}.")
             seen.add(place)
     for index, cell in enumerate(numbers["cells"]):
-        _check_cost(f"cells[{index}]", cell)
-
-
-def _check_entries(where: str, entry: Any, kinds: Mapping[str, tuple[type, ...]]) -> None:
-    if not isinstance(entry, dict):
-        raise ValueError(f"holds a study whose {where} is {reprlib.repr(entry)}, no object.")
-    for name, kind in kinds.items():
-        if name not in entry:
-            raise ValueError(f"holds a study whose {where} has no entry {name!r}.")
-        value = entry[name]
-        fits = isinstance(value, kind) and not isinstance(value, bool)
-        if not fits or (isinstance(value, str) and not value.isprintable()):  # A terminal obeys what is not.
-            raise ValueError(
-                f"holds a study whose {where}.{name} is {reprlib.repr(value)}; it must be {_wanted(kind)}."
-            )
-
-
-def _wanted(kind: tuple[type, ...]) -> str:
-    """In words; an integer is a number."""
-    return " or ".join(_KINDS[one] for one in kind if one is not int or float not in kind)
-
-
-def _check_cost(where: str, cell: Mapping[str, Any]) -> None:
-    """What places are made of: None where the target is not reached, or not negative."""
-    for name in ("cost", "cost_low", "cost_high", "example_gradients"):
-        value = cell[name]
-        if value is not None and not value >= 0:
-            raise ValueError(
-                f"holds a study whose {where}.{name} is {value!r}; it must be positive or 0, or None (not reached)."
-            )
-    if (cell["cost"] is None) != (cell["example_gradients"] is None) or cell["n"] < 1:
-        raise ValueError(
-            f"holds a study whose {where} has a cost in passes and none in example gradients, or no examples."
-        )
+        if (cell["cost"] is None) != (cell["example_gradients"] is None):
+            raise ValueError(f"holds a study whose cells[{index}] has a cost in passes and none in example gradients.")

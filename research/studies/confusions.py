@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from research.sizes import check_room
+
 
 def count_confusions(labels: ArrayLike, predictions: ArrayLike, num_classes: int) -> np.ndarray:
     """How often each class was predicted for each: counts[i, j] examples of class i were taken for class j.
@@ -34,6 +36,7 @@ def count_confusions(labels: ArrayLike, predictions: ArrayLike, num_classes: int
                 f"{name} must be integers in 0..{num_classes - 1}; got dtype {values.dtype} with values from "
                 f"{values.min()} to {values.max()}. Of logits, take the argmax over the last axis."
             )
+    check_room(f"num_classes={num_classes}", num_classes, num_classes)
     flat = num_classes * labels.astype(np.int64).ravel() + predictions.ravel()
     return np.bincount(flat, minlength=num_classes**2).reshape(num_classes, num_classes)
 

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.sizes import check_most
+
 LEAST_SECONDS = 2e-3  # Of a sample: calls that are shorter are repeated.
 MOST_CALLS = 1000  # In a sample.
 TRIALS = 5  # Calls by whose fastest the number of repetitions is chosen.
@@ -33,6 +35,7 @@ def seconds_in_turns(calls: Sequence[Callable[[], Any]], repeats: int) -> np.nda
     """
     if repeats < 1:
         raise ValueError(f"repeats must be a positive integer; got repeats={repeats}.")
+    check_most(1_000_000, repeats=repeats)
     numbers = [_number(call) for call in calls]
     seconds = np.zeros((repeats, len(calls)))
     for repeat in range(repeats):

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from research.sizes import MOST_RESAMPLES, check_most, check_room
+
 _NEVER = 1e100
 
 Interval = Sequence[float | None]  # (mean, low, high); low and high are None where there is one seed.
@@ -30,7 +32,9 @@ def median_interval(
       >>> print(median, low <= 5 <= high)
       5.0 True
     """
+    check_most(MOST_RESAMPLES, resamples=resamples)
     samples = np.asarray(samples, float)
+    check_room(f"resamples={resamples}", resamples, max(1, samples.size))
     median = np.median(samples, axis=0)
     if len(samples) == 1:
         return median, median, median

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from research.lanes import WIDTH
+from research.sizes import MOST_SEEDS, MOST_TRIALS, check_most
 
 FIRST_TUNING_SEED = 1000  # Where a number of tuning seeds starts, away from the reported ones, which start at 0.
 REPORTED_ON = {"train": "train", "validation": "test"}  # What a rule was tuned on decides what it is reported on.
@@ -76,6 +77,8 @@ def make_protocol(
         _check_count(name, value)
     if batch_size is not None:
         _check_count("batch_size", batch_size)
+    check_most(MOST_TRIALS, budget=budget)
+    check_most(passes=passes, width=width, batch_size=batch_size)
     if tune_on == "test":
         raise ValueError(
             "tune_on='test' would choose by what is reported. Tune on 'train', reported on train with other seeds, or on "
@@ -95,6 +98,7 @@ def make_protocol(
 def _seeds(name: str, given: Any, first: int) -> tuple[int, ...]:
     if isinstance(given, bool) or not isinstance(given, int | Sequence):
         raise ValueError(f"{name} must be a number of seeds, or the seeds themselves; got {given!r}.")
+    check_most(MOST_SEEDS, **{name: given})
     seeds = tuple(range(first, first + given) if isinstance(given, int) else given)
     if any(isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31 for seed in seeds):
         raise ValueError(f"{name} must be a number of seeds, or integers in 0..2**31-1; got {given!r}.")

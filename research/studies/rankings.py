@@ -112,16 +112,18 @@ def leaders(ranking: Sequence[Entry]) -> tuple[set[str], bool]:
     rules = {rule for rule, found in cost.items() if found == lowest < math.inf}
     highest = max((entry.high for entry in ranking if entry.rule in rules), default=math.inf)
     others = min((entry.low for entry in ranking if entry.rule not in rules), default=math.inf)
-    return rules, len(rules) == 1 and highest < others and all(_decided(entry, ranking, rules) for entry in ranking)
+    if len(rules) != 1 or not highest < others:
+        return rules, False
+    of_study = {(id(entry.study), entry.cell["rule"]): entry.rule for entry in reversed(ranking)}
+    return rules, all(_decided(entry, of_study, rules) for entry in ranking)
 
 
-def _decided(entry: Entry, ranking: Sequence[Entry], first: set[str]) -> bool:
+def _decided(entry: Entry, of_study: Mapping[tuple[int, str], str], first: set[str]) -> bool:
     """Whether a study's own comparison, where it is one of a leader with another rule, speaks for the leader."""
     if entry.comparison is None:
         return True
-    baseline = entry.comparison["baseline"]
-    own = [other for other in ranking if other.study is entry.study and other.cell["rule"] == baseline]
-    if not own or (own[0].rule in first) == (entry.rule in first):
+    other = of_study.get((id(entry.study), entry.comparison["baseline"]))
+    if other is None or (other in first) == (entry.rule in first):
         return True
     return entry.comparison["verdict"] == ("better" if entry.rule in first else "worse")
 
@@ -180,7 +182,7 @@ def _remarks(rankings: Rankings) -> list[str]:
 def _example_gradients(cell: Mapping[str, Any]) -> tuple[float, float, float]:
     """Point and interval; the study states the interval in passes."""
     cost, gradients = cell["cost"], cell["example_gradients"]
-    one_pass = gradients / cost if cost and cost < math.inf else cell["n"]
+    one_pass = gradients / cost if cost and cost < math.inf else float(cell["n"])
     ends = (cell["cost_low"], cell["cost_high"])
     low, high = (math.inf if end is None else end * one_pass for end in ends)
     return math.inf if gradients is None else gradients, low, high
@@ -198,7 +200,9 @@ def _several(studies: Sequence[FinishedStudy], name: str, of: Callable[[Finished
 def _code(study: FinishedStudy, cell: Mapping[str, Any]) -> str:
     """Of the rule's source; where that is not known, of the study, for nothing says that two studies share the rule."""
     known = _of_rule(study, "sources", cell["rule"])
-    return f"code {known[:8]}" if isinstance(known, str) else f"study {study.manifest['id'][:8]}"
+    return (
+        f"code {known[:8]}" if isinstance(known, str) and known.isprintable() else f"study {study.manifest['id'][:8]}"
+    )
 
 
 def _space(study: FinishedStudy, cell: Mapping[str, Any]) -> str:

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from research.sizes import check_most
+
 # Below this share of the initial gap, differences are rounding: it counts as twelve digits and no more.
 SMALLEST_GAP = 1e-12
 
@@ -69,6 +71,7 @@ def choose_rate(
     rates = np.asarray(ladder, float)
     if rates.ndim != 1 or not rates.size or not np.all(rates > 0) or np.any(np.diff(rates) <= 0):
         raise ValueError(f"ladder must be positive and ascending; got {list(ladder)}.")
+    check_most(1_000, added=added)
     scores = _no_nan(score(rates))
     steps = factor ** np.arange(1, added + 1)
     for widened in range(MAX_WIDENINGS + 1):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special, stats
 
+from research.sizes import MOST_RESAMPLES, check_most, check_room
 from research.studies.costs import ratio, spent_and_reached
 from research.studies.scores import Scores
 
@@ -164,6 +165,8 @@ def resampled_means(
     def means(columns: np.ndarray, axis: int = -1) -> np.ndarray:
         return rows[:, columns[:, left_out:].astype(int)].mean(axis=axis)
 
+    check_most(MOST_RESAMPLES, resamples=resamples)
+    check_room(f"resamples={resamples}", resamples, max(1, len(rows)))
     indices, batch = (np.arange(rows.shape[1]),), max(1, min(resamples, 2_000_000 // rows.size))
     outcome = stats.bootstrap(
         indices, means, n_resamples=resamples, batch=batch, vectorized=True, method="percentile", rng=generator

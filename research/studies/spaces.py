@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from research.naming import known_names
+from research.sizes import MOST_TRIALS, check_most
 
 # Names of one row share a dimension of the sequence, so that two rules try the same points of what they share, and so
 # that a rule with one hyper-parameter, whatever its name, gets the first dimension, which covers best.
@@ -219,6 +220,7 @@ def _beyond(range_: Range, side: str) -> float:
 
 def _points(space: Space, count: int) -> dict[str, np.ndarray]:
     """The first points of the sequence in [0, 1), by name."""
+    check_most(MOST_TRIALS, count=count)
     dimensions = _dimensions(space)
     drawn = max(_DRAWN, len(DIMENSIONS) + len(space))
     points = qmc.Halton(drawn, scramble=True, rng=np.random.default_rng(_HALTON_SEED)).random(count)

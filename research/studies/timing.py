@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research import descent, lanes
+from research.sizes import check_most, check_room
 from research.types import Sampler, Workload
 
 # Timed calls after the first one; the median is what is reported.
@@ -41,6 +42,8 @@ def time_alone(
     Returns:
       Timing; its seconds per epoch is the median of five calls.
     """
+    check_most(num_epochs=num_epochs)
+    check_room(f"num_epochs={num_epochs}", max(1, num_epochs), sampler.num_batches)
     cell = {name: jnp.asarray(value, float) for name, value in hyperparameters.items()}
     root = jax.random.key(0)
     state = descent.start(make_rule(**cell), workload.init(jax.random.fold_in(root, lanes.INIT)))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from research.sizes import check_most
 from research.training.compiled import Compiled, compile_training
 from research.training.place import Place, Trained, check_alike, collected, kept, restored, usable
 from research.types import Array, Batch, Checkpoint, Key, Params, Sampler, nowhere
@@ -118,6 +119,7 @@ def _check(num_epochs: int, devices: int, sampler: Sampler) -> None:
     for name, value in (("num_epochs", num_epochs), ("devices", devices)):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
+    check_most(num_epochs=num_epochs)
     if devices > len(jax.devices()):
         raise ValueError(
             f"devices={devices}, but JAX has {len(jax.devices())}. On a CPU call research.backend.configure("

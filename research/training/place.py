@@ -8,6 +8,8 @@ import numpy as np
 
 from research import descent
 from research.lanes.block import as_numbers, like
+from research.reading import NUMBER, Is, check_shape
+from research.reading.arrays import check_arrays
 from research.types import Params, Saved
 from research.update_rules.building_blocks import evaluation_params
 
@@ -86,23 +88,35 @@ def check_alike(state: descent.State) -> None:
             raise ValueError("the devices' states differ: this rule uses the batch's indices itself. Give devices=1.")
 
 
+_COUNT = Is((int,), lambda count: 0 <= count < 2**31, "a count")
+SHAPE = {"training": str, "epoch": _COUNT, "step": _COUNT, "evaluations": [{str: NUMBER}], "seconds": NUMBER}
+
+
 def restored(start: Place, saved: Saved, num_epochs: int, evaluated: bool) -> Place:
     """Undoes `kept`, for a training that begins at `start`; another training's is refused."""
     other = ValueError(
         "the checkpoint is of another training: another model, rule, start or key, or other data, batches, epochs, "
         "evaluations or devices. Begin anew (--fresh)."
     )
-    if saved.values[0] != start.training:
+    values = dict(zip(SHAPE, saved.values, strict=False)) if isinstance(saved.values, list) else {}
+    if values.get("training") != start.training:
         raise other
-    training, epoch, step, evaluations, seconds = saved.values
+    check_shape(values, SHAPE, "the checkpoint")
+    training, epoch, step, evaluations, seconds = values.values()
     if epoch > num_epochs or len(evaluations) != (epoch + 1) * evaluated:
         raise other
     leaves, structure = jax.tree.flatten(start.state)
+    one = {name: np.asarray(getattr(start.records, name)) for name in descent.Record._fields}
+    wanted = {f"state/{i}": as_numbers(leaf) for i, leaf in enumerate(leaves)}
+    wanted |= {f"records/{name}": array for name, array in one.items()}
+    if epoch:
+        wanted |= {f"earlier/{name}": np.empty((epoch, *array.shape), array.dtype) for name, array in one.items()}
+    check_arrays(saved.arrays, wanted, "the checkpoint")
     put = lambda now, then: jax.device_put(then, now.sharding)
     state = [put(leaf, like(leaf, saved.arrays[f"state/{i}"])) for i, leaf in enumerate(leaves)]
     record: Any = descent.Record  # Of numpy's arrays, here.
     records = record(*(put(getattr(start.records, n), saved.arrays[f"records/{n}"]) for n in descent.Record._fields))
-    earlier = record(*(saved.arrays[f"earlier/{name}"] for name in descent.Record._fields))
+    earlier = record(*(saved.arrays.get(f"earlier/{name}") for name in descent.Record._fields))
     return Place(
         epoch=epoch,
         step=step,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from research.schedules import Schedule, check_number
+from research.sizes import check_most
 from research.types import Array, Params
 from research.update_rules.adam import adam
 from research.update_rules.building_blocks import (
@@ -168,6 +169,7 @@ def muon(
     check_number("beta", beta, below=1.0)
     check_number("eps", eps)
     check_number("ns_steps", ns_steps, positive=True, integer=True)
+    check_most(1_000, ns_steps=ns_steps)
     if len(ns_coeffs) != 3:
         raise ValueError(f"ns_coeffs must be three numbers, of x, x³ and x⁵; got ns_coeffs={ns_coeffs!r}.")
 
@@ -246,6 +248,7 @@ def newton_schulz(
     x = a if a.shape[0] <= a.shape[1] else a.T  # The smaller of the two products.
     norm = _norm(x)
     x = (x.astype(norm.dtype) / (norm + cast(eps, norm))).astype(x.dtype)
+    check_most(1_000, ns_steps=ns_steps)
     for _ in range(ns_steps):
         square = _product(x, x.T)
         x = first * x + _product(third * square + fifth * _product(square, square), x)

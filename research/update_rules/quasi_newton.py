@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from research.schedules import check_number
+from research.sizes import check_most
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment, working_dtype
 from research.update_rules.line_searches import inner
@@ -177,6 +178,7 @@ def lbfgs(
     """
     search = _checked(learning_rate, linesearch, first_step, min_curvature)
     check_number("memory_size", memory_size, positive=True, integer=True)
+    check_most(100_000, memory_size=memory_size)
 
     def init(params):
         dtype = working_dtype(params)

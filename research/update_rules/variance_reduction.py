@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from research.schedules import Schedule, check_number
+from research.sizes import check_most, check_room
 from research.types import Array, Params
 from research.update_rules.building_blocks import descend, increment
 
@@ -59,6 +60,7 @@ def svrg(learning_rate: float | Array | Schedule, period: int | Array) -> optax.
       -1.0
     """
     check_number("period", period, positive=True, integer=True)
+    check_most(period=period)
     return optax.chain(_correct_by_snapshot(period), descend(learning_rate))
 
 
@@ -135,11 +137,14 @@ def saga(learning_rate: float | Array | Schedule, num_examples: int) -> optax.Gr
       -1.0 [3. 1.]
     """
     check_number("num_examples", num_examples, positive=True, integer=True)
+    check_most(num_examples=num_examples)
     return optax.chain(_correct_by_table(num_examples), descend(learning_rate))
 
 
 def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
     def init(params):
+        entries = sum(jnp.size(leaf) for leaf in jax.tree.leaves(params))
+        check_room(f"num_examples={n} gradients of {entries} entries", n, entries, itemsize=4)
         table = jax.tree.map(lambda x: jnp.zeros((n, *jnp.shape(x)), jnp.result_type(x)), params)
         return SagaState(jnp.zeros((), jnp.int32), table, jax.tree.map(jnp.zeros_like, params))
 

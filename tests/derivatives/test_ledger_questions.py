@@ -168,7 +168,9 @@ def test_planted_bug_is_found_with_its_primitive_and_line(name):
 
 def test_infinite_factor_is_said_to_spoil_the_backward_pass():
     sentence = explain(masked_product, jnp.array([1.0, 0.0])).first_nonfinite().sentence
-    assert sentence.endswith("gives [0, -inf], of which the backward pass makes a NaN or an infinity.")
+    assert sentence.endswith(
+        "gives -inf (entry [1] of [0, -inf]), of which the backward pass makes a NaN or an infinity."
+    )
 
 
 def test_bugs_are_more_than_ten_of_both_kinds():
@@ -194,6 +196,35 @@ def test_input_that_is_not_finite_is_named():
     found = explain(lambda x, y: x * y, 1.0, math.nan).first_nonfinite()
     assert (found.name, found.primitive) == ("y", "input")
     assert found.sentence == "The input y is not finite already: nan."
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_first_bad_entry_of_a_long_array_is_told_with_its_index(seed):
+    generator = np.random.default_rng(seed)
+    shape = [(50,), (6, 9), (3, 4, 5)][seed % 3]
+    x, bad = generator.uniform(1, 2, shape), sorted(generator.choice(math.prod(shape), 3, replace=False))
+    first = tuple(int(i) for i in np.unravel_index(bad[0], shape))
+    told = f"(entry [{', '.join(map(str, first))}] of ["
+    forward = explain(lambda x: jnp.sum(jnp.log(x)), put(x, bad, [-1.0, 0.0, -2.0])).first_nonfinite()
+    assert (forward.index, str(forward.value)) == (first, "nan")
+    assert f"at -1 {told}" in forward.sentence
+    assert f"gives nan {told}" in forward.sentence
+    given = explain(jnp.sum, put(x, bad, [-math.inf, math.nan, 1.0])).first_nonfinite()
+    assert (given.index, given.value) == (first, -math.inf)
+    assert given.sentence.startswith(f"The input a is not finite already: -inf {told}")
+    guarded = lambda x: jnp.sum(jnp.where(x > 0, jnp.sqrt(x), 0.0))
+    backward = explain(guarded, put(x, bad, [0.0, 0.0, 0.0])).first_nonfinite()
+    assert (backward.index, backward.backward) == (first, True)
+    assert f"passes on nan {told}" in backward.sentence
+    masked = lambda x: jnp.sum(jnp.where(x < 3, x, -jnp.inf) * jnp.where(x == 5, 0.0, 1.0))
+    ready = put(x, bad, [4.0, 5.0, 4.0])
+    assert explain(masked, ready).first_nonfinite().index == tuple(
+        int(i) for i in np.argwhere(np.asarray(ready) == 5)[0]
+    )
+
+
+def put(x, places, values):
+    return jnp.asarray(x).ravel().at[jnp.array(places)].set(jnp.array(values)).reshape(x.shape)
 
 
 X3 = jnp.array([1.0, 0.0, 2.0])

@@ -10,6 +10,7 @@ import numpy as np
 from research.derivatives.critical.classifying import CriticalPoint, classified
 from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import scalar, title
+from research.sizes import check_room
 
 __all__ = ["CriticalPoint", "classify_critical_point", "critical_points", "grid_of_starts"]
 
@@ -112,6 +113,7 @@ def grid_of_starts(bounds: Any, per_axis: int | Sequence[int]) -> np.ndarray:
     """
     bounds = np.asarray(bounds, float)
     numbers = np.broadcast_to(per_axis, len(bounds))
+    check_room(f"per_axis={per_axis}", *(max(1, int(k)) for k in numbers), len(bounds))
     axes = [low + (high - low) * (np.arange(k) + 0.5) / k for (low, high), k in zip(bounds, numbers, strict=True)]
     return np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
 

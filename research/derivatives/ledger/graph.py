@@ -11,7 +11,7 @@ import numpy as np
 
 from research.derivatives.ledger.rows import Row
 from research.derivatives.ledger.tape import Literal, Operand, is_key
-from research.derivatives.ledger.wording import short
+from research.derivatives.ledger.wording import as_array, short
 
 if TYPE_CHECKING:
     from research.derivatives.ledger.ledger import Ledger
@@ -250,6 +250,6 @@ def brief(value: Any) -> str:
         return ", ".join(brief(part) for part in value if part is not None)
     if value is None or is_key(value) or np.size(value) <= 2:
         return short(value)
-    array = np.asarray(value)
+    array = as_array(value)
     norm = f" ‖{float(np.linalg.norm(array.astype(complex).ravel())):.3g}‖" if array.dtype.kind in "fcV" else ""
     return "×".join(map(str, array.shape)) + norm

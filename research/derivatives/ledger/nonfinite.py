@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.derivatives.ledger.tape import Equation, Link, Literal, Operand, OwnReverse, Tape
-from research.derivatives.ledger.wording import short
+from research.derivatives.ledger.wording import ELEMENTWISE, entry_at
 
 
 class NonFinite(NamedTuple):
@@ -18,6 +18,8 @@ class NonFinite(NamedTuple):
       name, primitive, source: Of the row; of the input where that is not finite already (its primitive is "input").
       backward: Whether it comes up in the backward pass alone.
       sentence: All of it in words.
+      index: Of the first entry that is not finite, in what the row gives or, backward, passes on; () for a number.
+      value: That entry.
     """
 
     name: str
@@ -25,6 +27,8 @@ class NonFinite(NamedTuple):
     source: str
     backward: bool
     sentence: str
+    index: tuple[int, ...] = ()
+    value: Any = None
 
 
 def first_nonfinite(tape: Tape, output: Operand, inputs: dict[str, int], names: dict[int, str]) -> NonFinite | None:
@@ -33,11 +37,12 @@ def first_nonfinite(tape: Tape, output: Operand, inputs: dict[str, int], names: 
         return None  # Such as a mask of -inf.
     for name, node in inputs.items():
         if not is_finite(tape.values[node]):
-            sentence = f"The input {name} is not finite already: {short(tape.values[node])}."
-            return NonFinite(name, "input", "", False, sentence)
+            index = _first_bad(tape.values[node])
+            sentence = f"The input {name} is not finite already: {entry_at(tape.values[node], index)}."
+            return NonFinite(name, "input", "", False, sentence, index, np.asarray(tape.values[node])[index])
     if not is_finite(tape.value(output)):
         born = _forward_origin(tape, output, _makers(tape.equations()), {})
-        return born and _found(tape, born, names, False, f"gives {short(tape.values[born.outputs[0]])}")
+        return born and _found(tape, born, names, False, "gives {}", _given_bad(tape, born))
     return _backward_origin(tape, inputs.values(), names)
 
 
@@ -85,13 +90,12 @@ def _backward_origin(tape: Tape, leaves: Any, names: dict[int, str]) -> NonFinit
         sentence = f"In the backward pass {place} gives a NaN or an infinity."
         return NonFinite(name, "custom_vjp", origin.source, True, sentence)
     if equation is not origin:  # A factor of the reverse rule was not finite before any adjoint came.
-        what = f"gives {short(tape.values[equation.outputs[0]])}"
-        return _found(
-            tape, equation, names, equation.is_rule, f"{what}, of which the backward pass makes a NaN or an infinity"
-        )
+        what = "gives {}, of which the backward pass makes a NaN or an infinity"
+        return _found(tape, equation, names, equation.is_rule, what, _given_bad(tape, equation))
     adjoint = next(tape.adjoints[o] for o in equation.outputs if tape.adjoints[o] is not None)
     share = next(s for s in equation.contributions or () if not _is_fine(s))
-    return _found(tape, equation, names, True, f"gets the adjoint {short(adjoint)} and passes on {short(share)}")
+    at = _beside(equation, adjoint, np.shape(share), index := _first_bad(share))
+    return _found(tape, equation, names, True, f"gets the adjoint {at} and passes on {{}}", (share, index))
 
 
 def _cause(tape: Tape, entry: Equation | OwnReverse) -> Equation | None:
@@ -106,13 +110,37 @@ def _cause(tape: Tape, entry: Equation | OwnReverse) -> Equation | None:
     return next(filter(None, (_forward_origin(tape, o, makers, {}) for o in entry.inputs)), entry)
 
 
-def _found(tape: Tape, equation: Equation, names: dict[int, str], backward: bool, what: str) -> NonFinite:
+Bad = tuple[Any, tuple[int, ...]]  # An array, and the index of its first entry that is not finite.
+
+
+def _given_bad(tape: Tape, equation: Equation) -> Bad:
+    """What a row gives that is not finite; its first NaN where its inputs have infinities alone, which may be meant."""
+    values = [tape.values[o] for o in equation.outputs]
+    given = [tape.value(operand) for operand in equation.inputs]
+    makes_nan = not all(map(is_finite, given)) and any(map(_has_nan, values)) and not any(map(_has_nan, given))
+    bad = next(v for v in values if (_has_nan(v) if makes_nan else not is_finite(v)))
+    return bad, _first_bad(bad, makes_nan)
+
+
+def _first_bad(value: Any, nan_alone: bool = False) -> tuple[int, ...]:
+    numbers = _complex(value)
+    bad = np.isnan(numbers) if nan_alone else ~np.isfinite(numbers)
+    return tuple(int(i) for i in np.unravel_index(np.argmax(bad), bad.shape))
+
+
+def _beside(equation: Equation, value: Any, shape: tuple[int, ...], index: tuple[int, ...]) -> str:
+    """Another value of the row; its entry of the same index where the row goes entry by entry."""
+    return entry_at(value, index if equation.primitive in ELEMENTWISE and np.shape(value) == shape else ())
+
+
+def _found(tape: Tape, equation: Equation, names: dict[int, str], backward: bool, what: str, bad: Bad) -> NonFinite:
     name = names.get(equation.outputs[0], equation.primitive)
     place = ", ".join(filter(None, (name, equation.source)))
-    given = ", ".join(short(tape.value(operand)) for operand in equation.inputs)
+    value, index = bad
+    given = ", ".join(_beside(equation, tape.value(operand), np.shape(value), index) for operand in equation.inputs)
     when = "In the backward pass" if backward else "In the forward pass"
-    sentence = f"{when} {equation.primitive} ({place}), at {given}, {what}."
-    return NonFinite(name, equation.primitive, equation.source, backward, sentence)
+    sentence = f"{when} {equation.primitive} ({place}), at {given}, {what.format(entry_at(value, index))}."
+    return NonFinite(name, equation.primitive, equation.source, backward, sentence, index, np.asarray(value)[index])
 
 
 def is_finite(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from research.derivatives.ledger.tape import is_key
@@ -189,7 +190,7 @@ def short(value: Any) -> str:
         return ", ".join(map(short, value))
     if is_key(value):
         return "key"
-    array = np.asarray(value)
+    array = as_array(value)
     digits = [_number(entry) for entry in (array.ravel() if array.size <= 3 else array.ravel()[[0, 1, -1]])]
     if array.ndim == 0:
         return digits[0]
@@ -203,6 +204,24 @@ def constant(value: Any) -> str:
     if is_key(value) or np.size(value) <= 3:
         return short(value)
     return f"constant {_shape(np.asarray(value))}"
+
+
+def entry_at(value: Any, index: tuple[int, ...]) -> str:
+    """One entry of an array, with its index, and the array in few letters; a number alone is itself.
+
+    Example:
+      >>> entry_at(np.array([1.0, 2.0, np.nan, 4.0]), (2,)), entry_at(0.5, ())
+      ('nan (entry [2] of [1, 2, … 4] 4)', '0.5')
+    """
+    if not index:
+        return short(value)
+    return f"{_number(as_array(value)[index])} (entry [{', '.join(map(str, index))}] of {short(value)})"
+
+
+def as_array(value: Any) -> np.ndarray:
+    """A value as NumPy has it. The tangent of an integer has JAX's dtype float0, whose only value is 0."""
+    array = np.asarray(value)
+    return np.zeros(array.shape, int) if array.dtype == jax.dtypes.float0 else array
 
 
 def _number(entry: Any) -> str:

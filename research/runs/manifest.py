@@ -1,0 +1,53 @@
+"""The manifest of a run, and reading the files beside it within limits."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from research.reading import Is, check_shape, parse_json, read_bytes
+from research.runs.environment import SHAPE as ENVIRONMENT
+
+MANIFEST, RESULT, ARRAYS = "manifest.json", "result.json", "arrays.npz"
+MOST_BYTES = {MANIFEST: 2**24, RESULT: 2**27, ARRAYS: 2**32}  # That are read of each file.
+NAME = r"[A-Za-z0-9_-]+"
+_NAME = Is((str,), lambda text: re.fullmatch(NAME, text) is not None, "letters, digits, _ and -")
+# What says how to make a run again; a run that is not finished has no facts.
+ORIGIN = {"experiment": _NAME, "id": _NAME, "config": dict, "environment": ENVIRONMENT, "command?": str, "facts?": dict}
+SHAPE = ORIGIN | {"experiment": str, "id": str, "status": str, "digests?": {str: str}}
+
+
+def read_manifest(path: str | Path) -> dict[str, Any]:
+    """Read the manifest of a run folder.
+
+    Raises:
+      ValueError: There is none, or it cannot be read, or it is no manifest of a run.
+    """
+    file = Path(path) / MANIFEST
+    try:
+        manifest = parse_json(read_file(file.parent, MANIFEST))
+        check_shape(manifest, SHAPE, "the manifest")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read: {str(error).rstrip('.')}. Is {Path(path)} a run folder?") from error
+    return manifest
+
+
+def check_origin(manifest: dict[str, Any], path: str | Path) -> None:
+    """Refuse a manifest whose experiment and id could name a file elsewhere, or by which the run cannot be made again.
+
+    Raises:
+      ValueError: It is one; the message names the path.
+    """
+    try:
+        check_shape(manifest, ORIGIN, "the manifest")
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be made again: {error}") from error
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """Read a file of a run folder.
+
+    Raises:
+      ValueError: It is too large, or not a regular file.
+      OSError: It cannot be read.
+    """
+    return read_bytes(path / name, MOST_BYTES.get(name, 2**30))
