@@ -291,7 +291,7 @@ def _part(on_chunk: Callable[[lanes.Progress], None] | None, round_: int) -> Cal
 
 
 def _examples(workload: Workload) -> int:
-    return 1 if workload.train is None else len(workload.train.y)
+    return samplers.num_examples(workload.train) or 1
 
 
 def _or_none(value: float) -> float | None:
