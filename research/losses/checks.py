@@ -24,7 +24,7 @@ def one_or_nan(valid: Array, dtype: DTypeLike) -> Array:
     The gradient of `jnp.where(valid, loss, jnp.nan)` would be 0 where the loss is NaN: a training would go on, and only the
     loss would show that an example is not learnt.
     """
-    return jnp.where(valid, 1, jnp.nan).astype(dtype)
+    return jnp.where(valid, jnp.asarray(1, dtype), jnp.asarray(jnp.nan, dtype))
 
 
 def one_example(wanted: str, first: Array, second: Array) -> str:

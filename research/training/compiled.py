@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from research import descent
+from research.objectives import check_data
 from research.samplers import check_indices, num_examples
 from research.training.place import Place, digest
 from research.types import Array, Batch, Key, Params, Sampler
@@ -56,7 +57,9 @@ def compile_training(
     shared = jax.shard_map(share, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
     advance = shared if devices > 1 else loop
     n = num_examples(dataset)
-    dataset, state, draws = map(everywhere, (dataset, descent.start(rule, params), draw(key, np.int32(0))))
+    state = descent.start(rule, params)
+    check_data(objective, params, dataset)
+    dataset, state, draws = map(everywhere, (dataset, state, draw(key, np.int32(0))))
     step = descent.make_step(objective, rule, dataset, learning_rate)
     _, record = jax.eval_shape(lambda state, draws: step(state, jax.tree.map(lambda a: a[0], draws)), state, draws)
     records = everywhere(jax.tree.map(lambda a: np.full(sampler.num_batches, np.nan, a.dtype), record))

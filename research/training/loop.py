@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research.objectives import check_data
 from research.samplers import check_sampler, num_examples
 from research.training.compiled import Compiled, compile_training
 from research.training.place import Place, Trained, check_alike, collected, kept, restored, usable
@@ -86,7 +85,6 @@ def train(
     """
     check_sampler(sampler, num_examples(dataset))
     _check(num_epochs, devices, sampler, key)
-    check_data(objective, params, dataset)
     checkpoint = checkpoint or nowhere("training")
     began = time.perf_counter()
     compiled = compile_training(
