@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from research.objectives import check_data
+from research.samplers import check_indices, check_sampler, num_examples
 from research.types import Array, Batch, Key, Params, Sampler
 from research.update_rules.building_blocks import evaluation_params, working_dtype
 from research.update_rules.checks import check_floating, check_rule
@@ -68,11 +70,15 @@ class EpochRecord(NamedTuple):
 
 
 def take(dataset: Batch | None, draw: Draw) -> Batch | None:
-    """The examples that a draw names, with its key; indices None is the dataset itself, and nothing is gathered."""
+    """The examples that a draw names, with its key; indices None is the dataset itself, and nothing is gathered.
+
+    ValueError where a concrete index lies outside of the dataset; JAX reads the last example where a traced one is too large.
+    """
     if dataset is None:
         return None
     if draw.indices is None:
         return dataset._replace(key=draw.key)
+    check_indices(draw.indices, len(jax.tree.leaves((dataset.x, dataset.y))[0]))
     return Batch(*jax.tree.map(lambda a: a[draw.indices], (dataset.x, dataset.y)), key=draw.key)
 
 
@@ -94,9 +100,11 @@ def make_step(
       learning_rate: What the record shows for a rule of constant rate. A rule whose rate varies keeps it in its state
         under the name `learning_rate`, which is then read there.
     Returns:
-      step: (State, Draw) -> (State, Record).
+      step: (State, Draw) -> (State, Record). It and the value_fn have an attribute `num_examples`, n, by which `run` checks a
+        sampler and a rule such as SAGA its table.
     Raises:
-      TypeError: The rule is none; a constructor has to be called.
+      TypeError: The rule is none (a constructor has to be called), or the dataset is not a Batch.
+      ValueError: Leaves of the dataset differ in length, or it has no examples; in a step, a concrete index lies outside.
     Example:
       >>> step = make_step(lambda x, batch: x**2 / 2, optax.sgd(0.5), None, 0.5)
       >>> state = State(jnp.array(4.0), optax.sgd(0.5).init(jnp.array(4.0)))
@@ -105,12 +113,17 @@ def make_step(
     """
     check_rule(rule)
     rule = optax.with_extra_args_support(rule)
+    n, checked = num_examples(dataset), []
     dataset = jax.tree.map(jnp.asarray, dataset)  # NumPy's arrays cannot be indexed by what is traced.
 
     def step(state: State, draw: Draw) -> tuple[State, Record]:
+        if not checked:
+            checked.append(check_data(objective, state.params, dataset))
+
         def value_fn(params, indices=draw.indices):
             return objective(params, take(dataset, Draw(indices, draw.key)))
 
+        value_fn.num_examples = n
         loss, grads = jax.value_and_grad(value_fn)(state.params)
         updates, rule_state = rule.update(
             grads, state.rule, state.params, value=loss, grad=grads, value_fn=value_fn, indices=draw.indices
@@ -121,6 +134,7 @@ def make_step(
         record = Record(loss, jnp.asarray(rate, loss.dtype), _norm(grads), _norm(updates))
         return State(optax.apply_updates(state.params, updates), rule_state), record
 
+    step.num_examples = n
     return step
 
 
@@ -130,8 +144,6 @@ def start(rule: optax.GradientTransformation, params: Params) -> State:
     Args:
       rule: Any gradient transformation.
       params: Where to start, a pytree of floating arrays.
-    Returns:
-      The State.
     Raises:
       TypeError: The rule is none, or a leaf of the params is not floating: an integer cannot take a small step.
     Example:
@@ -186,7 +198,9 @@ def run(
     Returns:
       The last state, and an EpochRecord whose leaves have a leading axis e.
     Raises:
-      TypeError: epochs is not an array of integers of rank one.
+      TypeError: epochs is not an array of integers of rank one, or the sampler is not a Sampler.
+      ValueError: The sampler is made for another number of examples than the dataset has (`samplers.check_sampler`). One that
+        does not state its number and draws an index outside of the dataset turns the params to NaN from that epoch on.
     Example:
       >>> from research import samplers
       >>> rule = optax.sgd(0.5)
@@ -201,11 +215,16 @@ def run(
         raise TypeError(
             f"epochs must be integers of shape (e,), such as jnp.arange(10); got {epochs.dtype}{list(epochs.shape)}."
         )
+    n = getattr(step, "num_examples", None)
+    if hasattr(step, "num_examples"):  # Else it is not of `make_step`, and nobody knows.
+        check_sampler(sampler, n)
     points = evaluation_points(sampler.num_batches)
     plain, closely = _epochs(step, evaluate or (lambda params: None), sampler.num_batches, points)
 
     def one_epoch(state: State, epoch: Array):
         drawn = draws(sampler, jax.random.fold_in(key, epoch), noisy)
+        if sampler.num_examples is None and drawn.indices is not None and n is not None:
+            state = _poisoned(state, drawn.indices, n)
         if evaluate is None or len(points) == 1:
             state, records, evaluations = plain(state, drawn)
         else:
@@ -230,6 +249,12 @@ def draws(sampler: Sampler, key: Key, noisy: bool) -> Draw:
     key_order, key_noise = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
     keys = jax.vmap(lambda i: jax.random.fold_in(key_noise, i))(jnp.arange(sampler.num_batches))
     return Draw(sampler.indices(key_order), keys)
+
+
+def _poisoned(state: State, indices: Array, n: int) -> State:
+    """The state, its params NaN where an index of the epoch to come lies outside of the dataset."""
+    inside = jnp.all((indices >= 0) & (indices < n))
+    return state._replace(params=jax.tree.map(lambda leaf: jnp.where(inside, leaf, jnp.nan), state.params))
 
 
 def _epochs(step, evaluate: Callable[[Params], Any], num_batches: int, points: tuple[int, ...]):

@@ -1,5 +1,6 @@
 """What is differentiated: the mean loss over a batch, its penalties, its gradients example by example; and metrics."""
 
+import functools
 from collections.abc import Callable
 from numbers import Integral
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from research.losses import check_classes, check_targets
+from research.samplers import num_examples
 from research.types import Array, Batch, Model, Params
 
 Objective = Callable[[Params, Batch], Array]  # (params, batch) -> ()
@@ -26,8 +29,8 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
       model: Applied to the whole batch at once, with the batch's key.
       loss: Of one example, (prediction, target) -> ().
     Returns:
-      The objective, (params, batch) -> (). It raises ValueError where the batch is empty, or where predictions and
-      targets are not equally many.
+      The objective, (params, batch) -> (). It raises ValueError where the batch is empty, predictions and targets are not
+      equally many, or concrete targets are none for a loss of this library (`losses.check_targets`).
     References:
       Vapnik, Principles of risk minimization for learning theory, NeurIPS 1991.
     Example:
@@ -40,10 +43,35 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
 
     def objective(params: Params, batch: Batch) -> Array:
         prediction = model.apply(params, batch.x, batch.key)
-        _check_paired(prediction, batch.y)
+        check(prediction, batch.y)
         return jnp.mean(jax.vmap(loss)(prediction, batch.y))
 
-    return objective
+    def check(prediction: Any, y: Any) -> None:
+        _check_paired(prediction, y)
+        check_targets(loss, prediction, y)
+
+    return _with_check(objective, model, check)
+
+
+def check_data(objective: Callable[..., Any], params: Params, dataset: Batch | None) -> None:
+    """Refuses a dataset whose targets the objective has no value for; for where a training begins, before anything is traced.
+
+    Args:
+      objective: From `empirical_risk`, `regularised` or `accuracy`; of another nothing is known.
+      params: Arrays, or their shapes and dtypes.
+      dataset: The examples, or None.
+    Raises:
+      TypeError, ValueError: As `losses.check_targets`.
+    Example:
+      >>> from research import losses, models
+      >>> risk = empirical_risk(models.logistic(1), losses.logistic)
+      >>> params = {"weights": jnp.array([1.0]), "intercept": jnp.array(0.0)}
+      >>> check_data(risk, params, Batch(jnp.array([[1.0]]), jnp.array([2])))
+      Traceback (most recent call last):
+      ValueError: targets must be 0 or 1 (or a probability); got 2 at index 0.
+    """
+    if dataset is not None and hasattr(objective, "check_data"):
+        objective.check_data(params, dataset)
 
 
 def l2_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Penalty:
@@ -107,7 +135,12 @@ def regularised(objective: Objective, *penalties: Penalty) -> Objective:
       >>> print(objective(jnp.array([3.0]), None))  # 3 + 4.5 + 3
       10.5
     """
-    return lambda params, batch: objective(params, batch) + sum(penalty(params) for penalty in penalties)
+
+    @functools.wraps(objective)  # It keeps `check_data`.
+    def penalised(params: Params, batch: Batch) -> Array:
+        return objective(params, batch) + sum(penalty(params) for penalty in penalties)
+
+    return penalised
 
 
 def per_example_gradients(objective: Objective) -> Callable[[Params, Batch], Params]:
@@ -128,7 +161,12 @@ def per_example_gradients(objective: Objective) -> Callable[[Params, Batch], Par
       >>> print(per_example_gradients(objective)(params, batch)["intercept"])
       [0. 2.]
     """
-    return lambda params, batch: jax.vmap(jax.grad(objective), (None, 0))(params, _batches_of_one(batch))
+
+    def gradients(params: Params, batch: Batch) -> Params:
+        check_data(objective, params, batch)
+        return jax.vmap(jax.grad(objective), (None, 0))(params, _batches_of_one(batch))
+
+    return gradients
 
 
 def gradient_covariance_trace(objective: Objective, params: Params, batch: Batch) -> Array:
@@ -165,7 +203,7 @@ def gradient_covariance_trace(objective: Objective, params: Params, batch: Batch
         return jnp.asarray(sum(jax.tree.leaves(differences)))
 
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
-    chunk = int(np.clip(CHUNK_NUMBERS // max(size, 1), 1, len(batch.x)))
+    chunk = int(np.clip(CHUNK_NUMBERS // max(size, 1), 1, num_examples(batch)))
     return jnp.mean(jax.lax.map(squared_distance, _batches_of_one(batch), batch_size=chunk))
 
 
@@ -176,10 +214,11 @@ def accuracy(model: Model) -> Objective:
     on a tie. No noise: the batch's key is not used.
 
     Args:
-      model: Predicts logits, of the shape of the labels or with one more axis, of K classes.
+      model: Predicts logits, one an example, shape (n,) or (n, 1) as the labels, or with one more axis than they, of K classes.
     Returns:
       The metric, (params, batch) -> (), in the dtype of the logits; NaN if any logit is NaN, so that a diverged run
-      does not score the share of one class.
+      does not score the share of one class, or if a traced label is no class. It raises ValueError where the shapes do not
+      belong together (one-hot labels among them), or where a concrete label is no class.
     Example:
       >>> from research import models
       >>> params = {"weights": jnp.array([1.0]), "intercept": jnp.array(0.0)}
@@ -190,16 +229,18 @@ def accuracy(model: Model) -> Objective:
 
     def metric(params: Params, batch: Batch) -> Array:
         logits = model.apply(params, batch.x)
-        _check_paired(logits, batch.y)
+        check(logits, batch.y)
         predicted = logits > 0 if logits.ndim == batch.y.ndim else jnp.argmax(logits, axis=-1)
-        if predicted.shape != batch.y.shape:
-            raise ValueError(
-                f"labels must have the shape of predicted classes, {predicted.shape}; got {batch.y.shape}."
-            )
         share = jnp.mean(predicted == batch.y, dtype=logits.dtype)
-        return jnp.where(jnp.isnan(logits).any(), jnp.nan, share)
+        y, num_classes = jnp.asarray(batch.y, float), 2 if logits.ndim == batch.y.ndim else logits.shape[-1]
+        no_class = ~((y >= 0) & (y < num_classes) & (y == jnp.floor(y)))
+        return jnp.where(jnp.isnan(logits).any() | no_class.any(), jnp.nan, share)
 
-    return metric
+    def check(logits: Any, y: Any) -> None:
+        _check_paired(logits, y)
+        check_classes(logits.shape, y)
+
+    return _with_check(metric, model, check)
 
 
 def r_squared(model: Model) -> Objective:
@@ -239,7 +280,8 @@ def in_slices(function: Callable[[Params, Batch], Any], size: int) -> Callable[[
       (params, batch) -> the means over all, by the slices' lengths. It is not to be traced: it compiles, and loops in
       Python. The batch's key is not used.
     Raises:
-      ValueError: size is not a positive integer; where it is called, the batch is empty, or x and y are not equally many.
+      ValueError: size is not a positive integer; where it is called, the batch is empty, x and y are not equally many, or as
+        `check_data`.
     Example:
       >>> mean = in_slices(lambda params, batch: jnp.mean(batch.x), 4)
       >>> print(mean(None, Batch(np.arange(10.0), np.zeros(10))))
@@ -250,10 +292,8 @@ def in_slices(function: Callable[[Params, Batch], Any], size: int) -> Callable[[
     compiled = jax.jit(function)
 
     def whole(params: Params, batch: Batch) -> Any:
-        lengths = {len(leaf) for leaf in jax.tree.leaves((batch.x, batch.y))}
-        n, total = max(lengths, default=0), None
-        if len(lengths) != 1 or not n:
-            raise ValueError(f"a batch needs as many x as y, at least one; got leading axes {sorted(lengths)}.")
+        n, total = num_examples(batch), None
+        check_data(function, params, batch)
         for start in range(0, n, size):
             x, y = jax.tree.map(lambda a, start=start: a[start : start + size], (batch.x, batch.y))
             share = min(size, n - start) / n
@@ -289,6 +329,18 @@ def _check_paired(prediction: Array, y: Array) -> None:
         )
 
 
+def _with_check(function: Objective, model: Model, check: Callable[[Any, Any], None]) -> Objective:
+    """The function, with `check_data` for what is known of its targets before it is traced."""
+
+    def of_dataset(params: Params, batch: Batch) -> None:
+        if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((batch.x, batch.y))):
+            check(jax.eval_shape(model.apply, params, batch.x, batch.key), batch.y)
+
+    function.check_data = of_dataset  # type: ignore[attr-defined]
+    return function
+
+
 def _batches_of_one(batch: Batch) -> Batch:
+    n = num_examples(batch)
     x, y = jax.tree.map(lambda a: a[:, None], (batch.x, batch.y))
-    return Batch(x, y, None if batch.key is None else jax.random.split(batch.key, len(jax.tree.leaves(x)[0])))
+    return Batch(x, y, None if batch.key is None else jax.random.split(batch.key, n))

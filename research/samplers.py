@@ -1,12 +1,15 @@
 """Which examples, in which order: batch, stochastic and mini-batch descent are one rule fed by these samplers."""
 
 from numbers import Integral
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from research.sizes import check_most, check_room
-from research.types import Array, Key, Sampler
+from research.types import Array, Batch, Key, Sampler
 
 
 def full_batch(n: int) -> Sampler:
@@ -23,7 +26,7 @@ def full_batch(n: int) -> Sampler:
       True
     """
     _check_count("n", n)
-    return Sampler(1, n, lambda key: None)
+    return Sampler(1, n, lambda key: None, n)
 
 
 def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
@@ -63,7 +66,7 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
             return jax.random.randint(key, (num_batches, batch_size), 0, n, dtype=jnp.int32)
         return _permutation(key, n)[: num_batches * batch_size].reshape(num_batches, batch_size)
 
-    return Sampler(num_batches, batch_size, indices)
+    return Sampler(num_batches, batch_size, indices, n)
 
 
 def stochastic(n: int, *, replacement: bool = False) -> Sampler:
@@ -83,6 +86,112 @@ def stochastic(n: int, *, replacement: bool = False) -> Sampler:
       4
     """
     return minibatch(n, 1, replacement=replacement)
+
+
+def num_examples(dataset: Batch | None) -> int | None:
+    """The number of examples of a dataset: the length of every leaf of x and y along its leading axis.
+
+    Args:
+      dataset: A Batch, or None for an objective without data.
+    Returns:
+      n; None without data.
+    Raises:
+      TypeError: The dataset is not a Batch, or a leaf does not hold numbers.
+      ValueError: The leaves differ in length, one has no leading axis, or there is no example.
+    Example:
+      >>> num_examples(Batch(np.zeros((5, 2)), np.zeros(5)))
+      5
+    """
+    if dataset is None:
+        return None
+    if not isinstance(dataset, Batch):
+        raise TypeError(f"dataset must be a research.types.Batch; got {type(dataset).__name__}. Write Batch(x, y).")
+    leaves = {
+        f"{name}{jax.tree_util.keystr(path)}": leaf
+        for name in ("x", "y")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(dataset, name))
+    }
+    for name, leaf in leaves.items():
+        given = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+        if given.kind in "OSUMm":  # JAX has dtypes of kind V.
+            raise TypeError(
+                f"a dataset must hold numbers; its {name} is of dtype {given}. np.unique(y, return_inverse=True)[1] numbers "
+                "labels that are words."
+            )
+    shapes = {name: jnp.shape(leaf) for name, leaf in leaves.items()}
+    lengths = {shape[:1] for shape in shapes.values()}
+    if len(lengths) != 1 or () in lengths:
+        listed = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items()) or "no array at all"
+        raise ValueError(f"each x needs its y: leading axes of a dataset must be alike; got {listed}.")
+    (n,) = next(iter(lengths))
+    if not n:
+        raise ValueError("the dataset has no examples.")
+    return n
+
+
+def check_sampler(sampler: Sampler, n: int | None) -> None:
+    """Refuses a sampler that was made for another dataset. It is the one check of step, run, train and lanes.
+
+    JAX reads the last example where an index is too large, and says nothing. A sampler for fewer examples never draws the
+    rest. A sampler that does not state `num_examples` is asked for one epoch's indices, which must lie in 0..n-1.
+
+    Args:
+      sampler: What is to feed the steps.
+      n: Examples in the dataset, from `num_examples`; None for an objective without data.
+    Raises:
+      TypeError: It is not a Sampler, or its indices are not integers.
+      ValueError: It is made for another n, its batches are not what it says, or it draws indices where there are no data.
+    Example:
+      >>> check_sampler(minibatch(13, 4), 12)
+      Traceback (most recent call last):
+      ValueError: the sampler is made for num_examples=13, but the dataset has 12. Make it with n=12.
+    """
+    if not isinstance(sampler, Sampler):
+        raise TypeError(f"sampler must be a Sampler, such as samplers.minibatch(n, 32); got {sampler!r}.")
+    shape = (sampler.num_batches, sampler.batch_size)
+    for name, value in zip(("num_batches", "batch_size"), shape, strict=True):
+        _check_count(f"the sampler's {name}", value)
+    drawn = jax.eval_shape(lambda: sampler.indices(jax.random.key(0)))
+    if drawn is not None and (not hasattr(drawn, "shape") or drawn.shape != shape):
+        raise ValueError(
+            f"the sampler's indices must have the shape (num_batches, batch_size) = {shape}; got "
+            f"{getattr(drawn, 'shape', drawn)}."
+        )
+    if drawn is not None and not jnp.issubdtype(drawn.dtype, jnp.integer):
+        raise TypeError(f"the sampler's indices must be integers; got dtype {drawn.dtype}.")
+    stated = sampler.num_examples if drawn is not None else sampler.batch_size
+    if n is None:
+        if drawn is not None and stated != 1:
+            raise ValueError(
+                f"the sampler draws batches of {sampler.batch_size} examples, but there is no dataset. Give the dataset, or "
+                "samplers.full_batch(1) for an objective without data."
+            )
+    elif stated is None:
+        with jax.ensure_compile_time_eval():
+            check_indices(np.asarray(sampler.indices(jax.random.key(0))), n)
+    elif stated != n:
+        raise ValueError(f"the sampler is made for num_examples={stated}, but the dataset has {n}. Make it with n={n}.")
+
+
+def check_indices(indices: Any, n: int) -> None:
+    """Refuses concrete indices outside of 0..n-1; tracers, and None for all examples, pass.
+
+    Args:
+      indices: Integers of any shape, or None.
+      n: Examples in the dataset.
+    Raises:
+      ValueError: An index lies outside; the message has it and n.
+    Example:
+      >>> check_indices([0, 12], 12)
+      Traceback (most recent call last):
+      ValueError: the sampler draws example 12 of a dataset of 12; make it with n=12.
+    """
+    if indices is None or isinstance(indices, Tracer) or not np.size(indices):
+        return
+    values = np.asarray(indices)
+    for index in (values.max(), values.min()):
+        if not 0 <= index < n:
+            raise ValueError(f"the sampler draws example {index} of a dataset of {n}; make it with n={n}.")
 
 
 def _permutation(key: Key, n: int) -> Array:

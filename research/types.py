@@ -57,11 +57,13 @@ class Sampler(NamedTuple):
       num_batches: Steps in an epoch.
       batch_size: Examples in each batch; an epoch costs num_batches * batch_size example gradients.
       indices: key -> (num_batches, batch_size) integers, or None where every batch is the whole dataset.
+      num_examples: n, the size of the dataset that it was made for; None where the maker does not say.
     """
 
     num_batches: int
     batch_size: int
     indices: Callable[[Key], Array | None]
+    num_examples: int | None = None
 
 
 class Saved(NamedTuple):

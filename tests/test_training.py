@@ -238,7 +238,7 @@ def test_data_that_do_not_belong_together_are_refused():
     train = lambda dataset, n=20, key=KEY: training.train(
         OBJECTIVE, RULE, dataset, samplers.minibatch(n, 6), num_epochs=1, params=start(), key=key
     )
-    with pytest.raises(ValueError, match=r"the sampler draws example 2\d of a dataset of 20; make it with n=20"):
+    with pytest.raises(ValueError, match=r"made for num_examples=30, but the dataset has 20\. Make it with n=20"):
         train(DATA, n=30)  # JAX would take the last example in the place of those that there are not.
     late = Sampler(1, 2, lambda key: jnp.where(jax.random.bernoulli(key, 0.1), 20, 0) * jnp.ones((1, 2), int))
     negative = Sampler(1, 2, lambda key: jnp.full((1, 2), -1))

@@ -10,6 +10,8 @@ import numpy as np
 import optax
 
 from research import descent
+from research.objectives import check_data
+from research.samplers import check_sampler, num_examples
 from research.sizes import check_most, check_room
 from research.types import Batch, Sampler, Workload
 
@@ -80,8 +82,8 @@ def compile_program(
     Returns:
       The program.
     Raises:
-      ValueError: num_epochs or width is not positive, chunk is 1 or does not divide num_epochs, or the workload has no
-        such part.
+      ValueError: num_epochs or width is not positive, chunk is 1 or does not divide num_epochs, the sampler is made for
+        another number of examples than workload.train has (1 without data), or the workload has no such part.
     Example:
       >>> from research import lanes, samplers, update_rules, workloads
       >>> quadratic = workloads.make_workload("quadratic")
@@ -102,8 +104,13 @@ def compile_program(
             f"chunk must divide num_epochs and be at least 2; got chunk={chunk}, num_epochs={num_epochs}. "
             "(XLA unrolls a loop of one epoch, which then has other bits.)"
         )
+    n = num_examples(workload.train)
+    check_sampler(sampler, 1 if n is None else n)  # Passes over no data are evaluations of the objective.
     devices = tuple(jax.devices() if devices is None else devices)
     parts = _check_parts(workload, evaluate_on)
+    params = jax.eval_shape(lambda: workload.init(jax.random.key(0)))
+    for part in {"train", *parts}:
+        check_data(workload.objective, params, getattr(workload, part))
 
     def evaluate(params, data):
         return tuple(workload.objective(params, data[part]) for part in parts)

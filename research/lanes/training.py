@@ -11,6 +11,7 @@ import numpy as np
 from research import descent
 from research.lanes.block import Block, kept, restored
 from research.lanes.program import Program, padded
+from research.samplers import num_examples
 from research.types import Checkpoints, Params, nowhere
 
 # Cells that took less are not worth a file of their own once they are done.
@@ -174,8 +175,7 @@ def _first(tree: Any, size: int) -> Any:
 
 def _passes(program: Program) -> np.ndarray:
     """Passes at each evaluation; an epoch that leaves out n mod b examples is a little less than one."""
-    train = program.data[0]["train"]
-    n = 1 if train is None else len(train.y)
+    n = num_examples(program.data[0]["train"]) or 1
     within = descent.evaluation_points(program.sampler.num_batches)
     ends = program.sampler.num_batches * np.arange(2, program.num_epochs + 1)
     return np.concatenate([[0], within, ends]) * program.sampler.batch_size / n

@@ -12,3 +12,5 @@ from research.losses.regression import log_cosh as log_cosh
 from research.losses.regression import squared_error as squared_error
 from research.losses.sequences import IGNORED as IGNORED
 from research.losses.sequences import sequence_cross_entropy as sequence_cross_entropy
+from research.losses.targets import check_classes as check_classes
+from research.losses.targets import check_targets as check_targets

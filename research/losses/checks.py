@@ -1,7 +1,7 @@
 """What losses refuse, and how they say it."""
 
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array
 
 
@@ -16,6 +16,15 @@ def floating(name: str, value: ArrayLike) -> Array:
 def wide(label: Array) -> Array:
     """A label in 32 bits at least: 8 bits cannot hold the number of classes that it is compared with."""
     return label if label.dtype.itemsize >= 4 else label.astype(jnp.int32)
+
+
+def one_or_nan(valid: Array, dtype: DTypeLike) -> Array:
+    """A factor for the loss of a traced label: 1 where it is valid, else NaN. The gradient is NaN then, too.
+
+    The gradient of `jnp.where(valid, loss, jnp.nan)` would be 0 where the loss is NaN: a training would go on, and only the
+    loss would show that an example is not learnt.
+    """
+    return jnp.where(valid, jnp.asarray(1, dtype), jnp.asarray(jnp.nan, dtype))
 
 
 def one_example(wanted: str, first: Array, second: Array) -> str:

@@ -1,5 +1,7 @@
 """Losses of a class: how much probability, or margin, its label was given."""
 
+from numbers import Integral
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from research.losses.checks import floating, negative_absolute, one_example, wide
+from research.losses.checks import floating, negative_absolute, one_example, one_or_nan, wide
 
 
 def logistic(logit: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
@@ -34,7 +36,7 @@ def logistic(logit: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
     logit, label = _scalars("logit", logit, label)
     y = label.astype(logit.dtype)
     loss = jnp.log1p(jnp.exp(negative_absolute(logit))) + logit * jnp.where(logit > 0, 1 - y, -y)
-    return _where_valid((y >= 0) & (y <= 1), loss, label, "0 or 1 (or a probability)")
+    return _or_nan((y >= 0) & (y <= 1), loss, label, "0 or 1 (or a probability)")
 
 
 def hinge(score: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
@@ -59,7 +61,10 @@ def hinge(score: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
     """
     score, label = _scalars("score", score, label)
     y = label.astype(score.dtype)
-    return _where_valid((y == 0) | (y == 1), jax.nn.relu(1 - (2 * y - 1) * score), label, "0 or 1")
+    valid = (y == 0) | (y == 1)
+    # The score, too: beyond the kink the slope is a chosen 0, in which either mode alone would lose the NaN.
+    score = _or_nan(valid, score, label, "0 or 1")
+    return _or_nan(valid, jax.nn.relu(1 - (2 * y - 1) * score), label, "0 or 1")
 
 
 def softmax_cross_entropy(logits: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
@@ -94,7 +99,7 @@ def softmax_cross_entropy(logits: ArrayLike, label: ArrayLike) -> Float[Array, "
     label = wide(label)
     valid = (label >= 0) & (label < logits.shape[0])
     loss = -jax.nn.log_softmax(logits)[label]
-    return _where_valid(valid, loss, label, f"in 0..{logits.shape[0] - 1}")
+    return _or_nan(valid, loss, label, f"in 0..{logits.shape[0] - 1}")
 
 
 def softmax_cross_entropy_one_hot(logits: ArrayLike, distribution: ArrayLike) -> Float[Array, ""]:
@@ -161,7 +166,8 @@ def check_labels(labels: ArrayLike, num_classes: int) -> None:
       labels: Any shape and real dtype.
       num_classes: K; 2 for `logistic` and `hinge`.
     Raises:
-      ValueError: A label is wrong; the message shows the first one and its index.
+      TypeError: The labels are not numbers, or num_classes is not an integer.
+      ValueError: A label is wrong (the message shows the first one and its index), or num_classes is not positive.
     Example:
       >>> check_labels(np.array([0, 1, -1]), 2)
       Traceback (most recent call last):
@@ -169,9 +175,20 @@ def check_labels(labels: ArrayLike, num_classes: int) -> None:
       ValueError: labels must be whole numbers in 0..1; got -1 at index 2. Number the classes from 0: labels = \
 np.unique(labels, return_inverse=True)[1].
     """
+    if isinstance(num_classes, bool) or not isinstance(num_classes, Integral):
+        raise TypeError(f"num_classes must be an integer; got num_classes={num_classes!r}.")
+    if num_classes < 1:
+        raise ValueError(f"num_classes must be positive; got num_classes={num_classes!r}.")
     if isinstance(labels, Tracer):
         return
     values = np.asarray(labels)
+    if not (
+        values.dtype == bool or jnp.issubdtype(values.dtype, np.integer) or jnp.issubdtype(values.dtype, np.floating)
+    ):
+        raise TypeError(
+            f"labels must be numbers; got dtype {values.dtype}. Number the classes from 0: "
+            "labels = np.unique(labels, return_inverse=True)[1]."
+        )
     wrong = ~((values >= 0) & (values < num_classes) & (values == np.floor(values)))
     if wrong.any():
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
@@ -189,8 +206,8 @@ def _scalars(name: str, value: ArrayLike, label: ArrayLike) -> tuple[Array, Arra
     return value, label
 
 
-def _where_valid(valid: Array, loss: Array, label: Array, domain: str) -> Array:
-    """The loss where the label is valid; a concrete label that is not raises, a traced one gives NaN."""
+def _or_nan(valid: Array, value: Array, label: Array, domain: str) -> Array:
+    """The value where the label is valid; a concrete label that is not raises, a traced one gives NaN."""
     if not isinstance(valid, Tracer) and not valid:
         raise ValueError(f"label must be {domain}; got label={label}. See research.losses.check_labels for a dataset.")
-    return jnp.where(valid, loss, jnp.nan)
+    return value * one_or_nan(valid, value.dtype)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from research.losses.checks import floating, one_example, wide
+from research.losses.checks import floating, one_example, one_or_nan, wide
 
 IGNORED = -1  # The label of a position that does not count, such as padding.
 
@@ -39,6 +39,6 @@ def sequence_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Float[Array,
     labels = wide(labels)
     counts = labels >= 0
     log_probabilities = jax.nn.log_softmax(logits)
-    chosen = jnp.take_along_axis(log_probabilities, jnp.maximum(labels, 0)[:, None], axis=1)[:, 0]
-    chosen = jnp.where(labels < logits.shape[1], chosen, jnp.nan)
+    chosen = jnp.take_along_axis(log_probabilities, jnp.clip(labels, 0, logits.shape[1] - 1)[:, None], axis=1)[:, 0]
+    chosen = chosen * one_or_nan(labels < logits.shape[1], chosen.dtype)
     return -jnp.sum(jnp.where(counts, chosen, 0)) / jnp.maximum(jnp.sum(counts), 1).astype(logits.dtype)

@@ -14,7 +14,7 @@ from research.naming import known_names
 from research.runs.files import canonical
 from research.studies.conclusion import conclude
 from research.studies.contenders import Contender, check_contender, contenders
-from research.studies.pairs import measure_pair, sampler_of
+from research.studies.pairs import known_optimum, measure_pair, sampler_of
 from research.studies.protocol import Protocol, make_protocol
 from research.studies.study import Study
 from research.types import Checkpoints, Saved, Workload, nowhere
@@ -44,7 +44,7 @@ def compare(
     Args:
       rules: By name: a constructor that takes a learning rate first (ours, optax's or your own), the name of one of ours, a
         gradient transformation that is already made (it has one trial), or a `Contender`. A sequence names ours.
-      workload: Names as in `research.workloads.WORKLOADS`, or workloads.
+      workload: Names as in `research.workloads.WORKLOADS`, or workloads whose optimum is known: a target is a share of f - f*.
       baseline: What the others are compared with; None: the last of the rules.
       spaces: {rule: {hyper-parameter: Range}} where another space is wanted than `contenders` gives.
       evaluations: {rule: gradients or values of its batch that a step costs} for a rule that calls `value_fn`.
@@ -147,6 +147,7 @@ def plan(
     if baseline is not None and baseline not in names:
         raise ValueError(f"baseline must be one of the rules, {', '.join(names)}; got {baseline!r}.")
     for on in make_workloads(workload):
+        known_optimum(on)
         sampler_of(on, protocol.batch_size)
         for part in (protocol.tune_on, protocol.reported_on):
             if part != "train" and getattr(on, part) is None:

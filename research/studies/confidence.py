@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from research.studies.checks import check_level
 from research.studies.resampling import Replicates, pooled
 
 # The difference that `seeds_needed` asks to detect, and how surely.
@@ -80,6 +81,7 @@ def log_interval(estimate: float, replicates: Replicates, seeds: int, level: flo
     References:
       Hesterberg, What teachers should know about the bootstrap, The American Statistician 69, 2015: expanded percentiles.
     """
+    check_level(level)
     if np.isnan(estimate):
         return -np.inf, np.inf
     found = spread(replicates, seeds)
@@ -108,6 +110,9 @@ def share_interval(estimate: float, replicates: Replicates, seeds: int, level: f
       Confidence intervals for proportions with small expected number of positive counts, Survey Methodology 24, 1998: the
       effective sample size.
     """
+    check_level(level)
+    if not 0 <= estimate <= 1:
+        raise ValueError(f"estimate must be a share, from 0 to 1; got estimate={estimate!r}.")
     found = spread(replicates, seeds)
     if found.variance == 0 and estimate == 0.5:
         return 0.5, 0.5
@@ -138,6 +143,7 @@ def seeds_needed(found: Spread, level: float = 0.95) -> int:
       >>> seeds_needed(Spread(0.0, 4.0, 0.2**2 / 20, 20)), seeds_needed(Spread(0.1**2, 4.0, 0.2**2 / 20, 20))
       (31, -1)
     """
+    check_level(level)
     if not np.isfinite(found.variance):
         return -1
     if found.variance < 1e-12:

@@ -237,7 +237,7 @@ def check_contender(
     drawn, calls = 2, []
 
     def counted(params: Params, batch: Any) -> Array:
-        calls.append(batch is not None and len(batch.y) > drawn)
+        calls.append(batch is not None and len(jax.tree.leaves((batch.x, batch.y))[0]) > drawn)
         return objective(params, batch)
 
     def step(hyperparameters, params, indices):

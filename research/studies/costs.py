@@ -80,12 +80,13 @@ def expected_running_time(costs: np.ndarray, budget: float) -> np.ndarray:
     reached: ERT = E(cost | reached) + budget (1 - p) / p, with p the share of runs that reach it.
 
     Args:
-      costs: Passes to the target, inf where it was not reached, shape (..., n). Above the budget counts as not reached.
+      costs: Passes to the target, inf where it was not reached, shape (..., n). Above the budget, and NaN, counts as not
+        reached.
       budget: Passes after which a run was stopped.
     Returns:
       Passes, shape (...); inf where no run reached the target.
     Raises:
-      ValueError: There is no run, or the budget is not a positive number.
+      ValueError: There is no run, a cost is negative, or the budget is not a positive number.
     References:
       Auger & Hansen, Performance evaluation of an advanced local search evolutionary algorithm, CEC 2005: SP and ERT.
       Hansen, Auger, Ros, Mersmann, Tusar & Brockhoff, COCO, Optimization Methods and Software 36, 2021.
@@ -93,6 +94,8 @@ def expected_running_time(costs: np.ndarray, budget: float) -> np.ndarray:
       >>> print(expected_running_time(np.array([[4.0, 6.0], [4.0, np.inf], [np.inf, np.inf]]), 10.0))
       [ 5. 14. inf]
     """
+    if (np.asarray(costs, float) < 0).any():
+        raise ValueError("costs must be passes, at least 0, or inf where the target was not reached; one is negative.")
     spent, reached = spent_and_reached(costs, budget)
     if spent.shape[-1:] in ((), (0,)):
         raise ValueError("costs must hold at least one run along its last axis; got none.")

@@ -7,8 +7,10 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from research.sizes import MOST_RESAMPLES, check_most, check_room
+from research.studies.checks import check_level, check_resamples
 
 _NEVER = 1e100
+_LARGE = 1e50  # Samples beyond it are scaled, so that none is taken for infinity.
 
 Interval = Sequence[float | None]  # (mean, low, high); low and high are None where there is one seed.
 
@@ -20,11 +22,14 @@ def median_interval(
 
     Args:
       samples: Shape (m, ...): one row a seed. A run that never got there counts as inf, and is not dropped.
-      level: Coverage asked for; with ten seeds the percentile interval covers a little less.
-      resamples: Bootstrap resamples.
+      level: Coverage asked for, between 0 and 1; with ten seeds the percentile interval covers a little less.
+      resamples: Bootstrap resamples, at least 100.
       seed: Of the resampling.
     Returns:
-      (median, low, high), each of shape (...).
+      (median, low, high), each of shape (...). All three are NaN where a sample is, and the median itself where there is one
+      seed, which says nothing of the spread.
+    Raises:
+      ValueError, TypeError: There is no sample, or level or resamples make no interval.
     References:
       Efron & Tibshirani, An introduction to the bootstrap, 1993, section 13.3; `scipy.stats.bootstrap` computes it.
     Example:
@@ -34,16 +39,24 @@ def median_interval(
     """
     check_most(MOST_RESAMPLES, resamples=resamples)
     samples = np.asarray(samples, float)
+    if not samples.ndim or not len(samples):
+        raise ValueError(f"samples must have a row for each seed, at least one; got shape {samples.shape}.")
+    check_level(level)
+    check_resamples(resamples)
+    with np.errstate(invalid="ignore"):  # Between -inf and inf there is no median.
+        median = np.median(samples, axis=0)
     check_room(f"resamples={resamples}", resamples, max(1, samples.size))
-    median = np.median(samples, axis=0)
     if len(samples) == 1:
         return median, median, median
+    infinite, largest = np.isinf(samples), np.max(np.abs(samples), initial=0.0, where=np.isfinite(samples))
+    unit = largest if largest > _LARGE else 1.0
     # Medians only compare, so a huge finite number stands in for infinity, of which scipy could take no mean.
-    finite = np.where(np.isfinite(samples), samples, _NEVER)
+    finite = np.where(infinite, np.copysign(_NEVER, samples), np.where(np.isnan(samples), 0.0, samples) / unit)
     outcome = stats.bootstrap(
         (finite,), np.median, axis=0, n_resamples=resamples, confidence_level=level, method="percentile", rng=seed
     )
-    low, high = (np.where(v >= _NEVER / 4, np.inf, v) for v in outcome.confidence_interval)
+    ends = (np.where(np.abs(v) >= _NEVER / 4, np.copysign(np.inf, v), v * unit) for v in outcome.confidence_interval)
+    low, high = (np.where(np.isnan(median) | np.isnan(samples).any(axis=0), np.nan, end) for end in ends)
     return median, low, high
 
 
@@ -52,11 +65,12 @@ def mean_interval(samples: ArrayLike, *, level: float = 0.95) -> tuple[float, fl
 
     Args:
       samples: One number a seed, shape (n,), n >= 1.
-      level: Coverage, where the numbers are normal.
+      level: Coverage, where the numbers are normal, between 0 and 1.
     Returns:
-      (mean, low, high); low and high are None for fewer than three seeds, which say next to nothing of their spread.
+      (mean, low, high); low and high are None for fewer than three seeds, which say next to nothing of their spread, and NaN
+      where a sample is not finite. The mean is then what numpy's is: NaN or infinite.
     Raises:
-      ValueError: samples are not along one axis, or none.
+      ValueError, TypeError: samples are not along one axis, or none, or level is not between 0 and 1.
     References:
       Student, The probable error of a mean, Biometrika 1908; `scipy.stats.ttest_1samp` gives the same interval.
     Example:
@@ -67,9 +81,13 @@ def mean_interval(samples: ArrayLike, *, level: float = 0.95) -> tuple[float, fl
     numbers = np.asarray(samples, float)
     if numbers.ndim != 1 or not len(numbers):
         raise ValueError(f"samples must be at least one number along one axis; got shape {numbers.shape}.")
-    mean = float(numbers.mean())
+    check_level(level)
+    with np.errstate(invalid="ignore"):
+        mean = float(numbers.mean())
     if len(numbers) < 3:
         return mean, None, None
+    if not np.isfinite(numbers).all():
+        return mean, np.nan, np.nan
     half = float(stats.t.isf((1 - level) / 2, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers)))
     return mean, mean - half, mean + half
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from research import lanes
+from research.studies.pairs import known_optimum
 from research.studies.rates import ANY_LADDER, Choice, choose_rate, digits_gained
 from research.studies.timing import Timing, time_alone
 from research.types import Checkpoints, Sampler, Workload, nowhere
@@ -63,15 +64,14 @@ def measure(
     Raises:
       ValueError: The workload has no known optimum, or a seed is used for both.
     """
-    if workload.optimum is None:
-        raise ValueError(f"workload {workload.name!r} has no known optimum, so there is no f - f* to choose a rate by.")
+    optimum = known_optimum(workload)
     both = sorted(set(seeds) & set(tuning_seeds))
     if both:
         raise ValueError(
             f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both have {both}."
         )
     program = lanes.compile_program(workload, make_rule, sampler, num_epochs, width=width)
-    minimum, made, share = workload.optimum.value, 0, 0.0
+    minimum, made, share = optimum.value, 0, 0.0
 
     def gaps_of(rates: np.ndarray, seeds: Sequence[int], until: float) -> tuple[lanes.Trained, np.ndarray]:
         nonlocal made, share

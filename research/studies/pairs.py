@@ -16,7 +16,7 @@ from research.studies.scores import Scores, choose
 from research.studies.spaces import Range, added_trials, edges, trials, widen
 from research.studies.statistics import best_of
 from research.studies.timing import time_alone
-from research.types import Checkpoints, Sampler, Saved, Workload, nowhere
+from research.types import Checkpoints, Optimum, Sampler, Saved, Workload, nowhere
 
 MOST_WIDENINGS = 2
 AS_GOOD = 1.1  # A rate within 10 % of the best is as good.
@@ -60,8 +60,9 @@ def measure_pair(
       trial, `best_of` (t, 3), and `rates` (r,) around the chosen one with their tuning scores `rate_scores` (r, m); as
       values the facts of the pair in JSON, as a study's `cells` have them.
     Raises:
-      ValueError: The workload lacks a part.
+      ValueError: The workload lacks a part, or its optimum is not known.
     """
+    known_optimum(workload)
     sampler = sampler_of(workload, protocol.batch_size)
     num_epochs = int(protocol.passes // contender.evaluations)  # `plan` has seen to it that it is one at least.
     space = dict(contender.space)
@@ -148,6 +149,22 @@ def sampler_of(workload: Workload, batch_size: int | None) -> Sampler:
     return samplers.minibatch(n, batch_size)
 
 
+def known_optimum(workload: Workload) -> Optimum:
+    """Its optimum, which a share of f - f* is made of.
+
+    Raises:
+      ValueError: It has none with a finite value; the message says how to state one.
+    """
+    optimum = workload.optimum
+    if optimum is None or not math.isfinite(optimum.value):
+        raise ValueError(
+            f"workload {workload.name!r} has no known optimum (optimum={optimum!r:.60}), so there is no share of f - f* to come "
+            "down to. Solve it and give workload._replace(optimum=research.types.Optimum(params, value, gradient_norm, "
+            "initial_gradient_norm, solver)); research.optima and research.minimise find optima."
+        )
+    return optimum
+
+
 def scores_of(arrays: Mapping[str, np.ndarray]) -> Scores:
     """What the statistics of a pair are made of, from its arrays.
 
@@ -209,7 +226,7 @@ def _yardstick(workload: Workload, protocol: Protocol) -> dict[str, Any]:
     """By which a reader of two studies sees whether they are about the same problem."""
     start = jax.random.fold_in(jax.random.key(protocol.seeds[0]), lanes.INIT)
     initial = float(workload.objective(workload.init(start), workload.train))
-    return {"initial": initial, "optimum": None if workload.optimum is None else workload.optimum.value}
+    return {"initial": initial, "optimum": known_optimum(workload).value}
 
 
 def _train(
@@ -242,12 +259,11 @@ def _train(
 
 
 def _relative(workload: Workload, part: str, values: np.ndarray) -> np.ndarray:
-    """(f - f*) / (f_0 - f*), f on that part of the data and f* there at the optimum of the training part; 0 if unknown."""
-    best = 0.0
-    if workload.optimum is not None:
-        best = workload.optimum.value
-        if part != "train":
-            best = float(workload.objective(workload.optimum.params, getattr(workload, part)))
+    """(f - f*) / (f_0 - f*), f on that part of the data and f* there at the optimum of the training part."""
+    optimum = known_optimum(workload)
+    best = optimum.value
+    if part != "train":
+        best = float(workload.objective(optimum.params, getattr(workload, part)))
     initial = values[:, :1] - best  # On held-out data it may not be positive: there is no share of such a gap.
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         return np.where(initial > 0, (values - best) / initial, np.nan)
@@ -291,7 +307,7 @@ def _part(on_chunk: Callable[[lanes.Progress], None] | None, round_: int) -> Cal
 
 
 def _examples(workload: Workload) -> int:
-    return 1 if workload.train is None else len(workload.train.y)
+    return samplers.num_examples(workload.train) or 1
 
 
 def _or_none(value: float) -> float | None:

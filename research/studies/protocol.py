@@ -1,6 +1,7 @@
 """What every rule of a study gets: trials, passes, seeds to tune on and seeds to report, and what counts as there."""
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 from research.lanes import WIDTH
@@ -87,7 +88,7 @@ def make_protocol(
     if tune_on not in REPORTED_ON:
         raise ValueError(f"tune_on must be 'train' or 'validation'; got {tune_on!r}.")
     for name, value in (("target", target), ("level", level)):
-        if not 0 < value < 1:
+        if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < 1:
             raise ValueError(f"{name} is a share, between 0 and 1; got {name}={value!r}.")
     reported, tuning = _seeds("seeds", seeds, 0), _seeds("tuning_seeds", tuning_seeds, FIRST_TUNING_SEED)
     if both := sorted(set(reported) & set(tuning)):

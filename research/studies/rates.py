@@ -62,17 +62,21 @@ def choose_rate(
     Returns:
       The choice. Ties go to the larger rate, and a ladder on which everything diverges is widened downwards.
     Raises:
-      ValueError: The ladder is empty, not positive or not ascending.
+      ValueError: The ladder is empty, not positive or not ascending; factor or added widen nothing; or what score gives has not
+        the shape (k, number of tuning seeds).
     Example:
       >>> choice = choose_rate(lambda rates: (np.log(rates) - np.log(0.04))[:, None] ** 2, [0.5, 1.0, 2.0])
       >>> choice.rate, choice.widened, choice.at_edge
       (0.03125, 3, False)
     """
     rates = np.asarray(ladder, float)
-    if rates.ndim != 1 or not rates.size or not np.all(rates > 0) or np.any(np.diff(rates) <= 0):
-        raise ValueError(f"ladder must be positive and ascending; got {list(ladder)}.")
+    good = rates.ndim == 1 and rates.size and np.all(np.isfinite(rates) & (rates > 0)) and np.all(np.diff(rates) > 0)
+    if not good:
+        raise ValueError(f"ladder must be positive and ascending, and finite; got {ladder!r}.")
+    if not 1 < factor < np.inf or added < 1:
+        raise ValueError(f"factor must be above 1 and added at least 1; got factor={factor!r}, added={added!r}.")
     check_most(1_000, added=added)
-    scores = _no_nan(score(rates))
+    scores = _scores(score(rates), rates)
     steps = factor ** np.arange(1, added + 1)
     for widened in range(MAX_WIDENINGS + 1):
         means = scores.mean(axis=1)
@@ -81,7 +85,7 @@ def choose_rate(
         if not at_edge or widened == MAX_WIDENINGS:
             break
         more = rates[0] / steps[::-1] if best == 0 else rates[-1] * steps
-        new = _no_nan(score(more))
+        new = _scores(score(more), more)
         rates, scores = (
             (np.concatenate([more, rates]), np.concatenate([new, scores]))
             if best == 0
@@ -99,15 +103,21 @@ def digits_gained(passes: np.ndarray, gaps: np.ndarray) -> np.ndarray:
       passes: Where the gaps were measured, shape (k,), ascending.
       gaps: f - f*, shape (..., k); column 0 is the initial gap.
     Returns:
-      The mean by the trapezoidal rule, shape (...); inf where a gap is not finite.
+      The mean by the trapezoidal rule, shape (...); inf where a gap is not finite, or the initial gap is not positive, of which
+      there is no share.
+    Raises:
+      ValueError: passes do not ascend, are fewer than two, or do not fit the gaps.
     Example:
       >>> print(digits_gained(np.array([0.0, 1.0, 2.0]), np.array([1.0, 0.1, 0.01])))
       -1.0
     """
-    with np.errstate(invalid="ignore", over="ignore"):
-        relative = np.asarray(gaps) / np.asarray(gaps)[..., :1]
+    passes, gaps = _checked_passes(passes, gaps)
+    if len(passes) < 2:
+        raise ValueError(f"passes must be at least two, to take a mean over; got {passes}.")
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        relative = gaps / gaps[..., :1]
         logs = np.log10(np.maximum(relative, SMALLEST_GAP))
-    bad = np.asarray(~np.isfinite(logs).all(axis=-1))
+    bad = np.asarray(~np.isfinite(logs).all(axis=-1) | ~(gaps[..., 0] > 0))
     means = np.trapezoid(np.where(bad[..., None], 0.0, logs), passes, axis=-1) / (passes[-1] - passes[0])
     return np.where(bad, np.inf, means)
 
@@ -120,15 +130,37 @@ def first_reached(passes: np.ndarray, gaps: np.ndarray, target: float) -> np.nda
       gaps: f - f*, shape (..., k); column 0 is the initial gap.
       target: Share of the initial gap, such as 1e-4.
     Returns:
-      Passes, shape (...).
+      Passes, shape (...); inf, too, where the initial gap is not positive, or a gap before is not finite.
+    Raises:
+      ValueError: passes do not ascend or do not fit the gaps, or the target is not positive and finite.
     Example:
       >>> print(first_reached(np.array([0.0, 1.0, 2.0]), np.array([[1.0, 0.1, 0.01], [1.0, 0.9, 0.8]]), 0.05))
       [ 2. inf]
     """
-    reached = np.asarray(gaps) <= target * np.asarray(gaps)[..., :1]
+    passes, gaps = _checked_passes(passes, gaps)
+    if not 0 < target < np.inf:
+        raise ValueError(f"target must be a positive share of the initial gap, such as 1e-4; got target={target!r}.")
+    alive = np.logical_and.accumulate(np.isfinite(gaps), axis=-1) & (gaps[..., :1] > 0)
+    with np.errstate(invalid="ignore"):
+        reached = alive & (gaps <= target * gaps[..., :1])
     return np.where(reached.any(axis=-1), passes[np.argmax(reached, axis=-1)], np.inf)
 
 
-def _no_nan(scores: np.ndarray) -> np.ndarray:
-    scores = np.atleast_2d(np.asarray(scores, float))
+def _checked_passes(passes: np.ndarray, gaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    passes, gaps = np.asarray(passes, float), np.asarray(gaps, float)
+    if passes.ndim != 1 or not passes.size or gaps.shape[-1:] != passes.shape:
+        raise ValueError(
+            f"passes must be of shape (k,) and gaps of shape (..., k); got {passes.shape} and {gaps.shape}."
+        )
+    if not np.isfinite(passes).all() or (np.diff(passes) <= 0).any():
+        raise ValueError(f"passes must be finite and ascend; got {passes}.")
+    return passes, gaps
+
+
+def _scores(scores: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    scores = np.asarray(scores, float)
+    if scores.ndim != 2 or len(scores) != len(rates) or not scores.shape[1]:
+        raise ValueError(
+            f"score must give a row for each of the {len(rates)} rates and a column for each seed; it gives {scores.shape}."
+        )
     return np.where(np.isnan(scores), np.inf, scores)

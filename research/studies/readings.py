@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from research.studies.checks import check_level, check_whole
 from research.studies.costs import expected_running_time, penalised_passes
 from research.studies.scores import Scores, choose
 from research.studies.statistics import difference
@@ -197,6 +198,7 @@ def read(
       >>> [read(Reading(decide), mine, other) for decide in ("lower mean", "t-test", "interval")]
       [1, 1, 1]
     """
+    check_level(level)
     other = other if reading.others_trials is None else _first_trials(other, reading.others_trials)
     if reading.decide == "interval":
         sides = (Scores(side.tuning, side.costs, side.budget) for side in (mine, other))
@@ -230,12 +232,19 @@ def share(count: int, total: int, level: float = 0.95) -> tuple[float, float, fl
       level: Coverage.
     Returns:
       (share, low, high).
+    Raises:
+      ValueError, TypeError: count or total is not an integer, count does not lie in 0..total, or level not between 0 and 1.
     References:
       Wilson, Probable inference, the law of succession, and statistical inference, JASA 22, 1927.
     Example:
       >>> print(np.round(share(5, 100), 3))
       [0.05  0.022 0.112]
     """
+    check_level(level)
+    check_whole("total", total, 1)
+    check_whole("count", count, 0)
+    if count > total:
+        raise ValueError(f"count is how often, of total: at most total; got count={count}, total={total}.")
     interval = stats.binomtest(int(count), int(total)).proportion_ci(level, "wilson")
     return int(count) / int(total), float(interval.low), float(interval.high)
 
@@ -252,6 +261,11 @@ def tally(named: np.ndarray, truth: np.ndarray) -> dict[str, tuple[float, float,
       >>> {key: seen[0] for key, seen in tally(np.array([1, -1, 0, 1]), np.array([1, 1, 1, 0])).items()}
       {'right': 0.25, 'wrong': 0.5, 'undecided': 0.25}
     """
+    named, truth = np.asarray(named), np.asarray(truth)
+    if named.shape != truth.shape or not np.isin([*named.ravel(), *truth.ravel()], (MINE, NONE, OTHER)).all():
+        raise ValueError(
+            f"named and truth must be of one shape, each MINE, NONE or OTHER; got {named!r} and {truth!r}."
+        )
     decided = named != NONE
     right = decided & (named == truth)
     outcomes = {"right": right, "wrong": decided & ~right, "undecided": ~decided}

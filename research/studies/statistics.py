@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from research.studies.checks import check_level, check_resamples, check_whole
 from research.studies.confidence import Spread, log_interval, seeds_needed, share_interval, spread
 from research.studies.costs import ratio, spent_and_reached
 from research.studies.resampling import (
@@ -243,8 +244,8 @@ def _over_workloads(replicates: Replicates) -> Replicates:
 def _checked_pairs(pairs: Sequence[tuple[Scores, Scores]], trials: int | None) -> list[tuple[Scores, Scores]]:
     if not len(pairs):
         raise ValueError("pairs must hold the scores of two rules on at least one workload; got none.")
-    if trials is not None and trials < 1:
-        raise ValueError(f"trials must be at least 1, the defaults; got {trials}.")
+    if trials is not None:
+        check_whole("trials", trials, 1, ", the defaults")
     pairs = [(checked(mine), checked(other)) for mine, other in pairs]
     for mine, other in pairs:
         for name in ("tuning", "costs"):
@@ -258,9 +259,6 @@ def _checked_pairs(pairs: Sequence[tuple[Scores, Scores]], trials: int | None) -
 
 
 def _check(level: float, comparisons: int, resamples: int) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level}.")
-    if comparisons < 1:
-        raise ValueError(f"comparisons must be at least 1, the number made at once; got {comparisons}.")
-    if resamples < 100:
-        raise ValueError(f"resamples must be at least 100, for the ends of an interval; got {resamples}.")
+    check_level(level)
+    check_whole("comparisons", comparisons, 1, ", the number made at once")
+    check_resamples(resamples)

@@ -9,6 +9,8 @@ import numpy as np
 import optax
 
 from research import descent
+from research.objectives import check_data
+from research.samplers import check_indices, num_examples
 from research.training.place import Place, digest
 from research.types import Array, Batch, Key, Params, Sampler
 
@@ -54,8 +56,10 @@ def compile_training(
 
     shared = jax.shard_map(share, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False)
     advance = shared if devices > 1 else loop
-    dataset, state, draws = map(everywhere, (dataset, descent.start(rule, params), draw(key, np.int32(0))))
-    _check_draws(draws, dataset)
+    n = num_examples(dataset)
+    state = descent.start(rule, params)
+    check_data(objective, params, dataset)
+    dataset, state, draws = map(everywhere, (dataset, state, draw(key, np.int32(0))))
     step = descent.make_step(objective, rule, dataset, learning_rate)
     _, record = jax.eval_shape(lambda state, draws: step(state, jax.tree.map(lambda a: a[0], draws)), state, draws)
     records = everywhere(jax.tree.map(lambda a: np.full(sampler.num_batches, np.nan, a.dtype), record))
@@ -65,7 +69,8 @@ def compile_training(
 
     def drawn(key, epoch):
         found = everywhere(draw(key, np.int32(epoch)))
-        _check_draws(found, dataset)
+        if n is not None:
+            check_indices(found.indices, n)
         return found
 
     return Compiled(
@@ -75,15 +80,6 @@ def compile_training(
             state, records, draws, dataset, np.int32(start), np.int32(stop)
         ),
     )
-
-
-def _check_draws(draws: descent.Draw, dataset: Batch | None) -> None:
-    """Refuses a sampler of more examples than there are: JAX would take the last one instead, and say nothing."""
-    if dataset is not None and draws.indices is not None:
-        n, indices = len(jax.tree.leaves(dataset)[0]), np.asarray(draws.indices)
-        for index in (indices.max(), indices.min()):
-            if not 0 <= index < n:
-                raise ValueError(f"the sampler draws example {index} of a dataset of {n}; make it with n={n}.")
 
 
 def _loop(objective: Callable[[Params, Any], Array], rule: optax.GradientTransformation, learning_rate: float):

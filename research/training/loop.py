@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from research.samplers import check_sampler, num_examples
 from research.sizes import check_most
 from research.training.compiled import Compiled, compile_training
 from research.training.place import Place, Trained, check_alike, collected, kept, restored, usable
@@ -69,7 +70,7 @@ def train(
     Raises:
       ValueError: num_epochs or devices is not positive, there are not so many devices, they do not divide the batch, or the
         rule uses the batch's indices itself, which devices have a share of each; x and y are not equally many or none, or the
-        sampler draws examples that there are not; the checkpoint is another training's, as far as start, key, order, data's
+        sampler is made for another number of examples; the checkpoint is another training's, as far as start, key, order, data's
         shapes and devices tell: a rate or a penalty does not show.
       TypeError: The rule is none, a leaf of params is not floating, the dataset is no Batch, or the key no key.
       OSError: The checkpoint cannot be written.
@@ -83,8 +84,8 @@ def train(
       >>> trained.steps.loss.shape, trained.evaluations["f"].shape, bool(trained.evaluations["f"][-1] < 2)
       ((50, 2), (51,), True)
     """
-    _check(num_epochs, devices, sampler)
-    _check_given(dataset, key)
+    check_sampler(sampler, num_examples(dataset))
+    _check(num_epochs, devices, sampler, key)
     checkpoint = checkpoint or nowhere("training")
     began = time.perf_counter()
     compiled = compile_training(
@@ -115,7 +116,9 @@ def train(
     return collected(at, compile_seconds)
 
 
-def _check(num_epochs: int, devices: int, sampler: Sampler) -> None:
+def _check(num_epochs: int, devices: int, sampler: Sampler, key: Key) -> None:
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise TypeError(f"key must be a JAX key, such as jax.random.key(0); got {key!r}.")
     for name, value in (("num_epochs", num_epochs), ("devices", devices)):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
             raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
@@ -130,20 +133,6 @@ def _check(num_epochs: int, devices: int, sampler: Sampler) -> None:
             f"each batch is split over devices, so they must divide batch_size; got batch_size={sampler.batch_size}, "
             f"devices={devices}."
         )
-
-
-def _check_given(dataset: Batch | None, key: Key) -> None:
-    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise TypeError(f"key must be a JAX key, such as jax.random.key(0); got {key!r}.")
-    if dataset is None:
-        return
-    if not isinstance(dataset, Batch):
-        raise TypeError(f"dataset must be a research.types.Batch; got {type(dataset).__name__}. Write Batch(x, y).")
-    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves((dataset.x, dataset.y))}
-    if len(lengths) != 1 or () in lengths:
-        raise ValueError(f"each x needs its y: leading axes must be alike; got {sorted(lengths)}.")
-    if lengths == {(0,)}:
-        raise ValueError("the dataset has no examples.")
 
 
 def _advanced(at: Place, compiled: Compiled, drawn: Any, stop: int) -> tuple[Place, float]:

@@ -1,5 +1,6 @@
 """Rules around a rule: gradients accumulated, non-finite ones skipped, state in another dtype."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -196,6 +197,7 @@ def with_state_dtype(rule: optax.GradientTransformation, dtype: Any) -> optax.Gr
         return jax.tree.map(lambda a: a.astype(wide) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
 
     def update(updates, state, params=None, *, value=None, grad=None, value_fn=None, **extra):
+        @functools.wraps(value_fn or _refuse)
         def in_the_dtype_of_the_params(x, *drawn, **named):
             assert value_fn is not None
             return widened(value_fn(jax.tree.map(lambda a, p: a.astype(p.dtype), x, params), *drawn, **named))

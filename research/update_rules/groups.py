@@ -1,5 +1,6 @@
 """Leaves told apart: what a mask covers, and a rule of its own for each group of parameters."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -179,6 +180,7 @@ def _joined(labels: Labels, parts: Mapping[str, Params]) -> Params:
 
 
 def _restricted(value_fn: Callable[..., Any], labels: Labels, label: str, params: Params) -> Callable[..., Any]:
+    @functools.wraps(value_fn)
     def of_part(part, *drawn, **named):
         whole = jax.tree.map(lambda own, new, old: new if own == label else old, labels, part, params)
         return value_fn(whole, *drawn, **named)

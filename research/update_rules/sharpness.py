@@ -1,5 +1,6 @@
 """Descent on the worst loss nearby, in place of the loss: sharpness-aware minimisation."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -71,6 +72,7 @@ def sam(
             )
         ascent = _ascent(rho, updates, params)
 
+        @functools.wraps(value_fn)  # It keeps what it says of itself: `num_examples`, `is_of_a_part`.
         def moved(x, *drawn, **named):
             return value_fn(jax.tree.map(jnp.add, x, ascent), *drawn, **named)
 

@@ -1,11 +1,13 @@
 """Stochastic rules that correct each gradient by one they remember, so that its noise vanishes at the minimum."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.core import Tracer
 
 from research.schedules import Schedule, check_number
 from research.sizes import check_most, check_room
@@ -120,9 +122,10 @@ def saga(learning_rate: float | Array | Schedule, num_examples: int) -> optax.Gr
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t. The paper's is 1 / (3 L).
       num_examples: n, a positive integer; the table holds n times the params.
     Returns:
-      The rule; its update needs params, value_fn and indices (None: all n). An index of n or more gives NaN.
+      The rule; its update needs params, value_fn and indices (None: all n). A traced index of n or more gives NaN.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number; update got no params or value_fn.
+      ValueError, TypeError: A concrete argument is out of range or no number; update got no params or value_fn, an index
+        that is n or more, or a value_fn of a step (`research.descent.make_step`) whose dataset has not n examples.
     References:
       Defazio, Bach & Lacoste-Julien, SAGA: a fast incremental gradient method with support for non-strongly convex
       composite objectives, NeurIPS 2014, section 2, equation (1) (without its proximal step).
@@ -151,6 +154,7 @@ def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, *, value_fn=None, indices=None, **extra):
         del extra
         params, value_fn = _needed("saga", params, value_fn)
+        _check_examples(n, value_fn, indices)
         drawn = jnp.arange(n) if indices is None else jnp.asarray(indices)
 
         def gradients_of(examples):
@@ -177,6 +181,20 @@ def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
         return direction, SagaState(increment(state.count), table, mean)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_examples(n: int, value_fn: Callable[..., Array], indices: Any) -> None:
+    """Refuses a table that is not of the dataset's length: examples beyond it have no row, rows beyond that no example."""
+    there = getattr(value_fn, "num_examples", None)
+    if there is not None and there != n:
+        raise ValueError(
+            f"saga(num_examples={n}) keeps {n} gradients, but the dataset has {there} examples; give {there}."
+        )
+    if indices is None or isinstance(indices, Tracer) or not np.size(indices):
+        return
+    for index in (np.max(indices), np.min(indices)):
+        if not 0 <= index < n:
+            raise ValueError(f"saga(num_examples={n}) keeps no gradient of example {index}; give the dataset's length.")
 
 
 def _needed(name: str, params: Params, value_fn: Callable[..., Array] | None) -> tuple[Params, Callable[..., Array]]:

@@ -203,8 +203,10 @@ def test_decay_before_the_correction_is_not_corrected_away():
 def test_index_past_the_end_shows():
     i = jnp.array([N])
     rule = saga(0.1, N - 2)
-    updates, _ = rule.update(jnp.ones(3), rule.init(START), START, value_fn=value_fn, indices=i - 1)
-    assert np.all(np.isnan(updates))
+    step = lambda drawn: rule.update(jnp.ones(3), rule.init(START), START, value_fn=value_fn, indices=drawn)[0]
+    assert np.all(np.isnan(jax.jit(step)(i - 1)))
+    with pytest.raises(ValueError, match=rf"saga\(num_examples={N - 2}\) keeps no gradient of example {N - 1}"):
+        step(i - 1)
 
 
 def test_bad_arguments_raise():

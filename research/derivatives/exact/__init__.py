@@ -38,6 +38,10 @@ def derivative(f: Callable, x: Any, order: int = 1) -> Any:
 
     Nesting costs about 2^order times f; order 6 takes seconds to trace. For many points, `jax.vmap` over x.
 
+    Where f chooses between branches (`jnp.where`, `lax.cond`), the derivative is that of the branch taken at x, not of f: of
+    jnp.where(x == 0, 1, jnp.sin(x) / x) at 0 it is 0 for every order, where f'' = -1/3. Use `jnp.sinc`, a series near 0, or
+    `finite_difference`, which looks at the values on both sides.
+
     Args:
       f: Function of one real number; it may give an array or a pytree, whose every entry is differentiated.
       x: A floating number, shape ().
@@ -82,6 +86,10 @@ def derivative(f: Callable, x: Any, order: int = 1) -> Any:
 def gradient(f: Callable, x: Any, mode: ModeName = "auto") -> Any:
     """The gradient of a function with one real value: all its partial derivatives, (∂f/∂x_1, ..., ∂f/∂x_n).
 
+    As with `derivative`, it is that of the branch which f takes at x. Reverse mode gives NaN where the branch not taken is not
+    finite, as sin(x) / x at 0, for 0 times NaN is NaN. Keep that branch finite, too: safe = jnp.where(x == 0, 1, x), then
+    jnp.where(x == 0, 1, jnp.sin(safe) / safe).
+
     Args:
       f: Function of one pytree of floating arrays that gives one real number, shape ().
       x: Where.
@@ -124,6 +132,8 @@ def jacobian(f: Callable, x: Any, mode: ModeName = "auto") -> Any:
 
 def hessian(f: Callable, x: Any, mode: ModeName = "auto") -> Any:
     """All second partial derivatives of a function with one real value: H_ij = ∂²f / ∂x_i ∂x_j.
+
+    They are those of the branch that f takes at x, as for `derivative` and `gradient`.
 
     The gradient, which has as many outputs as inputs, is itself differentiated forward (in reverse, if that is all
     that f allows).

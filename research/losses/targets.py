@@ -1,0 +1,139 @@
+"""What each loss asks of a whole dataset's targets, checked once before anything is traced."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from research.losses.classification import (
+    check_labels,
+    hinge,
+    logistic,
+    softmax_cross_entropy,
+    softmax_cross_entropy_one_hot,
+)
+from research.losses.sequences import sequence_cross_entropy
+
+OFF_ONE = 1e-2  # By how much the sum of a distribution in bfloat16 may miss 1.
+
+
+def check_targets(loss: Callable[..., Any], prediction: Any, targets: Any) -> None:
+    """Refuses targets for which a loss of this library has no value; call it on a dataset once, before anything is traced.
+
+    A traced loss can only answer a wrong label with NaN.
+
+    Args:
+      loss: One of `research.losses`, perhaps in a `functools.partial`; another has nothing checked.
+      prediction: What the model gives for all examples, or its shape and dtype (`jax.ShapeDtypeStruct`).
+      targets: y of the dataset; a tracer passes.
+    Raises:
+      TypeError: Classes are not integers.
+      ValueError: The shapes do not belong together, or a target is out of range; the message shows it and its index.
+    Example:
+      >>> check_targets(softmax_cross_entropy, jnp.zeros((2, 3)), np.array([1, 3]))
+      Traceback (most recent call last):
+        ...
+      ValueError: labels must be whole numbers in 0..2; got 3 at index 1. Number the classes from 0: labels = \
+np.unique(labels, return_inverse=True)[1].
+    """
+    while isinstance(loss, functools.partial):
+        loss = loss.func
+    if loss in _CHECKS and not isinstance(targets, Tracer):
+        y = np.asarray(targets)
+        if not (y.dtype == bool or jnp.issubdtype(y.dtype, np.integer) or jnp.issubdtype(y.dtype, np.floating)):
+            raise TypeError(
+                f"targets must be numbers; got dtype {y.dtype}. np.unique(y, return_inverse=True)[1] numbers classes."
+            )
+        _CHECKS[loss](tuple(jnp.shape(prediction)), y)
+
+
+def check_classes(shape: tuple[int, ...], y: Any) -> None:
+    """Refuses labels of which no share of right predictions can be told, for logits of that shape.
+
+    Args:
+      shape: Of the logits, (n,) or (n, 1) for two classes, (..., K) for K.
+      y: Labels, of the shape of the logits for two classes, else of that without its last axis; the values of a tracer pass.
+    Raises:
+      ValueError: The shapes do not belong together (one-hot labels among them), or a label is out of range.
+    """
+    given = tuple(jnp.shape(y))
+    if given == shape and len(shape) > 1 and shape[-1] > 1:
+        raise ValueError(
+            f"labels must be classes of shape {shape[:-1]} for logits of shape {shape}; got labels of the same shape. Of "
+            "one-hot labels take jnp.argmax(y, axis=-1); of yes-or-no labels, several an example, take one column at a time."
+        )
+    if given != shape and given != shape[:-1]:
+        raise ValueError(f"labels must have the shape of predicted classes, {shape[:-1] or shape}; got {given}.")
+    if given != shape and shape[-1] == 1:
+        raise ValueError(
+            f"logits of shape {shape} are of one class, of which every example is; got labels of shape {given}. For two classes "
+            "let the model give one logit an example: logits[..., 0]."
+        )
+    check_labels(y, 2 if given == shape else shape[-1])
+
+
+def _of_classes(shape: tuple[int, ...], y: np.ndarray) -> None:
+    if y.shape == shape and len(shape) > 1:
+        raise ValueError(
+            f"targets must be integer classes of shape {shape[:-1]}; got shape {y.shape}, that of the logits. Of one-hot "
+            "labels take jnp.argmax(y, axis=-1), or use softmax_cross_entropy_one_hot."
+        )
+    _check_shape(shape[:-1], y, f"integer classes, for logits of shape {shape}")
+    _check_integers(y)
+    check_labels(y, shape[-1])
+
+
+def _of_sequences(shape: tuple[int, ...], y: np.ndarray) -> None:
+    _check_shape(shape[:-1], y, f"integer classes, for logits of shape {shape}")
+    _check_integers(y)
+    check_labels(np.maximum(y, 0), shape[-1])  # A negative label marks a position that does not count.
+
+
+def _of_two(shape: tuple[int, ...], y: np.ndarray) -> None:
+    _check_shape(shape, y, "a label 0 or 1 for each score")
+    check_labels(y, 2)
+
+
+def _of_probabilities(shape: tuple[int, ...], y: np.ndarray) -> None:
+    _check_shape(shape, y, "a label 0 or 1, or the probability of a 1, for each logit")
+    _check_entries((y >= 0) & (y <= 1), y, "0 or 1 (or a probability)")
+
+
+def _of_distributions(shape: tuple[int, ...], y: np.ndarray) -> None:
+    _check_shape(shape, y, "a distribution for each example, such as jax.nn.one_hot(labels, K)")
+    values = np.asarray(y, float)
+    _check_entries(values >= 0, values, "probabilities, at least 0")
+    sums = values.sum(axis=-1)
+    _check_entries(np.abs(sums - 1) <= OFF_ONE, sums, "probabilities that sum to 1 over the classes", "a sum of ")
+
+
+_CHECKS: dict[Any, Callable[[tuple[int, ...], np.ndarray], None]] = {
+    logistic: _of_probabilities,
+    hinge: _of_two,
+    softmax_cross_entropy: _of_classes,
+    softmax_cross_entropy_one_hot: _of_distributions,
+    sequence_cross_entropy: _of_sequences,
+}
+
+
+def _check_shape(wanted: tuple[int, ...], y: np.ndarray, what: str) -> None:
+    if y.shape != wanted:
+        raise ValueError(f"targets must be {what}: shape {wanted}; got shape {y.shape}.")
+
+
+def _check_integers(y: np.ndarray) -> None:
+    if not jnp.issubdtype(y.dtype, np.integer):
+        raise TypeError(
+            f"targets must be integer classes; got dtype {y.dtype}. Convert whole numbers with .astype(int), or give "
+            "probabilities to softmax_cross_entropy_one_hot."
+        )
+
+
+def _check_entries(right: np.ndarray, values: np.ndarray, domain: str, got: str = "") -> None:
+    if not right.all():
+        index = tuple(int(i) for i in np.argwhere(~right)[0])
+        place = index[0] if len(index) == 1 else index
+        raise ValueError(f"targets must be {domain}; got {got}{values[index]} at index {place}.")
