@@ -9,6 +9,8 @@ import optax
 from research.schedules import check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment, working_dtype
+from research.update_rules.checks import check_rate
+from research.update_rules.edges import complete, real_product
 
 
 class PolyakStepState(NamedTuple):
@@ -61,7 +63,7 @@ def polyak_step(
       >>> print(updates, state.learning_rate)
       [-2.] 0.5
     """
-    check_number("learning_rate", learning_rate)
+    check_rate(learning_rate, no_schedule="it is a factor on the step, which the rule finds from the value")
     _check_any_sign("f_min", f_min)
     check_number("eps", eps)
     if max_learning_rate is not None:
@@ -84,7 +86,7 @@ def polyak_step(
         rate = cast(learning_rate, of_rate) * ratio
         return _against(updates, rate), PolyakStepState(rate)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return complete(optax.GradientTransformationExtraArgs(init, update))
 
 
 class BarzilaiBorweinState(NamedTuple):
@@ -132,7 +134,7 @@ def barzilai_borwein(learning_rate: float | Array = 1e-3, short: bool = False) -
       >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])
       [4.] [0.]
     """
-    check_number("learning_rate", learning_rate)
+    check_rate(learning_rate, no_schedule="it is the first step; the rule finds the others itself")
     _check_flag("short", short)
 
     def init(params):
@@ -147,11 +149,11 @@ def barzilai_borwein(learning_rate: float | Array = 1e-3, short: bool = False) -
         found = curvature / _dot(y, y, rate) if short else _dot(s, s, rate) / curvature
         is_first, is_refused = state.count == 0, curvature <= 0.0  # NaN is not refused: it shows in the rate.
         rate = jnp.where(is_first | is_refused, rate, found)
-        refused = state.refused + (is_refused & ~is_first)
+        refused = jnp.where(is_refused & ~is_first, increment(state.refused), state.refused)
         after = BarzilaiBorweinState(increment(state.count), rate, refused, *_kept(params, updates, state))
         return _against(updates, rate), after
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update))
 
 
 class AdgdState(NamedTuple):
@@ -196,7 +198,7 @@ def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
       >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])
       [4.] [2.]
     """
-    check_number("learning_rate", learning_rate, positive=True)
+    check_rate(learning_rate, positive=True, no_schedule="it is the first step; the rule finds the others itself")
 
     def init(params):
         zeros = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))  # Two, so that both may be donated.
@@ -214,7 +216,7 @@ def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
         after = AdgdState(increment(state.count), found, growth, *_kept(params, updates, state))
         return _against(updates, found), after
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update))
 
 
 def _zero() -> Array:
@@ -226,9 +228,10 @@ def _rate(value: float | Array, params: Params) -> Array:
 
 
 def _dot(a: Params, b: Params, like: Array) -> Array:
-    """Σ a b over all leaves, in the dtype of `like`."""
+    """Σ a b over all leaves, in the dtype of `like`; of complex ones Re(a) Re(b) + Im(a) Im(b)."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum((jnp.sum(p.astype(like.dtype) * q.astype(like.dtype)) for p, q in pairs), jnp.zeros_like(like))
+    wide = lambda x: x.astype(jnp.promote_types(x.dtype, like.dtype))
+    return sum((jnp.sum(real_product(wide(p), wide(q))) for p, q in pairs), jnp.zeros_like(like))
 
 
 def _difference(a: Params, b: Params) -> Params:
