@@ -10,7 +10,7 @@ from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import add_decayed_weights, cast, descend, increment, moving_average
 from research.update_rules.corrections import bias_correction as correction
-from research.update_rules.edges import abs_square, complete, sizes_like
+from research.update_rules.edges import abs_square, complete, overflowed, sizes_like
 
 
 class AdabeliefState(NamedTuple):
@@ -144,7 +144,8 @@ def yogi(
 
     def move(v, g):
         square = abs_square(g).astype(v.dtype)
-        return v - cast(1.0 - b2, v) * jnp.sign(v - square) * square
+        moved = v - cast(1.0 - b2, v) * jnp.sign(v - square) * square
+        return jnp.where(jnp.isposinf(v) & ~jnp.isnan(square), v, moved)  # ∞ - ∞ where g² left the range of the dtype.
 
     def update(updates, state, params=None):
         del params
@@ -232,7 +233,7 @@ def adan(
         del params
         count = increment(state.count)
         gradient = jax.tree.map(lambda g, old: g.astype(old.dtype), updates, state.gradient)
-        change = jax.tree.map(lambda g, old: jnp.where(count == 1, 0.0, g - old), gradient, state.gradient)
+        change = jax.tree.map(lambda g, old: jnp.where(count == 1, 0.0, _within_range(g - old)), gradient, state.gradient)
         squares = jax.tree.map(lambda g, d: abs_square(g + cast(b2, g) * d), gradient, change)
         mu = moving_average(b1, state.mu, gradient)
         difference = moving_average(b2, state.difference, change)
@@ -241,7 +242,8 @@ def adan(
 
         def direction(g, m, v, n):
             ahead = m / cast(of_mu, m) + cast(b2, v) * (v / cast(of_difference, v))
-            return (ahead / (jnp.sqrt(n / cast(of_nu, n) + cast(eps_root, n)) + cast(eps, n))).astype(g.dtype)
+            root = jnp.sqrt(n / cast(of_nu, n) + cast(eps_root, n)) + cast(eps, n)
+            return jnp.where(overflowed(n, g, m, v), 0.0, ahead / root).astype(g.dtype)
 
         directions = jax.tree.map(direction, updates, mu, difference, nu)
         return directions, AdanState(count, mu, difference, nu, gradient)
@@ -255,6 +257,14 @@ def adan(
         shrink = _shrink(learning_rate, weight_decay)
         links.append(shrink if mask is None else complete(optax.masked(shrink, mask)))
     return optax.chain(*links)
+
+
+def _within_range(x: Array) -> Array:
+    """x with the largest number of its dtype for ∞: the difference of two gradients may be twice that."""
+    if jnp.iscomplexobj(x):
+        return jax.lax.complex(_within_range(x.real), _within_range(x.imag))
+    most = jnp.finfo(x.dtype).max
+    return jnp.clip(x, -most, most)
 
 
 class ShrinkState(NamedTuple):

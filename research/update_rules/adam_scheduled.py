@@ -12,7 +12,7 @@ from research.types import Array, Params
 from research.update_rules.adam import AdamState
 from research.update_rules.building_blocks import cast, descend, increment, moving_average
 from research.update_rules.corrections import bias_correction, effective_length
-from research.update_rules.edges import abs_square, complete, sizes_like
+from research.update_rules.edges import abs_square, complete, overflowed, sizes_like
 
 
 class NadamState(NamedTuple):
@@ -99,7 +99,8 @@ def nadam(
             seen = g.astype(m.dtype)
             m_hat = cast(ahead, m) * (m / cast(of_mu, m)) + cast(1.0 - now, m) * (seen / cast(of_g, m))
             v_hat = v / cast(of_nu, v) * (cast(b2, v) if paper else 1)
-            return (m_hat / (jnp.sqrt(v_hat + cast(eps_root, v)) + cast(eps, v))).astype(g.dtype)
+            root = jnp.sqrt(v_hat + cast(eps_root, v)) + cast(eps, v)
+            return jnp.where(overflowed(v, g, m), 0.0, m_hat / root).astype(g.dtype)
 
         return jax.tree.map(direction, updates, mu, nu), NadamState(count, mu, nu, product)
 

@@ -1,5 +1,7 @@
 """Where a transformation meets its caller: extra arguments, plain numbers and None as leaves, complex params."""
 
+import functools
+import operator
 from typing import Any
 
 import jax
@@ -147,6 +149,18 @@ def real_product(a: Array, b: Array) -> Array:
     if jnp.iscomplexobj(a) and jnp.iscomplexobj(b):
         return a.real * b.real + a.imag * b.imag
     return (a * b).real
+
+
+def overflowed(squares: Array, *seen: Array) -> Array:
+    """Whether an average of squares left the range of the dtype although what is behind it is finite.
+
+    What is then divided by its root may be ∞, too, and the step is as good as 0; where a gradient is ∞ the NaN has to show.
+
+    Example:
+      >>> print(overflowed(jnp.array([jnp.inf]), jnp.ones(1)), overflowed(jnp.array([jnp.inf]), jnp.array([jnp.inf])))
+      [ True] [False]
+    """
+    return jnp.isposinf(squares) & functools.reduce(operator.and_, map(jnp.isfinite, seen))
 
 
 def sizes_like(x: Array, value: Any = 0.0) -> Array:

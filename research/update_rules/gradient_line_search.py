@@ -224,6 +224,9 @@ def _conjugate(parts, plus: bool, g: Params, state: ConjugateState) -> Params:
     above, below = parts(g, y, state.grad, state.direction)
     beta = jnp.where(below == 0, 0.0, above / jnp.where(below == 0, 1.0, below)).astype(above.dtype)
     beta = jnp.where(state.count == 0, 0.0, jnp.maximum(beta, 0.0) if plus else beta).astype(above.dtype)
+    # Products may leave the range of the dtype, and β that of a leaf's: a restart. A NaN shows in g itself.
+    most = min([float(jnp.finfo(leaf.dtype).max) for leaf in jax.tree.leaves(g)], default=0.0)
+    beta = jnp.where(jnp.abs(beta) <= most, beta, 0.0)
     direction = jax.tree.map(lambda a, d: -a + cast(beta, a) * d.astype(a.dtype), g, state.direction)
     ascends = inner(g, direction) >= 0
     return jax.tree.map(lambda a, d: jnp.where(ascends, -a, d), g, direction)

@@ -80,7 +80,9 @@ def polyak_step(
         gap = cast(value, of_rate) - cast(f_min, of_rate)
         gap = jnp.maximum(gap, 0.0) if positive_part else gap
         size = _dot(updates, updates, of_rate) + cast(eps, of_rate)
-        ratio = jnp.where(size == 0.0, jnp.zeros_like(gap), gap / size)
+        # |g|² may leave the range of the dtype, and the value with it: ∞ / ∞, where the step is as good as 0.
+        beyond = jnp.isposinf(size) & ~jnp.isnan(gap) & jnp.isfinite(_scale(updates, of_rate))
+        ratio = jnp.where((size == 0.0) | beyond, jnp.zeros_like(gap), gap / size)
         if max_learning_rate is not None:
             ratio = jnp.minimum(ratio, cast(max_learning_rate, of_rate))
         rate = cast(learning_rate, of_rate) * ratio
@@ -145,9 +147,12 @@ def barzilai_borwein(learning_rate: float | Array = 1e-3, short: bool = False) -
         _require(params, "barzilai_borwein", "the params", "params")
         rate = state.learning_rate
         s, y = _difference(params, state.previous_params), _difference(updates, state.previous_gradient)
-        curvature = _dot(s, y, rate)
-        found = curvature / _dot(y, y, rate) if short else _dot(s, s, rate) / curvature
-        is_first, is_refused = state.count == 0, curvature <= 0.0  # NaN is not refused: it shows in the rate.
+        length, change = _scale(s, rate), _scale(y, rate)
+        curvature = _dot(s, y, rate, length, change)
+        found = curvature / _dot(y, y, rate, change, change) if short else _dot(s, s, rate, length, length) / curvature
+        found = length / change * found
+        is_first = state.count == 0
+        is_refused = (curvature <= 0.0) | jnp.isposinf(change)  # NaN is not refused: it shows in the rate.
         rate = jnp.where(is_first | is_refused, rate, found)
         refused = jnp.where(is_refused & ~is_first, increment(state.refused), state.refused)
         after = BarzilaiBorweinState(increment(state.count), rate, refused, *_kept(params, updates, state))
@@ -208,9 +213,9 @@ def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
         _require(params, "adgd", "the params", "params")
         rate, growth = state.learning_rate, state.growth
         s, y = _difference(params, state.previous_params), _difference(updates, state.previous_gradient)
-        moved, turned = jnp.sqrt(_dot(s, s, rate)), jnp.sqrt(_dot(y, y, rate))
+        moved, turned = _length(s, rate), _length(y, rate)
         found = jnp.minimum(jnp.sqrt(1.0 + growth) * rate, moved / (2.0 * turned))
-        stays = (state.count == 0) | (moved == 0.0) | jnp.isposinf(found)
+        stays = (state.count == 0) | (moved == 0.0) | jnp.isposinf(found) | jnp.isposinf(turned)
         found = jnp.where(stays, rate, found)
         growth = jnp.where(stays, growth, found / rate)
         after = AdgdState(increment(state.count), found, growth, *_kept(params, updates, state))
@@ -227,11 +232,26 @@ def _rate(value: float | Array, params: Params) -> Array:
     return jnp.asarray(value, working_dtype(params))
 
 
-def _dot(a: Params, b: Params, like: Array) -> Array:
-    """Σ a b over all leaves, in the dtype of `like`; of complex ones Re(a) Re(b) + Im(a) Im(b)."""
+def _length(a: Params, like: Array) -> Array:
+    """Euclidean, over all leaves."""
+    scale = _scale(a, like)
+    return jnp.where(jnp.isposinf(scale), scale, scale * jnp.sqrt(_dot(a, a, like, scale, scale)))
+
+
+def _scale(a: Params, like: Array) -> Array:
+    """1 while a sum of 2^32 squares stays within the range of the dtype of `like`, else the size of the largest entry."""
+    if not jax.tree.leaves(a):
+        return jnp.ones_like(like)
+    sizes = [jnp.max(jnp.abs(leaf), initial=0.0).astype(like.dtype) for leaf in jax.tree.leaves(a)]
+    largest = jnp.max(jnp.stack(sizes))
+    return jnp.where(largest <= jnp.finfo(like.dtype).max ** 0.5 / 2**16, 1.0, largest).astype(like.dtype)
+
+
+def _dot(a: Params, b: Params, like: Array, of_a: float | Array = 1.0, of_b: float | Array = 1.0) -> Array:
+    """Σ (a / of_a) (b / of_b) over all leaves, in the dtype of `like`; a complex product is Re(a) Re(b) + Im(a) Im(b)."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     wide = lambda x: x.astype(jnp.promote_types(x.dtype, like.dtype))
-    return sum((jnp.sum(real_product(wide(p), wide(q))) for p, q in pairs), jnp.zeros_like(like))
+    return sum((jnp.sum(real_product(wide(p) / of_a, wide(q) / of_b)) for p, q in pairs), jnp.zeros_like(like))
 
 
 def _difference(a: Params, b: Params) -> Params:
@@ -239,7 +259,11 @@ def _difference(a: Params, b: Params) -> Params:
 
 
 def _against(gradient: Params, rate: Array) -> Params:
-    return jax.tree.map(lambda g: -cast(rate, g) * g, gradient)
+    def step(g):
+        most = jnp.finfo(g.dtype).max  # A rate beyond the range of the leaf's dtype would be ∞, and ∞ · 0 is NaN.
+        return -cast(jnp.clip(rate, -most, most), g) * g
+
+    return jax.tree.map(step, gradient)
 
 
 def _kept(params: Params, gradient: Params, state: Any) -> tuple[Params, Params]:
