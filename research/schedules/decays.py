@@ -98,7 +98,9 @@ def polynomial(
     check_number("power", power, positive=True)
 
     def rate_at(t: Any) -> Array:
-        left = jnp.maximum(1.0 - fraction(t, num_steps), 0.0)  # Compiled, 1 - T · (1 / T) may be -1.5e-8: no root of that.
+        left = jnp.maximum(
+            1.0 - fraction(t, num_steps), 0.0
+        )  # Compiled, 1 - T · (1 / T) may be -1.5e-8: no root of that.
         return final + (initial - final) * left**power
 
     return rate_at

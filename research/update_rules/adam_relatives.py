@@ -233,7 +233,9 @@ def adan(
         del params
         count = increment(state.count)
         gradient = jax.tree.map(lambda g, old: g.astype(old.dtype), updates, state.gradient)
-        change = jax.tree.map(lambda g, old: jnp.where(count == 1, 0.0, _within_range(g - old)), gradient, state.gradient)
+        change = jax.tree.map(
+            lambda g, old: jnp.where(count == 1, 0.0, _within_range(g - old)), gradient, state.gradient
+        )
         squares = jax.tree.map(lambda g, d: abs_square(g + cast(b2, g) * d), gradient, change)
         mu = moving_average(b1, state.mu, gradient)
         difference = moving_average(b2, state.difference, change)

@@ -12,7 +12,7 @@ from research.types import Array, Params
 from research.update_rules.adam import AdamState
 from research.update_rules.building_blocks import cast, descend, increment, moving_average
 from research.update_rules.corrections import bias_correction, effective_length
-from research.update_rules.edges import abs_square, complete, overflowed, sizes_like
+from research.update_rules.edges import abs_square, complete, sizes_like
 
 
 class NadamState(NamedTuple):
@@ -96,15 +96,23 @@ def nadam(
         of_nu = bias_correction(b2, count)
 
         def direction(g, m, v):
-            seen = g.astype(m.dtype)
+            seen = _limited(g).astype(m.dtype)
             m_hat = cast(ahead, m) * (m / cast(of_mu, m)) + cast(1.0 - now, m) * (seen / cast(of_g, m))
             v_hat = v / cast(of_nu, v) * (cast(b2, v) if paper else 1)
             root = jnp.sqrt(v_hat + cast(eps_root, v)) + cast(eps, v)
-            return jnp.where(overflowed(v, g, m), 0.0, m_hat / root).astype(g.dtype)
+            return (m_hat / root).astype(g.dtype)
 
         return jax.tree.map(direction, updates, mu, nu), NadamState(count, mu, nu, product)
 
     return optax.chain(complete(optax.GradientTransformation(init, update)), descend(learning_rate))
+
+
+def _limited(g: Array) -> Array:
+    """g within 1/32 of its dtype's range, so that dividing it by 1 - β does not leave it; m_t shows a g that is infinite."""
+    if jnp.iscomplexobj(g):
+        return jax.lax.complex(_limited(g.real), _limited(g.imag))
+    most = float(jnp.finfo(g.dtype).max) / 32
+    return jnp.clip(g, -most, most)
 
 
 def radam(

@@ -204,7 +204,9 @@ def exponential_averaging(
     def weight(count):
         return (1.0 - decay) / bias_correction(decay, count) if debias else jnp.asarray(1.0 - decay)
 
-    return _averaging("exponential_averaging", make_inner(inner, learning_rate, gradient_descent), weight, accumulator_dtype)
+    return _averaging(
+        "exponential_averaging", make_inner(inner, learning_rate, gradient_descent), weight, accumulator_dtype
+    )
 
 
 def _averaging(

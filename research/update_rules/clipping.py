@@ -159,9 +159,7 @@ def _norm(leaves: list[Array]) -> Array:
     return jnp.sqrt(sum(jnp.sum(abs_square(wide(leaf))) for leaf in leaves))
 
 
-def _stateless(
-    clip: Callable[[Params, Params], Params], only_real: str | None = None
-) -> optax.GradientTransformation:
+def _stateless(clip: Callable[[Params, Params], Params], only_real: str | None = None) -> optax.GradientTransformation:
     rule = optax.GradientTransformation(
         optax.init_empty_state, lambda updates, state, params=None: (clip(updates, params), state)
     )

@@ -152,7 +152,8 @@ _CONJUGATE_WOLFE = partial(strong_wolfe, curvature=0.1)
 
 def nonlinear_conjugate_gradient(
     learning_rate: float | Array | Schedule = 1.0,
-    beta: str = "polak_ribiere_plus", linesearch: str | Search = "strong_wolfe"
+    beta: str = "polak_ribiere_plus",
+    linesearch: str | Search = "strong_wolfe",
 ) -> optax.GradientTransformationExtraArgs:
     """Steps along -g_t plus a share of the last direction: d_t = -g_t + β_t d_(t-1), u_t = a_t d_t, a_t by line search.
 
@@ -211,7 +212,9 @@ def nonlinear_conjugate_gradient(
         slope = inner(updates, direction).astype(state.slope.dtype)
         afresh = (state.count == 0) | failed(state.search) | (slope == 0) | (state.slope == 0)
         known = state.search.learning_rate * state.slope / jnp.where(afresh, 1.0, slope).astype(slope.dtype)
-        first = jnp.where(afresh, cast(rate_at(learning_rate, state.count), slope) * capped_inverse_norm(updates), known)
+        first = jnp.where(
+            afresh, cast(rate_at(learning_rate, state.count), slope) * capped_inverse_norm(updates), known
+        )
         step, searched = take_step(search, direction, params, updates, extra, first)
         return step, ConjugateState(increment(state.count), updates, direction, slope, searched)
 

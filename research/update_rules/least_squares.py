@@ -119,7 +119,12 @@ def gauss_newton(
         x, unflatten, residuals, r, jacobian = _linearised(params, residual_fn)
         h, curvature = least_squares_step(jacobian, r, singular)
         finite = jnp.all(jnp.isfinite(r)) & jnp.all(jnp.isfinite(jacobian))
-        t, outcome, evaluations, after = cast(rate_at(learning_rate, state.count), x), jnp.int32(FOUND), jnp.int32(0), (None, None)
+        t, outcome, evaluations, after = (
+            cast(rate_at(learning_rate, state.count), x),
+            jnp.int32(FOUND),
+            jnp.int32(0),
+            (None, None),
+        )
         if line_search:
             at = lambda t: _squares_and_grad(residuals, x + t * h)
             start = ((_half_square(r), r @ jacobian), r @ (jacobian @ h), _slack(x, r, jacobian))
