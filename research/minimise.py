@@ -92,6 +92,7 @@ def minimise(
         raise ValueError(f"norm must be jnp.inf or 2; got norm={norm!r}.")
     if objective is None and residual_fn is None:
         raise ValueError("minimise needs an objective, params -> (), or residual_fn, whose squares it then sums.")
+    max_steps = min(int(max_steps), int(jnp.iinfo(jnp.int32).max))  # The count of steps goes no further.
     return _minimise(rule, objective, residual_fn, float(norm), params, tolerance, max_steps)
 
 
@@ -204,7 +205,7 @@ def _of_step(outcome):
 
 
 def _norm(tree: Params, norm: float) -> Array:
-    leaves = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+    leaves = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)] or [jnp.zeros(0)])
     return jnp.max(jnp.abs(leaves), initial=0.0) if norm == jnp.inf else jnp.linalg.norm(leaves)
 
 

@@ -13,9 +13,9 @@ from research.proofs.formulas.formula import Formula
 from research.proofs.oracles import ORACLES
 from research.proofs.oracles.oracle import rate_on
 from research.proofs.problems import PROBLEMS, Problem
-from research.proofs.subjects import Subject, is_made, made
+from research.proofs.subjects import Subject, is_made, made, named
 from research.proofs.walks import Deviation, Walk, distance, walk, walk_exactly
-from research.update_rules import UPDATE_RULES
+from research.update_rules import UPDATE_RULES, find_rule
 
 # In units of the dtype's eps. A step adds a few roundings; on the problems here the worst of our rules against a
 # formula in fifty digits is a tenth of this, and the smallest slip that is known is a million times larger.
@@ -63,7 +63,7 @@ class Proof(NamedTuple):
 
 
 def prove(
-    rule: Subject | Formula,
+    rule: Subject | Formula | str,
     reference: Subject | Formula | Trace | str,
     *,
     problems: Iterable[Problem] | None = None,
@@ -80,8 +80,8 @@ def prove(
     A rule that gives NaN where the reference does not is a rule that differs, not an error.
 
     Args:
-      rule: A gradient transformation, ours or yours, or a constructor of one that takes the learning rate first; or a
-        Formula.
+      rule: A gradient transformation, ours or yours, or a constructor of one that takes the learning rate first; the name
+        of one of our rules, or a dotted name of another, such as "optax.adam"; or a Formula.
       reference: The same; or the name of one of our rules, whose formula then stands for it in fifty digits; or a trace
         by problem, such as `recorded.recorded_walks("adam/defaults")`, which brings its learning rates.
       problems: What to compare on; None means all of PROBLEMS.
@@ -107,6 +107,8 @@ def prove(
       >>> print(prove(stale, "nesterov", learning_rate=0.1).cause)
       it does not look ahead: this is the heavy ball (`x` where the formula has `x + momentum * v_next`)
     """
+    rule = find_rule(rule) if isinstance(rule, str) and "." not in rule else _found(rule)
+    reference = _found(reference)
     name = known_name(reference)
     _check_rate(rule, reference, learning_rate)
     _check_dtype(dtype)
@@ -139,6 +141,11 @@ def prove(
         others = {key: other for key, other in FORMULAS.items() if key != name}
         cause = likely_cause(evidence, formula, others, dtype, tolerance, _second_half(on_progress))
     return Proof(same, worst, deviations[worst], deviations, reasons, cause, tolerance)
+
+
+def _found(subject: Any) -> Any:
+    """What is proved, or compared with, where a dotted name is given for it."""
+    return named(subject) if isinstance(subject, str) and "." in subject else subject
 
 
 def _compared(rule, reference, problem: Problem, given: dict[str, Any], dtype: Any, tolerance: float) -> Evidence:

@@ -1,5 +1,6 @@
 """What is proved: a rule that is already made, or a constructor of one; its errors are told with its name."""
 
+import importlib
 import inspect
 import sys
 import traceback
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 import optax
 
+from research.naming import known_names
 from research.proofs.oracles.oracle import Constructor
 from research.proofs.walks import check_updates
 
@@ -36,6 +38,49 @@ def is_made(rule: Any) -> bool:
     if inspect.isclass(rule):
         return False  # Its functions want an object; called with a rate, it may make one.
     return hasattr(rule, "init") and hasattr(rule, "update")
+
+
+def named(word: str) -> Any:
+    """What a dotted name names, such as "optax.adam" or "my_package.rules.my_adam".
+
+    Args:
+      word: A module's name, a dot, and the name of something in it.
+    Returns:
+      What stands under that name.
+    Raises:
+      ValueError: There is no such module, or no such name in it; the message says which.
+    Example:
+      >>> named("optax.adam") is optax.adam
+      True
+      >>> named("optax.addam")
+      Traceback (most recent call last):
+      ValueError: there is no 'addam' in optax; did you mean 'adam'? ...
+    """
+    module, names = _imported(word)
+    found = module
+    for k, name in enumerate(names):
+        if not hasattr(found, name):
+            above = ".".join([module.__name__, *names[:k]])
+            hint = known_names(name, [n for n in dir(found) if not n.startswith("_")]).split(" Known:")[0]
+            raise ValueError(f"there is no {name!r} in {above}{hint}")
+        found = getattr(found, name)
+    return found
+
+
+def _imported(word: str) -> tuple[Any, list[str]]:
+    """The longest beginning of a dotted name that is a module, and the rest."""
+    parts = word.split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise ValueError(f"a rule is named by a dotted name, such as 'optax.adam'; got {word!r}.")
+    for k in range(len(parts), 0, -1):
+        name = ".".join(parts[:k])
+        try:
+            return importlib.import_module(name), parts[k:]
+        except ModuleNotFoundError as problem:
+            # One that the module itself misses is another matter.
+            if problem.name != name and not name.startswith(f"{problem.name}."):
+                raise
+    raise ValueError(f"there is no module {parts[0]!r} for {word!r}; give the rule itself, or install its package.")
 
 
 def made(

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from research.types import Array
 
@@ -15,6 +17,48 @@ def real(t: Any) -> Array:
     return jnp.asarray(t, dtype=float)
 
 
+def count(t: Any) -> Array:
+    """A step count as an array: integers stay integers where JAX has integers as large, and become floats where not.
+
+    Example:
+      >>> print(count(3).dtype.kind, f"{count(2**70):.2e}")
+      i 1.18e+21
+    """
+    if isinstance(t, int | np.integer | np.ndarray) and not isinstance(t, bool):
+        array = np.asarray(t)
+        limits = jnp.iinfo(jnp.result_type(int))
+        fits = array.dtype != object and np.all((array >= limits.min) & (array <= limits.max))
+        return jnp.asarray(t) if fits else real(np.asarray(array, float))
+    return jnp.asarray(t)
+
+
+def is_before(t: Array, boundary: int | Array) -> Array:
+    """Whether t < boundary: always, where the boundary is beyond the largest integer that t can be."""
+    return jnp.ones_like(t, bool) if _is_beyond(t, boundary) else t < _beside(t, boundary)
+
+
+def since(t: Array, boundary: int | Array) -> Array:
+    """Steps since the boundary, max(t - boundary, 0)."""
+    return jnp.zeros_like(t) if _is_beyond(t, boundary) else jnp.maximum(t - _beside(t, boundary), 0)
+
+
+def periods(t: Array, every: int | Array) -> Array:
+    """⌊t / every⌋, in integers where t is one."""
+    return jnp.zeros_like(t) if _is_beyond(t, every) else t // _beside(t, every)
+
+
+def _is_beyond(t: Array, number: int | Array) -> bool:
+    if isinstance(number, Tracer) or not jnp.issubdtype(t.dtype, jnp.integer):
+        return False
+    return int(number) > jnp.iinfo(t.dtype).max
+
+
+def _beside(t: Array, number: int | Array) -> Any:
+    """The number, such that a Python integer beside a float t is no int32."""
+    return float(number) if isinstance(number, int) and not jnp.issubdtype(t.dtype, jnp.integer) else number
+
+
 def fraction(t: Any, num_steps: int | Array) -> Array:
     """How much of num_steps has gone by: min(t, T) / T."""
-    return jnp.minimum(real(t), num_steps) / num_steps
+    length = real(num_steps)  # int32 ends at 2^31.
+    return jnp.minimum(real(t), length) / length

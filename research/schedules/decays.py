@@ -1,9 +1,11 @@
 """Rates that fall, or stay: steps, exponentials, polynomials, cosines, roots."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from research.schedules.checks import check_number
-from research.schedules.counts import Schedule, fraction, real
+from research.schedules.counts import Schedule, count, fraction, periods, real
 from research.types import Array
 
 
@@ -44,7 +46,7 @@ def step(initial: float | Array, factor: float | Array, every: int | Array) -> S
     check_number("initial", initial)
     check_number("factor", factor, positive=True)
     check_number("every", every, positive=True, integer=True)
-    return lambda t: initial * factor ** real(jnp.asarray(t) // every)
+    return lambda t: initial * factor ** real(periods(count(t), every))
 
 
 def exponential(initial: float | Array, factor: float | Array, timescale: float | Array = 1.0) -> Schedule:
@@ -67,7 +69,7 @@ def exponential(initial: float | Array, factor: float | Array, timescale: float 
     check_number("initial", initial)
     check_number("factor", factor, positive=True)
     check_number("timescale", timescale, positive=True)
-    return lambda t: initial * factor ** (real(t) / timescale)
+    return lambda t: initial * factor ** (real(t) / real(timescale))
 
 
 def polynomial(
@@ -94,7 +96,14 @@ def polynomial(
     check_number("final", final)
     check_number("num_steps", num_steps, positive=True, integer=True)
     check_number("power", power, positive=True)
-    return lambda t: final + (initial - final) * (1.0 - fraction(t, num_steps)) ** power
+
+    def rate_at(t: Any) -> Array:
+        left = jnp.maximum(
+            1.0 - fraction(t, num_steps), 0.0
+        )  # Compiled, 1 - T · (1 / T) may be -1.5e-8: no root of that.
+        return final + (initial - final) * left**power
+
+    return rate_at
 
 
 def cosine(initial: float | Array, num_steps: int | Array, final: float | Array = 0.0) -> Schedule:
@@ -139,7 +148,7 @@ def inverse_square_root(initial: float | Array, timescale: float | Array = 1.0) 
     """
     check_number("initial", initial)
     check_number("timescale", timescale, positive=True)
-    return lambda t: initial / jnp.sqrt(1.0 + real(t) / timescale)
+    return lambda t: initial / jnp.sqrt(1.0 + real(t) / real(timescale))
 
 
 def inverse_time(initial: float | Array, timescale: float | Array = 1.0) -> Schedule:
@@ -161,4 +170,4 @@ def inverse_time(initial: float | Array, timescale: float | Array = 1.0) -> Sche
     """
     check_number("initial", initial)
     check_number("timescale", timescale, positive=True)
-    return lambda t: initial / (1.0 + real(t) / timescale)
+    return lambda t: initial / (1.0 + real(t) / real(timescale))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from research.schedules.checks import check_number
-from research.schedules.counts import Schedule, fraction, real
+from research.schedules.counts import Schedule, count, fraction, is_before, real, since
 from research.types import Array
 
 
@@ -60,10 +60,10 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     _check_boundaries(boundaries, "schedules")
 
     def joined(t: Any) -> Array:
-        t = jnp.asarray(t)
+        t = count(t)
         rate = schedules[0](t)
         for boundary, schedule in zip(boundaries, schedules[1:], strict=True):
-            rate = jnp.where(t < boundary, rate, schedule(jnp.maximum(t - boundary, 0)))
+            rate = jnp.where(is_before(t, boundary), rate, schedule(since(t, boundary)))
         return rate
 
     return joined
@@ -100,10 +100,10 @@ def piecewise(initial: float | Array, boundaries: Sequence[int | Array], values:
         check_number("each of values", value)
 
     def rate_at(t: Any) -> Array:
-        t = jnp.asarray(t)
+        t = count(t)
         rate = initial * jnp.ones_like(real(t))
         for boundary, value in zip(boundaries, values, strict=True):
-            rate = jnp.where(t < boundary, rate, value)
+            rate = jnp.where(is_before(t, boundary), rate, value)
         return rate
 
     return rate_at

@@ -10,6 +10,7 @@ from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, descend, increment, like, moving_average
 from research.update_rules.corrections import bias_correction as correction
+from research.update_rules.edges import abs_square, complete, sizes_like
 from research.update_rules.first_order import heavy_ball
 from research.update_rules.first_order import nesterov as nesterov_momentum
 
@@ -59,17 +60,17 @@ def adagrad(
     check_number("eps", eps)
 
     def init(params):
-        return AdagradState(jax.tree.map(lambda x: jnp.full_like(x, initial_accumulator_value), params))
+        return AdagradState(jax.tree.map(lambda x: sizes_like(x, initial_accumulator_value), params))
 
     def divide(g, s):
         return jnp.where(s == 0, 0.0, g / _root(s, eps, eps_in_sqrt)).astype(g.dtype)  # A NaN has to show.
 
     def update(updates, state, params=None):
         del params
-        squares = jax.tree.map(lambda s, g: s + jnp.square(g).astype(s.dtype), state.sum_of_squares, updates)
+        squares = jax.tree.map(lambda s, g: s + abs_square(g).astype(s.dtype), state.sum_of_squares, updates)
         return jax.tree.map(divide, updates, squares), AdagradState(squares)
 
-    return optax.chain(optax.GradientTransformation(init, update), descend(learning_rate))
+    return optax.chain(complete(optax.GradientTransformation(init, update)), descend(learning_rate))
 
 
 class AdadeltaState(NamedTuple):
@@ -117,19 +118,19 @@ def adadelta(
     check_number("eps", eps)
 
     def init(params):
-        return AdadeltaState(*(jax.tree.map(jnp.zeros_like, params) for _ in range(2)))
+        return AdadeltaState(*(jax.tree.map(sizes_like, params) for _ in range(2)))
 
     def scale(g, e, d):
         return like(jnp.sqrt(d + cast(eps, d)) / jnp.sqrt(e + cast(eps, e)) * g, g)
 
     def update(updates, state, params=None):
         del params
-        of_gradients = moving_average(rho, state.mean_square_gradient, jax.tree.map(jnp.square, updates))
+        of_gradients = moving_average(rho, state.mean_square_gradient, jax.tree.map(abs_square, updates))
         updates = jax.tree.map(scale, updates, of_gradients, state.mean_square_update)
-        of_updates = moving_average(rho, state.mean_square_update, jax.tree.map(jnp.square, updates))
+        of_updates = moving_average(rho, state.mean_square_update, jax.tree.map(abs_square, updates))
         return updates, AdadeltaState(of_gradients, of_updates)
 
-    return optax.chain(optax.GradientTransformation(init, update), descend(learning_rate))
+    return optax.chain(complete(optax.GradientTransformation(init, update)), descend(learning_rate))
 
 
 class RmspropState(NamedTuple):
@@ -240,12 +241,12 @@ def rmsprop(
 
 def _uncentered(decay, initial_scale, corrected, divide) -> optax.GradientTransformation:
     def init(params):
-        nu = jax.tree.map(lambda x: jnp.full_like(x, initial_scale), params)
+        nu = jax.tree.map(lambda x: sizes_like(x, initial_scale), params)
         return CorrectedRmspropState(jnp.zeros((), jnp.int32), nu) if corrected else RmspropState(nu)
 
     def update(updates, state, params=None):
         del params
-        nu = moving_average(decay, state.nu, jax.tree.map(jnp.square, updates))
+        nu = moving_average(decay, state.nu, jax.tree.map(abs_square, updates))
         if not corrected:
             return jax.tree.map(divide, updates, nu), RmspropState(nu)
         count = increment(state.count)
@@ -253,13 +254,13 @@ def _uncentered(decay, initial_scale, corrected, divide) -> optax.GradientTransf
         nu_hat = jax.tree.map(lambda v: v / cast(weight, v), nu)
         return jax.tree.map(divide, updates, nu_hat), CorrectedRmspropState(count, nu)
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update))
 
 
 def _centered(decay, initial_scale, corrected, divide) -> optax.GradientTransformation:
     def init(params):
         mu = jax.tree.map(jnp.zeros_like, params)
-        variance = jax.tree.map(lambda x: jnp.full_like(x, initial_scale), params)
+        variance = jax.tree.map(lambda x: sizes_like(x, initial_scale), params)
         return CenteredRmspropState(jnp.zeros((), jnp.int32), mu, variance)
 
     def update(updates, state, params=None):
@@ -273,14 +274,14 @@ def _centered(decay, initial_scale, corrected, divide) -> optax.GradientTransfor
 
         def spread(s, g, m):
             gap = g.astype(m.dtype) - m
-            return cast(decay, s) * s + cast((1.0 - decay) * rest, s) * jnp.square(gap)
+            return cast(decay, s) * s + cast((1.0 - decay) * rest, s) * abs_square(gap)
 
         variance = jax.tree.map(spread, state.variance, updates, state.mu)
         mu = jax.tree.map(lambda m, g: m + cast(share, m) * (g.astype(m.dtype) - m), state.mu, updates)
         divided = jax.tree.map(lambda g, s: divide(g, s / cast(weight, s)), updates, variance)
         return divided, CenteredRmspropState(count, mu, variance)
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update))
 
 
 def _root(v: Array, eps: float | Array, eps_in_sqrt: bool) -> Array:
@@ -294,4 +295,4 @@ def _negate() -> optax.GradientTransformation:
         del params
         return jax.tree.map(jnp.negative, updates), state
 
-    return optax.GradientTransformation(optax.init_empty_state, update)
+    return complete(optax.GradientTransformation(optax.init_empty_state, update))

@@ -10,6 +10,7 @@ from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import add_decayed_weights, cast, descend, increment, like, moving_average
 from research.update_rules.corrections import bias_correction
+from research.update_rules.edges import abs_square, complete, sizes_like
 
 
 class AdamState(NamedTuple):
@@ -109,14 +110,14 @@ def _adam_direction(
     _check(b1, b2, eps, eps_root)
 
     def init(params):
-        zeros = [jax.tree.map(jnp.zeros_like, params) for _ in range(2)]  # Two, so that both may be donated.
-        return AdamState(jnp.zeros((), jnp.int32), *zeros)
+        mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
+        return AdamState(jnp.zeros((), jnp.int32), mu, nu)
 
     def update(updates, state, params=None):
         del params
         count = increment(state.count)
         mu = moving_average(b1, state.mu, updates)
-        nu = moving_average(b2, state.nu, jax.tree.map(jnp.square, updates))
+        nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
         mu_correction, nu_correction = bias_correction(b1, count), bias_correction(b2, count)
 
         def direction(g, m, v):
@@ -125,7 +126,7 @@ def _adam_direction(
 
         return jax.tree.map(direction, updates, mu, nu), AdamState(count, mu, nu)
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update))
 
 
 class AmsgradState(NamedTuple):
@@ -183,13 +184,14 @@ def amsgrad(
     _check(b1, b2, eps, eps_root)
 
     def init(params):
-        return AmsgradState(jnp.zeros((), jnp.int32), *(jax.tree.map(jnp.zeros_like, params) for _ in range(3)))
+        mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
+        return AmsgradState(jnp.zeros((), jnp.int32), mu, nu, jax.tree.map(sizes_like, params))
 
     def update(updates, state, params=None):
         del params
         count = increment(state.count)
         mu = moving_average(b1, state.mu, updates)
-        nu = moving_average(b2, state.nu, jax.tree.map(jnp.square, updates))
+        nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
         of_mu = bias_correction(b1, count) if bias_correction_mu else 1.0
         of_nu = bias_correction(b2, count) if bias_correction_nu else 1.0
         before, after = (of_nu, 1.0) if correct_before_max else (1.0, of_nu)
@@ -201,7 +203,7 @@ def amsgrad(
 
         return jax.tree.map(direction, updates, mu, nu_max), AmsgradState(count, mu, nu, nu_max)
 
-    return optax.chain(optax.GradientTransformation(init, update), descend(learning_rate))
+    return optax.chain(complete(optax.GradientTransformation(init, update)), descend(learning_rate))
 
 
 class AdamaxState(NamedTuple):
@@ -249,7 +251,8 @@ def adamax(
     _check(b1, b2, eps)
 
     def init(params):
-        return AdamaxState(jnp.zeros((), jnp.int32), *(jax.tree.map(jnp.zeros_like, params) for _ in range(2)))
+        mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
+        return AdamaxState(jnp.zeros((), jnp.int32), mu, nu)
 
     def largest(g, n):
         return jnp.maximum(jnp.abs(g).astype(n.dtype) + cast(eps, n), cast(b2, n) * n)
@@ -263,7 +266,7 @@ def adamax(
         divided = jax.tree.map(lambda g, m, n: (m / cast(correction, m) / n).astype(g.dtype), updates, mu, nu)
         return divided, AdamaxState(count, mu, nu)
 
-    return optax.chain(optax.GradientTransformation(init, update), descend(learning_rate))
+    return optax.chain(complete(optax.GradientTransformation(init, update)), descend(learning_rate))
 
 
 def _check(b1: float | Array, b2: float | Array, eps: float | Array, eps_root: float | Array = 0.0) -> None:

@@ -10,6 +10,7 @@ from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import add_decayed_weights, cast, descend, increment, moving_average
 from research.update_rules.corrections import bias_correction as correction
+from research.update_rules.edges import abs_square, complete, overflowed, sizes_like
 
 
 class AdabeliefState(NamedTuple):
@@ -62,13 +63,14 @@ def adabelief(
     _check({"b1": b1, "b2": b2}, {"eps": eps, "eps_root": eps_root})
 
     def init(params):
-        return AdabeliefState(jnp.zeros((), jnp.int32), *(jax.tree.map(jnp.zeros_like, params) for _ in range(2)))
+        mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
+        return AdabeliefState(jnp.zeros((), jnp.int32), mu, nu)
 
     def update(updates, state, params=None):
         del params
         count = increment(state.count)
         mu = moving_average(b1, state.mu, updates)
-        surprise = jax.tree.map(lambda g, m: jnp.square(g.astype(m.dtype) - m), updates, mu)
+        surprise = jax.tree.map(lambda g, m: abs_square(g.astype(m.dtype) - m), updates, mu)
         nu = jax.tree.map(lambda s: s + cast(eps_root, s), moving_average(b2, state.nu, surprise))
         of_mu, of_nu = correction(b1, count), correction(b2, count)
 
@@ -77,7 +79,7 @@ def adabelief(
 
         return jax.tree.map(direction, updates, mu, nu), AdabeliefState(count, mu, nu)
 
-    return optax.chain(optax.GradientTransformation(init, update), descend(learning_rate))
+    return optax.chain(complete(optax.GradientTransformation(init, update)), descend(learning_rate))
 
 
 class YogiState(NamedTuple):
@@ -137,12 +139,13 @@ def yogi(
 
     def init(params):
         mu = jax.tree.map(lambda x: jnp.full_like(x, initial_mu), params)
-        nu = jax.tree.map(lambda x: jnp.full_like(x, initial_accumulator_value), params)
+        nu = jax.tree.map(lambda x: sizes_like(x, initial_accumulator_value), params)
         return YogiState(jnp.zeros((), jnp.int32), mu, nu)
 
     def move(v, g):
-        square = jnp.square(g).astype(v.dtype)
-        return v - cast(1.0 - b2, v) * jnp.sign(v - square) * square
+        square = abs_square(g).astype(v.dtype)
+        moved = v - cast(1.0 - b2, v) * jnp.sign(v - square) * square
+        return jnp.where(jnp.isposinf(v) & ~jnp.isnan(square), v, moved)  # ∞ - ∞ where g² left the range of the dtype.
 
     def update(updates, state, params=None):
         del params
@@ -157,7 +160,7 @@ def yogi(
 
         return jax.tree.map(direction, updates, mu, nu), YogiState(count, mu, nu)
 
-    return optax.chain(optax.GradientTransformation(init, update), descend(learning_rate))
+    return optax.chain(complete(optax.GradientTransformation(init, update)), descend(learning_rate))
 
 
 class AdanState(NamedTuple):
@@ -223,14 +226,17 @@ def adan(
     _check({"b1": b1, "b2": b2, "b3": b3}, {"eps": eps, "eps_root": eps_root})
 
     def init(params):
-        return AdanState(jnp.zeros((), jnp.int32), *(jax.tree.map(jnp.zeros_like, params) for _ in range(4)))
+        mu, difference, gradient = (jax.tree.map(jnp.zeros_like, params) for _ in range(3))
+        return AdanState(jnp.zeros((), jnp.int32), mu, difference, jax.tree.map(sizes_like, params), gradient)
 
     def update(updates, state, params=None):
         del params
         count = increment(state.count)
         gradient = jax.tree.map(lambda g, old: g.astype(old.dtype), updates, state.gradient)
-        change = jax.tree.map(lambda g, old: jnp.where(count == 1, 0.0, g - old), gradient, state.gradient)
-        squares = jax.tree.map(lambda g, d: jnp.square(g + cast(b2, g) * d), gradient, change)
+        change = jax.tree.map(
+            lambda g, old: jnp.where(count == 1, 0.0, _within_range(g - old)), gradient, state.gradient
+        )
+        squares = jax.tree.map(lambda g, d: abs_square(g + cast(b2, g) * d), gradient, change)
         mu = moving_average(b1, state.mu, gradient)
         difference = moving_average(b2, state.difference, change)
         nu = moving_average(b3, state.nu, squares)
@@ -238,20 +244,29 @@ def adan(
 
         def direction(g, m, v, n):
             ahead = m / cast(of_mu, m) + cast(b2, v) * (v / cast(of_difference, v))
-            return (ahead / (jnp.sqrt(n / cast(of_nu, n) + cast(eps_root, n)) + cast(eps, n))).astype(g.dtype)
+            root = jnp.sqrt(n / cast(of_nu, n) + cast(eps_root, n)) + cast(eps, n)
+            return jnp.where(overflowed(n, g, m, v), 0.0, ahead / root).astype(g.dtype)
 
         directions = jax.tree.map(direction, updates, mu, difference, nu)
         return directions, AdanState(count, mu, difference, nu, gradient)
 
     links = [
-        optax.GradientTransformation(init, update),
+        complete(optax.GradientTransformation(init, update)),
         add_decayed_weights(weight_decay, mask),
         descend(learning_rate),
     ]
     if proximal:
         shrink = _shrink(learning_rate, weight_decay)
-        links.append(shrink if mask is None else optax.masked(shrink, mask))
+        links.append(shrink if mask is None else complete(optax.masked(shrink, mask)))
     return optax.chain(*links)
+
+
+def _within_range(x: Array) -> Array:
+    """x with the largest number of its dtype for ∞: the difference of two gradients may be twice that."""
+    if jnp.iscomplexobj(x):
+        return jax.lax.complex(_within_range(x.real), _within_range(x.imag))
+    most = jnp.finfo(x.dtype).max
+    return jnp.clip(x, -most, most)
 
 
 class ShrinkState(NamedTuple):
@@ -277,7 +292,7 @@ def _shrink(learning_rate: float | Array | Schedule, weight_decay: float | Array
         factor = 1.0 + weight_decay * rate
         return jax.tree.map(lambda u: u / cast(factor, u), updates), ShrinkState(increment(state.count))
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update))
 
 
 def _check(decays: dict[str, float | Array], sizes: dict[str, float | Array]) -> None:

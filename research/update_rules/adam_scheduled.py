@@ -12,6 +12,7 @@ from research.types import Array, Params
 from research.update_rules.adam import AdamState
 from research.update_rules.building_blocks import cast, descend, increment, moving_average
 from research.update_rules.corrections import bias_correction, effective_length
+from research.update_rules.edges import abs_square, complete, sizes_like
 
 
 class NadamState(NamedTuple):
@@ -77,7 +78,7 @@ def nadam(
     constant, paper = momentum_schedule == "constant", momentum_schedule == "paper"
 
     def init(params):
-        mu, nu = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+        mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
         return NadamState(jnp.zeros((), jnp.int32), mu, nu, jnp.ones((), float))
 
     def momentum(t):
@@ -89,20 +90,29 @@ def nadam(
         now, ahead = momentum(count), momentum(increment(count))
         product = state.product if constant else (state.product * now).astype(state.product.dtype)
         mu = moving_average(now if paper else b1, state.mu, updates)
-        nu = moving_average(b2, state.nu, jax.tree.map(jnp.square, updates))
+        nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
         of_mu = bias_correction(b1, increment(count)) if constant else 1.0 - product * ahead
         of_g = bias_correction(b1, count) if constant else 1.0 - product
         of_nu = bias_correction(b2, count)
 
         def direction(g, m, v):
-            seen = g.astype(m.dtype)
+            seen = _limited(g).astype(m.dtype)
             m_hat = cast(ahead, m) * (m / cast(of_mu, m)) + cast(1.0 - now, m) * (seen / cast(of_g, m))
             v_hat = v / cast(of_nu, v) * (cast(b2, v) if paper else 1)
-            return (m_hat / (jnp.sqrt(v_hat + cast(eps_root, v)) + cast(eps, v))).astype(g.dtype)
+            root = jnp.sqrt(v_hat + cast(eps_root, v)) + cast(eps, v)
+            return (m_hat / root).astype(g.dtype)
 
         return jax.tree.map(direction, updates, mu, nu), NadamState(count, mu, nu, product)
 
-    return optax.chain(optax.GradientTransformation(init, update), descend(learning_rate))
+    return optax.chain(complete(optax.GradientTransformation(init, update)), descend(learning_rate))
+
+
+def _limited(g: Array) -> Array:
+    """g within 1/32 of its dtype's range, so that dividing it by 1 - β does not leave it; m_t shows a g that is infinite."""
+    if jnp.iscomplexobj(g):
+        return jax.lax.complex(_limited(g.real), _limited(g.imag))
+    most = float(jnp.finfo(g.dtype).max) / 32
+    return jnp.clip(g, -most, most)
 
 
 def radam(
@@ -148,13 +158,14 @@ def radam(
         raise ValueError(f"threshold must be at least 4, for r_t² is negative below; got threshold={threshold!r}.")
 
     def init(params):
-        return AdamState(jnp.zeros((), jnp.int32), *(jax.tree.map(jnp.zeros_like, params) for _ in range(2)))
+        mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
+        return AdamState(jnp.zeros((), jnp.int32), mu, nu)
 
     def update(updates, state, params=None):
         del params
         count = increment(state.count)
         mu = moving_average(b1, state.mu, updates)
-        nu = moving_average(b2, state.nu, jax.tree.map(jnp.square, updates))
+        nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
         of_mu, of_nu = bias_correction(b1, count), bias_correction(b2, count)
         length = effective_length(b2, count)
         factor = _rectification(length, 2.0 / (1.0 - b2) - 1.0)
@@ -168,7 +179,7 @@ def radam(
 
         return jax.tree.map(direction, updates, mu, nu), AdamState(count, mu, nu)
 
-    return optax.chain(optax.GradientTransformation(init, update), descend(learning_rate))
+    return optax.chain(complete(optax.GradientTransformation(init, update)), descend(learning_rate))
 
 
 def _rectification(length: Array, most: float | Array) -> Array:

@@ -10,9 +10,10 @@ from jax.core import Tracer
 
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
-from research.update_rules.building_blocks import cast, increment
+from research.update_rules.building_blocks import cast, increment, reached
 from research.update_rules.checks import make_inner
 from research.update_rules.corrections import bias_correction
+from research.update_rules.edges import complete, dtype_beside
 from research.update_rules.first_order import gradient_descent, heavy_ball
 
 Constructor = Callable[..., optax.GradientTransformation]
@@ -34,7 +35,7 @@ class LookaheadState(NamedTuple):
 
 def lookahead(
     learning_rate: float | Array | Schedule,
-    inner: Constructor = heavy_ball,
+    inner: Constructor | None = None,
     sync_period: int | Array = 5,
     slow_step_size: float | Array = 0.5,
     reset_state: bool = False,
@@ -50,7 +51,8 @@ def lookahead(
 
     Args:
       learning_rate: η of the inner rule: whatever its constructor takes.
-      inner: Constructor of the inner rule, learning_rate first; functools.partial gives it other arguments.
+      inner: Constructor of the inner rule, learning_rate first (functools.partial gives it other arguments); None is
+        heavy_ball.
       sync_period: k, a positive integer; may be traced.
       slow_step_size: α, from 0 to 1; may be traced.
       reset_state: Whether the inner rule starts anew (its momentum from 0, and a schedule from its first rate) after each
@@ -74,7 +76,7 @@ def lookahead(
     check_number("slow_step_size", slow_step_size)
     if not isinstance(slow_step_size, Tracer) and slow_step_size > 1:
         raise ValueError(f"slow_step_size must lie between 0 and 1; got slow_step_size={slow_step_size!r}.")
-    rule = make_inner(inner, learning_rate)
+    rule = make_inner(inner, learning_rate, heavy_ball)
 
     def init(params):
         return LookaheadState(jnp.zeros((), jnp.int32), _copied(params), rule.init(params))
@@ -82,7 +84,8 @@ def lookahead(
     def update(updates: Any, state: Any, params: Any = None, **extra: Any):
         _require_params(params, "lookahead")
         updates, inner_state = rule.update(updates, state.inner, params, **extra)
-        is_due = state.count + 1 >= sync_period
+        count = increment(state.count)
+        is_due = reached(count, sync_period)
 
         def come_back(x, u, slow):
             ahead = x + u.astype(x.dtype) - slow.astype(x.dtype)
@@ -93,10 +96,9 @@ def lookahead(
         slow = jax.tree.map(lambda s, x: jnp.where(is_due, x, s), state.evaluation_params, after)
         if reset_state:
             inner_state = jax.tree.map(lambda s, new: jnp.where(is_due, new, s), inner_state, rule.init(after))
-        count = jnp.where(is_due, 0, state.count + 1).astype(jnp.int32)
-        return updates, LookaheadState(count, slow, inner_state)
+        return updates, LookaheadState(jnp.where(is_due, 0, count), slow, inner_state)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return complete(optax.GradientTransformationExtraArgs(init, update))
 
 
 class AveragingState(NamedTuple):
@@ -115,7 +117,7 @@ class AveragingState(NamedTuple):
 
 def polyak_averaging(
     learning_rate: float | Array | Schedule,
-    inner: Constructor = gradient_descent,
+    inner: Constructor | None = None,
     start: int | Array = 0,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
@@ -130,7 +132,8 @@ def polyak_averaging(
 
     Args:
       learning_rate: η of the inner rule: whatever its constructor takes.
-      inner: Constructor of the inner rule, learning_rate first; functools.partial gives it other arguments.
+      inner: Constructor of the inner rule, learning_rate first (functools.partial gives it other arguments); None is
+        gradient_descent.
       start: s, how many steps stay out of the mean, an integer of at least 0; may be traced.
       accumulator_dtype: Of the mean; None means as the params. In bfloat16 a mean of 256 iterates no longer moves.
     Returns:
@@ -148,16 +151,18 @@ def polyak_averaging(
       [4.]
     """
     check_number("start", start, integer=True)
+    if not isinstance(start, Tracer):
+        start = min(int(start), int(jnp.iinfo(jnp.int32).max))  # A count goes no further.
 
     def weight(count):
         return 1.0 / jnp.maximum(count - start, 1).astype(float)
 
-    return _averaging("polyak_averaging", make_inner(inner, learning_rate), weight, accumulator_dtype)
+    return _averaging("polyak_averaging", make_inner(inner, learning_rate, gradient_descent), weight, accumulator_dtype)
 
 
 def exponential_averaging(
     learning_rate: float | Array | Schedule,
-    inner: Constructor = gradient_descent,
+    inner: Constructor | None = None,
     decay: float | Array = 0.999,
     debias: bool = True,
     accumulator_dtype: Any = None,
@@ -175,7 +180,8 @@ def exponential_averaging(
 
     Args:
       learning_rate: η of the inner rule: whatever its constructor takes.
-      inner: Constructor of the inner rule, learning_rate first; functools.partial gives it other arguments.
+      inner: Constructor of the inner rule, learning_rate first (functools.partial gives it other arguments); None is
+        gradient_descent.
       decay: β in [0, 1); may be traced.
       debias: Whether the average is one of x_1 to x_t alone.
       accumulator_dtype: Of the average; None means as the params. In bfloat16 an average with β > 0.996 does not move.
@@ -198,7 +204,9 @@ def exponential_averaging(
     def weight(count):
         return (1.0 - decay) / bias_correction(decay, count) if debias else jnp.asarray(1.0 - decay)
 
-    return _averaging("exponential_averaging", make_inner(inner, learning_rate), weight, accumulator_dtype)
+    return _averaging(
+        "exponential_averaging", make_inner(inner, learning_rate, gradient_descent), weight, accumulator_dtype
+    )
 
 
 def _averaging(
@@ -221,12 +229,12 @@ def _averaging(
         )
         return updates, AveragingState(count, average, inner_state)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return complete(optax.GradientTransformationExtraArgs(init, update))
 
 
 def _copied(params: Params, dtype: Any = None) -> Params:
     """Copies, so that params and state may both be donated."""
-    return jax.tree.map(lambda x: jnp.array(x, dtype), params)
+    return jax.tree.map(lambda x: jnp.array(x, None if dtype is None else dtype_beside(x, dtype)), params)
 
 
 def _require_params(params: Params | None, name: str) -> None:

@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.core import Tracer
 
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
+from research.update_rules.edges import complete, real_dtype
 from research.update_rules.groups import checked_mask
 
 
@@ -52,7 +54,7 @@ def descend(learning_rate: float | Array | Schedule) -> optax.GradientTransforma
         del params
         return _scale(learning_rate, updates), state
 
-    return optax.GradientTransformation(optax.init_empty_state, update)
+    return complete(optax.GradientTransformation(optax.init_empty_state, update))
 
 
 def _descend_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
@@ -70,7 +72,7 @@ def _descend_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
         rate = rate_at(state.count)
         return _scale(rate, updates), DescendState(increment(state.count), rate)
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update))
 
 
 def _scale(rate: float | Array, updates: Params) -> Params:
@@ -108,18 +110,20 @@ def add_decayed_weights(weight_decay: float | Array, mask: Any = None) -> optax.
             raise ValueError("weight decay needs the weights; call update(grads, state, params).")
         return jax.tree.map(lambda d, x: d + (cast(weight_decay, x) * x).astype(d.dtype), updates, params), state
 
-    rule = optax.GradientTransformation(optax.init_empty_state, update)
-    return rule if mask is None else optax.masked(rule, checked_mask(mask))
+    rule = complete(optax.GradientTransformation(optax.init_empty_state, update))
+    return rule if mask is None else complete(optax.masked(rule, checked_mask(mask)))
 
 
 def cast(value: float | Array, leaf: Array) -> Array:
     """A hyper-parameter in the leaf's dtype: a float32 or float64 array among them must not widen a bfloat16 leaf.
 
+    Beside a complex leaf it is real.
+
     Example:
       >>> print(cast(jnp.float32(0.5), jnp.ones(2, jnp.bfloat16)).dtype)
       bfloat16
     """
-    dtype = jnp.result_type(leaf)
+    dtype = real_dtype(leaf)
     if isinstance(value, float | int) and isinstance(leaf, jax.Array):
         return np.asarray(value, dtype)  # type: ignore[return-value]  # A constant: nothing is traced for it.
     return jnp.asarray(value, dtype)
@@ -128,13 +132,13 @@ def cast(value: float | Array, leaf: Array) -> Array:
 def working_dtype(params: Params) -> Any:
     """That of the widest leaf, at least float32: LAPACK has nothing narrower, and a sum of squares in bfloat16 two digits.
 
-    A leaf counts by its dtype also where its type is weak, as that of `jnp.array(1.0)` is.
+    A leaf counts by its dtype also where its type is weak, as that of `jnp.array(1.0)` is; a complex leaf by its parts'.
 
     Example:
       >>> print(working_dtype({"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.float16)}))
       float32
     """
-    return functools.reduce(jnp.promote_types, map(jnp.result_type, jax.tree.leaves(params)), jnp.dtype("float32"))
+    return functools.reduce(jnp.promote_types, map(real_dtype, jax.tree.leaves(params)), jnp.dtype("float32"))
 
 
 def like(value: Array, leaf: Array) -> Array:
@@ -176,6 +180,18 @@ def increment(count: Array) -> Array:
       3 2147483647
     """
     return count + (count < jnp.iinfo(count.dtype).max)
+
+
+def reached(count: Array, limit: int | Array) -> Array:
+    """Whether count >= limit; never, where the limit is beyond the largest integer that the count can be.
+
+    Example:
+      >>> print(reached(jnp.int32(3), 3), reached(jnp.int32(2147483647), 2**31))
+      True False
+    """
+    if not isinstance(limit, Tracer) and int(limit) > jnp.iinfo(count.dtype).max:
+        return jnp.zeros_like(count, bool)
+    return count >= limit
 
 
 def evaluation_params(state: optax.OptState, params: Params) -> Params:

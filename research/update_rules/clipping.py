@@ -8,7 +8,8 @@ import optax
 
 from research.schedules import check_number
 from research.types import Array, Params
-from research.update_rules.building_blocks import cast, working_dtype
+from research.update_rules.building_blocks import cast
+from research.update_rules.edges import abs_square, complete
 
 
 def clip_by_value(max_value: float | Array) -> optax.GradientTransformation:
@@ -30,7 +31,8 @@ def clip_by_value(max_value: float | Array) -> optax.GradientTransformation:
     """
     check_number("max_value", max_value, positive=True)
     return _stateless(
-        lambda updates, params: jax.tree.map(lambda g: jnp.clip(g, -cast(max_value, g), cast(max_value, g)), updates)
+        lambda updates, params: jax.tree.map(lambda g: jnp.clip(g, -cast(max_value, g), cast(max_value, g)), updates),
+        only_real="clip_by_value",
     )
 
 
@@ -123,8 +125,8 @@ def clip_adaptively(
         axes = _axes_of_a_unit(jax.tree_util.keystr(path), g.shape) if axis is None else axis
         # An explicit axis as a list would be no static argument.
         axes = axes if isinstance(axes, int) else tuple(axes)
-        of_weights, of_gradient = (jnp.sqrt(jnp.sum(jnp.square(a), axes, keepdims=True)) for a in (w, g))
-        largest = (cast(clipping, w) * jnp.maximum(of_weights, cast(eps, w))).astype(g.dtype)
+        of_weights, of_gradient = (jnp.sqrt(jnp.sum(abs_square(a), axes, keepdims=True)) for a in (w, g))
+        largest = (cast(clipping, w) * jnp.maximum(of_weights, cast(eps, w))).astype(of_gradient.dtype)
         return jnp.where(of_gradient < largest, g, g * (largest / jnp.where(of_gradient == 0, 1.0, of_gradient)))
 
     def clip(updates, params):
@@ -147,15 +149,18 @@ def _axes_of_a_unit(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _shorten(g: Array, norm: Array, max_norm: float | Array) -> Array:
     limit = cast(max_norm, norm)
-    return jnp.where(norm < limit, g, ((g.astype(norm.dtype) / norm) * limit).astype(g.dtype))
+    wide = g.astype(jnp.promote_types(g.dtype, norm.dtype))
+    return jnp.where(norm < limit, g, ((wide / norm) * limit).astype(g.dtype))
 
 
 def _norm(leaves: list[Array]) -> Array:
     """Euclidean, over all entries of all leaves, in the widest of their dtypes, at least float32: float16 has no 300²."""
-    return jnp.sqrt(sum(jnp.sum(jnp.square(leaf.astype(working_dtype(leaf)))) for leaf in leaves))
+    wide = lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    return jnp.sqrt(sum(jnp.sum(abs_square(wide(leaf))) for leaf in leaves))
 
 
-def _stateless(clip: Callable[[Params, Params], Params]) -> optax.GradientTransformation:
-    return optax.GradientTransformation(
+def _stateless(clip: Callable[[Params, Params], Params], only_real: str | None = None) -> optax.GradientTransformation:
+    rule = optax.GradientTransformation(
         optax.init_empty_state, lambda updates, state, params=None: (clip(updates, params), state)
     )
+    return complete(rule, only_real=only_real)

@@ -9,8 +9,9 @@ import optax
 
 from research.schedules import check_number
 from research.types import Array, Params
-from research.update_rules.building_blocks import increment
+from research.update_rules.building_blocks import increment, reached
 from research.update_rules.checks import check_rule
+from research.update_rules.edges import arrays, complete, in_dtype, real_dtype
 
 
 class AccumulationState(NamedTuple):
@@ -68,9 +69,10 @@ def accumulate_gradients(
 
     def update(updates, state, params=None, *, value=None, grad=None, value_fn=None, indices=None, **extra):
         del value_fn, indices
+        count = increment(state.count)
 
         def follow(mean, new):
-            return mean + (new.astype(mean.dtype) - mean) / (state.count + 1).astype(mean.dtype)
+            return mean + (new.astype(mean.dtype) - mean) / count.astype(real_dtype(mean))
 
         mean = jax.tree.map(follow, state.mean, updates)
         mean_value = state.value if value is None else follow(state.value, jnp.asarray(value))
@@ -87,11 +89,11 @@ def accumulate_gradients(
             return moved, empty._replace(inner=inner_state)
 
         def wait():
-            return _zeros(updates), AccumulationState(state.count + 1, mean, mean_value, state.inner)
+            return _zeros(updates), AccumulationState(count, mean, mean_value, state.inner)
 
-        return jax.lax.cond(state.count + 1 >= every, step, wait)
+        return jax.lax.cond(reached(count, every), step, wait)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return complete(optax.GradientTransformationExtraArgs(init, update))
 
 
 def _refuse(*arguments: Any, **named: Any) -> Array:
@@ -154,7 +156,7 @@ def skip_nonfinite(
         finite = _all_finite(updates) & _all_finite(moved)
         skip = ~finite
         if max_consecutive is not None:
-            skip &= state.consecutive < max_consecutive
+            skip &= ~reached(state.consecutive, max_consecutive)
         moved, inner_state = jax.tree.map(
             lambda kept, new: jnp.where(skip, kept, new), (_zeros(moved), state.inner), (moved, inner_state)
         )
@@ -164,7 +166,7 @@ def skip_nonfinite(
             inner_state,
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return complete(optax.GradientTransformationExtraArgs(init, update))
 
 
 def with_state_dtype(rule: optax.GradientTransformation, dtype: Any) -> optax.GradientTransformationExtraArgs:
@@ -194,7 +196,7 @@ def with_state_dtype(rule: optax.GradientTransformation, dtype: Any) -> optax.Gr
     inner = optax.with_extra_args_support(rule)
 
     def widened(tree):
-        return jax.tree.map(lambda a: a.astype(wide) if jnp.issubdtype(a.dtype, jnp.floating) else a, tree)
+        return jax.tree.map(lambda a: in_dtype(a, wide), arrays(tree))
 
     def update(updates, state, params=None, *, value=None, grad=None, value_fn=None, **extra):
         @functools.wraps(value_fn or _refuse)
@@ -209,7 +211,7 @@ def with_state_dtype(rule: optax.GradientTransformation, dtype: Any) -> optax.Gr
         moved, state = inner.update(widened(updates), state, of_params, **extra)
         return jax.tree.map(lambda u, g: u.astype(g.dtype), moved, updates), state
 
-    return optax.GradientTransformationExtraArgs(lambda params: inner.init(widened(params)), update)
+    return complete(optax.GradientTransformationExtraArgs(lambda params: inner.init(widened(params)), update))
 
 
 def _floating(dtype: Any) -> Any:

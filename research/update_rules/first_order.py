@@ -9,6 +9,7 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, descend, increment, like, moving_average
+from research.update_rules.edges import complete
 
 
 def gradient_descent(learning_rate: float | Array | Schedule) -> optax.GradientTransformation:
@@ -138,7 +139,7 @@ def _accumulate_by_schedule(momentum: Schedule) -> optax.GradientTransformation:
         direction = jax.tree.map(lambda m, g: (cast(now, m) * m + g.astype(m.dtype)).astype(g.dtype), velocity, updates)
         return direction, ScheduledMomentumState(increment(state.count), now, velocity)
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update))
 
 
 def _accumulate(momentum: float | Array, look_ahead: bool) -> optax.GradientTransformation:
@@ -156,7 +157,7 @@ def _accumulate(momentum: float | Array, look_ahead: bool) -> optax.GradientTran
         direction = jax.tree.map(add, velocity, updates) if look_ahead else velocity
         return jax.tree.map(lambda d, g: like(d, g), direction, updates), MomentumState(velocity)
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update))
 
 
 class AverageState(NamedTuple):
@@ -220,7 +221,7 @@ def _average(momentum: float | Array, undamped_start: bool) -> optax.GradientTra
         direction = jax.tree.map(lambda m, g: like(m, g), average, updates)
         return direction, AverageState(increment(state.count), average)
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update))
 
 
 def sign_descent(learning_rate: float | Array | Schedule) -> optax.GradientTransformation:
@@ -247,7 +248,7 @@ def sign_descent(learning_rate: float | Array | Schedule) -> optax.GradientTrans
       >>> print(rule.update(jnp.array([3.0, 0.0, -1e-9]), rule.init(jnp.zeros(3)))[0])
       [-0.5 -0.   0.5]
     """
-    return optax.chain(_signs(), descend(learning_rate))
+    return optax.chain(_signs("sign_descent"), descend(learning_rate))
 
 
 def signum(learning_rate: float | Array | Schedule, momentum: float | Array = 0.9) -> optax.GradientTransformation:
@@ -274,10 +275,11 @@ def signum(learning_rate: float | Array | Schedule, momentum: float | Array = 0.
       >>> print(updates, rule.update(jnp.array([-2.0]), state)[0])
       [-0.5] [-0.5]
     """
-    return optax.chain(_average(momentum, undamped_start=False), _signs(), descend(learning_rate))
+    return optax.chain(_average(momentum, undamped_start=False), _signs("signum"), descend(learning_rate))
 
 
-def _signs() -> optax.GradientTransformation:
-    return optax.GradientTransformation(
+def _signs(rule: str) -> optax.GradientTransformation:
+    signs = optax.GradientTransformation(
         optax.init_empty_state, lambda updates, state, params=None: (jax.tree.map(jnp.sign, updates), state)
     )
+    return complete(signs, only_real=rule)

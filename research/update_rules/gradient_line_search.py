@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.schedules import check_number
+from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment
+from research.update_rules.checks import check_rate, rate_at
+from research.update_rules.edges import complete
 from research.update_rules.line_searches import backtracking, inner, strong_wolfe
 from research.update_rules.searching import (
     Search,
@@ -35,7 +37,7 @@ class SearchState(NamedTuple):
 
 
 def backtracking_descent(
-    learning_rate: float | Array = 1.0,
+    learning_rate: float | Array | Schedule = 1.0,
     sufficient_decrease: float | Array = 1e-4,
     shrink: float | Array = 0.5,
     increase: float | Array | None = None,
@@ -53,7 +55,7 @@ def backtracking_descent(
     descent with the best rate. On mini-batches it fits each step to its own batch, and the noise stays.
 
     Args:
-      learning_rate: η, the longest step that is tried, positive.
+      learning_rate: η, the longest step that is tried: a positive number, a traced scalar, or a schedule t -> η_t.
       sufficient_decrease: c in (0, 1).
       shrink: ρ in (0, 1).
       increase: By what the last accepted step grows into the next trial, positive; None starts from η each time.
@@ -74,7 +76,7 @@ def backtracking_descent(
       >>> print(updates, state.search.learning_rate, state.search.evaluations)
       [-3.] 0.5 3
     """
-    check_number("learning_rate", learning_rate, positive=True)
+    check_rate(learning_rate, positive=True)
     if increase is not None:
         check_number("increase", increase, positive=True)
     search = partial(
@@ -88,7 +90,7 @@ def backtracking_descent(
         return SearchState(jnp.zeros((), jnp.int32), not_yet(search, params, learning_rate))
 
     def update(updates, state, params=None, **extra):
-        first = cast(learning_rate, state.search.learning_rate)
+        first = cast(rate_at(learning_rate, state.count), state.search.learning_rate)
         if increase is not None:
             grown = cast(increase, first) * state.search.learning_rate
             afresh = (state.count == 0) | failed(state.search)
@@ -97,7 +99,8 @@ def backtracking_descent(
         updates, searched = take_step(search, direction, params, updates, extra, first)
         return updates, SearchState(increment(state.count), searched)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(whole, only_real="backtracking_descent", needs_value_fn=True)
 
 
 class ConjugateState(NamedTuple):
@@ -148,7 +151,9 @@ _CONJUGATE_WOLFE = partial(strong_wolfe, curvature=0.1)
 
 
 def nonlinear_conjugate_gradient(
-    learning_rate: float | Array = 1.0, beta: str = "polak_ribiere_plus", linesearch: str | Search = "strong_wolfe"
+    learning_rate: float | Array | Schedule = 1.0,
+    beta: str = "polak_ribiere_plus",
+    linesearch: str | Search = "strong_wolfe",
 ) -> optax.GradientTransformationExtraArgs:
     """Steps along -g_t plus a share of the last direction: d_t = -g_t + β_t d_(t-1), u_t = a_t d_t, a_t by line search.
 
@@ -165,7 +170,7 @@ def nonlinear_conjugate_gradient(
     evaluations. It wants deterministic gradients.
 
     Args:
-      learning_rate: η, a factor on the first trial of the first step, positive.
+      learning_rate: η, a factor on the first trial of the first step: a positive number, a traced scalar, or a schedule.
       beta: One of the four names above.
       linesearch: "strong_wolfe" (with curvature 0.1), "backtracking", or a function like `strong_wolfe`.
     Returns:
@@ -186,7 +191,7 @@ def nonlinear_conjugate_gradient(
       >>> print(updates, state.search.learning_rate, state.search.evaluations)
       [-0.5] 0.5 2
     """
-    check_number("learning_rate", learning_rate, positive=True)
+    check_rate(learning_rate, positive=True)
     if beta not in BETAS:
         raise ValueError(f"beta must be one of {', '.join(map(repr, BETAS))}; got beta={beta!r}.")
     search = _CONJUGATE_WOLFE if linesearch == "strong_wolfe" else find_line_search(linesearch)
@@ -207,11 +212,14 @@ def nonlinear_conjugate_gradient(
         slope = inner(updates, direction).astype(state.slope.dtype)
         afresh = (state.count == 0) | failed(state.search) | (slope == 0) | (state.slope == 0)
         known = state.search.learning_rate * state.slope / jnp.where(afresh, 1.0, slope).astype(slope.dtype)
-        first = jnp.where(afresh, cast(learning_rate, slope) * capped_inverse_norm(updates), known)
+        first = jnp.where(
+            afresh, cast(rate_at(learning_rate, state.count), slope) * capped_inverse_norm(updates), known
+        )
         step, searched = take_step(search, direction, params, updates, extra, first)
         return step, ConjugateState(increment(state.count), updates, direction, slope, searched)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(whole, only_real="nonlinear_conjugate_gradient", needs_value_fn=True)
 
 
 def _conjugate(parts, plus: bool, g: Params, state: ConjugateState) -> Params:
@@ -219,6 +227,9 @@ def _conjugate(parts, plus: bool, g: Params, state: ConjugateState) -> Params:
     above, below = parts(g, y, state.grad, state.direction)
     beta = jnp.where(below == 0, 0.0, above / jnp.where(below == 0, 1.0, below)).astype(above.dtype)
     beta = jnp.where(state.count == 0, 0.0, jnp.maximum(beta, 0.0) if plus else beta).astype(above.dtype)
+    # Products may leave the range of the dtype, and β that of a leaf's: a restart. A NaN shows in g itself.
+    most = min([float(jnp.finfo(leaf.dtype).max) for leaf in jax.tree.leaves(g)], default=0.0)
+    beta = jnp.where(jnp.abs(beta) <= most, beta, 0.0)
     direction = jax.tree.map(lambda a, d: -a + cast(beta, a) * d.astype(a.dtype), g, state.direction)
     ascends = inner(g, direction) >= 0
     return jax.tree.map(lambda a, d: jnp.where(ascends, -a, d), g, direction)

@@ -10,6 +10,7 @@ import optax
 
 from research.types import Params
 from research.update_rules.checks import check_rule
+from research.update_rules.edges import complete
 
 Labels = Any  # A pytree that is a prefix of the params, or params -> such a pytree.
 
@@ -165,7 +166,7 @@ def by_group(
             )
         return _joined(found, parts), GroupsState(states)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return complete(optax.GradientTransformationExtraArgs(init, update))
 
 
 def _part(labels: Labels, label: str, tree: Params) -> Params:

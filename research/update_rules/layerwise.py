@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from research.schedules import Schedule, check_number
 from research.sizes import check_most
@@ -19,10 +20,10 @@ from research.update_rules.building_blocks import (
     descend,
     increment,
     moving_average,
-    working_dtype,
 )
 from research.update_rules.checks import make_inner
 from research.update_rules.corrections import bias_correction as correction_of
+from research.update_rules.edges import abs_square, complete
 from research.update_rules.groups import checked_mask
 
 # Keller Jordan's: chosen for the slope at 0, which five iterations raise to 3.4445^5 = 485; they do not converge to 1.
@@ -81,7 +82,7 @@ def _reverse(rule: optax.GradientTransformation) -> optax.GradientTransformation
         updates, state = rule.update(updates, state, params, **extra)
         return jax.tree.map(operator.neg, updates), state
 
-    return optax.GradientTransformationExtraArgs(rule.init, update)
+    return complete(optax.GradientTransformationExtraArgs(rule.init, update))
 
 
 def _as_long_as_the_leaf() -> optax.GradientTransformation:
@@ -93,11 +94,11 @@ def _as_long_as_the_leaf() -> optax.GradientTransformation:
     def update(updates, state, params=None):
         return jax.tree.map(scale, updates, params), state  # That there are params, the decay before it has seen to.
 
-    return optax.GradientTransformation(optax.init_empty_state, update)
+    return complete(optax.GradientTransformation(optax.init_empty_state, update))
 
 
 def _norm(x: Array) -> Array:
-    return jnp.sqrt(jnp.sum(jnp.square(x.astype(working_dtype(x)))))
+    return jnp.sqrt(jnp.sum(abs_square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))))
 
 
 class MuonState(NamedTuple):
@@ -118,11 +119,11 @@ def muon(
     nesterov: bool = True,
     eps: float | Array = 1e-7,
     weight_decay: float | Array = 0.0,
-    ns_steps: int = 5,
+    ns_steps: int | Array = 5,
     ns_coeffs: tuple[float, float, float] = NEWTON_SCHULZ,
     bias_correction: bool = False,
     matrices: Any = None,
-    inner: Callable[..., optax.GradientTransformation] = adam,
+    inner: Callable[..., optax.GradientTransformation] | None = None,
 ) -> optax.GradientTransformation:
     """Orthogonalises the momentum of matrices: U_t = -η_t (√max(1, n / m) O(β M_t + (1 - β) G_t) + λ X_t).
 
@@ -145,12 +146,12 @@ def muon(
       nesterov: Whether to look ahead.
       eps: ε, at least 0; may be traced.
       weight_decay: λ of the matrices, at least 0; may be traced.
-      ns_steps: Iterations, a positive integer.
+      ns_steps: Iterations, a positive integer; may be traced.
       ns_coeffs: a, b, c.
       bias_correction: Whether to correct as optax does.
       matrices: Pytree of booleans (a prefix of the params), or a function from params to one; True where a leaf is
         orthogonalised. None: where it has two axes.
-      inner: rate -> rule of the other leaves; it is made with the rate 1, and its updates are multiplied by η_t.
+      inner: rate -> rule of the other leaves, None for adam; it is made with the rate 1, and its updates are multiplied by η_t.
         `lambda rate: adamw(0.1 * rate)` is AdamW at a tenth of the rate.
     Returns:
       The rule; its update needs params.
@@ -181,10 +182,9 @@ def muon(
     of_matrices = optax.chain(
         _momentum(beta, nesterov, bias_correction, orthogonalise), add_decayed_weights(weight_decay)
     )
-    return optax.chain(
-        optax.masked(of_matrices, chosen),
-        optax.masked(_reverse(make_inner(inner, 1.0)), others),
-        descend(learning_rate),
+    others_rule = _reverse(make_inner(inner, 1.0, adam))
+    return complete(
+        optax.chain(optax.masked(of_matrices, chosen), optax.masked(others_rule, others), descend(learning_rate))
     )
 
 
@@ -221,12 +221,12 @@ def _momentum(
 
         return jax.tree.map(direction, updates, mu), MuonState(count, mu)
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update), only_real="muon")
 
 
 def newton_schulz(
     a: Array,
-    ns_steps: int = 5,
+    ns_steps: int | Array = 5,
     ns_coeffs: tuple[float, float, float] = NEWTON_SCHULZ,
     eps: float | Array = 1e-7,
 ) -> Array:
@@ -248,10 +248,18 @@ def newton_schulz(
     x = a if a.shape[0] <= a.shape[1] else a.T  # The smaller of the two products.
     norm = _norm(x)
     x = (x.astype(norm.dtype) / (norm + cast(eps, norm))).astype(x.dtype)
-    check_most(1_000, ns_steps=ns_steps)
-    for _ in range(ns_steps):
+
+    def iterate(_, x):
         square = _product(x, x.T)
-        x = first * x + _product(third * square + fifth * _product(square, square), x)
+        return first * x + _product(third * square + fifth * _product(square, square), x)
+
+    if not isinstance(ns_steps, Tracer):
+        check_most(1_000, ns_steps=ns_steps)
+    if isinstance(ns_steps, Tracer):  # As under optax.inject_hyperparams.
+        x = jax.lax.fori_loop(0, ns_steps, iterate, x)
+    else:
+        for k in range(ns_steps):
+            x = iterate(k, x)
     return x if a.shape[0] <= a.shape[1] else x.T
 
 

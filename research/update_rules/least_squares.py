@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from research.schedules import check_number
+from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment
+from research.update_rules.checks import check_rate, rate_at
+from research.update_rules.edges import complete
 from research.update_rules.outcomes import FOUND, NOT_FINITE, STEP_TOO_SMALL
 from research.update_rules.outcomes import SINGULAR as MATRIX_SINGULAR
 from research.update_rules.second_order import (
@@ -51,7 +53,7 @@ class GaussNewtonState(NamedTuple):
 
 
 def gauss_newton(
-    learning_rate: float | Array = 1.0,
+    learning_rate: float | Array | Schedule = 1.0,
     *,
     residual_fn: ResidualFn | None = None,
     singular: str = "shortest",
@@ -75,7 +77,7 @@ def gauss_newton(
     Use it to fit a curve with few parameters from a good start. From a poor one Levenberg-Marquardt is the safer choice.
 
     Args:
-      learning_rate: η, the first trial, positive; may be traced.
+      learning_rate: η, the first trial: a positive number, a traced scalar, or a schedule t -> η_t.
       residual_fn: params -> r, a vector or a pytree of them, if the step does not pass it.
       singular: "shortest" or "stop".
       line_search: False takes η itself, unseen: Gauss's own method, which may diverge.
@@ -95,7 +97,7 @@ def gauss_newton(
       >>> print(updates.round(5), state.evaluations)
       [ 2. -1.] 1
     """
-    check_number("learning_rate", learning_rate, positive=True)
+    check_rate(learning_rate, positive=True)
     if singular not in ("shortest", "stop"):
         raise ValueError(f"singular must be 'shortest' or 'stop'; got singular={singular!r}.")
     check_number("sufficient_decrease", sufficient_decrease, below=1.0)
@@ -117,7 +119,12 @@ def gauss_newton(
         x, unflatten, residuals, r, jacobian = _linearised(params, residual_fn)
         h, curvature = least_squares_step(jacobian, r, singular)
         finite = jnp.all(jnp.isfinite(r)) & jnp.all(jnp.isfinite(jacobian))
-        t, outcome, evaluations, after = cast(learning_rate, x), jnp.int32(FOUND), jnp.int32(0), (None, None)
+        t, outcome, evaluations, after = (
+            cast(rate_at(learning_rate, state.count), x),
+            jnp.int32(FOUND),
+            jnp.int32(0),
+            (None, None),
+        )
         if line_search:
             at = lambda t: _squares_and_grad(residuals, x + t * h)
             start = ((_half_square(r), r @ jacobian), r @ (jacobian @ h), _slack(x, r, jacobian))
@@ -133,7 +140,8 @@ def gauss_newton(
         state = GaussNewtonState(increment(state.count), t, outcome, curvature, evaluations, *after)
         return shaped_like(step, unflatten, updates), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(whole, only_real="gauss_newton", needs_value_fn=True)
 
 
 class LevenbergMarquardtState(NamedTuple):
@@ -199,7 +207,7 @@ def levenberg_marquardt(
       >>> print(updates.round(5), state.gain.round(5))
       [1.] 1.0
     """
-    check_number("learning_rate", learning_rate, positive=True)
+    check_rate(learning_rate, positive=True, no_schedule="it is the first radius; the rule finds the others itself")
     given = residual_fn
 
     def init(params):
@@ -234,7 +242,8 @@ def levenberg_marquardt(
         step = jnp.where(finite, jnp.where(good, h, 0.0), jnp.nan)
         return shaped_like(step, unflatten, updates), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(whole, only_real="levenberg_marquardt", needs_value_fn=True)
 
 
 def _gain(there: Array, x: Array, r: Array, jacobian: Array, h: Array, held: Array) -> Array:

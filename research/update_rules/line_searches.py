@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from research.schedules import check_number
 from research.types import Array, Params
-from research.update_rules.building_blocks import cast
+from research.update_rules.building_blocks import cast, reached
 from research.update_rules.outcomes import (
     DECREASE_ONLY,
     EVALUATIONS_USED_UP,
@@ -92,7 +92,7 @@ def backtracking(
 
     def going_on(search):
         _, _, evaluations, outcome = search
-        return (outcome != FOUND) & (outcome != STEP_TOO_SMALL) & (evaluations < max_evaluations) & startable
+        return (outcome != FOUND) & (outcome != STEP_TOO_SMALL) & ~reached(evaluations, max_evaluations) & startable
 
     def trial(search):
         step, _, evaluations, _ = search
@@ -222,7 +222,7 @@ def strong_wolfe(
     nowhere = _Point(jnp.full_like(value, jnp.inf), value, start.slope)
     first = _Bracket(start, nowhere, cast(first_step, value), grad, jnp.zeros((), jnp.int32), outcome)
     end = jax.lax.while_loop(
-        lambda b: (b.outcome == EVALUATIONS_USED_UP) & (b.evaluations < max_evaluations), turn, first
+        lambda b: (b.outcome == EVALUATIONS_USED_UP) & ~reached(b.evaluations, max_evaluations), turn, first
     )
     moved = _differs(along(params, direction, end.low.step), params) & (end.low.value < value - noise)
     searched = (end.outcome == STEP_TOO_SMALL) | (end.outcome == EVALUATIONS_USED_UP)
@@ -277,7 +277,26 @@ def inner(a: Params, b: Params) -> Array:
       11.0
     """
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return jnp.sum(jnp.stack([jnp.vdot(_wide(x), _wide(y)) for x, y in pairs]))
+    products = [jnp.vdot(_wide(x), _wide(y)) for x, y in pairs]
+    return jnp.sum(jnp.stack(products)) if products else jnp.zeros((), jnp.float32)
+
+
+def norm_of(tree: Params) -> Array:
+    """|a| over all leaves, also where |a|² leaves the range of the dtype; shape ().
+
+    Example:
+      >>> print(norm_of({"w": jnp.array([3e30, 4e30], "float32")}))
+      5e+30
+    """
+    plain = jnp.sqrt(inner(tree, tree))
+    largest = jnp.max(jnp.stack([jnp.zeros((), plain.dtype), *(_largest(leaf) for leaf in jax.tree.leaves(tree))]))
+    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0)
+    scaled = jax.tree.map(lambda x: _wide(x) / scale.astype(_wide(x).dtype), tree)
+    return jnp.where(jnp.isinf(plain), scale * jnp.sqrt(inner(scaled, scaled)), plain).astype(plain.dtype)
+
+
+def _largest(leaf: Array) -> Array:
+    return jnp.max(jnp.abs(_wide(leaf)), initial=0.0)
 
 
 def _wide(x: Array) -> Array:
@@ -296,4 +315,4 @@ def along(params: Params, direction: Params, step: Array) -> Params:
 
 def _differs(a: Params, b: Params) -> Array:
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return jnp.any(jnp.stack([jnp.any(x != y) for x, y in pairs]))
+    return jnp.any(jnp.stack([jnp.zeros((), bool), *(jnp.any(x != y) for x, y in pairs)]))

@@ -10,6 +10,8 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment, working_dtype
+from research.update_rules.checks import check_rate, rate_at
+from research.update_rules.edges import complete
 from research.update_rules.outcomes import FIRST_FAILURE, FOUND, NOT_FINITE
 from research.update_rules.outcomes import SINGULAR as MATRIX_SINGULAR
 from research.update_rules.second_order import (
@@ -79,8 +81,7 @@ def natural_gradient(
       >>> print(rule.update(jnp.array([8.0, 16.0]), rule.init(x), x)[0])
       [-1.  -0.5]
     """
-    if not callable(learning_rate):
-        check_number("learning_rate", learning_rate)
+    check_rate(learning_rate)
     check_number("damping", damping)
     if singular not in ("drop", "stop"):
         raise ValueError(f"singular must be 'drop' or 'stop'; got singular={singular!r}.")
@@ -98,7 +99,7 @@ def natural_gradient(
         require("natural_gradient", params=params)
         x, unflatten = flatten(params)
         if fisher_fn is None:
-            matrix = jax.hessian(lambda z: value_fn(unflatten(z)).astype(x.dtype))(x)
+            matrix = jax.hessian(lambda z: jnp.asarray(value_fn(unflatten(z)), x.dtype))(x)
         else:
             matrix = fisher_fn(params) if indices is None else fisher_fn(params, indices)
             if jnp.shape(matrix) != (len(x), len(x)):
@@ -106,7 +107,7 @@ def natural_gradient(
         g = flatten(updates)[0].astype(x.dtype)
         matrix = (matrix + matrix.T).astype(x.dtype) / 2 + cast(damping, x) * jnp.eye(len(x), dtype=x.dtype)
         p, curvature = solve_symmetric(matrix, -g, singular)
-        rate = cast(learning_rate(state.count) if callable(learning_rate) else learning_rate, x)
+        rate = cast(rate_at(learning_rate, state.count), x)
         nothing = jnp.all(p == 0) & jnp.any(g != 0) & (curvature != DEFINITE)
         finite = jnp.all(jnp.isfinite(g)) & jnp.all(jnp.isfinite(matrix))
         outcome = jnp.where(nothing, MATRIX_SINGULAR, FOUND)
@@ -118,7 +119,8 @@ def natural_gradient(
             increment(state.count), rate, outcome, curvature
         )
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(whole, only_real="natural_gradient", needs_value_fn=True)
 
 
 def canonical_fisher(apply: Callable[[Params, Array], Array], x: Array, penalty: Any = None) -> FisherFn:

@@ -9,6 +9,8 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment
+from research.update_rules.checks import check_rate, rate_at
+from research.update_rules.edges import complete
 from research.update_rules.outcomes import FIRST_FAILURE, FOUND, NO_DESCENT_DIRECTION, NOT_FINITE, STEP_TOO_SMALL
 from research.update_rules.outcomes import SINGULAR as MATRIX_SINGULAR
 from research.update_rules.second_order import (
@@ -96,8 +98,7 @@ def newton(
       >>> print(updates, state.learning_rate)
       [-3.  2.] 1.0
     """
-    if not callable(learning_rate):
-        check_number("learning_rate", learning_rate)
+    check_rate(learning_rate)
     _check_choice("indefinite", indefinite)
     check_number("sufficient_decrease", sufficient_decrease, below=1.0)
     check_number("shrink", shrink, positive=True, below=1.0)
@@ -116,7 +117,7 @@ def newton(
         x, unflatten, f, g, value, hessian = _model(updates, params, value, value_fn)
         p, curvature = solve_symmetric(hessian, -g, indefinite)
         finite = _finite(value, g, hessian)
-        first = cast(learning_rate(state.count) if callable(learning_rate) else learning_rate, x)
+        first = cast(rate_at(learning_rate, state.count), x)
         t, outcome, evaluations, after = first, jnp.int32(FOUND), jnp.int32(0), (None, None)
         if line_search:
             at = lambda t: jax.value_and_grad(f)(x + t * p)
@@ -133,7 +134,8 @@ def newton(
         state = NewtonState(increment(state.count), t, outcome, curvature, evaluations, *after)
         return shaped_like(step, unflatten, updates), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(whole, only_real="newton", needs_value_fn=True)
 
 
 class TrustRegionState(NamedTuple):
@@ -195,7 +197,7 @@ def trust_region_newton(
       >>> print(jnp.abs(updates), state.learning_rate)
       [0.  0.5] 1.0
     """
-    check_number("learning_rate", learning_rate, positive=True)
+    check_rate(learning_rate, positive=True, no_schedule="it is the first radius; the rule finds the others itself")
     check_number("max_radius", max_radius, positive=True)
     check_number("acceptance", acceptance, below=0.25)
 
@@ -229,7 +231,8 @@ def trust_region_newton(
         state = TrustRegionState(increment(state.count), radius, gain, outcome, curvature, jnp.int32(1), *after)
         return shaped_like(step, unflatten, updates), state
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(whole, only_real="trust_region_newton", needs_value_fn=True)
 
 
 def trust_region_step(hessian: Array, g: Array, radius: Array) -> tuple[Array, Array, Array]:
@@ -268,7 +271,7 @@ def _model(updates, params, value, value_fn):
     """x, the params as one vector, the way back, the objective f of it, and there: gradient, value and Hessian."""
     x, unflatten = flatten(params)
     value = jnp.asarray(value_fn(params) if value is None else value, x.dtype)
-    f = lambda z: value_fn(unflatten(z)).astype(x.dtype)
+    f = lambda z: jnp.asarray(value_fn(unflatten(z)), x.dtype)
     hessian = jax.hessian(f)(x)
     return x, unflatten, f, flatten(updates)[0].astype(x.dtype), value, (hessian + hessian.T) / 2
 

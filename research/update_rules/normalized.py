@@ -9,6 +9,7 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import add_decayed_weights, cast, descend, increment, like, moving_average
+from research.update_rules.edges import complete
 
 
 class LionState(NamedTuple):
@@ -65,7 +66,7 @@ def lion(
         signs = jax.tree.map(lambda g, c: like(jnp.sign(c), g), updates, short)
         return signs, LionState(moving_average(b2, state.mu, updates))
 
-    direction = optax.GradientTransformation(init, update)
+    direction = complete(optax.GradientTransformation(init, update), only_real="lion")
     return optax.chain(direction, add_decayed_weights(weight_decay, mask), descend(learning_rate))
 
 
@@ -141,4 +142,4 @@ def adopt(
         nu = jax.tree.map(lambda square, v: jnp.where(first, square, v), squares, later)
         return jax.tree.map(lambda g, m: m.astype(g.dtype), updates, mu), AdoptState(increment(state.count), mu, nu)
 
-    return optax.chain(optax.GradientTransformation(init, update), descend(learning_rate))
+    return optax.chain(complete(optax.GradientTransformation(init, update), only_real="adopt"), descend(learning_rate))

@@ -14,6 +14,7 @@ from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment, moving_average, working_dtype
 from research.update_rules.corrections import bias_correction as correction_of
+from research.update_rules.edges import complete, real_product
 
 
 class DogState(NamedTuple):
@@ -93,7 +94,7 @@ def dog(
         steps = jax.tree.map(lambda g: -cast(step, g) * g, updates)
         return steps, DogState(increment(state.count), _add(state.moved, steps), largest, total, step)
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update))
 
 
 class ProdigyState(NamedTuple):
@@ -212,7 +213,7 @@ def prodigy(
         moved = _add(state.moved, steps)
         return steps, ProdigyState(count, moved, mu, nu, gradient_sum, numerator, longer, step)
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update), only_real="prodigy")
 
 
 def _decay(steps: Params, params: Params | None, step: Array, weight_decay: float | Array) -> Params:
@@ -232,7 +233,8 @@ def _rate(learning_rate: float | Array | Schedule) -> Schedule:
 
 def _dot(a: Params, b: Params, dtype: Any) -> Array:
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum((jnp.sum(p.astype(dtype) * q.astype(dtype)) for p, q in pairs), jnp.zeros((), dtype))
+    wide = lambda x: x.astype(jnp.promote_types(x.dtype, dtype))
+    return sum((jnp.sum(real_product(wide(p), wide(q))) for p, q in pairs), jnp.zeros((), dtype))
 
 
 def _norm(tree: Params, dtype: Any) -> Array:

@@ -1,15 +1,18 @@
 """BFGS and L-BFGS: Newton's direction with a Hessian that is learnt from how the gradient changes."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
-from research.schedules import check_number
+from research.schedules import Schedule, check_number
 from research.sizes import check_most
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment, working_dtype
+from research.update_rules.checks import check_rate, rate_at
+from research.update_rules.edges import complete
 from research.update_rules.line_searches import inner
 from research.update_rules.searching import (
     Search,
@@ -43,7 +46,7 @@ class BFGSState(NamedTuple):
 
 
 def bfgs(
-    learning_rate: float | Array = 1.0,
+    learning_rate: float | Array | Schedule = 1.0,
     linesearch: str | Search | None = "strong_wolfe",
     first_step: str = "euclidean",
     min_curvature: float | Array = 0.0,
@@ -61,7 +64,8 @@ def bfgs(
     and H fits in memory; for more params take lbfgs. On noisy gradients y is mostly noise, and it fails.
 
     Args:
-      learning_rate: η, positive: the first trial of each search, or the step itself where linesearch is None.
+      learning_rate: η, the first trial of each search, or the step itself where linesearch is None: a positive number, a
+        traced scalar, or a schedule t -> η_t.
       linesearch: "strong_wolfe", "backtracking", a function like `strong_wolfe`, or None, a fixed step.
       first_step: The norm in 1 / |g_1|: "euclidean" or "absolute", the sum of |g_i|.
       min_curvature: What <s, y> must exceed for a pair to enter, at least 0.
@@ -95,13 +99,14 @@ def bfgs(
         s, y = (_flat(a, dtype) - _flat(b, dtype) for a, b in ((params, state.params), (updates, state.grad)))
         enters = (state.count > 0) & (s @ y > cast(min_curvature, y))
         matrix = jnp.where(enters, _with_pair(state.inverse_hessian, s, y, state.num_pairs == 0), state.inverse_hessian)
-        num_pairs = state.num_pairs + enters
+        num_pairs = jnp.where(enters, increment(state.num_pairs), state.num_pairs)
         scale = jnp.where(num_pairs == 0, capped_inverse_norm(updates, first_step), 1.0).astype(dtype)
         direction = _like(-scale * (matrix @ _flat(updates, dtype)), updates)
-        step, searched = take_step(search, direction, params, updates, extra, learning_rate)
+        step, searched = take_step(search, direction, params, updates, extra, rate_at(learning_rate, state.count))
         return step, BFGSState(increment(state.count), num_pairs, params, updates, matrix, searched)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(whole, only_real="bfgs", needs_value_fn=True)
 
 
 def _with_pair(matrix: Array, s: Array, y: Array, is_first: Array) -> Array:
@@ -137,8 +142,8 @@ class LBFGSState(NamedTuple):
 
 
 def lbfgs(
-    learning_rate: float | Array = 1.0,
-    memory_size: int = 10,
+    learning_rate: float | Array | Schedule = 1.0,
+    memory_size: int | None = None,
     linesearch: str | Search | None = "strong_wolfe",
     first_step: str = "euclidean",
     min_curvature: float | Array = 0.0,
@@ -155,8 +160,9 @@ def lbfgs(
     regression is a typical case. On mini-batches y compares gradients of different examples, and it fails.
 
     Args:
-      learning_rate: η, positive: the first trial of each search, or the step itself where linesearch is None.
-      memory_size: m, a positive integer.
+      learning_rate: η, the first trial of each search, or the step itself where linesearch is None: a positive number, a
+        traced scalar, or a schedule t -> η_t.
+      memory_size: m, a positive integer; None means 10. It is the length of arrays: it cannot be traced.
       linesearch: "strong_wolfe", "backtracking", a function like `strong_wolfe`, or None, a fixed step.
       first_step: The norm in 1 / |g_1|: "euclidean" or "absolute", the sum of |g_i|.
       min_curvature: What <s, y> must exceed for a pair to enter, at least 0.
@@ -177,18 +183,19 @@ def lbfgs(
       [1.] [-1.]
     """
     search = _checked(learning_rate, linesearch, first_step, min_curvature)
-    check_number("memory_size", memory_size, positive=True, integer=True)
-    check_most(100_000, memory_size=memory_size)
+    if memory_size is not None:  # No number as default: optax.inject_hyperparams would trace it.
+        check_number("memory_size", memory_size, positive=True, integer=True)
+        check_most(100_000, memory_size=memory_size)
 
     def init(params):
-        dtype = working_dtype(params)
+        dtype, memory = working_dtype(params), _length(memory_size)
 
         def empty():
-            return jax.tree.map(lambda x: jnp.zeros((memory_size, *jnp.shape(x)), jnp.result_type(x)), params)
+            return jax.tree.map(lambda x: jnp.zeros((memory, *jnp.shape(x)), jnp.result_type(x)), params)
 
         count, pairs = (jnp.zeros((), jnp.int32) for _ in range(2))  # Two of each, so that both may be donated.
         before, grad = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
-        weights, scale = jnp.zeros(memory_size, dtype), jnp.ones((), dtype)
+        weights, scale = jnp.zeros(memory, dtype), jnp.ones((), dtype)
         searched = not_yet(search, params, learning_rate)
         return LBFGSState(count, pairs, before, grad, empty(), empty(), weights, scale, searched)
 
@@ -197,10 +204,20 @@ def lbfgs(
         state = _remember(state, params, updates, min_curvature)
         scale = jnp.where(state.num_pairs == 0, capped_inverse_norm(updates, first_step), state.scale)
         direction = _two_loops(updates, state, scale.astype(state.scale.dtype))
-        step, searched = take_step(search, direction, params, updates, extra, learning_rate)
+        step, searched = take_step(search, direction, params, updates, extra, rate_at(learning_rate, state.count))
         return step, state._replace(count=increment(state.count), params=params, grad=updates, search=searched)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(whole, only_real="lbfgs", needs_value_fn=True)
+
+
+def _length(memory_size: Any) -> int:
+    if isinstance(memory_size, Tracer):
+        raise TypeError(
+            "memory_size is the length of arrays in the state of lbfgs, so that it cannot be traced; under "
+            "optax.inject_hyperparams name it in static_args=('memory_size',)."
+        )
+    return 10 if memory_size is None else int(memory_size)
 
 
 def _remember(state: LBFGSState, params: Params, grad: Params, min_curvature: float | Array) -> LBFGSState:
@@ -216,7 +233,7 @@ def _remember(state: LBFGSState, params: Params, grad: Params, min_curvature: fl
         return jnp.where(enters, jnp.concatenate([newest[None].astype(memory.dtype), memory[:-1]]), memory)
 
     return state._replace(
-        num_pairs=state.num_pairs + enters,
+        num_pairs=jnp.where(enters, increment(state.num_pairs), state.num_pairs),
         steps=jax.tree.map(put, state.steps, s),
         changes=jax.tree.map(put, state.changes, y),
         weights=put(state.weights, 1.0 / jnp.where(enters, curvature, 1.0)),
@@ -244,7 +261,7 @@ def _two_loops(grad: Params, state: LBFGSState, scale: Array) -> Params:
 
 
 def _checked(learning_rate, linesearch, first_step: str, min_curvature) -> Search | None:
-    check_number("learning_rate", learning_rate, positive=True)
+    check_rate(learning_rate, positive=True)
     check_number("min_curvature", min_curvature)
     if first_step not in NORMS:
         raise ValueError(f"first_step must be one of {', '.join(map(repr, NORMS))}; got first_step={first_step!r}.")
@@ -257,7 +274,7 @@ def _refuse_no_params(params: Params) -> None:
 
 
 def _flat(tree: Params, dtype) -> Array:
-    return jnp.concatenate([jnp.ravel(leaf).astype(dtype) for leaf in jax.tree.leaves(tree)])
+    return jnp.concatenate([jnp.zeros(0, dtype), *(jnp.ravel(leaf).astype(dtype) for leaf in jax.tree.leaves(tree))])
 
 
 def _like(flat: Array, tree: Params) -> Params:

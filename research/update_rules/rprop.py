@@ -10,6 +10,8 @@ from jax.core import Tracer
 from research.schedules import check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast
+from research.update_rules.checks import check_rate
+from research.update_rules.edges import complete
 
 
 class RpropState(NamedTuple):
@@ -66,7 +68,7 @@ def rprop(
       [-2.  0.]
       [-4.  -0.5]
     """
-    check_number("learning_rate", learning_rate)
+    check_rate(learning_rate, no_schedule="it is the first size; the rule changes it entry by entry")
     check_number("eta_minus", eta_minus, below=1.0)
     check_number("eta_plus", eta_plus)
     check_number("min_step_size", min_step_size)
@@ -93,7 +95,7 @@ def rprop(
         steps = jax.tree.map(lambda g, s, size: (-size * s).astype(g.dtype), updates, signs, sizes)
         return steps, RpropState(signs, sizes)
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update), only_real="rprop")
 
 
 def _check_order(name: str, other: str, least: float | Array, value: float | Array) -> None:

@@ -11,6 +11,7 @@ from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import DescendState, add_decayed_weights, cast, increment, moving_average
 from research.update_rules.corrections import bias_correction
+from research.update_rules.edges import abs_square, complete, sizes_like
 
 
 class ScheduleFreeState(NamedTuple):
@@ -121,12 +122,12 @@ class _NormaliseState(NamedTuple):
 
 def _normalise(b2: float | Array, eps: float | Array) -> optax.GradientTransformation:
     def init(params):
-        return _NormaliseState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+        return _NormaliseState(jnp.zeros((), jnp.int32), jax.tree.map(sizes_like, params))
 
     def update(updates, state, params=None):
         del params
         count = increment(state.count)
-        nu = moving_average(b2, state.nu, jax.tree.map(jnp.square, updates))
+        nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
         correction = bias_correction(b2, count)
 
         def divide(g, v):
@@ -134,7 +135,7 @@ def _normalise(b2: float | Array, eps: float | Array) -> optax.GradientTransform
 
         return jax.tree.map(divide, updates, nu), _NormaliseState(count, nu)
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update))
 
 
 def _schedule_free(links, learning_rate, warmup_steps, b1, weight_decay, weight_power) -> optax.GradientTransformation:
@@ -168,13 +169,15 @@ def _schedule_free(links, learning_rate, warmup_steps, b1, weight_decay, weight_
         average = jax.tree.map(lambda y, u, w: y + u.astype(y.dtype) - cast(1.0 - b1, w) * w, params, steps, lead)
         return steps, ScheduleFreeState(average, lead, weight_sum, direction_state, rate_state)
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update))
 
 
 def _rate(learning_rate: float | Array | Schedule, warmup_steps: int | Array):
     """() -> the state of the rate, and state -> (γ_t, the next state)."""
     check_number("warmup_steps", warmup_steps, integer=True)
-    warms_up = isinstance(warmup_steps, Tracer) or int(warmup_steps) > 0
+    traced = isinstance(warmup_steps, Tracer)
+    warms_up = traced or int(warmup_steps) > 0
+    length = jnp.maximum(warmup_steps, 1) if traced else float(max(int(warmup_steps), 1))  # No int: int32 ends at 2^31.
     if not callable(learning_rate):
         check_number("learning_rate", learning_rate)
     if not (warms_up or callable(learning_rate)):
@@ -182,7 +185,7 @@ def _rate(learning_rate: float | Array | Schedule, warmup_steps: int | Array):
 
     def rate_at(count):
         rate = jnp.asarray(learning_rate(count) if callable(learning_rate) else learning_rate, float)
-        return rate * jnp.minimum(1.0, (count + 1.0) / jnp.maximum(warmup_steps, 1)) if warms_up else rate
+        return rate * jnp.minimum(1.0, (count + 1.0) / length) if warms_up else rate
 
     def start():
         count = jnp.zeros((), jnp.int32)

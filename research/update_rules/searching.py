@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from research.schedules import Schedule
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, working_dtype
-from research.update_rules.line_searches import LineSearch, backtracking, inner, strong_wolfe
+from research.update_rules.checks import rate_at
+from research.update_rules.line_searches import LineSearch, backtracking, inner, norm_of, strong_wolfe
 from research.update_rules.outcomes import FIRST_FAILURE, FOUND
 
 Search = Callable[..., LineSearch]  # (value_fn, params, direction, value, grad, first_step) -> LineSearch
@@ -51,10 +53,10 @@ def find_line_search(linesearch: str | Search | None) -> Search | None:
     return LINE_SEARCHES[linesearch]
 
 
-def not_yet(search: Search | None, params: Params, learning_rate: float | Array) -> Searched:
+def not_yet(search: Search | None, params: Params, learning_rate: float | Array | Schedule) -> Searched:
     """What a state keeps before the first search."""
     dtype = working_dtype(params)
-    searched = Searched(jnp.array(learning_rate, dtype), *(jnp.zeros((), jnp.int32) for _ in range(2)))
+    searched = Searched(jnp.array(rate_at(learning_rate, _zero()), dtype), *(_zero() for _ in range(2)))
     if search is None:
         return searched
     like = jax.tree.map(jnp.zeros_like, params)
@@ -84,8 +86,7 @@ def take_step(
     """
     if search is None:
         rate = jnp.asarray(first_step, working_dtype(direction))
-        zero = jnp.zeros((), jnp.int32)
-        return _times(rate, direction), Searched(rate, zero, zero + FOUND)
+        return _times(rate, direction), Searched(rate, _zero(), _zero() + FOUND)
     value, value_fn = extra.get("value"), extra.get("value_fn")
     if params is None or value is None or value_fn is None:
         raise ValueError(
@@ -94,12 +95,25 @@ def take_step(
         )
     dtype = working_dtype(params)
     value = jnp.asarray(value, dtype)
-    first_step = jnp.asarray(first_step, dtype)
+    first_step = _usable(jnp.asarray(first_step, dtype))
     found = search(lambda x: jnp.asarray(value_fn(x), dtype), params, direction, value, grad, first_step)
     searched = Searched(found.step, found.evaluations, found.outcome)
     if found.grad is not None:
         searched = searched._replace(value_after=found.value, grad_after=found.grad)
     return _times(found.step, direction), searched
+
+
+def _zero() -> Array:
+    return jnp.zeros((), jnp.int32)
+
+
+def _usable(first_step: Array) -> Array:
+    """The first trial, which has to be positive and finite, also where computing it has left the range of the dtype.
+
+    Outside of jit a search would refuse another one as if the user had chosen it.
+    """
+    finite = jnp.where(jnp.isfinite(first_step), first_step, 1.0)
+    return jnp.maximum(finite, jnp.finfo(first_step.dtype).tiny).astype(first_step.dtype)
 
 
 def _times(step: Array, direction: Params) -> Params:
@@ -124,5 +138,5 @@ def capped_inverse_norm(grad: Params, norm: str = "euclidean") -> Array:
       0.2 1.0
     """
     euclidean = norm == "euclidean"
-    size = jnp.sqrt(inner(grad, grad)) if euclidean else inner(jax.tree.map(jnp.sign, grad), grad)
+    size = norm_of(grad) if euclidean else inner(jax.tree.map(jnp.sign, grad), grad)
     return jnp.where(size > 1.0, 1.0 / size, jnp.where(jnp.isnan(size), size, 1.0)).astype(size.dtype)

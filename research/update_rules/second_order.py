@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from research.types import Array, Params
-from research.update_rules.building_blocks import cast, working_dtype
+from research.update_rules.building_blocks import cast, reached, working_dtype
 from research.update_rules.outcomes import EVALUATIONS_USED_UP, FOUND, NO_DESCENT_DIRECTION, NOT_FINITE
 
 UNKNOWN, DEFINITE, INDEFINITE, SINGULAR, NOT_FINITE_MATRIX = range(5)
@@ -285,7 +285,7 @@ def backtrack(
 
     def going_on(search):
         _, evaluations, outcome, _ = search
-        return (outcome == EVALUATIONS_USED_UP) & (evaluations < max_evaluations)
+        return (outcome == EVALUATIONS_USED_UP) & ~reached(evaluations, max_evaluations)
 
     start = jnp.where(slope > 0, NO_DESCENT_DIRECTION, EVALUATIONS_USED_UP)
     start = jnp.where(jnp.isfinite(value) & jnp.isfinite(slope), start, NOT_FINITE).astype(jnp.int32)

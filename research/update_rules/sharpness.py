@@ -12,6 +12,7 @@ from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast
 from research.update_rules.checks import make_inner
+from research.update_rules.edges import complete
 from research.update_rules.first_order import gradient_descent
 
 
@@ -28,7 +29,7 @@ class SamState(NamedTuple):
 def sam(
     learning_rate: float | Array | Schedule,
     rho: float | Array = 0.05,
-    inner: Callable[..., optax.GradientTransformation] = gradient_descent,
+    inner: Callable[..., optax.GradientTransformation] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Takes the gradient at the worst point nearby: e_t = ρ g_t / |g_t|, then the inner rule gets ∇f(x_t + e_t).
 
@@ -46,7 +47,7 @@ def sam(
     Args:
       learning_rate: η of the inner rule: a number of at least 0, a traced scalar, or a schedule t -> η_t.
       rho: ρ, the radius of the neighbourhood, at least 0; may be traced. 0 is the inner rule itself.
-      inner: Constructor of the rule that descends, called with the learning rate.
+      inner: Constructor of the rule that descends, called with the learning rate; None is gradient_descent.
     Returns:
       The rule; its update needs params and value_fn.
     Raises:
@@ -61,7 +62,7 @@ def sam(
       [-4.]
     """
     check_number("rho", rho)
-    rule = make_inner(inner, learning_rate)
+    rule = make_inner(inner, learning_rate, gradient_descent)
 
     def update(updates, state, params=None, *, value=None, grad=None, value_fn=None, **extra):
         del value, grad
@@ -83,7 +84,8 @@ def sam(
         )
         return updates, SamState(inner_state)
 
-    return optax.GradientTransformationExtraArgs(lambda params: SamState(rule.init(params)), update)
+    whole = optax.GradientTransformationExtraArgs(lambda params: SamState(rule.init(params)), update)
+    return complete(whole, only_real="sam", needs_value_fn=True)
 
 
 def _ascent(rho: float | Array, gradient: Params, params: Params) -> Params:

@@ -9,6 +9,8 @@ import optax
 from research.schedules import check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment, working_dtype
+from research.update_rules.checks import check_rate
+from research.update_rules.edges import complete, real_product
 
 
 class PolyakStepState(NamedTuple):
@@ -61,7 +63,7 @@ def polyak_step(
       >>> print(updates, state.learning_rate)
       [-2.] 0.5
     """
-    check_number("learning_rate", learning_rate)
+    check_rate(learning_rate, no_schedule="it is a factor on the step, which the rule finds from the value")
     _check_any_sign("f_min", f_min)
     check_number("eps", eps)
     if max_learning_rate is not None:
@@ -78,13 +80,15 @@ def polyak_step(
         gap = cast(value, of_rate) - cast(f_min, of_rate)
         gap = jnp.maximum(gap, 0.0) if positive_part else gap
         size = _dot(updates, updates, of_rate) + cast(eps, of_rate)
-        ratio = jnp.where(size == 0.0, jnp.zeros_like(gap), gap / size)
+        # |g|² may leave the range of the dtype, and the value with it: ∞ / ∞, where the step is as good as 0.
+        beyond = jnp.isposinf(size) & ~jnp.isnan(gap) & jnp.isfinite(_scale(updates, of_rate))
+        ratio = jnp.where((size == 0.0) | beyond, jnp.zeros_like(gap), gap / size)
         if max_learning_rate is not None:
             ratio = jnp.minimum(ratio, cast(max_learning_rate, of_rate))
         rate = cast(learning_rate, of_rate) * ratio
         return _against(updates, rate), PolyakStepState(rate)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return complete(optax.GradientTransformationExtraArgs(init, update))
 
 
 class BarzilaiBorweinState(NamedTuple):
@@ -132,7 +136,7 @@ def barzilai_borwein(learning_rate: float | Array = 1e-3, short: bool = False) -
       >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])
       [4.] [0.]
     """
-    check_number("learning_rate", learning_rate)
+    check_rate(learning_rate, no_schedule="it is the first step; the rule finds the others itself")
     _check_flag("short", short)
 
     def init(params):
@@ -143,15 +147,18 @@ def barzilai_borwein(learning_rate: float | Array = 1e-3, short: bool = False) -
         _require(params, "barzilai_borwein", "the params", "params")
         rate = state.learning_rate
         s, y = _difference(params, state.previous_params), _difference(updates, state.previous_gradient)
-        curvature = _dot(s, y, rate)
-        found = curvature / _dot(y, y, rate) if short else _dot(s, s, rate) / curvature
-        is_first, is_refused = state.count == 0, curvature <= 0.0  # NaN is not refused: it shows in the rate.
+        length, change = _scale(s, rate), _scale(y, rate)
+        curvature = _dot(s, y, rate, length, change)
+        found = curvature / _dot(y, y, rate, change, change) if short else _dot(s, s, rate, length, length) / curvature
+        found = length / change * found
+        is_first = state.count == 0
+        is_refused = (curvature <= 0.0) | jnp.isposinf(change)  # NaN is not refused: it shows in the rate.
         rate = jnp.where(is_first | is_refused, rate, found)
-        refused = state.refused + (is_refused & ~is_first)
+        refused = jnp.where(is_refused & ~is_first, increment(state.refused), state.refused)
         after = BarzilaiBorweinState(increment(state.count), rate, refused, *_kept(params, updates, state))
         return _against(updates, rate), after
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update))
 
 
 class AdgdState(NamedTuple):
@@ -196,7 +203,7 @@ def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
       >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])
       [4.] [2.]
     """
-    check_number("learning_rate", learning_rate, positive=True)
+    check_rate(learning_rate, positive=True, no_schedule="it is the first step; the rule finds the others itself")
 
     def init(params):
         zeros = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))  # Two, so that both may be donated.
@@ -206,15 +213,15 @@ def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
         _require(params, "adgd", "the params", "params")
         rate, growth = state.learning_rate, state.growth
         s, y = _difference(params, state.previous_params), _difference(updates, state.previous_gradient)
-        moved, turned = jnp.sqrt(_dot(s, s, rate)), jnp.sqrt(_dot(y, y, rate))
+        moved, turned = _length(s, rate), _length(y, rate)
         found = jnp.minimum(jnp.sqrt(1.0 + growth) * rate, moved / (2.0 * turned))
-        stays = (state.count == 0) | (moved == 0.0) | jnp.isposinf(found)
+        stays = (state.count == 0) | (moved == 0.0) | jnp.isposinf(found) | jnp.isposinf(turned)
         found = jnp.where(stays, rate, found)
         growth = jnp.where(stays, growth, found / rate)
         after = AdgdState(increment(state.count), found, growth, *_kept(params, updates, state))
         return _against(updates, found), after
 
-    return optax.GradientTransformation(init, update)
+    return complete(optax.GradientTransformation(init, update))
 
 
 def _zero() -> Array:
@@ -225,10 +232,26 @@ def _rate(value: float | Array, params: Params) -> Array:
     return jnp.asarray(value, working_dtype(params))
 
 
-def _dot(a: Params, b: Params, like: Array) -> Array:
-    """Σ a b over all leaves, in the dtype of `like`."""
+def _length(a: Params, like: Array) -> Array:
+    """Euclidean, over all leaves."""
+    scale = _scale(a, like)
+    return jnp.where(jnp.isposinf(scale), scale, scale * jnp.sqrt(_dot(a, a, like, scale, scale)))
+
+
+def _scale(a: Params, like: Array) -> Array:
+    """1 while a sum of 2^32 squares stays within the range of the dtype of `like`, else the size of the largest entry."""
+    if not jax.tree.leaves(a):
+        return jnp.ones_like(like)
+    sizes = [jnp.max(jnp.abs(leaf), initial=0.0).astype(like.dtype) for leaf in jax.tree.leaves(a)]
+    largest = jnp.max(jnp.stack(sizes))
+    return jnp.where(largest <= jnp.finfo(like.dtype).max ** 0.5 / 2**16, 1.0, largest).astype(like.dtype)
+
+
+def _dot(a: Params, b: Params, like: Array, of_a: float | Array = 1.0, of_b: float | Array = 1.0) -> Array:
+    """Σ (a / of_a) (b / of_b) over all leaves, in the dtype of `like`; a complex product is Re(a) Re(b) + Im(a) Im(b)."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return sum((jnp.sum(p.astype(like.dtype) * q.astype(like.dtype)) for p, q in pairs), jnp.zeros_like(like))
+    wide = lambda x: x.astype(jnp.promote_types(x.dtype, like.dtype))
+    return sum((jnp.sum(real_product(wide(p) / of_a, wide(q) / of_b)) for p, q in pairs), jnp.zeros_like(like))
 
 
 def _difference(a: Params, b: Params) -> Params:
@@ -236,7 +259,11 @@ def _difference(a: Params, b: Params) -> Params:
 
 
 def _against(gradient: Params, rate: Array) -> Params:
-    return jax.tree.map(lambda g: -cast(rate, g) * g, gradient)
+    def step(g):
+        most = jnp.finfo(g.dtype).max  # A rate beyond the range of the leaf's dtype would be ∞, and ∞ · 0 is NaN.
+        return -cast(jnp.clip(rate, -most, most), g) * g
+
+    return jax.tree.map(step, gradient)
 
 
 def _kept(params: Params, gradient: Params, state: Any) -> tuple[Params, Params]:

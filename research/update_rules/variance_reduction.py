@@ -12,7 +12,8 @@ from jax.core import Tracer
 from research.schedules import Schedule, check_number
 from research.sizes import check_most, check_room
 from research.types import Array, Params
-from research.update_rules.building_blocks import descend, increment
+from research.update_rules.building_blocks import descend, increment, reached
+from research.update_rules.edges import complete
 
 
 class SvrgState(NamedTuple):
@@ -87,9 +88,11 @@ def _correct_by_snapshot(period: int | Array) -> optax.GradientTransformationExt
         )
         there = slope(snapshot, indices=indices)
         direction = jax.tree.map(lambda g, s, f: g - (s - f).astype(g.dtype), updates, there, full)
-        return direction, SvrgState((state.count + 1) % jnp.int32(period), snapshot, full)
+        count = increment(state.count)
+        return direction, SvrgState(jnp.where(reached(count, period), 0, count), snapshot, full)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(whole, only_real="svrg", needs_value_fn=True)
 
 
 class SagaState(NamedTuple):
@@ -180,7 +183,8 @@ def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
         table = jax.tree.map(lambda t, a: t.at[drawn].set(a), table, new)
         return direction, SagaState(increment(state.count), table, mean)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(whole, only_real="saga", needs_value_fn=True)
 
 
 def _check_examples(n: int, value_fn: Callable[..., Array], indices: Any) -> None:
