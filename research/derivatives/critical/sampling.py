@@ -1,0 +1,300 @@
+"""What a point with a singular or unconfirmed Hessian is, by how f rises around it at many distances.
+
+The splitting lemma: where some second derivatives are not zero, f is their squares plus a function of the other directions alone,
+its least (or largest) value over the firm ones. That function is sampled: on a line both of its sides, on a plane or more the
+least and the greatest rise on circles (spheres), each refined. The smallest distances that rounding leaves visible decide.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from research.derivatives.critical.curvature import Curvature, directions
+from research.derivatives.critical.landscape import Landscape
+
+ON_LINE = 0.5 * 2.0 ** (-np.arange(0, 480) / 2)  # Distances, falling.
+ON_SPHERE = 0.5 * 2.0 ** -np.array([*range(20), *range(20, 64, 4)])
+REPRESENTED = 0.004  # A step that rounding changes by more than this share is not made.
+VISIBLE = 8.0  # How many times its error a rise must be to count.
+INWARD = 8  # Simplified Newton steps to the bottom of the valley (or the top of the ridge).
+ROUNDS, SEEDS = 10, 4  # Of refining an extreme direction, and how many are refined on each sphere.
+SETTLED = 0.1  # A refined extreme that its last round moved by more than this share is not known.
+CLEAR = 8.0  # A rise counts from this many times what the gradient that is left at the point makes.
+RUN = 4  # Distances in a row (octaves; half octaves count half) that must say the same.
+STEADY = 0.8  # How much the power of the distance by which f rises may change over a run.
+
+
+class Evidence(NamedTuple):
+    """How f rises around a point.
+
+    Attributes:
+      kind: "minimum", "maximum", "saddle" (a minimum along some line or curve, a maximum along another), "no extremum", "flat"
+        (f does not change at all), or "" where the samples do not decide.
+      power: By which power of the distance f changes; nan if that differs between directions.
+      smooth: Whether it changes alike (an even power), or oppositely (an odd one), on opposite sides.
+      distance: Up from which distance this is visible, in the landscape's units; 0 if nothing is.
+      reason: Why nothing was decided.
+    """
+
+    kind: str
+    power: float
+    smooth: bool
+    distance: float
+    reason: str
+
+
+class Rises(NamedTuple):
+    """f(y + d) - f(y) in each direction at each radius, how wrong that is, and whether values of f contradict it."""
+
+    rise: np.ndarray
+    error: np.ndarray
+    denied: np.ndarray
+
+    @property
+    def signs(self) -> np.ndarray:
+        """1, -1, or 0 where rounding hides it."""
+        return np.where(np.abs(self.rise) > VISIBLE * self.error, np.sign(self.rise), 0.0)
+
+
+def evidence(land: Landscape, y: np.ndarray, curvature: Curvature) -> Evidence:
+    """How f rises around y in the directions that the Hessian does not decide."""
+    reduced = Reduced(land, y, curvature)
+    if curvature.signs.size and not reduced.firm_around():
+        everything = np.concatenate([curvature.firm / np.abs(curvature.firm).max(axis=0), curvature.loose], axis=1)
+        reduced = Reduced(land, y, curvature._replace(signs=curvature.signs[:0], firm=curvature.firm[:, :0], loose=everything))
+    return _on_line(reduced) if reduced.curvature.loose.shape[1] == 1 else _on_spheres(reduced)
+
+
+class Reduced:
+    """f along its loose directions, at its least value over the firm ones (its greatest, where these curve down)."""
+
+    def __init__(self, land: Landscape, y: np.ndarray, curvature: Curvature):
+        self.land, self.y, self.curvature = land, y, curvature
+        self.sign = float(curvature.signs[0]) if curvature.signs.size else 1.0
+
+    def rises(self, ways: np.ndarray, radii: np.ndarray, noise: np.ndarray | None = None) -> Rises:
+        """The rise at radii (r,) times unit directions (r, w, c), times the sign of the firm curvature; each of shape (r, w)."""
+        z = (radii[:, None, None] * ways).reshape(-1, ways.shape[2])
+        straight = z @ self.curvature.loose.T
+        d, short = self._inward(straight)
+        _, moved = self.land.moved(self.y, d)
+        off = np.abs(moved - d) <= REPRESENTED * np.abs(straight).max(axis=1, keepdims=True)
+        kept = off.all(axis=1) & np.isfinite(d).all(axis=1)
+        with np.errstate(invalid="ignore", over="ignore"):
+            rise, error, by_value = self.land.rise(self.y, np.where(kept[:, None], moved, 0.0))
+            rise = self.sign * rise - short / 2
+            gap = np.abs(self.sign * by_value - rise)
+            error = 4 * error + short + CLEAR * np.abs(z @ (self.curvature.loose.T @ self.curvature.gradient))
+        kept &= np.isfinite(rise) & np.isfinite(error) & (np.abs(rise) > self.land.least)
+        rise, gap = (np.where(kept, part, 0.0).reshape(ways.shape[:2]) for part in (rise, gap))
+        error = np.where(kept, error, np.inf).reshape(ways.shape[:2])
+        error = np.maximum(error, noise_of_gradient(error, radii) if noise is None else noise)
+        allowed = error + np.abs(rise) / 2 + 3 * _before(gap, radii) + 16 * self.land.eps * abs(self.curvature.value)
+        return Rises(rise, error, gap > allowed)
+
+    def firm_around(self) -> bool:
+        """Whether the firm curvature is the same beside the point in the loose directions; at a kink it is not."""
+        firm, loose = self.curvature.firm, self.curvature.loose
+        ways, radii = directions(loose.shape[1]), 0.5 * 2.0 ** -np.arange(0, 60)
+        straight = (radii[:, None, None] * (ways @ loose.T)).reshape(-1, len(firm))
+        there, moved = self.land.moved(self.y, straight)
+        kept = (np.abs(moved - straight) <= REPRESENTED * np.abs(straight).max(axis=1, keepdims=True)).all(axis=1)
+        alike = np.ones(len(straight), bool)
+        for column, unit in zip(firm.T, np.eye(firm.shape[1]), strict=True):
+            curved = self.land.at(there, np.broadcast_to(column, there.shape))[2] @ firm
+            with np.errstate(invalid="ignore"):
+                alike &= (np.abs(curved - self.sign * unit) < 0.5).all(axis=1)
+        good = np.where(kept, alike, True).reshape(len(radii), -1).all(axis=1)
+        tested = kept.reshape(len(radii), -1).any(axis=1)
+        runs = np.convolve(good & tested, np.ones(RUN), "valid") == RUN
+        return bool(runs.any())
+
+    def _inward(self, straight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The steps moved along the firm directions to where the gradient has none of them, and the square of what is left."""
+        firm = self.curvature.firm
+        if not firm.shape[1]:
+            return straight, np.zeros(len(straight))
+        aside, left = np.zeros((len(straight), firm.shape[1])), np.zeros((len(straight), firm.shape[1]))
+        best, least = aside.copy(), np.full(len(straight), np.inf)
+        for _ in range(INWARD):
+            with np.errstate(invalid="ignore", over="ignore"):
+                left = self.land.at(self.land.moved(self.y, straight + aside @ firm.T)[0])[1] @ firm
+                size = np.nan_to_num((left**2).sum(axis=1), nan=np.inf)
+            shorter = size < least
+            best[shorter], least[shorter] = aside[shorter], size[shorter]
+            aside = np.where(np.isfinite(left), aside - self.sign * left, 0.0)
+        return straight + best @ firm.T, least
+
+
+def noise_of_gradient(error: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    """What noise of the gradient makes of a rise: the error at less than half the radius, times the ratio of radii, (r, 1)."""
+    per_way = np.where(np.isfinite(error), error / radii[:, None], 0.0)
+    return _before(np.quantile(per_way, 0.25, axis=1)[:, None], radii, 2) * radii[:, None]
+
+
+def _before(gap: np.ndarray, radii: np.ndarray, times: float = 4) -> np.ndarray:
+    """The largest gap at a radius that many times smaller, or more, shape (r, 1)."""
+    largest = np.maximum.accumulate(gap.max(axis=1)[::-1])[::-1]
+    index = np.searchsorted(-radii, -radii / times)
+    return np.where(index < len(radii), largest[np.minimum(index, len(radii) - 1)], 0.0)[:, None]
+
+
+def _on_line(reduced: Reduced) -> Evidence:
+    rises = reduced.rises(np.broadcast_to([[[1.0], [-1.0]]], (len(ON_LINE), 2, 1)), ON_LINE)
+    signs = rises.signs
+    words = ["?" if 0 in pair else {2: "+", -2: "-", 0: "m"}[int(sum(pair))] for pair in signs]
+    run, reason = _run(words, 2 * RUN)
+    if run is None:
+        return _nothing(reduced, rises) if reason is None else _undecided(reason)
+    if _contradicted(rises, run):
+        return _undecided("values of f contradict its derivatives")
+    size = np.abs(rises.rise[run])
+    power, steady = _power(size, ON_LINE[run])
+    odd = np.abs(size[:, 0] - size[:, 1]) / size.sum(axis=1)
+    word = words[run.start]
+    if not steady or (word != "m" and odd[-1] > 0.02 and odd[-1] > 1.5 * odd[0]):
+        return _undecided("another power of the distance takes over where rounding hides f")
+    return Evidence(_kind(word, reduced, up=False, down=False), power, bool(odd[-1] < 0.05), float(ON_LINE[run][-1]), "")
+
+
+def _on_spheres(reduced: Reduced) -> Evidence:
+    ways, radii = directions(reduced.curvature.loose.shape[1]), ON_SPHERE
+    grid = reduced.rises(np.broadcast_to(ways, (len(radii), *ways.shape)), radii)
+    if not grid.signs.any():
+        return _nothing(reduced, grid)
+    low, high = (_extreme_of_grid(grid, sign) for sign in (1.0, -1.0))
+    if {_word(*parts) for parts in zip(grid.signs, low.signs, high.signs, strict=True)} != {"m"}:
+        noise = noise_of_gradient(grid.error, radii)
+        low, high = (_extreme(reduced, grid, radii, noise, sign) for sign in (1.0, -1.0))
+    words = [_word(*parts) for parts in zip(grid.signs, low.signs, high.signs, strict=True)]
+    run, reason = _run(words, RUN)
+    if run is None:
+        return _undecided(reason or "f does not change beyond rounding in some direction")
+    if _contradicted(grid, run):
+        return _undecided("values of f contradict its derivatives")
+    power, steady = _power(np.abs(np.stack([low.rise[run, 0], high.rise[run, 0]], axis=1)), radii[run])
+    if not steady:
+        return _undecided("another power of the distance takes over where rounding hides f")
+    pairs = np.concatenate([grid.rise[run].reshape(RUN, 2, -1), low.rise[run, :2, None], high.rise[run, :2, None]], axis=2)
+    signs = np.concatenate([grid.signs[run].reshape(RUN, 2, -1), low.signs[run, :2, None], high.signs[run, :2, None]], axis=2)
+    alike, most = np.abs(pairs[-1, 0] - pairs[-1, 1]).max(), np.abs(pairs[-1]).max()
+    opposite = np.abs(pairs[-1, 0] + pairs[-1, 1]).max()
+    word = words[run.start]
+    both = signs.sum(axis=1)
+    up, down = (bool((both == double).any(axis=1).sum() >= RUN / 2) for double in (2, -2))
+    kind = _kind(word, reduced, up, down)
+    return Evidence(kind, power, bool(min(alike, opposite) < 0.05 * most), float(radii[run][-1]), "")
+
+
+def _contradicted(rises: Rises, run: slice) -> bool:
+    """Whether values of f deny its derivatives in the run and at all larger distances (where rounding hides less of them)."""
+    seen = (rises.signs != 0)[: run.stop]
+    return bool((rises.denied[: run.stop] & seen).sum() > 0.5 * seen.sum()) and bool(rises.denied[run.start // 2 : run.stop].any())
+
+
+def _word(grid: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+    """What a sphere says: "+" or "-" where f rises or falls in all directions, "m" where it does both, "?" where hidden."""
+    signs = {*grid, *low, *high}
+    if {1.0, -1.0} <= signs:
+        return "m"
+    if (grid == 1).all() and low[0] == 1:
+        return "+"
+    return "-" if (grid == -1).all() and high[0] == -1 else "?"
+
+
+def _extreme_of_grid(grid: Rises, sign: float) -> Rises:
+    """The least rise (sign 1) or the greatest (sign -1) among the directions of the grid, and that in the opposite direction."""
+    rows, half = np.arange(len(grid.rise)), grid.rise.shape[1] // 2
+    best = np.where(np.isfinite(grid.error), sign * grid.rise, np.inf).argmin(axis=1)
+    columns = np.stack([best, (best + half) % (2 * half)], axis=1)
+    return Rises(*(part[rows[:, None], columns] for part in grid))
+
+
+def _extreme(reduced: Reduced, grid: Rises, radii: np.ndarray, noise: np.ndarray, sign: float) -> Rises:
+    """The least rise (sign 1) or the greatest (sign -1) at each radius, in column 0, and that in the opposite direction.
+
+    The lowest directions of the grid are refined in cones that narrow. One that still falls in the last round is hidden.
+    """
+    ways = directions(reduced.curvature.loose.shape[1])
+    count, n = ways.shape
+    height = np.where(np.isfinite(grid.error), sign * grid.rise, np.inf)
+    seeds = ways[_seeds(height, ways)]
+    value, cone = np.full(seeds.shape[:2], np.inf), 4.0 / count if n == 2 else 0.5
+    before, rows = value, np.arange(len(radii))[:, None]
+    for turn in range(ROUNDS):
+        tried = seeds[:, :, None, :] + cone * _offsets(n, turn)[None, None]
+        tried /= np.linalg.norm(tried, axis=3, keepdims=True)
+        flat = tried.reshape(len(radii), -1, n)
+        found = reduced.rises(flat, radii, noise)
+        heights = np.where(np.isfinite(found.error), sign * found.rise, np.inf).reshape(tried.shape[:3])
+        best = heights.argmin(axis=2)
+        column = np.arange(seeds.shape[1])[None]
+        seeds, before, value = tried[rows, column, best], value, heights[rows, column, best]
+        cone /= 3.0 if n == 2 else 2.0
+    first = value.argmin(axis=1)
+    chosen = seeds[rows[:, 0], first]
+    final = reduced.rises(np.stack([chosen, -chosen], axis=1), radii, noise)
+    last, earlier = value[rows[:, 0], first], before[rows[:, 0], first]
+    with np.errstate(invalid="ignore"):
+        moving = ~(np.abs(earlier - last) <= SETTLED * np.abs(last)) & (last > 0)
+    final.error[moving] = np.inf
+    return final
+
+
+def _offsets(n: int, turn: int) -> np.ndarray:
+    """Steps on the sphere's tangent (their part along the direction does no harm)."""
+    if n == 2:
+        ring = np.linspace(-1, 1, 9)
+        return np.concatenate([np.stack([ring, np.zeros(9)], 1), np.stack([np.zeros(9), ring], 1)])
+    drawn = np.random.default_rng(turn).normal(size=(15, n)) / np.sqrt(n)
+    return np.concatenate([np.zeros((1, n)), drawn, np.eye(n), -np.eye(n)])
+
+
+def _seeds(height: np.ndarray, ways: np.ndarray) -> np.ndarray:
+    """Indices of the lowest directions, no two of them close, shape (r, SEEDS)."""
+    near = ways @ ways.T > (0.97 if ways.shape[1] == 2 else 0.8)
+    left, out = height.copy(), []
+    for _ in range(SEEDS):
+        out.append(left.argmin(axis=1))
+        left = np.where(near[out[-1]], np.inf, left)
+    return np.stack(out, axis=1)
+
+
+def _kind(word: str, reduced: Reduced, up: bool, down: bool) -> str:
+    """What the reduced function and the firm curvature make together; up, down: along some line f rises, falls on both sides."""
+    firm = bool(reduced.curvature.signs.size)
+    if word == "m":
+        return "saddle" if (up or firm) and down else "no extremum"
+    if word == "-" and firm:
+        return "saddle"
+    return "minimum" if (word == "+") == (reduced.sign > 0) else "maximum"
+
+
+def _undecided(reason: str) -> Evidence:
+    return Evidence("", np.nan, False, 0.0, reason)
+
+
+def _power(size: np.ndarray, radii: np.ndarray) -> tuple[float, bool]:
+    """The power of the distance in each column, nan if they differ, and whether none of them changes over the radii."""
+    with np.errstate(divide="ignore"):
+        powers = np.diff(np.log2(size), axis=0) / np.diff(np.log2(radii))[:, None]
+    steady = bool((np.ptp(powers, axis=0) <= STEADY).all()) and bool((powers > 0.3).all())
+    middle = np.median(powers, axis=0)
+    return (float(middle.mean()) if np.ptp(middle) < 0.3 else np.nan), steady
+
+
+def _run(words: list[str], length: int) -> tuple[slice | None, str | None]:
+    """The run of equal words at the smallest distances (None and why not, if there is none)."""
+    for last in range(len(words) - 1, length - 2, -1):
+        if words[last] != "?" and {*words[last - length + 1 : last + 1]} == {words[last]}:
+            below = [word for word in words[last + 1 :] if word not in ("?", words[last])]
+            if len(below) <= 2:
+                return slice(last - length + 1, last + 1), None
+            break
+    known = {*words} - {"?"}
+    return None, "the sign of what f changes by varies with the distance" if known else None
+
+
+def _nothing(reduced: Reduced, rises: Rises) -> Evidence:
+    flat = not rises.rise.any() and not reduced.curvature.gradient.any() and not reduced.curvature.hessian.any()
+    return _undecided("f does not change beyond rounding")._replace(kind="flat" if flat else "")
