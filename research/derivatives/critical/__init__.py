@@ -101,7 +101,7 @@ def classify_critical_point(f: Callable, x: Any, *, tolerance: float = 1e-6, sca
     land = Landscape(checked, power_of_two(_scale(scale, x)), x.dtype)
     y = x.astype(float) / land.unit
     _refuse_slope(land, y, tolerance, title(f))
-    (curvature,) = curvatures(land, y[None])
+    (curvature,) = curvatures(land, y[None], wary=True)
     return described(land, judged(land, y, curvature))
 
 

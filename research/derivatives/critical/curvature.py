@@ -8,6 +8,8 @@ import numpy as np
 from research.derivatives.critical.landscape import Landscape
 
 RADII = 2.0 ** -np.arange(0, 110)  # Where the gradient is compared with the Hessian; a fixed wide range needs no scale of f.
+LARGER = 2.0**-10  # Where the Hessian grows to this over ε times an eigenvalue, that may be left of terms that cancel.
+CLEAR = 8.0  # It then must be so many times what larger roundings change it by.
 CHANGE = 0.25  # A Hessian that predicts the gradient's change to this share is confirmed at that radius.
 RUN = 3  # Radii in a row, each half of the one before, at which it must be.
 NEWTON = 0.25  # The Newton step that is left, over the largest radius where the Hessian is confirmed, is at most this.
@@ -36,16 +38,21 @@ class Curvature(NamedTuple):
     radius: np.ndarray
 
 
-def curvatures(land: Landscape, points: np.ndarray) -> list[Curvature | None]:
-    """The confirmed and the other directions at each row of points; None where the Hessian is not finite."""
+def curvatures(land: Landscape, points: np.ndarray, wary: bool = False) -> list[Curvature | None]:
+    """The confirmed and the other directions at each row of points; None where the Hessian is not finite.
+
+    With wary, the noise of the Hessian is always measured, else where it grows so much nearby that it may matter.
+    """
     values, gradients, hessians = land.hessians(points)
     return [
-        _split(land, y, value, gradient, hessian) if np.isfinite(hessian).all() else None
+        _split(land, y, value, gradient, hessian, wary) if np.isfinite(hessian).all() else None
         for y, value, gradient, hessian in zip(points, values, gradients, hessians, strict=True)
     ]
 
 
-def _split(land: Landscape, y: np.ndarray, value: float, gradient: np.ndarray, hessian: np.ndarray) -> Curvature:
+def _split(
+    land: Landscape, y: np.ndarray, value: float, gradient: np.ndarray, hessian: np.ndarray, wary: bool
+) -> Curvature:
     scale = equilibrium(hessian)
     spectrum, vectors = np.linalg.eigh(scale[:, None] * hessian * scale)
     vectors = scale[:, None] * vectors
@@ -53,10 +60,13 @@ def _split(land: Landscape, y: np.ndarray, value: float, gradient: np.ndarray, h
     size = np.abs(spectrum)
     candidates = np.flatnonzero(size > 10 * land.eps * size.max())
     radius = np.zeros(len(y))
-    checked = _by_direction(around, vectors[:, candidates], spectrum[candidates])
-    for k, (ratio, opposed) in zip(candidates, checked, strict=True):
+    checked = _by_direction(around, vectors[:, candidates], spectrum[candidates], land.eps)
+    noise = np.zeros(len(y))
+    if wary or any(suspect for *_, suspect in checked):
+        noise = CLEAR * np.abs(np.einsum("ik,mij,jk->mk", vectors, land.noise(y)[1], vectors)).max(axis=0)
+    for k, (ratio, opposed, _) in zip(candidates, checked, strict=True):
         newton = abs(vectors[:, k] @ gradient) / size[k]
-        radius[k] = 0.0 if opposed else _confirmed(ratio, newton)
+        radius[k] = 0.0 if opposed or size[k] <= noise[k] else _confirmed(ratio, newton)
     sure = radius > 0
     firm = vectors[:, sure] / np.sqrt(size[sure])
     if sure.sum() > 1 and not _holds_between(around, firm, radius[sure] * np.sqrt(size[sure])):
@@ -107,8 +117,9 @@ def _mismatch(land, y, value, gradient, hessian, steps: np.ndarray) -> tuple[np.
     return off, values, slope
 
 
-def _by_direction(around, vectors: np.ndarray, eigenvalues: np.ndarray) -> list[tuple[np.ndarray, bool]]:
-    """For each direction: the mismatch over |λ| r² at each radius, the worse of both sides, and whether it is opposed.
+def _by_direction(around, vectors: np.ndarray, eigenvalues: np.ndarray, eps: float) -> list[tuple[np.ndarray, bool, bool]]:
+    """For each direction: the mismatch over |λ| r² at each radius, the worse of both sides, whether it is opposed, and
+    whether the Hessian grows so much nearby that the eigenvalue may be rounding.
 
     Opposed: at four radii in a row the gradient changes as if the eigenvalue had the other sign, or where the gradient confirms
     it, values of f do not.
@@ -124,7 +135,8 @@ def _by_direction(around, vectors: np.ndarray, eigenvalues: np.ndarray) -> list[
         with np.errstate(invalid="ignore"):
             good, against = ratio[k] <= CHANGE, ((other_sign[:, k] > 0.5) & (other_sign[:, k] < 2)).all(axis=0)
         denied = bool(good.any()) and value_ratio[k][np.flatnonzero(good)[0]] > 2 * CHANGE
-        out.append((ratio[k], denied or bool((np.convolve(against, np.ones(4), "valid") == 4).any())))
+        suspect = bool((np.abs(slope[:, k]).min(axis=0) > LARGER / eps * unit[k]).any())
+        out.append((ratio[k], denied or bool((np.convolve(against, np.ones(4), "valid") == 4).any()), suspect))
     return out
 
 

@@ -12,7 +12,7 @@ ARRIVED = 1e-3  # A Newton step that short, in the landscape's units, may have a
 NEAR = 2.0 ** -np.arange(5, 45)  # How far away a gradient must be long against the one that is left, and
 SMALL = 8.0  # how many times as long, on both sides: on a slope or in a tail it is not.
 TINY = 1e-5  # A coordinate, in the landscape's units, that may be 0.
-ROUNDED = 16.0  # A gradient of so many roundings of x has vanished, too.
+ROUNDED = 16.0  # A gradient of so many roundings has vanished, too.
 FATES = ("converged", "flat", "not_finite", "outside", "stalled")
 
 
@@ -104,7 +104,10 @@ def _vanishes(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bo
     if curvature is None:
         return True
     left = np.abs(curvature.loose.T @ curvature.gradient)
-    rounding = ROUNDED * land.eps * np.abs(curvature.loose.T) @ np.abs(curvature.hessian) @ np.abs(y)
+    rounding = ROUNDED * (
+        np.abs(land.noise(y)[0] @ curvature.loose).max(axis=0)
+        + land.eps * np.abs(curvature.loose.T) @ np.abs(curvature.hessian) @ np.abs(y)
+    )
     steps, _, slope = _neighbours(land, y, curvature.loose.T)
     change = np.abs(np.einsum("swrn,nw->swr", slope - curvature.gradient, curvature.loose))
     grown = np.where(np.isfinite(change), change, 0.0).min(axis=0).max(axis=1)

@@ -1,10 +1,13 @@
 """A function in units of its own: one compiled program gives value, gradient and curvature for any number of points."""
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from research.derivatives.critical.roundings import SIGNS, with_larger_roundings
 
 ROWS = 512  # Evaluated by one call of the compiled program; the last call is padded, so that one program serves all.
 NODES = [np.polynomial.legendre.leggauss(k) for k in (5, 6)]  # Two rules; their difference estimates noise.
@@ -21,18 +24,25 @@ class Landscape:
         self.eps = float(jnp.finfo(dtype).eps)
         self.least = float(jnp.finfo(dtype).tiny) / self.eps  # Of what is computed less is rounded as if it were larger.
         self._program = _program(f)
+        self._noisy = jax.jit(jax.vmap(with_larger_roundings(_one(f)), in_axes=(0, 0, 0, None)))
 
-    def at(self, y: np.ndarray, v: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Value, gradient, and Hessian times v, at each row of y; shapes (m,), (m, n), (m, n)."""
+    def at(
+        self, y: np.ndarray, v: np.ndarray | None = None, *, noisy: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Value, gradient, and Hessian times v, at each row of y; shapes (m,), (m, n), (m, n).
+
+        With noisy, each operation of f rounds more and at random, in each row otherwise.
+        """
         y = self.rounded(y)
         v = np.zeros_like(y) if v is None else np.asarray(v, self.dtype)
         parts = []
-        for start in range(0, len(y), ROWS):
+        for start in range(0, max(len(y), 1), ROWS):
             rows = [np.zeros((ROWS, y.shape[1]), self.dtype) for _ in "yv"]
             for row, given in zip(rows, (y, v), strict=True):
                 part = given[start : start + ROWS]
                 row[: len(part)], row[len(part) :] = part, part[:1]
-            parts.append([np.asarray(out, float) for out in self._program(*rows, self.unit)])
+            call = (self._noisy, _signs(start // ROWS, self.dtype)) if noisy else (self._program,)
+            parts.append([np.asarray(out, float) for out in call[0](*call[1:], *rows, self.unit)])
         joined = [np.concatenate(column)[: len(y)] for column in zip(*parts, strict=True)]
         return joined[0], joined[1], joined[2]
 
@@ -42,6 +52,15 @@ class Landscape:
         value, slope, columns = self.at(np.repeat(y, n, axis=0), np.tile(np.eye(n), (m, 1)))
         columns = columns.reshape(m, n, n)
         return value[::n], slope[::n], (columns + columns.transpose(0, 2, 1)) / 2
+
+    def noise(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How much the gradient and the Hessian at the point y change when f rounds more, shapes (8, n) and (8, n, n)."""
+        n = len(y)
+        v = np.repeat(np.eye(n), 8, axis=0)
+        _, slope, columns = self.at(np.broadcast_to(y, v.shape), v, noisy=True)
+        _, plain, hessian = self.hessians(y[None])
+        columns = columns.reshape(n, 8, n).transpose(1, 2, 0)
+        return slope.reshape(n, 8, n)[0] - plain[0], (columns + columns.transpose(0, 2, 1)) / 2 - hessian[0]
 
     def rounded(self, y: np.ndarray) -> np.ndarray:
         """y in the function's own precision."""
@@ -62,7 +81,7 @@ class Landscape:
         totals, rounding = [], np.zeros(len(d))
         for nodes, weights in NODES:
             way = ((nodes + 1) / 2)[:, None, None] * d
-            slopes = self.at(self.moved(y, way.reshape(-1, d.shape[1]))[0])[1].reshape(way.shape)
+            slopes = self.at(self.moved(y, way.reshape(-1, d.shape[1]))[0], noisy=True)[1].reshape(way.shape)
             parts = slopes * d * (weights / 2)[:, None, None]
             totals.append(parts.sum(axis=(0, 2)))
             rounding = 8 * self.eps * np.abs(parts).sum(axis=(0, 2))
@@ -70,13 +89,23 @@ class Landscape:
         return totals[1], np.abs(totals[1] - totals[0]) + rounding, values[1:] - values[0]
 
 
+@functools.lru_cache(8)
+def _signs(turn: int, dtype: np.dtype) -> np.ndarray:
+    """Signs for each row of a call, others at the next call."""
+    return np.random.default_rng(turn % 8).choice(np.array([-1.0, 1.0], dtype), (ROWS, SIGNS))
+
+
 def _program(f: Callable) -> Callable:
+    return jax.jit(jax.vmap(_one(f), in_axes=(0, 0, None)))
+
+
+def _one(f: Callable) -> Callable:
     def one(y: jax.Array, v: jax.Array, unit: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         slope = jax.value_and_grad(lambda y: f(unit * y))
         (value, gradient), (_, curved) = jax.jvp(slope, (y,), (v,))
         return value, gradient, curved
 
-    return jax.jit(jax.vmap(one, in_axes=(0, 0, None)))
+    return one
 
 
 def power_of_two(lengths: np.ndarray) -> np.ndarray:

@@ -58,6 +58,8 @@ class Rises(NamedTuple):
 
 def evidence(land: Landscape, y: np.ndarray, curvature: Curvature) -> Evidence:
     """How f rises around y in the directions that the Hessian does not decide."""
+    if curvature.loose.shape[1] > 1:
+        curvature = curvature._replace(loose=curvature.loose * _balance(Reduced(land, y, curvature)))
     reduced = Reduced(land, y, curvature)
     if curvature.signs.size and not reduced.firm_around():
         everything = np.concatenate([curvature.firm / np.abs(curvature.firm).max(axis=0), curvature.loose], axis=1)
@@ -124,6 +126,20 @@ class Reduced:
             best[shorter], least[shorter] = aside[shorter], size[shorter]
             aside = np.where(np.isfinite(left), aside - self.sign * left, 0.0)
         return straight + best @ firm.T, least
+
+
+def _balance(reduced: Reduced) -> np.ndarray:
+    """Powers of two, at most 1, by which the loose directions are shortened so that f changes alike along each; 1 if it does not."""
+    n, radii = reduced.curvature.loose.shape[1], 0.5 * 2.0 ** -np.arange(0, 120)
+    rises = reduced.rises(np.broadcast_to(np.concatenate([np.eye(n), -np.eye(n)]), (len(radii), 2 * n, n)), radii)
+    size = np.where(rises.signs != 0, np.abs(rises.rise), 0.0).reshape(len(radii), 2, n).max(axis=1)
+    first = size[:4].max(axis=0)
+    changing = first > 0
+    if not changing.any():
+        return np.ones(n)
+    level = first[changing].min()
+    reaching = np.where(size >= level, np.arange(len(radii))[:, None], 0).max(axis=0)
+    return np.where(changing, 2.0**-reaching, 1.0)
 
 
 def noise_of_gradient(error: np.ndarray, radii: np.ndarray) -> np.ndarray:
