@@ -8,10 +8,20 @@ from research.derivatives.critical.curvature import Curvature
 from research.derivatives.critical.landscape import Landscape
 from research.derivatives.critical.sampling import Evidence, evidence
 
-COARSE = 2.0 ** np.arange(2, -42, -2)  # Balls in which the Hessian's change is sampled first, in the landscape's smallest unit;
+COARSE = 2.0 ** np.arange(
+    2, -42, -2
+)  # Balls in which the Hessian's change is sampled first, in the landscape's smallest unit;
 FINE = 2.0 ** (np.arange(8, -1, -1) / 4)  # then, over the largest coarse one that its own change allows.
 SAMPLES = 24  # Pairs of opposite directions.
-POWERS = {1: "distance itself", 2: "square", 3: "cube", 4: "fourth power", 5: "fifth power", 6: "sixth power", 8: "eighth power"}
+POWERS = {
+    1: "distance itself",
+    2: "square",
+    3: "cube",
+    4: "fourth power",
+    5: "fifth power",
+    6: "sixth power",
+    8: "eighth power",
+}
 HOW = {
     "minimum": "f rises on all sides",
     "maximum": "f falls on all sides",
@@ -126,5 +136,5 @@ def _largest(land: Landscape, y: np.ndarray, hessian: np.ndarray, radii: np.ndar
     finite = np.isfinite(change).all(axis=(1, 2))
     norms = np.linalg.norm(np.where(finite[:, None, None], change, 0.0), 2, axis=(1, 2))
     lipschitz = np.where(finite, norms, np.inf).reshape(len(radii), -1).max(axis=1) / radii
-    fits = 3 * lipschitz * radii <= 2 * least
+    fits = np.logical_and.accumulate((3 * lipschitz * radii <= 2 * least)[::-1])[::-1]  # In all smaller balls, too.
     return float(radii[fits][0]) if fits.any() else 0.0

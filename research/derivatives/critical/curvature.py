@@ -7,7 +7,9 @@ import numpy as np
 
 from research.derivatives.critical.landscape import Landscape
 
-RADII = 2.0 ** -np.arange(0, 110)  # Where the gradient is compared with the Hessian; a fixed wide range needs no scale of f.
+RADII = 2.0 ** -np.arange(
+    0, 110
+)  # Where the gradient is compared with the Hessian; a fixed wide range needs no scale of f.
 LARGER = 2.0**-10  # Where the Hessian grows to this over ε times an eigenvalue, that may be left of terms that cancel.
 CLEAR = 8.0  # It then must be so many times what larger roundings change it by.
 CHANGE = 0.25  # A Hessian that predicts the gradient's change to this share is confirmed at that radius.
@@ -73,7 +75,13 @@ def _split(
         sure = np.zeros_like(sure)
     reach = (radius * np.sqrt(size))[sure]
     return Curvature(
-        value, gradient, hessian, np.sign(spectrum[sure]), vectors[:, sure] / np.sqrt(size[sure]), vectors[:, ~sure], reach
+        value,
+        gradient,
+        hessian,
+        np.sign(spectrum[sure]),
+        vectors[:, sure] / np.sqrt(size[sure]),
+        vectors[:, ~sure],
+        reach,
     )
 
 
@@ -117,7 +125,9 @@ def _mismatch(land, y, value, gradient, hessian, steps: np.ndarray) -> tuple[np.
     return off, values, slope
 
 
-def _by_direction(around, vectors: np.ndarray, eigenvalues: np.ndarray, eps: float) -> list[tuple[np.ndarray, bool, bool]]:
+def _by_direction(
+    around, vectors: np.ndarray, eigenvalues: np.ndarray, eps: float
+) -> list[tuple[np.ndarray, bool, bool]]:
     """For each direction: the mismatch over |λ| r² at each radius, the worse of both sides, whether it is opposed, and
     whether the Hessian grows so much nearby that the eigenvalue may be rounding.
 

@@ -21,7 +21,9 @@ def found_points(
 ) -> tuple[list[Judged], dict[str, int]]:
     """The distinct critical points inside the bounds, and how many starts came to which end."""
     led = walks(land, starts)
-    ends, slope = _snapped(land, np.concatenate([walk.ends for walk in led]), np.concatenate([walk.slope for walk in led]))
+    ends, slope = _snapped(
+        land, np.concatenate([walk.ends for walk in led]), np.concatenate([walk.slope for walk in led])
+    )
     slack = 64 * land.eps * np.abs(bounds).max(axis=1)
     inside = ((ends >= bounds[:, 0] - slack) & (ends <= bounds[:, 1] + slack)).all(axis=1)
     longest = np.linalg.norm(np.nan_to_num(land.at(starts)[1], posinf=0, neginf=0), axis=1).max()
@@ -42,7 +44,9 @@ def _snapped(land: Landscape, ends: np.ndarray, slope: np.ndarray) -> tuple[np.n
     return np.where(better[:, None], snapped, ends), np.where(better, there, slope)
 
 
-def _groups(ends: np.ndarray, slope: np.ndarray, hopeful: np.ndarray, separation: np.ndarray) -> tuple[np.ndarray, list[int]]:
+def _groups(
+    ends: np.ndarray, slope: np.ndarray, hopeful: np.ndarray, separation: np.ndarray
+) -> tuple[np.ndarray, list[int]]:
     """The number of each end's group, -1 for one that is not hopeful, and which end leads each: the one with the least gradient."""
     group, leaders = np.full(len(ends), -1), []
     for i in np.argsort(slope, kind="stable"):
@@ -53,7 +57,9 @@ def _groups(ends: np.ndarray, slope: np.ndarray, hopeful: np.ndarray, separation
     return group, leaders
 
 
-def _judged_leaders(land: Landscape, y: np.ndarray, short: np.ndarray, group: np.ndarray) -> tuple[list[Judged], list[str]]:
+def _judged_leaders(
+    land: Landscape, y: np.ndarray, short: np.ndarray, group: np.ndarray
+) -> tuple[list[Judged], list[str]]:
     """The critical points among the leaders of the groups, and the fate of each group.
 
     A degenerate leader is judged only if one of its starts has reached no critical point yet: of a whole valley of them, one
@@ -70,7 +76,7 @@ def _judged_leaders(land: Landscape, y: np.ndarray, short: np.ndarray, group: np
             if _constant(land, y[i], known[i]):
                 fates[i] = "flat"
                 continue
-            if not (short[i] and _vanishes(land, y[i], known[i])):
+            if not (short[i] and vanishes(land, y[i], known[i])):
                 continue
         if not any(_is_same(y[i], point) for point in points):
             points.append(judged(land, y[i], known[i]))
@@ -99,7 +105,7 @@ def _constant(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bo
     return bool((value == curvature.value).all()) and not slope.any()
 
 
-def _vanishes(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bool:
+def vanishes(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bool:
     """Whether the gradient has vanished in the directions that the Hessian does not decide."""
     if curvature is None:
         return True

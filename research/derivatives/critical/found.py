@@ -44,7 +44,10 @@ class CriticalPoints(tuple):
             (self.converged, "reached one of these points."),
             (self.outside, "left the bounds."),
             (self.stalled, "came to rest where the gradient does not vanish."),
-            (self.not_finite, "met a place where f or its gradient is not finite: no critical point there can be found."),
+            (
+                self.not_finite,
+                "met a place where f or its gradient is not finite: no critical point there can be found.",
+            ),
             (self.flat, "lie where f does not change at all; such points are not listed."),
         ]
 

@@ -22,7 +22,9 @@ class Landscape:
     def __init__(self, f: Callable, unit: np.ndarray, dtype: np.dtype):
         self.unit, self.dtype = unit.astype(dtype), np.dtype(dtype)
         self.eps = float(jnp.finfo(dtype).eps)
-        self.least = float(jnp.finfo(dtype).tiny) / self.eps  # Of what is computed less is rounded as if it were larger.
+        self.least = (
+            float(jnp.finfo(dtype).tiny) / self.eps
+        )  # Of what is computed less is rounded as if it were larger.
         self._program = _program(f)
         self._noisy = jax.jit(jax.vmap(with_larger_roundings(_one(f)), in_axes=(0, 0, 0, None)))
 

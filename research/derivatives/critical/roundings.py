@@ -12,9 +12,43 @@ SIGNS = 61  # Random signs for each evaluation; the operations take them in turn
 WRAPPERS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
 SUMS = ("dot_general", "reduce_sum", "cumsum", "conv_general_dilated")  # They round inside, too.
 EXACT = (  # They move numbers, or compare them.
-    *("neg", "abs", "sign", "copy", "copy_p", "stop_gradient", "convert_element_type", "select_n", "max", "min", "clamp"),
-    *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "rev", "slice", "concatenate", "pad", "gather"),
-    *("dynamic_slice", "dynamic_update_slice", "scatter", "reduce_max", "reduce_min", "sort", "iota", "floor", "ceil", "round"),
+    *(
+        "neg",
+        "abs",
+        "sign",
+        "copy",
+        "copy_p",
+        "stop_gradient",
+        "convert_element_type",
+        "select_n",
+        "max",
+        "min",
+        "clamp",
+    ),
+    *(
+        "broadcast_in_dim",
+        "reshape",
+        "squeeze",
+        "expand_dims",
+        "transpose",
+        "rev",
+        "slice",
+        "concatenate",
+        "pad",
+        "gather",
+    ),
+    *(
+        "dynamic_slice",
+        "dynamic_update_slice",
+        "scatter",
+        "reduce_max",
+        "reduce_min",
+        "sort",
+        "iota",
+        "floor",
+        "ceil",
+        "round",
+    ),
     *("real", "imag", "split", "argmax", "argmin", "select_and_scatter_add", "reduce_precision"),
 )
 

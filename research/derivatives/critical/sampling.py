@@ -19,6 +19,7 @@ VISIBLE = 8.0  # How many times its error a rise must be to count.
 INWARD = 8  # Simplified Newton steps to the bottom of the valley (or the top of the ridge).
 ROUNDS, SEEDS = 10, 4  # Of refining an extreme direction, and how many are refined on each sphere.
 SETTLED = 0.1  # A refined extreme that its last round moved by more than this share is not known.
+ALIKE = 0.1  # Rises on opposite sides that differ by less, over their sum, are those of a smooth function.
 CLEAR = 8.0  # A rise counts from this many times what the gradient that is left at the point makes.
 RUN = 4  # Distances in a row (octaves; half octaves count half) that must say the same.
 STEADY = 0.8  # How much the power of the distance by which f rises may change over a run.
@@ -63,7 +64,9 @@ def evidence(land: Landscape, y: np.ndarray, curvature: Curvature) -> Evidence:
     reduced = Reduced(land, y, curvature)
     if curvature.signs.size and not reduced.firm_around():
         everything = np.concatenate([curvature.firm / np.abs(curvature.firm).max(axis=0), curvature.loose], axis=1)
-        reduced = Reduced(land, y, curvature._replace(signs=curvature.signs[:0], firm=curvature.firm[:, :0], loose=everything))
+        reduced = Reduced(
+            land, y, curvature._replace(signs=curvature.signs[:0], firm=curvature.firm[:, :0], loose=everything)
+        )
     return _on_line(reduced) if reduced.curvature.loose.shape[1] == 1 else _on_spheres(reduced)
 
 
@@ -169,8 +172,10 @@ def _on_line(reduced: Reduced) -> Evidence:
     odd = np.abs(size[:, 0] - size[:, 1]) / size.sum(axis=1)
     word = words[run.start]
     if not steady or (word != "m" and odd[-1] > 0.02 and odd[-1] > 1.5 * odd[0]):
-        return _undecided("another power of the distance takes over where rounding hides f")
-    return Evidence(_kind(word, reduced, up=False, down=False), power, bool(odd[-1] < 0.05), float(ON_LINE[run][-1]), "")
+        return _undecided("another power of the distance takes over where rounding hides f", float(ON_LINE[run][-1]))
+    return Evidence(
+        _kind(word, reduced, up=False, down=False), power, bool(odd[-1] < ALIKE), float(ON_LINE[run][-1]), ""
+    )
 
 
 def _on_spheres(reduced: Reduced) -> Evidence:
@@ -190,22 +195,28 @@ def _on_spheres(reduced: Reduced) -> Evidence:
         return _undecided("values of f contradict its derivatives")
     power, steady = _power(np.abs(np.stack([low.rise[run, 0], high.rise[run, 0]], axis=1)), radii[run])
     if not steady:
-        return _undecided("another power of the distance takes over where rounding hides f")
-    pairs = np.concatenate([grid.rise[run].reshape(RUN, 2, -1), low.rise[run, :2, None], high.rise[run, :2, None]], axis=2)
-    signs = np.concatenate([grid.signs[run].reshape(RUN, 2, -1), low.signs[run, :2, None], high.signs[run, :2, None]], axis=2)
+        return _undecided("another power of the distance takes over where rounding hides f", float(radii[run][-1]))
+    pairs = np.concatenate(
+        [grid.rise[run].reshape(RUN, 2, -1), low.rise[run, :2, None], high.rise[run, :2, None]], axis=2
+    )
+    signs = np.concatenate(
+        [grid.signs[run].reshape(RUN, 2, -1), low.signs[run, :2, None], high.signs[run, :2, None]], axis=2
+    )
     alike, most = np.abs(pairs[-1, 0] - pairs[-1, 1]).max(), np.abs(pairs[-1]).max()
     opposite = np.abs(pairs[-1, 0] + pairs[-1, 1]).max()
     word = words[run.start]
     both = signs.sum(axis=1)
     up, down = (bool((both == double).any(axis=1).sum() >= RUN / 2) for double in (2, -2))
     kind = _kind(word, reduced, up, down)
-    return Evidence(kind, power, bool(min(alike, opposite) < 0.05 * most), float(radii[run][-1]), "")
+    return Evidence(kind, power, bool(min(alike, opposite) < 2 * ALIKE * most), float(radii[run][-1]), "")
 
 
 def _contradicted(rises: Rises, run: slice) -> bool:
     """Whether values of f deny its derivatives in the run and at all larger distances (where rounding hides less of them)."""
     seen = (rises.signs != 0)[: run.stop]
-    return bool((rises.denied[: run.stop] & seen).sum() > 0.5 * seen.sum()) and bool(rises.denied[run.start // 2 : run.stop].any())
+    return bool((rises.denied[: run.stop] & seen).sum() > 0.5 * seen.sum()) and bool(
+        rises.denied[run.start // 2 : run.stop].any()
+    )
 
 
 def _word(grid: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
@@ -286,8 +297,8 @@ def _kind(word: str, reduced: Reduced, up: bool, down: bool) -> str:
     return "minimum" if (word == "+") == (reduced.sign > 0) else "maximum"
 
 
-def _undecided(reason: str) -> Evidence:
-    return Evidence("", np.nan, False, 0.0, reason)
+def _undecided(reason: str, distance: float = 0.0) -> Evidence:
+    return Evidence("", np.nan, False, distance, reason)
 
 
 def _power(size: np.ndarray, radii: np.ndarray) -> tuple[float, bool]:

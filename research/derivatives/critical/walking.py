@@ -6,7 +6,10 @@ import numpy as np
 
 from research.derivatives.critical.landscape import Landscape
 
-DAMPED, UNDAMPED = 30, 60  # Steps at most. Undamped ones divide the distance to a point of multiplicity m by m / (m - 1) each.
+DAMPED, UNDAMPED = (
+    30,
+    60,
+)  # Steps at most. Undamped ones divide the distance to a point of multiplicity m by m / (m - 1) each.
 SHARES = 2.0 ** -np.arange(11)  # Of a Newton step; the one that leaves the shortest gradient is taken.
 DAMPING = 10.0 ** -np.arange(0, 9, 2)  # Of Levenberg and Marquardt, over the largest eigenvalue.
 LONGEST = 1.0  # An undamped step, in units of the landscape.
@@ -93,7 +96,9 @@ def _damped(land: Landscape, starts: np.ndarray) -> Walks:
         if not rows.size:
             break
         _, model = _model(land, y[rows])
-        moves = np.concatenate([SHARES[None, :, None] * model.newton_moves(land.eps)[:, None, :], model.damped_moves()], 1)
+        moves = np.concatenate(
+            [SHARES[None, :, None] * model.newton_moves(land.eps)[:, None, :], model.damped_moves()], 1
+        )
         trials = land.rounded(y[rows, None, :] - moves).astype(float)
         lengths = length(*land.at(trials.reshape(-1, y.shape[1]))[:2]).reshape(moves.shape[:2])
         best, row = lengths.argmin(axis=1), np.arange(len(rows))
