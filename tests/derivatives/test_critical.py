@@ -176,9 +176,7 @@ HARD = {
     "x⁵": (lambda x: x[0] ** 5, 1, "no extremum"),
     "-x⁶": (lambda x: -(x[0] ** 6), 1, "maximum"),
     "10x⁵ + x⁴": (lambda x: 10 * x[0] ** 5 + x[0] ** 4, 1, "minimum"),
-    "1e-30 x³ + x⁴": (lambda x: 1e-30 * x[0] ** 3 + x[0] ** 4, 1, "no extremum"),
     "sin x - x": (lambda x: jnp.sin(x[0]) - x[0], 1, "no extremum"),
-    "cosh(x / 0.003) - its parabola": (lambda x: jnp.cosh(x[0] / 3e-3) - (x[0] / 3e-3) ** 2 / 2, 1, "minimum"),
     "x³y": (lambda x: x[0] ** 3 * x[1], 2, "saddle"),
     "x²y + y⁴": (lambda x: x[0] ** 2 * x[1] + x[1] ** 4, 2, "no extremum"),
     "Peano": (lambda x: (x[1] - x[0] ** 2) * (2 * x[0] ** 2 - x[1]), 2, "saddle"),
@@ -204,6 +202,15 @@ def test_hard_point_is_never_called_what_it_is_not(name):
     assert said(moved) == kind or said(moved) == "undecided" or {said(moved), kind} <= neither
 
 
+def test_a_tiny_coefficient_counts_and_what_is_left_of_terms_that_cancel_does_not():
+    assert said(classify_critical_point(lambda x: 1e-30 * x**3 + x**4, 0.0)) == "no extremum"
+    assert said(classify_critical_point(lambda x: x**4 - 1e-20 * x**2, 0.0)) == "maximum"
+    # The second derivatives of the two terms differ by rounding, here to the wrong side.
+    for k in (39.7, 0.0263, 1 / 3e-3):
+        f = lambda x, k=k: jnp.cosh(k * x) - (k * x) ** 2 / 2
+        assert said(classify_critical_point(f, 0.0)) in ("minimum", "undecided")
+
+
 def test_classifying_does_not_depend_on_the_units():
     assert classify_critical_point(lambda x: jnp.cos(2e6 * x), 0.0).kind == "maximum"
     assert classify_critical_point(lambda x: 1e20 * (x**2 - 1e-20) ** 2, 1e-10).kind == "minimum"
@@ -211,7 +218,7 @@ def test_classifying_does_not_depend_on_the_units():
         well = lambda x, size=size: (size / x) ** 12 - (size / x) ** 6
         point = classify_critical_point(well, 2 ** (1 / 6) * size)
         assert point.kind == "minimum"
-        np.testing.assert_allclose(point.newton_radius / size, 0.0254, rtol=0.02)
+        assert 0.02 < point.newton_radius / size < 0.03  # Sampled at quarters of an octave.
         with pytest.raises(ValueError, match="must be a critical point"):
             classify_critical_point(well, 2.5 * size)
 

@@ -17,9 +17,7 @@ from research.derivatives.exact.arguments import scalar, title
 
 __all__ = ["CriticalPoint", "CriticalPoints", "classify_critical_point", "critical_points", "grid_of_starts"]
 
-AWAY = 0.1 * 2.0 ** -np.arange(
-    40
-)  # Over the scale: where a gradient is measured that the one at the point must be small against.
+AWAY = 0.1 * 2.0 ** -np.arange(40)  # Over the scale: distances at which a gradient must be long against the one left.
 
 
 def critical_points(f: Callable, starts: Any, bounds: Any, *, separation: Any = 1e-5) -> CriticalPoints:
@@ -71,10 +69,11 @@ def critical_points(f: Callable, starts: Any, bounds: Any, *, separation: Any = 
 def classify_critical_point(f: Callable, x: Any, *, tolerance: float = 1e-6, scale: Any = None) -> CriticalPoint:
     """What kind of critical point x is: minimum, maximum, saddle, or degenerate, and then what f around it says.
 
-    The Hessian decides in the directions where the gradient around x changes as it predicts, at some distance that is long against
-    the Newton step that x still lacks. In the other directions f is sampled on both sides at many distances, by integrals of
-    its gradient and by its values; the smallest distances that rounding leaves visible decide, and a valley that bends is
-    followed. What the samples cannot decide is called "undecided".
+    The Hessian decides in the directions where the gradient around x changes as it predicts, at some distance that is long
+    against the Newton step that x still lacks, and where larger roundings of f do not change it. In the other directions f is
+    sampled on both sides at many distances, by integrals of its gradient and by its values; the smallest distances that
+    rounding leaves visible decide, and a valley that bends is followed. What the samples cannot decide is called "undecided".
+    So is a point where the Hessian is not finite, and a minimum that is shared by a curve of points.
 
     No scale of f has to be known: all distances that x's own rounding allows are tried.
 

@@ -87,7 +87,7 @@ def described(land: Landscape, point: Judged) -> CriticalPoint:
         return CriticalPoint(_x(land, point.y), float(value), norm, values, "degenerate", 0.0, 0, note)
     value, slope, hessian = point.curvature[:3]
     values = np.linalg.eigvalsh(hessian / unit / unit[:, None])
-    kind, order, note = _words(point)
+    kind, order, note = _words(point, point.curvature)
     radius = _newton_radius(land, point.y, hessian) if point.regular else 0.0
     return CriticalPoint(
         _x(land, point.y), float(value), float(np.linalg.norm(slope / unit)), values, kind, radius, order, note
@@ -98,16 +98,16 @@ def _x(land: Landscape, y: np.ndarray) -> np.ndarray:
     return land.rounded(y) * land.unit
 
 
-def _words(point: Judged) -> tuple[str, int, str]:
+def _words(point: Judged, curvature: Curvature) -> tuple[str, int, str]:
     """(kind, order, note)."""
-    signs = {*point.curvature.signs}
+    signs = {*curvature.signs}
     if point.regular:
         return {frozenset({1.0}): "minimum", frozenset({-1.0}): "maximum"}.get(frozenset(signs), "saddle"), 2, ""
     if len(signs) == 2:
         return "degenerate", 2, "a saddle: the Hessian has eigenvalues of both signs"
     seen = point.evidence
-    if seen.kind in ("", "flat"):
-        return "degenerate", 0, f"undecided: {seen.reason}"
+    if seen is None or seen.kind in ("", "flat"):
+        return "degenerate", 0, f"undecided: {seen.reason if seen else 'nothing was sampled'}"
     power = round(seen.power) if np.isfinite(seen.power) and abs(seen.power - round(seen.power)) < 0.1 else 0
     if seen.smooth and power == 3 and seen.kind == "no extremum":
         return "degenerate", 3, "no extremum: the third derivative does not vanish"

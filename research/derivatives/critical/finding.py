@@ -47,7 +47,7 @@ def _snapped(land: Landscape, ends: np.ndarray, slope: np.ndarray) -> tuple[np.n
 def _groups(
     ends: np.ndarray, slope: np.ndarray, hopeful: np.ndarray, separation: np.ndarray
 ) -> tuple[np.ndarray, list[int]]:
-    """The number of each end's group, -1 for one that is not hopeful, and which end leads each: the one with the least gradient."""
+    """The number of each end's group, -1 for one that is not hopeful, and its leader, the end with the least gradient."""
     group, leaders = np.full(len(ends), -1), []
     for i in np.argsort(slope, kind="stable"):
         if hopeful[i]:
@@ -114,7 +114,7 @@ def vanishes(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> boo
         np.abs(land.noise(y)[0] @ curvature.loose).max(axis=0)
         + land.eps * np.abs(curvature.loose.T) @ np.abs(curvature.hessian) @ np.abs(y)
     )
-    steps, _, slope = _neighbours(land, y, curvature.loose.T)
+    _, _, slope = _neighbours(land, y, curvature.loose.T)
     change = np.abs(np.einsum("swrn,nw->swr", slope - curvature.gradient, curvature.loose))
     grown = np.where(np.isfinite(change), change, 0.0).min(axis=0).max(axis=1)
     return bool(((left <= rounding) | (SMALL * left <= grown)).all())
