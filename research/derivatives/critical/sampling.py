@@ -19,6 +19,7 @@ ROUNDS, SEEDS = 10, 4  # Of refining an extreme direction, and how many are refi
 SETTLED = 0.1  # A refined extreme that its last round moved by more than this share is not known.
 ALIKE = 0.1  # Rises on opposite sides that differ by less, over their sum, are those of a smooth function.
 RUN = 4  # Distances in a row (octaves; half octaves count half) that must say the same.
+LEAST_POWER = 1.2  # By which f rises and falls around a critical point.
 STEADY = 0.8  # How much the power of the distance by which f rises may change over a run.
 
 
@@ -67,6 +68,8 @@ def _on_line(reduced: Reduced) -> Evidence:
     power, steady = _power(size, ON_LINE[run])
     odd = np.abs(size[:, 0] - size[:, 1]) / size.sum(axis=1)
     word = words[run.start]
+    if word == "m" and not _flattens(size, ON_LINE[run]):
+        return _undecided("f rises and falls in proportion to the distance, so the gradient does not vanish")
     if not steady or (word != "m" and odd[-1] > 0.02 and odd[-1] > 1.5 * odd[0]):
         return _undecided("another power of the distance takes over where rounding hides f", float(ON_LINE[run][-1]))
     return Evidence(
@@ -90,6 +93,8 @@ def _on_spheres(reduced: Reduced) -> Evidence:
     if _contradicted(grid, run):
         return _undecided("values of f contradict its derivatives")
     power, steady = _power(np.abs(np.stack([low.rise[run, 0], high.rise[run, 0]], axis=1)), radii[run])
+    if "m" in words[run] and not _flattens(np.abs(np.stack([low.rise[run, 0], high.rise[run, 0]], axis=1)), radii[run]):
+        return _undecided("f rises and falls in proportion to the distance, so the gradient does not vanish")
     if not steady:
         return _undecided("another power of the distance takes over where rounding hides f", float(radii[run][-1]))
     pairs = np.concatenate(
@@ -204,6 +209,12 @@ def _power(size: np.ndarray, radii: np.ndarray) -> tuple[float, bool]:
     steady = bool((np.ptp(powers, axis=0) <= STEADY).all()) and bool((powers > 0.3).all())
     middle = np.median(powers, axis=0)
     return (float(middle.mean()) if np.ptp(middle) < 0.3 else np.nan), steady
+
+
+def _flattens(size: np.ndarray, radii: np.ndarray) -> bool:
+    """Whether f changes by more than about the first power of the distance over the run, as it must where it is critical."""
+    powers = np.log2(size[0] / size[-1]) / np.log2(radii[0] / radii[-1])
+    return bool((powers > LEAST_POWER).all())
 
 
 def _run(words: list[str], length: int) -> tuple[slice | None, str | None]:
