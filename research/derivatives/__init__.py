@@ -9,6 +9,7 @@ from research.derivatives.cost import cost as cost
 from research.derivatives.cost import cost_ratio as cost_ratio
 from research.derivatives.cost import counted_cost as counted_cost
 from research.derivatives.critical import CriticalPoint as CriticalPoint
+from research.derivatives.critical import CriticalPoints as CriticalPoints
 from research.derivatives.critical import classify_critical_point as classify_critical_point
 from research.derivatives.critical import critical_points as critical_points
 from research.derivatives.critical import grid_of_starts as grid_of_starts

@@ -50,7 +50,7 @@ DEGENERATE = {
     "x⁴": (lambda x: x[0] ** 4, 1, 4, "a minimum"),
     "-x⁴": (lambda x: -(x[0] ** 4), 1, 4, "a maximum"),
     "x³": (lambda x: x[0] ** 3, 1, 3, "no extremum"),
-    "x⁶": (lambda x: x[0] ** 6, 1, 0, "undecided"),
+    "x⁶": (lambda x: x[0] ** 6, 1, 0, "a minimum"),
     "monkey saddle": (lambda x: x[0] ** 3 - 3 * x[0] * x[1] ** 2, 2, 3, "no extremum"),
     # Peano: a minimum along every line through 0, and yet none; between the parabolas it is negative.
     "Peano": (lambda x: (x[1] - x[0] ** 2) * (x[1] - 3 * x[0] ** 2), 2, 4, "a saddle"),
@@ -158,3 +158,118 @@ def test_a_slope_that_goes_on_where_the_hessian_is_zero_is_no_critical_point(dty
 def test_a_minimum_without_a_hessian_is_called_undecided():
     point = classify_critical_point(lambda x: jnp.sum(x**2 + (x**2) ** 1.25), jnp.zeros(2))
     assert (point.kind, point.order, point.note) == ("degenerate", 0, "undecided: the Hessian is not finite")
+
+
+def said(point):
+    """minimum, maximum, saddle, no extremum or undecided, whichever way it is told."""
+    words = point.note.partition(":")[0].removeprefix("a ").partition(" by ")[0]
+    return words if point.kind == "degenerate" else point.kind
+
+
+# Every one is degenerate, or not twice differentiable, at 0; what it is follows by hand.
+HARD = {
+    "x²y² - x⁶": (lambda x: x[0] ** 2 * x[1] ** 2 - x[0] ** 6, 2, "saddle"),
+    "1e-5 x³ + x⁴": (lambda x: 1e-5 * x[0] ** 3 + x[0] ** 4, 1, "no extremum"),
+    "|x|³": (lambda x: jnp.abs(x[0]) ** 3, 1, "minimum"),
+    "x|x|": (lambda x: x[0] * jnp.abs(x[0]), 1, "no extremum"),
+    "where(x > 0, x², -x²)": (lambda x: jnp.where(x[0] > 0, x[0] ** 2, -(x[0] ** 2)), 1, "no extremum"),
+    "x⁵": (lambda x: x[0] ** 5, 1, "no extremum"),
+    "-x⁶": (lambda x: -(x[0] ** 6), 1, "maximum"),
+    "10x⁵ + x⁴": (lambda x: 10 * x[0] ** 5 + x[0] ** 4, 1, "minimum"),
+    "sin x - x": (lambda x: jnp.sin(x[0]) - x[0], 1, "no extremum"),
+    "x³y": (lambda x: x[0] ** 3 * x[1], 2, "saddle"),
+    "x²y + y⁴": (lambda x: x[0] ** 2 * x[1] + x[1] ** 4, 2, "no extremum"),
+    "Peano": (lambda x: (x[1] - x[0] ** 2) * (2 * x[0] ** 2 - x[1]), 2, "saddle"),
+    "a valley that falls on one side": (lambda x: (x[1] - x[0] ** 2) ** 2 + x[0] ** 5, 2, "no extremum"),
+    "a valley that falls": (lambda x: (x[1] - x[0] ** 2) ** 2 - x[0] ** 6, 2, "saddle"),
+    "x⁴ - 3x²y² + y⁴": (lambda x: x[0] ** 4 - 3 * x[0] ** 2 * x[1] ** 2 + x[1] ** 4, 2, "saddle"),
+    "x⁴ - 1.9x²y² + y⁴": (lambda x: x[0] ** 4 - 1.9 * x[0] ** 2 * x[1] ** 2 + x[1] ** 4, 2, "minimum"),
+    "x² + y² - 3|xy|": (lambda x: x[0] ** 2 + x[1] ** 2 - 3 * jnp.abs(x[0] * x[1]), 2, "saddle"),
+    "x² + y⁴ - z⁴": (lambda x: x[0] ** 2 + x[1] ** 4 - x[2] ** 4, 3, "saddle"),
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_hard_point_is_never_called_what_it_is_not(name):
+    # At 0, and at a random place in rotated coordinates of random scales. "undecided" is no wrong kind.
+    f, n, kind = HARD[name]
+    assert said(classify_critical_point(f, jnp.zeros(n))) == kind
+    random = np.random.default_rng(list(HARD).index(name))
+    place = random.uniform(-2, 2, n)
+    turned = jnp.asarray(np.linalg.qr(random.normal(size=(n, n)))[0] * 2.0 ** random.integers(-3, 4))
+    moved = classify_critical_point(lambda x: 3 * f(turned @ (x - place)) + 1, place)
+    neither = {"saddle", "no extremum"}
+    assert said(moved) == kind or said(moved) == "undecided" or {said(moved), kind} <= neither
+
+
+def test_a_tiny_coefficient_counts_and_what_is_left_of_terms_that_cancel_does_not():
+    assert said(classify_critical_point(lambda x: 1e-30 * x**3 + x**4, 0.0)) == "no extremum"
+    assert said(classify_critical_point(lambda x: x**4 - 1e-20 * x**2, 0.0)) == "maximum"
+    # The second derivatives of the two terms differ by rounding, here to the wrong side.
+    for k in (39.7, 0.0263, 1 / 3e-3):
+        f = lambda x, k=k: jnp.cosh(k * x) - (k * x) ** 2 / 2
+        assert said(classify_critical_point(f, 0.0)) in ("minimum", "undecided")
+
+
+def test_classifying_does_not_depend_on_the_units():
+    assert classify_critical_point(lambda x: jnp.cos(2e6 * x), 0.0).kind == "maximum"
+    assert classify_critical_point(lambda x: 1e20 * (x**2 - 1e-20) ** 2, 1e-10).kind == "minimum"
+    for size in (1.0, 3.4e-10):
+        well = lambda x, size=size: (size / x) ** 12 - (size / x) ** 6
+        point = classify_critical_point(well, 2 ** (1 / 6) * size)
+        assert point.kind == "minimum"
+        assert 0.02 < point.newton_radius / size < 0.03  # Sampled at quarters of an octave.
+        with pytest.raises(ValueError, match="must be a critical point"):
+            classify_critical_point(well, 2.5 * size)
+
+
+@pytest.mark.parametrize("name", ["himmelblau", "monkey_saddle", "wood_pair_ill"])
+def test_points_scale_with_the_coordinates_and_kinds_stay(name):
+    case = COMPLETE[name]
+    box, f = np.array(case["box"], float), function(case)
+    plain = critical_points(f, grid_of_starts(box, 5), box)
+    random = np.random.default_rng(0)
+    height, lengths = 2.0 ** int(random.integers(-40, 41)), 2.0 ** random.integers(-40, 41, case["n"])
+    scaled = critical_points(
+        lambda x: height * f(x / lengths),
+        grid_of_starts(box, 5) * lengths,
+        box * lengths[:, None],
+        separation=1e-5 * 6 * lengths,
+    )
+    assert [point.kind for point in scaled] == [point.kind for point in plain]
+    for one, other in zip(plain, scaled, strict=True):
+        np.testing.assert_allclose(other.x / lengths, one.x, rtol=1e-14, atol=1e-15)
+
+
+def test_peano_s_point_is_found_from_near_it():
+    f, bounds = HARD["Peano"][0], [(-1.0, 1.0), (-1.0, 1.0)]
+    (point,) = critical_points(f, [[0.1, 0.1], [0.01, -0.02], [-0.3, 0.2]], bounds)
+    np.testing.assert_allclose(point.x, 0, atol=1e-9)
+    assert said(point) == "saddle"
+
+
+def test_what_became_of_every_start_is_told():
+    bounds = [(-1.0, 1.0)]
+    nowhere = critical_points(lambda x: jnp.where(x[0] > 0, x[0] ** 2, jnp.nan), grid_of_starts(bounds, 5), bounds)
+    assert (nowhere, nowhere.starts, nowhere.not_finite) == ((), 5, 5)
+    assert "not finite" in nowhere.text()
+    ramp = critical_points(lambda x: jnp.maximum(x[0], 0), grid_of_starts(bounds, 6), bounds)
+    assert (ramp, ramp.flat, ramp.stalled) == ((), 3, 3)
+    far = critical_points(lambda x: (x[0] - 5) ** 2, grid_of_starts(bounds, 6), bounds)
+    assert (far, far.outside) == ((), 6)
+    one = critical_points(lambda x: (x[0] - 0.3) ** 2, [[0.3]], bounds)
+    assert (len(one), one.converged) == (1, 1)
+    assert str(one).startswith("1 critical point found from 1 start")
+
+
+def test_values_that_contradict_the_derivative_decide_nothing():
+    lying = lambda x: x[0] ** 2 - 2 * jax.lax.stop_gradient(x[0] ** 2)
+    assert said(classify_critical_point(lying, jnp.zeros(1))) == "undecided"
+
+
+def test_one_program_is_compiled_for_all_points():
+    case, counted = COMPLETE["himmelblau"], []
+    f = function(case)
+    found = critical_points(lambda x: counted.append(1) or f(x), grid_of_starts(case["box"], 6), case["box"])
+    assert len(found) == 9
+    assert len(counted) <= 2  # Traced once, by the one program; a trace for each point would be nine.

@@ -7,74 +7,86 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.derivatives.critical.classifying import CriticalPoint, classified
+from research.derivatives.critical.classifying import CriticalPoint, described, judged
+from research.derivatives.critical.curvature import curvatures
+from research.derivatives.critical.finding import found_points, vanishes
+from research.derivatives.critical.found import CriticalPoints
+from research.derivatives.critical.landscape import Landscape, power_of_two
 from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import scalar, title
 from research.sizes import check_room
 
-__all__ = ["CriticalPoint", "classify_critical_point", "critical_points", "grid_of_starts"]
+__all__ = ["CriticalPoint", "CriticalPoints", "classify_critical_point", "critical_points", "grid_of_starts"]
 
-STEPS = 200  # Of Newton's method; it halves the distance to a degenerate point at each, or better.
-SHARES = 2.0 ** -np.arange(11)  # Of a Newton step; the one that leaves the shortest gradient is taken.
-FLAT = 0.55  # ε to this power (2e-9): a gradient that short, over the longest one at a start, is zero.
-STILL = 0.35  # ε to this power (3e-6): so short a Newton step, over 1 + |x|, has arrived. In the tail of e^x none is.
+AWAY = 0.1 * 2.0 ** -np.arange(40)  # Over the scale: distances at which a gradient must be long against the one left.
 
 
-def critical_points(f: Callable, starts: Any, bounds: Any, *, separation: float = 1e-5) -> tuple[CriticalPoint, ...]:
+def critical_points(f: Callable, starts: Any, bounds: Any, *, separation: Any = 1e-5) -> CriticalPoints:
     """The critical points of f that Newton's method reaches from the given starts, each classified.
 
-    ∇f = 0 is solved by damped Newton steps, x <- x - s H⁺ ∇f with the s among 1, 1/2, ..., 1/1024 that leaves the shortest
-    gradient, from all starts at once. What ends outside of the bounds or where the gradient has not vanished is dropped, and
-    of points that are the same one is kept. The list is what was *found from these starts*; nothing proves that it is all.
+    ∇f = 0 is solved from all starts at once by undamped Newton steps, by damped ones, x <- x - s H⁺ ∇f with the s among 1, 1/2,
+    ..., 1/1024 that leaves the shortest gradient, and by undamped ones from where these end. Points outside of the bounds, and
+    those where the gradient has not vanished, are dropped. Of points that are the same one is kept. The list is what was
+    *found from these starts*; nothing proves that it is complete. `print` shows what became of the starts.
+
+    The widths of the bounds are the units of all lengths. So f may be multiplied by a power of two, and each coordinate with
+    its starts and bounds by its own: the same points are found, with the same kinds.
 
     Args:
       f: Function of an array of shape (n,) that gives one real number.
       starts: Where to start, shape (k, n); `grid_of_starts(bounds, per_axis)` makes a lattice.
       bounds: (low, high) of each coordinate, shape (n, 2).
-      separation: Points closer than this, over 1 + |x|, are one.
+      separation: Points closer than this are one. A number counts in widths of the bounds; an array of shape (n,) in each
+        coordinate's own units.
     Returns:
-      `CriticalPoint`s by rising f.
+      `CriticalPoints`: a tuple of `CriticalPoint`s by rising f, with the numbers of starts that converged, left the bounds,
+      stalled, met what is not finite, or lie where f is constant.
     Raises:
-      ValueError: starts or bounds has a wrong shape, a bound is not below the other, or separation is not positive.
+      ValueError: starts or bounds has a wrong shape, a bound is not below the other, a number is not finite, or separation is
+        not positive.
       NotScalarError, NotInexactError: As `gradient`.
     References:
       Ortega & Rheinboldt, Iterative solution of nonlinear equations in several variables, 1970.
     Example:
       >>> f = lambda x: x[0] ** 3 - 3 * x[0] + x[1] ** 2
       >>> bounds = [(-2.0, 2.0), (-1.0, 1.0)]
-      >>> [(p.kind, p.x.round(6).tolist()) for p in critical_points(f, grid_of_starts(bounds, 4), bounds)]
+      >>> found = critical_points(f, grid_of_starts(bounds, 4), bounds)
+      >>> [(p.kind, p.x.round(6).tolist()) for p in found]
       [('minimum', [1.0, 0.0]), ('saddle', [-1.0, 0.0])]
+      >>> found.starts, found.converged
+      (16, 16)
     """
     starts, bounds = _checked(starts, bounds)
-    if not separation > 0:
-        raise ValueError(f"separation must be positive; got separation={separation}.")
-    checked = scalar(f, "critical_points")
-    ends, first, last, moves = (np.asarray(part) for part in _newton(checked, starts))
-    eps = float(jnp.finfo(starts.dtype).eps)
-    inside = ((ends >= bounds[:, 0]) & (ends <= bounds[:, 1])).all(axis=1)
-    flat = last <= eps**FLAT * first[np.isfinite(first)].max(initial=0.0)
-    arrived = moves <= eps**STILL * (1 + np.linalg.norm(ends, axis=1))
-    kept = inside & flat & arrived
-    noise = 10 * eps * first[np.isfinite(first)].max(initial=0.0)
-    unique = [x for x in _distinct(ends[kept], last[kept], separation) if _rests(checked, x, noise)]
-    return tuple(sorted((classified(checked, x) for x in unique), key=lambda point: point.value))
+    widths = bounds[:, 1] - bounds[:, 0]
+    separation = _separation(separation, widths)
+    unit = power_of_two(widths)
+    land = Landscape(scalar(f, "critical_points"), unit, starts.dtype)
+    with np.errstate(all="ignore"):  # What overflows or is not finite is dropped or counted.
+        points, counts = found_points(land, starts / unit, bounds / unit[:, None], separation / unit)
+        made = [described(land, point) for point in points]
+    return CriticalPoints(sorted(made, key=lambda point: point.value), **counts)
 
 
-def classify_critical_point(f: Callable, x: Any, *, tolerance: float = 1e-6) -> CriticalPoint:
-    """What kind of critical point x is: minimum, maximum, saddle, or degenerate, and then what higher orders say.
+def classify_critical_point(f: Callable, x: Any, *, tolerance: float = 1e-6, scale: Any = None) -> CriticalPoint:
+    """What kind of critical point x is: minimum, maximum, saddle, or degenerate, and then what f around it says.
 
-    By the eigenvalues of the Hessian where none is zero. An eigenvalue counts as zero where it is below what the
-    third and fourth derivatives change it by within 1e-6 (1 + |x|) of x; then derivatives of order 3 and 4 along its
-    directions decide, if they can, with the correction of the fourth for a valley that bends.
+    The Hessian decides in the directions where the gradient around x changes as it predicts, at some distance that is long
+    against the Newton step that x still lacks, and where larger roundings of f do not change it. In the other directions f is
+    sampled on both sides at many distances, by integrals of its gradient and by its values; the smallest distances that
+    rounding leaves visible decide, and a valley that bends is followed. What the samples cannot decide is called "undecided".
+    So is a point where the Hessian is not finite, and a minimum that is shared by a curve of points.
+
+    No scale of f has to be known: all distances that x's own rounding allows are tried.
 
     Args:
       f: Function of an array of shape (n,) that gives one real number.
       x: A critical point, shape (n,) (or () for a function of one number).
-      tolerance: How long the gradient may be, over its length a tenth of (1 + |x|) away.
+      tolerance: How long the gradient may be, over its length somewhere within a tenth of the scale.
+      scale: Lengths over which f changes, a number or shape (n,); if None, 1 + |x|.
     Returns:
       CriticalPoint.
     Raises:
-      ValueError: x is not stationary; the message says how long the gradient is.
+      ValueError: x is not stationary; the message says how long the gradient is. Or scale or tolerance is not positive.
       NotScalarError, NotInexactError: As `gradient`.
     Example:
       >>> point = classify_critical_point(lambda x: x[0] ** 4 + x[1] ** 2, jnp.zeros(2))
@@ -86,17 +98,23 @@ def classify_critical_point(f: Callable, x: Any, *, tolerance: float = 1e-6) -> 
         raise NotInexactError(f"x must be floating numbers of shape (n,); got {x.dtype} of shape {x.shape}.")
     checked = scalar(f if x.ndim else lambda y: f(y[0]), "classify_critical_point")
     x = np.atleast_1d(np.asarray(x))
-    slope = jax.grad(checked)
-    length = float(np.linalg.norm(slope(jnp.asarray(x))))
-    away = 0.1 * (1 + np.linalg.norm(x))
-    near = [x + sign * away * unit for unit in np.eye(x.size, dtype=x.dtype) for sign in (-1, 1)]
-    scale = max(0.0, *(float(np.linalg.norm(slope(jnp.asarray(y)))) for y in near))
-    if not length <= tolerance * scale and length:
-        raise ValueError(
-            f"x must be a critical point of {title(f)}; its gradient there has length {length:.3g}, against {scale:.3g} "
-            f"around it. Find one by critical_points(f, starts, bounds)."
-        )
-    return classified(checked, x)
+    if not np.isfinite(x.astype(float)).all():
+        raise ValueError(f"x must be finite; got x={x.tolist()}.")
+    if not tolerance > 0:
+        raise ValueError(f"tolerance must be positive; got tolerance={tolerance}.")
+    land = Landscape(checked, power_of_two(_scale(scale, x)), x.dtype)
+    y = x.astype(float) / land.unit
+    with np.errstate(all="ignore"):  # What overflows or is not finite decides nothing.
+        length, most = _slopes(land, y)
+        (curvature,) = curvatures(land, y[None], wary=True)
+        point = judged(land, y, curvature)
+        doubtful = point.evidence is not None and not point.evidence.kind and not vanishes(land, y, curvature)
+        if length and (doubtful or not length <= tolerance * most):
+            raise ValueError(
+                f"x must be a critical point of {title(f)}; its gradient there has length {length:.3g}, against {most:.3g} "
+                f"around it. Find one by critical_points(f, starts, bounds)."
+            )
+        return described(land, point)
 
 
 def grid_of_starts(bounds: Any, per_axis: int | Sequence[int]) -> np.ndarray:
@@ -118,10 +136,12 @@ def grid_of_starts(bounds: Any, per_axis: int | Sequence[int]) -> np.ndarray:
     return np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
 
 
-def _checked(starts: Any, bounds: Any) -> tuple[jax.Array, np.ndarray]:
-    bounds, starts = np.asarray(bounds, float), jnp.asarray(starts)
+def _checked(starts: Any, bounds: Any) -> tuple[np.ndarray, np.ndarray]:
+    bounds, starts = np.asarray(bounds, float), np.asarray(starts)
     if bounds.ndim != 2 or bounds.shape[1] != 2 or not (bounds[:, 0] < bounds[:, 1]).all():
         raise ValueError(f"bounds must be (low, high) with low < high for each coordinate; got {bounds.tolist()}.")
+    if not np.isfinite(bounds).all():
+        raise ValueError(f"bounds must be finite, for their widths are the units of length; got {bounds.tolist()}.")
     if starts.ndim != 2 or starts.shape[1] != len(bounds) or not len(starts):
         raise ValueError(
             f"starts must have the shape (k, {len(bounds)}), a row for each start; got {starts.shape}. "
@@ -129,52 +149,36 @@ def _checked(starts: Any, bounds: Any) -> tuple[jax.Array, np.ndarray]:
         )
     if not jnp.issubdtype(starts.dtype, jnp.floating):
         raise NotInexactError(f"starts must be floating numbers; got {starts.dtype}. Write 3.0, not 3.")
+    starts = starts.astype(jax.dtypes.canonicalize_dtype(starts.dtype))
+    bad = np.flatnonzero(~np.isfinite(starts.astype(float)).all(axis=1))
+    if bad.size:
+        raise ValueError(f"starts must be finite; got starts[{bad[0]}]={starts[bad[0]].tolist()}.")
     return starts, bounds
 
 
-def _newton(f: Callable, starts: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Where the walks end, how long the gradient is at their starts and ends, and the Newton step that is left."""
-    slope, curvature = jax.grad(f), jax.hessian(f)
-    shares = jnp.asarray(SHARES, starts.dtype)
-
-    def length(x: jax.Array) -> jax.Array:
-        found = jnp.linalg.norm(slope(x))
-        return jnp.where(jnp.isfinite(found), found, jnp.inf)
-
-    def move(x: jax.Array) -> jax.Array:
-        values, vectors = jnp.linalg.eigh(curvature(x))
-        small = jnp.abs(values) <= jnp.finfo(x.dtype).eps * jnp.max(jnp.abs(values))
-        inverse = jnp.where(small, 0.0, 1 / jnp.where(small, 1.0, values))
-        return vectors @ (inverse * (vectors.T @ slope(x)))
-
-    def step(_: Any, x: jax.Array) -> jax.Array:
-        trials = jnp.concatenate([x[None, :] - shares[:, None] * move(x)[None, :], x[None, :]])
-        return trials[jnp.argmin(jax.vmap(length)(trials))]
-
-    def walk(x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-        end = jax.lax.fori_loop(0, STEPS, step, x)
-        return end, length(x), length(end), jnp.linalg.norm(move(end))
-
-    return jax.jit(jax.vmap(walk))(starts)
+def _separation(separation: Any, widths: np.ndarray) -> np.ndarray:
+    """The separation in each coordinate."""
+    given = np.asarray(separation, float)
+    if given.shape not in ((), widths.shape) or not (given > 0).all() or not np.isfinite(given).all():
+        raise ValueError(
+            f"separation must be positive, one number in widths of the bounds or {len(widths)} in the coordinates' units; got "
+            f"separation={separation}."
+        )
+    return given * widths if given.ndim == 0 else given
 
 
-def _rests(f: Callable, x: np.ndarray, noise: float) -> bool:
-    """Whether the gradient has vanished along the directions that a Newton step leaves out, where the Hessian is 0, too."""
-    slope, start = jax.grad(f), jnp.asarray(x)
-    values, vectors = np.linalg.eigh(np.nan_to_num(jax.hessian(f)(start)))
-    away = 0.1 * (1 + np.linalg.norm(x))
-    for q in vectors.T[np.abs(values) <= np.finfo(x.dtype).eps * np.abs(values).max()]:
-        near, here, far = (float(slope(start + jnp.asarray(t * q, start.dtype)) @ q) for t in (-away, 0.0, away))
-        if not abs(here) <= noise + 1e-3 * max(abs(near), abs(far)):
-            return False
-    return True
+def _scale(scale: Any, x: np.ndarray) -> np.ndarray:
+    if scale is None:
+        return 1 + np.abs(x.astype(float))
+    given = np.asarray(scale, float)
+    if given.shape not in ((), x.shape) or not (given > 0).all() or not np.isfinite(given).all():
+        raise ValueError(f"scale must be positive, one number or {x.size} of them; got scale={scale}.")
+    return np.broadcast_to(given, x.shape)
 
 
-def _distinct(points: np.ndarray, lengths: np.ndarray, separation: float) -> list[np.ndarray]:
-    """One of each group of points that are the same, the one with the shortest gradient."""
-    kept: list[np.ndarray] = []
-    for i in np.argsort(lengths, kind="stable"):
-        limit = separation * (1 + np.linalg.norm(points[i]))
-        if all(np.linalg.norm(points[i] - other) > limit for other in kept):
-            kept.append(points[i])
-    return kept
+def _slopes(land: Landscape, y: np.ndarray) -> tuple[float, float]:
+    """How long the gradient is at y, and how long it gets nearby."""
+    steps = AWAY[:, None, None] * np.concatenate([np.eye(len(y)), -np.eye(len(y))])[None]
+    slopes = land.at(np.concatenate([y[None], y + steps.reshape(-1, len(y))]))[1] / land.unit
+    lengths = np.linalg.norm(slopes, axis=1)
+    return float(lengths[0]), float(lengths[1:][np.isfinite(lengths[1:])].max(initial=0.0))

@@ -1,33 +1,50 @@
-"""What a critical point is: by its Hessian, by higher derivatives where that is singular, and how far Newton's method sees it."""
+"""What a critical point is: by its Hessian where the gradient confirms it, else by how f rises around the point."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from research.derivatives.exact import derivative
+from research.derivatives.critical.curvature import Curvature
+from research.derivatives.critical.landscape import Landscape
+from research.derivatives.critical.sampling import Evidence, evidence
 
-NEAR = 1e-6  # How far, over 1 + |x|, a point may lie from the critical point that it stands for.
-DIRECTIONS = 24  # That are tried where the Hessian vanishes on a plane or more.
-RADII = 2.0 ** -np.arange(-2, 12)  # Balls, over 1 + |x|, in which the Hessian's change is sampled.
+COARSE = 2.0 ** np.arange(
+    2, -42, -2
+)  # Balls in which the Hessian's change is sampled first, in the landscape's smallest unit;
+FINE = 2.0 ** (np.arange(8, -1, -1) / 4)  # then, over the largest coarse one that its own change allows.
+SAMPLES = 24  # Pairs of opposite directions.
+POWERS = {
+    1: "distance itself",
+    2: "square",
+    3: "cube",
+    4: "fourth power",
+    5: "fifth power",
+    6: "sixth power",
+    8: "eighth power",
+}
+HOW = {
+    "minimum": "f rises on all sides",
+    "maximum": "f falls on all sides",
+    "saddle": "f rises along one line or curve and falls along another",
+    "no extremum": "f rises on one side and falls on another",
+}
 
 
 class CriticalPoint(NamedTuple):
     """A point where the gradient vanishes.
 
     Attributes:
-      x: Where, shape (n,).
+      x: The point, shape (n,).
       value: f(x).
-      gradient_norm: What is left of the gradient.
-      eigenvalues: Of the Hessian, rising, shape (n,).
-      kind: "minimum", "maximum", "saddle", or "degenerate" where an eigenvalue is zero.
+      gradient_norm: Length of the gradient that is left.
+      eigenvalues: Eigenvalues of the Hessian, rising, shape (n,).
+      kind: "minimum", "maximum", "saddle", or "degenerate" where an eigenvalue is zero or not confirmed by the gradient.
       newton_radius: An *estimate* of how close a start must be for Newton's method to converge to this point, 2 / (3 β L)
-        with β = ‖H⁻¹‖ and L the largest change of the Hessian over the way, from samples in that ball: a sample bounds
+        with β = ‖H⁻¹‖ and L the largest change of the Hessian over the distance, from samples in that ball: a sample bounds
         nothing, so that this certifies nothing. 0 where the Hessian is singular.
-      order: The order of the derivatives that decide: 2, 3 or 4; 0 where none up to 4 does.
-      note: For a degenerate point, what it is by the higher derivatives; else "".
+      order: The order of the derivatives that decide: 2, 3 or 4; 0 where higher ones do, or values of f, or nothing.
+      note: "" unless the point is degenerate; then what it is: "a minimum ...", "a maximum ...", "a saddle ...",
+        "no extremum ..." or "undecided: ...", with the reason.
     """
 
     x: np.ndarray
@@ -40,110 +57,84 @@ class CriticalPoint(NamedTuple):
     note: str
 
 
-def classified(f: Callable, x: np.ndarray) -> CriticalPoint:
-    """The critical point at x, which is taken for one."""
-    value, slope, curvature = _local(f)(jnp.asarray(x))
-    curvature = np.asarray(curvature)
-    nowhere = CriticalPoint(
-        x, float(value), float(np.linalg.norm(slope)), np.full(x.size, np.nan), "degenerate", 0.0, 0, ""
+class Judged(NamedTuple):
+    """A critical point in the landscape's units, with what decides its kind."""
+
+    y: np.ndarray
+    curvature: Curvature | None
+    evidence: Evidence | None
+
+    @property
+    def regular(self) -> bool:
+        """Whether the gradient confirms every eigenvalue."""
+        return self.curvature is not None and self.curvature.loose.shape[1] == 0
+
+
+def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judged:
+    """What the point y with this curvature is."""
+    if curvature is None or not curvature.loose.shape[1] or len({*curvature.signs}) == 2:
+        return Judged(y, curvature, None)
+    return Judged(y, curvature, evidence(land, y, curvature))
+
+
+def described(land: Landscape, point: Judged) -> CriticalPoint:
+    """The critical point in the coordinates of f."""
+    unit = land.unit.astype(float)
+    if point.curvature is None:
+        value, slope, _ = (part[0] for part in land.at(point.y[None]))
+        norm, values = float(np.linalg.norm(slope / unit)), np.full(len(unit), np.nan)
+        note = "undecided: the Hessian is not finite"
+        return CriticalPoint(_x(land, point.y), float(value), norm, values, "degenerate", 0.0, 0, note)
+    value, slope, hessian = point.curvature[:3]
+    values = np.linalg.eigvalsh(hessian / unit / unit[:, None])
+    kind, order, note = _words(point, point.curvature)
+    radius = _newton_radius(land, point.y, hessian) if point.regular else 0.0
+    return CriticalPoint(
+        _x(land, point.y), float(value), float(np.linalg.norm(slope / unit)), values, kind, radius, order, note
     )
-    if not np.isfinite(curvature).all():
-        return nowhere._replace(note="undecided: the Hessian is not finite")
-    values, vectors = np.linalg.eigh(curvature)
-    along = _along(f, x)
-    near = NEAR * (1 + np.linalg.norm(x))
-    higher = np.array([along(q) for q in vectors.T])
-    if not np.isfinite(higher).all():
-        return nowhere._replace(eigenvalues=values, note="undecided: a third or fourth derivative is not finite")
-    doubt = near * np.abs(higher[:, 0]) + near**2 / 2 * np.abs(higher[:, 1])
-    zero = np.abs(values) <= np.maximum(doubt, 100 * np.finfo(values.dtype).eps * np.abs(values).max())
-    point = nowhere._replace(eigenvalues=values)
-    if not zero.any():
-        kind = "minimum" if values[0] > 0 else "maximum" if values[-1] < 0 else "saddle"
-        return point._replace(kind=kind, order=2, newton_radius=_newton_radius(f, x, curvature))
-    order, note = _by_higher_orders(f, x, values, vectors, zero, along)
-    return point._replace(order=order, note=note)
 
 
-def _local(f: Callable) -> Callable:
-    return jax.jit(lambda x: (f(x), jax.grad(f)(x), jax.hessian(f)(x)))
+def _x(land: Landscape, y: np.ndarray) -> np.ndarray:
+    return land.rounded(y) * land.unit
 
 
-def _along(f: Callable, x: np.ndarray) -> Callable:
-    """q -> third and fourth derivative of f along q."""
-    start = jnp.asarray(x)
-
-    @jax.jit
-    def both(q: jax.Array) -> tuple[jax.Array, jax.Array]:
-        line = lambda t: f(start + t * q)
-        zero = jnp.zeros((), start.dtype)
-        return derivative(line, zero, order=3), derivative(line, zero, order=4)
-
-    return lambda q: tuple(float(d) for d in both(jnp.asarray(q)))
-
-
-def _by_higher_orders(f: Callable, x: np.ndarray, values, vectors, zero, along) -> tuple[int, str]:
-    """(order, note) of a point with a singular Hessian."""
-    rest = values[~zero]
-    if (rest > 0).any() and (rest < 0).any():
-        return 2, "a saddle: the Hessian has eigenvalues of both signs"
-    directions = _directions(vectors[:, zero])
-    thirds_fourths = np.array([along(q) for q in directions])
-    scale = max(np.abs(thirds_fourths).max(), np.abs(values).max(), np.finfo(float).tiny)
-    third = np.abs(thirds_fourths[:, 0])
-    if third.max() > 1e-4 * scale:
-        return 3, "no extremum: the third derivative does not vanish"
-    fourths = np.array(
-        [_fourth(f, x, q, values, vectors, zero, d4) for q, (_, d4) in zip(directions, thirds_fourths, strict=True)]
-    )
-    signs = {int(s) for s in np.sign(np.where(np.abs(fourths) > 1e-4 * scale, fourths, 0.0))}
-    all_signs = signs | {int(s) for s in np.sign(rest)}
-    if {1, -1} <= all_signs:
-        return 4, "a saddle by the fourth derivative"
-    if 0 in signs:
-        return 0, "undecided: the fourth derivative vanishes too"
-    return 4, f"a {'minimum' if 1 in signs else 'maximum'} by the fourth derivative"
+def _words(point: Judged, curvature: Curvature) -> tuple[str, int, str]:
+    """(kind, order, note)."""
+    signs = {*curvature.signs}
+    if point.regular:
+        return {frozenset({1.0}): "minimum", frozenset({-1.0}): "maximum"}.get(frozenset(signs), "saddle"), 2, ""
+    if len(signs) == 2:
+        return "degenerate", 2, "a saddle: the Hessian has eigenvalues of both signs"
+    seen = point.evidence
+    if seen is None or seen.kind in ("", "flat"):
+        return "degenerate", 0, f"undecided: {seen.reason if seen else 'nothing was sampled'}"
+    power = round(seen.power) if np.isfinite(seen.power) and abs(seen.power - round(seen.power)) < 0.1 else 0
+    if seen.smooth and power == 3 and seen.kind == "no extremum":
+        return "degenerate", 3, "no extremum: the third derivative does not vanish"
+    name = seen.kind if seen.kind == "no extremum" else f"a {seen.kind}"
+    if seen.smooth and power == 4 and seen.kind != "no extremum":
+        return "degenerate", 4, f"{name} by the fourth derivative"
+    like = f", like the {POWERS[power]}" + (" of the distance" if power > 1 else "") if power in POWERS else ""
+    return "degenerate", 0, f"{name}: {HOW[seen.kind]}{like}"
 
 
-def _fourth(f: Callable, x: np.ndarray, q: np.ndarray, values, vectors, zero, plain: float) -> float:
-    """The fourth derivative along the bottom of the valley (or ridge) that leaves x along q.
-
-    The valley bends towards each other direction p by -D³f(q, q, p) t² / (2 λ_p), so that f on it has the fourth
-    derivative D⁴f(q, q, q, q) - 3 Σ_p D³f(q, q, p)² / λ_p.
-    """
-    start, along = jnp.asarray(x), jnp.asarray(q)
-    bend = jax.grad(lambda y: derivative(lambda t: f(y + t * along), jnp.zeros((), start.dtype), order=2))(start)
-    parts = np.asarray(vectors.T @ np.asarray(bend))[~zero]
-    return plain - 3 * float(np.sum(parts**2 / values[~zero]))
+def _newton_radius(land: Landscape, y: np.ndarray, hessian: np.ndarray) -> float:
+    """The largest sampled ball whose own Lipschitz estimate allows its radius, in the coordinates of f."""
+    best = _largest(land, y, hessian, float(land.unit.min()) * COARSE, SAMPLES // 4)
+    return _largest(land, y, hessian, best * FINE, SAMPLES) or best / 4 if best else 0.0
 
 
-def _directions(null: np.ndarray) -> np.ndarray:
-    """Unit directions in the span of the columns: one where there is one, else a fixed sample."""
-    if null.shape[1] == 1:
-        return null.T
-    if null.shape[1] == 2:
-        angle = np.pi * (np.arange(DIRECTIONS) + 0.3) / DIRECTIONS
-        return np.stack([np.cos(angle), np.sin(angle)], axis=1) @ null.T
-    drawn = np.random.default_rng(0).normal(size=(4 * DIRECTIONS, null.shape[1]))
-    return drawn / np.linalg.norm(drawn, axis=1, keepdims=True) @ null.T
-
-
-def _newton_radius(f: Callable, x: np.ndarray, curvature: np.ndarray) -> float:
-    """The largest sampled ball whose own Lipschitz estimate allows its radius."""
-    inverse = 1 / np.abs(np.linalg.eigvalsh(curvature)).min()
-    drawn = np.random.default_rng(0).normal(size=(DIRECTIONS, x.size))
-    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
-    drawn = np.concatenate([drawn, -drawn])
-    change = jax.jit(
-        jax.vmap(lambda y, h: jnp.linalg.norm(jax.hessian(f)(y) - h, 2), in_axes=(0, None)),
-    )
-    radii = RADII * (1 + np.linalg.norm(x))
-    points = (x[None, None, :] + radii[:, None, None] * drawn[None, :, :]).reshape(-1, x.size)
-    changes = np.asarray(change(jnp.asarray(points, x.dtype), jnp.asarray(curvature))).reshape(len(radii), -1)
-    lipschitz = np.max(changes, axis=1) / radii
-    with np.errstate(divide="ignore"):
-        allowed = np.where(lipschitz > 0, 2 / (3 * inverse * lipschitz), np.inf)
-    fits = np.isfinite(lipschitz) & (radii <= allowed)
-    if fits.any():
-        return float(radii[fits].max())
-    return float(allowed[-1]) if np.isfinite(allowed[-1]) else 0.0
+def _largest(land: Landscape, y: np.ndarray, hessian: np.ndarray, radii: np.ndarray, samples: int) -> float:
+    """The largest of falling radii r with r <= 2 / (3 β L), L from samples at r; 0 if there is none."""
+    unit = land.unit.astype(float)
+    least = np.abs(np.linalg.eigvalsh(hessian / unit / unit[:, None])).min()
+    ways = np.random.default_rng(0).normal(size=(samples, y.size))
+    ways /= np.linalg.norm(ways, axis=1, keepdims=True)
+    ways = np.concatenate([ways, -ways])
+    points = y + (radii[:, None, None] * ways / unit).reshape(-1, y.size)
+    change = (land.hessians(points)[2] - hessian) / unit / unit[:, None]
+    finite = np.isfinite(change).all(axis=(1, 2))
+    norms = np.linalg.norm(np.where(finite[:, None, None], change, 0.0), 2, axis=(1, 2))
+    lipschitz = np.where(finite, norms, np.inf).reshape(len(radii), -1).max(axis=1) / radii
+    fits = np.logical_and.accumulate((3 * lipschitz * radii <= 2 * least)[::-1])[::-1]  # In all smaller balls, too.
+    return float(radii[fits][0]) if fits.any() else 0.0

@@ -1,0 +1,132 @@
+"""From starts to critical points: where the walks ended, which ends are critical, and which of them are the same."""
+
+import numpy as np
+
+from research.derivatives.critical.classifying import Judged, judged
+from research.derivatives.critical.curvature import Curvature, curvatures
+from research.derivatives.critical.landscape import Landscape
+from research.derivatives.critical.walking import Walks, length, newton_lengths, walks
+
+FLAT = 0.55  # ε to this power (2e-9): a gradient that short, over the longest one at a start, may have vanished.
+ARRIVED = 1e-3  # A Newton step that short, in the landscape's units, may have arrived.
+NEAR = 2.0 ** -np.arange(5, 45)  # How far away a gradient must be long against the one that is left, and
+SMALL = 8.0  # how many times as long, on both sides: on a slope or in a tail it is not.
+TINY = 1e-5  # A coordinate, in the landscape's units, that may be 0.
+ROUNDED = 16.0  # A gradient of so many roundings has vanished, too.
+FATES = ("converged", "flat", "not_finite", "outside", "stalled")
+
+
+def found_points(
+    land: Landscape, starts: np.ndarray, bounds: np.ndarray, separation: np.ndarray
+) -> tuple[list[Judged], dict[str, int]]:
+    """The distinct critical points inside the bounds, and how many starts came to which end."""
+    led = walks(land, starts)
+    ends, slope = _snapped(
+        land, np.concatenate([walk.ends for walk in led]), np.concatenate([walk.slope for walk in led])
+    )
+    slack = 64 * land.eps * np.abs(bounds).max(axis=1)
+    inside = ((ends >= bounds[:, 0] - slack) & (ends <= bounds[:, 1] + slack)).all(axis=1)
+    longest = np.linalg.norm(np.nan_to_num(land.at(starts)[1], posinf=0, neginf=0), axis=1).max()
+    short = slope <= land.eps**FLAT * longest
+    hopeful = np.isfinite(slope) & inside
+    hopeful[hopeful] = short[hopeful] | (newton_lengths(land, ends[hopeful]) <= ARRIVED)
+    group, leaders = _groups(ends, slope, hopeful, separation)
+    points, fates = _judged_leaders(land, ends[leaders], short[leaders], group.reshape(len(led), -1))
+    fate = np.array([*fates, ""], object)[group].reshape(len(led), -1)
+    return points, _counts(led, fate, inside.reshape(len(led), -1))
+
+
+def _snapped(land: Landscape, ends: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ends with tiny coordinates set to 0, where that does not lengthen the gradient: a degenerate point is reached no closer."""
+    snapped = np.where(np.abs(ends) <= TINY, 0.0, ends)
+    there = length(*land.at(snapped)[:2])
+    better = there <= slope
+    return np.where(better[:, None], snapped, ends), np.where(better, there, slope)
+
+
+def _groups(
+    ends: np.ndarray, slope: np.ndarray, hopeful: np.ndarray, separation: np.ndarray
+) -> tuple[np.ndarray, list[int]]:
+    """The number of each end's group, -1 for one that is not hopeful, and its leader, the end with the least gradient."""
+    group, leaders = np.full(len(ends), -1), []
+    for i in np.argsort(slope, kind="stable"):
+        if hopeful[i]:
+            near = np.flatnonzero(np.linalg.norm((ends[leaders] - ends[i]) / separation, axis=1) <= 1)
+            group[i] = near[0] if near.size else len(leaders)
+            leaders += [] if near.size else [i]
+    return group, leaders
+
+
+def _judged_leaders(
+    land: Landscape, y: np.ndarray, short: np.ndarray, group: np.ndarray
+) -> tuple[list[Judged], list[str]]:
+    """The critical points among the leaders of the groups, and the fate of each group.
+
+    A degenerate leader is judged only if one of its starts has reached no critical point yet: of a whole valley of them, one
+    from each start is enough.
+    """
+    points, fates, reached = [], [""] * len(y), np.zeros(group.shape[1], bool)
+    known = curvatures(land, y) if len(y) else []
+    regular = [curvature is not None and not curvature.loose.shape[1] for curvature in known]
+    for i in sorted(range(len(y)), key=lambda i: not regular[i]):
+        members = (group == i).any(axis=0)
+        if not regular[i]:
+            if reached[members].all():
+                continue
+            if _constant(land, y[i], known[i]):
+                fates[i] = "flat"
+                continue
+            if not (short[i] and vanishes(land, y[i], known[i])):
+                continue
+        if not any(_is_same(y[i], point) for point in points):
+            points.append(judged(land, y[i], known[i]))
+        fates[i] = "converged"
+        reached |= members
+    return points, fates
+
+
+def _is_same(y: np.ndarray, point: Judged) -> bool:
+    """Whether y lies where rounding cannot tell it from a degenerate point that is known."""
+    return bool(point.evidence and np.abs(y - point.y).max() <= point.evidence.distance)
+
+
+def _neighbours(land: Landscape, y: np.ndarray, ways: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Steps at all near distances along ways (w, n) and against them, with f and its gradient there: (2, w, r, ...)."""
+    steps = NEAR[None, None, :, None] * np.stack([ways, -ways])[:, :, None, :]
+    value, slope, _ = land.at(y + steps.reshape(-1, len(y)))
+    return steps, value.reshape(steps.shape[:3]), slope.reshape(steps.shape)
+
+
+def _constant(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bool:
+    """Whether f is the same all around."""
+    if curvature is None or curvature.gradient.any() or curvature.hessian.any():
+        return False
+    _, value, slope = _neighbours(land, y, np.eye(len(y)))
+    return bool((value == curvature.value).all()) and not slope.any()
+
+
+def vanishes(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bool:
+    """Whether the gradient has vanished in the directions that the Hessian does not decide."""
+    if curvature is None:
+        return True
+    left = np.abs(curvature.loose.T @ curvature.gradient)
+    rounding = ROUNDED * (
+        np.abs(land.noise(y)[0] @ curvature.loose).max(axis=0)
+        + land.eps * np.abs(curvature.loose.T) @ np.abs(curvature.hessian) @ np.abs(y)
+    )
+    _, _, slope = _neighbours(land, y, curvature.loose.T)
+    change = np.abs(np.einsum("swrn,nw->swr", slope - curvature.gradient, curvature.loose))
+    grown = np.where(np.isfinite(change), change, 0.0).min(axis=0).max(axis=1)
+    return bool(((left <= rounding) | (SMALL * left <= grown)).all())
+
+
+def _counts(led: list[Walks], fate: np.ndarray, inside: np.ndarray) -> dict[str, int]:
+    """How many starts came to which end: the first of these that one of their walks came to."""
+    converged, flat = (fate == "converged").any(axis=0), (fate == "flat").any(axis=0)
+    broken = np.array([walk.broken for walk in led]).any(axis=0)
+    outside = ~inside.any(axis=0)
+    out, left = {}, np.ones(len(converged), bool)
+    for name, met in zip(FATES, (converged, flat, broken, outside, np.ones_like(left)), strict=True):
+        out[name] = int((left & met).sum())
+        left &= ~met
+    return out

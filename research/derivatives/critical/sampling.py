@@ -1,0 +1,234 @@
+"""What a point with a singular or unconfirmed Hessian is, by how f rises around it at many distances.
+
+The splitting lemma: where some second derivatives are not zero, f is their squares plus a function of the other directions alone,
+its least (or largest) value over the firm ones. That function is sampled: on a line both of its sides, on a plane or more the
+least and the greatest rise on circles (spheres), each refined. The smallest distances that rounding leaves visible decide.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from research.derivatives.critical.curvature import Curvature, directions
+from research.derivatives.critical.landscape import Landscape
+from research.derivatives.critical.reduced import Reduced, Rises, balance, noise_of_gradient
+
+ON_LINE = 0.5 * 2.0 ** (-np.arange(0, 480) / 2)  # Distances, falling.
+ON_SPHERE = 0.5 * 2.0 ** -np.array([*range(20), *range(20, 64, 4)])
+ROUNDS, SEEDS = 10, 4  # Of refining an extreme direction, and how many are refined on each sphere.
+SETTLED = 0.1  # A refined extreme that its last round moved by more than this share is not known.
+ALIKE = 0.1  # Rises on opposite sides that differ by less, over their sum, are those of a smooth function.
+RUN = 4  # Distances in a row (octaves; half octaves count half) that must say the same.
+LEAST_POWER = 1.2  # By which f rises and falls around a critical point.
+STEADY = 0.8  # How much the power of the distance by which f rises may change over a run.
+
+
+class Evidence(NamedTuple):
+    """How f rises around a point.
+
+    Attributes:
+      kind: "minimum", "maximum", "saddle" (a minimum along some line or curve, a maximum along another), "no extremum", "flat"
+        (f does not change at all), or "" where the samples do not decide.
+      power: By which power of the distance f changes; nan if that differs between directions.
+      smooth: Whether it changes alike (an even power), or oppositely (an odd one), on opposite sides.
+      distance: Up from which distance this is visible, in the landscape's units; 0 if nothing is.
+      reason: Why nothing was decided.
+    """
+
+    kind: str
+    power: float
+    smooth: bool
+    distance: float
+    reason: str
+
+
+def evidence(land: Landscape, y: np.ndarray, curvature: Curvature) -> Evidence:
+    """How f rises around y in the directions that the Hessian does not decide."""
+    if curvature.loose.shape[1] > 1:
+        curvature = curvature._replace(loose=curvature.loose * balance(Reduced(land, y, curvature)))
+    reduced = Reduced(land, y, curvature)
+    if curvature.signs.size and not reduced.firm_around():
+        everything = np.concatenate([curvature.firm / np.abs(curvature.firm).max(axis=0), curvature.loose], axis=1)
+        reduced = Reduced(
+            land, y, curvature._replace(signs=curvature.signs[:0], firm=curvature.firm[:, :0], loose=everything)
+        )
+    return _on_line(reduced) if reduced.curvature.loose.shape[1] == 1 else _on_spheres(reduced)
+
+
+def _on_line(reduced: Reduced) -> Evidence:
+    rises = reduced.rises(np.broadcast_to([[[1.0], [-1.0]]], (len(ON_LINE), 2, 1)), ON_LINE)
+    signs = rises.signs
+    words = ["?" if 0 in pair else {2: "+", -2: "-", 0: "m"}[int(sum(pair))] for pair in signs]
+    run, reason = _run(words, 2 * RUN)
+    if run is None:
+        return _nothing(reduced, rises) if reason is None else _undecided(reason)
+    if _contradicted(rises, run):
+        return _undecided("values of f contradict its derivatives")
+    size = np.abs(rises.rise[run])
+    power, steady = _power(size, ON_LINE[run])
+    odd = np.abs(size[:, 0] - size[:, 1]) / size.sum(axis=1)
+    word = words[run.start]
+    if word == "m" and not _flattens(size, ON_LINE[run]):
+        return _undecided("f rises and falls in proportion to the distance, so the gradient does not vanish")
+    if not steady or (word != "m" and odd[-1] > 0.02 and odd[-1] > 1.5 * odd[0]):
+        return _undecided("another power of the distance takes over where rounding hides f", float(ON_LINE[run][-1]))
+    return Evidence(
+        _kind(word, reduced, up=False, down=False), power, bool(odd[-1] < ALIKE), float(ON_LINE[run][-1]), ""
+    )
+
+
+def _on_spheres(reduced: Reduced) -> Evidence:
+    ways, radii = directions(reduced.curvature.loose.shape[1]), ON_SPHERE
+    grid = reduced.rises(np.broadcast_to(ways, (len(radii), *ways.shape)), radii)
+    if not grid.signs.any():
+        return _nothing(reduced, grid)
+    low, high = (_extreme_of_grid(grid, sign) for sign in (1.0, -1.0))
+    if {_word(*parts) for parts in zip(grid.signs, low.signs, high.signs, strict=True)} != {"m"}:
+        noise = noise_of_gradient(grid.error, radii)
+        low, high = (_extreme(reduced, grid, radii, noise, sign) for sign in (1.0, -1.0))
+    words = [_word(*parts) for parts in zip(grid.signs, low.signs, high.signs, strict=True)]
+    run, reason = _run(words, RUN)
+    if run is None:
+        return _undecided(reason or "f does not change beyond rounding in some direction")
+    if _contradicted(grid, run):
+        return _undecided("values of f contradict its derivatives")
+    power, steady = _power(np.abs(np.stack([low.rise[run, 0], high.rise[run, 0]], axis=1)), radii[run])
+    if "m" in words[run] and not _flattens(np.abs(np.stack([low.rise[run, 0], high.rise[run, 0]], axis=1)), radii[run]):
+        return _undecided("f rises and falls in proportion to the distance, so the gradient does not vanish")
+    if not steady:
+        return _undecided("another power of the distance takes over where rounding hides f", float(radii[run][-1]))
+    pairs = np.concatenate(
+        [grid.rise[run].reshape(RUN, 2, -1), low.rise[run, :2, None], high.rise[run, :2, None]], axis=2
+    )
+    signs = np.concatenate(
+        [grid.signs[run].reshape(RUN, 2, -1), low.signs[run, :2, None], high.signs[run, :2, None]], axis=2
+    )
+    alike, most = np.abs(pairs[-1, 0] - pairs[-1, 1]).max(), np.abs(pairs[-1]).max()
+    opposite = np.abs(pairs[-1, 0] + pairs[-1, 1]).max()
+    word = words[run.start]
+    both = signs.sum(axis=1)
+    up, down = (bool((both == double).any(axis=1).sum() >= RUN / 2) for double in (2, -2))
+    kind = _kind(word, reduced, up, down)
+    return Evidence(kind, power, bool(min(alike, opposite) < 2 * ALIKE * most), float(radii[run][-1]), "")
+
+
+def _contradicted(rises: Rises, run: slice) -> bool:
+    """Whether values of f deny its derivatives in the run and at all larger distances (where rounding hides less of them)."""
+    seen = (rises.signs != 0)[: run.stop]
+    return bool((rises.denied[: run.stop] & seen).sum() > 0.5 * seen.sum()) and bool(
+        rises.denied[run.start // 2 : run.stop].any()
+    )
+
+
+def _word(grid: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
+    """What a sphere says: "+" or "-" where f rises or falls in all directions, "m" where it does both, "?" where hidden."""
+    signs = {*grid, *low, *high}
+    if {1.0, -1.0} <= signs:
+        return "m"
+    if (grid == 1).all() and low[0] == 1:
+        return "+"
+    return "-" if (grid == -1).all() and high[0] == -1 else "?"
+
+
+def _extreme_of_grid(grid: Rises, sign: float) -> Rises:
+    """The least rise (sign 1) or the greatest (sign -1) among the directions of the grid, and that in the opposite direction."""
+    rows, half = np.arange(len(grid.rise)), grid.rise.shape[1] // 2
+    best = np.where(np.isfinite(grid.error), sign * grid.rise, np.inf).argmin(axis=1)
+    columns = np.stack([best, (best + half) % (2 * half)], axis=1)
+    return Rises(*(part[rows[:, None], columns] for part in grid))
+
+
+def _extreme(reduced: Reduced, grid: Rises, radii: np.ndarray, noise: np.ndarray, sign: float) -> Rises:
+    """The least rise (sign 1) or the greatest (sign -1) at each radius, in column 0, and that in the opposite direction.
+
+    The lowest directions of the grid are refined in cones that narrow. One that still falls in the last round is hidden.
+    """
+    ways = directions(reduced.curvature.loose.shape[1])
+    count, n = ways.shape
+    height = np.where(np.isfinite(grid.error), sign * grid.rise, np.inf)
+    seeds = ways[_seeds(height, ways)]
+    value, cone = np.full(seeds.shape[:2], np.inf), 4.0 / count if n == 2 else 0.5
+    before, rows = value, np.arange(len(radii))[:, None]
+    for turn in range(ROUNDS):
+        tried = seeds[:, :, None, :] + cone * _offsets(n, turn)[None, None]
+        tried /= np.linalg.norm(tried, axis=3, keepdims=True)
+        flat = tried.reshape(len(radii), -1, n)
+        found = reduced.rises(flat, radii, noise)
+        heights = np.where(np.isfinite(found.error), sign * found.rise, np.inf).reshape(tried.shape[:3])
+        best = heights.argmin(axis=2)
+        column = np.arange(seeds.shape[1])[None]
+        seeds, before, value = tried[rows, column, best], value, heights[rows, column, best]
+        cone /= 3.0 if n == 2 else 2.0
+    first = value.argmin(axis=1)
+    chosen = seeds[rows[:, 0], first]
+    final = reduced.rises(np.stack([chosen, -chosen], axis=1), radii, noise)
+    last, earlier = value[rows[:, 0], first], before[rows[:, 0], first]
+    with np.errstate(invalid="ignore"):
+        moving = ~(np.abs(earlier - last) <= SETTLED * np.abs(last)) & (last > 0)
+    final.error[moving] = np.inf
+    return final
+
+
+def _offsets(n: int, turn: int) -> np.ndarray:
+    """Steps on the sphere's tangent (their part along the direction does no harm)."""
+    if n == 2:
+        ring = np.linspace(-1, 1, 9)
+        return np.concatenate([np.stack([ring, np.zeros(9)], 1), np.stack([np.zeros(9), ring], 1)])
+    drawn = np.random.default_rng(turn).normal(size=(15, n)) / np.sqrt(n)
+    return np.concatenate([np.zeros((1, n)), drawn, np.eye(n), -np.eye(n)])
+
+
+def _seeds(height: np.ndarray, ways: np.ndarray) -> np.ndarray:
+    """Indices of the lowest directions, no two of them close, shape (r, SEEDS)."""
+    near = ways @ ways.T > (0.97 if ways.shape[1] == 2 else 0.8)
+    left, out = height.copy(), []
+    for _ in range(SEEDS):
+        out.append(left.argmin(axis=1))
+        left = np.where(near[out[-1]], np.inf, left)
+    return np.stack(out, axis=1)
+
+
+def _kind(word: str, reduced: Reduced, up: bool, down: bool) -> str:
+    """What the reduced function and the firm curvature make together; up, down: along some line f rises, falls on both sides."""
+    firm = bool(reduced.curvature.signs.size)
+    if word == "m":
+        return "saddle" if (up or firm) and down else "no extremum"
+    if word == "-" and firm:
+        return "saddle"
+    return "minimum" if (word == "+") == (reduced.sign > 0) else "maximum"
+
+
+def _undecided(reason: str, distance: float = 0.0) -> Evidence:
+    return Evidence("", np.nan, False, distance, reason)
+
+
+def _power(size: np.ndarray, radii: np.ndarray) -> tuple[float, bool]:
+    """The power of the distance in each column, nan if they differ, and whether none of them changes over the radii."""
+    with np.errstate(divide="ignore"):
+        powers = np.diff(np.log2(size), axis=0) / np.diff(np.log2(radii))[:, None]
+    steady = bool((np.ptp(powers, axis=0) <= STEADY).all()) and bool((powers > 0.3).all())
+    middle = np.median(powers, axis=0)
+    return (float(middle.mean()) if np.ptp(middle) < 0.3 else np.nan), steady
+
+
+def _flattens(size: np.ndarray, radii: np.ndarray) -> bool:
+    """Whether f changes by more than about the first power of the distance over the run, as it must where it is critical."""
+    powers = np.log2(size[0] / size[-1]) / np.log2(radii[0] / radii[-1])
+    return bool((powers > LEAST_POWER).all())
+
+
+def _run(words: list[str], length: int) -> tuple[slice | None, str | None]:
+    """The run of equal words at the smallest distances (None and why not, if there is none)."""
+    for last in range(len(words) - 1, length - 2, -1):
+        if words[last] != "?" and {*words[last - length + 1 : last + 1]} == {words[last]}:
+            below = [word for word in words[last + 1 :] if word not in ("?", words[last])]
+            if len(below) <= 2:
+                return slice(last - length + 1, last + 1), None
+            break
+    known = {*words} - {"?"}
+    return None, "the sign of what f changes by varies with the distance" if known else None
+
+
+def _nothing(reduced: Reduced, rises: Rises) -> Evidence:
+    flat = not rises.rise.any() and not reduced.curvature.gradient.any() and not reduced.curvature.hessian.any()
+    return _undecided("f does not change beyond rounding")._replace(kind="flat" if flat else "")
