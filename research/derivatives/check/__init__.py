@@ -9,7 +9,7 @@ import numpy as np
 
 from research.derivatives.check.line import Line, in_float64, lift
 from research.derivatives.check.report import CheckReport, Probe, explained
-from research.derivatives.check.slopes import remainder_slope, slope_at_middle, spread
+from research.derivatives.check.slopes import Slope, noise_of_levels, remainder_slope, slope_at_middle, spread
 from research.derivatives.exact.arguments import floating, title
 
 __all__ = ["CheckReport", "Probe", "check_derivative"]
@@ -18,6 +18,8 @@ RANDOM = 8  # Directions. All of eight standard normal numbers lie within ±1.01
 WITHIN = 1.01
 SAFETY = 5  # Times the error that the differences answer for.
 ROUNDINGS = 20  # That the derivative may be off by.
+SHORTER = (2.0**-20, 2.0**-40)  # Lengths of steps where those of the size of x find f rough.
+OTHER = 0.7  # Length of the steps that confirm what the first ones find.
 RESOLVED = 1e-2  # A check that could not have caught an error of one per cent has found nothing out.
 
 
@@ -65,20 +67,27 @@ def check_derivative(f: Callable, x: Any, key: jax.Array, derivative: Callable |
     with in_float64():
         lifted, lowest = lift(f, x)
         line = Line(f, lifted, derivative)
-        found = [_probe(line, float(jnp.finfo(lowest).eps), direction) for direction in _directions(line, random)]
+        directions = _directions(line, random)
+        epsilon = float(jnp.finfo(lowest).eps)
+        found = [_probe(line, epsilon, direction, i) for i, direction in enumerate(directions)]
         in_full = line.reverse(np.ones(line.shape)) if of_own is not None and lowest == np.float64 else None
     gap = float("nan") if in_full is None or of_own is None else _relative(of_own - in_full, in_full)
     return _report(tuple(found), line, _precision(x, lowest, own is not None), gap)
 
 
 class _Direction(NamedTuple):
-    """v in x's space, w in f's, the gradient of ⟨w, f⟩ (None without reverse mode), and the size of a rate along v."""
+    """v in x's space, w in f's, the gradient of ⟨w, f⟩ (None without reverse mode), and the size of a rate along v.
+
+    Rates along v of an error that is δ of the gradient and points anywhere are normal, of size δ spread; NaN where an
+    error may point elsewhere than v.
+    """
 
     name: str
     v: np.ndarray
     w: np.ndarray
     gradient: np.ndarray | None
     scale: float
+    spread: tuple[float, float]
 
 
 def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
@@ -87,8 +96,12 @@ def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
     def direction(name: str, v: np.ndarray, part: slice) -> _Direction:
         w = random.normal(size=line.shape) if line.shape else np.ones(())
         gradient = line.reverse(w) if line.shape else once
-        scale = float("nan") if gradient is None else float(np.linalg.norm((line.scales * gradient)[part]))
-        return _Direction(name, v, w, gradient, scale)
+        if gradient is None:
+            return _Direction(name, v, w, None, float("nan"), (float("nan"),) * 2)
+        scaled = line.scales * gradient
+        root = np.sqrt(max(line.flat.size, 1))
+        spread = (_norm(gradient) * _norm(v) / root, _norm(scaled) * _norm(v / line.scales) / root)
+        return _Direction(name, v, w, gradient, _norm(scaled[part]), spread)
 
     whole, drawn = slice(None), []
     for i in range(RANDOM):
@@ -103,6 +116,11 @@ def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
     return drawn
 
 
+def _norm(v: np.ndarray) -> float:
+    largest = np.max(np.abs(v), initial=0.0)
+    return float(largest * np.linalg.norm(v / largest)) if largest > 0 else float(largest)
+
+
 def _unit(v: np.ndarray) -> np.ndarray:
     largest = np.max(np.abs(v))
     return v / largest / np.linalg.norm(v / largest)
@@ -112,22 +130,73 @@ def _relative(difference: np.ndarray, whole: np.ndarray) -> float:
     return float(np.linalg.norm(difference) / max(np.linalg.norm(whole), np.finfo(float).tiny))
 
 
-def _probe(line: Line, eps: float, direction: _Direction) -> Probe:
-    name, v, w, gradient, scale = direction
+def _probe(line: Line, eps: float, direction: _Direction, seed: int) -> Probe:
+    name, v, w, gradient, scale, _ = direction
     with np.errstate(all="ignore"):
         backward = float("nan") if gradient is None else _finite(float(gradient @ v))
         forward = line.forward(v, w)
-        values = line.sampled(v, w)
         terms = float(np.sum(np.abs(w * np.asarray(line.value, np.float64))))
-        moved = 0.0 if gradient is None else float(np.abs(gradient) @ np.abs(line.flat))
         own = abs(forward) if gradient is None else float(np.abs(gradient) @ np.abs(v))
-        slope = slope_at_middle(values, eps * (terms + moved))
-        floor = SAFETY * slope.error + ROUNDINGS * eps * (terms + moved + own)
-        remainder = remainder_slope(values, backward if np.isfinite(backward) else forward, slope.noise)
+        moved = 0.0 if gradient is None else float(np.abs(gradient) @ np.abs(line.flat))
+        known = [size if np.isfinite(size) else 0.0 for size in (terms, moved, own)]
+        found = _Values(line, v, w, eps, sum(known[:2]), seed)
+        slope, values, length, change = found.slope(scale)
+        rates = [rate for rate in (forward, backward) if not np.isnan(rate)]
+        if slope.jump or any(not abs(rate - slope.value) <= _floor(slope, eps, known) for rate in rates):
+            slope = found.confirmed(slope)
+        floor = _floor(slope, eps, known)
+        remainder = remainder_slope(
+            values, length * (backward if np.isfinite(backward) else forward), slope.noise
+        )
         scale = abs(slope.value) if np.isnan(scale) else scale
-        if not scale > floor:  # The gradient vanishes: relative to how f changes over a step.
-            scale = spread(values) or max(terms, 1.0)
+        vanishes = not scale > ROUNDINGS * (slope.noise[-1] + eps * sum(known))
+        if vanishes:  # Relative to how f changes over a step.
+            scale = change if change > 1e3 * slope.noise[-1] else terms or 1.0
     return Probe(name, forward, backward, slope.value, floor, scale, remainder, slope.jump, slope.left, slope.right)
+
+
+def _floor(slope: Slope, eps: float, sizes: list[float]) -> float:
+    return SAFETY * slope.error + ROUNDINGS * (float(slope.noise[-1]) + eps * sum(sizes))
+
+
+class _Values:
+    """The values of ⟨w, f⟩ along v, at steps of any size."""
+
+    def __init__(self, line: Line, v: np.ndarray, w: np.ndarray, eps: float, size: float, seed: int):
+        self.line, self.v, self.w, self.eps, self.size, self.seed = line, v, w, eps, size, seed
+
+    def at(self, length: float) -> tuple[Slope, np.ndarray]:
+        """The slope from steps of that length down, and the values."""
+        v = length * self.v
+        values = self.line.sampled(v, self.w)
+        nudged = self.line.rounding(v, self.w, self.seed)
+        noise = noise_of_levels(nudged, values, self.eps * self.size, self.eps)
+        return slope_at_middle(values, noise).times(1 / length), values
+
+    def slope(self, scale: float) -> tuple[Slope, np.ndarray, float, float]:
+        """From steps of the size of x, or from far smaller ones where f is too rough for these.
+
+        Returns:
+          The slope, the values it is from and the length of their steps, and how far f varies over steps of the size of x.
+        """
+        best, values, of_best = *self.at(1.0), 1.0
+        change = spread(values)
+        for length in SHORTER:
+            aim = max(change, abs(best.value) if np.isnan(scale) else scale)
+            if best.jump == 0 and SAFETY * best.error <= RESOLVED * aim:
+                break
+            shorter, its_values = self.at(length)
+            if shorter.contradicts(best.jump) if best.jump else shorter.error < best.error:
+                best, values, of_best = shorter, its_values, length
+        return best, values, of_best, change
+
+    def confirmed(self, slope: Slope) -> Slope:
+        """With an error, and without a jump, where other steps do not bear it out."""
+        again, _ = self.at(OTHER)
+        differs = abs(again.value - slope.value)
+        error = max(slope.error, again.error, differs) if np.isfinite(slope.error + differs) else slope.error
+        stays = slope.jump and abs(again.jump - slope.jump) < 0.3 * abs(slope.jump)
+        return slope._replace(error=error, jump=slope.jump if stays else 0.0)
 
 
 def _finite(rate: float) -> float:
