@@ -256,6 +256,8 @@ def cases(number: int, seed: int) -> Iterator[Case]:
         near = random.random() < 0.7
         table = (_minima if near else _elsewhere)(random)
         family = str(random.choice(sorted(table)))
+        if (family, mode) == ("lennard jones in metres", "pinned"):
+            mode = "float32"  # In float32 its derivative underflows: by a third in forward mode.
         g, x, data = table[family]()
         distance = float(random.choice(DISTANCES)) if near else float("inf")
         x = _moved(x, distance, random) if near else x
@@ -298,6 +300,7 @@ class Tally:
     smallest: dict = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     unresolved: dict = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
     planted: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    open: list = dataclasses.field(default_factory=list)
     worst: list = dataclasses.field(default_factory=list)
 
     def text(self) -> str:
@@ -312,7 +315,7 @@ class Tally:
         return "\n".join(lines)
 
 
-def run(number: int, seed: int, first: int = 0) -> Tally:
+def run(number: int, seed: int, first: int = 0, plants: bool = True) -> Tally:
     """Checks that many correct derivatives and, of each, the planted errors."""
     tally = Tally()
     for i, case in enumerate(cases(number, seed)):
@@ -325,8 +328,12 @@ def run(number: int, seed: int, first: int = 0) -> Tally:
         tally.worst += [(p.gap / p.floor, *label, p.name) for p in report.probes if p.floor < np.inf]
         zone = "noisy" if case.is_noisy else "away" if case.distance > 1e-3 else "within 1e-3"
         tally.smallest[case.mode].append(report.smallest_error)
+        if report.verdict == "unresolved":
+            tally.open.append((*label, report.smallest_error))
         for group in (zone, (zone, case.mode), (case.family,)):
             tally.unresolved[group].append(report.verdict == "unresolved")
+        if not plants:
+            continue
         with jax.enable_x64(True):
             gradient = jax.grad(case.f)(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), case.x))
         for name, wrong in planted(case, gradient, report.smallest_error, np.random.default_rng([seed, i])):
@@ -342,11 +349,13 @@ if __name__ == "__main__":
     parser.add_argument("--cases", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="pass over that many")
+    parser.add_argument("--right-alone", action="store_true", help="plant no errors")
     chosen = parser.parse_args()
     backend.configure(devices=1, pool=2, x64=True)
     started = time.process_time()
-    result = run(chosen.cases, chosen.seed, chosen.first)
+    result = run(chosen.cases, chosen.seed, chosen.first, not chosen.right_alone)
     print(result.text())
+    print(*result.open, sep="\n")
     print(f"{time.process_time() - started:.0f} CPU seconds; closest to a rejection (gap / floor):")
-    for each in sorted(result.worst, reverse=True)[:12]:
+    for each in sorted(result.worst, reverse=True)[:25]:
         print("  ", each)

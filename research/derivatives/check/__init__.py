@@ -1,6 +1,7 @@
 """Is a derivative right? The slope of the Taylor remainder, the dot-product test, and what would have been caught."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,17 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.derivatives.check.line import Line, in_float64, lift
-from research.derivatives.check.report import CheckReport, Probe, explained
+from research.derivatives.check.report import CheckReport, Probe, explained, vanishing
 from research.derivatives.check.slopes import Slope, noise_of_levels, remainder_slope, slope_at_middle, spread
 from research.derivatives.exact.arguments import floating, title
 
 __all__ = ["CheckReport", "Probe", "check_derivative"]
 
-RANDOM = 8  # Directions. All of eight standard normal numbers lie within ±1.01 once in twenty draws.
-WITHIN = 1.01
+RANDOM = 8  # Directions.
+MISSED = 0.01  # Chance that an error of the size that is reported escapes all of them.
 SAFETY = 5  # Times the error that the differences answer for.
-ROUNDINGS = 20  # That the derivative may be off by.
-SHORTER = (2.0**-20, 2.0**-40)  # Lengths of steps where those of the size of x find f rough.
+ROUNDINGS = 10  # That the derivative may be off by.
+SHORTER = (2.0**-20, 2.0**-40)  # Lengths of the longest step, where those of the size of x find f rough,
+LONGER = (2.0**6, 2.0**12)  # or so flat that rounding hides its slope.
 OTHER = 0.7  # Length of the steps that confirm what the first ones find.
 RESOLVED = 1e-2  # A check that could not have caught an error of one per cent has found nothing out.
 
@@ -69,7 +71,7 @@ def check_derivative(f: Callable, x: Any, key: jax.Array, derivative: Callable |
         line = Line(f, lifted, derivative)
         directions = _directions(line, random)
         epsilon = float(jnp.finfo(lowest).eps)
-        found = [_probe(line, epsilon, direction, i) for i, direction in enumerate(directions)]
+        found = [_found(line, epsilon, direction, i) for i, direction in enumerate(directions)]
         in_full = line.reverse(np.ones(line.shape)) if of_own is not None and lowest == np.float64 else None
     gap = float("nan") if in_full is None or of_own is None else _relative(of_own - in_full, in_full)
     return _report(tuple(found), line, _precision(x, lowest, own is not None), gap)
@@ -78,8 +80,8 @@ def check_derivative(f: Callable, x: Any, key: jax.Array, derivative: Callable |
 class _Direction(NamedTuple):
     """v in x's space, w in f's, the gradient of ⟨w, f⟩ (None without reverse mode), and the size of a rate along v.
 
-    Rates along v of an error that is δ of the gradient and points anywhere are normal, of size δ spread; NaN where an
-    error may point elsewhere than v.
+    The rates along v of an error that is δ of the gradient's length and points anywhere are normal, of size δ times
+    `rates`: first with lengths as they are, then with those in units of the leaves.
     """
 
     name: str
@@ -87,7 +89,7 @@ class _Direction(NamedTuple):
     w: np.ndarray
     gradient: np.ndarray | None
     scale: float
-    spread: tuple[float, float]
+    rates: tuple[float, float]
 
 
 def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
@@ -100,8 +102,8 @@ def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
             return _Direction(name, v, w, None, float("nan"), (float("nan"),) * 2)
         scaled = line.scales * gradient
         root = np.sqrt(max(line.flat.size, 1))
-        spread = (_norm(gradient) * _norm(v) / root, _norm(scaled) * _norm(v / line.scales) / root)
-        return _Direction(name, v, w, gradient, _norm(scaled[part]), spread)
+        rates = (_norm(gradient) * _norm(v) / root, _norm(scaled) * _norm(v / line.scales) / root)
+        return _Direction(name, v, w, gradient, _norm(scaled[part]), rates)
 
     whole, drawn = slice(None), []
     for i in range(RANDOM):
@@ -130,8 +132,16 @@ def _relative(difference: np.ndarray, whole: np.ndarray) -> float:
     return float(np.linalg.norm(difference) / max(np.linalg.norm(whole), np.finfo(float).tiny))
 
 
-def _probe(line: Line, eps: float, direction: _Direction, seed: int) -> Probe:
-    name, v, w, gradient, scale, _ = direction
+class _Found(NamedTuple):
+    """A probe, the rates along it that an error of the size of the gradient has, and whether the gradient is rounding."""
+
+    probe: Probe
+    rates: tuple[float, ...]
+    vanishes: bool
+
+
+def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
+    name, v, w, gradient, scale, rates = direction
     with np.errstate(all="ignore"):
         backward = float("nan") if gradient is None else _finite(float(gradient @ v))
         forward = line.forward(v, w)
@@ -139,64 +149,72 @@ def _probe(line: Line, eps: float, direction: _Direction, seed: int) -> Probe:
         own = abs(forward) if gradient is None else float(np.abs(gradient) @ np.abs(v))
         moved = 0.0 if gradient is None else float(np.abs(gradient) @ np.abs(line.flat))
         known = [size if np.isfinite(size) else 0.0 for size in (terms, moved, own)]
-        found = _Values(line, v, w, eps, sum(known[:2]), seed)
-        slope, values, length, change = found.slope(scale)
-        rates = [rate for rate in (forward, backward) if not np.isnan(rate)]
-        if slope.jump or any(not abs(rate - slope.value) <= _floor(slope, eps, known) for rate in rates):
-            slope = found.confirmed(slope)
-        floor = _floor(slope, eps, known)
-        remainder = remainder_slope(
-            values, length * (backward if np.isfinite(backward) else forward), slope.noise
-        )
-        scale = abs(slope.value) if np.isnan(scale) else scale
-        vanishes = not scale > ROUNDINGS * (slope.noise[-1] + eps * sum(known))
+        values = _Values(line, v, w, eps, sum(known[:2]), seed)
+        scale = abs(values.slope.value) if np.isnan(scale) else scale
+        vanishes = not scale > float(np.min(values.slope.unsure)) + eps * sum(known)
         if vanishes:  # Relative to how f changes over a step.
-            scale = change if change > 1e3 * slope.noise[-1] else terms or 1.0
-    return Probe(name, forward, backward, slope.value, floor, scale, remainder, slope.jump, slope.left, slope.right)
-
-
-def _floor(slope: Slope, eps: float, sizes: list[float]) -> float:
-    return SAFETY * slope.error + ROUNDINGS * (float(slope.noise[-1]) + eps * sum(sizes))
+            scale = values.change if values.change > 1e3 * values.slope.noise[-1] else terms or 1.0
+        values.resolve(scale)
+        floor = SAFETY * values.slope.error + ROUNDINGS * (values.slope.noise[-1] + eps * sum(known))
+        said = [rate for rate in (forward, backward) if not np.isnan(rate)]
+        if values.slope.jump or any(not abs(rate - values.slope.value) <= floor for rate in said):
+            values.confirm()
+            floor = SAFETY * values.slope.error + ROUNDINGS * (values.slope.noise[-1] + eps * sum(known))
+        slope, remainder = values.slope, values.remainder(backward if np.isfinite(backward) else forward)
+    sides = (slope.jump, slope.left, slope.right)
+    return _Found(Probe(name, forward, backward, slope.value, floor, scale, remainder, *sides), rates, vanishes)
 
 
 class _Values:
-    """The values of ⟨w, f⟩ along v, at steps of any size."""
+    """The values of ⟨w, f⟩ along v, and the slope that they have.
+
+    Attributes:
+      slope: From the steps that show it best.
+      change: How far the values spread over steps of the size of x.
+    """
 
     def __init__(self, line: Line, v: np.ndarray, w: np.ndarray, eps: float, size: float, seed: int):
-        self.line, self.v, self.w, self.eps, self.size, self.seed = line, v, w, eps, size, seed
+        self._line, self._v, self._w, self._eps, self._size, self._seed = line, v, w, eps, size, seed
+        self._length, (self.slope, self._values) = 1.0, self._at(1.0)
+        self.change = spread(self._values)
 
-    def at(self, length: float) -> tuple[Slope, np.ndarray]:
+    def _at(self, length: float) -> tuple[Slope, np.ndarray]:
         """The slope from steps of that length down, and the values."""
-        v = length * self.v
-        values = self.line.sampled(v, self.w)
-        nudged = self.line.rounding(v, self.w, self.seed)
-        noise = noise_of_levels(nudged, values, self.eps * self.size, self.eps)
+        v = length * self._v
+        values = self._line.sampled(v, self._w)
+        nudged = self._line.rounding(v, self._w, self._seed)
+        noise = noise_of_levels(nudged, values, self._eps * self._size, self._eps)
         return slope_at_middle(values, noise).times(1 / length), values
 
-    def slope(self, scale: float) -> tuple[Slope, np.ndarray, float, float]:
-        """From steps of the size of x, or from far smaller ones where f is too rough for these.
+    def resolve(self, scale: float) -> None:
+        """Goes to far smaller steps where f is too rough for those of the size of x, and to longer ones where it is too flat."""
+        for length in (*SHORTER, *LONGER):
+            if self.slope.jump == 0 and SAFETY * self.slope.error <= RESOLVED * scale:
+                return
+            if self.slope.jump and length > 1:
+                return
+            slope, values = self._at(length)
+            if self._is_worse_than(slope, length):
+                self.slope, self._values, self._length = slope, values, length
 
-        Returns:
-          The slope, the values it is from and the length of their steps, and how far f varies over steps of the size of x.
-        """
-        best, values, of_best = *self.at(1.0), 1.0
-        change = spread(values)
-        for length in SHORTER:
-            aim = max(change, abs(best.value) if np.isnan(scale) else scale)
-            if best.jump == 0 and SAFETY * best.error <= RESOLVED * aim:
-                break
-            shorter, its_values = self.at(length)
-            if shorter.contradicts(best.jump) if best.jump else shorter.error < best.error:
-                best, values, of_best = shorter, its_values, length
-        return best, values, of_best, change
+    def _is_worse_than(self, other: Slope, length: float) -> bool:
+        if self.slope.jump:
+            return other.contradicts(self.slope.jump)
+        apart = abs(other.value - self.slope.value)
+        return other.error < self.slope.error and (length < 1 or not apart > other.error + self.slope.error)
 
-    def confirmed(self, slope: Slope) -> Slope:
-        """With an error, and without a jump, where other steps do not bear it out."""
-        again, _ = self.at(OTHER)
-        differs = abs(again.value - slope.value)
-        error = max(slope.error, again.error, differs) if np.isfinite(slope.error + differs) else slope.error
-        stays = slope.jump and abs(again.jump - slope.jump) < 0.3 * abs(slope.jump)
-        return slope._replace(error=error, jump=slope.jump if stays else 0.0)
+    def confirm(self) -> None:
+        """Widens the error, and drops a jump, where steps of another length do not bear it out."""
+        again, _ = self._at(OTHER * self._length)
+        jump, error = self.slope.jump, max(self.slope.error, again.error, abs(again.value - self.slope.value))
+        stays = jump and abs(again.jump - jump) < 0.3 * abs(jump)
+        self.slope = self.slope._replace(
+            error=self.slope.error if np.isnan(error) else error, jump=jump if stays else 0.0
+        )
+
+    def remainder(self, rate: float) -> float:
+        """The power of h in the Taylor remainder of a rate of change."""
+        return remainder_slope(self._values, self._length * rate, self.slope.noise)
 
 
 def _finite(rate: float) -> float:
@@ -204,11 +222,20 @@ def _finite(rate: float) -> float:
     return rate if np.isfinite(rate) else float("inf")
 
 
-def _report(probes: tuple[Probe, ...], line: Line, precision: str, own_gap: float) -> CheckReport:
-    smallest = max(2 * p.floor / p.scale for p in probes if p.name.startswith("random")) / WITHIN
+def _report(found: tuple[_Found, ...], line: Line, precision: str, own_gap: float) -> CheckReport:
+    probes, random = tuple(each.probe for each in found), found[:RANDOM]
+    floors = [each.probe.floor for each in random]
+    of_change = _caught(floors, [each.probe.scale for each in random])
+    sizes = [_caught(floors, rates) for rates in zip(*(each.rates for each in random), strict=True)]
+    vanishes = all(each.vanishes for each in random)
+    # Errors relative to a gradient of 0, or to one that reverse mode does not give, have no size.
+    smallest = max((size for size in sizes if np.isfinite(size)), default=of_change)
     is_finite = bool(np.isfinite(np.asarray(line.value, np.float64)).all())
-    verdict = _verdict(probes, smallest, is_finite)
+    verdict = _verdict(probes, of_change if vanishes else smallest, is_finite)
     slopes = [p.taylor_slope for p in probes if np.isfinite(p.taylor_slope) and p.name.startswith("random")]
+    explanation = explained(verdict, probes, title(line.f), is_finite, line.chooses)
+    if verdict == "right" and vanishes:
+        explanation = vanishing(title(line.f), smallest, of_change)
     return CheckReport(
         verdict,
         float("inf") if verdict == "nan" else max(smallest, float(np.finfo(float).eps)),
@@ -218,8 +245,23 @@ def _report(probes: tuple[Probe, ...], line: Line, precision: str, own_gap: floa
         probes,
         precision,
         own_gap,
-        explained(verdict, probes, title(line.f), is_finite),
+        explanation,
     )
+
+
+def _caught(floors: Sequence[float], rates: Sequence[float]) -> float:
+    """The size δ of an error whose rates, normal and of sizes δ rates, all lie within 3/2 of the floors by chance MISSED."""
+    with np.errstate(all="ignore"):
+        units = 1.5 * np.asarray(floors) / np.asarray(rates)
+    units = units[np.isfinite(units) & (units > 0)]
+    if not len(units):
+        return float("inf")
+    low, high = np.log(units.min()) - 20.0, np.log(units.max()) + 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        missed = np.prod([math.erf(unit / math.exp(middle) / math.sqrt(2)) for unit in units])
+        low, high = (middle, high) if missed > MISSED else (low, middle)
+    return math.exp(high)
 
 
 def _verdict(probes: tuple[Probe, ...], smallest: float, is_finite: bool) -> str:

@@ -68,7 +68,8 @@ class _Nudge:
         return _Nudge(self.seed + 0.7548776662466927 * (number + 1), self.calls)
 
 
-def _evaluated(closed: Any, inputs: Sequence[Any], nudge: _Nudge) -> list[Any]:
+def _evaluated(closed: Any, inputs: Sequence[Any], nudge: _Nudge | None) -> list[Any]:
+    """A jaxpr's outputs; without a nudge, as they are."""
     jaxpr, consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
     known = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, inputs, strict=True))
     varying = set(jaxpr.invars)
@@ -79,7 +80,7 @@ def _evaluated(closed: Any, inputs: Sequence[Any], nudge: _Nudge) -> list[Any]:
     for equation in jaxpr.eqns:
         varies = any(not hasattr(atom, "val") and atom in varying for atom in equation.invars)
         values = [read(atom) for atom in equation.invars]
-        results = _equation(equation, values, nudge) if varies else _plain(equation, values)
+        results = _equation(equation, values, nudge) if varies and nudge else _plain(equation, values)
         known.update(zip(equation.outvars, results, strict=True))
         varying |= set(equation.outvars) if varies else set()
     return [read(atom) for atom in jaxpr.outvars]
@@ -136,13 +137,13 @@ def _scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
 def _while(params: dict[str, Any], values: list[Any], nudge: _Nudge) -> list[Any]:
     of_test, of_body = params["cond_nconsts"], params["body_nconsts"]
     tested, used, state = values[:of_test], values[of_test : of_test + of_body], values[of_test + of_body :]
-    goes_on = jax.extend.core.jaxpr_as_fun(params["cond_jaxpr"])
+    goes_on = lambda state: _evaluated(params["cond_jaxpr"], [*tested, *state[1]], None)[0]
 
     def body(state: Any) -> Any:
         number, carried = state
         return number + 1.0, _evaluated(params["body_jaxpr"], [*used, *carried], nudge.step(number))
 
-    return jax.lax.while_loop(lambda state: goes_on(*tested, *state[1])[0], body, (0.0, state))[1]
+    return jax.lax.while_loop(goes_on, body, (0.0, state))[1]
 
 
 def _cond(params: dict[str, Any], values: list[Any], nudge: _Nudge) -> list[Any]:

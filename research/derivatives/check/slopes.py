@@ -135,7 +135,7 @@ def _extrapolated(central: np.ndarray, noise: np.ndarray) -> tuple[float, float]
     for j in range(1, _DEPTH + 1):
         longer = (4**j * column[1:] - column[:-1]) / (4**j - 1)
         moved = (4**j * moved[1:] + moved[:-1]) / (4**j - 1)  # By noise, at most.
-        error = np.maximum(np.abs(longer - column[1:]), np.abs(longer - column[:-1])) + 2 * moved
+        error = _truncation(np.maximum(np.abs(longer - column[1:]), np.abs(longer - column[:-1])), j) + moved / 2
         fine = np.isfinite(error) & _agrees_with_smaller_steps(longer, error, central, noise, j)
         error = np.where(fine, error, np.inf)
         k = int(np.argmin(error))
@@ -143,6 +143,17 @@ def _extrapolated(central: np.ndarray, noise: np.ndarray) -> tuple[float, float]
             best = float(longer[k]), float(error[k])
         column = longer
     return best
+
+
+def _truncation(distances: np.ndarray, j: int) -> np.ndarray:
+    """Distances of entries from their neighbours, without the small ones that are chance.
+
+    Truncation falls by 4^j from one step to the next and noise doubles: where a distance is smaller than both of these make
+    of those beside it, columns only cross.
+    """
+    fallen = np.concatenate([[0.0], distances[:-1]]) / 4**j
+    grown = np.append(distances[1:], 0.0) / 2
+    return np.fmax(distances, np.fmax(fallen, grown))
 
 
 def _agrees_with_smaller_steps(
