@@ -19,6 +19,7 @@ RANDOM = 8  # Directions.
 MISSED = 0.01  # Chance that an error of the size that is reported escapes all of them.
 SAFETY = 5  # Times the error that the differences answer for.
 ROUNDINGS = 10  # That the derivative may be off by.
+ZERO = 4  # Times what rounding does to a slope: a gradient that is no larger may be all rounding.
 SHORTER = (2.0**-20, 2.0**-40)  # Lengths of the longest step, where those of the size of x find f rough,
 LONGER = (2.0**6, 2.0**12)  # or so flat that rounding hides its slope.
 OTHER = 0.7  # Length of the steps that confirm what the first ones find.
@@ -151,7 +152,7 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         known = [size if np.isfinite(size) else 0.0 for size in (terms, moved, own)]
         values = _Values(line, v, w, eps, sum(known[:2]), seed)
         scale = abs(values.slope.value) if np.isnan(scale) else scale
-        vanishes = not scale > float(np.min(values.slope.unsure)) + eps * sum(known)
+        vanishes = not scale > ZERO * float(np.min(values.slope.unsure)) + eps * sum(known)
         if vanishes:  # Relative to how f changes over a step.
             scale = values.change if values.change > 1e3 * values.slope.noise[-1] else terms or 1.0
         values.resolve(scale)
@@ -182,7 +183,7 @@ class _Values:
         """The slope from steps of that length down, and the values."""
         v = length * self._v
         values = self._line.sampled(v, self._w)
-        nudged = self._line.rounding(v, self._w, self._seed)
+        nudged = self._line.rounding(v, self._w, self._seed, values)
         noise = noise_of_levels(nudged, values, self._eps * self._size, self._eps)
         return slope_at_middle(values, noise).times(1 / length), values
 
@@ -227,6 +228,7 @@ def _report(found: tuple[_Found, ...], line: Line, precision: str, own_gap: floa
     floors = [each.probe.floor for each in random]
     of_change = _caught(floors, [each.probe.scale for each in random])
     sizes = [_caught(floors, rates) for rates in zip(*(each.rates for each in random), strict=True)]
+    sizes.append(_caught_along(found))
     vanishes = all(each.vanishes for each in random)
     # Errors relative to a gradient of 0, or to one that reverse mode does not give, have no size.
     smallest = max((size for size in sizes if np.isfinite(size)), default=of_change)
@@ -247,6 +249,14 @@ def _report(found: tuple[_Found, ...], line: Line, precision: str, own_gap: floa
         own_gap,
         explanation,
     )
+
+
+def _caught_along(found: tuple[_Found, ...]) -> float:
+    """The size of an error along the gradient, a factor of 1 + δ, that three directions would have caught."""
+    rates = [np.nanmax(np.abs([p.forward, p.reverse, 0.0])) for p in (each.probe for each in found[: RANDOM + 1])]
+    with np.errstate(all="ignore"):
+        sizes = np.sort([1.5 * each.probe.floor / rate for each, rate in zip(found, rates, strict=False)])
+    return float(sizes[2])
 
 
 def _caught(floors: Sequence[float], rates: Sequence[float]) -> float:

@@ -18,7 +18,8 @@ from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import title
 
 BATCH = 2**22  # Numbers of x, or of the largest array that f makes of it, at a time.
-UNOPTIMIZED = {"xla_backend_optimization_level": 0}  # Compiles faster; rounding is only measured in it.
+SMALL = 2**12  # So large is the largest array in an f whose program takes longer to compile than to run.
+UNOPTIMIZED = (("xla_backend_optimization_level", 0),)
 NO_RULE = (TypeError, ValueError, NotImplementedError)
 LOOKS_AT_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
@@ -77,7 +78,7 @@ class Line:
         self.shape = self.value.shape
         self.leaves = list(_leaves(x))
         self.scales = np.concatenate([np.full(leaf.size, leaf.scale) for leaf in self.leaves])
-        self._pushed, self._sampled, self._nudged = _program(_push, f), _program(_sample, f), _program(_nudge, f)
+        self._pushed, self._sampled = _program(_push, f), _program(_sample, f, static_argnames="largest")
 
     @functools.cached_property
     def jaxpr(self) -> Any:
@@ -86,6 +87,15 @@ class Line:
             return jax.make_jaxpr(self.f)(self.x).jaxpr
         except LOOKS_AT_VALUES:
             return None
+
+    @functools.cached_property
+    def _largest(self) -> int:
+        return _largest(self.jaxpr)
+
+    @functools.cached_property
+    def _nudged(self) -> Callable:
+        quick = UNOPTIMIZED if self._largest <= SMALL else ()
+        return _program(_nudge, self.f, quick, static_argnames="largest")
 
     @property
     def chooses(self) -> bool:
@@ -96,15 +106,16 @@ class Line:
         """⟨w, f(x + h v)⟩ at each of OFFSETS."""
         if self.jaxpr is None:  # An f that looks at its values runs by itself at each.
             return np.array([float(_at(self.f, self.x, self._like_x(v), w, h)) for h in OFFSETS])
-        return np.asarray(self._sampled(self.x, self._like_x(v), w))
+        return np.asarray(self._sampled(self.x, self._like_x(v), w, largest=self._largest))
 
-    def rounding(self, v: np.ndarray, w: np.ndarray, seed: int) -> np.ndarray:
-        """The size of the error that rounding leaves in ⟨w, f(x + h v)⟩ at each of NUDGED_OFFSETS; NaN where unknown."""
+    def rounding(self, v: np.ndarray, w: np.ndarray, seed: int, values: np.ndarray) -> np.ndarray:
+        """The size of the error that rounding leaves in the values that `sampled` gave, at NUDGED_OFFSETS; NaN if unknown."""
         count = len(NUDGED_OFFSETS)
         if self.jaxpr is None:
             return np.full(count, np.nan)
         seeds = float(seed * count + 1) + np.arange(count, dtype=float)
-        return np.abs(np.asarray(self._nudged(self.x, self._like_x(v), w, seeds))) / NUDGE
+        nudged = np.asarray(self._nudged(self.x, self._like_x(v), w, seeds, largest=self._largest))
+        return np.abs(nudged - values[np.isin(OFFSETS, NUDGED_OFFSETS)]) / NUDGE
 
     def reverse(self, w: np.ndarray) -> np.ndarray | None:
         """Jᵀ w, flat; None where f has no rule for reverse mode."""
@@ -139,33 +150,31 @@ class Line:
         return jax.tree.unflatten(structure, parts)
 
 
-def _program(run: Callable, f: Callable) -> Callable:
+def _program(run: Callable, f: Callable, compiler: tuple = (), **options: Any) -> Callable:
     if isinstance(f, jax.tree_util.Partial):
-        return functools.partial(_compiled_for_all(run), f)
-    return jax.jit(functools.partial(run, f), compiler_options=UNOPTIMIZED if run is _nudge else None)
+        return functools.partial(_compiled_for_all(run, compiler, **options), f)
+    return jax.jit(functools.partial(run, f), compiler_options=dict(compiler), **options)
 
 
 @functools.cache
-def _compiled_for_all(run: Callable) -> Callable:
-    return jax.jit(run, compiler_options=UNOPTIMIZED if run is _nudge else None)
+def _compiled_for_all(run: Callable, compiler: tuple, **options: Any) -> Callable:
+    return jax.jit(run, compiler_options=dict(compiler), **options)
 
 
 def _push(f: Callable, x: Any, v: Any) -> Any:
     return jax.jvp(f, (x,), (v,))[1]
 
 
-def _sample(f: Callable, x: Any, v: Any, w: Any) -> Any:
-    largest = _largest(jax.make_jaxpr(f)(x).jaxpr)
+def _sample(f: Callable, x: Any, v: Any, w: Any, largest: int) -> Any:
     return _mapped(lambda h: _at(f, x, v, w, h), jnp.asarray(OFFSETS), largest)
 
 
-def _nudge(f: Callable, x: Any, v: Any, w: Any, seeds: Any) -> Any:
-    """What nudges of 8 ε do to ⟨w, f(x + h v)⟩ at each of NUDGED_OFFSETS."""
-    closed = jax.make_jaxpr(f)(x)
-    evaluate = rounding_of(closed)
+def _nudge(f: Callable, x: Any, v: Any, w: Any, seeds: Any, largest: int) -> Any:
+    """⟨w, f(x + h v)⟩ with nudges of 8 ε, at each of NUDGED_OFFSETS."""
+    evaluate = rounding_of(jax.make_jaxpr(f)(x))
     nudged = lambda seed: lambda moved: evaluate(seed, jax.tree.leaves(moved))[0]
-    effect = lambda h, seed: _at(nudged(seed), x, v, w, h) - _at(f, x, v, w, h)
-    return _mapped(lambda given: effect(*given), (jnp.asarray(NUDGED_OFFSETS), seeds), _largest(closed.jaxpr))
+    at = lambda given: _at(nudged(given[1]), x, v, w, given[0])
+    return _mapped(at, (jnp.asarray(NUDGED_OFFSETS), seeds), largest)
 
 
 def _at(f: Callable, x: Any, v: Any, w: Any, h: Any) -> Any:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 NUDGE = 8.0  # Times ε: so much larger than rounding itself that rounding cannot hide it.
-DRAWN = 4096  # Numbers up to which phases are drawn; beyond, they are computed.
+DRAWN = 4096  # As many ξ are drawn; larger arrays take products of two.
 WRAPPERS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
 OWN_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 # These move, choose or compare numbers and round none.
@@ -19,10 +19,10 @@ EXACT = frozenset(
     "reduce_max reduce_min reshape rev round scatter select_n sharding_constraint sign slice sort split squeeze "
     "stop_gradient top_k transpose while scan cond".split()
 )
-# These round partial sums, which may be larger than the sum: their operands are nudged too.
+# These round partial sums, which may be larger than the sum: their operands are nudged once more. (Those of a product of
+# matrices are nudged where they come from, and cost as much as the product.)
 SUMS = frozenset(
-    "add_any conv_general_dilated cumlogsumexp cumprod cumsum dot_general reduce_prod reduce_sum reduce_window_sum "
-    "scatter-add scatter_add".split()
+    "add_any cumlogsumexp cumprod cumsum reduce_prod reduce_sum reduce_window_sum scatter-add scatter_add".split()
 )
 
 
@@ -53,15 +53,17 @@ class _Nudge:
     def __call__(self, value: Any) -> Any:
         if not jnp.issubdtype(getattr(value, "dtype", np.dtype(int)), jnp.inexact):
             return value
-        size, call = int(np.prod(value.shape)), next(self.calls)
-        if size <= DRAWN:
-            angles = jnp.asarray(np.random.default_rng(call).uniform(0, 2 * np.pi, value.shape))
-        else:  # The fractions of k² φ are as good as random.
-            k = jnp.arange(size, dtype=float).reshape(value.shape)
-            angles = 2 * np.pi * ((k * k * (0.6180339887498949 * np.sqrt(call))) % 1.0)
-        xi = np.sqrt(2) * jnp.cos(self.seed * angles)
+        xi = self._drawn(int(np.prod(value.shape)), next(self.calls)).reshape(value.shape)
         # In the sum and not in a factor: 1 + 8 ε ξ itself would round.
         return value + value * (NUDGE * float(jnp.finfo(value.dtype).eps) * xi).astype(value.dtype)
+
+    def _drawn(self, size: int, call: int) -> Any:
+        """As many ξ."""
+        random = np.random.default_rng(call)
+        cosines = lambda count: np.sqrt(2) * jnp.cos(self.seed * random.uniform(0, 2 * np.pi, count))
+        if size <= DRAWN:
+            return cosines(size)
+        return jnp.outer(cosines(-(-size // DRAWN)), cosines(DRAWN)).ravel()[:size]
 
     def step(self, number: Any) -> "_Nudge":
         """Other ξ, for a step of a loop."""
@@ -78,11 +80,16 @@ def _evaluated(closed: Any, inputs: Sequence[Any], nudge: _Nudge | None) -> list
         return atom.val if hasattr(atom, "val") else known[atom]
 
     for equation in jaxpr.eqns:
-        varies = any(not hasattr(atom, "val") and atom in varying for atom in equation.invars)
+        which = [not hasattr(atom, "val") and atom in varying for atom in equation.invars]
         values = [read(atom) for atom in equation.invars]
-        results = _equation(equation, values, nudge) if varies and nudge else _plain(equation, values)
+        if any(which) and nudge:
+            if equation.primitive.name in SUMS:
+                values = [nudge(value) if varies else value for value, varies in zip(values, which, strict=True)]
+            results = _equation(equation, values, nudge)
+        else:
+            results = _plain(equation, values)
         known.update(zip(equation.outvars, results, strict=True))
-        varying |= set(equation.outvars) if varies else set()
+        varying |= set(equation.outvars) if any(which) else set()
     return [read(atom) for atom in jaxpr.outvars]
 
 
@@ -93,8 +100,6 @@ def _equation(equation: Any, values: list[Any], nudge: _Nudge) -> Sequence[Any]:
         return _plain(equation, values) if held is None else _evaluated(held, values, nudge)
     if name in LOOPS:
         return LOOPS[name](params, values, nudge)
-    if name in SUMS:
-        values = [nudge(value) for value in values]
     results = _plain(equation, values)
     if name == "convert_element_type" and not _loses(values[0], results[0]):
         return results

@@ -7,7 +7,7 @@ import numpy as np
 LEVELS = 27  # Steps h = 1, 1/2, ..., 2^-26, in units of the direction.
 STEPS = 2.0 ** -np.arange(LEVELS)
 OFFSETS = np.concatenate([-STEPS, [0.0], STEPS[::-1]])  # Where the line is sampled, ascending.
-NUDGED = np.arange(0, LEVELS, 3)  # Levels at which rounding is measured.
+NUDGED = np.arange(0, LEVELS, 4)  # Levels at which rounding is measured.
 NUDGED_OFFSETS = np.concatenate([-STEPS[NUDGED], STEPS[NUDGED][::-1]])
 _DEPTH = 4  # Richardson's extrapolations.
 _SEEN = 40  # Times the noise: a difference of one-sided slopes that is visible.
