@@ -35,6 +35,23 @@ class LimitTable(NamedTuple):
     theory: float
     limit: float
 
+    def __str__(self) -> str:
+        return self.text()
+
+    def text(self) -> str:
+        """The table: the limit, the best step, and a row for each step."""
+        limit = "none was found" if np.isnan(self.limit) else f"{self.limit:.12g}"
+        theory = f"theory suggests {self.theory:.1e}" if self.theory else "theory allows any that is small enough"
+        lines = [f"Limit: {limit}. Best step: {self.steps[self.best]:.1e}; {theory}."]
+        rows = [("step", "quotient", "truncation", "rounding")]
+        columns = zip(self.steps, self.estimates, self.truncation, self.rounding, strict=True)
+        rows += [(f"{h:.1e}", f"{quotient:.12g}", f"{cut:.1e}", f"{off:.1e}") for h, quotient, cut, off in columns]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for i, row in enumerate(rows):
+            cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            lines.append(f"{cells} *" if i == self.best + 1 else cells)
+        return "\n".join(lines)
+
 
 class _Formula(NamedTuple):
     """Nodes in units of h with their weights, and the power of h in the error."""

@@ -9,8 +9,10 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from research.derivatives.check import check_derivative
+from research.derivatives.check.rounding import NUDGE, rounding_of
 from research.derivatives.check.slopes import OFFSETS, slope_at_middle
 from research.derivatives.errors import NotInexactError
+from research.models.activations import gelu
 
 rng = np.random.default_rng(0)
 A = jnp.asarray(rng.normal(size=(6, 6)))
@@ -273,3 +275,104 @@ def test_a_kink_in_one_leaf_excuses_no_error_in_another():
         f, p, key, lambda p: jax.grad(f)(p) | {"b": jnp.array([4.0, -4.0])}
     )  # Not between -1 and 1.
     assert beyond.verdict == "wrong"
+
+
+@pytest.mark.parametrize("distance", [1e-3, 1e-6, 1e-8, 0.0])
+def test_right_is_accepted_near_a_minimum_at_which_f_vanishes(distance):
+    for seed in range(3):
+        x = jnp.asarray(1 + distance * np.random.default_rng(seed).normal(size=4))
+        f = ZOO["rosenbrock"][0]
+        report = check_derivative(f, x, jax.random.key(seed))
+        assert report.verdict == "right", report.text()
+        if distance:
+            assert check_derivative(f, x, jax.random.key(seed), wrong_by(f, x, 0.1)).verdict == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("f", "x"),
+    [
+        (gelu, -6.0),
+        (lambda x: jnp.log(jnp.cosh(x)), 2.0**-10),
+        (lambda x: x / (jnp.exp(x) - 1), 1e-3),
+        (lambda x: jnp.log(1 + jnp.exp(x)), -40.0),
+        (lambda x: (1 - jnp.cos(x)) / x**2, 1e-3),
+        (lambda x: (1e8 + x) - 1e8 + x**2, 0.3),
+    ],
+)
+def test_a_function_noisier_than_its_value_is_not_rejected(f, x):
+    for seed in range(3):
+        assert check_derivative(f, jnp.array(x), jax.random.key(seed)).verdict in ("right", "unresolved")
+
+
+def test_a_leaf_of_many_sizes_has_no_kink():
+    sizes = jnp.array([1e-7, 1.0, 1e4])
+    f, x = lambda x: jnp.sum(jnp.sin(x / sizes)), sizes * jnp.array([0.3, 0.7, -1.2])
+    assert check_derivative(f, x, jax.random.key(0)).verdict == "right"
+    assert check_derivative(f, x, jax.random.key(0), wrong_by(f, x, 1e-3)).verdict == "wrong"
+
+
+def test_a_kink_closer_than_the_first_steps_is_none_at_the_point():
+    assert check_derivative(lambda x: jnp.abs(x - 1) + x**2, jnp.array(1 + 1e-9), jax.random.key(0)).verdict == "right"
+
+
+def test_where_the_gradient_vanishes_the_report_says_so_and_claims_nothing_relative_to_it():
+    f, x = lambda x: 1 + jnp.sum(x**4), jnp.full(3, 1e-7)  # A gradient of 4e-21, beside values of 1.
+    for derivative in (jax.grad(f), lambda x: -8 * x**3):
+        report = check_derivative(f, x, jax.random.key(0), derivative)
+        assert report.verdict == "unresolved" or (report.smallest_error > 2 and "vanishes" in str(report))
+    assert "times the gradient" not in str(check_derivative(lambda x: x @ x, jnp.zeros(2), jax.random.key(0)))
+
+
+def test_nan_of_a_where_is_explained_with_its_remedy():
+    f = lambda x: jnp.where(x == 0, 1.0, jnp.sin(x) / jnp.where(False, 1.0, x))
+    report = check_derivative(f, 0.0, jax.random.key(0))
+    assert report.verdict == "nan"
+    assert "in reverse mode alone" in report.explanation
+    assert "Use the double where" in report.explanation
+    assert "do have a slope there" in report.explanation
+    safe = lambda x: jnp.where(x == 0, 1.0, jnp.sin(x) / jnp.where(x == 0, 1.0, x))
+    assert check_derivative(safe, 0.0, jax.random.key(0)).verdict == "right"
+    root = check_derivative(lambda x: jnp.sum(jnp.sqrt(x)), jnp.zeros(1), jax.random.key(0))
+    assert "double where" not in root.explanation
+
+
+def test_a_report_prints_its_text():
+    report = check_derivative(lambda x: x @ x, jnp.ones(2), jax.random.key(0))
+    assert str(report) == f"{report}" == report.text()
+    assert len(str(report)) < 2000
+
+
+ROUNDED = {
+    "product": (lambda x: jnp.prod(x), 1.1),
+    "cancellation": (lambda x: jnp.sum((1 - jnp.cos(x)) / x**2), 1e-2),
+    "scan": (lambda x: jax.lax.scan(lambda c, a: (jnp.sin(c) + a, c * a), 0.3, x)[1].sum(), 0.7),
+    "while": (lambda x: jax.lax.while_loop(lambda s: s[0] < 9, lambda s: (s[0] + 1, s[1] * 0.9 + x), (0, x))[1][0], 0.7),
+    "cond": (lambda x: jax.lax.cond(x[0] > 0, lambda y: jnp.sum(jnp.exp(y)), lambda y: jnp.sum(y), x), 0.7),
+    "custom": (lambda x: jnp.sum(jax.nn.relu(x) * jax.nn.softmax(x)), 0.7),
+}
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_measured_rounding_is_that_of_float32_against_float64(name):
+    f, centre = ROUNDED[name]
+    points = [np.float32(centre * (1 + 0.1 * np.random.default_rng(i).normal(size=6))) for i in range(12)]
+    evaluate = jax.jit(lambda seed, x: rounding_of(jax.make_jaxpr(f)(x))(seed, [x])[0])
+    plain = np.array([f(jnp.asarray(x)) for x in points], float)
+    nudged = np.array([evaluate(float(i + 1), jnp.asarray(x)) for i, x in enumerate(points)], float)
+    exact = np.array([f(jnp.asarray(x, jnp.float64)) for x in points])
+    measured = np.sqrt(np.mean((nudged - plain) ** 2)) / NUDGE
+    actual = np.sqrt(np.mean((plain - exact) ** 2))
+    assert actual < measured < 50 * actual
+
+
+def test_a_partial_is_compiled_once_for_all_of_its_arguments():
+    traced = []
+
+    def fit(data, x):
+        traced.append(1)
+        return jnp.sum((data * x) ** 2)
+
+    for scale in (1.0, 2.0, 3.0):
+        f = jax.tree_util.Partial(fit, scale * jnp.arange(3.0))
+        assert check_derivative(f, jnp.ones(3), jax.random.key(0)).verdict == "right"
+        assert check_derivative(f, jnp.ones(3), jax.random.key(0), lambda x, scale=scale: 2.1 * (scale * jnp.arange(3.0)) ** 2 * x).verdict == "wrong"

@@ -152,3 +152,14 @@ def test_bad_input_is_named_with_its_value_and_a_remedy(f, x, keywords, error, m
 def test_limit_is_nan_where_there_is_no_derivative():
     wave = lambda x: x * 0 if x == 0 else x * np.sin(2 * np.pi * np.log2(abs(x)))
     assert math.isnan(limit_table(wave, 0.0, "central", steps=[1e-1, 1e-4]).limit)
+
+
+def test_printed_table_has_the_limit_a_row_for_each_step_and_a_mark_at_the_best():
+    table = limit_table(np.sin, 1.0, "forward", steps=[1e-2, 1e-8, 1e-14])
+    assert str(table) == f"{table}" == table.text()
+    lines = table.text().splitlines()
+    assert lines[0] == "Limit: 0.540302305868. Best step: 1.0e-08; theory suggests 1.5e-08."
+    assert [line.split()[0] for line in lines[1:]] == ["step", "1.0e-02", "1.0e-08", "1.0e-14"]
+    assert [line.endswith("*") for line in lines[1:]] == [False, False, True, False]
+    assert "none was found" in limit_table(np.abs, 0.0, "forward").text()
+    assert "any that is small enough" in limit_table(np.sin, 1.0, "complex").text()

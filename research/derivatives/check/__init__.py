@@ -1,6 +1,7 @@
 """Is a derivative right? The slope of the Taylor remainder, the dot-product test, and what would have been caught."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -8,16 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.derivatives.check.line import Line, in_float64, lift
-from research.derivatives.check.report import CheckReport, Probe, explained
-from research.derivatives.check.slopes import remainder_slope, slope_at_middle, spread
+from research.derivatives.check.report import CheckReport, Probe, explained, vanishing
+from research.derivatives.check.slopes import Slope, noise_of_levels, remainder_slope, slope_at_middle, spread
 from research.derivatives.exact.arguments import floating, title
 
 __all__ = ["CheckReport", "Probe", "check_derivative"]
 
-RANDOM = 8  # Directions. All of eight standard normal numbers lie within ±1.01 once in twenty draws.
-WITHIN = 1.01
+RANDOM = 8  # Directions.
+MISSED = 0.01  # Chance that an error of the size that is reported escapes all of them.
 SAFETY = 5  # Times the error that the differences answer for.
-ROUNDINGS = 20  # That the derivative may be off by.
+ROUNDINGS = 10  # That the derivative may be off by.
+ZERO = 4  # Times what rounding does to a slope: a gradient that is no larger may be all rounding.
+SHORTER = (2.0**-20, 2.0**-40)  # Lengths of the longest step, where those of the size of x find f rough,
+LONGER = (2.0**6, 2.0**12)  # or so flat that rounding hides its slope.
+OTHER = 0.7  # Length of the steps that confirm what the first ones find.
 RESOLVED = 1e-2  # A check that could not have caught an error of one per cent has found nothing out.
 
 
@@ -65,20 +70,27 @@ def check_derivative(f: Callable, x: Any, key: jax.Array, derivative: Callable |
     with in_float64():
         lifted, lowest = lift(f, x)
         line = Line(f, lifted, derivative)
-        found = [_probe(line, float(jnp.finfo(lowest).eps), direction) for direction in _directions(line, random)]
+        directions = _directions(line, random)
+        epsilon = float(jnp.finfo(lowest).eps)
+        found = [_found(line, epsilon, direction, i) for i, direction in enumerate(directions)]
         in_full = line.reverse(np.ones(line.shape)) if of_own is not None and lowest == np.float64 else None
     gap = float("nan") if in_full is None or of_own is None else _relative(of_own - in_full, in_full)
     return _report(tuple(found), line, _precision(x, lowest, own is not None), gap)
 
 
 class _Direction(NamedTuple):
-    """v in x's space, w in f's, the gradient of ⟨w, f⟩ (None without reverse mode), and the size of a rate along v."""
+    """v in x's space, w in f's, the gradient of ⟨w, f⟩ (None without reverse mode), and the size of a rate along v.
+
+    The rates along v of an error that is δ of the gradient's length and points anywhere are normal, of size δ times
+    `rates`: first with lengths as they are, then with those in units of the leaves.
+    """
 
     name: str
     v: np.ndarray
     w: np.ndarray
     gradient: np.ndarray | None
     scale: float
+    rates: tuple[float, float]
 
 
 def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
@@ -87,8 +99,12 @@ def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
     def direction(name: str, v: np.ndarray, part: slice) -> _Direction:
         w = random.normal(size=line.shape) if line.shape else np.ones(())
         gradient = line.reverse(w) if line.shape else once
-        scale = float("nan") if gradient is None else float(np.linalg.norm((line.scales * gradient)[part]))
-        return _Direction(name, v, w, gradient, scale)
+        if gradient is None:
+            return _Direction(name, v, w, None, float("nan"), (float("nan"),) * 2)
+        scaled = line.scales * gradient
+        root = np.sqrt(max(line.flat.size, 1))
+        rates = (_norm(gradient) * _norm(v) / root, _norm(scaled) * _norm(v / line.scales) / root)
+        return _Direction(name, v, w, gradient, _norm(scaled[part]), rates)
 
     whole, drawn = slice(None), []
     for i in range(RANDOM):
@@ -103,6 +119,11 @@ def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
     return drawn
 
 
+def _norm(v: np.ndarray) -> float:
+    largest = np.max(np.abs(v), initial=0.0)
+    return float(largest * np.linalg.norm(v / largest)) if largest > 0 else float(largest)
+
+
 def _unit(v: np.ndarray) -> np.ndarray:
     largest = np.max(np.abs(v))
     return v / largest / np.linalg.norm(v / largest)
@@ -112,22 +133,89 @@ def _relative(difference: np.ndarray, whole: np.ndarray) -> float:
     return float(np.linalg.norm(difference) / max(np.linalg.norm(whole), np.finfo(float).tiny))
 
 
-def _probe(line: Line, eps: float, direction: _Direction) -> Probe:
-    name, v, w, gradient, scale = direction
+class _Found(NamedTuple):
+    """A probe, the rates along it that an error of the size of the gradient has, and whether the gradient is rounding."""
+
+    probe: Probe
+    rates: tuple[float, ...]
+    vanishes: bool
+
+
+def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
+    name, v, w, gradient, scale, rates = direction
     with np.errstate(all="ignore"):
         backward = float("nan") if gradient is None else _finite(float(gradient @ v))
         forward = line.forward(v, w)
-        values = line.sampled(v, w)
         terms = float(np.sum(np.abs(w * np.asarray(line.value, np.float64))))
-        moved = 0.0 if gradient is None else float(np.abs(gradient) @ np.abs(line.flat))
         own = abs(forward) if gradient is None else float(np.abs(gradient) @ np.abs(v))
-        slope = slope_at_middle(values, eps * (terms + moved))
-        floor = SAFETY * slope.error + ROUNDINGS * eps * (terms + moved + own)
-        remainder = remainder_slope(values, backward if np.isfinite(backward) else forward, slope.noise)
-        scale = abs(slope.value) if np.isnan(scale) else scale
-        if not scale > floor:  # The gradient vanishes: relative to how f changes over a step.
-            scale = spread(values) or max(terms, 1.0)
-    return Probe(name, forward, backward, slope.value, floor, scale, remainder, slope.jump, slope.left, slope.right)
+        moved = 0.0 if gradient is None else float(np.abs(gradient) @ np.abs(line.flat))
+        known = [size if np.isfinite(size) else 0.0 for size in (terms, moved, own)]
+        values = _Values(line, v, w, eps, sum(known[:2]), seed)
+        scale = abs(values.slope.value) if np.isnan(scale) else scale
+        vanishes = not scale > ZERO * float(np.min(values.slope.unsure)) + eps * sum(known)
+        if vanishes:  # Relative to how f changes over a step.
+            scale = values.change if values.change > 1e3 * values.slope.noise[-1] else terms or 1.0
+        values.resolve(scale)
+        floor = SAFETY * values.slope.error + ROUNDINGS * (values.slope.noise[-1] + eps * sum(known))
+        said = [rate for rate in (forward, backward) if not np.isnan(rate)]
+        if values.slope.jump or any(not abs(rate - values.slope.value) <= floor for rate in said):
+            values.confirm()
+            floor = SAFETY * values.slope.error + ROUNDINGS * (values.slope.noise[-1] + eps * sum(known))
+        slope, remainder = values.slope, values.remainder(backward if np.isfinite(backward) else forward)
+    sides = (slope.jump, slope.left, slope.right)
+    return _Found(Probe(name, forward, backward, slope.value, floor, scale, remainder, *sides), rates, vanishes)
+
+
+class _Values:
+    """The values of ⟨w, f⟩ along v, and the slope that they have.
+
+    Attributes:
+      slope: From the steps that show it best.
+      change: How far the values spread over steps of the size of x.
+    """
+
+    def __init__(self, line: Line, v: np.ndarray, w: np.ndarray, eps: float, size: float, seed: int):
+        self._line, self._v, self._w, self._eps, self._size, self._seed = line, v, w, eps, size, seed
+        self._length, (self.slope, self._values) = 1.0, self._at(1.0)
+        self.change = spread(self._values)
+
+    def _at(self, length: float) -> tuple[Slope, np.ndarray]:
+        """The slope from steps of that length down, and the values."""
+        v = length * self._v
+        values = self._line.sampled(v, self._w)
+        nudged = self._line.rounding(v, self._w, self._seed, values)
+        noise = noise_of_levels(nudged, values, self._eps * self._size, self._eps)
+        return slope_at_middle(values, noise).times(1 / length), values
+
+    def resolve(self, scale: float) -> None:
+        """Goes to far smaller steps where f is too rough for those of the size of x, and to longer ones where it is too flat."""
+        for length in (*SHORTER, *LONGER):
+            if self.slope.jump == 0 and SAFETY * self.slope.error <= RESOLVED * scale:
+                return
+            if self.slope.jump and length > 1:
+                return
+            slope, values = self._at(length)
+            if self._is_worse_than(slope, length):
+                self.slope, self._values, self._length = slope, values, length
+
+    def _is_worse_than(self, other: Slope, length: float) -> bool:
+        if self.slope.jump:
+            return other.contradicts(self.slope.jump)
+        apart = abs(other.value - self.slope.value)
+        return other.error < self.slope.error and (length < 1 or not apart > other.error + self.slope.error)
+
+    def confirm(self) -> None:
+        """Widens the error, and drops a jump, where steps of another length do not bear it out."""
+        again, _ = self._at(OTHER * self._length)
+        jump, error = self.slope.jump, max(self.slope.error, again.error, abs(again.value - self.slope.value))
+        stays = jump and abs(again.jump - jump) < 0.3 * abs(jump)
+        self.slope = self.slope._replace(
+            error=self.slope.error if np.isnan(error) else error, jump=jump if stays else 0.0
+        )
+
+    def remainder(self, rate: float) -> float:
+        """The power of h in the Taylor remainder of a rate of change."""
+        return remainder_slope(self._values, self._length * rate, self.slope.noise)
 
 
 def _finite(rate: float) -> float:
@@ -135,11 +223,21 @@ def _finite(rate: float) -> float:
     return rate if np.isfinite(rate) else float("inf")
 
 
-def _report(probes: tuple[Probe, ...], line: Line, precision: str, own_gap: float) -> CheckReport:
-    smallest = max(2 * p.floor / p.scale for p in probes if p.name.startswith("random")) / WITHIN
+def _report(found: tuple[_Found, ...], line: Line, precision: str, own_gap: float) -> CheckReport:
+    probes, random = tuple(each.probe for each in found), found[:RANDOM]
+    floors = [each.probe.floor for each in random]
+    of_change = _caught(floors, [each.probe.scale for each in random])
+    sizes = [_caught(floors, rates) for rates in zip(*(each.rates for each in random), strict=True)]
+    sizes.append(_caught_along(found))
+    vanishes = all(each.vanishes for each in random)
+    # Errors relative to a gradient of 0, or to one that reverse mode does not give, have no size.
+    smallest = max((size for size in sizes if np.isfinite(size)), default=of_change)
     is_finite = bool(np.isfinite(np.asarray(line.value, np.float64)).all())
-    verdict = _verdict(probes, smallest, is_finite)
+    verdict = _verdict(probes, of_change if vanishes else smallest, is_finite)
     slopes = [p.taylor_slope for p in probes if np.isfinite(p.taylor_slope) and p.name.startswith("random")]
+    explanation = explained(verdict, probes, title(line.f), is_finite, line.chooses)
+    if verdict == "right" and vanishes:
+        explanation = vanishing(title(line.f), smallest, of_change)
     return CheckReport(
         verdict,
         float("inf") if verdict == "nan" else max(smallest, float(np.finfo(float).eps)),
@@ -149,8 +247,31 @@ def _report(probes: tuple[Probe, ...], line: Line, precision: str, own_gap: floa
         probes,
         precision,
         own_gap,
-        explained(verdict, probes, title(line.f), is_finite),
+        explanation,
     )
+
+
+def _caught_along(found: tuple[_Found, ...]) -> float:
+    """The size of an error along the gradient, a factor of 1 + δ, that three directions would have caught."""
+    rates = [np.nanmax(np.abs([p.forward, p.reverse, 0.0])) for p in (each.probe for each in found[: RANDOM + 1])]
+    with np.errstate(all="ignore"):
+        sizes = np.sort([1.5 * each.probe.floor / rate for each, rate in zip(found, rates, strict=False)])
+    return float(sizes[2])
+
+
+def _caught(floors: Sequence[float], rates: Sequence[float]) -> float:
+    """The size δ of an error whose rates, normal and of sizes δ rates, all lie within 3/2 of the floors by chance MISSED."""
+    with np.errstate(all="ignore"):
+        units = 1.5 * np.asarray(floors) / np.asarray(rates)
+    units = units[np.isfinite(units) & (units > 0)]
+    if not len(units):
+        return float("inf")
+    low, high = np.log(units.min()) - 20.0, np.log(units.max()) + 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        missed = np.prod([math.erf(unit / math.exp(middle) / math.sqrt(2)) for unit in units])
+        low, high = (middle, high) if missed > MISSED else (low, middle)
+    return math.exp(high)
 
 
 def _verdict(probes: tuple[Probe, ...], smallest: float, is_finite: bool) -> str:

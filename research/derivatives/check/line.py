@@ -1,6 +1,7 @@
 """A function along lines through a point, in float64 where it traces, with its derivatives along them."""
 
 import contextlib
+import functools
 import importlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -10,12 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from research.derivatives.check.slopes import OFFSETS
-from research.derivatives.cost.jaxprs import lowest_precision
+from research.derivatives.check.rounding import NUDGE, rounding_of
+from research.derivatives.check.slopes import NUDGED_OFFSETS, OFFSETS
+from research.derivatives.cost.jaxprs import inner, lowest_precision
 from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import title
 
-BATCH = 2**21  # Numbers of x that are evaluated at a time.
+BATCH = 2**22  # Numbers of x, or of the largest array that f makes of it, at a time.
+SMALL = 2**12  # So large is the largest array in an f whose program takes longer to compile than to run.
+UNOPTIMIZED = (("xla_backend_optimization_level", 0),)
 NO_RULE = (TypeError, ValueError, NotImplementedError)
 LOOKS_AT_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
@@ -53,6 +57,9 @@ def lift(f: Callable, x: Any) -> tuple[Any, Any]:
 class Line:
     """f around x.
 
+    A `jax.tree_util.Partial` is compiled once for all of its arguments, any other f anew for each line: what else a
+    function depends on may have changed.
+
     Attributes:
       flat: x as one vector.
       shape: Of what f gives.
@@ -62,8 +69,8 @@ class Line:
 
     def __init__(self, f: Callable, x: Any, derivative: Callable | None):
         self.f, self.x, self.given = f, x, derivative
-        flat, self.unravel = ravel_pytree(x)
-        self.flat, self.dtype = np.asarray(flat, np.float64), flat.dtype
+        flat, self._unravel = ravel_pytree(x)
+        self.flat = np.asarray(flat, np.float64)
         self.value = f(x)
         if not isinstance(self.value, jax.Array) or not jnp.issubdtype(self.value.dtype, jnp.floating):
             got = getattr(self.value, "dtype", type(self.value).__name__)
@@ -71,23 +78,44 @@ class Line:
         self.shape = self.value.shape
         self.leaves = list(_leaves(x))
         self.scales = np.concatenate([np.full(leaf.size, leaf.scale) for leaf in self.leaves])
-        batch = int(np.clip(BATCH // max(self.flat.size, 1), 1, 32))
-        self._sampled = jax.jit(
-            lambda v, w: jax.lax.map(lambda h: self._at(h, v, w), jnp.asarray(OFFSETS), batch_size=batch)
-        )
+        self._pushed, self._sampled = _program(_push, f), _program(_sample, f, static_argnames="largest")
 
-        self._pushed = jax.jit(lambda v: jax.jvp(f, (x,), (v,))[1])
+    @functools.cached_property
+    def jaxpr(self) -> Any:
+        """f's equations; None where it looks at its values, so that it has none."""
+        try:
+            return jax.make_jaxpr(self.f)(self.x).jaxpr
+        except LOOKS_AT_VALUES:
+            return None
 
-    def _at(self, h: Any, v: Any, w: Any) -> Any:
-        moved = (jnp.asarray(self.flat) + h * v).astype(self.dtype)
-        return jnp.sum(w * self.f(self.unravel(moved)).astype(float))
+    @functools.cached_property
+    def _largest(self) -> int:
+        return _largest(self.jaxpr)
+
+    @functools.cached_property
+    def _nudged(self) -> Callable:
+        quick = UNOPTIMIZED if self._largest <= SMALL else ()
+        return _program(_nudge, self.f, quick, static_argnames="largest")
+
+    @property
+    def chooses(self) -> bool:
+        """Whether f selects between two values that are both computed, as `where` does."""
+        return self.jaxpr is not None and _has(self.jaxpr, "select_n")
 
     def sampled(self, v: np.ndarray, w: np.ndarray) -> np.ndarray:
         """⟨w, f(x + h v)⟩ at each of OFFSETS."""
-        try:
-            return np.asarray(self._sampled(v, w))
-        except LOOKS_AT_VALUES:  # An f that looks at its values runs by itself at each.
-            return np.array([float(self._at(h, v, w)) for h in OFFSETS])
+        if self.jaxpr is None:  # An f that looks at its values runs by itself at each.
+            return np.array([float(_at(self.f, self.x, self._like_x(v), w, h)) for h in OFFSETS])
+        return np.asarray(self._sampled(self.x, self._like_x(v), w, largest=self._largest))
+
+    def rounding(self, v: np.ndarray, w: np.ndarray, seed: int, values: np.ndarray) -> np.ndarray:
+        """The size of the error that rounding leaves in the values that `sampled` gave, at NUDGED_OFFSETS; NaN if unknown."""
+        count = len(NUDGED_OFFSETS)
+        if self.jaxpr is None:
+            return np.full(count, np.nan)
+        seeds = float(seed * count + 1) + np.arange(count, dtype=float)
+        nudged = np.asarray(self._nudged(self.x, self._like_x(v), w, seeds, largest=self._largest))
+        return np.abs(nudged - values[np.isin(OFFSETS, NUDGED_OFFSETS)]) / NUDGE
 
     def reverse(self, w: np.ndarray) -> np.ndarray | None:
         """Jᵀ w, flat; None where f has no rule for reverse mode."""
@@ -105,15 +133,74 @@ class Line:
         """⟨w, J v⟩; NaN where f has no rule for forward mode, or where a derivative is given."""
         if self.given is not None:
             return float("nan")
-        tangent = self.unravel(jnp.asarray(v, self.dtype))
+        tangent = self._unravel(jnp.asarray(v, ravel_pytree(self.x)[0].dtype))
         try:
-            pushed = self._pushed(tangent)
+            pushed = self._pushed(self.x, tangent)
         except LOOKS_AT_VALUES:
             pushed = jax.jvp(self.f, (self.x,), (tangent,))[1]
         except NO_RULE:
             return float("nan")
         rate = float(np.sum(w * np.asarray(pushed, np.float64)))
         return rate if np.isfinite(rate) else float("inf")
+
+    def _like_x(self, v: np.ndarray) -> Any:
+        """v in the structure of x, in float64."""
+        leaves, structure = jax.tree.flatten(self.x)
+        parts = [v[own.start : own.start + own.size].reshape(np.shape(leaf)) for own, leaf in zip(self.leaves, leaves)]
+        return jax.tree.unflatten(structure, parts)
+
+
+def _program(run: Callable, f: Callable, compiler: tuple = (), **options: Any) -> Callable:
+    if isinstance(f, jax.tree_util.Partial):
+        return functools.partial(_compiled_for_all(run, compiler, **options), f)
+    return jax.jit(functools.partial(run, f), compiler_options=dict(compiler), **options)
+
+
+@functools.cache
+def _compiled_for_all(run: Callable, compiler: tuple, **options: Any) -> Callable:
+    return jax.jit(run, compiler_options=dict(compiler), **options)
+
+
+def _push(f: Callable, x: Any, v: Any) -> Any:
+    return jax.jvp(f, (x,), (v,))[1]
+
+
+def _sample(f: Callable, x: Any, v: Any, w: Any, largest: int) -> Any:
+    return _mapped(lambda h: _at(f, x, v, w, h), jnp.asarray(OFFSETS), largest)
+
+
+def _nudge(f: Callable, x: Any, v: Any, w: Any, seeds: Any, largest: int) -> Any:
+    """⟨w, f(x + h v)⟩ with nudges of 8 ε, at each of NUDGED_OFFSETS."""
+    evaluate = rounding_of(jax.make_jaxpr(f)(x))
+    nudged = lambda seed: lambda moved: evaluate(seed, jax.tree.leaves(moved))[0]
+    at = lambda given: _at(nudged(given[1]), x, v, w, given[0])
+    return _mapped(at, (jnp.asarray(NUDGED_OFFSETS), seeds), largest)
+
+
+def _at(f: Callable, x: Any, v: Any, w: Any, h: Any) -> Any:
+    moved = jax.tree.map(lambda leaf, d: (leaf.astype(float) + h * d).astype(leaf.dtype), x, v)
+    return jnp.sum(w * f(moved).astype(float))
+
+
+def _mapped(at: Callable, given: Any, largest: int) -> Any:
+    """At each of them, as many at a time as memory allows and each time as many, so that one body is compiled."""
+    count = len(jax.tree.leaves(given)[0])
+    at_a_time = max(b for b in range(1, count + 1) if count % b == 0 and (b == 1 or b * largest <= BATCH))
+    return jax.vmap(at)(given) if at_a_time == count else jax.lax.map(at, given, batch_size=at_a_time)
+
+
+def _largest(jaxpr: Any) -> int:
+    """How many numbers the largest array has."""
+    own = [v for equation in jaxpr.eqns for v in equation.outvars]
+    sizes = [int(np.prod(getattr(v.aval, "shape", ()))) for v in (*jaxpr.invars, *own)]
+    return max([1, *sizes, *(_largest(held) for equation in jaxpr.eqns for held in inner(equation))])
+
+
+def _has(jaxpr: Any, primitive: str) -> bool:
+    return any(
+        equation.primitive.name == primitive or any(_has(held, primitive) for held in inner(equation))
+        for equation in jaxpr.eqns
+    )
 
 
 def _leaves(x: Any) -> Iterator[Leaf]:

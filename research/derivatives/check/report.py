@@ -68,7 +68,9 @@ class CheckReport(NamedTuple):
 
     Attributes:
       verdict: "right", "wrong", "kink" (no derivative there), "unresolved" (the values of f cannot tell), or "nan".
-      smallest_error: The smallest relative error of the derivative that this check would have caught, in 95 of 100 draws.
+      smallest_error: The smallest error of the derivative, relative to the length of the gradient, that this check would
+        have caught in 99 of 100 draws, whether lengths are taken as they are or in units of the leaves' sizes. Where the
+        gradient is 0, relative to how f changes over a step of the size of x.
       relative_error: The largest gap that was seen, relative likewise.
       taylor_slope: Median over the random directions: 2 for a right derivative; NaN where f is linear along them.
       dot_product_gap: Largest |⟨Jv, w⟩ - ⟨v, Jᵀw⟩|, relative; NaN where only one of the two modes is there.
@@ -76,7 +78,8 @@ class CheckReport(NamedTuple):
       precision: In words: in which precision f and derivative were evaluated.
       own_precision_gap: How far the derivative in x's own precision is from the one in float64, over its length; NaN
         where they are the same.
-      explanation: Of anything but "right": which leaf, which direction, kink or bug.
+      explanation: Of anything but "right": which leaf, which direction, kink or bug. Of "right": empty, or that the
+        gradient vanishes.
     """
 
     verdict: str
@@ -94,12 +97,17 @@ class CheckReport(NamedTuple):
         """Whether the verdict is "right"."""
         return self.verdict == "right"
 
+    def __str__(self) -> str:
+        return self.text()
+
     def text(self) -> str:
         """The report: the verdict, the smallest error that would have been caught, and a row for each direction."""
         slope = "no remainder (linear along them)" if np.isnan(self.taylor_slope) else f"{self.taylor_slope:.2f}"
         dots = "one mode alone" if np.isnan(self.dot_product_gap) else f"{self.dot_product_gap:.1e}"
+        is_finite = np.isfinite(self.relative_error)
+        distance = f"{self.relative_error:.1e} from differences of f, relatively" if is_finite else "not finite"
         lines = [
-            f"{self.verdict}: the derivative is {self.relative_error:.1e} from differences of f, relatively.",
+            f"{self.verdict}: the derivative is {distance}.",
             f"The smallest relative error that this check would have caught: {self.smallest_error:.1e}.",
             *([self.explanation] if self.explanation else []),
             f"Taylor remainder: slope {slope} (2 if right, 1 if wrong). Dot products, forward against reverse: {dots}.",
@@ -121,14 +129,10 @@ def _row(probe: Probe) -> tuple[str, ...]:
     return (probe.name, *rates, f"{probe.gap:.1e}{mark}", f"{probe.floor:.1e}", f"{probe.taylor_slope:.2f}")
 
 
-def explained(verdict: str, probes: tuple[Probe, ...], f: str, is_finite: bool) -> str:
+def explained(verdict: str, probes: tuple[Probe, ...], f: str, is_finite: bool, chooses: bool) -> str:
     """Which leaf, which direction, kink or bug."""
     if verdict == "nan":
-        return (
-            f"The derivative is not finite where {f} is: explain({f}, x).first_nonfinite() names the line."
-            if is_finite
-            else f"{f} is not finite at x itself: choose another point."
-        )
+        return _not_finite(probes, f, chooses) if is_finite else f"{f} is not finite at x itself: choose another point."
     if verdict == "kink":
         worst = max(probes, key=lambda probe: abs(probe.jump) / probe.scale)
         says = worst.forward if np.isnan(worst.reverse) else worst.reverse
@@ -142,6 +146,32 @@ def explained(verdict: str, probes: tuple[Probe, ...], f: str, is_finite: bool) 
             "faster than the smallest step."
         )
     return _bug(probes, f) if verdict == "wrong" else ""
+
+
+def _not_finite(probes: tuple[Probe, ...], f: str, chooses: bool) -> str:
+    bad = [p for p in probes if not (np.isnan(p.forward) or np.isfinite(p.forward))]
+    alone = not bad and not all(np.isnan(p.forward) for p in probes)
+    text = f"The derivative is not finite where {f} is{', in reverse mode alone' if alone else ''}: "
+    text += f"explain({f}, x).first_nonfinite() names the line."
+    seen = next((p for p in probes if np.isfinite(p.differences) and np.isfinite(p.floor)), None)
+    if seen is not None:
+        text += f" The values of {f} do have a slope there: {seen.differences:.6g} ± {seen.floor:.1g} along {seen.name}."
+    if chooses:
+        text += (
+            " A where computes both of its branches, and reverse mode multiplies the derivative of the one that is not "
+            "chosen by 0: infinity times 0 is nan. Use the double where: give that branch an argument at which it is smooth, "
+            "where(ok, g(where(ok, x, 1.0)), other) instead of where(ok, g(x), other)."
+        )
+    return text
+
+
+def vanishing(f: str, smallest: float, of_change: float) -> str:
+    """What can be said where the gradient is no larger than the rounding of f."""
+    times = f", which is {smallest:.1e} times the gradient" if smallest != of_change else ""
+    return (
+        f"The gradient vanishes: it is no larger than what rounding does to {f}. The check would have caught an error of "
+        f"{of_change:.1e} of what {f} changes by over a step of the size of x{times}."
+    )
 
 
 def _bug(probes: tuple[Probe, ...], f: str) -> str:

@@ -1,0 +1,30 @@
+"""A fixed part of the random cases of check_cases.py: no correct derivative is rejected, no planted error is called right.
+
+`python -m tests.derivatives.check_cases --cases 2000 --seed 1` runs as many as one likes.
+"""
+
+import numpy as np
+import pytest
+
+from tests.derivatives import check_cases
+
+
+@pytest.fixture(scope="module")
+def tally():
+    return check_cases.run(60, seed=0)
+
+
+def test_no_correct_derivative_is_rejected(tally):
+    assert not tally.rejected, tally.text()
+
+
+def test_no_planted_error_is_called_right_beyond_the_smallest_error_that_is_stated(tally):
+    assert not tally.missed, tally.text()
+    assert sum(number for (_, verdict), number in tally.planted.items() if verdict == "wrong") > 150
+
+
+def test_smallest_error_is_small_and_few_cases_are_unresolved(tally):
+    for mode, most in (("float64", 1e-6), ("float32", 1e-2)):
+        assert np.median(tally.smallest[mode]) < most
+    assert np.mean(tally.unresolved["away"]) <= 0.05
+    assert np.mean(tally.unresolved["within 1e-3"]) <= 0.2
