@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-PACKAGES = ("jax", "jaxlib", "optax", "flax", "chex", "numpy", "scipy", "scikit-learn", "descent-jax")
+PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "scipy", "scikit-learn", "descent-jax")
 PACKAGE = Path(__file__).parents[1]
 DEVICE_COUNT = r"--xla_force_host_platform_device_count=\d+"  # It splits no cell's work, so it does not enter the bits.
 
@@ -69,7 +69,7 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """
     found = []
     versions = [_get(e, "versions", default={}) for e in (there, here)]
-    for package in dict.fromkeys([*versions[0], *versions[1]]):
+    for package in PACKAGES:
         found += _differs(package, versions[0].get(package), versions[1].get(package))
     found += _processors(_get(there, "processor", default={}), _get(here, "processor", default={}))
     for title, *path in (
