@@ -334,7 +334,7 @@ def what_is_missing(numbers):
     if not missing:
         return ""
     return (
-        f" Not read: {' and '.join(missing)}. They are without --fast, --dataset and --words; this brings them: python -m "
+        f" Not read: {' and '.join(missing)}. To read them, leave out --fast, --dataset and --words. This brings them: python -m "
         f"experiments data fetch {' '.join(missing.values())}"
     )
 

@@ -174,7 +174,7 @@ def test_answer_tables_and_figures_show_the_baseline_first_and_both_splits(stubb
     result = stubbed[0]
     assert headline_of(result.answer) == "NOT THE CLAIM: these are images of digits, row by row."
     assert "which is the honest score" in result.answer
-    assert result.answer.endswith("this brings them: python -m experiments data fetch japanese_vowels")
+    assert result.answer.endswith("This brings them: python -m experiments data fetch japanese_vowels")
     without = experiment.answer(result.numbers | {"digits": None, "dataset": "japanese_vowels"})
     assert "Not read: spoken digits." in without
     assert headline_of(without).startswith("On ")
