@@ -299,9 +299,10 @@ def answer(numbers):
     """Whether the numbers are met, what they rest on, and what the held-out protocol says."""
     fixed, reshuffled = numbers["rows"][::2], numbers["rows"][1::2]
     share = 100 * numbers["repetition_published"]
+    ours = not_compared(numbers, f"ours after fewer or more epochs to {percent(numbers['repetition'])}") or "as ours do"
     return (
         f"{compared(numbers, fixed)}. The published mini-batch losses repeat every "
-        f"{STEPS} steps, one epoch, to {share:.1g} % of their change from step to step, as ours do in a fixed order "
+        f"{STEPS} steps, one epoch, to {share:.1g} % of their change from step to step, {ours} in a fixed order "
         "(that a seeded shuffle was begun again each epoch is an inference). Shuffled anew each epoch, momentum at its "
         f"published rate ends at {reshuffled[1]['losses'][-1]:.2f}. With rates chosen on a validation set, and other "
         f"seeds reported: {', '.join(map(held_out, reshuffled))}; {verdict(numbers['best_two'])}."
@@ -326,6 +327,11 @@ def compared(numbers, fixed):
         f"{'Yes' if kept else 'Not all of them'}. With the examples in a fixed order they are "
         f"{'met' if met else 'not met'}: {start}, and at the end, by the mean over seeds, {losses}"
     )
+
+
+def percent(share):
+    """A share with two digits: 0.044 %, 100 %."""
+    return f"{float(f'{100 * share:.2g}'):g} %"
 
 
 def held_out(row):
@@ -408,7 +414,7 @@ def draw(result):
 def order_caption(numbers):
     """What the first figure shows."""
     names = ("repetition_published", "repetition", "repetition_reshuffled")
-    published, fixed, reshuffled = (f"{100 * numbers[name]:.2g} %" for name in names)
+    published, fixed, reshuffled = (percent(numbers[name]) for name in names)
     return (
         f"Losses of the last {LAST} mini-batches. Over an epoch, {STEPS} steps, the published ones change by {published} "
         f"of what they change from step to step, ours by {fixed} in a fixed order and by {reshuffled} reshuffled. Our "

@@ -199,6 +199,9 @@ def test_what_was_published_after_a_hundred_epochs_is_compared_with_no_other_len
     assert short.answer.startswith(
         f"Not to be said of the end: these trainings have {epochs} epochs, those published 100."
     )
+    repeated = f"ours after fewer or more epochs to {100 * short.numbers['repetition']:.2g} % in a fixed order"
+    assert repeated in short.answer
+    assert "as ours do in a fixed order" in result.answer
     sgd = short.numbers["rows"][0]
     assert f"after 10 epochs, by the mean over seeds, SGD {sgd['losses'][1]:.2f} (92.98), " in short.answer
     last = [f"{published.losses[-1]:.2f}" for published in audit.PUBLISHED.values()]
