@@ -42,11 +42,15 @@ EXPECTED = {
     "gpt_longer": (1.57, 1.64),
 }
 
+# Columns and numbers of single trainings, of which another processor has others (`reproduce`), and in what range.
+VARIES = dict.fromkeys(("whole", "half full", "sampled")) | {n: EXPECTED[n] for n in ("lstm_longer", "gpt_longer")}
+
 CLAIM, FALLBACK = "nine_play_shakespeare", "python_help"
 TEXTS = (CLAIM, "tiny_shakespeare", FALLBACK)
-NOT_THE_CLAIM = (
-    f"NOT THE CLAIM: this is {FALLBACK}; the claim is of {CLAIM}, which is read without --fast and --text. Python -m "
-    f"experiments data fetch {CLAIM} brings it, and --data-dir names a folder that holds it. "
+NOT_THE_CLAIM = f"NOT THE CLAIM: this is {FALLBACK}; the claim is of {CLAIM}. "
+INSTEAD = (
+    f" To read {CLAIM}, leave out --fast and --text; --data-dir names a folder that holds it. This brings it: python -m "
+    f"experiments data fetch {CLAIM}"
 )
 SMOOTHING_NAMES = {"kneser_ney": "Kneser-Ney", "witten_bell": "Witten-Bell"}
 NAMES = {"lstm": "LSTM", "gpt": "GPT", "lstm_longer": "LSTM, longer", "gpt_longer": "GPT, longer"}
@@ -329,13 +333,14 @@ def answer(numbers):
     best = min(networks, key=lambda name: networks[name]["half_full"][0])
     winner = "Counting" if numbers["ngram"] < networks[best]["half_full"][0] else f"The {LONG_NAMES[best]}"
     lstm, gpt, longer_lstm, longer_gpt = (networks[name] for name in NAMES)
+    before, after = ("", "") if numbers["text"] in TEXTS[:2] else (NOT_THE_CLAIM, INSTEAD)
     return (
-        f"{'' if numbers['text'] in TEXTS[:2] else NOT_THE_CLAIM}{winner} wins. A {numbers['order']}-gram, counted in a second, "
+        f"{before}{winner} wins. A {numbers['order']}-gram, counted in a second, "
         f"costs {numbers['ngram']:.3f} nats a character; after {gpt['steps']:,} steps of {numbers['batch_size']} x "
         f"{numbers['context']} characters ({gpt['passes']:.1f} passes) the LSTM costs {words(lstm['whole'])} and the GPT "
         f"{words(gpt['whole'])}; after {longer_gpt['steps']:,} steps {words(longer_lstm['whole'])} and "
         f"{words(longer_gpt['whole'])}. With at least half a window to look back on, the two cost "
-        f"{longer_lstm['half_full'][0]:.3f} and {longer_gpt['half_full'][0]:.3f} then."
+        f"{longer_lstm['half_full'][0]:.3f} and {longer_gpt['half_full'][0]:.3f} then.{after}"
     )
 
 

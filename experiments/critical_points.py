@@ -197,7 +197,7 @@ def points_table(found):
 
 def degenerate_table(degenerate):
     """What the higher orders say at 0."""
-    rows = [(name, part["order"] or None, part["note"]) for name, part in degenerate.items()]
+    rows = [(name, part["order"] or "none", part["note"]) for name, part in degenerate.items()]
     return research.runs.Table(
         "Degenerate at 0: the Hessian has an eigenvalue of zero",
         ("function", "order that decides", "what it says"),

@@ -35,6 +35,11 @@ EXPECTED = {
 }
 
 EXAMPLES, DIMENSION, BATCH, STEPS = 1000, 100, 128, 7  # Steps an epoch: the last 104 of its order are left out.
+PUBLISHED_AFTER = (
+    1,
+    10,
+    100,
+)  # Epochs whose test losses were published; a training of another length has no last one of them.
 LAST = 21  # Steps at the end of which the mini-batch losses are kept: three epochs.
 ORDERS = ("fixed", "reshuffled")
 
@@ -44,7 +49,7 @@ class Published(NamedTuple):
 
     name: str
     k: int  # Of the rate that was chosen.
-    losses: tuple[float, float, float]  # Test losses after 1, 10 and 100 epochs at that rate.
+    losses: tuple[float, float, float]  # Test losses PUBLISHED_AFTER at that rate.
     sweep: tuple[float, ...]  # Last test losses at seed 42 for k = 0, 1, ..., up to the first that is not finite.
 
 
@@ -76,7 +81,7 @@ class Config:
     rates: tuple[int, ...] = tuple(range(5, 21))
     """Learning rates, as k of 10^(-5 + k/5); the published ones are always among them."""
     epochs: int = 100
-    """Length of each training."""
+    """Length of each training; what was published after 100 is compared with nothing else."""
     tuning_seeds: str = "42..51"
     """Seeds that were published; rates are chosen on them."""
     seeds: str = "52..71"
@@ -242,13 +247,16 @@ def mean_interval(samples):
 
 def summarise(arrays, ks, tuned):
     """What the table and the answer say, as JSON; the first `tuned` seeds are those for tuning, the rest reported."""
+    epochs = arrays["fixed/adam/curves"].shape[1] - 1
+    same_length = epochs == PUBLISHED_AFTER[-1]
     numbers = {"seeds": len(arrays["seeds"]), "rows": [], "picked": []}
     for rule, published in PUBLISHED.items():
         for order in ORDERS:
             found = {name: arrays[f"{order}/{rule}/{name}"] for name in ("validation", "test", "curves")}
             finite = {name: np.where(np.isfinite(found[name]), found[name], np.inf) for name in ("validation", "test")}
             best = int(np.argmin(scores := finite["validation"][:, :tuned].mean(axis=1)))
-            row = {"name": published.name, "order": order, "published": published.losses}
+            row = {"name": published.name, "order": order, "epochs": epochs}
+            row |= {"published": [*published.losses[:-1], published.losses[-1] if same_length else None]}
             row |= {"rate": float(rate(published.k)), "chosen": float(rate(ks[best])), "tuned": float(scores[best])}
             row |= {"losses": np.mean(found["curves"][:tuned, [1, 10, -1]], axis=0).tolist()}
             row |= {"there": float(np.mean(finite["test"][ks.index(published.k), tuned:]))}
@@ -258,17 +266,18 @@ def summarise(arrays, ks, tuned):
             numbers["picked"] += [
                 [published.name, order, float(rate(ks[i])), int(picks[i])] for i in picks.nonzero()[0]
             ]
-            if order == "fixed":
+            if order == "fixed" and same_length:
                 numbers[f"{rule}_off"] = row["losses"][-1] - published.losses[-1]
     fixed, reshuffled = (arrays[f"{order}/gradient_descent/batches"][:tuned] for order in ORDERS)
     momentum = numbers["rows"][3]
+    if same_length:
+        numbers["heavy_ball_reshuffled"] = momentum["losses"][-1] - momentum["published"][-1]
     return numbers | {
         "initial_loss": float(arrays["fixed/adam/curves"][0, 0]),
         "least": float(arrays["fixed/adam/least"][1]),
         "repetition": repetition(fixed),
         "repetition_reshuffled": repetition(reshuffled),
         "repetition_published": repetition(np.array(PUBLISHED_BATCHES)),
-        "heavy_ball_reshuffled": momentum["losses"][-1] - momentum["published"][-1],
         "best_two": best_two(arrays, numbers["rows"], tuned),
     }
 
@@ -281,22 +290,48 @@ def best_two(arrays, rows, tuned):
     return {"names": [row["name"] for _, row in ranked], "difference": mean_interval(ends[0] - ends[1])}
 
 
+def length(numbers):
+    """Epochs of these trainings."""
+    return numbers["rows"][0]["epochs"]
+
+
 def answer(numbers):
     """Whether the numbers are met, what they rest on, and what the held-out protocol says."""
     fixed, reshuffled = numbers["rows"][::2], numbers["rows"][1::2]
-    met = all(EXPECTED[key][0] <= numbers[key] <= EXPECTED[key][1] for key in list(EXPECTED)[:4])
-    kept = abs(numbers["heavy_ball_reshuffled"]) <= EXPECTED["heavy_ball_off"][1]
-    ends = ", ".join(f"{row['name']} {row['losses'][-1]:.2f} ({row['published'][-1]:.2f})" for row in fixed)
     share = 100 * numbers["repetition_published"]
+    ours = not_compared(numbers, f"ours after fewer or more epochs to {percent(numbers['repetition'])}") or "as ours do"
     return (
-        f"{'Yes' if kept else 'Not all of them'}. With the examples in a fixed order they are "
-        f"{'met' if met else 'not met'}: the test loss is {numbers['initial_loss']:.5f} at the start (published "
-        f"353.44676), and at the end, by the mean over seeds, {ends}. The published mini-batch losses repeat every "
-        f"{STEPS} steps, one epoch, to {share:.1g} % of their change from step to step, as ours do in a fixed order "
+        f"{compared(numbers, fixed)}. The published mini-batch losses repeat every "
+        f"{STEPS} steps, one epoch, to {share:.1g} % of their change from step to step, {ours} in a fixed order "
         "(that a seeded shuffle was begun again each epoch is an inference). Shuffled anew each epoch, momentum at its "
         f"published rate ends at {reshuffled[1]['losses'][-1]:.2f}. With rates chosen on a validation set, and other "
         f"seeds reported: {', '.join(map(held_out, reshuffled))}; {verdict(numbers['best_two'])}."
     )
+
+
+def compared(numbers, fixed):
+    """Whether the published losses are met in a fixed order, as far as the trainings have the published length."""
+    at_end = length(numbers) == PUBLISHED_AFTER[-1]
+    which = -1 if at_end else 1
+    losses = ", ".join(f"{row['name']} {row['losses'][which]:.2f} ({row['published'][which]:.2f})" for row in fixed)
+    start = f"the test loss is {numbers['initial_loss']:.5f} at the start (published 353.44676)"
+    if not at_end:
+        return (
+            f"Not to be said of the end: these trainings have {length(numbers)} epochs, those published "
+            f"{PUBLISHED_AFTER[-1]}. With the examples in a fixed order {start}, and after {PUBLISHED_AFTER[1]} epochs, by the "
+            f"mean over seeds, {losses}"
+        )
+    met = all(EXPECTED[key][0] <= numbers[key] <= EXPECTED[key][1] for key in list(EXPECTED)[:4])
+    kept = abs(numbers["heavy_ball_reshuffled"]) <= EXPECTED["heavy_ball_off"][1]
+    return (
+        f"{'Yes' if kept else 'Not all of them'}. With the examples in a fixed order they are "
+        f"{'met' if met else 'not met'}: {start}, and at the end, by the mean over seeds, {losses}"
+    )
+
+
+def percent(share):
+    """A share with two digits: 0.044 %, 100 %."""
+    return f"{float(f'{100 * share:.2g}'):g} %"
 
 
 def held_out(row):
@@ -314,10 +349,11 @@ def verdict(best):
 
 def tables(numbers):
     """Published against ours; the held-out protocol; and what single seeds pick."""
-    compared = [
-        (row["name"], row["order"], row["rate"], epoch, theirs, ours, ours - theirs)
+    epochs = (*PUBLISHED_AFTER[:-1], "last")
+    losses = [
+        (row["name"], row["order"], row["rate"], epoch, theirs, ours, None if theirs is None else ours - theirs)
         for row in numbers["rows"]
-        for epoch, theirs, ours in zip((1, 10, "last"), row["published"], row["losses"], strict=True)
+        for epoch, theirs, ours in zip(epochs, row["published"], row["losses"], strict=True)
     ]
     shown = ("order", "chosen", "mean", "low", "high", "rate", "there")
     reported = [(row["name"], *(row[key] for key in shown)) for row in numbers["rows"]]
@@ -328,13 +364,22 @@ def tables(numbers):
         ("optimizer", "order", "rate", "seeds"),
     )
     notes = (
-        "Means over the tuning seeds; those published are means of seeds 42 to 51.",
+        "Means over the tuning seeds; those published are means of seeds 42 to 51."
+        + not_compared(
+            numbers, " The last losses of trainings of {} epochs are compared with nothing: those published had {}."
+        ),
         "Rates by the mean validation loss of the tuning seeds; means of the reported ones with 95 % bootstrap intervals, "
         "which are those of the chosen rate: the choice is not drawn again.",
         f"Of {numbers['seeds']} seeds; the published rates were picked by one.",
     )
-    rows = (tuple(compared), tuple(reported), tuple(map(tuple, numbers["picked"])))
+    rows = (tuple(map(research.runs.dashed, losses)), tuple(reported), tuple(map(tuple, numbers["picked"])))
     return tuple(map(research.runs.Table, titles, columns, rows, notes))
+
+
+def not_compared(numbers, words):
+    """The words, with the length of these trainings and of those published, where they differ; else none."""
+    epochs = length(numbers), PUBLISHED_AFTER[-1]
+    return "" if epochs[0] == epochs[1] else words.format(*epochs)
 
 
 def draw(result):
@@ -350,8 +395,10 @@ def draw(result):
     rates, more_panels = research.figures.new_figure(1, 3, width=11, height=4.4, sharey=True)
     for panel, other, (rule, published) in zip(panels[0], more_panels[0], PUBLISHED.items(), strict=True):
         by_epoch = {order: arrays[f"{order}/{rule}/curves"][:10] for order in ORDERS}
-        audit.loss_by_epoch(panel, by_epoch, (1, 10, 100), published.losses, numbers["least"])
-        sweep = np.array([rate(np.arange(len(published.sweep))), published.sweep])
+        after = [epochs for epochs in PUBLISHED_AFTER if epochs <= length(numbers)]
+        audit.loss_by_epoch(panel, by_epoch, after, published.losses[: len(after)], numbers["least"])
+        swept = 0 if not_compared(numbers, "not") else len(published.sweep)
+        sweep = np.array([rate(np.arange(swept)), published.sweep[:swept]])
         by_rate = {order: arrays[f"{order}/{rule}/test"] for order in ORDERS}
         audit.loss_by_rate(other, arrays["rates"], by_rate, sweep, float(rate(published.k)))
         panel.set_title(f"{published.name}, rate {rate(published.k):.2g}")
@@ -367,7 +414,7 @@ def draw(result):
 def order_caption(numbers):
     """What the first figure shows."""
     names = ("repetition_published", "repetition", "repetition_reshuffled")
-    published, fixed, reshuffled = (f"{100 * numbers[name]:.2g} %" for name in names)
+    published, fixed, reshuffled = (percent(numbers[name]) for name in names)
     return (
         f"Losses of the last {LAST} mini-batches. Over an epoch, {STEPS} steps, the published ones change by {published} "
         f"of what they change from step to step, ours by {fixed} in a fixed order and by {reshuffled} reshuffled. Our "
@@ -381,8 +428,8 @@ def curves_caption(numbers):
     return (
         "Test loss after each epoch at the published rates, less the least that it can be, "
         f"{numbers['least']:.2f}; a line for each of ten seeds, and in black the published means after 1, 10 and 100 "
-        f"epochs. Mean loss at the end: {ends}. In a fixed order the noise repeats itself and the losses settle; "
-        "reshuffled it goes on, most with momentum."
+        f"epochs{not_compared(numbers, ', as far as these trainings of {} go')}. Mean loss at the end: {ends}. In a fixed "
+        "order the noise repeats itself and the losses settle; reshuffled it goes on, most with momentum."
     )
 
 
@@ -391,7 +438,8 @@ def rates_caption(numbers):
     picked = [rate for name, order, rate, _ in numbers["picked"] if "mom" in name and order == "reshuffled"]
     return (
         f"Last test loss against the learning rate, a line for each of {numbers['seeds']} seeds; black: published, of "
-        "seed 42, and dotted the rate published as best. The discs are the rates that single seeds pick, larger for "
+        f"seed 42{not_compared(numbers, ' (not shown: ours have {} epochs, those {})')}, and dotted the rate published as "
+        "best. The discs are the rates that single seeds pick, larger for "
         f" more of them: reshuffled, momentum's lie between {min(picked):.1g} and {max(picked):.1g}."
     )
 

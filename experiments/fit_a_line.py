@@ -195,6 +195,7 @@ def table(numbers):
         for name, f in numbers["regimes"].items()
     ]
     exact = ("least squares", None, numbers["exact"]["intercept"], numbers["exact"]["slope"], 0.0, None, None, None)
+    exact = research.runs.dashed(exact)  # It is solved for, at no rate and in no pass.
     return research.runs.Table(
         "The line that each regime finds",
         ("regime", "rate", "intercept", "slope", "error", "after one pass", "passes to 1 %", "steps to 1 %"),

@@ -42,6 +42,11 @@ EXPECTED = {
     "digits_left_out_gru": (0.65, 1.0),
 }
 
+# Columns and numbers of two trainings, or chosen by them, of which another processor has others (`reproduce`), and in
+# what range; None: told, not judged.
+VARIES = dict.fromkeys(("peak rate", "digits_shared_vanilla", "digits_shared_lstm"))
+VARIES |= {"digits_shared_gru": EXPECTED["digits_shared_gru"]}
+
 CLAIM, FALLBACK, WORDS = "japanese_vowels", "digits", "spoken_digits"
 CELLS = {"vanilla": 1, "gru": 3, "lstm": 4}  # How many matrices each multiplies its state by.
 LABELS = {"softmax": "softmax regression", "vanilla": "vanilla", "gru": "GRU", "lstm": "LSTM"}
@@ -289,8 +294,10 @@ def facts(config, splits, words, rates, tried, found):
         for model in LABELS
     ]
     named = {f"digits_{split}_{row['model']}": row[split][0] for row in digits for split in ("shared", "left_out")}
+    named_ends = {f"digits_left_out_{row['model']}": row["left_out"][1:] for row in digits if row["left_out"][1]}
     more = {
         "digits": digits,
+        "intervals": named_ends,  # `research.runs.keep` keeps them.
         "speakers": [fold.partition("/")[2] for fold in folds],
         "word_seeds": len(values[shared, "gru"]),
         "parts": [len(splits[shared].train_y), len(splits[shared].test_y), len(splits[folds[0]].test_y)],
@@ -303,19 +310,33 @@ def answer(numbers):
     words = research.studies.interval_in_words
     softmax, *networks = numbers["first"]
     heard = ", ".join(f"{LABELS[row['model']]} {words(row['accuracy'])}" for row in networks)
-    seeds = f"mean over {numbers['seeds']} seeds, 95 % t interval" if numbers["seeds"] > 1 else "one seed"
+    seeds = research.studies.seeds_in_words(numbers["seeds"])
     best = max(networks, key=lambda row: row["accuracy"][0])
     verdict = "is not beaten" if softmax["accuracy"][0] >= best["accuracy"][0] else "is beaten"
     found = (
         f"On {numbers['n_test']} test sequences of {numbers['dataset']} the accuracy is {heard} ({seeds}); softmax "
         f"regression, which knows no time, {verdict}: {words(softmax['accuracy'])}."
     )
+    if numbers["digits"] is not None:
+        found = f"{found} {of_digits(numbers)}"
     if numbers["dataset"] != CLAIM:
-        instead = "these are images of digits, row by row. Japanese Vowels are read without --fast and --dataset;"
-        found = f"NOT THE CLAIM: {instead} python -m experiments data fetch {CLAIM} brings them. {found}"
-    if numbers["digits"] is None:
-        return f"{found} Spoken digits were left out: python -m experiments data fetch {WORDS} brings them."
-    return f"{found} {of_digits(numbers)}"
+        found = f"NOT THE CLAIM: these are images of digits, row by row. {found}"
+    return found + what_is_missing(numbers)
+
+
+def what_is_missing(numbers):
+    """Which recordings were not read, and how to come by them."""
+    missing = {
+        "Japanese Vowels": (CLAIM, numbers["dataset"] != CLAIM),
+        "spoken digits": (WORDS, numbers["digits"] is None),
+    }
+    missing = {title: name for title, (name, is_missing) in missing.items() if is_missing}
+    if not missing:
+        return ""
+    return (
+        f" Not read: {' and '.join(missing)}. To read them, leave out --fast, --dataset and --words. This brings them: python -m "
+        f"experiments data fetch {' '.join(missing.values())}"
+    )
 
 
 def of_digits(numbers):

@@ -31,6 +31,9 @@ import research
 EXPECTED = {"gradient_difference": (0.0, 64.0), "params_difference": (0.0, 64.0), "last_loss": (1.5, 2.2)}
 
 FILE = Path(__file__).with_suffix(".json")
+TO_INSTALL = (
+    "TensorFlow is not installed here; pip install tensorflow-cpu, and its numbers are computed and timed anew."
+)
 STEPS, BATCH, RATE = 10, 64, 0.5
 NARROW = 8  # Hidden units of the net that is compared: its numbers are few enough to be kept.
 BOUND = 64  # In ε of the largest entry: equal but for rounding.
@@ -269,7 +272,7 @@ def answer(numbers):
     """Equal or not, on whose numbers, and how fast."""
     where = f"TensorFlow {numbers['version']}"
     if not numbers["installed"]:
-        where += " (its recorded numbers: it is not installed here; `pip install tensorflow-cpu` computes and times them anew)"
+        where += ", by its recorded numbers"
     found, by_hand = numbers["differences"][TENSORFLOW], numbers["differences"][NUMPY]
     text = (
         f"{'Yes' if numbers['equal'] else 'No'}: against {where}, the gradient differs by {found['gradient']:.1f} ε of its "
@@ -283,7 +286,8 @@ def answer(numbers):
         f"{' and '.join(f'{name} {over(net, way)}' for way, name in ways)} times as long with {width} hidden units"
         for net, width in numbers["widths"].items()
     ]
-    return f"{text} Against a compiled step of JAX, one takes {', '.join(parts)}."
+    installed = "" if numbers["installed"] else f" {TO_INSTALL}"
+    return f"{text} Against a compiled step of JAX, one takes {', '.join(parts)}.{installed}"
 
 
 def table_of_steps(numbers):

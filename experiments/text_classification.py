@@ -27,6 +27,7 @@ import numpy as np
 import research
 
 EXPECTED = {"whole": (0.965, 0.98), "cut": (0.96, 0.98), "transformer": (0.945, 0.98)}
+VARIES = {"rate": None, "epochs": None}  # Chosen by trainings; another processor may choose others (`reproduce`).
 
 CLAIM, FALLBACK = "reuters_r8", "fabricated"
 BASELINES = {"whole": "TF-IDF + logistic regression", "cut": "the same, first words only"}
@@ -375,7 +376,7 @@ def answer(numbers):
     mean, low, high = network["accuracy"]
     best = max(whole["accuracy"][0], cut["accuracy"][0])
     verdict = "Yes" if (low or mean) > best else "No" if (high or mean) < best else "Not for certain"
-    seeds = f"mean over {numbers['seeds']} seeds, 95 % t interval" if numbers["seeds"] > 1 else "one seed"
+    seeds = research.studies.seeds_in_words(numbers["seeds"])
     found = (
         f"{verdict}: of {numbers['n_test']:,} test stories the Transformer sorts {percent(network['accuracy'])} rightly "
         f"({seeds}; macro-F1 {network['macro_f1'][0]:.3f}), TF-IDF with logistic regression "
@@ -384,8 +385,8 @@ def answer(numbers):
     )
     if numbers["dataset"] == CLAIM:
         return found
-    instead = "these stories are fabricated. Reuters' are read without --fast and --dataset;"
-    return f"NOT THE CLAIM: {instead} python -m experiments data fetch {CLAIM} brings them. {found}"
+    instead = "To sort Reuters', leave out --fast and --dataset. This brings them: python -m experiments data fetch"
+    return f"NOT THE CLAIM: these stories are fabricated. {found} {instead} {CLAIM}"
 
 
 def draw(result):

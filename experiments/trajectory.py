@@ -292,10 +292,12 @@ def table(numbers):
     note = f"Steps: until f - f* is {CLOSE:g} of what it was. Rates diverged: of the grid, in the table after this one."
     if edges:
         note += f" At the edge of the grid, so that a better rate may lie outside: {', '.join(edges)}."
+    instead = {"gap": "not finite", "distance": "not finite", "longest_update": "not finite", "cosine": "–"}
+    cell = lambda key, value: instead.get(key) if value is None else value
     return research.runs.Table(
         f"Each rule at its best rate on {numbers['landscape']}",
         ("rule", "rate", "f - f*", "distance", "steps", "mean cosine", "longest update", "rates diverged"),
-        tuple((name, *(facts[key] for key in keys)) for name, facts in numbers["rules"].items()),
+        tuple((name, *(cell(key, facts[key]) for key in keys)) for name, facts in numbers["rules"].items()),
         note,
     )
 

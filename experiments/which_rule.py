@@ -207,7 +207,7 @@ def rules_table(numbers):
             row["times_best"],
             f"{row['defaults_reached_on']} of {on}",
             row["defaults_times_best"],
-            row["decades"],
+            "none" if row["decades"] is None else row["decades"],
             f"{100 * row['diverged']:.0f} %",
             row["times_seconds"],
         )

@@ -1,6 +1,7 @@
 """Strictness for every test, once: float64, no rank promotion, no key used twice; setup.cfg makes warnings errors."""
 
 import os
+import re
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -8,7 +9,7 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import jax
 import pytest
 
-from research import backend
+from research import backend, report
 
 HERE = Path(__file__).parent
 # `.ci/run` runs these on the lower bounds too, each package's by the tests of what uses it; all else on the newest versions.
@@ -47,6 +48,19 @@ def pytest_collection_modifyitems(items):
         chosen = item.path.is_relative_to(HERE) and item.path.relative_to(HERE).as_posix().startswith(EVERY_VERSION)
         if chosen and not item.name.startswith(NEWEST_ALONE):
             item.add_marker(pytest.mark.every_version)
+
+
+@pytest.fixture
+def headline_of():
+    """answer -> its first sentence, the title of a report: it holds no command, no flag, no markup."""
+
+    def headline_of(answer):
+        headline = report.first_sentence(answer)[0]
+        assert headline.endswith(".")
+        assert not re.search(r"[`*_]{2}|`|(?<!\w)--?[a-z]|[Pp]ython -|\bpip\b", headline), headline
+        return headline
+
+    return headline_of
 
 
 @pytest.fixture(autouse=True, scope="module")

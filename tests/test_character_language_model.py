@@ -85,9 +85,9 @@ def test_interval_is_over_the_seeds_and_the_longer_training_has_none(result):
     assert result.numbers["networks"]["gpt_longer"]["whole"][1:] == (None, None)
 
 
-def test_run_answers_and_draws(result, tmp_path):
-    assert result.answer.startswith("NOT THE CLAIM: this is python_help")
-    assert "data fetch nine_play_shakespeare" in result.answer
+def test_run_answers_and_draws(result, tmp_path, headline_of):
+    assert headline_of(result.answer) == "NOT THE CLAIM: this is python_help; the claim is of nine_play_shakespeare."
+    assert result.answer.endswith("This brings it: python -m experiments data fetch nine_play_shakespeare")
     assert all(len(sample) == experiment.CHARACTERS for sample in result.numbers["samples"].values())
     assert result_bytes(result) == result_bytes(result)
     for name, picture in experiment.draw(result).items():

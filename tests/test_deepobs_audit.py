@@ -191,6 +191,37 @@ def test_answer_calls_the_cause_an_inference_and_names_what_was_not_met(result):
     assert audit.answer(result.numbers | {"heavy_ball_reshuffled": 0.1}).startswith("Yes. ")
 
 
+@pytest.mark.parametrize("epochs", [20, 101])
+def test_what_was_published_after_a_hundred_epochs_is_compared_with_no_other_length(epochs, result):
+    """Of a training of another length, the start and the first ten epochs are."""
+    short = audit.run(dataclasses.replace(SMALL, rates=(15,), seeds="52..53", tuning_seeds="42..43", epochs=epochs))
+    assert not {"adam_off", "heavy_ball_off", "gradient_descent_off", "heavy_ball_reshuffled"} & short.numbers.keys()
+    assert short.answer.startswith(
+        f"Not to be said of the end: these trainings have {epochs} epochs, those published 100."
+    )
+    repeated = f"ours after fewer or more epochs to {100 * short.numbers['repetition']:.2g} % in a fixed order"
+    assert repeated in short.answer
+    assert "as ours do in a fixed order" in result.answer
+    sgd = short.numbers["rows"][0]
+    assert f"after 10 epochs, by the mean over seeds, SGD {sgd['losses'][1]:.2f} (92.98), " in short.answer
+    last = [f"{published.losses[-1]:.2f}" for published in audit.PUBLISHED.values()]
+    assert not [loss for loss in last if f"({loss})" in short.answer]
+    for row in short.tables[0].rows:
+        compared = row[3] != "last"
+        assert (row[4] == "–", row[6] == "–") == (not compared, not compared)
+        assert not compared or row[6] == row[5] - row[4]
+    assert f"trainings of {epochs} epochs are compared with nothing: those published had 100." in short.tables[0].note
+    with figures.style():
+        pictures = audit.draw(short)
+    for panel in pictures["curves"].figure.axes:
+        (published,) = (line for line in panel.lines if line.get_label() == "published")
+        assert list(published.get_xdata()) == [n for n in (1, 10, 100) if n <= epochs]
+    for panel in pictures["rates"].figure.axes:
+        assert not [line for line in panel.lines if line.get_label().startswith("published") and len(line.get_xdata())]
+    assert "not shown: ours have" in pictures["rates"].caption
+    assert "compared with nothing" not in result.tables[0].note
+
+
 @pytest.mark.parametrize(
     ("low", "high", "words"),
     [(-2, 1, "not told apart"), (-2, -1, "differ, a being better"), (1, 2, "differ, b being better")],

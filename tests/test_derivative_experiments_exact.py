@@ -40,6 +40,12 @@ def test_figures_are_drawn_from_what_was_saved(experiment, results, tmp_path):
         assert len(picture.caption) > 100
 
 
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_nothing_is_said_to_be_not_reached_where_there_is_no_target(experiment, results):
+    """A table writes None as "not reached"; the order that decides nothing is "none"."""
+    assert not [row for table in results[experiment].tables for row in table.rows if None in row]
+
+
 def test_rules_are_all_in_the_table(results):
     from research.derivatives.rules import DERIVATIVE_RULES
 

@@ -186,9 +186,11 @@ def test_every_training_starts_without_knowing_and_its_cost_is_counted(result):
     assert mlp["parameters"] == sum(a * b + b for a, b in itertools.pairwise(widths))
 
 
-def test_run_answers_draws_and_says_that_digits_are_not_the_claim(result, tmp_path):
-    assert result.answer.startswith("NOT THE CLAIM: these are the images digits")
-    assert "data fetch fashion_mnist" in result.answer
+def test_run_answers_draws_and_says_that_digits_are_not_the_claim(result, tmp_path, headline_of):
+    headline = "NOT THE CLAIM: these are the images digits; what is published is of Fashion-MNIST."
+    assert headline_of(result.answer) == headline
+    assert result.answer.endswith("This brings them: python -m experiments data fetch fashion_mnist")
+    assert "mean over 2 seeds." in result.answer  # Two have no interval.
     assert [row[0] for row in result.tables[0].rows] == ["softmax regression", "MLP", "CNN"]
     assert all(row[4] == "-" for row in result.tables[0].rows)
     assert result_bytes(result) == result_bytes(result)

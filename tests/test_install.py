@@ -145,7 +145,25 @@ def test_lock_law_sees_what_breaks_it(law, name, right, wrong):
 
 def test_ci_checks_on_colabs_versions_and_runs_both_locks():
     run = text(".ci/run")
-    assert "jax==0.7.2 jaxlib==0.7.2 numpy==2.0.2 flax==0.11.2 optax==0.2.8" in run
+    installed = (
+        "install jax==0.7.2 jaxlib==0.7.2 numpy==2.1.3 scipy==1.16.3 scikit-learn==1.6.1 flax==0.11.2 optax==0.2.8 "
+    )
+    (colab,) = re.findall(
+        r"\n  environment colab 3\.13 .*\n  python=\$work/colab/bin/python (.*)\n", run.replace("\\\n    ", "")
+    )
+    assert colab.startswith(installed)
+    assert '"$work/colab/bin/python" notebooks/execute.py' in run
+    said = re.sub(r"\s+", " ", text("requirements/README.md"))
+    assert "numpy 2.1.3, scipy 1.16.3, scikit-learn 1.6.1, jax and jaxlib 0.7.2, flax 0.11.2 and optax 0.2.8" in said
+    colabs = dict(re.findall(r"(\S+)==(\S+)", installed))
+    assert not [
+        line for line in requirements() if parts(colabs.get(names([line]).pop(), "99")) < parts(line.partition(">=")[2])
+    ]
+    assert (
+        "environment floor 3.12 3.11\n  python=$work/floor/bin/python install --requirement requirements/floor.txt"
+        in run
+    )
+    assert '"$work/floor/bin/python" -m pytest' in run
     assert [f"requirements/{name}.txt" in run for name in LOCKS] == [True, True]
     assert run.count("notebooks/execute.py") == 2
 
@@ -160,6 +178,26 @@ def test_every_imported_package_is_declared(folder, extras):
     files = (TOP / folder).glob("*.py") if extras else (TOP / folder).rglob("*.py")
     sources = {file.name: undeclared(file.read_text(encoding="utf-8"), names(requirements(*extras))) for file in files}
     assert not {name: packages for name, packages in sources.items() if packages}
+
+
+UNIMPORTED = {
+    "jaxlib",
+    "pytest-xdist",
+    "flatbuffers",
+    "submitit",
+}  # Of jax's; a plugin; `jax.export`'s; see the extra `cluster`.
+
+
+def imported_in(*folders: str) -> set[str]:
+    sources = [file.read_text(encoding="utf-8") for folder in folders for file in (TOP / folder).rglob("*.py")]
+    return set().union(*(undeclared(source, set()) for source in sources))
+
+
+def test_every_required_package_is_imported():
+    """What users must install, the package imports; what tests ask for, a test does."""
+    assert names(requirements()) - UNIMPORTED <= (imported := imported_in("research", "experiments"))
+    assert names(requirements("test")) - UNIMPORTED <= imported | imported_in("tests")
+    assert not {"chex", "submitit"} & names(requirements())
 
 
 def test_undeclared_package_is_seen():

@@ -137,6 +137,32 @@ def test_everything_shown_is_escaped(source):
     assert page.all("img")[0][1]["alt"] == f"Caption {NASTY}"
 
 
+@pytest.mark.parametrize(
+    ("text", "code", "unbroken"),
+    [
+        ("Run `python -m experiments`.", ["python -m experiments"], ["-m"]),
+        ("Leave out --fast, --data-dir and (-q): 1 - 2 is -1, f - f*.", [], ["--fast", "--data-dir", "-q"]),
+        ("It is 2-3-1, on fashion-mnist; a ` alone, and another.", [], []),
+        ("`a` `<b>` -x", ["a", "<b>"], ["-x"]),
+    ],
+)
+def test_prose_shows_code_as_code_and_breaks_no_flag(run, text, code, unbroken):
+    """In the headline, the rest of the answer, captions, notes and the question alike."""
+    page = Page(report.prose(text))
+    assert page.texts("code") == code
+    assert [text for tag, attrs, text in page.all("span") if attrs == {"class": "word"}] == unbroken
+    whole = Page(f"<p>{report.prose(text)}</p>").texts("p")
+    assert whole == [text if not code else text.replace("`", "")]
+    table = runs.Table("Steps", ("a",), ((1,),), text)
+    path = runs.finish(
+        runs.open_run("prose", {}, run.path), runs.Result(f"{text} Then.\n\n{text}", (table,), {}, {})
+    ).path
+    (path / "still.svg").write_text('<svg viewBox="0 0 8 8"></svg>')
+    shown = Page(report.write_report(path, [report.ReportPicture("A", text, path / "still.svg")], text).read_text())
+    assert sum(found == whole[0] for found in shown.texts("h1", "p")) >= 4
+    assert shown.all("img")[0][1]["alt"] == whole[0].replace("`", "")
+
+
 def test_name_and_command_are_escaped(run, pictures):
     manifest = json.loads((run.path / "manifest.json").read_text("utf-8"))
     (run.path / "manifest.json").write_text(json.dumps(manifest | {"experiment": NASTY, "command": f"python {NASTY}"}))

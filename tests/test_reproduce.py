@@ -1,4 +1,4 @@
-"""Laws of reproducing: a run that comes out again is said to be bit-identical, and one flipped bit is found and named."""
+"""Laws of reproducing: a run comes out again in bits, in digits or within intervals, and what does not is found and named."""
 
 import dataclasses
 import hashlib
@@ -46,14 +46,13 @@ def reproduce(what, tmp_path, capsys, *words):
     return status, printed.out, printed.err
 
 
-def put(run, result, digests=True):
+def put(run, result, manifest=None):
     """Puts another result into a run folder; with its digests, as one who wants to deceive would do it."""
     text, arrays = result_bytes(result)
-    manifest = runs.read_manifest(run)
+    manifest = manifest or runs.read_manifest(run)
     for name, data in (("result.json", text), ("arrays.npz", arrays)):
         (run / name).write_bytes(data)
-        if digests:
-            manifest["digests"][name] = hashlib.sha256(data).hexdigest()
+        manifest["digests"][name] = hashlib.sha256(data).hexdigest()
     (run / "manifest.json").write_bytes(files.json_bytes(manifest))
 
 
@@ -153,9 +152,13 @@ def test_another_environment_is_named_as_the_likely_cause(run, tmp_path, capsys)
     manifest["environment"]["code"] = "0" * 64
     (run / "manifest.json").write_bytes(files.json_bytes(manifest))
     status, out, _ = reproduce(run, tmp_path, capsys)
-    assert status == 1
+    assert (status, out.startswith("The same printed digits: all ")) == (0, True)
+    assert "Not bit-identical: 1 of " in out
     assert "Likely cause: jax 0.0.1 there" in out
     assert "other code (" in out
+    put(run, result._replace(numbers=result.numbers | {"full_batch_error": 1e-9}), manifest=manifest)
+    status, out, _ = reproduce(run, tmp_path, capsys)
+    assert (status, out.startswith("Does not agree: 1 of ")) == (1, True)
 
 
 def test_unfinished_and_missing_and_foreign_runs_are_refused(run, tmp_path, capsys):
@@ -206,7 +209,7 @@ def test_reference_with_other_bits_and_the_same_table_is_told_apart(reference, t
     reference(hashes=hashes | {"exact": "0" * 16})
     status, out, _ = reproduce("fit_a_line", tmp_path, capsys)
     assert status == 0  # What is promised elsewhere than on the same versions and processor.
-    assert out.startswith("The same table: all ")
+    assert out.startswith("The same printed digits: all ")
     assert f"1 of {len(hashes)} programs have other bits" in out
 
 
@@ -217,7 +220,7 @@ def test_reference_with_another_table_is_named_with_the_entry(reference, tmp_pat
     reference(table=table)
     status, out, _ = reproduce("fit_a_line", tmp_path, capsys)
     assert status == 1
-    assert out.startswith("Another result: 1 of ")
+    assert out.startswith("Does not agree: 1 of ")
     assert f"in row 1, {table['columns'][column]}: {table['rows'][0][column]!r} there" in out
 
 
@@ -226,6 +229,63 @@ def test_reference_with_another_number_is_named(reference, tmp_path, capsys):
     reference(numbers=numbers | {"n": 308})
     status, out, _ = reproduce("fit_a_line", tmp_path, capsys)
     assert (status, "in n: 308 there, 309 here." in out) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("off", "status", "kind"), [(1e-7, 0, "The same printed digits: of"), (1e-5, 1, "Does not agree: 1")]
+)
+def test_number_that_is_off_by_rounding_alone_agrees(reference, tmp_path, capsys, off, status, kind):
+    numbers = runs.read_reference(tmp_path / "experiments/reference/fit_a_line.json")["numbers"]
+    reference(numbers=numbers | {"full_batch_error": numbers["full_batch_error"] * (1 + off)})
+    found, out, _ = reproduce("fit_a_line", tmp_path, capsys)
+    assert (found, out.startswith(kind)) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "status", "kind"),
+    [(0.5, 1.5, 0, "Agrees within the interval: of "), (1.005, 1.5, 1, "Does not agree: 1 of ")],
+)
+def test_number_that_lies_in_the_references_interval_agrees(reference, tmp_path, capsys, low, high, status, kind):
+    kept = runs.read_reference(tmp_path / "experiments/reference/fit_a_line.json")["numbers"]
+    value = kept["full_batch_error"]  # What comes out here; the reference is planted 1 % above it.
+    numbers = kept | {"full_batch_error": 1.01 * value}
+    reference(numbers=numbers, intervals={"full_batch_error": [low * value, high * value]})
+    found, out, _ = reproduce("fit_a_line", tmp_path, capsys)
+    assert (found, out.startswith(kind)) == (status, True)
+    assert f"in full_batch_error: {1.01 * value!r} there, {value!r} here." in out
+
+
+@pytest.fixture
+def emptied(monkeypatch):
+    """The experiment, whose config names a second part that is not here."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Config(fit_a_line.Config):
+        extra: str = ""
+
+    monkeypatch.setattr(fit_a_line, "Config", Config)
+    monkeypatch.setattr(fit_a_line, "complete", lambda c: dataclasses.replace(c, extra=""), raising=False)
+
+
+def test_run_without_a_part_that_can_be_left_out_is_reproduced_as_far_as_it_goes(
+    reference, emptied, run, tmp_path, capsys
+):
+    kept = runs.read_reference(tmp_path / "experiments/reference/fit_a_line.json")
+    kept["manifest"]["config"]["extra"] = "voices"
+    more = {"numbers": kept["numbers"] | {"voices": 0.75, "heard": [1, 2]}, "hashes": kept["hashes"] | {"v": "0" * 16}}
+    reference(manifest=kept["manifest"], **more)
+    status, out, _ = reproduce("fit_a_line", tmp_path, capsys)
+    assert (status, out.startswith("Bit-identical: the 35 values ")) == (0, True)
+    words = "Not reproduced, for want of extra='voices': 4 values and hashes of the reference, voices, heard[0], heard[1], v."
+    assert words in out
+    reference(numbers=more["numbers"] | {"n": 308})
+    status, out, _ = reproduce("fit_a_line", tmp_path, capsys)
+    assert (status, out.startswith("Does not agree: 1 of 35 "), words in out) == (1, True, True)
+    manifest = runs.read_manifest(run)
+    manifest["config"]["extra"] = "voices"
+    (run / "manifest.json").write_bytes(files.json_bytes(manifest))
+    status, out, _ = reproduce(run, tmp_path, capsys)
+    assert (status, "Not reproduced, for want of extra='voices': 0 values" in out) == (0, True)
 
 
 def test_reference_that_is_missing_or_damaged_is_named(reference, tmp_path, capsys):

@@ -123,7 +123,7 @@ def test_manifest_holds_all_that_makes_the_run_again(tmp_path, monkeypatch):
     for name, digest in manifest["digests"].items():
         assert digest == hashlib.sha256((run.path / name).read_bytes()).hexdigest()
     where = manifest["environment"]
-    packages = ["jax", "jaxlib", "optax", "flax", "chex", "numpy", "scipy", "scikit-learn", "descent-jax"]
+    packages = ["jax", "jaxlib", "optax", "flax", "numpy", "scipy", "scikit-learn", "descent-jax"]
     assert list(where["versions"]) == packages
     assert (where["versions"]["jax"], where["versions"]["numpy"]) == (jax.__version__, np.__version__)
     assert where["python"] == sys.version.split()[0]

@@ -35,6 +35,14 @@ def test_expected_numbers_hold_at_default_size(experiment, results):
         assert low <= results[experiment].numbers[name] <= high, name
 
 
+def test_exact_line_is_not_said_to_miss_a_target(results):
+    *regimes, exact = results[fit_a_line].tables[0].rows
+    assert exact == ("least squares", "–", *exact[2:4], 0.0, "–", "–", "–")
+    assert not [row for row in regimes if "–" in row]
+    short = fit_a_line.run(SMALL[fit_a_line]).tables[0].rows
+    assert short[0][6:] == (None, None)  # Of a regime that does not get there in four passes, it is said.
+
+
 def test_full_batch_line_equals_numpys(results):
     arrays = results[fit_a_line].arrays
     slope, intercept = np.polyfit(arrays["x"], arrays["y"], 1)

@@ -170,10 +170,18 @@ def test_numbers_are_means_over_seeds_and_over_speakers(stubbed):
     assert numbers["parts"] == [60, 150, 70]
 
 
-def test_answer_tables_and_figures_show_the_baseline_first_and_both_splits(stubbed):
+def test_answer_tables_and_figures_show_the_baseline_first_and_both_splits(stubbed, headline_of):
     result = stubbed[0]
-    assert result.answer.startswith("NOT THE CLAIM")
+    assert headline_of(result.answer) == "NOT THE CLAIM: these are images of digits, row by row."
     assert "which is the honest score" in result.answer
+    assert result.answer.endswith("This brings them: python -m experiments data fetch japanese_vowels")
+    without = experiment.answer(result.numbers | {"digits": None, "dataset": "japanese_vowels"})
+    assert "Not read: spoken digits." in without
+    assert headline_of(without).startswith("On ")
+    both = experiment.answer(result.numbers | {"digits": None})
+    assert both.endswith("python -m experiments data fetch japanese_vowels spoken_digits")
+    read = experiment.answer(result.numbers | {"dataset": "japanese_vowels"})
+    assert "Not read" not in read
     first, digits, tried = result.tables
     assert [table.rows[0][0] for table in (first, digits)] == ["softmax regression"] * 2
     assert len(tried.rows) == 9

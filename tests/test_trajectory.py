@@ -32,6 +32,14 @@ def test_expected_numbers_hold_at_default_size(result):
         assert low <= result.numbers[name] <= high, name
 
 
+def test_only_steps_to_the_target_are_not_reached(small):
+    """What is not finite and a cosine that there is not are no targets."""
+    nothing = dict.fromkeys(("gap", "distance", "steps", "cosine", "longest_update"))
+    numbers = small.numbers | {"rules": {"adam": small.numbers["rules"]["gradient_descent"] | nothing}}
+    (row,) = trajectory.table(numbers).rows
+    assert row[2:7] == ("not finite", "not finite", None, "–", "not finite")
+
+
 @pytest.mark.parametrize("name", trajectory.LANDSCAPES)
 def test_minima_are_minima_and_the_lowest(name):
     scene = trajectory.LANDSCAPES[name]

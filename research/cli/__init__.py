@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from research.cli import console, data, flags, job, problems, progress
 
@@ -117,7 +117,8 @@ def carry_out(experiment: ModuleType, command: flags.Command, *, exactly: bool =
 
     Args:
       experiment, command: As for `perform`.
-      exactly: Whether the config must be run as it is, and not with something in the place of data that are missing.
+      exactly: Whether the config must be run as it is, and not with something in the place of data that are missing. It
+        may be run without them, where a field of the config that names them can be empty: the run's config then has it so.
     Returns:
       The finished run, and whether it was finished before.
     Raises:
@@ -132,10 +133,9 @@ def carry_out(experiment: ModuleType, command: flags.Command, *, exactly: bool =
     file = Path(experiment.__file__ or experiment.__name__)
     # What a config names may change (a file of rules): `complete` writes into it what it was.
     config = experiment.complete(command.config) if hasattr(experiment, "complete") else command.config
-    if exactly and config != command.config:
-        was, now = (dataclasses.asdict(values) for values in (command.config, config))
-        name = next(name for name in was if was[name] != now[name])
-        raise ValueError(f"It was run with {name}={was[name]!r}, which is not here; {now[name]!r} is another run.")
+    for name, (was, now) in changed_fields(command.config, config).items():
+        if exactly and now:
+            raise ValueError(f"It was run with {name}={was!r}, which is not here; {now!r} is another run.")
     job.refuse_if_busy(options.results / file.stem / runs.run_id(file.stem, config))
     width = getattr(config, "width", None)  # Lanes advanced together: the bits depend on it.
     run = runs.open_run(file.stem, config, options.results, options.fresh, width, code=[file])
@@ -145,6 +145,13 @@ def carry_out(experiment: ModuleType, command: flags.Command, *, exactly: bool =
         return _run(experiment, run, options), False
     finally:
         runs.close(run)
+
+
+def changed_fields(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
+    """Those fields of two configs of one class that differ, by name: (before, after)."""
+    names = [field.name for field in dataclasses.fields(before)] if dataclasses.is_dataclass(before) else []
+    pairs = {name: (getattr(before, name), getattr(after, name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "runs.Run":

@@ -1,5 +1,6 @@
 """Run folders: what was found and all that makes it again, saved so that a kill or a full disk loses nothing."""
 
+from research.runs.agreement import Agreement, agreement_verdict, hold_against
 from research.runs.archive import pack, read_contents
 from research.runs.checkpoints import checkpoints_in, remembered
 from research.runs.command import command_line, parse_seeds
@@ -8,10 +9,11 @@ from research.runs.environment import code_digest, environment
 from research.runs.files import write_atomically
 from research.runs.folder import Run, append_metrics, close, finish, load_result, open_run, run_id
 from research.runs.manifest import read_manifest
-from research.runs.reference import agreement_verdict, hold_against, keep, read_reference
+from research.runs.reference import keep, read_reference, reference_of
 from research.runs.result import Result, Table, dashed, hash_arrays
 
 __all__ = [
+    "Agreement",
     "Comparison",
     "Result",
     "Run",
@@ -36,6 +38,7 @@ __all__ = [
     "read_contents",
     "read_manifest",
     "read_reference",
+    "reference_of",
     "remembered",
     "run_id",
     "verdict",

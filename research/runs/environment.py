@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-PACKAGES = ("jax", "jaxlib", "optax", "flax", "chex", "numpy", "scipy", "scikit-learn", "descent-jax")
+PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "scipy", "scikit-learn", "descent-jax")
 PACKAGE = Path(__file__).parents[1]
 # What may be relied on where a manifest is read; an older one lacks some entries.
 _PERHAPS_TEXT = (str, type(None))
@@ -78,7 +78,7 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     """
     found = []
     versions = [_get(e, "versions", default={}) for e in (there, here)]
-    for package in dict.fromkeys([*versions[0], *versions[1]]):
+    for package in PACKAGES:
         found += _differs(package, versions[0].get(package), versions[1].get(package))
     found += _processors(_get(there, "processor", default={}), _get(here, "processor", default={}))
     for title, *path in (

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from research.reading import NUMBER, check_shape, parse_json, read_bytes
-from research.runs.comparison import CLOCK, Difference, largest, likely_cause, number_difference
-from research.runs.environment import differences
+from research.runs.comparison import CLOCK
 from research.runs.files import json_bytes, read_json, write_atomically
 from research.runs.folder import load_result
 from research.runs.manifest import ORIGIN, check_origin, read_manifest
@@ -46,7 +45,8 @@ def reference_of(path: str | Path) -> dict[str, Any]:
     """What `keep` writes of a finished run.
 
     A float of the table has four digits. Of the result's numbers, those are kept that are no tables of their own:
-    numbers, texts, and lists of at most 20. Arrays that share a name up to its last "/" (a program's, say) have one
+    numbers, texts, and lists of at most 20; and under `intervals`, where the result has them, the (low, high) of numbers
+    by their names. Arrays that share a name up to its last "/" (a program's, say) have one
     hash, of 16 hexadecimal digits; those of the clock have none.
 
     Raises:
@@ -57,12 +57,14 @@ def reference_of(path: str | Path) -> dict[str, Any]:
     if not result.tables or not {"command", "facts"} <= manifest.keys():
         raise ValueError(f"{path} has no table, command or facts, so no reference can be made of it.")
     table = result.tables[0]
+    intervals = result.numbers.get("intervals")
     return {
         "manifest": {name: manifest[name] for name in ("experiment", "id", "config", "command", "environment")},
         "facts": manifest["facts"],
         "answer": result.answer,
         "table": {"title": table.title, "columns": table.columns, "rows": [[_short(v) for v in r] for r in table.rows]},
         "numbers": {name: value for name, value in result.numbers.items() if _plain(value)},
+        **({"intervals": intervals} if intervals else {}),
         "hashes": _hashes(result.arrays),
     }
 
@@ -82,76 +84,6 @@ def read_reference(file: str | Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} cannot be read as a reference: {str(error).rstrip('.')}.") from error
     return reference
-
-
-class Agreement(NamedTuple):
-    """What came of holding a run against a reference.
-
-    Attributes:
-      values: Entries of the table and numbers that were compared, those of the clock left out.
-      other_values: Those that differ.
-      hashes: How many hashes.
-      other_hashes: Names of those that differ.
-      causes: What the environments differ in, likeliest first.
-    """
-
-    values: int
-    other_values: tuple[Difference, ...]
-    hashes: int
-    other_hashes: tuple[str, ...]
-    causes: tuple[str, ...]
-
-    @property
-    def same(self) -> bool:
-        """Whether every value and every hash is the reference's."""
-        return not self.other_values and not self.other_hashes
-
-
-def hold_against(reference: Mapping[str, Any], path: str | Path) -> Agreement:
-    """Holds the finished run at `path` against a reference of the same config.
-
-    Raises:
-      ValueError: The run is not finished.
-    """
-    here = read_json(json_bytes(reference_of(path)))
-    values = [_values(entry) for entry in (reference, here)]
-    places = dict.fromkeys([*values[0], *values[1]])
-    other = (number_difference(place, *(given.get(place, "missing") for given in values)) for place in places)
-    hashes = dict.fromkeys([*reference["hashes"], *here["hashes"]])
-    return Agreement(
-        len(places),
-        tuple(difference for difference in other if difference is not None),
-        len(hashes),
-        tuple(name for name in hashes if reference["hashes"].get(name) != here["hashes"].get(name)),
-        tuple(differences(reference["manifest"]["environment"], here["manifest"]["environment"])),
-    )
-
-
-def agreement_verdict(agreement: Agreement) -> str:
-    """The agreement in a sentence or two."""
-    values = f"{agreement.values} values of table and numbers"
-    if agreement.same:
-        return f"Bit-identical: the {values} and the hashes of all {agreement.hashes} programs are the reference's."
-    bits = f"{len(agreement.other_hashes)} of {agreement.hashes} programs have other bits"
-    if not agreement.other_values:
-        return f"The same table: all {values} are the reference's; {bits}. {likely_cause(agreement.causes)}"
-    worst = max(agreement.other_values, key=lambda difference: difference.relative)
-    other = f"{len(agreement.other_values)} of {values} differ, and {bits}"
-    return f"Another result: {other}. {largest(worst)} {likely_cause(agreement.causes)}"
-
-
-def _values(reference: Mapping[str, Any]) -> dict[str, Any]:
-    """Every entry of the table and every plain number by its place, those of the clock left out."""
-    table = reference["table"]
-    values = {
-        f"row {i + 1}, {column}": value
-        for i, row in enumerate(table["rows"])
-        for column, value in zip(table["columns"], row, strict=True)
-    }
-    for name, value in reference["numbers"].items():
-        for i, item in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            values[name if i is None else f"{name}[{i}]"] = item
-    return {place: value for place, value in values.items() if CLOCK not in place}
 
 
 def _hashes(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:

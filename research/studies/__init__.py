@@ -23,6 +23,7 @@ from research.studies.in_turns import seconds_in_turns as seconds_in_turns
 from research.studies.intervals import interval_in_words as interval_in_words
 from research.studies.intervals import mean_interval as mean_interval
 from research.studies.intervals import median_interval as median_interval
+from research.studies.intervals import seeds_in_words as seeds_in_words
 from research.studies.known_spaces import EVALUATIONS as EVALUATIONS
 from research.studies.known_spaces import NOT_COMPARED as NOT_COMPARED
 from research.studies.known_spaces import SPACES as SPACES

@@ -92,6 +92,16 @@ def mean_interval(samples: ArrayLike, *, level: float = 0.95) -> tuple[float, fl
     return mean, mean - half, mean + half
 
 
+def seeds_in_words(count: int) -> str:
+    """What a `mean_interval` is over, and whether it has an interval, as it is read.
+
+    Example:
+      >>> [seeds_in_words(count) for count in (1, 2, 5)]
+      ['one seed', 'mean over 2 seeds', 'mean over 5 seeds, 95 % t interval']
+    """
+    return f"mean over {count} seeds{', 95 % t interval' if count > 2 else ''}" if count > 1 else "one seed"
+
+
 def interval_in_words(interval: Interval, digits: int = 3) -> str:
     """An interval, as it is read.
 

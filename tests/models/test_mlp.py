@@ -2,6 +2,7 @@
 
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,7 +93,7 @@ def test_gradient_by_hand_equals_jaxs_but_for_rounding(sizes, activation, loss, 
     np.testing.assert_allclose(value, theirs, rtol=4 * np.finfo(dtype).eps)
     bound = rounding_bound(params, *seen)
     assert excess(grads, expected, bound) < 1
-    assert [(a.shape, a.dtype) for a in jax.tree.leaves(grads)] == [(a.shape, a.dtype) for a in jax.tree.leaves(params)]
+    chex.assert_trees_all_equal_shapes_and_dtypes(grads, params)
     # And the bound tells a gradient that is wrong by one part in a million (in float32: in two thousand) from a right one.
     wrong = jax.tree.map(lambda leaf: leaf * (1 + (1e-6 if dtype == np.float64 else 5e-4)), grads)
     assert excess(wrong, expected, bound) > 1
@@ -122,8 +123,7 @@ def test_gradient_by_hand_equals_numpy_unit_by_unit():
             for a in range(2):
                 expected["dense_1"]["weights"][a, j] += back * x[i, a] / N
     _, grads = mlp_value_and_gradient(params, batch.x, batch.y, activation="tanh", loss="squared_error")
-    for ours, theirs in zip(jax.tree.leaves(grads), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14)
+    chex.assert_trees_all_close(grads, expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -1,7 +1,6 @@
 """Lookahead and averages of iterates: plain loops in numpy say what they are, and descent evaluates where they say."""
 
-import functools
-
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +42,7 @@ def walk(rule, num_steps, start=None):
 
 
 def assert_near(found, expected):
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-14), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("start", [0, 4])

@@ -1,5 +1,6 @@
 """Clips of gradients against optax's, and what each leaves as it was."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +23,7 @@ def clipped(rule, g, w=None):
 
 
 def assert_same(found, expected, rtol=1e-14):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=rtol)
 
 
 @pytest.mark.parametrize("limit", [0.1, 1.0, 1e6])
@@ -97,7 +98,7 @@ def test_limits_may_be_traced_and_dtypes_are_kept():
     for make in (clip_by_value, clip_by_norm, clip_by_global_norm, clip_adaptively):
         of = jax.jit(lambda limit, make=make: clipped(make(limit), g, w))
         found = of(jnp.float64(0.1))
-        assert jax.tree.map(lambda u: (u.shape, u.dtype), found) == jax.tree.map(lambda a: (a.shape, a.dtype), g)
+        chex.assert_trees_all_equal_shapes_and_dtypes(found, g)
         of(jnp.float64(0.2))
         assert of._cache_size() == 1
 

@@ -1,5 +1,6 @@
 """Masks and groups: the table says what a mask does, a group's rule sees its leaves alone, bad labels are named."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +42,7 @@ def walk(rule, num_steps=6, params=PARAMS):
 
 
 def assert_same(found, expected, rtol=1e-13):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=rtol)
 
 
 def by_name(params):

@@ -1,7 +1,6 @@
 """LAMB and Muon: what their steps do to lengths and singular values, and what they leave alone."""
 
-import functools
-
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,7 +110,7 @@ def test_muon_with_every_convention_of_optax_is_optax():
         return jax.lax.scan(step, rule.init(x), gradients)[1]
 
     found, expected = jax.jit(lambda: (updates_at_rest(ours), updates_at_rest(theirs)))()
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-11), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=1e-11)
 
 
 PARAMS = {"w": normal(8, 3, 4), "b": normal(9, 3), "kernel": normal(10, 2, 2, 2), "empty": jnp.zeros((2, 0))}

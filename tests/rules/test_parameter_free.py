@@ -1,5 +1,6 @@
 """DoG and Prodigy: their steps in closed form, what they do not see, and the bound on Prodigy's estimate."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,8 +107,7 @@ def test_prodigy_with_decay_is_the_authors_code_as_optax_has_it():
     def both(x):
         return [walk_tree(rule, jax.grad(objective), x) for rule in (ours, theirs)]
 
-    for a, b in zip(*(jax.tree.leaves(path) for path in both(start)), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12)
+    chex.assert_trees_all_close(*both(start), rtol=1e-11, atol=1e-12)
 
 
 def walk_tree(rule, gradient, x):
@@ -125,7 +125,7 @@ def test_nothing_moves_before_the_first_gradient_and_a_nan_shows(rule):
     state = rule.init(START)
     updates, state = rule.update(jnp.zeros(3), state)
     np.testing.assert_array_equal(updates, 0.0)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    chex.assert_tree_all_finite(state)
     updates, state = rule.update(slope(START), state)
     assert np.all(updates != 0)
     for g in (jnp.array([jnp.nan, 1.0, 1.0]), jnp.ones(3)):

@@ -1,5 +1,6 @@
 """SAM against optax's, its formula, and what follows from it on quadratics."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,12 +55,12 @@ def of_optax(inner, rho):
 @pytest.mark.parametrize("rho", [0.05, 0.5])
 def test_sam_equals_optax(ours, theirs, rho):
     found, expected = walk(sam(0.05, rho, ours)), walk(of_optax(theirs(0.05), rho))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_sam_of_radius_zero_is_the_inner_rule():
     found, expected = walk(sam(0.05, 0.0, heavy_ball)), walk(heavy_ball(0.05))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-14), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=1e-14)
 
 
 def test_sam_does_not_see_the_scale_of_the_gradient_it_is_given():
@@ -67,7 +68,7 @@ def test_sam_does_not_see_the_scale_of_the_gradient_it_is_given():
     gradient, rule = jax.grad(value_fn)(START), sam(0.1, 0.5)
     larger = jax.tree.map(lambda g: 1024.0 * g, gradient)
     one, other = (rule.update(g, rule.init(START), START, value_fn=value_fn)[0] for g in (gradient, larger))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-14), one, other)
+    chex.assert_trees_all_close(one, other, rtol=1e-14)
 
 
 def test_sam_swings_about_a_minimum_at_a_distance_of_its_radius():
@@ -115,7 +116,7 @@ def test_dtypes_and_structure_are_kept(dtype):
     rule = sam(jnp.float32(0.1), jnp.asarray(0.05))
     f = lambda x, indices=None: sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(x))
     updates, _ = rule.update(jax.grad(f)(x), rule.init(x), x, value_fn=f)
-    assert jax.tree.map(lambda u: (u.shape, u.dtype), updates) == jax.tree.map(lambda a: (a.shape, a.dtype), x)
+    chex.assert_trees_all_equal_shapes_and_dtypes(updates, x)
 
 
 def test_both_numbers_may_be_traced_and_the_rate_scheduled():

@@ -1,0 +1,205 @@
+"""Whether a run says what a kept reference says: to the bit, to the printed digits, or within the intervals."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.runs.comparison import Difference, largest, likely_cause, number_difference
+from research.runs.environment import differences
+from research.runs.files import json_bytes, read_json
+from research.runs.readings import Entry, as_number, read_entries
+from research.runs.reference import reference_of
+
+DIGITS = 1e-6  # Of the larger of two numbers: below it they have six digits in common; tables print three or four.
+# Of the largest number beside one, and at least of 1: what is smaller is what rounding leaves of terms that cancel.
+ROUNDING = 64 * 2.0**-52
+NAMED = 8  # Places that a verdict names.
+
+
+class Agreement(NamedTuple):
+    """What came of holding a run against a reference.
+
+    Attributes:
+      values: Entries of the table and numbers that were compared, those of the clock left out.
+      rounded: Those that differ by rounding: they are printed alike.
+      within: Those that differ by more, each within its interval.
+      chosen: Those that differ, and that the experiment says depend on single trainings: told, and not judged.
+      other_values: Those that do not agree.
+      hashes: How many hashes were compared.
+      other_hashes: Names of those that differ.
+      not_made: Places and hashes of the reference that the run could not make, for want of what `left_out` names.
+      left_out: What the run had to do without.
+      causes: What the environments differ in, likeliest first.
+    """
+
+    values: int
+    rounded: tuple[Difference, ...]
+    within: tuple[Difference, ...]
+    chosen: tuple[Difference, ...]
+    other_values: tuple[Difference, ...]
+    hashes: int
+    other_hashes: tuple[str, ...]
+    not_made: tuple[str, ...]
+    left_out: tuple[str, ...]
+    causes: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether every value and every hash is the reference's."""
+        return not (self.rounded or self.within or self.chosen or self.other_values or self.other_hashes)
+
+    @property
+    def agrees(self) -> bool:
+        """Whether every value is the reference's to the printed digits, or within its interval."""
+        return not self.other_values
+
+
+def hold_against(
+    reference: Mapping[str, Any],
+    path: str | Path,
+    *,
+    varies: Mapping[str, Sequence[float] | None] | None = None,
+    left_out: Sequence[str] = (),
+) -> Agreement:
+    """Holds the finished run at `path` against a reference of the same config, as `hold` does.
+
+    Raises:
+      ValueError: The run is not finished.
+    """
+    return hold(reference, read_json(json_bytes(reference_of(path))), varies=varies, left_out=left_out)
+
+
+def hold(
+    reference: Mapping[str, Any],
+    here: Mapping[str, Any],
+    *,
+    varies: Mapping[str, Sequence[float] | None] | None = None,
+    left_out: Sequence[str] = (),
+) -> Agreement:
+    """Holds what a reference would be of one run against another run's of the same config.
+
+    Two values agree to the printed digits if they differ by at most 1e-6 of the larger one, or by at most 64 ε of the
+    largest number beside it (in its column or list, and at least 1): what lies below that is rounding. Two estimates agree
+    within the interval if their intervals overlap, or, where one of them has none, if it lies in the other's; the ends of
+    an interval are not held against each other. All else must be equal.
+
+    Args:
+      reference, here: As `reference_of` makes them.
+      varies: Columns, and names of numbers, that depend on single trainings or on what the run chose by them. Where the
+        two have no intervals, such values agree if both lie within the ends given here; None: it is told, not judged.
+      left_out: What the run had to do without; what the reference has and the run does not is then not held against it.
+    """
+    entries = [read_entries(given) for given in (reference, here)]
+    not_made = [place for place in entries[0] if place not in entries[1]] if left_out else []
+    places = [place for place in dict.fromkeys([*entries[0], *entries[1]]) if place not in not_made]
+    kinds: dict[str, list[Difference]] = {kind: [] for kind in ("rounded", "within", "chosen", "other_values")}
+    for place in places:
+        kind, difference = _judge(place, *entries, varies or {})
+        if difference:
+            kinds[kind].append(difference)
+    lost = [name for name in reference["hashes"] if name not in here["hashes"]] if left_out else []
+    hashes = [name for name in dict.fromkeys([*reference["hashes"], *here["hashes"]]) if name not in lost]
+    return Agreement(
+        len(places),
+        **{kind: tuple(found) for kind, found in kinds.items()},
+        hashes=len(hashes),
+        other_hashes=tuple(name for name in hashes if reference["hashes"].get(name) != here["hashes"].get(name)),
+        not_made=(*not_made, *lost),
+        left_out=tuple(left_out),
+        causes=tuple(differences(reference["manifest"]["environment"], here["manifest"]["environment"])),
+    )
+
+
+def agreement_verdict(agreement: Agreement) -> str:
+    """The agreement in some sentences, the first of which begins with its kind."""
+    values = f"{agreement.values} values of table and numbers"
+    bits = f"{len(agreement.other_hashes)} of {agreement.hashes} programs have other bits"
+    cause = likely_cause(agreement.causes)
+    if agreement.other_values:
+        count = len(agreement.other_values)
+        found = f"Does not agree: {count} of {values} differ by more than rounding or their interval, and {bits}."
+        words = f"{found} {largest(_worst(agreement.other_values))} {cause}"
+    elif agreement.within or agreement.chosen:
+        count = len(agreement.within)
+        found = (
+            f"Agrees within the interval: of {values} {count} have other digits, each within its interval, and {bits}."
+        )
+        worst = f" {largest(_worst(agreement.within))}" if agreement.within else ""
+        words = f"{found}{worst}{_told(agreement.chosen)} {cause}"
+    elif agreement.rounded:
+        count = len(agreement.rounded)
+        found = f"The same printed digits: of {values} {count} differ, by rounding alone, and {bits}."
+        words = f"{found} {largest(_worst(agreement.rounded))} {cause}"
+    elif agreement.other_hashes:
+        words = f"The same printed digits: all {values} are the reference's; {bits}. {cause}"
+    else:
+        words = f"Bit-identical: the {values} and the hashes of all {agreement.hashes} programs are the reference's."
+    return words + _not_made(agreement)
+
+
+def _judge(
+    place: str, there: Mapping[str, Entry], here: Mapping[str, Entry], varies: Mapping[str, Sequence[float] | None]
+) -> tuple[str, Difference | None]:
+    """How the two values at a place differ: the kind, a field of Agreement, and the difference, if there is one."""
+    missing = Entry("missing", "")
+    was, now = there.get(place, missing), here.get(place, missing)
+    difference = number_difference(place, was.value, now.value)
+    if difference is None or missing in (was, now):
+        return "other_values", difference
+    if _is_rounding(was, now):
+        return "rounded", difference
+    if was.name in varies and not (was.interval and now.interval):
+        ends = varies[was.name]
+        kind = "chosen" if ends is None else "within" if _lie_in((was, now), ends) else "other_values"
+        return kind, difference
+    if was.of is not None and was.of == now.of:  # An end: what counts is whether the estimates agree.
+        kind, other = _judge(was.of, there, here, varies)
+        return "within" if other is None or kind == "rounded" else kind, difference
+    return "within" if _overlap(was, now) else "other_values", difference
+
+
+def _is_rounding(was: Entry, now: Entry) -> bool:
+    numbers = [v for v in map(as_number, (was.value, now.value)) if v is not None and math.isfinite(v)]
+    if len(numbers) < 2 or type(was.value) is not type(now.value) or isinstance(was.value, int):
+        return False
+    if isinstance(was.value, str) and was.interval != now.interval:
+        return False
+    gap, larger = abs(numbers[0] - numbers[1]), max(map(abs, numbers))
+    return gap <= max(DIGITS * larger, ROUNDING * max(was.scale, now.scale))
+
+
+def _overlap(was: Entry, now: Entry) -> bool:
+    """Whether the intervals overlap; of a value without one, whether it lies in the other's."""
+    values = [as_number(entry.value) for entry in (was, now)]
+    if None in values or was.interval is now.interval is None:
+        return False
+    ends = [entry.interval or (value, value) for entry, value in zip((was, now), values, strict=True)]
+    return bool(ends[0][0] <= ends[1][1] and ends[1][0] <= ends[0][1])
+
+
+def _lie_in(entries: Sequence[Entry], ends: Sequence[float]) -> bool:
+    numbers = [as_number(entry.value) for entry in entries]
+    return all(number is not None and ends[0] <= number <= ends[1] for number in numbers)
+
+
+def _worst(found: Sequence[Difference]) -> Difference:
+    return max(found, key=lambda difference: difference.relative)
+
+
+def _told(chosen: Sequence[Difference]) -> str:
+    if not chosen:
+        return ""
+    words = "; ".join(f"{d.place}: {d.there!r} there, {d.here!r} here" for d in chosen[:NAMED])
+    more = f"; and {len(chosen) - NAMED} more" if len(chosen) > NAMED else ""
+    return f" Told and not judged, for it depends on single trainings: {words}{more}."
+
+
+def _not_made(agreement: Agreement) -> str:
+    if not agreement.left_out:
+        return ""
+    count = len(agreement.not_made)
+    named = f", {', '.join(agreement.not_made[:NAMED])}" if count else ""
+    more = f" and {count - NAMED} more" if count > NAMED else ""
+    without = ", ".join(agreement.left_out)
+    return f"\nNot reproduced, for want of {without}: {count} values and hashes of the reference{named}{more}."

@@ -1,0 +1,128 @@
+"""What a kept reference says, place by place: each entry of its table, each number, and the intervals they have."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from research.runs.comparison import CLOCK
+
+NUMBER = r"[-+−]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?"
+INTERVAL = rf"[\[(]?\s*({NUMBER})\s*(?:,|to)\s+({NUMBER})\s*%?\s*[\])]?"
+ESTIMATE = rf"({NUMBER})\s*%?\s*[\[(]\s*({NUMBER})\s*(?:,|to)\s+({NUMBER})\s*%?\s*[\])]"
+
+
+class Entry(NamedTuple):
+    """One entry of a table, or one number.
+
+    Attributes:
+      value: What stands there.
+      name: The column, or the name of the number.
+      scale: The largest magnitude beside it, in its column or list; at least 1.
+      interval: (low, high) of an estimate; None where it has none.
+      of: The place of the estimate that this is an end of the interval of; None where it is no end.
+    """
+
+    value: Any
+    name: str
+    scale: float = 1.0
+    interval: tuple[float, float] | None = None
+    of: str | None = None
+
+
+def read_entries(reference: Mapping[str, Any]) -> dict[str, Entry]:
+    """Every entry of the table and every plain number by its place, those of the clock left out.
+
+    An estimate of the table has its interval in the same cell ("84 % [81, 86]"), in the cell after it ("1.571 to 1.600"),
+    or in the two after it, under headings that end in "low" and "high". A number has the interval that the reference
+    names under `intervals`, else that of the estimate in the table which is the same number, rounded.
+
+    Args:
+      reference: As `keep` writes it.
+    """
+    entries = dict(_table_entries(reference["table"]))
+    named = {name: tuple(ends) for name, ends in reference.get("intervals", {}).items()}
+    estimates = [entry for entry in entries.values() if entry.interval]
+    for name, value in reference["numbers"].items():
+        items = enumerate(value) if isinstance(value, list) else [(None, value)]
+        scale = _scale(value if isinstance(value, list) else [value])
+        for i, item in items:
+            interval = named.get(name) or _interval_in(estimates, item)
+            entries[name if i is None else f"{name}[{i}]"] = Entry(item, name, scale, interval)
+    return {place: entry for place, entry in entries.items() if CLOCK not in place}
+
+
+def as_number(value: Any) -> float | None:
+    """The number that a cell holds, as a number or as text ("84 % [81, 86]" is 84); None for what is no number.
+
+    Example:
+      >>> [as_number(value) for value in (0.5, "1.518", "84 % [81, 86]", "4e-16", "7 of 9", True, None)]
+      [0.5, 1.518, 84.0, 4e-16, None, None, None]
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if not isinstance(value, str):
+        return float(value)
+    found = re.fullmatch(ESTIMATE, value) or re.fullmatch(rf"({NUMBER})\s*%?", value)
+    return _number(found[1]) if found else None
+
+
+def _table_entries(table: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
+    columns: Sequence[str] = table["columns"]
+    scales = [_scale(column) for column in zip(*table["rows"], strict=True)] or [1.0] * len(columns)
+    for row_number, row in enumerate(table["rows"], 1):
+        places = [f"row {row_number}, {column}" for column in columns]
+        left, of = 0, ""  # How many of the next cells are ends of an interval, and of which estimate.
+        for i, value in enumerate(row):
+            if left:
+                left -= 1
+                yield places[i], Entry(value, columns[i], scales[i], of=of)
+                continue
+            interval, left, of = *_interval_at(columns, row, i), places[i]
+            yield places[i], Entry(value, columns[i], scales[i], interval)
+
+
+def _interval_at(columns: Sequence[str], row: Sequence[Any], i: int) -> tuple[tuple[float, float] | None, int]:
+    """The interval of a row's i-th cell, and how many of the cells after it hold it."""
+    value = as_number(row[i])
+    if isinstance(row[i], str) and (found := re.fullmatch(ESTIMATE, row[i])):
+        return _ends(value, found[2], found[3]), 0
+    after, headings = row[i + 1 : i + 3], [column.strip() for column in columns[i + 1 : i + 3]]
+    interval, count = None, 0
+    if len(after) == 2 and headings[0].endswith("low") and headings[1].endswith("high"):
+        interval, count = _ends(value, *after), 2
+    elif after and isinstance(after[0], str) and (found := re.fullmatch(INTERVAL, after[0])):
+        interval, count = _ends(value, found[1], found[2]), 1
+    return interval, count if interval else 0
+
+
+def _ends(value: float | None, low: Any, high: Any) -> tuple[float, float] | None:
+    """(low, high), where they are numbers about the value."""
+    ends = [as_number(end) for end in (low, high)]
+    if value is None or None in ends or not ends[0] <= value <= ends[1]:
+        return None
+    return ends[0], ends[1]
+
+
+def _interval_in(estimates: Sequence[Entry], value: Any) -> tuple[float, float] | None:
+    """The narrowest interval of the estimates that are the value, rounded; percentages are none of a number's."""
+    if not isinstance(value, float) or value.is_integer():
+        return None
+    same = [e.interval for e in estimates if "%" not in str(e.value) and _is_rounded(value, e.value)]
+    return min((ends for ends in same if ends), key=lambda ends: ends[1] - ends[0], default=None)
+
+
+def _is_rounded(value: float, cell: Any) -> bool:
+    if not isinstance(cell, str):
+        return float(f"{value:.4g}") == cell
+    digits = re.match(NUMBER, cell)
+    return bool(digits) and f"{value:.{len(digits[0].partition('.')[2])}f}" == digits[0]
+
+
+def _scale(values: Sequence[Any]) -> float:
+    numbers = [abs(v) for v in map(as_number, values) if v is not None and math.isfinite(v)]
+    return max(1.0, *numbers) if numbers else 1.0
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", "").replace("−", "-"))
