@@ -13,7 +13,7 @@ import pytest
 TOP = Path(__file__).parent.parent
 # Who may import whom: only to the left. Modules of one layer do not import each other.
 LAYERS = (
-    ("types", "backend", "naming"),
+    ("types", "backend", "naming", "checks"),
     ("derivatives", "losses", "models", "schedules", "samplers", "datasets"),
     ("objectives", "optima", "update_rules"),
     ("descent", "minimise"),

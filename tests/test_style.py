@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parent.parent
-MOST_LINES = {"research": 300, "experiments": 400}
+MOST_LINES = {"research": 500, "experiments": 500}
 EMPTY_NAMES = {"utils", "helpers", "misc", "common", "base", "manager"}
 BUILTIN = {"int", "float", "str", "bool", "tuple", "None", "Literal"}
 # In pieces, so that this file does not break its own law.
@@ -115,7 +115,7 @@ PLANTED = [
     (is_documented, "research/losses.py", "x = 1"),
     (is_documented, "research/losses.py", '"""Losses."""\ndef squared(x): return x'),
     (is_documented, "research/losses.py", '"""Losses."""\nclass Loss:\n    """A loss."""\n    def at(self): pass'),
-    (fits_in_the_head, "research/losses.py", "x\n" * 301),
+    (fits_in_the_head, "research/losses.py", "x\n" * 501),
     (fits_in_the_head, "research/models/utils.py", ""),
     (names_no_machine, "docs/index.md", f"see {FOLDERS[1]}ada/descent"),
     (names_no_machine, "setup.cfg", f"index = https://{HOSTS[0]}/simple"),

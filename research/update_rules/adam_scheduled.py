@@ -11,6 +11,7 @@ from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.adam import AdamState
 from research.update_rules.building_blocks import cast, descend, increment, moving_average
+from research.update_rules.checks import checked
 from research.update_rules.corrections import bias_correction, effective_length
 
 
@@ -33,6 +34,7 @@ class NadamState(NamedTuple):
 MOMENTUM_SCHEDULES = ("constant", "torch", "paper")
 
 
+@checked
 def nadam(
     learning_rate: float | Array | Schedule,
     b1: float | Array = 0.9,
@@ -105,6 +107,7 @@ def nadam(
     return optax.chain(optax.GradientTransformation(init, update), descend(learning_rate))
 
 
+@checked
 def radam(
     learning_rate: float | Array | Schedule,
     b1: float | Array = 0.9,

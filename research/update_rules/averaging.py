@@ -11,7 +11,7 @@ from jax.core import Tracer
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment
-from research.update_rules.checks import make_inner
+from research.update_rules.checks import checked, make_inner
 from research.update_rules.corrections import bias_correction
 from research.update_rules.first_order import gradient_descent, heavy_ball
 
@@ -32,6 +32,7 @@ class LookaheadState(NamedTuple):
     inner: optax.OptState
 
 
+@checked
 def lookahead(
     learning_rate: float | Array | Schedule,
     inner: Constructor = heavy_ball,
@@ -113,6 +114,7 @@ class AveragingState(NamedTuple):
     inner: optax.OptState
 
 
+@checked
 def polyak_averaging(
     learning_rate: float | Array | Schedule,
     inner: Constructor = gradient_descent,
@@ -155,6 +157,7 @@ def polyak_averaging(
     return _averaging("polyak_averaging", make_inner(inner, learning_rate), weight, accumulator_dtype)
 
 
+@checked
 def exponential_averaging(
     learning_rate: float | Array | Schedule,
     inner: Constructor = gradient_descent,

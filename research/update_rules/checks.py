@@ -1,14 +1,20 @@
 """What a rule, its inner rule and its params have to be, said before anything is traced."""
 
+import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from research.checks import is_traced, shown
 from research.types import Params
+
+_Arguments = ParamSpec("_Arguments")
+_Rule = TypeVar("_Rule", bound=optax.GradientTransformation)
 
 
 def check_rule(rule: Any, name: str = "rule") -> None:
@@ -76,3 +82,100 @@ def check_floating(params: Params) -> None:
                 f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}. Give floats: "
                 "jax.tree.map(lambda x: jnp.asarray(x, float), params)."
             )
+
+
+def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _Rule]:
+    """The constructor of a rule whose init and update look at their arguments before they compute with them.
+
+    `init` refuses params, and `update` refuses updates and params, that are not pytrees of numbers; `update` also refuses
+    params that are not like the updates, and a state that is not like this rule's. Structures and shapes are compared, and
+    the state of each structure is traced once, so that a compiled step costs no more and has the same bits.
+
+    Args:
+      constructor: Gives the rule.
+    Returns:
+      The constructor, for `@checked` above its definition.
+    Example:
+      >>> rule = checked(optax.adam)(0.1)
+      >>> rule.update(jnp.ones(3), rule.init(jnp.ones(2)))
+      Traceback (most recent call last):
+      ValueError: state must be that of these updates, from init or the last update; got one for other shapes: ...
+    """
+
+    @functools.wraps(constructor)
+    def construct(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Rule:
+        return _with_checks(constructor(*args, **kwargs))
+
+    return construct
+
+
+def _with_checks(rule: _Rule) -> _Rule:
+    expected: dict[Any, tuple[Any, list[Any]]] = {}
+
+    def init(params):
+        check_numeric("params", params)
+        return rule.init(params)
+
+    def update(updates, state, params=None, **extra):
+        found = check_numeric("updates", updates)
+        if params is not None and check_numeric("params", params) != found:
+            raise ValueError(
+                "params must have the structure and the shapes of updates, the gradients; got "
+                f"params={_described(params)} and updates={_described(updates)}."
+            )
+        if found not in expected:
+            of_state = jax.eval_shape(rule.init, updates if params is None else params)
+            expected[found] = jax.tree.structure(of_state), [leaf.shape for leaf in jax.tree.leaves(of_state)]
+        _check_state(state, *expected[found])
+        return rule.update(updates, state, params, **extra)
+
+    return rule._replace(init=init, update=update)
+
+
+def check_numeric(name: str, tree: Any) -> tuple[Any, ...]:
+    """Refuses a pytree with a leaf that is no number and no array of numbers.
+
+    Args:
+      name: What the argument is called.
+      tree: What was given.
+    Returns:
+      Its structure and the shapes of its leaves, which can be compared.
+    Raises:
+      TypeError: Which leaf it is.
+    Example:
+      >>> check_numeric("params", {"w": "one"})
+      Traceback (most recent call last):
+      TypeError: params must be a pytree of arrays of numbers; got params['w']='one'.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    for place, leaf in enumerate(leaves):
+        if not _is_numeric(leaf):
+            path = jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(tree)[place][0])
+            raise TypeError(f"{name} must be a pytree of arrays of numbers; got {name}{path}={shown(leaf)}.")
+    return structure, *map(jnp.shape, leaves)
+
+
+def _is_numeric(leaf: Any) -> bool:
+    if isinstance(leaf, jax.Array) or is_traced(leaf):
+        return not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    if isinstance(leaf, np.ndarray | np.generic):
+        return leaf.dtype.kind in "biufcV" and leaf.dtype.names is None
+    return isinstance(leaf, int | float | complex | jax.ShapeDtypeStruct)
+
+
+def _check_state(state: Any, structure: Any, shapes: list[Any]) -> None:
+    if jax.tree.structure(state) != structure:
+        raise TypeError(
+            "state must be this rule's, from init(params) or the last update; got a state of another structure, "
+            f"state={shown(jax.tree.structure(state))}, where this rule's is {shown(structure)}."
+        )
+    found = [jnp.shape(leaf) for leaf in jax.tree.leaves(state)]
+    if found != shapes:
+        raise ValueError(
+            "state must be that of these updates, from init or the last update; got one for other shapes: "
+            f"state has {shown(found)}, where these updates have {shown(shapes)}."
+        )
+
+
+def _described(tree: Any) -> str:
+    return shown(jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", tree))

@@ -9,7 +9,7 @@ import optax
 from research.schedules import check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import increment
-from research.update_rules.checks import check_rule
+from research.update_rules.checks import check_rule, checked
 
 
 class AccumulationState(NamedTuple):
@@ -28,6 +28,7 @@ class AccumulationState(NamedTuple):
     inner: optax.OptState
 
 
+@checked
 def accumulate_gradients(
     rule: optax.GradientTransformation, every: int | Array
 ) -> optax.GradientTransformationExtraArgs:
@@ -114,6 +115,7 @@ class SkippingState(NamedTuple):
     inner: optax.OptState
 
 
+@checked
 def skip_nonfinite(
     rule: optax.GradientTransformation, max_consecutive: int | Array | None = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -166,6 +168,7 @@ def skip_nonfinite(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+@checked
 def with_state_dtype(rule: optax.GradientTransformation, dtype: Any) -> optax.GradientTransformationExtraArgs:
     """Runs the rule in another dtype, its state with it: bfloat16 params with a float32 state, for one.
 

@@ -10,6 +10,7 @@ import optax
 from research.schedules import check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment
+from research.update_rules.checks import checked
 from research.update_rules.line_searches import backtracking, inner, strong_wolfe
 from research.update_rules.searching import (
     Search,
@@ -34,6 +35,7 @@ class SearchState(NamedTuple):
     search: Searched
 
 
+@checked
 def backtracking_descent(
     learning_rate: float | Array = 1.0,
     sufficient_decrease: float | Array = 1e-4,
@@ -147,6 +149,7 @@ BETAS = {
 _CONJUGATE_WOLFE = partial(strong_wolfe, curvature=0.1)
 
 
+@checked
 def nonlinear_conjugate_gradient(
     learning_rate: float | Array = 1.0, beta: str = "polak_ribiere_plus", linesearch: str | Search = "strong_wolfe"
 ) -> optax.GradientTransformationExtraArgs:

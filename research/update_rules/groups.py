@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from research.types import Params
-from research.update_rules.checks import check_rule
+from research.update_rules.checks import check_rule, checked
 
 Labels = Any  # A pytree that is a prefix of the params, or params -> such a pytree.
 
@@ -101,6 +101,7 @@ class GroupsState(NamedTuple):
     inner: dict[str, optax.OptState]
 
 
+@checked
 def by_group(
     rules: Mapping[str, optax.GradientTransformation], labels: Labels
 ) -> optax.GradientTransformationExtraArgs:

@@ -9,6 +9,7 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment
+from research.update_rules.checks import checked
 from research.update_rules.outcomes import FIRST_FAILURE, FOUND, NO_DESCENT_DIRECTION, NOT_FINITE, STEP_TOO_SMALL
 from research.update_rules.outcomes import SINGULAR as MATRIX_SINGULAR
 from research.update_rules.second_order import (
@@ -51,6 +52,7 @@ class NewtonState(NamedTuple):
     grad_after: Params
 
 
+@checked
 def newton(
     learning_rate: float | Array | Schedule = 1.0,
     *,
@@ -158,6 +160,7 @@ class TrustRegionState(NamedTuple):
     grad_after: Params
 
 
+@checked
 def trust_region_newton(
     learning_rate: float | Array = 1.0,
     *,

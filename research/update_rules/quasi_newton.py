@@ -9,6 +9,7 @@ import optax
 from research.schedules import check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment, working_dtype
+from research.update_rules.checks import checked
 from research.update_rules.line_searches import inner
 from research.update_rules.searching import (
     Search,
@@ -41,6 +42,7 @@ class BFGSState(NamedTuple):
     search: Searched
 
 
+@checked
 def bfgs(
     learning_rate: float | Array = 1.0,
     linesearch: str | Search | None = "strong_wolfe",
@@ -135,6 +137,7 @@ class LBFGSState(NamedTuple):
     search: Searched
 
 
+@checked
 def lbfgs(
     learning_rate: float | Array = 1.0,
     memory_size: int = 10,

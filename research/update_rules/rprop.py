@@ -10,6 +10,7 @@ from jax.core import Tracer
 from research.schedules import check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast
+from research.update_rules.checks import checked
 
 
 class RpropState(NamedTuple):
@@ -24,6 +25,7 @@ class RpropState(NamedTuple):
     step_size: Params
 
 
+@checked
 def rprop(
     learning_rate: float | Array,
     eta_minus: float | Array = 0.5,

@@ -10,7 +10,7 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast
-from research.update_rules.checks import make_inner
+from research.update_rules.checks import checked, make_inner
 from research.update_rules.first_order import gradient_descent
 
 
@@ -24,6 +24,7 @@ class SamState(NamedTuple):
     inner: optax.OptState
 
 
+@checked
 def sam(
     learning_rate: float | Array | Schedule,
     rho: float | Array = 0.05,

@@ -9,6 +9,7 @@ import optax
 from research.schedules import check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment, working_dtype
+from research.update_rules.checks import checked
 
 
 class PolyakStepState(NamedTuple):
@@ -21,6 +22,7 @@ class PolyakStepState(NamedTuple):
     learning_rate: Array
 
 
+@checked
 def polyak_step(
     learning_rate: float | Array = 1.0,
     f_min: float | Array = 0.0,
@@ -104,6 +106,7 @@ class BarzilaiBorweinState(NamedTuple):
     previous_gradient: Params
 
 
+@checked
 def barzilai_borwein(learning_rate: float | Array = 1e-3, short: bool = False) -> optax.GradientTransformation:
     """Steps by the inverse of the curvature that the last step met: u_t = -η_t g_t, η_t = sᵀs / sᵀy.
 
@@ -171,6 +174,7 @@ class AdgdState(NamedTuple):
     previous_gradient: Params
 
 
+@checked
 def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
     """Steps by half the inverse of the curvature met, growing slowly: λ_t = min(√(1 + θ_(t-1)) λ_(t-1), |s| / (2 |y|)).
 
