@@ -29,6 +29,16 @@ def is_traced(value: Any) -> bool:
     return jax is not None and isinstance(value, jax.core.Tracer)
 
 
+def is_array(value: Any) -> bool:
+    """Whether a value is an array, of whatever package, or a number of NumPy: it has a dtype and a shape.
+
+    Example:
+      >>> is_array(np.ones(2)), is_array([1.0]), is_array(np)
+      (True, False, False)
+    """
+    return isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype")
+
+
 def shown(value: Any) -> str:
     """A value as a message shows it: its repr, cut where it is long; of an array its dtype and shape.
 
@@ -36,7 +46,7 @@ def shown(value: Any) -> str:
       >>> shown(np.zeros((2, 3))), shown("a" * 200)[-10:]
       ('an array of float64[2, 3]', '.. (a str)')
     """
-    if hasattr(value, "dtype") and hasattr(value, "shape") and np.shape(value):
+    if is_array(value) and np.shape(value):
         return f"an array of {value.dtype}{list(value.shape)}"
     try:
         text = repr(value)
@@ -46,7 +56,13 @@ def shown(value: Any) -> str:
 
 
 def check_number(
-    name: str, value: Any, *, below: float = math.inf, positive: bool = False, integer: bool = False, signed: bool = False
+    name: str,
+    value: Any,
+    *,
+    below: float = math.inf,
+    positive: bool = False,
+    integer: bool = False,
+    signed: bool = False,
 ) -> None:
     """Raise unless a concrete value is a finite number in [0, below), or of any sign; a tracer passes.
 
@@ -69,7 +85,7 @@ def check_number(
     message = f"{name} must be {kind}{limits}; got {name}={shown(value)}."
     array = _scalar(value)
     if array is None:
-        if hasattr(value, "shape") and np.shape(value):
+        if is_array(value) and np.shape(value):
             message += " For several values at once, jax.vmap over the constructor."
         raise TypeError(message)
     if integer and not isinstance(array, int) and array.dtype.kind not in "iu":
@@ -116,7 +132,7 @@ def is_integer(value: Any) -> bool:
         return False
     if isinstance(value, numbers.Integral):
         return True
-    return hasattr(value, "dtype") and getattr(value.dtype, "kind", "") in ("i", "u") and np.shape(value) == ()
+    return is_array(value) and getattr(value.dtype, "kind", "") in ("i", "u") and np.shape(value) == ()
 
 
 def check_flag(name: str, value: Any) -> None:
@@ -264,8 +280,8 @@ def check_sequence(name: str, value: Any, of: str = "", kind: type | tuple[type,
       TypeError: texts must be a list of texts; got texts='a b'.
     """
     wanted = f"{name} must be a list{f' of {of}' if of else ''}"
-    is_array = hasattr(value, "dtype") and len(np.shape(value)) > 0
-    if isinstance(value, str | bytes | Mapping | Set) or not (isinstance(value, Sequence) or is_array):
+    has_entries = is_array(value) and hasattr(value, "__array__") and len(np.shape(value)) > 0
+    if isinstance(value, str | bytes | Mapping | Set) or not (isinstance(value, Sequence) or has_entries):
         raise TypeError(f"{wanted}; got {name}={shown(value)}.")
     if kind is not object:
         for index, entry in enumerate(value):
@@ -285,7 +301,7 @@ def check_key(name: str, value: Any) -> None:
     """
     if is_traced(value):
         return
-    dtype, shape = str(getattr(value, "dtype", "")), np.shape(value) if hasattr(value, "shape") else None
+    dtype, shape = (str(value.dtype), np.shape(value)) if is_array(value) else ("", None)
     typed = dtype.startswith("key<") and shape == ()
     if not typed and not (dtype == "uint32" and shape in ((2,), (4,))):
         several = " Split keys are given one by one, or by jax.vmap." if dtype.startswith("key<") else ""
@@ -310,21 +326,68 @@ def check_numbers(name: str, value: Any, *, ndim: int | None = None, kinds: str 
     """
     wanted = wanted or ("an array of integers" if "f" not in kinds else "an array of real numbers")
     array = value
-    if not (hasattr(value, "dtype") and hasattr(value, "shape")):
+    given = is_array(value)
+    if not given:
         if isinstance(value, str | bytes | Mapping | Set) or value is None:
             raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}.")
         try:
             array = np.asarray(value)
         except Exception:  # Lists of unequal lengths, and whatever a stranger's object raises.
             array = np.empty(0, object)
-    empty = not hasattr(value, "dtype") and array.size == 0 and array.dtype == np.float64  # An empty list makes floats.
+        if array.dtype == np.uint64:  # A Python integer that is none of 64 bits with a sign.
+            raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}, which is too large an integer.")
+    empty = not given and array.size == 0 and array.dtype == np.float64  # An empty list makes floats.
     if not empty and _kind_of(array.dtype) not in kinds:
         raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}.")
-    if hasattr(value, "dtype") and not hasattr(value, "__array__") and not is_traced(value):
+    if given and not hasattr(value, "__array__") and not is_traced(value):
         raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}, which has no values.")
     if ndim is not None and len(array.shape) != ndim:
         ranks = {0: "one number, shape ()", 1: "of rank one, shape (n,)"}
         raise ValueError(f"{name} must be {ranks.get(ndim, f'of rank {ndim}')}; got shape {tuple(array.shape)}.")
+
+
+def check_tree(name: str, tree: Any) -> tuple[Any, ...]:
+    """Raise unless every leaf of a pytree is a number or an array of numbers; tracers are.
+
+    Args:
+      name: What the argument is called.
+      tree: What was given.
+    Returns:
+      Its structure and the shapes of its leaves, which can be compared.
+    Raises:
+      TypeError: Which leaf it is.
+    Example:
+      >>> check_tree("params", {"w": "one"})
+      Traceback (most recent call last):
+      TypeError: params must be a pytree of arrays of numbers; got params['w']='one'.
+    """
+    import jax
+
+    leaves, structure = jax.tree.flatten(tree)
+    for place, leaf in enumerate(leaves):
+        if not _is_numeric(leaf):
+            path = jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(tree)[place][0])
+            raise TypeError(f"{name} must be a pytree of arrays of numbers; got {name}{path}={shown(leaf)}.")
+    return structure, *(np.shape(leaf) for leaf in leaves)
+
+
+def check_methods(name: str, value: Any, *methods: str, hint: str = "") -> None:
+    """Raise unless a value has methods, or functions in fields, of some names; a class that was not called has not.
+
+    Args:
+      name, value: The argument.
+      methods: Their names.
+      hint: What makes one, as a sentence more for the message.
+    Raises:
+      TypeError: One is missing.
+    Example:
+      >>> check_methods("model", 3, "init", "apply", hint="Make one by research.models.linear(3).")
+      Traceback (most recent call last):
+      TypeError: model must have the functions init and apply; got model=3. Make one by research.models.linear(3).
+    """
+    if inspect.isclass(value) or not all(callable(getattr(value, method, None)) for method in methods):
+        hint = f" {hint}" if hint else ""
+        raise TypeError(f"{name} must have the functions {' and '.join(methods)}; got {name}={shown(value)}.{hint}")
 
 
 def check_dtype(name: str, value: Any) -> None:
@@ -338,7 +401,8 @@ def check_dtype(name: str, value: Any) -> None:
       TypeError: dtype must be the name or type of a floating dtype, such as "float32"; got dtype='nonsense'.
     """
     try:
-        dtype = None if value is None or isinstance(value, list | tuple | dict) else np.dtype(value)
+        named = isinstance(value, str | type | np.dtype) or isinstance(getattr(value, "dtype", None), np.dtype)
+        dtype = np.dtype(value) if named else None
     except (TypeError, ValueError):
         dtype = None
     if dtype is not None and _kind_of(dtype) == "f":
@@ -346,6 +410,14 @@ def check_dtype(name: str, value: Any) -> None:
     raise TypeError(
         f'{name} must be the name or type of a floating dtype, such as "float32"; got {name}={shown(value)}.'
     )
+
+
+def _is_numeric(leaf: Any) -> bool:
+    if isinstance(leaf, bool | int | float | complex):
+        return True
+    if not is_array(leaf):
+        return False
+    return _kind_of(leaf.dtype) in "biufc" or "float0" in str(leaf.dtype)
 
 
 def _scalar(value: Any) -> Any:
@@ -356,7 +428,7 @@ def _scalar(value: Any) -> Any:
         return None
     if isinstance(value, numbers.Real):
         return np.asarray(float(value)) if not isinstance(value, np.generic) else np.asarray(value)
-    if not hasattr(value, "dtype") or not hasattr(value, "__array__") or np.shape(value) != ():
+    if not is_array(value) or not hasattr(value, "__array__") or np.shape(value) != ():
         return None
     return np.asarray(value) if _kind_of(value.dtype) in "iuf" else None
 

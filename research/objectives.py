@@ -1,15 +1,14 @@
 """What is differentiated: the mean loss over a batch, its penalties, its gradients example by example; and metrics."""
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from research.checks import check_callable, check_count, check_flag, check_methods, check_number, check_tree, shown
 from research.types import Array, Batch, Model, Params
 
 Objective = Callable[[Params, Batch], Array]  # (params, batch) -> ()
@@ -38,7 +37,11 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
       1.0
     """
 
+    check_model("model", model)
+    check_callable("loss", loss, "prediction", "target")
+
     def objective(params: Params, batch: Batch) -> Array:
+        _check_batch(batch)
         prediction = model.apply(params, batch.x, batch.key)
         _check_paired(prediction, batch.y)
         return jnp.mean(jax.vmap(loss)(prediction, batch.y))
@@ -107,6 +110,9 @@ def regularised(objective: Objective, *penalties: Penalty) -> Objective:
       >>> print(objective(jnp.array([3.0]), None))  # 3 + 4.5 + 3
       10.5
     """
+    check_callable("objective", objective, "params", "batch")
+    for penalty in penalties:
+        check_callable("each of penalties", penalty, "params")
     return lambda params, batch: objective(params, batch) + sum(penalty(params) for penalty in penalties)
 
 
@@ -128,7 +134,14 @@ def per_example_gradients(objective: Objective) -> Callable[[Params, Batch], Par
       >>> print(per_example_gradients(objective)(params, batch)["intercept"])
       [0. 2.]
     """
-    return lambda params, batch: jax.vmap(jax.grad(objective), (None, 0))(params, _batches_of_one(batch))
+    check_callable("objective", objective, "params", "batch")
+
+    def gradients(params: Params, batch: Batch) -> Params:
+        check_tree("params", params)
+        _check_batch(batch)
+        return jax.vmap(jax.grad(objective), (None, 0))(params, _batches_of_one(batch))
+
+    return gradients
 
 
 def gradient_covariance_trace(objective: Objective, params: Params, batch: Batch) -> Array:
@@ -156,6 +169,9 @@ def gradient_covariance_trace(objective: Objective, params: Params, batch: Batch
       >>> print(gradient_covariance_trace(objective, params, batch))  # intercept gradients -1 and 1
       1.0
     """
+    check_callable("objective", objective, "params", "batch")
+    check_tree("params", params)
+    _check_batch(batch)
     if batch.key is not None:
         raise ValueError("batch must have no key: noise would join the covariance. Give batch._replace(key=None).")
     mean = jax.grad(objective)(params, batch)
@@ -188,7 +204,10 @@ def accuracy(model: Model) -> Objective:
       0.6667
     """
 
+    check_model("model", model)
+
     def metric(params: Params, batch: Batch) -> Array:
+        _check_batch(batch)
         logits = model.apply(params, batch.x)
         _check_paired(logits, batch.y)
         predicted = logits > 0 if logits.ndim == batch.y.ndim else jnp.argmax(logits, axis=-1)
@@ -219,7 +238,10 @@ def r_squared(model: Model) -> Objective:
       0.0
     """
 
+    check_model("model", model)
+
     def metric(params: Params, batch: Batch) -> Array:
+        _check_batch(batch)
         prediction = model.apply(params, batch.x)
         if prediction.shape != batch.y.shape:
             raise ValueError(f"predictions and targets differ in shape: {prediction.shape} and {batch.y.shape}.")
@@ -245,11 +267,13 @@ def in_slices(function: Callable[[Params, Batch], Any], size: int) -> Callable[[
       >>> print(mean(None, Batch(np.arange(10.0), np.zeros(10))))
       4.5
     """
-    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
-        raise ValueError(f"size must be a positive integer; got size={size!r}. A thousand images fit most machines.")
+    check_count("size", size)
+    check_callable("function", function, "params", "batch")
     compiled = jax.jit(function)
 
     def whole(params: Params, batch: Batch) -> Any:
+        check_tree("params", params)
+        _check_batch(batch)
         lengths = {len(leaf) for leaf in jax.tree.leaves((batch.x, batch.y))}
         n, total = max(lengths, default=0), None
         if len(lengths) != 1 or not n:
@@ -265,10 +289,11 @@ def in_slices(function: Callable[[Params, Batch], Any], size: int) -> Callable[[
 
 
 def _penalty(strength: ArrayLike, measure: Callable[[Array], Array], penalise_intercept: bool) -> Penalty:
-    if not isinstance(strength, Tracer) and not float(np.asarray(strength)) >= 0:
-        raise ValueError(f"strength must not be negative; got strength={strength}. 0 means no penalty.")
+    check_number("strength", strength)
+    check_flag("penalise_intercept", penalise_intercept)
 
     def penalty(params: Params) -> Array:
+        check_tree("params", params)
         leaves = jax.tree_util.tree_leaves_with_path(params)
         total = sum(measure(leaf) for path, leaf in leaves if penalise_intercept or not _is_intercept(path))
         return jnp.asarray(strength, jnp.result_type(total)) * total  # A float64 strength must not widen float32.
@@ -287,6 +312,22 @@ def _check_paired(prediction: Array, y: Array) -> None:
             "a batch needs as many predictions as targets, at least one, along its leading axis; "
             f"got predictions of shape {prediction.shape}, targets y of shape {y.shape}."
         )
+
+
+def check_model(name: str, model: Any) -> None:
+    """Raise TypeError unless a value has what a `Model` has."""
+    check_methods(name, model, "init", "apply", hint="Make one, such as research.models.linear(3).")
+
+
+def _check_batch(batch: Any) -> None:
+    if not (hasattr(batch, "x") and hasattr(batch, "y") and hasattr(batch, "key")):
+        raise TypeError(f"batch must be a research.types.Batch(x, y); got batch={shown(batch)}.")
+    for name in ("x", "y"):
+        _, *shapes = check_tree(f"batch.{name}", getattr(batch, name))
+        if not shapes or not all(shapes):
+            raise TypeError(
+                f"batch.{name} must hold arrays with an axis of examples; got {shown(getattr(batch, name))}."
+            )
 
 
 def _batches_of_one(batch: Batch) -> Batch:

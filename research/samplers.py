@@ -1,10 +1,9 @@
 """Which examples, in which order: batch, stochastic and mini-batch descent are one rule fed by these samplers."""
 
-from numbers import Integral
-
 import jax
 import jax.numpy as jnp
 
+from research.checks import check_count, check_flag, check_key
 from research.types import Array, Key, Sampler
 
 
@@ -52,11 +51,13 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
     """
     _check_count("n", n)
     _check_count("batch_size", batch_size)
+    check_flag("replacement", replacement)
     if batch_size > n:
         raise ValueError(f"batch_size must lie in 1..n; got batch_size={batch_size}, n={n}. Use full_batch(n) for all.")
     num_batches = n // batch_size
 
     def indices(key: Key) -> Array:
+        check_key("key", key)
         if replacement:
             return jax.random.randint(key, (num_batches, batch_size), 0, n, dtype=jnp.int32)
         return _permutation(key, n)[: num_batches * batch_size].reshape(num_batches, batch_size)
@@ -101,5 +102,4 @@ def _permutation(key: Key, n: int) -> Array:
 
 
 def _check_count(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
+    check_count(name, value)

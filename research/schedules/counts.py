@@ -5,14 +5,21 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from research.checks import check_numbers
 from research.types import Array
 
 Schedule = Callable[[Any], Array]
 
 
+def count(t: Any) -> Array:
+    """The steps taken, as an array; TypeError unless they are numbers."""
+    check_numbers("t", t)
+    return jnp.asarray(t)
+
+
 def real(t: Any) -> Array:
     """In the default float dtype: an int32 count divided by an integer would be float32 even where float64 is on."""
-    return jnp.asarray(t, dtype=float)
+    return jnp.asarray(count(t), dtype=float)
 
 
 def fraction(t: Any, num_steps: int | Array) -> Array:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from research.schedules.checks import check_number
-from research.schedules.counts import Schedule, fraction, real
+from research.schedules.counts import Schedule, count, fraction, real
 from research.types import Array
 
 
@@ -44,7 +44,7 @@ def step(initial: float | Array, factor: float | Array, every: int | Array) -> S
     check_number("initial", initial)
     check_number("factor", factor, positive=True)
     check_number("every", every, positive=True, integer=True)
-    return lambda t: initial * factor ** real(jnp.asarray(t) // every)
+    return lambda t: initial * factor ** real(count(t) // every)
 
 
 def exponential(initial: float | Array, factor: float | Array, timescale: float | Array = 1.0) -> Schedule:

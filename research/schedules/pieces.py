@@ -7,8 +7,9 @@ from typing import Any
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from research.checks import check_callable, check_sequence
 from research.schedules.checks import check_number
-from research.schedules.counts import Schedule, fraction, real
+from research.schedules.counts import Schedule, count, fraction, real
 from research.types import Array
 
 
@@ -52,6 +53,10 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
       >>> print(join([linear_warmup(1.0, 2), inverse_time(1.0)], boundaries=[2])(jnp.arange(4)))
       [0.  0.5 1.  0.5]
     """
+    check_sequence("schedules", schedules, "schedules")
+    for schedule in schedules:
+        check_callable("each of schedules", schedule, "t")
+    check_sequence("boundaries", boundaries, "integers")
     if len(schedules) != len(boundaries) + 1:
         raise ValueError(
             f"join needs one boundary between every two schedules; got {len(schedules)} schedules and "
@@ -60,7 +65,7 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     _check_boundaries(boundaries, "schedules")
 
     def joined(t: Any) -> Array:
-        t = jnp.asarray(t)
+        t = count(t)
         rate = schedules[0](t)
         for boundary, schedule in zip(boundaries, schedules[1:], strict=True):
             rate = jnp.where(t < boundary, rate, schedule(jnp.maximum(t - boundary, 0)))
@@ -90,6 +95,8 @@ def piecewise(initial: float | Array, boundaries: Sequence[int | Array], values:
       [1.    1.    0.5   0.5   0.125 0.125]
     """
     check_number("initial", initial)
+    check_sequence("boundaries", boundaries, "integers")
+    check_sequence("values", values, "numbers")
     if len(boundaries) != len(values):
         raise ValueError(
             f"piecewise needs one value for every boundary; got boundaries={boundaries!r} and values={values!r}. The "
@@ -100,7 +107,7 @@ def piecewise(initial: float | Array, boundaries: Sequence[int | Array], values:
         check_number("each of values", value)
 
     def rate_at(t: Any) -> Array:
-        t = jnp.asarray(t)
+        t = count(t)
         rate = initial * jnp.ones_like(real(t))
         for boundary, value in zip(boundaries, values, strict=True):
             rate = jnp.where(t < boundary, rate, value)

@@ -7,10 +7,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from research.checks import is_traced, shown
+from research.checks import check_tree, shown
 from research.types import Params
 
 _Arguments = ParamSpec("_Arguments")
@@ -113,12 +112,12 @@ def _with_checks(rule: _Rule) -> _Rule:
     expected: dict[Any, tuple[Any, list[Any]]] = {}
 
     def init(params):
-        check_numeric("params", params)
+        check_tree("params", params)
         return rule.init(params)
 
     def update(updates, state, params=None, **extra):
-        found = check_numeric("updates", updates)
-        if params is not None and check_numeric("params", params) != found:
+        found = check_tree("updates", updates)
+        if params is not None and check_tree("params", params) != found:
             raise ValueError(
                 "params must have the structure and the shapes of updates, the gradients; got "
                 f"params={_described(params)} and updates={_described(updates)}."
@@ -130,37 +129,6 @@ def _with_checks(rule: _Rule) -> _Rule:
         return rule.update(updates, state, params, **extra)
 
     return rule._replace(init=init, update=update)
-
-
-def check_numeric(name: str, tree: Any) -> tuple[Any, ...]:
-    """Refuses a pytree with a leaf that is no number and no array of numbers.
-
-    Args:
-      name: What the argument is called.
-      tree: What was given.
-    Returns:
-      Its structure and the shapes of its leaves, which can be compared.
-    Raises:
-      TypeError: Which leaf it is.
-    Example:
-      >>> check_numeric("params", {"w": "one"})
-      Traceback (most recent call last):
-      TypeError: params must be a pytree of arrays of numbers; got params['w']='one'.
-    """
-    leaves, structure = jax.tree.flatten(tree)
-    for place, leaf in enumerate(leaves):
-        if not _is_numeric(leaf):
-            path = jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(tree)[place][0])
-            raise TypeError(f"{name} must be a pytree of arrays of numbers; got {name}{path}={shown(leaf)}.")
-    return structure, *map(jnp.shape, leaves)
-
-
-def _is_numeric(leaf: Any) -> bool:
-    if isinstance(leaf, jax.Array) or is_traced(leaf):
-        return not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    if isinstance(leaf, np.ndarray | np.generic):
-        return leaf.dtype.kind in "biufcV" and leaf.dtype.names is None
-    return isinstance(leaf, int | float | complex | jax.ShapeDtypeStruct)
 
 
 def _check_state(state: Any, structure: Any, shapes: list[Any]) -> None:

@@ -62,7 +62,10 @@ def table(outcomes: Sequence[Outcome]) -> str:
     unclear = collections.Counter((o.error, o.message[:60]) for o in outcomes if o.kind == "unclear error")
     lines += ["", "unclear errors, the most frequent:"]
     lines += [f"{count:6}  {error}: {message}" for (error, message), count in unclear.most_common(40)]
-    lines += ["", f"{len(outcomes)} calls: " + ", ".join(f"{kind} {share:.1%}" for kind, share in shares(outcomes).items())]
+    lines += [
+        "",
+        f"{len(outcomes)} calls: " + ", ".join(f"{kind} {share:.1%}" for kind, share in shares(outcomes).items()),
+    ]
     return "\n".join(lines)
 
 

@@ -86,13 +86,19 @@ def is_clear(error: BaseException, case: Case) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     inner = Path(frames[-1].filename)
     by_python = isinstance(error, TypeError) and "() got an unexpected keyword argument" in str(error)
-    if not (inner.is_relative_to(LIBRARY) or by_python or (inner.is_relative_to(HERE) and "wrong_values" not in inner.name)):
+    if not (
+        inner.is_relative_to(LIBRARY) or by_python or (inner.is_relative_to(HERE) and "wrong_values" not in inner.name)
+    ):
         return False
     return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", str(error)) for name in names(case))
 
 
 # A message may name an argument by a plural, or by its part.
-ALSO: dict[str, tuple[str, ...]] = {"updates": ("gradient", "gradients", "grads"), "args": ("x", "arguments"), "f": ("function",)}
+ALSO: dict[str, tuple[str, ...]] = {
+    "updates": ("gradient", "gradients", "grads"),
+    "args": ("x", "arguments"),
+    "f": ("function",),
+}
 
 
 def names(case: Case) -> tuple[str, ...]:
@@ -142,9 +148,28 @@ NOT_NUMBERS = {
 }
 FUNCTIONS = {
     *("class", "function without arguments", "function of five arguments", "function that gives None"),
-    *("function that gives a text", "function that gives an object", "function that gives an integer", "optax constructor"),
+    *(
+        "function that gives a text",
+        "function that gives an object",
+        "function that gives an integer",
+        "optax constructor",
+    ),
 }
-SCALARS = {"-1", "0", "1.5", "-2.5", "3", "2**63", "-2**63", "10**400", "1e308", "fraction", "decimal", "NumPy float", "NumPy integer"}
+SCALARS = {
+    "-1",
+    "0",
+    "1.5",
+    "-2.5",
+    "3",
+    "2**63",
+    "-2**63",
+    "10**400",
+    "1e308",
+    "fraction",
+    "decimal",
+    "NumPy float",
+    "NumPy integer",
+}
 WHOLE = {"-1", "0", "3", "2**63", "-2**63", "10**400", "NumPy integer"}
 NEGATIVE = {"-1", "-2.5", "-2**63", "-inf"}
 # Integers that may be negative, or real numbers.
@@ -191,7 +216,9 @@ def makes_sense(case: Case, value: Any, result: Any) -> bool:
     if label in NOT_NUMBERS:
         return False
     if "array" in allowed:
-        return label not in ("array with NaN", "NaN", "all NaN") or holds_nan(result) or result is None or callable(result)
+        return (
+            label not in ("array with NaN", "NaN", "all NaN") or holds_nan(result) or result is None or callable(result)
+        )
     if label in SCALARS:
         if label in NEGATIVE and case.argument not in ANY_SIGN:
             return False
@@ -227,7 +254,12 @@ def same(value: Any, valid: Any) -> bool:
         if type(value) in (list, tuple) and type(valid) in (list, tuple):
             return list(value) == list(valid)
         one, two = np.asarray(value), np.asarray(valid)
-        return one.shape == two.shape and one.dtype.kind in "iufb" and two.dtype.kind in "iufb" and bool((one == two).all())
+        return (
+            one.shape == two.shape
+            and one.dtype.kind in "iufb"
+            and two.dtype.kind in "iufb"
+            and bool((one == two).all())
+        )
     return False
 
 
@@ -263,7 +295,10 @@ def _kinds_of_part(part: Any, valid: Any) -> set[str]:
         return kinds_of_value(valid)
     if part is jax.Array and is_key(valid):
         return {"key"}
-    if any(word in text for word in ("Array", "ndarray", "generic", "number")) and "[" not in text.partition("Array")[0]:
+    if (
+        any(word in text for word in ("Array", "ndarray", "generic", "number"))
+        and "[" not in text.partition("Array")[0]
+    ):
         return {"array"} if not isinstance(valid, int | float) or isinstance(valid, bool) else {"float"}
     if any(word in text.partition("[")[0] for word in ("Sequence", "Iterable", "list", "tuple")):
         return {"sequence"}

@@ -275,7 +275,11 @@ def of_rules() -> Iterator[Call]:
     value_fn = lambda params, indices=None: risk(params, batch())
     for name in dict.fromkeys([*vars(update_rules)]):
         function = getattr(update_rules, name)
-        if name.startswith("_") or not inspect.isfunction(function) or not function.__module__.startswith("research.update"):
+        if (
+            name.startswith("_")
+            or not inspect.isfunction(function)
+            or not function.__module__.startswith("research.update")
+        ):
             continue
         arguments = hyperparameters(name)
         yield Call(f"update_rules.{name}", function, arguments)
@@ -313,7 +317,11 @@ def of_schedules() -> Iterator[Call]:
     for name, arguments in made.items():
         function = getattr(schedules, name)
         yield Call(f"schedules.{name}", function, arguments)
-        yield Call(f"schedules.{name}()", function(**arguments), {next(iter(inspect.signature(function(**arguments)).parameters)): 3})
+        yield Call(
+            f"schedules.{name}()",
+            function(**arguments),
+            {next(iter(inspect.signature(function(**arguments)).parameters)): 3},
+        )
 
 
 def of_models() -> Iterator[Call]:
@@ -332,7 +340,10 @@ def of_models() -> Iterator[Call]:
         "transformer_encoder": ({"vocabulary_size": 3, "context": 4, "num_classes": 2, **small}, tokens),
         "from_linen": ({"module": linen_module(), "example": jnp.ones(2)}, jnp.ones((3, 2))),
         "augmented": ({"model": m.softmax(3, 2), "augment": m.random_flip}, None),
-        "on_images": ({"model": m.linear(3), "mean": jnp.full(3, 0.5), "sd": jnp.full(3, 2.0), "dtype": "float64"}, jnp.ones((2, 2, 3), "uint8")),
+        "on_images": (
+            {"model": m.linear(3), "mean": jnp.full(3, 0.5), "sd": jnp.full(3, 2.0), "dtype": "float64"},
+            jnp.ones((2, 2, 3), "uint8"),
+        ),
     }
     for name, (arguments, x) in constructors.items():
         function = getattr(m, name)
@@ -340,7 +351,9 @@ def of_models() -> Iterator[Call]:
         model = function(**arguments)
         yield Call(f"models.{name}().init", model.init, {"key": key()}, slow=True)
         if x is not None:
-            yield Call(f"models.{name}().apply", model.apply, {"params": model.init(key()), "x": x, "key": None}, slow=True)
+            yield Call(
+                f"models.{name}().apply", model.apply, {"params": model.init(key()), "x": x, "key": None}, slow=True
+            )
     attend = {"params": block_params()["attention"], "x": hidden, "num_heads": 2}
     normalise = {"x": jnp.ones((2, 4)), "scale": jnp.ones(4), "bias": jnp.zeros(4)}
     reading = {"model": decoder(), "tokens": text_tokens(), "context": 4}
@@ -363,7 +376,14 @@ def of_models() -> Iterator[Call]:
         "dropout": {"key": key(), "x": jnp.ones((3, 2)), "rate": 0.5},
         "find_activation": {"name": "relu"},
         "find_initialiser": {"name": "he_normal"},
-        "generate": {"model": decoder(), "params": decoder_params(), "key": key(), "prompt": [0, 1], "num_tokens": 2, "context": 4},
+        "generate": {
+            "model": decoder(),
+            "params": decoder_params(),
+            "key": key(),
+            "prompt": [0, 1],
+            "num_tokens": 2,
+            "context": 4,
+        },
         "group_normalisation": {**normalise, "x": jnp.ones((2, 2, 4)), "num_groups": 2},
         "in_turn": {"augmentations": (m.random_flip, m.random_shift(1))},
         "layer_normalisation": normalise,
@@ -388,8 +408,15 @@ def of_models() -> Iterator[Call]:
     }.items():
         yield Call(f"models.{name}", getattr(m, name), arguments, slow=name in {"generate"})
     starts = np.array([0, 3])
-    yield Call("models.next_token_losses()", m.next_token_losses(**reading), {"params": decoder_params(), "starts": starts}, slow=True)
-    yield Call("models.reader()", m.reader(**reading, slice_size=2), {"params": decoder_params(), "starts": starts}, slow=True)
+    yield Call(
+        "models.next_token_losses()",
+        m.next_token_losses(**reading),
+        {"params": decoder_params(), "starts": starts},
+        slow=True,
+    )
+    yield Call(
+        "models.reader()", m.reader(**reading, slice_size=2), {"params": decoder_params(), "starts": starts}, slow=True
+    )
     yield Call("models.random_crop()", m.random_crop(1), {"key": key(), "x": image()})
 
 
@@ -429,7 +456,9 @@ def of_objectives() -> Iterator[Call]:
         yield Call(f"objectives.{name}", function, arguments)
         if name != "regularised":
             on = {"params": params()} if "penalty" in name else {"params": params(), "batch": labelled()}
-            yield Call(f"objectives.{name}()", function(**arguments), on, slow=name in {"in_slices", "per_example_gradients"})
+            yield Call(
+                f"objectives.{name}()", function(**arguments), on, slow=name in {"in_slices", "per_example_gradients"}
+            )
 
 
 def of_derivatives() -> Iterator[Call]:
@@ -494,8 +523,12 @@ def of_datasets() -> Iterator[Call]:
         "chunks": {"shards": shards(), "seed": 0, "chunk_size": 2},
     }.items():
         yield Call(f"datasets.{name}", getattr(datasets, name), arguments, slow=name == "text")
-    yield Call("datasets.write_shards", write_shards_anew, {"folder": "shards", "blocks": [(np.ones((4, 2)), np.arange(4))]})
-    yield Call("datasets.write_speech_commands", datasets.write_speech_commands, {"folder": folder() / "never"}, slow=True)
+    yield Call(
+        "datasets.write_shards", write_shards_anew, {"folder": "shards", "blocks": [(np.ones((4, 2)), np.arange(4))]}
+    )
+    yield Call(
+        "datasets.write_speech_commands", datasets.write_speech_commands, {"folder": folder() / "never"}, slow=True
+    )
 
 
 def write_shards_anew(folder, blocks):
@@ -562,10 +595,20 @@ def of_workloads() -> Iterator[Call]:
 
 def of_proofs() -> Iterator[Call]:
     p = research.proofs
-    gradient, problem = jax.grad(bowl), p.PROBLEMS["quadratic"] if "quadratic" in p.PROBLEMS else next(iter(p.PROBLEMS.values()))
+    gradient, problem = (
+        jax.grad(bowl),
+        p.PROBLEMS["quadratic"] if "quadratic" in p.PROBLEMS else next(iter(p.PROBLEMS.values())),
+    )
     rule, start = optax.sgd(0.1), jnp.array([1.0, 2.0])
     along = {"gradient": gradient, "params": start, "num_steps": 3}
-    from_optax = {"name": "adam", "objective": bowl, "params": start, "batch": None, "learning_rate": 0.1, "num_steps": 3}
+    from_optax = {
+        "name": "adam",
+        "objective": bowl,
+        "params": start,
+        "batch": None,
+        "learning_rate": 0.1,
+        "num_steps": 3,
+    }
     formula = p.FORMULAS["gradient_descent"].iterates
     yield Call("proofs.deviation", p.deviation, {"rule": rule, "reference": optax.sgd(0.2), **along}, slow=True)
     yield Call("proofs.deviation_from_optax", p.deviation_from_optax, from_optax, slow=True)
@@ -642,7 +685,11 @@ def regime_table_numbers():
     deviation = {dtype: {"largest": 0.0, "step": 1} for dtype in ("float32", "float64")}
     optimum = {"value": 0.1, "gradient_norm": 1e-9, "relative_gradient_norm": 1e-9, "solver": "QR"}
     return {
-        **{"rows": [row], "floors": {"workload": "a", "trace": 1.0, "rows": [floor]}, "deviations": {"adam": deviation}},
+        **{
+            "rows": [row],
+            "floors": {"workload": "a", "trace": 1.0, "rows": [floor]},
+            "deviations": {"adam": deviation},
+        },
         **{"first": "a", "proof": {"steps": 3, "rate": 0.1}, "optima": {"a": optimum}},
     }
 

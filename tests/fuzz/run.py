@@ -1,6 +1,6 @@
 """Longer runs of the fuzzer, with counts per function and per class of error.
 
-    python tests/fuzz/run.py --seed 3 --cases 30000 [--only losses.] [--show unclear]
+python tests/fuzz/run.py --seed 3 --cases 30000 [--only losses.] [--show unclear]
 """
 
 import argparse

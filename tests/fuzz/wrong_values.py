@@ -182,18 +182,33 @@ def spoilt(valid: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
         yield from (("a letter more", lambda: valid + "x"), ("in a list", lambda: [valid]))
         yield from (("as bytes", lambda: valid.encode()), ("with a line break", lambda: valid + "\n"))
     elif isinstance(valid, bool):
-        yield from (("in a list", lambda: [valid]), ("as text", lambda: str(valid)), ("as number", lambda: 2 * int(valid)))
+        yield from (
+            ("in a list", lambda: [valid]),
+            ("as text", lambda: str(valid)),
+            ("as number", lambda: 2 * int(valid)),
+        )
     elif isinstance(valid, int | float):
-        yield from (("as text", lambda: str(valid)), ("in a list", lambda: [valid]), ("negative", lambda: -abs(valid) - 1))
+        yield from (
+            ("as text", lambda: str(valid)),
+            ("in a list", lambda: [valid]),
+            ("negative", lambda: -abs(valid) - 1),
+        )
         yield from (("complex", lambda: complex(valid)), ("in an array", lambda: np.array([valid])))
         yield from (("and a half", lambda: valid + 0.5), ("as array", lambda: np.asarray(valid)))
     elif isinstance(valid, Path):
-        yield from (("in a list", lambda: [valid]), ("elsewhere", lambda: valid / "no" / "such"), ("as bytes", lambda: bytes(valid)))
+        yield from (
+            ("in a list", lambda: [valid]),
+            ("elsewhere", lambda: valid / "no" / "such"),
+            ("as bytes", lambda: bytes(valid)),
+        )
 
 
 def _of_named(valid: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "plain tuple", lambda: tuple(valid)
-    yield "as dict", lambda: valid._asdict() if hasattr(valid, "_asdict") else dict(zip(valid._fields, valid, strict=True))
+    yield (
+        "as dict",
+        lambda: valid._asdict() if hasattr(valid, "_asdict") else dict(zip(valid._fields, valid, strict=True)),
+    )
     for field in valid._fields:
         for wrong in LEAVES:
             yield f"field with {wrong.label}", lambda field=field, wrong=wrong: valid._replace(**{field: wrong.make()})
