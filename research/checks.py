@@ -401,7 +401,9 @@ def check_dtype(name: str, value: Any) -> None:
       TypeError: dtype must be the name or type of a floating dtype, such as "float32"; got dtype='nonsense'.
     """
     try:
-        named = isinstance(value, str | type | np.dtype) or isinstance(getattr(value, "dtype", None), np.dtype)
+        named = isinstance(value, str | type | np.dtype) or (
+            not is_array(value) and isinstance(getattr(value, "dtype", None), np.dtype)
+        )
         dtype = np.dtype(value) if named else None
     except (TypeError, ValueError):
         dtype = None
@@ -414,7 +416,7 @@ def check_dtype(name: str, value: Any) -> None:
 
 def _is_numeric(leaf: Any) -> bool:
     if isinstance(leaf, bool | int | float | complex):
-        return True
+        return not isinstance(leaf, int) or -(2**63) <= leaf < 2**63
     if not is_array(leaf):
         return False
     return _kind_of(leaf.dtype) in "biufc" or "float0" in str(leaf.dtype)

@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from threadpoolctl import threadpool_limits
 
 from research import datasets, losses, models, objectives, optima
+from research.checks import check_count, check_flag, check_number, is_array, shown
 from research.naming import known_names
 from research.types import Array, Batch, Model, Optimum, Params, Workload
 
@@ -80,8 +81,8 @@ def make_workload(name: str, **options: Any) -> Workload:
       >>> workload.train.x.shape, f"{workload.optimum.value:.4f}"
       ((398, 30), '0.0947')
     """
-    if name not in WORKLOADS:
-        raise ValueError(f"unknown workload {name!r}{known_names(name, WORKLOADS)}")
+    if not isinstance(name, str) or name not in WORKLOADS:
+        raise ValueError(f"unknown workload {name!r}; name must be that of a workload{known_names(name, WORKLOADS)}")
     return WORKLOADS[name](**options)
 
 
@@ -91,6 +92,7 @@ def _constructor(build: Callable[..., Workload]) -> Callable[..., Workload]:
 
     @functools.wraps(build)
     def construct(*, dtype: DTypeLike = "float64", **options: Any) -> Workload:
+        _check_options(options)
         with jax.ensure_compile_time_eval():  # Called under jit, it must not remember tracers.
             return remembered(dtype=_available(dtype), **options)
 
@@ -281,14 +283,30 @@ def _without_data(
     return Workload(name, None, None, None, init, objective, None, "", None, optimum)
 
 
+def _check_options(options: dict[str, Any]) -> None:
+    """Before they are looked up among what was built, which asks that they can be hashed."""
+    for name, value in options.items():
+        if name == "holdout":
+            check_flag(name, value)
+        elif name in ("n", "dimension"):
+            _check_positive_integer(name, value)
+            options[name] = int(value)
+        elif name == "condition":
+            check_number(name, value, positive=True)
+
+
 def _check_positive_integer(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a positive integer; got {value!r}.")
+    check_count(name, value)
 
 
 def _available(dtype: DTypeLike) -> np.dtype:
     """The dtype, once it is floating and JAX would not narrow it silently."""
-    chosen = jnp.dtype(dtype)
+    if dtype is None or is_array(dtype) or not (isinstance(dtype, str | type | np.dtype) or hasattr(dtype, "dtype")):
+        raise TypeError(f"dtype must be the name or type of a floating dtype; got dtype={shown(dtype)}.")
+    try:
+        chosen = jnp.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be the name or type of a floating dtype; got dtype={shown(dtype)}.") from None
     if not jnp.issubdtype(chosen, jnp.floating):
         raise TypeError(f"dtype must be floating; got {chosen}. Use 'float64', or 'float32' where that is enough.")
     if chosen == np.float64 and not jax.config.read("jax_enable_x64"):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from research.checks import shown
 from research.types import Array, Key
 
 Initialiser = Callable[..., Array]  # (key, shape, dtype, fan_in=None, fan_out=None) -> weights of that shape
@@ -173,8 +174,10 @@ def find_initialiser(name: str) -> Initialiser:
       >>> find_initialiser("he_normal")(jax.random.key(0), (4, 3), jnp.float32).shape
       (4, 3)
     """
-    if name not in INITIALISERS:
-        raise ValueError(f"initialiser must be one of {', '.join(INITIALISERS)}; got initialiser={name!r}.")
+    if not isinstance(name, str) or name not in INITIALISERS:
+        raise ValueError(
+            f"initialiser must be the name of one of {', '.join(INITIALISERS)}; got initialiser={shown(name)}."
+        )
     return INITIALISERS[name]
 
 

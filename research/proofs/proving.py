@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from research.checks import check_callable, check_dtype, check_number, check_sequence
 from research.naming import known_names
 from research.proofs.causes import Evidence, OnProgress, likely_cause
 from research.proofs.formulas import FORMULAS
@@ -13,7 +14,7 @@ from research.proofs.formulas.formula import Formula
 from research.proofs.oracles import ORACLES
 from research.proofs.oracles.oracle import rate_on
 from research.proofs.problems import PROBLEMS, Problem
-from research.proofs.subjects import Subject, is_made, made
+from research.proofs.subjects import NoRuleError, Subject, is_made, made
 from research.proofs.walks import Deviation, Walk, distance, walk, walk_exactly
 from research.update_rules import UPDATE_RULES
 
@@ -107,7 +108,15 @@ def prove(
       >>> print(prove(stale, "nesterov", learning_rate=0.1).cause)
       it does not look ahead: this is the heavy ball (`x` where the formula has `x + momentum * v_next`)
     """
+    if on_progress is not None:
+        check_callable("on_progress", on_progress, "done", "total", "message")
+    if tolerance is not None:
+        check_number("tolerance", tolerance)
+    if learning_rate is not None:
+        check_number("learning_rate", learning_rate)
     name = known_name(reference)
+    _check_subject("rule", rule)
+    _check_subject("reference", reference)
     _check_rate(rule, reference, learning_rate)
     _check_dtype(dtype)
     trace = reference if isinstance(reference, Mapping) else {}
@@ -166,6 +175,16 @@ def _second_half(on_progress: OnProgress | None) -> OnProgress | None:
     return on_progress and (lambda done, total, message: on_progress(total + done, 2 * total, message))
 
 
+def _check_subject(name: str, subject: Any) -> None:
+    """A rule, a constructor of one, a Formula; or a name or recorded walks, of which the others are compared."""
+    is_other = name == "reference" and isinstance(subject, str | Mapping)
+    if not is_other and not isinstance(subject, Formula) and not is_made(subject) and not callable(subject):
+        raise NoRuleError(
+            f"{name} must be a rule, a constructor of one or a Formula; {name} is no rule: it is a value of type "
+            f"{type(subject).__name__}."
+        )
+
+
 def _check_rate(rule: Any, reference: Any, learning_rate: float | None) -> None:
     if isinstance(reference, Mapping):
         return  # Its rates are its own.
@@ -178,6 +197,7 @@ def _check_rate(rule: Any, reference: Any, learning_rate: float | None) -> None:
 
 
 def _check_dtype(dtype: Any) -> None:
+    check_dtype("dtype", dtype)
     if jnp.dtype(dtype) not in (jnp.float64, jnp.float32):
         raise ValueError(f"dtype must be float64 or float32, for what is coarser hides mistakes; got dtype={dtype!r}.")
     if jnp.dtype(dtype) == jnp.float64 and not jax.config.read("jax_enable_x64"):
@@ -188,6 +208,8 @@ def _check_dtype(dtype: Any) -> None:
 
 
 def _problems(problems: Iterable[Problem] | None) -> list[Problem]:
+    if problems is not None:
+        check_sequence("problems", problems, "Problems")
     asked = list(PROBLEMS.values() if problems is None else problems)
     for problem in asked:
         if not isinstance(problem, Problem):
@@ -202,6 +224,6 @@ def known_name(reference: Any) -> str | None:
             raise ValueError(f"there is no formula of {reference!r}{known_names(reference, FORMULAS)}")
         return reference
     for name, oracle in ORACLES.items():
-        if reference in (oracle.optax, UPDATE_RULES.get(name)):
+        if any(reference is one for one in (oracle.optax, UPDATE_RULES.get(name))):
             return name
     return None

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from research import descent
+from research.checks import check_callable, check_count, check_flag, check_methods, check_numbers, check_tree, shown
 from research.training.compiled import Compiled, compile_training
 from research.training.place import Place, Trained, check_alike, collected, kept, restored, usable
 from research.types import Array, Batch, Checkpoint, Key, Params, Sampler, nowhere
@@ -82,8 +83,21 @@ def train(
       >>> trained.steps.loss.shape, trained.evaluations["f"].shape, bool(trained.evaluations["f"][-1] < 2)
       ((50, 2), (51,), True)
     """
+    descent.check_sampler("sampler", sampler)
     _check(num_epochs, devices, sampler)
     _check_given(dataset, key)
+    check_callable("objective", objective, "params", "batch")
+    check_tree("params", params)
+    check_flag("noisy", noisy)
+    check_numbers("learning_rate", learning_rate, ndim=0, wanted="one number, or NaN")
+    if evaluate is not None:
+        check_callable("evaluate", evaluate, "params")
+    if on_progress is not None:
+        check_callable("on_progress", on_progress, "share", "words")
+    if checkpoint is not None:
+        check_methods(
+            "checkpoint", checkpoint, "load", "save", "due", hint="Make one by runs.checkpoints_in(folder)(name)."
+        )
     checkpoint = checkpoint or nowhere("training")
     began = time.perf_counter()
     compiled = compile_training(
@@ -116,8 +130,7 @@ def train(
 
 def _check(num_epochs: int, devices: int, sampler: Sampler) -> None:
     for name, value in (("num_epochs", num_epochs), ("devices", devices)):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
+        check_count(name, value)
     if devices > len(jax.devices()):
         raise ValueError(
             f"devices={devices}, but JAX has {len(jax.devices())}. On a CPU call research.backend.configure("
@@ -132,11 +145,14 @@ def _check(num_epochs: int, devices: int, sampler: Sampler) -> None:
 
 def _check_given(dataset: Batch | None, key: Key) -> None:
     if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise TypeError(f"key must be a JAX key, such as jax.random.key(0); got {key!r}.")
+        raise TypeError(f"key must be a JAX key, such as jax.random.key(0); got {shown(key)}.")
+    if key.shape:
+        raise TypeError(f"key must be one key; got key of shape {key.shape}. Give key[0].")
     if dataset is None:
         return
     if not isinstance(dataset, Batch):
         raise TypeError(f"dataset must be a research.types.Batch; got {type(dataset).__name__}. Write Batch(x, y).")
+    check_tree("dataset", (dataset.x, dataset.y))
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves((dataset.x, dataset.y))}
     if len(lengths) != 1 or () in lengths:
         raise ValueError(f"each x needs its y: leading axes must be alike; got {sorted(lengths)}.")

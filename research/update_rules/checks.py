@@ -29,12 +29,12 @@ def check_rule(rule: Any, name: str = "rule") -> None:
       Traceback (most recent call last):
       TypeError: rule must be an optax.GradientTransformation, but the constructor sgd was given; call it: sgd(0.1).
     """
-    if not inspect.isclass(rule) and hasattr(rule, "init") and hasattr(rule, "update"):
+    if not inspect.isclass(rule) and callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None)):
         return
     if callable(rule) and hasattr(rule, "__name__"):
         given = f"the constructor {rule.__name__} was given; call it: {rule.__name__}(0.1)."
     else:
-        given = f"{rule!r} was given; make one: research.update_rules.adam(0.1), say."
+        given = f"{shown(rule)} was given; make one: research.update_rules.adam(0.1), say."
     raise TypeError(f"{name} must be an optax.GradientTransformation, but {given}")
 
 

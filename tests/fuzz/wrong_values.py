@@ -241,7 +241,7 @@ def _of_array(valid: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "as texts", lambda: np.asarray(valid).astype(str)
     yield "as objects", lambda: np.asarray(valid).astype(object)
     yield "complex", lambda: np.asarray(valid) * 1j
-    yield "negative", lambda: -1 - np.asarray(valid)
+    yield "negative", lambda: -1 - np.asarray(valid).astype(float if valid.dtype.kind == "f" else int)
     yield "as integers", lambda: np.asarray(valid).astype(int)
     if np.issubdtype(valid.dtype, np.floating):
         yield "all NaN", lambda: valid * np.nan
