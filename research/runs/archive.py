@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from research.checks import check_path
 from research.runs.files import read_json, write_atomically
 from research.runs.folder import ARRAYS, MANIFEST, RESULT, run_id
 
@@ -64,6 +65,8 @@ def pack(run: str | Path, target: str | Path) -> Path:
       >>> read_contents(pack(run.path, run.path / "toy.zip")).found["answer"]
       'It descends.'
     """
+    check_path("run", run)
+    check_path("target", target)
     run, target = Path(run), Path(target)
     if target.suffix != ".zip" or target.is_dir():
         raise ValueError(f"the archive {target} must be a file whose name ends in .zip.")
@@ -88,6 +91,7 @@ def read_contents(path: str | Path) -> Contents:
       ValueError: It is neither, or unfinished, or damaged, altered or too large; the message names it.
       OSError: It cannot be read.
     """
+    check_path("path", path)
     path = Path(path)
     if not path.exists():
         raise ValueError(f"there is no {path}; give a run folder (results/NAME/ID) or a .zip of one.")

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from research.checks import check_path, shown
+
 _REASONS = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "your quota on this disk is used up",
@@ -44,6 +46,9 @@ def write_atomically(path: str | Path, data: bytes) -> None:
       >>> path.read_bytes()
       b'42'
     """
+    check_path("path", path)
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"data must be bytes; got data={shown(data)}. Text: data.encode().")
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with explained(f"Cannot write {path}", lambda: kept(path.parent)):

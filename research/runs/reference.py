@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from research.checks import check_count, check_instance, check_mapping, check_path, check_sequence, shown
 from research.runs.comparison import CLOCK, Difference, largest, likely_cause, number_difference
 from research.runs.environment import differences
 from research.runs.files import json_bytes, read_json, write_atomically
@@ -28,6 +29,8 @@ def keep(path: str | Path, folder: str | Path) -> Path:
       ValueError: The run is not finished, or the reference would be larger than 20 kB.
       OSError: The file cannot be written.
     """
+    check_path("path", path)
+    check_path("folder", folder)
     reference = reference_of(path)
     data = json_bytes(reference)
     if len(data) > LARGEST:
@@ -65,6 +68,7 @@ def read_reference(file: str | Path) -> dict[str, Any]:
     Raises:
       ValueError: It cannot be read.
     """
+    check_path("file", file)
     try:
         reference = read_json(Path(file).read_bytes())
         if not {"manifest", "table", "numbers", "hashes"} <= reference.keys():
@@ -103,6 +107,14 @@ def hold_against(reference: Mapping[str, Any], path: str | Path) -> Agreement:
     Raises:
       ValueError: The run is not finished.
     """
+    check_path("path", path)
+    if not isinstance(reference, Mapping) or not {"manifest", "table", "numbers", "hashes"} <= reference.keys():
+        raise TypeError(f"reference must be what read_reference gives; got reference={shown(reference)}.")
+    for name in ("manifest", "table", "numbers", "hashes"):
+        check_mapping(f"reference[{name!r}]", reference[name])
+    for name in ("columns", "rows"):
+        check_sequence(f"reference['table'][{name!r}]", reference["table"].get(name))
+    check_mapping("reference['manifest']['environment']", reference["manifest"].get("environment"))
     here = read_json(json_bytes(reference_of(path)))
     values = [_values(entry) for entry in (reference, here)]
     places = dict.fromkeys([*values[0], *values[1]])
@@ -119,6 +131,12 @@ def hold_against(reference: Mapping[str, Any], path: str | Path) -> Agreement:
 
 def agreement_verdict(agreement: Agreement) -> str:
     """The agreement in a sentence or two."""
+    check_instance("agreement", agreement, Agreement, "It is what hold_against gives.")
+    check_sequence("agreement.other_values", agreement.other_values, "Differences", Difference)
+    check_sequence("agreement.other_hashes", agreement.other_hashes, "names", str)
+    check_sequence("agreement.causes", agreement.causes, "texts", str)
+    check_count("agreement.values", agreement.values, 0)
+    check_count("agreement.hashes", agreement.hashes, 0)
     values = f"{agreement.values} values of table and numbers"
     if agreement.same:
         return f"Bit-identical: the {values} and the hashes of all {agreement.hashes} programs are the reference's."

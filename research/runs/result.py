@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from research.checks import check_instance, check_mapping, check_numbers, check_sequence, check_text, is_array, shown
 from research.runs.files import json_bytes, npz_bytes, read_json, read_npz
 
 
@@ -32,6 +33,8 @@ def dashed(row: Iterable[Any]) -> tuple[Any, ...]:
       >>> dashed(("baseline", 0.9, None))
       ('baseline', 0.9, '–')
     """
+    if isinstance(row, str | bytes | dict) or not isinstance(row, Iterable) or is_array(row):
+        raise TypeError(f"row must be a row of a table, a tuple; got row={shown(row)}.")
     return tuple("–" if entry is None else entry for entry in row)
 
 
@@ -49,6 +52,18 @@ class Result(NamedTuple):
     tables: tuple[Table, ...]
     arrays: dict[str, np.ndarray]
     numbers: dict[str, Any]
+
+
+def check_result(name: str, result: Any) -> None:
+    """Raise TypeError unless a value is a Result whose fields are of their kinds."""
+    check_instance(name, result, Result, "Write research.runs.Result(answer, tables, arrays, numbers).")
+    check_text(f"{name}.answer", result.answer)
+    check_sequence(f"{name}.tables", result.tables, "Tables", Table)
+    check_mapping(f"{name}.arrays", result.arrays, "names to arrays")
+    for key, array in result.arrays.items():
+        if not is_array(array):
+            raise TypeError(f"{name}.arrays must hold arrays; got {name}.arrays[{key!r}]={shown(array)}.")
+    check_mapping(f"{name}.numbers", result.numbers, "names to JSON values")
 
 
 def result_bytes(result: Result) -> tuple[bytes, bytes]:
@@ -100,6 +115,8 @@ def hash_arrays(*arrays: Any) -> str:
       >>> hash_arrays(zeros) == hash_arrays(zeros.copy()), hash_arrays(zeros) == hash_arrays(zeros.reshape(2, 2))
       (True, False)
     """
+    for array in arrays:
+        check_numbers("each of arrays", array, kinds="biufc")
     digest = hashlib.sha256()
     for index, array in enumerate(arrays):
         array = np.asarray(array)

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.checks import check_callable, check_count, check_sequence
+
 LEAST_SECONDS = 2e-3  # Of a sample: calls that are shorter are repeated.
 MOST_CALLS = 1000  # In a sample.
 TRIALS = 5  # Calls by whose fastest the number of repetitions is chosen.
@@ -31,6 +33,10 @@ def seconds_in_turns(calls: Sequence[Callable[[], Any]], repeats: int) -> np.nda
       >>> seconds.shape, bool(np.median(seconds[:, 1] / seconds[:, 0]) > 2)
       ((3, 2), True)
     """
+    check_sequence("calls", calls, "functions")
+    for call in calls:
+        check_callable("each of calls", call)
+    check_count("repeats", repeats)
     if repeats < 1:
         raise ValueError(f"repeats must be a positive integer; got repeats={repeats}.")
     numbers = [_number(call) for call in calls]

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from research.checks import check_count, check_number, check_numbers, check_sequence, shown
+
 _NEVER = 1e100
 
 Interval = Sequence[float | None]  # (mean, low, high); low and high are None where there is one seed.
@@ -30,6 +32,14 @@ def median_interval(
       >>> print(median, low <= 5 <= high)
       5.0 True
     """
+    check_numbers("samples", samples)
+    check_number("level", level, positive=True, below=1.0)
+    check_count("resamples", resamples)
+    check_count("seed", seed, 0)
+    if not np.ndim(samples) or not np.size(samples):
+        raise ValueError(
+            f"samples must hold at least one number along their first axis; got shape {np.shape(samples)}."
+        )
     samples = np.asarray(samples, float)
     median = np.median(samples, axis=0)
     if len(samples) == 1:
@@ -60,6 +70,8 @@ def mean_interval(samples: ArrayLike, *, level: float = 0.95) -> tuple[float, fl
       >>> print(mean, round(low, 3), round(high, 3))
       2.0 -0.484 4.484
     """
+    check_numbers("samples", samples)
+    check_number("level", level, positive=True, below=1.0)
     numbers = np.asarray(samples, float)
     if numbers.ndim != 1 or not len(numbers):
         raise ValueError(f"samples must be at least one number along one axis; got shape {numbers.shape}.")
@@ -77,5 +89,14 @@ def interval_in_words(interval: Interval, digits: int = 3) -> str:
       >>> interval_in_words((1.8931, 1.8799, 1.9063)), interval_in_words((1.5, None, None))
       ('1.893 [1.880, 1.906]', '1.500')
     """
+    check_sequence("interval", interval, "a mean and the ends of its interval")
+    if len(interval) != 3:
+        raise ValueError(f"interval must be (mean, low, high); got interval={shown(interval)}.")
+    for number in interval:
+        if number is not None:
+            check_numbers("each of interval", number, ndim=0)
+    if interval[0] is None or (interval[1] is None) != (interval[2] is None):
+        raise ValueError(f"interval must be (mean, low, high), or (mean, None, None); got interval={shown(interval)}.")
+    check_count("digits", digits, 0)
     mean, low, high = interval
     return f"{mean:.{digits}f}" + ("" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from research.checks import check_count, check_number
 from research.lanes import WIDTH
 
 FIRST_TUNING_SEED = 1000  # Where a number of tuning seeds starts, away from the reported ones, which start at 0.
@@ -76,14 +77,15 @@ def make_protocol(
         _check_count(name, value)
     if batch_size is not None:
         _check_count("batch_size", batch_size)
-    if tune_on == "test":
+    if isinstance(tune_on, str) and tune_on == "test":
         raise ValueError(
             "tune_on='test' would choose by what is reported. Tune on 'train', reported on train with other seeds, or on "
             "'validation', reported on test."
         )
-    if tune_on not in REPORTED_ON:
+    if not isinstance(tune_on, str) or tune_on not in REPORTED_ON:
         raise ValueError(f"tune_on must be 'train' or 'validation'; got {tune_on!r}.")
     for name, value in (("target", target), ("level", level)):
+        check_number(name, value)
         if not 0 < value < 1:
             raise ValueError(f"{name} is a share, between 0 and 1; got {name}={value!r}.")
     reported, tuning = _seeds("seeds", seeds, 0), _seeds("tuning_seeds", tuning_seeds, FIRST_TUNING_SEED)
@@ -93,7 +95,7 @@ def make_protocol(
 
 
 def _seeds(name: str, given: Any, first: int) -> tuple[int, ...]:
-    if isinstance(given, bool) or not isinstance(given, int | Sequence):
+    if isinstance(given, bool | str | bytes) or not isinstance(given, int | Sequence):
         raise ValueError(f"{name} must be a number of seeds, or the seeds themselves; got {given!r}.")
     seeds = tuple(range(first, first + given) if isinstance(given, int) else given)
     if any(isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31 for seed in seeds):
@@ -110,5 +112,4 @@ def _seeds(name: str, given: Any, first: int) -> tuple[int, ...]:
 
 
 def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
+    check_count(name, value)

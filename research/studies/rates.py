@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from research.checks import check_callable, check_count, check_number, check_numbers
+
 # Below this share of the initial gap, differences are rounding: it counts as twelve digits and no more.
 SMALLEST_GAP = 1e-12
 
@@ -66,10 +68,20 @@ def choose_rate(
       >>> choice.rate, choice.widened, choice.at_edge
       (0.03125, 3, False)
     """
+    check_callable("score", score, "rates")
+    check_numbers("ladder", ladder)
+    check_number("factor", factor, positive=True)
+    if factor <= 1:
+        raise ValueError(f"factor must exceed 1, for the ladder to grow; got factor={factor}.")
+    check_count("added", added)
     rates = np.asarray(ladder, float)
     if rates.ndim != 1 or not rates.size or not np.all(rates > 0) or np.any(np.diff(rates) <= 0):
         raise ValueError(f"ladder must be positive and ascending; got {list(ladder)}.")
-    scores = _no_nan(score(rates))
+    first = score(rates)
+    check_numbers("what score gives", first, ndim=2)
+    if len(first) != len(rates):
+        raise ValueError(f"score must give a row for each of {len(rates)} rates; got shape {np.shape(first)}.")
+    scores = _no_nan(first)
     steps = factor ** np.arange(1, added + 1)
     for widened in range(MAX_WIDENINGS + 1):
         means = scores.mean(axis=1)
@@ -87,6 +99,15 @@ def choose_rate(
     return Choice(float(rates[best]), rates, scores, widened, at_edge)
 
 
+def _check_gaps(passes: np.ndarray, gaps: np.ndarray) -> None:
+    check_numbers("passes", passes, ndim=1)
+    check_numbers("gaps", gaps)
+    if not np.ndim(gaps) or np.shape(gaps)[-1] != len(passes) or not len(passes):
+        raise ValueError(
+            f"passes must be of shape (k,), k > 0, and gaps of shape (..., k); got {np.shape(passes)} and {np.shape(gaps)}."
+        )
+
+
 def digits_gained(passes: np.ndarray, gaps: np.ndarray) -> np.ndarray:
     """Mean over the passes of log10((f - f*) / (f_0 - f*)): how many digits a run had on average, with a minus sign.
 
@@ -101,6 +122,7 @@ def digits_gained(passes: np.ndarray, gaps: np.ndarray) -> np.ndarray:
       >>> print(digits_gained(np.array([0.0, 1.0, 2.0]), np.array([1.0, 0.1, 0.01])))
       -1.0
     """
+    _check_gaps(passes, gaps)
     with np.errstate(invalid="ignore", over="ignore"):
         relative = np.asarray(gaps) / np.asarray(gaps)[..., :1]
         logs = np.log10(np.maximum(relative, SMALLEST_GAP))
@@ -122,6 +144,8 @@ def first_reached(passes: np.ndarray, gaps: np.ndarray, target: float) -> np.nda
       >>> print(first_reached(np.array([0.0, 1.0, 2.0]), np.array([[1.0, 0.1, 0.01], [1.0, 0.9, 0.8]]), 0.05))
       [ 2. inf]
     """
+    _check_gaps(passes, gaps)
+    check_number("target", target, positive=True)
     reached = np.asarray(gaps) <= target * np.asarray(gaps)[..., :1]
     return np.where(reached.any(axis=-1), passes[np.argmax(reached, axis=-1)], np.inf)
 

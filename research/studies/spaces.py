@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import qmc
 
+from research.checks import check_sequence, check_text
 from research.naming import known_names
 
 # Names of one row share a dimension of the sequence, so that two rules try the same points of what they share, and so
@@ -264,6 +265,7 @@ def parse_range(text: str) -> Range:
       >>> parse_range("1e-4..10")
       Range(low=0.0001, high=10.0, scale='log', default=None)
     """
+    check_text("text", text)
     ends, _, scale = text.strip().partition(" ")
     try:
         low, high = (float(end) for end in ends.split("..", 1))
@@ -284,6 +286,7 @@ def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
       >>> parse_spaces(["mine.rate=1e-4..10"])
       {'mine': {'rate': Range(low=0.0001, high=10.0, scale='log', default=None)}}
     """
+    check_sequence("words", words, "texts such as mine.rate=1e-4..10", str)
     found: dict[str, dict[str, Range]] = {}
     for word in words:
         target, equals, text = word.partition("=")

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from research import descent, lanes
+from research.checks import check_callable, check_count, check_mapping, check_number
+from research.lanes.program import check_workload
 from research.types import Sampler, Workload
 
 # Timed calls after the first one; the median is what is reported.
@@ -41,6 +43,13 @@ def time_alone(
     Returns:
       Timing; its seconds per epoch is the median of five calls.
     """
+    check_workload("workload", workload)
+    check_callable("make_rule", make_rule)
+    descent.check_sampler("sampler", sampler)
+    check_mapping("hyperparameters", hyperparameters, "names to numbers")
+    for name, value in hyperparameters.items():
+        check_number(f"hyperparameters[{name!r}]", value, signed=True)
+    check_count("num_epochs", num_epochs)
     cell = {name: jnp.asarray(value, float) for name, value in hyperparameters.items()}
     root = jax.random.key(0)
     state = descent.start(make_rule(**cell), workload.init(jax.random.fold_in(root, lanes.INIT)))
