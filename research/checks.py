@@ -99,6 +99,28 @@ def check_number(
         raise ValueError(message)
 
 
+def check_real(name: str, value: Any) -> None:
+    """Raise unless a value is one real number that is not infinite, where the caller's own check of its range follows.
+
+    Raises:
+      TypeError, ValueError: It is no number; it is infinite. A NaN passes, for no range holds it; so does a tracer.
+    Example:
+      >>> check_real("delta", "1")
+      Traceback (most recent call last):
+      TypeError: delta must be a number; got delta='1'.
+    """
+    if (type(value) is float and math.isfinite(value)) or is_traced(value):
+        return
+    array = _scalar(value)
+    if array is None:
+        raise TypeError(f"{name} must be a number; got {name}={shown(value)}.")
+    try:
+        if math.isinf(float(array)):
+            raise OverflowError
+    except OverflowError:
+        raise ValueError(f"{name} must be a finite number; got {name}={shown(value)}.") from None
+
+
 def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
     """Raise unless a value is an integer from `least` on, and at most `most`; a tracer passes.
 

@@ -6,9 +6,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from research.checks import check_callable, check_count, check_flag, check_methods, check_number, check_tree, shown
+from research.checks import (
+    check_callable,
+    check_count,
+    check_flag,
+    check_methods,
+    check_real,
+    check_tree,
+    shown,
+)
 from research.types import Array, Batch, Model, Params
 
 Objective = Callable[[Params, Batch], Array]  # (params, batch) -> ()
@@ -289,7 +298,9 @@ def in_slices(function: Callable[[Params, Batch], Any], size: int) -> Callable[[
 
 
 def _penalty(strength: ArrayLike, measure: Callable[[Array], Array], penalise_intercept: bool) -> Penalty:
-    check_number("strength", strength)
+    check_real("strength", strength)
+    if not isinstance(strength, Tracer) and not float(np.asarray(strength)) >= 0:
+        raise ValueError(f"strength must not be negative; got strength={strength}. 0 means no penalty.")
     check_flag("penalise_intercept", penalise_intercept)
 
     def penalty(params: Params) -> Array:
@@ -324,10 +335,8 @@ def _check_batch(batch: Any) -> None:
         raise TypeError(f"batch must be a research.types.Batch(x, y); got batch={shown(batch)}.")
     for name in ("x", "y"):
         _, *shapes = check_tree(f"batch.{name}", getattr(batch, name))
-        if not shapes or not all(shapes):
-            raise TypeError(
-                f"batch.{name} must hold arrays with an axis of examples; got {shown(getattr(batch, name))}."
-            )
+        if not shapes:
+            raise TypeError(f"batch.{name} must hold arrays; got {shown(getattr(batch, name))}.")
 
 
 def _batches_of_one(batch: Batch) -> Batch:

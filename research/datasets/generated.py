@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.checks import check_count, check_number, check_numbers
+from research.checks import check_count, check_number, check_numbers, check_real
 
 
 class Function(NamedTuple):
@@ -238,8 +238,8 @@ def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
 
 def _root(random: np.random.Generator, d: int, condition: float) -> np.ndarray:
     """B with B Bᵀ = Q diag(λ) Qᵀ, λ geometric from 1 / condition to 1, Q random."""
-    check_number("condition", condition)
-    if condition < 1:
+    check_real("condition", condition)
+    if not condition >= 1:
         raise ValueError(f"condition must be a finite number >= 1; got {condition!r}.")
     return _orthogonal(random, d) * np.sqrt(np.geomspace(1.0 / condition, 1.0, d))
 

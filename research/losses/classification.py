@@ -7,7 +7,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from research.checks import check_count, check_number, check_numbers
+from research.checks import check_count, check_numbers, check_real
 from research.losses.checks import floating, negative_absolute, numeric, one_example, wide
 
 
@@ -147,7 +147,7 @@ def smooth_labels(one_hot: ArrayLike, smoothing: ArrayLike) -> Float[Array, "*ba
     one_hot = floating("one_hot", one_hot)
     if one_hot.ndim == 0:
         raise ValueError("one_hot must end in an axis of classes; got shape (). Use jax.nn.one_hot(label, K).")
-    check_number("smoothing", smoothing)
+    check_real("smoothing", smoothing)
     if not isinstance(smoothing, Tracer) and not 0 <= float(np.asarray(smoothing)) <= 1:
         raise ValueError(f"smoothing must lie in 0..1; got smoothing={smoothing}. 0 leaves the labels alone.")
     smoothing = jnp.asarray(smoothing, one_hot.dtype)

@@ -6,7 +6,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from research.checks import check_number
+from research.checks import check_real
 from research.losses.checks import floating, negative_absolute, numeric, one_example
 
 
@@ -68,7 +68,7 @@ def huber(prediction: ArrayLike, target: ArrayLike, delta: ArrayLike = 1.0) -> F
       >>> print(huber(jnp.array([0.5, 4.0]), jnp.array([0.0, 1.0])))
       2.625
     """
-    check_number("delta", delta)
+    check_real("delta", delta)
     if not isinstance(delta, Tracer) and not float(np.asarray(delta)) > 0:
         raise ValueError(f"delta must be positive; got delta={delta}. For a pure absolute error use absolute_error.")
     residual = _residual(prediction, target)

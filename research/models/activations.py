@@ -123,6 +123,6 @@ def find_activation(name: str) -> Activation:
     """
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(
-            f"activation must be the name of one of {', '.join(ACTIVATIONS)}; got activation={shown(name)}."
+            f"activation must be one of {', '.join(ACTIVATIONS)}; got activation={shown(name)}. Give its name."
         )
     return ACTIVATIONS[name]

@@ -39,7 +39,7 @@ def attention(params: Params, x: ArrayLike, mask: ArrayLike | None = None, *, nu
        [0.5   0.5  ]
        [0.333 0.333]]
     """
-    _check_attended(params, x, mask)
+    _check_attended(params, x, mask, ("query_key_value", "output"))
     x = jnp.asarray(x)
     weights, values = _weights_and_values(params, x, mask, num_heads)
     joined = jnp.swapaxes(weights @ values, 1, 2).reshape(x.shape)
@@ -59,7 +59,7 @@ def attention_weights(params: Params, x: ArrayLike, mask: ArrayLike | None = Non
       [[[1.  0. ]
         [0.5 0.5]]]
     """
-    _check_attended(params, x, mask)
+    _check_attended(params, x, mask, ("query_key_value",))
     x = jnp.asarray(x)
     weights, _ = _weights_and_values(params, x, mask, num_heads)
     return weights.reshape(*x.shape[:-2], *weights.shape[1:])
@@ -84,11 +84,15 @@ def project(params: Params, x: ArrayLike) -> Array:
     return dense(x, weights, params.get("bias", jnp.zeros((), weights.dtype)))
 
 
-def _check_attended(params: Params, x: ArrayLike, mask: ArrayLike | None) -> None:
+def _check_attended(params: Params, x: ArrayLike, mask: ArrayLike | None, names: tuple[str, ...]) -> None:
     check_numbers("x", x)
     if mask is not None:
-        check_numbers("mask", mask, wanted="an array of booleans")
-    parts = [params.get(name) for name in ("query_key_value", "output")] if isinstance(params, Mapping) else [None]
+        check_numbers("mask", mask, wanted="of booleans")
+        if jnp.asarray(mask).dtype != bool:
+            raise TypeError(
+                f"mask must be of booleans, True where a query may look; got {jnp.asarray(mask).dtype}. If additive: mask == 0."
+            )
+    parts = [params.get(name) for name in names] if isinstance(params, Mapping) else [None]
     if not all(isinstance(part, Mapping) and "weights" in part for part in parts):
         raise TypeError(
             "params must be those of attention, {'query_key_value': {'weights': ...}, 'output': {'weights': ...}}; got "

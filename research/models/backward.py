@@ -230,13 +230,13 @@ BATCH_LOSSES: dict[str, Loss] = {
 
 def _names(params: Params) -> tuple[str, ...]:
     check_mapping("params", params, "layers of an mlp")
-    for name, layer in params.items():
-        if not isinstance(layer, Mapping) or set(layer) != {"weights", "bias"}:
-            raise TypeError(f"params must hold weights and bias of each layer; got params[{name!r}]={shown(layer)}.")
-    check_tree("params", params)
     names = layer_names(len(params))
     if not names or set(params) != set(names):
         raise ValueError(
             f"params must hold the layers dense_1, dense_2, ... of an mlp; got {', '.join(sorted(params))}."
         )
+    for name, layer in params.items():
+        if not isinstance(layer, Mapping) or set(layer) != {"weights", "bias"}:
+            raise TypeError(f"params must hold weights and bias of each layer; got params[{name!r}]={shown(layer)}.")
+    check_tree("params", params)
     return names

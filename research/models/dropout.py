@@ -47,7 +47,7 @@ def dropout(key: Key | None, x: ArrayLike, rate: float | Array) -> Array:
 
 def check_dropout_rate(name: str, rate: float | Array) -> None:
     """Refuses a rate outside [0, 1); a traced one passes."""
-    checks.check_number(name, rate)
+    checks.check_real(name, rate)
     if not isinstance(rate, Tracer) and not 0 <= rate < 1:
         raise ValueError(
             f"{name} must lie in [0, 1); got {name}={rate!r}. It is the probability that an entry is zeroed, not kept."

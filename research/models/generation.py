@@ -8,7 +8,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from research.checks import check_key, check_number, check_numbers
+from research.checks import check_key, check_numbers, check_real
 from research.models.embedding import check_every, check_tokens
 from research.models.images import check_model
 from research.models.linear import check_count
@@ -59,7 +59,7 @@ def generate(
     check_model(model)
     check_key("key", key)
     check_numbers("prompt", prompt)
-    check_number("temperature", temperature)
+    check_real("temperature", temperature)
     prompt = np.asarray(prompt) if not isinstance(prompt, Tracer) else prompt
     if not jnp.issubdtype(prompt.dtype, jnp.integer):
         raise TypeError(f"prompt must be of integers; got {prompt.dtype}{list(prompt.shape)}. Each names a symbol.")

@@ -176,7 +176,7 @@ def find_initialiser(name: str) -> Initialiser:
     """
     if not isinstance(name, str) or name not in INITIALISERS:
         raise ValueError(
-            f"initialiser must be the name of one of {', '.join(INITIALISERS)}; got initialiser={shown(name)}."
+            f"initialiser must be one of {', '.join(INITIALISERS)}; got initialiser={shown(name)}. Give its name."
         )
     return INITIALISERS[name]
 

@@ -38,7 +38,9 @@ def linear(num_features: int, *, scale: float = 0.1, dtype: DTypeLike | None = N
 
 def dense_model(shape: tuple[int, ...], scale: float, dtype: DTypeLike | None) -> Model:
     """One `dense` layer as a model: weights of the given shape, drawn normal; an intercept of the outputs' shape, 0."""
-    checks.check_number("scale", scale)
+    checks.check_real("scale", scale)
+    if not scale >= 0:
+        raise ValueError(f"scale must not be negative; got scale={scale}. It is the weights' standard deviation.")
     check_model_dtype(dtype)
 
     def init(key: Key) -> Params:

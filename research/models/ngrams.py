@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from research.checks import check_choice, check_instance, check_key, check_number, check_numbers
+from research.checks import check_choice, check_instance, check_key, check_numbers, check_real
 from research.models.embedding import check_tokens
 from research.models.linear import check_count
 from research.types import Key
@@ -201,7 +201,7 @@ def sample_ngram(
     """
     check_instance("model", model, NGram, "Make one by ngram(tokens, order, vocabulary_size).")
     check_key("key", key)
-    check_number("temperature", temperature, positive=True)
+    check_real("temperature", temperature)
     check_count("num_tokens", num_tokens, 0)
     if top_k is not None:
         check_count("top_k", top_k, 1)

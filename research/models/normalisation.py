@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from research.checks import check_count, check_number, check_numbers
+from research.checks import check_count, check_numbers, check_real
 from research.types import Array
 
 
@@ -87,7 +87,9 @@ def check_normalisation(x: Array, scale: ArrayLike, bias: ArrayLike, epsilon: fl
             f"scale and bias must have shape {x.shape[-1:]}, for x of shape {x.shape}; got {jnp.shape(scale)} and "
             f"{jnp.shape(bias)}."
         )
-    check_number("epsilon", epsilon, positive=True)
+    check_real("epsilon", epsilon)
+    if not epsilon > 0:
+        raise ValueError(f"epsilon must be positive; got epsilon={epsilon!r}. A constant input would be divided by 0.")
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))

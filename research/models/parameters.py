@@ -160,7 +160,8 @@ def with_own_parameters(init: Callable[[Key], Params], apply: Callable[..., Arra
 
     def checked(params: Params, x: Any, key: Key | None = None) -> Array:
         check_same_architecture(params, expected())
-        for name, part in x._asdict().items() if isinstance(x, Sequences) else (("x", x),):
+        parts = {"x": x} if not isinstance(x, tuple) else x._asdict() if isinstance(x, Sequences) else {}
+        for name, part in parts.items():  # A plain tuple is refused by apply, which knows whether it takes Sequences.
             check_numbers(name, part)
         if key is not None:
             check_key("key", key)

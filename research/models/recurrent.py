@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
-from research.checks import check_choice, check_instance, check_numbers
+from research.checks import check_instance, check_numbers, shown
 from research.models.cells import Carry, Cell, find_cell
 from research.models.dropout import check_dropout_rate
 from research.models.dropout import dropout as dropped
@@ -92,7 +92,8 @@ def recurrent(
       >>> model.apply(params, x).shape
       (5, 9)
     """
-    check_choice("outputs", outputs, ("last", "every"))
+    if not isinstance(outputs, str) or outputs not in ("last", "every"):
+        raise ValueError(f'outputs must be "last" or "every"; got outputs={shown(outputs)}.')
     network = _Network(
         num_inputs, num_hidden, num_outputs, find_cell(cell), num_layers, embedding, dropout, window, dtype
     )

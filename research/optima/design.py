@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from research.checks import check_count, check_number, check_numbers
+from research.checks import check_count, check_numbers, check_real
 
 
 def centred(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -40,7 +40,7 @@ def checked(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[np.ndarray, n
     """x and y in float64, once their shapes and values are sound."""
     check_numbers("x", x)
     check_numbers("y", y)
-    check_number("penalty", penalty)
+    check_real("penalty", penalty)
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim != 2 or x.size == 0 or not np.issubdtype(x.dtype, np.floating):
         raise ValueError(f"x must be floating of shape (n, d), n and d at least 1; got {x.dtype} of shape {x.shape}.")

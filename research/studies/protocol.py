@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from research.checks import check_count, check_number
+from research.checks import check_count, check_real
 from research.lanes import WIDTH
 
 FIRST_TUNING_SEED = 1000  # Where a number of tuning seeds starts, away from the reported ones, which start at 0.
@@ -85,7 +85,7 @@ def make_protocol(
     if not isinstance(tune_on, str) or tune_on not in REPORTED_ON:
         raise ValueError(f"tune_on must be 'train' or 'validation'; got {tune_on!r}.")
     for name, value in (("target", target), ("level", level)):
-        check_number(name, value)
+        check_real(name, value)
         if not 0 < value < 1:
             raise ValueError(f"{name} is a share, between 0 and 1; got {name}={value!r}.")
     reported, tuning = _seeds("seeds", seeds, 0), _seeds("tuning_seeds", tuning_seeds, FIRST_TUNING_SEED)

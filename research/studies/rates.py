@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from research.checks import check_callable, check_count, check_number, check_numbers
+from research.checks import check_callable, check_count, check_number, check_numbers, check_real
 
 # Below this share of the initial gap, differences are rounding: it counts as twelve digits and no more.
 SMALLEST_GAP = 1e-12
@@ -70,7 +70,7 @@ def choose_rate(
     """
     check_callable("score", score, "rates")
     check_numbers("ladder", ladder)
-    check_number("factor", factor, positive=True)
+    check_real("factor", factor)
     if factor <= 1:
         raise ValueError(f"factor must exceed 1, for the ladder to grow; got factor={factor}.")
     check_count("added", added)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from research.checks import check_number, check_numbers, shown
+from research.checks import check_numbers, check_real, shown
 
 
 class Scores(NamedTuple):
@@ -61,7 +61,7 @@ def checked(scores: Scores, name: str = "scores") -> Scores:
         raise TypeError(f"{name} must be research.studies.Scores(tuning, costs, budget); got {name}={shown(scores)}.")
     check_numbers(f"{name}.tuning", scores.tuning)
     check_numbers(f"{name}.costs", scores.costs)
-    check_number(f"{name}.budget", scores.budget, positive=True)
+    check_real(f"{name}.budget", scores.budget)
     tuning, costs, budget = np.asarray(scores.tuning, float), np.asarray(scores.costs, float), float(scores.budget)
     choose(tuning)
     if costs.ndim != 2 or len(costs) != len(tuning):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from research.checks import check_count, check_number, check_sequence
+from research.checks import check_count, check_real, check_sequence
 from research.studies.confidence import Spread, log_interval, seeds_needed, share_interval, spread
 from research.studies.costs import ratio, spent_and_reached
 from research.studies.resampling import (
@@ -266,9 +266,9 @@ def _checked_pairs(pairs: Sequence[tuple[Scores, Scores]], trials: int | None) -
 
 
 def _check(level: float, comparisons: int, resamples: int) -> None:
-    check_number("level", level)
-    check_count("comparisons", comparisons)
-    check_count("resamples", resamples)
+    check_real("level", level)
+    check_real("comparisons", comparisons)
+    check_real("resamples", resamples)
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, such as 0.95; got {level}.")
     if comparisons < 1:

@@ -715,7 +715,7 @@ def of_runs() -> Iterator[Call]:
         "hold_against": {"reference": r.read_reference(reference()), "path": finished_run().path},
         "keep": {"path": finished_run().path, "folder": folder()},
         "load_result": {"path": finished_run().path},
-        "open_run": {"experiment": "toy", "config": {"seed": 0}, "results": folder() / "results"},
+        "open_run": {"experiment": "opened", "config": {"seed": 0}, "results": folder() / "results"},
         "pack": {"run": finished_run().path, "target": folder() / "toy.zip"},
         "parse_seeds": {"text": "0..3"},
         "read_contents": {"path": finished_run().path},

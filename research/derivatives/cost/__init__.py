@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from research.checks import check_callable, check_number
+from research.checks import check_callable, check_real
 from research.derivatives.cost.counting import Count, count
 from research.derivatives.cost.jaxprs import traced
 
@@ -92,7 +92,11 @@ def cost(f: Callable, *args: Any, seconds: float = 0.2) -> Cost:
       >>> found.flops  # 2 · 10 · 20 · 30 for the product, 300 for the sum.
       12300.0
     """
-    check_number("seconds", seconds, below=1e4)
+    check_real("seconds", seconds)
+    if not seconds >= 0:
+        raise ValueError(f"seconds must not be negative; got seconds={seconds}.")
+    if seconds > 1e4:
+        raise ValueError(f"seconds must be at most 10,000; got seconds={seconds}.")
     counted = counted_cost(f, *args)
     start = time.perf_counter()
     compiled = jax.jit(f).lower(*args).compile()

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.checks import check_callable, check_count, check_number, check_numbers
+from research.checks import check_callable, check_count, check_number, check_numbers, check_real
 from research.derivatives.critical.classifying import CriticalPoint, classified
 from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import scalar, title
@@ -46,7 +46,7 @@ def critical_points(f: Callable, starts: Any, bounds: Any, *, separation: float 
       [('minimum', [1.0, 0.0]), ('saddle', [-1.0, 0.0])]
     """
     check_callable("f", f, "x")
-    check_number("separation", separation, positive=True)
+    check_real("separation", separation)
     starts, bounds = _checked(starts, bounds)
     if not separation > 0:
         raise ValueError(f"separation must be positive; got separation={separation}.")
