@@ -82,7 +82,7 @@ def make_workload(name: str, **options: Any) -> Workload:
       ((398, 30), '0.0947')
     """
     if not isinstance(name, str) or name not in WORKLOADS:
-        raise ValueError(f"unknown workload {name!r}; name must be that of a workload{known_names(name, WORKLOADS)}")
+        raise ValueError(f"unknown workload {name!r}{known_names(name, WORKLOADS)} Give its name.")
     return WORKLOADS[name](**options)
 
 

@@ -105,7 +105,7 @@ def load(name: str) -> Dataset:
       ((569, 30), ('malignant', 'benign'))
     """
     if not isinstance(name, str) or name not in DATASETS:
-        raise ValueError(f"unknown dataset {name!r}; name must be that of a set{known_names(name, DATASETS)}")
+        raise ValueError(f"unknown dataset {name!r}{known_names(name, DATASETS)} Give its name.")
     import sklearn.datasets  # Half a second, so only when data is wanted.
 
     loader, arguments, provenance = DATASETS[name]

@@ -37,13 +37,13 @@ def find_source(name: str, loader: str = "") -> Source:
     Example:
       >>> find_source("fashion_minst", "images")
       Traceback (most recent call last):
-      ValueError: unknown set of images 'fashion_minst'; name must be that of a set; did you mean 'fashion_mnist'? ...
+      ValueError: unknown set of images 'fashion_minst'; did you mean 'fashion_mnist'? Known: digits, ...
     """
     known = [n for n, source in SOURCES.items() if not loader or loader in source.loader.split(", ")]
     if isinstance(name, str) and name in known:
         return SOURCES[name]
     of = f" of {loader}" if loader else ""
-    raise ValueError(f"unknown set{of} {name!r}; name must be that of a set{known_names(name, known)}")
+    raise ValueError(f"unknown set{of} {name!r}{known_names(name, known)} Give its name.")
 
 
 def places(source: Source) -> tuple[Place, ...]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from research.checks import check_count, check_number, check_numbers
+from research.checks import check_number, check_numbers, check_real
 
 FLOOR = 1e-10  # Of a band's energy, for a full-scale wave of 1: digital silence has a finite logarithm.
 
@@ -45,9 +45,9 @@ def log_mel(
       >>> found.shape, int(found[0].argmax()), found.dtype
       ((98, 40), 18, dtype('float32'))
     """
-    check_numbers("wave", wave, ndim=1)
+    check_numbers("wave", wave)
     for name, count in (("rate", rate), ("num_mels", num_mels)):
-        check_count(name, count)
+        check_real(name, count)
     for name, value in (("window_seconds", window_seconds), ("hop_seconds", hop_seconds)):
         check_number(name, value, positive=True)
     check_number("lowest", lowest)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.checks import check_count, check_flag, check_instance, check_path, shown
+from research.checks import check_count, check_flag, check_instance, check_path, check_real, shown
 
 MANIFEST, FORMAT = "manifest.json", "shards 1"
 CHUNK = 1 << 20
@@ -203,7 +203,7 @@ def chunks(shards: Shards, seed: int, chunk_size: int, *, epoch: int = 0) -> Ite
     """
     check_instance("shards", shards, Shards, "Open some by research.datasets.open_shards(folder).")
     check_count("seed", seed, 0)
-    check_count("chunk_size", chunk_size)
+    check_real("chunk_size", chunk_size)
     check_count("epoch", epoch, 0)
     if not 1 <= chunk_size <= shards.num_examples:
         raise ValueError(

@@ -26,6 +26,8 @@ def make_vocabulary(texts: Sequence[str], least_count: int = 1) -> dict[str, int
       >>> make_vocabulary(["oil up", "oil down oil", "up"], least_count=2)
       {'oil': 1, 'up': 2}
     """
+    if isinstance(texts, str):
+        raise TypeError(f"texts must be a list of texts; got a single one, texts={texts!r}.")
     check_sequence("texts", texts, "texts", str)
     check_count("least_count", least_count)
     if isinstance(texts, str):
@@ -58,6 +60,8 @@ def encode(texts: Sequence[str], vocabulary: Mapping[str, int], length: int) -> 
        [2 0 0]
        [0 0 0]] [3 1 1]
     """
+    if isinstance(texts, str):
+        raise TypeError(f"texts must be a list of texts; got a single one, texts={texts!r}.")
     check_sequence("texts", texts, "texts", str)
     check_mapping("vocabulary", vocabulary, "words to tokens")
     for word, token in vocabulary.items():

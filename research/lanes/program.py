@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from research import descent
-from research.checks import check_callable, check_count, check_instance, check_sequence
+from research.checks import check_callable, check_count, check_instance, check_real, check_sequence
 from research.types import Batch, Sampler, Workload
 
 # Children of a cell's root key; the initial point and the order of examples never share one.
@@ -98,7 +98,7 @@ def compile_program(
         check_count(name, value)
     if chunk is None:
         chunk = num_epochs // 10 if num_epochs % 10 == 0 and num_epochs >= 20 else num_epochs
-    check_count("chunk", chunk)
+    check_real("chunk", chunk)
     if not min(2, num_epochs) <= chunk <= num_epochs or num_epochs % chunk:
         raise ValueError(
             f"chunk must divide num_epochs and be at least 2; got chunk={chunk}, num_epochs={num_epochs}. "

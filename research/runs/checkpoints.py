@@ -15,7 +15,7 @@ from research.checks import (
     check_instance,
     check_mapping,
     check_methods,
-    check_number,
+    check_numbers,
     check_path,
     check_text,
 )
@@ -51,13 +51,11 @@ def checkpoints_in(folder: str | Path, seconds_between: float = SECONDS_BETWEEN)
       True
     """
     check_path("folder", folder)
-    check_number("seconds_between", seconds_between)
+    check_numbers("seconds_between", seconds_between, ndim=0, wanted="a number of seconds")
     folder, next_save = Path(folder), time.monotonic() + seconds_between
 
     def checkpoint(name: str) -> Checkpoint:
         check_text("name", name)
-        if not name:
-            raise ValueError("name must not be empty.")
         own = folder.joinpath(*map(_file_name, name.split("/")))
         damaged: set[int] = set()
 

@@ -77,6 +77,6 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 def _seed(word: str, text: str) -> int:
     if not re.fullmatch("[0-9]+", word) or int(word) >= 2**32:
         raise ValueError(
-            f"seeds: {word!r} in the text {text!r} is no integer in 0..2³²-1. Write one (7), several (0,3,5) or a range (0..9)."
+            f"seeds: {word!r} in {text!r} is no integer in 0..2³²-1. Write one (7), several (0,3,5) or a range (0..9), as text."
         )
     return int(word)

@@ -63,6 +63,7 @@ def check_space(space: Space, owner: str = "") -> None:
       Traceback (most recent call last):
       ValueError: mine.learning_rate: a log scale starts above 0; got low=0.0.
     """
+    check_text("owner", owner)
     if not isinstance(space, Mapping):
         raise TypeError(f"a space is a dict, such as {{'learning_rate': Range(1e-4, 1.0)}}; {owner} has {space!r}.")
     for name, range_ in space.items():

@@ -246,7 +246,7 @@ def _over_workloads(replicates: Replicates) -> Replicates:
 def _checked_pairs(pairs: Sequence[tuple[Scores, Scores]], trials: int | None) -> list[tuple[Scores, Scores]]:
     check_sequence("pairs", pairs, "pairs (mine, other) of Scores", (tuple, list))
     if trials is not None:
-        check_count("trials", trials)
+        check_real("trials", trials)
     if not len(pairs):
         raise ValueError("pairs must hold the scores of two rules on at least one workload; got none.")
     if trials is not None and trials < 1:

@@ -7,9 +7,10 @@ from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from research.checks import check_tree, shown
+from research.checks import check_callable, check_dtype, check_flag, check_tree, shown
 from research.types import Params
 
 _Arguments = ParamSpec("_Arguments")
@@ -101,11 +102,37 @@ def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _R
       ValueError: state must be that of these updates, from init or the last update; got one for other shapes: ...
     """
 
+    signature = inspect.signature(constructor)
+    flags = [name for name, parameter in signature.parameters.items() if parameter.annotation is bool]
+
     @functools.wraps(constructor)
     def construct(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Rule:
+        if flags or kwargs:
+            try:
+                given = signature.bind(*args, **kwargs).arguments
+            except TypeError:
+                given = {}  # Python says what is wrong with the call.
+            _check_options(given, flags)
         return _with_checks(constructor(*args, **kwargs))
 
     return construct
+
+
+def _check_options(given: dict[str, Any], flags: list[str]) -> None:
+    for name in flags:
+        check_flag(name, given.get(name, True))
+    for name in ("residual_fn", "fisher_fn"):
+        if given.get(name) is not None:
+            check_callable(name, given[name], "params")
+    if given.get("accumulator_dtype") is not None:
+        check_dtype("accumulator_dtype", given["accumulator_dtype"])
+    mask = given.get("mask")
+    if mask is not None and not callable(mask):
+        entries = jax.tree.leaves(mask)
+        if not entries or not all(isinstance(entry, bool | np.bool_) for entry in entries):
+            raise TypeError(
+                f"mask must be a pytree of True and False, or a function that gives one; got mask={shown(mask)}."
+            )
 
 
 def _with_checks(rule: _Rule) -> _Rule:

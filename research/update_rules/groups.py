@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import optax
 
+from research.checks import check_mapping, shown
 from research.types import Params
 from research.update_rules.checks import check_rule, checked
 
@@ -80,6 +81,8 @@ def checked_mask(mask: Any) -> Callable[[Params], Any]:
       Traceback (most recent call last):
       ValueError: mask does not fit the params: it says nothing of b. Give a pytree of the same structure, or a prefix.
     """
+    if not callable(mask) and not all(isinstance(entry, bool | np.bool_) for entry in jax.tree.leaves(mask)):
+        raise TypeError(f"mask must hold True or False; got mask={shown(mask)}.")
 
     def at_every_leaf(params):
         entries = mask(params) if callable(mask) else mask
@@ -127,6 +130,11 @@ def by_group(
       >>> print(updates["w"], abs(updates["b"]))
       -1.0 0.0
     """
+    check_mapping("rules", rules, "labels to rules")
+    if not callable(labels) and not all(isinstance(label, str) for label in jax.tree.leaves(labels)):
+        raise TypeError(
+            f"labels must be a pytree of names in rules, or a function that gives one; got labels={shown(labels)}."
+        )
     if not rules:
         raise ValueError("by_group needs at least one rule; got rules={}.")
     for label, rule in rules.items():

@@ -81,8 +81,6 @@ def is_clear(error: BaseException, case: Case) -> bool:
     """Whether the library raised it, of a kind that a caller expects, and its message names the argument."""
     if not isinstance(error, TypeError | ValueError | OSError | KeyError):
         return False
-    if isinstance(error, ZeroDivisionError):
-        return False
     frames = traceback.extract_tb(error.__traceback__)
     inner = Path(frames[-1].filename)
     by_python = isinstance(error, TypeError) and "() got an unexpected keyword argument" in str(error)
@@ -90,7 +88,14 @@ def is_clear(error: BaseException, case: Case) -> bool:
         inner.is_relative_to(LIBRARY) or by_python or (inner.is_relative_to(HERE) and "wrong_values" not in inner.name)
     ):
         return False
-    return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", str(error)) for name in names(case))
+    named = any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", str(error)) for name in names(case))
+    return named or (isinstance(error, OSError | ValueError) and shows_path(error, case))
+
+
+def shows_path(error: BaseException, case: Case) -> bool:
+    """Whether a message about a file shows the path that was given: nobody then asks which argument it is about."""
+    value = case.wrong.make()
+    return isinstance(value, str | Path) and len(str(value)) > 1 and str(value) in str(error)
 
 
 # A message may name an argument by a plural, or by its part.
@@ -109,7 +114,9 @@ def names(case: Case) -> tuple[str, ...]:
         entries = tuple(str(name) for name in valid)
     if case.wrong.spoilt and hasattr(valid, "_fields"):
         entries = tuple(valid._fields)
-    return (case.argument, *ALSO.get(case.argument, ()), *entries)
+    # A check is told what its argument is called.
+    told = (str(case.call.arguments["name"]),) if ".check_" in case.call.name and "name" in case.call.arguments else ()
+    return (case.argument, *ALSO.get(case.argument, ()), *entries, *told)
 
 
 @contextlib.contextmanager
@@ -175,7 +182,13 @@ NEGATIVE = {"-1", "-2.5", "-2**63", "-inf"}
 # Integers that may be negative, or real numbers.
 ANY_SIGN = {"seed", "axis", "value", "offset", "at", "step", "x", "count", "f_min"}
 # Functions are called later, or never: what they give cannot be known.
-ANYTHING: set[str] = set()
+# Any pytree of numbers has parameters, and any value a name that is not known; a result's other fields are not read.
+ANYTHING: set[str] = {
+    *("models.count_parameters.params", "models.describe.params", "models.list_parameters.params"),
+    *("models.check_same_architecture.params", "models.check_same_architecture.expected", "naming.known_names.name"),
+    *("objectives.l1_penalty().params", "objectives.l2_penalty().params", "minimise.in_words.minimum"),
+    *("update_rules.evaluation_params.state", "update_rules.evaluation_params.params"),
+}
 
 
 def makes_sense(case: Case, value: Any, result: Any) -> bool:
@@ -187,7 +200,9 @@ def makes_sense(case: Case, value: Any, result: Any) -> bool:
     label, call = case.wrong.label, case.call
     parameter = inspect.signature(call.function).parameters[case.argument]
     valid = call.arguments.get(case.argument, parameter.default)
-    if f"{call.name}.{case.argument}" in ANYTHING or f"{case.argument}" in ANYTHING or same(value, valid):
+    if call.name.startswith("update_rules.") and call.name.endswith("().init"):
+        return True  # Any pytree of numbers can be params.
+    if f"{call.name}.{case.argument}" in ANYTHING or same(value, valid):
         return True
     allowed = kinds(parameter.annotation, valid)
     if label == "None":

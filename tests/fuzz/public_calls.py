@@ -563,6 +563,9 @@ def of_descent() -> Iterator[Call]:
     train |= {"params": params(), "key": key()}
     yield Call("descent.draws", d.draws, {"sampler": sampler, "key": key(), "noisy": False})
     yield Call("descent.evaluation_points", d.evaluation_points, {"num_batches": 100})
+    yield Call("descent.check_dataset", d.check_dataset, {"name": "dataset", "dataset": batch()})
+    yield Call("descent.check_sampler", d.check_sampler, {"name": "sampler", "sampler": sampler})
+    yield Call("objectives.check_model", objectives.check_model, {"name": "model", "model": linear_model()})
     yield Call("descent.make_step", d.make_step, {"objective": risk, "rule": rule, "dataset": batch()})
     yield Call("descent.make_step()", step, {"state": state, "draw": draw}, slow=True)
     yield Call("descent.run", d.run, going, slow=True)
@@ -731,6 +734,33 @@ def of_runs() -> Iterator[Call]:
     yield Call("runs.checkpoints_in().save", r.checkpoints_in(folder() / "checkpoints")("a").save, {"saved": saved})
 
 
+def of_checks() -> Iterator[Call]:
+    c = research.checks
+    for name, arguments in {
+        "check_callable": {"name": "f", "value": cube},
+        "check_choice": {"name": "mode", "value": "a", "known": ("a", "b")},
+        "check_count": {"name": "n", "value": 2},
+        "check_dtype": {"name": "dtype", "value": "float32"},
+        "check_flag": {"name": "noisy", "value": True},
+        "check_instance": {"name": "n", "value": 2, "kind": int},
+        "check_key": {"name": "key", "value": key()},
+        "check_mapping": {"name": "cells", "value": {"a": 1}},
+        "check_methods": {"name": "model", "value": linear_model(), "methods": ("init", "apply")},
+        "check_number": {"name": "rate", "value": 0.5},
+        "check_numbers": {"name": "x", "value": np.ones(2)},
+        "check_path": {"name": "folder", "value": "a"},
+        "check_real": {"name": "x", "value": 0.5},
+        "check_sequence": {"name": "seeds", "value": [1, 2]},
+        "check_text": {"name": "text", "value": "a"},
+        "check_tree": {"name": "params", "tree": params()},
+        "is_array": {"value": np.ones(2)},
+        "is_integer": {"value": 2},
+        "is_traced": {"value": 2},
+        "shown": {"value": 2},
+    }.items():
+        yield Call(f"checks.{name}", getattr(c, name), arguments)
+
+
 def of_pages() -> Iterator[Call]:
     f, r = research.figures, research.report
     x = np.arange(3.0)
@@ -760,7 +790,7 @@ WITHOUT_ARGUMENTS = {
 }
 GROUPS = (
     *(of_losses, of_objectives, of_derivatives, of_datasets, of_optima, of_schedules, of_descent, of_models),
-    *(of_workloads, of_proofs, of_rules, of_studies, of_runs, of_pages),
+    *(of_workloads, of_proofs, of_rules, of_studies, of_runs, of_pages, of_checks),
 )
 
 

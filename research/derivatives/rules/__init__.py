@@ -93,7 +93,7 @@ def find_rule(name: str) -> Rule:
       "(sin x)' = cos x"
     """
     if not isinstance(name, str) or name not in DERIVATIVE_RULES:
-        raise ValueError(f"unknown rule {name!r}; name must be that of a rule{known_names(name, DERIVATIVE_RULES)}")
+        raise ValueError(f"unknown rule {name!r}{known_names(name, DERIVATIVE_RULES)} Give its name.")
     return DERIVATIVE_RULES[name]
 
 
