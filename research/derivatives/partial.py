@@ -80,7 +80,7 @@ def partial_derivative(f: Callable, argument: int | str, /, *args: Any, **named:
         position = int(argument)
         return jacobian(lambda x: f(*args[:position], x, *args[position + 1 :], **named), args[position])
     if argument not in parameters:
-        raise ValueError(f"{title(f)} has no argument {argument!r}; argument must be one of {', '.join(names)}.")
+        raise ValueError(f"{title(f)} has no argument {argument!r}; it has {', '.join(names)}.")
     if argument not in bound.arguments:
         raise ValueError(f"{title(f)} was given no {argument}; a derivative needs the place where it is taken.")
 

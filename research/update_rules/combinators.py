@@ -4,8 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from research.checks import shown
 from research.schedules import check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import increment
@@ -214,7 +216,12 @@ def with_state_dtype(rule: optax.GradientTransformation, dtype: Any) -> optax.Gr
 
 
 def _floating(dtype: Any) -> Any:
-    found = jnp.dtype(dtype)
+    if not isinstance(dtype, str | type | np.dtype) and not hasattr(dtype, "dtype"):
+        raise TypeError(f"dtype must be a floating one, such as 'float32'; got dtype={shown(dtype)}.")
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be a floating one, such as 'float32'; got dtype={shown(dtype)}.") from None
     if not jnp.issubdtype(found, jnp.floating):
         raise TypeError(f"dtype must be a floating one, such as 'float32'; got dtype={dtype!r}.")
     if jax.dtypes.canonicalize_dtype(found) != found:

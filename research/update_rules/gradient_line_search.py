@@ -190,9 +190,13 @@ def nonlinear_conjugate_gradient(
       [-0.5] 0.5 2
     """
     check_number("learning_rate", learning_rate, positive=True)
-    if beta not in BETAS:
+    if not isinstance(beta, str) or beta not in BETAS:
         raise ValueError(f"beta must be one of {', '.join(map(repr, BETAS))}; got beta={beta!r}.")
-    search = _CONJUGATE_WOLFE if linesearch == "strong_wolfe" else find_line_search(linesearch)
+    search = (
+        _CONJUGATE_WOLFE
+        if isinstance(linesearch, str) and linesearch == "strong_wolfe"
+        else find_line_search(linesearch)
+    )
     if search is None:
         raise ValueError("linesearch must be a search: conjugate gradients have no fixed step; got linesearch=None.")
 

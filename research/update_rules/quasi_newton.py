@@ -247,7 +247,7 @@ def _two_loops(grad: Params, state: LBFGSState, scale: Array) -> Params:
 def _checked(learning_rate, linesearch, first_step: str, min_curvature) -> Search | None:
     check_number("learning_rate", learning_rate, positive=True)
     check_number("min_curvature", min_curvature)
-    if first_step not in NORMS:
+    if not isinstance(first_step, str) or first_step not in NORMS:
         raise ValueError(f"first_step must be one of {', '.join(map(repr, NORMS))}; got first_step={first_step!r}.")
     return find_line_search(linesearch)
 
