@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from research.checks import check_callable, check_choice, check_dtype, check_numbers
+from research.checks import check_callable, check_choice, check_numbers
 from research.derivatives.errors import NotScalarError, StepUnderflowError
 from research.derivatives.finite_difference import finite_difference
 
@@ -94,7 +94,10 @@ def limit_table(
     """
     check_callable("f", f, "x")
     check_choice("scheme", scheme, get_args(Scheme))
-    check_dtype("dtype", dtype)
+    try:
+        np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be float64 or float32; got dtype={dtype!r}.") from None
     if steps is not None:
         check_numbers("steps", steps)
     kind = np.dtype(dtype)

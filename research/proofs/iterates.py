@@ -12,7 +12,7 @@ import optax
 from research.checks import check_callable, check_dtype, check_tree
 from research.proofs.oracles import ORACLES
 from research.schedules import check_number
-from research.types import Array, Params
+from research.types import Array, Batch, Params
 from research.update_rules import find_rule
 from research.update_rules.checks import check_rule
 
@@ -137,7 +137,7 @@ def deviation_from_optax(
     constructor, counterpart = find_rule(name), ORACLES[name].optax
     check_callable("objective", objective, "params", "batch")
     check_tree("params", params)
-    check_tree("batch", batch)
+    check_tree("batch", batch._replace(key=None) if isinstance(batch, Batch) else batch)
     check_number("learning_rate", learning_rate)
     check_number("num_steps", num_steps, positive=True, integer=True)
     if isinstance(counterpart, str):

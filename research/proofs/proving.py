@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from research.checks import check_callable, check_dtype, check_number, check_sequence
+from research.checks import check_callable, check_number, check_sequence
 from research.naming import known_names
 from research.proofs.causes import Evidence, OnProgress, likely_cause
 from research.proofs.formulas import FORMULAS
@@ -180,8 +180,8 @@ def _check_subject(name: str, subject: Any) -> None:
     is_other = name == "reference" and isinstance(subject, str | Mapping)
     if not is_other and not isinstance(subject, Formula) and not is_made(subject) and not callable(subject):
         raise NoRuleError(
-            f"{name} must be a rule, a constructor of one or a Formula; {name} is no rule: it is a value of type "
-            f"{type(subject).__name__}."
+            f"the {name} is no rule: it is a value of type {type(subject).__name__}, not an optax.GradientTransformation, a "
+            "function that makes one, or a Formula."
         )
 
 
@@ -197,7 +197,10 @@ def _check_rate(rule: Any, reference: Any, learning_rate: float | None) -> None:
 
 
 def _check_dtype(dtype: Any) -> None:
-    check_dtype("dtype", dtype)
+    try:
+        jnp.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be float64 or float32; got dtype={dtype!r}.") from None
     if jnp.dtype(dtype) not in (jnp.float64, jnp.float32):
         raise ValueError(f"dtype must be float64 or float32, for what is coarser hides mistakes; got dtype={dtype!r}.")
     if jnp.dtype(dtype) == jnp.float64 and not jax.config.read("jax_enable_x64"):

@@ -81,8 +81,9 @@ def checked_mask(mask: Any) -> Callable[[Params], Any]:
       Traceback (most recent call last):
       ValueError: mask does not fit the params: it says nothing of b. Give a pytree of the same structure, or a prefix.
     """
-    if not callable(mask) and not all(isinstance(entry, bool | np.bool_) for entry in jax.tree.leaves(mask)):
-        raise TypeError(f"mask must hold True or False; got mask={shown(mask)}.")
+    for path, entry in [] if callable(mask) else jax.tree_util.tree_leaves_with_path(mask):
+        if not isinstance(entry, bool | np.bool_):
+            raise TypeError(f"mask must hold True or False; got {shown(entry)} at {_written(path)}.")
 
     def at_every_leaf(params):
         entries = mask(params) if callable(mask) else mask

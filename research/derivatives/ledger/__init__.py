@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from research.checks import check_callable, check_choice, check_sequence
+from research.checks import check_callable, check_sequence
 from research.derivatives.errors import NotInexactError, NotScalarError, UnsupportedPrimitiveError
 from research.derivatives.exact.arguments import kind_of, title
 from research.derivatives.ledger import backward, walking
@@ -53,10 +53,11 @@ def explain(f: Callable, *args: Any, level: str = MATHEMATICS, expand: Sequence[
       -0.2943 -0.1471 -0.0736 0.6636
     """
     check_callable("f", f, *(f"argument {place}" for place in range(len(args))))
-    check_choice("level", level, LEVELS)
     check_sequence("expand", expand, "names", str)
-    if not set(expand) <= {"scan"}:
-        raise ValueError(f"expand must be within ('scan',); got expand={tuple(expand)!r}.")
+    if not isinstance(level, str) or level not in LEVELS or not set(expand) <= {"scan"}:
+        raise ValueError(
+            f"level must be one of {LEVELS} and expand within ('scan',); got {level!r}, {tuple(expand)!r}."
+        )
     leaves, structure = jax.tree.flatten(args)
     ways = [path for path, _ in jax.tree_util.tree_flatten_with_path(args)[0]]
     for way, leaf in zip(ways, leaves, strict=True):
