@@ -8,7 +8,7 @@ import numpy as np
 
 from research.reading import NUMBER, check_shape, parse_json, read_bytes
 from research.runs.comparison import CLOCK
-from research.runs.files import json_bytes, read_json, write_atomically
+from research.runs.files import json_bytes, write_atomically
 from research.runs.folder import load_result
 from research.runs.manifest import ORIGIN, check_origin, read_manifest
 from research.runs.result import TABLE, check_rows, hash_arrays

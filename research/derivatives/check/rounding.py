@@ -14,15 +14,69 @@ WRAPPERS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "check
 OWN_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 # These move, choose or compare numbers and round none.
 EXACT = frozenset(
-    "abs all_gather and argmax argmin argsort bitcast_convert_type broadcast_in_dim ceil clamp concatenate copy copy_p "
-    "device_put dynamic_slice dynamic_update_slice expand_dims floor gather imag is_finite iota max min neg pad real "
-    "reduce_max reduce_min reshape rev round scatter select_n sharding_constraint sign slice sort split squeeze "
-    "stop_gradient top_k transpose while scan cond".split()
+    [
+        "abs",
+        "all_gather",
+        "and",
+        "argmax",
+        "argmin",
+        "argsort",
+        "bitcast_convert_type",
+        "broadcast_in_dim",
+        "ceil",
+        "clamp",
+        "concatenate",
+        "copy",
+        "copy_p",
+        "device_put",
+        "dynamic_slice",
+        "dynamic_update_slice",
+        "expand_dims",
+        "floor",
+        "gather",
+        "imag",
+        "is_finite",
+        "iota",
+        "max",
+        "min",
+        "neg",
+        "pad",
+        "real",
+        "reduce_max",
+        "reduce_min",
+        "reshape",
+        "rev",
+        "round",
+        "scatter",
+        "select_n",
+        "sharding_constraint",
+        "sign",
+        "slice",
+        "sort",
+        "split",
+        "squeeze",
+        "stop_gradient",
+        "top_k",
+        "transpose",
+        "while",
+        "scan",
+        "cond",
+    ]
 )
 # These round partial sums, which may be larger than the sum: their operands are nudged once more. (Those of a product of
 # matrices are nudged where they come from, and cost as much as the product.)
 SUMS = frozenset(
-    "add_any cumlogsumexp cumprod cumsum reduce_prod reduce_sum reduce_window_sum scatter-add scatter_add".split()
+    [
+        "add_any",
+        "cumlogsumexp",
+        "cumprod",
+        "cumsum",
+        "reduce_prod",
+        "reduce_sum",
+        "reduce_window_sum",
+        "scatter-add",
+        "scatter_add",
+    ]
 )
 
 
@@ -121,7 +175,11 @@ def _plain(equation: Any, values: Sequence[Any]) -> Sequence[Any]:
 
 def _scan(params: dict[str, Any], values: list[Any], nudge: _Nudge) -> list[Any]:
     num_consts, num_carry = _scan_sizes(params)
-    consts, carry, xs = values[:num_consts], values[num_consts : num_consts + num_carry], values[num_consts + num_carry :]
+    consts, carry, xs = (
+        values[:num_consts],
+        values[num_consts : num_consts + num_carry],
+        values[num_consts + num_carry :],
+    )
 
     def body(state: Any, x: Any) -> Any:
         number, carried = state

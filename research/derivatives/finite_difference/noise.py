@@ -51,9 +51,7 @@ def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
             continue
         # A kink or a jump of f lies in one window, and leaves the next ones as they were.
         following = range(j + 1, min(j + 3, len(noise)))
-        again = any(
-            noise[i] > min(noise[j] / _SUDDEN, _SUDDEN * nominal[ladder.places[i]] * factor) for i in following
-        )
+        again = any(noise[i] > min(noise[j] / _SUDDEN, _SUDDEN * nominal[ladder.places[i]] * factor) for i in following)
         # An oscillation too fast for the window looks like noise; curvature announces it in the window below.
         if again and not (j > 0 and grown[j - 1] >= 0.15 * noise[j]):
             floor[: k + 1] = np.maximum(floor[: k + 1], noise[j])
