@@ -19,8 +19,8 @@ from research.derivatives.finite_difference.judging import (
     rate,
     settle,
 )
-from research.derivatives.finite_difference.ladder import LOWEST, Ladder, climbed
-from research.derivatives.finite_difference.noise import noise_bounds
+from research.derivatives.finite_difference.ladder import LOWEST, Ladder, climbed, reach
+from research.derivatives.finite_difference.noise import noise_bounds, rounding
 from research.derivatives.finite_difference.sampling import Sampler
 from research.derivatives.finite_difference.tables import Table, Tables, tables
 
@@ -31,6 +31,8 @@ HIGHEST_ORDER = 4
 _SIDES = {"auto": 0, "central": 0, "forward": 1, "backward": -1}
 _FLAT = 1e-7  # A derivative of order n is 0 where it is known to be below this share of |f| / max(|x|, 1)^n.
 _CLEAR = 3.0  # Times its bound: how large a difference of the sides is a kink, and not merely unclear.
+_STEADY = 0.3  # Noise that goes with a power of the step this close to 1 is an oscillation of f.
+_MANY = 16  # Levels, the smallest ones, at which it must.
 _SHARP = 30.0  # Times its bound: how large one is a kink in any case.
 _REASONS = {
     "kink": "the slopes from the left and from the right differ. Ask for one of them: scheme='forward' or 'backward'",
@@ -153,19 +155,19 @@ def _judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDi
     if side:
         found = sides[wanted[0]]
         return result("ok" if _is_told(found, _flat(ladder, order)) else "unresolved", found)
-    verdict, found = _two_sided(ladder, all_tables, min(column.end for column in columns))
+    verdict, found = _two_sided(ladder, noise, all_tables, min(column.end for column in columns))
     if verdict == "ok":  # Where there is a derivative, both sides have it.
         left = right = found.value
     return result(verdict, found)
 
 
-def _two_sided(ladder: Ladder, found: Tables, end: int) -> tuple[Verdict, Estimate]:
+def _two_sided(ladder: Ladder, noise: np.ndarray, found: Tables, end: int) -> tuple[Verdict, Estimate]:
     """The verdict where f is continuous at x and defined on both sides, and the estimate."""
     for gap in found.gaps:
         verdict = _of_gap(gap, ladder.exponents)
         if verdict != "ok":
             return verdict, NOTHING
-    if rate(found.central, ladder.exponents) < VANISHES:
+    if rate(found.central, ladder.exponents) < VANISHES or _oscillates(ladder, noise):
         return "unresolved", NOTHING
     one = settle(best_of_each_level(found.central, found.even), end)
     if not one.is_known:
@@ -173,6 +175,15 @@ def _two_sided(ladder: Ladder, found: Tables, end: int) -> tuple[Verdict, Estima
     larger = [np.abs(table.values[0, one.level :]) for table in (found.central, found.gaps[-1])]
     scale = max(float(np.nanmax(larger, initial=0.0)), _flat(ladder, len(found.gaps)))
     return ("ok" if _is_told(one, scale) else "unresolved"), one
+
+
+def _oscillates(ladder: Ladder, noise: np.ndarray) -> bool:
+    """Whether what looks like noise grows as the step does, so that no step is free of it: x cos(1 / x) at 0."""
+    first = int(np.argmax(reach(ladder.exponents) > 1))
+    least = slice(first, first + _MANY)
+    if not (noise[least] > 1e3 * rounding(ladder)[least]).all():
+        return False
+    return abs(np.polyfit(ladder.exponents[least], np.log2(noise[least]), 1)[0] - 1) < _STEADY
 
 
 def _of_gap(gap: Table, powers: np.ndarray) -> Verdict:

@@ -7,7 +7,6 @@ import numpy as np
 from research.derivatives.finite_difference.ladder import LOWEST, Ladder
 from research.derivatives.finite_difference.tables import Table
 
-SPREAD = 0.25
 CAUTION = 1.5  # Times the estimated error of truncation and noise.
 VANISHES = 0.1  # The least power of the step that counts as vanishing.
 CONFIDENT = 0.1  # The largest error, as a share of the derivative, or of its scale, that is an answer.
@@ -72,7 +71,7 @@ def settle(column: Column, end: int | None = None) -> Estimate:
     near = (np.abs(levels - levels[best]) <= 2) & (bounds <= 8 * bounds[best])
     spread = np.max(np.abs(values[near] - values[best]))
     rounding = abs(values[best]) * np.finfo(np.float64).eps
-    error = CAUTION * max(bounds[best], SPREAD * spread) + rounding
+    error = CAUTION * max(bounds[best], spread / 4) + rounding
     return Estimate(float(values[best]), float(error), int(levels[best]))
 
 

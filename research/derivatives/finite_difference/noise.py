@@ -25,14 +25,17 @@ def noise_bounds(ladder: Ladder, sampler: Sampler) -> np.ndarray:
     cancellation, a conversion to single precision) and its noise is that also below, where f looks smooth and is not.
     *A quantum*: f is constant about x, and then jumps.
     """
-    nominal = _rounding(ladder)
+    nominal = rounding(ladder)
     return np.maximum(_seen(ladder, nominal), _quantum(ladder, sampler))
 
 
-def _rounding(ladder: Ladder) -> np.ndarray:
+def rounding(ladder: Ladder) -> np.ndarray:
+    """Return ε (|f| + |x f'|) / 2 at each distance: f is rounded, and so is what it computes from x, shape (levels,)."""
     outward = lambda values: np.fmax.accumulate(np.nan_to_num(values))
     size = outward(np.fmax(np.fmax(np.abs(ladder.plus), np.abs(ladder.minus)), abs(ladder.centre)))
-    slope = outward(np.fmax(*np.abs(ladder.changes)) / ladder.steps)
+    # Between neighbours, so that a jump of f at x is not taken for a slope.
+    rises = np.abs(np.diff(np.stack([ladder.minus, ladder.plus]), axis=1)) / np.diff(ladder.steps)
+    slope = outward(np.append(np.fmax(*rises), 0.0))
     return np.maximum(ladder.epsilon / 2 * (size + abs(ladder.x) * slope), _NONE)
 
 
@@ -49,14 +52,18 @@ def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
             if ladder.steps[k] < abs(ladder.x) * _HOMOGENEOUS:
                 floor[:k] = np.maximum(floor[:k], noise[j])
             continue
+        lowest = max(k - 3, 0)
+        if noise[j] <= _SUDDEN * floor[k]:  # The noise of the windows before, a little larger.
+            floor[lowest:] = np.maximum(floor[lowest:], noise[j])
+            continue
         # A kink or a jump of f lies in one window, and leaves the next ones as they were.
         following = range(j + 1, min(j + 3, len(noise)))
         again = any(noise[i] > min(noise[j] / _SUDDEN, _SUDDEN * nominal[ladder.places[i]] * factor) for i in following)
         # An oscillation too fast for the window looks like noise; curvature announces it in the window below.
-        if again and not (j > 0 and grown[j - 1] >= 0.15 * noise[j]):
+        grows = j > 0 and noise[j - 1] > _SUDDEN * nominal[ladder.places[j - 1]] * factor  # As that of x² sin(1 / x).
+        if again and not grows and not (j > 0 and grown[j - 1] >= 0.15 * noise[j]):
             floor[: k + 1] = np.maximum(floor[: k + 1], noise[j])
         if again or len(following) < 2:
-            lowest = max(k - 3, 0)
             floor[lowest:] = np.maximum(floor[lowest:], noise[j])
     return np.maximum(factor * nominal, floor)
 

@@ -9,8 +9,8 @@ from research.derivatives.finite_difference.ladder import Ladder, reach, runs
 from research.derivatives.grid import fornberg_weights
 
 COLUMNS = 9  # Extrapolations, at most.
-WITNESS = 1.2
-OMEGA = 1.6
+_SHARE = 1.5  # Of the noise in a bound: independent errors add up to more than their root mean square now and then.
+_SHRINKS = 2.0 ** (1.2 * np.arange(1, COLUMNS + 1))  # By how much an error shrinks at least when the step is halved.
 _NODES = 4  # Distances that a formula uses, at most.
 
 
@@ -29,18 +29,20 @@ class Table(NamedTuple):
     def bounds(self) -> np.ndarray:
         """What each value may be wrong by; infinite where that cannot be said.
 
-        The noise, plus the larger of two changes: by the last extrapolation, and from the value at half the step, which is
-        wrong by less. Either one alone may vanish by chance, or because f does not have the powers that are extrapolated.
+        The noise, plus the largest of three changes: by the last extrapolation; from the value at half the step, which is
+        wrong by less; and from that at twice the step, which is wrong by more, by a known factor. Any one alone may vanish by
+        chance, or because f does not have the powers that are extrapolated.
         """
         values = self.values
         change = np.full(values.shape, np.nan)
         change[1:] = np.abs(values[1:] - values[:-1])
         change[0, :-1] = np.abs(values[0, 1:] - values[0, :-1])
-        change[:, 1:] = np.fmax(change[:, 1:], np.abs(values[:, 1:] - values[:, :-1]))
-        if WITNESS:
-            later = np.abs(values[:, 1:] - values[:, :-1]) / 2.0 ** (WITNESS * np.arange(1, COLUMNS + 1))[:, None]
-            change[:, :-1] = np.fmax(change[:, :-1], later)
-        total = change + OMEGA * self.noise
+        double = np.abs(values[:, 1:] - values[:, :-1]) / _SHRINKS[:, None]
+        change[:, :-1] = np.fmax(change[:, :-1], double)
+        half = np.full(values.shape, np.nan)
+        half[:, 1:] = np.abs(values[:, 1:] - values[:, :-1])
+        change = np.maximum(change, half)  # Without either there is no bound.
+        total = change + _SHARE * self.noise
         return np.where(np.isfinite(values) & np.isfinite(total), total, np.inf)
 
 
@@ -159,6 +161,8 @@ def tables(ladder: Ladder, noise: np.ndarray, order: int) -> Tables:
     room = np.where(np.isfinite(ladder.changes), 0, -1)  # Levels in a row whose samples are there.
     room = np.minimum(runs(room == 0), reach(ladder.exponents))
     room = np.min(np.where(formulas.needs[:, :, None], room[None], len(noise) + _NODES), axis=1)
+    # Lonely levels, far below the others at x = 0, show jumps alone: there squares of distances underflow.
+    room = np.where(reach(ladder.exponents) > 1, room, 0)
     valid = room[:, None, :] >= formulas.counts[:, None, None] + np.arange(COLUMNS)[None, :, None]
     ahead = _ahead(np.nan_to_num(quotients, posinf=0.0, neginf=0.0), COLUMNS)
     plain = np.where(valid, np.einsum("cn,rkn->rck", _richardson(2.0), ahead), np.nan)
