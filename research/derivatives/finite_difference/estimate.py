@@ -31,6 +31,7 @@ HIGHEST_ORDER = 4
 _SIDES = {"auto": 0, "central": 0, "forward": 1, "backward": -1}
 _FLAT = 1e-7  # A derivative of order n is 0 where it is known to be below this share of |f| / max(|x|, 1)^n.
 _CLEAR = 3.0  # Times its bound: how large a difference of the sides is a kink, and not merely unclear.
+_SLOW = 0.9  # The power of the step with which one-sided quotients of a smooth function converge is 1.
 _STEADY = 0.3  # Noise that goes with a power of the step this close to 1 is an oscillation of f.
 _MANY = 16  # Levels, the smallest ones, at which it must.
 _SHARP = 30.0  # Times its bound: how large one is a kink in any case.
@@ -134,7 +135,11 @@ def _judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDi
     """The verdict, and the value where there is one; the order of the questions matters."""
     all_tables = tables(ladder, noise, order)
     columns = [best_of_each_level(all_tables.left), best_of_each_level(all_tables.right)]
-    sides = [settle(column) for column in columns]
+    powers = ladder.exponents
+    sides = [
+        _widened(settle(column), rate(table, powers))
+        for column, table in zip(columns, (all_tables.left, all_tables.right), strict=True)
+    ]
     larger = max((abs(one.value) for one in sides if one.is_known), default=0.0)
     left, right = (one.value if _is_told(one, larger) else float("nan") for one in sides)
 
@@ -167,14 +172,22 @@ def _two_sided(ladder: Ladder, noise: np.ndarray, found: Tables, end: int) -> tu
         verdict = _of_gap(gap, ladder.exponents)
         if verdict != "ok":
             return verdict, NOTHING
-    if rate(found.central, ladder.exponents) < VANISHES or _oscillates(ladder, noise):
+    power = rate(found.central, ladder.exponents)
+    if power < VANISHES or _oscillates(ladder, noise):
         return "unresolved", NOTHING
-    one = settle(best_of_each_level(found.central, found.even), end)
+    one = _widened(settle(best_of_each_level(found.central, found.even), end), power)
     if not one.is_known:
         return "unresolved", one
     larger = [np.abs(table.values[0, one.level :]) for table in (found.central, found.gaps[-1])]
     scale = max(float(np.nanmax(larger, initial=0.0)), _flat(ladder, len(found.gaps)))
     return ("ok" if _is_told(one, scale) else "unresolved"), one
+
+
+def _widened(found: Estimate, power: float) -> Estimate:
+    """The estimate where quotients converge as a power of the step below 1, as those of x √x: by halving, slowly."""
+    if not 0 < power < _SLOW:
+        return found
+    return found._replace(error=2 * found.error / (2**power - 1))
 
 
 def _oscillates(ladder: Ladder, noise: np.ndarray) -> bool:
