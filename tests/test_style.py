@@ -115,7 +115,7 @@ PLANTED = [
     (is_documented, "research/losses.py", "x = 1"),
     (is_documented, "research/losses.py", '"""Losses."""\ndef squared(x): return x'),
     (is_documented, "research/losses.py", '"""Losses."""\nclass Loss:\n    """A loss."""\n    def at(self): pass'),
-    (fits_in_the_head, "research/losses.py", "x\n" * 401),
+    (fits_in_the_head, "research/losses.py", "x\n" * 501),
     (fits_in_the_head, "research/models/utils.py", ""),
     (names_no_machine, "docs/index.md", f"see {FOLDERS[1]}ada/descent"),
     (names_no_machine, "setup.cfg", f"index = https://{HOSTS[0]}/simple"),
