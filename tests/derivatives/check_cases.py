@@ -308,7 +308,9 @@ class Tally:
     worst: list = dataclasses.field(default_factory=list)
 
     def text(self) -> str:
-        lines = [f"rejected {len(self.rejected)}; planted errors called right beyond what is stated: {len(self.missed)}"]
+        lines = [
+            f"rejected {len(self.rejected)}; planted errors called right beyond what is stated: {len(self.missed)}"
+        ]
         lines += [f"  rejected: {each}" for each in self.rejected[:20]]
         lines += [f"  missed: {each}" for each in self.missed[:40]]
         for mode, found in self.smallest.items():

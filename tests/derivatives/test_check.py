@@ -346,7 +346,10 @@ ROUNDED = {
     "product": (lambda x: jnp.prod(x), 1.1),
     "cancellation": (lambda x: jnp.sum((1 - jnp.cos(x)) / x**2), 1e-2),
     "scan": (lambda x: jax.lax.scan(lambda c, a: (jnp.sin(c) + a, c * a), 0.3, x)[1].sum(), 0.7),
-    "while": (lambda x: jax.lax.while_loop(lambda s: s[0] < 9, lambda s: (s[0] + 1, s[1] * 0.9 + x), (0, x))[1][0], 0.7),
+    "while": (
+        lambda x: jax.lax.while_loop(lambda s: s[0] < 9, lambda s: (s[0] + 1, s[1] * 0.9 + x), (0, x))[1][0],
+        0.7,
+    ),
     "cond": (lambda x: jax.lax.cond(x[0] > 0, lambda y: jnp.sum(jnp.exp(y)), lambda y: jnp.sum(y), x), 0.7),
     "custom": (lambda x: jnp.sum(jax.nn.relu(x) * jax.nn.softmax(x)), 0.7),
 }
@@ -375,4 +378,9 @@ def test_a_partial_is_compiled_once_for_all_of_its_arguments():
     for scale in (1.0, 2.0, 3.0):
         f = jax.tree_util.Partial(fit, scale * jnp.arange(3.0))
         assert check_derivative(f, jnp.ones(3), jax.random.key(0)).verdict == "right"
-        assert check_derivative(f, jnp.ones(3), jax.random.key(0), lambda x, scale=scale: 2.1 * (scale * jnp.arange(3.0)) ** 2 * x).verdict == "wrong"
+        assert (
+            check_derivative(
+                f, jnp.ones(3), jax.random.key(0), lambda x, scale=scale: 2.1 * (scale * jnp.arange(3.0)) ** 2 * x
+            ).verdict
+            == "wrong"
+        )

@@ -32,7 +32,10 @@ def check_derivative(f: Callable, x: Any, key: jax.Array, derivative: Callable |
     Along eight random directions v, along the gradient, and for each leaf of x along one within it, f(x + h v) is
     sampled at h = ±1, ±1/2, ..., ±2^-26, in units of the size of each leaf. Central differences, extrapolated, give a
     slope with an error that they answer for; a derivative that is further off than that (and than rounding) is wrong.
-    Errors are relative to the length of the gradient, so that no scale of f or x matters, and no tolerance is asked
+    Rounding is measured: f is evaluated once more along each direction with every operation's rounding made eight times
+    larger, so that cancellation within f, or an f that vanishes at x alone, is no error of the derivative. Before
+    "wrong" or "kink" is said, steps of another length must bear it out; where f is rough over the steps above, or flat,
+    far shorter ones, or longer, are tried. Errors are relative to the length of the gradient, so that no scale of f or x matters, and no tolerance is asked
     for: the report prints what it would have caught. An f with many outputs is checked as ⟨w, f⟩ for a random w in
     each direction. A kink is told from a bug by one-sided slopes that differ however small h is; a leaf without
     one is still held to its derivative, and one with it to lie between the two slopes.
@@ -41,14 +44,19 @@ def check_derivative(f: Callable, x: Any, key: jax.Array, derivative: Callable |
     float64 is off (it is turned on for the check alone). Code that sets a lower precision itself is checked in that,
     and the report says what can be seen in it.
 
+    Reverse mode gives nan where a `where` chooses beside a singularity, as in where(x == 0, 1, sin(x) / x) at 0: the verdict
+    is then "nan", and the report names the remedy. Where the gradient vanishes, or is no more than rounding, "right"
+    is relative to how f changes over a step, and `smallest_error` says what that is worth relative to the gradient.
+
     Args:
-      f: Function of one pytree of floating arrays that gives a floating array.
+      f: Function of one pytree of floating arrays that gives a floating array. A `jax.tree_util.Partial` is compiled once
+        for all of its arguments.
       x: Where.
       key: Draws the directions.
       derivative: What is checked: a function of x that gives f's gradient (for an f with one value) or Jacobian, as
         `gradient` and `jacobian` do. By default JAX's derivatives of f, forward and reverse, with f's own rules.
     Returns:
-      CheckReport; `print(report.text())`.
+      CheckReport; `print(report)`.
     Raises:
       NotInexactError: A leaf of x, or what f gives, is no floating number.
       ValueError: derivative gives another structure or shape than the gradient or Jacobian has.
@@ -121,7 +129,7 @@ def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
 
 def _norm(v: np.ndarray) -> float:
     largest = np.max(np.abs(v), initial=0.0)
-    return float(largest * np.linalg.norm(v / largest)) if largest > 0 else float(largest)
+    return float(largest * np.linalg.norm(v / largest)) if 0 < largest < np.inf else float(largest)
 
 
 def _unit(v: np.ndarray) -> np.ndarray:

@@ -155,7 +155,9 @@ def _not_finite(probes: tuple[Probe, ...], f: str, chooses: bool) -> str:
     text += f"explain({f}, x).first_nonfinite() names the line."
     seen = next((p for p in probes if np.isfinite(p.differences) and np.isfinite(p.floor)), None)
     if seen is not None:
-        text += f" The values of {f} do have a slope there: {seen.differences:.6g} ± {seen.floor:.1g} along {seen.name}."
+        text += (
+            f" The values of {f} do have a slope there: {seen.differences:.6g} ± {seen.floor:.1g} along {seen.name}."
+        )
     if chooses:
         text += (
             " A where computes both of its branches, and reverse mode multiplies the derivative of the one that is not "

@@ -121,7 +121,11 @@ def _plain(equation: Any, values: Sequence[Any]) -> Sequence[Any]:
 
 def _scan(params: dict[str, Any], values: list[Any], nudge: _Nudge) -> list[Any]:
     num_consts, num_carry = _scan_sizes(params)
-    consts, carry, xs = values[:num_consts], values[num_consts : num_consts + num_carry], values[num_consts + num_carry :]
+    consts, carry, xs = (
+        values[:num_consts],
+        values[num_consts : num_consts + num_carry],
+        values[num_consts + num_carry :],
+    )
 
     def body(state: Any, x: Any) -> Any:
         number, carried = state
