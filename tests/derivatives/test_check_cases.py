@@ -11,7 +11,7 @@ from tests.derivatives import check_cases
 
 @pytest.fixture(scope="module")
 def tally():
-    return check_cases.run(60, seed=0)
+    return check_cases.run(36, seed=0)
 
 
 def test_no_correct_derivative_is_rejected(tally):
@@ -20,7 +20,7 @@ def test_no_correct_derivative_is_rejected(tally):
 
 def test_no_planted_error_is_called_right_beyond_the_smallest_error_that_is_stated(tally):
     assert not tally.missed, tally.text()
-    assert sum(number for (_, verdict), number in tally.planted.items() if verdict == "wrong") > 150
+    assert sum(number for (_, verdict), number in tally.planted.items() if verdict == "wrong") > 90
 
 
 def test_smallest_error_is_small_and_few_cases_are_unresolved(tally):

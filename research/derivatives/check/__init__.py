@@ -10,7 +10,7 @@ import numpy as np
 
 from research.derivatives.check.line import Line, in_float64, lift
 from research.derivatives.check.report import CheckReport, Probe, explained, vanishing
-from research.derivatives.check.slopes import Slope, noise_of_levels, remainder_slope, slope_at_middle, spread
+from research.derivatives.check.values import Values
 from research.derivatives.exact.arguments import floating, title
 
 __all__ = ["CheckReport", "Probe", "check_derivative"]
@@ -20,9 +20,6 @@ MISSED = 0.01  # Chance that an error of the size that is reported escapes all o
 SAFETY = 5  # Times the error that the differences answer for.
 ROUNDINGS = 10  # That the derivative may be off by.
 ZERO = 4  # Times what rounding does to a slope: a gradient that is no larger may be all rounding.
-SHORTER = (2.0**-20, 2.0**-40)  # Lengths of the longest step, where those of the size of x find f rough,
-LONGER = (2.0**6, 2.0**12)  # or so flat that rounding hides its slope.
-OTHER = 0.7  # Length of the steps that confirm what the first ones find.
 RESOLVED = 1e-2  # A check that could not have caught an error of one per cent has found nothing out.
 
 
@@ -32,6 +29,10 @@ def check_derivative(f: Callable, x: Any, key: jax.Array, derivative: Callable |
     Along eight random directions v, along the gradient, and for each leaf of x along one within it, f(x + h v) is
     sampled at h = ±1, ±1/2, ..., ±2^-26, in units of the size of each leaf. Central differences, extrapolated, give a
     slope with an error that they answer for; a derivative that is further off than that (and than rounding) is wrong.
+    Rounding is measured: f is evaluated again along each direction with the rounding of every operation made eight times
+    larger. So neither cancellation within f nor an f that vanishes at x is taken for an error of the derivative. Steps of
+    another length must confirm "wrong" and "kink". Shorter and longer steps are tried where f is rough or flat over these.
+
     Errors are relative to the length of the gradient, so that no scale of f or x matters, and no tolerance is asked
     for: the report prints what it would have caught. An f with many outputs is checked as ⟨w, f⟩ for a random w in
     each direction. A kink is told from a bug by one-sided slopes that differ however small h is; a leaf without
@@ -41,14 +42,19 @@ def check_derivative(f: Callable, x: Any, key: jax.Array, derivative: Callable |
     float64 is off (it is turned on for the check alone). Code that sets a lower precision itself is checked in that,
     and the report says what can be seen in it.
 
+    Reverse mode gives nan where a `where` chooses beside a singularity, as in where(x == 0, 1, sin(x) / x) at 0: the verdict
+    is then "nan", and the report names the remedy. Where the gradient vanishes, or is no more than rounding, "right"
+    is relative to how f changes over a step, and `smallest_error` says what that is worth relative to the gradient.
+
     Args:
-      f: Function of one pytree of floating arrays that gives a floating array.
+      f: Function of one pytree of floating arrays that gives a floating array. A `jax.tree_util.Partial` is compiled once
+        for all of its arguments.
       x: Where.
       key: Draws the directions.
       derivative: What is checked: a function of x that gives f's gradient (for an f with one value) or Jacobian, as
         `gradient` and `jacobian` do. By default JAX's derivatives of f, forward and reverse, with f's own rules.
     Returns:
-      CheckReport; `print(report.text())`.
+      CheckReport; `print(report)`.
     Raises:
       NotInexactError: A leaf of x, or what f gives, is no floating number.
       ValueError: derivative gives another structure or shape than the gradient or Jacobian has.
@@ -100,7 +106,7 @@ def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
         w = random.normal(size=line.shape) if line.shape else np.ones(())
         gradient = line.reverse(w) if line.shape else once
         if gradient is None:
-            return _Direction(name, v, w, None, float("nan"), (float("nan"),) * 2)
+            return _Direction(name, v, w, None, float("nan"), (float("nan"), float("nan")))
         scaled = line.scales * gradient
         root = np.sqrt(max(line.flat.size, 1))
         rates = (_norm(gradient) * _norm(v) / root, _norm(scaled) * _norm(v / line.scales) / root)
@@ -121,7 +127,7 @@ def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
 
 def _norm(v: np.ndarray) -> float:
     largest = np.max(np.abs(v), initial=0.0)
-    return float(largest * np.linalg.norm(v / largest)) if largest > 0 else float(largest)
+    return float(largest * np.linalg.norm(v / largest)) if 0 < largest < np.inf else float(largest)
 
 
 def _unit(v: np.ndarray) -> np.ndarray:
@@ -150,12 +156,12 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         own = abs(forward) if gradient is None else float(np.abs(gradient) @ np.abs(v))
         moved = 0.0 if gradient is None else float(np.abs(gradient) @ np.abs(line.flat))
         known = [size if np.isfinite(size) else 0.0 for size in (terms, moved, own)]
-        values = _Values(line, v, w, eps, sum(known[:2]), seed)
+        values = Values(line, v, w, eps, sum(known[:2]), seed)
         scale = abs(values.slope.value) if np.isnan(scale) else scale
         vanishes = not scale > ZERO * float(np.min(values.slope.unsure)) + eps * sum(known)
         if vanishes:  # Relative to how f changes over a step.
             scale = values.change if values.change > 1e3 * values.slope.noise[-1] else terms or 1.0
-        values.resolve(scale)
+        values.resolve(RESOLVED * scale / SAFETY)
         floor = SAFETY * values.slope.error + ROUNDINGS * (values.slope.noise[-1] + eps * sum(known))
         said = [rate for rate in (forward, backward) if not np.isnan(rate)]
         if values.slope.jump or any(not abs(rate - values.slope.value) <= floor for rate in said):
@@ -164,58 +170,6 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         slope, remainder = values.slope, values.remainder(backward if np.isfinite(backward) else forward)
     sides = (slope.jump, slope.left, slope.right)
     return _Found(Probe(name, forward, backward, slope.value, floor, scale, remainder, *sides), rates, vanishes)
-
-
-class _Values:
-    """The values of ⟨w, f⟩ along v, and the slope that they have.
-
-    Attributes:
-      slope: From the steps that show it best.
-      change: How far the values spread over steps of the size of x.
-    """
-
-    def __init__(self, line: Line, v: np.ndarray, w: np.ndarray, eps: float, size: float, seed: int):
-        self._line, self._v, self._w, self._eps, self._size, self._seed = line, v, w, eps, size, seed
-        self._length, (self.slope, self._values) = 1.0, self._at(1.0)
-        self.change = spread(self._values)
-
-    def _at(self, length: float) -> tuple[Slope, np.ndarray]:
-        """The slope from steps of that length down, and the values."""
-        v = length * self._v
-        values = self._line.sampled(v, self._w)
-        nudged = self._line.rounding(v, self._w, self._seed, values)
-        noise = noise_of_levels(nudged, values, self._eps * self._size, self._eps)
-        return slope_at_middle(values, noise).times(1 / length), values
-
-    def resolve(self, scale: float) -> None:
-        """Goes to far smaller steps where f is too rough for those of the size of x, and to longer ones where it is too flat."""
-        for length in (*SHORTER, *LONGER):
-            if self.slope.jump == 0 and SAFETY * self.slope.error <= RESOLVED * scale:
-                return
-            if self.slope.jump and length > 1:
-                return
-            slope, values = self._at(length)
-            if self._is_worse_than(slope, length):
-                self.slope, self._values, self._length = slope, values, length
-
-    def _is_worse_than(self, other: Slope, length: float) -> bool:
-        if self.slope.jump:
-            return other.contradicts(self.slope.jump)
-        apart = abs(other.value - self.slope.value)
-        return other.error < self.slope.error and (length < 1 or not apart > other.error + self.slope.error)
-
-    def confirm(self) -> None:
-        """Widens the error, and drops a jump, where steps of another length do not bear it out."""
-        again, _ = self._at(OTHER * self._length)
-        jump, error = self.slope.jump, max(self.slope.error, again.error, abs(again.value - self.slope.value))
-        stays = jump and abs(again.jump - jump) < 0.3 * abs(jump)
-        self.slope = self.slope._replace(
-            error=self.slope.error if np.isnan(error) else error, jump=jump if stays else 0.0
-        )
-
-    def remainder(self, rate: float) -> float:
-        """The power of h in the Taylor remainder of a rate of change."""
-        return remainder_slope(self._values, self._length * rate, self.slope.noise)
 
 
 def _finite(rate: float) -> float:

@@ -146,10 +146,8 @@ class Line:
     def _like_x(self, v: np.ndarray) -> Any:
         """v in the structure of x, in float64."""
         leaves, structure = jax.tree.flatten(self.x)
-        parts = [
-            v[own.start : own.start + own.size].reshape(np.shape(leaf))
-            for own, leaf in zip(self.leaves, leaves, strict=True)
-        ]
+        pairs = zip(self.leaves, leaves, strict=True)
+        parts = [v[own.start : own.start + own.size].reshape(np.shape(leaf)) for own, leaf in pairs]
         return jax.tree.unflatten(structure, parts)
 
 

@@ -13,71 +13,15 @@ DRAWN = 4096  # As many ξ are drawn; larger arrays take products of two.
 WRAPPERS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
 OWN_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 # These move, choose or compare numbers and round none.
-EXACT = frozenset(
-    [
-        "abs",
-        "all_gather",
-        "and",
-        "argmax",
-        "argmin",
-        "argsort",
-        "bitcast_convert_type",
-        "broadcast_in_dim",
-        "ceil",
-        "clamp",
-        "concatenate",
-        "copy",
-        "copy_p",
-        "device_put",
-        "dynamic_slice",
-        "dynamic_update_slice",
-        "expand_dims",
-        "floor",
-        "gather",
-        "imag",
-        "is_finite",
-        "iota",
-        "max",
-        "min",
-        "neg",
-        "pad",
-        "real",
-        "reduce_max",
-        "reduce_min",
-        "reshape",
-        "rev",
-        "round",
-        "scatter",
-        "select_n",
-        "sharding_constraint",
-        "sign",
-        "slice",
-        "sort",
-        "split",
-        "squeeze",
-        "stop_gradient",
-        "top_k",
-        "transpose",
-        "while",
-        "scan",
-        "cond",
-    ]
+EXACT = (
+    "abs all_gather and argmax argmin argsort bitcast_convert_type broadcast_in_dim ceil clamp concatenate copy copy_p "
+    "device_put dynamic_slice dynamic_update_slice expand_dims floor gather imag is_finite iota max min neg pad real "
+    "reduce_max reduce_min reshape rev round scatter select_n sharding_constraint sign slice sort split squeeze "
+    "stop_gradient top_k transpose while scan cond"
 )
 # These round partial sums, which may be larger than the sum: their operands are nudged once more. (Those of a product of
 # matrices are nudged where they come from, and cost as much as the product.)
-SUMS = frozenset(
-    [
-        "add_any",
-        "cumlogsumexp",
-        "cumprod",
-        "cumsum",
-        "reduce_prod",
-        "reduce_sum",
-        "reduce_window_sum",
-        "scatter-add",
-        "scatter_add",
-    ]
-)
+SUMS = "add_any cumlogsumexp cumprod cumsum reduce_prod reduce_sum reduce_window_sum scatter-add scatter_add"
 
 
 def rounding_of(closed: Any) -> Callable[[Any, Sequence[Any]], list[Any]]:
@@ -137,7 +81,7 @@ def _evaluated(closed: Any, inputs: Sequence[Any], nudge: _Nudge | None) -> list
         which = [not hasattr(atom, "val") and atom in varying for atom in equation.invars]
         values = [read(atom) for atom in equation.invars]
         if any(which) and nudge:
-            if equation.primitive.name in SUMS:
+            if equation.primitive.name in SUMS.split():
                 values = [nudge(value) if varies else value for value, varies in zip(values, which, strict=True)]
             results = _equation(equation, values, nudge)
         else:
@@ -157,7 +101,7 @@ def _equation(equation: Any, values: list[Any], nudge: _Nudge) -> Sequence[Any]:
     results = _plain(equation, values)
     if name == "convert_element_type" and not _loses(values[0], results[0]):
         return results
-    return results if name in EXACT else [nudge(result) for result in results]
+    return results if name in EXACT.split() else [nudge(result) for result in results]
 
 
 def _loses(value: Any, result: Any) -> bool:

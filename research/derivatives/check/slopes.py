@@ -38,7 +38,9 @@ class Slope(NamedTuple):
 
     def times(self, factor: float) -> "Slope":
         """The slopes in a unit that is 1 / factor as long."""
-        return Slope(*(field if field is self.noise else field * factor for field in self))
+        value, error, noise, jump, left, right, bends, unsure = self
+        sides = (jump * factor, left * factor, right * factor)
+        return Slope(value * factor, error * factor, noise, *sides, bends * factor, unsure * factor)
 
     def contradicts(self, jump: float) -> bool:
         """Whether a step at which such a jump would be seen shows less than half of it."""
@@ -166,7 +168,7 @@ def _agrees_with_smaller_steps(
     own = (2 * np.abs(central[j:] - longer) + 2 * error)[:, None]
     off = np.abs(central[None, :] - longer[:, None])
     smaller = np.arange(LEVELS)[None, :] > np.arange(j, LEVELS)[:, None]
-    return ~(smaller & (off > own + 6 * noise / STEPS)).any(axis=1)
+    return np.logical_not((smaller & (off > own + 6 * noise / STEPS)).any(axis=1))
 
 
 def _jump(differences: np.ndarray, unsure: np.ndarray) -> tuple[float, int]:
