@@ -1,6 +1,5 @@
 """Random functions in classes, with their one-sided derivatives: what finite_difference is held against."""
 
-# ruff: noqa: E501, E701, E702
 import importlib.util
 from pathlib import Path
 from typing import NamedTuple
