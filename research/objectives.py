@@ -292,7 +292,7 @@ def in_slices(function: Callable[[Params, Batch], Any], size: int) -> Callable[[
     compiled = jax.jit(function)
 
     def whole(params: Params, batch: Batch) -> Any:
-        n, total = num_examples(batch), None
+        n, total = num_examples(batch) or 0, None
         check_data(function, params, batch)
         for start in range(0, n, size):
             x, y = jax.tree.map(lambda a, start=start: a[start : start + size], (batch.x, batch.y))
@@ -341,6 +341,6 @@ def _with_check(function: Objective, model: Model, check: Callable[[Any, Any], N
 
 
 def _batches_of_one(batch: Batch) -> Batch:
-    n = num_examples(batch)
+    n = num_examples(batch) or 0
     x, y = jax.tree.map(lambda a: a[:, None], (batch.x, batch.y))
     return Batch(x, y, None if batch.key is None else jax.random.split(batch.key, n))

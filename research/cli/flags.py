@@ -15,7 +15,8 @@ from typing import Annotated, Any, NamedTuple
 from research.reading import parse_json, read_bytes
 
 MOST_BYTES = 2**24  # That are read of a file of flags.
-_SHORT = reprlib.Repr(maxlevel=4, maxstring=200, maxother=200, maxlong=40)
+_SHORT = reprlib.Repr()  # Python 3.11 takes no limits here.
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 4, 200, 200, 40
 
 
 @dataclasses.dataclass(frozen=True)

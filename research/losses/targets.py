@@ -67,12 +67,12 @@ def check_classes(shape: tuple[int, ...], y: Any) -> None:
         )
     if given != shape and given != shape[:-1]:
         raise ValueError(f"labels must have the shape of predicted classes, {shape[:-1] or shape}; got {given}.")
-    if given != shape and shape[-1] == 1:
+    if given != shape and shape[len(shape) - 1] == 1:
         raise ValueError(
             f"logits of shape {shape} are of one class, of which every example is; got labels of shape {given}. For two classes "
             "let the model give one logit an example: logits[..., 0]."
         )
-    check_labels(y, 2 if given == shape else shape[-1])
+    check_labels(y, 2 if given == shape else shape[len(shape) - 1])
 
 
 def _of_classes(shape: tuple[int, ...], y: np.ndarray) -> None:
@@ -83,7 +83,7 @@ def _of_classes(shape: tuple[int, ...], y: np.ndarray) -> None:
         )
     _check_shape(shape[:-1], y, f"integer classes, for logits of shape {shape}")
     _check_integers(y)
-    check_labels(y, shape[-1])
+    check_labels(y, shape[len(shape) - 1])
 
 
 def _of_sequences(shape: tuple[int, ...], y: np.ndarray) -> None:

@@ -95,7 +95,7 @@ def hold(
     places = [place for place in dict.fromkeys([*entries[0], *entries[1]]) if place not in not_made]
     kinds: dict[str, list[Difference]] = {kind: [] for kind in ("rounded", "within", "chosen", "other_values")}
     for place in places:
-        kind, difference = _judge(place, *entries, varies or {})
+        kind, difference = _judge(place, entries[0], entries[1], varies or {})
         if difference:
             kinds[kind].append(difference)
     lost = [name for name in reference["hashes"] if name not in here["hashes"]] if left_out else []
@@ -171,11 +171,11 @@ def _is_rounding(was: Entry, now: Entry) -> bool:
 
 def _overlap(was: Entry, now: Entry) -> bool:
     """Whether the intervals overlap; of a value without one, whether it lies in the other's."""
-    values = [as_number(entry.value) for entry in (was, now)]
-    if None in values or was.interval is now.interval is None:
+    first, second = as_number(was.value), as_number(now.value)
+    if first is None or second is None or was.interval is now.interval is None:
         return False
-    ends = [entry.interval or (value, value) for entry, value in zip((was, now), values, strict=True)]
-    return bool(ends[0][0] <= ends[1][1] and ends[1][0] <= ends[0][1])
+    one, other = was.interval or (first, first), now.interval or (second, second)
+    return bool(one[0] <= other[1] and other[0] <= one[1])
 
 
 def _lie_in(entries: Sequence[Entry], ends: Sequence[float]) -> bool:

@@ -98,10 +98,10 @@ def _interval_at(columns: Sequence[str], row: Sequence[Any], i: int) -> tuple[tu
 
 def _ends(value: float | None, low: Any, high: Any) -> tuple[float, float] | None:
     """(low, high), where they are numbers about the value."""
-    ends = [as_number(end) for end in (low, high)]
-    if value is None or None in ends or not ends[0] <= value <= ends[1]:
+    first, last = as_number(low), as_number(high)
+    if value is None or first is None or last is None or not first <= value <= last:
         return None
-    return ends[0], ends[1]
+    return first, last
 
 
 def _interval_in(estimates: Sequence[Entry], value: Any) -> tuple[float, float] | None:

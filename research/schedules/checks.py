@@ -32,8 +32,8 @@ def check_number(
     message = f"{name} must be {kind}, {limits}; got {name}={value!r}."
     if isinstance(value, bool) or not isinstance(value, numbers.Real | np.ndarray | jax.Array):
         raise TypeError(message)
-    if isinstance(value, int) and abs(value) >= 2**63:  # Neither an integer of numpy nor, from 1e309 on, a float.
-        value = float(value) if abs(value) < 2**1023 else math.inf
+    if isinstance(value, int) and abs(int(value)) >= 2**63:  # Neither an integer of numpy nor, from 1e309 on, a float.
+        value = float(value) if abs(int(value)) < 2**1023 else math.inf
         integer = integer and math.isinf(value)
     array = np.asarray(value)
     if array.ndim:

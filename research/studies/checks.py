@@ -19,7 +19,7 @@ def check_level(level: Any) -> None:
     """
     if isinstance(level, bool) or not isinstance(level, Real):
         raise TypeError(f"level must be a number between 0 and 1, such as 0.95; got level={level!r}.")
-    if not 0 < level < 1:  # NaN fails, too.
+    if not 0 < float(level) < 1:  # NaN fails, too.
         raise ValueError(f"level must lie between 0 and 1, such as 0.95; got level={level!r}.")
 
 

@@ -186,7 +186,7 @@ def _restricted(value_fn: Callable[..., Any], labels: Labels, label: str, params
         whole = jax.tree.map(lambda own, new, old: new if own == label else old, labels, part, params)
         return value_fn(whole, *drawn, **named)
 
-    of_part.is_of_a_part = True
+    of_part.is_of_a_part = True  # type: ignore[attr-defined]
     return of_part
 
 
