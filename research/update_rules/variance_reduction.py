@@ -63,7 +63,6 @@ def svrg(learning_rate: float | Array | Schedule, period: int | Array) -> optax.
       -1.0
     """
     check_number("period", period, positive=True, integer=True)
-    check_most(period=period)
     return optax.chain(_correct_by_snapshot(period), descend(learning_rate))
 
 
