@@ -203,7 +203,7 @@ def _compare(
     of_ratio, of_win = replicate(pairs, trials, resamples, seed)
     logs, shares = np.array([_observed(mine, other, trials) for mine, other in pairs]).T
     log_mean, win = _mean(logs), float(shares.mean())
-    win = 0.5 if abs(win - 0.5) < ROUNDING else win  # Nothing but ties, summed by weights.
+    win = 0.5 if abs(win - 0.5) < ROUNDING else min(win, 1.0)  # Nothing but ties, or wins, summed by weights.
     mean_ratio, mean_win = _over_workloads(of_ratio), _over_workloads(of_win)
     low, high = log_interval(float(log_mean), mean_ratio, seeds, each)
     win_low, win_high = share_interval(win, mean_win, seeds, each)
