@@ -1,14 +1,15 @@
 """Laws of readers: a file that anybody may have written is read, or refused with its name; a planted slip is seen."""
 
 import gzip
+import importlib.util
 import json
 import os
 import struct
-import sys
 import tarfile
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,8 +23,9 @@ from research.reading import Is, check_shape, parse_json, read_bytes
 from research.reading.arrays import read_npy, read_npz
 from research.runs.files import npz_bytes
 
-sys.path.insert(0, str(Path(__file__).parent))
-import hostile_files
+SPEC: Any = importlib.util.spec_from_file_location("hostile_files", Path(__file__).parent / "hostile_files.py")
+hostile_files = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(hostile_files)
 
 CASES = 500  # Of each subject a dozen; `python tests/hostile_files.py --cases 20000 --seed 1` runs more.
 
