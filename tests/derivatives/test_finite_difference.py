@@ -1,7 +1,13 @@
 """Laws of finite_difference: its bounds hold on problems that it was not tuned on, and where none is, it says so."""
 
 import dataclasses
+import importlib.util
 import math
+import sys
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -271,3 +277,82 @@ def test_integers_are_numbers_and_jax_gradients_agree():
     for x in (-2.0, 0.5, 3.0):
         found = finite_difference(f, x)
         assert abs(found.value - float(jax.grad(f)(x))) <= found.error
+
+
+EXAMPLES = {
+    "root of a square": (lambda x: x**2 - 1, 1.0, 2, 2.0),
+    "root of a cubic": (lambda x: x**3 - x, 1.0, 2, 6.0),
+    "root of a root": (lambda x: np.sqrt(x) - 1, 1.0, 2, -0.25),
+    "root of a reciprocal": (lambda x: 1 / x - 1, 1.0, 2, 2.0),
+    "root at two": (lambda x: x**3 - 8, 2.0, 2, 12.0),
+    "line at its root": (lambda x: 3 * x, 0.0, 2, 0.0),
+    "underflow to a constant": (lambda x: np.log(1 + np.exp(x)), -40.0, 1, math.exp(-40.0)),
+    "Fraction": (lambda x: Fraction(float(x)) ** 2, 1.5, 1, 3.0),
+    "Decimal": (lambda x: Decimal(float(x)) ** 2, 1.5, 1, 3.0),
+    "mpmath": (mpmath.sin, 1.0, 1, math.cos(1.0)),
+    "Huber at its edge": (lambda x: np.where(np.abs(x) <= 1, x**2 / 2, np.abs(x) - 0.5), 1.0, 1, 1.0),
+    "ELU at 0": (lambda x: np.where(x > 0, x, np.exp(x) - 1), 0.0, 1, 1.0),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_hard_examples_are_answered_within_their_bounds(name):
+    f, x, order, truth = EXAMPLES[name]
+    found = finite_difference(f, x, order)
+    assert found.verdict == "ok"
+    assert found.error > 0
+    assert abs(found.value - truth) <= found.error
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "truth"),
+    [
+        (lambda x: (1 - np.cos(x)) / x**2, 1e-7, -1e-7 / 12),
+        (lambda x: (1 - np.cos(x)) / x**2, 1e-8, -1e-8 / 12),
+        (lambda x: (np.exp(x) - 1) / x, 1e-12, 0.5),
+        (lambda x: x / (np.exp(x) - 1), 1e-11, -0.5),
+        (lambda x: np.log(1 + x) / x, 1.8e-4, -0.4998800243),
+    ],
+)
+def test_cancellation_is_unresolved_or_within_the_bound(f, x, truth):
+    found = finite_difference(f, x)
+    assert found.verdict == "unresolved" or abs(found.value - truth) <= found.error + 1e-9 * abs(truth)
+
+
+def test_small_kink_is_one_and_largest_float_has_one_side():
+    kink = finite_difference(lambda w: (w - 1) ** 2 + 1e-7 * np.abs(w), 0.0)
+    assert (kink.verdict, kink.left, kink.right) == ("kink", pytest.approx(-2.0000001), pytest.approx(-1.9999999))
+    assert finite_difference(lambda x: x / 2, sys.float_info.max).verdict == "one-sided"
+    with pytest.raises(errors.NotScalarError, match=r"one real number.*complex.*f\(x\)\.real"):
+        finite_difference(lambda x: np.exp(1j * x), 1.0)
+
+
+SPEC: Any = importlib.util.spec_from_file_location("random_functions", Path(__file__).with_name("random_functions.py"))
+random_functions = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(random_functions)
+
+
+def missed_and_false(kind, order, count=100):
+    """(share of bounds that were missed, of answers where none exists, of answers) for random functions of a class."""
+    missed = false = answered = exist = 0
+    for case in random_functions.cases(kind, count, seed=0):
+        found = finite_difference(case.function(), case.x, order)
+        if case.left[: order + 1] == case.right[: order + 1]:
+            exist += 1
+            answered += found.verdict == "ok"
+            missed += found.verdict == "ok" and abs(found.value - case.left[order]) > found.error
+        else:
+            gap = max(abs(a - b) for a, b in zip(case.left[1 : order + 1], case.right[1 : order + 1], strict=True))
+            false += found.verdict == "ok" and gap / 2 > found.error
+    return missed / max(answered, 1), false / count, answered / max(exist, 1)
+
+
+@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("kind", list(random_functions.CLASSES))
+def test_random_functions_are_answered_within_their_bounds(kind, order):
+    missed, false, answered = missed_and_false(kind, order)
+    assert missed <= (0.02 if order == 1 else 0.05)
+    assert false <= 0.01
+    assert answered >= {"smooth": 0.9, "root": 0.9, "jump in f'''": 0.8, "jump in f''": 0.7}.get(kind, 0) * (
+        (kind, order) != ("jump in f''", 2)
+    )

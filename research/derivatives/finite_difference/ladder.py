@@ -1,5 +1,6 @@
 """Values of a function around a point: at distances that double, and in windows that show its noise."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -56,7 +57,7 @@ def exponents(x: float) -> np.ndarray:
     if abs(x) < 2.0**-1015:  # So small that there is no room for steps below it.
         return np.concatenate([np.arange(-1020, small - 32, 32), np.arange(small, large + 1)])
     place = int(np.floor(np.log2(abs(x))))
-    lowest = max(int(np.log2(np.spacing(abs(x)))) + 2, -1070)
+    lowest = max(int(np.log2(math.ulp(x))) + 2, -1070)
     own = np.arange(lowest, min(place + large, 1020) + 1)
     if own[-1] >= large:
         return own
