@@ -54,7 +54,7 @@ def named(word: str) -> Any:
       True
       >>> named("optax.addam")
       Traceback (most recent call last):
-      ValueError: there is no 'addam' in optax; did you mean 'adam'? ...
+      ValueError: there is no 'addam' in optax; did you mean 'adam'?
     """
     module, names = _imported(word)
     found = module
