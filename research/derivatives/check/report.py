@@ -1,4 +1,4 @@
-"""What a check of a derivative found, and how it says so."""
+"""The result of a check of a derivative, and its report in words."""
 
 from typing import NamedTuple
 
@@ -64,7 +64,7 @@ class Probe(NamedTuple):
 
 
 class CheckReport(NamedTuple):
-    """What `check_derivative` found.
+    """The result of `check_derivative`.
 
     Attributes:
       verdict: "right", "wrong", "kink" (no derivative there), "unresolved" (the values of f cannot tell), or "nan".
@@ -168,7 +168,7 @@ def _not_finite(probes: tuple[Probe, ...], f: str, chooses: bool) -> str:
 
 
 def vanishing(f: str, smallest: float, of_change: float) -> str:
-    """What can be said where the gradient is no larger than the rounding of f."""
+    """Return the sentence for a gradient that is no larger than the rounding of f."""
     times = f", which is {smallest:.1e} times the gradient" if smallest != of_change else ""
     return (
         f"The gradient vanishes: it is no larger than what rounding does to {f}. The check would have caught an error of "

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.derivatives.cost.jaxprs import scan_sizes
+
 NUDGE = 8.0  # Times ε: so much larger than rounding itself that rounding cannot hide it.
 DRAWN = 4096  # As many ξ are drawn; larger arrays take products of two.
 WRAPPERS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
@@ -118,7 +120,7 @@ def _plain(equation: Any, values: Sequence[Any]) -> Sequence[Any]:
 
 
 def _scan(params: dict[str, Any], values: list[Any], nudge: _Nudge) -> list[Any]:
-    num_consts, num_carry = _scan_sizes(params)
+    num_consts, num_carry = scan_sizes(params)
     consts, carry, xs = (
         values[:num_consts],
         values[num_consts : num_consts + num_carry],
@@ -132,13 +134,6 @@ def _scan(params: dict[str, Any], values: list[Any], nudge: _Nudge) -> list[Any]
 
     (_, carry), ys = jax.lax.scan(body, (0.0, carry), xs, params["length"], params["reverse"])
     return [*carry, *ys]
-
-
-def _scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
-    if "num_consts" in params:
-        return params["num_consts"], params["num_carry"]
-    consts, carry, _ = params["ft_in"].unpack()  # Since jax 0.11.
-    return len(consts.vals), len(carry.vals)
 
 
 def _while(params: dict[str, Any], values: list[Any], nudge: _Nudge) -> list[Any]:

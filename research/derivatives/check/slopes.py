@@ -76,7 +76,7 @@ def slope_at_middle(values: np.ndarray, rounding: float | np.ndarray) -> Slope:
 
 
 def noise_of_levels(nudged: np.ndarray, values: np.ndarray, floor: float, epsilon: float) -> np.ndarray:
-    """What rounding does to one value at each of STEPS: as it was measured, and at least ε of what the values are there.
+    """Return the rounding of one value at each of STEPS: as measured, and at least ε times the values there.
 
     Args:
       nudged: Its measured size at NUDGED_OFFSETS, shape (2 len(NUDGED),); NaN where there is none.

@@ -26,6 +26,14 @@ def inner(equation: Any) -> list[Any]:
     return found
 
 
+def scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
+    """The numbers of constants and of carried values of a scan with these params."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    consts, carry, _ = params["ft_in"].unpack()  # Since jax 0.11.
+    return len(consts.vals), len(carry.vals)
+
+
 def alive(jaxpr: Any, wanted: list[bool] | None = None) -> Iterator[tuple[Any, list[bool]]]:
     """The equations that some wanted output depends on, last first, each with which of its own outputs are wanted."""
     outputs = jaxpr.outvars if wanted is None else [o for o, want in zip(jaxpr.outvars, wanted, strict=True) if want]

@@ -68,7 +68,7 @@ def critical_points(f: Callable, starts: Any, bounds: Any, *, separation: Any = 
 
 
 def classify_critical_point(f: Callable, x: Any, *, tolerance: float = 1e-6, scale: Any = None) -> CriticalPoint:
-    """What kind of critical point x is: minimum, maximum, saddle, or degenerate, and then what f around it says.
+    """Classify the critical point x: minimum, maximum, saddle or degenerate; then describe f around it.
 
     The Hessian decides in the directions where the gradient around x changes as it predicts, at some distance that is long
     against the Newton step that x still lacks, and where larger roundings of f do not change it. In the other directions f is

@@ -1,4 +1,4 @@
-"""What a critical point is: by its Hessian where the gradient confirms it, else by how f rises around the point."""
+"""The kind of a critical point: by its Hessian where the gradient confirms it, else by how f rises around the point."""
 
 from typing import NamedTuple
 
@@ -71,7 +71,7 @@ class Judged(NamedTuple):
 
 
 def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judged:
-    """What the point y with this curvature is."""
+    """Return the kind of the point y with this curvature."""
     if curvature is None or not curvature.loose.shape[1] or len({*curvature.signs}) == 2:
         return Judged(y, curvature, None)
     return Judged(y, curvature, evidence(land, y, curvature))

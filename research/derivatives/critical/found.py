@@ -1,4 +1,4 @@
-"""What was found from many starts, and what became of the others."""
+"""The critical points found from many starts, and the count of the starts that found none."""
 
 from collections.abc import Iterable
 

@@ -103,7 +103,7 @@ def balance(reduced: Reduced) -> np.ndarray:
 
 
 def noise_of_gradient(error: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """What noise of the gradient makes of a rise: the error at less than half the radius, times the ratio of radii, (r, 1)."""
+    """Return the error of a rise from the gradient's noise: that within half the radius, times the ratio of radii, (r, 1)."""
     per_way = np.where(np.isfinite(error), error / radii[:, None], 0.0)
     return _before(np.quantile(per_way, 0.25, axis=1)[:, None], radii, 2) * radii[:, None]
 

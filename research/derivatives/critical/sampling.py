@@ -1,4 +1,4 @@
-"""What a point with a singular or unconfirmed Hessian is, by how f rises around it at many distances.
+"""The kind of a point with a singular or unconfirmed Hessian, by how f rises around it at many distances.
 
 The splitting lemma: where some second derivatives are not zero, f is their squares plus a function of the other directions alone,
 its least (or largest) value over the firm ones. That function is sampled: on a line both of its sides, on a plane or more the
@@ -121,7 +121,7 @@ def _contradicted(rises: Rises, run: slice) -> bool:
 
 
 def _word(grid: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
-    """What a sphere says: "+" or "-" where f rises or falls in all directions, "m" where it does both, "?" where hidden."""
+    """Return "+" or "-" where f rises or falls in all directions of a sphere, "m" where it does both, "?" where hidden."""
     signs = {*grid, *low, *high}
     if {1.0, -1.0} <= signs:
         return "m"
@@ -189,7 +189,7 @@ def _seeds(height: np.ndarray, ways: np.ndarray) -> np.ndarray:
 
 
 def _kind(word: str, reduced: Reduced, up: bool, down: bool) -> str:
-    """What the reduced function and the firm curvature make together; up, down: along some line f rises, falls on both sides."""
+    """Combine the reduced function with the firm curvature; up, down: along some line f rises, falls on both sides."""
     firm = bool(reduced.curvature.signs.size)
     if word == "m":
         return "saddle" if (up or firm) and down else "no extremum"

@@ -10,6 +10,7 @@ import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
+from research.derivatives.cost.jaxprs import scan_sizes
 from research.derivatives.ledger.reverse import NO_RULE, linearize
 from research.derivatives.ledger.tape import Equation, Link, Literal, Operand, OwnReverse, OwnRule, Tape, is_inexact
 
@@ -182,7 +183,7 @@ def _forward_rule(
 
 def _scan_in_steps(tape: Tape, equation: Any, inputs: list[Operand], place: Place) -> list[Operand]:
     params = equation.params
-    num_consts, num_carry = _scan_sizes(params)
+    num_consts, num_carry = scan_sizes(params)
     length = params["length"]
     consts, carry = inputs[:num_consts], list(inputs[num_consts : num_consts + num_carry])
     xs, body = inputs[num_consts + num_carry :], _closed(params["jaxpr"])
@@ -197,13 +198,6 @@ def _scan_in_steps(tape: Tape, equation: Any, inputs: list[Operand], place: Plac
     stacked = stacked[::-1] if params["reverse"] else stacked
     ys = [_row(tape, "stack", list(y), lambda v: (jnp.stack(v),), place)[0] for y in zip(*stacked, strict=True)]
     return [*carry, *ys]
-
-
-def _scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
-    if "num_consts" in params:
-        return params["num_consts"], params["num_carry"]
-    consts, carry, _ = params["ft_in"].unpack()  # Since jax 0.11.
-    return len(consts.vals), len(carry.vals)
 
 
 def _closed(jaxpr: Any) -> Any:
