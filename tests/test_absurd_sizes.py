@@ -147,7 +147,6 @@ CALLS = {
     "parse_seeds seeds": lambda size: runs.parse_seeds(f"0..{min(size, 2**32 - 1)}"),
     "muon ns_steps": lambda size: update_rules.muon(0.1, ns_steps=size),
     "lbfgs memory_size": lambda size: update_rules.lbfgs(memory_size=size),
-    "svrg period": lambda size: update_rules.svrg(0.1, size),
     "saga num_examples": lambda size: states_of(update_rules.saga(0.1, size)),
     "workload n": lambda size: workloads.make_workload("noisy_quadratic", n=size),
     "workload dimension": lambda size: workloads.make_workload("quadratic", dimension=size),
