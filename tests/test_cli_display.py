@@ -47,9 +47,12 @@ def python(*words, cwd=TOP):
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=cwd)
 
 
-def seconds_of_children():
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+def seconds_of(*words):
+    """Seconds of a processor that `python WORDS` takes."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    python(*words)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def shown(width=None, stream=None, tables=(TABLE,)):
@@ -64,17 +67,23 @@ def shown(width=None, stream=None, tables=(TABLE,)):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_help_is_fast_imports_no_jax_and_describes_every_flag(page):
-    seconds = []
-    while not seconds or (seconds[-1] >= 0.5 and len(seconds) < 6):  # Of a processor, and the least: machines are busy.
-        before = seconds_of_children()
-        done = python("-c", HELP, page)
-        seconds.append(seconds_of_children() - before)
-    assert seconds[-1] < 0.5, seconds
+def test_help_imports_no_jax_and_describes_every_flag(page):
+    done = python("-c", HELP, page)
     assert done.returncode == 0, done.stderr
     text, _, imported = done.stdout.partition("imported ")
     assert text.count("--full") >= 1
     assert not HEAVY & set(imported.split())
+
+
+def test_help_and_the_list_cost_little_more_than_the_libraries_they_import():
+    """A ratio in one run, the least of five: how busy the machine is falls out. benchmarks/startup.py has the seconds."""
+    help_text, experiments, libraries = [], [], []
+    for _ in range(5):
+        libraries.append(seconds_of("-c", "import numpy, rich.console, typeguard, tyro"))
+        help_text.append(seconds_of(PAGES[-1], "--help"))
+        experiments.append(seconds_of("-m", "experiments"))
+    assert min(help_text) < 1.8 * min(libraries)
+    assert min(experiments) < min(libraries)
 
 
 def test_help_shows_the_question_the_defaults_and_what_each_flag_means():
@@ -90,9 +99,7 @@ def test_help_shows_the_question_the_defaults_and_what_each_flag_means():
 
 
 def test_experiments_are_listed_with_their_questions_without_importing_them():
-    before = seconds_of_children()
     done = python("-X", "importtime", "-m", "experiments")
-    assert seconds_of_children() - before < 0.5
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert not HEAVY & imported
     listed = dict(line.split("  ", 1) for line in done.stdout.partition("\n\n")[0].splitlines())
