@@ -1,4 +1,5 @@
 from . import backend as backend
+from . import checks as checks
 from . import cli as cli
 from . import datasets as datasets
 from . import derivatives as derivatives

@@ -7,8 +7,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from research.checks import (
+    check_callable,
+    check_count,
+    check_flag,
+    check_instance,
+    check_key,
+    check_numbers,
+    check_tree,
+)
 from research.objectives import check_data
-from research.samplers import check_indices, check_sampler, num_examples
+from research.samplers import check_form, check_indices, check_sampler, num_examples
 from research.types import Array, Batch, Key, Params, Sampler
 from research.update_rules.building_blocks import evaluation_params, working_dtype
 from research.update_rules.checks import check_floating, check_rule
@@ -74,12 +83,29 @@ def take(dataset: Batch | None, draw: Draw) -> Batch | None:
 
     ValueError where a concrete index lies outside of the dataset; JAX reads the last example where a traced one is too large.
     """
+    check_instance("draw", draw, Draw, "Make one by research.descent.Draw(indices).")
+    check_dataset("dataset", dataset)
+    if draw.indices is not None:
+        check_numbers("draw.indices", draw.indices, kinds="iu")
+    if draw.key is not None:
+        check_key("draw.key", draw.key)
     if dataset is None:
         return None
     if draw.indices is None:
         return dataset._replace(key=draw.key)
     check_indices(draw.indices, len(jax.tree.leaves((dataset.x, dataset.y))[0]))
     return Batch(*jax.tree.map(lambda a: a[draw.indices], (dataset.x, dataset.y)), key=draw.key)
+
+
+def check_dataset(name: str, dataset: Any) -> None:
+    """Raise TypeError unless a dataset is None, or a Batch of arrays."""
+    if dataset is None:
+        return
+    check_instance(name, dataset, (Batch, type(None)), "Write research.types.Batch(x, y).")
+    check_tree(f"{name}.x", dataset.x)
+    check_tree(f"{name}.y", dataset.y)
+    if not jax.tree.leaves((dataset.x, dataset.y)):
+        raise TypeError(f"{name} must hold arrays; got {name}={dataset!r}.")
 
 
 def make_step(
@@ -111,12 +137,18 @@ def make_step(
       >>> print(step(state, Draw(None))[0].params)
       2.0
     """
+    check_callable("objective", objective, "params", "batch")
     check_rule(rule)
+    check_dataset("dataset", dataset)
+    check_numbers("learning_rate", learning_rate, ndim=0, wanted="one number, or NaN")
     rule = optax.with_extra_args_support(rule)
     n, checked = num_examples(dataset), []
     dataset = jax.tree.map(jnp.asarray, dataset)  # NumPy's arrays cannot be indexed by what is traced.
 
     def step(state: State, draw: Draw) -> tuple[State, Record]:
+        check_instance("state", state, State, "Make one by research.descent.start(rule, params).")
+        check_tree("state.params", state.params)
+        check_instance("draw", draw, Draw, "Make one by research.descent.Draw(indices).")
         if not checked:
             checked.append(check_data(objective, state.params, dataset))
 
@@ -154,6 +186,7 @@ def start(rule: optax.GradientTransformation, params: Params) -> State:
       TypeError: params must be floating, to take steps of any size; params['w'] is int...[2]. Give floats: ...
     """
     check_rule(rule)
+    check_tree("params", params)
     check_floating(params)
     return State(params, rule.init(params))
 
@@ -165,6 +198,7 @@ def evaluation_points(num_batches: int) -> tuple[int, ...]:
       >>> evaluation_points(1), evaluation_points(100)
       ((1,), (1, 2, 4, 7, 14, 27, 52, 100))
     """
+    check_count("num_batches", num_batches)
     exponents = (k / (POINTS_IN_FIRST_EPOCH - 1) for k in range(POINTS_IN_FIRST_EPOCH))
     return tuple(sorted({round(num_batches**exponent) for exponent in exponents}))
 
@@ -210,6 +244,15 @@ def run(
       >>> print(state.params, records.loss)
       1.0 [8. 2.]
     """
+    check_callable("step", step, "state", "draw")
+    check_instance("state", state, State, "Make one by research.descent.start(rule, params).")
+    check_form(sampler)
+    check_key("key", key)
+    check_numbers("epochs", epochs, kinds="biufc", wanted="integers of shape (e,)")
+    if evaluate is not None:
+        check_callable("evaluate", evaluate, "params")
+    check_flag("noisy", noisy)
+    check_flag("keep_steps", keep_steps)
     epochs = jnp.asarray(epochs)
     if epochs.ndim != 1 or not jnp.issubdtype(epochs.dtype, jnp.integer):
         raise TypeError(
@@ -244,6 +287,9 @@ def draws(sampler: Sampler, key: Key, noisy: bool) -> Draw:
     Returns:
       Draw, its indices None where the sampler draws none.
     """
+    check_form(sampler)
+    check_key("key", key)
+    check_flag("noisy", noisy)
     if not noisy:
         return Draw(sampler.indices(key))
     key_order, key_noise = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from research import report
+from research.checks import check_flag, check_instance, check_path, check_sequence
 from research.runs import Table, write_atomically
 from research.runs.manifest import MANIFEST
-from research.studies.archive import FinishedStudy, gather
+from research.studies.archive import FinishedStudy, Gathered, gather
 from research.studies.rankings import PROTOCOL, Entry, Rankings, answer, costs, merge
 
 
@@ -27,6 +28,9 @@ def write_leaderboard(paths: Sequence[str | Path], output: str | Path, skip_bad:
       ValueError: A study cannot be read, or is of a newer format, or the page would take the place of an input.
       OSError: A file cannot be read or written.
     """
+    check_sequence("paths", paths, "paths", (str, Path))
+    check_path("output", output)
+    check_flag("skip_bad", skip_bad)
     output = Path(output)
     _check_output(output, [Path(path) for path in paths])
     rankings = merge(gather(paths, skip_bad))
@@ -46,6 +50,10 @@ def write_leaderboard(paths: Sequence[str | Path], output: str | Path, skip_bad:
 
 def tables(rankings: Rankings) -> list[Table]:
     """What the page shows: all cells, the studies they are from, and what was left out."""
+    check_instance("rankings", rankings, Rankings, "It is what write_leaderboard gives.")
+    check_instance("rankings.gathered", rankings.gathered, Gathered)
+    check_sequence("rankings.protocols", rankings.protocols, "protocols", tuple)
+    check_sequence("rankings.all", rankings.all, "rankings", tuple)
     studies, _, left_out = rankings.gathered
     levels = sorted({study.numbers["protocol"]["level"] for study in studies})
     note = (
@@ -179,8 +187,10 @@ def _commit(study: FinishedStudy) -> str:
 
 def _check_output(output: Path, inputs: Sequence[Path]) -> None:
     if output.suffix != ".html" or output.is_dir():
-        raise ValueError(f"the page {output} must be a file whose name ends in .html (--output).")
+        raise ValueError(f"output: the page {output} must be a file whose name ends in .html (--output).")
     if output.resolve() in [path.resolve() for path in inputs]:
-        raise ValueError(f"the page {output} would take the place of an input; give another name (--output).")
+        raise ValueError(f"output: the page {output} would take the place of an input; give another name (--output).")
     if (output.parent / MANIFEST).exists():
-        raise ValueError(f"the page {output} would be written into a run folder; give another place (--output).")
+        raise ValueError(
+            f"output: the page {output} would be written into a run folder; give another place (--output)."
+        )

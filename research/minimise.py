@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from research.checks import check_callable, check_instance, check_tree
 from research.schedules import check_number
 from research.types import Array, Params
 from research.update_rules.checks import check_floating, check_rule
@@ -85,10 +87,16 @@ def minimise(
       [3. 3.] 1 the gradient is within the tolerance
     """
     check_rule(rule)
+    check_tree("params", params)
     check_floating(params)
+    if not jax.tree.leaves(params):
+        raise TypeError(f"params must hold at least one array; got params={params!r}.")
+    for name, function in (("objective", objective), ("residual_fn", residual_fn)):
+        if function is not None:
+            check_callable(name, function, "params")
     check_number("tolerance", tolerance)
     check_number("max_steps", max_steps, integer=True)
-    if norm not in (2, jnp.inf):
+    if isinstance(norm, bool) or not isinstance(norm, int | float | np.number) or norm not in (2, jnp.inf):
         raise ValueError(f"norm must be jnp.inf or 2; got norm={norm!r}.")
     if objective is None and residual_fn is None:
         raise ValueError("minimise needs an objective, params -> (), or residual_fn, whose squares it then sums.")
@@ -104,6 +112,8 @@ def in_words(minimum: Minimum) -> str:
       >>> in_words(Minimum(jnp.zeros(2), jnp.nan, jnp.nan, none, none, jnp.int32(6)))
       'not finite'
     """
+    check_instance("minimum", minimum, Minimum, "It is what minimise gives.")
+    check_number("minimum.outcome", minimum.outcome, integer=True, below=len(OUTCOMES))
     return OUTCOMES[int(minimum.outcome)]
 
 

@@ -20,7 +20,13 @@ def known_names(name: Any, known: Iterable[str], elsewhere: Mapping[str, str] | 
       >>> known_names("x", ["adam"])
       '. Known: adam.'
     """
+    if isinstance(known, str | bytes) or not isinstance(known, Iterable):
+        raise TypeError(f"known must be several names; got known={known!r}.")
     known, word = list(known), str(name).lower()
+    if not all(isinstance(one, str) for one in known):
+        raise TypeError(f"known must be names, each a str; got known={known!r}.")
+    if elsewhere is not None and not isinstance(elsewhere, Mapping):
+        raise TypeError(f"elsewhere must be a dict of names; got elsewhere={elsewhere!r}.")
     found = (elsewhere or {}).get(word, *difflib.get_close_matches(word, known, n=1))
     guess = f"; did you mean {found!r}?" if found else "."
     return f"{guess} Known: {', '.join(known) or 'none'}."

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from research.checks import check_callable, check_count, check_flag, check_methods, check_real, check_tree, shown
 from research.losses import check_classes, check_targets
 from research.samplers import num_examples
 from research.types import Array, Batch, Model, Params
@@ -41,7 +41,11 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
       1.0
     """
 
+    check_model("model", model)
+    check_callable("loss", loss, "prediction", "target")
+
     def objective(params: Params, batch: Batch) -> Array:
+        _check_batch(batch)
         prediction = model.apply(params, batch.x, batch.key)
         check(prediction, batch.y)
         return jnp.mean(jax.vmap(loss)(prediction, batch.y))
@@ -135,6 +139,9 @@ def regularised(objective: Objective, *penalties: Penalty) -> Objective:
       >>> print(objective(jnp.array([3.0]), None))  # 3 + 4.5 + 3
       10.5
     """
+    check_callable("objective", objective, "params", "batch")
+    for penalty in penalties:
+        check_callable("each of penalties", penalty, "params")
 
     @functools.wraps(objective)  # It keeps `check_data`.
     def penalised(params: Params, batch: Batch) -> Array:
@@ -161,8 +168,11 @@ def per_example_gradients(objective: Objective) -> Callable[[Params, Batch], Par
       >>> print(per_example_gradients(objective)(params, batch)["intercept"])
       [0. 2.]
     """
+    check_callable("objective", objective, "params", "batch")
 
     def gradients(params: Params, batch: Batch) -> Params:
+        check_tree("params", params)
+        _check_batch(batch)
         check_data(objective, params, batch)
         return jax.vmap(jax.grad(objective), (None, 0))(params, _batches_of_one(batch))
 
@@ -194,6 +204,9 @@ def gradient_covariance_trace(objective: Objective, params: Params, batch: Batch
       >>> print(gradient_covariance_trace(objective, params, batch))  # intercept gradients -1 and 1
       1.0
     """
+    check_callable("objective", objective, "params", "batch")
+    check_tree("params", params)
+    _check_batch(batch)
     if batch.key is not None:
         raise ValueError("batch must have no key: noise would join the covariance. Give batch._replace(key=None).")
     mean = jax.grad(objective)(params, batch)
@@ -227,7 +240,10 @@ def accuracy(model: Model) -> Objective:
       0.6667
     """
 
+    check_model("model", model)
+
     def metric(params: Params, batch: Batch) -> Array:
+        _check_batch(batch)
         logits = model.apply(params, batch.x)
         check(logits, batch.y)
         predicted = logits > 0 if logits.ndim == batch.y.ndim else jnp.argmax(logits, axis=-1)
@@ -260,7 +276,10 @@ def r_squared(model: Model) -> Objective:
       0.0
     """
 
+    check_model("model", model)
+
     def metric(params: Params, batch: Batch) -> Array:
+        _check_batch(batch)
         prediction = model.apply(params, batch.x)
         if prediction.shape != batch.y.shape:
             raise ValueError(f"predictions and targets differ in shape: {prediction.shape} and {batch.y.shape}.")
@@ -287,11 +306,13 @@ def in_slices(function: Callable[[Params, Batch], Any], size: int) -> Callable[[
       >>> print(mean(None, Batch(np.arange(10.0), np.zeros(10))))
       4.5
     """
-    if isinstance(size, bool) or not isinstance(size, Integral) or size < 1:
-        raise ValueError(f"size must be a positive integer; got size={size!r}. A thousand images fit most machines.")
+    check_count("size", size)
+    check_callable("function", function, "params", "batch")
     compiled = jax.jit(function)
 
     def whole(params: Params, batch: Batch) -> Any:
+        check_tree("params", params)
+        _check_batch(batch)
         n, total = num_examples(batch) or 0, None
         check_data(function, params, batch)
         for start in range(0, n, size):
@@ -305,10 +326,13 @@ def in_slices(function: Callable[[Params, Batch], Any], size: int) -> Callable[[
 
 
 def _penalty(strength: ArrayLike, measure: Callable[[Array], Array], penalise_intercept: bool) -> Penalty:
+    check_real("strength", strength)
     if not isinstance(strength, Tracer) and not float(np.asarray(strength)) >= 0:
         raise ValueError(f"strength must not be negative; got strength={strength}. 0 means no penalty.")
+    check_flag("penalise_intercept", penalise_intercept)
 
     def penalty(params: Params) -> Array:
+        check_tree("params", params)
         leaves = jax.tree_util.tree_leaves_with_path(params)
         total = sum(measure(leaf) for path, leaf in leaves if penalise_intercept or not _is_intercept(path))
         return jnp.asarray(strength, jnp.result_type(total)) * total  # A float64 strength must not widen float32.
@@ -338,6 +362,20 @@ def _with_check(function: Objective, model: Model, check: Callable[[Any, Any], N
 
     function.check_data = of_dataset  # type: ignore[attr-defined]
     return function
+
+
+def check_model(name: str, model: Any) -> None:
+    """Raise TypeError unless a value has what a `Model` has."""
+    check_methods(name, model, "init", "apply", hint="Make one, such as research.models.linear(3).")
+
+
+def _check_batch(batch: Any) -> None:
+    if not (hasattr(batch, "x") and hasattr(batch, "y") and hasattr(batch, "key")):
+        raise TypeError(f"batch must be a research.types.Batch(x, y); got batch={shown(batch)}.")
+    for name in ("x", "y"):
+        _, *shapes = check_tree(f"batch.{name}", getattr(batch, name))
+        if not shapes:
+            raise TypeError(f"batch.{name} must hold arrays; got {shown(getattr(batch, name))}.")
 
 
 def _batches_of_one(batch: Batch) -> Batch:

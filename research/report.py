@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+import numpy as np
 
-from research import runs
+from research import checks, runs
 from research.reading import read_bytes
 
 LARGEST_PICTURE = 2**28  # Bytes that are read of an image.
@@ -107,6 +108,14 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
       >>> page.name, "<h1>It descends.</h1>" in page.read_text("utf-8")
       ('report.html', True)
     """
+    checks.check_path("path", path)
+    checks.check_sequence("pictures", pictures, "pictures, as research.figures.save gives them")
+    for picture in pictures:
+        if not all(hasattr(picture, name) for name in ("title", "caption", "still", "motion")):
+            raise TypeError(
+                f"pictures must be what research.figures.save gives; got {checks.shown(picture)} among them."
+            )
+    checks.check_text("question", question)
     manifest, result = runs.read_manifest(path), runs.load_result(path)
     headline, rest = first_sentence(result.answer)
     page = template(FILE).render(
@@ -134,6 +143,7 @@ def first_sentence(text: str) -> tuple[str, str]:
       >>> first_sentence("It takes 0.3 s, e.g. Adam on digits. SGD takes longer.")
       ('It takes 0.3 s, e.g. Adam on digits.', 'SGD takes longer.')
     """
+    checks.check_text("text", text)
     abbreviations = "".join(rf"(?<!\b{word})" for word in (r"e\.g\.", r"i\.e\.", r"vs\.", r"cf\."))
     parts = re.split(rf"(?<=[.!?]){abbreviations}\s+(?=[^\W\d_a-z])|\n\s*\n", text.strip(), maxsplit=1)
     return parts[0], "".join(parts[1:])
@@ -146,6 +156,7 @@ def paragraphs(text: str) -> list[tuple[bool, str]]:
       >>> paragraphs("How fast\\n    is it?\\n\\n        python run.py")
       [(False, 'How fast is it?'), (True, 'python run.py')]
     """
+    checks.check_text("text", text)
     found = []
     for block in re.split(r"\n\s*\n", inspect.cleandoc(text)):
         verbatim = block.startswith((" ", "\t"))
@@ -162,6 +173,7 @@ def prose(text: str) -> str:
       >>> print(prose("Leave out --fast: `python -m experiments` < 1 - 2 < 3."))
       Leave out <span class="word">--fast</span>: <code>python <span class="word">-m</span> experiments</code> &lt; 1 - 2 &lt; 3.
     """
+    checks.check_text("text", text)
     parts = [html.escape(part) for part in re.split(r"`([^`]+)`", text)]
     parts[1::2] = [f"<code>{part}</code>" for part in parts[1::2]]
     return re.sub(r"(?<![\w&;-])(--?[A-Za-z][\w-]*)", r'<span class="word">\1</span>', "".join(parts))
@@ -174,6 +186,8 @@ def shown(value: str | int | float | None) -> str:
       >>> [shown(value) for value in (None, True, 1797, 0.0252494, 12345.6, -1e-9, math.inf, "Adam")]
       ['not reached', 'yes', '1,797', '0.02525', '12,346', '−1.00×10⁻⁹', '∞', 'Adam']
     """
+    if value is not None and not isinstance(value, str | int | float | np.number):
+        raise TypeError(f"value must be a number, a text or None; got value={checks.shown(value)}.")
     if value is None or isinstance(value, str):
         return "not reached" if value is None else value
     if isinstance(value, bool):
@@ -200,6 +214,11 @@ def sortable(table: runs.Table) -> Sortable:
       >>> sortable(runs.Table("Steps", ("rule", "steps"), (("adam", 1437), ("sgd", None)))).rows[0][1]
       Cell(text='1,437', exact='1437', missing=False)
     """
+    checks.check_instance("table", table, runs.Table, "Write research.runs.Table(title, columns, rows).")
+    checks.check_sequence("table.columns", table.columns, "names", str)
+    checks.check_sequence("table.rows", table.rows, "rows", (tuple, list))
+    if any(len(row) != len(table.columns) for row in table.rows):
+        raise ValueError(f"table.rows must each have an entry for the {len(table.columns)} columns of the table.")
     rows = tuple(tuple(v if isinstance(v, Cell) else cell(v, shown(v)) for v in row) for row in table.rows)
     columns = [[row[index] for row in table.rows] for index in range(len(table.columns))]
     numeric = tuple(not any(_is_words(value) for value in column) for column in columns)
@@ -208,11 +227,15 @@ def sortable(table: runs.Table) -> Sortable:
 
 def cell(value: str | int | float | None, text: str) -> Cell:
     """The cell of a value that is written as `text`; None and NaN are missing."""
+    checks.check_text("text", text)
+    if value is not None and not isinstance(value, str | int | float | np.number):
+        raise TypeError(f"value must be a number, a text or None; got value={checks.shown(value)}.")
     return Cell(text, _exact(value), value is None or value != value)
 
 
 def template(name: str) -> jinja2.Template:
     """The page of that name beside this module; all share the style, the script and the policy of page.html."""
+    checks.check_text("name", name)
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(lambda name: (importlib.resources.files("research") / name).read_text("utf-8")),
         autoescape=True,
@@ -221,6 +244,8 @@ def template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
     )
     environment.filters["policy_hash"] = _policy_hash
+    known = sorted(page.name for page in importlib.resources.files("research").iterdir() if page.name.endswith(".html"))
+    checks.check_choice("name", name, known)
     environment.filters["prose"] = prose
     return environment.get_template(name)
 
@@ -231,6 +256,9 @@ def embed(path: str | Path) -> Embedded:
     Raises:
       ValueError: The file is neither, or an SVG that does not say how large it is.
     """
+    checks.check_path("path", path)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"path must be that of a figure; there is no file {path}.")
     data = read_bytes(path, LARGEST_PICTURE)
     if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
         kind, (width, height) = "png", struct.unpack(">II", data[16:24])

@@ -1,6 +1,5 @@
 """Which examples, in which order: batch, stochastic and mini-batch descent are one rule fed by these samplers."""
 
-from numbers import Integral
 from typing import Any
 
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from research.checks import check_callable, check_count, check_flag, check_instance, check_key, check_numbers
 from research.sizes import check_most, check_room
 from research.types import Array, Batch, Key, Sampler
 
@@ -56,12 +56,14 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
     """
     _check_count("n", n)
     _check_count("batch_size", batch_size)
+    check_flag("replacement", replacement)
     if batch_size > n:
         raise ValueError(f"batch_size must lie in 1..n; got batch_size={batch_size}, n={n}. Use full_batch(n) for all.")
     check_room(f"n={n} examples in random order", n, itemsize=16)
     num_batches = n // batch_size
 
     def indices(key: Key) -> Array:
+        check_key("key", key)
         if replacement:
             return jax.random.randint(key, (num_batches, batch_size), 0, n, dtype=jnp.int32)
         return _permutation(key, n)[: num_batches * batch_size].reshape(num_batches, batch_size)
@@ -146,11 +148,10 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
       Traceback (most recent call last):
       ValueError: the sampler is made for num_examples=13, but the dataset has 12. Make it with n=12.
     """
-    if not isinstance(sampler, Sampler):
-        raise TypeError(f"sampler must be a Sampler, such as samplers.minibatch(n, 32); got {sampler!r}.")
+    check_form(sampler)
+    if n is not None:
+        check_count("n", n)
     shape = (sampler.num_batches, sampler.batch_size)
-    for name, value in zip(("num_batches", "batch_size"), shape, strict=True):
-        _check_count(f"the sampler's {name}", value)
     drawn = jax.eval_shape(lambda: sampler.indices(jax.random.key(0)))
     if drawn is not None and (not hasattr(drawn, "shape") or drawn.shape != shape):
         raise ValueError(
@@ -173,6 +174,22 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
         raise ValueError(f"the sampler is made for num_examples={stated}, but the dataset has {n}. Make it with n={n}.")
 
 
+def check_form(sampler: Any) -> None:
+    """Refuses what is no Sampler, or one of nonsensical sizes.
+
+    Raises:
+      TypeError, ValueError: It is.
+    Example:
+      >>> check_form(32)
+      Traceback (most recent call last):
+      TypeError: sampler must be a Sampler; got sampler=32. Make one, such as research.samplers.minibatch(n, 32).
+    """
+    check_instance("sampler", sampler, Sampler, "Make one, such as research.samplers.minibatch(n, 32).")
+    for name in ("num_batches", "batch_size"):
+        _check_count(f"sampler.{name}", getattr(sampler, name))
+    check_callable("sampler.indices", sampler.indices, "key")
+
+
 def check_indices(indices: Any, n: int) -> None:
     """Refuses concrete indices outside of 0..n-1; tracers, and None for all examples, pass.
 
@@ -186,7 +203,11 @@ def check_indices(indices: Any, n: int) -> None:
       Traceback (most recent call last):
       ValueError: the sampler draws example 12 of a dataset of 12; make it with n=12.
     """
-    if indices is None or isinstance(indices, Tracer) or not np.size(indices):
+    if indices is None or isinstance(indices, Tracer):
+        return
+    check_count("n", n)
+    check_numbers("indices", indices, kinds="iu")
+    if not np.size(indices):
         return
     values = np.asarray(indices)
     for index in (values.max(), values.min()):
@@ -212,6 +233,5 @@ def _permutation(key: Key, n: int) -> Array:
 
 
 def _check_count(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
+    check_count(name, value)
     check_most(**{name: value})

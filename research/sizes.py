@@ -6,6 +6,8 @@ import os
 from numbers import Integral
 from typing import Any
 
+from research.checks import check_count, check_text
+
 MOST = 2**31 - 1  # Indices and counters are int32.
 MOST_RESAMPLES = MOST_TRIALS = MOST_SEEDS = 1_000_000
 MOST_LAYERS, MOST_PIXELS = 10_000, 10_000
@@ -31,25 +33,6 @@ def check_most(most: int = MOST, /, **sizes: Any) -> None:
             raise ValueError(f"{name} must be at most {most:,}; got {name}={_shown(int(value))}.")
 
 
-def check_count(name: str, value: Any, entries: int = 1) -> None:
-    """Refuse what is not a positive integer, or asks for more than memory can hold.
-
-    Args:
-      name, value: The argument.
-      entries: How many numbers each one asks for.
-    Raises:
-      ValueError: It is not, or asks for more.
-    Example:
-      >>> check_count("n", 0)
-      Traceback (most recent call last):
-      ValueError: n must be a positive integer; got 0.
-    """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a positive integer; got {value!r}.")
-    check_most(**{name: value})
-    check_room(f"{name}={value}", value, entries)
-
-
 def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
     """Refuse an array that this machine's memory could not hold.
 
@@ -64,6 +47,8 @@ def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:
       Traceback (most recent call last):
       ValueError: n and d ask for an array of 1000000000 x 1000000000 entries, ... GB, more than this machine can hold. ...
     """
+    check_text("what", what)
+    check_count("itemsize", itemsize)
     size = itemsize * math.prod(int(n) for n in shape)
     if size > SHARE * _memory():
         entries = " x ".join(_shown(int(n)) for n in shape)

@@ -92,7 +92,8 @@ Checkpoints = Callable[[str], Checkpoint]  # By the name of what is kept; a part
 
 def nowhere(name: str) -> Checkpoint:
     """The `Checkpoints` that keep nothing."""
-    del name
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str; got name={name!r}.")
     return Checkpoint(lambda: None, lambda saved: None, lambda: False)
 
 

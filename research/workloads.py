@@ -12,8 +12,9 @@ from jax.typing import DTypeLike
 from threadpoolctl import threadpool_limits
 
 from research import datasets, losses, models, objectives, optima
+from research.checks import check_count, check_flag, check_number, is_array, shown
 from research.naming import known_names
-from research.sizes import check_count
+from research.sizes import check_most, check_room
 from research.types import Array, Batch, Model, Optimum, Params, Workload
 
 SPLIT_SEED = 0  # The split belongs to the workload; a run's seed chooses its initial point and order.
@@ -81,8 +82,8 @@ def make_workload(name: str, **options: Any) -> Workload:
       >>> workload.train.x.shape, f"{workload.optimum.value:.4f}"
       ((398, 30), '0.0947')
     """
-    if name not in WORKLOADS:
-        raise ValueError(f"unknown workload {name!r}{known_names(name, WORKLOADS)}")
+    if not isinstance(name, str) or name not in WORKLOADS:
+        raise ValueError(f"unknown workload {name!r}{known_names(name, WORKLOADS)} Give its name.")
     return WORKLOADS[name](**options)
 
 
@@ -92,6 +93,7 @@ def _constructor(build: Callable[..., Workload]) -> Callable[..., Workload]:
 
     @functools.wraps(build)
     def construct(*, dtype: DTypeLike = "float64", **options: Any) -> Workload:
+        _check_options(options)
         with jax.ensure_compile_time_eval():  # Called under jit, it must not remember tracers.
             return remembered(dtype=_available(dtype), **options)
 
@@ -188,7 +190,7 @@ def noisy_quadratic(*, n: int = 2_000, holdout: bool = True, dtype: DTypeLike = 
 @_constructor
 def quadratic(*, dimension: int = 20, condition: float = 100.0, dtype: DTypeLike = "float64") -> Workload:
     """½ xᵀAx - bᵀx with eigenvalues geometric from 1 / condition to 1, started from N(0, I)."""
-    check_count("dimension", dimension)
+    _check_size("dimension", dimension)
     if not 1 <= condition < math.inf:
         raise ValueError(f"condition must be a finite number >= 1; got {condition!r}.")
     function = datasets.quadratic(0, np.geomspace(1.0 / condition, 1.0, dimension))
@@ -230,7 +232,7 @@ def _only(name: str, *features: str) -> datasets.Dataset:
 
 def _rows(n: int, holdout: bool) -> int:
     """Enough rows for n to be left for training."""
-    check_count("n", n, 100)
+    _check_size("n", n, 100)
     return math.ceil(n / 0.7) if holdout else n
 
 
@@ -282,9 +284,33 @@ def _without_data(
     return Workload(name, None, None, None, init, objective, None, "", None, optimum)
 
 
+def _check_options(options: dict[str, Any]) -> None:
+    """Before they are looked up among what was built, which asks that they can be hashed."""
+    for name, value in options.items():
+        if name == "holdout":
+            check_flag(name, value)
+        elif name in ("n", "dimension"):
+            check_count(name, value)
+            options[name] = int(value)
+        elif name == "condition":
+            check_number(name, value, positive=True)
+
+
+def _check_size(name: str, value: Any, entries: int = 1) -> None:
+    """Refuses what is not a positive integer, or asks for more than memory can hold."""
+    check_count(name, value)
+    check_most(**{name: value})
+    check_room(f"{name}={value}", value, entries)
+
+
 def _available(dtype: DTypeLike) -> np.dtype:
     """The dtype, once it is floating and JAX would not narrow it silently."""
-    chosen = jnp.dtype(dtype)
+    if dtype is None or is_array(dtype) or not (isinstance(dtype, str | type | np.dtype) or hasattr(dtype, "dtype")):
+        raise TypeError(f"dtype must be the name or type of a floating dtype; got dtype={shown(dtype)}.")
+    try:
+        chosen = jnp.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be the name or type of a floating dtype; got dtype={shown(dtype)}.") from None
     if not jnp.issubdtype(chosen, jnp.floating):
         raise TypeError(f"dtype must be floating; got {chosen}. Use 'float64', or 'float32' where that is enough.")
     if chosen == np.float64 and not jax.config.read("jax_enable_x64"):

@@ -13,7 +13,8 @@ import pytest
 TOP = Path(__file__).parent.parent
 # Who may import whom: only to the left. Modules of one layer do not import each other.
 LAYERS = (
-    ("types", "backend", "naming", "reading", "sizes"),
+    ("types", "backend", "naming", "checks", "reading"),
+    ("sizes",),
     ("derivatives", "losses", "models", "schedules", "samplers", "datasets"),
     ("objectives", "optima", "update_rules"),
     ("descent", "minimise"),

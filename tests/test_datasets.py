@@ -68,7 +68,7 @@ def test_datasets_need_neither_jax_nor_a_loaded_scikit_learn():
     ("x", "y", "error", "message"),
     [
         ([[1, 2]], [0], TypeError, r"x must be floating; got dtype int64.*x\.astype\(np\.float64\)"),
-        ([[1.0]], ["a"], TypeError, r"y must be floating or integer; got dtype <U1"),
+        ([[1.0]], ["a"], TypeError, r"y must be an array of real numbers; got y=an array of <U1"),
         (np.zeros((0, 3)), [], ValueError, r"x is empty: its shape is \(0, 3\)"),
         (np.zeros((3, 0)), [0, 1, 1], ValueError, r"x is empty: its shape is \(3, 0\)"),
         (1.0, [0], ValueError, r"x is empty: its shape is \(\)"),
@@ -264,12 +264,12 @@ def test_generated_data_depends_on_the_seed(generate):
         (lambda: datasets.quadratic(0, [0.0]), "eigenvalues must be"),
         (lambda: datasets.rosenbrock(1), "dimension must be an integer >= 2; got 1"),
         (lambda: datasets.linear_problem(0, 3, 3, 0.0, 1.0), "n must exceed d .* got n=3, d=3"),
-        (lambda: datasets.linear_problem(0, 9, 3, -1.0, 1.0), "noise must be .* got -1.0"),
+        (lambda: datasets.linear_problem(0, 9, 3, -1.0, 1.0), "noise must be .* got noise=-1.0"),
         (lambda: datasets.linear_problem(0, 9, 3, 0.0, 0.5), "condition must be .* got 0.5"),
-        (lambda: datasets.overlapping_classes(0, 0, 3, 1.0), "n must be a positive integer; got 0"),
-        (lambda: datasets.overlapping_classes(0, 9, 3, 0.0), "separation must be .* got 0.0"),
+        (lambda: datasets.overlapping_classes(0, 0, 3, 1.0), "n must be a positive integer; got n=0"),
+        (lambda: datasets.overlapping_classes(0, 9, 3, 0.0), "separation must be .* got separation=0.0"),
         (lambda: datasets.separable_classes(0, 1, 3, 1.0), "n must be at least 2"),
-        (lambda: datasets.separable_classes(0, 9, 3, np.nan), "margin must be .* got nan"),
+        (lambda: datasets.separable_classes(0, 9, 3, np.nan), "margin must be .* got margin=nan"),
     ],
 )
 def test_impossible_requests_name_the_argument(call, message):

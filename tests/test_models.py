@@ -148,7 +148,7 @@ def test_wrong_number_of_features_is_refused_when_traced_too(build, outputs):
 def test_counts_and_scale_are_refused_by_name():
     for wrong in (0, -1, 2.0, True, "3"):
         for build in (models.linear, models.logistic, lambda d: models.softmax(d, 3)):
-            with pytest.raises(ValueError, match=r"num_features must be an integer of at least 1; got num_features="):
+            with pytest.raises(ValueError, match=r"num_features must be a positive integer; got num_features="):
                 build(wrong)
     with pytest.raises(ValueError, match=r"num_classes must be an integer of at least 2; got num_classes=1"):
         models.softmax(3, 1)

@@ -271,4 +271,4 @@ def test_optima_share_no_code_with_what_they_judge():
                 imported.add(node.module)
     standard = {name for name in imported if name.partition(".")[0] in sys.stdlib_module_names}
     ours = {name for name in imported if name.startswith("research.optima.")}
-    assert imported - standard - ours == {"numpy", "scipy.linalg", "scipy.special", "research.types"}
+    assert imported - standard - ours == {"numpy", "scipy.linalg", "scipy.special", "research.checks", "research.types"}

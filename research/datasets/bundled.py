@@ -104,8 +104,8 @@ def load(name: str) -> Dataset:
       >>> dataset.x.shape, dataset.target_names
       ((569, 30), ('malignant', 'benign'))
     """
-    if name not in DATASETS:
-        raise ValueError(f"unknown dataset {name!r}{known_names(name, DATASETS)}")
+    if not isinstance(name, str) or name not in DATASETS:
+        raise ValueError(f"unknown dataset {name!r}{known_names(name, DATASETS)} Give its name.")
     import sklearn.datasets  # Half a second, so only when data is wanted.
 
     loader, arguments, provenance = DATASETS[name]

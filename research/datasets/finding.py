@@ -40,10 +40,10 @@ def find_source(name: str, loader: str = "") -> Source:
       ValueError: unknown set of images 'fashion_minst'; did you mean 'fashion_mnist'? Known: digits, ...
     """
     known = [n for n, source in SOURCES.items() if not loader or loader in source.loader.split(", ")]
-    if name in known:
+    if isinstance(name, str) and name in known:
         return SOURCES[name]
     of = f" of {loader}" if loader else ""
-    raise ValueError(f"unknown set{of} {name!r}{known_names(name, known)}")
+    raise ValueError(f"unknown set{of} {name!r}{known_names(name, known)} Give its name.")
 
 
 def places(source: Source) -> tuple[Place, ...]:

@@ -1,11 +1,11 @@
 """Problems made to order whose answers are known: quadratics, Rosenbrock, linear and logistic data of any size."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from research.checks import check_count, check_number, check_numbers, check_real
 from research.sizes import check_most, check_room
 
 
@@ -62,6 +62,7 @@ def quadratic(seed: int, eigenvalues: Sequence[float] | np.ndarray) -> Function:
       >>> bool(abs(problem.f(problem.minimiser) - problem.minimum) < 1e-14)
       True
     """
+    check_numbers("eigenvalues", eigenvalues, ndim=1)
     spectrum = np.sort(np.asarray(eigenvalues, np.float64))
     if spectrum.ndim != 1 or not np.isfinite(spectrum).all() or not (spectrum >= 0).all() or not spectrum.any():
         raise ValueError(f"eigenvalues must be a row of numbers >= 0, not all 0; got {eigenvalues!r}.")
@@ -154,8 +155,7 @@ def linear_problem(seed: int, n: int, d: int, noise: float, condition: float) ->
     _check_sizes(n, d)
     if n <= d:
         raise ValueError(f"n must exceed d for a covariance of full rank; got n={n}, d={d}.")
-    if not (math.isfinite(noise) and noise >= 0):
-        raise ValueError(f"noise must be a finite number >= 0; got {noise!r}.")
+    check_number("noise", noise)
     random = np.random.default_rng(_checked_seed(seed))
     weights, intercept, root = random.standard_normal(d), float(random.standard_normal()), _root(random, d, condition)
     x = random.standard_normal((n, d))
@@ -240,7 +240,8 @@ def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
 
 def _root(random: np.random.Generator, d: int, condition: float) -> np.ndarray:
     """B with B Bᵀ = Q diag(λ) Qᵀ, λ geometric from 1 / condition to 1, Q random."""
-    if not (math.isfinite(condition) and condition >= 1):
+    check_real("condition", condition)
+    if not condition >= 1:
         raise ValueError(f"condition must be a finite number >= 1; got {condition!r}.")
     return _orthogonal(random, d) * np.sqrt(np.geomspace(1.0 / condition, 1.0, d))
 
@@ -265,13 +266,11 @@ def _checked_seed(seed: int) -> int:
 
 def _check_sizes(n: int, d: int) -> None:
     for name, value in (("n", n), ("d", d)):
-        if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be a positive integer; got {value!r}.")
+        check_count(name, value)
     check_most(n=n, d=d)
     check_room(f"n={n} and d={d}", n, d)
     check_room(f"d={d}", d, d)
 
 
 def _check_positive(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be a finite number > 0; got {value!r}.")
+    check_number(name, value, positive=True)

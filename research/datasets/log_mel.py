@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from research.checks import check_number, check_numbers, check_real
 from research.sizes import check_most, check_room
 
 FLOOR = 1e-10  # Of a band's energy, for a full-scale wave of 1: digital silence has a finite logarithm.
@@ -45,6 +46,14 @@ def log_mel(
       >>> found.shape, int(found[0].argmax()), found.dtype
       ((98, 40), 18, dtype('float32'))
     """
+    check_numbers("wave", wave)
+    for name, count in (("rate", rate), ("num_mels", num_mels)):
+        check_real(name, count)
+    for name, value in (("window_seconds", window_seconds), ("hop_seconds", hop_seconds)):
+        check_number(name, value, positive=True)
+    check_number("lowest", lowest)
+    if highest is not None:
+        check_number("highest", highest, positive=True)
     wave = np.asarray(wave)
     if wave.ndim != 1 or not wave.size:
         raise ValueError(f"wave must be one row of samples; got shape {wave.shape}. Give one recording at a time.")

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from research.checks import check_count, check_numbers
+
 
 def check_xy(x: np.ndarray, y: np.ndarray) -> None:
     """Refuses data on which a training would go wrong quietly.
@@ -20,6 +22,9 @@ def check_xy(x: np.ndarray, y: np.ndarray) -> None:
       Traceback (most recent call last):
       ValueError: x has 1 row of 2 with NaN or infinity; the first is row 1. Drop or repair such rows first.
     """
+    check_numbers("x", x)
+    check_numbers("y", y)
+    x, y = np.asarray(x), np.asarray(y)
     x, y = np.asarray(x), np.asarray(y)
     if not np.issubdtype(x.dtype, np.floating):
         raise TypeError(f"x must be floating; got dtype {x.dtype}. Convert it first: x.astype(np.float64).")
@@ -62,6 +67,11 @@ def split(
       >>> [len(x) for x, y in parts]
       [1257, 270, 270]
     """
+    check_numbers("x", x)
+    check_numbers("y", y)
+    x, y = np.asarray(x), np.asarray(y)
+    check_count("seed", seed, 0)
+    check_numbers("fractions", fractions, ndim=1)
     check_xy(x, y)
     shares = np.asarray(fractions, np.float64)
     if shares.ndim != 1 or not (shares > 0).all() or abs(shares.sum() - 1.0) > 1e-9:
@@ -87,6 +97,8 @@ def mean_and_sd(train_x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       >>> mean.tolist(), sd.tolist()
       ([2.0, 5.0], [1.0, inf])
     """
+    check_numbers("train_x", train_x)
+    train_x = np.asarray(train_x)
     # In float64, for a long sum in float32 loses its last digits.
     mean, sd = train_x.mean(axis=0, dtype=np.float64), train_x.std(axis=0, dtype=np.float64)
     # Rounding may give a constant column an sd just above 0, so the values themselves are asked.
@@ -112,5 +124,7 @@ def standardise(train_x: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, .
       >>> train.tolist(), test.tolist()
       ([[-1.0], [1.0]], [[4.0]])
     """
+    for other in others:
+        check_numbers("each of others", other)
     mean, sd = mean_and_sd(train_x)
     return tuple((part - mean) / sd for part in (train_x, *others))

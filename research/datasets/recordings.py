@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from research.checks import check_instance, check_numbers, check_sequence
 from research.datasets.finding import find_files, find_source
 from research.datasets.hashing import wavs_in
 from research.datasets.wav import read_wav
@@ -83,6 +84,11 @@ def official_split(given: Recordings) -> tuple[np.ndarray, np.ndarray]:
       >>> official_split(given)
       (array([1, 2, 4, 5]), array([0, 3]))
     """
+    check_instance("given", given, Recordings, "Read one by research.datasets.recordings().")
+    for name in ("digit", "speaker", "index"):
+        check_numbers(f"given.{name}", getattr(given, name), ndim=1, kinds="iu")
+    check_sequence("given.waves", given.waves, "waves")
+    check_sequence("given.speakers", given.speakers, "names", str)
     is_test = np.isin(given.index, TEST_INDICES)
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
@@ -101,6 +107,11 @@ def speaker_folds(given: Recordings) -> tuple[tuple[np.ndarray, np.ndarray], ...
       >>> [test.tolist() for _, test in speaker_folds(given)]
       [[0, 2], [1, 3]]
     """
+    check_instance("given", given, Recordings, "Read one by research.datasets.recordings().")
+    for name in ("digit", "speaker", "index"):
+        check_numbers(f"given.{name}", getattr(given, name), ndim=1, kinds="iu")
+    check_sequence("given.waves", given.waves, "waves")
+    check_sequence("given.speakers", given.speakers, "names", str)
     return tuple(
         (np.flatnonzero(given.speaker != k), np.flatnonzero(given.speaker == k)) for k in range(len(given.speakers))
     )

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from research.checks import check_count, check_flag, check_instance, check_path, check_real, shown
 from research.reading import Is, check_shape, parse_json, read_bytes
 from research.reading.arrays import read_npy_head
 
@@ -57,6 +58,9 @@ def write_shards(folder: str | Path, blocks: Iterable[tuple[np.ndarray, np.ndarr
       ...     len(shards.x), shards.num_examples, shards.x[2][0].tolist()
       (3, 12, [2, 2])
     """
+    check_path("folder", folder)
+    if isinstance(blocks, str | bytes | dict) or not isinstance(blocks, Iterable):
+        raise TypeError(f"blocks must be pairs (x, y) of arrays; got blocks={shown(blocks)}.")
     folder = Path(folder)
     check_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -128,6 +132,8 @@ def open_shards(folder: str | Path, *, verify: bool = False) -> Shards:
       FileNotFoundError: The folder has no manifest, or a shard is missing.
       ValueError: The manifest is of another kind, or a shard is not what the manifest says.
     """
+    check_path("folder", folder)
+    check_flag("verify", verify)
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
         raise FileNotFoundError(
@@ -215,6 +221,10 @@ def chunks(shards: Shards, seed: int, chunk_size: int, *, epoch: int = 0) -> Ite
       >>> sorted(int(i) for x, y in chunks(shards, 0, 3) for i in x)
       [0, 1, 2, 3, 4, 5]
     """
+    check_instance("shards", shards, Shards, "Open some by research.datasets.open_shards(folder).")
+    check_count("seed", seed, 0)
+    check_real("chunk_size", chunk_size)
+    check_count("epoch", epoch, 0)
     if not 1 <= chunk_size <= shards.num_examples:
         raise ValueError(
             f"chunk_size must be 1 to the {shards.num_examples} examples that there are; got {chunk_size}."

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from research.checks import check_count, check_path, check_text
 from research.datasets.finding import find_files, find_source
 from research.datasets.log_mel import log_mel
 from research.datasets.shards import check_empty, write_shards
@@ -43,6 +44,10 @@ def write_speech_commands(
     References:
       Warden (2018), Speech Commands: a dataset for limited-vocabulary speech recognition, arXiv:1804.03209.
     """
+    check_path("folder", folder)
+    check_text("part", part)
+    check_count("block_size", block_size)
+    check_count("seed", seed, 0)
     if part not in PARTS:
         raise ValueError(f"There is no part {part!r}: part must be one of {', '.join(PARTS)}.")
     if block_size < 1:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from research.checks import check_count, check_mapping, check_sequence
 from research.sizes import check_most, check_room
 
 UNKNOWN = 0  # The token of every word that the vocabulary has not.
@@ -26,6 +27,10 @@ def make_vocabulary(texts: Sequence[str], least_count: int = 1) -> dict[str, int
       >>> make_vocabulary(["oil up", "oil down oil", "up"], least_count=2)
       {'oil': 1, 'up': 2}
     """
+    if isinstance(texts, str):
+        raise TypeError(f"texts must be a list of texts; got a single one, texts={texts!r}.")
+    check_sequence("texts", texts, "texts", str)
+    check_count("least_count", least_count)
     if isinstance(texts, str):
         raise TypeError("texts must be a list of texts; got a single one: put it into brackets.")
     if least_count < 1:
@@ -56,6 +61,13 @@ def encode(texts: Sequence[str], vocabulary: Mapping[str, int], length: int) -> 
        [2 0 0]
        [0 0 0]] [3 1 1]
     """
+    if isinstance(texts, str):
+        raise TypeError(f"texts must be a list of texts; got a single one, texts={texts!r}.")
+    check_sequence("texts", texts, "texts", str)
+    check_mapping("vocabulary", vocabulary, "words to tokens")
+    for word, token in vocabulary.items():
+        check_count(f"vocabulary[{word!r}]", token, 0)
+    check_count("length", length)
     if isinstance(texts, str):
         raise TypeError("texts must be a list of texts; got a single one: put it into brackets.")
     if length < 1:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from research.checks import check_count, check_numbers
+
 
 def window_starts(num_tokens: int, context: int, *, stride: int | None = None, offset: int = 0) -> np.ndarray:
     """Where windows of context + 1 tokens start: context to read, each with the one that follows it to be predicted.
@@ -23,9 +25,9 @@ def window_starts(num_tokens: int, context: int, *, stride: int | None = None, o
       (array([0, 3, 6], dtype=int32), array([0, 2, 4, 6], dtype=int32))
     """
     stride = context if stride is None else stride
+    check_count("num_tokens", num_tokens, 0)
     for name, value, least in (("context", context, 1), ("stride", stride, 1), ("offset", offset, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be an integer of at least {least}; got {name}={value!r}.")
+        check_count(name, value, least)
     if num_tokens < offset + context + 1:
         raise ValueError(
             f"a window takes context + 1 = {context + 1} tokens from offset={offset} on, but the text has "
@@ -53,6 +55,9 @@ def windows(tokens: np.ndarray, starts: np.ndarray, context: int) -> np.ndarray:
              [3, 4, 5, 6],
              [6, 7, 8, 9]])
     """
+    check_numbers("tokens", tokens, ndim=1)
+    check_numbers("starts", starts, ndim=1, kinds="iu")
+    check_count("context", context)
     tokens, starts = np.asarray(tokens), np.asarray(starts)
     outside = starts[(starts < 0) | (starts > len(tokens) - context - 1)]
     if outside.size:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.checks import check_count, check_numbers, is_integer
 from research.derivatives.errors import GridTooSmallError
 from research.sizes import check_most
 
@@ -30,6 +31,24 @@ def fornberg_weights(nodes: Any, at: Any, order: int) -> np.ndarray:
       [ 1. -2.  1.]
     """
     check_most(1_000, order=order)
+    check_numbers("nodes", nodes)
+    check_numbers("at", at)
+    check_count("order", order, 0)
+    shape = np.shape(nodes)
+    if not shape or shape[-1] <= order:
+        raise GridTooSmallError(
+            f"nodes must be more than order={order}, along their last axis; got nodes of shape {shape}. A derivative of this "
+            f"order needs {order + 1} nodes or more."
+        )
+    if np.shape(at) not in ((), shape[:-1]):
+        raise ValueError(
+            f"at must be one number, or have the leading shape of nodes, {shape[:-1]}; got {np.shape(at)}."
+        )
+    sorted_nodes = np.sort(np.asarray(nodes, np.float64), axis=-1)
+    if not np.isfinite(sorted_nodes).all() or (np.diff(sorted_nodes, axis=-1) == 0).any():
+        raise ValueError(f"nodes must be distinct and finite; got nodes={nodes!r}.")
+    if not np.isfinite(np.asarray(at, np.float64)).all():
+        raise ValueError(f"at must be finite; got at={at!r}.")
     offsets = np.asarray(nodes, np.float64) - np.asarray(at, np.float64)[..., None]
     offset = np.moveaxis(offsets, -1, 0)
     # weights[k, j]: of node j for the derivative k, on the nodes seen so far.
@@ -80,7 +99,11 @@ def grid_derivative(y: Any, x: Any, order: int = 1, accuracy: int = 2, axis: int
       >>> print(grid_derivative(x**2, x), np.gradient(x**2, x))
       [2. 4. 6. 8.] [3. 4. 6. 7.]
     """
+    check_numbers("y", y, kinds="biufc")
+    check_numbers("x", x)
     refuse_scalars(y, x)
+    if not is_integer(axis):
+        raise TypeError(f"axis must be an integer; got axis={axis!r}.")
     order, accuracy = _positive("order", order), _positive("accuracy", accuracy)
     abscissae = _abscissae(x)
     samples: Any = y if isinstance(y, jax.Array) else np.asarray(y)

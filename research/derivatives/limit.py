@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from research.checks import check_callable, check_choice, check_numbers
 from research.derivatives.errors import NotScalarError, StepUnderflowError
 from research.derivatives.finite_difference import finite_difference
 
@@ -108,9 +109,15 @@ def limit_table(
       >>> int(table.best)
       1
     """
+    check_callable("f", f, "x")
+    check_choice("scheme", scheme, get_args(Scheme))
+    try:
+        np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be float64 or float32; got dtype={dtype!r}.") from None
+    if steps is not None:
+        check_numbers("steps", steps)
     kind = np.dtype(dtype)
-    if scheme not in _FORMULAS:
-        raise ValueError(f"scheme must be one of {', '.join(get_args(Scheme))}; got scheme={scheme!r}.")
     if kind not in (np.float32, np.float64):
         raise ValueError(f"dtype must be float64 or float32; got dtype={dtype!r}.")
     formula, epsilon = _FORMULAS[scheme], float(np.finfo(kind).eps)

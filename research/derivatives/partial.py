@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from research.checks import check_callable, check_mapping, shown
 from research.derivatives.exact import jacobian
 from research.derivatives.exact.arguments import floating, title
 
@@ -62,8 +63,16 @@ def partial_derivative(f: Callable, argument: int | str, /, *args: Any, **named:
       >>> float(partial_derivative(ideal_gas, "V", 1.0, 300.0, 2.0))  # ∂p/∂V = -n R T / V²
       -623.55
     """
+    check_callable("f", f)
+    if not isinstance(argument, str | int | np.integer) or isinstance(argument, bool):
+        raise TypeError(
+            f"argument must be the name or the place of one of f's arguments; got argument={shown(argument)}."
+        )
     parameters = _parameters(f)
-    bound = inspect.signature(f).bind(*args, **named)
+    try:
+        bound = inspect.signature(f).bind(*args, **named)
+    except TypeError as error:
+        raise TypeError(f"f={title(f)} cannot be called with the arguments that were given: {error}.") from None
     names = list(parameters)
     if isinstance(argument, int | np.integer) and not isinstance(argument, bool):
         if not 0 <= argument < len(args):
@@ -108,7 +117,11 @@ def total_derivative(f: Callable, x: Any, dependencies: Mapping[str, Callable]) 
       >>> [float(value) for value in (found.direct, found.via["height"], found.total)]
       [9.0, 18.0, 27.0]
     """
+    check_callable("f", f)
     x = floating(x, "x")
+    check_mapping("dependencies", dependencies, "names to functions")
+    for name, dependency in dependencies.items():
+        check_callable(f"dependencies[{name!r}]", dependency)
     graph = _graph(f, dependencies)
     values = _values(graph, x)
     local = _local_derivatives(graph, values)

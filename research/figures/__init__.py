@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from research.checks import check_count, check_instance, check_number, check_numbers, check_path, check_text
+
 # Okabe & Ito's palette: told apart by colour-blind readers, and named by what it shows so that a regime looks the same
 # everywhere.
 COLOURS = {
@@ -78,6 +80,10 @@ def new_figure(rows: int = 1, columns: int = 1, *, width: float = 9.0, height: f
     Returns:
       (figure, axes).
     """
+    check_count("rows", rows)
+    check_count("columns", columns)
+    check_number("width", width, positive=True, below=1000.0)
+    check_number("height", height, positive=True, below=1000.0)
     with style():
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, **keywords)
@@ -90,6 +96,17 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
     Returns:
       The paths; `still` is the SVG.
     """
+    check_instance("picture", picture, Picture, "Write research.figures.Picture(title, caption, figure).")
+    check_text("picture.title", picture.title)
+    check_text("picture.caption", picture.caption)
+    check_instance("picture.figure", picture.figure, Figure, "Make one by new_figure.")
+    check_instance("picture.motion", picture.motion, (bytes, type(None)))
+    check_path("folder", folder)
+    check_text("name", name)
+    if not name or Path(name).name != name:
+        raise ValueError(f"name must be that of a file, without folders; got name={name!r}.")
+    if not Path(folder).is_dir():
+        raise ValueError(f"folder must be there before a picture is saved in it; got folder={str(folder)!r}.")
     folder = Path(folder)
     still = folder / f"{name}.svg"
     with style():
@@ -104,14 +121,20 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
 
 def colour(regime: str) -> str:
     """The colour of a regime, by what its name says."""
+    check_text("regime", regime)
     for word in ("decaying", "full batch", "mini-batch", "stochastic"):
         if word in regime:
             return COLOURS[word]
-    raise ValueError(f"no colour for {regime!r}; known: {', '.join(COLOURS)}.")
+    raise ValueError(f"no colour for regime={regime!r}; known: {', '.join(COLOURS)}.")
 
 
 def band(axes: Axes, x: np.ndarray, middle: np.ndarray, low: np.ndarray, high: np.ndarray, **style) -> None:
     """A line with the interval around it; points that are not finite leave a gap."""
+    check_instance("axes", axes, Axes, "Take them from new_figure.")
+    for name, values in (("x", x), ("middle", middle), ("low", low), ("high", high)):
+        check_numbers(name, values, ndim=1)
+        if len(values) != len(x):
+            raise ValueError(f"{name} must be as long as x, {len(x)}; got {len(values)}.")
     line = axes.plot(x, np.where(np.isfinite(middle), middle, np.nan), **style)[0]
     fine = np.isfinite(low) & np.isfinite(high)
     axes.fill_between(x, low, high, where=fine, color=line.get_color(), alpha=0.18, linewidth=0)

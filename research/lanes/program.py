@@ -10,8 +10,9 @@ import numpy as np
 import optax
 
 from research import descent
+from research.checks import check_callable, check_count, check_instance, check_real, check_sequence
 from research.objectives import check_data
-from research.samplers import check_sampler, num_examples
+from research.samplers import check_form, check_sampler, num_examples
 from research.sizes import check_most, check_room
 from research.types import Batch, Sampler, Workload
 
@@ -92,13 +93,17 @@ def compile_program(
       >>> trained.values.shape
       (2, 21)
     """
+    check_workload("workload", workload)
+    check_callable("make_rule", make_rule)
+    check_form(sampler)
+    check_sequence("hyperparameters", hyperparameters, "names", str)
     for name, value in (("num_epochs", num_epochs), ("width", width)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
+        check_count(name, value)
     check_most(num_epochs=num_epochs, width=width)
     check_room(f"num_epochs={num_epochs} and width={width}", num_epochs, width)
     if chunk is None:
         chunk = num_epochs // 10 if num_epochs % 10 == 0 and num_epochs >= 20 else num_epochs
+    check_real("chunk", chunk)
     if not min(2, num_epochs) <= chunk <= num_epochs or num_epochs % chunk:
         raise ValueError(
             f"chunk must divide num_epochs and be at least 2; got chunk={chunk}, num_epochs={num_epochs}. "
@@ -106,6 +111,10 @@ def compile_program(
         )
     n = num_examples(workload.train)
     check_sampler(sampler, 1 if n is None else n)  # Passes over no data are evaluations of the objective.
+    if devices is not None:
+        check_sequence("devices", devices, "devices of jax.devices()", jax.Device)
+        if not devices:
+            raise ValueError("devices must name at least one device; got none. None means all.")
     devices = tuple(jax.devices() if devices is None else devices)
     parts = _check_parts(workload, evaluate_on)
     params = jax.eval_shape(lambda: workload.init(jax.random.key(0)))
@@ -158,6 +167,15 @@ def compile_program(
     )
 
 
+def check_workload(name: str, workload: Any) -> None:
+    """Raise TypeError unless a value is a Workload of sensible fields."""
+    check_instance(name, workload, Workload, "Make one by research.workloads.make_workload(name).")
+    check_callable(f"{name}.init", workload.init, "key")
+    check_callable(f"{name}.objective", workload.objective, "params", "batch")
+    for part in ("train", "validation", "test"):
+        descent.check_dataset(f"{name}.{part}", getattr(workload, part))
+
+
 def padded(cells: Mapping[str, np.ndarray], width: int) -> dict[str, np.ndarray]:
     """Pads to the width with copies of the last cell."""
     return {name: np.concatenate([v, np.repeat(v[-1:], width - len(v))]) for name, v in cells.items()}
@@ -170,7 +188,8 @@ def _together(values: Sequence[Any]) -> Any:
 
 def _check_parts(workload: Workload, parts: Sequence[str]) -> tuple[str, ...]:
     known = ("train", "validation", "test")
-    if isinstance(parts, str) or not parts or not set(parts) <= set(known):
+    check_sequence("evaluate_on", parts, "parts of a workload", str)
+    if not len(parts) or not set(parts) <= set(known):
         raise ValueError(f"evaluate_on must name parts of a workload, some of {known}; got {parts!r}.")
     for part in parts:
         if part != "train" and getattr(workload, part) is None:

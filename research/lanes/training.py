@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from research import descent
+from research.checks import check_callable, check_instance, check_mapping, check_numbers
 from research.lanes.block import Block, kept, restored
 from research.lanes.program import Program, padded
 from research.samplers import num_examples
@@ -89,7 +90,11 @@ def train(
       >>> trained.values.shape, trained.first_bad_step.tolist()
       ((3, 21), [-1, -1, -1])
     """
+    check_instance("program", program, Program, "Make one by research.lanes.compile_program(...).")
     cells = _check_cells(program, cells)
+    if on_chunk is not None:
+        check_callable("on_chunk", on_chunk, "progress")
+    check_callable("checkpoints", checkpoints, "name")
     checkpoint = checkpoints(_name(program, cells))
     began = time.perf_counter()
     blocks = [
@@ -190,9 +195,12 @@ def _name(program: Program, cells: Mapping[str, np.ndarray]) -> str:
 
 
 def _check_cells(program: Program, cells: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    check_mapping("cells", cells, "names to arrays")
     wanted = {"seed", *program.hyperparameters}
     if set(cells) != wanted:
         raise ValueError(f"cells must name {sorted(wanted)}; got {sorted(cells)}.")
+    for name, values in cells.items():
+        check_numbers(f"cells[{name!r}]", values)
     arrays = {name: np.asarray(values) for name, values in cells.items()}
     lengths = {name: a.shape for name, a in arrays.items()}
     if len(set(lengths.values())) != 1 or arrays["seed"].ndim != 1 or not len(arrays["seed"]):

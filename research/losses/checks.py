@@ -1,16 +1,26 @@
 """What losses refuse, and how they say it."""
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array
 
+from research.checks import check_numbers, is_traced
+
 
 def floating(name: str, value: ArrayLike) -> Array:
     """The array; TypeError unless it is floating."""
-    array = jnp.asarray(value)
+    array = numeric(name, value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must be floating; got dtype {array.dtype}. Convert first: {name}.astype(jnp.float32).")
     return array
+
+
+def numeric(name: str, value: ArrayLike) -> Array:
+    """The array; TypeError unless it holds real numbers."""
+    if not isinstance(value, jax.Array) or not is_traced(value):
+        check_numbers(name, value)
+    return jnp.asarray(value)
 
 
 def wide(label: Array) -> Array:

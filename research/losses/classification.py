@@ -1,7 +1,5 @@
 """Losses of a class: how much probability, or margin, its label was given."""
 
-from numbers import Integral
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from research.losses.checks import floating, negative_absolute, one_example, one_or_nan, wide
+from research.checks import check_count, check_numbers, check_real
+from research.losses.checks import floating, negative_absolute, numeric, one_example, one_or_nan, wide
 
 
 def logistic(logit: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
@@ -88,7 +87,7 @@ def softmax_cross_entropy(logits: ArrayLike, label: ArrayLike) -> Float[Array, "
       >>> print(f"{softmax_cross_entropy(jnp.zeros(4), 2):.4f}")  # log 4
       1.3863
     """
-    logits, label = floating("logits", logits), jnp.asarray(label)
+    logits, label = floating("logits", logits), numeric("label", label)
     if not jnp.issubdtype(label.dtype, jnp.integer):
         raise TypeError(
             f"label must be an integer class; got dtype {label.dtype}. Convert it with .astype(int), or give "
@@ -121,7 +120,7 @@ def softmax_cross_entropy_one_hot(logits: ArrayLike, distribution: ArrayLike) ->
       1.3863
     """
     logits = floating("logits", logits)
-    distribution = jnp.asarray(distribution, logits.dtype)
+    distribution = numeric("distribution", distribution).astype(logits.dtype)
     if logits.ndim != 1 or logits.shape != distribution.shape:
         raise ValueError(one_example("logits and distribution of the same shape (K,)", logits, distribution))
     log_probability = jax.nn.log_softmax(logits)
@@ -151,6 +150,7 @@ def smooth_labels(one_hot: ArrayLike, smoothing: ArrayLike) -> Float[Array, "*ba
     one_hot = floating("one_hot", one_hot)
     if one_hot.ndim == 0:
         raise ValueError("one_hot must end in an axis of classes; got shape (). Use jax.nn.one_hot(label, K).")
+    check_real("smoothing", smoothing)
     if not isinstance(smoothing, Tracer) and not 0 <= float(np.asarray(smoothing)) <= 1:
         raise ValueError(f"smoothing must lie in 0..1; got smoothing={smoothing}. 0 leaves the labels alone.")
     smoothing = jnp.asarray(smoothing, one_hot.dtype)
@@ -175,10 +175,8 @@ def check_labels(labels: ArrayLike, num_classes: int) -> None:
       ValueError: labels must be whole numbers in 0..1; got -1 at index 2. Number the classes from 0: labels = \
 np.unique(labels, return_inverse=True)[1].
     """
-    if isinstance(num_classes, bool) or not isinstance(num_classes, Integral):
-        raise TypeError(f"num_classes must be an integer; got num_classes={num_classes!r}.")
-    if num_classes < 1:
-        raise ValueError(f"num_classes must be positive; got num_classes={num_classes!r}.")
+    check_count("num_classes", num_classes)
+    check_numbers("labels", labels)
     if isinstance(labels, Tracer):
         return
     values = np.asarray(labels)
@@ -200,7 +198,7 @@ np.unique(labels, return_inverse=True)[1].
 
 
 def _scalars(name: str, value: ArrayLike, label: ArrayLike) -> tuple[Array, Array]:
-    value, label = floating(name, value), jnp.asarray(label)
+    value, label = floating(name, value), numeric("label", label)
     if value.ndim or label.ndim:
         raise ValueError(one_example(f"{name} and label of shape ()", value, label))
     return value, label

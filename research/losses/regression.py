@@ -6,7 +6,8 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from research.losses.checks import floating, negative_absolute, one_example
+from research.checks import check_real
+from research.losses.checks import floating, negative_absolute, numeric, one_example
 
 
 def squared_error(prediction: ArrayLike, target: ArrayLike) -> Float[Array, ""]:
@@ -67,6 +68,7 @@ def huber(prediction: ArrayLike, target: ArrayLike, delta: ArrayLike = 1.0) -> F
       >>> print(huber(jnp.array([0.5, 4.0]), jnp.array([0.0, 1.0])))
       2.625
     """
+    check_real("delta", delta)
     if not isinstance(delta, Tracer) and not float(np.asarray(delta)) > 0:
         raise ValueError(f"delta must be positive; got delta={delta}. For a pure absolute error use absolute_error.")
     residual = _residual(prediction, target)
@@ -93,7 +95,7 @@ def log_cosh(prediction: ArrayLike, target: ArrayLike) -> Float[Array, ""]:
 
 def _residual(prediction: ArrayLike, target: ArrayLike) -> Array:
     prediction = floating("prediction", prediction)
-    target = jnp.asarray(target, prediction.dtype)
+    target = jnp.asarray(numeric("target", target), prediction.dtype)
     if prediction.shape != target.shape:
         raise ValueError(one_example("prediction and target of the same shape", prediction, target))
     return prediction - target

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from research.losses.checks import floating, one_example, one_or_nan, wide
+from research.losses.checks import floating, numeric, one_example, one_or_nan, wide
 
 IGNORED = -1  # The label of a position that does not count, such as padding.
 
@@ -31,7 +31,7 @@ def sequence_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Float[Array,
       >>> print(f"{sequence_cross_entropy(jnp.zeros((3, 4)), jnp.array([2, 0, IGNORED])):.4f}")  # log 4
       1.3863
     """
-    logits, labels = floating("logits", logits), jnp.asarray(labels)
+    logits, labels = floating("logits", logits), numeric("labels", labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"labels must be integer classes; got dtype {labels.dtype}. Convert them with .astype(int).")
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:

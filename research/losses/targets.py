@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from research.checks import check_callable, check_numbers, check_sequence, is_array
 from research.losses.classification import (
     check_labels,
     hinge,
@@ -39,9 +40,12 @@ def check_targets(loss: Callable[..., Any], prediction: Any, targets: Any) -> No
       ValueError: labels must be whole numbers in 0..2; got 3 at index 1. Number the classes from 0: labels = \
 np.unique(labels, return_inverse=True)[1].
     """
+    check_callable("loss", loss)
     while isinstance(loss, functools.partial):
         loss = loss.func
     if loss in _CHECKS and not isinstance(targets, Tracer):
+        if not is_array(prediction):
+            check_numbers("prediction", prediction)
         y = np.asarray(targets)
         if not (y.dtype == bool or jnp.issubdtype(y.dtype, np.integer) or jnp.issubdtype(y.dtype, np.floating)):
             raise TypeError(
@@ -59,6 +63,9 @@ def check_classes(shape: tuple[int, ...], y: Any) -> None:
     Raises:
       ValueError: The shapes do not belong together (one-hot labels among them), or a label is out of range.
     """
+    check_sequence("shape", shape, "lengths", int)
+    if not isinstance(y, Tracer):
+        check_numbers("y", y)
     given = tuple(jnp.shape(y))
     if given == shape and len(shape) > 1 and shape[-1] > 1:
         raise ValueError(

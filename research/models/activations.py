@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from research.checks import shown
 from research.types import Array
 
 Activation = Callable[[Array], Array]  # Elementwise, in the dtype of its argument.
@@ -120,6 +121,8 @@ def find_activation(name: str) -> Activation:
       >>> print(find_activation("relu")(jnp.array([-1.0, 2.0])))
       [0. 2.]
     """
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got activation={name!r}.")
+    if not isinstance(name, str) or name not in ACTIVATIONS:
+        raise ValueError(
+            f"activation must be one of {', '.join(ACTIVATIONS)}; got activation={shown(name)}. Give its name."
+        )
     return ACTIVATIONS[name]

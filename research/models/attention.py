@@ -1,10 +1,13 @@
 """Attention: each position takes a mean of the values of others, weighted by how well its query fits their keys."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from research.checks import check_numbers, check_tree, shown
 from research.models.linear import check_count, dense
 from research.sizes import check_room
 from research.types import Array, Params
@@ -37,6 +40,7 @@ def attention(params: Params, x: ArrayLike, mask: ArrayLike | None = None, *, nu
        [0.5   0.5  ]
        [0.333 0.333]]
     """
+    _check_attended(params, x, mask, ("query_key_value", "output"))
     x = jnp.asarray(x)
     weights, values = _weights_and_values(params, x, mask, num_heads)
     joined = jnp.swapaxes(weights @ values, 1, 2).reshape(x.shape)
@@ -56,6 +60,7 @@ def attention_weights(params: Params, x: ArrayLike, mask: ArrayLike | None = Non
       [[[1.  0. ]
         [0.5 0.5]]]
     """
+    _check_attended(params, x, mask, ("query_key_value",))
     x = jnp.asarray(x)
     weights, _ = _weights_and_values(params, x, mask, num_heads)
     return weights.reshape(*x.shape[:-2], *weights.shape[1:])
@@ -70,6 +75,7 @@ def causal_mask(length: int) -> Array:
        [1 1 0]
        [1 1 1]]
     """
+    check_count("length", length, 1)
     check_room(f"length={length}", length, length, itemsize=1)
     return jnp.asarray(np.tril(np.ones((length, length), bool)))
 
@@ -78,6 +84,23 @@ def project(params: Params, x: ArrayLike) -> Array:
     """`dense` of {"weights", "bias"}, where an absent bias is 0."""
     weights = jnp.asarray(params["weights"])
     return dense(x, weights, params.get("bias", jnp.zeros((), weights.dtype)))
+
+
+def _check_attended(params: Params, x: ArrayLike, mask: ArrayLike | None, names: tuple[str, ...]) -> None:
+    check_numbers("x", x)
+    if mask is not None:
+        check_numbers("mask", mask, wanted="of booleans")
+        if jnp.asarray(mask).dtype != bool:
+            raise TypeError(
+                f"mask must be of booleans, True where a query may look; got {jnp.asarray(mask).dtype}. If additive: mask == 0."
+            )
+    parts = [params.get(name) for name in names] if isinstance(params, Mapping) else [None]
+    if not all(isinstance(part, Mapping) and "weights" in part for part in parts):
+        raise TypeError(
+            "params must be those of attention, {'query_key_value': {'weights': ...}, 'output': {'weights': ...}}; got "
+            f"params={shown(params)}."
+        )
+    check_tree("params", params)
 
 
 def check_heads(width: int, num_heads: int) -> None:

@@ -1,6 +1,6 @@
 """The gradient of a multilayer perceptron by hand: the chain rule, layer by layer, from the loss back to the input."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from research.checks import check_choice, check_mapping, check_numbers, check_tree, shown
 from research.models.activations import ACTIVATION_DERIVATIVES, find_activation
 from research.models.linear import dense
 from research.models.mlp import layer_names
@@ -72,8 +73,8 @@ def mlp_value_and_gradient(
       >>> print(value, grads["dense_2"]["weights"], grads["dense_1"]["weights"])  # δ_2 = 9 - 8, δ_1 = 1 · 3
       0.5 [[3.]] [[3.]]
     """
-    if loss not in BATCH_LOSSES:
-        raise ValueError(f"loss must be one of {', '.join(BATCH_LOSSES)}; got loss={loss!r}.")
+    check_choice("loss", loss, BATCH_LOSSES)
+    check_numbers("y", y)
     forward = mlp_forward(params, x, activation=activation)
     value, delta = BATCH_LOSSES[loss](forward.sums[-1], jnp.asarray(y))
     return value, mlp_backward(params, forward, delta, activation=activation).grads
@@ -93,6 +94,7 @@ def mlp_forward(params: Params, x: ArrayLike, *, activation: str) -> Forward:
       >>> print(mlp_forward(params, jnp.array([[1.0], [3.0]]), activation="relu").sums[-1].T)
       [[3. 7.]]
     """
+    check_numbers("x", x)
     phi, batch = find_activation(activation), jnp.asarray(x)
     if batch.ndim != 2 or len(batch) < 1:
         raise ValueError(f"x must be a batch of shape (n, features), n at least 1; got x of shape {batch.shape}.")
@@ -158,6 +160,8 @@ def mlp_rounding_bound(params: Params, x: ArrayLike, y: ArrayLike, *, activation
       >>> print(f"{bound['dense_1']['bias'][0] / jnp.finfo(jnp.float32).eps:.0f}")  # 3 terms of a residual 9, plus 1
       30
     """
+    check_choice("loss", loss, BATCH_LOSSES)
+    check_numbers("y", y)
     forward = mlp_forward(params, x, activation=activation)
     slope, last, n = ACTIVATION_DERIVATIVES[activation], forward.sums[-1], len(forward.sums[-1])
     # The loss takes off what is true, about 1 over n, and what is left may be small beside its rounding.
@@ -225,9 +229,14 @@ BATCH_LOSSES: dict[str, Loss] = {
 
 
 def _names(params: Params) -> tuple[str, ...]:
+    check_mapping("params", params, "layers of an mlp")
     names = layer_names(len(params))
     if not names or set(params) != set(names):
         raise ValueError(
             f"params must hold the layers dense_1, dense_2, ... of an mlp; got {', '.join(sorted(params))}."
         )
+    for name, layer in params.items():
+        if not isinstance(layer, Mapping) or set(layer) != {"weights", "bias"}:
+            raise TypeError(f"params must hold weights and bias of each layer; got params[{name!r}]={shown(layer)}.")
+    check_tree("params", params)
     return names

@@ -179,7 +179,7 @@ def find_cell(name: str) -> Cell:
       >>> find_cell("gru").num_blocks
       3
     """
-    if name not in CELLS:
+    if not isinstance(name, str) or name not in CELLS:
         raise ValueError(f"cell must be one of {', '.join(CELLS)}; got cell={name!r}.")
     return CELLS[name]
 

@@ -14,7 +14,7 @@ from research.models.convolution import Padding, check_image, convolution, pair
 from research.models.dropout import check_dropout_rate
 from research.models.dropout import dropout as dropped
 from research.models.initialisers import Initialiser, find_initialiser
-from research.models.linear import check_count, check_counts, dense
+from research.models.linear import check_count, check_counts, check_model_dtype, dense
 from research.models.normalisation import group_normalisation, layer_normalisation
 from research.models.parameters import shapes_of, with_own_parameters
 from research.models.pooling import max_pool
@@ -73,6 +73,7 @@ def cnn(
       ((3, 3, 32, 64), (3136, 128))
     """
     pools = _check(image_shape, num_classes, channels, kernel_size, stride, pool, hidden, normalisation, dropout)
+    check_model_dtype(dtype)
     activate, draw = find_activation(activation), find_initialiser(initialiser)
 
     def features(params: Params, x: Array) -> Array:
@@ -147,7 +148,7 @@ def _check(image_shape, num_classes, channels, kernel_size, stride, pool, hidden
     pair("kernel_size", kernel_size, 1)
     pair("stride", stride, 1)
     check_dropout_rate("dropout", dropout)
-    if normalisation not in (None, "layer", "group"):
+    if normalisation is not None and not (isinstance(normalisation, str) and normalisation in ("layer", "group")):
         raise ValueError(f'normalisation must be "layer", "group" or None; got normalisation={normalisation!r}.')
     pools = list(pool) if isinstance(pool, tuple | list) else [pool] * len(channels)
     if len(pools) != len(channels):

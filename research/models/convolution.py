@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from research.checks import check_numbers
 from research.models.winograd import INPUTS, OUTPUTS, TAPS, winograd
 from research.sizes import MOST_PIXELS, check_most
 from research.types import Array
@@ -58,6 +59,8 @@ def convolution(
        [1. 1.]
        [1. 1.]]
     """
+    for name, value in (("x", x), ("weights", weights), ("bias", bias)):
+        check_numbers(name, value)
     x, weights, bias = jnp.asarray(x), jnp.asarray(weights), jnp.asarray(bias)
     _check_shapes(x, weights, bias)
     (a, b), strides = weights.shape[:2], pair("stride", stride, 1)
@@ -138,9 +141,9 @@ def padding_margins(
     padding: Padding, size: tuple[int, ...], window: tuple[int, int], strides: tuple[int, int]
 ) -> Margins:
     """The zeros that `padding` stands for, for images of `size` (H, W)."""
-    if padding == "valid":
+    if isinstance(padding, str) and padding == "valid":
         margins = ((0, 0), (0, 0))
-    elif padding == "same":
+    elif isinstance(padding, str) and padding == "same":
         # ceil(length / stride) windows; what they reach over is shared, the odd zero after the end.
         reach = [(-(-n // s) - 1) * s + k - n for n, k, s in zip(size, window, strides, strict=True)]
         margins = cast(Margins, tuple((max(r, 0) // 2, max(r, 0) - max(r, 0) // 2) for r in reach))

@@ -6,6 +6,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from research import checks
 from research.types import Array, Key
 
 
@@ -33,6 +34,9 @@ def dropout(key: Key | None, x: ArrayLike, rate: float | Array) -> Array:
       [0.0, 2.0]
     """
     check_dropout_rate("rate", rate)
+    checks.check_numbers("x", x)
+    if key is not None:
+        checks.check_key("key", key)
     x = jnp.asarray(x)
     if key is None or (isinstance(rate, (int, float)) and rate == 0):
         return x
@@ -43,6 +47,7 @@ def dropout(key: Key | None, x: ArrayLike, rate: float | Array) -> Array:
 
 def check_dropout_rate(name: str, rate: float | Array) -> None:
     """Refuses a rate outside [0, 1); a traced one passes."""
+    checks.check_real(name, rate)
     if not isinstance(rate, Tracer) and not 0 <= rate < 1:
         raise ValueError(
             f"{name} must lie in [0, 1); got {name}={rate!r}. It is the probability that an entry is zeroed, not kept."

@@ -8,7 +8,8 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
-from research.models.linear import check_count
+from research.checks import check_numbers, check_text
+from research.models.linear import check_count, check_model_dtype
 from research.sizes import check_room
 from research.types import Array, Sequences
 
@@ -56,6 +57,9 @@ def sinusoidal_positions(context: int, width: int, *, dtype: DTypeLike | None = 
       [[0.    1.    0.    1.   ]
        [0.841 0.54  0.01  1.   ]]
     """
+    check_count("context", context, 1)
+    check_count("width", width, 1)
+    check_model_dtype(dtype)
     check_room(f"context={context} and width={width}", context, width)
     angles = np.arange(context)[:, None] / 10000 ** (np.arange(0, width, 2) / width)[None]
     waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(context, -1)[:, :width]
@@ -78,6 +82,8 @@ def check_tokens(tokens: ArrayLike, vocabulary_size: int, name: str = "tokens") 
       ValueError: tokens must lie in 0..64, for a vocabulary of 65 symbols; got 65 at index (1,). Map unknown symbols ...
     """
     check_count("vocabulary_size", vocabulary_size, 1)
+    check_text("name", name)
+    check_numbers(name, tokens, kinds="biufc", wanted="an array of integers")
     tokens = np.asarray(tokens)
     if not np.issubdtype(tokens.dtype, np.integer):
         raise TypeError(f"{name} must be integers; got {tokens.dtype}{list(tokens.shape)}. Each names a symbol.")
@@ -134,10 +140,10 @@ def split_sequences(x: Any, context: int, num_symbols: int | None = None) -> tup
     """
     tokens, length = values_and_length(x)
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
-        raise TypeError(f"tokens must be integers; got {tokens.dtype}{list(tokens.shape)}. Each names a symbol.")
+        raise TypeError(f"x: tokens must be integers; got {tokens.dtype}{list(tokens.shape)}. Each names a symbol.")
     if tokens.ndim == 0 or not 1 <= tokens.shape[-1] <= context:
         raise ValueError(
-            f"tokens must have shape (..., T) with T in 1..{context}, the context of this model; got shape "
+            f"x: tokens must have shape (..., T) with T in 1..{context}, the context of this model; got shape "
             f"{tokens.shape}. Cut them, or make a model of a larger context."
         )
     counts = None

@@ -8,7 +8,9 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from research.checks import check_key, check_numbers, check_real
 from research.models.embedding import check_every, check_tokens
+from research.models.images import check_model
 from research.models.linear import check_count
 from research.sizes import check_room
 from research.types import Array, Key, Model, Params
@@ -55,6 +57,10 @@ def generate(
       >>> print(generate(Model(lambda key: None, follow), None, jax.random.key(0), [1, 2], 6, context=3))
       [3 4 0 1 2 3]
     """
+    check_model(model)
+    check_key("key", key)
+    check_numbers("prompt", prompt)
+    check_real("temperature", temperature)
     prompt = np.asarray(prompt) if not isinstance(prompt, Tracer) else prompt
     if not jnp.issubdtype(prompt.dtype, jnp.integer):
         raise TypeError(f"prompt must be of integers; got {prompt.dtype}{list(prompt.shape)}. Each names a symbol.")

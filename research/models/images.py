@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
+from research.checks import check_callable, check_dtype, check_key, check_methods, check_numbers
 from research.models.convolution import check_image
 from research.models.linear import check_count
 from research.sizes import MOST_PIXELS, check_most
@@ -35,13 +36,20 @@ def on_images(model: Model, mean: ArrayLike, sd: ArrayLike, *, dtype: DTypeLike)
       >>> print(on_images(total, 100.0, 50.0, dtype="float32").apply((), images))  # 16 pixels of (200 - 100) / 50
       [32. 32.]
     """
+    check_model(model)
+    check_numbers("mean", mean)
+    check_numbers("sd", sd)
+    check_dtype("dtype", dtype)
     mean, sd = np.asarray(mean, dtype=np.float64), np.asarray(sd, dtype=np.float64)
+    if not np.isfinite(mean).all():
+        raise ValueError(f"mean must be finite; got mean={mean}.")
     if mean.ndim > 1 or sd.ndim > 1:
         raise ValueError(f"mean and sd must have shape () or (C,); got {mean.shape} and {sd.shape}.")
     if not np.all(sd > 0):
         raise ValueError(f"sd must be positive; got sd={sd}. A channel that never varies: drop it.")
 
     def apply(params: Params, x: ArrayLike, key: Key | None = None) -> Array:
+        check_numbers("x", x)
         x = jnp.asarray(x)
         check_image(x, *(mean.shape or sd.shape))
         if x.dtype == jnp.uint8 and np.any(sd < 1):
@@ -70,6 +78,8 @@ def mean_and_sd(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
       >>> print(mean, sd)
       [100.] [100.]
     """
+    check_numbers("images", images)
+    images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
         raise ValueError(f"images must be uint8, (n, H, W, C); got {images.dtype} of shape {images.shape}.")
     # In parts, since numpy counts integers of eight bytes: CIFAR-10 would take 400 MB a channel.
@@ -80,6 +90,11 @@ def mean_and_sd(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     shares, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256.0)
     mean = shares @ values
     return mean, np.sqrt(np.sum(shares * (values - mean[:, None]) ** 2, axis=1))
+
+
+def check_model(model: Model) -> None:
+    """Refuses what has no init and apply."""
+    check_methods("model", model, "init", "apply", hint="Make one, such as research.models.linear(3).")
 
 
 def augmented(model: Model, augment: Augmentation) -> Model:
@@ -103,8 +118,11 @@ def augmented(model: Model, augment: Augmentation) -> Model:
       >>> print(model.apply((), images), model.apply((), images, jax.random.key(1)))
       [0. 0. 0. 0.] [0. 1. 0. 1.]
     """
+    check_model(model)
+    check_callable("augment", augment, "key", "x")
 
     def apply(params: Params, x: ArrayLike, key: Key | None = None) -> Array:
+        check_numbers("x", x)
         if key is None:
             return model.apply(params, x)
         return model.apply(params, augment(jax.random.fold_in(key, 0), jnp.asarray(x)), jax.random.fold_in(key, 1))
@@ -120,8 +138,12 @@ def in_turn(*augmentations: Augmentation) -> Augmentation:
       >>> augment(jax.random.key(0), jnp.zeros((8, 32, 32, 3), jnp.uint8)).shape
       (8, 32, 32, 3)
     """
+    for one in augmentations:
+        check_callable("each of augmentations", one, "key", "x")
 
     def augment(key: Key, x: ArrayLike) -> Array:
+        check_key("key", key)
+        check_numbers("x", x)
         x = jnp.asarray(x)
         for i, one in enumerate(augmentations):
             x = one(jax.random.fold_in(key, i), x)
@@ -147,6 +169,8 @@ def random_flip(key: Key, x: ArrayLike) -> Array:
       >>> [random_flip(jax.random.key(seed), x).ravel().tolist() for seed in (0, 1)]
       [[0, 1, 2], [2, 1, 0]]
     """
+    check_key("key", key)
+    check_numbers("x", x)
     x = jnp.asarray(x)
     check_image(x)
     flipped = jax.random.bernoulli(key, jnp.float32(0.5), (*x.shape[:-3], 1, 1, 1))
@@ -194,6 +218,8 @@ def random_crop(padding: int) -> Augmentation:
 
 
 def _cropped(key: Key, x: ArrayLike, padding: int, mode: str) -> Array:
+    check_key("key", key)
+    check_numbers("x", x)
     x = jnp.asarray(x)
     check_image(x)
     if mode == "reflect" and padding >= min(x.shape[-3:-1]):

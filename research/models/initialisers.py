@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from research.checks import shown
 from research.models.linear import check_drawn
 from research.types import Array, Key
 
@@ -175,8 +176,10 @@ def find_initialiser(name: str) -> Initialiser:
       >>> find_initialiser("he_normal")(jax.random.key(0), (4, 3), jnp.float32).shape
       (4, 3)
     """
-    if name not in INITIALISERS:
-        raise ValueError(f"initialiser must be one of {', '.join(INITIALISERS)}; got initialiser={name!r}.")
+    if not isinstance(name, str) or name not in INITIALISERS:
+        raise ValueError(
+            f"initialiser must be one of {', '.join(INITIALISERS)}; got initialiser={shown(name)}. Give its name."
+        )
     return INITIALISERS[name]
 
 

@@ -1,13 +1,13 @@
 """Linear regression, and the dense product that every model here is made of."""
 
 from collections.abc import Sequence
-from numbers import Integral
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
+from research import checks
 from research.models.parameters import with_own_parameters
 from research.sizes import check_most, check_room
 from research.types import Array, Key, Model, Params
@@ -40,8 +40,10 @@ def linear(num_features: int, *, scale: float = 0.1, dtype: DTypeLike | None = N
 
 def dense_model(shape: tuple[int, ...], scale: float, dtype: DTypeLike | None) -> Model:
     """One `dense` layer as a model: weights of the given shape, drawn normal; an intercept of the outputs' shape, 0."""
+    checks.check_real("scale", scale)
     if not scale >= 0:
         raise ValueError(f"scale must not be negative; got scale={scale}. It is the weights' standard deviation.")
+    check_model_dtype(dtype)
 
     def init(key: Key) -> Params:
         chosen = jnp.result_type(float) if dtype is None else dtype
@@ -74,7 +76,14 @@ def dense(x: ArrayLike, weights: ArrayLike, intercept: ArrayLike) -> Array:
       >>> dense(jnp.ones((5, 2, 3)), jnp.ones((3, 4)), jnp.zeros(4)).shape
       (5, 2, 4)
     """
+    for name, value in (("x", x), ("weights", weights), ("intercept", intercept)):
+        checks.check_numbers(name, value)
     x, weights = jnp.asarray(x), jnp.asarray(weights)
+    if weights.ndim == 0 or jnp.shape(intercept) not in ((), weights.shape[1:]):
+        raise ValueError(
+            f"weights must have shape (d, ...) and intercept that of the outputs, or (); got weights of shape {weights.shape} "
+            f"and intercept of shape {jnp.shape(intercept)}."
+        )
     num_features = weights.shape[0]
     if x.ndim == 0 or x.shape[-1] != num_features:
         raise ValueError(
@@ -91,9 +100,15 @@ def check_drawn(key: Key, shape: Sequence[int], dtype: DTypeLike) -> None:
         check_room(f"parameters of shape {tuple(shape)}", *shape, itemsize=jnp.dtype(dtype).itemsize)
 
 
+def check_model_dtype(dtype: DTypeLike | None) -> None:
+    """Refuses what names no floating dtype; None means JAX's default."""
+    if dtype is not None:
+        checks.check_dtype("dtype", dtype)
+
+
 def check_counts(name: str, values: Sequence[int]) -> None:
     """Refuses anything but a sequence of positive integers."""
-    if not isinstance(values, Sequence) or isinstance(values, str):
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
         raise ValueError(
             f"{name} must be a sequence of positive integers; got {name}={values!r}. A single one: ({values},)."
         )
@@ -103,6 +118,5 @@ def check_counts(name: str, values: Sequence[int]) -> None:
 
 def check_count(name: str, value: int, least: int) -> None:
     """Refuses anything but an integer of at least `least`."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}; got {name}={value!r}.")
+    checks.check_count(name, value, least)
     check_most(**{name: value})

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from research.checks import check_dtype, check_key, check_mapping, check_sequence, check_tree
 from research.models.parameters import shapes_of
 from research.types import Array, Key, Model, Params
 
@@ -62,6 +63,12 @@ def from_linen(
       ((4, 3), (2, 5, 3))
     """
     _check_is_linen(module)
+    check_tree("example", example)
+    if noise is not None:
+        check_mapping("noise", noise, "names to values")
+    check_sequence("streams", streams, "names", str)
+    if dtype is not None:
+        check_dtype("dtype", dtype)
     flags = _noise_flags(module, arguments) if noise is None else dict(noise)
     quiet = {name: not value for name, value in flags.items() if noise is None} | arguments
     one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], example)
@@ -72,10 +79,16 @@ def from_linen(
     _check_has_no_state(module, shapes_of(draw))
 
     def init(key: Key) -> Params:
+        check_key("key", key)
         params = draw(key).get("params", {})
         return params if dtype is None else jax.tree.map(partial(_cast, dtype), params)
 
     def apply(params: Params, x: Any, key: Key | None = None) -> Array:
+        check_mapping("params", params, "names to arrays")
+        check_tree("params", params)
+        check_tree("x", x)
+        if key is not None:
+            check_key("key", key)
         leading, flat = _flattened(x, example)
         if key is None:
             prediction = module.apply({"params": params}, flat, **quiet)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
+from research.checks import check_numbers
 from research.models.linear import linear
 from research.types import Array, Model
 
@@ -43,4 +44,5 @@ def probability(logit: ArrayLike) -> Array:
       >>> print(probability(jnp.array([0.0, -1000.0])))
       [0.5 0. ]
     """
+    check_numbers("logit", logit, kinds="f", wanted="floating")
     return jax.nn.sigmoid(jnp.asarray(logit))

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from research.models.activations import find_activation
 from research.models.initialisers import find_initialiser
-from research.models.linear import check_counts, dense
+from research.models.linear import check_counts, check_model_dtype, dense
 from research.models.parameters import with_own_parameters
 from research.types import Array, Key, Model, Params
 
@@ -51,6 +51,7 @@ def mlp(
     if len(sizes) < 2:
         raise ValueError(f"sizes must name the inputs and the outputs at least; got sizes={sizes}.")
     sizes = tuple(sizes)
+    check_model_dtype(dtype)
     phi, draw = find_activation(activation), find_initialiser(initialiser)
     names = layer_names(len(sizes) - 1)
 

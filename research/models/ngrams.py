@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
+from research.checks import check_choice, check_instance, check_key, check_numbers, check_real
 from research.models.embedding import check_tokens
 from research.models.linear import check_count
 from research.sizes import check_most, check_room
@@ -89,8 +90,7 @@ def ngram(tokens: ArrayLike, order: int, vocabulary_size: int, *, smoothing: str
             f"vocabulary_size**order must be below 2**63, for an n-gram's code to be an int64; got {vocabulary_size}**{order}. "
             "Choose a smaller order."
         )
-    if smoothing not in SMOOTHINGS:
-        raise ValueError(f"smoothing must be one of {', '.join(SMOOTHINGS)}; got smoothing={smoothing!r}.")
+    check_choice("smoothing", smoothing, SMOOTHINGS)
     checked = _check_tokens("tokens", tokens, vocabulary_size)
     if len(checked) < order:
         raise ValueError(f"tokens must hold at least one n-gram of order {order}; got {len(checked)} tokens.")
@@ -117,6 +117,7 @@ def best_ngram(
     """
     check_count("max_order", max_order, 1)
     check_most(LONGEST, max_order=max_order)
+    check_numbers("held_out", held_out)
     if not np.size(held_out):
         raise ValueError("held_out must hold at least one token; an empty text is guessed equally well by every order.")
     models = [ngram(tokens, order, vocabulary_size, smoothing=smoothing) for order in range(1, max_order + 1)]
@@ -140,6 +141,7 @@ def ngram_losses(model: NGram, tokens: ArrayLike) -> np.ndarray:
       >>> print(np.exp(-ngram_losses(model, [1, 0])))
       [0.375 0.875]
     """
+    check_instance("model", model, NGram, "Make one by ngram(tokens, order, vocabulary_size).")
     checked = _check_tokens("tokens", tokens, model.vocabulary_size)
     probability = np.full(len(checked), 1 / model.vocabulary_size)
     for length, level in enumerate(model.levels, 1):
@@ -164,6 +166,7 @@ def ngram_probabilities(model: NGram, context: ArrayLike) -> np.ndarray:
       >>> print(ngram_probabilities(ngram([0, 1, 0], 1, 2), []))  # continuations play no part in order 1
       [0.58333333 0.41666667]
     """
+    check_instance("model", model, NGram, "Make one by ngram(tokens, order, vocabulary_size).")
     size = model.vocabulary_size
     checked = _check_tokens("context", context, size)
     probability = np.full(size, 1 / size)
@@ -202,6 +205,9 @@ def sample_ngram(
       >>> print(sample_ngram(model, jax.random.key(0), [0, 1], 4, top_k=1))
       [2 0 1 2]
     """
+    check_instance("model", model, NGram, "Make one by ngram(tokens, order, vocabulary_size).")
+    check_key("key", key)
+    check_real("temperature", temperature)
     check_count("num_tokens", num_tokens, 0)
     check_room(f"num_tokens={num_tokens}", num_tokens)
     if top_k is not None:
@@ -286,6 +292,7 @@ def _find(ascending: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def _check_tokens(name: str, tokens: ArrayLike, vocabulary_size: int) -> np.ndarray:
     """The tokens as int64, once they are integers in range along one axis."""
+    check_numbers(name, tokens, kinds="biufc", wanted="an array of integers")
     array = np.asarray(tokens)
     if array.ndim != 1:
         raise ValueError(f"{name} must have one axis; got shape {array.shape}.")

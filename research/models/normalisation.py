@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from research.checks import check_count, check_numbers, check_real
 from research.types import Array
 
 
@@ -30,6 +31,8 @@ def layer_normalisation(x: ArrayLike, scale: ArrayLike, bias: ArrayLike, *, epsi
       >>> [f"{value:.2f}" for value in y]
       ['-1.00', '7.00']
     """
+    for name, value in (("x", x), ("scale", scale), ("bias", bias)):
+        check_numbers(name, value)
     x = jnp.asarray(x)
     check_normalisation(x, scale, bias, epsilon)
     return _scaled(_standardised(x, (-1,), epsilon), scale, bias)
@@ -59,6 +62,8 @@ def group_normalisation(
       >>> [f"{value:.2f}" for value in group_normalisation(x, jnp.ones(4), jnp.zeros(4), 2).ravel()]
       ['-1.00', '1.00', '-1.00', '1.00']
     """
+    for name, value in (("x", x), ("scale", scale), ("bias", bias)):
+        check_numbers(name, value)
     x = jnp.asarray(x)
     check_normalisation(x, scale, bias, epsilon)
     if x.ndim < 3:
@@ -70,7 +75,8 @@ def group_normalisation(
 
 def check_groups(num_groups: int, channels: int) -> None:
     """Refuses a number of groups that does not divide the channels."""
-    if isinstance(num_groups, bool) or num_groups < 1 or channels % num_groups:
+    check_count("num_groups", num_groups)
+    if channels % num_groups:
         raise ValueError(f"num_groups must divide the {channels} channels; got num_groups={num_groups!r}.")
 
 
@@ -81,6 +87,7 @@ def check_normalisation(x: Array, scale: ArrayLike, bias: ArrayLike, epsilon: fl
             f"scale and bias must have shape {x.shape[-1:]}, for x of shape {x.shape}; got {jnp.shape(scale)} and "
             f"{jnp.shape(bias)}."
         )
+    check_real("epsilon", epsilon)
     if not epsilon > 0:
         raise ValueError(f"epsilon must be positive; got epsilon={epsilon!r}. A constant input would be divided by 0.")
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from research.types import Array, Key, Model, Params
+from research.checks import check_key, check_numbers, check_tree
+from research.types import Array, Key, Model, Params, Sequences
 
 
 class Parameter(NamedTuple):
@@ -40,6 +41,9 @@ def list_parameters(params: Params) -> list[Parameter]:
       >>> list_parameters({"dense_1": {"weights": jnp.zeros((2, 3), "float32")}})
       [Parameter(name='dense_1/weights', shape=(2, 3), dtype='float32', count=6)]
     """
+    check_tree("params", params)
+    if params is None:
+        raise TypeError("params must be a pytree of arrays, as a model's init gives them; got params=None.")
     return [_row(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
 
 
@@ -99,6 +103,8 @@ def check_same_architecture(params: Params, expected: Params) -> None:
       ValueError: params are those of another architecture: intercept has shape (3,), where the model has (10,)
       (the first of 2 arrays that differ). Build the model with the sizes and options that ... or train it anew.
     """
+    check_tree("params", params)
+    check_tree("expected", expected)
     given = {row.name: row for row in list_parameters(params)}
     wanted = {row.name: row for row in list_parameters(expected)}
     faults = [
@@ -148,11 +154,20 @@ def with_own_parameters(init: Callable[[Key], Params], apply: Callable[..., Arra
     """
     expected = functools.cache(lambda: shapes_of(init))
 
+    def checked_init(key: Key) -> Params:
+        check_key("key", key)
+        return init(key)
+
     def checked(params: Params, x: Any, key: Key | None = None) -> Array:
         check_same_architecture(params, expected())
+        parts = {"x": x} if not isinstance(x, tuple) else x._asdict() if isinstance(x, Sequences) else {}
+        for name, part in parts.items():  # A plain tuple is refused by apply, which knows whether it takes Sequences.
+            check_numbers(name, part)
+        if key is not None:
+            check_key("key", key)
         return apply(params, x, key)
 
-    return Model(init, checked)
+    return Model(checked_init, checked)
 
 
 def _row(path: tuple[Any, ...], leaf: Any) -> Parameter:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from research.checks import check_numbers
 from research.models.convolution import check_image, padding_margins, pair, shifted
 from research.types import Array
 
@@ -56,6 +57,7 @@ def average_pool(x: ArrayLike, window: int | Pair = 2, *, stride: int | Pair | N
 
 def _over_windows(reduce, x: ArrayLike, window: int | Pair, stride: int | Pair | None) -> Array:
     """Reduces the two window axes of (n, height, window height, width, window width, C)."""
+    check_numbers("x", x)
     x = jnp.asarray(x)
     check_image(x)
     sizes = pair("window", window, 1)

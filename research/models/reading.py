@@ -8,7 +8,9 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from research.checks import check_numbers
 from research.models.embedding import check_every, check_tokens
+from research.models.images import check_model
 from research.models.linear import check_count
 from research.sizes import check_room
 from research.types import Array, Batch, Key, Model, Params
@@ -38,7 +40,9 @@ def next_token_losses(model: Model, tokens: ArrayLike, context: int) -> Callable
       [[1.3863 1.3863]
        [1.3863 1.3863]]
     """
+    check_model(model)
     check_count("context", context, 1)
+    check_numbers("tokens", tokens)
     text = jnp.asarray(tokens)
     if text.ndim != 1 or not jnp.issubdtype(text.dtype, jnp.integer) or len(text) <= context:
         raise ValueError(
@@ -47,6 +51,7 @@ def next_token_losses(model: Model, tokens: ArrayLike, context: int) -> Callable
         )
 
     def losses(params: Params, starts: ArrayLike, key: Key | None = None) -> Array:
+        check_numbers("starts", starts, ndim=1, kinds="iu")
         starts = jnp.asarray(starts)
         windows = text[starts[:, None] + jnp.arange(context + 1, dtype=starts.dtype)[None]]
         log_probabilities = jax.nn.log_softmax(model.apply(params, windows[:, :-1], key))
@@ -95,6 +100,8 @@ def reader(model: Model, tokens: ArrayLike, context: int, *, slice_size: int = 1
     compiled = jax.jit(next_token_losses(model, tokens, context))
 
     def read(params: Params, starts: np.ndarray) -> np.ndarray:
+        check_numbers("starts", starts, ndim=1, kinds="iu")
+        starts = np.asarray(starts)
         last = len(np.asarray(tokens)) - context - 1
         if not len(starts) or np.min(starts) < 0 or np.max(starts) > last:
             raise ValueError(f"starts must be at least one of 0..{last}, where a window of {context} tokens begins.")

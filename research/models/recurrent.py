@@ -10,12 +10,13 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
+from research.checks import check_instance, check_numbers, shown
 from research.models.cells import Carry, Cell, find_cell
 from research.models.dropout import check_dropout_rate
 from research.models.dropout import dropout as dropped
 from research.models.embedding import check_length, check_tokens, embed, values_and_length
 from research.models.initialisers import glorot_uniform
-from research.models.linear import check_count, check_drawn, dense
+from research.models.linear import check_count, check_drawn, check_model_dtype, dense
 from research.models.parameters import check_same_architecture, shapes_of, with_own_parameters
 from research.models.recurrent_layer import at_end, draw_layer, unroll
 from research.sizes import MOST_LAYERS, check_most
@@ -92,8 +93,8 @@ def recurrent(
       >>> model.apply(params, x).shape
       (5, 9)
     """
-    if outputs not in ("last", "every"):
-        raise ValueError(f'outputs must be "last" or "every"; got outputs={outputs!r}.')
+    if not isinstance(outputs, str) or outputs not in ("last", "every"):
+        raise ValueError(f'outputs must be "last" or "every"; got outputs={shown(outputs)}.')
     network = _Network(
         num_inputs, num_hidden, num_outputs, find_cell(cell), num_layers, embedding, dropout, window, dtype
     )
@@ -182,6 +183,11 @@ def check_sequences(sequences: Sequences, num_symbols: int | None = None) -> Non
       Traceback (most recent call last):
       ValueError: length must lie in 1..5; that of sequence 1 is 0. Leave empty sequences out.
     """
+    check_instance("sequences", sequences, Sequences, "Make one by research.types.Sequences(values, length).")
+    check_numbers("sequences.values", sequences.values)
+    check_numbers("sequences.length", sequences.length)
+    if num_symbols is not None:
+        check_count("num_symbols", num_symbols, 1)
     values, length = np.asarray(sequences.values), np.asarray(sequences.length)
     if values.shape[: length.ndim] != length.shape or values.ndim == length.ndim:
         raise ValueError(
@@ -190,6 +196,8 @@ def check_sequences(sequences: Sequences, num_symbols: int | None = None) -> Non
     steps = values.shape[length.ndim]
     check_length(length, (*length.shape, steps))
     if num_symbols is not None:
+        if values.ndim != length.ndim + 1:
+            raise ValueError(f"values must be tokens (..., T) where num_symbols is given; got shape {values.shape}.")
         check_tokens(np.where(np.arange(steps) < length[..., None], values, 0), num_symbols)
 
 
@@ -215,6 +223,7 @@ def _check_network(network: _Network) -> None:
         if getattr(network, name) is not None:
             check_count(name, getattr(network, name), 1)
     check_dropout_rate("dropout", network.dropout)
+    check_model_dtype(network.dtype)
 
 
 def _init(network: _Network, key: Key) -> Params:

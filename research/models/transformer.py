@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from research.checks import check_flag
 from research.models.activations import find_activation
 from research.models.attention import causal_mask, check_heads, project
 from research.models.dropout import check_dropout_rate, dropout
 from research.models.embedding import embed, sinusoidal_positions, split_sequences
-from research.models.linear import check_count
+from research.models.linear import check_count, check_model_dtype
 from research.models.parameters import with_own_parameters
 from research.models.transformer_block import (
     ORDERS,
@@ -83,6 +84,7 @@ def transformer_decoder(
       (1, 3, 65)
     """
     check_count("vocabulary_size", vocabulary_size, 1)
+    check_flag("tied", tied)
     init_body, apply_body = _body(
         vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order, activation, dropout, dtype
     )
@@ -162,6 +164,7 @@ def transformer_encoder(
 def _body(vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order, activation, rate, dtype):
     """What decoder and encoder share, as (init, apply): from tokens to the vectors that the output reads."""
     counts = {"context": context, "width": width, "num_layers": num_layers, "num_heads": num_heads}
+    check_count("width", width, 1)
     hidden = 4 * width if hidden is None else hidden
     for name, value in (counts | {"hidden": hidden}).items():
         check_count(name, value, 1)
@@ -170,6 +173,7 @@ def _body(vocabulary_size, context, width, num_layers, num_heads, hidden, positi
     check_name("positions", positions, POSITIONS)
     check_name("order", order, ORDERS)
     check_dropout_rate("dropout", rate)
+    check_model_dtype(dtype)
     activate, learned = find_activation(activation), positions == "learned"
 
     def init(key: Key) -> Params:

@@ -1,12 +1,13 @@
 """One block of the Transformer: attention, then a small network, each added to what came in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
+from research.checks import check_choice, check_key, check_number, check_numbers, check_tree, shown
 from research.models.activations import find_activation
 from research.models.attention import attention, project
 from research.models.dropout import dropout
@@ -56,7 +57,15 @@ def block(
       (2, 4, 8)
     """
     check_name("order", order, ORDERS)
-    activate = find_activation(activation) if isinstance(activation, str) else activation
+    activate = activation if callable(activation) else find_activation(activation)
+    check_tree("params", params)
+    names = ("normalisation_1", "attention", "normalisation_2", "dense_1", "dense_2")
+    if not isinstance(params, Mapping) or not all(isinstance(params.get(name), Mapping) for name in names):
+        raise TypeError(f"params must be those of a block, a dict of {', '.join(names)}; got params={shown(params)}.")
+    check_numbers("x", x)
+    if key is not None:
+        check_key("key", key)
+    check_number("dropout_rate", dropout_rate, below=1.0)
     key_attention, key_network = (None if key is None else jax.random.fold_in(key, child) for child in range(2))
 
     def network(x: Array) -> Array:
@@ -114,5 +123,4 @@ def normalise(params: Params, x: Array) -> Array:
 
 def check_name(name: str, value: str, known: tuple[str, ...]) -> None:
     """Refuses a name that is not known."""
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}; got {name}={value!r}.")
+    check_choice(name, value, known)

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
+from research.checks import check_count, check_numbers, check_real
+
 
 def centred(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The mean of each column and x without it: exactly 0, whatever the rounding, where a column is constant."""
@@ -36,6 +38,9 @@ def with_ones(x: np.ndarray) -> np.ndarray:
 
 def checked(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
     """x and y in float64, once their shapes and values are sound."""
+    check_numbers("x", x)
+    check_numbers("y", y)
+    check_real("penalty", penalty)
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim != 2 or x.size == 0 or not np.issubdtype(x.dtype, np.floating):
         raise ValueError(f"x must be floating of shape (n, d), n and d at least 1; got {x.dtype} of shape {x.shape}.")
@@ -51,6 +56,7 @@ def checked(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[np.ndarray, n
 
 def checked_labels(y: np.ndarray, num_classes: int) -> np.ndarray:
     """y as integers, once each of 0..num_classes-1 is among them and nothing else is."""
+    check_count("num_classes", num_classes, 2)
     found = np.unique(y)
     if num_classes < 2 or not np.array_equal(found, np.arange(num_classes)):
         raise ValueError(

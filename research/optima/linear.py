@@ -5,6 +5,7 @@ import math
 import numpy as np
 import scipy.linalg
 
+from research.checks import check_numbers
 from research.optima.design import centred, checked, pivoted_qr, with_ones
 from research.types import Optimum
 
@@ -97,6 +98,13 @@ def curvature(x: np.ndarray, penalty: float = 0.0, example_curvature: float | np
       >>> print(*(f"{value:.2f}" for value in curvature(np.array([[-2.0], [2.0]]))))
       1.00 4.00
     """
+    check_numbers("x", x, ndim=2)
+    check_numbers("example_curvature", example_curvature)
+    if np.shape(example_curvature) not in ((), (len(x),)):
+        raise ValueError(
+            f"example_curvature must be one number or have a number for each of the {len(x)} rows of x; got shape "
+            f"{np.shape(example_curvature)}."
+        )
     x, weights = checked(x, np.broadcast_to(np.asarray(example_curvature, np.float64), len(x)), penalty)
     design = with_ones(x)
     strength = np.append(0.0, np.full(x.shape[1], penalty))

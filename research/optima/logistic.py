@@ -8,6 +8,7 @@ import numpy as np
 import scipy.linalg
 import scipy.special
 
+from research.checks import check_flag
 from research.optima.design import centred, checked, checked_labels, pivoted_qr, with_ones
 from research.types import Optimum
 
@@ -42,6 +43,7 @@ def logistic_regression(x: np.ndarray, y: np.ndarray, penalty: float, penalise_i
       >>> print(f"{optimum.params['weights'][0]:.4f}, {abs(optimum.params['intercept']):.4f}")  # w (1 + exp w) = 4
       1.0426, 0.0000
     """
+    check_flag("penalise_intercept", penalise_intercept)
     x, y = checked(x, y, penalty)
     sign = 2.0 * checked_labels(y, 2) - 1.0
     return _minimise(functools.partial(_logistic, sign), x, np.zeros(x.shape[1] + 1), penalty, penalise_intercept)
@@ -73,6 +75,7 @@ def softmax_regression(
       >>> print(f"{optimum.value:.4f}, {optimum.gradient_norm < 1e-12}")
       0.7140, True
     """
+    check_flag("penalise_intercept", penalise_intercept)
     x, y = checked(x, y, penalty)
     labels = checked_labels(y, num_classes)
     start = np.zeros((x.shape[1] + 1, num_classes))

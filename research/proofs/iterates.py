@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from research.checks import check_callable, check_dtype, check_tree
 from research.proofs.oracles import ORACLES
 from research.schedules import check_number
-from research.types import Array, Params
+from research.types import Array, Batch, Params
 from research.update_rules import find_rule
+from research.update_rules.checks import check_rule
 
 
 class TrajectoryDeviation(NamedTuple):
@@ -48,6 +50,9 @@ def trajectory(
       >>> print(trajectory(optax.sgd(0.5), jax.grad(lambda x: x**2 / 2), jnp.array(8.0), 3))
       [8. 4. 2. 1.]
     """
+    check_rule(rule)
+    check_callable("gradient", gradient, "params")
+    check_tree("params", params)
     check_number("num_steps", num_steps, positive=True, integer=True)
     params = _cast(params, None)
     _check_dtypes("gradient", jax.eval_shape(gradient, params), params)
@@ -91,6 +96,11 @@ def deviation(
       >>> print(f"{found.largest:.3f} after step {found.step} in {found.leaf}")
       0.200 after step 1 in ['w']
     """
+    check_rule(rule)
+    check_rule(reference, "reference")
+    check_callable("gradient", gradient, "params")
+    check_tree("params", params)
+    check_number("num_steps", num_steps, positive=True, integer=True)
     params = _cast(params, dtype)
     differences = jax.jit(lambda start: _differences(rule, reference, gradient, start, num_steps))(params)
     return _largest(differences, params)
@@ -125,11 +135,15 @@ def deviation_from_optax(
       True
     """
     constructor, counterpart = find_rule(name), ORACLES[name].optax
+    check_callable("objective", objective, "params", "batch")
+    check_tree("params", params)
+    check_tree("batch", batch._replace(key=None) if isinstance(batch, Batch) else batch)
     check_number("learning_rate", learning_rate)
+    check_number("num_steps", num_steps, positive=True, integer=True)
     if isinstance(counterpart, str):
         raise ValueError(f"rule {name!r} has no counterpart in optax: {counterpart}.")
     params, batch, rate = _cast((params, batch, jnp.asarray(learning_rate, float)), dtype)
-    differences = _differences_from_optax((constructor, counterpart), objective, num_steps, params, batch, rate)
+    differences = _differences_from_optax((constructor, counterpart), objective, int(num_steps), params, batch, rate)
     return _largest(differences, params)
 
 
@@ -182,6 +196,8 @@ def _largest(differences: Array, params: Params) -> TrajectoryDeviation:
 
 def _cast(tree: Any, dtype: Any) -> Any:
     """As arrays; the floats among them of that dtype, unless it is None."""
+    if dtype is not None:
+        check_dtype("dtype", dtype)
     if dtype is not None and jnp.dtype(dtype) == jnp.float64 and not jax.config.read("jax_enable_x64"):
         raise ValueError("dtype=float64, but JAX's float64 is off; call research.backend.configure(x64=True) first.")
 

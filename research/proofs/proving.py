@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from research.checks import check_callable, check_number, check_sequence
 from research.naming import known_names
 from research.proofs.causes import Evidence, OnProgress, likely_cause
 from research.proofs.formulas import FORMULAS
@@ -13,7 +14,7 @@ from research.proofs.formulas.formula import Formula
 from research.proofs.oracles import ORACLES
 from research.proofs.oracles.oracle import rate_on
 from research.proofs.problems import PROBLEMS, Problem
-from research.proofs.subjects import Subject, is_made, made, named
+from research.proofs.subjects import NoRuleError, Subject, is_made, made, named
 from research.proofs.walks import Deviation, Walk, distance, walk, walk_exactly
 from research.update_rules import UPDATE_RULES, find_rule
 
@@ -107,9 +108,17 @@ def prove(
       >>> print(prove(stale, "nesterov", learning_rate=0.1).cause)
       it does not look ahead: this is the heavy ball (`x` where the formula has `x + momentum * v_next`)
     """
+    if on_progress is not None:
+        check_callable("on_progress", on_progress, "done", "total", "message")
+    if tolerance is not None:
+        check_number("tolerance", tolerance)
+    if learning_rate is not None:
+        check_number("learning_rate", learning_rate)
     rule = find_rule(rule) if isinstance(rule, str) and "." not in rule else _found(rule)
     reference = _found(reference)
     name = known_name(reference)
+    _check_subject("rule", rule)
+    _check_subject("reference", reference)
     _check_rate(rule, reference, learning_rate)
     _check_dtype(dtype)
     trace = reference if isinstance(reference, Mapping) else {}
@@ -173,6 +182,16 @@ def _second_half(on_progress: OnProgress | None) -> OnProgress | None:
     return on_progress and (lambda done, total, message: on_progress(total + done, 2 * total, message))
 
 
+def _check_subject(name: str, subject: Any) -> None:
+    """A rule, a constructor of one, a Formula; or a name or recorded walks, of which the others are compared."""
+    is_other = name == "reference" and isinstance(subject, str | Mapping)
+    if not is_other and not isinstance(subject, Formula) and not is_made(subject) and not callable(subject):
+        raise NoRuleError(
+            f"the {name} is no rule: it is a value of type {type(subject).__name__}, not an optax.GradientTransformation, a "
+            "function that makes one, or a Formula."
+        )
+
+
 def _check_rate(rule: Any, reference: Any, learning_rate: float | None) -> None:
     if isinstance(reference, Mapping):
         return  # Its rates are its own.
@@ -185,6 +204,10 @@ def _check_rate(rule: Any, reference: Any, learning_rate: float | None) -> None:
 
 
 def _check_dtype(dtype: Any) -> None:
+    try:
+        jnp.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be float64 or float32; got dtype={dtype!r}.") from None
     if jnp.dtype(dtype) not in (jnp.float64, jnp.float32):
         raise ValueError(f"dtype must be float64 or float32, for what is coarser hides mistakes; got dtype={dtype!r}.")
     if jnp.dtype(dtype) == jnp.float64 and not jax.config.read("jax_enable_x64"):
@@ -195,6 +218,8 @@ def _check_dtype(dtype: Any) -> None:
 
 
 def _problems(problems: Iterable[Problem] | None) -> list[Problem]:
+    if problems is not None:
+        check_sequence("problems", problems, "Problems")
     asked = list(PROBLEMS.values() if problems is None else problems)
     for problem in asked:
         if not isinstance(problem, Problem):
@@ -209,6 +234,6 @@ def known_name(reference: Any) -> str | None:
             raise ValueError(f"there is no formula of {reference!r}{known_names(reference, FORMULAS)}")
         return reference
     for name, oracle in ORACLES.items():
-        if reference in (oracle.optax, UPDATE_RULES.get(name)):
+        if any(reference is one for one in (oracle.optax, UPDATE_RULES.get(name))):
             return name
     return None

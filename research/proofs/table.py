@@ -1,11 +1,12 @@
 """The proof table: every rule before every authority, in two dtypes, on every problem, with default and other arguments."""
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from research.checks import check_callable, check_choice, check_sequence
 from research.proofs.formulas import FORMULAS
 from research.proofs.oracles import ORACLES, Oracle
 from research.proofs.oracles.oracle import rate_on
@@ -62,6 +63,16 @@ def proof_table(
       >>> len(cells), max(cell.deviation.largest for cell in cells) < 1e-6
       (8, True)
     """
+    for name, given, known in (
+        ("rules", UPDATE_RULES if rules is None else rules, UPDATE_RULES),
+        ("dtypes", dtypes, DTYPES),
+        ("authorities", authorities, AUTHORITIES),
+    ):
+        check_sequence(name, list(given) if isinstance(given, Mapping) else given, "names", str)
+        for one in given:
+            check_choice(f"each of {name}", one, known)
+    if on_rule is not None:
+        check_callable("on_rule", on_rule, "done", "total", "name")
     names, authorities = list(UPDATE_RULES if rules is None else rules), tuple(authorities)
     cells = []
     for done, name in enumerate(names):

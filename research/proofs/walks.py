@@ -12,11 +12,13 @@ import mpmath
 import numpy as np
 import optax
 
+from research.checks import check_callable, check_count, check_dtype, check_instance
 from research.proofs.formulas.formula import Function
 from research.proofs.formulas.leaves import DIGITS, Leaves
 from research.proofs.problems import NUM_STEPS, Problem
 from research.types import Params
 from research.update_rules.building_blocks import evaluation_params
+from research.update_rules.checks import check_rule
 
 
 class Walk(NamedTuple):
@@ -55,6 +57,9 @@ def walk(
       >>> print(found.iterates.shape, found.updates[0].round(6))
       (2, 3) [-0.1    0.15   0.075]
     """
+    check_rule(rule)
+    _check_walk(problem, num_steps)
+    check_dtype("dtype", dtype)
     return _walk(_always(rule), {}, problem, dtype, num_steps)
 
 
@@ -189,6 +194,8 @@ def walk_exactly(
       >>> print(walk_exactly(descent, quadratic, num_steps=1, learning_rate=0.125).updates)
       [[-0.125    0.1875   0.09375]]
     """
+    check_callable("formula", formula)
+    _check_walk(problem, num_steps)
     with mpmath.workdps(DIGITS), np.errstate(invalid="ignore"):
         x = Leaves(jax.tree.leaves(problem.start))
         given = inspect.signature(formula).bind(x, _function(problem), **arguments)
@@ -205,6 +212,15 @@ def walk_exactly(
                 evaluations.append(_row(elsewhere))
     seen = np.array(evaluations) if evaluations else None
     return Walk(np.array(iterates), np.array(updates), paths(problem.start), seen)
+
+
+def _check_walk(problem: Problem, num_steps: int) -> None:
+    check_instance("problem", problem, Problem, "Take one of research.proofs.PROBLEMS.")
+    check_count("num_steps", num_steps)
+    if problem.gradients is not None and num_steps > NUM_STEPS:
+        raise ValueError(
+            f"num_steps must be at most {NUM_STEPS}, for {problem.name} gives so many gradients; got {num_steps}."
+        )
 
 
 def _function(problem: Problem) -> Function:

@@ -51,6 +51,8 @@ def read_bytes(path: str | Path, most: int) -> bytes:
       OSError: It cannot be read.
     """
     size = check_regular(path)
+    if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+        raise TypeError(f"most must be a number of bytes, an integer; got most={reprlib.repr(most)}.")
     with open(path, "rb") as file:
         data = file.read(min(most, size) + 1)
     if max(len(data), size) > most:
@@ -67,6 +69,7 @@ def check_regular(path: str | Path) -> int:
       ValueError: It is one, or its name cannot be a file's.
       OSError: There is no such file.
     """
+    _check_path(path)
     try:
         status = os.stat(path)
     except ValueError as error:  # A NUL byte in the name.
@@ -74,6 +77,11 @@ def check_regular(path: str | Path) -> int:
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise ValueError(f"{path} is a pipe or a device; give a regular file.")
     return status.st_size
+
+
+def _check_path(path: Any) -> None:
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a path, a str or a pathlib.Path; got path={reprlib.repr(path)}.")
 
 
 def parse_json(data: bytes) -> Any:
@@ -95,6 +103,8 @@ def parse_json(data: bytes) -> Any:
       Traceback (most recent call last):
       ValueError: the name 'seed' comes twice in an object.
     """
+    if not isinstance(data, bytes):
+        raise TypeError(f"data must be bytes, such as a file's; got data={reprlib.repr(data)}.")
     try:
         text = data.decode("utf-8", "surrogatepass").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
@@ -177,6 +187,8 @@ def check_shape(value: Any, shape: Any, where: str) -> None:
       Traceback (most recent call last):
       ValueError: config.rates[1] is 'fast'; it must be a number.
     """
+    if not isinstance(where, str):
+        raise TypeError(f"where must be a str, the name of the value; got where={reprlib.repr(where)}.")
     if isinstance(shape, list):
         _check_kind(value, (list,), where)
         for index, item in enumerate(value):
@@ -188,6 +200,9 @@ def check_shape(value: Any, shape: Any, where: str) -> None:
         if not shape.test(value):
             raise ValueError(f"{where} is {reprlib.repr(value)}; it must be {shape.words}.")
     else:
+        kinds = shape if isinstance(shape, tuple) else (shape,)
+        if not kinds or not all(isinstance(kind, type) for kind in kinds):
+            raise TypeError(f"shape must be a type, several, a list, a dict or an Is; got shape={reprlib.repr(shape)}.")
         _check_kind(value, shape if isinstance(shape, tuple) else (shape,), where)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from research.checks import check_count, check_instance, check_mapping, check_path, check_sequence, shown
 from research.runs.comparison import Difference, largest, likely_cause, number_difference
 from research.runs.environment import differences
 from research.runs.files import json_bytes, read_json
@@ -67,6 +68,7 @@ def hold_against(
     Raises:
       ValueError: The run is not finished.
     """
+    check_path("path", path)
     return hold(reference, read_json(json_bytes(reference_of(path))), varies=varies, left_out=left_out)
 
 
@@ -90,6 +92,10 @@ def hold(
         two have no intervals, such values agree if both lie within the ends given here; None: it is told, not judged.
       left_out: What the run had to do without; what the reference has and the run does not is then not held against it.
     """
+    for name, given in (("reference", reference), ("here", here)):
+        _check_reference(name, given)
+    check_mapping("varies", varies or {}, "columns to ends")
+    check_sequence("left_out", left_out, "names", str)
     entries = [read_entries(given) for given in (reference, here)]
     not_made = [place for place in entries[0] if place not in entries[1]] if left_out else []
     places = [place for place in dict.fromkeys([*entries[0], *entries[1]]) if place not in not_made]
@@ -113,6 +119,13 @@ def hold(
 
 def agreement_verdict(agreement: Agreement) -> str:
     """The agreement in some sentences, the first of which begins with its kind."""
+    check_instance("agreement", agreement, Agreement, "It is what hold_against gives.")
+    for name in ("rounded", "within", "chosen", "other_values"):
+        check_sequence(f"agreement.{name}", getattr(agreement, name), "Differences", Difference)
+    for name in ("other_hashes", "not_made", "left_out", "causes"):
+        check_sequence(f"agreement.{name}", getattr(agreement, name), "texts", str)
+    check_count("agreement.values", agreement.values, 0)
+    check_count("agreement.hashes", agreement.hashes, 0)
     values = f"{agreement.values} values of table and numbers"
     bits = f"{len(agreement.other_hashes)} of {agreement.hashes} programs have other bits"
     cause = likely_cause(agreement.causes)
@@ -157,6 +170,17 @@ def _judge(
         kind, other = _judge(was.of, there, here, varies)
         return "within" if other is None or kind == "rounded" else kind, difference
     return "within" if _overlap(was, now) else "other_values", difference
+
+
+def _check_reference(name: str, given: Any) -> None:
+    parts = ("manifest", "table", "numbers", "hashes")
+    if not isinstance(given, Mapping) or not set(parts) <= given.keys():
+        raise TypeError(f"{name} must be what read_reference gives; got {name}={shown(given)}.")
+    for part in parts:
+        check_mapping(f"{name}[{part!r}]", given[part])
+    for part in ("columns", "rows"):
+        check_sequence(f"{name}['table'][{part!r}]", given["table"].get(part))
+    check_mapping(f"{name}['manifest']['environment']", given["manifest"].get("environment"))
 
 
 def _is_rounding(was: Entry, now: Entry) -> bool:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from research.checks import check_path
 from research.reading import check_shape, parse_json, read_bytes
 from research.reading.arrays import STUMBLES, open_zip, read_member
 from research.runs.files import write_atomically
 from research.runs.folder import run_id
 from research.runs.manifest import ARRAYS, MANIFEST, RESULT, SHAPE
-from research.runs.result import check_result
+from research.runs.result import check_values
 
 SUMS = "SHA256SUMS"  # As `sha256sum --check` reads it.
 LIMITS = {MANIFEST: 2**20, RESULT: 2**24, ARRAYS: 2**28, SUMS: 2**10}  # Bytes of each file, at most.
@@ -58,6 +59,8 @@ def pack(run: str | Path, target: str | Path) -> Path:
       >>> read_contents(pack(run.path, run.path / "toy.zip")).found["answer"]
       'It descends.'
     """
+    check_path("run", run)
+    check_path("target", target)
     run, target = Path(run), Path(target)
     if target.suffix != ".zip" or target.is_dir():
         raise ValueError(f"the archive {target} must be a file whose name ends in .zip.")
@@ -82,6 +85,7 @@ def read_contents(path: str | Path) -> Contents:
       ValueError: It is neither, or unfinished, or damaged, altered or too large; the message names it.
       OSError: It cannot be read.
     """
+    check_path("path", path)
     path = Path(path)
     if not path.exists():
         raise ValueError(f"there is no {path}; give a run folder (results/NAME/ID) or a .zip of one.")
@@ -111,7 +115,7 @@ def _checked(name: str, files: Mapping[str, bytes]) -> Contents:
             raise ValueError(f"holds a {file} that is damaged or altered: its digest is not that of the {MANIFEST}.")
     if manifest["id"] != _id(manifest):
         raise ValueError(f"holds a {MANIFEST} that was altered: its id is not that of its experiment and config.")
-    return Contents(name, manifest, _json(files, RESULT, check_result))
+    return Contents(name, manifest, _json(files, RESULT, check_values))
 
 
 def _id(manifest: Mapping[str, Any]) -> str:

@@ -10,6 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from research.checks import (
+    check_callable,
+    check_instance,
+    check_mapping,
+    check_methods,
+    check_numbers,
+    check_path,
+    check_text,
+)
 from research.reading import check_shape, parse_json, read_bytes
 from research.reading.arrays import read_npz
 from research.runs.files import canonical, explained, json_bytes, npz_bytes, write_atomically
@@ -44,13 +53,18 @@ def checkpoints_in(folder: str | Path, seconds_between: float = SECONDS_BETWEEN)
       >>> checkpoints("adam, mini-batch").load() is None
       True
     """
+    check_path("folder", folder)
+    check_numbers("seconds_between", seconds_between, ndim=0, wanted="a number of seconds")
     folder, next_save = Path(folder), time.monotonic() + seconds_between
 
     def checkpoint(name: str) -> Checkpoint:
+        check_text("name", name)
         own = folder.joinpath(*map(_file_name, name.split("/")))
         damaged: set[int] = set()
 
         def save(saved: Saved) -> None:
+            check_instance("saved", saved, Saved, "Write research.types.Saved(arrays, values).")
+            check_mapping("saved.arrays", saved.arrays, "names to arrays")
             nonlocal next_save
             start = time.monotonic()
             _save(own, name, saved, damaged)
@@ -79,7 +93,11 @@ def remembered(checkpoints: Checkpoints, name: str, compute: Callable[[Checkpoin
       computing
       [42, 42]
     """
+    check_callable("checkpoints", checkpoints, "name")
+    check_text("name", name)
+    check_callable("compute", compute, "checkpoints")
     checkpoint = checkpoints(name)
+    check_methods("what checkpoints gives", checkpoint, "load", "save", "due")
     saved = checkpoint.load()
     if saved is None:
         saved = compute(lambda part: checkpoints(f"{name}/{part}"))

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from research.checks import check_text
 from research.runs.files import canonical
 from research.sizes import MOST_SEEDS, check_most
 
@@ -23,6 +24,9 @@ def command_line(experiment: str, config: Any) -> str:
       >>> print(command_line("trajectory", Config(learning_rate=0.5)))
       python experiments/trajectory.py --learning-rate 0.5
     """
+    check_text("experiment", experiment)
+    if not isinstance(config, Mapping) and (not dataclasses.is_dataclass(config) or isinstance(config, type)):
+        raise TypeError(f"config must be an instance of a dataclass, or a mapping; got config={config!r}.")
     words = ["python", f"experiments/{experiment}.py"]
     for name, value in _chosen(config).items():
         flag = name.replace("_", "-")
@@ -58,6 +62,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
       >>> parse_seeds("0..3,7")
       (0, 1, 2, 3, 7)
     """
+    check_text("text", text)
     seeds: list[int] = []
     for part in text.split(","):
         check_most(MOST_SEEDS, seeds=len(seeds))
@@ -75,6 +80,6 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 def _seed(word: str, text: str) -> int:
     if not re.fullmatch("[0-9]+", word) or int(word) >= 2**32:
         raise ValueError(
-            f"seeds: {word!r} in {text!r} is no integer in 0..2³²-1. Write one (7), several (0,3,5) or a range (0..9)."
+            f"seeds: {word!r} in {text!r} is no integer in 0..2³²-1. Write one (7), several (0,3,5) or a range (0..9), as text."
         )
     return int(word)

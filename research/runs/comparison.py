@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from research.checks import check_count, check_instance, check_sequence
 from research.runs.environment import differences
-from research.runs.result import Result
+from research.runs.result import Result, check_result
 
 # What has this word in its name (a number, an array, a column of a table) is the clock's, or follows from it: it never
 # comes again.
@@ -66,6 +67,11 @@ def compare(there: Result, here: Result, environments: Sequence[Mapping[str, Any
       >>> found.same, found.other_arrays[0].place, found.other_arrays[0].size
       (False, 'loss[1]', 0.5)
     """
+    check_result("there", there)
+    check_result("here", here)
+    check_sequence("environments", environments, "two environments", Mapping)
+    if len(environments) != 2:
+        raise ValueError(f"environments must be two, there and here; got {len(environments)}.")
     names = [name for name in dict.fromkeys([*there.arrays, *here.arrays]) if CLOCK not in name]
     numbers = [dict(_leaves(result.numbers)) for result in (there, here)]
     paths = dict.fromkeys([*numbers[0], *numbers[1]])
@@ -83,6 +89,12 @@ def verdict(comparison: Comparison) -> str:
       >>> verdict(compare(result, result, ({}, {})))
       'Bit-identical: all 1 arrays and 1 numbers came out again to the last bit (times are not compared).'
     """
+    check_instance("comparison", comparison, Comparison, "It is what compare gives.")
+    for name in ("other_arrays", "other_numbers"):
+        check_sequence(f"comparison.{name}", getattr(comparison, name), "Differences", Difference)
+    check_sequence("comparison.causes", comparison.causes, "texts", str)
+    check_count("comparison.arrays", comparison.arrays, 0)
+    check_count("comparison.numbers", comparison.numbers, 0)
     counted = f"{comparison.arrays} arrays and {comparison.numbers} numbers"
     if comparison.same:
         return f"Bit-identical: all {counted} came out again to the last bit (times are not compared)."

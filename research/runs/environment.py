@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from research.checks import check_count, check_sequence
+
 PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "scipy", "scikit-learn", "descent-jax")
 PACKAGE = Path(__file__).parents[1]
 # What may be relied on where a manifest is read; an older one lacks some entries.
@@ -41,6 +43,9 @@ def environment(width: int | None = None, code: Sequence[str | Path] = ()) -> di
       >>> environment(width=32)["lane_width"]
       32
     """
+    if width is not None:
+        check_count("width", width)
+    check_sequence("code", code, "paths", (str, Path))
     import jax  # Here, so that reading a command line does not wait for it.
 
     devices, settings = jax.devices(), cast(Any, jax.config)
@@ -128,6 +133,7 @@ def _commit(git: dict[str, Any] | None) -> str:
 
 def code_digest(files: Sequence[str | Path] = ()) -> str:
     """The SHA-256 of this package's Python files, by their paths in it, and of the given files, by their names."""
+    check_sequence("files", files, "paths", (str, Path))
     digest = hashlib.sha256()
     own = {file.relative_to(PACKAGE).as_posix(): file for file in PACKAGE.rglob("*.py")}
     for name, file in sorted(own.items()) + sorted((Path(file).name, Path(file)) for file in files):

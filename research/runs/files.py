@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from research.checks import check_path, shown
 from research.reading import NOT_FINITE, parse_json
 from research.reading.arrays import SAVABLE
 
@@ -46,6 +47,9 @@ def write_atomically(path: str | Path, data: bytes) -> None:
       >>> path.read_bytes()
       b'42'
     """
+    check_path("path", path)
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"data must be bytes; got data={shown(data)}. Text: data.encode().")
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with explained(f"Cannot write {path}", lambda: kept(path.parent)):

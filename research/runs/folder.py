@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import filelock
 
+from research.checks import check_count, check_flag, check_instance, check_path, check_sequence, check_text
 from research.reading import Is, check_shape, parse_json
 from research.runs.command import command_line
 from research.runs.environment import differences, environment
 from research.runs.files import canonical, explained, json_bytes, kept, write_atomically
-from research.runs.manifest import ARRAYS, MANIFEST, NAME, RESULT, read_file, read_manifest
-from research.runs.result import Result, read_result, result_bytes
+from research.runs.manifest import ARRAYS, MANIFEST, RESULT, read_file, read_manifest
+from research.runs.result import Result, check_result, read_result, result_bytes
 
 METRICS, LOCK = "metrics.jsonl", ".lock"
 CHECKPOINTS = "checkpoints"
@@ -68,11 +69,17 @@ def run_id(experiment: str, config: Any) -> str:
       >>> run_id("trajectory", {"seed": 0, "rate": 0.1}) == run_id("trajectory", {"rate": 0.1, "seed": 0})
       True
     """
-    if not re.fullmatch(NAME, experiment):
-        raise ValueError(f"experiment names a folder, so it is letters, digits, _ and -; got {experiment!r}.")
+    check_experiment(experiment)
     if not isinstance(config, Mapping) and (not dataclasses.is_dataclass(config) or isinstance(config, type)):
         raise TypeError(f"config must be an instance of a dataclass, or a mapping; got {config!r}.")
     return _identity(experiment, config)
+
+
+def check_experiment(experiment: Any) -> None:
+    """Raise unless it can name a folder."""
+    check_text("experiment", experiment)
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", experiment):
+        raise ValueError(f"experiment names a folder, so it is letters, digits, _ and -; got {experiment!r}.")
 
 
 def open_run(
@@ -109,6 +116,13 @@ def open_run(
       >>> open_run("trajectory", {"seed": 0}, results).finished, load_result(run.path).numbers
       (True, {'final_loss': 0.25})
     """
+    check_path("results", results)
+    check_flag("fresh", fresh)
+    if width is not None:
+        check_count("width", width)
+    check_sequence("code", code, "paths", (str, Path))
+    if command is not None:
+        check_text("command", command)
     identity = run_id(experiment, config)
     run = Run(Path(results) / experiment / identity, identity, experiment, config, finished=False)
     with explained(f"Cannot make the run folder {run.path}", lambda: "Give another folder for results (--results)."):
@@ -150,6 +164,8 @@ def append_metrics(run: Run, **values: Any) -> None:
     Raises:
       OSError: The line cannot be written; the message says why.
     """
+    check_instance("run", run, Run, "Open one by research.runs.open_run(experiment, config).")
+    check_path("run.path", run.path)
     line = json_bytes(values, "metrics", indent=None)
     path = run.path / METRICS
     with explained(f"Cannot add to {path}", lambda: kept(run.path)), open(path, "ab") as file:
@@ -171,6 +187,9 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
     Raises:
       OSError: A file cannot be written; the message says why, and what is still there.
     """
+    check_instance("run", run, Run, "Open one by research.runs.open_run(experiment, config).")
+    check_path("run.path", run.path)
+    check_result("result", result)
     manifest = read_manifest(run.path)
     text, arrays = result_bytes(result)
     files = {ARRAYS: arrays, RESULT: text}
@@ -185,6 +204,7 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
 
 def close(run: Run) -> None:
     """Lets go of the run folder, finished or not, so that another process may go on in it."""
+    check_instance("run", run, Run, "Open one by research.runs.open_run(experiment, config).")
     if run.lock is not None:
         run.lock.release()
 
@@ -197,6 +217,7 @@ def load_result(path: str | Path) -> Result:
     Raises:
       ValueError: The run is not finished, or a file is damaged or missing, or is not what `finish` writes.
     """
+    check_path("path", path)
     path = Path(path)
     manifest = read_manifest(path)
     fault = _fault(path, manifest)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from research.checks import check_path
 from research.reading import Is, check_shape, parse_json, read_bytes
 from research.runs.environment import SHAPE as ENVIRONMENT
 
@@ -22,6 +23,7 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
     Raises:
       ValueError: There is none, or it cannot be read, or it is no manifest of a run.
     """
+    check_path("path", path)
     file = Path(path) / MANIFEST
     try:
         manifest = parse_json(read_file(file.parent, MANIFEST))

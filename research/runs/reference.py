@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from research.checks import check_path
 from research.reading import NUMBER, check_shape, parse_json, read_bytes
 from research.runs.comparison import CLOCK
 from research.runs.files import json_bytes, write_atomically
@@ -32,6 +33,8 @@ def keep(path: str | Path, folder: str | Path) -> Path:
       ValueError: The run is not finished, or the reference would be larger than 20 kB.
       OSError: The file cannot be written.
     """
+    check_path("path", path)
+    check_path("folder", folder)
     reference = reference_of(path)
     data = json_bytes(reference)
     if len(data) > LARGEST:
@@ -75,6 +78,7 @@ def read_reference(file: str | Path) -> dict[str, Any]:
     Raises:
       ValueError: It cannot be read.
     """
+    check_path("file", file)
     try:
         reference = parse_json(read_bytes(file, MOST_BYTES))
         check_shape(reference, SHAPE, "the reference")

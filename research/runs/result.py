@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from research.checks import check_instance, check_mapping, check_sequence, check_text, is_array, shown
 from research.reading import NUMBER, TEXT, check_shape, parse_json
 from research.reading.arrays import read_npz
 from research.runs.files import json_bytes, npz_bytes
@@ -37,6 +38,8 @@ def dashed(row: Iterable[Any]) -> tuple[Any, ...]:
       >>> dashed(("baseline", 0.9, None))
       ('baseline', 0.9, '–')
     """
+    if isinstance(row, str | bytes | dict) or not isinstance(row, Iterable) or is_array(row):
+        raise TypeError(f"row must be a row of a table, a tuple; got row={shown(row)}.")
     return tuple("–" if entry is None else entry for entry in row)
 
 
@@ -54,6 +57,18 @@ class Result(NamedTuple):
     tables: tuple[Table, ...]
     arrays: dict[str, np.ndarray]
     numbers: dict[str, Any]
+
+
+def check_result(name: str, result: Any) -> None:
+    """Raise TypeError unless a value is a Result whose fields are of their kinds."""
+    check_instance(name, result, Result, "Write research.runs.Result(answer, tables, arrays, numbers).")
+    check_text(f"{name}.answer", result.answer)
+    check_sequence(f"{name}.tables", result.tables, "Tables", Table)
+    check_mapping(f"{name}.arrays", result.arrays, "names to arrays")
+    for key, array in result.arrays.items():
+        if not is_array(array):
+            raise TypeError(f"{name}.arrays must hold arrays; got {name}.arrays[{key!r}]={shown(array)}.")
+    check_instance(f"{name}.numbers", result.numbers, dict)
 
 
 def result_bytes(result: Result) -> tuple[bytes, bytes]:
@@ -92,7 +107,7 @@ def read_result(text: bytes, arrays: bytes) -> Result:
       ValueError: They are not what `result_bytes` writes; the message names the entry.
     """
     values = parse_json(text)
-    check_result(values)
+    check_values(values)
     tables = tuple(
         Table(table["title"], tuple(table["columns"]), tuple(map(tuple, table["rows"])), table["note"])
         for table in values["tables"]
@@ -100,7 +115,7 @@ def read_result(text: bytes, arrays: bytes) -> Result:
     return Result(values["answer"], tables, read_npz(arrays), values["numbers"])
 
 
-def check_result(values: Any) -> None:
+def check_values(values: Any) -> None:
     """Hold what result.json holds against its shape.
 
     Raises:
@@ -135,6 +150,9 @@ def hash_arrays(*arrays: Any) -> str:
       >>> hash_arrays(zeros) == hash_arrays(zeros.copy()), hash_arrays(zeros) == hash_arrays(zeros.reshape(2, 2))
       (True, False)
     """
+    for place, array in enumerate(arrays):
+        if np.asarray(array).dtype == object:
+            raise TypeError(f"arrays must hold numbers; array {place} holds Python objects: {shown(array)}.")
     digest = hashlib.sha256()
     for index, array in enumerate(arrays):
         array = np.asarray(array)

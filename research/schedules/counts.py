@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from research.checks import check_number, check_numbers
 from research.types import Array
 
 Schedule = Callable[[Any], Array]
@@ -14,21 +15,26 @@ Schedule = Callable[[Any], Array]
 
 def real(t: Any) -> Array:
     """In the default float dtype: an int32 count divided by an integer would be float32 even where float64 is on."""
-    return jnp.asarray(t, dtype=float)
+    return jnp.asarray(count(t), dtype=float)
 
 
 def count(t: Any) -> Array:
     """A step count as an array: integers stay integers where JAX has integers as large, and become floats where not.
 
+    Raises:
+      TypeError: It is no number.
     Example:
       >>> print(count(3).dtype.kind, f"{count(2**70):.2e}")
       i 1.18e+21
     """
-    if isinstance(t, int | np.integer | np.ndarray) and not isinstance(t, bool):
-        array = np.asarray(t)
+    if isinstance(t, int) and not isinstance(t, bool):
+        check_number("t", t, signed=True)  # Below the largest float.
         limits = jnp.iinfo(jnp.result_type(int))
-        fits = array.dtype != object and np.all((array >= limits.min) & (array <= limits.max))
-        return jnp.asarray(t) if fits else real(np.asarray(array, float))
+        return jnp.asarray(t if limits.min <= t <= limits.max else float(t))
+    check_numbers("t", t)
+    if isinstance(t, np.integer | np.ndarray) and np.issubdtype(t.dtype, np.integer):
+        limits = jnp.iinfo(jnp.result_type(int))
+        return jnp.asarray(t if np.all((t >= limits.min) & (t <= limits.max)) else np.asarray(t, float))
     return jnp.asarray(t)
 
 

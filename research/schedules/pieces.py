@@ -7,6 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from research.checks import check_callable, check_sequence
 from research.schedules.checks import check_number
 from research.schedules.counts import Schedule, count, fraction, is_before, real, since
 from research.types import Array
@@ -52,6 +53,10 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
       >>> print(join([linear_warmup(1.0, 2), inverse_time(1.0)], boundaries=[2])(jnp.arange(4)))
       [0.  0.5 1.  0.5]
     """
+    check_sequence("schedules", schedules, "schedules")
+    for schedule in schedules:
+        check_callable("each of schedules", schedule, "t")
+    check_sequence("boundaries", boundaries, "integers")
     if len(schedules) != len(boundaries) + 1:
         raise ValueError(
             f"join needs one boundary between every two schedules; got {len(schedules)} schedules and "
@@ -90,6 +95,8 @@ def piecewise(initial: float | Array, boundaries: Sequence[int | Array], values:
       [1.    1.    0.5   0.5   0.125 0.125]
     """
     check_number("initial", initial)
+    check_sequence("boundaries", boundaries, "integers")
+    check_sequence("values", values, "numbers")
     if len(boundaries) != len(values):
         raise ValueError(
             f"piecewise needs one value for every boundary; got boundaries={boundaries!r} and values={values!r}. The "

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research import runs
+from research.checks import check_flag, check_path, check_sequence
 from research.reading import NUMBER, PERHAPS, Is, check_shape
 from research.runs.archive import read_contents
 from research.runs.manifest import MANIFEST
@@ -102,6 +103,7 @@ def read_study(path: str | Path) -> FinishedStudy:
       ValueError: It holds no whole study, or one of a version that is not known here; the message names it.
       OSError: It cannot be read.
     """
+    check_path("path", path)
     contents = read_contents(path)
     numbers: Any = contents.found.get("numbers")
     try:
@@ -122,6 +124,8 @@ def gather(paths: Sequence[str | Path], skip_bad: bool = False) -> Gathered:
       ValueError: One cannot be read (and skip_bad is False), or none can.
       OSError: As for `read_study`.
     """
+    check_sequence("paths", paths, "paths", (str, Path))
+    check_flag("skip_bad", skip_bad)
     studies: dict[tuple[str, ...], FinishedStudy] = {}
     repeated, left_out = [], []
     for path, study in _read_each(paths):

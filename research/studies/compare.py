@@ -10,6 +10,7 @@ from typing import Any, cast
 import jax
 
 from research import runs, workloads
+from research.checks import check_callable, check_count, check_flag, check_instance, check_sequence, check_text
 from research.naming import known_names
 from research.runs.files import canonical
 from research.studies.conclusion import conclude
@@ -69,6 +70,8 @@ def compare(
       >>> study.numbers["rules"], len(study.numbers["cells"])
       (['momentum', 'plain'], 2)
     """
+    check_flag("timed", timed)
+    _check_callbacks(on_progress, checkpoints)
     protocol, bring = plan(rules, workload, baseline=baseline, spaces=spaces, evaluations=evaluations, **terms)
     found = measure_pairs(
         protocol, bring, make_workloads(workload), timed=timed, on_progress=on_progress, checkpoints=checkpoints
@@ -102,6 +105,11 @@ def measure_pairs(
       >>> conclude(protocol, "adam", bring, found).numbers["overall"][0]["rule"]
       'gradient_descent'
     """
+    check_instance("protocol", protocol, Protocol, "Take it from plan.")
+    check_sequence("bring", bring, "contenders", Contender)
+    check_sequence("on", on, "workloads", Workload)
+    check_flag("timed", timed)
+    _check_callbacks(on_progress, checkpoints)
     pairs = list(itertools.product(on, bring))
     found = {}
     for done, (workload, contender) in enumerate(pairs):
@@ -139,6 +147,10 @@ def plan(
       >>> protocol.budget, [contender.name for contender in bring]
       (8, ['heavy_ball', 'adam'])
     """
+    if baseline is not None:
+        check_text("baseline", baseline)
+    if not isinstance(workload, str | Workload):
+        check_sequence("workload", workload, "workloads or their names", (str, Workload))
     protocol = make_protocol(**_known_terms(terms))
     bring = contenders(rules, spaces=spaces, evaluations=evaluations)
     if len(bring) < 2:
@@ -180,6 +192,9 @@ def compute_share(
       parts: Among how many processes the pairs are shared.
       checkpoints: The same place for all of them, and for `compare`.
     """
+    check_count("parts", parts)
+    check_count("part", part, 0, parts - 1)
+    _check_callbacks(None, checkpoints)
     timed = arguments.pop("timed", True)
     protocol, bring = plan(rules, workload, **arguments)
     for on, contender in list(itertools.product(make_workloads(workload), bring))[part::parts]:
@@ -209,6 +224,8 @@ def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Wor
       >>> [workload.name for workload in make_workloads(["quadratic", "rosenbrock"])]
       ['quadratic', 'rosenbrock']
     """
+    if not isinstance(given, str | Workload):
+        check_sequence("given", given, "workloads or their names", (str, Workload))
     if isinstance(given, str | Workload):
         given = [given]
     made = [workloads.make_workload(one) if isinstance(one, str) else one for one in cast(Sequence, given)]
@@ -216,6 +233,12 @@ def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Wor
     if not names or len(set(names)) < len(names):
         raise ValueError(f"workload must name at least one, each once; got {names}.")
     return made
+
+
+def _check_callbacks(on_progress: OnProgress | None, checkpoints: Checkpoints) -> None:
+    if on_progress is not None:
+        check_callable("on_progress", on_progress, "done", "total", "message")
+    check_callable("checkpoints", checkpoints, "name")
 
 
 def _known_terms(terms: dict[str, Any]) -> dict[str, Any]:

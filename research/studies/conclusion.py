@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from research.checks import check_count, check_instance, check_sequence, check_text, shown
 from research.studies.answers import HALF, answer
 from research.studies.contenders import Contender
 from research.studies.pairs import scores_of
@@ -36,6 +37,16 @@ def conclude(
       The study: each rule beside the baseline on each workload and on all together (`difference`, `overall`), with a
       performance profile.
     """
+    check_instance("protocol", protocol, Protocol, "Take it from plan.")
+    check_text("baseline", baseline)
+    check_sequence("bring", bring, "contenders", Contender)
+    _check_found(found)
+    if baseline not in [contender.name for contender in bring]:
+        raise ValueError(
+            f"baseline must be one of the rules, {', '.join(c.name for c in bring)}; got baseline={baseline!r}."
+        )
+    if missing := [c.name for c in bring if c.name not in {rule for _, rule in found}]:
+        raise ValueError(f"found must hold what each rule did; it has nothing of {', '.join(missing)}.")
     names = [contender.name for contender in bring]
     on = list(dict.fromkeys(workload for workload, _ in found))
     others = [name for name in names if name != baseline]
@@ -71,6 +82,12 @@ def conclude(
     return Study(answer(numbers), study_tables(numbers), arrays, numbers)
 
 
+def _check_found(found: Mapping[tuple[str, str], Saved]) -> None:
+    fits = isinstance(found, Mapping) and all(isinstance(key, tuple) and len(key) == 2 for key in found)
+    if not fits or not found or not all(isinstance(saved, Saved) for saved in found.values()):
+        raise TypeError(f"found must map (workload, rule) to what measure_pair gives; got found={shown(found)}.")
+
+
 def leader(found: Mapping[tuple[str, str], Saved], *, trials: int) -> str:
     """The rule that the tuning seeds speak for, so that reporting it on the others is no choice after the fact.
 
@@ -86,6 +103,8 @@ def leader(found: Mapping[tuple[str, str], Saved], *, trials: int) -> str:
       >>> leader({("digits", "slow"): slow, ("digits", "fast"): fast}, trials=2)
       'fast'
     """
+    _check_found(found)
+    check_count("trials", trials)
     logs: dict[str, float] = {}
     for workload in dict.fromkeys(workload for workload, _ in found):
         means = {r: s.arrays["tuning"].mean(axis=1) for (w, r), s in found.items() if w == workload}

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from research.checks import check_count, check_numbers, check_sequence
 from research.sizes import check_room
 
 
@@ -22,6 +23,9 @@ def count_confusions(labels: ArrayLike, predictions: ArrayLike, num_classes: int
       >>> count_confusions([0, 0, 1], [0, 1, 1], 2).tolist()
       [[1, 1], [0, 1]]
     """
+    check_numbers("labels", labels)
+    check_numbers("predictions", predictions)
+    check_count("num_classes", num_classes)
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.shape != predictions.shape:
         raise ValueError(
@@ -52,9 +56,19 @@ def recalls(counts: ArrayLike) -> np.ndarray:
       >>> print(recalls([[1, 1], [0, 1]]))
       [0.5 1. ]
     """
+    _check_counts(counts)
     counts = np.asarray(counts)
     of_class = counts.sum(axis=1)
     return np.where(of_class > 0, np.diagonal(counts) / np.maximum(of_class, 1), np.nan)
+
+
+def _check_counts(counts: ArrayLike) -> None:
+    check_numbers("counts", counts)
+    shape = np.shape(counts)
+    if len(shape) != 2 or shape[0] != shape[1] or not shape[0] or not (np.asarray(counts) >= 0).all():
+        raise ValueError(
+            f"counts must be counts of shape (K, K), none negative, from count_confusions; got shape {shape}."
+        )
 
 
 def macro_f1(counts: ArrayLike) -> float:
@@ -86,6 +100,13 @@ def commonest_errors(counts: ArrayLike, classes: Sequence[str], most: int = 5) -
       >>> commonest_errors([[5, 2], [0, 3]], ["cat", "dog"])
       [('cat', 'dog', 2, 7)]
     """
+    _check_counts(counts)
+    check_sequence("classes", classes, "names", str)
+    check_count("most", most, 0)
+    if len(classes) != len(np.asarray(counts)):
+        raise ValueError(
+            f"classes must name each of the {len(np.asarray(counts))} classes of counts; got {len(classes)} names."
+        )
     counts = np.asarray(counts)
     wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]

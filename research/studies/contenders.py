@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from research import descent, update_rules
+from research.checks import check_callable, check_instance, check_tree
 from research.naming import known_names
 from research.proofs.subjects import is_made, made
 from research.studies.known_spaces import EVALUATIONS, NOT_COMPARED, SPACES
@@ -232,6 +233,10 @@ def check_contender(
       >>> check_contender(adam, jnp.zeros(3), lambda x, batch: jnp.sum(x**2))
       0
     """
+    check_instance("contender", contender, Contender, "Make one by research.studies.contenders(rules).")
+    check_callable("objective", objective, "params", "batch")
+    check_tree("params", params)
+    descent.check_dataset("batch", batch)
     for value_of in (lambda r: r.low, lambda r: r.high):  # A tracer has no value that a rule could refuse.
         contender.make_rule(**{n: np.float64(value_of(r)) for n, r in contender.space.items()})
     drawn, calls = 2, []

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from research.checks import check_numbers, check_real
 from research.studies.rates import SMALLEST_GAP
 
 # A run that diverged, or is nowhere near the target, counts as this many budgets (the 10 of PAR10).
@@ -61,6 +62,7 @@ def penalised_passes(passes: np.ndarray, relative: np.ndarray, target: float) ->
       >>> print(penalised_passes(np.array([0.0, 1.0, 2.0]), gaps, 0.01))
       [ 4. 20.  2.]
     """
+    check_real("target", target)
     if not 0 < target < 1:
         raise ValueError(f"target must lie between 0 and 1, a share of the initial gap such as 1e-2; got {target}.")
     reached = passes_to_target(passes, relative, target)
@@ -104,6 +106,8 @@ def expected_running_time(costs: np.ndarray, budget: float) -> np.ndarray:
 
 def spent_and_reached(costs: np.ndarray, budget: float) -> tuple[np.ndarray, np.ndarray]:
     """Passes that each run spent, and 1.0 where it reached the target, else 0.0: what ERT divides."""
+    check_numbers("costs", costs)
+    check_real("budget", budget)
     costs = np.asarray(costs, float)
     if not 0 < budget < np.inf:
         raise ValueError(f"budget must be a positive number of passes; got {budget}.")
@@ -117,6 +121,9 @@ def ratio(spent: np.ndarray, reached: np.ndarray) -> np.ndarray:
 
 
 def _checked(passes: np.ndarray, relative: np.ndarray, target: float) -> tuple[np.ndarray, np.ndarray]:
+    check_numbers("passes", passes)
+    check_numbers("relative", relative)
+    check_real("target", target)
     passes, relative = np.asarray(passes, float), np.asarray(relative, float)
     if passes.ndim != 1 or relative.shape[-1:] != passes.shape:
         raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from research.checks import check_callable, check_count, check_sequence
 from research.sizes import check_most
 
 LEAST_SECONDS = 2e-3  # Of a sample: calls that are shorter are repeated.
@@ -33,6 +34,10 @@ def seconds_in_turns(calls: Sequence[Callable[[], Any]], repeats: int) -> np.nda
       >>> seconds.shape, bool(np.median(seconds[:, 1] / seconds[:, 0]) > 2)
       ((3, 2), True)
     """
+    check_sequence("calls", calls, "functions")
+    for call in calls:
+        check_callable("each of calls", call)
+    check_count("repeats", repeats)
     if repeats < 1:
         raise ValueError(f"repeats must be a positive integer; got repeats={repeats}.")
     check_most(1_000_000, repeats=repeats)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
+from research.checks import check_count, check_number, check_numbers, check_sequence, shown
 from research.sizes import MOST_RESAMPLES, check_most, check_room
 from research.studies.checks import check_level, check_resamples
 
@@ -38,6 +39,8 @@ def median_interval(
       5.0 True
     """
     check_most(MOST_RESAMPLES, resamples=resamples)
+    check_numbers("samples", samples)
+    check_count("seed", seed, 0)
     samples = np.asarray(samples, float)
     if not samples.ndim or not len(samples):
         raise ValueError(f"samples must have a row for each seed, at least one; got shape {samples.shape}.")
@@ -78,6 +81,8 @@ def mean_interval(samples: ArrayLike, *, level: float = 0.95) -> tuple[float, fl
       >>> print(mean, round(low, 3), round(high, 3))
       2.0 -0.484 4.484
     """
+    check_numbers("samples", samples)
+    check_number("level", level, positive=True, below=1.0)
     numbers = np.asarray(samples, float)
     if numbers.ndim != 1 or not len(numbers):
         raise ValueError(f"samples must be at least one number along one axis; got shape {numbers.shape}.")
@@ -99,6 +104,7 @@ def seeds_in_words(count: int) -> str:
       >>> [seeds_in_words(count) for count in (1, 2, 5)]
       ['one seed', 'mean over 2 seeds', 'mean over 5 seeds, 95 % t interval']
     """
+    check_count("count", count)
     return f"mean over {count} seeds{', 95 % t interval' if count > 2 else ''}" if count > 1 else "one seed"
 
 
@@ -109,5 +115,14 @@ def interval_in_words(interval: Interval, digits: int = 3) -> str:
       >>> interval_in_words((1.8931, 1.8799, 1.9063)), interval_in_words((1.5, None, None))
       ('1.893 [1.880, 1.906]', '1.500')
     """
+    check_sequence("interval", interval, "a mean and the ends of its interval")
+    if len(interval) != 3:
+        raise ValueError(f"interval must be (mean, low, high); got interval={shown(interval)}.")
+    for number in interval:
+        if number is not None:
+            check_numbers("each of interval", number, ndim=0)
+    if interval[0] is None or (interval[1] is None) != (interval[2] is None):
+        raise ValueError(f"interval must be (mean, low, high), or (mean, None, None); got interval={shown(interval)}.")
+    check_count("digits", digits, 0)
     mean, low, high = interval
     return f"{mean:.{digits}f}" + ("" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]")

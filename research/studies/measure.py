@@ -6,6 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from research import lanes
+from research.checks import check_callable, check_count, check_numbers, check_sequence
+from research.lanes.program import check_workload
+from research.samplers import check_form
 from research.studies.pairs import known_optimum
 from research.studies.rates import ANY_LADDER, Choice, choose_rate, digits_gained
 from research.studies.timing import Timing, time_alone
@@ -64,6 +67,21 @@ def measure(
     Raises:
       ValueError: The workload has no known optimum, or a seed is used for both.
     """
+    check_workload("workload", workload)
+    check_callable("make_rule", make_rule)
+    check_form(sampler)
+    check_count("num_epochs", num_epochs)
+    check_count("width", width)
+    for name, given in (("seeds", seeds), ("tuning_seeds", tuning_seeds)):
+        check_sequence(name, given, "integers")
+        for seed in given:
+            check_count(f"each of {name}", seed, 0)
+        if not len(given):
+            raise ValueError(f"{name} must name at least one seed; got none.")
+    check_numbers("ladder", ladder, ndim=1)
+    if on_chunk is not None:
+        check_callable("on_chunk", on_chunk, "progress")
+    check_callable("checkpoints", checkpoints, "name")
     optimum = known_optimum(workload)
     both = sorted(set(seeds) & set(tuning_seeds))
     if both:

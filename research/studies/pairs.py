@@ -8,6 +8,8 @@ import jax
 import numpy as np
 
 from research import lanes, samplers
+from research.checks import check_callable, check_count, check_flag, check_instance, check_mapping
+from research.lanes.program import check_workload
 from research.studies.contenders import Contender
 from research.studies.costs import passes_to_target, penalised_passes
 from research.studies.protocol import Protocol
@@ -62,6 +64,13 @@ def measure_pair(
     Raises:
       ValueError: The workload lacks a part, or its optimum is not known.
     """
+    check_workload("workload", workload)
+    check_instance("contender", contender, Contender, "Make one by research.studies.contenders(rules).")
+    check_instance("protocol", protocol, Protocol, "Make one by research.studies.make_protocol().")
+    check_flag("timed", timed)
+    if on_chunk is not None:
+        check_callable("on_chunk", on_chunk, "progress")
+    check_callable("checkpoints", checkpoints, "name")
     known_optimum(workload)
     sampler = sampler_of(workload, protocol.batch_size)
     num_epochs = int(protocol.passes // contender.evaluations)  # `plan` has seen to it that it is one at least.
@@ -138,6 +147,9 @@ def sampler_of(workload: Workload, batch_size: int | None) -> Sampler:
     Raises:
       ValueError: There are fewer examples.
     """
+    check_instance("workload", workload, Workload, "Make one by research.workloads.make_workload(name).")
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
     n = _examples(workload)
     if workload.train is None or batch_size is None:
         return samplers.full_batch(n)
@@ -173,6 +185,7 @@ def scores_of(arrays: Mapping[str, np.ndarray]) -> Scores:
       >>> scores_of(arrays).budget
       5.0
     """
+    check_mapping("arrays", arrays, "names to arrays")
     return Scores(arrays["tuning"], arrays["costs"], float(arrays["passes"][-1]))
 
 

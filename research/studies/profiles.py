@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from research.checks import check_numbers
+
 
 def performance_profile(costs: np.ndarray, factors: np.ndarray) -> np.ndarray:
     """The share of workloads on which each rule costs at most a factor times the cheapest rule.
@@ -21,6 +23,8 @@ def performance_profile(costs: np.ndarray, factors: np.ndarray) -> np.ndarray:
       [[0.66666667 0.66666667 1.        ]
        [0.33333333 0.66666667 0.66666667]]
     """
+    check_numbers("costs", costs)
+    check_numbers("factors", factors)
     costs, factors = np.asarray(costs, float), np.asarray(factors, float)
     if costs.ndim != 2 or not costs.size or factors.ndim != 1:
         raise ValueError(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any, NamedTuple
 
+from research.checks import check_count
 from research.lanes import WIDTH
 from research.sizes import MOST_SEEDS, MOST_TRIALS, check_most
 
@@ -80,12 +81,12 @@ def make_protocol(
         _check_count("batch_size", batch_size)
     check_most(MOST_TRIALS, budget=budget)
     check_most(passes=passes, width=width, batch_size=batch_size)
-    if tune_on == "test":
+    if isinstance(tune_on, str) and tune_on == "test":
         raise ValueError(
             "tune_on='test' would choose by what is reported. Tune on 'train', reported on train with other seeds, or on "
             "'validation', reported on test."
         )
-    if tune_on not in REPORTED_ON:
+    if not isinstance(tune_on, str) or tune_on not in REPORTED_ON:
         raise ValueError(f"tune_on must be 'train' or 'validation'; got {tune_on!r}.")
     for name, value in (("target", target), ("level", level)):
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < 1:
@@ -97,7 +98,7 @@ def make_protocol(
 
 
 def _seeds(name: str, given: Any, first: int) -> tuple[int, ...]:
-    if isinstance(given, bool) or not isinstance(given, int | Sequence):
+    if isinstance(given, bool | str | bytes) or not isinstance(given, int | Sequence):
         raise ValueError(f"{name} must be a number of seeds, or the seeds themselves; got {given!r}.")
     check_most(MOST_SEEDS, **{name: given})
     seeds = tuple(range(first, first + given) if isinstance(given, int) else given)
@@ -115,5 +116,4 @@ def _seeds(name: str, given: Any, first: int) -> tuple[int, ...]:
 
 
 def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
+    check_count(name, value)

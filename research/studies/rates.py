@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from research.checks import check_callable, check_count, check_numbers, check_real
 from research.sizes import check_most
 
 # Below this share of the initial gap, differences are rounding: it counts as twelve digits and no more.
@@ -69,6 +70,10 @@ def choose_rate(
       >>> choice.rate, choice.widened, choice.at_edge
       (0.03125, 3, False)
     """
+    check_callable("score", score, "rates")
+    check_numbers("ladder", ladder)
+    check_real("factor", factor)
+    check_count("added", added)
     rates = np.asarray(ladder, float)
     good = rates.ndim == 1 and rates.size and np.all(np.isfinite(rates) & (rates > 0)) and np.all(np.diff(rates) > 0)
     if not good:
@@ -138,6 +143,7 @@ def first_reached(passes: np.ndarray, gaps: np.ndarray, target: float) -> np.nda
       [ 2. inf]
     """
     passes, gaps = _checked_passes(passes, gaps)
+    check_real("target", target)
     if not 0 < target < np.inf:
         raise ValueError(f"target must be a positive share of the initial gap, such as 1e-4; got target={target!r}.")
     alive = np.logical_and.accumulate(np.isfinite(gaps), axis=-1) & (gaps[..., :1] > 0)
@@ -147,6 +153,8 @@ def first_reached(passes: np.ndarray, gaps: np.ndarray, target: float) -> np.nda
 
 
 def _checked_passes(passes: np.ndarray, gaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    check_numbers("passes", passes)
+    check_numbers("gaps", gaps)
     passes, gaps = np.asarray(passes, float), np.asarray(gaps, float)
     if passes.ndim != 1 or not passes.size or gaps.shape[-1:] != passes.shape:
         raise ValueError(
@@ -158,6 +166,7 @@ def _checked_passes(passes: np.ndarray, gaps: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _scores(scores: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    check_numbers("what score gives", scores)
     scores = np.asarray(scores, float)
     if scores.ndim != 2 or len(scores) != len(rates) or not scores.shape[1]:
         raise ValueError(

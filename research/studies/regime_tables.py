@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from research.checks import check_mapping, check_sequence, check_text
 from research.runs import Table
 
 
@@ -15,6 +16,16 @@ def regime_tables(numbers: dict[str, Any], rule: str) -> tuple[Table, ...]:
     Returns:
       Costs, floors, deviations from optax, rules, targets, optima.
     """
+    check_mapping("numbers", numbers, "what the experiment found")
+    check_text("rule", rule)
+    needed = ("rows", "floors", "deviations", "first", "proof", "optima")
+    if missing := [name for name in needed if name not in numbers]:
+        raise ValueError(f"numbers must be those of batch_stochastic_minibatch; they have no {', '.join(missing)}.")
+    check_sequence("numbers['rows']", numbers["rows"], "rows", Mapping)
+    if not numbers["rows"]:
+        raise ValueError("numbers must have at least one row; numbers['rows'] is empty.")
+    for name in needed[1:3] + needed[4:]:
+        check_mapping(f"numbers[{name!r}]", numbers[name])
     return (
         costs_table(numbers, rule),
         floors_table(numbers),

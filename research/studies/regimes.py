@@ -7,6 +7,7 @@ import numpy as np
 import optax
 
 from research import samplers, schedules
+from research.checks import check_count
 from research.studies.rates import ANY_LADDER, LADDERS
 from research.types import Sampler
 
@@ -51,6 +52,7 @@ def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
       >>> [regime.name for regime in theory_regimes(32)][1:3]
       ['mini-batch 32, with replacement', 'stochastic, with replacement']
     """
+    check_count("batch_size", batch_size)
     return (
         Regime("full batch"),
         Regime(f"mini-batch {batch_size}, with replacement", batch_size, replacement=True),
@@ -66,4 +68,5 @@ def practice_regimes(batch_size: int) -> tuple[Regime, ...]:
       >>> [regime.name for regime in practice_regimes(32)]
       ['full batch', 'mini-batch 32', 'stochastic']
     """
+    check_count("batch_size", batch_size)
     return Regime("full batch"), Regime(f"mini-batch {batch_size}", batch_size), Regime("stochastic", 1)

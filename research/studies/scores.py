@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from research.checks import check_numbers, check_real, shown
+
 
 class Scores(NamedTuple):
     """All trials of one rule on one workload; trial 0 is its defaults.
@@ -32,6 +34,7 @@ def choose(tuning: np.ndarray) -> int:
       >>> choose(np.array([[3.0, 1.0], [1.0, 2.0], [2.0, 1.0]]))
       1
     """
+    check_numbers("tuning", tuning)
     tuning = np.asarray(tuning, float)
     if tuning.ndim != 2 or not tuning.size:
         raise ValueError(f"tuning must be of shape (trials, seeds), at least one of each; got {tuning.shape}.")
@@ -40,11 +43,12 @@ def choose(tuning: np.ndarray) -> int:
     return int(np.argmin(tuning.mean(axis=1)))
 
 
-def checked(scores: Scores) -> Scores:
+def checked(scores: Scores, name: str = "scores") -> Scores:
     """The scores as arrays.
 
     Args:
       scores: As a user or a file gives them.
+      name: What the argument is called.
     Returns:
       The same with arrays of floats.
     Raises:
@@ -53,6 +57,11 @@ def checked(scores: Scores) -> Scores:
       >>> checked(Scores(np.ones((1, 3)), np.ones((1, 2)), 4)).budget
       4.0
     """
+    if not all(hasattr(scores, field) for field in Scores._fields):
+        raise TypeError(f"{name} must be research.studies.Scores(tuning, costs, budget); got {name}={shown(scores)}.")
+    check_numbers(f"{name}.tuning", scores.tuning)
+    check_numbers(f"{name}.costs", scores.costs)
+    check_real(f"{name}.budget", scores.budget)
     tuning, costs, budget = np.asarray(scores.tuning, float), np.asarray(scores.costs, float), float(scores.budget)
     choose(tuning)
     if costs.ndim != 2 or len(costs) != len(tuning):

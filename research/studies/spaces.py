@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import qmc
 
+from research.checks import check_sequence, check_text
 from research.naming import known_names
 from research.sizes import MOST_TRIALS, check_most
 
@@ -63,6 +64,7 @@ def check_space(space: Space, owner: str = "") -> None:
       Traceback (most recent call last):
       ValueError: mine.learning_rate: a log scale starts above 0; got low=0.0.
     """
+    check_text("owner", owner)
     if not isinstance(space, Mapping):
         raise TypeError(f"a space is a dict, such as {{'learning_rate': Range(1e-4, 1.0)}}; {owner} has {space!r}.")
     for name, range_ in space.items():
@@ -266,6 +268,7 @@ def parse_range(text: str) -> Range:
       >>> parse_range("1e-4..10")
       Range(low=0.0001, high=10.0, scale='log', default=None)
     """
+    check_text("text", text)
     ends, _, scale = text.strip().partition(" ")
     try:
         low, high = (float(end) for end in ends.split("..", 1))
@@ -286,6 +289,7 @@ def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
       >>> parse_spaces(["mine.rate=1e-4..10"])
       {'mine': {'rate': Range(low=0.0001, high=10.0, scale='log', default=None)}}
     """
+    check_sequence("words", words, "texts such as mine.rate=1e-4..10", str)
     found: dict[str, dict[str, Range]] = {}
     for word in words:
         target, equals, text = word.partition("=")

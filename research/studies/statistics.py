@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from research.checks import check_count, check_real, check_sequence
 from research.studies.checks import check_level, check_resamples, check_whole
 from research.studies.confidence import Spread, log_interval, seeds_needed, share_interval, spread
 from research.studies.costs import ratio, spent_and_reached
@@ -178,6 +179,7 @@ def best_of(scores: Scores, *, level: float = 0.95, resamples: int = 2000, seed:
       >>> print(best_of(Scores(costs, costs, 10.0))[:, 0])
       [9.  4.5 3. ]
     """
+    check_count("seed", seed, 0)
     scores = checked(scores)
     _check(level, 1, resamples)
     n = scores.costs.shape[1]
@@ -196,6 +198,7 @@ def _compare(
     seed: int,
 ) -> tuple[tuple[float, float, float, float, float, float, str], Spread]:
     """What Difference and Overall share, and the spread of the mean log ratio."""
+    check_count("seed", seed, 0)
     pairs = _checked_pairs(pairs, trials)
     _check(level, comparisons, resamples)
     each = 1 - (1 - level) / comparisons
@@ -242,11 +245,16 @@ def _over_workloads(replicates: Replicates) -> Replicates:
 
 
 def _checked_pairs(pairs: Sequence[tuple[Scores, Scores]], trials: int | None) -> list[tuple[Scores, Scores]]:
+    check_sequence("pairs", pairs, "pairs (mine, other) of Scores", (tuple, list))
+    if trials is not None:
+        check_real("trials", trials)
     if not len(pairs):
         raise ValueError("pairs must hold the scores of two rules on at least one workload; got none.")
     if trials is not None:
         check_whole("trials", trials, 1, ", the defaults")
-    pairs = [(checked(mine), checked(other)) for mine, other in pairs]
+    if any(len(pair) != 2 for pair in pairs):
+        raise TypeError("pairs must hold (mine, other) for each workload; one has another length.")
+    pairs = [(checked(mine, "mine"), checked(other, "other")) for mine, other in pairs]
     for mine, other in pairs:
         for name in ("tuning", "costs"):
             ours, theirs = (getattr(s, name).shape[1] for s in (mine, other))

@@ -9,6 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from research import descent, lanes
+from research.checks import check_callable, check_count, check_mapping, check_number
+from research.lanes.program import check_workload
+from research.samplers import check_form
 from research.sizes import check_most, check_room
 from research.types import Sampler, Workload
 
@@ -42,6 +45,13 @@ def time_alone(
     Returns:
       Timing; its seconds per epoch is the median of five calls.
     """
+    check_workload("workload", workload)
+    check_callable("make_rule", make_rule)
+    check_form(sampler)
+    check_mapping("hyperparameters", hyperparameters, "names to numbers")
+    for name, value in hyperparameters.items():
+        check_number(f"hyperparameters[{name!r}]", value, signed=True)
+    check_count("num_epochs", num_epochs)
     check_most(num_epochs=num_epochs)
     check_room(f"num_epochs={num_epochs}", max(1, num_epochs), sampler.num_batches)
     cell = {name: jnp.asarray(value, float) for name, value in hyperparameters.items()}

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from research.checks import check_callable, check_count, check_flag, check_methods, check_numbers, check_tree
 from research.samplers import check_sampler, num_examples
 from research.sizes import check_most
 from research.training.compiled import Compiled, compile_training
@@ -86,6 +86,18 @@ def train(
     """
     check_sampler(sampler, num_examples(dataset))
     _check(num_epochs, devices, sampler, key)
+    check_callable("objective", objective, "params", "batch")
+    check_tree("params", params)
+    check_flag("noisy", noisy)
+    check_numbers("learning_rate", learning_rate, ndim=0, wanted="one number, or NaN")
+    if evaluate is not None:
+        check_callable("evaluate", evaluate, "params")
+    if on_progress is not None:
+        check_callable("on_progress", on_progress, "share", "words")
+    if checkpoint is not None:
+        check_methods(
+            "checkpoint", checkpoint, "load", "save", "due", hint="Make one by runs.checkpoints_in(folder)(name)."
+        )
     checkpoint = checkpoint or nowhere("training")
     began = time.perf_counter()
     compiled = compile_training(
@@ -120,8 +132,7 @@ def _check(num_epochs: int, devices: int, sampler: Sampler, key: Key) -> None:
     if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise TypeError(f"key must be a JAX key, such as jax.random.key(0); got {key!r}.")
     for name, value in (("num_epochs", num_epochs), ("devices", devices)):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
+        check_count(name, value)
     check_most(num_epochs=num_epochs)
     if devices > len(jax.devices()):
         raise ValueError(

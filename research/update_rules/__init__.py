@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import optax
 
+from research.checks import shown
 from research.naming import known_names
 from research.update_rules.accumulating import adadelta as adadelta
 from research.update_rules.accumulating import adagrad as adagrad
@@ -157,6 +158,8 @@ def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
       Traceback (most recent call last):
       ValueError: unknown rule 'heavyball'; did you mean 'heavy_ball'? Known: gradient_descent, ...
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a str, that of a rule; got name={shown(name)}.")
     if name in UPDATE_RULES:
         return UPDATE_RULES[name]
     if name in VARIANCE_REDUCTION or name in LEAST_SQUARES:

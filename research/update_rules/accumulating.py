@@ -9,6 +9,7 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, descend, increment, like, moving_average
+from research.update_rules.checks import checked
 from research.update_rules.corrections import bias_correction as correction
 from research.update_rules.edges import abs_square, complete, sizes_like
 from research.update_rules.first_order import heavy_ball
@@ -25,6 +26,7 @@ class AdagradState(NamedTuple):
     sum_of_squares: Params
 
 
+@checked
 def adagrad(
     learning_rate: float | Array | Schedule,
     initial_accumulator_value: float | Array = 0.1,
@@ -85,6 +87,7 @@ class AdadeltaState(NamedTuple):
     mean_square_update: Params
 
 
+@checked
 def adadelta(
     learning_rate: float | Array | Schedule = 1.0, rho: float | Array = 0.9, eps: float | Array = 1e-6
 ) -> optax.GradientTransformation:
@@ -169,6 +172,7 @@ class CenteredRmspropState(NamedTuple):
     variance: Params
 
 
+@checked
 def rmsprop(
     learning_rate: float | Array | Schedule,
     decay: float | Array = 0.9,

@@ -9,6 +9,7 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import add_decayed_weights, cast, descend, increment, like, moving_average
+from research.update_rules.checks import checked
 from research.update_rules.corrections import bias_correction
 from research.update_rules.edges import abs_square, complete, sizes_like
 
@@ -27,6 +28,7 @@ class AdamState(NamedTuple):
     nu: Params
 
 
+@checked
 def adam(
     learning_rate: float | Array | Schedule,
     b1: float | Array = 0.9,
@@ -68,6 +70,7 @@ def adam(
     return optax.chain(_adam_direction(b1, b2, eps, eps_root), descend(learning_rate))
 
 
+@checked
 def adamw(
     learning_rate: float | Array | Schedule,
     b1: float | Array = 0.9,
@@ -145,6 +148,7 @@ class AmsgradState(NamedTuple):
     nu_max: Params
 
 
+@checked
 def amsgrad(
     learning_rate: float | Array | Schedule,
     b1: float | Array = 0.9,
@@ -220,6 +224,7 @@ class AdamaxState(NamedTuple):
     nu: Params
 
 
+@checked
 def adamax(
     learning_rate: float | Array | Schedule,
     b1: float | Array = 0.9,

@@ -9,6 +9,7 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import add_decayed_weights, cast, descend, increment, moving_average
+from research.update_rules.checks import checked
 from research.update_rules.corrections import bias_correction as correction
 from research.update_rules.edges import abs_square, complete, overflowed, sizes_like
 
@@ -27,6 +28,7 @@ class AdabeliefState(NamedTuple):
     nu: Params
 
 
+@checked
 def adabelief(
     learning_rate: float | Array | Schedule,
     b1: float | Array = 0.9,
@@ -96,6 +98,7 @@ class YogiState(NamedTuple):
     nu: Params
 
 
+@checked
 def yogi(
     learning_rate: float | Array | Schedule,
     b1: float | Array = 0.9,
@@ -181,6 +184,7 @@ class AdanState(NamedTuple):
     gradient: Params
 
 
+@checked
 def adan(
     learning_rate: float | Array | Schedule,
     b1: float | Array = 0.98,

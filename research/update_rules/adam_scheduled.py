@@ -11,6 +11,7 @@ from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.adam import AdamState
 from research.update_rules.building_blocks import cast, descend, increment, moving_average
+from research.update_rules.checks import checked
 from research.update_rules.corrections import bias_correction, effective_length
 from research.update_rules.edges import abs_square, complete, sizes_like
 
@@ -34,6 +35,7 @@ class NadamState(NamedTuple):
 MOMENTUM_SCHEDULES = ("constant", "torch", "paper")
 
 
+@checked
 def nadam(
     learning_rate: float | Array | Schedule,
     b1: float | Array = 0.9,
@@ -115,6 +117,7 @@ def _limited(g: Array) -> Array:
     return jnp.clip(g, -most, most)
 
 
+@checked
 def radam(
     learning_rate: float | Array | Schedule,
     b1: float | Array = 0.9,

@@ -11,7 +11,7 @@ from jax.core import Tracer
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment, reached
-from research.update_rules.checks import make_inner
+from research.update_rules.checks import checked, make_inner
 from research.update_rules.corrections import bias_correction
 from research.update_rules.edges import complete, dtype_beside
 from research.update_rules.first_order import gradient_descent, heavy_ball
@@ -33,6 +33,7 @@ class LookaheadState(NamedTuple):
     inner: optax.OptState
 
 
+@checked
 def lookahead(
     learning_rate: float | Array | Schedule,
     inner: Constructor | None = None,
@@ -115,6 +116,7 @@ class AveragingState(NamedTuple):
     inner: optax.OptState
 
 
+@checked
 def polyak_averaging(
     learning_rate: float | Array | Schedule,
     inner: Constructor | None = None,
@@ -160,6 +162,7 @@ def polyak_averaging(
     return _averaging("polyak_averaging", make_inner(inner, learning_rate, gradient_descent), weight, accumulator_dtype)
 
 
+@checked
 def exponential_averaging(
     learning_rate: float | Array | Schedule,
     inner: Constructor | None = None,

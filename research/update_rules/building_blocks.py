@@ -11,6 +11,7 @@ from jax.core import Tracer
 
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
+from research.update_rules.checks import checked
 from research.update_rules.edges import complete, real_dtype
 from research.update_rules.groups import checked_mask
 
@@ -27,6 +28,7 @@ class DescendState(NamedTuple):
     learning_rate: Array
 
 
+@checked
 def descend(learning_rate: float | Array | Schedule) -> optax.GradientTransformation:
     """Steps against the incoming direction d: u_t = -η_t d_t. It is the last link of every rule.
 
@@ -79,6 +81,7 @@ def _scale(rate: float | Array, updates: Params) -> Params:
     return jax.tree.map(lambda d: -cast(rate, d) * d, updates)
 
 
+@checked
 def add_decayed_weights(weight_decay: float | Array, mask: Any = None) -> optax.GradientTransformation:
     """Adds the weights, scaled: d_t <- d_t + λ x_t.
 

@@ -1,15 +1,21 @@
 """What a rule, its inner rule and its params have to be, said before anything is traced."""
 
+import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from research.checks import check_callable, check_dtype, check_flag, check_tree, shown
 from research.schedules import check_number
 from research.types import Params
+
+_Arguments = ParamSpec("_Arguments")
+_Rule = TypeVar("_Rule", bound=optax.GradientTransformation)
 
 
 def check_rule(rule: Any, name: str = "rule") -> None:
@@ -25,12 +31,12 @@ def check_rule(rule: Any, name: str = "rule") -> None:
       Traceback (most recent call last):
       TypeError: rule must be an optax.GradientTransformation, but the constructor sgd was given; call it: sgd(0.1).
     """
-    if not inspect.isclass(rule) and hasattr(rule, "init") and hasattr(rule, "update"):
+    if not inspect.isclass(rule) and callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None)):
         return
     if callable(rule) and hasattr(rule, "__name__"):
         given = f"the constructor {rule.__name__} was given; call it: {rule.__name__}(0.1)."
     else:
-        given = f"{rule!r} was given; make one: research.update_rules.adam(0.1), say."
+        given = f"{shown(rule)} was given; make one: research.update_rules.adam(0.1), say."
     raise TypeError(f"{name} must be an optax.GradientTransformation, but {given}")
 
 
@@ -120,3 +126,95 @@ def check_floating(params: Params) -> None:
                 f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}. Give floats: "
                 "jax.tree.map(lambda x: jnp.asarray(x, float), params)."
             )
+
+
+def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _Rule]:
+    """The constructor of a rule whose init and update look at their arguments before they compute with them.
+
+    `init` refuses params, and `update` refuses updates and params, that are not pytrees of numbers; `update` also refuses
+    params that are not like the updates, and a state that is not like this rule's. Structures and shapes are compared, and
+    the state of each structure is traced once, so that a compiled step costs no more and has the same bits.
+
+    Args:
+      constructor: Gives the rule.
+    Returns:
+      The constructor, for `@checked` above its definition.
+    Example:
+      >>> rule = checked(optax.adam)(0.1)
+      >>> rule.update(jnp.ones(3), rule.init(jnp.ones(2)))
+      Traceback (most recent call last):
+      ValueError: state must be that of these updates, from init or the last update; got one for other shapes: ...
+    """
+
+    signature = inspect.signature(constructor)
+    flags = [name for name, parameter in signature.parameters.items() if parameter.annotation is bool]
+
+    @functools.wraps(constructor)
+    def construct(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Rule:
+        if flags or kwargs:
+            try:
+                given = signature.bind(*args, **kwargs).arguments
+            except TypeError:
+                given = {}  # Python says what is wrong with the call.
+            _check_options(given, flags)
+        return _with_checks(constructor(*args, **kwargs))
+
+    return construct
+
+
+def _check_options(given: dict[str, Any], flags: list[str]) -> None:
+    for name in flags:
+        check_flag(name, given.get(name, True))
+    for name in ("residual_fn", "fisher_fn"):
+        if given.get(name) is not None:
+            check_callable(name, given[name], "params")
+    if given.get("accumulator_dtype") is not None:
+        check_dtype("accumulator_dtype", given["accumulator_dtype"])
+    mask = given.get("mask")
+    if mask is not None and not callable(mask):
+        entries = jax.tree.leaves(mask)
+        if not entries or not all(isinstance(entry, bool | np.bool_) for entry in entries):
+            raise TypeError(
+                f"mask must be a pytree of True and False, or a function that gives one; got mask={shown(mask)}."
+            )
+
+
+def _with_checks(rule: _Rule) -> _Rule:
+    expected: dict[Any, tuple[Any, list[Any]]] = {}
+
+    def init(params):
+        check_tree("params", params)
+        return rule.init(params)
+
+    def update(updates, state, params=None, **extra):
+        found = check_tree("updates", updates)
+        if params is not None and check_tree("params", params) != found:
+            raise ValueError(
+                "params must have the structure and the shapes of updates, the gradients; got "
+                f"params={_described(params)} and updates={_described(updates)}."
+            )
+        if found not in expected:
+            of_state = jax.eval_shape(rule.init, updates if params is None else params)
+            expected[found] = jax.tree.structure(of_state), [leaf.shape for leaf in jax.tree.leaves(of_state)]
+        _check_state(state, *expected[found])
+        return rule.update(updates, state, params, **extra)
+
+    return rule._replace(init=init, update=update)
+
+
+def _check_state(state: Any, structure: Any, shapes: list[Any]) -> None:
+    if jax.tree.structure(state) != structure:
+        raise TypeError(
+            "state must be this rule's, from init(params) or the last update; got a state of another structure, "
+            f"state={shown(jax.tree.structure(state))}, where this rule's is {shown(structure)}."
+        )
+    found = [jnp.shape(leaf) for leaf in jax.tree.leaves(state)]
+    if found != shapes:
+        raise ValueError(
+            "state must be that of these updates, from init or the last update; got one for other shapes: "
+            f"state has {shown(found)}, where these updates have {shown(shapes)}."
+        )
+
+
+def _described(tree: Any) -> str:
+    return shown(jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", tree))

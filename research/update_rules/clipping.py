@@ -9,9 +9,11 @@ import optax
 from research.schedules import check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast
+from research.update_rules.checks import checked
 from research.update_rules.edges import abs_square, complete
 
 
+@checked
 def clip_by_value(max_value: float | Array) -> optax.GradientTransformation:
     """Moves each entry into [-c, c]: g <- min(max(g, -c), c).
 
@@ -36,6 +38,7 @@ def clip_by_value(max_value: float | Array) -> optax.GradientTransformation:
     )
 
 
+@checked
 def clip_by_norm(max_norm: float | Array) -> optax.GradientTransformation:
     """Shortens each leaf to a norm of at most c: g <- g min(1, c / |g|), by leaf.
 
@@ -60,6 +63,7 @@ def clip_by_norm(max_norm: float | Array) -> optax.GradientTransformation:
     return _stateless(lambda updates, params: jax.tree.map(lambda g: _shorten(g, _norm([g]), max_norm), updates))
 
 
+@checked
 def clip_by_global_norm(max_norm: float | Array) -> optax.GradientTransformation:
     """Shortens the whole gradient to a norm of at most c: g <- g min(1, c / |g|), |g| over all leaves.
 
@@ -89,6 +93,7 @@ def clip_by_global_norm(max_norm: float | Array) -> optax.GradientTransformation
     return _stateless(clip)
 
 
+@checked
 def clip_adaptively(
     clipping: float | Array, eps: float | Array = 1e-3, axis: int | Sequence[int] | None = None
 ) -> optax.GradientTransformation:

@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from research.checks import shown
 from research.schedules import check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import increment, reached
-from research.update_rules.checks import check_rule
+from research.update_rules.checks import check_rule, checked
 from research.update_rules.edges import arrays, complete, in_dtype, real_dtype
 
 
@@ -30,6 +32,7 @@ class AccumulationState(NamedTuple):
     inner: optax.OptState
 
 
+@checked
 def accumulate_gradients(
     rule: optax.GradientTransformation, every: int | Array
 ) -> optax.GradientTransformationExtraArgs:
@@ -117,6 +120,7 @@ class SkippingState(NamedTuple):
     inner: optax.OptState
 
 
+@checked
 def skip_nonfinite(
     rule: optax.GradientTransformation, max_consecutive: int | Array | None = None
 ) -> optax.GradientTransformationExtraArgs:
@@ -169,6 +173,7 @@ def skip_nonfinite(
     return complete(optax.GradientTransformationExtraArgs(init, update))
 
 
+@checked
 def with_state_dtype(rule: optax.GradientTransformation, dtype: Any) -> optax.GradientTransformationExtraArgs:
     """Runs the rule in another dtype, its state with it: bfloat16 params with a float32 state, for one.
 
@@ -215,7 +220,12 @@ def with_state_dtype(rule: optax.GradientTransformation, dtype: Any) -> optax.Gr
 
 
 def _floating(dtype: Any) -> Any:
-    found = jnp.dtype(dtype)
+    if not isinstance(dtype, str | type | np.dtype) and not hasattr(dtype, "dtype"):
+        raise TypeError(f"dtype must be a floating one, such as 'float32'; got dtype={shown(dtype)}.")
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be a floating one, such as 'float32'; got dtype={shown(dtype)}.") from None
     if not jnp.issubdtype(found, jnp.floating):
         raise TypeError(f"dtype must be a floating one, such as 'float32'; got dtype={dtype!r}.")
     if jax.dtypes.canonicalize_dtype(found) != found:

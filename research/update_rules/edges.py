@@ -53,7 +53,8 @@ def arrays(tree: Params) -> Params:
       >>> print(arrays({"w": 1.0, "b": None})["w"].shape)
       ()
     """
-    return jax.tree.map(lambda x: x if isinstance(x, jax.Array) else jnp.asarray(x, jnp.result_type(x)), tree)
+    given = (jax.Array, jax.ShapeDtypeStruct)  # The second: only what `init` would give is asked for.
+    return jax.tree.map(lambda x: x if isinstance(x, given) else jnp.asarray(x, jnp.result_type(x)), tree)
 
 
 def refuse_complex(params: Params, rule: str, needs_value_fn: bool = False) -> None:

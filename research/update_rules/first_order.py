@@ -9,9 +9,11 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, descend, increment, like, moving_average
+from research.update_rules.checks import checked
 from research.update_rules.edges import complete
 
 
+@checked
 def gradient_descent(learning_rate: float | Array | Schedule) -> optax.GradientTransformation:
     """Steps along the negative gradient: u_t = -η_t g_t.
 
@@ -48,6 +50,7 @@ class MomentumState(NamedTuple):
     velocity: Params
 
 
+@checked
 def heavy_ball(learning_rate: float | Array | Schedule, momentum: float | Array = 0.9) -> optax.GradientTransformation:
     """Steps along a decaying sum of gradients: m_t = μ m_(t-1) + g_t, u_t = -η_t m_t, from m_(-1) = 0.
 
@@ -79,6 +82,7 @@ def heavy_ball(learning_rate: float | Array | Schedule, momentum: float | Array 
     return optax.chain(_accumulate(momentum, look_ahead=False), descend(learning_rate))
 
 
+@checked
 def nesterov(
     learning_rate: float | Array | Schedule, momentum: float | Array | Schedule = 0.9
 ) -> optax.GradientTransformation:
@@ -172,6 +176,7 @@ class AverageState(NamedTuple):
     average: Params
 
 
+@checked
 def ema_momentum(
     learning_rate: float | Array | Schedule, momentum: float | Array = 0.9, undamped_start: bool = False
 ) -> optax.GradientTransformation:
@@ -224,6 +229,7 @@ def _average(momentum: float | Array, undamped_start: bool) -> optax.GradientTra
     return complete(optax.GradientTransformation(init, update))
 
 
+@checked
 def sign_descent(learning_rate: float | Array | Schedule) -> optax.GradientTransformation:
     """Steps by the rate in each coordinate, against the gradient's sign: u_t = -η_t sign(g_t); 0 where g_t is 0.
 
@@ -251,6 +257,7 @@ def sign_descent(learning_rate: float | Array | Schedule) -> optax.GradientTrans
     return optax.chain(_signs("sign_descent"), descend(learning_rate))
 
 
+@checked
 def signum(learning_rate: float | Array | Schedule, momentum: float | Array = 0.9) -> optax.GradientTransformation:
     """Steps by the rate against the sign of an average of gradients: m_t = μ m_(t-1) + (1 - μ) g_t, u_t = -η_t sign(m_t).
 

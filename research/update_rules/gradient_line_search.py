@@ -10,7 +10,7 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment
-from research.update_rules.checks import check_rate, rate_at
+from research.update_rules.checks import check_rate, checked, rate_at
 from research.update_rules.edges import complete
 from research.update_rules.line_searches import backtracking, inner, strong_wolfe
 from research.update_rules.searching import (
@@ -36,6 +36,7 @@ class SearchState(NamedTuple):
     search: Searched
 
 
+@checked
 def backtracking_descent(
     learning_rate: float | Array | Schedule = 1.0,
     sufficient_decrease: float | Array = 1e-4,
@@ -150,6 +151,7 @@ BETAS = {
 _CONJUGATE_WOLFE = partial(strong_wolfe, curvature=0.1)
 
 
+@checked
 def nonlinear_conjugate_gradient(
     learning_rate: float | Array | Schedule = 1.0,
     beta: str = "polak_ribiere_plus",
@@ -192,9 +194,13 @@ def nonlinear_conjugate_gradient(
       [-0.5] 0.5 2
     """
     check_rate(learning_rate, positive=True)
-    if beta not in BETAS:
+    if not isinstance(beta, str) or beta not in BETAS:
         raise ValueError(f"beta must be one of {', '.join(map(repr, BETAS))}; got beta={beta!r}.")
-    search = _CONJUGATE_WOLFE if linesearch == "strong_wolfe" else find_line_search(linesearch)
+    search = (
+        _CONJUGATE_WOLFE
+        if isinstance(linesearch, str) and linesearch == "strong_wolfe"
+        else find_line_search(linesearch)
+    )
     if search is None:
         raise ValueError("linesearch must be a search: conjugate gradients have no fixed step; got linesearch=None.")
 

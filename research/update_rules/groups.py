@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import optax
 
+from research.checks import check_mapping, shown
 from research.types import Params
-from research.update_rules.checks import check_rule
+from research.update_rules.checks import check_rule, checked
 from research.update_rules.edges import complete
 
 Labels = Any  # A pytree that is a prefix of the params, or params -> such a pytree.
@@ -82,6 +83,9 @@ def checked_mask(mask: Any) -> Callable[[Params], Any]:
       Traceback (most recent call last):
       ValueError: mask does not fit the params: it says nothing of b. Give a pytree of the same structure, or a prefix.
     """
+    for path, entry in [] if callable(mask) else jax.tree_util.tree_leaves_with_path(mask):
+        if not isinstance(entry, bool | np.bool_):
+            raise TypeError(f"mask must hold True or False; got {shown(entry)} at {_written(path)}.")
 
     def at_every_leaf(params):
         entries = mask(params) if callable(mask) else mask
@@ -103,6 +107,7 @@ class GroupsState(NamedTuple):
     inner: dict[str, optax.OptState]
 
 
+@checked
 def by_group(
     rules: Mapping[str, optax.GradientTransformation], labels: Labels
 ) -> optax.GradientTransformationExtraArgs:
@@ -128,6 +133,11 @@ def by_group(
       >>> print(updates["w"], abs(updates["b"]))
       -1.0 0.0
     """
+    check_mapping("rules", rules, "labels to rules")
+    if not callable(labels) and not all(isinstance(label, str) for label in jax.tree.leaves(labels)):
+        raise TypeError(
+            f"labels must be a pytree of names in rules, or a function that gives one; got labels={shown(labels)}."
+        )
     if not rules:
         raise ValueError("by_group needs at least one rule; got rules={}.")
     for label, rule in rules.items():

@@ -21,7 +21,7 @@ from research.update_rules.building_blocks import (
     increment,
     moving_average,
 )
-from research.update_rules.checks import make_inner
+from research.update_rules.checks import checked, make_inner
 from research.update_rules.corrections import bias_correction as correction_of
 from research.update_rules.edges import abs_square, complete
 from research.update_rules.groups import checked_mask
@@ -30,6 +30,7 @@ from research.update_rules.groups import checked_mask
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
+@checked
 def lamb(
     learning_rate: float | Array | Schedule,
     b1: float | Array = 0.9,
@@ -113,6 +114,7 @@ class MuonState(NamedTuple):
     mu: Params
 
 
+@checked
 def muon(
     learning_rate: float | Array | Schedule,
     beta: float | Array = 0.95,

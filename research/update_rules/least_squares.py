@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment
-from research.update_rules.checks import check_rate, rate_at
+from research.update_rules.checks import check_rate, checked, rate_at
 from research.update_rules.edges import complete
 from research.update_rules.outcomes import FOUND, NOT_FINITE, STEP_TOO_SMALL
 from research.update_rules.outcomes import SINGULAR as MATRIX_SINGULAR
@@ -52,6 +52,7 @@ class GaussNewtonState(NamedTuple):
     squares_grad_after: Params
 
 
+@checked
 def gauss_newton(
     learning_rate: float | Array | Schedule = 1.0,
     *,
@@ -168,6 +169,7 @@ class LevenbergMarquardtState(NamedTuple):
     squares_grad_after: Params
 
 
+@checked
 def levenberg_marquardt(
     learning_rate: float | Array = 1.0, *, residual_fn: ResidualFn | None = None
 ) -> optax.GradientTransformationExtraArgs:

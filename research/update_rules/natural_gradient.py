@@ -10,7 +10,7 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment, working_dtype
-from research.update_rules.checks import check_rate, rate_at
+from research.update_rules.checks import check_rate, checked, rate_at
 from research.update_rules.edges import complete
 from research.update_rules.outcomes import FIRST_FAILURE, FOUND, NOT_FINITE
 from research.update_rules.outcomes import SINGULAR as MATRIX_SINGULAR
@@ -42,6 +42,7 @@ class NaturalGradientState(NamedTuple):
     curvature: Array
 
 
+@checked
 def natural_gradient(
     learning_rate: float | Array | Schedule = 1.0,
     *,

@@ -9,7 +9,7 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment
-from research.update_rules.checks import check_rate, rate_at
+from research.update_rules.checks import check_rate, checked, rate_at
 from research.update_rules.edges import complete
 from research.update_rules.outcomes import FIRST_FAILURE, FOUND, NO_DESCENT_DIRECTION, NOT_FINITE, STEP_TOO_SMALL
 from research.update_rules.outcomes import SINGULAR as MATRIX_SINGULAR
@@ -53,6 +53,7 @@ class NewtonState(NamedTuple):
     grad_after: Params
 
 
+@checked
 def newton(
     learning_rate: float | Array | Schedule = 1.0,
     *,
@@ -160,6 +161,7 @@ class TrustRegionState(NamedTuple):
     grad_after: Params
 
 
+@checked
 def trust_region_newton(
     learning_rate: float | Array = 1.0,
     *,

@@ -9,6 +9,7 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import add_decayed_weights, cast, descend, increment, like, moving_average
+from research.update_rules.checks import checked
 from research.update_rules.edges import complete
 
 
@@ -22,6 +23,7 @@ class LionState(NamedTuple):
     mu: Params
 
 
+@checked
 def lion(
     learning_rate: float | Array | Schedule,
     b1: float | Array = 0.9,
@@ -84,6 +86,7 @@ class AdoptState(NamedTuple):
     nu: Params
 
 
+@checked
 def adopt(
     learning_rate: float | Array | Schedule,
     b1: float | Array = 0.9,

@@ -13,6 +13,7 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment, moving_average, working_dtype
+from research.update_rules.checks import checked
 from research.update_rules.corrections import bias_correction as correction_of
 from research.update_rules.edges import complete, real_product
 
@@ -35,6 +36,7 @@ class DogState(NamedTuple):
     learning_rate: Array
 
 
+@checked
 def dog(
     learning_rate: float | Array | Schedule = 1.0,
     initial_distance: float | Array | None = None,
@@ -120,6 +122,7 @@ class ProdigyState(NamedTuple):
     learning_rate: Array
 
 
+@checked
 def prodigy(
     learning_rate: float | Array | Schedule = 1.0,
     b1: float | Array = 0.9,

@@ -11,7 +11,7 @@ from research.schedules import Schedule, check_number
 from research.sizes import check_most
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment, working_dtype
-from research.update_rules.checks import check_rate, rate_at
+from research.update_rules.checks import check_rate, checked, rate_at
 from research.update_rules.edges import complete
 from research.update_rules.line_searches import inner
 from research.update_rules.searching import (
@@ -45,6 +45,7 @@ class BFGSState(NamedTuple):
     search: Searched
 
 
+@checked
 def bfgs(
     learning_rate: float | Array | Schedule = 1.0,
     linesearch: str | Search | None = "strong_wolfe",
@@ -141,6 +142,7 @@ class LBFGSState(NamedTuple):
     search: Searched
 
 
+@checked
 def lbfgs(
     learning_rate: float | Array | Schedule = 1.0,
     memory_size: int | None = None,
@@ -263,7 +265,7 @@ def _two_loops(grad: Params, state: LBFGSState, scale: Array) -> Params:
 def _checked(learning_rate, linesearch, first_step: str, min_curvature) -> Search | None:
     check_rate(learning_rate, positive=True)
     check_number("min_curvature", min_curvature)
-    if first_step not in NORMS:
+    if not isinstance(first_step, str) or first_step not in NORMS:
         raise ValueError(f"first_step must be one of {', '.join(map(repr, NORMS))}; got first_step={first_step!r}.")
     return find_line_search(linesearch)
 

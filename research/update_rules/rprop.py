@@ -10,7 +10,7 @@ from jax.core import Tracer
 from research.schedules import check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast
-from research.update_rules.checks import check_rate
+from research.update_rules.checks import check_rate, checked
 from research.update_rules.edges import complete
 
 
@@ -26,6 +26,7 @@ class RpropState(NamedTuple):
     step_size: Params
 
 
+@checked
 def rprop(
     learning_rate: float | Array,
     eta_minus: float | Array = 0.5,

@@ -10,6 +10,7 @@ from jax.core import Tracer
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import DescendState, add_decayed_weights, cast, increment, moving_average
+from research.update_rules.checks import checked
 from research.update_rules.corrections import bias_correction
 from research.update_rules.edges import abs_square, complete, sizes_like
 
@@ -32,6 +33,7 @@ class ScheduleFreeState(NamedTuple):
     rate: Any
 
 
+@checked
 def schedule_free_sgd(
     learning_rate: float | Array | Schedule,
     warmup_steps: int | Array = 0,
@@ -77,6 +79,7 @@ def schedule_free_sgd(
     return _schedule_free([], learning_rate, warmup_steps, b1, weight_decay, weight_power)
 
 
+@checked
 def schedule_free_adamw(
     learning_rate: float | Array | Schedule,
     warmup_steps: int | Array = 0,

@@ -11,7 +11,7 @@ import optax
 from research.schedules import Schedule, check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast
-from research.update_rules.checks import make_inner
+from research.update_rules.checks import checked, make_inner
 from research.update_rules.edges import complete
 from research.update_rules.first_order import gradient_descent
 
@@ -26,6 +26,7 @@ class SamState(NamedTuple):
     inner: optax.OptState
 
 
+@checked
 def sam(
     learning_rate: float | Array | Schedule,
     rho: float | Array = 0.05,

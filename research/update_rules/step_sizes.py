@@ -9,7 +9,7 @@ import optax
 from research.schedules import check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment, working_dtype
-from research.update_rules.checks import check_rate
+from research.update_rules.checks import check_rate, checked
 from research.update_rules.edges import complete, real_product
 
 
@@ -23,6 +23,7 @@ class PolyakStepState(NamedTuple):
     learning_rate: Array
 
 
+@checked
 def polyak_step(
     learning_rate: float | Array = 1.0,
     f_min: float | Array = 0.0,
@@ -108,6 +109,7 @@ class BarzilaiBorweinState(NamedTuple):
     previous_gradient: Params
 
 
+@checked
 def barzilai_borwein(learning_rate: float | Array = 1e-3, short: bool = False) -> optax.GradientTransformation:
     """Steps by the inverse of the curvature that the last step met: u_t = -η_t g_t, η_t = sᵀs / sᵀy.
 
@@ -178,6 +180,7 @@ class AdgdState(NamedTuple):
     previous_gradient: Params
 
 
+@checked
 def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
     """Steps by half the inverse of the curvature met, growing slowly: λ_t = min(√(1 + θ_(t-1)) λ_(t-1), |s| / (2 |y|)).
 

@@ -13,6 +13,7 @@ from research.schedules import Schedule, check_number
 from research.sizes import check_most, check_room
 from research.types import Array, Params
 from research.update_rules.building_blocks import descend, increment, reached
+from research.update_rules.checks import checked
 from research.update_rules.edges import complete
 
 
@@ -30,6 +31,7 @@ class SvrgState(NamedTuple):
     full_gradient: Params
 
 
+@checked
 def svrg(learning_rate: float | Array | Schedule, period: int | Array) -> optax.GradientTransformationExtraArgs:
     """Corrects by the gradient at a snapshot: u_t = -η_t (∇f_B(x_t) - ∇f_B(w̃) + ∇f(w̃)), w̃ renewed every m steps.
 
@@ -108,6 +110,7 @@ class SagaState(NamedTuple):
     mean: Params
 
 
+@checked
 def saga(learning_rate: float | Array | Schedule, num_examples: int) -> optax.GradientTransformationExtraArgs:
     """Corrects by a table of gradients: u_t = -η_t (1/b Σ_(j in B) (∇f_j(x_t) - T_j) + 1/n Σ_i T_i), then T_j <- ∇f_j(x_t).
 

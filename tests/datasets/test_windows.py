@@ -35,8 +35,8 @@ def test_offset_moves_the_first_start():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"context": 0}, "context must be an integer of at least 1; got context=0"),
-        ({"stride": 0}, "stride must be an integer"),
+        ({"context": 0}, "context must be a positive integer; got context=0"),
+        ({"stride": 0}, "stride must be a positive integer"),
         ({"offset": -1}, "offset must be an integer of at least 0; got offset=-1"),
         ({"num_tokens": 3}, "takes context \\+ 1 = 4 tokens from offset=0 on, but the text has 3"),
         ({"num_tokens": 2**31}, "below 2\\*\\*31"),

@@ -111,7 +111,7 @@ def test_dropout_of_a_network_needs_a_key_and_depends_on_it():
 
 REFUSED = {
     "flat shape": (((28, 28), 10), {}, r"image_shape must be \(H, W, C\); got image_shape=\(28, 28\)"),
-    "classes": (((6, 6, 1), 0), {}, "num_classes must be an integer of at least 1"),
+    "classes": (((6, 6, 1), 0), {}, "num_classes must be a positive integer"),
     "channels": (((6, 6, 1), 2), {"channels": (4, 0)}, r"channels\[1\] must be"),
     "channels as a number": (((6, 6, 1), 2), {"channels": 32}, r"channels=32. A single one: \(32,\)"),
     "pools": (((6, 6, 1), 2), {"pool": (2, 2, 2)}, r"one for each of 2 blocks; got pool=\(2, 2, 2\)"),

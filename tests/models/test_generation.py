@@ -135,9 +135,9 @@ def test_what_cannot_be_continued_is_refused_by_name():
     with pytest.raises(ValueError, match=r'logits after each token, shape \(2, 3, 7\); it gives \(2, 7\)\. .*"every"'):
         models.generate(reader, reader.init(jax.random.key(0)), jax.random.key(1), [[1], [2]], 6, context=3)
     refused(TypeError, r"prompt must be of integers; got float64\[1\]", [0.5])
-    refused(ValueError, "num_tokens must be an integer of at least 1; got num_tokens=0", num_tokens=0)
-    refused(ValueError, "context must be an integer of at least 1; got context=0", context=0)
-    refused(ValueError, "top_k must be an integer of at least 1; got top_k=0", top_k=0)
+    refused(ValueError, "num_tokens must be a positive integer; got num_tokens=0", num_tokens=0)
+    refused(ValueError, "context must be a positive integer; got context=0", context=0)
+    refused(ValueError, "top_k must be a positive integer; got top_k=0", top_k=0)
     refused(ValueError, "top_k must be at most the 7 symbols of the model; got top_k=8", top_k=8)
     for temperature in (-0.1, float("nan")):
         refused(ValueError, "temperature must be at least 0; got temperature=", temperature=temperature)

@@ -120,7 +120,7 @@ REFUSED = {
         r"NHWC.*moveaxis\(x, -3, -1\)",
     ),
     "floats": (lambda: mean_and_sd(stored() / 255), "images must be uint8.*float64"),
-    "no shift": (lambda: random_shift(0), "pixels must be an integer of at least 1"),
+    "no shift": (lambda: random_shift(0), "pixels must be a positive integer"),
     "small image": (lambda: random_crop(5)(jax.random.key(0), stored()), "padding=5"),
     "flat image": (lambda: random_flip(jax.random.key(0), jnp.zeros((5, 5))), "channels last"),
 }

@@ -168,8 +168,8 @@ def test_samples_continue_the_prompt():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"order": 0}, "order must be an integer of at least 1; got order=0"),
-        ({"vocabulary_size": 0}, "vocabulary_size must be an integer"),
+        ({"order": 0}, "order must be a positive integer; got order=0"),
+        ({"vocabulary_size": 0}, "vocabulary_size must be a positive integer"),
         ({"order": 40}, r"below 2\*\*63.*5\*\*40.*smaller order"),
         ({"smoothing": "laplace"}, "one of kneser_ney, witten_bell; got smoothing='laplace'"),
         ({"tokens": [0, 5, 1]}, r"tokens must lie in 0\.\.4, .*; got 5 at index \(1,\)"),

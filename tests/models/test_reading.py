@@ -86,7 +86,7 @@ def test_reader_compiles_once_for_any_number_of_windows():
 @pytest.mark.parametrize(
     ("tokens", "context", "words"),
     [
-        (TOKENS, 0, "context must be an integer of at least 1; got context=0"),
+        (TOKENS, 0, "context must be a positive integer; got context=0"),
         (TOKENS[:3], 3, r"at least context \+ 1 = 4; got int32\[3\]"),
         (TOKENS.astype(float), 3, r"integers along one axis.*float64\[23\]"),
         (TOKENS[None], 3, r"got int32\[1, 23\]"),
@@ -104,5 +104,5 @@ def test_model_of_one_prediction_a_window_is_refused():
 
 
 def test_bad_slice_is_named():
-    with pytest.raises(ValueError, match="slice_size must be an integer of at least 1; got slice_size=0"):
+    with pytest.raises(ValueError, match="slice_size must be a positive integer; got slice_size=0"):
         reading.reader(bigram(), TOKENS, CONTEXT, slice_size=0)

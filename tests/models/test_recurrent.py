@@ -362,7 +362,7 @@ def predict(x, **options):
 
 
 REFUSED = [
-    (lambda: models.recurrent(0, 3, 4), "num_inputs must be an integer of at least 1; got num_inputs=0"),
+    (lambda: models.recurrent(0, 3, 4), "num_inputs must be a positive integer; got num_inputs=0"),
     (lambda: models.recurrent(2, 3, 4, window=0), "window must be"),
     (lambda: models.recurrent(2, 3, 4, embedding=0), "embedding must be"),
     (lambda: models.recurrent(2, 3, 4, cell="rnn"), "cell must be one of vanilla, gru, lstm; got cell='rnn'"),

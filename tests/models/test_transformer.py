@@ -341,8 +341,8 @@ def test_each_dense_product_has_two_axes():
     ("wrong", "words"),
     [
         ({"num_heads": 3}, r"width must be divisible by num_heads; got width=8, num_heads=3. Divisors: 1, 2, 4, 8"),
-        ({"num_layers": 0}, "num_layers must be an integer of at least 1; got num_layers=0"),
-        ({"hidden": 1.5}, "hidden must be an integer of at least 1; got hidden=1.5"),
+        ({"num_layers": 0}, "num_layers must be a positive integer; got num_layers=0"),
+        ({"hidden": 1.5}, "hidden must be a positive integer; got hidden=1.5"),
         ({"order": "middle"}, "order must be one of pre, post; got order='middle'"),
         ({"positions": "none"}, "positions must be one of learned, sinusoidal; got positions='none'"),
         ({"activation": "step"}, "activation must be one of .*; got activation='step'"),
@@ -357,7 +357,7 @@ def test_a_wrong_option_is_refused_by_name(wrong, words):
 
 
 def test_wrong_counts_are_refused_by_name():
-    with pytest.raises(ValueError, match="vocabulary_size must be an integer of at least 1; got vocabulary_size=0"):
+    with pytest.raises(ValueError, match="vocabulary_size must be a positive integer; got vocabulary_size=0"):
         models.transformer_decoder(0, CONTEXT)
     with pytest.raises(ValueError, match="num_classes must be an integer of at least 2; got num_classes=1"):
         models.transformer_encoder(VOCABULARY, CONTEXT, 1)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.checks import check_callable, check_key
 from research.derivatives.check.line import Line, in_float64, lift
 from research.derivatives.check.report import CheckReport, Probe, explained, vanishing
 from research.derivatives.check.values import Values
@@ -69,6 +70,10 @@ def check_derivative(f: Callable, x: Any, key: jax.Array, derivative: Callable |
       >>> check_derivative(f, jnp.ones(3), key, lambda x: 2.0002 * jnp.sin(x) * jnp.cos(x)).verdict
       'wrong'
     """
+    check_callable("f", f, "x")
+    check_key("key", key)
+    if derivative is not None:
+        check_callable("derivative", derivative, "x")
     x = floating(x, "x")
     random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
     own = None if all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(x)) else Line(f, x, derivative)

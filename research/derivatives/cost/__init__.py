@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from research.checks import check_callable, check_real
 from research.derivatives.cost.counting import Count, count
 from research.derivatives.cost.jaxprs import traced
 
@@ -91,8 +92,11 @@ def cost(f: Callable, *args: Any, seconds: float = 0.2) -> Cost:
       >>> found.flops  # 2 · 10 · 20 · 30 for the product, 300 for the sum.
       12300.0
     """
+    check_real("seconds", seconds)
     if not seconds >= 0:
         raise ValueError(f"seconds must not be negative; got seconds={seconds}.")
+    if seconds > 1e4:
+        raise ValueError(f"seconds must be at most 10,000; got seconds={seconds}.")
     counted = counted_cost(f, *args)
     start = time.perf_counter()
     compiled = jax.jit(f).lower(*args).compile()
@@ -129,12 +133,15 @@ def cost_ratio(transform: Callable, f: Callable, *args: Any, seconds: float = 0.
       >>> 1 < ratio.flops < 5
       True
     """
+    check_callable("transform", transform, "f")
     plain = cost(f, *args, seconds=seconds)
     if not plain.operations:
         raise ValueError(
             "f does no operation on floating numbers, so that no ratio to it exists; give a function that computes."
         )
-    found = cost(transform(f), *args, seconds=seconds)
+    derived = transform(f)
+    check_callable("what transform gives", derived)
+    found = cost(derived, *args, seconds=seconds)
     return CostRatio(
         plain,
         found,
@@ -157,6 +164,7 @@ def counted_cost(f: Callable, *args: Any) -> Count:
       >>> counted_cost(lambda a, b: a @ b, jnp.ones((2, 3)), jnp.ones((3, 4))).operations  # 2 · 2 · 3 · 4
       48.0
     """
+    check_callable("f", f, *map(str, range(len(args))))
     return count(traced(f, *args))
 
 

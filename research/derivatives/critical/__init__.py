@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.checks import check_callable, check_count, check_number, check_numbers, check_real
 from research.derivatives.critical.classifying import CriticalPoint, described, judged
 from research.derivatives.critical.curvature import curvatures
 from research.derivatives.critical.finding import found_points, vanishes
@@ -56,6 +57,8 @@ def critical_points(f: Callable, starts: Any, bounds: Any, *, separation: Any = 
       >>> found.starts, found.converged
       (16, 16)
     """
+    check_callable("f", f, "x")
+    check_real("separation", separation)
     starts, bounds = _checked(starts, bounds)
     widths = bounds[:, 1] - bounds[:, 0]
     separation = _separation(separation, widths)
@@ -93,6 +96,9 @@ def classify_critical_point(f: Callable, x: Any, *, tolerance: float = 1e-6, sca
       >>> point.kind, point.order, point.note
       ('degenerate', 4, 'a minimum by the fourth derivative')
     """
+    check_callable("f", f, "x")
+    check_number("tolerance", tolerance)
+    check_numbers("x", x)
     x = np.asarray(x) if not isinstance(x, jax.Array) else x
     if not jnp.issubdtype(x.dtype, jnp.floating) or x.ndim > 1:
         raise NotInexactError(f"x must be floating numbers of shape (n,); got {x.dtype} of shape {x.shape}.")
@@ -129,7 +135,20 @@ def grid_of_starts(bounds: Any, per_axis: int | Sequence[int]) -> np.ndarray:
       >>> grid_of_starts([(0.0, 1.0)], 2).tolist()
       [[0.25], [0.75]]
     """
+    check_numbers("bounds", bounds, ndim=2)
+    check_numbers("per_axis", per_axis, kinds="iu")
+    for entry in per_axis if isinstance(per_axis, list | tuple | np.ndarray) and np.ndim(per_axis) else [per_axis]:
+        check_count("per_axis", entry)
     bounds = np.asarray(bounds, float)
+    if (
+        bounds.shape[1] != 2
+        or not np.isfinite(bounds).all()
+        or (np.ndim(per_axis) and np.shape(per_axis) != bounds.shape[:1])
+    ):
+        raise ValueError(
+            "bounds must be finite numbers (low, high) of each coordinate, shape (n, 2), and per_axis one number or n; got "
+            f"bounds of shape {bounds.shape} and per_axis={per_axis!r}."
+        )
     numbers = np.broadcast_to(per_axis, len(bounds))
     check_room(f"per_axis={per_axis}", *(max(1, int(k)) for k in numbers), len(bounds))
     axes = [low + (high - low) * (np.arange(k) + 0.5) / k for (low, high), k in zip(bounds, numbers, strict=True)]
@@ -137,6 +156,8 @@ def grid_of_starts(bounds: Any, per_axis: int | Sequence[int]) -> np.ndarray:
 
 
 def _checked(starts: Any, bounds: Any) -> tuple[np.ndarray, np.ndarray]:
+    check_numbers("bounds", bounds, ndim=2)
+    check_numbers("starts", starts)
     bounds, starts = np.asarray(bounds, float), np.asarray(starts)
     if bounds.ndim != 2 or bounds.shape[1] != 2 or not (bounds[:, 0] < bounds[:, 1]).all():
         raise ValueError(f"bounds must be (low, high) with low < high for each coordinate; got {bounds.tolist()}.")
@@ -147,6 +168,8 @@ def _checked(starts: Any, bounds: Any) -> tuple[np.ndarray, np.ndarray]:
             f"starts must have the shape (k, {len(bounds)}), a row for each start; got {starts.shape}. "
             "One start is starts=[x]; grid_of_starts(bounds, per_axis) makes a lattice."
         )
+    if not np.isfinite(np.asarray(starts)).all():
+        raise ValueError("starts must be finite; got a NaN or an infinity among them. Leave those starts out.")
     if not jnp.issubdtype(starts.dtype, jnp.floating):
         raise NotInexactError(f"starts must be floating numbers; got {starts.dtype}. Write 3.0, not 3.")
     starts = starts.astype(jax.dtypes.canonicalize_dtype(starts.dtype))

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from research.checks import check_callable, shown
 from research.derivatives.errors import NotScalarError, UnsupportedPrimitiveError
 from research.derivatives.exact.arguments import (
     described,
     floating,
+    outputs_of,
     point_and_direction,
-    refuse_integer_outputs,
     scalar,
     size,
     title,
@@ -31,6 +32,8 @@ __all__ = [
     "hessian_vector_product",
     "jacobian",
 ]
+
+MOST_ORDER = 100  # Python's own recursion ends soon after, and no program of 2^order operations ends before.
 
 
 def derivative(f: Callable, x: Any, order: int = 1) -> Any:
@@ -57,8 +60,9 @@ def derivative(f: Callable, x: Any, order: int = 1) -> Any:
       >>> [float(derivative(lambda x: x**3, 2.0, order=n)) for n in range(5)]
       [8.0, 12.0, 12.0, 6.0, 0.0]
     """
-    if not isinstance(order, int | np.integer) or isinstance(order, bool) or order < 0:
-        raise ValueError(f"order must be a whole number from 0 on; got order={order!r}.")
+    check_callable("f", f, "x")
+    if not isinstance(order, int | np.integer) or isinstance(order, bool) or not 0 <= order <= MOST_ORDER:
+        raise ValueError(f"order must be a whole number from 0 on, at most {MOST_ORDER}; got order={shown(order)}.")
     x = floating(x, "x")
     if not isinstance(x, jax.Array) or x.shape:
         raise NotScalarError(
@@ -72,7 +76,8 @@ def derivative(f: Callable, x: Any, order: int = 1) -> Any:
         lower = differentiated(times - 1)
         return lambda t: jax.jvp(lower, (t,), (jnp.ones_like(t),))[1]
 
-    refuse_integer_outputs(jax.eval_shape(f, x)) if order else None
+    if order:
+        outputs_of(f, x)
     try:
         return differentiated(int(order))(x)
     except TypeError as error:
@@ -104,6 +109,7 @@ def gradient(f: Callable, x: Any, mode: ModeName = "auto") -> Any:
       >>> gradient(lambda p: p["a"] * jnp.sum(p["b"] ** 2), {"a": 2.0, "b": jnp.array([1.0, 3.0])})["b"].tolist()
       [4.0, 12.0]
     """
+    check_callable("f", f, "x")
     x = floating(x, "x")
     return differentiated_in(scalar(f, "gradient"), x, mode, outputs=1)
 
@@ -124,10 +130,9 @@ def jacobian(f: Callable, x: Any, mode: ModeName = "auto") -> Any:
       >>> jacobian(lambda x: jnp.array([x[0] * x[1], x[0] + x[1]]), jnp.array([2.0, 5.0])).tolist()
       [[5.0, 2.0], [1.0, 1.0]]
     """
+    check_callable("f", f, "x")
     x = floating(x, "x")
-    outputs = jax.eval_shape(f, x)
-    refuse_integer_outputs(outputs)
-    return differentiated_in(f, x, mode, size(outputs))
+    return differentiated_in(f, x, mode, size(outputs_of(f, x)))
 
 
 def hessian(f: Callable, x: Any, mode: ModeName = "auto") -> Any:
@@ -150,6 +155,7 @@ def hessian(f: Callable, x: Any, mode: ModeName = "auto") -> Any:
       >>> hessian(lambda x: x[0] ** 2 * x[1], jnp.array([3.0, 5.0])).tolist()
       [[10.0, 6.0], [6.0, 0.0]]
     """
+    check_callable("f", f, "x")
     x = floating(x, "x")
     return differentiated_in(lambda y: gradient(f, y, mode), x, "auto", size(x))
 
@@ -172,6 +178,7 @@ def hessian_vector_product(f: Callable, x: Any, v: Any) -> Any:
       >>> hessian_vector_product(lambda x: x[0] ** 2 * x[1], jnp.array([3.0, 5.0]), jnp.array([1.0, 0.0])).tolist()
       [10.0, 6.0]
     """
+    check_callable("f", f, "x")
     x, v = point_and_direction(x, v)
     mode = "forward" if size(x) == 1 else "auto"
     return jax.jvp(lambda y: gradient(f, y, mode), (x,), (v,))[1]
@@ -191,6 +198,7 @@ def hessian_diagonal(f: Callable, x: Any) -> Any:
       >>> hessian_diagonal(lambda x: x[0] ** 2 * x[1] ** 3, jnp.array([3.0, 2.0])).tolist()
       [16.0, 108.0]
     """
+    check_callable("f", f, "x")
     flat, unravel = ravel_pytree(floating(x, "x"))
     checked = scalar(f, "hessian_diagonal")
     if not flat.size:
@@ -220,6 +228,7 @@ def directional_derivative(f: Callable, x: Any, v: Any) -> Any:
       >>> float(directional_derivative(lambda x: x[0] * x[1], jnp.array([2.0, 5.0]), jnp.array([1.0, 1.0])))
       7.0
     """
+    check_callable("f", f, "x")
     x, v = point_and_direction(x, v)
-    refuse_integer_outputs(jax.eval_shape(f, x))
+    outputs_of(f, x)
     return jax.jvp(f, (x,), (v,))[1]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.checks import is_traced, shown
 from research.derivatives.errors import NotInexactError, NotScalarError
 
 
@@ -18,12 +19,14 @@ def floating(tree: Any, argument: str) -> Any:
       NotInexactError: A leaf is not; the message names it.
     """
 
+    if tree is None:
+        raise NotInexactError(
+            f"{argument} must be real floating numbers; got None. Say where: {argument}=1.0, for example."
+        )
+
     def checked(path: Any, leaf: Any) -> jax.Array:
         name = argument + jax.tree_util.keystr(path)
-        try:
-            kind = type(leaf).__name__ if isinstance(leaf, str | bytes) else jnp.result_type(leaf)
-        except TypeError:
-            kind = type(leaf).__name__
+        kind = kind_of(leaf)
         if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.floating):
             advice = "Write 3.0, not 3, or convert by jnp.asarray(..., float)."
             if not isinstance(kind, str) and jnp.issubdtype(kind, jnp.complexfloating):
@@ -32,6 +35,17 @@ def floating(tree: Any, argument: str) -> Any:
         return jnp.asarray(leaf)
 
     return jax.tree_util.tree_map_with_path(checked, tree)
+
+
+def kind_of(leaf: Any) -> Any:
+    """The dtype of a number or an array of numbers; of anything else the name of its type."""
+    is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic) or is_traced(leaf)
+    if not is_array and not isinstance(leaf, bool | int | float | complex):
+        return type(leaf).__name__
+    try:
+        return jnp.result_type(leaf)
+    except (TypeError, OverflowError):
+        return f"{shown(leaf)}"
 
 
 def title(f: Callable) -> str:
@@ -47,6 +61,8 @@ def scalar(f: Callable, name: str) -> Callable:
 
     def checked(x: Any) -> jax.Array:
         value = f(x)
+        if len(jax.tree.leaves(value)) < 2:
+            refuse_integer_outputs(value)
         if jax.tree.structure(value) != jax.tree.structure(0) or jnp.shape(value):
             raise NotScalarError(
                 f"{name} needs a function that gives one real number; {title(f)} gives {described(value)}. "
@@ -60,13 +76,26 @@ def scalar(f: Callable, name: str) -> Callable:
 
 def refuse_integer_outputs(value: Any) -> None:
     """Raises NotInexactError where a leaf of what f gives is not real floating."""
+    if value is None:
+        raise NotInexactError("f must give real floating numbers; it gives None. Does it end in a return?")
     for leaf in jax.tree.leaves(value):
-        kind = jnp.result_type(leaf)
-        if not jnp.issubdtype(kind, jnp.floating):
+        kind = leaf.dtype if isinstance(leaf, jax.ShapeDtypeStruct) else kind_of(leaf)
+        if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.floating):
             raise NotInexactError(
                 f"f must give real floating numbers; it gives {kind}, which has no derivative here. "
                 "Let it give jnp.asarray(..., float), or real and imaginary part apart."
             )
+
+
+def outputs_of(f: Callable, x: Any) -> Any:
+    """Shapes and dtypes of what f gives at x, all real floating; nothing is computed."""
+
+    def checked(x: Any) -> Any:
+        value = f(x)
+        refuse_integer_outputs(value)
+        return value
+
+    return jax.eval_shape(checked, x)
 
 
 def point_and_direction(x: Any, v: Any) -> tuple[Any, Any]:

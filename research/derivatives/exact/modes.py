@@ -5,8 +5,9 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
+from research.checks import check_callable, check_choice
 from research.derivatives.errors import NotInexactError, NotScalarError
-from research.derivatives.exact.arguments import floating, refuse_integer_outputs, size, title
+from research.derivatives.exact.arguments import floating, outputs_of, size, title
 
 ModeName = Literal["auto", "forward", "reverse"]
 MODES = ("auto", "forward", "reverse")
@@ -50,9 +51,9 @@ def chosen_mode(f: Callable, x: Any) -> Mode:
       >>> chosen_mode(lambda x: 2 * x, np.ones(3)).name
       'forward'
     """
+    check_callable("f", f, "x")
     x = floating(x, "x")
-    outputs = jax.eval_shape(f, x)
-    refuse_integer_outputs(outputs)
+    outputs = outputs_of(f, x)
     mode = _by_shape(size(x), size(outputs))
     taken = _with_a_rule(f, mode.name, lambda transformed: jax.eval_shape(transformed, x))[1]
     if taken != mode.name:
@@ -63,8 +64,7 @@ def chosen_mode(f: Callable, x: Any) -> Mode:
 
 def differentiated_in(f: Callable, x: Any, mode: str, outputs: int) -> Any:
     """All derivatives of f at x in the mode that is asked for; "auto" takes the one `chosen_mode` says."""
-    if mode not in MODES:
-        raise ValueError(f"mode must be one of {', '.join(MODES)}; got mode={mode!r}.")
+    check_choice("mode", mode, MODES)
     if mode != "auto":
         return _transform(f, mode)(x)
     return _with_a_rule(f, _by_shape(size(x), outputs).name, lambda transformed: transformed(x))[0]

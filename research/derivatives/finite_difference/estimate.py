@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from research.checks import check_callable, check_choice, check_flag
 from research.derivatives.errors import NoDerivativeError
 from research.derivatives.finite_difference.judging import (
     CONFIDENT,
@@ -120,9 +121,10 @@ def finite_difference(
       >>> print(kink.verdict, kink.left, kink.right)
       kink -1.0 1.0
     """
+    check_callable("f", f, "x")
+    check_flag("strict", strict)
     point, order = _point(x), _order(order)
-    if scheme not in _SIDES:
-        raise ValueError(f"scheme must be one of {', '.join(get_args(Scheme))}; got scheme={scheme!r}.")
+    check_choice("scheme", scheme, get_args(Scheme))
     sampler = Sampler(f)
     ladder = climbed(sampler, point)
     with np.errstate(all="ignore"):

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from research.checks import check_callable, check_sequence
 from research.derivatives.errors import NotInexactError, NotScalarError, UnsupportedPrimitiveError
-from research.derivatives.exact.arguments import title
+from research.derivatives.exact.arguments import kind_of, title
 from research.derivatives.ledger import backward, walking
 from research.derivatives.ledger.kinks import Kink
 from research.derivatives.ledger.ledger import Ledger, make_ledger
@@ -51,12 +52,19 @@ def explain(f: Callable, *args: Any, level: str = MATHEMATICS, expand: Sequence[
       >>> print(*(f"{grad:.4f}" for grad in ledger.grads))
       -0.2943 -0.1471 -0.0736 0.6636
     """
-    if level not in LEVELS or not set(expand) <= {"scan"}:
+    check_callable("f", f, *(f"argument {place}" for place in range(len(args))))
+    check_sequence("expand", expand, "names", str)
+    if not isinstance(level, str) or level not in LEVELS or not set(expand) <= {"scan"}:
         raise ValueError(
             f"level must be one of {LEVELS} and expand within ('scan',); got {level!r}, {tuple(expand)!r}."
         )
     leaves, structure = jax.tree.flatten(args)
     ways = [path for path, _ in jax.tree_util.tree_flatten_with_path(args)[0]]
+    for way, leaf in zip(ways, leaves, strict=True):
+        if isinstance(kind_of(leaf), str):
+            raise NotInexactError(
+                f"the arguments of f must be arrays of numbers; got args{jax.tree_util.keystr(way)}={leaf!r}."
+            )
     leaves = [jnp.asarray(leaf) for leaf in leaves]
     inexact = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
     called = title(f)
@@ -76,6 +84,8 @@ def explain(f: Callable, *args: Any, level: str = MATHEMATICS, expand: Sequence[
 
 def _one_number(called: str, result: Any) -> list[Any]:
     outs = jax.tree.leaves(result)
+    if any(isinstance(kind_of(out), str) for out in outs):
+        raise NotScalarError(f"{called} must give one real number; it gives {result!r}.")
     if len(outs) != 1 or jnp.shape(outs[0]) != () or not jnp.issubdtype(jnp.result_type(outs[0]), jnp.floating):
         shapes = ", ".join(f"{jnp.result_type(out)}{list(jnp.shape(out))}" for out in outs) or "nothing"
         raise NotScalarError(f"{called} must give one real number; it gives {shapes}. Sum it, or use jacobian.")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.checks import check_count, check_key, check_numbers
 from research.derivatives.exact import derivative
 from research.derivatives.rules.table import DERIVATIVE_RULES, Rule
 from research.naming import known_names
@@ -61,6 +62,11 @@ def verify_rule(name: str, key: jax.Array | None = None, points: Any = None, num
       True (u v)' = u' v + u v'
     """
     rule = find_rule(name)
+    check_count("number", number)
+    if key is not None:
+        check_key("key", key)
+    if points is not None:
+        check_numbers("points", points)
     if key is None and points is None:
         raise ValueError("verify_rule draws its points: give a key, such as jax.random.key(0), or points.")
     key_points, key_constants = jax.random.split(jax.random.key(0) if key is None else key)
@@ -86,8 +92,8 @@ def find_rule(name: str) -> Rule:
       >>> find_rule("sine").text
       "(sin x)' = cos x"
     """
-    if name not in DERIVATIVE_RULES:
-        raise ValueError(f"unknown rule {name!r}{known_names(name, DERIVATIVE_RULES)}")
+    if not isinstance(name, str) or name not in DERIVATIVE_RULES:
+        raise ValueError(f"unknown rule {name!r}{known_names(name, DERIVATIVE_RULES)} Give its name.")
     return DERIVATIVE_RULES[name]
 
 

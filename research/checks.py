@@ -1,0 +1,468 @@
+"""What an argument has to be: one check of each kind, for the edge of every public function.
+
+Each check names the argument, shows its value and says what to give. It looks at concrete values only: what is traced
+passes, and nothing is added to a program. JAX is not imported here, for the modules that use NumPy alone.
+"""
+
+import inspect
+import math
+import numbers
+import operator
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+
+_LONGEST = 120  # Characters of a value that a message shows.
+
+
+def is_traced(value: Any) -> bool:
+    """Whether a value is a tracer of JAX, of which only shape and dtype are known.
+
+    Example:
+      >>> is_traced(1.0)
+      False
+    """
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(value, jax.core.Tracer)
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value is an array, of whatever package, or a number of NumPy: it has a dtype and a shape.
+
+    Example:
+      >>> is_array(np.ones(2)), is_array([1.0]), is_array(np)
+      (True, False, False)
+    """
+    return isinstance(getattr(value, "shape", None), tuple) and hasattr(value, "dtype")
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: its repr, cut where it is long; of an array its dtype and shape.
+
+    Example:
+      >>> shown(np.zeros((2, 3))), shown("a" * 200)[-10:]
+      ('an array of float64[2, 3]', '.. (a str)')
+    """
+    if is_array(value) and np.shape(value):
+        return f"an array of {value.dtype}{list(value.shape)}"
+    try:
+        text = repr(value)
+    except Exception:  # An object that a stranger wrote, or an integer of too many digits.
+        return f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... (a {type(value).__name__})"
+
+
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    below: float = math.inf,
+    positive: bool = False,
+    integer: bool = False,
+    signed: bool = False,
+) -> None:
+    """Raise unless a concrete value is a finite number in [0, below), or of any sign; a tracer passes.
+
+    Args:
+      name, value: The argument; a number is a Python or NumPy number or an array of shape ().
+      below, positive, integer, signed: What it must be; positive excludes 0, integer excludes 2.0, signed allows numbers
+        below 0.
+    Raises:
+      TypeError, ValueError: value is not a scalar number (or integer); it lies outside, or is NaN or infinite.
+    Example:
+      >>> check_number("b1", 1.5, below=1.0)
+      Traceback (most recent call last):
+      ValueError: b1 must be a finite number, at least 0 and below 1; got b1=1.5.
+    """
+    if is_traced(value) or (type(value) is float and 0.0 < value < below and value < math.inf and not integer):
+        return
+    limits = "" if signed else ", positive" if positive else ", at least 0"
+    limits += f" and below {below:g}" if below < math.inf else ""
+    kind = "an integer" if integer else "a finite number"
+    message = f"{name} must be {kind}{limits}; got {name}={shown(value)}."
+    array = _scalar(value)
+    if array is None:
+        if is_array(value) and np.shape(value):
+            message += " For several values at once, jax.vmap over the constructor."
+        raise TypeError(message)
+    if integer and not isinstance(array, int) and array.dtype.kind not in "iu":
+        raise TypeError(message)
+    try:
+        number = float(array)
+    except OverflowError:
+        raise ValueError(f"{message} It is too large for a float.") from None
+    inside = math.isfinite(number) and (signed or number >= 0.0) and number < below
+    if not inside or (positive and number == 0.0):
+        raise ValueError(message)
+
+
+def check_real(name: str, value: Any) -> None:
+    """Raise unless a value is one real number that is not infinite, where the caller's own check of its range follows.
+
+    Raises:
+      TypeError, ValueError: It is no number; it is infinite. A NaN passes, for no range holds it; so does a tracer.
+    Example:
+      >>> check_real("delta", "1")
+      Traceback (most recent call last):
+      TypeError: delta must be a number; got delta='1'.
+    """
+    if (type(value) is float and math.isfinite(value)) or is_traced(value):
+        return
+    array = _scalar(value)
+    if array is None:
+        raise TypeError(f"{name} must be a number; got {name}={shown(value)}.")
+    try:
+        if math.isinf(float(array)):
+            raise OverflowError
+    except OverflowError:
+        raise ValueError(f"{name} must be a finite number; got {name}={shown(value)}.") from None
+
+
+def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
+    """Raise unless a value is an integer from `least` on, and at most `most`; a tracer passes.
+
+    Args:
+      name, value: The argument; a Python or NumPy integer.
+      least, most: The range; None: no upper limit.
+    Raises:
+      ValueError: It is not; the message shows the value.
+    Example:
+      >>> check_count("num_steps", 0)
+      Traceback (most recent call last):
+      ValueError: num_steps must be a positive integer; got num_steps=0.
+    """
+    if is_traced(value):
+        return
+    if is_integer(value) and operator.index(value) >= least and (most is None or operator.index(value) <= most):
+        return
+    wanted = {0: "an integer of at least 0", 1: "a positive integer"}.get(least, f"an integer of at least {least}")
+    wanted += "" if most is None else f", at most {most}"
+    raise ValueError(f"{name} must be {wanted}; got {name}={shown(value)}.")
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer, of Python, NumPy or an array of shape (); True and False are none.
+
+    Example:
+      >>> is_integer(np.int8(2)), is_integer(True), is_integer(2.0)
+      (True, False, False)
+    """
+    if isinstance(value, bool | np.bool_):
+        return False
+    if isinstance(value, numbers.Integral):
+        return True
+    return is_array(value) and getattr(value.dtype, "kind", "") in ("i", "u") and np.shape(value) == ()
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise unless a value is True or False; a tracer passes.
+
+    Raises:
+      TypeError: It is neither.
+    Example:
+      >>> check_flag("replacement", "no")
+      Traceback (most recent call last):
+      TypeError: replacement must be True or False; got replacement='no'.
+    """
+    if not isinstance(value, bool | np.bool_) and not is_traced(value):
+        raise TypeError(f"{name} must be True or False; got {name}={shown(value)}.")
+
+
+def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
+    """Raise unless a value is one of some names; what cannot be hashed is none of them.
+
+    Raises:
+      ValueError: It is another; the message lists them.
+    Example:
+      >>> check_choice("mode", ["forward"], ("forward", "reverse"))
+      Traceback (most recent call last):
+      ValueError: mode must be one of forward, reverse; got mode=['forward'].
+    """
+    known = list(known)
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}; got {name}={shown(value)}.")
+
+
+def check_text(name: str, value: Any) -> None:
+    """Raise unless a value is a str.
+
+    Raises:
+      TypeError: It is none.
+    Example:
+      >>> check_text("name", b"adam")
+      Traceback (most recent call last):
+      TypeError: name must be a str; got name=b'adam'.
+    """
+    check_instance(name, value, str)
+
+
+def check_path(name: str, value: Any) -> None:
+    """Raise unless a value can be the path of a file or folder.
+
+    Raises:
+      TypeError, ValueError: It is no str and no path; it is empty or holds a NUL.
+    Example:
+      >>> check_path("folder", 3)
+      Traceback (most recent call last):
+      TypeError: folder must be a path, a str or a pathlib.Path; got folder=3.
+    """
+    if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
+        raise TypeError(f"{name} must be a path, a str or a pathlib.Path; got {name}={shown(value)}.")
+    if not os.fspath(value) or "\0" in os.fspath(value):
+        raise ValueError(f"{name} must be a path that is not empty and has no NUL; got {name}={shown(value)}.")
+
+
+def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> None:
+    """Raise unless a value is a function that can be called with so many arguments by place.
+
+    Args:
+      name, value: The argument.
+      arguments: What the function is called with, by names that a message shows; none: nothing is said of that.
+      hint: A sentence more for the message.
+    Raises:
+      TypeError: It cannot be called, or not so.
+    Example:
+      >>> check_callable("f", 3.0, "x")
+      Traceback (most recent call last):
+      TypeError: f must be a function of (x); got f=3.0.
+      >>> check_callable("f", lambda: 0.0, "x")
+      Traceback (most recent call last):
+      TypeError: f must be a function of (x); got f=<function <lambda> ...>, which takes ().
+    """
+    of = f" of ({', '.join(arguments)})" if arguments else ""
+    hint = f" {hint}" if hint else ""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function{of}; got {name}={shown(value)}.{hint}")
+    if not arguments:
+        return
+    try:
+        signature = inspect.signature(value)
+    except (TypeError, ValueError):  # Some of C's functions have none.
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be a function{of}; got {name}={shown(value)}, which takes {_parameters(signature)}.{hint}"
+        ) from None
+
+
+def check_instance(name: str, value: Any, kind: type | tuple[type, ...], hint: str = "") -> None:
+    """Raise unless a value is of a class.
+
+    Args:
+      name, value: The argument.
+      kind: The class, or several.
+      hint: What makes one, as a sentence more for the message.
+    Raises:
+      TypeError: It is none.
+    Example:
+      >>> check_instance("sampler", 3, range, "Make one by range(3).")
+      Traceback (most recent call last):
+      TypeError: sampler must be a range; got sampler=3. Make one by range(3).
+    """
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        wanted = " or ".join("None" if one is type(None) else f"a {one.__name__}" for one in kinds)
+        raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}.{' ' if hint else ''}{hint}")
+
+
+def check_mapping(name: str, value: Any, of: str = "") -> None:
+    """Raise unless a value is a mapping with texts for keys.
+
+    Args:
+      name, value: The argument.
+      of: What maps to what, for the message.
+    Raises:
+      TypeError: It is none.
+    Example:
+      >>> check_mapping("cells", [1, 2], "names to arrays")
+      Traceback (most recent call last):
+      TypeError: cells must be a dict of names to arrays; got cells=[1, 2].
+    """
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise TypeError(f"{name} must be a dict{f' of {of}' if of else ''}; got {name}={shown(value)}.")
+
+
+def check_sequence(name: str, value: Any, of: str = "", kind: type | tuple[type, ...] = object) -> None:
+    """Raise unless a value is a list, a tuple, or an array of rank one or more; a text, a set or a dict is none.
+
+    Args:
+      name, value: The argument.
+      of: What its entries are, for the message.
+      kind: What each entry has to be.
+    Raises:
+      TypeError: It is none, or an entry is something else.
+    Example:
+      >>> check_sequence("texts", "a b", "texts", str)
+      Traceback (most recent call last):
+      TypeError: texts must be a list of texts; got texts='a b'.
+    """
+    wanted = f"{name} must be a list{f' of {of}' if of else ''}"
+    has_entries = is_array(value) and hasattr(value, "__array__") and len(np.shape(value)) > 0
+    if isinstance(value, str | bytes | Mapping | Set) or not (isinstance(value, Sequence) or has_entries):
+        raise TypeError(f"{wanted}; got {name}={shown(value)}.")
+    if kind is not object:
+        for index, entry in enumerate(value):
+            if not isinstance(entry, kind):
+                raise TypeError(f"{wanted}; got {name}[{index}]={shown(entry)}.")
+
+
+def check_key(name: str, value: Any) -> None:
+    """Raise unless a value is one key of `jax.random`; a tracer passes.
+
+    Raises:
+      TypeError: It is none, or several.
+    Example:
+      >>> check_key("key", 0)
+      Traceback (most recent call last):
+      TypeError: key must be a key, such as jax.random.key(0); got key=0.
+    """
+    if is_traced(value):
+        return
+    dtype, shape = (str(value.dtype), np.shape(value)) if is_array(value) else ("", None)
+    typed = dtype.startswith("key<") and shape == ()
+    if not typed and not (dtype == "uint32" and shape in ((2,), (4,))):
+        several = " Split keys are given one by one, or by jax.vmap." if dtype.startswith("key<") else ""
+        raise TypeError(f"{name} must be a key, such as jax.random.key(0); got {name}={shown(value)}.{several}")
+
+
+def check_numbers(name: str, value: Any, *, ndim: int | None = None, kinds: str = "biuf", wanted: str = "") -> None:
+    """Raise unless a value is an array of real numbers, or can be one; a tracer passes by its dtype.
+
+    Args:
+      name, value: The argument: an array, a number, or lists of numbers.
+      ndim: Its rank; None: any.
+      kinds: What NumPy calls the kinds of dtypes that are allowed: b, i, u, f, c.
+      wanted: What it should be, for the message; None: from the kinds.
+    Raises:
+      TypeError: It is none, or of another kind.
+      ValueError: It has another rank.
+    Example:
+      >>> check_numbers("costs", ["a"])
+      Traceback (most recent call last):
+      TypeError: costs must be an array of real numbers; got costs=['a'].
+    """
+    wanted = wanted or ("an array of integers" if "f" not in kinds else "an array of real numbers")
+    array = value
+    given = is_array(value)
+    if not given:
+        if isinstance(value, str | bytes | Mapping | Set) or value is None:
+            raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}.")
+        try:
+            array = np.asarray(value)
+        except Exception:  # Lists of unequal lengths, and whatever a stranger's object raises.
+            array = np.empty(0, object)
+        if array.dtype == np.uint64:  # A Python integer that is none of 64 bits with a sign.
+            raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}, which is too large an integer.")
+    empty = not given and array.size == 0 and array.dtype == np.float64  # An empty list makes floats.
+    if not empty and _kind_of(array.dtype) not in kinds:
+        raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}.")
+    if given and not hasattr(value, "__array__") and not is_traced(value):
+        raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}, which has no values.")
+    if ndim is not None and len(array.shape) != ndim:
+        ranks = {0: "one number, shape ()", 1: "of rank one, shape (n,)"}
+        raise ValueError(f"{name} must be {ranks.get(ndim, f'of rank {ndim}')}; got shape {tuple(array.shape)}.")
+
+
+def check_tree(name: str, tree: Any) -> tuple[Any, ...]:
+    """Raise unless every leaf of a pytree is a number or an array of numbers; tracers are.
+
+    Args:
+      name: What the argument is called.
+      tree: What was given.
+    Returns:
+      Its structure and the shapes of its leaves, which can be compared.
+    Raises:
+      TypeError: Which leaf it is.
+    Example:
+      >>> check_tree("params", {"w": "one"})
+      Traceback (most recent call last):
+      TypeError: params must be a pytree of arrays of numbers; got params['w']='one'.
+    """
+    import jax
+
+    leaves, structure = jax.tree.flatten(tree)
+    for place, leaf in enumerate(leaves):
+        if not _is_numeric(leaf):
+            path = jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(tree)[place][0])
+            raise TypeError(f"{name} must be a pytree of arrays of numbers; got {name}{path}={shown(leaf)}.")
+    return structure, *(np.shape(leaf) for leaf in leaves)
+
+
+def check_methods(name: str, value: Any, *methods: str, hint: str = "") -> None:
+    """Raise unless a value has methods, or functions in fields, of some names; a class that was not called has not.
+
+    Args:
+      name, value: The argument.
+      methods: Their names.
+      hint: What makes one, as a sentence more for the message.
+    Raises:
+      TypeError: One is missing.
+    Example:
+      >>> check_methods("model", 3, "init", "apply", hint="Make one by research.models.linear(3).")
+      Traceback (most recent call last):
+      TypeError: model must have the functions init and apply; got model=3. Make one by research.models.linear(3).
+    """
+    if inspect.isclass(value) or not all(callable(getattr(value, method, None)) for method in methods):
+        hint = f" {hint}" if hint else ""
+        raise TypeError(f"{name} must have the functions {' and '.join(methods)}; got {name}={shown(value)}.{hint}")
+
+
+def check_dtype(name: str, value: Any) -> None:
+    """Raise unless a value names a dtype of floating numbers: "float32", np.float64.
+
+    Raises:
+      TypeError: It names none.
+    Example:
+      >>> check_dtype("dtype", "nonsense")
+      Traceback (most recent call last):
+      TypeError: dtype must be the name or type of a floating dtype, such as "float32"; got dtype='nonsense'.
+    """
+    try:
+        named = isinstance(value, str | type | np.dtype) or (
+            not is_array(value) and isinstance(getattr(value, "dtype", None), np.dtype)
+        )
+        dtype = np.dtype(value) if named else None
+    except (TypeError, ValueError):
+        dtype = None
+    if dtype is not None and _kind_of(dtype) == "f":
+        return
+    raise TypeError(
+        f'{name} must be the name or type of a floating dtype, such as "float32"; got {name}={shown(value)}.'
+    )
+
+
+def _is_numeric(leaf: Any) -> bool:
+    if isinstance(leaf, bool | int | float | complex):
+        return not isinstance(leaf, int) or -(2**63) <= leaf < 2**63
+    if not is_array(leaf):
+        return False
+    return _kind_of(leaf.dtype) in "biufc" or "float0" in str(leaf.dtype)
+
+
+def _scalar(value: Any) -> Any:
+    """A Python integer, or an array of shape () of real numbers; None for what is no number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, bool | np.bool_):
+        return None
+    if isinstance(value, numbers.Real):
+        return np.asarray(float(value)) if not isinstance(value, np.generic) else np.asarray(value)
+    if not is_array(value) or not hasattr(value, "__array__") or np.shape(value) != ():
+        return None
+    return np.asarray(value) if _kind_of(value.dtype) in "iuf" else None
+
+
+def _kind_of(dtype: Any) -> str:
+    """What NumPy calls the kind of a dtype; f for the narrow floats too, which are void to NumPy."""
+    if str(dtype).startswith(("bfloat16", "float8", "float4")):
+        return "f"
+    return getattr(dtype, "kind", "") or "?"
+
+
+def _parameters(signature: inspect.Signature) -> str:
+    return f"({', '.join(map(str, (p.replace(annotation=p.empty) for p in signature.parameters.values())))})"
