@@ -9,10 +9,18 @@ The problems were written down, and hashed, before the estimator was; `--half de
 on. Both halves were made by the author of `finite_difference`, who knew what is hard; the others are run at their
 defaults. numdifftools and jacobi are run where they are installed (`pip install '.[peers]'`), and are not needed otherwise.
 
-    python experiments/honest_errors.py            # some seconds
+Then random functions in eight classes, orders 1 to 4: smooth, at a root, with a jump in f'' or f''', with a kink at x or
+near it, where terms cancel, and rounded to a grid. Each package is asked what it can: scipy.differentiate and jacobi know
+the first order only. Wrong is an answer whose claim does not hold: the error exceeds it, or, where there is no derivative,
+half the gap between the two sides does; its share is of all functions.
+
+    python experiments/honest_errors.py            # about a minute
+    python experiments/honest_errors.py --full     # 2,000 functions of each class and order; about ten minutes
+    python experiments/honest_errors.py --per-class 2000 --seed 7
 
 The numbers to expect (`EXPECTED`) are those of `finite_difference`: the share of claims that hold; the median claim over
-error; the share of problems with a derivative that it answers; and its answers where there is none.
+error; the share of problems with a derivative that it answers; its answers where there is none; and of random functions
+the share of wrong answers for smooth functions and roots, and for kinks.
 """
 
 import dataclasses
@@ -30,6 +38,7 @@ import numpy as np
 import research
 
 EXPECTED = {"coverage": (0.98, 1.0), "sharpness": (1.0, 30.0), "answered": (0.9, 1.0), "false_answers": (0, 0)}
+EXPECTED |= {"smooth_wrong": (0.0, 0.005), "kinks_wrong": (0.0, 0.01)}
 
 OURS = "finite_difference"
 PEERS = {
@@ -38,6 +47,7 @@ PEERS = {
     "numdifftools": "numdifftools",
     "jacobi": "jacobi",
 }
+ORDERS = (1, 2, 3, 4)
 CONFIDENT = 0.1  # A claim of at most this share of max(|value|, 1) says that the derivative is known.
 UNIT = np.finfo(np.float64).eps / 2
 
@@ -48,31 +58,39 @@ class Config:
 
     half: Literal["held out", "development"] = "held out"
     """Of the problems: those that nothing was tuned on, or those that were used in building."""
+    per_class: int = 200
+    """Random functions of each class; 0 leaves them out."""
+    seed: int = 0
+    """Of the random functions."""
 
 
-FULL = Config()
+FULL = Config(per_class=2000)
 
 
 def run(config, on_progress=None, checkpoints=None):
     """Every package on every problem."""
-    del checkpoints  # It takes seconds.
+    del checkpoints  # It takes a minute.
+    if config.per_class < 0 or config.seed < 0:
+        raise ValueError(f"both must be at least 0; got per_class={config.per_class!r} and seed={config.seed!r}.")
     problems = halves(config.half)
     methods = installed()
     arrays, scores, answers = {"truth": np.array([p.truth for p in problems])}, {}, {}
-    for done, (name, method) in enumerate(methods.items()):
-        if on_progress:
-            on_progress(done, len(methods), name)
+    for name, method in methods.items():
         found, seconds = ask(method, problems)
         told = np.where(found[:, 2:3] > 0, found[:, :2], np.nan)
         arrays |= {f"{name}/value": told[:, 0], f"{name}/claim": told[:, 1]}
         scores[name] = score(arrays["truth"], found) | {"milliseconds": 1e3 * seconds / len(problems)}
         answers[name] = false_answers(problems, found)
-    if on_progress:
-        on_progress(len(methods), len(methods), "done")
-    ours = {key: scores[OURS][key] for key in EXPECTED}
+    rows = random_rows(config, methods, on_progress)
+    ours = {key: scores[OURS][key] for key in EXPECTED if key in scores[OURS]}
     numbers = {"half": config.half, "problems": len(problems), "exist": int(np.isfinite(arrays["truth"]).sum())}
     numbers |= ours | {"scores": scores, "answers": answers}
-    tables = (scores_table(numbers), answers_table(numbers, problems))
+    tables = [scores_table(numbers), answers_table(numbers, problems)]
+    if rows:
+        numbers |= {"smooth_wrong": pooled(rows, "smooth", "root"), "kinks_wrong": pooled(rows, "kink")}
+        numbers |= {"per_class": config.per_class, "random": rows}
+        tables.append(random_table(numbers))
+    tables = tuple(tables)
     return research.runs.Result(answer(numbers), tables, arrays, numbers)
 
 
@@ -86,31 +104,36 @@ def halves(name):
 
 
 class Package(NamedTuple):
-    """How a package is asked, and how its reply is read as (value, claim, whether it says that this is an answer).
+    """How a package is asked, (f, x, order) -> reply, and how that is read: (value, claim, whether it says that it answers).
 
     The two are apart so that only what the package raises counts as its having no answer: a fault of the reading stops
     the experiment, instead of being written down against the package.
     """
 
-    ask: Callable[[Any, float], Any]
+    ask: Callable[..., Any]
     read: Callable[[Any], tuple[Any, Any, bool]]
+    orders: tuple[int, ...] = (1,)
 
 
 def installed():
     """name -> Package, each at its defaults, of those that are there."""
     load = importlib.import_module
-    scipy_ask = lambda f, x: load("scipy.differentiate").derivative(f, x)
+    scipy_ask = lambda f, x, order: load("scipy.differentiate").derivative(f, x)
     packages = {
         OURS: Package(
-            lambda f, x: research.derivatives.finite_difference(f, x), lambda r: (r.value, r.error, r.verdict == "ok")
+            lambda f, x, order: research.derivatives.finite_difference(f, x, order),
+            lambda r: (r.value, r.error, r.verdict == "ok"),
+            ORDERS,
         ),
         # It too says where it has failed; "all" takes its value and error even then.
         "scipy.differentiate": Package(scipy_ask, lambda r: (r.df, r.error, bool(r.success))),
         "scipy.differentiate, all": Package(scipy_ask, lambda r: (r.df, r.error, True)),
         "numdifftools": Package(
-            lambda f, x: load("numdifftools").Derivative(f, full_output=True)(x), read_numdifftools
+            lambda f, x, order: load("numdifftools").Derivative(f, n=order, full_output=True)(x),
+            read_numdifftools,
+            ORDERS,
         ),
-        "jacobi": Package(lambda f, x: load("jacobi").jacobi(f, x), lambda r: (r[0], r[1], True)),
+        "jacobi": Package(lambda f, x, order: load("jacobi").jacobi(f, x), lambda r: (r[0], r[1], True)),
     }
     return {name: package for name, package in packages.items() if name == OURS or importable(PEERS[name])}
 
@@ -130,23 +153,23 @@ def ask(package, problems):
     """(value, claim, answered, evaluations) of each problem, shape (problems, 4), and the seconds of all."""
     rows, start = [], time.perf_counter()
     for problem in problems:
-        rows.append(ask_one(package, problem))
+        rows.append(ask_one(package, problem.function(), problem.x))
     return np.array(rows), time.perf_counter() - start
 
 
-def ask_one(package, problem):
-    """One problem; a package that stops with an error gives no answer."""
-    f, count = problem.function(), 0
+def ask_one(package, f, x, order=1):
+    """(value, claim, answered, evaluations) of one function; a package that stops with an error gives no answer."""
+    count = 0
 
-    def counted(x):
+    def counted(at):
         nonlocal count
-        count += np.size(x)
-        return f(x)
+        count += np.size(at)
+        return f(at)
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
         try:
-            reply = package.ask(counted, problem.x)
+            reply = package.ask(counted, x, order)
         except (ArithmeticError, ValueError, TypeError, IndexError, np.linalg.LinAlgError):
             return math.nan, math.inf, False, count
     value, claim, says = package.read(reply)
@@ -170,6 +193,52 @@ def score(truth, found):
         "eight_digits": share_of(error <= 1e-8 * np.abs(truth[told]) + 1e-300),
         "evaluations": float(np.median(found[:, 3])),
     }
+
+
+def random_rows(config, methods, on_progress=None):
+    """A dict for each class, order and package: how many functions, and the shares that `judged` counts."""
+    if not config.per_class:
+        return []
+    from research.derivatives.problems.random_functions import CLASSES, random_cases
+
+    asked = {name: package for name, package in methods.items() if not name.endswith(", all")}
+    rows = []
+    for done, kind in enumerate(CLASSES):
+        if on_progress:
+            on_progress(done, len(CLASSES), kind)
+        cases = random_cases(kind, config.per_class, config.seed)
+        for order in ORDERS:
+            for name in (name for name, package in asked.items() if order in package.orders):
+                found = np.array([ask_one(asked[name], case.function(), case.x, order) for case in cases])
+                rows.append({"class": kind, "order": order, "package": name} | judged(cases, found, order))
+    if on_progress:
+        on_progress(len(CLASSES), len(CLASSES), "done")
+    return rows
+
+
+def judged(cases, found, order):
+    """Of the answers to random functions: how many there are, how many are wrong, and the median claim over error."""
+    exists = np.array([case.exists(order) for case in cases])
+    truth = np.array([case.left[order] for case in cases])
+    half_gap = np.array([case.gap(order) / 2 for case in cases])
+    answered, claim = found[:, 2].astype(bool), found[:, 1]
+    error = np.where(exists, np.abs(found[:, 0] - truth), half_gap)
+    told = answered & exists & np.isfinite(claim)
+    least = np.maximum(error, np.spacing(np.abs(truth)))  # An error of less than an ulp counts as one.
+    with np.errstate(over="ignore"):  # A claim near the largest float.
+        ratios = claim[told] / least[told]
+    return {
+        "functions": len(cases),
+        "wrong": int((answered & ~(error <= claim)).sum()),
+        "answered": float(answered.mean()),
+        "sharpness": float(np.median(ratios)) if told.any() else None,
+    }
+
+
+def pooled(rows, *classes):
+    """The share of functions of some classes, all orders, to which `finite_difference` gives a wrong answer."""
+    ours = [row for row in rows if row["package"] == OURS and row["class"] in classes]
+    return sum(row["wrong"] for row in ours) / max(1, sum(row["functions"] for row in ours))
 
 
 def times(ratio):
@@ -210,12 +279,33 @@ def answer(numbers):
     missing = [name for name in dict.fromkeys(n.removesuffix(", all") for n in PEERS) if name not in numbers["scores"]]
     absent = f" Not installed: {' and '.join(missing)} (pip install '.[peers]')." if missing else ""
     without = numbers["problems"] - numbers["exist"]
-    return (
+    words = (
         f"That of finite_difference does: on the {numbers['half']} problems {100 * numbers['coverage']:.0f} % of its claims "
         f"hold, the median claim is {times(numbers['sharpness'])} times the error, it answers "
         f"{100 * numbers['answered']:.0f} % of the {numbers['exist']} that have a derivative, and gives "
         f"{numbers['false_answers']} confident answers to the {without} that have none. The same four of others: {others}."
-        f"{absent}"
+    )
+    return f"{words}{on_random(numbers)}{absent}"
+
+
+def on_random(numbers):
+    """Wrong answers to random functions in words; nothing where they were left out."""
+    if "random" not in numbers:
+        return ""
+    worst = max(
+        (row for row in numbers["random"] if row["package"] == OURS),
+        key=lambda row: row["wrong"] / row["functions"],
+    )
+    share = 100 * worst["wrong"] / worst["functions"]
+    first = [
+        row for row in numbers["random"] if row["order"] == 1 and row["class"] == "smooth" and row["package"] != OURS
+    ]
+    others = ", ".join(f"{row['package']} {100 * row['wrong'] / row['functions']:.1f} %" for row in first)
+    return (
+        f" To random functions, orders 1 to 4, it gives a wrong answer in {100 * numbers['smooth_wrong']:.2f} % where f is "
+        f"smooth or x a root, and in {100 * numbers['kinks_wrong']:.2f} % at kinks; the worst is {share:.1f} %, class "
+        f"{worst['class']}, order {worst['order']}."
+        + (f" Wrong at order 1 of smooth functions: {others}." if others else "")
     )
 
 
@@ -259,6 +349,31 @@ def scores_table(numbers):
     )
 
 
+def random_table(numbers):
+    """A row for each class and order."""
+    of = {(row["class"], row["order"], row["package"]): row for row in numbers["random"]}
+    packages = list(dict.fromkeys(row["package"] for row in numbers["random"]))
+    rows = []
+    for kind, order in dict.fromkeys((row["class"], row["order"]) for row in numbers["random"]):
+        ours = of[kind, order, OURS]
+        cells = [kind, order, "-" if ours["sharpness"] is None else ours["sharpness"]]
+        for name in packages:
+            row = of.get((kind, order, name))
+            cells += ["-", "-"] if row is None else [row["wrong"] / row["functions"], row["answered"]]
+        rows.append(tuple(cells))
+    columns = [column for name in packages for column in (f"{name}: wrong", f"{name}: answered")]
+    return research.runs.Table(
+        f"Random functions, {numbers['per_class']:,} of each class",
+        ("class", "order", f"{OURS}: claim over error", *columns),
+        tuple(rows),
+        "Wrong: the share of functions to which the package gives an answer whose claim does not hold, because the error "
+        "exceeds it or, where there is no derivative, half the gap between the sides does. Answered: the share of functions "
+        "to which it gives an answer. At a kink, "
+        "and in a jump of the derivative asked for, no answer is the right one. Claim over error is the median where there "
+        "is a derivative; an error of less than an ulp counts as one. A dash: not asked, or nothing to tell.",
+    )
+
+
 def answers_table(numbers, problems):
     """Who answers what has no answer."""
     count = {kind: sum(p.kind == kind for p in problems) for kind in kinds(problems)}
@@ -289,7 +404,37 @@ def draw(result):
         "answer: the claimed error against the actual one, both relative. A claim holds on and above the dashed line "
         f"(blue), and is broken below it (orange). Claims that hold: {covered}."
     )
-    return {"claims": research.figures.Picture("What is claimed, and what is so", caption, figure)}
+    pictures = {"claims": research.figures.Picture("What is claimed, and what is so", caption, figure)}
+    if "random" in result.numbers:
+        pictures["random"] = draw_random(result.numbers["random"], result.numbers["per_class"])
+    return pictures
+
+
+def draw_random(rows, per_class):
+    """Wrong answers by class, a panel for each order."""
+    classes = list(dict.fromkeys(row["class"] for row in rows))
+    packages = list(dict.fromkeys(row["package"] for row in rows))
+    figure, axes = research.figures.new_figure(1, len(ORDERS), width=12.0, height=4.4, sharey=True)
+    colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+    for panel, order in zip(axes[0], ORDERS, strict=True):
+        for name, colour, marker in zip(packages, colours, "osD^", strict=False):
+            of = {row["class"]: row for row in rows if row["package"] == name and row["order"] == order}
+            shares = [100 * row["wrong"] / row["functions"] for row in of.values()]
+            panel.plot(
+                shares, [classes.index(kind) for kind in of], marker, color=colour, label=name, markersize=6, alpha=0.85
+            )
+        panel.set(xscale="symlog", xlim=(-0.15, 150), xlabel="wrong answers, %", title=f"order {order}")
+        panel.set_xscale("symlog", linthresh=0.5)
+        panel.set_xticks([0, 1, 10, 100], ["0", "1", "10", "100"])
+        panel.grid(axis="y", lw=0.5, alpha=0.4)
+    axes[0, 0].set_yticks(range(len(classes)), classes)
+    axes[0, 0].invert_yaxis()
+    axes[0, 0].legend(loc="lower right", fontsize=8)
+    caption = (
+        f"{per_class:,} random functions of each class: the share to which a package gives an answer whose claim does not hold. "
+        "finite_difference answers less often where it cannot know; how often stands in the table."
+    )
+    return research.figures.Picture("Wrong answers to random functions", caption, figure)
 
 
 def draw_claims(axes, result, name):

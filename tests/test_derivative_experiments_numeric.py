@@ -7,24 +7,29 @@ from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 
 from experiments import finite_difference_step, honest_errors, motion
 from research import figures
-from research.derivatives.problems import DEVELOPMENT, HELD_OUT
+from research.derivatives.problems import DEVELOPMENT, HELD_OUT, random_functions
 from research.runs.result import result_bytes
 
+MPMATH = {name: getattr(mpmath, name) for name in ("exp", "log", "log1p", "sin", "cos", "sinh", "cosh", "tanh", "sqrt")}
+MPMATH |= {"atan": mpmath.atan, "erf": mpmath.erf}
 EXPERIMENTS = (finite_difference_step, honest_errors, motion)
 
 
 @pytest.fixture(scope="module")
 def results():
-    return {experiment: experiment.run(experiment.Config()) for experiment in EXPERIMENTS}
+    configs = {experiment: experiment.Config() for experiment in EXPERIMENTS}
+    configs[honest_errors] = honest_errors.Config(per_class=60)  # By class: derivatives/test_finite_difference.
+    return {experiment: experiment.run(config) for experiment, config in configs.items()}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_expected_numbers_hold_at_default_size(experiment, results):
+def test_expected_numbers_hold(experiment, results):
     for name, (low, high) in experiment.EXPECTED.items():
         assert low <= results[experiment].numbers[name] <= high, name
 
@@ -75,14 +80,36 @@ def test_scores_without_any_answer_are_empty_and_not_zero():
     assert scores["answered"] == 0
 
 
+def test_wrong_answers_to_random_functions_are_counted_on_both_sides_of_a_kink():
+    cases = [
+        random_functions.Case("abs(x)", 0.0, "kink", [0, -1.0], [0, 1.0]),
+        random_functions.Case("abs(x)", 0.0, "kink", [0, -1.0], [0, 1.0]),
+        random_functions.Case("x", 0.0, "smooth", [0, 1.0], [0, 1.0]),
+        random_functions.Case("x", 0.0, "smooth", [0, 1.0], [0, 1.0]),
+    ]
+    # A claim that half the gap exceeds, one that it does not; one that holds, and one that is given as no answer.
+    found = np.array([[0, 0.5, 1, 9], [0, 1.0, 1, 9], [1.25, 1.0, 1, 9], [9, 0.1, 0, 9]])
+    judged = honest_errors.judged(cases, found, 1)
+    assert judged == {"functions": 4, "wrong": 1, "answered": 0.75, "sharpness": 4.0}
+
+
+def test_series_of_both_sides_are_mpmaths_derivatives():
+    for kind in ("smooth", "cancellation"):
+        for case in random_functions.random_cases(kind, 20, 5):
+            f = eval("lambda x: " + case.expression, MPMATH)
+            with mpmath.workdps(80):
+                truth = [float(mpmath.diff(f, mpmath.mpf(case.x), order, h=mpmath.mpf(10) ** -14)) for order in (1, 2)]
+            assert case.left[1:3] == case.right[1:3] == pytest.approx(truth, rel=1e-11)
+
+
 def test_fault_of_reading_a_reply_stops_and_an_error_of_the_package_is_no_answer():
-    def fails(f, x):
+    def fails(f, x, order):
         raise ValueError("no convergence")
 
-    broken = honest_errors.Package(lambda f, x: (1.0, 2.0, 3.0), lambda reply: honest_errors.Package(*reply))
-    with pytest.raises(TypeError):
-        honest_errors.ask_one(broken, DEVELOPMENT[0])
-    value, claim, says, _ = honest_errors.ask_one(honest_errors.Package(fails, lambda reply: reply), DEVELOPMENT[0])
+    broken = honest_errors.Package(lambda f, x, order: (1.0, 2.0, 3.0), lambda reply: reply.estimate)
+    with pytest.raises(AttributeError):
+        honest_errors.ask_one(broken, np.exp, 1.0)
+    value, claim, says, _ = honest_errors.ask_one(honest_errors.Package(fails, lambda reply: reply), np.exp, 1.0)
     assert math.isnan(value)
     assert claim == math.inf
     assert not says
@@ -98,8 +125,7 @@ def test_both_replies_of_numdifftools_are_read():
 @pytest.mark.parametrize("name", honest_errors.installed())
 def test_every_package_that_is_there_differentiates_the_exponential(name):
     # One that answers nothing is asked or read wrongly.
-    value, claim, says, evaluations = honest_errors.ask_one(honest_errors.installed()[name], DEVELOPMENT[0])
-    assert DEVELOPMENT[0].expression == "exp(x)"
+    value, claim, says, evaluations = honest_errors.ask_one(honest_errors.installed()[name], np.exp, 1.0)
     assert says
     assert value == pytest.approx(math.e, rel=1e-8)
     assert 0 <= claim < 1e-6
@@ -108,7 +134,7 @@ def test_every_package_that_is_there_differentiates_the_exponential(name):
 
 def test_packages_that_are_missing_stand_in_the_table_with_the_way_to_get_them(monkeypatch):
     monkeypatch.setattr(honest_errors, "importable", lambda module: False)
-    result = honest_errors.run(honest_errors.Config("development"))
+    result = honest_errors.run(honest_errors.Config("development", per_class=2))
     names = [row[0] for row in result.tables[0].rows]
     assert any(name.startswith("jacobi: not installed, pip install") for name in names)
     assert "Not installed" in result.answer
@@ -168,6 +194,8 @@ def test_same_seed_gives_the_same_arrays_and_another_other_ones():
         (finite_difference_step, "x", 2.5),
         (finite_difference_step, "samples", 4),
         (honest_errors, "half", "best"),
+        (honest_errors, "per_class", -1),
+        (honest_errors, "seed", -1),
         (motion, "noise", -1.0),
         (motion, "seconds", float("nan")),
         (motion, "spacing", 1.0),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parent.parent
-MOST_LINES = {"research": 500, "experiments": 450}
+MOST_LINES = {"research": 500, "experiments": 500}
 EMPTY_NAMES = {"utils", "helpers", "misc", "common", "base", "manager"}
 BUILTIN = {"int", "float", "str", "bool", "tuple", "None", "Literal"}
 # In pieces, so that this file does not break its own law.

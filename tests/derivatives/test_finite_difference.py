@@ -1,25 +1,25 @@
 """Laws of finite_difference: its bounds hold on problems that it was not tuned on, and where none is, it says so."""
 
 import dataclasses
-import importlib.util
+import functools
 import math
 import sys
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+from scipy import stats
 
 from research.derivatives import errors, problems
 from research.derivatives.finite_difference import FiniteDifference, finite_difference
 from research.derivatives.finite_difference.ladder import climb, exponents
 from research.derivatives.finite_difference.sampling import Sampler
 from research.derivatives.finite_difference.tables import tables
+from research.derivatives.problems import random_functions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -327,32 +327,29 @@ def test_small_kink_is_one_and_largest_float_has_one_side():
         finite_difference(lambda x: np.exp(1j * x), 1.0)
 
 
-SPEC: Any = importlib.util.spec_from_file_location("random_functions", Path(__file__).with_name("random_functions.py"))
-random_functions = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(random_functions)
+LEAST_ANSWERED = {"smooth": 0.9, "root": 0.9, "jump in f'''": 0.8, "jump in f''": 0.7}
 
 
-def missed_and_false(kind, order, count=100):
-    """(share of bounds that were missed, of answers where none exists, of answers) for random functions of a class."""
-    missed = false = answered = exist = 0
-    for case in random_functions.cases(kind, count, seed=0):
-        found = finite_difference(case.function(), case.x, order)
-        if case.left[: order + 1] == case.right[: order + 1]:
-            exist += 1
-            answered += found.verdict == "ok"
-            missed += found.verdict == "ok" and abs(found.value - case.left[order]) > found.error
-        else:
-            gap = max(abs(a - b) for a, b in zip(case.left[1 : order + 1], case.right[1 : order + 1], strict=True))
-            false += found.verdict == "ok" and gap / 2 > found.error
-    return missed / max(answered, 1), false / count, answered / max(exist, 1)
+@functools.cache
+def random_cases(kind):
+    return random_functions.random_cases(kind, 200, seed=0)
 
 
-@pytest.mark.parametrize("order", [1, 2])
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
 @pytest.mark.parametrize("kind", list(random_functions.CLASSES))
 def test_random_functions_are_answered_within_their_bounds(kind, order):
-    missed, false, answered = missed_and_false(kind, order)
-    assert missed <= (0.02 if order == 1 else 0.05)
-    assert false <= 0.01
-    assert answered >= {"smooth": 0.9, "root": 0.9, "jump in f'''": 0.8, "jump in f''": 0.7}.get(kind, 0) * (
-        (kind, order) != ("jump in f''", 2)
-    )
+    """What is asked of thousands (`experiments/honest_errors.py --full`); here what chance exceeds once in 1,000."""
+    cases = random_cases(kind)
+    found = [finite_difference(case.function(), case.x, order) for case in cases]
+    exist = [(case, f) for case, f in zip(cases, found, strict=True) if case.exists(order)]
+    missed = sum(f.verdict == "ok" and abs(f.value - case.left[order]) > f.error for case, f in exist)
+    goal = 0.005 if kind in ("smooth", "root") else 0.02 if order == 1 else 0.05
+    assert missed <= stats.binom.ppf(0.999, len(exist), goal)
+    if len(exist) > len(cases) / 2 and kind in LEAST_ANSWERED:
+        assert np.mean([f.verdict == "ok" for _, f in exist]) >= LEAST_ANSWERED[kind]
+    none = [(case, f) for case, f in zip(cases, found, strict=True) if not case.exists(order)]
+    false = sum(f.verdict == "ok" and case.gap(order) / 2 > f.error for case, f in none)
+    assert false <= stats.binom.ppf(0.999, len(none), 0.01)
+    if kind == "kink":
+        large = [f.verdict for case, f in none if case.gap(1) > 1e-6 * abs(case.left[1])]
+        assert large.count("kink") >= 0.8 * len(large)
