@@ -130,6 +130,7 @@ def make_step(
         sampler and a rule such as SAGA its table.
     Raises:
       TypeError: The rule is none (a constructor has to be called), or the dataset is not a Batch.
+        In a step: a leaf of the params is not floating.
       ValueError: Leaves of the dataset differ in length, or it has no examples; in a step, a concrete index lies outside.
     Example:
       >>> step = make_step(lambda x, batch: x**2 / 2, optax.sgd(0.5), None, 0.5)
@@ -148,6 +149,7 @@ def make_step(
     def step(state: State, draw: Draw) -> tuple[State, Record]:
         check_instance("state", state, State, "Make one by research.descent.start(rule, params).")
         check_tree("state.params", state.params)
+        check_floating(state.params)
         check_instance("draw", draw, Draw, "Make one by research.descent.Draw(indices).")
         if not checked:
             checked.append(check_data(objective, state.params, dataset))

@@ -191,3 +191,11 @@ def test_data_of_numpy_and_norms_of_float16():
     _, records = descent.run(step, descent.start(optax.sgd(1e-3), x), sampler, jax.random.key(0), jnp.arange(1))
     np.testing.assert_allclose(records.gradient_norm, 300 * np.sqrt(2), rtol=1e-3)
     assert int(records.first_bad_step[0]) == -1
+
+
+def test_complex_params_are_refused_also_by_a_step_that_start_never_saw():
+    """The gradient of jax is the conjugate of the direction of ascent, so that a step along it would be a wrong one."""
+    params, rule = jnp.array(1.0 + 1.0j), optax.sgd(0.1)
+    step = descent.make_step(lambda z, batch: jnp.abs(z) ** 2, rule, None)
+    with pytest.raises(TypeError, match=r"complex.*conjugate of jax\.grad"):
+        step(descent.State(params, rule.init(params)), descent.Draw(None))
