@@ -122,7 +122,9 @@ def check_floating(params: Params) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             remedy = "Give floats: jax.tree.map(lambda x: jnp.asarray(x, float), params)."
-            if jnp.iscomplexobj(leaf):  # jax.grad of a real loss gives the conjugate of the direction of steepest ascent.
+            if jnp.iscomplexobj(
+                leaf
+            ):  # jax.grad of a real loss gives the conjugate of the direction of steepest ascent.
                 remedy = (
                     "Make its real and imaginary parts two real leaves; or call the rule yourself, and give it the conjugate "
                     "of jax.grad: jax.tree.map(jnp.conj, grads)."

@@ -159,12 +159,12 @@ def tanh(u: Series) -> Series:
 
 def log(u: Series) -> Series:
     """Natural logarithm, (log u)' = u' / u."""
-    return _integral(mp.log(u.c[0]), _rate(u) / u)
+    return _integral(mpmath.log(u.c[0]), _rate(u) / u)
 
 
 def log1p(u: Series) -> Series:
     """log(1 + u)."""
-    return _integral(mp.log1p(u.c[0]), _rate(u) / (1 + u))
+    return _integral(mpmath.log1p(u.c[0]), _rate(u) / (1 + u))
 
 
 def sqrt(u: Series) -> Series:
@@ -179,7 +179,7 @@ def atan(u: Series) -> Series:
 
 def erf(u: Series) -> Series:
     """Error function, (erf u)' = 2 / √π e^(-u²) u'."""
-    return _integral(mp.erf(u.c[0]), _rate(u) * exp(-(u * u)) * (2 / mp.sqrt(mp.pi)))
+    return _integral(mpmath.erf(u.c[0]), _rate(u) * exp(-(u * u)) * (2 / mp.sqrt(mp.pi)))
 
 
 def maximum(a: Any, b: Any) -> Series:
