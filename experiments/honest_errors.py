@@ -429,7 +429,7 @@ def draw_random(rows, per_class):
         panel.grid(axis="y", lw=0.5, alpha=0.4)
     axes[0, 0].set_yticks(range(len(classes)), classes)
     axes[0, 0].invert_yaxis()
-    axes[0, 0].legend(loc="lower right", fontsize=8)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(packages))
     caption = (
         f"{per_class:,} random functions of each class: the share to which a package gives an answer whose claim does not hold. "
         "finite_difference answers less often where it cannot know; how often stands in the table."
