@@ -202,6 +202,38 @@ def test_hard_point_is_never_called_what_it_is_not(name):
     assert said(moved) == kind or said(moved) == "undecided" or {said(moved), kind} <= neither
 
 
+def random_degenerate(rng):
+    """(f, its critical point, what that is): powers of bent, skewed and scaled coordinates, at least one of them degenerate."""
+    n = int(rng.integers(1, 4))
+    kind = rng.choice(["minimum", "maximum", "saddle" if n > 1 else "no extremum", "no extremum"])
+    exponents = np.where(rng.random(n) < 0.4, 2, 4)
+    exponents[rng.integers(n)] = 3 if kind == "no extremum" else 4
+    signs = {"minimum": np.ones(n), "maximum": -np.ones(n)}.get(kind, rng.choice([-1.0, 1.0], n))
+    if kind == "saddle":
+        signs[rng.permutation(n)[:2]] = 1.0, -1.0
+    factors = signs * 10.0 ** rng.uniform(-2, 2, n)
+    skew = np.linalg.qr(rng.normal(size=(n, n)))[0] * rng.uniform(0.5, 2, n)
+    bend = 0.5 * rng.normal(size=(n, n, n))
+    place, scale = rng.uniform(-2, 2, n), 2.0 ** rng.integers(-4, 5, n)
+
+    def f(x):
+        y = (x - place) / scale
+        u = skew @ y + jnp.einsum("kij,i,j->k", bend, y, y)
+        return sum(c * u[i] ** int(p) for i, (c, p) in enumerate(zip(factors, exponents, strict=True)))
+
+    return f, place, kind
+
+
+def test_random_degenerate_points_are_never_called_what_they_are_not_and_seldom_undecided():
+    rng, neither, undecided, count = np.random.default_rng(0), {"saddle", "no extremum"}, 0, 10
+    for _ in range(count):
+        f, place, kind = random_degenerate(rng)
+        found = said(classify_critical_point(f, place))
+        undecided += found == "undecided"
+        assert found in (kind, "undecided") or {found, kind} <= neither
+    assert undecided <= count / 5
+
+
 def test_a_tiny_coefficient_counts_and_what_is_left_of_terms_that_cancel_does_not():
     assert said(classify_critical_point(lambda x: 1e-30 * x**3 + x**4, 0.0)) == "no extremum"
     assert said(classify_critical_point(lambda x: x**4 - 1e-20 * x**2, 0.0)) == "maximum"
