@@ -195,7 +195,12 @@ def _with_checks(rule: _Rule) -> _Rule:
 
     def update(updates, state, params=None, **extra):
         found = check_tree("updates", updates)
-        if params is not None and check_tree("params", params) != found:
+        if params is not None:
+            of_params = check_tree("params", params)
+            found, fits = of_params, found == of_params or _fits_but_for_none(updates, params)
+        else:
+            fits = True
+        if not fits:
             raise ValueError(
                 "params must have the structure and the shapes of updates, the gradients; got "
                 f"params={_described(params)} and updates={_described(updates)}."
@@ -207,6 +212,20 @@ def _with_checks(rule: _Rule) -> _Rule:
         return rule.update(updates, state, params, **extra)
 
     return rule._replace(init=init, update=update)
+
+
+def _fits_but_for_none(updates: Any, params: Any) -> bool:
+    """Whether the updates have the structure and shapes of the params, except that some are None."""
+    shapes = lambda tree, is_leaf=None: {
+        path: None if leaf is None else jnp.shape(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
+    }
+    given, wanted = shapes(updates, lambda leaf: leaf is None), shapes(params)
+    without = {path for path, shape in given.items() if shape is None}
+    blank = {path for path in wanted if any(path[: len(short)] == short for short in without)}
+    return {path: shape for path, shape in given.items() if shape is not None} == {
+        path: shape for path, shape in wanted.items() if path not in blank
+    }
 
 
 def _check_state(state: Any, structure: Any, shapes: list[Any]) -> None:
