@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from research.checks import check_count, check_number, check_numbers, check_sequence, shown
+from research.checks import check_count, check_numbers, check_sequence, shown
 from research.sizes import MOST_RESAMPLES, check_most, check_room
 from research.studies.checks import check_level, check_resamples
 
@@ -82,7 +82,6 @@ def mean_interval(samples: ArrayLike, *, level: float = 0.95) -> tuple[float, fl
       2.0 -0.484 4.484
     """
     check_numbers("samples", samples)
-    check_number("level", level, positive=True, below=1.0)
     numbers = np.asarray(samples, float)
     if numbers.ndim != 1 or not len(numbers):
         raise ValueError(f"samples must be at least one number along one axis; got shape {numbers.shape}.")

@@ -68,6 +68,7 @@ def measure(
       ValueError: The workload has no known optimum, or a seed is used for both.
     """
     check_workload("workload", workload)
+    optimum = known_optimum(workload)
     check_callable("make_rule", make_rule)
     check_form(sampler)
     check_count("num_epochs", num_epochs)
@@ -82,7 +83,6 @@ def measure(
     if on_chunk is not None:
         check_callable("on_chunk", on_chunk, "progress")
     check_callable("checkpoints", checkpoints, "name")
-    optimum = known_optimum(workload)
     both = sorted(set(seeds) & set(tuning_seeds))
     if both:
         raise ValueError(

@@ -78,8 +78,8 @@ def choose_rate(
     good = rates.ndim == 1 and rates.size and np.all(np.isfinite(rates) & (rates > 0)) and np.all(np.diff(rates) > 0)
     if not good:
         raise ValueError(f"ladder must be positive and ascending, and finite; got {ladder!r}.")
-    if not 1 < factor < np.inf or added < 1:
-        raise ValueError(f"factor must be above 1 and added at least 1; got factor={factor!r}, added={added!r}.")
+    if not 1 < factor < np.inf:
+        raise ValueError(f"factor must be above 1, for the ladder to grow; got factor={factor!r}.")
     check_most(1_000, added=added)
     scores = _scores(score(rates), rates)
     steps = factor ** np.arange(1, added + 1)
