@@ -194,6 +194,17 @@ def test_near_a_kink_and_at_a_stationary_point_right_is_accepted(f, x):
     assert check_derivative(f, jnp.asarray(x), jax.random.key(0)).verdict == "right"
 
 
+def test_a_gradient_that_is_all_rounding_is_unresolved_and_one_of_the_other_sign_too():
+    """Both are within rounding of 0, which is the gradient: nothing tells the right one from the wrong one."""
+    f, x = lambda x: jax.nn.logsumexp(x) - x @ jnp.array([0.7, 0.2, 0.1]), jnp.log(jnp.array([0.7, 0.2, 0.1]))
+    assert 0 < jnp.max(jnp.abs(jax.grad(f)(x))) < 1e-15
+    other = lambda x: -jax.grad(f)(x)
+    for derivative in (None, other):
+        report = check_derivative(f, x, jax.random.key(0), derivative)
+        assert report.verdict == "unresolved"
+        assert "no larger than what rounding does" in report.explanation
+
+
 def test_jump_and_waves_finer_than_the_steps_are_unresolved():
     step = check_derivative(lambda x: jnp.sum(jnp.where(x > 1, x + 1, x)), jnp.array([1.0, 2.0]), jax.random.key(0))
     waves = check_derivative(lambda x: jnp.sum(jnp.sin(1e12 * x)), jnp.array([1.0]), jax.random.key(0))

@@ -5,6 +5,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from tests.derivatives import check_cases
 
@@ -26,5 +27,6 @@ def test_no_planted_error_is_called_right_beyond_the_smallest_error_that_is_stat
 def test_smallest_error_is_small_and_few_cases_are_unresolved(tally):
     for mode, most in (("float64", 1e-6), ("float32", 1e-2)):
         assert np.median(tally.smallest[mode]) < most
-    assert np.mean(tally.unresolved["away"]) <= 0.05
-    assert np.mean(tally.unresolved["within 1e-3"]) <= 0.2
+    for zone, share in (("away", 0.05), ("within 1e-3", 0.2)):  # Of thousands; here what chance exceeds once in 1,000.
+        cases = [unresolved for mode in ("float64", "float32") for unresolved in tally.unresolved[zone, mode]]
+        assert np.sum(cases) <= stats.binom.ppf(0.999, len(cases), share)

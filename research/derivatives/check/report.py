@@ -171,7 +171,7 @@ def vanishing(f: str, smallest: float, of_change: float) -> str:
     """Return the sentence for a gradient that is no larger than the rounding of f."""
     times = f", which is {smallest:.1e} times the gradient" if smallest != of_change else ""
     return (
-        f"The gradient vanishes: it is no larger than what rounding does to {f}. The check would have caught an error of "
+        f"The gradient vanishes, or is no larger than what rounding does to {f}. The check would have caught an error of "
         f"{of_change:.1e} of what {f} changes by over a step of the size of x{times}."
     )
 
