@@ -368,12 +368,13 @@ def check_numbers(name: str, value: Any, *, ndim: int | None = None, kinds: str 
         raise ValueError(f"{name} must be {ranks.get(ndim, f'of rank {ndim}')}; got shape {tuple(array.shape)}.")
 
 
-def check_tree(name: str, tree: Any) -> tuple[Any, ...]:
+def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
     """Raise unless every leaf of a pytree is a number or an array of numbers; tracers are.
 
     Args:
       name: What the argument is called.
       tree: What was given.
+      hint: A sentence more for the message.
     Returns:
       Its structure and the shapes of its leaves, which can be compared.
     Raises:
@@ -389,7 +390,9 @@ def check_tree(name: str, tree: Any) -> tuple[Any, ...]:
     for place, leaf in enumerate(leaves):
         if not _is_numeric(leaf):
             path = jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(tree)[place][0])
-            raise TypeError(f"{name} must be a pytree of arrays of numbers; got {name}{path}={shown(leaf)}.")
+            raise TypeError(
+                f"{name} must be a pytree of arrays of numbers; got {name}{path}={shown(leaf)}.{' ' if hint else ''}{hint}"
+            )
     return structure, *(np.shape(leaf) for leaf in leaves)
 
 

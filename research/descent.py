@@ -16,7 +16,7 @@ from research.checks import (
     check_numbers,
     check_tree,
 )
-from research.objectives import check_data
+from research.objectives import OF_WORDS, check_data
 from research.samplers import check_form, check_indices, check_sampler, num_examples
 from research.types import Array, Batch, Key, Params, Sampler
 from research.update_rules.building_blocks import evaluation_params, working_dtype
@@ -103,7 +103,7 @@ def check_dataset(name: str, dataset: Any) -> None:
         return
     check_instance(name, dataset, (Batch, type(None)), "Write research.types.Batch(x, y).")
     check_tree(f"{name}.x", dataset.x)
-    check_tree(f"{name}.y", dataset.y)
+    check_tree(f"{name}.y", dataset.y, OF_WORDS)
     if not jax.tree.leaves((dataset.x, dataset.y)):
         raise TypeError(f"{name} must hold arrays; got {name}={dataset!r}.")
 

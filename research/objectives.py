@@ -369,11 +369,14 @@ def check_model(name: str, model: Any) -> None:
     check_methods(name, model, "init", "apply", hint="Make one, such as research.models.linear(3).")
 
 
+OF_WORDS = "Labels that are words become numbers by np.unique(labels, return_inverse=True)[1]."
+
+
 def _check_batch(batch: Any) -> None:
     if not (hasattr(batch, "x") and hasattr(batch, "y") and hasattr(batch, "key")):
         raise TypeError(f"batch must be a research.types.Batch(x, y); got batch={shown(batch)}.")
     for name in ("x", "y"):
-        _, *shapes = check_tree(f"batch.{name}", getattr(batch, name))
+        _, *shapes = check_tree(f"batch.{name}", getattr(batch, name), OF_WORDS)
         if not shapes:
             raise TypeError(f"batch.{name} must hold arrays; got {shown(getattr(batch, name))}.")
 

@@ -54,8 +54,8 @@ def test_counts_and_recalls_are_scikit_learns():
 def test_commonest_errors_are_in_order_and_no_pair_that_never_came():
     counts = [[9, 2, 0], [3, 5, 2], [0, 0, 7]]
     errors = [("b", "a", 3, 10), ("a", "b", 2, 11), ("b", "c", 2, 10)]
-    assert confusions.commonest_errors(counts, "abc") == errors
-    assert confusions.commonest_errors(counts, "abc", most=1) == errors[:1]
+    assert confusions.commonest_errors(counts, list("abc")) == errors
+    assert confusions.commonest_errors(counts, list("abc"), most=1) == errors[:1]
     assert np.isnan(confusions.recalls([[0, 0], [1, 3]])[0])
 
 

@@ -71,7 +71,7 @@ def test_a_sampler_of_ones_own_that_leaves_the_dataset_is_refused(way):
             way(Sampler(2, 3, indices), SGD)
     with pytest.raises(TypeError, match="indices must be integers; got dtype bool"):
         way(Sampler(2, 3, lambda key: jnp.ones((2, 3), bool)), SGD)
-    with pytest.raises(TypeError, match="sampler must be a Sampler, such as samplers"):
+    with pytest.raises(TypeError, match="sampler must be a Sampler; got"):
         way((2, 3, inside.indices), SGD)
 
 

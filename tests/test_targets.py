@@ -132,10 +132,8 @@ def test_targets_of_a_loss_of_ones_own_are_left_to_it():
 
 
 def test_check_labels_names_what_is_no_number_and_no_count():
-    with pytest.raises(TypeError, match=r"labels must be numbers; got dtype <U3.*np\.unique"):
+    with pytest.raises(TypeError, match=r"labels must be numbers.*np\.unique.*<U3"):
         losses.check_labels(np.array(["cat"]), 2)
-    for wrong in (2.0, True, "2"):
-        with pytest.raises(TypeError, match="num_classes must be an integer; got num_classes="):
+    for wrong in (2.0, True, "2", 0):
+        with pytest.raises(ValueError, match="num_classes must be a positive integer; got num_classes="):
             losses.check_labels(np.array([0]), wrong)
-    with pytest.raises(ValueError, match="num_classes must be positive; got num_classes=0"):
-        losses.check_labels(np.array([0]), 0)

@@ -80,7 +80,7 @@ def official_split(given: Recordings) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       Positions in `waves` of the training part and of the test part, int64.
     Example:
-      >>> given = Recordings([], 8000, np.zeros(6), np.zeros(6), np.array([0, 5, 6, 4, 7, 49]), ("ann",))
+      >>> given = Recordings([], 8000, np.zeros(6, int), np.zeros(6, int), np.array([0, 5, 6, 4, 7, 49]), ("ann",))
       >>> official_split(given)
       (array([1, 2, 4, 5]), array([0, 3]))
     """
@@ -103,7 +103,7 @@ def speaker_folds(given: Recordings) -> tuple[tuple[np.ndarray, np.ndarray], ...
     Returns:
       For each of `speakers`: positions in `waves` of the training part and of the test part, int64.
     Example:
-      >>> given = Recordings([], 8000, np.zeros(4), np.array([0, 1, 0, 1]), np.arange(4), ("ann", "bob"))
+      >>> given = Recordings([], 8000, np.zeros(4, int), np.array([0, 1, 0, 1]), np.arange(4), ("ann", "bob"))
       >>> [test.tolist() for _, test in speaker_folds(given)]
       [[0, 2], [1, 3]]
     """

@@ -35,6 +35,7 @@ class Call(NamedTuple):
     slow: bool = False
 
 
+HERE = Path(__file__).resolve()
 STUB = Path(research.__file__).with_suffix(".pyi")
 # Context managers, the process's own settings, and what takes an experiment from the command line.
 NOT_CALLED = {
@@ -728,7 +729,7 @@ def of_runs() -> Iterator[Call]:
         "append_metrics": {"run": open_run(), "values": {"loss": 1.0}},
         "checkpoints_in": {"folder": folder() / "checkpoints"},
         "close": {"run": open_run()},
-        "code_digest": {"files": [__file__]},
+        "code_digest": {"files": [str(HERE)]},
         "command_line": {"experiment": "toy", "config": {"seed": 0}},
         "compare": {"there": result(), "here": result(), "environments": [environment, environment]},
         "dashed": {"row": ("a", None, 1.0)},
@@ -758,10 +759,10 @@ def of_runs() -> Iterator[Call]:
 def of_checks() -> Iterator[Call]:
     c = research.checks
     reading, sizes = research.reading, research.sizes
-    yield Call("reading.check_regular", reading.check_regular, {"path": __file__})
+    yield Call("reading.check_regular", reading.check_regular, {"path": HERE})
     yield Call("reading.check_shape", reading.check_shape, {"value": {"a": 1}, "shape": {"a": int}, "where": "config"})
     yield Call("reading.parse_json", reading.parse_json, {"data": b"[1]"})
-    yield Call("reading.read_bytes", reading.read_bytes, {"path": __file__, "most": 10**6})
+    yield Call("reading.read_bytes", reading.read_bytes, {"path": HERE, "most": 10**6})
     yield Call("sizes.check_room", sizes.check_room, {"what": "n=3"})
     for name, arguments in {
         "check_callable": {"name": "f", "value": cube},

@@ -6,6 +6,7 @@ python tests/fuzz/run.py --seed 3 --cases 30000 [--only losses.] [--show unclear
 import argparse
 import os
 import sys
+import tempfile
 
 os.environ.setdefault("MPLBACKEND", "agg")
 
@@ -26,6 +27,7 @@ def main() -> None:
     if words.only:
         chosen = tuple(call for call in public_calls.calls() if call.name.startswith(tuple(words.only.split(","))))
         fuzzing.calls = lambda: chosen
+    os.chdir(tempfile.mkdtemp())  # A wrong path may be that of a new folder.
     cases = fuzzing.sample(words.seed, words.cases)
     outcomes, seconds = fuzzing.timed(cases)
     for outcome in outcomes:

@@ -1,5 +1,7 @@
 """Laws of the public edge: every public function takes its valid call, and says clearly what is wrong with a wrong one."""
 
+import os
+
 import fuzzing
 import jax.numpy as jnp
 import outcomes
@@ -13,8 +15,11 @@ MOST_UNCLEAR, MOST_SILENT = 0.05, 0.02
 
 
 @pytest.fixture(autouse=True, scope="module")
-def clean_up():
+def clean_up(tmp_path_factory):
+    before = os.getcwd()
+    os.chdir(tmp_path_factory.mktemp("here"))  # A wrong path may be that of a new folder.
     yield
+    os.chdir(before)
     for clean in public_calls.functions_at_exit:
         clean()
 

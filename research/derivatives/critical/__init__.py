@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.checks import check_callable, check_count, check_number, check_numbers, check_real
+from research.checks import check_callable, check_count, check_number, check_numbers
 from research.derivatives.critical.classifying import CriticalPoint, described, judged
 from research.derivatives.critical.curvature import curvatures
 from research.derivatives.critical.finding import found_points, vanishes
@@ -58,7 +58,7 @@ def critical_points(f: Callable, starts: Any, bounds: Any, *, separation: Any = 
       (16, 16)
     """
     check_callable("f", f, "x")
-    check_real("separation", separation)
+    check_numbers("separation", separation)
     starts, bounds = _checked(starts, bounds)
     widths = bounds[:, 1] - bounds[:, 0]
     separation = _separation(separation, widths)
