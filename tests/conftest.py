@@ -32,6 +32,14 @@ NEWEST_ALONE = (
     *("test_rule_is_what_every_authority_says", "test_rates_under_vmap_equal_rates_in_a_loop"),
     "test_eager_equals_jit_and_a_loop_equals_a_scan",
 )
+# What `make nightly` runs alone, with what of its law is met each time. The first: each rule in float64. The lessons: the
+# others; `.ci/run` runs the code of all on Colab's versions. Coverage: the first two kinds of noise, and one comparison.
+NIGHTLY = re.compile(
+    r"test_rule_is_what_every_authority_says\[\w+-float32\]"
+    r"|test_lesson_shows_.*\[(bring_your_own_rule|character_language_model|spoken_words|image_recognition)\]"
+    r"|test_interval_covers_at_least_what_it_says_on_other_noise\[(?!.*(heavy|skewed))"
+    r"|test_interval_that_ignores_the_choice_is_narrower|test_many_comparisons_call_none_under_the_null"
+)
 
 backend.configure(devices=1, pool=2, x64=True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -43,8 +51,10 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_collection_modifyitems(items):
-    """Marks what is run on every version."""
+    """Marks what is run on every version, and what by night alone."""
     for item in items:
+        if NIGHTLY.match(item.name):
+            item.add_marker(pytest.mark.nightly)
         chosen = item.path.is_relative_to(HERE) and item.path.relative_to(HERE).as_posix().startswith(EVERY_VERSION)
         if chosen and not item.name.startswith(NEWEST_ALONE):
             item.add_marker(pytest.mark.every_version)

@@ -332,7 +332,7 @@ LEAST_ANSWERED = {"smooth": 0.9, "root": 0.9, "jump in f'''": 0.8, "jump in f''"
 
 @functools.cache
 def random_cases(kind):
-    return random_functions.random_cases(kind, 200, seed=0)
+    return random_functions.random_cases(kind, 100, seed=0)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
