@@ -414,22 +414,24 @@ def draw_random(rows, per_class):
     """Wrong answers by class, a panel for each order."""
     classes = list(dict.fromkeys(row["class"] for row in rows))
     packages = list(dict.fromkeys(row["package"] for row in rows))
-    figure, axes = research.figures.new_figure(1, len(ORDERS), width=12.0, height=4.4, sharey=True)
+    figure, axes = research.figures.new_figure(2, 2, width=7.0, height=7.0, sharey=True, sharex=True)
     colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-    for panel, order in zip(axes[0], ORDERS, strict=True):
+    for panel, order in zip(axes.flat, ORDERS, strict=True):
         for name, colour, marker in zip(packages, colours, "osD^", strict=False):
             of = {row["class"]: row for row in rows if row["package"] == name and row["order"] == order}
             shares = [100 * row["wrong"] / row["functions"] for row in of.values()]
             panel.plot(
                 shares, [classes.index(kind) for kind in of], marker, color=colour, label=name, markersize=6, alpha=0.85
             )
-        panel.set(xscale="symlog", xlim=(-0.15, 150), xlabel="wrong answers, %", title=f"order {order}")
+        panel.set(xscale="symlog", xlim=(-0.15, 150), title=f"order {order}")
         panel.set_xscale("symlog", linthresh=0.5)
         panel.set_xticks([0, 1, 10, 100], ["0", "1", "10", "100"])
         panel.grid(axis="y", lw=0.5, alpha=0.4)
+    for panel in axes[1]:
+        panel.set_xlabel("wrong answers, %")
     axes[0, 0].set_yticks(range(len(classes)), classes)
     axes[0, 0].invert_yaxis()
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(packages))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(2, len(packages)))
     caption = (
         f"{per_class:,} random functions of each class: the share to which a package gives an answer whose claim does not hold. "
         "finite_difference answers less often where it cannot know; how often stands in the table."
