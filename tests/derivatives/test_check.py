@@ -177,7 +177,7 @@ def test_dot_products_see_a_reverse_rule_that_is_not_the_forward_ones_transpose(
 def test_kink_is_told_from_a_bug(f, x):
     report = check_derivative(f, jnp.asarray(x), jax.random.key(0))
     assert report.verdict == "kink"
-    assert "A kink, and no error beside it" in report.text()
+    assert "A kink, and no error seen beside it" in report.text()
 
 
 @pytest.mark.parametrize(
@@ -192,6 +192,46 @@ def test_kink_is_told_from_a_bug(f, x):
 )
 def test_near_a_kink_and_at_a_stationary_point_right_is_accepted(f, x):
     assert check_derivative(f, jnp.asarray(x), jax.random.key(0)).verdict == "right"
+
+
+NEAR_AN_EDGE = {
+    "log": (lambda z: jnp.sum(jnp.log(z - 0.999)), jnp.ones(2)),
+    "entropy": (lambda p: -jnp.sum(p * jnp.log(p)), jnp.array([0.9, 0.09, 0.01])),
+    "sqrt": (lambda z: jnp.sum(jnp.sqrt(z)), jnp.array([100.0, 0.09, 1.0])),
+    "arccos": (lambda z: jnp.sum(jnp.arccos(z)), jnp.array([0.99, -0.9])),
+    "cholesky": (lambda a: jnp.sum(jnp.linalg.cholesky(a)), jnp.array([[1.0, 0.99], [0.99, 1.0]])),
+}
+
+
+@pytest.mark.parametrize("factor", [1.0, -1.0, 2.0, 1.001])
+@pytest.mark.parametrize("name", NEAR_AN_EDGE)
+def test_where_f_is_undefined_at_long_steps_the_short_ones_decide(name, factor):
+    f, x = NEAR_AN_EDGE[name]
+    report = check_derivative(f, x, jax.random.key(0), lambda x: factor * jax.grad(f)(x))
+    assert report.verdict == ("right" if factor == 1 else "wrong")
+
+
+@pytest.mark.parametrize("distance", [1e-9, 1e-8, 1e-7, 1e-6, 1e-5])
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_a_correct_derivative_close_to_kinks_is_not_rejected(n, distance):
+    x = jnp.ones(n)
+    away = distance * jax.random.uniform(jax.random.key(1), (n,), minval=1, maxval=2)
+    report = check_derivative(lambda z: jnp.sum(jnp.abs(z - x - away) + z**2), x, jax.random.key(0))
+    assert report.verdict in ("right", "unresolved")
+
+
+@pytest.mark.parametrize("rate", [1e6, 1e8, 1e9, 1e10, 1e12])
+@pytest.mark.parametrize("size", [1e-3, 1e-6, 1e-9])
+def test_a_correct_derivative_of_a_fast_wave_is_not_rejected(rate, size):
+    f = lambda z: jnp.sum(z**2 + z + size * jnp.sin(rate * z))
+    for x in (jnp.zeros(2), jnp.array([1.0, 0.7])):
+        assert check_derivative(f, x, jax.random.key(0)).verdict in ("right", "unresolved")
+
+
+def test_a_small_kink_is_one():
+    for size in (1e-8, 1e-7, 1e-6):
+        f = lambda z, size=size: jnp.sum(size * jnp.abs(z - 1) + z)
+        assert check_derivative(f, jnp.ones(3), jax.random.key(0)).verdict == "kink"
 
 
 def test_a_gradient_that_is_all_rounding_is_unresolved_and_one_of_the_other_sign_too():

@@ -327,6 +327,21 @@ def test_small_kink_is_one_and_largest_float_has_one_side():
         finite_difference(lambda x: np.exp(1j * x), 1.0)
 
 
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_a_number_whose_power_is_no_float_is_a_point_as_others(order):
+    for f, slope in ((lambda t: 7.0 + 0 * t, 0.0), (lambda t: t, 1.0)):
+        for x in (1e90, 1e200, 1e308):
+            found = finite_difference(f, x, order)
+            assert found.verdict != "ok" or abs(found.value - slope * (order == 1)) <= found.error
+            assert found.error > 0
+
+
+@pytest.mark.parametrize("power", [0.5, 0.9, 0.96, 0.99])
+def test_one_side_of_a_power_below_one_has_no_derivative_either(power):
+    for scheme in ("forward", "backward"):
+        assert finite_difference(lambda t: np.abs(t) ** power, 0.0, scheme=scheme).verdict == "unresolved"
+
+
 LEAST_ANSWERED = {"smooth": 0.9, "root": 0.9, "jump in f'''": 0.8, "jump in f''": 0.7}
 
 

@@ -172,6 +172,8 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         said = [rate for rate in (forward, backward) if not np.isnan(rate)]
         if values.slope.jump or any(not abs(rate - values.slope.value) <= floor for rate in said):
             values.confirm()
+            off = SAFETY * values.slope.error + ROUNDINGS * (values.slope.noise[-1] + eps * sum(known))
+            values.deny([rate for rate in said if np.isfinite(rate) and abs(rate - values.slope.value) > off])
             floor = SAFETY * values.slope.error + ROUNDINGS * (values.slope.noise[-1] + eps * sum(known))
         slope, remainder = values.slope, values.remainder(backward if np.isfinite(backward) else forward)
     sides = (slope.jump, slope.left, slope.right)

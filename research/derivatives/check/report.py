@@ -34,7 +34,10 @@ class Probe(NamedTuple):
     @property
     def is_kink(self) -> bool:
         """Whether f has a kink along the direction."""
-        return abs(self.jump) > max(self.floor, 1e-6 * self.scale)
+        explains = self.is_off and self.gap <= 0.75 * abs(
+            self.jump
+        )  # What the derivative may be off by at a kink is half.
+        return abs(self.jump) > (self.floor if explains else max(self.floor, 1e-6 * self.scale))
 
     @property
     def is_off_beside_kinks(self) -> bool:
@@ -137,8 +140,8 @@ def explained(verdict: str, probes: tuple[Probe, ...], f: str, is_finite: bool, 
         worst = max(probes, key=lambda probe: abs(probe.jump) / probe.scale)
         says = worst.forward if np.isnan(worst.reverse) else worst.reverse
         return (
-            f"A kink, and no error beside it: along {worst.name} {f} comes to the point with slope {worst.left:.6g} and leaves "
-            f"it with {worst.right:.6g}; the derivative says {says:.6g}. There is none there, only a convention."
+            f"A kink, and no error seen beside it: along {worst.name} {f} comes to the point with slope {worst.left:.6g} and "
+            f"leaves it with {worst.right:.6g}; the derivative says {says:.6g}. There is none there, only a convention."
         )
     if verdict == "unresolved":
         return (

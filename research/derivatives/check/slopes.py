@@ -11,6 +11,7 @@ NUDGED = np.arange(0, LEVELS, 4)  # Levels at which rounding is measured.
 NUDGED_OFFSETS = np.concatenate([-STEPS[NUDGED], STEPS[NUDGED][::-1]])
 _DEPTH = 4  # Richardson's extrapolations.
 _SEEN = 40  # Times the noise: a difference of one-sided slopes that is visible.
+_FEW = 2  # Steps that hardly agree by chance, where noise is an eighth of what they tell apart.
 _SAME = 8  # Times the noise: one that contradicts another.
 
 
@@ -25,6 +26,7 @@ class Slope(NamedTuple):
       left, right: One-sided slopes at the smallest step at which they can be told from noise.
       bends: The slope to the right less the slope to the left, at each of STEPS.
       unsure: What noise does to such a difference.
+      central: Central differences at each of STEPS.
     """
 
     value: float
@@ -35,12 +37,19 @@ class Slope(NamedTuple):
     right: float
     bends: np.ndarray
     unsure: np.ndarray
+    central: np.ndarray
 
     def times(self, factor: float) -> "Slope":
         """The slopes in a unit that is 1 / factor as long."""
-        value, error, noise, jump, left, right, bends, unsure = self
+        value, error, noise, jump, left, right, bends, unsure, central = self
         sides = (jump * factor, left * factor, right * factor)
-        return Slope(value * factor, error * factor, noise, *sides, bends * factor, unsure * factor)
+        arrays = (bends * factor, unsure * factor, central * factor)
+        return Slope(value * factor, error * factor, noise, *sides, *arrays)
+
+    def agrees_with(self, rate: float, gap: float) -> bool:
+        """Whether the smallest steps at which noise is well below a gap show a rate, to a quarter of it."""
+        seen = np.flatnonzero(np.isfinite(self.central) & (_SAME * self.unsure < gap))[-_FEW:]
+        return len(seen) == _FEW and bool((np.abs(self.central[seen] - rate) < gap / 4).all())
 
     def contradicts(self, jump: float) -> bool:
         """Whether a step at which such a jump would be seen shows less than half of it."""
@@ -72,7 +81,7 @@ def slope_at_middle(values: np.ndarray, rounding: float | np.ndarray) -> Slope:
         forward, backward = (right - middle) / STEPS, (middle - left) / STEPS
         bends, unsure = forward - backward, noise / STEPS
         jump, level = _jump(bends, unsure)
-    return Slope(value, error, noise, jump, float(backward[level]), float(forward[level]), bends, unsure)
+    return Slope(value, error, noise, jump, float(backward[level]), float(forward[level]), bends, unsure, central)
 
 
 def noise_of_levels(nudged: np.ndarray, values: np.ndarray, floor: float, epsilon: float) -> np.ndarray:
@@ -155,7 +164,7 @@ def _truncation(distances: np.ndarray, j: int) -> np.ndarray:
     """
     fallen = np.concatenate([[0.0], distances[:-1]]) / 4**j
     grown = np.append(distances[1:], 0.0) / 2
-    return np.fmax(distances, np.fmax(fallen, grown))
+    return np.where(np.isnan(distances), np.inf, np.fmax(distances, np.fmax(fallen, grown)))
 
 
 def _agrees_with_smaller_steps(

@@ -60,6 +60,18 @@ class Values:
             error=self.slope.error if np.isnan(error) else error, jump=jump if stays else 0.0
         )
 
+    def deny(self, rates: list[float]) -> None:
+        """Takes the slope back where the smallest steps show what the derivative says: f changes its slope beside x.
+
+        Args:
+          rates: What the derivative says, where it is off.
+        """
+        for length in (self._length, *(short for short in SHORTER if short < self._length)):
+            slope, _ = self._at(length)
+            if any(slope.agrees_with(rate, abs(rate - self.slope.value)) for rate in rates):
+                self.slope = self.slope._replace(error=float("inf"))
+                return
+
     def remainder(self, rate: float) -> float:
         """The power of h in the Taylor remainder of a rate of change."""
         return remainder_slope(self._values, self._length * rate, self.slope.noise)

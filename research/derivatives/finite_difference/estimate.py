@@ -96,9 +96,11 @@ def finite_difference(
     of f'' or a kink at x at most 0.5 %. Of smooth functions it answers 97 % or more. The bound was 15 to 30 times the error
     in the median; at roots 30, 33, 37 and 54 times.
 
-    Values alone cannot reveal a kink closer to x than the smallest step that stands out from the noise; a jump of f'
-    smaller than the noise allows; a function that is constant about x because it is rounded (it is believed to be
-    constant over an interval of a fifth of max(|x|, 1) or more); or an oscillation between the points.
+    Values alone cannot reveal a kink closer to x than the smallest step that stands out from the noise; a jump of f' or of
+    the derivative asked for that is smaller than the noise allows, as that of sin(x) + 1e-8 max(x, 0)⁴ at 0, order 4; a
+    function that is constant about x because it is rounded (it is believed to be constant over an interval of a fifth of
+    max(|x|, 1) or more); an oscillation between the points; or whether an f that is interpolated in a table is meant as it
+    is or as the smooth function behind it: the answer is the slope of one of the two, and its bound may not hold the other.
 
     Args:
       f: A function of a float, or of an array number by number. A domain or arithmetic error of f counts as nan.
@@ -145,10 +147,11 @@ def _judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDi
     """The verdict, and the value where there is one; the order of the questions matters."""
     all_tables = tables(ladder, noise, order)
     columns = [best_of_each_level(all_tables.left), best_of_each_level(all_tables.right)]
-    powers = ladder.exponents
+    rates = [rate(table, ladder.exponents) for table in (all_tables.left, all_tables.right)]
+    # Where the quotients do not stop changing, as those of sqrt(x) at 0, there is no derivative from that side.
     sides = [
-        _widened(settle(column), rate(table, powers))
-        for column, table in zip(columns, (all_tables.left, all_tables.right), strict=True)
+        NOTHING if power < VANISHES else _widened(settle(column), power)
+        for column, power in zip(columns, rates, strict=True)
     ]
     larger = max((abs(one.value) for one in sides if one.is_known), default=0.0)
     left, right = (one.value if _is_told(one, larger) else float("nan") for one in sides)
@@ -212,7 +215,7 @@ def _oscillates(ladder: Ladder, noise: np.ndarray) -> bool:
 def _of_gap(gap: Table, powers: np.ndarray) -> Verdict:
     """Whether the one-sided derivatives of an order are the same ("ok"), differ, or have no clear difference."""
     one = settle(best_of_each_level(gap))
-    share = abs(one.value) / one.error if one.is_known else 0.0
+    share = abs(one.value) / max(one.error, np.finfo(np.float64).tiny) if one.is_known else 0.0
     if share > _SHARP:
         return "kink"
     power, sizes = growth(np.abs(gap.values[0]), gap.noise[0], powers)
@@ -229,7 +232,7 @@ def _flat(ladder: Ladder, order: int) -> float:
     """How large a derivative of this order counts as 0: what would change f by a tiny share over max(|x|, 1)."""
     unit = max(abs(ladder.x), 1.0)
     near = np.append(ladder.centre, np.stack([ladder.plus, ladder.minus])[:, ladder.steps <= 2 * unit])
-    return _FLAT * float(np.nanmax(np.abs(near))) / unit**order
+    return _FLAT * float(np.nanmax(np.abs(near)) / np.float64(unit) ** order)
 
 
 def _point(x: Any) -> float:

@@ -71,7 +71,7 @@ def settle(column: Column, end: int | None = None) -> Estimate:
     near = (np.abs(levels - levels[best]) <= 2) & (bounds <= 8 * bounds[best])
     spread = np.max(np.abs(values[near] - values[best]))
     rounding = abs(values[best]) * np.finfo(np.float64).eps
-    error = CAUTION * max(bounds[best], spread / 4) + rounding
+    error = CAUTION * max(bounds[best], spread / 4) + rounding + np.finfo(np.float64).tiny
     return Estimate(float(values[best]), float(error), int(levels[best]))
 
 
