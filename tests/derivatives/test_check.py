@@ -234,6 +234,13 @@ def test_a_small_kink_is_one():
         assert check_derivative(f, jnp.ones(3), jax.random.key(0)).verdict == "kink"
 
 
+def test_of_an_f_that_hardly_changes_errors_are_told_relative_to_its_size():
+    report = check_derivative(lambda z: 1e6 + 1e-9 * jnp.sum(z), jnp.ones(3), jax.random.key(0), lambda z: 0 * z)
+    assert "of the size of" in report.explanation
+    with pytest.raises(ValueError, match="x must have at least one entry"):
+        check_derivative(lambda q: jnp.ones(()), {}, jax.random.key(0))
+
+
 def test_a_gradient_that_is_all_rounding_is_unresolved_and_one_of_the_other_sign_too():
     """Both are within rounding of 0, which is the gradient: nothing tells the right one from the wrong one."""
     f, x = lambda x: jax.nn.logsumexp(x) - x @ jnp.array([0.7, 0.2, 0.1]), jnp.log(jnp.array([0.7, 0.2, 0.1]))

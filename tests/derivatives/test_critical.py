@@ -273,6 +273,11 @@ def test_points_scale_with_the_coordinates_and_kinds_stay(name):
         np.testing.assert_allclose(other.x / lengths, one.x, rtol=1e-14, atol=1e-15)
 
 
+def test_no_coordinate_is_no_point():
+    with pytest.raises(ValueError, match="at least one coordinate"):
+        classify_critical_point(jnp.sum, jnp.zeros(0))
+
+
 def test_peano_s_point_is_found_from_near_it():
     f, bounds = HARD["Peano"][0], [(-1.0, 1.0), (-1.0, 1.0)]
     (point,) = critical_points(f, [[0.1, 0.1], [0.01, -0.02], [-0.3, 0.2]], bounds)

@@ -59,7 +59,7 @@ def check_derivative(f: Callable, x: Any, key: jax.Array, derivative: Callable |
       CheckReport; `print(report)`.
     Raises:
       NotInexactError: A leaf of x, or what f gives, is no floating number.
-      ValueError: derivative gives another structure or shape than the gradient or Jacobian has.
+      ValueError: x has no entry; derivative gives another structure or shape than the gradient or Jacobian has.
     References:
       Ridders, Accurate computation of F'(x) and F'(x) F''(x), Adv. Eng. Softw. 4, 1982 (the extrapolation); Griewank &
       Walther, Evaluating derivatives, 2nd ed., 2008, section 3 (forward and reverse as adjoints).
@@ -76,6 +76,8 @@ def check_derivative(f: Callable, x: Any, key: jax.Array, derivative: Callable |
     if derivative is not None:
         check_callable("derivative", derivative, "x")
     x = floating(x, "x")
+    if not sum(leaf.size for leaf in jax.tree.leaves(x)):
+        raise ValueError(f"x must have at least one entry to take a derivative by; got x={x!r}.")
     random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
     own = None if all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(x)) else Line(f, x, derivative)
     of_own = own.reverse(np.ones(own.shape)) if own else None
@@ -146,11 +148,15 @@ def _relative(difference: np.ndarray, whole: np.ndarray) -> float:
 
 
 class _Found(NamedTuple):
-    """A probe, the rates along it that an error of the size of the gradient has, and whether the gradient is rounding."""
+    """A probe, the rates along it that an error of the size of the gradient has, and whether the gradient is rounding.
+
+    is_flat says whether f, too, hardly changes over a step, so that errors are relative to its size.
+    """
 
     probe: Probe
     rates: tuple[float, ...]
     vanishes: bool
+    is_flat: bool
 
 
 def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
@@ -165,8 +171,9 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         values = Values(line, v, w, eps, sum(known[:2]), seed)
         scale = abs(values.slope.value) if np.isnan(scale) else scale
         vanishes = not scale > ZERO * float(np.min(values.slope.unsure)) + eps * sum(known)
+        is_flat = vanishes and not values.change > 1e3 * values.slope.noise[-1]
         if vanishes:  # Relative to how f changes over a step.
-            scale = values.change if values.change > 1e3 * values.slope.noise[-1] else terms or 1.0
+            scale = (terms or 1.0) if is_flat else values.change
         values.resolve(RESOLVED * scale / SAFETY)
         floor = SAFETY * values.slope.error + ROUNDINGS * (values.slope.noise[-1] + eps * sum(known))
         said = [rate for rate in (forward, backward) if not np.isnan(rate)]
@@ -177,7 +184,9 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
             floor = SAFETY * values.slope.error + ROUNDINGS * (values.slope.noise[-1] + eps * sum(known))
         slope, remainder = values.slope, values.remainder(backward if np.isfinite(backward) else forward)
     sides = (slope.jump, slope.left, slope.right)
-    return _Found(Probe(name, forward, backward, slope.value, floor, scale, remainder, *sides), rates, vanishes)
+    return _Found(
+        Probe(name, forward, backward, slope.value, floor, scale, remainder, *sides), rates, vanishes, is_flat
+    )
 
 
 def _finite(rate: float) -> float:
@@ -201,7 +210,7 @@ def _report(found: tuple[_Found, ...], line: Line, precision: str, own_gap: floa
     slopes = [p.taylor_slope for p in probes if np.isfinite(p.taylor_slope) and p.name.startswith("random")]
     explanation = explained(verdict, probes, title(line.f), is_finite, line.chooses)
     if verdict in ("right", "unresolved") and vanishes:
-        explanation = vanishing(title(line.f), smallest, of_change)
+        explanation = vanishing(title(line.f), smallest, of_change, any(each.is_flat for each in random))
     return CheckReport(
         verdict,
         float("inf") if verdict == "nan" else max(smallest, float(np.finfo(float).eps)),

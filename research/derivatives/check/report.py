@@ -170,12 +170,12 @@ def _not_finite(probes: tuple[Probe, ...], f: str, chooses: bool) -> str:
     return text
 
 
-def vanishing(f: str, smallest: float, of_change: float) -> str:
-    """Return the sentence for a gradient that is no larger than the rounding of f."""
+def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
+    """Return the sentence for a gradient that is no larger than the rounding of f; by_size: f itself hardly changes."""
     times = f", which is {smallest:.1e} times the gradient" if smallest != of_change else ""
     return (
         f"The gradient vanishes, or is no larger than what rounding does to {f}. The check would have caught an error of "
-        f"{of_change:.1e} of what {f} changes by over a step of the size of x{times}."
+        f"{of_change:.1e} of {f'the size of {f}' if by_size else f'what {f} changes by'}, over a step of the size of x{times}."
     )
 
 
