@@ -61,7 +61,7 @@ class Config:
     per_class: int = 200
     """Random functions of each class; 0 leaves them out."""
     seed: int = 0
-    """Of the random functions."""
+    """Seed of the random functions."""
 
 
 FULL = Config(per_class=2000)
@@ -217,7 +217,7 @@ def random_rows(config, methods, on_progress=None):
 
 
 def judged(cases, found, order):
-    """Of the answers to random functions: how many there are, how many are wrong, and the median claim over error."""
+    """Count the answers to random functions: how many were given, how many are wrong, and the median claim over error."""
     exists = np.array([case.exists(order) for case in cases])
     truth = np.array([case.left[order] for case in cases])
     half_gap = np.array([case.gap(order) / 2 for case in cases])

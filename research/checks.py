@@ -1,4 +1,4 @@
-"""What an argument has to be: one check of each kind, for the edge of every public function.
+"""Checks of arguments, one for each kind. Every public function calls them first.
 
 Each check names the argument, shows its value and says what to give. It looks at concrete values only: what is traced
 passes, and nothing is added to a program. JAX is not imported here, for the modules that use NumPy alone.
@@ -220,7 +220,7 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
 
     Args:
       name, value: The argument.
-      arguments: What the function is called with, by names that a message shows; none: nothing is said of that.
+      arguments: Names of the positional arguments that it must accept. Without names, only being callable is checked.
       hint: A sentence more for the message.
     Raises:
       TypeError: It cannot be called, or not so.
@@ -461,7 +461,7 @@ def _scalar(value: Any) -> Any:
 
 
 def _kind_of(dtype: Any) -> str:
-    """What NumPy calls the kind of a dtype; f for the narrow floats too, which are void to NumPy."""
+    """NumPy's one-letter kind of a dtype; "f" also for bfloat16 and float8, which NumPy calls void."""
     if str(dtype).startswith(("bfloat16", "float8", "float4")):
         return "f"
     return getattr(dtype, "kind", "") or "?"

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research.checks import check_callable, check_instance, check_tree
-from research.schedules import check_number
+from research.checks import check_callable, check_instance, check_number, check_tree
 from research.types import Array, Params
 from research.update_rules.checks import check_floating, check_rule
 from research.update_rules.outcomes import FIRST_FAILURE, NOT_FINITE

@@ -10,8 +10,9 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from research.checks import check_callable, check_count, check_flag, check_methods, check_real, check_tree, shown
+from research.checks import check_callable, check_count, check_flag, check_real, check_tree, shown
 from research.losses import check_classes, check_targets
+from research.models.images import check_model
 from research.samplers import num_examples
 from research.types import Array, Batch, Model, Params
 
@@ -41,7 +42,7 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
       1.0
     """
 
-    check_model("model", model)
+    check_model(model)
     check_callable("loss", loss, "prediction", "target")
 
     def objective(params: Params, batch: Batch) -> Array:
@@ -240,7 +241,7 @@ def accuracy(model: Model) -> Objective:
       0.6667
     """
 
-    check_model("model", model)
+    check_model(model)
 
     def metric(params: Params, batch: Batch) -> Array:
         _check_batch(batch)
@@ -276,7 +277,7 @@ def r_squared(model: Model) -> Objective:
       0.0
     """
 
-    check_model("model", model)
+    check_model(model)
 
     def metric(params: Params, batch: Batch) -> Array:
         _check_batch(batch)
@@ -362,11 +363,6 @@ def _with_check(function: Objective, model: Model, check: Callable[[Any, Any], N
 
     function.check_data = of_dataset  # type: ignore[attr-defined]
     return function
-
-
-def check_model(name: str, model: Any) -> None:
-    """Raise TypeError unless a value has what a `Model` has."""
-    check_methods(name, model, "init", "apply", hint="Make one, such as research.models.linear(3).")
 
 
 OF_WORDS = "Labels that are words become numbers by np.unique(labels, return_inverse=True)[1]."

@@ -25,7 +25,6 @@ def check_xy(x: np.ndarray, y: np.ndarray) -> None:
     check_numbers("x", x)
     check_numbers("y", y)
     x, y = np.asarray(x), np.asarray(y)
-    x, y = np.asarray(x), np.asarray(y)
     if not np.issubdtype(x.dtype, np.floating):
         raise TypeError(f"x must be floating; got dtype {x.dtype}. Convert it first: x.astype(np.float64).")
     if not (np.issubdtype(y.dtype, np.floating) or np.issubdtype(y.dtype, np.integer)):
@@ -67,12 +66,10 @@ def split(
       >>> [len(x) for x, y in parts]
       [1257, 270, 270]
     """
-    check_numbers("x", x)
-    check_numbers("y", y)
-    x, y = np.asarray(x), np.asarray(y)
     check_count("seed", seed, 0)
     check_numbers("fractions", fractions, ndim=1)
     check_xy(x, y)
+    x, y = np.asarray(x), np.asarray(y)
     shares = np.asarray(fractions, np.float64)
     if shares.ndim != 1 or not (shares > 0).all() or abs(shares.sum() - 1.0) > 1e-9:
         raise ValueError(f"fractions must be positive with sum 1; got {fractions!r}, e.g. (0.7, 0.15, 0.15).")

@@ -1,7 +1,7 @@
 """The Free Spoken Digit Dataset, and two ways to part it: its own, and by speaker."""
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -84,11 +84,7 @@ def official_split(given: Recordings) -> tuple[np.ndarray, np.ndarray]:
       >>> official_split(given)
       (array([1, 2, 4, 5]), array([0, 3]))
     """
-    check_instance("given", given, Recordings, "Read one by research.datasets.recordings().")
-    for name in ("digit", "speaker", "index"):
-        check_numbers(f"given.{name}", getattr(given, name), ndim=1, kinds="iu")
-    check_sequence("given.waves", given.waves, "waves")
-    check_sequence("given.speakers", given.speakers, "names", str)
+    _check_recordings(given)
     is_test = np.isin(given.index, TEST_INDICES)
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
@@ -107,11 +103,15 @@ def speaker_folds(given: Recordings) -> tuple[tuple[np.ndarray, np.ndarray], ...
       >>> [test.tolist() for _, test in speaker_folds(given)]
       [[0, 2], [1, 3]]
     """
+    _check_recordings(given)
+    return tuple(
+        (np.flatnonzero(given.speaker != k), np.flatnonzero(given.speaker == k)) for k in range(len(given.speakers))
+    )
+
+
+def _check_recordings(given: Any) -> None:
     check_instance("given", given, Recordings, "Read one by research.datasets.recordings().")
     for name in ("digit", "speaker", "index"):
         check_numbers(f"given.{name}", getattr(given, name), ndim=1, kinds="iu")
     check_sequence("given.waves", given.waves, "waves")
     check_sequence("given.speakers", given.speakers, "names", str)
-    return tuple(
-        (np.flatnonzero(given.speaker != k), np.flatnonzero(given.speaker == k)) for k in range(len(given.speakers))
-    )

@@ -50,8 +50,6 @@ def write_speech_commands(
     check_count("seed", seed, 0)
     if part not in PARTS:
         raise ValueError(f"There is no part {part!r}: part must be one of {', '.join(PARTS)}.")
-    if block_size < 1:
-        raise ValueError(f"block_size must be at least 1; got {block_size}.")
     check_empty(Path(folder))
     path = find_files(find_source("speech_commands", "write_speech_commands"))[0]
     words, names = _names(path, part)

@@ -28,13 +28,9 @@ def make_vocabulary(texts: Sequence[str], least_count: int = 1) -> dict[str, int
       {'oil': 1, 'up': 2}
     """
     if isinstance(texts, str):
-        raise TypeError(f"texts must be a list of texts; got a single one, texts={texts!r}.")
+        raise TypeError(f"texts must be a list of texts; got a single one: put it into brackets. texts={texts!r}.")
     check_sequence("texts", texts, "texts", str)
     check_count("least_count", least_count)
-    if isinstance(texts, str):
-        raise TypeError("texts must be a list of texts; got a single one: put it into brackets.")
-    if least_count < 1:
-        raise ValueError(f"least_count must be a positive integer; got least_count={least_count}.")
     counts = Counter(itertools.chain.from_iterable(text.split() for text in texts))
     kept = [word for word, count in counts.items() if count >= least_count]
     if not kept:

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research.checks import check_callable, check_dtype, check_tree
+from research.checks import check_callable, check_dtype, check_number, check_tree
 from research.proofs.oracles import ORACLES
-from research.schedules import check_number
 from research.types import Array, Batch, Params
 from research.update_rules import find_rule
 from research.update_rules.checks import check_rule

@@ -18,7 +18,7 @@ from research.reading import Is, check_shape, parse_json
 from research.runs.command import command_line
 from research.runs.environment import differences, environment
 from research.runs.files import canonical, explained, json_bytes, kept, write_atomically
-from research.runs.manifest import ARRAYS, MANIFEST, RESULT, read_file, read_manifest
+from research.runs.manifest import ARRAYS, MANIFEST, NAME, RESULT, read_file, read_manifest
 from research.runs.result import Result, check_result, read_result, result_bytes
 
 METRICS, LOCK = "metrics.jsonl", ".lock"
@@ -78,7 +78,7 @@ def run_id(experiment: str, config: Any) -> str:
 def check_experiment(experiment: Any) -> None:
     """Raise unless it can name a folder."""
     check_text("experiment", experiment)
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", experiment):
+    if not re.fullmatch(NAME, experiment):
         raise ValueError(f"experiment names a folder, so it is letters, digits, _ and -; got {experiment!r}.")
 
 

@@ -9,7 +9,6 @@ where float64 is on; ours in the default float dtype. They agree to rounding on 
 
 from collections.abc import Callable
 
-from research.schedules.checks import check_number as check_number
 from research.schedules.counts import Schedule as Schedule
 from research.schedules.cycles import one_cycle as one_cycle
 from research.schedules.cycles import warm_restarts as warm_restarts

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from research.schedules.checks import check_number
+from research.checks import check_number
 from research.schedules.counts import Schedule, count, fraction, periods, real
 from research.types import Array
 

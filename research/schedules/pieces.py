@@ -7,8 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from research.checks import check_callable, check_sequence
-from research.schedules.checks import check_number
+from research.checks import check_callable, check_number, check_sequence
 from research.schedules.counts import Schedule, count, fraction, is_before, real, since
 from research.types import Array
 

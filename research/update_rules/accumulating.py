@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.schedules import Schedule, check_number
+from research.checks import check_number
+from research.schedules import Schedule
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, descend, increment, like, moving_average
 from research.update_rules.checks import checked

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
-from research.schedules import Schedule, check_number
+from research.checks import check_number
+from research.schedules import Schedule
 from research.types import Array, Params
 from research.update_rules.adam import AdamState
 from research.update_rules.building_blocks import cast, descend, increment, moving_average

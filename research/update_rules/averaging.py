@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
-from research.schedules import Schedule, check_number
+from research.checks import check_number
+from research.schedules import Schedule
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment, reached
 from research.update_rules.checks import checked, make_inner

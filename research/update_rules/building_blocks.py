@@ -9,7 +9,8 @@ import numpy as np
 import optax
 from jax.core import Tracer
 
-from research.schedules import Schedule, check_number
+from research.checks import check_number
+from research.schedules import Schedule
 from research.types import Array, Params
 from research.update_rules.checks import checked
 from research.update_rules.edges import complete, real_dtype

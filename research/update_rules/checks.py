@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research.checks import check_callable, check_dtype, check_flag, check_tree, shown
-from research.schedules import check_number
+from research.checks import check_callable, check_dtype, check_flag, check_number, check_tree, shown
 from research.types import Params
 
 _Arguments = ParamSpec("_Arguments")
@@ -122,9 +121,8 @@ def check_floating(params: Params) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             remedy = "Give floats: jax.tree.map(lambda x: jnp.asarray(x, float), params)."
-            if jnp.iscomplexobj(
-                leaf
-            ):  # jax.grad of a real loss gives the conjugate of the direction of steepest ascent.
+            # jax.grad of a real loss gives the conjugate of the direction of steepest ascent.
+            if jnp.iscomplexobj(leaf):
                 remedy = (
                     "Make its real and imaginary parts two real leaves; or call the rule yourself, and give it the conjugate "
                     "of jax.grad: jax.tree.map(jnp.conj, grads)."
@@ -194,13 +192,9 @@ def _with_checks(rule: _Rule) -> _Rule:
         return rule.init(params)
 
     def update(updates, state, params=None, **extra):
-        found = check_tree("updates", updates)
-        if params is not None:
-            of_params = check_tree("params", params)
-            found, fits = of_params, found == of_params or _fits_but_for_none(updates, params)
-        else:
-            fits = True
-        if not fits:
+        of_updates = check_tree("updates", updates)
+        found = of_updates if params is None else check_tree("params", params)
+        if found != of_updates and not _fits_but_for_none(updates, params):
             raise ValueError(
                 "params must have the structure and the shapes of updates, the gradients; got "
                 f"params={_described(params)} and updates={_described(updates)}."

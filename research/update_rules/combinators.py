@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research.checks import shown
-from research.schedules import check_number
+from research.checks import check_number, shown
 from research.types import Array, Params
 from research.update_rules.building_blocks import increment, reached
 from research.update_rules.checks import check_rule, checked

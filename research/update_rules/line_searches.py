@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from research.schedules import check_number
+from research.checks import check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, reached
 from research.update_rules.outcomes import (

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.schedules import Schedule, check_number
+from research.checks import check_number
+from research.schedules import Schedule
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment
 from research.update_rules.checks import check_rate, checked, rate_at

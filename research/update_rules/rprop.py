@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
-from research.schedules import check_number
+from research.checks import check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast
 from research.update_rules.checks import check_rate, checked

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from research.schedules import check_number
+from research.checks import check_number
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment, working_dtype
 from research.update_rules.checks import check_rate, checked

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from research.schedules import check_number
+from research.checks import check_number
 from research.types import Array
 
 

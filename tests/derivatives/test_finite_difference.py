@@ -353,7 +353,7 @@ def random_cases(kind):
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 @pytest.mark.parametrize("kind", list(random_functions.CLASSES))
 def test_random_functions_are_answered_within_their_bounds(kind, order):
-    """What is asked of thousands (`experiments/honest_errors.py --full`); here what chance exceeds once in 1,000."""
+    """The goals hold for 2,000 functions (`honest_errors.py --full`); with 100, chance exceeds these limits once in 1,000."""
     cases = random_cases(kind)
     found = [finite_difference(case.function(), case.x, order) for case in cases]
     exist = [(case, f) for case, f in zip(cases, found, strict=True) if case.exists(order)]

@@ -321,7 +321,6 @@ def of_schedules() -> Iterator[Call]:
         "step": {"initial": 0.1, "factor": 0.5, "every": 3},
         "warm_restarts": {"initial": 0.1, "first_period": 4},
     }
-    yield Call("schedules.check_number", schedules.check_number, {"name": "b1", "value": 0.5})
     for name, arguments in made.items():
         function = getattr(schedules, name)
         yield Call(f"schedules.{name}", function, arguments)
@@ -585,7 +584,6 @@ def of_descent() -> Iterator[Call]:
     yield Call("samplers.check_sampler", samplers.check_sampler, {"sampler": sampler, "n": 4})
     yield Call("samplers.check_indices", samplers.check_indices, {"indices": np.arange(4), "n": 4})
     yield Call("samplers.num_examples", samplers.num_examples, {"dataset": batch()})
-    yield Call("objectives.check_model", objectives.check_model, {"name": "model", "model": linear_model()})
     yield Call("descent.make_step", d.make_step, {"objective": risk, "rule": rule, "dataset": batch()})
     yield Call("descent.make_step()", step, {"state": state, "draw": draw}, slow=True)
     yield Call("descent.run", d.run, going, slow=True)

@@ -98,7 +98,7 @@ def _text(number: float) -> str:
 
 
 def _number(rng: np.random.Generator, low: float = 0.3, high: float = 3.0) -> float:
-    """Of either sign."""
+    """A number whose absolute value lies between low and high."""
     return float(rng.uniform(low, high) * rng.choice([-1, 1]))
 
 
