@@ -18,10 +18,25 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     """The flags."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run with few steps; its numbers mean nothing")
-    parser.add_argument("--only", choices=PARTS, action="append", help="one part; may be repeated (default: all)")
-    parser.add_argument("--output", type=Path, help="file to write (default: RESULTS.md beside this, when all is run)")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=(__doc__ or "").partition("\n")[0]
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a smoke run with few steps; its numbers mean nothing",
+    )
+    parser.add_argument(
+        "--only",
+        choices=PARTS,
+        action="append",
+        help="one part; may be repeated (default: all)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="file to write (default: RESULTS.md beside this, when all is run)",
+    )
     return parser.parse_args(words)
 
 
@@ -29,23 +44,49 @@ def main(words: list[str] | None = None) -> None:
     """Measures, prints the page, and writes it."""
     flags = parse(words)
     parts = flags.only or list(PARTS)
-    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # A compile time is one of compiling.
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = (
+        "1"  # A compile time is one of compiling.
+    )
     import research
 
     research.backend.configure(x64=True)
-    from benchmarks import clock, minimising, networks, rule_updates, startup, steps, studies, sweep, tables
+    from benchmarks import (
+        clock,
+        minimising,
+        networks,
+        rule_updates,
+        startup,
+        steps,
+        studies,
+        sweep,
+        tables,
+    )
 
     with_torch, started = find_spec("torch") is not None, time.perf_counter()
     tell = clock.tell_from_now()
     modules = {"steps": steps, "sweep": sweep, "startup": startup}
     rows = {
-        name: module.measure(flags.quick, with_torch, tell) if name in parts else [] for name, module in modules.items()
+        name: module.measure(flags.quick, with_torch, tell) if name in parts else []
+        for name, module in modules.items()
     }
-    alone = {"studies": studies, "updates": rule_updates, "minimising": minimising, "networks": networks}
-    others = [module.section(module.measure(flags.quick, tell)) for name, module in alone.items() if name in parts]
-    command = " ".join(["python -m benchmarks", *(sys.argv[1:] if words is None else words)])
+    alone = {
+        "studies": studies,
+        "updates": rule_updates,
+        "minimising": minimising,
+        "networks": networks,
+    }
+    others = [
+        module.section(module.measure(flags.quick, tell))
+        for name, module in alone.items()
+        if name in parts
+    ]
+    command = " ".join(
+        ["python -m benchmarks", *(sys.argv[1:] if words is None else words)]
+    )
     date, seconds = datetime.date.today().isoformat(), time.perf_counter() - started
-    text = tables.page(rows["steps"], rows["sweep"], rows["startup"], command, date, seconds, others)
+    text = tables.page(
+        rows["steps"], rows["sweep"], rows["startup"], command, date, seconds, others
+    )
     print(text)
     with_all = all(find_spec(peer) for peer in ("torch", "optimistix", "tensorflow"))
     complete = set(parts) == set(PARTS) and not flags.quick and with_all

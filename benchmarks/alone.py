@@ -7,7 +7,9 @@ from typing import Any
 from benchmarks import clock
 
 
-def print_part(doc: str | None, measure: Callable[..., Any], section: Callable[..., Any], what: str) -> None:
+def print_part(
+    doc: str | None, measure: Callable[..., Any], section: Callable[..., Any], what: str
+) -> None:
     """Measures and prints a part, as the words of this process ask.
 
     Args:
@@ -16,7 +18,9 @@ def print_part(doc: str | None, measure: Callable[..., Any], section: Callable[.
       what: Says what --only names.
     """
     parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke run; its numbers mean nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke run; its numbers mean nothing"
+    )
     parser.add_argument("--only", action="append", help=what)
     flags = parser.parse_args()
     import research
@@ -24,4 +28,13 @@ def print_part(doc: str | None, measure: Callable[..., Any], section: Callable[.
 
     research.backend.configure(x64=True)
     found = section(measure(flags.quick, clock.tell_from_now(), flags.only))
-    print("\n\n".join([found.answer, machine(), found.text, "\n".join(f"- {line}" for line in found.missed)]))
+    print(
+        "\n\n".join(
+            [
+                found.answer,
+                machine(),
+                found.text,
+                "\n".join(f"- {line}" for line in found.missed),
+            ]
+        )
+    )

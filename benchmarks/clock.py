@@ -42,7 +42,11 @@ def ratio(theirs: Any, ours: Any) -> Spread:
     """
     theirs, ours = np.asarray(theirs, float), np.asarray(ours, float)
     of_medians, rounds = float(np.median(theirs) / np.median(ours)), theirs / ours
-    return Spread(of_medians, min(of_medians, float(rounds.min())), max(of_medians, float(rounds.max())))
+    return Spread(
+        of_medians,
+        min(of_medians, float(rounds.min())),
+        max(of_medians, float(rounds.max())),
+    )
 
 
 def paired_ratio(theirs: Any, ours: Any) -> Spread:
@@ -59,7 +63,9 @@ def paired_ratio(theirs: Any, ours: Any) -> Spread:
     """
     rounds = np.sort(np.asarray(theirs, float) / np.asarray(ours, float))
     left_out = max(int(binom.ppf(0.025, len(rounds), 0.5)) - 1, 0)  # At each end.
-    return Spread(float(np.median(rounds)), float(rounds[left_out]), float(rounds[-1 - left_out]))
+    return Spread(
+        float(np.median(rounds)), float(rounds[left_out]), float(rounds[-1 - left_out])
+    )
 
 
 def tell_from_now() -> Callable[[str], None]:
@@ -67,7 +73,11 @@ def tell_from_now() -> Callable[[str], None]:
     started = time.perf_counter()
 
     def tell(what: str) -> None:
-        print(f"{time.perf_counter() - started:5.0f} s  {what}", file=sys.stderr, flush=True)
+        print(
+            f"{time.perf_counter() - started:5.0f} s  {what}",
+            file=sys.stderr,
+            flush=True,
+        )
 
     return tell
 
@@ -79,7 +89,9 @@ def seconds_of(call: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def take_turns(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
+def take_turns(
+    calls: Mapping[str, Callable[[], Any]], rounds: int
+) -> dict[str, np.ndarray]:
     """Times every call once a round, each round starting with another one, so that a slow minute is shared by all.
 
     Args:
@@ -118,6 +130,8 @@ def check_equal(values: Mapping[str, Any], what: str, tolerance: float) -> float
         difference = np.abs(value - reference)[finite] / np.abs(reference[finite])
         apart = float(difference.max(initial=0.0))
         if not apart <= tolerance or (np.isfinite(value) != finite).any():
-            raise ValueError(f"{name} did not do the same job as {first}: {what} differs by {apart:.1e}, relatively.")
+            raise ValueError(
+                f"{name} did not do the same job as {first}: {what} differs by {apart:.1e}, relatively."
+            )
         largest = max(largest, apart)
     return largest

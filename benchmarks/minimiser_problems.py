@@ -50,7 +50,9 @@ def wood(x):
 def brown_dennis(x):
     """Problem 16: residuals that are large at the minimum."""
     t = jnp.arange(1, 21) / 5
-    return (x[0] + t * x[1] - jnp.exp(t)) ** 2 + (x[2] + x[3] * jnp.sin(t) - jnp.cos(t)) ** 2
+    return (x[0] + t * x[1] - jnp.exp(t)) ** 2 + (
+        x[2] + x[3] * jnp.sin(t) - jnp.cos(t)
+    ) ** 2
 
 
 def broyden_tridiagonal(x):
@@ -62,7 +64,8 @@ def broyden_tridiagonal(x):
 CURVES = {  # By NIST's name: (b, x) -> y.
     "Misra1a": lambda b, x: b[0] * (1.0 - jnp.exp(-b[1] * x)),
     "Thurber": lambda b, x: (
-        (b[0] + b[1] * x + b[2] * x**2 + b[3] * x**3) / (1.0 + b[4] * x + b[5] * x**2 + b[6] * x**3)
+        (b[0] + b[1] * x + b[2] * x**2 + b[3] * x**3)
+        / (1.0 + b[4] * x + b[5] * x**2 + b[6] * x**3)
     ),
     "Rat43": lambda b, x: b[0] / (1.0 + jnp.exp(b[1] - b[2] * x)) ** (1.0 / b[3]),
     "MGH10": lambda b, x: b[0] * jnp.exp(b[1] / (x + b[2])),
@@ -77,25 +80,37 @@ NIST_START = 1  # The nearer of the two that NIST gives.
 
 def of_squares(name: str, start: Any, residuals: Callable[[Any], Any]) -> Case:
     """A sum of squares."""
-    return Case(name, jnp.asarray(start, float), lambda x: 0.5 * jnp.sum(residuals(x) ** 2), residuals)
+    return Case(
+        name,
+        jnp.asarray(start, float),
+        lambda x: 0.5 * jnp.sum(residuals(x) ** 2),
+        residuals,
+    )
 
 
 def _curve(case: dict[str, Any]) -> Case:
     x, y = (np.array(case[column]).ravel() for column in ("x", "y"))
     model = CURVES[case["name"]]
-    return of_squares(f"NIST {case['name']}", case["starts"][NIST_START], lambda b: model(b, x) - y)
+    return of_squares(
+        f"NIST {case['name']}", case["starts"][NIST_START], lambda b: model(b, x) - y
+    )
 
 
 def _logistic() -> Case:
     problem = make_problem("logistic", REGIMES[0], quick=True)
     start, unravel = ravel_pytree(problem.params)
     objective, train = problem.workload.objective, problem.workload.train
-    return Case("logistic, breast_cancer", start, lambda z: objective(unravel(z), train))
+    return Case(
+        "logistic, breast_cancer", start, lambda z: objective(unravel(z), train)
+    )
 
 
 def make_cases() -> list[Case]:
     """All of them; the first is the smallest."""
-    cases = [Case(f"rosenbrock_{n}", jnp.tile(jnp.array([-1.2, 1.0]), n // 2), rosenbrock) for n in (2, 100)]
+    cases = [
+        Case(f"rosenbrock_{n}", jnp.tile(jnp.array([-1.2, 1.0]), n // 2), rosenbrock)
+        for n in (2, 100)
+    ]
     cases.append(_logistic())
     squares = (
         ("beale", [1.0, 1.0], beale),
@@ -105,6 +120,11 @@ def make_cases() -> list[Case]:
     )
     for name, start, residuals in squares:
         case = of_squares(f"MGH {name}", start, residuals)
-        cases += [case._replace(residuals=None), case._replace(name=f"{case.name}, squares")]
-    published = {case["name"]: case for case in json.loads(NIST.read_text("utf-8"))["cases"]}
+        cases += [
+            case._replace(residuals=None),
+            case._replace(name=f"{case.name}, squares"),
+        ]
+    published = {
+        case["name"]: case for case in json.loads(NIST.read_text("utf-8"))["cases"]
+    }
     return cases + [_curve(published[name]) for name in CURVES]

@@ -21,7 +21,9 @@ from research.update_rules.least_squares import levenberg_marquardt
 from research.update_rules.newton import newton, trust_region_newton
 from research.update_rules.quasi_newton import bfgs, lbfgs
 
-RELATIVE_TOLERANCE = 1e-8  # The gradient's largest entry at the end, in units of that at the start.
+RELATIVE_TOLERANCE = (
+    1e-8  # The gradient's largest entry at the end, in units of that at the start.
+)
 MOST_STEPS = 5000
 ROUNDS = 9
 OURS = "ours"
@@ -88,9 +90,17 @@ def ours(case: Case, tolerance: float) -> list[Contender]:
 
     def solving(rule):
         def solve() -> Ended:
-            options = {"tolerance": tolerance, "max_steps": MOST_STEPS, "residual_fn": case.residuals}
-            objective = case.objective if case.residuals is None else None  # None: half of their squares.
-            found = jax.block_until_ready(minimise(rule, objective, case.start, **options))
+            options = {
+                "tolerance": tolerance,
+                "max_steps": MOST_STEPS,
+                "residual_fn": case.residuals,
+            }
+            objective = (
+                case.objective if case.residuals is None else None
+            )  # None: half of their squares.
+            found = jax.block_until_ready(
+                minimise(rule, objective, case.start, **options)
+            )
             return Ended(found.params, int(found.evaluations))
 
         return solve
@@ -106,7 +116,10 @@ def scipys(case: Case, tolerance: float) -> list[Contender]:
     """scipy's, on functions that JAX compiled: Python comes back once an evaluation."""
     from scipy import optimize
 
-    start, least_squares_of_scipy = np.asarray(case.start), cast(Any, optimize.least_squares)  # Its stubs want a str.
+    start, least_squares_of_scipy = (
+        np.asarray(case.start),
+        cast(Any, optimize.least_squares),
+    )  # Its stubs want a str.
 
     def compiled(function):
         function = jax.jit(function)
@@ -114,7 +127,14 @@ def scipys(case: Case, tolerance: float) -> list[Contender]:
 
     def fitting(**options) -> Callable[[], Ended]:
         def solve() -> Ended:
-            found = least_squares_of_scipy(residuals, start, jacobian, x_scale="jac", max_nfev=MOST_STEPS, **options)
+            found = least_squares_of_scipy(
+                residuals,
+                start,
+                jacobian,
+                x_scale="jac",
+                max_nfev=MOST_STEPS,
+                **options,
+            )
             return Ended(found.x, int(found.nfev))
 
         return solve
@@ -124,21 +144,37 @@ def scipys(case: Case, tolerance: float) -> list[Contender]:
 
         def solve() -> Ended:
             most = {"maxiter": MOST_STEPS, "gtol": tolerance}
-            found = optimize.minimize(both, start, jac=True, method=method, options=most | options, **extra)
+            found = optimize.minimize(
+                both, start, jac=True, method=method, options=most | options, **extra
+            )
             return Ended(found.x, int(found.nfev))
 
         return solve
 
     if case.residuals is not None:
-        residuals, jacobian = compiled(case.residuals), compiled(jax.jacfwd(case.residuals))
+        residuals, jacobian = (
+            compiled(case.residuals),
+            compiled(jax.jacfwd(case.residuals)),
+        )
         minpack = fitting(method="lm", gtol=1e-15, ftol=1e-15, xtol=1e-15)
         return [
-            Contender("least squares", "scipy: trf", fitting(method="trf", gtol=tolerance, ftol=None, xtol=None)),
+            Contender(
+                "least squares",
+                "scipy: trf",
+                fitting(method="trf", gtol=tolerance, ftol=None, xtol=None),
+            ),
             Contender("least squares", "scipy: lm, to rounding", minpack),
         ]
-    both, hessian = compiled(jax.value_and_grad(case.objective)), compiled(jax.hessian(case.objective))
+    both, hessian = (
+        compiled(jax.value_and_grad(case.objective)),
+        compiled(jax.hessian(case.objective)),
+    )
     return [
-        Contender("L-BFGS", "scipy: L-BFGS-B", minimising("L-BFGS-B", ftol=0.0, maxfun=MOST_STEPS)),
+        Contender(
+            "L-BFGS",
+            "scipy: L-BFGS-B",
+            minimising("L-BFGS-B", ftol=0.0, maxfun=MOST_STEPS),
+        ),
         Contender("BFGS", "scipy: BFGS", minimising("BFGS")),
         Contender("Newton", "scipy: trust-exact", minimising("trust-exact")),
     ]
@@ -151,8 +187,12 @@ def contenders(case: Case, tolerance: float, with_optimistix: bool) -> list[Cont
         from benchmarks import peers_optimistix
 
         found += [
-            Contender(family, f"optimistix: {name}", lambda solve=solve: Ended(*solve()))
-            for family, name, solve in peers_optimistix.solvers(case, tolerance, MOST_STEPS)
+            Contender(
+                family, f"optimistix: {name}", lambda solve=solve: Ended(*solve())
+            )
+            for family, name, solve in peers_optimistix.solvers(
+                case, tolerance, MOST_STEPS
+            )
         ]
     return found
 
@@ -170,28 +210,45 @@ def measure_case(case: Case, with_optimistix: bool, rounds: int) -> list[Minimis
     for runner in contenders(case, tolerance, with_optimistix):
         key, ends = (case.name, runner.family, runner.name), []
         try:
-            first = clock.seconds_of(lambda runner=runner, ends=ends: ends.append(runner.solve()))
+            first = clock.seconds_of(
+                lambda runner=runner, ends=ends: ends.append(runner.solve())
+            )
         except Exception as problem:  # Its row tells.
             rows[runner.name] = MinimiserRow(*key, f"failed: {type(problem).__name__}")
             continue
         value, gradient = look_at(ends[0].x)
-        reached = gradient <= tolerance * (1 + 1e-6)  # Another program rounds it otherwise.
-        rows[runner.name] = MinimiserRow(*key, "", ends[0].evaluations, value, gradient, reached, first=first)
+        reached = gradient <= tolerance * (
+            1 + 1e-6
+        )  # Another program rounds it otherwise.
+        rows[runner.name] = MinimiserRow(
+            *key, "", ends[0].evaluations, value, gradient, reached, first=first
+        )
         running[runner.name] = runner.solve
     seconds = clock.take_turns(running, rounds)
     return [_timed(row, seconds, rows) for row in rows.values()]
 
 
-def _timed(row: MinimiserRow, seconds: dict[str, np.ndarray], rows: dict[str, MinimiserRow]) -> MinimiserRow:
+def _timed(
+    row: MinimiserRow, seconds: dict[str, np.ndarray], rows: dict[str, MinimiserRow]
+) -> MinimiserRow:
     if row.contender not in seconds:
         return row
-    mine, ratio = next(r for r in rows.values() if r.family == row.family and r.contender.startswith(OURS)), None
+    mine, ratio = (
+        next(
+            r
+            for r in rows.values()
+            if r.family == row.family and r.contender.startswith(OURS)
+        ),
+        None,
+    )
     if not row.contender.startswith(OURS) and row.reached and mine.reached:
         ratio = clock.ratio(seconds[row.contender], seconds[mine.contender])
     return row._replace(seconds=clock.spread(seconds[row.contender]), ratio=ratio)
 
 
-def measure(quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None = None) -> list[MinimiserRow]:
+def measure(
+    quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None = None
+) -> list[MinimiserRow]:
     """All problems; if quick, the smallest.
 
     Raises:
@@ -199,11 +256,15 @@ def measure(quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None 
     """
     cases = {case.name: case for case in make_cases()}
     if unknown := [name for name in only or () if name not in cases]:
-        raise ValueError(f"there is no problem {', '.join(unknown)}; known: {', '.join(cases)}.")
+        raise ValueError(
+            f"there is no problem {', '.join(unknown)}; known: {', '.join(cases)}."
+        )
     with_optimistix, rows = find_spec("optimistix") is not None, []
     for name in only or (list(cases)[:1] if quick else cases):
         tell(f"minimising: {name}")
-        with threadpool_limits(1, "blas"):  # Their matrices are so small that a second thread only waits.
+        with threadpool_limits(
+            1, "blas"
+        ):  # Their matrices are so small that a second thread only waits.
             rows += measure_case(cases[name], with_optimistix, 2 if quick else ROUNDS)
         if not with_optimistix:
             rows.append(MinimiserRow(name, "", "optimistix", "not installed"))
@@ -240,8 +301,13 @@ def _beside(rows: list[MinimiserRow], peer: str) -> str:
     both = [(row, row.ratio.median) for row in theirs if row.ratio]
     if not both:
         return ""
-    of_mine = {(r.problem, r.family): r for r in reversed(rows) if r.contender.startswith(OURS)}
-    more = [of_mine[row.problem, row.family].evaluations / row.evaluations for row, _ in both]
+    of_mine = {
+        (r.problem, r.family): r for r in reversed(rows) if r.contender.startswith(OURS)
+    }
+    more = [
+        of_mine[row.problem, row.family].evaluations / row.evaluations
+        for row, _ in both
+    ]
     ratios = [ratio for _, ratio in both]
     return (
         f"{peer} does in {sum(row.reached for row in theirs)} of {len(theirs)}, and where both do, ours takes "
@@ -268,7 +334,13 @@ def _table(rows: list[MinimiserRow]) -> str:
             lines.append([row.problem, row.contender, row.note, *"------"])
             continue
         lines.append(
-            [row.problem, row.contender, row.evaluations, f"{row.value:.10g}", f"{row.gradient:.1e}"]
+            [
+                row.problem,
+                row.contender,
+                row.evaluations,
+                f"{row.value:.10g}",
+                f"{row.gradient:.1e}",
+            ]
             + [
                 "yes" if row.reached else "no",
                 number(1e3 * row.seconds.median),

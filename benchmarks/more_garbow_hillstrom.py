@@ -32,7 +32,15 @@ RULES: dict[str, Callable[[], Any]] = {
 }
 SCIPY = {
     "scipy BFGS": ("BFGS", {"gtol": TOLERANCE, "maxiter": MAX_STEPS}),
-    "scipy L-BFGS-B": ("L-BFGS-B", {"gtol": TOLERANCE, "ftol": 0.0, "maxiter": MAX_STEPS, "maxfun": 10 * MAX_STEPS}),
+    "scipy L-BFGS-B": (
+        "L-BFGS-B",
+        {
+            "gtol": TOLERANCE,
+            "ftol": 0.0,
+            "maxiter": MAX_STEPS,
+            "maxfun": 10 * MAX_STEPS,
+        },
+    ),
     "scipy CG": ("CG", {"gtol": TOLERANCE, "maxiter": MAX_STEPS}),
 }
 
@@ -68,7 +76,9 @@ def problems():
     return module
 
 
-def measure(names: list[str] | None = None, on_row: Callable[[Row], None] = lambda row: None) -> list[Row]:
+def measure(
+    names: list[str] | None = None, on_row: Callable[[Row], None] = lambda row: None
+) -> list[Row]:
     """Every method on every problem, or on those named."""
     mgh, rows = problems(), []
 
@@ -79,13 +89,25 @@ def measure(names: list[str] | None = None, on_row: Callable[[Row], None] = lamb
     for name in names or list(mgh.CASES):
         for method, rule in RULES.items():
             end = mgh.run(rule(), name, TOLERANCE, MAX_STEPS)
-            add(name, method, end.f, end.gradient_norm, end.evaluations, end.minimum, end.outcome)
+            add(
+                name,
+                method,
+                end.f,
+                end.gradient_norm,
+                end.evaluations,
+                end.minimum,
+                end.outcome,
+            )
         compiled = jax.jit(jax.value_and_grad(mgh.objective_of(name)))
         for method, (solver, options) in SCIPY.items():
             counted = _Counted(compiled)
             with np.errstate(all="ignore"):
                 end = scipy.optimize.minimize(
-                    counted, mgh.CASES[name]["start"], jac=True, method=solver, options=options
+                    counted,
+                    mgh.CASES[name]["start"],
+                    jac=True,
+                    method=solver,
+                    options=options,
                 )
             norm = float(np.max(np.abs(compiled(jnp.asarray(end.x))[1])))
             add(
@@ -112,7 +134,10 @@ class _Counted:
 
 def page(rows: list[Row]) -> str:
     """The answer in sentences, then a row a problem; a bracketed count reached no recorded minimum or stationary point."""
-    methods, names = list(dict.fromkeys(r.method for r in rows)), list(dict.fromkeys(r.problem for r in rows))
+    methods, names = (
+        list(dict.fromkeys(r.method for r in rows)),
+        list(dict.fromkeys(r.problem for r in rows)),
+    )
     by_key = {(r.problem, r.method): r for r in rows}
     lines = []
     for method in methods:
@@ -123,10 +148,19 @@ def page(rows: list[Row]) -> str:
             f"{sum(r.gradient_norm <= TOLERANCE for r in own)} with |∇f| <= {TOLERANCE:g}; median "
             f"{np.median([r.evaluations for r in own]):g} evaluations."
         )
-    lines += ["", f"| problem | {' | '.join(methods)} |", "|---" * (len(methods) + 1) + "|"]
+    lines += [
+        "",
+        f"| problem | {' | '.join(methods)} |",
+        "|---" * (len(methods) + 1) + "|",
+    ]
     for name in names:
         cells = [by_key[name, method] for method in methods]
-        shown = [f"{r.evaluations}" if r.minimum is not None else f"({r.evaluations}: {r.value:.3g})" for r in cells]
+        shown = [
+            f"{r.evaluations}"
+            if r.minimum is not None
+            else f"({r.evaluations}: {r.value:.3g})"
+            for r in cells
+        ]
         lines.append(f"| {name} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
@@ -134,19 +168,25 @@ def page(rows: list[Row]) -> str:
 def main(words: list[str] | None = None) -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.more_garbow_hillstrom", description=(__doc__ or "").splitlines()[0]
+        prog="python -m benchmarks.more_garbow_hillstrom",
+        description=(__doc__ or "").splitlines()[0],
     )
-    parser.add_argument("--only", action="append", help="a problem's name; may be repeated (default: all)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        help="a problem's name; may be repeated (default: all)",
+    )
     flags = parser.parse_args(words)
     research.backend.configure(x64=True)
     started = time.perf_counter()
     rows = measure(
-        flags.only, lambda row: print(f"{row.problem}: {row.method} {row.evaluations} {row.outcome}", flush=True)
+        flags.only,
+        lambda row: print(
+            f"{row.problem}: {row.method} {row.evaluations} {row.outcome}", flush=True
+        ),
     )
     print(page(rows))
-    versions = (
-        f"jax {jax.__version__}, scipy {scipy.__version__}, Python {platform.python_version()}, {platform.machine()}"
-    )
+    versions = f"jax {jax.__version__}, scipy {scipy.__version__}, Python {platform.python_version()}, {platform.machine()}"
     print(f"\nIn {time.perf_counter() - started:.0f} s; {versions}, float64.")
 
 

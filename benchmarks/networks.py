@@ -23,9 +23,7 @@ from research.types import Array, Batch, Model, Params, Sampler
 
 RATE = 1e-3  # Of Adam, in everyone's training.
 STEPS, ROUNDS = 60, 9
-TOLERANCE = (
-    1e-3  # Relative, of the last step's loss: in float32 the same job differs by rounding, which Adam magnifies.
-)
+TOLERANCE = 1e-3  # Relative, of the last step's loss: in float32 the same job differs by rounding, which Adam magnifies.
 SYMBOLS, CONTEXT = 65, 64
 DEVICES = 2  # Ours is timed on one and on so many, which share each batch; everyone else has as many threads.
 
@@ -89,9 +87,14 @@ class NetworkRow(NamedTuple):
     apart: float | None = None
 
 
-def images(sizes: tuple[int, ...]) -> Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]:
+def images(
+    sizes: tuple[int, ...],
+) -> Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]:
     """(generator, n) -> n normal inputs of that shape and labels of ten classes."""
-    return lambda rng, n: (rng.normal(size=(n, *sizes)).astype(np.float32), rng.integers(0, 10, n).astype(np.int32))
+    return lambda rng, n: (
+        rng.normal(size=(n, *sizes)).astype(np.float32),
+        rng.integers(0, 10, n).astype(np.int32),
+    )
 
 
 def tokens(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -102,21 +105,40 @@ def tokens(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def recurrent(cell: str) -> Model:
     """A recurrent network of symbols, 128 wide."""
-    return models.recurrent(SYMBOLS, 128, SYMBOLS, cell=cell, outputs="every", embedding=64, dtype=jnp.float32)
+    return models.recurrent(
+        SYMBOLS,
+        128,
+        SYMBOLS,
+        cell=cell,
+        outputs="every",
+        embedding=64,
+        dtype=jnp.float32,
+    )
 
 
 def transformer() -> Model:
     """A small causal Transformer."""
-    return models.transformer_decoder(SYMBOLS, CONTEXT, width=64, num_layers=2, num_heads=4, dtype=jnp.float32)
+    return models.transformer_decoder(
+        SYMBOLS, CONTEXT, width=64, num_layers=2, num_heads=4, dtype=jnp.float32
+    )
 
 
 def convolutional() -> Model:
     """Two convolutions, one pooling and two dense layers: PyTorch's MNIST example, without its dropout."""
-    return models.cnn((28, 28, 1), 10, channels=(32, 64), padding="valid", pool=(1, 2), dtype=jnp.float32)
+    return models.cnn(
+        (28, 28, 1),
+        10,
+        channels=(32, 64),
+        padding="valid",
+        pool=(1, 2),
+        dtype=jnp.float32,
+    )
 
 
 # name: (its sizes in words, the model, the loss, the data, the batch).
-NETWORKS: dict[str, tuple[str, Callable[[], Model], Callable[..., Array], Callable, int]] = {
+NETWORKS: dict[
+    str, tuple[str, Callable[[], Model], Callable[..., Array], Callable, int]
+] = {
     "mlp": (
         "784-256-256-10, relu, batch 64",
         lambda: models.mlp((784, 256, 256, 10), dtype=jnp.float32),
@@ -161,7 +183,18 @@ def make_job(name: str, steps: int) -> Job:
     model, n = make_model(), steps * batch_size
     x, y = data(np.random.default_rng(0), n)
     order = np.asarray(_sampler(n, batch_size).indices(_key_of_epoch()))
-    return Job(name, words, model, loss, x, y, batch_size, steps, model.init(jax.random.key(0)), order)
+    return Job(
+        name,
+        words,
+        model,
+        loss,
+        x,
+        y,
+        batch_size,
+        steps,
+        model.init(jax.random.key(0)),
+        order,
+    )
 
 
 def _sampler(n: int, batch_size: int) -> Sampler:
@@ -169,25 +202,42 @@ def _sampler(n: int, batch_size: int) -> Sampler:
 
 
 def _key_of_epoch() -> jax.Array:
-    return jax.random.fold_in(jax.random.key(1), 0)  # As `compile_training` draws epoch 0 of key 1.
+    return jax.random.fold_in(
+        jax.random.key(1), 0
+    )  # As `compile_training` draws epoch 0 of key 1.
 
 
 def ours(job: Job, devices: int = 1) -> Contender:
     """`research.training`: it draws the order and keeps its records, as in the experiments."""
     objective = objectives.empirical_risk(job.model, job.loss)
-    sampler, dataset = _sampler(len(job.x), job.batch_size), Batch(jnp.asarray(job.x), jnp.asarray(job.y))
+    sampler, dataset = (
+        _sampler(len(job.x), job.batch_size),
+        Batch(jnp.asarray(job.x), jnp.asarray(job.y)),
+    )
     built = []
 
     def build():
         rule = update_rules.adam(RATE)
         options = {"noisy": False, "learning_rate": RATE, "devices": devices}
-        built.append(compile_training(objective, rule, dataset, sampler, job.params, jax.random.key(1), **options))
+        built.append(
+            compile_training(
+                objective,
+                rule,
+                dataset,
+                sampler,
+                job.params,
+                jax.random.key(1),
+                **options,
+            )
+        )
         run(1)
 
     def run(steps: int) -> np.ndarray:
         compiled = built[0]
         drawn = compiled.draws(jax.random.key(1), 0)
-        _, records = compiled.advance(compiled.start.state, compiled.start.records, drawn, 0, steps)
+        _, records = compiled.advance(
+            compiled.start.state, compiled.start.records, drawn, 0, steps
+        )
         return np.asarray(records.loss)
 
     seconds = clock.seconds_of(build)
@@ -206,13 +256,19 @@ def contenders(job: Job) -> tuple[list[Contender], list[tuple[str, str]]]:
     if find_spec("torch"):
         from benchmarks import networks_torch
 
-        for name, make in (("PyTorch eager", networks_torch.eager), ("torch.compile", networks_torch.compiled)):
+        for name, make in (
+            ("PyTorch eager", networks_torch.eager),
+            ("torch.compile", networks_torch.compiled),
+        ):
             try:
                 found.append(make(job))
             except Exception as error:  # No C++ compiler, most likely; the row tells.
                 absent.append((name, f"did not run: {type(error).__name__}"))
     else:
-        absent += [("PyTorch eager", "not installed"), ("torch.compile", "PyTorch is not installed")]
+        absent += [
+            ("PyTorch eager", "not installed"),
+            ("torch.compile", "PyTorch is not installed"),
+        ]
     if find_spec("tensorflow"):
         from benchmarks import networks_tensorflow
 
@@ -226,9 +282,16 @@ def measure_job(job: Job, rounds: int) -> list[NetworkRow]:
     """Every contender of one job, its losses held against ours before anything is timed."""
     runners, absent = contenders(job)
     last = {runner.name: runner.train()[-1] for runner in runners}
-    apart = clock.check_equal(last, f"the loss of the last step ({job.name})", TOLERANCE)
-    seconds = clock.take_turns({runner.name: runner.train for runner in runners}, rounds)
-    best = min((name for name in seconds if name.startswith("ours")), key=lambda name: np.median(seconds[name]))
+    apart = clock.check_equal(
+        last, f"the loss of the last step ({job.name})", TOLERANCE
+    )
+    seconds = clock.take_turns(
+        {runner.name: runner.train for runner in runners}, rounds
+    )
+    best = min(
+        (name for name in seconds if name.startswith("ours")),
+        key=lambda name: np.median(seconds[name]),
+    )
     rows = [
         NetworkRow(
             job.name,
@@ -237,7 +300,9 @@ def measure_job(job: Job, rounds: int) -> list[NetworkRow]:
             "held against the others" if runner.name == best else runner.note,
             clock.spread(1e3 * seconds[runner.name] / job.steps),
             runner.compile_seconds,
-            None if runner.name.startswith("ours") else clock.ratio(seconds[runner.name], seconds[best]),
+            None
+            if runner.name.startswith("ours")
+            else clock.ratio(seconds[runner.name], seconds[best]),
             float(last[runner.name]),
             apart,
         )
@@ -246,19 +311,25 @@ def measure_job(job: Job, rounds: int) -> list[NetworkRow]:
     return rows + [NetworkRow(job.name, job.words, name, why) for name, why in absent]
 
 
-def measure(quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None = None) -> list[NetworkRow]:
+def measure(
+    quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None = None
+) -> list[NetworkRow]:
     """Every network, each in a process of its own that has two devices; if quick, one of them for a few steps.
 
     Raises:
       ValueError: A name in `only` is no network's.
     """
     if unknown := [name for name in only or () if name not in NETWORKS]:
-        raise ValueError(f"there is no network {', '.join(unknown)}; known: {', '.join(NETWORKS)}.")
+        raise ValueError(
+            f"there is no network {', '.join(unknown)}; known: {', '.join(NETWORKS)}."
+        )
     rows = []
     for name in only or (["mlp"] if quick else NETWORKS):
         tell(f"networks: {name}")
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-            rows += process.submit(_measured, name, 3 if quick else STEPS, 1 if quick else ROUNDS).result()
+            rows += process.submit(
+                _measured, name, 3 if quick else STEPS, 1 if quick else ROUNDS
+            ).result()
     return rows
 
 
@@ -278,7 +349,15 @@ def section(rows: list[NetworkRow]) -> Section:
             f"A step of training a network is at least as fast as a peer's in {ahead} of {len(ratios)} comparisons (the ratios "
             f"go from {number(min(ratios))} to {number(max(ratios))})."
         )
-    columns = ["network", "contender", "ms a step", "ours is faster by", "compile s", "loss", "note"]
+    columns = [
+        "network",
+        "contender",
+        "ms a step",
+        "ours is faster by",
+        "compile s",
+        "loss",
+        "note",
+    ]
     lines = [
         [
             row.job,
@@ -286,10 +365,17 @@ def section(rows: list[NetworkRow]) -> Section:
             spread_words(row.milliseconds),
             "" if row.contender.startswith("ours") else spread_words(row.ratio),
         ]
-        + [optional(row.compile_seconds), "-" if row.loss is None else f"{row.loss:.6f}", row.note]
+        + [
+            optional(row.compile_seconds),
+            "-" if row.loss is None else f"{row.loss:.6f}",
+            row.note,
+        ]
         for row in rows
     ]
-    sizes = "; ".join(f"{name}: {words}" for name, words in {row.job: row.words for row in rows}.items())
+    sizes = "; ".join(
+        f"{name}: {words}"
+        for name, words in {row.job: row.words for row in rows}.items()
+    )
     apart = max((row.apart for row in rows if row.apart is not None), default=0.0)
     text = (
         f"{table(columns, lines)}\n\n{sizes}. Everyone has the same first params, batches and Adam in float32; the losses of "

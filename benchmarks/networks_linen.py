@@ -12,7 +12,10 @@ import optax
 from benchmarks.clock import seconds_of
 from benchmarks.networks import RATE, Contender, Job
 
-GATES = {"gru": "rzn", "lstm": "ifgo"}  # Our fused blocks in the order of our layers, by the letters of Linen's names.
+GATES = {
+    "gru": "rzn",
+    "lstm": "ifgo",
+}  # Our fused blocks in the order of our layers, by the letters of Linen's names.
 HEADS = 4
 
 
@@ -37,7 +40,9 @@ class CNN(nn.Module):
     def __call__(self, x):
         """Logits."""
         for i, channels in enumerate((32, 64), 1):
-            x = nn.relu(nn.Conv(channels, (3, 3), padding="VALID", name=f"convolution_{i}")(x))
+            x = nn.relu(
+                nn.Conv(channels, (3, 3), padding="VALID", name=f"convolution_{i}")(x)
+            )
         x = nn.max_pool(x, (2, 2), (2, 2)).reshape(x.shape[0], -1)
         return nn.Dense(10, name="dense_2")(nn.relu(nn.Dense(128, name="dense_1")(x)))
 
@@ -51,7 +56,9 @@ class Recurrent(nn.Module):
     def __call__(self, x):
         """Logits."""
         x = nn.Embed(65, 64, name="embedding")(x)
-        cell = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}[self.cell](128, name="cell")
+        cell = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}[self.cell](
+            128, name="cell"
+        )
         return nn.Dense(65, name="output")(nn.RNN(cell)(x))
 
 
@@ -62,26 +69,40 @@ class Transformer(nn.Module):
     def __call__(self, x):
         """Logits."""
         mask = nn.make_causal_mask(x)
-        x = nn.Embed(65, 64, name="tokens")(x) + nn.Embed(64, 64, name="positions")(jnp.arange(x.shape[1]))[None]
+        x = (
+            nn.Embed(65, 64, name="tokens")(x)
+            + nn.Embed(64, 64, name="positions")(jnp.arange(x.shape[1]))[None]
+        )
         normalise = lambda x, name: nn.LayerNorm(epsilon=1e-5, name=name)(x)
         for i in (1, 2):
             attend = nn.MultiHeadDotProductAttention(HEADS, name=f"attention_{i}")
             x = x + attend(normalise(x, f"first_{i}"), mask=mask)
-            inner = nn.gelu(nn.Dense(256, name=f"dense_1_{i}")(normalise(x, f"second_{i}")), approximate=False)
+            inner = nn.gelu(
+                nn.Dense(256, name=f"dense_1_{i}")(normalise(x, f"second_{i}")),
+                approximate=False,
+            )
             x = x + nn.Dense(64, name=f"dense_2_{i}")(inner)
-        return nn.Dense(65, use_bias=False, name="output")(normalise(x, "normalisation"))
+        return nn.Dense(65, use_bias=False, name="output")(
+            normalise(x, "normalisation")
+        )
 
 
 def dense(layer: Any) -> Any:
     """Our layer's params under Linen's names."""
-    return {"kernel": layer["weights"]} | ({"bias": layer["bias"]} if "bias" in layer else {})
+    return {"kernel": layer["weights"]} | (
+        {"bias": layer["bias"]} if "bias" in layer else {}
+    )
 
 
 def recurrent_params(params: Any, cell: str) -> Any:
     """Linen puts the bias beside the recurrent product in LSTMs, beside the input's else; and the GRU's second by n."""
     layer, theirs = params["layer_1"], {}
-    split = lambda a: dict(zip(GATES[cell], jnp.split(a, len(GATES[cell]), axis=-1), strict=True))
-    weights, bias, recurrent = map(split, (*layer["input"].values(), layer["recurrent"]["weights"]))
+    split = lambda a: dict(
+        zip(GATES[cell], jnp.split(a, len(GATES[cell]), axis=-1), strict=True)
+    )
+    weights, bias, recurrent = map(
+        split, (*layer["input"].values(), layer["recurrent"]["weights"])
+    )
     for gate in GATES[cell]:
         from_x, from_h = {"kernel": weights[gate]}, {"kernel": recurrent[gate]}
         (from_h if cell == "lstm" else from_x)["bias"] = bias[gate]
@@ -97,19 +118,26 @@ def attention_params(layer: Any) -> Any:
     width = layer["output"]["weights"].shape[0]
     heads = (HEADS, width // HEADS)
     fused = layer["query_key_value"]
-    parts = zip(jnp.split(fused["weights"], 3, axis=1), jnp.split(fused["bias"], 3), strict=True)
+    parts = zip(
+        jnp.split(fused["weights"], 3, axis=1), jnp.split(fused["bias"], 3), strict=True
+    )
     names = ("query", "key", "value")
     theirs = {
         name: {"kernel": weights.reshape(width, *heads), "bias": bias.reshape(heads)}
         for name, (weights, bias) in zip(names, parts, strict=True)
     }
-    output = {"kernel": layer["output"]["weights"].reshape(*heads, width), "bias": layer["output"]["bias"]}
+    output = {
+        "kernel": layer["output"]["weights"].reshape(*heads, width),
+        "bias": layer["output"]["bias"],
+    }
     return theirs | {"out": output}
 
 
 def transformer_params(params: Any) -> Any:
     """Block by block."""
-    theirs = {name: {"embedding": params[name]["weights"]} for name in ("tokens", "positions")}
+    theirs = {
+        name: {"embedding": params[name]["weights"]} for name in ("tokens", "positions")
+    }
     for i in (1, 2):
         block = params[f"block_{i}"]
         theirs |= {
@@ -118,7 +146,10 @@ def transformer_params(params: Any) -> Any:
             f"second_{i}": block["normalisation_2"],
             **{f"dense_{k}_{i}": dense(block[f"dense_{k}"]) for k in (1, 2)},
         }
-    return theirs | {"normalisation": params["normalisation"], "output": dense(params["output"])}
+    return theirs | {
+        "normalisation": params["normalisation"],
+        "output": dense(params["output"]),
+    }
 
 
 def twin(job: Job) -> tuple[nn.Module, Any]:
@@ -151,7 +182,9 @@ def python_loop(job: Job) -> Contender:
     return Contender("Flax and optax, Python loop", train, seconds_of(lambda: train(1)))
 
 
-def _loop(step: Callable, params: Any, state: Any, batches: list) -> Callable[..., np.ndarray]:
+def _loop(
+    step: Callable, params: Any, state: Any, batches: list
+) -> Callable[..., np.ndarray]:
     def train(steps: int | None = None) -> np.ndarray:
         at, seen = (params, state), []
         for x, y in batches[:steps]:

@@ -34,7 +34,9 @@ def put(parameter: Any, array: Any) -> None:
 def mlp(params: Any) -> nn.Module:
     """Dense layers with relu between them."""
     layers = [linear(layer) for layer in params.values()]
-    return nn.Sequential(*[part for layer in layers[:-1] for part in (layer, nn.ReLU())], layers[-1])
+    return nn.Sequential(
+        *[part for layer in layers[:-1] for part in (layer, nn.ReLU())], layers[-1]
+    )
 
 
 class CNN(nn.Module):
@@ -42,9 +44,18 @@ class CNN(nn.Module):
 
     def __init__(self, params: Any):
         super().__init__()
-        self.convolutions = nn.ModuleList(convolution(params[f"convolution_{i}"]) for i in (1, 2))
-        rows = np.asarray(params["dense_1"]["weights"]).reshape(12, 12, 64, -1).transpose(2, 0, 1, 3)
-        first = {"weights": rows.reshape(12 * 12 * 64, -1), "bias": params["dense_1"]["bias"]}
+        self.convolutions = nn.ModuleList(
+            convolution(params[f"convolution_{i}"]) for i in (1, 2)
+        )
+        rows = (
+            np.asarray(params["dense_1"]["weights"])
+            .reshape(12, 12, 64, -1)
+            .transpose(2, 0, 1, 3)
+        )
+        first = {
+            "weights": rows.reshape(12 * 12 * 64, -1),
+            "bias": params["dense_1"]["bias"],
+        }
         self.dense = nn.Sequential(linear(first), nn.ReLU(), linear(params["dense_2"]))
 
     def forward(self, x):
@@ -71,14 +82,18 @@ class Recurrent(nn.Module):
         self.embedding = nn.Embedding(*symbols.shape)
         put(self.embedding.weight, symbols)
         width = layer["recurrent"]["weights"].shape[0]
-        self.layer = {"lstm": nn.LSTM, "gru": nn.GRU}[cell](symbols.shape[1], width, batch_first=True)
+        self.layer = {"lstm": nn.LSTM, "gru": nn.GRU}[cell](
+            symbols.shape[1], width, batch_first=True
+        )
         put(self.layer.weight_ih_l0, np.asarray(layer["input"]["weights"]).T)
         put(self.layer.weight_hh_l0, np.asarray(layer["recurrent"]["weights"]).T)
         put(self.layer.bias_ih_l0, layer["input"]["bias"])
         put(self.layer.bias_hh_l0, np.zeros(layer["input"]["bias"].shape, np.float32))
         self.output = linear(params["output"])
         self.still = self.layer.bias_hh_l0
-        self.moving = width if cell == "gru" else 0  # Of the recurrent bias, from its end.
+        self.moving = (
+            width if cell == "gru" else 0
+        )  # Of the recurrent bias, from its end.
 
     def forward(self, x):
         """Logits at every step."""
@@ -90,9 +105,16 @@ class Transformer(nn.Module):
 
     def __init__(self, params: Any):
         super().__init__()
-        self.tokens, self.positions = (embedding(params[name]["weights"]) for name in ("tokens", "positions"))
-        self.blocks = nn.ModuleList(Block(params[name]) for name in params if name.startswith("block"))
-        self.norm, self.output = normalisation(params["normalisation"]), linear(params["output"])
+        self.tokens, self.positions = (
+            embedding(params[name]["weights"]) for name in ("tokens", "positions")
+        )
+        self.blocks = nn.ModuleList(
+            Block(params[name]) for name in params if name.startswith("block")
+        )
+        self.norm, self.output = (
+            normalisation(params["normalisation"]),
+            linear(params["output"]),
+        )
 
     def forward(self, x):
         """Logits at every step."""
@@ -122,15 +144,22 @@ class Block(nn.Module):
 
     def __init__(self, params: Any):
         super().__init__()
-        self.norms = nn.ModuleList(normalisation(params[f"normalisation_{i}"]) for i in (1, 2))
-        self.qkv, self.project = (linear(params["attention"][name]) for name in ("query_key_value", "output"))
-        self.network = nn.Sequential(linear(params["dense_1"]), nn.GELU(), linear(params["dense_2"]))
+        self.norms = nn.ModuleList(
+            normalisation(params[f"normalisation_{i}"]) for i in (1, 2)
+        )
+        self.qkv, self.project = (
+            linear(params["attention"][name]) for name in ("query_key_value", "output")
+        )
+        self.network = nn.Sequential(
+            linear(params["dense_1"]), nn.GELU(), linear(params["dense_2"])
+        )
 
     def forward(self, x):
         """As in GPT-2."""
         n, length, width = x.shape
         q, k, v = (
-            part.view(n, length, 4, width // 4).transpose(1, 2) for part in self.qkv(self.norms[0](x)).chunk(3, -1)
+            part.view(n, length, 4, width // 4).transpose(1, 2)
+            for part in self.qkv(self.norms[0](x)).chunk(3, -1)
         )
         seen = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.project(seen.transpose(1, 2).reshape(n, length, width))
@@ -144,7 +173,9 @@ def build(job: Job) -> nn.Module:
     return {"mlp": mlp, "cnn": CNN, "transformer": Transformer}[job.name](job.params)
 
 
-def contender(job: Job, name: str, loss_of: Callable[[nn.Module], Callable]) -> Contender:
+def contender(
+    job: Job, name: str, loss_of: Callable[[nn.Module], Callable]
+) -> Contender:
     """A training by PyTorch's fused Adam, in a loop over batches that are gathered beforehand."""
     torch.set_num_threads(THREADS)
     network = build(job)
@@ -170,7 +201,9 @@ def contender(job: Job, name: str, loss_of: Callable[[nn.Module], Callable]) -> 
             seen.append(value.detach())
         return torch.stack(seen).numpy()
 
-    return Contender(name, train, seconds_of(lambda: train(1)), f"{THREADS} threads, fused Adam")
+    return Contender(
+        name, train, seconds_of(lambda: train(1)), f"{THREADS} threads, fused Adam"
+    )
 
 
 def whole_loss(network: nn.Module) -> Callable:
@@ -186,4 +219,8 @@ def eager(job: Job) -> Contender:
 def compiled(job: Job) -> Contender:
     """torch.compile of loss and gradient."""
     torch._dynamo.reset()
-    return contender(job, "torch.compile", lambda network: torch.compile(whole_loss(network), dynamic=False))
+    return contender(
+        job,
+        "torch.compile",
+        lambda network: torch.compile(whole_loss(network), dynamic=False),
+    )

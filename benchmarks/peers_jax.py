@@ -36,10 +36,16 @@ def ours(problem: Problem) -> Contender:
     state = descent.start(rule, problem.params)
 
     def advance(state, rate, epochs, train):
-        step = descent.make_step(problem.workload.objective, update_rules.gradient_descent(rate), train, rate)
+        step = descent.make_step(
+            problem.workload.objective, update_rules.gradient_descent(rate), train, rate
+        )
         return descent.run(step, state, problem.sampler, problem.key, epochs)
 
-    arguments = (state, jnp.asarray(problem.rate), jnp.arange(problem.num_epochs, dtype=jnp.int32))
+    arguments = (
+        state,
+        jnp.asarray(problem.rate),
+        jnp.arange(problem.num_epochs, dtype=jnp.int32),
+    )
     arguments = (*arguments, problem.workload.train)
     built = []
 
@@ -78,16 +84,26 @@ def optax_training(workload: Workload) -> Callable[[Any, jax.Array, list], Any]:
 
 def optax_loop(problem: Problem) -> Contender:
     """A jitted step with optax.sgd, called from a Python loop over batches that lie on the device already."""
-    run, batches = optax_training(problem.workload), place_batches(problem.workload, problem.order, problem.steps)
-    start, rate = (problem.params, optax.sgd(problem.rate).init(problem.params)), jnp.asarray(problem.rate)
+    run, batches = (
+        optax_training(problem.workload),
+        place_batches(problem.workload, problem.order, problem.steps),
+    )
+    start, rate = (
+        (problem.params, optax.sgd(problem.rate).init(problem.params)),
+        jnp.asarray(problem.rate),
+    )
 
     def train(batches=batches) -> Params:
         return jax.block_until_ready(run(start, rate, batches))[0]
 
-    return Contender("optax, Python loop", train, seconds_of(lambda: train(batches[:1])))
+    return Contender(
+        "optax, Python loop", train, seconds_of(lambda: train(batches[:1]))
+    )
 
 
-def place_batches(workload: Workload, order: np.ndarray | None, steps: int) -> list[tuple[jax.Array, jax.Array]]:
+def place_batches(
+    workload: Workload, order: np.ndarray | None, steps: int
+) -> list[tuple[jax.Array, jax.Array]]:
     """Every step's batch as device arrays; for the full batch the one that the workload has."""
     if order is None:
         return [jax.device_put(training_data(workload))] * steps

@@ -31,20 +31,43 @@ def solvers(
 ) -> Iterator[tuple[str, str, Callable[[], tuple[jax.Array, int]]]]:
     """(family, name, () -> (where it ended, its steps)), each compiled once and then called again."""
     if case.residuals is not None:
-        found = {"LevenbergMarquardt": optimistix.LevenbergMarquardt, "Dogleg": optimistix.Dogleg}
+        found = {
+            "LevenbergMarquardt": optimistix.LevenbergMarquardt,
+            "Dogleg": optimistix.Dogleg,
+        }
         for name, base in found.items():
-            solver = stopping(base, lambda info: info.compute_grad())(rtol=0.0, atol=tolerance)
-            yield "least squares", name, _solving(optimistix.least_squares, case.residuals, solver, case, most_steps)
+            solver = stopping(base, lambda info: info.compute_grad())(
+                rtol=0.0, atol=tolerance
+            )
+            yield (
+                "least squares",
+                name,
+                _solving(
+                    optimistix.least_squares, case.residuals, solver, case, most_steps
+                ),
+            )
         return
     for family, base in {"L-BFGS": optimistix.LBFGS, "BFGS": optimistix.BFGS}.items():
         solver = stopping(base, lambda info: info.grad)(rtol=0.0, atol=tolerance)
-        yield family, base.__name__, _solving(optimistix.minimise, case.objective, solver, case, most_steps)
+        yield (
+            family,
+            base.__name__,
+            _solving(optimistix.minimise, case.objective, solver, case, most_steps),
+        )
 
 
-def _solving(entry: Callable, function: Callable, solver: Any, case: Case, most_steps: int):
+def _solving(
+    entry: Callable, function: Callable, solver: Any, case: Case, most_steps: int
+):
     @jax.jit
     def run(start):
-        found = entry(lambda x, args: function(x), solver, start, max_steps=most_steps, throw=False)
+        found = entry(
+            lambda x, args: function(x),
+            solver,
+            start,
+            max_steps=most_steps,
+            throw=False,
+        )
         return found.value, found.stats["num_steps"]
 
     def solve() -> tuple[jax.Array, int]:

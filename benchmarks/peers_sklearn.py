@@ -36,12 +36,21 @@ def sgd(problem: Problem) -> Contender:
     )
     assert problem.order is not None
     x, y = (a[problem.order[:, 0]] for a in training_data(problem.workload))
-    weights, intercept = (np.array(problem.params[name]) for name in ("weights", "intercept"))
+    weights, intercept = (
+        np.array(problem.params[name]) for name in ("weights", "intercept")
+    )
 
     def train():
         with sklearn.config_context(assume_finite=True), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # One pass is what is asked for.
-            estimator.fit(x, y, coef_init=weights.copy(), intercept_init=intercept.copy())
-        return {"weights": estimator.coef_.ravel(), "intercept": estimator.intercept_[0]}
+            warnings.simplefilter(
+                "ignore", ConvergenceWarning
+            )  # One pass is what is asked for.
+            estimator.fit(
+                x, y, coef_init=weights.copy(), intercept_init=intercept.copy()
+            )
+        return {
+            "weights": estimator.coef_.ravel(),
+            "intercept": estimator.intercept_[0],
+        }
 
     return Contender("scikit-learn SGD", train, seconds_of(train), "1 thread")

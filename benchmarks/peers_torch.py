@@ -22,10 +22,16 @@ Tensors = tuple[Any, Any]  # (weights, intercept) or (x, y).
 def loss_of(model: str) -> Callable[[Any, Any, Any, Any], Any]:
     """(weights, intercept, x, y) -> mean loss of a batch; the penalty is added to its gradient, as weight decay is."""
     if model == "linear":
-        return lambda weights, intercept, x, y: 0.5 * F.mse_loss(torch.addmv(intercept, x, weights), y)
+        return lambda weights, intercept, x, y: (
+            0.5 * F.mse_loss(torch.addmv(intercept, x, weights), y)
+        )
     if model == "logistic":
-        return lambda w, b, x, y: F.binary_cross_entropy_with_logits(torch.addmv(b, x, w), y)
-    return lambda weights, intercept, x, y: F.cross_entropy(torch.addmm(intercept, x, weights), y)
+        return lambda w, b, x, y: F.binary_cross_entropy_with_logits(
+            torch.addmv(b, x, w), y
+        )
+    return lambda weights, intercept, x, y: F.cross_entropy(
+        torch.addmm(intercept, x, weights), y
+    )
 
 
 def targets(model: str, y: np.ndarray) -> Any:
@@ -35,25 +41,40 @@ def targets(model: str, y: np.ndarray) -> Any:
 
 def place(params: Any) -> Tensors:
     """Our parameters as tensors of their own."""
-    return torch.tensor(np.asarray(params["weights"])), torch.tensor(np.asarray(params["intercept"]))
+    return torch.tensor(np.asarray(params["weights"])), torch.tensor(
+        np.asarray(params["intercept"])
+    )
 
 
 def fetch(tensors: Tensors) -> dict[str, np.ndarray]:
     """Back to ours; on a CPU nothing is pending."""
-    return {"weights": tensors[0].detach().numpy(), "intercept": tensors[1].detach().numpy()}
+    return {
+        "weights": tensors[0].detach().numpy(),
+        "intercept": tensors[1].detach().numpy(),
+    }
 
 
-def place_batches(model: str, workload: Workload, order: np.ndarray | None, steps: int) -> list[Tensors]:
+def place_batches(
+    model: str, workload: Workload, order: np.ndarray | None, steps: int
+) -> list[Tensors]:
     """Every step's batch, gathered beforehand."""
     if order is None:
         (x, y), *_ = numpy_batches(workload, None, 1)
         return [(torch.tensor(x), targets(model, y))] * steps
     gathered = numpy_batches(workload, order, steps)
     x = torch.tensor(np.stack([x for x, _ in gathered]))
-    return list(zip(x.unbind(), targets(model, np.stack([y for _, y in gathered])).unbind(), strict=True))
+    return list(
+        zip(
+            x.unbind(),
+            targets(model, np.stack([y for _, y in gathered])).unbind(),
+            strict=True,
+        )
+    )
 
 
-def eager_training(model: str, penalty: float) -> Callable[[Tensors, float, list[Tensors]], Tensors]:
+def eager_training(
+    model: str, penalty: float
+) -> Callable[[Tensors, float, list[Tensors]], Tensors]:
     """(start, rate, batches) -> end, by autograd and an update in place, which is faster here than torch.optim.SGD.
 
     The start is overwritten: it becomes the end.
@@ -63,7 +84,9 @@ def eager_training(model: str, penalty: float) -> Callable[[Tensors, float, list
     def train(start: Tensors, rate: float, batches: list[Tensors]) -> Tensors:
         weights, intercept = (tensor.requires_grad_() for tensor in start)
         for x, y in batches:
-            of_weights, of_intercept = torch.autograd.grad(loss(weights, intercept, x, y), (weights, intercept))
+            of_weights, of_intercept = torch.autograd.grad(
+                loss(weights, intercept, x, y), (weights, intercept)
+            )
             with torch.no_grad():
                 if penalty:
                     of_weights.add_(weights, alpha=penalty)
@@ -80,7 +103,9 @@ def functional_step(model: str, penalty: float) -> Callable[..., Tensors]:
 
     def step(weights, intercept, rate, x, y):
         of_weights, of_intercept = gradient(weights, intercept, x, y)
-        return weights - rate * (of_weights + penalty * weights), intercept - rate * of_intercept
+        return weights - rate * (
+            of_weights + penalty * weights
+        ), intercept - rate * of_intercept
 
     return step
 
@@ -100,7 +125,9 @@ def choose_threads(train: Callable[[], Any]) -> int:
 
     for threads in THREADS:
         seconds(threads)  # Warm: torch.compile makes a program for each number.
-    rounds = np.array([[seconds(threads) for threads in THREADS] for _ in range(TRIALS)])
+    rounds = np.array(
+        [[seconds(threads) for threads in THREADS] for _ in range(TRIALS)]
+    )
     one, two = np.median(rounds, axis=0)
     return 2 if two < 0.9 * one else 1
 
@@ -112,11 +139,15 @@ def in_threads(threads: int) -> str:
 
 def eager(problem: Problem) -> Contender:
     """PyTorch's eager mode at its better number of threads."""
-    batches = place_batches(problem.model, problem.workload, problem.order, problem.steps)
+    batches = place_batches(
+        problem.model, problem.workload, problem.order, problem.steps
+    )
     run = eager_training(problem.model, problem.penalty)
     torch.set_num_threads(1)
     first = seconds_of(lambda: run(place(problem.params), problem.rate, batches[:1]))
-    threads = choose_threads(lambda: run(place(problem.params), problem.rate, batches[:TRIAL_STEPS]))
+    threads = choose_threads(
+        lambda: run(place(problem.params), problem.rate, batches[:TRIAL_STEPS])
+    )
 
     def train():
         torch.set_num_threads(threads)
@@ -125,11 +156,16 @@ def eager(problem: Problem) -> Contender:
     return Contender("PyTorch eager", train, first, in_threads(threads))
 
 
-def compiled_training(step: Callable[..., Tensors]) -> Callable[[Tensors, float, list[Tensors]], Tensors]:
+def compiled_training(
+    step: Callable[..., Tensors],
+) -> Callable[[Tensors, float, list[Tensors]], Tensors]:
     """(start, rate, batches) -> end, a Python loop over a compiled step; the rate is a tensor, so none compiles anew."""
 
     def train(start: Tensors, rate: float, batches: list[Tensors]) -> Tensors:
-        (weights, intercept), rate_tensor = start, torch.tensor(rate, dtype=torch.float64)
+        (weights, intercept), rate_tensor = (
+            start,
+            torch.tensor(rate, dtype=torch.float64),
+        )
         with torch.no_grad():
             for x, y in batches:
                 weights, intercept = step(weights, intercept, rate_tensor, x, y)
@@ -140,8 +176,13 @@ def compiled_training(step: Callable[..., Tensors]) -> Callable[[Tensors, float,
 
 def compiled(problem: Problem) -> Contender:
     """torch.compile of the whole step, at its better number of threads."""
-    batches = place_batches(problem.model, problem.workload, problem.order, problem.steps)
-    start, run = place(problem.params), compiled_training(compiled_step(problem.model, problem.penalty))
+    batches = place_batches(
+        problem.model, problem.workload, problem.order, problem.steps
+    )
+    start, run = (
+        place(problem.params),
+        compiled_training(compiled_step(problem.model, problem.penalty)),
+    )
     torch.set_num_threads(1)
     first = seconds_of(lambda: run(start, problem.rate, batches[:1]))
     threads = choose_threads(lambda: run(start, problem.rate, batches[:TRIAL_STEPS]))

@@ -13,10 +13,22 @@ DTYPE = "float64"  # Of every contender; it is what the experiments use.
 BATCH_SIZE = 32
 REGIMES = ("full batch", f"mini-batch {BATCH_SIZE}", "stochastic")
 MODELS = {"linear": "diabetes", "logistic": "breast_cancer", "softmax": "digits"}
-PENALTIES = {"linear": 0.0, "logistic": 0.01, "softmax": 0.01}  # As the workloads have them; equal losses prove it.
+PENALTIES = {
+    "linear": 0.0,
+    "logistic": 0.01,
+    "softmax": 0.01,
+}  # As the workloads have them; equal losses prove it.
 # Small enough that every training is stable: a chaotic one would magnify rounding until losses differ.
-RATES = {"linear": (0.1, 0.05, 0.005), "logistic": (0.25, 0.1, 0.01), "softmax": (0.1, 0.05, 0.005)}
-STEPS = {"linear": (2000, 2000, 6000), "logistic": (2000, 2000, 6000), "softmax": (400, 1000, 4000)}
+RATES = {
+    "linear": (0.1, 0.05, 0.005),
+    "logistic": (0.25, 0.1, 0.01),
+    "softmax": (0.1, 0.05, 0.005),
+}
+STEPS = {
+    "linear": (2000, 2000, 6000),
+    "logistic": (2000, 2000, 6000),
+    "softmax": (400, 1000, 4000),
+}
 QUICK_STEPS = 40
 
 
@@ -58,7 +70,11 @@ def training_data(workload: Workload) -> tuple[np.ndarray, np.ndarray]:
 
 def make_sampler(regime: str, n: int) -> Sampler:
     """The sampler of a regime for n examples."""
-    makers = (samplers.full_batch, lambda n: samplers.minibatch(n, BATCH_SIZE), samplers.stochastic)
+    makers = (
+        samplers.full_batch,
+        lambda n: samplers.minibatch(n, BATCH_SIZE),
+        samplers.stochastic,
+    )
     return makers[REGIMES.index(regime)](n)
 
 
@@ -66,14 +82,19 @@ def draw_order(sampler: Sampler, key: Key, num_epochs: int) -> np.ndarray | None
     """The indices that `research.descent.run` draws from that key, epoch after epoch, shape (steps, batch size)."""
     if sampler.indices(key) is None:
         return None
-    draws = jax.jit(jax.vmap(lambda epoch: sampler.indices(jax.random.fold_in(key, epoch))))(jnp.arange(num_epochs))
+    draws = jax.jit(
+        jax.vmap(lambda epoch: sampler.indices(jax.random.fold_in(key, epoch)))
+    )(jnp.arange(num_epochs))
     return np.asarray(draws).reshape(-1, sampler.batch_size)
 
 
 def make_problem(model: str, regime: str, quick: bool = False) -> Problem:
     """The training of one cell of the table; its number of updates is a whole number of epochs."""
     workload = workloads.make_workload(MODELS[model], dtype=DTYPE)
-    sampler, place = make_sampler(regime, len(training_data(workload)[1])), REGIMES.index(regime)
+    sampler, place = (
+        make_sampler(regime, len(training_data(workload)[1])),
+        REGIMES.index(regime),
+    )
     steps = QUICK_STEPS if quick else STEPS[model][place]
     num_epochs = max(2, round(steps / sampler.num_batches))
     key = jax.random.key(1)
@@ -91,7 +112,9 @@ def make_problem(model: str, regime: str, quick: bool = False) -> Problem:
     )
 
 
-def numpy_batches(workload: Workload, order: np.ndarray | None, steps: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def numpy_batches(
+    workload: Workload, order: np.ndarray | None, steps: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """The (x, y) of every step, gathered beforehand: no peer has to gather, or to draw an order."""
     x, y = training_data(workload)
     if order is None:

@@ -21,7 +21,16 @@ from research.update_rules import UPDATE_RULES
 
 LEAVES = (1, 100, 1000)
 ENTRIES = 64  # Of each leaf: few, so that what is timed is the price of having leaves.
-FULLY = ("gradient_descent", "heavy_ball", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lion")
+FULLY = (
+    "gradient_descent",
+    "heavy_ball",
+    "nesterov",
+    "adagrad",
+    "rmsprop",
+    "adam",
+    "adamw",
+    "lion",
+)
 FEWER = (100,)  # Leaves on which every other rule is timed.
 RATE = 0.01
 TOLERANCE = 1e-9  # Relative to a leaf's largest update: two float64 programs of one rule differ by rounding alone.
@@ -81,7 +90,10 @@ def make_tree(leaves: int) -> tuple[Any, Any]:
     """Params and gradients, float64, by name as a model has them."""
     rng = np.random.default_rng(leaves)
     names = [f"layer_{i}" for i in range(leaves)]
-    params, gradients = ({name: jnp.asarray(rng.standard_normal(ENTRIES)) for name in names} for _ in range(2))
+    params, gradients = (
+        {name: jnp.asarray(rng.standard_normal(ENTRIES)) for name in names}
+        for _ in range(2)
+    )
     return params, gradients
 
 
@@ -100,9 +112,13 @@ def build(make: Constructor, params: Any, gradients: Any) -> Built:
     def keep(name: str, call: Callable[[], Any]) -> float:
         return clock.seconds_of(lambda: parts.__setitem__(name, call()))
 
-    trace = keep("lowered", lambda: jax.jit(call_of(rule)).lower(gradients, state, params))
+    trace = keep(
+        "lowered", lambda: jax.jit(call_of(rule)).lower(gradients, state, params)
+    )
     compiling = keep("update", lambda: parts["lowered"].compile())
-    running = clock.seconds_of(lambda: jax.block_until_ready(parts["update"](gradients, state, params)))
+    running = clock.seconds_of(
+        lambda: jax.block_until_ready(parts["update"](gradients, state, params))
+    )
     return Built(parts["update"], state, trace, compiling, trace + compiling + running)
 
 
@@ -116,30 +132,54 @@ def walk(built: Built, params: Any, gradients: Any, steps: int) -> Any:
 
 def difference(built: dict[str, Built], params: Any, gradients: Any) -> float:
     """How far the updates of the two lie apart after some steps, in units of the leaf's largest; inf for NaN."""
-    ours, theirs = (jax.tree.leaves(walk(built[way], params, gradients, CHECKED_STEPS)) for way in WAYS)
-    apart = max(float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b))) for a, b in zip(ours, theirs, strict=True))
+    ours, theirs = (
+        jax.tree.leaves(walk(built[way], params, gradients, CHECKED_STEPS))
+        for way in WAYS
+    )
+    apart = max(
+        float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(b)))
+        for a, b in zip(ours, theirs, strict=True)
+    )
     return apart if apart == apart else float("inf")
 
 
-def measure_rule(name: str, makes: dict[str, Constructor], leaves: int, rounds: int, builds: int) -> CostRow:
+def measure_rule(
+    name: str, makes: dict[str, Constructor], leaves: int, rounds: int, builds: int
+) -> CostRow:
     """Builds both in turns, holds their updates against each other, and times both in turns."""
     params, gradients = make_tree(leaves)
     small, of_small = make_tree(1)
     made: dict[str, list[Built]] = {way: [] for way in WAYS}
     try:
-        for way in WAYS:  # What is loaded when a rule is first used is not its own price.
+        for (
+            way
+        ) in WAYS:  # What is loaded when a rule is first used is not its own price.
             build(makes[way], small, of_small)
     except (TypeError, ValueError) as problem:
-        return CostRow(name, leaves, f"needs more than the gradient: {problem}".partition(";")[0][:80])
+        return CostRow(
+            name,
+            leaves,
+            f"needs more than the gradient: {problem}".partition(";")[0][:80],
+        )
     clock.take_turns(
-        {way: lambda way=way: made[way].append(build(makes[way], params, gradients)) for way in WAYS}, builds
+        {
+            way: lambda way=way: made[way].append(build(makes[way], params, gradients))
+            for way in WAYS
+        },
+        builds,
     )
     built = {way: made[way][-1] for way in WAYS}
     if (apart := difference(built, params, gradients)) > TOLERANCE:
         return CostRow(name, leaves, f"{NOT_THE_SAME}: {apart:.1e} apart, relatively")
     calls = CALLS.get(leaves, 1)
-    seconds = clock.take_turns({way: partial(walk, built[way], params, gradients, calls) for way in WAYS}, rounds)
-    first, compiling = ({way: [getattr(b, what) for b in made[way]] for way in WAYS} for what in ("first", "compile"))
+    seconds = clock.take_turns(
+        {way: partial(walk, built[way], params, gradients, calls) for way in WAYS},
+        rounds,
+    )
+    first, compiling = (
+        {way: [getattr(b, what) for b in made[way]] for way in WAYS}
+        for what in ("first", "compile")
+    )
 
     def spreads(values: dict[str, Any], scale: float = 1.0) -> dict[str, clock.Spread]:
         return {way: clock.spread(scale * np.asarray(values[way])) for way in WAYS}
@@ -151,11 +191,16 @@ def measure_rule(name: str, makes: dict[str, Constructor], leaves: int, rounds: 
         spreads(seconds, 1e6 / calls),
         spreads(first),
         spreads(compiling),
-        *(clock.paired_ratio(values["optax"], values["ours"]) for values in (seconds, first, compiling)),
+        *(
+            clock.paired_ratio(values["optax"], values["ours"])
+            for values in (seconds, first, compiling)
+        ),
     )
 
 
-def measure(quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None = None) -> list[CostRow]:
+def measure(
+    quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None = None
+) -> list[CostRow]:
     """Those of FULLY on all numbers of leaves, the others on FEWER; if quick, Adam alone and not on a thousand.
 
     Raises:
@@ -163,13 +208,23 @@ def measure(quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None 
     """
     known, rows = counterparts(), []
     if unknown := [name for name in only or () if name not in known]:
-        raise ValueError(f"no counterpart in optax is known of {', '.join(unknown)}; known: {', '.join(known)}.")
+        raise ValueError(
+            f"no counterpart in optax is known of {', '.join(unknown)}; known: {', '.join(known)}."
+        )
     for name in only or (["adam"] if quick else known):
         for leaves in LEAVES if only or name in FULLY else FEWER:
             if quick and leaves == max(LEAVES):
                 continue
             tell(f"updates: {name}, {leaves} leaves")
-            rows.append(measure_rule(name, known[name], leaves, 3 if quick else ROUNDS, 1 if quick else BUILDS))
+            rows.append(
+                measure_rule(
+                    name,
+                    known[name],
+                    leaves,
+                    3 if quick else ROUNDS,
+                    1 if quick else BUILDS,
+                )
+            )
     return rows
 
 
@@ -188,7 +243,11 @@ def section(rows: list[CostRow]) -> Section:
     timed = [row for row in rows if row.ratio and row.first_ratio and row.compile_ratio]
     counted = {
         what: [verdict(getattr(row, field)) for row in timed]
-        for what, field in (("an update", "ratio"), ("the first call", "first_ratio"), ("compiling", "compile_ratio"))
+        for what, field in (
+            ("an update", "ratio"),
+            ("the first call", "first_ratio"),
+            ("compiling", "compile_ratio"),
+        )
     }
     words = "; ".join(
         f"{what}: level in {found.count('level')}, faster in {found.count('faster')}, slower in {found.count('slower')}"
@@ -200,18 +259,35 @@ def section(rows: list[CostRow]) -> Section:
         "rounds with the interval that holds it in 95 of 100 runs (of fewer than six rounds: from the least to the "
         "largest). Slower and faster is said where that interval leaves out 1."
     )
-    missed = [f"{row.rule}, {row.leaves} leaves: {row.note}" for row in rows if row.note.startswith(NOT_THE_SAME)]
+    missed = [
+        f"{row.rule}, {row.leaves} leaves: {row.note}"
+        for row in rows
+        if row.note.startswith(NOT_THE_SAME)
+    ]
     missed += [
         f"{row.rule}, {row.leaves} leaves: {what} takes {number(1 / ratio.median)} times what optax's takes"
         for row in timed
-        for what, ratio in (("an update", row.ratio), ("the first call", row.first_ratio))
+        for what, ratio in (
+            ("an update", row.ratio),
+            ("the first call", row.first_ratio),
+        )
         if ratio and verdict(ratio) == "slower"
     ]
     return Section("An update", answer if timed else "", text, missed)
 
 
 def _table(rows: list[CostRow]) -> str:
-    columns = ["rule", "leaves", "update µs", "optax µs", "ours is faster by", "first call s", "by", "compile s", "by"]
+    columns = [
+        "rule",
+        "leaves",
+        "update µs",
+        "optax µs",
+        "ours is faster by",
+        "first call s",
+        "by",
+        "compile s",
+        "by",
+    ]
     lines = []
     for row in rows:
         if not (row.updates and row.first and row.compile):
@@ -220,8 +296,18 @@ def _table(rows: list[CostRow]) -> str:
         medians = (number(values["ours"].median) for values in (row.first, row.compile))
         first, compiling = medians
         lines.append(
-            [row.rule, row.leaves, *(number(row.updates[way].median) for way in WAYS), spread_words(row.ratio)]
-            + [first, spread_words(row.first_ratio), compiling, spread_words(row.compile_ratio)]
+            [
+                row.rule,
+                row.leaves,
+                *(number(row.updates[way].median) for way in WAYS),
+                spread_words(row.ratio),
+            ]
+            + [
+                first,
+                spread_words(row.first_ratio),
+                compiling,
+                spread_words(row.compile_ratio),
+            ]
         )
     return table(columns, lines)
 

@@ -15,7 +15,10 @@ FIRST_STEP = "logistic regression, mini-batch 32"
 PROGRAMS = {
     "python, nothing else": ("-c", "pass"),
     "import research": ("-c", "import research"),
-    "the main experiment's --help": ("experiments/batch_stochastic_minibatch.py", "--help"),
+    "the main experiment's --help": (
+        "experiments/batch_stochastic_minibatch.py",
+        "--help",
+    ),
     "import jax": ("-c", "import jax"),
     "import torch": ("-c", "import torch"),
     "import sklearn.linear_model": ("-c", "import sklearn.linear_model"),
@@ -45,14 +48,25 @@ class StartupRow(NamedTuple):
 
 def start(words: tuple[str, ...]) -> str:
     """Runs Python on these words, with what every contender is given, and returns what it printed."""
-    environment = os.environ | {"PYTHONPATH": str(TOP), "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(TOP),
+        "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1",
+    }
     done = subprocess.run(
-        [sys.executable, *words], cwd=TOP, env=environment, capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, *words],
+        cwd=TOP,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     )
     return done.stdout
 
 
-def measure(quick: bool, with_torch: bool, tell: Callable[[str], Any]) -> list[StartupRow]:
+def measure(
+    quick: bool, with_torch: bool, tell: Callable[[str], Any]
+) -> list[StartupRow]:
     """Every program, in turns; the first start of each is not counted, so that files are in memory."""
     printed: dict[str, list[float]] = {}
     calls, rows = {}, []
@@ -71,7 +85,13 @@ def measure(quick: bool, with_torch: bool, tell: Callable[[str], Any]) -> list[S
             call(name)
             calls[name] = lambda name=name: call(name)
         except subprocess.CalledProcessError as error:
-            rows.append(StartupRow(name, None, note=f"did not run: {error.stderr.strip().splitlines()[-1][:100]}"))
+            rows.append(
+                StartupRow(
+                    name,
+                    None,
+                    note=f"did not run: {error.stderr.strip().splitlines()[-1][:100]}",
+                )
+            )
     seconds = clock.take_turns(calls, 1 if quick else ROUNDS)
     for name in calls:
         built = clock.spread(printed[name][1:]) if name in printed else None
@@ -93,12 +113,18 @@ def first_step(contender: str) -> float:
         return make(problem).compile_seconds
     from benchmarks import peers_torch
 
-    batches = peers_torch.place_batches(problem.model, problem.workload, problem.order, problem.steps)[:1]
+    batches = peers_torch.place_batches(
+        problem.model, problem.workload, problem.order, problem.steps
+    )[:1]
     if contender == "eager":
         run = peers_torch.eager_training(problem.model, problem.penalty)
     else:
-        run = peers_torch.compiled_training(peers_torch.compiled_step(problem.model, problem.penalty))
-    return clock.seconds_of(lambda: run(peers_torch.place(problem.params), problem.rate, batches))
+        run = peers_torch.compiled_training(
+            peers_torch.compiled_step(problem.model, problem.penalty)
+        )
+    return clock.seconds_of(
+        lambda: run(peers_torch.place(problem.params), problem.rate, batches)
+    )
 
 
 if __name__ == "__main__":

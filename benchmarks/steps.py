@@ -35,7 +35,9 @@ class StepRow(NamedTuple):
     apart: float | None = None
 
 
-def contenders(problem: Problem, with_torch: bool) -> tuple[list[peers_jax.Contender], list[tuple[str, str]]]:
+def contenders(
+    problem: Problem, with_torch: bool
+) -> tuple[list[peers_jax.Contender], list[tuple[str, str]]]:
     """Those that do this job, ours first, and those that cannot, with the reason."""
     runners, absent = [peers_jax.ours(problem), peers_jax.optax_loop(problem)], []
     if with_torch:
@@ -47,7 +49,10 @@ def contenders(problem: Problem, with_torch: bool) -> tuple[list[peers_jax.Conte
         except Exception as error:  # No C++ compiler, most likely; the row tells.
             absent.append(("torch.compile", f"did not run: {type(error).__name__}"))
     else:
-        absent += [("PyTorch eager", "not installed"), ("torch.compile", "PyTorch is not installed")]
+        absent += [
+            ("PyTorch eager", "not installed"),
+            ("torch.compile", "PyTorch is not installed"),
+        ]
     from benchmarks import peers_sklearn
 
     if peers_sklearn.does_the_same(problem):
@@ -55,11 +60,17 @@ def contenders(problem: Problem, with_torch: bool) -> tuple[list[peers_jax.Conte
     return runners, absent
 
 
-def measure_cell(problem: Problem, runners: list[peers_jax.Contender], rounds: int) -> list[StepRow]:
+def measure_cell(
+    problem: Problem, runners: list[peers_jax.Contender], rounds: int
+) -> list[StepRow]:
     """Every contender of one cell, its loss held against ours before anything is timed."""
     losses = {runner.name: final_loss(problem, runner.train()) for runner in runners}
-    apart = clock.check_equal(losses, f"the last loss ({problem.model}, {problem.regime})", TOLERANCE)
-    seconds = clock.take_turns({runner.name: runner.train for runner in runners}, rounds)
+    apart = clock.check_equal(
+        losses, f"the last loss ({problem.model}, {problem.regime})", TOLERANCE
+    )
+    seconds = clock.take_turns(
+        {runner.name: runner.train for runner in runners}, rounds
+    )
     return [
         StepRow(
             problem.model,
@@ -69,7 +80,9 @@ def measure_cell(problem: Problem, runners: list[peers_jax.Contender], rounds: i
             problem.steps,
             clock.spread(problem.steps / seconds[runner.name]),
             runner.compile_seconds,
-            clock.ratio(seconds[runner.name], seconds["ours"]) if runner.name != "ours" else None,
+            clock.ratio(seconds[runner.name], seconds["ours"])
+            if runner.name != "ours"
+            else None,
             losses[runner.name],
             apart,
         )
@@ -86,5 +99,7 @@ def measure(quick: bool, with_torch: bool, tell: Callable[[str], Any]) -> list[S
             problem = make_problem(model, regime, quick)
             runners, absent = contenders(problem, with_torch)
             rows += measure_cell(problem, runners, 2 if quick else ROUNDS)
-            rows += [StepRow(model, regime, name, why, problem.steps) for name, why in absent]
+            rows += [
+                StepRow(model, regime, name, why, problem.steps) for name, why in absent
+            ]
     return rows

@@ -17,15 +17,28 @@ from benchmarks import clock, peers_jax
 from benchmarks.alone import print_part
 from benchmarks.problems import BATCH_SIZE, DTYPE, draw_order, training_data
 from benchmarks.sweep import Sweep, Sweeper, one_by_one
-from benchmarks.tables import GOAL_IN_SWEEP, Section, number, optional, spread_words, table
+from benchmarks.tables import (
+    GOAL_IN_SWEEP,
+    Section,
+    number,
+    optional,
+    spread_words,
+    table,
+)
 from research import descent, lanes, samplers, studies, workloads
 from research.studies.spaces import Range, trials
 from research.types import Batch, Workload
 
-WORKLOADS = {"breast_cancer": "logistic", "digits": "softmax"}  # By the model that PyTorch has a loss for.
+WORKLOADS = {
+    "breast_cancer": "logistic",
+    "digits": "softmax",
+}  # By the model that PyTorch has a loss for.
 # The spaces of a study up to rates at which every training is stable: beyond, rounding grows to whole digits.
 SPACES = {
-    "heavy_ball": {"learning_rate": Range(1e-4, 0.05), "momentum": Range(0.0, 0.9, "one_minus")},
+    "heavy_ball": {
+        "learning_rate": Range(1e-4, 0.05),
+        "momentum": Range(0.0, 0.9, "one_minus"),
+    },
     "adam": {"learning_rate": Range(1e-5, 0.01), "b1": Range(0.0, 0.9, "one_minus")},
 }
 IN_OPTAX: dict[str, Callable[..., optax.GradientTransformation]] = {
@@ -71,7 +84,13 @@ class StudyRow(NamedTuple):
         return clock.Spread(*(self.cells / self.seconds[i] for i in (0, 2, 1)))
 
 
-def make_study(workload: str, rule: str, budget: int, seeds: Sequence[int] = SEEDS, num_epochs: int = EPOCHS) -> Sweep:
+def make_study(
+    workload: str,
+    rule: str,
+    budget: int,
+    seeds: Sequence[int] = SEEDS,
+    num_epochs: int = EPOCHS,
+) -> Sweep:
     """The cells as `research.studies.measure_pair` makes them; `rates` holds every hyper-parameter, (cells, 2)."""
     made = workloads.make_workload(workload, dtype=DTYPE)
     sampler = samplers.minibatch(len(training_data(made)[1]), BATCH_SIZE)
@@ -85,20 +104,33 @@ def make_study(workload: str, rule: str, budget: int, seeds: Sequence[int] = SEE
         num_epochs=num_epochs,
         seeds=np.tile(seeds, budget),
         rates=np.repeat(tried, len(seeds), axis=0),
-        starts={seed: made.init(jax.random.fold_in(key, lanes.INIT)) for seed, key in keys.items()},
-        orders={
-            seed: draw_order(sampler, jax.random.fold_in(key, lanes.EPOCHS), num_epochs) for seed, key in keys.items()
+        starts={
+            seed: made.init(jax.random.fold_in(key, lanes.INIT))
+            for seed, key in keys.items()
         },
-        marks=(*descent.evaluation_points(sampler.num_batches), *(int(end) for end in ends)),
+        orders={
+            seed: draw_order(sampler, jax.random.fold_in(key, lanes.EPOCHS), num_epochs)
+            for seed, key in keys.items()
+        },
+        marks=(
+            *descent.evaluation_points(sampler.num_batches),
+            *(int(end) for end in ends),
+        ),
     )
 
 
-def build_ours(study: Sweep, rule: str) -> tuple[lanes.Program, Callable[[Sweep], np.ndarray]]:
+def build_ours(
+    study: Sweep, rule: str
+) -> tuple[lanes.Program, Callable[[Sweep], np.ndarray]]:
     """The program as `measure_pair` compiles it, and study -> evaluations of its cells, for any number of them."""
     (contender,) = studies.contenders([rule], spaces={rule: SPACES[rule]})
     names = tuple(contender.space)
     program = lanes.compile_program(
-        study.workload, contender.make_rule, study.sampler, study.num_epochs, hyperparameters=names
+        study.workload,
+        contender.make_rule,
+        study.sampler,
+        study.num_epochs,
+        hyperparameters=names,
     )
 
     def train(study: Sweep) -> np.ndarray:
@@ -143,7 +175,9 @@ def optax_peer(study: Sweep, rule: str, *, scanned: bool) -> Sweeper:
         return optax.apply_updates(params, updates), inner
 
     def scan(state, hyper, batches):
-        return jax.lax.scan(lambda state, batch: (step(state, hyper, *batch), None), state, batches)[0]
+        return jax.lax.scan(
+            lambda state, batch: (step(state, hyper, *batch), None), state, batches
+        )[0]
 
     def walk(state, hyper, batches):
         for x, y in batches:
@@ -154,68 +188,128 @@ def optax_peer(study: Sweep, rule: str, *, scanned: bool) -> Sweeper:
     objective = jax.jit(lambda params: workload.objective(params, workload.train))
     begin = lambda params: (params, make_rule(0.1, 0.5).init(params))
     evaluate = lambda state: objective(state[0])
-    with_hyper = lambda state, hyper, batches: advance(state, jnp.asarray(hyper), batches)
-    batches = {seed: _placed(workload, order, study.steps, scanned) for seed, order in study.orders.items()}
+    with_hyper = lambda state, hyper, batches: advance(
+        state, jnp.asarray(hyper), batches
+    )
+    batches = {
+        seed: _placed(workload, order, study.steps, scanned)
+        for seed, order in study.orders.items()
+    }
     one = study._replace(seeds=study.seeds[:1], rates=study.rates[:1])
-    first = clock.seconds_of(lambda: jax.block_until_ready(one_by_one(one, begin, with_hyper, evaluate, batches)()))
+    first = clock.seconds_of(
+        lambda: jax.block_until_ready(
+            one_by_one(one, begin, with_hyper, evaluate, batches)()
+        )
+    )
     run = one_by_one(study, begin, with_hyper, evaluate, batches)
     name = f"optax, {'scans' if scanned else 'steps'}, one by one"
-    return Sweeper(name, lambda: np.array(jax.device_get(run())), first, "compiled once")
+    return Sweeper(
+        name, lambda: np.array(jax.device_get(run())), first, "compiled once"
+    )
 
 
-def _placed(workload: Workload, order: np.ndarray | None, steps: int, scanned: bool) -> list:
+def _placed(
+    workload: Workload, order: np.ndarray | None, steps: int, scanned: bool
+) -> list:
     batches = peers_jax.place_batches(workload, order, steps)
     if not scanned:
         return batches
-    return _Sliced(Stacked(*(jnp.stack(arrays) for arrays in zip(*batches, strict=True))))
+    return _Sliced(
+        Stacked(*(jnp.stack(arrays) for arrays in zip(*batches, strict=True)))
+    )
 
 
-def peers(study: Sweep, model: str, rule: str, with_torch: bool) -> tuple[list[Sweeper], list[tuple[str, str]]]:
+def peers(
+    study: Sweep, model: str, rule: str, with_torch: bool
+) -> tuple[list[Sweeper], list[tuple[str, str]]]:
     """Those that run, and those that cannot, with the reason."""
     found = [optax_peer(study, rule, scanned=scanned) for scanned in (True, False)]
     if not with_torch:
         return found, [("PyTorch", "not installed")]
     from benchmarks import studies_torch
 
-    return [*found, *(make(study, model, rule) for make in (studies_torch.eager, studies_torch.vmapped))], []
+    return [
+        *found,
+        *(
+            make(study, model, rule)
+            for make in (studies_torch.eager, studies_torch.vmapped)
+        ),
+    ], []
 
 
 def measure_study(
-    workload: str, rule: str, with_torch: bool, budgets: Sequence[int], beside: int, rounds: int, **terms: Any
+    workload: str,
+    rule: str,
+    with_torch: bool,
+    budgets: Sequence[int],
+    beside: int,
+    rounds: int,
+    **terms: Any,
 ) -> list[StudyRow]:
     """Ours with every number of cells, and the peers with one of them, in turns; all evaluations held against ours."""
     made = {budget: make_study(workload, rule, budget, **terms) for budget in budgets}
     program, train = build_ours(made[beside], rule)
     others, absent = peers(made[beside], WORKLOADS[workload], rule, with_torch)
-    ours = {budget: Sweeper("ours", lambda s=s: train(s), program.compile_seconds) for budget, s in made.items()}
+    ours = {
+        budget: Sweeper("ours", lambda s=s: train(s), program.compile_seconds)
+        for budget, s in made.items()
+    }
     values = {runner.name: runner.train() for runner in (ours[beside], *others)}
-    apart = clock.check_equal(values, f"the training objective ({rule} on {workload})", TOLERANCE)
+    apart = clock.check_equal(
+        values, f"the training objective ({rule} on {workload})", TOLERANCE
+    )
     calls = {f"ours {budget}": runner.train for budget, runner in ours.items()}
     for call in calls.values():
         call()
-    seconds = clock.take_turns(calls | {runner.name: runner.train for runner in others}, rounds)
+    seconds = clock.take_turns(
+        calls | {runner.name: runner.train for runner in others}, rounds
+    )
     mine = seconds[f"ours {beside}"]
 
-    def row(runner: Sweeper, budget: int, took: np.ndarray, ratio: clock.Spread | None) -> StudyRow:
+    def row(
+        runner: Sweeper, budget: int, took: np.ndarray, ratio: clock.Spread | None
+    ) -> StudyRow:
         study, same = made[budget], budget == beside
         found = (runner.compile_seconds, clock.spread(took), ratio)
         loss = float(values[runner.name][:, -1].mean()) if same else None
-        return StudyRow(workload, rule, runner.name, runner.note, len(study.seeds), study.steps, *found, loss, apart)
+        return StudyRow(
+            workload,
+            rule,
+            runner.name,
+            runner.note,
+            len(study.seeds),
+            study.steps,
+            *found,
+            loss,
+            apart,
+        )
 
-    rows = [row(runner, budget, seconds[f"ours {budget}"], None) for budget, runner in ours.items()]
-    rows += [row(r, beside, seconds[r.name], clock.ratio(seconds[r.name], mine)) for r in others]
+    rows = [
+        row(runner, budget, seconds[f"ours {budget}"], None)
+        for budget, runner in ours.items()
+    ]
+    rows += [
+        row(r, beside, seconds[r.name], clock.ratio(seconds[r.name], mine))
+        for r in others
+    ]
     cells, steps = len(made[beside].seeds), made[beside].steps
-    return rows + [StudyRow(workload, rule, name, why, cells, steps) for name, why in absent]
+    return rows + [
+        StudyRow(workload, rule, name, why, cells, steps) for name, why in absent
+    ]
 
 
-def measure(quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None = None) -> list[StudyRow]:
+def measure(
+    quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None = None
+) -> list[StudyRow]:
     """Every rule on every workload; if quick, a few cells of two epochs.
 
     Raises:
       ValueError: A name in `only` is no rule's.
     """
     if unknown := [name for name in only or () if name not in SPACES]:
-        raise ValueError(f"there is no rule {', '.join(unknown)}; known: {', '.join(SPACES)}.")
+        raise ValueError(
+            f"there is no rule {', '.join(unknown)}; known: {', '.join(SPACES)}."
+        )
     with_torch, rows = find_spec("torch") is not None, []
     for workload in list(WORKLOADS)[:1] if quick else WORKLOADS:
         for rule in only or SPACES:
@@ -224,7 +318,9 @@ def measure(quick: bool, tell: Callable[[str], Any], only: Sequence[str] | None 
                 terms: dict[str, Any] = {"seeds": (0, 1), "num_epochs": 2}
                 rows += measure_study(workload, rule, with_torch, (1, 2), 2, 1, **terms)
             else:
-                rows += measure_study(workload, rule, with_torch, BUDGETS, BESIDE, ROUNDS)
+                rows += measure_study(
+                    workload, rule, with_torch, BUDGETS, BESIDE, ROUNDS
+                )
     return rows
 
 
@@ -254,7 +350,9 @@ def line_of(rows: Sequence[StudyRow], width: int = lanes.WIDTH) -> Line:
     """
     cells = np.array([row.cells for row in rows], float)
     seconds = np.array([row.seconds.low for row in rows if row.seconds])
-    found = [_line(counted, seconds) for counted in (cells, width * np.ceil(cells / width))]
+    found = [
+        _line(counted, seconds) for counted in (cells, width * np.ceil(cells / width))
+    ]
     return Line(found[0][0], found[0][1], found[1][1])
 
 
@@ -281,11 +379,30 @@ def section(rows: list[StudyRow]) -> Section:
             f"lanes in whole blocks within {100 * off_in_lanes:.0f} %."
         )
     grown = [
-        [workload, rule, ", ".join(f"{r.cells}: {number(1e3 * r.seconds.low)}" for r in mine if r.seconds)]
-        + [number(1e3 * line.slope), f"{100 * line.off:.1f} %", f"{100 * line.off_in_lanes:.1f} %"]
-        for ((workload, rule), mine), line in zip(_ours(rows).items(), lines.values(), strict=True)
+        [
+            workload,
+            rule,
+            ", ".join(
+                f"{r.cells}: {number(1e3 * r.seconds.low)}" for r in mine if r.seconds
+            ),
+        ]
+        + [
+            number(1e3 * line.slope),
+            f"{100 * line.off:.1f} %",
+            f"{100 * line.off_in_lanes:.1f} %",
+        ]
+        for ((workload, rule), mine), line in zip(
+            _ours(rows).items(), lines.values(), strict=True
+        )
     ]
-    columns = ["workload", "rule", "least ms, by cells", "ms a cell", "off the line", "off, counted in lanes"]
+    columns = [
+        "workload",
+        "rule",
+        "least ms, by cells",
+        "ms a cell",
+        "off the line",
+        "off, counted in lanes",
+    ]
     text = f"{_table(rows)}\n\n{_words(rows)}\n\n{table(columns, grown)}"
     return Section("A study", answer, text, _missed(compared))
 
@@ -299,10 +416,23 @@ def _ours(rows: Sequence[StudyRow]) -> dict[tuple[str, str], list[StudyRow]]:
 
 
 def _table(rows: Sequence[StudyRow]) -> str:
-    columns = ["workload", "rule", "contender", "cells", "cells/s", "ours is faster by", "compile s", "loss", "note"]
+    columns = [
+        "workload",
+        "rule",
+        "contender",
+        "cells",
+        "cells/s",
+        "ours is faster by",
+        "compile s",
+        "loss",
+        "note",
+    ]
     lines = [
         [row.workload, row.rule, row.contender, row.cells, spread_words(row.per_second)]
-        + ["" if row.contender == "ours" else spread_words(row.ratio), optional(row.compile_seconds)]
+        + [
+            "" if row.contender == "ours" else spread_words(row.ratio),
+            optional(row.compile_seconds),
+        ]
         + ["-" if row.loss is None else f"{row.loss:.12f}", row.note]
         for row in rows
     ]
@@ -310,7 +440,10 @@ def _table(rows: Sequence[StudyRow]) -> str:
 
 
 def _words(rows: Sequence[StudyRow]) -> str:
-    steps = ", ".join(f"{row.steps} on {row.workload}" for row in {row.workload: row for row in rows}.values())
+    steps = ", ".join(
+        f"{row.steps} on {row.workload}"
+        for row in {row.workload: row for row in rows}.values()
+    )
     apart = max((row.apart for row in rows if row.apart is not None), default=0.0)
     return (
         f"Mini-batch {BATCH_SIZE}; steps of a cell: {steps}. All evaluate the training objective at the same steps, where they "

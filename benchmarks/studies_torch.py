@@ -18,21 +18,30 @@ PARTS = {"heavy_ball": 1, "adam": 2}  # Averages of each leaf.
 
 def _objective(study: Sweep, model: str) -> Callable[[Any, Any], Any]:
     x, y = training_data(study.workload)
-    placed, loss = (torch.tensor(x), peers_torch.targets(model, y)), peers_torch.loss_of(model)
-    return lambda weights, intercept: loss(weights, intercept, *placed) + 0.5 * PENALTIES[model] * (weights**2).sum()
+    placed, loss = (
+        (torch.tensor(x), peers_torch.targets(model, y)),
+        peers_torch.loss_of(model),
+    )
+    return lambda weights, intercept: (
+        loss(weights, intercept, *placed) + 0.5 * PENALTIES[model] * (weights**2).sum()
+    )
 
 
 # One by one, in place
 
 
-def _move_heavy_ball(param: Any, averages: tuple, gradient: Any, hyper: list[float], taken: int) -> None:
+def _move_heavy_ball(
+    param: Any, averages: tuple, gradient: Any, hyper: list[float], taken: int
+) -> None:
     del taken
     (rate, momentum), (sum_,) = hyper, averages
     sum_.mul_(momentum).add_(gradient)
     param.sub_(sum_, alpha=rate)
 
 
-def _move_adam(param: Any, averages: tuple, gradient: Any, hyper: list[float], taken: int) -> None:
+def _move_adam(
+    param: Any, averages: tuple, gradient: Any, hyper: list[float], taken: int
+) -> None:
     (rate, b1), (mean, square) = hyper, averages
     mean.mul_(b1).add_(gradient, alpha=1 - b1)
     square.mul_(B2).addcmul_(gradient, gradient, value=1 - B2)
@@ -54,17 +63,23 @@ def eager(study: Sweep, model: str, rule: str) -> Sweeper:
 
     def begin(params):
         placed = peers_torch.place(params)
-        averages = [tuple(torch.zeros_like(leaf) for _ in range(PARTS[rule])) for leaf in placed]
+        averages = [
+            tuple(torch.zeros_like(leaf) for _ in range(PARTS[rule])) for leaf in placed
+        ]
         return tuple(leaf.requires_grad_() for leaf in placed), averages, 0
 
     def training(state, hyper, batches):
         (weights, intercept), averages, taken = state
         for x, y in batches:
             taken += 1
-            gradients = torch.autograd.grad(loss(weights, intercept, x, y), (weights, intercept))
+            gradients = torch.autograd.grad(
+                loss(weights, intercept, x, y), (weights, intercept)
+            )
             with torch.no_grad():
                 gradients[0].add_(weights, alpha=penalty)
-                for leaf, own, gradient in zip((weights, intercept), averages, gradients, strict=True):
+                for leaf, own, gradient in zip(
+                    (weights, intercept), averages, gradients, strict=True
+                ):
                     move(leaf, own, gradient, hyper, taken)
         return (weights, intercept), averages, taken
 
@@ -83,19 +98,25 @@ def eager(study: Sweep, model: str, rule: str) -> Sweeper:
         torch.set_num_threads(threads)
         return torch.stack([torch.stack(seen) for seen in run()]).numpy()
 
-    return Sweeper("PyTorch eager, one by one", train, first, peers_torch.in_threads(threads))
+    return Sweeper(
+        "PyTorch eager, one by one", train, first, peers_torch.in_threads(threads)
+    )
 
 
 # All at once
 
 
-def _heavy_ball(param: Any, averages: tuple, gradient: Any, hyper: Any, taken: Any) -> tuple[Any, tuple]:
+def _heavy_ball(
+    param: Any, averages: tuple, gradient: Any, hyper: Any, taken: Any
+) -> tuple[Any, tuple]:
     del taken
     sum_ = hyper[1] * averages[0] + gradient
     return param - hyper[0] * sum_, (sum_,)
 
 
-def _adam(param: Any, averages: tuple, gradient: Any, hyper: Any, taken: Any) -> tuple[Any, tuple]:
+def _adam(
+    param: Any, averages: tuple, gradient: Any, hyper: Any, taken: Any
+) -> tuple[Any, tuple]:
     mean = hyper[1] * averages[0] + (1 - hyper[1]) * gradient
     square = B2 * averages[1] + (1 - B2) * gradient**2
     root = torch.sqrt(square / (1 - B2**taken)) + EPS
@@ -113,24 +134,44 @@ def vmapped(study: Sweep, model: str, rule: str) -> Sweeper:
     def step(params, averages, hyper, taken, x, y):
         of_weights, of_intercept = gradient_of(*params, x, y)
         gradients = (of_weights + penalty * params[0], of_intercept)
-        moved = [update(p, a, g, hyper, taken) for p, a, g in zip(params, averages, gradients, strict=True)]
+        moved = [
+            update(p, a, g, hyper, taken)
+            for p, a, g in zip(params, averages, gradients, strict=True)
+        ]
         return tuple(p for p, _ in moved), tuple(a for _, a in moved)
 
     x, y = training_data(study.workload)
     all_x, all_y = torch.tensor(x), peers_torch.targets(model, y)
-    orders = [order for seed in study.seeds.tolist() if (order := study.orders[seed]) is not None]
+    orders = [
+        order
+        for seed in study.seeds.tolist()
+        if (order := study.orders[seed]) is not None
+    ]
     draws = list(torch.tensor(np.stack(orders, 1)).unbind())
     together = torch.func.vmap(step, in_dims=(0, 0, 0, None, 0, 0))
-    objective, hyper = torch.func.vmap(_objective(study, model)), torch.tensor(study.rates)
+    objective, hyper = (
+        torch.func.vmap(_objective(study, model)),
+        torch.tensor(study.rates),
+    )
     placed = [peers_torch.place(study.starts[seed]) for seed in study.seeds.tolist()]
-    starts, marks = tuple(torch.stack(leaves) for leaves in zip(*placed, strict=True)), set(study.marks)
+    starts, marks = (
+        tuple(torch.stack(leaves) for leaves in zip(*placed, strict=True)),
+        set(study.marks),
+    )
 
     def run(steps):
-        params, averages = starts, tuple(tuple(torch.zeros_like(p) for _ in range(PARTS[rule])) for p in starts)
+        params, averages = (
+            starts,
+            tuple(
+                tuple(torch.zeros_like(p) for _ in range(PARTS[rule])) for p in starts
+            ),
+        )
         with torch.no_grad():
             values = [objective(*params)]
             for taken, indices in enumerate(draws[:steps], 1):
-                params, averages = together(params, averages, hyper, taken, all_x[indices], all_y[indices])
+                params, averages = together(
+                    params, averages, hyper, taken, all_x[indices], all_y[indices]
+                )
                 if taken in marks:
                     values.append(objective(*params))
         return torch.stack(values, 1).numpy()

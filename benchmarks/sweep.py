@@ -8,15 +8,31 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import clock
-from benchmarks.problems import BATCH_SIZE, DTYPE, MODELS, REGIMES, draw_order, make_sampler, training_data
+from benchmarks.problems import (
+    BATCH_SIZE,
+    DTYPE,
+    MODELS,
+    REGIMES,
+    draw_order,
+    make_sampler,
+    training_data,
+)
 from research import descent, lanes, studies, update_rules, workloads
 from research.types import Params, Sampler, Workload
 
 MODEL = "logistic"
 TUNING_SEEDS, SEEDS = (100, 101, 102), tuple(range(10))
 CHOSEN = (8.0, 0.25, 1 / 128)  # Rates of the ten reported seeds, by regime.
-EPOCHS = (150, 150, 10)  # The experiment's, but 10 for stochastic descent: PyTorch's loop would take ten minutes.
-LARGEST_STABLE = (8.0, 1.0, 1 / 16)  # Beyond it a training is chaotic and magnifies rounding to whole digits.
+EPOCHS = (
+    150,
+    150,
+    10,
+)  # The experiment's, but 10 for stochastic descent: PyTorch's loop would take ten minutes.
+LARGEST_STABLE = (
+    8.0,
+    1.0,
+    1 / 16,
+)  # Beyond it a training is chaotic and magnifies rounding to whole digits.
 ROUNDS = 3
 TOLERANCE = 1e-9  # Relative, of every evaluation of every stable cell.
 
@@ -60,9 +76,18 @@ class Sweeper(NamedTuple):
 def cells_of(regime: str, quick: bool) -> tuple[np.ndarray, np.ndarray]:
     """Rates and seeds: 8 rates x 3 tuning seeds, then 10 seeds at the chosen rate: 34 cells; if quick, 2 x 1 + 2."""
     tuning, seeds = (TUNING_SEEDS[:1], SEEDS[:2]) if quick else (TUNING_SEEDS, SEEDS)
-    (ladder,) = (r.ladder("gradient_descent") for r in studies.practice_regimes(BATCH_SIZE) if r.name == regime)
+    (ladder,) = (
+        r.ladder("gradient_descent")
+        for r in studies.practice_regimes(BATCH_SIZE)
+        if r.name == regime
+    )
     ladder = ladder[:2] if quick else ladder
-    rates = np.concatenate([np.repeat(ladder, len(tuning)), np.full(len(seeds), CHOSEN[REGIMES.index(regime)])])
+    rates = np.concatenate(
+        [
+            np.repeat(ladder, len(tuning)),
+            np.full(len(seeds), CHOSEN[REGIMES.index(regime)]),
+        ]
+    )
     return rates, np.concatenate([np.tile(tuning, len(ladder)), seeds])
 
 
@@ -82,21 +107,40 @@ def make_sweep(regime: str, quick: bool = False) -> Sweep:
         num_epochs=num_epochs,
         seeds=seeds,
         rates=rates,
-        starts={seed: workload.init(fold(key, lanes.INIT)) for seed, key in keys.items()},
-        orders={seed: draw_order(sampler, fold(key, lanes.EPOCHS), num_epochs) for seed, key in keys.items()},
-        marks=(*descent.evaluation_points(sampler.num_batches), *(int(end) for end in ends)),
+        starts={
+            seed: workload.init(fold(key, lanes.INIT)) for seed, key in keys.items()
+        },
+        orders={
+            seed: draw_order(sampler, fold(key, lanes.EPOCHS), num_epochs)
+            for seed, key in keys.items()
+        },
+        marks=(
+            *descent.evaluation_points(sampler.num_batches),
+            *(int(end) for end in ends),
+        ),
     )
 
 
 def ours(sweep: Sweep) -> Sweeper:
     """`research.lanes`: one program for all cells, in blocks of eight, which draws the orders itself."""
-    program = lanes.compile_program(sweep.workload, update_rules.gradient_descent, sweep.sampler, sweep.num_epochs)
+    program = lanes.compile_program(
+        sweep.workload, update_rules.gradient_descent, sweep.sampler, sweep.num_epochs
+    )
     cells = {"seed": sweep.seeds, "learning_rate": sweep.rates}
-    return Sweeper("ours", lambda: lanes.train(program, cells).values, program.compile_seconds, "compiled once")
+    return Sweeper(
+        "ours",
+        lambda: lanes.train(program, cells).values,
+        program.compile_seconds,
+        "compiled once",
+    )
 
 
 def one_by_one(
-    sweep: Sweep, begin: Callable, training: Callable, evaluate: Callable, batches: dict[int, list]
+    sweep: Sweep,
+    begin: Callable,
+    training: Callable,
+    evaluate: Callable,
+    batches: dict[int, list],
 ) -> Callable[[], list[list]]:
     """() -> the evaluations of every cell, each trained by itself, in a Python loop.
 
@@ -108,7 +152,9 @@ def one_by_one(
       batches: Of each seed, one a step.
     """
     cuts = list(zip((0, *sweep.marks), sweep.marks, strict=False))
-    segments = {seed: [every[low:high] for low, high in cuts] for seed, every in batches.items()}
+    segments = {
+        seed: [every[low:high] for low, high in cuts] for seed, every in batches.items()
+    }
 
     def train():
         values = []
@@ -142,16 +188,30 @@ def optax_loop(sweep: Sweep) -> Sweeper:
     def with_traced_rate(state, rate, batches):
         return training(state, jnp.asarray(rate), batches)
 
-    batches = {seed: peers_jax.place_batches(workload, order, sweep.steps) for seed, order in sweep.orders.items()}
+    batches = {
+        seed: peers_jax.place_batches(workload, order, sweep.steps)
+        for seed, order in sweep.orders.items()
+    }
     seed = int(sweep.seeds[0])
     first = clock.seconds_of(
-        lambda: jax.block_until_ready(evaluate(with_traced_rate(begin(sweep.starts[seed]), 0.1, batches[seed][:1])))
+        lambda: jax.block_until_ready(
+            evaluate(
+                with_traced_rate(begin(sweep.starts[seed]), 0.1, batches[seed][:1])
+            )
+        )
     )
     run = one_by_one(sweep, begin, with_traced_rate, evaluate, batches)
-    return Sweeper("optax, one by one", lambda: np.array(jax.device_get(run())), first, "compiled once")
+    return Sweeper(
+        "optax, one by one",
+        lambda: np.array(jax.device_get(run())),
+        first,
+        "compiled once",
+    )
 
 
-def sweepers(sweep: Sweep, with_torch: bool) -> tuple[list[Sweeper], list[tuple[str, str]]]:
+def sweepers(
+    sweep: Sweep, with_torch: bool
+) -> tuple[list[Sweeper], list[tuple[str, str]]]:
     """Those that run, ours first, and those that cannot, with the reason."""
     runners, absent = [ours(sweep), optax_loop(sweep)], []
     if not with_torch:
@@ -159,11 +219,17 @@ def sweepers(sweep: Sweep, with_torch: bool) -> tuple[list[Sweeper], list[tuple[
     from benchmarks import sweep_torch
 
     runners.append(sweep_torch.eager(sweep))
-    for make in (sweep_torch.compiled, sweep_torch.vmapped, sweep_torch.compiled_vmapped):
+    for make in (
+        sweep_torch.compiled,
+        sweep_torch.vmapped,
+        sweep_torch.compiled_vmapped,
+    ):
         try:
             runners.append(make(sweep))
         except Exception as error:  # No C++ compiler, most likely; the row tells.
-            absent.append((f"PyTorch, {make.__name__}", f"did not run: {type(error).__name__}"))
+            absent.append(
+                (f"PyTorch, {make.__name__}", f"did not run: {type(error).__name__}")
+            )
     return runners, absent
 
 
@@ -199,9 +265,16 @@ def measure_sweep(sweep: Sweep, runners: list[Sweeper], rounds: int) -> list[Swe
     values = {runner.name: runner.train() for runner in runners}
     stable = sweep.rates <= LARGEST_STABLE[REGIMES.index(sweep.regime)]
     compared = {name: value[stable] for name, value in values.items()}
-    apart = clock.check_equal(compared, f"the training objective ({sweep.regime})", TOLERANCE)
-    seconds = clock.take_turns({runner.name: runner.train for runner in runners}, rounds)
-    totals = {runner.name: runner.compile_seconds + np.median(seconds[runner.name]) for runner in runners}
+    apart = clock.check_equal(
+        compared, f"the training objective ({sweep.regime})", TOLERANCE
+    )
+    seconds = clock.take_turns(
+        {runner.name: runner.train for runner in runners}, rounds
+    )
+    totals = {
+        runner.name: runner.compile_seconds + np.median(seconds[runner.name])
+        for runner in runners
+    }
     return [
         SweepRow(
             sweep.regime,
@@ -211,8 +284,12 @@ def measure_sweep(sweep: Sweep, runners: list[Sweeper], rounds: int) -> list[Swe
             sweep.steps,
             runner.compile_seconds,
             clock.spread(seconds[runner.name]),
-            clock.ratio(seconds[runner.name], seconds["ours"]) if runner.name != "ours" else None,
-            float(totals[runner.name] / totals["ours"]) if runner.name != "ours" else None,
+            clock.ratio(seconds[runner.name], seconds["ours"])
+            if runner.name != "ours"
+            else None,
+            float(totals[runner.name] / totals["ours"])
+            if runner.name != "ours"
+            else None,
             float(compared[runner.name][:, -1].mean()),
             int(stable.sum()),
             apart,
@@ -221,7 +298,9 @@ def measure_sweep(sweep: Sweep, runners: list[Sweeper], rounds: int) -> list[Swe
     ]
 
 
-def measure(quick: bool, with_torch: bool, tell: Callable[[str], Any]) -> list[SweepRow]:
+def measure(
+    quick: bool, with_torch: bool, tell: Callable[[str], Any]
+) -> list[SweepRow]:
     """All three regimes; if quick, one."""
     rows = []
     for regime in REGIMES[1:2] if quick else REGIMES:
@@ -229,5 +308,8 @@ def measure(quick: bool, with_torch: bool, tell: Callable[[str], Any]) -> list[S
         sweep = make_sweep(regime, quick)
         runners, absent = sweepers(sweep, with_torch)
         rows += measure_sweep(sweep, runners, 1 if quick else ROUNDS)
-        rows += [SweepRow(regime, name, why, len(sweep.seeds), sweep.steps) for name, why in absent]
+        rows += [
+            SweepRow(regime, name, why, len(sweep.seeds), sweep.steps)
+            for name, why in absent
+        ]
     return rows

@@ -16,7 +16,9 @@ from benchmarks.sweep import MODEL, Sweep, Sweeper, one_by_one
 def objective_on(sweep: Sweep) -> Callable[[Any, Any], Any]:
     """(weights, intercept) -> the training objective, penalty included."""
     (x, y), loss, penalty = data(sweep), peers_torch.loss_of(MODEL), PENALTIES[MODEL]
-    return lambda weights, intercept: loss(weights, intercept, x, y) + 0.5 * penalty * (weights**2).sum()
+    return lambda weights, intercept: (
+        loss(weights, intercept, x, y) + 0.5 * penalty * (weights**2).sum()
+    )
 
 
 def data(sweep: Sweep) -> peers_torch.Tensors:
@@ -40,7 +42,9 @@ def loop(sweep: Sweep, training: Callable, objective: Callable, name: str) -> Sw
     seed = int(sweep.seeds[0])
 
     def trial(steps=peers_torch.TRIAL_STEPS):
-        evaluate(training(peers_torch.place(sweep.starts[seed]), 0.1, batches[seed][:steps]))
+        evaluate(
+            training(peers_torch.place(sweep.starts[seed]), 0.1, batches[seed][:steps])
+        )
 
     torch.set_num_threads(1)
     first = seconds_of(lambda: trial(1))
@@ -56,7 +60,10 @@ def loop(sweep: Sweep, training: Callable, objective: Callable, name: str) -> Sw
 def eager(sweep: Sweep) -> Sweeper:
     """Eager mode, one cell after another."""
     return loop(
-        sweep, peers_torch.eager_training(MODEL, PENALTIES[MODEL]), objective_on(sweep), "PyTorch eager, one by one"
+        sweep,
+        peers_torch.eager_training(MODEL, PENALTIES[MODEL]),
+        objective_on(sweep),
+        "PyTorch eager, one by one",
     )
 
 
@@ -64,26 +71,49 @@ def compiled(sweep: Sweep) -> Sweeper:
     """torch.compile of the step and of the objective, one cell after another; compiled once for all of them."""
     step = peers_torch.compiled_step(MODEL, PENALTIES[MODEL])
     objective = torch.compile(objective_on(sweep), fullgraph=True, dynamic=False)
-    return loop(sweep, peers_torch.compiled_training(step), objective, "torch.compile, one by one")
+    return loop(
+        sweep,
+        peers_torch.compiled_training(step),
+        objective,
+        "torch.compile, one by one",
+    )
 
 
 def draws_of_all(sweep: Sweep) -> list[Any]:
     """Of each step the indices of every cell, shape (cells, batch size); None for the full batch."""
-    orders = [order for seed in sweep.seeds.tolist() if (order := sweep.orders[seed]) is not None]
-    return list(torch.tensor(np.stack(orders, 1)).unbind()) if orders else [None] * sweep.steps
+    orders = [
+        order
+        for seed in sweep.seeds.tolist()
+        if (order := sweep.orders[seed]) is not None
+    ]
+    return (
+        list(torch.tensor(np.stack(orders, 1)).unbind())
+        if orders
+        else [None] * sweep.steps
+    )
 
 
-def vmapped(sweep: Sweep, wrap: Callable = lambda function: function, name: str = "torch.func.vmap") -> Sweeper:
+def vmapped(
+    sweep: Sweep,
+    wrap: Callable = lambda function: function,
+    name: str = "torch.func.vmap",
+) -> Sweeper:
     """All cells at once: a Python loop over steps, each of them vmapped over the cells."""
     draws, (all_x, all_y) = draws_of_all(sweep), data(sweep)
     own = None if draws[0] is None else 0  # Whether each cell has a batch of its own.
-    step = torch.func.vmap(peers_torch.functional_step(MODEL, PENALTIES[MODEL]), in_dims=(0, 0, 0, own, own))
+    step = torch.func.vmap(
+        peers_torch.functional_step(MODEL, PENALTIES[MODEL]),
+        in_dims=(0, 0, 0, own, own),
+    )
 
     def gather_and_step(weights, intercept, rates, indices):
         x, y = (all_x, all_y) if indices is None else (all_x[indices], all_y[indices])
         return step(weights, intercept, rates, x, y)
 
-    advance, objective = wrap(gather_and_step), wrap(torch.func.vmap(objective_on(sweep)))
+    advance, objective = (
+        wrap(gather_and_step),
+        wrap(torch.func.vmap(objective_on(sweep))),
+    )
     placed = [peers_torch.place(sweep.starts[seed]) for seed in sweep.seeds.tolist()]
     starts = [torch.stack(leaves) for leaves in zip(*placed, strict=True)]
     rates, marks = torch.tensor(sweep.rates), set(sweep.marks)

@@ -11,7 +11,18 @@ from benchmarks.steps import StepRow
 from benchmarks.sweep import SweepRow
 
 GOAL_IN_SWEEP = 10.0
-PACKAGES = ("jax", "jaxlib", "optax", "flax", "torch", "tensorflow-cpu", "scikit-learn", "numpy", "scipy", "optimistix")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "optax",
+    "flax",
+    "torch",
+    "tensorflow-cpu",
+    "scikit-learn",
+    "numpy",
+    "scipy",
+    "optimistix",
+)
 
 
 class Section(NamedTuple):
@@ -50,7 +61,11 @@ def spread_words(spread: Spread | None) -> str:
       >>> spread_words(Spread(2.0, 1.0, 4.0)), spread_words(None)
       ('2.00 (1.00 to 4.00)', '-')
     """
-    return "-" if spread is None else f"{number(spread.median)} ({number(spread.low)} to {number(spread.high)})"
+    return (
+        "-"
+        if spread is None
+        else f"{number(spread.median)} ({number(spread.low)} to {number(spread.high)})"
+    )
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -64,7 +79,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(
-        ("|" + "|".join(line) + "|") if line[0] == "---" else ("| " + " | ".join(map(str, line)) + " |")
+        ("|" + "|".join(line) + "|")
+        if line[0] == "---"
+        else ("| " + " | ".join(map(str, line)) + " |")
         for line in lines
     )
 
@@ -86,11 +103,15 @@ def one_after_another(rows: list[SweepRow]) -> list[SweepRow]:
     return [row for row in rows if row.ratio and "one by one" in row.contender]
 
 
-def answer(steps: list[StepRow], sweeps: list[SweepRow], startup: list[StartupRow]) -> str:
+def answer(
+    steps: list[StepRow], sweeps: list[SweepRow], startup: list[StartupRow]
+) -> str:
     """The sentences that open the page."""
     sentences = []
     if ratios := [row.ratio for row in steps if row.ratio]:
-        sentences.append(f"In steps per second ours is at least as fast as a peer in {faster_in(ratios, 1.0)}.")
+        sentences.append(
+            f"In steps per second ours is at least as fast as a peer in {faster_in(ratios, 1.0)}."
+        )
     if rows := one_after_another(sweeps):
         ratios = [row.ratio for row in rows if row.ratio]
         sentences.append(
@@ -99,16 +120,32 @@ def answer(steps: list[StepRow], sweeps: list[SweepRow], startup: list[StartupRo
         )
     if rows := [row for row in sweeps if row.ratio and "vmap" in row.contender]:
         ratios = [row.ratio for row in rows if row.ratio]
-        sentences.append(f"It is at least as fast as PyTorch's vmap, plain or compiled, in {faster_in(ratios, 1.0)}.")
+        sentences.append(
+            f"It is at least as fast as PyTorch's vmap, plain or compiled, in {faster_in(ratios, 1.0)}."
+        )
     if seconds := {row.program: row.seconds for row in startup if row.seconds}:
-        words = ", ".join(f"`{name}` {number(seconds[name].median)} s" for name in list(seconds) if "import" in name)
+        words = ", ".join(
+            f"`{name}` {number(seconds[name].median)} s"
+            for name in list(seconds)
+            if "import" in name
+        )
         sentences.append(f"Starting: {words}.")
     return " ".join(sentences)
 
 
 def steps_table(rows: list[StepRow]) -> str:
     """Steps per second."""
-    columns = ["model", "regime", "contender", "steps/s", "ours is faster by", "compile s", "steps", "loss", "note"]
+    columns = [
+        "model",
+        "regime",
+        "contender",
+        "steps/s",
+        "ours is faster by",
+        "compile s",
+        "steps",
+        "loss",
+        "note",
+    ]
     lines = [
         [
             row.model,
@@ -132,7 +169,16 @@ def steps_table(rows: list[StepRow]) -> str:
 
 def sweep_table(rows: list[SweepRow]) -> str:
     """Sweeps."""
-    columns = ["regime", "contender", "seconds", "compile s", "ours is faster by", "with compiling", "loss", "note"]
+    columns = [
+        "regime",
+        "contender",
+        "seconds",
+        "compile s",
+        "ours is faster by",
+        "with compiling",
+        "loss",
+        "note",
+    ]
     lines = [
         [
             row.regime,
@@ -157,11 +203,29 @@ def sweep_table(rows: list[SweepRow]) -> str:
 
 def startup_table(rows: list[StartupRow]) -> str:
     """Start-up."""
-    columns = ["program", "seconds from start to end", "of which building and first step", "note"]
-    return table(columns, [[r.program, spread_words(r.seconds), spread_words(r.compile_seconds), r.note] for r in rows])
+    columns = [
+        "program",
+        "seconds from start to end",
+        "of which building and first step",
+        "note",
+    ]
+    return table(
+        columns,
+        [
+            [
+                r.program,
+                spread_words(r.seconds),
+                spread_words(r.compile_seconds),
+                r.note,
+            ]
+            for r in rows
+        ],
+    )
 
 
-def shortfalls(steps: list[StepRow], sweeps: list[SweepRow], startup: list[StartupRow]) -> list[str]:
+def shortfalls(
+    steps: list[StepRow], sweeps: list[SweepRow], startup: list[StartupRow]
+) -> list[str]:
     """Every place where a goal is missed, in words."""
     lines = [
         f"{row.model}, {row.regime}: {row.contender} is faster, ours has {number(row.ratio.median)} of its speed"
@@ -193,8 +257,15 @@ def machine() -> str:
     import research
 
     facts = research.runs.environment()
-    processor, versions = facts["processor"], {name: _version(name) for name in PACKAGES}
-    wide = [name for name in ("avx512f", "avx2", "asimd") if name in processor["instruction_sets"]][:1]
+    processor, versions = (
+        facts["processor"],
+        {name: _version(name) for name in PACKAGES},
+    )
+    wide = [
+        name
+        for name in ("avx512f", "avx2", "asimd")
+        if name in processor["instruction_sets"]
+    ][:1]
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
         f"{processor['model']} ({', '.join([processor['architecture'], *wide])}), {processor['cores']} cores, load "
@@ -220,10 +291,17 @@ def page(
     others: Sequence[Section] = (),
 ) -> str:
     """The whole page; the other sections stand after those of rows."""
-    missed = shortfalls(steps, sweeps, startup) + [line for other in others for line in other.missed]
+    missed = shortfalls(steps, sweeps, startup) + [
+        line for other in others for line in other.missed
+    ]
     sections = [
         "# How fast it is",
-        " ".join(filter(None, [answer(steps, sweeps, startup), *(other.answer for other in others)])),
+        " ".join(
+            filter(
+                None,
+                [answer(steps, sweeps, startup), *(other.answer for other in others)],
+            )
+        ),
         f"Written by `{command}` on {date} in {seconds:.0f} s. {machine()} How it is measured, and why something falls "
         "short: [README.md](README.md).",
     ]
@@ -232,8 +310,15 @@ def page(
     if sweeps:
         sections += ["## A sweep", sweep_table(sweeps)]
     if startup:
-        sections += ["## Starting", f"First step: {FIRST_STEP}.", startup_table(startup)]
+        sections += [
+            "## Starting",
+            f"First step: {FIRST_STEP}.",
+            startup_table(startup),
+        ]
     for other in others:
         sections += [f"## {other.title}", other.text]
-    sections += ["## Where a goal is missed", "\n".join(f"- {line}" for line in missed) or "Nowhere."]
+    sections += [
+        "## Where a goal is missed",
+        "\n".join(f"- {line}" for line in missed) or "Nowhere.",
+    ]
     return "\n\n".join(sections) + "\n"

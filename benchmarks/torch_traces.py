@@ -28,7 +28,9 @@ from research.proofs.problems import INPUTS, LABELS, PENALTY, A, B
 
 RECORD = Path(research.__file__).parent / "proofs/recorded.json"
 BOUND = 1e-12  # Of the largest entry's size, or 1: above rounding, and far below any change of a rule.
-LOOSER = {"lbfgs/line search, memory 10": 1e-9}  # At a minimum a last bit decides where a search stops.
+LOOSER = {
+    "lbfgs/line search, memory 10": 1e-9
+}  # At a minimum a last bit decides where a search stops.
 
 
 class Trace(NamedTuple):
@@ -60,9 +62,9 @@ def rosenbrock(x):
 def softmax_regression(w, b):
     """Mean of -log softmax(X W + b)[y], and its penalty."""
     log_p = torch.log_softmax(torch.tensor(INPUTS) @ w + b, dim=1)
-    return -log_p[torch.arange(len(LABELS)), torch.tensor(LABELS)].mean() + 0.5 * PENALTY * (
-        (w**2).sum() + (b**2).sum()
-    )
+    return -log_p[
+        torch.arange(len(LABELS)), torch.tensor(LABELS)
+    ].mean() + 0.5 * PENALTY * ((w**2).sum() + (b**2).sum())
 
 
 OBJECTIVES: dict[str, Callable[..., Any]] = {
@@ -82,20 +84,32 @@ def make_optimizer(call: str, params: list[Any], learning_rate: float | None) ->
     if not isinstance(node, ast.Call):
         raise ValueError(f"{call!r} is no call.")
     path = ast.unparse(node.func)
-    module = importlib.import_module("timm.optim") if path.startswith("timm") else torch.optim
+    module = (
+        importlib.import_module("timm.optim")
+        if path.startswith("timm")
+        else torch.optim
+    )
     given = {"p": params, "lr": learning_rate}
 
     def value(argument: ast.expr) -> Any:
-        return given[argument.id] if isinstance(argument, ast.Name) else ast.literal_eval(argument)
+        return (
+            given[argument.id]
+            if isinstance(argument, ast.Name)
+            else ast.literal_eval(argument)
+        )
 
-    keywords = {keyword.arg: value(keyword.value) for keyword in node.keywords if keyword.arg}
+    keywords = {
+        keyword.arg: value(keyword.value) for keyword in node.keywords if keyword.arg
+    }
     return getattr(module, path.rpartition(".")[2])(*map(value, node.args), **keywords)
 
 
 def walk(case: dict[str, Any]) -> np.ndarray:
     """The iterates of a recorded case, computed anew, of the record's shape."""
     start = jax.tree.leaves(PROBLEMS[case["problem"]].start)
-    params = [torch.tensor(np.asarray(leaf, np.float64), requires_grad=True) for leaf in start]
+    params = [
+        torch.tensor(np.asarray(leaf, np.float64), requires_grad=True) for leaf in start
+    ]
     objective, rows = OBJECTIVES[case["problem"]], []
     optimizer = make_optimizer(case["call"], params, case["learning_rate"])
 
@@ -138,8 +152,16 @@ def answer(traces: list[Trace]) -> str:
     missing = len(traces) - len(done)
     worst = max(done, key=lambda trace: trace.apart or 0.0)
     changed = [trace for trace in done if not (trace.apart or 0.0) <= bound_of(trace)]
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "timm") if find_spec(name))
-    said = f"{len(changed)} of them are no longer what is recorded" if changed else "all are what is recorded"
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("torch", "timm")
+        if find_spec(name)
+    )
+    said = (
+        f"{len(changed)} of them are no longer what is recorded"
+        if changed
+        else "all are what is recorded"
+    )
     return (
         f"Of {len(traces)} recorded trajectories {len(done)} were computed again with {versions}: {said}; the largest "
         f"difference is {worst.apart:.1e} ({worst.variant}, {worst.problem})."
@@ -149,11 +171,24 @@ def answer(traces: list[Trace]) -> str:
 
 def main(words: list[str] | None = None) -> None:
     """Computes and prints; exits with 1 where one has changed."""
-    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args(words)
+    argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0]).parse_args(
+        words
+    )
     traces = measure()
-    rows = [[t.variant, t.problem, t.note if t.apart is None else f"{t.apart:.1e}", f"`{t.call}`"] for t in traces]
+    rows = [
+        [
+            t.variant,
+            t.problem,
+            t.note if t.apart is None else f"{t.apart:.1e}",
+            f"`{t.call}`",
+        ]
+        for t in traces
+    ]
     print(f"{answer(traces)}\n\n{table(['variant', 'problem', 'apart', 'call'], rows)}")
-    if any(trace.apart is not None and not trace.apart <= bound_of(trace) for trace in traces):
+    if any(
+        trace.apart is not None and not trace.apart <= bound_of(trace)
+        for trace in traces
+    ):
         sys.exit(1)
 
 

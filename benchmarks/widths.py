@@ -21,7 +21,12 @@ import numpy as np
 
 REGIMES = {"full batch": None, "mini-batch 32": 32, "stochastic": 1}
 WIDTHS, NUM_CELLS, BASE = (1, 2, 4, 8, 16, 32), 32, 8
-SETTINGS = ((1, 1), (2, 1), (4, 1), (2, 2))  # (pool, devices); the second is how experiments run.
+SETTINGS = (
+    (1, 1),
+    (2, 1),
+    (4, 1),
+    (2, 2),
+)  # (pool, devices); the second is how experiments run.
 USUAL = (2, 1)
 
 
@@ -35,15 +40,24 @@ def measure(regime: str, width: int, epochs: int, rounds: int) -> dict[str, Any]
     assert workload.train is not None
     n, size = len(workload.train.y), REGIMES[regime]
     sampler = samplers.full_batch(n) if size is None else samplers.minibatch(n, size)
-    program = lanes.compile_program(workload, update_rules.gradient_descent, sampler, epochs, width=width)
-    cells = {"seed": np.arange(NUM_CELLS), "learning_rate": np.geomspace(2.0**-9, 2.0**-4, NUM_CELLS)}
-    trained = [lanes.train(program, cells) for _ in range(rounds + 1)][1:]  # The first round warms up.
+    program = lanes.compile_program(
+        workload, update_rules.gradient_descent, sampler, epochs, width=width
+    )
+    cells = {
+        "seed": np.arange(NUM_CELLS),
+        "learning_rate": np.geomspace(2.0**-9, 2.0**-4, NUM_CELLS),
+    }
+    trained = [lanes.train(program, cells) for _ in range(rounds + 1)][
+        1:
+    ]  # The first round warms up.
     seconds = np.array([t.seconds for t in trained]) / NUM_CELLS
     leaves = jax.tree.leaves((trained[0].params, trained[0].values, trained[0].records))
     return {
         "compile": program.compile_seconds,
         "cell": [float(f(seconds)) for f in (np.min, np.median, np.max)],
-        "hashes": [runs.hash_arrays(*(leaf[i] for leaf in leaves)) for i in range(NUM_CELLS)],
+        "hashes": [
+            runs.hash_arrays(*(leaf[i] for leaf in leaves)) for i in range(NUM_CELLS)
+        ],
         "values": trained[0].values.tolist(),
     }
 
@@ -64,11 +78,29 @@ def in_this_process(options: argparse.Namespace) -> dict[str, Any]:
 def in_another_process(pool: int, devices: int, quick: bool) -> dict[str, Any]:
     """The same, in a process that starts with these settings; all widths under the usual ones, else the usual width."""
     widths = WIDTHS if (pool, devices) == USUAL else (BASE,)
-    words = [sys.executable, __file__, "--pool", str(pool), "--devices", str(devices), "--quick" * quick]
+    words = [
+        sys.executable,
+        __file__,
+        "--pool",
+        str(pool),
+        "--devices",
+        str(devices),
+        "--quick" * quick,
+    ]
     words += ["--widths", *map(str, widths)]
-    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "NPROC")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("XLA_FLAGS", "NPROC")
+    }
     print(f"pool {pool}, devices {devices} ...", file=sys.stderr, flush=True)
-    done = subprocess.run([w for w in words if w], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [w for w in words if w],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
     return json.loads(done.stdout)
 
 
@@ -76,8 +108,18 @@ def row(name: tuple, found: dict[str, Any], base: dict[str, Any]) -> tuple:
     """A row of a table: seconds, how many cells have other bits than the base, and by how much their values differ."""
     least, median, most = (1e3 * seconds for seconds in found["cell"])
     others = sum(a != b for a, b in zip(found["hashes"], base["hashes"], strict=True))
-    apart = float(np.max(np.abs(np.array(found["values"]) / np.array(base["values"]) - 1)))
-    return (*name, least, f"{median:.3g}, {most:.3g}", found["compile"], base["cell"][0] * 1e3 / least, others, apart)
+    apart = float(
+        np.max(np.abs(np.array(found["values"]) / np.array(base["values"]) - 1))
+    )
+    return (
+        *name,
+        least,
+        f"{median:.3g}, {most:.3g}",
+        found["compile"],
+        base["cell"][0] * 1e3 / least,
+        others,
+        apart,
+    )
 
 
 COLUMNS = (
@@ -90,27 +132,51 @@ COLUMNS = (
 )
 
 
-def show(tables: Iterable[tuple[str, tuple[str, ...], list[tuple]]], answer: str) -> None:
+def show(
+    tables: Iterable[tuple[str, tuple[str, ...], list[tuple]]], answer: str
+) -> None:
     """The answer, then each table."""
     from research import cli, runs
 
     for number, (title, columns, rows) in enumerate(tables):
         cli.console.show(
-            runs.Result(answer if not number else "", (runs.Table(title, columns, tuple(rows)),), {}, {}), {}
+            runs.Result(
+                answer if not number else "",
+                (runs.Table(title, columns, tuple(rows)),),
+                {},
+                {},
+            ),
+            {},
         )
 
 
 def summary(found: dict[tuple[int, int], dict[str, Any]]) -> str:
     """What was found, in sentences."""
     usual = found[USUAL]
-    fastest = {regime: min(WIDTHS, key=lambda w: usual[f"{regime}/{w}"]["cell"][0]) for regime in REGIMES}
-    speed = lambda regime, a, b: a[f"{regime}/{BASE}"]["cell"][0] / b[f"{regime}/{BASE}"]["cell"][0]
-    one, two = ({r: speed(r, usual, found[key]) for r in REGIMES} for key in ((1, 1), (2, 2)))
-    loss = {r: usual[f"{r}/{BASE}"]["cell"][0] / usual[f"{r}/{fastest[r]}"]["cell"][0] for r in REGIMES}
-    costs = [f"{loss[r]:.2f} times that of the best width, {fastest[r]} ({r})" for r in REGIMES]
+    fastest = {
+        regime: min(WIDTHS, key=lambda w: usual[f"{regime}/{w}"]["cell"][0])
+        for regime in REGIMES
+    }
+    speed = lambda regime, a, b: (
+        a[f"{regime}/{BASE}"]["cell"][0] / b[f"{regime}/{BASE}"]["cell"][0]
+    )
+    one, two = (
+        {r: speed(r, usual, found[key]) for r in REGIMES} for key in ((1, 1), (2, 2))
+    )
+    loss = {
+        r: usual[f"{r}/{BASE}"]["cell"][0] / usual[f"{r}/{fastest[r]}"]["cell"][0]
+        for r in REGIMES
+    }
+    costs = [
+        f"{loss[r]:.2f} times that of the best width, {fastest[r]} ({r})"
+        for r in REGIMES
+    ]
     devices = [f"{two[r]:.2f} ({r})" for r in REGIMES]
     pools = [f"{one[r]:.2f} ({r})" for r in REGIMES]
-    compiled = [sum(found[key][f"{r}/{BASE}"]["compile"] for r in REGIMES) for key in (USUAL, (2, 2))]
+    compiled = [
+        sum(found[key][f"{r}/{BASE}"]["compile"] for r in REGIMES)
+        for key in (USUAL, (2, 2))
+    ]
     return (
         f"At width {BASE} a cell takes {', '.join(costs)}. Two devices are {', '.join(devices)} times as fast as one, "
         f"and compile {compiled[1] / compiled[0]:.1f} times as long ({compiled[0]:.1f} s, {compiled[1]:.1f} s). "
@@ -120,25 +186,50 @@ def summary(found: dict[tuple[int, int], dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="few epochs, one round")
-    parser.add_argument("--pool", type=int, help="measure in this process under this pool, and print JSON")
+    parser.add_argument(
+        "--pool",
+        type=int,
+        help="measure in this process under this pool, and print JSON",
+    )
     parser.add_argument("--devices", type=int, default=1, help="with --pool: devices")
-    parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS, help="with --pool: widths")
+    parser.add_argument(
+        "--widths", type=int, nargs="+", default=WIDTHS, help="with --pool: widths"
+    )
     options = parser.parse_args()
     if options.pool is not None:
         print(json.dumps(in_this_process(options)))
         return
     import jax
 
-    found = {(pool, devices): in_another_process(pool, devices, options.quick) for pool, devices in SETTINGS}
+    found = {
+        (pool, devices): in_another_process(pool, devices, options.quick)
+        for pool, devices in SETTINGS
+    }
     base = {regime: found[USUAL][f"{regime}/{BASE}"] for regime in REGIMES}
-    by_width = [row((r, w), found[USUAL][f"{r}/{w}"], base[r]) for r in REGIMES for w in WIDTHS]
-    by_setting = [row((r, *key), found[key][f"{r}/{BASE}"], base[r]) for r in REGIMES for key in SETTINGS]
+    by_width = [
+        row((r, w), found[USUAL][f"{r}/{w}"], base[r]) for r in REGIMES for w in WIDTHS
+    ]
+    by_setting = [
+        row((r, *key), found[key][f"{r}/{BASE}"], base[r])
+        for r in REGIMES
+        for key in SETTINGS
+    ]
     where = f"jax {jax.__version__}, Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores"
     tables = [
-        (f"Width, under a pool of two and one device ({where})", ("sampler", "width", *COLUMNS), by_width),
-        (f"Pool and devices, at width {BASE}", ("sampler", "pool", "devices", *COLUMNS), by_setting),
+        (
+            f"Width, under a pool of two and one device ({where})",
+            ("sampler", "width", *COLUMNS),
+            by_width,
+        ),
+        (
+            f"Pool and devices, at width {BASE}",
+            ("sampler", "pool", "devices", *COLUMNS),
+            by_setting,
+        ),
     ]
     show(tables, summary(found))
 

@@ -24,19 +24,30 @@ def pages() -> dict[Path, str]:
     for name in cards.RULES:
         found = cards.card(name)
         families.setdefault(found.family, []).append(found)
-    made = {HERE / "rules" / f"{family}.md": family_page(family, members) for family, members in families.items()}
+    made = {
+        HERE / "rules" / f"{family}.md": family_page(family, members)
+        for family, members in families.items()
+    }
     parts = {
-        "update_rules": {"families": family_list(families), "table": kept_table("rules")},
+        "update_rules": {
+            "families": family_list(families),
+            "table": kept_table("rules"),
+        },
         "choosing": {"table": kept_table("which_rule")},
     }
-    return made | {HERE / f"{page}.md": put(HERE / f"{page}.md", of_page) for page, of_page in parts.items()}
+    return made | {
+        HERE / f"{page}.md": put(HERE / f"{page}.md", of_page)
+        for page, of_page in parts.items()
+    }
 
 
 def put(page: Path, parts: dict[str, str]) -> str:
     """The text of a page with each part between its marks."""
     text = page.read_text("utf-8")
     for title, part in parts.items():
-        mark = re.compile(rf"(<!-- {title}: made by docs/build.py -->\n).*?(<!-- end -->)", re.S)
+        mark = re.compile(
+            rf"(<!-- {title}: made by docs/build.py -->\n).*?(<!-- end -->)", re.S
+        )
         text = mark.sub(lambda found, part=part: found[1] + part + found[2], text)
     return text
 
@@ -55,7 +66,12 @@ def family_page(family: str, members: list[cards.Card]) -> str:
 
 def card_text(found: cards.Card) -> str:
     """A rule: its name, arguments, formula, differences, when to use it, and papers."""
-    parts = [found.summary, *found.formula, found.use, *([f"Papers: {found.papers}"] if found.papers else [])]
+    parts = [
+        found.summary,
+        *found.formula,
+        found.use,
+        *([f"Papers: {found.papers}"] if found.papers else []),
+    ]
     paragraphs = "\n\n".join(escaped(part) for part in parts if part)
     where = f"[line {found.line}](../../research/update_rules/{found.family}.py#L{found.line})"
     return f"## {found.name}\n\n```\n{found.signature}\n```\n\n{paragraphs}\n\nCode: {where}.\n"
@@ -64,7 +80,8 @@ def card_text(found: cards.Card) -> str:
 def family_list(families: dict[str, list[cards.Card]]) -> str:
     """A line a family."""
     lines = [
-        f"- [{family}](rules/{family}.md): {', '.join(c.name for c in members)}" for family, members in families.items()
+        f"- [{family}](rules/{family}.md): {', '.join(c.name for c in members)}"
+        for family, members in families.items()
     ]
     return "\n".join(lines) + "\n"
 
@@ -78,7 +95,12 @@ def kept_table(experiment: str) -> str:
     table = kept["table"]
     rows = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
     lines = ["| " + " | ".join(shown(entry) for entry in row) + " |" for row in rows]
-    return escaped(kept["answer"]) + "\n\n" + "\n".join(lines) + f"\n\n{NOTES[experiment]}\n"
+    return (
+        escaped(kept["answer"])
+        + "\n\n"
+        + "\n".join(lines)
+        + f"\n\n{NOTES[experiment]}\n"
+    )
 
 
 def shown(entry: object) -> str:
@@ -93,7 +115,10 @@ def shown(entry: object) -> str:
 def escaped(text: str) -> str:
     """What Markdown would take for markup, outside of code."""
     parts = re.split(r"(`[^`]*`)", text)
-    return "".join(part if part.startswith("`") else re.sub(r"([*|<_])", r"\\\1", part) for part in parts)
+    return "".join(
+        part if part.startswith("`") else re.sub(r"([*|<_])", r"\\\1", part)
+        for part in parts
+    )
 
 
 def main() -> int:

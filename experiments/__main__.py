@@ -30,9 +30,17 @@ COMMANDS = ("data", "prove", "reproduce", "keep", "pack", "leaderboard", "spread
 
 def questions(folder: Path = FOLDER) -> dict[str, str]:
     """The question of each experiment, by name: the first line of its docstring, read without importing it."""
-    files = [file for file in sorted(folder.glob("*.py")) if not file.stem.startswith("_")]
-    docstrings = {file.stem: ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) for file in files}
-    return {name: (docstring or "").partition("\n")[0] for name, docstring in docstrings.items()}
+    files = [
+        file for file in sorted(folder.glob("*.py")) if not file.stem.startswith("_")
+    ]
+    docstrings = {
+        file.stem: ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+        for file in files
+    }
+    return {
+        name: (docstring or "").partition("\n")[0]
+        for name, docstring in docstrings.items()
+    }
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,7 +49,17 @@ def main(argv: Sequence[str]) -> int:
         if not argv or argv[0] in ("-h", "--help"):
             known = questions()
             width = max(map(len, known), default=0)
-            print("\n".join([*(f"{name:{width}}  {question}" for name, question in known.items()), HELP]))
+            print(
+                "\n".join(
+                    [
+                        *(
+                            f"{name:{width}}  {question}"
+                            for name, question in known.items()
+                        ),
+                        HELP,
+                    ]
+                )
+            )
             return 0
         if argv[0] == "data":
             return data(argv[1:])
@@ -65,14 +83,20 @@ def load(name: str):
     """The experiment of that name."""
     known, stem = questions(), Path(name).stem.replace("-", "_")
     if stem not in known:
-        raise ValueError(f"There is no experiment {name!r}. {research.cli.flags.nearest(stem, [*known, *COMMANDS])}")
+        raise ValueError(
+            f"There is no experiment {name!r}. {research.cli.flags.nearest(stem, [*known, *COMMANDS])}"
+        )
     return importlib.import_module(f"experiments.{stem}")
 
 
 def keep(words: Sequence[str]) -> int:
     """Writes experiments/reference/NAME.json from one finished run."""
-    parser = argparse.ArgumentParser("python -m experiments keep", description=keep.__doc__)
-    parser.add_argument("run", type=Path, help="the folder of a finished run, results/NAME/ID")
+    parser = argparse.ArgumentParser(
+        "python -m experiments keep", description=keep.__doc__
+    )
+    parser.add_argument(
+        "run", type=Path, help="the folder of a finished run, results/NAME/ID"
+    )
     print(research.runs.keep(parser.parse_args(words).run, FOLDER / "reference"))
     return 0
 
@@ -82,10 +106,18 @@ def reproduce(words: Sequence[str]) -> int:
 
     A run comes out again in every bit, a reference in table and numbers: its hashes are compared and told.
     """
-    parser = argparse.ArgumentParser("python -m experiments reproduce", description=reproduce.__doc__)
-    parser.add_argument("what", help="the folder of a finished run, results/NAME/ID, or the NAME of an experiment")
+    parser = argparse.ArgumentParser(
+        "python -m experiments reproduce", description=reproduce.__doc__
+    )
     parser.add_argument(
-        "--results", type=Path, default=Path("results", "reproduced"), help="folder of the new run (%(default)s)"
+        "what",
+        help="the folder of a finished run, results/NAME/ID, or the NAME of an experiment",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results", "reproduced"),
+        help="folder of the new run (%(default)s)",
     )
     parser.add_argument("--quiet", action="store_true", help="print the verdict alone")
     given = parser.parse_args(words)
@@ -93,11 +125,15 @@ def reproduce(words: Sequence[str]) -> int:
     if Path(given.what).is_dir():
         return reproduce_run(Path(given.what), load, options)
     if len(Path(given.what).parts) > 1:
-        raise ValueError(f"There is no run folder {given.what!r}. Give results/NAME/ID, or the NAME of an experiment.")
+        raise ValueError(
+            f"There is no run folder {given.what!r}. Give results/NAME/ID, or the NAME of an experiment."
+        )
     name = load(given.what).__name__.rpartition(".")[2]
     reference = FOLDER / "reference" / f"{name}.json"
     if not reference.exists():
-        raise ValueError(f"No reference of {name} is kept; give the folder of a run of yours: results/{name}/ID.")
+        raise ValueError(
+            f"No reference of {name} is kept; give the folder of a run of yours: results/{name}/ID."
+        )
     return reproduce_reference(reference, load, options)
 
 

@@ -35,7 +35,10 @@ EXPECTED = {
 ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "silu", "gelu")
 DTYPES = ("float64", "float32")
 TIMED = "relu"  # As such nets are mostly trained.
-LEAST_STEPS, WORK = 20, 10**6  # Of a timed loop: more steps for a small net, as many as come to this many products.
+LEAST_STEPS, WORK = (
+    20,
+    10**6,
+)  # Of a timed loop: more steps for a small net, as many as come to this many products.
 STEP = 6e-6  # Of central differences in float64: ∛ε, which balances truncation and rounding.
 WAYS = ("central differences", "by hand", "jax.grad")
 
@@ -56,7 +59,11 @@ NETS = {
 }
 
 # The small net of the figure, with numbers that one can follow with a pencil: tanh, logistic loss, y = 1.
-EXAMPLE = {"x": (1.0, -2.0), "w1": ((0.5, -0.4, 0.3), (-0.2, 0.6, 0.1)), "b1": (0.1, 0.2, -0.3)}
+EXAMPLE = {
+    "x": (1.0, -2.0),
+    "w1": ((0.5, -0.4, 0.3), (-0.2, 0.6, 0.1)),
+    "b1": (0.1, 0.2, -0.3),
+}
 EXAMPLE |= {"w2": ((0.7,), (-0.5,), (0.4,)), "b2": (0.2,)}
 
 
@@ -88,7 +95,9 @@ def run(config, on_progress=None, checkpoints=None):
     for done, name in enumerate(config.nets):
         report(done, len(config.nets), name)
         compute = lambda parts, name=name: measure(NETS[name], config)
-        saved = research.runs.remembered(checkpoints or research.types.nowhere, name, compute)
+        saved = research.runs.remembered(
+            checkpoints or research.types.nowhere, name, compute
+        )
         found[name] = summary(NETS[name], saved.arrays)
         arrays |= {f"{name}/{key}": array for key, array in saved.arrays.items()}
     report(len(config.nets), len(config.nets), "done")
@@ -102,21 +111,43 @@ def check(config):
     for field, known in (("nets", NETS), ("activations", ACTIVATIONS)):
         values = getattr(config, field)
         if not values or set(values) - set(known):
-            raise ValueError(f"{field} must be some of {', '.join(known)}; got {field}={values}.")
+            raise ValueError(
+                f"{field} must be some of {', '.join(known)}; got {field}={values}."
+            )
     for field in ("seeds", "probes", "repeats"):
         if getattr(config, field) < 1:
-            raise ValueError(f"{field} must be a positive integer; got {field}={getattr(config, field)}.")
+            raise ValueError(
+                f"{field} must be a positive integer; got {field}={getattr(config, field)}."
+            )
 
 
 def measure(net, config):
     """All that is measured of one net: arrays (activations, dtypes, seeds) of the comparison, errors, seconds."""
-    programs = {(a, d): compile_ways(net, a, d) for a in config.activations for d in DTYPES}
-    compared = np.array([compare(net, programs[a, d], a, d, config) for a in config.activations for d in DTYPES])
+    programs = {
+        (a, d): compile_ways(net, a, d) for a in config.activations for d in DTYPES
+    }
+    compared = np.array(
+        [
+            compare(net, programs[a, d], a, d, config)
+            for a in config.activations
+            for d in DTYPES
+        ]
+    )
     compared = compared.reshape(len(config.activations), len(DTYPES), config.seeds, 3)
-    errors = np.array([difference_errors(net, programs[a, "float64"][0], a, config) for a in config.activations])
-    arrays = {key: compared[..., i] for i, key in enumerate(("differences", "equal", "shares"))}
+    errors = np.array(
+        [
+            difference_errors(net, programs[a, "float64"][0], a, config)
+            for a in config.activations
+        ]
+    )
+    arrays = {
+        key: compared[..., i]
+        for i, key in enumerate(("differences", "equal", "shares"))
+    }
     arrays |= {"errors": errors, "seconds": time_steps(net, config)}
-    arrays["compile_seconds"] = np.mean([programs[a, "float32"][1] for a in config.activations], axis=0)
+    arrays["compile_seconds"] = np.mean(
+        [programs[a, "float32"][1] for a in config.activations], axis=0
+    )
     return research.types.Saved(arrays)
 
 
@@ -124,10 +155,17 @@ def draw_problem(net, activation, dtype, seed):
     """(params, x, y), drawn by NumPy; biases too, so that no unit is on its kink."""
     random = np.random.default_rng([seed, *net.sizes])
     params = {}
-    for k, (before, after) in enumerate(zip(net.sizes[:-1], net.sizes[1:], strict=True), start=1):
-        weights = random.normal(size=(before, after)) * np.sqrt((2 if activation == "relu" else 1) / before)
+    for k, (before, after) in enumerate(
+        zip(net.sizes[:-1], net.sizes[1:], strict=True), start=1
+    ):
+        weights = random.normal(size=(before, after)) * np.sqrt(
+            (2 if activation == "relu" else 1) / before
+        )
         bias = 0.1 * random.normal(size=after)
-        params[f"dense_{k}"] = {"weights": weights.astype(dtype), "bias": bias.astype(dtype)}
+        params[f"dense_{k}"] = {
+            "weights": weights.astype(dtype),
+            "bias": bias.astype(dtype),
+        }
     x = random.normal(size=(net.batch, net.sizes[0])).astype(dtype)
     outputs = (net.batch, net.sizes[-1])
     targets = {
@@ -140,7 +178,10 @@ def draw_problem(net, activation, dtype, seed):
 
 def num_params(net):
     """Weights and biases."""
-    return sum((before + 1) * after for before, after in zip(net.sizes[:-1], net.sizes[1:], strict=True))
+    return sum(
+        (before + 1) * after
+        for before, after in zip(net.sizes[:-1], net.sizes[1:], strict=True)
+    )
 
 
 def ways_of(net, activation, dtype):
@@ -149,10 +190,16 @@ def ways_of(net, activation, dtype):
     import jax.numpy as jnp
 
     one = getattr(research.losses, net.loss)
-    loss = (lambda z, y: jnp.sum(jax.vmap(one)(z, y))) if net.loss == "logistic" else one
-    risk = research.objectives.empirical_risk(research.models.mlp(net.sizes, activation=activation, dtype=dtype), loss)
+    loss = (
+        (lambda z, y: jnp.sum(jax.vmap(one)(z, y))) if net.loss == "logistic" else one
+    )
+    risk = research.objectives.empirical_risk(
+        research.models.mlp(net.sizes, activation=activation, dtype=dtype), loss
+    )
     value = lambda params, x, y: risk(params, research.types.Batch(x, y))
-    by_hand = functools.partial(research.models.mlp_value_and_gradient, activation=activation, loss=net.loss)
+    by_hand = functools.partial(
+        research.models.mlp_value_and_gradient, activation=activation, loss=net.loss
+    )
     return {"value": value, WAYS[1]: by_hand, WAYS[2]: jax.value_and_grad(value)}
 
 
@@ -180,14 +227,20 @@ def time_steps(net, config):
     ways = ways_of(net, activation, "float32")
 
     def move(name, params, x, y):
-        if name == "value":  # It moves the params too, so that the loss is not computed once for all.
+        if (
+            name == "value"
+        ):  # It moves the params too, so that the loss is not computed once for all.
             off = 1e-9 * ways[name](params, x, y)
             return jax.tree.map(lambda p: p - off, params)
-        return jax.tree.map(lambda p, g: p - 1e-6 * g, params, ways[name](params, x, y)[1])
+        return jax.tree.map(
+            lambda p, g: p - 1e-6 * g, params, ways[name](params, x, y)[1]
+        )
 
     @functools.partial(jax.jit, static_argnums=0)
     def loop(name, params, x, y, steps):
-        return jax.lax.fori_loop(0, steps, lambda _, moved: move(name, moved, x, y), params)
+        return jax.lax.fori_loop(
+            0, steps, lambda _, moved: move(name, moved, x, y), params
+        )
 
     steps = max(LEAST_STEPS, WORK // (num_params(net) * net.batch))
     calls = [lambda name=name: loop(name, params, x, y, steps) for name in ways]
@@ -199,14 +252,31 @@ def compare(net, program, activation, dtype, config):
     import jax
 
     calls, rows = program[0], []
-    bound = jax.jit(functools.partial(research.models.mlp_rounding_bound, activation=activation, loss=net.loss))
+    bound = jax.jit(
+        functools.partial(
+            research.models.mlp_rounding_bound, activation=activation, loss=net.loss
+        )
+    )
     for seed in range(config.seeds):
         arguments = draw_problem(net, activation, dtype, seed)
-        trees = (calls["by hand"](*arguments)[1], calls["jax.grad"](*arguments)[1], bound(*arguments))
-        hand, theirs, most = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in trees)
+        trees = (
+            calls["by hand"](*arguments)[1],
+            calls["jax.grad"](*arguments)[1],
+            bound(*arguments),
+        )
+        hand, theirs, most = (
+            np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+            for tree in trees
+        )
         off = np.abs(hand.astype(float) - theirs)
         share = np.divide(off, most, out=np.zeros_like(off), where=off > 0)
-        rows.append((off.max() / np.abs(theirs).max() / np.finfo(dtype).eps, np.mean(hand == theirs), share.max()))
+        rows.append(
+            (
+                off.max() / np.abs(theirs).max() / np.finfo(dtype).eps,
+                np.mean(hand == theirs),
+                share.max(),
+            )
+        )
     return rows
 
 
@@ -216,30 +286,56 @@ def difference_errors(net, calls, activation, config):
 
     params, x, y = draw_problem(net, activation, "float64", 0)
     leaves, form = jax.tree.flatten(params)
-    flat, ends = np.concatenate([leaf.ravel() for leaf in leaves]), np.cumsum([leaf.size for leaf in leaves])
-    gradient = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(calls["jax.grad"](params, x, y)[1])])
+    flat, ends = (
+        np.concatenate([leaf.ravel() for leaf in leaves]),
+        np.cumsum([leaf.size for leaf in leaves]),
+    )
+    gradient = np.concatenate(
+        [np.ravel(leaf) for leaf in jax.tree.leaves(calls["jax.grad"](params, x, y)[1])]
+    )
 
     def value(point):
-        parts = [part.reshape(leaf.shape) for part, leaf in zip(np.split(point, ends[:-1]), leaves, strict=True)]
+        parts = [
+            part.reshape(leaf.shape)
+            for part, leaf in zip(np.split(point, ends[:-1]), leaves, strict=True)
+        ]
         return float(calls["value"](jax.tree.unflatten(form, parts), x, y))
 
     errors = []
-    for i in np.random.default_rng(0).choice(flat.size, min(config.probes, flat.size), replace=False):
+    for i in np.random.default_rng(0).choice(
+        flat.size, min(config.probes, flat.size), replace=False
+    ):
         ahead, behind = flat.copy(), flat.copy()
         ahead[i] += STEP
         behind[i] -= STEP
-        errors.append(abs((value(ahead) - value(behind)) / (ahead[i] - behind[i]) - gradient[i]))
+        errors.append(
+            abs((value(ahead) - value(behind)) / (ahead[i] - behind[i]) - gradient[i])
+        )
     return np.array(errors) / np.abs(gradient).max()
 
 
 def summary(net, arrays):
     """What one net came to, as JSON; all that a clock told is under names with "seconds"."""
-    by_dtype = {"largest_difference": np.max, "share_equal": np.mean, "largest_share_of_bound": np.max}
+    by_dtype = {
+        "largest_difference": np.max,
+        "share_equal": np.mean,
+        "largest_share_of_bound": np.max,
+    }
     parts = zip(by_dtype.items(), ("differences", "equal", "shares"), strict=True)
-    seconds = arrays["seconds"] * [2 * num_params(net), 1, 1]  # Central differences take the loss twice for each.
-    ratios = [[*map(float, research.studies.median_interval(way / seconds[:, 2]))] for way in seconds.T[:2]]
+    seconds = arrays["seconds"] * [
+        2 * num_params(net),
+        1,
+        1,
+    ]  # Central differences take the loss twice for each.
+    ratios = [
+        [*map(float, research.studies.median_interval(way / seconds[:, 2]))]
+        for way in seconds.T[:2]
+    ]
     return {
-        **{key: dict(zip(DTYPES, reduce(arrays[a], axis=(0, 2)).tolist(), strict=True)) for (key, reduce), a in parts},
+        **{
+            key: dict(zip(DTYPES, reduce(arrays[a], axis=(0, 2)).tolist(), strict=True))
+            for (key, reduce), a in parts
+        },
         "difference_error": float(arrays["errors"].max()),
         "difference_share_equal": float(np.mean(arrays["errors"] == 0)),
         "difference_ratio_of_seconds": ratios[0],
@@ -255,7 +351,9 @@ def facts(config, found):
     return {
         "nets": found,
         "largest_difference": max(net["largest_difference"]["float64"] for net in nets),
-        "largest_share_of_bound": max(max(net["largest_share_of_bound"].values()) for net in nets),
+        "largest_share_of_bound": max(
+            max(net["largest_share_of_bound"].values()) for net in nets
+        ),
         "share_equal": float(np.mean([net["share_equal"]["float64"] for net in nets])),
         "difference_error": max(net["difference_error"] for net in nets),
         "ratio_of_seconds": nets[-1]["ratio_of_seconds"][0],
@@ -284,13 +382,34 @@ def table_of_ways(config, nets):
     """Each net in three ways, the naive one first."""
     rows = []
     for name, found in nets.items():
-        apart = "{:,.0f} ({:,.0f} to {:,.0f})".format(*found["difference_ratio_of_seconds"])
-        ratios = (apart, "{:.2f} ({:.2f} to {:.2f})".format(*found["ratio_of_seconds"]), "1")
-        off = (found["difference_error"], found["largest_difference"]["float64"] * float(np.finfo(float).eps), 0.0)
+        apart = "{:,.0f} ({:,.0f} to {:,.0f})".format(
+            *found["difference_ratio_of_seconds"]
+        )
+        ratios = (
+            apart,
+            "{:.2f} ({:.2f} to {:.2f})".format(*found["ratio_of_seconds"]),
+            "1",
+        )
+        off = (
+            found["difference_error"],
+            found["largest_difference"]["float64"] * float(np.finfo(float).eps),
+            0.0,
+        )
         equal = (found["difference_share_equal"], found["share_equal"]["float64"], 1.0)
         parts = (WAYS, off, equal, found["seconds"], ratios, found["compile_seconds"])
-        rows += [(f"{name}, batch {NETS[name].batch}", *row) for row in zip(*parts, strict=True)]
-    columns = ("net", "way", "off by", "bits equal", "seconds", "seconds over jax.grad's", "seconds to compile")
+        rows += [
+            (f"{name}, batch {NETS[name].batch}", *row)
+            for row in zip(*parts, strict=True)
+        ]
+    columns = (
+        "net",
+        "way",
+        "off by",
+        "bits equal",
+        "seconds",
+        "seconds over jax.grad's",
+        "seconds to compile",
+    )
     note = (
         "Off by: the largest difference from jax.grad over the gradient's largest entry, in float64, over all activations and "
         f"seeds; central differences at {config.probes} entries of each. Seconds of a step of descent in float32, in a compiled "
@@ -304,15 +423,28 @@ def table_of_activations(config, arrays):
     """What each activation came to over all nets."""
     rows = []
     for i, activation in enumerate(config.activations):
-        parts = [[arrays[f"{name}/{key}"][i] for name in config.nets] for key in ("differences", "equal", "shares")]
+        parts = [
+            [arrays[f"{name}/{key}"][i] for name in config.nets]
+            for key in ("differences", "equal", "shares")
+        ]
         off, equal, share = (np.stack(part) for part in parts)  # (nets, dtypes, seeds)
         error = max(arrays[f"{name}/errors"][i].max() for name in config.nets)
-        counts = (*off.max((0, 2)).tolist(), *equal.mean((0, 2)).tolist(), float(share.max()))
+        counts = (
+            *off.max((0, 2)).tolist(),
+            *equal.mean((0, 2)).tolist(),
+            float(share.max()),
+        )
         rows.append((activation, float(error), *counts))
-    columns = ("activation", "central differences off by", *(f"by hand off by, ε of {d}" for d in DTYPES))
+    columns = (
+        "activation",
+        "central differences off by",
+        *(f"by hand off by, ε of {d}" for d in DTYPES),
+    )
     columns += (*(f"bits equal, {d}" for d in DTYPES), "share of the bound")
     note = f"Over {', '.join(name for name in config.nets)} and {config.seeds} seeds; relative to the largest entry."
-    return research.runs.Table("By hand against jax.grad, by activation", columns, tuple(rows), note)
+    return research.runs.Table(
+        "By hand against jax.grad, by activation", columns, tuple(rows), note
+    )
 
 
 def example():
@@ -320,11 +452,19 @@ def example():
     from research.models import backward
 
     given = {key: np.array(value) for key, value in EXAMPLE.items()}
-    params = {f"dense_{k}": {"weights": given[f"w{k}"], "bias": given[f"b{k}"]} for k in (1, 2)}
+    params = {
+        f"dense_{k}": {"weights": given[f"w{k}"], "bias": given[f"b{k}"]}
+        for k in (1, 2)
+    }
     forward = backward.mlp_forward(params, given["x"][None], activation="tanh")
     value, delta = backward.BATCH_LOSSES["logistic"](forward.sums[-1], np.ones((1, 1)))
     back = backward.mlp_backward(params, forward, delta, activation="tanh")
-    arrays = given | {"h0": forward.inputs[0][0], "h1": forward.inputs[1][0], "z2": forward.sums[1][0], "f": value}
+    arrays = given | {
+        "h0": forward.inputs[0][0],
+        "h1": forward.inputs[1][0],
+        "z2": forward.sums[1][0],
+        "f": value,
+    }
     arrays |= {f"delta{k}": back.deltas[k][0] for k in range(3)}
     arrays |= {f"dw{k}": back.grads[f"dense_{k}"]["weights"] for k in (1, 2)}
     return {f"example/{key}": np.asarray(array) for key, array in arrays.items()}
@@ -334,8 +474,17 @@ def draw(result):
     """The chain of the small net with its deltas, and what was measured of the others."""
     arrays, numbers = result.arrays, result.numbers
     chain, axes = research.figures.new_figure(width=10, height=5.0)
-    draw_example(axes[0, 0], {key.partition("/")[2]: arrays[key] for key in arrays if key.startswith("example/")})
-    measured, axes = research.figures.new_figure(1, 2, width=11, height=4.2, width_ratios=(1.2, 1))
+    draw_example(
+        axes[0, 0],
+        {
+            key.partition("/")[2]: arrays[key]
+            for key in arrays
+            if key.startswith("example/")
+        },
+    )
+    measured, axes = research.figures.new_figure(
+        1, 2, width=11, height=4.2, width_ratios=(1.2, 1)
+    )
     draw_differences(axes[0, 0], numbers["nets"])
     draw_seconds(axes[0, 1], numbers["nets"])
     forward_and_back = (
@@ -350,8 +499,12 @@ def draw(result):
         "float32, with 95 % intervals; at the line both are equally fast."
     )
     return {
-        "chain": research.figures.Picture("The chain rule, from the loss back", forward_and_back, chain),
-        "measured": research.figures.Picture("How far off, and how fast", both, measured),
+        "chain": research.figures.Picture(
+            "The chain rule, from the loss back", forward_and_back, chain
+        ),
+        "measured": research.figures.Picture(
+            "How far off, and how fast", both, measured
+        ),
     }
 
 
@@ -359,27 +512,43 @@ def draw_example(axes, a):
     """The small net, and below it what goes either way."""
     from research.figures.chain import draw_chain, draw_way
 
-    values, deltas = (a["h0"], a["h1"], a["z2"]), (a["delta0"], a["delta1"], a["delta2"])
+    values, deltas = (
+        (a["h0"], a["h1"], a["z2"]),
+        (a["delta0"], a["delta1"], a["delta2"]),
+    )
     names = (("x₁", "x₂"), ("h₁", "h₂", "h₃"), ("z",))
     draw_chain(axes, values, deltas, (a["w1"], a["w2"]), (a["dw1"], a["dw2"]), names)
     axes.text(7.8, -1.15, f"f = log(1 + exp(-z)) = {float(a['f']):.2f}", ha="center")
     draw_way(axes, -2.85, "forward:  h = tanh(W₁ᵀ x + b₁),  z = W₂ᵀ h + b₂", False)
-    draw_way(axes, -3.4, "back:  δ of z = σ(z) - y,  δ of h = (W₂ δ) (1 - h²),  δ of x = W₁ δ", True)
+    draw_way(
+        axes,
+        -3.4,
+        "back:  δ of z = σ(z) - y,  δ of h = (W₂ δ) (1 - h²),  δ of x = W₁ δ",
+        True,
+    )
 
 
 def draw_differences(axes, nets):
     """Errors of both, a row a net."""
     blue, rows = research.figures.COLOURS["full batch"], np.arange(len(nets))[::-1]
     errors = [found["difference_error"] for found in nets.values()]
-    axes.plot(errors, rows, "s", color=research.figures.COLOURS["stochastic"], label=WAYS[0])
+    axes.plot(
+        errors, rows, "s", color=research.figures.COLOURS["stochastic"], label=WAYS[0]
+    )
     for dtype, face in (("float32", "none"), ("float64", blue)):
         eps = float(np.finfo(dtype).eps)
         off = [found["largest_difference"][dtype] * eps for found in nets.values()]
         axes.plot(off, rows, "o", mfc=face, color=blue, label=f"by hand, {dtype}")
         axes.axvline(eps, color=research.figures.COLOURS["data"], lw=1, ls=(0, (4, 3)))
-    axes.set(xscale="log", xlabel="largest difference over largest entry (dashed: ε)", ylim=(-0.6, len(nets) + 0.2))
+    axes.set(
+        xscale="log",
+        xlabel="largest difference over largest entry (dashed: ε)",
+        ylim=(-0.6, len(nets) + 0.2),
+    )
     axes.set_yticks(rows, list(nets))
-    axes.legend(loc="upper center", ncols=3, fontsize=8.5, columnspacing=1.0, handletextpad=0.3)
+    axes.legend(
+        loc="upper center", ncols=3, fontsize=8.5, columnspacing=1.0, handletextpad=0.3
+    )
 
 
 def draw_seconds(axes, nets):

@@ -25,8 +25,12 @@ import research
 EXPECTED = {"examples_over_law": (0.6, 1.6)}
 
 SMALL, LARGE = "breast_cancer", "overlapping_1m"
-LARGE_DTYPE = "float32"  # Of the large set: a hundredth of the start lies far above its rounding.
-FIRST_RATE = 2.0**-6  # For the smallest batch; a larger batch starts from the choice of the last.
+LARGE_DTYPE = (
+    "float32"  # Of the large set: a hundredth of the start lies far above its rounding.
+)
+FIRST_RATE = (
+    2.0**-6
+)  # For the smallest batch; a larger batch starts from the choice of the last.
 PROBE = 2**14  # Examples on which the gap is estimated, where there are more.
 EVALUATIONS_PER_DOUBLING = 8  # A count of steps is too high by 9 percent at most.
 PATIENCE = 4.0  # In tuning, a training that takes this many times the steps of the fastest is given up.
@@ -54,7 +58,11 @@ class Config:
     """Lanes in a block; the bits of a cell depend on it."""
 
 
-FULL = Config(large_batch_sizes=tuple(2**k for k in range(20)), seeds="0..15", tuning_seeds="100..103")
+FULL = Config(
+    large_batch_sizes=tuple(2**k for k in range(20)),
+    seeds="0..15",
+    tuning_seeds="100..103",
+)
 
 
 def run(config, on_progress=None, checkpoints=None):
@@ -64,23 +72,40 @@ def run(config, on_progress=None, checkpoints=None):
     jobs = plan(config)
     curves, arrays, done, total = [], {}, 0, sum(len(sizes) for _, sizes in jobs)
     for workload, sizes in jobs:
-        probe, rate, there, points, rows = make_probe(workload.train), FIRST_RATE, [], [], []
+        probe, rate, there, points, rows = (
+            make_probe(workload.train),
+            FIRST_RATE,
+            [],
+            [],
+            [],
+        )
         for size in sizes:
             if on_progress:
                 on_progress(done, total, f"{workload.name}, batches of {size:,}")
-            compute = functools.partial(measure, workload, probe, size, rate, seeds, tuning, config)
-            saved = research.runs.remembered(checkpoints, f"{workload.name}/{size}", compute)
+            compute = functools.partial(
+                measure, workload, probe, size, rate, seeds, tuning, config
+            )
+            saved = research.runs.remembered(
+                checkpoints, f"{workload.name}/{size}", compute
+            )
             params = reached_params(workload, saved.arrays)
             rate, there, done = saved.values["rate"], params or there, done + 1
             rows.append(saved.values)
             points.append(saved.arrays["steps"])
-        arrays |= {f"{workload.name}/batch_sizes": np.array(sizes), f"{workload.name}/steps": np.array(points)}
+        arrays |= {
+            f"{workload.name}/batch_sizes": np.array(sizes),
+            f"{workload.name}/steps": np.array(points),
+        }
         starts = [workload.init(cell_key(seed, research.lanes.INIT)) for seed in seeds]
         curves.append(summary(workload, rows))
         noise = {"noise_at_start": starts, "noise_at_target": there}
-        curves[-1] |= {name: noise_scale(workload, probe, points) for name, points in noise.items()}
+        curves[-1] |= {
+            name: noise_scale(workload, probe, points) for name, points in noise.items()
+        }
     numbers = {"target": config.target, "probe": PROBE, "curves": curves}
-    numbers["examples_over_law"] = [ratio for curve in curves for ratio in curve["examples_over_law"]]
+    numbers["examples_over_law"] = [
+        ratio for curve in curves for ratio in curve["examples_over_law"]
+    ]
     return research.runs.Result(answer(numbers), tables(numbers), arrays, numbers)
 
 
@@ -89,15 +114,26 @@ def check(config):
     for name in ("batch_sizes", "large_batch_sizes"):
         sizes = getattr(config, name)
         if not sizes or min(sizes) < 1 or list(sizes) != sorted(set(sizes)):
-            raise ValueError(f"{name} must be positive integers, ascending, at least one; got {name}={sizes}.")
+            raise ValueError(
+                f"{name} must be positive integers, ascending, at least one; got {name}={sizes}."
+            )
     for name, least in (("large_examples", 0), ("most_steps", 1), ("width", 1)):
         if getattr(config, name) < least:
-            raise ValueError(f"{name} must be at least {least}; got {name}={getattr(config, name)}.")
+            raise ValueError(
+                f"{name} must be at least {least}; got {name}={getattr(config, name)}."
+            )
     if not 0 < config.target < 1:
-        raise ValueError(f"target is a share of the initial gap, between 0 and 1; got target={config.target}.")
-    seeds, tuning = research.runs.parse_seeds(config.seeds), research.runs.parse_seeds(config.tuning_seeds)
+        raise ValueError(
+            f"target is a share of the initial gap, between 0 and 1; got target={config.target}."
+        )
+    seeds, tuning = (
+        research.runs.parse_seeds(config.seeds),
+        research.runs.parse_seeds(config.tuning_seeds),
+    )
     if both := sorted(set(seeds) & set(tuning)):
-        raise ValueError(f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both: {both}.")
+        raise ValueError(
+            f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both: {both}."
+        )
     return seeds, tuning
 
 
@@ -124,7 +160,9 @@ def make_probe(train):
     n = len(train.y)
     if n <= PROBE:
         return train
-    return jax.tree.map(lambda a: a[np.random.default_rng(0).choice(n, PROBE, replace=False)], train)
+    return jax.tree.map(
+        lambda a: a[np.random.default_rng(0).choice(n, PROBE, replace=False)], train
+    )
 
 
 def gap_on(workload, params, probe):
@@ -156,9 +194,15 @@ def make_step(workload, batch_size, train):
 
     def step(state, cell, i):
         key = jax.random.fold_in(cell_key(cell["seed"], research.lanes.EPOCHS), i)
-        indices = None if batch_size == n else jax.random.randint(key, (batch_size,), 0, n, dtype="int32")
+        indices = (
+            None
+            if batch_size == n
+            else jax.random.randint(key, (batch_size,), 0, n, dtype="int32")
+        )
         rule = research.update_rules.gradient_descent(cell["learning_rate"])
-        return research.descent.make_step(workload.objective, rule, train)(state, research.descent.Draw(indices))[0]
+        return research.descent.make_step(workload.objective, rule, train)(
+            state, research.descent.Draw(indices)
+        )[0]
 
     return step
 
@@ -166,12 +210,20 @@ def make_step(workload, batch_size, train):
 def begin(workload, cell):
     """The state before the first step."""
     params = workload.init(cell_key(cell["seed"], research.lanes.INIT))
-    return research.descent.start(research.update_rules.gradient_descent(cell["learning_rate"]), params)
+    return research.descent.start(
+        research.update_rules.gradient_descent(cell["learning_rate"]), params
+    )
 
 
 def evaluation_steps(most):
     """Steps after which the gap is looked at: 0, then eight for each doubling, the last `most`."""
-    steps = np.round(2 ** (np.arange(np.log2(most) * EVALUATIONS_PER_DOUBLING) / EVALUATIONS_PER_DOUBLING))
+    steps = np.round(
+        2
+        ** (
+            np.arange(np.log2(most) * EVALUATIONS_PER_DOUBLING)
+            / EVALUATIONS_PER_DOUBLING
+        )
+    )
     return np.unique([0, *steps, most]).astype(np.int32)
 
 
@@ -189,18 +241,28 @@ def compile_program(workload, probe, batch_size, target, most_steps, width):
         def going(carry):
             k, _, taken, gap, _ = carry
             limit = patience * jnp.min(jnp.where(taken < 0, jnp.inf, taken))
-            return (k < len(steps) - 1) & (steps[k] < limit) & jnp.any((taken < 0) & jnp.isfinite(gap))
+            return (
+                (k < len(steps) - 1)
+                & (steps[k] < limit)
+                & jnp.any((taken < 0) & jnp.isfinite(gap))
+            )
 
         def more(carry):
             k, state, taken, _, there = carry
-            state = jax.lax.fori_loop(steps[k], steps[k + 1], lambda i, s: step(s, cells, i), state)
+            state = jax.lax.fori_loop(
+                steps[k], steps[k + 1], lambda i, s: step(s, cells, i), state
+            )
             gap = gaps(state.params)
             now = (taken < 0) & (gap <= goal)
-            there = jax.tree.map(functools.partial(jax.vmap(jnp.where), now), state.params, there)
+            there = jax.tree.map(
+                functools.partial(jax.vmap(jnp.where), now), state.params, there
+            )
             return k + 1, state, jnp.where(now, steps[k + 1], taken), gap, there
 
         nowhere = jnp.full(width, -1, steps.dtype)
-        _, _, taken, _, there = jax.lax.while_loop(going, more, (0, state, nowhere, goal, state.params))
+        _, _, taken, _, there = jax.lax.while_loop(
+            going, more, (0, state, nowhere, goal, state.params)
+        )
         return taken, there
 
     arguments = (workload.train, probe, jnp.asarray(evaluation_steps(most_steps)))
@@ -213,14 +275,22 @@ def train(compiled, arguments, width, seeds, rates, patience=np.inf):
     """Steps to the target of each cell (inf: not reached) and its parameters there, block by block."""
     import jax
 
-    cells = {"seed": np.asarray(seeds, np.int64), "learning_rate": np.asarray(rates, float)}
+    cells = {
+        "seed": np.asarray(seeds, np.int64),
+        "learning_rate": np.asarray(rates, float),
+    }
     outcomes = []
     for start in range(0, len(seeds), width):
         block = {name: v[start : start + width] for name, v in cells.items()}
         missing = width - len(block["seed"])
-        padded = {name: np.concatenate([v, np.repeat(v[-1:], missing)]) for name, v in block.items()}
+        padded = {
+            name: np.concatenate([v, np.repeat(v[-1:], missing)])
+            for name, v in block.items()
+        }
         outcome = jax.device_get(compiled(padded, np.float64(patience), *arguments))
-        outcomes.append(jax.tree.map(lambda a, missing=missing: a[: len(a) - missing], outcome))
+        outcomes.append(
+            jax.tree.map(lambda a, missing=missing: a[: len(a) - missing], outcome)
+        )
     taken, params = jax.tree.map(lambda *a: np.concatenate(a), *outcomes)
     return np.where(taken < 0, np.inf, taken), params
 
@@ -230,7 +300,9 @@ def measure(workload, probe, batch_size, first_rate, seeds, tuning, config, part
     import jax
 
     del parts  # It takes seconds.
-    trained = compile_program(workload, probe, batch_size, config.target, config.most_steps, config.width)
+    trained = compile_program(
+        workload, probe, batch_size, config.target, config.most_steps, config.width
+    )
 
     def score(rates):
         cells = np.tile(tuning, len(rates)), np.repeat(rates, len(tuning))
@@ -238,7 +310,10 @@ def measure(workload, probe, batch_size, first_rate, seeds, tuning, config, part
 
     choice = research.studies.choose_rate(score, first_rate * 2.0 ** np.arange(-1, 3))
     taken, params = trained(seeds, np.full(len(seeds), choice.rate))
-    steps = [float(v) if np.isfinite(v) else None for v in research.studies.median_interval(taken)]
+    steps = [
+        float(v) if np.isfinite(v) else None
+        for v in research.studies.median_interval(taken)
+    ]
     row = {
         "batch_size": batch_size,
         "rate": choice.rate,
@@ -246,7 +321,9 @@ def measure(workload, probe, batch_size, first_rate, seeds, tuning, config, part
         "steps": steps,  # Median, low, high; None: not reached.
         "reached": int(np.isfinite(taken).sum()),
         "seeds": len(seeds),
-        "seconds": None if steps[0] is None else seconds_alone(workload, batch_size, choice.rate, int(steps[0])),
+        "seconds": None
+        if steps[0] is None
+        else seconds_alone(workload, batch_size, choice.rate, int(steps[0])),
     }
     leaves = {f"params/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(params))}
     return research.types.Saved({"steps": taken} | leaves, row)
@@ -257,8 +334,13 @@ def reached_params(workload, arrays):
     import jax
 
     structure = jax.tree.structure(workload.optimum.params)
-    stacked = jax.tree.unflatten(structure, [arrays[f"params/{i}"] for i in range(structure.num_leaves)])
-    return [jax.tree.map(lambda a, i=i: a[i], stacked) for i in np.flatnonzero(np.isfinite(arrays["steps"]))]
+    stacked = jax.tree.unflatten(
+        structure, [arrays[f"params/{i}"] for i in range(structure.num_leaves)]
+    )
+    return [
+        jax.tree.map(lambda a, i=i: a[i], stacked)
+        for i in np.flatnonzero(np.isfinite(arrays["steps"]))
+    ]
 
 
 def seconds_alone(workload, batch_size, rate, steps):
@@ -273,7 +355,11 @@ def seconds_alone(workload, batch_size, rate, steps):
 
     arguments = begin(workload, cell), np.int32(steps), workload.train
     compiled = jax.jit(training).lower(*arguments).compile()
-    return min(timeit.repeat(lambda: jax.block_until_ready(compiled(*arguments)), number=1, repeat=5))
+    return min(
+        timeit.repeat(
+            lambda: jax.block_until_ready(compiled(*arguments)), number=1, repeat=5
+        )
+    )
 
 
 def noise_scale(workload, probe, points):
@@ -282,7 +368,9 @@ def noise_scale(workload, probe, points):
 
     def scale(params):
         gradient = jax.tree.leaves(jax.grad(workload.objective)(params, probe))
-        trace = research.objectives.gradient_covariance_trace(workload.objective, params, probe)
+        trace = research.objectives.gradient_covariance_trace(
+            workload.objective, params, probe
+        )
         return trace / sum((g**2).sum() for g in gradient)
 
     return float(np.median(jax.device_get(list(map(jax.jit(scale), points)))))
@@ -292,15 +380,21 @@ def summary(workload, rows):
     """The facts of one workload: its rows, its two limits, its knee."""
     reached = [row for row in rows if row["steps"][0] is not None]
     if not reached:
-        raise ValueError(f"No batch size reached the target on {workload.name}; raise most_steps or target.")
+        raise ValueError(
+            f"No batch size reached the target on {workload.name}; raise most_steps or target."
+        )
     for row in reached:
-        row["examples"] = [None if v is None else v * row["batch_size"] for v in row["steps"]]
+        row["examples"] = [
+            None if v is None else v * row["batch_size"] for v in row["steps"]
+        ]
     least_steps = min(row["steps"][0] for row in reached)
     cheapest = min(reached, key=lambda row: row["examples"][0])
     fastest = min(reached, key=lambda row: row["seconds"])
     least, full = cheapest["examples"][0], rows[-1].get("examples", [None])[0]
     knee = least / least_steps
-    over_law = [row["examples"][0] / (least * (1 + row["batch_size"] / knee)) for row in reached]
+    over_law = [
+        row["examples"][0] / (least * (1 + row["batch_size"] / knee)) for row in reached
+    ]
     return {
         "workload": workload.name,
         "n": len(workload.train.y),
@@ -313,7 +407,9 @@ def summary(workload, rows):
         "fastest_seconds": fastest["seconds"],
         "knee": knee,
         "examples_over_law": [min(over_law), max(over_law)],
-        "pays_up_to": max(row["batch_size"] for row in reached if row["examples"][0] <= 2 * least),
+        "pays_up_to": max(
+            row["batch_size"] for row in reached if row["examples"][0] <= 2 * least
+        ),
         "full_over_least": None if full is None else full / least,
     }
 
@@ -321,7 +417,9 @@ def summary(workload, rows):
 def answer(numbers):
     """Up to where a larger batch pays, and what a full one costs."""
     curves = numbers["curves"]
-    limits = " and ".join(f"{c['pays_up_to']:,} on {c['workload']} (n = {c['n']:,})" for c in curves)
+    limits = " and ".join(
+        f"{c['pays_up_to']:,} on {c['workload']} (n = {c['n']:,})" for c in curves
+    )
     first = f"Up to {limits}: so far, twice the batch takes about half the steps to {numbers['target']:g} of the initial gap."
     return " ".join([first, *map(cost, curves)])
 
@@ -329,7 +427,11 @@ def answer(numbers):
 def cost(curve):
     """What a full batch costs on one set, and which batch is first in seconds."""
     full = curve["full_over_least"]
-    times = "does not get there; the least are" if full is None else f"costs {rounded(full)} times"
+    times = (
+        "does not get there; the least are"
+        if full is None
+        else f"costs {rounded(full)} times"
+    )
     return (
         f"On {curve['workload']} the full batch {times} the {curve['least_examples']:,.0f} example gradients of "
         f"b = {curve['cheapest']:,}, and in seconds b = {curve['fastest_in_seconds']:,} is first "
@@ -379,7 +481,11 @@ def draw(result):
     from research.figures import knee
 
     figure = knee.steps_and_examples(result.numbers["curves"], rounded)
-    return {"batch_size": research.figures.Picture("How large should a batch be?", caption(result.numbers), figure)}
+    return {
+        "batch_size": research.figures.Picture(
+            "How large should a batch be?", caption(result.numbers), figure
+        )
+    }
 
 
 def caption(numbers):

@@ -21,9 +21,15 @@ EXPECTED = {"floor_over_prediction": (0.8, 1.25)}
 
 TARGETS = (1e-2, 1e-4, 1e-6)
 LARGE = "overlapping_50k"
-FIXED_RATES = {"mini-batch": (2.0**-1, 2.0**-3), "stochastic": (2.0**-5, 2.0**-7)}  # For the floors.
+FIXED_RATES = {
+    "mini-batch": (2.0**-1, 2.0**-3),
+    "stochastic": (2.0**-5, 2.0**-7),
+}  # For the floors.
 FIRST_RULE = "gradient_descent"
-PROOF_RATE, PROOF_STEPS = 2.0**-8, 200  # Of the trajectory on which each rule is held against optax's.
+PROOF_RATE, PROOF_STEPS = (
+    2.0**-8,
+    200,
+)  # Of the trajectory on which each rule is held against optax's.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +56,15 @@ class Config:
 
 FULL = Config(
     workload=("breast_cancer", "diabetes", "diabetes_ridge", "digits"),
-    rule=("gradient_descent", "heavy_ball", "nesterov", "adagrad", "rmsprop", "adam", "adamw"),
+    rule=(
+        "gradient_descent",
+        "heavy_ball",
+        "nesterov",
+        "adagrad",
+        "rmsprop",
+        "adam",
+        "adamw",
+    ),
 )
 
 
@@ -80,7 +94,9 @@ def run(config, on_progress=None, checkpoints=None):
         arrays |= {f"{key}/{name}": array for name, array in saved.arrays.items()}
     first = jobs[0][0]
     floors = research.runs.remembered(
-        checkpoints, "floors", lambda parts: replacement_floors(config, first, programs, seeds, parts)
+        checkpoints,
+        "floors",
+        lambda parts: replacement_floors(config, first, programs, seeds, parts),
     )
     numbers = {
         "rows": rows,
@@ -90,17 +106,26 @@ def run(config, on_progress=None, checkpoints=None):
         "large": LARGE if config.large_passes else None,
         "batch_size": config.batch_size,
         "proof": {"rate": PROOF_RATE, "steps": PROOF_STEPS},
-        "optima": {w.name: optimum_facts(w) for w in {job[0].name: job[0] for job in jobs}.values()},
+        "optima": {
+            w.name: optimum_facts(w)
+            for w in {job[0].name: job[0] for job in jobs}.values()
+        },
     }
     numbers |= headline(numbers)
     tables = research.studies.regime_tables(numbers, FIRST_RULE)
-    return research.runs.Result(answer(numbers), tables, arrays | floors.arrays, numbers)
+    return research.runs.Result(
+        answer(numbers), tables, arrays | floors.arrays, numbers
+    )
 
 
 def regimes_of(config, rule):
     """Those of theory and of practice for the first rule, those of practice for the others."""
-    theory = research.studies.theory_regimes(config.batch_size) if rule == FIRST_RULE else ()
-    return tuple(dict.fromkeys(theory + research.studies.practice_regimes(config.batch_size)))
+    theory = (
+        research.studies.theory_regimes(config.batch_size) if rule == FIRST_RULE else ()
+    )
+    return tuple(
+        dict.fromkeys(theory + research.studies.practice_regimes(config.batch_size))
+    )
 
 
 def piece(config, job, seeds, tuning, programs, on_chunk, checkpoints):
@@ -120,22 +145,34 @@ def piece(config, job, seeds, tuning, programs, on_chunk, checkpoints):
     )
     programs[workload.name, rule, regime.name] = measured.program
     trained = measured.trained
-    arrays = {"passes": trained.passes, "gaps": measured.gaps, "hashes": cell_hashes(trained)}
+    arrays = {
+        "passes": trained.passes,
+        "gaps": measured.gaps,
+        "hashes": cell_hashes(trained),
+    }
     return research.types.Saved(arrays, summary(workload, rule, regime, measured))
 
 
 def make_rule(rule, regime, workload):
     """learning_rate -> rule, as the regime has it."""
-    return regime.make_rule(research.update_rules.find_rule(rule), len(workload.train.y))
+    return regime.make_rule(
+        research.update_rules.find_rule(rule), len(workload.train.y)
+    )
 
 
 def plan(config):
     """Every (workload, rule, regime, passes), after all names have been looked up: a typo stops nothing half way."""
-    for name, value in (("passes", config.passes), ("batch_size", config.batch_size), ("width", config.width)):
+    for name, value in (
+        ("passes", config.passes),
+        ("batch_size", config.batch_size),
+        ("width", config.width),
+    ):
         if value < 1:
             raise ValueError(f"{name} must be a positive integer; got {name}={value}.")
     if not config.workload or not config.rule:
-        raise ValueError("workload and rule must each name at least one; got an empty list.")
+        raise ValueError(
+            "workload and rule must each name at least one; got an empty list."
+        )
     rules = dict.fromkeys((FIRST_RULE, *config.rule))
     for rule in rules:
         research.update_rules.find_rule(rule)
@@ -143,9 +180,14 @@ def plan(config):
     for name in dict.fromkeys(config.workload):
         workload = research.workloads.make_workload(name)
         if workload.train is None or workload.optimum is None:
-            raise ValueError(f"workload {name!r} has no data to sample or no known optimum; choose one that has both.")
+            raise ValueError(
+                f"workload {name!r} has no data to sample or no known optimum; choose one that has both."
+            )
         for rule in rules:
-            jobs += [(workload, rule, regime, config.passes) for regime in regimes_of(config, rule)]
+            jobs += [
+                (workload, rule, regime, config.passes)
+                for regime in regimes_of(config, rule)
+            ]
     if config.large_passes:
         large = research.workloads.make_workload(LARGE)
         jobs += [
@@ -161,7 +203,11 @@ def summary(workload, rule, regime, measured):
     """The facts of one (workload, rule, regime), as JSON."""
     trained, gaps = measured.trained, measured.gaps
     n, sampler = len(workload.train.y), measured.program.sampler
-    per_pass = measured.timing.seconds_per_epoch * n / (sampler.num_batches * sampler.batch_size)
+    per_pass = (
+        measured.timing.seconds_per_epoch
+        * n
+        / (sampler.num_batches * sampler.batch_size)
+    )
     relative = gaps / gaps[:, :1]
     facts = {
         "workload": workload.name,
@@ -187,7 +233,9 @@ def summary(workload, rule, regime, measured):
         median, low, high = research.studies.median_interval(
             research.studies.first_reached(trained.passes, gaps, target)
         )
-        facts["targets"][f"{target:.0e}"] = [none_if_never(v) for v in (median, low, high)]
+        facts["targets"][f"{target:.0e}"] = [
+            none_if_never(v) for v in (median, low, high)
+        ]
     return facts
 
 
@@ -196,7 +244,10 @@ def cell_hashes(trained):
     import jax
 
     leaves = [trained.values, *map(np.asarray, jax.tree.leaves(trained.params))]
-    digests = [research.runs.hash_arrays(*[leaf[i] for leaf in leaves]) for i in range(len(trained.values))]
+    digests = [
+        research.runs.hash_arrays(*[leaf[i] for leaf in leaves])
+        for i in range(len(trained.values))
+    ]
     return np.array([list(bytes.fromhex(digest)) for digest in digests], np.uint8)
 
 
@@ -229,16 +280,26 @@ def optimum_facts(workload):
 def replacement_floors(config, workload, programs, seeds, checkpoints):
     """Where gradient descent comes to rest at fixed rates, with and without replacement, beside η tr(C) / 4b."""
     trace = float(
-        research.objectives.gradient_covariance_trace(workload.objective, workload.optimum.params, workload.train)
+        research.objectives.gradient_covariance_trace(
+            workload.objective, workload.optimum.params, workload.train
+        )
     )
     regimes = {regime.name: regime for regime in regimes_of(config, FIRST_RULE)}
     rows, arrays = [], {}
-    for size, name in ((config.batch_size, f"mini-batch {config.batch_size}"), (1, "stochastic")):
+    for size, name in (
+        (config.batch_size, f"mini-batch {config.batch_size}"),
+        (1, "stochastic"),
+    ):
         for rate in FIXED_RATES[name.split()[0]]:
             row = {"regime": name, "rate": rate, "predicted": rate * trace / (4 * size)}
-            for how, regime in (("with", f"{name}, with replacement"), ("without", name)):
+            for how, regime in (
+                ("with", f"{name}, with replacement"),
+                ("without", name),
+            ):
                 key = (workload.name, FIRST_RULE, regime)
-                if key not in programs:  # A run that was stopped in between has none of them at hand.
+                if (
+                    key not in programs
+                ):  # A run that was stopped in between has none of them at hand.
                     programs[key] = research.lanes.compile_program(
                         workload,
                         make_rule(FIRST_RULE, regimes[regime], workload),
@@ -246,7 +307,10 @@ def replacement_floors(config, workload, programs, seeds, checkpoints):
                         config.passes,
                         width=config.width,
                     )
-                cells = {"seed": np.array(seeds), "learning_rate": np.full(len(seeds), rate)}
+                cells = {
+                    "seed": np.array(seeds),
+                    "learning_rate": np.full(len(seeds), rate),
+                }
                 parts = lambda part, regime=regime: checkpoints(f"{regime}/{part}")
                 trained = research.lanes.train(programs[key], cells, checkpoints=parts)
                 gaps = trained.values - workload.optimum.value
@@ -256,7 +320,9 @@ def replacement_floors(config, workload, programs, seeds, checkpoints):
                     f"floors/{regime}/{rate}/gaps": gaps,
                 }
             rows.append(row)
-    return research.types.Saved(arrays, {"workload": workload.name, "trace": trace, "rows": rows})
+    return research.types.Saved(
+        arrays, {"workload": workload.name, "trace": trace, "rows": rows}
+    )
 
 
 def deviations_from_optax(workload, rules):
@@ -268,7 +334,13 @@ def deviations_from_optax(workload, rules):
     return {
         rule: {
             name: research.proofs.deviation_from_optax(
-                rule, workload.objective, params, workload.train, PROOF_RATE, PROOF_STEPS, dtype
+                rule,
+                workload.objective,
+                params,
+                workload.train,
+                PROOF_RATE,
+                PROOF_STEPS,
+                dtype,
             )._asdict()
             for name, dtype in (("float32", jnp.float32), ("float64", jnp.float64))
         }
@@ -279,17 +351,26 @@ def deviations_from_optax(workload, rules):
 
 def find(numbers, workload, regime, rule=FIRST_RULE):
     """The row of one program."""
-    return next(r for r in numbers["rows"] if (r["workload"], r["rule"], r["regime"]) == (workload, rule, regime))
+    return next(
+        r
+        for r in numbers["rows"]
+        if (r["workload"], r["rule"], r["regime"]) == (workload, rule, regime)
+    )
 
 
 def headline(numbers):
     """The numbers that the answer is made of."""
     batch = numbers["batch_size"]
-    constant = find(numbers, numbers["first"], research.studies.theory_regimes(batch)[2].name)
+    constant = find(
+        numbers, numbers["first"], research.studies.theory_regimes(batch)[2].name
+    )
     rows = numbers["floors"]["rows"]
     best = {}
     for workload in dict.fromkeys(row["workload"] for row in numbers["rows"]):
-        practice = [find(numbers, workload, regime.name) for regime in research.studies.practice_regimes(batch)]
+        practice = [
+            find(numbers, workload, regime.name)
+            for regime in research.studies.practice_regimes(batch)
+        ]
         best[workload] = recommended(practice)
     return {
         "floor_measured": constant["floor"][0] * constant["initial_gap"],
@@ -309,7 +390,10 @@ def recommended(rows):
             if row["targets"][target][0] is not None
         }
         if costs:
-            return {"regime": min(costs, key=lambda regime: costs[regime]), "target": target}
+            return {
+                "regime": min(costs, key=lambda regime: costs[regime]),
+                "target": target,
+            }
     return {"regime": None, "target": None}
 
 
@@ -329,16 +413,19 @@ def answer(numbers):
 
 def advice(numbers, workload):
     """One sentence on one workload, gradient descent alone."""
-    rows = [find(numbers, workload, regime.name) for regime in research.studies.practice_regimes(numbers["batch_size"])]
+    rows = [
+        find(numbers, workload, regime.name)
+        for regime in research.studies.practice_regimes(numbers["batch_size"])
+    ]
     best = numbers["first_in_seconds"][workload]
     n = f"{rows[0]['n']:,}"
     if best["regime"] is None:
-        return f"On {workload} (n = {n}) no regime came within 1e-02 of the initial gap."
+        return (
+            f"On {workload} (n = {n}) no regime came within 1e-02 of the initial gap."
+        )
     costs = "; ".join(f"{row['regime']} {cost(row, best['target'])}" for row in rows)
     size = "large" if workload == numbers["large"] else "small"
-    return (
-        f"On a {size} set ({workload}, n = {n}) use {best['regime']}: to {best['target']} of the initial gap, {costs}."
-    )
+    return f"On a {size} set ({workload}, n = {n}) use {best['regime']}: to {best['target']} of the initial gap, {costs}."
 
 
 def cost(row, target):
@@ -355,10 +442,18 @@ def draw(result):
 
     return {
         "figure": regimes.first_figure(
-            result, [r.name for r in research.studies.theory_regimes(result.numbers["batch_size"])]
+            result,
+            [
+                r.name
+                for r in research.studies.theory_regimes(result.numbers["batch_size"])
+            ],
         ),
         "rules": regimes.small_multiples(
-            result, [r.name for r in research.studies.practice_regimes(result.numbers["batch_size"])]
+            result,
+            [
+                r.name
+                for r in research.studies.practice_regimes(result.numbers["batch_size"])
+            ],
         ),
         "replacement": regimes.replacement(result),
     }

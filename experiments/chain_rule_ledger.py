@@ -32,7 +32,11 @@ EXPECTED = {
 
 NEURON = {"w": 0.5, "b": -0.3, "x": 2.0, "y": 1.0}
 SHOWN_EXAMPLES = 12  # Whose adjoints are drawn.
-NAMED = {"neuron": "one neuron", "softmax": "softmax regression, digits", "network": "a hidden layer, a few digits"}
+NAMED = {
+    "neuron": "one neuron",
+    "softmax": "softmax regression, digits",
+    "network": "a hidden layer, a few digits",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +59,9 @@ def run(config, on_progress=None, checkpoints=None):
     del checkpoints  # It takes seconds.
     for field in ("hidden", "examples"):
         if getattr(config, field) < 1:
-            raise ValueError(f"{field} must be a positive integer; got {field}={getattr(config, field)}.")
+            raise ValueError(
+                f"{field} must be a positive integer; got {field}={getattr(config, field)}."
+            )
     arrays, rows, differing, path_error = {}, {}, 0, 0.0
     programs = {
         "neuron": (neuron, tuple(NEURON.values())),
@@ -103,9 +109,13 @@ def models(config, workload):
     import jax.numpy as jnp
 
     train = workload.train
-    keys = [jax.random.fold_in(jax.random.key(config.seed), child) for child in range(3)]
+    keys = [
+        jax.random.fold_in(jax.random.key(config.seed), child) for child in range(3)
+    ]
     if config.examples > len(train.y):
-        raise ValueError(f"examples must be at most {len(train.y)}; got examples={config.examples}.")
+        raise ValueError(
+            f"examples must be at most {len(train.y)}; got examples={config.examples}."
+        )
     x, y = train.x[: config.examples], jnp.eye(10)[train.y[: config.examples]]
 
     def softmax(params):
@@ -117,7 +127,10 @@ def models(config, workload):
 
     first = 0.3 * jax.random.normal(keys[1], (x.shape[1], config.hidden), dtype=float)
     last = 0.3 * jax.random.normal(keys[2], (config.hidden, 10), dtype=float)
-    return {"softmax": (softmax, (workload.init(keys[0]),)), "network": (network, (first, last))}
+    return {
+        "softmax": (softmax, (workload.init(keys[0]),)),
+        "network": (network, (first, last)),
+    }
 
 
 def count_bits(ledger, f, args):
@@ -127,13 +140,22 @@ def count_bits(ledger, f, args):
     with jax.disable_jit():
         expected = jax.tree.leaves(jax.grad(f, argnums=tuple(range(len(args))))(*args))
     pairs = zip(jax.tree.leaves(ledger.grads), expected, strict=True)
-    return sum(int(np.sum(np.asarray(a).view(np.int64) != np.asarray(b).view(np.int64))) for a, b in pairs)
+    return sum(
+        int(np.sum(np.asarray(a).view(np.int64) != np.asarray(b).view(np.int64)))
+        for a, b in pairs
+    )
 
 
 def largest_path_error(ledger):
     """The largest difference between a gradient and the sum over its paths."""
-    sums = {name: sum(np.asarray(path.derivative) for path in ledger.paths(name)) for name in ledger.inputs}
-    return max(float(np.max(np.abs(total - ledger.gradient(name)))) for name, total in sums.items())
+    sums = {
+        name: sum(np.asarray(path.derivative) for path in ledger.paths(name))
+        for name in ledger.inputs
+    }
+    return max(
+        float(np.max(np.abs(total - ledger.gradient(name))))
+        for name, total in sums.items()
+    )
 
 
 def error_by_hand(ledger):
@@ -144,12 +166,16 @@ def error_by_hand(ledger):
     values, adjoints = (w * x, w * x + b, a, a - y, (a - y) ** 2), (dz, dz, da, da, 1.0)
     found = [(float(row.value), float(row.adjoint)) for row in ledger.rows]
     off = np.abs(np.array(found) - np.array([values, adjoints]).T)
-    return float(max(off.max(), *np.abs(np.array(ledger.grads) - [x * dz, dz, w * dz, -da])))
+    return float(
+        max(off.max(), *np.abs(np.array(ledger.grads) - [x * dz, dz, w * dz, -da]))
+    )
 
 
 def facts(ledger):
     """What a ledger came to, as JSON."""
-    gradient = np.concatenate([np.ravel(ledger.gradient(name)) for name in ledger.inputs])
+    gradient = np.concatenate(
+        [np.ravel(ledger.gradient(name)) for name in ledger.inputs]
+    )
     reached = sum(row.adjoint is not None for row in ledger.rows)
     size, norm = len(gradient), float(np.linalg.norm(gradient))
     return {
@@ -166,19 +192,30 @@ def graph_arrays(ledger):
     drawn, layout = ledger.drawing(constants=False)
     return {
         "boxes": np.concatenate([layout.centres, layout.sizes], axis=1),
-        "texts": np.array([(node.title, node.value, node.adjoint, node.kind) for node in drawn.nodes]),
+        "texts": np.array(
+            [(node.title, node.value, node.adjoint, node.kind) for node in drawn.nodes]
+        ),
         "ways": np.concatenate(layout.ways),
         "places": layout.labels,
         "way_lengths": np.array([len(way) for way in layout.ways]),
-        "labels": np.array([(edge.local, edge.contribution, edge.kind) for edge in drawn.edges]),
+        "labels": np.array(
+            [(edge.local, edge.contribution, edge.kind) for edge in drawn.edges]
+        ),
         "size": np.array([layout.width, layout.height]),
     }
 
 
 def adjoint_arrays(ledger):
     """The adjoints of the products of a model, (examples, units) of the first examples; and of its matrices."""
-    products = [row for row in ledger.rows if row.primitive == "dot_general" and np.ndim(row.value) == 2]
-    found = {f"adjoint {i}": np.asarray(row.adjoint)[:SHOWN_EXAMPLES] for i, row in enumerate(products)}
+    products = [
+        row
+        for row in ledger.rows
+        if row.primitive == "dot_general" and np.ndim(row.value) == 2
+    ]
+    found = {
+        f"adjoint {i}": np.asarray(row.adjoint)[:SHOWN_EXAMPLES]
+        for i, row in enumerate(products)
+    }
     grads = [np.asarray(ledger.gradient(name)) for name in ledger.inputs]
     matrices = [grad for grad in grads if grad.ndim == 2]
     return found | {f"gradient {i}": grad for i, grad in enumerate(matrices)}
@@ -238,8 +275,18 @@ def bugs():
         "length of the zero vector": (norm, zeros, "sqrt", True),
         "arccosine of 1": (arccosine, jnp.array(0.0), "acos", True),
         "division by a spread of 0": (standardise, jnp.ones(3), "div", False),
-        "exponential that overflows": (softmax_by_hand, jnp.array([100.0, 1.0], jnp.float32), "exp", False),
-        "logarithm of a softmax that underflows": (log_of_softmax, jnp.array([0.0, -800.0]), "log", False),
+        "exponential that overflows": (
+            softmax_by_hand,
+            jnp.array([100.0, 1.0], jnp.float32),
+            "exp",
+            False,
+        ),
+        "logarithm of a softmax that underflows": (
+            log_of_softmax,
+            jnp.array([0.0, -800.0]),
+            "log",
+            False,
+        ),
         "angle of the zero vector": (angle, zeros, "atan2", True),
     }
 
@@ -250,14 +297,28 @@ def hunt(arrays):
     for name, (f, x, primitive, backward) in bugs().items():
         ledger = research.derivatives.explain(f, x)
         if not found:
-            arrays |= {f"bug/{key}": value for key, value in graph_arrays(ledger).items()}
+            arrays |= {
+                f"bug/{key}": value for key, value in graph_arrays(ledger).items()
+            }
         lines, first = inspect.getsourcelines(f)
         planted = f"{__file__.rpartition('/')[2]}:{first + next(i for i, s in enumerate(lines) if '# planted' in s)}"
         origin = ledger.first_nonfinite()
-        said = (origin.primitive, origin.backward, origin.source) if origin else ("nothing", False, "")
+        said = (
+            (origin.primitive, origin.backward, origin.source)
+            if origin
+            else ("nothing", False, "")
+        )
         right = said == (primitive, backward, planted)
-        fact = {"bug": name, "primitive": said[0], "line": said[2], "backward": said[1], "right": right}
-        found.append(fact | {"sentence": origin.sentence if origin else "All is finite."})
+        fact = {
+            "bug": name,
+            "primitive": said[0],
+            "line": said[2],
+            "backward": said[1],
+            "right": right,
+        }
+        found.append(
+            fact | {"sentence": origin.sentence if origin else "All is finite."}
+        )
     return found
 
 
@@ -276,18 +337,36 @@ def answer(numbers):
 def by_hand(numbers):
     """How far the neuron's ledger is from the numbers by hand, in words."""
     error = numbers["error_by_hand"]
-    return f"within {error:.0e} of the numbers by hand" if error else "equal to the numbers by hand"
+    return (
+        f"within {error:.0e} of the numbers by hand"
+        if error
+        else "equal to the numbers by hand"
+    )
 
 
 def table_of_neuron(ledger):
     """The ledger of the neuron."""
     rows = tuple(
-        (row.name, row.expression, float(row.value), handed_on(row), float(row.adjoint), row.rule)
+        (
+            row.name,
+            row.expression,
+            float(row.value),
+            handed_on(row),
+            float(row.adjoint),
+            row.rule,
+        )
         for row in ledger.rows
     )
     return research.runs.Table(
         f"One sigmoid neuron at {', '.join(f'{name} = {value:g}' for name, value in NEURON.items())}",
-        ("row", "equation", "value", "input: × local derivative → what its adjoint gets", "adjoint", "rule"),
+        (
+            "row",
+            "equation",
+            "value",
+            "input: × local derivative → what its adjoint gets",
+            "adjoint",
+            "rule",
+        ),
         rows,
         "Read values downwards and adjoints upwards: an adjoint is the sum of what the rows below hand to that name.",
     )
@@ -296,7 +375,11 @@ def table_of_neuron(ledger):
 def handed_on(row):
     """What a row hands to its inputs, in words."""
     parts = zip(row.inputs, row.local, row.contributions, strict=True)
-    return ", ".join(f"{name}: × {local:.4g} → {share:.4g}" for name, local, share in parts if share is not None)
+    return ", ".join(
+        f"{name}: × {local:.4g} → {share:.4g}"
+        for name, local, share in parts
+        if share is not None
+    )
 
 
 def table_of_models(numbers):
@@ -305,17 +388,33 @@ def table_of_models(numbers):
         (NAMED[name], f["rows"], f["with_adjoint"], f["entries"], f["value"], f["norm"])
         for name, f in numbers["models"].items()
     )
-    columns = ("program", "rows", "rows with an adjoint", "entries of the gradient", "value", "norm of the gradient")
+    columns = (
+        "program",
+        "rows",
+        "rows with an adjoint",
+        "entries of the gradient",
+        "value",
+        "norm of the gradient",
+    )
     return research.runs.Table("The programs", columns, rows)
 
 
 def table_of_bugs(hunted):
     """Where each NaN was found."""
     rows = tuple(
-        (f["bug"], f["primitive"], "backward" if f["backward"] else "forward", f["line"], f["right"]) for f in hunted
+        (
+            f["bug"],
+            f["primitive"],
+            "backward" if f["backward"] else "forward",
+            f["line"],
+            f["right"],
+        )
+        for f in hunted
     )
     columns = ("bug", "found at", "in the pass", "line", "as planted")
-    return research.runs.Table("Where the first NaN or infinity is born", columns, rows, hunted[0]["sentence"])
+    return research.runs.Table(
+        "Where the first NaN or infinity is born", columns, rows, hunted[0]["sentence"]
+    )
 
 
 def draw(result):
@@ -323,8 +422,16 @@ def draw(result):
     arrays, numbers = result.arrays, result.numbers
     network = numbers["models"]["network"]
     pictures = {
-        "neuron": ("Backpropagation through one neuron", neuron_caption(numbers), draw_beside(arrays, "neuron")),
-        "softmax": ("The backward pass of softmax regression", softmax_caption(numbers), draw_softmax(arrays)),
+        "neuron": (
+            "Backpropagation through one neuron",
+            neuron_caption(numbers),
+            draw_beside(arrays, "neuron"),
+        ),
+        "softmax": (
+            "The backward pass of softmax regression",
+            softmax_caption(numbers),
+            draw_softmax(arrays),
+        ),
         "network": (
             "The backward pass of a network",
             f"A hidden layer of tanh, {network['entries']} parameters. Right, from below to above, as the pass runs: "
@@ -338,7 +445,9 @@ def draw(result):
             draw_beside(arrays, "bug"),
         ),
     }
-    return {key: research.figures.Picture(*picture) for key, picture in pictures.items()}
+    return {
+        key: research.figures.Picture(*picture) for key, picture in pictures.items()
+    }
 
 
 def neuron_caption(numbers):
@@ -381,16 +490,33 @@ def draw_beside(arrays, name, panels=()):
 
 def draw_softmax(arrays):
     """Softmax regression: its graph, the adjoints of the logits, and the gradient as images."""
-    images = np.pad(arrays["softmax/gradient 0"].T.reshape(2, 5, 8, 8), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    images = np.pad(
+        arrays["softmax/gradient 0"].T.reshape(2, 5, 8, 8),
+        ((0, 0), (0, 0), (1, 1), (1, 1)),
+    )
     images = images.transpose(0, 2, 1, 3).reshape(20, 50)
     logits = (arrays["softmax/adjoint 0"], "adjoints of the logits", "class", "example")
-    return draw_beside(arrays, "softmax", (logits, (images, "gradient by the weights", "classes 0 to 4 and 5 to 9")))
+    return draw_beside(
+        arrays,
+        "softmax",
+        (logits, (images, "gradient by the weights", "classes 0 to 4 and 5 to 9")),
+    )
 
 
 def draw_network(arrays):
     """The network: its graph, and the adjoints of both products."""
-    last = (arrays["network/adjoint 1"], "adjoints of the last product", "class", "example")
-    first = (arrays["network/adjoint 0"], "adjoints of the first product", "hidden unit", "example")
+    last = (
+        arrays["network/adjoint 1"],
+        "adjoints of the last product",
+        "class",
+        "example",
+    )
+    first = (
+        arrays["network/adjoint 0"],
+        "adjoints of the first product",
+        "hidden unit",
+        "example",
+    )
     return draw_beside(arrays, "network", (first, last))
 
 

@@ -43,7 +43,9 @@ EXPECTED = {
 }
 
 # Columns and numbers of single trainings, of which another processor has others (`reproduce`), and in what range.
-VARIES = dict.fromkeys(("whole", "half full", "sampled")) | {n: EXPECTED[n] for n in ("lstm_longer", "gpt_longer")}
+VARIES = dict.fromkeys(("whole", "half full", "sampled")) | {
+    n: EXPECTED[n] for n in ("lstm_longer", "gpt_longer")
+}
 
 CLAIM, FALLBACK = "nine_play_shakespeare", "python_help"
 TEXTS = (CLAIM, "tiny_shakespeare", FALLBACK)
@@ -53,13 +55,26 @@ INSTEAD = (
     f"experiments data fetch {CLAIM}"
 )
 SMOOTHING_NAMES = {"kneser_ney": "Kneser-Ney", "witten_bell": "Witten-Bell"}
-NAMES = {"lstm": "LSTM", "gpt": "GPT", "lstm_longer": "LSTM, longer", "gpt_longer": "GPT, longer"}
-LONG_NAMES = {name: short.replace(", longer", " trained for longer") for name, short in NAMES.items()}
+NAMES = {
+    "lstm": "LSTM",
+    "gpt": "GPT",
+    "lstm_longer": "LSTM, longer",
+    "gpt_longer": "GPT, longer",
+}
+LONG_NAMES = {
+    name: short.replace(", longer", " trained for longer")
+    for name, short in NAMES.items()
+}
 SHADES = ("exact", "second class", "mini-batch", "stochastic", "full batch")
 LOOKS = dict(zip(("ngram", *NAMES), SHADES, strict=True))
 INIT, EPOCHS, SAMPLE, WINDOWS = range(4)  # Children of a seed's key.
 SAMPLED = 240  # nanoGPT's 20 batches of 12.
-BEFORE, CHARACTERS, TEMPERATURE, TOP_K = "\n", 320, 0.8, 20  # A sample: after what, how long, and how it is drawn.
+BEFORE, CHARACTERS, TEMPERATURE, TOP_K = (
+    "\n",
+    320,
+    0.8,
+    20,
+)  # A sample: after what, how long, and how it is drawn.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +118,9 @@ class Config:
 
 
 FULL = Config(seeds="0..9", longer_steps=20_000)
-FAST = Config(FALLBACK, 20_000, 3, "0..1", 16, 4, 20, 40, 10, 5, 1e-2, 1e-2, 16, 1, 2, 16)
+FAST = Config(
+    FALLBACK, 20_000, 3, "0..1", 16, 4, 20, 40, 10, 5, 1e-2, 1e-2, 16, 1, 2, 16
+)
 
 
 def complete(config):
@@ -140,37 +157,72 @@ def run(config, on_progress=None, checkpoints=None):
     """Counts, then trains each network with each seed."""
     seeds = check(config)
     parts, checkpoints = read(config), checkpoints or research.types.nowhere
-    networks = {name: make_network(config, parts, name) for name in ("lstm", "gpt")}  # Refuses sizes first of all.
-    counted = research.runs.remembered(checkpoints, "n-grams", lambda _: count(config, parts, seeds[0]))
+    networks = {
+        name: make_network(config, parts, name) for name in ("lstm", "gpt")
+    }  # Refuses sizes first of all.
+    counted = research.runs.remembered(
+        checkpoints, "n-grams", lambda _: count(config, parts, seeds[0])
+    )
     rates = {"lstm": config.lstm_rate, "gpt": config.learning_rate}
-    jobs = [Job(name, seed, config.steps, rate) for name, rate in rates.items() for seed in seeds]
-    jobs += [Job(f"{name}_longer", seeds[0], config.longer_steps, rate) for name, rate in rates.items()]
+    jobs = [
+        Job(name, seed, config.steps, rate)
+        for name, rate in rates.items()
+        for seed in seeds
+    ]
+    jobs += [
+        Job(f"{name}_longer", seeds[0], config.longer_steps, rate)
+        for name, rate in rates.items()
+    ]
     total, done, trained = sum(job.steps for job in jobs), 0, []
     for job in jobs:
 
         def show(share, words, job=job, done=done):
             if on_progress:
-                on_progress(done + share * job.steps, total, f"{NAMES[job.network]}, seed {job.seed}: {words}")
+                on_progress(
+                    done + share * job.steps,
+                    total,
+                    f"{NAMES[job.network]}, seed {job.seed}: {words}",
+                )
 
         own = networks[job.network.split("_")[0]]
-        compute = lambda within, job=job, show=show, own=own: train(config, job, parts, own, show, within)
-        trained.append(research.runs.remembered(checkpoints, f"{job.network}, seed {job.seed}", compute))
+        compute = lambda within, job=job, show=show, own=own: train(
+            config, job, parts, own, show, within
+        )
+        trained.append(
+            research.runs.remembered(
+                checkpoints, f"{job.network}, seed {job.seed}", compute
+            )
+        )
         done += job.steps
     numbers = facts(config, parts, counted, jobs, trained)
     arrays = dict(counted.arrays)
     for job, saved in zip(jobs, trained, strict=True):
-        arrays |= {f"{job.network}/{job.seed}/{name}": array for name, array in saved.arrays.items()}
+        arrays |= {
+            f"{job.network}/{job.seed}/{name}": array
+            for name, array in saved.arrays.items()
+        }
     return research.runs.Result(answer(numbers), tables(numbers), arrays, numbers)
 
 
 def check(config):
     """The seeds, once the config makes sense."""
     if config.text not in TEXTS:
-        raise ValueError(f"text must be one of {', '.join(TEXTS)}; got text={config.text!r}.")
-    counts, rates = ("batch_size", "evaluate_every", "warmup", "devices"), ("learning_rate", "lstm_rate")
-    for name, least in {"characters": 0, **dict.fromkeys(counts, 1), **dict.fromkeys(rates, 1e-12)}.items():
+        raise ValueError(
+            f"text must be one of {', '.join(TEXTS)}; got text={config.text!r}."
+        )
+    counts, rates = (
+        ("batch_size", "evaluate_every", "warmup", "devices"),
+        ("learning_rate", "lstm_rate"),
+    )
+    for name, least in {
+        "characters": 0,
+        **dict.fromkeys(counts, 1),
+        **dict.fromkeys(rates, 1e-12),
+    }.items():
         if not getattr(config, name) >= least:
-            raise ValueError(f"{name} must be at least {least}; got {name}={getattr(config, name)}.")
+            raise ValueError(
+                f"{name} must be at least {least}; got {name}={getattr(config, name)}."
+            )
     for name in ("steps", "longer_steps"):
         steps = getattr(config, name)
         if steps <= config.warmup or steps % config.evaluate_every:
@@ -183,7 +235,11 @@ def check(config):
 
 def read(config):
     """The text in two parts, as nanoGPT cuts it: the first 90 %, and the rest."""
-    found = research.datasets.python_help() if config.text == FALLBACK else research.datasets.text(config.text)
+    found = (
+        research.datasets.python_help()
+        if config.text == FALLBACK
+        else research.datasets.text(config.text)
+    )
     tokens = found.tokens[: config.characters or None]
     cut = int(0.9 * len(tokens))
     if len(tokens) - cut < 2 * config.context + 1:
@@ -200,28 +256,67 @@ def count(config, parts, seed):
 
     models, size, losses, counted = research.models, len(parts.symbols), {}, []
     for smoothing in models.SMOOTHINGS:
-        began, options = time.perf_counter(), {"max_order": config.orders, "smoothing": smoothing}
+        began, options = (
+            time.perf_counter(),
+            {"max_order": config.orders, "smoothing": smoothing},
+        )
         best, found = models.best_ngram(parts.train, parts.validation, size, **options)
-        seconds, name = time.perf_counter() - began, f"{len(best.levels)}-gram, {SMOOTHING_NAMES[smoothing]}"
-        losses[smoothing], num_seen = found, sum(len(level.codes) for level in best.levels)
+        seconds, name = (
+            time.perf_counter() - began,
+            f"{len(best.levels)}-gram, {SMOOTHING_NAMES[smoothing]}",
+        )
+        losses[smoothing], num_seen = (
+            found,
+            sum(len(level.codes) for level in best.levels),
+        )
         counted.append((float(found.min()), smoothing, best, name, num_seen, seconds))
     counted.sort(key=lambda row: row[0])
-    key, start = jax.random.fold_in(jax.random.key(seed), SAMPLE), [parts.symbols.index(BEFORE)]
-    drawn = models.sample_ngram(counted[0][2], key, start, CHARACTERS, temperature=TEMPERATURE, top_k=min(TOP_K, size))
-    rows = [{"name": n, "loss": loss, "counts": c, "seconds": t} for loss, _, _, n, c, t in counted]
-    values = {"smoothing": counted[0][1], "counted": rows, "sample": "".join(np.array(parts.symbols)[drawn])}
-    return research.types.Saved({f"ngrams/{name}": found for name, found in losses.items()}, values)
+    key, start = (
+        jax.random.fold_in(jax.random.key(seed), SAMPLE),
+        [parts.symbols.index(BEFORE)],
+    )
+    drawn = models.sample_ngram(
+        counted[0][2],
+        key,
+        start,
+        CHARACTERS,
+        temperature=TEMPERATURE,
+        top_k=min(TOP_K, size),
+    )
+    rows = [
+        {"name": n, "loss": loss, "counts": c, "seconds": t}
+        for loss, _, _, n, c, t in counted
+    ]
+    values = {
+        "smoothing": counted[0][1],
+        "counted": rows,
+        "sample": "".join(np.array(parts.symbols)[drawn]),
+    }
+    return research.types.Saved(
+        {f"ngrams/{name}": found for name, found in losses.items()}, values
+    )
 
 
 def make_network(config, parts, name):
     """The LSTM or the GPT, in float32, and what reads the validation part with it."""
     size = len(parts.symbols)
     if name == "lstm":
-        options = {"cell": "lstm", "outputs": "every", "embedding": config.width, "dtype": "float32"}
+        options = {
+            "cell": "lstm",
+            "outputs": "every",
+            "embedding": config.width,
+            "dtype": "float32",
+        }
         model = research.models.recurrent(size, config.lstm_hidden, size, **options)
     else:
-        shape = {"width": config.width, "num_layers": config.layers, "num_heads": config.heads}
-        model = research.models.transformer_decoder(size, config.context, **shape, dtype="float32")
+        shape = {
+            "width": config.width,
+            "num_layers": config.layers,
+            "num_heads": config.heads,
+        }
+        model = research.models.transformer_decoder(
+            size, config.context, **shape, dtype="float32"
+        )
     return model, research.models.reader(model, parts.validation, config.context)
 
 
@@ -232,18 +327,28 @@ def make_rule(config, job):
 
     schedules, rules = research.schedules, research.update_rules
     fall = schedules.cosine(job.rate, job.steps - config.warmup, job.rate / 10)
-    rate = schedules.join([schedules.linear_warmup(job.rate, config.warmup), fall], [config.warmup])
+    rate = schedules.join(
+        [schedules.linear_warmup(job.rate, config.warmup), fall], [config.warmup]
+    )
     matrices = lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-    return optax.chain(rules.clip_by_global_norm(1.0), rules.adamw(rate, b2=0.99, weight_decay=0.1, mask=matrices))
+    return optax.chain(
+        rules.clip_by_global_norm(1.0),
+        rules.adamw(rate, b2=0.99, weight_decay=0.1, mask=matrices),
+    )
 
 
 def train(config, job, parts, network, on_progress, within):
     """One training, and what its network costs at the end, with a sample of what it writes."""
     import jax
 
-    keys, (model, measured) = [jax.random.fold_in(jax.random.key(job.seed), child) for child in range(3)], network
+    keys, (model, measured) = (
+        [jax.random.fold_in(jax.random.key(job.seed), child) for child in range(3)],
+        network,
+    )
     devices = config.devices if config.devices <= jax.device_count() else 1
-    everywhere = research.datasets.window_starts(len(parts.train), config.context, stride=1)
+    everywhere = research.datasets.window_starts(
+        len(parts.train), config.context, stride=1
+    )
     shape = (config.evaluate_every, config.batch_size)
     draw = lambda key: jax.random.randint(key, shape, 0, len(everywhere), dtype="int32")
     trained = research.training.train(
@@ -254,34 +359,59 @@ def train(config, job, parts, network, on_progress, within):
         num_epochs=job.steps // config.evaluate_every,
         params=model.init(keys[INIT]),
         key=keys[EPOCHS],
-        evaluate=lambda params: {"sampled": measured(params, sampled_starts(config, parts)).mean()},
+        evaluate=lambda params: {
+            "sampled": measured(params, sampled_starts(config, parts)).mean()
+        },
         on_progress=on_progress,
         checkpoint=within("training"),
         devices=devices,
     )
     if trained.first_bad_step >= 0:
-        raise ValueError(f"{NAMES[job.network]} at rate {job.rate} diverges in step {trained.first_bad_step}.")
-    start, top_k = np.array([parts.symbols.index(BEFORE)]), min(TOP_K, len(parts.symbols))
+        raise ValueError(
+            f"{NAMES[job.network]} at rate {job.rate} diverges in step {trained.first_bad_step}."
+        )
+    start, top_k = (
+        np.array([parts.symbols.index(BEFORE)]),
+        min(TOP_K, len(parts.symbols)),
+    )
     options = {"context": config.context, "temperature": TEMPERATURE, "top_k": top_k}
-    drawn = research.models.generate(model, trained.params, keys[SAMPLE], start, CHARACTERS, **options)
-    arrays = whole_losses(config, parts, lambda starts: measured(trained.params, starts))
+    drawn = research.models.generate(
+        model, trained.params, keys[SAMPLE], start, CHARACTERS, **options
+    )
+    arrays = whole_losses(
+        config, parts, lambda starts: measured(trained.params, starts)
+    )
     parameters = research.models.count_parameters(trained.params)
     sample = "".join(np.array(parts.symbols)[drawn])
-    values = {"parameters": parameters, "seconds": trained.seconds, "sample": sample, "devices": devices}
-    return research.types.Saved(arrays | {"sampled": trained.evaluations["sampled"]}, values)
+    values = {
+        "parameters": parameters,
+        "seconds": trained.seconds,
+        "sample": sample,
+        "devices": devices,
+    }
+    return research.types.Saved(
+        arrays | {"sampled": trained.evaluations["sampled"]}, values
+    )
 
 
 def sampled_starts(config, parts):
     """The random windows of the learning curves, the same for every network."""
-    return np.random.default_rng(WINDOWS).integers(0, len(parts.validation) - config.context, SAMPLED, np.int32)
+    return np.random.default_rng(WINDOWS).integers(
+        0, len(parts.validation) - config.context, SAMPLED, np.int32
+    )
 
 
 def whole_losses(config, parts, measured):
     """By position in the window, 1 to context: the mean loss over all windows; and the mean with half a window before."""
     half = config.context // 2
     starts = research.datasets.window_starts(len(parts.validation), config.context)
-    overlapping = research.datasets.window_starts(len(parts.validation), config.context, stride=config.context - half)
-    return {"positions": measured(starts).mean(axis=0), "half_full": measured(overlapping)[:, half:].mean()[None]}
+    overlapping = research.datasets.window_starts(
+        len(parts.validation), config.context, stride=config.context - half
+    )
+    return {
+        "positions": measured(starts).mean(axis=0),
+        "half_full": measured(overlapping)[:, half:].mean()[None],
+    }
 
 
 def facts(config, parts, counted, jobs, trained):
@@ -294,14 +424,22 @@ def facts(config, parts, counted, jobs, trained):
         "context": config.context,
         "batch_size": config.batch_size,
         **{name: counted.values[name] for name in ("smoothing", "counted")},
-        "orders": {name.split("/")[1]: losses.tolist() for name, losses in counted.arrays.items()},
-        "order": int(counted.arrays[f"ngrams/{counted.values['smoothing']}"].argmin()) + 1,
+        "orders": {
+            name.split("/")[1]: losses.tolist()
+            for name, losses in counted.arrays.items()
+        },
+        "order": int(counted.arrays[f"ngrams/{counted.values['smoothing']}"].argmin())
+        + 1,
         "ngram": counted.values["counted"][0]["loss"],
         "samples": {"ngram": counted.values["sample"]},
         "networks": {},
     }
     for network in NAMES:
-        mine = [(job, saved) for job, saved in zip(jobs, trained, strict=True) if job.network == network]
+        mine = [
+            (job, saved)
+            for job, saved in zip(jobs, trained, strict=True)
+            if job.network == network
+        ]
         numbers["networks"][network] = network_facts(config, parts, mine)
         numbers["samples"][network] = mine[0][1].values["sample"]
         numbers[network] = numbers["networks"][network]["whole"][0]
@@ -317,7 +455,10 @@ def network_facts(config, parts, mine):
         "sampled": [saved.arrays["sampled"][-1] for _, saved in mine],
     }
     return {
-        **{name: research.studies.mean_interval(values) for name, values in found.items()},
+        **{
+            name: research.studies.mean_interval(values)
+            for name, values in found.items()
+        },
         "seeds": len(mine),
         "steps": job.steps,
         "rate": job.rate,
@@ -331,9 +472,15 @@ def answer(numbers):
     """Who guesses better, by how much, and what more training buys."""
     networks, words = numbers["networks"], research.studies.interval_in_words
     best = min(networks, key=lambda name: networks[name]["half_full"][0])
-    winner = "Counting" if numbers["ngram"] < networks[best]["half_full"][0] else f"The {LONG_NAMES[best]}"
+    winner = (
+        "Counting"
+        if numbers["ngram"] < networks[best]["half_full"][0]
+        else f"The {LONG_NAMES[best]}"
+    )
     lstm, gpt, longer_lstm, longer_gpt = (networks[name] for name in NAMES)
-    before, after = ("", "") if numbers["text"] in TEXTS[:2] else (NOT_THE_CLAIM, INSTEAD)
+    before, after = (
+        ("", "") if numbers["text"] in TEXTS[:2] else (NOT_THE_CLAIM, INSTEAD)
+    )
     return (
         f"{before}{winner} wins. A {numbers['order']}-gram, counted in a second, "
         f"costs {numbers['ngram']:.3f} nats a character; after {gpt['steps']:,} steps of {numbers['batch_size']} x "
@@ -346,7 +493,10 @@ def answer(numbers):
 
 def tables(numbers):
     """Who costs what, counting first; then every order."""
-    networks = [(f"{NAMES[name]}, {found['steps']:,} steps", found) for name, found in numbers["networks"].items()]
+    networks = [
+        (f"{NAMES[name]}, {found['steps']:,} steps", found)
+        for name, found in numbers["networks"].items()
+    ]
     note = (
         f"{numbers['text']}, {numbers['characters']:,} characters, {numbers['symbols']} symbols; "
         f"{numbers['validation_characters']:,} are guessed. The interval is Student's t of the mean over "
@@ -356,33 +506,50 @@ def tables(numbers):
         "n-grams that it has seen."
     )
     kinds = research.studies.language_tables
-    return kinds.costs_table(numbers["counted"], networks, note), kinds.orders_table(numbers["orders"])
+    return kinds.costs_table(numbers["counted"], networks, note), kinds.orders_table(
+        numbers["orders"]
+    )
 
 
 def draw(result):
     """The learning curves, what context is worth, and what each model writes."""
     from research.figures import language
 
-    Picture, looks = research.figures.Picture, {name: (NAMES[name], LOOKS[name]) for name in NAMES}
+    Picture, looks = (
+        research.figures.Picture,
+        {name: (NAMES[name], LOOKS[name]) for name in NAMES},
+    )
     curves = language.learning_and_context(result.arrays, result.numbers, looks)
     samples = language.texts(titled(result.numbers))
     return {
-        "learning": Picture("Counting, and learning", curves_caption(result.numbers), curves),
-        "samples": Picture("What each of them writes", sample_caption(result.numbers), samples),
+        "learning": Picture(
+            "Counting, and learning", curves_caption(result.numbers), curves
+        ),
+        "samples": Picture(
+            "What each of them writes", sample_caption(result.numbers), samples
+        ),
     }
 
 
 def titled(numbers):
     """(title, colour, text) of each model's sample."""
     titles = {"ngram": f"{numbers['order']}-gram, {numbers['ngram']:.2f} nats"}
-    titles |= {name: f"{NAMES[name]}, {found['whole'][0]:.2f} nats" for name, found in numbers["networks"].items()}
-    return [(titles[name], LOOKS[name], sample) for name, sample in numbers["samples"].items()]
+    titles |= {
+        name: f"{NAMES[name]}, {found['whole'][0]:.2f} nats"
+        for name, found in numbers["networks"].items()
+    }
+    return [
+        (titles[name], LOOKS[name], sample)
+        for name, sample in numbers["samples"].items()
+    ]
 
 
 def curves_caption(numbers):
     """What to see in the first figure, with its numbers."""
     orders, networks = numbers["orders"][numbers["smoothing"]], numbers["networks"]
-    ends = ", ".join(f"{found['sampled'][0]:.2f} ({NAMES[name]})" for name, found in networks.items())
+    ends = ", ".join(
+        f"{found['sampled'][0]:.2f} ({NAMES[name]})" for name, found in networks.items()
+    )
     return (
         f"Left: the loss on {SAMPLED} random windows of the validation part, each seed a line; dashed, what n-grams cost on "
         f"all of it, from {orders[min(1, len(orders) - 1)]:.2f} (two characters) to {numbers['ngram']:.2f} "
@@ -394,7 +561,9 @@ def curves_caption(numbers):
 
 def sample_caption(numbers):
     """How the samples were drawn."""
-    texts = "; ".join(f"{name}: {sample[:60]!r}" for name, sample in numbers["samples"].items())
+    texts = "; ".join(
+        f"{name}: {sample[:60]!r}" for name, sample in numbers["samples"].items()
+    )
     return (
         f"{CHARACTERS} characters from each model after a line break, at temperature {TEMPERATURE}, from the {TOP_K} "
         f"likeliest symbols at most, with the first seed: what a smaller loss looks like. They begin: {texts}."

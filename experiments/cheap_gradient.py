@@ -21,7 +21,11 @@ import numpy as np
 
 import research
 
-EXPECTED = {"largest_ratio": (1.0, 5.0), "least_exception": (5.0, 60.0), "ratio_at_any_n": (1.0, 2.5)}
+EXPECTED = {
+    "largest_ratio": (1.0, 5.0),
+    "least_exception": (5.0, 60.0),
+    "ratio_at_any_n": (1.0, 2.5),
+}
 
 # JAX's rules for these depart from plain reverse mode. The way out stands in the zoo beside them: `slogdet`, a scan.
 EXCEPTIONS = ("log-determinant by Cholesky", "product", "running product")
@@ -50,7 +54,9 @@ def run(config, on_progress=None, checkpoints=None):
     del checkpoints  # It takes a minute.
     for field in ("size", "largest"):
         if getattr(config, field) < 4:
-            raise ValueError(f"{field} must be at least 4; got {field}={getattr(config, field)}.")
+            raise ValueError(
+                f"{field} must be at least 4; got {field}={getattr(config, field)}."
+            )
     functions, found = zoo(config), {}
     for done, (name, (f, x)) in enumerate(functions.items()):
         if on_progress:
@@ -89,7 +95,12 @@ def zoo(config):
         return jnp.sum(jnp.tanh(jnp.tanh(jnp.tanh(data @ w[0]) @ w[1]) @ w[2]) ** 2)
 
     def recurrent(w):
-        return jnp.sum(jax.lax.scan(lambda h, x: (jnp.tanh(w[0] @ h + w[1] @ x), None), jnp.zeros(n), data)[0] ** 2)
+        return jnp.sum(
+            jax.lax.scan(
+                lambda h, x: (jnp.tanh(w[0] @ h + w[1] @ x), None), jnp.zeros(n), data
+            )[0]
+            ** 2
+        )
 
     def attention(w):
         q, k, v = (data @ part for part in w)
@@ -104,17 +115,32 @@ def zoo(config):
         "log-sum-exp": (jax.nn.logsumexp, normal(n * n)),
         "quadratic form": (lambda x: x @ (data @ x), normal(n)),
         "perceptron": (perceptron, weights),
-        "cross entropy": (lambda w: -jnp.mean(jax.nn.log_softmax(data @ w)[jnp.arange(n), 0]), weights[0]),
+        "cross entropy": (
+            lambda w: -jnp.mean(jax.nn.log_softmax(data @ w)[jnp.arange(n), 0]),
+            weights[0],
+        ),
         "recurrent network": (recurrent, weights[:2]),
         "attention": (attention, weights),
         "convolution": (convolution, normal(4, 1, 3, 3)),
-        "Fourier transform": (lambda x: jnp.sum(jnp.abs(jnp.fft.fft(x)) ** 2), normal(n * n)),
-        "sort": (lambda x: jnp.vdot(jnp.sort(x), jnp.arange(n * n, dtype=float)), normal(n * n)),
+        "Fourier transform": (
+            lambda x: jnp.sum(jnp.abs(jnp.fft.fft(x)) ** 2),
+            normal(n * n),
+        ),
+        "sort": (
+            lambda x: jnp.vdot(jnp.sort(x), jnp.arange(n * n, dtype=float)),
+            normal(n * n),
+        ),
         "eigenvalues": (lambda a: jnp.sum(jnp.linalg.eigvalsh(a) ** 2), square),
         "linear solve": (lambda a: jnp.sum(jnp.linalg.solve(a, jnp.ones(n))), square),
         "log-determinant by slogdet": (lambda a: jnp.linalg.slogdet(a)[1], square),
-        "log-determinant by Cholesky": (lambda a: jnp.sum(jnp.log(jnp.diag(jnp.linalg.cholesky(a)))), square),
-        "product by a scan": (lambda x: jax.lax.scan(lambda c, t: (c * t, None), 1.0, x)[0], near_one),
+        "log-determinant by Cholesky": (
+            lambda a: jnp.sum(jnp.log(jnp.diag(jnp.linalg.cholesky(a)))),
+            square,
+        ),
+        "product by a scan": (
+            lambda x: jax.lax.scan(lambda c, t: (c * t, None), 1.0, x)[0],
+            near_one,
+        ),
         "product": (jnp.prod, near_one),
         "running product": (lambda x: jnp.sum(jnp.cumprod(x) ** 2), near_one),
     }
@@ -132,7 +158,9 @@ def ratios(f, x, config):
     import jax
 
     gradient = research.derivatives.cost_ratio(jax.grad, f, x, seconds=config.seconds)
-    product = research.derivatives.counted_cost(lambda y: jax.jvp(jax.grad(f), (y,), (y,))[1], x)
+    product = research.derivatives.counted_cost(
+        lambda y: jax.jvp(jax.grad(f), (y,), (y,))[1], x
+    )
     return {
         "operations": gradient.function.operations,
         "ratio": gradient.flops,
@@ -153,10 +181,16 @@ def at_every_n(config):
     for size in n:
         x, own = np.ones(size), count(rosenbrock, np.ones(size)).operations
         by_mode = [
-            count(lambda y, m=m: research.derivatives.gradient(rosenbrock, y, m), x).operations for m in MODES[:2]
+            count(
+                lambda y, m=m: research.derivatives.gradient(rosenbrock, y, m), x
+            ).operations
+            for m in MODES[:2]
         ]
         rows.append([*(operations / own for operations in by_mode), 2.0 * size])
-    return {"n": n} | {mode: np.array(column) for mode, column in zip(MODES, zip(*rows, strict=True), strict=True)}
+    return {"n": n} | {
+        mode: np.array(column)
+        for mode, column in zip(MODES, zip(*rows, strict=True), strict=True)
+    }
 
 
 def answer(numbers):
@@ -176,12 +210,26 @@ def answer(numbers):
 def table(numbers):
     """The zoo."""
     rows = [
-        (name, f["operations"], f["ratio"], f["hessian_vector_ratio"], f["ratio_of_seconds"], f["function_seconds"])
+        (
+            name,
+            f["operations"],
+            f["ratio"],
+            f["hessian_vector_ratio"],
+            f["ratio_of_seconds"],
+            f["function_seconds"],
+        )
         for name, f in numbers["functions"].items()
     ]
     return research.runs.Table(
         "Cost of a gradient over that of its function",
-        ("function", "operations", "gradient", "Hessian times a vector", "gradient in seconds", "seconds of f"),
+        (
+            "function",
+            "operations",
+            "gradient",
+            "Hessian times a vector",
+            "gradient in seconds",
+            "seconds of f",
+        ),
         tuple(rows),
         f"Ratios of counted operations, but for the last but one, of the fastest calls. Above the bound of 5: "
         f"{', '.join(EXCEPTIONS)}.",
@@ -190,7 +238,9 @@ def table(numbers):
 
 def draw(result):
     """The ratio of every function, and of one at every n."""
-    figure, axes = research.figures.new_figure(1, 2, width=11, height=4.8, width_ratios=(1.25, 1))
+    figure, axes = research.figures.new_figure(
+        1, 2, width=11, height=4.8, width_ratios=(1.25, 1)
+    )
     found, numbers = result.numbers["functions"], result.numbers
     draw_zoo(axes[0, 0], found)
     draw_growth(axes[0, 1], result.arrays)
@@ -209,12 +259,26 @@ def draw_zoo(axes, found):
     colours, rows = research.figures.COLOURS, np.arange(len(found))[::-1]
     for i, (name, part) in zip(rows, found.items(), strict=True):
         colour = colours["stochastic" if name in EXCEPTIONS else "full batch"]
-        axes.plot(part["ratio"], i, "o", color=colour, label="operations" if i == rows[0] else None)
-        hollow = {"mfc": "none", "color": colours["data"], "label": "seconds" if i == rows[0] else None}
+        axes.plot(
+            part["ratio"],
+            i,
+            "o",
+            color=colour,
+            label="operations" if i == rows[0] else None,
+        )
+        hollow = {
+            "mfc": "none",
+            "color": colours["data"],
+            "label": "seconds" if i == rows[0] else None,
+        }
         axes.plot(part["ratio_of_seconds"], i, "o", markersize=7, **hollow)
     axes.axvline(5, color=colours["exact"], lw=1, ls=(0, (5, 3)))
     axes.set(xscale="log", xlabel="gradient over function")
-    ticks = [t for t in (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 300, 1000) if axes.get_xlim()[0] < t < axes.get_xlim()[1]]
+    ticks = [
+        t
+        for t in (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 300, 1000)
+        if axes.get_xlim()[0] < t < axes.get_xlim()[1]
+    ]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set_yticks(rows, list(found))
@@ -225,8 +289,16 @@ def draw_growth(axes, arrays):
     """The three ways to all partial derivatives against n."""
     colours = dict(zip(MODES, ("full batch", "mini-batch", "stochastic"), strict=True))
     for mode in MODES:
-        axes.loglog(arrays["n"], arrays[mode], color=research.figures.COLOURS[colours[mode]], label=mode)
-    axes.set(xlabel="number of inputs n", ylabel="operations of the gradient over the function's")
+        axes.loglog(
+            arrays["n"],
+            arrays[mode],
+            color=research.figures.COLOURS[colours[mode]],
+            label=mode,
+        )
+    axes.set(
+        xlabel="number of inputs n",
+        ylabel="operations of the gradient over the function's",
+    )
     axes.legend(loc="upper left")
 
 

@@ -62,19 +62,33 @@ class Config:
 
 
 FULL = Config(
-    workload=("breast_cancer", "digits", "diabetes_ridge"), budget=40, seeds="0..39", tuning_seeds="1000..1009"
+    workload=("breast_cancer", "digits", "diabetes_ridge"),
+    budget=40,
+    seeds="0..39",
+    tuning_seeds="1000..1009",
 )
 
 
 def complete(config):
     """The config with the digest of each file that a rule comes from; one that names another digest is refused."""
-    paths = dict.fromkeys(word.rpartition("=")[2].partition(":")[0] for word in config.rule if ".py" in word)
+    paths = dict.fromkeys(
+        word.rpartition("=")[2].partition(":")[0]
+        for word in config.rule
+        if ".py" in word
+    )
     missing = [path for path in paths if not Path(path).is_file()]
     if missing:
-        raise FileNotFoundError(f"There is no file {missing[0]!r}; give FILE.py:name, the name of a rule in it.")
-    files = tuple(f"{Path(path).name} {hashlib.sha256(Path(path).read_bytes()).hexdigest()}" for path in paths)
+        raise FileNotFoundError(
+            f"There is no file {missing[0]!r}; give FILE.py:name, the name of a rule in it."
+        )
+    files = tuple(
+        f"{Path(path).name} {hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
+        for path in paths
+    )
     if config.files and config.files != files:
-        raise ValueError(f"files: {', '.join(paths)} changed since this run was made. Leave --files out for a new run.")
+        raise ValueError(
+            f"files: {', '.join(paths)} changed since this run was made. Leave --files out for a new run."
+        )
     return dataclasses.replace(config, files=files)
 
 
@@ -96,7 +110,14 @@ def run(config, on_progress=None, checkpoints=None):
 def share(config, part, parts, checkpoints):
     """Computes every `parts`-th pair from pair `part` on, into the checkpoints; `run` then finds them there."""
     given = arguments(config)
-    research.studies.compute_share(given.pop("rules"), config.workload, part, parts, checkpoints=checkpoints, **given)
+    research.studies.compute_share(
+        given.pop("rules"),
+        config.workload,
+        part,
+        parts,
+        checkpoints=checkpoints,
+        **given,
+    )
 
 
 def arguments(config):
@@ -125,11 +146,15 @@ def names_of(words):
     given = [word.rpartition("=") for word in words]
     short = [name or word.partition(":")[2] or word for name, _, word in given]
     names = [
-        f"{Path(word.partition(':')[0]).stem}:{own}" if short.count(own) > 1 and ".py" in word else own
+        f"{Path(word.partition(':')[0]).stem}:{own}"
+        if short.count(own) > 1 and ".py" in word
+        else own
         for own, (_, _, word) in zip(short, given, strict=True)
     ]
     if len(set(names)) < len(names):
-        raise ValueError(f"rule: give each rule once, or names as in v1=FILE.py:NAME; got {', '.join(words)}.")
+        raise ValueError(
+            f"rule: give each rule once, or names as in v1=FILE.py:NAME; got {', '.join(words)}."
+        )
     return {name: word for name, (_, _, word) in zip(names, given, strict=True)}
 
 
@@ -139,7 +164,9 @@ def evaluations_of(word):
     try:
         return name, float(number)
     except ValueError:
-        raise ValueError(f"--evaluations wants RULE=NUMBER, as in mine=2; got {word!r}.") from None
+        raise ValueError(
+            f"--evaluations wants RULE=NUMBER, as in mine=2; got {word!r}."
+        ) from None
 
 
 def draw(result):

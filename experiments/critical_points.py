@@ -31,7 +31,10 @@ EXPECTED = {
 
 LANDSCAPES = {  # name: (formula in words, bounds).
     "himmelblau": ("(x² + y - 11)² + (x + y² - 7)²", ((-5.5, 5.5), (-5.5, 5.5))),
-    "camel": ("(4 - 2.1 x² + x⁴ / 3) x² + x y + (4 y² - 4) y²", ((-2.2, 2.2), (-1.3, 1.3))),
+    "camel": (
+        "(4 - 2.1 x² + x⁴ / 3) x² + x y + (4 y² - 4) y²",
+        ((-2.2, 2.2), (-1.3, 1.3)),
+    ),
 }
 DEGENERATE = {  # name: formula; each is degenerate at 0.
     "x⁴ + y²": lambda x: x[0] ** 4 + x[1] ** 2,
@@ -40,7 +43,11 @@ DEGENERATE = {  # name: formula; each is degenerate at 0.
     "(y - x²)(y - 3x²) (Peano)": lambda x: (x[1] - x[0] ** 2) * (x[1] - 3 * x[0] ** 2),
     "x⁶ + y²": lambda x: x[0] ** 6 + x[1] ** 2,
 }
-KINDS = {"minimum": ("first class", "v"), "saddle": ("second class", "D"), "maximum": ("stochastic", "^")}
+KINDS = {
+    "minimum": ("first class", "v"),
+    "saddle": ("second class", "D"),
+    "maximum": ("stochastic", "^"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +74,11 @@ def himmelblau(x):
 
 def camel(x):
     """The six-hump camel of a point of shape (2,)."""
-    return (4 - 2.1 * x[0] ** 2 + x[0] ** 4 / 3) * x[0] ** 2 + x[0] * x[1] + (4 * x[1] ** 2 - 4) * x[1] ** 2
+    return (
+        (4 - 2.1 * x[0] ** 2 + x[0] ** 4 / 3) * x[0] ** 2
+        + x[0] * x[1]
+        + (4 * x[1] ** 2 - 4) * x[1] ** 2
+    )
 
 
 def run(config, on_progress=None, checkpoints=None):
@@ -75,9 +86,13 @@ def run(config, on_progress=None, checkpoints=None):
     del checkpoints  # It takes seconds.
     for field in ("starts", "descents", "steps"):
         if getattr(config, field) < 1:
-            raise ValueError(f"{field} must be a positive integer; got {field}={getattr(config, field)}.")
+            raise ValueError(
+                f"{field} must be a positive integer; got {field}={getattr(config, field)}."
+            )
     if not 0 < config.learning_rate < math.inf:
-        raise ValueError(f"learning_rate must be a positive number; got learning_rate={config.learning_rate}.")
+        raise ValueError(
+            f"learning_rate must be a positive number; got learning_rate={config.learning_rate}."
+        )
     arrays, found = {}, {}
     for done, (name, f) in enumerate((("himmelblau", himmelblau), ("camel", camel))):
         if on_progress:
@@ -97,7 +112,12 @@ def run(config, on_progress=None, checkpoints=None):
         "gradient_left": max(part["gradient_left"] for part in found.values()),
         "descents_elsewhere": max(part["elsewhere"] for part in found.values()),
     }
-    return research.runs.Result(answer(numbers), (points_table(found), degenerate_table(degenerate)), arrays, numbers)
+    return research.runs.Result(
+        answer(numbers),
+        (points_table(found), degenerate_table(degenerate)),
+        arrays,
+        numbers,
+    )
 
 
 def landscape(f, bounds, config):
@@ -108,7 +128,9 @@ def landscape(f, bounds, config):
     grid_of_starts, bounds = research.derivatives.grid_of_starts, np.array(bounds)
     starts = grid_of_starts(bounds, config.starts)
     points = research.derivatives.critical_points(f, starts, bounds)
-    steepest = float(np.linalg.norm(jax.vmap(jax.grad(f))(jnp.asarray(starts)), axis=1).max())
+    steepest = float(
+        np.linalg.norm(jax.vmap(jax.grad(f))(jnp.asarray(starts)), axis=1).max()
+    )
     ends = descended(f, grid_of_starts(bounds, config.descents), config)
     x = np.array([point.x for point in points])
     nearest = np.linalg.norm(ends[:, None] - x, axis=2).argmin(axis=1)
@@ -159,12 +181,17 @@ def kinds(points):
     """How many there are of each kind, in words."""
     numbers = {kind: sum(point["kind"] == kind for point in points) for kind in KINDS}
     plural = {"minimum": "minima", "saddle": "saddles", "maximum": "maxima"}
-    return ", ".join(f"{number} {kind if number == 1 else plural[kind]}" for kind, number in numbers.items())
+    return ", ".join(
+        f"{number} {kind if number == 1 else plural[kind]}"
+        for kind, number in numbers.items()
+    )
 
 
 def answer(numbers):
     """What was found on both landscapes, by Newton's method and by descent."""
-    himmelblau, camel = (numbers["landscapes"][name] for name in ("himmelblau", "camel"))
+    himmelblau, camel = (
+        numbers["landscapes"][name] for name in ("himmelblau", "camel")
+    )
     return (
         f"Himmelblau's function stands still at {numbers['himmelblau_found']} points ({kinds(himmelblau['points'])}), the "
         f"six-hump camel at {numbers['camel_found']} ({kinds(camel['points'])}): all there are, found by Newton's method "
@@ -183,13 +210,29 @@ def elsewhere(share):
 def points_table(found):
     """Every critical point of both landscapes."""
     rows = [
-        (name, point["kind"], *point["x"], point["value"], *point["eigenvalues"], point["newton_radius"])
+        (
+            name,
+            point["kind"],
+            *point["x"],
+            point["value"],
+            *point["eigenvalues"],
+            point["newton_radius"],
+        )
         for name, part in found.items()
         for point in part["points"]
     ]
     return research.runs.Table(
         "Critical points",
-        ("function", "kind", "x", "y", "f", "least eigenvalue", "largest", "Newton's radius"),
+        (
+            "function",
+            "kind",
+            "x",
+            "y",
+            "f",
+            "least eigenvalue",
+            "largest",
+            "Newton's radius",
+        ),
         tuple(rows),
         "Newton's radius: an estimate, from samples, of how close a start must be for Newton's method to come here.",
     )
@@ -197,7 +240,10 @@ def points_table(found):
 
 def degenerate_table(degenerate):
     """What the higher orders say at 0."""
-    rows = [(name, part["order"] or "none", part["note"]) for name, part in degenerate.items()]
+    rows = [
+        (name, part["order"] or "none", part["note"])
+        for name, part in degenerate.items()
+    ]
     return research.runs.Table(
         "Degenerate at 0: the Hessian has an eigenvalue of zero",
         ("function", "order that decides", "what it says"),
@@ -209,18 +255,32 @@ def degenerate_table(degenerate):
 def draw(result):
     """Both landscapes with every critical point."""
     figure, axes = research.figures.new_figure(1, 2, width=11, height=5.0)
-    for panel, (name, found) in zip(axes[0], result.numbers["landscapes"].items(), strict=True):
-        draw_landscape(panel, {key: result.arrays[f"{name}/{key}"] for key in ("x", "y", "heights", "ends")})
+    for panel, (name, found) in zip(
+        axes[0], result.numbers["landscapes"].items(), strict=True
+    ):
+        draw_landscape(
+            panel,
+            {
+                key: result.arrays[f"{name}/{key}"]
+                for key in ("x", "y", "heights", "ends")
+            },
+        )
         draw_points(panel, found["points"])
         panel.set_title(f"{name}: {LANDSCAPES[name][0]}", loc="left", fontsize=9.5)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4
+    )
     parts = result.numbers["landscapes"]
     caption = (
         f"Lines of equal height, and every place where the gradient vanishes: {kinds(parts['himmelblau']['points'])} on the "
         f"left, {kinds(parts['camel']['points'])} on the right. The circle around each is where Newton's method is estimated "
         f"to converge to it. {elsewhere(result.numbers['descents_elsewhere'])} Crosses mark these ends."
     )
-    return {"landscapes": research.figures.Picture("Where two landscapes stand still", caption, figure)}
+    return {
+        "landscapes": research.figures.Picture(
+            "Where two landscapes stand still", caption, figure
+        )
+    }
 
 
 def draw_landscape(axes, arrays):
@@ -228,9 +288,19 @@ def draw_landscape(axes, arrays):
     heights = arrays["heights"]
     levels = heights.min() + np.ptp(heights) * np.linspace(0.02, 1, 22) ** 3
     axes.grid(False)
-    axes.contour(arrays["x"], arrays["y"], heights, levels, colors="#B8BDC4", linewidths=0.8)
+    axes.contour(
+        arrays["x"], arrays["y"], heights, levels, colors="#B8BDC4", linewidths=0.8
+    )
     x, y = arrays["ends"].T
-    axes.plot(x, y, "x", color=research.figures.COLOURS["exact"], markersize=9, label="ends of descents", lw=0)
+    axes.plot(
+        x,
+        y,
+        "x",
+        color=research.figures.COLOURS["exact"],
+        markersize=9,
+        label="ends of descents",
+        lw=0,
+    )
     axes.set(xlabel="x", ylabel="y")
 
 
@@ -244,7 +314,15 @@ def draw_points(axes, points):
         x = np.array([point["x"] for point in of_kind]).reshape(-1, 2)
         axes.plot(*x.T, mark, color=colour, markersize=6, label=kind, lw=0)
         for point in of_kind:
-            axes.add_patch(Circle(tuple(point["x"]), point["newton_radius"], fill=False, color=colour, lw=1))
+            axes.add_patch(
+                Circle(
+                    tuple(point["x"]),
+                    point["newton_radius"],
+                    fill=False,
+                    color=colour,
+                    lw=1,
+                )
+            )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,10 @@ EXPECTED = {
 }
 
 WORKLOAD = "breast_cancer_two_features"
-FEATURES = ("size of the largest nuclei (standardised)", "dents of the largest nuclei (standardised)")
+FEATURES = (
+    "size of the largest nuclei (standardised)",
+    "dents of the largest nuclei (standardised)",
+)
 CLASSES = {1: ("benign", "first class"), 0: ("malignant", "second class")}
 LENGTH_CLOSE = 0.01  # |w| within one per cent of the exact length.
 SHOWN_EPOCHS = (0, 1, 5, 25)  # Whose boundaries the still shows beside the last.
@@ -59,9 +62,13 @@ def run(config, on_progress=None, checkpoints=None):
     """Trains, and holds the boundary of every epoch against the exact one."""
     del checkpoints  # It takes seconds.
     if not 0 < config.learning_rate < math.inf:
-        raise ValueError(f"learning_rate must be a positive number; got learning_rate={config.learning_rate}.")
+        raise ValueError(
+            f"learning_rate must be a positive number; got learning_rate={config.learning_rate}."
+        )
     if config.epochs < 1:
-        raise ValueError(f"epochs must be a positive integer; got epochs={config.epochs}.")
+        raise ValueError(
+            f"epochs must be a positive integer; got epochs={config.epochs}."
+        )
     if on_progress:
         on_progress(0, 1, WORKLOAD)
     workload = research.workloads.make_workload(WORKLOAD)
@@ -94,26 +101,47 @@ def train(workload, config):
     import jax
     import jax.numpy as jnp
 
-    key_init, key_epochs = (jax.random.fold_in(jax.random.key(config.seed), child) for child in range(2))
+    key_init, key_epochs = (
+        jax.random.fold_in(jax.random.key(config.seed), child) for child in range(2)
+    )
     n, samplers = len(workload.train.y), research.samplers
-    sampler = samplers.minibatch(n, config.batch_size) if config.batch_size else samplers.full_batch(n)
+    sampler = (
+        samplers.minibatch(n, config.batch_size)
+        if config.batch_size
+        else samplers.full_batch(n)
+    )
     rule = research.update_rules.find_rule("gradient_descent")(config.learning_rate)
-    step = research.descent.make_step(workload.objective, rule, workload.train, config.learning_rate)
+    step = research.descent.make_step(
+        workload.objective, rule, workload.train, config.learning_rate
+    )
 
     def evaluate(params):
         weights = params["weights"]
         accuracy = workload.metric(params, workload.test).astype(weights.dtype)
         f = workload.objective(params, workload.train)
-        return {"w1": weights[0], "w2": weights[1], "b": params["intercept"], "f": f, "accuracy": accuracy}
+        return {
+            "w1": weights[0],
+            "w2": weights[1],
+            "b": params["intercept"],
+            "f": f,
+            "accuracy": accuracy,
+        }
 
     @jax.jit
     def whole(params):
         state, epochs = research.descent.start(rule, params), jnp.arange(config.epochs)
-        _, records = research.descent.run(step, state, sampler, key_epochs, epochs, evaluate=evaluate)
-        return evaluate(params), jax.tree.map(lambda leaf: leaf[:, -1], records.evaluations)
+        _, records = research.descent.run(
+            step, state, sampler, key_epochs, epochs, evaluate=evaluate
+        )
+        return evaluate(params), jax.tree.map(
+            lambda leaf: leaf[:, -1], records.evaluations
+        )
 
     first, later = whole(workload.init(key_init))
-    seen = {name: np.concatenate([np.asarray(first[name])[None], later[name]]) for name in first}
+    seen = {
+        name: np.concatenate([np.asarray(first[name])[None], later[name]])
+        for name in first
+    }
     bad = np.flatnonzero(~np.isfinite(seen["f"]))
     if len(bad):
         raise ValueError(
@@ -151,10 +179,15 @@ def facts(config, arrays, workload):
         "n_test": len(workload.test.y),
         "epochs": config.epochs,
         "learning_rate": config.learning_rate,
-        "regime": f"mini-batch {config.batch_size}" if config.batch_size else "full batch",
+        "regime": f"mini-batch {config.batch_size}"
+        if config.batch_size
+        else "full batch",
         "weights": arrays["params"][-1, :2].tolist(),
         "intercept": float(arrays["params"][-1, 2]),
-        "exact": {"weights": arrays["exact"][:2].tolist(), "intercept": float(arrays["exact"][2])},
+        "exact": {
+            "weights": arrays["exact"][:2].tolist(),
+            "intercept": float(arrays["exact"][2]),
+        },
         "solver": workload.optimum.solver,
         "angle_at_start": float(arrays["angles"][0]),
         "angle_after_one": float(arrays["angles"][1]),
@@ -167,7 +200,9 @@ def facts(config, arrays, workload):
         "accuracy_at_start": float(arrays["accuracies"][0]),
         "accuracy_after_one": float(arrays["accuracies"][1]),
         "accuracy": float(arrays["accuracies"][-1]),
-        "exact_accuracy": float(workload.metric(workload.optimum.params, workload.test)),
+        "exact_accuracy": float(
+            workload.metric(workload.optimum.params, workload.test)
+        ),
     }
 
 
@@ -195,7 +230,10 @@ def answer(numbers):
 
 def two_speeds(numbers):
     """What one epoch settles and what it does not, in words."""
-    settled = numbers["accuracy_after_one"] >= numbers["accuracy"] and numbers["length_after_one"] < 0.5
+    settled = (
+        numbers["accuracy_after_one"] >= numbers["accuracy"]
+        and numbers["length_after_one"] < 0.5
+    )
     return (
         f"{'Where it lies is settled first: one' if settled else 'One'} epoch turns it from "
         f"{numbers['angle_at_start']:.0f}° to {numbers['angle_after_one']:.0f}° off the exact one, and test accuracy from "
@@ -208,8 +246,20 @@ def two_speeds(numbers):
 def table(numbers):
     """Descent's boundary beside the exact one."""
     columns = ("", "w1", "w2", "b", "angle to the exact, °", "f - f*", "test accuracy")
-    found = (*numbers["weights"], numbers["intercept"], numbers["angle"], numbers["gap"], numbers["accuracy"])
-    exact = (*numbers["exact"]["weights"], numbers["exact"]["intercept"], 0.0, 0.0, numbers["exact_accuracy"])
+    found = (
+        *numbers["weights"],
+        numbers["intercept"],
+        numbers["angle"],
+        numbers["gap"],
+        numbers["accuracy"],
+    )
+    exact = (
+        *numbers["exact"]["weights"],
+        numbers["exact"]["intercept"],
+        0.0,
+        0.0,
+        numbers["exact_accuracy"],
+    )
     return research.runs.Table(
         "The boundary w1 x1 + w2 x2 + b = 0",
         columns,
@@ -222,7 +272,9 @@ def table(numbers):
 def draw(result):
     """The boundary in the plane of the data, still and moving, and its way to the exact one."""
     arrays, numbers = result.arrays, result.numbers
-    still, axes = research.figures.new_figure(1, 2, width=11, height=4.6, width_ratios=(1.15, 1))
+    still, axes = research.figures.new_figure(
+        1, 2, width=11, height=4.6, width_ratios=(1.15, 1)
+    )
     draw_field(axes[0, 0], arrays, -1)
     draw_points(axes[0, 0], arrays)
     draw_boundaries(axes[0, 0], arrays)
@@ -231,10 +283,17 @@ def draw(result):
     way, axes = research.figures.new_figure(1, 3, width=11, height=3.4)
     draw_way(axes[0], arrays)
     pictures = {
-        "boundary": ("The boundary and the probability", boundary_caption(numbers), still, draw_motion(arrays)),
+        "boundary": (
+            "The boundary and the probability",
+            boundary_caption(numbers),
+            still,
+            draw_motion(arrays),
+        ),
         "way": ("First the place, then the confidence", way_caption(numbers), way),
     }
-    return {key: research.figures.Picture(*picture) for key, picture in pictures.items()}
+    return {
+        key: research.figures.Picture(*picture) for key, picture in pictures.items()
+    }
 
 
 def boundary_caption(numbers):
@@ -262,7 +321,9 @@ def draw_field(axes, arrays, epoch):
     from matplotlib.colors import LinearSegmentedColormap
 
     # Those of the classes, mixed with white: transparent bands would show their seams.
-    shades = LinearSegmentedColormap.from_list("probability", ["#F5D89A", "#FFFFFF", "#9BC5E0"])
+    shades = LinearSegmentedColormap.from_list(
+        "probability", ["#F5D89A", "#FFFFFF", "#9BC5E0"]
+    )
     x, y = np.meshgrid(np.linspace(*X_RANGE, 160), np.linspace(*Y_RANGE, 160))
     field = probability(arrays["params"][epoch], np.stack([x, y], axis=-1))
     return axes.contourf(x, y, field, np.linspace(0, 1, 11), cmap=shades, zorder=0)
@@ -272,8 +333,15 @@ def draw_points(axes, arrays):
     """The examples by class."""
     for label, (name, colour) in CLASSES.items():
         points = arrays["x"][arrays["y"] == label]
-        style = {"markersize": 4.2, "markeredgecolor": "white", "markeredgewidth": 0.4, "zorder": 3}
-        axes.plot(*points.T, "o", color=research.figures.COLOURS[colour], label=name, **style)
+        style = {
+            "markersize": 4.2,
+            "markeredgecolor": "white",
+            "markeredgewidth": 0.4,
+            "zorder": 3,
+        }
+        axes.plot(
+            *points.T, "o", color=research.figures.COLOURS[colour], label=name, **style
+        )
     axes.grid(False)
     axes.set(xlim=X_RANGE, ylim=Y_RANGE, xlabel=FEATURES[0], ylabel=FEATURES[1])
 
@@ -283,19 +351,42 @@ def draw_boundaries(axes, arrays):
     last = len(arrays["params"]) - 1
     shown = [epoch for epoch in SHOWN_EPOCHS if epoch < last] + [last]
     for shade, epoch in zip(np.linspace(0.68, 0.0, len(shown)), shown, strict=True):
-        style = {"lw": 2.6, "ls": "-"} if epoch == last else {"lw": 1.5, "ls": (0, (5, 2))}
+        style = (
+            {"lw": 2.6, "ls": "-"} if epoch == last else {"lw": 1.5, "ls": (0, (5, 2))}
+        )
         label = f"after {epoch} epochs" if epoch != 1 else "after 1 epoch"
-        axes.plot(*boundary(arrays["params"][epoch]).T, color=str(shade), label=label, zorder=4, **style)
+        axes.plot(
+            *boundary(arrays["params"][epoch]).T,
+            color=str(shade),
+            label=label,
+            zorder=4,
+            **style,
+        )
     axes.set_title("Where P(benign) is one half", loc="left")
-    axes.legend(loc="lower right", frameon=True, framealpha=0.92, edgecolor="none", fontsize=9)
+    axes.legend(
+        loc="lower right", frameon=True, framealpha=0.92, edgecolor="none", fontsize=9
+    )
 
 
 def draw_sigmoid(axes):
     """The curve from score to probability."""
     score = np.linspace(*SCORE_RANGE, 400)
-    axes.plot(score, 1 / (1 + np.exp(-score)), color=research.figures.COLOURS["exact"], lw=1.6, zorder=4)
-    axes.axvline(0, color=research.figures.COLOURS["exact"], lw=1, ls=(0, (4, 3)), zorder=1)
-    axes.set(xlim=SCORE_RANGE, ylim=(-0.17, 1.17), xlabel="score z = wᵀx + b", ylabel="P(benign)")
+    axes.plot(
+        score,
+        1 / (1 + np.exp(-score)),
+        color=research.figures.COLOURS["exact"],
+        lw=1.6,
+        zorder=4,
+    )
+    axes.axvline(
+        0, color=research.figures.COLOURS["exact"], lw=1, ls=(0, (4, 3)), zorder=1
+    )
+    axes.set(
+        xlim=SCORE_RANGE,
+        ylim=(-0.17, 1.17),
+        xlabel="score z = wᵀx + b",
+        ylabel="P(benign)",
+    )
     axes.set_title("From score to probability", loc="left")
 
 
@@ -303,9 +394,20 @@ def draw_scores(axes, arrays, epoch):
     """The examples by score, and the share of benign ones in groups of equal size; returned, to be moved."""
     artists = {}
     for label, (_, colour) in CLASSES.items():
-        style = {"color": research.figures.COLOURS[colour], "markersize": 3.4, "alpha": 0.6, "markeredgewidth": 0}
-        artists[label] = axes.plot(*scored(arrays, epoch, label), "o", zorder=2, **style)[0]
-    style = {"markerfacecolor": "white", "markeredgecolor": research.figures.COLOURS["exact"], "markersize": 7}
+        style = {
+            "color": research.figures.COLOURS[colour],
+            "markersize": 3.4,
+            "alpha": 0.6,
+            "markeredgewidth": 0,
+        }
+        artists[label] = axes.plot(
+            *scored(arrays, epoch, label), "o", zorder=2, **style
+        )[0]
+    style = {
+        "markerfacecolor": "white",
+        "markeredgecolor": research.figures.COLOURS["exact"],
+        "markersize": 7,
+    }
     artists["bins"] = axes.plot(*grouped(arrays, epoch), "o", zorder=5, **style)[0]
     return artists
 
@@ -322,18 +424,35 @@ def grouped(arrays, epoch):
     params = arrays["params"][epoch]
     score = arrays["x"] @ params[:2] + params[2]
     groups = np.array_split(np.argsort(score, kind="stable"), BINS)
-    return [score[group].mean() for group in groups], [arrays["y"][group].mean() for group in groups]
+    return [score[group].mean() for group in groups], [
+        arrays["y"][group].mean() for group in groups
+    ]
 
 
 def draw_motion(arrays):
     """The field, the boundary and the scores by epoch; time grows as the square of the frame."""
     from research.figures import motion
 
-    figure, axes = research.figures.new_figure(1, 2, width=10, height=4.2, width_ratios=(1.15, 1))
+    figure, axes = research.figures.new_figure(
+        1, 2, width=10, height=4.2, width_ratios=(1.15, 1)
+    )
     draw_points(axes[0, 0], arrays)
-    exact = axes[0, 0].plot(*boundary(arrays["exact"]).T, color="0.45", lw=1.3, ls=(0, (5, 3)), label="exact", zorder=4)
+    exact = axes[0, 0].plot(
+        *boundary(arrays["exact"]).T,
+        color="0.45",
+        lw=1.3,
+        ls=(0, (5, 3)),
+        label="exact",
+        zorder=4,
+    )
     line = axes[0, 0].plot([], [], color="black", lw=2.6, zorder=5)[0]
-    axes[0, 0].legend(handles=exact, loc="lower right", frameon=True, framealpha=0.92, edgecolor="none")
+    axes[0, 0].legend(
+        handles=exact,
+        loc="lower right",
+        frameon=True,
+        framealpha=0.92,
+        edgecolor="none",
+    )
     draw_sigmoid(axes[0, 1])
     scores = draw_scores(axes[0, 1], arrays, 0)
     field = [draw_field(axes[0, 0], arrays, 0)]
@@ -348,7 +467,10 @@ def draw_motion(arrays):
             scores[label].set_data(*scored(arrays, epoch, label))
         scores["bins"].set_data(*grouped(arrays, epoch))
         turned, length = arrays["angles"][epoch], 100 * arrays["lengths"][epoch]
-        axes[0, 0].set_title(f"epoch {epoch}: {turned:.1f}° from exact, |w| at {length:.0f} %", loc="left")
+        axes[0, 0].set_title(
+            f"epoch {epoch}: {turned:.1f}° from exact, |w| at {length:.0f} %",
+            loc="left",
+        )
 
     return motion.record(figure, show, FRAMES, colours=64)
 
@@ -364,7 +486,9 @@ def draw_way(axes, arrays):
     )
     for panel, (title, values, scale) in zip(axes, curves, strict=True):
         panel.plot(epochs, values, color=colour, lw=1.8)
-        panel.plot(epochs[:2], values[:2], "o", color=colour, markersize=4.5, clip_on=False)
+        panel.plot(
+            epochs[:2], values[:2], "o", color=colour, markersize=4.5, clip_on=False
+        )
         panel.set_yscale(scale)
         panel.set_xscale("symlog", linthresh=1)
         panel.set(xlabel="epochs", xlim=(0, epochs[-1]))

@@ -34,7 +34,12 @@ EXPECTED = {
     "heavy_ball_reshuffled": (0.7, 2.5),
 }
 
-EXAMPLES, DIMENSION, BATCH, STEPS = 1000, 100, 128, 7  # Steps an epoch: the last 104 of its order are left out.
+EXAMPLES, DIMENSION, BATCH, STEPS = (
+    1000,
+    100,
+    128,
+    7,
+)  # Steps an epoch: the last 104 of its order are left out.
 PUBLISHED_AFTER = (
     1,
     10,
@@ -50,7 +55,9 @@ class Published(NamedTuple):
     name: str
     k: int  # Of the rate that was chosen.
     losses: tuple[float, float, float]  # Test losses PUBLISHED_AFTER at that rate.
-    sweep: tuple[float, ...]  # Last test losses at seed 42 for k = 0, 1, ..., up to the first that is not finite.
+    sweep: tuple[
+        float, ...
+    ]  # Last test losses at seed 42 for k = 0, 1, ..., up to the first that is not finite.
 
 
 # fmt: off
@@ -111,9 +118,15 @@ def run(config, on_progress=None, checkpoints=None):
     for done, (order, rule) in enumerate(jobs):
         if on_progress:
             on_progress(done, len(jobs), f"{rule}, {order} order")
-        compute = functools.partial(train, problem, order, rule, ks, all_seeds, config.epochs)
-        saved = research.runs.remembered(checkpoints, f"{order}/{rule}", lambda parts, compute=compute: compute())
-        arrays |= {f"{order}/{rule}/{name}": array for name, array in saved.arrays.items()}
+        compute = functools.partial(
+            train, problem, order, rule, ks, all_seeds, config.epochs
+        )
+        saved = research.runs.remembered(
+            checkpoints, f"{order}/{rule}", lambda parts, compute=compute: compute()
+        )
+        arrays |= {
+            f"{order}/{rule}/{name}": array for name, array in saved.arrays.items()
+        }
     numbers = summarise(arrays, ks, len(tuning))
     return research.runs.Result(answer(numbers), tables(numbers), arrays, numbers)
 
@@ -123,17 +136,34 @@ def check(config):
     import jax
 
     if not jax.config.read("jax_enable_x64"):
-        raise ValueError("the audit needs float64, which JAX has off: call research.backend.configure(x64=True) first.")
+        raise ValueError(
+            "the audit needs float64, which JAX has off: call research.backend.configure(x64=True) first."
+        )
     if not config.rates or min(config.rates) < 0 or max(config.rates) > 35:
-        raise ValueError(f"rates are k of 10^(-5 + k/5), 0 to 35, at least one; got rates={config.rates}.")
+        raise ValueError(
+            f"rates are k of 10^(-5 + k/5), 0 to 35, at least one; got rates={config.rates}."
+        )
     if config.epochs < 10:
-        raise ValueError(f"epochs must be at least 10, where losses were published; got epochs={config.epochs}.")
-    seeds, tuning = research.runs.parse_seeds(config.seeds), research.runs.parse_seeds(config.tuning_seeds)
+        raise ValueError(
+            f"epochs must be at least 10, where losses were published; got epochs={config.epochs}."
+        )
+    seeds, tuning = (
+        research.runs.parse_seeds(config.seeds),
+        research.runs.parse_seeds(config.tuning_seeds),
+    )
     if both := sorted(set(seeds) & set(tuning)):
-        raise ValueError(f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both: {both}.")
+        raise ValueError(
+            f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both: {both}."
+        )
     if min(len(seeds), len(tuning)) < 2:
-        raise ValueError("seeds and tuning_seeds need two seeds each, for an interval and a mean; 52..71 is twenty.")
-    return sorted({*config.rates, *(published.k for published in PUBLISHED.values())}), seeds, tuning
+        raise ValueError(
+            "seeds and tuning_seeds need two seeds each, for an interval and a mean; 52..71 is twenty."
+        )
+    return (
+        sorted({*config.rates, *(published.k for published in PUBLISHED.values())}),
+        seeds,
+        tuning,
+    )
 
 
 def rate(k):
@@ -146,8 +176,13 @@ def make_problem():
     random = np.random.RandomState(42)
     eigenvalues = np.concatenate([random.uniform(0, 1, 90), random.uniform(30, 60, 10)])
     rotation = draw_rotation(random, DIMENSION)
-    sets = [np.random.RandomState(seed).normal(0, 0.6, (EXAMPLES, DIMENSION)) for seed in (42, 44, 43)]
-    return Problem(eigenvalues, rotation, *(x.astype(np.float32).astype(np.float64) for x in sets))
+    sets = [
+        np.random.RandomState(seed).normal(0, 0.6, (EXAMPLES, DIMENSION))
+        for seed in (42, 44, 43)
+    ]
+    return Problem(
+        eigenvalues, rotation, *(x.astype(np.float32).astype(np.float64) for x in sets)
+    )
 
 
 def draw_rotation(random, dimension):
@@ -157,7 +192,10 @@ def draw_rotation(random, dimension):
     k + 1 dimensions to a uniform direction v: I - 2 u uᵀ for u along v - e_1.
     """
     rotation, angle = np.eye(dimension), 2 * np.pi * random.uniform()
-    rotation[-2:, -2:] = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+    rotation[-2:, -2:] = [
+        [np.cos(angle), np.sin(angle)],
+        [-np.sin(angle), np.cos(angle)],
+    ]
     for size in range(3, dimension + 1):
         v = random.normal(size=size)
         v /= np.linalg.norm(v)
@@ -175,14 +213,18 @@ def energy(problem, x):
 def bowls(problem, x, rows, size):
     """Batches of the examples x[rows] as bowls ½ (θ - m)ᵀH(θ - m) + c: means m, (batches, d), and c, (batches,)."""
     means = x[rows].reshape(-1, size, DIMENSION).mean(axis=1)
-    return means, energy(problem, x)[rows].reshape(-1, size).mean(axis=1) - energy(problem, means)
+    return means, energy(problem, x)[rows].reshape(-1, size).mean(axis=1) - energy(
+        problem, means
+    )
 
 
 def epochs_of(order, seed, epochs):
     """Which examples the batches of every epoch hold, one after another; of one epoch where all are the same."""
     random = np.random.default_rng(seed)
     count = epochs if order == "reshuffled" else 1
-    return np.concatenate([random.permutation(EXAMPLES)[: BATCH * STEPS] for _ in range(count)])
+    return np.concatenate(
+        [random.permutation(EXAMPLES)[: BATCH * STEPS] for _ in range(count)]
+    )
 
 
 def train(problem, order, rule, ks, seeds, epochs):
@@ -194,13 +236,23 @@ def train(problem, order, rule, ks, seeds, epochs):
     # A rotation does nothing to gradient descent, with momentum or without: H is then diagonal. Adam sees the axes.
     rotated = rule != "adam"
     basis = problem.rotation if rotated else np.eye(DIMENSION)
-    curvature = problem.eigenvalues if rotated else (problem.rotation.T * problem.eigenvalues) @ problem.rotation
+    curvature = (
+        problem.eigenvalues
+        if rotated
+        else (problem.rotation.T * problem.eigenvalues) @ problem.rotation
+    )
     more = {"momentum": 0.99} if rule == "heavy_ball" else {}
     make_rule = functools.partial(research.update_rules.find_rule(rule), **more)
-    fed = [bowls(problem, problem.train, epochs_of(order, seed, epochs), BATCH) for seed in seeds]
+    fed = [
+        bowls(problem, problem.train, epochs_of(order, seed, epochs), BATCH)
+        for seed in seeds
+    ]
     means, constants = (np.stack(part) for part in zip(*fed, strict=True))
     rows = slice(BATCH * STEPS)
-    held_out = [bowls(problem, x, rows, BATCH * STEPS) for x in (problem.validation, problem.test)]
+    held_out = [
+        bowls(problem, x, rows, BATCH * STEPS)
+        for x in (problem.validation, problem.test)
+    ]
     centres, least = (np.concatenate(part) for part in zip(*held_out, strict=True))
 
     def bowl(theta, batch):
@@ -216,9 +268,13 @@ def train(problem, order, rule, ks, seeds, epochs):
             state, record = jax.lax.scan(step, state, research.descent.Draw(indices))
             return state, (evaluate(state.params), record.loss)
 
-        start = research.descent.start(rule, jnp.asarray(basis.sum(axis=1)))  # θ = (1, ..., 1).
+        start = research.descent.start(
+            rule, jnp.asarray(basis.sum(axis=1))
+        )  # θ = (1, ..., 1).
         _, (after, losses) = jax.lax.scan(epoch, start, jnp.arange(epochs))
-        return jnp.concatenate([evaluate(start.params)[None], after]), losses.ravel()[-LAST:]
+        return jnp.concatenate([evaluate(start.params)[None], after]), losses.ravel()[
+            -LAST:
+        ]
 
     def evaluate(theta):
         batch = research.types.Batch(jnp.asarray(centres @ basis.T), jnp.asarray(least))
@@ -228,12 +284,17 @@ def train(problem, order, rule, ks, seeds, epochs):
     values, losses = jax.device_get(every(rate(ks), means @ basis.T, constants))
     at = ks.index(PUBLISHED[rule].k)
     last = {"validation": values[:, :, -1, 0], "test": values[:, :, -1, 1]}
-    return research.types.Saved(last | {"curves": values[at, :, :, 1], "batches": losses[at], "least": least})
+    return research.types.Saved(
+        last | {"curves": values[at, :, :, 1], "batches": losses[at], "least": least}
+    )
 
 
 def repetition(losses):
     """Mean change of mini-batch losses (..., LAST) over one epoch, as a share of that over 1 to STEPS - 1 steps."""
-    changes = [np.mean(np.abs(losses[..., lag:] - losses[..., :-lag])) for lag in range(1, STEPS + 1)]
+    changes = [
+        np.mean(np.abs(losses[..., lag:] - losses[..., :-lag]))
+        for lag in range(1, STEPS + 1)
+    ]
     return float(changes[-1] / np.mean(changes[:-1]))
 
 
@@ -241,7 +302,9 @@ def mean_interval(samples):
     """(mean, low, high): the mean over seeds with its 95 % bootstrap interval."""
     from scipy import stats
 
-    interval = stats.bootstrap((samples,), np.mean, n_resamples=2000, method="percentile", rng=0).confidence_interval
+    interval = stats.bootstrap(
+        (samples,), np.mean, n_resamples=2000, method="percentile", rng=0
+    ).confidence_interval
     return float(np.mean(samples)), float(interval.low), float(interval.high)
 
 
@@ -252,26 +315,56 @@ def summarise(arrays, ks, tuned):
     numbers = {"seeds": len(arrays["seeds"]), "rows": [], "picked": []}
     for rule, published in PUBLISHED.items():
         for order in ORDERS:
-            found = {name: arrays[f"{order}/{rule}/{name}"] for name in ("validation", "test", "curves")}
-            finite = {name: np.where(np.isfinite(found[name]), found[name], np.inf) for name in ("validation", "test")}
-            best = int(np.argmin(scores := finite["validation"][:, :tuned].mean(axis=1)))
+            found = {
+                name: arrays[f"{order}/{rule}/{name}"]
+                for name in ("validation", "test", "curves")
+            }
+            finite = {
+                name: np.where(np.isfinite(found[name]), found[name], np.inf)
+                for name in ("validation", "test")
+            }
+            best = int(
+                np.argmin(scores := finite["validation"][:, :tuned].mean(axis=1))
+            )
             row = {"name": published.name, "order": order, "epochs": epochs}
-            row |= {"published": [*published.losses[:-1], published.losses[-1] if same_length else None]}
-            row |= {"rate": float(rate(published.k)), "chosen": float(rate(ks[best])), "tuned": float(scores[best])}
-            row |= {"losses": np.mean(found["curves"][:tuned, [1, 10, -1]], axis=0).tolist()}
-            row |= {"there": float(np.mean(finite["test"][ks.index(published.k), tuned:]))}
-            row |= zip(("mean", "low", "high"), mean_interval(finite["test"][best, tuned:]), strict=True)
+            row |= {
+                "published": [
+                    *published.losses[:-1],
+                    published.losses[-1] if same_length else None,
+                ]
+            }
+            row |= {
+                "rate": float(rate(published.k)),
+                "chosen": float(rate(ks[best])),
+                "tuned": float(scores[best]),
+            }
+            row |= {
+                "losses": np.mean(found["curves"][:tuned, [1, 10, -1]], axis=0).tolist()
+            }
+            row |= {
+                "there": float(np.mean(finite["test"][ks.index(published.k), tuned:]))
+            }
+            row |= zip(
+                ("mean", "low", "high"),
+                mean_interval(finite["test"][best, tuned:]),
+                strict=True,
+            )
             numbers["rows"].append(row)
             picks = np.bincount(np.argmin(finite["test"], axis=0), minlength=len(ks))
             numbers["picked"] += [
-                [published.name, order, float(rate(ks[i])), int(picks[i])] for i in picks.nonzero()[0]
+                [published.name, order, float(rate(ks[i])), int(picks[i])]
+                for i in picks.nonzero()[0]
             ]
             if order == "fixed" and same_length:
                 numbers[f"{rule}_off"] = row["losses"][-1] - published.losses[-1]
-    fixed, reshuffled = (arrays[f"{order}/gradient_descent/batches"][:tuned] for order in ORDERS)
+    fixed, reshuffled = (
+        arrays[f"{order}/gradient_descent/batches"][:tuned] for order in ORDERS
+    )
     momentum = numbers["rows"][3]
     if same_length:
-        numbers["heavy_ball_reshuffled"] = momentum["losses"][-1] - momentum["published"][-1]
+        numbers["heavy_ball_reshuffled"] = (
+            momentum["losses"][-1] - momentum["published"][-1]
+        )
     return numbers | {
         "initial_loss": float(arrays["fixed/adam/curves"][0, 0]),
         "least": float(arrays["fixed/adam/least"][1]),
@@ -284,10 +377,18 @@ def summarise(arrays, ks, tuned):
 
 def best_two(arrays, rows, tuned):
     """The difference on the reported seeds of the two rules best on the tuning seeds: one pair, so no correction."""
-    ranked = sorted(zip(PUBLISHED, rows[1::2], strict=True), key=lambda pair: pair[1]["tuned"])[:2]
+    ranked = sorted(
+        zip(PUBLISHED, rows[1::2], strict=True), key=lambda pair: pair[1]["tuned"]
+    )[:2]
     at = [np.argmin(np.abs(arrays["rates"] - row["chosen"])) for _, row in ranked]
-    ends = [arrays[f"reshuffled/{rule}/test"][i, tuned:] for (rule, _), i in zip(ranked, at, strict=True)]
-    return {"names": [row["name"] for _, row in ranked], "difference": mean_interval(ends[0] - ends[1])}
+    ends = [
+        arrays[f"reshuffled/{rule}/test"][i, tuned:]
+        for (rule, _), i in zip(ranked, at, strict=True)
+    ]
+    return {
+        "names": [row["name"] for _, row in ranked],
+        "difference": mean_interval(ends[0] - ends[1]),
+    }
 
 
 def length(numbers):
@@ -299,7 +400,13 @@ def answer(numbers):
     """Whether the numbers are met, what they rest on, and what the held-out protocol says."""
     fixed, reshuffled = numbers["rows"][::2], numbers["rows"][1::2]
     share = 100 * numbers["repetition_published"]
-    ours = not_compared(numbers, f"ours after fewer or more epochs to {percent(numbers['repetition'])}") or "as ours do"
+    ours = (
+        not_compared(
+            numbers,
+            f"ours after fewer or more epochs to {percent(numbers['repetition'])}",
+        )
+        or "as ours do"
+    )
     return (
         f"{compared(numbers, fixed)}. The published mini-batch losses repeat every "
         f"{STEPS} steps, one epoch, to {share:.1g} % of their change from step to step, {ours} in a fixed order "
@@ -313,7 +420,10 @@ def compared(numbers, fixed):
     """Whether the published losses are met in a fixed order, as far as the trainings have the published length."""
     at_end = length(numbers) == PUBLISHED_AFTER[-1]
     which = -1 if at_end else 1
-    losses = ", ".join(f"{row['name']} {row['losses'][which]:.2f} ({row['published'][which]:.2f})" for row in fixed)
+    losses = ", ".join(
+        f"{row['name']} {row['losses'][which]:.2f} ({row['published'][which]:.2f})"
+        for row in fixed
+    )
     start = f"the test loss is {numbers['initial_loss']:.5f} at the start (published 353.44676)"
     if not at_end:
         return (
@@ -321,7 +431,10 @@ def compared(numbers, fixed):
             f"{PUBLISHED_AFTER[-1]}. With the examples in a fixed order {start}, and after {PUBLISHED_AFTER[1]} epochs, by the "
             f"mean over seeds, {losses}"
         )
-    met = all(EXPECTED[key][0] <= numbers[key] <= EXPECTED[key][1] for key in list(EXPECTED)[:4])
+    met = all(
+        EXPECTED[key][0] <= numbers[key] <= EXPECTED[key][1]
+        for key in list(EXPECTED)[:4]
+    )
     kept = abs(numbers["heavy_ball_reshuffled"]) <= EXPECTED["heavy_ball_off"][1]
     return (
         f"{'Yes' if kept else 'Not all of them'}. With the examples in a fixed order they are "
@@ -343,7 +456,11 @@ def verdict(best):
     """Which of the two is better on the reported seeds, whichever was on the others, or that this is not known."""
     first, second = best["names"]
     mean, low, high = best["difference"]
-    apart = f"differ, {first if high < 0 else second} being better" if high < 0 or low > 0 else "are not told apart"
+    apart = (
+        f"differ, {first if high < 0 else second} being better"
+        if high < 0 or low > 0
+        else "are not told apart"
+    )
     return f"the two best in tuning, {first} and {second}, {apart}: by seed {mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
@@ -351,28 +468,56 @@ def tables(numbers):
     """Published against ours; the held-out protocol; and what single seeds pick."""
     epochs = (*PUBLISHED_AFTER[:-1], "last")
     losses = [
-        (row["name"], row["order"], row["rate"], epoch, theirs, ours, None if theirs is None else ours - theirs)
+        (
+            row["name"],
+            row["order"],
+            row["rate"],
+            epoch,
+            theirs,
+            ours,
+            None if theirs is None else ours - theirs,
+        )
         for row in numbers["rows"]
-        for epoch, theirs, ours in zip(epochs, row["published"], row["losses"], strict=True)
+        for epoch, theirs, ours in zip(
+            epochs, row["published"], row["losses"], strict=True
+        )
     ]
     shown = ("order", "chosen", "mean", "low", "high", "rate", "there")
     reported = [(row["name"], *(row[key] for key in shown)) for row in numbers["rows"]]
-    titles = ("Test losses at the published rates", "Held out", "The rate that a seed picks by its own last test loss")
+    titles = (
+        "Test losses at the published rates",
+        "Held out",
+        "The rate that a seed picks by its own last test loss",
+    )
     columns = (
         ("optimizer", "order", "rate", "epoch", "published", "ours", "difference"),
-        ("optimizer", "order", "chosen rate", "test loss", "low", "high", "published rate", "test loss there"),
+        (
+            "optimizer",
+            "order",
+            "chosen rate",
+            "test loss",
+            "low",
+            "high",
+            "published rate",
+            "test loss there",
+        ),
         ("optimizer", "order", "rate", "seeds"),
     )
     notes = (
         "Means over the tuning seeds; those published are means of seeds 42 to 51."
         + not_compared(
-            numbers, " The last losses of trainings of {} epochs are compared with nothing: those published had {}."
+            numbers,
+            " The last losses of trainings of {} epochs are compared with nothing: those published had {}.",
         ),
         "Rates by the mean validation loss of the tuning seeds; means of the reported ones with 95 % bootstrap intervals, "
         "which are those of the chosen rate: the choice is not drawn again.",
         f"Of {numbers['seeds']} seeds; the published rates were picked by one.",
     )
-    rows = (tuple(map(research.runs.dashed, losses)), tuple(reported), tuple(map(tuple, numbers["picked"])))
+    rows = (
+        tuple(map(research.runs.dashed, losses)),
+        tuple(reported),
+        tuple(map(tuple, numbers["picked"])),
+    )
     return tuple(map(research.runs.Table, titles, columns, rows, notes))
 
 
@@ -386,29 +531,59 @@ def draw(result):
     """The repetition, the test losses by epoch, and the losses against the rate."""
     from research.figures import audit
 
-    arrays, numbers, captions = result.arrays, result.numbers, (order_caption, curves_caption, rates_caption)
+    arrays, numbers, captions = (
+        result.arrays,
+        result.numbers,
+        (order_caption, curves_caption, rates_caption),
+    )
     order, axes = research.figures.new_figure(width=9, height=3.6)
     losses = {order: arrays[f"{order}/gradient_descent/batches"][0] for order in ORDERS}
     audit.repeating_batches(axes[0, 0], PUBLISHED_BATCHES, losses, STEPS)
     axes[0, 0].set_title("SGD at its published rate")
-    curves, panels = research.figures.new_figure(1, 3, width=11, height=4.0, sharey=True)
-    rates, more_panels = research.figures.new_figure(1, 3, width=11, height=4.4, sharey=True)
-    for panel, other, (rule, published) in zip(panels[0], more_panels[0], PUBLISHED.items(), strict=True):
+    curves, panels = research.figures.new_figure(
+        1, 3, width=11, height=4.0, sharey=True
+    )
+    rates, more_panels = research.figures.new_figure(
+        1, 3, width=11, height=4.4, sharey=True
+    )
+    for panel, other, (rule, published) in zip(
+        panels[0], more_panels[0], PUBLISHED.items(), strict=True
+    ):
         by_epoch = {order: arrays[f"{order}/{rule}/curves"][:10] for order in ORDERS}
         after = [epochs for epochs in PUBLISHED_AFTER if epochs <= length(numbers)]
-        audit.loss_by_epoch(panel, by_epoch, after, published.losses[: len(after)], numbers["least"])
+        audit.loss_by_epoch(
+            panel, by_epoch, after, published.losses[: len(after)], numbers["least"]
+        )
         swept = 0 if not_compared(numbers, "not") else len(published.sweep)
         sweep = np.array([rate(np.arange(swept)), published.sweep[:swept]])
         by_rate = {order: arrays[f"{order}/{rule}/test"] for order in ORDERS}
-        audit.loss_by_rate(other, arrays["rates"], by_rate, sweep, float(rate(published.k)))
+        audit.loss_by_rate(
+            other, arrays["rates"], by_rate, sweep, float(rate(published.k))
+        )
         panel.set_title(f"{published.name}, rate {rate(published.k):.2g}")
         other.set_title(published.name)
-    for axes, label in ((panels[0], "test loss above its least"), (more_panels[0], "test loss after the last epoch")):
+    for axes, label in (
+        (panels[0], "test loss above its least"),
+        (more_panels[0], "test loss after the last epoch"),
+    ):
         axes[0].set_ylabel(label)
         axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
-    titles = ("The order repeats", "Test losses at the published rates", "Which rate a seed picks")
-    made = zip(("order", "curves", "rates"), titles, captions, (order, curves, rates), strict=True)
-    return {key: research.figures.Picture(title, caption(numbers), figure) for key, title, caption, figure in made}
+    titles = (
+        "The order repeats",
+        "Test losses at the published rates",
+        "Which rate a seed picks",
+    )
+    made = zip(
+        ("order", "curves", "rates"),
+        titles,
+        captions,
+        (order, curves, rates),
+        strict=True,
+    )
+    return {
+        key: research.figures.Picture(title, caption(numbers), figure)
+        for key, title, caption, figure in made
+    }
 
 
 def order_caption(numbers):
@@ -424,7 +599,10 @@ def order_caption(numbers):
 
 def curves_caption(numbers):
     """What the second figure shows."""
-    ends = ", ".join(f"{row['name']} {row['losses'][-1]:.2f} {row['order']}" for row in numbers["rows"])
+    ends = ", ".join(
+        f"{row['name']} {row['losses'][-1]:.2f} {row['order']}"
+        for row in numbers["rows"]
+    )
     return (
         "Test loss after each epoch at the published rates, less the least that it can be, "
         f"{numbers['least']:.2f}; a line for each of ten seeds, and in black the published means after 1, 10 and 100 "
@@ -435,7 +613,11 @@ def curves_caption(numbers):
 
 def rates_caption(numbers):
     """What the third figure shows."""
-    picked = [rate for name, order, rate, _ in numbers["picked"] if "mom" in name and order == "reshuffled"]
+    picked = [
+        rate
+        for name, order, rate, _ in numbers["picked"]
+        if "mom" in name and order == "reshuffled"
+    ]
     return (
         f"Last test loss against the learning rate, a line for each of {numbers['seeds']} seeds; black: published, of "
         f"seed 42{not_compared(numbers, ' (not shown: ours have {} epochs, those {})')}, and dotted the rate published as "

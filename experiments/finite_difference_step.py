@@ -64,13 +64,20 @@ def run(config, on_progress=None, checkpoints=None):
     del checkpoints  # It takes seconds.
     check(config)
     arrays, rows = {}, []
-    cases: list[tuple[Scheme, str]] = [(scheme, kind) for kind in TYPES for scheme in SCHEMES]
+    cases: list[tuple[Scheme, str]] = [
+        (scheme, kind) for kind in TYPES for scheme in SCHEMES
+    ]
     for done, (scheme, kind) in enumerate(cases):
         if on_progress:
             on_progress(done, len(cases), f"{scheme} {kind}")
-        table = research.derivatives.limit_table(squire_trapp, config.x, scheme, dtype=np.dtype(kind))
+        table = research.derivatives.limit_table(
+            squire_trapp, config.x, scheme, dtype=np.dtype(kind)
+        )
         error = np.abs(table.estimates - slope(float(np.dtype(kind).type(config.x))))
-        arrays |= {f"{kind}/{scheme}/{name}": getattr(table, name) for name in ("steps", "truncation", "rounding")}
+        arrays |= {
+            f"{kind}/{scheme}/{name}": getattr(table, name)
+            for name in ("steps", "truncation", "rounding")
+        }
         arrays[f"{kind}/{scheme}/error"] = error
         rows.append(
             (
@@ -84,14 +91,18 @@ def run(config, on_progress=None, checkpoints=None):
         )
     if on_progress:
         on_progress(len(cases), len(cases), "done")
-    forward = research.derivatives.limit_table(squire_trapp, config.x, "forward", steps=[TINY])
+    forward = research.derivatives.limit_table(
+        squire_trapp, config.x, "forward", steps=[TINY]
+    )
     trap = numpy_trap(config)
     arrays |= trap
     numbers = {
         "x": config.x,
         "derivative": slope(config.x),
         "rows": [list(row) for row in rows],
-        "decades_from_theory": max(float(abs(np.log10(row[2] / row[3]))) for row in rows if row[3]),
+        "decades_from_theory": max(
+            float(abs(np.log10(row[2] / row[3]))) for row in rows if row[3]
+        ),
         "error_at_1e_15": float(abs(forward.estimates[0] / slope(config.x) - 1)),
         "numbers_from_numpy": len(np.gradient(9.0, 3.0)),
         "end_error_over_ours": float(trap["trap/numpy"][-1] / trap["trap/ours"][-1]),
@@ -99,13 +110,17 @@ def run(config, on_progress=None, checkpoints=None):
         "numpy_inside": float(np.median(trap["trap/numpy"])),
         "samples": config.samples,
     }
-    return research.runs.Result(answer(numbers), (steps_table(rows), calls_table()), arrays, numbers)
+    return research.runs.Result(
+        answer(numbers), (steps_table(rows), calls_table()), arrays, numbers
+    )
 
 
 def check(config):
     """Raises ValueError for a config that cannot be run."""
     if not 0 < config.x < 2:
-        raise ValueError(f"x must lie between 0 and 2, where the function is real; got x={config.x}.")
+        raise ValueError(
+            f"x must lie between 0 and 2, where the function is real; got x={config.x}."
+        )
     if config.samples < 5:
         raise ValueError(f"samples must be at least 5; got samples={config.samples}.")
 
@@ -130,13 +145,18 @@ def numpy_trap(config):
         "trap/x": x,
         "trap/numpy": np.abs(np.gradient(y, x) - y),
         "trap/ours": np.abs(research.derivatives.grid_derivative(y, x) - y),
-        "trap/ours of order 4": np.abs(research.derivatives.grid_derivative(y, x, accuracy=4) - y),
+        "trap/ours of order 4": np.abs(
+            research.derivatives.grid_derivative(y, x, accuracy=4) - y
+        ),
     }
 
 
 def answer(numbers):
     """The best steps, what a smaller one costs, and NumPy's trap."""
-    best = {(scheme, kind): (step, error) for scheme, kind, step, _, error, _ in numbers["rows"]}
+    best = {
+        (scheme, kind): (step, error)
+        for scheme, kind, step, _, error, _ in numbers["rows"]
+    }
     found = ", ".join(
         f"{best[name, 'float64'][0]:.0e} for the {name} quotient (error {best[name, 'float64'][1]:.0e})"
         for name in ("forward", "central", "richardson")
@@ -154,7 +174,14 @@ def steps_table(rows):
     """Every quotient's best step."""
     return research.runs.Table(
         "The best step of each quotient",
-        ("quotient", "type", "best step", "rule of thumb", "error there", "least error of any step"),
+        (
+            "quotient",
+            "type",
+            "best step",
+            "rule of thumb",
+            "error there",
+            "least error of any step",
+        ),
         tuple((*row[:3], row[3] or "none", *row[4:]) for row in rows),
         "Best: where the estimated truncation and rounding add up to the least. Rule of thumb: ε to the power "
         "1 / (p + 1), times max(|x|, 1), for a quotient of order p; the complex step has none.",
@@ -165,16 +192,36 @@ def calls_table():
     """What NumPy's gradient returns for calls that look right."""
     xs = np.array([1.0, 2.0, 3.0, 4.0])
     calls = (
-        ("np.gradient(f(3.0), 3.0)", np.gradient(9.0, 3.0), "6", "one number has no axis to differentiate along"),
+        (
+            "np.gradient(f(3.0), 3.0)",
+            np.gradient(9.0, 3.0),
+            "6",
+            "one number has no axis to differentiate along",
+        ),
         (
             "3.0 - 0.1 * np.array(np.gradient(f(3.0), 3.0))",
             3.0 - 0.1 * np.array(np.gradient(9.0, 3.0)),
             "2.4",
             "an empty parameter, without a word",
         ),
-        ("np.gradient(xs**2, xs)", np.gradient(xs**2, xs), "[2 4 6 8]", "the ends are of first order"),
-        ("np.gradient(xs**2, xs, edge_order=2)", np.gradient(xs**2, xs, edge_order=2), "[2 4 6 8]", "right"),
-        ("np.gradient(xs**2, 3.0)", np.gradient(xs**2, 3.0), "6 at 3", "a number there is a spacing, not a point"),
+        (
+            "np.gradient(xs**2, xs)",
+            np.gradient(xs**2, xs),
+            "[2 4 6 8]",
+            "the ends are of first order",
+        ),
+        (
+            "np.gradient(xs**2, xs, edge_order=2)",
+            np.gradient(xs**2, xs, edge_order=2),
+            "[2 4 6 8]",
+            "right",
+        ),
+        (
+            "np.gradient(xs**2, 3.0)",
+            np.gradient(xs**2, 3.0),
+            "6 at 3",
+            "a number there is a spacing, not a point",
+        ),
         (
             "grid_derivative(xs**2, xs)",
             research.derivatives.grid_derivative(xs**2, xs),
@@ -194,7 +241,11 @@ def calls_table():
 
 def shown(value):
     """What a call gave, as it is printed."""
-    return str(np.round(value, 3)) if isinstance(value, np.ndarray) and value.size else str(value)
+    return (
+        str(np.round(value, 3))
+        if isinstance(value, np.ndarray) and value.size
+        else str(value)
+    )
 
 
 def refusal():
@@ -228,37 +279,87 @@ def draw(result):
         f"{numbers['end_error_over_ours']:.0f} times ours. Of a single number NumPy returns an empty tuple."
     )
     return {
-        "u_curve": research.figures.Picture("A smaller step is not a better one", caption, curves),
-        "numpy_trap": research.figures.Picture("np.gradient differentiates samples, not functions", trapped, trap),
+        "u_curve": research.figures.Picture(
+            "A smaller step is not a better one", caption, curves
+        ),
+        "numpy_trap": research.figures.Picture(
+            "np.gradient differentiates samples, not functions", trapped, trap
+        ),
     }
 
 
 def draw_curves(axes, result, kind):
     """Error against step for each quotient in one type."""
-    colours = dict(zip(SCHEMES, ("#D55E00", "#0072B2", "#009E73", "#8A8F98"), strict=True))
-    theory = {scheme: rule for scheme, found, _, rule, *_ in result.numbers["rows"] if found == kind}
+    colours = dict(
+        zip(SCHEMES, ("#D55E00", "#0072B2", "#009E73", "#8A8F98"), strict=True)
+    )
+    theory = {
+        scheme: rule
+        for scheme, found, _, rule, *_ in result.numbers["rows"]
+        if found == kind
+    }
     for scheme in SCHEMES:
         h, error, truncation, rounding = (
-            result.arrays[f"{kind}/{scheme}/{name}"] for name in ("steps", "error", "truncation", "rounding")
+            result.arrays[f"{kind}/{scheme}/{name}"]
+            for name in ("steps", "error", "truncation", "rounding")
         )
         floor = np.finfo(np.dtype(kind)).eps / 4
-        axes.plot(h, np.maximum(error, floor), "o", color=colours[scheme], markersize=3.5, label=scheme)
-        axes.plot(h, np.maximum(truncation + rounding, floor), color=colours[scheme], lw=1, alpha=0.7)
+        axes.plot(
+            h,
+            np.maximum(error, floor),
+            "o",
+            color=colours[scheme],
+            markersize=3.5,
+            label=scheme,
+        )
+        axes.plot(
+            h,
+            np.maximum(truncation + rounding, floor),
+            color=colours[scheme],
+            lw=1,
+            alpha=0.7,
+        )
         if theory[scheme]:
             axes.axvline(theory[scheme], color=colours[scheme], lw=1, ls=":")
-    axes.set(xscale="log", yscale="log", xlabel="step h", xlim=(1e-17, 3), ylim=(1e-17, 1e2))
+    axes.set(
+        xscale="log", yscale="log", xlabel="step h", xlim=(1e-17, 3), ylim=(1e-17, 1e2)
+    )
     axes.set_ylabel("error" if kind == TYPES[0] else "")
     axes.set_title(kind, loc="left")
-    axes.legend(loc="lower left" if kind == TYPES[1] else "upper left", ncols=2, fontsize=9)
+    axes.legend(
+        loc="lower left" if kind == TYPES[1] else "upper left", ncols=2, fontsize=9
+    )
 
 
 def draw_squares(axes):
     """Both derivatives of x² at four samples."""
     x = np.array([1.0, 2.0, 3.0, 4.0])
-    axes.plot(x, 2 * x, color=research.figures.COLOURS["exact"], lw=1.2, ls=(0, (5, 3)), label="2x")
-    axes.plot(x, np.gradient(x**2, x), "o", color="#D55E00", markersize=8, label="np.gradient(xs**2, xs)")
+    axes.plot(
+        x,
+        2 * x,
+        color=research.figures.COLOURS["exact"],
+        lw=1.2,
+        ls=(0, (5, 3)),
+        label="2x",
+    )
+    axes.plot(
+        x,
+        np.gradient(x**2, x),
+        "o",
+        color="#D55E00",
+        markersize=8,
+        label="np.gradient(xs**2, xs)",
+    )
     ours = research.derivatives.grid_derivative(x**2, x)
-    axes.plot(x, ours, "x", color="#0072B2", markersize=8, markeredgewidth=2, label="grid_derivative(xs**2, xs)")
+    axes.plot(
+        x,
+        ours,
+        "x",
+        color="#0072B2",
+        markersize=8,
+        markeredgewidth=2,
+        label="grid_derivative(xs**2, xs)",
+    )
     axes.set(xlabel="x", ylabel="derivative of x²", xticks=x)
     axes.set_title("Four samples", loc="left")
     axes.legend(loc="upper left")
@@ -267,10 +368,19 @@ def draw_squares(axes):
 def draw_samples(axes, result):
     """Errors along the samples of exp."""
     x = result.arrays["trap/x"]
-    styles = {"numpy": ("np.gradient", "#D55E00"), "ours": ("grid_derivative", "#0072B2")}
+    styles = {
+        "numpy": ("np.gradient", "#D55E00"),
+        "ours": ("grid_derivative", "#0072B2"),
+    }
     styles["ours of order 4"] = ("grid_derivative, accuracy=4", "#009E73")
     for name, (label, colour) in styles.items():
-        axes.plot(x, np.maximum(result.arrays[f"trap/{name}"], 1e-17), color=colour, lw=1.6, label=label)
+        axes.plot(
+            x,
+            np.maximum(result.arrays[f"trap/{name}"], 1e-17),
+            color=colour,
+            lw=1.6,
+            label=label,
+        )
     axes.set(yscale="log", xlabel="x", ylabel="error", ylim=(1e-11, 1))
     axes.set_title("Samples of exp", loc="left")
     axes.legend(loc="upper center", fontsize=9)

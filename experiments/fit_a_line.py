@@ -26,7 +26,10 @@ WORKLOAD = "diabetes_bmi"
 CLOSE = 0.01  # Within one per cent of the exact slope, and of the exact intercept.
 SHOWN_PASSES = (0, 0.1, 0.3, 1, 3, 10, 30)  # Whose lines the still shows.
 FRAMES, MOVING_PASSES = 40, 50  # Of the motion: how many, and until when.
-ENDS = (-2.0, 3.5)  # Where the drawn lines begin and end, in standard deviations of body mass index.
+ENDS = (
+    -2.0,
+    3.5,
+)  # Where the drawn lines begin and end, in standard deviations of body mass index.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +71,9 @@ def run(config, on_progress=None, checkpoints=None):
         on_progress(len(plans), len(plans), "done")
     numbers = {
         "n": n,
-        "exact": dict(zip(("intercept", "slope"), arrays["exact"].tolist(), strict=True)),
+        "exact": dict(
+            zip(("intercept", "slope"), arrays["exact"].tolist(), strict=True)
+        ),
         "regimes": regimes,
         "full_batch_error": regimes["full batch"]["error"],
         "full_batch_passes": regimes["full batch"]["passes"],
@@ -89,14 +94,22 @@ def problem(workload):
 def plan(config, n):
     """(name, sampler, rate) of each regime, checked."""
     rates = (config.full_batch_rate, config.minibatch_rate, config.stochastic_rate)
-    for field, value in zip(("full_batch_rate", "minibatch_rate", "stochastic_rate"), rates, strict=True):
+    for field, value in zip(
+        ("full_batch_rate", "minibatch_rate", "stochastic_rate"), rates, strict=True
+    ):
         if not 0 < value < math.inf:
             raise ValueError(f"{field} must be a positive number; got {field}={value}.")
     if config.passes < 1:
-        raise ValueError(f"passes must be a positive integer; got passes={config.passes}.")
+        raise ValueError(
+            f"passes must be a positive integer; got passes={config.passes}."
+        )
     names = ("full batch", f"mini-batch {config.batch_size}", "stochastic")
     samplers = research.samplers
-    feeds = (samplers.full_batch(n), samplers.minibatch(n, config.batch_size), samplers.stochastic(n))
+    feeds = (
+        samplers.full_batch(n),
+        samplers.minibatch(n, config.batch_size),
+        samplers.stochastic(n),
+    )
     return tuple(zip(names, feeds, rates, strict=True))
 
 
@@ -105,7 +118,9 @@ def train(workload, sampler, rate, config):
     import jax
     import jax.numpy as jnp
 
-    key_init, key_epochs = (jax.random.fold_in(jax.random.key(config.seed), child) for child in range(2))
+    key_init, key_epochs = (
+        jax.random.fold_in(jax.random.key(config.seed), child) for child in range(2)
+    )
     rule = research.update_rules.find_rule("gradient_descent")(rate)
     step = research.descent.make_step(workload.objective, rule, workload.train, rate)
 
@@ -117,7 +132,12 @@ def train(workload, sampler, rate, config):
     def every_step(state):
         def epoch(state, number):
             indices = sampler.indices(jax.random.fold_in(key_epochs, number))
-            return jax.lax.scan(watched, state, research.descent.Draw(indices), length=sampler.num_batches)
+            return jax.lax.scan(
+                watched,
+                state,
+                research.descent.Draw(indices),
+                length=sampler.num_batches,
+            )
 
         return jax.lax.scan(epoch, state, jnp.arange(config.passes))[1].reshape(-1, 2)
 
@@ -126,7 +146,9 @@ def train(workload, sampler, rate, config):
     lines = np.concatenate([first, every_step(research.descent.start(rule, params))])
     bad = np.flatnonzero(~np.isfinite(lines).all(axis=1))
     if len(bad):
-        raise ValueError(f"a learning rate of {rate} diverges: step {bad[0]} is not finite. Choose a smaller one.")
+        raise ValueError(
+            f"a learning rate of {rate} diverges: step {bad[0]} is not finite. Choose a smaller one."
+        )
     return lines
 
 
@@ -148,7 +170,9 @@ def facts(passes, lines, exact, rate, sampler):
         "slope": float(lines[-1, 1]),
         "error": float(errors[-1]),
         "largest_error_in_last_pass": float(errors[last].max()),
-        "error_after_one_pass": float(errors[np.searchsorted(passes, 1.0, side="right") - 1]),
+        "error_after_one_pass": float(
+            errors[np.searchsorted(passes, 1.0, side="right") - 1]
+        ),
         "passes": float(passes[close[0]]) if len(close) else None,
         "steps": int(close[0]) if len(close) else None,
     }
@@ -156,7 +180,10 @@ def facts(passes, lines, exact, rate, sampler):
 
 def answer(numbers):
     """The line, what each regime needed for it, and which of them stays on it."""
-    costs = [f"{name} (rate {found['rate']:g}) {cost(found)}" for name, found in numbers["regimes"].items()]
+    costs = [
+        f"{name} (rate {found['rate']:g}) {cost(found)}"
+        for name, found in numbers["regimes"].items()
+    ]
     return (
         "It steps against the gradient of the mean squared error until the line no longer moves. To come within 1 % of "
         f"the least-squares line {line(numbers['exact'])}, {', '.join(costs)}. {staying(numbers)} the largest relative "
@@ -166,14 +193,24 @@ def answer(numbers):
 
 def staying(numbers):
     """Who stays within 1 %, said only where it is so."""
-    staying = [name for name, f in numbers["regimes"].items() if f["largest_error_in_last_pass"] <= CLOSE]
-    return "Only the exact gradients of the full batch stay there:" if staying == ["full batch"] else "At the end"
+    staying = [
+        name
+        for name, f in numbers["regimes"].items()
+        if f["largest_error_in_last_pass"] <= CLOSE
+    ]
+    return (
+        "Only the exact gradients of the full batch stay there:"
+        if staying == ["full batch"]
+        else "At the end"
+    )
 
 
 def strays(numbers):
     """How far the lines of the last pass are off, in words."""
     regimes = numbers["regimes"].items()
-    return ", ".join(f"{found['largest_error_in_last_pass']:.1g} ({name})" for name, found in regimes)
+    return ", ".join(
+        f"{found['largest_error_in_last_pass']:.1g} ({name})" for name, found in regimes
+    )
 
 
 def cost(found):
@@ -191,14 +228,41 @@ def line(found):
 def table(numbers):
     """Every regime's line against the exact one."""
     rows = [
-        (name, f["rate"], f["intercept"], f["slope"], f["error"], f["error_after_one_pass"], f["passes"], f["steps"])
+        (
+            name,
+            f["rate"],
+            f["intercept"],
+            f["slope"],
+            f["error"],
+            f["error_after_one_pass"],
+            f["passes"],
+            f["steps"],
+        )
         for name, f in numbers["regimes"].items()
     ]
-    exact = ("least squares", None, numbers["exact"]["intercept"], numbers["exact"]["slope"], 0.0, None, None, None)
+    exact = (
+        "least squares",
+        None,
+        numbers["exact"]["intercept"],
+        numbers["exact"]["slope"],
+        0.0,
+        None,
+        None,
+        None,
+    )
     exact = research.runs.dashed(exact)  # It is solved for, at no rate and in no pass.
     return research.runs.Table(
         "The line that each regime finds",
-        ("regime", "rate", "intercept", "slope", "error", "after one pass", "passes to 1 %", "steps to 1 %"),
+        (
+            "regime",
+            "rate",
+            "intercept",
+            "slope",
+            "error",
+            "after one pass",
+            "passes to 1 %",
+            "steps to 1 %",
+        ),
         (*map(tuple, rows), exact),
         "Error: the larger of the relative errors of intercept and slope, at the end of the budget; passes and steps "
         "are to the first line at which it is at most 1 %.",
@@ -209,7 +273,9 @@ def draw(result):
     """The lines among the data, still and moving, and the same walk among all lines."""
     arrays, numbers = result.arrays, result.numbers
     regimes = numbers["regimes"]
-    still, axes = research.figures.new_figure(1, len(regimes), width=11, height=4.3, sharey=True)
+    still, axes = research.figures.new_figure(
+        1, len(regimes), width=11, height=4.3, sharey=True
+    )
     for panel, (name, found) in zip(axes[0], regimes.items(), strict=True):
         draw_data(panel, arrays, f"{name}, rate {found['rate']:g}")
         draw_still_lines(panel, arrays, name)
@@ -217,15 +283,29 @@ def draw(result):
     draw_walk(axes[0, 0], arrays, regimes)
     draw_errors(axes[0, 1], arrays, regimes)
     pictures = {
-        "lines": ("The line through the data", lines_caption(numbers), still, draw_motion(arrays, regimes)),
-        "walk": ("The same walk in the plane of all lines", walk_caption(numbers), walk),
+        "lines": (
+            "The line through the data",
+            lines_caption(numbers),
+            still,
+            draw_motion(arrays, regimes),
+        ),
+        "walk": (
+            "The same walk in the plane of all lines",
+            walk_caption(numbers),
+            walk,
+        ),
     }
-    return {key: research.figures.Picture(*picture) for key, picture in pictures.items()}
+    return {
+        key: research.figures.Picture(*picture) for key, picture in pictures.items()
+    }
 
 
 def lines_caption(numbers):
     """What the first figure shows."""
-    after_one = ", ".join(f"{100 * f['error_after_one_pass']:.0f} % ({n})" for n, f in numbers["regimes"].items())
+    after_one = ", ".join(
+        f"{100 * f['error_after_one_pass']:.0f} % ({n})"
+        for n, f in numbers["regimes"].items()
+    )
     return (
         f"Disease progression after a year against body mass index, {numbers['n']} people (grey), with the least-squares "
         f"line {line(numbers['exact'])} (dashed) and the line of each regime after as many passes as are written at its "
@@ -236,7 +316,9 @@ def lines_caption(numbers):
 
 def walk_caption(numbers):
     """What the second figure shows."""
-    costs = ", ".join(f"{name} {cost(found)}" for name, found in numbers["regimes"].items())
+    costs = ", ".join(
+        f"{name} {cost(found)}" for name, found in numbers["regimes"].items()
+    )
     return (
         "Left: each point is a line, by its intercept and slope; circles join lines of equal f, and the cross is the "
         "exact one. The full batch walks straight, a dot a step; the others wander about that path. Right: the larger of "
@@ -249,11 +331,28 @@ def walk_caption(numbers):
 def draw_data(axes, arrays, title):
     """The examples and the exact line."""
     colours = research.figures.COLOURS
-    axes.plot(arrays["x"], arrays["y"], "o", color=colours["data"], markersize=3.2, alpha=0.45, markeredgewidth=0)
-    axes.plot(ENDS, heights(arrays["exact"]), color=colours["exact"], lw=1.3, ls=(0, (5, 3)), zorder=5)
+    axes.plot(
+        arrays["x"],
+        arrays["y"],
+        "o",
+        color=colours["data"],
+        markersize=3.2,
+        alpha=0.45,
+        markeredgewidth=0,
+    )
+    axes.plot(
+        ENDS,
+        heights(arrays["exact"]),
+        color=colours["exact"],
+        lw=1.3,
+        ls=(0, (5, 3)),
+        zorder=5,
+    )
     axes.set(xlim=(-2.0, 4.8), ylim=(-25, 360), xlabel="body mass index (standardised)")
     axes.set_title(title, loc="left")
-    axes.set_ylabel("disease progression" if axes.get_subplotspec().is_first_col() else "")
+    axes.set_ylabel(
+        "disease progression" if axes.get_subplotspec().is_first_col() else ""
+    )
 
 
 def heights(line_params):
@@ -276,7 +375,9 @@ def draw_still_lines(axes, arrays, name):
     """The lines after SHOWN_PASSES, from pale to full colour, each with its passes where there is room."""
     colour, taken, labelled = research.figures.colour(name), [], []
     passes, lines = arrays[f"{name}/passes"], arrays[f"{name}/lines"]
-    for shade, shown in zip(np.linspace(0.3, 1.0, len(SHOWN_PASSES)), SHOWN_PASSES, strict=True):
+    for shade, shown in zip(
+        np.linspace(0.3, 1.0, len(SHOWN_PASSES)), SHOWN_PASSES, strict=True
+    ):
         index = place(passes, shown)
         if index in taken:
             continue  # No step since.
@@ -284,8 +385,19 @@ def draw_still_lines(axes, arrays, name):
         height = heights(lines[index])
         axes.plot(ENDS, height, color=pale(colour, shade), lw=1.3 + shade, zorder=4)
         if all(abs(height[1] - other) > 12 for other in labelled):
-            text = f"{shown:g} pass{'es' if shown != 1 else ''}" if shown in (0, 1) else f"{shown:g}"
-            axes.text(ENDS[1] + 0.08, height[1], text, color=pale(colour, max(shade, 0.65)), va="center", fontsize=9)
+            text = (
+                f"{shown:g} pass{'es' if shown != 1 else ''}"
+                if shown in (0, 1)
+                else f"{shown:g}"
+            )
+            axes.text(
+                ENDS[1] + 0.08,
+                height[1],
+                text,
+                color=pale(colour, max(shade, 0.65)),
+                va="center",
+                fontsize=9,
+            )
             labelled.append(height[1])
 
 
@@ -293,23 +405,38 @@ def draw_motion(arrays, regimes):
     """The lines move, each with a short trail; time grows as the cube of the frame, so that first and last are seen."""
     from research.figures import motion
 
-    figure, axes = research.figures.new_figure(1, len(regimes), width=11, height=4.0, sharey=True)
+    figure, axes = research.figures.new_figure(
+        1, len(regimes), width=11, height=4.0, sharey=True
+    )
     moving = {}
     for panel, name in zip(axes[0], regimes, strict=True):
         draw_data(panel, arrays, name)
         colour = research.figures.colour(name)
         shades = ((0.2, 1.6), (0.35, 1.6), (0.5, 1.6), (1.0, 2.8))
-        trail = [panel.plot(ENDS, (0, 0), color=pale(colour, shade), lw=width, zorder=4)[0] for shade, width in shades]
-        moving[name] = trail, panel.text(0.03, 0.97, "", transform=panel.transAxes, va="top", fontsize=10)
+        trail = [
+            panel.plot(ENDS, (0, 0), color=pale(colour, shade), lw=width, zorder=4)[0]
+            for shade, width in shades
+        ]
+        moving[name] = (
+            trail,
+            panel.text(
+                0.03, 0.97, "", transform=panel.transAxes, va="top", fontsize=10
+            ),
+        )
 
     def show(k):
         for name, (trail, text) in moving.items():
             passes, lines = arrays[f"{name}/passes"], arrays[f"{name}/lines"]
-            times = [MOVING_PASSES * (max(k - back, 0) / (FRAMES - 1)) ** 3 for back in (3, 2, 1, 0)]
+            times = [
+                MOVING_PASSES * (max(k - back, 0) / (FRAMES - 1)) ** 3
+                for back in (3, 2, 1, 0)
+            ]
             for artist, time in zip(trail, times, strict=True):
                 artist.set_ydata(heights(lines[place(passes, time)]))
             index = place(passes, times[-1])
-            equation = f"{lines[index, 0]:.0f} + {lines[index, 1]:.0f} x".replace("+ -", "- ")
+            equation = f"{lines[index, 0]:.0f} + {lines[index, 1]:.0f} x".replace(
+                "+ -", "- "
+            )
             text.set_text(f"{times[-1]:.1f} passes, {index:,} steps\ny = {equation}")
 
     return motion.record(figure, show, FRAMES)
@@ -321,12 +448,33 @@ def draw_walk(axes, arrays, regimes):
     angle = np.linspace(0, 2 * np.pi, 200)
     axes.grid(False)
     for radius in np.linalg.norm(exact) * np.array([0.05, 0.2, 0.4, 0.6, 0.8, 1.0]):
-        axes.plot(*(exact[:, None] + radius * np.array([np.cos(angle), np.sin(angle)])), color="#D5D8DC", lw=0.9)
+        axes.plot(
+            *(exact[:, None] + radius * np.array([np.cos(angle), np.sin(angle)])),
+            color="#D5D8DC",
+            lw=0.9,
+        )
     for name in reversed(regimes):
-        lines = arrays[f"{name}/lines"][: place(arrays[f"{name}/passes"], MOVING_PASSES) + 1]
-        style = {"full batch": {"marker": "o", "markersize": 3.2, "lw": 0.8}, "stochastic": {"lw": 0.6}}
-        axes.plot(*lines.T, color=research.figures.colour(name), label=name, **style.get(name, {"lw": 1.3}))
-    axes.plot(*exact, "+", color=research.figures.COLOURS["exact"], markersize=14, markeredgewidth=1.6, zorder=5)
+        lines = arrays[f"{name}/lines"][
+            : place(arrays[f"{name}/passes"], MOVING_PASSES) + 1
+        ]
+        style = {
+            "full batch": {"marker": "o", "markersize": 3.2, "lw": 0.8},
+            "stochastic": {"lw": 0.6},
+        }
+        axes.plot(
+            *lines.T,
+            color=research.figures.colour(name),
+            label=name,
+            **style.get(name, {"lw": 1.3}),
+        )
+    axes.plot(
+        *exact,
+        "+",
+        color=research.figures.COLOURS["exact"],
+        markersize=14,
+        markeredgewidth=1.6,
+        zorder=5,
+    )
     axes.set(xlabel="intercept", ylabel="slope", xlim=(-21, 190), ylim=(-50, 109))
     axes.set_aspect("equal")
     axes.set_title(f"The first {MOVING_PASSES} passes", loc="left")
@@ -338,10 +486,21 @@ def draw_errors(axes, arrays, regimes):
     for name in reversed(regimes):
         stride = slice(None, None, regimes[name]["steps_per_epoch"])
         errors = relative_errors(arrays[f"{name}/lines"][stride], arrays["exact"])
-        axes.plot(arrays[f"{name}/passes"][stride], errors, color=research.figures.colour(name), lw=1.4, label=name)
+        axes.plot(
+            arrays[f"{name}/passes"][stride],
+            errors,
+            color=research.figures.colour(name),
+            lw=1.4,
+            label=name,
+        )
     axes.axhline(CLOSE, color=research.figures.COLOURS["exact"], lw=1.2, ls=(0, (4, 3)))
     axes.set_yscale("log")
-    axes.set(xlabel="passes over the data", ylabel="relative error", xlim=(0, 2 * MOVING_PASSES), ylim=(1e-5, 2))
+    axes.set(
+        xlabel="passes over the data",
+        ylabel="relative error",
+        xlim=(0, 2 * MOVING_PASSES),
+        ylim=(1e-5, 2),
+    )
     axes.set_title("How far from the exact line", loc="left")
 
 

@@ -37,7 +37,12 @@ import numpy as np
 
 import research
 
-EXPECTED = {"coverage": (0.98, 1.0), "sharpness": (1.0, 30.0), "answered": (0.9, 1.0), "false_answers": (0, 0)}
+EXPECTED = {
+    "coverage": (0.98, 1.0),
+    "sharpness": (1.0, 30.0),
+    "answered": (0.9, 1.0),
+    "false_answers": (0, 0),
+}
 EXPECTED |= {"smooth_wrong": (0.0, 0.005), "kinks_wrong": (0.0, 0.01)}
 
 OURS = "finite_difference"
@@ -71,7 +76,9 @@ def run(config, on_progress=None, checkpoints=None):
     """Every package on every problem."""
     del checkpoints  # It takes a minute.
     if config.per_class < 0 or config.seed < 0:
-        raise ValueError(f"both must be at least 0; got per_class={config.per_class!r} and seed={config.seed!r}.")
+        raise ValueError(
+            f"both must be at least 0; got per_class={config.per_class!r} and seed={config.seed!r}."
+        )
     problems = halves(config.half)
     methods = installed()
     arrays, scores, answers = {"truth": np.array([p.truth for p in problems])}, {}, {}
@@ -79,15 +86,24 @@ def run(config, on_progress=None, checkpoints=None):
         found, seconds = ask(method, problems)
         told = np.where(found[:, 2:3] > 0, found[:, :2], np.nan)
         arrays |= {f"{name}/value": told[:, 0], f"{name}/claim": told[:, 1]}
-        scores[name] = score(arrays["truth"], found) | {"milliseconds": 1e3 * seconds / len(problems)}
+        scores[name] = score(arrays["truth"], found) | {
+            "milliseconds": 1e3 * seconds / len(problems)
+        }
         answers[name] = false_answers(problems, found)
     rows = random_rows(config, methods, on_progress)
     ours = {key: scores[OURS][key] for key in EXPECTED if key in scores[OURS]}
-    numbers = {"half": config.half, "problems": len(problems), "exist": int(np.isfinite(arrays["truth"]).sum())}
+    numbers = {
+        "half": config.half,
+        "problems": len(problems),
+        "exist": int(np.isfinite(arrays["truth"]).sum()),
+    }
     numbers |= ours | {"scores": scores, "answers": answers}
     tables = [scores_table(numbers), answers_table(numbers, problems)]
     if rows:
-        numbers |= {"smooth_wrong": pooled(rows, "smooth", "root"), "kinks_wrong": pooled(rows, "kink")}
+        numbers |= {
+            "smooth_wrong": pooled(rows, "smooth", "root"),
+            "kinks_wrong": pooled(rows, "kink"),
+        }
         numbers |= {"per_class": config.per_class, "random": rows}
         tables.append(random_table(numbers))
     tables = tuple(tables)
@@ -99,7 +115,9 @@ def halves(name):
     problems = research.derivatives.problems
     known = {"held out": problems.HELD_OUT, "development": problems.DEVELOPMENT}
     if name not in known:
-        raise ValueError(f"half must be 'held out' or 'development'; got half={name!r}.")
+        raise ValueError(
+            f"half must be 'held out' or 'development'; got half={name!r}."
+        )
     return known[name]
 
 
@@ -126,16 +144,27 @@ def installed():
             ORDERS,
         ),
         # It too says where it has failed; "all" takes its value and error even then.
-        "scipy.differentiate": Package(scipy_ask, lambda r: (r.df, r.error, bool(r.success))),
+        "scipy.differentiate": Package(
+            scipy_ask, lambda r: (r.df, r.error, bool(r.success))
+        ),
         "scipy.differentiate, all": Package(scipy_ask, lambda r: (r.df, r.error, True)),
         "numdifftools": Package(
-            lambda f, x, order: load("numdifftools").Derivative(f, n=order, full_output=True)(x),
+            lambda f, x, order: load("numdifftools").Derivative(
+                f, n=order, full_output=True
+            )(x),
             read_numdifftools,
             ORDERS,
         ),
-        "jacobi": Package(lambda f, x, order: load("jacobi").jacobi(f, x), lambda r: (r[0], r[1], True)),
+        "jacobi": Package(
+            lambda f, x, order: load("jacobi").jacobi(f, x),
+            lambda r: (r[0], r[1], True),
+        ),
     }
-    return {name: package for name, package in packages.items() if name == OURS or importable(PEERS[name])}
+    return {
+        name: package
+        for name, package in packages.items()
+        if name == OURS or importable(PEERS[name])
+    }
 
 
 def read_numdifftools(reply):
@@ -170,7 +199,13 @@ def ask_one(package, f, x, order=1):
         warnings.simplefilter("ignore")
         try:
             reply = package.ask(counted, x, order)
-        except (ArithmeticError, ValueError, TypeError, IndexError, np.linalg.LinAlgError):
+        except (
+            ArithmeticError,
+            ValueError,
+            TypeError,
+            IndexError,
+            np.linalg.LinAlgError,
+        ):
             return math.nan, math.inf, False, count
     value, claim, says = package.read(reply)
     value, claim = float(np.squeeze(value)), float(np.squeeze(claim))
@@ -183,10 +218,14 @@ def score(truth, found):
     told = exists & answered
     error = np.abs(found[told, 0] - truth[told])
     # What float64 cannot tell counts as an error too, so that a lucky zero is no infinite claim.
-    least = np.maximum(error, np.maximum(UNIT * np.abs(truth[told]), np.finfo(np.float64).tiny))
+    least = np.maximum(
+        error, np.maximum(UNIT * np.abs(truth[told]), np.finfo(np.float64).tiny)
+    )
     return {
         "coverage": share_of(error <= found[told, 1]),
-        "off_tenfold": share_of(error > 10 * np.maximum(found[told, 1], UNIT * np.abs(truth[told]))),
+        "off_tenfold": share_of(
+            error > 10 * np.maximum(found[told, 1], UNIT * np.abs(truth[told]))
+        ),
         "sharpness": float(np.median(found[told, 1] / least)) if told.any() else None,
         "answered": float(np.sum(told) / np.sum(exists)),
         "false_answers": int(np.sum(~exists & answered & confident(found))),
@@ -201,16 +240,28 @@ def random_rows(config, methods, on_progress=None):
         return []
     from research.derivatives.problems.random_functions import CLASSES, random_cases
 
-    asked = {name: package for name, package in methods.items() if not name.endswith(", all")}
+    asked = {
+        name: package for name, package in methods.items() if not name.endswith(", all")
+    }
     rows = []
     for done, kind in enumerate(CLASSES):
         if on_progress:
             on_progress(done, len(CLASSES), kind)
         cases = random_cases(kind, config.per_class, config.seed)
         for order in ORDERS:
-            for name in (name for name, package in asked.items() if order in package.orders):
-                found = np.array([ask_one(asked[name], case.function(), case.x, order) for case in cases])
-                rows.append({"class": kind, "order": order, "package": name} | judged(cases, found, order))
+            for name in (
+                name for name, package in asked.items() if order in package.orders
+            ):
+                found = np.array(
+                    [
+                        ask_one(asked[name], case.function(), case.x, order)
+                        for case in cases
+                    ]
+                )
+                rows.append(
+                    {"class": kind, "order": order, "package": name}
+                    | judged(cases, found, order)
+                )
     if on_progress:
         on_progress(len(CLASSES), len(CLASSES), "done")
     return rows
@@ -224,7 +275,9 @@ def judged(cases, found, order):
     answered, claim = found[:, 2].astype(bool), found[:, 1]
     error = np.where(exists, np.abs(found[:, 0] - truth), half_gap)
     told = answered & exists & np.isfinite(claim)
-    least = np.maximum(error, np.spacing(np.abs(truth)))  # An error of less than an ulp counts as one.
+    least = np.maximum(
+        error, np.spacing(np.abs(truth))
+    )  # An error of less than an ulp counts as one.
     with np.errstate(over="ignore"):  # A claim near the largest float.
         ratios = claim[told] / least[told]
     return {
@@ -238,7 +291,9 @@ def judged(cases, found, order):
 def pooled(rows, *classes):
     """The share of functions of some classes, all orders, to which `finite_difference` gives a wrong answer."""
     ours = [row for row in rows if row["package"] == OURS and row["class"] in classes]
-    return sum(row["wrong"] for row in ours) / max(1, sum(row["functions"] for row in ours))
+    return sum(row["wrong"] for row in ours) / max(
+        1, sum(row["functions"] for row in ours)
+    )
 
 
 def times(ratio):
@@ -258,9 +313,16 @@ def confident(found):
 
 def false_answers(problems, found):
     """kind -> how many problems without a derivative got a confident answer."""
-    wrong = np.array([p.derivative is None for p in problems]) & found[:, 2].astype(bool) & confident(found)
+    wrong = (
+        np.array([p.derivative is None for p in problems])
+        & found[:, 2].astype(bool)
+        & confident(found)
+    )
     return {
-        kind: int(sum(w and p.kind == kind for w, p in zip(wrong, problems, strict=True))) for kind in kinds(problems)
+        kind: int(
+            sum(w and p.kind == kind for w, p in zip(wrong, problems, strict=True))
+        )
+        for kind in kinds(problems)
     }
 
 
@@ -276,8 +338,16 @@ def answer(numbers):
         for name, s in numbers["scores"].items()
         if name != OURS and s["answered"]
     )
-    missing = [name for name in dict.fromkeys(n.removesuffix(", all") for n in PEERS) if name not in numbers["scores"]]
-    absent = f" Not installed: {' and '.join(missing)} (pip install '.[peers]')." if missing else ""
+    missing = [
+        name
+        for name in dict.fromkeys(n.removesuffix(", all") for n in PEERS)
+        if name not in numbers["scores"]
+    ]
+    absent = (
+        f" Not installed: {' and '.join(missing)} (pip install '.[peers]')."
+        if missing
+        else ""
+    )
     without = numbers["problems"] - numbers["exist"]
     words = (
         f"That of finite_difference does: on the {numbers['half']} problems {100 * numbers['coverage']:.0f} % of its claims "
@@ -298,9 +368,14 @@ def on_random(numbers):
     )
     share = 100 * worst["wrong"] / worst["functions"]
     first = [
-        row for row in numbers["random"] if row["order"] == 1 and row["class"] == "smooth" and row["package"] != OURS
+        row
+        for row in numbers["random"]
+        if row["order"] == 1 and row["class"] == "smooth" and row["package"] != OURS
     ]
-    others = ", ".join(f"{row['package']} {100 * row['wrong'] / row['functions']:.1f} %" for row in first)
+    others = ", ".join(
+        f"{row['package']} {100 * row['wrong'] / row['functions']:.1f} %"
+        for row in first
+    )
     return (
         f" To random functions, orders 1 to 4, it gives a wrong answer in {100 * numbers['smooth_wrong']:.2f} % where f is "
         f"smooth or x a root, and in {100 * numbers['kinks_wrong']:.2f} % at kinks; the worst is {share:.1f} %, class "
@@ -321,7 +396,10 @@ def scores_table(numbers):
         "evaluations",
         "milliseconds",
     )
-    rows = [(name, *(numbers["scores"][name][key] for key in keys)) for name in numbers["scores"]]
+    rows = [
+        (name, *(numbers["scores"][name][key] for key in keys))
+        for name in numbers["scores"]
+    ]
     rows += [
         (f"{name}: not installed, pip install '.[peers]'", *(["-"] * len(keys)))
         for name in PEERS
@@ -351,17 +429,29 @@ def scores_table(numbers):
 
 def random_table(numbers):
     """A row for each class and order."""
-    of = {(row["class"], row["order"], row["package"]): row for row in numbers["random"]}
+    of = {
+        (row["class"], row["order"], row["package"]): row for row in numbers["random"]
+    }
     packages = list(dict.fromkeys(row["package"] for row in numbers["random"]))
     rows = []
-    for kind, order in dict.fromkeys((row["class"], row["order"]) for row in numbers["random"]):
+    for kind, order in dict.fromkeys(
+        (row["class"], row["order"]) for row in numbers["random"]
+    ):
         ours = of[kind, order, OURS]
         cells = [kind, order, "-" if ours["sharpness"] is None else ours["sharpness"]]
         for name in packages:
             row = of.get((kind, order, name))
-            cells += ["-", "-"] if row is None else [row["wrong"] / row["functions"], row["answered"]]
+            cells += (
+                ["-", "-"]
+                if row is None
+                else [row["wrong"] / row["functions"], row["answered"]]
+            )
         rows.append(tuple(cells))
-    columns = [column for name in packages for column in (f"{name}: wrong", f"{name}: answered")]
+    columns = [
+        column
+        for name in packages
+        for column in (f"{name}: wrong", f"{name}: answered")
+    ]
     return research.runs.Table(
         f"Random functions, {numbers['per_class']:,} of each class",
         ("class", "order", f"{OURS}: claim over error", *columns),
@@ -378,7 +468,11 @@ def answers_table(numbers, problems):
     """Who answers what has no answer."""
     count = {kind: sum(p.kind == kind for p in problems) for kind in kinds(problems)}
     rows = [
-        (f"{kind} ({n})", *(numbers["answers"][name][kind] for name in numbers["scores"])) for kind, n in count.items()
+        (
+            f"{kind} ({n})",
+            *(numbers["answers"][name][kind] for name in numbers["scores"]),
+        )
+        for kind, n in count.items()
     ]
     return research.runs.Table(
         "Confident answers where no derivative exists",
@@ -391,22 +485,32 @@ def answers_table(numbers, problems):
 def draw(result):
     """Claim against error, a panel a package."""
     names = [name for name in result.numbers["scores"] if not name.endswith(", all")]
-    figure, axes = research.figures.new_figure(1, len(names), width=3.1 * len(names) + 1, height=4.0, sharey=True)
+    figure, axes = research.figures.new_figure(
+        1, len(names), width=3.1 * len(names) + 1, height=4.0, sharey=True
+    )
     for panel, name in zip(axes[0], names, strict=True):
         draw_claims(panel, result, name)
     axes[0, 0].set_ylabel("claimed error / |derivative|")
     scores = result.numbers["scores"].items()
     covered = ", ".join(
-        f"{name} {100 * s['coverage']:.0f} %" for name, s in scores if s["answered"] and not name.endswith(", all")
+        f"{name} {100 * s['coverage']:.0f} %"
+        for name, s in scores
+        if s["answered"] and not name.endswith(", all")
     )
     caption = (
         f"A dot for each of the {result.numbers['exist']} {result.numbers['half']} problems that have a derivative and got an "
         "answer: the claimed error against the actual one, both relative. A claim holds on and above the dashed line "
         f"(blue), and is broken below it (orange). Claims that hold: {covered}."
     )
-    pictures = {"claims": research.figures.Picture("What is claimed, and what is so", caption, figure)}
+    pictures = {
+        "claims": research.figures.Picture(
+            "What is claimed, and what is so", caption, figure
+        )
+    }
     if "random" in result.numbers:
-        pictures["random"] = draw_random(result.numbers["random"], result.numbers["per_class"])
+        pictures["random"] = draw_random(
+            result.numbers["random"], result.numbers["per_class"]
+        )
     return pictures
 
 
@@ -414,14 +518,26 @@ def draw_random(rows, per_class):
     """Wrong answers by class, a panel for each order."""
     classes = list(dict.fromkeys(row["class"] for row in rows))
     packages = list(dict.fromkeys(row["package"] for row in rows))
-    figure, axes = research.figures.new_figure(2, 2, width=7.0, height=7.0, sharey=True, sharex=True)
+    figure, axes = research.figures.new_figure(
+        2, 2, width=7.0, height=7.0, sharey=True, sharex=True
+    )
     colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
     for panel, order in zip(axes.flat, ORDERS, strict=True):
         for name, colour, marker in zip(packages, colours, "osD^", strict=False):
-            of = {row["class"]: row for row in rows if row["package"] == name and row["order"] == order}
+            of = {
+                row["class"]: row
+                for row in rows
+                if row["package"] == name and row["order"] == order
+            }
             shares = [100 * row["wrong"] / row["functions"] for row in of.values()]
             panel.plot(
-                shares, [classes.index(kind) for kind in of], marker, color=colour, label=name, markersize=6, alpha=0.85
+                shares,
+                [classes.index(kind) for kind in of],
+                marker,
+                color=colour,
+                label=name,
+                markersize=6,
+                alpha=0.85,
             )
         panel.set(xscale="symlog", xlim=(-0.15, 150), title=f"order {order}")
         panel.set_xscale("symlog", linthresh=0.5)
@@ -431,28 +547,55 @@ def draw_random(rows, per_class):
         panel.set_xlabel("wrong answers, %")
     axes[0, 0].set_yticks(range(len(classes)), classes)
     axes[0, 0].invert_yaxis()
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=min(2, len(packages)))
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=min(2, len(packages)),
+    )
     caption = (
         f"{per_class:,} random functions of each class: the share to which a package gives an answer whose claim does not hold. "
         "finite_difference answers less often where it cannot know; how often stands in the table."
     )
-    return research.figures.Picture("Wrong answers to random functions", caption, figure)
+    return research.figures.Picture(
+        "Wrong answers to random functions", caption, figure
+    )
 
 
 def draw_claims(axes, result, name):
     """The answers of one package; what is off the axes stands at their edge."""
-    truth, value, claim = result.arrays["truth"], *(result.arrays[f"{name}/{column}"] for column in ("value", "claim"))
+    truth, value, claim = (
+        result.arrays["truth"],
+        *(result.arrays[f"{name}/{column}"] for column in ("value", "claim")),
+    )
     told = np.isfinite(truth) & np.isfinite(value) & np.isfinite(claim)
     size = np.maximum(np.abs(truth[told]), np.where(truth[told] == 0, 1.0, 0.0))
     error, claimed = np.abs(value - truth)[told], claim[told]
     holds = error <= claimed
     low, high = 1e-17, 1e3
     x, y = (np.clip(column / size, low, high) for column in (error, claimed))
-    axes.plot([low, high], [low, high], color=research.figures.COLOURS["exact"], lw=1.1, ls=(0, (5, 3)))
+    axes.plot(
+        [low, high],
+        [low, high],
+        color=research.figures.COLOURS["exact"],
+        lw=1.1,
+        ls=(0, (5, 3)),
+    )
     for chosen, colour in ((holds, "#0072B2"), (~holds, "#D55E00")):
-        axes.plot(x[chosen], y[chosen], "o", color=colour, markersize=4.5, alpha=0.75, markeredgewidth=0)
+        axes.plot(
+            x[chosen],
+            y[chosen],
+            "o",
+            color=colour,
+            markersize=4.5,
+            alpha=0.75,
+            markeredgewidth=0,
+        )
     axes.set(
-        xscale="log", yscale="log", xlabel="error / |derivative|", xlim=(low / 2, 2 * high), ylim=(low / 2, 2 * high)
+        xscale="log",
+        yscale="log",
+        xlabel="error / |derivative|",
+        xlim=(low / 2, 2 * high),
+        ylim=(low / 2, 2 * high),
     )
     axes.set_title(name, loc="left")
 

@@ -29,7 +29,9 @@ import numpy as np
 import research
 
 EXPECTED = {"softmax": (0.844, 0.86), "mlp": (0.883, 0.91), "cnn": (0.916, 0.94)}
-VARIES = {"peak rate": None}  # Chosen by trainings; another processor may choose others (`reproduce`).
+VARIES = {
+    "peak rate": None
+}  # Chosen by trainings; another processor may choose others (`reproduce`).
 
 CLAIM, FALLBACK = "fashion_mnist", "digits"
 MIRRORED = ("fashion_mnist", "cifar10")  # What stays itself in a mirror.
@@ -37,7 +39,10 @@ LABELS = {"softmax": "softmax regression", "mlp": "MLP", "cnn": "CNN"}
 PUBLISHED = {"softmax": 0.844, "mlp": 0.883, "cnn": 0.916}
 WARMUP = 0.25  # The part of a training in which its rate rises.
 SLICE = 500  # Examples that are evaluated at once, at most.
-CHOICE_SEED, SPLIT_SEED = 100, 0  # Of the trainings that rates are chosen by, and of what is held out for that.
+CHOICE_SEED, SPLIT_SEED = (
+    100,
+    0,
+)  # Of the trainings that rates are chosen by, and of what is held out for that.
 WORST = 24  # Errors shown.
 MOST_FILTERS = 32  # Shown of each model.
 
@@ -80,7 +85,14 @@ class Config:
     """How many images are held out for that."""
 
 
-FULL = Config(seeds="0..4", mlp_epochs=20, cnn_epochs=14, budgets=(1, 3, 7), mirror=True, choose=(0.25, 0.5, 1, 2, 4))
+FULL = Config(
+    seeds="0..4",
+    mlp_epochs=20,
+    cnn_epochs=14,
+    budgets=(1, 3, 7),
+    mirror=True,
+    choose=(0.25, 0.5, 1, 2, 4),
+)
 FAST = Config(
     dataset=FALLBACK, seeds="0..1", batch_size=32, softmax_epochs=2, mlp_epochs=2, cnn_epochs=2, budgets=(1,),
     mlp_rate=1e-2, cnn_rate=1e-2, hidden=(16, 16), channels=(4, 8),
@@ -95,7 +107,9 @@ def complete(config):
         research.datasets.images(CLAIM)
     except (OSError, ImportError) as problem:
         print(f"warning: {problem} Going on with {FALLBACK}.", file=sys.stderr)
-        return dataclasses.replace(config, dataset=FALLBACK, batch_size=32, mirror=False, held_out=300)
+        return dataclasses.replace(
+            config, dataset=FALLBACK, batch_size=32, mirror=False, held_out=300
+        )
     return config
 
 
@@ -122,21 +136,46 @@ def run(config, on_progress=None, checkpoints=None):
     checkpoints = checkpoints or research.types.nowhere
     split = research.datasets.images(config.dataset)
     seeds, models = check(config, split), tuple(LABELS)
-    epochs, rates = ({model: getattr(config, f"{model}_{what}") for model in models} for what in ("epochs", "rate"))
+    epochs, rates = (
+        {model: getattr(config, f"{model}_{what}") for model in models}
+        for what in ("epochs", "rate")
+    )
     trials = [
         Job(model, CHOICE_SEED, epochs[model], factor * rates[model], config.held_out)
         for model in models
         for factor in config.choose
     ]
     total = len(trials) + len(models) * len(seeds) + len(config.budgets)
-    work = functools.partial(train_all, config, split, on_progress or (lambda *shown: None), checkpoints, total)
+    work = functools.partial(
+        train_all,
+        config,
+        split,
+        on_progress or (lambda *shown: None),
+        checkpoints,
+        total,
+    )
     rates, tried = chosen(rates, trials, work(trials, 0))
-    jobs = [Job(model, seed, epochs[model], rates[model]) for model in models for seed in seeds]
-    found = work(jobs + [Job("cnn", seeds[0], budget, rates["cnn"]) for budget in config.budgets], len(trials))
-    trained = {model: found[i * len(seeds) : (i + 1) * len(seeds)] for i, model in enumerate(models)}
-    budgets = dict(zip(config.budgets, found[len(jobs) :], strict=True)) | {epochs["cnn"]: trained["cnn"][0]}
+    jobs = [
+        Job(model, seed, epochs[model], rates[model])
+        for model in models
+        for seed in seeds
+    ]
+    found = work(
+        jobs
+        + [Job("cnn", seeds[0], budget, rates["cnn"]) for budget in config.budgets],
+        len(trials),
+    )
+    trained = {
+        model: found[i * len(seeds) : (i + 1) * len(seeds)]
+        for i, model in enumerate(models)
+    }
+    budgets = dict(zip(config.budgets, found[len(jobs) :], strict=True)) | {
+        epochs["cnn"]: trained["cnn"][0]
+    }
     numbers = facts(config, split, rates, tried, trained, budgets)
-    return research.runs.Result(answer(numbers), tables(numbers), arrays(split, trained), numbers)
+    return research.runs.Result(
+        answer(numbers), tables(numbers), arrays(split, trained), numbers
+    )
 
 
 def check(config, split):
@@ -144,20 +183,32 @@ def check(config, split):
     of_models = [f"{model}_{what}" for model in LABELS for what in ("epochs", "rate")]
     for name in ("batch_size", "hidden", "channels", "held_out", *of_models):
         if not np.min(getattr(config, name), initial=1) > 0:
-            raise ValueError(f"{name} must be positive; got {name}={getattr(config, name)}.")
+            raise ValueError(
+                f"{name} must be positive; got {name}={getattr(config, name)}."
+            )
     if any(epochs < 1 or epochs == config.cnn_epochs for epochs in config.budgets):
-        raise ValueError(f"budgets must be positive and other than cnn_epochs; got budgets={config.budgets}.")
-    if any(factor <= 0 for factor in config.choose) or list(config.choose) != sorted(set(config.choose)):
-        raise ValueError(f"choose must be positive multiples, ascending; got choose={config.choose}.")
+        raise ValueError(
+            f"budgets must be positive and other than cnn_epochs; got budgets={config.budgets}."
+        )
+    if any(factor <= 0 for factor in config.choose) or list(config.choose) != sorted(
+        set(config.choose)
+    ):
+        raise ValueError(
+            f"choose must be positive multiples, ascending; got choose={config.choose}."
+        )
     if config.mirror and config.dataset not in MIRRORED:
-        raise ValueError(f"mirror must be False for {config.dataset}: a mirrored digit is another one, or none.")
+        raise ValueError(
+            f"mirror must be False for {config.dataset}: a mirrored digit is another one, or none."
+        )
     learnt = len(split.train_y) - (config.held_out if config.choose else 0)
     if config.batch_size > learnt:
         raise ValueError(
             f"batch_size={config.batch_size} is too large: at most the {max(learnt, 0):,} training images of {config.dataset}."
         )
     for model in LABELS:
-        make_model(model, config, split)  # Refuses widths, channels and dropout before anything is trained.
+        make_model(
+            model, config, split
+        )  # Refuses widths, channels and dropout before anything is trained.
     return research.runs.parse_seeds(config.seeds)
 
 
@@ -168,10 +219,16 @@ def train_all(config, split, on_progress, checkpoints, total, jobs, first):
         name = "/".join(map(str, job))
 
         def watch(share, words, done=done, job=job):
-            on_progress(done + share, total, f"{LABELS[job.model]}, seed {job.seed}, {words}")
+            on_progress(
+                done + share, total, f"{LABELS[job.model]}, seed {job.seed}, {words}"
+            )
 
         watch(0.0, f"{job.epochs} epochs")
-        saved.append(research.runs.remembered(checkpoints, name, functools.partial(train, job, config, split, watch)))
+        saved.append(
+            research.runs.remembered(
+                checkpoints, name, functools.partial(train, job, config, split, watch)
+            )
+        )
     on_progress(first + len(jobs), total, "done")
     return saved
 
@@ -182,9 +239,13 @@ def train(job, config, split, watch, parts):
 
     learn, judge = parted(split, job.held_out)
     model = make_model(job.model, config, split)
-    key_init, key_epochs = (jax.random.fold_in(jax.random.key(job.seed), child) for child in range(2))
+    key_init, key_epochs = (
+        jax.random.fold_in(jax.random.key(job.seed), child) for child in range(2)
+    )
     sampler = research.samplers.minibatch(len(learn.y), config.batch_size)
-    schedule = research.schedules.one_cycle(job.rate, job.epochs * sampler.num_batches, WARMUP)
+    schedule = research.schedules.one_cycle(
+        job.rate, job.epochs * sampler.num_batches, WARMUP
+    )
     objectives = research.objectives
     accuracy = objectives.in_slices(objectives.accuracy(model), SLICE)
     trained = research.training.train(
@@ -201,7 +262,9 @@ def train(job, config, split, watch, parts):
         checkpoint=parts("training"),
     )
     if trained.first_bad_step >= 0 and not job.held_out:
-        raise ValueError(f"The {LABELS[job.model]} at rate {job.rate:g} diverges in step {trained.first_bad_step}.")
+        raise ValueError(
+            f"The {LABELS[job.model]} at rate {job.rate:g} diverges in step {trained.first_bad_step}."
+        )
     found = trained.evaluations | {
         "loss": trained.steps.loss.mean(axis=1),
         "probabilities": probabilities(model, trained.params, judge.x),
@@ -209,7 +272,9 @@ def train(job, config, split, watch, parts):
     }
     values = {"seconds": trained.seconds, "first_bad_step": trained.first_bad_step}
     values |= {"gradients": trained.steps.loss.size * sampler.batch_size}
-    return research.types.Saved(found, values | {"parameters": research.models.count_parameters(trained.params)})
+    return research.types.Saved(
+        found, values | {"parameters": research.models.count_parameters(trained.params)}
+    )
 
 
 def parted(split, held_out):
@@ -218,25 +283,48 @@ def parted(split, held_out):
     if not held_out:
         return Batch(split.train_x, split.train_y), Batch(split.test_x, split.test_y)
     order = np.random.default_rng(SPLIT_SEED).permutation(len(split.train_y))
-    return tuple(Batch(split.train_x[part], split.train_y[part]) for part in (order[held_out:], order[:held_out]))
+    return tuple(
+        Batch(split.train_x[part], split.train_y[part])
+        for part in (order[held_out:], order[:held_out])
+    )
 
 
 def make_model(name, config, split):
     """A model of images as they are stored."""
-    models, shape, num_classes = research.models, split.train_x.shape[1:], len(split.classes)
+    models, shape, num_classes = (
+        research.models,
+        split.train_x.shape[1:],
+        len(split.classes),
+    )
     if name == "cnn":
-        model = models.cnn(shape, num_classes, channels=config.channels, dropout=config.dropout, dtype="float32")
+        model = models.cnn(
+            shape,
+            num_classes,
+            channels=config.channels,
+            dropout=config.dropout,
+            dtype="float32",
+        )
     elif name == "mlp":
-        model = flattened(models.mlp((math.prod(shape), *config.hidden, num_classes), dtype="float32"))
+        model = flattened(
+            models.mlp((math.prod(shape), *config.hidden, num_classes), dtype="float32")
+        )
     else:
-        model = flattened(models.softmax(math.prod(shape), num_classes, scale=0.0, dtype="float32"))
+        model = flattened(
+            models.softmax(math.prod(shape), num_classes, scale=0.0, dtype="float32")
+        )
     model = models.on_images(model, *models.mean_and_sd(split.train_x), dtype="float32")
-    return models.augmented(model, models.random_flip) if name == "cnn" and config.mirror else model
+    return (
+        models.augmented(model, models.random_flip)
+        if name == "cnn" and config.mirror
+        else model
+    )
 
 
 def flattened(model):
     """A model of vectors as one of images: their pixels, row by row."""
-    apply = lambda params, x, key=None: model.apply(params, x.reshape(*x.shape[:-3], -1), key)
+    apply = lambda params, x, key=None: model.apply(
+        params, x.reshape(*x.shape[:-3], -1), key
+    )
     return research.types.Model(model.init, apply)
 
 
@@ -245,7 +333,12 @@ def probabilities(model, params, images):
     import jax
 
     predict = jax.jit(lambda params, x: jax.nn.softmax(model.apply(params, x)))
-    return np.concatenate([predict(params, images[at : at + SLICE]) for at in range(0, len(images), SLICE)])
+    return np.concatenate(
+        [
+            predict(params, images[at : at + SLICE])
+            for at in range(0, len(images), SLICE)
+        ]
+    )
 
 
 def first_filters(name, params, shape):
@@ -259,10 +352,17 @@ def first_filters(name, params, shape):
 def chosen(rates, trials, found):
     """The rate of each model, the best of those that were tried, and what each of these came to."""
     tried = [
-        {"model": job.model, "rate": job.rate, "accuracy": float(saved.arrays["accuracy"][-1])}
+        {
+            "model": job.model,
+            "rate": job.rate,
+            "accuracy": float(saved.arrays["accuracy"][-1]),
+        }
         for job, saved in zip(trials, found, strict=True)
     ]
-    best = {row["model"]: row["rate"] for row in sorted(tried, key=lambda row: np.nan_to_num(row["accuracy"], nan=-1))}
+    best = {
+        row["model"]: row["rate"]
+        for row in sorted(tried, key=lambda row: np.nan_to_num(row["accuracy"], nan=-1))
+    }
     return rates | best, tried
 
 
@@ -270,15 +370,24 @@ def facts(config, split, rates, tried, trained, budgets):
     """What the trainings came to, as JSON."""
     from research.studies import confusions
 
-    counts = {model: [confused(saved, split) for saved in found] for model, found in trained.items()}
+    counts = {
+        model: [confused(saved, split) for saved in found]
+        for model, found in trained.items()
+    }
     rows = [
         {
             "model": model,
-            "accuracy": list(research.studies.mean_interval([saved.arrays["accuracy"][-1] for saved in found])),
+            "accuracy": list(
+                research.studies.mean_interval(
+                    [saved.arrays["accuracy"][-1] for saved in found]
+                )
+            ),
             "published": PUBLISHED[model] if config.dataset == CLAIM else None,
             "epochs": getattr(config, f"{model}_epochs"),
             "rate": rates[model],
-            "by_class": np.mean([confusions.recalls(c) for c in counts[model]], axis=0).tolist(),
+            "by_class": np.mean(
+                [confusions.recalls(c) for c in counts[model]], axis=0
+            ).tolist(),
         }
         | found[0].values
         | {"seconds": float(np.median([saved.values["seconds"] for saved in found]))}
@@ -292,7 +401,8 @@ def facts(config, split, rates, tried, trained, budgets):
         "classes": list(split.classes),
         "models": rows,
         "budgets": [
-            {"epochs": epochs, "accuracy": float(saved.arrays["accuracy"][-1])} | saved.values
+            {"epochs": epochs, "accuracy": float(saved.arrays["accuracy"][-1])}
+            | saved.values
             for epochs, saved in sorted(budgets.items())
         ],
         "tried": tried,
@@ -304,7 +414,9 @@ def confused(saved, split):
     """How often each class of the test images (row) was taken for each (column)."""
     from research.studies import confusions
 
-    return confusions.count_confusions(split.test_y, saved.arrays["probabilities"].argmax(axis=1), len(split.classes))
+    return confusions.count_confusions(
+        split.test_y, saved.arrays["probabilities"].argmax(axis=1), len(split.classes)
+    )
 
 
 def arrays(split, trained):
@@ -331,19 +443,28 @@ def answer(numbers):
     """How many images each model recognises, and whether that is what is published."""
     words = []
     for mean, low, high in (row["accuracy"] for row in numbers["models"]):
-        words.append(f"{100 * mean:.1f} %" + ("" if low is None else f" ({100 * low:.1f} to {100 * high:.1f})"))
+        words.append(
+            f"{100 * mean:.1f} %"
+            + ("" if low is None else f" ({100 * low:.1f} to {100 * high:.1f})")
+        )
     found = (
         f"Of {numbers['n_test']:,} test images the CNN recognises {words[2]}, the MLP {words[1]}, softmax regression "
         f"{words[0]}: {research.studies.seeds_in_words(numbers['seeds'])}."
     )
     if numbers["dataset"] != CLAIM:
-        instead = (
-            "To recognise those, leave out --fast and --dataset. This brings them: python -m experiments data fetch"
-        )
+        instead = "To recognise those, leave out --fast and --dataset. This brings them: python -m experiments data fetch"
         where = f"these are the images {numbers['dataset']}; what is published is of Fashion-MNIST"
         return f"NOT THE CLAIM: {where}. {found} {instead} {CLAIM}"
-    below = [LABELS[row["model"]] for row in numbers["models"] if row["accuracy"][0] < row["published"]]
-    verdict = f"short of that: {', '.join(below)}" if below else "each mean is at or above that"
+    below = [
+        LABELS[row["model"]]
+        for row in numbers["models"]
+        if row["accuracy"][0] < row["published"]
+    ]
+    verdict = (
+        f"short of that: {', '.join(below)}"
+        if below
+        else "each mean is at or above that"
+    )
     softmax, mlp, cnn = (f"{100 * row['published']:.1f} %" for row in numbers["models"])
     return (
         f"{found} To reach were {cnn} and {mlp}, published for two convolutions and for such an MLP, and {softmax}, which "
@@ -370,13 +491,19 @@ def tables(numbers):
     by_class = Table(
         "Class by class: the share that is recognised",
         ("class", *(LABELS[r["model"]] for r in models)),
-        tuple((name, *(r["by_class"][i] for r in models)) for i, name in enumerate(classes)),
+        tuple(
+            (name, *(r["by_class"][i] for r in models))
+            for i, name in enumerate(classes)
+        ),
         "Of the test images of each class, mean over the seeds.",
     )
     budgets = Table(
         "The CNN, by how long it is trained",
         ("epochs", "test accuracy", "example gradients", "seconds"),
-        tuple((b["epochs"], b["accuracy"], b["gradients"], b["seconds"]) for b in numbers["budgets"]),
+        tuple(
+            (b["epochs"], b["accuracy"], b["gradients"], b["seconds"])
+            for b in numbers["budgets"]
+        ),
         "One training each, with the first seed, its rate rising and falling within its own budget.",
     )
     if not numbers["tried"]:
@@ -384,7 +511,10 @@ def tables(numbers):
     tried = Table(
         "How the rates were chosen",
         ("model", "peak rate", "accuracy on what was held out"),
-        tuple((LABELS[row["model"]], row["rate"], row["accuracy"]) for row in numbers["tried"]),
+        tuple(
+            (LABELS[row["model"]], row["rate"], row["accuracy"])
+            for row in numbers["tried"]
+        ),
         f"{numbers['held_out']:,} training images were held out; seed {CHOICE_SEED}. The best rate of each model is used.",
     )
     return main, by_class, budgets, tried

@@ -32,7 +32,9 @@ EXPECTED = {
     "acceleration_gain": (1e3, 1e6),
 }
 
-EXPONENT = complex(-0.25, 2.0)  # Position is the real part of exp(EXPONENT t), so that derivatives multiply by it.
+EXPONENT = complex(
+    -0.25, 2.0
+)  # Position is the real part of exp(EXPONENT t), so that derivatives multiply by it.
 NAMES = {1: "velocity", 2: "acceleration"}
 UNITS = {0: "m", 1: "m/s", 2: "m/s²"}
 FORMULAS = tuple((order, accuracy) for order in NAMES for accuracy in (2, 4))
@@ -60,17 +62,25 @@ def run(config, on_progress=None, checkpoints=None):
     del checkpoints  # It takes seconds.
     check(config)
     t = config.spacing * np.arange(round(config.seconds / config.spacing) + 1)
-    positions = motion(t) + config.noise * np.random.default_rng(config.seed).normal(size=len(t))
+    positions = motion(t) + config.noise * np.random.default_rng(config.seed).normal(
+        size=len(t)
+    )
     strides = steps(len(t))
     arrays = {"t": t, "positions": positions, "steps": config.spacing * strides}
     rows = []
     for done, (order, accuracy) in enumerate(FORMULAS):
         if on_progress:
             on_progress(done, len(FORMULAS), f"{NAMES[order]}, accuracy {accuracy}")
-        found = np.array([error(t, positions, stride, order, accuracy) for stride in strides])
+        found = np.array(
+            [error(t, positions, stride, order, accuracy) for stride in strides]
+        )
         noise, truncation = prediction(config, t, arrays["steps"], order, accuracy)
         key = f"{NAMES[order]}/{accuracy}"
-        arrays |= {f"{key}/error": found, f"{key}/noise": noise, f"{key}/truncation": truncation}
+        arrays |= {
+            f"{key}/error": found,
+            f"{key}/noise": noise,
+            f"{key}/truncation": truncation,
+        }
         rows.append(facts(arrays["steps"], found, noise, truncation, order, accuracy))
     if on_progress:
         on_progress(len(FORMULAS), len(FORMULAS), "done")
@@ -79,11 +89,26 @@ def run(config, on_progress=None, checkpoints=None):
 
 def summary(config, arrays, rows):
     """The Result of the rows."""
-    ratios = {"noise": [r["noise_ratio"] for r in rows], "step": [r["step_ratio"] for r in rows]}
-    gains = [r["error_at_spacing"] / r["error_at_best"] for r in rows if r["order"] == 2]
-    numbers = {f"{name}_over_prediction_least": min(values) for name, values in ratios.items()}
-    numbers |= {f"{name}_over_prediction_greatest": max(values) for name, values in ratios.items()}
-    numbers |= {"acceleration_gain": min(gains), "rows": rows, "noise": config.noise, "spacing": config.spacing}
+    ratios = {
+        "noise": [r["noise_ratio"] for r in rows],
+        "step": [r["step_ratio"] for r in rows],
+    }
+    gains = [
+        r["error_at_spacing"] / r["error_at_best"] for r in rows if r["order"] == 2
+    ]
+    numbers = {
+        f"{name}_over_prediction_least": min(values) for name, values in ratios.items()
+    }
+    numbers |= {
+        f"{name}_over_prediction_greatest": max(values)
+        for name, values in ratios.items()
+    }
+    numbers |= {
+        "acceleration_gain": min(gains),
+        "rows": rows,
+        "noise": config.noise,
+        "spacing": config.spacing,
+    }
     return research.runs.Result(answer(numbers), (table(rows),), arrays, numbers)
 
 
@@ -117,7 +142,11 @@ def differentiated(t, y, stride, order, accuracy):
         part = slice(offset, None, stride)
         if len(t[part]) > 2 * margin + 1:
             places.append(np.arange(len(t))[part][margin:-margin])
-            values.append(research.derivatives.grid_derivative(y[part], t[part], order, accuracy)[margin:-margin])
+            values.append(
+                research.derivatives.grid_derivative(y[part], t[part], order, accuracy)[
+                    margin:-margin
+                ]
+            )
     order_of_time = np.argsort(np.concatenate(places))
     return np.concatenate(places)[order_of_time], np.concatenate(values)[order_of_time]
 
@@ -147,7 +176,9 @@ def prediction(config, t, h, order, accuracy):
 def facts(h, found, noise, truncation, order, accuracy):
     """What one formula came to, as JSON; the predicted step is where noise² + truncation² is least."""
     at_one = noise[0] * h[0] ** order, truncation[0] / h[0] ** accuracy
-    best_step = (order * at_one[0] ** 2 / (accuracy * at_one[1] ** 2)) ** (1 / (2 * (order + accuracy)))
+    best_step = (order * at_one[0] ** 2 / (accuracy * at_one[1] ** 2)) ** (
+        1 / (2 * (order + accuracy))
+    )
     best = int(np.argmin(found))
     return {
         "order": order,
@@ -158,7 +189,9 @@ def facts(h, found, noise, truncation, order, accuracy):
         "predicted_step": float(best_step),
         "step_ratio": float(h[best] / best_step),
         "error_at_best": float(found[best]),
-        "predicted_error": float(np.hypot(at_one[0] / best_step**order, at_one[1] * best_step**accuracy)),
+        "predicted_error": float(
+            np.hypot(at_one[0] / best_step**order, at_one[1] * best_step**accuracy)
+        ),
     }
 
 
@@ -181,7 +214,10 @@ def answer(numbers):
 
 def largest_deviation(numbers):
     """Of the noise from its prediction, as a share."""
-    return max(abs(1 - numbers[f"noise_over_prediction_{end}"]) for end in ("least", "greatest"))
+    return max(
+        abs(1 - numbers[f"noise_over_prediction_{end}"])
+        for end in ("least", "greatest")
+    )
 
 
 def table(rows):
@@ -239,30 +275,53 @@ def draw(result):
         "Root mean square error against the step (dots), and what noise, which falls as 1 / h^n, and truncation, which grows "
         "as h^p, add up to (lines); dotted: the predicted best steps, "
         + ", ".join(
-            f"{r['predicted_step']:.2g} s ({NAMES[r['order']]}, accuracy {r['accuracy']})" for r in numbers["rows"]
+            f"{r['predicted_step']:.2g} s ({NAMES[r['order']]}, accuracy {r['accuracy']})"
+            for r in numbers["rows"]
         )
         + "."
     )
     return {
-        "motion": research.figures.Picture("Position, velocity, acceleration", caption, seen),
-        "noise": research.figures.Picture("What differentiation does to noise", curve, errors),
+        "motion": research.figures.Picture(
+            "Position, velocity, acceleration", caption, seen
+        ),
+        "noise": research.figures.Picture(
+            "What differentiation does to noise", curve, errors
+        ),
     }
 
 
 def draw_motion(panels, result):
     """Three panels: what is seen, and its two derivatives."""
-    t, y, exact = result.arrays["t"], result.arrays["positions"], research.figures.COLOURS["exact"]
+    t, y, exact = (
+        result.arrays["t"],
+        result.arrays["positions"],
+        research.figures.COLOURS["exact"],
+    )
     panels[0].plot(t, y, color="#0072B2", lw=1.6, label="noisy positions")
     for order, panel in enumerate(panels):
         if order:
-            row = next(r for r in result.numbers["rows"] if (r["order"], r["accuracy"]) == (order, 2))
+            row = next(
+                r
+                for r in result.numbers["rows"]
+                if (r["order"], r["accuracy"]) == (order, 2)
+            )
             stride = round(row["best_step"] / result.numbers["spacing"])
-            for step, style in ((1, {"color": "#C3C7CC", "lw": 0.5}), (stride, {"color": "#0072B2", "lw": 1.8})):
+            for step, style in (
+                (1, {"color": "#C3C7CC", "lw": 0.5}),
+                (stride, {"color": "#0072B2", "lw": 1.8}),
+            ):
                 places, values = differentiated(t, y, step, order, 2)
-                panel.plot(t[places], values, **style, label=f"step {step * result.numbers['spacing']:g} s")
+                panel.plot(
+                    t[places],
+                    values,
+                    **style,
+                    label=f"step {step * result.numbers['spacing']:g} s",
+                )
             reach = 1.6 * np.max(np.abs(motion(t, order)))
             panel.set_ylim(-reach, reach)
-        panel.plot(t, motion(t, order), color=exact, lw=1.1, ls=(0, (4, 3)), label="truth")
+        panel.plot(
+            t, motion(t, order), color=exact, lw=1.1, ls=(0, (4, 3)), label="truth"
+        )
         panel.set_ylabel(f"{NAMES.get(order, 'position')} ({UNITS[order]})")
         panel.legend(loc="upper right", ncols=3, fontsize=9)
     panels[-1].set_xlabel("time (s)")
@@ -273,13 +332,25 @@ def draw_errors(axes, result, order):
     h = result.arrays["steps"]
     for accuracy, colour in ((2, "#0072B2"), (4, "#D55E00")):
         found, noise, truncation = (
-            result.arrays[f"{NAMES[order]}/{accuracy}/{name}"] for name in ("error", "noise", "truncation")
+            result.arrays[f"{NAMES[order]}/{accuracy}/{name}"]
+            for name in ("error", "noise", "truncation")
         )
-        axes.plot(h, found, "o", color=colour, markersize=4, label=f"accuracy {accuracy}")
+        axes.plot(
+            h, found, "o", color=colour, markersize=4, label=f"accuracy {accuracy}"
+        )
         axes.plot(h, np.hypot(noise, truncation), color=colour, lw=1.2)
-        row = next(r for r in result.numbers["rows"] if (r["order"], r["accuracy"]) == (order, accuracy))
+        row = next(
+            r
+            for r in result.numbers["rows"]
+            if (r["order"], r["accuracy"]) == (order, accuracy)
+        )
         axes.axvline(row["predicted_step"], color=colour, lw=1.1, ls=":")
-    axes.set(xscale="log", yscale="log", xlabel="step h (s)", ylabel=f"error ({UNITS[order]})")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="step h (s)",
+        ylabel=f"error ({UNITS[order]})",
+    )
     axes.set_ylim(0.3 * found.min(), 4 * result.arrays[f"{NAMES[order]}/4/error"][0])
     axes.set_title(NAMES[order], loc="left")
     axes.legend(loc="upper center")

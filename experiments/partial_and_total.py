@@ -56,18 +56,23 @@ def run(config, on_progress=None, checkpoints=None):
     del checkpoints  # It takes seconds.
     for field in ("customers", "willingness", "unit_cost", "price", "graphs"):
         if not getattr(config, field) > 0:
-            raise ValueError(f"{field} must be positive; got {field}={getattr(config, field)}.")
+            raise ValueError(
+                f"{field} must be positive; got {field}={getattr(config, field)}."
+            )
     if on_progress:
         on_progress(0, 2, "the shop")
     shop = Shop(config)
     best = config.unit_cost + config.willingness
     at_price, at_best = (
-        research.derivatives.total_derivative(shop.profit, p, shop.follows) for p in (config.price, best)
+        research.derivatives.total_derivative(shop.profit, p, shop.follows)
+        for p in (config.price, best)
     )
     arrays = curves(shop, np.linspace(0.2 * best, 2 * best, 121))
     if on_progress:
         on_progress(1, 2, "random graphs")
-    disagreement = max(disagreement_on_random_graph(config.seed + i) for i in range(config.graphs))
+    disagreement = max(
+        disagreement_on_random_graph(config.seed + i) for i in range(config.graphs)
+    )
     if on_progress:
         on_progress(2, 2, "done")
     numbers = {
@@ -75,7 +80,9 @@ def run(config, on_progress=None, checkpoints=None):
         "best_price": best,
         "profit": float(shop.of(config.price)),
         "profit_at_best": float(shop.of(best)),
-        "paths": {" -> ".join(path.names): float(path.value) for path in at_price.paths},
+        "paths": {
+            " -> ".join(path.names): float(path.value) for path in at_price.paths
+        },
         "partial": float(at_price.direct),
         "total": float(at_price.total),
         "partial_at_best": float(at_best.direct),
@@ -97,7 +104,9 @@ class Shop:
 
         self.profit = profit
         self.follows = {
-            "demand": lambda price: config.customers * jnp.exp(-price / config.willingness),
+            "demand": lambda price: (
+                config.customers * jnp.exp(-price / config.willingness)
+            ),
             "cost": lambda demand: config.fixed_cost + config.unit_cost * demand,
         }
 
@@ -113,11 +122,19 @@ def curves(shop, prices):
 
     def at(price):
         found = research.derivatives.total_derivative(shop.profit, price, shop.follows)
-        return shop.of(price), found.direct, found.via["demand"], found.via["cost"], found.total
+        return (
+            shop.of(price),
+            found.direct,
+            found.via["demand"],
+            found.via["cost"],
+            found.total,
+        )
 
     names = ("profit", "direct", "via demand", "via cost", "total")
     values = jax.jit(jax.vmap(at))(prices)
-    return {"price": prices} | {name: np.asarray(value) for name, value in zip(names, values, strict=True)}
+    return {"price": prices} | {
+        name: np.asarray(value) for name, value in zip(names, values, strict=True)
+    }
 
 
 def disagreement_on_random_graph(seed):
@@ -127,14 +144,21 @@ def disagreement_on_random_graph(seed):
 
     random = np.random.default_rng(seed)
     names = ["x", *(f"v{i}" for i in range(random.integers(2, 6)))]
-    parents = {n: [m for m in names[:i] if random.random() < 0.6] or [names[i - 1]] for i, n in enumerate(names) if i}
+    parents = {
+        n: [m for m in names[:i] if random.random() < 0.6] or [names[i - 1]]
+        for i, n in enumerate(names)
+        if i
+    }
     weights = {n: random.normal(size=len(taken)) for n, taken in parents.items()}
     used = {m for taken in parents.values() for m in taken}
     last = [n for n in names if n not in used]
 
     def computes(taken, weight):
         return named_function(
-            taken, lambda values: sum(jnp.sin(w * v) * v for w, v in zip(weight, values, strict=True))
+            taken,
+            lambda values: sum(
+                jnp.sin(w * v) * v for w, v in zip(weight, values, strict=True)
+            ),
         )
 
     follows = {n: computes(taken, weights[n]) for n, taken in parents.items()}
@@ -194,7 +218,11 @@ def draw(result):
         f"({n['total']:+.1f}) is the slope that it has. Right: the total is the sum of three paths, and zero at the best "
         f"price, {n['best_price']:g} (dotted), where the partial, the direct path, is {n['partial_at_best']:.1f}."
     )
-    return {"slopes": research.figures.Picture("Partial and total derivative of a profit", caption, figure)}
+    return {
+        "slopes": research.figures.Picture(
+            "Partial and total derivative of a profit", caption, figure
+        )
+    }
 
 
 def draw_slopes(axes, arrays, numbers):
@@ -206,7 +234,13 @@ def draw_slopes(axes, arrays, numbers):
     for name, colour, dashes in looks:
         heights = numbers["profit"] + numbers[name] * reach
         label = f"{name}: {numbers[name]:+.1f}"
-        axes.plot(numbers["price"] + reach, heights, color=colours[colour], ls=dashes, label=label)
+        axes.plot(
+            numbers["price"] + reach,
+            heights,
+            color=colours[colour],
+            ls=dashes,
+            label=label,
+        )
     axes.plot(numbers["price"], numbers["profit"], "o", color=colours["exact"])
     axes.axvline(numbers["best_price"], color=colours["data"], lw=1, ls=":")
     axes.set(xlabel="price", ylabel="profit")
@@ -216,11 +250,22 @@ def draw_slopes(axes, arrays, numbers):
 def draw_parts(axes, arrays, numbers):
     """Each path's share of the slope."""
     colours = research.figures.COLOURS
-    lines = (("direct", "stochastic"), ("via demand", "mini-batch"), ("via cost", "decaying"), ("total", "full batch"))
+    lines = (
+        ("direct", "stochastic"),
+        ("via demand", "mini-batch"),
+        ("via cost", "decaying"),
+        ("total", "full batch"),
+    )
     labels = {"direct": "direct: the partial", "via cost": "via demand and cost"}
     for name, colour in lines:
         width = 2.6 if name == "total" else 1.6
-        axes.plot(arrays["price"], arrays[name], color=colours[colour], lw=width, label=labels.get(name, name))
+        axes.plot(
+            arrays["price"],
+            arrays[name],
+            color=colours[colour],
+            lw=width,
+            label=labels.get(name, name),
+        )
     axes.axhline(0, color=colours["exact"], lw=0.8)
     axes.axvline(numbers["best_price"], color=colours["data"], lw=1, ls=":")
     axes.set(xlabel="price", ylabel="profit per unit of price")

@@ -28,7 +28,11 @@ EXPECTED = {
     "recorded_float64": (0.0, 2e-11),
     "over_bound": (0, 0),
 }
-WHO = {"formula": "its formula", "optax": "optax", "recorded": "another package's record"}
+WHO = {
+    "formula": "its formula",
+    "optax": "optax",
+    "recorded": "another package's record",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +65,18 @@ def run(config, on_progress=None, checkpoints=None):
         on_progress(len(names), len(names), "done")
     cells = [cell for name in names for cell in found[name]]
     numbers = numbers_of(cells, names)
-    arrays = {f"{who}_{dtype}": matrix(cells, names, who, dtype) for who in WHO for dtype in ("float64", "float32")}
+    arrays = {
+        f"{who}_{dtype}": matrix(cells, names, who, dtype)
+        for who in WHO
+        for dtype in ("float64", "float32")
+    }
     tables = (proof_table(cells, names), reasons_table(cells), *family_tables(names))
-    return research.runs.Result(answer(numbers), tables, arrays, {"names": names, "problems": problems(), **numbers})
+    return research.runs.Result(
+        answer(numbers),
+        tables,
+        arrays,
+        {"names": names, "problems": problems(), **numbers},
+    )
 
 
 def cells_of(name):
@@ -77,7 +90,14 @@ def cells_of(name):
             "arguments": cell.arguments,
             "reason": cell.reason,
             "bound": cell.bound,
-            **({} if cell.deviation is None else {"largest": cell.deviation.largest, "step": cell.deviation.step + 1}),
+            **(
+                {}
+                if cell.deviation is None
+                else {
+                    "largest": cell.deviation.largest,
+                    "step": cell.deviation.step + 1,
+                }
+            ),
         }
         for cell in research.proofs.proof_table([name])
     ]
@@ -107,7 +127,11 @@ def numbers_of(cells, names):
 def largest(cells, who, dtype, rule=None):
     """The cell with the largest number, or None."""
     those = [
-        c for c in cells if c["reason"] is None and (c["who"], c["dtype"]) == (who, dtype) and rule in (None, c["rule"])
+        c
+        for c in cells
+        if c["reason"] is None
+        and (c["who"], c["dtype"]) == (who, dtype)
+        and rule in (None, c["rule"])
     ]
     return max(those, key=lambda cell: cell["largest"], default=None)
 
@@ -124,7 +148,11 @@ def matrix(cells, names, who, dtype):
 
 def answer(numbers):
     """The answer in a sentence or two."""
-    every = "Yes" if not numbers["over_bound"] else f"No, {numbers['over_bound']} cells lie above their bound"
+    every = (
+        "Yes"
+        if not numbers["over_bound"]
+        else f"No, {numbers['over_bound']} cells lie above their bound"
+    )
     return (
         f"{every}: {numbers['rules']} rules lie within {numbers['formula_float64']:.1e} of their papers' formulas in "
         f"float64 ({numbers['formula_float32']:.1e} in float32), within {numbers['optax_float64']:.1e} of optax where it "
@@ -140,17 +168,25 @@ def proof_table(cells, names):
         row = [name]
         for who in WHO:
             worst = largest(cells, who, "float64", name)
-            row += [f"{worst['largest']:.0e}", f"{worst['problem']}, {worst['step']}"] if worst else ["none", ""]
+            row += (
+                [f"{worst['largest']:.0e}", f"{worst['problem']}, {worst['step']}"]
+                if worst
+                else ["none", ""]
+            )
         for who in ("formula", "optax"):
             worst = largest(cells, who, "float32", name)
             row.append(f"{worst['largest']:.0e}" if worst else "none")
-        rows.append((*row, sum(c["reason"] is not None for c in cells if c["rule"] == name)))
+        rows.append(
+            (*row, sum(c["reason"] is not None for c in cells if c["rule"] == name))
+        )
     columns = ["rule"]
     for who in ("formula", "optax", "recorded"):
         columns += [who, f"{who}: problem, step"]
     columns = (*columns, "formula, float32", "optax, float32", "reasons")
     note = "Largest difference over problems and arguments, in float64 unless a column says otherwise. Recorded: torch, timm."
-    return research.runs.Table("Every rule before its authorities", columns, tuple(rows), note)
+    return research.runs.Table(
+        "Every rule before its authorities", columns, tuple(rows), note
+    )
 
 
 def reasons_table(cells):
@@ -158,9 +194,16 @@ def reasons_table(cells):
     counted = {}
     for cell in cells:
         if cell["reason"] is not None:
-            counted.setdefault((WHO[cell["who"]], cell["reason"]), []).append(cell["rule"])
-    rows = tuple((who, reason, ", ".join(dict.fromkeys(rules)), len(rules)) for (who, reason), rules in counted.items())
-    return research.runs.Table("Why there is no number", ("beside", "reason", "rules", "cells"), rows)
+            counted.setdefault((WHO[cell["who"]], cell["reason"]), []).append(
+                cell["rule"]
+            )
+    rows = tuple(
+        (who, reason, ", ".join(dict.fromkeys(rules)), len(rules))
+        for (who, reason), rules in counted.items()
+    )
+    return research.runs.Table(
+        "Why there is no number", ("beside", "reason", "rules", "cells"), rows
+    )
 
 
 def family_tables(names):
@@ -170,12 +213,24 @@ def family_tables(names):
     families = {}
     for name in names:
         found = cards.card(name)
-        row = (found.signature, " ".join((found.summary, *found.formula)), found.use, found.papers, found.line)
+        row = (
+            found.signature,
+            " ".join((found.summary, *found.formula)),
+            found.use,
+            found.papers,
+            found.line,
+        )
         families.setdefault(found.family, []).append(row)
     return [
         research.runs.Table(
             f"The rules of research/update_rules/{family}.py",
-            ("rule and defaults", "formula and differences", "when to use it", "papers", "line"),
+            (
+                "rule and defaults",
+                "formula and differences",
+                "when to use it",
+                "papers",
+                "line",
+            ),
             tuple(rows),
         )
         for family, rows in families.items()
@@ -190,9 +245,14 @@ def draw(result):
         ("optax_float64", "optax, float64"),
         ("formula_float32", "formula, float32"),
     ]
-    names, columns = numbers["names"], [name.replace("_", " ") for name in numbers["problems"]]
+    names, columns = (
+        numbers["names"],
+        [name.replace("_", " ") for name in numbers["problems"]],
+    )
     height = 1.6 + 0.2 * len(names)
-    figure, axes = research.figures.new_figure(1, len(panels), width=10.0, height=height, sharey=True)
+    figure, axes = research.figures.new_figure(
+        1, len(panels), width=10.0, height=height, sharey=True
+    )
     for axis, (key, title) in zip(axes[0], panels, strict=True):
         eps = np.finfo(key.rpartition("_")[2]).eps
         draw_digits(axis, np.log10(np.maximum(arrays[key], eps / 4)), columns, names)
@@ -201,19 +261,33 @@ def draw(result):
         f"How far each of {len(names)} rules lies from its formula in fifty digits and from optax, as the power of ten of "
         f"the largest difference within fifty steps. White: no number, for a reason that the table tells."
     )
-    return {"proofs": research.figures.Picture("Every rule before its authorities", caption, figure)}
+    return {
+        "proofs": research.figures.Picture(
+            "Every rule before its authorities", caption, figure
+        )
+    }
 
 
 def draw_digits(axis, exponents, columns, rows):
     """A grid of colours with the exponents written in."""
-    axis.imshow(exponents, cmap="viridis_r", vmin=-17, vmax=-5, aspect="auto", alpha=0.75)
+    axis.imshow(
+        exponents, cmap="viridis_r", vmin=-17, vmax=-5, aspect="auto", alpha=0.75
+    )
     axis.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
     axis.set_yticks(range(len(rows)), rows, fontsize=8)
     axis.grid(visible=False)
     for (row, column), exponent in np.ndenumerate(exponents):
         if np.isfinite(exponent):
             ink = "white" if exponent > -8.5 else "black"
-            axis.text(column, row, f"{exponent:.0f}".replace("-", "−"), ha="center", va="center", fontsize=6, color=ink)
+            axis.text(
+                column,
+                row,
+                f"{exponent:.0f}".replace("-", "−"),
+                ha="center",
+                va="center",
+                fontsize=6,
+                color=ink,
+            )
 
 
 if __name__ == "__main__":

@@ -48,12 +48,25 @@ VARIES = dict.fromkeys(("peak rate", "digits_shared_vanilla", "digits_shared_lst
 VARIES |= {"digits_shared_gru": EXPECTED["digits_shared_gru"]}
 
 CLAIM, FALLBACK, WORDS = "japanese_vowels", "digits", "spoken_digits"
-CELLS = {"vanilla": 1, "gru": 3, "lstm": 4}  # How many matrices each multiplies its state by.
-LABELS = {"softmax": "softmax regression", "vanilla": "vanilla", "gru": "GRU", "lstm": "LSTM"}
+CELLS = {
+    "vanilla": 1,
+    "gru": 3,
+    "lstm": 4,
+}  # How many matrices each multiplies its state by.
+LABELS = {
+    "softmax": "softmax regression",
+    "vanilla": "vanilla",
+    "gru": "GRU",
+    "lstm": "LSTM",
+}
 HELD_OUT = "held out "
 WARMUP = 0.25  # The part of a training in which its rate rises.
 ONE_IN = 5  # One in so many examples of each class, for the choice of rates.
-CHOICE_SEEDS = (100, 101, 102)  # Of the trainings that rates are chosen by; each holds out a fifth of its own.
+CHOICE_SEEDS = (
+    100,
+    101,
+    102,
+)  # Of the trainings that rates are chosen by; each holds out a fifth of its own.
 FRONT_END = {"num_mels": 20, "window_seconds": 0.05, "hop_seconds": 0.025}
 MOST_FRAMES = 40  # A second; what few recordings have beyond it is cut.
 SHOWN_DIGITS = (3, 7)
@@ -88,7 +101,9 @@ class Config:
     """Passes over the spoken digits' training part."""
 
 
-FULL = Config(seeds="0..9", word_seeds="0..4", rates=(3e-4, 1e-3, 3e-3, 1e-2), word_epochs=16)
+FULL = Config(
+    seeds="0..9", word_seeds="0..4", rates=(3e-4, 1e-3, 3e-3, 1e-2), word_epochs=16
+)
 FAST = Config(FALLBACK, "", "0..1", "0..1", 16, rates=(3e-2,), epochs=2, word_epochs=1)
 
 
@@ -102,7 +117,10 @@ def complete(config):
             try:
                 load()
             except (OSError, ImportError) as problem:
-                print(f"warning: {problem} Going on with {instead or 'none'}.", file=sys.stderr)
+                print(
+                    f"warning: {problem} Going on with {instead or 'none'}.",
+                    file=sys.stderr,
+                )
                 config = dataclasses.replace(config, **{field: instead})
     return config
 
@@ -112,38 +130,78 @@ def run(config, on_progress=None, checkpoints=None):
     from research.datasets.sequence_preparation import hold_out
     from research.studies.speech_tables import speech_tables
 
-    checkpoints, on_progress = checkpoints or research.types.nowhere, on_progress or (lambda done, total, message: None)
+    checkpoints, on_progress = (
+        checkpoints or research.types.nowhere,
+        on_progress or (lambda done, total, message: None),
+    )
     seeds, word_seeds = check(config)
     on_progress(0, 1, "reading the recordings")
     first, words, shown = read(config)
     held_out = {seed: f"{HELD_OUT}{seed}" for seed in CHOICE_SEEDS if config.rates[1:]}
-    splits = {config.dataset: first} | words | {held_out[seed]: hold_out(first, ONE_IN, seed) for seed in held_out}
-    trials = [(held_out[seed], cell, seed, rate) for cell in CELLS for rate in config.rates for seed in held_out]
-    total = len(trials) + len(CELLS) * (len(seeds) + len(words) * len(word_seeds)) + 1 + len(words)
+    splits = (
+        {config.dataset: first}
+        | words
+        | {held_out[seed]: hold_out(first, ONE_IN, seed) for seed in held_out}
+    )
+    trials = [
+        (held_out[seed], cell, seed, rate)
+        for cell in CELLS
+        for rate in config.rates
+        for seed in held_out
+    ]
+    total = (
+        len(trials)
+        + len(CELLS) * (len(seeds) + len(words) * len(word_seeds))
+        + 1
+        + len(words)
+    )
     work = functools.partial(train_all, config, splits, on_progress, checkpoints, total)
     rates, tried = chosen(config, trials, work(trials, 0))
-    jobs = [(config.dataset, cell, seed, rates[cell]) for cell in CELLS for seed in seeds]
-    jobs += [(name, cell, seed, rates[cell]) for name in words for cell in CELLS for seed in word_seeds]
+    jobs = [
+        (config.dataset, cell, seed, rates[cell]) for cell in CELLS for seed in seeds
+    ]
+    jobs += [
+        (name, cell, seed, rates[cell])
+        for name in words
+        for cell in CELLS
+        for seed in word_seeds
+    ]
     jobs += [(name, "softmax", 0, None) for name in (config.dataset, *words)]
     found = {}
     for (name, model, _, _), saved in zip(jobs, work(jobs, len(trials)), strict=True):
         found.setdefault((name, model), []).append(saved)
     numbers = facts(config, splits, list(words), rates, tried, found)
-    return research.runs.Result(answer(numbers), speech_tables(numbers, LABELS), shown, numbers)
+    return research.runs.Result(
+        answer(numbers), speech_tables(numbers, LABELS), shown, numbers
+    )
 
 
 def check(config):
     """The seeds of both sets, once the config makes sense."""
     for name, known in (("dataset", (CLAIM, FALLBACK)), ("words", (WORDS, ""))):
         if getattr(config, name) not in known:
-            raise ValueError(f"{name} must be {known[0]!r} or {known[1]!r}; got {name}={getattr(config, name)!r}.")
+            raise ValueError(
+                f"{name} must be {known[0]!r} or {known[1]!r}; got {name}={getattr(config, name)!r}."
+            )
     for name in ("batch_size", "epochs", "word_epochs"):
         if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be a positive integer; got {name}={getattr(config, name)}.")
-    if not config.rates or min(config.rates) <= 0 or list(config.rates) != sorted(set(config.rates)):
-        raise ValueError(f"rates must be positive, ascending; got rates={config.rates}.")
-    research.models.recurrent(1, config.num_hidden, 1, dropout=config.dropout)  # Refuses either, before any training.
-    return [research.runs.parse_seeds(text) for text in (config.seeds, config.word_seeds)]
+            raise ValueError(
+                f"{name} must be a positive integer; got {name}={getattr(config, name)}."
+            )
+    if (
+        not config.rates
+        or min(config.rates) <= 0
+        or list(config.rates) != sorted(set(config.rates))
+    ):
+        raise ValueError(
+            f"rates must be positive, ascending; got rates={config.rates}."
+        )
+    research.models.recurrent(
+        1, config.num_hidden, 1, dropout=config.dropout
+    )  # Refuses either, before any training.
+    return [
+        research.runs.parse_seeds(text) for text in (config.seeds, config.word_seeds)
+    ]
 
 
 def read(config):
@@ -151,17 +209,28 @@ def read(config):
     from research.datasets import sequence_preparation as preparation
 
     datasets = research.datasets
-    first = datasets.vowels() if config.dataset == CLAIM else preparation.row_sequences(datasets.images(FALLBACK))
+    first = (
+        datasets.vowels()
+        if config.dataset == CLAIM
+        else preparation.row_sequences(datasets.images(FALLBACK))
+    )
     first, words, shown = preparation.standardise_steps(first), {}, {}
     for label, i in itertools.product(range(3), range(2)):
         at = np.flatnonzero(first.train_y == label)[i]
         shown[f"first/{label}/{i}"] = first.train_x[at, : first.train_length[at]]
     if config.words:
         given = datasets.recordings()
-        frames = [datasets.log_mel(wave, given.rate, **FRONT_END) for wave in given.waves]
+        frames = [
+            datasets.log_mel(wave, given.rate, **FRONT_END) for wave in given.waves
+        ]
         splits = preparation.word_splits(given, frames, MOST_FRAMES)
-        words = {f"{WORDS}/{name}": preparation.standardise_steps(split) for name, split in splits.items()}
-        for speaker, digit in itertools.product((0, len(given.speakers) - 1), SHOWN_DIGITS):
+        words = {
+            f"{WORDS}/{name}": preparation.standardise_steps(split)
+            for name, split in splits.items()
+        }
+        for speaker, digit in itertools.product(
+            (0, len(given.speakers) - 1), SHOWN_DIGITS
+        ):
             at = np.flatnonzero((given.speaker == speaker) & (given.digit == digit))[0]
             shown[f"words/{given.speakers[speaker]}/{digit}"] = frames[at]
     return first, words, shown
@@ -170,7 +239,10 @@ def read(config):
 def batches(split):
     """The training and the test part."""
     Batch, Sequences = research.types.Batch, research.types.Sequences
-    parts = (split.train_x, split.train_length, split.train_y), (split.test_x, split.test_length, split.test_y)
+    parts = (
+        (split.train_x, split.train_length, split.train_y),
+        (split.test_x, split.test_length, split.test_y),
+    )
     for values, length, _ in parts:
         research.models.check_sequences(Sequences(values, length))
     return [Batch(Sequences(values, length), y) for values, length, y in parts]
@@ -182,16 +254,24 @@ def train_all(config, splits, on_progress, checkpoints, total, jobs, first):
     for done, job in enumerate(jobs, first):
         name, model, seed, _ = job
 
-        def watch(share, words, done=done, label=f"{LABELS[model]} on {name}, seed {seed}"):
+        def watch(
+            share, words, done=done, label=f"{LABELS[model]} on {name}, seed {seed}"
+        ):
             on_progress(done + share, total, f"{label}, {words}")
 
         watch(0.0, "compiling")
         parts = batches(splits[name]), len(splits[name].classes)
         if model == "softmax":
-            compute = functools.partial(solve, *parts, RESAMPLED[name.partition("/")[0]])
+            compute = functools.partial(
+                solve, *parts, RESAMPLED[name.partition("/")[0]]
+            )
         else:
-            compute = functools.partial(train, config, *parts, not name.startswith(WORDS), *job[1:], watch)
-        saved.append(research.runs.remembered(checkpoints, "/".join(map(str, job)), compute))
+            compute = functools.partial(
+                train, config, *parts, not name.startswith(WORDS), *job[1:], watch
+            )
+        saved.append(
+            research.runs.remembered(checkpoints, "/".join(map(str, job)), compute)
+        )
     on_progress(first + len(jobs), total, "done")
     return saved
 
@@ -204,12 +284,20 @@ def train(config, batches, num_classes, is_first, cell, seed, rate, watch, parts
     num_epochs = config.epochs if is_first else config.word_epochs
     num_hidden = round(config.num_hidden * (CELLS["lstm"] / CELLS[cell]) ** 0.5)
     options = {"cell": cell, "dropout": config.dropout, "dtype": "float32"}
-    model = research.models.recurrent(learn.x.values.shape[-1], num_hidden, num_classes, **options)
-    risk = research.objectives.empirical_risk(model, research.losses.softmax_cross_entropy)
+    model = research.models.recurrent(
+        learn.x.values.shape[-1], num_hidden, num_classes, **options
+    )
+    risk = research.objectives.empirical_risk(
+        model, research.losses.softmax_cross_entropy
+    )
     accuracy = research.objectives.accuracy(model)
-    key_init, key_epochs = (jax.random.fold_in(jax.random.key(seed), child) for child in range(2))
+    key_init, key_epochs = (
+        jax.random.fold_in(jax.random.key(seed), child) for child in range(2)
+    )
     sampler = research.samplers.minibatch(len(learn.y), config.batch_size)
-    schedule = research.schedules.one_cycle(rate, num_epochs * sampler.num_batches, WARMUP)
+    schedule = research.schedules.one_cycle(
+        rate, num_epochs * sampler.num_batches, WARMUP
+    )
     trained = research.training.train(
         risk,
         research.update_rules.adam(schedule),
@@ -222,10 +310,14 @@ def train(config, batches, num_classes, is_first, cell, seed, rate, watch, parts
         on_progress=watch,
         checkpoint=parts("training"),
     )
-    both = research.objectives.in_slices(lambda *given: {"accuracy": accuracy(*given), "loss": risk(*given)}, SLICE)
+    both = research.objectives.in_slices(
+        lambda *given: {"accuracy": accuracy(*given), "loss": risk(*given)}, SLICE
+    )
     values = {name: float(mean) for name, mean in both(trained.params, judge).items()}
     values |= {"seconds": trained.seconds, "first_bad_step": trained.first_bad_step}
-    return research.types.Saved({}, values | {"parameters": research.models.count_parameters(trained.params)})
+    return research.types.Saved(
+        {}, values | {"parameters": research.models.count_parameters(trained.params)}
+    )
 
 
 def solve(batches, num_classes, num_steps, _):
@@ -235,11 +327,21 @@ def solve(batches, num_classes, num_steps, _):
     began = time.perf_counter()
     steps = (interpolate_steps(b.x.values, b.x.length, num_steps) for b in batches)
     train, test = (values.reshape(len(values), -1) for values in steps)
-    optimum = research.optima.softmax_regression(train, batches[0].y, num_classes, PENALTY / len(train))
+    optimum = research.optima.softmax_regression(
+        train, batches[0].y, num_classes, PENALTY / len(train)
+    )
     seconds = time.perf_counter() - began
-    logits = research.models.softmax(train.shape[1], num_classes).apply(optimum.params, test)
-    values = {"accuracy": float(np.mean(np.argmax(logits, axis=1) == batches[1].y)), "seconds": seconds}
-    values |= {"first_bad_step": -1, "parameters": research.models.count_parameters(optimum.params)}
+    logits = research.models.softmax(train.shape[1], num_classes).apply(
+        optimum.params, test
+    )
+    values = {
+        "accuracy": float(np.mean(np.argmax(logits, axis=1) == batches[1].y)),
+        "seconds": seconds,
+    }
+    values |= {
+        "first_bad_step": -1,
+        "parameters": research.models.count_parameters(optimum.params),
+    }
     return research.types.Saved({}, values)
 
 
@@ -247,11 +349,21 @@ def chosen(config, trials, found):
     """The rate of each cell, and every rate that was tried with its mean scores on what was held out."""
     scores = {}
     for (_, cell, _, rate), saved in zip(trials, found, strict=True):
-        scores.setdefault((cell, rate), []).append([saved.values[name] for name in ("loss", "accuracy")])
+        scores.setdefault((cell, rate), []).append(
+            [saved.values[name] for name in ("loss", "accuracy")]
+        )
     means = {key: np.mean(rows, axis=0).tolist() for key, rows in scores.items()}
-    tried = [dict(zip(("model", "rate", "loss", "accuracy"), (*key, *means[key]), strict=True)) for key in means]
+    tried = [
+        dict(
+            zip(("model", "rate", "loss", "accuracy"), (*key, *means[key]), strict=True)
+        )
+        for key in means
+    ]
     rates = dict.fromkeys(CELLS, config.rates[0])
-    worst_first = lambda row: (-np.nan_to_num(row["loss"], nan=np.inf), -row["rate"])  # A training may end in NaN.
+    worst_first = lambda row: (
+        -np.nan_to_num(row["loss"], nan=np.inf),
+        -row["rate"],
+    )  # A training may end in NaN.
     for row in sorted(tried, key=worst_first):
         rates[row["model"]] = row["rate"]
     return rates, tried
@@ -259,7 +371,10 @@ def chosen(config, trials, found):
 
 def facts(config, splits, words, rates, tried, found):
     """What the trainings came to, as JSON."""
-    values = {key: [saved.values["accuracy"] for saved in seeds] for key, seeds in found.items()}
+    values = {
+        key: [saved.values["accuracy"] for saved in seeds]
+        for key, seeds in found.items()
+    }
     rows = [
         {
             "model": model,
@@ -267,7 +382,11 @@ def facts(config, splits, words, rates, tried, found):
             "by_seed": values[config.dataset, model],
             "rate": rates.get(model),
             "parameters": found[config.dataset, model][0].values["parameters"],
-            "seconds": float(np.median([saved.values["seconds"] for saved in found[config.dataset, model]])),
+            "seconds": float(
+                np.median(
+                    [saved.values["seconds"] for saved in found[config.dataset, model]]
+                )
+            ),
         }
         for model in LABELS
     ]
@@ -278,7 +397,11 @@ def facts(config, splits, words, rates, tried, found):
         "first": rows,
         "tried": tried,
         "choices": len(CHOICE_SEEDS),
-        "diverged": sum(saved.values["first_bad_step"] >= 0 for seeds in found.values() for saved in seeds),
+        "diverged": sum(
+            saved.values["first_bad_step"] >= 0
+            for seeds in found.values()
+            for saved in seeds
+        ),
         "digits": None,
     }
     if not words:
@@ -288,19 +411,33 @@ def facts(config, splits, words, rates, tried, found):
         {
             "model": model,
             "shared": research.studies.mean_interval(values[shared, model]),
-            "by_speaker": (by_speaker := [float(np.mean(values[fold, model])) for fold in folds]),
+            "by_speaker": (
+                by_speaker := [float(np.mean(values[fold, model])) for fold in folds]
+            ),
             "left_out": research.studies.mean_interval(by_speaker),
         }
         for model in LABELS
     ]
-    named = {f"digits_{split}_{row['model']}": row[split][0] for row in digits for split in ("shared", "left_out")}
-    named_ends = {f"digits_left_out_{row['model']}": row["left_out"][1:] for row in digits if row["left_out"][1]}
+    named = {
+        f"digits_{split}_{row['model']}": row[split][0]
+        for row in digits
+        for split in ("shared", "left_out")
+    }
+    named_ends = {
+        f"digits_left_out_{row['model']}": row["left_out"][1:]
+        for row in digits
+        if row["left_out"][1]
+    }
     more = {
         "digits": digits,
         "intervals": named_ends,  # `research.runs.keep` keeps them.
         "speakers": [fold.partition("/")[2] for fold in folds],
         "word_seeds": len(values[shared, "gru"]),
-        "parts": [len(splits[shared].train_y), len(splits[shared].test_y), len(splits[folds[0]].test_y)],
+        "parts": [
+            len(splits[shared].train_y),
+            len(splits[shared].test_y),
+            len(splits[folds[0]].test_y),
+        ],
     }
     return numbers | named | more
 
@@ -309,10 +446,16 @@ def answer(numbers):
     """What each model hears, and how much of it is left of a voice that was never heard."""
     words = research.studies.interval_in_words
     softmax, *networks = numbers["first"]
-    heard = ", ".join(f"{LABELS[row['model']]} {words(row['accuracy'])}" for row in networks)
+    heard = ", ".join(
+        f"{LABELS[row['model']]} {words(row['accuracy'])}" for row in networks
+    )
     seeds = research.studies.seeds_in_words(numbers["seeds"])
     best = max(networks, key=lambda row: row["accuracy"][0])
-    verdict = "is not beaten" if softmax["accuracy"][0] >= best["accuracy"][0] else "is beaten"
+    verdict = (
+        "is not beaten"
+        if softmax["accuracy"][0] >= best["accuracy"][0]
+        else "is beaten"
+    )
     found = (
         f"On {numbers['n_test']} test sequences of {numbers['dataset']} the accuracy is {heard} ({seeds}); softmax "
         f"regression, which knows no time, {verdict}: {words(softmax['accuracy'])}."
@@ -330,7 +473,9 @@ def what_is_missing(numbers):
         "Japanese Vowels": (CLAIM, numbers["dataset"] != CLAIM),
         "spoken digits": (WORDS, numbers["digits"] is None),
     }
-    missing = {title: name for title, (name, is_missing) in missing.items() if is_missing}
+    missing = {
+        title: name for title, (name, is_missing) in missing.items() if is_missing
+    }
     if not missing:
         return ""
     return (
@@ -358,12 +503,24 @@ def draw(result):
 
     numbers, Picture = result.numbers, research.figures.Picture
     pictures = {
-        "sequences": Picture("What is read", sequences_caption(numbers), sequences.draw_sequences(result.arrays)),
-        "accuracy": Picture("What is heard", accuracy_caption(numbers), sequences.draw_accuracy(numbers, LABELS)),
+        "sequences": Picture(
+            "What is read",
+            sequences_caption(numbers),
+            sequences.draw_sequences(result.arrays),
+        ),
+        "accuracy": Picture(
+            "What is heard",
+            accuracy_caption(numbers),
+            sequences.draw_accuracy(numbers, LABELS),
+        ),
     }
     if numbers["digits"] is None:
         return pictures
-    voices = Picture("A voice never heard", voices_caption(numbers), sequences.draw_voices(numbers, LABELS))
+    voices = Picture(
+        "A voice never heard",
+        voices_caption(numbers),
+        sequences.draw_voices(numbers, LABELS),
+    )
     return pictures | {"voices": voices}
 
 
@@ -379,7 +536,9 @@ def sequences_caption(numbers):
 def accuracy_caption(numbers):
     """What the second figure shows."""
     words = research.studies.interval_in_words
-    found = "; ".join(f"{LABELS[row['model']]} {words(row['accuracy'])}" for row in numbers["first"])
+    found = "; ".join(
+        f"{LABELS[row['model']]} {words(row['accuracy'])}" for row in numbers["first"]
+    )
     return (
         f"Test accuracy on {numbers['dataset']}: each dot is a seed, the bar the mean with its 95 % t interval ({found}). "
         "Softmax regression has one optimum, and no seed."
@@ -389,7 +548,9 @@ def accuracy_caption(numbers):
 def voices_caption(numbers):
     """What the third figure shows."""
     words = research.studies.interval_in_words
-    name = lambda row: f"{LABELS[row['model']]} {words(row['shared'])} shared, {words(row['left_out'])} left out"
+    name = lambda row: (
+        f"{LABELS[row['model']]} {words(row['shared'])} shared, {words(row['left_out'])} left out"
+    )
     return (
         "Spoken digits, test accuracy. Left: every speaker is in the training part too. Middle: each speaker, left out of the "
         "training part. Right: the mean over those. Bars are 95 % t intervals, over speakers, and over seeds if three. "

@@ -28,12 +28,14 @@ import numpy as np
 
 import research
 
-EXPECTED = {"gradient_difference": (0.0, 64.0), "params_difference": (0.0, 64.0), "last_loss": (1.5, 2.2)}
+EXPECTED = {
+    "gradient_difference": (0.0, 64.0),
+    "params_difference": (0.0, 64.0),
+    "last_loss": (1.5, 2.2),
+}
 
 FILE = Path(__file__).with_suffix(".json")
-TO_INSTALL = (
-    "TensorFlow is not installed here; pip install tensorflow-cpu, and its numbers are computed and timed anew."
-)
+TO_INSTALL = "TensorFlow is not installed here; pip install tensorflow-cpu, and its numbers are computed and timed anew."
 STEPS, BATCH, RATE = 10, 64, 0.5
 NARROW = 8  # Hidden units of the net that is compared: its numbers are few enough to be kept.
 BOUND = 64  # In ε of the largest entry: equal but for rounding.
@@ -50,8 +52,16 @@ CODE = (  # What differs, line by line.
         "w1, b1, w2, b2 = variables = [tf.Variable(p) for p in params]",
         "params, any pytree of arrays",
     ),
-    ("what is watched", "with tf.GradientTape() as tape: loss = ...", "def loss(params, x, y): ..."),
-    ("the gradient", "grads = tape.gradient(loss, variables)", "value, grads = jax.value_and_grad(loss)(params, x, y)"),
+    (
+        "what is watched",
+        "with tf.GradientTape() as tape: loss = ...",
+        "def loss(params, x, y): ...",
+    ),
+    (
+        "the gradient",
+        "grads = tape.gradient(loss, variables)",
+        "value, grads = jax.value_and_grad(loss)(params, x, y)",
+    ),
     ("the step", "variable.assign_sub(rate * g)", "p - rate * g"),
     ("compiled", "tf.function(step)", "jax.jit(step)"),
 )
@@ -143,10 +153,14 @@ def run(config, on_progress=None, checkpoints=None):
     del checkpoints  # It takes half a minute.
     for field in ("wide", "repeats"):
         if getattr(config, field) < 1:
-            raise ValueError(f"{field} must be a positive integer; got {field}={getattr(config, field)}.")
+            raise ValueError(
+                f"{field} must be a positive integer; got {field}={getattr(config, field)}."
+            )
     installed = importlib.util.find_spec("tensorflow") is not None
     pieces = ("ten steps", "narrow", "wide")
-    report = lambda done: on_progress and on_progress(done, 3, pieces[done] if done < 3 else "done")
+    report = lambda done: (
+        on_progress and on_progress(done, 3, pieces[done] if done < 3 else "done")
+    )
     report(0)
     found = {
         NUMPY: descend(in_numpy),
@@ -156,11 +170,17 @@ def run(config, on_progress=None, checkpoints=None):
     seconds = {}
     for done, width in enumerate((NARROW, config.wide), start=1):
         report(done)
-        seconds["narrow" if done == 1 else "wide"] = timed(width, config.repeats, installed)
+        seconds["narrow" if done == 1 else "wide"] = timed(
+            width, config.repeats, installed
+        )
     report(3)
     numbers = facts(found, seconds, config, installed)
     arrays = {f"losses/{way}": steps["losses"] for way, steps in found.items()}
-    tables = (table_of_steps(numbers), table_of_seconds(numbers, config), table_of_code())
+    tables = (
+        table_of_steps(numbers),
+        table_of_seconds(numbers, config),
+        table_of_code(),
+    )
     return research.runs.Result(answer(numbers), tables, arrays, numbers)
 
 
@@ -170,8 +190,14 @@ def problem(width, dtype="float64"):
     order = random.permutation(len(digits.y))[: STEPS * BATCH].reshape(STEPS, BATCH)
     shapes = ((64, width), (width,), (width, 10), (10,))
     scales = (1 / 8, 0.1, 1 / np.sqrt(width), 0.1)
-    params = [np.round(s * random.normal(size=shape), 4).astype(dtype) for s, shape in zip(scales, shapes, strict=True)]
-    return params, [((digits.x[rows] / 16).astype(dtype), digits.y[rows].astype(np.int32)) for rows in order]
+    params = [
+        np.round(s * random.normal(size=shape), 4).astype(dtype)
+        for s, shape in zip(scales, shapes, strict=True)
+    ]
+    return params, [
+        ((digits.x[rows] / 16).astype(dtype), digits.y[rows].astype(np.int32))
+        for rows in order
+    ]
 
 
 def descend(make):
@@ -180,7 +206,11 @@ def descend(make):
     step, read = make(params, RATE)
     seen = [step(x, y) for x, y in batches]
     flat = lambda parts: np.concatenate([np.ravel(np.asarray(part)) for part in parts])
-    return {"losses": np.array([float(loss) for loss, _ in seen]), "gradient": flat(seen[0][1]), "params": flat(read())}
+    return {
+        "losses": np.array([float(loss) for loss, _ in seen]),
+        "gradient": flat(seen[0][1]),
+        "params": flat(read()),
+    }
 
 
 def tensorflow_steps():
@@ -197,13 +227,19 @@ def tensorflow_steps():
 def recorded():
     """What TensorFlow computed when FILE was written."""
     saved = research.reading.parse_json(FILE.read_bytes())
-    return {key: value if key == "version" else np.array(value) for key, value in saved.items()}
+    return {
+        key: value if key == "version" else np.array(value)
+        for key, value in saved.items()
+    }
 
 
 def record():
     """Writes FILE, by the TensorFlow that is installed."""
     research.backend.configure(x64=True)
-    found = {key: value if key == "version" else value.tolist() for key, value in tensorflow_steps().items()}
+    found = {
+        key: value if key == "version" else value.tolist()
+        for key, value in tensorflow_steps().items()
+    }
     FILE.write_text(json.dumps(found, indent=0) + "\n", encoding="utf-8")
 
 
@@ -217,20 +253,29 @@ def timed(width, repeats, installed):
     if installed:
         import tensorflow as tf  # pyright: ignore
 
-        makers |= {TENSORFLOW: in_tensorflow, EAGER: lambda *arguments: in_tensorflow(*arguments, compiled=False)}
+        makers |= {
+            TENSORFLOW: in_tensorflow,
+            EAGER: lambda *arguments: in_tensorflow(*arguments, compiled=False),
+        }
     calls = []
     for way, make in makers.items():
         step, _ = make(jax.device_put(params) if way == JAX else params, 1e-3)
         if way in (TENSORFLOW, EAGER):
             batch = (tf.constant(x), tf.constant(y))
-            calls.append(lambda step=step, batch=batch: step(*batch)[0].numpy())  # Which waits for it.
+            calls.append(
+                lambda step=step, batch=batch: step(*batch)[0].numpy()
+            )  # Which waits for it.
         else:
             batch = jax.device_put((x, y)) if way == JAX else (x, y)
             calls.append(lambda step=step, batch=batch: step(*batch))
     with threadpoolctl.threadpool_limits(
         1
     ):  # NumPy's: on busy cores two threads that wait for each other take 200 times.
-        return dict(zip(makers, research.studies.seconds_in_turns(calls, repeats).T, strict=True))
+        return dict(
+            zip(
+                makers, research.studies.seconds_in_turns(calls, repeats).T, strict=True
+            )
+        )
 
 
 def facts(found, seconds, config, installed):
@@ -238,9 +283,14 @@ def facts(found, seconds, config, installed):
     exact, eps = found[JAX], float(np.finfo(float).eps)
 
     def off(way, key):
-        return float(np.abs(found[way][key] - exact[key]).max() / np.abs(exact[key]).max() / eps)
+        return float(
+            np.abs(found[way][key] - exact[key]).max() / np.abs(exact[key]).max() / eps
+        )
 
-    differences = {way: {key: off(way, key) for key in ("losses", "gradient", "params")} for way in found}
+    differences = {
+        way: {key: off(way, key) for key in ("losses", "gradient", "params")}
+        for way in found
+    }
     times = {}
     for net, by_way in seconds.items():
         for way in by_way:
@@ -253,7 +303,9 @@ def facts(found, seconds, config, installed):
         "differences": differences,
         "gradient_difference": differences[TENSORFLOW]["gradient"],
         "params_difference": differences[TENSORFLOW]["params"],
-        "gradient_bits_equal": float(np.mean(found[TENSORFLOW]["gradient"] == exact["gradient"])),
+        "gradient_bits_equal": float(
+            np.mean(found[TENSORFLOW]["gradient"] == exact["gradient"])
+        ),
         "first_loss": float(exact["losses"][0]),
         "last_loss": float(exact["losses"][-1]),
         "seconds": times,
@@ -280,8 +332,14 @@ def answer(numbers):
         f"{by_hand['gradient']:.1f} and {by_hand['params']:.1f}. The loss falls from {numbers['first_loss']:.2f} to "
         f"{numbers['last_loss']:.2f} in all of them."
     )
-    over = lambda net, way: "{1:.1f} ({2:.1f} to {3:.1f})".format(*numbers["seconds"][f"{net}/{way}"])
-    ways = ((NUMPY, "NumPy"), (TENSORFLOW, "TensorFlow")) if numbers["installed"] else ((NUMPY, "NumPy"),)
+    over = lambda net, way: "{1:.1f} ({2:.1f} to {3:.1f})".format(
+        *numbers["seconds"][f"{net}/{way}"]
+    )
+    ways = (
+        ((NUMPY, "NumPy"), (TENSORFLOW, "TensorFlow"))
+        if numbers["installed"]
+        else ((NUMPY, "NumPy"),)
+    )
     parts = [
         f"{' and '.join(f'{name} {over(net, way)}' for way, name in ways)} times as long with {width} hidden units"
         for net, width in numbers["widths"].items()
@@ -293,10 +351,21 @@ def answer(numbers):
 def table_of_steps(numbers):
     """How far each way is from JAX's; NumPy first."""
     rows = tuple(
-        (way, *(numbers["differences"][way][key] for key in ("gradient", "losses", "params")))
+        (
+            way,
+            *(
+                numbers["differences"][way][key]
+                for key in ("gradient", "losses", "params")
+            ),
+        )
         for way in (NUMPY, TENSORFLOW, JAX)
     )
-    columns = ("way", "first gradient off by, ε", f"{STEPS} losses off by, ε", f"params after {STEPS} steps off by, ε")
+    columns = (
+        "way",
+        "first gradient off by, ε",
+        f"{STEPS} losses off by, ε",
+        f"params after {STEPS} steps off by, ε",
+    )
     note = (
         f"From JAX's, over the largest entry; ε = 2.2e-16. 64-{NARROW}-10, batches of {BATCH}, η = {RATE}, float64. "
         f"{'Computed here by' if numbers['installed'] else 'Recorded with'} TensorFlow {numbers['version']}; of its "
@@ -322,29 +391,41 @@ def table_of_seconds(numbers, config):
 def table_of_code():
     """What differs between the two, line by line."""
     note = "The whole of both stands in the figure. JAX differentiates a function, TensorFlow what a tape has seen."
-    return research.runs.Table("The code, side by side", ("", "TensorFlow", "JAX"), CODE, note)
+    return research.runs.Table(
+        "The code, side by side", ("", "TensorFlow", "JAX"), CODE, note
+    )
 
 
 def draw(result):
     """The code of both, and the losses and seconds of all."""
     numbers = result.numbers
-    code, panels = research.figures.new_figure(1, 2, width=10.6, height=3.4, width_ratios=(4.7, 5.4))
+    code, panels = research.figures.new_figure(
+        1, 2, width=10.6, height=3.4, width_ratios=(4.7, 5.4)
+    )
     for axes, (way, text) in zip(panels[0], numbers["code"].items(), strict=True):
         axes.axis("off")
         axes.set_title(way, loc="left", weight="bold")
-        axes.text(0, 1, text, family="monospace", fontsize=7.6, va="top", transform=axes.transAxes)
+        axes.text(
+            0,
+            1,
+            text,
+            family="monospace",
+            fontsize=7.6,
+            va="top",
+            transform=axes.transAxes,
+        )
     measured, panels = research.figures.new_figure(1, 2, width=11, height=4.0)
     draw_losses(panels[0, 0], result.arrays)
     draw_seconds(panels[0, 1], numbers)
-    code_caption = (
-        "The code that ran, of both: the same network, loss and step. What differs is how the gradient is asked for."
-    )
+    code_caption = "The code that ran, of both: the same network, loss and step. What differs is how the gradient is asked for."
     caption = (
         f"Left: the loss of each of the {STEPS} steps; the three ways lie on each other to within "
         f"{max(found['losses'] for found in numbers['differences'].values()):.1f} ε. Right: seconds of a step in float32."
     )
     return {
-        "code": research.figures.Picture("The same training in both", code_caption, code),
+        "code": research.figures.Picture(
+            "The same training in both", code_caption, code
+        ),
         "steps": research.figures.Picture("The same ten steps", caption, measured),
     }
 
@@ -353,7 +434,14 @@ def draw_losses(axes, arrays):
     """Three lines that lie on each other."""
     for way, width, marker in ((NUMPY, 7, ""), (TENSORFLOW, 3.5, ""), (JAX, 0, "o")):
         colour = research.figures.COLOURS[COLOUR[way]]
-        axes.plot(np.arange(1, STEPS + 1), arrays[f"losses/{way}"], color=colour, lw=width, marker=marker, label=way)
+        axes.plot(
+            np.arange(1, STEPS + 1),
+            arrays[f"losses/{way}"],
+            color=colour,
+            lw=width,
+            marker=marker,
+            label=way,
+        )
     axes.set(xlabel="step", ylabel="loss of its batch")
     axes.legend()
 
@@ -365,10 +453,15 @@ def draw_seconds(axes, numbers):
         way = key.partition("/")[2]
         seconds = numbers["seconds"][key][0]
         axes.plot(1e6 * seconds, row, "o", color=research.figures.COLOURS[COLOUR[way]])
-        axes.text(1e6 * seconds * 1.12, row, f"{1e6 * seconds:,.0f}", va="center", fontsize=9)
+        axes.text(
+            1e6 * seconds * 1.12, row, f"{1e6 * seconds:,.0f}", va="center", fontsize=9
+        )
     axes.set(xscale="log", xlabel="microseconds a step")
     axes.set_xlim(right=axes.get_xlim()[1] * 2)
-    names = [f"{way}, {numbers['widths'][net]}" for net, _, way in (key.partition("/") for key in keys)]
+    names = [
+        f"{way}, {numbers['widths'][net]}"
+        for net, _, way in (key.partition("/") for key in keys)
+    ]
     axes.set_yticks(range(len(keys))[::-1], names)
 
 

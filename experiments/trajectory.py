@@ -42,9 +42,17 @@ FRAMES = 36
 class Config:
     """What is run."""
 
-    landscape: Literal["rosenbrock", "quadratic", "himmelblau", "beale", "saddle"] = "rosenbrock"
+    landscape: Literal["rosenbrock", "quadratic", "himmelblau", "beale", "saddle"] = (
+        "rosenbrock"
+    )
     """What is walked down."""
-    rule: tuple[str, ...] = ("gradient_descent", "heavy_ball", "nesterov", "rmsprop", "adam")
+    rule: tuple[str, ...] = (
+        "gradient_descent",
+        "heavy_ball",
+        "nesterov",
+        "rmsprop",
+        "adam",
+    )
     """Update rules by name, with their defaults."""
     steps: int = 300
     """Of each path."""
@@ -95,7 +103,11 @@ def himmelblau(x):
 
 def beale(x):
     """A plateau with steep walls."""
-    return (1.5 - x[0] * (1 - x[1])) ** 2 + (2.25 - x[0] * (1 - x[1] ** 2)) ** 2 + (2.625 - x[0] * (1 - x[1] ** 3)) ** 2
+    return (
+        (1.5 - x[0] * (1 - x[1])) ** 2
+        + (2.25 - x[0] * (1 - x[1] ** 2)) ** 2
+        + (2.625 - x[0] * (1 - x[1] ** 3)) ** 2
+    )
 
 
 def saddle(x):
@@ -111,13 +123,28 @@ HIMMELBLAU_MINIMA = (
 )
 LANDSCAPES = {
     "rosenbrock": Landscape(
-        "(1 - x)² + 100 (y - x²)²", rosenbrock, (-1.2, 1.0), ((1.0, 1.0),), 0.0, ((-1.9, 1.7), (-0.7, 2.1))
+        "(1 - x)² + 100 (y - x²)²",
+        rosenbrock,
+        (-1.2, 1.0),
+        ((1.0, 1.0),),
+        0.0,
+        ((-1.9, 1.7), (-0.7, 2.1)),
     ),
     "quadratic": Landscape(
-        "½ (u² + 100 v²), turned by 30°", quadratic, (-3.0, -0.5), ((0.0, 0.0),), 0.0, ((-3.6, 1.2), (-2.4, 1.2))
+        "½ (u² + 100 v²), turned by 30°",
+        quadratic,
+        (-3.0, -0.5),
+        ((0.0, 0.0),),
+        0.0,
+        ((-3.6, 1.2), (-2.4, 1.2)),
     ),
     "himmelblau": Landscape(
-        "(x² + y - 11)² + (x + y² - 7)²", himmelblau, (0.0, -0.5), HIMMELBLAU_MINIMA, 0.0, ((-5.2, 5.2), (-4.9, 4.9))
+        "(x² + y - 11)² + (x + y² - 7)²",
+        himmelblau,
+        (0.0, -0.5),
+        HIMMELBLAU_MINIMA,
+        0.0,
+        ((-5.2, 5.2), (-4.9, 4.9)),
     ),
     "beale": Landscape(
         "(1.5 - x + xy)² + (2.25 - x + xy²)² + (2.625 - x + xy³)²",
@@ -128,7 +155,12 @@ LANDSCAPES = {
         ((-2.2, 4.2), (-1.6, 2.2)),
     ),
     "saddle": Landscape(
-        "½ x² - ½ y² + ¼ y⁴", saddle, (-2.0, 0.001), ((0.0, 1.0), (0.0, -1.0)), -0.25, ((-2.3, 1.3), (-1.7, 1.7))
+        "½ x² - ½ y² + ¼ y⁴",
+        saddle,
+        (-2.0, 0.001),
+        ((0.0, 1.0), (0.0, -1.0)),
+        -0.25,
+        ((-2.3, 1.3), (-1.7, 1.7)),
     ),
 }
 
@@ -140,7 +172,11 @@ def run(config, on_progress=None, checkpoints=None):
     for name in config.rule:
         research.update_rules.find_rule(name)
     jobs = [(config.landscape, name) for name in dict.fromkeys(config.rule)]
-    jobs += [job for job in (("quadratic", "gradient_descent"), ("quadratic", "heavy_ball")) if job not in jobs]
+    jobs += [
+        job
+        for job in (("quadratic", "gradient_descent"), ("quadratic", "heavy_ball"))
+        if job not in jobs
+    ]
     walked = {}
     for done, (landscape, name) in enumerate(jobs):
         if on_progress:
@@ -148,14 +184,22 @@ def run(config, on_progress=None, checkpoints=None):
         walked[landscape, name] = walk(landscape, name, rates, config.steps)
     if on_progress:
         on_progress(len(jobs), len(jobs), "done")
-    found = {name: walked[config.landscape, name] for name in dict.fromkeys(config.rule)}
-    arrays = {f"{name}/{key}": array for name, (_, kept) in found.items() for key, array in kept.items()}
+    found = {
+        name: walked[config.landscape, name] for name in dict.fromkeys(config.rule)
+    }
+    arrays = {
+        f"{name}/{key}": array
+        for name, (_, kept) in found.items()
+        for key, array in kept.items()
+    }
     arrays |= {"rates": rates, **heights(LANDSCAPES[config.landscape])}
     numbers = {
         "landscape": config.landscape,
         "steps": config.steps,
         "rules": {name: facts for name, (facts, _) in found.items()},
-        **against_theory(*(walked["quadratic", name] for name in ("gradient_descent", "heavy_ball"))),
+        **against_theory(
+            *(walked["quadratic", name] for name in ("gradient_descent", "heavy_ball"))
+        ),
     }
     tables = (table(numbers), grid_table(arrays, numbers))
     return research.runs.Result(answer(numbers), tables, arrays, numbers)
@@ -167,7 +211,9 @@ def grid(config):
         raise ValueError("rule must name at least one update rule; got rule=().")
     for field in ("steps", "rates"):
         if getattr(config, field) < 2:
-            raise ValueError(f"{field} must be an integer of at least 2; got {field}={getattr(config, field)}.")
+            raise ValueError(
+                f"{field} must be an integer of at least 2; got {field}={getattr(config, field)}."
+            )
     low, high = config.lowest_rate, config.highest_rate
     if not 0 < low < high < math.inf:
         raise ValueError(
@@ -181,13 +227,20 @@ def walk(landscape, name, rates, steps):
     from research.studies.paths import describe_steps
 
     scene = LANDSCAPES[landscape]
-    points, asked, gradients, used = (np.asarray(a) for a in paths(scene, name, rates, steps))
+    points, asked, gradients, used = (
+        np.asarray(a) for a in paths(scene, name, rates, steps)
+    )
     with np.errstate(all="ignore"):
         gaps = np.asarray([scene.f(path.T) - scene.lowest for path in points])
-    scores = np.where(np.isfinite(gaps).all(axis=1), gaps[:, steps // 2 :].max(axis=1), np.inf)
+    scores = np.where(
+        np.isfinite(gaps).all(axis=1), gaps[:, steps // 2 :].max(axis=1), np.inf
+    )
     best = choose(gaps, scores)
     with np.errstate(all="ignore"):  # Where every rate diverges, so does the best.
-        distances = np.min([np.linalg.norm(points[best] - m, axis=1) for m in np.array(scene.minima)], axis=0)
+        distances = np.min(
+            [np.linalg.norm(points[best] - m, axis=1) for m in np.array(scene.minima)],
+            axis=0,
+        )
     described = describe_steps(asked[best], gradients[best])
     kept = {
         "points": points[best],
@@ -205,7 +258,9 @@ def walk(landscape, name, rates, steps):
         "gap": finite(gaps[best, -1]),
         "distance": finite(distances[-1]),
         "steps": int(arrived[0]) if len(arrived) else None,
-        "cosine": finite(np.nanmean(described.cosine)) if np.isfinite(described.cosine).any() else None,
+        "cosine": finite(np.nanmean(described.cosine))
+        if np.isfinite(described.cosine).any()
+        else None,
         "longest_update": finite(described.update_norm.max()),
     }, kept
 
@@ -237,7 +292,12 @@ def paths(scene, name, rates, steps):
 
         def watched(state, _):
             after, record = step(state, descent.Draw(None))
-            return after, (shown(after), after.params, gradient(state.params), record.learning_rate)
+            return after, (
+                shown(after),
+                after.params,
+                gradient(state.params),
+                record.learning_rate,
+            )
 
         def shown(state):  # Rules that average say where: that is what they give.
             return research.update_rules.evaluation_params(state.rule, state.params)
@@ -245,7 +305,12 @@ def paths(scene, name, rates, steps):
         first = descent.start(rule, jnp.asarray(scene.start))
         _, (points, asked, gradients, used) = jax.lax.scan(watched, first, length=steps)
         begin = jnp.asarray(scene.start)[None]
-        return jnp.concatenate([begin, points]), jnp.concatenate([begin, asked]), gradients, used
+        return (
+            jnp.concatenate([begin, points]),
+            jnp.concatenate([begin, asked]),
+            gradients,
+            used,
+        )
 
     return jax.jit(jax.vmap(one))(jnp.asarray(rates))
 
@@ -253,7 +318,11 @@ def paths(scene, name, rates, steps):
 def heights(scene):
     """f - f* on a lattice, with its axes."""
     x, y = (np.linspace(low, high, 221) for low, high in scene.bounds)
-    return {"x": x, "y": y, "heights": scene.f(np.stack(np.meshgrid(x, y))) - scene.lowest}
+    return {
+        "x": x,
+        "y": y,
+        "heights": scene.f(np.stack(np.meshgrid(x, y))) - scene.lowest,
+    }
 
 
 def against_theory(plain, ball):
@@ -265,15 +334,24 @@ def against_theory(plain, ball):
     return {
         "cosine_of_gradient_descent": facts["cosine"],
         "gradient_descent_over_theory": finite(contraction(kept["distances"]) / factor),
-        "heavy_ball_over_theory": finite(contraction(of_ball["distances"]) / math.sqrt(MOMENTUM)),
+        "heavy_ball_over_theory": finite(
+            contraction(of_ball["distances"]) / math.sqrt(MOMENTUM)
+        ),
     }
 
 
 def answer(numbers):
     """Who came lowest and who did not, and how they turned from the slope."""
-    ranked = sorted(numbers["rules"].items(), key=lambda item: math.inf if item[1]["gap"] is None else item[1]["gap"])
+    ranked = sorted(
+        numbers["rules"].items(),
+        key=lambda item: math.inf if item[1]["gap"] is None else item[1]["gap"],
+    )
     results = ", ".join(f"{name} {gap(facts)}" for name, facts in ranked)
-    turns = ", ".join(f"{name} {facts['cosine']:.2f}" for name, facts in ranked if facts["cosine"] is not None)
+    turns = ", ".join(
+        f"{name} {facts['cosine']:.2f}"
+        for name, facts in ranked
+        if facts["cosine"] is not None
+    )
     return (
         f"On {numbers['landscape']}, after {numbers['steps']} steps, each at its best rate of one grid, f - f* is: {results}. "
         f"The mean cosine between a step and the way straight down: {turns}."
@@ -292,12 +370,29 @@ def table(numbers):
     note = f"Steps: until f - f* is {CLOSE:g} of what it was. Rates diverged: of the grid, in the table after this one."
     if edges:
         note += f" At the edge of the grid, so that a better rate may lie outside: {', '.join(edges)}."
-    instead = {"gap": "not finite", "distance": "not finite", "longest_update": "not finite", "cosine": "–"}
+    instead = {
+        "gap": "not finite",
+        "distance": "not finite",
+        "longest_update": "not finite",
+        "cosine": "–",
+    }
     cell = lambda key, value: instead.get(key) if value is None else value
     return research.runs.Table(
         f"Each rule at its best rate on {numbers['landscape']}",
-        ("rule", "rate", "f - f*", "distance", "steps", "mean cosine", "longest update", "rates diverged"),
-        tuple((name, *(cell(key, facts[key]) for key in keys)) for name, facts in numbers["rules"].items()),
+        (
+            "rule",
+            "rate",
+            "f - f*",
+            "distance",
+            "steps",
+            "mean cosine",
+            "longest update",
+            "rates diverged",
+        ),
+        tuple(
+            (name, *(cell(key, facts[key]) for key in keys))
+            for name, facts in numbers["rules"].items()
+        ),
         note,
     )
 
@@ -307,7 +402,15 @@ def grid_table(arrays, numbers):
     rows = []
     for index, rate in enumerate(arrays["rates"]):
         scores = [arrays[f"{name}/scores"][index] for name in numbers["rules"]]
-        rows.append((float(rate), *(float(value) if np.isfinite(value) else "diverged" for value in scores)))
+        rows.append(
+            (
+                float(rate),
+                *(
+                    float(value) if np.isfinite(value) else "diverged"
+                    for value in scores
+                ),
+            )
+        )
     return research.runs.Table(
         "The whole grid: the highest f - f* in the second half of the steps",
         ("rate", *numbers["rules"]),
@@ -324,20 +427,42 @@ def draw(result):
     arrays, numbers = result.arrays, result.numbers
     names, scene = list(numbers["rules"]), LANDSCAPES[numbers["landscape"]]
     still, axes = research.figures.new_figure(width=8.6, height=6.2)
-    drawing.draw_landscape(axes[0, 0], arrays["x"], arrays["y"], arrays["heights"], scene.minima)
-    drawing.draw_paths(axes[0, 0], {name: arrays[f"{name}/points"] for name in names}, labels(numbers))
+    drawing.draw_landscape(
+        axes[0, 0], arrays["x"], arrays["y"], arrays["heights"], scene.minima
+    )
+    drawing.draw_paths(
+        axes[0, 0], {name: arrays[f"{name}/points"] for name in names}, labels(numbers)
+    )
     axes[0, 0].set_title(f"{numbers['landscape']}: {scene.formula}", loc="left")
     pictures = {
-        "paths": ("The way each rule takes", paths_caption(numbers), still, draw_motion(arrays, numbers, scene)),
-        "curves": ("How far each rule still is", curves_caption(numbers), drawing.curves(arrays, names)),
-        "steps": ("What each step does", steps_caption(numbers), drawing.steps(arrays, names)),
+        "paths": (
+            "The way each rule takes",
+            paths_caption(numbers),
+            still,
+            draw_motion(arrays, numbers, scene),
+        ),
+        "curves": (
+            "How far each rule still is",
+            curves_caption(numbers),
+            drawing.curves(arrays, names),
+        ),
+        "steps": (
+            "What each step does",
+            steps_caption(numbers),
+            drawing.steps(arrays, names),
+        ),
     }
-    return {key: research.figures.Picture(*picture) for key, picture in pictures.items()}
+    return {
+        key: research.figures.Picture(*picture) for key, picture in pictures.items()
+    }
 
 
 def labels(numbers):
     """Each rule with its rate."""
-    return {name: f"{name}, rate {facts['rate']:.2g}" for name, facts in numbers["rules"].items()}
+    return {
+        name: f"{name}, rate {facts['rate']:.2g}"
+        for name, facts in numbers["rules"].items()
+    }
 
 
 def draw_motion(arrays, numbers, scene):
@@ -346,10 +471,14 @@ def draw_motion(arrays, numbers, scene):
     from research.figures import paths as drawing
 
     figure, axes = research.figures.new_figure(width=6.6, height=4.8)
-    drawing.draw_landscape(axes[0, 0], arrays["x"], arrays["y"], arrays["heights"], scene.minima)
+    drawing.draw_landscape(
+        axes[0, 0], arrays["x"], arrays["y"], arrays["heights"], scene.minima
+    )
     points = {name: arrays[f"{name}/points"] for name in numbers["rules"]}
     show = drawing.draw_growing_paths(axes[0, 0], points, labels(numbers))
-    return motion.record(figure, lambda k: show((k / (FRAMES - 1)) ** 2), FRAMES, colours=64)
+    return motion.record(
+        figure, lambda k: show((k / (FRAMES - 1)) ** 2), FRAMES, colours=64
+    )
 
 
 def paths_caption(numbers):
@@ -383,7 +512,9 @@ def shrinks(ratio):
 def steps_caption(numbers):
     """What the third figure shows."""
     turns = ", ".join(
-        f"{name} {facts['cosine']:.2f}" for name, facts in numbers["rules"].items() if facts["cosine"] is not None
+        f"{name} {facts['cosine']:.2f}"
+        for name, facts in numbers["rules"].items()
+        if facts["cosine"] is not None
     )
     return (
         "Of each step: the learning rate, the norms of gradient and update, the update's length against that of the "

@@ -57,7 +57,13 @@ LINES = {  # The ways whose faults are drawn against the true ratio, with their 
 class Config:
     """What is run."""
 
-    rule: tuple[str, ...] = ("gradient_descent", "heavy_ball", "nesterov", "rmsprop", "adam")
+    rule: tuple[str, ...] = (
+        "gradient_descent",
+        "heavy_ball",
+        "nesterov",
+        "rmsprop",
+        "adam",
+    )
     """Names of our rules."""
     workload: tuple[str, ...] = ("breast_cancer", "diabetes_ridge", "quadratic")
     """Named problems on which all of them run."""
@@ -98,20 +104,30 @@ def run(config, on_progress=None, checkpoints=None):
     checkpoints = checkpoints or research.types.nowhere
     contenders = check(config)
     jobs = list(itertools.product(config.workload, contenders))
-    pieces = [(kind, start) for kind in KINDS for start in range(0, config.studies, PIECE)]
+    pieces = [
+        (kind, start) for kind in KINDS for start in range(0, config.studies, PIECE)
+    ]
     total, arrays = len(jobs) + len(pieces), {}
-    tell = lambda done, message: on_progress(done, total, message) if on_progress else None
+    tell = lambda done, message: (
+        on_progress(done, total, message) if on_progress else None
+    )
     for done, (workload, contender) in enumerate(jobs):
         tell(done, label := f"{contender.name} on {workload}")
-        told = lambda progress, done=done, label=label: tell(done + progress.share, f"{progress}: {label}")
+        told = lambda progress, done=done, label=label: tell(
+            done + progress.share, f"{progress}: {label}"
+        )
         arrays |= pool_arrays(config, workload, contender, told, checkpoints)
     pools = read_pools(config, arrays)
     for done, (kind, start) in enumerate(pieces, len(jobs)):
         tell(done, f"studies: {kind}")
         compute = lambda _, kind=kind, start=start: simulate(config, pools, kind, start)
-        found = research.runs.remembered(checkpoints, f"studies/{kind}/{start}", compute).arrays
+        found = research.runs.remembered(
+            checkpoints, f"studies/{kind}/{start}", compute
+        ).arrays
         for name, array in found.items():
-            arrays[f"{kind}/{name}"] = np.concatenate([arrays[f"{kind}/{name}"], array]) if start else array
+            arrays[f"{kind}/{name}"] = (
+                np.concatenate([arrays[f"{kind}/{name}"], array]) if start else array
+            )
     tell(total, "done")
     numbers = summary(config, pools, arrays)
     return research.runs.Result(answer(numbers), tables(numbers), arrays, numbers)
@@ -121,18 +137,35 @@ def check(config):
     """The contenders, once the config makes sense."""
     from research.studies.contenders import contenders
 
-    seeds, needed = research.runs.parse_seeds(config.seeds), 2 * (config.reported_seeds + config.tuning_seeds)
-    counts = {"few": 1, "reported_seeds": 2, "tuning_seeds": 2, "studies": 1, "budget": 2}
+    seeds, needed = (
+        research.runs.parse_seeds(config.seeds),
+        2 * (config.reported_seeds + config.tuning_seeds),
+    )
+    counts = {
+        "few": 1,
+        "reported_seeds": 2,
+        "tuning_seeds": 2,
+        "studies": 1,
+        "budget": 2,
+    }
     for name, least in counts.items():
         if getattr(config, name) < least:
-            raise ValueError(f"{name} must be at least {least}; got {name}={getattr(config, name)}.")
+            raise ValueError(
+                f"{name} must be at least {least}; got {name}={getattr(config, name)}."
+            )
     if len(seeds) < needed:
-        raise ValueError(f"seeds: two sides of a study need {needed}; got {len(seeds)}, {config.seeds!r}.")
+        raise ValueError(
+            f"seeds: two sides of a study need {needed}; got {len(seeds)}, {config.seeds!r}."
+        )
     if config.trials < 2 * config.budget - 1:
         least = 2 * config.budget - 1
-        raise ValueError(f"trials must be at least {least}, for two disjoint searches; got trials={config.trials}.")
+        raise ValueError(
+            f"trials must be at least {least}, for two disjoint searches; got trials={config.trials}."
+        )
     if not config.workload or len(config.rule) < 2:
-        raise ValueError(f"a comparison needs a workload and two rules; got {config.workload} and {config.rule}.")
+        raise ValueError(
+            f"a comparison needs a workload and two rules; got {config.workload} and {config.rule}."
+        )
     found = contenders(config.rule)
     if empty := [contender.name for contender in found if not contender.space]:
         raise ValueError(f"rule: {empty[0]} has nothing to tune; leave it out.")
@@ -149,7 +182,9 @@ def pool_arrays(config, workload, contender, on_chunk, checkpoints):
         passes=config.passes,
         batch_size=config.batch_size,
         seeds=seeds,
-        tuning_seeds=[max(seeds) + 1 + more for more in range(3)],  # Every study draws its own; these decide nothing.
+        tuning_seeds=[
+            max(seeds) + 1 + more for more in range(3)
+        ],  # Every study draws its own; these decide nothing.
         target=config.target,
         width=config.width,
     )
@@ -157,9 +192,13 @@ def pool_arrays(config, workload, contender, on_chunk, checkpoints):
 
     def compute(parts):
         on = research.workloads.make_workload(workload)
-        saved = pairs.measure_pair(on, contender, terms, timed=False, on_chunk=on_chunk, checkpoints=parts)
+        saved = pairs.measure_pair(
+            on, contender, terms, timed=False, on_chunk=on_chunk, checkpoints=parts
+        )
         pool = readings.pool_of(saved.arrays, config.target, config.trials)
-        return research.types.Saved({"scores": pool.scores, "costs": pool.costs}, pool.budget)
+        return research.types.Saved(
+            {"scores": pool.scores, "costs": pool.costs}, pool.budget
+        )
 
     saved = research.runs.remembered(checkpoints, name, compute)
     kept = {f"{name}/{key}": array for key, array in saved.arrays.items()}
@@ -172,10 +211,15 @@ def read_pools(config, arrays):
 
     pools = {}
     for key in itertools.product(config.workload, config.rule):
-        scores, costs, budget = (arrays[f"{'/'.join(key)}/{name}"] for name in ("scores", "costs", "budget"))
+        scores, costs, budget = (
+            arrays[f"{'/'.join(key)}/{name}"] for name in ("scores", "costs", "budget")
+        )
         pools[key] = readings.Pool(scores, costs, float(budget))
     for workload in config.workload:
-        if not any(np.isfinite(readings.true_cost(pools[workload, rule])) for rule in config.rule):
+        if not any(
+            np.isfinite(readings.true_cost(pools[workload, rule]))
+            for rule in config.rule
+        ):
             raise ValueError(
                 f"no rule reaches target={config.target} on {workload} in {config.passes} passes; allow more."
             )
@@ -192,26 +236,51 @@ def simulate(config, pools, kind, start):
 
     ways = readings.readings(config.few, max(1, config.budget // 2))
     rules, workloads = range(len(config.rule)), range(len(config.workload))
-    sides = itertools.permutations(rules, 2) if kind == "rules" else ((rule, rule) for rule in rules)
+    sides = (
+        itertools.permutations(rules, 2)
+        if kind == "rules"
+        else ((rule, rule) for rule in rules)
+    )
     pairs = [(workload, *both) for both in sides for workload in workloads]
     found = {"pair": [], "named": [], "truth": []}
     for study in range(start, min(start + PIECE, config.studies)):
         workload, *both = pairs[study % len(pairs)]
-        pool = tuple(pools[config.workload[workload], config.rule[rule]] for rule in both)
+        pool = tuple(
+            pools[config.workload[workload], config.rule[rule]] for rule in both
+        )
         random = np.random.default_rng([config.seed, list(KINDS).index(kind), study])
-        counts = {"trials": config.budget, "tuning_seeds": config.tuning_seeds, "seeds": config.reported_seeds}
+        counts = {
+            "trials": config.budget,
+            "tuning_seeds": config.tuning_seeds,
+            "seeds": config.reported_seeds,
+        }
         drawn = readings.draw_study(pool, random, **counts, **KINDS[kind])
         found["pair"].append((workload, *both))
-        found["named"].append([readings.read(w, *drawn, resamples=config.resamples, seed=study) for w in ways.values()])
-        found["truth"].append([log_ratio(pool, chosen) for chosen in ((slice(None),) * 2, [d.trials for d in drawn])])
-    return research.types.Saved({name: np.array(values) for name, values in found.items()}, None)
+        found["named"].append(
+            [
+                readings.read(w, *drawn, resamples=config.resamples, seed=study)
+                for w in ways.values()
+            ]
+        )
+        found["truth"].append(
+            [
+                log_ratio(pool, chosen)
+                for chosen in ((slice(None),) * 2, [d.trials for d in drawn])
+            ]
+        )
+    return research.types.Saved(
+        {name: np.array(values) for name, values in found.items()}, None
+    )
 
 
 def log_ratio(pools, trials):
     """log of the other rule's true cost over mine, each with its trials; 0 where neither reaches the target."""
     from research.studies import readings
 
-    mine, other = (readings.true_cost(pool, those) for pool, those in zip(pools, trials, strict=True))
+    mine, other = (
+        readings.true_cost(pool, those)
+        for pool, those in zip(pools, trials, strict=True)
+    )
     return 0.0 if mine == other else float(np.log(other) - np.log(mine))
 
 
@@ -220,21 +289,43 @@ def summary(config, pools, arrays):
     from research.studies import readings
 
     rows = []
-    for column, (name, way) in enumerate(readings.readings(config.few, max(1, config.budget // 2)).items()):
+    for column, (name, way) in enumerate(
+        readings.readings(config.few, max(1, config.budget // 2)).items()
+    ):
         row: dict = {"way": name} | way._asdict()
         for kind, truth in truths(arrays).items():
-            known = truth != 0  # Where neither reaches the target with any of its trials, nobody is right or wrong.
-            row[kind] = readings.tally(arrays["rules/named"][known, column], truth[known])
+            known = (
+                truth != 0
+            )  # Where neither reaches the target with any of its trials, nobody is right or wrong.
+            row[kind] = readings.tally(
+                arrays["rules/named"][known, column], truth[known]
+            )
         for kind in NULLS:
-            row[kind] = readings.tally(named := arrays[f"{kind}/named"][:, column], 0 * named)["wrong"]
+            row[kind] = readings.tally(
+                named := arrays[f"{kind}/named"][:, column], 0 * named
+            )["wrong"]
         rows.append(row)
     by_name = {row["way"]: row for row in rows}
     return {
-        **{name: getattr(config, name) for name in ("studies", "budget", "trials", "reported_seeds", "tuning_seeds")},
+        **{
+            name: getattr(config, name)
+            for name in (
+                "studies",
+                "budget",
+                "trials",
+                "reported_seeds",
+                "tuning_seeds",
+            )
+        },
         "ways": rows,
-        "counted": {kind: int(np.count_nonzero(truth)) for kind, truth in truths(arrays).items()},
+        "counted": {
+            kind: int(np.count_nonzero(truth)) for kind, truth in truths(arrays).items()
+        },
         "pairs": math.comb(len(config.rule), 2) * len(config.workload),
-        "true_costs": {w: {r: readings.true_cost(pools[w, r]) for r in config.rule} for w in config.workload},
+        "true_costs": {
+            w: {r: readings.true_cost(pools[w, r]) for r in config.rule}
+            for w in config.workload
+        },
         "ours_wrong": by_name["ours"][TRIALS]["wrong"][0],
         "worst_wrong": max(row[TRIALS]["wrong"][0] for row in rows),
         "ours_in_null": by_name["ours"]["same trials"][0],
@@ -245,12 +336,16 @@ def summary(config, pools, arrays):
 
 def truths(arrays):
     """1 where mine is truly the better rule and -1 where the other is, by what this is said of."""
-    return dict(zip((RULES, TRIALS), np.sign(arrays["rules/truth"]).astype(int).T, strict=True))
+    return dict(
+        zip((RULES, TRIALS), np.sign(arrays["rules/truth"]).astype(int).T, strict=True)
+    )
 
 
 def percent(seen):
     """A share in words, with its interval."""
-    share, low, high = (f"{100 * value:.{1 if value < 0.0995 else 0}f}" for value in seen)
+    share, low, high = (
+        f"{100 * value:.{1 if value < 0.0995 else 0}f}" for value in seen
+    )
     return f"{share} % [{low}, {high}]"
 
 
@@ -259,7 +354,10 @@ def answer(numbers):
     by_name = {row["way"]: row for row in numbers["ways"]}
     *usual, ours, redrawn = (by_name[name] for name in LINES)
     wrong = [percent(row[TRIALS]["wrong"]) for row in (*usual, ours)]
-    null, of = ", ".join(percent(row["same trials"]) for row in usual), numbers["counted"]
+    null, of = (
+        ", ".join(percent(row["same trials"]) for row in usual),
+        numbers["counted"],
+    )
     return (
         f"Leaving the other rule at its defaults names the wrong winner in {wrong[0]} of {of[TRIALS]:,} simulated "
         f"studies, one seed that is tuned on and reported in {wrong[1]}, {numbers['reported_seeds']} such seeds with equal "
@@ -274,10 +372,20 @@ def answer(numbers):
 
 def tables(numbers):
     """Each way with what it names, what it does, and the truth it is held against."""
-    shown = [(kind, outcome) for kind in (TRIALS, RULES) for outcome in ("right", "wrong")] + [(RULES, "undecided")]
-    columns = ["way", *(f"{outcome} {kind}" for kind, outcome in shown), *(f"null: {kind}" for kind in NULLS)]
+    shown = [
+        (kind, outcome) for kind in (TRIALS, RULES) for outcome in ("right", "wrong")
+    ] + [(RULES, "undecided")]
+    columns = [
+        "way",
+        *(f"{outcome} {kind}" for kind, outcome in shown),
+        *(f"null: {kind}" for kind in NULLS),
+    ]
     rows = tuple(
-        (row["way"], *(percent(row[kind][outcome]) for kind, outcome in shown), *(percent(row[null]) for null in NULLS))
+        (
+            row["way"],
+            *(percent(row[kind][outcome]) for kind, outcome in shown),
+            *(percent(row[null]) for null in NULLS),
+        )
         for row in numbers["ways"]
     )
     note = (
@@ -291,17 +399,33 @@ def tables(numbers):
     true = tuple((workload, *found.values()) for workload, found in costs.items())
     columns = ("workload", *next(iter(costs.values())))
     note = "Expected running time in passes of the trial that is best over all seeds; inf where it never got there."
-    return ways, how(numbers), research.runs.Table("The truth of the rules", columns, true, note)
+    return (
+        ways,
+        how(numbers),
+        research.runs.Table("The truth of the rules", columns, true, note),
+    )
 
 
 def how(numbers):
     """What each way does."""
-    budget, seeds, tuning = (numbers[name] for name in ("budget", "reported_seeds", "tuning_seeds"))
+    budget, seeds, tuning = (
+        numbers[name] for name in ("budget", "reported_seeds", "tuning_seeds")
+    )
     rows = []
     for row in numbers["ways"]:
         tuned = f"{tuning} others" if row["held_out"] else "the same"
-        decides = row["decide"] + (f", {row['redrawn']} trials redrawn" if row["redrawn"] else "")
-        rows.append((row["way"], f"{budget}, {row['others_trials'] or budget}", row["seeds"] or seeds, tuned, decides))
+        decides = row["decide"] + (
+            f", {row['redrawn']} trials redrawn" if row["redrawn"] else ""
+        )
+        rows.append(
+            (
+                row["way"],
+                f"{budget}, {row['others_trials'] or budget}",
+                row["seeds"] or seeds,
+                tuned,
+                decides,
+            )
+        )
     columns = ("way", "trials of mine, other", "seeds", "tuned on", "winner by")
     return research.runs.Table("The ways", columns, tuple(rows))
 
@@ -309,12 +433,17 @@ def how(numbers):
 def draw(result):
     """Who is named by each way, where rules differ and where they do not; and wrong winners by the true ratio."""
     numbers = result.numbers
-    figure, axes = research.figures.new_figure(1, 3, width=13, height=4.4, sharey=True, width_ratios=(3, 3, 2.4))
+    figure, axes = research.figures.new_figure(
+        1, 3, width=13, height=4.4, sharey=True, width_ratios=(3, 3, 2.4)
+    )
     for axis, kind in zip(axes[0], (TRIALS, RULES), strict=False):
         draw_outcomes(axis, numbers["ways"], kind)
     draw_null(axes[0, 2], numbers["ways"])
     axes[0, 0].invert_yaxis()
-    ours, one = (next(row for row in numbers["ways"] if row["way"] == name) for name in ("ours", "one seed"))
+    ours, one = (
+        next(row for row in numbers["ways"] if row["way"] == name)
+        for name in ("ours", "one seed")
+    )
     caption = (
         f"Who is named in studies of two rules that differ, held against what all seeds say of these trials "
         f"(left, {numbers['counted'][TRIALS]:,} studies) and of the rules with all {numbers['trials']} (middle, "
@@ -336,7 +465,9 @@ def draw(result):
     )
     return {
         "winners": research.figures.Picture("Who is named the winner", caption, figure),
-        "by_ratio": research.figures.Picture("Wrong winners by the true ratio", by_ratio, second),
+        "by_ratio": research.figures.Picture(
+            "Wrong winners by the true ratio", by_ratio, second
+        ),
     }
 
 
@@ -344,20 +475,37 @@ def draw_outcomes(axes, ways, kind):
     """Stacked shares: right, undecided, wrong."""
     colours = research.figures.COLOURS
     places, left = np.arange(len(ways)), np.zeros(len(ways))
-    looks = {"right": colours["mini-batch"], "undecided": "#D5D8DC", "wrong": colours["stochastic"]}
+    looks = {
+        "right": colours["mini-batch"],
+        "undecided": "#D5D8DC",
+        "wrong": colours["stochastic"],
+    }
     for outcome, colour in looks.items():
         shares = 100 * np.array([row[kind][outcome][0] for row in ways])
         axes.barh(places, shares, left=left, color=colour, label=outcome, height=0.72)
         for place, share, start in zip(places, shares, left, strict=True):
             if share >= 5:
                 ink = "black" if outcome == "undecided" else "white"
-                axes.text(start + share / 2, place, f"{share:.0f}", ha="center", va="center", color=ink, fontsize=9)
+                axes.text(
+                    start + share / 2,
+                    place,
+                    f"{share:.0f}",
+                    ha="center",
+                    va="center",
+                    color=ink,
+                    fontsize=9,
+                )
         left += shares
     axes.set_yticks(places, [row["way"] for row in ways])
     axes.set(xlim=(0, 100), xlabel=f"% of studies, said {kind}")
     axes.grid(visible=False)
     axes.legend(
-        ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, columnspacing=1.2, handlelength=1.2
+        ncols=3,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.2,
+        columnspacing=1.2,
+        handlelength=1.2,
     )
 
 
@@ -367,26 +515,56 @@ def draw_null(axes, ways):
     for kind, face, shift in zip(NULLS, (colour, "white"), (-0.13, 0.13), strict=True):
         shares = 100 * np.array([row[kind] for row in ways])
         spread = np.abs(shares[:, 1:] - shares[:, :1]).T
-        look = {"color": colour, "markerfacecolor": face, "label": kind, "markersize": 6}
-        axes.errorbar(shares[:, 0], np.arange(len(ways)) + shift, xerr=spread, fmt="o", **look)
+        look = {
+            "color": colour,
+            "markerfacecolor": face,
+            "label": kind,
+            "markersize": 6,
+        }
+        axes.errorbar(
+            shares[:, 0], np.arange(len(ways)) + shift, xerr=spread, fmt="o", **look
+        )
     axes.axvline(5, color=research.figures.COLOURS["exact"], lw=1.2, ls=(0, (5, 3)))
     axes.set(xlim=(-4, 104), xlabel="% named between a rule and itself")
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2, columnspacing=1.2, handlelength=1.2
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        borderaxespad=0.2,
+        ncols=2,
+        columnspacing=1.2,
+        handlelength=1.2,
     )
 
 
 def draw_by_ratio(axes, result, kind):
     """Wrong winners among fifths of the studies by true ratio."""
-    named, truth = result.arrays["rules/named"], result.arrays["rules/truth"][:, (RULES, TRIALS).index(kind)]
+    named, truth = (
+        result.arrays["rules/named"],
+        result.arrays["rules/truth"][:, (RULES, TRIALS).index(kind)],
+    )
     order = [study for study in np.argsort(np.abs(truth)) if truth[study] != 0]
     fifths = [fifth for fifth in np.array_split(order, 5) if len(fifth)]
     for way, row in enumerate(result.numbers["ways"]):
         if row["way"] in LINES:
-            shares = [100 * np.mean(named[fifth, way] * np.sign(truth[fifth]) < 0) for fifth in fifths]
+            shares = [
+                100 * np.mean(named[fifth, way] * np.sign(truth[fifth]) < 0)
+                for fifth in fifths
+            ]
             middles = [np.exp(np.median(np.abs(truth[fifth]))) for fifth in fifths]
-            axes.plot(middles, shares, "o-", label=row["way"], color=LINES[row["way"]], markersize=5)
-    axes.set(xscale="log", xlabel="true ratio of costs, dearer over cheaper", ylabel="% wrong winners", title=kind)
+            axes.plot(
+                middles,
+                shares,
+                "o-",
+                label=row["way"],
+                color=LINES[row["way"]],
+                markersize=5,
+            )
+    axes.set(
+        xscale="log",
+        xlabel="true ratio of costs, dearer over cheaper",
+        ylabel="% wrong winners",
+        title=kind,
+    )
     axes.label_outer()
     low, high = axes.get_xlim()
     ticks = [tick for tick in (1, 1.2, 1.5, 2, 3, 5, 10, 20) if low <= tick <= high]

@@ -79,16 +79,25 @@ def run(config, on_progress=None, checkpoints=None):
     on = studies.make_workloads(config.workload)
     for workload in on:
         if workload.train is None or workload.optimum is None:
-            raise ValueError(f"workload {workload.name!r} has no data or no known optimum; choose one that has both.")
+            raise ValueError(
+                f"workload {workload.name!r} has no data or no known optimum; choose one that has both."
+            )
     protocol, bring = studies.plan(rules_of(config), config.workload, **terms(config))
     found = studies.measure_pairs(
-        protocol, bring, on, on_progress=on_progress, checkpoints=checkpoints or research.types.nowhere
+        protocol,
+        bring,
+        on,
+        on_progress=on_progress,
+        checkpoints=checkpoints or research.types.nowhere,
     )
     first = studies.leader(found, trials=protocol.budget)
     study = studies.conclude(protocol, first, bring, found)
     rows = by_rule(study, protocol.budget)
     leaders = {
-        w: studies.leader({key: s for key, s in found.items() if key[0] == w}, trials=protocol.budget) for w, _ in found
+        w: studies.leader(
+            {key: s for key, s in found.items() if key[0] == w}, trials=protocol.budget
+        )
+        for w, _ in found
     }
     numbers = study.numbers | {
         "first": first,
@@ -105,7 +114,12 @@ def run(config, on_progress=None, checkpoints=None):
 def share(config, part, parts, checkpoints):
     """Computes every `parts`-th pair from pair `part` on, into the checkpoints; `run` then finds them there."""
     research.studies.compute_share(
-        rules_of(config), config.workload, part, parts, checkpoints=checkpoints, **terms(config)
+        rules_of(config),
+        config.workload,
+        part,
+        parts,
+        checkpoints=checkpoints,
+        **terms(config),
     )
 
 
@@ -141,12 +155,24 @@ def by_rule(study, budget):
     cells = {(cell["workload"], cell["rule"]): cell for cell in study.numbers["cells"]}
     half = research.studies.HALF
     there = np.array([[cells[w, r]["reached"] >= half for w in on] for r in rules])
-    untuned_there = np.array([[reached_by_defaults(study, w, r) >= half for w in on] for r in rules])
-    tuned = np.where(there, [[at(study, w, r, budget) for w in on] for r in rules], np.inf)
-    defaults = np.where(untuned_there, [[at(study, w, r, 1) for w in on] for r in rules], np.inf)
+    untuned_there = np.array(
+        [[reached_by_defaults(study, w, r) >= half for w in on] for r in rules]
+    )
+    tuned = np.where(
+        there, [[at(study, w, r, budget) for w in on] for r in rules], np.inf
+    )
+    defaults = np.where(
+        untuned_there, [[at(study, w, r, 1) for w in on] for r in rules], np.inf
+    )
     best = tuned.min(axis=0)
     overall = {one["rule"]: one for one in study.numbers["overall"]}
-    first = {"verdict": "first", "ratio": 1.0, "low": 1.0, "high": 1.0, "workloads": len(on)}
+    first = {
+        "verdict": "first",
+        "ratio": 1.0,
+        "low": 1.0,
+        "high": 1.0,
+        "workloads": len(on),
+    }
     rows = []
     for rule, costs, untuned in zip(rules, tuned, defaults, strict=True):
         own = [cells[workload, rule] for workload in on]
@@ -157,7 +183,10 @@ def by_rule(study, budget):
                 "rule": rule,
                 "reached_on": int(np.isfinite(costs).sum()),
                 "times_best": geometric_mean(costs / best),
-                **{name: beside_first[name] for name in ("verdict", "ratio", "low", "high", "workloads")},
+                **{
+                    name: beside_first[name]
+                    for name in ("verdict", "ratio", "low", "high", "workloads")
+                },
                 "defaults_reached_on": int(np.isfinite(untuned).sum()),
                 "defaults_times_best": geometric_mean(untuned / best),
                 "decades": float(np.median(decades)) if decades else None,
@@ -165,7 +194,14 @@ def by_rule(study, budget):
                 "times_seconds": relative_seconds(cells, on, rule),
             }
         )
-    return sorted(rows, key=lambda row: (row["verdict"] != "first", -row["reached_on"], row["times_best"] or np.inf))
+    return sorted(
+        rows,
+        key=lambda row: (
+            row["verdict"] != "first",
+            -row["reached_on"],
+            row["times_best"] or np.inf,
+        ),
+    )
 
 
 def reached_by_defaults(study, workload, rule):
@@ -188,7 +224,12 @@ def geometric_mean(ratios):
 def relative_seconds(cells, on, rule):
     """Seconds a pass over plain gradient descent's, geometric mean over the workloads."""
     return geometric_mean(
-        np.array([cells[w, rule]["seconds_per_pass"] / cells[w, PLAIN]["seconds_per_pass"] for w in on])
+        np.array(
+            [
+                cells[w, rule]["seconds_per_pass"] / cells[w, PLAIN]["seconds_per_pass"]
+                for w in on
+            ]
+        )
     )
 
 
@@ -213,8 +254,21 @@ def rules_table(numbers):
         )
         for row in numbers["by_rule"]
     )
-    columns = ("rule", "reaches the target on", f"ratio to {first}", "low", "high", "verdict", "times the best")
-    columns += ("defaults reach it on", "defaults, times the best", "decades of rate within 10 %", "diverged")
+    columns = (
+        "rule",
+        "reaches the target on",
+        f"ratio to {first}",
+        "low",
+        "high",
+        "verdict",
+        "times the best",
+    )
+    columns += (
+        "defaults reach it on",
+        "defaults, times the best",
+        "decades of rate within 10 %",
+        "diverged",
+    )
     note = (
         f"Ratio: example gradients to {protocol['target']:g} of the initial f - f* over those of {first}, geometric mean over "
         f"the workloads where both get there, with an interval that includes the choice among {protocol['budget']} trials and "
@@ -234,7 +288,11 @@ def left_out_table():
 
 def answer(numbers):
     """What to use first, what is as good, what to do without tuning, and where the simple baseline stands."""
-    first, on, rows = numbers["first"], len(numbers["workloads"]), {row["rule"]: row for row in numbers["by_rule"]}
+    first, on, rows = (
+        numbers["first"],
+        len(numbers["workloads"]),
+        {row["rule"]: row for row in numbers["by_rule"]},
+    )
     own = rows[first]
     budget = numbers["protocol"]["budget"]
     sentences = [
@@ -247,10 +305,18 @@ def answer(numbers):
     ):
         names = [row["rule"] for row in numbers["by_rule"] if row["verdict"] == verdict]
         if names:
-            listed = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-            verb = f"{listed} {'needs' if len(names) == 1 else 'need'}" if verdict == "better" else listed
+            listed = ", ".join(names[:SHOWN]) + (
+                f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+            )
+            verb = (
+                f"{listed} {'needs' if len(names) == 1 else 'need'}"
+                if verdict == "better"
+                else listed
+            )
             sentences.append(words.format(verb) + ".")
-    sentences += [beside(numbers, rows, rule) for rule in (PLAIN, USUAL) if rule != first]
+    sentences += [
+        beside(numbers, rows, rule) for rule in (PLAIN, USUAL) if rule != first
+    ]
     sentences.append(first_by_workload(numbers))
     untuned = rows[numbers["first_untuned"]]
     sentences.append(

@@ -13,8 +13,18 @@ from pathlib import Path
 import jupytext
 
 TOP = Path(__file__).parent.parent
-NAMES = ("batch_stochastic_minibatch", "what_is_a_derivative", "the_chain_rule_at_work", "write_adam")
-NAMES += ("bring_your_own_rule", "image_recognition", "spoken_words", "character_language_model")
+NAMES = (
+    "batch_stochastic_minibatch",
+    "what_is_a_derivative",
+    "the_chain_rule_at_work",
+    "write_adam",
+)
+NAMES += (
+    "bring_your_own_rule",
+    "image_recognition",
+    "spoken_words",
+    "character_language_model",
+)
 SOURCES = tuple(TOP / f"notebooks/{name}.py" for name in NAMES)
 README = TOP / "README.md"  # With the badge of the first.
 BRANCH = "main"
@@ -65,7 +75,9 @@ def put_address(source: str, address: str, name: str) -> str:
     for pattern, replacement in parts:
         source, found = re.subn(pattern, lambda _, new=replacement: new, source)
         if found != 1:
-            raise ValueError(f"{name} must have exactly one {replacement!r}; it has {found}.")
+            raise ValueError(
+                f"{name} must have exactly one {replacement!r}; it has {found}."
+            )
     return source
 
 
@@ -82,7 +94,10 @@ def convert(source: str) -> str:
 def main() -> None:
     """Writes every source and its notebook again, and the address in the README."""
     address = read_address()
-    README.write_text(put_address(README.read_text(encoding="utf-8"), address, SOURCES[0].stem), encoding="utf-8")
+    README.write_text(
+        put_address(README.read_text(encoding="utf-8"), address, SOURCES[0].stem),
+        encoding="utf-8",
+    )
     for path in SOURCES:
         source = put_address(path.read_text(encoding="utf-8"), address, path.stem)
         path.write_text(source, encoding="utf-8")

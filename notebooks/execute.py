@@ -39,9 +39,15 @@ print("after it, in the same process:", _loaded, "and research", importlib.metad
 def execute(source: Path, wheel: Path, output: Path | None) -> None:
     """Runs one notebook outside the repository, with the check of versions around its pip line."""
     notebook = jupytext.read(source.with_suffix(".ipynb"))
-    places = [number for number, cell in enumerate(notebook.cells) if cell.source.startswith(PIP)]
+    places = [
+        number
+        for number, cell in enumerate(notebook.cells)
+        if cell.source.startswith(PIP)
+    ]
     if len(places) != 1:
-        raise ValueError(f"{source.name} must have exactly one cell that starts with {PIP!r}; it has {len(places)}.")
+        raise ValueError(
+            f"{source.name} must have exactly one cell that starts with {PIP!r}; it has {len(places)}."
+        )
     install = notebook.cells[places[0]]
     before, after = install.copy(), install.copy()
     install.source = f"%pip install --quiet {wheel.resolve()}"
@@ -50,7 +56,9 @@ def execute(source: Path, wheel: Path, output: Path | None) -> None:
     try:
         with tempfile.TemporaryDirectory() as elsewhere:
             resources = {"metadata": {"path": elsewhere}}
-            nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+            nbclient.NotebookClient(
+                notebook, timeout=600, kernel_name="python3", resources=resources
+            ).execute()
     finally:
         if output is not None:
             jupytext.write(notebook, output)
@@ -64,13 +72,17 @@ def check_pictures(notebook) -> None:
         if cell.cell_type != "code":
             continue
         shown = [output.get("data", {}) for output in cell.outputs]
-        draws = re.search(r"^(draw\(|plt\.show\(|.*\.figure\Z)", cell.source, flags=re.M)
+        draws = re.search(
+            r"^(draw\(|plt\.show\(|.*\.figure\Z)", cell.source, flags=re.M
+        )
         if draws and not any("image/png" in data for data in shown):
             raise ValueError(f"no picture came of this cell:\n{cell.source}")
         if re.search(r"^ledger\Z", cell.source, flags=re.M) and not any(
             "<svg" in data.get("text/html", "") for data in shown
         ):
-            raise ValueError(f"no ledger with its picture came of this cell:\n{cell.source}")
+            raise ValueError(
+                f"no ledger with its picture came of this cell:\n{cell.source}"
+            )
 
 
 def timed(source: Path, wheel: Path, folder: Path | None) -> str:
@@ -84,13 +96,27 @@ def main() -> None:
     """Runs every notebook, or those named: the first alone, for its pip line installs the package; then two at a time."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("wheel", type=Path)
-    parser.add_argument("folder", type=Path, nargs="?", help="where the notebooks are written with their outputs")
-    parser.add_argument("--only", nargs="+", choices=[source.stem for source in SOURCES], help="these notebooks")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        help="where the notebooks are written with their outputs",
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[source.stem for source in SOURCES],
+        help="these notebooks",
+    )
     given = parser.parse_args()
-    first, *others = [source for source in SOURCES if given.only is None or source.stem in given.only]
+    first, *others = [
+        source for source in SOURCES if given.only is None or source.stem in given.only
+    ]
     print(timed(first, given.wheel, given.folder), flush=True)
     with concurrent.futures.ProcessPoolExecutor(2) as pool:
-        for words in pool.map(timed, others, itertools.repeat(given.wheel), itertools.repeat(given.folder)):
+        for words in pool.map(
+            timed, others, itertools.repeat(given.wheel), itertools.repeat(given.folder)
+        ):
             print(words, flush=True)
 
 

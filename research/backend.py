@@ -9,7 +9,9 @@ import jax
 # each operation of each step. At 256 kB, on two x86-64 cores with jax 0.10.2, a step of stochastic descent takes a third
 # of the time or less, one of mini-batch 32 up to a half, a full batch the same, and compiling half. jax 0.12 is as fast
 # without it, 0.7.2 gains as much. It changes bits, as every flag does.
-SMALL_LOOP = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=262144"
+SMALL_LOOP = (
+    "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=262144"
+)
 
 
 MOST = 65_536  # Of devices, and of threads.
@@ -37,22 +39,34 @@ def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
     """
     for name, value in (("devices", devices), ("pool", pool)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} must be a positive integer; got {name}={value!r}.")
+            raise ValueError(
+                f"{name} must be a positive integer; got {name}={value!r}."
+            )
         if value > MOST:
-            raise ValueError(f"{name} must be at most {MOST:,}, as many as a machine may have; got {name}={value:.1e}.")
+            raise ValueError(
+                f"{name} must be at most {MOST:,}, as many as a machine may have; got {name}={value:.1e}."
+            )
     if devices > pool:
         raise ValueError(
             f"devices must be at most pool, since XLA would enlarge the pool, which enters the bits; got devices={devices}, "
             f"pool={pool}. Call configure(devices={devices}, pool={devices}), and compare only runs of the same pool."
         )
     jax.config.update("jax_enable_x64", x64)
-    jax.config.update("jax_default_matmul_precision", "highest")  # A GPU may otherwise multiply in TF32.
-    flags = re.sub(r"--xla_force_host_platform_device_count=\d+\s*", "", os.environ.get("XLA_FLAGS", "")).split()
+    jax.config.update(
+        "jax_default_matmul_precision", "highest"
+    )  # A GPU may otherwise multiply in TF32.
+    flags = re.sub(
+        r"--xla_force_host_platform_device_count=\d+\s*",
+        "",
+        os.environ.get("XLA_FLAGS", ""),
+    ).split()
     if not any(flag.startswith("--xla_backend_extra_options") for flag in flags):
         flags.append(SMALL_LOOP)
     flags.append(f"--xla_force_host_platform_device_count={devices}")
     wanted = {"NPROC": str(pool), "XLA_FLAGS": " ".join(flags)}
-    changed = {name: value for name, value in wanted.items() if os.environ.get(name) != value}
+    changed = {
+        name: value for name, value in wanted.items() if os.environ.get(name) != value
+    }
     if changed and _backend_started():
         raise RuntimeError(
             f"JAX has already started its backend, so {', '.join(changed)} cannot change any more. "

@@ -50,9 +50,15 @@ def shown(value: Any) -> str:
         return f"an array of {value.dtype}{list(value.shape)}"
     try:
         text = repr(value)
-    except Exception:  # An object that a stranger wrote, or an integer of too many digits.
+    except (
+        Exception
+    ):  # An object that a stranger wrote, or an integer of too many digits.
         return f"a {type(value).__name__}"
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... (a {type(value).__name__})"
+    return (
+        text
+        if len(text) <= _LONGEST
+        else f"{text[:_LONGEST]}... (a {type(value).__name__})"
+    )
 
 
 def check_number(
@@ -77,7 +83,12 @@ def check_number(
       Traceback (most recent call last):
       ValueError: b1 must be a finite number, at least 0 and below 1; got b1=1.5.
     """
-    if is_traced(value) or (type(value) is float and 0.0 < value < below and value < math.inf and not integer):
+    if is_traced(value) or (
+        type(value) is float
+        and 0.0 < value < below
+        and value < math.inf
+        and not integer
+    ):
         return
     limits = "" if signed else ", positive" if positive else ", at least 0"
     limits += f" and below {below:g}" if below < math.inf else ""
@@ -118,7 +129,9 @@ def check_real(name: str, value: Any) -> None:
         if math.isinf(float(array)):
             raise OverflowError
     except OverflowError:
-        raise ValueError(f"{name} must be a finite number; got {name}={shown(value)}.") from None
+        raise ValueError(
+            f"{name} must be a finite number; got {name}={shown(value)}."
+        ) from None
 
 
 def check_count(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
@@ -136,9 +149,15 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
     """
     if is_traced(value):
         return
-    if is_integer(value) and operator.index(value) >= least and (most is None or operator.index(value) <= most):
+    if (
+        is_integer(value)
+        and operator.index(value) >= least
+        and (most is None or operator.index(value) <= most)
+    ):
         return
-    wanted = {0: "an integer of at least 0", 1: "a positive integer"}.get(least, f"an integer of at least {least}")
+    wanted = {0: "an integer of at least 0", 1: "a positive integer"}.get(
+        least, f"an integer of at least {least}"
+    )
     wanted += "" if most is None else f", at most {most}"
     raise ValueError(f"{name} must be {wanted}; got {name}={shown(value)}.")
 
@@ -154,7 +173,11 @@ def is_integer(value: Any) -> bool:
         return False
     if isinstance(value, numbers.Integral):
         return True
-    return is_array(value) and getattr(value.dtype, "kind", "") in ("i", "u") and np.shape(value) == ()
+    return (
+        is_array(value)
+        and getattr(value.dtype, "kind", "") in ("i", "u")
+        and np.shape(value) == ()
+    )
 
 
 def check_flag(name: str, value: Any) -> None:
@@ -183,7 +206,9 @@ def check_choice(name: str, value: Any, known: Iterable[str]) -> None:
     """
     known = list(known)
     if not isinstance(value, str) or value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}; got {name}={shown(value)}.")
+        raise ValueError(
+            f"{name} must be one of {', '.join(known)}; got {name}={shown(value)}."
+        )
 
 
 def check_text(name: str, value: Any) -> None:
@@ -210,9 +235,13 @@ def check_path(name: str, value: Any) -> None:
       TypeError: folder must be a path, a str or a pathlib.Path; got folder=3.
     """
     if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
-        raise TypeError(f"{name} must be a path, a str or a pathlib.Path; got {name}={shown(value)}.")
+        raise TypeError(
+            f"{name} must be a path, a str or a pathlib.Path; got {name}={shown(value)}."
+        )
     if not os.fspath(value) or "\0" in os.fspath(value):
-        raise ValueError(f"{name} must be a path that is not empty and has no NUL; got {name}={shown(value)}.")
+        raise ValueError(
+            f"{name} must be a path that is not empty and has no NUL; got {name}={shown(value)}."
+        )
 
 
 def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> None:
@@ -235,7 +264,9 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
     of = f" of ({', '.join(arguments)})" if arguments else ""
     hint = f" {hint}" if hint else ""
     if not callable(value):
-        raise TypeError(f"{name} must be a function{of}; got {name}={shown(value)}.{hint}")
+        raise TypeError(
+            f"{name} must be a function{of}; got {name}={shown(value)}.{hint}"
+        )
     if not arguments:
         return
     try:
@@ -250,7 +281,9 @@ def check_callable(name: str, value: Any, *arguments: str, hint: str = "") -> No
         ) from None
 
 
-def check_instance(name: str, value: Any, kind: type | tuple[type, ...], hint: str = "") -> None:
+def check_instance(
+    name: str, value: Any, kind: type | tuple[type, ...], hint: str = ""
+) -> None:
     """Raise unless a value is of a class.
 
     Args:
@@ -266,8 +299,12 @@ def check_instance(name: str, value: Any, kind: type | tuple[type, ...], hint: s
     """
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
-        wanted = " or ".join("None" if one is type(None) else f"a {one.__name__}" for one in kinds)
-        raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}.{' ' if hint else ''}{hint}")
+        wanted = " or ".join(
+            "None" if one is type(None) else f"a {one.__name__}" for one in kinds
+        )
+        raise TypeError(
+            f"{name} must be {wanted}; got {name}={shown(value)}.{' ' if hint else ''}{hint}"
+        )
 
 
 def check_mapping(name: str, value: Any, of: str = "") -> None:
@@ -284,10 +321,14 @@ def check_mapping(name: str, value: Any, of: str = "") -> None:
       TypeError: cells must be a dict of names to arrays; got cells=[1, 2].
     """
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise TypeError(f"{name} must be a dict{f' of {of}' if of else ''}; got {name}={shown(value)}.")
+        raise TypeError(
+            f"{name} must be a dict{f' of {of}' if of else ''}; got {name}={shown(value)}."
+        )
 
 
-def check_sequence(name: str, value: Any, of: str = "", kind: type | tuple[type, ...] = object) -> None:
+def check_sequence(
+    name: str, value: Any, of: str = "", kind: type | tuple[type, ...] = object
+) -> None:
     """Raise unless a value is a list, a tuple, or an array of rank one or more; a text, a set or a dict is none.
 
     Args:
@@ -302,8 +343,12 @@ def check_sequence(name: str, value: Any, of: str = "", kind: type | tuple[type,
       TypeError: texts must be a list of texts; got texts='a b'.
     """
     wanted = f"{name} must be a list{f' of {of}' if of else ''}"
-    has_entries = is_array(value) and hasattr(value, "__array__") and len(np.shape(value)) > 0
-    if isinstance(value, str | bytes | Mapping | Set) or not (isinstance(value, Sequence) or has_entries):
+    has_entries = (
+        is_array(value) and hasattr(value, "__array__") and len(np.shape(value)) > 0
+    )
+    if isinstance(value, str | bytes | Mapping | Set) or not (
+        isinstance(value, Sequence) or has_entries
+    ):
         raise TypeError(f"{wanted}; got {name}={shown(value)}.")
     if kind is not object:
         for index, entry in enumerate(value):
@@ -323,14 +368,29 @@ def check_key(name: str, value: Any) -> None:
     """
     if is_traced(value):
         return
-    dtype, shape = (str(value.dtype), np.shape(value)) if is_array(value) else ("", None)
+    dtype, shape = (
+        (str(value.dtype), np.shape(value)) if is_array(value) else ("", None)
+    )
     typed = dtype.startswith("key<") and shape == ()
     if not typed and not (dtype == "uint32" and shape in ((2,), (4,))):
-        several = " Split keys are given one by one, or by jax.vmap." if dtype.startswith("key<") else ""
-        raise TypeError(f"{name} must be a key, such as jax.random.key(0); got {name}={shown(value)}.{several}")
+        several = (
+            " Split keys are given one by one, or by jax.vmap."
+            if dtype.startswith("key<")
+            else ""
+        )
+        raise TypeError(
+            f"{name} must be a key, such as jax.random.key(0); got {name}={shown(value)}.{several}"
+        )
 
 
-def check_numbers(name: str, value: Any, *, ndim: int | None = None, kinds: str = "biuf", wanted: str = "") -> None:
+def check_numbers(
+    name: str,
+    value: Any,
+    *,
+    ndim: int | None = None,
+    kinds: str = "biuf",
+    wanted: str = "",
+) -> None:
     """Raise unless a value is an array of real numbers, or can be one; a tracer passes by its dtype.
 
     Args:
@@ -346,7 +406,9 @@ def check_numbers(name: str, value: Any, *, ndim: int | None = None, kinds: str 
       Traceback (most recent call last):
       TypeError: costs must be an array of real numbers; got costs=['a'].
     """
-    wanted = wanted or ("an array of integers" if "f" not in kinds else "an array of real numbers")
+    wanted = wanted or (
+        "an array of integers" if "f" not in kinds else "an array of real numbers"
+    )
     array = value
     given = is_array(value)
     if not given:
@@ -354,18 +416,30 @@ def check_numbers(name: str, value: Any, *, ndim: int | None = None, kinds: str 
             raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}.")
         try:
             array = np.asarray(value)
-        except Exception:  # Lists of unequal lengths, and whatever a stranger's object raises.
+        except (
+            Exception
+        ):  # Lists of unequal lengths, and whatever a stranger's object raises.
             array = np.empty(0, object)
-        if array.dtype == np.uint64:  # A Python integer that is none of 64 bits with a sign.
-            raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}, which is too large an integer.")
-    empty = not given and array.size == 0 and array.dtype == np.float64  # An empty list makes floats.
+        if (
+            array.dtype == np.uint64
+        ):  # A Python integer that is none of 64 bits with a sign.
+            raise TypeError(
+                f"{name} must be {wanted}; got {name}={shown(value)}, which is too large an integer."
+            )
+    empty = (
+        not given and array.size == 0 and array.dtype == np.float64
+    )  # An empty list makes floats.
     if not empty and _kind_of(array.dtype) not in kinds:
         raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}.")
     if given and not hasattr(value, "__array__") and not is_traced(value):
-        raise TypeError(f"{name} must be {wanted}; got {name}={shown(value)}, which has no values.")
+        raise TypeError(
+            f"{name} must be {wanted}; got {name}={shown(value)}, which has no values."
+        )
     if ndim is not None and len(array.shape) != ndim:
         ranks = {0: "one number, shape ()", 1: "of rank one, shape (n,)"}
-        raise ValueError(f"{name} must be {ranks.get(ndim, f'of rank {ndim}')}; got shape {tuple(array.shape)}.")
+        raise ValueError(
+            f"{name} must be {ranks.get(ndim, f'of rank {ndim}')}; got shape {tuple(array.shape)}."
+        )
 
 
 def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
@@ -389,7 +463,9 @@ def check_tree(name: str, tree: Any, hint: str = "") -> tuple[Any, ...]:
     leaves, structure = jax.tree.flatten(tree)
     for place, leaf in enumerate(leaves):
         if not _is_numeric(leaf):
-            path = jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(tree)[place][0])
+            path = jax.tree_util.keystr(
+                jax.tree_util.tree_leaves_with_path(tree)[place][0]
+            )
             raise TypeError(
                 f"{name} must be a pytree of arrays of numbers; got {name}{path}={shown(leaf)}.{' ' if hint else ''}{hint}"
             )
@@ -410,9 +486,13 @@ def check_methods(name: str, value: Any, *methods: str, hint: str = "") -> None:
       Traceback (most recent call last):
       TypeError: model must have the functions init and apply; got model=3. Make one by research.models.linear(3).
     """
-    if inspect.isclass(value) or not all(callable(getattr(value, method, None)) for method in methods):
+    if inspect.isclass(value) or not all(
+        callable(getattr(value, method, None)) for method in methods
+    ):
         hint = f" {hint}" if hint else ""
-        raise TypeError(f"{name} must have the functions {' and '.join(methods)}; got {name}={shown(value)}.{hint}")
+        raise TypeError(
+            f"{name} must have the functions {' and '.join(methods)}; got {name}={shown(value)}.{hint}"
+        )
 
 
 def check_dtype(name: str, value: Any) -> None:
@@ -454,7 +534,11 @@ def _scalar(value: Any) -> Any:
     if isinstance(value, bool | np.bool_):
         return None
     if isinstance(value, numbers.Real):
-        return np.asarray(float(value)) if not isinstance(value, np.generic) else np.asarray(value)
+        return (
+            np.asarray(float(value))
+            if not isinstance(value, np.generic)
+            else np.asarray(value)
+        )
     if not is_array(value) or not hasattr(value, "__array__") or np.shape(value) != ():
         return None
     return np.asarray(value) if _kind_of(value.dtype) in "iuf" else None

@@ -94,14 +94,18 @@ def take(dataset: Batch | None, draw: Draw) -> Batch | None:
     if draw.indices is None:
         return dataset._replace(key=draw.key)
     check_indices(draw.indices, len(jax.tree.leaves((dataset.x, dataset.y))[0]))
-    return Batch(*jax.tree.map(lambda a: a[draw.indices], (dataset.x, dataset.y)), key=draw.key)
+    return Batch(
+        *jax.tree.map(lambda a: a[draw.indices], (dataset.x, dataset.y)), key=draw.key
+    )
 
 
 def check_dataset(name: str, dataset: Any) -> None:
     """Raise TypeError unless a dataset is None, or a Batch of arrays."""
     if dataset is None:
         return
-    check_instance(name, dataset, (Batch, type(None)), "Write research.types.Batch(x, y).")
+    check_instance(
+        name, dataset, (Batch, type(None)), "Write research.types.Batch(x, y)."
+    )
     check_tree(f"{name}.x", dataset.x)
     check_tree(f"{name}.y", dataset.y, OF_WORDS)
     if not jax.tree.leaves((dataset.x, dataset.y)):
@@ -144,13 +148,19 @@ def make_step(
     check_numbers("learning_rate", learning_rate, ndim=0, wanted="one number, or NaN")
     rule = optax.with_extra_args_support(rule)
     n, checked = num_examples(dataset), []
-    dataset = jax.tree.map(jnp.asarray, dataset)  # NumPy's arrays cannot be indexed by what is traced.
+    dataset = jax.tree.map(
+        jnp.asarray, dataset
+    )  # NumPy's arrays cannot be indexed by what is traced.
 
     def step(state: State, draw: Draw) -> tuple[State, Record]:
-        check_instance("state", state, State, "Make one by research.descent.start(rule, params).")
+        check_instance(
+            "state", state, State, "Make one by research.descent.start(rule, params)."
+        )
         check_tree("state.params", state.params)
         check_floating(state.params)
-        check_instance("draw", draw, Draw, "Make one by research.descent.Draw(indices).")
+        check_instance(
+            "draw", draw, Draw, "Make one by research.descent.Draw(indices)."
+        )
         if not checked:
             checked.append(check_data(objective, state.params, dataset))
 
@@ -160,12 +170,22 @@ def make_step(
         value_fn.num_examples = n
         loss, grads = jax.value_and_grad(value_fn)(state.params)
         updates, rule_state = rule.update(
-            grads, state.rule, state.params, value=loss, grad=grads, value_fn=value_fn, indices=draw.indices
+            grads,
+            state.rule,
+            state.params,
+            value=loss,
+            grad=grads,
+            value_fn=value_fn,
+            indices=draw.indices,
         )
         kept = optax.tree_utils.tree_get_all_with_path(rule_state, "learning_rate")
         kept = [rate for _, rate in kept if not jnp.ndim(rate)]
-        rate = kept[0] if len(kept) == 1 else learning_rate  # Groups may have several: then none is *the* rate.
-        record = Record(loss, jnp.asarray(rate, loss.dtype), _norm(grads), _norm(updates))
+        rate = (
+            kept[0] if len(kept) == 1 else learning_rate
+        )  # Groups may have several: then none is *the* rate.
+        record = Record(
+            loss, jnp.asarray(rate, loss.dtype), _norm(grads), _norm(updates)
+        )
         return State(optax.apply_updates(state.params, updates), rule_state), record
 
     step.num_examples = n
@@ -247,7 +267,9 @@ def run(
       1.0 [8. 2.]
     """
     check_callable("step", step, "state", "draw")
-    check_instance("state", state, State, "Make one by research.descent.start(rule, params).")
+    check_instance(
+        "state", state, State, "Make one by research.descent.start(rule, params)."
+    )
     check_form(sampler)
     check_key("key", key)
     check_numbers("epochs", epochs, kinds="biufc", wanted="integers of shape (e,)")
@@ -261,10 +283,14 @@ def run(
             f"epochs must be integers of shape (e,), such as jnp.arange(10); got {epochs.dtype}{list(epochs.shape)}."
         )
     n = getattr(step, "num_examples", None)
-    if hasattr(step, "num_examples"):  # Else it is not of `make_step`, and nobody knows.
+    if hasattr(
+        step, "num_examples"
+    ):  # Else it is not of `make_step`, and nobody knows.
         check_sampler(sampler, n)
     points = evaluation_points(sampler.num_batches)
-    plain, closely = _epochs(step, evaluate or (lambda params: None), sampler.num_batches, points)
+    plain, closely = _epochs(
+        step, evaluate or (lambda params: None), sampler.num_batches, points
+    )
 
     def one_epoch(state: State, epoch: Array):
         drawn = draws(sampler, jax.random.fold_in(key, epoch), noisy)
@@ -273,7 +299,9 @@ def run(
         if evaluate is None or len(points) == 1:
             state, records, evaluations = plain(state, drawn)
         else:
-            state, records, evaluations = jax.lax.cond(epoch == 0, closely, plain, state, drawn)
+            state, records, evaluations = jax.lax.cond(
+                epoch == 0, closely, plain, state, drawn
+            )
         return state, _reduce(records, evaluations, keep_steps)
 
     return jax.lax.scan(one_epoch, state, epochs)
@@ -295,23 +323,35 @@ def draws(sampler: Sampler, key: Key, noisy: bool) -> Draw:
     if not noisy:
         return Draw(sampler.indices(key))
     key_order, key_noise = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
-    keys = jax.vmap(lambda i: jax.random.fold_in(key_noise, i))(jnp.arange(sampler.num_batches))
+    keys = jax.vmap(lambda i: jax.random.fold_in(key_noise, i))(
+        jnp.arange(sampler.num_batches)
+    )
     return Draw(sampler.indices(key_order), keys)
 
 
 def _poisoned(state: State, indices: Array, n: int) -> State:
     """The state, its params NaN where an index of the epoch to come lies outside of the dataset."""
     inside = jnp.all((indices >= 0) & (indices < n))
-    return state._replace(params=jax.tree.map(lambda leaf: jnp.where(inside, leaf, jnp.nan), state.params))
+    return state._replace(
+        params=jax.tree.map(lambda leaf: jnp.where(inside, leaf, jnp.nan), state.params)
+    )
 
 
-def _epochs(step, evaluate: Callable[[Params], Any], num_batches: int, points: tuple[int, ...]):
+def _epochs(
+    step, evaluate: Callable[[Params], Any], num_batches: int, points: tuple[int, ...]
+):
     """Two ways through the steps of an epoch: evaluated at its end, or closely, at every point."""
 
     def plain(state: State, draws: Draw):
         state, records = jax.lax.scan(step, state, draws, length=num_batches)
         at_end = evaluate(evaluation_params(state.rule, state.params))
-        return state, records, jax.tree.map(lambda e: jnp.full(len(points), jnp.nan, e.dtype).at[-1].set(e), at_end)
+        return (
+            state,
+            records,
+            jax.tree.map(
+                lambda e: jnp.full(len(points), jnp.nan, e.dtype).at[-1].set(e), at_end
+            ),
+        )
 
     def closely(state: State, draws: Draw):
         wanted = jnp.zeros(num_batches, bool).at[jnp.array(points) - 1].set(True)
@@ -320,8 +360,14 @@ def _epochs(step, evaluate: Callable[[Params], Any], num_batches: int, points: t
             draw, want = xs
             state, record = step(state, draw)
             at = evaluation_params(state.rule, state.params)
-            skip = jax.tree.map(lambda e: jnp.full(e.shape, jnp.nan, e.dtype), jax.eval_shape(evaluate, at))
-            return state, (record, jax.lax.cond(want, evaluate, lambda params: skip, at))
+            skip = jax.tree.map(
+                lambda e: jnp.full(e.shape, jnp.nan, e.dtype),
+                jax.eval_shape(evaluate, at),
+            )
+            return state, (
+                record,
+                jax.lax.cond(want, evaluate, lambda params: skip, at),
+            )
 
         state, (records, seen) = jax.lax.scan(watched, state, (draws, wanted))
         return state, records, jax.tree.map(lambda e: e[jnp.array(points) - 1], seen)
@@ -343,7 +389,9 @@ def _reduce(records: Record, evaluations: Any, keep_steps: bool) -> EpochRecord:
 
 
 def _norm(tree: Params) -> Array:
-    wide = [leaf.astype(working_dtype(leaf)) for leaf in jax.tree.leaves(tree)]  # The squares of float16 overflow.
+    wide = [
+        leaf.astype(working_dtype(leaf)) for leaf in jax.tree.leaves(tree)
+    ]  # The squares of float16 overflow.
     return jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in wide))
 
 

@@ -15,7 +15,9 @@ from research.studies.archive import FinishedStudy, Gathered, gather
 from research.studies.rankings import PROTOCOL, Entry, Rankings, answer, costs, merge
 
 
-def write_leaderboard(paths: Sequence[str | Path], output: str | Path, skip_bad: bool = False) -> Rankings:
+def write_leaderboard(
+    paths: Sequence[str | Path], output: str | Path, skip_bad: bool = False
+) -> Rankings:
     """Merges studies, one's own and other people's, into one page that sorts and refers to nothing outside itself.
 
     Args:
@@ -40,7 +42,15 @@ def write_leaderboard(paths: Sequence[str | Path], output: str | Path, skip_bad:
         headline=headline,
         rest=rest,
         tables=[report.sortable(table) for table in tables(rankings)],
-        command=shlex.join(["python", "-m", "experiments", "leaderboard", *(Path(path).name for path in paths)]),
+        command=shlex.join(
+            [
+                "python",
+                "-m",
+                "experiments",
+                "leaderboard",
+                *(Path(path).name for path in paths),
+            ]
+        ),
         made_of=f"studies merged: {len(rankings.gathered.studies)}",
         version=importlib.metadata.version("descent-jax"),
     )
@@ -50,7 +60,9 @@ def write_leaderboard(paths: Sequence[str | Path], output: str | Path, skip_bad:
 
 def tables(rankings: Rankings) -> list[Table]:
     """What the page shows: all cells, the studies they are from, and what was left out."""
-    check_instance("rankings", rankings, Rankings, "It is what write_leaderboard gives.")
+    check_instance(
+        "rankings", rankings, Rankings, "It is what write_leaderboard gives."
+    )
     check_instance("rankings.gathered", rankings.gathered, Gathered)
     check_sequence("rankings.protocols", rankings.protocols, "protocols", tuple)
     check_sequence("rankings.all", rankings.all, "rankings", tuple)
@@ -64,20 +76,33 @@ def tables(rankings: Rankings) -> list[Table]:
         "Places are of rules, by example gradients alone; of a rule in several studies, by their median. Seconds are of the "
         "processor beside them: those of different processors are not compared."
     )
-    rows = [_row(entry, cost) for ranking in rankings.all for cost in [costs(ranking)] for entry in ranking]
-    found = [_table("Every rule on every workload", rows, note), _protocols(rankings), _studies(rankings)]
+    rows = [
+        _row(entry, cost)
+        for ranking in rankings.all
+        for cost in [costs(ranking)]
+        for entry in ranking
+    ]
+    found = [
+        _table("Every rule on every workload", rows, note),
+        _protocols(rankings),
+        _studies(rankings),
+    ]
     if left_out:
         found.append(Table("Left out", ("file", "why"), left_out))
     return found
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]], note: str) -> Table:
-    return Table(title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows), note)
+    return Table(
+        title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows), note
+    )
 
 
 def _protocols(rankings: Rankings) -> Table:
     rows = []
-    for number, (budget, passes, batch_size, target, tune_on) in enumerate(rankings.protocols, 1):
+    for number, (budget, passes, batch_size, target, tune_on) in enumerate(
+        rankings.protocols, 1
+    ):
         row = {
             "protocol": str(number),
             "trials": budget,
@@ -85,7 +110,11 @@ def _protocols(rankings: Rankings) -> Table:
             "examples in a batch": "all" if batch_size is None else batch_size,
             "target": target,
             "tuned on": tune_on,
-            "cells": sum(entry.protocol == number for ranking in rankings.all for entry in ranking),
+            "cells": sum(
+                entry.protocol == number
+                for ranking in rankings.all
+                for entry in ranking
+            ),
         }
         rows.append(row)
     return _table("Protocols", rows, "Cells of different protocols share no ranking.")
@@ -99,7 +128,9 @@ def _studies(rankings: Rankings) -> Table:
             "study": study.manifest["id"],
             "file": study.name,
             "command": study.fact("command"),
-            "protocol": str(rankings.protocols.index(tuple(protocol[name] for name in PROTOCOL)) + 1),
+            "protocol": str(
+                rankings.protocols.index(tuple(protocol[name] for name in PROTOCOL)) + 1
+            ),
             "seeds": f"{len(protocol['seeds'])} to report, {len(protocol['tuning_seeds'])} to tune",
             "versions": _versions(study),
             "processor": f"{_processor(study)}, {study.fact('environment', 'processor', 'cores')} cores",
@@ -128,7 +159,9 @@ def _row(entry: Entry, cost_of: Mapping[str, float]) -> dict[str, Any]:
         "ratio to baseline": ratio,
         "verdict": verdict,
         "reached": _share(cell["reached"]),
-        "final gap": _with_interval(cell["final"], cell["final_low"], cell["final_high"], "unknown"),
+        "final gap": _with_interval(
+            cell["final"], cell["final_low"], cell["final_high"], "unknown"
+        ),
         "trials": cell["trials"],
         "seconds": cell["seconds"],
         "diverged": _share(cell["diverged"]),
@@ -157,13 +190,24 @@ def _compared(entry: Entry) -> tuple[report.Cell, str]:
         return report.cell(None, "unknown"), "not compared"
     more = found["more_seeds"] or 0
     seeds = f" ({more:,.0f} more seeds would detect 10 %)" if more > 0 else ""
-    verdict = found["verdict"] + (f" than {found['baseline']}" if found["verdict"] in ("better", "worse") else seeds)
-    return _with_interval(found["ratio"], found["low"], found["high"], "neither reached"), verdict
+    verdict = found["verdict"] + (
+        f" than {found['baseline']}"
+        if found["verdict"] in ("better", "worse")
+        else seeds
+    )
+    return _with_interval(
+        found["ratio"], found["low"], found["high"], "neither reached"
+    ), verdict
 
 
-def _with_interval(value: float | None, low: float | None, high: float | None, missing: str) -> report.Cell:
+def _with_interval(
+    value: float | None, low: float | None, high: float | None, missing: str
+) -> report.Cell:
     ends = (report.shown(math.inf if end is None else end) for end in (low, high))
-    return report.cell(value, missing if value is None else f"{report.shown(value)} [{', '.join(ends)}]")
+    return report.cell(
+        value,
+        missing if value is None else f"{report.shown(value)} [{', '.join(ends)}]",
+    )
 
 
 def _share(value: float | None) -> report.Cell:
@@ -176,20 +220,28 @@ def _processor(study: FinishedStudy) -> str:
 
 def _versions(study: FinishedStudy) -> str:
     packages = ("jax", "optax", "descent-jax")
-    found = (f"{name} {study.fact('environment', 'versions', name)}" for name in packages)
+    found = (
+        f"{name} {study.fact('environment', 'versions', name)}" for name in packages
+    )
     return f"python {study.fact('environment', 'python')}, {', '.join(found)}"
 
 
 def _commit(study: FinishedStudy) -> str:
-    commit, dirty = (study.fact("environment", "git", name) for name in ("commit", "dirty"))
+    commit, dirty = (
+        study.fact("environment", "git", name) for name in ("commit", "dirty")
+    )
     return f"{commit[:10]}, with changed files" if dirty == "True" else commit[:10]
 
 
 def _check_output(output: Path, inputs: Sequence[Path]) -> None:
     if output.suffix != ".html" or output.is_dir():
-        raise ValueError(f"output: the page {output} must be a file whose name ends in .html (--output).")
+        raise ValueError(
+            f"output: the page {output} must be a file whose name ends in .html (--output)."
+        )
     if output.resolve() in [path.resolve() for path in inputs]:
-        raise ValueError(f"output: the page {output} would take the place of an input; give another name (--output).")
+        raise ValueError(
+            f"output: the page {output} would take the place of an input; give another name (--output)."
+        )
     if (output.parent / MANIFEST).exists():
         raise ValueError(
             f"output: the page {output} would be written into a run folder; give another place (--output)."

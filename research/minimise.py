@@ -18,7 +18,9 @@ from research.update_rules.outcomes import FIRST_FAILURE, NOT_FINITE
 from research.update_rules.outcomes import OUTCOMES as STEP_OUTCOMES
 
 CONVERGED, STEPS_USED_UP, NO_PROGRESS = range(3)
-PATIENCE = 10  # Steps without a change of any parameter, while the rule's state still changes.
+PATIENCE = (
+    10  # Steps without a change of any parameter, while the rule's state still changes.
+)
 OUTCOMES = (
     "the gradient is within the tolerance",
     "max_steps used up",
@@ -95,12 +97,22 @@ def minimise(
             check_callable(name, function, "params")
     check_number("tolerance", tolerance)
     check_number("max_steps", max_steps, integer=True)
-    if isinstance(norm, bool) or not isinstance(norm, int | float | np.number) or norm not in (2, jnp.inf):
+    if (
+        isinstance(norm, bool)
+        or not isinstance(norm, int | float | np.number)
+        or norm not in (2, jnp.inf)
+    ):
         raise ValueError(f"norm must be jnp.inf or 2; got norm={norm!r}.")
     if objective is None and residual_fn is None:
-        raise ValueError("minimise needs an objective, params -> (), or residual_fn, whose squares it then sums.")
-    max_steps = min(int(max_steps), int(jnp.iinfo(jnp.int32).max))  # The count of steps goes no further.
-    return _minimise(rule, objective, residual_fn, float(norm), params, tolerance, max_steps)
+        raise ValueError(
+            "minimise needs an objective, params -> (), or residual_fn, whose squares it then sums."
+        )
+    max_steps = min(
+        int(max_steps), int(jnp.iinfo(jnp.int32).max)
+    )  # The count of steps goes no further.
+    return _minimise(
+        rule, objective, residual_fn, float(norm), params, tolerance, max_steps
+    )
 
 
 def in_words(minimum: Minimum) -> str:
@@ -128,7 +140,9 @@ class _Loop(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _minimise(rule, objective, residual_fn, norm: float, params: Params, tolerance, max_steps) -> Minimum:
+def _minimise(
+    rule, objective, residual_fn, norm: float, params: Params, tolerance, max_steps
+) -> Minimum:
     rule = optax.with_extra_args_support(rule)
     extra: dict[str, Any] = {} if residual_fn is None else {"residual_fn": residual_fn}
 
@@ -143,12 +157,22 @@ def _minimise(rule, objective, residual_fn, norm: float, params: Params, toleran
         size = _norm(loop.grad, norm)
         outcome = jnp.where(size <= tolerance, CONVERGED, loop.outcome)
         return loop._replace(
-            outcome=jnp.where(jnp.isfinite(loop.value) & jnp.isfinite(size), outcome, _of_step(NOT_FINITE))
+            outcome=jnp.where(
+                jnp.isfinite(loop.value) & jnp.isfinite(size),
+                outcome,
+                _of_step(NOT_FINITE),
+            )
         )
 
     def step(loop: _Loop) -> _Loop:
         updates, state = rule.update(
-            loop.grad, loop.rule, loop.params, value=loop.value, grad=loop.grad, value_fn=value_fn, **extra
+            loop.grad,
+            loop.rule,
+            loop.params,
+            value=loop.value,
+            grad=loop.grad,
+            value_fn=value_fn,
+            **extra,
         )
         params = optax.apply_updates(loop.params, updates)
         evaluations = loop.evaluations + sum(_all(state, "evaluations"))
@@ -156,19 +180,45 @@ def _minimise(rule, objective, residual_fn, norm: float, params: Params, toleran
         if after is None:
             after = jax.value_and_grad(value_fn)(params)
             evaluations += 1
-        value, grad = jax.tree.map(lambda new, old: new.astype(old.dtype), after, (loop.value, loop.grad))
+        value, grad = jax.tree.map(
+            lambda new, old: new.astype(old.dtype), after, (loop.value, loop.grad)
+        )
         outcome, still = _outcome_of_step(state, loop, params)
-        return settled(_Loop(params, state, value, grad, loop.steps + 1, evaluations, outcome, still))
+        return settled(
+            _Loop(
+                params, state, value, grad, loop.steps + 1, evaluations, outcome, still
+            )
+        )
 
     value, grad = jax.value_and_grad(value_fn)(params)
     count = jnp.zeros((), jnp.int32)
-    going_on = jnp.asarray(STEPS_USED_UP, jnp.int32)  # What it will be if nothing else ends the loop.
+    going_on = jnp.asarray(
+        STEPS_USED_UP, jnp.int32
+    )  # What it will be if nothing else ends the loop.
     end = jax.lax.while_loop(
         lambda loop: (loop.outcome == STEPS_USED_UP) & (loop.steps < max_steps),
         step,
-        settled(_Loop(params, rule.init(params), value, grad, count, count + 1, going_on, count)),
+        settled(
+            _Loop(
+                params,
+                rule.init(params),
+                value,
+                grad,
+                count,
+                count + 1,
+                going_on,
+                count,
+            )
+        ),
     )
-    return Minimum(end.params, end.value, _norm(end.grad, norm), end.steps, end.evaluations, end.outcome)
+    return Minimum(
+        end.params,
+        end.value,
+        _norm(end.grad, norm),
+        end.steps,
+        end.evaluations,
+        end.outcome,
+    )
 
 
 def _after(state: optax.OptState, squares: bool) -> tuple[Array, Params] | None:
@@ -184,19 +234,31 @@ def _after(state: optax.OptState, squares: bool) -> tuple[Array, Params] | None:
     return None
 
 
-def _outcome_of_step(state: optax.OptState, before: _Loop, after: Params) -> tuple[Array, Array]:
+def _outcome_of_step(
+    state: optax.OptState, before: _Loop, after: Params
+) -> tuple[Array, Array]:
     """Of rules that tell, what they tell, once all of them have failed; of another, whether anything changes; and how long."""
     told = _all(state, "outcome")
     moved = _differ(before.params, after)
     if told:
-        failed = functools.reduce(operator.and_, [outcome >= FIRST_FAILURE for outcome in told])
-        is_own = any(hasattr(part, "outcome") for part in (state, getattr(state, "search", None)))
+        failed = functools.reduce(
+            operator.and_, [outcome >= FIRST_FAILURE for outcome in told]
+        )
+        is_own = any(
+            hasattr(part, "outcome") for part in (state, getattr(state, "search", None))
+        )
         # Of a group's rule that has come to its end the others know nothing.
         failed = failed if is_own else failed & ~moved
-        return jnp.where(failed, _of_step(told[0]), STEPS_USED_UP).astype(jnp.int32), before.still
+        return jnp.where(failed, _of_step(told[0]), STEPS_USED_UP).astype(
+            jnp.int32
+        ), before.still
     # A rate that rises from 0, or a rule that looks first, has steps of 0 that are no end: then its state changes.
-    still = jnp.where(moved, 0, jnp.where(_differ(before.rule, state), before.still + 1, PATIENCE))
-    return jnp.where(still < PATIENCE, STEPS_USED_UP, NO_PROGRESS).astype(jnp.int32), still
+    still = jnp.where(
+        moved, 0, jnp.where(_differ(before.rule, state), before.still + 1, PATIENCE)
+    )
+    return jnp.where(still < PATIENCE, STEPS_USED_UP, NO_PROGRESS).astype(
+        jnp.int32
+    ), still
 
 
 def _all(state: optax.OptState, name: str) -> list[Array]:
@@ -206,7 +268,9 @@ def _all(state: optax.OptState, name: str) -> list[Array]:
 def _differ(a: Any, b: Any) -> Array:
     """Whether any number is another."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return jnp.any(jnp.stack([jnp.zeros((), bool), *(jnp.any(x != y) for x, y in pairs)]))
+    return jnp.any(
+        jnp.stack([jnp.zeros((), bool), *(jnp.any(x != y) for x, y in pairs)])
+    )
 
 
 def _of_step(outcome):
@@ -214,12 +278,22 @@ def _of_step(outcome):
 
 
 def _norm(tree: Params, norm: float) -> Array:
-    leaves = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)] or [jnp.zeros(0)])
-    return jnp.max(jnp.abs(leaves), initial=0.0) if norm == jnp.inf else jnp.linalg.norm(leaves)
+    leaves = jnp.concatenate(
+        [jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)] or [jnp.zeros(0)]
+    )
+    return (
+        jnp.max(jnp.abs(leaves), initial=0.0)
+        if norm == jnp.inf
+        else jnp.linalg.norm(leaves)
+    )
 
 
 def _half_squares(residual_fn) -> Callable[[Params], Array]:
     def value_of(params: Params) -> Array:
-        return 0.5 * jnp.sum(jnp.stack([jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(residual_fn(params))]))
+        return 0.5 * jnp.sum(
+            jnp.stack(
+                [jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(residual_fn(params))]
+            )
+        )
 
     return value_of

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def known_names(name: Any, known: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> str:
+def known_names(
+    name: Any, known: Iterable[str], elsewhere: Mapping[str, str] | None = None
+) -> str:
     """The end of a message about a name that is not known: the nearest, where one is near, then all.
 
     Args:
@@ -26,7 +28,9 @@ def known_names(name: Any, known: Iterable[str], elsewhere: Mapping[str, str] | 
     if not all(isinstance(one, str) for one in known):
         raise TypeError(f"known must be names, each a str; got known={known!r}.")
     if elsewhere is not None and not isinstance(elsewhere, Mapping):
-        raise TypeError(f"elsewhere must be a dict of names; got elsewhere={elsewhere!r}.")
+        raise TypeError(
+            f"elsewhere must be a dict of names; got elsewhere={elsewhere!r}."
+        )
     found = (elsewhere or {}).get(word, *difflib.get_close_matches(word, known, n=1))
     guess = f"; did you mean {found!r}?" if found else "."
     return f"{guess} Known: {', '.join(known) or 'none'}."

@@ -10,7 +10,14 @@ import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from research.checks import check_callable, check_count, check_flag, check_real, check_tree, shown
+from research.checks import (
+    check_callable,
+    check_count,
+    check_flag,
+    check_real,
+    check_tree,
+    shown,
+)
 from research.losses import check_classes, check_targets
 from research.models.images import check_model
 from research.samplers import num_examples
@@ -20,7 +27,9 @@ Objective = Callable[[Params, Batch], Array]  # (params, batch) -> ()
 Penalty = Callable[[Params], Array]  # params -> ()
 
 INTERCEPT_NAMES = ("intercept", "bias")  # Ours, and Flax's.
-CHUNK_NUMBERS = 2**22  # Most numbers in the per-example gradients held at once: 32 MiB of float64.
+CHUNK_NUMBERS = (
+    2**22
+)  # Most numbers in the per-example gradients held at once: 32 MiB of float64.
 
 
 def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objective:
@@ -58,7 +67,9 @@ def empirical_risk(model: Model, loss: Callable[[Array, Array], Array]) -> Objec
     return _with_check(objective, model, check)
 
 
-def check_data(objective: Callable[..., Any], params: Params, dataset: Batch | None) -> None:
+def check_data(
+    objective: Callable[..., Any], params: Params, dataset: Batch | None
+) -> None:
     """Refuses a dataset whose targets the objective has no value for; for where a training begins, before anything is traced.
 
     Args:
@@ -124,7 +135,9 @@ def l1_penalty(strength: ArrayLike, *, penalise_intercept: bool = False) -> Pena
       >>> print(l1_penalty(0.5)(params))
       1.5
     """
-    return _penalty(strength, lambda leaf: jnp.sum(leaf * jnp.sign(leaf)), penalise_intercept)
+    return _penalty(
+        strength, lambda leaf: jnp.sum(leaf * jnp.sign(leaf)), penalise_intercept
+    )
 
 
 def regularised(objective: Objective, *penalties: Penalty) -> Objective:
@@ -180,7 +193,9 @@ def per_example_gradients(objective: Objective) -> Callable[[Params, Batch], Par
     return gradients
 
 
-def gradient_covariance_trace(objective: Objective, params: Params, batch: Batch) -> Array:
+def gradient_covariance_trace(
+    objective: Objective, params: Params, batch: Batch
+) -> Array:
     """The variance of an example's gradient, all parameters together: tr(C) = (1/n) Σ_i |g_i - ∇f|².
 
     Near a minimiser, descent at a constant rate η on batches of b examples drawn with replacement ends, to first order
@@ -209,16 +224,24 @@ def gradient_covariance_trace(objective: Objective, params: Params, batch: Batch
     check_tree("params", params)
     _check_batch(batch)
     if batch.key is not None:
-        raise ValueError("batch must have no key: noise would join the covariance. Give batch._replace(key=None).")
+        raise ValueError(
+            "batch must have no key: noise would join the covariance. Give batch._replace(key=None)."
+        )
     mean = jax.grad(objective)(params, batch)
 
     def squared_distance(example: Batch) -> Array:
-        differences = jax.tree.map(lambda g, m: jnp.sum((g - m) ** 2), jax.grad(objective)(params, example), mean)
+        differences = jax.tree.map(
+            lambda g, m: jnp.sum((g - m) ** 2),
+            jax.grad(objective)(params, example),
+            mean,
+        )
         return jnp.asarray(sum(jax.tree.leaves(differences)))
 
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     chunk = int(np.clip(CHUNK_NUMBERS // max(size, 1), 1, num_examples(batch)))
-    return jnp.mean(jax.lax.map(squared_distance, _batches_of_one(batch), batch_size=chunk))
+    return jnp.mean(
+        jax.lax.map(squared_distance, _batches_of_one(batch), batch_size=chunk)
+    )
 
 
 def accuracy(model: Model) -> Objective:
@@ -247,9 +270,14 @@ def accuracy(model: Model) -> Objective:
         _check_batch(batch)
         logits = model.apply(params, batch.x)
         check(logits, batch.y)
-        predicted = logits > 0 if logits.ndim == batch.y.ndim else jnp.argmax(logits, axis=-1)
+        predicted = (
+            logits > 0 if logits.ndim == batch.y.ndim else jnp.argmax(logits, axis=-1)
+        )
         share = jnp.mean(predicted == batch.y, dtype=logits.dtype)
-        y, num_classes = jnp.asarray(batch.y, float), 2 if logits.ndim == batch.y.ndim else logits.shape[-1]
+        y, num_classes = (
+            jnp.asarray(batch.y, float),
+            2 if logits.ndim == batch.y.ndim else logits.shape[-1],
+        )
         no_class = ~((y >= 0) & (y < num_classes) & (y == jnp.floor(y)))
         return jnp.where(jnp.isnan(logits).any() | no_class.any(), jnp.nan, share)
 
@@ -283,14 +311,18 @@ def r_squared(model: Model) -> Objective:
         _check_batch(batch)
         prediction = model.apply(params, batch.x)
         if prediction.shape != batch.y.shape:
-            raise ValueError(f"predictions and targets differ in shape: {prediction.shape} and {batch.y.shape}.")
+            raise ValueError(
+                f"predictions and targets differ in shape: {prediction.shape} and {batch.y.shape}."
+            )
         deviation = batch.y - jnp.mean(batch.y, axis=0, keepdims=True)
         return 1 - jnp.sum((batch.y - prediction) ** 2) / jnp.sum(deviation**2)
 
     return metric
 
 
-def in_slices(function: Callable[[Params, Batch], Any], size: int) -> Callable[[Params, Batch], Any]:
+def in_slices(
+    function: Callable[[Params, Batch], Any], size: int
+) -> Callable[[Params, Batch], Any]:
     """The mean over a batch of what is a mean over examples, from `size` examples at a time: little memory, any n.
 
     Args:
@@ -317,33 +349,50 @@ def in_slices(function: Callable[[Params, Batch], Any], size: int) -> Callable[[
         n, total = num_examples(batch) or 0, None
         check_data(function, params, batch)
         for start in range(0, n, size):
-            x, y = jax.tree.map(lambda a, start=start: a[start : start + size], (batch.x, batch.y))
+            x, y = jax.tree.map(
+                lambda a, start=start: a[start : start + size], (batch.x, batch.y)
+            )
             share = min(size, n - start) / n
-            part = jax.tree.map(lambda mean, share=share: share * mean, compiled(params, Batch(x, y)))
+            part = jax.tree.map(
+                lambda mean, share=share: share * mean, compiled(params, Batch(x, y))
+            )
             total = part if total is None else jax.tree.map(jnp.add, total, part)
         return total
 
     return whole
 
 
-def _penalty(strength: ArrayLike, measure: Callable[[Array], Array], penalise_intercept: bool) -> Penalty:
+def _penalty(
+    strength: ArrayLike, measure: Callable[[Array], Array], penalise_intercept: bool
+) -> Penalty:
     check_real("strength", strength)
     if not isinstance(strength, Tracer) and not float(np.asarray(strength)) >= 0:
-        raise ValueError(f"strength must not be negative; got strength={strength}. 0 means no penalty.")
+        raise ValueError(
+            f"strength must not be negative; got strength={strength}. 0 means no penalty."
+        )
     check_flag("penalise_intercept", penalise_intercept)
 
     def penalty(params: Params) -> Array:
         check_tree("params", params)
         leaves = jax.tree_util.tree_leaves_with_path(params)
-        total = sum(measure(leaf) for path, leaf in leaves if penalise_intercept or not _is_intercept(path))
-        return jnp.asarray(strength, jnp.result_type(total)) * total  # A float64 strength must not widen float32.
+        total = sum(
+            measure(leaf)
+            for path, leaf in leaves
+            if penalise_intercept or not _is_intercept(path)
+        )
+        return (
+            jnp.asarray(strength, jnp.result_type(total)) * total
+        )  # A float64 strength must not widen float32.
 
     return penalty
 
 
 def _is_intercept(path: tuple[Any, ...]) -> bool:
     """Whether a leaf's last key, of a dict or an attribute, is an intercept's name."""
-    return bool(path) and getattr(path[-1], "key", getattr(path[-1], "name", None)) in INTERCEPT_NAMES
+    return (
+        bool(path)
+        and getattr(path[-1], "key", getattr(path[-1], "name", None)) in INTERCEPT_NAMES
+    )
 
 
 def _check_paired(prediction: Array, y: Array) -> None:
@@ -354,27 +403,37 @@ def _check_paired(prediction: Array, y: Array) -> None:
         )
 
 
-def _with_check(function: Objective, model: Model, check: Callable[[Any, Any], None]) -> Objective:
+def _with_check(
+    function: Objective, model: Model, check: Callable[[Any, Any], None]
+) -> Objective:
     """The function, with `check_data` for what is known of its targets before it is traced."""
 
     def of_dataset(params: Params, batch: Batch) -> None:
-        if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((batch.x, batch.y))):
+        if not any(
+            isinstance(leaf, Tracer) for leaf in jax.tree.leaves((batch.x, batch.y))
+        ):
             check(jax.eval_shape(model.apply, params, batch.x, batch.key), batch.y)
 
     function.check_data = of_dataset  # type: ignore[attr-defined]
     return function
 
 
-OF_WORDS = "Labels that are words become numbers by np.unique(labels, return_inverse=True)[1]."
+OF_WORDS = (
+    "Labels that are words become numbers by np.unique(labels, return_inverse=True)[1]."
+)
 
 
 def _check_batch(batch: Any) -> None:
     if not (hasattr(batch, "x") and hasattr(batch, "y") and hasattr(batch, "key")):
-        raise TypeError(f"batch must be a research.types.Batch(x, y); got batch={shown(batch)}.")
+        raise TypeError(
+            f"batch must be a research.types.Batch(x, y); got batch={shown(batch)}."
+        )
     for name in ("x", "y"):
         _, *shapes = check_tree(f"batch.{name}", getattr(batch, name), OF_WORDS)
         if not shapes:
-            raise TypeError(f"batch.{name} must hold arrays; got {shown(getattr(batch, name))}.")
+            raise TypeError(
+                f"batch.{name} must hold arrays; got {shown(getattr(batch, name))}."
+            )
 
 
 def _batches_of_one(batch: Batch) -> Batch:

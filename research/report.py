@@ -109,9 +109,13 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
       ('report.html', True)
     """
     checks.check_path("path", path)
-    checks.check_sequence("pictures", pictures, "pictures, as research.figures.save gives them")
+    checks.check_sequence(
+        "pictures", pictures, "pictures, as research.figures.save gives them"
+    )
     for picture in pictures:
-        if not all(hasattr(picture, name) for name in ("title", "caption", "still", "motion")):
+        if not all(
+            hasattr(picture, name) for name in ("title", "caption", "still", "motion")
+        ):
             raise TypeError(
                 f"pictures must be what research.figures.save gives; got {checks.shown(picture)} among them."
             )
@@ -122,14 +126,17 @@ def write_report(path: str | Path, pictures: Sequence[Any], question: str = "") 
         title=manifest["experiment"],
         headline=headline,
         rest=rest,
-        pictures=[(p, embed(p.still), embed(p.motion) if p.motion else None) for p in pictures],
+        pictures=[
+            (p, embed(p.still), embed(p.motion) if p.motion else None) for p in pictures
+        ],
         tables=[sortable(table) for table in result.tables],
         question=paragraphs(question),
         config=_flat(manifest["config"]),
         environment=_groups(manifest),
         command=manifest.get("command", "unknown"),
         made_of=f"run {manifest['id']}",
-        version=manifest["environment"].get("versions", {}).get("descent-jax") or "unknown",
+        version=manifest["environment"].get("versions", {}).get("descent-jax")
+        or "unknown",
     )
     target = Path(path) / FILE
     runs.write_atomically(target, page.encode(errors="replace"))
@@ -144,8 +151,14 @@ def first_sentence(text: str) -> tuple[str, str]:
       ('It takes 0.3 s, e.g. Adam on digits.', 'SGD takes longer.')
     """
     checks.check_text("text", text)
-    abbreviations = "".join(rf"(?<!\b{word})" for word in (r"e\.g\.", r"i\.e\.", r"vs\.", r"cf\."))
-    parts = re.split(rf"(?<=[.!?]){abbreviations}\s+(?=[^\W\d_a-z])|\n\s*\n", text.strip(), maxsplit=1)
+    abbreviations = "".join(
+        rf"(?<!\b{word})" for word in (r"e\.g\.", r"i\.e\.", r"vs\.", r"cf\.")
+    )
+    parts = re.split(
+        rf"(?<=[.!?]){abbreviations}\s+(?=[^\W\d_a-z])|\n\s*\n",
+        text.strip(),
+        maxsplit=1,
+    )
     return parts[0], "".join(parts[1:])
 
 
@@ -160,7 +173,12 @@ def paragraphs(text: str) -> list[tuple[bool, str]]:
     found = []
     for block in re.split(r"\n\s*\n", inspect.cleandoc(text)):
         verbatim = block.startswith((" ", "\t"))
-        found.append((verbatim, inspect.cleandoc("\n" + block) if verbatim else " ".join(block.split())))
+        found.append(
+            (
+                verbatim,
+                inspect.cleandoc("\n" + block) if verbatim else " ".join(block.split()),
+            )
+        )
     return [(verbatim, block) for verbatim, block in found if block]
 
 
@@ -176,7 +194,11 @@ def prose(text: str) -> str:
     checks.check_text("text", text)
     parts = [html.escape(part) for part in re.split(r"`([^`]+)`", text)]
     parts[1::2] = [f"<code>{part}</code>" for part in parts[1::2]]
-    return re.sub(r"(?<![\w&;-])(--?[A-Za-z][\w-]*)", r'<span class="word">\1</span>', "".join(parts))
+    return re.sub(
+        r"(?<![\w&;-])(--?[A-Za-z][\w-]*)",
+        r'<span class="word">\1</span>',
+        "".join(parts),
+    )
 
 
 def shown(value: str | int | float | None) -> str:
@@ -187,14 +209,18 @@ def shown(value: str | int | float | None) -> str:
       ['not reached', 'yes', '1,797', '0.02525', '12,346', '−1.00×10⁻⁹', '∞', 'Adam']
     """
     if value is not None and not isinstance(value, str | int | float | np.number):
-        raise TypeError(f"value must be a number, a text or None; got value={checks.shown(value)}.")
+        raise TypeError(
+            f"value must be a number, a text or None; got value={checks.shown(value)}."
+        )
     if value is None or isinstance(value, str):
         return "not reached" if value is None else value
     if isinstance(value, bool):
         return "yes" if value else "no"
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "−∞" if value < 0 else "∞"
-    size = abs(float(f"{value:.3e}"))  # As it will be written, so that 9,999.96 counts as 10,000.
+    size = abs(
+        float(f"{value:.3e}")
+    )  # As it will be written, so that 9,999.96 counts as 10,000.
     if isinstance(value, int) and size < 1e15:
         text = f"{value:,}"
     elif size == 0 or 1e-3 <= size < 1e6:
@@ -214,13 +240,22 @@ def sortable(table: runs.Table) -> Sortable:
       >>> sortable(runs.Table("Steps", ("rule", "steps"), (("adam", 1437), ("sgd", None)))).rows[0][1]
       Cell(text='1,437', exact='1437', missing=False)
     """
-    checks.check_instance("table", table, runs.Table, "Write research.runs.Table(title, columns, rows).")
+    checks.check_instance(
+        "table", table, runs.Table, "Write research.runs.Table(title, columns, rows)."
+    )
     checks.check_sequence("table.columns", table.columns, "names", str)
     checks.check_sequence("table.rows", table.rows, "rows", (tuple, list))
     if any(len(row) != len(table.columns) for row in table.rows):
-        raise ValueError(f"table.rows must each have an entry for the {len(table.columns)} columns of the table.")
-    rows = tuple(tuple(v if isinstance(v, Cell) else cell(v, shown(v)) for v in row) for row in table.rows)
-    columns = [[row[index] for row in table.rows] for index in range(len(table.columns))]
+        raise ValueError(
+            f"table.rows must each have an entry for the {len(table.columns)} columns of the table."
+        )
+    rows = tuple(
+        tuple(v if isinstance(v, Cell) else cell(v, shown(v)) for v in row)
+        for row in table.rows
+    )
+    columns = [
+        [row[index] for row in table.rows] for index in range(len(table.columns))
+    ]
     numeric = tuple(not any(_is_words(value) for value in column) for column in columns)
     return Sortable(table.title, tuple(table.columns), numeric, rows, table.note)
 
@@ -229,7 +264,9 @@ def cell(value: str | int | float | None, text: str) -> Cell:
     """The cell of a value that is written as `text`; None and NaN are missing."""
     checks.check_text("text", text)
     if value is not None and not isinstance(value, str | int | float | np.number):
-        raise TypeError(f"value must be a number, a text or None; got value={checks.shown(value)}.")
+        raise TypeError(
+            f"value must be a number, a text or None; got value={checks.shown(value)}."
+        )
     return Cell(text, _exact(value), value is None or value != value)
 
 
@@ -237,14 +274,22 @@ def template(name: str) -> jinja2.Template:
     """The page of that name beside this module; all share the style, the script and the policy of page.html."""
     checks.check_text("name", name)
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (importlib.resources.files("research") / name).read_text("utf-8")),
+        loader=jinja2.FunctionLoader(
+            lambda name: (importlib.resources.files("research") / name).read_text(
+                "utf-8"
+            )
+        ),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["policy_hash"] = _policy_hash
-    known = sorted(page.name for page in importlib.resources.files("research").iterdir() if page.name.endswith(".html"))
+    known = sorted(
+        page.name
+        for page in importlib.resources.files("research").iterdir()
+        if page.name.endswith(".html")
+    )
     checks.check_choice("name", name, known)
     environment.filters["prose"] = prose
     return environment.get_template(name)
@@ -258,20 +303,36 @@ def embed(path: str | Path) -> Embedded:
     """
     checks.check_path("path", path)
     if not Path(path).is_file():
-        raise FileNotFoundError(f"path must be that of a figure; there is no file {path}.")
+        raise FileNotFoundError(
+            f"path must be that of a figure; there is no file {path}."
+        )
     data = read_bytes(path, LARGEST_PICTURE)
     if data.startswith(b"\x89PNG\r\n\x1a\n") and len(data) >= 24:
         kind, (width, height) = "png", struct.unpack(">II", data[16:24])
     else:
-        kind, (width, height) = "svg+xml", _svg_size(data.decode(errors="replace"), path)
-    return Embedded(f"data:image/{kind};base64,{base64.b64encode(data).decode()}", round(width), round(height))
+        kind, (width, height) = (
+            "svg+xml",
+            _svg_size(data.decode(errors="replace"), path),
+        )
+    return Embedded(
+        f"data:image/{kind};base64,{base64.b64encode(data).decode()}",
+        round(width),
+        round(height),
+    )
 
 
 def _svg_size(text: str, path: str | Path) -> tuple[float, float]:
     root = re.search(r"<svg\b[^>]*>", text)
-    box = re.search(r"""\bviewBox=["']\s*\S+?[\s,]+\S+?[\s,]+([\d.]+)[\s,]+([\d.]+)\s*["']""", root[0] if root else "")
-    if box is None or not all(re.fullmatch(r"\d{1,9}(\.\d*)?", side) for side in box.groups()):
-        raise ValueError(f"{path} is neither a PNG nor an SVG with a viewBox; save the figure as one of these.")
+    box = re.search(
+        r"""\bviewBox=["']\s*\S+?[\s,]+\S+?[\s,]+([\d.]+)[\s,]+([\d.]+)\s*["']""",
+        root[0] if root else "",
+    )
+    if box is None or not all(
+        re.fullmatch(r"\d{1,9}(\.\d*)?", side) for side in box.groups()
+    ):
+        raise ValueError(
+            f"{path} is neither a PNG nor an SVG with a viewBox; save the figure as one of these."
+        )
     return float(box[1]), float(box[2])
 
 
@@ -282,32 +343,65 @@ def _policy_hash(text: str) -> str:
 
 def _exact(value: str | int | float | None) -> str | None:
     """A number as JavaScript reads it too; None for what is no number."""
-    if value is None or isinstance(value, str | bool) or (isinstance(value, float) and math.isnan(value)):
+    if (
+        value is None
+        or isinstance(value, str | bool)
+        or (isinstance(value, float) and math.isnan(value))
+    ):
         return None
     return repr(value).replace("inf", "Infinity")
 
 
 def _is_words(value: Any) -> bool:
-    return value.exact is None and not value.missing if isinstance(value, Cell) else isinstance(value, str | bool)
+    return (
+        value.exact is None and not value.missing
+        if isinstance(value, Cell)
+        else isinstance(value, str | bool)
+    )
 
 
 def _groups(manifest: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """The environment and the run's facts: first what stands alone, then a group for each entry that has parts."""
-    parts: dict[str, Any] = {"facts": manifest.get("facts", {}), **manifest["environment"]}
-    named = {LABELS.get(name) or name.replace("_", " ").capitalize(): value for name, value in parts.items()}
-    alone = {name: value for name, value in named.items() if not isinstance(value, Mapping)}
-    groups = [("Settings", alone), *((name, value) for name, value in named.items() if name not in alone)]
-    return [(name, [(LABELS.get(row, row), text) for row, text in _flat(value)]) for name, value in groups if value]
+    parts: dict[str, Any] = {
+        "facts": manifest.get("facts", {}),
+        **manifest["environment"],
+    }
+    named = {
+        LABELS.get(name) or name.replace("_", " ").capitalize(): value
+        for name, value in parts.items()
+    }
+    alone = {
+        name: value for name, value in named.items() if not isinstance(value, Mapping)
+    }
+    groups = [
+        ("Settings", alone),
+        *((name, value) for name, value in named.items() if name not in alone),
+    ]
+    return [
+        (name, [(LABELS.get(row, row), text) for row, text in _flat(value)])
+        for name, value in groups
+        if value
+    ]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows = []
     for name, value in values.items():
-        rows += _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(prefix + name, _text(value))]
+        rows += (
+            _flat(value, f"{prefix}{name}.")
+            if isinstance(value, Mapping)
+            else [(prefix + name, _text(value))]
+        )
     return rows
 
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_text, value)) or "none"
-    return "none" if value is None or value == "" else shown(value) if isinstance(value, bool) else str(value)
+    return (
+        "none"
+        if value is None or value == ""
+        else shown(value)
+        if isinstance(value, bool)
+        else str(value)
+    )

@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from research.checks import check_callable, check_count, check_flag, check_instance, check_key, check_numbers
+from research.checks import (
+    check_callable,
+    check_count,
+    check_flag,
+    check_instance,
+    check_key,
+    check_numbers,
+)
 from research.sizes import check_most, check_room
 from research.types import Array, Batch, Key, Sampler
 
@@ -58,15 +65,21 @@ def minibatch(n: int, batch_size: int, *, replacement: bool = False) -> Sampler:
     _check_count("batch_size", batch_size)
     check_flag("replacement", replacement)
     if batch_size > n:
-        raise ValueError(f"batch_size must lie in 1..n; got batch_size={batch_size}, n={n}. Use full_batch(n) for all.")
+        raise ValueError(
+            f"batch_size must lie in 1..n; got batch_size={batch_size}, n={n}. Use full_batch(n) for all."
+        )
     check_room(f"n={n} examples in random order", n, itemsize=16)
     num_batches = n // batch_size
 
     def indices(key: Key) -> Array:
         check_key("key", key)
         if replacement:
-            return jax.random.randint(key, (num_batches, batch_size), 0, n, dtype=jnp.int32)
-        return _permutation(key, n)[: num_batches * batch_size].reshape(num_batches, batch_size)
+            return jax.random.randint(
+                key, (num_batches, batch_size), 0, n, dtype=jnp.int32
+            )
+        return _permutation(key, n)[: num_batches * batch_size].reshape(
+            num_batches, batch_size
+        )
 
     return Sampler(num_batches, batch_size, indices, n)
 
@@ -107,7 +120,9 @@ def num_examples(dataset: Batch | None) -> int | None:
     if dataset is None:
         return None
     if not isinstance(dataset, Batch):
-        raise TypeError(f"dataset must be a research.types.Batch; got {type(dataset).__name__}. Write Batch(x, y).")
+        raise TypeError(
+            f"dataset must be a research.types.Batch; got {type(dataset).__name__}. Write Batch(x, y)."
+        )
     leaves = {
         f"{name}{jax.tree_util.keystr(path)}": leaf
         for name in ("x", "y")
@@ -123,8 +138,13 @@ def num_examples(dataset: Batch | None) -> int | None:
     shapes = {name: jnp.shape(leaf) for name, leaf in leaves.items()}
     lengths = {shape[:1] for shape in shapes.values()}
     if len(lengths) != 1 or () in lengths:
-        listed = ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items()) or "no array at all"
-        raise ValueError(f"each x needs its y: leading axes of a dataset must be alike; got {listed}.")
+        listed = (
+            ", ".join(f"{name} of shape {shape}" for name, shape in shapes.items())
+            or "no array at all"
+        )
+        raise ValueError(
+            f"each x needs its y: leading axes of a dataset must be alike; got {listed}."
+        )
     (n,) = next(iter(lengths))
     if not n:
         raise ValueError("the dataset has no examples.")
@@ -159,7 +179,9 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
             f"{getattr(drawn, 'shape', drawn)}."
         )
     if drawn is not None and not jnp.issubdtype(drawn.dtype, jnp.integer):
-        raise TypeError(f"the sampler's indices must be integers; got dtype {drawn.dtype}.")
+        raise TypeError(
+            f"the sampler's indices must be integers; got dtype {drawn.dtype}."
+        )
     stated = sampler.num_examples if drawn is not None else sampler.batch_size
     if n is None:
         if drawn is not None and stated != 1:
@@ -171,7 +193,9 @@ def check_sampler(sampler: Sampler, n: int | None) -> None:
         with jax.ensure_compile_time_eval():
             check_indices(np.asarray(sampler.indices(jax.random.key(0))), n)
     elif stated != n:
-        raise ValueError(f"the sampler is made for num_examples={stated}, but the dataset has {n}. Make it with n={n}.")
+        raise ValueError(
+            f"the sampler is made for num_examples={stated}, but the dataset has {n}. Make it with n={n}."
+        )
 
 
 def check_form(sampler: Any) -> None:
@@ -184,7 +208,12 @@ def check_form(sampler: Any) -> None:
       Traceback (most recent call last):
       TypeError: sampler must be a Sampler; got sampler=32. Make one, such as research.samplers.minibatch(n, 32).
     """
-    check_instance("sampler", sampler, Sampler, "Make one, such as research.samplers.minibatch(n, 32).")
+    check_instance(
+        "sampler",
+        sampler,
+        Sampler,
+        "Make one, such as research.samplers.minibatch(n, 32).",
+    )
     for name in ("num_batches", "batch_size"):
         _check_count(f"sampler.{name}", getattr(sampler, name))
     check_callable("sampler.indices", sampler.indices, "key")
@@ -212,7 +241,9 @@ def check_indices(indices: Any, n: int) -> None:
     values = np.asarray(indices)
     for index in (values.max(), values.min()):
         if not 0 <= index < n:
-            raise ValueError(f"the sampler draws example {index} of a dataset of {n}; make it with n={n}.")
+            raise ValueError(
+                f"the sampler draws example {index} of a dataset of {n}; make it with n={n}."
+            )
 
 
 def _permutation(key: Key, n: int) -> Array:
@@ -226,7 +257,9 @@ def _permutation(key: Key, n: int) -> Array:
     high, low = jax.random.bits(key, (2, n), jnp.uint32)
     low = (low << bits) | jnp.arange(n, dtype=jnp.uint32)
     if jax.dtypes.canonicalize_dtype(jnp.uint64) == jnp.uint64:
-        low = jax.lax.sort((high.astype(jnp.uint64) << 32) | low.astype(jnp.uint64)).astype(jnp.uint32)
+        low = jax.lax.sort(
+            (high.astype(jnp.uint64) << 32) | low.astype(jnp.uint64)
+        ).astype(jnp.uint32)
     else:
         _, low = jax.lax.sort((high, low), num_keys=2)
     return (low & jnp.uint32(2**bits - 1)).astype(jnp.int32)

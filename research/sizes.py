@@ -30,7 +30,9 @@ def check_most(most: int = MOST, /, **sizes: Any) -> None:
     """
     for name, value in sizes.items():
         if isinstance(value, Integral) and int(value) > most:
-            raise ValueError(f"{name} must be at most {most:,}; got {name}={_shown(int(value))}.")
+            raise ValueError(
+                f"{name} must be at most {most:,}; got {name}={_shown(int(value))}."
+            )
 
 
 def check_room(what: str, *shape: Any, itemsize: int = 8) -> None:

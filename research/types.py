@@ -87,7 +87,9 @@ class Checkpoint(NamedTuple):
     due: Callable[[], bool]
 
 
-Checkpoints = Callable[[str], Checkpoint]  # By the name of what is kept; a part of x is named x/part.
+Checkpoints = Callable[
+    [str], Checkpoint
+]  # By the name of what is kept; a part of x is named x/part.
 
 
 def nowhere(name: str) -> Checkpoint:

@@ -31,9 +31,16 @@ class _Task(NamedTuple):
     has_labels: bool
 
 
-_REGRESSION = _Task(models.linear, losses.squared_error, objectives.r_squared, "R²", optima.ridge, False)
+_REGRESSION = _Task(
+    models.linear, losses.squared_error, objectives.r_squared, "R²", optima.ridge, False
+)
 _TWO_CLASSES = _Task(
-    models.logistic, losses.logistic, objectives.accuracy, "accuracy", optima.logistic_regression, True
+    models.logistic,
+    losses.logistic,
+    objectives.accuracy,
+    "accuracy",
+    optima.logistic_regression,
+    True,
 )
 _TEN_CLASSES = _Task(
     functools.partial(models.softmax, num_classes=10),
@@ -83,7 +90,9 @@ def make_workload(name: str, **options: Any) -> Workload:
       ((398, 30), '0.0947')
     """
     if not isinstance(name, str) or name not in WORKLOADS:
-        raise ValueError(f"unknown workload {name!r}{known_names(name, WORKLOADS)} Give its name.")
+        raise ValueError(
+            f"unknown workload {name!r}{known_names(name, WORKLOADS)} Give its name."
+        )
     return WORKLOADS[name](**options)
 
 
@@ -94,7 +103,9 @@ def _constructor(build: Callable[..., Workload]) -> Callable[..., Workload]:
     @functools.wraps(build)
     def construct(*, dtype: DTypeLike = "float64", **options: Any) -> Workload:
         _check_options(options)
-        with jax.ensure_compile_time_eval():  # Called under jit, it must not remember tracers.
+        with (
+            jax.ensure_compile_time_eval()
+        ):  # Called under jit, it must not remember tracers.
             return remembered(dtype=_available(dtype), **options)
 
     return construct
@@ -103,64 +114,99 @@ def _constructor(build: Callable[..., Workload]) -> Callable[..., Workload]:
 @_constructor
 def diabetes(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     """Linear regression of disease progression on ten measurements, all standardised."""
-    return _supervised("diabetes", _REGRESSION, datasets.load("diabetes_raw"), 0.0, holdout, dtype, scale_targets=True)
+    return _supervised(
+        "diabetes",
+        _REGRESSION,
+        datasets.load("diabetes_raw"),
+        0.0,
+        holdout,
+        dtype,
+        scale_targets=True,
+    )
 
 
 @_constructor
 def diabetes_ridge(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     """The same with penalty 0.1, which lowers the condition number from 520 to 40."""
     data = datasets.load("diabetes_raw")
-    return _supervised("diabetes_ridge", _REGRESSION, data, 0.1, holdout, dtype, scale_targets=True)
+    return _supervised(
+        "diabetes_ridge", _REGRESSION, data, 0.1, holdout, dtype, scale_targets=True
+    )
 
 
 @_constructor
 def diabetes_bmi(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     """A line: disease progression, in its own units, on the standardised body mass index alone."""
-    return _supervised("diabetes_bmi", _REGRESSION, _only("diabetes_raw", "bmi"), 0.0, holdout, dtype)
+    return _supervised(
+        "diabetes_bmi", _REGRESSION, _only("diabetes_raw", "bmi"), 0.0, holdout, dtype
+    )
 
 
 @_constructor
 def breast_cancer(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     """Logistic regression: is a tumour benign (1) or malignant (0), from thirty measurements of its cells' nuclei."""
-    return _supervised("breast_cancer", _TWO_CLASSES, datasets.load("breast_cancer"), 0.01, holdout, dtype)
+    return _supervised(
+        "breast_cancer",
+        _TWO_CLASSES,
+        datasets.load("breast_cancer"),
+        0.01,
+        holdout,
+        dtype,
+    )
 
 
 @_constructor
-def breast_cancer_two_features(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
+def breast_cancer_two_features(
+    *, holdout: bool = True, dtype: DTypeLike = "float64"
+) -> Workload:
     """The same from two of them that draw well: the size and the dents of the largest nuclei."""
     data = _only("breast_cancer", "worst radius", "worst concave points")
-    return _supervised("breast_cancer_two_features", _TWO_CLASSES, data, 0.01, holdout, dtype)
+    return _supervised(
+        "breast_cancer_two_features", _TWO_CLASSES, data, 0.01, holdout, dtype
+    )
 
 
 @_constructor
 def digits(*, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
     """Softmax regression: which of ten digits an 8 by 8 image shows."""
-    return _supervised("digits", _TEN_CLASSES, datasets.load("digits"), 0.01, holdout, dtype)
+    return _supervised(
+        "digits", _TEN_CLASSES, datasets.load("digits"), 0.01, holdout, dtype
+    )
 
 
 @_constructor
-def overlapping_50k(*, n: int = 50_000, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
+def overlapping_50k(
+    *, n: int = 50_000, holdout: bool = True, dtype: DTypeLike = "float64"
+) -> Workload:
     """A large set: two Gaussian classes in 20 correlated dimensions (n training rows; Bayes accuracy 0.841)."""
     data = datasets.overlapping_classes(0, _rows(n, holdout), 20, 2.0, 200.0)
     return _supervised("overlapping_50k", _TWO_CLASSES, data, 1e-4, holdout, dtype)
 
 
 @_constructor
-def overlapping_1m(*, n: int = 1_000_000, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
+def overlapping_1m(
+    *, n: int = 1_000_000, holdout: bool = True, dtype: DTypeLike = "float64"
+) -> Workload:
     """A very large set: two Gaussian classes in 10 dimensions (n training rows; Bayes accuracy 0.841)."""
     data = datasets.overlapping_classes(0, _rows(n, holdout), 10, 2.0, 10.0)
     return _supervised("overlapping_1m", _TWO_CLASSES, data, 1e-4, holdout, dtype)
 
 
 @_constructor
-def ill_conditioned(*, n: int = 2_000, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
+def ill_conditioned(
+    *, n: int = 2_000, holdout: bool = True, dtype: DTypeLike = "float64"
+) -> Workload:
     """Linear regression in a long valley: generated, R² 0.95, with a condition number of 10,000 once standardised."""
-    data = datasets.linear_problem(0, _rows(n, holdout), 50, 0.5, 12_000.0)  # Standardising brings it down.
+    data = datasets.linear_problem(
+        0, _rows(n, holdout), 50, 0.5, 12_000.0
+    )  # Standardising brings it down.
     return _supervised("ill_conditioned", _REGRESSION, data, 0.0, holdout, dtype)
 
 
 @_constructor
-def noisy_quadratic(*, n: int = 2_000, holdout: bool = True, dtype: DTypeLike = "float64") -> Workload:
+def noisy_quadratic(
+    *, n: int = 2_000, holdout: bool = True, dtype: DTypeLike = "float64"
+) -> Workload:
     """The mean of ½ (x - x_i)ᵀH(x - x_i) over n examples x_i ~ N(c, 0.36 I), least at their mean; H is not diagonal.
 
     Of H's 100 eigenvalues 90 are drawn from [0, 1] and 10 from [30, 60], as in DeepOBS (Schneider et al. 2019). Zhang
@@ -169,26 +215,56 @@ def noisy_quadratic(*, n: int = 2_000, holdout: bool = True, dtype: DTypeLike = 
     """
     random = np.random.default_rng(0)
     eigenvalues = np.concatenate([random.uniform(0, 1, 90), random.uniform(30, 60, 10)])
-    x = random.standard_normal(100) + 0.6 * random.standard_normal((_rows(n, holdout), 100))
+    x = random.standard_normal(100) + 0.6 * random.standard_normal(
+        (_rows(n, holdout), 100)
+    )
     with threadpool_limits(1, "blas"):
-        root = np.linalg.qr(random.standard_normal((100, 100)))[0] * np.sqrt(eigenvalues)  # H = root rootᵀ.
+        root = np.linalg.qr(random.standard_normal((100, 100)))[0] * np.sqrt(
+            eigenvalues
+        )  # H = root rootᵀ.
         y = 0.5 * np.sum((x @ root) ** 2, axis=1)
-        train, validation, test = _batches(datasets.split(x, y, SPLIT_SEED) if holdout else ((x, y),), dtype, dtype)
+        train, validation, test = _batches(
+            datasets.split(x, y, SPLIT_SEED) if holdout else ((x, y),), dtype, dtype
+        )
         best = (data := np.asarray(train.x, np.float64)).mean(axis=0)
-        value = float(np.mean(np.asarray(train.y, np.float64)) - 0.5 * np.sum((best @ root) ** 2))
-        norms = [float(np.linalg.norm(root @ np.mean((point - data) @ root, axis=0))) for point in (best, 0 * best)]
+        value = float(
+            np.mean(np.asarray(train.y, np.float64)) - 0.5 * np.sum((best @ root) ** 2)
+        )
+        norms = [
+            float(np.linalg.norm(root @ np.mean((point - data) @ root, axis=0)))
+            for point in (best, 0 * best)
+        ]
 
     def objective(params: Params, batch: Any) -> Array:
         middle, to = jnp.mean(batch.x, axis=0), jnp.asarray(root, params.dtype)
-        return 0.5 * jnp.sum(((params - middle) @ to) ** 2) + jnp.mean(batch.y) - 0.5 * jnp.sum((middle @ to) ** 2)
+        return (
+            0.5 * jnp.sum(((params - middle) @ to) ** 2)
+            + jnp.mean(batch.y)
+            - 0.5 * jnp.sum((middle @ to) ** 2)
+        )
 
-    optimum = Optimum(jnp.asarray(best, dtype), value, norms[0], norms[1], "mean of the data")
+    optimum = Optimum(
+        jnp.asarray(best, dtype), value, norms[0], norms[1], "mean of the data"
+    )
     start = functools.partial(jax.random.normal, shape=(100,), dtype=dtype)
-    return Workload("noisy_quadratic", train, validation, test, start, objective, None, "", None, optimum)
+    return Workload(
+        "noisy_quadratic",
+        train,
+        validation,
+        test,
+        start,
+        objective,
+        None,
+        "",
+        None,
+        optimum,
+    )
 
 
 @_constructor
-def quadratic(*, dimension: int = 20, condition: float = 100.0, dtype: DTypeLike = "float64") -> Workload:
+def quadratic(
+    *, dimension: int = 20, condition: float = 100.0, dtype: DTypeLike = "float64"
+) -> Workload:
     """½ xᵀAx - bᵀx with eigenvalues geometric from 1 / condition to 1, started from N(0, I)."""
     _check_size("dimension", dimension)
     if not 1 <= condition < math.inf:
@@ -227,7 +303,9 @@ WORKLOADS: dict[str, Callable[..., Workload]] = {
 def _only(name: str, *features: str) -> datasets.Dataset:
     """A bundled set with some of its columns."""
     data = datasets.load(name)
-    return data._replace(x=data.x[:, [data.feature_names.index(feature) for feature in features]])
+    return data._replace(
+        x=data.x[:, [data.feature_names.index(feature) for feature in features]]
+    )
 
 
 def _rows(n: int, holdout: bool) -> int:
@@ -236,37 +314,72 @@ def _rows(n: int, holdout: bool) -> int:
     return math.ceil(n / 0.7) if holdout else n
 
 
-def _batches(parts: Iterable[Any], dtype: DTypeLike, target_dtype: DTypeLike) -> tuple[Any, ...]:
+def _batches(
+    parts: Iterable[Any], dtype: DTypeLike, target_dtype: DTypeLike
+) -> tuple[Any, ...]:
     """Training, validation and test part; the last two are None where there is one part."""
-    batches = (Batch(jnp.asarray(x, dtype), jnp.asarray(y, target_dtype)) for x, y in parts)
+    batches = (
+        Batch(jnp.asarray(x, dtype), jnp.asarray(y, target_dtype)) for x, y in parts
+    )
     return (*batches, None, None)[:3]
 
 
 def _supervised(
-    name: str, task: _Task, data: Any, penalty: float, holdout: bool, dtype: DTypeLike, scale_targets: bool = False
+    name: str,
+    task: _Task,
+    data: Any,
+    penalty: float,
+    holdout: bool,
+    dtype: DTypeLike,
+    scale_targets: bool = False,
 ) -> Workload:
     """Splits, standardises, and solves for the optimum of the data as they are in the given dtype."""
     datasets.check_xy(data.x, data.y)
-    parts = datasets.split(data.x, data.y, SPLIT_SEED) if holdout else ((data.x, data.y),)
+    parts = (
+        datasets.split(data.x, data.y, SPLIT_SEED) if holdout else ((data.x, data.y),)
+    )
     inputs, targets = zip(*parts, strict=True)
     inputs = datasets.standardise(*inputs)
     if scale_targets:
         targets = datasets.standardise(*targets)
     target_dtype = jnp.int32 if task.has_labels else dtype
-    train, validation, test = _batches(zip(inputs, targets, strict=True), dtype, target_dtype)
+    train, validation, test = _batches(
+        zip(inputs, targets, strict=True), dtype, target_dtype
+    )
     model = task.model(train.x.shape[1], dtype=dtype)
     objective: Callable[..., Array] = objectives.empirical_risk(model, task.loss)
     if penalty > 0:
         objective = objectives.regularised(objective, objectives.l2_penalty(penalty))
-    with threadpool_limits(1, "blas"):  # Its bits then do not depend on the cores, nor its time on who else uses them.
-        optimum = task.solve(np.asarray(train.x, np.float64), np.asarray(train.y, np.float64), penalty)
-    optimum = optimum._replace(params=jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), optimum.params))
+    with threadpool_limits(
+        1, "blas"
+    ):  # Its bits then do not depend on the cores, nor its time on who else uses them.
+        optimum = task.solve(
+            np.asarray(train.x, np.float64), np.asarray(train.y, np.float64), penalty
+        )
+    optimum = optimum._replace(
+        params=jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), optimum.params)
+    )
     metric = task.metric(model)
-    return Workload(name, train, validation, test, model.init, objective, metric, task.metric_name, model, optimum)
+    return Workload(
+        name,
+        train,
+        validation,
+        test,
+        model.init,
+        objective,
+        metric,
+        task.metric_name,
+        model,
+        optimum,
+    )
 
 
 def _without_data(
-    name: str, function: datasets.Function, centre: np.ndarray, spread: float, dtype: DTypeLike
+    name: str,
+    function: datasets.Function,
+    centre: np.ndarray,
+    spread: float,
+    dtype: DTypeLike,
 ) -> Workload:
     """A function as a workload: no batch, the initial point drawn around a centre."""
     start = jnp.asarray(centre, dtype)
@@ -278,9 +391,14 @@ def _without_data(
         del batch  # There is none.
         return function.f(params)
 
-    norm, initial = (float(np.linalg.norm(function.gradient(x))) for x in (function.minimiser, np.zeros(len(centre))))
+    norm, initial = (
+        float(np.linalg.norm(function.gradient(x)))
+        for x in (function.minimiser, np.zeros(len(centre)))
+    )
     minimiser = jnp.asarray(function.minimiser, dtype)
-    optimum = Optimum(minimiser, function.minimum, norm, initial, "known from its construction")
+    optimum = Optimum(
+        minimiser, function.minimum, norm, initial, "known from its construction"
+    )
     return Workload(name, None, None, None, init, objective, None, "", None, optimum)
 
 
@@ -305,14 +423,24 @@ def _check_size(name: str, value: Any, entries: int = 1) -> None:
 
 def _available(dtype: DTypeLike) -> np.dtype:
     """The dtype, once it is floating and JAX would not narrow it silently."""
-    if dtype is None or is_array(dtype) or not (isinstance(dtype, str | type | np.dtype) or hasattr(dtype, "dtype")):
-        raise TypeError(f"dtype must be the name or type of a floating dtype; got dtype={shown(dtype)}.")
+    if (
+        dtype is None
+        or is_array(dtype)
+        or not (isinstance(dtype, str | type | np.dtype) or hasattr(dtype, "dtype"))
+    ):
+        raise TypeError(
+            f"dtype must be the name or type of a floating dtype; got dtype={shown(dtype)}."
+        )
     try:
         chosen = jnp.dtype(dtype)
     except TypeError:
-        raise TypeError(f"dtype must be the name or type of a floating dtype; got dtype={shown(dtype)}.") from None
+        raise TypeError(
+            f"dtype must be the name or type of a floating dtype; got dtype={shown(dtype)}."
+        ) from None
     if not jnp.issubdtype(chosen, jnp.floating):
-        raise TypeError(f"dtype must be floating; got {chosen}. Use 'float64', or 'float32' where that is enough.")
+        raise TypeError(
+            f"dtype must be floating; got {chosen}. Use 'float64', or 'float32' where that is enough."
+        )
     if chosen == np.float64 and not jax.config.read("jax_enable_x64"):
         raise ValueError(
             "dtype float64 needs 64-bit arrays, which JAX has off. Add one line before the first array is made: "

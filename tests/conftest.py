@@ -22,14 +22,39 @@ EVERY_VERSION = (
         "laws/",
         "models/",
     ),
-    *("test_checkpoints", "test_cli.py", "test_datasets", "test_descent", "test_lanes", "test_losses", "test_minimise"),
-    *("test_models", "test_objectives", "test_optima", "test_report", "test_runs", "test_samplers", "test_schedules"),
-    *("test_studies", "test_study_figures", "test_training", "test_update_rules", "test_workloads"),
+    *(
+        "test_checkpoints",
+        "test_cli.py",
+        "test_datasets",
+        "test_descent",
+        "test_lanes",
+        "test_losses",
+        "test_minimise",
+    ),
+    *(
+        "test_models",
+        "test_objectives",
+        "test_optima",
+        "test_report",
+        "test_runs",
+        "test_samplers",
+        "test_schedules",
+    ),
+    *(
+        "test_studies",
+        "test_study_figures",
+        "test_training",
+        "test_update_rules",
+        "test_workloads",
+    ),
 )
 # Of these, what takes minutes. What optax's versions differ in, the arguments of its rules, is met where each rule walks beside
 # optax's in bfloat16.
 NEWEST_ALONE = (
-    *("test_rule_is_what_every_authority_says", "test_rates_under_vmap_equal_rates_in_a_loop"),
+    *(
+        "test_rule_is_what_every_authority_says",
+        "test_rates_under_vmap_equal_rates_in_a_loop",
+    ),
     "test_eager_equals_jit_and_a_loop_equals_a_scan",
 )
 # What `make nightly` runs alone, with what of its law is met each time. The first: each rule in float64. The lessons: the
@@ -45,7 +70,10 @@ backend.configure(devices=1, pool=2, x64=True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_debug_key_reuse", True)
 # Compiling is most of what a test does: a program that another file, worker or session has compiled is read from disk.
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).parents[1] / ".pytest_cache" / "programs"))
+jax.config.update(
+    "jax_compilation_cache_dir",
+    str(Path(__file__).parents[1] / ".pytest_cache" / "programs"),
+)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -55,7 +83,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if NIGHTLY.match(item.name):
             item.add_marker(pytest.mark.nightly)
-        chosen = item.path.is_relative_to(HERE) and item.path.relative_to(HERE).as_posix().startswith(EVERY_VERSION)
+        chosen = item.path.is_relative_to(HERE) and item.path.relative_to(
+            HERE
+        ).as_posix().startswith(EVERY_VERSION)
         if chosen and not item.name.startswith(NEWEST_ALONE):
             item.add_marker(pytest.mark.every_version)
 
@@ -67,7 +97,9 @@ def headline_of():
     def headline_of(answer):
         headline = report.first_sentence(answer)[0]
         assert headline.endswith(".")
-        assert not re.search(r"[`*_]{2}|`|(?<!\w)--?[a-z]|[Pp]ython -|\bpip\b", headline), headline
+        assert not re.search(
+            r"[`*_]{2}|`|(?<!\w)--?[a-z]|[Pp]ython -|\bpip\b", headline
+        ), headline
         return headline
 
     return headline_of

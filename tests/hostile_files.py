@@ -54,9 +54,47 @@ AS_TEXT = {  # What `json.dumps` would not write, by what stands for it until th
     f'"{TWICE}"': '{"a": 1, "a": 2}',
 }
 NASTY: tuple[Any, ...] = (
-    *(None, True, False, "", [], {}, -1, 0, 1, 0.5, -1e308, 1e308, 2**63, -(2**63), 2**1000, "x" * 5000),
-    *(DEEP, HUGE, NOT_A_NUMBER, TWICE, {"$float": "nan"}, {"$float": "inf"}, {"$float": []}, {"$float": "1e5"}),
-    *("\0", "\ud800", "\x1b[2J", "../../x", "/etc/passwd", [None], [[1], [1]], {"": {}}, {"a": [1, 2]}, "1", "nan"),
+    *(
+        None,
+        True,
+        False,
+        "",
+        [],
+        {},
+        -1,
+        0,
+        1,
+        0.5,
+        -1e308,
+        1e308,
+        2**63,
+        -(2**63),
+        2**1000,
+        "x" * 5000,
+    ),
+    *(
+        DEEP,
+        HUGE,
+        NOT_A_NUMBER,
+        TWICE,
+        {"$float": "nan"},
+        {"$float": "inf"},
+        {"$float": []},
+        {"$float": "1e5"},
+    ),
+    *(
+        "\0",
+        "\ud800",
+        "\x1b[2J",
+        "../../x",
+        "/etc/passwd",
+        [None],
+        [[1], [1]],
+        {"": {}},
+        {"a": [1, 2]},
+        "1",
+        "nan",
+    ),
 )
 
 
@@ -95,9 +133,21 @@ def bytes_changed(data: bytes, draw: random.Random) -> bytes:
         data[:place] + b"\xff" * (end - place) + data[end:],
         data + draw.randbytes(draw.choice((1, 100))),
         data[:place]
-        + draw.choice((b"\0", b"[" * 100_000, b'"', b"{", b"1" * 5000, b"\xed\xa0\x80", b"-1"))
+        + draw.choice(
+            (b"\0", b"[" * 100_000, b'"', b"{", b"1" * 5000, b"\xed\xa0\x80", b"-1")
+        )
         + data[place:],
-        draw.choice((b"", b"\0", b"PK\x03\x04", b"\x1f\x8b", b"RIFF", b"[" * 100_000, b"9" * 5000)),
+        draw.choice(
+            (
+                b"",
+                b"\0",
+                b"PK\x03\x04",
+                b"\x1f\x8b",
+                b"RIFF",
+                b"[" * 100_000,
+                b"9" * 5000,
+            )
+        ),
     )[kind]
 
 
@@ -110,7 +160,9 @@ def value_changed(data: bytes, draw: random.Random) -> bytes:
     if kind == 0 and isinstance(inside, dict):
         del inside[key]
     elif kind == 1 and isinstance(inside, dict):
-        inside[draw.choice(("", "\0", "$float", "x" * 5000, "__proto__"))] = inside.pop(key)
+        inside[draw.choice(("", "\0", "$float", "x" * 5000, "__proto__"))] = inside.pop(
+            key
+        )
     elif kind == 2 and isinstance(inside, list) and inside is not root:
         inside.append(copy.deepcopy(inside[key]))
     else:
@@ -122,7 +174,13 @@ def value_changed(data: bytes, draw: random.Random) -> bytes:
 
 
 def _places(value: Any):
-    names = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    names = (
+        value
+        if isinstance(value, dict)
+        else range(len(value))
+        if isinstance(value, list)
+        else ()
+    )
     for name in list(names):
         yield value, name
         yield from _places(value[name])
@@ -130,21 +188,37 @@ def _places(value: Any):
 
 def run_folder(folder: Path, experiment: str, numbers: Any) -> dict[str, bytes]:
     """The files of a finished run."""
-    table = runs.Table("Steps", ("rule", "steps"), (("adam", 3), ("sgd", None)), "A note.")
-    arrays = {"loss": np.arange(6.0).reshape(2, 3), "names/a": np.array(["a", "bc"]), "flags": np.ones(3, bool)}
+    table = runs.Table(
+        "Steps", ("rule", "steps"), (("adam", 3), ("sgd", None)), "A note."
+    )
+    arrays = {
+        "loss": np.arange(6.0).reshape(2, 3),
+        "names/a": np.array(["a", "bc"]),
+        "flags": np.ones(3, bool),
+    }
     run = runs.finish(
         runs.open_run(experiment, {"seed": 0}, folder, width=8),
         runs.Result("Yes.", (table,), arrays, numbers),
         seconds=1.5,
     )
-    return {name: (run.path / name).read_bytes() for name in ("manifest.json", "result.json", "arrays.npz")}
+    return {
+        name: (run.path / name).read_bytes()
+        for name in ("manifest.json", "result.json", "arrays.npz")
+    }
 
 
 def study_numbers() -> dict[str, Any]:
     """A small study: two rules on one workload."""
     cells = [
         {
-            **{"workload": "digits", "rule": rule, "n": 100, "trials": 12, "seconds": 0.5, "optimum": 0.25},
+            **{
+                "workload": "digits",
+                "rule": rule,
+                "n": 100,
+                "trials": 12,
+                "seconds": 0.5,
+                "optimum": 0.25,
+            },
             **{
                 "cost": cost,
                 "cost_low": cost - 0.5,
@@ -152,15 +226,35 @@ def study_numbers() -> dict[str, Any]:
                 "example_gradients": 100 * cost,
                 "evaluations": 1.0,
             },
-            **{"reached": 0.95, "final": 1e-3, "final_low": 5e-4, "final_high": float("inf"), "diverged": 0.25},
+            **{
+                "reached": 0.95,
+                "final": 1e-3,
+                "final_low": 5e-4,
+                "final_high": float("inf"),
+                "diverged": 0.25,
+            },
         }
         for rule, cost in (("adam", 3.0), ("mine", 2.0))
     ]
-    told = {"workload": "digits", "rule": "mine", "baseline": "adam", "verdict": "better", "more_seeds": 30}
-    protocol = {"budget": 12, "passes": 30, "batch_size": 32, "seeds": [0, 1], "tuning_seeds": [7, 8], "target": 0.01}
+    told = {
+        "workload": "digits",
+        "rule": "mine",
+        "baseline": "adam",
+        "verdict": "better",
+        "more_seeds": 30,
+    }
+    protocol = {
+        "budget": 12,
+        "passes": 30,
+        "batch_size": 32,
+        "seeds": [0, 1],
+        "tuning_seeds": [7, 8],
+        "target": 0.01,
+    }
     return {
         "study": 1,
-        "protocol": protocol | {"tune_on": "train", "reported_on": "train", "level": 0.95},
+        "protocol": protocol
+        | {"tune_on": "train", "reported_on": "train", "level": 0.95},
         "baseline": "adam",
         "sources": {"adam": 64 * "a", "mine": None},
         "spaces": {"mine": {"learning_rate": [0.1, 1.0, "log", None]}},
@@ -193,7 +287,9 @@ def zipped(files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> by
 def seal_archive(files: dict[str, bytes]) -> dict[str, bytes]:
     """The archive of a run's files, made by one who means it."""
     files = seal_run(files)
-    sums = "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files))
+    sums = "".join(
+        f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)
+    )
     return {"study.zip": zipped(files | {"SHA256SUMS": sums.encode()})}
 
 
@@ -202,7 +298,9 @@ def seal_checkpoint(files: dict[str, bytes]) -> dict[str, bytes]:
     sealed = dict(files)
     with contextlib.suppress(Exception):
         found = json.loads(files["000001.json"])
-        digest = hashlib.sha256(f"{found['name']}\n{canonical(found['values'], found['name'])}\n".encode())
+        digest = hashlib.sha256(
+            f"{found['name']}\n{canonical(found['values'], found['name'])}\n".encode()
+        )
         digest.update(files["000001.npz"])
         sealed["000001.json"] = json_bytes(found | {"digest": digest.hexdigest()})
     return sealed
@@ -280,28 +378,50 @@ def subjects(folder: Path) -> dict[str, Subject]:
 
     config = dataclasses.make_dataclass(
         "Config",
-        [("seed", int, 0), ("rate", float, 0.1), ("sizes", tuple[int, ...], (1,)), ("name", str, "")],
+        [
+            ("seed", int, 0),
+            ("rate", float, 0.1),
+            ("sizes", tuple[int, ...], (1,)),
+            ("name", str, ""),
+        ],
         frozen=True,
     )
-    toy = run_folder(folder / "a", "toy", {"loss": 0.5, "many": [1, 2], "infinite": float("inf")})
+    toy = run_folder(
+        folder / "a", "toy", {"loss": 0.5, "many": [1, 2], "infinite": float("inf")}
+    )
     made = folder / "a" / "toy" / runs.run_id("toy", {"seed": 0})
     kept = runs.keep(made, folder).read_bytes()
     study = run_folder(folder / "b", "compare", study_numbers())
     good = folder / "good.zip"
     good.write_bytes(seal_archive(study)["study.zip"])
-    runs.checkpoints_in(folder / "c")("part").save(Saved({"w": np.arange(6.0)}, {"epoch": 7, "names": ["a"]}))
+    runs.checkpoints_in(folder / "c")("part").save(
+        Saved({"w": np.arange(6.0)}, {"epoch": 7, "names": ["a"]})
+    )
     saved = {file.name: file.read_bytes() for file in (folder / "c" / "part").iterdir()}
-    shards = write_shards(folder / "d", ((np.full((3, 2), k), np.full(3, k)) for k in range(2)))
+    shards = write_shards(
+        folder / "d", ((np.full((3, 2), k), np.full(3, k)) for k in range(2))
+    )
     pieces = {file.name: file.read_bytes() for file in shards.iterdir()}
     sound = waved(np.arange(50) * 100)
-    images = {f"cifar/{name}": bytes([k]) + bytes(RECORD - 1) for k, name in enumerate(TRAINING + TEST)}
+    images = {
+        f"cifar/{name}": bytes([k]) + bytes(RECORD - 1)
+        for k, name in enumerate(TRAINING + TEST)
+    }
     idx = struct.pack(">4B2I", 0, 0, 8, 2, 3, 4) + bytes(range(12))
     ts = b"#a\n@dimensions 2\n@classLabel true a b\n@data\n1,2,3:4,5,6:b\n7,8:9,1:a\n"
     tab = b"Category\tText\nd\tstring\nclass\t\n\nship\tvessel sinks\nearn\tmore\n"
-    digits = gzip.compress(b"".join(b",".join([b"7"] * 784 + [str(k).encode()]) + b"\n" for k in range(3)))
-    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sII5B", 13, b"IHDR", 3, 4, 8, 2, 0, 0, 0)
-    one = lambda name, read, data, **more: Subject({name: data}, lambda folder: read(folder / name), **more)
-    text = lambda read: lambda path: read(path.read_bytes().decode("latin-1"), str(path))
+    digits = gzip.compress(
+        b"".join(b",".join([b"7"] * 784 + [str(k).encode()]) + b"\n" for k in range(3))
+    )
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(
+        ">I4sII5B", 13, b"IHDR", 3, 4, 8, 2, 0, 0, 0
+    )
+    one = lambda name, read, data, **more: Subject(
+        {name: data}, lambda folder: read(folder / name), **more
+    )
+    text = lambda read: (
+        lambda path: read(path.read_bytes().decode("latin-1"), str(path))
+    )
     run_readers = {
         "load_result": runs.load_result,
         "read_manifest": runs.read_manifest,
@@ -315,18 +435,42 @@ def subjects(folder: Path) -> dict[str, Subject]:
     json_names = ("manifest.json", "result.json")
     as_config = b'{"config": {"seed": 1, "rate": 2, "sizes": [1, 2], "name": "a"}}'
     as_toml = b'seed = 1\nrate = 2\nsizes = [1, 2]\nname = "a"\n'
-    as_json: dict[str, Any] = {"text": ("config.json",), "errors": (ValueError, OSError, TypeError)}
+    as_json: dict[str, Any] = {
+        "text": ("config.json",),
+        "errors": (ValueError, OSError, TypeError),
+    }
     return {
-        **{f"run, {name}": Subject(toy, read, seal_run, json_names) for name, read in run_readers.items()},
+        **{
+            f"run, {name}": Subject(toy, read, seal_run, json_names)
+            for name, read in run_readers.items()
+        },
         "reference": one(
-            "toy.json", lambda path: runs.hold_against(runs.read_reference(path), made), kept, text=("toy.json",)
+            "toy.json",
+            lambda path: runs.hold_against(runs.read_reference(path), made),
+            kept,
+            text=("toy.json",),
         ),
-        "archive": Subject(toy, lambda f: archive.read_contents(f / "study.zip"), seal_archive, json_names),
-        "bytes of an archive": one("toy.zip", archive.read_contents, seal_archive(toy)["study.zip"]),
-        "study": Subject(study, lambda folder: ranked(folder, good, False), seal_archive, json_names),
-        "study, skip_bad": Subject(study, lambda folder: ranked(folder, good, True), seal_archive, json_names),
-        "study's folder, skip_bad": Subject(study, lambda folder: ranked(folder, good, True), seal_run, json_names),
-        "checkpoint": Subject(saved, read_checkpoint, seal_checkpoint, ("000001.json",)),
+        "archive": Subject(
+            toy,
+            lambda f: archive.read_contents(f / "study.zip"),
+            seal_archive,
+            json_names,
+        ),
+        "bytes of an archive": one(
+            "toy.zip", archive.read_contents, seal_archive(toy)["study.zip"]
+        ),
+        "study": Subject(
+            study, lambda folder: ranked(folder, good, False), seal_archive, json_names
+        ),
+        "study, skip_bad": Subject(
+            study, lambda folder: ranked(folder, good, True), seal_archive, json_names
+        ),
+        "study's folder, skip_bad": Subject(
+            study, lambda folder: ranked(folder, good, True), seal_run, json_names
+        ),
+        "checkpoint": Subject(
+            saved, read_checkpoint, seal_checkpoint, ("000001.json",)
+        ),
         "shards": Subject(pieces, read_shards, None, ("manifest.json",)),
         "config": one(
             "config.json",
@@ -340,40 +484,70 @@ def subjects(folder: Path) -> dict[str, Subject]:
             as_toml,
             errors=(ValueError, OSError, TypeError),
         ),
-        "wav": one("a.wav", lambda path: read_wav(path.read_bytes(), 8000, str(path)), sound),
+        "wav": one(
+            "a.wav", lambda path: read_wav(path.read_bytes(), 8000, str(path)), sound
+        ),
         "wavs in a tar": one(
             "a.tar",
-            lambda path: [read_wav(c, 8000, f"{n} in {path}") for n, c in wavs_in(path)],
+            lambda path: [
+                read_wav(c, 8000, f"{n} in {path}") for n, c in wavs_in(path)
+            ],
             tarred({"x/a.wav": sound, "b.wav": sound}, "w"),
         ),
-        "wavs in a tar.gz": one("a.tar.gz", lambda path: list(wavs_in(path)), tarred({"x/a.wav": sound})),
-        "wavs in a tar.xz": one("a.tar.xz", lambda path: list(wavs_in(path)), tarred({"x/a.wav": sound}, "w:xz")),
-        "wavs in a tar.bz2": one("a.tar.bz2", lambda path: list(wavs_in(path)), tarred({"x/a.wav": sound}, "w:bz2")),
-        "hash of wavs": one("a.tar", lambda path: digest(path, "wavs"), tarred({"x/a.wav": sound}, "w")),
-        "hash of content": one("a.gz", lambda path: digest(path, "content"), gzip.compress(idx)),
+        "wavs in a tar.gz": one(
+            "a.tar.gz", lambda path: list(wavs_in(path)), tarred({"x/a.wav": sound})
+        ),
+        "wavs in a tar.xz": one(
+            "a.tar.xz",
+            lambda path: list(wavs_in(path)),
+            tarred({"x/a.wav": sound}, "w:xz"),
+        ),
+        "wavs in a tar.bz2": one(
+            "a.tar.bz2",
+            lambda path: list(wavs_in(path)),
+            tarred({"x/a.wav": sound}, "w:bz2"),
+        ),
+        "hash of wavs": one(
+            "a.tar", lambda path: digest(path, "wavs"), tarred({"x/a.wav": sound}, "w")
+        ),
+        "hash of content": one(
+            "a.gz", lambda path: digest(path, "content"), gzip.compress(idx)
+        ),
         "cifar": one("a.tar.gz", read_cifar10, tarred(images)),
         "idx": one("a", read_idx, idx),
         "idx, packed": one("a.gz", read_idx, gzip.compress(idx)),
         "wheel": one(
-            "a.whl", lambda path: read_member(path, "a/b"), zipped({"a/b": idx * 9, "c": b"d"}, zipfile.ZIP_DEFLATED)
+            "a.whl",
+            lambda path: read_member(path, "a/b"),
+            zipped({"a/b": idx * 9, "c": b"d"}, zipfile.ZIP_DEFLATED),
         ),
         "ts": one("a.ts", text(parse_ts), ts),
         "tab": one("a.tab", text(parse_tab), tab),
         "csv of digits": one(
-            "a.csv.gz", lambda path: _table_of_digits(path.read_bytes(), f"{MNIST_5K} in {path}"), digits
+            "a.csv.gz",
+            lambda path: _table_of_digits(path.read_bytes(), f"{MNIST_5K} in {path}"),
+            digits,
         ),
         "png": one("a.png", report.embed, png),
-        "svg": one("a.svg", report.embed, b'<?xml version="1.0"?>\n<svg viewBox="0 0 4.5 9" width="3">\n</svg>'),
+        "svg": one(
+            "a.svg",
+            report.embed,
+            b'<?xml version="1.0"?>\n<svg viewBox="0 0 4.5 9" width="3">\n</svg>',
+        ),
     }
 
 
-def broken(subject: Subject, name: str, folder: Path, draw: random.Random) -> str | None:
+def broken(
+    subject: Subject, name: str, folder: Path, draw: random.Random
+) -> str | None:
     """Changes one file of a subject and reads it; what broke the law, or None."""
     files = dict(subject.files)
     chosen = draw.choice(list(files))
     by_value = chosen in subject.text and draw.random() < 0.7
     files[chosen] = (value_changed if by_value else bytes_changed)(files[chosen], draw)
-    if subject.seal is not None and (subject.seal is seal_archive or draw.random() < 0.8):
+    if subject.seal is not None and (
+        subject.seal is seal_archive or draw.random() < 0.8
+    ):
         files = subject.seal(files)
     for file, data in files.items():
         (folder / file).write_bytes(data)
@@ -382,7 +556,10 @@ def broken(subject: Subject, name: str, folder: Path, draw: random.Random) -> st
     seconds = time.process_time() - began
     if seconds > MOST_SECONDS:
         fault = f"took {seconds:.1f} seconds"
-    return fault and f"{name}: {chosen} changed by {'value' if by_value else 'bytes'}: {fault}"
+    return (
+        fault
+        and f"{name}: {chosen} changed by {'value' if by_value else 'bytes'}: {fault}"
+    )
 
 
 def _fault(subject: Subject, folder: Path) -> str | None:
@@ -402,13 +579,20 @@ def _fault(subject: Subject, folder: Path) -> str | None:
 def attack(cases: int, seed: int) -> list[str]:
     """Runs so many cases, as many of each subject, and tells what broke the law."""
     found: list[str] = []
-    with tempfile.TemporaryDirectory() as top, contextlib.redirect_stdout(io.StringIO()):
+    with (
+        tempfile.TemporaryDirectory() as top,
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         made = subjects(Path(top))
         for case in range(cases):
             name = list(made)[case % len(made)]
             draw = random.Random(f"{seed} {case} {name}")
             # The name of a run's folder is its id, by which open_run finds it.
-            inside = "toy/" + runs.run_id("toy", {"seed": 0}) if name.startswith("run") else "part"
+            inside = (
+                "toy/" + runs.run_id("toy", {"seed": 0})
+                if name.startswith("run")
+                else "part"
+            )
             folder = Path(top, f"case-{case}", inside)
             folder.mkdir(parents=True)
             fault = broken(made[name], name, folder, draw)

@@ -7,14 +7,39 @@ from pathlib import Path
 
 import pytest
 
-from experiments import character_language_model, image_recognition, spoken_words, text_classification
+from experiments import (
+    character_language_model,
+    image_recognition,
+    spoken_words,
+    text_classification,
+)
 from research import runs
 from research.runs import agreement, readings
 
-REFERENCES = {file.stem: runs.read_reference(file) for file in Path("experiments/reference").glob("*.json")}
-NETWORKS = (character_language_model, image_recognition, spoken_words, text_classification)
+REFERENCES = {
+    file.stem: runs.read_reference(file)
+    for file in Path("experiments/reference").glob("*.json")
+}
+NETWORKS = (
+    character_language_model,
+    image_recognition,
+    spoken_words,
+    text_classification,
+)
 COLUMNS = (
-    *("model", "count", "loss", "accuracy", "low", "high", "ratio", "interval", "share", "chosen", "its seconds"),
+    *(
+        "model",
+        "count",
+        "loss",
+        "accuracy",
+        "low",
+        "high",
+        "ratio",
+        "interval",
+        "share",
+        "chosen",
+        "its seconds",
+    ),
     *("residue", "cost", "its low", "its high"),
 )
 
@@ -37,7 +62,13 @@ def row_of(rng):
 
 def reference_of(rng):
     rows = [row_of(rng) for _ in range(3)]
-    numbers = {"n": 309, "loss": 1.25 * rng.random() + 1e-3, "weights": [1e5, 1e-12], "name": "adam", "none": None}
+    numbers = {
+        "n": 309,
+        "loss": 1.25 * rng.random() + 1e-3,
+        "weights": [1e5, 1e-12],
+        "name": "adam",
+        "none": None,
+    }
     numbers |= {"left out": 0.75, "rate": 0.003, "first in seconds": "adam"}
     return {
         "manifest": {"environment": {}},
@@ -68,7 +99,11 @@ def rounded(rng, given):
 
 def within(rng, given):
     """Other digits, within an interval: in three columns or in one cell, in two cells, in percent, named, or EXPECTED's."""
-    row, sign, way = rng.choice(given["table"]["rows"]), rng.choice([-1, 1]), rng.randrange(5)
+    row, sign, way = (
+        rng.choice(given["table"]["rows"]),
+        rng.choice([-1, 1]),
+        rng.randrange(5),
+    )
     if way == 0:
         shift = sign * rng.uniform(0.001, 0.028)
         row[3:6] = [v + shift for v in row[3:6]]
@@ -131,7 +166,11 @@ def outside(rng, given):
         row[12:15] = [v * 1.5 for v in row[12:15]]
 
 
-CHANGES = {"The same printed digits": rounded, "Agrees within the interval": within, "Does not agree": outside}
+CHANGES = {
+    "The same printed digits": rounded,
+    "Agrees within the interval": within,
+    "Does not agree": outside,
+}
 
 
 @pytest.mark.parametrize("worst", CHANGES)
@@ -154,14 +193,18 @@ def test_what_may_change_alone_leaves_the_verdict():
     rng = random.Random(0)
     there = reference_of(rng)
     here = copy.deepcopy(there)
-    here["table"]["rows"][0][10], here["numbers"]["first in seconds"] = 9.0, "sgd"  # The clock's.
+    here["table"]["rows"][0][10], here["numbers"]["first in seconds"] = (
+        9.0,
+        "sgd",
+    )  # The clock's.
     found = agreement.hold(there, here)
     assert (found.same, found.agrees) == (True, True)
     here["table"]["rows"][0][9] = 0.1  # Chosen by the run.
     found = agreement.hold(there, here, varies=VARIES)
     assert (found.same, found.agrees, len(found.chosen)) == (False, True, 1)
-    assert "Told and not judged, for it depends on single trainings: row 1, chosen: " in agreement.agreement_verdict(
-        found
+    assert (
+        "Told and not judged, for it depends on single trainings: row 1, chosen: "
+        in agreement.agreement_verdict(found)
     )
     assert not agreement.hold(there, here).agrees
 
@@ -174,15 +217,23 @@ def test_kept_reference_agrees_with_itself_and_with_no_value_changed(name):
     varies = getattr(module, "VARIES", {})
     assert agreement.hold(reference, reference).same
     entries = readings.read_entries(reference)
-    for place, entry in random.Random(name).sample(sorted(entries.items()), min(15, len(entries))):
+    for place, entry in random.Random(name).sample(
+        sorted(entries.items()), min(15, len(entries))
+    ):
         other = copy.deepcopy(reference)
         value = entry.value
         new = (
-            f"{value}, too" if isinstance(value, str) else 1 if value is None else value * 1.01 + isinstance(value, int)
+            f"{value}, too"
+            if isinstance(value, str)
+            else 1
+            if value is None
+            else value * 1.01 + isinstance(value, int)
         )
         spoil(other, place, new)
         found = agreement.hold(reference, other, varies=varies)
-        small = isinstance(value, float) and abs(value * 0.01) <= agreement.ROUNDING * max(entry.scale, 1.01)
+        small = isinstance(value, float) and abs(
+            value * 0.01
+        ) <= agreement.ROUNDING * max(entry.scale, 1.01)
         may = bool(small or entry.interval or entry.of) or entry.name in varies
         assert found.agrees <= may, place
         assert not found.same or new == value, place
@@ -208,20 +259,33 @@ def rerun(name, row, cells, numbers):
     other = copy.deepcopy(REFERENCES[name])
     other["table"]["rows"][row] = [
         cells.get(column, cell)
-        for column, cell in zip(other["table"]["columns"], other["table"]["rows"][row], strict=True)
+        for column, cell in zip(
+            other["table"]["columns"], other["table"]["rows"][row], strict=True
+        )
     ]
     other["numbers"] |= numbers
     return other
 
 
-@pytest.mark.parametrize(("shift", "kind"), [(0.0067, "Agrees within the interval"), (0.014, "Does not agree")])
-def test_text_classification_without_amx_agrees_as_far_as_its_intervals_reach(shift, kind):
+@pytest.mark.parametrize(
+    ("shift", "kind"),
+    [(0.0067, "Agrees within the interval"), (0.014, "Does not agree")],
+)
+def test_text_classification_without_amx_agrees_as_far_as_its_intervals_reach(
+    shift, kind
+):
     """Without AMX it chose another rate, and reports 95.8 % where the reference has 95.1 [94.5, 95.8]."""
     cells = {"test accuracy": 0.9513, "low": 0.9447, "high": 0.9579}
     cells = {name: round(value + shift, 4) for name, value in cells.items()}
-    numbers = {"transformer": REFERENCES["text_classification"]["numbers"]["transformer"] + shift, "rate": 0.003}
+    numbers = {
+        "transformer": REFERENCES["text_classification"]["numbers"]["transformer"]
+        + shift,
+        "rate": 0.003,
+    }
     other = rerun("text_classification", 2, cells, numbers)
-    found = agreement.hold(REFERENCES["text_classification"], other, varies=text_classification.VARIES)
+    found = agreement.hold(
+        REFERENCES["text_classification"], other, varies=text_classification.VARIES
+    )
     told = agreement.agreement_verdict(found)
     assert told.startswith(kind)
     assert [d.place for d in found.chosen] == ["rate"]
@@ -229,15 +293,23 @@ def test_text_classification_without_amx_agrees_as_far_as_its_intervals_reach(sh
 
 def test_deepobs_audit_that_is_off_by_rounding_agrees():
     reference = REFERENCES["deepobs_audit"]
-    numbers = {name: value + 3.4e-17 for name, value in reference["numbers"].items() if isinstance(value, float)}
+    numbers = {
+        name: value + 3.4e-17
+        for name, value in reference["numbers"].items()
+        if isinstance(value, float)
+    }
     other = copy.deepcopy(reference)
     other["numbers"] |= numbers
-    assert agreement.agreement_verdict(agreement.hold(reference, other)).startswith("The same printed digits: of ")
+    assert agreement.agreement_verdict(agreement.hold(reference, other)).startswith(
+        "The same printed digits: of "
+    )
 
 
 @pytest.mark.parametrize("module", NETWORKS, ids=lambda m: m.__name__)
 def test_what_varies_is_a_column_or_number_of_the_reference(module):
-    entries = readings.read_entries(REFERENCES[module.__name__.rpartition(".")[2]]).values()
+    entries = readings.read_entries(
+        REFERENCES[module.__name__.rpartition(".")[2]]
+    ).values()
     assert set(module.VARIES) <= {entry.name for entry in entries}
     for name, ends in module.VARIES.items():
         assert ends is None or ends == module.EXPECTED[name]

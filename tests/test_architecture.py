@@ -36,8 +36,21 @@ ONLY_IN = {
     "tqdm": r"research/cli(\.py|/.*)",
 }
 OF_OPTAX = {
-    *("GradientTransformation", "GradientTransformationExtraArgs", "TransformInitFn", "TransformUpdateFn"),
-    *("TransformUpdateExtraArgsFn", "OptState", "Params", "Updates", "EmptyState", "MaskedState", "MaskedNode"),
+    *(
+        "GradientTransformation",
+        "GradientTransformationExtraArgs",
+        "TransformInitFn",
+        "TransformUpdateFn",
+    ),
+    *(
+        "TransformUpdateExtraArgsFn",
+        "OptState",
+        "Params",
+        "Updates",
+        "EmptyState",
+        "MaskedState",
+        "MaskedNode",
+    ),
     *(
         "Schedule",
         "ScalarOrSchedule",
@@ -50,7 +63,9 @@ OF_OPTAX = {
     *("tree", "tree_utils"),
 }
 
-Law = Callable[[str, str], Iterator[str]]  # (path in the repository, its text) -> what breaks the law
+Law = Callable[
+    [str, str], Iterator[str]
+]  # (path in the repository, its text) -> what breaks the law
 
 
 def imports(path: str, source: str | ast.AST) -> list[str]:
@@ -61,13 +76,21 @@ def imports(path: str, source: str | ast.AST) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
-            lazy |= {alias.asname for alias in node.names if alias.name == "research" and alias.asname}
+            lazy |= {
+                alias.asname
+                for alias in node.names
+                if alias.name == "research" and alias.asname
+            }
         elif isinstance(node, ast.ImportFrom):
             parent = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join((*parent, *filter(None, [node.module])))
             found += [f"{module}.{alias.name}" for alias in node.names]
     for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in lazy:
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in lazy
+        ):
             found.append(f"research.{node.attr}")
     return found
 
@@ -80,7 +103,11 @@ def component(path: str) -> str:
 def imports_only_to_the_left(path: str, source: str) -> Iterator[str]:
     own = component(path)
     if own == "__init__":
-        yield from (f"{path} imports {name}" for name in imports(path, source) if name != "lazy_loader")
+        yield from (
+            f"{path} imports {name}"
+            for name in imports(path, source)
+            if name != "lazy_loader"
+        )
         return
     if own not in LAYER:
         yield f"{path} is in no layer"
@@ -88,7 +115,11 @@ def imports_only_to_the_left(path: str, source: str) -> Iterator[str]:
     for name in imports(path, source):
         parts = name.split(".")
         other = (
-            "experiments" if parts[0] == "experiments" else parts[1] if parts[0] == "research" and parts[1:] else own
+            "experiments"
+            if parts[0] == "experiments"
+            else parts[1]
+            if parts[0] == "research" and parts[1:]
+            else own
         )
         if own == "experiments" and other == own and parts[0] == own:
             yield f"{path} imports another experiment, {name}"
@@ -99,10 +130,18 @@ def imports_only_to_the_left(path: str, source: str) -> Iterator[str]:
 def keeps_packages_in_their_place(path: str, source: str) -> Iterator[str]:
     tree = ast.parse(source)
     if component(path) == "experiments":  # Its draw functions may use matplotlib.
-        drawing = [f for f in tree.body if isinstance(f, ast.FunctionDef) and f.name.lstrip("_").startswith("draw")]
+        drawing = [
+            f
+            for f in tree.body
+            if isinstance(f, ast.FunctionDef) and f.name.lstrip("_").startswith("draw")
+        ]
         tree.body = [node for node in tree.body if node not in drawing]
         for function in drawing:
-            rest = [name for name in imports(path, function) if not name.startswith("matplotlib")]
+            rest = [
+                name
+                for name in imports(path, function)
+                if not name.startswith("matplotlib")
+            ]
             yield from _misplaced(path, rest)
     yield from _misplaced(path, imports(path, tree))
 
@@ -118,7 +157,9 @@ def writes_its_own_rules(path: str, source: str) -> Iterator[str]:
     if component(path) != "update_rules":
         return
     tree = ast.parse(source)
-    names = [name.split(".")[1] for name in imports(path, tree) if name.startswith("optax.")]
+    names = [
+        name.split(".")[1] for name in imports(path, tree) if name.startswith("optax.")
+    ]
     aliases = {
         alias.asname or alias.name
         for node in ast.walk(tree)
@@ -129,15 +170,25 @@ def writes_its_own_rules(path: str, source: str) -> Iterator[str]:
     names += [
         node.attr
         for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in aliases
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id in aliases
     ]
-    yield from (f"{path} uses optax.{n}" for n in names if n not in OF_OPTAX and not n.startswith("tree_"))
+    yield from (
+        f"{path} uses optax.{n}"
+        for n in names
+        if n not in OF_OPTAX and not n.startswith("tree_")
+    )
 
 
 def solves_without_descent(path: str, source: str) -> Iterator[str]:
     if component(path) == "optima":
         foreign = ("jax", "optax", "flax")
-        yield from (f"{path} imports {n}" for n in imports(path, source) if n.partition(".")[0] in foreign)
+        yield from (
+            f"{path} imports {n}"
+            for n in imports(path, source)
+            if n.partition(".")[0] in foreign
+        )
 
 
 LAWS: tuple[Law, ...] = (
@@ -147,42 +198,98 @@ LAWS: tuple[Law, ...] = (
     solves_without_descent,
 )
 GOOD = [
-    ("research/update_rules/first_order.py", "import optax\nfrom optax import tree_utils\noptax.chain, optax.tree.map"),
-    ("research/descent.py", "import jax, optax\nfrom research import samplers\nfrom research.types import Batch"),
+    (
+        "research/update_rules/first_order.py",
+        "import optax\nfrom optax import tree_utils\noptax.chain, optax.tree.map",
+    ),
+    (
+        "research/descent.py",
+        "import jax, optax\nfrom research import samplers\nfrom research.types import Batch",
+    ),
     ("research/models/mlp.py", "from . import linear\nfrom ..types import Model"),
     ("research/models/linen.py", "import flax.linen as nn"),
-    ("research/optima/newton.py", "import numpy as np\nfrom research.types import Optimum"),
-    ("experiments/one.py", "import research\ndef draw(result):\n    import matplotlib.cm\nresearch.cli, research.runs"),
+    (
+        "research/optima/newton.py",
+        "import numpy as np\nfrom research.types import Optimum",
+    ),
+    (
+        "experiments/one.py",
+        "import research\ndef draw(result):\n    import matplotlib.cm\nresearch.cli, research.runs",
+    ),
 ]
 PLANTED = [
     (imports_only_to_the_left, "research/descent.py", "from research.lanes import fit"),
-    (imports_only_to_the_left, "research/descent.py", "def f():\n    from research import lanes"),
-    (imports_only_to_the_left, "research/descent.py", "import research\ndef f(): return research.lanes.fit"),
+    (
+        imports_only_to_the_left,
+        "research/descent.py",
+        "def f():\n    from research import lanes",
+    ),
+    (
+        imports_only_to_the_left,
+        "research/descent.py",
+        "import research\ndef f(): return research.lanes.fit",
+    ),
     (imports_only_to_the_left, "research/descent.py", "import research as r\nr.lanes"),
     (imports_only_to_the_left, "research/models/mlp.py", "from ..descent import run"),
     (imports_only_to_the_left, "research/losses.py", "from research import samplers"),
     (imports_only_to_the_left, "research/figures/curves.py", "import research.report"),
-    (imports_only_to_the_left, "research/runs/folder.py", "import experiments.trajectory"),
+    (
+        imports_only_to_the_left,
+        "research/runs/folder.py",
+        "import experiments.trajectory",
+    ),
     (imports_only_to_the_left, "research/cli/flags.py", "from research import gossip"),
     (imports_only_to_the_left, "research/gossip.py", ""),
     (imports_only_to_the_left, "research/__init__.py", "import jax"),
     (imports_only_to_the_left, "experiments/one.py", "from experiments import two"),
-    (keeps_packages_in_their_place, "research/models/mlp.py", "import flax.linen as nn"),
-    (keeps_packages_in_their_place, "research/report.py", "from matplotlib import pyplot"),
+    (
+        keeps_packages_in_their_place,
+        "research/models/mlp.py",
+        "import flax.linen as nn",
+    ),
+    (
+        keeps_packages_in_their_place,
+        "research/report.py",
+        "from matplotlib import pyplot",
+    ),
     (keeps_packages_in_their_place, "research/lanes.py", "def f():\n    import tqdm"),
-    (keeps_packages_in_their_place, "experiments/one.py", "def run():\n    import matplotlib"),
-    (keeps_packages_in_their_place, "experiments/one.py", "def draw():\n    import rich"),
-    (writes_its_own_rules, "research/update_rules/adam.py", "import optax\nrule = optax.adam(0.1)"),
-    (writes_its_own_rules, "research/update_rules/adam.py", "import optax as o\nrule = o.scale(0.1)"),
+    (
+        keeps_packages_in_their_place,
+        "experiments/one.py",
+        "def run():\n    import matplotlib",
+    ),
+    (
+        keeps_packages_in_their_place,
+        "experiments/one.py",
+        "def draw():\n    import rich",
+    ),
+    (
+        writes_its_own_rules,
+        "research/update_rules/adam.py",
+        "import optax\nrule = optax.adam(0.1)",
+    ),
+    (
+        writes_its_own_rules,
+        "research/update_rules/adam.py",
+        "import optax as o\nrule = o.scale(0.1)",
+    ),
     (writes_its_own_rules, "research/update_rules/adam.py", "from optax import sgd"),
-    (writes_its_own_rules, "research/update_rules/adam.py", "from optax.contrib import sam"),
+    (
+        writes_its_own_rules,
+        "research/update_rules/adam.py",
+        "from optax.contrib import sam",
+    ),
     (solves_without_descent, "research/optima/newton.py", "import jax.numpy as jnp"),
 ]
 
 
 def broken(law: Law) -> list[str]:
     files = [*(TOP / "research").rglob("*.py"), *(TOP / "experiments").glob("*.py")]
-    return [fault for f in files for fault in law(f.relative_to(TOP).as_posix(), f.read_text(encoding="utf-8"))]
+    return [
+        fault
+        for f in files
+        for fault in law(f.relative_to(TOP).as_posix(), f.read_text(encoding="utf-8"))
+    ]
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
@@ -202,7 +309,12 @@ def test_laws_accept_what_is_right(path, source):
 
 def test_stub_names_every_module():
     stub = ast.parse((TOP / "research/__init__.pyi").read_text(encoding="utf-8"))
-    named = [alias.asname for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    named = [
+        alias.asname
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
     entries = [
         entry.stem
         for entry in (TOP / "research").iterdir()
@@ -215,9 +327,24 @@ def test_import_research_loads_no_jax_and_costs_little():
     program = "import sys, research; dir(research); print(*sys.modules)"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     words = [sys.executable, "-c", program]
-    loaded = subprocess.run(words, capture_output=True, text=True, check=True, cwd=TOP).stdout.split()
+    loaded = subprocess.run(
+        words, capture_output=True, text=True, check=True, cwd=TOP
+    ).stdout.split()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    heavy = {"jax", "jaxlib", "numpy", "optax", "flax", "matplotlib", "sklearn", "scipy", "tyro", "rich"}
+    heavy = {
+        "jax",
+        "jaxlib",
+        "numpy",
+        "optax",
+        "flax",
+        "matplotlib",
+        "sklearn",
+        "scipy",
+        "tyro",
+        "rich",
+    }
     assert not heavy & set(loaded)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert seconds < 0.3  # Of a processor, so that a busy machine does not matter; measured: 0.03.
+    assert (
+        seconds < 0.3
+    )  # Of a processor, so that a busy machine does not matter; measured: 0.03.

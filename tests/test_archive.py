@@ -24,7 +24,12 @@ PACKED = "python -m experiments pack"
 
 def finished(folder, **config):
     table = runs.Table("Steps", ("rule", "steps"), (("adam", 3), ("sgd", None)))
-    result = runs.Result("It descends.", (table,), {"loss": np.arange(40.0)}, {"steps": [3, float("inf")]})
+    result = runs.Result(
+        "It descends.",
+        (table,),
+        {"loss": np.arange(40.0)},
+        {"steps": [3, float("inf")]},
+    )
     return runs.finish(runs.open_run("toy", config, folder), result, seconds=1.5).path
 
 
@@ -53,7 +58,9 @@ def members_of(path):
 
 def with_sums(files):
     """Members that agree with each other, as one who wants to deceive would write them."""
-    sums = "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files))
+    sums = "".join(
+        f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)
+    )
     return [*files.items(), ("SHA256SUMS", sums.encode())]
 
 
@@ -80,7 +87,9 @@ def read_or_refused(path):
 def test_archive_holds_the_files_of_the_run_as_they_are(run, packed):
     found = dict(members_of(packed))
     assert list(found) == [*FILES, "SHA256SUMS"]
-    assert {name: found[name] for name in FILES} == {name: (run / name).read_bytes() for name in FILES}
+    assert {name: found[name] for name in FILES} == {
+        name: (run / name).read_bytes() for name in FILES
+    }
 
 
 def test_archive_reads_as_its_folder_does(run, packed):
@@ -97,14 +106,18 @@ def test_same_run_gives_the_same_bytes_whenever_and_wherever(run, packed, tmp_pa
     for name in reversed(FILES):
         (copy / name).write_bytes((run / name).read_bytes())
         os.utime(copy / name, (1, 1))
-    assert archive.pack(copy, tmp_path / "again.zip").read_bytes() == packed.read_bytes()
+    assert (
+        archive.pack(copy, tmp_path / "again.zip").read_bytes() == packed.read_bytes()
+    )
 
 
 def test_sums_are_what_sha256sum_checks(packed, tmp_path):
     with zipfile.ZipFile(packed) as source:
         source.extractall(tmp_path / "out")
     words = ["sha256sum", "--check", "--strict", "SHA256SUMS"]
-    told = subprocess.run(words, cwd=tmp_path / "out", capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        words, cwd=tmp_path / "out", capture_output=True, text=True, check=True
+    ).stdout
     assert sorted(told.split("\n")) == sorted(["", *(f"{name}: OK" for name in FILES)])
 
 
@@ -121,12 +134,18 @@ def test_arrays_are_not_opened_so_a_pickle_in_them_does_nothing(run, tmp_path):
 
     buffer = io.BytesIO()
     np.savez(buffer, loss=np.array([Spring()], dtype=object))
-    pickle.loads(buffer.getvalue()[buffer.getvalue().index(b"\x80") :])  # The trap works: whoever loads it is caught.
+    pickle.loads(
+        buffer.getvalue()[buffer.getvalue().index(b"\x80") :]
+    )  # The trap works: whoever loads it is caught.
     assert (tmp_path / "sprung").exists()
     (tmp_path / "sprung").unlink()
-    digests = {"result.json": hashlib.sha256((run / "result.json").read_bytes()).hexdigest()}
+    digests = {
+        "result.json": hashlib.sha256((run / "result.json").read_bytes()).hexdigest()
+    }
     digests["arrays.npz"] = hashlib.sha256(buffer.getvalue()).hexdigest()
-    files = dict(with_manifest(run, digests=digests)) | {"arrays.npz": buffer.getvalue()}
+    files = dict(with_manifest(run, digests=digests)) | {
+        "arrays.npz": buffer.getvalue()
+    }
     del files["SHA256SUMS"]
     archive.read_contents(zipped(tmp_path / "trap.zip", with_sums(files)))
     assert not (tmp_path / "sprung").exists()
@@ -154,7 +173,10 @@ def test_every_flipped_bit_of_a_file_is_refused(run, tmp_path):
         for place in range(0, len(data), 1 + len(data) // 20):
             spoilt = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
             # With the checksum of the .zip made to fit, as an honest tool would do it.
-            path = zipped(tmp_path / "altered.zip", [*files[:index], (name, spoilt), *files[index + 1 :]])
+            path = zipped(
+                tmp_path / "altered.zip",
+                [*files[:index], (name, spoilt), *files[index + 1 :]],
+            )
             assert "altered" in refusal(path) or "cannot be read" in refusal(path)
 
 
@@ -166,7 +188,10 @@ def test_truncated_archive_is_refused(packed, share):
     assert COPIED in told if share >= 0.1 else PACKED in told
 
 
-@pytest.mark.parametrize("content", [b"", b"PK", b"hello", b"\x1f\x8b\x08\0" + bytes(100), b"<html>" + bytes(1000)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"PK", b"hello", b"\x1f\x8b\x08\0" + bytes(100), b"<html>" + bytes(1000)],
+)
 def test_what_is_no_zip_is_refused(tmp_path, content):
     (tmp_path / "study.zip").write_bytes(content)
     assert PACKED in refusal(tmp_path / "study.zip")
@@ -189,7 +214,9 @@ def test_member_that_points_outside_is_refused_and_written_nowhere(packed, name)
     assert sorted(entry.name for entry in packed.parent.iterdir()) == ["toy.zip"]
 
 
-@pytest.mark.parametrize("name", ["run.py", "report.html", "sub/manifest.json", "Manifest.json", "sub/"])
+@pytest.mark.parametrize(
+    "name", ["run.py", "report.html", "sub/manifest.json", "Manifest.json", "sub/"]
+)
 def test_strange_member_is_refused(packed, name):
     told = refusal(zipped(packed, [*members_of(packed), (name, b"")]))
     assert repr(name) in told
@@ -213,13 +240,17 @@ def test_bomb_is_refused_before_it_is_read(packed, monkeypatch):
     assert PACKED in told
     bomb[0] = ("manifest.json", b" " * (2**20 + 1))
     monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("was read"))
-    assert "1,048,577 bytes, where at most 1,048,576" in refusal(zipped(packed, bomb, zipfile.ZIP_DEFLATED))
+    assert "1,048,577 bytes, where at most 1,048,576" in refusal(
+        zipped(packed, bomb, zipfile.ZIP_DEFLATED)
+    )
 
 
 def test_member_that_claims_to_be_larger_than_the_file_is_refused(packed):
     data = bytearray(packed.read_bytes())
     entry = data.index(b"PK\x01\x02")
-    struct.pack_into("<II", data, entry + 20, 10**6, 10**6)  # Compressed and plain size, in the directory.
+    struct.pack_into(
+        "<II", data, entry + 20, 10**6, 10**6
+    )  # Compressed and plain size, in the directory.
     packed.write_bytes(data)
     assert COPIED in refusal(packed)
 
@@ -237,8 +268,14 @@ def test_large_file_is_refused_before_it_is_read(run, tmp_path, monkeypatch):
 
 def test_unfinished_run_is_refused_and_no_command_of_a_stranger_is_advised(tmp_path):
     run = runs.open_run("toy", {"seed": 7}, tmp_path)
-    for attempt in (lambda: archive.read_contents(run.path), lambda: archive.pack(run.path, tmp_path / "toy.zip")):
-        with pytest.raises(ValueError, match=r"is not finished .*run the command in its manifest\.json to its end\.$"):
+    for attempt in (
+        lambda: archive.read_contents(run.path),
+        lambda: archive.pack(run.path, tmp_path / "toy.zip"),
+    ):
+        with pytest.raises(
+            ValueError,
+            match=r"is not finished .*run the command in its manifest\.json to its end\.$",
+        ):
             attempt()
     runs.close(run)
     assert not (tmp_path / "toy.zip").exists()
@@ -253,23 +290,37 @@ def test_unfinished_run_is_refused_and_no_command_of_a_stranger_is_advised(tmp_p
         ({"config": [1]}, "manifest.config is [1]; it must be an object"),
         ({"environment": None}, "manifest.environment is None; it must be an object"),
         ({"digests": None}, "manifest.digests is None; it must be an object"),
-        ({"digests": {"result.json": 3}}, "manifest.digests['result.json'] is 3; it must be a text"),
+        (
+            {"digests": {"result.json": 3}},
+            "manifest.digests['result.json'] is 3; it must be a text",
+        ),
         ({"digests": {}}, "damaged or altered"),
         ({"status": "running"}, "is not finished"),
     ],
 )
 def test_manifest_that_does_not_fit_is_refused(run, tmp_path, changes, told):
-    assert told in refusal(zipped(tmp_path / "altered.zip", with_manifest(run, **changes)))
+    assert told in refusal(
+        zipped(tmp_path / "altered.zip", with_manifest(run, **changes))
+    )
 
 
-@pytest.mark.parametrize("text", [b"", b"[]", b"{", b"[" * 100_000, b"\xff", b'{"a": {"$float": []}}', b"1" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"[]", b"{", b"[" * 100_000, b"\xff", b'{"a": {"$float": []}}', b"1" * 5000],
+)
 def test_manifest_that_is_no_object_is_refused(run, tmp_path, text):
-    files = {name: (run / name).read_bytes() for name in FILES} | {"manifest.json": text}
-    assert "holds a manifest.json that" in refusal(zipped(tmp_path / "altered.zip", with_sums(files)))
+    files = {name: (run / name).read_bytes() for name in FILES} | {
+        "manifest.json": text
+    }
+    assert "holds a manifest.json that" in refusal(
+        zipped(tmp_path / "altered.zip", with_sums(files))
+    )
 
 
 def test_what_is_not_there_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"there is no .*nowhere\.zip; give a run folder"):
+    with pytest.raises(
+        ValueError, match=r"there is no .*nowhere\.zip; give a run folder"
+    ):
         archive.read_contents(tmp_path / "nowhere.zip")
     assert "holds no manifest.json" in refusal(tmp_path)
     with pytest.raises(ValueError, match="is no folder"):

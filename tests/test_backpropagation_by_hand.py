@@ -33,20 +33,36 @@ def test_naive_baseline_is_the_first_row_of_each_net(result):
 
 
 def test_example_of_the_figure_is_what_numpy_gives(result):
-    a = {key.partition("/")[2]: value for key, value in result.arrays.items() if key.startswith("example/")}
+    a = {
+        key.partition("/")[2]: value
+        for key, value in result.arrays.items()
+        if key.startswith("example/")
+    }
     h = np.tanh(a["x"] @ a["w1"] + a["b1"])
     z = h @ a["w2"] + a["b2"]
     delta2 = 1 / (1 + np.exp(-z)) - 1
     delta1 = (a["w2"] @ delta2) * (1 - h**2)
-    expected = {"h1": h, "z2": z, "f": np.log(1 + np.exp(-z[0])), "delta2": delta2, "delta1": delta1}
-    expected |= {"delta0": a["w1"] @ delta1, "dw1": np.outer(a["x"], delta1), "dw2": np.outer(h, delta2)}
+    expected = {
+        "h1": h,
+        "z2": z,
+        "f": np.log(1 + np.exp(-z[0])),
+        "delta2": delta2,
+        "delta1": delta1,
+    }
+    expected |= {
+        "delta0": a["w1"] @ delta1,
+        "dw1": np.outer(a["x"], delta1),
+        "dw2": np.outer(h, delta2),
+    }
     for key, value in expected.items():
         np.testing.assert_allclose(a[key], value, rtol=1e-13, err_msg=key)
 
 
 def test_wrong_backward_pass_is_told(monkeypatch):
     # 1 - h instead of 1 - h², in one activation.
-    wrong = models.ACTIVATION_DERIVATIVES | {"tanh": lambda z: 1 - models.ACTIVATIONS["tanh"](z)}
+    wrong = models.ACTIVATION_DERIVATIVES | {
+        "tanh": lambda z: 1 - models.ACTIVATIONS["tanh"](z)
+    }
     monkeypatch.setattr("research.models.backward.ACTIVATION_DERIVATIVES", wrong)
     config = dataclasses.replace(experiment.FAST, seeds=1, probes=1, repeats=1)
     jax.clear_caches()  # Else the right one, as traced before, is called; and after this the wrong one.
@@ -60,7 +76,10 @@ def test_pictures_show_every_net_and_the_result_can_be_saved(result):
     pictures = experiment.draw(result)
     assert set(pictures) == {"chain", "measured"}
     assert all(isinstance(picture, figures.Picture) for picture in pictures.values())
-    labels = [text.get_text() for text in pictures["measured"].figure.axes[0].get_yticklabels()]
+    labels = [
+        text.get_text()
+        for text in pictures["measured"].figure.axes[0].get_yticklabels()
+    ]
     assert labels == list(experiment.FAST.nets)
     weights = [text.get_text() for text in pictures["chain"].figure.axes[0].texts]
     assert {"0.50", "-0.40", "0.70"} <= set(weights)
@@ -73,7 +92,11 @@ def test_seconds_are_taken_in_turns():
     seconds = studies.seconds_in_turns(calls, 2)
     assert seconds.shape == (2, 2)
     assert (seconds > 0).all()
-    turns = "".join(name for name, before in zip(order, ["", *order], strict=False) if name != before)
+    turns = "".join(
+        name
+        for name, before in zip(order, ["", *order], strict=False)
+        if name != before
+    )
     assert turns == "ababa"  # Both to choose the number of calls, then a b, then b a.
 
 

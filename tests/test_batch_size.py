@@ -14,7 +14,11 @@ from research.runs.result import result_bytes
 from research.types import Batch, Optimum, Workload
 
 TINY = experiment.Config(
-    batch_sizes=(4,), large_batch_sizes=(16,), large_examples=2_000, seeds="0..3", most_steps=2_048
+    batch_sizes=(4,),
+    large_batch_sizes=(16,),
+    large_examples=2_000,
+    seeds="0..3",
+    most_steps=2_048,
 )
 
 
@@ -27,13 +31,21 @@ def equal_rows(n):
     """Squared errors on n copies of one row: no batch has noise, and |x|² + 1 = 2 is the only curvature."""
     model = models.linear(1, scale=1.0, dtype="float64")
     train = Batch(jnp.ones((n, 1)), jnp.zeros(n))
-    best = Optimum({"weights": jnp.zeros(1), "intercept": jnp.zeros(())}, 0.0, 0.0, 1.0, "by hand")
-    objective: Callable[..., jax.Array] = objectives.empirical_risk(model, losses.squared_error)
-    return Workload("equal", train, None, None, model.init, objective, None, "", model, best)
+    best = Optimum(
+        {"weights": jnp.zeros(1), "intercept": jnp.zeros(())}, 0.0, 0.0, 1.0, "by hand"
+    )
+    objective: Callable[..., jax.Array] = objectives.empirical_risk(
+        model, losses.squared_error
+    )
+    return Workload(
+        "equal", train, None, None, model.init, objective, None, "", model, best
+    )
 
 
 def steps_taken(workload, size, seeds, rates, patience=np.inf):
-    train = experiment.compile_program(workload, workload.train, size, 1e-2, 1_024, width=8)
+    train = experiment.compile_program(
+        workload, workload.train, size, 1e-2, 1_024, width=8
+    )
     return train(seeds, rates, patience)[0]
 
 
@@ -44,7 +56,9 @@ def test_steps_without_noise_are_those_of_the_closed_form_for_every_batch(size):
     exact = np.log(1e-2) / np.log((1 - 2 * rates) ** 2)
     grid = experiment.evaluation_steps(1_024)
     expected = grid[np.searchsorted(grid, exact)]
-    assert steps_taken(equal_rows(6), size, range(4), rates).tolist() == expected.tolist()
+    assert (
+        steps_taken(equal_rows(6), size, range(4), rates).tolist() == expected.tolist()
+    )
 
 
 def test_steps_do_not_depend_on_the_lanes_beside():
@@ -66,12 +80,16 @@ def test_evaluation_steps_are_all_early_steps_then_eight_for_each_doubling():
     assert steps[:12].tolist() == list(range(12))
     assert steps[-1] == 1_000
     assert np.all(np.diff(steps) > 0)
-    assert np.max(steps[1:] / (steps[:-1] + 1)) < 1.09  # Reached just after one evaluation, seen at the next.
+    assert (
+        np.max(steps[1:] / (steps[:-1] + 1)) < 1.09
+    )  # Reached just after one evaluation, seen at the next.
 
 
 def assert_gap(workload, params, probe, tolerance):
     gap = float(workload.objective(params, workload.train)) - workload.optimum.value
-    estimate = jax.jit(lambda params, probe: experiment.gap_on(workload, params, probe))(params, probe)
+    estimate = jax.jit(
+        lambda params, probe: experiment.gap_on(workload, params, probe)
+    )(params, probe)
     assert float(estimate) == pytest.approx(gap, rel=tolerance)
 
 
@@ -95,15 +113,26 @@ def test_gap_on_the_probe_is_the_gap_to_a_few_percent_near_and_far(monkeypatch):
 
 def test_noise_scale_is_that_of_gradients_known_by_hand():
     # Intercept gradients -1 and 3 at the origin: mean 1, variance 4.
-    workload = equal_rows(2)._replace(train=Batch(jnp.zeros((2, 1)), jnp.array([1.0, -3.0])))
+    workload = equal_rows(2)._replace(
+        train=Batch(jnp.zeros((2, 1)), jnp.array([1.0, -3.0]))
+    )
     origin = {"weights": jnp.zeros(1), "intercept": jnp.zeros(())}
-    assert experiment.noise_scale(workload, workload.train, [origin]) == pytest.approx(4.0)
+    assert experiment.noise_scale(workload, workload.train, [origin]) == pytest.approx(
+        4.0
+    )
 
 
 def test_run_answers_and_draws(result, tmp_path):
     assert [c["n"] for c in result.numbers["curves"]] == [569, 2_000]
-    assert [[r["batch_size"] for r in c["rows"]] for c in result.numbers["curves"]] == [[4, 569], [16, 2_000]]
-    assert all(r["reached"] == r["seeds"] == 4 for c in result.numbers["curves"] for r in c["rows"])
+    assert [[r["batch_size"] for r in c["rows"]] for c in result.numbers["curves"]] == [
+        [4, 569],
+        [16, 2_000],
+    ]
+    assert all(
+        r["reached"] == r["seeds"] == 4
+        for c in result.numbers["curves"]
+        for r in c["rows"]
+    )
     assert "569" in result.answer
     assert "2,000" in result.answer
     assert result_bytes(result) == result_bytes(result)
@@ -119,7 +148,10 @@ def test_run_finds_the_expected_number(result):
 def test_same_config_gives_the_same_bytes_with_or_without_the_large_set(result):
     again = experiment.run(dataclasses.replace(TINY, large_examples=0)).arrays
     assert again.keys() == {"breast_cancer/batch_sizes", "breast_cancer/steps"}
-    assert all(runs.hash_arrays(again[name]) == runs.hash_arrays(result.arrays[name]) for name in again)
+    assert all(
+        runs.hash_arrays(again[name]) == runs.hash_arrays(result.arrays[name])
+        for name in again
+    )
 
 
 @pytest.mark.parametrize(
@@ -127,7 +159,10 @@ def test_same_config_gives_the_same_bytes_with_or_without_the_large_set(result):
     [
         ({"batch_sizes": ()}, r"batch_sizes must be positive.*\(\)"),
         ({"batch_sizes": (0, 2)}, "batch_sizes must be positive"),
-        ({"large_batch_sizes": (4, 2)}, "large_batch_sizes must be positive integers, ascending"),
+        (
+            {"large_batch_sizes": (4, 2)},
+            "large_batch_sizes must be positive integers, ascending",
+        ),
         ({"target": 1.0}, "target is a share"),
         ({"most_steps": 0}, "most_steps must be at least 1"),
         ({"large_examples": -1}, "large_examples must be at least 0"),
@@ -141,6 +176,8 @@ def test_bad_config_is_named(change, words):
 
 
 def test_target_out_of_reach_is_said():
-    config = dataclasses.replace(TINY, batch_sizes=(569,), large_examples=0, most_steps=1, target=1e-6)
+    config = dataclasses.replace(
+        TINY, batch_sizes=(569,), large_examples=0, most_steps=1, target=1e-6
+    )
     with pytest.raises(ValueError, match="raise most_steps"):
         experiment.run(config)

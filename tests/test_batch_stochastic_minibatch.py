@@ -11,9 +11,16 @@ from experiments import batch_stochastic_minibatch as experiment
 from research import figures, runs, studies
 
 SMALL = experiment.Config(
-    workload=("breast_cancer",), rule=("adam",), passes=60, large_passes=0, seeds="0..3", tuning_seeds="100"
+    workload=("breast_cancer",),
+    rule=("adam",),
+    passes=60,
+    large_passes=0,
+    seeds="0..3",
+    tuning_seeds="100",
 )
-REFERENCE = Path(experiment.__file__).parent / "reference" / "batch_stochastic_minibatch.json"
+REFERENCE = (
+    Path(experiment.__file__).parent / "reference" / "batch_stochastic_minibatch.json"
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +34,13 @@ def test_stochastic_descent_comes_to_rest_where_theory_says(result):
     rested = [
         row["with"][0] / row["predicted"]
         for row in result.numbers["floors"]["rows"]
-        if 2 * 0.01 * row["rate"] * 60 * 398 / (1 if row["regime"] == "stochastic" else 32) > 6
+        if 2
+        * 0.01
+        * row["rate"]
+        * 60
+        * 398
+        / (1 if row["regime"] == "stochastic" else 32)
+        > 6
     ]
     assert len(rested) == 2
     assert all(low < ratio < high for ratio in rested)
@@ -52,7 +65,11 @@ def test_every_rule_equals_optax_to_rounding(result):
 def test_the_answer_names_the_regime_that_the_table_puts_first(result):
     best = result.numbers["first_in_seconds"]["breast_cancer"]
     names = [regime.name for regime in studies.practice_regimes(32)]
-    rows = [r for r in result.numbers["rows"] if r["rule"] == "gradient_descent" and r["regime"] in names]
+    rows = [
+        r
+        for r in result.numbers["rows"]
+        if r["rule"] == "gradient_descent" and r["regime"] in names
+    ]
     seconds = {
         r["regime"]: r["targets"][best["target"]][0] * r["seconds_per_pass"]
         for r in rows

@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import clock, peers_jax, peers_sklearn, problems, startup, steps, studies, sweep, tables
+from benchmarks import (
+    clock,
+    peers_jax,
+    peers_sklearn,
+    problems,
+    startup,
+    steps,
+    studies,
+    sweep,
+    tables,
+)
 from research import descent, lanes, update_rules
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
@@ -24,12 +34,18 @@ def logistic(regime):
 def by_hand(problem):
     """Gradient descent of logistic regression in numpy, on the batches that the peers are given."""
     x, y = problems.training_data(problem.workload)
-    weights, intercept = np.array(problem.params["weights"]), float(problem.params["intercept"])
+    weights, intercept = (
+        np.array(problem.params["weights"]),
+        float(problem.params["intercept"]),
+    )
     for i in range(problem.steps):
         chosen = slice(None) if problem.order is None else problem.order[i]
         residual = 1 / (1 + np.exp(-(x[chosen] @ weights + intercept))) - y[chosen]
         of_weights = x[chosen].T @ residual / len(residual) + problem.penalty * weights
-        weights, intercept = weights - problem.rate * of_weights, intercept - problem.rate * residual.mean()
+        weights, intercept = (
+            weights - problem.rate * of_weights,
+            intercept - problem.rate * residual.mean(),
+        )
     return weights, intercept
 
 
@@ -41,20 +57,32 @@ def test_contenders_end_where_numpy_does(regime):
     assert len(runners) == (3 if regime == "stochastic" else 2)
     for runner in runners:
         params = runner.train()
-        np.testing.assert_allclose(params["weights"], weights, rtol=1e-10, err_msg=runner.name)
-        np.testing.assert_allclose(params["intercept"], intercept, rtol=1e-10, err_msg=runner.name)
+        np.testing.assert_allclose(
+            params["weights"], weights, rtol=1e-10, err_msg=runner.name
+        )
+        np.testing.assert_allclose(
+            params["intercept"], intercept, rtol=1e-10, err_msg=runner.name
+        )
 
 
 def test_order_is_the_one_that_a_run_draws():
     problem, seen = logistic(REGIMES[1]), []
-    step = descent.make_step(problem.workload.objective, update_rules.gradient_descent(0.1), problem.workload.train)
+    step = descent.make_step(
+        problem.workload.objective,
+        update_rules.gradient_descent(0.1),
+        problem.workload.train,
+    )
 
     def watched(state, draw):
-        jax.debug.callback(lambda indices: seen.append(np.array(indices)), draw.indices, ordered=True)
+        jax.debug.callback(
+            lambda indices: seen.append(np.array(indices)), draw.indices, ordered=True
+        )
         return step(state, draw)
 
     state = descent.start(update_rules.gradient_descent(0.1), problem.params)
-    state, _ = descent.run(watched, state, problem.sampler, problem.key, np.arange(problem.num_epochs))
+    state, _ = descent.run(
+        watched, state, problem.sampler, problem.key, np.arange(problem.num_epochs)
+    )
     jax.block_until_ready(state)
     jax.effects_barrier()
     np.testing.assert_array_equal(np.stack(seen), problem.order)
@@ -65,8 +93,12 @@ def test_batches_are_the_rows_of_the_order():
     x, y = problems.training_data(problem.workload)
     batches = peers_jax.place_batches(problem.workload, problem.order, problem.steps)
     assert len(batches) == problem.steps == len(x) * problem.num_epochs
-    np.testing.assert_array_equal(np.concatenate([b for b, _ in batches]), x[problem.order[:, 0]])
-    np.testing.assert_array_equal(np.concatenate([b for _, b in batches]), y[problem.order[:, 0]])
+    np.testing.assert_array_equal(
+        np.concatenate([b for b, _ in batches]), x[problem.order[:, 0]]
+    )
+    np.testing.assert_array_equal(
+        np.concatenate([b for _, b in batches]), y[problem.order[:, 0]]
+    )
 
 
 @pytest.mark.parametrize("model", problems.MODELS)
@@ -78,15 +110,24 @@ def test_penalty_is_the_workloads(model):
     train = problem.workload.train
     nothing = train._replace(x=np.zeros_like(train.x))
     values = [
-        float(problem.workload.objective(p | {"intercept": 0 * p["intercept"]}, nothing)) for p in (params, doubled)
+        float(
+            problem.workload.objective(p | {"intercept": 0 * p["intercept"]}, nothing)
+        )
+        for p in (params, doubled)
     ]
-    assert values[1] - values[0] == pytest.approx(1.5 * problem.penalty * params["weights"].size, abs=1e-12)
+    assert values[1] - values[0] == pytest.approx(
+        1.5 * problem.penalty * params["weights"].size, abs=1e-12
+    )
 
 
 def test_only_the_same_job_is_given_to_scikit_learn():
     problem = logistic(REGIMES[0])
     jobs = [(m, r) for m in problems.MODELS for r in REGIMES]
-    same = [job for job in jobs if peers_sklearn.does_the_same(problem._replace(model=job[0], regime=job[1]))]
+    same = [
+        job
+        for job in jobs
+        if peers_sklearn.does_the_same(problem._replace(model=job[0], regime=job[1]))
+    ]
     assert same == [("linear", "stochastic"), ("logistic", "stochastic")]
 
 
@@ -142,8 +183,12 @@ def end_of_study_by_hand(study, rule, cell):
     for taken, chosen in enumerate(study.orders[seed], 1):
         residual = 1 / (1 + np.exp(-x[chosen] @ params)) - y[chosen]
         gradients = x[chosen].T @ residual / len(chosen) + penalty * params
-        params = params + move_by_hand(rule, gradients, study.rates[cell], averages, taken)
-    return np.mean(np.logaddexp(0, x @ params) - y * (x @ params)) + 0.5 * np.sum(penalty * params**2)
+        params = params + move_by_hand(
+            rule, gradients, study.rates[cell], averages, taken
+        )
+    return np.mean(np.logaddexp(0, x @ params) - y * (x @ params)) + 0.5 * np.sum(
+        penalty * params**2
+    )
 
 
 @pytest.mark.parametrize("rule", studies.SPACES)
@@ -179,19 +224,29 @@ def test_study_has_every_trial_on_every_seed_within_its_space():
         assert made.rates[:, place].max() <= studies.SPACES["adam"][name].high
 
 
-@pytest.mark.parametrize(("seconds", "off"), [((1.0, 4.0), 0.0), ((1.0, 3.0), 1 / 7), ((1.0, 5.0), 1 / 9)])
+@pytest.mark.parametrize(
+    ("seconds", "off"), [((1.0, 4.0), 0.0), ((1.0, 3.0), 1 / 7), ((1.0, 5.0), 1 / 9)]
+)
 def test_line_of_a_study_misses_no_time_by_more_than_it_says(seconds, off):
     row = studies.StudyRow("digits", "adam", "ours", "", 8, 5)
-    rows = [row._replace(cells=n, seconds=clock.Spread(s, s, s)) for n, s in zip((8, 32), seconds, strict=True)]
+    rows = [
+        row._replace(cells=n, seconds=clock.Spread(s, s, s))
+        for n, s in zip((8, 32), seconds, strict=True)
+    ]
     line = studies.line_of(rows)
-    misses = [abs(line.slope * n / s - 1) for n, s in zip((8, 32), seconds, strict=True)]
+    misses = [
+        abs(line.slope * n / s - 1) for n, s in zip((8, 32), seconds, strict=True)
+    ]
     np.testing.assert_allclose(misses, off, atol=1e-12)
     assert line.off == pytest.approx(off, abs=1e-12)
 
 
 def test_half_empty_block_counts_as_a_whole_one():
     row = studies.StudyRow("digits", "adam", "ours", "", 4, 5)
-    rows = [row._replace(cells=n, seconds=clock.Spread(s, s, s)) for n, s in ((4, 1.0), (16, 2.0))]
+    rows = [
+        row._replace(cells=n, seconds=clock.Spread(s, s, s))
+        for n, s in ((4, 1.0), (16, 2.0))
+    ]
     line = studies.line_of(rows)
     assert line.off_in_lanes == pytest.approx(0, abs=1e-12)
     assert line.off == pytest.approx(1 / 3)
@@ -200,14 +255,23 @@ def test_half_empty_block_counts_as_a_whole_one():
 def test_ratio_is_of_medians_and_its_spread_of_rounds():
     theirs, ours = [10.0, 20.0, 60.0], [5.0, 4.0, 6.0]
     assert clock.ratio(theirs, ours) == (4.0, 2.0, 10.0)
-    assert clock.ratio([1.0, 1.0, 9.0], [1.0, 9.0, 9.0]).low <= clock.ratio([1.0, 1.0, 9.0], [1.0, 9.0, 9.0]).median
+    assert (
+        clock.ratio([1.0, 1.0, 9.0], [1.0, 9.0, 9.0]).low
+        <= clock.ratio([1.0, 1.0, 9.0], [1.0, 9.0, 9.0]).median
+    )
 
 
 def test_everyone_is_timed_once_a_round_and_begins_in_turn():
     calls = []
-    seconds = clock.take_turns({name: lambda name=name: calls.append(name) for name in "abc"}, 3)
+    seconds = clock.take_turns(
+        {name: lambda name=name: calls.append(name) for name in "abc"}, 3
+    )
     assert "".join(calls) == "abcbcacab"
-    assert {name: len(values) for name, values in seconds.items()} == {"a": 3, "b": 3, "c": 3}
+    assert {name: len(values) for name, values in seconds.items()} == {
+        "a": 3,
+        "b": 3,
+        "c": 3,
+    }
     assert all((values > 0).all() for values in seconds.values())
 
 
@@ -218,28 +282,56 @@ def test_other_outcome_is_refused(theirs):
 
 
 def test_difference_is_the_largest_relative_one():
-    values = {"ours": [1.0, 100.0], "theirs": [1.0, 100.0 + 1e-9], "others": [1.0 + 4e-11, 100.0]}
+    values = {
+        "ours": [1.0, 100.0],
+        "theirs": [1.0, 100.0 + 1e-9],
+        "others": [1.0 + 4e-11, 100.0],
+    }
     assert clock.check_equal(values, "the loss", 1e-9) == pytest.approx(4e-11, rel=1e-4)
 
 
 def row(contender, ratio, note=""):
     spread = clock.Spread(ratio, ratio / 2, ratio * 2)
     mine = contender == "ours"
-    return steps.StepRow("linear", "stochastic", contender, note, 9, spread, 0.5, None if mine else spread, 0.25, 1e-16)
+    return steps.StepRow(
+        "linear",
+        "stochastic",
+        contender,
+        note,
+        9,
+        spread,
+        0.5,
+        None if mine else spread,
+        0.25,
+        1e-16,
+    )
 
 
 def swept(contender, ratio):
     spread = clock.Spread(ratio, ratio, ratio)
-    return sweep.SweepRow("stochastic", contender, "", 34, 5, 1.0, spread, spread, 0.5, 0.25, 34, 0.0)
+    return sweep.SweepRow(
+        "stochastic", contender, "", 34, 5, 1.0, spread, spread, 0.5, 0.25, 34, 0.0
+    )
 
 
 def test_page_tells_what_falls_short():
-    rows = [row("ours", 1.0), row("optax, Python loop", 3.0), row("scikit-learn SGD", 0.4)]
-    rows.append(steps.StepRow("linear", "stochastic", "torch.compile", "did not run: no compiler", 9))
+    rows = [
+        row("ours", 1.0),
+        row("optax, Python loop", 3.0),
+        row("scikit-learn SGD", 0.4),
+    ]
+    rows.append(
+        steps.StepRow(
+            "linear", "stochastic", "torch.compile", "did not run: no compiler", 9
+        )
+    )
     sweeps = [swept("optax, one by one", 12.0), swept("torch.func.vmap", 0.8)]
     text = tables.page(rows, sweeps, [], "python -m benchmarks", "2026-01-02", 3.0)
     first, *_ = text.partition("## Steps per second")
-    assert "at least as fast as a peer in 1 of 2 (the ratios go from 0.400 to 3.00)" in first
+    assert (
+        "at least as fast as a peer in 1 of 2 (the ratios go from 0.400 to 3.00)"
+        in first
+    )
     assert "compilation apart, in 1 of 1" in first
     assert "`python -m benchmarks` on 2026-01-02 in 3 s" in first
     assert "| did not run: no compiler |" in text
@@ -251,7 +343,14 @@ def test_page_tells_what_falls_short():
 
 
 def test_page_without_shortfall_says_so():
-    text = tables.page([row("ours", 1.0), row("optax, Python loop", 3.0)], [], [], "command", "today", 1.0)
+    text = tables.page(
+        [row("ours", 1.0), row("optax, Python loop", 3.0)],
+        [],
+        [],
+        "command",
+        "today",
+        1.0,
+    )
     assert text.endswith("## Where a goal is missed\n\nNowhere.\n")
 
 
@@ -261,13 +360,19 @@ def test_every_line_of_a_table_has_its_columns():
     assert {line.count("|") for line in lines} == {10}
 
 
-@pytest.mark.parametrize(("value", "words"), [(0.99996, "1.00"), (123456.0, "123,000"), (0, "0"), (9.999, "10.0")])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0.99996, "1.00"), (123456.0, "123,000"), (0, "0"), (9.999, "10.0")],
+)
 def test_number_has_three_digits(value, words):
     assert tables.number(value) == words
 
 
 def test_startup_tells_why_a_program_did_not_run(monkeypatch):
-    programs = {"good": ("-c", "pass"), "bad": ("-c", "raise ValueError('no such thing')")}
+    programs = {
+        "good": ("-c", "pass"),
+        "bad": ("-c", "raise ValueError('no such thing')"),
+    }
     monkeypatch.setattr(startup, "PROGRAMS", programs)
     good, bad = startup.measure(quick=True, with_torch=False, tell=lambda what: None)
     assert good.seconds.median > 0
@@ -286,7 +391,9 @@ def test_part_of_a_run_is_not_written_over_the_results(tmp_path, monkeypatch, ca
     assert "## Starting" in capsys.readouterr().out
     command.main(["--only", "startup"])
     assert not list(tmp_path.iterdir())
-    command.main(["--quick", "--only", "startup", "--output", str(tmp_path / "page.md")])
+    command.main(
+        ["--quick", "--only", "startup", "--output", str(tmp_path / "page.md")]
+    )
     assert "| python |" in (tmp_path / "page.md").read_text(encoding="utf-8")
 
 
@@ -297,11 +404,16 @@ def test_whole_run_is_written_to_the_results(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "find_spec", lambda name: name)
     monkeypatch.setenv("TORCHINDUCTOR_FORCE_DISABLE_CACHES", "1")
     command.main([])
-    assert "Written by `python -m benchmarks` on" in (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    assert "Written by `python -m benchmarks` on" in (
+        tmp_path / "RESULTS.md"
+    ).read_text(encoding="utf-8")
 
 
 def test_flags_name_the_parts():
-    assert command.parse(["--only", "steps", "--only", "sweep"]).only == ["steps", "sweep"]
+    assert command.parse(["--only", "steps", "--only", "sweep"]).only == [
+        "steps",
+        "sweep",
+    ]
     with pytest.raises(SystemExit):
         command.parse(["--only", "everything"])
 
@@ -309,6 +421,11 @@ def test_flags_name_the_parts():
 def test_torch_is_imported_by_its_own_files_alone():
     for file in FOLDER.glob("*.py"):
         tree = ast.parse(file.read_text(encoding="utf-8"))
-        names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        names = {
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
         assert ("torch" in names) == ("torch" in file.stem.split("_")), file.name
     assert "torch" not in sys.modules

@@ -31,7 +31,9 @@ def test_saved_gradient_of_the_real_model_is_jax_grads(result):
     workload = workloads.make_workload("digits")
     params = workload.init(jax.random.fold_in(jax.random.key(0), 0))
     expected = jax.grad(workload.objective)(params, workload.train)["weights"]
-    np.testing.assert_allclose(result.arrays["softmax/gradient 0"], expected, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(
+        result.arrays["softmax/gradient 0"], expected, rtol=1e-12, atol=1e-15
+    )
 
 
 def test_adjoints_of_the_logits_are_softmax_minus_the_class(result):
@@ -39,16 +41,24 @@ def test_adjoints_of_the_logits_are_softmax_minus_the_class(result):
     workload = workloads.make_workload("digits")
     params = workload.init(jax.random.fold_in(jax.random.key(0), 0))
     logits = workload.train.x[:12] @ params["weights"] + params["intercept"][None]
-    expected = (jax.nn.softmax(logits) - jnp.eye(10)[workload.train.y[:12]]) / len(workload.train.y)
-    np.testing.assert_allclose(result.arrays["softmax/adjoint 0"], expected, rtol=1e-10, atol=1e-16)
+    expected = (jax.nn.softmax(logits) - jnp.eye(10)[workload.train.y[:12]]) / len(
+        workload.train.y
+    )
+    np.testing.assert_allclose(
+        result.arrays["softmax/adjoint 0"], expected, rtol=1e-10, atol=1e-16
+    )
 
 
 def test_table_of_the_neuron_is_what_a_pocket_calculator_gives(result):
     # σ(0.7) = 0.66819; 2 (0.66819 - 1) = -0.66362; times 0.66819 · 0.33181 = -0.14713; times 2 and 0.5.
     rows = result.tables[0].rows
     assert [row[1] for row in rows] == ["w · x", "v1 + b", "σ(v2)", "v3 - y", "v4²"]
-    np.testing.assert_allclose([row[2] for row in rows], [1, 0.7, 0.66819, -0.33181, 0.11010], atol=5e-6)
-    np.testing.assert_allclose([row[4] for row in rows], [-0.14713, -0.14713, -0.66362, -0.66362, 1], atol=5e-6)
+    np.testing.assert_allclose(
+        [row[2] for row in rows], [1, 0.7, 0.66819, -0.33181, 0.11010], atol=5e-6
+    )
+    np.testing.assert_allclose(
+        [row[4] for row in rows], [-0.14713, -0.14713, -0.66362, -0.66362, 1], atol=5e-6
+    )
     assert rows[0][3] == "w: × 2 → -0.2943, x: × 0.5 → -0.07357"
 
 
@@ -83,11 +93,17 @@ def test_pictures_show_the_boxes_of_the_saved_graph(result, pictures):
 def test_same_config_gives_the_same_bytes(result):
     again = chain_rule_ledger.run(chain_rule_ledger.Config())
     other = chain_rule_ledger.run(chain_rule_ledger.Config(seed=1))
-    hashes = [runs.hash_arrays(*found.arrays.values()) for found in (result, again, other)]
+    hashes = [
+        runs.hash_arrays(*found.arrays.values()) for found in (result, again, other)
+    ]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-@pytest.mark.parametrize(("field", "value"), [("hidden", 0), ("examples", 0), ("examples", 5000)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("hidden", 0), ("examples", 0), ("examples", 5000)]
+)
 def test_bad_config_names_its_field_and_value(field, value):
     with pytest.raises(ValueError, match=re.escape(f"{field}={value}")):
-        chain_rule_ledger.run(dataclasses.replace(chain_rule_ledger.Config(), **{field: value}))
+        chain_rule_ledger.run(
+            dataclasses.replace(chain_rule_ledger.Config(), **{field: value})
+        )

@@ -13,7 +13,9 @@ from experiments import character_language_model as experiment
 from research import figures, runs
 from research.runs.result import result_bytes
 
-TINY = dataclasses.replace(experiment.FAST, seeds="0..1", steps=8, longer_steps=8, evaluate_every=4, warmup=3)
+TINY = dataclasses.replace(
+    experiment.FAST, seeds="0..1", steps=8, longer_steps=8, evaluate_every=4, warmup=3
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +33,17 @@ def test_rule_is_optaxs_adamw_with_warmup_cosine_and_clipping():
     rate = optax.warmup_cosine_decay_schedule(0.0, 1e-2, TINY.warmup, job.steps, 1e-3)
     matrices = {"weights": True, "bias": False}
     theirs = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.99, weight_decay=0.1, mask=matrices, eps=1e-8)
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(rate, b2=0.99, weight_decay=0.1, mask=matrices, eps=1e-8),
     )
     ours = experiment.make_rule(TINY, job)
     states: list[Any] = [ours.init(params), theirs.init(params)]
     walks: list[Any] = [params, params]
     rng = np.random.default_rng(0)
     for _ in range(10):
-        grads = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), params)
+        grads = jax.tree.map(
+            lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), params
+        )
         for i, rule in enumerate((ours, theirs)):
             updates, states[i] = rule.update(grads, states[i], walks[i])
             walks[i] = optax.apply_updates(walks[i], updates)
@@ -50,8 +55,12 @@ def test_rule_is_optaxs_adamw_with_warmup_cosine_and_clipping():
 def test_both_ways_of_reading_guess_each_character_once(context):
     tokens = np.arange(43)
     parts = experiment.Parts("numbers", (), tokens, tokens)
-    guessed = lambda starts: (starts[:, None] + 1 + np.arange(context)).astype(float)  # As if each cost its place.
-    found = experiment.whole_losses(dataclasses.replace(TINY, context=context), parts, guessed)
+    guessed = lambda starts: (starts[:, None] + 1 + np.arange(context)).astype(
+        float
+    )  # As if each cost its place.
+    found = experiment.whole_losses(
+        dataclasses.replace(TINY, context=context), parts, guessed
+    )
     whole = 1 + np.arange(42 // context * context)
     assert found["positions"].mean() == pytest.approx(whole.mean())
     half = np.arange(context // 2 + 1, 43)
@@ -61,10 +70,15 @@ def test_both_ways_of_reading_guess_each_character_once(context):
 
 def test_n_grams_stand_first_and_networks_after_them(result):
     costs, orders = result.tables
-    assert [row[0].split(",")[0] for row in costs.rows] == ["3-gram"] * 2 + ["LSTM", "GPT"] * 2
+    assert [row[0].split(",")[0] for row in costs.rows] == ["3-gram"] * 2 + [
+        "LSTM",
+        "GPT",
+    ] * 2
     assert costs.rows[0][1] <= costs.rows[1][1]
     assert [row[0] for row in orders.rows] == [1, 2, 3]
-    assert result.numbers["ngram"] == min(min(losses) for losses in result.numbers["orders"].values())
+    assert result.numbers["ngram"] == min(
+        min(losses) for losses in result.numbers["orders"].values()
+    )
 
 
 def test_curves_begin_at_chance_and_fall(result):
@@ -86,9 +100,17 @@ def test_interval_is_over_the_seeds_and_the_longer_training_has_none(result):
 
 
 def test_run_answers_and_draws(result, tmp_path, headline_of):
-    assert headline_of(result.answer) == "NOT THE CLAIM: this is python_help; the claim is of nine_play_shakespeare."
-    assert result.answer.endswith("This brings it: python -m experiments data fetch nine_play_shakespeare")
-    assert all(len(sample) == experiment.CHARACTERS for sample in result.numbers["samples"].values())
+    assert (
+        headline_of(result.answer)
+        == "NOT THE CLAIM: this is python_help; the claim is of nine_play_shakespeare."
+    )
+    assert result.answer.endswith(
+        "This brings it: python -m experiments data fetch nine_play_shakespeare"
+    )
+    assert all(
+        len(sample) == experiment.CHARACTERS
+        for sample in result.numbers["samples"].values()
+    )
     assert result_bytes(result) == result_bytes(result)
     for name, picture in experiment.draw(result).items():
         assert any(letter.isdigit() for letter in picture.caption)
@@ -99,8 +121,13 @@ class Killed(Exception):
     """What stands for a kill."""
 
 
-def test_killed_run_goes_on_to_the_bits_of_a_whole_one_with_more_seeds(result, tmp_path):
-    config, checkpoints = dataclasses.replace(TINY, seeds="0"), runs.checkpoints_in(tmp_path, seconds_between=0.0)
+def test_killed_run_goes_on_to_the_bits_of_a_whole_one_with_more_seeds(
+    result, tmp_path
+):
+    config, checkpoints = (
+        dataclasses.replace(TINY, seeds="0"),
+        runs.checkpoints_in(tmp_path, seconds_between=0.0),
+    )
 
     def kill(done, total, message):
         if done > 0.3 * total:
@@ -109,7 +136,9 @@ def test_killed_run_goes_on_to_the_bits_of_a_whole_one_with_more_seeds(result, t
     with pytest.raises(Killed, match="GPT, seed 0"):
         experiment.run(config, kill, checkpoints)
     seen = []
-    again = experiment.run(config, lambda done, total, message: seen.append(done / total), checkpoints)
+    again = experiment.run(
+        config, lambda done, total, message: seen.append(done / total), checkpoints
+    )
     assert hashed(again).items() < hashed(result).items()
     assert again.numbers["samples"] == result.numbers["samples"]
     assert min(seen) > 0.3  # What was there was not computed again.
@@ -129,16 +158,28 @@ def test_missing_text_is_replaced_and_said(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"text": "hamlet"}, "text must be one of nine_play_shakespeare.*got text='hamlet'"),
+        (
+            {"text": "hamlet"},
+            "text must be one of nine_play_shakespeare.*got text='hamlet'",
+        ),
         ({"batch_size": 0}, "batch_size must be at least 1; got batch_size=0"),
         ({"characters": -5}, "characters must be at least 0; got characters=-5"),
         ({"lstm_rate": 0.0}, "lstm_rate must be at least 1e-12; got lstm_rate=0.0"),
-        ({"learning_rate": np.nan}, "learning_rate must be at least 1e-12; got learning_rate=nan"),
+        (
+            {"learning_rate": np.nan},
+            "learning_rate must be at least 1e-12; got learning_rate=nan",
+        ),
         ({"devices": 0}, "devices must be at least 1; got devices=0"),
-        ({"steps": 10}, "steps must be above warmup=3, and a multiple of evaluate_every=4; got steps=10"),
+        (
+            {"steps": 10},
+            "steps must be above warmup=3, and a multiple of evaluate_every=4; got steps=10",
+        ),
         ({"longer_steps": 0}, "longer_steps must be above"),
         ({"orders": 0}, "max_order must be a positive integer"),
-        ({"characters": 300}, "the last tenth of 300 characters is too short for two windows of context=16"),
+        (
+            {"characters": 300},
+            "the last tenth of 300 characters is too short for two windows of context=16",
+        ),
     ],
 )
 def test_bad_config_is_named(change, words):

@@ -15,7 +15,10 @@ from research.runs import checkpoints
 from research.types import Saved
 
 FIRST = Saved({"w": np.arange(5.0)}, {"epoch": 1, "loss": 0.5})
-SECOND = Saved({"w": np.arange(5.0) * 2, "η": np.array([np.nan, -0.0])}, {"epoch": 2, "loss": float("nan")})
+SECOND = Saved(
+    {"w": np.arange(5.0) * 2, "η": np.array([np.nan, -0.0])},
+    {"epoch": 2, "loss": float("nan")},
+)
 
 
 @pytest.fixture
@@ -31,7 +34,10 @@ def bits(saved):
     """All that a checkpoint holds, to the last bit."""
     return saved and (
         repr(saved.values),
-        [(n, a.dtype.str, a.shape, a.tobytes()) for n, a in sorted(saved.arrays.items())],
+        [
+            (n, a.dtype.str, a.shape, a.tobytes())
+            for n, a in sorted(saved.arrays.items())
+        ],
     )
 
 
@@ -64,7 +70,9 @@ def test_two_generations_are_kept_and_no_more(keeper, tmp_path):
 def test_every_truncation_is_found_and_the_one_before_is_used(keeper, tmp_path, suffix):
     file = newest(tmp_path, suffix)
     whole = file.read_bytes()
-    for length in sorted({*range(0, len(whole), 7), *range(12), *range(len(whole) - 12, len(whole))}):
+    for length in sorted(
+        {*range(0, len(whole), 7), *range(12), *range(len(whole) - 12, len(whole))}
+    ):
         file.write_bytes(whole[:length])
         saved, said = loaded(keeper)
         assert bits(saved) == bits(FIRST), length
@@ -73,12 +81,16 @@ def test_every_truncation_is_found_and_the_one_before_is_used(keeper, tmp_path, 
 
 
 @pytest.mark.parametrize("suffix", ["json", "npz"])
-def test_every_flipped_bit_is_found_and_the_one_before_is_used(keeper, tmp_path, suffix):
+def test_every_flipped_bit_is_found_and_the_one_before_is_used(
+    keeper, tmp_path, suffix
+):
     file = newest(tmp_path, suffix)
     whole = file.read_bytes()
     for place in range(len(whole)):
         for bit in range(8) if suffix == "json" else (place % 8,):
-            file.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            file.write_bytes(
+                whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :]
+            )
             saved, said = loaded(keeper)
             assert bits(saved) == bits(FIRST), (place, bit)
             assert len(said) == 1
@@ -115,7 +127,9 @@ def test_where_both_are_damaged_the_part_is_computed_again(keeper, tmp_path):
     assert (bits(keeper("piece").load()), loaded(keeper)[1]) == (bits(FIRST), [])
 
 
-def test_what_was_found_damaged_is_not_the_one_that_the_next_save_keeps(keeper, tmp_path):
+def test_what_was_found_damaged_is_not_the_one_that_the_next_save_keeps(
+    keeper, tmp_path
+):
     (tmp_path / "piece" / "000002.npz").write_bytes(b"")
     piece = keeper("piece")
     with pytest.warns(UserWarning, match="is damaged"):
@@ -128,24 +142,51 @@ def test_what_was_found_damaged_is_not_the_one_that_the_next_save_keeps(keeper, 
 def test_checkpoint_of_another_name_is_not_taken(keeper, tmp_path):
     (tmp_path / "other").mkdir()
     for suffix in ("json", "npz"):
-        (tmp_path / f"other/000001.{suffix}").write_bytes(newest(tmp_path, suffix).read_bytes())
+        (tmp_path / f"other/000001.{suffix}").write_bytes(
+            newest(tmp_path, suffix).read_bytes()
+        )
     saved, (said,) = loaded(keeper, "other")
     assert saved is None
     assert "is damaged" in said
 
 
 def test_foreign_files_are_let_be(keeper, tmp_path):
-    foreign = ["notes.txt", "000003.npz", "1.json", "0000010.json", "x.json", ".000004.json.77.partial"]
+    foreign = [
+        "notes.txt",
+        "000003.npz",
+        "1.json",
+        "0000010.json",
+        "x.json",
+        ".000004.json.77.partial",
+    ]
     for name in foreign:
         (tmp_path / "piece" / name).write_bytes(b"mine")
     assert (bits(keeper("piece").load()), loaded(keeper)[1]) == (bits(SECOND), [])
     keeper("piece").save(FIRST)
     assert bits(keeper("piece").load()) == bits(FIRST)
-    left = {name for name in foreign if (tmp_path / "piece" / name).read_bytes() == b"mine"}
+    left = {
+        name for name in foreign if (tmp_path / "piece" / name).read_bytes() == b"mine"
+    }
     assert left == set(foreign) - {"000003.npz"}  # That number is the next one's.
 
 
-NAMES = ["a b", "a-b", "a  b", "a,b", "A+b", "η = 0.1", "η = 0.2", "", ".", "..", "a.", ".a", "a", "x" * 300, "x" * 301]
+NAMES = [
+    "a b",
+    "a-b",
+    "a  b",
+    "a,b",
+    "A+b",
+    "η = 0.1",
+    "η = 0.2",
+    "",
+    ".",
+    "..",
+    "a.",
+    ".a",
+    "a",
+    "x" * 300,
+    "x" * 301,
+]
 NAMES += [
     "con:",
     "a\\b",
@@ -166,7 +207,9 @@ NAMES += [
 def test_names_of_any_characters_do_not_collide(tmp_path):
     made = runs.checkpoints_in(tmp_path / "deep" / "checkpoints")
     for number in range(2):
-        for i, name in sorted(enumerate(NAMES), key=lambda entry: len(entry[1].split("/"))):  # Wholes before parts.
+        for i, name in sorted(
+            enumerate(NAMES), key=lambda entry: len(entry[1].split("/"))
+        ):  # Wholes before parts.
             made(name).save(Saved({}, [i, number]))
     saved = [made(name).load() or Saved({}) for name in NAMES]
     assert [s.values for s in saved] == [[i, 1] for i in range(len(NAMES))]
@@ -176,11 +219,22 @@ def test_names_of_any_characters_do_not_collide(tmp_path):
 
 def test_saving_a_whole_deletes_its_parts_and_nothing_else(tmp_path):
     made = runs.checkpoints_in(tmp_path)
-    for name in ("piece/one", "piece/one/deep", "piece/000001.json", "pieces", "piece, two"):
+    for name in (
+        "piece/one",
+        "piece/one/deep",
+        "piece/000001.json",
+        "pieces",
+        "piece, two",
+    ):
         made(name).save(FIRST)
     made("piece").save(SECOND)
-    assert [made(n).load() for n in ("piece/one", "piece/one/deep", "piece/000001.json")] == [None] * 3
-    assert [bits(made(n).load()) for n in ("pieces", "piece, two", "piece")] == [*[bits(FIRST)] * 2, bits(SECOND)]
+    assert [
+        made(n).load() for n in ("piece/one", "piece/one/deep", "piece/000001.json")
+    ] == [None] * 3
+    assert [bits(made(n).load()) for n in ("pieces", "piece, two", "piece")] == [
+        *[bits(FIRST)] * 2,
+        bits(SECOND),
+    ]
 
 
 def test_a_piece_is_computed_once_and_its_parts_are_its_own(tmp_path):
@@ -194,7 +248,12 @@ def test_a_piece_is_computed_once_and_its_parts_are_its_own(tmp_path):
 
     for _ in range(3):
         for name in ("one", "two"):
-            assert runs.remembered(made, name, functools.partial(compute, name=name)).values == name.upper()
+            assert (
+                runs.remembered(
+                    made, name, functools.partial(compute, name=name)
+                ).values
+                == name.upper()
+            )
     assert computed == ["one", "two"]
     assert made("one/half").load() is None
 
@@ -214,7 +273,11 @@ def test_saves_are_spaced_by_time_and_by_what_they_cost(tmp_path, monkeypatch):
     clock[0] += 0.2
     assert made("a").due()
     slow = checkpoints._save
-    monkeypatch.setattr(checkpoints, "_save", lambda *words: (slow(*words), clock.__setitem__(0, clock[0] + 2.0)))
+    monkeypatch.setattr(
+        checkpoints,
+        "_save",
+        lambda *words: (slow(*words), clock.__setitem__(0, clock[0] + 2.0)),
+    )
     made("a").save(FIRST)  # It took 2 seconds: they are to be a twentieth of the time.
     clock[0] += 39.9
     assert not made("a").due()
@@ -228,13 +291,31 @@ def test_nothing_is_pickled():
     for file in root.rglob("*.py"):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-            assert not {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"} & set(names), file
+            names = (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import | ast.ImportFrom)
+                else []
+            )
+            assert not {
+                "pickle",
+                "dill",
+                "cloudpickle",
+                "joblib",
+                "shelve",
+                "marshal",
+            } & set(names), file
             if isinstance(node, ast.Call) and ast.unparse(node.func) in {
-                *("np.load", "np.save", "np.lib.format.read_array", "np.lib.format.write_array"),
+                *(
+                    "np.load",
+                    "np.save",
+                    "np.lib.format.read_array",
+                    "np.lib.format.write_array",
+                ),
             }:
                 calls += 1
-                assert "allow_pickle=False" in ast.unparse(node), f"{file}:{node.lineno}"
+                assert "allow_pickle=False" in ast.unparse(node), (
+                    f"{file}:{node.lineno}"
+                )
     assert calls >= 2
 
 

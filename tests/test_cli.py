@@ -64,8 +64,14 @@ def test_options_are_those_of_every_experiment(toy):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--learning-rat 3", "There is no flag --learning-rat. Did you mean --learning-rate?"),
-        ("--leanring_rate=3", "There is no flag --leanring_rate. Did you mean --learning-rate?"),
+        (
+            "--learning-rat 3",
+            "There is no flag --learning-rat. Did you mean --learning-rate?",
+        ),
+        (
+            "--leanring_rate=3",
+            "There is no flag --leanring_rate. Did you mean --learning-rate?",
+        ),
         ("--ful", "There is no flag --ful. Did you mean --full?"),
         ("--terms 1 --result x", "There is no flag --result. Did you mean --results?"),
         ("--zzz", "There is no flag --zzz. Choose from --terms, --names,"),
@@ -85,7 +91,12 @@ def test_unknown_word_is_refused_with_the_nearest(toy, capsys, words, message):
 
 
 @pytest.mark.parametrize(
-    ("words", "flag"), [("--terms 1 x", "--terms"), ("--learning-rate x", "--learning-rate"), ("--label", "--label")]
+    ("words", "flag"),
+    [
+        ("--terms 1 x", "--terms"),
+        ("--learning-rate x", "--learning-rate"),
+        ("--label", "--label"),
+    ],
 )
 def test_wrong_type_names_the_flag(toy, capsys, words, flag):
     with pytest.raises(SystemExit) as stop:
@@ -105,7 +116,9 @@ def test_wrong_type_names_the_flag(toy, capsys, words, flag):
     )
 )
 @hypothesis.settings(
-    max_examples=30, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture], deadline=None
+    max_examples=30,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+    deadline=None,
 )
 def test_command_in_the_manifest_gives_the_same_config(toy, values):
     config = toy.Config(**values)
@@ -122,15 +135,20 @@ def test_command_in_the_manifest_gives_the_same_config(toy, values):
     [
         ("a.toml", 'terms = [4, 5]\nlearning-rate = 1\nlabel = "x"'),
         ("a.json", '{"terms": [4, 5], "learning_rate": 1.0, "label": "x"}'),
-        ("manifest.json", '{"id": "f00", "config": {"terms": [4, 5], "learning_rate": 1.0, "label": "x"}}'),
+        (
+            "manifest.json",
+            '{"id": "f00", "config": {"terms": [4, 5], "learning_rate": 1.0, "label": "x"}}',
+        ),
     ],
 )
 def test_file_is_a_start_that_flags_win_over(toy, name, text):
     Path(name).write_text(text)
-    assert flags.parse(toy, ["--config", name]).config == toy.Config(terms=(4, 5), learning_rate=1.0, label="x")
-    assert flags.parse(toy, ["--label", "y", f"--config={name}", "--full"]).config == toy.Config(
-        terms=(4, 5), learning_rate=1.0, label="y"
+    assert flags.parse(toy, ["--config", name]).config == toy.Config(
+        terms=(4, 5), learning_rate=1.0, label="x"
     )
+    assert flags.parse(
+        toy, ["--label", "y", f"--config={name}", "--full"]
+    ).config == toy.Config(terms=(4, 5), learning_rate=1.0, label="y")
 
 
 @pytest.mark.parametrize(
@@ -142,10 +160,30 @@ def test_file_is_a_start_that_flags_win_over(toy, name, text):
             ValueError,
             "'leaning_rate' that is no field of Config. Did you mean learning_rate",
         ),
-        ("a.toml", 'learning_rate = "fast"', TypeError, "learning_rate must be float; got 'fast' in a.toml"),
-        ("a.toml", 'learning_rate = "3"', TypeError, "learning_rate must be float; got '3'"),
-        ("a.toml", "learning_rate = true", TypeError, "learning_rate must be float; got True"),
-        ("a.toml", "terms = [1, 2.5]", TypeError, r"terms must be tuple\[int, ...\]; got \[1, 2.5\]"),
+        (
+            "a.toml",
+            'learning_rate = "fast"',
+            TypeError,
+            "learning_rate must be float; got 'fast' in a.toml",
+        ),
+        (
+            "a.toml",
+            'learning_rate = "3"',
+            TypeError,
+            "learning_rate must be float; got '3'",
+        ),
+        (
+            "a.toml",
+            "learning_rate = true",
+            TypeError,
+            "learning_rate must be float; got True",
+        ),
+        (
+            "a.toml",
+            "terms = [1, 2.5]",
+            TypeError,
+            r"terms must be tuple\[int, ...\]; got \[1, 2.5\]",
+        ),
         ("a.toml", "terms = 1", TypeError, "terms must be"),
         ("a.json", '{"loud": 1}', TypeError, "loud must be bool; got 1"),
         ("a.json", '{"terms": [true]}', TypeError, "terms must be"),
@@ -172,12 +210,17 @@ def test_run_prints_its_answer_its_tables_and_where_the_files_are(toy, capsys):
     lines = printed.out.splitlines()
     assert lines[0] == "It adds up to [6]."
     assert lines[-2:] == [f"sum: {folder}/sum.svg", f"report: {folder}/report.html"]
-    assert [line.split() for line in lines if line.startswith(("one", "name"))] == [["name", "value"], ["one", "1"]]
+    assert [line.split() for line in lines if line.startswith(("one", "name"))] == [
+        ["name", "value"],
+        ["one", "1"],
+    ]
     assert "No term is lost." in lines
     assert "\x1b" not in printed.out
     assert "the first compilation takes a while" in printed.err
     assert "Does a toy add up?" in (folder / "report.html").read_text()
-    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    metrics = [
+        json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [line["message"] for line in metrics] == ["adding 1", "adding 2", "adding 3"]
 
 
@@ -199,14 +242,24 @@ def test_quiet_prints_answer_and_paths_alone(toy, capsys):
     cli.main(toy, ["--quiet"])
     printed = capsys.readouterr()
     assert not printed.err
-    assert [line.partition(" ")[0] for line in printed.out.splitlines() if line] == ["It", "sum:", "report:"]
+    assert [line.partition(" ")[0] for line in printed.out.splitlines() if line] == [
+        "It",
+        "sum:",
+        "report:",
+    ]
 
 
 @pytest.mark.parametrize(
     ("fault", "line"),
     [
-        ("value", "terms must be positive; got -1. Choose others. (DESCENT_TRACEBACK=1 shows where.)"),
-        ("shape", "operands could not be broadcast together with shapes (2,) (3,) (DESCENT_TRACEBACK=1 shows where.)"),
+        (
+            "value",
+            "terms must be positive; got -1. Choose others. (DESCENT_TRACEBACK=1 shows where.)",
+        ),
+        (
+            "shape",
+            "operands could not be broadcast together with shapes (2,) (3,) (DESCENT_TRACEBACK=1 shows where.)",
+        ),
         (
             "package",
             "This needs tensorboard_that_is_not_there, which is not installed: "
@@ -214,7 +267,9 @@ def test_quiet_prints_answer_and_paths_alone(toy, capsys):
         ),
     ],
 )
-def test_bad_input_is_one_line_and_leaves_nothing(toy, capsys, monkeypatch, fault, line):
+def test_bad_input_is_one_line_and_leaves_nothing(
+    toy, capsys, monkeypatch, fault, line
+):
     with pytest.raises(SystemExit) as stop:
         cli.main(toy, ["--fault", fault, "--quiet"])
     assert stop.value.code == 2

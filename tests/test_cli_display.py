@@ -16,7 +16,14 @@ from research.cli import console, problems, progress
 
 TOP = Path(__file__).parent.parent
 TOY = TOP / "tests/toy.py"
-PAGES = [TOY, *(file for file in sorted((TOP / "experiments").glob("*.py")) if not file.stem.startswith("_"))]
+PAGES = [
+    TOY,
+    *(
+        file
+        for file in sorted((TOP / "experiments").glob("*.py"))
+        if not file.stem.startswith("_")
+    ),
+]
 HEAVY = {"jax", "jaxlib", "optax", "flax", "sklearn", "scipy", "matplotlib"}
 # Runs a script as `python SCRIPT --help` does, then names what was imported.
 HELP = """
@@ -27,9 +34,27 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 TABLE = runs.Table(
     "Effort on breast_cancer, in passes over the data",
-    ("regime", "learning rate", "to 1 %", "95 % interval", "to 0.01 %", "95 % interval", "reached", "seconds a pass"),
     (
-        ("mini-batch of 32 without replacement", 0.0625, 7.4051, "7.1 to 7.9", 41.0, "39.7 to 44.1", 10, 1.25e-3),
+        "regime",
+        "learning rate",
+        "to 1 %",
+        "95 % interval",
+        "to 0.01 %",
+        "95 % interval",
+        "reached",
+        "seconds a pass",
+    ),
+    (
+        (
+            "mini-batch of 32 without replacement",
+            0.0625,
+            7.4051,
+            "7.1 to 7.9",
+            41.0,
+            "39.7 to 44.1",
+            10,
+            1.25e-3,
+        ),
         ("full batch", 2.0, 120.0, "118 to 122", None, None, 0, 5.5e-4),
     ),
     "Ten seeds each.",
@@ -44,7 +69,9 @@ class Terminal(io.StringIO):
 def python(*words, cwd=TOP):
     environment = {**os.environ, "PYTHONPATH": str(TOP)}
     command = [sys.executable, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=cwd)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment, cwd=cwd
+    )
 
 
 def seconds_of(*words):
@@ -58,7 +85,10 @@ def seconds_of(*words):
 def shown(width=None, stream=None, tables=(TABLE,)):
     stream = stream or io.StringIO()
     console.show(
-        runs.Result("Mini-batch wins.", tables, {}, {}), {"report": Path("r.html")}, stream=stream, width=width
+        runs.Result("Mini-batch wins.", tables, {}, {}),
+        {"report": Path("r.html")},
+        stream=stream,
+        width=width,
     )
     return stream.getvalue()
 
@@ -79,7 +109,9 @@ def test_help_and_the_list_cost_little_more_than_the_libraries_they_import():
     """A ratio in one run, the least of five: how busy the machine is falls out. benchmarks/startup.py has the seconds."""
     help_text, experiments, libraries = [], [], []
     for _ in range(5):
-        libraries.append(seconds_of("-c", "import numpy, rich.console, typeguard, tyro"))
+        libraries.append(
+            seconds_of("-c", "import numpy, rich.console, typeguard, tyro")
+        )
         help_text.append(seconds_of(PAGES[-1], "--help"))
         experiments.append(seconds_of("-m", "experiments"))
     assert min(help_text) < 1.8 * min(libraries)
@@ -100,19 +132,29 @@ def test_help_shows_the_question_the_defaults_and_what_each_flag_means():
 
 def test_experiments_are_listed_with_their_questions_without_importing_them():
     done = python("-X", "importtime", "-m", "experiments")
-    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    imported = {
+        line.rpartition("|")[2].strip().partition(".")[0]
+        for line in done.stderr.splitlines()
+    }
     assert not HEAVY & imported
-    listed = dict(line.split("  ", 1) for line in done.stdout.partition("\n\n")[0].splitlines())
+    listed = dict(
+        line.split("  ", 1) for line in done.stdout.partition("\n\n")[0].splitlines()
+    )
     assert list(map(str.strip, listed)) == [page.stem for page in PAGES[1:]]
     assert all(question.strip().endswith("?") for question in listed.values())
 
 
 def test_experiment_is_run_by_name_and_the_nearest_is_offered():
     name = PAGES[-1].stem
-    assert f"experiments/{name}.py" in python("-m", "experiments", name, "--help").stdout
+    assert (
+        f"experiments/{name}.py" in python("-m", "experiments", name, "--help").stdout
+    )
     done = python("-m", "experiments", name[:-1])
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: There is no experiment {name[:-1]!r}. Did you mean {name}?\n"
+    assert (
+        done.stderr
+        == f"error: There is no experiment {name[:-1]!r}. Did you mean {name}?\n"
+    )
 
 
 # Progress
@@ -160,7 +202,14 @@ def test_pipe_gets_whole_rows_and_no_control_codes():
     text = shown()
     assert "\x1b" not in text
     (row,) = [line for line in text.splitlines() if line.startswith("mini-batch")]
-    for cell in ("mini-batch of 32 without replacement", "0.0625", "7.41", "39.7 to 44.1", "10", "0.00125"):
+    for cell in (
+        "mini-batch of 32 without replacement",
+        "0.0625",
+        "7.41",
+        "39.7 to 44.1",
+        "10",
+        "0.00125",
+    ):
         assert cell in row
     (row,) = [line for line in text.splitlines() if line.startswith("full batch")]
     assert row.split("  ").count("") > 0
@@ -188,14 +237,18 @@ def test_terminal_too_narrow_for_the_numbers_gets_a_list_a_row(width):
 
 
 def test_table_of_six_columns_fits_80():
-    table = TABLE._replace(columns=TABLE.columns[:6], rows=tuple(row[:6] for row in TABLE.rows))
+    table = TABLE._replace(
+        columns=TABLE.columns[:6], rows=tuple(row[:6] for row in TABLE.rows)
+    )
     text = shown(80, Terminal(), (table,))
     assert "full batch" in text
     assert "  to 1 %: 7.41" not in text.splitlines()
 
 
 def test_first_table_is_printed_and_the_others_are_counted():
-    text = shown(tables=(TABLE, TABLE._replace(title="Other"), TABLE._replace(title="Third")))
+    text = shown(
+        tables=(TABLE, TABLE._replace(title="Other"), TABLE._replace(title="Third"))
+    )
     assert "Other" not in text
     assert "2 more tables are in the report." in text.splitlines()
     assert "1 more table is in the report." in shown(tables=(TABLE, TABLE)).splitlines()
@@ -230,10 +283,19 @@ def test_cell_has_three_significant_digits(value, text):
 
 
 def test_missing_package_names_the_extra_that_brings_it():
-    selenium = problems.explain(ModuleNotFoundError("No module named 'selenium'", name="selenium.webdriver"))
-    assert selenium == "This needs selenium, which is not installed: pip install 'descent-jax[browser]'"
-    sklearn = problems.explain(ModuleNotFoundError("No module named 'sklearn'", name="sklearn"))
-    assert sklearn.startswith("This needs sklearn, which is not installed: pip install 'scikit-learn>=")
+    selenium = problems.explain(
+        ModuleNotFoundError("No module named 'selenium'", name="selenium.webdriver")
+    )
+    assert (
+        selenium
+        == "This needs selenium, which is not installed: pip install 'descent-jax[browser]'"
+    )
+    sklearn = problems.explain(
+        ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+    )
+    assert sklearn.startswith(
+        "This needs sklearn, which is not installed: pip install 'scikit-learn>="
+    )
 
 
 def test_our_own_message_comes_without_a_hint_and_a_slip_with_one():
@@ -241,7 +303,10 @@ def test_our_own_message_comes_without_a_hint_and_a_slip_with_one():
 
     with pytest.raises(ValueError, match="devices") as ours:
         backend.configure(devices=0)
-    assert problems.explain(ours.value) == "devices must be a positive integer; got devices=0."
+    assert (
+        problems.explain(ours.value)
+        == "devices must be a positive integer; got devices=0."
+    )
     with pytest.raises(TypeError) as slip:
         progress.duration(None)
     assert problems.explain(slip.value).endswith("(DESCENT_TRACEBACK=1 shows where.)")
@@ -251,7 +316,12 @@ def test_ctrl_c_says_what_is_saved_and_exits_with_130(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(TOP)}
     command = [sys.executable, str(TOY), "--fault", "slow"]
     with subprocess.Popen(
-        command, stdout=-1, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+        command,
+        stdout=-1,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
     ) as process:
         for line in process.stderr:
             if "adding 1" in line:
@@ -269,7 +339,13 @@ def test_ctrl_c_says_what_is_saved_and_exits_with_130(tmp_path):
 def test_reader_that_has_seen_enough_is_no_error(tmp_path, words):
     environment = {**os.environ, "PYTHONPATH": str(TOP)}
     command = f"{sys.executable} {words} | true"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    done = subprocess.run(
+        ["bash", "-c", command],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -25,7 +25,11 @@ def rule(scale=1.0):
 @functools.cache
 def study():
     """Two rules and the first under a second name, on data with all three parts."""
-    rules = {"plain": "gradient_descent", "again": update_rules.gradient_descent, "adam": "adam"}
+    rules = {
+        "plain": "gradient_descent",
+        "again": update_rules.gradient_descent,
+        "adam": "adam",
+    }
     return studies.compare(rules, "diabetes_ridge", **TERMS)
 
 
@@ -38,11 +42,27 @@ def of(found, name, kind, workload="diabetes_ridge"):
 
 
 def test_one_rule_under_two_names_is_the_same_to_the_last_bit_and_not_called_better():
-    for kind in ("trials", "tuning", "costs", "final", "curves", "best_of", "rate_scores"):
-        np.testing.assert_array_equal(of(study(), "plain", kind), of(study(), "again", kind))
+    for kind in (
+        "trials",
+        "tuning",
+        "costs",
+        "final",
+        "curves",
+        "best_of",
+        "rate_scores",
+    ):
+        np.testing.assert_array_equal(
+            of(study(), "plain", kind), of(study(), "again", kind)
+        )
     found = studies.compare({"a": "adam", "b": "adam"}, "quadratic", **TERMS)
     (one,) = found.numbers["overall"]
-    assert (one["ratio"], one["low"], one["high"], one["win"], one["verdict"]) == (1, 1, 1, 0.5, "undecided")
+    assert (one["ratio"], one["low"], one["high"], one["win"], one["verdict"]) == (
+        1,
+        1,
+        1,
+        0.5,
+        "undecided",
+    )
     assert "not distinguishable" in found.answer
 
 
@@ -50,10 +70,18 @@ def test_costs_are_those_of_trainings_made_by_themselves():
     workload = workloads.make_workload("diabetes_ridge")
     sampler = samplers.minibatch(len(workload.train.y), 32)
     program = lanes.compile_program(
-        workload, update_rules.find_rule("adam"), sampler, 12, hyperparameters=("learning_rate", "b1")
+        workload,
+        update_rules.find_rule("adam"),
+        sampler,
+        12,
+        hyperparameters=("learning_rate", "b1"),
     )
     rate, b1 = of(study(), "adam", "trials")[2]
-    cells = {"seed": np.arange(4), "learning_rate": np.full(4, rate), "b1": np.full(4, b1)}
+    cells = {
+        "seed": np.arange(4),
+        "learning_rate": np.full(4, rate),
+        "b1": np.full(4, b1),
+    }
     trained = lanes.train(program, cells)
     gaps = trained.values - workload.optimum.value
     for seed, relative in enumerate(gaps / gaps[:, :1]):
@@ -64,8 +92,12 @@ def test_costs_are_those_of_trainings_made_by_themselves():
         at = below[0]
         ends = np.log(relative[at - 1 : at + 1])
         share = (np.log(1e-2) - ends[0]) / (ends[1] - ends[0])
-        cost = trained.passes[at - 1] + share * (trained.passes[at] - trained.passes[at - 1])
-        np.testing.assert_allclose(of(study(), "adam", "costs")[2, seed], cost, rtol=1e-9)
+        cost = trained.passes[at - 1] + share * (
+            trained.passes[at] - trained.passes[at - 1]
+        )
+        np.testing.assert_allclose(
+            of(study(), "adam", "costs")[2, seed], cost, rtol=1e-9
+        )
 
 
 def test_the_chosen_trial_is_the_best_on_the_tuning_seeds_alone():
@@ -76,30 +108,55 @@ def test_the_chosen_trial_is_the_best_on_the_tuning_seeds_alone():
 
 
 def test_reported_costs_do_not_depend_on_the_tuning_seeds():
-    other = studies.compare(["gradient_descent", "adam"], "diabetes_ridge", **TERMS | {"tuning_seeds": [77, 78, 79]})
+    other = studies.compare(
+        ["gradient_descent", "adam"],
+        "diabetes_ridge",
+        **TERMS | {"tuning_seeds": [77, 78, 79]},
+    )
     first = 4  # A choice at an edge adds trials after these.
-    np.testing.assert_array_equal(of(other, "adam", "costs")[:first], of(study(), "adam", "costs")[:first])
-    assert not np.array_equal(of(other, "adam", "tuning")[:first], of(study(), "adam", "tuning")[:first])
+    np.testing.assert_array_equal(
+        of(other, "adam", "costs")[:first], of(study(), "adam", "costs")[:first]
+    )
+    assert not np.array_equal(
+        of(other, "adam", "tuning")[:first], of(study(), "adam", "tuning")[:first]
+    )
 
 
 def test_a_rule_does_not_depend_on_what_it_is_compared_with():
-    other = studies.compare({"adam": "adam", "rmsprop": "rmsprop"}, "diabetes_ridge", **TERMS)
+    other = studies.compare(
+        {"adam": "adam", "rmsprop": "rmsprop"}, "diabetes_ridge", **TERMS
+    )
     for kind in ("trials", "tuning", "costs", "best_of"):
-        np.testing.assert_array_equal(of(other, "adam", kind), of(study(), "adam", kind))
+        np.testing.assert_array_equal(
+            of(other, "adam", kind), of(study(), "adam", kind)
+        )
 
 
 def test_tuned_on_validation_it_is_reported_on_test():
-    found = studies.compare(["gradient_descent", "adam"], "diabetes_ridge", **TERMS | {"tune_on": "validation"})
+    found = studies.compare(
+        ["gradient_descent", "adam"],
+        "diabetes_ridge",
+        **TERMS | {"tune_on": "validation"},
+    )
     assert found.numbers["protocol"]["reported_on"] == "test"
     workload = workloads.make_workload("diabetes_ridge")
     best = float(workload.objective(workload.optimum.params, workload.test))
     program = lanes.compile_program(
-        workload, update_rules.gradient_descent, samplers.minibatch(309, 32), 12, evaluate_on=("test",)
+        workload,
+        update_rules.gradient_descent,
+        samplers.minibatch(309, 32),
+        12,
+        evaluate_on=("test",),
     )
     rate = cell(found, "gradient_descent")["chosen"]["learning_rate"]
-    values = lanes.train(program, {"seed": np.arange(4), "learning_rate": np.full(4, rate)}).values
+    values = lanes.train(
+        program, {"seed": np.arange(4), "learning_rate": np.full(4, rate)}
+    ).values
     np.testing.assert_allclose(
-        of(found, "gradient_descent", "curves"), (values - best) / (values[:, :1] - best), rtol=1e-9, atol=1e-12
+        of(found, "gradient_descent", "curves"),
+        (values - best) / (values[:, :1] - best),
+        rtol=1e-9,
+        atol=1e-12,
     )
 
 
@@ -107,7 +164,11 @@ def test_lanes_evaluate_on_several_parts_as_on_each():
     workload = workloads.make_workload("diabetes_ridge")
     cells = {"seed": [0, 1], "learning_rate": [0.1, 0.01]}
     make = functools.partial(
-        lanes.compile_program, workload, update_rules.gradient_descent, samplers.full_batch(309), 4
+        lanes.compile_program,
+        workload,
+        update_rules.gradient_descent,
+        samplers.full_batch(309),
+        4,
     )
     both = lanes.train(make(evaluate_on=("validation", "test")), cells)
     np.testing.assert_array_equal(both.values, both.values_on["validation"])
@@ -116,7 +177,11 @@ def test_lanes_evaluate_on_several_parts_as_on_each():
         np.testing.assert_allclose(both.values_on[part], alone.values, rtol=1e-14)
     with pytest.raises(ValueError, match="no validation part"):
         lanes.compile_program(
-            workloads.make_workload("quadratic"), optax.sgd, samplers.full_batch(1), 4, evaluate_on=("validation",)
+            workloads.make_workload("quadratic"),
+            optax.sgd,
+            samplers.full_batch(1),
+            4,
+            evaluate_on=("validation",),
         )
     with pytest.raises(ValueError, match="evaluate_on must name parts"):
         make(evaluate_on=("training",))
@@ -125,7 +190,12 @@ def test_lanes_evaluate_on_several_parts_as_on_each():
 def test_a_choice_at_an_edge_widens_the_space_and_is_told():
     spaces = {"low": {"learning_rate": studies.Range(0.02, 0.04)}}
     terms = TERMS | {"passes": 60, "target": 0.5}
-    found = studies.compare({"low": rule(), "plain": "gradient_descent"}, "quadratic", spaces=spaces, **terms)
+    found = studies.compare(
+        {"low": rule(), "plain": "gradient_descent"},
+        "quadratic",
+        spaces=spaces,
+        **terms,
+    )
     low = cell(found, "low")
     assert low["widened"] == pairs.MOST_WIDENINGS
     assert low["trials"] > TERMS["budget"]
@@ -134,16 +204,24 @@ def test_a_choice_at_an_edge_widens_the_space_and_is_told():
 
 
 def test_a_rule_that_costs_twice_gets_half_the_steps():
-    found = studies.compare({"sam": "sam", "plain": "gradient_descent"}, "diabetes_ridge", **TERMS)
+    found = studies.compare(
+        {"sam": "sam", "plain": "gradient_descent"}, "diabetes_ridge", **TERMS
+    )
     assert cell(found, "sam")["evaluations"] == 2
-    np.testing.assert_allclose(of(found, "sam", "passes")[-1], of(found, "plain", "passes")[-1])
+    np.testing.assert_allclose(
+        of(found, "sam", "passes")[-1], of(found, "plain", "passes")[-1]
+    )
     assert len(of(found, "sam", "passes")) < len(of(found, "plain", "passes"))
 
 
 def test_a_rule_that_gives_nan_is_a_result():
-    broken = lambda learning_rate: optax.chain(optax.sgd(learning_rate), optax.scale(jnp.nan))
+    broken = lambda learning_rate: optax.chain(
+        optax.sgd(learning_rate), optax.scale(jnp.nan)
+    )
     terms = TERMS | {"passes": 60, "target": 0.5}
-    found = studies.compare({"broken": broken, "plain": "gradient_descent"}, "quadratic", **terms)
+    found = studies.compare(
+        {"broken": broken, "plain": "gradient_descent"}, "quadratic", **terms
+    )
     assert cell(found, "broken")["cost"] is None
     assert cell(found, "broken")["diverged"] == 1
     assert found.numbers["overall"][0]["verdict"] == "worse"
@@ -156,7 +234,11 @@ def test_a_rule_that_gives_nan_is_a_result():
 def test_a_rule_twice_as_fast_needs_half():
     # On a quadratic one learning rate is another's half: with made rules, nothing is tuned, and both are one trial.
     fast, slow = (optax.sgd(rate) for rate in (0.02, 0.01))
-    found = studies.compare({"fast": fast, "slow": slow}, "quadratic", **TERMS | {"passes": 2000, "target": 0.3})
+    found = studies.compare(
+        {"fast": fast, "slow": slow},
+        "quadratic",
+        **TERMS | {"passes": 2000, "target": 0.3},
+    )
     (one,) = found.numbers["overall"]
     assert one["verdict"] == "better"
     np.testing.assert_allclose(one["ratio"], 0.5, rtol=0.02)
@@ -167,7 +249,9 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     checkpoints = runs.checkpoints_in(tmp_path)
     rules = {"a": "gradient_descent", "b": "heavy_ball"}
     for part in (0, 1):
-        studies.compute_share(rules, "quadratic", part, 2, checkpoints=checkpoints, **TERMS)
+        studies.compute_share(
+            rules, "quadratic", part, 2, checkpoints=checkpoints, **TERMS
+        )
     monkeypatch.setattr(lanes, "train", None)
     shared = studies.compare(rules, "quadratic", checkpoints=checkpoints, **TERMS)
     monkeypatch.undo()
@@ -180,7 +264,12 @@ def test_a_study_is_saved_as_a_run(tmp_path):
     folder = study().save(tmp_path)
     loaded = runs.load_result(folder)
     assert loaded.answer == study().answer
-    assert loaded.numbers == runs.result.read_result(*runs.result.result_bytes(runs.Result(*study()))).numbers
+    assert (
+        loaded.numbers
+        == runs.result.read_result(
+            *runs.result.result_bytes(runs.Result(*study()))
+        ).numbers
+    )
     assert runs.read_manifest(folder)["experiment"] == "compare"
     assert str(study()).startswith(study().answer)
 
@@ -197,7 +286,10 @@ def test_a_study_is_saved_as_a_run(tmp_path):
         ),
         ({"seeds": 1}, "seeds: at least 3 are needed"),
         ({"tuning_seeds": 2}, "tuning_seeds: at least 3 are needed"),
-        ({"seeds": [0, 1, 2], "tuning_seeds": [2, 3, 4]}, r"must be disjoint.*both: \[2\]"),
+        (
+            {"seeds": [0, 1, 2], "tuning_seeds": [2, 3, 4]},
+            r"must be disjoint.*both: \[2\]",
+        ),
         ({"seeds": [1, 1]}, "seed more than once"),
         ({"seeds": [0.5, 1]}, "integers in 0"),
         ({"seeds": True}, "number of seeds"),
@@ -205,7 +297,10 @@ def test_a_study_is_saved_as_a_run(tmp_path):
         ({"tune_on": "tran"}, "must be 'train' or 'validation'; got 'tran'"),
         ({"target": 0}, "target is a share"),
         ({"level": 95}, "level is a share"),
-        ({"baseline": "adma"}, "baseline must be one of the rules, adam, rmsprop; got 'adma'"),
+        (
+            {"baseline": "adma"},
+            "baseline must be one of the rules, adam, rmsprop; got 'adma'",
+        ),
         ({"spaces": {"adam": {"learning_rate": studies.Range(0, 1)}}}, "log scale"),
     ],
 )
@@ -219,14 +314,18 @@ def test_other_bad_input_is_shown():
         studies.compare(["adam", "rmsprop"], "quadratic", bugdet=3)
     with pytest.raises(ValueError, match="two rules or more; got"):
         studies.compare(["adam"], "quadratic")
-    with pytest.raises(ValueError, match="batch_size=400 is more than the 309 examples of diabetes"):
+    with pytest.raises(
+        ValueError, match="batch_size=400 is more than the 309 examples of diabetes"
+    ):
         studies.compare(["adam", "rmsprop"], "diabetes", batch_size=400)
     with pytest.raises(ValueError, match="quadratic' has no validation part"):
         studies.compare(["adam", "rmsprop"], "quadratic", tune_on="validation")
     with pytest.raises(ValueError, match="each once; got"):
         studies.compare(["adam", "rmsprop"], ["quadratic", "quadratic"])
     with pytest.raises(TypeError, match=r"mine is no rule.*a value of type float"):
-        studies.compare({"mine": lambda learning_rate: 3.0, "adam": "adam"}, "quadratic")
+        studies.compare(
+            {"mine": lambda learning_rate: 3.0, "adam": "adam"}, "quadratic"
+        )
 
 
 def test_a_rule_that_cannot_be_traced_is_named_with_its_own_error():
@@ -235,18 +334,29 @@ def test_a_rule_that_cannot_be_traced_is_named_with_its_own_error():
             raise AssertionError
         return optax.sgd(learning_rate)
 
-    with pytest.raises(ValueError, match=r"mine raised .*TracerBool|mine raised AssertionError"):
+    with pytest.raises(
+        ValueError, match=r"mine raised .*TracerBool|mine raised AssertionError"
+    ):
         studies.compare({"mine": mine, "adam": "adam"}, "quadratic")
 
     def wide(learning_rate):
-        grow = lambda updates, state, params=None: (jax.tree.map(lambda g: jnp.stack([g, g]), updates), state)
-        return optax.chain(optax.sgd(learning_rate), optax.GradientTransformation(lambda p: optax.EmptyState(), grow))
+        grow = lambda updates, state, params=None: (
+            jax.tree.map(lambda g: jnp.stack([g, g]), updates),
+            state,
+        )
+        return optax.chain(
+            optax.sgd(learning_rate),
+            optax.GradientTransformation(lambda p: optax.EmptyState(), grow),
+        )
 
     with pytest.raises(TypeError, match="wide"):
         studies.compare({"wide": wide, "adam": "adam"}, "quadratic")
 
 
-@pytest.mark.parametrize(("scores", "decades"), [([3, 1, 1.05, 3], 1.0513), ([1, 1, 1, 1], 3.0), ([5, 1, 5, 9], 0.05)])
+@pytest.mark.parametrize(
+    ("scores", "decades"),
+    [([3, 1, 1.05, 3], 1.0513), ([1, 1, 1, 1], 3.0), ([5, 1, 5, 9], 0.05)],
+)
 def test_robustness_is_the_width_of_rates_within_ten_percent(scores, decades):
     rates = np.array([0.001, 0.01, 0.1, 1.0])
     low, high = pairs.robust_rates(rates, np.array(scores, float)[:, None])
@@ -256,14 +366,18 @@ def test_robustness_is_the_width_of_rates_within_ten_percent(scores, decades):
 def test_a_rule_that_never_gets_there_is_not_called_robust():
     ascends = lambda learning_rate: optax.sgd(-learning_rate)
     found = studies.compare(
-        {"ascends": ascends, "plain": "gradient_descent"}, "quadratic", **TERMS | {"passes": 60, "target": 0.5}
+        {"ascends": ascends, "plain": "gradient_descent"},
+        "quadratic",
+        **TERMS | {"passes": 60, "target": 0.5},
     )
     assert cell(found, "ascends")["robustness"] is None
     assert cell(found, "plain")["robustness"] > 0
 
 
 def test_one_trial_is_the_defaults_and_nothing_is_widened():
-    found = studies.compare({"a": "gradient_descent", "b": "adam"}, "quadratic", **TERMS | {"budget": 1})
+    found = studies.compare(
+        {"a": "gradient_descent", "b": "adam"}, "quadratic", **TERMS | {"budget": 1}
+    )
     assert [c["trials"] for c in found.numbers["cells"]] == [1, 1]
     assert cell(found, "a")["chosen"] == {"learning_rate": 0.01}
 
@@ -286,18 +400,31 @@ def test_a_target_that_one_of_two_equal_rules_reaches_more_often_is_no_verdict()
     random, named, seeds = np.random.default_rng(0), 0, 20
     for _ in range(200):
         both = [
-            studies.Scores(np.ones((1, 3)), np.where(random.random((1, seeds)) < 0.5, 5.0, np.inf), 10.0) for _ in "ab"
+            studies.Scores(
+                np.ones((1, 3)),
+                np.where(random.random((1, seeds)) < 0.5, 5.0, np.inf),
+                10.0,
+            )
+            for _ in "ab"
         ]
         reached = [tuple(np.isfinite(scores.costs).mean() >= 0.5 for scores in both)]
         verdict = studies.difference(*both, resamples=300).verdict
-        named += _together([both], reached, [verdict], resamples=300).verdict != "undecided"
+        named += (
+            _together([both], reached, [verdict], resamples=300).verdict != "undecided"
+        )
     assert named <= binom.ppf(0.975, 200, 0.05)
 
 
 def test_a_workload_that_one_rule_alone_reaches_speaks_for_it():
-    never, soon, later = (studies.Scores(np.ones((1, 3)), np.full((1, 8), c), 10.0) for c in (np.inf, 2.0, 4.0))
+    never, soon, later = (
+        studies.Scores(np.ones((1, 3)), np.full((1, 8), c), 10.0)
+        for c in (np.inf, 2.0, 4.0)
+    )
     together = lambda *pairs, verdicts: _together(
-        pairs, [tuple(bool(np.isfinite(s.costs).all()) for s in pair) for pair in pairs], verdicts, resamples=300
+        pairs,
+        [tuple(bool(np.isfinite(s.costs).all()) for s in pair) for pair in pairs],
+        verdicts,
+        resamples=300,
     )
     alone = together((soon, never), verdicts=["better"])
     assert (alone.ratio, alone.verdict, alone.workloads) == (0.0, "better", 0)

@@ -17,7 +17,19 @@ RULE = """
             lambda params: (), lambda updates, state, params=None: (jax.tree.map(lambda g: -learning_rate * g, updates), ())
         )
     """
-WORDS = ["--workload", "quadratic", "--budget", "3", "--passes", "60", "--target", "0.5", "--seeds", "0..3", "--quiet"]
+WORDS = [
+    "--workload",
+    "quadratic",
+    "--budget",
+    "3",
+    "--passes",
+    "60",
+    "--target",
+    "0.5",
+    "--seeds",
+    "0..3",
+    "--quiet",
+]
 
 
 @pytest.fixture
@@ -29,14 +41,30 @@ def folder(tmp_path, monkeypatch):
 
 
 def finished(folder):
-    return sorted((folder / "results/compare").iterdir(), key=lambda run: run.stat().st_mtime)
+    return sorted(
+        (folder / "results/compare").iterdir(), key=lambda run: run.stat().st_mtime
+    )
 
 
-def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(folder, capsys):
-    spaces = ["--space", *(f"{name}.learning_rate=1e-3..10" for name in ("mine", "gradient_descent"))]
-    words = ["--rule", "my_rules.py:mine", "--rule", "gradient_descent", *spaces, *WORDS]
+def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(
+    folder, capsys
+):
+    spaces = [
+        "--space",
+        *(f"{name}.learning_rate=1e-3..10" for name in ("mine", "gradient_descent")),
+    ]
+    words = [
+        "--rule",
+        "my_rules.py:mine",
+        "--rule",
+        "gradient_descent",
+        *spaces,
+        *WORDS,
+    ]
     assert cli.main(compare, words) == 0
-    assert capsys.readouterr().out.startswith("mine and gradient_descent are not distinguishable")
+    assert capsys.readouterr().out.startswith(
+        "mine and gradient_descent are not distinguishable"
+    )
     (run,) = finished(folder)
     arrays = runs.load_result(run).arrays
     for kind in (
@@ -45,11 +73,18 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(f
         "costs",
         "final",
     ):  # It is the same rule, so that every bit is, but at its defaults.
-        mine, ours = (arrays[f"quadratic/{name}/{kind}"][1:3] for name in ("mine", "gradient_descent"))
+        mine, ours = (
+            arrays[f"quadratic/{name}/{kind}"][1:3]
+            for name in ("mine", "gradient_descent")
+        )
         np.testing.assert_array_equal(mine, ours)
-    assert {"report.html", "ratios.svg", "trials.svg", "rates.svg", "curves.svg"} <= {f.name for f in run.iterdir()}
+    assert {"report.html", "ratios.svg", "trials.svg", "rates.svg", "curves.svg"} <= {
+        f.name for f in run.iterdir()
+    }
     (digest,) = runs.read_manifest(run)["config"]["files"]
-    (folder / "my_rules.py").write_text(textwrap.dedent(RULE).replace("-learning_rate", "-2 * learning_rate"))
+    (folder / "my_rules.py").write_text(
+        textwrap.dedent(RULE).replace("-learning_rate", "-2 * learning_rate")
+    )
     assert cli.main(compare, words) == 0
     assert len(finished(folder)) == 2
     with pytest.raises(SystemExit):
@@ -61,15 +96,33 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(f
     ("words", "message"),
     [
         (["--rule", "your_rules.py:mine", "adam"], "There is no file 'your_rules.py'"),
-        (["--rule", "my_rules.py:mien", "adam"], "There is no 'mien' in my_rules.py. Did you mean mine?"),
-        (["--rule", "rmspop", "adam"], "There is no rule 'rmspop'. Did you mean rmsprop?"),
+        (
+            ["--rule", "my_rules.py:mien", "adam"],
+            "There is no 'mien' in my_rules.py. Did you mean mine?",
+        ),
+        (
+            ["--rule", "rmspop", "adam"],
+            "There is no rule 'rmspop'. Did you mean rmsprop?",
+        ),
         (["--rule", "adam", "adam"], "give each rule once"),
-        (["--rule", "adam", "rmsprop", "--space", "adam.learning_rate=0..1"], "log scale"),
-        (["--rule", "adam", "rmsprop", "--evaluations", "adam"], "--evaluations wants RULE=NUMBER"),
+        (
+            ["--rule", "adam", "rmsprop", "--space", "adam.learning_rate=0..1"],
+            "log scale",
+        ),
+        (
+            ["--rule", "adam", "rmsprop", "--evaluations", "adam"],
+            "--evaluations wants RULE=NUMBER",
+        ),
         (["--rule", "adam", "rmsprop", "--seeds", "0"], "seeds: at least 3 are needed"),
         (["--rule", "adam", "rmsprop", "--workload", "digit"], "did you mean 'digits'"),
-        (["--rule", "adam", "rmsprop", "--budget", "0"], "budget must be a positive integer; got budget=0"),
-        (["--rule", "adam", "rmsprop", "--baseline", "sgd"], "baseline must be one of the rules"),
+        (
+            ["--rule", "adam", "rmsprop", "--budget", "0"],
+            "budget must be a positive integer; got budget=0",
+        ),
+        (
+            ["--rule", "adam", "rmsprop", "--baseline", "sgd"],
+            "baseline must be one of the rules",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(folder, capsys, words, message):
@@ -80,11 +133,24 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, capsys, words, message
     assert message in error
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-    assert not [run for run in (folder / "results/compare").glob("*") if (run / "result.json").exists()]
+    assert not [
+        run
+        for run in (folder / "results/compare").glob("*")
+        if (run / "result.json").exists()
+    ]
 
 
 def test_short_names_are_told_apart():
-    assert compare.names_of(["a.py:mine", "adam"]) == {"mine": "a.py:mine", "adam": "adam"}
+    assert compare.names_of(["a.py:mine", "adam"]) == {
+        "mine": "a.py:mine",
+        "adam": "adam",
+    }
     assert list(compare.names_of(["a.py:mine", "in/b.py:mine"])) == ["a:mine", "b:mine"]
-    assert compare.names_of(["r.py:adam", "adam"]) == {"r:adam": "r.py:adam", "adam": "adam"}
-    assert compare.names_of(["v1=r.py:mine", "v2=r.py:mine"]) == {"v1": "r.py:mine", "v2": "r.py:mine"}
+    assert compare.names_of(["r.py:adam", "adam"]) == {
+        "r:adam": "r.py:adam",
+        "adam": "adam",
+    }
+    assert compare.names_of(["v1=r.py:mine", "v2=r.py:mine"]) == {
+        "v1": "r.py:mine",
+        "v2": "r.py:mine",
+    }

@@ -19,7 +19,14 @@ ARRAYS = {
     "scalar": np.array(3.0),
     "empty": np.zeros((0, 2)),
 }
-NUMBERS = {"ratio": 0.5, "count": 7, "best": "adam", "none": None, "nan": math.nan, "deep": {"list": [1, 2.0, True]}}
+NUMBERS = {
+    "ratio": 0.5,
+    "count": 7,
+    "best": "adam",
+    "none": None,
+    "nan": math.nan,
+    "deep": {"list": [1, 2.0, True]},
+}
 RESULT = runs.Result("Yes.", (), ARRAYS, NUMBERS)
 
 
@@ -48,7 +55,14 @@ def test_the_same_is_bit_identical():
     assert runs.verdict(found).startswith("Bit-identical: all 9 arrays and 8 numbers")
 
 
-@pytest.mark.parametrize("name", [name for name, array in ARRAYS.items() if array.dtype.kind in "biufc" and array.size])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, array in ARRAYS.items()
+        if array.dtype.kind in "biufc" and array.size
+    ],
+)
 def test_every_flipped_bit_of_an_array_is_found_at_its_place(name):
     array = ARRAYS[name]
     bits = (0,) if array.dtype == bool else range(8 * array.itemsize)
@@ -57,8 +71,12 @@ def test_every_flipped_bit_of_an_array_is_found_at_its_place(name):
             found = compare(changed("arrays", name, flipped(array, index, bit)))
             place = ", ".join(map(str, np.unravel_index(index, array.shape)))
             assert not found.same
-            assert [other.place for other in found.other_arrays] == [f"{name}[{place}]" if place else name]
-            assert runs.verdict(found).startswith("Not bit-identical: 1 of 9 arrays and 0 of 8 numbers differ.")
+            assert [other.place for other in found.other_arrays] == [
+                f"{name}[{place}]" if place else name
+            ]
+            assert runs.verdict(found).startswith(
+                "Not bit-identical: 1 of 9 arrays and 0 of 8 numbers differ."
+            )
 
 
 def test_difference_has_its_size_and_its_relative_size():
@@ -68,15 +86,23 @@ def test_difference_has_its_size_and_its_relative_size():
     (worst,) = found.other_arrays
     assert (worst.place, worst.there, worst.here) == ("loss[2, 3]", 2.0, 3.0)
     assert (worst.size, worst.relative) == (1.0, 1 / 3)
-    assert "The largest difference is 1 (relative 0.33), in loss[2, 3]: 2.0 there, 3.0 here." in runs.verdict(found)
+    assert (
+        "The largest difference is 1 (relative 0.33), in loss[2, 3]: 2.0 there, 3.0 here."
+        in runs.verdict(found)
+    )
 
 
 def test_largest_difference_is_the_relative_one():
-    arrays = ARRAYS | {"loss": ARRAYS["loss"] * 1.001, "single": ARRAYS["single"] * np.float32(2.0)}
+    arrays = ARRAYS | {
+        "loss": ARRAYS["loss"] * 1.001,
+        "single": ARRAYS["single"] * np.float32(2.0),
+    }
     assert "in single[" in runs.verdict(compare(RESULT._replace(arrays=arrays)))
 
 
-@pytest.mark.parametrize(("index", "value"), [(3, np.nan), (0, 1.0), (1, np.nan), (1, -np.inf)])
+@pytest.mark.parametrize(
+    ("index", "value"), [(3, np.nan), (0, 1.0), (1, np.nan), (1, -np.inf)]
+)
 def test_not_a_number_against_a_number_is_larger_than_any_difference(index, value):
     other = ARRAYS["bad"].copy()
     other[index] = value
@@ -96,7 +122,10 @@ def test_sign_of_zero_is_a_difference_in_the_bits_alone():
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (ARRAYS["loss"].astype(np.float32), "float64[3, 4]' there, 'float32[3, 4]' here"),
+        (
+            ARRAYS["loss"].astype(np.float32),
+            "float64[3, 4]' there, 'float32[3, 4]' here",
+        ),
         (ARRAYS["loss"].reshape(4, 3), "float64[3, 4]' there, 'float64[4, 3]' here"),
         (ARRAYS["loss"].view(np.int64), "int64[3, 4]' here"),
     ],
@@ -106,22 +135,36 @@ def test_other_type_or_shape_is_a_difference(value, words):
 
 
 def test_missing_array_is_a_difference_on_either_side():
-    fewer = RESULT._replace(arrays={name: a for name, a in ARRAYS.items() if name != "empty"})
-    assert "empty is 'float64[0, 2]' there, 'missing' here" in runs.verdict(compare(fewer))
-    assert "empty is 'missing' there" in runs.verdict(runs.compare(fewer, RESULT, ({}, {})))
+    fewer = RESULT._replace(
+        arrays={name: a for name, a in ARRAYS.items() if name != "empty"}
+    )
+    assert "empty is 'float64[0, 2]' there, 'missing' here" in runs.verdict(
+        compare(fewer)
+    )
+    assert "empty is 'missing' there" in runs.verdict(
+        runs.compare(fewer, RESULT, ({}, {}))
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("ratio", math.nextafter(0.5, 1.0), "in ratio: 0.5 there, 0.5000000000000001 here"),
+        (
+            "ratio",
+            math.nextafter(0.5, 1.0),
+            "in ratio: 0.5 there, 0.5000000000000001 here",
+        ),
         ("ratio", math.nan, "ratio is 0.5 there, nan here"),
         ("nan", 0.0, "nan is nan there, 0.0 here"),
         ("count", 7.0, "in count: 7 there, 7.0 here"),
         ("count", True, "count is 7 there, True here"),
         ("best", "sgd", "best is 'adam' there, 'sgd' here"),
         ("none", 0, "none is None there, 0 here"),
-        ("deep", {"list": [1, 2.5, True]}, "is 0.5 (relative 0.2), in deep.list[1]: 2.0 there, 2.5 here"),
+        (
+            "deep",
+            {"list": [1, 2.5, True]},
+            "is 0.5 (relative 0.2), in deep.list[1]: 2.0 there, 2.5 here",
+        ),
         ("deep", {"list": [1, 2.0]}, "deep.list[2] is True there"),
         ("new", 1.0, "new is 'missing' there, 1.0 here"),
         ("new", None, "new is 'missing' there, None here"),
@@ -134,8 +177,14 @@ def test_changed_number_is_named_with_its_path(name, value, words):
 
 
 def test_times_are_not_compared():
-    with_times = RESULT._replace(numbers=NUMBERS | {"seconds": 1.0, "deep": {"list": [1, 2.0, True], "in_seconds": 2}})
-    others = NUMBERS | {"seconds": 9.0, "deep": {"list": [1, 2.0, True], "in_seconds": 3}}
+    with_times = RESULT._replace(
+        numbers=NUMBERS
+        | {"seconds": 1.0, "deep": {"list": [1, 2.0, True], "in_seconds": 2}}
+    )
+    others = NUMBERS | {
+        "seconds": 9.0,
+        "deep": {"list": [1, 2.0, True], "in_seconds": 3},
+    }
     assert runs.compare(with_times, RESULT._replace(numbers=others), ({}, {})).same
 
 
@@ -143,7 +192,13 @@ def test_times_are_not_compared():
 
 HERE = runs.environment(width=8)
 # What the bits are promised not to depend on; an architecture or a platform comes with another model or kind.
-INNOCENT = {"processor.cores", "processor.architecture", "devices.count", "devices.platform", "git"}
+INNOCENT = {
+    "processor.cores",
+    "processor.architecture",
+    "devices.count",
+    "devices.platform",
+    "git",
+}
 
 
 def fields(entry, path=""):
@@ -188,7 +243,9 @@ def test_each_field_of_the_environment_is_named_as_a_cause(path):
         "processor.model": "processor 0.0.1 there",
         "processor.instruction_sets": "sse4_9 only there",
     }.get(path, f"{path.partition('.')[2]} 0.0.1 there")
-    assert f"Likely cause: {title}" in verdict or (path.startswith("processor") and title in verdict)
+    assert f"Likely cause: {title}" in verdict or (
+        path.startswith("processor") and title in verdict
+    )
 
 
 @pytest.mark.parametrize("path", sorted(INNOCENT))
@@ -211,4 +268,6 @@ def test_several_causes_stand_likeliest_first():
 
 
 def test_cause_is_not_looked_for_where_nothing_differs():
-    assert "cause" not in runs.verdict(compare(RESULT, (with_other("versions.jax"), HERE)))
+    assert "cause" not in runs.verdict(
+        compare(RESULT, (with_other("versions.jax"), HERE))
+    )

@@ -46,24 +46,38 @@ def shares(space, values):
         name: {
             "log": lambda x, r: np.log10(x / r.low) / np.log10(r.high / r.low),
             "linear": lambda x, r: (x - r.low) / (r.high - r.low),
-            "one_minus": lambda x, r: np.log10((1 - x) / (1 - r.low)) / np.log10((1 - r.high) / (1 - r.low)),
+            "one_minus": lambda x, r: (
+                np.log10((1 - x) / (1 - r.low)) / np.log10((1 - r.high) / (1 - r.low))
+            ),
         }[space[name].scale](np.asarray(x), space[name])
         for name, x in values.items()
     }
 
 
 def test_trials_begin_with_the_defaults():
-    made = trials(BOTH | {"eps": Range(1e-8, 1e-2), "rho": Range(0.0, 3.0, "linear")}, 2)
+    made = trials(
+        BOTH | {"eps": Range(1e-8, 1e-2), "rho": Range(0.0, 3.0, "linear")}, 2
+    )
     assert [made[name][0] for name in ("learning_rate", "momentum")] == [0.01, 0.9]
-    np.testing.assert_allclose([made["eps"][0], made["rho"][0]], [1e-5, 1.5], rtol=1e-12)
-    np.testing.assert_allclose(trials({"b1": MOMENTUM._replace(default=None)}, 1)["b1"], [0.9], rtol=1e-12)
+    np.testing.assert_allclose(
+        [made["eps"][0], made["rho"][0]], [1e-5, 1.5], rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        trials({"b1": MOMENTUM._replace(default=None)}, 1)["b1"], [0.9], rtol=1e-12
+    )
 
 
 def test_trials_are_scipys_halton_points_on_the_scale():
-    space = {"learning_rate": RATE, "momentum": MOMENTUM, "b2": Range(-1.0, 3.0, "linear")}
+    space = {
+        "learning_rate": RATE,
+        "momentum": MOMENTUM,
+        "b2": Range(-1.0, 3.0, "linear"),
+    }
     found = shares(space, trials(space, 40))
     authority = qmc.Halton(3, scramble=True, rng=np.random.default_rng(0)).random(39)
-    np.testing.assert_allclose(np.stack([found[name][1:] for name in space], axis=1), authority, atol=1e-9)
+    np.testing.assert_allclose(
+        np.stack([found[name][1:] for name in space], axis=1), authority, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 12, 31])
@@ -74,17 +88,32 @@ def test_more_trials_begin_with_the_fewer(count):
 
 def test_same_name_has_the_same_points_in_every_space():
     alone = trials({"learning_rate": RATE}, 20)["learning_rate"]
-    for others in (["momentum"], ["b1", "b2"], ["gamma", "alpha"], ["lr", "rate"], [f"x{i}" for i in range(30)]):
-        found = trials({name: MOMENTUM for name in others} | {"learning_rate": RATE}, 20)
+    for others in (
+        ["momentum"],
+        ["b1", "b2"],
+        ["gamma", "alpha"],
+        ["lr", "rate"],
+        [f"x{i}" for i in range(30)],
+    ):
+        found = trials(
+            {name: MOMENTUM for name in others} | {"learning_rate": RATE}, 20
+        )
         assert np.array_equal(found["learning_rate"], alone)
-        assert len({tuple(values) for values in found.values()}) == len(found), "two names share a dimension"
+        assert len({tuple(values) for values in found.values()}) == len(found), (
+            "two names share a dimension"
+        )
 
 
 def test_a_single_hyperparameter_has_the_first_dimension_whatever_its_name():
     alone = trials({"learning_rate": RATE}, 20)["learning_rate"]
     assert np.array_equal(trials({"step": RATE}, 20)["step"], alone)
-    assert np.array_equal(trials({"distance_factor": RATE}, 20)["distance_factor"], alone)
-    for names in (["a", "bb"], ["bb", "a"]):  # Unknown names go by the alphabet, however the space is written.
+    assert np.array_equal(
+        trials({"distance_factor": RATE}, 20)["distance_factor"], alone
+    )
+    for names in (
+        ["a", "bb"],
+        ["bb", "a"],
+    ):  # Unknown names go by the alphabet, however the space is written.
         assert np.array_equal(trials(dict.fromkeys(names, RATE), 20)["a"], alone)
 
 
@@ -97,16 +126,29 @@ def test_every_name_of_our_spaces_has_its_own_dimension():
 def test_trials_cover_better_than_chance():
     found = shares(BOTH, trials(BOTH, 12))
     ours = qmc.discrepancy(np.stack([found[name][1:] for name in BOTH], axis=1))
-    chance = [qmc.discrepancy(np.random.default_rng(seed).random((11, 2))) for seed in range(100)]
-    halton = [qmc.discrepancy(qmc.Halton(2, rng=np.random.default_rng(seed)).random(11)) for seed in range(100)]
+    chance = [
+        qmc.discrepancy(np.random.default_rng(seed).random((11, 2)))
+        for seed in range(100)
+    ]
+    halton = [
+        qmc.discrepancy(qmc.Halton(2, rng=np.random.default_rng(seed)).random(11))
+        for seed in range(100)
+    ]
     assert ours < np.quantile(chance, 0.01)
     assert ours < np.quantile(halton, 0.75)
 
 
 def test_trials_stay_in_their_ranges():
-    space = {"a": Range(1e-9, 1e9), "b": Range(0.3, 0.999999, "one_minus"), "c": Range(-5.0, 0.1, "linear")}
+    space = {
+        "a": Range(1e-9, 1e9),
+        "b": Range(0.3, 0.999999, "one_minus"),
+        "c": Range(-5.0, 0.1, "linear"),
+    }
     made = trials(space, 500)
-    assert all(((r.low <= made[n]) & (made[n] <= r.high)).all() and made[n].shape == (500,) for n, r in space.items())
+    assert all(
+        ((r.low <= made[n]) & (made[n] <= r.high)).all() and made[n].shape == (500,)
+        for n, r in space.items()
+    )
 
 
 def test_empty_space_has_one_trial_without_values():
@@ -134,13 +176,21 @@ def test_edges_are_the_outer_tenths_on_the_scale(range_, value, side):
     assert edges({"x": range_}, {"x": value}) == ((("x", side),) if side else ())
 
 
-@pytest.mark.parametrize(("side", "low", "high"), [("low", 1e-6, 1e-3), ("high", 1.0, 1e3)])
+@pytest.mark.parametrize(
+    ("side", "low", "high"), [("low", 1e-6, 1e-3), ("high", 1.0, 1e3)]
+)
 def test_widening_adds_a_third_of_the_width_beyond_the_side(side, low, high):
-    old = Range(1e-3, 1e3, "log", 0.5) if side == "low" else Range(1e-6, 1.0, "log", 0.5)
-    whole, part = widen({"learning_rate": old, "momentum": MOMENTUM}, "learning_rate", side)
+    old = (
+        Range(1e-3, 1e3, "log", 0.5) if side == "low" else Range(1e-6, 1.0, "log", 0.5)
+    )
+    whole, part = widen(
+        {"learning_rate": old, "momentum": MOMENTUM}, "learning_rate", side
+    )
     third = 10 ** (np.log10(old.high / old.low) / 3)
     new = (old.low / third, old.high) if side == "low" else (old.low, old.high * third)
-    added = (old.low / third, old.low) if side == "low" else (old.high, old.high * third)
+    added = (
+        (old.low / third, old.low) if side == "low" else (old.high, old.high * third)
+    )
     assert part is not None
     np.testing.assert_allclose(whole["learning_rate"][:2], new, rtol=1e-12)
     np.testing.assert_allclose(part["learning_rate"][:2], added, rtol=1e-12)
@@ -165,7 +215,9 @@ def test_widening_ends_at_natural_limits():
         whole, part = widen({"x": range_}, "x", side)
         assert 0 <= whole["x"].low < whole["x"].high < 1
         assert part is not None
-    assert widen({"x": MOMENTUM}, "x", "high")[0]["x"].high == pytest.approx(1 - 10 ** (-2 - 2 / 3))
+    assert widen({"x": MOMENTUM}, "x", "high")[0]["x"].high == pytest.approx(
+        1 - 10 ** (-2 - 2 / 3)
+    )
     assert widen({"x": Range(0.1, 0.99, "one_minus")}, "x", "low")[0]["x"].low == 0
     with pytest.raises(ValueError, match="widen takes a name of"):
         widen(BOTH, "learning_rate", "up")
@@ -175,28 +227,62 @@ def test_added_trials_lie_in_the_part_and_go_on_in_the_sequence():
     _, part = widen(BOTH, "learning_rate", "high")
     assert part is not None
     added = added_trials(part, 4, start=12)
-    assert ((added["learning_rate"] >= 10) & (added["learning_rate"] <= 10 * 10 ** (5 / 3))).all()
+    assert (
+        (added["learning_rate"] >= 10) & (added["learning_rate"] <= 10 * 10 ** (5 / 3))
+    ).all()
     assert np.array_equal(added["momentum"], trials(BOTH, 16)["momentum"][12:])
-    assert np.array_equal(added_trials(part, 9, start=12)["momentum"][:4], added["momentum"])
+    assert np.array_equal(
+        added_trials(part, 9, start=12)["momentum"][:4], added["momentum"]
+    )
 
 
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        ({"learning_rate": Range(0.0, 1.0)}, "mine.learning_rate: a log scale starts above 0; got low=0.0."),
+        (
+            {"learning_rate": Range(0.0, 1.0)},
+            "mine.learning_rate: a log scale starts above 0; got low=0.0.",
+        ),
         ({"x": Range(-1.0, 1.0)}, "mine.x: a log scale starts above 0; got low=-1.0."),
-        ({"x": Range(1.0, 1.0)}, "mine.x: low must be less than high; got low=1.0, high=1.0."),
-        ({"x": Range(0.0, 1.0, "one_minus")}, "mine.x: a one_minus scale goes from 0 or more to less than 1"),
-        ({"x": Range(-0.1, 0.9, "one_minus")}, "mine.x: a one_minus scale goes from 0 or more to less than 1"),
-        ({"x": Range(0.1, 1.0, "logarithm")}, "mine.x: unknown scale 'logarithm'; did you mean 'log'? Known: log,"),
-        ({"x": Range(0.1, 1.0, "?")}, "mine.x: unknown scale '?'. Known: log, linear, one_minus."),
+        (
+            {"x": Range(1.0, 1.0)},
+            "mine.x: low must be less than high; got low=1.0, high=1.0.",
+        ),
+        (
+            {"x": Range(0.0, 1.0, "one_minus")},
+            "mine.x: a one_minus scale goes from 0 or more to less than 1",
+        ),
+        (
+            {"x": Range(-0.1, 0.9, "one_minus")},
+            "mine.x: a one_minus scale goes from 0 or more to less than 1",
+        ),
+        (
+            {"x": Range(0.1, 1.0, "logarithm")},
+            "mine.x: unknown scale 'logarithm'; did you mean 'log'? Known: log,",
+        ),
+        (
+            {"x": Range(0.1, 1.0, "?")},
+            "mine.x: unknown scale '?'. Known: log, linear, one_minus.",
+        ),
         ({"x": Range(0.1, np.inf)}, "mine.x: high must be finite; got high=inf."),
         ({"x": Range(np.nan, 1.0)}, "mine.x: low must be finite; got low=nan."),
-        ({"x": RATE._replace(low="0.1")}, "mine.x: low must be a number; got low='0.1'."),
+        (
+            {"x": RATE._replace(low="0.1")},
+            "mine.x: low must be a number; got low='0.1'.",
+        ),
         ({"x": Range(0.1, True)}, "mine.x: high must be a number; got high=True."),
-        ({"x": Range(0.1, 1.0, default=2.0)}, "mine.x: the default 2.0 lies outside 0.1..1.0; widen the range."),
-        ({"x": (0.1, 1.0)}, "mine.x must be a Range, such as Range(1e-4, 1.0); got (0.1, 1.0)."),
-        (Range(0.1, 1.0), "a space is a dict, such as {'learning_rate': Range(1e-4, 1.0)}; mine has Range("),
+        (
+            {"x": Range(0.1, 1.0, default=2.0)},
+            "mine.x: the default 2.0 lies outside 0.1..1.0; widen the range.",
+        ),
+        (
+            {"x": (0.1, 1.0)},
+            "mine.x must be a Range, such as Range(1e-4, 1.0); got (0.1, 1.0).",
+        ),
+        (
+            Range(0.1, 1.0),
+            "a space is a dict, such as {'learning_rate': Range(1e-4, 1.0)}; mine has Range(",
+        ),
     ],
 )
 def test_bad_space_is_named(space, message):
@@ -216,7 +302,11 @@ def test_bad_count_is_named(count):
 
 def test_written_spaces_are_read():
     assert parse_range("0.5..0.999 one_minus") == Range(0.5, 0.999, "one_minus")
-    words = ["my.py:mine.learning_rate=1e-4..10", "adam.b1=.5..0.9 one_minus", "adam.x=-1..1 linear"]
+    words = [
+        "my.py:mine.learning_rate=1e-4..10",
+        "adam.b1=.5..0.9 one_minus",
+        "adam.x=-1..1 linear",
+    ]
     assert parse_spaces(words) == {
         "my.py:mine": {"learning_rate": Range(1e-4, 10.0)},
         "adam": {"b1": Range(0.5, 0.9, "one_minus"), "x": Range(-1.0, 1.0, "linear")},
@@ -226,9 +316,15 @@ def test_written_spaces_are_read():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["mine.x=1"], "a range is written low..high, with a scale where it is not log: 1e-4..10 or"),
+        (
+            ["mine.x=1"],
+            "a range is written low..high, with a scale where it is not log: 1e-4..10 or",
+        ),
         (["mine.x=a..b"], "a range is written low..high"),
-        (["x=1..2"], "a space is written rule.name=low..high, as in adam.learning_rate=1e-4..1; got 'x=1..2'."),
+        (
+            ["x=1..2"],
+            "a space is written rule.name=low..high, as in adam.learning_rate=1e-4..1; got 'x=1..2'.",
+        ),
         (["mine.x"], "a space is written rule.name=low..high"),
         (["mine.x=0..1"], "mine.x: a log scale starts above 0; got low=0.0."),
         (["mine.x=1..2 lin"], "mine.x: unknown scale 'lin'; did you mean 'linear'?"),
@@ -241,8 +337,14 @@ def test_badly_written_space_is_named(words, message):
 
 
 def test_every_rule_has_a_space_or_a_reason():
-    tables = (update_rules.UPDATE_RULES, update_rules.VARIANCE_REDUCTION, update_rules.LEAST_SQUARES)
-    assert sorted(SPACES.keys() | NOT_COMPARED.keys()) == sorted(name for table in tables for name in table)
+    tables = (
+        update_rules.UPDATE_RULES,
+        update_rules.VARIANCE_REDUCTION,
+        update_rules.LEAST_SQUARES,
+    )
+    assert sorted(SPACES.keys() | NOT_COMPARED.keys()) == sorted(
+        name for table in tables for name in table
+    )
     assert not SPACES.keys() & NOT_COMPARED.keys()
     assert EVALUATIONS.keys() <= SPACES.keys()
 
@@ -252,8 +354,15 @@ def test_our_space_is_traced_and_costs_what_is_stated(name):
     """One step with every hyper-parameter traced; the objective is counted while it is."""
     (found,) = contenders([name])
     check_space(found.space, name)
-    assert all(r.default is not None and not edges({n: r}, {n: r.default}) for n, r in found.space.items())
-    assert 1 + check_contender(found, PARAMS, objective, BATCH) == found.evaluations == EVALUATIONS.get(name, 1)
+    assert all(
+        r.default is not None and not edges({n: r}, {n: r.default})
+        for n, r in found.space.items()
+    )
+    assert (
+        1 + check_contender(found, PARAMS, objective, BATCH)
+        == found.evaluations
+        == EVALUATIONS.get(name, 1)
+    )
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -264,7 +373,9 @@ def test_our_default_is_the_constructors_where_it_has_one(name):
         assert not isinstance(default, float) or default == range_.default
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "sgd", "rmsprop", "lion", "adagrad", "amsgrad", "yogi"])
+@pytest.mark.parametrize(
+    "name", ["adam", "adamw", "sgd", "rmsprop", "lion", "adagrad", "amsgrad", "yogi"]
+)
 def test_optax_constructor_has_our_space(name):
     (found,) = contenders({"theirs": getattr(optax, name)})
     assert found.space == SPACES["gradient_descent" if name == "sgd" else name]
@@ -275,7 +386,9 @@ def test_namesake_of_ours_has_no_space_of_ours():
     def adam(learning_rate, b1=0.9):
         return optax.adam(learning_rate, b1)
 
-    assert contenders({"adam": adam})[0].space == {"learning_rate": Range(1e-5, 10.0, "log", None)}
+    assert contenders({"adam": adam})[0].space == {
+        "learning_rate": Range(1e-5, 10.0, "log", None)
+    }
 
 
 def half(rate=0.5, momentum=0.9):
@@ -302,8 +415,15 @@ def test_unknown_constructor_is_searched_by_its_first_parameter():
 
 
 def test_given_ranges_take_the_place_of_ours_or_stand_beside_them_with_the_usual_defaults():
-    given = {"b1": Range(0.5, 0.99, "one_minus"), "learning_rate": Range(1e-4, 1.0), "eps": Range(1e-4, 1.0)}
-    adam, mine = contenders({"adam": "adam", "mine": half}, spaces={"adam": given, "mine": {"momentum": MOMENTUM}})
+    given = {
+        "b1": Range(0.5, 0.99, "one_minus"),
+        "learning_rate": Range(1e-4, 1.0),
+        "eps": Range(1e-4, 1.0),
+    }
+    adam, mine = contenders(
+        {"adam": "adam", "mine": half},
+        spaces={"adam": given, "mine": {"momentum": MOMENTUM}},
+    )
     assert adam.space == given | {  # Its own 1e-8 is no value of eps here.
         "b1": Range(0.5, 0.99, "one_minus", 0.9),
         "learning_rate": Range(1e-4, 1.0, "log", 1e-3),
@@ -313,10 +433,16 @@ def test_given_ranges_take_the_place_of_ours_or_stand_beside_them_with_the_usual
 
 def test_contender_is_taken_as_it_is():
     (first,) = contenders({"mine": half}, evaluations={"mine": 3})
-    again, other = contenders([first, Contender("other", half, {"momentum": MOMENTUM}, 2.0)])
+    again, other = contenders(
+        [first, Contender("other", half, {"momentum": MOMENTUM}, 2.0)]
+    )
     assert again[2:] == first[2:]
     assert again.name == "mine"
-    assert (other.space, other.evaluations, other.stated) == ({"momentum": MOMENTUM}, 2.0, True)
+    assert (other.space, other.evaluations, other.stated) == (
+        {"momentum": MOMENTUM},
+        2.0,
+        True,
+    )
     (renamed,) = contenders({"new": other}, spaces={"new": {"rate": Range(0.1, 1.0)}})
     assert (renamed.name, list(renamed.space)) == ("new", ["momentum", "rate"])
 
@@ -324,37 +450,101 @@ def test_contender_is_taken_as_it_is():
 @pytest.mark.parametrize(
     ("rules", "options", "message"),
     [
-        ("adam", {}, "rules must be a mapping such as {'mine': my_rule}, or a sequence of names; got 'adam'."),
+        (
+            "adam",
+            {},
+            "rules must be a mapping such as {'mine': my_rule}, or a sequence of names; got 'adam'.",
+        ),
         ([], {}, "rules must name at least one rule"),
-        (["adam", "adam"], {}, "the rule 'adam' comes twice; give each a name of its own."),
-        ([optax.sgd], {}, "a rule needs a name; give it one, {'mine': ...}; got <function sgd"),
-        ({"a/b": "adam"}, {}, "a rule's name is letters, digits and _, then also . : and -; got 'a/b'."),
+        (
+            ["adam", "adam"],
+            {},
+            "the rule 'adam' comes twice; give each a name of its own.",
+        ),
+        (
+            [optax.sgd],
+            {},
+            "a rule needs a name; give it one, {'mine': ...}; got <function sgd",
+        ),
+        (
+            {"a/b": "adam"},
+            {},
+            "a rule's name is letters, digits and _, then also . : and -; got 'a/b'.",
+        ),
         ({"": "adam"}, {}, "a rule's name is letters, digits"),
         ({"-x": "adam"}, {}, "a rule's name is letters, digits"),
         (["adm"], {}, "unknown rule 'adm'; did you mean 'adam'?"),
-        (["lbfgs"], {}, "lbfgs is not compared: its line search evaluates the objective as often as the data ask for"),
-        ({"mine": update_rules.newton}, {}, "mine is not compared: it takes second derivatives"),
+        (
+            ["lbfgs"],
+            {},
+            "lbfgs is not compared: its line search evaluates the objective as often as the data ask for",
+        ),
+        (
+            {"mine": update_rules.newton},
+            {},
+            "mine is not compared: it takes second derivatives",
+        ),
         (["saga"], {}, "saga is not compared: it needs the number of examples"),
-        ({"mine": 3}, {}, "mine is no rule: it is a value of type int, not an optax.GradientTransformation"),
-        (["adam"], {"spaces": {"adm": {}}}, "spaces names 'adm', which does not take part; did you mean 'adam'?"),
-        (["adam"], {"evaluations": {"x": 2}}, "evaluations names 'x', which does not take part. Known: adam."),
-        (["adam"], {"evaluations": 2}, "evaluations go by the name of a rule, evaluations={'mine': ...}; got 2."),
-        (["adam"], {"evaluations": {"adam": 0.5}}, "evaluations of adam must be a finite number, at least 1"),
-        (["adam"], {"evaluations": {"adam": np.inf}}, "evaluations of adam must be a finite number, at least 1"),
-        (["adam"], {"spaces": {"adam": {"beta1": MOMENTUM}}}, "adam takes no 'beta1'. Known: learning_rate, b1,"),
-        (["nesterov"], {"spaces": {"nesterov": {"momentm": MOMENTUM}}}, "no 'momentm'; did you mean 'momentum'?"),
+        (
+            {"mine": 3},
+            {},
+            "mine is no rule: it is a value of type int, not an optax.GradientTransformation",
+        ),
+        (
+            ["adam"],
+            {"spaces": {"adm": {}}},
+            "spaces names 'adm', which does not take part; did you mean 'adam'?",
+        ),
+        (
+            ["adam"],
+            {"evaluations": {"x": 2}},
+            "evaluations names 'x', which does not take part. Known: adam.",
+        ),
+        (
+            ["adam"],
+            {"evaluations": 2},
+            "evaluations go by the name of a rule, evaluations={'mine': ...}; got 2.",
+        ),
+        (
+            ["adam"],
+            {"evaluations": {"adam": 0.5}},
+            "evaluations of adam must be a finite number, at least 1",
+        ),
+        (
+            ["adam"],
+            {"evaluations": {"adam": np.inf}},
+            "evaluations of adam must be a finite number, at least 1",
+        ),
+        (
+            ["adam"],
+            {"spaces": {"adam": {"beta1": MOMENTUM}}},
+            "adam takes no 'beta1'. Known: learning_rate, b1,",
+        ),
+        (
+            ["nesterov"],
+            {"spaces": {"nesterov": {"momentm": MOMENTUM}}},
+            "no 'momentm'; did you mean 'momentum'?",
+        ),
         (
             {"two": lambda rate, decay: optax.sgd(rate)},
             {},
             "two needs decay, which has no default and no range: give it one",
         ),
-        ({"x": optax.sgd(1.0)}, {"spaces": {"x": BOTH}}, "x is made already, so that nothing of it is searched"),
+        (
+            {"x": optax.sgd(1.0)},
+            {"spaces": {"x": BOTH}},
+            "x is made already, so that nothing of it is searched",
+        ),
         (
             {"x": functools.partial(optax.adam, 0.1)},
             {},
             "x: its first parameter, b1, is no learning rate; say what is searched: spaces={'x': {'learning_rate':",
         ),
-        ({"x": lambda inner=optax.sgd: inner(0.1)}, {}, "x: its first parameter, inner, is no learning rate"),
+        (
+            {"x": lambda inner=optax.sgd: inner(0.1)},
+            {},
+            "x: its first parameter, inner, is no learning rate",
+        ),
     ],
 )
 def test_what_cannot_take_part_is_named(rules, options, message):
@@ -371,16 +561,25 @@ def branching(rate):
 
 
 def in_half(rate):
-    return stateless(lambda g, s, p=None: (jax.tree.map(lambda x: (-rate * x).astype("float16"), g), s))
+    return stateless(
+        lambda g, s, p=None: (
+            jax.tree.map(lambda x: (-rate * x).astype("float16"), g),
+            s,
+        )
+    )
 
 
 def flat(rate):
-    return stateless(lambda g, s, p=None: (jax.tree.map(lambda x: -rate * x.ravel(), g), s))
+    return stateless(
+        lambda g, s, p=None: (jax.tree.map(lambda x: -rate * x.ravel(), g), s)
+    )
 
 
 def growing(rate):
     del rate
-    return stateless(lambda g, s, p=None: (g, jnp.concatenate([s, s])))._replace(init=lambda params: jnp.zeros(1))
+    return stateless(lambda g, s, p=None: (g, jnp.concatenate([s, s])))._replace(
+        init=lambda params: jnp.zeros(1)
+    )
 
 
 def failing(rate):
@@ -391,7 +590,11 @@ def failing(rate):
 @pytest.mark.parametrize(
     ("rule", "error", "message"),
     [
-        (branching, RuleError, r"mine raised TracerBoolConversionError while it was made \(line \d+ of test_conten"),
+        (
+            branching,
+            RuleError,
+            r"mine raised TracerBoolConversionError while it was made \(line \d+ of test_conten",
+        ),
         (
             lambda rate: rate,
             NoRuleError,
@@ -399,9 +602,17 @@ def failing(rate):
         ),
         (in_half, NoRuleError, "mine: .*float16"),
         (flat, NoRuleError, r"mine: .*\[6\]"),
-        (growing, NoRuleError, "mine: update changes its state at the only leaf from float64.1. to float64.2."),
+        (
+            growing,
+            NoRuleError,
+            "mine: update changes its state at the only leaf from float64.1. to float64.2.",
+        ),
         (failing, RuleError, "mine raised KeyError while it was made .*gone"),
-        (lambda rate: stateless(lambda g, s, p=None: g), NoRuleError, r"mine: update must return \(updates, state\)"),
+        (
+            lambda rate: stateless(lambda g, s, p=None: g),
+            NoRuleError,
+            r"mine: update must return \(updates, state\)",
+        ),
     ],
 )
 def test_rule_that_fails_is_named_before_anything_is_compiled(rule, error, message):
@@ -413,19 +624,27 @@ def test_rule_that_fails_is_named_before_anything_is_compiled(rule, error, messa
 def test_range_that_a_rule_refuses_is_named():
     space = {"learning_rate": RATE, "momentum": Range(0.5, 1.5, "linear")}
     (mine,) = contenders({"mine": update_rules.heavy_ball}, spaces={"mine": space})
-    with pytest.raises(RuleError, match=r"mine raised ValueError while it was made: momentum must be .* below 1"):
+    with pytest.raises(
+        RuleError,
+        match=r"mine raised ValueError while it was made: momentum must be .* below 1",
+    ):
         check_contender(mine, PARAMS, objective, BATCH)
 
 
 def test_rule_that_gives_nan_takes_part():
     (mine,) = contenders(
-        {"mine": lambda rate: stateless(lambda g, s, p=None: (jax.tree.map(lambda x: x * jnp.nan, g), s))}
+        {
+            "mine": lambda rate: stateless(
+                lambda g, s, p=None: (jax.tree.map(lambda x: x * jnp.nan, g), s)
+            )
+        }
     )
     assert check_contender(mine, PARAMS, objective, BATCH) == 0
 
 
 @pytest.mark.parametrize(
-    ("whole", "told"), [(False, r"2 times a step; say"), (True, r"2 times a step \(2 of them on all")]
+    ("whole", "told"),
+    [(False, r"2 times a step; say"), (True, r"2 times a step \(2 of them on all")],
 )
 def test_rule_that_evaluates_the_objective_states_its_cost(whole, told):
     def watching(rate):
@@ -437,7 +656,10 @@ def test_rule_that_evaluates_the_objective_states_its_cost(whole, told):
         return stateless(update, optax.GradientTransformationExtraArgs)
 
     (mine,) = contenders({"mine": watching})
-    with pytest.raises(ValueError, match=rf"mine evaluates the objective itself, {told}.*evaluations=\{{'mine': 3\}}"):
+    with pytest.raises(
+        ValueError,
+        match=rf"mine evaluates the objective itself, {told}.*evaluations=\{{'mine': 3\}}",
+    ):
         check_contender(mine, PARAMS, objective, BATCH)
     for stated in (1, 2.5):
         (mine,) = contenders({"mine": watching}, evaluations={"mine": stated})

@@ -29,7 +29,12 @@ SHAPES = {
 def test_bundled_set_has_its_shape_and_provenance(name):
     n, d, num_classes = SHAPES[name]
     dataset = datasets.load(name)
-    assert (dataset.name, dataset.x.shape, dataset.x.dtype, dataset.y.shape) == (name, (n, d), np.float64, (n,))
+    assert (dataset.name, dataset.x.shape, dataset.x.dtype, dataset.y.shape) == (
+        name,
+        (n, d),
+        np.float64,
+        (n,),
+    )
     assert len(dataset.feature_names) == d
     assert all((dataset.source, dataset.licence, dataset.citation))
     if num_classes is None:
@@ -55,31 +60,58 @@ def test_bundled_set_equals_scikit_learn():
 
 
 def test_unknown_set_is_answered_with_the_nearest():
-    with pytest.raises(ValueError, match="'brest_cancer'; did you mean 'breast_cancer'"):
+    with pytest.raises(
+        ValueError, match="'brest_cancer'; did you mean 'breast_cancer'"
+    ):
         datasets.load("brest_cancer")
 
 
 def test_datasets_need_neither_jax_nor_a_loaded_scikit_learn():
     code = "import sys, research.datasets; print([m for m in ('jax', 'sklearn') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 @pytest.mark.parametrize(
     ("x", "y", "error", "message"),
     [
-        ([[1, 2]], [0], TypeError, r"x must be floating; got dtype int64.*x\.astype\(np\.float64\)"),
-        ([[1.0]], ["a"], TypeError, r"y must be an array of real numbers; got y=an array of <U1"),
+        (
+            [[1, 2]],
+            [0],
+            TypeError,
+            r"x must be floating; got dtype int64.*x\.astype\(np\.float64\)",
+        ),
+        (
+            [[1.0]],
+            ["a"],
+            TypeError,
+            r"y must be an array of real numbers; got y=an array of <U1",
+        ),
         (np.zeros((0, 3)), [], ValueError, r"x is empty: its shape is \(0, 3\)"),
         (np.zeros((3, 0)), [0, 1, 1], ValueError, r"x is empty: its shape is \(3, 0\)"),
         (1.0, [0], ValueError, r"x is empty: its shape is \(\)"),
-        (np.zeros((3, 2)), [0, 1], ValueError, "x and y differ in length: 3 rows and 2 targets"),
+        (
+            np.zeros((3, 2)),
+            [0, 1],
+            ValueError,
+            "x and y differ in length: 3 rows and 2 targets",
+        ),
         (
             [[0.0], [np.inf], [np.nan]],
             [0, 1, 1],
             ValueError,
             "x has 2 rows of 3 with NaN or infinity; the first is row 1",
         ),
-        ([[0.0], [1.0]], [0.0, np.nan], ValueError, "y has 1 row of 2 with NaN or infinity; the first is row 1"),
+        (
+            [[0.0], [1.0]],
+            [0.0, np.nan],
+            ValueError,
+            "y has 1 row of 2 with NaN or infinity; the first is row 1",
+        ),
     ],
 )
 def test_bad_data_is_refused_by_name(x, y, error, message):
@@ -92,7 +124,9 @@ def test_parts_are_disjoint_and_cover_the_data(n):
     x, y = np.arange(2.0 * n).reshape(n, 2), np.arange(n)
     parts = datasets.split(x, y)
     assert len(parts) == 3
-    np.testing.assert_array_equal(np.sort(np.concatenate([labels for _, labels in parts])), y)
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([labels for _, labels in parts])), y
+    )
     for rows, labels in parts:
         np.testing.assert_array_equal(rows, x[labels])
     assert abs(len(parts[0][1]) - 0.7 * n) < 1
@@ -107,7 +141,9 @@ def test_split_depends_on_its_seed_alone():
     np.testing.assert_array_equal(once, np.random.default_rng(0).permutation(50)[:35])
 
 
-@pytest.mark.parametrize("fractions", [(0.7, 0.7), (1.2, -0.2), (0.5, 0.5, 0.0), (), (np.nan, 1.0)])
+@pytest.mark.parametrize(
+    "fractions", [(0.7, 0.7), (1.2, -0.2), (0.5, 0.5, 0.0), (), (np.nan, 1.0)]
+)
 def test_fractions_must_share_out_the_whole(fractions):
     with pytest.raises(ValueError, match="fractions must be positive with sum 1"):
         datasets.split(np.ones((10, 1)), np.ones(10), fractions=fractions)
@@ -123,7 +159,9 @@ def test_standardise_equals_scikit_learn():
     scaler = StandardScaler().fit(train)
     ours = datasets.standardise(train, validation)
     for array, part in zip(ours, (train, validation), strict=True):
-        np.testing.assert_allclose(array, scaler.transform(part), rtol=1e-13, atol=1e-13)
+        np.testing.assert_allclose(
+            array, scaler.transform(part), rtol=1e-13, atol=1e-13
+        )
     np.testing.assert_allclose(ours[0].mean(axis=0), 0.0, atol=1e-14)
     np.testing.assert_allclose(ours[0].std(axis=0), 1.0, rtol=1e-14)
 
@@ -138,55 +176,86 @@ def test_a_constant_column_becomes_zero_everywhere():
 
 def test_standardising_learns_from_the_training_part_alone():
     train = np.array([[0.0], [2.0], [4.0]])
-    near, far = (datasets.standardise(train, np.array([[value]])) for value in (1.0, 1e9))
+    near, far = (
+        datasets.standardise(train, np.array([[value]])) for value in (1.0, 1e9)
+    )
     np.testing.assert_array_equal(near[0], far[0])
     np.testing.assert_array_equal(datasets.standardise(train)[0], near[0])
 
 
 @pytest.mark.parametrize(
-    "function", [datasets.quadratic(0, [0.5, 2.0, 100.0]), datasets.rosenbrock(), datasets.rosenbrock(5)]
+    "function",
+    [
+        datasets.quadratic(0, [0.5, 2.0, 100.0]),
+        datasets.rosenbrock(),
+        datasets.rosenbrock(5),
+    ],
 )
 def test_known_function_is_least_where_it_says(function):
     x_star = function.minimiser
-    assert abs(function.f(x_star) - function.minimum) < 1e-13 * max(1.0, abs(function.minimum))
+    assert abs(function.f(x_star) - function.minimum) < 1e-13 * max(
+        1.0, abs(function.minimum)
+    )
     np.testing.assert_allclose(function.gradient(x_star), 0.0, atol=1e-13)
     hessian = jax.hessian(function.f)(jnp.asarray(x_star))
-    np.testing.assert_allclose(np.linalg.eigvalsh(hessian), function.eigenvalues, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(
+        np.linalg.eigvalsh(hessian), function.eigenvalues, rtol=1e-12, atol=1e-12
+    )
     found = scipy.optimize.minimize(
-        function.f, x_star + 0.1, jac=function.gradient, method="BFGS", options={"gtol": 1e-9}
+        function.f,
+        x_star + 0.1,
+        jac=function.gradient,
+        method="BFGS",
+        options={"gtol": 1e-9},
     )
     np.testing.assert_allclose(found.x, x_star, atol=1e-8)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
-@pytest.mark.parametrize("function", [datasets.quadratic(3, [1.0, 2.0, 3.0, 4.0]), datasets.rosenbrock(4)])
+@pytest.mark.parametrize(
+    "function", [datasets.quadratic(3, [1.0, 2.0, 3.0, 4.0]), datasets.rosenbrock(4)]
+)
 def test_known_gradient_is_jax_gradient_and_keeps_the_dtype(function, dtype):
     x = jax.random.normal(jax.random.key(0), (4,), dtype)
     gradient = jax.jit(jax.grad(function.f))(x)
     assert gradient.dtype == function.f(x).dtype == function.gradient(x).dtype == dtype
-    np.testing.assert_allclose(gradient, function.gradient(x), rtol=200 * jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(
+        gradient, function.gradient(x), rtol=200 * jnp.finfo(dtype).eps
+    )
     assert function.gradient(np.asarray(x)).dtype == dtype
 
 
 def test_rosenbrock_equals_scipy():
     x = np.random.default_rng(0).normal(size=6)
-    np.testing.assert_allclose(datasets.rosenbrock(6).f(x), scipy.optimize.rosen(x), rtol=1e-14)
-    np.testing.assert_allclose(datasets.rosenbrock(6).gradient(x), scipy.optimize.rosen_der(x), rtol=1e-12)
     np.testing.assert_allclose(
-        datasets.rosenbrock(6).eigenvalues, np.linalg.eigvalsh(scipy.optimize.rosen_hess(np.ones(6))), rtol=1e-12
+        datasets.rosenbrock(6).f(x), scipy.optimize.rosen(x), rtol=1e-14
+    )
+    np.testing.assert_allclose(
+        datasets.rosenbrock(6).gradient(x), scipy.optimize.rosen_der(x), rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        datasets.rosenbrock(6).eigenvalues,
+        np.linalg.eigvalsh(scipy.optimize.rosen_hess(np.ones(6))),
+        rtol=1e-12,
     )
 
 
 def test_linear_problem_has_the_condition_number_it_was_asked_for():
     problem = datasets.linear_problem(0, n=200, d=6, noise=0.5, condition=1e4)
     centred = problem.x - problem.x.mean(axis=0)
-    np.testing.assert_allclose(np.linalg.eigvalsh(centred.T @ centred / 200), np.geomspace(1e-4, 1.0, 6), rtol=1e-11)
+    np.testing.assert_allclose(
+        np.linalg.eigvalsh(centred.T @ centred / 200),
+        np.geomspace(1e-4, 1.0, 6),
+        rtol=1e-11,
+    )
     np.testing.assert_allclose(problem.x.mean(axis=0), 0.0, atol=1e-13)
 
 
 def test_linear_problem_without_noise_is_solved_by_its_coefficients():
     problem = datasets.linear_problem(1, n=50, d=4, noise=0.0, condition=10.0)
-    np.testing.assert_allclose(problem.x @ problem.weights + problem.intercept, problem.y, rtol=1e-14)
+    np.testing.assert_allclose(
+        problem.x @ problem.weights + problem.intercept, problem.y, rtol=1e-14
+    )
 
 
 def test_linear_problem_has_the_noise_it_was_asked_for():
@@ -209,12 +278,18 @@ def test_overlapping_classes_minimise_the_expected_loss_at_their_weights():
     n = 200_000
     problem = datasets.overlapping_classes(1, n, d=4, separation=2.0, condition=20.0)
     probability = 1 / (1 + np.exp(-problem.x @ problem.weights))
-    gradients = (probability - problem.y)[:, None] * np.column_stack([np.ones(n), problem.x])
-    assert (np.abs(gradients.mean(axis=0)) < 4 * gradients.std(axis=0) / np.sqrt(n)).all()
+    gradients = (probability - problem.y)[:, None] * np.column_stack(
+        [np.ones(n), problem.x]
+    )
+    assert (
+        np.abs(gradients.mean(axis=0)) < 4 * gradients.std(axis=0) / np.sqrt(n)
+    ).all()
 
 
 def test_overlapping_classes_have_the_condition_number_they_were_asked_for():
-    problem = datasets.overlapping_classes(2, 400_000, d=4, separation=2.0, condition=100.0)
+    problem = datasets.overlapping_classes(
+        2, 400_000, d=4, separation=2.0, condition=100.0
+    )
     within = [np.cov(problem.x[problem.y == label], rowvar=False) for label in (0, 1)]
     np.testing.assert_allclose([np.linalg.cond(c) for c in within], 100.0, rtol=0.03)
 
@@ -244,7 +319,9 @@ def test_separable_classes_have_the_known_largest_margin():
 GENERATORS = {
     "quadratic": lambda seed: datasets.quadratic(seed, [1.0, 2.0]).minimiser,
     "linear_problem": lambda seed: datasets.linear_problem(seed, 20, 2, 0.1, 2.0).x,
-    "overlapping_classes": lambda seed: datasets.overlapping_classes(seed, 20, 2, 1.0).x,
+    "overlapping_classes": lambda seed: (
+        datasets.overlapping_classes(seed, 20, 2, 1.0).x
+    ),
     "separable_classes": lambda seed: datasets.separable_classes(seed, 20, 2, 1.0).x,
 }
 
@@ -260,16 +337,37 @@ def test_generated_data_depends_on_the_seed(generate):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: datasets.quadratic(0, [-1.0, 1.0]), r"eigenvalues must be .* got \[-1.0, 1.0\]"),
+        (
+            lambda: datasets.quadratic(0, [-1.0, 1.0]),
+            r"eigenvalues must be .* got \[-1.0, 1.0\]",
+        ),
         (lambda: datasets.quadratic(0, [0.0]), "eigenvalues must be"),
         (lambda: datasets.rosenbrock(1), "dimension must be an integer >= 2; got 1"),
-        (lambda: datasets.linear_problem(0, 3, 3, 0.0, 1.0), "n must exceed d .* got n=3, d=3"),
-        (lambda: datasets.linear_problem(0, 9, 3, -1.0, 1.0), "noise must be .* got noise=-1.0"),
-        (lambda: datasets.linear_problem(0, 9, 3, 0.0, 0.5), "condition must be .* got 0.5"),
-        (lambda: datasets.overlapping_classes(0, 0, 3, 1.0), "n must be a positive integer; got n=0"),
-        (lambda: datasets.overlapping_classes(0, 9, 3, 0.0), "separation must be .* got separation=0.0"),
+        (
+            lambda: datasets.linear_problem(0, 3, 3, 0.0, 1.0),
+            "n must exceed d .* got n=3, d=3",
+        ),
+        (
+            lambda: datasets.linear_problem(0, 9, 3, -1.0, 1.0),
+            "noise must be .* got noise=-1.0",
+        ),
+        (
+            lambda: datasets.linear_problem(0, 9, 3, 0.0, 0.5),
+            "condition must be .* got 0.5",
+        ),
+        (
+            lambda: datasets.overlapping_classes(0, 0, 3, 1.0),
+            "n must be a positive integer; got n=0",
+        ),
+        (
+            lambda: datasets.overlapping_classes(0, 9, 3, 0.0),
+            "separation must be .* got separation=0.0",
+        ),
         (lambda: datasets.separable_classes(0, 1, 3, 1.0), "n must be at least 2"),
-        (lambda: datasets.separable_classes(0, 9, 3, np.nan), "margin must be .* got margin=nan"),
+        (
+            lambda: datasets.separable_classes(0, 9, 3, np.nan),
+            "margin must be .* got margin=nan",
+        ),
     ],
 )
 def test_impossible_requests_name_the_argument(call, message):

@@ -13,7 +13,9 @@ from experiments import deepobs_audit as audit
 from research import figures, runs
 from research.runs.result import read_result, result_bytes
 
-RECORD = json.loads((Path(__file__).parent / "reference/deepobs_quadratic.json").read_text())
+RECORD = json.loads(
+    (Path(__file__).parent / "reference/deepobs_quadratic.json").read_text()
+)
 SMALL = audit.Config(rates=(7, 8, 15, 17), tuning_seeds="42..45", seeds="52..55")
 
 
@@ -47,7 +49,9 @@ def test_problem_is_the_published_one(problem):
     value = 0.5 * np.mean(np.einsum("ni,ij,nj->n", off, hessian(problem), off))
     assert value == pytest.approx(RECORD["initial_test_loss"], rel=1e-8)
     assert problem.eigenvalues.max() == pytest.approx(53.129015, abs=5e-7)
-    np.testing.assert_allclose(problem.rotation @ problem.rotation.T, np.eye(100), atol=1e-13)
+    np.testing.assert_allclose(
+        problem.rotation @ problem.rotation.T, np.eye(100), atol=1e-13
+    )
     assert np.linalg.det(problem.rotation) == pytest.approx(1.0)
 
 
@@ -63,10 +67,14 @@ def test_rotations_are_uniform():
 def test_published_numbers_are_those_of_the_record(rule):
     published, record = audit.PUBLISHED[rule], RECORD["optimizers"][rule]
     assert published.k == record["exponent"]
-    means = [np.mean(list(record[when].values())) for when in ("first", "tenth", "last")]
+    means = [
+        np.mean(list(record[when].values())) for when in ("first", "tenth", "last")
+    ]
     np.testing.assert_allclose(published.losses, means, rtol=1e-6)
     sweep = [np.nan if value is None else value for value in record["sweep"]]
-    np.testing.assert_allclose(published.sweep, sweep[: len(published.sweep)], atol=0.006)
+    np.testing.assert_allclose(
+        published.sweep, sweep[: len(published.sweep)], atol=0.006
+    )
     assert len(published.sweep) == 36 or np.isnan(sweep[len(published.sweep)])
     # It was chosen on the test loss of this one seed.
     assert np.nanargmin(sweep) == published.k
@@ -75,9 +83,15 @@ def test_published_numbers_are_those_of_the_record(rule):
 def test_published_batches_are_those_of_the_record_and_repeat_each_epoch():
     record = RECORD["optimizers"]
     np.testing.assert_allclose(
-        audit.PUBLISHED_BATCHES, record["gradient_descent"]["batches"]["42"][-audit.LAST :], atol=0.006
+        audit.PUBLISHED_BATCHES,
+        record["gradient_descent"]["batches"]["42"][-audit.LAST :],
+        atol=0.006,
     )
-    for rule, most in (("gradient_descent", 0.002), ("adam", 0.002), ("heavy_ball", 0.3)):
+    for rule, most in (
+        ("gradient_descent", 0.002),
+        ("adam", 0.002),
+        ("heavy_ball", 0.3),
+    ):
         for seed, losses in record[rule]["batches"].items():
             assert audit.repetition(np.array(losses)) < most, (rule, seed)
     # Seven steps, not seven epochs: the losses of every other lag change by as much as unequal batches do.
@@ -98,7 +112,9 @@ def test_mean_of_the_published_seeds_is_that_of_ours_within_four_errors(rule, re
 def test_rate_at_which_descent_diverges_is_the_published_one(result):
     # Rate 10^(-5 + 18/5) lies above 2 / 53.129; the one before does not.
     test = result.arrays["fixed/gradient_descent/test"]
-    at = [int(np.argmin(np.abs(result.arrays["rates"] - audit.rate(k)))) for k in (17, 18)]
+    at = [
+        int(np.argmin(np.abs(result.arrays["rates"] - audit.rate(k)))) for k in (17, 18)
+    ]
     assert (test[at[0]] < 90).all()
     assert not (test[at[1]] < 1e10).any()
     assert RECORD["optimizers"]["gradient_descent"]["sweep"][18] is None
@@ -127,11 +143,17 @@ def descend(problem, rule, order, learning_rate, epochs):
 @pytest.mark.parametrize("rule", audit.PUBLISHED)
 def test_trainings_are_those_of_numpy_example_by_example(rule, order, problem, result):
     rows = audit.epochs_of(order, 43, 100)
-    losses, theta = descend(problem, rule, rows, audit.rate(audit.PUBLISHED[rule].k), 100)
+    losses, theta = descend(
+        problem, rule, rows, audit.rate(audit.PUBLISHED[rule].k), 100
+    )
     off = theta - problem.test[:896]
-    np.testing.assert_allclose(result.arrays[f"{order}/{rule}/batches"][1], losses[-audit.LAST :], rtol=1e-9)
+    np.testing.assert_allclose(
+        result.arrays[f"{order}/{rule}/batches"][1], losses[-audit.LAST :], rtol=1e-9
+    )
     end = 0.5 * np.mean(np.sum(off @ hessian(problem) * off, axis=1))
-    assert result.arrays[f"{order}/{rule}/curves"][1, -1] == pytest.approx(end, rel=1e-9)
+    assert result.arrays[f"{order}/{rule}/curves"][1, -1] == pytest.approx(
+        end, rel=1e-9
+    )
 
 
 def test_orders_differ_only_in_what_comes_after_the_first_epoch(result):
@@ -141,7 +163,9 @@ def test_orders_differ_only_in_what_comes_after_the_first_epoch(result):
     np.testing.assert_array_equal(epochs[0], fixed)
     assert all(len(set(epoch)) == 896 for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 5
-    curves = [result.arrays[f"{order}/gradient_descent/curves"] for order in audit.ORDERS]
+    curves = [
+        result.arrays[f"{order}/gradient_descent/curves"] for order in audit.ORDERS
+    ]
     np.testing.assert_allclose(curves[0][:, :2], curves[1][:, :2], rtol=1e-12)
     assert (curves[0][:, 2:] != curves[1][:, 2:]).all()
 
@@ -155,7 +179,9 @@ def test_rates_are_chosen_on_tuning_seeds_and_validation_alone(result):
             spoilt[name][:, 4:] = spoilt[name][::-1, 4:]
         if name.endswith("/test"):
             spoilt[name][:, :4] = spoilt[name][::-1, :4]
-    before, after = (audit.summarise(arrays, ks, 4)["rows"] for arrays in (result.arrays, spoilt))
+    before, after = (
+        audit.summarise(arrays, ks, 4)["rows"] for arrays in (result.arrays, spoilt)
+    )
     assert [row["chosen"] for row in before] == [row["chosen"] for row in after]
     for row in before:
         assert row["low"] <= row["mean"] <= row["high"]
@@ -166,7 +192,9 @@ def test_single_seeds_pick_what_argmin_says(result):
         test = np.nan_to_num(result.arrays[f"reshuffled/{rule}/test"], nan=np.inf)
         picked = [rate for name, order, rate, n in result.numbers["picked"]
                   if (name, order) == (published.name, "reshuffled") for _ in range(n)]  # fmt: skip
-        np.testing.assert_allclose(sorted(picked), np.sort(result.arrays["rates"][np.argmin(test, axis=0)]))
+        np.testing.assert_allclose(
+            sorted(picked), np.sort(result.arrays["rates"][np.argmin(test, axis=0)])
+        )
 
 
 def test_same_seeds_give_the_same_bytes(problem, result):
@@ -176,26 +204,51 @@ def test_same_seeds_give_the_same_bytes(problem, result):
     assert runs.hash_arrays(*again.values()) == runs.hash_arrays(*before)
 
 
-def test_finished_parts_are_not_trained_again_and_tables_survive_their_file(checkpoints, monkeypatch, result):
+def test_finished_parts_are_not_trained_again_and_tables_survive_their_file(
+    checkpoints, monkeypatch, result
+):
     monkeypatch.setattr(audit, "train", lambda *arguments: pytest.fail("trained again"))
     again = audit.run(SMALL, checkpoints=checkpoints)
-    assert runs.hash_arrays(*result.arrays.values()) == runs.hash_arrays(*again.arrays.values())
+    assert runs.hash_arrays(*result.arrays.values()) == runs.hash_arrays(
+        *again.arrays.values()
+    )
     loaded = read_result(*result_bytes(again))
-    assert (loaded.answer, audit.tables(loaded.numbers)) == (result.answer, result.tables)
+    assert (loaded.answer, audit.tables(loaded.numbers)) == (
+        result.answer,
+        result.tables,
+    )
 
 
 def test_answer_calls_the_cause_an_inference_and_names_what_was_not_met(result):
     assert "inference" in result.answer
-    assert result.answer.startswith("Not all of them. With the examples in a fixed order they are met")
+    assert result.answer.startswith(
+        "Not all of them. With the examples in a fixed order they are met"
+    )
     assert "they are not met" in audit.answer(result.numbers | {"adam_off": 0.3})
-    assert audit.answer(result.numbers | {"heavy_ball_reshuffled": 0.1}).startswith("Yes. ")
+    assert audit.answer(result.numbers | {"heavy_ball_reshuffled": 0.1}).startswith(
+        "Yes. "
+    )
 
 
 @pytest.mark.parametrize("epochs", [20, 101])
-def test_what_was_published_after_a_hundred_epochs_is_compared_with_no_other_length(epochs, result):
+def test_what_was_published_after_a_hundred_epochs_is_compared_with_no_other_length(
+    epochs, result
+):
     """Of a training of another length, the start and the first ten epochs are."""
-    short = audit.run(dataclasses.replace(SMALL, rates=(15,), seeds="52..53", tuning_seeds="42..43", epochs=epochs))
-    assert not {"adam_off", "heavy_ball_off", "gradient_descent_off", "heavy_ball_reshuffled"} & short.numbers.keys()
+    short = audit.run(
+        dataclasses.replace(
+            SMALL, rates=(15,), seeds="52..53", tuning_seeds="42..43", epochs=epochs
+        )
+    )
+    assert (
+        not {
+            "adam_off",
+            "heavy_ball_off",
+            "gradient_descent_off",
+            "heavy_ball_reshuffled",
+        }
+        & short.numbers.keys()
+    )
     assert short.answer.startswith(
         f"Not to be said of the end: these trainings have {epochs} epochs, those published 100."
     )
@@ -203,38 +256,56 @@ def test_what_was_published_after_a_hundred_epochs_is_compared_with_no_other_len
     assert repeated in short.answer
     assert "as ours do in a fixed order" in result.answer
     sgd = short.numbers["rows"][0]
-    assert f"after 10 epochs, by the mean over seeds, SGD {sgd['losses'][1]:.2f} (92.98), " in short.answer
+    assert (
+        f"after 10 epochs, by the mean over seeds, SGD {sgd['losses'][1]:.2f} (92.98), "
+        in short.answer
+    )
     last = [f"{published.losses[-1]:.2f}" for published in audit.PUBLISHED.values()]
     assert not [loss for loss in last if f"({loss})" in short.answer]
     for row in short.tables[0].rows:
         compared = row[3] != "last"
         assert (row[4] == "–", row[6] == "–") == (not compared, not compared)
         assert not compared or row[6] == row[5] - row[4]
-    assert f"trainings of {epochs} epochs are compared with nothing: those published had 100." in short.tables[0].note
+    assert (
+        f"trainings of {epochs} epochs are compared with nothing: those published had 100."
+        in short.tables[0].note
+    )
     with figures.style():
         pictures = audit.draw(short)
     for panel in pictures["curves"].figure.axes:
         (published,) = (line for line in panel.lines if line.get_label() == "published")
         assert list(published.get_xdata()) == [n for n in (1, 10, 100) if n <= epochs]
     for panel in pictures["rates"].figure.axes:
-        assert not [line for line in panel.lines if line.get_label().startswith("published") and len(line.get_xdata())]
+        assert not [
+            line
+            for line in panel.lines
+            if line.get_label().startswith("published") and len(line.get_xdata())
+        ]
     assert "not shown: ours have" in pictures["rates"].caption
     assert "compared with nothing" not in result.tables[0].note
 
 
 @pytest.mark.parametrize(
     ("low", "high", "words"),
-    [(-2, 1, "not told apart"), (-2, -1, "differ, a being better"), (1, 2, "differ, b being better")],
+    [
+        (-2, 1, "not told apart"),
+        (-2, -1, "differ, a being better"),
+        (1, 2, "differ, b being better"),
+    ],
 )
 def test_verdict_says_better_only_where_the_interval_does(low, high, words):
-    assert words in audit.verdict({"names": ["a", "b"], "difference": ((low + high) / 2, low, high)})
+    assert words in audit.verdict(
+        {"names": ["a", "b"], "difference": ((low + high) / 2, low, high)}
+    )
 
 
 def test_pair_is_named_before_the_reported_seeds_are_seen(result):
     # Reported losses that would rank the rules the other way leave the pair alone and turn the winner.
     ks = np.round(5 * (np.log10(result.arrays["rates"]) + 5)).astype(int).tolist()
     scores = {
-        published.name: result.arrays[f"reshuffled/{rule}/validation"][:, :4].mean(axis=1)
+        published.name: result.arrays[f"reshuffled/{rule}/validation"][:, :4].mean(
+            axis=1
+        )
         for rule, published in audit.PUBLISHED.items()
     }
     named = sorted(scores, key=lambda name: np.nanmin(scores[name]))[:2]
@@ -277,7 +348,9 @@ def test_bad_config_names_its_field(field, value, message):
 def test_float64_off_names_the_line_to_add():
     jax.config.update("jax_enable_x64", False)
     try:
-        with pytest.raises(ValueError, match=r"research\.backend\.configure\(x64=True\)"):
+        with pytest.raises(
+            ValueError, match=r"research\.backend\.configure\(x64=True\)"
+        ):
             audit.run(SMALL)
     finally:
         jax.config.update("jax_enable_x64", True)

@@ -6,7 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from experiments import cheap_gradient, critical_points, derivative_rules, partial_and_total
+from experiments import (
+    cheap_gradient,
+    critical_points,
+    derivative_rules,
+    partial_and_total,
+)
 from research import figures, runs
 
 EXPERIMENTS = (derivative_rules, partial_and_total, critical_points, cheap_gradient)
@@ -21,7 +26,9 @@ PROGRESS = {experiment: [] for experiment in EXPERIMENTS}
 @pytest.fixture(scope="module")
 def results():
     def noted(experiment):
-        return lambda done, total, name: PROGRESS[experiment].append((done, total, name))
+        return lambda done, total, name: PROGRESS[experiment].append(
+            (done, total, name)
+        )
 
     return {e: e.run(CONFIGS.get(e, e.Config()), noted(e)) for e in EXPERIMENTS}
 
@@ -41,9 +48,13 @@ def test_figures_are_drawn_from_what_was_saved(experiment, results, tmp_path):
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_nothing_is_said_to_be_not_reached_where_there_is_no_target(experiment, results):
+def test_nothing_is_said_to_be_not_reached_where_there_is_no_target(
+    experiment, results
+):
     """A table writes None as "not reached"; the order that decides nothing is "none"."""
-    assert not [row for table in results[experiment].tables for row in table.rows if None in row]
+    assert not [
+        row for table in results[experiment].tables for row in table.rows if None in row
+    ]
 
 
 def test_rules_are_all_in_the_table(results):
@@ -57,32 +68,56 @@ def test_rules_are_all_in_the_table(results):
 def test_wrong_rule_is_seen_by_all_four(monkeypatch):
     from research.derivatives.rules import DERIVATIVE_RULES
 
-    wrong = DERIVATIVE_RULES["product"]._replace(derivative=DERIVATIVE_RULES["sum"].derivative)
+    wrong = DERIVATIVE_RULES["product"]._replace(
+        derivative=DERIVATIVE_RULES["sum"].derivative
+    )
     monkeypatch.setitem(DERIVATIVE_RULES, "product", wrong)
-    found = derivative_rules.disagreements("product", wrong, derivative_rules.Config(points=8))
+    found = derivative_rules.disagreements(
+        "product", wrong, derivative_rules.Config(points=8)
+    )
     assert min(found.values()) > 1e-3
 
 
 def test_paths_sum_to_the_slope_of_the_profit_that_is_measured(results):
-    numbers, arrays = results[partial_and_total].numbers, results[partial_and_total].arrays
+    numbers, arrays = (
+        results[partial_and_total].numbers,
+        results[partial_and_total].arrays,
+    )
     assert sum(numbers["paths"].values()) == pytest.approx(numbers["total"], rel=1e-12)
     parts = arrays["direct"] + arrays["via demand"] + arrays["via cost"]
     np.testing.assert_allclose(parts, arrays["total"], rtol=1e-12, atol=1e-10)
     # The profit by itself, in NumPy: the slope is demand · (1 - (p - c) / s).
     demand = 1000 * np.exp(-arrays["price"] / 10)
-    np.testing.assert_allclose(arrays["profit"], arrays["price"] * demand - 500 - 4 * demand, rtol=1e-12, atol=1e-9)
-    np.testing.assert_allclose(arrays["total"], demand * (1 - (arrays["price"] - 4) / 10), rtol=1e-11, atol=1e-9)
+    np.testing.assert_allclose(
+        arrays["profit"],
+        arrays["price"] * demand - 500 - 4 * demand,
+        rtol=1e-12,
+        atol=1e-9,
+    )
+    np.testing.assert_allclose(
+        arrays["total"],
+        demand * (1 - (arrays["price"] - 4) / 10),
+        rtol=1e-11,
+        atol=1e-9,
+    )
     assert arrays["profit"].max() <= numbers["profit_at_best"]
 
 
 def test_critical_points_have_no_slope_and_minima_lie_below_their_neighbours(results):
     random = np.random.default_rng(0)
-    for name, f in (("himmelblau", critical_points.himmelblau), ("camel", critical_points.camel)):
+    for name, f in (
+        ("himmelblau", critical_points.himmelblau),
+        ("camel", critical_points.camel),
+    ):
         for point in results[critical_points].numbers["landscapes"][name]["points"]:
             x = np.array(point["x"])
             around = f(x[:, None] + 1e-3 * random.normal(size=(2, 200))) - f(x)
             above = {"minimum": 200, "maximum": 0}.get(point["kind"])
-            assert (around > 0).sum() == above if above is not None else 0 < (around > 0).sum() < 200
+            assert (
+                (around > 0).sum() == above
+                if above is not None
+                else 0 < (around > 0).sum() < 200
+            )
 
 
 def test_descents_end_at_what_is_called_a_minimum(results):
@@ -103,7 +138,9 @@ def test_exceptions_are_told_and_no_other_function_is_above_the_bound(results):
     numbers = results[cheap_gradient].numbers
     above = {name for name, found in numbers["functions"].items() if found["ratio"] > 5}
     assert above == set(cheap_gradient.EXCEPTIONS)
-    assert all(name in results[cheap_gradient].answer for name in cheap_gradient.EXCEPTIONS)
+    assert all(
+        name in results[cheap_gradient].answer for name in cheap_gradient.EXCEPTIONS
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,10 @@ from research import figures
 from research.derivatives.problems import DEVELOPMENT, HELD_OUT, random_functions
 from research.runs.result import result_bytes
 
-MPMATH = {name: getattr(mpmath, name) for name in ("exp", "log", "log1p", "sin", "cos", "sinh", "cosh", "tanh", "sqrt")}
+MPMATH = {
+    name: getattr(mpmath, name)
+    for name in ("exp", "log", "log1p", "sin", "cos", "sinh", "cosh", "tanh", "sqrt")
+}
 MPMATH |= {"atan": mpmath.atan, "erf": mpmath.erf}
 EXPERIMENTS = (finite_difference_step, honest_errors, motion)
 
@@ -24,8 +27,12 @@ EXPERIMENTS = (finite_difference_step, honest_errors, motion)
 @pytest.fixture(scope="module")
 def results():
     configs = {experiment: experiment.Config() for experiment in EXPERIMENTS}
-    configs[honest_errors] = honest_errors.Config(per_class=60)  # By class: derivatives/test_finite_difference.
-    return {experiment: experiment.run(config) for experiment, config in configs.items()}
+    configs[honest_errors] = honest_errors.Config(
+        per_class=60
+    )  # By class: derivatives/test_finite_difference.
+    return {
+        experiment: experiment.run(config) for experiment, config in configs.items()
+    }
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -35,7 +42,9 @@ def test_expected_numbers_hold(experiment, results):
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_results_are_saved_and_figures_have_captions_with_numbers(experiment, results, tmp_path):
+def test_results_are_saved_and_figures_have_captions_with_numbers(
+    experiment, results, tmp_path
+):
     assert all(result_bytes(results[experiment]))
     assert re.search(r"\d", results[experiment].answer)
     for name, picture in experiment.draw(results[experiment]).items():
@@ -46,7 +55,9 @@ def test_results_are_saved_and_figures_have_captions_with_numbers(experiment, re
 def test_slope_of_squire_and_trapps_function_is_jaxs():
     f = lambda x: jnp.exp(x) / jnp.sqrt(jnp.sin(x) ** 3 + jnp.cos(x) ** 3)
     for x in (0.2, 1.0, 1.5, 1.9):
-        assert finite_difference_step.slope(x) == pytest.approx(float(jax.grad(f)(x)), rel=1e-13)
+        assert finite_difference_step.slope(x) == pytest.approx(
+            float(jax.grad(f)(x)), rel=1e-13
+        )
 
 
 def test_table_of_calls_says_what_numpy_gives(results):
@@ -61,7 +72,16 @@ def test_table_of_calls_says_what_numpy_gives(results):
 def test_scores_are_those_of_known_claims():
     # value, claim, answered, evaluations: right and bounded, broken, abstaining; then two without a derivative.
     truth = np.array([1.0, 1.0, 1.0, np.nan, np.nan])
-    found = np.array([[1.001, 0.01, 1, 10], [1.05, 0.01, 1, 20], [9, 9, 0, 30], [0, 0, 1, 40], [0, 0.5, 1, 50]], float)
+    found = np.array(
+        [
+            [1.001, 0.01, 1, 10],
+            [1.05, 0.01, 1, 20],
+            [9, 9, 0, 30],
+            [0, 0, 1, 40],
+            [0, 0.5, 1, 50],
+        ],
+        float,
+    )
     scores = honest_errors.score(truth, found)
     assert scores["coverage"] == 0.5
     assert scores["off_tenfold"] == 0.0
@@ -74,7 +94,9 @@ def test_scores_are_those_of_known_claims():
 
 
 def test_scores_without_any_answer_are_empty_and_not_zero():
-    scores = honest_errors.score(np.ones(2), np.array([[np.nan, np.inf, 0, 1], [np.nan, np.inf, 0, 1]]))
+    scores = honest_errors.score(
+        np.ones(2), np.array([[np.nan, np.inf, 0, 1], [np.nan, np.inf, 0, 1]])
+    )
     assert scores["coverage"] is None
     assert scores["sharpness"] is None
     assert scores["answered"] == 0
@@ -88,7 +110,9 @@ def test_wrong_answers_to_random_functions_are_counted_on_both_sides_of_a_kink()
         random_functions.Case("x", 0.0, "smooth", [0, 1.0], [0, 1.0]),
     ]
     # A claim that half the gap exceeds, one that it does not; one that holds, and one that is given as no answer.
-    found = np.array([[0, 0.5, 1, 9], [0, 1.0, 1, 9], [1.25, 1.0, 1, 9], [9, 0.1, 0, 9]])
+    found = np.array(
+        [[0, 0.5, 1, 9], [0, 1.0, 1, 9], [1.25, 1.0, 1, 9], [9, 0.1, 0, 9]]
+    )
     judged = honest_errors.judged(cases, found, 1)
     assert judged == {"functions": 4, "wrong": 1, "answered": 0.75, "sharpness": 4.0}
 
@@ -98,7 +122,14 @@ def test_series_of_both_sides_are_mpmaths_derivatives():
         for case in random_functions.random_cases(kind, 20, 5):
             f = eval("lambda x: " + case.expression, MPMATH)
             with mpmath.workdps(80):
-                truth = [float(mpmath.diff(f, mpmath.mpf(case.x), order, h=mpmath.mpf(10) ** -14)) for order in (1, 2)]
+                truth = [
+                    float(
+                        mpmath.diff(
+                            f, mpmath.mpf(case.x), order, h=mpmath.mpf(10) ** -14
+                        )
+                    )
+                    for order in (1, 2)
+                ]
             assert case.left[1:3] == case.right[1:3] == pytest.approx(truth, rel=1e-11)
 
 
@@ -106,10 +137,14 @@ def test_fault_of_reading_a_reply_stops_and_an_error_of_the_package_is_no_answer
     def fails(f, x, order):
         raise ValueError("no convergence")
 
-    broken = honest_errors.Package(lambda f, x, order: (1.0, 2.0, 3.0), lambda reply: reply.estimate)
+    broken = honest_errors.Package(
+        lambda f, x, order: (1.0, 2.0, 3.0), lambda reply: reply.estimate
+    )
     with pytest.raises(AttributeError):
         honest_errors.ask_one(broken, np.exp, 1.0)
-    value, claim, says, _ = honest_errors.ask_one(honest_errors.Package(fails, lambda reply: reply), np.exp, 1.0)
+    value, claim, says, _ = honest_errors.ask_one(
+        honest_errors.Package(fails, lambda reply: reply), np.exp, 1.0
+    )
     assert math.isnan(value)
     assert claim == math.inf
     assert not says
@@ -125,14 +160,18 @@ def test_both_replies_of_numdifftools_are_read():
 @pytest.mark.parametrize("name", honest_errors.installed())
 def test_every_package_that_is_there_differentiates_the_exponential(name):
     # One that answers nothing is asked or read wrongly.
-    value, claim, says, evaluations = honest_errors.ask_one(honest_errors.installed()[name], np.exp, 1.0)
+    value, claim, says, evaluations = honest_errors.ask_one(
+        honest_errors.installed()[name], np.exp, 1.0
+    )
     assert says
     assert value == pytest.approx(math.e, rel=1e-8)
     assert 0 <= claim < 1e-6
     assert evaluations > 2
 
 
-def test_packages_that_are_missing_stand_in_the_table_with_the_way_to_get_them(monkeypatch):
+def test_packages_that_are_missing_stand_in_the_table_with_the_way_to_get_them(
+    monkeypatch,
+):
     monkeypatch.setattr(honest_errors, "importable", lambda module: False)
     result = honest_errors.run(honest_errors.Config("development", per_class=2))
     names = [row[0] for row in result.tables[0].rows]
@@ -154,7 +193,9 @@ def test_motion_is_differentiated_by_its_exponent(order):
     derivative = position
     for _ in range(order):
         derivative = jax.grad(derivative)
-    np.testing.assert_allclose(motion.motion(t, order), jax.vmap(derivative)(t), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(
+        motion.motion(t, order), jax.vmap(derivative)(t), rtol=1e-12, atol=1e-13
+    )
 
 
 @pytest.mark.parametrize(("order", "accuracy"), motion.FORMULAS)
@@ -164,7 +205,9 @@ def test_predicted_noise_is_what_pure_noise_becomes(order, accuracy):
     y = config.noise * rng.normal(size=len(t))
     for stride in (1, 7):
         _, values = motion.differentiated(t, y, stride, order, accuracy)
-        noise, _ = motion.prediction(config, t, np.array([stride * config.spacing]), order, accuracy)
+        noise, _ = motion.prediction(
+            config, t, np.array([stride * config.spacing]), order, accuracy
+        )
         assert np.std(values) == pytest.approx(noise[0], rel=0.04)
 
 
@@ -173,7 +216,9 @@ def test_predicted_truncation_is_the_error_without_noise(order, accuracy):
     config = motion.Config()
     t = config.spacing * np.arange(10_001)
     truncation = motion.prediction(config, t, np.array([0.05]), order, accuracy)[1][0]
-    assert motion.error(t, motion.motion(t), 50, order, accuracy) == pytest.approx(truncation, rel=0.15)
+    assert motion.error(t, motion.motion(t), 50, order, accuracy) == pytest.approx(
+        truncation, rel=0.15
+    )
 
 
 def test_every_sample_away_from_the_ends_gets_one_derivative():
@@ -183,7 +228,9 @@ def test_every_sample_away_from_the_ends_gets_one_derivative():
 
 
 def test_same_seed_gives_the_same_arrays_and_another_other_ones():
-    runs = [motion.run(motion.Config(seconds=2.0, seed=seed)).arrays for seed in (0, 0, 1)]
+    runs = [
+        motion.run(motion.Config(seconds=2.0, seed=seed)).arrays for seed in (0, 0, 1)
+    ]
     np.testing.assert_array_equal(runs[0]["positions"], runs[1]["positions"])
     assert (runs[0]["positions"] != runs[2]["positions"]).any()
 

@@ -25,34 +25,66 @@ def least_squares(params, batch):
 def data():
     generator = np.random.default_rng(0)
     x = generator.normal(size=(20, 3))
-    return Batch(jnp.array(x), jnp.array(x @ [1.0, -2.0, 0.5] + 0.1 * generator.normal(size=20)))
+    return Batch(
+        jnp.array(x), jnp.array(x @ [1.0, -2.0, 0.5] + 0.1 * generator.normal(size=20))
+    )
 
 
 def train(objective, rule, dataset, sampler, params, epochs, **keywords):
-    step = descent.make_step(objective, rule, dataset, keywords.pop("learning_rate", jnp.nan))
-    return descent.run(step, descent.start(rule, params), sampler, jax.random.key(1), epochs, **keywords)
+    step = descent.make_step(
+        objective, rule, dataset, keywords.pop("learning_rate", jnp.nan)
+    )
+    return descent.run(
+        step,
+        descent.start(rule, params),
+        sampler,
+        jax.random.key(1),
+        epochs,
+        **keywords,
+    )
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.3, 0.49])
-def test_gradient_descent_contracts_each_eigendirection_by_one_minus_rate_times_eigenvalue(rate):
+def test_gradient_descent_contracts_each_eigendirection_by_one_minus_rate_times_eigenvalue(
+    rate,
+):
     # x_{t+1} = x_t - η λ x_t, so x_t = (1 - η λ)^t x_0.
-    state, _ = train(quadratic, optax.sgd(rate), None, samplers.full_batch(1), jnp.ones(3), jnp.arange(30))
+    state, _ = train(
+        quadratic,
+        optax.sgd(rate),
+        None,
+        samplers.full_batch(1),
+        jnp.ones(3),
+        jnp.arange(30),
+    )
     np.testing.assert_allclose(state.params, (1 - rate * EIGENVALUES) ** 30, rtol=1e-13)
 
 
 def test_descent_diverges_just_above_two_over_the_largest_eigenvalue_and_not_just_below():
     def norm_after(rate):
-        state, _ = train(quadratic, optax.sgd(rate), None, samplers.full_batch(1), jnp.ones(3), jnp.arange(2000))
+        state, _ = train(
+            quadratic,
+            optax.sgd(rate),
+            None,
+            samplers.full_batch(1),
+            jnp.ones(3),
+            jnp.arange(2000),
+        )
         return float(jnp.linalg.norm(state.params))
 
     assert norm_after(0.5 * 1.01) > 1e6
     assert norm_after(0.5 * 0.99) < 1e-6
 
 
-@pytest.mark.parametrize("sampler", [samplers.full_batch(20), samplers.minibatch(20, 6), samplers.stochastic(20)])
+@pytest.mark.parametrize(
+    "sampler",
+    [samplers.full_batch(20), samplers.minibatch(20, 6), samplers.stochastic(20)],
+)
 def test_run_equals_the_plain_loop(data, sampler):
     rule = optax.sgd(0.05, momentum=0.9)
-    state, records = train(least_squares, rule, data, sampler, jnp.zeros(3), jnp.arange(3), keep_steps=True)
+    state, records = train(
+        least_squares, rule, data, sampler, jnp.zeros(3), jnp.arange(3), keep_steps=True
+    )
     params, rule_state, losses = jnp.zeros(3), rule.init(jnp.zeros(3)), []
     for epoch in range(3):
         order = sampler.indices(jax.random.fold_in(jax.random.key(1), epoch))
@@ -63,10 +95,14 @@ def test_run_equals_the_plain_loop(data, sampler):
             params, losses = params + updates, losses + [loss]
     np.testing.assert_allclose(state.params, params, rtol=1e-13)
     np.testing.assert_allclose(records.steps.loss.ravel(), losses, rtol=1e-12)
-    np.testing.assert_allclose(records.loss, np.reshape(losses, (3, -1)).mean(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(
+        records.loss, np.reshape(losses, (3, -1)).mean(axis=1), rtol=1e-12
+    )
 
 
-@pytest.mark.parametrize("sampler", [samplers.full_batch(20), samplers.minibatch(20, 6)])
+@pytest.mark.parametrize(
+    "sampler", [samplers.full_batch(20), samplers.minibatch(20, 6)]
+)
 def test_a_run_in_chunks_has_the_bits_of_the_run_at_once(data, sampler):
     rule = optax.adam(0.05)
     step = descent.make_step(least_squares, rule, data)
@@ -74,7 +110,9 @@ def test_a_run_in_chunks_has_the_bits_of_the_run_at_once(data, sampler):
     @jax.jit
     def advance(state, epochs):
         evaluate = lambda params: least_squares(params, data)
-        return descent.run(step, state, sampler, jax.random.key(1), epochs, evaluate=evaluate)
+        return descent.run(
+            step, state, sampler, jax.random.key(1), epochs, evaluate=evaluate
+        )
 
     whole, records = advance(descent.start(rule, jnp.zeros(3)), jnp.arange(12))
     # Not chunks of one epoch: XLA unrolls a loop of one trip, and on jax 0.12 a full batch then has other last bits.
@@ -91,40 +129,79 @@ def test_evaluations_stand_at_their_points_and_nowhere_else(data):
     sampler = samplers.stochastic(20)
     evaluate = lambda params: least_squares(params, data)
     rule = optax.sgd(0.02)
-    _, records = train(least_squares, rule, data, sampler, jnp.zeros(3), jnp.arange(3), evaluate=evaluate)
+    _, records = train(
+        least_squares,
+        rule,
+        data,
+        sampler,
+        jnp.zeros(3),
+        jnp.arange(3),
+        evaluate=evaluate,
+    )
     points = descent.evaluation_points(20)
     assert points == (1, 2, 4, 6, 8, 13, 20)
     params, seen = jnp.zeros(3), []
     for i in np.array(sampler.indices(jax.random.fold_in(jax.random.key(1), 0)))[:, 0]:
-        params = params - 0.02 * jax.grad(least_squares)(params, Batch(data.x[i : i + 1], data.y[i : i + 1]))
+        params = params - 0.02 * jax.grad(least_squares)(
+            params, Batch(data.x[i : i + 1], data.y[i : i + 1])
+        )
         seen.append(evaluate(params))
-    np.testing.assert_allclose(records.evaluations[0], np.array(seen)[np.array(points) - 1], rtol=1e-12)
+    np.testing.assert_allclose(
+        records.evaluations[0], np.array(seen)[np.array(points) - 1], rtol=1e-12
+    )
     assert np.isnan(records.evaluations[1:, :-1]).all()
     assert np.isfinite(records.evaluations[1:, -1]).all()
 
 
 def test_evaluating_leaves_the_trajectory_alone(data):
     evaluate = lambda params: least_squares(params, data)
-    arguments = (least_squares, optax.sgd(0.02), data, samplers.stochastic(20), jnp.zeros(3), jnp.arange(2))
+    arguments = (
+        least_squares,
+        optax.sgd(0.02),
+        data,
+        samplers.stochastic(20),
+        jnp.zeros(3),
+        jnp.arange(2),
+    )
     with_it, without = train(*arguments, evaluate=evaluate)[0], train(*arguments)[0]
     np.testing.assert_allclose(with_it.params, without.params, rtol=1e-14)
 
 
 def test_first_bad_step_is_where_the_loop_first_overflows(data):
     rule = optax.sgd(1e60)
-    _, records = train(least_squares, rule, data, samplers.minibatch(20, 5), jnp.zeros(3), jnp.arange(2))
+    _, records = train(
+        least_squares,
+        rule,
+        data,
+        samplers.minibatch(20, 5),
+        jnp.zeros(3),
+        jnp.arange(2),
+    )
     params, bad = jnp.zeros(3), None
-    for t, rows in enumerate(samplers.minibatch(20, 5).indices(jax.random.fold_in(jax.random.key(1), 0))):
-        loss, grads = jax.value_and_grad(least_squares)(params, Batch(data.x[rows], data.y[rows]))
+    for t, rows in enumerate(
+        samplers.minibatch(20, 5).indices(jax.random.fold_in(jax.random.key(1), 0))
+    ):
+        loss, grads = jax.value_and_grad(least_squares)(
+            params, Batch(data.x[rows], data.y[rows])
+        )
         params = params - 1e60 * grads
-        if bad is None and not (np.isfinite(loss) and np.isfinite(jnp.linalg.norm(1e60 * grads))):
+        if bad is None and not (
+            np.isfinite(loss) and np.isfinite(jnp.linalg.norm(1e60 * grads))
+        ):
             bad = t
     assert records.first_bad_step[0] == bad
     assert records.first_bad_step[1] == 0
 
 
 def test_a_good_run_has_no_bad_step(data):
-    _, records = train(least_squares, optax.sgd(0.01), data, samplers.stochastic(20), jnp.zeros(3), jnp.arange(2))
+    _, records = train(
+        least_squares,
+        optax.sgd(0.01),
+        data,
+        samplers.stochastic(20),
+        jnp.zeros(3),
+        jnp.arange(2),
+    )
     assert (np.array(records.first_bad_step) == -1).all()
 
 
@@ -134,18 +211,33 @@ def test_records_hold_root_mean_square_norms_and_the_given_rate(data):
         keep_steps=True, learning_rate=0.05,
     )  # fmt: skip
     del state
-    np.testing.assert_allclose(records.update_norm, 0.05 * records.gradient_norm, rtol=1e-14)
     np.testing.assert_allclose(
-        records.gradient_norm[0], np.sqrt(np.mean(np.square(records.steps.gradient_norm[0]))), rtol=1e-14
+        records.update_norm, 0.05 * records.gradient_norm, rtol=1e-14
+    )
+    np.testing.assert_allclose(
+        records.gradient_norm[0],
+        np.sqrt(np.mean(np.square(records.steps.gradient_norm[0]))),
+        rtol=1e-14,
     )
     np.testing.assert_array_equal(records.learning_rate, [0.05])
 
 
 def test_a_noisy_objective_gets_a_key_of_its_own_each_step(data):
     def noisy(params, batch):
-        return least_squares(params, batch) + 0 * params[0] + jax.random.normal(batch.key, (), params.dtype)
+        return (
+            least_squares(params, batch)
+            + 0 * params[0]
+            + jax.random.normal(batch.key, (), params.dtype)
+        )
 
-    arguments = (noisy, optax.sgd(0.0), data, samplers.minibatch(20, 5), jnp.zeros(3), jnp.arange(4))
+    arguments = (
+        noisy,
+        optax.sgd(0.0),
+        data,
+        samplers.minibatch(20, 5),
+        jnp.zeros(3),
+        jnp.arange(4),
+    )
     _, records = train(*arguments, noisy=True, keep_steps=True)
     noise = records.steps.loss.ravel()
     assert len(set(np.array(noise).tolist())) == 16
@@ -153,7 +245,14 @@ def test_a_noisy_objective_gets_a_key_of_its_own_each_step(data):
 
 def test_a_run_can_be_differentiated_through(data):
     def last_loss(rate):
-        state, _ = train(quadratic, optax.sgd(rate), None, samplers.full_batch(1), jnp.ones(3), jnp.arange(5))
+        state, _ = train(
+            quadratic,
+            optax.sgd(rate),
+            None,
+            samplers.full_batch(1),
+            jnp.ones(3),
+            jnp.arange(5),
+        )
         return quadratic(state.params, None)
 
     # f = Σ λ (1 - ηλ)^{10} / 2, so df/dη = -5 Σ λ² (1 - ηλ)^9.
@@ -166,10 +265,18 @@ def test_rules_that_ask_for_more_than_the_gradient_get_it(data):
         del extra, state
         assert indices.shape == (5,)
         again, full = value_fn(params), value_fn(params, indices=None)
-        return jax.tree.map(jnp.zeros_like, updates), (value - again, full, grad - updates)
+        return jax.tree.map(jnp.zeros_like, updates), (
+            value - again,
+            full,
+            grad - updates,
+        )
 
-    rule = optax.GradientTransformationExtraArgs(lambda params: (jnp.zeros(()), jnp.zeros(()), params), update)
-    state, _ = train(least_squares, rule, data, samplers.minibatch(20, 5), jnp.ones(3), jnp.arange(1))
+    rule = optax.GradientTransformationExtraArgs(
+        lambda params: (jnp.zeros(()), jnp.zeros(()), params), update
+    )
+    state, _ = train(
+        least_squares, rule, data, samplers.minibatch(20, 5), jnp.ones(3), jnp.arange(1)
+    )
     difference, full, gradient_difference = state.rule
     assert difference == 0
     assert not gradient_difference.any()
@@ -179,7 +286,14 @@ def test_rules_that_ask_for_more_than_the_gradient_get_it(data):
 @pytest.mark.parametrize("epochs", [3, jnp.arange(4.0), jnp.zeros((2, 2), int)])
 def test_epochs_of_the_wrong_kind_are_named(data, epochs):
     with pytest.raises(TypeError, match=r"epochs must be integers of shape \(e,\)"):
-        train(least_squares, optax.sgd(0.1), data, samplers.full_batch(20), jnp.zeros(3), epochs)
+        train(
+            least_squares,
+            optax.sgd(0.1),
+            data,
+            samplers.full_batch(20),
+            jnp.zeros(3),
+            epochs,
+        )
 
 
 def test_data_of_numpy_and_norms_of_float16():
@@ -188,7 +302,13 @@ def test_data_of_numpy_and_norms_of_float16():
     step = descent.make_step(objective, optax.sgd(1e-3), batch)
     x = jnp.zeros(2, jnp.float16)
     sampler = samplers.minibatch(4, 2)
-    _, records = descent.run(step, descent.start(optax.sgd(1e-3), x), sampler, jax.random.key(0), jnp.arange(1))
+    _, records = descent.run(
+        step,
+        descent.start(optax.sgd(1e-3), x),
+        sampler,
+        jax.random.key(0),
+        jnp.arange(1),
+    )
     np.testing.assert_allclose(records.gradient_norm, 300 * np.sqrt(2), rtol=1e-3)
     assert int(records.first_bad_step[0]) == -1
 

@@ -23,20 +23,42 @@ SECTIONS = [
     *("4.2", "5.1", "5.2", "6.1", "6.2", "7", "8.1", "8.2"),
 ]
 FIELDS = ("Claims", "Wrong or missing", "Experiment", "Number", "Test", "Notebook")
-FOLDERS = {"research", "experiments", "tests", "docs", "benchmarks", "notebooks", "requirements", ".ci"}
+FOLDERS = {
+    "research",
+    "experiments",
+    "tests",
+    "docs",
+    "benchmarks",
+    "notebooks",
+    "requirements",
+    ".ci",
+}
 FILES = r"[\w-]+\.(py|cfg|toml|yml)|Makefile"
 # In pieces, so that this file does not break its own law.
-MACHINES = [f"/{name}/" for name in ("root", "home", "Users", "work", "opt", "tmp")] + [f"../{'shared'}", "file://"]
+MACHINES = [f"/{name}/" for name in ("root", "home", "Users", "work", "opt", "tmp")] + [
+    f"../{'shared'}",
+    "file://",
+]
 
-Law = Callable[[str, str], Iterator[str]]  # (path in the repository, its text) -> what breaks the law
+Law = Callable[
+    [str, str], Iterator[str]
+]  # (path in the repository, its text) -> what breaks the law
 
 
 def spans(text: str) -> list[str]:
     """Inline code, lines of indented code, and of code blocks other than trees of files."""
-    blocks = [block for block in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S) if "\n  " not in block]
+    blocks = [
+        block
+        for block in re.findall(r"^```\w*\n(.*?)^```", text, re.M | re.S)
+        if "\n  " not in block
+    ]
     rest = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
     lines = [line for block in blocks for line in block.splitlines()]
-    return lines + re.findall(r"`([^`\n]+)`", rest) + re.findall(r"^ {4,}(\S.*)$", rest, re.M)
+    return (
+        lines
+        + re.findall(r"`([^`\n]+)`", rest)
+        + re.findall(r"^ {4,}(\S.*)$", rest, re.M)
+    )
 
 
 def names_only_paths_that_exist(path: str, text: str) -> Iterator[str]:
@@ -47,12 +69,16 @@ def names_only_paths_that_exist(path: str, text: str) -> Iterator[str]:
             continue
         if not (TOP / file).exists():
             yield f"{path} names {file}, which does not exist"
-        elif test and not re.search(rf"^def {re.escape(test)}\(", (TOP / file).read_text("utf-8"), re.M):
+        elif test and not re.search(
+            rf"^def {re.escape(test)}\(", (TOP / file).read_text("utf-8"), re.M
+        ):
             yield f"{path} names {word}, and there is no such test"
 
 
 def names_only_figures_that_are_drawn(path: str, text: str) -> Iterator[str]:
-    drawn = " ".join(file.read_text("utf-8") for file in (TOP / "experiments").glob("*.py"))
+    drawn = " ".join(
+        file.read_text("utf-8") for file in (TOP / "experiments").glob("*.py")
+    )
     for name in re.findall(r"`(\w+)\.(?:svg|png|apng)`", text):
         if not re.search(rf'"{name}": ', drawn.partition("\ndef draw(")[2]):
             yield f"{path} names the figure {name}, which no experiment draws"
@@ -66,18 +92,27 @@ def links_only_to_what_exists(path: str, text: str) -> Iterator[str]:
         page = (TOP / path).parent / file if file else TOP / path
         if not page.exists():
             yield f"{path} links to {target}, which does not exist"
-        elif anchor and anchor not in anchors(text if not file else page.read_text("utf-8")):
+        elif anchor and anchor not in anchors(
+            text if not file else page.read_text("utf-8")
+        ):
             yield f"{path} links to {target}, which has no such heading"
 
 
 def anchors(text: str) -> set[str]:
     headings = re.findall(r"^#+ (.+)$", text, re.M)
-    slugs = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    slugs = {
+        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+        for heading in headings
+    }
     return slugs | set(re.findall(r'<a id="([^"]+)">', text))
 
 
 def names_only_modules_that_exist(path: str, text: str) -> Iterator[str]:
-    for name in (name for span in spans(text) for name in re.findall(r"(?<![\w/.])research(?:\.[A-Za-z_]\w*)+", span)):
+    for name in (
+        name
+        for span in spans(text)
+        for name in re.findall(r"(?<![\w/.])research(?:\.[A-Za-z_]\w*)+", span)
+    ):
         if not resolves(name):
             yield f"{path} names {name}, which does not exist"
 
@@ -97,41 +132,78 @@ def names_only_flags_that_exist(path: str, text: str) -> Iterator[str]:
     for span in spans(text):
         command = re.match(r"python experiments/(\w+)\.py\b", span)
         if command and (TOP / f"experiments/{command[1]}.py").exists():
-            known = options | fields(f"experiments/{command[1]}.py", "Config") | {"help"}
+            known = (
+                options | fields(f"experiments/{command[1]}.py", "Config") | {"help"}
+            )
             flags = [flag.replace("-", "_") for flag in re.findall(r"--([\w-]+)", span)]
-            yield from (f"{path}: {command[1]} has no flag {flag}" for flag in flags if flag not in known)
+            yield from (
+                f"{path}: {command[1]} has no flag {flag}"
+                for flag in flags
+                if flag not in known
+            )
 
 
 def fields(path: str, name: str) -> set[str]:
-    classes = [node for node in ast.parse((TOP / path).read_text("utf-8")).body if isinstance(node, ast.ClassDef)]
+    classes = [
+        node
+        for node in ast.parse((TOP / path).read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    ]
     body = next(node for node in classes if node.name == name).body
-    return {ast.unparse(node.target) for node in body if isinstance(node, ast.AnnAssign)}
+    return {
+        ast.unparse(node.target) for node in body if isinstance(node, ast.AnnAssign)
+    }
 
 
 def names_no_machine(path: str, text: str) -> Iterator[str]:
-    yield from (f"{path} names {m}" for m in MACHINES if re.search(rf"(?<![\w.>}}/]){re.escape(m)}", text))
+    yield from (
+        f"{path} names {m}"
+        for m in MACHINES
+        if re.search(rf"(?<![\w.>}}/]){re.escape(m)}", text)
+    )
 
 
 def tells_every_section(path: str, text: str) -> Iterator[str]:
     if path != "docs/article.md":
         return
-    parts = {m[1]: m[2] for m in re.finditer(r"^## ([\d.]+) \S.*? · .+?\n(.*?)(?=^## |\Z)", text, re.M | re.S)}
+    parts = {
+        m[1]: m[2]
+        for m in re.finditer(
+            r"^## ([\d.]+) \S.*? · .+?\n(.*?)(?=^## |\Z)", text, re.M | re.S
+        )
+    }
     rows = re.findall(r"^\| \[([\d.]+)\]\(#\d+\) \|", text, re.M)
     if list(parts) != SECTIONS or rows != SECTIONS:
         yield f"{path} has the sections {list(parts)} and the rows {rows}"
     for number, part in parts.items():
         named = {
-            name.strip().capitalize() for names in re.findall(r"\*\*([^*]+)\.\*\*", part) for name in names.split(",")
+            name.strip().capitalize()
+            for names in re.findall(r"\*\*([^*]+)\.\*\*", part)
+            for name in names.split(",")
         }
-        yield from (f"{path}: {number} has no {field}" for field in FIELDS if field not in named)
+        yield from (
+            f"{path}: {number} has no {field}" for field in FIELDS if field not in named
+        )
 
 
 def claims_every_experiment(path: str, text: str) -> Iterator[str]:
     if path != "experiments/README.md":
         return
-    rows = {row[0]: row[1:] for row in re.findall(r"^\| \[(\w+)\]\(\1\.py\) \|(.*)\|(.*)\|(.*)\|(.*)\|$", text, re.M)}
-    files = {file.stem: file for file in (TOP / "experiments").glob("*.py") if not file.stem.startswith("_")}
-    yield from (f"{path} has a row or a file alone: {name}" for name in rows.keys() ^ files.keys())
+    rows = {
+        row[0]: row[1:]
+        for row in re.findall(
+            r"^\| \[(\w+)\]\(\1\.py\) \|(.*)\|(.*)\|(.*)\|(.*)\|$", text, re.M
+        )
+    }
+    files = {
+        file.stem: file
+        for file in (TOP / "experiments").glob("*.py")
+        if not file.stem.startswith("_")
+    }
+    yield from (
+        f"{path} has a row or a file alone: {name}"
+        for name in rows.keys() ^ files.keys()
+    )
     for name in rows.keys() & files.keys():
         question, command, time, number = (cell.strip() for cell in rows[name])
         tree = ast.parse(files[name].read_text("utf-8"))
@@ -140,8 +212,15 @@ def claims_every_experiment(path: str, text: str) -> Iterator[str]:
         if command != f"`python experiments/{name}.py`" or not time:
             yield f"{path}: {name} has no command or no time"
         keys, bounds = expectations(tree)
-        yield from (f"{path}: {name} does not say {key}" for key in keys if f"`{key}`" not in number)
-        yield from (f"{path}: {name} does not say {bound:g}" for bound in bounds - numbers(number))
+        yield from (
+            f"{path}: {name} does not say {key}"
+            for key in keys
+            if f"`{key}`" not in number
+        )
+        yield from (
+            f"{path}: {name} does not say {bound:g}"
+            for bound in bounds - numbers(number)
+        )
 
 
 def repeats_what_is_expected(path: str, text: str) -> Iterator[str]:
@@ -150,7 +229,10 @@ def repeats_what_is_expected(path: str, text: str) -> Iterator[str]:
     for paragraph in re.findall(r"^- \*\*Number.*?(?=^- |\Z)", text, re.M | re.S):
         for file in re.findall(r"`python (experiments/\w+\.py)`", paragraph):
             _, bounds = expectations(ast.parse((TOP / file).read_text("utf-8")))
-            yield from (f"{path} does not say {bound:g} of {file}" for bound in bounds - numbers(paragraph))
+            yield from (
+                f"{path} does not say {bound:g} of {file}"
+                for bound in bounds - numbers(paragraph)
+            )
 
 
 def numbers(text: str) -> set[float]:
@@ -161,9 +243,13 @@ def expectations(tree: ast.Module) -> tuple[list[str], set[float]]:
     """The keys of EXPECTED and its bounds other than zero and infinity, read without running the file."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXPECTED":
-            constants = [n.value for n in ast.walk(node.value) if isinstance(n, ast.Constant)]
+            constants = [
+                n.value for n in ast.walk(node.value) if isinstance(n, ast.Constant)
+            ]
             keys = [constant for constant in constants if isinstance(constant, str)]
-            return keys, {float(c) for c in constants if isinstance(c, int | float) and c}
+            return keys, {
+                float(c) for c in constants if isinstance(c, int | float) and c
+            }
     return [], set()
 
 
@@ -171,8 +257,16 @@ def draws_the_tree_as_it_is(path: str, text: str) -> Iterator[str]:
     if path != "docs/architecture.md":
         return
     tree = re.search(r"^## The tree\n+```\n(.*?)^```", text, re.M | re.S)
-    drawn = {line.split()[0].rstrip("/") for line in (tree[1] if tree else "").splitlines() if line.startswith("  ")}
-    there = {f.name for f in (TOP / "research").iterdir() if not f.name.startswith(("_", ".")) and f.name != "py.typed"}
+    drawn = {
+        line.split()[0].rstrip("/")
+        for line in (tree[1] if tree else "").splitlines()
+        if line.startswith("  ")
+    }
+    there = {
+        f.name
+        for f in (TOP / "research").iterdir()
+        if not f.name.startswith(("_", ".")) and f.name != "py.typed"
+    }
     yield from (f"{path} draws, or leaves out, {name}" for name in drawn ^ there)
 
 
@@ -180,11 +274,20 @@ def orders_layers_as_they_are(path: str, text: str) -> Iterator[str]:
     if path != "docs/architecture.md":
         return
     laws = ast.parse((TOP / "tests/test_architecture.py").read_text("utf-8"))
-    layers = next(n.value for n in laws.body if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "LAYERS")
+    layers = next(
+        n.value
+        for n in laws.body
+        if isinstance(n, ast.Assign) and ast.unparse(n.targets[0]) == "LAYERS"
+    )
     there = {file.stem for file in (TOP / "research").iterdir()} | {"experiments"}
-    wanted = [{name for name in layer if name in there} for layer in ast.literal_eval(layers)]
+    wanted = [
+        {name for name in layer if name in there} for layer in ast.literal_eval(layers)
+    ]
     block = re.search(r"^## Who may import whom\n.*?```\n(.*?)```", text, re.M | re.S)
-    written = [set(re.findall(r"\w+", layer)) for layer in (block[1] if block else "").split("<")]
+    written = [
+        set(re.findall(r"\w+", layer))
+        for layer in (block[1] if block else "").split("<")
+    ]
     if written != wanted:
         yield f"{path} orders the layers {written}; they are {wanted}"
 
@@ -205,30 +308,82 @@ LAWS: tuple[Law, ...] = (
 CLAIMED = PAGES["experiments/README.md"]
 PLANTED = [
     (names_only_paths_that_exist, "docs/new.md", "see `research/gossip.py`"),
-    (names_only_paths_that_exist, "docs/new.md", "```\npython experiments/gossip.py\n```"),
-    (names_only_paths_that_exist, "docs/new.md", "`tests/test_descent.py::test_gossip`"),
+    (
+        names_only_paths_that_exist,
+        "docs/new.md",
+        "```\npython experiments/gossip.py\n```",
+    ),
+    (
+        names_only_paths_that_exist,
+        "docs/new.md",
+        "`tests/test_descent.py::test_gossip`",
+    ),
     (names_only_paths_that_exist, "docs/new.md", "see `gossip.toml`"),
-    (names_only_paths_that_exist, "docs/new.md", "Run:\n\n    python experiments/gossip.py --full  # all of it"),
+    (
+        names_only_paths_that_exist,
+        "docs/new.md",
+        "Run:\n\n    python experiments/gossip.py --full  # all of it",
+    ),
     (names_only_figures_that_are_drawn, "docs/new.md", "see `gossip.svg`"),
     (links_only_to_what_exists, "docs/new.md", "[this](gossip.md)"),
     (links_only_to_what_exists, "docs/new.md", "[this](architecture.md#gossip)"),
     (links_only_to_what_exists, "docs/new.md", "# One\n[this](#two)"),
     (names_only_modules_that_exist, "docs/new.md", "`research.gossip`"),
     (names_only_modules_that_exist, "docs/new.md", "call `research.descent.gossip(3)`"),
-    (names_only_flags_that_exist, "docs/new.md", "`python experiments/batch_stochastic_minibatch.py --gossip 3`"),
+    (
+        names_only_flags_that_exist,
+        "docs/new.md",
+        "`python experiments/batch_stochastic_minibatch.py --gossip 3`",
+    ),
     (names_no_machine, "docs/new.md", f"see {MACHINES[1]}ada/descent"),
     (names_no_machine, "docs/new.md", f"see {MACHINES[6]}/design"),
     (tells_every_section, "docs/article.md", ARTICLE.replace("\n## 3.2 ", "\n## 3.9 ")),
     (tells_every_section, "docs/article.md", ARTICLE.replace("| [7](#7) |", "|")),
-    (tells_every_section, "docs/article.md", ARTICLE.replace("- **Wrong or missing.**", "-", 1)),
-    (claims_every_experiment, "experiments/README.md", CLAIMED.replace("and why?", "and how?")),
-    (claims_every_experiment, "experiments/README.md", CLAIMED.replace("| [batch_stoch", "| [match_stoch")),
-    (claims_every_experiment, "experiments/README.md", CLAIMED.replace("`floor_over_prediction`", "a share")),
-    (claims_every_experiment, "experiments/README.md", CLAIMED.replace("| `python experiments/batch_stoch", "| `")),
-    (claims_every_experiment, "experiments/README.md", CLAIMED.replace("0.8 to 1.25", "0.7 to 1.25")),
-    (repeats_what_is_expected, "docs/article.md", ARTICLE.replace("0.8 to 1.25", "0.8 to 1.3")),
-    (draws_the_tree_as_it_is, "docs/architecture.md", ARCHITECTURE.replace("  lanes/ ", "  planes/ ")),
-    (orders_layers_as_they_are, "docs/architecture.md", ARCHITECTURE.replace("proofs, lanes", "lanes")),
+    (
+        tells_every_section,
+        "docs/article.md",
+        ARTICLE.replace("- **Wrong or missing.**", "-", 1),
+    ),
+    (
+        claims_every_experiment,
+        "experiments/README.md",
+        CLAIMED.replace("and why?", "and how?"),
+    ),
+    (
+        claims_every_experiment,
+        "experiments/README.md",
+        CLAIMED.replace("| [batch_stoch", "| [match_stoch"),
+    ),
+    (
+        claims_every_experiment,
+        "experiments/README.md",
+        CLAIMED.replace("`floor_over_prediction`", "a share"),
+    ),
+    (
+        claims_every_experiment,
+        "experiments/README.md",
+        CLAIMED.replace("| `python experiments/batch_stoch", "| `"),
+    ),
+    (
+        claims_every_experiment,
+        "experiments/README.md",
+        CLAIMED.replace("0.8 to 1.25", "0.7 to 1.25"),
+    ),
+    (
+        repeats_what_is_expected,
+        "docs/article.md",
+        ARTICLE.replace("0.8 to 1.25", "0.8 to 1.3"),
+    ),
+    (
+        draws_the_tree_as_it_is,
+        "docs/architecture.md",
+        ARCHITECTURE.replace("  lanes/ ", "  planes/ "),
+    ),
+    (
+        orders_layers_as_they_are,
+        "docs/architecture.md",
+        ARCHITECTURE.replace("proofs, lanes", "lanes"),
+    ),
 ]
 
 

@@ -65,20 +65,34 @@ def is_at_full_precision(product: str) -> bool:
     return re.search(r"precision = \[HIGHEST, HIGHEST\]", product) is not None
 
 
-@pytest.mark.parametrize("indices", [None, jnp.arange(32, dtype=jnp.int32)], ids=["full batch", "batch of 32"])
+@pytest.mark.parametrize(
+    "indices",
+    [None, jnp.arange(32, dtype=jnp.int32)],
+    ids=["full batch", "batch of 32"],
+)
 @pytest.mark.parametrize("name", MODELS.values(), ids=MODELS)
 def test_a_step_of_every_model_exports(name, indices):
     workload = single(name)
     rule = update_rules.heavy_ball(0.1)
     step = descent.make_step(workload.objective, rule, workload.train, 0.1)
-    exported = assert_exported_is_direct(step, start(workload, rule), descent.Draw(indices))
+    exported = assert_exported_is_direct(
+        step, start(workload, rule), descent.Draw(indices)
+    )
     assert products(exported)
     assert all(map(is_at_full_precision, products(exported)))
 
 
 # The plain ones, and one of each kind of state: averages, matrices, estimates, another point, a memory of steps.
 RULES = (
-    *("gradient_descent", "heavy_ball", "nesterov", "adagrad", "rmsprop", "adam", "adamw"),
+    *(
+        "gradient_descent",
+        "heavy_ball",
+        "nesterov",
+        "adagrad",
+        "rmsprop",
+        "adam",
+        "adamw",
+    ),
     *("polyak_averaging", "muon", "prodigy", "schedule_free_adamw", "sam"),
 )
 
@@ -89,7 +103,9 @@ def test_a_step_of_every_kind_of_rule_exports(name):
     workload = single("breast_cancer")
     step = descent.make_step(workload.objective, rule(0.01), workload.train, 0.01)
     draw = descent.Draw(jnp.arange(32, dtype=jnp.int32))
-    second, _ = jax.jit(step)(start(workload, rule(0.01)), draw)  # A state that is not all zeros.
+    second, _ = jax.jit(step)(
+        start(workload, rule(0.01)), draw
+    )  # A state that is not all zeros.
     assert_exported_is_direct(step, second, draw)
 
 
@@ -103,9 +119,13 @@ def test_a_run_of_every_sampler_exports(sampler):
     evaluate = lambda params: workload.objective(params, workload.train)
 
     def train(state, seed, epochs):
-        return descent.run(step, state, batches, jax.random.key(seed), epochs, evaluate=evaluate)
+        return descent.run(
+            step, state, batches, jax.random.key(seed), epochs, evaluate=evaluate
+        )
 
-    exported = assert_exported_is_direct(train, start(workload, rule), 1, np.arange(2, dtype=np.int32))
+    exported = assert_exported_is_direct(
+        train, start(workload, rule), 1, np.arange(2, dtype=np.int32)
+    )
     assert all(map(is_at_full_precision, products(exported)))
 
 
@@ -116,4 +136,7 @@ def test_precision_law_sees_less():
         with jax.default_matmul_precision(precision):
             found = products(there_and_back(lambda a: a @ a, x))
         assert found
-        assert all(is_at_full_precision(product) == (precision == "highest") for product in found)
+        assert all(
+            is_at_full_precision(product) == (precision == "highest")
+            for product in found
+        )

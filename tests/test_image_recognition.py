@@ -16,7 +16,9 @@ from research.figures import recognition
 from research.runs.result import result_bytes
 from research.studies import confusions
 
-TINY = dataclasses.replace(experiment.FAST, softmax_epochs=1, mlp_epochs=1, batch_size=64)
+TINY = dataclasses.replace(
+    experiment.FAST, softmax_epochs=1, mlp_epochs=1, batch_size=64
+)
 MODELS = ("softmax", "mlp", "cnn")
 
 
@@ -33,7 +35,10 @@ def result():
 def clothes(n=8):
     """Random pictures."""
     draw = np.random.default_rng(0)
-    x, y = draw.integers(0, 256, (n, 8, 8, 1), dtype=np.uint8), draw.integers(0, 10, n, dtype=np.int32)
+    x, y = (
+        draw.integers(0, 256, (n, 8, 8, 1), dtype=np.uint8),
+        draw.integers(0, 10, n, dtype=np.int32),
+    )
     return datasets.ImageSplit("fashion_mnist", x, y, x[:4], y[:4], tuple("abcdefghij"))
 
 
@@ -47,7 +52,8 @@ def test_counts_and_recalls_are_scikit_learns():
     counts = confusions.count_confusions(labels, predictions, 4)
     np.testing.assert_array_equal(counts, metrics.confusion_matrix(labels, predictions))
     np.testing.assert_allclose(
-        confusions.recalls(counts), np.diagonal(metrics.confusion_matrix(labels, predictions, normalize="true"))
+        confusions.recalls(counts),
+        np.diagonal(metrics.confusion_matrix(labels, predictions, normalize="true")),
     )
 
 
@@ -74,7 +80,9 @@ def test_what_is_no_class_is_not_counted(labels, predictions, words):
 
 
 def test_held_out_images_are_training_images_that_nothing_is_learnt_from():
-    split = clothes(50)._replace(train_y=np.arange(50))  # Each image has its number for a label.
+    split = clothes(50)._replace(
+        train_y=np.arange(50)
+    )  # Each image has its number for a label.
     learn, judge = experiment.parted(split, 10)
     assert len(judge.y) == 10
     assert sorted([*learn.y, *judge.y]) == list(range(50))
@@ -86,13 +94,23 @@ def test_held_out_images_are_training_images_that_nothing_is_learnt_from():
 
 def test_chosen_rate_is_that_of_the_highest_accuracy_of_its_own_model():
     nan = float("nan")  # Of a training that diverged.
-    accuracies = {("mlp", 1.0): 0.5, ("mlp", 2.0): 0.9, ("mlp", 4.0): 0.8, ("cnn", 0.5): 0.7, ("cnn", 1.0): nan}
+    accuracies = {
+        ("mlp", 1.0): 0.5,
+        ("mlp", 2.0): 0.9,
+        ("mlp", 4.0): 0.8,
+        ("cnn", 0.5): 0.7,
+        ("cnn", 1.0): nan,
+    }
     trials = [experiment.Job(model, 100, 1, rate, 5) for model, rate in accuracies]
     found = [types.Saved({"accuracy": np.array([0.1, a])}) for a in accuracies.values()]
-    rates, tried = experiment.chosen({"softmax": 7.0, "mlp": 1.0, "cnn": 1.0}, trials, found)
+    rates, tried = experiment.chosen(
+        {"softmax": 7.0, "mlp": 1.0, "cnn": 1.0}, trials, found
+    )
     assert rates == {"softmax": 7.0, "mlp": 2.0, "cnn": 0.5}
     assert [(row["model"], row["rate"]) for row in tried] == list(accuracies)
-    np.testing.assert_array_equal([row["accuracy"] for row in tried], list(accuracies.values()))
+    np.testing.assert_array_equal(
+        [row["accuracy"] for row in tried], list(accuracies.values())
+    )
 
 
 def test_training_that_diverges_is_refused_by_its_rate():
@@ -102,17 +120,27 @@ def test_training_that_diverges_is_refused_by_its_rate():
 
 def test_worst_errors_are_wrong_and_the_most_confident_first(split):
     draw = np.random.default_rng(0)
-    probabilities = draw.dirichlet(np.full(10, 0.3), len(split.test_y)).astype(np.float32)
-    found = [saved(probabilities, filters=np.zeros(1), accuracy=np.zeros(1), loss=np.zeros(1))]
+    probabilities = draw.dirichlet(np.full(10, 0.3), len(split.test_y)).astype(
+        np.float32
+    )
+    found = [
+        saved(
+            probabilities, filters=np.zeros(1), accuracy=np.zeros(1), loss=np.zeros(1)
+        )
+    ]
     kept = experiment.arrays(split, dict.fromkeys(MODELS, found))
     wrong = probabilities.argmax(axis=1) != split.test_y
     assert len(kept["worst/labels"]) == experiment.WORST
     np.testing.assert_array_equal(
-        kept["worst/confidences"], -np.sort(-probabilities.max(axis=1)[wrong])[: experiment.WORST]
+        kept["worst/confidences"],
+        -np.sort(-probabilities.max(axis=1)[wrong])[: experiment.WORST],
     )
-    for image, label, said, sure in zip(*(kept[f"worst/{name}"] for name in WORST_ARRAYS), strict=True):
+    for image, label, said, sure in zip(
+        *(kept[f"worst/{name}"] for name in WORST_ARRAYS), strict=True
+    ):
         (index,) = np.flatnonzero(
-            (split.test_x * 15 == image).all(axis=(1, 2, 3)) & (probabilities.max(axis=1) == sure)
+            (split.test_x * 15 == image).all(axis=(1, 2, 3))
+            & (probabilities.max(axis=1) == sure)
         )
         assert split.test_y[index] == label != said == probabilities[index].argmax()
 
@@ -132,7 +160,9 @@ def test_nothing_in_a_training_step_is_float64(name, split):
     assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
     program = str(jax.make_jaxpr(jax.grad(loss))(params, jax.random.key(1)))
     assert "f32[8" in program
-    assert not re.findall(r"f64\[\d", program)  # Scalars, such as a bound that is drawn below, may be.
+    assert not re.findall(
+        r"f64\[\d", program
+    )  # Scalars, such as a bound that is drawn below, may be.
 
 
 @pytest.mark.parametrize("mirror", [True, False])
@@ -140,8 +170,14 @@ def test_cnn_learns_from_images_as_they_are_or_mirrored_where_asked(mirror):
     config = dataclasses.replace(experiment.FAST, mirror=mirror, dropout=0.0)
     model, x = experiment.make_model("cnn", config, clothes()), clothes().train_x
     params, apply = model.init(jax.random.key(0)), jax.jit(model.apply)
-    plain, turned, learning = apply(params, x), apply(params, x[:, :, ::-1]), apply(params, x, jax.random.key(1))
-    near = [np.isclose(learning, seen, atol=1e-5).all(axis=1) for seen in (plain, turned)]
+    plain, turned, learning = (
+        apply(params, x),
+        apply(params, x[:, :, ::-1]),
+        apply(params, x, jax.random.key(1)),
+    )
+    near = [
+        np.isclose(learning, seen, atol=1e-5).all(axis=1) for seen in (plain, turned)
+    ]
     assert np.all(near[0] ^ near[1])
     assert set(near[1].tolist()) == ({False, True} if mirror else {False})
 
@@ -150,24 +186,33 @@ def test_picture_of_a_class_times_the_image_is_its_score():
     model = experiment.make_model("softmax", TINY, clothes())
     params = model.init(jax.random.key(0))
     params = {
-        "weights": jax.random.normal(jax.random.key(1), params["weights"].shape, jnp.float32),
+        "weights": jax.random.normal(
+            jax.random.key(1), params["weights"].shape, jnp.float32
+        ),
         "intercept": params["intercept"],
     }
     x = clothes().train_x
     standard = (x - x.mean()) / x.std()
     pictures = experiment.first_filters("softmax", params, (8, 8, 1))
     np.testing.assert_allclose(
-        model.apply(params, x), np.einsum("nhwc,khwc->nk", standard, pictures), rtol=1e-3, atol=1e-3
+        model.apply(params, x),
+        np.einsum("nhwc,khwc->nk", standard, pictures),
+        rtol=1e-3,
+        atol=1e-3,
     )
     weights = np.random.default_rng(0).normal(size=(3, 5, 1, 40))
-    filters = experiment.first_filters("cnn", {"convolution_1": {"weights": weights}}, (8, 8, 1))
+    filters = experiment.first_filters(
+        "cnn", {"convolution_1": {"weights": weights}}, (8, 8, 1)
+    )
     np.testing.assert_array_equal(filters[7], weights[..., 7])
 
 
 def test_accuracy_of_the_table_is_that_of_the_probabilities(result):
     counts, numbers = result.arrays["confusions"], result.numbers
     assert counts.sum() == numbers["n_test"] == 360
-    assert np.trace(counts) / 360 == pytest.approx(result.arrays["cnn/accuracy"][0, -1], abs=1e-6)
+    assert np.trace(counts) / 360 == pytest.approx(
+        result.arrays["cnn/accuracy"][0, -1], abs=1e-6
+    )
     for row in numbers["models"]:
         shares = np.bincount(datasets.images("digits").test_y) / 360
         assert shares @ row["by_class"] == pytest.approx(row["accuracy"][0], abs=1e-6)
@@ -186,12 +231,20 @@ def test_every_training_starts_without_knowing_and_its_cost_is_counted(result):
     assert mlp["parameters"] == sum(a * b + b for a, b in itertools.pairwise(widths))
 
 
-def test_run_answers_draws_and_says_that_digits_are_not_the_claim(result, tmp_path, headline_of):
+def test_run_answers_draws_and_says_that_digits_are_not_the_claim(
+    result, tmp_path, headline_of
+):
     headline = "NOT THE CLAIM: these are the images digits; what is published is of Fashion-MNIST."
     assert headline_of(result.answer) == headline
-    assert result.answer.endswith("This brings them: python -m experiments data fetch fashion_mnist")
+    assert result.answer.endswith(
+        "This brings them: python -m experiments data fetch fashion_mnist"
+    )
     assert "mean over 2 seeds." in result.answer  # Two have no interval.
-    assert [row[0] for row in result.tables[0].rows] == ["softmax regression", "MLP", "CNN"]
+    assert [row[0] for row in result.tables[0].rows] == [
+        "softmax regression",
+        "MLP",
+        "CNN",
+    ]
     assert all(row[4] == "-" for row in result.tables[0].rows)
     assert result_bytes(result) == result_bytes(result)
     pictures = experiment.draw(result)
@@ -202,22 +255,36 @@ def test_run_answers_draws_and_says_that_digits_are_not_the_claim(result, tmp_pa
 
 def test_curves_are_the_arrays_and_published_lines_stand_where_the_claim_does(result):
     for published in (None, 0.5):
-        numbers = result.numbers | {"models": [row | {"published": published} for row in result.numbers["models"]]}
-        within, length = recognition.draw_accuracy(numbers, result.arrays, experiment.LABELS).axes
+        numbers = result.numbers | {
+            "models": [
+                row | {"published": published} for row in result.numbers["models"]
+            ]
+        }
+        within, length = recognition.draw_accuracy(
+            numbers, result.arrays, experiment.LABELS
+        ).axes
         named = {line.get_label(): line for line in within.lines}
         for model, label in experiment.LABELS.items():
             mean = result.arrays[f"{model}/accuracy"][:, 1:].mean(axis=0)
             np.testing.assert_array_equal(
-                named[label].get_xydata(), np.stack([np.arange(1, len(mean) + 1), mean], axis=1)
+                named[label].get_xydata(),
+                np.stack([np.arange(1, len(mean) + 1), mean], axis=1),
             )
         ends = [[b["epochs"], b["accuracy"]] for b in numbers["budgets"]]
         assert np.asarray(length.lines[-1].get_xydata()).tolist() == ends
         assert [epochs for epochs, _ in ends] == [1, 2]
-        dashed = [line for panel in (within, length) for line in panel.lines if line.is_dashed()]
+        dashed = [
+            line
+            for panel in (within, length)
+            for line in panel.lines
+            if line.is_dashed()
+        ]
         assert len(dashed) == (4 if published else 0)
 
 
-@pytest.mark.parametrize(("sure", "words"), [(1.0, "100.0"), (0.99999, "99.9"), (0.5, "50.0")])
+@pytest.mark.parametrize(
+    ("sure", "words"), [(1.0, "100.0"), (0.99999, "99.9"), (0.5, "50.0")]
+)
 def test_no_probability_below_one_is_written_as_certain(sure, words):
     assert recognition.floor_percent(sure) == words
 
@@ -225,17 +292,27 @@ def test_no_probability_below_one_is_written_as_certain(sure, words):
 def claimed(result, *accuracies):
     rows = [
         row
-        | {"accuracy": [accuracy, accuracy - 0.01, accuracy + 0.01], "published": experiment.PUBLISHED[row["model"]]}
+        | {
+            "accuracy": [accuracy, accuracy - 0.01, accuracy + 0.01],
+            "published": experiment.PUBLISHED[row["model"]],
+        }
         for row, accuracy in zip(result.numbers["models"], accuracies, strict=True)
     ]
-    return experiment.answer(result.numbers | {"dataset": "fashion_mnist", "models": rows})
+    return experiment.answer(
+        result.numbers | {"dataset": "fashion_mnist", "models": rows}
+    )
 
 
 def test_answer_holds_each_model_against_what_is_published(result):
     reached = claimed(result, 0.845, 0.89, 0.92)
-    assert "CNN recognises 92.0 % (91.0 to 93.0), the MLP 89.0 % (88.0 to 90.0), softmax regression 84.5 %" in reached
+    assert (
+        "CNN recognises 92.0 % (91.0 to 93.0), the MLP 89.0 % (88.0 to 90.0), softmax regression 84.5 %"
+        in reached
+    )
     assert "To reach were 91.6 % and 88.3 %, published" in reached
-    assert reached.endswith("84.4 %, which softmax regression comes to: each mean is at or above that.")
+    assert reached.endswith(
+        "84.4 %, which softmax regression comes to: each mean is at or above that."
+    )
     assert claimed(result, 0.845, 0.88, 0.91).endswith("short of that: MLP, CNN.")
 
 
@@ -249,10 +326,25 @@ def test_kill_in_the_middle_resumes_to_the_same_bits(result, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         experiment.run(config, stop, runs.checkpoints_in(tmp_path))
     shown = []
-    again = experiment.run(config, lambda done, total, message: shown.append(done), runs.checkpoints_in(tmp_path))
-    assert not [done for done in shown if done % 1 and done < 2.1]  # Nothing is trained twice.
-    for name, array in again.arrays.items():  # A training does not depend on how many there are beside it.
-        straight = result.arrays[name][:1] if name.endswith(("accuracy", "loss")) else result.arrays[name]
+    again = experiment.run(
+        config,
+        lambda done, total, message: shown.append(done),
+        runs.checkpoints_in(tmp_path),
+    )
+    assert not [
+        done for done in shown if done % 1 and done < 2.1
+    ]  # Nothing is trained twice.
+    for (
+        name,
+        array,
+    ) in (
+        again.arrays.items()
+    ):  # A training does not depend on how many there are beside it.
+        straight = (
+            result.arrays[name][:1]
+            if name.endswith(("accuracy", "loss"))
+            else result.arrays[name]
+        )
         assert runs.hash_arrays(array) == runs.hash_arrays(straight), name
 
 
@@ -262,17 +354,28 @@ def test_rates_are_chosen_among_all_multiples_without_a_test_image(split, monkey
     def train(job, config, split, watch, parts):
         seen.append(job)
         judge = experiment.parted(split, job.held_out)[1]
-        accuracy = np.array([0.1, 1 - abs(job.rate / getattr(config, f"{job.model}_rate") - 2) / 10])
+        accuracy = np.array(
+            [0.1, 1 - abs(job.rate / getattr(config, f"{job.model}_rate") - 2) / 10]
+        )
         right = np.eye(10, dtype=np.float32)[judge.y]
         values = {"seconds": 1.0, "gradients": 1, "parameters": 1, "first_bad_step": -1}
-        return saved(right, accuracy=accuracy, loss=np.ones(1), filters=np.ones((10, 8, 8, 1)))._replace(values=values)
+        return saved(
+            right, accuracy=accuracy, loss=np.ones(1), filters=np.ones((10, 8, 8, 1))
+        )._replace(values=values)
 
     monkeypatch.setattr(experiment, "train", train)
-    found = experiment.run(dataclasses.replace(TINY, choose=(0.5, 2.0, 4.0), held_out=100))
-    trials, reported = [j for j in seen if j.held_out], [j for j in seen if not j.held_out]
+    found = experiment.run(
+        dataclasses.replace(TINY, choose=(0.5, 2.0, 4.0), held_out=100)
+    )
+    trials, reported = (
+        [j for j in seen if j.held_out],
+        [j for j in seen if not j.held_out],
+    )
     assert len(trials) == 9
     assert {j.seed for j in trials}.isdisjoint({j.seed for j in reported})
-    assert {(j.model, j.rate) for j in reported} == {(m, 2 * getattr(TINY, f"{m}_rate")) for m in MODELS}
+    assert {(j.model, j.rate) for j in reported} == {
+        (m, 2 * getattr(TINY, f"{m}_rate")) for m in MODELS
+    }
     assert len(found.tables) == 4
     assert len(experiment.draw(found)) == 3  # No error, no picture of errors.
 
@@ -284,10 +387,16 @@ def test_images_that_are_not_at_hand_are_replaced_aloud(monkeypatch, capsys):
         raise FileNotFoundError(f"{name} needs a file.")
 
     monkeypatch.setattr(datasets, "images", missing)
-    assert experiment.complete(config) == dataclasses.replace(config, dataset="digits", batch_size=32, held_out=300)
-    assert "fashion_mnist needs a file. Going on with digits." in capsys.readouterr().err
+    assert experiment.complete(config) == dataclasses.replace(
+        config, dataset="digits", batch_size=32, held_out=300
+    )
+    assert (
+        "fashion_mnist needs a file. Going on with digits." in capsys.readouterr().err
+    )
     other = dataclasses.replace(config, dataset="mnist_5k")
-    assert experiment.complete(other) is other  # Asked for by name: the error comes with the run.
+    assert (
+        experiment.complete(other) is other
+    )  # Asked for by name: the error comes with the run.
     monkeypatch.setattr(datasets, "images", lambda name: None)
     assert experiment.complete(config) is config
 

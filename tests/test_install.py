@@ -22,9 +22,16 @@ DISTRIBUTIONS = {
     "lazy_loader": "lazy-loader",
     "tensorflow": "tensorflow-cpu",
 }
-OURS = {"research", "experiments", "benchmarks", "build"}  # The last one is notebooks/build.py.
+OURS = {
+    "research",
+    "experiments",
+    "benchmarks",
+    "build",
+}  # The last one is notebooks/build.py.
 
-BARE = {"PATH": os.environ["PATH"]}  # Without what an outer `make test ARGS=...` leaves for an inner make.
+BARE = {
+    "PATH": os.environ["PATH"]
+}  # Without what an outer `make test ARGS=...` leaves for an inner make.
 
 
 def text(name: str) -> str:
@@ -32,8 +39,13 @@ def text(name: str) -> str:
 
 
 def requirements(*extras: str) -> list[str]:
-    lists = [SETUP["options"]["install_requires"], *(SETUP["options.extras_require"][extra] for extra in extras)]
-    return [line.strip() for block in lists for line in block.splitlines() if line.strip()]
+    lists = [
+        SETUP["options"]["install_requires"],
+        *(SETUP["options.extras_require"][extra] for extra in extras),
+    ]
+    return [
+        line.strip() for block in lists for line in block.splitlines() if line.strip()
+    ]
 
 
 def names(lines: list[str]) -> set[str]:
@@ -41,7 +53,9 @@ def names(lines: list[str]) -> set[str]:
 
 
 def conda_dependencies(environment: str) -> list[str]:
-    return re.findall(r"^  - ([^:\n]+)$", environment.partition("dependencies:")[2], flags=re.M)
+    return re.findall(
+        r"^  - ([^:\n]+)$", environment.partition("dependencies:")[2], flags=re.M
+    )
 
 
 def undeclared(source: str, declared: set[str]) -> set[str]:
@@ -52,12 +66,17 @@ def undeclared(source: str, declared: set[str]) -> set[str]:
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             imported.add(node.module)
-    packages = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names - OURS
+    packages = (
+        {name.partition(".")[0] for name in imported} - sys.stdlib_module_names - OURS
+    )
     return {DISTRIBUTIONS.get(package, package) for package in packages} - declared
 
 
 def test_conda_environment_equals_setup_cfg():
-    ours = [re.sub(r"^flatbuffers\b", "python-flatbuffers", line) for line in requirements("test")]  # Conda's name.
+    ours = [
+        re.sub(r"^flatbuffers\b", "python-flatbuffers", line)
+        for line in requirements("test")
+    ]  # Conda's name.
     expected = [f"python{SETUP['options']['python_requires']}", *ours, "pip"]
     assert sorted(conda_dependencies(text("environment.yml"))) == sorted(expected)
     assert "  - pip:\n      - --editable .\n" in text("environment.yml")
@@ -77,7 +96,9 @@ LOCKS = {name: text(f"requirements/{name}.txt") for name in ("newest", "floor")}
 def pins(lock: str) -> dict[str, list[str]]:
     """Each package's versions, ascending: more than one where they differ by Python or system."""
     found = re.findall(r"^([\w.-]+)==([\d.]*\d)", lock, flags=re.M)
-    return {name: sorted((v for n, v in found if n == name), key=parts) for name, _ in found}
+    return {
+        name: sorted((v for n, v in found if n == name), key=parts) for name, _ in found
+    }
 
 
 def parts(version: str) -> list[int]:
@@ -100,10 +121,16 @@ def locks_what_is_asked_for(name: str, lock: str) -> Iterator[str]:
 def names_no_place(name: str, lock: str) -> Iterator[str]:
     lines = [line for line in lock.splitlines() if not line.startswith("#")]
     yield from (
-        f"{name}: {line}" for line in lines if not re.fullmatch(r"[\w.-]+==[\d.]+(post\d+)?( ; [^/@:]+)?", line)
+        f"{name}: {line}"
+        for line in lines
+        if not re.fullmatch(r"[\w.-]+==[\d.]+(post\d+)?( ; [^/@:]+)?", line)
     )
     comments = [line for line in lock.splitlines() if line.startswith("#")]
-    yield from (f"{name}: {line}" for line in comments if re.search(r"://|\.\w+/|/\w+/|--", line))
+    yield from (
+        f"{name}: {line}"
+        for line in comments
+        if re.search(r"://|\.\w+/|/\w+/|--", line)
+    )
 
 
 def says_how_it_is_made(name: str, lock: str) -> Iterator[str]:
@@ -113,19 +140,41 @@ def says_how_it_is_made(name: str, lock: str) -> Iterator[str]:
 
 
 def differs_by_python(name: str, lock: str) -> Iterator[str]:
-    marked = re.findall(r"^jax==\S+ ; (python_full_version (?:<|>=) '3\.12')$", lock, flags=re.M)
+    marked = re.findall(
+        r"^jax==\S+ ; (python_full_version (?:<|>=) '3\.12')$", lock, flags=re.M
+    )
     if name == "newest" and len(marked) != 2:  # JAX 0.11 dropped Python 3.11.
         yield "newest has not one jax for Python 3.11 and another from 3.12 on"
 
 
-LOCK_LAWS = (locks_what_is_asked_for, names_no_place, says_how_it_is_made, differs_by_python)
+LOCK_LAWS = (
+    locks_what_is_asked_for,
+    names_no_place,
+    says_how_it_is_made,
+    differs_by_python,
+)
 PLANTED = [
     (locks_what_is_asked_for, "newest", "\nchex==", "\nchecks=="),
     (locks_what_is_asked_for, "newest", "\noptax==0.2", "\noptax==0.1"),
     (locks_what_is_asked_for, "floor", "\nscipy==1.15.0", "\nscipy==1.15.1"),
-    (names_no_place, "newest", "\nabsl-py==2", "\n--index-url https://example.com/simple\nabsl-py==2"),
-    (names_no_place, "floor", "\nabsl-py==2", "\nabsl-py @ file:///somewhere/absl.whl\nabsl-py==2"),
-    (names_no_place, "floor", "make requirements", "uv pip compile --output-file /elsewhere/floor.txt"),
+    (
+        names_no_place,
+        "newest",
+        "\nabsl-py==2",
+        "\n--index-url https://example.com/simple\nabsl-py==2",
+    ),
+    (
+        names_no_place,
+        "floor",
+        "\nabsl-py==2",
+        "\nabsl-py @ file:///somewhere/absl.whl\nabsl-py==2",
+    ),
+    (
+        names_no_place,
+        "floor",
+        "make requirements",
+        "uv pip compile --output-file /elsewhere/floor.txt",
+    ),
     (says_how_it_is_made, "floor", "make requirements", "make gossip"),
     (differs_by_python, "newest", " ; python_full_version < '3.12'", ""),
 ]
@@ -145,19 +194,23 @@ def test_lock_law_sees_what_breaks_it(law, name, right, wrong):
 
 def test_ci_checks_on_colabs_versions_and_runs_both_locks():
     run = text(".ci/run")
-    installed = (
-        "install jax==0.7.2 jaxlib==0.7.2 numpy==2.1.3 scipy==1.16.3 scikit-learn==1.6.1 flax==0.11.2 optax==0.2.8 "
-    )
+    installed = "install jax==0.7.2 jaxlib==0.7.2 numpy==2.1.3 scipy==1.16.3 scikit-learn==1.6.1 flax==0.11.2 optax==0.2.8 "
     (colab,) = re.findall(
-        r"\n  environment colab 3\.13 .*\n  python=\$work/colab/bin/python (.*)\n", run.replace("\\\n    ", "")
+        r"\n  environment colab 3\.13 .*\n  python=\$work/colab/bin/python (.*)\n",
+        run.replace("\\\n    ", ""),
     )
     assert colab.startswith(installed)
     assert '"$work/colab/bin/python" notebooks/execute.py' in run
     said = re.sub(r"\s+", " ", text("requirements/README.md"))
-    assert "numpy 2.1.3, scipy 1.16.3, scikit-learn 1.6.1, jax and jaxlib 0.7.2, flax 0.11.2 and optax 0.2.8" in said
+    assert (
+        "numpy 2.1.3, scipy 1.16.3, scikit-learn 1.6.1, jax and jaxlib 0.7.2, flax 0.11.2 and optax 0.2.8"
+        in said
+    )
     colabs = dict(re.findall(r"(\S+)==(\S+)", installed))
     assert not [
-        line for line in requirements() if parts(colabs.get(names([line]).pop(), "99")) < parts(line.partition(">=")[2])
+        line
+        for line in requirements()
+        if parts(colabs.get(names([line]).pop(), "99")) < parts(line.partition(">=")[2])
     ]
     assert (
         "environment floor 3.12 3.11\n  python=$work/floor/bin/python install --requirement requirements/floor.txt"
@@ -168,15 +221,23 @@ def test_ci_checks_on_colabs_versions_and_runs_both_locks():
     assert run.count("notebooks/execute.py") == 2
 
 
-FOLDERS = {"research": [], "experiments": ["bench"], "tests": ["test"], "tests/browser": ["test", "browser"]} | {
-    "notebooks": ["notebook"]
-}
+FOLDERS = {
+    "research": [],
+    "experiments": ["bench"],
+    "tests": ["test"],
+    "tests/browser": ["test", "browser"],
+} | {"notebooks": ["notebook"]}
 
 
 @pytest.mark.parametrize(("folder", "extras"), FOLDERS.items())
 def test_every_imported_package_is_declared(folder, extras):
     files = (TOP / folder).glob("*.py") if extras else (TOP / folder).rglob("*.py")
-    sources = {file.name: undeclared(file.read_text(encoding="utf-8"), names(requirements(*extras))) for file in files}
+    sources = {
+        file.name: undeclared(
+            file.read_text(encoding="utf-8"), names(requirements(*extras))
+        )
+        for file in files
+    }
     assert not {name: packages for name, packages in sources.items() if packages}
 
 
@@ -189,19 +250,28 @@ UNIMPORTED = {
 
 
 def imported_in(*folders: str) -> set[str]:
-    sources = [file.read_text(encoding="utf-8") for folder in folders for file in (TOP / folder).rglob("*.py")]
+    sources = [
+        file.read_text(encoding="utf-8")
+        for folder in folders
+        for file in (TOP / folder).rglob("*.py")
+    ]
     return set().union(*(undeclared(source, set()) for source in sources))
 
 
 def test_every_required_package_is_imported():
     """What users must install, the package imports; what tests ask for, a test does."""
-    assert names(requirements()) - UNIMPORTED <= (imported := imported_in("research", "experiments"))
+    assert names(requirements()) - UNIMPORTED <= (
+        imported := imported_in("research", "experiments")
+    )
     assert names(requirements("test")) - UNIMPORTED <= imported | imported_in("tests")
     assert not {"chex", "submitit"} & names(requirements())
 
 
 def test_undeclared_package_is_seen():
-    assert undeclared("import jax, torch.nn\nfrom sklearn.svm import SVC", {"jax"}) == {"torch", "scikit-learn"}
+    assert undeclared("import jax, torch.nn\nfrom sklearn.svm import SVC", {"jax"}) == {
+        "torch",
+        "scikit-learn",
+    }
 
 
 def test_version_is_the_same_everywhere():
@@ -227,9 +297,17 @@ def test_address_stands_once():
 
 def test_wheel_is_told_of_every_file_that_is_not_python():
     patterns = SETUP["options.package_data"]["*"].split()
-    files = [file for file in (TOP / "research").rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")]
+    files = [
+        file
+        for file in (TOP / "research").rglob("*")
+        if file.is_file() and file.suffix not in (".py", ".pyc")
+    ]
     assert {file.name for file in files} >= {"__init__.pyi", "py.typed"}
-    assert not [file for file in files if not any(fnmatch.fnmatch(file.name, pattern) for pattern in patterns)]
+    assert not [
+        file
+        for file in files
+        if not any(fnmatch.fnmatch(file.name, pattern) for pattern in patterns)
+    ]
     assert not [file for file in files if not (file.parent / "__init__.py").exists()]
 
 
@@ -238,14 +316,28 @@ def test_every_make_target_is_described_and_names_files_that_exist():
     targets = re.search(r"^\.PHONY: (.+)$", makefile, flags=re.M)[1].split()
     assert targets == re.findall(r"^#   make (\w+) ", makefile, flags=re.M)
     assert targets == re.findall(r"^(\w+): ", makefile, flags=re.M)
-    assert not [name for name in re.findall(r"\$\(python\) (\S+\.py)", makefile) if not (TOP / name).exists()]
+    assert not [
+        name
+        for name in re.findall(r"\$\(python\) (\S+\.py)", makefile)
+        if not (TOP / name).exists()
+    ]
 
 
 def test_make_says_what_it_needs_where_there_is_no_python(tmp_path):
-    words = ["make", "-C", str(TOP), "run", "PYTHON=no-such-python false", f"VENV={tmp_path / 'environment'}"]
+    words = [
+        "make",
+        "-C",
+        str(TOP),
+        "run",
+        "PYTHON=no-such-python false",
+        f"VENV={tmp_path / 'environment'}",
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=BARE)
     assert done.returncode == 2
-    assert "error: Python 3.11 or newer with venv is needed; none of these is: no-such-python false." in done.stderr
+    assert (
+        "error: Python 3.11 or newer with venv is needed; none of these is: no-such-python false."
+        in done.stderr
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -262,7 +354,14 @@ def make(tmp_path: Path, *words: str) -> list[str]:
         (tmp_path / name).chmod(0o755)
     log.write_text("")
     pythons = " ".join(str(tmp_path / name) for name in scripts)
-    command = ["make", "-C", str(TOP), f"PYTHON={pythons}", f"VENV={tmp_path / 'environment'}", *words]
+    command = [
+        "make",
+        "-C",
+        str(TOP),
+        f"PYTHON={pythons}",
+        f"VENV={tmp_path / 'environment'}",
+        *words,
+    ]
     subprocess.run(command, check=True, capture_output=True, env=BARE)
     return log.read_text().splitlines()
 

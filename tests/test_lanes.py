@@ -16,7 +16,9 @@ def workload():
 @pytest.fixture(scope="module")
 def program(workload):
     sampler = samplers.minibatch(len(workload.train.y), 100)
-    return lanes.compile_program(workload, update_rules.adam, sampler, 6, chunk=2, width=4)
+    return lanes.compile_program(
+        workload, update_rules.adam, sampler, 6, chunk=2, width=4
+    )
 
 
 CELLS = {"seed": np.arange(10), "learning_rate": np.geomspace(0.001, 0.5, 10)}
@@ -27,11 +29,16 @@ def train(program, rows):
 
 
 def assert_same_bits(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a._replace(seconds=0.0), b._replace(seconds=0.0))
+    jax.tree.map(
+        np.testing.assert_array_equal, a._replace(seconds=0.0), b._replace(seconds=0.0)
+    )
 
 
 def take(trained, rows):
-    first = jax.tree.map(lambda a: a[rows], trained._replace(passes=np.zeros(len(CELLS["seed"])), seconds=np.zeros(10)))
+    first = jax.tree.map(
+        lambda a: a[rows],
+        trained._replace(passes=np.zeros(len(CELLS["seed"])), seconds=np.zeros(10)),
+    )
     return first._replace(passes=trained.passes, seconds=0.0)
 
 
@@ -45,7 +52,10 @@ def test_a_cell_has_the_same_bits_in_any_company(program, rows):
 
 def test_chunk_length_leaves_the_bits_alone(workload, program):
     others = [
-        lanes.compile_program(workload, update_rules.adam, program.sampler, 6, chunk=chunk, width=4) for chunk in (3, 6)
+        lanes.compile_program(
+            workload, update_rules.adam, program.sampler, 6, chunk=chunk, width=4
+        )
+        for chunk in (3, 6)
     ]
     whole = train(program, np.arange(10))
     for other in others:
@@ -61,23 +71,40 @@ def test_lanes_agree_with_the_lone_run(workload, program):
     evaluate = lambda params: workload.objective(params, workload.train)
     step = descent.make_step(workload.objective, rule, workload.train, rate)
     last, records = descent.run(
-        step, state, program.sampler, jax.random.fold_in(root, lanes.EPOCHS), jnp.arange(6), evaluate=evaluate
+        step,
+        state,
+        program.sampler,
+        jax.random.fold_in(root, lanes.EPOCHS),
+        jnp.arange(6),
+        evaluate=evaluate,
     )
     # The sums of a vmapped product run in another order: rounding, over 18 steps.
-    np.testing.assert_allclose(trained.params["weights"][0], last.params["weights"], rtol=1e-12)
+    np.testing.assert_allclose(
+        trained.params["weights"][0], last.params["weights"], rtol=1e-12
+    )
     np.testing.assert_allclose(trained.values[0, 0], evaluate(state.params), rtol=1e-14)
-    np.testing.assert_allclose(trained.values[0, 1:4], records.evaluations[0], rtol=1e-12)
-    np.testing.assert_allclose(trained.values[0, 4:], records.evaluations[1:, -1], rtol=1e-12)
+    np.testing.assert_allclose(
+        trained.values[0, 1:4], records.evaluations[0], rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        trained.values[0, 4:], records.evaluations[1:, -1], rtol=1e-12
+    )
     np.testing.assert_allclose(trained.records.loss[0], records.loss, rtol=1e-12)
 
 
 def test_passes_count_example_gradients(workload, program):
     n = len(workload.train.y)
-    np.testing.assert_allclose(train(program, np.array([0])).passes * n, [0, 100, 200, 300, 600, 900, 1200, 1500, 1800])
+    np.testing.assert_allclose(
+        train(program, np.array([0])).passes * n,
+        [0, 100, 200, 300, 600, 900, 1200, 1500, 1800],
+    )
 
 
 def test_the_initial_point_depends_on_the_seed_alone(workload, program):
-    same_seed = lanes.train(program, {"seed": np.array([4, 4, 5]), "learning_rate": np.array([0.1, 0.2, 0.1])})
+    same_seed = lanes.train(
+        program,
+        {"seed": np.array([4, 4, 5]), "learning_rate": np.array([0.1, 0.2, 0.1])},
+    )
     assert same_seed.values[0, 0] == same_seed.values[1, 0]
     assert same_seed.values[0, 0] != same_seed.values[2, 0]
     assert same_seed.values[0, 1] != same_seed.values[1, 1]
@@ -85,7 +112,9 @@ def test_the_initial_point_depends_on_the_seed_alone(workload, program):
 
 def test_a_diverged_cell_is_a_result_and_leaves_its_neighbours_alone():
     quadratic = workloads.make_workload("quadratic")
-    program = lanes.compile_program(quadratic, update_rules.gradient_descent, samplers.full_batch(1), 1000, width=4)
+    program = lanes.compile_program(
+        quadratic, update_rules.gradient_descent, samplers.full_batch(1), 1000, width=4
+    )
     rates = np.array([0.5, 1e3, 0.9])
     trained = lanes.train(program, {"seed": np.arange(3), "learning_rate": rates})
     assert (trained.first_bad_step[[0, 2]] == -1).all()
@@ -103,10 +132,15 @@ def test_a_sweep_traces_nothing(workload):
         traced.append(learning_rate)
         return update_rules.gradient_descent(learning_rate)
 
-    program = lanes.compile_program(workload, make_rule, samplers.full_batch(398), 2, width=4)
+    program = lanes.compile_program(
+        workload, make_rule, samplers.full_batch(398), 2, width=4
+    )
     once = len(traced)
     for rates in ([0.1], [0.1, 0.2, 0.3], np.geomspace(0.01, 1, 9)):
-        lanes.train(program, {"seed": np.zeros(len(rates), int), "learning_rate": np.array(rates)})
+        lanes.train(
+            program,
+            {"seed": np.zeros(len(rates), int), "learning_rate": np.array(rates)},
+        )
     assert len(traced) == once
 
 
@@ -128,7 +162,10 @@ def test_progress_grows_to_one(program):
         ({"seed": [0.5], "learning_rate": [0.1]}, "seeds must be integers"),
         ({"seed": [-1], "learning_rate": [0.1]}, "seeds must be integers"),
         ({"seed": [0], "learning_rate": [np.nan]}, "learning_rate must be finite.*nan"),
-        ({"seed": [0, 1], "learning_rate": [0.1, -0.1]}, "not negative; got learning_rate=-0.1 in cell 1"),
+        (
+            {"seed": [0, 1], "learning_rate": [0.1, -0.1]},
+            "not negative; got learning_rate=-0.1 in cell 1",
+        ),
     ],
 )
 def test_bad_cells_are_named(program, cells, message):
@@ -136,15 +173,22 @@ def test_bad_cells_are_named(program, cells, message):
         lanes.train(program, {name: np.array(values) for name, values in cells.items()})
 
 
-@pytest.mark.parametrize(("epochs", "chunk"), [(0, None), (6, 4), (6, 7), (6, 0), (6, 1), (True, None)])
+@pytest.mark.parametrize(
+    ("epochs", "chunk"), [(0, None), (6, 4), (6, 7), (6, 0), (6, 1), (True, None)]
+)
 def test_bad_lengths_are_named(workload, epochs, chunk):
     with pytest.raises(ValueError, match="num_epochs"):
-        lanes.compile_program(workload, update_rules.adam, samplers.full_batch(398), epochs, chunk=chunk)
+        lanes.compile_program(
+            workload, update_rules.adam, samplers.full_batch(398), epochs, chunk=chunk
+        )
 
 
 def test_seeds_of_any_integer_dtype_are_the_same_seeds(program):
     found = [
-        lanes.train(program, {"seed": np.array([4, 5], dtype), "learning_rate": np.array([0.1, 0.2])}).values
+        lanes.train(
+            program,
+            {"seed": np.array([4, 5], dtype), "learning_rate": np.array([0.1, 0.2])},
+        ).values
         for dtype in (np.int64, np.int32, np.uint8)
     ]
     assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()

@@ -21,8 +21,20 @@ from research.types import Saved
 
 NASTY = "<script>document.title = 'owned'</script>&amp;\"'</td><img src=x onerror=alert(1)> {{ 7 * 7 }} </style>"
 PROTOCOL = {
-    **{"budget": 12, "passes": 30, "batch_size": 32, "seeds": list(range(20)), "tuning_seeds": [1000, 1001, 1002]},
-    **{"tune_on": "train", "reported_on": "train", "target": 0.01, "level": 0.95, "width": 8},
+    **{
+        "budget": 12,
+        "passes": 30,
+        "batch_size": 32,
+        "seeds": list(range(20)),
+        "tuning_seeds": [1000, 1001, 1002],
+    },
+    **{
+        "tune_on": "train",
+        "reported_on": "train",
+        "target": 0.01,
+        "level": 0.95,
+        "width": 8,
+    },
 }
 COSTS = {
     ("adam", "digits"): (3.0, 2.5, 3.5),
@@ -32,22 +44,50 @@ COSTS = {
 }
 
 
-def numbers_of(costs=None, baseline="adam", n=100, sources=None, verdict=None, **protocol):
+def numbers_of(
+    costs=None, baseline="adam", n=100, sources=None, verdict=None, **protocol
+):
     """The numbers of a study with these (cost, low, high) in passes for each (rule, workload)."""
     costs = COSTS if costs is None else costs
     known = {key: value[0] for key, value in costs.items()}
     cells = [
         {
-            **{"workload": workload, "rule": rule, "n": n, "trials": 12, "seconds": cost and cost / 1000},
-            **{"cost": cost, "cost_low": low, "cost_high": high, "example_gradients": cost and cost * n},
-            **{"reached": 0.95, "final": 1e-3, "final_low": 5e-4, "final_high": 2e-3, "diverged": 0.25},
+            **{
+                "workload": workload,
+                "rule": rule,
+                "n": n,
+                "trials": 12,
+                "seconds": cost and cost / 1000,
+            },
+            **{
+                "cost": cost,
+                "cost_low": low,
+                "cost_high": high,
+                "example_gradients": cost and cost * n,
+            },
+            **{
+                "reached": 0.95,
+                "final": 1e-3,
+                "final_low": 5e-4,
+                "final_high": 2e-3,
+                "diverged": 0.25,
+            },
         }
         for (rule, workload), (cost, low, high) in costs.items()
     ]
     comparisons = [
         {"workload": workload, "rule": rule, "baseline": baseline, "more_seeds": 30}
-        | {"verdict": verdict or verdict_of(costs[rule, workload], costs.get((baseline, workload)))}
-        | dict(zip(("ratio", "low", "high"), ratios(cost, known.get((baseline, workload))), strict=True))
+        | {
+            "verdict": verdict
+            or verdict_of(costs[rule, workload], costs.get((baseline, workload)))
+        }
+        | dict(
+            zip(
+                ("ratio", "low", "high"),
+                ratios(cost, known.get((baseline, workload))),
+                strict=True,
+            )
+        )
         for (rule, workload), cost in known.items()
         if rule != baseline
     ]
@@ -55,7 +95,8 @@ def numbers_of(costs=None, baseline="adam", n=100, sources=None, verdict=None, *
         "study": 1,
         "protocol": PROTOCOL | protocol,
         "baseline": baseline,
-        "sources": sources or {rule: hashlib.sha256(rule.encode()).hexdigest() for rule, _ in costs},
+        "sources": sources
+        or {rule: hashlib.sha256(rule.encode()).hexdigest() for rule, _ in costs},
         "cells": cells,
         "comparisons": comparisons,
     }
@@ -68,7 +109,9 @@ def verdict_of(mine, other):
     (_, low, high), (_, other_low, other_high) = (
         [math.inf if v is None else v for v in cost] for cost in (mine, other)
     )
-    return "better" if high < other_low else "worse" if low > other_high else "undecided"
+    return (
+        "better" if high < other_low else "worse" if low > other_high else "undecided"
+    )
 
 
 def ratios(cost, other):
@@ -80,11 +123,19 @@ def ratios(cost, other):
 def study(folder, numbers=None, seed=0, **environment):
     """The run folder of a synthetic study, made on a machine of which this is known."""
     numbers = numbers_of() if numbers is None else numbers
-    run = runs.open_run("compare", {"seed": seed, "rules": ["mine", "adam"]}, folder, width=8)
-    path = runs.finish(run, runs.Result("It depends.", (), {"curves": np.ones(3)}, numbers), seconds=1.5).path
+    run = runs.open_run(
+        "compare", {"seed": seed, "rules": ["mine", "adam"]}, folder, width=8
+    )
+    path = runs.finish(
+        run,
+        runs.Result("It depends.", (), {"curves": np.ones(3)}, numbers),
+        seconds=1.5,
+    ).path
     manifest = runs.read_manifest(path)
     (path / "manifest.json").write_bytes(
-        files.json_bytes(manifest | {"environment": manifest["environment"] | environment})
+        files.json_bytes(
+            manifest | {"environment": manifest["environment"] | environment}
+        )
     )
     return path
 
@@ -112,7 +163,11 @@ class Page(html.parser.HTMLParser):
         if tag == "tr":
             self.tables.setdefault(self.title, []).append([])
         if tag in ("td", "th"):
-            self.cell = ["", attributes.get("data-value"), "missing" in attributes.get("class", "")]
+            self.cell = [
+                "",
+                attributes.get("data-value"),
+                "missing" in attributes.get("class", ""),
+            ]
 
     def handle_endtag(self, tag):
         assert self.inside.pop() == tag
@@ -128,7 +183,10 @@ class Page(html.parser.HTMLParser):
 
     def rows(self, title):
         heading, *rows = self.tables[title]
-        return [dict(zip([text for text, _, _ in heading], row, strict=True)) for row in rows]
+        return [
+            dict(zip([text for text, _, _ in heading], row, strict=True))
+            for row in rows
+        ]
 
 
 def page_of(tmp_path, *paths, **how):
@@ -157,31 +215,64 @@ def test_places_are_those_of_an_independent_ranking(tmp_path):
             for workload in ("digits", "wine"):
                 cost = float(generator.integers(1, 6))
                 costs[f"{rule}{seed}", workload] = (
-                    (cost, cost, cost) if generator.random() < 0.8 else (None, None, None)
+                    (cost, cost, cost)
+                    if generator.random() < 0.8
+                    else (None, None, None)
                 )
-        found.append(study(tmp_path, numbers_of(costs, "a0", target=(0.01, 0.001)[seed % 2]), seed))
+        found.append(
+            study(
+                tmp_path, numbers_of(costs, "a0", target=(0.01, 0.001)[seed % 2]), seed
+            )
+        )
     rows = all_rows(page_of(tmp_path, *found))
     assert len(rows) == 24
     for workload in ("digits", "wine"):
         for protocol in ("1", "2"):
-            here = [r for r in rows if (r["workload"][0], r["protocol"][0]) == (workload, protocol)]
+            here = [
+                r
+                for r in rows
+                if (r["workload"][0], r["protocol"][0]) == (workload, protocol)
+            ]
             costs = [float(r["example gradients"][1] or math.inf) for r in here]
             expected = scipy.stats.rankdata(costs, method="min")
             places = [math.inf if r["place"][2] else float(r["place"][1]) for r in here]
-            assert places == [p if cost < math.inf else math.inf for p, cost in zip(expected, costs, strict=True)]
+            assert places == [
+                p if cost < math.inf else math.inf
+                for p, cost in zip(expected, costs, strict=True)
+            ]
             assert costs == sorted(costs)
-            assert {r["place"][0] for r in here} <= {"none", *(f"{p} of {len(here)}" for p in range(1, 7))}
+            assert {r["place"][0] for r in here} <= {
+                "none",
+                *(f"{p} of {len(here)}" for p in range(1, 7)),
+            }
 
 
 @pytest.mark.parametrize(
-    "change", [{"budget": 13}, {"passes": 31}, {"batch_size": None}, {"target": 0.1}, {"tune_on": "validation"}]
+    "change",
+    [
+        {"budget": 13},
+        {"passes": 31},
+        {"batch_size": None},
+        {"target": 0.1},
+        {"tune_on": "validation"},
+    ],
 )
 def test_another_protocol_shares_no_ranking(tmp_path, change):
     first = study(tmp_path, numbers_of({("adam", "digits"): (3.0, 2.0, 4.0)}), 1)
-    other = study(tmp_path, numbers_of({("mine", "digits"): (2.0, 1.0, 3.0)}, **change), 2)
-    assert headline(first, other).endswith("no two rules share a workload and a protocol, so nothing can be ranked.")
-    assert [row["place"] for row in all_rows(page_of(tmp_path, first, other))] == 2 * [("alone", None, True)]
-    same = study(tmp_path, numbers_of({("mine", "digits"): (2.0, 1.0, 3.0)}, seeds=[7, 8], level=0.9), 3)
+    other = study(
+        tmp_path, numbers_of({("mine", "digits"): (2.0, 1.0, 3.0)}, **change), 2
+    )
+    assert headline(first, other).endswith(
+        "no two rules share a workload and a protocol, so nothing can be ranked."
+    )
+    assert [row["place"] for row in all_rows(page_of(tmp_path, first, other))] == 2 * [
+        ("alone", None, True)
+    ]
+    same = study(
+        tmp_path,
+        numbers_of({("mine", "digits"): (2.0, 1.0, 3.0)}, seeds=[7, 8], level=0.9),
+        3,
+    )
     assert "mine has the lowest cost in 1 of 1 ranking" in headline(first, same)
 
 
@@ -190,7 +281,9 @@ def test_another_number_of_examples_is_another_workload(tmp_path):
         study(tmp_path, numbers_of({("adam", "digits"): (3.0, 2.0, 4.0)}, n=100), 1),
         study(tmp_path, numbers_of({("mine", "digits"): (2.0, 1.0, 3.0)}, n=1000), 2),
     ]
-    assert headline(*found).startswith("2 studies, 2 rules, 2 workloads: no two rules share")
+    assert headline(*found).startswith(
+        "2 studies, 2 rules, 2 workloads: no two rules share"
+    )
     assert {row["workload"][0] for row in all_rows(page_of(tmp_path, *found))} == {
         "digits · 100 examples",
         "digits · 1,000 examples",
@@ -200,23 +293,43 @@ def test_another_number_of_examples_is_another_workload(tmp_path):
 @pytest.mark.parametrize(
     ("costs", "told"),
     [
-        ([(3.0, 2.5, 3.5), (2.0, 1.0, 2.5)], "mine has the lowest cost in 1 of 1 ranking, in none of them with an"),
-        ([(3.0, 2.5, 3.5), (2.0, 1.0, 2.4)], "mine has the lowest cost in 1 of 1 ranking, in 1 of them with an"),
+        (
+            [(3.0, 2.5, 3.5), (2.0, 1.0, 2.5)],
+            "mine has the lowest cost in 1 of 1 ranking, in none of them with an",
+        ),
+        (
+            [(3.0, 2.5, 3.5), (2.0, 1.0, 2.4)],
+            "mine has the lowest cost in 1 of 1 ranking, in 1 of them with an",
+        ),
         ([(3.0, 2.5, 3.5), (2.0, 1.0, None)], "in none of them"),
-        ([(None, None, None), (2.0, 1.0, 9.0)], "mine has the lowest cost in 1 of 1 ranking, in 1 of them"),
-        ([(2.0, 2.0, 2.0), (2.0, 2.0, 2.0)], "adam and mine have the lowest cost in 1 of 1 ranking each."),
-        ([(None, None, None), (None, None, None)], "no rule reaches the target in any of 1 ranking."),
+        (
+            [(None, None, None), (2.0, 1.0, 9.0)],
+            "mine has the lowest cost in 1 of 1 ranking, in 1 of them",
+        ),
+        (
+            [(2.0, 2.0, 2.0), (2.0, 2.0, 2.0)],
+            "adam and mine have the lowest cost in 1 of 1 ranking each.",
+        ),
+        (
+            [(None, None, None), (None, None, None)],
+            "no rule reaches the target in any of 1 ranking.",
+        ),
     ],
 )
 def test_leader_is_told_with_how_sure_it_is(tmp_path, costs, told):
     names = (("adam", "digits"), ("mine", "digits"))
-    assert told in headline(study(tmp_path, numbers_of(dict(zip(names, costs, strict=True)))))
+    assert told in headline(
+        study(tmp_path, numbers_of(dict(zip(names, costs, strict=True))))
+    )
 
 
 def test_leader_is_sure_only_by_all_studies_that_have_it(tmp_path):
     lucky = {("adam", "digits"): (3.0, 2.5, 3.5), ("mine", "digits"): (2.0, 1.9, 2.1)}
     unlucky = {("mine", "digits"): (2.9, 2.6, 3.3)}
-    first, second = study(tmp_path, numbers_of(lucky), 1), study(tmp_path, numbers_of(unlucky, "mine"), 2)
+    first, second = (
+        study(tmp_path, numbers_of(lucky), 1),
+        study(tmp_path, numbers_of(unlucky, "mine"), 2),
+    )
     assert leaders(merge(gather([first])).all[0]) == ({"mine"}, True)
     assert leaders(merge(gather([first, second])).all[0]) == ({"mine"}, False)
 
@@ -224,8 +337,12 @@ def test_leader_is_sure_only_by_all_studies_that_have_it(tmp_path):
 def test_leader_is_not_sure_where_its_own_study_left_it_undecided(tmp_path):
     apart = {("adam", "digits"): (3.0, 2.5, 3.5), ("mine", "digits"): (2.0, 1.9, 2.1)}
     for number, (baseline, sure) in enumerate((("adam", "better"), ("mine", "worse"))):
-        undecided = study(tmp_path, numbers_of(apart, baseline, verdict="undecided"), 2 * number)
-        decided = study(tmp_path, numbers_of(apart, baseline, verdict=sure), 2 * number + 1)
+        undecided = study(
+            tmp_path, numbers_of(apart, baseline, verdict="undecided"), 2 * number
+        )
+        decided = study(
+            tmp_path, numbers_of(apart, baseline, verdict=sure), 2 * number + 1
+        )
         assert leaders(merge(gather([undecided])).all[0]) == ({"mine"}, False)
         assert leaders(merge(gather([decided])).all[0]) == ({"mine"}, True)
 
@@ -237,14 +354,18 @@ def test_same_study_counts_once_and_that_is_said(tmp_path):
     assert len(rankings.gathered.studies) == 1
     assert rankings.gathered.repeated == ("copy.zip", first.name)
     assert headline(first, packed) == headline(first)
-    assert f"A copy of a study counts once: copy.zip, {first.name}." in answer(rankings)[1]
+    assert (
+        f"A copy of a study counts once: copy.zip, {first.name}." in answer(rankings)[1]
+    )
 
 
 def test_same_config_with_other_numbers_is_another_study(tmp_path):
     other = {key: tuple(2 * value for value in cost) for key, cost in COSTS.items()}
     found = [study(tmp_path / "here"), study(tmp_path / "there", numbers_of(other))]
     assert found[0].name == found[1].name
-    assert headline(*found).startswith("2 studies, 2 rules, 2 workloads: mine has the lowest cost in 2 of 2")
+    assert headline(*found).startswith(
+        "2 studies, 2 rules, 2 workloads: mine has the lowest cost in 2 of 2"
+    )
 
 
 def test_same_name_with_other_source_is_shown_as_two_rules(tmp_path):
@@ -254,23 +375,37 @@ def test_same_name_with_other_source_is_shown_as_two_rules(tmp_path):
     rules = {row["rule"][0] for row in all_rows(page_of(tmp_path, first, other))}
     assert rules == {"adam", "mine · code bbbbbbbb", "mine · code cccccccc"}
     told = answer(merge(gather([first, other])))
-    assert told[0].startswith("2 studies, 3 rules, 2 workloads: mine · code bbbbbbbb and mine · code cccccccc have")
+    assert told[0].startswith(
+        "2 studies, 3 rules, 2 workloads: mine · code bbbbbbbb and mine · code cccccccc have"
+    )
     assert "two studies whose source is not known: mine." in told[1]
     again = study(tmp_path, numbers_of(sources=sources), 3)
-    assert {row["rule"][0] for row in all_rows(page_of(tmp_path, first, again))} == {"adam", "mine"}
+    assert {row["rule"][0] for row in all_rows(page_of(tmp_path, first, again))} == {
+        "adam",
+        "mine",
+    }
 
 
 def test_same_name_of_unknown_source_is_another_rule_in_each_study(tmp_path):
     # The same code of the project ran, which says nothing of the rules that were brought.
     unknown = {"adam": 64 * "a", "mine": None}
-    found = [study(tmp_path, numbers_of(sources=unknown), seed, code=64 * "e") for seed in (0, 1)]
+    found = [
+        study(tmp_path, numbers_of(sources=unknown), seed, code=64 * "e")
+        for seed in (0, 1)
+    ]
     names = {f"mine · study {path.name[:8]}" for path in found}
     assert len(names) == 2
-    assert {row["rule"][0] for row in all_rows(page_of(tmp_path, *found))} == {"adam", *names}
+    assert {row["rule"][0] for row in all_rows(page_of(tmp_path, *found))} == {
+        "adam",
+        *names,
+    }
 
 
 def test_another_space_or_another_cost_of_a_step_is_another_rule(tmp_path):
-    spaces = [numbers_of() | {"spaces": {"mine": {"learning_rate": [0.1, high, "log", None]}}} for high in (1.0, 2.0)]
+    spaces = [
+        numbers_of() | {"spaces": {"mine": {"learning_rate": [0.1, high, "log", None]}}}
+        for high in (1.0, 2.0)
+    ]
     found = [study(tmp_path, numbers, 5 + seed) for seed, numbers in enumerate(spaces)]
     rules = sorted({row["rule"][0] for row in all_rows(page_of(tmp_path, *found))})
     assert rules[0] == "adam"
@@ -289,16 +424,26 @@ def test_another_space_or_another_cost_of_a_step_is_another_rule(tmp_path):
 
 def test_another_optimum_is_another_workload(tmp_path):
     def found(optimum, seed):
-        numbers = numbers_of({("adam", "digits"): (3.0, 2.5, 3.5), (f"mine{seed}", "digits"): (2.0, 1.5, 2.4)})
+        numbers = numbers_of(
+            {
+                ("adam", "digits"): (3.0, 2.5, 3.5),
+                (f"mine{seed}", "digits"): (2.0, 1.5, 2.4),
+            }
+        )
         for cell in numbers["cells"]:
             cell["optimum"] = optimum
         return study(tmp_path, numbers, seed)
 
-    one, same, other, unknown = (found(value, seed) for seed, value in enumerate((0.5, 0.5 + 1e-12, 0.51, None)))
+    one, same, other, unknown = (
+        found(value, seed) for seed, value in enumerate((0.5, 0.5 + 1e-12, 0.51, None))
+    )
     assert headline(one, same).startswith(
         "2 studies, 3 rules, 1 workload: mine0 and mine1 have the lowest cost in 1 of 1"
     )
-    assert {row["workload"][0] for row in all_rows(page_of(tmp_path, one, same, other, unknown))} == {
+    assert {
+        row["workload"][0]
+        for row in all_rows(page_of(tmp_path, one, same, other, unknown))
+    } == {
         "digits · f* 0.5",
         "digits · f* 0.51",
         "digits · f* unknown",
@@ -311,12 +456,26 @@ def test_rule_submitted_ten_times_gets_the_median_and_one_place(tmp_path):
     drawn = generator.normal(3.0, 0.3, 10)
     found = [study(tmp_path, numbers_of({("adam", "digits"): (2.9, 2.4, 3.4)}), 100)]
     for seed, cost in enumerate(drawn):
-        found.append(study(tmp_path, numbers_of({("mine", "digits"): (cost, cost - 0.5, cost + 0.5)}, "mine"), seed))
+        found.append(
+            study(
+                tmp_path,
+                numbers_of(
+                    {("mine", "digits"): (cost, cost - 0.5, cost + 0.5)}, "mine"
+                ),
+                seed,
+            )
+        )
     assert min(drawn) < 2.9 < np.median(drawn)
     rankings = merge(gather(found))
-    assert costs(rankings.all[0]) == {"adam": pytest.approx(290.0), "mine": pytest.approx(100 * np.median(drawn))}
+    assert costs(rankings.all[0]) == {
+        "adam": pytest.approx(290.0),
+        "mine": pytest.approx(100 * np.median(drawn)),
+    }
     assert leaders(rankings.all[0]) == ({"adam"}, False)
-    assert "The cost of a rule that is in several studies is their median." in answer(rankings)[1]
+    assert (
+        "The cost of a rule that is in several studies is their median."
+        in answer(rankings)[1]
+    )
     rows = all_rows(page_of(tmp_path, *found))
     assert [row["place"][0] for row in rows] == ["1 of 2", *10 * ["2 of 2"]]
     assert [row["rule"][0] for row in rows] == ["adam", *10 * ["mine"]]
@@ -324,16 +483,36 @@ def test_rule_submitted_ten_times_gets_the_median_and_one_place(tmp_path):
 
 
 def test_rule_that_mostly_fails_has_no_place(tmp_path):
-    lucky, never = {("mine", "digits"): (1.0, 1.0, 1.0)}, {("mine", "digits"): (None, None, None)}
+    lucky, never = (
+        {("mine", "digits"): (1.0, 1.0, 1.0)},
+        {("mine", "digits"): (None, None, None)},
+    )
     found = [study(tmp_path, numbers_of({("adam", "digits"): (3.0, 2.5, 3.5)}), 0)]
-    found += [study(tmp_path, numbers_of(each, "mine"), seed) for seed, each in enumerate((lucky, never, never), 1)]
-    assert headline(*found).startswith("4 studies, 2 rules, 1 workload: adam has the lowest cost in 1 of 1 ranking")
-    assert [row["place"][0] for row in all_rows(page_of(tmp_path, *found))] == ["1 of 2", "none", "none", "none"]
+    found += [
+        study(tmp_path, numbers_of(each, "mine"), seed)
+        for seed, each in enumerate((lucky, never, never), 1)
+    ]
+    assert headline(*found).startswith(
+        "4 studies, 2 rules, 1 workload: adam has the lowest cost in 1 of 1 ranking"
+    )
+    assert [row["place"][0] for row in all_rows(page_of(tmp_path, *found))] == [
+        "1 of 2",
+        "none",
+        "none",
+        "none",
+    ]
 
 
 def test_page_shows_every_cell_with_its_exact_value(tmp_path):
-    numbers = numbers_of({("adam", "digits"): (3.0, 2.5, None), ("mine", "digits"): (None, None, None)})
-    numbers["comparisons"][0] |= {"verdict": "worse", "ratio": math.inf, "low": 2.0, "high": math.inf}
+    numbers = numbers_of(
+        {("adam", "digits"): (3.0, 2.5, None), ("mine", "digits"): (None, None, None)}
+    )
+    numbers["comparisons"][0] |= {
+        "verdict": "worse",
+        "ratio": math.inf,
+        "low": 2.0,
+        "high": math.inf,
+    }
     versions = {"jax": "0.9.9", "optax": "0.2.9", "descent-jax": "0.1.0"}
     path = study(
         tmp_path,
@@ -358,7 +537,11 @@ def test_page_shows_every_cell_with_its_exact_value(tmp_path):
         "seconds": ("0.003", "0.003", False),
         "diverged": ("25 %", "0.25", False),
         "processor": ("Abacus 9", None, False),
-        "versions": ("python 3.12.1, jax 0.9.9, optax 0.2.9, descent-jax 0.1.0", None, False),
+        "versions": (
+            "python 3.12.1, jax 0.9.9, optax 0.2.9, descent-jax 0.1.0",
+            None,
+            False,
+        ),
         "source code": ("dddddddddd, with changed files", None, False),
         "study": (path.name, None, False),
     }
@@ -380,7 +563,12 @@ def test_page_shows_every_cell_with_its_exact_value(tmp_path):
 
 def test_page_shows_every_study_and_protocol_and_no_place_on_this_machine(tmp_path):
     first = archive.pack(study(tmp_path, seed=1), tmp_path / "theirs.zip")
-    second = study(tmp_path, numbers_of(batch_size=None), seed=2, processor={"model": "Abacus 9", "cores": 3})
+    second = study(
+        tmp_path,
+        numbers_of(batch_size=None),
+        seed=2,
+        processor={"model": "Abacus 9", "cores": 3},
+    )
     page = page_of(tmp_path, first, second)
     rows = page.rows("The studies")
     assert [row["file"][0] for row in rows] == ["theirs.zip", second.name]
@@ -388,28 +576,59 @@ def test_page_shows_every_study_and_protocol_and_no_place_on_this_machine(tmp_pa
     assert [row["protocol"][0] for row in rows] == ["1", "2"]
     assert rows[1]["processor"][0] == "Abacus 9, 3 cores"
     assert rows[0]["command"][0].startswith("python experiments/compare.py --seed 1")
-    assert [row["examples in a batch"][0] for row in page.rows("Protocols")] == ["32", "all"]
+    assert [row["examples in a batch"][0] for row in page.rows("Protocols")] == [
+        "32",
+        "all",
+    ]
     assert str(tmp_path) not in (tmp_path / "page.html").read_text("utf-8")
-    assert "those of different processors are not compared" in (tmp_path / "page.html").read_text("utf-8")
+    assert "those of different processors are not compared" in (
+        tmp_path / "page.html"
+    ).read_text("utf-8")
 
 
 def test_what_strangers_wrote_is_text_and_page_refers_to_nothing_outside(tmp_path):
-    numbers = numbers_of({(NASTY, NASTY): (3.0, 2.0, 4.0), ("adam", NASTY): (4.0, 3.0, 5.0)})
+    numbers = numbers_of(
+        {(NASTY, NASTY): (3.0, 2.0, 4.0), ("adam", NASTY): (4.0, 3.0, 5.0)}
+    )
     numbers["comparisons"][0]["verdict"] = NASTY
-    first = study(tmp_path, numbers, processor={"model": NASTY, "cores": NASTY}, python=[NASTY], git=NASTY, versions=3)
+    first = study(
+        tmp_path,
+        numbers,
+        processor={"model": NASTY, "cores": NASTY},
+        python=[NASTY],
+        git=NASTY,
+        versions=3,
+    )
     page = page_of(tmp_path, first)
     source = (tmp_path / "page.html").read_text("utf-8")
     row = all_rows(page)[0]
     assert [row[name][0] for name in ("rule", "workload", "processor")] == 3 * [NASTY]
     assert row["verdict"][0].startswith(NASTY)
-    assert row["versions"][0] == "python unknown, jax unknown, optax unknown, descent-jax unknown"
+    assert (
+        row["versions"][0]
+        == "python unknown, jax unknown, optax unknown, descent-jax unknown"
+    )
     assert [tag for tag, _ in page.elements].count("script") == 1
-    assert not [a for tag, a in page.elements if tag == "img" or any(name.startswith("on") for name in a)]
-    assert not re.search(r"https?:|//\w|url\(|@import", re.sub(r'"data:[^"]*"', "", source.replace("'data:", "")))
-    [policy] = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert not [
+        a
+        for tag, a in page.elements
+        if tag == "img" or any(name.startswith("on") for name in a)
+    ]
+    assert not re.search(
+        r"https?:|//\w|url\(|@import",
+        re.sub(r'"data:[^"]*"', "", source.replace("'data:", "")),
+    )
+    [policy] = [
+        a["content"]
+        for _, a in page.elements
+        if a.get("http-equiv") == "Content-Security-Policy"
+    ]
     for tag in ("style", "script"):
         content = re.search(f"<{tag}>(.*?)</{tag}>", source, re.DOTALL)[1]
-        assert f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'" in policy
+        assert (
+            f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+            in policy
+        )
     assert policy.startswith("default-src 'none'; ")
 
 
@@ -433,7 +652,9 @@ def test_bad_study_stops_all_unless_it_may_be_left_out(tmp_path):
     assert left_out[0]["why"][0].startswith("bad.zip is truncated, damaged or altered")
     assert left_out[1]["why"][0].startswith("there is no nowhere;")
     assert str(tmp_path) not in (tmp_path / "page.html").read_text("utf-8")
-    with pytest.raises(ValueError, match=r"no study could be read\. bad\.zip is truncated"):
+    with pytest.raises(
+        ValueError, match=r"no study could be read\. bad\.zip is truncated"
+    ):
         page_of(tmp_path, bad, skip_bad=True)
 
 
@@ -446,10 +667,14 @@ def test_folder_of_studies_stands_for_its_runs_and_archives(tmp_path):
     names = sorted([found[0].name, found[1].name, packed.name])
     assert sorted(one.name for one in gather([folder]).studies) == names
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty holds no run folder and no \.zip; give"):
+    with pytest.raises(
+        ValueError, match=r"empty holds no run folder and no \.zip; give"
+    ):
         gather([tmp_path / "empty"])
     run = runs.open_run("compare", {"seed": 9}, tmp_path)
-    with pytest.warns(UserWarning, match=f"{run.id} is left out: it was not run to its end"):
+    with pytest.warns(
+        UserWarning, match=f"{run.id} is left out: it was not run to its end"
+    ):
         assert len(gather([folder]).studies) == len(names)
     with pytest.raises(ValueError, match=f"{run.id} is not finished"):
         gather([run.path])
@@ -459,11 +684,17 @@ def test_folder_of_studies_stands_for_its_runs_and_archives(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"study": 2}, r"was written by a newer version of Descent \(study format 2; this one reads up to 1\): update"),
+        (
+            {"study": 2},
+            r"was written by a newer version of Descent \(study format 2; this one reads up to 1\): update",
+        ),
         ({"study": "1"}, "of the format '1', which there never was"),
         ({"study": True}, "of the format True, which there never was"),
         ({"protocol": None}, "protocol is None; it must be an object"),
-        ({"protocol": PROTOCOL | {"budget": 1.5}}, r"protocol\.budget is 1\.5; it must be an integer"),
+        (
+            {"protocol": PROTOCOL | {"budget": 1.5}},
+            r"protocol\.budget is 1\.5; it must be an integer",
+        ),
         (
             {"protocol": PROTOCOL | {"tune_on": ["test"]}},
             r"protocol\.tune_on is \['test'\]; it must be a printable text",
@@ -475,7 +706,9 @@ def test_folder_of_studies_stands_for_its_runs_and_archives(tmp_path):
         ({"comparisons": None}, "comparisons is None; it must be a list"),
     ],
 )
-def test_numbers_that_are_not_as_the_format_has_them_are_refused(tmp_path, changes, told):
+def test_numbers_that_are_not_as_the_format_has_them_are_refused(
+    tmp_path, changes, told
+):
     path = study(tmp_path, numbers_of() | changes)
     with pytest.raises(ValueError, match=f"{path.name} .*{told}"):
         read_study(path)
@@ -502,9 +735,15 @@ def test_cells_that_make_no_sense_are_refused(tmp_path, change, told):
 
 
 def test_run_of_another_experiment_is_no_study(tmp_path):
-    run = runs.finish(runs.open_run("trajectory", {}, tmp_path), runs.Result("It descends.", (), {}, {"loss": 1.0}))
+    run = runs.finish(
+        runs.open_run("trajectory", {}, tmp_path),
+        runs.Result("It descends.", (), {}, {"loss": 1.0}),
+    )
     for path in (run.path, archive.pack(run.path, tmp_path / "study.zip")):
-        with pytest.raises(ValueError, match=f"{path.name} holds a run of 'trajectory', which is no study; give"):
+        with pytest.raises(
+            ValueError,
+            match=f"{path.name} holds a run of 'trajectory', which is no study; give",
+        ):
             read_study(path)
 
 
@@ -513,15 +752,28 @@ def test_what_a_comparison_concludes_is_read_as_it_was_saved(tmp_path):
     protocol = studies.make_protocol(budget=3, seeds=4, tuning_seeds=3)
     bring = studies.contenders(["adam", "heavy_ball"])
     found = {}
-    for cell in numbers_of({("adam", "digits"): (3.0, 2.0, 4.0), ("heavy_ball", "digits"): (2.0, 1.0, 3.0)})["cells"]:
+    for cell in numbers_of(
+        {("adam", "digits"): (3.0, 2.0, 4.0), ("heavy_ball", "digits"): (2.0, 1.0, 3.0)}
+    )["cells"]:
         costs, tuning = 1 + generator.random((3, 4)), 1 + generator.random((3, 2))
-        found["digits", cell["rule"]] = Saved({"tuning": tuning, "costs": costs, "passes": np.arange(4.0)}, cell)
-        cell |= {"edges": [], "chosen": {}, "robustness": None, "evaluations": 1.0, "steps": 1.0}
+        found["digits", cell["rule"]] = Saved(
+            {"tuning": tuning, "costs": costs, "passes": np.arange(4.0)}, cell
+        )
+        cell |= {
+            "edges": [],
+            "chosen": {},
+            "robustness": None,
+            "evaluations": 1.0,
+            "steps": 1.0,
+        }
         cell |= {"seconds_per_pass": None, "compile_seconds": 1.0}
     made = studies.conclude(protocol, "adam", bring, found)
     read = read_study(archive.pack(made.save(tmp_path), tmp_path / "study.zip"))
     assert files.canonical(read.numbers) == files.canonical(made.numbers)
-    assert all_rows(page_of(tmp_path, tmp_path / "study.zip"))[0]["rule"][0] == "heavy_ball"
+    assert (
+        all_rows(page_of(tmp_path, tmp_path / "study.zip"))[0]["rule"][0]
+        == "heavy_ball"
+    )
 
 
 def test_page_takes_the_place_of_no_input(tmp_path):
@@ -536,8 +788,12 @@ def test_page_takes_the_place_of_no_input(tmp_path):
         (path / "report.html", "would be written into a run folder"),
     ):
         with pytest.raises(ValueError, match=told):
-            leaderboard.write_leaderboard([path, packed, tmp_path / "study.html"], output)
-    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+            leaderboard.write_leaderboard(
+                [path, packed, tmp_path / "study.html"], output
+            )
+    assert {
+        file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()
+    } == before
 
 
 def command(capsys, *words):
@@ -555,13 +811,21 @@ def test_command_line_packs_and_merges(tmp_path, capsys, monkeypatch):
     status, out, _ = command(capsys, "pack", path)
     assert (status, out.split()[0]) == (0, f"compare-{path.name}.zip")
     assert command(capsys, "pack", path, "--output", "mine.zip")[0] == 0
-    assert (tmp_path / "mine.zip").read_bytes() == (tmp_path / out.split()[0]).read_bytes()
+    assert (tmp_path / "mine.zip").read_bytes() == (
+        tmp_path / out.split()[0]
+    ).read_bytes()
     (tmp_path / "bad.zip").write_text("bad")
-    status, out, err = command(capsys, "leaderboard", "results/compare", "mine.zip", "bad.zip", "--skip-bad")
+    status, out, err = command(
+        capsys, "leaderboard", "results/compare", "mine.zip", "bad.zip", "--skip-bad"
+    )
     assert status == 0
-    assert out.startswith("1 study, 2 rules, 2 workloads: mine has the lowest cost in 2 of 2 rankings")
+    assert out.startswith(
+        "1 study, 2 rules, 2 workloads: mine has the lowest cost in 2 of 2 rankings"
+    )
     assert out.endswith("\nleaderboard: leaderboard.html\n")
-    assert re.search(r"mine +digits +1 +1 of 2 +200 \[150, 240\] +0\.6667 \[0\.6, 0\.7333\]", out)
+    assert re.search(
+        r"mine +digits +1 +1 of 2 +200 \[150, 240\] +0\.6667 \[0\.6, 0\.7333\]", out
+    )
     assert err == (
         "warning: left out: bad.zip is no archive of a run; write one with python -m experiments pack results/NAME/ID.\n"
     )
@@ -573,11 +837,23 @@ def test_bad_input_is_one_line_that_says_what_to_do(tmp_path, capsys, monkeypatc
     path = study("results")
     (tmp_path / "bad.zip").write_text("bad")
     for words, told in (
-        (["leaderboard", path, "bad.zip"], "bad.zip is no archive of a run; write one with python -m experiments pack"),
+        (
+            ["leaderboard", path, "bad.zip"],
+            "bad.zip is no archive of a run; write one with python -m experiments pack",
+        ),
         (["leaderboard", "nowhere.zip"], "there is no nowhere.zip; give a run folder"),
-        (["leaderboard", path, "--output", "bad.zip"], "must be a file whose name ends in .html (--output)."),
-        (["leaderboard", path, "--output", "no/page.html"], "Cannot write no/page.html"),
-        (["pack", path, "--output", "study.tar"], "must be a file whose name ends in .zip."),
+        (
+            ["leaderboard", path, "--output", "bad.zip"],
+            "must be a file whose name ends in .html (--output).",
+        ),
+        (
+            ["leaderboard", path, "--output", "no/page.html"],
+            "Cannot write no/page.html",
+        ),
+        (
+            ["pack", path, "--output", "study.tar"],
+            "must be a file whose name ends in .zip.",
+        ),
         (["pack", "nowhere"], "there is no nowhere; give a run folder"),
     ):
         status, out, err = command(capsys, *words)
@@ -591,5 +867,7 @@ def test_bad_input_is_one_line_that_says_what_to_do(tmp_path, capsys, monkeypatc
 
 def test_commands_are_listed(capsys):
     out = command(capsys, "--help")[1]
-    assert all(f"python -m experiments {name} " in out for name in ("pack", "leaderboard"))
+    assert all(
+        f"python -m experiments {name} " in out for name in ("pack", "leaderboard")
+    )
     assert json.dumps(experiments.COMMANDS).count("leaderboard") == 1

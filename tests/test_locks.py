@@ -60,8 +60,14 @@ def start(waits, tmp_path):
     started = []
 
     def begin():
-        options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(TOP)}, "text": True}
-        process = subprocess.Popen(waits, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+        options = {
+            "cwd": tmp_path,
+            "env": {**os.environ, "PYTHONPATH": str(TOP)},
+            "text": True,
+        }
+        process = subprocess.Popen(
+            waits, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+        )
         started.append(process)
         assert process.stderr is not None
         while "waiting" not in (line := process.stderr.readline()):
@@ -78,21 +84,31 @@ def once(waits, tmp_path, *words):
     """Runs the command to its end."""
     environment = {**os.environ, "PYTHONPATH": str(TOP)}
     return subprocess.run(
-        [*waits, *words], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment, timeout=60
+        [*waits, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+        timeout=60,
     )
 
 
 def test_second_process_says_so_and_stops_and_the_first_goes_on(start, waits, tmp_path):
     first = start()
     (path,) = (tmp_path / "results/waits").iterdir()
-    before = {file.name: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    before = {
+        file.name: file.read_bytes() for file in path.rglob("*") if file.is_file()
+    }
     for words in ((), ("--fresh",)):
         second = once(waits, tmp_path, *words)
         assert (second.returncode, second.stdout) == (2, "")
         (line,) = second.stderr.splitlines()
         assert line.startswith("error: Another process is at work in results/waits/")
         assert "--results" in line
-    assert {file.name: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+    assert {
+        file.name: file.read_bytes() for file in path.rglob("*") if file.is_file()
+    } == before
     (tmp_path / "go").touch()
     out, err = first.communicate(timeout=60)
     assert (first.returncode, out.startswith("It waited."), err) == (0, True, "")
@@ -160,7 +176,9 @@ def test_run_that_another_process_finishes_just_then_is_finished(tmp_path, monke
     runs.close(open_toy(tmp_path, fresh=True))
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError, SystemExit, MemoryError])
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt, ValueError, OSError, SystemExit, MemoryError]
+)
 def test_whatever_ends_a_run_lets_go_of_the_folder(tmp_path, monkeypatch, error):
     def run(config, on_progress, checkpoints):
         raise error
@@ -169,7 +187,9 @@ def test_whatever_ends_a_run_lets_go_of_the_folder(tmp_path, monkeypatch, error)
     module.__dict__.update(run=run, __file__="toy.py")
     monkeypatch.chdir(tmp_path)
     Path("toy.py").touch()
-    command = cli.flags.Command({"seed": 0}, cli.flags.Options(results=tmp_path, quiet=True))
+    command = cli.flags.Command(
+        {"seed": 0}, cli.flags.Options(results=tmp_path, quiet=True)
+    )
     with pytest.raises(error) as caught:
         cli.carry_out(module, command)
     runs.close(open_toy(tmp_path))
@@ -177,8 +197,14 @@ def test_whatever_ends_a_run_lets_go_of_the_folder(tmp_path, monkeypatch, error)
 
 
 @pytest.mark.parametrize("name", ["environment", "write_atomically", "_goes_on"])
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")], ids=["stop", "full"])
-def test_run_that_cannot_be_opened_lets_go_of_the_folder(tmp_path, monkeypatch, name, error):
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), OSError(28, "No space left on device")],
+    ids=["stop", "full"],
+)
+def test_run_that_cannot_be_opened_lets_go_of_the_folder(
+    tmp_path, monkeypatch, name, error
+):
     def fail(*words):
         raise error
 

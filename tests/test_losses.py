@@ -14,8 +14,14 @@ import pytest
 from research import losses
 
 REFERENCE = Path(__file__).parent / "reference"
-RECORDED = {case["name"]: case for case in json.loads((REFERENCE / "losses.json").read_text())["cases"]}
-EDGES = {case["name"]: case for case in json.loads((REFERENCE / "edge_cases.json").read_text())["cases"]}
+RECORDED = {
+    case["name"]: case
+    for case in json.loads((REFERENCE / "losses.json").read_text())["cases"]
+}
+EDGES = {
+    case["name"]: case
+    for case in json.loads((REFERENCE / "edge_cases.json").read_text())["cases"]
+}
 
 logistics = jax.vmap(losses.logistic)
 cross_entropies = jax.vmap(losses.softmax_cross_entropy)
@@ -23,7 +29,9 @@ cross_entropies = jax.vmap(losses.softmax_cross_entropy)
 
 def three(loss):
     """Value, gradient and Hessian in the first argument, as one program."""
-    return jax.jit(lambda p, y: (loss(p, y), jax.grad(loss)(p, y), jax.hessian(loss)(p, y)))
+    return jax.jit(
+        lambda p, y: (loss(p, y), jax.grad(loss)(p, y), jax.hessian(loss)(p, y))
+    )
 
 
 def mean_over_elements(loss):
@@ -42,7 +50,10 @@ def focal(p, c):
 
 def gaussian(p, c):
     mean, log_variance = p[0::2], p[1::2]
-    return jnp.mean(0.5 * log_variance + jnp.exp(-log_variance) * jax.vmap(losses.squared_error)(mean, c["y"]))
+    return jnp.mean(
+        0.5 * log_variance
+        + jnp.exp(-log_variance) * jax.vmap(losses.squared_error)(mean, c["y"])
+    )
 
 
 # The recorded definitions, in our losses: means and sums through vmap, the rest by the chain rule.
@@ -55,7 +66,9 @@ OURS = {
     "bce_with_logits": mean_over_elements(losses.logistic),
     "bce_with_logits_saturated": mean_over_elements(losses.logistic),
     "bce_pos_weight3": lambda p, c: jnp.mean((1 + 2 * c["y"]) * logistics(p, c["y"])),
-    "bce_probabilities": lambda p, c: jnp.mean(logistics(jnp.log(p) - jnp.log1p(-p), c["y"])),
+    "bce_probabilities": lambda p, c: jnp.mean(
+        logistics(jnp.log(p) - jnp.log1p(-p), c["y"])
+    ),
     "ce_logits": lambda p, c: jnp.mean(cross_entropies(p, c["labels"])),
     "ce_sum": lambda p, c: jnp.sum(cross_entropies(p, c["labels"])),
     "ce_label_smoothing0.5": smoothed,
@@ -70,9 +83,13 @@ def test_value_gradient_and_hessian_equal_the_recorded_digits(name):
     case = RECORDED[name]
     inputs = {key: jnp.array(value) for key, value in case["inputs"].items()}
     pred = inputs.pop("pred")
-    found = three(lambda flat, rest: OURS[name](flat.reshape(pred.shape), rest))(pred.ravel(), inputs)
+    found = three(lambda flat, rest: OURS[name](flat.reshape(pred.shape), rest))(
+        pred.ravel(), inputs
+    )
     for derivative, entry in zip(found, ("value", "gradient", "hessian"), strict=True):
-        expected = np.array(case[entry], dtype=float)  # Entries below 1e-308 become 0, as ours do.
+        expected = np.array(
+            case[entry], dtype=float
+        )  # Entries below 1e-308 become 0, as ours do.
         np.testing.assert_allclose(derivative, expected, rtol=1e-12, atol=0)
 
 
@@ -80,10 +97,22 @@ def test_value_gradient_and_hessian_equal_the_recorded_digits(name):
 FORMULAS = {
     "squared_error": (losses.squared_error, lambda p, y: (p - y) ** 2 / 2, "real"),
     "absolute_error": (losses.absolute_error, lambda p, y: abs(p - y), "real"),
-    "huber": (losses.huber, lambda p, y: (p - y) ** 2 / 2 if abs(p - y) <= 1 else abs(p - y) - 0.5, "real"),
+    "huber": (
+        losses.huber,
+        lambda p, y: (p - y) ** 2 / 2 if abs(p - y) <= 1 else abs(p - y) - 0.5,
+        "real",
+    ),
     "log_cosh": (losses.log_cosh, lambda p, y: mpmath.log(mpmath.cosh(p - y)), "real"),
-    "logistic": (losses.logistic, lambda z, y: mpmath.log(1 + mpmath.exp(z)) - y * z, "label"),
-    "hinge": (losses.hinge, lambda s, y: max(mpmath.mpf(0), 1 - (2 * y - 1) * s), "label"),
+    "logistic": (
+        losses.logistic,
+        lambda z, y: mpmath.log(1 + mpmath.exp(z)) - y * z,
+        "label",
+    ),
+    "hinge": (
+        losses.hinge,
+        lambda s, y: max(mpmath.mpf(0), 1 - (2 * y - 1) * s),
+        "label",
+    ),
 }
 
 
@@ -94,13 +123,25 @@ def test_formula_finite_difference_and_gradient_agree(loss, formula, kind):
     y = rng.normal(size=12) if kind == "real" else rng.integers(0, 2, 12).astype(float)
     with mpmath.workdps(60):
         truth = [
-            [float(mpmath.diff(lambda t, c=c: formula(t, c), mpmath.mpf(a), order)) for a, c in zip(p, y, strict=True)]
+            [
+                float(mpmath.diff(lambda t, c=c: formula(t, c), mpmath.mpf(a), order))
+                for a, c in zip(p, y, strict=True)
+            ]
             for order in (0, 1, 2)
         ]
-    np.testing.assert_allclose(jax.vmap(three(loss))(p, y), truth, rtol=1e-13, atol=1e-16)
-    h = 2.0**-17  # Near the cube root of machine epsilon: truncation and rounding errors are both about 1e-10.
+    np.testing.assert_allclose(
+        jax.vmap(three(loss))(p, y), truth, rtol=1e-13, atol=1e-16
+    )
+    h = (
+        2.0**-17
+    )  # Near the cube root of machine epsilon: truncation and rounding errors are both about 1e-10.
     batched = jax.vmap(loss)
-    np.testing.assert_allclose((batched(p + h, y) - batched(p - h, y)) / (2 * h), truth[1], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        (batched(p + h, y) - batched(p - h, y)) / (2 * h),
+        truth[1],
+        rtol=1e-9,
+        atol=1e-9,
+    )
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e3])
@@ -111,27 +152,52 @@ def test_softmax_cross_entropy_formula_finite_difference_and_gradient_agree(offs
         exponentials = [mpmath.exp(mpmath.mpf(t)) for t in z]
         p = np.array([float(e / mpmath.fsum(exponentials)) for e in exponentials])
         value = float(mpmath.log(mpmath.fsum(exponentials)) - mpmath.mpf(z[label]))
-    for loss, target in ((losses.softmax_cross_entropy, label), (losses.softmax_cross_entropy_one_hot, one_hot)):
+    for loss, target in (
+        (losses.softmax_cross_entropy, label),
+        (losses.softmax_cross_entropy_one_hot, one_hot),
+    ):
         found = three(loss)(z, target)
         np.testing.assert_allclose(found[0], value, rtol=1e-14)
         np.testing.assert_allclose(found[1], p - one_hot, rtol=1e-13)
-        np.testing.assert_allclose(found[2], np.diag(p) - np.outer(p, p), rtol=1e-13, atol=1e-17)
-        direction = np.array([1.0, -1.0, -1.0, 1.0, -1.0])  # Signs, so that z ± h d is exact even near 1e3.
+        np.testing.assert_allclose(
+            found[2], np.diag(p) - np.outer(p, p), rtol=1e-13, atol=1e-17
+        )
+        direction = np.array(
+            [1.0, -1.0, -1.0, 1.0, -1.0]
+        )  # Signs, so that z ± h d is exact even near 1e3.
         h = 2.0**-17
-        difference = (loss(z + h * direction, target) - loss(z - h * direction, target)) / (2 * h)
+        difference = (
+            loss(z + h * direction, target) - loss(z - h * direction, target)
+        ) / (2 * h)
         np.testing.assert_allclose(difference, direction @ (p - one_hot), rtol=1e-9)
 
 
 # optax, brought to our conventions: summed, or its labels mapped from {-1, +1}.
 OPTAX = {
-    "squared_error": (losses.squared_error, lambda p, y: jnp.sum(optax.l2_loss(p, y)), "real"),
-    "absolute_error": (losses.absolute_error, lambda p, y: jnp.sum(jnp.abs(p - y)), "real"),
+    "squared_error": (
+        losses.squared_error,
+        lambda p, y: jnp.sum(optax.l2_loss(p, y)),
+        "real",
+    ),
+    "absolute_error": (
+        losses.absolute_error,
+        lambda p, y: jnp.sum(jnp.abs(p - y)),
+        "real",
+    ),
     "huber": (losses.huber, lambda p, y: jnp.sum(optax.huber_loss(p, y)), "real"),
     "log_cosh": (losses.log_cosh, lambda p, y: jnp.sum(optax.log_cosh(p, y)), "real"),
     "logistic": (losses.logistic, optax.sigmoid_binary_cross_entropy, "label"),
     "hinge": (losses.hinge, lambda s, y: optax.hinge_loss(s, 2 * y - 1), "label"),
-    "softmax": (losses.softmax_cross_entropy, optax.softmax_cross_entropy_with_integer_labels, "class"),
-    "one_hot": (losses.softmax_cross_entropy_one_hot, optax.softmax_cross_entropy, "distribution"),
+    "softmax": (
+        losses.softmax_cross_entropy,
+        optax.softmax_cross_entropy_with_integer_labels,
+        "class",
+    ),
+    "one_hot": (
+        losses.softmax_cross_entropy_one_hot,
+        optax.softmax_cross_entropy,
+        "distribution",
+    ),
 }
 
 
@@ -145,13 +211,17 @@ def test_loss_equals_optax(ours, theirs, kind):
         "class": rng.integers(0, 4, 20),
         "distribution": rng.dirichlet(np.ones(4), 20),
     }[kind]
-    for mine, other in zip(*(jax.vmap(three(f))(p, jnp.array(y)) for f in (ours, theirs)), strict=True):
+    for mine, other in zip(
+        *(jax.vmap(three(f))(p, jnp.array(y)) for f in (ours, theirs)), strict=True
+    ):
         np.testing.assert_allclose(mine, other, rtol=1e-12, atol=1e-14)
 
 
 def test_where_optax_differs_is_as_the_docstrings_say():
     zero = jnp.array(0.0)
-    curvature = jax.vmap(jax.hessian(losses.huber), (0, None))(np.array([0.0, 1.0, -1.0]), 0.0)
+    curvature = jax.vmap(jax.hessian(losses.huber), (0, None))(
+        np.array([0.0, 1.0, -1.0]), 0.0
+    )
     np.testing.assert_array_equal(curvature, [1.0, 1.0, 1.0])
     assert jax.hessian(optax.huber_loss)(1.0, zero) == 0.25
     assert jax.grad(losses.hinge)(1.0, 1) == 0
@@ -160,13 +230,19 @@ def test_where_optax_differs_is_as_the_docstrings_say():
     last = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.array(-1))
     assert last == optax.softmax_cross_entropy_with_integer_labels(logits, jnp.array(1))
     assert jnp.isnan(jax.jit(losses.softmax_cross_entropy)(logits, -1))
-    assert jnp.isnan(optax.softmax_cross_entropy(jnp.array([0.0, -jnp.inf]), jnp.array([1.0, 0.0])))
-    assert optax.squared_error(jnp.array(3.0), zero) == 2 * losses.squared_error(3.0, 0.0)
+    assert jnp.isnan(
+        optax.softmax_cross_entropy(jnp.array([0.0, -jnp.inf]), jnp.array([1.0, 0.0]))
+    )
+    assert optax.squared_error(jnp.array(3.0), zero) == 2 * losses.squared_error(
+        3.0, 0.0
+    )
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_extreme_logits_give_finite_values_gradients_and_hessians(dtype):
-    z = np.array([-1e3, -88.75, 0.0, 88.75, 1e3])  # exp overflows in float32 beyond 88.72; all are exact there.
+    z = np.array(
+        [-1e3, -88.75, 0.0, 88.75, 1e3]
+    )  # exp overflows in float32 beyond 88.72; all are exact there.
     sigma = np.array([0.0, 0.0, 0.5, 1.0, 1.0])  # To the last digit of float32.
     for y in (0, 1):
         expected = [np.logaddexp(0, z) - y * z, sigma - y, sigma * (1 - sigma)]
@@ -174,8 +250,15 @@ def test_extreme_logits_give_finite_values_gradients_and_hessians(dtype):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-30)
     logits = np.stack([z, -z, np.zeros(5)], axis=1)
     p, one_hot = np.array(jax.nn.softmax(logits)), np.eye(3)[1]
-    expected = [np.logaddexp.reduce(logits, axis=1) + z, p - one_hot, p[:, :, None] * (np.eye(3) - p[:, None, :])]
-    for loss, target in ((losses.softmax_cross_entropy, 1), (losses.softmax_cross_entropy_one_hot, one_hot)):
+    expected = [
+        np.logaddexp.reduce(logits, axis=1) + z,
+        p - one_hot,
+        p[:, :, None] * (np.eye(3) - p[:, None, :]),
+    ]
+    for loss, target in (
+        (losses.softmax_cross_entropy, 1),
+        (losses.softmax_cross_entropy_one_hot, one_hot),
+    ):
         found = jax.vmap(three(loss), (0, None))(logits.astype(dtype), target)
         for ours, truth in zip(found, expected, strict=True):
             np.testing.assert_allclose(ours, truth, rtol=1e-6, atol=1e-30)
@@ -188,9 +271,15 @@ def test_logistic_keeps_its_relative_precision_when_right_and_sure(z):
     y = int(z > 0)
     with mpmath.workdps(350):
         sigma = 1 / (1 + mpmath.exp(-mpmath.mpf(z)))
-        truth = [float(-mpmath.log(sigma if y else 1 - sigma)), float(sigma - y), float(sigma * (1 - sigma))]
+        truth = [
+            float(-mpmath.log(sigma if y else 1 - sigma)),
+            float(sigma - y),
+            float(sigma * (1 - sigma)),
+        ]
     np.testing.assert_allclose(three(losses.logistic)(z, y), truth, rtol=1e-12, atol=0)
-    np.testing.assert_allclose(three(losses.logistic)(z, 1 - y)[2], truth[2], rtol=1e-12)  # Wrong and sure.
+    np.testing.assert_allclose(
+        three(losses.logistic)(z, 1 - y)[2], truth[2], rtol=1e-12
+    )  # Wrong and sure.
 
 
 def test_even_losses_keep_their_derivatives_at_exactly_zero():
@@ -199,7 +288,11 @@ def test_even_losses_keep_their_derivatives_at_exactly_zero():
     g, even = losses.log_cosh, [0.0, 1.0, 0.0, -2.0]
     for i in range(4):
         f, g = jax.grad(f), jax.grad(g)
-        np.testing.assert_allclose([jax.jit(f)(0.0, 1.0), jax.jit(g)(0.0, 0.0)], [expected[i], even[i]], atol=1e-15)
+        np.testing.assert_allclose(
+            [jax.jit(f)(0.0, 1.0), jax.jit(g)(0.0, 0.0)],
+            [expected[i], even[i]],
+            atol=1e-15,
+        )
 
 
 # Two traps of edge_cases.json are met directly; three are functions of ours.
@@ -224,7 +317,9 @@ def test_zero_times_log_zero_is_zero():
     kept = jnp.array([0, 2])
     loss = losses.softmax_cross_entropy_one_hot
     assert loss(logits, q) == loss(logits[kept], q[kept])
-    np.testing.assert_array_equal(jax.grad(loss)(logits, q)[kept], jax.grad(loss)(logits[kept], q[kept]))
+    np.testing.assert_array_equal(
+        jax.grad(loss)(logits, q)[kept], jax.grad(loss)(logits[kept], q[kept])
+    )
     for derivative in (jax.hessian(loss), jax.grad(loss, argnums=1)):
         assert np.isfinite(jax.jit(derivative)(logits, q)).all()
     # Where nothing is ruled out, a zero entry keeps its derivative -log softmax(z)_k.
@@ -241,7 +336,8 @@ def test_large_residuals_do_not_overflow_where_their_square_would():
 
 def test_gradient_of_absolute_error_at_its_kink_is_zero():
     np.testing.assert_array_equal(
-        jax.grad(losses.absolute_error)(jnp.array([2.0, 1.0]), jnp.array([2.0, 3.0])), [0, -1]
+        jax.grad(losses.absolute_error)(jnp.array([2.0, 1.0]), jnp.array([2.0, 3.0])),
+        [0, -1],
     )
 
 
@@ -254,8 +350,14 @@ def test_logistic_takes_a_probability_as_label():
 def test_two_class_softmax_is_logistic():
     z = jnp.linspace(-30.0, 30.0, 13)
     for y in (0, 1):
-        two = jax.vmap(lambda t, y=y: losses.softmax_cross_entropy(jnp.stack([jnp.zeros_like(t), t]), y))(z)
-        np.testing.assert_allclose(two, jax.vmap(losses.logistic, (0, None))(z, y), rtol=1e-14, atol=1e-15)
+        two = jax.vmap(
+            lambda t, y=y: losses.softmax_cross_entropy(
+                jnp.stack([jnp.zeros_like(t), t]), y
+            )
+        )(z)
+        np.testing.assert_allclose(
+            two, jax.vmap(losses.logistic, (0, None))(z, y), rtol=1e-14, atol=1e-15
+        )
 
 
 # Name: (loss, shape of a prediction, a target of another dtype).
@@ -266,8 +368,16 @@ EXAMPLES = {
     "log_cosh": (losses.log_cosh, (3,), np.array([1.0, 2.0, 3.0])),
     "logistic": (losses.logistic, (), np.array(True)),
     "hinge": (losses.hinge, (), np.array(1)),
-    "softmax_cross_entropy": (losses.softmax_cross_entropy, (3,), np.array(2, dtype=np.uint8)),
-    "softmax_cross_entropy_one_hot": (losses.softmax_cross_entropy_one_hot, (3,), np.array([0.0, 0.0, 1.0])),
+    "softmax_cross_entropy": (
+        losses.softmax_cross_entropy,
+        (3,),
+        np.array(2, dtype=np.uint8),
+    ),
+    "softmax_cross_entropy_one_hot": (
+        losses.softmax_cross_entropy_one_hot,
+        (3,),
+        np.array([0.0, 0.0, 1.0]),
+    ),
     "smooth_labels": (losses.smooth_labels, (3,), np.array(0.5)),
 }
 
@@ -277,7 +387,9 @@ EXAMPLES = {
 def test_dtype_of_the_prediction_is_kept(loss, shape, target, dtype):
     with jax.numpy_dtype_promotion("strict"):
         p = jnp.ones(shape, dtype)
-        value, slope = (jax.eval_shape(g, p, target) for g in (loss, jax.jacobian(loss)))
+        value, slope = (
+            jax.eval_shape(g, p, target) for g in (loss, jax.jacobian(loss))
+        )
     assert value.dtype == slope.dtype == dtype
     assert value.shape == (shape if loss is losses.smooth_labels else ())
 
@@ -297,7 +409,9 @@ def test_integer_prediction_is_refused_and_the_cure_named(loss, shape, target):
         loss(jnp.ones(shape, int), target)
 
 
-@pytest.mark.parametrize(("loss", "shape", "target"), list(EXAMPLES.values())[:-1], ids=list(EXAMPLES)[:-1])
+@pytest.mark.parametrize(
+    ("loss", "shape", "target"), list(EXAMPLES.values())[:-1], ids=list(EXAMPLES)[:-1]
+)
 def test_shapes_are_never_broadcast(loss, shape, target):
     for wrong in (np.ones((*shape, 1)), np.ones((2, *shape))):
         with pytest.raises(ValueError, match=r"one example.*shape.*jax\.vmap"):
@@ -307,11 +421,20 @@ def test_shapes_are_never_broadcast(loss, shape, target):
 
 
 @pytest.mark.parametrize(
-    "name", ["squared_error", "absolute_error", "huber", "log_cosh", "softmax_cross_entropy_one_hot"]
+    "name",
+    [
+        "squared_error",
+        "absolute_error",
+        "huber",
+        "log_cosh",
+        "softmax_cross_entropy_one_hot",
+    ],
 )
 def test_an_axis_of_length_one_is_not_stretched(name):
     for lengths in ((3, 1), (1, 3)):
-        with pytest.raises(ValueError, match=r"one example.*got shapes \(\d,\) and \(\d,\)"):
+        with pytest.raises(
+            ValueError, match=r"one example.*got shapes \(\d,\) and \(\d,\)"
+        ):
             EXAMPLES[name][0](*(jnp.ones(length) for length in lengths))
 
 
@@ -327,7 +450,9 @@ WRONG_LABELS = [
 
 
 @pytest.mark.parametrize(("loss", "prediction", "label"), WRONG_LABELS)
-def test_wrong_label_raises_when_concrete_and_gives_nan_when_traced(loss, prediction, label):
+def test_wrong_label_raises_when_concrete_and_gives_nan_when_traced(
+    loss, prediction, label
+):
     with pytest.raises(ValueError, match=rf"label must be .*; got label={label}"):
         loss(jnp.array(prediction), label)
     assert jnp.isnan(jax.jit(loss)(jnp.array(prediction), label))
@@ -335,14 +460,23 @@ def test_wrong_label_raises_when_concrete_and_gives_nan_when_traced(loss, predic
 
 
 def test_labels_of_eight_bits_name_as_many_classes_as_they_can():
-    logits, labels = jnp.arange(768.0).reshape(3, 256) % 7, jnp.array([0, 127, 255], jnp.uint8)
+    logits, labels = (
+        jnp.arange(768.0).reshape(3, 256) % 7,
+        jnp.array([0, 127, 255], jnp.uint8),
+    )
     expected = -jax.nn.log_softmax(logits)[jnp.arange(3), labels.astype(int)]
-    np.testing.assert_array_equal(jax.vmap(losses.softmax_cross_entropy)(logits, labels), expected)
-    np.testing.assert_allclose(losses.sequence_cross_entropy(logits, labels), expected.mean(), rtol=1e-15)
+    np.testing.assert_array_equal(
+        jax.vmap(losses.softmax_cross_entropy)(logits, labels), expected
+    )
+    np.testing.assert_allclose(
+        losses.sequence_cross_entropy(logits, labels), expected.mean(), rtol=1e-15
+    )
 
 
 def test_class_of_floating_dtype_is_refused():
-    with pytest.raises(TypeError, match=r"label must be an integer class; got dtype float64.*one_hot"):
+    with pytest.raises(
+        TypeError, match=r"label must be an integer class; got dtype float64.*one_hot"
+    ):
         losses.softmax_cross_entropy(jnp.zeros(3), 1.0)
 
 
@@ -350,7 +484,10 @@ def test_huber_refuses_a_delta_that_is_not_positive_and_takes_a_traced_one():
     for delta in (0.0, -1.0, np.nan):
         with pytest.raises(ValueError, match=r"delta must be positive; got delta="):
             losses.huber(1.0, 0.0, delta)
-    np.testing.assert_allclose(jax.vmap(losses.huber, (None, None, 0))(3.0, 0.0, jnp.array([1.0, 2.0])), [2.5, 4.0])
+    np.testing.assert_allclose(
+        jax.vmap(losses.huber, (None, None, 0))(3.0, 0.0, jnp.array([1.0, 2.0])),
+        [2.5, 4.0],
+    )
 
 
 def test_smoothed_labels_are_optax_s_and_still_a_distribution():
@@ -360,7 +497,9 @@ def test_smoothed_labels_are_optax_s_and_still_a_distribution():
         np.testing.assert_allclose(ours, optax.smooth_labels(q, smoothing), rtol=1e-15)
         np.testing.assert_allclose(ours.sum(-1), np.ones((2, 2)), rtol=1e-15)
     for wrong in (-0.1, 1.1, np.nan):
-        with pytest.raises(ValueError, match=r"smoothing must lie in 0\.\.1; got smoothing="):
+        with pytest.raises(
+            ValueError, match=r"smoothing must lie in 0\.\.1; got smoothing="
+        ):
             losses.smooth_labels(q, wrong)
     with pytest.raises(ValueError, match=r"axis of classes.*jax\.nn\.one_hot"):
         losses.smooth_labels(1.0, 0.1)
@@ -376,7 +515,9 @@ def test_check_labels_shows_the_first_wrong_label_and_its_index():
         ([np.nan], "nan at index 0"),
         ([[0, 1], [7, 8]], r"7 at index \(1, 0\)"),
     ):
-        with pytest.raises(ValueError, match=rf"whole numbers in 0\.\.2; got {shown}\. .*np\.unique"):
+        with pytest.raises(
+            ValueError, match=rf"whole numbers in 0\.\.2; got {shown}\. .*np\.unique"
+        ):
             losses.check_labels(np.array(wrong), 3)
     jax.jit(lambda y: losses.check_labels(y, 2))(jnp.array([5]))  # A tracer passes.
     mapped = np.unique(["no", "yes", "no"], return_inverse=True)[1]

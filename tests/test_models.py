@@ -22,7 +22,9 @@ def drawn(build, outputs, d=3):
     """A model and params whose intercept is not 0."""
     model = build(d)
     params = model.init(jax.random.key(0))
-    return model, params | {"intercept": jnp.array(np.random.default_rng(0).normal(size=outputs))}
+    return model, params | {
+        "intercept": jnp.array(np.random.default_rng(0).normal(size=outputs))
+    }
 
 
 @each_model
@@ -30,19 +32,25 @@ def test_prediction_equals_the_sum_written_out(build, outputs):
     model, params = drawn(build, outputs)
     x = np.random.default_rng(1).normal(size=(5, 3))
     weights, intercept = (np.array(params[name]) for name in ("weights", "intercept"))
-    expected = np.stack([sum(row[j] * weights[j] for j in range(3)) + intercept for row in x])
+    expected = np.stack(
+        [sum(row[j] * weights[j] for j in range(3)) + intercept for row in x]
+    )
     np.testing.assert_allclose(model.apply(params, x), expected, rtol=1e-13, atol=1e-15)
 
 
 @each_model
 @pytest.mark.parametrize("leading", [(), (5,), (2, 5), (2, 1, 5), (0,), (2, 0)])
-def test_leading_axes_of_any_number_and_size_equal_the_loop_over_examples(build, outputs, leading):
+def test_leading_axes_of_any_number_and_size_equal_the_loop_over_examples(
+    build, outputs, leading
+):
     model, params = drawn(build, outputs)
     x = np.random.default_rng(2).normal(size=(*leading, 3))
     prediction = model.apply(params, x)
     assert prediction.shape == (*leading, *outputs)
     for index in np.ndindex(leading):
-        np.testing.assert_allclose(prediction[index], model.apply(params, x[index]), rtol=1e-13, atol=1e-15)
+        np.testing.assert_allclose(
+            prediction[index], model.apply(params, x[index]), rtol=1e-13, atol=1e-15
+        )
 
 
 @each_model
@@ -51,55 +59,88 @@ def test_jit_and_vmap_equal_the_plain_call(build, outputs):
     x = jnp.array(np.random.default_rng(3).normal(size=(5, 3)))
     plain = model.apply(params, x)
     np.testing.assert_allclose(jax.jit(model.apply)(params, x), plain, rtol=1e-14)
-    np.testing.assert_allclose(jax.vmap(model.apply, (None, 0))(params, x), plain, rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(
+        jax.vmap(model.apply, (None, 0))(params, x), plain, rtol=1e-13, atol=1e-15
+    )
     lanes = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
-    np.testing.assert_allclose(jax.vmap(model.apply, (0, None))(lanes, x), [plain, 2 * plain], rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(
+        jax.vmap(model.apply, (0, None))(lanes, x),
+        [plain, 2 * plain],
+        rtol=1e-13,
+        atol=1e-15,
+    )
 
 
 @each_model
 def test_a_batch_is_one_matrix_product(build, outputs):
     model, params = drawn(build, outputs)
     jaxpr = jax.make_jaxpr(model.apply)(params, jnp.ones((2, 5, 3)))
-    (product,) = (equation for equation in jaxpr.eqns if equation.primitive.name == "dot_general")
+    (product,) = (
+        equation for equation in jaxpr.eqns if equation.primitive.name == "dot_general"
+    )
     assert [value.aval.ndim for value in product.invars] == [2, 1 + len(outputs)]
 
 
 def test_prediction_equals_scikit_learn_for_given_coefficients():
     rng = np.random.default_rng(4)
-    x, weights, intercept = rng.normal(size=(6, 3)), rng.normal(size=(3, 4)), rng.normal(size=4)
+    x, weights, intercept = (
+        rng.normal(size=(6, 3)),
+        rng.normal(size=(3, 4)),
+        rng.normal(size=4),
+    )
     peer = LinearRegression()
     peer.coef_, peer.intercept_ = weights[:, 0], intercept[0]
     params = {"weights": weights[:, 0], "intercept": intercept[0]}
-    np.testing.assert_allclose(models.linear(3).apply(params, x), peer.predict(x), rtol=1e-13)
+    np.testing.assert_allclose(
+        models.linear(3).apply(params, x), peer.predict(x), rtol=1e-13
+    )
     peer = LogisticRegression()
-    peer.coef_, peer.intercept_, peer.classes_ = weights[:, 0][None], intercept[:1], np.array([0, 1])
+    peer.coef_, peer.intercept_, peer.classes_ = (
+        weights[:, 0][None],
+        intercept[:1],
+        np.array([0, 1]),
+    )
     logit = models.logistic(3).apply(params, x)
     np.testing.assert_allclose(logit, peer.decision_function(x), rtol=1e-13)
-    np.testing.assert_allclose(models.probability(logit), peer.predict_proba(x)[:, 1], rtol=1e-13)
+    np.testing.assert_allclose(
+        models.probability(logit), peer.predict_proba(x)[:, 1], rtol=1e-13
+    )
     peer.coef_, peer.intercept_, peer.classes_ = weights.T, intercept, np.arange(4)
     logits = models.softmax(3, 4).apply({"weights": weights, "intercept": intercept}, x)
     np.testing.assert_allclose(logits, peer.decision_function(x), rtol=1e-13)
-    np.testing.assert_allclose(jax.nn.softmax(logits), peer.predict_proba(x), rtol=1e-13)
+    np.testing.assert_allclose(
+        jax.nn.softmax(logits), peer.predict_proba(x), rtol=1e-13
+    )
 
 
 def test_probabilities_of_one_and_of_zero_are_complements_at_full_precision():
     z = jnp.array([-700.0, -40.0, -1.0, 0.0, 1.0, 40.0, 700.0])
-    np.testing.assert_allclose(models.probability(z) + models.probability(-z), np.ones(7), rtol=1e-15)
-    np.testing.assert_allclose(models.probability(-z), np.exp(-z) * models.probability(z), rtol=1e-12)
+    np.testing.assert_allclose(
+        models.probability(z) + models.probability(-z), np.ones(7), rtol=1e-15
+    )
+    np.testing.assert_allclose(
+        models.probability(-z), np.exp(-z) * models.probability(z), rtol=1e-12
+    )
 
 
 @each_model
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
 def test_init_draws_weights_of_the_given_scale_and_dtype(build, outputs, dtype):
-    params = build(1000, scale=np.float64(0.5), dtype=dtype).init(jax.random.key(1))  # Which must not widen them.
+    params = build(1000, scale=np.float64(0.5), dtype=dtype).init(
+        jax.random.key(1)
+    )  # Which must not widen them.
     assert {name: (leaf.shape, leaf.dtype) for name, leaf in params.items()} == {
         "weights": ((1000, *outputs), dtype),
         "intercept": (outputs, dtype),
     }
-    draws = jax.random.normal(jax.random.key(1), (1000, *outputs), dtype)  # In that dtype: others are other draws.
+    draws = jax.random.normal(
+        jax.random.key(1), (1000, *outputs), dtype
+    )  # In that dtype: others are other draws.
     np.testing.assert_array_equal(params["weights"], 0.5 * draws)
     # The standard deviation of m normal draws has relative standard error 1/sqrt(2 m): 4 of them.
-    np.testing.assert_allclose(np.std(params["weights"].astype(float)), 0.5, rtol=4 / np.sqrt(2 * 1000))
+    np.testing.assert_allclose(
+        np.std(params["weights"].astype(float)), 0.5, rtol=4 / np.sqrt(2 * 1000)
+    )
     assert not params["intercept"].any()
 
 
@@ -124,7 +165,9 @@ def test_initial_points_follow_the_key_alone_and_wide_key_trees_vmap(build, outp
 def test_a_key_changes_no_prediction_for_nothing_is_drawn(build, outputs):
     model, params = drawn(build, outputs)
     x = jnp.ones((2, 3))
-    np.testing.assert_array_equal(model.apply(params, x, key=jax.random.key(4)), model.apply(params, x))
+    np.testing.assert_array_equal(
+        model.apply(params, x, key=jax.random.key(4)), model.apply(params, x)
+    )
 
 
 @each_model
@@ -134,23 +177,34 @@ def test_prediction_keeps_the_dtype_of_params_and_data(build, outputs):
         with jax.numpy_dtype_promotion("strict"):
             params = model.init(jax.random.key(5))
             assert model.apply(params, jnp.ones((2, 3), dtype)).dtype == dtype
-        assert model.apply(params, jnp.ones((2, 3), jnp.uint8)).dtype == dtype  # Pixels as they come.
+        assert (
+            model.apply(params, jnp.ones((2, 3), jnp.uint8)).dtype == dtype
+        )  # Pixels as they come.
 
 
 @each_model
 def test_wrong_number_of_features_is_refused_when_traced_too(build, outputs):
     model, params = drawn(build, outputs)
     for shape in ((), (4,), (3, 4), (3, 1)):
-        with pytest.raises(ValueError, match=r"x must end in an axis of 3 features, .*; got x of shape .*transpose"):
+        with pytest.raises(
+            ValueError,
+            match=r"x must end in an axis of 3 features, .*; got x of shape .*transpose",
+        ):
             jax.jit(model.apply)(params, jnp.ones(shape))
 
 
 def test_counts_and_scale_are_refused_by_name():
     for wrong in (0, -1, 2.0, True, "3"):
         for build in (models.linear, models.logistic, lambda d: models.softmax(d, 3)):
-            with pytest.raises(ValueError, match=r"num_features must be a positive integer; got num_features="):
+            with pytest.raises(
+                ValueError,
+                match=r"num_features must be a positive integer; got num_features=",
+            ):
                 build(wrong)
-    with pytest.raises(ValueError, match=r"num_classes must be an integer of at least 2; got num_classes=1"):
+    with pytest.raises(
+        ValueError,
+        match=r"num_classes must be an integer of at least 2; got num_classes=1",
+    ):
         models.softmax(3, 1)
     for scale in (-0.1, float("nan")):
         with pytest.raises(ValueError, match=r"scale must not be negative; got scale="):

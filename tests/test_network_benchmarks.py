@@ -24,21 +24,32 @@ def test_a_twin_has_as_many_numbers(name):
     _, params = networks_linen.twin(job)
     count = lambda tree: sum(np.size(leaf) for leaf in networks.jax.tree.leaves(tree))
     assert count(params) == count(job.params)
-    assert {leaf.dtype for leaf in networks.jax.tree.leaves(job.params)} == {np.dtype("float32")}
+    assert {leaf.dtype for leaf in networks.jax.tree.leaves(job.params)} == {
+        np.dtype("float32")
+    }
 
 
 def test_the_answer_counts_what_is_ahead_and_names_what_is_not():
     spread = lambda value: clock.Spread(value, value, value)
     row = NetworkRow("mlp", "784-10", "ours", "", spread(1.0), 2.0, None, 2.3, 1e-6)
-    slower, faster = (row._replace(contender=name, ratio=spread(r)) for name, r in (("A", 2.0), ("B", 0.5)))
-    found = networks.section([row, slower, faster, NetworkRow("mlp", "784-10", "C", "not installed")])
+    slower, faster = (
+        row._replace(contender=name, ratio=spread(r))
+        for name, r in (("A", 2.0), ("B", 0.5))
+    )
+    found = networks.section(
+        [row, slower, faster, NetworkRow("mlp", "784-10", "C", "not installed")]
+    )
     assert "as fast as a peer's in 1 of 2 comparisons" in found.answer
     assert found.missed == ["network, mlp: B is faster, ours has 0.500 of its speed"]
     assert "| mlp | C | - | - | - | - | not installed |" in found.text
 
 
 def test_the_faster_of_ours_is_held_against_the_others(monkeypatch):
-    seconds = {"ours": np.array([2.0]), "ours, on 2 devices": np.array([1.0]), "A": np.array([3.0])}
+    seconds = {
+        "ours": np.array([2.0]),
+        "ours, on 2 devices": np.array([1.0]),
+        "A": np.array([3.0]),
+    }
     found = [networks.Contender(name, lambda: np.array([0.5]), 0.1) for name in seconds]
     monkeypatch.setattr(networks, "contenders", lambda job: (found, []))
     monkeypatch.setattr(clock, "take_turns", lambda calls, rounds: seconds)

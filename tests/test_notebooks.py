@@ -47,14 +47,23 @@ def load(name: str):
 
 build = load("build")
 ALL = [
-    Notebook(path.stem, path.read_text("utf-8"), path.with_suffix(".ipynb").read_text("utf-8"))
+    Notebook(
+        path.stem,
+        path.read_text("utf-8"),
+        path.with_suffix(".ipynb").read_text("utf-8"),
+    )
     for path in build.SOURCES
 ]
 FIRST, *TEACHING = ALL
 NAME, SOURCE, NOTEBOOK = FIRST
 SETUP = 3  # Cells of code that install, configure and import.
 PICTURES = {"what_is_a_derivative": 2, "the_chain_rule_at_work": 1, "write_adam": 1}
-PICTURES |= {"bring_your_own_rule": 4, "image_recognition": 3, "spoken_words": 2, "character_language_model": 2}
+PICTURES |= {
+    "bring_your_own_rule": 4,
+    "image_recognition": 3,
+    "spoken_words": 2,
+    "character_language_model": 2,
+}
 
 
 def address() -> str:
@@ -64,8 +73,14 @@ def address() -> str:
 
 
 def is_what_its_source_gives(name: str, source: str, notebook: str) -> Iterator[str]:
-    wanted = [(cell.cell_type, cell.source) for cell in jupytext.reads(source, fmt="py:percent").cells]
-    found = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(notebook)["cells"]]
+    wanted = [
+        (cell.cell_type, cell.source)
+        for cell in jupytext.reads(source, fmt="py:percent").cells
+    ]
+    found = [
+        (cell["cell_type"], "".join(cell["source"]))
+        for cell in json.loads(notebook)["cells"]
+    ]
     if found != wanted:
         yield "the .ipynb is not what its source gives: make notebooks"
 
@@ -73,33 +88,60 @@ def is_what_its_source_gives(name: str, source: str, notebook: str) -> Iterator[
 def is_stripped(name: str, source: str, notebook: str) -> Iterator[str]:
     content = json.loads(notebook)
     metadata = content["metadata"]
-    if metadata.pop("kernelspec", None) != {"display_name": "Python 3", "language": "python", "name": "python3"}:
+    if metadata.pop("kernelspec", None) != {
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    }:
         yield "it names a kernel of some machine"
     if metadata != {"language_info": {"name": "python"}}:
         yield f"it has metadata: {metadata}"
     for number, cell in enumerate(content["cells"]):
-        if cell.get("outputs") or cell.get("execution_count") is not None or cell["metadata"]:
+        if (
+            cell.get("outputs")
+            or cell.get("execution_count") is not None
+            or cell["metadata"]
+        ):
             yield f"cell {number} has outputs, a count or metadata"
 
 
-def opens_with_its_badge_and_one_pip_line(name: str, source: str, notebook: str) -> Iterator[str]:
+def opens_with_its_badge_and_one_pip_line(
+    name: str, source: str, notebook: str
+) -> Iterator[str]:
     cells = json.loads(notebook)["cells"]
     repository = address().removeprefix("https://github.com/")
     target = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks/{name}.ipynb"
-    if not re.match(rf"\[!\[Open in Colab\]\(\S+\.svg\)\]\({re.escape(target)}\)\n", "".join(cells[0]["source"])):
+    if not re.match(
+        rf"\[!\[Open in Colab\]\(\S+\.svg\)\]\({re.escape(target)}\)\n",
+        "".join(cells[0]["source"]),
+    ):
         yield f"it does not open with a badge for {target}"
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    if [cell for cell in code if "pip " in cell] != [f"%pip install --quiet git+{address()}"] or "pip" not in code[0]:
+    if [cell for cell in code if "pip " in cell] != [
+        f"%pip install --quiet git+{address()}"
+    ] or "pip" not in code[0]:
         yield "its first code is not the one pip line with setup.cfg's address"
-    if code[1].split("\n") != ["import research", "", "research.backend.configure(x64=True)"]:
+    if code[1].split("\n") != [
+        "import research",
+        "",
+        "research.backend.configure(x64=True)",
+    ]:
         yield "it does not configure the backend before all else"
 
 
 def needs_the_package_alone(name: str, source: str, notebook: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source)):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names = (
+            [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        )
         names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        packages = {name.partition(".")[0] for name in names} - {"research", "jax", "numpy", "matplotlib", "optax"}
+        packages = {name.partition(".")[0] for name in names} - {
+            "research",
+            "jax",
+            "numpy",
+            "matplotlib",
+            "optax",
+        }
         yield from (f"it imports {package}" for package in packages)
 
 
@@ -109,18 +151,27 @@ def has_short_cells(name: str, source: str, notebook: str) -> Iterator[str]:
             yield f"the cell of {cell.source[:40]!r} is longer than {MOST_LINES} lines"
 
 
-def asks_before_each_cell_and_tells_after(name: str, source: str, notebook: str) -> Iterator[str]:
+def asks_before_each_cell_and_tells_after(
+    name: str, source: str, notebook: str
+) -> Iterator[str]:
     if name == NAME:  # It has one question, which all of it answers.
         return
     cells = jupytext.reads(source, fmt="py:percent").cells
     code = [number for number, cell in enumerate(cells) if cell.cell_type == "code"]
     for number in code[SETUP:]:
         before, after = cells[number - 1], cells[number + 1]
-        if before.cell_type == "code" or not re.search(r"^\*\*Predict\.\*\*.*\?", before.source, re.M | re.S):
+        if before.cell_type == "code" or not re.search(
+            r"^\*\*Predict\.\*\*.*\?", before.source, re.M | re.S
+        ):
             yield f"the cell of {cells[number].source[:40]!r} has no question before it"
         if after.cell_type == "code" or not after.source.startswith("**Seen.**"):
             yield f"nothing is said after the cell of {cells[number].source[:40]!r}"
-    if re.findall(r"^(\d)\. \*\*|^## Exercises", cells[-1].source, re.M) != ["", "1", "2", "3"]:
+    if re.findall(r"^(\d)\. \*\*|^## Exercises", cells[-1].source, re.M) != [
+        "",
+        "1",
+        "2",
+        "3",
+    ]:
         yield "it does not end with three exercises"
 
 
@@ -140,16 +191,43 @@ PLANTED = [  # (law, in the source?, what is there, what is planted instead)
     (is_stripped, False, '"language_info": {', '"jupytext": {}, "language_info": {'),
     (opens_with_its_badge_and_one_pip_line, False, "/blob/main/", "/blob/other/"),
     (opens_with_its_badge_and_one_pip_line, False, "git+https", "https"),
-    (opens_with_its_badge_and_one_pip_line, False, "%pip install", "%pip install torch"),
-    (opens_with_its_badge_and_one_pip_line, False, "import research\\n", "import jax\\n"),
+    (
+        opens_with_its_badge_and_one_pip_line,
+        False,
+        "%pip install",
+        "%pip install torch",
+    ),
+    (
+        opens_with_its_badge_and_one_pip_line,
+        False,
+        "import research\\n",
+        "import jax\\n",
+    ),
     (needs_the_package_alone, True, "import jax\n", "import jax\nimport experiments\n"),
-    (needs_the_package_alone, True, "import jax\n", "import jax\nfrom torch import nn\n"),
-    (has_short_cells, True, "n = len(workload.train.y)\n", "n = len(workload.train.y)\n" * 30),
+    (
+        needs_the_package_alone,
+        True,
+        "import jax\n",
+        "import jax\nfrom torch import nn\n",
+    ),
+    (
+        has_short_cells,
+        True,
+        "n = len(workload.train.y)\n",
+        "n = len(workload.train.y)\n" * 30,
+    ),
 ]
 
 
-UNTAUGHT = [("**Predict.** What is it for", "What is it for"), ("what do the others tend to?", "the others.")]
-UNTAUGHT += [("**Seen.** Two valleys", "Two valleys"), ("# 3. **Price", "# **Price"), ("## Exercises", "## More")]
+UNTAUGHT = [
+    ("**Predict.** What is it for", "What is it for"),
+    ("what do the others tend to?", "the others."),
+]
+UNTAUGHT += [
+    ("**Seen.** Two valleys", "Two valleys"),
+    ("# 3. **Price", "# **Price"),
+    ("## Exercises", "## More"),
+]
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
@@ -173,7 +251,11 @@ def test_law_sees_what_breaks_it(law, in_source, right, wrong):
 def test_lesson_that_does_not_ask_or_tell_is_seen(right, wrong):
     name, source, notebook = TEACHING[0]
     assert source.count(right) == 1
-    assert list(asks_before_each_cell_and_tells_after(name, source.replace(right, wrong), notebook))
+    assert list(
+        asks_before_each_cell_and_tells_after(
+            name, source.replace(right, wrong), notebook
+        )
+    )
 
 
 @pytest.mark.parametrize("notebook", ALL, ids=lambda notebook: notebook.name)
@@ -184,7 +266,11 @@ def test_building_again_changes_no_byte(notebook):
 
 def test_another_address_enters_badge_and_pip_line_and_nothing_else():
     other = build.put_address(SOURCE, "https://github.com/ada/engine", NAME)
-    changed = [line for line, before in zip(other.splitlines(), SOURCE.splitlines(), strict=True) if line != before]
+    changed = [
+        line
+        for line, before in zip(other.splitlines(), SOURCE.splitlines(), strict=True)
+        if line != before
+    ]
     assert [("github/ada/engine/blob" in line, line) for line in changed] == [
         (True, changed[0]),
         (False, "# %pip install --quiet git+https://github.com/ada/engine"),
@@ -199,9 +285,13 @@ def test_source_without_exactly_one_place_for_the_address_is_refused(wrong):
 
 
 def test_address_that_colab_cannot_open_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "setup.cfg").write_text("[metadata]\nurl = https://example.com/descent\n")
+    (tmp_path / "setup.cfg").write_text(
+        "[metadata]\nurl = https://example.com/descent\n"
+    )
     monkeypatch.setattr(build, "TOP", tmp_path)
-    with pytest.raises(ValueError, match=r"setup\.cfg's url must be https://github\.com/<owner>/<name>"):
+    with pytest.raises(
+        ValueError, match=r"setup\.cfg's url must be https://github\.com/<owner>/<name>"
+    ):
         build.read_address()
 
 
@@ -213,7 +303,10 @@ def test_code_runs_small_and_draws_three_pictures(capsys, monkeypatch):
     monkeypatch.setattr(pyplot, "show", lambda: None)  # Without a screen it warns.
     try:
         exec(compile(source, f"{NAME}.py", "exec"), {"__name__": "notebook"})
-        titles = [pyplot.figure(number).axes[0].get_title(loc="left") for number in pyplot.get_fignums()]
+        titles = [
+            pyplot.figure(number).axes[0].get_title(loc="left")
+            for number in pyplot.get_fignums()
+        ]
     finally:
         pyplot.close("all")
     assert [title.partition(", ")[2] for title in titles] == [
@@ -233,7 +326,9 @@ def run_cell(cell: str, names: dict) -> bool:
         print(names[last.value.id].text())
     if not (isinstance(last, ast.Expr) and isinstance(last.value, ast.Attribute)):
         return False
-    return isinstance(eval(compile(ast.Expression(last.value), "cell.py", "eval"), names), Figure)
+    return isinstance(
+        eval(compile(ast.Expression(last.value), "cell.py", "eval"), names), Figure
+    )
 
 
 def unshown(told: str, code: str, output: str) -> list[str]:
@@ -241,11 +336,17 @@ def unshown(told: str, code: str, output: str) -> list[str]:
     spans = re.findall(r"`([^`]+)`", told)
     where = [output if re.match(r"[-\d(]", span) else output + code for span in spans]
     whole = [rf"(?<!\w)(?<!\d\.){re.escape(span)}(?!\w|\.\d)" for span in spans]
-    return [span for span, pattern, text in zip(spans, whole, where, strict=True) if not re.search(pattern, text)]
+    return [
+        span
+        for span, pattern, text in zip(spans, whole, where, strict=True)
+        if not re.search(pattern, text)
+    ]
 
 
 @pytest.mark.parametrize("notebook", TEACHING, ids=lambda notebook: notebook.name)
-def test_lesson_shows_the_numbers_and_pictures_that_it_tells_of(notebook, capsys, monkeypatch, tmp_path):
+def test_lesson_shows_the_numbers_and_pictures_that_it_tells_of(
+    notebook, capsys, monkeypatch, tmp_path
+):
     monkeypatch.setattr(pyplot, "show", lambda: None)
     monkeypatch.chdir(tmp_path)  # For what it saves.
     cells = jupytext.reads(notebook.source, fmt="py:percent").cells
@@ -268,20 +369,39 @@ def test_lesson_shows_the_numbers_and_pictures_that_it_tells_of(notebook, capsys
 def test_number_that_a_lesson_did_not_show_is_seen():
     told = "It is `-1.5`, not `2`; `limit` says `kink`, or `1.`."
     assert not unshown(told, "limit = 2", "kink: -1.5 [1. 2]")
-    assert unshown(told, "limit = 2", "limit: -1.55 [21. 2.5]") == ["-1.5", "2", "kink", "1."]
+    assert unshown(told, "limit = 2", "limit: -1.55 [21. 2.5]") == [
+        "-1.5",
+        "2",
+        "kink",
+        "1.",
+    ]
 
 
 @pytest.mark.parametrize(
-    "source", ["plt.show()", "draw('passes')", "pictures['trials'].figure", "ledger = explain(f, 1.0)\nledger"]
+    "source",
+    [
+        "plt.show()",
+        "draw('passes')",
+        "pictures['trials'].figure",
+        "ledger = explain(f, 1.0)\nledger",
+    ],
 )
 def test_cell_that_lost_its_picture_is_seen(monkeypatch, source):
     monkeypatch.setitem(sys.modules, "nbclient", types.ModuleType("nbclient"))
     monkeypatch.setitem(sys.modules, "build", build)
     check_pictures = load("execute").check_pictures
-    right = {"text/html": "<div><svg/></div>"} if source.endswith("ledger") else {"image/png": "..."}
+    right = (
+        {"text/html": "<div><svg/></div>"}
+        if source.endswith("ledger")
+        else {"image/png": "..."}
+    )
     for data in ({"text/plain": "<Figure>"}, right):
-        cell = types.SimpleNamespace(cell_type="code", source=source, outputs=[{"data": data}])
-        notebook = types.SimpleNamespace(cells=[types.SimpleNamespace(cell_type="markdown", source=source), cell])
+        cell = types.SimpleNamespace(
+            cell_type="code", source=source, outputs=[{"data": data}]
+        )
+        notebook = types.SimpleNamespace(
+            cells=[types.SimpleNamespace(cell_type="markdown", source=source), cell]
+        )
         if data is right:
             check_pictures(notebook)
         else:

@@ -16,7 +16,9 @@ from sklearn.metrics import accuracy_score, log_loss, r2_score
 from research import losses, models, objectives
 from research.types import Batch, Model
 
-RECORDED = json.loads((Path(__file__).parent / "reference" / "losses.json").read_text())["cases"]
+RECORDED = json.loads(
+    (Path(__file__).parent / "reference" / "losses.json").read_text()
+)["cases"]
 RECORDED = {case["name"]: case for case in RECORDED}
 
 
@@ -26,15 +28,26 @@ def problem(name, n=30, d=3):
     model, loss, y = {
         "linear": (models.linear(d), losses.squared_error, rng.normal(size=n)),
         "logistic": (models.logistic(d), losses.logistic, rng.integers(0, 2, n)),
-        "softmax": (models.softmax(d, 4), losses.softmax_cross_entropy, rng.integers(0, 4, n)),
+        "softmax": (
+            models.softmax(d, 4),
+            losses.softmax_cross_entropy,
+            rng.integers(0, 4, n),
+        ),
     }[name]
-    params = jax.tree.map(lambda leaf: jnp.array(rng.normal(size=leaf.shape)), model.init(jax.random.key(0)))
+    params = jax.tree.map(
+        lambda leaf: jnp.array(rng.normal(size=leaf.shape)),
+        model.init(jax.random.key(0)),
+    )
     batch = Batch(jnp.array(rng.normal(size=(n, d))), jnp.array(y))
     return model, objectives.empirical_risk(model, loss), params, batch
 
 
 def assert_trees_close(ours, theirs, rtol=1e-12, atol=1e-14):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), ours, theirs)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol),
+        ours,
+        theirs,
+    )
 
 
 each_problem = pytest.mark.parametrize("name", ["linear", "logistic", "softmax"])
@@ -43,8 +56,13 @@ each_problem = pytest.mark.parametrize("name", ["linear", "logistic", "softmax"]
 def test_gradient_of_linear_regression_is_the_closed_form():
     _, objective, params, batch = problem("linear")
     residual = np.array(batch.x @ params["weights"] + params["intercept"] - batch.y)
-    np.testing.assert_allclose(objective(params, batch), residual @ residual / (2 * 30), rtol=1e-14)
-    expected = {"weights": np.array(batch.x).T @ residual / 30, "intercept": residual.mean()}
+    np.testing.assert_allclose(
+        objective(params, batch), residual @ residual / (2 * 30), rtol=1e-14
+    )
+    expected = {
+        "weights": np.array(batch.x).T @ residual / 30,
+        "intercept": residual.mean(),
+    }
     assert_trees_close(jax.grad(objective)(params, batch), expected)
 
 
@@ -52,7 +70,10 @@ def test_gradient_of_linear_regression_is_the_closed_form():
 def test_risk_is_the_mean_of_the_losses_of_its_examples(name):
     _, objective, params, batch = problem(name)
     compiled = jax.jit(objective)
-    alone = [compiled(params, Batch(batch.x[i : i + 1], batch.y[i : i + 1])) for i in range(30)]
+    alone = [
+        compiled(params, Batch(batch.x[i : i + 1], batch.y[i : i + 1]))
+        for i in range(30)
+    ]
     np.testing.assert_allclose(objective(params, batch), np.mean(alone), rtol=1e-14)
     np.testing.assert_allclose(compiled(params, batch), np.mean(alone), rtol=1e-14)
 
@@ -61,16 +82,25 @@ def test_risk_is_the_mean_of_the_losses_of_its_examples(name):
 def test_risk_of_a_classifier_is_scikit_learn_s_log_loss(name):
     model, objective, params, batch = problem(name)
     logits = model.apply(params, batch.x)
-    probabilities = models.probability(logits) if name == "logistic" else jax.nn.softmax(logits)
-    expected = log_loss(batch.y, probabilities, labels=range(2 if name == "logistic" else 4))
+    probabilities = (
+        models.probability(logits) if name == "logistic" else jax.nn.softmax(logits)
+    )
+    expected = log_loss(
+        batch.y, probabilities, labels=range(2 if name == "logistic" else 4)
+    )
     np.testing.assert_allclose(objective(params, batch), expected, rtol=1e-13)
 
 
 def test_risk_gives_the_batch_s_key_to_the_model():
-    model = Model(lambda key: jnp.zeros(()), lambda params, x, key: x + jax.random.normal(key, x.shape, jnp.float64))
+    model = Model(
+        lambda key: jnp.zeros(()),
+        lambda params, x, key: x + jax.random.normal(key, x.shape, jnp.float64),
+    )
     objective = objectives.empirical_risk(model, losses.squared_error)
     noise = jax.random.normal(jax.random.key(1), (4,), jnp.float64)
-    risk = objective(jnp.zeros(()), Batch(jnp.zeros(4), jnp.zeros(4), jax.random.key(1)))
+    risk = objective(
+        jnp.zeros(()), Batch(jnp.zeros(4), jnp.zeros(4), jax.random.key(1))
+    )
     np.testing.assert_allclose(risk, np.mean(noise**2) / 2, rtol=1e-14)
 
 
@@ -78,8 +108,15 @@ def test_risk_gives_the_batch_s_key_to_the_model():
 def test_empty_and_mispaired_batches_are_refused(name):
     model, objective, params, batch = problem(name)
     for function in (objective, objectives.accuracy(model)):
-        for wrong in (Batch(batch.x[:0], batch.y[:0]), Batch(batch.x, batch.y[:1]), Batch(batch.x[0], batch.y[0])):
-            with pytest.raises(ValueError, match=r"as many predictions as targets, at least one.* got predictions of"):
+        for wrong in (
+            Batch(batch.x[:0], batch.y[:0]),
+            Batch(batch.x, batch.y[:1]),
+            Batch(batch.x[0], batch.y[0]),
+        ):
+            with pytest.raises(
+                ValueError,
+                match=r"as many predictions as targets, at least one.* got predictions of",
+            ):
                 jax.jit(function)(params, wrong)
 
 
@@ -87,17 +124,29 @@ def test_ridge_and_lasso_gradients_vanish_at_scikit_learn_s_optima():
     _, risk, _, batch = problem("linear")
     x, y = np.array(batch.x), np.array(batch.y)
     ridge = Ridge(alpha=30 * 0.7, solver="cholesky").fit(x, y)
-    params = {"weights": jnp.array(ridge.coef_), "intercept": jnp.array(ridge.intercept_)}
-    slope = jax.jit(jax.grad(objectives.regularised(risk, objectives.l2_penalty(0.7))))(params, batch)
+    params = {
+        "weights": jnp.array(ridge.coef_),
+        "intercept": jnp.array(ridge.intercept_),
+    }
+    slope = jax.jit(jax.grad(objectives.regularised(risk, objectives.l2_penalty(0.7))))(
+        params, batch
+    )
     assert_trees_close(slope, {"weights": np.zeros(3), "intercept": 0.0})
     value = objectives.regularised(risk, objectives.l2_penalty(0.7))(params, batch)
-    expected = (np.sum((y - ridge.predict(x)) ** 2) + 21 * ridge.coef_ @ ridge.coef_) / 60
+    expected = (
+        np.sum((y - ridge.predict(x)) ** 2) + 21 * ridge.coef_ @ ridge.coef_
+    ) / 60
     np.testing.assert_allclose(value, expected, rtol=1e-13)
 
     lasso = Lasso(alpha=0.02, tol=1e-14, max_iter=10_000).fit(x, y)
     assert lasso.coef_.all()  # No weight sits on the kink.
-    params = {"weights": jnp.array(lasso.coef_), "intercept": jnp.array(lasso.intercept_)}
-    slope = jax.jit(jax.grad(objectives.regularised(risk, objectives.l1_penalty(0.02))))(params, batch)
+    params = {
+        "weights": jnp.array(lasso.coef_),
+        "intercept": jnp.array(lasso.intercept_),
+    }
+    slope = jax.jit(
+        jax.grad(objectives.regularised(risk, objectives.l1_penalty(0.02)))
+    )(params, batch)
     assert_trees_close(slope, {"weights": np.zeros(3), "intercept": 0.0}, atol=1e-8)
 
 
@@ -105,7 +154,9 @@ def test_ridge_and_lasso_gradients_vanish_at_scikit_learn_s_optima():
 def test_penalised_gradient_vanishes_at_scikit_learn_s_logistic_regression(name):
     _, risk, _, batch = problem(name)
     x, y = np.array(batch.x), np.array(batch.y)
-    peer = LogisticRegression(C=1 / (30 * 0.1), solver="newton-cg", tol=1e-10, max_iter=1000).fit(x, y)
+    peer = LogisticRegression(
+        C=1 / (30 * 0.1), solver="newton-cg", tol=1e-10, max_iter=1000
+    ).fit(x, y)
     weights, intercept = peer.coef_.T, peer.intercept_
     params = (
         {"weights": weights, "intercept": intercept}
@@ -123,22 +174,41 @@ def test_penalty_equals_the_recorded_digits(name):
     case = RECORDED[name]
     penalties = {
         "l2_penalty": (objectives.l2_penalty(0.01),),
-        "elastic_net_penalty": (objectives.l1_penalty(0.005), objectives.l2_penalty(0.005)),
+        "elastic_net_penalty": (
+            objectives.l1_penalty(0.005),
+            objectives.l2_penalty(0.005),
+        ),
     }[name]
     f = objectives.regularised(lambda params, batch: 0.0, *penalties)
     pred = jnp.array(case["inputs"]["pred"])
-    for derivative, entry in ((f, "value"), (jax.grad(f), "gradient"), (jax.hessian(f), "hessian")):
-        np.testing.assert_allclose(jax.jit(derivative)(pred, None), np.array(case[entry], dtype=float), rtol=1e-14)
+    for derivative, entry in (
+        (f, "value"),
+        (jax.grad(f), "gradient"),
+        (jax.hessian(f), "hessian"),
+    ):
+        np.testing.assert_allclose(
+            jax.jit(derivative)(pred, None),
+            np.array(case[entry], dtype=float),
+            rtol=1e-14,
+        )
 
 
 def test_r_squared_equals_the_recorded_digits():
     case = RECORDED["r2_loss"]
     y, pred = (jnp.array(case["inputs"][name]) for name in ("y", "pred"))
-    metric = objectives.r_squared(Model(lambda key: pred, lambda params, x, key=None: params))
+    metric = objectives.r_squared(
+        Model(lambda key: pred, lambda params, x, key=None: params)
+    )
     f = lambda params: 1 - metric(params, Batch(y, y))
-    for derivative, entry in ((f, "value"), (jax.grad(f), "gradient"), (jax.hessian(f), "hessian")):
+    for derivative, entry in (
+        (f, "value"),
+        (jax.grad(f), "gradient"),
+        (jax.hessian(f), "hessian"),
+    ):
         expected = np.array(case[entry], dtype=float)
-        np.testing.assert_allclose(jax.jit(derivative)(pred), expected, rtol=1e-14, atol=1e-16)
+        np.testing.assert_allclose(
+            jax.jit(derivative)(pred), expected, rtol=1e-14, atol=1e-16
+        )
 
 
 class Layers(NamedTuple):
@@ -150,13 +220,19 @@ class Layers(NamedTuple):
 def test_penalty_leaves_intercepts_out_unless_told(penalty):
     w, b = jnp.array([3.0, -1.0]), jnp.array([100.0, 10.0])
     whole = penalty(2.0)(w)  # A bare array has no name: it is a weight.
-    nested = {"hidden": {"weights": w, "intercept": b}, "linen": {"kernel": w, "bias": b}, "named": Layers(w, b)}
+    nested = {
+        "hidden": {"weights": w, "intercept": b},
+        "linen": {"kernel": w, "bias": b},
+        "named": Layers(w, b),
+    }
     np.testing.assert_allclose(penalty(2.0)(nested), 3 * whole, rtol=1e-15)
     told = penalty(2.0, penalise_intercept=True)(nested)
     np.testing.assert_allclose(told, 3 * (whole + penalty(2.0)(b)), rtol=1e-15)
     assert not jax.grad(penalty(2.0))(nested)["hidden"]["intercept"].any()
     assert penalty(2.0)({"intercept": b}) == 0
-    assert penalty(2.0)({"intercept": {"weights": w}}) == whole  # The last name decides.
+    assert (
+        penalty(2.0)({"intercept": {"weights": w}}) == whole
+    )  # The last name decides.
     assert penalty(2.0)([w, w]) == 2 * whole
 
 
@@ -164,11 +240,16 @@ def test_l2_gradient_is_that_of_optax_s_coupled_decay():
     w = jnp.array([3.0, -1.0])
     rule = optax.add_decayed_weights(0.3)
     updates, _ = rule.update(jnp.zeros(2), rule.init(w), w)
-    np.testing.assert_allclose(jax.grad(objectives.l2_penalty(0.3))(w), updates, rtol=1e-15)
+    np.testing.assert_allclose(
+        jax.grad(objectives.l2_penalty(0.3))(w), updates, rtol=1e-15
+    )
 
 
 def test_l1_gradient_at_its_kink_is_zero():
-    np.testing.assert_array_equal(jax.grad(objectives.l1_penalty(2.0))(jnp.array([0.0, 1.0, -1.0])), [0.0, 2.0, -2.0])
+    np.testing.assert_array_equal(
+        jax.grad(objectives.l1_penalty(2.0))(jnp.array([0.0, 1.0, -1.0])),
+        [0.0, 2.0, -2.0],
+    )
 
 
 @pytest.mark.parametrize("penalty", [objectives.l2_penalty, objectives.l1_penalty])
@@ -176,15 +257,23 @@ def test_traced_strength_maps_over_lanes_and_keeps_the_params_dtype(penalty):
     w, strengths = jnp.array([3.0, -1.0], jnp.float32), jnp.array([0.0, 0.5, 2.0])
     together = jax.vmap(lambda strength: penalty(strength)(w))(strengths)
     assert together.dtype == jnp.float32
-    np.testing.assert_array_equal(together, [penalty(float(strength))(w) for strength in strengths])
-    np.testing.assert_allclose(jax.grad(lambda strength: penalty(strength)(w))(0.5), penalty(1.0)(w), rtol=1e-6)
+    np.testing.assert_array_equal(
+        together, [penalty(float(strength))(w) for strength in strengths]
+    )
+    np.testing.assert_allclose(
+        jax.grad(lambda strength: penalty(strength)(w))(0.5), penalty(1.0)(w), rtol=1e-6
+    )
     for wrong in (-1.0, np.nan):
-        with pytest.raises(ValueError, match="strength must not be negative; got strength="):
+        with pytest.raises(
+            ValueError, match="strength must not be negative; got strength="
+        ):
             penalty(wrong)
 
 
 @each_problem
-def test_gradients_of_examples_are_those_of_batches_of_one_and_their_mean_is_the_batch_s(name):
+def test_gradients_of_examples_are_those_of_batches_of_one_and_their_mean_is_the_batch_s(
+    name,
+):
     _, risk, params, batch = problem(name)
     objective = objectives.regularised(risk, objectives.l2_penalty(0.3))
     gradients = jax.jit(objectives.per_example_gradients(objective))(params, batch)
@@ -196,10 +285,19 @@ def test_gradients_of_examples_are_those_of_batches_of_one_and_their_mean_is_the
 
 def test_gradients_of_examples_draw_their_noise_apart():
     def objective(params, batch):
-        return params * jnp.mean(jax.random.normal(batch.key, batch.y.shape, jnp.float64))
+        return params * jnp.mean(
+            jax.random.normal(batch.key, batch.y.shape, jnp.float64)
+        )
 
     batch = Batch(jnp.zeros((5, 2)), jnp.zeros(5), jax.random.key(2))
-    assert len(np.unique(objectives.per_example_gradients(objective)(jnp.array(1.0), batch))) == 5
+    assert (
+        len(
+            np.unique(
+                objectives.per_example_gradients(objective)(jnp.array(1.0), batch)
+            )
+        )
+        == 5
+    )
     with pytest.raises(ValueError, match=r"batch must have no key.*_replace"):
         objectives.gradient_covariance_trace(objective, jnp.array(1.0), batch)
 
@@ -209,11 +307,17 @@ def test_gradients_of_examples_draw_their_noise_apart():
 def test_covariance_trace_is_numpy_s_whatever_the_chunk(name, chunk, monkeypatch):
     _, risk, params, batch = problem(name)
     objective = objectives.regularised(risk, objectives.l2_penalty(0.3))
-    gradients = jax.tree.leaves(jax.jit(objectives.per_example_gradients(objective))(params, batch))
-    covariance = np.cov(np.concatenate([g.reshape(30, -1) for g in gradients], axis=1).T, bias=True)
+    gradients = jax.tree.leaves(
+        jax.jit(objectives.per_example_gradients(objective))(params, batch)
+    )
+    covariance = np.cov(
+        np.concatenate([g.reshape(30, -1) for g in gradients], axis=1).T, bias=True
+    )
     size = sum(leaf.size for leaf in jax.tree.leaves(params))
     monkeypatch.setattr(objectives, "CHUNK_NUMBERS", chunk * size)
-    trace = jax.jit(lambda p, b: objectives.gradient_covariance_trace(objective, p, b))(params, batch)
+    trace = jax.jit(lambda p, b: objectives.gradient_covariance_trace(objective, p, b))(
+        params, batch
+    )
     np.testing.assert_allclose(trace, np.trace(covariance), rtol=1e-12)
 
 
@@ -225,12 +329,16 @@ def test_covariance_trace_predicts_the_variance_of_a_minibatch_gradient():
     mean = gradient(params, batch)
 
     def squared_distance(drawn):
-        differences = jax.tree.map(jnp.subtract, gradient(params, Batch(batch.x[drawn], batch.y[drawn])), mean)
+        differences = jax.tree.map(
+            jnp.subtract, gradient(params, Batch(batch.x[drawn], batch.y[drawn])), mean
+        )
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(differences))
 
     squares = np.array(jax.jit(jax.vmap(squared_distance))(indices))
     trace = objectives.gradient_covariance_trace(objective, params, batch)
-    np.testing.assert_allclose(squares.mean(), trace / 4, atol=4 * squares.std() / np.sqrt(20_000))
+    np.testing.assert_allclose(
+        squares.mean(), trace / 4, atol=4 * squares.std() / np.sqrt(20_000)
+    )
 
 
 @each_problem
@@ -238,8 +346,12 @@ def test_values_keep_the_dtype_of_params_and_data(name):
     model, risk, params, batch = problem(name)
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
     batch = batch._replace(x=batch.x.astype(jnp.float32))
-    objective = objectives.regularised(risk, objectives.l2_penalty(0.3), objectives.l1_penalty(0.3))
-    metric = objectives.r_squared(model) if name == "linear" else objectives.accuracy(model)
+    objective = objectives.regularised(
+        risk, objectives.l2_penalty(0.3), objectives.l1_penalty(0.3)
+    )
+    metric = (
+        objectives.r_squared(model) if name == "linear" else objectives.accuracy(model)
+    )
     trace = functools.partial(objectives.gradient_covariance_trace, objective)
     for function in (risk, objective, trace):
         assert jax.eval_shape(function, params, batch).dtype == jnp.float32
@@ -251,12 +363,20 @@ def test_values_keep_the_dtype_of_params_and_data(name):
 def test_accuracy_is_scikit_learn_s_and_a_diverged_model_scores_nan(name):
     model, _, params, batch = problem(name)
     logits = model.apply(params, batch.x)
-    predicted = np.array(logits) > 0 if name == "logistic" else np.argmax(logits, axis=-1)
+    predicted = (
+        np.array(logits) > 0 if name == "logistic" else np.argmax(logits, axis=-1)
+    )
     metric = jax.jit(objectives.accuracy(model))
-    np.testing.assert_allclose(metric(params, batch), accuracy_score(np.asarray(batch.y), predicted), rtol=1e-15)
+    np.testing.assert_allclose(
+        metric(params, batch),
+        accuracy_score(np.asarray(batch.y), predicted),
+        rtol=1e-15,
+    )
     assert 0 < metric(params, batch) < 1
     assert jnp.isnan(metric(jax.tree.map(lambda leaf: leaf * jnp.nan, params), batch))
-    with pytest.raises(ValueError, match="labels must have the shape of predicted classes"):
+    with pytest.raises(
+        ValueError, match="labels must have the shape of predicted classes"
+    ):
         metric(params, batch._replace(y=batch.y[:, None, None]))
 
 
@@ -270,11 +390,21 @@ def test_accuracy_breaks_ties_towards_the_first_class():
 def test_r_squared_is_scikit_learn_s():
     model, _, params, batch = problem("linear")
     expected = r2_score(np.asarray(batch.y), np.asarray(model.apply(params, batch.x)))
-    np.testing.assert_allclose(objectives.r_squared(model)(params, batch), expected, rtol=1e-13)
-    model, _, params, batch = problem("softmax")  # Read as a regression of four outputs.
+    np.testing.assert_allclose(
+        objectives.r_squared(model)(params, batch), expected, rtol=1e-13
+    )
+    model, _, params, batch = problem(
+        "softmax"
+    )  # Read as a regression of four outputs.
     y = jnp.array(np.random.default_rng(5).normal(size=(30, 4)))
-    expected = r2_score(np.asarray(y), np.asarray(model.apply(params, batch.x)), multioutput="variance_weighted")
-    np.testing.assert_allclose(objectives.r_squared(model)(params, batch._replace(y=y)), expected, rtol=1e-13)
+    expected = r2_score(
+        np.asarray(y),
+        np.asarray(model.apply(params, batch.x)),
+        multioutput="variance_weighted",
+    )
+    np.testing.assert_allclose(
+        objectives.r_squared(model)(params, batch._replace(y=y)), expected, rtol=1e-13
+    )
     with pytest.raises(ValueError, match=r"differ in shape: \(30, 4\) and \(30,\)"):
         objectives.r_squared(model)(params, batch)
 
@@ -284,7 +414,8 @@ def test_slices_refuse_what_is_no_batch():
     with pytest.raises(ValueError, match="the dataset has no examples"):
         mean(None, Batch(np.zeros(0), np.zeros(0)))
     with pytest.raises(
-        ValueError, match=r"leading axes of a dataset must be alike; got x of shape \(8,\), y of shape \(4,\)"
+        ValueError,
+        match=r"leading axes of a dataset must be alike; got x of shape \(8,\), y of shape \(4,\)",
     ):
         mean(None, Batch(np.zeros(8), np.zeros(4)))
 
@@ -292,7 +423,7 @@ def test_slices_refuse_what_is_no_batch():
 def test_slices_of_any_length_give_the_mean_of_all():
     x, y = np.random.default_rng(0).normal(size=(2, 7))
     for size in (1, 3, 7, 100):
-        found = objectives.in_slices(lambda params, batch: {"m": jnp.mean(params * batch.x * batch.y)}, size)(
-            2.0, Batch(x, y)
-        )
+        found = objectives.in_slices(
+            lambda params, batch: {"m": jnp.mean(params * batch.x * batch.y)}, size
+        )(2.0, Batch(x, y))
         np.testing.assert_allclose(found["m"], np.mean(2 * x * y), rtol=1e-14)

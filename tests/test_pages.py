@@ -17,9 +17,13 @@ SPEC.loader.exec_module(build)
 
 def test_building_again_changes_no_byte():
     made = build.pages()
-    assert {path for path in made if path.parent.name == "rules"} == set((TOP / "docs/rules").glob("*.md"))
+    assert {path for path in made if path.parent.name == "rules"} == set(
+        (TOP / "docs/rules").glob("*.md")
+    )
     for path, text in made.items():
-        assert path.read_text("utf-8") == text, f"run python docs/build.py: {path.name} is not what it makes"
+        assert path.read_text("utf-8") == text, (
+            f"run python docs/build.py: {path.name} is not what it makes"
+        )
 
 
 @pytest.mark.parametrize("name", RULES)

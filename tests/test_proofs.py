@@ -27,13 +27,19 @@ def by_hand(update, *starts):
     """A rule from update(t, g, x, *slots) -> (u, *slots) on one leaf, t from 1, each slot starting from a constant."""
 
     def init(params):
-        return jnp.zeros((), jnp.int32), [jax.tree.map(lambda x, s=s: jnp.full_like(x, s), params) for s in starts]
+        return jnp.zeros((), jnp.int32), [
+            jax.tree.map(lambda x, s=s: jnp.full_like(x, s), params) for s in starts
+        ]
 
     def step(updates, state, params):
         t, leaves = state[0] + 1, [jax.tree.leaves(slot) for slot in state[1]]
-        columns = zip(jax.tree.leaves(updates), jax.tree.leaves(params), *leaves, strict=True)
+        columns = zip(
+            jax.tree.leaves(updates), jax.tree.leaves(params), *leaves, strict=True
+        )
         new = zip(*(update(t, *column) for column in columns), strict=True)
-        u, *slots = (jax.tree.unflatten(jax.tree.structure(updates), leaf) for leaf in new)
+        u, *slots = (
+            jax.tree.unflatten(jax.tree.structure(updates), leaf) for leaf in new
+        )
         return u, (t, slots)
 
     return optax.GradientTransformation(init, step)
@@ -47,11 +53,27 @@ def momentum(direction, mu=0.9, damp=0.0, stale=False):
     return by_hand(update, 0.0)
 
 
-def adagrad(start=0.1, divide=lambda g, s: g / jnp.sqrt(s + 1e-7), add=lambda s, g: s + g**2, stale=False, rate=RATE):
-    return by_hand(lambda t, g, x, s: (-rate * divide(g, s if stale else add(s, g)), add(s, g)), start)
+def adagrad(
+    start=0.1,
+    divide=lambda g, s: g / jnp.sqrt(s + 1e-7),
+    add=lambda s, g: s + g**2,
+    stale=False,
+    rate=RATE,
+):
+    return by_hand(
+        lambda t, g, x, s: (-rate * divide(g, s if stale else add(s, g)), add(s, g)),
+        start,
+    )
 
 
-def rmsprop(decay=0.9, divide=lambda g, v: g / jnp.sqrt(v + 1e-8), power=2, correct=False, stale=False, start=0.0):
+def rmsprop(
+    decay=0.9,
+    divide=lambda g, v: g / jnp.sqrt(v + 1e-8),
+    power=2,
+    correct=False,
+    stale=False,
+    start=0.0,
+):
     def update(t, g, x, v):
         new = decay * v + (1 - decay) * jnp.abs(g) ** power
         used = v if stale else new
@@ -97,7 +119,9 @@ MUTANTS = {
         "sign flipped": lambda: by_hand(lambda t, g, x: (RATE * g,)),
         "rate squared": lambda: by_hand(lambda t, g, x: (-(RATE**2) * g,)),
         "rate decaying": lambda: by_hand(lambda t, g, x: (-RATE / t * g,)),
-        "gradient one step late": lambda: by_hand(lambda t, g, x, old: (-RATE * old, g), 0.0),
+        "gradient one step late": lambda: by_hand(
+            lambda t, g, x, old: (-RATE * old, g), 0.0
+        ),
         "weights decaying": lambda: by_hand(lambda t, g, x: (-RATE * (g + 1e-8 * x),)),
     },
     "heavy_ball": {
@@ -106,7 +130,9 @@ MUTANTS = {
         "momentum stale": lambda: momentum(lambda g, m: m, stale=True),
         "gradient damped": lambda: momentum(lambda g, m: m, damp=0.9),
         "look-ahead added": lambda: momentum(lambda g, m: g + 0.9 * m),
-        "momentum off in the ninth digit": lambda: momentum(lambda g, m: m, mu=0.900000001),
+        "momentum off in the ninth digit": lambda: momentum(
+            lambda g, m: m, mu=0.900000001
+        ),
     },
     "nesterov": {
         "look-ahead dropped": lambda: momentum(lambda g, m: m),
@@ -139,15 +165,21 @@ MUTANTS = {
         "first moment uncorrected": partial(adam, first_correction=lambda b, t: 1.0),
         "bias correction late": partial(adam, correction=lambda b, t: 1 - b ** (t + 1)),
         "momentum stale": partial(adam, stale=True),
-        "epsilon moved inside the root": partial(adam, direction=lambda m, v: m / jnp.sqrt(v + 1e-8)),
+        "epsilon moved inside the root": partial(
+            adam, direction=lambda m, v: m / jnp.sqrt(v + 1e-8)
+        ),
         "epsilon forgotten": partial(adam, direction=lambda m, v: m / jnp.sqrt(v)),
         "sign flipped": partial(adam, after=lambda u, x: RATE * u),
     },
     "adamw": {
         "decay forgotten": adam,
         "decay coupled": partial(adamw, decay=0.0, before=lambda g, x: g + 1e-4 * x),
-        "decay without the rate": partial(adamw, after=lambda u, x: -RATE * u - 1e-4 * x),
-        "decay with the rate squared": partial(adamw, after=lambda u, x: -RATE * (u + RATE * 1e-4 * x)),
+        "decay without the rate": partial(
+            adamw, after=lambda u, x: -RATE * u - 1e-4 * x
+        ),
+        "decay with the rate squared": partial(
+            adamw, after=lambda u, x: -RATE * (u + RATE * 1e-4 * x)
+        ),
         "decay's sign flipped": partial(adamw, decay=-1e-4),
         "decay as torch's": partial(adamw, decay=1e-2),
         "no bias correction": partial(adamw, correction=lambda b, t: 1.0),
@@ -156,7 +188,9 @@ MUTANTS = {
 
 
 def from_optax(rule, name):
-    return deviation(rule, ORACLES[name].optax(RATE), gradient, START, NUM_STEPS, jnp.float64).largest
+    return deviation(
+        rule, ORACLES[name].optax(RATE), gradient, START, NUM_STEPS, jnp.float64
+    ).largest
 
 
 @pytest.mark.parametrize("name", HONEST)
@@ -166,7 +200,9 @@ def test_right_rules_pass(name):
     assert from_optax(ORACLES[name].optax(RATE), name) == 0.0
 
 
-@pytest.mark.parametrize(("name", "mutant"), [(name, mutant) for name in MUTANTS for mutant in MUTANTS[name]])
+@pytest.mark.parametrize(
+    ("name", "mutant"), [(name, mutant) for name in MUTANTS for mutant in MUTANTS[name]]
+)
 def test_mutants_are_caught(name, mutant):
     assert from_optax(MUTANTS[name][mutant](), name) > TOLERANCE
 
@@ -176,20 +212,33 @@ def test_deviation_names_the_step_and_the_leaf():
         return (-0.1 * g + jnp.where((t == 18) & (x.ndim == 0), 1e-3, 0.0),)
 
     params = {"b": jnp.array(0.0), "w": jnp.ones(3)}
-    found = deviation(by_hand(jolt), optax.sgd(0.1), jax.grad(lambda x: jnp.sum(x["w"] ** 2)), params, 40)
+    found = deviation(
+        by_hand(jolt),
+        optax.sgd(0.1),
+        jax.grad(lambda x: jnp.sum(x["w"] ** 2)),
+        params,
+        40,
+    )
     assert (found.step, found.leaf) == (17, "['b']")
     assert found.largest == pytest.approx(1e-3, rel=1e-9)
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [(jnp.nan, 0.1), (0.1, jnp.nan), (jnp.nan, jnp.nan), (jnp.inf, 0.1)])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [(jnp.nan, 0.1), (0.1, jnp.nan), (jnp.nan, jnp.nan), (jnp.inf, 0.1)],
+)
 def test_broken_runs_never_count_as_equal(ours, theirs):
-    rules = (by_hand(lambda t, g, x, rate=rate: (-rate * g,)) for rate in (ours, theirs))
+    rules = (
+        by_hand(lambda t, g, x, rate=rate: (-rate * g,)) for rate in (ours, theirs)
+    )
     assert deviation(*rules, gradient, START, 3).largest == np.inf
 
 
 def test_trajectory_equals_the_loop():
     rule, x = UPDATE_RULES["nesterov"](0.1), {"x": jnp.asarray(START)}
-    path = jax.jit(lambda x: trajectory(rule, lambda x: jax.tree.map(gradient, x), x, 5))(x)
+    path = jax.jit(
+        lambda x: trajectory(rule, lambda x: jax.tree.map(gradient, x), x, 5)
+    )(x)
     assert path["x"].shape == (6, 3)
     state = rule.init(x)
     for t in range(6):
@@ -199,19 +248,31 @@ def test_trajectory_equals_the_loop():
 
 
 RNG = np.random.default_rng(0)
-BATCH = Batch(RNG.standard_normal((12, 3)), np.where(RNG.uniform(size=12) < 0.5, -1.0, 1.0), jax.random.key(0))
+BATCH = Batch(
+    RNG.standard_normal((12, 3)),
+    np.where(RNG.uniform(size=12) < 0.5, -1.0, 1.0),
+    jax.random.key(0),
+)
 PARAMS = {"b": np.array(0.5), "w": START}
 
 
 def logistic(params, batch):
-    return jnp.mean(jnp.logaddexp(0.0, -batch.y * (batch.x @ params["w"] + params["b"])))
+    return jnp.mean(
+        jnp.logaddexp(0.0, -batch.y * (batch.x @ params["w"] + params["b"]))
+    )
 
 
 @pytest.mark.parametrize("name", HONEST)
 def test_deviation_from_optax_is_rounding(name):
     # Measured: 0 in float32; in float64 0 but for Adam's 6e-15, from the rounding of optax's 1 - b2^t.
-    for dtype, most in ((jnp.float32, 4 * np.finfo(np.float32).eps), (jnp.float64, 2e-14)):
-        assert deviation_from_optax(name, logistic, PARAMS, BATCH, 0.5, 100, dtype).largest <= most
+    for dtype, most in (
+        (jnp.float32, 4 * np.finfo(np.float32).eps),
+        (jnp.float64, 2e-14),
+    ):
+        assert (
+            deviation_from_optax(name, logistic, PARAMS, BATCH, 0.5, 100, dtype).largest
+            <= most
+        )
 
 
 def test_deviation_from_optax_sees_a_rule_changed_in_the_table(monkeypatch):
@@ -230,20 +291,32 @@ def test_deviation_from_optax_compiles_once_for_all_rates():
 
 def test_float32_is_honest():
     wide = np.array([1.0, 0.1, 3.0])
-    with pytest.raises(TypeError, match="the gradient at the only leaf is float64 where the params are float32; cast"):
-        deviation(optax.sgd(0.1), optax.sgd(0.1), lambda x: wide * x, START, 3, jnp.float32)
+    with pytest.raises(
+        TypeError,
+        match="the gradient at the only leaf is float64 where the params are float32; cast",
+    ):
+        deviation(
+            optax.sgd(0.1), optax.sgd(0.1), lambda x: wide * x, START, 3, jnp.float32
+        )
     rules = optax.sgd(jnp.array(0.1, jnp.float64)), optax.sgd(0.1)
     for pair in (rules, rules[::-1]):
         with pytest.raises(TypeError, match="the update at the only leaf is float64"):
             deviation(*pair, jnp.tanh, START, 3, jnp.float32)
     with pytest.raises(TypeError, match=r"the gradient at \['x'\] is float32"):
-        trajectory(optax.sgd(0.1), lambda x: {"x": x["x"].astype(jnp.float32)}, {"x": jnp.ones(2)}, 3)
+        trajectory(
+            optax.sgd(0.1),
+            lambda x: {"x": x["x"].astype(jnp.float32)},
+            {"x": jnp.ones(2)},
+            3,
+        )
 
 
 def test_float64_without_float64_raises():
     jax.config.update("jax_enable_x64", False)
     try:
-        with pytest.raises(ValueError, match=r"call research.backend.configure\(x64=True\)"):
+        with pytest.raises(
+            ValueError, match=r"call research.backend.configure\(x64=True\)"
+        ):
             deviation_from_optax("adam", logistic, PARAMS, BATCH, 0.1, 3, jnp.float64)
     finally:
         jax.config.update("jax_enable_x64", True)
@@ -253,13 +326,22 @@ def test_float64_without_float64_raises():
     ("changes", "message"),
     [
         ({"name": "adm"}, "unknown rule 'adm'; did you mean 'adam'"),
-        ({"name": "heavy_ball"}, "rule 'heavy_ball' has no counterpart in optax: for once it has none"),
+        (
+            {"name": "heavy_ball"},
+            "rule 'heavy_ball' has no counterpart in optax: for once it has none",
+        ),
         ({"learning_rate": -0.1}, "learning_rate must be a finite number"),
         ({"num_steps": 0}, "num_steps must be an integer, positive; got num_steps=0"),
     ],
 )
 def test_bad_argument_raises(changes, message, monkeypatch):
-    monkeypatch.setitem(ORACLES, "heavy_ball", ORACLES["heavy_ball"]._replace(optax="for once it has none"))
+    monkeypatch.setitem(
+        ORACLES,
+        "heavy_ball",
+        ORACLES["heavy_ball"]._replace(optax="for once it has none"),
+    )
     arguments = {"name": "adam", "learning_rate": 0.1, "num_steps": 3, **changes}
     with pytest.raises(ValueError, match=message):
-        deviation_from_optax(objective=logistic, params=PARAMS, batch=BATCH, **arguments)
+        deviation_from_optax(
+            objective=logistic, params=PARAMS, batch=BATCH, **arguments
+        )

@@ -100,7 +100,9 @@ def refused(words, capsys):
 def test_same_rule_is_status_0_with_a_table_of_problems(capsys):
     assert prove("mine.py:my_adam --against adam") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("The same rule: on 8 problems they are never further apart than ")
+    assert lines[0].startswith(
+        "The same rule: on 8 problems they are never further apart than "
+    )
     assert lines[2] == "mine.py:my_adam against adam"
     assert lines[4].split("  ")[0] == "problem"
     rows = {line.split()[0]: line.split()[1:] for line in lines[6:14]}
@@ -121,14 +123,23 @@ def test_different_rule_is_status_1_with_its_cause(capsys):
 def test_nan_at_once_is_a_result(capsys):
     assert prove("mine.py:nan --against gradient_descent") == 1
     first, *_ = capsys.readouterr().out.splitlines()
-    assert first.startswith("Not the same rule: on quadratic they are inf apart at step 1, and differ from step 1 on.")
-    assert first.endswith("its params are NaN after step 1 on quadratic, where the reference's are finite.")
+    assert first.startswith(
+        "Not the same rule: on quadratic they are inf apart at step 1, and differ from step 1 on."
+    )
+    assert first.endswith(
+        "its params are NaN after step 1 on quadratic, where the reference's are finite."
+    )
 
 
 def test_arguments_go_to_both_or_are_said_not_to(capsys):
     assert prove("neighbour.py:rule --against adam --argument b1=0.5 eps=0.01") == 0
-    assert prove("mine.py:inside --against adam --argument b1=0.5 --learning-rate 0.01") == 1
-    assert "mine.py:inside takes no b1: only adam was given it." in capsys.readouterr().out
+    assert (
+        prove("mine.py:inside --against adam --argument b1=0.5 --learning-rate 0.01")
+        == 1
+    )
+    assert (
+        "mine.py:inside takes no b1: only adam was given it." in capsys.readouterr().out
+    )
 
 
 def test_rule_that_is_made_is_compared_at_its_rate(capsys):
@@ -145,11 +156,26 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("none.py:rule --against adam", "There is no file 'none.py'; give FILE.py:name, the name of a rule in it."),
-        ("mine.py:my_adm --against adam", "There is no 'my_adm' in mine.py. Did you mean my_adam?"),
-        ("mine.py --against adam", "Which rule of mine.py? Write mine.py:NAME. Choose from made, my_adam, inside,"),
-        ("empty.py:rule --against adam", "There is no 'rule' in empty.py. It has no function and no optax.Gradient"),
-        ("mine.py:RATE --against adam", "mine.py:RATE is no rule: it is a value of type float. Name an optax.Gradient"),
+        (
+            "none.py:rule --against adam",
+            "There is no file 'none.py'; give FILE.py:name, the name of a rule in it.",
+        ),
+        (
+            "mine.py:my_adm --against adam",
+            "There is no 'my_adm' in mine.py. Did you mean my_adam?",
+        ),
+        (
+            "mine.py --against adam",
+            "Which rule of mine.py? Write mine.py:NAME. Choose from made, my_adam, inside,",
+        ),
+        (
+            "empty.py:rule --against adam",
+            "There is no 'rule' in empty.py. It has no function and no optax.Gradient",
+        ),
+        (
+            "mine.py:RATE --against adam",
+            "mine.py:RATE is no rule: it is a value of type float. Name an optax.Gradient",
+        ),
         (
             "mine.py:nothing --against adam",
             "mine.py:nothing takes no learning rate: a constructor takes it as its first",
@@ -162,7 +188,10 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
             "mine.py:my_adam --against adam --argument learning_rate=0.1",
             "The learning rate is no --argument: give --learning-rate RATE.",
         ),
-        ("mine.py:hungry --against adam", "mine.py:hungry needs a value of momentum: give --argument momentum=VALUE."),
+        (
+            "mine.py:hungry --against adam",
+            "mine.py:hungry needs a value of momentum: give --argument momentum=VALUE.",
+        ),
         (
             "mine.py:number --against adam",
             "mine.py:number is no rule: called with a learning rate it gave a value of type",
@@ -179,7 +208,10 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
             "mine.py:short --against adam",
             "mine.py:short: the update at the only leaf is float64[1] where the params are",
         ),
-        ("mine.py:half --against adam", "mine.py:half: the update at the only leaf is float16[3] where the params are"),
+        (
+            "mine.py:half --against adam",
+            "mine.py:half: the update at the only leaf is float16[3] where the params are",
+        ),
         (
             "mine.py:wild --against adam",
             "mine.py:wild raised TracerBoolConversionError in update (line 46 of mine.py): ",
@@ -189,15 +221,30 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
             "broken.py:rule --against adam",
             "broken.py raised KeyError while it was imported (line 2 of broken.py): 'no luck'",
         ),
-        ("typo.py:rule --against adam", "typo.py raised SyntaxError while it was imported"),
-        ("quits.py:rule --against adam", "quits.py exits while it is imported; put what it runs under `if __name__"),
-        ("lonely.py:rule --against adam", "lonely.py raised ModuleNotFoundError while it was imported (line 1 of"),
-        ("mine.py:my_adam --against optax.addam", "There is no rule optax.addam. Did you mean optax.adam?"),
+        (
+            "typo.py:rule --against adam",
+            "typo.py raised SyntaxError while it was imported",
+        ),
+        (
+            "quits.py:rule --against adam",
+            "quits.py exits while it is imported; put what it runs under `if __name__",
+        ),
+        (
+            "lonely.py:rule --against adam",
+            "lonely.py raised ModuleNotFoundError while it was imported (line 1 of",
+        ),
+        (
+            "mine.py:my_adam --against optax.addam",
+            "There is no rule optax.addam. Did you mean optax.adam?",
+        ),
         (
             "mine.py:my_adam --against optax.contrib.mun",
             "There is no rule optax.contrib.mun. Did you mean optax.contrib.muon?",
         ),
-        ("mine.py:my_adam --against optax.xyzzy_qq", "There is no rule optax.xyzzy_qq. Name one such as optax.adam."),
+        (
+            "mine.py:my_adam --against optax.xyzzy_qq",
+            "There is no rule optax.xyzzy_qq. Name one such as optax.adam.",
+        ),
         ("mine.py:my_adam --against optax.contrib", "There is no rule optax.contrib. "),
         (
             "mine.py:my_adam --against optax.scale_by_adam",
@@ -212,7 +259,10 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
             "mine.py:my_adam --against xyzzy_qq",
             "There is no rule 'xyzzy_qq'. Choose from gradient_descent, heavy_ball,",
         ),
-        ("mine.py:my_adam --against adam --argument b_1=0.8", "adam takes no argument b_1. Did you mean b1?"),
+        (
+            "mine.py:my_adam --against adam --argument b_1=0.8",
+            "adam takes no argument b_1. Did you mean b1?",
+        ),
         (
             "mine.py:my_adam --against optax.adam --argument epss=0.8",
             "optax.adam takes no argument epss. Did you mean eps?",
@@ -221,9 +271,18 @@ def test_long_search_says_what_it_does(capsys, monkeypatch):
             "mine.py:my_adam --against optax.noisy_sgd --argument b",
             "--argument wants NAME=VALUE, as in b1=0.8; got 'b'.",
         ),
-        ("mine.py:my_adam --against adam --learning-rate -1", "--learning-rate must be a positive number; got -1.0."),
-        ("mine.py:my_adam --against adam --learning-rate nan", "--learning-rate must be a positive number; got nan."),
-        ("mine.py:my_adam --against adam --argument b1=high", "mine.py:my_adam raised "),
+        (
+            "mine.py:my_adam --against adam --learning-rate -1",
+            "--learning-rate must be a positive number; got -1.0.",
+        ),
+        (
+            "mine.py:my_adam --against adam --learning-rate nan",
+            "--learning-rate must be a positive number; got nan.",
+        ),
+        (
+            "mine.py:my_adam --against adam --argument b1=high",
+            "mine.py:my_adam raised ",
+        ),
     ],
 )
 def test_bad_input_is_one_line_that_names_it(words, line, capsys):
@@ -234,12 +293,18 @@ def test_bad_input_is_one_line_that_names_it(words, line, capsys):
     ("words", "line"),
     [
         ("mine.py:my_adam", "the following arguments are required: --against"),
-        ("mine.py:my_adam --against adam --dtype float16", "argument --dtype: invalid choice: 'float16'"),
+        (
+            "mine.py:my_adam --against adam --dtype float16",
+            "argument --dtype: invalid choice: 'float16'",
+        ),
         (
             "mine.py:my_adam --against adam --learning-rate fast",
             "argument --learning-rate: invalid float value: 'fast'",
         ),
-        ("mine.py:my_adam --again adam", "the following arguments are required: --against"),
+        (
+            "mine.py:my_adam --again adam",
+            "the following arguments are required: --against",
+        ),
     ],
 )
 def test_bad_flag_is_refused_by_its_name(words, line, capsys):
@@ -258,10 +323,15 @@ def test_traceback_is_shown_on_demand(monkeypatch):
 
 def test_command_is_listed_and_near_misses_find_it(capsys):
     assert experiments.main([]) == 0
-    assert "python -m experiments prove FILE.py:rule --against optax.adam" in capsys.readouterr().out
+    assert (
+        "python -m experiments prove FILE.py:rule --against optax.adam"
+        in capsys.readouterr().out
+    )
     with pytest.raises(SystemExit):
         experiments.main(["proof"])
-    assert "There is no experiment 'proof'. Did you mean prove?" in capsys.readouterr().err
+    assert (
+        "There is no experiment 'proof'. Did you mean prove?" in capsys.readouterr().err
+    )
 
 
 def test_help_has_an_example_and_the_statuses_and_needs_no_jax():
@@ -272,6 +342,12 @@ def test_help_has_an_example_and_the_statuses_and_needs_no_jax():
         "except SystemExit:\n    print('jax' in sys.modules)",
     ]
     done = subprocess.run(words, cwd=TOP, capture_output=True, text=True, check=True)
-    assert "python -m experiments prove mine.py:my_adam --against optax.adam" in done.stdout
-    assert "status: 0 if they are the same rule, 1 if not, 2 after bad input" in done.stdout
+    assert (
+        "python -m experiments prove mine.py:my_adam --against optax.adam"
+        in done.stdout
+    )
+    assert (
+        "status: 0 if they are the same rule, 1 if not, 2 after bad input"
+        in done.stdout
+    )
     assert done.stdout.endswith("False\n")

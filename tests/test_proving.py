@@ -17,11 +17,23 @@ from research.proofs.recorded import recorded_walks
 from research.proofs.subjects import RuleError
 from research.proofs.walks import distance
 
-transformation: Any = optax.GradientTransformation  # Of functions whose arguments are called as here.
-SMALL = [PROBLEMS[name] for name in ("quadratic", "scales", "nan_gradient")]  # Each costs two compilations.
+transformation: Any = (
+    optax.GradientTransformation
+)  # Of functions whose arguments are called as here.
+SMALL = [
+    PROBLEMS[name] for name in ("quadratic", "scales", "nan_gradient")
+]  # Each costs two compilations.
 
 
-def adam(rate, b1=0.9, b2=0.999, *, average=lambda b, m, g: b * m + (1 - b) * g, divide=None, correct=True):
+def adam(
+    rate,
+    b1=0.9,
+    b2=0.999,
+    *,
+    average=lambda b, m, g: b * m + (1 - b) * g,
+    divide=None,
+    correct=True,
+):
     """Adam by hand, as users write it."""
 
     def init(params):
@@ -34,7 +46,9 @@ def adam(rate, b1=0.9, b2=0.999, *, average=lambda b, m, g: b * m + (1 - b) * g,
         v = jax.tree.map(lambda v, g: average(b2, v, g * g), state[2], updates)
         first, second = (1 - b1**t, 1 - b2**t) if correct else (1.0, 1.0)
         quotient = divide or (lambda m, v: m / (jnp.sqrt(v) + 1e-8))
-        answer = jax.tree.map(lambda m, v: (-rate * quotient(m / first, v / second)).astype(m.dtype), m, v)
+        answer = jax.tree.map(
+            lambda m, v: (-rate * quotient(m / first, v / second)).astype(m.dtype), m, v
+        )
         return answer, (t, m, v)
 
     return transformation(init, update)
@@ -50,13 +64,17 @@ def late(constructor):
             new, inner = rule.update(updates, state[0], params)
             return state[1], (inner, new)
 
-        return transformation(lambda p: (rule.init(p), jax.tree.map(jnp.zeros_like, p)), update)
+        return transformation(
+            lambda p: (rule.init(p), jax.tree.map(jnp.zeros_like, p)), update
+        )
 
     return make
 
 
 def then(change, constructor):
-    return lambda rate: optax.chain(optax.stateless(lambda g, _: jax.tree.map(change, g)), constructor(rate))
+    return lambda rate: optax.chain(
+        optax.stateless(lambda g, _: jax.tree.map(change, g)), constructor(rate)
+    )
 
 
 def damped(rate):
@@ -73,22 +91,82 @@ def swapped(b, m, g):
 
 # name: (constructor, reference, its arguments, what the cause says).
 FAULTS = {
-    "cookbook's Adam": (partial(adam, average=swapped), optax.adam, {}, "b1 and 1 - b1 are swapped"),
-    "epsilon inside": (partial(adam, divide=lambda m, v: m / jnp.sqrt(v + 1e-8)), "adam", {}, "ε stands inside"),
-    "no bias correction": (partial(adam, correct=False), "adam", {}, "no bias correction ("),
-    "other decay rate": (partial(adam, b2=0.99), "adam", {}, "another value of an argument: b2=0.99, not 0.999"),
-    "decay rates swapped": (partial(adam, b1=0.999, b2=0.9), "adam", {}, "the values of b1 and b2 are swapped"),
-    "epsilon forgotten": (partial(adam, divide=lambda m, v: m / jnp.sqrt(v)), "adam", {}, "eps=0, not 1e-08"),
+    "cookbook's Adam": (
+        partial(adam, average=swapped),
+        optax.adam,
+        {},
+        "b1 and 1 - b1 are swapped",
+    ),
+    "epsilon inside": (
+        partial(adam, divide=lambda m, v: m / jnp.sqrt(v + 1e-8)),
+        "adam",
+        {},
+        "ε stands inside",
+    ),
+    "no bias correction": (
+        partial(adam, correct=False),
+        "adam",
+        {},
+        "no bias correction (",
+    ),
+    "other decay rate": (
+        partial(adam, b2=0.99),
+        "adam",
+        {},
+        "another value of an argument: b2=0.99, not 0.999",
+    ),
+    "decay rates swapped": (
+        partial(adam, b1=0.999, b2=0.9),
+        "adam",
+        {},
+        "the values of b1 and b2 are swapped",
+    ),
+    "epsilon forgotten": (
+        partial(adam, divide=lambda m, v: m / jnp.sqrt(v)),
+        "adam",
+        {},
+        "eps=0, not 1e-08",
+    ),
     "coupled decay": (decayed, "adamw", {"weight_decay": 0.1}, "the decay is coupled"),
-    "no decay": (optax.adam, "adamw", {"weight_decay": 0.1}, "there is no weight decay"),
+    "no decay": (
+        optax.adam,
+        "adamw",
+        {"weight_decay": 0.1},
+        "there is no weight decay",
+    ),
     "stale": (late(optax.adam), optax.adam, {}, "the updates are one step stale"),
     "damped": (damped, "heavy_ball", {}, "the gradient is damped"),
-    "no look-ahead": (partial(optax.sgd, momentum=0.9), "nesterov", {}, "it does not look ahead"),
-    "epsilon outside": (partial(optax.rmsprop, eps_in_sqrt=False), optax.rmsprop, {}, "ε stands outside the root"),
+    "no look-ahead": (
+        partial(optax.sgd, momentum=0.9),
+        "nesterov",
+        {},
+        "it does not look ahead",
+    ),
+    "epsilon outside": (
+        partial(optax.rmsprop, eps_in_sqrt=False),
+        optax.rmsprop,
+        {},
+        "ε stands outside the root",
+    ),
     "another rule": (optax.adagrad, "adam", {}, "it is another rule: adagrad"),
-    "upwards": (lambda rate: optax.adam(-rate), "adam", {}, "wrong sign: they go up the gradient"),
-    "rate tripled": (lambda rate: optax.adam(3 * rate), "adam", {}, "the updates are 3 times as long"),
-    "NaN hidden": (then(jnp.nan_to_num, optax.adam), "adam", {}, "it hides a NaN in the gradient"),
+    "upwards": (
+        lambda rate: optax.adam(-rate),
+        "adam",
+        {},
+        "wrong sign: they go up the gradient",
+    ),
+    "rate tripled": (
+        lambda rate: optax.adam(3 * rate),
+        "adam",
+        {},
+        "the updates are 3 times as long",
+    ),
+    "NaN hidden": (
+        then(jnp.nan_to_num, optax.adam),
+        "adam",
+        {},
+        "it hides a NaN in the gradient",
+    ),
     "NaN at once": (
         then(lambda g: g * jnp.nan, optax.adam),
         "adam",
@@ -97,7 +175,12 @@ FAULTS = {
     ),
 }
 if "rprop" in FORMULAS:
-    FAULTS["optax.rprop"] = (optax.rprop, "rprop", {}, "each step comes one call too late")
+    FAULTS["optax.rprop"] = (
+        optax.rprop,
+        "rprop",
+        {},
+        "each step comes one call too late",
+    )
 IN_FLOAT32 = (
     "cookbook's Adam",
     "epsilon inside",
@@ -109,7 +192,10 @@ IN_FLOAT32 = (
 )
 
 
-@pytest.mark.parametrize(("fault", "dtype"), [*((f, "float64") for f in FAULTS), *((f, "float32") for f in IN_FLOAT32)])
+@pytest.mark.parametrize(
+    ("fault", "dtype"),
+    [*((f, "float64") for f in FAULTS), *((f, "float32") for f in IN_FLOAT32)],
+)
 def test_planted_fault_is_found_and_named(fault, dtype):
     rule, reference, arguments, cause = FAULTS[fault]
     subject = (lambda rate, **_: rule(rate)) if arguments else rule
@@ -123,13 +209,19 @@ def test_planted_fault_is_found_and_named(fault, dtype):
 def test_fault_is_named_even_where_the_descent_runs_away():
     # At this rate Rosenbrock's function throws both far out within four steps, where rounding is magnified.
     ball = optax.sgd(0.1, momentum=0.9)
-    found = prove(ball, "nesterov", problems=[PROBLEMS["rosenbrock"], SMALL[0]], learning_rate=0.1)
+    found = prove(
+        ball, "nesterov", problems=[PROBLEMS["rosenbrock"], SMALL[0]], learning_rate=0.1
+    )
     assert found.cause is not None
     assert "it does not look ahead" in found.cause
 
 
 def test_unknown_fault_is_told_without_a_cause():
-    odd = prove(lambda rate: optax.chain(optax.clip(0.125), optax.sgd(rate)), "gradient_descent", problems=SMALL[:2])
+    odd = prove(
+        lambda rate: optax.chain(optax.clip(0.125), optax.sgd(rate)),
+        "gradient_descent",
+        problems=SMALL[:2],
+    )
     assert (odd.same, odd.cause) == (False, None)
     assert "no known mistake explains it" in str(odd)
 
@@ -141,41 +233,69 @@ def test_right_rule_by_hand_is_the_same_rule(dtype):
     assert str(found).startswith("The same rule: on 3 problems")
 
 
-MISTAKES = [(name, number) for name, formula in FORMULAS.items() for number in range(len(formula.mistakes))]
+MISTAKES = [
+    (name, number)
+    for name, formula in FORMULAS.items()
+    for number in range(len(formula.mistakes))
+]
 
 
 def first_that_differs(wrong, name):
     """The proof on the cheapest problems, and then arguments, that tell the wrong formula from the right one."""
     oracle, found = ORACLES[name], None
-    cheap = [PROBLEMS[key] for key in ("quadratic", "rosenbrock", "scales") if key not in oracle.reasons]
+    cheap = [
+        PROBLEMS[key]
+        for key in ("quadratic", "rosenbrock", "scales")
+        if key not in oracle.reasons
+    ]
     for problems in (cheap[:1], cheap, list(PROBLEMS.values())):
         for arguments in ({}, oracle.arguments):
-            with contextlib.suppress(TypeError):  # Some slips leave no formula for those arguments.
-                found = prove(wrong, name, problems=problems, **arguments) if problems else found
+            with contextlib.suppress(
+                TypeError
+            ):  # Some slips leave no formula for those arguments.
+                found = (
+                    prove(wrong, name, problems=problems, **arguments)
+                    if problems
+                    else found
+                )
             if found is not None and not found.same:
                 return found, arguments
     return found, {}
 
 
 @pytest.mark.parametrize(("name", "number"), MISTAKES)
-def test_every_mistake_of_a_formula_is_named_as_itself_or_as_one_that_walks_alike(name, number):
+def test_every_mistake_of_a_formula_is_named_as_itself_or_as_one_that_walks_alike(
+    name, number
+):
     formula = FORMULAS[name]
     planted = formula.mistakes[number]
     wrong = mistaken(formula, planted)
     found, arguments = first_that_differs(Formula(wrong), name)
     assert not found.same
-    named = [m for m in formula.mistakes if found.cause and found.cause.startswith(f"{m.cause} (")]
+    named = [
+        m
+        for m in formula.mistakes
+        if found.cause and found.cause.startswith(f"{m.cause} (")
+    ]
     assert named, found.cause
     if planted not in named:
         problem = PROBLEMS[found.problem]
         given = {"learning_rate": rate_on(problem, ORACLES.get(name)), **arguments}
-        a, b = (walk_exactly(mistaken(formula, m), problem, STEPS_BEYOND, **given) for m in (named[0], planted))
+        a, b = (
+            walk_exactly(mistaken(formula, m), problem, STEPS_BEYOND, **given)
+            for m in (named[0], planted)
+        )
         assert distance(a, b, problem).largest <= found.tolerance
 
 
 def test_cause_is_looked_for_with_news_of_it():
     told = []
-    prove(optax.adagrad, "adam", problems=SMALL[:1], on_progress=lambda *news: told.append(news))
+    prove(
+        optax.adagrad,
+        "adam",
+        problems=SMALL[:1],
+        on_progress=lambda *news: told.append(news),
+    )
     assert told[0] == (0, 2, "comparing on quadratic")
     assert {total for _, total, _ in told[1:]} == {2 * 5}
     done = [done / total for done, total, _ in told]
@@ -188,11 +308,15 @@ def test_cause_is_looked_for_with_news_of_it():
 
 
 def stateful(after):
-    return lambda rate: transformation(lambda p: jnp.zeros(()), lambda g, s, p=None: (g, after(s)))
+    return lambda rate: transformation(
+        lambda p: jnp.zeros(()), lambda g, s, p=None: (g, after(s))
+    )
 
 
 def answering(update):
-    return lambda rate: transformation(lambda p: optax.EmptyState(), lambda g, s, p=None: update(g, s))
+    return lambda rate: transformation(
+        lambda p: optax.EmptyState(), lambda g, s, p=None: update(g, s)
+    )
 
 
 def raising(message):
@@ -210,17 +334,57 @@ def raising(message):
             TypeError,
             r"the rule: update changes its state at the only leaf from float64\[\] to",
         ),
-        (stateful(lambda s: s.astype(jnp.float32)), TypeError, r"from float64\[\] to float32\[\]; return a state like"),
-        (stateful(lambda s: (s, s)), TypeError, "update changes the structure of its state from PyTreeDef"),
-        (answering(lambda g, s: ((g, g), s)), TypeError, "the rule: the rule's updates have the structure"),
-        (answering(lambda g, s: (g.astype(jnp.float32), s)), TypeError, "the update at the only leaf is float32"),
-        (answering(lambda g, s: (g[:1], s)), TypeError, r"the update at the only leaf is float64\[1\] where"),
-        (answering(lambda g, s: g), TypeError, r"update must return \(updates, state\); it returned a value of type"),
-        (raising("m"), RuleError, r"the rule raised KeyError in update \(line \d+ of test_proving.py\): 'm'"),
-        (lambda rate: 3.0, TypeError, "the rule is no rule: called with a learning rate it gave a value of type float"),
-        (lambda rate: 1 / 0, RuleError, "the rule raised ZeroDivisionError while it was made"),
+        (
+            stateful(lambda s: s.astype(jnp.float32)),
+            TypeError,
+            r"from float64\[\] to float32\[\]; return a state like",
+        ),
+        (
+            stateful(lambda s: (s, s)),
+            TypeError,
+            "update changes the structure of its state from PyTreeDef",
+        ),
+        (
+            answering(lambda g, s: ((g, g), s)),
+            TypeError,
+            "the rule: the rule's updates have the structure",
+        ),
+        (
+            answering(lambda g, s: (g.astype(jnp.float32), s)),
+            TypeError,
+            "the update at the only leaf is float32",
+        ),
+        (
+            answering(lambda g, s: (g[:1], s)),
+            TypeError,
+            r"the update at the only leaf is float64\[1\] where",
+        ),
+        (
+            answering(lambda g, s: g),
+            TypeError,
+            r"update must return \(updates, state\); it returned a value of type",
+        ),
+        (
+            raising("m"),
+            RuleError,
+            r"the rule raised KeyError in update \(line \d+ of test_proving.py\): 'm'",
+        ),
+        (
+            lambda rate: 3.0,
+            TypeError,
+            "the rule is no rule: called with a learning rate it gave a value of type float",
+        ),
+        (
+            lambda rate: 1 / 0,
+            RuleError,
+            "the rule raised ZeroDivisionError while it was made",
+        ),
         (3.0, TypeError, "the rule is no rule: it is a value of type float"),
-        (optax.adam(0.1), ValueError, "the rule is already made, with a learning rate in it, and the reference is not"),
+        (
+            optax.adam(0.1),
+            ValueError,
+            "the rule is already made, with a learning rate in it, and the reference is not",
+        ),
     ],
 )
 def test_rule_that_fails_is_told_by_what_it_did(rule, error, message):
@@ -230,16 +394,26 @@ def test_rule_that_fails_is_told_by_what_it_did(rule, error, message):
 
 def test_state_of_python_numbers_is_as_good_as_of_arrays():
     # optax lets a state begin with a weak 0.0: the compiled loop takes it for an array.
-    rule = transformation(lambda p: 0.0, lambda g, s, p=None: (jax.tree.map(lambda g: -0.1 * g, g), s + 1.0))
+    rule = transformation(
+        lambda p: 0.0,
+        lambda g, s, p=None: (jax.tree.map(lambda g: -0.1 * g, g), s + 1.0),
+    )
     assert prove(rule, "gradient_descent", problems=SMALL[:1], learning_rate=0.1).same
 
 
 def test_unknown_reference_and_no_problem_are_refused():
-    with pytest.raises(ValueError, match="there is no formula of 'adm'; did you mean 'adam'"):
+    with pytest.raises(
+        ValueError, match="there is no formula of 'adm'; did you mean 'adam'"
+    ):
         prove(optax.adam, "adm")
-    with pytest.raises(ValueError, match=r"there is no formula of 'zzz'\. Known: gradient_descent, "):
+    with pytest.raises(
+        ValueError, match=r"there is no formula of 'zzz'\. Known: gradient_descent, "
+    ):
         prove(optax.adam, "zzz")
-    with pytest.raises(TypeError, match=r"problems must be Problems, such as .*; got 'quadratic' among them"):
+    with pytest.raises(
+        TypeError,
+        match=r"problems must be Problems, such as .*; got 'quadratic' among them",
+    ):
         prove(optax.adam, "adam", problems=["quadratic"])
     with pytest.raises(ValueError, match="nothing to compare on: no problem is given"):
         prove(optax.adam, "adam", problems=[])
@@ -247,7 +421,9 @@ def test_unknown_reference_and_no_problem_are_refused():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int32"])
 def test_dtype_too_coarse_to_show_a_mistake_is_refused(dtype):
-    with pytest.raises(ValueError, match=f"dtype must be float64 or float32, .*; got dtype='{dtype}'"):
+    with pytest.raises(
+        ValueError, match=f"dtype must be float64 or float32, .*; got dtype='{dtype}'"
+    ):
         prove(optax.adam, "adam", dtype=dtype)
 
 
@@ -258,7 +434,9 @@ def test_mistake_that_leaves_something_out_shows_what():
 
 def test_two_rules_that_are_made_need_no_rate():
     found = prove(optax.adam(0.1), optax.adam(0.1), problems=SMALL[:1])
-    assert str(found) == "The same rule: on 1 problem they are the same to the last bit."
+    assert (
+        str(found) == "The same rule: on 1 problem they are the same to the last bit."
+    )
 
 
 def test_class_that_takes_a_rate_is_a_constructor():
@@ -278,7 +456,9 @@ def test_class_that_takes_a_rate_is_a_constructor():
 def test_float64_without_float64_raises():
     jax.config.update("jax_enable_x64", False)
     try:
-        with pytest.raises(ValueError, match=r"call research.backend.configure\(x64=True\)"):
+        with pytest.raises(
+            ValueError, match=r"call research.backend.configure\(x64=True\)"
+        ):
             prove(optax.adam, "adam")
     finally:
         jax.config.update("jax_enable_x64", True)

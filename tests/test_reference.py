@@ -16,20 +16,42 @@ class Config:
 
 
 def finished(folder, rows=1):
-    table = runs.Table("Costs", ("regime", "passes"), (("full batch", 1 / 3), ("stochastic", None)))
-    numbers = {"ratio": 0.97, "ratios": [0.5, 2.0], "table": {"a": 1}, "first_in_seconds": "full batch"}
-    arrays = {f"w/r/{i}/{name}": np.arange(i + 3.0) for i in range(rows) for name in ("gaps", "passes")}
-    arrays |= {"w/r/0/seconds": np.arange(rows), "compile_seconds": np.arange(2.0)}  # Have no hash.
+    table = runs.Table(
+        "Costs", ("regime", "passes"), (("full batch", 1 / 3), ("stochastic", None))
+    )
+    numbers = {
+        "ratio": 0.97,
+        "ratios": [0.5, 2.0],
+        "table": {"a": 1},
+        "first_in_seconds": "full batch",
+    }
+    arrays = {
+        f"w/r/{i}/{name}": np.arange(i + 3.0)
+        for i in range(rows)
+        for name in ("gaps", "passes")
+    }
+    arrays |= {
+        "w/r/0/seconds": np.arange(rows),
+        "compile_seconds": np.arange(2.0),
+    }  # Have no hash.
     result = runs.Result("Full batch.", (table,), arrays, numbers)
     return runs.finish(runs.open_run("toy", Config(), folder), result).path
 
 
 def test_reference_holds_answer_table_numbers_and_hashes(tmp_path):
-    reference = json.loads(runs.keep(finished(tmp_path / "results"), tmp_path).read_text())
+    reference = json.loads(
+        runs.keep(finished(tmp_path / "results"), tmp_path).read_text()
+    )
     assert reference["answer"] == "Full batch."
     assert reference["table"]["rows"] == [["full batch", 0.3333], ["stochastic", None]]
-    assert reference["numbers"] == {"ratio": 0.97, "ratios": [0.5, 2.0], "first_in_seconds": "full batch"}
-    assert reference["hashes"] == {"w/r/0": runs.hash_arrays(np.arange(3.0), np.arange(3.0))[:16]}
+    assert reference["numbers"] == {
+        "ratio": 0.97,
+        "ratios": [0.5, 2.0],
+        "first_in_seconds": "full batch",
+    }
+    assert reference["hashes"] == {
+        "w/r/0": runs.hash_arrays(np.arange(3.0), np.arange(3.0))[:16]
+    }
     assert reference["manifest"]["environment"]["versions"]["jax"]
 
 

@@ -50,7 +50,11 @@ class Page(html.parser.HTMLParser):
             text.append(data)
 
     def all(self, *tags):
-        return [(tag, attrs, "".join(text).strip()) for tag, attrs, text in self.elements if tag in tags]
+        return [
+            (tag, attrs, "".join(text).strip())
+            for tag, attrs, text in self.elements
+            if tag in tags
+        ]
 
     def texts(self, *tags):
         return [text for _, _, text in self.all(*tags)]
@@ -60,7 +64,12 @@ def png(width, height):
     """A white picture, byte by byte as the PNG specification has it."""
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data))
+            + kind
+            + data
+            + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     return (
@@ -77,7 +86,12 @@ TABLES = (
     runs.Table(
         f"Steps {NASTY}",
         (NASTY, "steps", "mixed"),
-        ((NASTY, 1437, "a"), ("adam", None, 2.5), ("sgd", math.nan, None), ("lion", -1.23456e-9, math.inf)),
+        (
+            (NASTY, 1437, "a"),
+            ("adam", None, 2.5),
+            ("sgd", math.nan, None),
+            ("lion", -1.23456e-9, math.inf),
+        ),
         f"A note {NASTY}",
     ),
     runs.Table("Nothing", (), ()),
@@ -90,8 +104,12 @@ def pictures(tmp_path):
     (tmp_path / "still.png").write_bytes(png(30, 20))
     (tmp_path / "motion.apng").write_bytes(png(40, 20))
     return [
-        report.ReportPicture(f"Curves {NASTY}", f"Caption {NASTY}", tmp_path / "still.svg"),
-        report.ReportPicture("Moving", "It moves.", tmp_path / "still.png", tmp_path / "motion.apng"),
+        report.ReportPicture(
+            f"Curves {NASTY}", f"Caption {NASTY}", tmp_path / "still.svg"
+        ),
+        report.ReportPicture(
+            "Moving", "It moves.", tmp_path / "still.png", tmp_path / "motion.apng"
+        ),
     ]
 
 
@@ -99,7 +117,9 @@ def pictures(tmp_path):
 def run(tmp_path):
     run = runs.open_run("trajectory", Config(), tmp_path, width=32)
     answer = f"Adam needs 12.5 steps, vs. Lion's {NASTY}. It was {NASTY}"
-    return runs.finish(run, runs.Result(answer, TABLES, {}, {}), seconds=1.5, programs={NASTY: "ab12"})
+    return runs.finish(
+        run, runs.Result(answer, TABLES, {}, {}), seconds=1.5, programs={NASTY: "ab12"}
+    )
 
 
 @pytest.fixture
@@ -111,9 +131,18 @@ def source(run, pictures):
 def test_page_refers_to_nothing_outside_itself(source):
     page = Page(source)
     for tag, attributes, _ in page.elements:
-        for name in {"src", "href", "srcset", "action", "data", "poster"} & attributes.keys():
+        for name in {
+            "src",
+            "href",
+            "srcset",
+            "action",
+            "data",
+            "poster",
+        } & attributes.keys():
             assert attributes[name].startswith("data:"), (tag, name)
-    assert not re.search(r"https?:|//\w|url\(|@import", re.sub(r'"data:[^"]*"', "", source))
+    assert not re.search(
+        r"https?:|//\w|url\(|@import", re.sub(r'"data:[^"]*"', "", source)
+    )
 
 
 def test_everything_shown_is_escaped(source):
@@ -141,7 +170,11 @@ def test_everything_shown_is_escaped(source):
     ("text", "code", "unbroken"),
     [
         ("Run `python -m experiments`.", ["python -m experiments"], ["-m"]),
-        ("Leave out --fast, --data-dir and (-q): 1 - 2 is -1, f - f*.", [], ["--fast", "--data-dir", "-q"]),
+        (
+            "Leave out --fast, --data-dir and (-q): 1 - 2 is -1, f - f*.",
+            [],
+            ["--fast", "--data-dir", "-q"],
+        ),
         ("It is 2-3-1, on fashion-mnist; a ` alone, and another.", [], []),
         ("`a` `<b>` -x", ["a", "<b>"], ["-x"]),
     ],
@@ -150,22 +183,31 @@ def test_prose_shows_code_as_code_and_breaks_no_flag(run, text, code, unbroken):
     """In the headline, the rest of the answer, captions, notes and the question alike."""
     page = Page(report.prose(text))
     assert page.texts("code") == code
-    assert [text for tag, attrs, text in page.all("span") if attrs == {"class": "word"}] == unbroken
+    assert [
+        text for tag, attrs, text in page.all("span") if attrs == {"class": "word"}
+    ] == unbroken
     whole = Page(f"<p>{report.prose(text)}</p>").texts("p")
     assert whole == [text if not code else text.replace("`", "")]
     table = runs.Table("Steps", ("a",), ((1,),), text)
     path = runs.finish(
-        runs.open_run("prose", {}, run.path), runs.Result(f"{text} Then.\n\n{text}", (table,), {}, {})
+        runs.open_run("prose", {}, run.path),
+        runs.Result(f"{text} Then.\n\n{text}", (table,), {}, {}),
     ).path
     (path / "still.svg").write_text('<svg viewBox="0 0 8 8"></svg>')
-    shown = Page(report.write_report(path, [report.ReportPicture("A", text, path / "still.svg")], text).read_text())
+    shown = Page(
+        report.write_report(
+            path, [report.ReportPicture("A", text, path / "still.svg")], text
+        ).read_text()
+    )
     assert sum(found == whole[0] for found in shown.texts("h1", "p")) >= 4
     assert shown.all("img")[0][1]["alt"] == whole[0].replace("`", "")
 
 
 def test_name_and_command_are_escaped(run, pictures):
     manifest = json.loads((run.path / "manifest.json").read_text("utf-8"))
-    (run.path / "manifest.json").write_text(json.dumps(manifest | {"experiment": NASTY, "command": f"python {NASTY}"}))
+    (run.path / "manifest.json").write_text(
+        json.dumps(manifest | {"experiment": NASTY, "command": f"python {NASTY}"})
+    )
     page = Page(report.write_report(run.path, pictures).read_text("utf-8"))
     assert page.texts("title") == [f"{NASTY} · Descent"]
     assert page.texts("code") == [f"python {NASTY}"]
@@ -178,23 +220,40 @@ def test_page_is_in_order(source):
     assert page.texts("h1") == [f"Adam needs 12.5 steps, vs. Lion's {NASTY}."]
     assert page.texts("p")[:2] == ["trajectory", f"It was {NASTY}"]
     titles = [f"Curves {NASTY}", "Moving", f"Steps {NASTY}", "Nothing"]
-    assert page.texts("h2") == [*titles, "The question", "Configuration", "Environment", "Make it again"]
+    assert page.texts("h2") == [
+        *titles,
+        "The question",
+        "Configuration",
+        "Environment",
+        "Make it again",
+    ]
     levels = [int(tag[1]) for tag, _, _ in page.all("h1", "h2", "h3", "h4")]
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(below <= above + 1 for above, below in itertools.pairwise(levels))
     assert page.all("html")[0][1] == {"lang": "en"}
     footer = page.texts("footer")[0]
-    assert all(words in footer for words in ("Descent 0.1.0", "MIT licence", "The Descent authors"))
+    assert all(
+        words in footer
+        for words in ("Descent 0.1.0", "MIT licence", "The Descent authors")
+    )
 
 
 def test_tables_show_every_cell_and_keep_its_exact_value(source):
     page = Page(source)
-    titles = {attributes["id"]: text for _, attributes, text in page.all("h2", "h3") if "id" in attributes}
-    labels = [titles[attributes["aria-labelledby"]] for _, attributes, _ in page.all("table")]
+    titles = {
+        attributes["id"]: text
+        for _, attributes, text in page.all("h2", "h3")
+        if "id" in attributes
+    }
+    labels = [
+        titles[attributes["aria-labelledby"]] for _, attributes, _ in page.all("table")
+    ]
     assert labels[:3] == [f"Steps {NASTY}", "Nothing", "Configuration"]
     cells = page.all("th", "td")
-    headings = [text for _, attributes, text in cells if attributes.get("scope") == "col"]
+    headings = [
+        text for _, attributes, text in cells if attributes.get("scope") == "col"
+    ]
     assert headings == [NASTY, "steps", "mixed"]
     assert len(page.all("button")) == len(headings) + 2  # Pause and Copy.
     body = [
@@ -222,34 +281,56 @@ def test_config_environment_and_question_are_shown(source):
     page = Page(source)
     cells = page.texts("th", "td")
     pairs = dict(itertools.pairwise(cells))
-    assert {name: pairs[name] for name in ("name", "batch_sizes", "decay", "shuffle")} == {
+    assert {
+        name: pairs[name] for name in ("name", "batch_sizes", "decay", "shuffle")
+    } == {
         "name": NASTY,
         "batch_sizes": "1, 32",
         "decay": "none",
         "shuffle": "yes",
     }
-    assert (pairs["Lane width"], pairs["Threads in XLA's pool"], pairs["seconds"]) == ("32", "2", "1.5")
+    assert (pairs["Lane width"], pairs["Threads in XLA's pool"], pairs["seconds"]) == (
+        "32",
+        "2",
+        "1.5",
+    )
     assert pairs[f"programs.{NASTY}"] == "ab12"
-    assert {"jax", "descent-jax", "instruction sets", "Matmul precision"} <= pairs.keys()
+    assert {
+        "jax",
+        "descent-jax",
+        "instruction sets",
+        "Matmul precision",
+    } <= pairs.keys()
     assert "python run.py\n  --fast" in page.texts("pre")
 
 
 def test_policy_allows_this_style_and_script_and_no_other(source):
     page = Page(source)
-    policies = [a["content"] for _, a, _ in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    policies = [
+        a["content"]
+        for _, a, _ in page.all("meta")
+        if a.get("http-equiv") == "Content-Security-Policy"
+    ]
     rules = dict(rule.split(" ", 1) for rule in policies[0].split("; "))
     assert (rules["default-src"], rules["img-src"]) == ("'none'", "data:")
     for tag, rule in (("style", "style-src"), ("script", "script-src")):
         content = re.search(f"<{tag}>(.*?)</{tag}>", source, re.DOTALL)[1]
         digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
         assert rules[rule] == f"'sha256-{digest}'"
-    assert not [a for _, a, _ in page.elements if any(name == "style" or name.startswith("on") for name in a)]
+    assert not [
+        a
+        for _, a, _ in page.elements
+        if any(name == "style" or name.startswith("on") for name in a)
+    ]
 
 
 def test_pictures_are_embedded_whole_and_keep_their_place(source):
     page = Page(source)
     images = [attributes for _, attributes, _ in page.all("img")]
-    assert [(image["width"], image["height"]) for image in images] == [("648", "302"), ("40", "20")]
+    assert [(image["width"], image["height"]) for image in images] == [
+        ("648", "302"),
+        ("40", "20"),
+    ]
     data = [base64.b64decode(image["src"].partition("base64,")[2]) for image in images]
     assert data == [SVG.encode(), png(40, 20)]
     [(_, still, _)] = page.all("source")
@@ -257,10 +338,14 @@ def test_pictures_are_embedded_whole_and_keep_their_place(source):
     assert base64.b64decode(still["srcset"].partition("base64,")[2]) == png(30, 20)
 
 
-@pytest.mark.parametrize("content", [b"GIF89a", b"<svg width='3'></svg>", b"<p viewBox='0 0 1 1'>", b""])
+@pytest.mark.parametrize(
+    "content", [b"GIF89a", b"<svg width='3'></svg>", b"<p viewBox='0 0 1 1'>", b""]
+)
 def test_other_pictures_are_refused(tmp_path, content):
     (tmp_path / "picture").write_bytes(content)
-    with pytest.raises(ValueError, match="picture is neither a PNG nor an SVG with a viewBox"):
+    with pytest.raises(
+        ValueError, match="picture is neither a PNG nor an SVG with a viewBox"
+    ):
         report.embed(tmp_path / "picture")
 
 
@@ -301,7 +386,10 @@ def test_numbers_are_written_with_four_digits(value, text):
         ("Is it? Yes!", ("Is it?", "Yes!")),
         ("A title\n\nand the rest", ("A title", "and the rest")),
         ("", ("", "")),
-        ("Adam vs. SGD, i.e. Momentum. Third.", ("Adam vs. SGD, i.e. Momentum.", "Third.")),
+        (
+            "Adam vs. SGD, i.e. Momentum. Third.",
+            ("Adam vs. SGD, i.e. Momentum.", "Third."),
+        ),
     ],
 )
 def test_first_sentence_ends_where_a_sentence_does(text, parts):

@@ -28,7 +28,9 @@ def original(tmp_path_factory):
 @pytest.fixture
 def run(original, tmp_path):
     """A copy of it, to be spoilt."""
-    return shutil.copytree(original, tmp_path / "results" / "fit_a_line" / original.name)
+    return shutil.copytree(
+        original, tmp_path / "results" / "fit_a_line" / original.name
+    )
 
 
 def contents(folder):
@@ -39,7 +41,16 @@ def reproduce(what, tmp_path, capsys, *words):
     """The status, the verdict on standard output, and standard error."""
     capsys.readouterr()
     try:
-        status = experiments.main(["reproduce", str(what), "--results", str(tmp_path / "again"), "--quiet", *words])
+        status = experiments.main(
+            [
+                "reproduce",
+                str(what),
+                "--results",
+                str(tmp_path / "again"),
+                "--quiet",
+                *words,
+            ]
+        )
     except SystemExit as end:
         status = end.code
     printed = capsys.readouterr()
@@ -60,7 +71,9 @@ def with_flipped_bit(result, name, place, bit):
     """The result with one bit of one array flipped, and the array's new value there."""
     array = result.arrays[name].copy()
     array.reshape(-1).view(np.uint64)[place] ^= np.uint64(1) << np.uint64(bit)
-    return result._replace(arrays=result.arrays | {name: array}), array.reshape(-1)[place]
+    return result._replace(arrays=result.arrays | {name: array}), array.reshape(-1)[
+        place
+    ]
 
 
 def test_run_that_comes_out_again_is_bit_identical(run, tmp_path, capsys):
@@ -73,10 +86,14 @@ def test_run_that_comes_out_again_is_bit_identical(run, tmp_path, capsys):
     assert f"new run: {again}" in out
     result, other = runs.load_result(again), runs.load_result(run)
     assert f"all {len(result.arrays)} arrays" in out
-    assert {n: a.tobytes() for n, a in result.arrays.items()} == {n: a.tobytes() for n, a in other.arrays.items()}
+    assert {n: a.tobytes() for n, a in result.arrays.items()} == {
+        n: a.tobytes() for n, a in other.arrays.items()
+    }
 
 
-def test_run_whose_data_are_missing_is_refused_before_others_take_their_place(run, tmp_path, capsys, monkeypatch):
+def test_run_whose_data_are_missing_is_refused_before_others_take_their_place(
+    run, tmp_path, capsys, monkeypatch
+):
     instead = lambda config: dataclasses.replace(config, passes=2)
     monkeypatch.setattr(fit_a_line, "complete", instead, raising=False)
     status, out, err = reproduce(run, tmp_path, capsys)
@@ -106,21 +123,33 @@ def test_one_flipped_bit_of_an_array_is_found_and_named(run, tmp_path, capsys, b
     index = ", ".join(map(str, np.unravel_index(place, result.arrays[name].shape)))
     size = abs(float(there) - float(value))
     assert status == 1
-    assert out.startswith(f"Not bit-identical: 1 of {len(result.arrays)} arrays and 0 of ")
+    assert out.startswith(
+        f"Not bit-identical: 1 of {len(result.arrays)} arrays and 0 of "
+    )
     relative = size / max(abs(there), abs(value))
-    assert f"is {size:.2g} (relative {relative:.2g}), in {name}[{index}]: {there!s} there, {value!s} here." in out
+    assert (
+        f"is {size:.2g} (relative {relative:.2g}), in {name}[{index}]: {there!s} there, {value!s} here."
+        in out
+    )
     assert "so the stored result has been changed" in out
 
 
 @pytest.mark.parametrize("name", ["arrays.npz", "result.json", "manifest.json"])
-def test_every_flipped_bit_of_a_stored_file_is_refused_or_changes_the_verdict(run, tmp_path, capsys, name):
+def test_every_flipped_bit_of_a_stored_file_is_refused_or_changes_the_verdict(
+    run, tmp_path, capsys, name
+):
     whole = (run / name).read_bytes()
     if name == "manifest.json":  # Of it, the digests.
-        places = [whole.index(digest.encode()) + 7 for digest in json.loads(whole)["digests"].values()]
+        places = [
+            whole.index(digest.encode()) + 7
+            for digest in json.loads(whole)["digests"].values()
+        ]
     else:
         places = np.linspace(0, len(whole) - 1, 7, dtype=int)
     for place in places:
-        (run / name).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        (run / name).write_bytes(
+            whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+        )
         status, out, err = reproduce(run, tmp_path, capsys)
         assert (status, out) == (2, "")
         assert "damaged" in err
@@ -138,7 +167,12 @@ def test_changed_number_is_found_and_named(run, tmp_path, capsys):
 
 def test_missing_array_is_found_and_named(run, tmp_path, capsys):
     result = runs.load_result(run)
-    put(run, result._replace(arrays={name: a for name, a in result.arrays.items() if name != "exact"}))
+    put(
+        run,
+        result._replace(
+            arrays={name: a for name, a in result.arrays.items() if name != "exact"}
+        ),
+    )
     status, out, _ = reproduce(run, tmp_path, capsys)
     assert status == 1
     assert "exact is 'missing' there, 'float64[2]' here." in out
@@ -156,16 +190,24 @@ def test_another_environment_is_named_as_the_likely_cause(run, tmp_path, capsys)
     assert "Not bit-identical: 1 of " in out
     assert "Likely cause: jax 0.0.1 there" in out
     assert "other code (" in out
-    put(run, result._replace(numbers=result.numbers | {"full_batch_error": 1e-9}), manifest=manifest)
+    put(
+        run,
+        result._replace(numbers=result.numbers | {"full_batch_error": 1e-9}),
+        manifest=manifest,
+    )
     status, out, _ = reproduce(run, tmp_path, capsys)
     assert (status, out.startswith("Does not agree: 1 of ")) == (1, True)
 
 
 def test_unfinished_and_missing_and_foreign_runs_are_refused(run, tmp_path, capsys):
     manifest = runs.read_manifest(run)
-    (run / "manifest.json").write_bytes(files.json_bytes(manifest | {"status": "running"}))
+    (run / "manifest.json").write_bytes(
+        files.json_bytes(manifest | {"status": "running"})
+    )
     assert "its status is 'running'" in reproduce(run, tmp_path, capsys)[2]
-    (run / "manifest.json").write_bytes(files.json_bytes(manifest | {"experiment": "fit_a_lime"}))
+    (run / "manifest.json").write_bytes(
+        files.json_bytes(manifest | {"experiment": "fit_a_lime"})
+    )
     assert "Did you mean fit_a_line?" in reproduce(run, tmp_path, capsys)[2]
     other = manifest | {"config": manifest["config"] | {"passages": 3}}
     (run / "manifest.json").write_bytes(files.json_bytes(other))
@@ -176,7 +218,9 @@ def test_unfinished_and_missing_and_foreign_runs_are_refused(run, tmp_path, caps
 
 def test_run_is_not_reproduced_in_its_own_place(run, tmp_path, capsys):
     before = contents(run)
-    status, _, err = reproduce(run, tmp_path, capsys, "--results", str(tmp_path / "results"))
+    status, _, err = reproduce(
+        run, tmp_path, capsys, "--results", str(tmp_path / "results")
+    )
     assert (status, "take the place of" in err, "--results" in err) == (2, True, True)
     assert contents(run) == before
 
@@ -204,52 +248,87 @@ def test_reference_that_comes_out_again_is_bit_identical(reference, tmp_path, ca
     assert "are the reference's" in out
 
 
-def test_reference_with_other_bits_and_the_same_table_is_told_apart(reference, tmp_path, capsys):
-    hashes = runs.read_reference(tmp_path / "experiments/reference/fit_a_line.json")["hashes"]
+def test_reference_with_other_bits_and_the_same_table_is_told_apart(
+    reference, tmp_path, capsys
+):
+    hashes = runs.read_reference(tmp_path / "experiments/reference/fit_a_line.json")[
+        "hashes"
+    ]
     reference(hashes=hashes | {"exact": "0" * 16})
     status, out, _ = reproduce("fit_a_line", tmp_path, capsys)
-    assert status == 0  # What is promised elsewhere than on the same versions and processor.
+    assert (
+        status == 0
+    )  # What is promised elsewhere than on the same versions and processor.
     assert out.startswith("The same printed digits: all ")
     assert f"1 of {len(hashes)} programs have other bits" in out
 
 
-def test_reference_with_another_table_is_named_with_the_entry(reference, tmp_path, capsys):
-    table = runs.read_reference(tmp_path / "experiments/reference/fit_a_line.json")["table"]
-    column = next(i for i, value in enumerate(table["rows"][0]) if isinstance(value, float))
+def test_reference_with_another_table_is_named_with_the_entry(
+    reference, tmp_path, capsys
+):
+    table = runs.read_reference(tmp_path / "experiments/reference/fit_a_line.json")[
+        "table"
+    ]
+    column = next(
+        i for i, value in enumerate(table["rows"][0]) if isinstance(value, float)
+    )
     table["rows"][0][column] *= 1.5
     reference(table=table)
     status, out, _ = reproduce("fit_a_line", tmp_path, capsys)
     assert status == 1
     assert out.startswith("Does not agree: 1 of ")
-    assert f"in row 1, {table['columns'][column]}: {table['rows'][0][column]!r} there" in out
+    assert (
+        f"in row 1, {table['columns'][column]}: {table['rows'][0][column]!r} there"
+        in out
+    )
 
 
 def test_reference_with_another_number_is_named(reference, tmp_path, capsys):
-    numbers = runs.read_reference(tmp_path / "experiments/reference/fit_a_line.json")["numbers"]
+    numbers = runs.read_reference(tmp_path / "experiments/reference/fit_a_line.json")[
+        "numbers"
+    ]
     reference(numbers=numbers | {"n": 308})
     status, out, _ = reproduce("fit_a_line", tmp_path, capsys)
     assert (status, "in n: 308 there, 309 here." in out) == (1, True)
 
 
 @pytest.mark.parametrize(
-    ("off", "status", "kind"), [(1e-7, 0, "The same printed digits: of"), (1e-5, 1, "Does not agree: 1")]
+    ("off", "status", "kind"),
+    [(1e-7, 0, "The same printed digits: of"), (1e-5, 1, "Does not agree: 1")],
 )
-def test_number_that_is_off_by_rounding_alone_agrees(reference, tmp_path, capsys, off, status, kind):
-    numbers = runs.read_reference(tmp_path / "experiments/reference/fit_a_line.json")["numbers"]
-    reference(numbers=numbers | {"full_batch_error": numbers["full_batch_error"] * (1 + off)})
+def test_number_that_is_off_by_rounding_alone_agrees(
+    reference, tmp_path, capsys, off, status, kind
+):
+    numbers = runs.read_reference(tmp_path / "experiments/reference/fit_a_line.json")[
+        "numbers"
+    ]
+    reference(
+        numbers=numbers | {"full_batch_error": numbers["full_batch_error"] * (1 + off)}
+    )
     found, out, _ = reproduce("fit_a_line", tmp_path, capsys)
     assert (found, out.startswith(kind)) == (status, True)
 
 
 @pytest.mark.parametrize(
     ("low", "high", "status", "kind"),
-    [(0.5, 1.5, 0, "Agrees within the interval: of "), (1.005, 1.5, 1, "Does not agree: 1 of ")],
+    [
+        (0.5, 1.5, 0, "Agrees within the interval: of "),
+        (1.005, 1.5, 1, "Does not agree: 1 of "),
+    ],
 )
-def test_number_that_lies_in_the_references_interval_agrees(reference, tmp_path, capsys, low, high, status, kind):
-    kept = runs.read_reference(tmp_path / "experiments/reference/fit_a_line.json")["numbers"]
-    value = kept["full_batch_error"]  # What comes out here; the reference is planted 1 % above it.
+def test_number_that_lies_in_the_references_interval_agrees(
+    reference, tmp_path, capsys, low, high, status, kind
+):
+    kept = runs.read_reference(tmp_path / "experiments/reference/fit_a_line.json")[
+        "numbers"
+    ]
+    value = kept[
+        "full_batch_error"
+    ]  # What comes out here; the reference is planted 1 % above it.
     numbers = kept | {"full_batch_error": 1.01 * value}
-    reference(numbers=numbers, intervals={"full_batch_error": [low * value, high * value]})
+    reference(
+        numbers=numbers, intervals={"full_batch_error": [low * value, high * value]}
+    )
     found, out, _ = reproduce("fit_a_line", tmp_path, capsys)
     assert (found, out.startswith(kind)) == (status, True)
     assert f"in full_batch_error: {1.01 * value!r} there, {value!r} here." in out
@@ -264,7 +343,12 @@ def emptied(monkeypatch):
         extra: str = ""
 
     monkeypatch.setattr(fit_a_line, "Config", Config)
-    monkeypatch.setattr(fit_a_line, "complete", lambda c: dataclasses.replace(c, extra=""), raising=False)
+    monkeypatch.setattr(
+        fit_a_line,
+        "complete",
+        lambda c: dataclasses.replace(c, extra=""),
+        raising=False,
+    )
 
 
 def test_run_without_a_part_that_can_be_left_out_is_reproduced_as_far_as_it_goes(
@@ -272,7 +356,10 @@ def test_run_without_a_part_that_can_be_left_out_is_reproduced_as_far_as_it_goes
 ):
     kept = runs.read_reference(tmp_path / "experiments/reference/fit_a_line.json")
     kept["manifest"]["config"]["extra"] = "voices"
-    more = {"numbers": kept["numbers"] | {"voices": 0.75, "heard": [1, 2]}, "hashes": kept["hashes"] | {"v": "0" * 16}}
+    more = {
+        "numbers": kept["numbers"] | {"voices": 0.75, "heard": [1, 2]},
+        "hashes": kept["hashes"] | {"v": "0" * 16},
+    }
     reference(manifest=kept["manifest"], **more)
     status, out, _ = reproduce("fit_a_line", tmp_path, capsys)
     assert (status, out.startswith("Bit-identical: the 35 values ")) == (0, True)
@@ -280,12 +367,19 @@ def test_run_without_a_part_that_can_be_left_out_is_reproduced_as_far_as_it_goes
     assert words in out
     reference(numbers=more["numbers"] | {"n": 308})
     status, out, _ = reproduce("fit_a_line", tmp_path, capsys)
-    assert (status, out.startswith("Does not agree: 1 of 35 "), words in out) == (1, True, True)
+    assert (status, out.startswith("Does not agree: 1 of 35 "), words in out) == (
+        1,
+        True,
+        True,
+    )
     manifest = runs.read_manifest(run)
     manifest["config"]["extra"] = "voices"
     (run / "manifest.json").write_bytes(files.json_bytes(manifest))
     status, out, _ = reproduce(run, tmp_path, capsys)
-    assert (status, "Not reproduced, for want of extra='voices': 0 values" in out) == (0, True)
+    assert (status, "Not reproduced, for want of extra='voices': 0 values" in out) == (
+        0,
+        True,
+    )
 
 
 def test_reference_that_is_missing_or_damaged_is_named(reference, tmp_path, capsys):

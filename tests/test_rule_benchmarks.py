@@ -19,7 +19,10 @@ CASES = {case.name: case for case in minimiser_problems.make_cases()}
 
 
 def published(file):
-    return {case["name"]: case for case in json.loads((REFERENCE / file).read_text("utf-8"))["cases"]}
+    return {
+        case["name"]: case
+        for case in json.loads((REFERENCE / file).read_text("utf-8"))["cases"]
+    }
 
 
 @pytest.mark.parametrize("rounds", [6, 9, 21])
@@ -28,14 +31,18 @@ def test_interval_of_paired_rounds_holds_the_median_in_95_of_100(rounds):
     outside = int(found.low) - 1  # Rounds below it; so many are above it, too.
     assert found == clock.Spread((rounds + 1) / 2, outside + 1, rounds - outside)
 
-    def missed(left_out):  # The median lies beyond an end where at most so many fair coins show heads.
+    def missed(
+        left_out,
+    ):  # The median lies beyond an end where at most so many fair coins show heads.
         return 2 * sum(math.comb(rounds, k) for k in range(left_out + 1)) / 2**rounds
 
     assert missed(outside) <= 0.05 < missed(outside + 1)
 
 
 def test_few_rounds_give_their_whole_range():
-    assert clock.paired_ratio([2.0, 6.0, 4.0], [2.0, 2.0, 2.0]) == clock.Spread(2.0, 1.0, 3.0)
+    assert clock.paired_ratio([2.0, 6.0, 4.0], [2.0, 2.0, 2.0]) == clock.Spread(
+        2.0, 1.0, 3.0
+    )
 
 
 @pytest.fixture
@@ -51,7 +58,9 @@ def nothing_from_disk():
 
 @pytest.mark.usefixtures("nothing_from_disk")
 def test_update_is_timed_beside_optax_and_built_anew_each_time():
-    row = rule_updates.measure_rule("adam", rule_updates.counterparts()["adam"], 2, rounds=2, builds=2)
+    row = rule_updates.measure_rule(
+        "adam", rule_updates.counterparts()["adam"], 2, rounds=2, builds=2
+    )
     assert (row.rule, row.leaves, row.note) == ("adam", 2, "")
     for seconds in (row.updates, row.first, row.compile):
         assert seconds is not None
@@ -59,40 +68,66 @@ def test_update_is_timed_beside_optax_and_built_anew_each_time():
     assert row.first is not None
     assert row.compile is not None
     # XLA keeps nothing of the first build: were the second one read from a cache, it would take no time.
-    assert all(row.compile[way].low > 0.1 * row.compile[way].high for way in rule_updates.WAYS)
+    assert all(
+        row.compile[way].low > 0.1 * row.compile[way].high for way in rule_updates.WAYS
+    )
 
 
 def test_rules_that_differ_are_not_timed():
-    makes = {"ours": update_rules.gradient_descent, "optax": lambda rate: optax.sgd(1.001 * rate)}
+    makes = {
+        "ours": update_rules.gradient_descent,
+        "optax": lambda rate: optax.sgd(1.001 * rate),
+    }
     row = rule_updates.measure_rule("a slip", makes, 2, rounds=1, builds=1)
-    assert (row.note, row.ratio) == ("not timed, the updates are not optax's: 1.0e-03 apart, relatively", None)
+    assert (row.note, row.ratio) == (
+        "not timed, the updates are not optax's: 1.0e-03 apart, relatively",
+        None,
+    )
     assert rule_updates.section([row]).missed == [f"a slip, 2 leaves: {row.note}"]
 
 
 def test_rule_that_needs_more_than_the_gradient_is_named_and_passed_over():
-    makes = {"ours": update_rules.gradient_descent, "optax": lambda rate: optax.scale_by_backtracking_linesearch(3)}
+    makes = {
+        "ours": update_rules.gradient_descent,
+        "optax": lambda rate: optax.scale_by_backtracking_linesearch(3),
+    }
     row = rule_updates.measure_rule("searching", makes, 2, rounds=1, builds=1)
     assert row.note.startswith("needs more than the gradient:")
     assert row.ratio is None
-    assert "| searching | 2 | needs more than the gradient" in rule_updates.section([row]).text
+    assert (
+        "| searching | 2 | needs more than the gradient"
+        in rule_updates.section([row]).text
+    )
 
 
 def test_slower_update_is_told():
     spread, slow = clock.Spread(1.0, 1.0, 1.0), clock.Spread(0.5, 0.4, 0.6)
     both: dict[str, clock.Spread] = {way: spread for way in rule_updates.WAYS}
     rows = [rule_updates.CostRow("adam", 1, "", both, both, both, slow, spread, spread)]
-    section = rule_updates.section([*rows, rows[0]._replace(rule="lion", ratio=clock.Spread(0.9, 0.7, 1.1))])
-    assert "in 2 pairs of rule and number of leaves: an update: level in 1, faster in 0, slower in 1" in section.answer
-    assert section.missed == ["adam, 1 leaves: an update takes 2.00 times what optax's takes"]
+    section = rule_updates.section(
+        [*rows, rows[0]._replace(rule="lion", ratio=clock.Spread(0.9, 0.7, 1.1))]
+    )
+    assert (
+        "in 2 pairs of rule and number of leaves: an update: level in 1, faster in 0, slower in 1"
+        in section.answer
+    )
+    assert section.missed == [
+        "adam, 1 leaves: an update takes 2.00 times what optax's takes"
+    ]
     page = tables.page([], [], [], "command", "today", 1.0, [section])
     assert section.answer in page.partition("## An update")[0]
     assert page.endswith(f"## Where a goal is missed\n\n- {section.missed[0]}\n")
 
 
 def test_unknown_name_is_refused():
-    with pytest.raises(ValueError, match="no counterpart in optax is known of adm; known: gradient_descent"):
+    with pytest.raises(
+        ValueError,
+        match="no counterpart in optax is known of adm; known: gradient_descent",
+    ):
         rule_updates.measure(True, print, ["adm"])
-    with pytest.raises(ValueError, match="there is no problem rosenbrock; known: rosenbrock_2"):
+    with pytest.raises(
+        ValueError, match="there is no problem rosenbrock; known: rosenbrock_2"
+    ):
         minimising.measure(True, print, ["rosenbrock"])
 
 
@@ -108,7 +143,10 @@ def test_curve_has_the_certified_sum_of_squares(name):
     [
         ("beale", [3.0, 0.5]),
         ("wood", [1.0, 1.0, 1.0, 1.0]),
-        ("brown_dennis", [-11.59443990476217, 13.20363005120, -0.4034394881769, 0.2367787744557]),
+        (
+            "brown_dennis",
+            [-11.59443990476217, 13.20363005120, -0.4034394881769, 0.2367787744557],
+        ),
     ],
 )
 def test_problem_has_its_published_minimum(name, minimum):
@@ -126,11 +164,17 @@ def test_residuals_of_broyden_are_the_published_ones():
 
 def test_minimisers_are_compared_where_both_reach_the_tolerance(monkeypatch):
     case = CASES["MGH beale"]
-    ends = {"ours: exact": [3.0, 0.5], "scipy: exact": [3.0, 0.5], "scipy: short": [3.1, 0.5]}
+    ends = {
+        "ours: exact": [3.0, 0.5],
+        "scipy: exact": [3.0, 0.5],
+        "scipy: short": [3.1, 0.5],
+    }
 
     def contenders(*_):
         return [
-            minimising.Contender("BFGS", name, lambda x=x: minimising.Ended(jnp.array(x), 7))
+            minimising.Contender(
+                "BFGS", name, lambda x=x: minimising.Ended(jnp.array(x), 7)
+            )
             for name, x in ends.items()
         ]
 
@@ -139,8 +183,13 @@ def test_minimisers_are_compared_where_both_reach_the_tolerance(monkeypatch):
     assert [row.reached for row in rows] == [True, True, False]
     assert [row.ratio is None for row in rows] == [True, False, True]
     section = minimising.section(rows)
-    assert "ours reach the tolerance in 1 of 1; scipy does in 1 of 2, and where both do" in section.answer
-    assert minimising.section([rows[0]._replace(reached=False, gradient=0.5)]).missed == [
+    assert (
+        "ours reach the tolerance in 1 of 1; scipy does in 1 of 2, and where both do"
+        in section.answer
+    )
+    assert minimising.section(
+        [rows[0]._replace(reached=False, gradient=0.5)]
+    ).missed == [
         "MGH beale: ours: exact ends with a gradient of 5.0e-01, above the tolerance"
     ]
 
@@ -150,4 +199,6 @@ def test_levenberg_marquardt_and_scipy_end_at_one_point():
     ours, theirs = minimising.ours(case, 1e-9), minimising.scipys(case, 1e-9)
     assert [contender.family for contender in ours + theirs] == ["least squares"] * 3
     for contender in ours + theirs:
-        np.testing.assert_allclose(contender.solve().x, [3.0, 0.5], atol=1e-8, err_msg=contender.name)
+        np.testing.assert_allclose(
+            contender.solve().x, [3.0, 0.5], atol=1e-8, err_msg=contender.name
+        )

@@ -32,7 +32,11 @@ class Config:
 RESULT = runs.Result(
     answer="Momentum takes 3.1 times fewer steps, η = 0.1 <b>.",
     tables=(
-        runs.Table("Steps", ("rule", "steps", "rate"), (("adam", 12, 0.1), ("sgd", None, math.nan), ("x", 1, 1.0))),
+        runs.Table(
+            "Steps",
+            ("rule", "steps", "rate"),
+            (("adam", 12, 0.1), ("sgd", None, math.nan), ("x", 1, 1.0)),
+        ),
         runs.Table("Empty", (), (), "Nothing here."),
     ),
     arrays={
@@ -42,7 +46,14 @@ RESULT = runs.Result(
         "names": np.array(["η", "b"]),
         "nothing": np.zeros((0, 2), bool),
     },
-    numbers={"ratio": 3.1, "worst": -math.inf, "count": 7, "flag": True, "none": None, "deep": {"list": [1, 1.0]}},
+    numbers={
+        "ratio": 3.1,
+        "worst": -math.inf,
+        "count": 7,
+        "flag": True,
+        "none": None,
+        "deep": {"list": [1, 1.0]},
+    },
 )
 
 
@@ -54,7 +65,11 @@ def run(tmp_path):
 
 
 def files(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if path.name != ".lock"
+    }
 
 
 def refuse_constants(name):
@@ -64,24 +79,35 @@ def refuse_constants(name):
 def test_result_round_trip_is_exact(run):
     runs.finish(run, RESULT)
     loaded = runs.load_result(run.path)
-    assert repr(loaded._replace(arrays={})) == repr(RESULT._replace(arrays={}))  # repr tells 1 from 1.0, and shows nan.
+    assert repr(loaded._replace(arrays={})) == repr(
+        RESULT._replace(arrays={})
+    )  # repr tells 1 from 1.0, and shows nan.
     assert list(loaded.arrays) == list(RESULT.arrays)
     for name, array in RESULT.arrays.items():
-        assert (loaded.arrays[name].dtype, loaded.arrays[name].shape) == (array.dtype, array.shape)
+        assert (loaded.arrays[name].dtype, loaded.arrays[name].shape) == (
+            array.dtype,
+            array.shape,
+        )
         assert loaded.arrays[name].tobytes() == array.tobytes()
 
 
 def test_result_is_read_by_other_programs(run):
     runs.finish(run, RESULT)
-    json.loads((run.path / "result.json").read_text("utf-8"), parse_constant=refuse_constants)
+    json.loads(
+        (run.path / "result.json").read_text("utf-8"), parse_constant=refuse_constants
+    )
     with np.load(run.path / "arrays.npz", allow_pickle=False) as archive:
         np.testing.assert_array_equal(archive["loss"], RESULT.arrays["loss"])
 
 
 def test_numpy_scalars_come_back_as_numbers():
     table = runs.Table("t", ("a", "b"), ((np.float64(0.1), np.int64(3)),))
-    loaded = read_result(*result_bytes(runs.Result("", (table,), {}, {"ok": np.bool_(True)})))
-    assert repr((loaded.tables[0].rows, loaded.numbers)) == "(((0.1, 3),), {'ok': True})"
+    loaded = read_result(
+        *result_bytes(runs.Result("", (table,), {}, {"ok": np.bool_(True)}))
+    )
+    assert (
+        repr((loaded.tables[0].rows, loaded.numbers)) == "(((0.1, 3),), {'ok': True})"
+    )
 
 
 @pytest.mark.parametrize(
@@ -89,14 +115,28 @@ def test_numpy_scalars_come_back_as_numbers():
     [
         ({"numbers": {"loss": jnp.zeros(())}}, r"result\.numbers\.loss .* float\(x\)"),
         ({"numbers": {3: 1}}, r"result\.numbers has the key 3"),
-        ({"numbers": {"a": {"$float": "nan"}}}, r"result\.numbers\.a has the key '\$float'"),
-        ({"arrays": {"w": np.zeros(2, jnp.bfloat16)}}, r"arrays\['w'\] has dtype bfloat16"),
+        (
+            {"numbers": {"a": {"$float": "nan"}}},
+            r"result\.numbers\.a has the key '\$float'",
+        ),
+        (
+            {"arrays": {"w": np.zeros(2, jnp.bfloat16)}},
+            r"arrays\['w'\] has dtype bfloat16",
+        ),
         ({"arrays": {"w": np.array([None])}}, r"arrays\['w'\] has dtype object"),
-        ({"tables": (runs.Table("T", ("a",), ((1, 2),)),)}, r"'T' has 1 columns, but a row \(1, 2\)"),
-        ({"tables": (runs.Table("T", ("a", "b", "a"), ()),)}, "'T' has two columns of the name 'a'"),
+        (
+            {"tables": (runs.Table("T", ("a",), ((1, 2),)),)},
+            r"'T' has 1 columns, but a row \(1, 2\)",
+        ),
+        (
+            {"tables": (runs.Table("T", ("a", "b", "a"), ()),)},
+            "'T' has two columns of the name 'a'",
+        ),
     ],
 )
-def test_result_that_cannot_be_saved_exactly_is_refused_and_saves_nothing(run, change, message):
+def test_result_that_cannot_be_saved_exactly_is_refused_and_saves_nothing(
+    run, change, message
+):
     before = files(run.path)
     with pytest.raises((TypeError, ValueError), match=message):
         runs.finish(run, RESULT._replace(**change))
@@ -105,39 +145,75 @@ def test_result_that_cannot_be_saved_exactly_is_refused_and_saves_nothing(run, c
 
 def test_manifest_holds_all_that_makes_the_run_again(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", f"{Path.home()}/cache")
-    monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to={Path.home()}/x --xla_cpu_max_isa=AVX")
+    monkeypatch.setenv(
+        "XLA_FLAGS", f"--xla_dump_to={Path.home()}/x --xla_cpu_max_isa=AVX"
+    )
     config = Config(learning_rate=0.5, decay=math.nan)
     run = runs.open_run("trajectory", config, tmp_path, width=32)
     assert (run.path, run.finished) == (tmp_path / "trajectory" / run.id, False)
     assert runs.read_manifest(run.path)["status"] == "running"
     runs.finish(run, RESULT, seconds=1.5, programs={"step": "ab12"})
     manifest = runs.read_manifest(run.path)
-    assert {name: manifest[name] for name in ("experiment", "id", "status", "command", "facts")} == {
+    assert {
+        name: manifest[name]
+        for name in ("experiment", "id", "status", "command", "facts")
+    } == {
         "experiment": "trajectory",
         "id": runs.run_id("trajectory", config),
         "status": "finished",
         "command": "python experiments/trajectory.py --learning-rate 0.5 --decay nan",
         "facts": {"seconds": 1.5, "programs": {"step": "ab12"}},
     }
-    assert repr(manifest["config"]) == repr(dataclasses.asdict(config) | {"rules": ["adam"]})
+    assert repr(manifest["config"]) == repr(
+        dataclasses.asdict(config) | {"rules": ["adam"]}
+    )
     for name, digest in manifest["digests"].items():
         assert digest == hashlib.sha256((run.path / name).read_bytes()).hexdigest()
     where = manifest["environment"]
-    packages = ["jax", "jaxlib", "optax", "flax", "numpy", "scipy", "scikit-learn", "descent-jax"]
+    packages = [
+        "jax",
+        "jaxlib",
+        "optax",
+        "flax",
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        "descent-jax",
+    ]
     assert list(where["versions"]) == packages
-    assert (where["versions"]["jax"], where["versions"]["numpy"]) == (jax.__version__, np.__version__)
+    assert (where["versions"]["jax"], where["versions"]["numpy"]) == (
+        jax.__version__,
+        np.__version__,
+    )
     assert where["python"] == sys.version.split()[0]
     assert where["processor"]["cores"] == os.cpu_count()
-    assert where["processor"].keys() == {"model", "architecture", "instruction_sets", "cores"}
-    assert (where["xla_pool"], where["x64"], where["matmul_precision"]) == ("2", True, "highest")
+    assert where["processor"].keys() == {
+        "model",
+        "architecture",
+        "instruction_sets",
+        "cores",
+    }
+    assert (where["xla_pool"], where["x64"], where["matmul_precision"]) == (
+        "2",
+        True,
+        "highest",
+    )
     assert where["xla_flags"] == "--xla_dump_to=(path or address) --xla_cpu_max_isa=AVX"
     assert where["jax_variables"]["JAX_COMPILATION_CACHE_DIR"] == "(path or address)"
-    assert where["devices"] == {"kind": jax.devices()[0].device_kind, "platform": jax.default_backend(), "count": 1}
+    assert where["devices"] == {
+        "kind": jax.devices()[0].device_kind,
+        "platform": jax.default_backend(),
+        "count": 1,
+    }
     assert where["lane_width"] == 32
     assert "git" in where
     text = (run.path / "manifest.json").read_text("utf-8")
     json.loads(text, parse_constant=refuse_constants)
-    assert not [word for word in (str(Path.home()), str(tmp_path), platform.node()) if word and word in text]
+    assert not [
+        word
+        for word in (str(Path.home()), str(tmp_path), platform.node())
+        if word and word in text
+    ]
 
 
 def test_finished_run_is_left_as_it_is_and_fresh_begins_anew(run, tmp_path):
@@ -148,7 +224,9 @@ def test_finished_run_is_left_as_it_is_and_fresh_begins_anew(run, tmp_path):
     assert files(run.path) == before
     assert not runs.open_run("trajectory", Config(), tmp_path, fresh=True).finished
     assert set(files(run.path)) == {"manifest.json", "result.json", "arrays.npz"}
-    with pytest.raises(ValueError, match=r"status is 'running'.*python experiments/trajectory\.py"):
+    with pytest.raises(
+        ValueError, match=r"status is 'running'.*python experiments/trajectory\.py"
+    ):
         runs.load_result(run.path)
 
 
@@ -167,7 +245,9 @@ def test_every_flipped_byte_is_found(run, tmp_path, name):
     runs.finish(run, RESULT)
     whole = (run.path / name).read_bytes()
     for place in (0, len(whole) // 2, len(whole) - 1):
-        (run.path / name).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        (run.path / name).write_bytes(
+            whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+        )
         with pytest.raises(ValueError, match=f"{name} is damaged"):
             runs.load_result(run.path)
     manifest = (run.path / "manifest.json").read_bytes()
@@ -179,7 +259,9 @@ def test_every_flipped_byte_is_found(run, tmp_path, name):
         assert not runs.open_run("trajectory", Config(), tmp_path).finished
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"status": {"$float": []}}', "\x00\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"status": {"$float": []}}', "\x00\x00"]
+)
 def test_unreadable_manifest_is_said_aloud_and_begins_anew(run, tmp_path, text):
     runs.finish(run, RESULT)
     (run.path / "manifest.json").write_text(text)
@@ -188,7 +270,9 @@ def test_unreadable_manifest_is_said_aloud_and_begins_anew(run, tmp_path, text):
     assert runs.read_manifest(run.path)["status"] == "running"
 
 
-@pytest.mark.parametrize("change", [{"config": {"seeds": "0..3"}}, {"experiment": "other"}])
+@pytest.mark.parametrize(
+    "change", [{"config": {"seeds": "0..3"}}, {"experiment": "other"}]
+)
 def test_folder_of_another_run_is_refused_and_kept(run, tmp_path, change):
     manifest = runs.read_manifest(run.path) | change
     (run.path / "manifest.json").write_text(json.dumps(manifest))
@@ -207,26 +291,39 @@ def test_folder_without_a_run_is_named(tmp_path):
 def test_results_under_a_file_are_refused(tmp_path):
     (tmp_path / "file").write_text("precious")
     for results in (tmp_path / "file", tmp_path / "file" / "results"):
-        with pytest.raises(OSError, match=r"a file stands where a folder is needed.*--results"):
+        with pytest.raises(
+            OSError, match=r"a file stands where a folder is needed.*--results"
+        ):
             runs.open_run("trajectory", Config(), results)
     assert (tmp_path / "file").read_text() == "precious"
 
 
 @pytest.mark.parametrize(
-    ("number", "reason"), [(errno.EACCES, "no permission"), (errno.EROFS, "read-only"), (errno.ENOSPC, "disk is full")]
+    ("number", "reason"),
+    [
+        (errno.EACCES, "no permission"),
+        (errno.EROFS, "read-only"),
+        (errno.ENOSPC, "disk is full"),
+    ],
 )
 def test_results_that_cannot_be_made_say_why(tmp_path, monkeypatch, number, reason):
     def refuse(*args, **kwargs):
         raise OSError(number, "no")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(OSError, match=rf"{runs.run_id('t', {})}: .*{reason}.*--results") as caught:
+    with pytest.raises(
+        OSError, match=rf"{runs.run_id('t', {})}: .*{reason}.*--results"
+    ) as caught:
         runs.open_run("t", {}, tmp_path)
     assert caught.value.errno == number
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space"), KeyboardInterrupt()], ids=["full", "interrupted"])
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOSPC, "No space"), KeyboardInterrupt()],
+    ids=["full", "interrupted"],
+)
 def test_write_that_fails_keeps_what_was_saved(tmp_path, monkeypatch, call, error):
     def fail(*args):
         raise error
@@ -238,7 +335,10 @@ def test_write_that_fails_keeps_what_was_saved(tmp_path, monkeypatch, call, erro
         runs.write_atomically(path, b"after")
     assert files(tmp_path) == {"answer.txt": b"before"}
     if isinstance(error, OSError):
-        assert all(words in str(caught.value) for words in (str(path), "disk is full", "Still there", "answer.txt"))
+        assert all(
+            words in str(caught.value)
+            for words in (str(path), "disk is full", "Still there", "answer.txt")
+        )
 
 
 def test_a_file_system_that_flushes_no_folders_takes_files(tmp_path, monkeypatch):
@@ -258,19 +358,27 @@ def test_full_disk_keeps_what_was_saved(tmp_path):
     path = tmp_path / "answer.txt"
     runs.write_atomically(path, b"before")
     (tmp_path / f".answer.txt.{os.getpid()}.partial").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"Cannot write .*answer\.txt: the disk is full\. Still there, as before: answer"):
+    with pytest.raises(
+        OSError,
+        match=r"Cannot write .*answer\.txt: the disk is full\. Still there, as before: answer",
+    ):
         runs.write_atomically(path, b"after")
     assert files(tmp_path) == {"answer.txt": b"before"}
 
 
 def test_metrics_on_a_full_disk_say_so(run):
     (run.path / "metrics.jsonl").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"Cannot add to .*metrics\.jsonl: the disk is full.*manifest\.json"):
+    with pytest.raises(
+        OSError,
+        match=r"Cannot add to .*metrics\.jsonl: the disk is full.*manifest\.json",
+    ):
         runs.append_metrics(run, loss=1.0)
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_finish_that_fails_at_any_file_leaves_an_unfinished_run_of_whole_files(run, tmp_path, monkeypatch, number):
+def test_finish_that_fails_at_any_file_leaves_an_unfinished_run_of_whole_files(
+    run, tmp_path, monkeypatch, number
+):
     runs.finish(run, RESULT)
     run = runs.open_run("trajectory", Config(), tmp_path, fresh=True)
     runs.close(run)
@@ -287,7 +395,9 @@ def test_finish_that_fails_at_any_file_leaves_an_unfinished_run_of_whole_files(r
         runs.finish(run, RESULT._replace(answer="Another."))
     monkeypatch.undo()
     assert set(files(run.path)) == {"manifest.json", "result.json", "arrays.npz"}
-    read_result((run.path / "result.json").read_bytes(), (run.path / "arrays.npz").read_bytes())
+    read_result(
+        (run.path / "result.json").read_bytes(), (run.path / "arrays.npz").read_bytes()
+    )
     assert not runs.open_run("trajectory", Config(), tmp_path).finished
 
 
@@ -298,7 +408,9 @@ def test_killed_write_keeps_what_was_saved_and_its_left_over_goes(run, tmp_path)
         f"os.replace = lambda *paths: os.kill(os.getpid(), {int(signal.SIGKILL)}); "
         "runs.write_atomically(sys.argv[1], b'half')"
     )
-    killed = subprocess.run([sys.executable, "-c", program, str(run.path / "manifest.json")], check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", program, str(run.path / "manifest.json")], check=False
+    )
     assert killed.returncode == -signal.SIGKILL
     left_over = set(files(run.path)) - set(before)
     assert len(left_over) == 1

@@ -45,7 +45,10 @@ OTHER = [
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text().filter(lambda name: name != "$float"), inner),
+    lambda inner: (
+        st.lists(inner)
+        | st.dictionaries(st.text().filter(lambda name: name != "$float"), inner)
+    ),
     max_leaves=8,
 )
 
@@ -58,19 +61,30 @@ def test_json_round_trip_is_exact(value):
 
 def test_id_is_the_hash_of_the_canonical_json():
     text = '{"config":{"a":[1,0.5],"b":"\\u03b7"},"experiment":"t"}'
-    assert runs.run_id("t", {"b": "η", "a": (1, 0.5)}) == hashlib.sha256(text.encode()).hexdigest()[:12]
+    assert (
+        runs.run_id("t", {"b": "η", "a": (1, 0.5)})
+        == hashlib.sha256(text.encode()).hexdigest()[:12]
+    )
 
 
 def test_id_depends_on_every_field_and_on_nothing_else(tmp_path, monkeypatch):
     identity = runs.run_id("t", Config())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("time.time", lambda: 0.0)
-    assert runs.run_id("t", dict(reversed(dataclasses.asdict(Config()).items()))) == identity
-    others = [runs.run_id("t", config) for config in OTHER] + [runs.run_id("u", Config())]
+    assert (
+        runs.run_id("t", dict(reversed(dataclasses.asdict(Config()).items())))
+        == identity
+    )
+    others = [runs.run_id("t", config) for config in OTHER] + [
+        runs.run_id("u", Config())
+    ]
     assert len({identity, *others}) == len(others) + 1
 
 
-@pytest.mark.parametrize("pair", [(1, 1.0), (1, True), (0.0, -0.0), ("1", 1), (None, "None"), (math.nan, math.inf)])
+@pytest.mark.parametrize(
+    "pair",
+    [(1, 1.0), (1, True), (0.0, -0.0), ("1", 1), (None, "None"), (math.nan, math.inf)],
+)
 def test_id_tells_types_apart(pair):
     assert runs.run_id("t", {"a": pair[0]}) != runs.run_id("t", {"a": pair[1]})
 
@@ -96,7 +110,14 @@ def test_processor_is_read_from_cpuinfo(tmp_path):
     core = "model name\t: Some CPU @ 2.0GHz\nflags\t\t: fpu sse4_2 avx avx2 avx512f amx_tile fma mmx\n\n"
     cpuinfo.write_text(core * 2)
     assert processor(cpuinfo)["model"] == "Some CPU @ 2.0GHz"
-    assert processor(cpuinfo)["instruction_sets"] == ["amx_tile", "avx", "avx2", "avx512f", "fma", "sse4_2"]
+    assert processor(cpuinfo)["instruction_sets"] == [
+        "amx_tile",
+        "avx",
+        "avx2",
+        "avx512f",
+        "fma",
+        "sse4_2",
+    ]
     cpuinfo.write_text("CPU implementer\t: 0x41\nFeatures\t: fp asimd sve bf16\n")
     assert processor(cpuinfo)["instruction_sets"] == ["asimd", "bf16", "sve"]
     assert processor(tmp_path / "absent")["model"]
@@ -104,12 +125,16 @@ def test_processor_is_read_from_cpuinfo(tmp_path):
 
 def test_git_state_is_that_of_the_repository_at_its_top(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith("GIT_")]:
-        monkeypatch.delenv(name)  # Under a git hook they name this project's own repository.
+        monkeypatch.delenv(
+            name
+        )  # Under a git hook they name this project's own repository.
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
 
     def git(*words):
         command = ["git", "-c", "user.name=A", "-c", "user.email=a@b.c", *words]
-        return subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(
+            command, cwd=tmp_path, check=True, capture_output=True, text=True
+        ).stdout
 
     assert git_state(tmp_path) is None
     git("init")
@@ -129,21 +154,38 @@ def test_git_state_is_that_of_the_repository_at_its_top(tmp_path, monkeypatch):
 
 def test_hash_of_arrays_tells_dtype_shape_and_bytes_apart():
     ones = np.ones((2, 3), np.float32)
-    different = [(ones,), (ones.T,), (ones.astype(np.float64),), (ones.view(np.int32),), (-ones,), (ones, ones), ()]
+    different = [
+        (ones,),
+        (ones.T,),
+        (ones.astype(np.float64),),
+        (ones.view(np.int32),),
+        (-ones,),
+        (ones, ones),
+        (),
+    ]
     different += [(jnp.ones((2, 3), jnp.bfloat16),), (jnp.ones((2, 3), jnp.float16),)]
     different += [(np.float32(0.0),), (np.float32(-0.0),)]
     assert len({runs.hash_arrays(*arrays) for arrays in different}) == len(different)
     strided = np.arange(12, dtype=np.float32).reshape(2, 6)[:, ::2]
     same = (strided, jnp.asarray(strided), strided.copy(order="F"))
     assert len({runs.hash_arrays(array) for array in same}) == 1
-    assert runs.hash_arrays(ones) == hashlib.sha256(b"float32 <f4 (2, 3)\n" + 6 * b"\x00\x00\x80?").hexdigest()
+    assert (
+        runs.hash_arrays(ones)
+        == hashlib.sha256(b"float32 <f4 (2, 3)\n" + 6 * b"\x00\x00\x80?").hexdigest()
+    )
     with pytest.raises(TypeError, match="array 1 holds Python objects"):
         runs.hash_arrays(ones, np.array([None]))
 
 
 @pytest.mark.parametrize(
     ("text", "seeds"),
-    [("7", (7,)), ("0,3,5", (0, 3, 5)), ("0..9", tuple(range(10))), (" 5 .. 6, 1", (5, 6, 1)), ("4..4", (4,))],
+    [
+        ("7", (7,)),
+        ("0,3,5", (0, 3, 5)),
+        ("0..9", tuple(range(10))),
+        (" 5 .. 6, 1", (5, 6, 1)),
+        ("4..4", (4,)),
+    ],
 )
 def test_seeds_are_read_as_typed(text, seeds):
     assert runs.parse_seeds(text) == seeds

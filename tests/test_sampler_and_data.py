@@ -6,29 +6,48 @@ import numpy as np
 import optax
 import pytest
 
-from research import descent, lanes, losses, models, objectives, samplers, training, update_rules
+from research import (
+    descent,
+    lanes,
+    losses,
+    models,
+    objectives,
+    samplers,
+    training,
+    update_rules,
+)
 from research.types import Batch, Sampler, Sequences, Workload
 
 N = 12
 MODEL = models.linear(3)
 OBJECTIVE = objectives.empirical_risk(MODEL, losses.squared_error)
-DATA = Batch(jnp.asarray(np.random.default_rng(0).normal(size=(N, 3))), jnp.arange(float(N)))
+DATA = Batch(
+    jnp.asarray(np.random.default_rng(0).normal(size=(N, 3))), jnp.arange(float(N))
+)
 KEY = jax.random.key(1)
 PARAMS = {"weights": jnp.zeros(3), "intercept": jnp.zeros(())}
 
 
 def run(sampler, rule, data=DATA, objective=OBJECTIVE):
     step = descent.make_step(objective, rule, data)
-    return descent.run(step, descent.start(rule, PARAMS), sampler, KEY, jnp.arange(2))[0].params
+    return descent.run(step, descent.start(rule, PARAMS), sampler, KEY, jnp.arange(2))[
+        0
+    ].params
 
 
 def train(sampler, rule, data=DATA, objective=OBJECTIVE):
-    return training.train(objective, rule, data, sampler, num_epochs=2, params=PARAMS, key=KEY).params
+    return training.train(
+        objective, rule, data, sampler, num_epochs=2, params=PARAMS, key=KEY
+    ).params
 
 
 def sweep(sampler, rule, data=DATA, objective=OBJECTIVE):
-    workload = Workload("w", data, None, None, lambda key: PARAMS, objective, None, "", None, None)
-    program = lanes.compile_program(workload, lambda learning_rate: rule, sampler, 2, width=2)
+    workload = Workload(
+        "w", data, None, None, lambda key: PARAMS, objective, None, "", None, None
+    )
+    program = lanes.compile_program(
+        workload, lambda learning_rate: rule, sampler, 2, width=2
+    )
     return lanes.train(program, {"seed": [0], "learning_rate": [0.1]}).params
 
 
@@ -51,7 +70,10 @@ def made_for(n):
 @pytest.mark.parametrize("n", [1, 5, 11, 13, 40])
 def test_a_sampler_for_another_number_of_examples_is_refused_with_both_numbers(way, n):
     for sampler in made_for(n):
-        with pytest.raises(ValueError, match=rf"made for num_examples={n}, but the dataset has 12\. Make it with n=12"):
+        with pytest.raises(
+            ValueError,
+            match=rf"made for num_examples={n}, but the dataset has 12\. Make it with n=12",
+        ):
             way(sampler, SGD)
 
 
@@ -78,12 +100,17 @@ def test_a_sampler_of_ones_own_that_leaves_the_dataset_is_refused(way):
 @pytest.mark.parametrize("way", [run, sweep])
 def test_an_index_that_leaves_the_dataset_in_a_later_epoch_turns_the_params_to_nan(way):
     """Nothing can be raised in the middle of a program; a finite number would be a wrong one."""
-    first = jax.random.fold_in(KEY if way is run else jax.random.fold_in(jax.random.key(0), lanes.EPOCHS), 0)
+    first = jax.random.fold_in(
+        KEY if way is run else jax.random.fold_in(jax.random.key(0), lanes.EPOCHS), 0
+    )
     of = lambda key: jax.random.key_data(key).sum().astype(jnp.int64)
     late = lambda key: (
-        jnp.where((of(key) == of(first)) | (of(key) == of(jax.random.key(0))), 0, N) * jnp.ones((2, 3), int)
+        jnp.where((of(key) == of(first)) | (of(key) == of(jax.random.key(0))), 0, N)
+        * jnp.ones((2, 3), int)
     )
-    assert all(np.isnan(leaf).all() for leaf in jax.tree.leaves(way(Sampler(2, 3, late), SGD)))
+    assert all(
+        np.isnan(leaf).all() for leaf in jax.tree.leaves(way(Sampler(2, 3, late), SGD))
+    )
 
 
 def test_an_eager_step_refuses_indices_outside_of_the_dataset():
@@ -100,10 +127,15 @@ def test_leaves_of_different_length_are_refused(way):
     for data in (
         Batch(DATA.x, DATA.y[:-1]),
         Batch({"a": DATA.x, "b": DATA.x[:5]}, DATA.y),
-        Batch(Sequences(DATA.x, jnp.array([2])), DATA.y),  # One length would be broadcast over all sequences.
+        Batch(
+            Sequences(DATA.x, jnp.array([2])), DATA.y
+        ),  # One length would be broadcast over all sequences.
         Batch(DATA.x, jnp.array(1.0)),
     ):
-        with pytest.raises(ValueError, match=r"leading axes of a dataset must be alike; got x.* of shape"):
+        with pytest.raises(
+            ValueError,
+            match=r"leading axes of a dataset must be alike; got x.* of shape",
+        ):
             way(samplers.full_batch(N), SGD, data, objective)
     with pytest.raises(ValueError, match="the dataset has no examples"):
         way(samplers.full_batch(1), SGD, Batch(DATA.x[:0], DATA.y[:0]), objective)
@@ -116,8 +148,15 @@ def test_saga_refuses_a_table_of_another_length_wherever_it_stands(wrap):
         if wrap == "in sam":
             return update_rules.sam(0.01, inner=saga)
         if wrap == "in a group":
-            return update_rules.by_group({"all": saga(0.01)}, lambda params: jax.tree.map(lambda _: "all", params))
-        return saga(0.01) if wrap == "alone" else update_rules.with_state_dtype(saga(0.01), "float32")
+            return update_rules.by_group(
+                {"all": saga(0.01)},
+                lambda params: jax.tree.map(lambda _: "all", params),
+            )
+        return (
+            saga(0.01)
+            if wrap == "alone"
+            else update_rules.with_state_dtype(saga(0.01), "float32")
+        )
 
     for n in (5, 20):
         words = rf"saga\(num_examples={n}\) keeps {n} gradients, but the dataset has 12 examples; give 12"
@@ -130,14 +169,18 @@ def test_saga_on_its_own_refuses_concrete_indices_outside_of_its_table():
     value_fn = lambda x, indices=None: jnp.sum(x) ** 2
     for index in (5, 11, -1):
         with pytest.raises(ValueError, match=f"keeps no gradient of example {index}"):
-            rule.update(x, rule.init(x), x, value_fn=value_fn, indices=jnp.array([0, index]))
+            rule.update(
+                x, rule.init(x), x, value_fn=value_fn, indices=jnp.array([0, index])
+            )
 
 
 @pytest.mark.parametrize("way", [run, train])
 def test_mini_batches_of_no_data_are_refused(way):
     objective = lambda params, batch: jnp.sum(params["weights"] ** 2)
     way(samplers.full_batch(1), SGD, None, objective)
-    with pytest.raises(ValueError, match="draws batches of 4 examples, but there is no dataset"):
+    with pytest.raises(
+        ValueError, match="draws batches of 4 examples, but there is no dataset"
+    ):
         way(samplers.minibatch(N, 4), SGD, None, objective)
 
 
@@ -145,5 +188,7 @@ def test_passes_of_an_objective_without_data_are_steps():
     """A full batch of 12 where there are none would count each step as twelve passes."""
     objective = lambda params, batch: jnp.sum(params["weights"] ** 2)
     sweep(samplers.full_batch(1), SGD, None, objective)
-    with pytest.raises(ValueError, match="made for num_examples=12, but the dataset has 1"):
+    with pytest.raises(
+        ValueError, match="made for num_examples=12, but the dataset has 1"
+    ):
         sweep(samplers.full_batch(N), SGD, None, objective)

@@ -17,7 +17,11 @@ TOP = Path(__file__).parent.parent
 
 def epochs(sampler, count, seed=0):
     root = jax.random.key(seed)
-    return np.array(jax.vmap(lambda e: sampler.indices(jax.random.fold_in(root, e)))(jnp.arange(count)))
+    return np.array(
+        jax.vmap(lambda e: sampler.indices(jax.random.fold_in(root, e)))(
+            jnp.arange(count)
+        )
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 10])
@@ -53,19 +57,27 @@ def test_with_replacement_draws_within_an_epoch_are_independent():
 
 def test_full_batch_gathers_nothing():
     sampler = samplers.full_batch(7)
-    assert (sampler.num_batches, sampler.batch_size, sampler.indices(jax.random.key(0))) == (1, 7, None)
+    assert (
+        sampler.num_batches,
+        sampler.batch_size,
+        sampler.indices(jax.random.key(0)),
+    ) == (1, 7, None)
 
 
 def test_stochastic_is_a_minibatch_of_one():
     key = jax.random.key(3)
     ours, theirs = samplers.stochastic(9), samplers.minibatch(9, 1)
-    np.testing.assert_array_equal(ours.indices(key), theirs.indices(jax.random.clone(key)))
+    np.testing.assert_array_equal(
+        ours.indices(key), theirs.indices(jax.random.clone(key))
+    )
 
 
 def test_epochs_have_distinct_orders_and_the_same_key_the_same_order():
     drawn = epochs(samplers.stochastic(8), 50).reshape(50, -1)
     assert len({tuple(epoch) for epoch in drawn}) == 50
-    np.testing.assert_array_equal(drawn, epochs(samplers.stochastic(8), 50).reshape(50, -1))
+    np.testing.assert_array_equal(
+        drawn, epochs(samplers.stochastic(8), 50).reshape(50, -1)
+    )
 
 
 def test_every_order_is_equally_likely():
@@ -81,10 +93,15 @@ def test_order_is_the_same_without_float64():
         "print(*numpy.ravel(samplers.stochastic(398).indices(jax.random.key(5))))"
     )
     printed = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=TOP
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=TOP,
     ).stdout
     np.testing.assert_array_equal(
-        np.array(printed.split(), int), np.ravel(samplers.stochastic(398).indices(jax.random.key(5)))
+        np.array(printed.split(), int),
+        np.ravel(samplers.stochastic(398).indices(jax.random.key(5))),
     )
 
 

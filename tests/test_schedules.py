@@ -25,7 +25,11 @@ ORACLES = {
         lambda t: 0.3 * 0.5 ** (t // 7),
         optax.exponential_decay(0.3, 7, 0.5, staircase=True),
     ),
-    "exponential": ([0.3, 0.7, 9.0], lambda t: 0.3 * 0.7 ** (t / 9), optax.exponential_decay(0.3, 9, 0.7)),
+    "exponential": (
+        [0.3, 0.7, 9.0],
+        lambda t: 0.3 * 0.7 ** (t / 9),
+        optax.exponential_decay(0.3, 9, 0.7),
+    ),
     "polynomial": (
         [0.3, 0.02, 30, 1.5],
         lambda t: 0.02 + 0.28 * (1 - np.minimum(t, 30) / 30) ** 1.5,
@@ -55,14 +59,22 @@ ORACLES = {
             0.015 + 0.1425 * (1 - np.cos(np.pi * t / 9)),
             0.00015 + 0.149925 * (1 + np.cos(np.pi * np.clip((t - 9) / 21, 0, 1))),
         ),
-        jax.vmap(optax.cosine_onecycle_schedule(30, 0.3, 0.3, 20.0, 100.0)),  # It takes one count at a time.
+        jax.vmap(
+            optax.cosine_onecycle_schedule(30, 0.3, 0.3, 20.0, 100.0)
+        ),  # It takes one count at a time.
     ),
     "warm_restarts": (
         [0.3, 5, 3, 0.02],
         np.vectorize(lambda t: restarted(t, 5, 3)),
         optax.sgdr_schedule(
             [
-                {"init_value": 0.3, "peak_value": 0.3, "warmup_steps": 0, "decay_steps": steps, "end_value": 0.02}
+                {
+                    "init_value": 0.3,
+                    "peak_value": 0.3,
+                    "warmup_steps": 0,
+                    "decay_steps": steps,
+                    "end_value": 0.02,
+                }
                 for steps in (5, 15, 45)
             ]
         ),
@@ -78,7 +90,9 @@ def assert_same(ours, theirs, initial=0.3):
 
 def test_every_schedule_has_an_oracle():
     missing = SCHEDULES.keys() - ORACLES.keys()
-    assert not missing, f"give {sorted(missing)} arguments, a formula and optax's counterpart (or None) in ORACLES"
+    assert not missing, (
+        f"give {sorted(missing)} arguments, a formula and optax's counterpart (or None) in ORACLES"
+    )
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -90,18 +104,26 @@ def test_schedule_equals_its_formula(name):
     assert_same(rates, formula(COUNTS))
 
 
-@pytest.mark.parametrize("name", [name for name, (_, _, theirs) in ORACLES.items() if theirs])
+@pytest.mark.parametrize(
+    "name", [name for name, (_, _, theirs) in ORACLES.items() if theirs]
+)
 def test_schedule_equals_optax(name):
     arguments, _, theirs = ORACLES[name]
     counts = jnp.asarray(COUNTS)
-    assert_same(SCHEDULES[name](*arguments)(counts), jnp.broadcast_to(theirs(counts), counts.shape))
+    assert_same(
+        SCHEDULES[name](*arguments)(counts),
+        jnp.broadcast_to(theirs(counts), counts.shape),
+    )
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedule_of_integer_counts_equals_that_of_float_counts(name):
     schedule = SCHEDULES[name](*ORACLES[name][0])
     whole = jnp.asarray(COUNTS)
-    of_integers = [schedule(whole.astype(jnp.int32)), jnp.stack([schedule(int(t)) for t in COUNTS])]
+    of_integers = [
+        schedule(whole.astype(jnp.int32)),
+        jnp.stack([schedule(int(t)) for t in COUNTS]),
+    ]
     for rates in of_integers:
         assert rates.dtype == jnp.float64
         assert_same(rates, schedule(whole))
@@ -113,7 +135,10 @@ def test_schedule_of_traced_values_equals_that_of_floats(name):
     traced = jax.jit(lambda values, t: SCHEDULES[name](*values)(t))
     for scale in (1.0, 0.5):
         values = [scale * arguments[0], *arguments[1:]]
-        assert_same(traced(values, jnp.asarray(COUNTS)), SCHEDULES[name](*values)(jnp.asarray(COUNTS)))
+        assert_same(
+            traced(values, jnp.asarray(COUNTS)),
+            SCHEDULES[name](*values)(jnp.asarray(COUNTS)),
+        )
     assert traced._cache_size() == 1
 
 
@@ -133,9 +158,13 @@ def test_ends_are_exact():
     counts = jnp.array([30, 31, 10**9])
     np.testing.assert_array_equal(schedules.cosine(0.3, 30, 0.02)(counts), 0.02)
     np.testing.assert_array_equal(schedules.polynomial(0.3, 0.02, 30)(counts), 0.02)
-    np.testing.assert_allclose(schedules.linear_warmup(0.3, 30, 0.02)(counts), 0.3, rtol=2e-16)
+    np.testing.assert_allclose(
+        schedules.linear_warmup(0.3, 30, 0.02)(counts), 0.3, rtol=2e-16
+    )
     for name, (arguments, formula, _) in ORACLES.items():
-        assert SCHEDULES[name](*arguments)(0) == pytest.approx(formula(0.0), rel=1e-15), name
+        assert SCHEDULES[name](*arguments)(0) == pytest.approx(
+            formula(0.0), rel=1e-15
+        ), name
 
 
 def test_step_drops_at_every_multiple():
@@ -147,10 +176,18 @@ def test_step_drops_at_every_multiple():
 
 
 def test_join_equals_optax():
-    parts = [schedules.linear_warmup(0.3, 8), schedules.cosine(0.3, 20), schedules.constant(0.01)]
+    parts = [
+        schedules.linear_warmup(0.3, 8),
+        schedules.cosine(0.3, 20),
+        schedules.constant(0.01),
+    ]
     counts = jnp.asarray(COUNTS)
-    assert_same(join(parts, [8, 28])(counts), optax.join_schedules(parts, [8, 28])(counts))
-    assert_same(join(parts, [8, 28])(COUNTS.astype(np.int32)), join(parts, [8, 28])(counts))
+    assert_same(
+        join(parts, [8, 28])(counts), optax.join_schedules(parts, [8, 28])(counts)
+    )
+    assert_same(
+        join(parts, [8, 28])(COUNTS.astype(np.int32)), join(parts, [8, 28])(counts)
+    )
 
 
 def test_join_keeps_derivatives_finite():
@@ -165,12 +202,20 @@ def test_one_cycle_equals_the_formula_of_torch():
     lowest, last, ends = 0.3 / 25, 0.3 / 25 / 1e4, (0.25 * 40 - 1, 40 - 1)
     rates = []
     for t in range(40):
-        begin, end, part = (lowest, 0.3, t / ends[0]) if t <= ends[0] else (0.3, last, (t - 9) / (ends[1] - ends[0]))
+        begin, end, part = (
+            (lowest, 0.3, t / ends[0])
+            if t <= ends[0]
+            else (0.3, last, (t - 9) / (ends[1] - ends[0]))
+        )
         rates.append(end + (begin - end) / 2 * (1 + np.cos(np.pi * part)))
-    assert_same(schedules.one_cycle(0.3, 39, (0.25 * 40 - 1) / 39)(jnp.arange(40.0)), rates)
+    assert_same(
+        schedules.one_cycle(0.3, 39, (0.25 * 40 - 1) / 39)(jnp.arange(40.0)), rates
+    )
 
 
-@pytest.mark.parametrize(("period", "factor"), [(1, 1), (7, 1), (1, 2), (3, 3), (10, 7), (1, 1000)])
+@pytest.mark.parametrize(
+    ("period", "factor"), [(1, 1), (7, 1), (1, 2), (3, 3), (10, 7), (1, 1000)]
+)
 def test_warm_restarts_start_where_the_sum_of_periods_says(period, factor):
     # A logarithm alone, as in torch, misses some of these by rounding; at its start a period is at its highest rate.
     lengths = [period * factor**i for i in range(60) if period * factor**i < 10**8]
@@ -185,50 +230,130 @@ def test_warm_restarts_start_where_the_sum_of_periods_says(period, factor):
 def test_piecewise_changes_at_the_boundary_itself():
     rates = schedules.piecewise(0.0, [2, 3], [1.0, 0.5])(jnp.arange(5))
     np.testing.assert_array_equal(rates, [0.0, 0.0, 1.0, 0.5, 0.5])
-    np.testing.assert_array_equal(schedules.piecewise(0.25, [], [])(jnp.arange(2)), 0.25)
+    np.testing.assert_array_equal(
+        schedules.piecewise(0.25, [], [])(jnp.arange(2)), 0.25
+    )
 
 
-NUMBERS = [-0.1, float("nan"), float("inf"), "0.1", None, True, [0.1], jnp.array([0.1, 0.2]), jnp.array(jnp.nan)]
+NUMBERS = [
+    -0.1,
+    float("nan"),
+    float("inf"),
+    "0.1",
+    None,
+    True,
+    [0.1],
+    jnp.array([0.1, 0.2]),
+    jnp.array(jnp.nan),
+]
 
 
 @pytest.mark.parametrize("bad", NUMBERS, ids=repr)
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_bad_rate_raises(name, bad):
-    argument = {"constant": "value", "linear_warmup": "peak", "one_cycle": "peak"}.get(name, "initial")
-    with pytest.raises((ValueError, TypeError), match=f"{argument} must be a finite number, at least 0; got"):
+    argument = {"constant": "value", "linear_warmup": "peak", "one_cycle": "peak"}.get(
+        name, "initial"
+    )
+    with pytest.raises(
+        (ValueError, TypeError),
+        match=f"{argument} must be a finite number, at least 0; got",
+    ):
         SCHEDULES[name](bad, *ORACLES[name][0][1:])
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: schedules.step(1.0, 0.0, 5), "factor must be a finite number, positive; got factor=0.0"),
-        (lambda: schedules.step(1.0, 0.5, 0), "every must be an integer, positive; got every=0"),
-        (lambda: schedules.step(1.0, 0.5, 2.5), "every must be an integer, positive; got every=2.5"),
+        (
+            lambda: schedules.step(1.0, 0.0, 5),
+            "factor must be a finite number, positive; got factor=0.0",
+        ),
+        (
+            lambda: schedules.step(1.0, 0.5, 0),
+            "every must be an integer, positive; got every=0",
+        ),
+        (
+            lambda: schedules.step(1.0, 0.5, 2.5),
+            "every must be an integer, positive; got every=2.5",
+        ),
         (lambda: schedules.exponential(1.0, -1.0), "factor must be"),
-        (lambda: schedules.exponential(1.0, 0.5, 0.0), "timescale must be a finite number, positive"),
-        (lambda: schedules.polynomial(1.0, -1.0, 5), "final must be a finite number, at least 0"),
+        (
+            lambda: schedules.exponential(1.0, 0.5, 0.0),
+            "timescale must be a finite number, positive",
+        ),
+        (
+            lambda: schedules.polynomial(1.0, -1.0, 5),
+            "final must be a finite number, at least 0",
+        ),
         (lambda: schedules.polynomial(1.0, 0.0, 5.0), "num_steps must be an integer"),
-        (lambda: schedules.polynomial(1.0, 0.0, 5, 0.0), "power must be a finite number, positive"),
-        (lambda: schedules.cosine(1.0, -5), "num_steps must be an integer, positive; got num_steps=-5"),
+        (
+            lambda: schedules.polynomial(1.0, 0.0, 5, 0.0),
+            "power must be a finite number, positive",
+        ),
+        (
+            lambda: schedules.cosine(1.0, -5),
+            "num_steps must be an integer, positive; got num_steps=-5",
+        ),
         (lambda: schedules.inverse_square_root(1.0, 0.0), "timescale must be"),
         (lambda: schedules.inverse_time(1.0, -1.0), "timescale must be"),
         (lambda: schedules.linear_warmup(1.0, 5, -1.0), "initial must be"),
-        (lambda: schedules.one_cycle(1.0, 0), "num_steps must be an integer, positive; got num_steps=0"),
-        (lambda: schedules.one_cycle(1.0, 5, 1.0), "warmup_fraction must be a finite number, positive and below 1"),
+        (
+            lambda: schedules.one_cycle(1.0, 0),
+            "num_steps must be an integer, positive; got num_steps=0",
+        ),
+        (
+            lambda: schedules.one_cycle(1.0, 5, 1.0),
+            "warmup_fraction must be a finite number, positive and below 1",
+        ),
         (lambda: schedules.one_cycle(1.0, 5, 0.0), "warmup_fraction must be"),
-        (lambda: schedules.one_cycle(1.0, 5, 0.3, 0.0), "initial_divisor must be a finite number, positive"),
-        (lambda: schedules.one_cycle(1.0, 5, 0.3, 2.0, -1.0), "final_divisor must be a finite number, positive"),
-        (lambda: schedules.warm_restarts(1.0, 0), "first_period must be an integer, positive; got first_period=0"),
-        (lambda: schedules.warm_restarts(1.0, 5, 1.5), "period_factor must be an integer, positive"),
-        (lambda: schedules.warm_restarts(1.0, 5, 2, -1.0), "final must be a finite number, at least 0"),
-        (lambda: schedules.piecewise(1.0, [5], []), "one value for every boundary; got boundaries=\\[5\\]"),
-        (lambda: schedules.piecewise(1.0, [5, 4], [1.0, 2.0]), "must increase; got .* Sort them, with their values"),
-        (lambda: schedules.piecewise(1.0, [0], [1.0]), "each of boundaries must be an integer, positive"),
-        (lambda: schedules.piecewise(1.0, [1], [-1.0]), "each of values must be a finite number, at least 0"),
-        (lambda: join([schedules.constant(1.0)], [5]), "1 schedules and boundaries=\\[5\\]. Give 0 of them"),
-        (lambda: join([schedules.constant(1.0)] * 3, [5, 5]), "boundaries must increase; got boundaries=\\[5, 5\\]"),
-        (lambda: join([schedules.constant(1.0)] * 2, [0]), "each of boundaries must be an integer, positive"),
+        (
+            lambda: schedules.one_cycle(1.0, 5, 0.3, 0.0),
+            "initial_divisor must be a finite number, positive",
+        ),
+        (
+            lambda: schedules.one_cycle(1.0, 5, 0.3, 2.0, -1.0),
+            "final_divisor must be a finite number, positive",
+        ),
+        (
+            lambda: schedules.warm_restarts(1.0, 0),
+            "first_period must be an integer, positive; got first_period=0",
+        ),
+        (
+            lambda: schedules.warm_restarts(1.0, 5, 1.5),
+            "period_factor must be an integer, positive",
+        ),
+        (
+            lambda: schedules.warm_restarts(1.0, 5, 2, -1.0),
+            "final must be a finite number, at least 0",
+        ),
+        (
+            lambda: schedules.piecewise(1.0, [5], []),
+            "one value for every boundary; got boundaries=\\[5\\]",
+        ),
+        (
+            lambda: schedules.piecewise(1.0, [5, 4], [1.0, 2.0]),
+            "must increase; got .* Sort them, with their values",
+        ),
+        (
+            lambda: schedules.piecewise(1.0, [0], [1.0]),
+            "each of boundaries must be an integer, positive",
+        ),
+        (
+            lambda: schedules.piecewise(1.0, [1], [-1.0]),
+            "each of values must be a finite number, at least 0",
+        ),
+        (
+            lambda: join([schedules.constant(1.0)], [5]),
+            "1 schedules and boundaries=\\[5\\]. Give 0 of them",
+        ),
+        (
+            lambda: join([schedules.constant(1.0)] * 3, [5, 5]),
+            "boundaries must increase; got boundaries=\\[5, 5\\]",
+        ),
+        (
+            lambda: join([schedules.constant(1.0)] * 2, [0]),
+            "each of boundaries must be an integer, positive",
+        ),
     ],
 )
 def test_bad_argument_raises(make, message):

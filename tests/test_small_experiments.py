@@ -16,17 +16,24 @@ from research import descent, figures, runs, samplers, update_rules, workloads
 from research.figures import motion
 
 EXPERIMENTS = (fit_a_line, decision_boundary)
-SMALL = {fit_a_line: fit_a_line.Config(passes=4), decision_boundary: decision_boundary.Config(epochs=4)}
+SMALL = {
+    fit_a_line: fit_a_line.Config(passes=4),
+    decision_boundary: decision_boundary.Config(epochs=4),
+}
 
 
 @pytest.fixture(scope="module")
 def results():
-    return {experiment: experiment.run(experiment.Config()) for experiment in EXPERIMENTS}
+    return {
+        experiment: experiment.run(experiment.Config()) for experiment in EXPERIMENTS
+    }
 
 
 @pytest.fixture(scope="module")
 def pictures(results):
-    return {experiment: experiment.draw(result) for experiment, result in results.items()}
+    return {
+        experiment: experiment.draw(result) for experiment, result in results.items()
+    }
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -40,13 +47,18 @@ def test_exact_line_is_not_said_to_miss_a_target(results):
     assert exact == ("least squares", "–", *exact[2:4], 0.0, "–", "–", "–")
     assert not [row for row in regimes if "–" in row]
     short = fit_a_line.run(SMALL[fit_a_line]).tables[0].rows
-    assert short[0][6:] == (None, None)  # Of a regime that does not get there in four passes, it is said.
+    assert short[0][6:] == (
+        None,
+        None,
+    )  # Of a regime that does not get there in four passes, it is said.
 
 
 def test_full_batch_line_equals_numpys(results):
     arrays = results[fit_a_line].arrays
     slope, intercept = np.polyfit(arrays["x"], arrays["y"], 1)
-    np.testing.assert_allclose(arrays["full batch/lines"][-1], [intercept, slope], rtol=1e-6)
+    np.testing.assert_allclose(
+        arrays["full batch/lines"][-1], [intercept, slope], rtol=1e-6
+    )
 
 
 def test_each_full_batch_step_takes_the_share_of_the_rate_off_the_error(results):
@@ -58,11 +70,16 @@ def test_each_full_batch_step_takes_the_share_of_the_rate_off_the_error(results)
 
 def test_gap_is_half_the_squared_distance_to_the_exact_line(results):
     # What the docstring says of the round bowl.
-    arrays, workload = results[fit_a_line].arrays, workloads.make_workload("diabetes_bmi")
+    arrays, workload = (
+        results[fit_a_line].arrays,
+        workloads.make_workload("diabetes_bmi"),
+    )
     for line in arrays["stochastic/lines"][[0, 100, 1000]]:
         params = {"intercept": jnp.array(line[0]), "weights": jnp.array(line[1:])}
         gap = workload.objective(params, workload.train) - workload.optimum.value
-        np.testing.assert_allclose(gap, np.sum((line - arrays["exact"]) ** 2) / 2, rtol=1e-9)
+        np.testing.assert_allclose(
+            gap, np.sum((line - arrays["exact"]) ** 2) / 2, rtol=1e-9
+        )
 
 
 def test_steps_that_are_kept_are_those_of_a_run():
@@ -71,12 +88,18 @@ def test_steps_that_are_kept_are_those_of_a_run():
     sampler = samplers.minibatch(309, config.batch_size)
     rule = update_rules.find_rule("gradient_descent")(config.minibatch_rate)
     step = descent.make_step(workload.objective, rule, workload.train)
-    init, epochs = (jax.random.fold_in(jax.random.key(config.seed), child) for child in range(2))
+    init, epochs = (
+        jax.random.fold_in(jax.random.key(config.seed), child) for child in range(2)
+    )
     state = descent.start(rule, workload.init(init))
-    state, _ = jax.jit(lambda s: descent.run(step, s, sampler, epochs, jnp.arange(config.passes)))(state)
+    state, _ = jax.jit(
+        lambda s: descent.run(step, s, sampler, epochs, jnp.arange(config.passes))
+    )(state)
     lines = fit_a_line.run(config).arrays["mini-batch 32/lines"]
     assert len(lines) == 1 + 9 * config.passes
-    np.testing.assert_allclose(lines[-1], [state.params["intercept"], state.params["weights"][0]], rtol=1e-12)
+    np.testing.assert_allclose(
+        lines[-1], [state.params["intercept"], state.params["weights"][0]], rtol=1e-12
+    )
 
 
 def test_no_regime_is_within_one_per_cent_before_its_passes_say_so(results):
@@ -85,34 +108,50 @@ def test_no_regime_is_within_one_per_cent_before_its_passes_say_so(results):
         off = np.abs(arrays[f"{name}/lines"] / arrays["exact"] - 1).max(axis=1)
         assert (off[: found["steps"]] > 0.01).all()
         assert off[found["steps"]] <= 0.01
-        assert found["passes"] == pytest.approx(found["steps"] * found["batch_size"] / numbers["n"])
+        assert found["passes"] == pytest.approx(
+            found["steps"] * found["batch_size"] / numbers["n"]
+        )
 
 
 def test_last_boundary_equals_scikit_learns(results):
     arrays = results[decision_boundary].arrays
     # Ours adds (λ/2)|w|² to a mean, scikit-learn's |w|²/2 to C times a sum: C = 1 / (n λ).
-    model = LogisticRegression(C=1 / (len(arrays["y"]) * 0.01), tol=1e-10, max_iter=1000)
+    model = LogisticRegression(
+        C=1 / (len(arrays["y"]) * 0.01), tol=1e-10, max_iter=1000
+    )
     model.fit(arrays["x"], arrays["y"])
-    np.testing.assert_allclose(arrays["params"][-1], [*model.coef_[0], model.intercept_[0]], rtol=1e-4)
+    np.testing.assert_allclose(
+        arrays["params"][-1], [*model.coef_[0], model.intercept_[0]], rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("epoch", [0, 1, 7, -1])
 def test_boundary_points_have_probability_one_half(epoch, results):
     params = results[decision_boundary].arrays["params"][epoch]
     points = decision_boundary.boundary(params, reach=3.0)
-    np.testing.assert_allclose(decision_boundary.probability(params, points), 0.5, atol=1e-12)
+    np.testing.assert_allclose(
+        decision_boundary.probability(params, points), 0.5, atol=1e-12
+    )
     assert np.linalg.norm(points[1] - points[0]) == pytest.approx(6.0)
 
 
 def test_angles_agree_with_the_dot_product_where_that_is_accurate():
-    params = np.array([[1.0, 0.0, 5.0], [0.0, 2.0, 5.0], [-1.0, 0.0, 5.0], [1.0, 1.0, 5.0]])
-    np.testing.assert_allclose(decision_boundary.angles(params, np.array([3.0, 0.0, 1.0])), [0, 90, 180, 45])
+    params = np.array(
+        [[1.0, 0.0, 5.0], [0.0, 2.0, 5.0], [-1.0, 0.0, 5.0], [1.0, 1.0, 5.0]]
+    )
+    np.testing.assert_allclose(
+        decision_boundary.angles(params, np.array([3.0, 0.0, 1.0])), [0, 90, 180, 45]
+    )
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_same_config_gives_the_same_bytes(experiment):
     hashes = [
-        runs.hash_arrays(*experiment.run(dataclasses.replace(SMALL[experiment], seed=seed)).arrays.values())
+        runs.hash_arrays(
+            *experiment.run(
+                dataclasses.replace(SMALL[experiment], seed=seed)
+            ).arrays.values()
+        )
         for seed in (0, 0, 1)
     ]
     assert hashes[0] == hashes[1] != hashes[2]
@@ -120,9 +159,13 @@ def test_same_config_gives_the_same_bytes(experiment):
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_motion_is_small_and_moves(experiment, pictures):
-    films = [picture.motion for picture in pictures[experiment].values() if picture.motion]
+    films = [
+        picture.motion for picture in pictures[experiment].values() if picture.motion
+    ]
     assert len(films) == 1
-    assert len(films[0]) < 700_000  # 619 kB with matplotlib 3.9 and 3.10, 499 with 3.11.
+    assert (
+        len(films[0]) < 700_000
+    )  # 619 kB with matplotlib 3.9 and 3.10, 499 with 3.11.
     with Image.open(io.BytesIO(films[0])) as film:
         assert film.n_frames > 10
         assert film.info["loop"] == 0
@@ -139,7 +182,9 @@ def test_captions_hold_numbers_and_figures_are_saved(experiment, pictures, tmp_p
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_a_short_run_is_drawn_too_and_says_what_it_did_not_reach(experiment, monkeypatch):
+def test_a_short_run_is_drawn_too_and_says_what_it_did_not_reach(
+    experiment, monkeypatch
+):
     monkeypatch.setattr(experiment, "FRAMES", 2)
     result = experiment.run(SMALL[experiment])
     assert experiment.draw(result)
@@ -170,14 +215,18 @@ def test_bad_config_names_its_field_and_value(experiment, field, value):
 
 
 def test_divergence_is_said_with_its_rate_and_first_step():
-    with pytest.raises(ValueError, match=r"rate of 1e\+80 diverges: step 4 is not finite"):
+    with pytest.raises(
+        ValueError, match=r"rate of 1e\+80 diverges: step 4 is not finite"
+    ):
         fit_a_line.run(fit_a_line.Config(passes=4, full_batch_rate=1e80))
 
 
 def test_film_keeps_white_white_and_every_frame():
     figure, axes = figures.new_figure(width=2, height=2)
     line = axes[0, 0].plot([0, 1], color="#0072B2", lw=6)[0]
-    with Image.open(io.BytesIO(motion.record(figure, lambda k: line.set_ydata([0, k / 4]), 5))) as film:
+    with Image.open(
+        io.BytesIO(motion.record(figure, lambda k: line.set_ydata([0, k / 4]), 5))
+    ) as film:
         assert film.n_frames == 5
         frame = film.convert("RGB")
         assert frame.getpixel((1, 1)) == (255, 255, 255)

@@ -15,7 +15,9 @@ from research.datasets.vowels import SequenceSplit
 from research.types import Saved, nowhere
 
 SPEAKERS = ("ann", "bob", "cho")
-SMALL = dataclasses.replace(experiment.FAST, words=experiment.WORDS, rates=(1e-3, 1e-2, 1e-1))
+SMALL = dataclasses.replace(
+    experiment.FAST, words=experiment.WORDS, rates=(1e-3, 1e-2, 1e-1)
+)
 
 
 def made_up(n=60, steps=6, seed=0):
@@ -34,7 +36,10 @@ def made_up(n=60, steps=6, seed=0):
 
 def said():
     """Ten tones of each of three speakers, seven times each, of different length."""
-    generator, rows = np.random.default_rng(0), list(itertools.product(range(10), range(3), range(7)))
+    generator, rows = (
+        np.random.default_rng(0),
+        list(itertools.product(range(10), range(3), range(7))),
+    )
     waves = [
         (
             3000 * np.sin(0.1 * (digit + 1) * np.arange(1200 + 97 * speaker))
@@ -43,25 +48,36 @@ def said():
         for digit, speaker, _ in rows
     ]
     digit, speaker, index = np.array(rows, np.int32).T
-    return datasets.Recordings([wave.astype(np.int16) for wave in waves], 8000, digit, speaker, index, SPEAKERS)
+    return datasets.Recordings(
+        [wave.astype(np.int16) for wave in waves], 8000, digit, speaker, index, SPEAKERS
+    )
 
 
 def test_a_network_learns_what_only_the_order_tells():
     config = dataclasses.replace(experiment.FAST, epochs=8, num_hidden=8)
     batches = experiment.batches(preparation.standardise_steps(made_up()))
-    learn = lambda: experiment.train(config, batches, 2, True, "gru", 0, 3e-2, lambda share, words: None, nowhere)
+    learn = lambda: experiment.train(
+        config, batches, 2, True, "gru", 0, 3e-2, lambda share, words: None, nowhere
+    )
     saved = learn()
     assert saved.values["accuracy"] > 0.95
     assert 0 < saved.values["loss"] < np.log(2) / 2  # Half of what a guess costs.
     assert saved.values["first_bad_step"] == -1
-    assert saved.values["parameters"] == 3 * 9 * (2 + 9 + 1) + 9 + 2 * (9 + 1)  # 9 = 8 · √(4/3), for as many as LSTM's.
+    assert saved.values["parameters"] == 3 * 9 * (2 + 9 + 1) + 9 + 2 * (
+        9 + 1
+    )  # 9 = 8 · √(4/3), for as many as LSTM's.
 
 
 def test_baseline_is_the_exact_optimum_on_interpolated_steps():
     split = made_up()
     saved = experiment.solve(experiment.batches(split), 2, 4, nowhere)
-    flat = [preparation.interpolate_steps(x, length, 4).reshape(len(x), -1) for x, length in (split[1:3], split[4:6])]
-    oracle = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000).fit(flat[0], split.train_y)
+    flat = [
+        preparation.interpolate_steps(x, length, 4).reshape(len(x), -1)
+        for x, length in (split[1:3], split[4:6])
+    ]
+    oracle = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000).fit(
+        flat[0], split.train_y
+    )
     assert saved.values["accuracy"] == np.mean(oracle.predict(flat[1]) == split.test_y)
     assert saved.values["parameters"] == 2 * (4 * 2 + 1)
 
@@ -80,17 +96,28 @@ def test_interpolation_is_numpy_s_and_does_not_see_what_stands_after_the_end():
 def test_steps_are_standardised_by_the_training_part_alone():
     split = made_up()
     scaled = preparation.standardise_steps(split)
-    steps = np.concatenate([x[:length] for x, length in zip(scaled.train_x, scaled.train_length, strict=True)])
-    np.testing.assert_allclose([steps.mean(axis=0), steps.std(axis=0)], [[0, 0], [1, 1]], atol=1e-6)
+    steps = np.concatenate(
+        [
+            x[:length]
+            for x, length in zip(scaled.train_x, scaled.train_length, strict=True)
+        ]
+    )
+    np.testing.assert_allclose(
+        [steps.mean(axis=0), steps.std(axis=0)], [[0, 0], [1, 1]], atol=1e-6
+    )
     assert not scaled.train_x[np.arange(6) >= split.train_length[:, None]].any()
     other = preparation.standardise_steps(split._replace(test_x=10 * split.test_x))
     np.testing.assert_array_equal(other.train_x, scaled.train_x)
-    shift = (scaled.test_x[0, 0] - split.test_x[0, 0] / steps_sd(split)) * steps_sd(split)
+    shift = (scaled.test_x[0, 0] - split.test_x[0, 0] / steps_sd(split)) * steps_sd(
+        split
+    )
     np.testing.assert_allclose(shift, -steps_of(split).mean(axis=0), rtol=1e-5)
 
 
 def steps_of(split):
-    return np.concatenate([x[:n] for x, n in zip(split.train_x, split.train_length, strict=True)])
+    return np.concatenate(
+        [x[:n] for x, n in zip(split.train_x, split.train_length, strict=True)]
+    )
 
 
 def steps_sd(split):
@@ -109,15 +136,22 @@ def test_what_is_held_out_is_a_fifth_of_each_class_of_the_training_part():
 
 def test_no_fold_hears_the_speaker_that_it_asks_about():
     given = said()
-    words = [np.full((5, 1), speaker, float) + np.arange(5.0)[:, None] for speaker in given.speaker]
+    words = [
+        np.full((5, 1), speaker, float) + np.arange(5.0)[:, None]
+        for speaker in given.speaker
+    ]
     splits = preparation.word_splits(given, words, 4)
     assert list(splits) == ["shared", *SPEAKERS]
     shared = splits["shared"]
     assert [len(shared.train_y), len(shared.test_y)] == [60, 150]
     for fold in SPEAKERS:
         assert [len(splits[fold].train_y), len(splits[fold].test_y)] == [140, 70]
-    np.testing.assert_allclose(shared.train_x[:, :, 0].sum(axis=1), 0, atol=1e-6)  # Cut to 4 steps, then centred.
-    voices = [np.full((2, 1), 1.0) + np.array([[speaker], [0.0]]) for speaker in given.speaker]
+    np.testing.assert_allclose(
+        shared.train_x[:, :, 0].sum(axis=1), 0, atol=1e-6
+    )  # Cut to 4 steps, then centred.
+    voices = [
+        np.full((2, 1), 1.0) + np.array([[speaker], [0.0]]) for speaker in given.speaker
+    ]
     splits = preparation.word_splits(given, voices, 4)
     for k, fold in enumerate(SPEAKERS):
         assert set(np.unique(splits[fold].test_x[:, 0, 0])) == {k / 2}
@@ -131,12 +165,27 @@ def stubbed():
 
     def scores(config, batches, num_classes, is_first, cell, seed, rate, watch, parts):
         seen.append((batches, is_first, cell, seed, rate))
-        accuracy = 0.5 + 0.05 * ("vanilla", "gru", "lstm").index(cell) + 0.01 * seed - 0.1 * (not is_first)
-        loss = {1e-3: np.nan, 1e-2: 0.3, 1e-1: 0.3 if cell == "gru" else 0.1}[rate] + 0.01 * seed
-        values = {"accuracy": accuracy, "loss": loss, "seconds": 1.0, "first_bad_step": -1, "parameters": 7}
+        accuracy = (
+            0.5
+            + 0.05 * ("vanilla", "gru", "lstm").index(cell)
+            + 0.01 * seed
+            - 0.1 * (not is_first)
+        )
+        loss = {1e-3: np.nan, 1e-2: 0.3, 1e-1: 0.3 if cell == "gru" else 0.1}[
+            rate
+        ] + 0.01 * seed
+        values = {
+            "accuracy": accuracy,
+            "loss": loss,
+            "seconds": 1.0,
+            "first_bad_step": -1,
+            "parameters": 7,
+        }
         return Saved({}, values)
 
-    baseline = Saved({}, {"accuracy": 0.4, "seconds": 1.0, "first_bad_step": -1, "parameters": 7})
+    baseline = Saved(
+        {}, {"accuracy": 0.4, "seconds": 1.0, "first_bad_step": -1, "parameters": 7}
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiment, "train", scores)
         patch.setattr(experiment, "solve", lambda *arguments: baseline)
@@ -144,42 +193,69 @@ def stubbed():
         return experiment.run(SMALL), seen
 
 
-def test_rates_are_chosen_by_loss_on_training_examples_and_of_equal_ones_the_smallest(stubbed):
+def test_rates_are_chosen_by_loss_on_training_examples_and_of_equal_ones_the_smallest(
+    stubbed,
+):
     result, seen = stubbed
     whole = experiment.read(dataclasses.replace(SMALL, words=""))[0]
     of_test = {row.tobytes() for row in whole.test_x}
     trials = [job for job in seen if job[3] in experiment.CHOICE_SEEDS]
     assert len(trials) == 9 * len(experiment.CHOICE_SEEDS)
-    assert len({judge.x.values.tobytes() for (_, judge), *_ in trials}) == len(experiment.CHOICE_SEEDS)
+    assert len({judge.x.values.tobytes() for (_, judge), *_ in trials}) == len(
+        experiment.CHOICE_SEEDS
+    )
     for (learn, judge), *_ in trials:
         assert len(learn.y) + len(judge.y) == len(whole.train_y)
-        assert not of_test & {row.tobytes() for part in (learn, judge) for row in part.x.values}
-    used = {(cell, rate) for _, _, cell, seed, rate in seen if seed not in experiment.CHOICE_SEEDS}
+        assert not of_test & {
+            row.tobytes() for part in (learn, judge) for row in part.x.values
+        }
+    used = {
+        (cell, rate)
+        for _, _, cell, seed, rate in seen
+        if seed not in experiment.CHOICE_SEEDS
+    }
     assert used == {("vanilla", 1e-1), ("gru", 1e-2), ("lstm", 1e-1)}
-    np.testing.assert_allclose([row["loss"] for row in result.numbers["tried"]][3:6], [np.nan, 1.31, 1.31])
+    np.testing.assert_allclose(
+        [row["loss"] for row in result.numbers["tried"]][3:6], [np.nan, 1.31, 1.31]
+    )
 
 
 def test_numbers_are_means_over_seeds_and_over_speakers(stubbed):
     numbers = stubbed[0].numbers
     assert set(experiment.EXPECTED) <= set(numbers)
     gru = numbers["first"][2]
-    assert gru["accuracy"] == pytest.approx((0.555, None, None))  # Two seeds have no interval.
+    assert gru["accuracy"] == pytest.approx(
+        (0.555, None, None)
+    )  # Two seeds have no interval.
     digits = numbers["digits"][2]
     np.testing.assert_allclose(digits["by_speaker"], 0.455)
-    np.testing.assert_allclose([numbers["digits_shared_gru"], numbers["digits_left_out_gru"]], 0.455)
+    np.testing.assert_allclose(
+        [numbers["digits_shared_gru"], numbers["digits_left_out_gru"]], 0.455
+    )
     assert numbers["parts"] == [60, 150, 70]
 
 
-def test_answer_tables_and_figures_show_the_baseline_first_and_both_splits(stubbed, headline_of):
+def test_answer_tables_and_figures_show_the_baseline_first_and_both_splits(
+    stubbed, headline_of
+):
     result = stubbed[0]
-    assert headline_of(result.answer) == "NOT THE CLAIM: these are images of digits, row by row."
+    assert (
+        headline_of(result.answer)
+        == "NOT THE CLAIM: these are images of digits, row by row."
+    )
     assert "which is the honest score" in result.answer
-    assert result.answer.endswith("This brings them: python -m experiments data fetch japanese_vowels")
-    without = experiment.answer(result.numbers | {"digits": None, "dataset": "japanese_vowels"})
+    assert result.answer.endswith(
+        "This brings them: python -m experiments data fetch japanese_vowels"
+    )
+    without = experiment.answer(
+        result.numbers | {"digits": None, "dataset": "japanese_vowels"}
+    )
     assert "Not read: spoken digits." in without
     assert headline_of(without).startswith("On ")
     both = experiment.answer(result.numbers | {"digits": None})
-    assert both.endswith("python -m experiments data fetch japanese_vowels spoken_digits")
+    assert both.endswith(
+        "python -m experiments data fetch japanese_vowels spoken_digits"
+    )
     read = experiment.answer(result.numbers | {"dataset": "japanese_vowels"})
     assert "Not read" not in read
     first, digits, tried = result.tables
@@ -187,7 +263,10 @@ def test_answer_tables_and_figures_show_the_baseline_first_and_both_splits(stubb
     assert len(tried.rows) == 9
     pictures = experiment.draw(result)
     assert list(pictures) == ["sequences", "accuracy", "voices"]
-    assert research.studies.interval_in_words(result.numbers["digits"][2]["left_out"]) in pictures["voices"].caption
+    assert (
+        research.studies.interval_in_words(result.numbers["digits"][2]["left_out"])
+        in pictures["voices"].caption
+    )
 
 
 def test_what_is_not_at_hand_is_replaced_aloud(monkeypatch, capsys):
@@ -205,7 +284,10 @@ def test_what_is_not_at_hand_is_replaced_aloud(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dataset": "vowels"}, "dataset must be 'japanese_vowels' or 'digits'; got dataset='vowels'"),
+        (
+            {"dataset": "vowels"},
+            "dataset must be 'japanese_vowels' or 'digits'; got dataset='vowels'",
+        ),
         ({"words": "yes"}, "words must be"),
         ({"epochs": 0}, "epochs must be a positive integer; got epochs=0"),
         ({"rates": (1e-2, 1e-3)}, "rates must be positive, ascending"),

@@ -90,7 +90,9 @@ def call(adds, *words):
 
 def computed():
     """(term, process) in the order of the log."""
-    return [tuple(map(int, line.split())) for line in Path("log").read_text().splitlines()]
+    return [
+        tuple(map(int, line.split())) for line in Path("log").read_text().splitlines()
+    ]
 
 
 def folder():
@@ -101,18 +103,46 @@ def folder():
 def values(numbers):
     """Numbers without those of a clock."""
     if isinstance(numbers, dict):
-        return {name: values(value) for name, value in numbers.items() if name not in CLOCKS}
-    return [values(value) for value in numbers] if isinstance(numbers, list) else numbers
+        return {
+            name: values(value) for name, value in numbers.items() if name not in CLOCKS
+        }
+    return (
+        [values(value) for value in numbers] if isinstance(numbers, list) else numbers
+    )
 
 
 def test_spread_comparison_has_the_bits_of_one_process(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare, "draw", lambda result: {})
-    words = ["--rule", "gradient_descent", "heavy_ball", "--workload", "quadratic", "--budget", "2", "--quiet"]
+    words = [
+        "--rule",
+        "gradient_descent",
+        "heavy_ball",
+        "--workload",
+        "quadratic",
+        "--budget",
+        "2",
+        "--quiet",
+    ]
     words += ["--passes", "4", "--seeds", "0..2", "--tuning-seeds", "7,8,9"]
     module, here = sys.modules["research.studies.compare"], []
     measure_pair = studies.measure_pair
-    monkeypatch.setattr(module, "measure_pair", lambda *a, **k: here.append(a) or measure_pair(*a, **k))
-    assert experiments.main(["spread", "compare", *words, "--results", str(tmp_path / "spread"), "--jobs", "2"]) == 0
+    monkeypatch.setattr(
+        module, "measure_pair", lambda *a, **k: here.append(a) or measure_pair(*a, **k)
+    )
+    assert (
+        experiments.main(
+            [
+                "spread",
+                "compare",
+                *words,
+                "--results",
+                str(tmp_path / "spread"),
+                "--jobs",
+                "2",
+            ]
+        )
+        == 0
+    )
     assert not here  # The jobs, which are other processes, did all of it.
     command = flags.parse(compare, [*words, "--results", str(tmp_path / "alone")])
     alone = runs.load_result(cli.carry_out(compare, command)[0].path)
@@ -120,7 +150,9 @@ def test_spread_comparison_has_the_bits_of_one_process(tmp_path, monkeypatch, ca
     (path,) = (tmp_path / "spread/compare").iterdir()
     together = runs.load_result(path)
     assert list(together.arrays) == list(alone.arrays)
-    assert {n: a.tobytes() for n, a in together.arrays.items()} == {n: a.tobytes() for n, a in alone.arrays.items()}
+    assert {n: a.tobytes() for n, a in together.arrays.items()} == {
+        n: a.tobytes() for n, a in alone.arrays.items()
+    }
     assert together.answer == alone.answer
     assert values(together.numbers) == values(alone.numbers)
     assert path.name in capsys.readouterr().out
@@ -150,8 +182,12 @@ def test_failed_job_is_told_with_its_error_and_its_log(adds, capsys):
     with pytest.raises(SystemExit):
         call(adds, "--fault", "wrong", "--jobs", "2")
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: job 2 of 2: terms must be odd; got 4. (log: results/adds/")
-    assert error.endswith("What is finished is kept; the same command goes on from there.")
+    assert error.startswith(
+        "error: job 2 of 2: terms must be odd; got 4. (log: results/adds/"
+    )
+    assert error.endswith(
+        "What is finished is kept; the same command goes on from there."
+    )
     log = Path(error.partition("(log: ")[2].partition(")")[0])
     assert "ValueError: terms must be odd; got 4." in log.read_text()
     assert 'adds.py", line' in log.read_text()
@@ -159,10 +195,27 @@ def test_failed_job_is_told_with_its_error_and_its_log(adds, capsys):
 
 
 def test_debug_jobs_run_in_this_process_and_leave_only_logs(adds):
-    assert call(adds, "--cluster", "debug", "--jobs", "3", "--minutes", "1", "--memory", "1.5") == 0
+    assert (
+        call(
+            adds,
+            "--cluster",
+            "debug",
+            "--jobs",
+            "3",
+            "--minutes",
+            "1",
+            "--memory",
+            "1.5",
+        )
+        == 0
+    )
     assert computed() == [(number, os.getpid()) for number in (1, 4, 2, 3)]
     assert runs.load_result(folder()).numbers == {"total": 10}
-    left = [file for file in (folder() / "jobs").rglob("*") if file.is_file() and file.name != "current"]
+    left = [
+        file
+        for file in (folder() / "jobs").rglob("*")
+        if file.is_file() and file.name != "current"
+    ]
     assert not [file for file in left if file.suffix not in (".out", ".err")]
 
 
@@ -185,7 +238,11 @@ def test_ctrl_c_stops_the_jobs_and_keeps_what_they_finished(adds, monkeypatch, c
     for _, process in computed():
         with pytest.raises(ProcessLookupError):
             os.kill(process, 0)
-    assert {file.parent.name[:6] for file in folder().glob("checkpoints/*/*.json")} == {"term-1", "term-2", "term-3"}
+    assert {file.parent.name[:6] for file in folder().glob("checkpoints/*/*.json")} == {
+        "term-1",
+        "term-2",
+        "term-3",
+    }
 
 
 def test_second_command_waits_for_the_jobs_of_the_first(adds, capsys):
@@ -204,18 +261,27 @@ def task_of(path, command="now"):
 
 
 def test_job_of_an_earlier_command_does_not_begin(adds, tmp_path):
-    run = runs.open_run("adds", adds("adds").Config(), tmp_path / "results", code=["adds.py"])
+    run = runs.open_run(
+        "adds", adds("adds").Config(), tmp_path / "results", code=["adds.py"]
+    )
     (run.path / "jobs").mkdir()
     (run.path / "jobs/current").write_text("now")
     outcome = job.compute_part(task_of(run.path, "before"))
-    assert outcome.fault == "The job was submitted by an earlier command, and a later one has begun since."
+    assert (
+        outcome.fault
+        == "The job was submitted by an earlier command, and a later one has begun since."
+    )
     assert not Path("log").exists()
     assert job.compute_part(task_of(run.path)) == job.Outcome(None, [])
     runs.close(run)
 
 
-def test_job_with_other_code_is_refused_and_another_processor_told(adds, tmp_path, monkeypatch, capsys):
-    run = runs.open_run("adds", adds("adds").Config(), tmp_path / "results", code=["adds.py"])
+def test_job_with_other_code_is_refused_and_another_processor_told(
+    adds, tmp_path, monkeypatch, capsys
+):
+    run = runs.open_run(
+        "adds", adds("adds").Config(), tmp_path / "results", code=["adds.py"]
+    )
     (run.path / "jobs").mkdir()
     (run.path / "jobs/current").write_text("now")
     environment = runs.environment
@@ -241,8 +307,14 @@ def test_job_with_other_code_is_refused_and_another_processor_told(adds, tmp_pat
 BAD = [
     (["--jobs", "0"], "error: --jobs must be at least 1; got 0."),
     (["--minutes", "0"], "error: --minutes must be at least 1; got 0."),
-    (["--cluster", "locale"], "error: There is no cluster 'locale'. Did you mean local?"),
-    (["--slurm", "partition"], "error: --slurm wants NAME=VALUE, as in partition=short; got 'partition'."),
+    (
+        ["--cluster", "locale"],
+        "error: There is no cluster 'locale'. Did you mean local?",
+    ),
+    (
+        ["--slurm", "partition"],
+        "error: --slurm wants NAME=VALUE, as in partition=short; got 'partition'.",
+    ),
     (["--terns", "1"], "error: There is no flag --terns. Did you mean --terms?"),
 ]
 
@@ -274,4 +346,6 @@ def test_missing_package_is_named_with_its_extra(adds, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(SystemExit):
         call(adds)
-    assert "pip install 'descent-jax[cluster]'" in textwrap.shorten(capsys.readouterr().err, 200)
+    assert "pip install 'descent-jax[cluster]'" in textwrap.shorten(
+        capsys.readouterr().err, 200
+    )

@@ -7,13 +7,17 @@ from research import studies
 
 
 def test_choice_finds_the_minimum_inside_the_ladder():
-    choice = studies.choose_rate(lambda r: np.abs(np.log2(r) - 1.2)[:, None], 2.0 ** np.arange(-2, 5))
+    choice = studies.choose_rate(
+        lambda r: np.abs(np.log2(r) - 1.2)[:, None], 2.0 ** np.arange(-2, 5)
+    )
     assert (choice.rate, choice.widened, choice.at_edge) == (2.0, 0, False)
 
 
 @pytest.mark.parametrize("truth", [-9, 9])
 def test_choice_at_an_edge_widens_the_ladder_until_it_is_inside(truth):
-    choice = studies.choose_rate(lambda r: np.abs(np.log2(r) - truth)[:, None], 2.0 ** np.arange(-2, 3))
+    choice = studies.choose_rate(
+        lambda r: np.abs(np.log2(r) - truth)[:, None], 2.0 ** np.arange(-2, 3)
+    )
     assert choice.rate == 2.0**truth
     assert choice.widened > 0
     assert not choice.at_edge
@@ -30,7 +34,9 @@ def test_choice_that_never_turns_is_reported_as_an_edge():
 def test_divergence_counts_as_worst_and_is_not_dropped():
     # The largest rate has the best finite seed, but one seed diverged there.
     table = {1.0: [3.0, 3.0], 2.0: [2.0, 2.0], 4.0: [0.0, np.nan]}
-    choice = studies.choose_rate(lambda r: np.array([table.get(x, [np.inf, np.inf]) for x in r]), [1.0, 2.0, 4.0])
+    choice = studies.choose_rate(
+        lambda r: np.array([table.get(x, [np.inf, np.inf]) for x in r]), [1.0, 2.0, 4.0]
+    )
     assert choice.rate == 2.0
     assert np.isinf(choice.scores[-1]).any()
 
@@ -48,19 +54,28 @@ def test_bad_ladder_is_shown(ladder):
 
 def test_digits_gained_of_an_exponential_is_half_its_last_exponent():
     passes = np.linspace(0, 10, 11)
-    np.testing.assert_allclose(studies.digits_gained(passes, 3 * 10.0 ** (-passes / 2)), -2.5, rtol=1e-14)
+    np.testing.assert_allclose(
+        studies.digits_gained(passes, 3 * 10.0 ** (-passes / 2)), -2.5, rtol=1e-14
+    )
 
 
 def test_digits_gained_does_not_depend_on_units_and_stops_at_twelve():
     passes, gaps = np.arange(3.0), np.array([1.0, 1e-30, 0.0])
-    assert studies.digits_gained(passes, gaps) == studies.digits_gained(passes, 7 * gaps) == -9.0
+    assert (
+        studies.digits_gained(passes, gaps)
+        == studies.digits_gained(passes, 7 * gaps)
+        == -9.0
+    )
     assert np.isinf(studies.digits_gained(passes, np.array([1.0, np.nan, 0.1])))
 
 
 def test_first_reached_agrees_with_a_loop():
     generator = np.random.default_rng(0)
     gaps, passes = generator.exponential(size=(40, 30)), np.cumsum(generator.random(30))
-    expected = [next((p for p, g in zip(passes, row, strict=True) if g <= 0.1 * row[0]), np.inf) for row in gaps]
+    expected = [
+        next((p for p, g in zip(passes, row, strict=True) if g <= 0.1 * row[0]), np.inf)
+        for row in gaps
+    ]
     np.testing.assert_array_equal(studies.first_reached(passes, gaps, 0.1), expected)
 
 
@@ -69,11 +84,15 @@ def test_median_interval_covers_the_true_median_about_as_often_as_it_says():
     samples = np.random.default_rng(1).normal(size=(30, 400))
     _, low, high = studies.median_interval(samples, resamples=1000)
     covered = np.mean((low <= 0) & (high >= 0))
-    assert 0.91 <= covered <= 0.98  # 400 trials: two standard errors are 0.022 about 0.945.
+    assert (
+        0.91 <= covered <= 0.98
+    )  # 400 trials: two standard errors are 0.022 about 0.945.
 
 
 def test_median_interval_keeps_runs_that_never_got_there():
-    median, low, high = studies.median_interval(np.array([1.0, 2.0, np.inf, np.inf, np.inf]))
+    median, low, high = studies.median_interval(
+        np.array([1.0, 2.0, np.inf, np.inf, np.inf])
+    )
     assert np.isinf(median)
     assert np.isinf(high)
     assert low <= 2.0

@@ -18,23 +18,35 @@ SIDE = readings.Drawn(np.ones((1, 3)), np.ones((1, 5)), np.ones((1, 5)), 10.0)
 LEVELS = {
     "median_interval": lambda level: studies.median_interval(SAMPLES, level=level),
     "mean_interval": lambda level: studies.mean_interval(SAMPLES, level=level),
-    "mean_interval of two": lambda level: studies.mean_interval(SAMPLES[:2], level=level),
+    "mean_interval of two": lambda level: studies.mean_interval(
+        SAMPLES[:2], level=level
+    ),
     "difference": lambda level: statistics.difference(SCORES, SCORES, level=level),
     "overall": lambda level: statistics.overall([(SCORES, SCORES)], level=level),
     "best_of": lambda level: statistics.best_of(SCORES, level=level),
     "log_interval": lambda level: confidence.log_interval(0.0, REPLICATES, 5, level),
-    "share_interval": lambda level: confidence.share_interval(0.3, REPLICATES, 5, level),
-    "seeds_needed": lambda level: confidence.seeds_needed(confidence.Spread(0.0, 4.0, 0.002, 20), level),
+    "share_interval": lambda level: confidence.share_interval(
+        0.3, REPLICATES, 5, level
+    ),
+    "seeds_needed": lambda level: confidence.seeds_needed(
+        confidence.Spread(0.0, 4.0, 0.002, 20), level
+    ),
     "share": lambda level: readings.share(5, 100, level),
-    "read": lambda level: readings.read(readings.Reading("t-test"), SIDE, SIDE, level=level),
+    "read": lambda level: readings.read(
+        readings.Reading("t-test"), SIDE, SIDE, level=level
+    ),
     "make_protocol": lambda level: studies.make_protocol(level=level),
 }
 
 
 @pytest.mark.parametrize("name", LEVELS)
-@pytest.mark.parametrize("level", [95, -1, 0, 1, 1.5, -0.95, np.nan, np.inf, "0.95", None, True])
+@pytest.mark.parametrize(
+    "level", [95, -1, 0, 1, 1.5, -0.95, np.nan, np.inf, "0.95", None, True]
+)
 def test_a_level_that_is_no_share_is_refused_by_name(name, level):
-    with pytest.raises((ValueError, TypeError), match=r"level.* between 0 and 1.*got level="):
+    with pytest.raises(
+        (ValueError, TypeError), match=r"level.* between 0 and 1.*got level="
+    ):
         LEVELS[name](level)
 
 
@@ -85,7 +97,9 @@ def test_the_median_of_samples_keeps_nan_and_the_sign_of_infinity():
 def test_large_finite_samples_are_not_taken_for_infinite():
     for scale in (1e120, 1e300, -1e200):
         expected = np.sort(np.array(studies.median_interval(SAMPLES)) * scale)
-        np.testing.assert_allclose(np.sort(studies.median_interval(SAMPLES * scale)), expected, rtol=1e-12)
+        np.testing.assert_allclose(
+            np.sort(studies.median_interval(SAMPLES * scale)), expected, rtol=1e-12
+        )
     assert np.isinf(studies.median_interval(np.array([1e200] * 2 + [np.inf] * 5))[2])
 
 
@@ -95,26 +109,39 @@ def test_scores_that_do_not_fit_the_rates_are_refused():
         lambda rates: np.ones((1, 3)),
         lambda rates: np.ones((len(rates), 0)),
     ):
-        with pytest.raises(ValueError, match="score must give a row for each of the 3 rates"):
+        with pytest.raises(
+            ValueError, match="score must give a row for each of the 3 rates"
+        ):
             studies.choose_rate(score, [0.1, 0.2, 0.4])
     good = lambda rates: np.log(rates)[:, None] ** 2
     for ladder in ([0.1, np.nan], [0.1, np.inf], [], [0.2, 0.1], [-1.0, 1.0]):
         with pytest.raises(ValueError, match="ladder must be positive and ascending"):
             studies.choose_rate(good, ladder)
     for wrong in ({"factor": 1.0}, {"factor": np.nan}, {"added": 0}):
-        with pytest.raises(ValueError, match=r"factor must be above 1|added must be a positive integer"):
+        with pytest.raises(
+            ValueError, match=r"factor must be above 1|added must be a positive integer"
+        ):
             studies.choose_rate(good, [0.1, 0.2], **wrong)
 
 
 def test_a_gap_that_begins_at_or_below_zero_has_no_share():
     passes = np.array([0.0, 1.0, 2.0])
-    gaps = np.array([[-1.0, -0.1, -0.01], [0.0, 0.0, 0.0], [1.0, np.nan, 1e-6], [1.0, 0.1, 0.01]])
-    np.testing.assert_array_equal(np.isinf(studies.digits_gained(passes, gaps)), [True, True, True, False])
-    np.testing.assert_array_equal(studies.first_reached(passes, gaps, 0.05), [np.inf, np.inf, np.inf, 2.0])
+    gaps = np.array(
+        [[-1.0, -0.1, -0.01], [0.0, 0.0, 0.0], [1.0, np.nan, 1e-6], [1.0, 0.1, 0.01]]
+    )
+    np.testing.assert_array_equal(
+        np.isinf(studies.digits_gained(passes, gaps)), [True, True, True, False]
+    )
+    np.testing.assert_array_equal(
+        studies.first_reached(passes, gaps, 0.05), [np.inf, np.inf, np.inf, 2.0]
+    )
     for target in (0.0, -1.0, np.nan):
         with pytest.raises(ValueError, match="target must be a positive share"):
             studies.first_reached(passes, gaps, target)
-    for function in (studies.digits_gained, lambda p, g: studies.first_reached(p, g, 0.1)):
+    for function in (
+        studies.digits_gained,
+        lambda p, g: studies.first_reached(p, g, 0.1),
+    ):
         for wrong in (passes[::-1], passes[:2], np.array([0.0, np.nan, 2.0])):
             with pytest.raises(ValueError, match="passes must"):
                 function(wrong, gaps)
@@ -128,30 +155,52 @@ def test_a_negative_cost_is_no_running_time():
 def unsolved(optimum):
     objective = lambda params, batch: jnp.sum((params - 3.0) ** 2) - 7.0
     return Workload(
-        "mine", None, None, None, lambda key: jax.random.normal(key, (2,)), objective, None, "", None, optimum
+        "mine",
+        None,
+        None,
+        None,
+        lambda key: jax.random.normal(key, (2,)),
+        objective,
+        None,
+        "",
+        None,
+        optimum,
     )
 
 
 @pytest.mark.parametrize("value", [None, np.nan, np.inf])
 def test_a_workload_without_a_known_optimum_has_no_share_of_f_less_f_star(value):
-    workload = unsolved(None if value is None else Optimum(jnp.zeros(2), value, 0.0, 1.0, "guessed"))
+    workload = unsolved(
+        None if value is None else Optimum(jnp.zeros(2), value, 0.0, 1.0, "guessed")
+    )
     terms = {"budget": 2, "passes": 20, "seeds": 3, "tuning_seeds": 3}
     for call in (
-        lambda: studies.compare(["adam", "gradient_descent"], workload, timed=False, **terms),
+        lambda: studies.compare(
+            ["adam", "gradient_descent"], workload, timed=False, **terms
+        ),
         lambda: studies.plan(["adam", "gradient_descent"], workload, **terms),
         lambda: studies.measure_pair(
-            workload, studies.contenders(["adam"])[0], studies.make_protocol(**terms), timed=False
+            workload,
+            studies.contenders(["adam"])[0],
+            studies.make_protocol(**terms),
+            timed=False,
         ),
         lambda: studies.measure(workload, None, None, 2, seeds=[0], tuning_seeds=[1]),
     ):
         with pytest.raises(
-            ValueError, match=r"workload 'mine' has no known optimum .* Solve it and give workload._replace"
+            ValueError,
+            match=r"workload 'mine' has no known optimum .* Solve it and give workload._replace",
         ):
             call()
 
 
 def test_a_tally_of_studies_that_do_not_fit_is_refused():
     named = np.array([1, -1, 0])
-    for truth in (np.array([1, 1]), np.array(1), np.array([1, 1, 2]), np.array([1.0, np.nan, 0.0])):
+    for truth in (
+        np.array([1, 1]),
+        np.array(1),
+        np.array([1, 1, 2]),
+        np.array([1.0, np.nan, 0.0]),
+    ):
         with pytest.raises(ValueError, match="named and truth must be of one shape"):
             readings.tally(named, truth)

@@ -14,18 +14,27 @@ def test_interval_equals_scipys_for_one_mean(n, level):
     mean, low, high = studies.mean_interval(samples, level=level)
     theirs = stats.ttest_1samp(samples, 0.0).confidence_interval(level)
     assert mean == pytest.approx(samples.mean())
-    assert (low, high) == (pytest.approx(theirs.low, rel=1e-12), pytest.approx(theirs.high, rel=1e-12))
+    assert (low, high) == (
+        pytest.approx(theirs.low, rel=1e-12),
+        pytest.approx(theirs.high, rel=1e-12),
+    )
 
 
 def test_one_seed_has_no_interval_and_is_read_without_one():
     assert studies.mean_interval([1.25]) == (1.25, None, None)
-    assert studies.mean_interval([1.25, 1.75]) == (1.5, None, None)  # Student's would be 12.7 times their deviation.
+    assert studies.mean_interval([1.25, 1.75]) == (
+        1.5,
+        None,
+        None,
+    )  # Student's would be 12.7 times their deviation.
     assert studies.interval_in_words(studies.mean_interval([1.25]), 2) == "1.25"
 
 
 @pytest.mark.parametrize("samples", [[], [[1.0, 2.0]]])
 def test_interval_of_no_seeds_is_refused(samples):
-    with pytest.raises(ValueError, match="at least one number along one axis; got shape"):
+    with pytest.raises(
+        ValueError, match="at least one number along one axis; got shape"
+    ):
         studies.mean_interval(samples)
 
 
@@ -40,12 +49,16 @@ def test_counting_stands_before_networks_and_every_row_is_as_long_as_the_heading
         ("2.000", "–", "2.000", "–"),
         ("1.500", "1.400 to 1.600", "1.500", "1.500"),
     ]
-    alone = studies.language_tables.costs_table(counted, [("LSTM", network | {"whole": (1.5, None, None)})], "")
+    alone = studies.language_tables.costs_table(
+        counted, [("LSTM", network | {"whole": (1.5, None, None)})], ""
+    )
     assert alone.rows[1][2] == "–"
 
 
 def test_orders_are_numbered_and_have_a_column_for_each_smoothing():
-    table = studies.language_tables.orders_table({"kneser_ney": [3.0, 2.0], "witten_bell": [3.1, 2.1]})
+    table = studies.language_tables.orders_table(
+        {"kneser_ney": [3.0, 2.0], "witten_bell": [3.1, 2.1]}
+    )
     assert table.columns == ("order", "kneser ney", "witten bell")
     assert table.rows == ((1, "3.000", "3.100"), (2, "2.000", "2.100"))
 

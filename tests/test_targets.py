@@ -5,7 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import descent, lanes, losses, models, objectives, samplers, training, update_rules
+from research import (
+    descent,
+    lanes,
+    losses,
+    models,
+    objectives,
+    samplers,
+    training,
+    update_rules,
+)
 from research.types import Batch, Workload
 
 N, K = 12, 3
@@ -17,12 +26,19 @@ PROBLEMS = {
     "softmax": (losses.softmax_cross_entropy, models.softmax(4, K), CLASSES),
     "logistic": (losses.logistic, models.logistic(4), CLASSES % 2),
     "hinge": (losses.hinge, models.logistic(4), CLASSES % 2),
-    "one_hot": (losses.softmax_cross_entropy_one_hot, models.softmax(4, K), np.eye(K)[CLASSES]),
+    "one_hot": (
+        losses.softmax_cross_entropy_one_hot,
+        models.softmax(4, K),
+        np.eye(K)[CLASSES],
+    ),
 }
 # What becomes of right targets, and which losses have a value for them all the same.
 WRONG = {
     "from 1": (lambda y: y + 1, ()),
-    "one out of range": (lambda y: np.where(np.arange(N).reshape(-1, *[1] * (y.ndim - 1)) == 5, K, y), ()),
+    "one out of range": (
+        lambda y: np.where(np.arange(N).reshape(-1, *[1] * (y.ndim - 1)) == 5, K, y),
+        (),
+    ),
     "-1 and 1": (lambda y: np.where(y > 0, 1, -1), ()),
     "negative": (lambda y: -1 - y, ()),
     "halves": (lambda y: y / 2 + 0.25, ("logistic",)),
@@ -33,18 +49,27 @@ WRONG = {
     "an axis too few": (lambda y: y[..., 0], ()),
     "words": (lambda y: np.full(y.shape, "cat"), ()),
 }
-CASES = [(problem, wrong) for problem in PROBLEMS for wrong, (_, fine) in WRONG.items() if problem not in fine]
+CASES = [
+    (problem, wrong)
+    for problem in PROBLEMS
+    for wrong, (_, fine) in WRONG.items()
+    if problem not in fine
+]
 
 
 def problem(name):
     loss, model, y = PROBLEMS[name]
-    objective = objectives.regularised(objectives.empirical_risk(model, loss), objectives.l2_penalty(0.1))
+    objective = objectives.regularised(
+        objectives.empirical_risk(model, loss), objectives.l2_penalty(0.1)
+    )
     return objective, model, model.init(jax.random.key(0)), y
 
 
 def beginnings(objective, model, params):
     """Every place where targets are still concrete, as a function of the batch."""
-    workload = lambda batch: Workload("w", batch, None, None, lambda key: params, objective, None, "", model, None)
+    workload = lambda batch: Workload(
+        "w", batch, None, None, lambda key: params, objective, None, "", model, None
+    )
     step = lambda batch: descent.make_step(objective, GD, batch)
     state, key = descent.start(GD, params), jax.random.key(0)
     return {
@@ -53,13 +78,25 @@ def beginnings(objective, model, params):
         "slices": lambda b: objectives.in_slices(objective, 5)(params, b),
         "examples": lambda b: objectives.per_example_gradients(objective)(params, b),
         "step": lambda b: step(b)(state, descent.Draw(jnp.array([0]))),
-        "run": lambda b: descent.run(step(b), state, samplers.minibatch(N, 4), key, jnp.arange(2)),
-        "train": lambda b: training.train(
-            objective, GD, b, samplers.minibatch(N, 4), num_epochs=1, params=params, key=key
+        "run": lambda b: descent.run(
+            step(b), state, samplers.minibatch(N, 4), key, jnp.arange(2)
         ),
-        "lanes": lambda b: lanes.compile_program(workload(b), update_rules.adam, samplers.minibatch(N, 4), 2, width=1),
+        "train": lambda b: training.train(
+            objective,
+            GD,
+            b,
+            samplers.minibatch(N, 4),
+            num_epochs=1,
+            params=params,
+            key=key,
+        ),
+        "lanes": lambda b: lanes.compile_program(
+            workload(b), update_rules.adam, samplers.minibatch(N, 4), 2, width=1
+        ),
         "accuracy": lambda b: objectives.accuracy(model)(params, b),
-        "accuracy in slices": lambda b: objectives.in_slices(objectives.accuracy(model), 5)(params, b),
+        "accuracy in slices": lambda b: objectives.in_slices(
+            objectives.accuracy(model), 5
+        )(params, b),
     }
 
 
@@ -71,7 +108,8 @@ def test_wrong_targets_are_refused_wherever_a_training_begins(name, wrong):
         if name == "one_hot" and place.startswith("accuracy"):
             continue
         with pytest.raises(
-            (ValueError, TypeError), match=r"targets|labels|leading axes of a dataset|dataset must hold numbers"
+            (ValueError, TypeError),
+            match=r"targets|labels|leading axes of a dataset|dataset must hold numbers",
         ):
             call(batch)
 
@@ -90,15 +128,21 @@ def test_a_traced_label_out_of_range_makes_value_and_gradient_nan(name, reduce):
     """A gradient of 0 beside a loss of NaN would leave such an example out of a training in silence."""
     loss, shape, labels = TRACED[name]
     for sign in (1, -1):  # Either side of a kink.
-        logits = sign * jnp.linspace(0.5, 2.0, max(1, np.prod(shape, dtype=int))).reshape(shape)
+        logits = sign * jnp.linspace(
+            0.5, 2.0, max(1, np.prod(shape, dtype=int))
+        ).reshape(shape)
         together = lambda z, y: reduce(jax.vmap(loss)(z, y))
         for label in labels:
             y = np.stack([np.zeros_like(label), label])
-            value, slope = jax.jit(jax.value_and_grad(together))(jnp.stack([logits, logits]), y)
+            value, slope = jax.jit(jax.value_and_grad(together))(
+                jnp.stack([logits, logits]), y
+            )
             assert np.isnan(value)
             assert np.isnan(slope[1]).any()
             assert np.isfinite(slope[0]).all()  # The other example keeps its own.
-            assert np.isnan(jax.jit(jax.jacfwd(together))(jnp.stack([logits, logits]), y)).any()
+            assert np.isnan(
+                jax.jit(jax.jacfwd(together))(jnp.stack([logits, logits]), y)
+            ).any()
 
 
 @pytest.mark.parametrize("name", ["softmax", "logistic"])
@@ -107,7 +151,14 @@ def test_accuracy_of_traced_labels_that_are_none_is_nan(name):
     metric = jax.jit(objectives.accuracy(model))
     for right in (y, y.astype(float), y.astype(np.uint8)):
         assert 0 <= metric(params, Batch(X, right)) <= 1
-    for wrong in ("from 1", "one out of range", "-1 and 1", "negative", "halves", "NaN"):
+    for wrong in (
+        "from 1",
+        "one out of range",
+        "-1 and 1",
+        "negative",
+        "halves",
+        "NaN",
+    ):
         assert np.isnan(metric(params, Batch(X, WRONG[wrong][0](y)))), wrong
     for wrong in ("one-hot", "an axis too many"):
         with pytest.raises(ValueError, match="labels must"):
@@ -117,7 +168,9 @@ def test_accuracy_of_traced_labels_that_are_none_is_nan(name):
 def test_accuracy_of_one_logit_an_example_is_not_taken_for_that_of_one_class():
     """The argmax over one class is class 0: an accuracy of exactly the share of zeros."""
     model = models.softmax(4, 2)
-    column = model._replace(apply=lambda params, x, key=None: model.apply(params, x)[..., :1])
+    column = model._replace(
+        apply=lambda params, x, key=None: model.apply(params, x)[..., :1]
+    )
     metric, params = objectives.accuracy(column), model.init(jax.random.key(0))
     assert metric(params, Batch(X, CLASSES[:, None] % 2)) == np.mean(
         (np.asarray(column.apply(params, X))[:, 0] > 0) == CLASSES % 2
@@ -127,13 +180,19 @@ def test_accuracy_of_one_logit_an_example_is_not_taken_for_that_of_one_class():
 
 
 def test_targets_of_a_loss_of_ones_own_are_left_to_it():
-    losses.check_targets(lambda z, y: jnp.sum(z) * y, jnp.zeros((2, 3)), np.array([7, 8]))
-    jax.jit(lambda y: losses.check_targets(losses.logistic, jnp.zeros(2), y))(jnp.array([7, 8]))  # A tracer passes.
+    losses.check_targets(
+        lambda z, y: jnp.sum(z) * y, jnp.zeros((2, 3)), np.array([7, 8])
+    )
+    jax.jit(lambda y: losses.check_targets(losses.logistic, jnp.zeros(2), y))(
+        jnp.array([7, 8])
+    )  # A tracer passes.
 
 
 def test_check_labels_names_what_is_no_number_and_no_count():
     with pytest.raises(TypeError, match=r"labels must be numbers.*np\.unique.*<U3"):
         losses.check_labels(np.array(["cat"]), 2)
     for wrong in (2.0, True, "2", 0):
-        with pytest.raises(ValueError, match="num_classes must be a positive integer; got num_classes="):
+        with pytest.raises(
+            ValueError, match="num_classes must be a positive integer; got num_classes="
+        ):
             losses.check_labels(np.array([0]), wrong)

@@ -25,14 +25,22 @@ def recorded():
 def test_jax_equals_tensorflows_recorded_numbers_to_rounding(recorded):
     for name, (low, high) in experiment.EXPECTED.items():
         assert low <= recorded.numbers[name] <= high, name
-    assert max(max(found.values()) for found in recorded.numbers["differences"].values()) < experiment.BOUND
+    assert (
+        max(max(found.values()) for found in recorded.numbers["differences"].values())
+        < experiment.BOUND
+    )
 
 
 def test_answer_says_that_tensorflow_is_not_here(recorded, headline_of):
     assert headline_of(recorded.answer).startswith("Yes: against TensorFlow 2.")
     assert "by its recorded numbers" in recorded.answer
-    assert "TensorFlow is not installed here; pip install tensorflow-cpu" in recorded.answer
-    assert not any("TensorFlow" in row[1] for row in recorded.tables[1].rows)  # Nor has it been timed.
+    assert (
+        "TensorFlow is not installed here; pip install tensorflow-cpu"
+        in recorded.answer
+    )
+    assert not any(
+        "TensorFlow" in row[1] for row in recorded.tables[1].rows
+    )  # Nor has it been timed.
 
 
 def test_numpy_by_hand_comes_first_in_each_table(recorded):
@@ -55,28 +63,40 @@ def test_recorded_gradient_is_that_of_the_loss_by_central_differences():
     # Of NumPy's loss alone, so that neither framework judges itself.
     params, batches = experiment.problem(experiment.NARROW)
     gradient, place = experiment.recorded()["gradient"], 0
-    for k, (leaf, index) in enumerate(zip(params, [(27, 3), (5,), (2, 7), (9,)], strict=True)):
+    for k, (leaf, index) in enumerate(
+        zip(params, [(27, 3), (5,), (2, 7), (9,)], strict=True)
+    ):
         values = []
         for step in (6e-6, -6e-6):
             moved = [p.copy() for p in params]
             moved[k][index] += step
             values.append(experiment.in_numpy(moved, 0.0)[0](*batches[0])[0])
         at = place + int(np.ravel_multi_index(index, leaf.shape))
-        np.testing.assert_allclose((values[0] - values[1]) / 12e-6, gradient[at], rtol=1e-7, atol=1e-10)
+        np.testing.assert_allclose(
+            (values[0] - values[1]) / 12e-6, gradient[at], rtol=1e-7, atol=1e-10
+        )
         place += leaf.size
 
 
 def test_code_that_is_shown_is_the_code_that_runs(recorded):
-    for function, way in ((experiment.in_tensorflow, experiment.TENSORFLOW), (experiment.in_jax, experiment.JAX)):
+    for function, way in (
+        (experiment.in_tensorflow, experiment.TENSORFLOW),
+        (experiment.in_jax, experiment.JAX),
+    ):
         assert f"def {function.__name__}(" in recorded.numbers["code"][way]
         assert "pyright" not in recorded.numbers["code"][way]
-    assert "tape.gradient(loss, variables)" in recorded.numbers["code"][experiment.TENSORFLOW]
+    assert (
+        "tape.gradient(loss, variables)"
+        in recorded.numbers["code"][experiment.TENSORFLOW]
+    )
 
 
 def test_pictures_are_drawn_and_the_result_can_be_saved(recorded):
     pictures = experiment.draw(recorded)
     assert set(pictures) == {"code", "steps"}
-    shown = "".join(text.get_text() for axes in pictures["code"].figure.axes for text in axes.texts)
+    shown = "".join(
+        text.get_text() for axes in pictures["code"].figure.axes for text in axes.texts
+    )
     assert "tape.gradient" in shown
     assert "jax.value_and_grad" in shown
     assert runs.result.read_result(*result_bytes(recorded)).numbers == recorded.numbers

@@ -28,63 +28,98 @@ def test_macro_f1_equals_scikit_learn_s_also_for_a_class_that_is_never_predicted
     labels = rng.integers(4, size=200)
     probabilities = rng.random((200, 4)) * [1, 1, 0.01, 1]
     counts = experiment.confused(labels, probabilities, 4)
-    expected = f1_score(labels, probabilities.argmax(axis=1), average="macro", zero_division=0)
+    expected = f1_score(
+        labels, probabilities.argmax(axis=1), average="macro", zero_division=0
+    )
     assert confusions.macro_f1(counts) == pytest.approx(expected, rel=1e-14)
     assert confusions.macro_f1(np.diag([5, 1, 2])) == 1.0
 
 
 def test_the_vocabulary_numbers_words_by_how_common_they_are():
     words = make_vocabulary(["b a c", "a b", "a d d"], least_count=2)
-    assert words == {"a": 1, "b": 2, "d": 3}  # b and d are equally common: the alphabet decides.
+    assert words == {
+        "a": 1,
+        "b": 2,
+        "d": 3,
+    }  # b and d are equally common: the alphabet decides.
     tokens, lengths = encode(["d x a b", "", "c"], words, 3)
     np.testing.assert_array_equal(tokens, [[3, 0, 1], [0, 0, 0], [0, 0, 0]])
     np.testing.assert_array_equal(lengths, [3, 1, 1])
     assert (tokens.dtype, lengths.dtype) == (np.int32, np.int32)
-    with pytest.raises(ValueError, match="No word comes 9 times in the 1 texts; lower least_count"):
+    with pytest.raises(
+        ValueError, match="No word comes 9 times in the 1 texts; lower least_count"
+    ):
         make_vocabulary(["a b"], least_count=9)
-    with pytest.raises(TypeError, match="texts must be a list of texts; got a single one"):
+    with pytest.raises(
+        TypeError, match="texts must be a list of texts; got a single one"
+    ):
         make_vocabulary("a b")
-    with pytest.raises(ValueError, match="least_count must be a positive integer; got least_count=0"):
+    with pytest.raises(
+        ValueError, match="least_count must be a positive integer; got least_count=0"
+    ):
         make_vocabulary(["a b"], least_count=0)
-    with pytest.raises(ValueError, match="length must be a positive integer; got length=0"):
+    with pytest.raises(
+        ValueError, match="length must be a positive integer; got length=0"
+    ):
         encode(["a"], words, 0)
 
 
 def test_what_is_held_out_is_not_learnt_from_and_nothing_is_lost():
     learnt, held = experiment.hold_out(100, 0.1)
     assert len(held) == 10
-    np.testing.assert_array_equal(np.sort(np.concatenate([learnt, held])), np.arange(100))
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([learnt, held])), np.arange(100)
+    )
     split = experiment.read("fabricated")
     choosing = experiment.Job(0, 1e-3, 1, choosing=True)
     halves = experiment.hold_out(len(split.train_y), 0.25)
-    (texts, labels), (held_texts, held_labels) = experiment.parted(choosing, split, halves)
+    (texts, labels), (held_texts, held_labels) = experiment.parted(
+        choosing, split, halves
+    )
     assert set(split.test_texts).isdisjoint(texts + held_texts)
     assert sorted(texts + held_texts) == sorted(split.train_texts)
     assert len(labels) + len(held_labels) == len(split.train_y)
-    (texts, _), (test_texts, _) = experiment.parted(choosing._replace(choosing=False), split, halves)
+    (texts, _), (test_texts, _) = experiment.parted(
+        choosing._replace(choosing=False), split, halves
+    )
     assert (texts, test_texts) == (split.train_texts, split.test_texts)
 
 
 def test_the_baseline_is_chosen_without_the_test_stories_and_learns_all_others():
     split = experiment.read("fabricated")
     learnt, held = experiment.hold_out(len(split.train_y), 0.25)
-    saved = experiment.count_words(split.train_texts, split.test_texts, split.train_y, learnt, held, None)
-    other = experiment.count_words(split.train_texts, split.test_texts[:5], split.train_y, learnt, held, None)
+    saved = experiment.count_words(
+        split.train_texts, split.test_texts, split.train_y, learnt, held, None
+    )
+    other = experiment.count_words(
+        split.train_texts, split.test_texts[:5], split.train_y, learnt, held, None
+    )
     assert other.values == saved.values
     peer = experiment.fit_counts(split.train_texts, split.train_y, saved.values["C"])
-    np.testing.assert_allclose(saved.arrays["probabilities"], peer.predict_proba(split.test_texts), rtol=1e-12)
+    np.testing.assert_allclose(
+        saved.arrays["probabilities"], peer.predict_proba(split.test_texts), rtol=1e-12
+    )
     best = max(accuracy for _, accuracy in saved.values["tried"])
-    assert saved.values["C"] == next(strength for strength, accuracy in saved.values["tried"] if accuracy == best)
+    assert saved.values["C"] == next(
+        strength for strength, accuracy in saved.values["tried"] if accuracy == best
+    )
 
 
 def test_a_small_run_says_what_it_found_and_that_it_is_not_the_claim(kept, headline_of):
     result, _ = kept
     assert headline_of(result.answer) == "NOT THE CLAIM: these stories are fabricated."
-    assert result.answer.endswith("This brings them: python -m experiments data fetch reuters_r8")
+    assert result.answer.endswith(
+        "This brings them: python -m experiments data fetch reuters_r8"
+    )
     main, by_class, errors, tried = result.tables
-    assert [row[0] for row in main.rows] == [*experiment.BASELINES.values(), "Transformer"]  # The baseline first.
+    assert [row[0] for row in main.rows] == [
+        *experiment.BASELINES.values(),
+        "Transformer",
+    ]  # The baseline first.
     assert [row[0] for row in by_class.rows] == ["topic 0", "topic 1", "topic 2"]
-    assert len(tried.rows) == 2 * len(experiment.STRENGTHS) + len(TINY.rates) * len(TINY.epochs)
+    assert len(tried.rows) == 2 * len(experiment.STRENGTHS) + len(TINY.rates) * len(
+        TINY.epochs
+    )
     accuracy, counts = result.arrays["accuracy"], result.arrays["confusions"]
     assert accuracy.shape == (2, 2)
     assert counts.sum() == 60
@@ -107,15 +142,23 @@ def test_pictures_show_every_score(kept):
     assert set(pictures) == {"curves", "confusions"}
     accuracy, macro, loss = pictures["curves"].figure.axes[:3]
     for axes, name in ((accuracy, "accuracy"), (macro, "macro_f1")):
-        np.testing.assert_allclose(axes.lines[0].get_ydata(), result.arrays[name][0, 1:])
+        np.testing.assert_allclose(
+            axes.lines[0].get_ydata(), result.arrays[name][0, 1:]
+        )
         drawn = [line.get_ydata()[0] for line in axes.lines[-2:]]
-        np.testing.assert_allclose(drawn, [row[name][0] for row in result.numbers["models"][:2]])
+        np.testing.assert_allclose(
+            drawn, [row[name][0] for row in result.numbers["models"][:2]]
+        )
     np.testing.assert_allclose(loss.lines[0].get_ydata(), result.arrays["loss"][0])
 
 
 @pytest.mark.parametrize(
     ("network", "verdict"),
-    [([0.99, 0.98, 1.0], "Yes:"), ([0.9, 0.89, 0.91], "No:"), ([0.97, 0.95, 0.99], "Not for certain:")],
+    [
+        ([0.99, 0.98, 1.0], "Yes:"),
+        ([0.9, 0.89, 0.91], "No:"),
+        ([0.97, 0.95, 0.99], "Not for certain:"),
+    ],
 )
 def test_the_verdict_is_that_of_the_interval(kept, network, verdict):
     numbers = kept[0].numbers | {"dataset": experiment.CLAIM}
@@ -128,12 +171,27 @@ def test_the_verdict_is_that_of_the_interval(kept, network, verdict):
     ("wrong", "words"),
     [
         ({"words": 0}, "words must be a positive integer; got words=0"),
-        ({"rates": ()}, r"rates must be positive, ascending, at least one; got rates=\(\)"),
-        ({"rates": (np.nan,)}, r"rates must be positive, ascending, at least one; got rates=\(nan,\)"),
-        ({"epochs": (3, 1)}, r"epochs must be positive, ascending, at least one; got epochs=\(3, 1\)"),
+        (
+            {"rates": ()},
+            r"rates must be positive, ascending, at least one; got rates=\(\)",
+        ),
+        (
+            {"rates": (np.nan,)},
+            r"rates must be positive, ascending, at least one; got rates=\(nan,\)",
+        ),
+        (
+            {"epochs": (3, 1)},
+            r"epochs must be positive, ascending, at least one; got epochs=\(3, 1\)",
+        ),
         ({"held_out": 1.0}, "held_out is a share, between 0 and 1; got held_out=1.0"),
-        ({"held_out": 0.999}, "held_out=0.999 leaves 0 stories to learn from, and none of topic 0; hold out fewer"),
-        ({"dataset": "novels"}, "dataset must be reuters_r8 or fabricated; got dataset='novels'"),
+        (
+            {"held_out": 0.999},
+            "held_out=0.999 leaves 0 stories to learn from, and none of topic 0; hold out fewer",
+        ),
+        (
+            {"dataset": "novels"},
+            "dataset must be reuters_r8 or fabricated; got dataset='novels'",
+        ),
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused_by_name(wrong, words):
@@ -142,23 +200,43 @@ def test_a_config_that_makes_no_sense_is_refused_by_name(wrong, words):
 
 
 def test_training_that_diverges_is_refused_by_its_rate():
-    with pytest.raises(ValueError, match=r"The Transformer at rate 1e\+30 diverges in step \d"):
+    with pytest.raises(
+        ValueError, match=r"The Transformer at rate 1e\+30 diverges in step \d"
+    ):
         experiment.run(dataclasses.replace(TINY, rates=(1e30,)))
 
 
 def test_the_best_that_was_tried_is_what_is_trained(monkeypatch):
-    scores = {1e-3: np.nan, 2e-3: 0.9, 4e-3: 0.9}  # NaN is that of a training that diverged.
+    scores = {
+        1e-3: np.nan,
+        2e-3: 0.9,
+        4e-3: 0.9,
+    }  # NaN is that of a training that diverged.
     trained = []
 
     def train(job, config, split, halves, watch, parts):
         trained.append(job)
         probabilities = np.eye(3)[split.test_y]
         curve = np.array([0.0, scores[job.rate]])
-        arrays = {"accuracy": curve, "macro_f1": curve, "loss": curve[1:], "probabilities": probabilities}
-        return Saved(arrays, {"seconds": 1.0, "parameters": 1, "symbols": 1, "first_bad_step": -1})
+        arrays = {
+            "accuracy": curve,
+            "macro_f1": curve,
+            "loss": curve[1:],
+            "probabilities": probabilities,
+        }
+        return Saved(
+            arrays,
+            {"seconds": 1.0, "parameters": 1, "symbols": 1, "first_bad_step": -1},
+        )
 
     monkeypatch.setattr(experiment, "train", train)
     result = experiment.run(dataclasses.replace(TINY, rates=tuple(scores)))
-    assert [job.rate for job in trained] == [1e-3, 2e-3, 4e-3, 2e-3, 2e-3]  # Of equals the first.
+    assert [job.rate for job in trained] == [
+        1e-3,
+        2e-3,
+        4e-3,
+        2e-3,
+        2e-3,
+    ]  # Of equals the first.
     assert [job.seed for job in trained] == [experiment.CHOICE_SEED] * 3 + [0, 1]
     assert result.numbers["rate"] == 2e-3

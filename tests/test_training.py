@@ -12,14 +12,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import descent, losses, models, objectives, runs, samplers, schedules, training, update_rules
+from research import (
+    descent,
+    losses,
+    models,
+    objectives,
+    runs,
+    samplers,
+    schedules,
+    training,
+    update_rules,
+)
 from research.runs import checkpoints
 from research.training import loop
 from research.training.compiled import _loop, compile_training
 from research.types import Batch, Checkpoint, Sampler
 
 TOP = Path(__file__).parent.parent
-MODEL = models.mlp((3, 4, 2), activation="tanh", initialiser="lecun_normal", dtype=jnp.float32)
+MODEL = models.mlp(
+    (3, 4, 2), activation="tanh", initialiser="lecun_normal", dtype=jnp.float32
+)
 OBJECTIVE = objectives.empirical_risk(MODEL, losses.softmax_cross_entropy)
 KEY = jax.random.key(7)
 SAMPLER = samplers.minibatch(20, 6)  # Three steps an epoch; two examples sit each out.
@@ -27,7 +39,8 @@ RULE = update_rules.adam(schedules.inverse_time(0.05, 4.0))
 EPOCHS = 2
 _generator = np.random.default_rng(0)
 DATA = Batch(
-    jnp.array(_generator.normal(size=(20, 3)), jnp.float32), jnp.array(_generator.integers(0, 2, 20), jnp.int32)
+    jnp.array(_generator.normal(size=(20, 3)), jnp.float32),
+    jnp.array(_generator.integers(0, 2, 20), jnp.int32),
 )
 
 
@@ -43,13 +56,20 @@ def start(model=MODEL):
 
 def fit(objective=OBJECTIVE, rule=RULE, dataset=DATA, sampler=SAMPLER, **options):
     """A training with defaults."""
-    options = {"num_epochs": EPOCHS, "params": start(), "key": jax.random.key(1)} | options
+    options = {
+        "num_epochs": EPOCHS,
+        "params": start(),
+        "key": jax.random.key(1),
+    } | options
     return training.train(objective, rule, dataset, sampler, **options)
 
 
 def bits(trained):
     """All that a training leaves, but for the seconds."""
-    return jax.tree.map(lambda a: np.asarray(a).tobytes(), trained._replace(seconds=0, compile_seconds=0))
+    return jax.tree.map(
+        lambda a: np.asarray(a).tobytes(),
+        trained._replace(seconds=0, compile_seconds=0),
+    )
 
 
 @pytest.fixture
@@ -77,7 +97,13 @@ def test_a_training_is_a_run_of_descent_on_the_same_draws(noisy):
     trained = fit(objective, noisy=noisy)
     step = descent.make_step(objective, RULE, DATA)
     run = lambda state: descent.run(
-        step, state, SAMPLER, jax.random.key(1), jnp.arange(EPOCHS), noisy=noisy, keep_steps=True
+        step,
+        state,
+        SAMPLER,
+        jax.random.key(1),
+        jnp.arange(EPOCHS),
+        noisy=noisy,
+        keep_steps=True,
     )
     state, records = jax.jit(run)(descent.start(RULE, start()))
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7)
@@ -90,20 +116,33 @@ def test_a_training_is_a_run_of_descent_on_the_same_draws(noisy):
 
 def test_each_step_of_a_noisy_training_has_a_key_of_its_own():
     """Of steps on the same examples, from the same params, the losses differ by the noise alone."""
-    sampler = samplers.Sampler(5, 20, lambda key: jnp.broadcast_to(jnp.arange(20), (5, 20)))
+    sampler = samplers.Sampler(
+        5, 20, lambda key: jnp.broadcast_to(jnp.arange(20), (5, 20))
+    )
     options = {"rule": update_rules.gradient_descent(0.0), "sampler": sampler}
-    assert len(np.unique(fit(noisy_objective, noisy=True, **options).steps.loss)) == 5 * EPOCHS
+    assert (
+        len(np.unique(fit(noisy_objective, noisy=True, **options).steps.loss))
+        == 5 * EPOCHS
+    )
     assert len(np.unique(fit(**options).steps.loss)) == 1
 
 
 def test_looks_of_any_length_leave_the_bits_alone(one_program, monkeypatch):
     whole = fit()
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_LOOKS", 0.0)
-    for steps in (3, 2, 1):  # The first look is at so many steps; each later one, at the next.
+    for steps in (
+        3,
+        2,
+        1,
+    ):  # The first look is at so many steps; each later one, at the next.
         monkeypatch.setattr(loop, "FIRST_LOOK", steps)
         looks = []
-        assert bits(fit(on_progress=lambda *look, to=looks: to.append(look))) == bits(whole)
-        np.testing.assert_allclose([share for share, _ in looks], np.arange(steps, 7) / 6)
+        assert bits(fit(on_progress=lambda *look, to=looks: to.append(look))) == bits(
+            whole
+        )
+        np.testing.assert_allclose(
+            [share for share, _ in looks], np.arange(steps, 7) / 6
+        )
     assert looks[-1][1].startswith("epoch 2 of 2, loss ")
     assert looks[-1][1].endswith(f", rate {0.05 / (1 + 5 / 4):.2g}")
 
@@ -117,7 +156,9 @@ def test_a_kill_at_any_step_and_a_resumption_leave_the_bits_alone(
     tmp_path, monkeypatch, one_program, every_step_is_looked_at, error
 ):
     """What is killed has kept itself before; on Ctrl-C it keeps itself then."""
-    monkeypatch.setattr(checkpoints, "LARGEST_SHARE", math.inf)  # However long saving takes.
+    monkeypatch.setattr(
+        checkpoints, "LARGEST_SHARE", math.inf
+    )  # However long saving takes.
     evaluate = lambda params: {"loss": OBJECTIVE(params, DATA)}
     whole = fit(evaluate=evaluate)
     for last in range(1, EPOCHS * SAMPLER.num_batches + 1):
@@ -133,76 +174,125 @@ def test_a_kill_at_any_step_and_a_resumption_leave_the_bits_alone(
         with pytest.raises(error):
             fit(evaluate=evaluate, checkpoint=kept, on_progress=kill)
         again = []
-        resumed = fit(evaluate=evaluate, checkpoint=kept, on_progress=lambda share, _, to=again: to.append(share))
+        resumed = fit(
+            evaluate=evaluate,
+            checkpoint=kept,
+            on_progress=lambda share, _, to=again: to.append(share),
+        )
         assert bits(resumed) == bits(whole)
         first = last if error is Killed else last + 1  # What is done is not done again.
         np.testing.assert_allclose(again, np.arange(first, 7) / 6)
 
 
-def test_a_finished_training_is_read_and_not_done_again(tmp_path, one_program, monkeypatch):
+def test_a_finished_training_is_read_and_not_done_again(
+    tmp_path, one_program, monkeypatch
+):
     monkeypatch.setattr(loop, "SECONDS_WORTH_KEEPING", 0.0)
     kept = runs.checkpoints_in(tmp_path)("training")
     whole, looks = fit(checkpoint=kept), []
-    assert bits(fit(checkpoint=kept, on_progress=lambda *look: looks.append(look))) == bits(whole)
+    assert bits(
+        fit(checkpoint=kept, on_progress=lambda *look: looks.append(look))
+    ) == bits(whole)
     assert not looks
 
 
 def test_evaluations_stand_before_the_first_epoch_and_after_each():
     evaluate = jax.jit(
-        lambda params: {"loss": OBJECTIVE(params, DATA), "norm": jnp.sum(params["dense_1"]["bias"] ** 2)}
+        lambda params: {
+            "loss": OBJECTIVE(params, DATA),
+            "norm": jnp.sum(params["dense_1"]["bias"] ** 2),
+        }
     )
     found = fit(evaluate=evaluate).evaluations
     for epochs in range(EPOCHS + 1):
         params = fit(num_epochs=epochs).params if epochs else start()
         for name, value in evaluate(params).items():
             np.testing.assert_array_equal(found[name][epochs], value)
-    assert {name: values.shape for name, values in found.items()} == {"loss": (3,), "norm": (3,)}
+    assert {name: values.shape for name, values in found.items()} == {
+        "loss": (3,),
+        "norm": (3,),
+    }
     assert fit().evaluations == {}
 
 
 def test_a_rule_that_averages_is_evaluated_and_given_at_its_average():
     rule = update_rules.polyak_averaging(0.5)
-    trained = fit(rule=rule, evaluate=lambda params: {"bias": params["dense_2"]["bias"][0]})
+    trained = fit(
+        rule=rule, evaluate=lambda params: {"bias": params["dense_2"]["bias"][0]}
+    )
     state = descent.start(rule, start())
     step = jax.jit(descent.make_step(OBJECTIVE, rule, DATA))
     for epoch in range(EPOCHS):
         for indices in SAMPLER.indices(jax.random.fold_in(jax.random.key(1), epoch)):
             state, _ = step(state, descent.Draw(indices))
     average = update_rules.evaluation_params(state.rule, state.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7), trained.params, average)
-    np.testing.assert_array_equal(trained.evaluations["bias"][-1], trained.params["dense_2"]["bias"][0])
-    assert not np.allclose(average["dense_2"]["bias"], state.params["dense_2"]["bias"], rtol=1e-3)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7),
+        trained.params,
+        average,
+    )
+    np.testing.assert_array_equal(
+        trained.evaluations["bias"][-1], trained.params["dense_2"]["bias"][0]
+    )
+    assert not np.allclose(
+        average["dense_2"]["bias"], state.params["dense_2"]["bias"], rtol=1e-3
+    )
 
 
 def test_a_training_that_diverges_ends_with_a_result_and_the_first_bad_step():
     """x <- x - 1e10 x from 1 in float32: the second step's update is 1e20, and the square in its norm overflows."""
     objective = lambda x, batch: 0.5 * x**2 + 0 * jnp.sum(batch.x)
     params = jnp.ones((), jnp.float32)
-    trained = fit(objective, update_rules.gradient_descent(1e10), params=params, evaluate=lambda x: {"f": x**2})
+    trained = fit(
+        objective,
+        update_rules.gradient_descent(1e10),
+        params=params,
+        evaluate=lambda x: {"f": x**2},
+    )
     with np.errstate(over="ignore", invalid="ignore"):
         x, good = np.float32(1), []
         for _ in range(6):
             update = -np.float32(1e10) * x
-            good.append(np.isfinite(np.float32(0.5) * x * x) and np.isfinite(np.sqrt(update * update)))
+            good.append(
+                np.isfinite(np.float32(0.5) * x * x)
+                and np.isfinite(np.sqrt(update * update))
+            )
             x = x + update
     assert trained.first_bad_step == good.index(False) == 1
     assert trained.steps.loss.shape == (EPOCHS, 3)
     assert not np.isfinite(trained.params)
-    np.testing.assert_array_equal(np.isfinite(trained.evaluations["f"]), [True, False, False])
+    np.testing.assert_array_equal(
+        np.isfinite(trained.evaluations["f"]), [True, False, False]
+    )
 
 
 def test_nothing_is_widened_to_float64():
     """No array of the results, or of whatever the compiled loop computes; a schedule's rate, a scalar, may be wide."""
     trained = fit()
-    assert {leaf.dtype for leaf in jax.tree.leaves((trained.params, trained.steps))} == {np.dtype("float32")}
-    drawn = jax.eval_shape(lambda key: descent.draws(SAMPLER, key, True), jax.random.key(0))
+    assert {
+        leaf.dtype for leaf in jax.tree.leaves((trained.params, trained.steps))
+    } == {np.dtype("float32")}
+    drawn = jax.eval_shape(
+        lambda key: descent.draws(SAMPLER, key, True), jax.random.key(0)
+    )
     state = descent.start(RULE, start())
-    record = descent.Record(*(jax.ShapeDtypeStruct((3,), jnp.float32) for _ in descent.Record._fields))
-    traced = jax.make_jaxpr(_loop(noisy_objective, RULE, 0.05))(state, record, drawn, DATA, np.int32(0), np.int32(3))
-    wide = [(eqn.primitive, var.aval) for eqn in equations(traced.jaxpr) for var in eqn.outvars if is_wide(var.aval)]
+    record = descent.Record(
+        *(jax.ShapeDtypeStruct((3,), jnp.float32) for _ in descent.Record._fields)
+    )
+    traced = jax.make_jaxpr(_loop(noisy_objective, RULE, 0.05))(
+        state, record, drawn, DATA, np.int32(0), np.int32(3)
+    )
+    wide = [
+        (eqn.primitive, var.aval)
+        for eqn in equations(traced.jaxpr)
+        for var in eqn.outvars
+        if is_wide(var.aval)
+    ]
     assert not wide
     widened = jax.make_jaxpr(lambda x: x * np.float64(2.0))(jnp.ones(3, jnp.float32))
-    assert any(is_wide(var.aval) for eqn in equations(widened.jaxpr) for var in eqn.outvars)  # So it can be seen.
+    assert any(
+        is_wide(var.aval) for eqn in equations(widened.jaxpr) for var in eqn.outvars
+    )  # So it can be seen.
 
 
 def equations(jaxpr):
@@ -222,11 +312,18 @@ def is_wide(aval):
 
 def test_what_cannot_be_trained_is_refused_by_name():
     for wrong in (0, -1, 2.0, True):
-        with pytest.raises(ValueError, match=r"num_epochs must be a positive integer; got num_epochs="):
+        with pytest.raises(
+            ValueError, match=r"num_epochs must be a positive integer; got num_epochs="
+        ):
             fit(num_epochs=wrong)
-        with pytest.raises(ValueError, match=r"devices must be a positive integer; got devices="):
+        with pytest.raises(
+            ValueError, match=r"devices must be a positive integer; got devices="
+        ):
             fit(devices=wrong)
-    with pytest.raises(ValueError, match=r"devices=2, but JAX has 1\..*backend\.configure\(devices=2, pool=2\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"devices=2, but JAX has 1\..*backend\.configure\(devices=2, pool=2\)",
+    ):
         fit(devices=2)
     with pytest.raises(TypeError, match="params must be floating"):
         fit(params={"w": jnp.arange(3)})
@@ -236,22 +333,48 @@ def test_what_cannot_be_trained_is_refused_by_name():
 
 def test_data_that_do_not_belong_together_are_refused():
     train = lambda dataset, n=20, key=KEY: training.train(
-        OBJECTIVE, RULE, dataset, samplers.minibatch(n, 6), num_epochs=1, params=start(), key=key
+        OBJECTIVE,
+        RULE,
+        dataset,
+        samplers.minibatch(n, 6),
+        num_epochs=1,
+        params=start(),
+        key=key,
     )
-    with pytest.raises(ValueError, match=r"made for num_examples=30, but the dataset has 20\. Make it with n=20"):
-        train(DATA, n=30)  # JAX would take the last example in the place of those that there are not.
-    late = Sampler(1, 2, lambda key: jnp.where(jax.random.bernoulli(key, 0.1), 20, 0) * jnp.ones((1, 2), int))
+    with pytest.raises(
+        ValueError,
+        match=r"made for num_examples=30, but the dataset has 20\. Make it with n=20",
+    ):
+        train(
+            DATA, n=30
+        )  # JAX would take the last example in the place of those that there are not.
+    late = Sampler(
+        1,
+        2,
+        lambda key: (
+            jnp.where(jax.random.bernoulli(key, 0.1), 20, 0) * jnp.ones((1, 2), int)
+        ),
+    )
     negative = Sampler(1, 2, lambda key: jnp.full((1, 2), -1))
-    for sampler, index in ((late, 20), (negative, -1)):  # In some epoch, not in the first.
-        with pytest.raises(ValueError, match=f"the sampler draws example {index} of a dataset of 20"):
-            fit(sampler=sampler, num_epochs=100, rule=update_rules.gradient_descent(0.1))
+    for sampler, index in (
+        (late, 20),
+        (negative, -1),
+    ):  # In some epoch, not in the first.
+        with pytest.raises(
+            ValueError, match=f"the sampler draws example {index} of a dataset of 20"
+        ):
+            fit(
+                sampler=sampler, num_epochs=100, rule=update_rules.gradient_descent(0.1)
+            )
     with pytest.raises(ValueError, match="each x needs its y"):
         train(Batch(DATA.x, DATA.y[:-1]))
     with pytest.raises(ValueError, match="the dataset has no examples"):
         train(Batch(DATA.x[:0], DATA.y[:0]))
     with pytest.raises(TypeError, match=r"must be a research\.types\.Batch; got tuple"):
         train((DATA.x, DATA.y))
-    with pytest.raises(TypeError, match=r"key must be a JAX key, such as jax\.random\.key\(0\); got 0"):
+    with pytest.raises(
+        TypeError, match=r"key must be a JAX key, such as jax\.random\.key\(0\); got 0"
+    ):
         train(DATA, key=0)
 
 
@@ -269,43 +392,67 @@ print(json.dumps(laws.on_two_devices()))
 
 def many_kinds():
     """Parameters of several dtypes and sizes; the large one has a mean of its own."""
-    return {"a": jnp.ones(3, jnp.float32), "b": jnp.ones((), float), "c": jnp.zeros((2, 2**14)), "d": jnp.ones((2, 1))}
+    return {
+        "a": jnp.ones(3, jnp.float32),
+        "b": jnp.ones((), float),
+        "c": jnp.zeros((2, 2**14)),
+        "d": jnp.ones((2, 1)),
+    }
 
 
 def of_many_kinds(params, batch):
     """The mean over examples of a squared sum, in which each parameter has a slope of its own."""
     ramp = jnp.arange(params["c"].size).reshape(params["c"].shape) / params["c"].size
     weights = params["a"] + params["d"][0] * jnp.sum(ramp * params["c"])
-    return jnp.mean((batch.x @ weights + params["b"] * batch.y[:, None] @ params["d"][1] - 1.0) ** 2)
+    return jnp.mean(
+        (batch.x @ weights + params["b"] * batch.y[:, None] @ params["d"][1] - 1.0) ** 2
+    )
 
 
 def on_two_devices():
     """What the process with two devices finds; the losses of the noisy steps are also worked out by hand."""
-    one, two = (fit(devices=devices, evaluate=lambda p: {"loss": OBJECTIVE(p, DATA)}) for devices in (1, 2))
+    one, two = (
+        fit(devices=devices, evaluate=lambda p: {"loss": OBJECTIVE(p, DATA)})
+        for devices in (1, 2)
+    )
     apart = jax.tree.map(lambda a, b: float(np.max(np.abs(a - b))), one[:3], two[:3])
     frozen = update_rules.gradient_descent(0.0)
-    noisy = fit(noisy_objective, frozen, noisy=True, devices=2, num_epochs=1).steps.loss[0]
+    noisy = fit(
+        noisy_objective, frozen, noisy=True, devices=2, num_epochs=1
+    ).steps.loss[0]
     drawn = descent.draws(SAMPLER, jax.random.fold_in(jax.random.key(1), 0), True)
     expected = []
     for step in range(3):
         halves = jnp.split(drawn.indices[step], 2)
         keys = [jax.random.fold_in(drawn.key[step], device) for device in range(2)]
         parts = [
-            noisy_objective(start(), descent.take(DATA, descent.Draw(*draw))) for draw in zip(halves, keys, strict=True)
+            noisy_objective(start(), descent.take(DATA, descent.Draw(*draw)))
+            for draw in zip(halves, keys, strict=True)
         ]
         expected.append(float(sum(parts) / 2))
     kinds = [
-        jax.tree.leaves(fit(of_many_kinds, RULE, devices=devices, params=many_kinds()).params) for devices in (1, 2)
+        jax.tree.leaves(
+            fit(of_many_kinds, RULE, devices=devices, params=many_kinds()).params
+        )
+        for devices in (1, 2)
     ]
-    for params in ({"c": jnp.zeros((2, 2**14))}, {"a": jnp.ones(3, jnp.float32)}):  # Beside a loss of float64.
+    for params in (
+        {"c": jnp.zeros((2, 2**14))},
+        {"a": jnp.ones(3, jnp.float32)},
+    ):  # Beside a loss of float64.
         few = lambda params, batch: of_many_kinds(many_kinds() | params, batch)
         for leaves, devices in zip(kinds, (1, 2), strict=True):
-            leaves += jax.tree.leaves(fit(few, RULE, devices=devices, params=params).params)
+            leaves += jax.tree.leaves(
+                fit(few, RULE, devices=devices, params=params).params
+            )
     refused = []
     for sampler, rule in (
         (samplers.minibatch(20, 5), RULE),
         (samplers.full_batch(20), RULE),
-        (SAMPLER, update_rules.saga(0.1, 20)),  # It looks at the indices, of which each device has its own.
+        (
+            SAMPLER,
+            update_rules.saga(0.1, 20),
+        ),  # It looks at the indices, of which each device has its own.
     ):
         try:
             fit(sampler=sampler, rule=rule, devices=2)
@@ -316,7 +463,9 @@ def on_two_devices():
         "same bits": bits(one) == bits(two),
         "noisy": noisy.tolist(),
         "kinds": [[str(a.dtype) for a in leaves] for leaves in kinds],
-        "kinds apart": [float(jnp.max(jnp.abs(a - b))) for a, b in zip(*kinds, strict=True)],
+        "kinds apart": [
+            float(jnp.max(jnp.abs(a - b))) for a, b in zip(*kinds, strict=True)
+        ],
         "expected": expected,
         "refused": refused,
     }
@@ -325,35 +474,80 @@ def on_two_devices():
 def test_two_devices_share_each_batch_and_agree_with_one_up_to_rounding():
     path = os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")])
     words = [sys.executable, "-c", ON_TWO_DEVICES, __file__]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": path})
+    done = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": path},
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["apart"] < 3e-6
     np.testing.assert_allclose(found["noisy"], found["expected"], rtol=1e-6)
-    assert found["kinds"] == [["float32", "float64", "float64", "float64", "float64", "float32"]] * 2
+    assert (
+        found["kinds"]
+        == [["float32", "float64", "float64", "float64", "float64", "float32"]] * 2
+    )
     assert max(found["kinds apart"]) < 1e-6
-    assert "they must divide batch_size; got batch_size=5, devices=2" in found["refused"][0]
+    assert (
+        "they must divide batch_size; got batch_size=5, devices=2"
+        in found["refused"][0]
+    )
     assert "samplers.minibatch(n, n)" in found["refused"][1]
     assert "this rule uses the batch's indices itself" in found["refused"][2]
 
 
 def test_a_checkpoint_of_another_training_is_refused():
-    objective, data = lambda x, batch: jnp.mean((x - batch.x) ** 2), Batch(jnp.arange(4.0), jnp.zeros(4))
+    objective, data = (
+        lambda x, batch: jnp.mean((x - batch.x) ** 2),
+        Batch(jnp.arange(4.0), jnp.zeros(4)),
+    )
     kept = []
     keep = Checkpoint(lambda: kept[-1] if kept else None, kept.append, lambda: True)
     options = {"params": jnp.array(9.0), "key": jax.random.key(0), "checkpoint": keep}
     rule = update_rules.gradient_descent(0.1)
-    training.train(objective, rule, data, samplers.minibatch(4, 2), num_epochs=3, **options)
-    for size, num_epochs, evaluate in ((2, 1, None), (1, 3, None), (2, 3, lambda x: {"f": x})):
+    training.train(
+        objective, rule, data, samplers.minibatch(4, 2), num_epochs=3, **options
+    )
+    for size, num_epochs, evaluate in (
+        (2, 1, None),
+        (1, 3, None),
+        (2, 3, lambda x: {"f": x}),
+    ):
         with pytest.raises(ValueError, match="the checkpoint is of another training"):
             training.train(
-                objective, rule, data, samplers.minibatch(4, size), num_epochs=num_epochs, evaluate=evaluate, **options
+                objective,
+                rule,
+                data,
+                samplers.minibatch(4, size),
+                num_epochs=num_epochs,
+                evaluate=evaluate,
+                **options,
             )
-    for changed in ({"params": jnp.array(8.0)}, {"key": jax.random.key(1)}):  # All of the same shapes.
-        with pytest.raises(ValueError, match="another model, rule, start or key"):
-            training.train(objective, rule, data, samplers.minibatch(4, 2), num_epochs=3, **options | changed)
-    for other, params in ((update_rules.adam(0.1), jnp.array(9.0)), (rule, jnp.array([9.0]))):
+    for changed in (
+        {"params": jnp.array(8.0)},
+        {"key": jax.random.key(1)},
+    ):  # All of the same shapes.
         with pytest.raises(ValueError, match="another model, rule, start or key"):
             training.train(
-                objective, other, data, samplers.minibatch(4, 2), num_epochs=3, **options | {"params": params}
+                objective,
+                rule,
+                data,
+                samplers.minibatch(4, 2),
+                num_epochs=3,
+                **options | changed,
+            )
+    for other, params in (
+        (update_rules.adam(0.1), jnp.array(9.0)),
+        (rule, jnp.array([9.0])),
+    ):
+        with pytest.raises(ValueError, match="another model, rule, start or key"):
+            training.train(
+                objective,
+                other,
+                data,
+                samplers.minibatch(4, 2),
+                num_epochs=3,
+                **options | {"params": params},
             )

@@ -35,7 +35,9 @@ def test_expected_numbers_hold_at_default_size(result):
 def test_only_steps_to_the_target_are_not_reached(small):
     """What is not finite and a cosine that there is not are no targets."""
     nothing = dict.fromkeys(("gap", "distance", "steps", "cosine", "longest_update"))
-    numbers = small.numbers | {"rules": {"adam": small.numbers["rules"]["gradient_descent"] | nothing}}
+    numbers = small.numbers | {
+        "rules": {"adam": small.numbers["rules"]["gradient_descent"] | nothing}
+    }
     (row,) = trajectory.table(numbers).rows
     assert row[2:7] == ("not finite", "not finite", None, "–", "not finite")
 
@@ -53,7 +55,9 @@ def test_minima_are_minima_and_the_lowest(name):
 
 
 def test_quadratic_has_the_condition_number_that_it_says():
-    np.testing.assert_allclose(np.linalg.eigvalsh(jax.hessian(trajectory.quadratic)(jnp.ones(2))), [1, 100])
+    np.testing.assert_allclose(
+        np.linalg.eigvalsh(jax.hessian(trajectory.quadratic)(jnp.ones(2))), [1, 100]
+    )
 
 
 @pytest.mark.parametrize("name", ["gradient_descent", "heavy_ball"])
@@ -65,24 +69,38 @@ def test_path_equals_the_formula_in_numpy(name, result):
         gradient = np.array([-2 * (1 - a) - 400 * a * (b - a * a), 200 * (b - a * a)])
         momentum = 0.9 if name == "heavy_ball" else 0.0
         x, before = x - rate * gradient + momentum * (x - before), x
-        np.testing.assert_allclose(path[step + 1], x, rtol=1e-7)  # The valley's walls magnify rounding.
-        assert result.arrays[f"{name}/gradient_norm"][step] == pytest.approx(np.linalg.norm(gradient), rel=1e-6)
+        np.testing.assert_allclose(
+            path[step + 1], x, rtol=1e-7
+        )  # The valley's walls magnify rounding.
+        assert result.arrays[f"{name}/gradient_norm"][step] == pytest.approx(
+            np.linalg.norm(gradient), rel=1e-6
+        )
 
 
 def test_curves_are_those_of_the_paths(result):
     arrays = result.arrays
     for name in result.numbers["rules"]:
         path = arrays[f"{name}/points"]
-        np.testing.assert_allclose(arrays[f"{name}/distances"], np.linalg.norm(path - 1.0, axis=1), rtol=1e-12)
+        np.testing.assert_allclose(
+            arrays[f"{name}/distances"], np.linalg.norm(path - 1.0, axis=1), rtol=1e-12
+        )
         gaps = (1 - path[:, 0]) ** 2 + 100 * (path[:, 1] - path[:, 0] ** 2) ** 2
-        np.testing.assert_allclose(arrays[f"{name}/gaps"], gaps, rtol=1e-12, atol=1e-300)
-        np.testing.assert_allclose(arrays[f"{name}/learning_rate"], result.numbers["rules"][name]["rate"])
+        np.testing.assert_allclose(
+            arrays[f"{name}/gaps"], gaps, rtol=1e-12, atol=1e-300
+        )
+        np.testing.assert_allclose(
+            arrays[f"{name}/learning_rate"], result.numbers["rules"][name]["rate"]
+        )
 
 
 def test_distance_is_to_the_nearest_of_several_minima(small):
     path = small.arrays["gradient_descent/points"]
-    nearest = np.minimum(np.hypot(path[:, 0], path[:, 1] - 1), np.hypot(path[:, 0], path[:, 1] + 1))
-    np.testing.assert_allclose(small.arrays["gradient_descent/distances"], nearest, rtol=1e-12)
+    nearest = np.minimum(
+        np.hypot(path[:, 0], path[:, 1] - 1), np.hypot(path[:, 0], path[:, 1] + 1)
+    )
+    np.testing.assert_allclose(
+        small.arrays["gradient_descent/distances"], nearest, rtol=1e-12
+    )
 
 
 def test_rates_that_diverge_are_told_and_never_chosen(result):
@@ -99,7 +117,9 @@ def test_rates_that_diverge_are_told_and_never_chosen(result):
 
 
 def test_rule_that_diverges_everywhere_is_a_result_too():
-    numbers = trajectory.run(dataclasses.replace(SMALL, lowest_rate=1e3, highest_rate=1e4)).numbers
+    numbers = trajectory.run(
+        dataclasses.replace(SMALL, lowest_rate=1e3, highest_rate=1e4)
+    ).numbers
     assert numbers["rules"]["gradient_descent"]["gap"] is None
     assert numbers["rules"]["gradient_descent"]["diverged"] == 3
 
@@ -114,18 +134,29 @@ def test_choice_takes_who_is_down_for_half_of_the_steps_and_of_the_finished_the_
 
 
 def test_best_rate_at_the_edge_is_said():
-    edge = trajectory.run(dataclasses.replace(SMALL, lowest_rate=1e-5, highest_rate=1e-4))
+    edge = trajectory.run(
+        dataclasses.replace(SMALL, lowest_rate=1e-5, highest_rate=1e-4)
+    )
     assert edge.numbers["rules"]["gradient_descent"]["at_edge"]
-    assert "At the edge of the grid, so that a better rate may lie outside: gradient_descent." in edge.tables[0].note
+    assert (
+        "At the edge of the grid, so that a better rate may lie outside: gradient_descent."
+        in edge.tables[0].note
+    )
 
 
 def test_same_config_gives_the_same_bytes(small):
     again = trajectory.run(dataclasses.replace(SMALL, landscape="saddle"))
-    assert runs.hash_arrays(*again.arrays.values()) == runs.hash_arrays(*small.arrays.values())
+    assert runs.hash_arrays(*again.arrays.values()) == runs.hash_arrays(
+        *small.arrays.values()
+    )
 
 
-def test_figures_are_drawn_from_what_was_saved_and_the_motion_is_small(result, tmp_path):
-    pictures = trajectory.draw(runs.result.read_result(*runs.result.result_bytes(result)))
+def test_figures_are_drawn_from_what_was_saved_and_the_motion_is_small(
+    result, tmp_path
+):
+    pictures = trajectory.draw(
+        runs.result.read_result(*runs.result.result_bytes(result))
+    )
     assert list(pictures) == ["paths", "curves", "steps"]
     for name, picture in pictures.items():
         assert figures.save(picture, tmp_path, name).still.stat().st_size > 1000
@@ -156,10 +187,17 @@ def test_bad_config_names_its_field_and_value(field, value, message):
 
 
 def test_a_rule_that_averages_is_shown_at_its_average_and_asks_at_its_iterates():
-    names, rates = ("gradient_descent", "polyak_averaging"), {"lowest_rate": 1e-3, "highest_rate": 2e-3}
-    arrays = trajectory.run(trajectory.Config(landscape="quadratic", rule=names, steps=20, rates=2, **rates)).arrays
+    names, rates = (
+        ("gradient_descent", "polyak_averaging"),
+        {"lowest_rate": 1e-3, "highest_rate": 2e-3},
+    )
+    arrays = trajectory.run(
+        trajectory.Config(landscape="quadratic", rule=names, steps=20, rates=2, **rates)
+    ).arrays
     plain, mean = (arrays[f"{name}/points"] for name in names)
-    np.testing.assert_allclose(mean[1:4], np.cumsum(plain[1:4], axis=0) / np.arange(1, 4)[:, None], rtol=1e-12)
+    np.testing.assert_allclose(
+        mean[1:4], np.cumsum(plain[1:4], axis=0) / np.arange(1, 4)[:, None], rtol=1e-12
+    )
     np.testing.assert_allclose(arrays["polyak_averaging/cosine"], 1.0)
 
 
@@ -176,19 +214,25 @@ def test_a_step_down_the_slope_has_cosine_1_at_any_size():
 
 def test_a_step_up_is_minus_1_along_is_0_and_none_is_nan():
     gradients = np.array([[0.0, 2.0]] * 3)
-    found = describe_steps(np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 1.0]]), gradients)
+    found = describe_steps(
+        np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 1.0]]), gradients
+    )
     np.testing.assert_array_equal(found.cosine, [-1, 0, np.nan])
     np.testing.assert_array_equal(found.update_norm, [1, 1, 0])
 
 
 def test_ratio_at_the_origin_is_infinite_and_a_broken_path_stays_broken():
-    found = describe_steps(np.array([[0.0], [1.0], [np.nan]]), np.array([[-1.0], [1.0]]))
+    found = describe_steps(
+        np.array([[0.0], [1.0], [np.nan]]), np.array([[-1.0], [1.0]])
+    )
     assert found.update_over_params[0] == np.inf
     assert np.isnan(found.update_norm[1])
     assert np.isnan(found.cosine[1])
 
 
-@pytest.mark.parametrize(("points", "gradients"), [((3, 2), (3, 2)), ((3, 2), (2, 1)), ((3,), (2,))])
+@pytest.mark.parametrize(
+    ("points", "gradients"), [((3, 2), (3, 2)), ((3, 2), (2, 1)), ((3,), (2,))]
+)
 def test_shapes_that_do_not_fit_are_refused(points, gradients):
     with pytest.raises(ValueError, match=re.escape(f"got {points} and {gradients}")):
         describe_steps(np.zeros(points), np.zeros(gradients))

@@ -59,12 +59,17 @@ def test_tuned_on_what_is_reported_is_too_low_by_the_expected_least_of_normals(s
     random, total = np.random.default_rng(0), 4000
     found = {True: [], False: []}
     for _ in range(total):
-        drawn = side(50.0 + random.standard_normal((3, seeds)), 50.0 + random.standard_normal((3, 2)))
+        drawn = side(
+            50.0 + random.standard_normal((3, seeds)),
+            50.0 + random.standard_normal((3, 2)),
+        )
         for held_out, means in found.items():
             means.append(reported(Reading("lower mean", seeds, held_out), drawn).mean())
     bias = {held_out: np.mean(means) - 50.0 for held_out, means in found.items()}
     error = 4.5 / math.sqrt(total * seeds)
-    assert bias[False] == pytest.approx(-3 / (2 * math.sqrt(math.pi * seeds)), abs=error)
+    assert bias[False] == pytest.approx(
+        -3 / (2 * math.sqrt(math.pi * seeds)), abs=error
+    )
     assert bias[True] == pytest.approx(0.0, abs=error)
 
 
@@ -74,11 +79,15 @@ def test_lower_mean_names_the_wrong_rule_as_often_as_the_normal_law_says(seeds, 
     random, total = np.random.default_rng(1), 3000
     way = Reading("lower mean", seeds)
     draws = (random.standard_normal((2, 1, 5)) + 50.0 for _ in range(total))
-    wrong = sum(read(way, side(mine), side(other + gap)) != MINE for mine, other in draws)
+    wrong = sum(
+        read(way, side(mine), side(other + gap)) != MINE for mine, other in draws
+    )
     assert is_plausible(wrong, total, stats.norm.cdf(-gap * math.sqrt(seeds / 2)))
 
 
-@pytest.mark.parametrize(("mine_trials", "others_trials"), [(12, 1), (12, 3), (12, None)])
+@pytest.mark.parametrize(
+    ("mine_trials", "others_trials"), [(12, 1), (12, 3), (12, None)]
+)
 def test_more_trials_win_between_equals_by_their_number(mine_trials, others_trials):
     # Without noise between seeds, the best of all trials belongs to mine with chance t / (t + k), by exchange.
     random, total = np.random.default_rng(2), 2000
@@ -119,12 +128,20 @@ def test_ours_names_a_winner_between_equals_as_often_as_its_level_says():
 
 def test_luck_in_the_search_is_a_winner_for_ours_and_not_where_trials_are_redrawn():
     # One rule, hardly any noise, each side with trials of its own: the luckier is named for sure, though both are the same.
-    random, total, named = np.random.default_rng(6), 60, {"ours": 0, "ours, trials redrawn": 0}
+    random, total, named = (
+        np.random.default_rng(6),
+        60,
+        {"ours": 0, "ours, trials redrawn": 0},
+    )
     for study in range(total):
-        costs = random.lognormal(3.0, 1.0, (2, 12, 1)) * random.lognormal(0.0, 1e-4, (2, 12, 6))
+        costs = random.lognormal(3.0, 1.0, (2, 12, 1)) * random.lognormal(
+            0.0, 1e-4, (2, 12, 6)
+        )
         sides = [side(own) for own in costs]
         for name in named:
-            named[name] += read(readings()[name], *sides, resamples=300, seed=study) != NONE
+            named[name] += (
+                read(readings()[name], *sides, resamples=300, seed=study) != NONE
+            )
     assert named["ours"] >= 0.95 * total
     assert named["ours, trials redrawn"] < 0.2 * total
 
@@ -135,7 +152,12 @@ def test_a_drawn_study_shares_what_it_should_and_nothing_else(kind):
     pool = Pool(1.0 + 100 * trials + seeds, 1.0 + 100 * trials + seeds, 1e4)
     for seed in range(20):
         drawn = draw_study(
-            (pool, pool), np.random.default_rng(seed), trials=5, tuning_seeds=3, seeds=7, **tuning_protocol.KINDS[kind]
+            (pool, pool),
+            np.random.default_rng(seed),
+            trials=5,
+            tuning_seeds=3,
+            seeds=7,
+            **tuning_protocol.KINDS[kind],
         )
         of_seeds, of_trials = [], []
         for one in drawn:
@@ -151,18 +173,29 @@ def test_a_drawn_study_shares_what_it_should_and_nothing_else(kind):
         assert (of_seeds[0] == of_seeds[1]) == (kind == "rules")
         assert bool(set(of_seeds[0]) & set(of_seeds[1])) == (kind == "rules")
         assert (of_trials[0] == of_trials[1]) == (kind != "other trials")
-        assert (set(of_trials[0]) & set(of_trials[1]) == {0}) == (kind == "other trials")
+        assert (set(of_trials[0]) & set(of_trials[1]) == {0}) == (
+            kind == "other trials"
+        )
 
 
 @pytest.mark.parametrize(
     ("size", "message"),
-    [({"trials": 6}, "draws 11 trials; the pool has 9"), ({"seeds": 9}, "draws 24 seeds; the pool has 20")],
+    [
+        ({"trials": 6}, "draws 11 trials; the pool has 9"),
+        ({"seeds": 9}, "draws 24 seeds; the pool has 20"),
+    ],
 )
 def test_a_study_larger_than_its_pool_is_refused(size, message):
     pool = Pool(np.ones((9, 20)), np.ones((9, 20)), 10.0)
     counts = {"trials": 5, "tuning_seeds": 3, "seeds": 7} | size
     with pytest.raises(ValueError, match=message):
-        draw_study((pool, pool), np.random.default_rng(0), other_seeds=True, other_trials=True, **counts)
+        draw_study(
+            (pool, pool),
+            np.random.default_rng(0),
+            other_seeds=True,
+            other_trials=True,
+            **counts,
+        )
 
 
 def test_scores_of_a_pool_are_those_of_the_whole_curves():
@@ -171,11 +204,17 @@ def test_scores_of_a_pool_are_those_of_the_whole_curves():
     curves[..., 0] = 1.0
     curves[0, :5, 3:] = np.inf
     final = curves[..., -1]
-    arrays = {"costs": passes_to_target(passes, curves, target), "final": final, "passes": passes}
+    arrays = {
+        "costs": passes_to_target(passes, curves, target),
+        "final": final,
+        "passes": passes,
+    }
     pool = pool_of(arrays, target, 3)
     assert np.isfinite(pool.costs).any()
     assert np.isinf(pool.costs).any()
-    np.testing.assert_allclose(pool.scores, penalised_passes(passes, curves, target)[:3])
+    np.testing.assert_allclose(
+        pool.scores, penalised_passes(passes, curves, target)[:3]
+    )
 
 
 def test_true_cost_is_that_of_the_best_trial_restarts_counted():
@@ -187,12 +226,16 @@ def test_true_cost_is_that_of_the_best_trial_restarts_counted():
 
 
 @pytest.mark.parametrize(("count", "total"), [(0, 40), (3, 40), (40, 40)])
-def test_interval_of_a_share_holds_the_shares_that_a_score_test_would_not_reject(count, total):
+def test_interval_of_a_share_holds_the_shares_that_a_score_test_would_not_reject(
+    count, total
+):
     found, low, high = share(count, total)
     assert found == count / total
     for end in (low, high):
         if 1e-9 < end < 1 - 1e-9:
-            assert abs(found - end) / math.sqrt(end * (1 - end) / total) == pytest.approx(stats.norm.isf(0.025))
+            assert abs(found - end) / math.sqrt(
+                end * (1 - end) / total
+            ) == pytest.approx(stats.norm.isf(0.025))
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +257,9 @@ def test_shares_of_each_way_sum_to_one_and_what_is_expected_is_told(result):
     assert set(tuning_protocol.EXPECTED) <= set(result.numbers)
     for row in result.numbers["ways"]:
         for kind in (tuning_protocol.TRIALS, tuning_protocol.RULES):
-            assert sum(share for share, _, _ in row[kind].values()) == pytest.approx(1.0)
+            assert sum(share for share, _, _ in row[kind].values()) == pytest.approx(
+                1.0
+            )
             if row["decide"] == "lower mean":
                 assert row[kind]["undecided"][0] == 0
     assert "wrong winner" in result.answer
@@ -231,18 +276,26 @@ def test_wrong_winners_are_counted_against_the_true_costs(result):
         assert row[tuning_protocol.RULES]["wrong"][0] == wrong / TINY.studies
     for kind in ("same trials", "other trials"):
         shares = [row[kind][0] for row in result.numbers["ways"]]
-        np.testing.assert_allclose(shares, (result.arrays[f"{kind}/named"] != 0).mean(axis=0))
+        np.testing.assert_allclose(
+            shares, (result.arrays[f"{kind}/named"] != 0).mean(axis=0)
+        )
 
 
 def test_a_tie_is_not_counted_and_the_number_told_is_what_was_counted(result):
-    pools = {("quadratic", rule): Pool(np.ones((5, 16)), np.ones((5, 16)), 20.0) for rule in TINY.rule}
+    pools = {
+        ("quadratic", rule): Pool(np.ones((5, 16)), np.ones((5, 16)), 20.0)
+        for rule in TINY.rule
+    }
     ties = result.arrays["rules/truth"].copy()
     ties[:7, 1], ties[:3, 0] = 0.0, 0.0
     before, after = (
         tuning_protocol.summary(TINY, pools, result.arrays | {"rules/truth": truth})
         for truth in (result.arrays["rules/truth"], ties)
     )
-    lost = {kind: before["counted"][kind] - after["counted"][kind] for kind in after["counted"]}
+    lost = {
+        kind: before["counted"][kind] - after["counted"][kind]
+        for kind in after["counted"]
+    }
     tied = (result.arrays["rules/truth"][:7] == 0).sum(axis=0)
     assert lost == {
         tuning_protocol.RULES: 3 - (result.arrays["rules/truth"][:3, 0] == 0).sum(),
@@ -250,7 +303,10 @@ def test_a_tie_is_not_counted_and_the_number_told_is_what_was_counted(result):
     }
     for numbers in (before, after):
         counted = numbers["counted"]
-        wrong = numbers["ways"][0][tuning_protocol.TRIALS]["wrong"][0] * counted[tuning_protocol.TRIALS]
+        wrong = (
+            numbers["ways"][0][tuning_protocol.TRIALS]["wrong"][0]
+            * counted[tuning_protocol.TRIALS]
+        )
         assert wrong == pytest.approx(round(wrong))
         told = tuning_protocol.answer(numbers)
         assert f" of {counted[tuning_protocol.TRIALS]:,} simulated studies" in told
@@ -260,7 +316,9 @@ def test_a_tie_is_not_counted_and_the_number_told_is_what_was_counted(result):
 def test_each_rule_is_mine_as_often_as_the_other(result):
     _, mine, other = result.arrays["rules/pair"].T
     assert sorted(mine) == sorted(other)
-    np.testing.assert_allclose(*np.abs(result.arrays["rules/truth"][:2, 0]))  # The same two rules, from either side.
+    np.testing.assert_allclose(
+        *np.abs(result.arrays["rules/truth"][:2, 0])
+    )  # The same two rules, from either side.
 
 
 def test_tally_calls_whoever_is_named_between_equals_wrong():
@@ -276,12 +334,16 @@ def test_progress_ascends_to_its_total(result, told):
     assert done[-1] == told[-1][1]
 
 
-def test_what_was_kept_gives_the_same_bytes_and_trains_nothing(result, kept, monkeypatch):
+def test_what_was_kept_gives_the_same_bytes_and_trains_nothing(
+    result, kept, monkeypatch
+):
     monkeypatch.setattr(lanes, "train", None)
     monkeypatch.setattr(tuning_protocol, "simulate", None)
     again = tuning_protocol.run(TINY, None, kept)
     assert again.answer == result.answer
-    assert runs.hash_arrays(*again.arrays.values()) == runs.hash_arrays(*result.arrays.values())
+    assert runs.hash_arrays(*again.arrays.values()) == runs.hash_arrays(
+        *result.arrays.values()
+    )
 
 
 def test_figures_are_saved_and_captions_hold_numbers(result, tmp_path):
@@ -312,9 +374,19 @@ def test_config_that_makes_no_sense_is_refused_by_name(field, value, message):
 
 def test_a_target_that_nobody_reaches_is_refused_by_workload():
     never = np.full((5, 16), np.inf)
-    parts = {"scores": np.full((5, 16), 200.0), "costs": never, "budget": np.array(20.0)}
-    arrays = {f"quadratic/{rule}/{name}": array for rule in TINY.rule for name, array in parts.items()}
-    with pytest.raises(ValueError, match=r"no rule reaches target=0\.1 on quadratic in 20 passes"):
+    parts = {
+        "scores": np.full((5, 16), 200.0),
+        "costs": never,
+        "budget": np.array(20.0),
+    }
+    arrays = {
+        f"quadratic/{rule}/{name}": array
+        for rule in TINY.rule
+        for name, array in parts.items()
+    }
+    with pytest.raises(
+        ValueError, match=r"no rule reaches target=0\.1 on quadratic in 20 passes"
+    ):
         tuning_protocol.read_pools(TINY, arrays)
 
 

@@ -24,7 +24,18 @@ from research.update_rules import (
 )
 
 # They take nothing but the gradient, and their rate scales the update.
-PLAIN = ("gradient_descent", "heavy_ball", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lion", "adan", "radam")
+PLAIN = (
+    "gradient_descent",
+    "heavy_ball",
+    "nesterov",
+    "adagrad",
+    "rmsprop",
+    "adam",
+    "adamw",
+    "lion",
+    "adan",
+    "radam",
+)
 
 
 def updates_of(rule, gradients, params=None):
@@ -38,7 +49,9 @@ def updates_of(rule, gradients, params=None):
     return jax.lax.scan(step, rule.init(params), gradients)[1]
 
 
-GRADIENTS = jnp.asarray(np.exp(np.random.default_rng(0).uniform(-3, 3, (50, 4))) * [1.0, -1.0, 1.0, -1.0])
+GRADIENTS = jnp.asarray(
+    np.exp(np.random.default_rng(0).uniform(-3, 3, (50, 4))) * [1.0, -1.0, 1.0, -1.0]
+)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +67,17 @@ GRADIENTS = jnp.asarray(np.exp(np.random.default_rng(0).uniform(-3, 3, (50, 4)))
 )
 def test_rules_give_the_printed_numbers_of_a_textbook(rule, published):
     # Zhang et al., Dive into Deep Learning, chapter 12: f = 0.1 x1² + 2 x2² from (-5, -2), 20 steps, six decimals.
-    path = trajectory(rule, lambda x: np.array([0.2, 4.0]) * x, jnp.array([-5.0, -2.0]), 20)
+    path = trajectory(
+        rule, lambda x: np.array([0.2, 4.0]) * x, jnp.array([-5.0, -2.0]), 20
+    )
     np.testing.assert_allclose(path[-1], published, atol=1.1e-6)
 
 
 def test_adagrad_stands_still_where_no_gradient_was():
-    found = updates_of(adagrad(0.1, initial_accumulator_value=0.0, eps=0.0), jnp.array([[0.0, 3.0], [0.0, 4.0]]))
+    found = updates_of(
+        adagrad(0.1, initial_accumulator_value=0.0, eps=0.0),
+        jnp.array([[0.0, 3.0], [0.0, 4.0]]),
+    )
     np.testing.assert_allclose(found, [[0.0, -0.1], [0.0, -0.08]], rtol=1e-14)
 
 
@@ -70,7 +88,9 @@ def test_adam_first_step_is_the_rate_times_the_sign():
 
 def test_adam_does_not_see_the_scale_of_the_gradient():
     rule = adam(0.01, eps=0.0)
-    np.testing.assert_allclose(updates_of(rule, 1024.0 * GRADIENTS), updates_of(rule, GRADIENTS), rtol=1e-14)
+    np.testing.assert_allclose(
+        updates_of(rule, 1024.0 * GRADIENTS), updates_of(rule, GRADIENTS), rtol=1e-14
+    )
 
 
 def test_adam_without_averages_is_sign_descent():
@@ -82,15 +102,27 @@ def test_adam_without_momentum_is_rmsprop_corrected():
     # v̂_t = v_t / (1 - β^t), so that the update is RMSProp's times √(1 - β^t).
     factor = np.sqrt(1 - 0.9 ** np.arange(1, 51))[:, None]
     plain = updates_of(rmsprop(0.01, decay=0.9, eps=0.0), GRADIENTS)
-    np.testing.assert_allclose(updates_of(adam(0.01, b1=0.0, b2=0.9, eps=0.0), GRADIENTS), factor * plain, rtol=1e-13)
+    np.testing.assert_allclose(
+        updates_of(adam(0.01, b1=0.0, b2=0.9, eps=0.0), GRADIENTS),
+        factor * plain,
+        rtol=1e-13,
+    )
 
 
 @pytest.mark.parametrize("traced", [False, True])
 def test_adam_takes_unit_steps_on_a_constant_gradient_in_float32(traced):
     # m̂ = g and v̂ = g² at every step; 1 - b2^t in float32 would be wrong by 1e-5 of itself at first.
     betas = [jnp.float32(b) if traced else b for b in (0.9, 0.999)]
-    run = jax.jit(lambda *b: updates_of(adam(1.0, *b, eps=0.0), jnp.full((20, 1), 0.3, jnp.float32)))
-    steps = run(*betas) if traced else updates_of(adam(1.0, *betas, eps=0.0), jnp.full((20, 1), 0.3, jnp.float32))
+    run = jax.jit(
+        lambda *b: updates_of(
+            adam(1.0, *b, eps=0.0), jnp.full((20, 1), 0.3, jnp.float32)
+        )
+    )
+    steps = (
+        run(*betas)
+        if traced
+        else updates_of(adam(1.0, *betas, eps=0.0), jnp.full((20, 1), 0.3, jnp.float32))
+    )
     np.testing.assert_allclose(steps, -1.0, rtol=1e-6)
 
 
@@ -100,7 +132,12 @@ def test_adamw_without_decay_is_adam():
 
 
 def test_decoupled_decay_shrinks_by_the_rate_times_the_decay():
-    path = trajectory(adamw(0.1, weight_decay=0.5, mask={"w": True, "b": False}), zeros, {"w": 1.0, "b": 1.0}, 20)
+    path = trajectory(
+        adamw(0.1, weight_decay=0.5, mask={"w": True, "b": False}),
+        zeros,
+        {"w": 1.0, "b": 1.0},
+        20,
+    )
     np.testing.assert_allclose(path["w"], (1 - 0.1 * 0.5) ** np.arange(21), rtol=1e-14)
     np.testing.assert_array_equal(path["b"], 1.0)
 
@@ -122,7 +159,11 @@ def test_coupled_decay_is_a_quadratic_penalty(name):
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_state_records_the_rate_of_a_schedule_alone(name):
-    schedule, params, gradients = schedules.inverse_time(0.3, 2.0), {"w": jnp.ones(2)}, {"w": jnp.ones(2)}
+    schedule, params, gradients = (
+        schedules.inverse_time(0.3, 2.0),
+        {"w": jnp.ones(2)},
+        {"w": jnp.ones(2)},
+    )
     rule = UPDATE_RULES[name](schedule)
 
     def step(state, _):
@@ -141,16 +182,22 @@ def test_state_records_the_rate_of_a_schedule_alone(name):
 def test_count_stays_at_the_largest_integer(name):
     rule, x = UPDATE_RULES[name](schedules.inverse_square_root(0.1)), jnp.ones(2)
     top = jnp.iinfo(jnp.int32).max
-    state = jax.tree.map(lambda s: jnp.full_like(s, top) if s.dtype == jnp.int32 else s, rule.init(x))
+    state = jax.tree.map(
+        lambda s: jnp.full_like(s, top) if s.dtype == jnp.int32 else s, rule.init(x)
+    )
     updates, state = rule.update(x, state, x)
     assert jnp.all(jnp.isfinite(updates))
-    assert {int(s) for s in jax.tree.leaves(state) if s.dtype == jnp.int32} == {int(top)}
+    assert {int(s) for s in jax.tree.leaves(state) if s.dtype == jnp.int32} == {
+        int(top)
+    }
 
 
 def test_find_rule_finds_and_guesses():
     assert all(find_rule(name) is rule for name, rule in UPDATE_RULES.items())
     known = "Known: " + ", ".join(UPDATE_RULES)
-    with pytest.raises(ValueError, match=f"unknown rule 'adm'; did you mean 'adam'\\? {known}"):
+    with pytest.raises(
+        ValueError, match=f"unknown rule 'adm'; did you mean 'adam'\\? {known}"
+    ):
         find_rule("adm")
     with pytest.raises(ValueError, match=f"unknown rule 'zzz'. {known}"):
         find_rule("zzz")
@@ -158,7 +205,9 @@ def test_find_rule_finds_and_guesses():
 
 @pytest.mark.parametrize("elsewhere", NAMES_ELSEWHERE)
 def test_find_rule_knows_what_others_call_it(elsewhere):
-    with pytest.raises(ValueError, match=f"did you mean '{NAMES_ELSEWHERE[elsewhere]}'"):
+    with pytest.raises(
+        ValueError, match=f"did you mean '{NAMES_ELSEWHERE[elsewhere]}'"
+    ):
         find_rule(elsewhere)
     assert NAMES_ELSEWHERE[elsewhere] in UPDATE_RULES
     assert elsewhere not in UPDATE_RULES
@@ -166,24 +215,42 @@ def test_find_rule_knows_what_others_call_it(elsewhere):
 
 @pytest.mark.parametrize("name", ["svrg", "levenberg_marquardt"])
 def test_find_rule_says_where_the_others_are(name):
-    with pytest.raises(ValueError, match=f"it needs .*; use research.update_rules.{name}"):
+    with pytest.raises(
+        ValueError, match=f"it needs .*; use research.update_rules.{name}"
+    ):
         find_rule(name)
 
 
 @pytest.mark.parametrize("name", ["adagrad", "rmsprop", "adam", "adamw"])
 def test_arguments_have_the_names_and_defaults_of_optax(name):
-    theirs = {key: value.default for key, value in inspect.signature(getattr(optax, name)).parameters.items()}
+    theirs = {
+        key: value.default
+        for key, value in inspect.signature(getattr(optax, name)).parameters.items()
+    }
     for key, parameter in inspect.signature(UPDATE_RULES[name]).parameters.items():
         assert key not in theirs or parameter.default == theirs[key], key
 
 
 @pytest.mark.parametrize(
-    "bad", [-0.1, np.nan, np.inf, "0.1", None, True, [0.1], np.array([0.1, 0.2]), jnp.array(-1.0)], ids=repr
+    "bad",
+    [
+        -0.1,
+        np.nan,
+        np.inf,
+        "0.1",
+        None,
+        True,
+        [0.1],
+        np.array([0.1, 0.2]),
+        jnp.array(-1.0),
+    ],
+    ids=repr,
 )
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_bad_rate_raises(name, bad):
     with pytest.raises(
-        (ValueError, TypeError), match=r"learning_rate must be a finite number, (at least 0|positive); got"
+        (ValueError, TypeError),
+        match=r"learning_rate must be a finite number, (at least 0|positive); got",
     ):
         UPDATE_RULES[name](bad)
 
@@ -193,14 +260,18 @@ def test_bad_argument_raises(name):
     for key, parameter in inspect.signature(UPDATE_RULES[name]).parameters.items():
         if key != "learning_rate" and type(parameter.default) is float:
             for bad in (np.nan, "0.9", None, True):
-                with pytest.raises((ValueError, TypeError), match=rf"{key} must be .*got"):
+                with pytest.raises(
+                    (ValueError, TypeError), match=rf"{key} must be .*got"
+                ):
                     UPDATE_RULES[name](0.1, **{key: bad})
 
 
 @pytest.mark.parametrize("key", ["b1", "b2"])
 @pytest.mark.parametrize("bad", [-0.1, 1.0, 1.5, jnp.array(1.5)], ids=repr)
 def test_an_average_that_forgets_nothing_raises(key, bad):
-    with pytest.raises(ValueError, match=f"{key} must be a finite number, at least 0 and below 1"):
+    with pytest.raises(
+        ValueError, match=f"{key} must be a finite number, at least 0 and below 1"
+    ):
         adam(0.1, **{key: bad})
 
 

@@ -17,7 +17,9 @@ SMALL = {
     "ill_conditioned": {"n": 2_000},
     "noisy_quadratic": {"n": 500},
 }
-WITH_DATA = [name for name in workloads.WORKLOADS if name not in ("quadratic", "rosenbrock")]
+WITH_DATA = [
+    name for name in workloads.WORKLOADS if name not in ("quadratic", "rosenbrock")
+]
 WITHOUT_DATA = ["quadratic", "rosenbrock"]
 
 
@@ -37,7 +39,9 @@ def test_jax_gradient_vanishes_at_the_optimum(name, holdout):
     zeros = jax.tree.map(jnp.zeros_like, workload.optimum.params)
     initial = norm(gradient(zeros, workload.train))
     assert norm(gradient(workload.optimum.params, workload.train)) <= 1e-12 * initial
-    np.testing.assert_allclose(workload.optimum.initial_gradient_norm, initial, rtol=1e-13)
+    np.testing.assert_allclose(
+        workload.optimum.initial_gradient_norm, initial, rtol=1e-13
+    )
     assert workload.optimum.gradient_norm <= 1e-12 * initial
 
 
@@ -45,7 +49,10 @@ def test_jax_gradient_vanishes_at_the_optimum(name, holdout):
 def test_jax_gradient_vanishes_at_the_known_minimiser(name):
     workload = make(name)
     gradient = jax.grad(workload.objective)
-    assert norm(gradient(workload.optimum.params, None)) <= 1e-14 * workload.optimum.initial_gradient_norm
+    assert (
+        norm(gradient(workload.optimum.params, None))
+        <= 1e-14 * workload.optimum.initial_gradient_norm
+    )
     np.testing.assert_allclose(
         workload.optimum.initial_gradient_norm,
         norm(gradient(jnp.zeros_like(workload.optimum.params), None)),
@@ -65,7 +72,9 @@ def test_initial_point_fits_and_follows_its_key(name):
     workload = make(name)
     drawn, other = (workload.init(jax.random.key(seed)) for seed in (0, 1))
     again = workload.init(jax.random.key(0))
-    structure = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), workload.optimum.params)
+    structure = jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), workload.optimum.params
+    )
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), drawn) == structure
     assert all(jax.tree.leaves(jax.tree.map(jnp.array_equal, drawn, again)))
     assert norm(jax.tree.map(jnp.subtract, drawn, other)) > 0
@@ -75,9 +84,14 @@ def test_initial_point_fits_and_follows_its_key(name):
 @pytest.mark.parametrize("name", WITH_DATA)
 def test_parts_share_out_70_15_15(name):
     workload = make(name)
-    sizes = [len(part.y) for part in (workload.train, workload.validation, workload.test)]
+    sizes = [
+        len(part.y) for part in (workload.train, workload.validation, workload.test)
+    ]
     total = sum(sizes)
-    assert all(abs(size - share * total) <= 1 for size, share in zip(sizes, (0.7, 0.15, 0.15), strict=True))
+    assert all(
+        abs(size - share * total) <= 1
+        for size, share in zip(sizes, (0.7, 0.15, 0.15), strict=True)
+    )
     assert name not in SMALL or sizes[0] == SMALL[name]["n"]
     whole = make(name, holdout=False)
     assert whole.validation is None
@@ -92,17 +106,27 @@ def test_parts_are_disjoint_and_cover_the_set():
     (train_x, _), *_ = datasets.split(dataset.x, dataset.y, workloads.SPLIT_SEED)
     mean, sd = datasets.mean_and_sd(train_x)
     rows = np.concatenate(
-        [np.asarray(part.x) * sd + mean for part in (workload.train, workload.validation, workload.test)]
+        [
+            np.asarray(part.x) * sd + mean
+            for part in (workload.train, workload.validation, workload.test)
+        ]
     )
-    labels = np.concatenate([part.y for part in (workload.train, workload.validation, workload.test)])
+    labels = np.concatenate(
+        [part.y for part in (workload.train, workload.validation, workload.test)]
+    )
     ours, theirs = (
         table[np.lexsort(table.T)]
-        for table in (np.column_stack([rows, labels]).round(9), np.column_stack([dataset.x, dataset.y]).round(9))
+        for table in (
+            np.column_stack([rows, labels]).round(9),
+            np.column_stack([dataset.x, dataset.y]).round(9),
+        )
     )
     np.testing.assert_allclose(ours, theirs, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", [name for name in WITH_DATA if name != "noisy_quadratic"])
+@pytest.mark.parametrize(
+    "name", [name for name in WITH_DATA if name != "noisy_quadratic"]
+)
 def test_training_part_is_standardised(name):
     x = np.asarray(make(name).train.x)
     varying = x.max(axis=0) > x.min(axis=0)
@@ -125,7 +149,9 @@ def test_test_part_is_not_seen_by_the_fit(monkeypatch):
     after = workloads.diabetes.__wrapped__(dtype=np.dtype("float64"))
     np.testing.assert_array_equal(before.train.x, after.train.x)
     np.testing.assert_array_equal(before.train.y, after.train.y)
-    np.testing.assert_array_equal(before.optimum.params["weights"], after.optimum.params["weights"])
+    np.testing.assert_array_equal(
+        before.optimum.params["weights"], after.optimum.params["weights"]
+    )
     assert (np.asarray(before.test.x) != np.asarray(after.test.x)).any()
 
 
@@ -144,24 +170,35 @@ SANE = {
 @pytest.mark.parametrize("name", SANE)
 def test_metric_at_the_optimum_is_sane(name):
     workload = make(name)
-    metrics = [float(workload.metric(workload.optimum.params, part)) for part in workload[1:4]]
-    assert all(least < metric <= 1 for metric, least in zip(metrics, SANE[name], strict=True)), metrics
+    metrics = [
+        float(workload.metric(workload.optimum.params, part)) for part in workload[1:4]
+    ]
+    assert all(
+        least < metric <= 1 for metric, least in zip(metrics, SANE[name], strict=True)
+    ), metrics
 
 
 def test_diabetes_on_all_rows_reaches_the_published_r_squared():
     # 0.51775 for least squares on all 442 rows (scikit-learn's and the recorded reference's).
     workload = make("diabetes", holdout=False)
-    assert float(workload.metric(workload.optimum.params, workload.train)) == pytest.approx(0.51774842222, abs=1e-10)
+    assert float(
+        workload.metric(workload.optimum.params, workload.train)
+    ) == pytest.approx(0.51774842222, abs=1e-10)
 
 
 def test_overlapping_50k_is_large_ill_conditioned_and_as_good_as_bayes():
     workload = workloads.make_workload("overlapping_50k")
     assert workload.train.x.shape == (50_000, 20)
-    p = np.asarray(jax.nn.sigmoid(workload.model.apply(workload.optimum.params, workload.train.x)))
+    p = np.asarray(
+        jax.nn.sigmoid(workload.model.apply(workload.optimum.params, workload.train.x))
+    )
     mu, smoothness = optima.curvature(np.asarray(workload.train.x), 1e-4, p * (1 - p))
     assert 50 < smoothness / mu < 500
     # Bayes errs at Φ(-1) = 0.1587; 10,715 test rows scatter by 0.0035.
-    assert abs(float(workload.metric(workload.optimum.params, workload.test)) - 0.8413) < 4 * 0.0035
+    assert (
+        abs(float(workload.metric(workload.optimum.params, workload.test)) - 0.8413)
+        < 4 * 0.0035
+    )
 
 
 @pytest.mark.parametrize(("holdout", "condition"), [(True, 10_205), (False, 10_400)])
@@ -170,11 +207,16 @@ def test_ill_conditioned_has_its_condition_number_once_standardised(holdout, con
     workload = make("ill_conditioned", holdout=holdout)
     assert workload.train.x.shape == (2_000, 50)
     blocks = jax.hessian(workload.objective)(workload.optimum.params, workload.train)
-    inner, beside = blocks["weights"]["weights"], blocks["weights"]["intercept"][:, None]
+    inner, beside = (
+        blocks["weights"]["weights"],
+        blocks["weights"]["intercept"][:, None],
+    )
     hessian = np.block([[inner, beside], [beside.T, blocks["intercept"]["intercept"]]])
     assert np.linalg.cond(hessian) == pytest.approx(condition, rel=5e-2)
     # What is left at the optimum is the noise of 0.5 on 2000 rows, less 51 parameters.
-    assert workload.optimum.value == pytest.approx(0.5 * 0.25 * (1 - 51 / 2_000), rel=0.15)
+    assert workload.optimum.value == pytest.approx(
+        0.5 * 0.25 * (1 - 51 / 2_000), rel=0.15
+    )
 
 
 @pytest.fixture(scope="module")
@@ -193,16 +235,24 @@ def test_noisy_quadratic_is_steep_in_ten_directions_and_not_along_the_axes(hessi
 
 def test_noisy_quadratic_is_the_mean_over_its_examples_of_their_own_bowls(hessian):
     workload = make("noisy_quadratic")
-    x, point = np.asarray(workload.train.x), np.asarray(workload.init(jax.random.key(3)))
+    x, point = (
+        np.asarray(workload.train.x),
+        np.asarray(workload.init(jax.random.key(3))),
+    )
     value = np.mean([0.5 * (point - row) @ hessian @ (point - row) for row in x])
-    assert float(workload.objective(point, workload.train)) == pytest.approx(value, rel=1e-12)
+    assert float(workload.objective(point, workload.train)) == pytest.approx(
+        value, rel=1e-12
+    )
     one = Batch(workload.train.x[7:8], workload.train.y[7:8])
     gradient = jax.grad(workload.objective)(point, one)
     np.testing.assert_allclose(gradient, hessian @ (point - x[7]), rtol=1e-9, atol=1e-9)
     # Exact, and no other point of the valley's flattest direction is as low.
     np.testing.assert_allclose(workload.optimum.params, x.mean(axis=0), rtol=1e-13)
     flattest = np.linalg.eigh(hessian)[1][:, 0]
-    gap = workload.objective(x.mean(axis=0) + flattest, workload.train) - workload.optimum.value
+    gap = (
+        workload.objective(x.mean(axis=0) + flattest, workload.train)
+        - workload.optimum.value
+    )
     assert float(gap) == pytest.approx(0.5 * np.linalg.eigvalsh(hessian)[0], rel=1e-6)
 
 
@@ -212,10 +262,14 @@ def test_noisy_quadratic_parts_are_drawn_alike_but_apart():
     assert len(np.unique(np.concatenate(parts), axis=0)) == sum(map(len, parts))
     for x in parts:
         # 0.36 in every direction, with the scatter of n · 100 squares; the means differ by that of n rows.
-        assert abs(np.mean((x - x.mean(axis=0)) ** 2) / 0.36 - 1) < 4 * np.sqrt(2 / x.size) + 1 / len(x)
+        assert abs(np.mean((x - x.mean(axis=0)) ** 2) / 0.36 - 1) < 4 * np.sqrt(
+            2 / x.size
+        ) + 1 / len(x)
         distance = np.sum((x.mean(axis=0) - parts[0].mean(axis=0)) ** 2)
         assert distance < 1.6 * 100 * 0.36 * (1 / len(x) + 1 / len(parts[0]))
-    assert np.linalg.norm(workload.optimum.params) > 5  # Not at the origin, where decay of the weights would help.
+    assert (
+        np.linalg.norm(workload.optimum.params) > 5
+    )  # Not at the origin, where decay of the weights would help.
 
 
 @pytest.mark.parametrize("name", ["ill_conditioned", "noisy_quadratic"])
@@ -224,14 +278,18 @@ def test_generated_data_are_the_same_each_time(name):
     first, again = (build(n=200, dtype=np.dtype("float64")) for _ in range(2))
     assert first is not again
     jax.tree.map(np.testing.assert_array_equal, first[1:4], again[1:4])
-    jax.tree.map(np.testing.assert_array_equal, first.optimum.params, again.optimum.params)
+    jax.tree.map(
+        np.testing.assert_array_equal, first.optimum.params, again.optimum.params
+    )
 
 
 @pytest.mark.parametrize("name", ["ill_conditioned", "noisy_quadratic"])
 def test_mini_batches_reach_a_hundredth_of_the_start(name):
     # What they are for: the budget and target of a comparison, at a rate that is not tuned.
     workload = workloads.make_workload(name)
-    program = lanes.compile_program(workload, update_rules.gradient_descent, samplers.minibatch(2_000, 32), 30)
+    program = lanes.compile_program(
+        workload, update_rules.gradient_descent, samplers.minibatch(2_000, 32), 30
+    )
     values = lanes.train(program, {"seed": [0], "learning_rate": [0.01]}).values[0]
     relative = (values - workload.optimum.value) / (values[0] - workload.optimum.value)
     assert relative[8] > 1e-2
@@ -244,19 +302,29 @@ def test_penalty_leaves_the_intercept_alone():
     far = {**params, "intercept": jnp.asarray(1e3)}
     # The mean loss at logit 1000 is 1000 times the share of zeros; a penalty of 0.01 / 2 · 1e6 would add 5000.
     share = np.mean(np.asarray(workload.train.y) == 0)
-    assert float(workload.objective(far, workload.train)) == pytest.approx(1e3 * share, rel=1e-12)
+    assert float(workload.objective(far, workload.train)) == pytest.approx(
+        1e3 * share, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("name", workloads.WORKLOADS)
 def test_float32_is_kept_throughout(name):
     workload = make(name, dtype="float32")
     params = workload.init(jax.random.key(0))
-    assert {leaf.dtype.name for leaf in jax.tree.leaves((params, workload.optimum.params))} == {"float32"}
-    value, gradient = jax.jit(jax.value_and_grad(workload.objective))(params, workload.train)
-    assert {leaf.dtype.name for leaf in jax.tree.leaves((value, gradient))} == {"float32"}
+    assert {
+        leaf.dtype.name for leaf in jax.tree.leaves((params, workload.optimum.params))
+    } == {"float32"}
+    value, gradient = jax.jit(jax.value_and_grad(workload.objective))(
+        params, workload.train
+    )
+    assert {leaf.dtype.name for leaf in jax.tree.leaves((value, gradient))} == {
+        "float32"
+    }
     if workload.train is not None:
         assert workload.train.x.dtype == jnp.float32
-        assert workload.train.y.dtype == (jnp.int32 if workload.metric_name == "accuracy" else jnp.float32)
+        assert workload.train.y.dtype == (
+            jnp.int32 if workload.metric_name == "accuracy" else jnp.float32
+        )
     at_optimum = float(workload.objective(workload.optimum.params, workload.train))
     assert at_optimum == pytest.approx(workload.optimum.value, rel=2e-6)
 
@@ -265,7 +333,9 @@ def test_float64_without_the_flag_names_the_line_to_add():
     jax.config.update("jax_enable_x64", False)
     try:
         make("diabetes", dtype="float32")
-        with pytest.raises(ValueError, match=r"research\.backend\.configure\(x64=True\)"):
+        with pytest.raises(
+            ValueError, match=r"research\.backend\.configure\(x64=True\)"
+        ):
             make("diabetes")
     finally:
         jax.config.update("jax_enable_x64", True)
@@ -279,7 +349,9 @@ def test_a_workload_is_built_once(dtype):
 
 def test_a_workload_made_under_jit_holds_no_tracer():
     # Options that no other test has, so that it is built here.
-    build = functools.partial(workloads.breast_cancer_two_features, holdout=False, dtype="float32")
+    build = functools.partial(
+        workloads.breast_cancer_two_features, holdout=False, dtype="float32"
+    )
     assert jnp.isfinite(jax.jit(lambda: jnp.sum(build().train.x))())
     leaves = jax.tree.leaves((build().train, build().optimum.params))
     assert not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
@@ -289,7 +361,9 @@ def test_optimum_has_the_same_bits_whatever_the_threads():
     optima_found = []
     for num_threads in (1, 2):
         with threadpool_limits(num_threads, "blas"):
-            optima_found.append(workloads.digits.__wrapped__(dtype=np.dtype("float64")).optimum)
+            optima_found.append(
+                workloads.digits.__wrapped__(dtype=np.dtype("float64")).optimum
+            )
     np.testing.assert_array_equal(*(found.params["weights"] for found in optima_found))
 
 
@@ -297,8 +371,12 @@ def test_optimum_has_the_same_bits_whatever_the_threads():
 def test_float32_optimum_is_that_of_the_float32_data(name):
     # In float64 on the same numbers: rounding x* moves f by its square, rounding the data would by itself.
     workload = make(name, dtype="float32")
-    wide = lambda leaf: leaf.astype("float64") if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
-    params, x, y = jax.tree.map(wide, (workload.optimum.params, workload.train.x, workload.train.y))
+    wide = lambda leaf: (
+        leaf.astype("float64") if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+    )
+    params, x, y = jax.tree.map(
+        wide, (workload.optimum.params, workload.train.x, workload.train.y)
+    )
     value = float(workload.objective(params, Batch(x, y)))
     assert value == pytest.approx(workload.optimum.value, rel=1e-12)
 
@@ -313,14 +391,46 @@ def test_table_names_each_constructor():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (functools.partial(make, "brest_cancer"), ValueError, "'brest_cancer'; did you mean 'breast_cancer'"),
-        (functools.partial(make, "digits", dtype="int32"), TypeError, "dtype must be floating; got int32"),
-        (functools.partial(make, "digits", n=3), TypeError, "unexpected keyword argument 'n'"),
-        (lambda: workloads.overlapping_50k(n=0), ValueError, "n must be a positive integer; got n=0"),
-        (lambda: workloads.noisy_quadratic(n=-1), ValueError, "n must be a positive integer; got n=-1"),
-        (lambda: workloads.overlapping_1m(n=1e6), ValueError, "n must be a positive integer; got n=1000000.0"),
-        (lambda: workloads.quadratic(condition=0.5), ValueError, "condition must be a finite number >= 1; got 0.5"),
-        (lambda: workloads.rosenbrock(dimension=1), ValueError, "dimension must be an integer >= 2; got 1"),
+        (
+            functools.partial(make, "brest_cancer"),
+            ValueError,
+            "'brest_cancer'; did you mean 'breast_cancer'",
+        ),
+        (
+            functools.partial(make, "digits", dtype="int32"),
+            TypeError,
+            "dtype must be floating; got int32",
+        ),
+        (
+            functools.partial(make, "digits", n=3),
+            TypeError,
+            "unexpected keyword argument 'n'",
+        ),
+        (
+            lambda: workloads.overlapping_50k(n=0),
+            ValueError,
+            "n must be a positive integer; got n=0",
+        ),
+        (
+            lambda: workloads.noisy_quadratic(n=-1),
+            ValueError,
+            "n must be a positive integer; got n=-1",
+        ),
+        (
+            lambda: workloads.overlapping_1m(n=1e6),
+            ValueError,
+            "n must be a positive integer; got n=1000000.0",
+        ),
+        (
+            lambda: workloads.quadratic(condition=0.5),
+            ValueError,
+            "condition must be a finite number >= 1; got 0.5",
+        ),
+        (
+            lambda: workloads.rosenbrock(dimension=1),
+            ValueError,
+            "dimension must be an integer >= 2; got 1",
+        ),
     ],
 )
 def test_bad_requests_are_refused_by_name(call, error, message):

@@ -59,9 +59,14 @@ def run(config, on_progress=None, checkpoints=None):
             time.sleep(30)
     total = sum(config.terms)
     table = research.runs.Table(
-        "Terms", ("name", "value"), tuple(zip(config.names, config.terms, strict=False)), "No term is lost."
+        "Terms",
+        ("name", "value"),
+        tuple(zip(config.names, config.terms, strict=False)),
+        "No term is lost.",
     )
-    return research.runs.Result(f"It adds up to [{total}].", (table,), {}, {"total": total})
+    return research.runs.Result(
+        f"It adds up to [{total}].", (table,), {}, {"total": total}
+    )
 
 
 def draw(result):

@@ -40,7 +40,9 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
       SystemExit: Status 2 after bad input, 130 after Ctrl-C, 141 where nobody reads the output.
     """
     with errors_in_one_line():
-        perform(experiment, flags.parse(experiment, sys.argv[1:] if argv is None else argv))
+        perform(
+            experiment, flags.parse(experiment, sys.argv[1:] if argv is None else argv)
+        )
     return SUCCESS
 
 
@@ -95,9 +97,9 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
     options = command.options
     run, drawn_again = carry_out(experiment, command)
     if drawn_again:
-        other = runs.read_manifest(run.path)["environment"].get("code") != runs.code_digest(
-            [Path(experiment.__file__ or "")]
-        )
+        other = runs.read_manifest(run.path)["environment"].get(
+            "code"
+        ) != runs.code_digest([Path(experiment.__file__ or "")])
         _say(
             options,
             f"Already finished{', by other code than this' * other}: drawn again from {run.path}. --fresh runs it anew.",
@@ -105,14 +107,20 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
     result = runs.load_result(run.path)
     with figures.style():
         drawn = experiment.draw(result)
-    pictures = {name: figures.save(picture, run.path, name) for name, picture in drawn.items()}
-    written = report.write_report(run.path, list(pictures.values()), question=experiment.__doc__ or "")
+    pictures = {
+        name: figures.save(picture, run.path, name) for name, picture in drawn.items()
+    }
+    written = report.write_report(
+        run.path, list(pictures.values()), question=experiment.__doc__ or ""
+    )
     paths = {name: saved.motion or saved.still for name, saved in pictures.items()}
     console.show(result, {**paths, "report": written}, tables=not options.quiet)
     return run.path
 
 
-def carry_out(experiment: ModuleType, command: flags.Command, *, exactly: bool = False) -> "tuple[runs.Run, bool]":
+def carry_out(
+    experiment: ModuleType, command: flags.Command, *, exactly: bool = False
+) -> "tuple[runs.Run, bool]":
     """Runs what a command line asks for, to the end, unless it has been run.
 
     Args:
@@ -132,13 +140,23 @@ def carry_out(experiment: ModuleType, command: flags.Command, *, exactly: bool =
     backend.configure(devices=devices, pool=max(2, devices), x64=True)
     file = Path(experiment.__file__ or experiment.__name__)
     # What a config names may change (a file of rules): `complete` writes into it what it was.
-    config = experiment.complete(command.config) if hasattr(experiment, "complete") else command.config
+    config = (
+        experiment.complete(command.config)
+        if hasattr(experiment, "complete")
+        else command.config
+    )
     for name, (was, now) in changed_fields(command.config, config).items():
         if exactly and now:
-            raise ValueError(f"It was run with {name}={was!r}, which is not here; {now!r} is another run.")
+            raise ValueError(
+                f"It was run with {name}={was!r}, which is not here; {now!r} is another run."
+            )
     job.refuse_if_busy(options.results / file.stem / runs.run_id(file.stem, config))
-    width = getattr(config, "width", None)  # Lanes advanced together: the bits depend on it.
-    run = runs.open_run(file.stem, config, options.results, options.fresh, width, code=[file])
+    width = getattr(
+        config, "width", None
+    )  # Lanes advanced together: the bits depend on it.
+    run = runs.open_run(
+        file.stem, config, options.results, options.fresh, width, code=[file]
+    )
     if run.finished:
         return run, True
     try:
@@ -149,7 +167,11 @@ def carry_out(experiment: ModuleType, command: flags.Command, *, exactly: bool =
 
 def changed_fields(before: Any, after: Any) -> dict[str, tuple[Any, Any]]:
     """Those fields of two configs of one class that differ, by name: (before, after)."""
-    names = [field.name for field in dataclasses.fields(before)] if dataclasses.is_dataclass(before) else []
+    names = (
+        [field.name for field in dataclasses.fields(before)]
+        if dataclasses.is_dataclass(before)
+        else []
+    )
     pairs = {name: (getattr(before, name), getattr(after, name)) for name in names}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
@@ -158,25 +180,38 @@ def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "ru
     from research import runs
 
     if run.resumed:
-        _say(options, f"Going on in {run.path}, after {progress.duration(run.seconds)}; --fresh would begin anew.")
+        _say(
+            options,
+            f"Going on in {run.path}, after {progress.duration(run.seconds)}; --fresh would begin anew.",
+        )
     else:
         _say(options, f"Running in {run.path}; the first compilation takes a while.")
     start = time.monotonic() - run.seconds
     with contextlib.nullcontext(_silent) if options.quiet else progress.shown() as show:
         on_progress = _recorded(run, show, start)
         try:
-            result = experiment.run(run.config, on_progress, runs.checkpoints_in(run.checkpoints))
+            result = experiment.run(
+                run.config, on_progress, runs.checkpoints_in(run.checkpoints)
+            )
             return runs.finish(run, result, seconds=time.monotonic() - start)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_what_is_kept(run)) from None
         except Exception as problem:
             _forget_if_empty(run.path)
-            if isinstance(problem, OSError) and problem.strerror and run.checkpoints.exists():
-                raise OSError(problem.errno, f"{problem.strerror} {_what_is_kept(run)}") from problem
+            if (
+                isinstance(problem, OSError)
+                and problem.strerror
+                and run.checkpoints.exists()
+            ):
+                raise OSError(
+                    problem.errno, f"{problem.strerror} {_what_is_kept(run)}"
+                ) from problem
             raise
 
 
-def _recorded(run: "runs.Run", show: progress.OnProgress, start: float) -> progress.OnProgress:
+def _recorded(
+    run: "runs.Run", show: progress.OnProgress, start: float
+) -> progress.OnProgress:
     """Shows progress, and writes it to the metrics: each piece as it begins, and how far it is once a second."""
     from research import runs
 
@@ -187,7 +222,9 @@ def _recorded(run: "runs.Run", show: progress.OnProgress, start: float) -> progr
         now = time.monotonic()
         if done == int(done) or now - last >= 1.0:
             last = now
-            runs.append_metrics(run, done=done, total=total, message=message, seconds=now - start)
+            runs.append_metrics(
+                run, done=done, total=total, message=message, seconds=now - start
+            )
         show(done, total, message)
 
     return on_progress
@@ -195,7 +232,9 @@ def _recorded(run: "runs.Run", show: progress.OnProgress, start: float) -> progr
 
 def _what_is_kept(run: "runs.Run") -> str:
     if run.checkpoints.exists():
-        return f"What was done is kept in {run.path}; the same command goes on from there."
+        return (
+            f"What was done is kept in {run.path}; the same command goes on from there."
+        )
     return f"Nothing in {run.path} was worth keeping yet; the same command starts the run again."
 
 

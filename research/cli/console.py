@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from research import runs
 
-PIPE_WIDTH = 10_000  # Nothing is wrapped in a pipe or a log; a terminal gives its own width.
+PIPE_WIDTH = (
+    10_000  # Nothing is wrapped in a pipe or a log; a terminal gives its own width.
+)
 GAP = 3  # Columns between two columns of a table.
 
 
@@ -60,10 +62,14 @@ def show(
     more = len(result.tables) - 1
     if tables and more > 0:
         console.print()
-        console.print(f"{more} more {'table is' if more == 1 else 'tables are'} in the report.")
+        console.print(
+            f"{more} more {'table is' if more == 1 else 'tables are'} in the report."
+        )
     console.print()
     for name, path in paths.items():
-        console.print(f"{name}: {path}", soft_wrap=True)  # A path that is cut in two cannot be clicked.
+        console.print(
+            f"{name}: {path}", soft_wrap=True
+        )  # A path that is cut in two cannot be clicked.
 
 
 def cell(value: Any) -> str:
@@ -95,7 +101,13 @@ def _console(stream: TextIO, width: int | None) -> "rich.console.Console":
     if width is None and not stream.isatty():
         width = PIPE_WIDTH
     return rich.console.Console(
-        file=stream, width=width, highlight=False, markup=False, emoji=False, force_jupyter=False, log_time=False
+        file=stream,
+        width=width,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        force_jupyter=False,
+        log_time=False,
     )
 
 
@@ -109,10 +121,17 @@ def _print_table(console: "rich.console.Console", table: "runs.Table") -> None:
     if widths is None:
         _print_as_lists(console, table.columns, rows)
     else:
-        grid = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        grid = rich.table.Table(
+            box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False
+        )
         for index, (name, width) in enumerate(zip(table.columns, widths, strict=True)):
-            numeric = all(row[index] is None or isinstance(row[index], numbers.Real) for row in table.rows)
-            grid.add_column(_wrapped(name, width), justify="right" if numeric else "left")
+            numeric = all(
+                row[index] is None or isinstance(row[index], numbers.Real)
+                for row in table.rows
+            )
+            grid.add_column(
+                _wrapped(name, width), justify="right" if numeric else "left"
+            )
         for row in rows:
             grid.add_row(*map(_wrapped, row, widths))
         console.print()
@@ -127,7 +146,9 @@ def _wrapped(text: str, width: int) -> str:
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
-def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], available: int) -> list[int] | None:
+def _widths(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], available: int
+) -> list[int] | None:
     """How wide each column is: its widest cell, or less by breaking headings and text, never a number, at spaces; None
     where even that is too wide.
     """
@@ -141,12 +162,19 @@ def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], available: in
     if sum(least) > room:
         return None
     while sum(widths) > room:
-        widest = max((i for i in range(len(widths)) if widths[i] > least[i]), key=widths.__getitem__)
+        widest = max(
+            (i for i in range(len(widths)) if widths[i] > least[i]),
+            key=widths.__getitem__,
+        )
         widths[widest] -= 1
     return widths
 
 
-def _print_as_lists(console: "rich.console.Console", columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print_as_lists(
+    console: "rich.console.Console",
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+) -> None:
     for row in rows:
         console.print()
         for name, text in zip(columns, row, strict=True):

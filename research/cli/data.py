@@ -44,12 +44,21 @@ def data(words: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("action", nargs="?", default="list", help="list (the default), fetch or verify")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="sets, as `data list` names them; all: each, 2.7 GB")
+    parser.add_argument(
+        "action", nargs="?", default="list", help="list (the default), fetch or verify"
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="sets, as `data list` names them; all: each, 2.7 GB",
+    )
     parser.add_argument("--data-dir", type=Path, help="look in this folder first")
     asked = parser.parse_args(words)
     if asked.action not in ACTIONS:
-        raise ValueError(f"There is no `data {asked.action}`. {flags.nearest(asked.action, ACTIONS)}")
+        raise ValueError(
+            f"There is no `data {asked.action}`. {flags.nearest(asked.action, ACTIONS)}"
+        )
     use_folder(asked.data_dir)
     return ACTIONS[asked.action](_chosen(asked.names, asked.action))
 
@@ -67,7 +76,9 @@ def use_folder(folder: Path | None) -> None:
     if folder is None:
         return
     if not folder.is_dir():
-        raise ValueError(f"--data-dir wants the folder in which data lies; there is no folder {str(folder)!r}.")
+        raise ValueError(
+            f"--data-dir wants the folder in which data lies; there is no folder {str(folder)!r}."
+        )
     os.environ[VARIABLE] = str(folder.absolute())
 
 
@@ -76,7 +87,9 @@ def _chosen(names: Sequence[str], action: str) -> "list[Source]":
 
     for name in names:
         if name not in (*SOURCES, ALL):
-            raise ValueError(f"There is no set {name!r}. {flags.nearest(name, [*SOURCES, ALL])}")
+            raise ValueError(
+                f"There is no set {name!r}. {flags.nearest(name, [*SOURCES, ALL])}"
+            )
     if not names and action == "fetch":
         raise ValueError(
             f"data fetch wants the names of sets, or {ALL}: data fetch fashion_mnist. `data list` names them."
@@ -93,7 +106,9 @@ def _list(sources: "list[Source]") -> int:
     print(f"{'name':{width}}  {'download':>8}  licence; what it holds; where it is")
     for source in sources:
         head = f"{source.name:{width}}  {size_in_words(source):>8}  "
-        print(f"\n{textwrap.fill(source.licence, WIDTH, initial_indent=head, subsequent_indent=' ' * len(head))}")
+        print(
+            f"\n{textwrap.fill(source.licence, WIDTH, initial_indent=head, subsequent_indent=' ' * len(head))}"
+        )
         print(f"  {source.what}\n  {_where(source)}")
     return SUCCESS
 
@@ -110,7 +125,11 @@ def _where(source: "Source") -> str:
 
 
 def _short(path: Path) -> str:
-    return f"~/{path.relative_to(Path.home())}" if path.is_relative_to(Path.home()) else str(path)
+    return (
+        f"~/{path.relative_to(Path.home())}"
+        if path.is_relative_to(Path.home())
+        else str(path)
+    )
 
 
 def _fetch(sources: "list[Source]") -> int:
@@ -127,10 +146,15 @@ def _fetch(sources: "list[Source]") -> int:
             missed.append(source.name)
             print(f"error: {problems.explain(problem)}", file=sys.stderr)
             continue
-        where = ", ".join(dict.fromkeys(_short(path.parent) for path in paths)) or "comes with scikit-learn"
+        where = (
+            ", ".join(dict.fromkeys(_short(path.parent) for path in paths))
+            or "comes with scikit-learn"
+        )
         print(f"{source.name}: {where} (licence: {source.licence})")
     if missed:
-        raise ValueError(f"{len(missed)} of {len(sources)} sets could not be fetched: {', '.join(missed)}.")
+        raise ValueError(
+            f"{len(missed)} of {len(sources)} sets could not be fetched: {', '.join(missed)}."
+        )
     return SUCCESS
 
 
@@ -142,7 +166,9 @@ def _verify(sources: "list[Source]") -> int:
         for file in source.files:
             for _, path in copies(source, file):
                 found = fault(path, file)
-                print(f"{source.name}: {_short(path)}: {'right' if found is None else 'WRONG'}")
+                print(
+                    f"{source.name}: {_short(path)}: {'right' if found is None else 'WRONG'}"
+                )
                 wrong += [found] if found else []
                 num_right += not found
     for sentence in wrong:
@@ -150,8 +176,16 @@ def _verify(sources: "list[Source]") -> int:
     if wrong:
         print(f"Right: {num_right}, wrong: {len(wrong)}.")
     else:
-        print(f"All {num_right} files that are here are right." if num_right else "None of their files is here.")
+        print(
+            f"All {num_right} files that are here are right."
+            if num_right
+            else "None of their files is here."
+        )
     return FAILURE if wrong else SUCCESS
 
 
-ACTIONS: "dict[str, Callable[[list[Source]], int]]" = {"list": _list, "fetch": _fetch, "verify": _verify}
+ACTIONS: "dict[str, Callable[[list[Source]], int]]" = {
+    "list": _list,
+    "fetch": _fetch,
+    "verify": _verify,
+}

@@ -70,12 +70,18 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     import tyro
 
     base = _base(experiment, argv)
-    names = [field.name for owner in (base, Options()) for field in dataclasses.fields(owner)]
+    names = [
+        field.name for owner in (base, Options()) for field in dataclasses.fields(owner)
+    ]
     if len(set(names)) < len(names):
-        raise TypeError(f"Config's fields may not be named as every experiment's flags are; got {', '.join(names)}.")
+        raise TypeError(
+            f"Config's fields may not be named as every experiment's flags are; got {', '.join(names)}."
+        )
     of_all = Annotated[Options, tyro.conf.FlagCreatePairsOff]
     command_class = dataclasses.make_dataclass(
-        "CommandLine", [("experiment", type(base), base), ("every_experiment", of_all, Options())], frozen=True
+        "CommandLine",
+        [("experiment", type(base), base), ("every_experiment", of_all, Options())],
+        frozen=True,
     )
     command, unknown = tyro.cli(
         command_class,
@@ -116,16 +122,24 @@ def read_config(path: Path, base: Any) -> Any:
     """
     readers = {".toml": _parse_toml, ".json": parse_json}
     if path.suffix not in readers:
-        raise ValueError(f"--config wants a file that ends in .toml or .json; got {str(path)!r}.")
+        raise ValueError(
+            f"--config wants a file that ends in .toml or .json; got {str(path)!r}."
+        )
     data = read_bytes(path, MOST_BYTES)
     try:
         values = readers[path.suffix](data)
     except ValueError as problem:
-        raise ValueError(f"{path} is not {path.suffix[1:].upper()}: {problem}") from problem
+        raise ValueError(
+            f"{path} is not {path.suffix[1:].upper()}: {problem}"
+        ) from problem
     if isinstance(values, dict):
-        values = values.get("config", values)  # A manifest has its run's config under that name.
+        values = values.get(
+            "config", values
+        )  # A manifest has its run's config under that name.
     if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold a table of fields and values; it holds a {type(values).__name__}.")
+        raise ValueError(
+            f"{path} must hold a table of fields and values; it holds a {type(values).__name__}."
+        )
     return with_values(base, values, str(path))
 
 
@@ -146,12 +160,16 @@ def with_values(base: Any, values: Mapping[str, Any], where: str) -> Any:
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in kinds:
-            raise ValueError(f"{where} has a key {_SHORT.repr(key)} that is no field of Config. {nearest(name, kinds)}")
+            raise ValueError(
+                f"{where} has a key {_SHORT.repr(key)} that is no field of Config. {nearest(name, kinds)}"
+            )
         try:
             replaced[name] = _convert(value, kinds[name])
         except ValueError:
             kind = inspect.formatannotation(kinds[name])
-            raise TypeError(f"{name} must be {kind}; got {_SHORT.repr(value)} in {where}.") from None
+            raise TypeError(
+                f"{name} must be {kind}; got {_SHORT.repr(value)} in {where}."
+            ) from None
     return dataclasses.replace(base, **replaced)
 
 
@@ -183,35 +201,51 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def _base(experiment: types.ModuleType, argv: Sequence[str]) -> Any:
     """What the flags start from: the defaults, FULL or FAST, and over it the file."""
-    scan = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    scan = argparse.ArgumentParser(
+        add_help=False, allow_abbrev=False, exit_on_error=False
+    )
     scan.add_argument("--full", action="store_true")
     scan.add_argument("--fast", action="store_true")
-    scan.add_argument("--config", type=Path, nargs="?")  # Without its value it is tyro's to refuse.
+    scan.add_argument(
+        "--config", type=Path, nargs="?"
+    )  # Without its value it is tyro's to refuse.
     try:
         early, _ = scan.parse_known_args(list(argv))
     except argparse.ArgumentError as problem:
         raise ValueError(f"{problem}. --full and --fast take no value.") from None
     if early.full and early.fast:
-        raise ValueError("--full and --fast are two configurations to start from; give one of them.")
+        raise ValueError(
+            "--full and --fast are two configurations to start from; give one of them."
+        )
     if early.fast and not hasattr(experiment, "FAST"):
         raise ValueError(
             "This experiment has no --fast: leave it out, and make it smaller by its flags (--help) where it takes too long."
         )
-    base = experiment.FULL if early.full else experiment.FAST if early.fast else experiment.Config()
+    base = (
+        experiment.FULL
+        if early.full
+        else experiment.FAST
+        if early.fast
+        else experiment.Config()
+    )
     return read_config(early.config, base) if early.config else base
 
 
 def _gathered(argv: Sequence[str], base: Any) -> list[str]:
     """Gives a flag of several values that comes more than once (--rule a --rule b) all of them where it comes first."""
     several = {
-        f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(base) if isinstance(getattr(base, f.name), tuple)
+        f"--{f.name.replace('_', '-')}"
+        for f in dataclasses.fields(base)
+        if isinstance(getattr(base, f.name), tuple)
     }
     groups: list[list[str]] = [[]]
     for word in argv:
         flag, equals, value = word.partition("=")
         flag = flag.replace("_", "-")
         if flag in several:
-            earlier = next((i for i, group in enumerate(groups) if group[:1] == [flag]), None)
+            earlier = next(
+                (i for i, group in enumerate(groups) if group[:1] == [flag]), None
+            )
             group = [flag] if earlier is None else groups.pop(earlier)
             groups.append([*group, *([value] if equals else [])])
         elif word.startswith("--"):
@@ -223,7 +257,9 @@ def _gathered(argv: Sequence[str], base: Any) -> list[str]:
 
 def _unknown(words: Sequence[str], names: Iterable[str]) -> str:
     flags = ["--" + name.replace("_", "-") for name in names]
-    flag = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
+    flag = next(
+        (word.partition("=")[0] for word in words if word.startswith("-")), None
+    )
     if flag is None:
         return f"Cannot place {' '.join(words)!r} on the command line; a value follows its flag, as in --seed 3."
     return f"There is no flag {flag}. {nearest(flag, flags)}"
@@ -238,7 +274,10 @@ def _convert(value: Any, kind: Any) -> Any:
         return value
     if origin is tuple and isinstance(value, list | tuple):
         elements = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
-        return tuple(_convert(item, element) for item, element in zip(value, elements, strict=True))
+        return tuple(
+            _convert(item, element)
+            for item, element in zip(value, elements, strict=True)
+        )
     if kind is float and type(value) is int and value.bit_length() < 1024:
         return float(value)
     if type(value) is kind or (kind in (None, types.NoneType) and value is None):
@@ -247,7 +286,9 @@ def _convert(value: Any, kind: Any) -> Any:
 
 
 def _first_that_fits(value: Any, kinds: Sequence[Any]) -> Any:
-    for kind in sorted(kinds, key=lambda kind: kind is not type(value)):  # 1 stays an int in `float | int`.
+    for kind in sorted(
+        kinds, key=lambda kind: kind is not type(value)
+    ):  # 1 stays an int in `float | int`.
         try:
             return _convert(value, kind)
         except ValueError:

@@ -12,8 +12,16 @@ from typing import Any, NamedTuple
 
 from research.cli import flags, problems
 
-JOBS, CURRENT = "jobs", "current"  # In the run folder: what the jobs leave, and which command's jobs they are.
-VARIABLES = ("XLA_FLAGS", "NPROC", "CUDA_VISIBLE_DEVICES", "DESCENT_DATA")  # Of a job as of the submitting process.
+JOBS, CURRENT = (
+    "jobs",
+    "current",
+)  # In the run folder: what the jobs leave, and which command's jobs they are.
+VARIABLES = (
+    "XLA_FLAGS",
+    "NPROC",
+    "CUDA_VISIBLE_DEVICES",
+    "DESCENT_DATA",
+)  # Of a job as of the submitting process.
 SECONDS_TO_CLAIM = 10.0
 
 
@@ -58,14 +66,29 @@ def compute_part(task: Task) -> Outcome:
         return Outcome(None, _compute_part(task))
     except Exception as problem:
         traceback.print_exc()
-        if type(problem).__name__ == "UncompletedJobError":  # Submitit's way to say so, shortly before the end.
+        if (
+            type(problem).__name__ == "UncompletedJobError"
+        ):  # Submitit's way to say so, shortly before the end.
             return Outcome("it ran out of time (--minutes)", [])
-        return Outcome(problems.explain(problem).removesuffix(" (DESCENT_TRACEBACK=1 shows where.)"), [])
+        return Outcome(
+            problems.explain(problem).removesuffix(
+                " (DESCENT_TRACEBACK=1 shows where.)"
+            ),
+            [],
+        )
 
 
 def _compute_part(task: Task) -> list[str]:
-    local = os.environ.get("SUBMITIT_EXECUTOR") == "local"  # A queue hands out its accelerators itself.
-    os.environ.update({k: v for k, v in task.variables.items() if local or k != "CUDA_VISIBLE_DEVICES"})
+    local = (
+        os.environ.get("SUBMITIT_EXECUTOR") == "local"
+    )  # A queue hands out its accelerators itself.
+    os.environ.update(
+        {
+            k: v
+            for k, v in task.variables.items()
+            if local or k != "CUDA_VISIBLE_DEVICES"
+        }
+    )
     if local and "CUDA_VISIBLE_DEVICES" not in task.variables:
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # Submitit hides them.
     from research import backend, runs
@@ -77,7 +100,9 @@ def _compute_part(task: Task) -> list[str]:
     config = flags.with_values(experiment.Config(), task.config, "the job")
     with _claimed(folder, task):
         differences = _differences(experiment, config, folder)
-        experiment.share(config, task.part, task.parts, runs.checkpoints_in(folder / "checkpoints"))
+        experiment.share(
+            config, task.part, task.parts, runs.checkpoints_in(folder / "checkpoints")
+        )
     return differences
 
 
@@ -91,7 +116,9 @@ def _differences(experiment: types.ModuleType, config: Any, folder: Path) -> lis
     found = differences(runs.read_manifest(folder)["environment"], here)
     others = [words for words in found if not words.startswith("processor ")]
     if others:
-        raise ValueError(f"The job would not compute what the run was begun with: {'; '.join(others)}.")
+        raise ValueError(
+            f"The job would not compute what the run was begun with: {'; '.join(others)}."
+        )
     return found
 
 
@@ -100,9 +127,13 @@ def _claimed(folder: Path, task: Task) -> Iterator[None]:
     """Holds a lock while the job works, so that no later command begins beside it; a later command's claim wins."""
     import filelock
 
-    with filelock.FileLock(folder / JOBS / f"{task.part}.lock", timeout=SECONDS_TO_CLAIM):
+    with filelock.FileLock(
+        folder / JOBS / f"{task.part}.lock", timeout=SECONDS_TO_CLAIM
+    ):
         if (folder / JOBS / CURRENT).read_text() != task.command:
-            raise ValueError("The job was submitted by an earlier command, and a later one has begun since.")
+            raise ValueError(
+                "The job was submitted by an earlier command, and a later one has begun since."
+            )
         yield
 
 

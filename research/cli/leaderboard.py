@@ -42,8 +42,18 @@ def leaderboard(words: Sequence[str]) -> int:
         metavar="FOLDER_OR_ZIP",
         help="results/NAME/ID, results/NAME, or a .zip of a run",
     )
-    add("--output", type=Path, default=PAGE, metavar="PAGE.html", help="the page to write (%(default)s)")
-    add("--skip-bad", action="store_true", help="go on without a study that cannot be read; the page lists it")
+    add(
+        "--output",
+        type=Path,
+        default=PAGE,
+        metavar="PAGE.html",
+        help="the page to write (%(default)s)",
+    )
+    add(
+        "--skip-bad",
+        action="store_true",
+        help="go on without a study that cannot be read; the page lists it",
+    )
     asked = parser.parse_args(words)
     from research import leaderboard as page
     from research import runs
@@ -54,9 +64,14 @@ def leaderboard(words: Sequence[str]) -> int:
         print(f"warning: left out: {reason}", file=sys.stderr)
     title, columns, rows, note = page.tables(rankings)[0]
     most = columns.index("reached")
-    texts = tuple(tuple(getattr(value, "text", value) for value in row[:most]) for row in rows)
+    texts = tuple(
+        tuple(getattr(value, "text", value) for value in row[:most]) for row in rows
+    )
     table = runs.Table(title, columns[:most], texts, note)
-    console.show(runs.Result(" ".join(answer(rankings)), (table,), {}, {}), {"leaderboard": asked.output})
+    console.show(
+        runs.Result(" ".join(answer(rankings)), (table,), {}, {}),
+        {"leaderboard": asked.output},
+    )
     return 0
 
 
@@ -72,16 +87,28 @@ def pack(words: Sequence[str]) -> int:
       SystemExit: Status 2 after a flag that is unknown.
     """
     parser = argparse.ArgumentParser(
-        "python -m experiments pack", description=(pack.__doc__ or "").partition("\n")[0], allow_abbrev=False
+        "python -m experiments pack",
+        description=(pack.__doc__ or "").partition("\n")[0],
+        allow_abbrev=False,
     )
-    parser.add_argument("run", type=Path, help="the folder of a finished run, results/NAME/ID")
-    parser.add_argument("--output", type=Path, metavar="STUDY.zip", help="the archive to write (NAME-ID.zip)")
+    parser.add_argument(
+        "run", type=Path, help="the folder of a finished run, results/NAME/ID"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="STUDY.zip",
+        help="the archive to write (NAME-ID.zip)",
+    )
     asked = parser.parse_args(words)
     from research.runs.archive import pack as write
     from research.runs.archive import read_contents
 
     manifest = read_contents(asked.run).manifest
-    written = write(asked.run, asked.output or Path(f"{manifest['experiment']}-{manifest['id']}.zip"))
+    written = write(
+        asked.run,
+        asked.output or Path(f"{manifest['experiment']}-{manifest['id']}.zip"),
+    )
     size = written.stat().st_size
     print(
         f"{written} ({size / 1000:,.0f} kB) holds what was found, the command, versions and processor of {asked.run}."

@@ -26,16 +26,28 @@ def explain(problem: Exception) -> str:
       >>> explain(ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard"))
       "This needs tensorboard, which is not installed: pip install 'tensorboard'"
     """
-    if isinstance(problem, ModuleNotFoundError) and problem.name and not _is_ours(problem.name):
+    if (
+        isinstance(problem, ModuleNotFoundError)
+        and problem.name
+        and not _is_ours(problem.name)
+    ):
         package = problem.name.partition(".")[0]
         return f"This needs {package}, which is not installed: pip install {_requirement(package)!r}"
-    if isinstance(problem, OSError) and problem.filename is not None and not _raised_by_us(problem):
+    if (
+        isinstance(problem, OSError)
+        and problem.filename is not None
+        and not _raised_by_us(problem)
+    ):
         return f"{problem.strerror}: {problem.filename}"
     text = (
-        problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
+        problem.strerror
+        if isinstance(problem, OSError) and problem.strerror
+        else str(problem)
     )  # Without [Errno 28].
     line = " ".join(text.split()) or type(problem).__name__
-    return line if _raised_by_us(problem) else f"{line} (DESCENT_TRACEBACK=1 shows where.)"
+    return (
+        line if _raised_by_us(problem) else f"{line} (DESCENT_TRACEBACK=1 shows where.)"
+    )
 
 
 def _is_ours(module: str) -> bool:
@@ -47,13 +59,19 @@ def _requirement(package: str) -> str:
     package = DISTRIBUTIONS.get(package, package)
     try:
         requirements = importlib.metadata.requires(DISTRIBUTION) or []
-    except importlib.metadata.PackageNotFoundError:  # Imported from a folder, not installed.
+    except (
+        importlib.metadata.PackageNotFoundError
+    ):  # Imported from a folder, not installed.
         requirements = []
     for requirement in requirements:
         name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
         extra = re.search(r"extra == ['\"](.+?)['\"]", requirement)
         if name.lower().replace("_", "-") == package.lower().replace("_", "-"):
-            return f"{DISTRIBUTION}[{extra[1]}]" if extra else requirement.partition(";")[0].strip()
+            return (
+                f"{DISTRIBUTION}[{extra[1]}]"
+                if extra
+                else requirement.partition(";")[0].strip()
+            )
     return package
 
 

@@ -13,7 +13,9 @@ SECONDS_BETWEEN_NEWS = 0.1
 
 
 @contextlib.contextmanager
-def shown(stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> Iterator[OnProgress]:
+def shown(
+    stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+) -> Iterator[OnProgress]:
     """Gives an `on_progress(done, total, message)` that shows how far a run is and how long it will still take.
 
     A terminal gets a bar; anything else a plain line at most once a minute, so that a log stays readable.
@@ -61,18 +63,28 @@ def _bar(stream: TextIO) -> Iterator[OnProgress]:
 
     layout = "{percentage:3.0f} % |{bar:16}| {elapsed}, {remaining} left  {desc}"
     with tqdm.tqdm(
-        total=1, file=stream, bar_format=layout, dynamic_ncols=True, leave=False, smoothing=0.05, miniters=0
+        total=1,
+        file=stream,
+        bar_format=layout,
+        dynamic_ncols=True,
+        leave=False,
+        smoothing=0.05,
+        miniters=0,
     ) as bar:
         shown_at = -math.inf
 
         def on_progress(done: float, total: float, message: str) -> None:
             nonlocal shown_at
             if shown_at == -math.inf:
-                bar.n = bar.initial = done  # What an earlier process did says nothing of this one's speed.
+                bar.n = bar.initial = (
+                    done  # What an earlier process did says nothing of this one's speed.
+                )
             bar.total = total
             bar.update(done - bar.n)
             now = time.monotonic()
-            new = done == int(done) or now - shown_at > SECONDS_BETWEEN_NEWS  # The next piece is named at once.
+            new = (
+                done == int(done) or now - shown_at > SECONDS_BETWEEN_NEWS
+            )  # The next piece is named at once.
             bar.set_description_str(message, refresh=new)
             shown_at = now if new else shown_at
 
@@ -85,13 +97,22 @@ def _lines(stream: TextIO, clock: Callable[[], float]) -> OnProgress:
     def on_progress(done: float, total: float, message: str) -> None:
         nonlocal last, first
         now = clock()
-        first = done if first is None else first  # What an earlier process did says nothing of this one's speed.
+        first = (
+            done if first is None else first
+        )  # What an earlier process did says nothing of this one's speed.
         if now - last < SECONDS_BETWEEN_LINES:
             return
         last, elapsed = now, now - start
-        left = f", {duration(elapsed * (total - done) / (done - first))} left" if done > first else ""
+        left = (
+            f", {duration(elapsed * (total - done) / (done - first))} left"
+            if done > first
+            else ""
+        )
         print(
-            f"{done / total:4.0%}".replace("%", " %"), f" {duration(elapsed)}{left}  {message}", file=stream, flush=True
+            f"{done / total:4.0%}".replace("%", " %"),
+            f" {duration(elapsed)}{left}  {message}",
+            file=stream,
+            flush=True,
         )
 
     return on_progress

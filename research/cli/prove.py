@@ -48,11 +48,17 @@ def prove(words: Sequence[str]) -> int:
     rule, reference = subjects.find(asked.rule), subjects.find(asked.against)
     of_rule = subjects.check_arguments(rule, given, all_taken=False)
     subjects.check_arguments(reference, given, all_taken=True)
-    _check_rate(asked.learning_rate, [s.name for s in (rule, reference) if is_made(s.rule)])
+    _check_rate(
+        asked.learning_rate, [s.name for s in (rule, reference) if is_made(s.rule)]
+    )
     if asked.against in FORMULAS:
         against = asked.against
     else:  # An oracle is known by its own constructor, so that its formula's mistakes can be tried.
-        against = reference.rule if known_name(reference.rule) else subjects.constructor(reference, given)
+        against = (
+            reference.rule
+            if known_name(reference.rule)
+            else subjects.constructor(reference, given)
+        )
     with progress.shown() as show:
         found = compare(
             subjects.constructor(rule, of_rule),
@@ -62,7 +68,12 @@ def prove(words: Sequence[str]) -> int:
             on_progress=_after(SILENT_SECONDS, show),
             **given,
         )
-    _print(found, asked, [name for name in given if name not in of_rule], known_name(against))
+    _print(
+        found,
+        asked,
+        [name for name in given if name not in of_rule],
+        known_name(against),
+    )
     return SAME if found.same else DIFFERENT
 
 
@@ -76,16 +87,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     of_rule = "a constructor that takes the learning rate first, or a rule made by one"
-    of_reference = (
-        "optax.NAME, optax.contrib.NAME, FILE.py:name, or one of our rules by name: its formula, in fifty digits"
-    )
+    of_reference = "optax.NAME, optax.contrib.NAME, FILE.py:name, or one of our rules by name: its formula, in fifty digits"
     of_rate = "on every problem; left out, each problem has its own (a rule that is made needs it)"
     of_arguments = "other arguments, such as b1=0.8: of the reference, and of the rule where it takes them"
     add("rule", metavar="FILE.py:rule", help=of_rule)
     add("--against", required=True, metavar="REFERENCE", help=of_reference)
     add("--learning-rate", type=float, metavar="RATE", help=of_rate)
-    add("--argument", nargs="+", action="extend", default=[], metavar="NAME=VALUE", help=of_arguments)
-    add("--dtype", choices=("float64", "float32"), default="float64", help="of params and gradients (%(default)s)")
+    add(
+        "--argument",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help=of_arguments,
+    )
+    add(
+        "--dtype",
+        choices=("float64", "float32"),
+        default="float64",
+        help="of params and gradients (%(default)s)",
+    )
     return parser
 
 
@@ -98,7 +119,9 @@ def _check_rate(rate: float | None, already_made: list[str]) -> None:
         raise ValueError(f"--learning-rate must be a positive number; got {rate}.")
 
 
-def _after(seconds: float, show: progress.OnProgress) -> Callable[[float, float, str], None]:
+def _after(
+    seconds: float, show: progress.OnProgress
+) -> Callable[[float, float, str], None]:
     start = time.monotonic()
 
     def on_progress(done: float, total: float, message: str) -> None:
@@ -108,29 +131,47 @@ def _after(seconds: float, show: progress.OnProgress) -> Callable[[float, float,
     return on_progress
 
 
-def _print(found: "Proof", asked: argparse.Namespace, not_taken: list[str], name: str | None) -> None:
+def _print(
+    found: "Proof", asked: argparse.Namespace, not_taken: list[str], name: str | None
+) -> None:
     from research import runs
 
     notes = [f"Each is walked for 50 steps in {asked.dtype}; {_versions()}."]
-    notes += [f"{problem} is left out: {reason}." for problem, reason in found.reasons.items()]
-    notes += [f"{asked.rule} takes no {argument}: only {asked.against} was given it." for argument in not_taken]
+    notes += [
+        f"{problem} is left out: {reason}." for problem, reason in found.reasons.items()
+    ]
+    notes += [
+        f"{asked.rule} takes no {argument}: only {asked.against} was given it."
+        for argument in not_taken
+    ]
     table = runs.Table(
         f"{asked.rule} against {asked.against}",
-        ("problem", "learning rate", "largest difference", "after step", "in leaf", "differs from step"),
+        (
+            "problem",
+            "learning rate",
+            "largest difference",
+            "after step",
+            "in leaf",
+            "differs from step",
+        ),
         tuple(_rows(found, asked.learning_rate, name)),
         " ".join(notes),
     )
     console.show(runs.Result(str(found), (table,), {}, {}), {})
 
 
-def _rows(found: "Proof", rate: float | None, name: str | None) -> list[tuple[Any, ...]]:
+def _rows(
+    found: "Proof", rate: float | None, name: str | None
+) -> list[tuple[Any, ...]]:
     from research.proofs import ORACLES, PROBLEMS
     from research.proofs.oracles.oracle import rate_on
 
     return [
         (
             problem,
-            rate_on(PROBLEMS[problem], ORACLES.get(name or "")) if rate is None else rate,
+            rate_on(PROBLEMS[problem], ORACLES.get(name or ""))
+            if rate is None
+            else rate,
             deviation.largest,
             deviation.step + 1 if deviation.largest else "none",
             (deviation.leaf or "the only one") if deviation.largest else "none",

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 SAME, DIFFERENT = 0, 1
 
 
-def reproduce_run(folder: Path, load: Callable[[str], ModuleType], options: flags.Options) -> int:
+def reproduce_run(
+    folder: Path, load: Callable[[str], ModuleType], options: flags.Options
+) -> int:
     """Runs what the manifest of a finished run asks for, in another folder, and compares every array and number.
 
     Where versions, processor, settings and code are the same, every bit must be. Elsewhere table and numbers decide, as
@@ -35,19 +37,34 @@ def reproduce_run(folder: Path, load: Callable[[str], ModuleType], options: flag
 
     manifest, before = runs.read_manifest(folder), runs.load_result(folder)
     check_origin(manifest, folder)
-    if (options.results / manifest["experiment"] / manifest["id"]).resolve() == folder.resolve():
-        raise ValueError(f"The new run would take the place of {folder}; give another folder for it (--results).")
+    if (
+        options.results / manifest["experiment"] / manifest["id"]
+    ).resolve() == folder.resolve():
+        raise ValueError(
+            f"The new run would take the place of {folder}; give another folder for it (--results)."
+        )
     experiment = load(manifest["experiment"])
-    run, left_out = _again(experiment, manifest["config"], str(folder / "manifest.json"), options)
-    environments = [manifest["environment"], runs.read_manifest(run.path)["environment"]]
+    run, left_out = _again(
+        experiment, manifest["config"], str(folder / "manifest.json"), options
+    )
+    environments = [
+        manifest["environment"],
+        runs.read_manifest(run.path)["environment"],
+    ]
     comparison = runs.compare(before, runs.load_result(run.path), environments)
     if not left_out and (comparison.same or not comparison.causes):
         return _tell(runs.verdict(comparison), comparison.same, run.path)
     agreement = _held_against(runs.reference_of(folder), run, experiment, left_out)
-    return _tell(f"{runs.agreement_verdict(agreement)}\n{runs.verdict(comparison)}", agreement.agrees, run.path)
+    return _tell(
+        f"{runs.agreement_verdict(agreement)}\n{runs.verdict(comparison)}",
+        agreement.agrees,
+        run.path,
+    )
 
 
-def reproduce_reference(file: Path, load: Callable[[str], ModuleType], options: flags.Options) -> int:
+def reproduce_reference(
+    file: Path, load: Callable[[str], ModuleType], options: flags.Options
+) -> int:
     """Runs what a kept reference asks for, and compares table, numbers and hashes.
 
     Args:
@@ -71,11 +88,16 @@ def reproduce_reference(file: Path, load: Callable[[str], ModuleType], options: 
 
 
 def _held_against(
-    reference: Mapping[str, Any], run: "runs.Run", experiment: ModuleType, left_out: list[str]
+    reference: Mapping[str, Any],
+    run: "runs.Run",
+    experiment: ModuleType,
+    left_out: list[str],
 ) -> "runs.Agreement":
     from research import runs
 
-    return runs.hold_against(reference, run.path, varies=getattr(experiment, "VARIES", {}), left_out=left_out)
+    return runs.hold_against(
+        reference, run.path, varies=getattr(experiment, "VARIES", {}), left_out=left_out
+    )
 
 
 def _again(
@@ -83,11 +105,16 @@ def _again(
 ) -> "tuple[runs.Run, list[str]]":
     """Runs a config anew, and says what it had to do without; a reproduction that was stopped goes on."""
     config = flags.with_values(experiment.Config(), values, where)
-    run, finished_before = cli.carry_out(experiment, flags.Command(config, options), exactly=True)
+    run, finished_before = cli.carry_out(
+        experiment, flags.Command(config, options), exactly=True
+    )
     if finished_before:
         again = flags.Options(results=options.results, quiet=options.quiet, fresh=True)
         run, _ = cli.carry_out(experiment, flags.Command(config, again), exactly=True)
-    return run, [f"{name}={was!r}" for name, (was, _) in cli.changed_fields(config, run.config).items()]
+    return run, [
+        f"{name}={was!r}"
+        for name, (was, _) in cli.changed_fields(config, run.config).items()
+    ]
 
 
 def _tell(verdict: str, same: bool, folder: Path) -> int:

@@ -15,7 +15,15 @@ from typing import Any
 
 from research import cli
 from research.cli import flags
-from research.cli.job import CURRENT, JOBS, VARIABLES, Outcome, Task, compute_part, refuse_if_busy
+from research.cli.job import (
+    CURRENT,
+    JOBS,
+    VARIABLES,
+    Outcome,
+    Task,
+    compute_part,
+    refuse_if_busy,
+)
 
 CLUSTERS = ("local", "debug", "slurm")
 SECONDS_BETWEEN_LOOKS, SECONDS_BETWEEN_NEWS = 0.2, 10.0
@@ -50,7 +58,9 @@ def spread(words: Sequence[str], load: Callable[[str], types.ModuleType]) -> int
     if asked.minutes < 1:
         raise ValueError(f"--minutes must be at least 1; got {asked.minutes}.")
     if asked.cluster not in CLUSTERS:
-        raise ValueError(f"There is no cluster {asked.cluster!r}. {flags.nearest(asked.cluster, CLUSTERS)}")
+        raise ValueError(
+            f"There is no cluster {asked.cluster!r}. {flags.nearest(asked.cluster, CLUSTERS)}"
+        )
     parameters = _parameters(asked)
     experiment = load(asked.experiment)
     if not hasattr(experiment, "share"):
@@ -70,7 +80,9 @@ def spread(words: Sequence[str], load: Callable[[str], types.ModuleType]) -> int
 
     def run(config: Any, on_progress: Callable, checkpoints: Any) -> Any:
         """The jobs first; then the experiment, which finds their work in the checkpoints."""
-        _compute(experiment, config, folder, asked.jobs, executor, parameters, on_progress)
+        _compute(
+            experiment, config, folder, asked.jobs, executor, parameters, on_progress
+        )
         return experiment.run(config, on_progress, checkpoints)
 
     vars(shared)["run"] = run
@@ -90,21 +102,45 @@ def _parser() -> argparse.ArgumentParser:
     add("experiment", help="its name; its own flags: python -m experiments NAME --help")
     add("--jobs", type=int, default=2, help="how many (default: %(default)s)")
     add(
-        "--cluster", default="local", help="local: processes here; debug: in this process; slurm (default: %(default)s)"
+        "--cluster",
+        default="local",
+        help="local: processes here; debug: in this process; slurm (default: %(default)s)",
     )
-    add("--minutes", type=int, default=MINUTES, help="time limit of each job (default: %(default)s, a day)")
-    add("--memory", type=float, metavar="GB", help="of each job, where the cluster limits it (default: the cluster's)")
-    add("--slurm", nargs="+", default=[], metavar="NAME=VALUE", help="what else sbatch is told, as in partition=short")
+    add(
+        "--minutes",
+        type=int,
+        default=MINUTES,
+        help="time limit of each job (default: %(default)s, a day)",
+    )
+    add(
+        "--memory",
+        type=float,
+        metavar="GB",
+        help="of each job, where the cluster limits it (default: the cluster's)",
+    )
+    add(
+        "--slurm",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="what else sbatch is told, as in partition=short",
+    )
     return parser
 
 
 def _parameters(asked: argparse.Namespace) -> dict[str, Any]:
     """As submitit names them."""
-    found: dict[str, Any] = {"timeout_min": asked.minutes, "mem_gb": asked.memory, "name": asked.experiment}
+    found: dict[str, Any] = {
+        "timeout_min": asked.minutes,
+        "mem_gb": asked.memory,
+        "name": asked.experiment,
+    }
     for word in asked.slurm:
         name, equals, value = word.partition("=")
         if not (equals and name and value):
-            raise ValueError(f"--slurm wants NAME=VALUE, as in partition=short; got {word!r}.")
+            raise ValueError(
+                f"--slurm wants NAME=VALUE, as in partition=short; got {word!r}."
+            )
         found[f"slurm_{name}"] = int(value) if value.isdecimal() else value
     return found
 
@@ -112,7 +148,9 @@ def _parameters(asked: argparse.Namespace) -> dict[str, Any]:
 def _executor(cluster: str) -> Callable[[Path], Any]:
     """Folder -> an executor of submitit, which is not loaded before it is needed."""
     try:
-        with _environment(SUBMITIT_LOG_LEVEL="NOCONFIG"):  # Or its import closes what others log to.
+        with _environment(
+            SUBMITIT_LOG_LEVEL="NOCONFIG"
+        ):  # Or its import closes what others log to.
             submitit = importlib.import_module("submitit")
     except ModuleNotFoundError as problem:
         raise ImportError(
@@ -129,7 +167,11 @@ def _folder(experiment: types.ModuleType, command: flags.Command) -> Path:
     from research import runs
 
     name = Path(experiment.__file__ or experiment.__name__).stem
-    return Path(command.options.results).absolute() / name / runs.run_id(name, command.config)
+    return (
+        Path(command.options.results).absolute()
+        / name
+        / runs.run_id(name, command.config)
+    )
 
 
 def _compute(
@@ -147,13 +189,24 @@ def _compute(
     command, depth = uuid.uuid4().hex[:12], experiment.__name__.count(".")
     own = folder / JOBS / command
     own.mkdir(parents=True)
-    write_atomically(folder / JOBS / CURRENT, command.encode())  # From here on no earlier command's job begins.
+    write_atomically(
+        folder / JOBS / CURRENT, command.encode()
+    )  # From here on no earlier command's job begins.
     refuse_if_busy(folder)
     top = Path(experiment.__file__ or "").absolute().parents[depth]
     plain = read_json(json_bytes(config, "config"))
     variables = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     tasks = [
-        Task(experiment.__name__, str(top), plain, part, parts, str(folder), command, variables)
+        Task(
+            experiment.__name__,
+            str(top),
+            plain,
+            part,
+            parts,
+            str(folder),
+            command,
+            variables,
+        )
         for part in range(parts)
     ]
     jobs = _submitted(executor(own), parameters, tasks)
@@ -163,14 +216,25 @@ def _compute(
         _stop(jobs)
         raise
     _check([_outcome(job) for job in jobs], [Path(job.paths.stderr) for job in jobs])
-    for left_over in [*own.glob("*.pkl"), *own.glob("*.sh"), *(folder / JOBS).glob("*.lock")]:
+    for left_over in [
+        *own.glob("*.pkl"),
+        *own.glob("*.sh"),
+        *(folder / JOBS).glob("*.lock"),
+    ]:
         left_over.unlink(missing_ok=True)  # Logs stay.
 
 
-def _submitted(executor: Any, parameters: Mapping[str, Any], tasks: Sequence[Task]) -> list[Any]:
-    ours = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]  # Jobs find us, too.
+def _submitted(
+    executor: Any, parameters: Mapping[str, Any], tasks: Sequence[Task]
+) -> list[Any]:
+    ours = [
+        str(Path(__file__).parents[2]),
+        *filter(None, [os.environ.get("PYTHONPATH")]),
+    ]  # Jobs find us, too.
     try:
-        threads = int(os.environ["NPROC"])  # Of XLA's pool, which `backend.configure` has pinned.
+        threads = int(
+            os.environ["NPROC"]
+        )  # Of XLA's pool, which `backend.configure` has pinned.
         executor.update_parameters(cpus_per_task=threads, **parameters)
         with (
             _environment(PYTHONPATH=os.pathsep.join(ours)),
@@ -178,7 +242,9 @@ def _submitted(executor: Any, parameters: Mapping[str, Any], tasks: Sequence[Tas
             executor.batch(),
         ):
             return [executor.submit(compute_part, task) for task in tasks]
-    except NameError as problem:  # Submitit's word for a parameter that it does not know.
+    except (
+        NameError
+    ) as problem:  # Submitit's word for a parameter that it does not know.
         raise ValueError(f"--slurm: {str(problem).partition(chr(10))[0]}") from problem
 
 
@@ -207,7 +273,9 @@ def _errors_to(file: Path) -> Iterator[None]:
         os.close(before)
 
 
-def _wait(jobs: Sequence[Any], on_progress: Callable[[float, float, str], None]) -> None:
+def _wait(
+    jobs: Sequence[Any], on_progress: Callable[[float, float, str], None]
+) -> None:
     waiting, told = list(jobs), None
     while waiting:
         waiting = [job for job in waiting if not _has_ended(job)]
@@ -220,7 +288,9 @@ def _wait(jobs: Sequence[Any], on_progress: Callable[[float, float, str], None])
 
 
 def _has_ended(job: Any) -> bool:
-    if hasattr(job, "cancelled"):  # Of the debug executor: it runs now, and `done` would open a debugger on an error.
+    if hasattr(
+        job, "cancelled"
+    ):  # Of the debug executor: it runs now, and `done` would open a debugger on an error.
         job.exception()
         return True
     return job.done()
@@ -228,7 +298,9 @@ def _has_ended(job: Any) -> bool:
 
 def _outcome(job: Any) -> Outcome:
     """What a job that has ended answered, or that it could not."""
-    killed = Outcome("it was stopped from outside: killed, out of memory or out of time", [])
+    killed = Outcome(
+        "it was stopped from outside: killed, out of memory or out of time", []
+    )
     process = getattr(job, "_process", None)
     if process is not None and not job.paths.result_pickle.exists():
         return killed  # Here and now; of a queue's file system submitit waits some time for the file.
@@ -246,9 +318,16 @@ def _check(outcomes: Sequence[Outcome], logs: Sequence[Path]) -> None:
         if outcome.fault is not None
     ]
     if failed:
-        raise ChildProcessError(f"{'; '.join(failed)}. What is finished is kept; the same command goes on from there.")
-    for words in dict.fromkeys(words for outcome in outcomes for words in outcome.differences):
-        print(f"warning: a job had another {words}, so that its bits may differ from a run here.", file=sys.stderr)
+        raise ChildProcessError(
+            f"{'; '.join(failed)}. What is finished is kept; the same command goes on from there."
+        )
+    for words in dict.fromkeys(
+        words for outcome in outcomes for words in outcome.differences
+    ):
+        print(
+            f"warning: a job had another {words}, so that its bits may differ from a run here.",
+            file=sys.stderr,
+        )
 
 
 def _shown(path: Path) -> Path:
@@ -257,7 +336,11 @@ def _shown(path: Path) -> Path:
 
 def _stop(jobs: Sequence[Any]) -> None:
     """Cancels what has not ended, and gives it a moment to save what it has."""
-    local = [process for job in jobs if (process := getattr(job, "_process", None)) is not None]
+    local = [
+        process
+        for job in jobs
+        if (process := getattr(job, "_process", None)) is not None
+    ]
     for job in jobs:
         with contextlib.suppress(Exception):
             job.cancel(check=False)

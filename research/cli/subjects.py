@@ -59,11 +59,15 @@ def find(word: str) -> Named:
         known = [*UPDATE_RULES, *(f"optax.{name}" for name in _rules_of("optax"))]
         close = flags.nearest(word, known)
         hint = (
-            close if close.startswith("Did") else f"Choose from {', '.join(UPDATE_RULES)}, optax.NAME or FILE.py:name."
+            close
+            if close.startswith("Did")
+            else f"Choose from {', '.join(UPDATE_RULES)}, optax.NAME or FILE.py:name."
         )
         raise ValueError(f"There is no rule {word!r}. {hint}")
     if not is_made(rule) and not _takes_a_rate(rule):
-        raise TypeError(f"{word} is no rule: it takes no learning rate first. Name a whole rule, such as optax.adam.")
+        raise TypeError(
+            f"{word} is no rule: it takes no learning rate first. Name a whole rule, such as optax.adam."
+        )
     return _described(word, rule)
 
 
@@ -78,7 +82,9 @@ def arguments(words: Sequence[str]) -> dict[str, Any]:
     for word in words:
         name, equals, text = word.partition("=")
         if not (equals and name.isidentifier() and text):
-            raise ValueError(f"--argument wants NAME=VALUE, as in b1=0.8; got {word!r}.")
+            raise ValueError(
+                f"--argument wants NAME=VALUE, as in b1=0.8; got {word!r}."
+            )
         try:
             found[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError):
@@ -86,7 +92,9 @@ def arguments(words: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def check_arguments(named: Named, given: dict[str, Any], *, all_taken: bool) -> dict[str, Any]:
+def check_arguments(
+    named: Named, given: dict[str, Any], *, all_taken: bool
+) -> dict[str, Any]:
     """What of the given arguments a constructor takes.
 
     Args:
@@ -100,14 +108,22 @@ def check_arguments(named: Named, given: dict[str, Any], *, all_taken: bool) -> 
     """
     missing = [name for name in named.required if name not in given]
     if missing:
-        raise ValueError(f"{named.name} needs a value of {missing[0]}: give --argument {missing[0]}=VALUE.")
+        raise ValueError(
+            f"{named.name} needs a value of {missing[0]}: give --argument {missing[0]}=VALUE."
+        )
     if named.arguments is None:
         return given
     strange = [name for name in given if name not in named.arguments]
     if "learning_rate" in strange:
-        raise ValueError("The learning rate is no --argument: give --learning-rate RATE.")
+        raise ValueError(
+            "The learning rate is no --argument: give --learning-rate RATE."
+        )
     if strange and all_taken:
-        hint = flags.nearest(strange[0], named.arguments) if named.arguments else "It takes none."
+        hint = (
+            flags.nearest(strange[0], named.arguments)
+            if named.arguments
+            else "It takes none."
+        )
         raise ValueError(f"{named.name} takes no argument {strange[0]}. {hint}")
     return {name: value for name, value in given.items() if name in named.arguments}
 
@@ -126,9 +142,16 @@ def _described(word: str, rule: Any) -> Named:
         parameters = list(inspect.signature(rule).parameters.values())
     except (TypeError, ValueError):  # Some callables tell nothing of themselves.
         return Named(word, rule, None, ())
-    if not parameters or parameters[0].kind in (parameters[0].KEYWORD_ONLY, parameters[0].VAR_KEYWORD):
-        raise TypeError(f"{word} takes no learning rate: a constructor takes it as its first argument.")
-    rest = [p for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if not parameters or parameters[0].kind in (
+        parameters[0].KEYWORD_ONLY,
+        parameters[0].VAR_KEYWORD,
+    ):
+        raise TypeError(
+            f"{word} takes no learning rate: a constructor takes it as its first argument."
+        )
+    rest = [
+        p for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
     anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
     return Named(
         word,
@@ -146,13 +169,19 @@ def _in_optax(word: str) -> Any:
         if found is not None and not inspect.ismodule(found):
             return found
     hint = flags.nearest(word, sorted(known))
-    raise ValueError(f"There is no rule {word}. {hint if hint.startswith('Did') else 'Name one such as optax.adam.'}")
+    raise ValueError(
+        f"There is no rule {word}. {hint if hint.startswith('Did') else 'Name one such as optax.adam.'}"
+    )
 
 
 def _rules_of(package: str) -> list[str]:
     """The names of what makes whole rules in it."""
     module = importlib.import_module(package)
-    public = [name for name in dir(module) if not name.startswith("_") and inspect.isfunction(getattr(module, name))]
+    public = [
+        name
+        for name in dir(module)
+        if not name.startswith("_") and inspect.isfunction(getattr(module, name))
+    ]
     return [name for name in public if _takes_a_rate(getattr(module, name))]
 
 
@@ -168,18 +197,30 @@ def _in_file(word: str) -> Any:
     if word.endswith(".py"):
         path, name = word, ""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {path!r}; give FILE.py:name, the name of a rule in it.")
+        raise FileNotFoundError(
+            f"There is no file {path!r}; give FILE.py:name, the name of a rule in it."
+        )
     module = _imported(Path(path))
-    own = [key for key, value in vars(module).items() if not key.startswith("_") and _may_be_a_rule(value)]
+    own = [
+        key
+        for key, value in vars(module).items()
+        if not key.startswith("_") and _may_be_a_rule(value)
+    ]
     if not name:
-        raise ValueError(f"Which rule of {path}? Write {path}:NAME. {_choices(name, own)}")
+        raise ValueError(
+            f"Which rule of {path}? Write {path}:NAME. {_choices(name, own)}"
+        )
     if not hasattr(module, name):
         raise ValueError(f"There is no {name!r} in {path}. {_choices(name, own)}")
     return getattr(module, name)
 
 
 def _choices(name: str, own: list[str]) -> str:
-    return flags.nearest(name, own) if own else "It has no function and no optax.GradientTransformation."
+    return (
+        flags.nearest(name, own)
+        if own
+        else "It has no function and no optax.GradientTransformation."
+    )
 
 
 def _may_be_a_rule(value: Any) -> bool:

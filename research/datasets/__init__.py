@@ -29,7 +29,9 @@ from research.datasets.shards import chunks as chunks
 from research.datasets.shards import open_shards as open_shards
 from research.datasets.shards import write_shards as write_shards
 from research.datasets.sources import SOURCES as SOURCES
-from research.datasets.speech_commands import write_speech_commands as write_speech_commands
+from research.datasets.speech_commands import (
+    write_speech_commands as write_speech_commands,
+)
 from research.datasets.table import table_rows as table_rows
 from research.datasets.texts import Text as Text
 from research.datasets.texts import text as text

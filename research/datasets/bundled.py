@@ -105,14 +105,29 @@ def load(name: str) -> Dataset:
       ((569, 30), ('malignant', 'benign'))
     """
     if not isinstance(name, str) or name not in DATASETS:
-        raise ValueError(f"unknown dataset {name!r}{known_names(name, DATASETS)} Give its name.")
+        raise ValueError(
+            f"unknown dataset {name!r}{known_names(name, DATASETS)} Give its name."
+        )
     import sklearn.datasets  # Half a second, so only when data is wanted.
 
     loader, arguments, provenance = DATASETS[name]
     bunch = getattr(sklearn.datasets, loader)(**arguments)
     x = np.array(bunch.data, np.float64)
     if "target_names" in bunch:
-        y, target_names = np.array(bunch.target, np.int64), tuple(str(target) for target in bunch.target_names)
+        y, target_names = (
+            np.array(bunch.target, np.int64),
+            tuple(str(target) for target in bunch.target_names),
+        )
     else:
-        y, target_names = np.array(bunch.target, np.float64), ("disease progression one year after baseline",)
-    return Dataset(name, x, y, tuple(str(feature) for feature in bunch.feature_names), target_names, *provenance)
+        y, target_names = (
+            np.array(bunch.target, np.float64),
+            ("disease progression one year after baseline",),
+        )
+    return Dataset(
+        name,
+        x,
+        y,
+        tuple(str(feature) for feature in bunch.feature_names),
+        target_names,
+        *provenance,
+    )

@@ -27,7 +27,10 @@ def read_cifar10(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
       Krizhevsky, The CIFAR-10 dataset: "Binary version".
     """
     wanted = lambda name: Path(name).name in TRAINING + TEST
-    found = {Path(name).name: np.frombuffer(content, np.uint8) for name, content in files_in(path, wanted)}
+    found = {
+        Path(name).name: np.frombuffer(content, np.uint8)
+        for name, content in files_in(path, wanted)
+    }
     missing = [name for name in TRAINING + TEST if name not in found]
     if missing:
         raise ValueError(
@@ -36,7 +39,9 @@ def read_cifar10(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     return (*_records(path, found, TRAINING), *_records(path, found, TEST))
 
 
-def _records(path: Path, found: dict[str, np.ndarray], names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _records(
+    path: Path, found: dict[str, np.ndarray], names: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray]:
     for name in names:
         if found[name].size % RECORD or not found[name].size:
             raise ValueError(

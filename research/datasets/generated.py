@@ -64,8 +64,15 @@ def quadratic(seed: int, eigenvalues: Sequence[float] | np.ndarray) -> Function:
     """
     check_numbers("eigenvalues", eigenvalues, ndim=1)
     spectrum = np.sort(np.asarray(eigenvalues, np.float64))
-    if spectrum.ndim != 1 or not np.isfinite(spectrum).all() or not (spectrum >= 0).all() or not spectrum.any():
-        raise ValueError(f"eigenvalues must be a row of numbers >= 0, not all 0; got {eigenvalues!r}.")
+    if (
+        spectrum.ndim != 1
+        or not np.isfinite(spectrum).all()
+        or not (spectrum >= 0).all()
+        or not spectrum.any()
+    ):
+        raise ValueError(
+            f"eigenvalues must be a row of numbers >= 0, not all 0; got {eigenvalues!r}."
+        )
     random = np.random.default_rng(_checked_seed(seed))
     basis = _orthogonal(random, len(spectrum))
     minimiser = random.standard_normal(len(spectrum))
@@ -83,7 +90,9 @@ def quadratic(seed: int, eigenvalues: Sequence[float] | np.ndarray) -> Function:
 
     def in_dtype_of(x):
         if x.dtype.kind in "biu":
-            raise TypeError(f"x must be floating; got {x.dtype}. Convert it with .astype(float).")
+            raise TypeError(
+                f"x must be floating; got {x.dtype}. Convert it with .astype(float)."
+            )
         return matrix.astype(x.dtype), vector.astype(x.dtype)
 
     return Function(f, gradient, minimiser, float(-0.5 * minimiser @ vector), spectrum)
@@ -126,12 +135,16 @@ def rosenbrock(dimension: int = 2) -> Function:
         head, tail = x[:-1], x[1:]
         rise = tail - head**2
         identity = np.eye(dimension, dtype=x.dtype)
-        return (-400.0 * head * rise - 2.0 * (1.0 - head)) @ identity[:-1] + (200.0 * rise) @ identity[1:]
+        return (-400.0 * head * rise - 2.0 * (1.0 - head)) @ identity[:-1] + (
+            200.0 * rise
+        ) @ identity[1:]
 
     return Function(f, gradient, np.ones(dimension), 0.0, np.linalg.eigvalsh(hessian))
 
 
-def linear_problem(seed: int, n: int, d: int, noise: float, condition: float) -> Problem:
+def linear_problem(
+    seed: int, n: int, d: int, noise: float, condition: float
+) -> Problem:
     """Draws y = x w + c + noise ε with a sample covariance of x whose condition number is exact, not expected.
 
     The centred columns satisfy xᵀx / n = V diag(λ) Vᵀ with λ geometric from 1 / condition to 1 and V random, so half
@@ -154,10 +167,16 @@ def linear_problem(seed: int, n: int, d: int, noise: float, condition: float) ->
     """
     _check_sizes(n, d)
     if n <= d:
-        raise ValueError(f"n must exceed d for a covariance of full rank; got n={n}, d={d}.")
+        raise ValueError(
+            f"n must exceed d for a covariance of full rank; got n={n}, d={d}."
+        )
     check_number("noise", noise)
     random = np.random.default_rng(_checked_seed(seed))
-    weights, intercept, root = random.standard_normal(d), float(random.standard_normal()), _root(random, d, condition)
+    weights, intercept, root = (
+        random.standard_normal(d),
+        float(random.standard_normal()),
+        _root(random, d, condition),
+    )
     x = random.standard_normal((n, d))
     x -= x.mean(axis=0)
     # With xᵀx / n = C Cᵀ (Cholesky), the rows x C⁻ᵀ have the identity for covariance, to the last digits.
@@ -166,7 +185,9 @@ def linear_problem(seed: int, n: int, d: int, noise: float, condition: float) ->
     return Problem(x, y, weights, intercept)
 
 
-def overlapping_classes(seed: int, n: int, d: int, separation: float, condition: float = 1.0) -> Problem:
+def overlapping_classes(
+    seed: int, n: int, d: int, separation: float, condition: float = 1.0
+) -> Problem:
     """Draws two Gaussian classes of equal weight, whose log-odds are exactly linear: log p(1|x)/p(0|x) = x w.
 
     Within a class the covariance is B Bᵀ, with eigenvalues geometric from 1 / condition to 1; the means are
@@ -260,7 +281,9 @@ def _unit(random: np.random.Generator, d: int) -> np.ndarray:
 
 def _checked_seed(seed: int) -> int:
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
-        raise TypeError(f"seed must be an integer >= 0 (numpy draws here, without a key); got {seed!r}.")
+        raise TypeError(
+            f"seed must be an integer >= 0 (numpy draws here, without a key); got {seed!r}."
+        )
     return int(seed)
 
 

@@ -45,7 +45,10 @@ def _digest(path: str, hashed: str, *status: int) -> str:
     del status  # Only in the key: a file that has changed is read again.
     found = hashlib.sha256()
     if hashed == "wavs":
-        lines = {name: f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in wavs_in(Path(path))}
+        lines = {
+            name: f"{hashlib.sha256(content).hexdigest()}  {name}\n"
+            for name, content in wavs_in(Path(path))
+        }
         for name in sorted(lines):
             found.update(lines[name].encode())
         return found.hexdigest()
@@ -82,7 +85,9 @@ def content(path: Path, most: int = MOST_BYTES) -> bytes:
             if size > most:
                 raise ValueError(f"it holds more than {most:,} bytes")
     except (EOFError, zlib.error, gzip.BadGzipFile, ValueError) as problem:
-        raise ValueError(f"{path} is cut off or damaged: {problem}. Delete it and fetch it anew.") from problem
+        raise ValueError(
+            f"{path} is cut off or damaged: {problem}. Delete it and fetch it anew."
+        ) from problem
     return b"".join(found)
 
 

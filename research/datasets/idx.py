@@ -29,7 +29,11 @@ def read_idx(path: Path) -> np.ndarray:
       LeCun, Cortes & Burges, The MNIST database of handwritten digits: "The IDX file format".
     """
     read = content(path)
-    if len(read) < 4 or read[:3] != bytes([0, 0, UNSIGNED_BYTE]) or not 0 < read[3] <= MOST_AXES:
+    if (
+        len(read) < 4
+        or read[:3] != bytes([0, 0, UNSIGNED_BYTE])
+        or not 0 < read[3] <= MOST_AXES
+    ):
         raise ValueError(
             f"{path} is no IDX file of bytes: it begins with {read[:4].hex(' ') or 'nothing'}, and should with 00 00 08 and "
             f"the number of axes, 1 to {MOST_AXES}. Fetch the original file."

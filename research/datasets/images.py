@@ -19,7 +19,18 @@ CLOTHES = (
     *("T-shirt/top", "trouser", "pullover", "dress", "coat"),
     *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
 )
-THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+THINGS = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 
 
 class ImageSplit(NamedTuple):
@@ -75,7 +86,9 @@ def images(name: str) -> ImageSplit:
     return ImageSplit(name, train_x, train_y, test_x, test_y, classes)
 
 
-def check_labels(labels: np.ndarray, num_examples: int, num_classes: int, where: str) -> None:
+def check_labels(
+    labels: np.ndarray, num_examples: int, num_classes: int, where: str
+) -> None:
     """Refuses labels that do not fit the examples.
 
     Args:
@@ -109,12 +122,22 @@ Parts = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 def _of_idx(paths: list[Path]) -> Parts:
     train_x, train_y, test_x, test_y = map(read_idx, paths)
-    return train_x[..., None], train_y.astype(np.int32), test_x[..., None], test_y.astype(np.int32)
+    return (
+        train_x[..., None],
+        train_y.astype(np.int32),
+        test_x[..., None],
+        test_y.astype(np.int32),
+    )
 
 
 def _of_mnist_5k(paths: list[Path]) -> Parts:
-    rows = _table_of_digits(read_member(paths[0], MNIST_5K), f"{MNIST_5K} in {paths[0]}")
-    x, y = rows[:, :-1].astype(np.uint8).reshape(-1, 28, 28, 1), rows[:, -1].astype(np.int32)
+    rows = _table_of_digits(
+        read_member(paths[0], MNIST_5K), f"{MNIST_5K} in {paths[0]}"
+    )
+    x, y = (
+        rows[:, :-1].astype(np.uint8).reshape(-1, 28, 28, 1),
+        rows[:, -1].astype(np.int32),
+    )
     is_test = np.arange(len(y)) % 500 >= 400  # Sorted by class, 500 of each.
     return x[~is_test], y[~is_test], x[is_test], y[is_test]
 
@@ -128,9 +151,13 @@ def _table_of_digits(packed: bytes, where: str) -> np.ndarray:
             raise ValueError("it ends too early, or is too large")
         rows = np.loadtxt(io.BytesIO(text), np.int64, delimiter=",", ndmin=2)
     except (ValueError, OverflowError, zlib.error) as problem:
-        raise ValueError(f"{where} is cut off or damaged: {problem}. Fetch it anew.") from problem
+        raise ValueError(
+            f"{where} is cut off or damaged: {problem}. Fetch it anew."
+        ) from problem
     if rows.shape[1] != 785 or not rows.size or rows.min() < 0 or rows.max() > 255:
-        raise ValueError(f"{where} holds other than rows of 785 numbers in 0..255: it is damaged. Fetch it anew.")
+        raise ValueError(
+            f"{where} holds other than rows of 785 numbers in 0..255: it is damaged. Fetch it anew."
+        )
     return rows
 
 

@@ -49,18 +49,25 @@ def log_mel(
     check_numbers("wave", wave)
     for name, count in (("rate", rate), ("num_mels", num_mels)):
         check_real(name, count)
-    for name, value in (("window_seconds", window_seconds), ("hop_seconds", hop_seconds)):
+    for name, value in (
+        ("window_seconds", window_seconds),
+        ("hop_seconds", hop_seconds),
+    ):
         check_number(name, value, positive=True)
     check_number("lowest", lowest)
     if highest is not None:
         check_number("highest", highest, positive=True)
     wave = np.asarray(wave)
     if wave.ndim != 1 or not wave.size:
-        raise ValueError(f"wave must be one row of samples; got shape {wave.shape}. Give one recording at a time.")
+        raise ValueError(
+            f"wave must be one row of samples; got shape {wave.shape}. Give one recording at a time."
+        )
     if wave.dtype == np.int16:
         wave = wave / np.float64(32768)
     elif not np.issubdtype(wave.dtype, np.floating):
-        raise TypeError(f"wave must be int16 or floating; got dtype {wave.dtype}. Scale it to -1..1 and convert it.")
+        raise TypeError(
+            f"wave must be int16 or floating; got dtype {wave.dtype}. Scale it to -1..1 and convert it."
+        )
     check_most(1_000_000_000, rate=rate)
     check_most(1_000_000, num_mels=num_mels)
     length, hop = round(window_seconds * rate), round(hop_seconds * rate)
@@ -70,7 +77,13 @@ def log_mel(
             f"window_seconds={window_seconds}, hop_seconds={hop_seconds}."
         )
     power = power_spectrum(frames(wave.astype(np.float64), length, hop))
-    weights = mel_weights(rate, 2 * (power.shape[1] - 1), num_mels, lowest, rate / 2 if highest is None else highest)
+    weights = mel_weights(
+        rate,
+        2 * (power.shape[1] - 1),
+        num_mels,
+        lowest,
+        rate / 2 if highest is None else highest,
+    )
     return np.log(power @ weights + FLOOR).astype(np.float32)
 
 
@@ -124,7 +137,9 @@ def mel(frequency: Any) -> Any:
     return 2595.0 * np.log10(1.0 + np.asarray(frequency, np.float64) / 700.0)
 
 
-def mel_weights(rate: int, num_samples: int, num_mels: int, lowest: float, highest: float) -> np.ndarray:
+def mel_weights(
+    rate: int, num_samples: int, num_mels: int, lowest: float, highest: float
+) -> np.ndarray:
     """Triangular bands: num_mels + 2 edges stand evenly on the mel scale, and band k rises from edge k to 1 at edge k + 1
     and falls to 0 at edge k + 2, linearly in mel, as HTK has it.
 
@@ -140,7 +155,11 @@ def mel_weights(rate: int, num_samples: int, num_mels: int, lowest: float, highe
     Raises:
       ValueError: An argument is out of range, or a band is so narrow that no frequency of the spectrum falls in it.
     """
-    check_room(f"num_mels={num_mels} and num_samples={num_samples}", num_mels + 2, num_samples // 2 + 1)
+    check_room(
+        f"num_mels={num_mels} and num_samples={num_samples}",
+        num_mels + 2,
+        num_samples // 2 + 1,
+    )
     if num_mels < 1 or not 0 <= lowest < highest <= rate / 2:
         raise ValueError(
             f"num_mels must be at least 1, and 0 <= lowest < highest <= rate / 2; got num_mels={num_mels}, "

@@ -26,14 +26,22 @@ def check_xy(x: np.ndarray, y: np.ndarray) -> None:
     check_numbers("y", y)
     x, y = np.asarray(x), np.asarray(y)
     if not np.issubdtype(x.dtype, np.floating):
-        raise TypeError(f"x must be floating; got dtype {x.dtype}. Convert it first: x.astype(np.float64).")
+        raise TypeError(
+            f"x must be floating; got dtype {x.dtype}. Convert it first: x.astype(np.float64)."
+        )
     if not (np.issubdtype(y.dtype, np.floating) or np.issubdtype(y.dtype, np.integer)):
-        raise TypeError(f"y must be floating or integer; got dtype {y.dtype}. Encode labels as 0, 1, 2, ...")
+        raise TypeError(
+            f"y must be floating or integer; got dtype {y.dtype}. Encode labels as 0, 1, 2, ..."
+        )
     for name, array in (("x", x), ("y", y)):
         if array.ndim == 0 or array.size == 0:
-            raise ValueError(f"{name} is empty: its shape is {array.shape}. At least one row is needed.")
+            raise ValueError(
+                f"{name} is empty: its shape is {array.shape}. At least one row is needed."
+            )
     if len(x) != len(y):
-        raise ValueError(f"x and y differ in length: {len(x)} rows and {len(y)} targets. Each row needs its target.")
+        raise ValueError(
+            f"x and y differ in length: {len(x)} rows and {len(y)} targets. Each row needs its target."
+        )
     for name, array in (("x", x), ("y", y)):
         bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
         if bad.size:
@@ -45,7 +53,10 @@ def check_xy(x: np.ndarray, y: np.ndarray) -> None:
 
 
 def split(
-    x: np.ndarray, y: np.ndarray, seed: int = 0, fractions: Sequence[float] = (0.7, 0.15, 0.15)
+    x: np.ndarray,
+    y: np.ndarray,
+    seed: int = 0,
+    fractions: Sequence[float] = (0.7, 0.15, 0.15),
 ) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """Deals the rows out at random into disjoint parts that cover the data.
 
@@ -72,10 +83,16 @@ def split(
     x, y = np.asarray(x), np.asarray(y)
     shares = np.asarray(fractions, np.float64)
     if shares.ndim != 1 or not (shares > 0).all() or abs(shares.sum() - 1.0) > 1e-9:
-        raise ValueError(f"fractions must be positive with sum 1; got {fractions!r}, e.g. (0.7, 0.15, 0.15).")
-    ends = np.floor(np.cumsum(shares) * len(x) + 1e-6).astype(int)  # 0.7 + 0.15 + 0.15 may fall just short of 1.
+        raise ValueError(
+            f"fractions must be positive with sum 1; got {fractions!r}, e.g. (0.7, 0.15, 0.15)."
+        )
+    ends = np.floor(np.cumsum(shares) * len(x) + 1e-6).astype(
+        int
+    )  # 0.7 + 0.15 + 0.15 may fall just short of 1.
     if (np.diff(ends, prepend=0) == 0).any():
-        raise ValueError(f"fractions={fractions!r} of {len(x)} rows leave a part empty; use fewer parts or more rows.")
+        raise ValueError(
+            f"fractions={fractions!r} of {len(x)} rows leave a part empty; use fewer parts or more rows."
+        )
     order = np.random.default_rng(seed).permutation(len(x))
     return tuple((x[rows], y[rows]) for rows in np.split(order, ends[:-1]))
 
@@ -97,7 +114,10 @@ def mean_and_sd(train_x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     check_numbers("train_x", train_x)
     train_x = np.asarray(train_x)
     # In float64, for a long sum in float32 loses its last digits.
-    mean, sd = train_x.mean(axis=0, dtype=np.float64), train_x.std(axis=0, dtype=np.float64)
+    mean, sd = (
+        train_x.mean(axis=0, dtype=np.float64),
+        train_x.std(axis=0, dtype=np.float64),
+    )
     # Rounding may give a constant column an sd just above 0, so the values themselves are asked.
     sd = np.where(train_x.max(axis=0) == train_x.min(axis=0), np.inf, sd)
     dtype = train_x.dtype if np.issubdtype(train_x.dtype, np.floating) else np.float64

@@ -19,4 +19,8 @@ def python_help() -> Text:
     from pydoc_data.topics import topics
 
     whole = "\n".join(topics[name] for name in sorted(topics))
-    return as_text("python_help", whole.encode("ascii", "ignore").decode()[:CHARACTERS], claim=False)
+    return as_text(
+        "python_help",
+        whole.encode("ascii", "ignore").decode()[:CHARACTERS],
+        claim=False,
+    )

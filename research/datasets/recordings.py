@@ -51,8 +51,12 @@ def recordings() -> Recordings:
     for name, content in wavs_in(path):
         match = NAME.fullmatch(name)
         if not match:
-            raise ValueError(f"{name} in {path} is not named as in 7_jackson_32.wav: digit, speaker, index.")
-        found[int(match[1]), match[2], int(match[3])] = read_wav(content, RATE, f"{name} in {path}")
+            raise ValueError(
+                f"{name} in {path} is not named as in 7_jackson_32.wav: digit, speaker, index."
+            )
+        found[int(match[1]), match[2], int(match[3])] = read_wav(
+            content, RATE, f"{name} in {path}"
+        )
     if not found:
         raise ValueError(
             f"{path} has no recording, 7_jackson_32.wav or the like: it is another archive. Fetch that one."
@@ -105,12 +109,15 @@ def speaker_folds(given: Recordings) -> tuple[tuple[np.ndarray, np.ndarray], ...
     """
     _check_recordings(given)
     return tuple(
-        (np.flatnonzero(given.speaker != k), np.flatnonzero(given.speaker == k)) for k in range(len(given.speakers))
+        (np.flatnonzero(given.speaker != k), np.flatnonzero(given.speaker == k))
+        for k in range(len(given.speakers))
     )
 
 
 def _check_recordings(given: Any) -> None:
-    check_instance("given", given, Recordings, "Read one by research.datasets.recordings().")
+    check_instance(
+        "given", given, Recordings, "Read one by research.datasets.recordings()."
+    )
     for name in ("digit", "speaker", "index"):
         check_numbers(f"given.{name}", getattr(given, name), ndim=1, kinds="iu")
     check_sequence("given.waves", given.waves, "waves")

@@ -44,11 +44,14 @@ def standardise_steps(split: SequenceSplit) -> SequenceSplit:
         return np.where(counts, (values - mean) / sd, 0).astype(values.dtype)
 
     return split._replace(
-        train_x=scaled(split.train_x, split.train_length), test_x=scaled(split.test_x, split.test_length)
+        train_x=scaled(split.train_x, split.train_length),
+        test_x=scaled(split.test_x, split.test_length),
     )
 
 
-def interpolate_steps(values: np.ndarray, length: np.ndarray, num_steps: int) -> np.ndarray:
+def interpolate_steps(
+    values: np.ndarray, length: np.ndarray, num_steps: int
+) -> np.ndarray:
     """Each sequence at num_steps times, evenly from its first step to its last, linear in between.
 
     Args:
@@ -62,7 +65,9 @@ def interpolate_steps(values: np.ndarray, length: np.ndarray, num_steps: int) ->
       >>> interpolate_steps(values, np.array([2, 3]), 3)[..., 0].tolist()
       [[0.0, 1.0, 2.0], [0.0, 4.0, 6.0]]
     """
-    check_room(f"num_steps={num_steps}", max(1, len(values)), num_steps, *values.shape[2:])
+    check_room(
+        f"num_steps={num_steps}", max(1, len(values)), num_steps, *values.shape[2:]
+    )
     at = np.linspace(0, 1, num_steps) * (length[:, None] - 1)
     low = np.floor(at).astype(int)
     high = np.minimum(low + 1, length[:, None] - 1)
@@ -88,7 +93,9 @@ def hold_out(split: SequenceSplit, one_in: int, seed: int) -> SequenceSplit:
     for label in np.unique(split.train_y):
         of_class = generator.permutation(np.flatnonzero(split.train_y == label))
         if len(of_class) < 2:
-            raise ValueError(f"class {split.classes[label]} has a single example, which cannot be on both sides.")
+            raise ValueError(
+                f"class {split.classes[label]} has a single example, which cannot be on both sides."
+            )
         drawn[of_class[: max(1, len(of_class) // one_in)]] = True
     whole = split.train_x, split.train_length, split.train_y
     parts = [values[part] for part in (~drawn, drawn) for values in whole]
@@ -106,14 +113,22 @@ def row_sequences(split: ImageSplit) -> SequenceSplit:
       ValueError: The images have several channels.
     """
     if split.train_x.shape[-1] != 1:
-        raise ValueError(f"the images of {split.name} have {split.train_x.shape[-1]} channels; make them grey first.")
+        raise ValueError(
+            f"the images of {split.name} have {split.train_x.shape[-1]} channels; make them grey first."
+        )
     parts = []
     for x, y in ((split.train_x, split.train_y), (split.test_x, split.test_y)):
-        parts += [x[..., 0].astype(np.float32), np.full(len(x), x.shape[1], np.int32), y]
+        parts += [
+            x[..., 0].astype(np.float32),
+            np.full(len(x), x.shape[1], np.int32),
+            y,
+        ]
     return SequenceSplit._make([split.name, *parts, split.classes])
 
 
-def word_splits(given: Recordings, words: Sequence[np.ndarray], longest: int) -> dict[str, SequenceSplit]:
+def word_splits(
+    given: Recordings, words: Sequence[np.ndarray], longest: int
+) -> dict[str, SequenceSplit]:
     """Spoken digits by each of their splits: the official one, "shared", and for each speaker the one that leaves it out.
 
     From each recording its own mean is subtracted, number by number: what the colour of a voice and of a microphone adds
@@ -131,9 +146,13 @@ def word_splits(given: Recordings, words: Sequence[np.ndarray], longest: int) ->
     """
     cut = [word[:longest] for word in words]
     values, length = padded([word - word.mean(axis=0) for word in cut], longest)
-    folds = {"shared": official_split(given)} | dict(zip(given.speakers, speaker_folds(given), strict=True))
+    folds = {"shared": official_split(given)} | dict(
+        zip(given.speakers, speaker_folds(given), strict=True)
+    )
     whole, classes = (values, length, given.digit), tuple(map(str, range(10)))
     return {
-        name: SequenceSplit._make([name, *(array[part] for part in parts for array in whole), classes])
+        name: SequenceSplit._make(
+            [name, *(array[part] for part in parts for array in whole), classes]
+        )
         for name, parts in folds.items()
     }

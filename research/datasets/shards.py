@@ -12,13 +12,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.checks import check_count, check_flag, check_instance, check_path, check_real, shown
+from research.checks import (
+    check_count,
+    check_flag,
+    check_instance,
+    check_path,
+    check_real,
+    shown,
+)
 from research.reading import Is, check_shape, parse_json, read_bytes
 from research.reading.arrays import read_npy_head
 
 MANIFEST, FORMAT = "manifest.json", "shards 1"
 CHUNK = 1 << 20
-MOST_BYTES, LONGEST_HEAD = 2**28, 2**16  # Of the manifest, and of the head of an array's file.
+MOST_BYTES, LONGEST_HEAD = (
+    2**28,
+    2**16,
+)  # Of the manifest, and of the head of an array's file.
 _EXAMPLES = Is((int,), lambda count: 1 <= count < 2**53, "a positive integer")
 SHAPE = {"format": str, "shards": [{"examples": _EXAMPLES, "sha256": {str: str}}]}
 
@@ -36,7 +46,9 @@ class Shards(NamedTuple):
     num_examples: int
 
 
-def write_shards(folder: str | Path, blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> Path:
+def write_shards(
+    folder: str | Path, blocks: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> Path:
     """Writes blocks of examples, a shard each, one at a time in memory.
 
     A shard is two files of numpy's own format, NNNNN-x.npy and NNNNN-y.npy. The manifest has the number of examples of
@@ -60,15 +72,21 @@ def write_shards(folder: str | Path, blocks: Iterable[tuple[np.ndarray, np.ndarr
     """
     check_path("folder", folder)
     if isinstance(blocks, str | bytes | dict) or not isinstance(blocks, Iterable):
-        raise TypeError(f"blocks must be pairs (x, y) of arrays; got blocks={shown(blocks)}.")
+        raise TypeError(
+            f"blocks must be pairs (x, y) of arrays; got blocks={shown(blocks)}."
+        )
     folder = Path(folder)
     check_empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{MANIFEST}.partial"
     try:
-        manifest = partial.open("x", encoding="utf-8")  # From here on the folder is this process's.
+        manifest = partial.open(
+            "x", encoding="utf-8"
+        )  # From here on the folder is this process's.
     except FileExistsError:
-        raise ValueError(f"Another process writes shards into {folder}; name another folder.") from None
+        raise ValueError(
+            f"Another process writes shards into {folder}; name another folder."
+        ) from None
     with manifest:
         rows = _write_blocks(folder, blocks)
         json.dump({"format": FORMAT, "shards": rows}, manifest, indent=1)
@@ -81,10 +99,14 @@ def write_shards(folder: str | Path, blocks: Iterable[tuple[np.ndarray, np.ndarr
 def check_empty(folder: Path) -> None:
     """Refuses a folder for shards that holds something."""
     if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty; shards want a folder of their own. Name another, or empty it.")
+        raise ValueError(
+            f"{folder} is not empty; shards want a folder of their own. Name another, or empty it."
+        )
 
 
-def _write_blocks(folder: Path, blocks: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[dict[str, Any]]:
+def _write_blocks(
+    folder: Path, blocks: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> list[dict[str, Any]]:
     """What the manifest says of each shard."""
     rows, first = [], None
     for number, (x, y) in enumerate(blocks):
@@ -96,13 +118,22 @@ def _write_blocks(folder: Path, blocks: Iterable[tuple[np.ndarray, np.ndarray]])
             with (folder / name).open("wb") as file:
                 np.save(file, array, allow_pickle=False)
                 os.fsync(file.fileno())  # Before the manifest says that it is there.
-        rows.append({"examples": len(x), "sha256": {name: _digest(folder / name) for name in names}})
+        rows.append(
+            {
+                "examples": len(x),
+                "sha256": {name: _digest(folder / name) for name in names},
+            }
+        )
     if not rows:
-        raise ValueError(f"blocks is empty: {folder} would hold nothing. Give at least one (x, y).")
+        raise ValueError(
+            f"blocks is empty: {folder} would hold nothing. Give at least one (x, y)."
+        )
     return rows
 
 
-def _check_block(number: int, x: np.ndarray, y: np.ndarray, first: tuple[np.ndarray, np.ndarray]) -> None:
+def _check_block(
+    number: int, x: np.ndarray, y: np.ndarray, first: tuple[np.ndarray, np.ndarray]
+) -> None:
     if x.ndim == 0 or y.ndim == 0 or len(x) != len(y) or not len(x):
         raise ValueError(
             f"Block {number} must hold at least one example, with one target each; got x of shape {x.shape} and y of shape "
@@ -142,9 +173,16 @@ def open_shards(folder: str | Path, *, verify: bool = False) -> Shards:
     columns: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     for num_examples, files in _read_manifest(folder / MANIFEST):
         for column, (name, sha256) in zip(columns, files, strict=True):
-            column.append(_mapped(folder / name, num_examples, sha256 if verify else None))
-            if (column[-1].shape[1:], column[-1].dtype) != (column[0].shape[1:], column[0].dtype):
-                raise ValueError(f"{folder / name} has other examples than the first shard. Write the shards anew.")
+            column.append(
+                _mapped(folder / name, num_examples, sha256 if verify else None)
+            )
+            if (column[-1].shape[1:], column[-1].dtype) != (
+                column[0].shape[1:],
+                column[0].dtype,
+            ):
+                raise ValueError(
+                    f"{folder / name} has other examples than the first shard. Write the shards anew."
+                )
     return Shards(tuple(columns[0]), tuple(columns[1]), sum(map(len, columns[1])))
 
 
@@ -154,13 +192,19 @@ def _read_manifest(path: Path) -> list[tuple[int, list[tuple[str, str]]]]:
         manifest = parse_json(read_bytes(path, MOST_BYTES))
         check_shape(manifest, {"format": str}, "the manifest")
         if manifest["format"] != FORMAT:
-            raise ValueError(f"its format is {reprlib.repr(manifest['format'])}, not {FORMAT!r}")
+            raise ValueError(
+                f"its format is {reprlib.repr(manifest['format'])}, not {FORMAT!r}"
+            )
         check_shape(manifest, SHAPE, "the manifest")
-        shards = [(row["examples"], list(row["sha256"].items())) for row in manifest["shards"]]
+        shards = [
+            (row["examples"], list(row["sha256"].items())) for row in manifest["shards"]
+        ]
         if not shards:
             raise ValueError("it names no shard")
         for _, files in shards:  # A name could point out of the folder.
-            if not re.fullmatch(r"([0-9]{5,})-x\.npy \1-y\.npy", " ".join(name for name, _ in files)):
+            if not re.fullmatch(
+                r"([0-9]{5,})-x\.npy \1-y\.npy", " ".join(name for name, _ in files)
+            ):
                 raise ValueError(
                     f"a shard has the files {reprlib.repr(files)}, not 00000-x.npy and 00000-y.npy or the like"
                 )
@@ -173,21 +217,29 @@ def _read_manifest(path: Path) -> list[tuple[int, list[tuple[str, str]]]]:
 
 def _mapped(path: Path, num_examples: int, sha256: str | None) -> np.ndarray:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing, which the manifest beside it names. Write the shards anew.")
+        raise FileNotFoundError(
+            f"{path} is missing, which the manifest beside it names. Write the shards anew."
+        )
     if sha256 and (found := _digest(path)) != sha256:
-        raise ValueError(f"{path} is damaged: its sha256 is {found}, and should be {sha256}. Write the shards anew.")
+        raise ValueError(
+            f"{path} is damaged: its sha256 is {found}, and should be {sha256}. Write the shards anew."
+        )
     try:
         with path.open("rb") as file:
             shape = read_npy_head(file.read(LONGEST_HEAD), path.stat().st_size, "it")[0]
     except ValueError as problem:
-        raise ValueError(f"{path} is cut off or no array of numpy's: {problem}. Write the shards anew.") from problem
+        raise ValueError(
+            f"{path} is cut off or no array of numpy's: {problem}. Write the shards anew."
+        ) from problem
     if not shape:
         raise ValueError(
             f"{path} is cut off or no array of numpy's: it has no axis of examples. Write the shards anew."
         )
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if len(array) != num_examples:
-        raise ValueError(f"{path} has {len(array)} examples, and the manifest {num_examples}. Write the shards anew.")
+        raise ValueError(
+            f"{path} has {len(array)} examples, and the manifest {num_examples}. Write the shards anew."
+        )
     return array
 
 
@@ -199,7 +251,9 @@ def _digest(path: Path) -> str:
     return found.hexdigest()
 
 
-def chunks(shards: Shards, seed: int, chunk_size: int, *, epoch: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def chunks(
+    shards: Shards, seed: int, chunk_size: int, *, epoch: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """One pass over the data in chunks of one size: shards come in random order, and are shuffled within.
 
     Two shards that follow each other share a chunk where the one ends in it. An example is near others of its shard, so
@@ -221,7 +275,9 @@ def chunks(shards: Shards, seed: int, chunk_size: int, *, epoch: int = 0) -> Ite
       >>> sorted(int(i) for x, y in chunks(shards, 0, 3) for i in x)
       [0, 1, 2, 3, 4, 5]
     """
-    check_instance("shards", shards, Shards, "Open some by research.datasets.open_shards(folder).")
+    check_instance(
+        "shards", shards, Shards, "Open some by research.datasets.open_shards(folder)."
+    )
     check_count("seed", seed, 0)
     check_real("chunk_size", chunk_size)
     check_count("epoch", epoch, 0)
@@ -258,12 +314,18 @@ def _own_map(array: np.ndarray) -> np.ndarray:
     """The same file mapped once more: the pages that are read leave memory with this map, at the shard's end."""
     if isinstance(array, np.memmap) and array.filename is not None:
         whole = np.load(array.filename, mmap_mode="r", allow_pickle=False)
-        if (whole.shape, whole.dtype, whole.strides) == (array.shape, array.dtype, array.strides):
+        if (whole.shape, whole.dtype, whole.strides) == (
+            array.shape,
+            array.dtype,
+            array.strides,
+        ):
             return whole  # A slice keeps the file's name, and is not the file.
     return array
 
 
-def _joined(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _joined(
+    parts: list[tuple[np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray]:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])

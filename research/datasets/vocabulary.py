@@ -28,17 +28,28 @@ def make_vocabulary(texts: Sequence[str], least_count: int = 1) -> dict[str, int
       {'oil': 1, 'up': 2}
     """
     if isinstance(texts, str):
-        raise TypeError(f"texts must be a list of texts; got a single one: put it into brackets. texts={texts!r}.")
+        raise TypeError(
+            f"texts must be a list of texts; got a single one: put it into brackets. texts={texts!r}."
+        )
     check_sequence("texts", texts, "texts", str)
     check_count("least_count", least_count)
     counts = Counter(itertools.chain.from_iterable(text.split() for text in texts))
     kept = [word for word, count in counts.items() if count >= least_count]
     if not kept:
-        raise ValueError(f"No word comes {least_count} times in the {len(texts)} texts; lower least_count.")
-    return {word: token for token, word in enumerate(sorted(kept, key=lambda word: (-counts[word], word)), UNKNOWN + 1)}
+        raise ValueError(
+            f"No word comes {least_count} times in the {len(texts)} texts; lower least_count."
+        )
+    return {
+        word: token
+        for token, word in enumerate(
+            sorted(kept, key=lambda word: (-counts[word], word)), UNKNOWN + 1
+        )
+    }
 
 
-def encode(texts: Sequence[str], vocabulary: Mapping[str, int], length: int) -> tuple[np.ndarray, np.ndarray]:
+def encode(
+    texts: Sequence[str], vocabulary: Mapping[str, int], length: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The first `length` words of each text as tokens, padded to that length.
 
     Args:
@@ -58,19 +69,28 @@ def encode(texts: Sequence[str], vocabulary: Mapping[str, int], length: int) -> 
        [0 0 0]] [3 1 1]
     """
     if isinstance(texts, str):
-        raise TypeError(f"texts must be a list of texts; got a single one, texts={texts!r}.")
+        raise TypeError(
+            f"texts must be a list of texts; got a single one, texts={texts!r}."
+        )
     check_sequence("texts", texts, "texts", str)
     check_mapping("vocabulary", vocabulary, "words to tokens")
     for word, token in vocabulary.items():
         check_count(f"vocabulary[{word!r}]", token, 0)
     check_count("length", length)
     if isinstance(texts, str):
-        raise TypeError("texts must be a list of texts; got a single one: put it into brackets.")
+        raise TypeError(
+            "texts must be a list of texts; got a single one: put it into brackets."
+        )
     if length < 1:
         raise ValueError(f"length must be a positive integer; got length={length}.")
     check_most(length=length)
-    check_room(f"{len(texts)} texts of length={length}", max(1, len(texts)), length, itemsize=4)
-    rows = [[vocabulary.get(word, UNKNOWN) for word in text.split()[:length]] or [UNKNOWN] for text in texts]
+    check_room(
+        f"{len(texts)} texts of length={length}", max(1, len(texts)), length, itemsize=4
+    )
+    rows = [
+        [vocabulary.get(word, UNKNOWN) for word in text.split()[:length]] or [UNKNOWN]
+        for text in texts
+    ]
     tokens = np.full((len(rows), length), UNKNOWN, np.int32)
     for padded, row in zip(tokens, rows, strict=True):
         padded[: len(row)] = row

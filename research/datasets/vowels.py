@@ -11,7 +11,10 @@ from research.datasets.images import check_labels
 from research.datasets.wheel import read_text
 from research.sizes import check_room
 
-MEMBERS = tuple(f"aeon/datasets/data/JapaneseVowels/JapaneseVowels_{part}.ts" for part in ("TRAIN", "TEST"))
+MEMBERS = tuple(
+    f"aeon/datasets/data/JapaneseVowels/JapaneseVowels_{part}.ts"
+    for part in ("TRAIN", "TEST")
+)
 
 
 class SequenceSplit(NamedTuple):
@@ -51,13 +54,27 @@ def vowels() -> SequenceSplit:
       Kudo, Toyama & Shimbo (1999), Multidimensional curve classification using passing-through regions.
     """
     path = find_files(find_source("japanese_vowels", "vowels"))[0]
-    parts = [parse_ts(read_text(path, member), f"{member} in {path}") for member in MEMBERS]
+    parts = [
+        parse_ts(read_text(path, member), f"{member} in {path}") for member in MEMBERS
+    ]
     longest = max(len(sequence) for sequences, _, _ in parts for sequence in sequences)
     (train, train_y, classes), (test, test_y, _) = parts
     check_labels(train_y, len(train), len(classes), MEMBERS[0])
     check_labels(test_y, len(test), len(classes), MEMBERS[1])
-    (train_x, train_length), (test_x, test_length) = padded(train, longest), padded(test, longest)
-    return SequenceSplit("japanese_vowels", train_x, train_length, train_y, test_x, test_length, test_y, classes)
+    (train_x, train_length), (test_x, test_length) = (
+        padded(train, longest),
+        padded(test, longest),
+    )
+    return SequenceSplit(
+        "japanese_vowels",
+        train_x,
+        train_length,
+        train_y,
+        test_x,
+        test_length,
+        test_y,
+        classes,
+    )
 
 
 def padded(sequences: list[np.ndarray], longest: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,15 +95,21 @@ def padded(sequences: list[np.ndarray], longest: int) -> tuple[np.ndarray, np.nd
     length = np.array([len(sequence) for sequence in sequences], np.int32)
     bad = np.flatnonzero((length < 1) | (length > longest))
     if bad.size:
-        raise ValueError(f"Sequence {bad[0]} has {length[bad[0]]} steps; it must have 1 to longest={longest}.")
+        raise ValueError(
+            f"Sequence {bad[0]} has {length[bad[0]]} steps; it must have 1 to longest={longest}."
+        )
     check_room(f"longest={longest}", len(sequences), longest, *sequences[0].shape[1:])
-    values = np.zeros((len(sequences), longest, *sequences[0].shape[1:]), sequences[0].dtype)
+    values = np.zeros(
+        (len(sequences), longest, *sequences[0].shape[1:]), sequences[0].dtype
+    )
     for row, sequence in zip(values, sequences, strict=True):
         row[: len(sequence)] = sequence
     return values, length
 
 
-def parse_ts(text: str, where: str) -> tuple[list[np.ndarray], np.ndarray, tuple[str, ...]]:
+def parse_ts(
+    text: str, where: str
+) -> tuple[list[np.ndarray], np.ndarray, tuple[str, ...]]:
     """Parses the format .ts of sktime and aeon.
 
     After a head of lines `#...` and `@...`, each line is one sequence: its dimensions and then its class, parted by
@@ -107,7 +130,9 @@ def parse_ts(text: str, where: str) -> tuple[list[np.ndarray], np.ndarray, tuple
       ([[1.0, 4.0], [2.0, 5.0], [3.0, 6.0]], [1], ('a', 'b'))
     """
     head, _, data = text.partition("@data\n")
-    fields = {words[0]: words[1:] for line in head.splitlines() if (words := line.split())}
+    fields = {
+        words[0]: words[1:] for line in head.splitlines() if (words := line.split())
+    }
     dimensions, classes = _head(fields, where)
     sequences, labels = [], []
     for number, line in enumerate(data.splitlines(), head.count("\n") + 2):
@@ -120,23 +145,37 @@ def parse_ts(text: str, where: str) -> tuple[list[np.ndarray], np.ndarray, tuple
         elif label not in classes:
             wrong = f"has the class {reprlib.repr(label)}, which is none of {', '.join(classes)}"
         try:
-            sequence = np.array([] if wrong else [column.split(",") for column in columns], np.float32).T.copy()
-            wrong = wrong or (None if np.isfinite(sequence).all() else "has a value that is not finite")
+            sequence = np.array(
+                [] if wrong else [column.split(",") for column in columns], np.float32
+            ).T.copy()
+            wrong = wrong or (
+                None
+                if np.isfinite(sequence).all()
+                else "has a value that is not finite"
+            )
             sequences.append(sequence)
         except ValueError:
             wrong = "has a value that is no number"
         if wrong:
-            raise ValueError(f"Line {number} of {where} {wrong}: the file is damaged. Fetch it anew.")
+            raise ValueError(
+                f"Line {number} of {where} {wrong}: the file is damaged. Fetch it anew."
+            )
         labels.append(classes.index(label))
     if not sequences:
-        raise ValueError(f"{where} has no line after @data: the file is damaged. Fetch it anew.")
+        raise ValueError(
+            f"{where} has no line after @data: the file is damaged. Fetch it anew."
+        )
     return sequences, np.array(labels, np.int32), classes
 
 
 def _head(fields: dict[str, list[str]], where: str) -> tuple[int, tuple[str, ...]]:
     """How many dimensions a sequence has, and the classes."""
     dimensions, classes = fields.get("@dimensions", []), fields.get("@classLabel", [])
-    if len(dimensions) != 1 or not re.fullmatch("[1-9][0-9]{0,5}", dimensions[0]) or len(classes) < 2:
+    if (
+        len(dimensions) != 1
+        or not re.fullmatch("[1-9][0-9]{0,5}", dimensions[0])
+        or len(classes) < 2
+    ):
         raise ValueError(
             f"The head of {where} lacks @dimensions with a number, or @classLabel with classes: the file is damaged. "
             "Fetch it anew."

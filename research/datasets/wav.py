@@ -24,7 +24,10 @@ def read_wav(content: bytes, rate: int, where: str) -> np.ndarray:
         with wave.open(io.BytesIO(content)) as file:
             found = (file.getnchannels(), 8 * file.getsampwidth(), file.getframerate())
             samples, promised = file.readframes(file.getnframes()), file.getnframes()
-    except (wave.Error, *STUMBLES) as problem:  # A chunk that points outside of the file is a bare RuntimeError.
+    except (
+        wave.Error,
+        *STUMBLES,
+    ) as problem:  # A chunk that points outside of the file is a bare RuntimeError.
         raise ValueError(
             f"{where} is no wav file of PCM samples: {str(problem) or 'it is cut off or its head is damaged'}. Convert it."
         ) from problem
@@ -34,5 +37,7 @@ def read_wav(content: bytes, rate: int, where: str) -> np.ndarray:
             "wanted. Convert it first, for instance with sox or ffmpeg."
         )
     if not promised or len(samples) != 2 * promised:
-        raise ValueError(f"{where} holds {len(samples) // 2} samples and promises {promised}: it is empty or cut off.")
+        raise ValueError(
+            f"{where} holds {len(samples) // 2} samples and promises {promised}: it is empty or cut off."
+        )
     return np.frombuffer(samples, "<i2").astype(np.int16)

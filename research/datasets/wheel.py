@@ -31,7 +31,9 @@ def read_member(path: Path, member: str) -> bytes:
         raise ValueError(
             f"{path} is cut off or no wheel: {str(problem) or type(problem).__name__}. Delete it and fetch it anew."
         ) from problem
-    raise ValueError(f"{path} has no file {member}: it is another version of the package.")
+    raise ValueError(
+        f"{path} has no file {member}: it is another version of the package."
+    )
 
 
 def read_text(path: Path, member: str) -> str:
@@ -53,4 +55,6 @@ def as_text(content: bytes, where: str) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as problem:
-        raise ValueError(f"{where} is damaged: its byte {problem.start} is no UTF-8. Fetch it anew.") from problem
+        raise ValueError(
+            f"{where} is damaged: its byte {problem.start} is no UTF-8. Fetch it anew."
+        ) from problem

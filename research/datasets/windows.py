@@ -5,7 +5,9 @@ import numpy as np
 from research.checks import check_count, check_numbers
 
 
-def window_starts(num_tokens: int, context: int, *, stride: int | None = None, offset: int = 0) -> np.ndarray:
+def window_starts(
+    num_tokens: int, context: int, *, stride: int | None = None, offset: int = 0
+) -> np.ndarray:
     """Where windows of context + 1 tokens start: context to read, each with the one that follows it to be predicted.
 
     A stride of `context` predicts each token of the text once, but for the first and a rest at the end that is shorter
@@ -26,7 +28,11 @@ def window_starts(num_tokens: int, context: int, *, stride: int | None = None, o
     """
     stride = context if stride is None else stride
     check_count("num_tokens", num_tokens, 0)
-    for name, value, least in (("context", context, 1), ("stride", stride, 1), ("offset", offset, 0)):
+    for name, value, least in (
+        ("context", context, 1),
+        ("stride", stride, 1),
+        ("offset", offset, 0),
+    ):
         check_count(name, value, least)
     if num_tokens < offset + context + 1:
         raise ValueError(
@@ -34,7 +40,9 @@ def window_starts(num_tokens: int, context: int, *, stride: int | None = None, o
             f"{num_tokens}. Give a longer text or a shorter context."
         )
     if num_tokens >= 2**31:
-        raise ValueError(f"num_tokens must be below 2**31, for starts to be int32; got num_tokens={num_tokens}.")
+        raise ValueError(
+            f"num_tokens must be below 2**31, for starts to be int32; got num_tokens={num_tokens}."
+        )
     return np.arange(offset, num_tokens - context, stride, dtype=np.int32)
 
 

@@ -10,7 +10,9 @@ from research.derivatives.cost import cost_ratio as cost_ratio
 from research.derivatives.cost import counted_cost as counted_cost
 from research.derivatives.critical import CriticalPoint as CriticalPoint
 from research.derivatives.critical import CriticalPoints as CriticalPoints
-from research.derivatives.critical import classify_critical_point as classify_critical_point
+from research.derivatives.critical import (
+    classify_critical_point as classify_critical_point,
+)
 from research.derivatives.critical import critical_points as critical_points
 from research.derivatives.critical import grid_of_starts as grid_of_starts
 from research.derivatives.errors import GridTooSmallError as GridTooSmallError
@@ -18,7 +20,9 @@ from research.derivatives.errors import NoDerivativeError as NoDerivativeError
 from research.derivatives.errors import NotInexactError as NotInexactError
 from research.derivatives.errors import NotScalarError as NotScalarError
 from research.derivatives.errors import StepUnderflowError as StepUnderflowError
-from research.derivatives.errors import UnsupportedPrimitiveError as UnsupportedPrimitiveError
+from research.derivatives.errors import (
+    UnsupportedPrimitiveError as UnsupportedPrimitiveError,
+)
 from research.derivatives.exact import Mode as Mode
 from research.derivatives.exact import chosen_mode as chosen_mode
 from research.derivatives.exact import derivative as derivative
@@ -29,7 +33,9 @@ from research.derivatives.exact import hessian_diagonal as hessian_diagonal
 from research.derivatives.exact import hessian_vector_product as hessian_vector_product
 from research.derivatives.exact import jacobian as jacobian
 from research.derivatives.finite_difference import FiniteDifference as FiniteDifference
-from research.derivatives.finite_difference import finite_difference as finite_difference
+from research.derivatives.finite_difference import (
+    finite_difference as finite_difference,
+)
 from research.derivatives.grid import fornberg_weights as fornberg_weights
 from research.derivatives.grid import grid_derivative as grid_derivative
 from research.derivatives.ledger import Kink as Kink

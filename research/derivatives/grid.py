@@ -12,7 +12,9 @@ from research.checks import check_count, check_numbers, is_integer
 from research.derivatives.errors import GridTooSmallError
 from research.sizes import check_most
 
-_BLOCK = 1 << 16  # Points whose weights are computed together, so that a long grid needs little memory.
+_BLOCK = (
+    1 << 16
+)  # Points whose weights are computed together, so that a long grid needs little memory.
 
 
 def fornberg_weights(nodes: Any, at: Any, order: int) -> np.ndarray:
@@ -45,7 +47,10 @@ def fornberg_weights(nodes: Any, at: Any, order: int) -> np.ndarray:
             f"at must be one number, or have the leading shape of nodes, {shape[:-1]}; got {np.shape(at)}."
         )
     sorted_nodes = np.sort(np.asarray(nodes, np.float64), axis=-1)
-    if not np.isfinite(sorted_nodes).all() or (np.diff(sorted_nodes, axis=-1) == 0).any():
+    if (
+        not np.isfinite(sorted_nodes).all()
+        or (np.diff(sorted_nodes, axis=-1) == 0).any()
+    ):
         raise ValueError(f"nodes must be distinct and finite; got nodes={nodes!r}.")
     if not np.isfinite(np.asarray(at, np.float64)).all():
         raise ValueError(f"at must be finite; got at={at!r}.")
@@ -64,14 +69,18 @@ def fornberg_weights(nodes: Any, at: Any, order: int) -> np.ndarray:
             lower = weights[:-1, j].copy()
             if j == i - 1:
                 weights[0, i] = -before * offset[j] * weights[0, j] / product
-                weights[1:, i] = before * (orders * lower - offset[j] * weights[1:, j]) / product
+                weights[1:, i] = (
+                    before * (orders * lower - offset[j] * weights[1:, j]) / product
+                )
             weights[0, j] = offset[i] * weights[0, j] / gap
             weights[1:, j] = (offset[i] * weights[1:, j] - orders * lower) / gap
         before = product
     return np.moveaxis(weights[order], 0, -1)
 
 
-def grid_derivative(y: Any, x: Any, order: int = 1, accuracy: int = 2, axis: int = -1) -> Any:
+def grid_derivative(
+    y: Any, x: Any, order: int = 1, accuracy: int = 2, axis: int = -1
+) -> Any:
     """The derivative of sampled data: d^order y / dx^order at every abscissa of a grid, even or not.
 
     At each point the order + accuracy nearest points are combined by Fornberg's weights, so that the error is
@@ -109,7 +118,9 @@ def grid_derivative(y: Any, x: Any, order: int = 1, accuracy: int = 2, axis: int
     samples: Any = y if isinstance(y, jax.Array) else np.asarray(y)
     if samples.dtype.kind not in "fc":
         samples = samples.astype(np.float64)
-    if not -samples.ndim <= axis < samples.ndim or samples.shape[axis] != len(abscissae):
+    if not -samples.ndim <= axis < samples.ndim or samples.shape[axis] != len(
+        abscissae
+    ):
         raise ValueError(
             f"y must have as many samples along axis {axis} as x has abscissae; got y of shape {samples.shape} and "
             f"{len(abscissae)} abscissae. Name another axis, or pass the abscissae of these samples."
@@ -125,7 +136,10 @@ def grid_derivative(y: Any, x: Any, order: int = 1, accuracy: int = 2, axis: int
     for first, last, size in _pieces(abscissae, order, accuracy):
         left = np.clip(np.arange(first, last) - size // 2, 0, len(abscissae) - size)
         weights = _weights(abscissae, np.arange(first, last), left, size, order)
-        terms = (columns[..., left + j] * weights[:, j].astype(columns.dtype) for j in range(size))
+        terms = (
+            columns[..., left + j] * weights[:, j].astype(columns.dtype)
+            for j in range(size)
+        )
         parts.append(sum(terms))
     return xp.moveaxis(xp.concatenate(parts, axis=-1), -1, axis)
 
@@ -135,20 +149,28 @@ def _pieces(x: np.ndarray, order: int, accuracy: int):
     n, size = len(x), order + accuracy
     half = size // 2
     steps = np.diff(x)
-    even = np.ptp(steps) <= 8 * np.finfo(np.float64).eps * np.max(np.abs(x))  # To the rounding of the abscissae.
+    even = np.ptp(steps) <= 8 * np.finfo(np.float64).eps * np.max(
+        np.abs(x)
+    )  # To the rounding of the abscissae.
     # An odd number of points on both sides alike has even powers of the spacing alone in its error.
     inside = size - 1 if even and size % 2 == 0 and accuracy % 2 == 0 else size
     marks = (0, half, n - half, n) if inside < size and n > 2 * half else (0, n)
     for start, stop in itertools.pairwise(marks):
         points = inside if (start, stop) == (half, n - half) else size
-        yield from ((i, min(i + _BLOCK, stop), points) for i in range(start, stop, _BLOCK))
+        yield from (
+            (i, min(i + _BLOCK, stop), points) for i in range(start, stop, _BLOCK)
+        )
 
 
-def _weights(x: np.ndarray, points: np.ndarray, left: np.ndarray, size: int, order: int) -> np.ndarray:
+def _weights(
+    x: np.ndarray, points: np.ndarray, left: np.ndarray, size: int, order: int
+) -> np.ndarray:
     """Weights of each point on its stencil, shape (points, size), computed in units of the stencil's width."""
     offsets = x[left[:, None] + np.arange(size)] - x[points][:, None]
     width = np.max(np.abs(offsets), axis=1, keepdims=True)
-    return fornberg_weights(offsets / width, np.zeros(len(points)), order) / width**order
+    return (
+        fornberg_weights(offsets / width, np.zeros(len(points)), order) / width**order
+    )
 
 
 def refuse_scalars(y: Any, x: Any) -> None:
@@ -177,10 +199,14 @@ def _abscissae(x: Any) -> np.ndarray:
     """x as a checked float64 array."""
     values = np.asarray(x, np.float64)
     if values.ndim != 1:
-        raise ValueError(f"x must have one axis, a number for each sample; got x of shape {values.shape}.")
+        raise ValueError(
+            f"x must have one axis, a number for each sample; got x of shape {values.shape}."
+        )
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
-        raise ValueError(f"x must be finite; got x[{bad[0]}]={values[bad[0]]}. Drop those samples.")
+        raise ValueError(
+            f"x must be finite; got x[{bad[0]}]={values[bad[0]]}. Drop those samples."
+        )
     steps = np.diff(values)
     same = np.flatnonzero(steps == 0)
     if len(same):

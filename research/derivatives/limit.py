@@ -42,14 +42,25 @@ class LimitTable(NamedTuple):
     def text(self) -> str:
         """The table: the limit, the best step, and a row for each step."""
         limit = "none was found" if np.isnan(self.limit) else f"{self.limit:.12g}"
-        theory = f"theory suggests {self.theory:.1e}" if self.theory else "theory allows any that is small enough"
+        theory = (
+            f"theory suggests {self.theory:.1e}"
+            if self.theory
+            else "theory allows any that is small enough"
+        )
         lines = [f"Limit: {limit}. Best step: {self.steps[self.best]:.1e}; {theory}."]
         rows = [("step", "quotient", "truncation", "rounding")]
-        columns = zip(self.steps, self.estimates, self.truncation, self.rounding, strict=True)
-        rows += [(f"{h:.1e}", f"{quotient:.12g}", f"{cut:.1e}", f"{off:.1e}") for h, quotient, cut, off in columns]
+        columns = zip(
+            self.steps, self.estimates, self.truncation, self.rounding, strict=True
+        )
+        rows += [
+            (f"{h:.1e}", f"{quotient:.12g}", f"{cut:.1e}", f"{off:.1e}")
+            for h, quotient, cut, off in columns
+        ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         for i, row in enumerate(rows):
-            cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            cells = "  ".join(
+                cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+            ).rstrip()
             lines.append(f"{cells} *" if i == self.best + 1 else cells)
         return "\n".join(lines)
 
@@ -114,7 +125,9 @@ def limit_table(
     try:
         np.dtype(dtype)
     except TypeError:
-        raise TypeError(f"dtype must be float64 or float32; got dtype={dtype!r}.") from None
+        raise TypeError(
+            f"dtype must be float64 or float32; got dtype={dtype!r}."
+        ) from None
     if steps is not None:
         check_numbers("steps", steps)
     kind = np.dtype(dtype)
@@ -131,25 +144,37 @@ def limit_table(
         rounding = epsilon / 2 * np.abs(estimates)
     else:
         weight = sum(map(abs, formula.weights))
-        rounding = epsilon / 2 * (weight * (sizes + abs(float(point)) * slope) / h + np.abs(estimates))
-    truncation = _truncation(h, np.abs(estimates - limit), rounding + doubt, formula.power)
+        rounding = (
+            epsilon
+            / 2
+            * (weight * (sizes + abs(float(point)) * slope) / h + np.abs(estimates))
+        )
+    truncation = _truncation(
+        h, np.abs(estimates - limit), rounding + doubt, formula.power
+    )
     total = np.where(np.isfinite(truncation), truncation, np.inf) + rounding
     scale = max(abs(float(point)), 1.0)
-    theory = 0.0 if scheme == "complex" else epsilon ** (1 / (formula.power + 1)) * scale
+    theory = (
+        0.0 if scheme == "complex" else epsilon ** (1 / (formula.power + 1)) * scale
+    )
     best = int(np.argmin(np.where(np.isfinite(total), total, np.inf)))
     return LimitTable(h, estimates, truncation, rounding, best, theory, limit)
 
 
 def _limit(f: Callable[[Any], Any], x: Any, scheme: str) -> tuple[float, float]:
     """The derivative at x in float64, and how far that may be off."""
-    if scheme == "complex":  # It has no cancellation: at a tiny step it is exact but for rounding.
+    if (
+        scheme == "complex"
+    ):  # It has no cancellation: at a tiny step it is exact but for rounding.
         value = _quotients(f, np.float64(x), np.array([1e-100]), scheme)[0][0]
         return value, 2 * abs(value) * float(np.finfo(np.float64).eps)
     found = finite_difference(f, float(x))
     return (found.value, found.error) if found.verdict == "ok" else (float("nan"), 0.0)
 
 
-def _quotients(f: Callable[[Any], Any], x: Any, h: np.ndarray, scheme: str) -> tuple[np.ndarray, np.ndarray]:
+def _quotients(
+    f: Callable[[Any], Any], x: Any, h: np.ndarray, scheme: str
+) -> tuple[np.ndarray, np.ndarray]:
     """(the quotient at each step, the largest |f| that enters it), each number computed in the type of x."""
     nodes, weights, _ = _FORMULAS[scheme]
     kind = x.dtype.type
@@ -204,7 +229,11 @@ def _steps(steps: Any, x: Any, scheme: str, kind: np.dtype) -> np.ndarray:
     chosen = steps is None
     if chosen:
         start = np.floor(np.log10(max(abs(float(x)), 1.0)))
-        powers = np.arange(0.0, -31.0, -1.0) if scheme == "complex" else np.arange(0.0, -16.5, -0.5)
+        powers = (
+            np.arange(0.0, -31.0, -1.0)
+            if scheme == "complex"
+            else np.arange(0.0, -16.5, -0.5)
+        )
         steps = 10.0 ** (start + powers)
     h = np.atleast_1d(np.asarray(steps, np.float64)).astype(kind).astype(np.float64)
     if h.ndim != 1 or not len(h) or not np.all(np.isfinite(h) & (h > 0)):
@@ -212,7 +241,12 @@ def _steps(steps: Any, x: Any, scheme: str, kind: np.dtype) -> np.ndarray:
     if scheme == "complex":
         return h
     smallest = min(abs(node) for node in _FORMULAS[scheme].nodes if node)
-    moved = np.array([x + kind.type(smallest * s) != x and x - kind.type(smallest * s) != x for s in h])
+    moved = np.array(
+        [
+            x + kind.type(smallest * s) != x and x - kind.type(smallest * s) != x
+            for s in h
+        ]
+    )
     if chosen:
         return h[moved]
     if not moved.all():
@@ -224,20 +258,26 @@ def _steps(steps: Any, x: Any, scheme: str, kind: np.dtype) -> np.ndarray:
     return h
 
 
-def _truncation(h: np.ndarray, error: np.ndarray, rounding: np.ndarray, power: int) -> np.ndarray:
+def _truncation(
+    h: np.ndarray, error: np.ndarray, rounding: np.ndarray, power: int
+) -> np.ndarray:
     """The error itself where it is ten times what rounding can do, and its power law below."""
     seen = np.flatnonzero(np.isfinite(error) & (error > 10 * rounding))
     if not len(seen):
         return np.where(np.isnan(error), np.nan, 0.0)
     last = seen[np.argmin(h[seen])]
-    return np.where((h >= h[last]) & (error > rounding), error, error[last] * (h / h[last]) ** power)
+    return np.where(
+        (h >= h[last]) & (error > rounding), error, error[last] * (h / h[last]) ** power
+    )
 
 
 def _number(name: str, value: Any, kind: np.dtype) -> Any:
     """A finite number of the dtype."""
     array = np.asarray(value)
     if array.ndim or array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must be one real number; got {name}={value!r}. Make one table for each point.")
+        raise TypeError(
+            f"{name} must be one real number; got {name}={value!r}. Make one table for each point."
+        )
     if not np.isfinite(array):
         raise ValueError(f"{name} must be finite; got {name}={value!r}.")
     return array.astype(kind)[()]

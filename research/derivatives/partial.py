@@ -45,7 +45,9 @@ class TotalDerivative(NamedTuple):
     paths: tuple[Path, ...]
 
 
-def partial_derivative(f: Callable, argument: int | str, /, *args: Any, **named: Any) -> Any:
+def partial_derivative(
+    f: Callable, argument: int | str, /, *args: Any, **named: Any
+) -> Any:
     """∂f/∂argument with all other arguments held where they are.
 
     Args:
@@ -72,27 +74,42 @@ def partial_derivative(f: Callable, argument: int | str, /, *args: Any, **named:
     try:
         bound = inspect.signature(f).bind(*args, **named)
     except TypeError as error:
-        raise TypeError(f"f={title(f)} cannot be called with the arguments that were given: {error}.") from None
+        raise TypeError(
+            f"f={title(f)} cannot be called with the arguments that were given: {error}."
+        ) from None
     names = list(parameters)
     if isinstance(argument, int | np.integer) and not isinstance(argument, bool):
         if not 0 <= argument < len(args):
-            raise ValueError(f"{title(f)} was given {len(args)} arguments by position; got argument={argument}.")
+            raise ValueError(
+                f"{title(f)} was given {len(args)} arguments by position; got argument={argument}."
+            )
         position = int(argument)
-        return jacobian(lambda x: f(*args[:position], x, *args[position + 1 :], **named), args[position])
+        return jacobian(
+            lambda x: f(*args[:position], x, *args[position + 1 :], **named),
+            args[position],
+        )
     if argument not in parameters:
-        raise ValueError(f"{title(f)} has no argument {argument!r}; it has {', '.join(names)}.")
+        raise ValueError(
+            f"{title(f)} has no argument {argument!r}; it has {', '.join(names)}."
+        )
     if argument not in bound.arguments:
-        raise ValueError(f"{title(f)} was given no {argument}; a derivative needs the place where it is taken.")
+        raise ValueError(
+            f"{title(f)} was given no {argument}; a derivative needs the place where it is taken."
+        )
 
     def varied(x: Any) -> Any:
-        moved = inspect.BoundArguments(bound.signature, type(bound.arguments)(bound.arguments))
+        moved = inspect.BoundArguments(
+            bound.signature, type(bound.arguments)(bound.arguments)
+        )
         moved.arguments[argument] = x
         return f(*moved.args, **moved.kwargs)
 
     return jacobian(varied, bound.arguments[argument])
 
 
-def total_derivative(f: Callable, x: Any, dependencies: Mapping[str, Callable]) -> TotalDerivative:
+def total_derivative(
+    f: Callable, x: Any, dependencies: Mapping[str, Callable]
+) -> TotalDerivative:
     """df/dx where f's other arguments follow x: the chain rule on a graph, split by path.
 
     With y = g(x): df/dx = ∂f/∂x + ∂f/∂y · dy/dx. The dependencies may use each other, in any order without a cycle.
@@ -129,16 +146,26 @@ def total_derivative(f: Callable, x: Any, dependencies: Mapping[str, Callable]) 
     total = {graph.source: jnp.eye(flat.size, dtype=flat.dtype)}
     for name in graph.order:
         zero = jnp.zeros((ravel_pytree(values[name])[0].size, flat.size), flat.dtype)
-        total[name] = sum((local[name, parent] @ total[parent] for parent in graph.parents[name]), zero)
+        total[name] = sum(
+            (local[name, parent] @ total[parent] for parent in graph.parents[name]),
+            zero,
+        )
     shape = jnp.shape(values[graph.target])
     shaped = lambda matrix: _shaped(matrix, shape, unravel)
     nothing = jnp.zeros_like(total[graph.target])
     parents = graph.parents[graph.target]
     return TotalDerivative(
         shaped(local.get((graph.target, graph.source), nothing)),
-        {name: shaped(local[graph.target, name] @ total[name]) for name in parents if name != graph.source},
+        {
+            name: shaped(local[graph.target, name] @ total[name])
+            for name in parents
+            if name != graph.source
+        },
         shaped(total[graph.target]),
-        tuple(Path(names, shaped(value)) for names, value in _paths(graph, local, total[graph.source])),
+        tuple(
+            Path(names, shaped(value))
+            for names, value in _paths(graph, local, total[graph.source])
+        ),
     )
 
 
@@ -165,20 +192,31 @@ def _graph(f: Callable, dependencies: Mapping[str, Callable]) -> _Graph:
         )
     functions = {**dependencies, target: f}
     known = {source, *dependencies}
-    parents = {name: _taken(name, g, known, source, name == target) for name, g in functions.items()}
+    parents = {
+        name: _taken(name, g, known, source, name == target)
+        for name, g in functions.items()
+    }
     used = {parent for taken in parents.values() for parent in taken}
     unused = [name for name in dependencies if name not in used]
     if unused:
-        raise ValueError(f"dependencies gives {unused[0]!r}, which nothing takes; {title(f)} takes {', '.join(names)}.")
+        raise ValueError(
+            f"dependencies gives {unused[0]!r}, which nothing takes; {title(f)} takes {', '.join(names)}."
+        )
     try:
-        order = tuple(n for n in graphlib.TopologicalSorter(parents).static_order() if n != source)
+        order = tuple(
+            n for n in graphlib.TopologicalSorter(parents).static_order() if n != source
+        )
     except graphlib.CycleError as error:
         circle = " -> ".join(error.args[1])
-        raise ValueError(f"dependencies must have no cycle; got {circle}. Solve it for one of them first.") from error
+        raise ValueError(
+            f"dependencies must have no cycle; got {circle}. Solve it for one of them first."
+        ) from error
     return _Graph(source, target, functions, parents, order)
 
 
-def _taken(name: str, g: Callable, known: set[str], source: str, is_target: bool) -> tuple[str, ...]:
+def _taken(
+    name: str, g: Callable, known: set[str], source: str, is_target: bool
+) -> tuple[str, ...]:
     """Which variables a function takes."""
     taken = []
     for parameter in _parameters(g).values():
@@ -205,23 +243,35 @@ def _parameters(f: Callable) -> dict[str, inspect.Parameter]:
 def _values(graph: _Graph, x: Any) -> dict[str, Any]:
     values = {graph.source: x}
     for name in graph.order:
-        values[name] = graph.functions[name](**{parent: values[parent] for parent in graph.parents[name]})
-        values[name] = floating(values[name], title(graph.functions[name]) if name == graph.target else name)
+        values[name] = graph.functions[name](
+            **{parent: values[parent] for parent in graph.parents[name]}
+        )
+        values[name] = floating(
+            values[name], title(graph.functions[name]) if name == graph.target else name
+        )
     if not isinstance(values[graph.target], jax.Array):
-        raise ValueError(f"{title(graph.functions[graph.target])} must give one array; choose a part of what it gives.")
+        raise ValueError(
+            f"{title(graph.functions[graph.target])} must give one array; choose a part of what it gives."
+        )
     return values
 
 
-def _local_derivatives(graph: _Graph, values: dict[str, Any]) -> dict[tuple[str, str], jax.Array]:
+def _local_derivatives(
+    graph: _Graph, values: dict[str, Any]
+) -> dict[tuple[str, str], jax.Array]:
     """(name, parent) -> the Jacobian of one step, as a matrix."""
     local = {}
     for name in graph.order:
         for parent in graph.parents[name]:
             flat, unravel = ravel_pytree(values[parent])
-            others = {other: values[other] for other in graph.parents[name] if other != parent}
+            others = {
+                other: values[other] for other in graph.parents[name] if other != parent
+            }
 
             def step(moved, name=name, parent=parent, others=others, unravel=unravel):
-                return ravel_pytree(graph.functions[name](**{**others, parent: unravel(moved)}))[0]
+                return ravel_pytree(
+                    graph.functions[name](**{**others, parent: unravel(moved)})
+                )[0]
 
             local[name, parent] = jacobian(step, flat)
     return local

@@ -8,7 +8,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from research.checks import check_count, check_instance, check_number, check_numbers, check_path, check_text
+from research.checks import (
+    check_count,
+    check_instance,
+    check_number,
+    check_numbers,
+    check_path,
+    check_text,
+)
 
 # Okabe & Ito's palette: told apart by colour-blind readers, and named by what it shows so that a regime looks the same
 # everywhere.
@@ -70,7 +77,14 @@ def style():
     return mpl.rc_context(_STYLE)
 
 
-def new_figure(rows: int = 1, columns: int = 1, *, width: float = 9.0, height: float = 4.2, **keywords):
+def new_figure(
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    width: float = 9.0,
+    height: float = 4.2,
+    **keywords,
+):
     """A figure in the house's look, with its axes in an array of shape (rows, columns).
 
     Args:
@@ -96,7 +110,12 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
     Returns:
       The paths; `still` is the SVG.
     """
-    check_instance("picture", picture, Picture, "Write research.figures.Picture(title, caption, figure).")
+    check_instance(
+        "picture",
+        picture,
+        Picture,
+        "Write research.figures.Picture(title, caption, figure).",
+    )
     check_text("picture.title", picture.title)
     check_text("picture.caption", picture.caption)
     check_instance("picture.figure", picture.figure, Figure, "Make one by new_figure.")
@@ -104,9 +123,13 @@ def save(picture: Picture, folder: Path | str, name: str) -> Saved:
     check_path("folder", folder)
     check_text("name", name)
     if not name or Path(name).name != name:
-        raise ValueError(f"name must be that of a file, without folders; got name={name!r}.")
+        raise ValueError(
+            f"name must be that of a file, without folders; got name={name!r}."
+        )
     if not Path(folder).is_dir():
-        raise ValueError(f"folder must be there before a picture is saved in it; got folder={str(folder)!r}.")
+        raise ValueError(
+            f"folder must be there before a picture is saved in it; got folder={str(folder)!r}."
+        )
     folder = Path(folder)
     still = folder / f"{name}.svg"
     with style():
@@ -128,13 +151,24 @@ def colour(regime: str) -> str:
     raise ValueError(f"no colour for regime={regime!r}; known: {', '.join(COLOURS)}.")
 
 
-def band(axes: Axes, x: np.ndarray, middle: np.ndarray, low: np.ndarray, high: np.ndarray, **style) -> None:
+def band(
+    axes: Axes,
+    x: np.ndarray,
+    middle: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    **style,
+) -> None:
     """A line with the interval around it; points that are not finite leave a gap."""
     check_instance("axes", axes, Axes, "Take them from new_figure.")
     for name, values in (("x", x), ("middle", middle), ("low", low), ("high", high)):
         check_numbers(name, values, ndim=1)
         if len(values) != len(x):
-            raise ValueError(f"{name} must be as long as x, {len(x)}; got {len(values)}.")
+            raise ValueError(
+                f"{name} must be as long as x, {len(x)}; got {len(values)}."
+            )
     line = axes.plot(x, np.where(np.isfinite(middle), middle, np.nan), **style)[0]
     fine = np.isfinite(low) & np.isfinite(high)
-    axes.fill_between(x, low, high, where=fine, color=line.get_color(), alpha=0.18, linewidth=0)
+    axes.fill_between(
+        x, low, high, where=fine, color=line.get_color(), alpha=0.18, linewidth=0
+    )

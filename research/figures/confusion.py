@@ -44,7 +44,12 @@ def draw_confusion(axes: Axes, counts: ArrayLike, classes: Sequence[str]) -> Non
     axes.grid(False)
     axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
     turned = size * max(map(len, classes), default=0) > LEVEL
-    axes.set_xticks(range(size), classes, rotation=45 if turned else 0, ha="right" if turned else "center")
+    axes.set_xticks(
+        range(size),
+        classes,
+        rotation=45 if turned else 0,
+        ha="right" if turned else "center",
+    )
     if turned:
         for label in axes.get_xticklabels():
             label.set_rotation_mode("anchor")

@@ -33,7 +33,14 @@ class Curve(NamedTuple):
 _SMALLEST = 1e-15
 
 
-def draw_curves(axes: Axes, curves: Sequence[Curve], *, x_label: str, y_label: str = "", resamples: int = 500) -> None:
+def draw_curves(
+    axes: Axes,
+    curves: Sequence[Curve],
+    *,
+    x_label: str,
+    y_label: str = "",
+    resamples: int = 500,
+) -> None:
     """Draws each curve's median and band on log-log axes, and its floor as a dashed line.
 
     Args:
@@ -44,12 +51,16 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], *, x_label: str, y_label: s
     """
     for curve in curves:
         shown = thin(curve.x)
-        values = np.maximum(np.where(np.isnan(curve.values), np.inf, curve.values), _SMALLEST)[:, shown]
+        values = np.maximum(
+            np.where(np.isnan(curve.values), np.inf, curve.values), _SMALLEST
+        )[:, shown]
         median, low, high = studies.median_interval(values, resamples=resamples)
         style = {"color": curve.colour, "label": curve.label, "linestyle": curve.dashes}
         figures.band(axes, curve.x[shown], median, low, high, **style)
         if curve.floor is not None:
-            axes.axhline(curve.floor, color=curve.colour, linestyle=(0, (4, 3)), linewidth=1.2)
+            axes.axhline(
+                curve.floor, color=curve.colour, linestyle=(0, (4, 3)), linewidth=1.2
+            )
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel(x_label)
@@ -60,4 +71,10 @@ def thin(x: np.ndarray, points: int = 160) -> np.ndarray:
     """Indices of at most `points` positive entries of x, about evenly spaced on a log axis; the last is always kept."""
     positive = np.flatnonzero(x > 0)
     wanted = np.geomspace(x[positive[0]], x[positive[-1]], points)
-    return positive[np.unique(np.searchsorted(x[positive], wanted * (1 - 1e-12)).clip(max=len(positive) - 1))]
+    return positive[
+        np.unique(
+            np.searchsorted(x[positive], wanted * (1 - 1e-12)).clip(
+                max=len(positive) - 1
+            )
+        )
+    ]

@@ -14,7 +14,9 @@ SHOWN = 0.99  # Of the weights, without the largest.
 CHANNELS = (1, 3)
 
 
-def draw_images(axes: Axes, images: ArrayLike, captions: Sequence[str] = (), *, columns: int) -> None:
+def draw_images(
+    axes: Axes, images: ArrayLike, captions: Sequence[str] = (), *, columns: int
+) -> None:
     """Pictures row by row, each with its caption above it.
 
     Args:
@@ -27,11 +29,17 @@ def draw_images(axes: Axes, images: ArrayLike, captions: Sequence[str] = (), *, 
     """
     images = np.asarray(images)
     if images.dtype != np.uint8:
-        raise ValueError(f"images must be bytes 0..255, of dtype uint8; got {images.dtype}. Cast, or use draw_filters.")
-    _draw_grid(axes, images, captions, columns, "gray", lambda image: image, (0.0, 255.0))
+        raise ValueError(
+            f"images must be bytes 0..255, of dtype uint8; got {images.dtype}. Cast, or use draw_filters."
+        )
+    _draw_grid(
+        axes, images, captions, columns, "gray", lambda image: image, (0.0, 255.0)
+    )
 
 
-def draw_filters(axes: Axes, filters: ArrayLike, captions: Sequence[str] = (), *, columns: int) -> None:
+def draw_filters(
+    axes: Axes, filters: ArrayLike, captions: Sequence[str] = (), *, columns: int
+) -> None:
     """Weights as pictures: what each output of a first layer looks for.
 
     All filters share one scale, whose middle is 0 and whose ends leave out the largest hundredth of the weights, so that
@@ -49,10 +57,16 @@ def draw_filters(axes: Axes, filters: ArrayLike, captions: Sequence[str] = (), *
       ValueError: filters is of another shape, or there are not as many captions.
     """
     filters = np.asarray(filters, float)
-    limit = float(np.quantile(np.abs(filters), SHOWN, method="higher")) or 1.0 if filters.size else 1.0
+    limit = (
+        float(np.quantile(np.abs(filters), SHOWN, method="higher")) or 1.0
+        if filters.size
+        else 1.0
+    )
 
     def colours(image):
-        return image if image.shape[-1] == 1 else 0.5 + 0.5 * np.clip(image / limit, -1, 1)
+        return (
+            image if image.shape[-1] == 1 else 0.5 + 0.5 * np.clip(image / limit, -1, 1)
+        )
 
     _draw_grid(axes, filters, captions, columns, SIGNED, colours, (-limit, limit))
 
@@ -82,7 +96,12 @@ def _draw_grid(
             interpolation="none",
         )
         if captions:
-            text = {"ha": "center", "va": "bottom", "fontsize": FONT_SIZE, "linespacing": 1.1}
+            text = {
+                "ha": "center",
+                "va": "bottom",
+                "fontsize": FONT_SIZE,
+                "linespacing": 1.1,
+            }
             axes.text(left + width / 2, top - 0.03 * height, captions[index], **text)
     columns = min(columns, number)
     rows = -(-number // columns)
@@ -99,6 +118,8 @@ def _check(images: np.ndarray, captions: Sequence[str], columns: int) -> None:
             f"{images.shape}. Give one picture as picture[None], and grey ones an axis of length 1 at the end."
         )
     if len(captions) not in (0, len(images)):
-        raise ValueError(f"captions must be as many as pictures, or none; got {len(captions)} for {len(images)}.")
+        raise ValueError(
+            f"captions must be as many as pictures, or none; got {len(captions)} for {len(images)}."
+        )
     if columns < 1:
         raise ValueError(f"columns must be a positive integer; got columns={columns}.")

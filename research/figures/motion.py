@@ -46,7 +46,9 @@ def record(
       3
     """
     if num_frames < 2:
-        raise ValueError(f"num_frames must be at least 2; got num_frames={num_frames}. A still is figures.save's work.")
+        raise ValueError(
+            f"num_frames must be at least 2; got num_frames={num_frames}. A still is figures.save's work."
+        )
     if not 2 <= colours <= 256:
         raise ValueError(f"colours must lie in 2..256; got colours={colours}.")
     figure.set_dpi(dpi)
@@ -63,14 +65,22 @@ def record(
     durations = [each] * (num_frames - 1) + [each + round(1000 * hold)]
     out = io.BytesIO()
     frames[0].save(
-        out, format="PNG", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True
+        out,
+        format="PNG",
+        save_all=True,
+        append_images=frames[1:],
+        duration=durations,
+        loop=0,
+        optimize=True,
     )
     return out.getvalue()
 
 
 def _palette(images: Sequence[np.ndarray], colours: int) -> np.ndarray:
     """The commonest colours, one of each small cube of them, exact: white stays white, as averages would not have it."""
-    codes, counts = np.unique(np.concatenate([_codes(image).ravel() for image in images]), return_counts=True)
+    codes, counts = np.unique(
+        np.concatenate([_codes(image).ravel() for image in images]), return_counts=True
+    )
     channels = _channels(codes[np.argsort(-counts, kind="stable")])
     _, first = np.unique(_codes(channels // CUBE), return_index=True)
     return channels[np.sort(first)[:colours]]
@@ -80,7 +90,9 @@ def _painted(image: np.ndarray, palette: np.ndarray) -> Image.Image:
     """The image in the palette's nearest colours."""
     codes, places = np.unique(_codes(image), return_inverse=True)
     distances = np.sum((_channels(codes)[:, None] - palette) ** 2, axis=-1)
-    painted = Image.fromarray(np.argmin(distances, axis=1).astype(np.uint8)[places].reshape(image.shape[:2]))
+    painted = Image.fromarray(
+        np.argmin(distances, axis=1).astype(np.uint8)[places].reshape(image.shape[:2])
+    )
     painted.putpalette(palette.astype(np.uint8).tobytes())
     return painted
 

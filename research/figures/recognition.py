@@ -27,17 +27,25 @@ def draw(result: Result, labels: Mapping[str, str]) -> dict[str, figures.Picture
     numbers, kept = result.numbers, result.arrays
     pictures = {
         "accuracy": figures.Picture(
-            "Accuracy against epochs", accuracy_caption(numbers), draw_accuracy(numbers, kept, labels)
+            "Accuracy against epochs",
+            accuracy_caption(numbers),
+            draw_accuracy(numbers, kept, labels),
         )
     }
     figure, axes = figures.new_figure(1, 1, width=7.4, height=6.2)
     confusion.draw_confusion(axes[0, 0], kept["confusions"], numbers["classes"])
-    pictures["confusions"] = figures.Picture("What the CNN takes for what", confusion_caption(numbers), figure)
+    pictures["confusions"] = figures.Picture(
+        "What the CNN takes for what", confusion_caption(numbers), figure
+    )
     if len(kept["worst/labels"]):
         figure = draw_worst(numbers, kept)
-        pictures["worst"] = figures.Picture("Its most confident errors", worst_caption(kept), figure)
+        pictures["worst"] = figures.Picture(
+            "Its most confident errors", worst_caption(kept), figure
+        )
     figure = draw_first_layers(numbers, kept, labels)
-    pictures["filters"] = figures.Picture("What the first layers look for", filters_caption(kept), figure)
+    pictures["filters"] = figures.Picture(
+        "What the first layers look for", filters_caption(kept), figure
+    )
     return pictures
 
 
@@ -45,28 +53,56 @@ def draw_worst(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> Fi
     """The errors, the most confident first."""
     rows = -(-len(kept["worst/labels"]) // ACROSS)
     figure, axes = figures.new_figure(1, 1, width=10, height=0.3 + 1.6 * rows)
-    images.draw_images(axes[0, 0], kept["worst/images"], worst_words(numbers, kept), columns=ACROSS)
+    images.draw_images(
+        axes[0, 0], kept["worst/images"], worst_words(numbers, kept), columns=ACROSS
+    )
     return figure
 
 
-def draw_accuracy(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray], labels: Mapping[str, str]) -> Figure:
+def draw_accuracy(
+    numbers: Mapping[str, Any],
+    kept: Mapping[str, np.ndarray],
+    labels: Mapping[str, str],
+) -> Figure:
     """By epoch within the trainings; and at the end of trainings of other lengths."""
-    figure, axes = figures.new_figure(1, 2, width=11, height=4.4, width_ratios=(1.5, 1), sharey=True)
+    figure, axes = figures.new_figure(
+        1, 2, width=11, height=4.4, width_ratios=(1.5, 1), sharey=True
+    )
     for row in numbers["models"]:
         model, colour = row["model"], figures.COLOURS[COLOURS[row["model"]]]
         curves = kept[f"{model}/accuracy"]
         epochs = np.arange(1, curves.shape[1])
         axes[0, 0].plot(epochs, curves[:, 1:].T, color=colour, lw=0.8, alpha=0.5)
-        axes[0, 0].plot(epochs, curves[:, 1:].mean(axis=0), "o-", color=colour, markersize=4, label=labels[model])
+        axes[0, 0].plot(
+            epochs,
+            curves[:, 1:].mean(axis=0),
+            "o-",
+            color=colour,
+            markersize=4,
+            label=labels[model],
+        )
         if row["published"]:
             for panel in axes[0] if model == "cnn" else axes[0, :1]:
-                panel.axhline(row["published"], color=colour, lw=1.2, ls=(0, (4, 3)), zorder=1)
+                panel.axhline(
+                    row["published"], color=colour, lw=1.2, ls=(0, (4, 3)), zorder=1
+                )
     budgets, colour = numbers["budgets"], figures.COLOURS[COLOURS["cnn"]]
-    axes[0, 1].plot([b["epochs"] for b in budgets], [b["accuracy"] for b in budgets], "o-", color=colour)
+    axes[0, 1].plot(
+        [b["epochs"] for b in budgets],
+        [b["accuracy"] for b in budgets],
+        "o-",
+        color=colour,
+    )
     shown = [kept[f"{model}/accuracy"][:, 1:] for model in labels]
-    low = max(min(map(np.min, shown)), min(curves[:, -1].mean() for curves in shown) - BELOW)
+    low = max(
+        min(map(np.min, shown)), min(curves[:, -1].mean() for curves in shown) - BELOW
+    )
     high = max(map(np.max, shown))
-    axes[0, 0].set(xlabel="epochs of the training", ylabel="test accuracy", ylim=(low - 0.01, high + 0.01))
+    axes[0, 0].set(
+        xlabel="epochs of the training",
+        ylabel="test accuracy",
+        ylim=(low - 0.01, high + 0.01),
+    )
     axes[0, 1].set(xlabel="epochs of the whole training")
     axes[0, 0].set_title("Within a training", loc="left")
     axes[0, 1].set_title("At its end, by its length: the CNN", loc="left")
@@ -76,10 +112,18 @@ def draw_accuracy(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray], la
     return figure
 
 
-def draw_first_layers(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray], labels: Mapping[str, str]) -> Figure:
+def draw_first_layers(
+    numbers: Mapping[str, Any],
+    kept: Mapping[str, np.ndarray],
+    labels: Mapping[str, str],
+) -> Figure:
     """The first layer of each model."""
-    figure, axes = figures.new_figure(1, 3, width=12, height=2.4, width_ratios=(1.1, 1, 1))
-    for panel, (model, columns) in zip(axes[0], (("softmax", 5), ("mlp", 8), ("cnn", 8)), strict=True):
+    figure, axes = figures.new_figure(
+        1, 3, width=12, height=2.4, width_ratios=(1.1, 1, 1)
+    )
+    for panel, (model, columns) in zip(
+        axes[0], (("softmax", 5), ("mlp", 8), ("cnn", 8)), strict=True
+    ):
         names = numbers["classes"] if model == "softmax" else ()
         images.draw_filters(panel, kept[f"{model}/filters"], names, columns=columns)
         panel.set_title(labels[model], loc="left")
@@ -89,8 +133,14 @@ def draw_first_layers(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]
 
 def accuracy_caption(numbers: Mapping[str, Any]) -> str:
     """What the curves show, with their numbers."""
-    budgets = ", ".join(f"{100 * b['accuracy']:.1f} % after {b['epochs']}" for b in numbers["budgets"])
-    lines = " Dashed: what each model is to reach." if numbers["models"][0]["published"] else ""
+    budgets = ", ".join(
+        f"{100 * b['accuracy']:.1f} % after {b['epochs']}" for b in numbers["budgets"]
+    )
+    lines = (
+        " Dashed: what each model is to reach."
+        if numbers["models"][0]["published"]
+        else ""
+    )
     return (
         f"Test accuracy after each epoch; thin lines are single seeds, of {numbers['seeds']}, dots their mean. The rate "
         "rises in the first quarter of a training and then falls to almost nothing. Right: the CNN at the end of trainings "
@@ -100,18 +150,31 @@ def accuracy_caption(numbers: Mapping[str, Any]) -> str:
 
 def confusion_caption(numbers: Mapping[str, Any]) -> str:
     """The commonest errors, in words."""
-    errors = "; ".join(f"{true} taken for {taken} ({times} of {of:,})" for true, taken, times, of in numbers["errors"])
+    errors = "; ".join(
+        f"{true} taken for {taken} ({times} of {of:,})"
+        for true, taken, times, of in numbers["errors"]
+    )
     return (
         f"The {numbers['n_test']:,} test images by class (row) and by what the CNN of the first seed takes them for "
         f"(column); the shade is the share of the row. Its commonest errors: {errors or 'none'}."
     )
 
 
-def worst_words(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> list[str]:
+def worst_words(
+    numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]
+) -> list[str]:
     """What stands above each error."""
     classes = numbers["classes"]
-    errors = zip(kept["worst/labels"], kept["worst/predictions"], kept["worst/confidences"], strict=True)
-    return [f"{classes[true]}\nas {classes[said]}, {floor_percent(sure)} %" for true, said, sure in errors]
+    errors = zip(
+        kept["worst/labels"],
+        kept["worst/predictions"],
+        kept["worst/confidences"],
+        strict=True,
+    )
+    return [
+        f"{classes[true]}\nas {classes[said]}, {floor_percent(sure)} %"
+        for true, said, sure in errors
+    ]
 
 
 def floor_percent(probability: float) -> str:

@@ -24,7 +24,9 @@ def draw(result: Result, baselines: Mapping[str, str]) -> dict[str, figures.Pict
     numbers, kept = result.numbers, result.arrays
     curves, axes = figures.new_figure(1, 3, width=11.5, height=3.8)
     for panel, (name, label) in zip(
-        axes[0], (("accuracy", "test accuracy"), ("macro_f1", "test macro-F1")), strict=False
+        axes[0],
+        (("accuracy", "test accuracy"), ("macro_f1", "test macro-F1")),
+        strict=False,
     ):
         draw_score(panel, numbers, kept[name], name, baselines)
         panel.set_ylabel(label)
@@ -37,19 +39,31 @@ def draw(result: Result, baselines: Mapping[str, str]) -> dict[str, figures.Pict
     matrix, axes = figures.new_figure(1, 1, width=7.0, height=5.8)
     confusion.draw_confusion(axes[0, 0], kept["confusions"], numbers["classes"])
     return {
-        "curves": figures.Picture("Learning, against the baseline", curves_caption(numbers), curves),
-        "confusions": figures.Picture("What the Transformer takes for what", confusion_caption(numbers), matrix),
+        "curves": figures.Picture(
+            "Learning, against the baseline", curves_caption(numbers), curves
+        ),
+        "confusions": figures.Picture(
+            "What the Transformer takes for what", confusion_caption(numbers), matrix
+        ),
     }
 
 
 def draw_score(
-    axes: Axes, numbers: Mapping[str, Any], scores: np.ndarray, name: str, baselines: Mapping[str, str]
+    axes: Axes,
+    numbers: Mapping[str, Any],
+    scores: np.ndarray,
+    name: str,
+    baselines: Mapping[str, str],
 ) -> None:
     """One score of every seed by epoch, from the first on, and the baselines' as lines."""
     draw_runs(axes, np.arange(1, scores.shape[1]), scores[:, 1:])
     for row in numbers["models"]:
         if row["name"] in baselines:
-            style = {"color": figures.COLOURS["stochastic"], "lw": 1.6, "ls": LINES[row["name"]]}
+            style = {
+                "color": figures.COLOURS["stochastic"],
+                "lw": 1.6,
+                "ls": LINES[row["name"]],
+            }
             axes.axhline(row[name][0], label=baselines[row["name"]], zorder=1, **style)
 
 
@@ -57,7 +71,9 @@ def draw_runs(axes: Axes, x: np.ndarray, runs: np.ndarray) -> None:
     """Every seed thin, their mean with dots."""
     colour = figures.COLOURS["full batch"]
     axes.plot(x, runs.T, color=colour, lw=0.8, alpha=0.5)
-    axes.plot(x, runs.mean(axis=0), "o-", color=colour, markersize=4, label="Transformer")
+    axes.plot(
+        x, runs.mean(axis=0), "o-", color=colour, markersize=4, label="Transformer"
+    )
 
 
 def curves_caption(numbers: Mapping[str, Any]) -> str:
@@ -72,5 +88,8 @@ def curves_caption(numbers: Mapping[str, Any]) -> str:
 
 def confusion_caption(numbers: Mapping[str, Any]) -> str:
     """What the second figure shows."""
-    errors = "; ".join(f"{true} for {taken}, {count} of {n:,}" for true, taken, count, n in numbers["errors"][:3])
+    errors = "; ".join(
+        f"{true} for {taken}, {count} of {n:,}"
+        for true, taken, count, n in numbers["errors"][:3]
+    )
     return f"Rows are the true topics, columns what the first seed's network says. Its commonest errors: {errors}."

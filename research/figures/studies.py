@@ -10,16 +10,32 @@ from matplotlib.axes import Axes
 from research import figures
 from research.figures import study_curves, study_rates
 from research.figures.study_curves import few_numbers
-from research.figures.study_looks import QUIET, WORDS, Cast, cast, listed, percent, plain, reaches, written
+from research.figures.study_looks import (
+    QUIET,
+    WORDS,
+    Cast,
+    cast,
+    listed,
+    percent,
+    plain,
+    reaches,
+    written,
+)
 
 # Colour, filled or hollow: a verdict is seen without its colour too, and is written beside its row.
-VERDICTS = {"better": ("#0072B2", "full"), "worse": ("#D55E00", "left"), "undecided": ("#6B737C", "none")}
+VERDICTS = {
+    "better": ("#0072B2", "full"),
+    "worse": ("#D55E00", "left"),
+    "undecided": ("#6B737C", "none"),
+}
 MARKS = "os^vPX<>*p"  # A shape for each workload.
 WIDEST = 12  # An interval that goes further beyond all ratios ends in an arrow.
 MOST_INTERVALS = 24  # Of single workloads; with more they are marks alone.
 
 
-def draw_study(numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, figures.Picture]:
+def draw_study(
+    numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> dict[str, figures.Picture]:
     """The pictures of a finished study, the answer first.
 
     Args:
@@ -36,18 +52,31 @@ def draw_study(numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> 
             "trials": study_curves.trials(numbers, arrays, who),
             "rates": study_rates.rates(numbers, arrays, who),
             "curves": study_curves.curves(numbers, arrays, who),
-            "profile": study_curves.profile(numbers, arrays, who) if len(numbers["workloads"]) >= 3 else None,
+            "profile": study_curves.profile(numbers, arrays, who)
+            if len(numbers["workloads"]) >= 3
+            else None,
         }
     return {name: picture for name, picture in pictures.items() if picture is not None}
 
 
 def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
     """A forest plot: each rule's example gradients over the baseline's, overall and on each workload."""
-    workloads, rules = numbers["workloads"], [rule for rule in who.order if rule != numbers["baseline"]]
+    workloads, rules = (
+        numbers["workloads"],
+        [rule for rule in who.order if rule != numbers["baseline"]],
+    )
     overall = {row["rule"]: row for row in numbers["overall"]}
-    single = {(row["rule"], row["workload"]): row for row in numbers["comparisons"]} if len(workloads) > 1 else {}
-    with_intervals = len(rules) * len(workloads) <= MOST_INTERVALS and len(workloads) > 1
-    row_height = 0.30 + (0.14 * len(workloads) if with_intervals else 0.14 if single else 0.0)
+    single = (
+        {(row["rule"], row["workload"]): row for row in numbers["comparisons"]}
+        if len(workloads) > 1
+        else {}
+    )
+    with_intervals = (
+        len(rules) * len(workloads) <= MOST_INTERVALS and len(workloads) > 1
+    )
+    row_height = 0.30 + (
+        0.14 * len(workloads) if with_intervals else 0.14 if single else 0.0
+    )
     figure, axes = figures.new_figure(height=max(2.4, 1.3 + row_height * len(rules)))
     panel = axes[0, 0]
     _frame(panel, [*overall.values(), *single.values()])
@@ -56,14 +85,27 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
     for place, rule in enumerate(rules):
         _draw_overall(panel, place + top, overall[rule], _words(numbers, overall[rule]))
         for index, workload in enumerate(workloads if single else []):
-            height = place + top + (depth * (index + 1.3) if with_intervals else 0.2 / row_height)
-            row, share = single[rule, workload], (len(workloads) - index) / (len(workloads) + 1)
-            _draw_workload(panel, height, row, MARKS[index % len(MARKS)], with_intervals, share)
+            height = (
+                place
+                + top
+                + (depth * (index + 1.3) if with_intervals else 0.2 / row_height)
+            )
+            row, share = (
+                single[rule, workload],
+                (len(workloads) - index) / (len(workloads) + 1),
+            )
+            _draw_workload(
+                panel, height, row, MARKS[index % len(MARKS)], with_intervals, share
+            )
     panel.set(
         ylim=(len(rules) - 0.5, -0.5),
         xlabel=f"example gradients to the target, over those of {plain(numbers['baseline'])}",
     )
-    panel.set_yticks([place + top for place in range(len(rules))], [plain(rule) for rule in rules], fontsize=9)
+    panel.set_yticks(
+        [place + top for place in range(len(rules))],
+        [plain(rule) for rule in rules],
+        fontsize=9,
+    )
     panel.tick_params(axis="y", length=0)
     panel.grid(axis="y", visible=False)
     for place in range(1, len(rules)):
@@ -74,9 +116,16 @@ def ratios(numbers: Mapping[str, Any], who: Cast) -> figures.Picture:
             for mark, _ in zip(MARKS, workloads, strict=False)
         ]
         figure.legend(
-            marks, [plain(w) for w in workloads], loc="outside lower center", ncols=5, fontsize=8, frameon=False
+            marks,
+            [plain(w) for w in workloads],
+            loc="outside lower center",
+            ncols=5,
+            fontsize=8,
+            frameon=False,
         )
-    return figures.Picture("Which rule needs less?", _ratios_caption(numbers, rules, overall), figure)
+    return figures.Picture(
+        "Which rule needs less?", _ratios_caption(numbers, rules, overall), figure
+    )
 
 
 def _frame(panel: Axes, rows: list[dict[str, Any]]) -> None:
@@ -84,14 +133,26 @@ def _frame(panel: Axes, rows: list[dict[str, Any]]) -> None:
     numbers = [_numbers(row) for row in rows]
     middles = [ratio for ratio, _, _ in numbers if 0 < ratio < math.inf]
     low, high = min([1.0, *middles]), max([1.0, *middles])
-    ends = [end for _, *both in numbers for end in both if low / WIDEST <= end <= WIDEST * high]
+    ends = [
+        end
+        for _, *both in numbers
+        for end in both
+        if low / WIDEST <= end <= WIDEST * high
+    ]
     low, high = min([low, *ends]) / 1.15, max([high, *ends]) * 1.15
     low, high = min(low, 1 / 1.5), max(high, 1.5)
     room = (high / low) ** 0.08
     panel.set_xscale("log")
     shades = {"facecolor": "#F1F3F5", "zorder": 0}
-    places: dict[str, Any] = {"transform": panel.get_xaxis_transform(), "fontsize": 8, "color": WORDS, "va": "bottom"}
-    right = high * room**2 if any(ratio == math.inf for ratio, _, _ in numbers) else high
+    places: dict[str, Any] = {
+        "transform": panel.get_xaxis_transform(),
+        "fontsize": 8,
+        "color": WORDS,
+        "va": "bottom",
+    }
+    right = (
+        high * room**2 if any(ratio == math.inf for ratio, _, _ in numbers) else high
+    )
     left = low / room**2 if any(ratio == 0 for ratio, _, _ in numbers) else low
     if right > high:
         panel.axvspan(high, right, **shades)
@@ -109,8 +170,15 @@ def _frame(panel: Axes, rows: list[dict[str, Any]]) -> None:
 
 def _numbers(row: Mapping[str, Any]) -> tuple[float, float, float]:
     """(ratio, low, high) of a row: NaN where there is no ratio, and from 0 to inf where there is no interval."""
-    found = zip((row[name] for name in ("ratio", "low", "high")), (math.nan, 0.0, math.inf), strict=True)
-    ratio, low, high = (missing if value is None or math.isnan(value) else float(value) for value, missing in found)
+    found = zip(
+        (row[name] for name in ("ratio", "low", "high")),
+        (math.nan, 0.0, math.inf),
+        strict=True,
+    )
+    ratio, low, high = (
+        missing if value is None or math.isnan(value) else float(value)
+        for value, missing in found
+    )
     return ratio, low, high
 
 
@@ -118,7 +186,13 @@ def _place(panel: Axes, ratio: float, share: float = 0.5) -> float:
     """Where a ratio is drawn: what is infinite or zero in its margin, at that share of it, the rest within the axis."""
     left, right = panel.get_xlim()
     room = (right / left) ** (0.12 * share)
-    return right / room if math.isinf(ratio) else left * room if ratio == 0 else min(max(ratio, left), right)
+    return (
+        right / room
+        if math.isinf(ratio)
+        else left * room
+        if ratio == 0
+        else min(max(ratio, left), right)
+    )
 
 
 def _draw_overall(panel: Axes, height: float, row: dict[str, Any], words: str) -> None:
@@ -126,12 +200,28 @@ def _draw_overall(panel: Axes, height: float, row: dict[str, Any], words: str) -
     ratio, low, high = _numbers(row)
     if 0 < ratio < math.inf:
         _draw_interval(panel, height, low, high, color=colour, linewidth=1.8)
-    style = {"color": colour, "fillstyle": fill, "markerfacecoloralt": "white", "markeredgewidth": 1.4, "zorder": 4}
+    style = {
+        "color": colour,
+        "fillstyle": fill,
+        "markerfacecoloralt": "white",
+        "markeredgewidth": 1.4,
+        "zorder": 4,
+    }
     if fill == "none" or ratio == math.inf:
-        style |= {"markerfacecolor": colour if ratio == math.inf else "white", "fillstyle": "full"}
+        style |= {
+            "markerfacecolor": colour if ratio == math.inf else "white",
+            "fillstyle": "full",
+        }
     if not math.isnan(ratio):
         mark = "X" if ratio == math.inf else "D"
-        panel.plot(_place(panel, ratio), height, marker=mark, markersize=7.5, label=row["rule"], **style)
+        panel.plot(
+            _place(panel, ratio),
+            height,
+            marker=mark,
+            markersize=7.5,
+            label=row["rule"],
+            **style,
+        )
     beside = {"transform": panel.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
     panel.text(1.015, height, f"{row['verdict']}   {words}", color=colour, **beside)
 
@@ -142,43 +232,90 @@ def _words(numbers: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     mine, other = (_reached_by(numbers, row[name]) for name in ("rule", "baseline"))
     ratio, low, high = _numbers(row)
     if 0 < ratio < math.inf:
-        text, places = f"{written(ratio)} [{written(low)}, {written(high)}]", row["workloads"]
+        text, places = (
+            f"{written(ratio)} [{written(low)}, {written(high)}]",
+            row["workloads"],
+        )
         return text if places == count else f"{text} on {places} of {count}"
     if mine and other:
         return "each reaches it elsewhere"
     if not mine and not other:
         return "neither reaches it"
-    text, places = ("alone reaches it", mine) if mine else ("not reached", set(numbers["workloads"]) - mine)
+    text, places = (
+        ("alone reaches it", mine)
+        if mine
+        else ("not reached", set(numbers["workloads"]) - mine)
+    )
     return f"{text} on {len(places)} of {count}" if count > 1 else text
 
 
 def _reached_by(numbers: Mapping[str, Any], rule: str) -> set[str]:
     """The workloads on which the rule reaches the target."""
-    return {cell["workload"] for cell in numbers["cells"] if cell["rule"] == rule and reaches(cell)}
+    return {
+        cell["workload"]
+        for cell in numbers["cells"]
+        if cell["rule"] == rule and reaches(cell)
+    }
 
 
-def _draw_interval(panel: Axes, height: float, low: float, high: float, **style) -> None:
+def _draw_interval(
+    panel: Axes, height: float, low: float, high: float, **style
+) -> None:
     """A line with arrows where the interval goes on beyond the axis."""
     left, right = panel.get_xlim()
-    panel.plot([max(low, left), min(high, right)], [height, height], label="_interval", zorder=3, **style)
+    panel.plot(
+        [max(low, left), min(high, right)],
+        [height, height],
+        label="_interval",
+        zorder=3,
+        **style,
+    )
     for beyond, place, mark in ((low < left, left, "<"), (high > right, right, ">")):
         if beyond:
-            panel.plot(place, height, mark, color=style["color"], markersize=5, clip_on=False, label="_more", zorder=3)
+            panel.plot(
+                place,
+                height,
+                mark,
+                color=style["color"],
+                markersize=5,
+                clip_on=False,
+                label="_more",
+                zorder=3,
+            )
 
 
 def _draw_workload(
-    panel: Axes, height: float, row: dict[str, Any], mark: str, with_interval: bool, share: float
+    panel: Axes,
+    height: float,
+    row: dict[str, Any],
+    mark: str,
+    with_interval: bool,
+    share: float,
 ) -> None:
     ratio, low, high = _numbers(row)
     if math.isnan(ratio):
         return  # There neither reaches the target.
     if with_interval and 0 < ratio < math.inf:
         _draw_interval(panel, height, low, high, color=QUIET, linewidth=1.0)
-    style = {"color": WORDS, "markerfacecolor": "white", "markeredgewidth": 0.9, "markersize": 4.5, "zorder": 4}
-    panel.plot(_place(panel, ratio, share), height, mark, label=f"_{row['rule']} on {row['workload']}", **style)
+    style = {
+        "color": WORDS,
+        "markerfacecolor": "white",
+        "markeredgewidth": 0.9,
+        "markersize": 4.5,
+        "zorder": 4,
+    }
+    panel.plot(
+        _place(panel, ratio, share),
+        height,
+        mark,
+        label=f"_{row['rule']} on {row['workload']}",
+        **style,
+    )
 
 
-def _ratios_caption(numbers: Mapping[str, Any], rules: list[str], overall: Mapping[str, dict[str, Any]]) -> str:
+def _ratios_caption(
+    numbers: Mapping[str, Any], rules: list[str], overall: Mapping[str, dict[str, Any]]
+) -> str:
     protocol, workloads = numbers["protocol"], numbers["workloads"]
     groups: dict[str, list[str]] = {"ratio": [], "left": [], "right": [], "none": []}
     for rule in rules:
@@ -189,11 +326,21 @@ def _ratios_caption(numbers: Mapping[str, Any], rules: list[str], overall: Mappi
             place = "none" if math.isnan(ratio) else "left" if ratio == 0 else "right"
             groups[place].append(f"{rule} ({words}, {overall[rule]['verdict']})")
     marks = "; small marks are the single workloads" if len(workloads) > 1 else ""
-    mean = "geometric mean over those that both reach, of" if len(workloads) > 1 else "on"
+    mean = (
+        "geometric mean over those that both reach, of" if len(workloads) > 1 else "on"
+    )
     starts = {"left": "At the left", "right": "At the right", "none": "Without a ratio"}
-    others = "".join(f" {start}: {listed(groups[name])}." for name, start in starts.items() if groups[name])
+    others = "".join(
+        f" {start}: {listed(groups[name])}."
+        for name, start in starts.items()
+        if groups[name]
+    )
     fewer = any(0 < row["workloads"] < len(workloads) for row in overall.values())
-    alone = " A workload that one alone reaches counts for it if that comparison is decided." if fewer else ""
+    alone = (
+        " A workload that one alone reaches counts for it if that comparison is decided."
+        if fewer
+        else ""
+    )
     cross = ", a cross where it does not reach the target" if groups["right"] else ""
     return (
         f"Example gradients to {protocol['target']:g} of the initial gap, over those of {numbers['baseline']}, "

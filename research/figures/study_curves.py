@@ -10,7 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from research import figures
-from research.figures.study_looks import QUIET, WORDS, Cast, listed, name_lines, number, panels, percent, written
+from research.figures.study_looks import (
+    QUIET,
+    WORDS,
+    Cast,
+    listed,
+    name_lines,
+    number,
+    panels,
+    percent,
+    written,
+)
 
 SMALLEST = 1e-12  # Relative gaps below are rounding.
 LARGEST = 10.0  # Relative gaps above have diverged.
@@ -27,20 +37,41 @@ def trials(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
     for panel, workload in zip(used, numbers["workloads"], strict=True):
         for rule in who.quiet:
             middle = finite(arrays[f"{workload}/{rule}/best_of"][:, 0])
-            panel.plot(np.arange(1, len(middle) + 1), middle, color=QUIET, linewidth=0.8, label=f"_{rule}", zorder=1)
+            panel.plot(
+                np.arange(1, len(middle) + 1),
+                middle,
+                color=QUIET,
+                linewidth=0.8,
+                label=f"_{rule}",
+                zorder=1,
+            )
         for rule in reversed(who.shown):
             best = np.asarray(arrays[f"{workload}/{rule}/best_of"], float)
             k = np.arange(1, len(best) + 1)
-            style = {"color": who.colours[rule], "label": rule, "marker": "o", "markersize": 3, "zorder": 3}
+            style = {
+                "color": who.colours[rule],
+                "label": rule,
+                "marker": "o",
+                "markersize": 3,
+                "zorder": 3,
+            }
             figures.band(panel, k, *best.T, **style)
             ends[workload, rule] = best[:budget, 0]
         _scale_costs(panel)
         if panel.get_xlim()[1] > budget + 0.5:
             more = True
-            panel.axvline(budget, color=WORDS, linestyle=(0, (1, 2)), linewidth=1.1, label="_budget")
+            panel.axvline(
+                budget,
+                color=WORDS,
+                linestyle=(0, (1, 2)),
+                linewidth=1.1,
+                label="_budget",
+            )
     figure.supylabel("expected passes to the target", fontsize=10)
     figure.supxlabel("trials of hyper-parameters", fontsize=10)
-    name_lines(figure, used, spare, who, grey=f"{len(who.quiet)} others" if who.quiet else "")
+    name_lines(
+        figure, used, spare, who, grey=f"{len(who.quiet)} others" if who.quiet else ""
+    )
     never = [
         f"{rule} on {workload}"
         for workload in numbers["workloads"]
@@ -66,23 +97,45 @@ def curves(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pic
         for rule in who.quiet:
             middle = quantiles(arrays[f"{workload}/{rule}/curves"])[0]
             panel.plot(
-                arrays[f"{workload}/{rule}/passes"], finite(middle), color=QUIET, lw=0.8, label=f"_{rule}", zorder=1
+                arrays[f"{workload}/{rule}/passes"],
+                finite(middle),
+                color=QUIET,
+                lw=0.8,
+                label=f"_{rule}",
+                zorder=1,
             )
         for rule in reversed(who.shown):
             middle, low, high = quantiles(arrays[f"{workload}/{rule}/curves"])
-            high = np.minimum(high, 10 * LARGEST)  # A band up to what diverged ends above the picture.
+            high = np.minimum(
+                high, 10 * LARGEST
+            )  # A band up to what diverged ends above the picture.
             passes = arrays[f"{workload}/{rule}/passes"]
-            figures.band(panel, passes, middle, low, high, color=who.colours[rule], label=rule, zorder=3)
+            figures.band(
+                panel,
+                passes,
+                middle,
+                low,
+                high,
+                color=who.colours[rule],
+                label=rule,
+                zorder=3,
+            )
             lowest = min([lowest, *middle[middle > SMALLEST]])
-        panel.axhline(target, color=WORDS, linestyle=(0, (4, 3)), linewidth=1.1, label="_target")
+        panel.axhline(
+            target, color=WORDS, linestyle=(0, (4, 3)), linewidth=1.1, label="_target"
+        )
         panel.set_yscale("log")
         panel.set_ylim(max(lowest, SMALLEST) / 2, _top(panel))
         panel.set_xlim(left=0)
     figure.supylabel("f − f*, as a share of the initial gap", fontsize=10)
     figure.supxlabel("passes over the data", fontsize=10)
-    name_lines(figure, used, spare, who, grey=f"{len(who.quiet)} others" if who.quiet else "")
+    name_lines(
+        figure, used, spare, who, grey=f"{len(who.quiet)} others" if who.quiet else ""
+    )
     pairs = itertools.product(numbers["workloads"], who.shown)
-    below = any((quantiles(arrays[f"{w}/{r}/curves"])[0] <= SMALLEST).any() for w, r in pairs)
+    below = any(
+        (quantiles(arrays[f"{w}/{r}/curves"])[0] <= SMALLEST).any() for w, r in pairs
+    )
     cells = {(cell["workload"], cell["rule"]): cell for cell in numbers["cells"]}
     caption = (
         f"The chosen trial of each rule on the {len(numbers['protocol']['seeds'])} reporting seeds: median of the relative "
@@ -99,11 +152,24 @@ def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pi
     panel, factors = axes[0, 0], arrays["profile/factors"]
     for rule in (*who.quiet, *reversed(who.shown)):
         grey = rule in who.quiet
-        style = {"color": who.colours[rule], "label": f"_{rule}" if grey else rule, "lw": 0.8 if grey else 1.8}
-        panel.step(factors, arrays[f"profile/{rule}"], where="post", zorder=1 if grey else 3, **style)
+        style = {
+            "color": who.colours[rule],
+            "label": f"_{rule}" if grey else rule,
+            "lw": 0.8 if grey else 1.8,
+        }
+        panel.step(
+            factors,
+            arrays[f"profile/{rule}"],
+            where="post",
+            zorder=1 if grey else 3,
+            **style,
+        )
     count = len(numbers["workloads"])
     panel.set(xscale="log", ylim=(-0.02, 1.04), xlim=(factors[0], factors[-1]))
-    panel.set(xlabel="factor over the cheapest rule's passes", ylabel=f"share of the {count} workloads")
+    panel.set(
+        xlabel="factor over the cheapest rule's passes",
+        ylabel=f"share of the {count} workloads",
+    )
     panel.yaxis.set_major_formatter(lambda value, _: percent(value))
     ticks = few_numbers(*panel.get_xlim())
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -119,13 +185,20 @@ def profile(numbers: Mapping[str, Any], arrays: Arrays, who: Cast) -> figures.Pi
         f"times the cheapest rule there: {'; '.join(told)}.{_grey(who)} Higher and further left is better; what a line "
         "lacks to 100 % at its end it does not reach, or at a higher factor."
     )
-    return figures.Picture("On how many workloads is it near the best?", caption, figure)
+    return figures.Picture(
+        "On how many workloads is it near the best?", caption, figure
+    )
 
 
 def quantiles(values: np.ndarray) -> np.ndarray:
     """Median, 10 and 90 % quantile over the rows, by order statistics; what is not finite counts as infinite."""
     values = np.where(np.isfinite(values), np.maximum(values, SMALLEST), np.inf)
-    return np.array([np.quantile(values, share, axis=0, method="inverted_cdf") for share in (0.5, 0.1, 0.9)])
+    return np.array(
+        [
+            np.quantile(values, share, axis=0, method="inverted_cdf")
+            for share in (0.5, 0.1, 0.9)
+        ]
+    )
 
 
 def finite(values: np.ndarray) -> np.ndarray:
@@ -135,14 +208,20 @@ def finite(values: np.ndarray) -> np.ndarray:
 
 def _scale_costs(panel: Axes) -> None:
     """A log axis around the lines, not their bands, with plain numbers; whole trials."""
-    drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in panel.lines])
+    drawn = np.concatenate(
+        [np.asarray(line.get_ydata(), float) for line in panel.lines]
+    )
     drawn = drawn[np.isfinite(drawn) & (drawn > 0)]
     panel.set_yscale("log")
     panel.set_ylim((drawn.min() / 1.5, drawn.max() * 1.6) if len(drawn) else (1, 10))
-    panel.set_xlim(0.5, max(len(np.asarray(line.get_xdata())) for line in panel.lines) + 0.5)
+    panel.set_xlim(
+        0.5, max(len(np.asarray(line.get_xdata())) for line in panel.lines) + 0.5
+    )
     if not len(drawn):
         place = {"ha": "center", "va": "center", "color": WORDS, "fontsize": 9}
-        panel.text(0.5, 0.5, "no rule reaches the target", transform=panel.transAxes, **place)
+        panel.text(
+            0.5, 0.5, "no rule reaches the target", transform=panel.transAxes, **place
+        )
     panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
     show_few_numbers(panel)
 
@@ -162,13 +241,24 @@ def few_numbers(low: float, high: float) -> list[float]:
       [0.5, 1.0, 2.0, 5.0, 10.0]
     """
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    digits = (1,) if high / low > 3e3 else (1, 2, 5) if high / low > 8 else (1, 1.5, 2, 3, 5, 7)
-    ticks = [float(f"{digit * 10.0**decade:.6g}") for decade in decades for digit in digits]
+    digits = (
+        (1,)
+        if high / low > 3e3
+        else (1, 2, 5)
+        if high / low > 8
+        else (1, 1.5, 2, 3, 5, 7)
+    )
+    ticks = [
+        float(f"{digit * 10.0**decade:.6g}") for decade in decades for digit in digits
+    ]
     return [tick for tick in ticks if low <= tick <= high]
 
 
 def _top(panel: Axes) -> float:
-    tops = [np.nanmax(y, initial=1.0) for y in (np.asarray(line.get_ydata(), float) for line in panel.lines)]
+    tops = [
+        np.nanmax(y, initial=1.0)
+        for y in (np.asarray(line.get_ydata(), float) for line in panel.lines)
+    ]
     return 1.5 * min(max(tops), LARGEST)
 
 
@@ -185,10 +275,16 @@ def _gain(costs: np.ndarray) -> str:
 def _end(cell: Mapping[str, Any]) -> str:
     reached, cost = number(cell["reached"]), number(cell["cost"])
     least = f"after {written(cost)} passes" if np.isfinite(cost) else "at no cost known"
-    return f"{percent(reached)} of the runs reach it, {least}" if reached > 0 else "no run reaches it"
+    return (
+        f"{percent(reached)} of the runs reach it, {least}"
+        if reached > 0
+        else "no run reaches it"
+    )
 
 
-def _told(numbers: Mapping[str, Any], who: Cast, words: Callable[[str, str], str]) -> str:
+def _told(
+    numbers: Mapping[str, Any], who: Cast, words: Callable[[str, str], str]
+) -> str:
     """The numbers of each workload: of all rules shown, or of the baseline and the best where these are many."""
     rules: Sequence[str] = who.shown
     if len(rules) * len(numbers["workloads"]) > MOST_NAMED:

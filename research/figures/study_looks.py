@@ -14,7 +14,16 @@ from research.studies.answers import HALF
 
 # The baseline's, then Okabe & Ito's without their yellow, which a white page swallows, and a wine red: any two are told
 # apart by readers who see no red, no green or no blue.
-RULE_COLOURS = ("#222222", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#882255")
+RULE_COLOURS = (
+    "#222222",
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#882255",
+)
 QUIET = "#BCC3CB"
 WORDS = "#4A5159"
 BEST_SHOWN = 5  # Beside the baseline, where there are more rules than colours.
@@ -46,19 +55,33 @@ def cast(numbers: Mapping[str, Any]) -> Cast:
       ('mine', 'adam', 'yours')
     """
     baseline = numbers["baseline"]
-    ratios = {row["rule"]: number(row["ratio"]) for row in numbers["overall"]} | {baseline: 1.0}  # Without one: last.
-    order = tuple(sorted(numbers["rules"], key=lambda rule: (ratios.get(rule, math.inf), *_price(numbers, rule))))
+    ratios = {row["rule"]: number(row["ratio"]) for row in numbers["overall"]} | {
+        baseline: 1.0
+    }  # Without one: last.
+    order = tuple(
+        sorted(
+            numbers["rules"],
+            key=lambda rule: (ratios.get(rule, math.inf), *_price(numbers, rule)),
+        )
+    )
     others = [rule for rule in order if rule != baseline]
     most = len(others) if len(order) <= len(RULE_COLOURS) else BEST_SHOWN
     shown, quiet = (baseline, *others[:most]), tuple(others[most:])
-    return Cast(order, shown, quiet, dict.fromkeys(order, QUIET) | dict(zip(shown, RULE_COLOURS, strict=False)))
+    return Cast(
+        order,
+        shown,
+        quiet,
+        dict.fromkeys(order, QUIET) | dict(zip(shown, RULE_COLOURS, strict=False)),
+    )
 
 
 def _price(numbers: Mapping[str, Any], rule: str) -> tuple[int, float]:
     """Workloads on which the rule does not reach the target, and the sum of the logarithms of its costs on the others."""
     cells = [cell for cell in numbers["cells"] if cell["rule"] == rule]
     costs = [number(cell["cost"]) for cell in cells if reaches(cell)]
-    return len(cells) - len(costs), sum(math.log(cost) for cost in costs if 0 < cost < math.inf)
+    return len(cells) - len(costs), sum(
+        math.log(cost) for cost in costs if 0 < cost < math.inf
+    )
 
 
 def reaches(cell: Mapping[str, Any]) -> bool:
@@ -82,7 +105,13 @@ def written(value: float) -> str:
         return "∞" if value > 0 else "−∞"
     if value == 0 or 0.1 <= abs(value) < 10:
         return f"{value:.2f}"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) >= 10 else f"{value:.2g}"
+    return (
+        f"{value:,.0f}"
+        if abs(value) >= 100
+        else f"{value:.3g}"
+        if abs(value) >= 10
+        else f"{value:.2g}"
+    )
 
 
 def percent(share: float) -> str:
@@ -119,10 +148,16 @@ def panels(
     Returns:
       (figure, panels, places left over, which are blank).
     """
-    columns = {1: 1, 2: 2, 4: 2}.get(len(titles), wrap) if wrap == 3 else min(wrap, len(titles))
+    columns = (
+        {1: 1, 2: 2, 4: 2}.get(len(titles), wrap)
+        if wrap == 3
+        else min(wrap, len(titles))
+    )
     rows = -(-len(titles) // columns)
     height = 4.2 if rows == 1 and columns < 3 else 0.6 + each * rows
-    figure, axes = figures.new_figure(rows, columns, width=9.0, height=height, **keywords)
+    figure, axes = figures.new_figure(
+        rows, columns, width=9.0, height=height, **keywords
+    )
     used, spare = list(axes.flat[: len(titles)]), list(axes.flat[len(titles) :])
     for panel, title in zip(used, titles, strict=True):
         panel.set_title(plain(title), loc="left", fontsize=9 if each < 2 else 10)
@@ -133,7 +168,13 @@ def panels(
 
 
 def name_lines(
-    figure: Figure, used: Sequence[Axes], spare: Sequence[Axes], who: Cast, *, grey: str = "", at_ends: bool = True
+    figure: Figure,
+    used: Sequence[Axes],
+    spare: Sequence[Axes],
+    who: Cast,
+    *,
+    grey: str = "",
+    at_ends: bool = True,
 ) -> None:
     """Names the coloured lines: at their ends where there are at most two panels in a row, else once for all panels.
 
@@ -158,7 +199,14 @@ def name_lines(
     if spare:
         spare[0].legend(handles, names, loc="center left", fontsize=8, frameon=False)
     else:
-        figure.legend(handles, names, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+        figure.legend(
+            handles,
+            names,
+            loc="outside upper center",
+            ncols=4,
+            fontsize=8,
+            frameon=False,
+        )
 
 
 def _name_ends(panel: Axes, inches: float, who: Cast) -> None:
@@ -174,15 +222,32 @@ def _name_ends(panel: Axes, inches: float, who: Cast) -> None:
     for rule, height in zip(names, heights, strict=True):
         x, y, drawn = ends[rule]
         text = plain(rule) if drawn else f"{plain(rule)}: not reached"
-        panel.text(1.05, height, text, color=who.colours[rule], fontsize=size, va="center", transform=panel.transAxes)
+        panel.text(
+            1.05,
+            height,
+            text,
+            color=who.colours[rule],
+            fontsize=size,
+            va="center",
+            transform=panel.transAxes,
+        )
         if drawn:
             way = ([x, max(x, 1.0), 1.04], [y, y, height])
-            panel.plot(*way, color=who.colours[rule], lw=0.6, clip_on=False, label="_way", transform=panel.transAxes)
+            panel.plot(
+                *way,
+                color=who.colours[rule],
+                lw=0.6,
+                clip_on=False,
+                label="_way",
+                transform=panel.transAxes,
+            )
 
 
 def _end(panel: Axes, line: Any) -> tuple[float, float, bool]:
     """The last finite point of a line as shares of the panel, and whether there is one."""
-    points = np.column_stack([np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)])
+    points = np.column_stack(
+        [np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float)]
+    )
     points = points[np.isfinite(points).all(axis=1)]
     if not len(points):
         return 1.0, 1.0, False
@@ -200,10 +265,17 @@ def spread(places: Sequence[float], step: float) -> list[float]:
     groups: list[list[float]] = []  # (middle, members), merged while they overlap.
     for place in places:
         groups.append([place, 1])
-        while len(groups) > 1 and _top(groups[-2], step) + step > _bottom(groups[-1], step) + 1e-12:
+        while (
+            len(groups) > 1
+            and _top(groups[-2], step) + step > _bottom(groups[-1], step) + 1e-12
+        ):
             (a, m), (b, n) = groups[-2:]
             groups[-2:] = [[(a * m + b * n) / (m + n), m + n]]
-    return [round(_bottom(group, step) + step * k, 12) for group in groups for k in range(int(group[1]))]
+    return [
+        round(_bottom(group, step) + step * k, 12)
+        for group in groups
+        for k in range(int(group[1]))
+    ]
 
 
 def _bottom(group: Sequence[float], step: float) -> float:

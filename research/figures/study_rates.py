@@ -48,33 +48,63 @@ class Valley(NamedTuple):
     name: str
 
 
-def valley(numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray], workload: str, rule: str) -> Valley | None:
+def valley(
+    numbers: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    workload: str,
+    rule: str,
+) -> Valley | None:
     """The scores of a rule by learning rate, or None where it has none."""
-    cell = next(c for c in numbers["cells"] if (c["workload"], c["rule"]) == (workload, rule))
+    cell = next(
+        c for c in numbers["cells"] if (c["workload"], c["rule"]) == (workload, rule)
+    )
     names, key = list(cell["hyperparameters"]), f"{workload}/{rule}"
     name = cell.get("rate_name", RATE)
     if name not in names:
         return None
     rates = np.asarray(arrays[f"{key}/trials"], float)[:, names.index(name)]
     order = np.argsort(rates, kind="stable")
-    tuning, final = np.asarray(arrays[f"{key}/tuning"], float)[order], np.asarray(arrays[f"{key}/final"])[order]
-    rates, scores, budget = rates[order], tuning.mean(axis=1), float(arrays[f"{key}/passes"][-1])
+    tuning, final = (
+        np.asarray(arrays[f"{key}/tuning"], float)[order],
+        np.asarray(arrays[f"{key}/final"])[order],
+    )
+    rates, scores, budget = (
+        rates[order],
+        tuning.mean(axis=1),
+        float(arrays[f"{key}/passes"][-1]),
+    )
     lost = tuning >= MOST_BUDGETS * budget * (1 - 1e-9)
     diverged = np.any([(~np.isfinite(final)).any(axis=1), lost.any(axis=1)], axis=0)
-    ends, chosen = (tuning.min(axis=1), tuning.max(axis=1)), int(np.lexsort((order, scores))[0])
+    ends, chosen = (
+        (tuning.min(axis=1), tuning.max(axis=1)),
+        int(np.lexsort((order, scores))[0]),
+    )
     if f"{key}/rates" in arrays:
-        along, swept = arrays[f"{key}/rates"], np.asarray(arrays[f"{key}/rate_scores"], float)
+        along, swept = (
+            arrays[f"{key}/rates"],
+            np.asarray(arrays[f"{key}/rate_scores"], float),
+        )
         line = (swept.mean(axis=1), swept.min(axis=1), swept.max(axis=1))
     else:
         along = rates
         line = (floor_of(scores), floor_of(scores), floor_of(scores))
-    return Valley(rates, scores, *ends, diverged, chosen, along, *line, *_span(cell), name)
+    return Valley(
+        rates, scores, *ends, diverged, chosen, along, *line, *_span(cell), name
+    )
 
 
-def _span(cell: Mapping[str, Any]) -> tuple[tuple[float, float] | None, float | None, bool]:
+def _span(
+    cell: Mapping[str, Any],
+) -> tuple[tuple[float, float] | None, float | None, bool]:
     """(`near`, `decades`, `at_end`) of a Valley; a study from before the rates were kept has the decades alone."""
-    decades, low, high = (cell.get(name) for name in ("robustness", "robust_low", "robust_high"))
-    near = None if decades is None or low is None or high is None else (float(low), float(high))
+    decades, low, high = (
+        cell.get(name) for name in ("robustness", "robust_low", "robust_high")
+    )
+    near = (
+        None
+        if decades is None or low is None or high is None
+        else (float(low), float(high))
+    )
     return near, decades, bool(cell.get("robust_at_end"))
 
 
@@ -86,14 +116,21 @@ def floor_of(scores: np.ndarray) -> np.ndarray:
       array([5., 5., 2., 3., 3.])
     """
     best = int(np.argmin(scores))
-    falling, rising = np.minimum.accumulate(scores), np.minimum.accumulate(scores[::-1])[::-1]
+    falling, rising = (
+        np.minimum.accumulate(scores),
+        np.minimum.accumulate(scores[::-1])[::-1],
+    )
     return np.where(np.arange(len(scores)) <= best, falling, rising)
 
 
-def rates(numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray], who: Cast) -> figures.Picture | None:
+def rates(
+    numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray], who: Cast
+) -> figures.Picture | None:
     """Score against learning rate: a panel a workload for few rules, one a rule and workload up to twelve, else the best."""
     workloads = numbers["workloads"]
-    valleys = {(w, r): valley(numbers, arrays, w, r) for w in workloads for r in who.order}
+    valleys = {
+        (w, r): valley(numbers, arrays, w, r) for w in workloads for r in who.order
+    }
     with_rate = [rule for rule in who.order if any(valleys[w, rule] for w in workloads)]
     if not with_rate:
         return None
@@ -101,18 +138,27 @@ def rates(numbers: Mapping[str, Any], arrays: Mapping[str, np.ndarray], who: Cas
     if len(with_rate) > OVERLAID and len(with_rate) * len(workloads) <= MOST_PANELS:
         figure, drawn = _grid(workloads, with_rate, valleys, who), with_rate
     else:
-        figure, drawn = _overlaid(workloads, shown[:OVERLAID], valleys, who), shown[:OVERLAID]
+        figure, drawn = (
+            _overlaid(workloads, shown[:OVERLAID], valleys, who),
+            shown[:OVERLAID],
+        )
     figure.supxlabel("learning rate", fontsize=10)
     figure.supylabel("score of tuning, in passes", fontsize=10)
     return figures.Picture(
-        "How robust is the learning rate?", _caption(numbers, who, drawn, with_rate, valleys), figure
+        "How robust is the learning rate?",
+        _caption(numbers, who, drawn, with_rate, valleys),
+        figure,
     )
 
 
 def _overlaid(workloads, rules, valleys, who: Cast):
     figure, used, spare = panels(workloads, each=2.6)
     for panel, workload in zip(used, workloads, strict=True):
-        here = [(rule, valleys[workload, rule]) for rule in rules if valleys[workload, rule] is not None]
+        here = [
+            (rule, valleys[workload, rule])
+            for rule in rules
+            if valleys[workload, rule] is not None
+        ]
         _scale(panel, [v for _, v in here])
         for lane, (rule, v) in enumerate(here):
             draw_valley(panel, v, who.colours[rule], rule, lane)
@@ -123,12 +169,22 @@ def _overlaid(workloads, rules, valleys, who: Cast):
 def _grid(workloads, rules, valleys, who: Cast):
     """One workload: panels one after another; several: a column each."""
     pairs = [(workload, rule) for rule in rules for workload in workloads]
-    titles = [rule if len(workloads) == 1 else f"{rule} on {workload}" for workload, rule in pairs]
+    titles = [
+        rule if len(workloads) == 1 else f"{rule} on {workload}"
+        for workload, rule in pairs
+    ]
     wrap = len(workloads) if len(workloads) > 1 else 4
     figure, used, _ = panels(titles, each=1.75, wrap=wrap, sharex=True)
     for panel, (workload, rule) in zip(used, pairs, strict=True):
         if (v := valleys[workload, rule]) is None:
-            panel.text(0.5, 0.5, "no learning rate", ha="center", transform=panel.transAxes, fontsize=8)
+            panel.text(
+                0.5,
+                0.5,
+                "no learning rate",
+                ha="center",
+                transform=panel.transAxes,
+                fontsize=8,
+            )
             continue
         _scale(panel, [v])
         draw_valley(panel, v, who.colours[rule], rule, 0)
@@ -138,11 +194,17 @@ def _grid(workloads, rules, valleys, who: Cast):
 def _scale(panel: Axes, valleys: list[Valley]) -> None:
     """Log axes around what did not diverge, with room for the crosses above and the bars below."""
     fine = [a[~v.diverged] for v in valleys for a in (v.low, v.high)]
-    fine += [v.scores[[v.chosen]] for v in valleys] + [v.floor[[v.line.argmin()]] for v in valleys]
+    fine += [v.scores[[v.chosen]] for v in valleys] + [
+        v.floor[[v.line.argmin()]] for v in valleys
+    ]
     values = np.concatenate(fine) if fine else np.ones(1)
     values = values[values > 0] if (values > 0).any() else np.ones(1)
     span = max(values.max() / values.min(), 2.0)
-    panel.set(xscale="log", yscale="log", ylim=(values.min() / span**0.22 / 1.1, values.max() * span**0.2))
+    panel.set(
+        xscale="log",
+        yscale="log",
+        ylim=(values.min() / span**0.22 / 1.1, values.max() * span**0.2),
+    )
     show_few_numbers(panel)
 
 
@@ -157,22 +219,73 @@ def draw_valley(panel: Axes, v: Valley, colour: str, rule: str, lane: int) -> No
       lane: Rules in one panel have their bars and crosses one above another.
     """
     fine = ~v.diverged
-    figures.band(panel, v.along, v.line, v.floor, v.ceiling, color=colour, linewidth=1.6, label=rule, zorder=3)
-    panel.vlines(v.rates[fine], v.low[fine], v.high[fine], color=colour, linewidth=0.9, alpha=0.4, zorder=2)
-    panel.plot(v.rates[fine], v.scores[fine], "o", color=colour, markersize=3.4, label="_trials", zorder=4)
+    figures.band(
+        panel,
+        v.along,
+        v.line,
+        v.floor,
+        v.ceiling,
+        color=colour,
+        linewidth=1.6,
+        label=rule,
+        zorder=3,
+    )
+    panel.vlines(
+        v.rates[fine],
+        v.low[fine],
+        v.high[fine],
+        color=colour,
+        linewidth=0.9,
+        alpha=0.4,
+        zorder=2,
+    )
+    panel.plot(
+        v.rates[fine],
+        v.scores[fine],
+        "o",
+        color=colour,
+        markersize=3.4,
+        label="_trials",
+        zorder=4,
+    )
     best = v.chosen
-    ring = {"markersize": 8, "markerfacecolor": "none", "markeredgecolor": colour, "markeredgewidth": 1.3}
+    ring = {
+        "markersize": 8,
+        "markerfacecolor": "none",
+        "markeredgecolor": colour,
+        "markeredgewidth": 1.3,
+    }
     panel.plot(v.rates[best], v.scores[best], "o", label="_chosen", zorder=5, **ring)
     edge = {"transform": panel.get_xaxis_transform(), "color": colour, "zorder": 4}
     panel.plot(
-        v.rates[~fine], np.full((~fine).sum(), 0.96 - 0.055 * lane), "x", markersize=5, label="_diverged", **edge
+        v.rates[~fine],
+        np.full((~fine).sum(), 0.96 - 0.055 * lane),
+        "x",
+        markersize=5,
+        label="_diverged",
+        **edge,
     )
     if v.near is None:
         return
     height = 0.045 + 0.05 * lane
-    panel.plot(v.near, [height, height], linewidth=4.5, solid_capstyle="butt", label="_robust", **edge)
+    panel.plot(
+        v.near,
+        [height, height],
+        linewidth=4.5,
+        solid_capstyle="butt",
+        label="_robust",
+        **edge,
+    )
     if v.near[0] == v.near[1]:
-        panel.plot(v.near[0], height, "|", markersize=6, markeredgewidth=2, label="_robust", **edge)
+        panel.plot(
+            v.near[0],
+            height,
+            "|",
+            markersize=6,
+            markeredgewidth=2,
+            label="_robust",
+            **edge,
+        )
 
 
 def _width(v: Valley) -> str:
@@ -181,25 +294,45 @@ def _width(v: Valley) -> str:
     return f"robust {'at least ' if v.at_end else ''}{v.decades:.2g} decades"
 
 
-def _caption(numbers: Mapping[str, Any], who: Cast, drawn: list[str], with_rate: list[str], valleys) -> str:
+def _caption(
+    numbers: Mapping[str, Any],
+    who: Cast,
+    drawn: list[str],
+    with_rate: list[str],
+    valleys,
+) -> str:
     told = []
     for workload in numbers["workloads"]:
-        here = [(rule, v) for rule in drawn if (v := valleys[workload, rule]) is not None]
+        here = [
+            (rule, v) for rule in drawn if (v := valleys[workload, rule]) is not None
+        ]
         words = [
             f"{rule} {written(float(v.scores[v.chosen]))} at {v.rates[v.chosen]:.2g}, {_width(v)}, "
             f"{v.diverged.sum()} of {len(v.rates)} crossed out"
             for rule, v in here
         ]
         told.append(f"On {workload}: {'; '.join(words)}.")
-    several = any(len(cell["hyperparameters"]) > 1 for cell in numbers["cells"] if cell["rule"] in drawn)
-    others = "Other hyper-parameters vary too, so that points scatter around the line. " if several else ""
+    several = any(
+        len(cell["hyperparameters"]) > 1
+        for cell in numbers["cells"]
+        if cell["rule"] in drawn
+    )
+    others = (
+        "Other hyper-parameters vary too, so that points scatter around the line. "
+        if several
+        else ""
+    )
     swept = all(v is None or v.along is not v.rates for v in valleys.values())
     line = (
         "The line varies the rate of the chosen trial alone, with the range over the seeds as its band; "
         if swept
         else "The line is the running minimum of the trials towards the best; "
     )
-    named = {f"{rule} by its {v.name}" for (_, rule), v in valleys.items() if v and rule in drawn and v.name != RATE}
+    named = {
+        f"{rule} by its {v.name}"
+        for (_, rule), v in valleys.items()
+        if v and rule in drawn and v.name != RATE
+    }
     left = [rule for rule in who.order if rule not in drawn and rule in with_rate]
     left = [f"the {len(left)} other rules"] if len(left) > MOST_PANELS else left
     without = [rule for rule in who.order if rule not in with_rate]

@@ -44,8 +44,13 @@ def kept(blocks: Sequence[Block]) -> Saved:
     arrays = {}
     for i, block in enumerate(blocks):
         if block.done:
-            records = jax.tree.map(lambda *a: np.concatenate(a, axis=1), *jax.device_get(block.records))
-            leaves = {f"state/{j}": leaf for j, leaf in enumerate(jax.tree.leaves(block.state))}
+            records = jax.tree.map(
+                lambda *a: np.concatenate(a, axis=1), *jax.device_get(block.records)
+            )
+            leaves = {
+                f"state/{j}": leaf
+                for j, leaf in enumerate(jax.tree.leaves(block.state))
+            }
             named = {
                 "initial": block.initial,
                 **leaves,
@@ -58,14 +63,21 @@ def kept(blocks: Sequence[Block]) -> Saved:
 def restored(program: Program, blocks: Sequence[Block], saved: Saved) -> list[Block]:
     """Undoes `kept` for the same cells of the same program."""
     cells = jax.device_put(padded(blocks[0].cells, program.width), program.devices[0])
-    begun = program.begin[0](cells, program.data[0])[0]  # A state, for its structure and its types.
+    begun = program.begin[0](cells, program.data[0])[
+        0
+    ]  # A state, for its structure and its types.
     leaves, structure = jax.tree.flatten(begun)
     back = []
     _check(program, saved, len(blocks), leaves)
     for i, (block, done) in enumerate(zip(blocks, saved.values, strict=True)):
         if done:
-            state = [like(leaf, saved.arrays[f"{i}/state/{j}"]) for j, leaf in enumerate(leaves)]
-            records: dict[str, Any] = {name: saved.arrays[f"{i}/records/{name}"] for name in RECORDS}
+            state = [
+                like(leaf, saved.arrays[f"{i}/state/{j}"])
+                for j, leaf in enumerate(leaves)
+            ]
+            records: dict[str, Any] = {
+                name: saved.arrays[f"{i}/records/{name}"] for name in RECORDS
+            }
             block = block._replace(
                 initial=saved.arrays[f"{i}/initial"],
                 state=jax.tree.unflatten(structure, state),
@@ -76,22 +88,38 @@ def restored(program: Program, blocks: Sequence[Block], saved: Saved) -> list[Bl
     return back
 
 
-def _check(program: Program, saved: Saved, num_blocks: int, leaves: Sequence[Any]) -> None:
+def _check(
+    program: Program, saved: Saved, num_blocks: int, leaves: Sequence[Any]
+) -> None:
     """Refuses what is whole and yet is not what `kept` gives for these blocks."""
     num_chunks = program.num_epochs // program.chunk
-    done_of = Is((int,), lambda done: 0 <= done <= num_chunks, f"0 to {num_chunks} chunks")
+    done_of = Is(
+        (int,), lambda done: 0 <= done <= num_chunks, f"0 to {num_chunks} chunks"
+    )
     check_shape(saved.values, [done_of], "the checkpoint")
     if len(saved.values) != num_blocks:
-        raise ValueError(f"the checkpoint has {len(saved.values)} blocks of cells, not {num_blocks}.")
+        raise ValueError(
+            f"the checkpoint has {len(saved.values)} blocks of cells, not {num_blocks}."
+        )
     for i, done in enumerate(saved.values):
         if done:
-            state = {f"{i}/state/{j}": as_numbers(leaf) for j, leaf in enumerate(leaves)}
+            state = {
+                f"{i}/state/{j}": as_numbers(leaf) for j, leaf in enumerate(leaves)
+            }
             check_arrays(saved.arrays, state, "the checkpoint")
             lead = {f"{i}/initial": (program.width,)}
-            lead |= {f"{i}/records/{name}": (program.width, done * program.chunk) for name in RECORDS}
+            lead |= {
+                f"{i}/records/{name}": (program.width, done * program.chunk)
+                for name in RECORDS
+            }
             for name, axes in lead.items():
-                if name not in saved.arrays or saved.arrays[name].shape[: len(axes)] != axes:
-                    raise ValueError(f"the checkpoint lacks {name!r}, or its first axes are not {axes}.")
+                if (
+                    name not in saved.arrays
+                    or saved.arrays[name].shape[: len(axes)] != axes
+                ):
+                    raise ValueError(
+                        f"the checkpoint lacks {name!r}, or its first axes are not {axes}."
+                    )
 
 
 def as_numbers(leaf: Array | np.ndarray) -> np.ndarray:
@@ -99,11 +127,17 @@ def as_numbers(leaf: Array | np.ndarray) -> np.ndarray:
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     array = np.asarray(leaf)
-    return array if array.dtype.kind in "biufc" and array.dtype.isbuiltin == 1 else array.view(f"u{array.itemsize}")
+    return (
+        array
+        if array.dtype.kind in "biufc" and array.dtype.isbuiltin == 1
+        else array.view(f"u{array.itemsize}")
+    )
 
 
 def like(leaf: Array, array: np.ndarray) -> Any:
     """Undoes `as_numbers`, told by a leaf of the same kind."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
+        return jax.random.wrap_key_data(
+            jnp.asarray(array), impl=jax.random.key_impl(leaf)
+        )
     return array if array.dtype == leaf.dtype else array.view(leaf.dtype)

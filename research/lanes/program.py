@@ -10,7 +10,13 @@ import numpy as np
 import optax
 
 from research import descent
-from research.checks import check_callable, check_count, check_instance, check_real, check_sequence
+from research.checks import (
+    check_callable,
+    check_count,
+    check_instance,
+    check_real,
+    check_sequence,
+)
 from research.objectives import check_data
 from research.samplers import check_form, check_sampler, num_examples
 from research.sizes import check_most, check_room
@@ -102,7 +108,11 @@ def compile_program(
     check_most(num_epochs=num_epochs, width=width)
     check_room(f"num_epochs={num_epochs} and width={width}", num_epochs, width)
     if chunk is None:
-        chunk = num_epochs // 10 if num_epochs % 10 == 0 and num_epochs >= 20 else num_epochs
+        chunk = (
+            num_epochs // 10
+            if num_epochs % 10 == 0 and num_epochs >= 20
+            else num_epochs
+        )
     check_real("chunk", chunk)
     if not min(2, num_epochs) <= chunk <= num_epochs or num_epochs % chunk:
         raise ValueError(
@@ -110,11 +120,15 @@ def compile_program(
             "(XLA unrolls a loop of one epoch, which then has other bits.)"
         )
     n = num_examples(workload.train)
-    check_sampler(sampler, 1 if n is None else n)  # Passes over no data are evaluations of the objective.
+    check_sampler(
+        sampler, 1 if n is None else n
+    )  # Passes over no data are evaluations of the objective.
     if devices is not None:
         check_sequence("devices", devices, "devices of jax.devices()", jax.Device)
         if not devices:
-            raise ValueError("devices must name at least one device; got none. None means all.")
+            raise ValueError(
+                "devices must name at least one device; got none. None means all."
+            )
     devices = tuple(jax.devices() if devices is None else devices)
     parts = _check_parts(workload, evaluate_on)
     params = jax.eval_shape(lambda: workload.init(jax.random.key(0)))
@@ -125,14 +139,23 @@ def compile_program(
         return tuple(workload.objective(params, data[part]) for part in parts)
 
     def begin(cell, data):
-        state = descent.start(make_rule(**_hyper(cell)), workload.init(_key(cell, INIT)))
+        state = descent.start(
+            make_rule(**_hyper(cell)), workload.init(_key(cell, INIT))
+        )
         return state, _together(evaluate(state.params, data))
 
     def advance(state, cell, epochs, data):
         rule = make_rule(**_hyper(cell))
-        step = descent.make_step(workload.objective, rule, data["train"], cell.get("learning_rate", jnp.nan))
+        step = descent.make_step(
+            workload.objective, rule, data["train"], cell.get("learning_rate", jnp.nan)
+        )
         state, records = descent.run(
-            step, state, sampler, _key(cell, EPOCHS), epochs, evaluate=lambda params: evaluate(params, data)
+            step,
+            state,
+            sampler,
+            _key(cell, EPOCHS),
+            epochs,
+            evaluate=lambda params: evaluate(params, data),
         )
         return state, records._replace(evaluations=_together(records.evaluations))
 
@@ -141,14 +164,25 @@ def compile_program(
     names = tuple(hyperparameters)
     for device in devices:
         place = jax.sharding.SingleDeviceSharding(device)
-        data = jax.device_put({part: getattr(workload, part) for part in ("train", *parts)}, place)
-        cells = jax.device_put(padded({name: np.ones(1) for name in names} | {"seed": np.zeros(1, int)}, width), place)
-        compiled = jax.jit(jax.vmap(begin, in_axes=(0, None))).lower(cells, data).compile()
+        data = jax.device_put(
+            {part: getattr(workload, part) for part in ("train", *parts)}, place
+        )
+        cells = jax.device_put(
+            padded(
+                {name: np.ones(1) for name in names} | {"seed": np.zeros(1, int)}, width
+            ),
+            place,
+        )
+        compiled = (
+            jax.jit(jax.vmap(begin, in_axes=(0, None))).lower(cells, data).compile()
+        )
         states, _ = compiled(cells, data)
         epochs = jax.device_put(np.arange(chunk, dtype=np.int32), place)
         begins.append(compiled)
         advances.append(
-            jax.jit(jax.vmap(advance, in_axes=(0, 0, None, None))).lower(states, cells, epochs, data).compile()
+            jax.jit(jax.vmap(advance, in_axes=(0, 0, None, None)))
+            .lower(states, cells, epochs, data)
+            .compile()
         )
         everywhere.append(data)
     seconds = time.perf_counter() - started
@@ -169,7 +203,9 @@ def compile_program(
 
 def check_workload(name: str, workload: Any) -> None:
     """Raise TypeError unless a value is a Workload of sensible fields."""
-    check_instance(name, workload, Workload, "Make one by research.workloads.make_workload(name).")
+    check_instance(
+        name, workload, Workload, "Make one by research.workloads.make_workload(name)."
+    )
     check_callable(f"{name}.init", workload.init, "key")
     check_callable(f"{name}.objective", workload.objective, "params", "batch")
     for part in ("train", "validation", "test"):
@@ -178,7 +214,10 @@ def check_workload(name: str, workload: Any) -> None:
 
 def padded(cells: Mapping[str, np.ndarray], width: int) -> dict[str, np.ndarray]:
     """Pads to the width with copies of the last cell."""
-    return {name: np.concatenate([v, np.repeat(v[-1:], width - len(v))]) for name, v in cells.items()}
+    return {
+        name: np.concatenate([v, np.repeat(v[-1:], width - len(v))])
+        for name, v in cells.items()
+    }
 
 
 def _together(values: Sequence[Any]) -> Any:
@@ -190,10 +229,14 @@ def _check_parts(workload: Workload, parts: Sequence[str]) -> tuple[str, ...]:
     known = ("train", "validation", "test")
     check_sequence("evaluate_on", parts, "parts of a workload", str)
     if not len(parts) or not set(parts) <= set(known):
-        raise ValueError(f"evaluate_on must name parts of a workload, some of {known}; got {parts!r}.")
+        raise ValueError(
+            f"evaluate_on must name parts of a workload, some of {known}; got {parts!r}."
+        )
     for part in parts:
         if part != "train" and getattr(workload, part) is None:
-            raise ValueError(f"workload {workload.name!r} has no {part} part to evaluate on.")
+            raise ValueError(
+                f"workload {workload.name!r} has no {part} part to evaluate on."
+            )
     return tuple(dict.fromkeys(parts))
 
 

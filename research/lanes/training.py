@@ -90,7 +90,9 @@ def train(
       >>> trained.values.shape, trained.first_bad_step.tolist()
       ((3, 21), [-1, -1, -1])
     """
-    check_instance("program", program, Program, "Make one by research.lanes.compile_program(...).")
+    check_instance(
+        "program", program, Program, "Make one by research.lanes.compile_program(...)."
+    )
     cells = _check_cells(program, cells)
     if on_chunk is not None:
         check_callable("on_chunk", on_chunk, "progress")
@@ -110,7 +112,11 @@ def train(
         for start in range(0, len(unfinished), len(program.devices)):
             together = unfinished[start : start + len(program.devices)]
             while any(blocks[i].done < num_chunks for i in together):
-                for i, block in zip(together, _advance(program, [blocks[i] for i in together]), strict=True):
+                for i, block in zip(
+                    together,
+                    _advance(program, [blocks[i] for i in together]),
+                    strict=True,
+                ):
                     blocks[i] = block
                 if checkpoint.due():
                     checkpoint.save(kept(blocks))
@@ -135,17 +141,29 @@ def _advance(program: Program, blocks: Sequence[Block]) -> list[Block]:
             if block.state is None:
                 state, initial = program.begin[i](cells, program.data[i])
                 block = block._replace(state=state, initial=initial)
-            epochs = np.arange(block.done * program.chunk, (block.done + 1) * program.chunk, dtype=np.int32)
+            epochs = np.arange(
+                block.done * program.chunk,
+                (block.done + 1) * program.chunk,
+                dtype=np.int32,
+            )
             placed = jax.device_put((block.state, epochs), place)
-            state, record = program.advance[i](placed[0], cells, placed[1], program.data[i])
-            block = block._replace(state=state, records=(*block.records, record), done=block.done + 1)
+            state, record = program.advance[i](
+                placed[0], cells, placed[1], program.data[i]
+            )
+            block = block._replace(
+                state=state, records=(*block.records, record), done=block.done + 1
+            )
         advanced.append(block)
     jax.block_until_ready([block.state for block in advanced])
     return advanced
 
 
-def _progress(num_chunks: int, blocks: Sequence[Block], together: Sequence[int]) -> Progress:
-    losses = np.concatenate([np.asarray(blocks[i].records[-1].loss)[: blocks[i].size, -1] for i in together])
+def _progress(
+    num_chunks: int, blocks: Sequence[Block], together: Sequence[int]
+) -> Progress:
+    losses = np.concatenate(
+        [np.asarray(blocks[i].records[-1].loss)[: blocks[i].size, -1] for i in together]
+    )
     finite = losses[np.isfinite(losses)]
     return Progress(
         share=sum(block.done for block in blocks) / (num_chunks * len(blocks)),
@@ -159,10 +177,18 @@ def _collect(program: Program, blocks: Sequence[Block], seconds: float) -> Train
     """Blocks to cells: pads dropped, chunks joined, evaluations of the first epoch unfolded."""
     blocks = [block._replace(**jax.device_get(block._asdict())) for block in blocks]
     initial = np.concatenate([block.initial[: block.size] for block in blocks])
-    params = jax.tree.map(lambda *a: np.concatenate(a), *(_first(b.state.params, b.size) for b in blocks))
-    joined = [_first(jax.tree.map(lambda *a: np.concatenate(a, axis=1), *b.records), b.size) for b in blocks]
+    params = jax.tree.map(
+        lambda *a: np.concatenate(a), *(_first(b.state.params, b.size) for b in blocks)
+    )
+    joined = [
+        _first(jax.tree.map(lambda *a: np.concatenate(a, axis=1), *b.records), b.size)
+        for b in blocks
+    ]
     records = jax.tree.map(lambda *a: np.concatenate(a), *joined)
-    values = np.concatenate([initial[:, None], records.evaluations[:, 0], records.evaluations[:, 1:, -1]], axis=1)
+    values = np.concatenate(
+        [initial[:, None], records.evaluations[:, 0], records.evaluations[:, 1:, -1]],
+        axis=1,
+    )
     bad = records.first_bad_step
     epoch = np.argmax(bad >= 0, axis=1)
     within = np.take_along_axis(bad, epoch[:, None], axis=1)[:, 0]
@@ -171,7 +197,9 @@ def _collect(program: Program, blocks: Sequence[Block], seconds: float) -> Train
     values_on = {part: by_part[..., i] for i, part in enumerate(program.evaluate_on)}
     values = values_on[program.evaluate_on[0]]
     records = records._replace(evaluations=None)
-    return Trained(_passes(program), values, values_on, records, params, first_bad, seconds)
+    return Trained(
+        _passes(program), values, values_on, records, params, first_bad, seconds
+    )
 
 
 def _first(tree: Any, size: int) -> Any:
@@ -188,9 +216,13 @@ def _passes(program: Program) -> np.ndarray:
 
 def _name(program: Program, cells: Mapping[str, np.ndarray]) -> str:
     """Cells by what they are; what they share (workload, rule, sampler) is named by the caller's checkpoints."""
-    digest = hashlib.sha256(f"{program.num_epochs} {program.chunk} {program.width}".encode())
+    digest = hashlib.sha256(
+        f"{program.num_epochs} {program.chunk} {program.width}".encode()
+    )
     for name in sorted(cells):
-        digest.update(f"{name} {cells[name].dtype.str} ".encode() + cells[name].tobytes())
+        digest.update(
+            f"{name} {cells[name].dtype.str} ".encode() + cells[name].tobytes()
+        )
     return f"cells-{digest.hexdigest()[:12]}"
 
 
@@ -203,15 +235,25 @@ def _check_cells(program: Program, cells: Mapping[str, Any]) -> dict[str, np.nda
         check_numbers(f"cells[{name!r}]", values)
     arrays = {name: np.asarray(values) for name, values in cells.items()}
     lengths = {name: a.shape for name, a in arrays.items()}
-    if len(set(lengths.values())) != 1 or arrays["seed"].ndim != 1 or not len(arrays["seed"]):
-        raise ValueError(f"every entry of cells must have the same shape (m,), m > 0; got {lengths}.")
+    if (
+        len(set(lengths.values())) != 1
+        or arrays["seed"].ndim != 1
+        or not len(arrays["seed"])
+    ):
+        raise ValueError(
+            f"every entry of cells must have the same shape (m,), m > 0; got {lengths}."
+        )
     seeds = arrays["seed"]
     if seeds.dtype.kind not in "iu" or seeds.min() < 0 or seeds.max() >= 2**31:
-        raise ValueError(f"seeds must be integers in 0..2**31-1; got {seeds[:5]} of dtype {seeds.dtype}.")
+        raise ValueError(
+            f"seeds must be integers in 0..2**31-1; got {seeds[:5]} of dtype {seeds.dtype}."
+        )
     arrays["seed"] = seeds.astype(int)  # As the program was compiled for.
     for name in program.hyperparameters:
         values = arrays[name].astype(float)
-        bad = ~np.isfinite(values) | ((values < 0) if name == "learning_rate" else False)
+        bad = ~np.isfinite(values) | (
+            (values < 0) if name == "learning_rate" else False
+        )
         if bad.any():
             raise ValueError(
                 f"{name} must be finite and not negative; got {name}={values[bad][0]} in cell {bad.argmax()}."

@@ -4,8 +4,12 @@ from research.losses.classification import check_labels as check_labels
 from research.losses.classification import hinge as hinge
 from research.losses.classification import logistic as logistic
 from research.losses.classification import smooth_labels as smooth_labels
-from research.losses.classification import softmax_cross_entropy as softmax_cross_entropy
-from research.losses.classification import softmax_cross_entropy_one_hot as softmax_cross_entropy_one_hot
+from research.losses.classification import (
+    softmax_cross_entropy as softmax_cross_entropy,
+)
+from research.losses.classification import (
+    softmax_cross_entropy_one_hot as softmax_cross_entropy_one_hot,
+)
 from research.losses.regression import absolute_error as absolute_error
 from research.losses.regression import huber as huber
 from research.losses.regression import log_cosh as log_cosh

@@ -12,7 +12,9 @@ def floating(name: str, value: ArrayLike) -> Array:
     """The array; TypeError unless it is floating."""
     array = numeric(name, value)
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{name} must be floating; got dtype {array.dtype}. Convert first: {name}.astype(jnp.float32).")
+        raise TypeError(
+            f"{name} must be floating; got dtype {array.dtype}. Convert first: {name}.astype(jnp.float32)."
+        )
     return array
 
 

@@ -8,7 +8,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from research.checks import check_count, check_numbers, check_real
-from research.losses.checks import floating, negative_absolute, numeric, one_example, one_or_nan, wide
+from research.losses.checks import (
+    floating,
+    negative_absolute,
+    numeric,
+    one_example,
+    one_or_nan,
+    wide,
+)
 
 
 def logistic(logit: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
@@ -34,7 +41,9 @@ def logistic(logit: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
     """
     logit, label = _scalars("logit", logit, label)
     y = label.astype(logit.dtype)
-    loss = jnp.log1p(jnp.exp(negative_absolute(logit))) + logit * jnp.where(logit > 0, 1 - y, -y)
+    loss = jnp.log1p(jnp.exp(negative_absolute(logit))) + logit * jnp.where(
+        logit > 0, 1 - y, -y
+    )
     return _or_nan((y >= 0) & (y <= 1), loss, label, "0 or 1 (or a probability)")
 
 
@@ -94,14 +103,18 @@ def softmax_cross_entropy(logits: ArrayLike, label: ArrayLike) -> Float[Array, "
             "probabilities of shape (K,) to softmax_cross_entropy_one_hot."
         )
     if logits.ndim != 1 or label.ndim != 0:
-        raise ValueError(one_example("logits of shape (K,) and a label of shape ()", logits, label))
+        raise ValueError(
+            one_example("logits of shape (K,) and a label of shape ()", logits, label)
+        )
     label = wide(label)
     valid = (label >= 0) & (label < logits.shape[0])
     loss = -jax.nn.log_softmax(logits)[label]
     return _or_nan(valid, loss, label, f"in 0..{logits.shape[0] - 1}")
 
 
-def softmax_cross_entropy_one_hot(logits: ArrayLike, distribution: ArrayLike) -> Float[Array, ""]:
+def softmax_cross_entropy_one_hot(
+    logits: ArrayLike, distribution: ArrayLike
+) -> Float[Array, ""]:
     """Cross-entropy of a distribution over classes against softmax probabilities: -Σ_k q_k log softmax(z)_k.
 
     A class that is ruled out on both sides (z_k = -inf, q_k = 0) costs nothing, by 0 log 0 = 0, where
@@ -122,7 +135,11 @@ def softmax_cross_entropy_one_hot(logits: ArrayLike, distribution: ArrayLike) ->
     logits = floating("logits", logits)
     distribution = numeric("distribution", distribution).astype(logits.dtype)
     if logits.ndim != 1 or logits.shape != distribution.shape:
-        raise ValueError(one_example("logits and distribution of the same shape (K,)", logits, distribution))
+        raise ValueError(
+            one_example(
+                "logits and distribution of the same shape (K,)", logits, distribution
+            )
+        )
     log_probability = jax.nn.log_softmax(logits)
     ruled_out = (distribution == 0) & jnp.isneginf(log_probability)
     return -jnp.sum(distribution * jnp.where(ruled_out, 0, log_probability))
@@ -149,10 +166,14 @@ def smooth_labels(one_hot: ArrayLike, smoothing: ArrayLike) -> Float[Array, "*ba
     """
     one_hot = floating("one_hot", one_hot)
     if one_hot.ndim == 0:
-        raise ValueError("one_hot must end in an axis of classes; got shape (). Use jax.nn.one_hot(label, K).")
+        raise ValueError(
+            "one_hot must end in an axis of classes; got shape (). Use jax.nn.one_hot(label, K)."
+        )
     check_real("smoothing", smoothing)
     if not isinstance(smoothing, Tracer) and not 0 <= float(np.asarray(smoothing)) <= 1:
-        raise ValueError(f"smoothing must lie in 0..1; got smoothing={smoothing}. 0 leaves the labels alone.")
+        raise ValueError(
+            f"smoothing must lie in 0..1; got smoothing={smoothing}. 0 leaves the labels alone."
+        )
     smoothing = jnp.asarray(smoothing, one_hot.dtype)
     return (1 - smoothing) * one_hot + smoothing / one_hot.shape[-1]
 
@@ -176,7 +197,11 @@ def check_labels(labels: ArrayLike, num_classes: int) -> None:
 np.unique(labels, return_inverse=True)[1].
     """
     check_count("num_classes", num_classes)
-    check_numbers("labels", labels, wanted="numbers, as np.unique(labels, return_inverse=True)[1] makes them of words")
+    check_numbers(
+        "labels",
+        labels,
+        wanted="numbers, as np.unique(labels, return_inverse=True)[1] makes them of words",
+    )
     if isinstance(labels, Tracer):
         return
     values = np.asarray(labels)
@@ -200,5 +225,7 @@ def _scalars(name: str, value: ArrayLike, label: ArrayLike) -> tuple[Array, Arra
 def _or_nan(valid: Array, value: Array, label: Array, domain: str) -> Array:
     """The value where the label is valid; a concrete label that is not raises, a traced one gives NaN."""
     if not isinstance(valid, Tracer) and not valid:
-        raise ValueError(f"label must be {domain}; got label={label}. See research.losses.check_labels for a dataset.")
+        raise ValueError(
+            f"label must be {domain}; got label={label}. See research.losses.check_labels for a dataset."
+        )
     return value * one_or_nan(valid, value.dtype)

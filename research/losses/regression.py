@@ -47,7 +47,9 @@ def absolute_error(prediction: ArrayLike, target: ArrayLike) -> Float[Array, ""]
     return jnp.sum(residual * jnp.sign(residual))
 
 
-def huber(prediction: ArrayLike, target: ArrayLike, delta: ArrayLike = 1.0) -> Float[Array, ""]:
+def huber(
+    prediction: ArrayLike, target: ArrayLike, delta: ArrayLike = 1.0
+) -> Float[Array, ""]:
     """Squared error near the target and absolute error far from it: Σ h(p - y).
 
     h(r) = r²/2 if |r| <= δ, else δ (|r| - δ/2). The gradient is the residual clipped to [-δ, δ]. The Hessian is 1 for
@@ -70,11 +72,15 @@ def huber(prediction: ArrayLike, target: ArrayLike, delta: ArrayLike = 1.0) -> F
     """
     check_real("delta", delta)
     if not isinstance(delta, Tracer) and not float(np.asarray(delta)) > 0:
-        raise ValueError(f"delta must be positive; got delta={delta}. For a pure absolute error use absolute_error.")
+        raise ValueError(
+            f"delta must be positive; got delta={delta}. For a pure absolute error use absolute_error."
+        )
     residual = _residual(prediction, target)
     delta = jnp.asarray(delta, residual.dtype)
     size = jnp.abs(residual)
-    return jnp.sum(jnp.where(size <= delta, 0.5 * residual**2, delta * (size - 0.5 * delta)))
+    return jnp.sum(
+        jnp.where(size <= delta, 0.5 * residual**2, delta * (size - 0.5 * delta))
+    )
 
 
 def log_cosh(prediction: ArrayLike, target: ArrayLike) -> Float[Array, ""]:
@@ -90,12 +96,16 @@ def log_cosh(prediction: ArrayLike, target: ArrayLike) -> Float[Array, ""]:
       999.31
     """
     below = negative_absolute(_residual(prediction, target))
-    return jnp.sum(jnp.log1p(jnp.exp(2 * below)) - below - jnp.asarray(np.log(2), below.dtype))
+    return jnp.sum(
+        jnp.log1p(jnp.exp(2 * below)) - below - jnp.asarray(np.log(2), below.dtype)
+    )
 
 
 def _residual(prediction: ArrayLike, target: ArrayLike) -> Array:
     prediction = floating("prediction", prediction)
     target = jnp.asarray(numeric("target", target), prediction.dtype)
     if prediction.shape != target.shape:
-        raise ValueError(one_example("prediction and target of the same shape", prediction, target))
+        raise ValueError(
+            one_example("prediction and target of the same shape", prediction, target)
+        )
     return prediction - target

@@ -33,12 +33,22 @@ def sequence_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Float[Array,
     """
     logits, labels = floating("logits", logits), numeric("labels", labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels must be integer classes; got dtype {labels.dtype}. Convert them with .astype(int).")
+        raise TypeError(
+            f"labels must be integer classes; got dtype {labels.dtype}. Convert them with .astype(int)."
+        )
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise ValueError(one_example("logits of shape (T, K) and labels of shape (T,)", logits, labels))
+        raise ValueError(
+            one_example(
+                "logits of shape (T, K) and labels of shape (T,)", logits, labels
+            )
+        )
     labels = wide(labels)
     counts = labels >= 0
     log_probabilities = jax.nn.log_softmax(logits)
-    chosen = jnp.take_along_axis(log_probabilities, jnp.clip(labels, 0, logits.shape[1] - 1)[:, None], axis=1)[:, 0]
+    chosen = jnp.take_along_axis(
+        log_probabilities, jnp.clip(labels, 0, logits.shape[1] - 1)[:, None], axis=1
+    )[:, 0]
     chosen = chosen * one_or_nan(labels < logits.shape[1], chosen.dtype)
-    return -jnp.sum(jnp.where(counts, chosen, 0)) / jnp.maximum(jnp.sum(counts), 1).astype(logits.dtype)
+    return -jnp.sum(jnp.where(counts, chosen, 0)) / jnp.maximum(
+        jnp.sum(counts), 1
+    ).astype(logits.dtype)

@@ -47,7 +47,11 @@ np.unique(labels, return_inverse=True)[1].
         if not is_array(prediction):
             check_numbers("prediction", prediction)
         y = np.asarray(targets)
-        if not (y.dtype == bool or jnp.issubdtype(y.dtype, np.integer) or jnp.issubdtype(y.dtype, np.floating)):
+        if not (
+            y.dtype == bool
+            or jnp.issubdtype(y.dtype, np.integer)
+            or jnp.issubdtype(y.dtype, np.floating)
+        ):
             raise TypeError(
                 f"targets must be numbers; got dtype {y.dtype}. np.unique(y, return_inverse=True)[1] numbers classes."
             )
@@ -73,7 +77,9 @@ def check_classes(shape: tuple[int, ...], y: Any) -> None:
             "one-hot labels take jnp.argmax(y, axis=-1); of yes-or-no labels, several an example, take one column at a time."
         )
     if given != shape and given != shape[:-1]:
-        raise ValueError(f"labels must have the shape of predicted classes, {shape[:-1] or shape}; got {given}.")
+        raise ValueError(
+            f"labels must have the shape of predicted classes, {shape[:-1] or shape}; got {given}."
+        )
     if given != shape and shape[len(shape) - 1] == 1:
         raise ValueError(
             f"logits of shape {shape} are of one class, of which every example is; got labels of shape {given}. For two classes "
@@ -96,7 +102,9 @@ def _of_classes(shape: tuple[int, ...], y: np.ndarray) -> None:
 def _of_sequences(shape: tuple[int, ...], y: np.ndarray) -> None:
     _check_shape(shape[:-1], y, f"integer classes, for logits of shape {shape}")
     _check_integers(y)
-    check_labels(np.maximum(y, 0), shape[-1])  # A negative label marks a position that does not count.
+    check_labels(
+        np.maximum(y, 0), shape[-1]
+    )  # A negative label marks a position that does not count.
 
 
 def _of_two(shape: tuple[int, ...], y: np.ndarray) -> None:
@@ -110,11 +118,18 @@ def _of_probabilities(shape: tuple[int, ...], y: np.ndarray) -> None:
 
 
 def _of_distributions(shape: tuple[int, ...], y: np.ndarray) -> None:
-    _check_shape(shape, y, "a distribution for each example, such as jax.nn.one_hot(labels, K)")
+    _check_shape(
+        shape, y, "a distribution for each example, such as jax.nn.one_hot(labels, K)"
+    )
     values = np.asarray(y, float)
     _check_entries(values >= 0, values, "probabilities, at least 0")
     sums = values.sum(axis=-1)
-    _check_entries(np.abs(sums - 1) <= OFF_ONE, sums, "probabilities that sum to 1 over the classes", "a sum of ")
+    _check_entries(
+        np.abs(sums - 1) <= OFF_ONE,
+        sums,
+        "probabilities that sum to 1 over the classes",
+        "a sum of ",
+    )
 
 
 _CHECKS: dict[Any, Callable[[tuple[int, ...], np.ndarray], None]] = {
@@ -128,7 +143,9 @@ _CHECKS: dict[Any, Callable[[tuple[int, ...], np.ndarray], None]] = {
 
 def _check_shape(wanted: tuple[int, ...], y: np.ndarray, what: str) -> None:
     if y.shape != wanted:
-        raise ValueError(f"targets must be {what}: shape {wanted}; got shape {y.shape}.")
+        raise ValueError(
+            f"targets must be {what}: shape {wanted}; got shape {y.shape}."
+        )
 
 
 def _check_integers(y: np.ndarray) -> None:
@@ -139,8 +156,12 @@ def _check_integers(y: np.ndarray) -> None:
         )
 
 
-def _check_entries(right: np.ndarray, values: np.ndarray, domain: str, got: str = "") -> None:
+def _check_entries(
+    right: np.ndarray, values: np.ndarray, domain: str, got: str = ""
+) -> None:
     if not right.all():
         index = tuple(int(i) for i in np.argwhere(~right)[0])
         place = index[0] if len(index) == 1 else index
-        raise ValueError(f"targets must be {domain}; got {got}{values[index]} at index {place}.")
+        raise ValueError(
+            f"targets must be {domain}; got {got}{values[index]} at index {place}."
+        )

@@ -1,6 +1,10 @@
 """Models as pairs of pure functions: init(key) -> params, apply(params, x, key=None) -> prediction."""
 
-from research.models.activations import ACTIVATION_DERIVATIVES, ACTIVATIONS, find_activation
+from research.models.activations import (
+    ACTIVATION_DERIVATIVES,
+    ACTIVATIONS,
+    find_activation,
+)
 from research.models.attention import attention, attention_weights, causal_mask
 from research.models.backward import mlp_rounding_bound, mlp_value_and_gradient
 from research.models.cnn import cnn
@@ -8,15 +12,35 @@ from research.models.convolution import convolution
 from research.models.dropout import dropout
 from research.models.embedding import check_tokens, sinusoidal_positions
 from research.models.generation import generate
-from research.models.images import augmented, in_turn, mean_and_sd, on_images, random_crop, random_flip, random_shift
+from research.models.images import (
+    augmented,
+    in_turn,
+    mean_and_sd,
+    on_images,
+    random_crop,
+    random_flip,
+    random_shift,
+)
 from research.models.initialisers import INITIALISERS, find_initialiser
 from research.models.linear import dense, linear
 from research.models.linen import from_linen
 from research.models.logistic import logistic, probability
 from research.models.mlp import mlp
-from research.models.ngrams import SMOOTHINGS, best_ngram, ngram, ngram_losses, ngram_probabilities, sample_ngram
+from research.models.ngrams import (
+    SMOOTHINGS,
+    best_ngram,
+    ngram,
+    ngram_losses,
+    ngram_probabilities,
+    sample_ngram,
+)
 from research.models.normalisation import group_normalisation, layer_normalisation
-from research.models.parameters import check_same_architecture, count_parameters, describe, list_parameters
+from research.models.parameters import (
+    check_same_architecture,
+    count_parameters,
+    describe,
+    list_parameters,
+)
 from research.models.pooling import average_pool, max_pool
 from research.models.reading import next_token_losses, next_token_risk, reader
 from research.models.recurrent import Recurrence, check_sequences, recurrence, recurrent

@@ -85,7 +85,9 @@ def _derivative_of_silu(z: Array) -> Array:
 
 def _derivative_of_gelu(z: Array) -> Array:
     """Φ(z) + z times the normal density."""
-    return _normal_distribution(z) + z * (jnp.exp(-0.5 * z * z) * float(1 / np.sqrt(2 * np.pi)))
+    return _normal_distribution(z) + z * (
+        jnp.exp(-0.5 * z * z) * float(1 / np.sqrt(2 * np.pi))
+    )
 
 
 ACTIVATIONS: dict[str, Activation] = {

@@ -13,7 +13,9 @@ from research.sizes import check_room
 from research.types import Array, Params
 
 
-def attention(params: Params, x: ArrayLike, mask: ArrayLike | None = None, *, num_heads: int) -> Array:
+def attention(
+    params: Params, x: ArrayLike, mask: ArrayLike | None = None, *, num_heads: int
+) -> Array:
     """Multi-head self-attention: concat_h(softmax(Q_h K_hᵀ / sqrt(d) + M) V_h) W_output, d = width / num_heads.
 
     Q, K and V are x W + b for three parts of one product; head h has columns h d .. (h + 1) d - 1 of each part. M is 0
@@ -47,7 +49,9 @@ def attention(params: Params, x: ArrayLike, mask: ArrayLike | None = None, *, nu
     return project(params["output"], joined)
 
 
-def attention_weights(params: Params, x: ArrayLike, mask: ArrayLike | None = None, *, num_heads: int) -> Array:
+def attention_weights(
+    params: Params, x: ArrayLike, mask: ArrayLike | None = None, *, num_heads: int
+) -> Array:
     """What `attention` weighs the values with: softmax(Q_h K_hᵀ / sqrt(d) + M), whose rows sum to 1.
 
     Args, Raises:
@@ -86,7 +90,9 @@ def project(params: Params, x: ArrayLike) -> Array:
     return dense(x, weights, params.get("bias", jnp.zeros((), weights.dtype)))
 
 
-def _check_attended(params: Params, x: ArrayLike, mask: ArrayLike | None, names: tuple[str, ...]) -> None:
+def _check_attended(
+    params: Params, x: ArrayLike, mask: ArrayLike | None, names: tuple[str, ...]
+) -> None:
     check_numbers("x", x)
     if mask is not None:
         check_numbers("mask", mask, wanted="of booleans")
@@ -94,7 +100,9 @@ def _check_attended(params: Params, x: ArrayLike, mask: ArrayLike | None, names:
             raise TypeError(
                 f"mask must be of booleans, True where a query may look; got {jnp.asarray(mask).dtype}. If additive: mask == 0."
             )
-    parts = [params.get(name) for name in names] if isinstance(params, Mapping) else [None]
+    parts = (
+        [params.get(name) for name in names] if isinstance(params, Mapping) else [None]
+    )
     if not all(isinstance(part, Mapping) and "weights" in part for part in parts):
         raise TypeError(
             "params must be those of attention, {'query_key_value': {'weights': ...}, 'output': {'weights': ...}}; got "
@@ -113,9 +121,14 @@ def check_heads(width: int, num_heads: int) -> None:
         )
 
 
-def _weights_and_values(params: Params, x: Array, mask: ArrayLike | None, num_heads: int) -> tuple[Array, Array]:
+def _weights_and_values(
+    params: Params, x: Array, mask: ArrayLike | None, num_heads: int
+) -> tuple[Array, Array]:
     """(n, heads, T, T) and (n, heads, T, d), with the leading axes of x flattened into n."""
-    if x.ndim < 2 or jnp.shape(params["query_key_value"]["weights"]) != (x.shape[-1], 3 * x.shape[-1]):
+    if x.ndim < 2 or jnp.shape(params["query_key_value"]["weights"]) != (
+        x.shape[-1],
+        3 * x.shape[-1],
+    ):
         raise ValueError(
             f"x must have shape (..., T, width) and query_key_value's weights (width, 3 width); got x of shape {x.shape} and "
             f"weights of {jnp.shape(params['query_key_value']['weights'])}."
@@ -123,8 +136,14 @@ def _weights_and_values(params: Params, x: Array, mask: ArrayLike | None, num_he
     length, width = x.shape[-2:]
     check_heads(width, num_heads)
     projected = project(params["query_key_value"], x.reshape(-1, length, width))
-    parts = projected.reshape(-1, length, 3, num_heads, width // num_heads).transpose(2, 0, 3, 1, 4)
-    queries, keys, values = parts[0] / np.sqrt(width // num_heads).item(), parts[1], parts[2]
+    parts = projected.reshape(-1, length, 3, num_heads, width // num_heads).transpose(
+        2, 0, 3, 1, 4
+    )
+    queries, keys, values = (
+        parts[0] / np.sqrt(width // num_heads).item(),
+        parts[1],
+        parts[2],
+    )
     scores = queries @ jnp.swapaxes(keys, -1, -2)
     if mask is None:
         return jax.nn.softmax(scores, axis=-1), values
@@ -141,7 +160,9 @@ def _masked_softmax(scores: Array, mask: Array) -> Array:
 def _masked_softmax_jvp(primals, tangents):
     """p (ds - Σ p ds): where p is 0 by the mask so is its derivative, and no second pass through the mask is needed."""
     weights, change = _masked_softmax(*primals), tangents[0]
-    return weights, weights * (change - jnp.sum(weights * change, axis=-1, keepdims=True))
+    return weights, weights * (
+        change - jnp.sum(weights * change, axis=-1, keepdims=True)
+    )
 
 
 def _spread(mask: ArrayLike, leading: tuple[int, ...]) -> Array:
@@ -153,4 +174,6 @@ def _spread(mask: ArrayLike, leading: tuple[int, ...]) -> Array:
         )
     if mask.ndim == 2:
         return mask[None, None]
-    return jnp.broadcast_to(mask, (*leading, *mask.shape[-2:])).reshape(-1, 1, *mask.shape[-2:])
+    return jnp.broadcast_to(mask, (*leading, *mask.shape[-2:])).reshape(
+        -1, 1, *mask.shape[-2:]
+    )

@@ -8,13 +8,21 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
-from research.checks import check_choice, check_mapping, check_numbers, check_tree, shown
+from research.checks import (
+    check_choice,
+    check_mapping,
+    check_numbers,
+    check_tree,
+    shown,
+)
 from research.models.activations import ACTIVATION_DERIVATIVES, find_activation
 from research.models.linear import dense
 from research.models.mlp import layer_names
 from research.types import Array, Params
 
-Loss = Callable[[Any, Any], tuple[Array, Array]]  # (z (n, K), y) -> (mean loss (), its gradient in z (n, K))
+Loss = Callable[
+    [Any, Any], tuple[Array, Array]
+]  # (z (n, K), y) -> (mean loss (), its gradient in z (n, K))
 
 
 class Forward(NamedTuple):
@@ -42,7 +50,12 @@ class Backward(NamedTuple):
 
 
 def mlp_value_and_gradient(
-    params: Params, x: ArrayLike, y: ArrayLike, *, activation: str = "relu", loss: str = "softmax_cross_entropy"
+    params: Params,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    activation: str = "relu",
+    loss: str = "softmax_cross_entropy",
 ) -> tuple[Array, Params]:
     """The mean loss of an `mlp` on a batch, and its gradient by the chain rule, without automatic differentiation.
 
@@ -97,7 +110,9 @@ def mlp_forward(params: Params, x: ArrayLike, *, activation: str) -> Forward:
     check_numbers("x", x)
     phi, batch = find_activation(activation), jnp.asarray(x)
     if batch.ndim != 2 or len(batch) < 1:
-        raise ValueError(f"x must be a batch of shape (n, features), n at least 1; got x of shape {batch.shape}.")
+        raise ValueError(
+            f"x must be a batch of shape (n, features), n at least 1; got x of shape {batch.shape}."
+        )
     inputs, sums = [batch], []
     for name in _names(params):
         if sums:
@@ -106,7 +121,9 @@ def mlp_forward(params: Params, x: ArrayLike, *, activation: str) -> Forward:
     return Forward(tuple(inputs), tuple(sums))
 
 
-def mlp_backward(params: Params, forward: Forward, delta: ArrayLike, *, activation: str) -> Backward:
+def mlp_backward(
+    params: Params, forward: Forward, delta: ArrayLike, *, activation: str
+) -> Backward:
     """The way back: from the derivative by the prediction to those by all parameters, and by x.
 
     Args:
@@ -127,18 +144,25 @@ def mlp_backward(params: Params, forward: Forward, delta: ArrayLike, *, activati
     find_activation(activation)  # An unknown name is refused in the same words.
     slope, deltas = ACTIVATION_DERIVATIVES[activation], [jnp.asarray(delta)]
     if deltas[0].shape != forward.sums[-1].shape:
-        raise ValueError(f"delta must have the prediction's shape {forward.sums[-1].shape}; got {deltas[0].shape}.")
+        raise ValueError(
+            f"delta must have the prediction's shape {forward.sums[-1].shape}; got {deltas[0].shape}."
+        )
     grads = {}
     for k, name in reversed(tuple(enumerate(_names(params)))):
         own = deltas[-1]
         found = {"weights": forward.inputs[k].T @ own, "bias": jnp.sum(own, axis=0)}
-        grads[name] = {what: array.astype(params[name][what].dtype) for what, array in found.items()}
+        grads[name] = {
+            what: array.astype(params[name][what].dtype)
+            for what, array in found.items()
+        }
         before = own @ params[name]["weights"].T
         deltas.append(before * slope(forward.sums[k - 1]) if k > 0 else before)
     return Backward(grads, tuple(reversed(deltas)))
 
 
-def mlp_rounding_bound(params: Params, x: ArrayLike, y: ArrayLike, *, activation: str, loss: str) -> Params:
+def mlp_rounding_bound(
+    params: Params, x: ArrayLike, y: ArrayLike, *, activation: str, loss: str
+) -> Params:
     """How far the gradient may move, entry by entry, when its sums are taken in another order.
 
     An entry is a chain of sums, of n terms in the last and of a layer's width in each before it, m terms in all. Rounding
@@ -163,15 +187,28 @@ def mlp_rounding_bound(params: Params, x: ArrayLike, y: ArrayLike, *, activation
     check_choice("loss", loss, BATCH_LOSSES)
     check_numbers("y", y)
     forward = mlp_forward(params, x, activation=activation)
-    slope, last, n = ACTIVATION_DERIVATIVES[activation], forward.sums[-1], len(forward.sums[-1])
+    slope, last, n = (
+        ACTIVATION_DERIVATIVES[activation],
+        forward.sums[-1],
+        len(forward.sums[-1]),
+    )
     # The loss takes off what is true, about 1 over n, and what is left may be small beside its rounding.
     size = jnp.abs(BATCH_LOSSES[loss](last, jnp.asarray(y))[1]) + 1 / n
-    unit = (n + sum(h.shape[1] for h in forward.inputs) + last.shape[1]) * float(jnp.finfo(last.dtype).eps)
+    unit = (n + sum(h.shape[1] for h in forward.inputs) + last.shape[1]) * float(
+        jnp.finfo(last.dtype).eps
+    )
     bound = {}
     for k, name in reversed(tuple(enumerate(_names(params)))):
-        bound[name] = {"weights": unit * jnp.abs(forward.inputs[k]).T @ size, "bias": unit * jnp.sum(size, axis=0)}
+        bound[name] = {
+            "weights": unit * jnp.abs(forward.inputs[k]).T @ size,
+            "bias": unit * jnp.sum(size, axis=0),
+        }
         if k > 0:
-            size = size @ jnp.abs(params[name]["weights"]).T * jnp.abs(slope(forward.sums[k - 1]))
+            size = (
+                size
+                @ jnp.abs(params[name]["weights"]).T
+                * jnp.abs(slope(forward.sums[k - 1]))
+            )
     return bound
 
 
@@ -179,16 +216,24 @@ def _softmax_cross_entropy(z: Array, y: Array) -> tuple[Array, Array]:
     """-log softmax(z)_y; by z, softmax(z) less 1 at the true class. A traced class that is none gives NaN."""
     n, num_classes = z.shape
     if y.shape != (n,) or not jnp.issubdtype(y.dtype, jnp.integer):
-        raise ValueError(f"y must be integer classes of shape ({n},); got shape {y.shape} of {y.dtype}.")
-    y = y if y.dtype.itemsize >= 4 else y.astype(jnp.int32)  # 8 bits cannot hold 256, the number of classes.
+        raise ValueError(
+            f"y must be integer classes of shape ({n},); got shape {y.shape} of {y.dtype}."
+        )
+    y = (
+        y if y.dtype.itemsize >= 4 else y.astype(jnp.int32)
+    )  # 8 bits cannot hold 256, the number of classes.
     valid = (y >= 0) & (y < num_classes)
     if not isinstance(valid, Tracer) and not valid.all():
-        raise ValueError(f"y must hold classes in 0..{num_classes - 1}; got {y[~valid][0]}.")
+        raise ValueError(
+            f"y must hold classes in 0..{num_classes - 1}; got {y[~valid][0]}."
+        )
     log_probability = jax.nn.log_softmax(z)
     true = y[:, None] == jnp.arange(num_classes)[None, :]
     losses = -jnp.sum(jnp.where(true, log_probability, 0), axis=1)
     delta = jax.nn.softmax(z) - true.astype(z.dtype)
-    return jnp.mean(jnp.where(valid, losses, jnp.nan)), jnp.where(valid[:, None], delta, jnp.nan) / n
+    return jnp.mean(jnp.where(valid, losses, jnp.nan)), jnp.where(
+        valid[:, None], delta, jnp.nan
+    ) / n
 
 
 def _squared_error(z: Array, y: Array) -> tuple[Array, Array]:
@@ -216,7 +261,9 @@ def _logistic(z: Array, y: Array) -> tuple[Array, Array]:
 
 def _targets(z: Array, y: Array) -> Array:
     if y.shape != z.shape:
-        raise ValueError(f"y must have the prediction's shape {z.shape}; got {y.shape}. Targets are never broadcast.")
+        raise ValueError(
+            f"y must have the prediction's shape {z.shape}; got {y.shape}. Targets are never broadcast."
+        )
     return y.astype(z.dtype)
 
 
@@ -237,6 +284,8 @@ def _names(params: Params) -> tuple[str, ...]:
         )
     for name, layer in params.items():
         if not isinstance(layer, Mapping) or set(layer) != {"weights", "bias"}:
-            raise TypeError(f"params must hold weights and bias of each layer; got params[{name!r}]={shown(layer)}.")
+            raise TypeError(
+                f"params must hold weights and bias of each layer; got params[{name!r}]={shown(layer)}."
+            )
     check_tree("params", params)
     return names

@@ -8,7 +8,9 @@ import numpy as np
 
 from research.types import Array
 
-Carry = tuple[Array, ...]  # What one time step hands the next; the hidden state h stands first.
+Carry = tuple[
+    Array, ...
+]  # What one time step hands the next; the hidden state h stands first.
 
 
 class Cell(NamedTuple):
@@ -58,7 +60,9 @@ def vanilla_slopes(kept: Any, before: Carry, after: Carry) -> Array:
     return 1 - after[0] ** 2
 
 
-def vanilla_differential(slopes: Array, dp: Array | None, dq: Array, dcarry: Carry) -> Carry:
+def vanilla_differential(
+    slopes: Array, dp: Array | None, dq: Array, dcarry: Carry
+) -> Carry:
     """dh' = (1 - h'²) (dp + dq)."""
     del dcarry
     return (slopes * _sum(dp, dq),)
@@ -89,7 +93,9 @@ def gru(p: Array, q: Array, carry: Carry) -> tuple[Carry, Any]:
     """
     (h,) = carry
     width = h.shape[-1]
-    gates = 0.5 * jnp.tanh(0.5 * (p[:, : 2 * width] + q[:, : 2 * width])) + 0.5  # σ by the tanh, the faster of the two.
+    gates = (
+        0.5 * jnp.tanh(0.5 * (p[:, : 2 * width] + q[:, : 2 * width])) + 0.5
+    )  # σ by the tanh, the faster of the two.
     new = jnp.tanh(p[:, 2 * width :] + gates[:, :width] * q[:, 2 * width :])
     return (new + gates[:, width:] * (h - new),), (gates, new, q[:, 2 * width :])
 
@@ -100,11 +106,17 @@ def gru_slopes(kept: Any, before: Carry, after: Carry) -> tuple[Array, ...]:
     gates, new, reset_from = kept
     r, z = jnp.split(gates, 2, axis=-1)
     by_new = (1 - z) * (1 - new**2)
-    of_blocks = (by_new * reset_from * r * (1 - r), (before[0] - new) * z * (1 - z), by_new * r)
+    of_blocks = (
+        by_new * reset_from * r * (1 - r),
+        (before[0] - new) * z * (1 - z),
+        by_new * r,
+    )
     return jnp.concatenate(of_blocks, axis=-1), by_new, z
 
 
-def gru_differential(slopes: tuple[Array, ...], dp: Array | None, dq: Array, dcarry: Carry) -> Carry:
+def gru_differential(
+    slopes: tuple[Array, ...], dp: Array | None, dq: Array, dcarry: Carry
+) -> Carry:
     """dh' = z dh + (1 - z) dn + (h - n) dz, where dz = z (1 - z) (dp_z + dq_z), dr = r (1 - r) (dp_r + dq_r) and
     dn = (1 - n²) (dp_n + r dq_n + q_n dr)."""
     of_blocks, by_new, z = slopes
@@ -139,7 +151,9 @@ def lstm(p: Array, q: Array, carry: Carry) -> tuple[Carry, Any]:
       [[0.5]] [[0.4621]]
     """
     # All four are one tanh, which is the faster: σ(x) = (1 + tanh(x / 2)) / 2.
-    scale = jnp.asarray(np.repeat([0.5, 0.5, 1.0, 0.5], carry[1].shape[-1])[None], p.dtype)
+    scale = jnp.asarray(
+        np.repeat([0.5, 0.5, 1.0, 0.5], carry[1].shape[-1])[None], p.dtype
+    )
     gates = scale * jnp.tanh(scale * (p + q)) + (1 - scale)
     i, f, g, o = jnp.split(gates, 4, axis=-1)
     c = f * carry[1] + i * g
@@ -150,11 +164,18 @@ def lstm_slopes(kept: Array, before: Carry, after: Carry) -> tuple[Array, ...]:
     """Of c' by i, f and g, and of h' by o, each by the gate's argument, side by side; f, of c; and of h' by c'."""
     i, f, g, o = jnp.split(kept, 4, axis=-1)
     squashed = jnp.tanh(after[1])
-    of_gates = (g * i * (1 - i), before[1] * f * (1 - f), i * (1 - g**2), squashed * o * (1 - o))
+    of_gates = (
+        g * i * (1 - i),
+        before[1] * f * (1 - f),
+        i * (1 - g**2),
+        squashed * o * (1 - o),
+    )
     return jnp.concatenate(of_gates, axis=-1), f, o * (1 - squashed**2)
 
 
-def lstm_differential(slopes: tuple[Array, ...], dp: Array | None, dq: Array, dcarry: Carry) -> Carry:
+def lstm_differential(
+    slopes: tuple[Array, ...], dp: Array | None, dq: Array, dcarry: Carry
+) -> Carry:
     """dc' = f dc + c df + g di + i dg and dh' = tanh(c') do + o (1 - tanh²(c')) dc', where di = i (1 - i) (dp_i + dq_i),
     the same for f and o, and dg = (1 - g²) (dp_g + dq_g)."""
     of_gates, f, by_c = slopes

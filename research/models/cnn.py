@@ -72,13 +72,25 @@ def cnn(
       >>> params["convolution_2"]["weights"].shape, params["dense_1"]["weights"].shape
       ((3, 3, 32, 64), (3136, 128))
     """
-    pools = _check(image_shape, num_classes, channels, kernel_size, stride, pool, hidden, normalisation, dropout)
+    pools = _check(
+        image_shape,
+        num_classes,
+        channels,
+        kernel_size,
+        stride,
+        pool,
+        hidden,
+        normalisation,
+        dropout,
+    )
     check_model_dtype(dtype)
     activate, draw = find_activation(activation), find_initialiser(initialiser)
 
     def features(params: Params, x: Array) -> Array:
         for i, window in enumerate(pools, 1):
-            x = convolution(x, **params[f"convolution_{i}"], stride=stride, padding=padding)
+            x = convolution(
+                x, **params[f"convolution_{i}"], stride=stride, padding=padding
+            )
             if normalisation:
                 x = _normalised(normalisation, x, **params[f"normalisation_{i}"])
             # The largest of the activations is the activation of the largest only where it never falls.
@@ -89,11 +101,16 @@ def cnn(
     def init(key: Key) -> Params:
         chosen = jnp.dtype(jnp.result_type(float) if dtype is None else dtype)
         params, keys = {}, iter(jax.random.split(key, len(pools) + len(hidden) + 1))
-        for i, (before, after) in enumerate(zip((image_shape[-1], *channels), channels, strict=False), 1):
+        for i, (before, after) in enumerate(
+            zip((image_shape[-1], *channels), channels, strict=False), 1
+        ):
             shape = (*pair("kernel_size", kernel_size, 1), before, after)
             params[f"convolution_{i}"] = _layer(draw, next(keys), shape, chosen)
             if normalisation:
-                params[f"normalisation_{i}"] = {"scale": jnp.ones(after, chosen), "bias": jnp.zeros(after, chosen)}
+                params[f"normalisation_{i}"] = {
+                    "scale": jnp.ones(after, chosen),
+                    "bias": jnp.zeros(after, chosen),
+                }
         image = jax.ShapeDtypeStruct(image_shape, chosen)
         widths = (*jax.eval_shape(features, params, image).shape, *hidden, num_classes)
         for i, shape in enumerate(itertools.pairwise(widths), 1):
@@ -104,14 +121,21 @@ def cnn(
         x = jnp.asarray(x)
         check_image_shape(x, image_shape)
         if x.dtype == jnp.uint8:
-            raise TypeError("x is uint8, 0..255: give the model to research.models.on_images, or divide x by 255.")
+            raise TypeError(
+                "x is uint8, 0..255: give the model to research.models.on_images, or divide x by 255."
+            )
         x = features(params, x)
         for i in range(1, len(hidden) + 2):
-            x = dense(_dropped(key, i, x, dropout), *(params[f"dense_{i}"][name] for name in ("weights", "bias")))
+            x = dense(
+                _dropped(key, i, x, dropout),
+                *(params[f"dense_{i}"][name] for name in ("weights", "bias")),
+            )
             x = activate(x) if i <= len(hidden) else x
         return x
 
-    shapes_of(init)  # An image too small for its windows is refused here, not at the first step.
+    shapes_of(
+        init
+    )  # An image too small for its windows is refused here, not at the first step.
     return with_own_parameters(init, apply)
 
 
@@ -124,35 +148,61 @@ def check_image_shape(x: Array, image_shape: tuple[int, int, int]) -> None:
         )
 
 
-def _layer(draw: Initialiser, key: Key, shape: tuple[int, ...], dtype: DTypeLike) -> Params:
+def _layer(
+    draw: Initialiser, key: Key, shape: tuple[int, ...], dtype: DTypeLike
+) -> Params:
     return {"weights": draw(key, shape, dtype), "bias": jnp.zeros(shape[-1], dtype)}
 
 
 def _normalised(kind: str, x: Array, scale: Array, bias: Array) -> Array:
     if kind == "layer":
         return layer_normalisation(x, scale, bias)
-    return group_normalisation(x, scale, bias, x.shape[-1] // math.gcd(x.shape[-1], CHANNELS_OF_A_GROUP))
+    return group_normalisation(
+        x, scale, bias, x.shape[-1] // math.gcd(x.shape[-1], CHANNELS_OF_A_GROUP)
+    )
 
 
 def _dropped(key: Key | None, layer: int, x: Array, rate: float) -> Array:
     return dropped(key if key is None else jax.random.fold_in(key, layer), x, rate)
 
 
-def _check(image_shape, num_classes, channels, kernel_size, stride, pool, hidden, normalisation, dropout) -> list[int]:
+def _check(
+    image_shape,
+    num_classes,
+    channels,
+    kernel_size,
+    stride,
+    pool,
+    hidden,
+    normalisation,
+    dropout,
+) -> list[int]:
     """Refuses what is out of range; returns the pooling window of each block."""
     if not (isinstance(image_shape, tuple | list) and len(image_shape) == 3):
-        raise ValueError(f"image_shape must be (H, W, C); got image_shape={image_shape!r}. Grey images have C = 1.")
-    for name, values in (("image_shape", image_shape), ("channels", channels), ("hidden", hidden)):
+        raise ValueError(
+            f"image_shape must be (H, W, C); got image_shape={image_shape!r}. Grey images have C = 1."
+        )
+    for name, values in (
+        ("image_shape", image_shape),
+        ("channels", channels),
+        ("hidden", hidden),
+    ):
         check_counts(name, values)
     check_count("num_classes", num_classes, 1)
     pair("kernel_size", kernel_size, 1)
     pair("stride", stride, 1)
     check_dropout_rate("dropout", dropout)
-    if normalisation is not None and not (isinstance(normalisation, str) and normalisation in ("layer", "group")):
-        raise ValueError(f'normalisation must be "layer", "group" or None; got normalisation={normalisation!r}.')
+    if normalisation is not None and not (
+        isinstance(normalisation, str) and normalisation in ("layer", "group")
+    ):
+        raise ValueError(
+            f'normalisation must be "layer", "group" or None; got normalisation={normalisation!r}.'
+        )
     pools = list(pool) if isinstance(pool, tuple | list) else [pool] * len(channels)
     if len(pools) != len(channels):
-        raise ValueError(f"pool must be one number, or one for each of {len(channels)} blocks; got pool={pool!r}.")
+        raise ValueError(
+            f"pool must be one number, or one for each of {len(channels)} blocks; got pool={pool!r}."
+        )
     for i, window in enumerate(pools):
         check_count(f"pool[{i}]", window, 1)
     return pools

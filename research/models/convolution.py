@@ -13,18 +13,27 @@ from research.models.winograd import INPUTS, OUTPUTS, TAPS, winograd
 from research.sizes import MOST_PIXELS, check_most
 from research.types import Array
 
-Margins = tuple[tuple[int, int], tuple[int, int]]  # Zeros ((top, bottom), (left, right)).
+Margins = tuple[
+    tuple[int, int], tuple[int, int]
+]  # Zeros ((top, bottom), (left, right)).
 Padding = str | int | Margins
 # Most numbers in the patches held at once: 2 MiB of float32. Half and twice as many trained as fast within a tenth; the
 # patches of a whole batch of 64 took 1.3 times as long.
 PATCH_NUMBERS = 2**19
-TILE_NUMBERS = 2**24  # The same for Winograd's tiles and products, which do not repay a second forward pass.
+TILE_NUMBERS = (
+    2**24
+)  # The same for Winograd's tiles and products, which do not repay a second forward pass.
 # In and out, for Winograd's tiles. They were the faster from 8 on; small networks, whose time is little, keep the exacter sum.
 LEAST_CHANNELS = 16
 
 
 def convolution(
-    x: ArrayLike, weights: ArrayLike, bias: ArrayLike, *, stride: int | tuple[int, int] = 1, padding: Padding = "same"
+    x: ArrayLike,
+    weights: ArrayLike,
+    bias: ArrayLike,
+    *,
+    stride: int | tuple[int, int] = 1,
+    padding: Padding = "same",
 ) -> Array:
     """Slides a small filter over images: y[i, j, o] = bias[o] + Σ_{a,b,c} x[s i + a, s j + b, c] weights[a, b, c, o].
 
@@ -72,8 +81,12 @@ def convolution(
 
     def by_patches(images: Array, rows: Array, bias: Array) -> Array:
         columns = patches(padded(images), (a, b), strides)
-        product = jax.lax.dot_general(columns.reshape(-1, columns.shape[-1]), rows, (((1,), (1,)), ((), ())))
-        return (product + jnp.broadcast_to(bias, product.shape)).reshape(*columns.shape[:-1], len(rows))
+        product = jax.lax.dot_general(
+            columns.reshape(-1, columns.shape[-1]), rows, (((1,), (1,)), ((), ()))
+        )
+        return (product + jnp.broadcast_to(bias, product.shape)).reshape(
+            *columns.shape[:-1], len(rows)
+        )
 
     def by_tiles(images: Array, weights: Array, bias: Array) -> Array:
         y = winograd(padded(images), weights)
@@ -81,32 +94,54 @@ def convolution(
 
     images = x.reshape(-1, *x.shape[-3:])
     if strides == (1, 1) and _suits_winograd(x, weights):
-        numbers = INPUTS**2 * -(-height // OUTPUTS) * -(-width // OUTPUTS) * sum(weights.shape[2:])
+        numbers = (
+            INPUTS**2
+            * -(-height // OUTPUTS)
+            * -(-width // OUTPUTS)
+            * sum(weights.shape[2:])
+        )
         y = _in_slices(by_tiles, images, max(1, TILE_NUMBERS // numbers), weights, bias)
     else:
         # A row for each output channel: XLA multiplies for the gradient in this order about 1.6 times as fast.
         rows = jnp.moveaxis(weights, -1, 0).reshape(weights.shape[-1], -1)
-        y = _in_slices(by_patches, images, max(1, PATCH_NUMBERS // (height * width * rows.shape[1])), rows, bias)
+        y = _in_slices(
+            by_patches,
+            images,
+            max(1, PATCH_NUMBERS // (height * width * rows.shape[1])),
+            rows,
+            bias,
+        )
     return y.reshape(*x.shape[:-3], *y.shape[1:])
 
 
 def _suits_winograd(x: Array, weights: Array) -> bool:
     """Whether the filters are of 3 x 3, between channels enough, and the numbers exact enough."""
     exact = x.dtype == weights.dtype and x.dtype in (jnp.float32, jnp.float64)
-    return exact and weights.shape[:2] == (TAPS, TAPS) and min(weights.shape[2:]) >= LEAST_CHANNELS
+    return (
+        exact
+        and weights.shape[:2] == (TAPS, TAPS)
+        and min(weights.shape[2:]) >= LEAST_CHANNELS
+    )
 
 
-def _in_slices(function: Callable[..., Array], images: Array, most: int, *others: Array) -> Array:
+def _in_slices(
+    function: Callable[..., Array], images: Array, most: int, *others: Array
+) -> Array:
     """function(images, *others), at most `most` images at a time; for the gradient each slice is computed again."""
     n = len(images)
     if n <= most:
         return function(images, *others)
     size = max(d for d in range(1, most + 1) if n % d == 0)
-    if 2 * size < most:  # No good divisor: the images that are left over are one more slice, compiled for itself.
+    if (
+        2 * size < most
+    ):  # No good divisor: the images that are left over are one more slice, compiled for itself.
         size = -(-n // -(-n // most))
     whole = n - n % size
     again = jax.checkpoint(function, prevent_cse=False)
-    y = jax.lax.map(lambda part: again(part, *others), images[:whole].reshape(-1, size, *images.shape[1:]))
+    y = jax.lax.map(
+        lambda part: again(part, *others),
+        images[:whole].reshape(-1, size, *images.shape[1:]),
+    )
     y = y.reshape(whole, *y.shape[2:])
     return y if whole == n else jnp.concatenate([y, again(images[whole:], *others)])
 
@@ -116,15 +151,24 @@ def patches(images: Array, window: tuple[int, int], strides: tuple[int, int]) ->
     return jnp.concatenate(shifted(images, window, strides), axis=-1)
 
 
-def shifted(images: Array, window: tuple[int, int], strides: tuple[int, int]) -> list[Array]:
+def shifted(
+    images: Array, window: tuple[int, int], strides: tuple[int, int]
+) -> list[Array]:
     """For each entry of the window, row by row, the pixels that lie under it: each (n, height, width, C)."""
     n, *size, channels = images.shape
-    height, width = (output_length(*both) for both in zip(size, window, strides, strict=True))
+    height, width = (
+        output_length(*both) for both in zip(size, window, strides, strict=True)
+    )
     return [
         jax.lax.slice(
             images,
             (0, a, b, 0),
-            (n, a + (height - 1) * strides[0] + 1, b + (width - 1) * strides[1] + 1, channels),
+            (
+                n,
+                a + (height - 1) * strides[0] + 1,
+                b + (width - 1) * strides[1] + 1,
+                channels,
+            ),
             (1, *strides, 1),
         )
         for a in range(window[0])
@@ -138,20 +182,30 @@ def output_length(length: int, window: int, stride: int) -> int:
 
 
 def padding_margins(
-    padding: Padding, size: tuple[int, ...], window: tuple[int, int], strides: tuple[int, int]
+    padding: Padding,
+    size: tuple[int, ...],
+    window: tuple[int, int],
+    strides: tuple[int, int],
 ) -> Margins:
     """The zeros that `padding` stands for, for images of `size` (H, W)."""
     if isinstance(padding, str) and padding == "valid":
         margins = ((0, 0), (0, 0))
     elif isinstance(padding, str) and padding == "same":
         # ceil(length / stride) windows; what they reach over is shared, the odd zero after the end.
-        reach = [(-(-n // s) - 1) * s + k - n for n, k, s in zip(size, window, strides, strict=True)]
-        margins = cast(Margins, tuple((max(r, 0) // 2, max(r, 0) - max(r, 0) // 2) for r in reach))
+        reach = [
+            (-(-n // s) - 1) * s + k - n
+            for n, k, s in zip(size, window, strides, strict=True)
+        ]
+        margins = cast(
+            Margins, tuple((max(r, 0) // 2, max(r, 0) - max(r, 0) // 2) for r in reach)
+        )
     elif _is_count(padding):
         check_most(MOST_PIXELS, padding=padding)
         margins = cast(Margins, ((padding, padding),) * 2)
     elif _is_two_pairs(padding):
-        check_most(MOST_PIXELS, padding=max(max(margins) for margins in cast(Margins, padding)))
+        check_most(
+            MOST_PIXELS, padding=max(max(margins) for margins in cast(Margins, padding))
+        )
         margins = cast(Margins, padding)
     else:
         raise ValueError(
@@ -181,12 +235,18 @@ def pair(name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]
 def check_image(x: Array, channels: int | None = None) -> None:
     """Refuses what is no (..., H, W, C), and says how to transpose where the channels seem to stand first."""
     if x.ndim < 3 or (channels is not None and x.shape[-1] != channels):
-        many = "channels" if channels is None else f"{channels} channel{'s' if channels != 1 else ''}"
+        many = (
+            "channels"
+            if channels is None
+            else f"{channels} channel{'s' if channels != 1 else ''}"
+        )
         message = f"x must be images with {many} last, (..., H, W, C) (one image HWC, a batch NHWC); got x of shape {x.shape}."
         if channels == 1 and x.ndim >= 2:
             message += " Grey images without a channel axis: x[..., None]."
         if x.ndim >= 3 and channels is not None and x.shape[-3] == channels:
-            message += " Channels seem to stand first (CHW, NCHW): jnp.moveaxis(x, -3, -1)."
+            message += (
+                " Channels seem to stand first (CHW, NCHW): jnp.moveaxis(x, -3, -1)."
+            )
         raise ValueError(message)
 
 
@@ -210,12 +270,19 @@ def _check_shapes(x: Array, weights: Array, bias: Array) -> None:
 
 
 def _is_count(value: object, least: int = 0) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+    return (
+        isinstance(value, Integral)
+        and not isinstance(value, bool)
+        and int(value) >= least
+    )
 
 
 def _is_two_pairs(value: object) -> bool:
     return (
         isinstance(value, tuple | list)
         and len(value) == 2
-        and all(isinstance(p, tuple | list) and len(p) == 2 and all(map(_is_count, p)) for p in value)
+        and all(
+            isinstance(p, tuple | list) and len(p) == 2 and all(map(_is_count, p))
+            for p in value
+        )
     )

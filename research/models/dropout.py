@@ -41,7 +41,10 @@ def dropout(key: Key | None, x: ArrayLike, rate: float | Array) -> Array:
     if key is None or (isinstance(rate, (int, float)) and rate == 0):
         return x
     # Uniforms of float32 whatever x is: in 64-bit mode the default would be twice the work, and other zeros.
-    kept = jax.random.uniform(key, x.shape, jnp.float32, np.float32(0), np.float32(1)) >= rate
+    kept = (
+        jax.random.uniform(key, x.shape, jnp.float32, np.float32(0), np.float32(1))
+        >= rate
+    )
     return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros((), x.dtype))
 
 

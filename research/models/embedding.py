@@ -41,7 +41,9 @@ def embed(weights: ArrayLike, tokens: ArrayLike) -> Array:
     return jnp.take(weights, tokens, axis=0, mode="clip")
 
 
-def sinusoidal_positions(context: int, width: int, *, dtype: DTypeLike | None = None) -> Array:
+def sinusoidal_positions(
+    context: int, width: int, *, dtype: DTypeLike | None = None
+) -> Array:
     """Positions as waves: P[t, 2i] = sin(t / 10000^(2i / width)) and P[t, 2i + 1] = cos(t / 10000^(2i / width)).
 
     Args:
@@ -61,8 +63,12 @@ def sinusoidal_positions(context: int, width: int, *, dtype: DTypeLike | None = 
     check_count("width", width, 1)
     check_model_dtype(dtype)
     check_room(f"context={context} and width={width}", context, width)
-    angles = np.arange(context)[:, None] / 10000 ** (np.arange(0, width, 2) / width)[None]
-    waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(context, -1)[:, :width]
+    angles = (
+        np.arange(context)[:, None] / 10000 ** (np.arange(0, width, 2) / width)[None]
+    )
+    waves = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(context, -1)[
+        :, :width
+    ]
     return jnp.asarray(waves, dtype=jnp.result_type(float) if dtype is None else dtype)
 
 
@@ -86,7 +92,9 @@ def check_tokens(tokens: ArrayLike, vocabulary_size: int, name: str = "tokens") 
     check_numbers(name, tokens, kinds="biufc", wanted="an array of integers")
     tokens = np.asarray(tokens)
     if not np.issubdtype(tokens.dtype, np.integer):
-        raise TypeError(f"{name} must be integers; got {tokens.dtype}{list(tokens.shape)}. Each names a symbol.")
+        raise TypeError(
+            f"{name} must be integers; got {tokens.dtype}{list(tokens.shape)}. Each names a symbol."
+        )
     wrong = np.argwhere((tokens < 0) | (tokens >= vocabulary_size))
     if len(wrong):
         index = tuple(wrong[0].tolist())
@@ -117,11 +125,15 @@ def values_and_length(x: Any) -> tuple[Array, Array | None]:
     if isinstance(x, Sequences):
         return jnp.asarray(x.values), jnp.asarray(x.length)
     if isinstance(x, tuple):
-        raise TypeError(f"x must be an array, or Sequences(values, length); got a plain tuple of {len(x)}.")
+        raise TypeError(
+            f"x must be an array, or Sequences(values, length); got a plain tuple of {len(x)}."
+        )
     return jnp.asarray(x), None
 
 
-def split_sequences(x: Any, context: int, num_symbols: int | None = None) -> tuple[Array, Array | None]:
+def split_sequences(
+    x: Any, context: int, num_symbols: int | None = None
+) -> tuple[Array, Array | None]:
     """The tokens of x and which of them count, checked.
 
     Args:
@@ -140,7 +152,9 @@ def split_sequences(x: Any, context: int, num_symbols: int | None = None) -> tup
     """
     tokens, length = values_and_length(x)
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
-        raise TypeError(f"x: tokens must be integers; got {tokens.dtype}{list(tokens.shape)}. Each names a symbol.")
+        raise TypeError(
+            f"x: tokens must be integers; got {tokens.dtype}{list(tokens.shape)}. Each names a symbol."
+        )
     if tokens.ndim == 0 or not 1 <= tokens.shape[-1] <= context:
         raise ValueError(
             f"x: tokens must have shape (..., T) with T in 1..{context}, the context of this model; got shape "
@@ -148,20 +162,33 @@ def split_sequences(x: Any, context: int, num_symbols: int | None = None) -> tup
         )
     counts = None
     if length is not None:
-        check_length(x.length, tokens.shape)  # Under jit an array of NumPy is still concrete here.
+        check_length(
+            x.length, tokens.shape
+        )  # Under jit an array of NumPy is still concrete here.
         positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
         counts = positions < length[..., None]
-    if num_symbols is not None and not isinstance(tokens, Tracer) and not isinstance(counts, Tracer):
-        check_tokens(np.asarray(tokens if counts is None else jnp.where(counts, tokens, 0)), num_symbols)
+    if (
+        num_symbols is not None
+        and not isinstance(tokens, Tracer)
+        and not isinstance(counts, Tracer)
+    ):
+        check_tokens(
+            np.asarray(tokens if counts is None else jnp.where(counts, tokens, 0)),
+            num_symbols,
+        )
     return tokens, counts
 
 
 def check_length(length: Any, shape: tuple[int, ...], least: int = 1) -> None:
     """Refuses lengths that are no integers in least..T, for values of shape (..., T), which a traced length may be."""
     if not jnp.issubdtype(jnp.asarray(length).dtype, jnp.integer):
-        raise TypeError(f"length must be integers; got {jnp.asarray(length).dtype}. Convert it with .astype(int).")
+        raise TypeError(
+            f"length must be integers; got {jnp.asarray(length).dtype}. Convert it with .astype(int)."
+        )
     if jnp.shape(length) != shape[:-1]:
-        raise ValueError(f"length must have shape {shape[:-1]}, for values of shape {shape}; got {jnp.shape(length)}.")
+        raise ValueError(
+            f"length must have shape {shape[:-1]}, for values of shape {shape}; got {jnp.shape(length)}."
+        )
     if isinstance(length, Tracer):
         return
     length = np.asarray(length)

@@ -63,7 +63,9 @@ def generate(
     check_real("temperature", temperature)
     prompt = np.asarray(prompt) if not isinstance(prompt, Tracer) else prompt
     if not jnp.issubdtype(prompt.dtype, jnp.integer):
-        raise TypeError(f"prompt must be of integers; got {prompt.dtype}{list(prompt.shape)}. Each names a symbol.")
+        raise TypeError(
+            f"prompt must be of integers; got {prompt.dtype}{list(prompt.shape)}. Each names a symbol."
+        )
     if prompt.ndim == 0 or prompt.shape[-1] == 0:
         raise ValueError(
             f"prompt must have shape (..., T) with T >= 1; got {prompt.shape}. Begin with a line break, say."
@@ -73,9 +75,13 @@ def generate(
     if top_k is not None:
         check_count("top_k", top_k, 1)
     if jnp.ndim(temperature):
-        raise ValueError(f"temperature must be one number, shape (); got shape {jnp.shape(temperature)}.")
+        raise ValueError(
+            f"temperature must be one number, shape (); got shape {jnp.shape(temperature)}."
+        )
     if not isinstance(temperature, Tracer) and not temperature >= 0:
-        raise ValueError(f"temperature must be at least 0; got temperature={temperature}. 0 takes the likeliest token.")
+        raise ValueError(
+            f"temperature must be at least 0; got temperature={temperature}. 0 takes the likeliest token."
+        )
     check_room(f"num_tokens={num_tokens}", *prompt.shape[:-1], num_tokens, itemsize=4)
     check_room(f"context={context}", *prompt.shape[:-1], context, itemsize=4)
     shape = jax.ShapeDtypeStruct((*prompt.shape[:-1], context), jnp.int32)
@@ -83,7 +89,9 @@ def generate(
     check_every(logits, shape.shape)
     num_symbols = logits[-1]
     if top_k is not None and top_k > num_symbols:
-        raise ValueError(f"top_k must be at most the {num_symbols} symbols of the model; got top_k={top_k}.")
+        raise ValueError(
+            f"top_k must be at most the {num_symbols} symbols of the model; got top_k={top_k}."
+        )
     if not isinstance(prompt, Tracer):
         check_tokens(prompt, num_symbols)
     known = jnp.asarray(prompt[..., -context:], dtype=jnp.int32)
@@ -91,7 +99,14 @@ def generate(
     window = jnp.pad(known, [(0, 0)] * (known.ndim - 1) + [(0, context - filled)])
     temperature = jnp.asarray(temperature, dtype=jnp.float32)
     return _continue(
-        params, key, window, jnp.int32(filled), temperature, model=model, num_tokens=num_tokens, top_k=top_k
+        params,
+        key,
+        window,
+        jnp.int32(filled),
+        temperature,
+        model=model,
+        num_tokens=num_tokens,
+        top_k=top_k,
     )
 
 
@@ -110,7 +125,9 @@ def _continue(params, key, window, filled, temperature, *, model, num_tokens, to
         window = jnp.where(jnp.arange(context) == filled - 1, token[..., None], window)
         return (window, filled), token
 
-    _, tokens = jax.lax.scan(draw_next, (window, filled), jnp.arange(num_tokens, dtype=jnp.int32))
+    _, tokens = jax.lax.scan(
+        draw_next, (window, filled), jnp.arange(num_tokens, dtype=jnp.int32)
+    )
     return jnp.moveaxis(tokens, 0, -1)
 
 
@@ -118,6 +135,10 @@ def _draw(key: Key, logits: Array, temperature: Array, top_k: int | None) -> Arr
     """One token for each leading index; candidates are sorted, the first of equals first, so that 0 is the likeliest."""
     values, candidates = jax.lax.top_k(logits, top_k or logits.shape[-1])
     cold = temperature == 0
-    chosen = jax.random.categorical(key, values / jnp.where(cold, 1, temperature).astype(values.dtype), axis=-1)
+    chosen = jax.random.categorical(
+        key, values / jnp.where(cold, 1, temperature).astype(values.dtype), axis=-1
+    )
     chosen = jnp.where(cold, 0, chosen)
-    return jnp.take_along_axis(candidates, chosen[..., None], axis=-1)[..., 0].astype(jnp.int32)
+    return jnp.take_along_axis(candidates, chosen[..., None], axis=-1)[..., 0].astype(
+        jnp.int32
+    )

@@ -7,16 +7,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-from research.checks import check_callable, check_dtype, check_key, check_methods, check_numbers
+from research.checks import (
+    check_callable,
+    check_dtype,
+    check_key,
+    check_methods,
+    check_numbers,
+)
 from research.models.convolution import check_image
 from research.models.linear import check_count
 from research.sizes import MOST_PIXELS, check_most
 from research.types import Array, Key, Model, Params
 
-Augmentation = Callable[[Key, ArrayLike], Array]  # (key, images (..., H, W, C)) -> images of that shape and dtype
+Augmentation = Callable[
+    [Key, ArrayLike], Array
+]  # (key, images (..., H, W, C)) -> images of that shape and dtype
 
 
-def on_images(model: Model, mean: ArrayLike, sd: ArrayLike, *, dtype: DTypeLike) -> Model:
+def on_images(
+    model: Model, mean: ArrayLike, sd: ArrayLike, *, dtype: DTypeLike
+) -> Model:
     """The model of standardised images, fed with stored ones: model((x - mean) / sd), computed on the device.
 
     A dataset of bytes takes a quarter of the memory of its float32, and each batch is converted as it is used.
@@ -44,9 +54,13 @@ def on_images(model: Model, mean: ArrayLike, sd: ArrayLike, *, dtype: DTypeLike)
     if not np.isfinite(mean).all():
         raise ValueError(f"mean must be finite; got mean={mean}.")
     if mean.ndim > 1 or sd.ndim > 1:
-        raise ValueError(f"mean and sd must have shape () or (C,); got {mean.shape} and {sd.shape}.")
+        raise ValueError(
+            f"mean and sd must have shape () or (C,); got {mean.shape} and {sd.shape}."
+        )
     if not np.all(sd > 0):
-        raise ValueError(f"sd must be positive; got sd={sd}. A channel that never varies: drop it.")
+        raise ValueError(
+            f"sd must be positive; got sd={sd}. A channel that never varies: drop it."
+        )
 
     def apply(params: Params, x: ArrayLike, key: Key | None = None) -> Array:
         check_numbers("x", x)
@@ -58,7 +72,9 @@ def on_images(model: Model, mean: ArrayLike, sd: ArrayLike, *, dtype: DTypeLike)
                 "images scaled to 0..1, multiply both by 255; for bytes that are all 0 or 1, convert x to floats first."
             )
         # The constants are rounded once; as NumPy float64 they would widen the whole model.
-        low, scale = (jnp.broadcast_to(jnp.asarray(c, dtype), x.shape) for c in (mean, sd))
+        low, scale = (
+            jnp.broadcast_to(jnp.asarray(c, dtype), x.shape) for c in (mean, sd)
+        )
         return model.apply(params, (x.astype(dtype) - low) / scale, key)
 
     return Model(model.init, apply)
@@ -81,11 +97,19 @@ def mean_and_sd(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     check_numbers("images", images)
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
-        raise ValueError(f"images must be uint8, (n, H, W, C); got {images.dtype} of shape {images.shape}.")
+        raise ValueError(
+            f"images must be uint8, (n, H, W, C); got {images.dtype} of shape {images.shape}."
+        )
     # In parts, since numpy counts integers of eight bytes: CIFAR-10 would take 400 MB a channel.
     parts = np.array_split(images, -(-images.size // 2**22))
     counts = np.sum(
-        [np.stack([np.bincount(c.ravel(), minlength=256) for c in np.moveaxis(p, -1, 0)]) for p in parts], axis=0
+        [
+            np.stack(
+                [np.bincount(c.ravel(), minlength=256) for c in np.moveaxis(p, -1, 0)]
+            )
+            for p in parts
+        ],
+        axis=0,
     )
     shares, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256.0)
     mean = shares @ values
@@ -94,7 +118,13 @@ def mean_and_sd(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def check_model(model: Model) -> None:
     """Refuses what has no init and apply."""
-    check_methods("model", model, "init", "apply", hint="Make one, such as research.models.linear(3).")
+    check_methods(
+        "model",
+        model,
+        "init",
+        "apply",
+        hint="Make one, such as research.models.linear(3).",
+    )
 
 
 def augmented(model: Model, augment: Augmentation) -> Model:
@@ -125,7 +155,11 @@ def augmented(model: Model, augment: Augmentation) -> Model:
         check_numbers("x", x)
         if key is None:
             return model.apply(params, x)
-        return model.apply(params, augment(jax.random.fold_in(key, 0), jnp.asarray(x)), jax.random.fold_in(key, 1))
+        return model.apply(
+            params,
+            augment(jax.random.fold_in(key, 0), jnp.asarray(x)),
+            jax.random.fold_in(key, 1),
+        )
 
     return Model(model.init, apply)
 
@@ -223,11 +257,19 @@ def _cropped(key: Key, x: ArrayLike, padding: int, mode: str) -> Array:
     x = jnp.asarray(x)
     check_image(x)
     if mode == "reflect" and padding >= min(x.shape[-3:-1]):
-        raise ValueError(f"padding must be smaller than the image; got padding={padding}, x of shape {x.shape}.")
+        raise ValueError(
+            f"padding must be smaller than the image; got padding={padding}, x of shape {x.shape}."
+        )
     images = x.reshape(-1, *x.shape[-3:])
-    wider = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode=mode)
+    wider = jnp.pad(
+        images, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode=mode
+    )
     # Uniforms rather than integers: `randint` has changed between versions of JAX, and draws twice.
-    drawn = jax.random.uniform(key, (len(images), 2), jnp.float32, np.float32(0), np.float32(1))
+    drawn = jax.random.uniform(
+        key, (len(images), 2), jnp.float32, np.float32(0), np.float32(1)
+    )
     starts = jnp.floor(drawn * (2 * padding + 1)).astype(jnp.int32)
-    cut = lambda image, start: jax.lax.dynamic_slice(image, (start[0], start[1], np.int32(0)), images.shape[1:])
+    cut = lambda image, start: jax.lax.dynamic_slice(
+        image, (start[0], start[1], np.int32(0)), images.shape[1:]
+    )
     return jax.vmap(cut)(wider, starts).reshape(x.shape)

@@ -11,7 +11,9 @@ from research.checks import shown
 from research.models.linear import check_drawn
 from research.types import Array, Key
 
-Initialiser = Callable[..., Array]  # (key, shape, dtype, fan_in=None, fan_out=None) -> weights of that shape
+Initialiser = Callable[
+    ..., Array
+]  # (key, shape, dtype, fan_in=None, fan_out=None) -> weights of that shape
 
 
 def fans(shape: Sequence[int]) -> tuple[int, int]:
@@ -38,7 +40,11 @@ def fans(shape: Sequence[int]) -> tuple[int, int]:
 
 
 def lecun_normal(
-    key: Key, shape: Sequence[int], dtype: DTypeLike, fan_in: int | None = None, fan_out: int | None = None
+    key: Key,
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    fan_in: int | None = None,
+    fan_out: int | None = None,
 ) -> Array:
     """Draws weights normal with variance 1 / fan_in: sums of unit inputs then have unit variance.
 
@@ -64,14 +70,22 @@ def lecun_normal(
 
 
 def lecun_uniform(
-    key: Key, shape: Sequence[int], dtype: DTypeLike, fan_in: int | None = None, fan_out: int | None = None
+    key: Key,
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    fan_in: int | None = None,
+    fan_out: int | None = None,
 ) -> Array:
     """As `lecun_normal`, but uniform: in ±√(3 / fan_in)."""
     return _uniform(key, shape, dtype, 1 / _fans(shape, fan_in, fan_out)[0])
 
 
 def glorot_normal(
-    key: Key, shape: Sequence[int], dtype: DTypeLike, fan_in: int | None = None, fan_out: int | None = None
+    key: Key,
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    fan_in: int | None = None,
+    fan_out: int | None = None,
 ) -> Array:
     """Draws weights normal with variance 2 / (fan_in + fan_out): between what the way forward and the way back want.
 
@@ -87,14 +101,22 @@ def glorot_normal(
 
 
 def glorot_uniform(
-    key: Key, shape: Sequence[int], dtype: DTypeLike, fan_in: int | None = None, fan_out: int | None = None
+    key: Key,
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    fan_in: int | None = None,
+    fan_out: int | None = None,
 ) -> Array:
     """As `glorot_normal`, but uniform: in ±√(6 / (fan_in + fan_out)), eq. 16 of the same paper."""
     return _uniform(key, shape, dtype, 2 / sum(_fans(shape, fan_in, fan_out)))
 
 
 def he_normal(
-    key: Key, shape: Sequence[int], dtype: DTypeLike, fan_in: int | None = None, fan_out: int | None = None
+    key: Key,
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    fan_in: int | None = None,
+    fan_out: int | None = None,
 ) -> Array:
     """Draws weights normal with variance 2 / fan_in: the 2 makes up for the half that ReLU cuts away.
 
@@ -110,14 +132,22 @@ def he_normal(
 
 
 def he_uniform(
-    key: Key, shape: Sequence[int], dtype: DTypeLike, fan_in: int | None = None, fan_out: int | None = None
+    key: Key,
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    fan_in: int | None = None,
+    fan_out: int | None = None,
 ) -> Array:
     """As `he_normal`, but uniform: in ±√(6 / fan_in)."""
     return _uniform(key, shape, dtype, 2 / _fans(shape, fan_in, fan_out)[0])
 
 
 def orthogonal(
-    key: Key, shape: Sequence[int], dtype: DTypeLike, fan_in: int | None = None, fan_out: int | None = None
+    key: Key,
+    shape: Sequence[int],
+    dtype: DTypeLike,
+    fan_in: int | None = None,
+    fan_out: int | None = None,
 ) -> Array:
     """Draws a matrix with orthonormal columns (or rows, where there are fewer of them), uniform among all such.
 
@@ -146,7 +176,9 @@ def orthogonal(
     rows, columns = math.prod(shape[:-1]), shape[-1]
     check_drawn(key, shape, dtype)
     tall = (max(rows, columns), min(rows, columns))
-    wide = dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.float32  # There is no QR of half precision.
+    wide = (
+        dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.float32
+    )  # There is no QR of half precision.
     q, r = jnp.linalg.qr(jax.random.normal(key, tall, wide))
     q = q * jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(wide)[None, :]
     return (q if rows >= columns else q.T).reshape(tuple(shape)).astype(dtype)
@@ -183,12 +215,19 @@ def find_initialiser(name: str) -> Initialiser:
     return INITIALISERS[name]
 
 
-def _fans(shape: Sequence[int], fan_in: int | None, fan_out: int | None) -> tuple[int, int]:
+def _fans(
+    shape: Sequence[int], fan_in: int | None, fan_out: int | None
+) -> tuple[int, int]:
     if fan_in is None or fan_out is None:
         told = fans(shape)
-        fan_in, fan_out = (own if given is None else given for given, own in zip((fan_in, fan_out), told, strict=True))
+        fan_in, fan_out = (
+            own if given is None else given
+            for given, own in zip((fan_in, fan_out), told, strict=True)
+        )
     if min(fan_in, fan_out) < 1:
-        raise ValueError(f"fan_in and fan_out must be positive; got fan_in={fan_in}, fan_out={fan_out}.")
+        raise ValueError(
+            f"fan_in and fan_out must be positive; got fan_in={fan_in}, fan_out={fan_out}."
+        )
     return fan_in, fan_out
 
 
@@ -197,7 +236,9 @@ def _normal(key: Key, shape: Sequence[int], dtype: DTypeLike, variance: float) -
     return math.sqrt(variance) * jax.random.normal(key, tuple(shape), dtype)
 
 
-def _uniform(key: Key, shape: Sequence[int], dtype: DTypeLike, variance: float) -> Array:
+def _uniform(
+    key: Key, shape: Sequence[int], dtype: DTypeLike, variance: float
+) -> Array:
     """A uniform variable in ±a has variance a² / 3."""
     check_drawn(key, shape, dtype)
     return math.sqrt(3 * variance) * jax.random.uniform(key, tuple(shape), dtype, -1, 1)

@@ -13,7 +13,9 @@ from research.sizes import check_most, check_room
 from research.types import Array, Key, Model, Params
 
 
-def linear(num_features: int, *, scale: float = 0.1, dtype: DTypeLike | None = None) -> Model:
+def linear(
+    num_features: int, *, scale: float = 0.1, dtype: DTypeLike | None = None
+) -> Model:
     """The linear model: the prediction is xᵀ weights + intercept.
 
     Args:
@@ -42,13 +44,17 @@ def dense_model(shape: tuple[int, ...], scale: float, dtype: DTypeLike | None) -
     """One `dense` layer as a model: weights of the given shape, drawn normal; an intercept of the outputs' shape, 0."""
     checks.check_real("scale", scale)
     if not scale >= 0:
-        raise ValueError(f"scale must not be negative; got scale={scale}. It is the weights' standard deviation.")
+        raise ValueError(
+            f"scale must not be negative; got scale={scale}. It is the weights' standard deviation."
+        )
     check_model_dtype(dtype)
 
     def init(key: Key) -> Params:
         chosen = jnp.result_type(float) if dtype is None else dtype
         check_drawn(key, shape, chosen)
-        weights = jnp.asarray(scale, chosen) * jax.random.normal(key, shape, dtype=chosen)
+        weights = jnp.asarray(scale, chosen) * jax.random.normal(
+            key, shape, dtype=chosen
+        )
         return {"weights": weights, "intercept": jnp.zeros(shape[1:], dtype=chosen)}
 
     def apply(params: Params, x: ArrayLike, key: Key | None = None) -> Array:
@@ -91,13 +97,19 @@ def dense(x: ArrayLike, weights: ArrayLike, intercept: ArrayLike) -> Array:
             f"{x.shape}. One example has shape ({num_features},), a batch (n, {num_features}): transpose or reshape x."
         )
     product = x.reshape(-1, num_features) @ weights
-    return (product + jnp.broadcast_to(intercept, product.shape)).reshape(*x.shape[:-1], *weights.shape[1:])
+    return (product + jnp.broadcast_to(intercept, product.shape)).reshape(
+        *x.shape[:-1], *weights.shape[1:]
+    )
 
 
 def check_drawn(key: Key, shape: Sequence[int], dtype: DTypeLike) -> None:
     """Refuses parameters that memory could not hold; a key that is traced draws nothing, and any shape may be asked for."""
     if not isinstance(key, Tracer):
-        check_room(f"parameters of shape {tuple(shape)}", *shape, itemsize=jnp.dtype(dtype).itemsize)
+        check_room(
+            f"parameters of shape {tuple(shape)}",
+            *shape,
+            itemsize=jnp.dtype(dtype).itemsize,
+        )
 
 
 def check_model_dtype(dtype: DTypeLike | None) -> None:

@@ -10,12 +10,23 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from research.checks import check_dtype, check_key, check_mapping, check_sequence, check_tree
+from research.checks import (
+    check_dtype,
+    check_key,
+    check_mapping,
+    check_sequence,
+    check_tree,
+)
 from research.models.parameters import shapes_of
 from research.types import Array, Key, Model, Params
 
 # Flags by which Linen modules are told to draw their noise, and their value while it is drawn.
-NOISE_FLAGS = {"deterministic": False, "train": True, "training": True, "is_training": True}
+NOISE_FLAGS = {
+    "deterministic": False,
+    "train": True,
+    "training": True,
+    "is_training": True,
+}
 
 
 def from_linen(
@@ -70,7 +81,9 @@ def from_linen(
     if dtype is not None:
         check_dtype("dtype", dtype)
     flags = _noise_flags(module, arguments) if noise is None else dict(noise)
-    quiet = {name: not value for name, value in flags.items() if noise is None} | arguments
+    quiet = {
+        name: not value for name, value in flags.items() if noise is None
+    } | arguments
     one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], example)
 
     def draw(key: Key) -> Any:
@@ -94,8 +107,12 @@ def from_linen(
             prediction = module.apply({"params": params}, flat, **quiet)
         else:
             rngs = {name: jax.random.fold_in(key, i) for i, name in enumerate(streams)}
-            prediction = module.apply({"params": params}, flat, rngs=rngs, **(quiet | flags))
-        return jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), prediction)
+            prediction = module.apply(
+                {"params": params}, flat, rngs=rngs, **(quiet | flags)
+            )
+        return jax.tree.map(
+            lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), prediction
+        )
 
     return Model(init, apply)
 
@@ -122,7 +139,11 @@ def _check_has_no_state(module: Any, variables: Mapping[str, Any]) -> None:
 def _noise_flags(module: Any, arguments: Mapping[str, Any]) -> dict[str, bool]:
     """The flags that the module's call takes and that are not given, with their values while noise is drawn."""
     taken = inspect.signature(type(module).__call__).parameters
-    return {name: value for name, value in NOISE_FLAGS.items() if name in taken and name not in arguments}
+    return {
+        name: value
+        for name, value in NOISE_FLAGS.items()
+        if name in taken and name not in arguments
+    }
 
 
 def _cast(dtype: DTypeLike, leaf: Array) -> Array:
@@ -135,7 +156,10 @@ def _flattened(x: Any, example: Any) -> tuple[tuple[int, ...], Any]:
         raise ValueError(
             f"x must be built as the example is, {jax.tree.structure(example)}; got {jax.tree.structure(x)}."
         )
-    leaves, likes = jax.tree.leaves(jax.tree.map(jnp.asarray, x)), jax.tree.leaves(jax.tree.map(jnp.asarray, example))
+    leaves, likes = (
+        jax.tree.leaves(jax.tree.map(jnp.asarray, x)),
+        jax.tree.leaves(jax.tree.map(jnp.asarray, example)),
+    )
     leading = leaves[0].shape[: max(leaves[0].ndim - likes[0].ndim, 0)]
     for leaf, like in zip(leaves, likes, strict=True):
         if leaf.shape != (*leading, *like.shape):
@@ -143,4 +167,6 @@ def _flattened(x: Any, example: Any) -> tuple[tuple[int, ...], Any]:
                 f"x must have the example's shape {like.shape}, after any leading batch axes; got x of shape {leaf.shape}."
             )
     n = math.prod(leading)
-    return leading, jax.tree.map(lambda leaf: jnp.reshape(leaf, (n, *jnp.shape(leaf)[len(leading) :])), x)
+    return leading, jax.tree.map(
+        lambda leaf: jnp.reshape(leaf, (n, *jnp.shape(leaf)[len(leading) :])), x
+    )

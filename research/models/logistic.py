@@ -9,7 +9,9 @@ from research.models.linear import linear
 from research.types import Array, Model
 
 
-def logistic(num_features: int, *, scale: float = 0.1, dtype: DTypeLike | None = None) -> Model:
+def logistic(
+    num_features: int, *, scale: float = 0.1, dtype: DTypeLike | None = None
+) -> Model:
     """The logistic model: it predicts the logit z = xᵀ weights + intercept, which is the log-odds of a 1.
 
     The logit rather than the probability, because a loss of the probability loses its digits where the model is sure.

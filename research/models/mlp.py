@@ -49,7 +49,9 @@ def mlp(
     """
     check_counts("sizes", sizes)
     if len(sizes) < 2:
-        raise ValueError(f"sizes must name the inputs and the outputs at least; got sizes={sizes}.")
+        raise ValueError(
+            f"sizes must name the inputs and the outputs at least; got sizes={sizes}."
+        )
     sizes = tuple(sizes)
     check_model_dtype(dtype)
     phi, draw = find_activation(activation), find_initialiser(initialiser)

@@ -7,13 +7,23 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from research.checks import check_choice, check_instance, check_key, check_numbers, check_real
+from research.checks import (
+    check_choice,
+    check_instance,
+    check_key,
+    check_numbers,
+    check_real,
+)
 from research.models.embedding import check_tokens
 from research.models.linear import check_count
 from research.sizes import check_most, check_room
 from research.types import Key
 
-FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)  # KenLM's, where the counts of counts allow no estimate.
+FALLBACK_DISCOUNTS = (
+    0.5,
+    1.0,
+    1.5,
+)  # KenLM's, where the counts of counts allow no estimate.
 
 
 LONGEST = 1_000  # Tokens of an n-gram.
@@ -46,7 +56,13 @@ class NGram(NamedTuple):
     levels: tuple[Level, ...]
 
 
-def ngram(tokens: ArrayLike, order: int, vocabulary_size: int, *, smoothing: str = "kneser_ney") -> NGram:
+def ngram(
+    tokens: ArrayLike,
+    order: int,
+    vocabulary_size: int,
+    *,
+    smoothing: str = "kneser_ney",
+) -> NGram:
     """Counts the n-grams of a text, and smooths: p(w | the order - 1 tokens before), interpolated with shorter contexts.
 
     With c the count of an n-gram and N(h) the number of different tokens that followed the context h:
@@ -83,8 +99,13 @@ def ngram(tokens: ArrayLike, order: int, vocabulary_size: int, *, smoothing: str
     """
     check_count("order", order, 1)
     check_count("vocabulary_size", vocabulary_size, 1)
-    order, vocabulary_size = int(order), int(vocabulary_size)  # NumPy's integers would wrap.
-    check_most(LONGEST, order=order)  # Before the power, which could have any number of digits.
+    order, vocabulary_size = (
+        int(order),
+        int(vocabulary_size),
+    )  # NumPy's integers would wrap.
+    check_most(
+        LONGEST, order=order
+    )  # Before the power, which could have any number of digits.
     if vocabulary_size**order >= 2**63:
         raise ValueError(
             f"vocabulary_size**order must be below 2**63, for an n-gram's code to be an int64; got {vocabulary_size}**{order}. "
@@ -93,12 +114,21 @@ def ngram(tokens: ArrayLike, order: int, vocabulary_size: int, *, smoothing: str
     check_choice("smoothing", smoothing, SMOOTHINGS)
     checked = _check_tokens("tokens", tokens, vocabulary_size)
     if len(checked) < order:
-        raise ValueError(f"tokens must hold at least one n-gram of order {order}; got {len(checked)} tokens.")
-    return NGram(vocabulary_size, SMOOTHINGS[smoothing](checked, order, vocabulary_size))
+        raise ValueError(
+            f"tokens must hold at least one n-gram of order {order}; got {len(checked)} tokens."
+        )
+    return NGram(
+        vocabulary_size, SMOOTHINGS[smoothing](checked, order, vocabulary_size)
+    )
 
 
 def best_ngram(
-    tokens: ArrayLike, held_out: ArrayLike, vocabulary_size: int, *, max_order: int, smoothing: str = "kneser_ney"
+    tokens: ArrayLike,
+    held_out: ArrayLike,
+    vocabulary_size: int,
+    *,
+    max_order: int,
+    smoothing: str = "kneser_ney",
 ) -> tuple[NGram, np.ndarray]:
     """The order from 1 to max_order that guesses a held-out text best.
 
@@ -119,8 +149,13 @@ def best_ngram(
     check_most(LONGEST, max_order=max_order)
     check_numbers("held_out", held_out)
     if not np.size(held_out):
-        raise ValueError("held_out must hold at least one token; an empty text is guessed equally well by every order.")
-    models = [ngram(tokens, order, vocabulary_size, smoothing=smoothing) for order in range(1, max_order + 1)]
+        raise ValueError(
+            "held_out must hold at least one token; an empty text is guessed equally well by every order."
+        )
+    models = [
+        ngram(tokens, order, vocabulary_size, smoothing=smoothing)
+        for order in range(1, max_order + 1)
+    ]
     losses = np.array([ngram_losses(model, held_out).mean() for model in models])
     return models[int(losses.argmin())], losses
 
@@ -141,13 +176,17 @@ def ngram_losses(model: NGram, tokens: ArrayLike) -> np.ndarray:
       >>> print(np.exp(-ngram_losses(model, [1, 0])))
       [0.375 0.875]
     """
-    check_instance("model", model, NGram, "Make one by ngram(tokens, order, vocabulary_size).")
+    check_instance(
+        "model", model, NGram, "Make one by ngram(tokens, order, vocabulary_size)."
+    )
     checked = _check_tokens("tokens", tokens, model.vocabulary_size)
     probability = np.full(len(checked), 1 / model.vocabulary_size)
     for length, level in enumerate(model.levels, 1):
         codes = _codes(checked, length, model.vocabulary_size)
         longer = probability[length - 1 :]
-        probability[length - 1 :] = _interpolate(level, codes // model.vocabulary_size, codes, longer)
+        probability[length - 1 :] = _interpolate(
+            level, codes // model.vocabulary_size, codes, longer
+        )
     return -np.log(probability)
 
 
@@ -166,14 +205,18 @@ def ngram_probabilities(model: NGram, context: ArrayLike) -> np.ndarray:
       >>> print(ngram_probabilities(ngram([0, 1, 0], 1, 2), []))  # continuations play no part in order 1
       [0.58333333 0.41666667]
     """
-    check_instance("model", model, NGram, "Make one by ngram(tokens, order, vocabulary_size).")
+    check_instance(
+        "model", model, NGram, "Make one by ngram(tokens, order, vocabulary_size)."
+    )
     size = model.vocabulary_size
     checked = _check_tokens("context", context, size)
     probability = np.full(size, 1 / size)
     for length, level in enumerate(model.levels[: len(checked) + 1], 1):
         recent = checked[len(checked) - (length - 1) :]
         code = int(_codes(recent, length - 1, size)[0]) if length > 1 else 0
-        probability = _interpolate(level, np.full(size, code), code * size + np.arange(size), probability)
+        probability = _interpolate(
+            level, np.full(size, code), code * size + np.arange(size), probability
+        )
     return probability
 
 
@@ -205,7 +248,9 @@ def sample_ngram(
       >>> print(sample_ngram(model, jax.random.key(0), [0, 1], 4, top_k=1))
       [2 0 1 2]
     """
-    check_instance("model", model, NGram, "Make one by ngram(tokens, order, vocabulary_size).")
+    check_instance(
+        "model", model, NGram, "Make one by ngram(tokens, order, vocabulary_size)."
+    )
     check_key("key", key)
     check_real("temperature", temperature)
     check_count("num_tokens", num_tokens, 0)
@@ -213,30 +258,62 @@ def sample_ngram(
     if top_k is not None:
         check_count("top_k", top_k, 1)
     if not 0 < temperature < np.inf:
-        raise ValueError(f"temperature must be a positive number; got temperature={temperature}. 1 leaves p as it is.")
+        raise ValueError(
+            f"temperature must be a positive number; got temperature={temperature}. 1 leaves p as it is."
+        )
     text = _check_tokens("prompt", prompt, model.vocabulary_size).tolist()
-    kept, longest, given = slice(None) if top_k is None else slice(-top_k, None), len(model.levels) - 1, len(text)
-    draw_one = jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i), dtype="float32"))
+    kept, longest, given = (
+        slice(None) if top_k is None else slice(-top_k, None),
+        len(model.levels) - 1,
+        len(text),
+    )
+    draw_one = jax.vmap(
+        lambda i: jax.random.uniform(jax.random.fold_in(key, i), dtype="float32")
+    )
     for draw in np.asarray(draw_one(np.arange(num_tokens))):
-        probability = ngram_probabilities(model, np.array(text[max(0, len(text) - longest) :], int))
+        probability = ngram_probabilities(
+            model, np.array(text[max(0, len(text) - longest) :], int)
+        )
         likeliest = np.argsort(probability, kind="stable")[kept]
-        weights = np.exp(np.log(probability[likeliest] / probability.max()) / temperature)
+        weights = np.exp(
+            np.log(probability[likeliest] / probability.max()) / temperature
+        )
         shares = np.cumsum(weights) / weights.sum()
-        text.append(int(likeliest[min(np.searchsorted(shares, draw, side="right"), len(likeliest) - 1)]))
+        text.append(
+            int(
+                likeliest[
+                    min(np.searchsorted(shares, draw, side="right"), len(likeliest) - 1)
+                ]
+            )
+        )
     return np.array(text[given:], np.int32)
 
 
-def _witten_bell(tokens: np.ndarray, order: int, vocabulary_size: int) -> tuple[Level, ...]:
+def _witten_bell(
+    tokens: np.ndarray, order: int, vocabulary_size: int
+) -> tuple[Level, ...]:
     levels = []
     for length in range(1, order + 1):
-        codes, counts = np.unique(_codes(tokens, length, vocabulary_size), return_counts=True)
+        codes, counts = np.unique(
+            _codes(tokens, length, vocabulary_size), return_counts=True
+        )
         contexts, owner = np.unique(codes // vocabulary_size, return_inverse=True)
         back = np.bincount(owner).astype(float)
-        levels.append(Level(codes, counts.astype(float), contexts, back, np.bincount(owner, counts) + back))
+        levels.append(
+            Level(
+                codes,
+                counts.astype(float),
+                contexts,
+                back,
+                np.bincount(owner, counts) + back,
+            )
+        )
     return tuple(levels)
 
 
-def _kneser_ney(tokens: np.ndarray, order: int, vocabulary_size: int) -> tuple[Level, ...]:
+def _kneser_ney(
+    tokens: np.ndarray, order: int, vocabulary_size: int
+) -> tuple[Level, ...]:
     levels: list[Level] = []
     seen = _codes(tokens, order, vocabulary_size)
     for length in range(order, 0, -1):
@@ -246,16 +323,28 @@ def _kneser_ney(tokens: np.ndarray, order: int, vocabulary_size: int) -> tuple[L
         contexts, owner = np.unique(codes // vocabulary_size, return_inverse=True)
         discounts = _discounts(counts)[np.minimum(counts, 3) - 1]
         back = np.bincount(owner, discounts)
-        levels.append(Level(codes, counts - discounts, contexts, back, np.bincount(owner, counts).astype(float)))
+        levels.append(
+            Level(
+                codes,
+                counts - discounts,
+                contexts,
+                back,
+                np.bincount(owner, counts).astype(float),
+            )
+        )
     return tuple(reversed(levels))
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
     """D(1), D(2), D(3 and more)."""
-    having = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].astype(float)  # n_1 to n_4
+    having = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].astype(
+        float
+    )  # n_1 to n_4
     if having[:3].all():
         ratio = having[0] / (having[0] + 2 * having[1])
-        found = np.array([i - (i + 1) * ratio * having[i] / having[i - 1] for i in (1, 2, 3)])
+        found = np.array(
+            [i - (i + 1) * ratio * having[i] / having[i - 1] for i in (1, 2, 3)]
+        )
         if (found > 0).all():
             return found
     return np.array(FALLBACK_DISCOUNTS)
@@ -276,7 +365,9 @@ def _codes(tokens: np.ndarray, length: int, vocabulary_size: int) -> np.ndarray:
     return codes
 
 
-def _interpolate(level: Level, contexts: np.ndarray, codes: np.ndarray, shorter: np.ndarray) -> np.ndarray:
+def _interpolate(
+    level: Level, contexts: np.ndarray, codes: np.ndarray, shorter: np.ndarray
+) -> np.ndarray:
     """p(w | h) of each pair of a context's and an n-gram's code, from p(w | h without its first)."""
     at, known = _find(level.contexts, contexts)
     there, counted = _find(level.codes, codes)

@@ -10,7 +10,9 @@ from research.checks import check_count, check_numbers, check_real
 from research.types import Array
 
 
-def layer_normalisation(x: ArrayLike, scale: ArrayLike, bias: ArrayLike, *, epsilon: float = 1e-5) -> Array:
+def layer_normalisation(
+    x: ArrayLike, scale: ArrayLike, bias: ArrayLike, *, epsilon: float = 1e-5
+) -> Array:
     """Gives the last axis mean 0 and variance 1, then a learned scale and shift: scale (x - m) / √(v + ε) + bias.
 
     m and v = mean of (x - m)² are of the last axis alone, so each example, and each position in it, is normalised by
@@ -39,7 +41,12 @@ def layer_normalisation(x: ArrayLike, scale: ArrayLike, bias: ArrayLike, *, epsi
 
 
 def group_normalisation(
-    x: ArrayLike, scale: ArrayLike, bias: ArrayLike, num_groups: int, *, epsilon: float = 1e-5
+    x: ArrayLike,
+    scale: ArrayLike,
+    bias: ArrayLike,
+    num_groups: int,
+    *,
+    epsilon: float = 1e-5,
 ) -> Array:
     """Gives each group of neighbouring channels of each image mean 0 and variance 1, then scales and shifts channels.
 
@@ -70,26 +77,38 @@ def group_normalisation(
         raise ValueError(f"x must be images, (..., H, W, C); got x of shape {x.shape}.")
     check_groups(num_groups, x.shape[-1])
     groups = x.reshape(*x.shape[:-1], num_groups, x.shape[-1] // num_groups)
-    return _scaled(_standardised(groups, (-4, -3, -1), epsilon).reshape(x.shape), scale, bias)
+    return _scaled(
+        _standardised(groups, (-4, -3, -1), epsilon).reshape(x.shape), scale, bias
+    )
 
 
 def check_groups(num_groups: int, channels: int) -> None:
     """Refuses a number of groups that does not divide the channels."""
     check_count("num_groups", num_groups)
     if channels % num_groups:
-        raise ValueError(f"num_groups must divide the {channels} channels; got num_groups={num_groups!r}.")
+        raise ValueError(
+            f"num_groups must divide the {channels} channels; got num_groups={num_groups!r}."
+        )
 
 
-def check_normalisation(x: Array, scale: ArrayLike, bias: ArrayLike, epsilon: float) -> None:
+def check_normalisation(
+    x: Array, scale: ArrayLike, bias: ArrayLike, epsilon: float
+) -> None:
     """Refuses shapes that would broadcast in silence."""
-    if x.ndim == 0 or jnp.shape(scale) != x.shape[-1:] or jnp.shape(bias) != x.shape[-1:]:
+    if (
+        x.ndim == 0
+        or jnp.shape(scale) != x.shape[-1:]
+        or jnp.shape(bias) != x.shape[-1:]
+    ):
         raise ValueError(
             f"scale and bias must have shape {x.shape[-1:]}, for x of shape {x.shape}; got {jnp.shape(scale)} and "
             f"{jnp.shape(bias)}."
         )
     check_real("epsilon", epsilon)
     if not epsilon > 0:
-        raise ValueError(f"epsilon must be positive; got epsilon={epsilon!r}. A constant input would be divided by 0.")
+        raise ValueError(
+            f"epsilon must be positive; got epsilon={epsilon!r}. A constant input would be divided by 0."
+        )
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
@@ -102,22 +121,30 @@ def _wide(x: Array) -> Array:
     return x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
 
 
-def _centred_and_inverse(x: Array, axes: tuple[int, ...], epsilon: float) -> tuple[Array, Array]:
+def _centred_and_inverse(
+    x: Array, axes: tuple[int, ...], epsilon: float
+) -> tuple[Array, Array]:
     """n = (x - m) r, and r = 1 / √(v + ε)."""
     centred = x - jnp.mean(x, axis=axes, keepdims=True)
     # Twice through the data, because mean of squares less square of mean loses its digits where the mean is large.
-    inverse = jax.lax.rsqrt(jnp.mean(centred * centred, axis=axes, keepdims=True) + epsilon)
+    inverse = jax.lax.rsqrt(
+        jnp.mean(centred * centred, axis=axes, keepdims=True) + epsilon
+    )
     return centred * inverse, inverse
 
 
 @_standardised.defjvp
-def _derivative_of_standardised(axes: tuple[int, ...], epsilon: float, primals, tangents):
+def _derivative_of_standardised(
+    axes: tuple[int, ...], epsilon: float, primals, tangents
+):
     """dn = r (d - n mean(n d)) with d = dx - mean(dx): fewer passes over x than through the root."""
     (x,), (dx,) = primals, tangents
     n, inverse = _centred_and_inverse(_wide(x), axes, epsilon)
     wide = _wide(dx)
     centred = wide - jnp.mean(wide, axis=axes, keepdims=True)
-    derivative = inverse * (centred - n * jnp.mean(n * centred, axis=axes, keepdims=True))
+    derivative = inverse * (
+        centred - n * jnp.mean(n * centred, axis=axes, keepdims=True)
+    )
     return n.astype(x.dtype), derivative.astype(dx.dtype)
 
 

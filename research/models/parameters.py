@@ -43,8 +43,12 @@ def list_parameters(params: Params) -> list[Parameter]:
     """
     check_tree("params", params)
     if params is None:
-        raise TypeError("params must be a pytree of arrays, as a model's init gives them; got params=None.")
-    return [_row(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)]
+        raise TypeError(
+            "params must be a pytree of arrays, as a model's init gives them; got params=None."
+        )
+    return [
+        _row(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    ]
 
 
 def count_parameters(params: Params) -> int:
@@ -79,10 +83,17 @@ def describe(params: Params) -> str:
     """
     rows = sorted(list_parameters(params), key=lambda row: _as_read(row.name))
     cells = [("name", "shape", "dtype", "count")]
-    cells += [(row.name, ", ".join(map(str, row.shape)) or "()", row.dtype, f"{row.count:,}") for row in rows]
+    cells += [
+        (row.name, ", ".join(map(str, row.shape)) or "()", row.dtype, f"{row.count:,}")
+        for row in rows
+    ]
     cells += [("total", "", "", f"{sum(row.count for row in rows):,}")]
-    name, shape, dtype, count = (max(map(len, column)) for column in zip(*cells, strict=True))
-    return "\n".join(f"{a:{name}}  {b:{shape}}  {c:{dtype}}  {d:>{count}}" for a, b, c, d in cells)
+    name, shape, dtype, count = (
+        max(map(len, column)) for column in zip(*cells, strict=True)
+    )
+    return "\n".join(
+        f"{a:{name}}  {b:{shape}}  {c:{dtype}}  {d:>{count}}" for a, b, c, d in cells
+    )
 
 
 def check_same_architecture(params: Params, expected: Params) -> None:
@@ -114,11 +125,21 @@ def check_same_architecture(params: Params, expected: Params) -> None:
         for name, row in wanted.items()
         if name not in given or given[name].shape != row.shape
     ]
-    faults += [f"the model has no {name}, of shape {row.shape}" for name, row in given.items() if name not in wanted]
+    faults += [
+        f"the model has no {name}, of shape {row.shape}"
+        for name, row in given.items()
+        if name not in wanted
+    ]
     if not faults and jax.tree.structure(params) != jax.tree.structure(expected):
-        faults = [f"its containers are {jax.tree.structure(params)}, the model's {jax.tree.structure(expected)}"]
+        faults = [
+            f"its containers are {jax.tree.structure(params)}, the model's {jax.tree.structure(expected)}"
+        ]
     if faults:
-        many = f"\n(the first of {len(faults)} arrays that differ)" if len(faults) > 1 else ""
+        many = (
+            f"\n(the first of {len(faults)} arrays that differ)"
+            if len(faults) > 1
+            else ""
+        )
         raise ValueError(
             f"params are those of another architecture: {faults[0]}{many}. Build the model with the sizes and options "
             "that these parameters were trained with, or train it anew."
@@ -135,10 +156,14 @@ def shapes_of(init: Callable[[Key], Params]) -> Params:
       >>> print(shapes_of(models.softmax(64, 10).init)["weights"].shape)
       (64, 10)
     """
-    return jax.eval_shape(lambda: init(jax.random.key(0)))  # The key is made inside: outside, it would be such a line.
+    return jax.eval_shape(
+        lambda: init(jax.random.key(0))
+    )  # The key is made inside: outside, it would be such a line.
 
 
-def with_own_parameters(init: Callable[[Key], Params], apply: Callable[..., Array]) -> Model:
+def with_own_parameters(
+    init: Callable[[Key], Params], apply: Callable[..., Array]
+) -> Model:
     """The model of these two functions, whose apply refuses parameters of another architecture.
 
     Args:
@@ -160,8 +185,19 @@ def with_own_parameters(init: Callable[[Key], Params], apply: Callable[..., Arra
 
     def checked(params: Params, x: Any, key: Key | None = None) -> Array:
         check_same_architecture(params, expected())
-        parts = {"x": x} if not isinstance(x, tuple) else x._asdict() if isinstance(x, Sequences) else {}
-        for name, part in parts.items():  # A plain tuple is refused by apply, which knows whether it takes Sequences.
+        parts = (
+            {"x": x}
+            if not isinstance(x, tuple)
+            else x._asdict()
+            if isinstance(x, Sequences)
+            else {}
+        )
+        for (
+            name,
+            part,
+        ) in (
+            parts.items()
+        ):  # A plain tuple is refused by apply, which knows whether it takes Sequences.
             check_numbers(name, part)
         if key is not None:
             check_key("key", key)
@@ -179,4 +215,7 @@ def _row(path: tuple[Any, ...], leaf: Any) -> Parameter:
 
 def _as_read(name: str) -> list[tuple[int, int, str]]:
     """A key by which layer_2 sorts before layer_10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+    return [
+        (0, int(part), "") if part.isdigit() else (1, 0, part)
+        for part in re.split(r"(\d+)", name)
+    ]

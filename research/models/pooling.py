@@ -13,7 +13,9 @@ from research.types import Array
 Pair = tuple[int, int]
 
 
-def max_pool(x: ArrayLike, window: int | Pair = 2, *, stride: int | Pair | None = None) -> Array:
+def max_pool(
+    x: ArrayLike, window: int | Pair = 2, *, stride: int | Pair | None = None
+) -> Array:
     """The largest value of each window, in each channel.
 
     Where several entries of a window are equally large the derivative is shared among them equally, as that of
@@ -37,7 +39,9 @@ def max_pool(x: ArrayLike, window: int | Pair = 2, *, stride: int | Pair | None 
     return _over_windows(_largest, x, window, stride)
 
 
-def average_pool(x: ArrayLike, window: int | Pair = 2, *, stride: int | Pair | None = None) -> Array:
+def average_pool(
+    x: ArrayLike, window: int | Pair = 2, *, stride: int | Pair | None = None
+) -> Array:
     """The mean value of each window, in each channel.
 
     Args:
@@ -55,7 +59,9 @@ def average_pool(x: ArrayLike, window: int | Pair = 2, *, stride: int | Pair | N
     return _over_windows(jnp.mean, x, window, stride)
 
 
-def _over_windows(reduce, x: ArrayLike, window: int | Pair, stride: int | Pair | None) -> Array:
+def _over_windows(
+    reduce, x: ArrayLike, window: int | Pair, stride: int | Pair | None
+) -> Array:
     """Reduces the two window axes of (n, height, window height, width, window width, C)."""
     check_numbers("x", x)
     x = jnp.asarray(x)
@@ -68,7 +74,9 @@ def _over_windows(reduce, x: ArrayLike, window: int | Pair, stride: int | Pair |
         n, height, width, channels = images.shape
         height, width = height // sizes[0], width // sizes[1]
         images = images[:, : height * sizes[0], : width * sizes[1]]
-        y = reduce(images.reshape(n, height, sizes[0], width, sizes[1], channels), axis=(2, 4))
+        y = reduce(
+            images.reshape(n, height, sizes[0], width, sizes[1], channels), axis=(2, 4)
+        )
     else:
         y = reduce(jnp.stack(shifted(images, sizes, strides)), axis=0)
     return y.reshape(*x.shape[:-3], *y.shape[1:])

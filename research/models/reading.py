@@ -16,7 +16,9 @@ from research.sizes import check_room
 from research.types import Array, Batch, Key, Model, Params
 
 
-def next_token_losses(model: Model, tokens: ArrayLike, context: int) -> Callable[..., Array]:
+def next_token_losses(
+    model: Model, tokens: ArrayLike, context: int
+) -> Callable[..., Array]:
     """What each position of a window costs: -log p(w_{s+i+1} | w_s, ..., w_{s+i}), i = 0, ..., context - 1, in nats.
 
     A batch is where its windows start, so that it costs no memory: the tokens are gathered on the device, from the one
@@ -44,7 +46,11 @@ def next_token_losses(model: Model, tokens: ArrayLike, context: int) -> Callable
     check_count("context", context, 1)
     check_numbers("tokens", tokens)
     text = jnp.asarray(tokens)
-    if text.ndim != 1 or not jnp.issubdtype(text.dtype, jnp.integer) or len(text) <= context:
+    if (
+        text.ndim != 1
+        or not jnp.issubdtype(text.dtype, jnp.integer)
+        or len(text) <= context
+    ):
         raise ValueError(
             f"tokens must be integers along one axis, at least context + 1 = {context + 1}; got {text.dtype}"
             f"{list(text.shape)}."
@@ -53,17 +59,25 @@ def next_token_losses(model: Model, tokens: ArrayLike, context: int) -> Callable
     def losses(params: Params, starts: ArrayLike, key: Key | None = None) -> Array:
         check_numbers("starts", starts, ndim=1, kinds="iu")
         starts = jnp.asarray(starts)
-        windows = text[starts[:, None] + jnp.arange(context + 1, dtype=starts.dtype)[None]]
-        log_probabilities = jax.nn.log_softmax(model.apply(params, windows[:, :-1], key))
+        windows = text[
+            starts[:, None] + jnp.arange(context + 1, dtype=starts.dtype)[None]
+        ]
+        log_probabilities = jax.nn.log_softmax(
+            model.apply(params, windows[:, :-1], key)
+        )
         check_every(log_probabilities.shape, windows[:, :-1].shape)
         if not isinstance(tokens, Tracer):
             check_tokens(np.asarray(tokens), log_probabilities.shape[-1])
-        return -jnp.take_along_axis(log_probabilities, windows[:, 1:, None], axis=-1)[..., 0]
+        return -jnp.take_along_axis(log_probabilities, windows[:, 1:, None], axis=-1)[
+            ..., 0
+        ]
 
     return losses
 
 
-def next_token_risk(model: Model, tokens: ArrayLike, context: int) -> Callable[[Params, Batch], Array]:
+def next_token_risk(
+    model: Model, tokens: ArrayLike, context: int
+) -> Callable[[Params, Batch], Array]:
     """The objective of a language model: the mean of `next_token_losses` over the batch's windows and their positions.
 
     Args, Raises:
@@ -80,7 +94,9 @@ def next_token_risk(model: Model, tokens: ArrayLike, context: int) -> Callable[[
     return lambda params, batch: jnp.mean(losses(params, batch.x, batch.key))
 
 
-def reader(model: Model, tokens: ArrayLike, context: int, *, slice_size: int = 128) -> Callable[..., np.ndarray]:
+def reader(
+    model: Model, tokens: ArrayLike, context: int, *, slice_size: int = 128
+) -> Callable[..., np.ndarray]:
     """`next_token_losses` of any number of windows, compiled once, with the memory of slice_size windows.
 
     Args:
@@ -96,7 +112,9 @@ def reader(model: Model, tokens: ArrayLike, context: int, *, slice_size: int = 1
       (5, 2)
     """
     check_count("slice_size", slice_size, 1)
-    check_room(f"slice_size={slice_size} and context={context}", slice_size, context + 1)
+    check_room(
+        f"slice_size={slice_size} and context={context}", slice_size, context + 1
+    )
     compiled = jax.jit(next_token_losses(model, tokens, context))
 
     def read(params: Params, starts: np.ndarray) -> np.ndarray:
@@ -104,8 +122,12 @@ def reader(model: Model, tokens: ArrayLike, context: int, *, slice_size: int = 1
         starts = np.asarray(starts)
         last = len(np.asarray(tokens)) - context - 1
         if not len(starts) or np.min(starts) < 0 or np.max(starts) > last:
-            raise ValueError(f"starts must be at least one of 0..{last}, where a window of {context} tokens begins.")
-        padded = np.concatenate([starts, np.repeat(starts[-1:], -len(starts) % slice_size)])
+            raise ValueError(
+                f"starts must be at least one of 0..{last}, where a window of {context} tokens begins."
+            )
+        padded = np.concatenate(
+            [starts, np.repeat(starts[-1:], -len(starts) % slice_size)]
+        )
         slices = [compiled(params, part) for part in padded.reshape(-1, slice_size)]
         return np.concatenate(slices)[: len(starts)].astype(float)
 

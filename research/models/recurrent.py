@@ -14,10 +14,19 @@ from research.checks import check_instance, check_numbers, shown
 from research.models.cells import Carry, Cell, find_cell
 from research.models.dropout import check_dropout_rate
 from research.models.dropout import dropout as dropped
-from research.models.embedding import check_length, check_tokens, embed, values_and_length
+from research.models.embedding import (
+    check_length,
+    check_tokens,
+    embed,
+    values_and_length,
+)
 from research.models.initialisers import glorot_uniform
 from research.models.linear import check_count, check_drawn, check_model_dtype, dense
-from research.models.parameters import check_same_architecture, shapes_of, with_own_parameters
+from research.models.parameters import (
+    check_same_architecture,
+    shapes_of,
+    with_own_parameters,
+)
 from research.models.recurrent_layer import at_end, draw_layer, unroll
 from research.sizes import MOST_LAYERS, check_most
 from research.types import Array, Key, Model, Params, Sequences
@@ -94,21 +103,37 @@ def recurrent(
       (5, 9)
     """
     if not isinstance(outputs, str) or outputs not in ("last", "every"):
-        raise ValueError(f'outputs must be "last" or "every"; got outputs={shown(outputs)}.')
+        raise ValueError(
+            f'outputs must be "last" or "every"; got outputs={shown(outputs)}.'
+        )
     network = _Network(
-        num_inputs, num_hidden, num_outputs, find_cell(cell), num_layers, embedding, dropout, window, dtype
+        num_inputs,
+        num_hidden,
+        num_outputs,
+        find_cell(cell),
+        num_layers,
+        embedding,
+        dropout,
+        window,
+        dtype,
     )
     _check_network(network)
 
-    def apply(params: Params, x: ArrayLike | Sequences, key: Key | None = None) -> Array:
+    def apply(
+        params: Params, x: ArrayLike | Sequences, key: Key | None = None
+    ) -> Array:
         values, length, leading = _flatten(network, x)
         if isinstance(x, Sequences):
             check_length(x.length, (*leading, values.shape[1]))
         carries = _start(network, (len(values),), params)
         hidden, carries = _advance_layers(network, params, values, length, carries, key)
         if outputs == "last":
-            return _read(network, params, carries[-1][0], key).reshape(*leading, num_outputs)
-        return _read_every(network, params, hidden, length, key).reshape(*leading, values.shape[1], num_outputs)
+            return _read(network, params, carries[-1][0], key).reshape(
+                *leading, num_outputs
+            )
+        return _read_every(network, params, hidden, length, key).reshape(
+            *leading, values.shape[1], num_outputs
+        )
 
     return with_own_parameters(lambda key: _init(network, key), apply)
 
@@ -141,12 +166,22 @@ def recurrence(
       (1, 65)
     """
     network = _Network(
-        num_inputs, num_hidden, num_outputs, find_cell(cell), num_layers, embedding, dropout, None, dtype
+        num_inputs,
+        num_hidden,
+        num_outputs,
+        find_cell(cell),
+        num_layers,
+        embedding,
+        dropout,
+        None,
+        dtype,
     )
     _check_network(network)
     expected = functools.cache(lambda: shapes_of(lambda key: _init(network, key)))
 
-    def advance(params: Params, x: ArrayLike | Sequences, carry: Carries, key: Key | None = None):
+    def advance(
+        params: Params, x: ArrayLike | Sequences, carry: Carries, key: Key | None = None
+    ):
         check_same_architecture(params, expected())
         if jax.tree.structure(carry) != jax.tree.structure(_start(network, ())):
             raise ValueError(
@@ -163,10 +198,16 @@ def recurrence(
             )
         flat = jax.tree.map(lambda a: a.reshape(-1, num_hidden), carry)
         hidden, flat = _advance_layers(network, params, values, length, flat, key)
-        outputs = _read_every(network, params, hidden, length, key).reshape(*leading, values.shape[1], num_outputs)
+        outputs = _read_every(network, params, hidden, length, key).reshape(
+            *leading, values.shape[1], num_outputs
+        )
         return outputs, jax.tree.map(lambda a: a.reshape(*leading, num_hidden), flat)
 
-    return Recurrence(lambda key: _init(network, key), lambda leading: _start(network, leading), advance)
+    return Recurrence(
+        lambda key: _init(network, key),
+        lambda leading: _start(network, leading),
+        advance,
+    )
 
 
 def check_sequences(sequences: Sequences, num_symbols: int | None = None) -> None:
@@ -183,7 +224,12 @@ def check_sequences(sequences: Sequences, num_symbols: int | None = None) -> Non
       Traceback (most recent call last):
       ValueError: length must lie in 1..5; that of sequence 1 is 0. Leave empty sequences out.
     """
-    check_instance("sequences", sequences, Sequences, "Make one by research.types.Sequences(values, length).")
+    check_instance(
+        "sequences",
+        sequences,
+        Sequences,
+        "Make one by research.types.Sequences(values, length).",
+    )
     check_numbers("sequences.values", sequences.values)
     check_numbers("sequences.length", sequences.length)
     if num_symbols is not None:
@@ -197,8 +243,12 @@ def check_sequences(sequences: Sequences, num_symbols: int | None = None) -> Non
     check_length(length, (*length.shape, steps))
     if num_symbols is not None:
         if values.ndim != length.ndim + 1:
-            raise ValueError(f"values must be tokens (..., T) where num_symbols is given; got shape {values.shape}.")
-        check_tokens(np.where(np.arange(steps) < length[..., None], values, 0), num_symbols)
+            raise ValueError(
+                f"values must be tokens (..., T) where num_symbols is given; got shape {values.shape}."
+            )
+        check_tokens(
+            np.where(np.arange(steps) < length[..., None], values, 0), num_symbols
+        )
 
 
 class _Network(NamedTuple):
@@ -234,38 +284,63 @@ def _init(network: _Network, key: Key) -> Params:
     if network.embedding is not None:
         check_drawn(key, (network.num_inputs, width), dtype)
         key_embedding = jax.random.fold_in(key, network.num_layers + 1)
-        params["embedding"] = {"weights": jax.random.normal(key_embedding, (network.num_inputs, width), dtype)}
+        params["embedding"] = {
+            "weights": jax.random.normal(
+                key_embedding, (network.num_inputs, width), dtype
+            )
+        }
     for layer in range(1, network.num_layers + 1):
         key_layer = jax.random.fold_in(key, layer)
-        params[f"layer_{layer}"] = draw_layer(key_layer, network.cell, width, network.num_hidden, dtype)
+        params[f"layer_{layer}"] = draw_layer(
+            key_layer, network.cell, width, network.num_hidden, dtype
+        )
         width = network.num_hidden
-    weights = glorot_uniform(jax.random.fold_in(key, 0), (width, network.num_outputs), dtype)
-    return params | {"output": {"weights": weights, "bias": jnp.zeros(network.num_outputs, dtype)}}
+    weights = glorot_uniform(
+        jax.random.fold_in(key, 0), (width, network.num_outputs), dtype
+    )
+    return params | {
+        "output": {"weights": weights, "bias": jnp.zeros(network.num_outputs, dtype)}
+    }
 
 
-def _start(network: _Network, leading: tuple[int, ...], params: Params | None = None) -> Carries:
+def _start(
+    network: _Network, leading: tuple[int, ...], params: Params | None = None
+) -> Carries:
     dtype = network.dtype if params is None else params["output"]["weights"].dtype
-    zeros = jnp.zeros((*leading, network.num_hidden), jnp.result_type(float) if dtype is None else dtype)
+    zeros = jnp.zeros(
+        (*leading, network.num_hidden),
+        jnp.result_type(float) if dtype is None else dtype,
+    )
     return tuple((zeros,) * network.cell.num_carried for _ in range(network.num_layers))
 
 
-def _flatten(network: _Network, x: ArrayLike | Sequences) -> tuple[Array, Array | None, tuple[int, ...]]:
+def _flatten(
+    network: _Network, x: ArrayLike | Sequences
+) -> tuple[Array, Array | None, tuple[int, ...]]:
     """Values (n, T) or (n, T, d), lengths (n,) or None, and the leading axes; zeros stand after each end."""
     values, length = values_and_length(x)
     if network.embedding is None:
         if values.ndim < 2 or values.shape[-1] != network.num_inputs:
-            raise ValueError(f"x must have shape (..., T, {network.num_inputs}); got {values.shape}.")
+            raise ValueError(
+                f"x must have shape (..., T, {network.num_inputs}); got {values.shape}."
+            )
         leading, shape = values.shape[:-2], values.shape[-2:]
     else:
         if values.ndim < 1 or not jnp.issubdtype(values.dtype, jnp.integer):
-            raise ValueError(f"x must be integer symbols (..., T); got {values.dtype}{list(values.shape)}.")
+            raise ValueError(
+                f"x must be integer symbols (..., T); got {values.dtype}{list(values.shape)}."
+            )
         leading, shape = values.shape[:-1], values.shape[-1:]
     if shape[0] == 0:
         raise ValueError(f"x must have at least one step; got shape {values.shape}.")
     if length is not None:
         if length.shape != leading:
-            raise ValueError(f"length must have the sequences' leading axes {leading}; got shape {length.shape}.")
-        length = length.reshape(-1).astype(jnp.int32)  # In 8 bits a step's number would wrap round.
+            raise ValueError(
+                f"length must have the sequences' leading axes {leading}; got shape {length.shape}."
+            )
+        length = length.reshape(-1).astype(
+            jnp.int32
+        )  # In 8 bits a step's number would wrap round.
     values = values.reshape(-1, *shape)
     if length is not None:
         steps = jax.lax.broadcasted_iota(length.dtype, values.shape, 1)
@@ -276,9 +351,18 @@ def _flatten(network: _Network, x: ArrayLike | Sequences) -> tuple[Array, Array 
     return values, length, leading
 
 
-def _advance_layers(network: _Network, params: Params, values: Array, length: Array | None, carries: Carries, key):
+def _advance_layers(
+    network: _Network,
+    params: Params,
+    values: Array,
+    length: Array | None,
+    carries: Carries,
+    key,
+):
     """The top layer's h, shape (T, n, H), and each layer's carry at each sequence's own end."""
-    below = jnp.swapaxes(values, 0, 1)  # Time first, once: the scan reads one step after the other.
+    below = jnp.swapaxes(
+        values, 0, 1
+    )  # Time first, once: the scan reads one step after the other.
     if network.embedding is not None:
         below = embed(params["embedding"]["weights"], below)
     ends = []
@@ -288,8 +372,12 @@ def _advance_layers(network: _Network, params: Params, values: Array, length: Ar
         carry = tuple(array.astype(dtype) for array in carry)
         if layer > 1 and key is not None:
             below = dropped(jax.random.fold_in(key, layer), below, network.dropout)
-        seen = unroll(network.cell, params[f"layer_{layer}"], below, carry, network.window)
-        ends.append(tuple(map(lambda first, later: at_end(first, later, length), carry, seen)))
+        seen = unroll(
+            network.cell, params[f"layer_{layer}"], below, carry, network.window
+        )
+        ends.append(
+            tuple(map(lambda first, later: at_end(first, later, length), carry, seen))
+        )
         below = seen[0]
     return below, tuple(ends)
 
@@ -300,7 +388,13 @@ def _read(network: _Network, params: Params, hidden: Array, key: Key | None) -> 
     return dense(hidden, params["output"]["weights"], params["output"]["bias"])
 
 
-def _read_every(network: _Network, params: Params, hidden: Array, length: Array | None, key: Key | None) -> Array:
+def _read_every(
+    network: _Network,
+    params: Params,
+    hidden: Array,
+    length: Array | None,
+    key: Key | None,
+) -> Array:
     """Shape (n, T, K), with zeros after each end."""
     outputs = jnp.swapaxes(_read(network, params, hidden, key), 0, 1)
     if length is None:

@@ -12,7 +12,9 @@ from research.models.linear import dense
 from research.types import Array, Key, Params
 
 
-def draw_layer(key: Key, cell: Cell, num_inputs: int, num_hidden: int, dtype: DTypeLike) -> Params:
+def draw_layer(
+    key: Key, cell: Cell, num_inputs: int, num_hidden: int, dtype: DTypeLike
+) -> Params:
     """The first parameters of one layer: input weights Glorot uniform, recurrent weights orthogonal, block by block.
 
     Biases start at 0, but the LSTM's forget gate at 1, so that it starts by keeping (Gers et al. also start it positive).
@@ -37,10 +39,14 @@ def draw_layer(key: Key, cell: Cell, num_inputs: int, num_hidden: int, dtype: DT
       (3, 8) [0. 0. 1. 1. 0. 0. 0. 0.]
     """
     shape = (num_inputs, cell.num_blocks * num_hidden)
-    weights = glorot_uniform(jax.random.fold_in(key, 0), shape, dtype, num_inputs, num_hidden)
+    weights = glorot_uniform(
+        jax.random.fold_in(key, 0), shape, dtype, num_inputs, num_hidden
+    )
     bias = jnp.zeros(shape[1], dtype)
     if cell.forget_block is not None:
-        bias = bias.at[cell.forget_block * num_hidden : (cell.forget_block + 1) * num_hidden].set(1)
+        bias = bias.at[
+            cell.forget_block * num_hidden : (cell.forget_block + 1) * num_hidden
+        ].set(1)
     keys = [jax.random.fold_in(key, block) for block in range(1, cell.num_blocks + 1)]
     blocks = [orthogonal(key, (num_hidden, num_hidden), dtype) for key in keys]
     recurrent = {"weights": jnp.concatenate(blocks, axis=1)}
@@ -49,7 +55,9 @@ def draw_layer(key: Key, cell: Cell, num_inputs: int, num_hidden: int, dtype: DT
     return {"input": {"weights": weights, "bias": bias}, "recurrent": recurrent}
 
 
-def unroll(cell: Cell, params: Params, x: Array, carry: Carry, window: int | None = None) -> Carry:
+def unroll(
+    cell: Cell, params: Params, x: Array, carry: Carry, window: int | None = None
+) -> Carry:
     """One layer over time: the carry after each step.
 
     The input's products of all steps are one product before the loop, in which h's product is all that is left. The
@@ -75,26 +83,36 @@ def unroll(cell: Cell, params: Params, x: Array, carry: Carry, window: int | Non
     projected = dense(x, params["input"]["weights"], params["input"]["bias"])
     weights, bias = params["recurrent"]["weights"], params["recurrent"].get("bias")
     if bias is not None:  # It belongs to the last block alone.
-        bias = jnp.concatenate([jnp.zeros(weights.shape[1] - len(bias), bias.dtype), bias])[None]
+        bias = jnp.concatenate(
+            [jnp.zeros(weights.shape[1] - len(bias), bias.dtype), bias]
+        )[None]
     cuts = None if window is None else jnp.arange(len(x)) % window == 0
     return _over_time(cell, cuts)(projected, weights, bias, carry)
 
 
-def _over_time(cell: Cell, cuts: Array | None) -> Callable[[Array, Array, Array | None, Carry], Carry]:
+def _over_time(
+    cell: Cell, cuts: Array | None
+) -> Callable[[Array, Array, Array | None, Carry], Carry]:
     """(projected, weights, bias, first carry) -> the later ones, with the derivative that `unroll` describes."""
 
     def forward(projected: Array, weights: Array, bias: Array | None, carry: Carry):
         def step(carry: Carry, inputs):
             now, cut = inputs
-            carry = _cut(carry, jax.lax.stop_gradient(carry), cut)  # For second derivatives, which come this way.
+            carry = _cut(
+                carry, jax.lax.stop_gradient(carry), cut
+            )  # For second derivatives, which come this way.
             product = carry[0] @ weights
-            carry, kept = cell.advance(now, product if bias is None else product + bias, carry)
+            carry, kept = cell.advance(
+                now, product if bias is None else product + bias, carry
+            )
             return carry, (carry, kept)
 
         return jax.lax.scan(step, carry, (projected, cuts))[1]
 
     @jax.custom_jvp
-    def over_time(projected: Array, weights: Array, bias: Array | None, carry: Carry) -> Carry:
+    def over_time(
+        projected: Array, weights: Array, bias: Array | None, carry: Carry
+    ) -> Carry:
         return forward(projected, weights, bias, carry)[0]
 
     @over_time.defjvp
@@ -102,11 +120,20 @@ def _over_time(cell: Cell, cuts: Array | None) -> Callable[[Array, Array, Array 
         weights, carry = primals[1], primals[3]
         dprojected, dweights, dbias, dcarry = tangents
         later, kept = forward(*primals)
-        earlier = tuple(jnp.concatenate([first[None], after[:-1]]) for first, after in zip(carry, later, strict=True))
-        if cuts is not None:  # At a cut the carry is a constant, for second derivatives too.
+        earlier = tuple(
+            jnp.concatenate([first[None], after[:-1]])
+            for first, after in zip(carry, later, strict=True)
+        )
+        if (
+            cuts is not None
+        ):  # At a cut the carry is a constant, for second derivatives too.
             earlier = _cut(earlier, jax.lax.stop_gradient(earlier), cuts[:, None, None])
         slopes = cell.slopes(kept, earlier, later)
-        dproduct = dense(earlier[0], dweights, jnp.zeros((), dweights.dtype) if dbias is None else dbias[0])
+        dproduct = dense(
+            earlier[0],
+            dweights,
+            jnp.zeros((), dweights.dtype) if dbias is None else dbias[0],
+        )
         zeros = jax.tree.map(jnp.zeros_like, later)
         from_outside = cell.differential(slopes, dprojected, dproduct, zeros)
 
@@ -128,7 +155,11 @@ def _over_time(cell: Cell, cuts: Array | None) -> Callable[[Array, Array, Array 
 
 
 def _cut(carry: Carry, instead: Carry, cut: Array | None) -> Carry:
-    return carry if cut is None else jax.tree.map(lambda a, b: jnp.where(cut, b, a), carry, instead)
+    return (
+        carry
+        if cut is None
+        else jax.tree.map(lambda a, b: jnp.where(cut, b, a), carry, instead)
+    )
 
 
 def at_end(first: Array, later: Array, length: Array | None) -> Array:

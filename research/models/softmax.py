@@ -6,7 +6,13 @@ from research.models.linear import check_count, dense_model
 from research.types import Model
 
 
-def softmax(num_features: int, num_classes: int, *, scale: float = 0.1, dtype: DTypeLike | None = None) -> Model:
+def softmax(
+    num_features: int,
+    num_classes: int,
+    *,
+    scale: float = 0.1,
+    dtype: DTypeLike | None = None,
+) -> Model:
     """The softmax model: it predicts logits z = xᵀ weights + intercept, one for each of K classes.
 
     Probabilities are `jax.nn.softmax(logits)`. All K classes have weights, so adding one vector to every column changes

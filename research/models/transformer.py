@@ -86,21 +86,38 @@ def transformer_decoder(
     check_count("vocabulary_size", vocabulary_size, 1)
     check_flag("tied", tied)
     init_body, apply_body = _body(
-        vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order, activation, dropout, dtype
+        vocabulary_size,
+        context,
+        width,
+        num_layers,
+        num_heads,
+        hidden,
+        positions,
+        order,
+        activation,
+        dropout,
+        dtype,
     )
 
     def init(key: Key) -> Params:
         params = init_body(jax.random.fold_in(key, 0))
         if not tied:
             params["output"] = {
-                "weights": draw_weights(jax.random.fold_in(key, 1), (width, vocabulary_size), SCALE, dtype)
+                "weights": draw_weights(
+                    jax.random.fold_in(key, 1), (width, vocabulary_size), SCALE, dtype
+                )
             }
         return params
 
     def apply(params: Params, x: Any, key: Key | None = None) -> Array:
         tokens, _ = split_sequences(x, context, vocabulary_size)
         vectors = apply_body(params, tokens, causal_mask(tokens.shape[-1]), key)
-        return project({"weights": jnp.transpose(params["tokens"]["weights"])} if tied else params["output"], vectors)
+        return project(
+            {"weights": jnp.transpose(params["tokens"]["weights"])}
+            if tied
+            else params["output"],
+            vectors,
+        )
 
     return with_own_parameters(init, apply)
 
@@ -144,26 +161,60 @@ def transformer_encoder(
     check_count("vocabulary_size", vocabulary_size, 1)
     check_count("num_classes", num_classes, 2)
     init_body, apply_body = _body(
-        vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order, activation, dropout, dtype
+        vocabulary_size,
+        context,
+        width,
+        num_layers,
+        num_heads,
+        hidden,
+        positions,
+        order,
+        activation,
+        dropout,
+        dtype,
     )
 
     def init(key: Key) -> Params:
         params = init_body(jax.random.fold_in(key, 0))
-        weights = draw_weights(jax.random.fold_in(key, 1), (width, num_classes), SCALE, dtype)
-        params["output"] = {"weights": weights, "bias": jnp.zeros(num_classes, dtype=weights.dtype)}
+        weights = draw_weights(
+            jax.random.fold_in(key, 1), (width, num_classes), SCALE, dtype
+        )
+        params["output"] = {
+            "weights": weights,
+            "bias": jnp.zeros(num_classes, dtype=weights.dtype),
+        }
         return params
 
     def apply(params: Params, x: Any, key: Key | None = None) -> Array:
         tokens, counts = split_sequences(x, context, vocabulary_size)
-        vectors = apply_body(params, tokens, None if counts is None else counts[..., None, :], key)
+        vectors = apply_body(
+            params, tokens, None if counts is None else counts[..., None, :], key
+        )
         return project(params["output"], _mean_over_positions(vectors, counts))
 
     return with_own_parameters(init, apply)
 
 
-def _body(vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order, activation, rate, dtype):
+def _body(
+    vocabulary_size,
+    context,
+    width,
+    num_layers,
+    num_heads,
+    hidden,
+    positions,
+    order,
+    activation,
+    rate,
+    dtype,
+):
     """What decoder and encoder share, as (init, apply): from tokens to the vectors that the output reads."""
-    counts = {"context": context, "width": width, "num_layers": num_layers, "num_heads": num_heads}
+    counts = {
+        "context": context,
+        "width": width,
+        "num_layers": num_layers,
+        "num_heads": num_heads,
+    }
     check_count("width", width, 1)
     hidden = 4 * width if hidden is None else hidden
     for name, value in (counts | {"hidden": hidden}).items():
@@ -177,23 +228,51 @@ def _body(vocabulary_size, context, width, num_layers, num_heads, hidden, positi
     activate, learned = find_activation(activation), positions == "learned"
 
     def init(key: Key) -> Params:
-        key_tokens, key_positions, key_blocks = (jax.random.fold_in(key, child) for child in range(3))
+        key_tokens, key_positions, key_blocks = (
+            jax.random.fold_in(key, child) for child in range(3)
+        )
         scale = SCALE if learned else 1 / np.sqrt(width).item()
-        params = {"tokens": {"weights": draw_weights(key_tokens, (vocabulary_size, width), scale, dtype)}}
+        params = {
+            "tokens": {
+                "weights": draw_weights(
+                    key_tokens, (vocabulary_size, width), scale, dtype
+                )
+            }
+        }
         if learned:
-            params["positions"] = {"weights": draw_weights(key_positions, (context, width), SCALE, dtype)}
+            params["positions"] = {
+                "weights": draw_weights(key_positions, (context, width), SCALE, dtype)
+            }
         for layer in range(num_layers):
             key_block = jax.random.fold_in(key_blocks, layer)
-            params[f"block_{layer + 1}"] = init_block(key_block, width, hidden, num_layers, dtype)
-        return params | ({"normalisation": init_normalisation(width, dtype)} if order == "pre" else {})
+            params[f"block_{layer + 1}"] = init_block(
+                key_block, width, hidden, num_layers, dtype
+            )
+        return params | (
+            {"normalisation": init_normalisation(width, dtype)}
+            if order == "pre"
+            else {}
+        )
 
-    def apply(params: Params, tokens: Array, mask: Array | None, key: Key | None) -> Array:
-        keys = [None if key is None else jax.random.fold_in(key, child) for child in range(num_layers + 1)]
+    def apply(
+        params: Params, tokens: Array, mask: Array | None, key: Key | None
+    ) -> Array:
+        keys = [
+            None if key is None else jax.random.fold_in(key, child)
+            for child in range(num_layers + 1)
+        ]
         x = _embed(params, tokens, learned)
         x = dropout(keys[0], x, rate)
         for layer in range(num_layers):
             options = {"num_heads": num_heads, "order": order, "activation": activate}
-            x = block(params[f"block_{layer + 1}"], x, mask, **options, dropout_rate=rate, key=keys[layer + 1])
+            x = block(
+                params[f"block_{layer + 1}"],
+                x,
+                mask,
+                **options,
+                dropout_rate=rate,
+                key=keys[layer + 1],
+            )
         return normalise(params["normalisation"], x) if order == "pre" else x
 
     return init, apply
@@ -216,4 +295,6 @@ def _mean_over_positions(vectors: Array, counts: Array | None) -> Array:
     if counts is None:
         return jnp.mean(vectors, axis=-2)
     kept = jnp.where(counts[..., None], vectors, jnp.zeros((), vectors.dtype))
-    return jnp.sum(kept, axis=-2) / jnp.sum(counts, axis=-1, keepdims=True, dtype=vectors.dtype)
+    return jnp.sum(kept, axis=-2) / jnp.sum(
+        counts, axis=-1, keepdims=True, dtype=vectors.dtype
+    )

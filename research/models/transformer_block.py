@@ -7,7 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 
-from research.checks import check_choice, check_key, check_number, check_numbers, check_tree, shown
+from research.checks import (
+    check_choice,
+    check_key,
+    check_number,
+    check_numbers,
+    check_tree,
+    shown,
+)
 from research.models.activations import find_activation
 from research.models.attention import attention, project
 from research.models.dropout import dropout
@@ -60,20 +67,30 @@ def block(
     activate = activation if callable(activation) else find_activation(activation)
     check_tree("params", params)
     names = ("normalisation_1", "attention", "normalisation_2", "dense_1", "dense_2")
-    if not isinstance(params, Mapping) or not all(isinstance(params.get(name), Mapping) for name in names):
-        raise TypeError(f"params must be those of a block, a dict of {', '.join(names)}; got params={shown(params)}.")
+    if not isinstance(params, Mapping) or not all(
+        isinstance(params.get(name), Mapping) for name in names
+    ):
+        raise TypeError(
+            f"params must be those of a block, a dict of {', '.join(names)}; got params={shown(params)}."
+        )
     check_numbers("x", x)
     if key is not None:
         check_key("key", key)
     check_number("dropout_rate", dropout_rate, below=1.0)
-    key_attention, key_network = (None if key is None else jax.random.fold_in(key, child) for child in range(2))
+    key_attention, key_network = (
+        None if key is None else jax.random.fold_in(key, child) for child in range(2)
+    )
 
     def network(x: Array) -> Array:
         return project(params["dense_2"], activate(project(params["dense_1"], x)))
 
     x = jnp.asarray(x)
     for name, sublayer, key_sublayer in (
-        ("normalisation_1", lambda x: attention(params["attention"], x, mask, num_heads=num_heads), key_attention),
+        (
+            "normalisation_1",
+            lambda x: attention(params["attention"], x, mask, num_heads=num_heads),
+            key_attention,
+        ),
         ("normalisation_2", network, key_network),
     ):
         entering = normalise(params[name], x) if order == "pre" else x
@@ -82,7 +99,9 @@ def block(
     return x
 
 
-def init_block(key: Key, width: int, hidden: int, num_layers: int, dtype: DTypeLike | None) -> Params:
+def init_block(
+    key: Key, width: int, hidden: int, num_layers: int, dtype: DTypeLike | None
+) -> Params:
     """The drawn parameters of one of num_layers blocks; what writes into the residual sum is drawn smaller."""
     residual = SCALE / np.sqrt(2 * num_layers).item()
     layers = {
@@ -93,8 +112,13 @@ def init_block(key: Key, width: int, hidden: int, num_layers: int, dtype: DTypeL
     }
     drawn = {}
     for child, (name, (fan_in, fan_out, scale)) in enumerate(layers.items()):
-        weights = draw_weights(jax.random.fold_in(key, child), (fan_in, fan_out), scale, dtype)
-        drawn[name] = {"weights": weights, "bias": jnp.zeros(fan_out, dtype=weights.dtype)}
+        weights = draw_weights(
+            jax.random.fold_in(key, child), (fan_in, fan_out), scale, dtype
+        )
+        drawn[name] = {
+            "weights": weights,
+            "bias": jnp.zeros(fan_out, dtype=weights.dtype),
+        }
     return {
         "normalisation_1": init_normalisation(width, dtype),
         "attention": {name: drawn[name] for name in ("query_key_value", "output")},
@@ -107,13 +131,20 @@ def init_block(key: Key, width: int, hidden: int, num_layers: int, dtype: DTypeL
 def init_normalisation(width: int, dtype: DTypeLike | None) -> Params:
     """Scale 1 and bias 0."""
     chosen = jnp.result_type(float) if dtype is None else dtype
-    return {"scale": jnp.ones(width, dtype=chosen), "bias": jnp.zeros(width, dtype=chosen)}
+    return {
+        "scale": jnp.ones(width, dtype=chosen),
+        "bias": jnp.zeros(width, dtype=chosen),
+    }
 
 
-def draw_weights(key: Key, shape: tuple[int, ...], scale: float, dtype: DTypeLike | None) -> Array:
+def draw_weights(
+    key: Key, shape: tuple[int, ...], scale: float, dtype: DTypeLike | None
+) -> Array:
     """Normal with the given standard deviation."""
     check_drawn(key, shape, jnp.result_type(float) if dtype is None else dtype)
-    return scale * jax.random.normal(key, shape, dtype=jnp.result_type(float) if dtype is None else dtype)
+    return scale * jax.random.normal(
+        key, shape, dtype=jnp.result_type(float) if dtype is None else dtype
+    )
 
 
 def normalise(params: Params, x: Array) -> Array:

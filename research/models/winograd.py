@@ -5,7 +5,10 @@ import numpy as np
 
 from research.types import Array
 
-OUTPUTS, TAPS = 4, 3  # Of one tile, along each axis: 4 outputs of a filter of 3 need 6 = 4 + 3 - 1 inputs.
+OUTPUTS, TAPS = (
+    4,
+    3,
+)  # Of one tile, along each axis: 4 outputs of a filter of 3 need 6 = 4 + 3 - 1 inputs.
 INPUTS = OUTPUTS + TAPS - 1
 # Where the polynomials are evaluated, beside infinity. They decide how much rounding costs: with the usual 0, ±1, ±2 the
 # errors in float32 are about twice as large.
@@ -45,13 +48,23 @@ def winograd(images: Array, weights: Array) -> Array:
     (n, *size, channels), outputs = images.shape, weights.shape[-1]
     height, width = (length - TAPS + 1 for length in size)
     down, across = -(-height // OUTPUTS), -(-width // OUTPUTS)
-    of_inputs, of_taps, of_outputs = (jnp.asarray(np.kron(m, m), images.dtype) for m in matrices())
+    of_inputs, of_taps, of_outputs = (
+        jnp.asarray(np.kron(m, m), images.dtype) for m in matrices()
+    )
     tiles, numbers = _tiles(images, down, across), INPUTS**2
-    tiles = (of_inputs @ tiles.reshape(numbers, -1)).reshape(numbers, n * down * across, channels)
-    filters = (of_taps @ weights.reshape(TAPS**2, -1)).reshape(numbers, channels, outputs)
+    tiles = (of_inputs @ tiles.reshape(numbers, -1)).reshape(
+        numbers, n * down * across, channels
+    )
+    filters = (of_taps @ weights.reshape(TAPS**2, -1)).reshape(
+        numbers, channels, outputs
+    )
     products = tiles @ filters
-    y = (of_outputs @ products.reshape(numbers, -1)).reshape(OUTPUTS, OUTPUTS, n, down, across, outputs)
-    y = y.transpose(2, 3, 0, 4, 1, 5).reshape(n, down * OUTPUTS, across * OUTPUTS, outputs)
+    y = (of_outputs @ products.reshape(numbers, -1)).reshape(
+        OUTPUTS, OUTPUTS, n, down, across, outputs
+    )
+    y = y.transpose(2, 3, 0, 4, 1, 5).reshape(
+        n, down * OUTPUTS, across * OUTPUTS, outputs
+    )
     return y[:, :height, :width]
 
 
@@ -71,18 +84,35 @@ def matrices() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     others = [np.delete(points, k) for k in range(len(points))]
     scales = [np.prod(point - rest) for point, rest in zip(points, others, strict=True)]
     last = lambda n: np.eye(n)[-1]
-    of_inputs = np.array([np.append(np.poly(rest)[::-1], 0.0) for rest in others] + [np.poly(points)[::-1]])
-    of_taps = np.array([p ** np.arange(TAPS) / s for p, s in zip(points, scales, strict=True)] + [last(TAPS)])
-    of_outputs = np.column_stack([points[None] ** np.arange(OUTPUTS)[:, None], last(OUTPUTS)])
+    of_inputs = np.array(
+        [np.append(np.poly(rest)[::-1], 0.0) for rest in others]
+        + [np.poly(points)[::-1]]
+    )
+    of_taps = np.array(
+        [p ** np.arange(TAPS) / s for p, s in zip(points, scales, strict=True)]
+        + [last(TAPS)]
+    )
+    of_outputs = np.column_stack(
+        [points[None] ** np.arange(OUTPUTS)[:, None], last(OUTPUTS)]
+    )
     return of_inputs, of_taps, of_outputs
 
 
 def _tiles(images: Array, down: int, across: int) -> Array:
     """(6, 6, n, down, across, C): entry (i, j) of every tile. Tiles start 4 apart, and what they reach over is 0."""
     n, height, width, channels = images.shape
-    missing = [(0, (count + 1) * OUTPUTS - length) for count, length in ((down, height), (across, width))]
+    missing = [
+        (0, (count + 1) * OUTPUTS - length)
+        for count, length in ((down, height), (across, width))
+    ]
     blocks = jnp.pad(images, ((0, 0), *missing, (0, 0)))
-    blocks = blocks.reshape(n, down + 1, OUTPUTS, across + 1, OUTPUTS, channels).transpose(2, 4, 0, 1, 3, 5)
+    blocks = blocks.reshape(
+        n, down + 1, OUTPUTS, across + 1, OUTPUTS, channels
+    ).transpose(2, 4, 0, 1, 3, 5)
     # A tile is a block of 4 x 4, and what it needs of the next ones: so the gradient of the overlap is one sum each way.
-    blocks = jnp.concatenate([blocks[:, :, :, :down], blocks[: TAPS - 1, :, :, 1:]], axis=0)
-    return jnp.concatenate([blocks[:, :, :, :, :across], blocks[:, : TAPS - 1, :, :, 1:]], axis=1)
+    blocks = jnp.concatenate(
+        [blocks[:, :, :, :down], blocks[: TAPS - 1, :, :, 1:]], axis=0
+    )
+    return jnp.concatenate(
+        [blocks[:, :, :, :, :across], blocks[:, : TAPS - 1, :, :, 1:]], axis=1
+    )

@@ -62,7 +62,9 @@ def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> Optimum:
     for _ in range(3):
         residual = np.concatenate([y - (x @ weights + intercept), -root * weights])
         correction = np.zeros(d + 1)
-        correction[order] = scipy.linalg.solve_triangular(triangle, basis.T @ residual) / scale[order]
+        correction[order] = (
+            scipy.linalg.solve_triangular(triangle, basis.T @ residual) / scale[order]
+        )
         weights = weights + correction[1:]
         intercept = intercept + correction[0] - shift @ correction[1:]
     residual = x @ weights + intercept - y
@@ -77,7 +79,9 @@ def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> Optimum:
     )
 
 
-def curvature(x: np.ndarray, penalty: float = 0.0, example_curvature: float | np.ndarray = 1.0) -> tuple[float, float]:
+def curvature(
+    x: np.ndarray, penalty: float = 0.0, example_curvature: float | np.ndarray = 1.0
+) -> tuple[float, float]:
     """Measures the extreme eigenvalues of 1/n Σ c_i z_i z_iᵀ + penalty diag(0, 1, ..., 1), with z_i = (1, x_i).
 
     That is the Hessian of a penalised linear model whose loss has the second derivative c_i at example i's output:
@@ -105,8 +109,12 @@ def curvature(x: np.ndarray, penalty: float = 0.0, example_curvature: float | np
             f"example_curvature must be one number or have a number for each of the {len(x)} rows of x; got shape "
             f"{np.shape(example_curvature)}."
         )
-    x, weights = checked(x, np.broadcast_to(np.asarray(example_curvature, np.float64), len(x)), penalty)
+    x, weights = checked(
+        x, np.broadcast_to(np.asarray(example_curvature, np.float64), len(x)), penalty
+    )
     design = with_ones(x)
     strength = np.append(0.0, np.full(x.shape[1], penalty))
-    eigenvalues = np.linalg.eigvalsh(design.T @ (weights[:, None] * design) / len(x) + np.diag(strength))
+    eigenvalues = np.linalg.eigvalsh(
+        design.T @ (weights[:, None] * design) / len(x) + np.diag(strength)
+    )
     return float(eigenvalues[0]), float(eigenvalues[-1])

@@ -9,7 +9,13 @@ import scipy.linalg
 import scipy.special
 
 from research.checks import check_flag
-from research.optima.design import centred, checked, checked_labels, pivoted_qr, with_ones
+from research.optima.design import (
+    centred,
+    checked,
+    checked_labels,
+    pivoted_qr,
+    with_ones,
+)
 from research.types import Optimum
 
 _MAX_STEPS = 100
@@ -21,7 +27,9 @@ _NO_OPTIMUM = (
 )
 
 
-def logistic_regression(x: np.ndarray, y: np.ndarray, penalty: float, penalise_intercept: bool = False) -> Optimum:
+def logistic_regression(
+    x: np.ndarray, y: np.ndarray, penalty: float, penalise_intercept: bool = False
+) -> Optimum:
     """Solves logistic regression: the least of f(w, b) = 1/n Σ log(1 + exp(-s_i (x_i w + b))) + penalty/2 |w|².
 
     s_i = 2 y_i - 1. scikit-learn's LogisticRegression has C = 1 / (n penalty).
@@ -46,11 +54,21 @@ def logistic_regression(x: np.ndarray, y: np.ndarray, penalty: float, penalise_i
     check_flag("penalise_intercept", penalise_intercept)
     x, y = checked(x, y, penalty)
     sign = 2.0 * checked_labels(y, 2) - 1.0
-    return _minimise(functools.partial(_logistic, sign), x, np.zeros(x.shape[1] + 1), penalty, penalise_intercept)
+    return _minimise(
+        functools.partial(_logistic, sign),
+        x,
+        np.zeros(x.shape[1] + 1),
+        penalty,
+        penalise_intercept,
+    )
 
 
 def softmax_regression(
-    x: np.ndarray, y: np.ndarray, num_classes: int, penalty: float, penalise_intercept: bool = False
+    x: np.ndarray,
+    y: np.ndarray,
+    num_classes: int,
+    penalty: float,
+    penalise_intercept: bool = False,
 ) -> Optimum:
     """Solves softmax regression: the least of f(W, b) = 1/n Σ -log softmax(x_i W + b)[y_i] + penalty/2 |W|².
 
@@ -79,7 +97,9 @@ def softmax_regression(
     x, y = checked(x, y, penalty)
     labels = checked_labels(y, num_classes)
     start = np.zeros((x.shape[1] + 1, num_classes))
-    return _minimise(functools.partial(_softmax, labels), x, start, penalty, penalise_intercept)
+    return _minimise(
+        functools.partial(_softmax, labels), x, start, penalty, penalise_intercept
+    )
 
 
 class _Problem(NamedTuple):
@@ -87,14 +107,21 @@ class _Problem(NamedTuple):
 
     value: Callable[[np.ndarray], float]
     gradient: Callable[[np.ndarray], np.ndarray]
-    step: Callable[[np.ndarray, np.ndarray], np.ndarray]  # (theta, gradient) -> inverse Hessian times gradient.
+    step: Callable[
+        [np.ndarray, np.ndarray], np.ndarray
+    ]  # (theta, gradient) -> inverse Hessian times gradient.
     logits: Callable[[np.ndarray], np.ndarray]
-    margin: Callable[[np.ndarray], float]  # Positive where theta classifies every example rightly.
+    margin: Callable[
+        [np.ndarray], float
+    ]  # Positive where theta classifies every example rightly.
 
 
 def _logistic(sign: np.ndarray, design: np.ndarray, strength: np.ndarray) -> _Problem:
     def value(theta: np.ndarray) -> float:
-        return float(np.mean(np.logaddexp(0.0, -sign * (design @ theta))) + 0.5 * np.sum(strength * theta**2))
+        return float(
+            np.mean(np.logaddexp(0.0, -sign * (design @ theta)))
+            + 0.5 * np.sum(strength * theta**2)
+        )
 
     def gradient(theta: np.ndarray) -> np.ndarray:
         # σ(t) - y, written so that a small residual keeps its digits.
@@ -104,7 +131,10 @@ def _logistic(sign: np.ndarray, design: np.ndarray, strength: np.ndarray) -> _Pr
     def step(theta: np.ndarray, slope: np.ndarray) -> np.ndarray:
         logits = design @ theta
         curvatures = scipy.special.expit(logits) * scipy.special.expit(-logits)
-        return _solve(design.T @ (curvatures[:, None] * design) / len(design) + np.diag(strength), slope)
+        return _solve(
+            design.T @ (curvatures[:, None] * design) / len(design) + np.diag(strength),
+            slope,
+        )
 
     def margin(theta: np.ndarray) -> float:
         logits = design @ theta
@@ -115,29 +145,44 @@ def _logistic(sign: np.ndarray, design: np.ndarray, strength: np.ndarray) -> _Pr
 
 def _softmax(labels: np.ndarray, design: np.ndarray, strength: np.ndarray) -> _Problem:
     rows, num_classes = np.arange(len(design)), int(labels.max()) + 1
-    contrasts = scipy.linalg.null_space(np.ones((1, num_classes)))  # (K, K-1), orthonormal columns of sum 0.
+    contrasts = scipy.linalg.null_space(
+        np.ones((1, num_classes))
+    )  # (K, K-1), orthonormal columns of sum 0.
 
     def value(theta: np.ndarray) -> float:
         logits = design @ theta
         log_odds = logits - logits[rows, labels][:, None]
-        return float(np.mean(scipy.special.logsumexp(log_odds, axis=1)) + 0.5 * np.sum(strength[:, None] * theta**2))
+        return float(
+            np.mean(scipy.special.logsumexp(log_odds, axis=1))
+            + 0.5 * np.sum(strength[:, None] * theta**2)
+        )
 
     def gradient(theta: np.ndarray) -> np.ndarray:
         residual = scipy.special.softmax(design @ theta, axis=1)
         residual[rows, labels] = 0.0
-        residual[rows, labels] = -residual.sum(axis=1)  # p - 1, written so that a small residual keeps its digits.
+        residual[rows, labels] = -residual.sum(
+            axis=1
+        )  # p - 1, written so that a small residual keeps its digits.
         return design.T @ residual / len(design) + strength[:, None] * theta
 
     def step(theta: np.ndarray, slope: np.ndarray) -> np.ndarray:
         p = scipy.special.softmax(design @ theta, axis=1)
-        hessian = _softmax_hessian(design, p, contrasts) + np.diag(np.repeat(strength, num_classes - 1))
-        return _solve(hessian, (slope @ contrasts).ravel()).reshape(len(theta), -1) @ contrasts.T
+        hessian = _softmax_hessian(design, p, contrasts) + np.diag(
+            np.repeat(strength, num_classes - 1)
+        )
+        return (
+            _solve(hessian, (slope @ contrasts).ravel()).reshape(len(theta), -1)
+            @ contrasts.T
+        )
 
     def margin(theta: np.ndarray) -> float:
         logits = design @ theta
         others = logits.copy()
         others[rows, labels] = -np.inf
-        return float(np.min(logits[rows, labels] - others.max(axis=1)) - 1e-12 * np.max(np.abs(logits)))
+        return float(
+            np.min(logits[rows, labels] - others.max(axis=1))
+            - 1e-12 * np.max(np.abs(logits))
+        )
 
     return _Problem(value, gradient, step, lambda theta: design @ theta, margin)
 
@@ -155,18 +200,26 @@ def _minimise(
         pivoted_qr(with_ones(rows))
     if penalise_intercept:
         shift, rows = np.zeros(x.shape[1]), x
-    strength = np.append(penalty if penalise_intercept else 0.0, np.full(x.shape[1], penalty))
+    strength = np.append(
+        penalty if penalise_intercept else 0.0, np.full(x.shape[1], penalty)
+    )
     theta, num_steps = _newton(problem_of(with_ones(rows), strength), start, penalty)
     theta[0] -= shift @ theta[1:]
     problem = problem_of(with_ones(x), strength)
-    norm, initial = (float(np.linalg.norm(problem.gradient(point))) for point in (theta, start))
+    norm, initial = (
+        float(np.linalg.norm(problem.gradient(point))) for point in (theta, start)
+    )
     if norm > _GRADIENT_TOLERANCE * initial:
         raise _stalled(norm, initial)
     params = {"weights": theta[1:], "intercept": theta[0]}
-    return Optimum(params, problem.value(theta), norm, initial, f"Newton, {num_steps} steps")
+    return Optimum(
+        params, problem.value(theta), norm, initial, f"Newton, {num_steps} steps"
+    )
 
 
-def _newton(problem: _Problem, theta: np.ndarray, penalty: float) -> tuple[np.ndarray, int]:
+def _newton(
+    problem: _Problem, theta: np.ndarray, penalty: float
+) -> tuple[np.ndarray, int]:
     """Damped Newton until the gradient is at its tolerance and a further step does not halve it."""
     slope = problem.gradient(theta)
     initial = norm = float(np.linalg.norm(slope))
@@ -181,11 +234,19 @@ def _newton(problem: _Problem, theta: np.ndarray, penalty: float) -> tuple[np.nd
         next_slope = problem.gradient(following)
         next_norm = float(np.linalg.norm(next_slope))
         arrived = norm <= _GRADIENT_TOLERANCE * initial
-        if arrived and next_norm > 0.5 * norm and np.max(np.abs(problem.logits(direction))) < _LOGIT_TOLERANCE:
+        if (
+            arrived
+            and next_norm > 0.5 * norm
+            and np.max(np.abs(problem.logits(direction))) < _LOGIT_TOLERANCE
+        ):
             return theta, num_steps
         theta, slope, norm = following, next_slope, next_norm
     if penalty == 0 and norm <= 1e-3 * initial:
-        raise ValueError(_NO_OPTIMUM.format("are separable but for points on the border, or nearly so"))
+        raise ValueError(
+            _NO_OPTIMUM.format(
+                "are separable but for points on the border, or nearly so"
+            )
+        )
     raise _stalled(norm, initial)
 
 
@@ -196,12 +257,15 @@ def _stalled(norm: float, initial: float) -> RuntimeError:
     )
 
 
-def _step_length(problem: _Problem, theta: np.ndarray, slope: np.ndarray, direction: np.ndarray) -> float:
+def _step_length(
+    problem: _Problem, theta: np.ndarray, slope: np.ndarray, direction: np.ndarray
+) -> float:
     """Halves 1 until the value falls enough (Armijo); near the optimum rounding hides the fall, and 1 is right."""
     value, decrement = problem.value(theta), float(np.sum(slope * direction))
     length = 1.0
     while length > 1e-10 and not (
-        problem.value(theta - length * direction) <= value - 1e-4 * length * decrement + 1e-14 * abs(value)
+        problem.value(theta - length * direction)
+        <= value - 1e-4 * length * decrement + 1e-14 * abs(value)
     ):
         length /= 2.0
     return length
@@ -210,18 +274,25 @@ def _step_length(problem: _Problem, theta: np.ndarray, slope: np.ndarray, direct
 def _solve(hessian: np.ndarray, slope: np.ndarray) -> np.ndarray:
     """Cholesky after scaling to a unit diagonal, which takes the columns' units out of the condition number."""
     scale = 1.0 / np.sqrt(np.maximum(np.diag(hessian), np.finfo(np.float64).tiny))
-    factor = scipy.linalg.cho_factor(scale[:, None] * hessian * scale, lower=True, overwrite_a=True)
+    factor = scipy.linalg.cho_factor(
+        scale[:, None] * hessian * scale, lower=True, overwrite_a=True
+    )
     return scale * scipy.linalg.cho_solve(factor, scale * slope)
 
 
-def _softmax_hessian(design: np.ndarray, p: np.ndarray, contrasts: np.ndarray) -> np.ndarray:
+def _softmax_hessian(
+    design: np.ndarray, p: np.ndarray, contrasts: np.ndarray
+) -> np.ndarray:
     """1/n Σ (z_i z_iᵀ) ⊗ Cᵀ (diag p_i - p_i p_iᵀ) C, for one contrast c_j at a time against those up to it."""
     size, num_contrasts = design.shape[1], contrasts.shape[1]
     hessian = np.empty((size, num_contrasts, size, num_contrasts))
     centred = p @ contrasts
     for j in range(num_contrasts):
         rest = slice(0, j + 1)
-        weights = p @ (contrasts[:, j, None] * contrasts[:, rest]) - centred[:, j, None] * centred[:, rest]
+        weights = (
+            p @ (contrasts[:, j, None] * contrasts[:, rest])
+            - centred[:, j, None] * centred[:, rest]
+        )
         weighted = (weights[:, :, None] * design[:, None, :]).reshape(len(design), -1)
         block = (design.T @ weighted / len(design)).reshape(size, j + 1, size)
         hessian[:, j, :, rest] = block.transpose(0, 2, 1)

@@ -3,7 +3,12 @@
 import inspect
 from typing import NamedTuple
 
-from research.update_rules import LEAST_SQUARES, UPDATE_RULES, VARIANCE_REDUCTION, find_rule
+from research.update_rules import (
+    LEAST_SQUARES,
+    UPDATE_RULES,
+    VARIANCE_REDUCTION,
+    find_rule,
+)
 
 RULES = {**UPDATE_RULES, **VARIANCE_REDUCTION, **LEAST_SQUARES}  # All that have a card.
 
@@ -48,7 +53,9 @@ def card(name: str) -> Card:
     """
     rule = RULES[name] if name in RULES else find_rule(name)
     text, _, sections = inspect.cleandoc(rule.__doc__ or "").partition("\nArgs:")
-    summary, *paragraphs = [" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")]
+    summary, *paragraphs = [
+        " ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")
+    ]
     use = next((p for p in paragraphs if p.startswith("Use it")), "")
     _, _, references = sections.partition("References:")
     references, _, _ = references.partition("Example:")

@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 
 from research.proofs.formulas.formula import Formula
-from research.proofs.trials import Evidence, Trial, in_general, of_others, of_the_formula, of_two, of_values
+from research.proofs.trials import (
+    Evidence,
+    Trial,
+    in_general,
+    of_others,
+    of_the_formula,
+    of_two,
+    of_values,
+)
 from research.proofs.walks import Walk, distance
 
 # A mistake is judged by this many steps beyond the first that differs: later ones only magnify, and cost time.
@@ -54,7 +62,11 @@ def likely_cause(
         trials, explained = list(kind()), {}
         for number, trial in enumerate(trials):
             if on_progress:
-                on_progress(done + number / len(trials), len(kinds), f"trying known mistakes: {trial.cause}")
+                on_progress(
+                    done + number / len(trials),
+                    len(kinds),
+                    f"trying known mistakes: {trial.cause}",
+                )
             apart = _apart(trial, differing, tolerance)
             if apart is not None:
                 explained[trial.cause] = apart
@@ -65,7 +77,9 @@ def likely_cause(
     return _seen(differing, tolerance)
 
 
-def _apart(trial: Trial, evidence: Sequence[Evidence], tolerance: float) -> float | None:
+def _apart(
+    trial: Trial, evidence: Sequence[Evidence], tolerance: float
+) -> float | None:
     """How far the rule lies from the reference with that mistake, or None where the mistake does not explain it."""
     worst = 0.0
     for number, e in enumerate(evidence):
@@ -102,7 +116,10 @@ def _where_numbers(found: Walk, wrong: Walk, steps: int) -> tuple[Walk, Walk]:
             shown_found[field] = shown_wrong[field] = None
         else:
             both = np.isnan(a[:steps]) & np.isnan(b[:steps])
-            shown_found[field], shown_wrong[field] = np.where(both, 0.0, a[:steps]), np.where(both, 0.0, b[:steps])
+            shown_found[field], shown_wrong[field] = (
+                np.where(both, 0.0, a[:steps]),
+                np.where(both, 0.0, b[:steps]),
+            )
     return found._replace(**shown_found), wrong._replace(**shown_wrong)
 
 

@@ -32,7 +32,10 @@ class TrajectoryDeviation(NamedTuple):
 
 
 def trajectory(
-    rule: optax.GradientTransformation, gradient: Callable[[Params], Params], params: Params, num_steps: int
+    rule: optax.GradientTransformation,
+    gradient: Callable[[Params], Params],
+    params: Params,
+    num_steps: int,
 ) -> Params:
     """The iterates x_0, x_1, ..., x_T of x_(t+1) = x_t + u_t, in one scan.
 
@@ -63,7 +66,11 @@ def trajectory(
         return carry, carry[0]
 
     _, iterates = jax.lax.scan(step, (params, rule.init(params)), length=num_steps)
-    return jax.tree.map(lambda first, rest: jnp.concatenate([jnp.expand_dims(first, 0), rest]), params, iterates)
+    return jax.tree.map(
+        lambda first, rest: jnp.concatenate([jnp.expand_dims(first, 0), rest]),
+        params,
+        iterates,
+    )
 
 
 def deviation(
@@ -101,7 +108,9 @@ def deviation(
     check_tree("params", params)
     check_number("num_steps", num_steps, positive=True, integer=True)
     params = _cast(params, dtype)
-    differences = jax.jit(lambda start: _differences(rule, reference, gradient, start, num_steps))(params)
+    differences = jax.jit(
+        lambda start: _differences(rule, reference, gradient, start, num_steps)
+    )(params)
     return _largest(differences, params)
 
 
@@ -141,14 +150,20 @@ def deviation_from_optax(
     check_number("num_steps", num_steps, positive=True, integer=True)
     if isinstance(counterpart, str):
         raise ValueError(f"rule {name!r} has no counterpart in optax: {counterpart}.")
-    params, batch, rate = _cast((params, batch, jnp.asarray(learning_rate, float)), dtype)
-    differences = _differences_from_optax((constructor, counterpart), objective, int(num_steps), params, batch, rate)
+    params, batch, rate = _cast(
+        (params, batch, jnp.asarray(learning_rate, float)), dtype
+    )
+    differences = _differences_from_optax(
+        (constructor, counterpart), objective, int(num_steps), params, batch, rate
+    )
     return _largest(differences, params)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _differences_from_optax(constructors, objective, num_steps, params, batch, rate):
-    ours, theirs = (constructor(rate) for constructor in constructors)  # The rate is traced: one program for all rates.
+    ours, theirs = (
+        constructor(rate) for constructor in constructors
+    )  # The rate is traced: one program for all rates.
 
     def value_fn(x, indices=None):
         del indices
@@ -167,11 +182,18 @@ def _differences(rule, reference, gradient, params, num_steps, value_fn=None) ->
         return jnp.max(jnp.where(jnp.isnan(d), jnp.inf, d), initial=0.0)
 
     def step(carry, _):
-        mine, other = (_advance(r, gradient, c, value_fn) for r, c in zip(rules, carry, strict=True))
-        return (mine, other), jnp.stack(jax.tree.leaves(jax.tree.map(difference, mine[0], other[0])))
+        mine, other = (
+            _advance(r, gradient, c, value_fn)
+            for r, c in zip(rules, carry, strict=True)
+        )
+        return (mine, other), jnp.stack(
+            jax.tree.leaves(jax.tree.map(difference, mine[0], other[0]))
+        )
 
     rules = [optax.with_extra_args_support(r) for r in (rule, reference)]
-    return jax.lax.scan(step, tuple((params, r.init(params)) for r in rules), length=num_steps)[1]
+    return jax.lax.scan(
+        step, tuple((params, r.init(params)) for r in rules), length=num_steps
+    )[1]
 
 
 def _advance(rule, gradient, carry, value_fn=None):
@@ -179,7 +201,14 @@ def _advance(rule, gradient, carry, value_fn=None):
     params, state = carry
     grads = gradient(params)
     extra = (
-        {} if value_fn is None else {"value": value_fn(params), "grad": grads, "value_fn": value_fn, "indices": None}
+        {}
+        if value_fn is None
+        else {
+            "value": value_fn(params),
+            "grad": grads,
+            "value_fn": value_fn,
+            "indices": None,
+        }
     )
     updates, state = rule.update(grads, state, params, **extra)
     _check_dtypes("update", updates, params)
@@ -189,7 +218,10 @@ def _advance(rule, gradient, carry, value_fn=None):
 def _largest(differences: Array, params: Params) -> TrajectoryDeviation:
     values = np.asarray(differences, dtype=np.float64)
     step, leaf = np.unravel_index(np.argmax(values), values.shape)
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    paths = [
+        jax.tree_util.keystr(path)
+        for path, _ in jax.tree_util.tree_leaves_with_path(params)
+    ]
     return TrajectoryDeviation(float(values[step, leaf]), int(step), paths[leaf])
 
 
@@ -197,18 +229,30 @@ def _cast(tree: Any, dtype: Any) -> Any:
     """As arrays; the floats among them of that dtype, unless it is None."""
     if dtype is not None:
         check_dtype("dtype", dtype)
-    if dtype is not None and jnp.dtype(dtype) == jnp.float64 and not jax.config.read("jax_enable_x64"):
-        raise ValueError("dtype=float64, but JAX's float64 is off; call research.backend.configure(x64=True) first.")
+    if (
+        dtype is not None
+        and jnp.dtype(dtype) == jnp.float64
+        and not jax.config.read("jax_enable_x64")
+    ):
+        raise ValueError(
+            "dtype=float64, but JAX's float64 is off; call research.backend.configure(x64=True) first."
+        )
 
     def cast(leaf):
         leaf = jnp.asarray(leaf)
-        return leaf.astype(dtype) if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+        return (
+            leaf.astype(dtype)
+            if dtype is not None and jnp.issubdtype(leaf.dtype, jnp.floating)
+            else leaf
+        )
 
     return jax.tree.map(cast, tree)
 
 
 def _check_dtypes(what: str, tree: Params, params: Params) -> None:
-    for (path, leaf), x in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(params), strict=True):
+    for (path, leaf), x in zip(
+        jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(params), strict=True
+    ):
         if leaf.dtype != x.dtype:
             raise TypeError(
                 f"the {what} at {jax.tree_util.keystr(path) or 'the only leaf'} is {leaf.dtype} where the params are "

@@ -47,16 +47,27 @@ class Proof(NamedTuple):
     tolerance: float
 
     def __str__(self) -> str:
-        where = f"step {self.deviation.step + 1}" + (f" in {self.deviation.leaf}" if self.deviation.leaf else "")
+        where = f"step {self.deviation.step + 1}" + (
+            f" in {self.deviation.leaf}" if self.deviation.leaf else ""
+        )
         if self.same:
-            problems = "1 problem" if len(self.deviations) == 1 else f"{len(self.deviations)} problems"
+            problems = (
+                "1 problem"
+                if len(self.deviations) == 1
+                else f"{len(self.deviations)} problems"
+            )
             if self.deviation.largest == 0.0:
-                return f"The same rule: on {problems} they are the same to the last bit."
+                return (
+                    f"The same rule: on {problems} they are the same to the last bit."
+                )
             return (
                 f"The same rule: on {problems} they are never further apart than "
                 f"{self.deviation.largest:.1e} ({self.problem}, {where}); up to {self.tolerance:.0e} is rounding."
             )
-        cause = self.cause or "no known mistake explains it; the first differing step is the one to work out by hand"
+        cause = (
+            self.cause
+            or "no known mistake explains it; the first differing step is the one to work out by hand"
+        )
         return (
             f"Not the same rule: on {self.problem} they are {self.deviation.largest:.1e} apart at {where}, and differ "
             f"from step {self.deviation.first + 1} on. Likely cause: {cause}."
@@ -114,7 +125,9 @@ def prove(
         check_number("tolerance", tolerance)
     if learning_rate is not None:
         check_number("learning_rate", learning_rate)
-    rule = find_rule(rule) if isinstance(rule, str) and "." not in rule else _found(rule)
+    rule = (
+        find_rule(rule) if isinstance(rule, str) and "." not in rule else _found(rule)
+    )
     reference = _found(reference)
     name = known_name(reference)
     _check_subject("rule", rule)
@@ -122,11 +135,17 @@ def prove(
     _check_rate(rule, reference, learning_rate)
     _check_dtype(dtype)
     trace = reference if isinstance(reference, Mapping) else {}
-    asked = _problems([PROBLEMS[name] for name in trace] if trace and problems is None else problems)
+    asked = _problems(
+        [PROBLEMS[name] for name in trace] if trace and problems is None else problems
+    )
     evidence, reasons = [], {}
     oracle = ORACLES.get(name or "")
     if tolerance is None:
-        stated = (0.0,) if oracle is None else (oracle.bounds.get(who, 0.0) for who in ("formula", "optax"))
+        stated = (
+            (0.0,)
+            if oracle is None
+            else (oracle.bounds.get(who, 0.0) for who in ("formula", "optax"))
+        )
         tolerance = max(TOLERANCE, *stated) * float(jnp.finfo(dtype).eps)
     for done, problem in enumerate(asked):
         if on_progress:
@@ -134,21 +153,40 @@ def prove(
         if oracle is not None and problem.name in oracle.reasons:
             reasons[problem.name] = oracle.reasons[problem.name]
             continue
-        rate = rate_on(problem, ORACLES.get(name or "")) if learning_rate is None else learning_rate
+        rate = (
+            rate_on(problem, ORACLES.get(name or ""))
+            if learning_rate is None
+            else learning_rate
+        )
         rate = trace[problem.name][0] if trace else rate
         try:
-            evidence.append(_compared(rule, reference, problem, {"learning_rate": rate, **arguments}, dtype, tolerance))
+            evidence.append(
+                _compared(
+                    rule,
+                    reference,
+                    problem,
+                    {"learning_rate": rate, **arguments},
+                    dtype,
+                    tolerance,
+                )
+            )
         except ZeroDivisionError:
             reasons[problem.name] = "the formula divides by zero"
     if not evidence:
-        raise ValueError(f"nothing to compare on: {reasons or 'no problem is given'}; give other problems.")
+        raise ValueError(
+            f"nothing to compare on: {reasons or 'no problem is given'}; give other problems."
+        )
     deviations = {e.problem.name: e.deviation for e in evidence}
     worst = max(deviations, key=lambda key: deviations[key].largest)
     same, cause = deviations[worst].largest <= tolerance, None
     if not same:
-        formula = reference if isinstance(reference, Formula) else FORMULAS.get(name or "")
+        formula = (
+            reference if isinstance(reference, Formula) else FORMULAS.get(name or "")
+        )
         others = {key: other for key, other in FORMULAS.items() if key != name}
-        cause = likely_cause(evidence, formula, others, dtype, tolerance, _second_half(on_progress))
+        cause = likely_cause(
+            evidence, formula, others, dtype, tolerance, _second_half(on_progress)
+        )
     return Proof(same, worst, deviations[worst], deviations, reasons, cause, tolerance)
 
 
@@ -157,7 +195,14 @@ def _found(subject: Any) -> Any:
     return named(subject) if isinstance(subject, str) and "." in subject else subject
 
 
-def _compared(rule, reference, problem: Problem, given: dict[str, Any], dtype: Any, tolerance: float) -> Evidence:
+def _compared(
+    rule,
+    reference,
+    problem: Problem,
+    given: dict[str, Any],
+    dtype: Any,
+    tolerance: float,
+) -> Evidence:
     """Both walked on one problem."""
     others = {key: value for key, value in given.items() if key != "learning_rate"}
 
@@ -169,23 +214,40 @@ def _compared(rule, reference, problem: Problem, given: dict[str, Any], dtype: A
         return walk(made(subject, given["learning_rate"], others, name), problem, dtype)
 
     found = walked(rule, "the rule")
-    expected = walked(FORMULAS[reference] if isinstance(reference, str) else reference, "the reference")
+    expected = walked(
+        FORMULAS[reference] if isinstance(reference, str) else reference,
+        "the reference",
+    )
     in_jax = UPDATE_RULES.get(reference) if isinstance(reference, str) else reference
     if in_jax is None or isinstance(in_jax, Formula | Mapping):
         in_jax = None
     else:
         in_jax = made(in_jax, given["learning_rate"], others, "the reference")
-    return Evidence(problem, found, expected, distance(found, expected, problem, tolerance), given, in_jax)
+    return Evidence(
+        problem,
+        found,
+        expected,
+        distance(found, expected, problem, tolerance),
+        given,
+        in_jax,
+    )
 
 
 def _second_half(on_progress: OnProgress | None) -> OnProgress | None:
-    return on_progress and (lambda done, total, message: on_progress(total + done, 2 * total, message))
+    return on_progress and (
+        lambda done, total, message: on_progress(total + done, 2 * total, message)
+    )
 
 
 def _check_subject(name: str, subject: Any) -> None:
     """A rule, a constructor of one, a Formula; or a name or recorded walks, of which the others are compared."""
     is_other = name == "reference" and isinstance(subject, str | Mapping)
-    if not is_other and not isinstance(subject, Formula) and not is_made(subject) and not callable(subject):
+    if (
+        not is_other
+        and not isinstance(subject, Formula)
+        and not is_made(subject)
+        and not callable(subject)
+    ):
         raise NoRuleError(
             f"the {name} is no rule: it is a value of type {type(subject).__name__}, not an optax.GradientTransformation, a "
             "function that makes one, or a Formula."
@@ -207,9 +269,13 @@ def _check_dtype(dtype: Any) -> None:
     try:
         jnp.dtype(dtype)
     except TypeError:
-        raise TypeError(f"dtype must be float64 or float32; got dtype={dtype!r}.") from None
+        raise TypeError(
+            f"dtype must be float64 or float32; got dtype={dtype!r}."
+        ) from None
     if jnp.dtype(dtype) not in (jnp.float64, jnp.float32):
-        raise ValueError(f"dtype must be float64 or float32, for what is coarser hides mistakes; got dtype={dtype!r}.")
+        raise ValueError(
+            f"dtype must be float64 or float32, for what is coarser hides mistakes; got dtype={dtype!r}."
+        )
     if jnp.dtype(dtype) == jnp.float64 and not jax.config.read("jax_enable_x64"):
         raise ValueError(
             "dtype=float64, but JAX's float64 is off; call research.backend.configure(x64=True) first (in a session that "
@@ -223,7 +289,9 @@ def _problems(problems: Iterable[Problem] | None) -> list[Problem]:
     asked = list(PROBLEMS.values() if problems is None else problems)
     for problem in asked:
         if not isinstance(problem, Problem):
-            raise TypeError(f"problems must be Problems, such as PROBLEMS['quadratic']; got {problem!r} among them.")
+            raise TypeError(
+                f"problems must be Problems, such as PROBLEMS['quadratic']; got {problem!r} among them."
+            )
     return asked
 
 
@@ -231,7 +299,9 @@ def known_name(reference: Any) -> str | None:
     """The name of our rule that a reference is: given by name, our constructor, or its counterpart in optax."""
     if isinstance(reference, str):
         if reference not in FORMULAS:
-            raise ValueError(f"there is no formula of {reference!r}{known_names(reference, FORMULAS)}")
+            raise ValueError(
+                f"there is no formula of {reference!r}{known_names(reference, FORMULAS)}"
+            )
         return reference
     for name, oracle in ORACLES.items():
         if any(reference is one for one in (oracle.optax, UPDATE_RULES.get(name))):

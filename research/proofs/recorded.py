@@ -29,7 +29,9 @@ def recorded_walks(variant: str) -> dict[str, tuple[float, Walk]]:
     """
     cases = [case for case in _file()["cases"] if case["variant"] == variant]
     if not cases:
-        raise KeyError(f"no trajectory of {variant!r} is recorded; known: {', '.join(sorted(variants()))}.")
+        raise KeyError(
+            f"no trajectory of {variant!r} is recorded; known: {', '.join(sorted(variants()))}."
+        )
     return {case["problem"]: (_rate(case), _walk(case)) for case in cases}
 
 
@@ -40,7 +42,11 @@ def variants() -> set[str]:
 
 @functools.cache
 def _file() -> dict[str, Any]:
-    return parse_json(importlib.resources.files("research.proofs").joinpath("recorded.json").read_bytes())
+    return parse_json(
+        importlib.resources.files("research.proofs")
+        .joinpath("recorded.json")
+        .read_bytes()
+    )
 
 
 def _rate(case: dict[str, Any]) -> float:

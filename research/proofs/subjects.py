@@ -36,7 +36,9 @@ def is_made(rule: Any) -> bool:
       (False, True)
     """
     if inspect.isclass(rule):
-        return False  # Its functions want an object; called with a rate, it may make one.
+        return (
+            False  # Its functions want an object; called with a rate, it may make one.
+        )
     return hasattr(rule, "init") and hasattr(rule, "update")
 
 
@@ -61,7 +63,9 @@ def named(word: str) -> Any:
     for k, name in enumerate(names):
         if not hasattr(found, name):
             above = ".".join([module.__name__, *names[:k]])
-            hint = known_names(name, [n for n in dir(found) if not n.startswith("_")]).split(" Known:")[0]
+            hint = known_names(
+                name, [n for n in dir(found) if not n.startswith("_")]
+            ).split(" Known:")[0]
             raise ValueError(f"there is no {name!r} in {above}{hint}")
         found = getattr(found, name)
     return found
@@ -71,7 +75,9 @@ def _imported(word: str) -> tuple[Any, list[str]]:
     """The longest beginning of a dotted name that is a module, and the rest."""
     parts = word.split(".")
     if not all(part.isidentifier() for part in parts):
-        raise ValueError(f"a rule is named by a dotted name, such as 'optax.adam'; got {word!r}.")
+        raise ValueError(
+            f"a rule is named by a dotted name, such as 'optax.adam'; got {word!r}."
+        )
     for k in range(len(parts), 0, -1):
         name = ".".join(parts[:k])
         try:
@@ -80,7 +86,9 @@ def _imported(word: str) -> tuple[Any, list[str]]:
             # One that the module itself misses is another matter.
             if problem.name != name and not name.startswith(f"{problem.name}."):
                 raise
-    raise ValueError(f"there is no module {parts[0]!r} for {word!r}; give the rule itself, or install its package.")
+    raise ValueError(
+        f"there is no module {parts[0]!r} for {word!r}; give the rule itself, or install its package."
+    )
 
 
 def made(
@@ -104,25 +112,39 @@ def made(
     """
     sort = "an optax.GradientTransformation"
     if not is_made(rule) and not callable(rule):
-        raise NoRuleError(f"{name} is no rule: it is {_kind(rule)}, not {sort} or a function that makes one.")
+        raise NoRuleError(
+            f"{name} is no rule: it is {_kind(rule)}, not {sort} or a function that makes one."
+        )
     found: Any = rule
     if not is_made(rule):
-        found = _told(f"{name} raised", "while it was made", lambda: rule(rate, **arguments))
+        found = _told(
+            f"{name} raised", "while it was made", lambda: rule(rate, **arguments)
+        )
     if not is_made(found):
-        raise NoRuleError(f"{name} is no rule: called with a learning rate it gave {_kind(found)}, not {sort}.")
+        raise NoRuleError(
+            f"{name} is no rule: called with a learning rate it gave {_kind(found)}, not {sort}."
+        )
     return _checked(found, name)
 
 
-def _checked(rule: optax.GradientTransformation, name: str) -> optax.GradientTransformationExtraArgs:
+def _checked(
+    rule: optax.GradientTransformation, name: str
+) -> optax.GradientTransformationExtraArgs:
     inner = optax.with_extra_args_support(rule)
 
     def init(params):
         return _told(f"{name} raised", "in init", lambda: inner.init(params))
 
     def update(updates, state, params=None, **extra):
-        answer = _told(f"{name} raised", "in update", lambda: inner.update(updates, state, params, **extra))
+        answer = _told(
+            f"{name} raised",
+            "in update",
+            lambda: inner.update(updates, state, params, **extra),
+        )
         if not (isinstance(answer, tuple) and len(answer) == 2):
-            raise NoRuleError(f"{name}: update must return (updates, state); it returned {_kind(answer)}.")
+            raise NoRuleError(
+                f"{name}: update must return (updates, state); it returned {_kind(answer)}."
+            )
         try:
             check_updates(answer[0], params)
         except TypeError as problem:
@@ -140,9 +162,13 @@ def _check_state(before: Any, after: Any, name: str) -> None:
             f"{name}: update changes the structure of its state from {jax.tree.structure(before)} to "
             f"{jax.tree.structure(after)}; return a state like the one that init makes."
         )
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True):
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
+    ):
         of_before, of_after = jax.typeof(a), jax.typeof(b)
-        same_dtype = of_before.dtype == of_after.dtype or getattr(of_before, "weak_type", False)
+        same_dtype = of_before.dtype == of_after.dtype or getattr(
+            of_before, "weak_type", False
+        )
         if of_before.shape != of_after.shape or not same_dtype:
             raise NoRuleError(
                 f"{name}: update changes its state at {jax.tree_util.keystr(path) or 'the only leaf'} from "
@@ -158,18 +184,32 @@ def _told(raised: str, when: str, call: Callable[[], Any]) -> Any:
         raise
     except Exception as problem:
         message = " ".join(str(problem).partition("\n\n")[0].split())
-        if isinstance(problem, jax.errors.ConcretizationTypeError | jax.errors.TracerArrayConversionError):
-            message = (
-                "a value is not known while it is traced: use jnp.where or jax.lax.cond for if, and no float() or numpy"
-            )
-        raise RuleError(f"{raised} {type(problem).__name__} {when}{place(problem)}: {message}") from problem
+        if isinstance(
+            problem,
+            jax.errors.ConcretizationTypeError | jax.errors.TracerArrayConversionError,
+        ):
+            message = "a value is not known while it is traced: use jnp.where or jax.lax.cond for if, and no float() or numpy"
+        raise RuleError(
+            f"{raised} {type(problem).__name__} {when}{place(problem)}: {message}"
+        ) from problem
 
 
 def place(problem: BaseException) -> str:
     """Where in the user's own code it was raised: " (line 3 of mine.py)", or "" where only packages were running."""
-    packages = ("site-packages", "dist-packages", sys.prefix, sys.base_prefix, str(OURS), "<")
+    packages = (
+        "site-packages",
+        "dist-packages",
+        sys.prefix,
+        sys.base_prefix,
+        str(OURS),
+        "<",
+    )
     frames = traceback.extract_tb(problem.__traceback__)
-    own = [frame for frame in frames if not any(package in frame.filename for package in packages)]
+    own = [
+        frame
+        for frame in frames
+        if not any(package in frame.filename for package in packages)
+    ]
     return f" (line {own[-1].lineno} of {Path(own[-1].filename).name})" if own else ""
 
 

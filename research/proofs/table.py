@@ -12,7 +12,14 @@ from research.proofs.oracles import ORACLES, Oracle
 from research.proofs.oracles.oracle import rate_on
 from research.proofs.problems import PROBLEMS, Problem
 from research.proofs.recorded import recorded_walks
-from research.proofs.walks import Deviation, Walk, distance, walk, walk_constructed, walk_exactly
+from research.proofs.walks import (
+    Deviation,
+    Walk,
+    distance,
+    walk,
+    walk_constructed,
+    walk_exactly,
+)
 from research.update_rules import UPDATE_RULES
 
 AUTHORITIES = ("formula", "optax", "recorded")
@@ -68,12 +75,17 @@ def proof_table(
         ("dtypes", dtypes, DTYPES),
         ("authorities", authorities, AUTHORITIES),
     ):
-        check_sequence(name, list(given) if isinstance(given, Mapping) else given, "names", str)
+        check_sequence(
+            name, list(given) if isinstance(given, Mapping) else given, "names", str
+        )
         for one in given:
             check_choice(f"each of {name}", one, known)
     if on_rule is not None:
         check_callable("on_rule", on_rule, "done", "total", "name")
-    names, authorities = list(UPDATE_RULES if rules is None else rules), tuple(authorities)
+    names, authorities = (
+        list(UPDATE_RULES if rules is None else rules),
+        tuple(authorities),
+    )
     cells = []
     for done, name in enumerate(names):
         if on_rule is not None:
@@ -87,11 +99,17 @@ def _of_the_rule(name: str, dtype: str, authorities: tuple[str, ...]) -> Iterato
     oracle = ORACLES[name]
     ways = [({}, {})]
     if oracle.arguments:
-        others = oracle.arguments if oracle.optax_arguments is None else oracle.optax_arguments
+        others = (
+            oracle.arguments
+            if oracle.optax_arguments is None
+            else oracle.optax_arguments
+        )
         ways.append((oracle.arguments, others))
     for arguments, optax_arguments in ways:
         for problem in PROBLEMS.values():
-            yield from _on_the_problem(name, dtype, authorities, problem, arguments, optax_arguments)
+            yield from _on_the_problem(
+                name, dtype, authorities, problem, arguments, optax_arguments
+            )
     if "recorded" in authorities:
         yield from _recorded(name, dtype)
 
@@ -115,7 +133,9 @@ def _on_the_problem(
         if authority == "formula" and name not in FORMULAS:
             reason = "no formula"
         if reason is None:
-            ours = ours or walk_constructed(UPDATE_RULES[name], {"learning_rate": rate, **arguments}, problem, dtype)
+            ours = ours or walk_constructed(
+                UPDATE_RULES[name], {"learning_rate": rate, **arguments}, problem, dtype
+            )
             if authority == "formula" or isinstance(oracle.optax, str):
                 theirs = _exactly(name, problem.name, rate, tuple(arguments.items()))
             else:
@@ -134,9 +154,16 @@ def _on_the_problem(
 
 
 @functools.cache
-def _exactly(name: str, problem: str, rate: float, arguments: tuple[tuple[str, Any], ...]) -> Walk:
+def _exactly(
+    name: str, problem: str, rate: float, arguments: tuple[tuple[str, Any], ...]
+) -> Walk:
     """What the formula does, which is the same for every dtype."""
-    return walk_exactly(FORMULAS[name].iterates, PROBLEMS[problem], learning_rate=rate, **dict(arguments))
+    return walk_exactly(
+        FORMULAS[name].iterates,
+        PROBLEMS[problem],
+        learning_rate=rate,
+        **dict(arguments),
+    )
 
 
 def _recorded(name: str, dtype: str) -> Iterator[Cell]:
@@ -148,15 +175,24 @@ def _recorded(name: str, dtype: str) -> Iterator[Cell]:
     for recorded in oracle.recorded:
         for problem_name, (rate, theirs) in recorded_walks(recorded.variant).items():
             problem = PROBLEMS[problem_name]
-            ours = walk_constructed(UPDATE_RULES[name], {"learning_rate": rate, **recorded.arguments}, problem, dtype)
+            ours = walk_constructed(
+                UPDATE_RULES[name],
+                {"learning_rate": rate, **recorded.arguments},
+                problem,
+                dtype,
+            )
             deviation = distance(ours, theirs, problem)
             arguments = written(recorded.arguments)
-            yield Cell(name, "recorded", dtype, problem_name, arguments, deviation, None, bound)
+            yield Cell(
+                name, "recorded", dtype, problem_name, arguments, deviation, None, bound
+            )
 
 
 def written(arguments: dict[str, Any]) -> str:
     """Arguments as a user writes them: "b1=0.5, eps=0.01"."""
-    return ", ".join(f"{key}={getattr(value, '__name__', value)}" for key, value in arguments.items())
+    return ", ".join(
+        f"{key}={getattr(value, '__name__', value)}" for key, value in arguments.items()
+    )
 
 
 def _bound(oracle: Oracle, authority: str, dtype: str) -> float:

@@ -66,8 +66,12 @@ class Trial(NamedTuple):
     walk: Callable[[Evidence, int], Walk]
 
 
-def _exact(iterates: Callable[..., Any], changes: dict[str, Any] | None = None) -> Callable[[Evidence, int], Walk]:
-    return lambda e, steps: walk_exactly(iterates, e.problem, steps, **{**e.arguments, **(changes or {})})
+def _exact(
+    iterates: Callable[..., Any], changes: dict[str, Any] | None = None
+) -> Callable[[Evidence, int], Walk]:
+    return lambda e, steps: walk_exactly(
+        iterates, e.problem, steps, **{**e.arguments, **(changes or {})}
+    )
 
 
 def of_the_formula(formula: Formula | None) -> Iterator[Trial]:
@@ -75,7 +79,9 @@ def of_the_formula(formula: Formula | None) -> Iterator[Trial]:
     if formula is None:
         return
     for mistake in formula.mistakes:
-        with contextlib.suppress(OSError, ValueError):  # A formula that was typed in has no source to make them in.
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # A formula that was typed in has no source to make them in.
             yield Trial(_told(mistake), _exact(mistaken(formula, mistake)))
 
 
@@ -90,7 +96,9 @@ def of_two(formula: Formula | None) -> Iterator[Trial]:
     for a, b in itertools.combinations(formula.mistakes, 2):
         once = source.replace(a.right, a.wrong)
         if once.count(b.right) == 1:
-            both = Mistake(f"{_told(a)}, and {_told(b)}", source, once.replace(b.right, b.wrong))
+            both = Mistake(
+                f"{_told(a)}, and {_told(b)}", source, once.replace(b.right, b.wrong)
+            )
             yield Trial(both.cause, _exact(mistaken(formula, both)))
 
 
@@ -110,7 +118,9 @@ def of_values(formula: Formula | None, arguments: dict[str, Any]) -> list[Trial]
     if formula is None:
         return []
     parameters = inspect.signature(formula.iterates).parameters
-    defaults = {key: p.default for key, p in parameters.items() if p.default is not p.empty}
+    defaults = {
+        key: p.default for key, p in parameters.items() if p.default is not p.empty
+    }
     values = {key: arguments.get(key, default) for key, default in defaults.items()}
     trials = []
     for key, value in values.items():
@@ -121,7 +131,12 @@ def of_values(formula: Formula | None, arguments: dict[str, Any]) -> list[Trial]
     for a, b in itertools.combinations(floats, 2):
         if values[a] != values[b]:
             swapped = {a: values[b], b: values[a]}
-            trials.append(Trial(f"the values of {a} and {b} are swapped", _exact(formula.iterates, swapped)))
+            trials.append(
+                Trial(
+                    f"the values of {a} and {b} are swapped",
+                    _exact(formula.iterates, swapped),
+                )
+            )
     return trials
 
 
@@ -131,7 +146,11 @@ def _other_values(value: Any, default: Any) -> list[Any]:
     if type(value) is not float:
         return []
     # A share is never 1: a line search that shortens its step by that factor would never end.
-    usual = [v for v in USUAL_VALUES if v < 1.0 or not (type(default) is float and 0.0 < default < 1.0)]
+    usual = [
+        v
+        for v in USUAL_VALUES
+        if v < 1.0 or not (type(default) is float and 0.0 < default < 1.0)
+    ]
     return [v for v in usual if v != value]
 
 
@@ -162,12 +181,18 @@ def in_general(first: Evidence, dtype: Any) -> Iterator[Trial]:
             cause = "the updates have the wrong sign: they go up the gradient"
             cause += "" if factor == -1 else f", and are {-factor:.6g} times as long"
         yield Trial(cause, _changed(lambda rule: _scaled(rule, factor), dtype))
-    stale = "the updates are one step stale: each is what the step before should have given"
+    stale = (
+        "the updates are one step stale: each is what the step before should have given"
+    )
     yield Trial(stale, _changed(_stale, dtype))
 
 
-def _changed(change: Callable[[Any], Any], dtype: Any) -> Callable[[Evidence, int], Walk]:
-    return lambda e, steps: walk(change(e.reference), e.problem, dtype, min(steps, NUM_STEPS))
+def _changed(
+    change: Callable[[Any], Any], dtype: Any
+) -> Callable[[Evidence, int], Walk]:
+    return lambda e, steps: walk(
+        change(e.reference), e.problem, dtype, min(steps, NUM_STEPS)
+    )
 
 
 def _factor(e: Evidence) -> float | None:
@@ -180,7 +205,9 @@ def _factor(e: Evidence) -> float | None:
     middle = float(np.median(ratios))
     if middle == 0.0 or np.max(np.abs(ratios - middle)) > 1e-4 * abs(middle):
         return None
-    rounded = float(f"{middle:.6g}")  # Rounding of the dtype is no part of a slip; a sum of slips is.
+    rounded = float(
+        f"{middle:.6g}"
+    )  # Rounding of the dtype is no part of a slip; a sum of slips is.
     return rounded if abs(rounded - middle) <= 1e-6 * abs(middle) else middle
 
 
@@ -197,7 +224,9 @@ def _stale(rule: optax.GradientTransformation) -> optax.GradientTransformation:
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _scaled(rule: optax.GradientTransformation, factor: float) -> optax.GradientTransformation:
+def _scaled(
+    rule: optax.GradientTransformation, factor: float
+) -> optax.GradientTransformation:
     rule = optax.with_extra_args_support(rule)
 
     def update(updates, state, params=None, **extra):

@@ -38,7 +38,10 @@ class Walk(NamedTuple):
 
 
 def walk(
-    rule: optax.GradientTransformation, problem: Problem, dtype: Any = "float64", num_steps: int = NUM_STEPS
+    rule: optax.GradientTransformation,
+    problem: Problem,
+    dtype: Any = "float64",
+    num_steps: int = NUM_STEPS,
 ) -> Walk:
     """Walks a rule of JAX over a problem in one compiled scan, with the extra arguments that a step of descent passes.
 
@@ -81,42 +84,71 @@ def walk_constructed(
     Raises:
       TypeError: As in `walk`.
     """
-    floats = {key: value for key, value in arguments.items() if isinstance(value, float)}
-    others = tuple((key, value) for key, value in arguments.items() if key not in floats)
+    floats = {
+        key: value for key, value in arguments.items() if isinstance(value, float)
+    }
+    others = tuple(
+        (key, value) for key, value in arguments.items() if key not in floats
+    )
     return _walk(_with(constructor, others), floats, problem, dtype, num_steps)
 
 
 @functools.cache
-def _always(rule: optax.GradientTransformation) -> Callable[..., optax.GradientTransformation]:
+def _always(
+    rule: optax.GradientTransformation,
+) -> Callable[..., optax.GradientTransformation]:
     return lambda: rule
 
 
 @functools.cache
-def _with(constructor: Callable[..., Any], others: tuple[tuple[str, Any], ...]) -> Callable[..., Any]:
-    return partial(constructor, **dict(others))  # One object for equal arguments: it is what jit knows the program by.
+def _with(
+    constructor: Callable[..., Any], others: tuple[tuple[str, Any], ...]
+) -> Callable[..., Any]:
+    return partial(
+        constructor, **dict(others)
+    )  # One object for equal arguments: it is what jit knows the program by.
 
 
-def _walk(make: Callable[..., Any], floats: dict[str, float], problem: Problem, dtype: Any, num_steps: int) -> Walk:
+def _walk(
+    make: Callable[..., Any],
+    floats: dict[str, float],
+    problem: Problem,
+    dtype: Any,
+    num_steps: int,
+) -> Walk:
     start = jax.tree.map(lambda a: jnp.asarray(a, dtype), problem.start)
     if problem.objective is None:
-        gradients = jax.tree.map(lambda a: jnp.asarray(a[:num_steps], dtype), problem.gradients)
+        gradients = jax.tree.map(
+            lambda a: jnp.asarray(a[:num_steps], dtype), problem.gradients
+        )
         iterates, updates, evaluations = _walk_given(make, floats, start, gradients)
     else:
-        iterates, updates, evaluations = _walk_down(make, problem.objective, num_steps, floats, start)
+        iterates, updates, evaluations = _walk_down(
+            make, problem.objective, num_steps, floats, start
+        )
     elsewhere = None if evaluations is None else _rows(evaluations)
     return Walk(_rows(iterates), _rows(updates), paths(problem.start), elsewhere)
 
 
 @partial(jax.jit, static_argnums=0)
-def _walk_given(make: Callable[..., Any], floats: dict[str, Any], start: Params, gradients: Params):
+def _walk_given(
+    make: Callable[..., Any], floats: dict[str, Any], start: Params, gradients: Params
+):
     rule = optax.with_extra_args_support(make(**floats))
 
     def step(carry, gradient):
         x, state = carry
 
-        def value_fn(params, indices=None):  # Linear, so that its gradient is the one that is given.
+        def value_fn(
+            params, indices=None
+        ):  # Linear, so that its gradient is the one that is given.
             del indices
-            return sum(jnp.vdot(g, p) for g, p in zip(jax.tree.leaves(gradient), jax.tree.leaves(params), strict=True))
+            return sum(
+                jnp.vdot(g, p)
+                for g, p in zip(
+                    jax.tree.leaves(gradient), jax.tree.leaves(params), strict=True
+                )
+            )
 
         return _advance(rule, x, state, value_fn(x), gradient, value_fn)
 
@@ -145,7 +177,9 @@ def _walk_down(
 
 
 def _advance(rule, x, state, value, gradient, value_fn):
-    updates, state = rule.update(gradient, state, x, value=value, grad=gradient, value_fn=value_fn, indices=None)
+    updates, state = rule.update(
+        gradient, state, x, value=value, grad=gradient, value_fn=value_fn, indices=None
+    )
     check_updates(updates, x)
     after = optax.apply_updates(x, updates)
     evaluation = evaluation_params(state, after)
@@ -163,7 +197,11 @@ def check_updates(updates: Params, params: Params) -> None:
             f"the rule's updates have the structure {jax.tree.structure(updates)}, its params "
             f"{jax.tree.structure(params)}; update must return updates like those that it is given."
         )
-    for (path, u), x in zip(jax.tree_util.tree_leaves_with_path(updates), jax.tree.leaves(params), strict=True):
+    for (path, u), x in zip(
+        jax.tree_util.tree_leaves_with_path(updates),
+        jax.tree.leaves(params),
+        strict=True,
+    ):
         if (jnp.shape(u), jnp.result_type(u)) != (jnp.shape(x), jnp.result_type(x)):
             raise TypeError(
                 f"the update at {jax.tree_util.keystr(path) or 'the only leaf'} is {jnp.result_type(u)}"
@@ -173,7 +211,10 @@ def check_updates(updates: Params, params: Params) -> None:
 
 
 def walk_exactly(
-    formula: Callable[..., Iterator[Leaves]], problem: Problem, num_steps: int = NUM_STEPS, **arguments: Any
+    formula: Callable[..., Iterator[Leaves]],
+    problem: Problem,
+    num_steps: int = NUM_STEPS,
+    **arguments: Any,
 ) -> Walk:
     """Walks a formula over a problem in fifty digits.
 
@@ -200,7 +241,10 @@ def walk_exactly(
         x = Leaves(jax.tree.leaves(problem.start))
         given = inspect.signature(formula).bind(x, _function(problem), **arguments)
         given.apply_defaults()
-        exact = {key: mpmath.mpf(a) if type(a) is float else a for key, a in given.arguments.items()}
+        exact = {
+            key: mpmath.mpf(a) if type(a) is float else a
+            for key, a in given.arguments.items()
+        }
         steps = formula(**exact)
         iterates, updates, evaluations = [], [], []
         for _ in range(num_steps):
@@ -227,7 +271,9 @@ def _function(problem: Problem) -> Function:
     if problem.exact is not None:
         return problem.exact()
     if problem.gradients is None:
-        raise ValueError(f"the problem {problem.name!r} has neither gradients nor an exact Function; give it one.")
+        raise ValueError(
+            f"the problem {problem.name!r} has neither gradients nor an exact Function; give it one."
+        )
     rows = iter(range(NUM_STEPS))
     leaves = jax.tree.leaves(problem.gradients)
 
@@ -251,10 +297,14 @@ def _rows(tree: Params) -> np.ndarray:
 def paths(tree: Params) -> list[str]:
     """Of each entry, leaf after leaf, the path of its leaf."""
     pairs = jax.tree_util.tree_leaves_with_path(tree)
-    return [jax.tree_util.keystr(path) for path, leaf in pairs for _ in range(np.size(leaf))]
+    return [
+        jax.tree_util.keystr(path) for path, leaf in pairs for _ in range(np.size(leaf))
+    ]
 
 
-def _apart(a: np.ndarray, b: np.ndarray, scale: np.ndarray, may_be_nan: bool) -> np.ndarray:
+def _apart(
+    a: np.ndarray, b: np.ndarray, scale: np.ndarray, may_be_nan: bool
+) -> np.ndarray:
     with np.errstate(all="ignore"):
         apart = np.where(a == b, 0.0, np.abs(a - b) / scale)
     apart[np.isnan(a) & np.isnan(b)] = 0.0 if may_be_nan else np.inf
@@ -278,7 +328,9 @@ class Deviation(NamedTuple):
     first: int
 
 
-def distance(found: Walk, reference: Walk, problem: Problem, tolerance: float = 0.0) -> Deviation:
+def distance(
+    found: Walk, reference: Walk, problem: Problem, tolerance: float = 0.0
+) -> Deviation:
     """The largest difference of two walks.
 
     On a function, where each walk follows its own gradients, it is max |x - y| / (1 + |y|) over the iterates. Where
@@ -302,15 +354,30 @@ def distance(found: Walk, reference: Walk, problem: Problem, tolerance: float = 
       0.12 at most, and they differ from step 0 on
     """
     if problem.gradients is None or problem.nan:
-        apart = _apart(found.iterates, reference.iterates, 1.0 + np.abs(reference.iterates), problem.nan)
+        apart = _apart(
+            found.iterates,
+            reference.iterates,
+            1.0 + np.abs(reference.iterates),
+            problem.nan,
+        )
     else:
         sizes = np.where(np.isfinite(reference.updates), np.abs(reference.updates), 0.0)
-        apart = _apart(found.updates, reference.updates, np.max(sizes, axis=0, keepdims=True), problem.nan)
+        apart = _apart(
+            found.updates,
+            reference.updates,
+            np.max(sizes, axis=0, keepdims=True),
+            problem.nan,
+        )
     if found.evaluations is not None and reference.evaluations is not None:
         b = reference.evaluations
-        apart = np.maximum(apart, _apart(found.evaluations, b, 1.0 + np.abs(b), problem.nan))
+        apart = np.maximum(
+            apart, _apart(found.evaluations, b, 1.0 + np.abs(b), problem.nan)
+        )
     step, entry = np.unravel_index(np.argmax(apart), apart.shape)
     over = np.max(apart, axis=1) > tolerance
     return Deviation(
-        float(apart[step, entry]), int(step), reference.leaves[entry], int(np.argmax(over)) if over.any() else -1
+        float(apart[step, entry]),
+        int(step),
+        reference.leaves[entry],
+        int(np.argmax(over)) if over.any() else -1,
     )

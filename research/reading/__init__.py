@@ -11,12 +11,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 DEEPEST = 64  # Levels of lists and objects; Python's own parser and printer fail at about a thousand.
-MOST_DIGITS = 310  # Of an integer with its sign; a larger one fails wherever it meets a float.
+MOST_DIGITS = (
+    310  # Of an integer with its sign; a larger one fails wherever it meets a float.
+)
 NOT_FINITE = "$float"  # JSON has no NaN and no infinity: {"$float": "nan"} stands for them, in any language.
 _NAMES = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _OPEN, _CLOSE = frozenset(b"[{"), frozenset(b"]}")
-_KINDS = {bool: "true or false", int: "an integer", float: "a number", str: "a text", list: "a list", dict: "an object"}
+_KINDS = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "an object",
+}
 _KINDS[type(None)] = "None"
 
 
@@ -52,11 +61,15 @@ def read_bytes(path: str | Path, most: int) -> bytes:
     """
     size = check_regular(path)
     if isinstance(most, bool) or not isinstance(most, int) or most < 0:
-        raise TypeError(f"most must be a number of bytes, an integer; got most={reprlib.repr(most)}.")
+        raise TypeError(
+            f"most must be a number of bytes, an integer; got most={reprlib.repr(most)}."
+        )
     with open(path, "rb") as file:
         data = file.read(min(most, size) + 1)
     if max(len(data), size) > most:
-        raise ValueError(f"{path} has {max(len(data), size):,} bytes; at most {most:,} are read.")
+        raise ValueError(
+            f"{path} has {max(len(data), size):,} bytes; at most {most:,} are read."
+        )
     return data
 
 
@@ -73,7 +86,9 @@ def check_regular(path: str | Path) -> int:
     try:
         status = os.stat(path)
     except ValueError as error:  # A NUL byte in the name.
-        raise ValueError(f"{str(path)!r} cannot be the name of a file: {error}.") from error
+        raise ValueError(
+            f"{str(path)!r} cannot be the name of a file: {error}."
+        ) from error
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise ValueError(f"{path} is a pipe or a device; give a regular file.")
     return status.st_size
@@ -81,7 +96,9 @@ def check_regular(path: str | Path) -> int:
 
 def _check_path(path: Any) -> None:
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path must be a path, a str or a pathlib.Path; got path={reprlib.repr(path)}.")
+        raise TypeError(
+            f"path must be a path, a str or a pathlib.Path; got path={reprlib.repr(path)}."
+        )
 
 
 def parse_json(data: bytes) -> Any:
@@ -104,14 +121,18 @@ def parse_json(data: bytes) -> Any:
       ValueError: the name 'seed' comes twice in an object.
     """
     if not isinstance(data, bytes):
-        raise TypeError(f"data must be bytes, such as a file's; got data={reprlib.repr(data)}.")
+        raise TypeError(
+            f"data must be bytes, such as a file's; got data={reprlib.repr(data)}."
+        )
     try:
         text = data.decode("utf-8", "surrogatepass").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is no UTF-8.") from error
     depth = _depth(data)
     if depth > DEEPEST:
-        raise ValueError(f"lists and objects are nested {depth:,} deep; at most {DEEPEST} levels are read.")
+        raise ValueError(
+            f"lists and objects are nested {depth:,} deep; at most {DEEPEST} levels are read."
+        )
     try:
         return _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -141,7 +162,9 @@ def _object(pairs: list[tuple[str, Any]]) -> Any:
         return found
     name = found[NOT_FINITE]
     if len(found) > 1 or not isinstance(name, str) or name not in _NAMES:
-        raise ValueError(f"{reprlib.repr(found)} is no number: {{{NOT_FINITE!r}: name}} wants nan, inf or -inf.")
+        raise ValueError(
+            f"{reprlib.repr(found)} is no number: {{{NOT_FINITE!r}: name}} wants nan, inf or -inf."
+        )
     return _NAMES[name]
 
 
@@ -166,7 +189,12 @@ def _cut(text: str) -> str:
     return text if len(text) <= 24 else f"{text[:12]}... of {len(text):,} characters"
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object,
+    parse_int=_integer,
+    parse_float=_float,
+    parse_constant=_constant,
+)
 
 
 def check_shape(value: Any, shape: Any, where: str) -> None:
@@ -188,7 +216,9 @@ def check_shape(value: Any, shape: Any, where: str) -> None:
       ValueError: config.rates[1] is 'fast'; it must be a number.
     """
     if not isinstance(where, str):
-        raise TypeError(f"where must be a str, the name of the value; got where={reprlib.repr(where)}.")
+        raise TypeError(
+            f"where must be a str, the name of the value; got where={reprlib.repr(where)}."
+        )
     if isinstance(shape, list):
         _check_kind(value, (list,), where)
         for index, item in enumerate(value):
@@ -198,11 +228,15 @@ def check_shape(value: Any, shape: Any, where: str) -> None:
     elif isinstance(shape, Is):
         _check_kind(value, shape.kinds, where, shape.words)
         if not shape.test(value):
-            raise ValueError(f"{where} is {reprlib.repr(value)}; it must be {shape.words}.")
+            raise ValueError(
+                f"{where} is {reprlib.repr(value)}; it must be {shape.words}."
+            )
     else:
         kinds = shape if isinstance(shape, tuple) else (shape,)
         if not kinds or not all(isinstance(kind, type) for kind in kinds):
-            raise TypeError(f"shape must be a type, several, a list, a dict or an Is; got shape={reprlib.repr(shape)}.")
+            raise TypeError(
+                f"shape must be a type, several, a list, a dict or an Is; got shape={reprlib.repr(shape)}."
+            )
         _check_kind(value, shape if isinstance(shape, tuple) else (shape,), where)
 
 
@@ -219,15 +253,21 @@ def _check_object(value: Any, shape: Mapping[Any, Any], where: str) -> None:
             raise ValueError(f"{where} has no entry {name!r}.")
 
 
-def _check_kind(value: Any, kinds: tuple[type, ...], where: str, words: str = "") -> None:
+def _check_kind(
+    value: Any, kinds: tuple[type, ...], where: str, words: str = ""
+) -> None:
     fits = isinstance(value, kinds) or (float in kinds and isinstance(value, int))
     if not fits or (isinstance(value, bool) and bool not in kinds):
-        raise ValueError(f"{where} is {reprlib.repr(value)}; it must be {words or _wanted(kinds)}.")
+        raise ValueError(
+            f"{where} is {reprlib.repr(value)}; it must be {words or _wanted(kinds)}."
+        )
 
 
 def _wanted(kinds: tuple[type, ...]) -> str:
     """The types in words; where a number may be any, an integer need not be said."""
-    return " or ".join(_KINDS[kind] for kind in kinds if kind is not int or float not in kinds)
+    return " or ".join(
+        _KINDS[kind] for kind in kinds if kind is not int or float not in kinds
+    )
 
 
 def _name(text: str) -> str:

@@ -35,7 +35,16 @@ STUMBLES = (
         OverflowError,
         struct.error,
     ),
-    *(KeyError, IndexError, TypeError, SyntaxError, MemoryError, zlib.error, lzma.LZMAError, UserWarning),
+    *(
+        KeyError,
+        IndexError,
+        TypeError,
+        SyntaxError,
+        MemoryError,
+        zlib.error,
+        lzma.LZMAError,
+        UserWarning,
+    ),
 )
 
 
@@ -57,9 +66,13 @@ def read_npz(data: bytes) -> dict[str, np.ndarray]:
                     raise ValueError(f"the array {name!r} comes twice")
                 if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
                     raise ValueError(f"the array {name!r} is compressed or encrypted")
-                arrays[name] = read_npy(read_member(archive, member, len(data)), f"the array {name!r}")
+                arrays[name] = read_npy(
+                    read_member(archive, member, len(data)), f"the array {name!r}"
+                )
     except STUMBLES as error:
-        raise ValueError(f"it is no archive of arrays, or damaged ({str(error) or type(error).__name__}).") from error
+        raise ValueError(
+            f"it is no archive of arrays, or damaged ({str(error) or type(error).__name__})."
+        ) from error
     return arrays
 
 
@@ -82,11 +95,17 @@ def read_npy(data: bytes, what: str) -> np.ndarray:
       ValueError: It is no such file, or of Python objects; `what` opens the message.
     """
     shape, fortran, dtype, start = read_npy_head(data, len(data), what)
-    array = np.frombuffer(data, dtype, offset=start) if math.prod(shape) else np.empty(0, dtype)
+    array = (
+        np.frombuffer(data, dtype, offset=start)
+        if math.prod(shape)
+        else np.empty(0, dtype)
+    )
     return array.reshape(shape, order="F" if fortran else "C").copy(order="K")
 
 
-def read_npy_head(head: bytes, size: int, what: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+def read_npy_head(
+    head: bytes, size: int, what: str
+) -> tuple[tuple[int, ...], bool, np.dtype, int]:
     """What the head of a .npy file says, which must fit the file's size.
 
     Args:
@@ -98,20 +117,34 @@ def read_npy_head(head: bytes, size: int, what: str) -> tuple[tuple[int, ...], b
     Raises:
       ValueError: It is no such file, of Python objects, or of another size; `what` opens the message.
     """
-    length = 2 if head[6:7] == b"\1" else 4  # Of the number that says how long the head is, in formats 1 and 2.
+    length = (
+        2 if head[6:7] == b"\1" else 4
+    )  # Of the number that says how long the head is, in formats 1 and 2.
     start = 8 + length + int.from_bytes(head[8 : 8 + length], "little")
     found = _HEAD.fullmatch(head[8 + length : start])
     if not head.startswith((_MAGIC + b"\1\0", _MAGIC + b"\2\0")) or found is None:
-        raise ValueError(f"{what} is damaged or no array of numbers, texts or times: its head is another")
+        raise ValueError(
+            f"{what} is damaged or no array of numbers, texts or times: its head is another"
+        )
     try:
         dtype = np.dtype(found[1].decode())
     except TypeError as error:
-        raise ValueError(f"{what} has a dtype that is none, {found[1].decode()!r}") from error
+        raise ValueError(
+            f"{what} has a dtype that is none, {found[1].decode()!r}"
+        ) from error
     shape, rest = tuple(map(int, re.findall(rb"[0-9]+", found[3]))), size - start
-    if math.prod(n for n in shape if n) >= 2**62 or len(shape) > MOST_AXES or not dtype.itemsize:
-        raise ValueError(f"{what} says that it is an array of {dtype} and shape {reprlib.repr(shape)}")
+    if (
+        math.prod(n for n in shape if n) >= 2**62
+        or len(shape) > MOST_AXES
+        or not dtype.itemsize
+    ):
+        raise ValueError(
+            f"{what} says that it is an array of {dtype} and shape {reprlib.repr(shape)}"
+        )
     if math.prod(shape) * dtype.itemsize != rest:
-        raise ValueError(f"{what} has {rest:,} bytes, and says that its shape is {reprlib.repr(shape)} of {dtype}")
+        raise ValueError(
+            f"{what} has {rest:,} bytes, and says that its shape is {reprlib.repr(shape)} of {dtype}"
+        )
     return shape, found[2] == b"True", dtype, start
 
 
@@ -123,12 +156,19 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int) ->
       Others of STUMBLES: It is damaged.
     """
     if member.file_size > most:
-        raise ValueError(f"{member.filename!r} has {member.file_size:,} bytes; at most {most:,} are read")
-    with warnings.catch_warnings(action="error"), archive.open(member) as file:  # Python warns of members that overlap.
+        raise ValueError(
+            f"{member.filename!r} has {member.file_size:,} bytes; at most {most:,} are read"
+        )
+    with (
+        warnings.catch_warnings(action="error"),
+        archive.open(member) as file,
+    ):  # Python warns of members that overlap.
         return file.read(member.file_size)
 
 
-def check_arrays(arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Any], where: str) -> None:
+def check_arrays(
+    arrays: Mapping[str, np.ndarray], wanted: Mapping[str, Any], where: str
+) -> None:
     """Hold arrays that were read against what is needed.
 
     Args:

@@ -7,7 +7,15 @@ from research.runs.command import command_line, parse_seeds
 from research.runs.comparison import Comparison, compare, verdict
 from research.runs.environment import code_digest, environment
 from research.runs.files import write_atomically
-from research.runs.folder import Run, append_metrics, close, finish, load_result, open_run, run_id
+from research.runs.folder import (
+    Run,
+    append_metrics,
+    close,
+    finish,
+    load_result,
+    open_run,
+    run_id,
+)
 from research.runs.manifest import read_manifest
 from research.runs.reference import keep, read_reference, reference_of
 from research.runs.result import Result, Table, dashed, hash_arrays

@@ -5,8 +5,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from research.checks import check_count, check_instance, check_mapping, check_path, check_sequence, shown
-from research.runs.comparison import Difference, largest, likely_cause, number_difference
+from research.checks import (
+    check_count,
+    check_instance,
+    check_mapping,
+    check_path,
+    check_sequence,
+    shown,
+)
+from research.runs.comparison import (
+    Difference,
+    largest,
+    likely_cause,
+    number_difference,
+)
 from research.runs.environment import differences
 from research.runs.files import json_bytes, read_json
 from research.runs.readings import Entry, as_number, read_entries
@@ -48,7 +60,13 @@ class Agreement(NamedTuple):
     @property
     def same(self) -> bool:
         """Whether every value and every hash is the reference's."""
-        return not (self.rounded or self.within or self.chosen or self.other_values or self.other_hashes)
+        return not (
+            self.rounded
+            or self.within
+            or self.chosen
+            or self.other_values
+            or self.other_hashes
+        )
 
     @property
     def agrees(self) -> bool:
@@ -69,7 +87,12 @@ def hold_against(
       ValueError: The run is not finished.
     """
     check_path("path", path)
-    return hold(reference, read_json(json_bytes(reference_of(path))), varies=varies, left_out=left_out)
+    return hold(
+        reference,
+        read_json(json_bytes(reference_of(path))),
+        varies=varies,
+        left_out=left_out,
+    )
 
 
 def hold(
@@ -97,23 +120,47 @@ def hold(
     check_mapping("varies", varies or {}, "columns to ends")
     check_sequence("left_out", left_out, "names", str)
     entries = [read_entries(given) for given in (reference, here)]
-    not_made = [place for place in entries[0] if place not in entries[1]] if left_out else []
-    places = [place for place in dict.fromkeys([*entries[0], *entries[1]]) if place not in not_made]
-    kinds: dict[str, list[Difference]] = {kind: [] for kind in ("rounded", "within", "chosen", "other_values")}
+    not_made = (
+        [place for place in entries[0] if place not in entries[1]] if left_out else []
+    )
+    places = [
+        place
+        for place in dict.fromkeys([*entries[0], *entries[1]])
+        if place not in not_made
+    ]
+    kinds: dict[str, list[Difference]] = {
+        kind: [] for kind in ("rounded", "within", "chosen", "other_values")
+    }
     for place in places:
         kind, difference = _judge(place, entries[0], entries[1], varies or {})
         if difference:
             kinds[kind].append(difference)
-    lost = [name for name in reference["hashes"] if name not in here["hashes"]] if left_out else []
-    hashes = [name for name in dict.fromkeys([*reference["hashes"], *here["hashes"]]) if name not in lost]
+    lost = (
+        [name for name in reference["hashes"] if name not in here["hashes"]]
+        if left_out
+        else []
+    )
+    hashes = [
+        name
+        for name in dict.fromkeys([*reference["hashes"], *here["hashes"]])
+        if name not in lost
+    ]
     return Agreement(
         len(places),
         **{kind: tuple(found) for kind, found in kinds.items()},
         hashes=len(hashes),
-        other_hashes=tuple(name for name in hashes if reference["hashes"].get(name) != here["hashes"].get(name)),
+        other_hashes=tuple(
+            name
+            for name in hashes
+            if reference["hashes"].get(name) != here["hashes"].get(name)
+        ),
         not_made=(*not_made, *lost),
         left_out=tuple(left_out),
-        causes=tuple(differences(reference["manifest"]["environment"], here["manifest"]["environment"])),
+        causes=tuple(
+            differences(
+                reference["manifest"]["environment"], here["manifest"]["environment"]
+            )
+        ),
     )
 
 
@@ -121,13 +168,17 @@ def agreement_verdict(agreement: Agreement) -> str:
     """The agreement in some sentences, the first of which begins with its kind."""
     check_instance("agreement", agreement, Agreement, "It is what hold_against gives.")
     for name in ("rounded", "within", "chosen", "other_values"):
-        check_sequence(f"agreement.{name}", getattr(agreement, name), "Differences", Difference)
+        check_sequence(
+            f"agreement.{name}", getattr(agreement, name), "Differences", Difference
+        )
     for name in ("other_hashes", "not_made", "left_out", "causes"):
         check_sequence(f"agreement.{name}", getattr(agreement, name), "texts", str)
     check_count("agreement.values", agreement.values, 0)
     check_count("agreement.hashes", agreement.hashes, 0)
     values = f"{agreement.values} values of table and numbers"
-    bits = f"{len(agreement.other_hashes)} of {agreement.hashes} programs have other bits"
+    bits = (
+        f"{len(agreement.other_hashes)} of {agreement.hashes} programs have other bits"
+    )
     cause = likely_cause(agreement.causes)
     if agreement.other_values:
         count = len(agreement.other_values)
@@ -135,9 +186,7 @@ def agreement_verdict(agreement: Agreement) -> str:
         words = f"{found} {largest(_worst(agreement.other_values))} {cause}"
     elif agreement.within or agreement.chosen:
         count = len(agreement.within)
-        found = (
-            f"Agrees within the interval: of {values} {count} have other digits, each within its interval, and {bits}."
-        )
+        found = f"Agrees within the interval: of {values} {count} have other digits, each within its interval, and {bits}."
         worst = f" {largest(_worst(agreement.within))}" if agreement.within else ""
         words = f"{found}{worst}{_told(agreement.chosen)} {cause}"
     elif agreement.rounded:
@@ -152,7 +201,10 @@ def agreement_verdict(agreement: Agreement) -> str:
 
 
 def _judge(
-    place: str, there: Mapping[str, Entry], here: Mapping[str, Entry], varies: Mapping[str, Sequence[float] | None]
+    place: str,
+    there: Mapping[str, Entry],
+    here: Mapping[str, Entry],
+    varies: Mapping[str, Sequence[float] | None],
 ) -> tuple[str, Difference | None]:
     """How the two values at a place differ: the kind, a field of Agreement, and the difference, if there is one."""
     missing = Entry("missing", "")
@@ -164,9 +216,17 @@ def _judge(
         return "rounded", difference
     if was.name in varies and not (was.interval and now.interval):
         ends = varies[was.name]
-        kind = "chosen" if ends is None else "within" if _lie_in((was, now), ends) else "other_values"
+        kind = (
+            "chosen"
+            if ends is None
+            else "within"
+            if _lie_in((was, now), ends)
+            else "other_values"
+        )
         return kind, difference
-    if was.of is not None and was.of == now.of:  # An end: what counts is whether the estimates agree.
+    if (
+        was.of is not None and was.of == now.of
+    ):  # An end: what counts is whether the estimates agree.
         kind, other = _judge(was.of, there, here, varies)
         return "within" if other is None or kind == "rounded" else kind, difference
     return "within" if _overlap(was, now) else "other_values", difference
@@ -175,17 +235,29 @@ def _judge(
 def _check_reference(name: str, given: Any) -> None:
     parts = ("manifest", "table", "numbers", "hashes")
     if not isinstance(given, Mapping) or not set(parts) <= given.keys():
-        raise TypeError(f"{name} must be what read_reference gives; got {name}={shown(given)}.")
+        raise TypeError(
+            f"{name} must be what read_reference gives; got {name}={shown(given)}."
+        )
     for part in parts:
         check_mapping(f"{name}[{part!r}]", given[part])
     for part in ("columns", "rows"):
         check_sequence(f"{name}['table'][{part!r}]", given["table"].get(part))
-    check_mapping(f"{name}['manifest']['environment']", given["manifest"].get("environment"))
+    check_mapping(
+        f"{name}['manifest']['environment']", given["manifest"].get("environment")
+    )
 
 
 def _is_rounding(was: Entry, now: Entry) -> bool:
-    numbers = [v for v in map(as_number, (was.value, now.value)) if v is not None and math.isfinite(v)]
-    if len(numbers) < 2 or type(was.value) is not type(now.value) or isinstance(was.value, int):
+    numbers = [
+        v
+        for v in map(as_number, (was.value, now.value))
+        if v is not None and math.isfinite(v)
+    ]
+    if (
+        len(numbers) < 2
+        or type(was.value) is not type(now.value)
+        or isinstance(was.value, int)
+    ):
         return False
     if isinstance(was.value, str) and was.interval != now.interval:
         return False
@@ -204,7 +276,9 @@ def _overlap(was: Entry, now: Entry) -> bool:
 
 def _lie_in(entries: Sequence[Entry], ends: Sequence[float]) -> bool:
     numbers = [as_number(entry.value) for entry in entries]
-    return all(number is not None and ends[0] <= number <= ends[1] for number in numbers)
+    return all(
+        number is not None and ends[0] <= number <= ends[1] for number in numbers
+    )
 
 
 def _worst(found: Sequence[Difference]) -> Difference:
@@ -214,7 +288,9 @@ def _worst(found: Sequence[Difference]) -> Difference:
 def _told(chosen: Sequence[Difference]) -> str:
     if not chosen:
         return ""
-    words = "; ".join(f"{d.place}: {d.there!r} there, {d.here!r} here" for d in chosen[:NAMED])
+    words = "; ".join(
+        f"{d.place}: {d.there!r} there, {d.here!r} here" for d in chosen[:NAMED]
+    )
     more = f"; and {len(chosen) - NAMED} more" if len(chosen) > NAMED else ""
     return f" Told and not judged, for it depends on single trainings: {words}{more}."
 

@@ -17,7 +17,12 @@ from research.runs.manifest import ARRAYS, MANIFEST, RESULT, SHAPE
 from research.runs.result import check_values
 
 SUMS = "SHA256SUMS"  # As `sha256sum --check` reads it.
-LIMITS = {MANIFEST: 2**20, RESULT: 2**24, ARRAYS: 2**28, SUMS: 2**10}  # Bytes of each file, at most.
+LIMITS = {
+    MANIFEST: 2**20,
+    RESULT: 2**24,
+    ARRAYS: 2**28,
+    SUMS: 2**10,
+}  # Bytes of each file, at most.
 # A stranger's environment is shown, and never compared: any will do.
 MANIFEST_SHAPE = SHAPE | {"environment": dict}
 _AGAIN = "get it again from where it comes"
@@ -63,9 +68,13 @@ def pack(run: str | Path, target: str | Path) -> Path:
     check_path("target", target)
     run, target = Path(run), Path(target)
     if target.suffix != ".zip" or target.is_dir():
-        raise ValueError(f"the archive {target} must be a file whose name ends in .zip.")
+        raise ValueError(
+            f"the archive {target} must be a file whose name ends in .zip."
+        )
     if not run.is_dir():
-        raise ValueError(f"{run} is no folder; give that of a finished run, results/NAME/ID.")
+        raise ValueError(
+            f"{run} is no folder; give that of a finished run, results/NAME/ID."
+        )
     with _named(run):
         files = _of_folder(run)
         _checked(run.name, files)
@@ -88,7 +97,9 @@ def read_contents(path: str | Path) -> Contents:
     check_path("path", path)
     path = Path(path)
     if not path.exists():
-        raise ValueError(f"there is no {path}; give a run folder (results/NAME/ID) or a .zip of one.")
+        raise ValueError(
+            f"there is no {path}; give a run folder (results/NAME/ID) or a .zip of one."
+        )
     with _named(path):
         files = _of_folder(path) if path.is_dir() else _of_archive(path)
         return _checked(path.name, files)
@@ -104,17 +115,27 @@ def _named(path: Path) -> Iterator[None]:
 
 
 def _checked(name: str, files: Mapping[str, bytes]) -> Contents:
-    manifest = _json(files, MANIFEST, lambda manifest: check_shape(manifest, MANIFEST_SHAPE, "the manifest"))
+    manifest = _json(
+        files,
+        MANIFEST,
+        lambda manifest: check_shape(manifest, MANIFEST_SHAPE, "the manifest"),
+    )
     if manifest["status"] != "finished":
-        raise ValueError(f"is not finished (its status is {manifest['status']!r}): {_MAKE}.")
+        raise ValueError(
+            f"is not finished (its status is {manifest['status']!r}): {_MAKE}."
+        )
     digests = manifest.get("digests", {})
     for file in (RESULT, ARRAYS):
         if file not in files:
             raise ValueError(f"lacks {file}: {_MAKE}.")
         if hashlib.sha256(files[file]).hexdigest() != digests.get(file):
-            raise ValueError(f"holds a {file} that is damaged or altered: its digest is not that of the {MANIFEST}.")
+            raise ValueError(
+                f"holds a {file} that is damaged or altered: its digest is not that of the {MANIFEST}."
+            )
     if manifest["id"] != _id(manifest):
-        raise ValueError(f"holds a {MANIFEST} that was altered: its id is not that of its experiment and config.")
+        raise ValueError(
+            f"holds a {MANIFEST} that was altered: its id is not that of its experiment and config."
+        )
     return Contents(name, manifest, _json(files, RESULT, check_values))
 
 
@@ -122,12 +143,18 @@ def _id(manifest: Mapping[str, Any]) -> str:
     try:
         return run_id(manifest["experiment"], manifest["config"])
     except (ValueError, TypeError) as error:
-        raise ValueError(f"holds a {MANIFEST} that cannot be of a run: {error}") from error
+        raise ValueError(
+            f"holds a {MANIFEST} that cannot be of a run: {error}"
+        ) from error
 
 
-def _json(files: Mapping[str, bytes], name: str, check: Callable[[Any], None]) -> dict[str, Any]:
+def _json(
+    files: Mapping[str, bytes], name: str, check: Callable[[Any], None]
+) -> dict[str, Any]:
     if name not in files:
-        raise ValueError(f"holds no {name}, so it is no run; give a run folder (results/NAME/ID) or a .zip of one.")
+        raise ValueError(
+            f"holds no {name}, so it is no run; give a run folder (results/NAME/ID) or a .zip of one."
+        )
     try:
         value = parse_json(files[name])
     except ValueError as error:
@@ -135,7 +162,9 @@ def _json(files: Mapping[str, bytes], name: str, check: Callable[[Any], None]) -
     try:
         check(value)
     except ValueError as error:
-        raise ValueError(f"holds a {name} that is not one of Descent: {error}") from error
+        raise ValueError(
+            f"holds a {name} that is not one of Descent: {error}"
+        ) from error
     return value
 
 
@@ -151,25 +180,40 @@ def _of_folder(path: Path) -> dict[str, bytes]:
 def _of_archive(path: Path) -> dict[str, bytes]:
     size = path.stat().st_size
     if size > sum(LIMITS.values()):
-        raise ValueError(f"is too large for a run: {size:,} bytes, where at most {sum(LIMITS.values()):,} are read.")
+        raise ValueError(
+            f"is too large for a run: {size:,} bytes, where at most {sum(LIMITS.values()):,} are read."
+        )
     if not path.is_file():
         raise ValueError("is a pipe or a device; give a regular file.")
     data = read_bytes(path, sum(LIMITS.values()))
     if not data.startswith(_START):
-        raise ValueError("is no archive of a run; write one with python -m experiments pack results/NAME/ID.")
+        raise ValueError(
+            "is no archive of a run; write one with python -m experiments pack results/NAME/ID."
+        )
     with _legible():
         archive = open_zip(data)
     members = archive.infolist()
-    if not members or members[0].header_offset:  # zipfile looks from the end, and would find the .npz of one cut there.
-        raise ValueError(f"is truncated or altered: it does not begin with its first file; {_AGAIN}.")
+    if (
+        not members or members[0].header_offset
+    ):  # zipfile looks from the end, and would find the .npz of one cut there.
+        raise ValueError(
+            f"is truncated or altered: it does not begin with its first file; {_AGAIN}."
+        )
     for member in members:
         _check_member(member)
     with _legible():
-        files = {member.filename: read_member(archive, member, LIMITS[member.filename]) for member in members}
+        files = {
+            member.filename: read_member(archive, member, LIMITS[member.filename])
+            for member in members
+        }
     if set(files) != set(LIMITS) or len(files) != len(members):
-        raise ValueError(f"holds {', '.join(m.filename for m in members)}, where a run has {', '.join(LIMITS)}.")
+        raise ValueError(
+            f"holds {', '.join(m.filename for m in members)}, where a run has {', '.join(LIMITS)}."
+        )
     if files.pop(SUMS) != _sums(files):
-        raise ValueError(f"was altered: its {SUMS} are not those of its files; {_AGAIN}.")
+        raise ValueError(
+            f"was altered: its {SUMS} are not those of its files; {_AGAIN}."
+        )
     return files
 
 
@@ -179,13 +223,22 @@ def _legible() -> Iterator[None]:
     try:
         yield
     except STUMBLES as error:
-        raise ValueError(f"is truncated, damaged or altered ({error}); {_AGAIN}.") from error
+        raise ValueError(
+            f"is truncated, damaged or altered ({error}); {_AGAIN}."
+        ) from error
 
 
 def _check_member(member: zipfile.ZipInfo) -> None:
     """A member is known by its name before it is read; what is stored as it is cannot swell."""
-    name, advice = member.orig_filename, "write the archive with python -m experiments pack results/NAME/ID"
-    if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or ":" in name:
+    name, advice = (
+        member.orig_filename,
+        "write the archive with python -m experiments pack results/NAME/ID",
+    )
+    if (
+        name.startswith(("/", "\\"))
+        or ".." in name.replace("\\", "/").split("/")
+        or ":" in name
+    ):
         raise ValueError(
             f"is refused: its member {name!r} points outside of it. Nothing was written; do not unpack it."
         )
@@ -198,18 +251,27 @@ def _check_member(member: zipfile.ZipInfo) -> None:
 
 def _check_size(name: str, size: int) -> None:
     if size > LIMITS[name]:
-        raise ValueError(f"is too large for a run: {name} of {size:,} bytes, where at most {LIMITS[name]:,} are read.")
+        raise ValueError(
+            f"is too large for a run: {name} of {size:,} bytes, where at most {LIMITS[name]:,} are read."
+        )
 
 
 def _sums(files: Mapping[str, bytes]) -> bytes:
-    return "".join(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)).encode()
+    return "".join(
+        f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)
+    ).encode()
 
 
 def _zipped(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, data in files.items():
-            entry = zipfile.ZipInfo(name)  # Of 1980, the first date that a .zip can hold.
-            entry.create_system, entry.external_attr = 3, 0o644 << 16  # The same on Windows as elsewhere.
+            entry = zipfile.ZipInfo(
+                name
+            )  # Of 1980, the first date that a .zip can hold.
+            entry.create_system, entry.external_attr = (
+                3,
+                0o644 << 16,
+            )  # The same on Windows as elsewhere.
             archive.writestr(entry, data)
     return buffer.getvalue()

@@ -21,17 +21,27 @@ from research.checks import (
 )
 from research.reading import check_shape, parse_json, read_bytes
 from research.reading.arrays import read_npz
-from research.runs.files import canonical, explained, json_bytes, npz_bytes, write_atomically
+from research.runs.files import (
+    canonical,
+    explained,
+    json_bytes,
+    npz_bytes,
+    write_atomically,
+)
 from research.types import Checkpoint, Checkpoints, Saved
 
 SECONDS_BETWEEN = 10.0  # What a kill may cost, about.
-LARGEST_SHARE = 0.05  # Of the time, for saving: where a save is slow, the next one comes later.
+LARGEST_SHARE = (
+    0.05  # Of the time, for saving: where a save is slow, the next one comes later.
+)
 GENERATIONS = 2
 MOST_BYTES = 2**36  # That are read of a file.
 LONGEST = 100  # Characters of a name that its folder shows.
 
 
-def checkpoints_in(folder: str | Path, seconds_between: float = SECONDS_BETWEEN) -> Checkpoints:
+def checkpoints_in(
+    folder: str | Path, seconds_between: float = SECONDS_BETWEEN
+) -> Checkpoints:
     """Checkpoints by name, each in a folder of its own: <number>.npz with the arrays, <number>.json with the rest.
 
     The JSON file is written last and holds the digest of both, so a save that was cut short counts as none. Each save has the
@@ -54,7 +64,9 @@ def checkpoints_in(folder: str | Path, seconds_between: float = SECONDS_BETWEEN)
       True
     """
     check_path("folder", folder)
-    check_numbers("seconds_between", seconds_between, ndim=0, wanted="a number of seconds")
+    check_numbers(
+        "seconds_between", seconds_between, ndim=0, wanted="a number of seconds"
+    )
     folder, next_save = Path(folder), time.monotonic() + seconds_between
 
     def checkpoint(name: str) -> Checkpoint:
@@ -63,7 +75,9 @@ def checkpoints_in(folder: str | Path, seconds_between: float = SECONDS_BETWEEN)
         damaged: set[int] = set()
 
         def save(saved: Saved) -> None:
-            check_instance("saved", saved, Saved, "Write research.types.Saved(arrays, values).")
+            check_instance(
+                "saved", saved, Saved, "Write research.types.Saved(arrays, values)."
+            )
             check_mapping("saved.arrays", saved.arrays, "names to arrays")
             nonlocal next_save
             start = time.monotonic()
@@ -71,12 +85,18 @@ def checkpoints_in(folder: str | Path, seconds_between: float = SECONDS_BETWEEN)
             end = time.monotonic()
             next_save = end + max(seconds_between, (end - start) / LARGEST_SHARE)
 
-        return Checkpoint(lambda: _load(own, name, damaged), save, lambda: time.monotonic() >= next_save)
+        return Checkpoint(
+            lambda: _load(own, name, damaged),
+            save,
+            lambda: time.monotonic() >= next_save,
+        )
 
     return checkpoint
 
 
-def remembered(checkpoints: Checkpoints, name: str, compute: Callable[[Checkpoints], Saved]) -> Saved:
+def remembered(
+    checkpoints: Checkpoints, name: str, compute: Callable[[Checkpoints], Saved]
+) -> Saved:
     """What `compute` gives, from its checkpoint where there is one: a piece of a run that is computed once.
 
     Args:
@@ -117,7 +137,10 @@ def _save(folder: Path, name: str, saved: Saved, damaged: set[int]) -> None:
     good = [before for before in sorted(numbers) if before not in damaged]
     for old in {*numbers} - {*good[-(GENERATIONS - 1) :]}:
         with contextlib.suppress(OSError):  # The next save tries again.
-            for suffix in ("json", "npz"):  # In this order: without its JSON a number counts as never written.
+            for suffix in (
+                "json",
+                "npz",
+            ):  # In this order: without its JSON a number counts as never written.
                 (folder / f"{old:06d}.{suffix}").unlink(missing_ok=True)
     for part in folder.iterdir():
         if part.is_dir():
@@ -131,13 +154,23 @@ def _load(folder: Path, name: str, damaged: set[int]) -> Saved | None:
             return _read(folder / f"{number:06d}.json", name)
         except (OSError, ValueError) as error:
             damaged.add(number)
-            before = "The one before it is used." if number > min(_numbers(folder)) else "This part is computed again."
-            warnings.warn(f"The checkpoint {folder / f'{number:06d}.npz'} is damaged ({error}). {before}", stacklevel=3)
+            before = (
+                "The one before it is used."
+                if number > min(_numbers(folder))
+                else "This part is computed again."
+            )
+            warnings.warn(
+                f"The checkpoint {folder / f'{number:06d}.npz'} is damaged ({error}). {before}",
+                stacklevel=3,
+            )
     return None
 
 
 def _read(file: Path, name: str) -> Saved:
-    text, arrays = read_bytes(file, MOST_BYTES), read_bytes(file.with_suffix(".npz"), MOST_BYTES)
+    text, arrays = (
+        read_bytes(file, MOST_BYTES),
+        read_bytes(file.with_suffix(".npz"), MOST_BYTES),
+    )
     found = parse_json(text)
     check_shape(found, {"name": str, "digest": str}, "the checkpoint")
     values = found.get("values")
@@ -148,17 +181,29 @@ def _read(file: Path, name: str) -> Saved:
 
 def _numbers(folder: Path) -> list[int]:
     """Of all saves that were not cut short."""
-    return [int(file.stem) for file in folder.glob("*.json") if re.fullmatch("[0-9]{6}", file.stem)]
+    return [
+        int(file.stem)
+        for file in folder.glob("*.json")
+        if re.fullmatch("[0-9]{6}", file.stem)
+    ]
 
 
 def _text(name: str, arrays: bytes, values: Any) -> bytes:
     """What the JSON file holds: one flipped bit of it, or of the arrays, and it is another text."""
     digest = hashlib.sha256(f"{name}\n{canonical(values, name)}\n".encode())
     digest.update(arrays)
-    return json_bytes({"name": name, "digest": digest.hexdigest(), "values": values}, name)
+    return json_bytes(
+        {"name": name, "digest": digest.hexdigest(), "values": values}, name
+    )
 
 
 def _file_name(part: str) -> str:
     """The part of a name itself, or, where a file system might not take it, what is left of it and a hash."""
-    plain = re.sub(r"[^A-Za-z0-9_+-]+", "-", part)[:LONGEST]  # No dot: 000001.json is a checkpoint's own.
-    return part if part and plain == part else f"{plain}-{hashlib.sha256(part.encode()).hexdigest()[:8]}"
+    plain = re.sub(r"[^A-Za-z0-9_+-]+", "-", part)[
+        :LONGEST
+    ]  # No dot: 000001.json is a checkpoint's own.
+    return (
+        part
+        if part and plain == part
+        else f"{plain}-{hashlib.sha256(part.encode()).hexdigest()[:8]}"
+    )

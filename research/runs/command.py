@@ -25,8 +25,12 @@ def command_line(experiment: str, config: Any) -> str:
       python experiments/trajectory.py --learning-rate 0.5
     """
     check_text("experiment", experiment)
-    if not isinstance(config, Mapping) and (not dataclasses.is_dataclass(config) or isinstance(config, type)):
-        raise TypeError(f"config must be an instance of a dataclass, or a mapping; got config={config!r}.")
+    if not isinstance(config, Mapping) and (
+        not dataclasses.is_dataclass(config) or isinstance(config, type)
+    ):
+        raise TypeError(
+            f"config must be an instance of a dataclass, or a mapping; got config={config!r}."
+        )
     words = ["python", f"experiments/{experiment}.py"]
     for name, value in _chosen(config).items():
         flag = name.replace("_", "-")
@@ -47,7 +51,11 @@ def _chosen(config: Any) -> dict[str, Any]:
     chosen = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        default = (
+            field.default
+            if field.default_factory is dataclasses.MISSING
+            else field.default_factory()
+        )
         if default is dataclasses.MISSING or canonical(value) != canonical(default):
             chosen[field.name] = value
     return chosen
@@ -68,12 +76,16 @@ def parse_seeds(text: str) -> tuple[int, ...]:
         check_most(MOST_SEEDS, seeds=len(seeds))
         first, *last = (_seed(end.strip(), text) for end in part.split("..", 1))
         if last and first > last[0]:
-            raise ValueError(f"seeds: the range {part.strip()!r} is empty; write {last[0]}..{first}.")
+            raise ValueError(
+                f"seeds: the range {part.strip()!r} is empty; write {last[0]}..{first}."
+            )
         check_most(MOST_SEEDS, seeds=last[0] - first if last else 1)
         seeds += range(first, last[0] + 1) if last else [first]
     twice = [str(seed) for seed, times in Counter(seeds).items() if times > 1]
     if twice:
-        raise ValueError(f"seeds: {', '.join(twice)} given more than once in {text!r}; give each seed once.")
+        raise ValueError(
+            f"seeds: {', '.join(twice)} given more than once in {text!r}; give each seed once."
+        )
     return tuple(seeds)
 
 

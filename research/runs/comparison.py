@@ -54,7 +54,9 @@ class Comparison(NamedTuple):
         return not self.other_arrays and not self.other_numbers
 
 
-def compare(there: Result, here: Result, environments: Sequence[Mapping[str, Any]]) -> Comparison:
+def compare(
+    there: Result, here: Result, environments: Sequence[Mapping[str, Any]]
+) -> Comparison:
     """Compares the arrays and the numbers of two results; tables and answers are made of those.
 
     Args:
@@ -71,14 +73,28 @@ def compare(there: Result, here: Result, environments: Sequence[Mapping[str, Any
     check_result("here", here)
     check_sequence("environments", environments, "two environments", Mapping)
     if len(environments) != 2:
-        raise ValueError(f"environments must be two, there and here; got {len(environments)}.")
-    names = [name for name in dict.fromkeys([*there.arrays, *here.arrays]) if CLOCK not in name]
+        raise ValueError(
+            f"environments must be two, there and here; got {len(environments)}."
+        )
+    names = [
+        name
+        for name in dict.fromkeys([*there.arrays, *here.arrays])
+        if CLOCK not in name
+    ]
     numbers = [dict(_leaves(result.numbers)) for result in (there, here)]
     paths = dict.fromkeys([*numbers[0], *numbers[1]])
-    arrays = (_array_difference(name, there.arrays.get(name), here.arrays.get(name)) for name in names)
-    others = (number_difference(path, *(given.get(path, "missing") for given in numbers)) for path in paths)
+    arrays = (
+        _array_difference(name, there.arrays.get(name), here.arrays.get(name))
+        for name in names
+    )
+    others = (
+        number_difference(path, *(given.get(path, "missing") for given in numbers))
+        for path in paths
+    )
     causes = differences(*map(dict, environments))
-    return Comparison(len(names), len(paths), _found(arrays), _found(others), tuple(causes))
+    return Comparison(
+        len(names), len(paths), _found(arrays), _found(others), tuple(causes)
+    )
 
 
 def verdict(comparison: Comparison) -> str:
@@ -91,7 +107,9 @@ def verdict(comparison: Comparison) -> str:
     """
     check_instance("comparison", comparison, Comparison, "It is what compare gives.")
     for name in ("other_arrays", "other_numbers"):
-        check_sequence(f"comparison.{name}", getattr(comparison, name), "Differences", Difference)
+        check_sequence(
+            f"comparison.{name}", getattr(comparison, name), "Differences", Difference
+        )
     check_sequence("comparison.causes", comparison.causes, "texts", str)
     check_count("comparison.arrays", comparison.arrays, 0)
     check_count("comparison.numbers", comparison.numbers, 0)
@@ -102,7 +120,10 @@ def verdict(comparison: Comparison) -> str:
         f"{len(comparison.other_arrays)} of {comparison.arrays} arrays and {len(comparison.other_numbers)} of "
         f"{comparison.numbers} numbers differ"
     )
-    worst = max(comparison.other_arrays or comparison.other_numbers, key=lambda difference: difference.relative)
+    worst = max(
+        comparison.other_arrays or comparison.other_numbers,
+        key=lambda difference: difference.relative,
+    )
     return f"Not bit-identical: {other}. {largest(worst)} {likely_cause(comparison.causes)}"
 
 
@@ -111,7 +132,11 @@ def largest(worst: Difference) -> str:
     values = f"{worst.there!r} there, {worst.here!r} here"
     if not np.isfinite(worst.size):
         return f"The largest difference: {worst.place} is {values}."
-    size = f"{worst.size:.2g} (relative {worst.relative:.2g})" if worst.size else "in the bits alone"
+    size = (
+        f"{worst.size:.2g} (relative {worst.relative:.2g})"
+        if worst.size
+        else "in the bits alone"
+    )
     return f"The largest difference is {size}, in {worst.place}: {values}."
 
 
@@ -129,39 +154,67 @@ def number_difference(path: str, there: Any, here: Any) -> Difference | None:
     """How two JSON values at one place differ, if they do: 1, 1.0 and True are three values, NaN is NaN."""
     if repr(there) == repr(here):
         return None
-    numeric = all(isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in (there, here))
+    numeric = all(
+        isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)
+        for v in (there, here)
+    )
     if not numeric:
         return Difference(path, there, here, float("inf"), float("inf"))
     size = abs(there - here)
     if not size:
         return Difference(path, there, here, 0.0, 0.0)
-    return Difference(path, there, here, float(min(size, sys.float_info.max)), size / max(abs(there), abs(here)))
+    return Difference(
+        path,
+        there,
+        here,
+        float(min(size, sys.float_info.max)),
+        size / max(abs(there), abs(here)),
+    )
 
 
-def _array_difference(name: str, there: np.ndarray | None, here: np.ndarray | None) -> Difference | None:
-    if there is None or here is None or (there.dtype, there.shape) != (here.dtype, here.shape):
-        was, now = ("missing" if a is None else f"{a.dtype}{list(a.shape)}" for a in (there, here))
+def _array_difference(
+    name: str, there: np.ndarray | None, here: np.ndarray | None
+) -> Difference | None:
+    if (
+        there is None
+        or here is None
+        or (there.dtype, there.shape) != (here.dtype, here.shape)
+    ):
+        was, now = (
+            "missing" if a is None else f"{a.dtype}{list(a.shape)}"
+            for a in (there, here)
+        )
         return Difference(name, was, now, float("inf"), float("inf"))
     if there.tobytes() == here.tobytes():
         return None
     item = np.dtype((np.void, there.dtype.itemsize))
-    other = np.ascontiguousarray(there).reshape(-1).view(item) != np.ascontiguousarray(here).reshape(-1).view(item)
-    if there.dtype.kind not in "iufc" or there.dtype == np.uint8:  # Bytes (of a hash) have no size.
+    other = np.ascontiguousarray(there).reshape(-1).view(item) != np.ascontiguousarray(
+        here
+    ).reshape(-1).view(item)
+    if (
+        there.dtype.kind not in "iufc" or there.dtype == np.uint8
+    ):  # Bytes (of a hash) have no size.
         place = np.unravel_index(np.argmax(other), there.shape)
         size = relative = float("inf")
     else:
         with np.errstate(all="ignore"):
-            wide = [a.astype(complex if a.dtype.kind == "c" else float) for a in (there, here)]
+            wide = [
+                a.astype(complex if a.dtype.kind == "c" else float)
+                for a in (there, here)
+            ]
             gap = np.abs(wide[0] - wide[1])
             share = gap / np.maximum(np.abs(wide[0]), np.abs(wide[1]))
         gap, share = (
-            np.where(other.reshape(there.shape), np.where(np.isnan(a), np.inf, a), -1.0) for a in (gap, share)
+            np.where(other.reshape(there.shape), np.where(np.isnan(a), np.inf, a), -1.0)
+            for a in (gap, share)
         )
         share = np.where(gap == 0, 0.0, share)
         place = np.unravel_index(np.argmax(share), there.shape)
         size, relative = float(gap[place]), float(share[place])
     index = f"[{', '.join(str(int(i)) for i in place)}]" if place else ""
-    return Difference(f"{name}{index}", there[place].item(), here[place].item(), size, relative)
+    return Difference(
+        f"{name}{index}", there[place].item(), here[place].item(), size, relative
+    )
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -12,7 +12,16 @@ from typing import Any, cast
 
 from research.checks import check_count, check_sequence
 
-PACKAGES = ("jax", "jaxlib", "optax", "flax", "numpy", "scipy", "scikit-learn", "descent-jax")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "optax",
+    "flax",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "descent-jax",
+)
 PACKAGE = Path(__file__).parents[1]
 # What may be relied on where a manifest is read; an older one lacks some entries.
 _PERHAPS_TEXT = (str, type(None))
@@ -26,7 +35,9 @@ SHAPE = {
 DEVICE_COUNT = r"--xla_force_host_platform_device_count=\d+"  # It splits no cell's work, so it does not enter the bits.
 
 
-def environment(width: int | None = None, code: Sequence[str | Path] = ()) -> dict[str, Any]:
+def environment(
+    width: int | None = None, code: Sequence[str | Path] = ()
+) -> dict[str, Any]:
     """Describes where a run computes, in JSON values; no date, host name, path or address is among them.
 
     It starts JAX's backend, whose devices it names: call `backend.configure` first.
@@ -54,13 +65,21 @@ def environment(width: int | None = None, code: Sequence[str | Path] = ()) -> di
         "versions": {name: _version(name) for name in PACKAGES},
         "processor": processor(),
         "xla_pool": os.environ.get("NPROC"),
-        "xla_flags": " ".join(map(_without_path, os.environ.get("XLA_FLAGS", "").split())),
+        "xla_flags": " ".join(
+            map(_without_path, os.environ.get("XLA_FLAGS", "").split())
+        ),
         "jax_variables": {
-            name: _without_path(value) for name, value in sorted(os.environ.items()) if name.startswith("JAX_")
+            name: _without_path(value)
+            for name, value in sorted(os.environ.items())
+            if name.startswith("JAX_")
         },
         "x64": settings.jax_enable_x64,
         "matmul_precision": settings.jax_default_matmul_precision,
-        "devices": {"kind": devices[0].device_kind, "platform": devices[0].platform, "count": len(devices)},
+        "devices": {
+            "kind": devices[0].device_kind,
+            "platform": devices[0].platform,
+            "count": len(devices),
+        },
         "lane_width": width,
         "code": code_digest(code),
         "git": git_state(PACKAGE.parent),
@@ -85,7 +104,9 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     versions = [_get(e, "versions", default={}) for e in (there, here)]
     for package in PACKAGES:
         found += _differs(package, versions[0].get(package), versions[1].get(package))
-    found += _processors(_get(there, "processor", default={}), _get(here, "processor", default={}))
+    found += _processors(
+        _get(there, "processor", default={}), _get(here, "processor", default={})
+    )
     for title, *path in (
         ("XLA thread pool (NPROC)", "xla_pool"),
         ("device kind", "devices", "kind"),
@@ -96,10 +117,15 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
         ("Python", "python"),
     ):
         found += _differs(title, _get(there, *path), _get(here, *path))
-    flags = [re.sub(DEVICE_COUNT, "", _get(e, "xla_flags") or "").strip() for e in (there, here)]
+    flags = [
+        re.sub(DEVICE_COUNT, "", _get(e, "xla_flags") or "").strip()
+        for e in (there, here)
+    ]
     found += _differs("XLA flags", *flags)
     if _get(there, "code") != _get(here, "code"):
-        found.append(f"other code ({_commit(_get(there, 'git'))} there, {_commit(_get(here, 'git'))} here)")
+        found.append(
+            f"other code ({_commit(_get(there, 'git'))} there, {_commit(_get(here, 'git'))} here)"
+        )
     return found
 
 
@@ -110,7 +136,11 @@ def _get(entry: Any, *path: str, default: Any = None) -> Any:
 
 
 def _differs(title: str, there: Any, here: Any) -> list[str]:
-    return [] if there == here else [f"{title} {there or 'unknown'} there, {here or 'unknown'} here"]
+    return (
+        []
+        if there == here
+        else [f"{title} {there or 'unknown'} there, {here or 'unknown'} here"]
+    )
 
 
 def _processors(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
@@ -118,7 +148,9 @@ def _processors(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
     if there.get("model") == here.get("model") and sets[0] == sets[1]:
         return []
     only = [
-        f"{', '.join(sorted(a - b))} only {where}" for a, b, where in ((*sets, "there"), (*sets[::-1], "here")) if a - b
+        f"{', '.join(sorted(a - b))} only {where}"
+        for a, b, where in ((*sets, "there"), (*sets[::-1], "here"))
+        if a - b
     ]
     text = f"processor {there.get('model', 'unknown')} there, {here.get('model', 'unknown')} here"
     return [f"{text} ({'; '.join(only)})" if only else text]
@@ -128,7 +160,9 @@ def _commit(git: dict[str, Any] | None) -> str:
     commit = git.get("commit") if git else None
     if not git or not isinstance(commit, str):
         return "no commit known"
-    return f"commit {commit[:10]}" + (", with changed files" if git.get("dirty") else "")
+    return f"commit {commit[:10]}" + (
+        ", with changed files" if git.get("dirty") else ""
+    )
 
 
 def code_digest(files: Sequence[str | Path] = ()) -> str:
@@ -136,7 +170,9 @@ def code_digest(files: Sequence[str | Path] = ()) -> str:
     check_sequence("files", files, "paths", (str, Path))
     digest = hashlib.sha256()
     own = {file.relative_to(PACKAGE).as_posix(): file for file in PACKAGE.rglob("*.py")}
-    for name, file in sorted(own.items()) + sorted((Path(file).name, Path(file)) for file in files):
+    for name, file in sorted(own.items()) + sorted(
+        (Path(file).name, Path(file)) for file in files
+    ):
         text = file.read_bytes().replace(b"\r\n", b"\n")
         digest.update(f"{name} {len(text)}\n".encode() + text)
     return digest.hexdigest()
@@ -147,7 +183,9 @@ def processor(cpuinfo: str | Path = "/proc/cpuinfo") -> dict[str, Any]:
     path = Path(cpuinfo)
     text = path.read_text(errors="replace") if path.exists() else ""
     fields = dict(re.findall(r"^([^\n:\t]+?)\s*: *([^\n]*)$", text, flags=re.MULTILINE))
-    sets = fields.get("flags", fields.get("Features", "")).split()  # Linux on x86, Linux on Arm.
+    sets = fields.get(
+        "flags", fields.get("Features", "")
+    ).split()  # Linux on x86, Linux on Arm.
     matter = r"sse4_\d|f16c|fma|avx\w*|amx\w*|asimd\w*|sve\w*|bf16|i8mm|rvv?"
     return {
         "model": fields.get("model name") or platform.processor() or platform.machine(),
@@ -163,7 +201,11 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     None where the folder is not the top of a repository (an installed copy may lie inside somebody else's), there is
     no commit yet, or git is missing.
     """
-    top, _, commit = (_git(folder, "rev-parse", "--show-toplevel", "HEAD") or "").strip().partition("\n")
+    top, _, commit = (
+        (_git(folder, "rev-parse", "--show-toplevel", "HEAD") or "")
+        .strip()
+        .partition("\n")
+    )
     status = _git(folder, "status", "--porcelain")
     if not commit or status is None or Path(top).resolve() != folder.resolve():
         return None
@@ -173,7 +215,9 @@ def git_state(folder: Path) -> dict[str, Any] | None:
 def _git(folder: Path, *words: str) -> str | None:
     command = ["git", "--no-optional-locks", "-C", str(folder), *words]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=30
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -49,7 +49,9 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     """
     check_path("path", path)
     if not isinstance(data, bytes | bytearray | memoryview):
-        raise TypeError(f"data must be bytes; got data={shown(data)}. Text: data.encode().")
+        raise TypeError(
+            f"data must be bytes; got data={shown(data)}. Text: data.encode()."
+        )
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with explained(f"Cannot write {path}", lambda: kept(path.parent)):
@@ -73,7 +75,10 @@ def _flush_folder(folder: Path) -> None:
         try:
             os.fsync(opened)
         except OSError as problem:
-            if problem.errno not in (errno.EINVAL, errno.ENOTSUP):  # Some file systems have no such flush.
+            if problem.errno not in (
+                errno.EINVAL,
+                errno.ENOTSUP,
+            ):  # Some file systems have no such flush.
                 raise
         finally:
             os.close(opened)
@@ -92,10 +97,16 @@ def explained(task: str, advice: Callable[[], str]) -> Iterator[None]:
 def kept(folder: Path) -> str:
     """Says which files a folder holds."""
     try:
-        names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+        names = sorted(
+            entry.name for entry in folder.iterdir() if not entry.name.startswith(".")
+        )
     except OSError:
         names = []
-    return f"Still there, as before: {', '.join(names)}." if names else "Nothing had been saved there before."
+    return (
+        f"Still there, as before: {', '.join(names)}."
+        if names
+        else "Nothing had been saved there before."
+    )
 
 
 def plain(value: Any, where: str = "value") -> Any:
@@ -123,11 +134,16 @@ def plain(value: Any, where: str = "value") -> Any:
     if isinstance(value, list | tuple):
         return [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        value = {
+            field.name: getattr(value, field.name)
+            for field in dataclasses.fields(value)
+        }
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str) or name == NOT_FINITE:
-                raise TypeError(f"{where} has the key {name!r}; keys must be strings, other than {NOT_FINITE!r}.")
+                raise TypeError(
+                    f"{where} has the key {name!r}; keys must be strings, other than {NOT_FINITE!r}."
+                )
         return {name: plain(item, f"{where}.{name}") for name, item in value.items()}
     raise TypeError(
         f"{where} is a {type(value).__name__}, {value!r}, which JSON cannot hold exactly. Use numbers, strings, None, "
@@ -137,12 +153,16 @@ def plain(value: Any, where: str = "value") -> Any:
 
 def canonical(value: Any, where: str = "value") -> str:
     """The one JSON text of a value: keys in order, no spaces, ASCII."""
-    return json.dumps(plain(value, where), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(
+        plain(value, where), sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
 
 
 def json_bytes(value: Any, where: str = "value", indent: int | None = 1) -> bytes:
     """JSON for people to read (indent=None: on one line), in the order given."""
-    text = json.dumps(plain(value, where), indent=indent, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(
+        plain(value, where), indent=indent, allow_nan=False, ensure_ascii=False
+    )
     return (text + "\n").encode(errors="surrogatepass")
 
 
@@ -162,10 +182,14 @@ def npz_bytes(arrays: Mapping[str, Any]) -> bytes:
       TypeError: An array cannot be held exactly.
     """
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:  # Not np.savez, to which "file" cannot be an array's name.
+    with zipfile.ZipFile(
+        buffer, "w"
+    ) as archive:  # Not np.savez, to which "file" cannot be an array's name.
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, _savable(array, name), allow_pickle=False)
+                np.lib.format.write_array(
+                    member, _savable(array, name), allow_pickle=False
+                )
     return buffer.getvalue()
 
 

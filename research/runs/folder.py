@@ -13,12 +13,26 @@ from typing import Any, NamedTuple
 
 import filelock
 
-from research.checks import check_count, check_flag, check_instance, check_path, check_sequence, check_text
+from research.checks import (
+    check_count,
+    check_flag,
+    check_instance,
+    check_path,
+    check_sequence,
+    check_text,
+)
 from research.reading import Is, check_shape, parse_json
 from research.runs.command import command_line
 from research.runs.environment import differences, environment
 from research.runs.files import canonical, explained, json_bytes, kept, write_atomically
-from research.runs.manifest import ARRAYS, MANIFEST, NAME, RESULT, read_file, read_manifest
+from research.runs.manifest import (
+    ARRAYS,
+    MANIFEST,
+    NAME,
+    RESULT,
+    read_file,
+    read_manifest,
+)
 from research.runs.result import Result, check_result, read_result, result_bytes
 
 METRICS, LOCK = "metrics.jsonl", ".lock"
@@ -70,8 +84,12 @@ def run_id(experiment: str, config: Any) -> str:
       True
     """
     check_experiment(experiment)
-    if not isinstance(config, Mapping) and (not dataclasses.is_dataclass(config) or isinstance(config, type)):
-        raise TypeError(f"config must be an instance of a dataclass, or a mapping; got {config!r}.")
+    if not isinstance(config, Mapping) and (
+        not dataclasses.is_dataclass(config) or isinstance(config, type)
+    ):
+        raise TypeError(
+            f"config must be an instance of a dataclass, or a mapping; got {config!r}."
+        )
     return _identity(experiment, config)
 
 
@@ -79,7 +97,9 @@ def check_experiment(experiment: Any) -> None:
     """Raise unless it can name a folder."""
     check_text("experiment", experiment)
     if not re.fullmatch(NAME, experiment):
-        raise ValueError(f"experiment names a folder, so it is letters, digits, _ and -; got {experiment!r}.")
+        raise ValueError(
+            f"experiment names a folder, so it is letters, digits, _ and -; got {experiment!r}."
+        )
 
 
 def open_run(
@@ -124,8 +144,17 @@ def open_run(
     if command is not None:
         check_text("command", command)
     identity = run_id(experiment, config)
-    run = Run(Path(results) / experiment / identity, identity, experiment, config, finished=False)
-    with explained(f"Cannot make the run folder {run.path}", lambda: "Give another folder for results (--results)."):
+    run = Run(
+        Path(results) / experiment / identity,
+        identity,
+        experiment,
+        config,
+        finished=False,
+    )
+    with explained(
+        f"Cannot make the run folder {run.path}",
+        lambda: "Give another folder for results (--results).",
+    ):
         run.path.mkdir(parents=True, exist_ok=True)
         if not fresh and _holds_result(run):
             return run._replace(finished=True)
@@ -144,11 +173,15 @@ def open_run(
         }
         with explained(f"Cannot begin in {run.path}", lambda: kept(run.path)):
             if not fresh and _goes_on(run, manifest):
-                run = run._replace(resumed=True, seconds=_mend_metrics(run.path / METRICS))
+                run = run._replace(
+                    resumed=True, seconds=_mend_metrics(run.path / METRICS)
+                )
             else:
                 (run.path / METRICS).unlink(missing_ok=True)
                 if run.checkpoints.exists():
-                    shutil.rmtree(run.checkpoints)  # What cannot be deleted must not be gone on with.
+                    shutil.rmtree(
+                        run.checkpoints
+                    )  # What cannot be deleted must not be gone on with.
             for left_over in run.path.rglob(".*.partial"):
                 left_over.unlink(missing_ok=True)
         write_atomically(run.path / MANIFEST, json_bytes(manifest))
@@ -164,11 +197,16 @@ def append_metrics(run: Run, **values: Any) -> None:
     Raises:
       OSError: The line cannot be written; the message says why.
     """
-    check_instance("run", run, Run, "Open one by research.runs.open_run(experiment, config).")
+    check_instance(
+        "run", run, Run, "Open one by research.runs.open_run(experiment, config)."
+    )
     check_path("run.path", run.path)
     line = json_bytes(values, "metrics", indent=None)
     path = run.path / METRICS
-    with explained(f"Cannot add to {path}", lambda: kept(run.path)), open(path, "ab") as file:
+    with (
+        explained(f"Cannot add to {path}", lambda: kept(run.path)),
+        open(path, "ab") as file,
+    ):
         file.write(line)
 
 
@@ -187,13 +225,19 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
     Raises:
       OSError: A file cannot be written; the message says why, and what is still there.
     """
-    check_instance("run", run, Run, "Open one by research.runs.open_run(experiment, config).")
+    check_instance(
+        "run", run, Run, "Open one by research.runs.open_run(experiment, config)."
+    )
     check_path("run.path", run.path)
     check_result("result", result)
     manifest = read_manifest(run.path)
     text, arrays = result_bytes(result)
     files = {ARRAYS: arrays, RESULT: text}
-    manifest |= {"status": "finished", "facts": facts, "digests": {name: _sha256(files[name]) for name in files}}
+    manifest |= {
+        "status": "finished",
+        "facts": facts,
+        "digests": {name: _sha256(files[name]) for name in files},
+    }
     files[MANIFEST] = json_bytes(manifest)
     for name, data in files.items():
         write_atomically(run.path / name, data)
@@ -204,7 +248,9 @@ def finish(run: Run, result: Result, **facts: Any) -> Run:
 
 def close(run: Run) -> None:
     """Lets go of the run folder, finished or not, so that another process may go on in it."""
-    check_instance("run", run, Run, "Open one by research.runs.open_run(experiment, config).")
+    check_instance(
+        "run", run, Run, "Open one by research.runs.open_run(experiment, config)."
+    )
     if run.lock is not None:
         run.lock.release()
 
@@ -222,11 +268,15 @@ def load_result(path: str | Path) -> Result:
     manifest = read_manifest(path)
     fault = _fault(path, manifest)
     if fault:
-        raise ValueError(f"{path} holds no whole result: {fault}. Run it again: {manifest.get('command')}")
+        raise ValueError(
+            f"{path} holds no whole result: {fault}. Run it again: {manifest.get('command')}"
+        )
     try:
         return read_result(read_file(path, RESULT), read_file(path, ARRAYS))
     except ValueError as error:
-        raise ValueError(f"{path} holds no result of a run: {error} Run it again: {manifest.get('command')}") from error
+        raise ValueError(
+            f"{path} holds no result of a run: {error} Run it again: {manifest.get('command')}"
+        ) from error
 
 
 def _holds_result(run: Run) -> bool:
@@ -251,7 +301,10 @@ def _holds_result(run: Run) -> bool:
 def _lock(path: Path) -> filelock.BaseFileLock:
     lock = filelock.FileLock(path / LOCK)
     advice = lambda: "Give another folder for results (--results)."
-    with explained(f"Cannot lock {path}", advice), contextlib.suppress(filelock.Timeout):
+    with (
+        explained(f"Cannot lock {path}", advice),
+        contextlib.suppress(filelock.Timeout),
+    ):
         lock.acquire(blocking=False)
     if not lock.is_locked:
         raise OSError(
@@ -281,13 +334,25 @@ def _goes_on(run: Run, manifest: dict[str, Any]) -> bool:
 
 def _mend_metrics(path: Path) -> float:
     """Cuts off a last line that a kill left unfinished; the seconds of the line before it."""
-    lines = read_file(path.parent, METRICS).splitlines(keepends=True) if path.exists() else []
+    lines = (
+        read_file(path.parent, METRICS).splitlines(keepends=True)
+        if path.exists()
+        else []
+    )
     whole = [line for line in lines if line.endswith(b"\n")]
     if len(whole) < len(lines):
         write_atomically(path, b"".join(whole))
     try:
         last = parse_json(whole[-1]) if whole else {"seconds": 0.0}
-        check_shape(last, {"seconds": Is((int, float), lambda seconds: 0 <= seconds < math.inf, "seconds")}, "the line")
+        check_shape(
+            last,
+            {
+                "seconds": Is(
+                    (int, float), lambda seconds: 0 <= seconds < math.inf, "seconds"
+                )
+            },
+            "the line",
+        )
         return float(last["seconds"])
     except ValueError:
         return 0.0
@@ -305,7 +370,9 @@ def _fault(path: Path, manifest: dict[str, Any]) -> str | None:
 
 
 def _identity(experiment: str, config: Any) -> str:
-    return _sha256(canonical({"experiment": experiment, "config": config}, "run").encode())[:12]
+    return _sha256(
+        canonical({"experiment": experiment, "config": config}, "run").encode()
+    )[:12]
 
 
 def _sha256(data: bytes) -> str:

@@ -9,11 +9,26 @@ from research.reading import Is, check_shape, parse_json, read_bytes
 from research.runs.environment import SHAPE as ENVIRONMENT
 
 MANIFEST, RESULT, ARRAYS = "manifest.json", "result.json", "arrays.npz"
-MOST_BYTES = {MANIFEST: 2**24, RESULT: 2**27, ARRAYS: 2**32}  # That are read of each file.
+MOST_BYTES = {
+    MANIFEST: 2**24,
+    RESULT: 2**27,
+    ARRAYS: 2**32,
+}  # That are read of each file.
 NAME = r"[A-Za-z0-9_-]+"
-_NAME = Is((str,), lambda text: re.fullmatch(NAME, text) is not None, "letters, digits, _ and -")
+_NAME = Is(
+    (str,),
+    lambda text: re.fullmatch(NAME, text) is not None,
+    "letters, digits, _ and -",
+)
 # What says how to make a run again; a run that is not finished has no facts.
-ORIGIN = {"experiment": _NAME, "id": _NAME, "config": dict, "environment": ENVIRONMENT, "command?": str, "facts?": dict}
+ORIGIN = {
+    "experiment": _NAME,
+    "id": _NAME,
+    "config": dict,
+    "environment": ENVIRONMENT,
+    "command?": str,
+    "facts?": dict,
+}
 SHAPE = ORIGIN | {"experiment": str, "id": str, "status": str, "digests?": {str: str}}
 
 
@@ -29,7 +44,9 @@ def read_manifest(path: str | Path) -> dict[str, Any]:
         manifest = parse_json(read_file(file.parent, MANIFEST))
         check_shape(manifest, SHAPE, "the manifest")
     except (OSError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read: {str(error).rstrip('.')}. Is {Path(path)} a run folder?") from error
+        raise ValueError(
+            f"{file} cannot be read: {str(error).rstrip('.')}. Is {Path(path)} a run folder?"
+        ) from error
     return manifest
 
 

@@ -48,7 +48,9 @@ def read_entries(reference: Mapping[str, Any]) -> dict[str, Entry]:
         scale = _scale(value if isinstance(value, list) else [value])
         for i, item in items:
             interval = named.get(name) or _interval_in(estimates, item)
-            entries[name if i is None else f"{name}[{i}]"] = Entry(item, name, scale, interval)
+            entries[name if i is None else f"{name}[{i}]"] = Entry(
+                item, name, scale, interval
+            )
     return {place: entry for place, entry in entries.items() if CLOCK not in place}
 
 
@@ -69,10 +71,15 @@ def as_number(value: Any) -> float | None:
 
 def _table_entries(table: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
     columns: Sequence[str] = table["columns"]
-    scales = [_scale(column) for column in zip(*table["rows"], strict=True)] or [1.0] * len(columns)
+    scales = [_scale(column) for column in zip(*table["rows"], strict=True)] or [
+        1.0
+    ] * len(columns)
     for row_number, row in enumerate(table["rows"], 1):
         places = [f"row {row_number}, {column}" for column in columns]
-        left, of = 0, ""  # How many of the next cells are ends of an interval, and of which estimate.
+        left, of = (
+            0,
+            "",
+        )  # How many of the next cells are ends of an interval, and of which estimate.
         for i, value in enumerate(row):
             if left:
                 left -= 1
@@ -82,16 +89,25 @@ def _table_entries(table: Mapping[str, Any]) -> Iterator[tuple[str, Entry]]:
             yield places[i], Entry(value, columns[i], scales[i], interval)
 
 
-def _interval_at(columns: Sequence[str], row: Sequence[Any], i: int) -> tuple[tuple[float, float] | None, int]:
+def _interval_at(
+    columns: Sequence[str], row: Sequence[Any], i: int
+) -> tuple[tuple[float, float] | None, int]:
     """The interval of a row's i-th cell, and how many of the cells after it hold it."""
     value = as_number(row[i])
     if isinstance(row[i], str) and (found := re.fullmatch(ESTIMATE, row[i])):
         return _ends(value, found[2], found[3]), 0
-    after, headings = row[i + 1 : i + 3], [column.strip() for column in columns[i + 1 : i + 3]]
+    after, headings = (
+        row[i + 1 : i + 3],
+        [column.strip() for column in columns[i + 1 : i + 3]],
+    )
     interval, count = None, 0
     if len(after) == 2 and headings[0].endswith("low") and headings[1].endswith("high"):
         interval, count = _ends(value, *after), 2
-    elif after and isinstance(after[0], str) and (found := re.fullmatch(INTERVAL, after[0])):
+    elif (
+        after
+        and isinstance(after[0], str)
+        and (found := re.fullmatch(INTERVAL, after[0]))
+    ):
         interval, count = _ends(value, found[1], found[2]), 1
     return interval, count if interval else 0
 
@@ -108,8 +124,16 @@ def _interval_in(estimates: Sequence[Entry], value: Any) -> tuple[float, float] 
     """The narrowest interval of the estimates that are the value, rounded; percentages are none of a number's."""
     if not isinstance(value, float) or value.is_integer():
         return None
-    same = [e.interval for e in estimates if "%" not in str(e.value) and _is_rounded(value, e.value)]
-    return min((ends for ends in same if ends), key=lambda ends: ends[1] - ends[0], default=None)
+    same = [
+        e.interval
+        for e in estimates
+        if "%" not in str(e.value) and _is_rounded(value, e.value)
+    ]
+    return min(
+        (ends for ends in same if ends),
+        key=lambda ends: ends[1] - ends[0],
+        default=None,
+    )
 
 
 def _is_rounded(value: float, cell: Any) -> bool:
@@ -120,7 +144,9 @@ def _is_rounded(value: float, cell: Any) -> bool:
 
 
 def _scale(values: Sequence[Any]) -> float:
-    numbers = [abs(v) for v in map(as_number, values) if v is not None and math.isfinite(v)]
+    numbers = [
+        abs(v) for v in map(as_number, values) if v is not None and math.isfinite(v)
+    ]
     return max(1.0, *numbers) if numbers else 1.0
 
 

@@ -18,7 +18,13 @@ LARGEST = 20_000  # Bytes; a reference is read by people, and lives in version c
 DIGITS = 16  # Of a hash.
 MOST_BYTES = 2**24  # That are read; a reference is smaller by far.
 _VALUE = (str, bool, *NUMBER, type(None))
-SHAPE = {"manifest": ORIGIN, "table": TABLE, "numbers": {str: (*_VALUE, list)}, "hashes": {str: str}, "answer?": str}
+SHAPE = {
+    "manifest": ORIGIN,
+    "table": TABLE,
+    "numbers": {str: (*_VALUE, list)},
+    "hashes": {str: str},
+    "answer?": str,
+}
 
 
 def keep(path: str | Path, folder: str | Path) -> Path:
@@ -38,7 +44,9 @@ def keep(path: str | Path, folder: str | Path) -> Path:
     reference = reference_of(path)
     data = json_bytes(reference)
     if len(data) > LARGEST:
-        raise ValueError(f"the reference of {path} would be {len(data):,} bytes; at most {LARGEST:,} are kept.")
+        raise ValueError(
+            f"the reference of {path} would be {len(data):,} bytes; at most {LARGEST:,} are kept."
+        )
     file = Path(folder) / f"{reference['manifest']['experiment']}.json"
     write_atomically(file, data)
     return file
@@ -58,15 +66,26 @@ def reference_of(path: str | Path) -> dict[str, Any]:
     manifest, result = read_manifest(path), load_result(path)
     check_origin(manifest, path)
     if not result.tables or not {"command", "facts"} <= manifest.keys():
-        raise ValueError(f"{path} has no table, command or facts, so no reference can be made of it.")
+        raise ValueError(
+            f"{path} has no table, command or facts, so no reference can be made of it."
+        )
     table = result.tables[0]
     intervals = result.numbers.get("intervals")
     return {
-        "manifest": {name: manifest[name] for name in ("experiment", "id", "config", "command", "environment")},
+        "manifest": {
+            name: manifest[name]
+            for name in ("experiment", "id", "config", "command", "environment")
+        },
         "facts": manifest["facts"],
         "answer": result.answer,
-        "table": {"title": table.title, "columns": table.columns, "rows": [[_short(v) for v in r] for r in table.rows]},
-        "numbers": {name: value for name, value in result.numbers.items() if _plain(value)},
+        "table": {
+            "title": table.title,
+            "columns": table.columns,
+            "rows": [[_short(v) for v in r] for r in table.rows],
+        },
+        "numbers": {
+            name: value for name, value in result.numbers.items() if _plain(value)
+        },
         **({"intervals": intervals} if intervals else {}),
         "hashes": _hashes(result.arrays),
     }
@@ -83,10 +102,16 @@ def read_reference(file: str | Path) -> dict[str, Any]:
         reference = parse_json(read_bytes(file, MOST_BYTES))
         check_shape(reference, SHAPE, "the reference")
         check_rows(reference["table"], "the reference.table")
-        lists = {name: value for name, value in reference["numbers"].items() if isinstance(value, list)}
+        lists = {
+            name: value
+            for name, value in reference["numbers"].items()
+            if isinstance(value, list)
+        }
         check_shape(lists, {str: [_VALUE]}, "the reference.numbers")
     except (OSError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read as a reference: {str(error).rstrip('.')}.") from error
+        raise ValueError(
+            f"{file} cannot be read as a reference: {str(error).rstrip('.')}."
+        ) from error
     return reference
 
 

@@ -6,13 +6,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from research.checks import check_instance, check_mapping, check_sequence, check_text, is_array, shown
+from research.checks import (
+    check_instance,
+    check_mapping,
+    check_sequence,
+    check_text,
+    is_array,
+    shown,
+)
 from research.reading import NUMBER, TEXT, check_shape, parse_json
 from research.reading.arrays import read_npz
 from research.runs.files import json_bytes, npz_bytes
 
 TABLE = {"title": TEXT, "columns": [TEXT], "rows": [[(str, bool, *NUMBER, type(None))]]}
-SHAPE = {"answer": TEXT, "tables": [TABLE | {"note": TEXT}], "numbers": dict}  # Of result.json.
+SHAPE = {
+    "answer": TEXT,
+    "tables": [TABLE | {"note": TEXT}],
+    "numbers": dict,
+}  # Of result.json.
 
 
 class Table(NamedTuple):
@@ -38,7 +49,11 @@ def dashed(row: Iterable[Any]) -> tuple[Any, ...]:
       >>> dashed(("baseline", 0.9, None))
       ('baseline', 0.9, '–')
     """
-    if isinstance(row, str | bytes | dict) or not isinstance(row, Iterable) or is_array(row):
+    if (
+        isinstance(row, str | bytes | dict)
+        or not isinstance(row, Iterable)
+        or is_array(row)
+    ):
         raise TypeError(f"row must be a row of a table, a tuple; got row={shown(row)}.")
     return tuple("–" if entry is None else entry for entry in row)
 
@@ -61,13 +76,20 @@ class Result(NamedTuple):
 
 def check_result(name: str, result: Any) -> None:
     """Raise TypeError unless a value is a Result whose fields are of their kinds."""
-    check_instance(name, result, Result, "Write research.runs.Result(answer, tables, arrays, numbers).")
+    check_instance(
+        name,
+        result,
+        Result,
+        "Write research.runs.Result(answer, tables, arrays, numbers).",
+    )
     check_text(f"{name}.answer", result.answer)
     check_sequence(f"{name}.tables", result.tables, "Tables", Table)
     check_mapping(f"{name}.arrays", result.arrays, "names to arrays")
     for key, array in result.arrays.items():
         if not is_array(array):
-            raise TypeError(f"{name}.arrays must hold arrays; got {name}.arrays[{key!r}]={shown(array)}.")
+            raise TypeError(
+                f"{name}.arrays must hold arrays; got {name}.arrays[{key!r}]={shown(array)}."
+            )
     check_instance(f"{name}.numbers", result.numbers, dict)
 
 
@@ -86,12 +108,18 @@ def result_bytes(result: Result) -> tuple[bytes, bytes]:
       True
     """
     for table in result.tables:
-        twice = [name for i, name in enumerate(table.columns) if name in table.columns[:i]]
+        twice = [
+            name for i, name in enumerate(table.columns) if name in table.columns[:i]
+        ]
         if twice:
-            raise ValueError(f"table {table.title!r} has two columns of the name {twice[0]!r}; give each its own.")
+            raise ValueError(
+                f"table {table.title!r} has two columns of the name {twice[0]!r}; give each its own."
+            )
         for row in table.rows:
             if len(row) != len(table.columns):
-                raise ValueError(f"table {table.title!r} has {len(table.columns)} columns, but a row {row!r}.")
+                raise ValueError(
+                    f"table {table.title!r} has {len(table.columns)} columns, but a row {row!r}."
+                )
     text = {
         "answer": result.answer,
         "tables": [table._asdict() for table in result.tables],
@@ -109,7 +137,12 @@ def read_result(text: bytes, arrays: bytes) -> Result:
     values = parse_json(text)
     check_values(values)
     tables = tuple(
-        Table(table["title"], tuple(table["columns"]), tuple(map(tuple, table["rows"])), table["note"])
+        Table(
+            table["title"],
+            tuple(table["columns"]),
+            tuple(map(tuple, table["rows"])),
+            table["note"],
+        )
         for table in values["tables"]
     )
     return Result(values["answer"], tables, read_npz(arrays), values["numbers"])
@@ -137,7 +170,9 @@ def check_rows(table: Any, where: str) -> None:
         raise ValueError(f"{where} has two columns of one name.")
     for number, row in enumerate(table["rows"]):
         if len(row) != len(columns):
-            raise ValueError(f"{where} has {len(columns)} columns, but {len(row)} entries in row {number}.")
+            raise ValueError(
+                f"{where} has {len(columns)} columns, but {len(row)} entries in row {number}."
+            )
 
 
 def hash_arrays(*arrays: Any) -> str:
@@ -152,12 +187,16 @@ def hash_arrays(*arrays: Any) -> str:
     """
     for place, array in enumerate(arrays):
         if np.asarray(array).dtype == object:
-            raise TypeError(f"arrays must hold numbers; array {place} holds Python objects: {shown(array)}.")
+            raise TypeError(
+                f"arrays must hold numbers; array {place} holds Python objects: {shown(array)}."
+            )
     digest = hashlib.sha256()
     for index, array in enumerate(arrays):
         array = np.asarray(array)
         if array.dtype.hasobject:
-            raise TypeError(f"array {index} holds Python objects, which have no bytes; give an array of numbers.")
+            raise TypeError(
+                f"array {index} holds Python objects, which have no bytes; give an array of numbers."
+            )
         digest.update(f"{array.dtype.name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()

@@ -34,18 +34,26 @@ def count(t: Any) -> Array:
     check_numbers("t", t)
     if isinstance(t, np.integer | np.ndarray) and np.issubdtype(t.dtype, np.integer):
         limits = jnp.iinfo(jnp.result_type(int))
-        return jnp.asarray(t if np.all((t >= limits.min) & (t <= limits.max)) else np.asarray(t, float))
+        return jnp.asarray(
+            t if np.all((t >= limits.min) & (t <= limits.max)) else np.asarray(t, float)
+        )
     return jnp.asarray(t)
 
 
 def is_before(t: Array, boundary: int | Array) -> Array:
     """Whether t < boundary: always, where the boundary is beyond the largest integer that t can be."""
-    return jnp.ones_like(t, bool) if _is_beyond(t, boundary) else t < _beside(t, boundary)
+    return (
+        jnp.ones_like(t, bool) if _is_beyond(t, boundary) else t < _beside(t, boundary)
+    )
 
 
 def since(t: Array, boundary: int | Array) -> Array:
     """Steps since the boundary, max(t - boundary, 0)."""
-    return jnp.zeros_like(t) if _is_beyond(t, boundary) else jnp.maximum(t - _beside(t, boundary), 0)
+    return (
+        jnp.zeros_like(t)
+        if _is_beyond(t, boundary)
+        else jnp.maximum(t - _beside(t, boundary), 0)
+    )
 
 
 def periods(t: Array, every: int | Array) -> Array:
@@ -61,7 +69,11 @@ def _is_beyond(t: Array, number: int | Array) -> bool:
 
 def _beside(t: Array, number: int | Array) -> Any:
     """The number, such that a Python integer beside a float t is no int32."""
-    return float(number) if isinstance(number, int) and not jnp.issubdtype(t.dtype, jnp.integer) else number
+    return (
+        float(number)
+        if isinstance(number, int) and not jnp.issubdtype(t.dtype, jnp.integer)
+        else number
+    )
 
 
 def fraction(t: Any, num_steps: int | Array) -> Array:

@@ -62,7 +62,10 @@ def one_cycle(
 
 
 def warm_restarts(
-    initial: float | Array, first_period: int | Array, period_factor: int | Array = 1, final: float | Array = 0.0
+    initial: float | Array,
+    first_period: int | Array,
+    period_factor: int | Array = 1,
+    final: float | Array = 0.0,
 ) -> Schedule:
     """Falls along half a cosine and starts again, each period m times as long as the last: SGDR.
 

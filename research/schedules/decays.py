@@ -49,7 +49,9 @@ def step(initial: float | Array, factor: float | Array, every: int | Array) -> S
     return lambda t: initial * factor ** real(periods(count(t), every))
 
 
-def exponential(initial: float | Array, factor: float | Array, timescale: float | Array = 1.0) -> Schedule:
+def exponential(
+    initial: float | Array, factor: float | Array, timescale: float | Array = 1.0
+) -> Schedule:
     """Decays smoothly by a factor every `timescale` steps: η_t = initial · factor^(t / timescale).
 
     It is optax.exponential_decay(initial, timescale, factor) without its begin, end and staircase.
@@ -73,7 +75,10 @@ def exponential(initial: float | Array, factor: float | Array, timescale: float 
 
 
 def polynomial(
-    initial: float | Array, final: float | Array, num_steps: int | Array, power: float | Array = 1.0
+    initial: float | Array,
+    final: float | Array,
+    num_steps: int | Array,
+    power: float | Array = 1.0,
 ) -> Schedule:
     """Goes to its final rate along a polynomial: η_t = final + (initial - final) · (1 - min(t, T) / T)^power.
 
@@ -106,7 +111,9 @@ def polynomial(
     return rate_at
 
 
-def cosine(initial: float | Array, num_steps: int | Array, final: float | Array = 0.0) -> Schedule:
+def cosine(
+    initial: float | Array, num_steps: int | Array, final: float | Array = 0.0
+) -> Schedule:
     """Goes to its final rate along half a cosine: η_t = final + ½ (initial - final) · (1 + cos(π min(t, T) / T)).
 
     T = num_steps. The paper restarts after T steps; this one stays at `final`, as optax.cosine_decay_schedule does,
@@ -127,10 +134,15 @@ def cosine(initial: float | Array, num_steps: int | Array, final: float | Array 
     check_number("initial", initial)
     check_number("num_steps", num_steps, positive=True, integer=True)
     check_number("final", final)
-    return lambda t: final + 0.5 * (initial - final) * (1.0 + jnp.cos(jnp.pi * fraction(t, num_steps)))
+    return lambda t: (
+        final
+        + 0.5 * (initial - final) * (1.0 + jnp.cos(jnp.pi * fraction(t, num_steps)))
+    )
 
 
-def inverse_square_root(initial: float | Array, timescale: float | Array = 1.0) -> Schedule:
+def inverse_square_root(
+    initial: float | Array, timescale: float | Array = 1.0
+) -> Schedule:
     """Falls like 1 / √t, the rate of non-smooth and online convex descent: η_t = initial / √(1 + t / timescale).
 
     optax has no such schedule. Zinkevich's η_t = t^(-1/2), which counts steps from 1, is initial = timescale = 1.

@@ -12,7 +12,9 @@ from research.schedules.counts import Schedule, count, fraction, is_before, real
 from research.types import Array
 
 
-def linear_warmup(peak: float | Array, num_steps: int | Array, initial: float | Array = 0.0) -> Schedule:
+def linear_warmup(
+    peak: float | Array, num_steps: int | Array, initial: float | Array = 0.0
+) -> Schedule:
     """Rises in a straight line and stays: η_t = initial + (peak - initial) · min(t, T) / T, T = num_steps.
 
     It is optax.linear_schedule(initial, peak, num_steps). With initial = 0 the first step does not move; torch's
@@ -73,7 +75,11 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     return joined
 
 
-def piecewise(initial: float | Array, boundaries: Sequence[int | Array], values: Sequence[float | Array]) -> Schedule:
+def piecewise(
+    initial: float | Array,
+    boundaries: Sequence[int | Array],
+    values: Sequence[float | Array],
+) -> Schedule:
     """Rates read from a table: η_t = initial for t < b_1, and values[i] from the i-th boundary on.
 
     It is optax.piecewise_constant_schedule(initial, {b_1: v_1 / initial, b_2: v_2 / v_1, ...}), which takes factors in

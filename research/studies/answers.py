@@ -6,7 +6,9 @@ from typing import Any
 
 from research.studies.resampling import ROUNDING
 
-HALF = 0.5  # A rule reaches the target on a workload if so many of its reported runs do.
+HALF = (
+    0.5  # A rule reaches the target on a workload if so many of its reported runs do.
+)
 
 
 def answer(numbers: Mapping[str, Any]) -> str:
@@ -21,14 +23,18 @@ def answer(numbers: Mapping[str, Any]) -> str:
         return _sentence(numbers["overall"][0], numbers)
     parts = []
     for verdict, words in _VERDICTS.items():
-        found = sorted((o for o in numbers["overall"] if o["verdict"] == verdict), key=lambda o: sortable(o["ratio"]))
+        found = sorted(
+            (o for o in numbers["overall"] if o["verdict"] == verdict),
+            key=lambda o: sortable(o["ratio"]),
+        )
         if found:
-            listed = ", ".join(f"{o['rule']} ({interval(o)}{_share(o, numbers)})" for o in found[:MOST_NAMED])
+            listed = ", ".join(
+                f"{o['rule']} ({interval(o)}{_share(o, numbers)})"
+                for o in found[:MOST_NAMED]
+            )
             parts.append(f"{words} {listed}{_more(len(found) - MOST_NAMED)}")
     never = _never(numbers)
-    return (
-        f"Example gradients to the target, beside {numbers['baseline']}'s: {'; '.join(parts)}.{never and ' ' + never}"
-    )
+    return f"Example gradients to the target, beside {numbers['baseline']}'s: {'; '.join(parts)}.{never and ' ' + never}"
 
 
 def _share(one: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
@@ -41,17 +47,27 @@ def _more(count: int) -> str:
     return f" and {count} more" if count > 0 else ""
 
 
-_VERDICTS = {"better": "fewer for", "worse": "more for", "undecided": "not distinguishable at this budget for"}
+_VERDICTS = {
+    "better": "fewer for",
+    "worse": "more for",
+    "undecided": "not distinguishable at this budget for",
+}
 MOST_NAMED = 3
 
 
 def _sentence(one: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
     rule, baseline, names = one["rule"], one["baseline"], numbers["workloads"]
-    where = names[0] if len(names) == 1 else f"{one['workloads']} of {len(names)} workloads"
+    where = (
+        names[0] if len(names) == 1 else f"{one['workloads']} of {len(names)} workloads"
+    )
     never = _never(numbers)
     if not one["workloads"]:
         winner = {"better": rule, "worse": baseline}.get(one["verdict"])
-        alone = f"{winner} alone reaches it." if winner else "Nothing can be said of the two."
+        alone = (
+            f"{winner} alone reaches it."
+            if winner
+            else "Nothing can be said of the two."
+        )
         text = f"On no workload do both {rule} and {baseline} reach the target. {alone}"
     elif one["high"] < 1 - ROUNDING or one["low"] > 1 + ROUNDING:
         times = "times " if one["ratio"] > 1 else "of "
@@ -66,7 +82,11 @@ def _sentence(one: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
 
 def _how_many_more(one: Mapping[str, Any], numbers: Mapping[str, Any]) -> str:
     absent = {cell["workload"] for cell in numbers["cells"] if cell["reached"] < HALF}
-    own = [c for c in numbers["comparisons"] if c["rule"] == one["rule"] and c["workload"] not in absent]
+    own = [
+        c
+        for c in numbers["comparisons"]
+        if c["rule"] == one["rule"] and c["workload"] not in absent
+    ]
     needed = [c["more_seeds"] for c in own]
     if not needed or min(needed) < 0:
         return "to detect 10 % takes more tuning seeds, or trials that reach the target on every seed"
@@ -82,7 +102,11 @@ def _never(numbers: Mapping[str, Any]) -> str:
         if cell["reached"] < HALF:
             places.setdefault(cell["rule"], []).append(cell["workload"] + _why(cell))
     told = [f"by {rule} on {', '.join(on)}" for rule, on in places.items()]
-    return f"Not reached: {'; '.join(told[:MOST_NAMED])}{_more(len(told) - MOST_NAMED)}." if told else ""
+    return (
+        f"Not reached: {'; '.join(told[:MOST_NAMED])}{_more(len(told) - MOST_NAMED)}."
+        if told
+        else ""
+    )
 
 
 def _why(cell: Mapping[str, Any]) -> str:
@@ -95,7 +119,9 @@ def _why(cell: Mapping[str, Any]) -> str:
 def interval(one: Mapping[str, Any]) -> str:
     """A ratio with its interval, "0.71 [0.64, 0.79]", or why there is none."""
     if not one["workloads"]:
-        return {"better": "alone reaches it", "worse": "does not reach it"}.get(one["verdict"], "no common workload")
+        return {"better": "alone reaches it", "worse": "does not reach it"}.get(
+            one["verdict"], "no common workload"
+        )
     return f"{short(one['ratio'])} [{short(one['low'])}, {short(one['high'])}]"
 
 

@@ -23,13 +23,25 @@ def _is_share(value: Any) -> bool:
 
 _WORDS = Is(
     (str,),
-    lambda text: text.isprintable() and len(text) <= LONGEST,  # A terminal obeys what is not printable.
+    lambda text: (
+        text.isprintable() and len(text) <= LONGEST
+    ),  # A terminal obeys what is not printable.
     f"a printable text of at most {LONGEST:,} characters",
 )
-_COUNT = Is((int,), lambda count: 1 <= count < 2**53, "an integer of at least 1 and below 2**53")
-_PERHAPS_COUNT = Is((int, type(None)), lambda n: n is None or 1 <= n < 2**53, "an integer of at least 1, or None")
+_COUNT = Is(
+    (int,), lambda count: 1 <= count < 2**53, "an integer of at least 1 and below 2**53"
+)
+_PERHAPS_COUNT = Is(
+    (int, type(None)),
+    lambda n: n is None or 1 <= n < 2**53,
+    "an integer of at least 1, or None",
+)
 _POSITIVE = Is(NUMBER, lambda number: 0 < number < math.inf, "a positive number")
-_COST = Is(PERHAPS, lambda cost: cost is None or cost >= 0, "positive or 0, or None (not reached)")
+_COST = Is(
+    PERHAPS,
+    lambda cost: cost is None or cost >= 0,
+    "positive or 0, or None (not reached)",
+)
 _SHARE = Is(PERHAPS, _is_share, "a number or None, from 0 to 1")
 # What a reader of a study may rely on; other entries are allowed.
 PROTOCOL = {
@@ -50,8 +62,16 @@ COMPARISON = {
     **dict.fromkeys(("workload", "rule", "baseline", "verdict"), _WORDS),
     **dict.fromkeys(("ratio", "low", "high", "more_seeds"), PERHAPS),
 }
-_CELLS = Is((list,), lambda cells: 1 <= len(cells) <= MOST_CELLS, f"a list of 1 to {MOST_CELLS:,} entries")
-_COMPARISONS = Is((list,), lambda entries: len(entries) <= MOST_CELLS, f"a list of at most {MOST_CELLS:,} entries")
+_CELLS = Is(
+    (list,),
+    lambda cells: 1 <= len(cells) <= MOST_CELLS,
+    f"a list of 1 to {MOST_CELLS:,} entries",
+)
+_COMPARISONS = Is(
+    (list,),
+    lambda entries: len(entries) <= MOST_CELLS,
+    f"a list of at most {MOST_CELLS:,} entries",
+)
 
 
 class FinishedStudy(NamedTuple):
@@ -70,7 +90,10 @@ class FinishedStudy(NamedTuple):
     @property
     def key(self) -> tuple[str, ...]:
         """What two copies of one study share: its id and the digests of its files."""
-        return self.manifest["id"], *(f"{name} {digest}" for name, digest in sorted(self.manifest["digests"].items()))
+        return self.manifest["id"], *(
+            f"{name} {digest}"
+            for name, digest in sorted(self.manifest["digests"].items())
+        )
 
     def fact(self, *path: str) -> str:
         """An entry of the manifest, which may lack it or hold anything: strangers wrote it."""
@@ -135,9 +158,13 @@ def gather(paths: Sequence[str | Path], skip_bad: bool = False) -> Gathered:
         elif skip_bad:
             left_out.append((path.name, str(study).replace(str(path), path.name)))
         else:
-            raise ValueError(f"{study} To go on without it, leave it out, or add --skip-bad.") from study
+            raise ValueError(
+                f"{study} To go on without it, leave it out, or add --skip-bad."
+            ) from study
     if not studies:
-        raise ValueError(f"no study could be read. {' '.join(reason for _, reason in left_out)}".rstrip())
+        raise ValueError(
+            f"no study could be read. {' '.join(reason for _, reason in left_out)}".rstrip()
+        )
     return Gathered(tuple(studies.values()), tuple(repeated), tuple(left_out))
 
 
@@ -149,7 +176,11 @@ def places(path: Path) -> list[Path]:
     """
     if not path.is_dir() or (path / MANIFEST).exists():
         return [path]
-    found = [entry for entry in sorted(path.iterdir()) if entry.suffix == ".zip" or _is_finished(entry)]
+    found = [
+        entry
+        for entry in sorted(path.iterdir())
+        if entry.suffix == ".zip" or _is_finished(entry)
+    ]
     if not found:
         raise ValueError(
             f"{path} holds no run folder and no .zip; give results/NAME/ID, results/NAME or a .zip of a run."
@@ -170,7 +201,9 @@ def _is_finished(entry: Path) -> bool:
     return not running
 
 
-def _read_each(paths: Sequence[str | Path]) -> Iterator[tuple[Path, FinishedStudy | Exception]]:
+def _read_each(
+    paths: Sequence[str | Path],
+) -> Iterator[tuple[Path, FinishedStudy | Exception]]:
     for given in map(Path, paths):
         try:
             found = places(given)
@@ -191,7 +224,9 @@ def _check_format(experiment: str, numbers: Any) -> None:
         )
     version = numbers["study"]
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise ValueError(f"holds a study of the format {reprlib.repr(version)}, which there never was: run it again.")
+        raise ValueError(
+            f"holds a study of the format {reprlib.repr(version)}, which there never was: run it again."
+        )
     if version > FORMAT:
         raise ValueError(
             f"was written by a newer version of Descent (study format {version}; this one reads up to {FORMAT}): update "
@@ -202,7 +237,11 @@ def _check_format(experiment: str, numbers: Any) -> None:
 def _check_numbers(numbers: Mapping[str, Any]) -> None:
     """Holds what strangers wrote against the format, so that the rest need not ask."""
     try:
-        check_shape(numbers, {"protocol": PROTOCOL, "cells": _CELLS, "comparisons": _COMPARISONS}, "study")
+        check_shape(
+            numbers,
+            {"protocol": PROTOCOL, "cells": _CELLS, "comparisons": _COMPARISONS},
+            "study",
+        )
         check_shape(numbers, {"cells": [CELL], "comparisons": [COMPARISON]}, "study")
     except ValueError as error:
         raise ValueError(f"holds a study that cannot be ranked: {error}") from error
@@ -211,8 +250,12 @@ def _check_numbers(numbers: Mapping[str, Any]) -> None:
         for entry in numbers[name]:
             place = (entry["workload"], entry["rule"])
             if place in seen:
-                raise ValueError(f"holds a study with {entry['rule']!r} on {entry['workload']!r} twice in its {name}.")
+                raise ValueError(
+                    f"holds a study with {entry['rule']!r} on {entry['workload']!r} twice in its {name}."
+                )
             seen.add(place)
     for index, cell in enumerate(numbers["cells"]):
         if (cell["cost"] is None) != (cell["example_gradients"] is None):
-            raise ValueError(f"holds a study whose cells[{index}] has a cost in passes and none in example gradients.")
+            raise ValueError(
+                f"holds a study whose cells[{index}] has a cost in passes and none in example gradients."
+            )

@@ -18,9 +18,13 @@ def check_level(level: Any) -> None:
       ValueError: level must lie between 0 and 1, such as 0.95; got level=95.
     """
     if isinstance(level, bool) or not isinstance(level, Real):
-        raise TypeError(f"level must be a number between 0 and 1, such as 0.95; got level={level!r}.")
+        raise TypeError(
+            f"level must be a number between 0 and 1, such as 0.95; got level={level!r}."
+        )
     if not 0 < float(level) < 1:  # NaN fails, too.
-        raise ValueError(f"level must lie between 0 and 1, such as 0.95; got level={level!r}.")
+        raise ValueError(
+            f"level must lie between 0 and 1, such as 0.95; got level={level!r}."
+        )
 
 
 def check_whole(name: str, value: Any, least: int, why: str = "") -> None:
@@ -34,7 +38,9 @@ def check_whole(name: str, value: Any, least: int, why: str = "") -> None:
       ValueError: trials must be at least 1, the defaults, and an integer; got trials=0.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name} must be at least {least}{why}, and an integer; got {name}={value!r}.")
+        raise ValueError(
+            f"{name} must be at least {least}{why}, and an integer; got {name}={value!r}."
+        )
 
 
 def check_resamples(resamples: Any) -> None:
@@ -47,4 +53,6 @@ def check_resamples(resamples: Any) -> None:
       Traceback (most recent call last):
       ValueError: resamples must be at least 100, for the ends of an interval, and an integer; got resamples=-1.
     """
-    check_whole("resamples", resamples, LEAST_RESAMPLES, ", for the ends of an interval")
+    check_whole(
+        "resamples", resamples, LEAST_RESAMPLES, ", for the ends of an interval"
+    )

@@ -10,7 +10,14 @@ from typing import Any, cast
 import jax
 
 from research import runs, workloads
-from research.checks import check_callable, check_count, check_flag, check_instance, check_sequence, check_text
+from research.checks import (
+    check_callable,
+    check_count,
+    check_flag,
+    check_instance,
+    check_sequence,
+    check_text,
+)
 from research.naming import known_names
 from research.runs.files import canonical
 from research.studies.conclusion import conclude
@@ -72,9 +79,21 @@ def compare(
     """
     check_flag("timed", timed)
     _check_callbacks(on_progress, checkpoints)
-    protocol, bring = plan(rules, workload, baseline=baseline, spaces=spaces, evaluations=evaluations, **terms)
+    protocol, bring = plan(
+        rules,
+        workload,
+        baseline=baseline,
+        spaces=spaces,
+        evaluations=evaluations,
+        **terms,
+    )
     found = measure_pairs(
-        protocol, bring, make_workloads(workload), timed=timed, on_progress=on_progress, checkpoints=checkpoints
+        protocol,
+        bring,
+        make_workloads(workload),
+        timed=timed,
+        on_progress=on_progress,
+        checkpoints=checkpoints,
     )
     return conclude(protocol, baseline or bring[-1].name, bring, found)
 
@@ -118,7 +137,12 @@ def measure_pairs(
             on_progress(done, len(pairs), label)
         tell = _tell(on_progress, done, len(pairs), label)
         found[workload.name, contender.name] = remembered_pair(
-            workload, contender, protocol, timed=timed, on_chunk=tell, checkpoints=checkpoints
+            workload,
+            contender,
+            protocol,
+            timed=timed,
+            on_chunk=tell,
+            checkpoints=checkpoints,
         )
     if on_progress is not None:
         on_progress(len(pairs), len(pairs), "statistics")
@@ -150,20 +174,28 @@ def plan(
     if baseline is not None:
         check_text("baseline", baseline)
     if not isinstance(workload, str | Workload):
-        check_sequence("workload", workload, "workloads or their names", (str, Workload))
+        check_sequence(
+            "workload", workload, "workloads or their names", (str, Workload)
+        )
     protocol = make_protocol(**_known_terms(terms))
     bring = contenders(rules, spaces=spaces, evaluations=evaluations)
     if len(bring) < 2:
-        raise ValueError(f"a comparison needs two rules or more; got {[c.name for c in bring]}.")
+        raise ValueError(
+            f"a comparison needs two rules or more; got {[c.name for c in bring]}."
+        )
     names = [contender.name for contender in bring]
     if baseline is not None and baseline not in names:
-        raise ValueError(f"baseline must be one of the rules, {', '.join(names)}; got {baseline!r}.")
+        raise ValueError(
+            f"baseline must be one of the rules, {', '.join(names)}; got {baseline!r}."
+        )
     for on in make_workloads(workload):
         known_optimum(on)
         sampler_of(on, protocol.batch_size)
         for part in (protocol.tune_on, protocol.reported_on):
             if part != "train" and getattr(on, part) is None:
-                raise ValueError(f"workload {on.name!r} has no {part} part: tune_on='train' needs none.")
+                raise ValueError(
+                    f"workload {on.name!r} has no {part} part: tune_on='train' needs none."
+                )
         params = jax.eval_shape(on.init, jax.random.key(0))
         for contender in bring:
             if contender.evaluations > protocol.passes:
@@ -197,16 +229,31 @@ def compute_share(
     _check_callbacks(None, checkpoints)
     timed = arguments.pop("timed", True)
     protocol, bring = plan(rules, workload, **arguments)
-    for on, contender in list(itertools.product(make_workloads(workload), bring))[part::parts]:
+    for on, contender in list(itertools.product(make_workloads(workload), bring))[
+        part::parts
+    ]:
         remembered_pair(on, contender, protocol, timed=timed, checkpoints=checkpoints)
 
 
 def remembered_pair(
-    on: Workload, contender: Contender, protocol: Protocol, *, checkpoints: Checkpoints, **how: Any
+    on: Workload,
+    contender: Contender,
+    protocol: Protocol,
+    *,
+    checkpoints: Checkpoints,
+    **how: Any,
 ) -> Saved:
     """`measure_pair`, from its checkpoint where there is one."""
-    compute = lambda parts: measure_pair(on, contender, protocol, checkpoints=parts, **how)
-    terms = canonical({"protocol": protocol._asdict(), "space": contender.space, "evaluations": contender.evaluations})
+    compute = lambda parts: measure_pair(
+        on, contender, protocol, checkpoints=parts, **how
+    )
+    terms = canonical(
+        {
+            "protocol": protocol._asdict(),
+            "space": contender.space,
+            "evaluations": contender.evaluations,
+        }
+    )
     digest = hashlib.sha256(terms.encode()).hexdigest()[:8]
     return runs.remembered(checkpoints, f"{on.name}/{contender.name} {digest}", compute)
 
@@ -228,7 +275,10 @@ def make_workloads(given: str | Workload | Sequence[str | Workload]) -> list[Wor
         check_sequence("given", given, "workloads or their names", (str, Workload))
     if isinstance(given, str | Workload):
         given = [given]
-    made = [workloads.make_workload(one) if isinstance(one, str) else one for one in cast(Sequence, given)]
+    made = [
+        workloads.make_workload(one) if isinstance(one, str) else one
+        for one in cast(Sequence, given)
+    ]
     names = [one.name for one in made]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"workload must name at least one, each once; got {names}.")
@@ -245,11 +295,17 @@ def _known_terms(terms: dict[str, Any]) -> dict[str, Any]:
     known = list(inspect.signature(make_protocol).parameters)
     for name in terms:
         if name not in known:
-            raise TypeError(f"compare has no argument {name!r}{known_names(name, known)}")
+            raise TypeError(
+                f"compare has no argument {name!r}{known_names(name, known)}"
+            )
     return terms
 
 
-def _tell(on_progress: OnProgress | None, done: int, total: int, label: str) -> Callable[[Any], None] | None:
+def _tell(
+    on_progress: OnProgress | None, done: int, total: int, label: str
+) -> Callable[[Any], None] | None:
     if on_progress is None:
         return None
-    return lambda progress: on_progress(done + progress.share, total, f"{progress}: {label}")
+    return lambda progress: on_progress(
+        done + progress.share, total, f"{progress}: {label}"
+    )

@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from research.checks import check_count, check_instance, check_sequence, check_text, shown
+from research.checks import (
+    check_count,
+    check_instance,
+    check_sequence,
+    check_text,
+    shown,
+)
 from research.studies.answers import HALF, answer
 from research.studies.contenders import Contender
 from research.studies.pairs import scores_of
@@ -21,11 +27,16 @@ from research.studies.study import FORMAT, Study, as_number
 from research.studies.study_tables import study_tables
 from research.types import Saved
 
-FACTORS = 2.0 ** np.linspace(0, 5, 41)  # At which a performance profile is looked at: 1 to 32 times the best.
+FACTORS = 2.0 ** np.linspace(
+    0, 5, 41
+)  # At which a performance profile is looked at: 1 to 32 times the best.
 
 
 def conclude(
-    protocol: Protocol, baseline: str, bring: Sequence[Contender], found: Mapping[tuple[str, str], Saved]
+    protocol: Protocol,
+    baseline: str,
+    bring: Sequence[Contender],
+    found: Mapping[tuple[str, str], Saved],
 ) -> Study:
     """The study, from what became of each (workload, rule); `measure_pairs` has an example.
 
@@ -46,7 +57,9 @@ def conclude(
             f"baseline must be one of the rules, {', '.join(c.name for c in bring)}; got baseline={baseline!r}."
         )
     if missing := [c.name for c in bring if c.name not in {rule for _, rule in found}]:
-        raise ValueError(f"found must hold what each rule did; it has nothing of {', '.join(missing)}.")
+        raise ValueError(
+            f"found must hold what each rule did; it has nothing of {', '.join(missing)}."
+        )
     names = [contender.name for contender in bring]
     on = list(dict.fromkeys(workload for workload, _ in found))
     others = [name for name in names if name != baseline]
@@ -55,25 +68,50 @@ def conclude(
     comparisons, together = [], []
     for rule in others:
         both = [(scores[workload, rule], scores[workload, baseline]) for workload in on]
-        each = [difference(*pair, comparisons=len(others) * len(on), **settings) for pair in both]
+        each = [
+            difference(*pair, comparisons=len(others) * len(on), **settings)
+            for pair in both
+        ]
         for workload, seen in zip(on, each, strict=True):
-            comparisons.append({"workload": workload, "rule": rule, "baseline": baseline} | as_number(seen))
+            comparisons.append(
+                {"workload": workload, "rule": rule, "baseline": baseline}
+                | as_number(seen)
+            )
         reached = [(_reaches(found[w, rule]), _reaches(found[w, baseline])) for w in on]
-        seen = _together(both, reached, [d.verdict for d in each], comparisons=len(others), **settings)
+        seen = _together(
+            both,
+            reached,
+            [d.verdict for d in each],
+            comparisons=len(others),
+            **settings,
+        )
         together.append({"rule": rule, "baseline": baseline} | as_number(seen))
     cells = [saved.values for saved in found.values()]
-    costs = np.array([[_cost(found[workload, rule]) for rule in names] for workload in on])
+    costs = np.array(
+        [[_cost(found[workload, rule]) for rule in names] for workload in on]
+    )
     profile = performance_profile(costs, FACTORS)
-    arrays = {f"{w}/{r}/{name}": array for (w, r), saved in found.items() for name, array in saved.arrays.items()}
-    arrays |= {"profile/factors": FACTORS} | {f"profile/{rule}": row for rule, row in zip(names, profile, strict=True)}
+    arrays = {
+        f"{w}/{r}/{name}": array
+        for (w, r), saved in found.items()
+        for name, array in saved.arrays.items()
+    }
+    arrays |= {"profile/factors": FACTORS} | {
+        f"profile/{rule}": row for rule, row in zip(names, profile, strict=True)
+    }
     numbers = {
         "study": FORMAT,
         "protocol": protocol._asdict() | {"reported_on": protocol.reported_on},
         "baseline": baseline,
         "rules": names,
-        "sources": {contender.name: source_digest(contender.make_rule) for contender in bring},
+        "sources": {
+            contender.name: source_digest(contender.make_rule) for contender in bring
+        },
         "evaluations": {c.name: c.evaluations for c in bring},
-        "spaces": {c.name: {name: list(found_range) for name, found_range in c.space.items()} for c in bring},
+        "spaces": {
+            c.name: {name: list(found_range) for name, found_range in c.space.items()}
+            for c in bring
+        },
         "workloads": on,
         "cells": cells,
         "comparisons": comparisons,
@@ -83,9 +121,17 @@ def conclude(
 
 
 def _check_found(found: Mapping[tuple[str, str], Saved]) -> None:
-    fits = isinstance(found, Mapping) and all(isinstance(key, tuple) and len(key) == 2 for key in found)
-    if not fits or not found or not all(isinstance(saved, Saved) for saved in found.values()):
-        raise TypeError(f"found must map (workload, rule) to what measure_pair gives; got found={shown(found)}.")
+    fits = isinstance(found, Mapping) and all(
+        isinstance(key, tuple) and len(key) == 2 for key in found
+    )
+    if (
+        not fits
+        or not found
+        or not all(isinstance(saved, Saved) for saved in found.values())
+    ):
+        raise TypeError(
+            f"found must map (workload, rule) to what measure_pair gives; got found={shown(found)}."
+        )
 
 
 def leader(found: Mapping[tuple[str, str], Saved], *, trials: int) -> str:
@@ -107,8 +153,15 @@ def leader(found: Mapping[tuple[str, str], Saved], *, trials: int) -> str:
     check_count("trials", trials)
     logs: dict[str, float] = {}
     for workload in dict.fromkeys(workload for workload, _ in found):
-        means = {r: s.arrays["tuning"].mean(axis=1) for (w, r), s in found.items() if w == workload}
-        scores = {rule: float(choice_weights(own, trials) @ own) for rule, own in means.items()}
+        means = {
+            r: s.arrays["tuning"].mean(axis=1)
+            for (w, r), s in found.items()
+            if w == workload
+        }
+        scores = {
+            rule: float(choice_weights(own, trials) @ own)
+            for rule, own in means.items()
+        }
         for rule, score in scores.items():
             logs[rule] = logs.get(rule, 0.0) + math.log(score / min(scores.values()))
     return min(logs, key=lambda rule: logs[rule])
@@ -116,7 +169,9 @@ def leader(found: Mapping[tuple[str, str], Saved], *, trials: int) -> str:
 
 def source_digest(make_rule: Any) -> str | None:
     """The SHA-256 of a constructor's source, by which two studies see whether they have the same rule; None: unknown."""
-    if not hasattr(make_rule, "__wrapped__"):  # A rule that was already made shows no source of its own.
+    if not hasattr(
+        make_rule, "__wrapped__"
+    ):  # A rule that was already made shows no source of its own.
         return None
     try:
         text = inspect.getsource(inspect.unwrap(make_rule))
@@ -133,14 +188,22 @@ def _together(
 ) -> Overall:
     """`overall` on the workloads where both reach the target; a workload where one alone does counts if it is decided."""
     common = [pair for pair, each in zip(both, reached, strict=True) if all(each)]
-    alone = {one for one, each in zip(verdicts, reached, strict=True) if any(each) and not all(each)} - {"undecided"}
+    alone = {
+        one
+        for one, each in zip(verdicts, reached, strict=True)
+        if any(each) and not all(each)
+    } - {"undecided"}
     every = overall(both, **settings)
     ratio, low, high = math.nan, 0.0, math.inf
     if len(alone) == 1:
         ratio = low = high = 0.0 if "better" in alone else math.inf
-    seen = Overall(ratio, low, high, every.win, every.win_low, every.win_high, "undecided", 0)
+    seen = Overall(
+        ratio, low, high, every.win, every.win_low, every.win_high, "undecided", 0
+    )
     if common:
-        seen = overall(common, **settings)._replace(win=every.win, win_low=every.win_low, win_high=every.win_high)
+        seen = overall(common, **settings)._replace(
+            win=every.win, win_low=every.win_low, win_high=every.win_high
+        )
     decided = alone | ({seen.verdict} - {"undecided"})
     # Who does not get there where the other does is not called better, decided or not.
     refuted = {"better" for each in reached if each == (False, True)} | {

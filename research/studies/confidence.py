@@ -39,7 +39,9 @@ class Spread(NamedTuple):
         """Degrees of freedom of both together (Satterthwaite), those of `reporting` being seeds - 1."""
         if not np.isfinite(self.variance):
             return self.seeds - 1.0
-        return pooled([self.choice, self.reporting], [self.choice_freedom, self.seeds - 1.0])
+        return pooled(
+            [self.choice, self.reporting], [self.choice_freedom, self.seeds - 1.0]
+        )
 
 
 def spread(replicates: Replicates, seeds: int) -> Spread:
@@ -58,13 +60,17 @@ def spread(replicates: Replicates, seeds: int) -> Spread:
       Satterthwaite, An approximate distribution of estimates of variance components, Biometrics Bulletin 2, 1946.
     """
     freedom = float(replicates.freedom)
-    if not (np.isfinite(replicates.choice).all() and np.isfinite(replicates.reporting).all()):
+    if not (
+        np.isfinite(replicates.choice).all() and np.isfinite(replicates.reporting).all()
+    ):
         return Spread(np.inf, freedom, np.inf, seeds)
     reporting = float(np.var(replicates.reporting)) * seeds / (seeds - 1)
     return Spread(float(np.var(replicates.choice)), freedom, reporting, seeds)
 
 
-def log_interval(estimate: float, replicates: Replicates, seeds: int, level: float) -> tuple[float, float]:
+def log_interval(
+    estimate: float, replicates: Replicates, seeds: int, level: float
+) -> tuple[float, float]:
     """The interval of an estimate on a log scale.
 
     The t interval, estimate ± t sqrt(V), with V and its degrees of freedom from `spread`. Where some replicate is infinite,
@@ -89,13 +95,24 @@ def log_interval(estimate: float, replicates: Replicates, seeds: int, level: flo
         half = stats.t.isf((1 - level) / 2, found.freedom) * np.sqrt(found.variance)
         return float(estimate - half), float(estimate + half)
     with np.errstate(invalid="ignore"):
-        both = np.sort(np.nan_to_num(replicates.choice + replicates.reporting, nan=0.0, posinf=np.inf, neginf=-np.inf))
-    tail = stats.norm.sf(stats.t.isf((1 - level) / 2, seeds - 1) * np.sqrt(seeds / (seeds - 1)))
+        both = np.sort(
+            np.nan_to_num(
+                replicates.choice + replicates.reporting,
+                nan=0.0,
+                posinf=np.inf,
+                neginf=-np.inf,
+            )
+        )
+    tail = stats.norm.sf(
+        stats.t.isf((1 - level) / 2, seeds - 1) * np.sqrt(seeds / (seeds - 1))
+    )
     last = len(both) - 1
     return float(both[int(tail * last)]), float(both[int(np.ceil((1 - tail) * last))])
 
 
-def share_interval(estimate: float, replicates: Replicates, seeds: int, level: float) -> tuple[float, float]:
+def share_interval(
+    estimate: float, replicates: Replicates, seeds: int, level: float
+) -> tuple[float, float]:
     """The interval of a share of seeds: Wilson's, for as many seeds as would give the variance found.
 
     Args:
@@ -112,12 +129,18 @@ def share_interval(estimate: float, replicates: Replicates, seeds: int, level: f
     """
     check_level(level)
     if not 0 <= estimate <= 1:
-        raise ValueError(f"estimate must be a share, from 0 to 1; got estimate={estimate!r}.")
+        raise ValueError(
+            f"estimate must be a share, from 0 to 1; got estimate={estimate!r}."
+        )
     found = spread(replicates, seeds)
     if found.variance == 0 and estimate == 0.5:
         return 0.5, 0.5
     t = stats.t.isf((1 - level) / 2, found.freedom)
-    number = seeds if found.variance == 0 or estimate in (0.0, 1.0) else estimate * (1 - estimate) / found.variance
+    number = (
+        seeds
+        if found.variance == 0 or estimate in (0.0, 1.0)
+        else estimate * (1 - estimate) / found.variance
+    )
     over = t**2 / number
     middle = (estimate + over / 2) / (1 + over)
     half = np.sqrt(over * (estimate * (1 - estimate) + over / 4)) / (1 + over)
@@ -150,13 +173,24 @@ def seeds_needed(found: Spread, level: float = 0.95) -> int:
         return 2
 
     def power(seeds: int) -> float:
-        then = found._replace(reporting=max(found.reporting * found.seeds / seeds, 1e-12), seeds=seeds)
+        then = found._replace(
+            reporting=max(found.reporting * found.seeds / seeds, 1e-12), seeds=seeds
+        )
         deviation = np.sqrt(then.reporting)
-        half, freedom = stats.t.isf((1 - level) / 2, then.freedom) * np.sqrt(then.variance) / deviation, seeds - 1
+        half, freedom = (
+            stats.t.isf((1 - level) / 2, then.freedom)
+            * np.sqrt(then.variance)
+            / deviation,
+            seeds - 1,
+        )
         # scipy.stats.nct itself does not converge where the choice has most of the variance.
-        share = then.reporting / then.variance  # Only this share of the variance is estimated anew.
+        share = (
+            then.reporting / then.variance
+        )  # Only this share of the variance is estimated anew.
         away = half * (1 - share / (4 * freedom)) + np.log1p(-DETECTED) / deviation
-        return float(stats.norm.sf(away / np.sqrt(1 + (share * half) ** 2 / (2 * freedom))))
+        return float(
+            stats.norm.sf(away / np.sqrt(1 + (share * half) ** 2 / (2 * freedom)))
+        )
 
     low = high = 2
     while power(high) < POWER:

@@ -9,7 +9,9 @@ from research.checks import check_count, check_numbers, check_sequence
 from research.sizes import check_room
 
 
-def count_confusions(labels: ArrayLike, predictions: ArrayLike, num_classes: int) -> np.ndarray:
+def count_confusions(
+    labels: ArrayLike, predictions: ArrayLike, num_classes: int
+) -> np.ndarray:
     """How often each class was predicted for each: counts[i, j] examples of class i were taken for class j.
 
     Args:
@@ -33,9 +35,13 @@ def count_confusions(labels: ArrayLike, predictions: ArrayLike, num_classes: int
             "predicted class for each example."
         )
     if not labels.size:
-        raise ValueError("labels and predictions must hold at least one example; got none.")
+        raise ValueError(
+            "labels and predictions must hold at least one example; got none."
+        )
     for name, values in (("labels", labels), ("predictions", predictions)):
-        if values.dtype.kind not in "iu" or np.any((values < 0) | (values >= num_classes)):
+        if values.dtype.kind not in "iu" or np.any(
+            (values < 0) | (values >= num_classes)
+        ):
             raise ValueError(
                 f"{name} must be integers in 0..{num_classes - 1}; got dtype {values.dtype} with values from "
                 f"{values.min()} to {values.max()}. Of logits, take the argmax over the last axis."
@@ -65,7 +71,12 @@ def recalls(counts: ArrayLike) -> np.ndarray:
 def _check_counts(counts: ArrayLike) -> None:
     check_numbers("counts", counts)
     shape = np.shape(counts)
-    if len(shape) != 2 or shape[0] != shape[1] or not shape[0] or not (np.asarray(counts) >= 0).all():
+    if (
+        len(shape) != 2
+        or shape[0] != shape[1]
+        or not shape[0]
+        or not (np.asarray(counts) >= 0).all()
+    ):
         raise ValueError(
             f"counts must be counts of shape (K, K), none negative, from count_confusions; got shape {shape}."
         )
@@ -83,10 +94,18 @@ def macro_f1(counts: ArrayLike) -> float:
       0.667
     """
     counts = np.asarray(counts)
-    return float(np.mean(2 * np.diagonal(counts) / np.maximum(counts.sum(axis=0) + counts.sum(axis=1), 1)))
+    return float(
+        np.mean(
+            2
+            * np.diagonal(counts)
+            / np.maximum(counts.sum(axis=0) + counts.sum(axis=1), 1)
+        )
+    )
 
 
-def commonest_errors(counts: ArrayLike, classes: Sequence[str], most: int = 5) -> list[tuple[str, str, int, int]]:
+def commonest_errors(
+    counts: ArrayLike, classes: Sequence[str], most: int = 5
+) -> list[tuple[str, str, int, int]]:
     """The pairs of classes that were confused most often.
 
     Args:
@@ -111,4 +130,7 @@ def commonest_errors(counts: ArrayLike, classes: Sequence[str], most: int = 5) -
     wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     pairs = [divmod(int(place), len(counts)) for place in order if wrong.flat[place]]
-    return [(classes[i], classes[j], int(wrong[i, j]), int(counts[i].sum())) for i, j in pairs]
+    return [
+        (classes[i], classes[j], int(wrong[i, j]), int(counts[i].sum()))
+        for i, j in pairs
+    ]

@@ -75,33 +75,54 @@ def contenders(
     named = _named(rules)
     for argument, given in (("spaces", spaces), ("evaluations", evaluations)):
         if given is not None and not isinstance(given, Mapping):
-            raise TypeError(f"{argument} go by the name of a rule, {argument}={{'mine': ...}}; got {given!r}.")
+            raise TypeError(
+                f"{argument} go by the name of a rule, {argument}={{'mine': ...}}; got {given!r}."
+            )
         for name in given or ():
             if name not in named:
-                raise ValueError(f"{argument} names {name!r}, which does not take part{known_names(name, named)}")
-    return tuple(_contender(name, rule, (spaces or {}).get(name), evaluations or {}) for name, rule in named.items())
+                raise ValueError(
+                    f"{argument} names {name!r}, which does not take part{known_names(name, named)}"
+                )
+    return tuple(
+        _contender(name, rule, (spaces or {}).get(name), evaluations or {})
+        for name, rule in named.items()
+    )
 
 
 def _named(rules: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
     if isinstance(rules, str) or not isinstance(rules, Mapping | Sequence):
-        raise TypeError(f"rules must be a mapping such as {{'mine': my_rule}}, or a sequence of names; got {rules!r}.")
+        raise TypeError(
+            f"rules must be a mapping such as {{'mine': my_rule}}, or a sequence of names; got {rules!r}."
+        )
     if isinstance(rules, Mapping):
         named = list(rules.items())
     else:
-        named = [(rule.name if isinstance(rule, Contender) else rule, rule) for rule in rules]
+        named = [
+            (rule.name if isinstance(rule, Contender) else rule, rule) for rule in rules
+        ]
     if not named:
-        raise ValueError("rules must name at least one rule, such as {'mine': my_rule, 'adam': 'adam'}; it is empty.")
+        raise ValueError(
+            "rules must name at least one rule, such as {'mine': my_rule, 'adam': 'adam'}; it is empty."
+        )
     for name in [name for name, _ in named]:
         if not isinstance(name, str):
-            raise TypeError(f"a rule needs a name; give it one, {{'mine': ...}}; got {name!r}.")
+            raise TypeError(
+                f"a rule needs a name; give it one, {{'mine': ...}}; got {name!r}."
+            )
         if not _NAME.fullmatch(name):
-            raise ValueError(f"a rule's name is letters, digits and _, then also . : and -; got {name!r}.")
+            raise ValueError(
+                f"a rule's name is letters, digits and _, then also . : and -; got {name!r}."
+            )
         if [n for n, _ in named].count(name) > 1:
-            raise ValueError(f"the rule {name!r} comes twice; give each a name of its own.")
+            raise ValueError(
+                f"the rule {name!r} comes twice; give each a name of its own."
+            )
     return dict(named)
 
 
-def _contender(name: str, rule: Any, given: Space | None, costs: Mapping[str, float]) -> Contender:
+def _contender(
+    name: str, rule: Any, given: Space | None, costs: Mapping[str, float]
+) -> Contender:
     constructor, ours, known, whole = rule, None, None, None
     if isinstance(rule, Contender):
         constructor, whole = rule.make_rule, rule.space
@@ -115,7 +136,9 @@ def _contender(name: str, rule: Any, given: Space | None, costs: Mapping[str, fl
     if is_made(constructor) or not callable(constructor):
         made(constructor, 0.0, {}, name)  # Raises for what is neither.
         if given:
-            raise ValueError(f"{name} is made already, so that nothing of it is searched; give its constructor.")
+            raise ValueError(
+                f"{name} is made already, so that nothing of it is searched; give its constructor."
+            )
         space = {}
     else:
         space = _space(name, constructor, given or {}, known, whole)
@@ -124,7 +147,9 @@ def _contender(name: str, rule: Any, given: Space | None, costs: Mapping[str, fl
         cost, stated = rule.evaluations, rule.stated or rule.evaluations != 1
     if name in costs:
         cost, stated = costs[name], True
-    return Contender(name, _guarded(name, constructor), space, _checked_cost(name, cost), stated)
+    return Contender(
+        name, _guarded(name, constructor), space, _checked_cost(name, cost), stated
+    )
 
 
 def _like_ours(constructor: Callable[..., Any]) -> str:
@@ -132,7 +157,11 @@ def _like_ours(constructor: Callable[..., Any]) -> str:
     name = getattr(constructor, "__name__", "")
     name = update_rules.NAMES_ELSEWHERE.get(name, name)
     of_optax = str(getattr(constructor, "__module__", "")).split(".")[0] == "optax"
-    return name if of_optax and set(SPACES.get(name, {})) <= set(_parameters(constructor) or {}) else ""
+    return (
+        name
+        if of_optax and set(SPACES.get(name, {})) <= set(_parameters(constructor) or {})
+        else ""
+    )
 
 
 def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
@@ -144,40 +173,67 @@ def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter]
 
 
 def _space(
-    name: str, constructor: Callable[..., Any], given: Space, known: Space | None, whole: Space | None
+    name: str,
+    constructor: Callable[..., Any],
+    given: Space,
+    known: Space | None,
+    whole: Space | None,
 ) -> dict[str, Range]:
     """The space that is searched (a Contender's own, or the usual), with what is given, checked against the constructor."""
     parameters = _parameters(constructor)
-    first = {} if parameters is None or known or whole is not None else _first_parameter(name, parameters)
+    first = (
+        {}
+        if parameters is None or known or whole is not None
+        else _first_parameter(name, parameters)
+    )
     space = {**(first or known or {} if whole is None else whole), **given}
     check_space(space, name)
     if parameters is None:
         return space
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     taken = [n for n, p in parameters.items() if p.kind not in variadic]
-    takes_any = any(p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    takes_any = any(
+        p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters.values()
+    )
     for unknown in [n for n in space if n not in taken]:
         if not takes_any:
-            raise ValueError(f"{name} takes no {unknown!r}{known_names(unknown, taken)}")
-    needed = [n for n in taken if n not in space and parameters[n].default is inspect.Parameter.empty]
+            raise ValueError(
+                f"{name} takes no {unknown!r}{known_names(unknown, taken)}"
+            )
+    needed = [
+        n
+        for n in taken
+        if n not in space and parameters[n].default is inspect.Parameter.empty
+    ]
     if needed:
         raise ValueError(
             f"{name} needs {needed[0]}, which has no default and no range: give it one, as in "
             f"{{{name!r}: {{{needed[0]!r}: research.studies.Range(low, high)}}}} (--space {name}.{needed[0]}=LOW..HIGH)."
         )
-    usual = {n: p.default for n, p in parameters.items()} | {n: r.default for n, r in (known or {}).items()}
+    usual = {n: p.default for n, p in parameters.items()} | {
+        n: r.default for n, r in (known or {}).items()
+    }
     return {n: _with_default(r, usual.get(n)) for n, r in space.items()}
 
 
 def _with_default(range_: Range, usual: Any) -> Range:
-    inside = range_.default is None and _is_number(usual) and range_.low <= usual <= range_.high
+    inside = (
+        range_.default is None
+        and _is_number(usual)
+        and range_.low <= usual <= range_.high
+    )
     return range_._replace(default=float(usual)) if inside else range_
 
 
-def _first_parameter(name: str, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Range]:
+def _first_parameter(
+    name: str, parameters: Mapping[str, inspect.Parameter]
+) -> dict[str, Range]:
     """The space of a constructor that nobody has said anything about: its learning rate, which comes first."""
     first = next(iter(parameters.values()), None)
-    if first is None or first.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+    if first is None or first.kind in (
+        inspect.Parameter.VAR_POSITIONAL,
+        inspect.Parameter.VAR_KEYWORD,
+    ):
         return {}
     usual: Any = None if first.default is inspect.Parameter.empty else first.default
     if first.name in _NO_RATES or not (usual is None or _is_number(usual)):
@@ -191,7 +247,11 @@ def _first_parameter(name: str, parameters: Mapping[str, inspect.Parameter]) -> 
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    return (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
 
 
 def _checked_cost(name: str, cost: Any) -> float:
@@ -201,7 +261,9 @@ def _checked_cost(name: str, cost: Any) -> float:
     return float(cost)
 
 
-def _guarded(name: str, constructor: Any) -> Callable[..., optax.GradientTransformation]:
+def _guarded(
+    name: str, constructor: Any
+) -> Callable[..., optax.GradientTransformation]:
     """The constructor by name, whose rule is checked and named wherever it fails."""
 
     def make_rule(**hyperparameters):
@@ -209,11 +271,18 @@ def _guarded(name: str, constructor: Any) -> Callable[..., optax.GradientTransfo
             return made(constructor, 0.0, {}, name)
         return made(lambda _: constructor(**hyperparameters), 0.0, {}, name)
 
-    return make_rule if is_made(constructor) else functools.update_wrapper(make_rule, constructor)
+    return (
+        make_rule
+        if is_made(constructor)
+        else functools.update_wrapper(make_rule, constructor)
+    )
 
 
 def check_contender(
-    contender: Contender, params: Params, objective: Callable[[Params, Any], Array], batch: Batch | None = None
+    contender: Contender,
+    params: Params,
+    objective: Callable[[Params, Any], Array],
+    batch: Batch | None = None,
 ) -> int:
     """Traces one step of a contender as lanes do, before anything is compiled.
 
@@ -233,27 +302,49 @@ def check_contender(
       >>> check_contender(adam, jnp.zeros(3), lambda x, batch: jnp.sum(x**2))
       0
     """
-    check_instance("contender", contender, Contender, "Make one by research.studies.contenders(rules).")
+    check_instance(
+        "contender",
+        contender,
+        Contender,
+        "Make one by research.studies.contenders(rules).",
+    )
     check_callable("objective", objective, "params", "batch")
     check_tree("params", params)
     descent.check_dataset("batch", batch)
-    for value_of in (lambda r: r.low, lambda r: r.high):  # A tracer has no value that a rule could refuse.
-        contender.make_rule(**{n: np.float64(value_of(r)) for n, r in contender.space.items()})
+    for value_of in (
+        lambda r: r.low,
+        lambda r: r.high,
+    ):  # A tracer has no value that a rule could refuse.
+        contender.make_rule(
+            **{n: np.float64(value_of(r)) for n, r in contender.space.items()}
+        )
     drawn, calls = 2, []
 
     def counted(params: Params, batch: Any) -> Array:
-        calls.append(batch is not None and len(jax.tree.leaves((batch.x, batch.y))[0]) > drawn)
+        calls.append(
+            batch is not None and len(jax.tree.leaves((batch.x, batch.y))[0]) > drawn
+        )
         return objective(params, batch)
 
     def step(hyperparameters, params, indices):
         rule = contender.make_rule(**hyperparameters)
-        return descent.make_step(counted, rule, batch)(descent.start(rule, params), descent.Draw(indices))
+        return descent.make_step(counted, rule, batch)(
+            descent.start(rule, params), descent.Draw(indices)
+        )
 
     lanes = 2
-    hyperparameters = {n: jax.ShapeDtypeStruct((lanes,), jnp.result_type(float)) for n in contender.space}
-    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct((lanes, *jnp.shape(x)), jnp.result_type(x)), params)
+    hyperparameters = {
+        n: jax.ShapeDtypeStruct((lanes,), jnp.result_type(float))
+        for n in contender.space
+    }
+    params = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((lanes, *jnp.shape(x)), jnp.result_type(x)),
+        params,
+    )
     indices = None if batch is None else jax.ShapeDtypeStruct((drawn,), np.int32)
-    jax.eval_shape(jax.vmap(step, in_axes=(0, 0, None)), hyperparameters, params, indices)
+    jax.eval_shape(
+        jax.vmap(step, in_axes=(0, 0, None)), hyperparameters, params, indices
+    )
     own = len(calls) - 1
     if own > 0 and not contender.stated and contender.evaluations == 1:
         raise ValueError(_unstated(contender.name, own, sum(calls)))
@@ -262,7 +353,11 @@ def check_contender(
 
 def _unstated(name: str, own: int, whole: int) -> str:
     times = "1 time" if own == 1 else f"{own} times"
-    of_all = f" ({whole} of them on all examples, n / batch_size gradients each)" if whole else ""
+    of_all = (
+        f" ({whole} of them on all examples, n / batch_size gradients each)"
+        if whole
+        else ""
+    )
     return (
         f"{name} evaluates the objective itself, {times} a step{of_all}; say what a step costs in gradients: "
         f"evaluations={{{name!r}: {own + 1}}} (--evaluations {name}={own + 1})."

@@ -9,7 +9,9 @@ from research.studies.rates import SMALLEST_GAP
 MOST_BUDGETS = 10.0
 
 
-def passes_to_target(passes: np.ndarray, relative: np.ndarray, target: float) -> np.ndarray:
+def passes_to_target(
+    passes: np.ndarray, relative: np.ndarray, target: float
+) -> np.ndarray:
     """Passes at the first crossing of the target; between evaluations the gap is taken to shrink geometrically.
 
     p = p_0 + (p_1 - p_0) log(r_0 / target) / log(r_0 / r_1), where r_1 is the first gap at or below the target and r_0
@@ -34,14 +36,18 @@ def passes_to_target(passes: np.ndarray, relative: np.ndarray, target: float) ->
     crossed = alive & (relative <= target)
     last = np.argmax(crossed, axis=-1)[..., None]
     before = np.maximum(last - 1, 0)
-    logs = np.log(np.maximum(np.where(alive, relative, 1.0), min(SMALLEST_GAP, target))) - np.log(target)
+    logs = np.log(
+        np.maximum(np.where(alive, relative, 1.0), min(SMALLEST_GAP, target))
+    ) - np.log(target)
     high, low = (np.take_along_axis(logs, i, axis=-1)[..., 0] for i in (before, last))
     start, stop = passes[before[..., 0]], passes[last[..., 0]]
     share = np.divide(high, high - low, out=np.ones_like(high), where=high > low)
     return np.where(crossed.any(axis=-1), start + (stop - start) * share, np.inf)
 
 
-def penalised_passes(passes: np.ndarray, relative: np.ndarray, target: float) -> np.ndarray:
+def penalised_passes(
+    passes: np.ndarray, relative: np.ndarray, target: float
+) -> np.ndarray:
     """Passes to the target, with a finite guess where it was not reached, so that every trial can be ranked.
 
     A run that made some progress is continued at its mean rate: budget * log(target) / log(r_last), at most ten budgets.
@@ -64,13 +70,17 @@ def penalised_passes(passes: np.ndarray, relative: np.ndarray, target: float) ->
     """
     check_real("target", target)
     if not 0 < target < 1:
-        raise ValueError(f"target must lie between 0 and 1, a share of the initial gap such as 1e-2; got {target}.")
+        raise ValueError(
+            f"target must lie between 0 and 1, a share of the initial gap such as 1e-2; got {target}."
+        )
     reached = passes_to_target(passes, relative, target)
     passes, relative = _checked(passes, relative, target)
     last = relative[..., -1]
     moved = np.isfinite(relative).all(axis=-1) & (last < 1)
     # Where the target was left again at the end, `reached` holds and this guess is not used.
-    guess = np.log(target) / np.log(np.where(moved, np.maximum(last, SMALLEST_GAP), 0.5))
+    guess = np.log(target) / np.log(
+        np.where(moved, np.maximum(last, SMALLEST_GAP), 0.5)
+    )
     guess = passes[-1] * np.where(moved, np.minimum(guess, MOST_BUDGETS), MOST_BUDGETS)
     return np.where(np.isfinite(reached), reached, guess)
 
@@ -97,30 +107,45 @@ def expected_running_time(costs: np.ndarray, budget: float) -> np.ndarray:
       [ 5. 14. inf]
     """
     if (np.asarray(costs, float) < 0).any():
-        raise ValueError("costs must be passes, at least 0, or inf where the target was not reached; one is negative.")
+        raise ValueError(
+            "costs must be passes, at least 0, or inf where the target was not reached; one is negative."
+        )
     spent, reached = spent_and_reached(costs, budget)
     if spent.shape[-1:] in ((), (0,)):
-        raise ValueError("costs must hold at least one run along its last axis; got none.")
+        raise ValueError(
+            "costs must hold at least one run along its last axis; got none."
+        )
     return ratio(spent.sum(axis=-1), reached.sum(axis=-1))
 
 
-def spent_and_reached(costs: np.ndarray, budget: float) -> tuple[np.ndarray, np.ndarray]:
+def spent_and_reached(
+    costs: np.ndarray, budget: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Passes that each run spent, and 1.0 where it reached the target, else 0.0: what ERT divides."""
     check_numbers("costs", costs)
     check_real("budget", budget)
     costs = np.asarray(costs, float)
     if not 0 < budget < np.inf:
         raise ValueError(f"budget must be a positive number of passes; got {budget}.")
-    return np.minimum(np.where(np.isnan(costs), np.inf, costs), budget), (costs <= budget).astype(float)
+    return np.minimum(np.where(np.isnan(costs), np.inf, costs), budget), (
+        costs <= budget
+    ).astype(float)
 
 
 def ratio(spent: np.ndarray, reached: np.ndarray) -> np.ndarray:
     """spent / reached; inf where nothing was reached."""
     spent, reached = np.asarray(spent, float), np.asarray(reached, float)
-    return np.divide(spent, reached, out=np.full(np.broadcast(spent, reached).shape, np.inf), where=reached > 0)
+    return np.divide(
+        spent,
+        reached,
+        out=np.full(np.broadcast(spent, reached).shape, np.inf),
+        where=reached > 0,
+    )
 
 
-def _checked(passes: np.ndarray, relative: np.ndarray, target: float) -> tuple[np.ndarray, np.ndarray]:
+def _checked(
+    passes: np.ndarray, relative: np.ndarray, target: float
+) -> tuple[np.ndarray, np.ndarray]:
     check_numbers("passes", passes)
     check_numbers("relative", relative)
     check_real("target", target)
@@ -130,7 +155,11 @@ def _checked(passes: np.ndarray, relative: np.ndarray, target: float) -> tuple[n
             f"passes must be of shape (k,) and relative of shape (..., k); got {passes.shape} and {relative.shape}."
         )
     if not passes.size or (np.diff(passes) <= 0).any() or not np.isfinite(passes).all():
-        raise ValueError(f"passes must be at least one finite number, ascending; got {passes}.")
+        raise ValueError(
+            f"passes must be at least one finite number, ascending; got {passes}."
+        )
     if not 0 < target < np.inf:
-        raise ValueError(f"target must be a positive share of the initial gap, such as 1e-2; got {target}.")
+        raise ValueError(
+            f"target must be a positive share of the initial gap, such as 1e-2; got {target}."
+        )
     return passes, relative

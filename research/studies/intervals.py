@@ -13,7 +13,9 @@ from research.studies.checks import check_level, check_resamples
 _NEVER = 1e100
 _LARGE = 1e50  # Samples beyond it are scaled, so that none is taken for infinity.
 
-Interval = Sequence[float | None]  # (mean, low, high); low and high are None where there is one seed.
+Interval = Sequence[
+    float | None
+]  # (mean, low, high); low and high are None where there is one seed.
 
 
 def median_interval(
@@ -43,7 +45,9 @@ def median_interval(
     check_count("seed", seed, 0)
     samples = np.asarray(samples, float)
     if not samples.ndim or not len(samples):
-        raise ValueError(f"samples must have a row for each seed, at least one; got shape {samples.shape}.")
+        raise ValueError(
+            f"samples must have a row for each seed, at least one; got shape {samples.shape}."
+        )
     check_level(level)
     check_resamples(resamples)
     with np.errstate(invalid="ignore"):  # Between -inf and inf there is no median.
@@ -51,19 +55,40 @@ def median_interval(
     check_room(f"resamples={resamples}", resamples, max(1, samples.size))
     if len(samples) == 1:
         return median, median, median
-    infinite, largest = np.isinf(samples), np.max(np.abs(samples), initial=0.0, where=np.isfinite(samples))
+    infinite, largest = (
+        np.isinf(samples),
+        np.max(np.abs(samples), initial=0.0, where=np.isfinite(samples)),
+    )
     unit = largest if largest > _LARGE else 1.0
     # Medians only compare, so a huge finite number stands in for infinity, of which scipy could take no mean.
-    finite = np.where(infinite, np.copysign(_NEVER, samples), np.where(np.isnan(samples), 0.0, samples) / unit)
-    outcome = stats.bootstrap(
-        (finite,), np.median, axis=0, n_resamples=resamples, confidence_level=level, method="percentile", rng=seed
+    finite = np.where(
+        infinite,
+        np.copysign(_NEVER, samples),
+        np.where(np.isnan(samples), 0.0, samples) / unit,
     )
-    ends = (np.where(np.abs(v) >= _NEVER / 4, np.copysign(np.inf, v), v * unit) for v in outcome.confidence_interval)
-    low, high = (np.where(np.isnan(median) | np.isnan(samples).any(axis=0), np.nan, end) for end in ends)
+    outcome = stats.bootstrap(
+        (finite,),
+        np.median,
+        axis=0,
+        n_resamples=resamples,
+        confidence_level=level,
+        method="percentile",
+        rng=seed,
+    )
+    ends = (
+        np.where(np.abs(v) >= _NEVER / 4, np.copysign(np.inf, v), v * unit)
+        for v in outcome.confidence_interval
+    )
+    low, high = (
+        np.where(np.isnan(median) | np.isnan(samples).any(axis=0), np.nan, end)
+        for end in ends
+    )
     return median, low, high
 
 
-def mean_interval(samples: ArrayLike, *, level: float = 0.95) -> tuple[float, float | None, float | None]:
+def mean_interval(
+    samples: ArrayLike, *, level: float = 0.95
+) -> tuple[float, float | None, float | None]:
     """The mean over seeds with Student's t interval: m ± t_(n-1) s / sqrt(n).
 
     Args:
@@ -84,7 +109,9 @@ def mean_interval(samples: ArrayLike, *, level: float = 0.95) -> tuple[float, fl
     check_numbers("samples", samples)
     numbers = np.asarray(samples, float)
     if numbers.ndim != 1 or not len(numbers):
-        raise ValueError(f"samples must be at least one number along one axis; got shape {numbers.shape}.")
+        raise ValueError(
+            f"samples must be at least one number along one axis; got shape {numbers.shape}."
+        )
     check_level(level)
     with np.errstate(invalid="ignore"):
         mean = float(numbers.mean())
@@ -92,7 +119,11 @@ def mean_interval(samples: ArrayLike, *, level: float = 0.95) -> tuple[float, fl
         return mean, None, None
     if not np.isfinite(numbers).all():
         return mean, np.nan, np.nan
-    half = float(stats.t.isf((1 - level) / 2, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers)))
+    half = float(
+        stats.t.isf((1 - level) / 2, len(numbers) - 1)
+        * numbers.std(ddof=1)
+        / np.sqrt(len(numbers))
+    )
     return mean, mean - half, mean + half
 
 
@@ -104,7 +135,11 @@ def seeds_in_words(count: int) -> str:
       ['one seed', 'mean over 2 seeds', 'mean over 5 seeds, 95 % t interval']
     """
     check_count("count", count)
-    return f"mean over {count} seeds{', 95 % t interval' if count > 2 else ''}" if count > 1 else "one seed"
+    return (
+        f"mean over {count} seeds{', 95 % t interval' if count > 2 else ''}"
+        if count > 1
+        else "one seed"
+    )
 
 
 def interval_in_words(interval: Interval, digits: int = 3) -> str:
@@ -116,12 +151,18 @@ def interval_in_words(interval: Interval, digits: int = 3) -> str:
     """
     check_sequence("interval", interval, "a mean and the ends of its interval")
     if len(interval) != 3:
-        raise ValueError(f"interval must be (mean, low, high); got interval={shown(interval)}.")
+        raise ValueError(
+            f"interval must be (mean, low, high); got interval={shown(interval)}."
+        )
     for number in interval:
         if number is not None:
             check_numbers("each of interval", number, ndim=0)
     if interval[0] is None or (interval[1] is None) != (interval[2] is None):
-        raise ValueError(f"interval must be (mean, low, high), or (mean, None, None); got interval={shown(interval)}.")
+        raise ValueError(
+            f"interval must be (mean, low, high), or (mean, None, None); got interval={shown(interval)}."
+        )
     check_count("digits", digits, 0)
     mean, low, high = interval
-    return f"{mean:.{digits}f}" + ("" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]")
+    return f"{mean:.{digits}f}" + (
+        "" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    )

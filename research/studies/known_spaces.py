@@ -23,20 +23,35 @@ SPACES: dict[str, dict[str, Range]] = {
     "gradient_descent": {"learning_rate": _gradient(0.01)},
     "heavy_ball": {"learning_rate": _gradient(0.01), "momentum": _MOMENTUM},
     "nesterov": {"learning_rate": _gradient(0.01), "momentum": _MOMENTUM},
-    "ema_momentum": {"learning_rate": _gradient(0.1), "momentum": _MOMENTUM},  # The heavy ball's (1 - 0.9) 0.1 = 0.01.
+    "ema_momentum": {
+        "learning_rate": _gradient(0.1),
+        "momentum": _MOMENTUM,
+    },  # The heavy ball's (1 - 0.9) 0.1 = 0.01.
     "sign_descent": {"learning_rate": _own(1e-4)},
     "signum": {"learning_rate": _own(1e-4), "momentum": _MOMENTUM},
-    "polyak_step": {"learning_rate": Range(0.01, 10.0, "log", 1.0)},  # A factor of the step, as in dog and prodigy.
-    "barzilai_borwein": {"learning_rate": Range(1e-5, 1.0, "log", 1e-3)},  # Only the first step; so in adgd.
+    "polyak_step": {
+        "learning_rate": Range(0.01, 10.0, "log", 1.0)
+    },  # A factor of the step, as in dog and prodigy.
+    "barzilai_borwein": {
+        "learning_rate": Range(1e-5, 1.0, "log", 1e-3)
+    },  # Only the first step; so in adgd.
     "adgd": {"learning_rate": Range(1e-5, 1.0, "log", 1e-3)},
     "lookahead": {"learning_rate": _gradient(0.01)},
     "polyak_averaging": {"learning_rate": _gradient(0.01)},
-    "exponential_averaging": {"learning_rate": _gradient(0.01), "decay": Range(0.9, 0.9999, "one_minus", 0.999)},
-    "adagrad": {"learning_rate": Range(1e-4, 10.0, "log", 0.01)},  # Its steps shrink, so that it takes longer ones.
+    "exponential_averaging": {
+        "learning_rate": _gradient(0.01),
+        "decay": Range(0.9, 0.9999, "one_minus", 0.999),
+    },
+    "adagrad": {
+        "learning_rate": Range(1e-4, 10.0, "log", 0.01)
+    },  # Its steps shrink, so that it takes longer ones.
     "adadelta": {"learning_rate": Range(0.01, 100.0, "log", 1.0), "rho": _AVERAGE},
     "rmsprop": {"learning_rate": _own(1e-3), "decay": _AVERAGE},
     "adam": {"learning_rate": _own(1e-3), "b1": _MOMENTUM},
-    "adamw": {"learning_rate": _own(1e-3), "weight_decay": Range(1e-6, 0.1, "log", 1e-4)},
+    "adamw": {
+        "learning_rate": _own(1e-3),
+        "weight_decay": Range(1e-6, 0.1, "log", 1e-4),
+    },
     "amsgrad": {"learning_rate": _own(1e-3), "b1": _MOMENTUM},
     "adamax": {"learning_rate": _own(2e-3), "b1": _MOMENTUM},
     "nadam": {"learning_rate": _own(2e-3), "b1": _MOMENTUM},
@@ -49,7 +64,10 @@ SPACES: dict[str, dict[str, Range]] = {
     "rprop": {"learning_rate": _own(0.01)},
     "lamb": {"learning_rate": _own(1e-3), "b1": _MOMENTUM},
     "muon": {"learning_rate": _own(0.02), "beta": Range(0.0, 0.999, "one_minus", 0.95)},
-    "schedule_free_sgd": {"learning_rate": Range(1e-3, 100.0, "log", 1.0), "b1": _MOMENTUM},
+    "schedule_free_sgd": {
+        "learning_rate": Range(1e-3, 100.0, "log", 1.0),
+        "b1": _MOMENTUM,
+    },
     "schedule_free_adamw": {"learning_rate": _own(2.5e-3), "b1": _MOMENTUM},
     "dog": {"learning_rate": Range(0.1, 10.0, "log", 1.0)},
     "prodigy": {"distance_factor": Range(0.1, 10.0, "log", 1.0)},

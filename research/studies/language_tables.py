@@ -7,7 +7,9 @@ from research.runs import Table
 
 
 def costs_table(
-    counted: Sequence[Mapping[str, Any]], networks: Sequence[tuple[str, Mapping[str, Any]]], note: str
+    counted: Sequence[Mapping[str, Any]],
+    networks: Sequence[tuple[str, Mapping[str, Any]]],
+    note: str,
 ) -> Table:
     """A row for each model, those that count first.
 
@@ -18,21 +20,44 @@ def costs_table(
     Returns:
       The table.
     """
-    rows = [(m["name"], *_digits(m["loss"], None, m["loss"], None), m["counts"], 1.0, m["seconds"]) for m in counted]
+    rows = [
+        (
+            m["name"],
+            *_digits(m["loss"], None, m["loss"], None),
+            m["counts"],
+            1.0,
+            m["seconds"],
+        )
+        for m in counted
+    ]
     for name, n in networks:
-        losses = _digits(n["whole"][0], n["whole"][1:], n["half_full"][0], n["sampled"][0])
+        losses = _digits(
+            n["whole"][0], n["whole"][1:], n["half_full"][0], n["sampled"][0]
+        )
         rows.append((name, *losses, n["parameters"], n["passes"], n["seconds"]))
-    columns = ("model", "whole", "95 % interval", "half full", "sampled", "parameters", "passes", "seconds")
-    return Table("Nats a character, on the last tenth of the text", columns, tuple(rows), note)
+    columns = (
+        "model",
+        "whole",
+        "95 % interval",
+        "half full",
+        "sampled",
+        "parameters",
+        "passes",
+        "seconds",
+    )
+    return Table(
+        "Nats a character, on the last tenth of the text", columns, tuple(rows), note
+    )
 
 
 def orders_table(losses: Mapping[str, Sequence[float]]) -> Table:
     """The loss of n-grams of order 1, 2, ..., a column for each smoothing."""
     columns = ("order", *(name.replace("_", " ") for name in losses))
-    rows = tuple((order, *_digits(*row)) for order, row in enumerate(zip(*losses.values(), strict=True), 1))
-    note = (
-        "Nats a character on the whole validation part. Kneser-Ney is modified and interpolated (Chen & Goodman 1999)."
+    rows = tuple(
+        (order, *_digits(*row))
+        for order, row in enumerate(zip(*losses.values(), strict=True), 1)
     )
+    note = "Nats a character on the whole validation part. Kneser-Ney is modified and interpolated (Chen & Goodman 1999)."
     return Table("n-grams", columns, rows, note)
 
 
@@ -43,5 +68,10 @@ def _digits(*losses: float | Sequence[float | None] | None) -> tuple[str, ...]:
         if loss is None or (isinstance(loss, Sequence) and loss[0] is None):
             words.append("–")
         else:
-            words.append(" to ".join(f"{x:.3f}" for x in (loss if isinstance(loss, Sequence) else (loss,))))
+            words.append(
+                " to ".join(
+                    f"{x:.3f}"
+                    for x in (loss if isinstance(loss, Sequence) else (loss,))
+                )
+            )
     return tuple(words)

@@ -88,13 +88,20 @@ def measure(
         raise ValueError(
             f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both have {both}."
         )
-    program = lanes.compile_program(workload, make_rule, sampler, num_epochs, width=width)
+    program = lanes.compile_program(
+        workload, make_rule, sampler, num_epochs, width=width
+    )
     minimum, made, share = optimum.value, 0, 0.0
 
-    def gaps_of(rates: np.ndarray, seeds: Sequence[int], until: float) -> tuple[lanes.Trained, np.ndarray]:
+    def gaps_of(
+        rates: np.ndarray, seeds: Sequence[int], until: float
+    ) -> tuple[lanes.Trained, np.ndarray]:
         nonlocal made, share
         made += len(rates) * len(seeds)
-        cells = {"seed": np.tile(np.array(seeds), len(rates)), "learning_rate": np.repeat(rates, len(seeds))}
+        cells = {
+            "seed": np.tile(np.array(seeds), len(rates)),
+            "learning_rate": np.repeat(rates, len(seeds)),
+        }
         low, share = share, until
 
         def tell(progress: lanes.Progress) -> None:
@@ -105,11 +112,23 @@ def measure(
         return trained, trained.values - minimum
 
     def score(rates: np.ndarray) -> np.ndarray:
-        until = 0.6 if made == 0 else (share + 0.7) / 2  # How often the ladder will be widened is not known.
+        until = (
+            0.6 if made == 0 else (share + 0.7) / 2
+        )  # How often the ladder will be widened is not known.
         trained, gaps = gaps_of(rates, tuning_seeds, until)
-        return digits_gained(trained.passes, gaps).reshape(len(rates), len(tuning_seeds))
+        return digits_gained(trained.passes, gaps).reshape(
+            len(rates), len(tuning_seeds)
+        )
 
     choice = choose_rate(score, ladder)
     trained, gaps = gaps_of(np.array([choice.rate]), seeds, 1.0)
-    timing = time_alone(workload, make_rule, sampler, {"learning_rate": choice.rate}, max(1, num_epochs // 30))
-    return Measured(choice, trained, gaps, timing, program.compile_seconds, made, program)
+    timing = time_alone(
+        workload,
+        make_rule,
+        sampler,
+        {"learning_rate": choice.rate},
+        max(1, num_epochs // 30),
+    )
+    return Measured(
+        choice, trained, gaps, timing, program.compile_seconds, made, program
+    )

@@ -8,7 +8,13 @@ import jax
 import numpy as np
 
 from research import lanes, samplers
-from research.checks import check_callable, check_count, check_flag, check_instance, check_mapping
+from research.checks import (
+    check_callable,
+    check_count,
+    check_flag,
+    check_instance,
+    check_mapping,
+)
 from research.lanes.program import check_workload
 from research.studies.contenders import Contender
 from research.studies.costs import passes_to_target, penalised_passes
@@ -65,15 +71,24 @@ def measure_pair(
       ValueError: The workload lacks a part, or its optimum is not known.
     """
     check_workload("workload", workload)
-    check_instance("contender", contender, Contender, "Make one by research.studies.contenders(rules).")
-    check_instance("protocol", protocol, Protocol, "Make one by research.studies.make_protocol().")
+    check_instance(
+        "contender",
+        contender,
+        Contender,
+        "Make one by research.studies.contenders(rules).",
+    )
+    check_instance(
+        "protocol", protocol, Protocol, "Make one by research.studies.make_protocol()."
+    )
     check_flag("timed", timed)
     if on_chunk is not None:
         check_callable("on_chunk", on_chunk, "progress")
     check_callable("checkpoints", checkpoints, "name")
     known_optimum(workload)
     sampler = sampler_of(workload, protocol.batch_size)
-    num_epochs = int(protocol.passes // contender.evaluations)  # `plan` has seen to it that it is one at least.
+    num_epochs = int(
+        protocol.passes // contender.evaluations
+    )  # `plan` has seen to it that it is one at least.
     space = dict(contender.space)
     program = lanes.compile_program(
         workload,
@@ -87,21 +102,52 @@ def measure_pair(
     made = trials(space, protocol.budget)
     count = protocol.budget if made else 1
     most = MOST_WIDENINGS if protocol.budget > 1 else 0
-    outcomes, passes = _train(program, workload, contender, protocol, made, count, _part(on_chunk, 0), checkpoints)
+    outcomes, passes = _train(
+        program,
+        workload,
+        contender,
+        protocol,
+        made,
+        count,
+        _part(on_chunk, 0),
+        checkpoints,
+    )
     hit: list[str] = []
-    outer = min(0.25, max(0.1, 1 / protocol.budget))  # Few trials leave wide gaps: the last of them is then an edge.
+    outer = min(
+        0.25, max(0.1, 1 / protocol.budget)
+    )  # Few trials leave wide gaps: the last of them is then an edge.
     for widened in range(most + 1):
         chosen = choose(outcomes.tuning)
-        hit = [f"{name}, {side}" for name, side in edges(space, {name: v[chosen] for name, v in made.items()}, outer)]
-        wider = [widen(space, *place.split(", ")) for place in hit] if widened < most else []
+        hit = [
+            f"{name}, {side}"
+            for name, side in edges(
+                space, {name: v[chosen] for name, v in made.items()}, outer
+            )
+        ]
+        wider = (
+            [widen(space, *place.split(", ")) for place in hit]
+            if widened < most
+            else []
+        )
         wider = [(whole, part) for whole, part in wider if part is not None]
         if not wider:
             break
         (space, part), added = wider[0], math.ceil(protocol.budget / 3)
         more = added_trials(part, added, start=count)
-        new, _ = _train(program, workload, contender, protocol, more, added, _part(on_chunk, widened + 1), checkpoints)
+        new, _ = _train(
+            program,
+            workload,
+            contender,
+            protocol,
+            more,
+            added,
+            _part(on_chunk, widened + 1),
+            checkpoints,
+        )
         made = {name: np.concatenate([made[name], more[name]]) for name in made}
-        outcomes = _Outcomes(*(np.concatenate(both) for both in zip(outcomes, new, strict=True)))
+        outcomes = _Outcomes(
+            *(np.concatenate(both) for both in zip(outcomes, new, strict=True))
+        )
         count += added
     arrays = {
         "trials": np.stack([*made.values()], 1) if made else np.empty((count, 0)),
@@ -115,10 +161,20 @@ def measure_pair(
     chosen_values = {name: float(values[chosen]) for name, values in made.items()}
     rate = rate_name(space)
     if rate is not None:
-        swept = {name: np.full(len(AROUND), value) for name, value in chosen_values.items()}
+        swept = {
+            name: np.full(len(AROUND), value) for name, value in chosen_values.items()
+        }
         swept[rate] *= AROUND
         around, _ = _train(
-            program, workload, contender, protocol, swept, len(AROUND), None, checkpoints, tuning_only=True
+            program,
+            workload,
+            contender,
+            protocol,
+            swept,
+            len(AROUND),
+            None,
+            checkpoints,
+            tuning_only=True,
         )
         arrays |= {"rates": swept[rate], "rate_scores": around.tuning}
     facts = {
@@ -135,9 +191,19 @@ def measure_pair(
         "rate_name": rate,
         "compile_seconds": program.compile_seconds,
     }
-    facts |= _robustness(arrays) | _costs(arrays, protocol, chosen, sampler, facts) | _yardstick(workload, protocol)
-    per_pass = _seconds_per_pass(workload, contender, sampler, chosen_values, num_epochs) if timed else None
-    seconds = None if per_pass is None or facts["cost"] is None else per_pass * facts["cost"]
+    facts |= (
+        _robustness(arrays)
+        | _costs(arrays, protocol, chosen, sampler, facts)
+        | _yardstick(workload, protocol)
+    )
+    per_pass = (
+        _seconds_per_pass(workload, contender, sampler, chosen_values, num_epochs)
+        if timed
+        else None
+    )
+    seconds = (
+        None if per_pass is None or facts["cost"] is None else per_pass * facts["cost"]
+    )
     return Saved(arrays, facts | {"seconds_per_pass": per_pass, "seconds": seconds})
 
 
@@ -147,7 +213,12 @@ def sampler_of(workload: Workload, batch_size: int | None) -> Sampler:
     Raises:
       ValueError: There are fewer examples.
     """
-    check_instance("workload", workload, Workload, "Make one by research.workloads.make_workload(name).")
+    check_instance(
+        "workload",
+        workload,
+        Workload,
+        "Make one by research.workloads.make_workload(name).",
+    )
     if batch_size is not None:
         check_count("batch_size", batch_size)
     n = _examples(workload)
@@ -220,19 +291,34 @@ def robust_rates(rates: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
         beyond = at + step
         if not 0 <= beyond < len(means):
             return rates[at]
-        return 10 ** (logs[at] + (logs[beyond] - logs[at]) * (limit - means[at]) / (means[beyond] - means[at]))
+        return 10 ** (
+            logs[at]
+            + (logs[beyond] - logs[at])
+            * (limit - means[at])
+            / (means[beyond] - means[at])
+        )
 
     return float(edge(-1)), float(edge(1))
 
 
 def _robustness(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Decades of rates within 10 % of the best; None where no rate gets to the target within the budget of passes."""
-    nothing: dict[str, Any] = dict.fromkeys(("robustness", "robust_low", "robust_high", "robust_at_end"))
-    if "rates" not in arrays or arrays["rate_scores"].mean(axis=1).min() > arrays["passes"][-1]:
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("robustness", "robust_low", "robust_high", "robust_at_end")
+    )
+    if (
+        "rates" not in arrays
+        or arrays["rate_scores"].mean(axis=1).min() > arrays["passes"][-1]
+    ):
         return nothing
     low, high = robust_rates(arrays["rates"], arrays["rate_scores"])
     at_end = low == arrays["rates"][0] or high == arrays["rates"][-1]
-    return {"robustness": math.log10(high / low), "robust_low": low, "robust_high": high, "robust_at_end": at_end}
+    return {
+        "robustness": math.log10(high / low),
+        "robust_low": low,
+        "robust_high": high,
+        "robust_at_end": at_end,
+    }
 
 
 def _yardstick(workload: Workload, protocol: Protocol) -> dict[str, Any]:
@@ -256,17 +342,25 @@ def _train(
     """The outcomes of some trials, and the passes at which they were looked at."""
     seeds = np.array(protocol.tuning_seeds + (() if tuning_only else protocol.seeds))
     cells = {name: np.repeat(values, len(seeds)) for name, values in made.items()}
-    trained = lanes.train(program, {"seed": np.tile(seeds, count), **cells}, on_chunk, checkpoints)
+    trained = lanes.train(
+        program, {"seed": np.tile(seeds, count), **cells}, on_chunk, checkpoints
+    )
     passes = trained.passes * contender.evaluations
-    gaps = {part: _relative(workload, part, values) for part, values in trained.values_on.items()}
-    gaps = {part: values.reshape(count, len(seeds), -1) for part, values in gaps.items()}
+    gaps = {
+        part: _relative(workload, part, values)
+        for part, values in trained.values_on.items()
+    }
+    gaps = {
+        part: values.reshape(count, len(seeds), -1) for part, values in gaps.items()
+    }
     m = len(protocol.tuning_seeds)
     tuning, reported = gaps[protocol.tune_on][:, :m], gaps[protocol.reported_on][:, m:]
     outcomes = _Outcomes(
         penalised_passes(passes, tuning, protocol.target),
         passes_to_target(passes, reported, protocol.target),
         np.where(np.isfinite(reported), reported, np.inf),
-        (trained.first_bad_step >= 0).reshape(count, -1)[:, :m] | ~np.isfinite(tuning[..., -1]),
+        (trained.first_bad_step >= 0).reshape(count, -1)[:, :m]
+        | ~np.isfinite(tuning[..., -1]),
     )
     return outcomes, passes
 
@@ -277,13 +371,19 @@ def _relative(workload: Workload, part: str, values: np.ndarray) -> np.ndarray:
     best = optimum.value
     if part != "train":
         best = float(workload.objective(optimum.params, getattr(workload, part)))
-    initial = values[:, :1] - best  # On held-out data it may not be positive: there is no share of such a gap.
+    initial = (
+        values[:, :1] - best
+    )  # On held-out data it may not be positive: there is no share of such a gap.
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         return np.where(initial > 0, (values - best) / initial, np.nan)
 
 
 def _costs(
-    arrays: Mapping[str, np.ndarray], protocol: Protocol, chosen: int, sampler: Sampler, facts: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray],
+    protocol: Protocol,
+    chosen: int,
+    sampler: Sampler,
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """What it costs to reach the target, at an equal number of trials, and where the chosen trial ends."""
     cost, low, high = arrays["best_of"][min(protocol.budget, facts["trials"]) - 1]
@@ -294,7 +394,9 @@ def _costs(
         "cost": _or_none(cost),
         "cost_low": _or_none(low),
         "cost_high": _or_none(high),
-        "reached": float(choice_weights(arrays["tuning"].mean(axis=1), protocol.budget) @ reached),
+        "reached": float(
+            choice_weights(arrays["tuning"].mean(axis=1), protocol.budget) @ reached
+        ),
         "example_gradients": _or_none(cost * facts["n"]),
         "steps": _or_none(cost * facts["n"] / per_step),
         "final": float(final[0]),
@@ -304,19 +406,34 @@ def _costs(
 
 
 def _seconds_per_pass(
-    workload: Workload, contender: Contender, sampler: Sampler, chosen: Mapping[str, float], num_epochs: int
+    workload: Workload,
+    contender: Contender,
+    sampler: Sampler,
+    chosen: Mapping[str, float],
+    num_epochs: int,
 ) -> float:
-    timing = time_alone(workload, contender.make_rule, sampler, chosen, max(1, num_epochs // 10))
-    passes = sampler.num_batches * sampler.batch_size / _examples(workload) * contender.evaluations
+    timing = time_alone(
+        workload, contender.make_rule, sampler, chosen, max(1, num_epochs // 10)
+    )
+    passes = (
+        sampler.num_batches
+        * sampler.batch_size
+        / _examples(workload)
+        * contender.evaluations
+    )
     return timing.seconds_per_epoch / passes
 
 
-def _part(on_chunk: Callable[[lanes.Progress], None] | None, round_: int) -> Callable[[lanes.Progress], None] | None:
+def _part(
+    on_chunk: Callable[[lanes.Progress], None] | None, round_: int
+) -> Callable[[lanes.Progress], None] | None:
     """Tells the share of the whole: the first trials are three quarters of it, for more may follow."""
     if on_chunk is None:
         return None
     low, width = (0.0, 0.75) if round_ == 0 else (0.75 + 0.12 * (round_ - 1), 0.12)
-    return lambda progress: on_chunk(progress._replace(share=low + width * progress.share))
+    return lambda progress: on_chunk(
+        progress._replace(share=low + width * progress.share)
+    )
 
 
 def _examples(workload: Workload) -> int:

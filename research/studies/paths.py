@@ -43,10 +43,15 @@ def describe_steps(points: np.ndarray, gradients: np.ndarray) -> Steps:
         )
     with np.errstate(all="ignore"):
         updates = np.diff(points, axis=0)
-        gradient_norm, update_norm, size = (np.linalg.norm(a, axis=1) for a in (gradients, updates, points[:-1]))
+        gradient_norm, update_norm, size = (
+            np.linalg.norm(a, axis=1) for a in (gradients, updates, points[:-1])
+        )
         ratio = np.where(size == 0, np.inf, update_norm / size)
         # Each is divided by its own norm first: their product may be below the smallest number.
-        cosine = -np.sum(updates / update_norm[:, None] * (gradients / gradient_norm[:, None]), axis=1)
+        cosine = -np.sum(
+            updates / update_norm[:, None] * (gradients / gradient_norm[:, None]),
+            axis=1,
+        )
     return Steps(gradient_norm, update_norm, ratio, np.clip(cosine, -1.0, 1.0) + 0.0)
 
 

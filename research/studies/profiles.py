@@ -31,9 +31,15 @@ def performance_profile(costs: np.ndarray, factors: np.ndarray) -> np.ndarray:
             f"costs must be of shape (workloads, rules) and factors of shape (f,); got {costs.shape} and {factors.shape}."
         )
     if not (costs > 0).all():
-        raise ValueError("costs must be positive passes, or inf where the target was not reached; one is not.")
+        raise ValueError(
+            "costs must be positive passes, or inf where the target was not reached; one is not."
+        )
     if not (factors >= 1).all():
-        raise ValueError(f"factors must be at least 1, for no rule is cheaper than the cheapest; got {factors.min()}.")
+        raise ValueError(
+            f"factors must be at least 1, for no rule is cheaper than the cheapest; got {factors.min()}."
+        )
     best = costs.min(axis=1, keepdims=True)
-    ratios = np.where(np.isfinite(costs), costs / np.where(np.isfinite(best), best, 1.0), np.inf)
+    ratios = np.where(
+        np.isfinite(costs), costs / np.where(np.isfinite(best), best, 1.0), np.inf
+    )
     return (ratios[..., None] <= factors).mean(axis=0)

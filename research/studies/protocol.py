@@ -9,7 +9,10 @@ from research.lanes import WIDTH
 from research.sizes import MOST_SEEDS, MOST_TRIALS, check_most
 
 FIRST_TUNING_SEED = 1000  # Where a number of tuning seeds starts, away from the reported ones, which start at 0.
-REPORTED_ON = {"train": "train", "validation": "test"}  # What a rule was tuned on decides what it is reported on.
+REPORTED_ON = {
+    "train": "train",
+    "validation": "test",
+}  # What a rule was tuned on decides what it is reported on.
 LEAST_SEEDS = 3  # Intervals from two tuning seeds cover 91 % in place of 95.
 ADVISED_SEEDS = 20
 ADVISED_TUNING_SEEDS = 10
@@ -90,22 +93,48 @@ def make_protocol(
         raise ValueError(f"tune_on must be 'train' or 'validation'; got {tune_on!r}.")
     for name, value in (("target", target), ("level", level)):
         if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < 1:
-            raise ValueError(f"{name} is a share, between 0 and 1; got {name}={value!r}.")
-    reported, tuning = _seeds("seeds", seeds, 0), _seeds("tuning_seeds", tuning_seeds, FIRST_TUNING_SEED)
+            raise ValueError(
+                f"{name} is a share, between 0 and 1; got {name}={value!r}."
+            )
+    reported, tuning = (
+        _seeds("seeds", seeds, 0),
+        _seeds("tuning_seeds", tuning_seeds, FIRST_TUNING_SEED),
+    )
     if both := sorted(set(reported) & set(tuning)):
-        raise ValueError(f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both: {both}.")
-    return Protocol(budget, passes, batch_size, reported, tuning, tune_on, float(target), float(level), width)
+        raise ValueError(
+            f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both: {both}."
+        )
+    return Protocol(
+        budget,
+        passes,
+        batch_size,
+        reported,
+        tuning,
+        tune_on,
+        float(target),
+        float(level),
+        width,
+    )
 
 
 def _seeds(name: str, given: Any, first: int) -> tuple[int, ...]:
     if isinstance(given, bool | str | bytes) or not isinstance(given, int | Sequence):
-        raise ValueError(f"{name} must be a number of seeds, or the seeds themselves; got {given!r}.")
+        raise ValueError(
+            f"{name} must be a number of seeds, or the seeds themselves; got {given!r}."
+        )
     check_most(MOST_SEEDS, **{name: given})
     seeds = tuple(range(first, first + given) if isinstance(given, int) else given)
-    if any(isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31 for seed in seeds):
-        raise ValueError(f"{name} must be a number of seeds, or integers in 0..2**31-1; got {given!r}.")
+    if any(
+        isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31
+        for seed in seeds
+    ):
+        raise ValueError(
+            f"{name} must be a number of seeds, or integers in 0..2**31-1; got {given!r}."
+        )
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"{name} has a seed more than once: {seeds}. Give each seed once.")
+        raise ValueError(
+            f"{name} has a seed more than once: {seeds}. Give each seed once."
+        )
     if len(seeds) < LEAST_SEEDS:
         raise ValueError(
             f"{name}: at least {LEAST_SEEDS} are needed, for an interval is made of the differences between them; got "

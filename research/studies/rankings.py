@@ -54,7 +54,11 @@ class Rankings(NamedTuple):
     @property
     def contests(self) -> list[tuple[Entry, ...]]:
         """The rankings in which there are two rules or more."""
-        return [ranking for ranking in self.all if len({entry.rule for entry in ranking}) > 1]
+        return [
+            ranking
+            for ranking in self.all
+            if len({entry.rule for entry in ranking}) > 1
+        ]
 
 
 def merge(gathered: Gathered) -> Rankings:
@@ -85,7 +89,11 @@ def merge(gathered: Gathered) -> Rankings:
                 compared.get((workload, rule)),
             )
             grouped.setdefault((entry.workload, entry.protocol), []).append(entry)
-    return Rankings(gathered, tuple(protocols), tuple(_ordered(grouped[key]) for key in sorted(grouped)))
+    return Rankings(
+        gathered,
+        tuple(protocols),
+        tuple(_ordered(grouped[key]) for key in sorted(grouped)),
+    )
 
 
 def costs(ranking: Sequence[Entry]) -> dict[str, float]:
@@ -110,15 +118,23 @@ def leaders(ranking: Sequence[Entry]) -> tuple[set[str], bool]:
     cost = costs(ranking)
     lowest = min(cost.values())
     rules = {rule for rule, found in cost.items() if found == lowest < math.inf}
-    highest = max((entry.high for entry in ranking if entry.rule in rules), default=math.inf)
-    others = min((entry.low for entry in ranking if entry.rule not in rules), default=math.inf)
+    highest = max(
+        (entry.high for entry in ranking if entry.rule in rules), default=math.inf
+    )
+    others = min(
+        (entry.low for entry in ranking if entry.rule not in rules), default=math.inf
+    )
     if len(rules) != 1 or not highest < others:
         return rules, False
-    of_study = {(id(entry.study), entry.cell["rule"]): entry.rule for entry in reversed(ranking)}
+    of_study = {
+        (id(entry.study), entry.cell["rule"]): entry.rule for entry in reversed(ranking)
+    }
     return rules, all(_decided(entry, of_study, rules) for entry in ranking)
 
 
-def _decided(entry: Entry, of_study: Mapping[tuple[int, str], str], first: set[str]) -> bool:
+def _decided(
+    entry: Entry, of_study: Mapping[tuple[int, str], str], first: set[str]
+) -> bool:
     """Whether a study's own comparison, where it is one of a leader with another rule, speaks for the leader."""
     if entry.comparison is None:
         return True
@@ -161,21 +177,32 @@ def _lead(rankings: Rankings) -> str:
 def _remarks(rankings: Rankings) -> list[str]:
     studies, repeated, left_out = rankings.gathered
     alone = len(rankings.all) - len(rankings.contests)
-    several = sorted(_several(studies, "rule", _code) | _several(studies, "rule", _space))
-    remarks = ["A ranking is one workload under one protocol: only rules that were asked the same are compared."]
+    several = sorted(
+        _several(studies, "rule", _code) | _several(studies, "rule", _space)
+    )
+    remarks = [
+        "A ranking is one workload under one protocol: only rules that were asked the same are compared."
+    ]
     if alone:
-        remarks.append(f"In {alone} more there is but one rule, and nothing to compare.")
+        remarks.append(
+            f"In {alone} more there is but one rule, and nothing to compare."
+        )
     if several:
         remarks.append(
             "Rules of one name with another source, search space or cost of a step are two, and so are those of two studies "
             f"whose source is not known: {', '.join(several)}."
         )
-    if any(len(ranking) > len({entry.rule for entry in ranking}) for ranking in rankings.contests):
+    if any(
+        len(ranking) > len({entry.rule for entry in ranking})
+        for ranking in rankings.contests
+    ):
         remarks.append("The cost of a rule that is in several studies is their median.")
     if repeated:
         remarks.append(f"A copy of a study counts once: {', '.join(repeated)}.")
     if left_out:
-        remarks.append(f"Left out, for they cannot be read: {', '.join(name for name, _ in left_out)}.")
+        remarks.append(
+            f"Left out, for they cannot be read: {', '.join(name for name, _ in left_out)}."
+        )
     return remarks
 
 
@@ -188,7 +215,9 @@ def _example_gradients(cell: Mapping[str, Any]) -> tuple[float, float, float]:
     return math.inf if gradients is None else gradients, low, high
 
 
-def _several(studies: Sequence[FinishedStudy], name: str, of: Callable[[FinishedStudy, Any], Any]) -> set[str]:
+def _several(
+    studies: Sequence[FinishedStudy], name: str, of: Callable[[FinishedStudy, Any], Any]
+) -> set[str]:
     """Names that stand for several things, among all studies."""
     meanings: dict[str, set[Any]] = {}
     for study in studies:
@@ -201,7 +230,9 @@ def _code(study: FinishedStudy, cell: Mapping[str, Any]) -> str:
     """Of the rule's source; where that is not known, of the study, for nothing says that two studies share the rule."""
     known = _of_rule(study, "sources", cell["rule"])
     return (
-        f"code {known[:8]}" if isinstance(known, str) and known.isprintable() else f"study {study.manifest['id'][:8]}"
+        f"code {known[:8]}"
+        if isinstance(known, str) and known.isprintable()
+        else f"study {study.manifest['id'][:8]}"
     )
 
 

@@ -75,17 +75,30 @@ def choose_rate(
     check_real("factor", factor)
     check_count("added", added)
     rates = np.asarray(ladder, float)
-    good = rates.ndim == 1 and rates.size and np.all(np.isfinite(rates) & (rates > 0)) and np.all(np.diff(rates) > 0)
+    good = (
+        rates.ndim == 1
+        and rates.size
+        and np.all(np.isfinite(rates) & (rates > 0))
+        and np.all(np.diff(rates) > 0)
+    )
     if not good:
-        raise ValueError(f"ladder must be positive and ascending, and finite; got {ladder!r}.")
+        raise ValueError(
+            f"ladder must be positive and ascending, and finite; got {ladder!r}."
+        )
     if not 1 < factor < np.inf:
-        raise ValueError(f"factor must be above 1, for the ladder to grow; got factor={factor!r}.")
+        raise ValueError(
+            f"factor must be above 1, for the ladder to grow; got factor={factor!r}."
+        )
     check_most(1_000, added=added)
     scores = _scores(score(rates), rates)
     steps = factor ** np.arange(1, added + 1)
     for widened in range(MAX_WIDENINGS + 1):
         means = scores.mean(axis=1)
-        best = len(rates) - 1 - int(np.argmin(means[::-1])) if np.isfinite(means).any() else 0
+        best = (
+            len(rates) - 1 - int(np.argmin(means[::-1]))
+            if np.isfinite(means).any()
+            else 0
+        )
         at_edge = len(rates) > 1 and best in (0, len(rates) - 1)
         if not at_edge or widened == MAX_WIDENINGS:
             break
@@ -118,12 +131,16 @@ def digits_gained(passes: np.ndarray, gaps: np.ndarray) -> np.ndarray:
     """
     passes, gaps = _checked_passes(passes, gaps)
     if len(passes) < 2:
-        raise ValueError(f"passes must be at least two, to take a mean over; got {passes}.")
+        raise ValueError(
+            f"passes must be at least two, to take a mean over; got {passes}."
+        )
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         relative = gaps / gaps[..., :1]
         logs = np.log10(np.maximum(relative, SMALLEST_GAP))
     bad = np.asarray(~np.isfinite(logs).all(axis=-1) | ~(gaps[..., 0] > 0))
-    means = np.trapezoid(np.where(bad[..., None], 0.0, logs), passes, axis=-1) / (passes[-1] - passes[0])
+    means = np.trapezoid(np.where(bad[..., None], 0.0, logs), passes, axis=-1) / (
+        passes[-1] - passes[0]
+    )
     return np.where(bad, np.inf, means)
 
 
@@ -145,14 +162,18 @@ def first_reached(passes: np.ndarray, gaps: np.ndarray, target: float) -> np.nda
     passes, gaps = _checked_passes(passes, gaps)
     check_real("target", target)
     if not 0 < target < np.inf:
-        raise ValueError(f"target must be a positive share of the initial gap, such as 1e-4; got target={target!r}.")
+        raise ValueError(
+            f"target must be a positive share of the initial gap, such as 1e-4; got target={target!r}."
+        )
     alive = np.logical_and.accumulate(np.isfinite(gaps), axis=-1) & (gaps[..., :1] > 0)
     with np.errstate(invalid="ignore"):
         reached = alive & (gaps <= target * gaps[..., :1])
     return np.where(reached.any(axis=-1), passes[np.argmax(reached, axis=-1)], np.inf)
 
 
-def _checked_passes(passes: np.ndarray, gaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _checked_passes(
+    passes: np.ndarray, gaps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     check_numbers("passes", passes)
     check_numbers("gaps", gaps)
     passes, gaps = np.asarray(passes, float), np.asarray(gaps, float)

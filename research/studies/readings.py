@@ -108,8 +108,12 @@ def pool_of(arrays: Mapping[str, np.ndarray], target: float, trials: int) -> Poo
     """
     costs, final = arrays["costs"][:trials], arrays["final"][:trials]
     budget = float(arrays["passes"][-1])
-    final = np.where(final > target, final, np.inf)  # At the target with no cost: it had diverged on the way.
-    guess = penalised_passes(np.array([0.0, budget]), np.stack([np.ones_like(final), final], axis=-1), target)
+    final = np.where(
+        final > target, final, np.inf
+    )  # At the target with no cost: it had diverged on the way.
+    guess = penalised_passes(
+        np.array([0.0, budget]), np.stack([np.ones_like(final), final], axis=-1), target
+    )
     return Pool(np.where(np.isfinite(costs), costs, guess), costs, budget)
 
 
@@ -161,13 +165,17 @@ def draw_study(
     made, runs = pools[0].scores.shape
     search, each = trials - 1, tuning_seeds + seeds
     if pools[1].scores.shape != (made, runs):
-        raise ValueError(f"both pools need the same trials and seeds; got {(made, runs)} and {pools[1].scores.shape}.")
+        raise ValueError(
+            f"both pools need the same trials and seeds; got {(made, runs)} and {pools[1].scores.shape}."
+        )
     for name, needed, there in (
         ("trials", 1 + search * (1 + other_trials), made),
         ("seeds", each * (1 + other_seeds), runs),
     ):
         if needed > there:
-            raise ValueError(f"such a study draws {needed} {name}; the pool has {there}. Measure more, or draw fewer.")
+            raise ValueError(
+                f"such a study draws {needed} {name}; the pool has {there}. Measure more, or draw fewer."
+            )
     columns, points = generator.permutation(runs), 1 + generator.permutation(made - 1)
     sides = []
     for side, pool in enumerate(pools):
@@ -175,12 +183,26 @@ def draw_study(
         chosen = columns[side * other_seeds * each :][:each]
         tuned, reported = chosen[:tuning_seeds], chosen[tuning_seeds:]
         grids = np.ix_(rows, tuned), np.ix_(rows, reported)
-        sides.append(Drawn(pool.scores[grids[0]], pool.scores[grids[1]], pool.costs[grids[1]], pool.budget, rows))
+        sides.append(
+            Drawn(
+                pool.scores[grids[0]],
+                pool.scores[grids[1]],
+                pool.costs[grids[1]],
+                pool.budget,
+                rows,
+            )
+        )
     return sides[0], sides[1]
 
 
 def read(
-    reading: Reading, mine: Drawn, other: Drawn, *, level: float = 0.95, resamples: int = 1000, seed: int = 0
+    reading: Reading,
+    mine: Drawn,
+    other: Drawn,
+    *,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> int:
     """Whom a reading names the winner.
 
@@ -199,17 +221,25 @@ def read(
       [1, 1, 1]
     """
     check_level(level)
-    other = other if reading.others_trials is None else _first_trials(other, reading.others_trials)
+    other = (
+        other
+        if reading.others_trials is None
+        else _first_trials(other, reading.others_trials)
+    )
     if reading.decide == "interval":
         sides = (Scores(side.tuning, side.costs, side.budget) for side in (mine, other))
-        verdict = difference(*sides, trials=reading.redrawn, level=level, resamples=resamples, seed=seed).verdict
+        verdict = difference(
+            *sides, trials=reading.redrawn, level=level, resamples=resamples, seed=seed
+        ).verdict
         return {"better": MINE, "worse": OTHER}.get(verdict, NONE)
     mine_scores, other_scores = (reported(reading, side) for side in (mine, other))
     if reading.decide == "lower mean":
         return int(np.sign(other_scores.mean() - mine_scores.mean()))
     if reading.decide == "t-test":
         return _t_test(np.log(other_scores) - np.log(mine_scores), level)
-    raise ValueError(f"decide must be 'lower mean', 't-test' or 'interval'; got {reading.decide!r}.")
+    raise ValueError(
+        f"decide must be 'lower mean', 't-test' or 'interval'; got {reading.decide!r}."
+    )
 
 
 def reported(reading: Reading, side: Drawn) -> np.ndarray:
@@ -244,12 +274,16 @@ def share(count: int, total: int, level: float = 0.95) -> tuple[float, float, fl
     check_whole("total", total, 1)
     check_whole("count", count, 0)
     if count > total:
-        raise ValueError(f"count is how often, of total: at most total; got count={count}, total={total}.")
+        raise ValueError(
+            f"count is how often, of total: at most total; got count={count}, total={total}."
+        )
     interval = stats.binomtest(int(count), int(total)).proportion_ci(level, "wilson")
     return int(count) / int(total), float(interval.low), float(interval.high)
 
 
-def tally(named: np.ndarray, truth: np.ndarray) -> dict[str, tuple[float, float, float]]:
+def tally(
+    named: np.ndarray, truth: np.ndarray
+) -> dict[str, tuple[float, float, float]]:
     """How often studies name the right winner, the wrong one, and none.
 
     Args:
@@ -262,7 +296,10 @@ def tally(named: np.ndarray, truth: np.ndarray) -> dict[str, tuple[float, float,
       {'right': 0.25, 'wrong': 0.5, 'undecided': 0.25}
     """
     named, truth = np.asarray(named), np.asarray(truth)
-    if named.shape != truth.shape or not np.isin([*named.ravel(), *truth.ravel()], (MINE, NONE, OTHER)).all():
+    if (
+        named.shape != truth.shape
+        or not np.isin([*named.ravel(), *truth.ravel()], (MINE, NONE, OTHER)).all()
+    ):
         raise ValueError(
             f"named and truth must be of one shape, each MINE, NONE or OTHER; got {named!r} and {truth!r}."
         )
@@ -273,7 +310,11 @@ def tally(named: np.ndarray, truth: np.ndarray) -> dict[str, tuple[float, float,
 
 
 def _first_trials(side: Drawn, count: int) -> Drawn:
-    return side._replace(tuning=side.tuning[:count], reported=side.reported[:count], costs=side.costs[:count])
+    return side._replace(
+        tuning=side.tuning[:count],
+        reported=side.reported[:count],
+        costs=side.costs[:count],
+    )
 
 
 def _t_test(advantages: np.ndarray, level: float) -> int:

@@ -20,10 +20,14 @@ def regime_tables(numbers: dict[str, Any], rule: str) -> tuple[Table, ...]:
     check_text("rule", rule)
     needed = ("rows", "floors", "deviations", "first", "proof", "optima")
     if missing := [name for name in needed if name not in numbers]:
-        raise ValueError(f"numbers must be those of batch_stochastic_minibatch; they have no {', '.join(missing)}.")
+        raise ValueError(
+            f"numbers must be those of batch_stochastic_minibatch; they have no {', '.join(missing)}."
+        )
     check_sequence("numbers['rows']", numbers["rows"], "rows", Mapping)
     if not numbers["rows"]:
-        raise ValueError("numbers must have at least one row; numbers['rows'] is empty.")
+        raise ValueError(
+            "numbers must have at least one row; numbers['rows'] is empty."
+        )
     for name in needed[1:3] + needed[4:]:
         check_mapping(f"numbers[{name!r}]", numbers[name])
     return (
@@ -36,7 +40,12 @@ def regime_tables(numbers: dict[str, Any], rule: str) -> tuple[Table, ...]:
     )
 
 
-def table(title: str, rows: Iterable[Any], columns: Mapping[str, Callable[[Any], Any]], note: str) -> Table:
+def table(
+    title: str,
+    rows: Iterable[Any],
+    columns: Mapping[str, Callable[[Any], Any]],
+    note: str,
+) -> Table:
     """A table from a dict of column name -> function of a row."""
     cells = tuple(tuple(column(row) for column in columns.values()) for row in rows)
     return Table(title, tuple(columns), cells, note)
@@ -57,7 +66,12 @@ def costs_table(numbers: dict[str, Any], rule: str) -> Table:
     names = list(numbers["rows"][0]["targets"])
     columns = key_columns("workload", "regime", "rate")
     columns |= {f"passes to {t}": lambda row, t=t: row["targets"][t][0] for t in names}
-    columns |= {f"seconds to {t}": lambda row, t=t: times(row["targets"][t][0], row["seconds_per_pass"]) for t in names}
+    columns |= {
+        f"seconds to {t}": lambda row, t=t: times(
+            row["targets"][t][0], row["seconds_per_pass"]
+        )
+        for t in names
+    }
     columns |= {"comes to rest at": lambda row: row["floor"][0]}
     return table(
         "Gradient descent: what it costs to come within a share of the initial f - f*",
@@ -128,13 +142,22 @@ def rules_table(numbers: dict[str, Any]) -> Table:
 def targets_table(numbers: dict[str, Any]) -> Table:
     """Steps, example gradients and seconds to each target."""
     rows = [(row, target) for row in numbers["rows"] for target in row["targets"]]
-    columns = {name: lambda item, name=name: item[0][name] for name in ("workload", "rule", "regime")} | {
+    columns = {
+        name: lambda item, name=name: item[0][name]
+        for name in ("workload", "rule", "regime")
+    } | {
         "target": lambda item: item[1],
-        "steps": lambda item: times(item[0]["targets"][item[1]][0], item[0]["n"] / item[0]["batch_size"]),
-        "example gradients": lambda item: times(item[0]["targets"][item[1]][0], item[0]["n"]),
+        "steps": lambda item: times(
+            item[0]["targets"][item[1]][0], item[0]["n"] / item[0]["batch_size"]
+        ),
+        "example gradients": lambda item: times(
+            item[0]["targets"][item[1]][0], item[0]["n"]
+        ),
         "passes, low": lambda item: item[0]["targets"][item[1]][1],
         "passes, high": lambda item: item[0]["targets"][item[1]][2],
-        "seconds": lambda item: times(item[0]["targets"][item[1]][0], item[0]["seconds_per_pass"]),
+        "seconds": lambda item: times(
+            item[0]["targets"][item[1]][0], item[0]["seconds_per_pass"]
+        ),
     }
     return table(
         "Steps, example gradients and seconds to each target",
@@ -154,4 +177,6 @@ def optima_table(numbers: dict[str, Any]) -> Table:
         "solver": lambda item: item[1]["solver"],
     }
     note = "Solved in float64 by code that shares nothing with descent."
-    return table("The exact optimum of each workload", numbers["optima"].items(), columns, note)
+    return table(
+        "The exact optimum of each workload", numbers["optima"].items(), columns, note
+    )

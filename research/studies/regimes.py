@@ -33,11 +33,15 @@ class Regime(NamedTuple):
             return samplers.full_batch(n)
         return samplers.minibatch(n, self.batch_size, replacement=self.replacement)
 
-    def make_rule(self, rule: Callable[[Any], optax.GradientTransformation], n: int) -> Callable:
+    def make_rule(
+        self, rule: Callable[[Any], optax.GradientTransformation], n: int
+    ) -> Callable:
         """learning_rate -> rule, its rate constant, or η / sqrt(1 + t / n) for steps of one example."""
         if not self.decaying:
             return rule
-        return lambda learning_rate: rule(schedules.inverse_square_root(learning_rate, n / (self.batch_size or n)))
+        return lambda learning_rate: rule(
+            schedules.inverse_square_root(learning_rate, n / (self.batch_size or n))
+        )
 
     def ladder(self, rule: str) -> np.ndarray:
         """First rates to try: the rule's, moved up for exact gradients and down for those of single examples."""
@@ -55,7 +59,9 @@ def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
     check_count("batch_size", batch_size)
     return (
         Regime("full batch"),
-        Regime(f"mini-batch {batch_size}, with replacement", batch_size, replacement=True),
+        Regime(
+            f"mini-batch {batch_size}, with replacement", batch_size, replacement=True
+        ),
         Regime("stochastic, with replacement", 1, replacement=True),
         Regime("stochastic, decaying rate", 1, replacement=True, decaying=True),
     )
@@ -69,4 +75,8 @@ def practice_regimes(batch_size: int) -> tuple[Regime, ...]:
       ['full batch', 'mini-batch 32', 'stochastic']
     """
     check_count("batch_size", batch_size)
-    return Regime("full batch"), Regime(f"mini-batch {batch_size}", batch_size), Regime("stochastic", 1)
+    return (
+        Regime("full batch"),
+        Regime(f"mini-batch {batch_size}", batch_size),
+        Regime("stochastic", 1),
+    )

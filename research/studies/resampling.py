@@ -29,7 +29,10 @@ class Replicates(NamedTuple):
 
 
 def replicate(
-    pairs: Sequence[tuple[Scores, Scores]], trials: int | None, resamples: int, seed: int
+    pairs: Sequence[tuple[Scores, Scores]],
+    trials: int | None,
+    resamples: int,
+    seed: int,
 ) -> tuple[Replicates, Replicates]:
     """Bootstrap replicates of the comparison of two rules, on one or several workloads.
 
@@ -56,16 +59,25 @@ def replicate(
         costs = [np.where(s.costs <= s.budget, s.costs, np.inf) for s in (mine, other)]
         won = wins(costs[0][chosen[0]], costs[1][chosen[1]])
         times = [ert_of_all(s)[j] for s, j in zip((mine, other), chosen, strict=True)]
-        freedom.append(pooled([_log_variance(t) for t in times], [mine.tuning.shape[1] - 1.0] * 2))
+        freedom.append(
+            pooled([_log_variance(t) for t in times], [mine.tuning.shape[1] - 1.0] * 2)
+        )
         ratio_choices.append(log_ratio(*times))
         win_choices.append(won.mean(axis=1))
-        runs.append([*_mixed(mine, chosen[0]), *_mixed(other, chosen[1]), won.mean(axis=0)])
+        runs.append(
+            [*_mixed(mine, chosen[0]), *_mixed(other, chosen[1]), won.mean(axis=0)]
+        )
     # Every row is a number per reporting seed; resampling seeds takes the mean of columns.
-    drawn, whole = resampled_means(np.concatenate(runs), resamples, generator), np.concatenate(runs).mean(axis=1)
+    drawn, whole = (
+        resampled_means(np.concatenate(runs), resamples, generator),
+        np.concatenate(runs).mean(axis=1),
+    )
     logs, shares = _outcomes(drawn.reshape(len(pairs), 5, -1))
     middle_logs, middle_shares = _outcomes(whole.reshape(len(pairs), 5, 1))
     return (
-        Replicates(np.array(ratio_choices), minus(logs, middle_logs), np.array(freedom)),
+        Replicates(
+            np.array(ratio_choices), minus(logs, middle_logs), np.array(freedom)
+        ),
         Replicates(np.array(win_choices), shares - middle_shares, np.array(freedom)),
     )
 
@@ -77,7 +89,9 @@ def replicate_best_of(scores: Scores, resamples: int, seed: int) -> Replicates:
     means = resampled_means(scores.tuning, resamples, generator, left_out=1).T
     weights = np.stack([choice_weights(means, k) for k in range(1, len(spent) + 1)])
     choice = ratio(weights @ spent.sum(axis=1), weights @ reached.sum(axis=1))
-    rows = np.concatenate([weights.mean(axis=1) @ spent, weights.mean(axis=1) @ reached])
+    rows = np.concatenate(
+        [weights.mean(axis=1) @ spent, weights.mean(axis=1) @ reached]
+    )
     drawn, whole = resampled_means(rows, resamples, generator), rows.mean(axis=1)
     costs, middle = ratio(*np.split(drawn, 2)), ratio(*np.split(whole[:, None], 2))
     freedom = np.full(len(spent), scores.tuning.shape[1] - 1.0)
@@ -109,12 +123,18 @@ def choice_weights(means: np.ndarray, trials: int) -> np.ndarray:
     rank = np.argsort(np.argsort(means[..., 1:], axis=-1, kind="stable"), axis=-1) + 1
     chances = special.comb(t - 1 - rank, k - 2) / special.comb(t - 1, k - 1)
     others = np.where(means[..., 1:] < means[..., :1], chances, 0.0)
-    return np.concatenate([np.maximum(1 - others.sum(axis=-1, keepdims=True), 0.0), others], axis=-1)
+    return np.concatenate(
+        [np.maximum(1 - others.sum(axis=-1, keepdims=True), 0.0), others], axis=-1
+    )
 
 
 def wins(mine: np.ndarray, other: np.ndarray) -> np.ndarray:
     """1 where mine cost less, 0 where the other did, 1/2 where both cost the same to rounding or neither got there."""
-    return np.where(np.isclose(mine, other, rtol=ROUNDING, atol=0.0), 0.5, (mine < other).astype(float))
+    return np.where(
+        np.isclose(mine, other, rtol=ROUNDING, atol=0.0),
+        0.5,
+        (mine < other).astype(float),
+    )
 
 
 def log_ratio(mine: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -131,10 +151,14 @@ def minus(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def ert_of_all(scores: Scores) -> np.ndarray:
     """ERT of every trial, shape (t,)."""
-    return ratio(*(array.sum(axis=1) for array in spent_and_reached(scores.costs, scores.budget)))
+    return ratio(
+        *(array.sum(axis=1) for array in spent_and_reached(scores.costs, scores.budget))
+    )
 
 
-def pooled(variances: Sequence[float] | np.ndarray, freedom: Sequence[float] | np.ndarray) -> float:
+def pooled(
+    variances: Sequence[float] | np.ndarray, freedom: Sequence[float] | np.ndarray
+) -> float:
     """Satterthwaite's degrees of freedom of a sum of independent variances: (sum V)^2 / sum(V^2 / freedom).
 
     Example:
@@ -149,7 +173,11 @@ def pooled(variances: Sequence[float] | np.ndarray, freedom: Sequence[float] | n
 
 
 def resampled_means(
-    rows: np.ndarray, resamples: int, generator: np.random.Generator, *, left_out: int = 0
+    rows: np.ndarray,
+    resamples: int,
+    generator: np.random.Generator,
+    *,
+    left_out: int = 0,
 ) -> np.ndarray:
     """Means over columns drawn with replacement by `scipy.stats.bootstrap`, the same columns for every row.
 
@@ -167,20 +195,35 @@ def resampled_means(
 
     check_most(MOST_RESAMPLES, resamples=resamples)
     check_room(f"resamples={resamples}", resamples, max(1, len(rows)))
-    indices, batch = (np.arange(rows.shape[1]),), max(1, min(resamples, 2_000_000 // rows.size))
+    indices, batch = (
+        (np.arange(rows.shape[1]),),
+        max(1, min(resamples, 2_000_000 // rows.size)),
+    )
     outcome = stats.bootstrap(
-        indices, means, n_resamples=resamples, batch=batch, vectorized=True, method="percentile", rng=generator
+        indices,
+        means,
+        n_resamples=resamples,
+        batch=batch,
+        vectorized=True,
+        method="percentile",
+        rng=generator,
     )
     return outcome.bootstrap_distribution
 
 
 def _choices(
-    mine: Scores, other: Scores, trials: int | None, resamples: int, generator: np.random.Generator
+    mine: Scores,
+    other: Scores,
+    trials: int | None,
+    resamples: int,
+    generator: np.random.Generator,
 ) -> np.ndarray:
     """The trials chosen of mine and of the other, shape (2, resamples)."""
     rules = (mine, other)
     most = max(len(s.tuning) for s in rules)
-    means = resampled_means(np.concatenate([s.tuning for s in rules]), resamples, generator, left_out=1)
+    means = resampled_means(
+        np.concatenate([s.tuning for s in rules]), resamples, generator, left_out=1
+    )
     order = generator.random((most, resamples))
     order[0] = -1.0  # The defaults are always among the trials drawn.
     return np.array(
@@ -205,7 +248,9 @@ def _mixed(scores: Scores, chosen: np.ndarray) -> list[np.ndarray]:
 
 def _outcomes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mine_spent, mine_reached, other_spent, other_reached, won = rows.swapaxes(0, 1)
-    return log_ratio(ratio(mine_spent, mine_reached), ratio(other_spent, other_reached)), won
+    return log_ratio(
+        ratio(mine_spent, mine_reached), ratio(other_spent, other_reached)
+    ), won
 
 
 def _log_variance(costs: np.ndarray) -> float:

@@ -37,9 +37,13 @@ def choose(tuning: np.ndarray) -> int:
     check_numbers("tuning", tuning)
     tuning = np.asarray(tuning, float)
     if tuning.ndim != 2 or not tuning.size:
-        raise ValueError(f"tuning must be of shape (trials, seeds), at least one of each; got {tuning.shape}.")
+        raise ValueError(
+            f"tuning must be of shape (trials, seeds), at least one of each; got {tuning.shape}."
+        )
     if not np.isfinite(tuning).all():
-        raise ValueError("tuning holds a score that is not finite; `penalised_passes` gives every run a finite one.")
+        raise ValueError(
+            "tuning holds a score that is not finite; `penalised_passes` gives every run a finite one."
+        )
     return int(np.argmin(tuning.mean(axis=1)))
 
 
@@ -58,11 +62,17 @@ def checked(scores: Scores, name: str = "scores") -> Scores:
       4.0
     """
     if not all(hasattr(scores, field) for field in Scores._fields):
-        raise TypeError(f"{name} must be research.studies.Scores(tuning, costs, budget); got {name}={shown(scores)}.")
+        raise TypeError(
+            f"{name} must be research.studies.Scores(tuning, costs, budget); got {name}={shown(scores)}."
+        )
     check_numbers(f"{name}.tuning", scores.tuning)
     check_numbers(f"{name}.costs", scores.costs)
     check_real(f"{name}.budget", scores.budget)
-    tuning, costs, budget = np.asarray(scores.tuning, float), np.asarray(scores.costs, float), float(scores.budget)
+    tuning, costs, budget = (
+        np.asarray(scores.tuning, float),
+        np.asarray(scores.costs, float),
+        float(scores.budget),
+    )
     choose(tuning)
     if costs.ndim != 2 or len(costs) != len(tuning):
         raise ValueError(
@@ -74,7 +84,11 @@ def checked(scores: Scores, name: str = "scores") -> Scores:
                 f"an interval needs at least two {name} seeds, better {usual} or more; got {array.shape[1]}."
             )
     if np.isnan(costs).any() or (costs < 0).any():
-        raise ValueError("costs must be passes, at least 0, or inf where the target was not reached; one is not.")
+        raise ValueError(
+            "costs must be passes, at least 0, or inf where the target was not reached; one is not."
+        )
     if not 0 < budget < np.inf:
-        raise ValueError(f"budget must be a positive number of passes; got {scores.budget}.")
+        raise ValueError(
+            f"budget must be a positive number of passes; got {scores.budget}."
+        )
     return Scores(tuning, costs, budget)

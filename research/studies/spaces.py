@@ -14,7 +14,14 @@ from research.sizes import MOST_TRIALS, check_most
 # Names of one row share a dimension of the sequence, so that two rules try the same points of what they share, and so
 # that a rule with one hyper-parameter, whatever its name, gets the first dimension, which covers best.
 DIMENSIONS = (
-    ("learning_rate", "distance_factor", "rate", "lr", "step_size", "max_learning_rate"),
+    (
+        "learning_rate",
+        "distance_factor",
+        "rate",
+        "lr",
+        "step_size",
+        "max_learning_rate",
+    ),
     ("momentum", "b1", "beta", "decay", "rho"),
     ("b2", "weight_decay"),
     ("eps",),
@@ -47,7 +54,9 @@ class Range(NamedTuple):
     default: float | None = None
 
 
-Space = Mapping[str, Range]  # By the name of the hyper-parameter; empty where there is nothing to choose.
+Space = Mapping[
+    str, Range
+]  # By the name of the hyper-parameter; empty where there is nothing to choose.
 
 
 def check_space(space: Space, owner: str = "") -> None:
@@ -66,30 +75,48 @@ def check_space(space: Space, owner: str = "") -> None:
     """
     check_text("owner", owner)
     if not isinstance(space, Mapping):
-        raise TypeError(f"a space is a dict, such as {{'learning_rate': Range(1e-4, 1.0)}}; {owner} has {space!r}.")
+        raise TypeError(
+            f"a space is a dict, such as {{'learning_rate': Range(1e-4, 1.0)}}; {owner} has {space!r}."
+        )
     for name, range_ in space.items():
         where = f"{owner}.{name}" if owner else name
         if not isinstance(range_, Range):
-            raise TypeError(f"{where} must be a Range, such as Range(1e-4, 1.0); got {range_!r}.")
+            raise TypeError(
+                f"{where} must be a Range, such as Range(1e-4, 1.0); got {range_!r}."
+            )
         _check_numbers(range_, where)
         low, high, scale, default = range_
         if scale == "log" and low <= 0:
             raise ValueError(f"{where}: a log scale starts above 0; got low={low!r}.")
         if scale == "one_minus" and not (low >= 0 and high < 1):
-            raise ValueError(f"{where}: a one_minus scale goes from 0 or more to less than 1; got {low!r}..{high!r}.")
+            raise ValueError(
+                f"{where}: a one_minus scale goes from 0 or more to less than 1; got {low!r}..{high!r}."
+            )
         if low >= high:
-            raise ValueError(f"{where}: low must be less than high; got low={low!r}, high={high!r}.")
+            raise ValueError(
+                f"{where}: low must be less than high; got low={low!r}, high={high!r}."
+            )
         if default is not None and not low <= default <= high:
-            raise ValueError(f"{where}: the default {default!r} lies outside {low!r}..{high!r}; widen the range.")
+            raise ValueError(
+                f"{where}: the default {default!r} lies outside {low!r}..{high!r}; widen the range."
+            )
 
 
 def _check_numbers(range_: Range, where: str) -> None:
     if range_.scale not in SCALES:
-        raise ValueError(f"{where}: unknown scale {range_.scale!r}{known_names(range_.scale, SCALES, ELSEWHERE)}")
-    for end, value in (("low", range_.low), ("high", range_.high), ("default", range_.default)):
+        raise ValueError(
+            f"{where}: unknown scale {range_.scale!r}{known_names(range_.scale, SCALES, ELSEWHERE)}"
+        )
+    for end, value in (
+        ("low", range_.low),
+        ("high", range_.high),
+        ("default", range_.default),
+    ):
         if value is None and end == "default":
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        if isinstance(value, bool) or not isinstance(
+            value, int | float | np.integer | np.floating
+        ):
             raise TypeError(f"{where}: {end} must be a number; got {end}={value!r}.")
         if not math.isfinite(value):
             raise ValueError(f"{where}: {end} must be finite; got {end}={value!r}.")
@@ -119,7 +146,12 @@ def trials(space: Space, count: int) -> dict[str, np.ndarray]:
     _check_count("count", count, 1)
     points = _points(space, count - 1)
     return {
-        name: np.concatenate([[float(_at(r, np.array(0.5))) if r.default is None else r.default], _at(r, points[name])])
+        name: np.concatenate(
+            [
+                [float(_at(r, np.array(0.5))) if r.default is None else r.default],
+                _at(r, points[name]),
+            ]
+        )
         for name, r in space.items()
     }
 
@@ -149,11 +181,19 @@ def added_trials(part: Space, count: int, start: int) -> dict[str, np.ndarray]:
 
 
 def _check_count(name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}; got {name}={value!r}.")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | np.integer)
+        or value < least
+    ):
+        raise ValueError(
+            f"{name} must be an integer of at least {least}; got {name}={value!r}."
+        )
 
 
-def edges(space: Space, chosen: Mapping[str, float], outer: float = 0.1) -> tuple[tuple[str, str], ...]:
+def edges(
+    space: Space, chosen: Mapping[str, float], outer: float = 0.1
+) -> tuple[tuple[str, str], ...]:
     """Where a chosen trial lies in the outer part of its range, so that the best may lie outside.
 
     Args:
@@ -170,7 +210,10 @@ def edges(space: Space, chosen: Mapping[str, float], outer: float = 0.1) -> tupl
     """
     found = []
     for name, range_ in space.items():
-        start, end = _scaled(range_.low, range_.scale), _scaled(range_.high, range_.scale)
+        start, end = (
+            _scaled(range_.low, range_.scale),
+            _scaled(range_.high, range_.scale),
+        )
         position = (_scaled(chosen[name], range_.scale) - start) / (end - start)
         if position <= outer and not (range_.scale == "one_minus" and range_.low == 0):
             found.append((name, "low"))
@@ -179,7 +222,9 @@ def edges(space: Space, chosen: Mapping[str, float], outer: float = 0.1) -> tupl
     return tuple(found)
 
 
-def widen(space: Space, name: str, side: str) -> tuple[dict[str, Range], dict[str, Range] | None]:
+def widen(
+    space: Space, name: str, side: str
+) -> tuple[dict[str, Range], dict[str, Range] | None]:
     """Lets a range grow by a third of its width, on its scale, beyond one of its ends.
 
     Args:
@@ -199,13 +244,19 @@ def widen(space: Space, name: str, side: str) -> tuple[dict[str, Range], dict[st
       True
     """
     if name not in space or side not in ("low", "high"):
-        raise ValueError(f"widen takes a name of {list(space)} and a side, low or high; got {name!r}, {side!r}.")
+        raise ValueError(
+            f"widen takes a name of {list(space)} and a side, low or high; got {name!r}, {side!r}."
+        )
     range_, end = space[name], _beyond(space[name], side)
     if side == "low":
         whole, part = range_._replace(low=end), Range(end, range_.low, range_.scale)
     else:
         whole, part = range_._replace(high=end), Range(range_.high, end, range_.scale)
-    if part.low >= part.high or not math.isfinite(end) or (range_.scale == "log" and end == 0):
+    if (
+        part.low >= part.high
+        or not math.isfinite(end)
+        or (range_.scale == "log" and end == 0)
+    ):
         return dict(space), None
     return {**space, name: whole}, {**space, name: part}
 
@@ -216,7 +267,9 @@ def _beyond(range_: Range, side: str) -> float:
         return range_.low if side == "low" else range_.high
     start, end = _scaled(range_.low, range_.scale), _scaled(range_.high, range_.scale)
     third = (end - start) / 3
-    moved = float(_unscaled(start - third if side == "low" else end + third, range_.scale))
+    moved = float(
+        _unscaled(start - third if side == "low" else end + third, range_.scale)
+    )
     return moved if range_.scale == "log" else min(max(moved, 0.0), HIGHEST_SHARE)
 
 
@@ -225,7 +278,9 @@ def _points(space: Space, count: int) -> dict[str, np.ndarray]:
     check_most(MOST_TRIALS, count=count)
     dimensions = _dimensions(space)
     drawn = max(_DRAWN, len(DIMENSIONS) + len(space))
-    points = qmc.Halton(drawn, scramble=True, rng=np.random.default_rng(_HALTON_SEED)).random(count)
+    points = qmc.Halton(
+        drawn, scramble=True, rng=np.random.default_rng(_HALTON_SEED)
+    ).random(count)
     return {name: points[:, dimension] for name, dimension in dimensions.items()}
 
 
@@ -235,7 +290,9 @@ def _dimensions(space: Space) -> dict[str, int]:
     for row, names in enumerate(DIMENSIONS):
         found |= dict.fromkeys([name for name in names if name in space][:1], row)
     for name in sorted(set(space) - set(found)):
-        found[name] = min(set(range(len(space) + len(DIMENSIONS))) - set(found.values()))
+        found[name] = min(
+            set(range(len(space) + len(DIMENSIONS))) - set(found.values())
+        )
     return found
 
 
@@ -256,7 +313,9 @@ def _unscaled(position, scale: str):
 def _at(range_: Range, shares: np.ndarray) -> np.ndarray:
     """The values at these shares of the way from low to high."""
     start, end = _scaled(range_.low, range_.scale), _scaled(range_.high, range_.scale)
-    return np.clip(_unscaled(start + shares * (end - start), range_.scale), range_.low, range_.high)
+    return np.clip(
+        _unscaled(start + shares * (end - start), range_.scale), range_.low, range_.high
+    )
 
 
 def parse_range(text: str) -> Range:
@@ -295,7 +354,9 @@ def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
         target, equals, text = word.partition("=")
         rule, _, name = target.strip().rpartition(".")
         if not (equals and rule and name.isidentifier()):
-            raise ValueError(f"a space is written rule.name=low..high, as in adam.learning_rate=1e-4..1; got {word!r}.")
+            raise ValueError(
+                f"a space is written rule.name=low..high, as in adam.learning_rate=1e-4..1; got {word!r}."
+            )
         if name in found.setdefault(rule, {}):
             raise ValueError(f"{rule}.{name} is given twice; one range is enough.")
         found[rule][name] = parse_range(text)

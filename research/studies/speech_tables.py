@@ -6,7 +6,9 @@ from typing import Any
 from research.runs import Table, dashed
 
 
-def speech_tables(numbers: Mapping[str, Any], labels: Mapping[str, str]) -> tuple[Table, ...]:
+def speech_tables(
+    numbers: Mapping[str, Any], labels: Mapping[str, str]
+) -> tuple[Table, ...]:
     """All tables of the experiment spoken_words; the first is what the terminal shows.
 
     Args:
@@ -27,7 +29,18 @@ def first_table(numbers: Mapping[str, Any], labels: Mapping[str, str]) -> Table:
     return Table(
         f"Test accuracy on {numbers['dataset']}",
         ("model", "test accuracy", "low", "high", "parameters", "seconds", "peak rate"),
-        tuple(dashed((labels[r["model"]], *r["accuracy"], r["parameters"], r["seconds"], r["rate"])) for r in rows),
+        tuple(
+            dashed(
+                (
+                    labels[r["model"]],
+                    *r["accuracy"],
+                    r["parameters"],
+                    r["seconds"],
+                    r["rate"],
+                )
+            )
+            for r in rows
+        ),
         f"Mean over {numbers['seeds']} seeds and its 95 % t interval; the first row is the simple baseline, at its exact "
         "optimum. Seconds are those of one training (median), without compilation.",
     )
@@ -39,8 +52,20 @@ def digits_table(numbers: Mapping[str, Any], labels: Mapping[str, str]) -> Table
     rows = numbers["digits"]
     return Table(
         "Spoken digits: speakers shared, and one left out",
-        ("model", "shared", "low", "high", "left out", "low ", "high ", *numbers["speakers"]),
-        tuple(dashed((labels[r["model"]], *r["shared"], *r["left_out"], *r["by_speaker"])) for r in rows),
+        (
+            "model",
+            "shared",
+            "low",
+            "high",
+            "left out",
+            "low ",
+            "high ",
+            *numbers["speakers"],
+        ),
+        tuple(
+            dashed((labels[r["model"]], *r["shared"], *r["left_out"], *r["by_speaker"]))
+            for r in rows
+        ),
         f"Shared: the set's own split, {train} and {test} recordings, each speaker in both; mean over "
         f"{numbers['word_seeds']} seeds (interval: three or more). Left out: learnt from all other speakers, asked about the "
         f"{left_out} recordings of one; mean over the speakers (their own scores are to the right) and its 95 % t interval.",
@@ -52,7 +77,10 @@ def tried_table(numbers: Mapping[str, Any], labels: Mapping[str, str]) -> Table:
     return Table(
         "How the rates were chosen",
         ("model", "peak rate", "loss on what was held out", "accuracy"),
-        tuple((labels[r["model"]], r["rate"], r["loss"], r["accuracy"]) for r in numbers["tried"]),
+        tuple(
+            (labels[r["model"]], r["rate"], r["loss"], r["accuracy"])
+            for r in numbers["tried"]
+        ),
         f"Means over {numbers['choices']} trainings; for each, a fifth of each class of the training part was held out anew. "
         "The rate with the least loss is used.",
     )

@@ -7,7 +7,13 @@ import numpy as np
 
 from research.checks import check_count, check_real, check_sequence
 from research.studies.checks import check_level, check_resamples, check_whole
-from research.studies.confidence import Spread, log_interval, seeds_needed, share_interval, spread
+from research.studies.confidence import (
+    Spread,
+    log_interval,
+    seeds_needed,
+    share_interval,
+    spread,
+)
 from research.studies.costs import ratio, spent_and_reached
 from research.studies.resampling import (
     ROUNDING,
@@ -119,7 +125,9 @@ def difference(
       >>> print(round(outcome.ratio, 3), outcome.win, outcome.verdict, outcome.more_seeds)
       0.7 1.0 better 0
     """
-    results, found = _compare([(mine, other)], trials, level, comparisons, resamples, seed)
+    results, found = _compare(
+        [(mine, other)], trials, level, comparisons, resamples, seed
+    )
     needed = seeds_needed(found, 1 - (1 - level) / comparisons)
     return Difference(*results, -1 if needed < 0 else max(0, needed - found.seeds))
 
@@ -157,7 +165,9 @@ def overall(
     return Overall(*results, len(pairs))
 
 
-def best_of(scores: Scores, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> np.ndarray:
+def best_of(
+    scores: Scores, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> np.ndarray:
     """What a rule costs when only k of its trials are made, for k = 1, ..., t.
 
     The k trials are trial 0, the defaults, and k - 1 of the others, drawn at random; the one with the lowest mean over the
@@ -185,7 +195,10 @@ def best_of(scores: Scores, *, level: float = 0.95, resamples: int = 2000, seed:
     n = scores.costs.shape[1]
     costs = [_expected_cost(scores, k) for k in range(1, len(scores.costs) + 1)]
     drawn = replicate_best_of(scores, resamples, seed)
-    bands = [log_interval(float(np.log(c)), Replicates(*(a[k] for a in drawn)), n, level) for k, c in enumerate(costs)]
+    bands = [
+        log_interval(float(np.log(c)), Replicates(*(a[k] for a in drawn)), n, level)
+        for k, c in enumerate(costs)
+    ]
     return np.column_stack([costs, np.exp(bands)])
 
 
@@ -206,30 +219,50 @@ def _compare(
     of_ratio, of_win = replicate(pairs, trials, resamples, seed)
     logs, shares = np.array([_observed(mine, other, trials) for mine, other in pairs]).T
     log_mean, win = _mean(logs), float(shares.mean())
-    win = 0.5 if abs(win - 0.5) < ROUNDING else min(win, 1.0)  # Nothing but ties, or wins, summed by weights.
+    win = (
+        0.5 if abs(win - 0.5) < ROUNDING else min(win, 1.0)
+    )  # Nothing but ties, or wins, summed by weights.
     mean_ratio, mean_win = _over_workloads(of_ratio), _over_workloads(of_win)
     low, high = log_interval(float(log_mean), mean_ratio, seeds, each)
     win_low, win_high = share_interval(win, mean_win, seeds, each)
-    verdict = "better" if high < -ROUNDING else "worse" if low > ROUNDING else "undecided"
+    verdict = (
+        "better" if high < -ROUNDING else "worse" if low > ROUNDING else "undecided"
+    )
     middle, low, high = (float(np.exp(x)) for x in (log_mean, low, high))
-    found = spread(mean_ratio, seeds) if np.isfinite(log_mean) else Spread(np.inf, np.inf, np.inf, seeds)
+    found = (
+        spread(mean_ratio, seeds)
+        if np.isfinite(log_mean)
+        else Spread(np.inf, np.inf, np.inf, seeds)
+    )
     return (middle, low, high, win, win_low, win_high, verdict), found
 
 
 def _observed(mine: Scores, other: Scores, trials: int | None) -> tuple[float, float]:
     """The log ratio, NaN where neither reached the target, and the share of wins."""
-    weights = [choice_weights(s.tuning.mean(axis=1), trials or len(s.tuning)) for s in (mine, other)]
+    weights = [
+        choice_weights(s.tuning.mean(axis=1), trials or len(s.tuning))
+        for s in (mine, other)
+    ]
     costs = [_expected_cost(s, trials or len(s.tuning)) for s in (mine, other)]
     runs = [np.where(s.costs <= s.budget, s.costs, np.inf) for s in (mine, other)]
     used = [np.flatnonzero(w) for w in weights]
     won = wins(runs[0][used[0], None], runs[1][None, used[1]]).mean(axis=-1)
     share = weights[0][used[0]] @ won @ weights[1][used[1]]
-    return np.nan if np.isinf(costs).all() else float(log_ratio(*map(np.asarray, costs))), float(share)
+    return np.nan if np.isinf(costs).all() else float(
+        log_ratio(*map(np.asarray, costs))
+    ), float(share)
 
 
 def _expected_cost(scores: Scores, trials: int) -> float:
     weights = choice_weights(scores.tuning.mean(axis=1), trials)
-    return float(ratio(*(weights @ array.sum(axis=1) for array in spent_and_reached(scores.costs, scores.budget))))
+    return float(
+        ratio(
+            *(
+                weights @ array.sum(axis=1)
+                for array in spent_and_reached(scores.costs, scores.budget)
+            )
+        )
+    )
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -239,30 +272,44 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 
 def _over_workloads(replicates: Replicates) -> Replicates:
-    variances = np.var(np.where(np.isfinite(replicates.choice), replicates.choice, 0.0), axis=1)
+    variances = np.var(
+        np.where(np.isfinite(replicates.choice), replicates.choice, 0.0), axis=1
+    )
     freedom = pooled(variances, replicates.freedom)
-    return Replicates(_mean(replicates.choice), _mean(replicates.reporting), np.asarray(freedom))
+    return Replicates(
+        _mean(replicates.choice), _mean(replicates.reporting), np.asarray(freedom)
+    )
 
 
-def _checked_pairs(pairs: Sequence[tuple[Scores, Scores]], trials: int | None) -> list[tuple[Scores, Scores]]:
+def _checked_pairs(
+    pairs: Sequence[tuple[Scores, Scores]], trials: int | None
+) -> list[tuple[Scores, Scores]]:
     check_sequence("pairs", pairs, "pairs (mine, other) of Scores", (tuple, list))
     if trials is not None:
         check_real("trials", trials)
     if not len(pairs):
-        raise ValueError("pairs must hold the scores of two rules on at least one workload; got none.")
+        raise ValueError(
+            "pairs must hold the scores of two rules on at least one workload; got none."
+        )
     if trials is not None:
         check_whole("trials", trials, 1, ", the defaults")
     if any(len(pair) != 2 for pair in pairs):
-        raise TypeError("pairs must hold (mine, other) for each workload; one has another length.")
+        raise TypeError(
+            "pairs must hold (mine, other) for each workload; one has another length."
+        )
     pairs = [(checked(mine, "mine"), checked(other, "other")) for mine, other in pairs]
     for mine, other in pairs:
         for name in ("tuning", "costs"):
             ours, theirs = (getattr(s, name).shape[1] for s in (mine, other))
             if ours != theirs:
-                raise ValueError(f"rules are compared on the same seeds, but their {name} have {ours} and {theirs}.")
+                raise ValueError(
+                    f"rules are compared on the same seeds, but their {name} have {ours} and {theirs}."
+                )
     reported = {mine.costs.shape[1] for mine, _ in pairs}
     if len(reported) > 1:
-        raise ValueError(f"every workload must have the same reporting seeds; got numbers {sorted(reported)}.")
+        raise ValueError(
+            f"every workload must have the same reporting seeds; got numbers {sorted(reported)}."
+        )
     return pairs
 
 

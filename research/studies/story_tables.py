@@ -8,7 +8,9 @@ import numpy as np
 from research.runs import Table, dashed
 
 
-def story_tables(numbers: Mapping[str, Any], labels: Mapping[str, str], last: str) -> tuple[Table, ...]:
+def story_tables(
+    numbers: Mapping[str, Any], labels: Mapping[str, str], last: str
+) -> tuple[Table, ...]:
     """All tables of the experiment text_classification; the first is what the terminal shows.
 
     Args:
@@ -20,9 +22,28 @@ def story_tables(numbers: Mapping[str, Any], labels: Mapping[str, str], last: st
     share = models[-1]["accuracy"][0]
     main = Table(
         f"Test accuracy on {numbers['dataset']}",
-        ("model", "test accuracy", "low", "high", "macro-F1", "its low", "its high", "reads", "seconds"),
+        (
+            "model",
+            "test accuracy",
+            "low",
+            "high",
+            "macro-F1",
+            "its low",
+            "its high",
+            "reads",
+            "seconds",
+        ),
         tuple(
-            dashed((labels[m["name"]], *m["accuracy"], *m["macro_f1"], m["reads"], m.get("seconds"))) for m in models
+            dashed(
+                (
+                    labels[m["name"]],
+                    *m["accuracy"],
+                    *m["macro_f1"],
+                    m["reads"],
+                    m.get("seconds"),
+                )
+            )
+            for m in models
         ),
         f"The {name}: mean over {numbers['seeds']} seeds and its 95 % t interval, which is that of starts and orders; the "
         f"draw of {numbers['n_test']:,} test stories alone makes each row uncertain by about "
@@ -48,14 +69,19 @@ def story_tables(numbers: Mapping[str, Any], labels: Mapping[str, str], last: st
     return main, by_class, errors, tried_table(numbers, labels, last)
 
 
-def tried_table(numbers: Mapping[str, Any], labels: Mapping[str, str], last: str) -> Table:
+def tried_table(
+    numbers: Mapping[str, Any], labels: Mapping[str, str], last: str
+) -> Table:
     """What was tried on the stories held out, the baselines first."""
     rows = [
         (labels[m["name"]], f"C = {strength:g}", accuracy)
         for m in numbers["models"]
         for strength, accuracy in m.get("tried", ())
     ]
-    rows += [(labels[last], f"rate {t['rate']:g}, {t['epochs']} epochs", t["accuracy"]) for t in numbers["tried"]]
+    rows += [
+        (labels[last], f"rate {t['rate']:g}, {t['epochs']} epochs", t["accuracy"])
+        for t in numbers["tried"]
+    ]
     return Table(
         "How rate, epochs and C were chosen",
         ("model", "tried", "accuracy on what was held out"),

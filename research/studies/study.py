@@ -39,10 +39,25 @@ class Study(NamedTuple):
         Raises:
           OSError: It cannot be written.
         """
-        wanted = ("protocol", "baseline", "rules", "sources", "spaces", "evaluations", "workloads")
+        wanted = (
+            "protocol",
+            "baseline",
+            "rules",
+            "sources",
+            "spaces",
+            "evaluations",
+            "workloads",
+        )
         config = {name: self.numbers[name] for name in wanted}
         width = self.numbers["protocol"]["width"]
-        run = runs.open_run("compare", config, results, fresh=True, width=width, command=_call(self.numbers))
+        run = runs.open_run(
+            "compare",
+            config,
+            results,
+            fresh=True,
+            width=width,
+            command=_call(self.numbers),
+        )
         try:
             return runs.finish(run, runs.Result(*self)).path
         finally:
@@ -51,7 +66,11 @@ class Study(NamedTuple):
 
 def _call(numbers: Mapping[str, Any]) -> str:
     """What makes the study again, in Python, once `rules` holds the rules by name."""
-    terms = {name: value for name, value in numbers["protocol"].items() if name != "reported_on"}
+    terms = {
+        name: value
+        for name, value in numbers["protocol"].items()
+        if name != "reported_on"
+    }
     terms |= {name: numbers[name] for name in ("baseline", "evaluations")}
     given = ", ".join(f"{name}={value!r}" for name, value in terms.items())
     spaces = ", ".join(

@@ -56,11 +56,20 @@ def time_alone(
     check_room(f"num_epochs={num_epochs}", max(1, num_epochs), sampler.num_batches)
     cell = {name: jnp.asarray(value, float) for name, value in hyperparameters.items()}
     root = jax.random.key(0)
-    state = descent.start(make_rule(**cell), workload.init(jax.random.fold_in(root, lanes.INIT)))
+    state = descent.start(
+        make_rule(**cell), workload.init(jax.random.fold_in(root, lanes.INIT))
+    )
 
     def advance(state, cell, epochs, train):
-        step = descent.make_step(workload.objective, make_rule(**cell), train, cell.get("learning_rate", jnp.nan))
-        return descent.run(step, state, sampler, jax.random.fold_in(root, lanes.EPOCHS), epochs)
+        step = descent.make_step(
+            workload.objective,
+            make_rule(**cell),
+            train,
+            cell.get("learning_rate", jnp.nan),
+        )
+        return descent.run(
+            step, state, sampler, jax.random.fold_in(root, lanes.EPOCHS), epochs
+        )
 
     arguments = (state, cell, jnp.arange(num_epochs, dtype=jnp.int32), workload.train)
     times = [time.perf_counter()]

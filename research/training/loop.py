@@ -10,15 +10,34 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research.checks import check_callable, check_count, check_flag, check_methods, check_numbers, check_tree
+from research.checks import (
+    check_callable,
+    check_count,
+    check_flag,
+    check_methods,
+    check_numbers,
+    check_tree,
+)
 from research.samplers import check_sampler, num_examples
 from research.sizes import check_most
 from research.training.compiled import Compiled, compile_training
-from research.training.place import Place, Trained, check_alike, collected, kept, restored, usable
+from research.training.place import (
+    Place,
+    Trained,
+    check_alike,
+    collected,
+    kept,
+    restored,
+    usable,
+)
 from research.types import Array, Batch, Checkpoint, Key, Params, Sampler, nowhere
 
-SECONDS_BETWEEN_LOOKS = 0.5  # How long the device works before progress is shown, about.
-SECONDS_WORTH_KEEPING = 1.0  # A training that took less is not worth a file of its own once it is done.
+SECONDS_BETWEEN_LOOKS = (
+    0.5  # How long the device works before progress is shown, about.
+)
+SECONDS_WORTH_KEEPING = (
+    1.0  # A training that took less is not worth a file of its own once it is done.
+)
 FIRST_LOOK = 4  # Steps, until the pace is known.
 
 Evaluate = Callable[[Params], dict[str, Any]]
@@ -96,12 +115,25 @@ def train(
         check_callable("on_progress", on_progress, "share", "words")
     if checkpoint is not None:
         check_methods(
-            "checkpoint", checkpoint, "load", "save", "due", hint="Make one by runs.checkpoints_in(folder)(name)."
+            "checkpoint",
+            checkpoint,
+            "load",
+            "save",
+            "due",
+            hint="Make one by runs.checkpoints_in(folder)(name).",
         )
     checkpoint = checkpoint or nowhere("training")
     began = time.perf_counter()
     compiled = compile_training(
-        objective, rule, dataset, sampler, params, key, noisy=noisy, learning_rate=learning_rate, devices=devices
+        objective,
+        rule,
+        dataset,
+        sampler,
+        params,
+        key,
+        noisy=noisy,
+        learning_rate=learning_rate,
+        devices=devices,
     )
     compile_seconds = time.perf_counter() - began
     at, saved = compiled.start, checkpoint.load()
@@ -109,12 +141,18 @@ def train(
         at = restored(at, saved, num_epochs, evaluate is not None)
     elif evaluate is not None:
         at = at._replace(evaluations=(_evaluated(evaluate, at),))
-    looks, steps, began = _Looks(on_progress, num_epochs, sampler.num_batches), FIRST_LOOK, time.perf_counter()
+    looks, steps, began = (
+        _Looks(on_progress, num_epochs, sampler.num_batches),
+        FIRST_LOOK,
+        time.perf_counter(),
+    )
     try:
         while at.epoch < num_epochs:
             drawn = compiled.draws(key, at.epoch)
             while at.step < sampler.num_batches:
-                at, pace = _advanced(at, compiled, drawn, min(at.step + steps, sampler.num_batches))
+                at, pace = _advanced(
+                    at, compiled, drawn, min(at.step + steps, sampler.num_batches)
+                )
                 steps = max(1, round(SECONDS_BETWEEN_LOOKS / max(pace, 1e-9)))
                 looks.show(at)
                 if checkpoint.due():
@@ -129,8 +167,12 @@ def train(
 
 
 def _check(num_epochs: int, devices: int, sampler: Sampler, key: Key) -> None:
-    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise TypeError(f"key must be a JAX key, such as jax.random.key(0); got {key!r}.")
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(
+        key.dtype, jax.dtypes.prng_key
+    ):
+        raise TypeError(
+            f"key must be a JAX key, such as jax.random.key(0); got {key!r}."
+        )
     for name, value in (("num_epochs", num_epochs), ("devices", devices)):
         check_count(name, value)
     check_most(num_epochs=num_epochs)
@@ -146,26 +188,35 @@ def _check(num_epochs: int, devices: int, sampler: Sampler, key: Key) -> None:
         )
 
 
-def _advanced(at: Place, compiled: Compiled, drawn: Any, stop: int) -> tuple[Place, float]:
+def _advanced(
+    at: Place, compiled: Compiled, drawn: Any, stop: int
+) -> tuple[Place, float]:
     """The place after more steps, and the seconds that one took."""
     began = time.perf_counter()
     advanced = compiled.advance(at.state, at.records, drawn, at.step, stop)
     try:
         state, records = jax.block_until_ready(advanced)
     except KeyboardInterrupt:
-        jax.block_until_ready(advanced)  # What a process leaves running when it ends crashes it.
+        jax.block_until_ready(
+            advanced
+        )  # What a process leaves running when it ends crashes it.
         raise
     seconds = time.perf_counter() - began
-    return at._replace(step=stop, state=state, records=records, seconds=at.seconds + seconds), seconds / (
-        stop - at.step
-    )
+    return at._replace(
+        step=stop, state=state, records=records, seconds=at.seconds + seconds
+    ), seconds / (stop - at.step)
 
 
 def _next_epoch(at: Place, evaluate: Evaluate | None) -> Place:
     check_alike(at.state)
     seen = () if evaluate is None else (_evaluated(evaluate, at),)
     earlier = (*at.earlier, jax.device_get(at.records))
-    return at._replace(epoch=at.epoch + 1, step=0, earlier=earlier, evaluations=(*at.evaluations, *seen))
+    return at._replace(
+        epoch=at.epoch + 1,
+        step=0,
+        earlier=earlier,
+        evaluations=(*at.evaluations, *seen),
+    )
 
 
 def _evaluated(evaluate: Evaluate, at: Place) -> dict[str, float]:
@@ -183,7 +234,12 @@ class _Looks(NamedTuple):
         """The share, and the mean loss of the last tenth of an epoch."""
         if self.on_progress is not None:
             first = max(0, at.step - max(1, self.num_batches // 10))
-            loss, rate = (np.asarray(values)[first : at.step] for values in (at.records.loss, at.records.learning_rate))
+            loss, rate = (
+                np.asarray(values)[first : at.step]
+                for values in (at.records.loss, at.records.learning_rate)
+            )
             words = f"epoch {at.epoch + 1} of {self.num_epochs}, loss {loss.mean():.3g}"
             words += "" if math.isnan(rate[-1]) else f", rate {rate[-1]:.2g}"
-            self.on_progress((at.epoch + at.step / self.num_batches) / self.num_epochs, words)
+            self.on_progress(
+                (at.epoch + at.step / self.num_batches) / self.num_epochs, words
+            )

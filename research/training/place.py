@@ -73,11 +73,18 @@ def usable(state: descent.State) -> Params:
 
 def kept(at: Place) -> Saved:
     """A place as arrays by name."""
-    leaves = {f"state/{i}": as_numbers(leaf) for i, leaf in enumerate(jax.tree.leaves(at.state))}
+    leaves = {
+        f"state/{i}": as_numbers(leaf)
+        for i, leaf in enumerate(jax.tree.leaves(at.state))
+    }
     for name in descent.Record._fields:
         leaves[f"records/{name}"] = np.asarray(getattr(at.records, name))
-        leaves[f"earlier/{name}"] = np.array([getattr(records, name) for records in at.earlier])
-    return Saved(leaves, [at.training, at.epoch, at.step, list(at.evaluations), at.seconds])
+        leaves[f"earlier/{name}"] = np.array(
+            [getattr(records, name) for records in at.earlier]
+        )
+    return Saved(
+        leaves, [at.training, at.epoch, at.step, list(at.evaluations), at.seconds]
+    )
 
 
 def check_alike(state: descent.State) -> None:
@@ -85,11 +92,19 @@ def check_alike(state: descent.State) -> None:
     for leaf in jax.tree.leaves(state):
         first, *others = (as_numbers(shard.data) for shard in leaf.addressable_shards)
         if any(first.tobytes() != other.tobytes() for other in others):
-            raise ValueError("the devices' states differ: this rule uses the batch's indices itself. Give devices=1.")
+            raise ValueError(
+                "the devices' states differ: this rule uses the batch's indices itself. Give devices=1."
+            )
 
 
 _COUNT = Is((int,), lambda count: 0 <= count < 2**31, "a count")
-SHAPE = {"training": str, "epoch": _COUNT, "step": _COUNT, "evaluations": [{str: NUMBER}], "seconds": NUMBER}
+SHAPE = {
+    "training": str,
+    "epoch": _COUNT,
+    "step": _COUNT,
+    "evaluations": [{str: NUMBER}],
+    "seconds": NUMBER,
+}
 
 
 def restored(start: Place, saved: Saved, num_epochs: int, evaluated: bool) -> Place:
@@ -98,7 +113,11 @@ def restored(start: Place, saved: Saved, num_epochs: int, evaluated: bool) -> Pl
         "the checkpoint is of another training: another model, rule, start or key, or other data, batches, epochs, "
         "evaluations or devices. Begin anew (--fresh)."
     )
-    values = dict(zip(SHAPE, saved.values, strict=False)) if isinstance(saved.values, list) else {}
+    values = (
+        dict(zip(SHAPE, saved.values, strict=False))
+        if isinstance(saved.values, list)
+        else {}
+    )
     if values.get("training") != start.training:
         raise other
     check_shape(values, SHAPE, "the checkpoint")
@@ -106,17 +125,33 @@ def restored(start: Place, saved: Saved, num_epochs: int, evaluated: bool) -> Pl
     if epoch > num_epochs or len(evaluations) != (epoch + 1) * evaluated:
         raise other
     leaves, structure = jax.tree.flatten(start.state)
-    one = {name: np.asarray(getattr(start.records, name)) for name in descent.Record._fields}
+    one = {
+        name: np.asarray(getattr(start.records, name))
+        for name in descent.Record._fields
+    }
     wanted = {f"state/{i}": as_numbers(leaf) for i, leaf in enumerate(leaves)}
     wanted |= {f"records/{name}": array for name, array in one.items()}
     if epoch:
-        wanted |= {f"earlier/{name}": np.empty((epoch, *array.shape), array.dtype) for name, array in one.items()}
+        wanted |= {
+            f"earlier/{name}": np.empty((epoch, *array.shape), array.dtype)
+            for name, array in one.items()
+        }
     check_arrays(saved.arrays, wanted, "the checkpoint")
     put = lambda now, then: jax.device_put(then, now.sharding)
-    state = [put(leaf, like(leaf, saved.arrays[f"state/{i}"])) for i, leaf in enumerate(leaves)]
+    state = [
+        put(leaf, like(leaf, saved.arrays[f"state/{i}"]))
+        for i, leaf in enumerate(leaves)
+    ]
     record: Any = descent.Record  # Of numpy's arrays, here.
-    records = record(*(put(getattr(start.records, n), saved.arrays[f"records/{n}"]) for n in descent.Record._fields))
-    earlier = record(*(saved.arrays.get(f"earlier/{name}") for name in descent.Record._fields))
+    records = record(
+        *(
+            put(getattr(start.records, n), saved.arrays[f"records/{n}"])
+            for n in descent.Record._fields
+        )
+    )
+    earlier = record(
+        *(saved.arrays.get(f"earlier/{name}") for name in descent.Record._fields)
+    )
     return Place(
         epoch=epoch,
         step=step,
@@ -137,7 +172,9 @@ def collected(at: Place, compile_seconds: float) -> Trained:
     return Trained(
         params=jax.device_get(usable(at.state)),
         steps=steps,
-        evaluations={name: np.array([seen[name] for seen in at.evaluations]) for name in names},
+        evaluations={
+            name: np.array([seen[name] for seen in at.evaluations]) for name in names
+        },
         first_bad_step=-1 if good.all() else int(np.argmin(good)),
         seconds=at.seconds,
         compile_seconds=compile_seconds,

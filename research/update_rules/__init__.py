@@ -26,17 +26,23 @@ from research.update_rules.adam_relatives import adan as adan
 from research.update_rules.adam_relatives import yogi as yogi
 from research.update_rules.adam_scheduled import nadam as nadam
 from research.update_rules.adam_scheduled import radam as radam
-from research.update_rules.averaging import exponential_averaging as exponential_averaging
+from research.update_rules.averaging import (
+    exponential_averaging as exponential_averaging,
+)
 from research.update_rules.averaging import lookahead as lookahead
 from research.update_rules.averaging import polyak_averaging as polyak_averaging
-from research.update_rules.building_blocks import add_decayed_weights as add_decayed_weights
+from research.update_rules.building_blocks import (
+    add_decayed_weights as add_decayed_weights,
+)
 from research.update_rules.building_blocks import descend as descend
 from research.update_rules.building_blocks import evaluation_params as evaluation_params
 from research.update_rules.clipping import clip_adaptively as clip_adaptively
 from research.update_rules.clipping import clip_by_global_norm as clip_by_global_norm
 from research.update_rules.clipping import clip_by_norm as clip_by_norm
 from research.update_rules.clipping import clip_by_value as clip_by_value
-from research.update_rules.combinators import accumulate_gradients as accumulate_gradients
+from research.update_rules.combinators import (
+    accumulate_gradients as accumulate_gradients,
+)
 from research.update_rules.combinators import skip_nonfinite as skip_nonfinite
 from research.update_rules.combinators import with_state_dtype as with_state_dtype
 from research.update_rules.first_order import ema_momentum as ema_momentum
@@ -45,15 +51,21 @@ from research.update_rules.first_order import heavy_ball as heavy_ball
 from research.update_rules.first_order import nesterov as nesterov
 from research.update_rules.first_order import sign_descent as sign_descent
 from research.update_rules.first_order import signum as signum
-from research.update_rules.gradient_line_search import backtracking_descent as backtracking_descent
-from research.update_rules.gradient_line_search import nonlinear_conjugate_gradient as nonlinear_conjugate_gradient
+from research.update_rules.gradient_line_search import (
+    backtracking_descent as backtracking_descent,
+)
+from research.update_rules.gradient_line_search import (
+    nonlinear_conjugate_gradient as nonlinear_conjugate_gradient,
+)
 from research.update_rules.groups import by_group as by_group
 from research.update_rules.groups import checked_mask as checked_mask
 from research.update_rules.groups import masked_leaves as masked_leaves
 from research.update_rules.layerwise import lamb as lamb
 from research.update_rules.layerwise import muon as muon
 from research.update_rules.least_squares import gauss_newton as gauss_newton
-from research.update_rules.least_squares import levenberg_marquardt as levenberg_marquardt
+from research.update_rules.least_squares import (
+    levenberg_marquardt as levenberg_marquardt,
+)
 from research.update_rules.natural_gradient import natural_gradient as natural_gradient
 from research.update_rules.newton import newton as newton
 from research.update_rules.newton import trust_region_newton as trust_region_newton
@@ -64,7 +76,9 @@ from research.update_rules.parameter_free import prodigy as prodigy
 from research.update_rules.quasi_newton import bfgs as bfgs
 from research.update_rules.quasi_newton import lbfgs as lbfgs
 from research.update_rules.rprop import rprop as rprop
-from research.update_rules.schedule_free import schedule_free_adamw as schedule_free_adamw
+from research.update_rules.schedule_free import (
+    schedule_free_adamw as schedule_free_adamw,
+)
 from research.update_rules.schedule_free import schedule_free_sgd as schedule_free_sgd
 from research.update_rules.sharpness import sam as sam
 from research.update_rules.step_sizes import adgd as adgd
@@ -119,7 +133,10 @@ UPDATE_RULES: dict[str, Callable[..., optax.GradientTransformation]] = {
 
 # They need a sum over examples and which of them are drawn, so that they walk none of `research.proofs.PROBLEMS`;
 # tests/rules/test_variance_reduction.py holds them against their papers. The second argument is `period` or `num_examples`.
-VARIANCE_REDUCTION: dict[str, Callable[..., optax.GradientTransformation]] = {"svrg": svrg, "saga": saga}
+VARIANCE_REDUCTION: dict[str, Callable[..., optax.GradientTransformation]] = {
+    "svrg": svrg,
+    "saga": saga,
+}
 
 # They need the residuals, which no step of descent passes; tests/rules/test_least_squares.py holds them against their
 # papers. Give residual_fn to the constructor, or to `research.minimise`.
@@ -163,6 +180,14 @@ def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
     if name in UPDATE_RULES:
         return UPDATE_RULES[name]
     if name in VARIANCE_REDUCTION or name in LEAST_SQUARES:
-        needs = "a number of examples or steps" if name in VARIANCE_REDUCTION else "residuals"
-        raise ValueError(f"{name} is not called by name alone, for it needs {needs}; use research.update_rules.{name}.")
-    raise ValueError(f"unknown rule {name!r}{known_names(name, UPDATE_RULES, NAMES_ELSEWHERE)}")
+        needs = (
+            "a number of examples or steps"
+            if name in VARIANCE_REDUCTION
+            else "residuals"
+        )
+        raise ValueError(
+            f"{name} is not called by name alone, for it needs {needs}; use research.update_rules.{name}."
+        )
+    raise ValueError(
+        f"unknown rule {name!r}{known_names(name, UPDATE_RULES, NAMES_ELSEWHERE)}"
+    )

@@ -9,7 +9,13 @@ import optax
 from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Params
-from research.update_rules.building_blocks import cast, descend, increment, like, moving_average
+from research.update_rules.building_blocks import (
+    cast,
+    descend,
+    increment,
+    like,
+    moving_average,
+)
 from research.update_rules.checks import checked
 from research.update_rules.corrections import bias_correction as correction
 from research.update_rules.edges import abs_square, complete, sizes_like
@@ -63,17 +69,27 @@ def adagrad(
     check_number("eps", eps)
 
     def init(params):
-        return AdagradState(jax.tree.map(lambda x: sizes_like(x, initial_accumulator_value), params))
+        return AdagradState(
+            jax.tree.map(lambda x: sizes_like(x, initial_accumulator_value), params)
+        )
 
     def divide(g, s):
-        return jnp.where(s == 0, 0.0, g / _root(s, eps, eps_in_sqrt)).astype(g.dtype)  # A NaN has to show.
+        return jnp.where(s == 0, 0.0, g / _root(s, eps, eps_in_sqrt)).astype(
+            g.dtype
+        )  # A NaN has to show.
 
     def update(updates, state, params=None):
         del params
-        squares = jax.tree.map(lambda s, g: s + abs_square(g).astype(s.dtype), state.sum_of_squares, updates)
+        squares = jax.tree.map(
+            lambda s, g: s + abs_square(g).astype(s.dtype),
+            state.sum_of_squares,
+            updates,
+        )
         return jax.tree.map(divide, updates, squares), AdagradState(squares)
 
-    return optax.chain(complete(optax.GradientTransformation(init, update)), descend(learning_rate))
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)), descend(learning_rate)
+    )
 
 
 class AdadeltaState(NamedTuple):
@@ -90,7 +106,9 @@ class AdadeltaState(NamedTuple):
 
 @checked
 def adadelta(
-    learning_rate: float | Array | Schedule = 1.0, rho: float | Array = 0.9, eps: float | Array = 1e-6
+    learning_rate: float | Array | Schedule = 1.0,
+    rho: float | Array = 0.9,
+    eps: float | Array = 1e-6,
 ) -> optax.GradientTransformation:
     """Divides by the size of past gradients and multiplies by that of past steps, so that units agree.
 
@@ -129,12 +147,18 @@ def adadelta(
 
     def update(updates, state, params=None):
         del params
-        of_gradients = moving_average(rho, state.mean_square_gradient, jax.tree.map(abs_square, updates))
+        of_gradients = moving_average(
+            rho, state.mean_square_gradient, jax.tree.map(abs_square, updates)
+        )
         updates = jax.tree.map(scale, updates, of_gradients, state.mean_square_update)
-        of_updates = moving_average(rho, state.mean_square_update, jax.tree.map(abs_square, updates))
+        of_updates = moving_average(
+            rho, state.mean_square_update, jax.tree.map(abs_square, updates)
+        )
         return updates, AdadeltaState(of_gradients, of_updates)
 
-    return optax.chain(complete(optax.GradientTransformation(init, update)), descend(learning_rate))
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)), descend(learning_rate)
+    )
 
 
 class RmspropState(NamedTuple):
@@ -229,7 +253,9 @@ def rmsprop(
     check_number("eps", eps)
     check_number("initial_scale", initial_scale)
     if nesterov and momentum is None:
-        raise ValueError("nesterov=True looks ahead along a momentum; got momentum=None. Give a number, 0.9 say.")
+        raise ValueError(
+            "nesterov=True looks ahead along a momentum; got momentum=None. Give a number, 0.9 say."
+        )
 
     def divide(g, v):
         return like(g / _root(v, eps, eps_in_sqrt), g)
@@ -240,14 +266,22 @@ def rmsprop(
         return optax.chain(direction, descend(learning_rate))
     momentum_rule = nesterov_momentum if nesterov else heavy_ball
     if rate_in_momentum:
-        return optax.chain(direction, descend(learning_rate), momentum_rule(1.0, momentum), _negate())
+        return optax.chain(
+            direction, descend(learning_rate), momentum_rule(1.0, momentum), _negate()
+        )
     return optax.chain(direction, momentum_rule(learning_rate, momentum))
 
 
-def _uncentered(decay, initial_scale, corrected, divide) -> optax.GradientTransformation:
+def _uncentered(
+    decay, initial_scale, corrected, divide
+) -> optax.GradientTransformation:
     def init(params):
         nu = jax.tree.map(lambda x: sizes_like(x, initial_scale), params)
-        return CorrectedRmspropState(jnp.zeros((), jnp.int32), nu) if corrected else RmspropState(nu)
+        return (
+            CorrectedRmspropState(jnp.zeros((), jnp.int32), nu)
+            if corrected
+            else RmspropState(nu)
+        )
 
     def update(updates, state, params=None):
         del params
@@ -271,10 +305,15 @@ def _centered(decay, initial_scale, corrected, divide) -> optax.GradientTransfor
     def update(updates, state, params=None):
         del params
         count = increment(state.count)
-        weight, rest = 1.0, decay  # Of the average, and of that what gradients before this one hold.
+        weight, rest = (
+            1.0,
+            decay,
+        )  # Of the average, and of that what gradients before this one hold.
         if corrected:
             weight = correction(decay, count)
-            rest = jnp.where(count > 1, decay * correction(decay, count - 1) / weight, 0.0)
+            rest = jnp.where(
+                count > 1, decay * correction(decay, count - 1) / weight, 0.0
+            )
         share = (1.0 - decay) / weight  # Of this one; share + rest = 1.
 
         def spread(s, g, m):
@@ -282,8 +321,12 @@ def _centered(decay, initial_scale, corrected, divide) -> optax.GradientTransfor
             return cast(decay, s) * s + cast((1.0 - decay) * rest, s) * abs_square(gap)
 
         variance = jax.tree.map(spread, state.variance, updates, state.mu)
-        mu = jax.tree.map(lambda m, g: m + cast(share, m) * (g.astype(m.dtype) - m), state.mu, updates)
-        divided = jax.tree.map(lambda g, s: divide(g, s / cast(weight, s)), updates, variance)
+        mu = jax.tree.map(
+            lambda m, g: m + cast(share, m) * (g.astype(m.dtype) - m), state.mu, updates
+        )
+        divided = jax.tree.map(
+            lambda g, s: divide(g, s / cast(weight, s)), updates, variance
+        )
         return divided, CenteredRmspropState(count, mu, variance)
 
     return complete(optax.GradientTransformation(init, update))

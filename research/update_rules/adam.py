@@ -9,7 +9,14 @@ import optax
 from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Params
-from research.update_rules.building_blocks import add_decayed_weights, cast, descend, increment, like, moving_average
+from research.update_rules.building_blocks import (
+    add_decayed_weights,
+    cast,
+    descend,
+    increment,
+    like,
+    moving_average,
+)
 from research.update_rules.checks import checked
 from research.update_rules.corrections import bias_correction
 from research.update_rules.edges import abs_square, complete, sizes_like
@@ -105,7 +112,9 @@ def adamw(
       [-1.]
     """
     direction = _adam_direction(b1, b2, eps, eps_root)
-    return optax.chain(direction, add_decayed_weights(weight_decay, mask), descend(learning_rate))
+    return optax.chain(
+        direction, add_decayed_weights(weight_decay, mask), descend(learning_rate)
+    )
 
 
 def _adam_direction(
@@ -122,7 +131,10 @@ def _adam_direction(
         count = increment(state.count)
         mu = moving_average(b1, state.mu, updates)
         nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
-        mu_correction, nu_correction = bias_correction(b1, count), bias_correction(b2, count)
+        mu_correction, nu_correction = (
+            bias_correction(b1, count),
+            bias_correction(b2, count),
+        )
 
         def direction(g, m, v):
             m_hat, v_hat = m / cast(mu_correction, m), v / cast(nu_correction, v)
@@ -190,7 +202,9 @@ def amsgrad(
 
     def init(params):
         mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
-        return AmsgradState(jnp.zeros((), jnp.int32), mu, nu, jax.tree.map(sizes_like, params))
+        return AmsgradState(
+            jnp.zeros((), jnp.int32), mu, nu, jax.tree.map(sizes_like, params)
+        )
 
     def update(updates, state, params=None):
         del params
@@ -200,15 +214,21 @@ def amsgrad(
         of_mu = bias_correction(b1, count) if bias_correction_mu else 1.0
         of_nu = bias_correction(b2, count) if bias_correction_nu else 1.0
         before, after = (of_nu, 1.0) if correct_before_max else (1.0, of_nu)
-        nu_max = jax.tree.map(lambda n, v: jnp.maximum(n, v / cast(before, v)), state.nu_max, nu)
+        nu_max = jax.tree.map(
+            lambda n, v: jnp.maximum(n, v / cast(before, v)), state.nu_max, nu
+        )
 
         def direction(g, m, n):
             root = jnp.sqrt(n / cast(after, n) + cast(eps_root, n))
             return like(m / cast(of_mu, m) / (root + cast(eps, n)), g)
 
-        return jax.tree.map(direction, updates, mu, nu_max), AmsgradState(count, mu, nu, nu_max)
+        return jax.tree.map(direction, updates, mu, nu_max), AmsgradState(
+            count, mu, nu, nu_max
+        )
 
-    return optax.chain(complete(optax.GradientTransformation(init, update)), descend(learning_rate))
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)), descend(learning_rate)
+    )
 
 
 class AdamaxState(NamedTuple):
@@ -269,13 +289,25 @@ def adamax(
         mu = moving_average(b1, state.mu, updates)
         nu = jax.tree.map(largest, updates, state.nu)
         correction = bias_correction(b1, count)
-        divided = jax.tree.map(lambda g, m, n: (m / cast(correction, m) / n).astype(g.dtype), updates, mu, nu)
+        divided = jax.tree.map(
+            lambda g, m, n: (m / cast(correction, m) / n).astype(g.dtype),
+            updates,
+            mu,
+            nu,
+        )
         return divided, AdamaxState(count, mu, nu)
 
-    return optax.chain(complete(optax.GradientTransformation(init, update)), descend(learning_rate))
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)), descend(learning_rate)
+    )
 
 
-def _check(b1: float | Array, b2: float | Array, eps: float | Array, eps_root: float | Array = 0.0) -> None:
+def _check(
+    b1: float | Array,
+    b2: float | Array,
+    eps: float | Array,
+    eps_root: float | Array = 0.0,
+) -> None:
     check_number("b1", b1, below=1.0)
     check_number("b2", b2, below=1.0)
     check_number("eps", eps)

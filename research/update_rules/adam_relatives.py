@@ -9,7 +9,13 @@ import optax
 from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Params
-from research.update_rules.building_blocks import add_decayed_weights, cast, descend, increment, moving_average
+from research.update_rules.building_blocks import (
+    add_decayed_weights,
+    cast,
+    descend,
+    increment,
+    moving_average,
+)
 from research.update_rules.checks import checked
 from research.update_rules.corrections import bias_correction as correction
 from research.update_rules.edges import abs_square, complete, overflowed, sizes_like
@@ -73,16 +79,24 @@ def adabelief(
         del params
         count = increment(state.count)
         mu = moving_average(b1, state.mu, updates)
-        surprise = jax.tree.map(lambda g, m: abs_square(g.astype(m.dtype) - m), updates, mu)
-        nu = jax.tree.map(lambda s: s + cast(eps_root, s), moving_average(b2, state.nu, surprise))
+        surprise = jax.tree.map(
+            lambda g, m: abs_square(g.astype(m.dtype) - m), updates, mu
+        )
+        nu = jax.tree.map(
+            lambda s: s + cast(eps_root, s), moving_average(b2, state.nu, surprise)
+        )
         of_mu, of_nu = correction(b1, count), correction(b2, count)
 
         def direction(g, m, s):
-            return (m / cast(of_mu, m) / (jnp.sqrt(s / cast(of_nu, s)) + cast(eps, s))).astype(g.dtype)
+            return (
+                m / cast(of_mu, m) / (jnp.sqrt(s / cast(of_nu, s)) + cast(eps, s))
+            ).astype(g.dtype)
 
         return jax.tree.map(direction, updates, mu, nu), AdabeliefState(count, mu, nu)
 
-    return optax.chain(complete(optax.GradientTransformation(init, update)), descend(learning_rate))
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)), descend(learning_rate)
+    )
 
 
 class YogiState(NamedTuple):
@@ -138,7 +152,10 @@ def yogi(
       >>> print(rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))[0])
       [-1.]
     """
-    sizes = {"initial_accumulator_value": initial_accumulator_value, "initial_mu": initial_mu}
+    sizes = {
+        "initial_accumulator_value": initial_accumulator_value,
+        "initial_mu": initial_mu,
+    }
     _check({"b1": b1, "b2": b2}, {"eps": eps, "eps_root": eps_root, **sizes})
 
     def init(params):
@@ -149,14 +166,18 @@ def yogi(
     def move(v, g):
         square = abs_square(g).astype(v.dtype)
         moved = v - cast(1.0 - b2, v) * jnp.sign(v - square) * square
-        return jnp.where(jnp.isposinf(v) & ~jnp.isnan(square), v, moved)  # ∞ - ∞ where g² left the range of the dtype.
+        return jnp.where(
+            jnp.isposinf(v) & ~jnp.isnan(square), v, moved
+        )  # ∞ - ∞ where g² left the range of the dtype.
 
     def update(updates, state, params=None):
         del params
         count = increment(state.count)
         mu = moving_average(b1, state.mu, updates)
         nu = jax.tree.map(move, state.nu, updates)
-        of_mu, of_nu = (correction(b, count) if bias_correction else 1.0 for b in (b1, b2))
+        of_mu, of_nu = (
+            correction(b, count) if bias_correction else 1.0 for b in (b1, b2)
+        )
 
         def direction(g, m, v):
             root = jnp.sqrt(v / cast(of_nu, v) + cast(eps_root, v)) + cast(eps, v)
@@ -164,7 +185,9 @@ def yogi(
 
         return jax.tree.map(direction, updates, mu, nu), YogiState(count, mu, nu)
 
-    return optax.chain(complete(optax.GradientTransformation(init, update)), descend(learning_rate))
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)), descend(learning_rate)
+    )
 
 
 class AdanState(NamedTuple):
@@ -231,17 +254,31 @@ def adan(
     _check({"b1": b1, "b2": b2, "b3": b3}, {"eps": eps, "eps_root": eps_root})
 
     def init(params):
-        mu, difference, gradient = (jax.tree.map(jnp.zeros_like, params) for _ in range(3))
-        return AdanState(jnp.zeros((), jnp.int32), mu, difference, jax.tree.map(sizes_like, params), gradient)
+        mu, difference, gradient = (
+            jax.tree.map(jnp.zeros_like, params) for _ in range(3)
+        )
+        return AdanState(
+            jnp.zeros((), jnp.int32),
+            mu,
+            difference,
+            jax.tree.map(sizes_like, params),
+            gradient,
+        )
 
     def update(updates, state, params=None):
         del params
         count = increment(state.count)
-        gradient = jax.tree.map(lambda g, old: g.astype(old.dtype), updates, state.gradient)
-        change = jax.tree.map(
-            lambda g, old: jnp.where(count == 1, 0.0, _within_range(g - old)), gradient, state.gradient
+        gradient = jax.tree.map(
+            lambda g, old: g.astype(old.dtype), updates, state.gradient
         )
-        squares = jax.tree.map(lambda g, d: abs_square(g + cast(b2, g) * d), gradient, change)
+        change = jax.tree.map(
+            lambda g, old: jnp.where(count == 1, 0.0, _within_range(g - old)),
+            gradient,
+            state.gradient,
+        )
+        squares = jax.tree.map(
+            lambda g, d: abs_square(g + cast(b2, g) * d), gradient, change
+        )
         mu = moving_average(b1, state.mu, gradient)
         difference = moving_average(b2, state.difference, change)
         nu = moving_average(b3, state.nu, squares)
@@ -284,7 +321,9 @@ class ShrinkState(NamedTuple):
     count: Array
 
 
-def _shrink(learning_rate: float | Array | Schedule, weight_decay: float | Array) -> optax.GradientTransformation:
+def _shrink(
+    learning_rate: float | Array | Schedule, weight_decay: float | Array
+) -> optax.GradientTransformation:
     """u <- u / (1 + λ η_t), which turns -η_t (d + λ x) into the implicit step (x - η_t d) / (1 + λ η_t) - x."""
 
     def init(params):
@@ -295,7 +334,9 @@ def _shrink(learning_rate: float | Array | Schedule, weight_decay: float | Array
         del params
         rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
         factor = 1.0 + weight_decay * rate
-        return jax.tree.map(lambda u: u / cast(factor, u), updates), ShrinkState(increment(state.count))
+        return jax.tree.map(lambda u: u / cast(factor, u), updates), ShrinkState(
+            increment(state.count)
+        )
 
     return complete(optax.GradientTransformation(init, update))
 

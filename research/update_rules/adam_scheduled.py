@@ -11,7 +11,12 @@ from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Params
 from research.update_rules.adam import AdamState
-from research.update_rules.building_blocks import cast, descend, increment, moving_average
+from research.update_rules.building_blocks import (
+    cast,
+    descend,
+    increment,
+    moving_average,
+)
 from research.update_rules.checks import checked
 from research.update_rules.corrections import bias_correction, effective_length
 from research.update_rules.edges import abs_square, complete, sizes_like
@@ -91,23 +96,35 @@ def nadam(
         del params
         count = increment(state.count)
         now, ahead = momentum(count), momentum(increment(count))
-        product = state.product if constant else (state.product * now).astype(state.product.dtype)
+        product = (
+            state.product
+            if constant
+            else (state.product * now).astype(state.product.dtype)
+        )
         mu = moving_average(now if paper else b1, state.mu, updates)
         nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
-        of_mu = bias_correction(b1, increment(count)) if constant else 1.0 - product * ahead
+        of_mu = (
+            bias_correction(b1, increment(count)) if constant else 1.0 - product * ahead
+        )
         of_g = bias_correction(b1, count) if constant else 1.0 - product
         of_nu = bias_correction(b2, count)
 
         def direction(g, m, v):
             seen = _limited(g).astype(m.dtype)
-            m_hat = cast(ahead, m) * (m / cast(of_mu, m)) + cast(1.0 - now, m) * (seen / cast(of_g, m))
+            m_hat = cast(ahead, m) * (m / cast(of_mu, m)) + cast(1.0 - now, m) * (
+                seen / cast(of_g, m)
+            )
             v_hat = v / cast(of_nu, v) * (cast(b2, v) if paper else 1)
             root = jnp.sqrt(v_hat + cast(eps_root, v)) + cast(eps, v)
             return (m_hat / root).astype(g.dtype)
 
-        return jax.tree.map(direction, updates, mu, nu), NadamState(count, mu, nu, product)
+        return jax.tree.map(direction, updates, mu, nu), NadamState(
+            count, mu, nu, product
+        )
 
-    return optax.chain(complete(optax.GradientTransformation(init, update)), descend(learning_rate))
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)), descend(learning_rate)
+    )
 
 
 def _limited(g: Array) -> Array:
@@ -159,7 +176,9 @@ def radam(
     _check(b1, b2, eps, eps_root)
     check_number("threshold", threshold)
     if not isinstance(threshold, Tracer) and threshold < 4:
-        raise ValueError(f"threshold must be at least 4, for r_t² is negative below; got threshold={threshold!r}.")
+        raise ValueError(
+            f"threshold must be at least 4, for r_t² is negative below; got threshold={threshold!r}."
+        )
 
     def init(params):
         mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
@@ -173,7 +192,9 @@ def radam(
         of_mu, of_nu = bias_correction(b1, count), bias_correction(b2, count)
         length = effective_length(b2, count)
         factor = _rectification(length, 2.0 / (1.0 - b2) - 1.0)
-        before, after = (of_nu, 1.0) if not eps_before_correction else (1.0, jnp.sqrt(of_nu))
+        before, after = (
+            (of_nu, 1.0) if not eps_before_correction else (1.0, jnp.sqrt(of_nu))
+        )
 
         def direction(g, m, v):
             m_hat = m / cast(of_mu, m)
@@ -183,15 +204,21 @@ def radam(
 
         return jax.tree.map(direction, updates, mu, nu), AdamState(count, mu, nu)
 
-    return optax.chain(complete(optax.GradientTransformation(init, update)), descend(learning_rate))
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)), descend(learning_rate)
+    )
 
 
 def _rectification(length: Array, most: float | Array) -> Array:
     """r_t; NaN where ρ_t < 4, where it is not used."""
-    return jnp.sqrt((length - 4.0) * (length - 2.0) * most / ((most - 4.0) * (most - 2.0) * length))
+    return jnp.sqrt(
+        (length - 4.0) * (length - 2.0) * most / ((most - 4.0) * (most - 2.0) * length)
+    )
 
 
-def _check(b1: float | Array, b2: float | Array, eps: float | Array, eps_root: float | Array) -> None:
+def _check(
+    b1: float | Array, b2: float | Array, eps: float | Array, eps_root: float | Array
+) -> None:
     check_number("b1", b1, below=1.0)
     check_number("b2", b2, below=1.0)
     check_number("eps", eps)

@@ -77,11 +77,15 @@ def lookahead(
     check_number("sync_period", sync_period, positive=True, integer=True)
     check_number("slow_step_size", slow_step_size)
     if not isinstance(slow_step_size, Tracer) and slow_step_size > 1:
-        raise ValueError(f"slow_step_size must lie between 0 and 1; got slow_step_size={slow_step_size!r}.")
+        raise ValueError(
+            f"slow_step_size must lie between 0 and 1; got slow_step_size={slow_step_size!r}."
+        )
     rule = make_inner(inner, learning_rate, heavy_ball)
 
     def init(params):
-        return LookaheadState(jnp.zeros((), jnp.int32), _copied(params), rule.init(params))
+        return LookaheadState(
+            jnp.zeros((), jnp.int32), _copied(params), rule.init(params)
+        )
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any):
         _require_params(params, "lookahead")
@@ -91,13 +95,19 @@ def lookahead(
 
         def come_back(x, u, slow):
             ahead = x + u.astype(x.dtype) - slow.astype(x.dtype)
-            return jnp.where(is_due, u - (cast(1.0 - slow_step_size, x) * ahead).astype(u.dtype), u)
+            return jnp.where(
+                is_due, u - (cast(1.0 - slow_step_size, x) * ahead).astype(u.dtype), u
+            )
 
         updates = jax.tree.map(come_back, params, updates, state.evaluation_params)
         after = optax.apply_updates(params, updates)
-        slow = jax.tree.map(lambda s, x: jnp.where(is_due, x, s), state.evaluation_params, after)
+        slow = jax.tree.map(
+            lambda s, x: jnp.where(is_due, x, s), state.evaluation_params, after
+        )
         if reset_state:
-            inner_state = jax.tree.map(lambda s, new: jnp.where(is_due, new, s), inner_state, rule.init(after))
+            inner_state = jax.tree.map(
+                lambda s, new: jnp.where(is_due, new, s), inner_state, rule.init(after)
+            )
         return updates, LookaheadState(jnp.where(is_due, 0, count), slow, inner_state)
 
     return complete(optax.GradientTransformationExtraArgs(init, update))
@@ -155,12 +165,19 @@ def polyak_averaging(
     """
     check_number("start", start, integer=True)
     if not isinstance(start, Tracer):
-        start = min(int(start), int(jnp.iinfo(jnp.int32).max))  # A count goes no further.
+        start = min(
+            int(start), int(jnp.iinfo(jnp.int32).max)
+        )  # A count goes no further.
 
     def weight(count):
         return 1.0 / jnp.maximum(count - start, 1).astype(float)
 
-    return _averaging("polyak_averaging", make_inner(inner, learning_rate, gradient_descent), weight, accumulator_dtype)
+    return _averaging(
+        "polyak_averaging",
+        make_inner(inner, learning_rate, gradient_descent),
+        weight,
+        accumulator_dtype,
+    )
 
 
 @checked
@@ -206,20 +223,32 @@ def exponential_averaging(
     check_number("decay", decay, below=1.0)
 
     def weight(count):
-        return (1.0 - decay) / bias_correction(decay, count) if debias else jnp.asarray(1.0 - decay)
+        return (
+            (1.0 - decay) / bias_correction(decay, count)
+            if debias
+            else jnp.asarray(1.0 - decay)
+        )
 
     return _averaging(
-        "exponential_averaging", make_inner(inner, learning_rate, gradient_descent), weight, accumulator_dtype
+        "exponential_averaging",
+        make_inner(inner, learning_rate, gradient_descent),
+        weight,
+        accumulator_dtype,
     )
 
 
 def _averaging(
-    name: str, rule: optax.GradientTransformationExtraArgs, weight: Callable[[Array], Array], dtype: Any
+    name: str,
+    rule: optax.GradientTransformationExtraArgs,
+    weight: Callable[[Array], Array],
+    dtype: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """x̄_t = x̄_(t-1) + w_t (x_t - x̄_(t-1)) from x̄_0 = x_0: every average here is this one, with its own weight."""
 
     def init(params):
-        return AveragingState(jnp.zeros((), jnp.int32), _copied(params, dtype), rule.init(params))
+        return AveragingState(
+            jnp.zeros((), jnp.int32), _copied(params, dtype), rule.init(params)
+        )
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any):
         _require_params(params, name)
@@ -238,7 +267,10 @@ def _averaging(
 
 def _copied(params: Params, dtype: Any = None) -> Params:
     """Copies, so that params and state may both be donated."""
-    return jax.tree.map(lambda x: jnp.array(x, None if dtype is None else dtype_beside(x, dtype)), params)
+    return jax.tree.map(
+        lambda x: jnp.array(x, None if dtype is None else dtype_beside(x, dtype)),
+        params,
+    )
 
 
 def _require_params(params: Params | None, name: str) -> None:

@@ -63,7 +63,9 @@ def descend(learning_rate: float | Array | Schedule) -> optax.GradientTransforma
 def _descend_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
     def rate_at(count):
         rate = schedule(count)
-        return cast(rate, rate)  # A schedule may give a Python float, whose weak type would change in a scan.
+        return cast(
+            rate, rate
+        )  # A schedule may give a Python float, whose weak type would change in a scan.
 
     def init(params):
         del params
@@ -83,7 +85,9 @@ def _scale(rate: float | Array, updates: Params) -> Params:
 
 
 @checked
-def add_decayed_weights(weight_decay: float | Array, mask: Any = None) -> optax.GradientTransformation:
+def add_decayed_weights(
+    weight_decay: float | Array, mask: Any = None
+) -> optax.GradientTransformation:
     """Adds the weights, scaled: d_t <- d_t + λ x_t.
 
     Chained before a rule it is coupled decay, the gradient of ½ λ |x|² (torch's `weight_decay` in SGD and Adam);
@@ -111,8 +115,14 @@ def add_decayed_weights(weight_decay: float | Array, mask: Any = None) -> optax.
 
     def update(updates, state, params=None):
         if params is None:
-            raise ValueError("weight decay needs the weights; call update(grads, state, params).")
-        return jax.tree.map(lambda d, x: d + (cast(weight_decay, x) * x).astype(d.dtype), updates, params), state
+            raise ValueError(
+                "weight decay needs the weights; call update(grads, state, params)."
+            )
+        return jax.tree.map(
+            lambda d, x: d + (cast(weight_decay, x) * x).astype(d.dtype),
+            updates,
+            params,
+        ), state
 
     rule = complete(optax.GradientTransformation(optax.init_empty_state, update))
     return rule if mask is None else complete(optax.masked(rule, checked_mask(mask)))
@@ -142,7 +152,11 @@ def working_dtype(params: Params) -> Any:
       >>> print(working_dtype({"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.float16)}))
       float32
     """
-    return functools.reduce(jnp.promote_types, map(real_dtype, jax.tree.leaves(params)), jnp.dtype("float32"))
+    return functools.reduce(
+        jnp.promote_types,
+        map(real_dtype, jax.tree.leaves(params)),
+        jnp.dtype("float32"),
+    )
 
 
 def like(value: Array, leaf: Array) -> Array:
@@ -222,10 +236,14 @@ def evaluation_params(state: optax.OptState, params: Params) -> Params:
     def is_a_field(path, _):
         return isinstance(path[-1], optax.tree_utils.NamedTupleKey)
 
-    found = optax.tree_utils.tree_get_all_with_path(state, "evaluation_params", is_a_field)
+    found = optax.tree_utils.tree_get_all_with_path(
+        state, "evaluation_params", is_a_field
+    )
     for _, kept in sorted(found, key=lambda pair: -len(pair[0])):
         params = jax.tree.map(
-            lambda e, x: x if isinstance(e, optax.MaskedNode) else e.astype(jnp.result_type(x)),
+            lambda e, x: (
+                x if isinstance(e, optax.MaskedNode) else e.astype(jnp.result_type(x))
+            ),
             kept,
             params,
             is_leaf=lambda e: isinstance(e, optax.MaskedNode),

@@ -10,7 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research.checks import check_callable, check_dtype, check_flag, check_number, check_tree, shown
+from research.checks import (
+    check_callable,
+    check_dtype,
+    check_flag,
+    check_number,
+    check_tree,
+    shown,
+)
 from research.types import Params
 
 _Arguments = ParamSpec("_Arguments")
@@ -30,12 +37,20 @@ def check_rule(rule: Any, name: str = "rule") -> None:
       Traceback (most recent call last):
       TypeError: rule must be an optax.GradientTransformation, but the constructor sgd was given; call it: sgd(0.1).
     """
-    if not inspect.isclass(rule) and callable(getattr(rule, "init", None)) and callable(getattr(rule, "update", None)):
+    if (
+        not inspect.isclass(rule)
+        and callable(getattr(rule, "init", None))
+        and callable(getattr(rule, "update", None))
+    ):
         return
     if callable(rule) and hasattr(rule, "__name__"):
-        given = f"the constructor {rule.__name__} was given; call it: {rule.__name__}(0.1)."
+        given = (
+            f"the constructor {rule.__name__} was given; call it: {rule.__name__}(0.1)."
+        )
     else:
-        given = f"{shown(rule)} was given; make one: research.update_rules.adam(0.1), say."
+        given = (
+            f"{shown(rule)} was given; make one: research.update_rules.adam(0.1), say."
+        )
     raise TypeError(f"{name} must be an optax.GradientTransformation, but {given}")
 
 
@@ -68,13 +83,17 @@ def make_inner(
             if made
             else f"inner={inner!r}."
         )
-        raise TypeError(f"inner must be a constructor that takes learning_rate, such as heavy_ball; got {given}")
+        raise TypeError(
+            f"inner must be a constructor that takes learning_rate, such as heavy_ball; got {given}"
+        )
     rule = inner(learning_rate)
     check_rule(rule, "what inner gives")
     return optax.with_extra_args_support(rule)
 
 
-def check_rate(learning_rate: Any, *, positive: bool = False, no_schedule: str | None = None) -> None:
+def check_rate(
+    learning_rate: Any, *, positive: bool = False, no_schedule: str | None = None
+) -> None:
     """Refuse a learning rate that is neither a number in range nor, where the rule takes one, a schedule.
 
     Args:
@@ -120,7 +139,9 @@ def check_floating(params: Params) -> None:
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            remedy = "Give floats: jax.tree.map(lambda x: jnp.asarray(x, float), params)."
+            remedy = (
+                "Give floats: jax.tree.map(lambda x: jnp.asarray(x, float), params)."
+            )
             # jax.grad of a real loss gives the conjugate of the direction of steepest ascent.
             if jnp.iscomplexobj(leaf):
                 remedy = (
@@ -152,7 +173,11 @@ def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _R
     """
 
     signature = inspect.signature(constructor)
-    flags = [name for name, parameter in signature.parameters.items() if parameter.annotation is bool]
+    flags = [
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.annotation is bool
+    ]
 
     @functools.wraps(constructor)
     def construct(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Rule:
@@ -178,7 +203,9 @@ def _check_options(given: dict[str, Any], flags: list[str]) -> None:
     mask = given.get("mask")
     if mask is not None and not callable(mask):
         entries = jax.tree.leaves(mask)
-        if not entries or not all(isinstance(entry, bool | np.bool_) for entry in entries):
+        if not entries or not all(
+            isinstance(entry, bool | np.bool_) for entry in entries
+        ):
             raise TypeError(
                 f"mask must be a pytree of True and False, or a function that gives one; got mask={shown(mask)}."
             )
@@ -201,7 +228,10 @@ def _with_checks(rule: _Rule) -> _Rule:
             )
         if found not in expected:
             of_state = jax.eval_shape(rule.init, updates if params is None else params)
-            expected[found] = jax.tree.structure(of_state), [leaf.shape for leaf in jax.tree.leaves(of_state)]
+            expected[found] = (
+                jax.tree.structure(of_state),
+                [leaf.shape for leaf in jax.tree.leaves(of_state)],
+            )
         _check_state(state, *expected[found])
         return rule.update(updates, state, params, **extra)
 
@@ -216,7 +246,9 @@ def _fits_but_for_none(updates: Any, params: Any) -> bool:
     }
     given, wanted = shapes(updates, lambda leaf: leaf is None), shapes(params)
     without = {path for path, shape in given.items() if shape is None}
-    blank = {path for path in wanted if any(path[: len(short)] == short for short in without)}
+    blank = {
+        path for path in wanted if any(path[: len(short)] == short for short in without)
+    }
     return {path: shape for path, shape in given.items() if shape is not None} == {
         path: shape for path, shape in wanted.items() if path not in blank
     }
@@ -237,4 +269,8 @@ def _check_state(state: Any, structure: Any, shapes: list[Any]) -> None:
 
 
 def _described(tree: Any) -> str:
-    return shown(jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", tree))
+    return shown(
+        jax.tree.map(
+            lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", tree
+        )
+    )

@@ -33,7 +33,9 @@ def clip_by_value(max_value: float | Array) -> optax.GradientTransformation:
     """
     check_number("max_value", max_value, positive=True)
     return _stateless(
-        lambda updates, params: jax.tree.map(lambda g: jnp.clip(g, -cast(max_value, g), cast(max_value, g)), updates),
+        lambda updates, params: jax.tree.map(
+            lambda g: jnp.clip(g, -cast(max_value, g), cast(max_value, g)), updates
+        ),
         only_real="clip_by_value",
     )
 
@@ -60,7 +62,11 @@ def clip_by_norm(max_norm: float | Array) -> optax.GradientTransformation:
       [0.6 0.8] 0.5
     """
     check_number("max_norm", max_norm, positive=True)
-    return _stateless(lambda updates, params: jax.tree.map(lambda g: _shorten(g, _norm([g]), max_norm), updates))
+    return _stateless(
+        lambda updates, params: jax.tree.map(
+            lambda g: _shorten(g, _norm([g]), max_norm), updates
+        )
+    )
 
 
 @checked
@@ -95,7 +101,9 @@ def clip_by_global_norm(max_norm: float | Array) -> optax.GradientTransformation
 
 @checked
 def clip_adaptively(
-    clipping: float | Array, eps: float | Array = 1e-3, axis: int | Sequence[int] | None = None
+    clipping: float | Array,
+    eps: float | Array = 1e-3,
+    axis: int | Sequence[int] | None = None,
 ) -> optax.GradientTransformation:
     """Shortens each unit's gradient to a part of its weights: g <- g min(1, λ max(|w|, ε) / |g|), by unit.
 
@@ -127,16 +135,30 @@ def clip_adaptively(
     check_number("eps", eps)
 
     def shorten(path, g, w):
-        axes = _axes_of_a_unit(jax.tree_util.keystr(path), g.shape) if axis is None else axis
+        axes = (
+            _axes_of_a_unit(jax.tree_util.keystr(path), g.shape)
+            if axis is None
+            else axis
+        )
         # An explicit axis as a list would be no static argument.
         axes = axes if isinstance(axes, int) else tuple(axes)
-        of_weights, of_gradient = (jnp.sqrt(jnp.sum(abs_square(a), axes, keepdims=True)) for a in (w, g))
-        largest = (cast(clipping, w) * jnp.maximum(of_weights, cast(eps, w))).astype(of_gradient.dtype)
-        return jnp.where(of_gradient < largest, g, g * (largest / jnp.where(of_gradient == 0, 1.0, of_gradient)))
+        of_weights, of_gradient = (
+            jnp.sqrt(jnp.sum(abs_square(a), axes, keepdims=True)) for a in (w, g)
+        )
+        largest = (cast(clipping, w) * jnp.maximum(of_weights, cast(eps, w))).astype(
+            of_gradient.dtype
+        )
+        return jnp.where(
+            of_gradient < largest,
+            g,
+            g * (largest / jnp.where(of_gradient == 0, 1.0, of_gradient)),
+        )
 
     def clip(updates, params):
         if params is None:
-            raise ValueError("clip_adaptively needs the weights; call update(grads, state, params).")
+            raise ValueError(
+                "clip_adaptively needs the weights; call update(grads, state, params)."
+            )
         return jax.tree_util.tree_map_with_path(shorten, updates, params)
 
     return _stateless(clip)
@@ -164,8 +186,11 @@ def _norm(leaves: list[Array]) -> Array:
     return jnp.sqrt(sum(jnp.sum(abs_square(wide(leaf))) for leaf in leaves))
 
 
-def _stateless(clip: Callable[[Params, Params], Params], only_real: str | None = None) -> optax.GradientTransformation:
+def _stateless(
+    clip: Callable[[Params, Params], Params], only_real: str | None = None
+) -> optax.GradientTransformation:
     rule = optax.GradientTransformation(
-        optax.init_empty_state, lambda updates, state, params=None: (clip(updates, params), state)
+        optax.init_empty_state,
+        lambda updates, state, params=None: (clip(updates, params), state),
     )
     return complete(rule, only_real=only_real)

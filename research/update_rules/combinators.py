@@ -67,31 +67,53 @@ def accumulate_gradients(
 
     def init(params):
         zeros = jax.tree.map(jnp.zeros_like, params)
-        return AccumulationState(jnp.zeros((), jnp.int32), zeros, jnp.zeros((), float), inner.init(params))
+        return AccumulationState(
+            jnp.zeros((), jnp.int32), zeros, jnp.zeros((), float), inner.init(params)
+        )
 
-    def update(updates, state, params=None, *, value=None, grad=None, value_fn=None, indices=None, **extra):
+    def update(
+        updates,
+        state,
+        params=None,
+        *,
+        value=None,
+        grad=None,
+        value_fn=None,
+        indices=None,
+        **extra,
+    ):
         del value_fn, indices
         count = increment(state.count)
 
         def follow(mean, new):
-            return mean + (new.astype(mean.dtype) - mean) / count.astype(real_dtype(mean))
+            return mean + (new.astype(mean.dtype) - mean) / count.astype(
+                real_dtype(mean)
+            )
 
         mean = jax.tree.map(follow, state.mean, updates)
-        mean_value = state.value if value is None else follow(state.value, jnp.asarray(value))
+        mean_value = (
+            state.value if value is None else follow(state.value, jnp.asarray(value))
+        )
 
         def step():
             gradient = jax.tree.map(lambda m, g: m.astype(g.dtype), mean, updates)
             of_batch = {
-                "value": None if value is None else mean_value.astype(jnp.result_type(value)),
+                "value": None
+                if value is None
+                else mean_value.astype(jnp.result_type(value)),
                 "grad": None if grad is None else gradient,
                 "value_fn": _refuse,
             }
-            moved, inner_state = inner.update(gradient, state.inner, params, **extra, **of_batch)
+            moved, inner_state = inner.update(
+                gradient, state.inner, params, **extra, **of_batch
+            )
             empty = _zeros(state._replace(inner=None))
             return moved, empty._replace(inner=inner_state)
 
         def wait():
-            return _zeros(updates), AccumulationState(count, mean, mean_value, state.inner)
+            return _zeros(updates), AccumulationState(
+                count, mean, mean_value, state.inner
+            )
 
         return jax.lax.cond(reached(count, every), step, wait)
 
@@ -152,7 +174,9 @@ def skip_nonfinite(
     inner = optax.with_extra_args_support(rule)
 
     def init(params):
-        return SkippingState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), inner.init(params))
+        return SkippingState(
+            jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), inner.init(params)
+        )
 
     def update(updates, state, params=None, **extra):
         moved, inner_state = inner.update(updates, state.inner, params, **extra)
@@ -161,7 +185,9 @@ def skip_nonfinite(
         if max_consecutive is not None:
             skip &= ~reached(state.consecutive, max_consecutive)
         moved, inner_state = jax.tree.map(
-            lambda kept, new: jnp.where(skip, kept, new), (_zeros(moved), state.inner), (moved, inner_state)
+            lambda kept, new: jnp.where(skip, kept, new),
+            (_zeros(moved), state.inner),
+            (moved, inner_state),
         )
         return moved, SkippingState(
             jnp.where(skip, increment(state.skipped), state.skipped),
@@ -173,7 +199,9 @@ def skip_nonfinite(
 
 
 @checked
-def with_state_dtype(rule: optax.GradientTransformation, dtype: Any) -> optax.GradientTransformationExtraArgs:
+def with_state_dtype(
+    rule: optax.GradientTransformation, dtype: Any
+) -> optax.GradientTransformationExtraArgs:
     """Runs the rule in another dtype, its state with it: bfloat16 params with a float32 state, for one.
 
     Params, gradients, `value` and `grad` are cast to dtype for the rule, value_fn takes params in it, and updates are cast
@@ -202,31 +230,51 @@ def with_state_dtype(rule: optax.GradientTransformation, dtype: Any) -> optax.Gr
     def widened(tree):
         return jax.tree.map(lambda a: in_dtype(a, wide), arrays(tree))
 
-    def update(updates, state, params=None, *, value=None, grad=None, value_fn=None, **extra):
+    def update(
+        updates, state, params=None, *, value=None, grad=None, value_fn=None, **extra
+    ):
         @functools.wraps(value_fn or _refuse)
         def in_the_dtype_of_the_params(x, *drawn, **named):
             assert value_fn is not None
-            return widened(value_fn(jax.tree.map(lambda a, p: a.astype(p.dtype), x, params), *drawn, **named))
+            return widened(
+                value_fn(
+                    jax.tree.map(lambda a, p: a.astype(p.dtype), x, params),
+                    *drawn,
+                    **named,
+                )
+            )
 
         extra["value"] = None if value is None else widened(jnp.asarray(value))
         extra["grad"] = None if grad is None else widened(grad)
-        extra["value_fn"] = None if value_fn is None or params is None else in_the_dtype_of_the_params
+        extra["value_fn"] = (
+            None if value_fn is None or params is None else in_the_dtype_of_the_params
+        )
         of_params = None if params is None else widened(params)
         moved, state = inner.update(widened(updates), state, of_params, **extra)
         return jax.tree.map(lambda u, g: u.astype(g.dtype), moved, updates), state
 
-    return complete(optax.GradientTransformationExtraArgs(lambda params: inner.init(widened(params)), update))
+    return complete(
+        optax.GradientTransformationExtraArgs(
+            lambda params: inner.init(widened(params)), update
+        )
+    )
 
 
 def _floating(dtype: Any) -> Any:
     if not isinstance(dtype, str | type | np.dtype) and not hasattr(dtype, "dtype"):
-        raise TypeError(f"dtype must be a floating one, such as 'float32'; got dtype={shown(dtype)}.")
+        raise TypeError(
+            f"dtype must be a floating one, such as 'float32'; got dtype={shown(dtype)}."
+        )
     try:
         found = jnp.dtype(dtype)
     except TypeError:
-        raise TypeError(f"dtype must be a floating one, such as 'float32'; got dtype={shown(dtype)}.") from None
+        raise TypeError(
+            f"dtype must be a floating one, such as 'float32'; got dtype={shown(dtype)}."
+        ) from None
     if not jnp.issubdtype(found, jnp.floating):
-        raise TypeError(f"dtype must be a floating one, such as 'float32'; got dtype={dtype!r}.")
+        raise TypeError(
+            f"dtype must be a floating one, such as 'float32'; got dtype={dtype!r}."
+        )
     if jax.dtypes.canonicalize_dtype(found) != found:
         raise ValueError(
             f"dtype={dtype!r} needs JAX's float64 switched on; call research.backend.configure(x64=True) first."
@@ -239,4 +287,6 @@ def _zeros(tree: Any) -> Any:
 
 
 def _all_finite(tree: Any) -> Array:
-    return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)], bool))
+    return jnp.all(
+        jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)], bool)
+    )

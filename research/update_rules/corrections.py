@@ -40,7 +40,9 @@ def effective_length(decay: float | Array, count: Array) -> Array:
     rate = -jnp.asarray(_log(decay), float)
     exponent = count * rate
     near = (count - 1) / 2 + _excess(rate) - count * _excess(exponent)
-    age = jnp.where(exponent < 1.0, near, 1.0 / jnp.expm1(rate) - count / jnp.expm1(exponent))
+    age = jnp.where(
+        exponent < 1.0, near, 1.0 / jnp.expm1(rate) - count / jnp.expm1(exponent)
+    )
     return 1.0 + 2.0 * age
 
 

@@ -12,7 +12,10 @@ from research.types import Array, Params
 
 
 def complete(
-    rule: optax.GradientTransformation, *, only_real: str | None = None, needs_value_fn: bool = False
+    rule: optax.GradientTransformation,
+    *,
+    only_real: str | None = None,
+    needs_value_fn: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Return the transformation with the manners that optax's have.
 
@@ -53,8 +56,14 @@ def arrays(tree: Params) -> Params:
       >>> print(arrays({"w": 1.0, "b": None})["w"].shape)
       ()
     """
-    given = (jax.Array, jax.ShapeDtypeStruct)  # The second: only what `init` would give is asked for.
-    return jax.tree.map(lambda x: x if isinstance(x, given) else jnp.asarray(x, jnp.result_type(x)), tree)
+    given = (
+        jax.Array,
+        jax.ShapeDtypeStruct,
+    )  # The second: only what `init` would give is asked for.
+    return jax.tree.map(
+        lambda x: x if isinstance(x, given) else jnp.asarray(x, jnp.result_type(x)),
+        tree,
+    )
 
 
 def refuse_complex(params: Params, rule: str, needs_value_fn: bool = False) -> None:
@@ -70,7 +79,9 @@ def refuse_complex(params: Params, rule: str, needs_value_fn: bool = False) -> N
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if jnp.iscomplexobj(leaf):
             pair = "Make its real and imaginary parts two real leaves"
-            wrapped = f"Wrap it: optax.contrib.split_real_and_imaginary({rule}(...)), or make"
+            wrapped = (
+                f"Wrap it: optax.contrib.split_real_and_imaginary({rule}(...)), or make"
+            )
             raise TypeError(
                 f"{rule} is defined for real params only; params{jax.tree_util.keystr(path)} is "
                 f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}. "
@@ -91,7 +102,9 @@ def _filled(updates: Params, params: Params) -> Params:
 
 
 def _blanked(moved: Params, updates: Params) -> Params:
-    return jax.tree.map(lambda u, m: None if u is None else m, updates, moved, is_leaf=_is_none)
+    return jax.tree.map(
+        lambda u, m: None if u is None else m, updates, moved, is_leaf=_is_none
+    )
 
 
 def real_dtype(x: Any) -> Any:
@@ -102,7 +115,9 @@ def real_dtype(x: Any) -> Any:
       float32 bfloat16
     """
     dtype = jnp.result_type(x)
-    return jnp.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.complexfloating) else dtype
+    return (
+        jnp.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.complexfloating) else dtype
+    )
 
 
 def in_dtype(x: Array, dtype: Any) -> Array:
@@ -135,7 +150,11 @@ def abs_square(x: Array) -> Array:
       >>> print(abs_square(jnp.array([3.0 + 4.0j])))
       [25.]
     """
-    return jnp.square(x.real) + jnp.square(x.imag) if jnp.iscomplexobj(x) else jnp.square(x)
+    return (
+        jnp.square(x.real) + jnp.square(x.imag)
+        if jnp.iscomplexobj(x)
+        else jnp.square(x)
+    )
 
 
 def real_product(a: Array, b: Array) -> Array:
@@ -161,7 +180,9 @@ def overflowed(squares: Array, *seen: Array) -> Array:
       >>> print(overflowed(jnp.array([jnp.inf]), jnp.ones(1)), overflowed(jnp.array([jnp.inf]), jnp.array([jnp.inf])))
       [ True] [False]
     """
-    return jnp.isposinf(squares) & functools.reduce(operator.and_, map(jnp.isfinite, seen))
+    return jnp.isposinf(squares) & functools.reduce(
+        operator.and_, map(jnp.isfinite, seen)
+    )
 
 
 def sizes_like(x: Array, value: Any = 0.0) -> Array:
@@ -171,4 +192,8 @@ def sizes_like(x: Array, value: Any = 0.0) -> Array:
       >>> print(sizes_like(jnp.ones(2, "complex64"), 0.5))
       [0.5 0.5]
     """
-    return jnp.full_like(x, value, real_dtype(x)) if jnp.iscomplexobj(x) else jnp.full_like(x, value)
+    return (
+        jnp.full_like(x, value, real_dtype(x))
+        if jnp.iscomplexobj(x)
+        else jnp.full_like(x, value)
+    )

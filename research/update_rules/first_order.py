@@ -9,13 +9,21 @@ import optax
 from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Params
-from research.update_rules.building_blocks import cast, descend, increment, like, moving_average
+from research.update_rules.building_blocks import (
+    cast,
+    descend,
+    increment,
+    like,
+    moving_average,
+)
 from research.update_rules.checks import checked
 from research.update_rules.edges import complete
 
 
 @checked
-def gradient_descent(learning_rate: float | Array | Schedule) -> optax.GradientTransformation:
+def gradient_descent(
+    learning_rate: float | Array | Schedule,
+) -> optax.GradientTransformation:
     """Steps along the negative gradient: u_t = -η_t g_t.
 
     optax.sgd(η) and torch.optim.SGD(lr=η) are the same. Which examples g_t is taken over is the sampler's business:
@@ -52,7 +60,9 @@ class MomentumState(NamedTuple):
 
 
 @checked
-def heavy_ball(learning_rate: float | Array | Schedule, momentum: float | Array = 0.9) -> optax.GradientTransformation:
+def heavy_ball(
+    learning_rate: float | Array | Schedule, momentum: float | Array = 0.9
+) -> optax.GradientTransformation:
     """Steps along a decaying sum of gradients: m_t = μ m_(t-1) + g_t, u_t = -η_t m_t, from m_(-1) = 0.
 
     optax.sgd(η, momentum=μ) and torch.optim.SGD(momentum=μ) are the same. Polyak writes
@@ -135,19 +145,33 @@ class ScheduledMomentumState(NamedTuple):
 
 def _accumulate_by_schedule(momentum: Schedule) -> optax.GradientTransformation:
     def init(params):
-        return ScheduledMomentumState(jnp.zeros((), jnp.int32), jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+        return ScheduledMomentumState(
+            jnp.zeros((), jnp.int32),
+            jnp.zeros(()),
+            jax.tree.map(jnp.zeros_like, params),
+        )
 
     def update(updates, state, params=None):
         del params
         now = jnp.asarray(momentum(state.count), state.momentum.dtype)
-        velocity = jax.tree.map(lambda m, g: cast(state.momentum, m) * m + g.astype(m.dtype), state.velocity, updates)
-        direction = jax.tree.map(lambda m, g: (cast(now, m) * m + g.astype(m.dtype)).astype(g.dtype), velocity, updates)
+        velocity = jax.tree.map(
+            lambda m, g: cast(state.momentum, m) * m + g.astype(m.dtype),
+            state.velocity,
+            updates,
+        )
+        direction = jax.tree.map(
+            lambda m, g: (cast(now, m) * m + g.astype(m.dtype)).astype(g.dtype),
+            velocity,
+            updates,
+        )
         return direction, ScheduledMomentumState(increment(state.count), now, velocity)
 
     return complete(optax.GradientTransformation(init, update))
 
 
-def _accumulate(momentum: float | Array, look_ahead: bool) -> optax.GradientTransformation:
+def _accumulate(
+    momentum: float | Array, look_ahead: bool
+) -> optax.GradientTransformation:
     check_number("momentum", momentum, below=1.0)
 
     def init(params):
@@ -160,7 +184,9 @@ def _accumulate(momentum: float | Array, look_ahead: bool) -> optax.GradientTran
         del params
         velocity = jax.tree.map(add, state.velocity, updates)
         direction = jax.tree.map(add, velocity, updates) if look_ahead else velocity
-        return jax.tree.map(lambda d, g: like(d, g), direction, updates), MomentumState(velocity)
+        return jax.tree.map(lambda d, g: like(d, g), direction, updates), MomentumState(
+            velocity
+        )
 
     return complete(optax.GradientTransformation(init, update))
 
@@ -179,7 +205,9 @@ class AverageState(NamedTuple):
 
 @checked
 def ema_momentum(
-    learning_rate: float | Array | Schedule, momentum: float | Array = 0.9, undamped_start: bool = False
+    learning_rate: float | Array | Schedule,
+    momentum: float | Array = 0.9,
+    undamped_start: bool = False,
 ) -> optax.GradientTransformation:
     """Steps along an average of gradients: m_t = μ m_(t-1) + (1 - μ) g_t, u_t = -η_t m_t, from m_0 = 0.
 
@@ -211,19 +239,29 @@ def ema_momentum(
     return optax.chain(_average(momentum, undamped_start), descend(learning_rate))
 
 
-def _average(momentum: float | Array, undamped_start: bool) -> optax.GradientTransformation:
+def _average(
+    momentum: float | Array, undamped_start: bool
+) -> optax.GradientTransformation:
     check_number("momentum", momentum, below=1.0)
     if not isinstance(undamped_start, bool):
-        raise TypeError(f"undamped_start must be True or False; got undamped_start={undamped_start!r}.")
+        raise TypeError(
+            f"undamped_start must be True or False; got undamped_start={undamped_start!r}."
+        )
 
     def init(params):
-        return AverageState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+        return AverageState(
+            jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params)
+        )
 
     def update(updates, state, params=None):
         del params
         average = moving_average(momentum, state.average, updates)
         if undamped_start:
-            average = jax.tree.map(lambda g, m: jnp.where(state.count == 0, g.astype(m.dtype), m), updates, average)
+            average = jax.tree.map(
+                lambda g, m: jnp.where(state.count == 0, g.astype(m.dtype), m),
+                updates,
+                average,
+            )
         direction = jax.tree.map(lambda m, g: like(m, g), average, updates)
         return direction, AverageState(increment(state.count), average)
 
@@ -231,7 +269,9 @@ def _average(momentum: float | Array, undamped_start: bool) -> optax.GradientTra
 
 
 @checked
-def sign_descent(learning_rate: float | Array | Schedule) -> optax.GradientTransformation:
+def sign_descent(
+    learning_rate: float | Array | Schedule,
+) -> optax.GradientTransformation:
     """Steps by the rate in each coordinate, against the gradient's sign: u_t = -η_t sign(g_t); 0 where g_t is 0.
 
     It is steepest descent for the largest coordinate as the norm, without the factor |g|_1 that this has there.
@@ -259,7 +299,9 @@ def sign_descent(learning_rate: float | Array | Schedule) -> optax.GradientTrans
 
 
 @checked
-def signum(learning_rate: float | Array | Schedule, momentum: float | Array = 0.9) -> optax.GradientTransformation:
+def signum(
+    learning_rate: float | Array | Schedule, momentum: float | Array = 0.9
+) -> optax.GradientTransformation:
     """Steps by the rate against the sign of an average of gradients: m_t = μ m_(t-1) + (1 - μ) g_t, u_t = -η_t sign(m_t).
 
     optax.signum(η, beta=μ) is the same. A decaying sum in place of the average has the same signs, for both start
@@ -283,11 +325,16 @@ def signum(learning_rate: float | Array | Schedule, momentum: float | Array = 0.
       >>> print(updates, rule.update(jnp.array([-2.0]), state)[0])
       [-0.5] [-0.5]
     """
-    return optax.chain(_average(momentum, undamped_start=False), _signs("signum"), descend(learning_rate))
+    return optax.chain(
+        _average(momentum, undamped_start=False),
+        _signs("signum"),
+        descend(learning_rate),
+    )
 
 
 def _signs(rule: str) -> optax.GradientTransformation:
     signs = optax.GradientTransformation(
-        optax.init_empty_state, lambda updates, state, params=None: (jax.tree.map(jnp.sign, updates), state)
+        optax.init_empty_state,
+        lambda updates, state, params=None: (jax.tree.map(jnp.sign, updates), state),
     )
     return complete(signs, only_real=rule)

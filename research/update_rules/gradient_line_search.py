@@ -82,14 +82,19 @@ def backtracking_descent(
     if increase is not None:
         check_number("increase", increase, positive=True)
     search = partial(
-        backtracking, sufficient_decrease=sufficient_decrease, shrink=shrink, max_evaluations=max_evaluations
+        backtracking,
+        sufficient_decrease=sufficient_decrease,
+        shrink=shrink,
+        max_evaluations=max_evaluations,
     )
     check_number("sufficient_decrease", sufficient_decrease, below=1.0, positive=True)
     check_number("shrink", shrink, below=1.0, positive=True)
     check_number("max_evaluations", max_evaluations, positive=True, integer=True)
 
     def init(params):
-        return SearchState(jnp.zeros((), jnp.int32), not_yet(search, params, learning_rate))
+        return SearchState(
+            jnp.zeros((), jnp.int32), not_yet(search, params, learning_rate)
+        )
 
     def update(updates, state, params=None, **extra):
         first = cast(rate_at(learning_rate, state.count), state.search.learning_rate)
@@ -196,14 +201,18 @@ def nonlinear_conjugate_gradient(
     """
     check_rate(learning_rate, positive=True)
     if not isinstance(beta, str) or beta not in BETAS:
-        raise ValueError(f"beta must be one of {', '.join(map(repr, BETAS))}; got beta={beta!r}.")
+        raise ValueError(
+            f"beta must be one of {', '.join(map(repr, BETAS))}; got beta={beta!r}."
+        )
     search = (
         _CONJUGATE_WOLFE
         if isinstance(linesearch, str) and linesearch == "strong_wolfe"
         else find_line_search(linesearch)
     )
     if search is None:
-        raise ValueError("linesearch must be a search: conjugate gradients have no fixed step; got linesearch=None.")
+        raise ValueError(
+            "linesearch must be a search: conjugate gradients have no fixed step; got linesearch=None."
+        )
 
     def init(params):
         before, direction = (
@@ -211,32 +220,60 @@ def nonlinear_conjugate_gradient(
         )  # Two, so that both may be donated.
         searched = not_yet(search, params, learning_rate)
         return ConjugateState(
-            jnp.zeros((), jnp.int32), before, direction, jnp.zeros_like(searched.learning_rate), searched
+            jnp.zeros((), jnp.int32),
+            before,
+            direction,
+            jnp.zeros_like(searched.learning_rate),
+            searched,
         )
 
     def update(updates, state, params=None, **extra):
         direction = _conjugate(*BETAS[beta], updates, state)
         slope = inner(updates, direction).astype(state.slope.dtype)
-        afresh = (state.count == 0) | failed(state.search) | (slope == 0) | (state.slope == 0)
-        known = state.search.learning_rate * state.slope / jnp.where(afresh, 1.0, slope).astype(slope.dtype)
+        afresh = (
+            (state.count == 0)
+            | failed(state.search)
+            | (slope == 0)
+            | (state.slope == 0)
+        )
+        known = (
+            state.search.learning_rate
+            * state.slope
+            / jnp.where(afresh, 1.0, slope).astype(slope.dtype)
+        )
         first = jnp.where(
-            afresh, cast(rate_at(learning_rate, state.count), slope) * capped_inverse_norm(updates), known
+            afresh,
+            cast(rate_at(learning_rate, state.count), slope)
+            * capped_inverse_norm(updates),
+            known,
         )
         step, searched = take_step(search, direction, params, updates, extra, first)
-        return step, ConjugateState(increment(state.count), updates, direction, slope, searched)
+        return step, ConjugateState(
+            increment(state.count), updates, direction, slope, searched
+        )
 
     whole = optax.GradientTransformationExtraArgs(init, update)
-    return complete(whole, only_real="nonlinear_conjugate_gradient", needs_value_fn=True)
+    return complete(
+        whole, only_real="nonlinear_conjugate_gradient", needs_value_fn=True
+    )
 
 
 def _conjugate(parts, plus: bool, g: Params, state: ConjugateState) -> Params:
     y = jax.tree.map(lambda a, b: a - b.astype(a.dtype), g, state.grad)
     above, below = parts(g, y, state.grad, state.direction)
-    beta = jnp.where(below == 0, 0.0, above / jnp.where(below == 0, 1.0, below)).astype(above.dtype)
-    beta = jnp.where(state.count == 0, 0.0, jnp.maximum(beta, 0.0) if plus else beta).astype(above.dtype)
+    beta = jnp.where(below == 0, 0.0, above / jnp.where(below == 0, 1.0, below)).astype(
+        above.dtype
+    )
+    beta = jnp.where(
+        state.count == 0, 0.0, jnp.maximum(beta, 0.0) if plus else beta
+    ).astype(above.dtype)
     # Products may leave the range of the dtype, and β that of a leaf's: a restart. A NaN shows in g itself.
-    most = min([float(jnp.finfo(leaf.dtype).max) for leaf in jax.tree.leaves(g)], default=0.0)
+    most = min(
+        [float(jnp.finfo(leaf.dtype).max) for leaf in jax.tree.leaves(g)], default=0.0
+    )
     beta = jnp.where(jnp.abs(beta) <= most, beta, 0.0)
-    direction = jax.tree.map(lambda a, d: -a + cast(beta, a) * d.astype(a.dtype), g, state.direction)
+    direction = jax.tree.map(
+        lambda a, d: -a + cast(beta, a) * d.astype(a.dtype), g, state.direction
+    )
     ascends = inner(g, direction) >= 0
     return jax.tree.map(lambda a, d: jnp.where(ascends, -a, d), g, direction)

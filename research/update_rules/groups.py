@@ -41,9 +41,15 @@ class MaskTable(NamedTuple):
 
     def __str__(self) -> str:
         rows = [("leaf", "shape", "masked")]
-        rows += [(leaf.path, str(leaf.shape), "yes" if leaf.masked else "no") for leaf in self.leaves]
+        rows += [
+            (leaf.path, str(leaf.shape), "yes" if leaf.masked else "no")
+            for leaf in self.leaves
+        ]
         widths = [max(len(row[k]) for row in rows) for k in range(3)]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        return "\n".join(
+            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
 
 
 def masked_leaves(mask: Any, params: Params) -> MaskTable:
@@ -68,7 +74,12 @@ def masked_leaves(mask: Any, params: Params) -> MaskTable:
     covered = jax.tree.leaves(checked_mask(mask)(params))
     pairs = jax.tree_util.tree_leaves_with_path(params)
     rows = zip(pairs, covered, strict=True)
-    return MaskTable(tuple(MaskedLeaf(_written(path), tuple(np.shape(x)), bool(on)) for (path, x), on in rows))
+    return MaskTable(
+        tuple(
+            MaskedLeaf(_written(path), tuple(np.shape(x)), bool(on))
+            for (path, x), on in rows
+        )
+    )
 
 
 def checked_mask(mask: Any) -> Callable[[Params], Any]:
@@ -83,15 +94,21 @@ def checked_mask(mask: Any) -> Callable[[Params], Any]:
       Traceback (most recent call last):
       ValueError: mask does not fit the params: it says nothing of b. Give a pytree of the same structure, or a prefix.
     """
-    for path, entry in [] if callable(mask) else jax.tree_util.tree_leaves_with_path(mask):
+    for path, entry in (
+        [] if callable(mask) else jax.tree_util.tree_leaves_with_path(mask)
+    ):
         if not isinstance(entry, bool | np.bool_):
-            raise TypeError(f"mask must hold True or False; got {shown(entry)} at {_written(path)}.")
+            raise TypeError(
+                f"mask must hold True or False; got {shown(entry)} at {_written(path)}."
+            )
 
     def at_every_leaf(params):
         entries = mask(params) if callable(mask) else mask
         for path, entry in jax.tree_util.tree_leaves_with_path(entries):
             if not isinstance(entry, bool | np.bool_):
-                raise TypeError(f"mask must hold True or False; got {entry!r} at {_written(path)}.")
+                raise TypeError(
+                    f"mask must hold True or False; got {entry!r} at {_written(path)}."
+                )
         return _spread("mask", entries, params)
 
     return at_every_leaf
@@ -134,7 +151,9 @@ def by_group(
       -1.0 0.0
     """
     check_mapping("rules", rules, "labels to rules")
-    if not callable(labels) and not all(isinstance(label, str) for label in jax.tree.leaves(labels)):
+    if not callable(labels) and not all(
+        isinstance(label, str) for label in jax.tree.leaves(labels)
+    ):
         raise TypeError(
             f"labels must be a pytree of names in rules, or a function that gives one; got labels={shown(labels)}."
         )
@@ -142,12 +161,20 @@ def by_group(
         raise ValueError("by_group needs at least one rule; got rules={}.")
     for label, rule in rules.items():
         check_rule(rule, f"rules[{label!r}]")
-    served = {label: optax.with_extra_args_support(rule) for label, rule in rules.items()}
+    served = {
+        label: optax.with_extra_args_support(rule) for label, rule in rules.items()
+    }
 
     def labelled(params):
-        found = _spread("labels", labels(params) if callable(labels) else labels, params)
+        found = _spread(
+            "labels", labels(params) if callable(labels) else labels, params
+        )
         pairs = jax.tree_util.tree_leaves_with_path(found)
-        unknown = [f"{_written(path)} ({label!r})" for path, label in pairs if label not in served]
+        unknown = [
+            f"{_written(path)} ({label!r})"
+            for path, label in pairs
+            if label not in served
+        ]
         if unknown:
             raise ValueError(
                 f"no rule for the labels of {', '.join(unknown)}; rules has {', '.join(map(repr, served))}."
@@ -157,8 +184,13 @@ def by_group(
     def init(params):
         found = labelled(params)
         given = set(jax.tree.leaves(found))
-        inits = {label: rule.init if label in given else optax.init_empty_state for label, rule in served.items()}
-        return GroupsState({label: init(_part(found, label, params)) for label, init in inits.items()})
+        inits = {
+            label: rule.init if label in given else optax.init_empty_state
+            for label, rule in served.items()
+        }
+        return GroupsState(
+            {label: init(_part(found, label, params)) for label, init in inits.items()}
+        )
 
     def update(updates, state, params=None, *, grad=None, value_fn=None, **extra):
         found = labelled(updates if params is None else params)
@@ -167,12 +199,19 @@ def by_group(
             states[label] = state.inner[label]
             if label not in jax.tree.leaves(found):
                 continue
-            own = {"grad": None if grad is None else _part(found, label, grad), "value_fn": None}
+            own = {
+                "grad": None if grad is None else _part(found, label, grad),
+                "value_fn": None,
+            }
             if value_fn is not None and params is not None:
                 own["value_fn"] = _restricted(value_fn, found, label, params)
             of_params = None if params is None else _part(found, label, params)
             parts[label], states[label] = rule.update(
-                _part(found, label, updates), state.inner[label], of_params, **own, **extra
+                _part(found, label, updates),
+                state.inner[label],
+                of_params,
+                **own,
+                **extra,
             )
         return _joined(found, parts), GroupsState(states)
 
@@ -181,7 +220,9 @@ def by_group(
 
 def _part(labels: Labels, label: str, tree: Params) -> Params:
     """The tree with optax's empty node for every leaf of another label."""
-    return jax.tree.map(lambda own, leaf: leaf if own == label else optax.MaskedNode(), labels, tree)
+    return jax.tree.map(
+        lambda own, leaf: leaf if own == label else optax.MaskedNode(), labels, tree
+    )
 
 
 def _joined(labels: Labels, parts: Mapping[str, Params]) -> Params:
@@ -190,10 +231,14 @@ def _joined(labels: Labels, parts: Mapping[str, Params]) -> Params:
     return structure.unflatten([flat[name][k] for k, name in enumerate(names)])
 
 
-def _restricted(value_fn: Callable[..., Any], labels: Labels, label: str, params: Params) -> Callable[..., Any]:
+def _restricted(
+    value_fn: Callable[..., Any], labels: Labels, label: str, params: Params
+) -> Callable[..., Any]:
     @functools.wraps(value_fn)
     def of_part(part, *drawn, **named):
-        whole = jax.tree.map(lambda own, new, old: new if own == label else old, labels, part, params)
+        whole = jax.tree.map(
+            lambda own, new, old: new if own == label else old, labels, part, params
+        )
         return value_fn(whole, *drawn, **named)
 
     of_part.is_of_a_part = True  # type: ignore[attr-defined]
@@ -202,12 +247,23 @@ def _restricted(value_fn: Callable[..., Any], labels: Labels, label: str, params
 
 def _spread(name: str, prefix: Any, params: Params) -> Any:
     """Each entry of the prefix at all the leaves below it."""
-    entries = {path: entry for path, entry in jax.tree_util.tree_leaves_with_path(prefix)}
+    entries = {
+        path: entry for path, entry in jax.tree_util.tree_leaves_with_path(prefix)
+    }
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
-    above = [next((path[:k] for k in range(len(path) + 1) if path[:k] in entries), None) for path, _ in leaves]
+    above = [
+        next((path[:k] for k in range(len(path) + 1) if path[:k] in entries), None)
+        for path, _ in leaves
+    ]
     faults = {
-        "it says nothing of": [_written(path) for (path, _), found in zip(leaves, above, strict=True) if found is None],
-        "the params have no leaf at": [_written(path) for path in entries if path not in set(above)],
+        "it says nothing of": [
+            _written(path)
+            for (path, _), found in zip(leaves, above, strict=True)
+            if found is None
+        ],
+        "the params have no leaf at": [
+            _written(path) for path in entries if path not in set(above)
+        ],
     }
     said = [f"{fault} {', '.join(paths)}" for fault, paths in faults.items() if paths]
     if said:

@@ -72,7 +72,10 @@ def lamb(
     """
     direction = _reverse(adam(1.0, b1, b2, eps, eps_root))
     return optax.chain(
-        direction, add_decayed_weights(weight_decay, mask), _as_long_as_the_leaf(), descend(learning_rate)
+        direction,
+        add_decayed_weights(weight_decay, mask),
+        _as_long_as_the_leaf(),
+        descend(learning_rate),
     )
 
 
@@ -90,17 +93,23 @@ def _reverse(rule: optax.GradientTransformation) -> optax.GradientTransformation
 def _as_long_as_the_leaf() -> optax.GradientTransformation:
     def scale(d, x):
         of_x, of_d = _norm(x), _norm(d)
-        ratio = jnp.where((of_x == 0) | (of_d == 0), 1.0, of_x / of_d)  # A NaN is not 0, and shows.
+        ratio = jnp.where(
+            (of_x == 0) | (of_d == 0), 1.0, of_x / of_d
+        )  # A NaN is not 0, and shows.
         return cast(ratio, d) * d
 
     def update(updates, state, params=None):
-        return jax.tree.map(scale, updates, params), state  # That there are params, the decay before it has seen to.
+        return jax.tree.map(
+            scale, updates, params
+        ), state  # That there are params, the decay before it has seen to.
 
     return complete(optax.GradientTransformation(optax.init_empty_state, update))
 
 
 def _norm(x: Array) -> Array:
-    return jnp.sqrt(jnp.sum(abs_square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))))
+    return jnp.sqrt(
+        jnp.sum(abs_square(x.astype(jnp.promote_types(x.dtype, jnp.float32))))
+    )
 
 
 class MuonState(NamedTuple):
@@ -175,19 +184,28 @@ def muon(
     check_number("ns_steps", ns_steps, positive=True, integer=True)
     check_most(1_000, ns_steps=ns_steps)
     if len(ns_coeffs) != 3:
-        raise ValueError(f"ns_coeffs must be three numbers, of x, x³ and x⁵; got ns_coeffs={ns_coeffs!r}.")
+        raise ValueError(
+            f"ns_coeffs must be three numbers, of x, x³ and x⁵; got ns_coeffs={ns_coeffs!r}."
+        )
 
     def orthogonalise(a):
-        return math.sqrt(max(1.0, a.shape[1] / max(a.shape[0], 1))) * newton_schulz(a, ns_steps, ns_coeffs, eps)
+        return math.sqrt(max(1.0, a.shape[1] / max(a.shape[0], 1))) * newton_schulz(
+            a, ns_steps, ns_coeffs, eps
+        )
 
     chosen = checked_mask(_two_axes if matrices is None else matrices)
     others = lambda tree: jax.tree.map(operator.not_, chosen(tree))
     of_matrices = optax.chain(
-        _momentum(beta, nesterov, bias_correction, orthogonalise), add_decayed_weights(weight_decay)
+        _momentum(beta, nesterov, bias_correction, orthogonalise),
+        add_decayed_weights(weight_decay),
     )
     others_rule = _reverse(make_inner(inner, 1.0, adam))
     return complete(
-        optax.chain(optax.masked(of_matrices, chosen), optax.masked(others_rule, others), descend(learning_rate))
+        optax.chain(
+            optax.masked(of_matrices, chosen),
+            optax.masked(others_rule, others),
+            descend(learning_rate),
+        )
     )
 
 
@@ -196,7 +214,10 @@ def _two_axes(tree: Params) -> Any:
 
 
 def _momentum(
-    beta: float | Array, nesterov: bool, bias_correction: bool, orthogonalise: Callable[[Array], Array]
+    beta: float | Array,
+    nesterov: bool,
+    bias_correction: bool,
+    orthogonalise: Callable[[Array], Array],
 ) -> optax.GradientTransformation:
     def init(params):
         for path, x in jax.tree_util.tree_leaves_with_path(params):
@@ -220,7 +241,9 @@ def _momentum(
                 return orthogonalise(corrected(m, count)).astype(g.dtype)
             ahead = corrected(m, increment(count))
             newest = corrected(g.astype(m.dtype), count)
-            return orthogonalise(cast(beta, m) * ahead + cast(1.0 - beta, m) * newest).astype(g.dtype)
+            return orthogonalise(
+                cast(beta, m) * ahead + cast(1.0 - beta, m) * newest
+            ).astype(g.dtype)
 
         return jax.tree.map(direction, updates, mu), MuonState(count, mu)
 
@@ -254,7 +277,9 @@ def newton_schulz(
 
     def iterate(_, x):
         square = _product(x, x.T)
-        return first * x + _product(third * square + fifth * _product(square, square), x)
+        return first * x + _product(
+            third * square + fifth * _product(square, square), x
+        )
 
     if not isinstance(ns_steps, Tracer):
         check_most(1_000, ns_steps=ns_steps)

@@ -101,7 +101,9 @@ def gauss_newton(
     """
     check_rate(learning_rate, positive=True)
     if singular not in ("shortest", "stop"):
-        raise ValueError(f"singular must be 'shortest' or 'stop'; got singular={singular!r}.")
+        raise ValueError(
+            f"singular must be 'shortest' or 'stop'; got singular={singular!r}."
+        )
     check_number("sufficient_decrease", sufficient_decrease, below=1.0)
     check_number("shrink", shrink, positive=True, below=1.0)
     check_number("max_evaluations", max_evaluations, positive=True, integer=True)
@@ -109,10 +111,14 @@ def gauss_newton(
 
     def init(params):
         x, unflatten = flatten(params)
-        count, outcome, curvature, evaluations = (jnp.zeros((), jnp.int32) for _ in range(4))  # Apart, to be donated.
+        count, outcome, curvature, evaluations = (
+            jnp.zeros((), jnp.int32) for _ in range(4)
+        )  # Apart, to be donated.
         after = (jnp.zeros((), x.dtype), jnp.zeros_like(x))
         after = kept_after(params, unflatten, after) if line_search else (None, None)
-        return GaussNewtonState(count, jnp.zeros((), x.dtype), outcome, curvature, evaluations, *after)
+        return GaussNewtonState(
+            count, jnp.zeros((), x.dtype), outcome, curvature, evaluations, *after
+        )
 
     def update(updates, state, params=None, *, residual_fn: Any = None, **extra):
         del extra
@@ -129,8 +135,14 @@ def gauss_newton(
         )
         if line_search:
             at = lambda t: _squares_and_grad(residuals, x + t * h)
-            start = ((_half_square(r), r @ jacobian), r @ (jacobian @ h), _slack(x, r, jacobian))
-            found = backtrack(at, *start, t, sufficient_decrease, shrink, max_evaluations)
+            start = (
+                (_half_square(r), r @ jacobian),
+                r @ (jacobian @ h),
+                _slack(x, r, jacobian),
+            )
+            found = backtrack(
+                at, *start, t, sufficient_decrease, shrink, max_evaluations
+            )
             t, outcome, evaluations = found[:3]
             after = kept_after(params, unflatten, found[3])
         if singular == "stop":
@@ -139,7 +151,9 @@ def gauss_newton(
         curvature = jnp.where(finite, curvature, NOT_FINITE_MATRIX).astype(jnp.int32)
         t = jnp.where(outcome == FOUND, t, 0.0)
         step = jnp.where(finite, jnp.where(t == 0, 0.0, t * h), jnp.nan)
-        state = GaussNewtonState(increment(state.count), t, outcome, curvature, evaluations, *after)
+        state = GaussNewtonState(
+            increment(state.count), t, outcome, curvature, evaluations, *after
+        )
         return shaped_like(step, unflatten, updates), state
 
     whole = optax.GradientTransformationExtraArgs(init, update)
@@ -210,15 +224,26 @@ def levenberg_marquardt(
       >>> print(updates.round(5), state.gain.round(5))
       [1.] 1.0
     """
-    check_rate(learning_rate, positive=True, no_schedule="it is the first radius; the rule finds the others itself")
+    check_rate(
+        learning_rate,
+        positive=True,
+        no_schedule="it is the first radius; the rule finds the others itself",
+    )
     given = residual_fn
 
     def init(params):
         x, unflatten = flatten(params)
         count, outcome, evaluations = (jnp.zeros((), jnp.int32) for _ in range(3))
-        radius, nothing = jnp.array(learning_rate, x.dtype), jnp.full((), jnp.nan, x.dtype)
-        after = kept_after(params, unflatten, (jnp.zeros_like(radius), jnp.zeros_like(x)))
-        return LevenbergMarquardtState(count, radius, 0 * x, nothing, outcome, evaluations, *after)
+        radius, nothing = (
+            jnp.array(learning_rate, x.dtype),
+            jnp.full((), jnp.nan, x.dtype),
+        )
+        after = kept_after(
+            params, unflatten, (jnp.zeros_like(radius), jnp.zeros_like(x))
+        )
+        return LevenbergMarquardtState(
+            count, radius, 0 * x, nothing, outcome, evaluations, *after
+        )
 
     def update(updates, state, params=None, *, residual_fn: Any = None, **extra):
         del extra
@@ -234,14 +259,29 @@ def levenberg_marquardt(
         h, damping = damped_step(jacobian, r, metric, radius)
         there = _squares_and_grad(residuals, x + h)
         gain = _gain(there[0], x, r, jacobian, h, damping * jnp.sum((metric * h) ** 2))
-        good, length = gain > 1e-4, jnp.linalg.norm(metric * h)  # A trial that is NaN is not good.
-        wider = jnp.where((gain >= 0.75) | (damping == 0), 2 * length, jnp.where(first, length, radius))
-        radius = jnp.where(length > 0, jnp.where(gain >= 0.25, wider, length / 10), radius)
+        good, length = (
+            gain > 1e-4,
+            jnp.linalg.norm(metric * h),
+        )  # A trial that is NaN is not good.
+        wider = jnp.where(
+            (gain >= 0.75) | (damping == 0),
+            2 * length,
+            jnp.where(first, length, radius),
+        )
+        radius = jnp.where(
+            length > 0, jnp.where(gain >= 0.25, wider, length / 10), radius
+        )
         stuck = ~good & jnp.all(x + h == x)
-        outcome = jnp.where(finite, jnp.where(stuck, STEP_TOO_SMALL, FOUND), NOT_FINITE).astype(jnp.int32)
-        after = jax.tree.map(lambda a, b: jnp.where(good, a, b), there, (_half_square(r), r @ jacobian))
+        outcome = jnp.where(
+            finite, jnp.where(stuck, STEP_TOO_SMALL, FOUND), NOT_FINITE
+        ).astype(jnp.int32)
+        after = jax.tree.map(
+            lambda a, b: jnp.where(good, a, b), there, (_half_square(r), r @ jacobian)
+        )
         after = kept_after(params, unflatten, after)
-        state = LevenbergMarquardtState(increment(state.count), radius, scale, gain, outcome, jnp.int32(1), *after)
+        state = LevenbergMarquardtState(
+            increment(state.count), radius, scale, gain, outcome, jnp.int32(1), *after
+        )
         step = jnp.where(finite, jnp.where(good, h, 0.0), jnp.nan)
         return shaped_like(step, unflatten, updates), state
 
@@ -249,7 +289,9 @@ def levenberg_marquardt(
     return complete(whole, only_real="levenberg_marquardt", needs_value_fn=True)
 
 
-def _gain(there: Array, x: Array, r: Array, jacobian: Array, h: Array, held: Array) -> Array:
+def _gain(
+    there: Array, x: Array, r: Array, jacobian: Array, h: Array, held: Array
+) -> Array:
     """The decrease of F to that at x + h over ½ |J h|² + held, where less than rounding x changes in F is no difference."""
     slack = _slack(x, r, jacobian)
     promised = jnp.sum((jacobian @ h) ** 2) / 2 + held + slack
@@ -259,7 +301,11 @@ def _gain(there: Array, x: Array, r: Array, jacobian: Array, h: Array, held: Arr
 
 def _slack(x: Array, r: Array, jacobian: Array) -> Array:
     """What rounding x and r changes in ½ |r|²."""
-    return 4 * jnp.finfo(r.dtype).eps * (jnp.abs(r) @ (jnp.abs(r) + jnp.abs(jacobian) @ jnp.abs(x)))
+    return (
+        4
+        * jnp.finfo(r.dtype).eps
+        * (jnp.abs(r) @ (jnp.abs(r) + jnp.abs(jacobian) @ jnp.abs(x)))
+    )
 
 
 def _linearised(params: Params, residual_fn: ResidualFn):

@@ -92,7 +92,12 @@ def backtracking(
 
     def going_on(search):
         _, _, evaluations, outcome = search
-        return (outcome != FOUND) & (outcome != STEP_TOO_SMALL) & ~reached(evaluations, max_evaluations) & startable
+        return (
+            (outcome != FOUND)
+            & (outcome != STEP_TOO_SMALL)
+            & ~reached(evaluations, max_evaluations)
+            & startable
+        )
 
     def trial(search):
         step, _, evaluations, _ = search
@@ -101,7 +106,9 @@ def backtracking(
         found = value_fn(there)
         enough = found <= value + cast(sufficient_decrease, value) * step * slope
         stuck = ~_differs(there, params)
-        outcome = jnp.where(stuck, STEP_TOO_SMALL, jnp.where(enough, FOUND, EVALUATIONS_USED_UP))
+        outcome = jnp.where(
+            stuck, STEP_TOO_SMALL, jnp.where(enough, FOUND, EVALUATIONS_USED_UP)
+        )
         return step, found, evaluations + 1, outcome.astype(jnp.int32)
 
     outcome = _before(value, slope)
@@ -111,7 +118,9 @@ def backtracking(
     failed = outcome >= FIRST_FAILURE
     step = jnp.where(failed, 0.0, step).astype(step.dtype)
     slope = jnp.where(failed, slope, jnp.nan).astype(slope.dtype)
-    return LineSearch(step, jnp.where(failed, value, found), slope, None, evaluations, outcome)
+    return LineSearch(
+        step, jnp.where(failed, value, found), slope, None, evaluations, outcome
+    )
 
 
 class _Point(NamedTuple):
@@ -195,8 +204,13 @@ def strong_wolfe(
     noise = ROUNDING_OF_VALUE * float(jnp.finfo(value.dtype).eps) * jnp.abs(value)
 
     def enough(point: _Point):
-        plain = point.value <= value + cast(sufficient_decrease, value) * point.step * start.slope
-        by_slope = point.slope <= (2.0 * cast(sufficient_decrease, value) - 1.0) * start.slope
+        plain = (
+            point.value
+            <= value + cast(sufficient_decrease, value) * point.step * start.slope
+        )
+        by_slope = (
+            point.slope <= (2.0 * cast(sufficient_decrease, value) - 1.0) * start.slope
+        )
         finite = jnp.isfinite(point.value) & jnp.isfinite(point.slope)
         return finite & (plain | ((point.value <= value + noise) & by_slope))
 
@@ -207,28 +221,56 @@ def strong_wolfe(
         point = _Point(bracket.trial, found, inner(grad, direction))
         decreased = enough(point)
         too_high = ~decreased | ~(point.value < low.value + noise)
-        done = ~too_high & (jnp.abs(point.slope) <= -cast(curvature, value) * start.slope)
-        behind = point.slope * jnp.sign(high.step - low.step) >= 0  # The minimum lies between low and the point.
+        done = ~too_high & (
+            jnp.abs(point.slope) <= -cast(curvature, value) * start.slope
+        )
+        behind = (
+            point.slope * jnp.sign(high.step - low.step) >= 0
+        )  # The minimum lies between low and the point.
         high = _pick(too_high, point, _pick(behind, low, high))
         low, last = _pick(too_high, low, point), low
-        trial = jnp.where(jnp.isinf(high.step), _outwards(last, low, noise), _inwards(low, high, noise))
-        closed = jnp.isfinite(high.step) & ~_differs(*(along(params, direction, a) for a in (trial, low.step)))
+        trial = jnp.where(
+            jnp.isinf(high.step),
+            _outwards(last, low, noise),
+            _inwards(low, high, noise),
+        )
+        closed = jnp.isfinite(high.step) & ~_differs(
+            *(along(params, direction, a) for a in (trial, low.step))
+        )
         going = jnp.where(closed, STEP_TOO_SMALL, EVALUATIONS_USED_UP)
         outcome = jnp.where(done, FOUND, going).astype(jnp.int32)
-        grad = jax.tree.map(lambda new, old: jnp.where(too_high, old, new), grad, bracket.grad)
+        grad = jax.tree.map(
+            lambda new, old: jnp.where(too_high, old, new), grad, bracket.grad
+        )
         return _Bracket(low, high, trial, grad, bracket.evaluations + 1, outcome)
 
     outcome = _before(value, start.slope)
     nowhere = _Point(jnp.full_like(value, jnp.inf), value, start.slope)
-    first = _Bracket(start, nowhere, cast(first_step, value), grad, jnp.zeros((), jnp.int32), outcome)
-    end = jax.lax.while_loop(
-        lambda b: (b.outcome == EVALUATIONS_USED_UP) & ~reached(b.evaluations, max_evaluations), turn, first
+    first = _Bracket(
+        start, nowhere, cast(first_step, value), grad, jnp.zeros((), jnp.int32), outcome
     )
-    moved = _differs(along(params, direction, end.low.step), params) & (end.low.value < value - noise)
+    end = jax.lax.while_loop(
+        lambda b: (
+            (b.outcome == EVALUATIONS_USED_UP)
+            & ~reached(b.evaluations, max_evaluations)
+        ),
+        turn,
+        first,
+    )
+    moved = _differs(along(params, direction, end.low.step), params) & (
+        end.low.value < value - noise
+    )
     searched = (end.outcome == STEP_TOO_SMALL) | (end.outcome == EVALUATIONS_USED_UP)
     still = jnp.where(end.low.step > 0, STEP_TOO_SMALL, end.outcome)
-    outcome = jnp.where(searched, jnp.where(moved, DECREASE_ONLY, still), end.outcome).astype(jnp.int32)
-    return LineSearch(*_pick(outcome >= FIRST_FAILURE, start, end.low), end.grad, end.evaluations, outcome)
+    outcome = jnp.where(
+        searched, jnp.where(moved, DECREASE_ONLY, still), end.outcome
+    ).astype(jnp.int32)
+    return LineSearch(
+        *_pick(outcome >= FIRST_FAILURE, start, end.low),
+        end.grad,
+        end.evaluations,
+        outcome,
+    )
 
 
 def _before(value: Array, slope: Array) -> Array:
@@ -266,7 +308,11 @@ def _inwards(low: _Point, high: _Point, noise: Array) -> Array:
     left, right = jnp.minimum(low.step, high.step), jnp.maximum(low.step, high.step)
     margin = 0.1 * (right - left)
     found = _cubic(low, high, noise)
-    return jnp.where(jnp.isfinite(found), jnp.clip(found, left + margin, right - margin), 0.5 * (left + right))
+    return jnp.where(
+        jnp.isfinite(found),
+        jnp.clip(found, left + margin, right - margin),
+        0.5 * (left + right),
+    )
 
 
 def inner(a: Params, b: Params) -> Array:
@@ -289,10 +335,19 @@ def norm_of(tree: Params) -> Array:
       5e+30
     """
     plain = jnp.sqrt(inner(tree, tree))
-    largest = jnp.max(jnp.stack([jnp.zeros((), plain.dtype), *(_largest(leaf) for leaf in jax.tree.leaves(tree))]))
+    largest = jnp.max(
+        jnp.stack(
+            [
+                jnp.zeros((), plain.dtype),
+                *(_largest(leaf) for leaf in jax.tree.leaves(tree)),
+            ]
+        )
+    )
     scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0)
     scaled = jax.tree.map(lambda x: _wide(x) / scale.astype(_wide(x).dtype), tree)
-    return jnp.where(jnp.isinf(plain), scale * jnp.sqrt(inner(scaled, scaled)), plain).astype(plain.dtype)
+    return jnp.where(
+        jnp.isinf(plain), scale * jnp.sqrt(inner(scaled, scaled)), plain
+    ).astype(plain.dtype)
 
 
 def _largest(leaf: Array) -> Array:
@@ -310,9 +365,13 @@ def along(params: Params, direction: Params, step: Array) -> Params:
       >>> print(along(jnp.array([1.0, 2.0]), jnp.array([1.0, -1.0]), 0.5))
       [1.5 1.5]
     """
-    return jax.tree.map(lambda x, d: x + (cast(step, d) * d).astype(x.dtype), params, direction)
+    return jax.tree.map(
+        lambda x, d: x + (cast(step, d) * d).astype(x.dtype), params, direction
+    )
 
 
 def _differs(a: Params, b: Params) -> Array:
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return jnp.any(jnp.stack([jnp.zeros((), bool), *(jnp.any(x != y) for x, y in pairs)]))
+    return jnp.any(
+        jnp.stack([jnp.zeros((), bool), *(jnp.any(x != y) for x, y in pairs)])
+    )

@@ -24,7 +24,9 @@ from research.update_rules.second_order import (
     solve_symmetric,
 )
 
-FisherFn = Callable[..., Array]  # (params, indices=None) -> (n, n) over the params as one vector
+FisherFn = Callable[
+    ..., Array
+]  # (params, indices=None) -> (n, n) over the params as one vector
 
 
 class NaturalGradientState(NamedTuple):
@@ -86,28 +88,53 @@ def natural_gradient(
     check_rate(learning_rate)
     check_number("damping", damping)
     if singular not in ("drop", "stop"):
-        raise ValueError(f"singular must be 'drop' or 'stop'; got singular={singular!r}.")
+        raise ValueError(
+            f"singular must be 'drop' or 'stop'; got singular={singular!r}."
+        )
     given = fisher_fn
 
     def init(params):
-        count, outcome, curvature = (jnp.zeros((), jnp.int32) for _ in range(3))  # Apart, so that all may be donated.
-        return NaturalGradientState(count, jnp.zeros((), working_dtype(params)), outcome, curvature)
+        count, outcome, curvature = (
+            jnp.zeros((), jnp.int32) for _ in range(3)
+        )  # Apart, so that all may be donated.
+        return NaturalGradientState(
+            count, jnp.zeros((), working_dtype(params)), outcome, curvature
+        )
 
-    def update(updates, state, params=None, *, value_fn: Any = None, fisher_fn: Any = None, indices=None, **extra):
+    def update(
+        updates,
+        state,
+        params=None,
+        *,
+        value_fn: Any = None,
+        fisher_fn: Any = None,
+        indices=None,
+        **extra,
+    ):
         del extra
         fisher_fn = given if fisher_fn is None else fisher_fn
         if fisher_fn is None:
-            require("natural_gradient without fisher_fn", params=params, value_fn=value_fn)
+            require(
+                "natural_gradient without fisher_fn", params=params, value_fn=value_fn
+            )
         require("natural_gradient", params=params)
         x, unflatten = flatten(params)
         if fisher_fn is None:
-            matrix = jax.hessian(lambda z: jnp.asarray(value_fn(unflatten(z)), x.dtype))(x)
+            matrix = jax.hessian(
+                lambda z: jnp.asarray(value_fn(unflatten(z)), x.dtype)
+            )(x)
         else:
-            matrix = fisher_fn(params) if indices is None else fisher_fn(params, indices)
+            matrix = (
+                fisher_fn(params) if indices is None else fisher_fn(params, indices)
+            )
             if jnp.shape(matrix) != (len(x), len(x)):
-                raise ValueError(f"fisher_fn must give shape {(len(x), len(x))}; it gave {jnp.shape(matrix)}.")
+                raise ValueError(
+                    f"fisher_fn must give shape {(len(x), len(x))}; it gave {jnp.shape(matrix)}."
+                )
         g = flatten(updates)[0].astype(x.dtype)
-        matrix = (matrix + matrix.T).astype(x.dtype) / 2 + cast(damping, x) * jnp.eye(len(x), dtype=x.dtype)
+        matrix = (matrix + matrix.T).astype(x.dtype) / 2 + cast(damping, x) * jnp.eye(
+            len(x), dtype=x.dtype
+        )
         p, curvature = solve_symmetric(matrix, -g, singular)
         rate = cast(rate_at(learning_rate, state.count), x)
         nothing = jnp.all(p == 0) & jnp.any(g != 0) & (curvature != DEFINITE)
@@ -125,7 +152,9 @@ def natural_gradient(
     return complete(whole, only_real="natural_gradient", needs_value_fn=True)
 
 
-def canonical_fisher(apply: Callable[[Params, Array], Array], x: Array, penalty: Any = None) -> FisherFn:
+def canonical_fisher(
+    apply: Callable[[Params, Array], Array], x: Array, penalty: Any = None
+) -> FisherFn:
     """The Fisher matrix of a model that predicts logits: (1/n) Σ_i J_iᵀ (diag p_i - p_i p_iᵀ) J_i.
 
     J_i is the Jacobian of example i's logits by the params, p_i their softmax; of a single logit it is
@@ -157,9 +186,13 @@ def canonical_fisher(apply: Callable[[Params, Array], Array], x: Array, penalty:
 
         z, jacobian = logits(flat), jax.jacfwd(logits)(flat)
         if z.ndim not in (1, 2):
-            raise ValueError(f"apply must give logits of shape (n,) or (n, K); it gave {z.shape}.")
+            raise ValueError(
+                f"apply must give logits of shape (n,) or (n, K); it gave {z.shape}."
+            )
         if z.ndim == 1:
-            weighted = jnp.expand_dims(jax.nn.sigmoid(z) * jax.nn.sigmoid(-z), 1) * jacobian
+            weighted = (
+                jnp.expand_dims(jax.nn.sigmoid(z) * jax.nn.sigmoid(-z), 1) * jacobian
+            )
             matrix = jacobian.T @ weighted / len(z)
         else:
             p = jax.nn.softmax(z)
@@ -167,7 +200,9 @@ def canonical_fisher(apply: Callable[[Params, Array], Array], x: Array, penalty:
             centred = jacobian - jnp.expand_dims(mean, 1)
             matrix = jnp.einsum("nk,nkd,nke->de", p, centred, centred) / len(z)
         if penalty is not None:
-            matrix += jax.hessian(lambda z: penalty(unflatten(z)).astype(flat.dtype))(flat)
+            matrix += jax.hessian(lambda z: penalty(unflatten(z)).astype(flat.dtype))(
+                flat
+            )
         return matrix
 
     return fisher

@@ -12,7 +12,13 @@ from research.types import Array, Params
 from research.update_rules.building_blocks import cast, increment
 from research.update_rules.checks import check_rate, checked, rate_at
 from research.update_rules.edges import complete
-from research.update_rules.outcomes import FIRST_FAILURE, FOUND, NO_DESCENT_DIRECTION, NOT_FINITE, STEP_TOO_SMALL
+from research.update_rules.outcomes import (
+    FIRST_FAILURE,
+    FOUND,
+    NO_DESCENT_DIRECTION,
+    NOT_FINITE,
+    STEP_TOO_SMALL,
+)
 from research.update_rules.outcomes import SINGULAR as MATRIX_SINGULAR
 from research.update_rules.second_order import (
     DEFINITE,
@@ -108,32 +114,60 @@ def newton(
 
     def init(params):
         x, unflatten = flatten(params)
-        count, outcome, curvature, evaluations = (jnp.zeros((), jnp.int32) for _ in range(4))  # Apart, to be donated.
+        count, outcome, curvature, evaluations = (
+            jnp.zeros((), jnp.int32) for _ in range(4)
+        )  # Apart, to be donated.
         after = (jnp.zeros((), x.dtype), jnp.zeros_like(x))
         after = kept_after(params, unflatten, after) if line_search else (None, None)
-        return NewtonState(count, jnp.zeros((), x.dtype), outcome, curvature, evaluations, *after)
+        return NewtonState(
+            count, jnp.zeros((), x.dtype), outcome, curvature, evaluations, *after
+        )
 
-    def update(updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **extra):
+    def update(
+        updates,
+        state,
+        params=None,
+        *,
+        value=None,
+        grad=None,
+        value_fn: Any = None,
+        **extra,
+    ):
         del extra
         require("newton", params=params, value_fn=value_fn)
         x, unflatten, f, g, value, hessian = _model(updates, params, value, value_fn)
         p, curvature = solve_symmetric(hessian, -g, indefinite)
         finite = _finite(value, g, hessian)
         first = cast(rate_at(learning_rate, state.count), x)
-        t, outcome, evaluations, after = first, jnp.int32(FOUND), jnp.int32(0), (None, None)
+        t, outcome, evaluations, after = (
+            first,
+            jnp.int32(FOUND),
+            jnp.int32(0),
+            (None, None),
+        )
         if line_search:
             at = lambda t: jax.value_and_grad(f)(x + t * p)
             start = (_before(value, g, grad), g @ p, value_slack(value))
-            found = backtrack(at, *start, first, sufficient_decrease, shrink, max_evaluations)
+            found = backtrack(
+                at, *start, first, sufficient_decrease, shrink, max_evaluations
+            )
             t, outcome, evaluations = found[:3]
             after = kept_after(params, unflatten, _or_nan(finite, found[3]))
-        no_step = jnp.all(p == 0) & jnp.any(g != 0)  # Stopped, or no curvature in any direction.
-        stopped = jnp.where(curvature == INDEFINITE, NO_DESCENT_DIRECTION, MATRIX_SINGULAR)
-        outcome = jnp.where(finite, jnp.where(no_step, stopped, outcome), NOT_FINITE).astype(jnp.int32)
+        no_step = jnp.all(p == 0) & jnp.any(
+            g != 0
+        )  # Stopped, or no curvature in any direction.
+        stopped = jnp.where(
+            curvature == INDEFINITE, NO_DESCENT_DIRECTION, MATRIX_SINGULAR
+        )
+        outcome = jnp.where(
+            finite, jnp.where(no_step, stopped, outcome), NOT_FINITE
+        ).astype(jnp.int32)
         curvature = jnp.where(finite, curvature, NOT_FINITE_MATRIX).astype(jnp.int32)
         t = jnp.where(outcome < FIRST_FAILURE, t, 0.0)
         step = jnp.where(finite, jnp.where(t == 0, 0.0, t * p), jnp.nan)
-        state = NewtonState(increment(state.count), t, outcome, curvature, evaluations, *after)
+        state = NewtonState(
+            increment(state.count), t, outcome, curvature, evaluations, *after
+        )
         return shaped_like(step, unflatten, updates), state
 
     whole = optax.GradientTransformationExtraArgs(init, update)
@@ -200,19 +234,38 @@ def trust_region_newton(
       >>> print(jnp.abs(updates), state.learning_rate)
       [0.  0.5] 1.0
     """
-    check_rate(learning_rate, positive=True, no_schedule="it is the first radius; the rule finds the others itself")
+    check_rate(
+        learning_rate,
+        positive=True,
+        no_schedule="it is the first radius; the rule finds the others itself",
+    )
     check_number("max_radius", max_radius, positive=True)
     check_number("acceptance", acceptance, below=0.25)
 
     def init(params):
         x, unflatten = flatten(params)
-        count, outcome, curvature, evaluations = (jnp.zeros((), jnp.int32) for _ in range(4))
+        count, outcome, curvature, evaluations = (
+            jnp.zeros((), jnp.int32) for _ in range(4)
+        )
         radius = jnp.array(learning_rate, x.dtype)
-        after = kept_after(params, unflatten, (jnp.zeros_like(radius), jnp.zeros_like(x)))
+        after = kept_after(
+            params, unflatten, (jnp.zeros_like(radius), jnp.zeros_like(x))
+        )
         gain = jnp.full_like(radius, jnp.nan)
-        return TrustRegionState(count, radius, gain, outcome, curvature, evaluations, *after)
+        return TrustRegionState(
+            count, radius, gain, outcome, curvature, evaluations, *after
+        )
 
-    def update(updates, state, params=None, *, value=None, grad=None, value_fn: Any = None, **extra):
+    def update(
+        updates,
+        state,
+        params=None,
+        *,
+        value=None,
+        grad=None,
+        value_fn: Any = None,
+        **extra,
+    ):
         del extra
         require("trust_region_newton", params=params, value_fn=value_fn)
         x, unflatten, f, g, value, hessian = _model(updates, params, value, value_fn)
@@ -223,22 +276,40 @@ def trust_region_newton(
         kept = value - there[0] + slack
         gain = jnp.where(promised + slack > 0, kept / (promised + slack), 1.0)
         good = gain > cast(acceptance, gain)  # A trial that is NaN is not good.
-        wider = jnp.where((gain > 0.75) & (shift > 0), jnp.minimum(2 * radius, cast(max_radius, radius)), radius)
+        wider = jnp.where(
+            (gain > 0.75) & (shift > 0),
+            jnp.minimum(2 * radius, cast(max_radius, radius)),
+            radius,
+        )
         radius = jnp.where(finite, jnp.where(gain >= 0.25, wider, radius / 4), radius)
         stuck = ~good & jnp.all(x + p == x)
-        outcome = jnp.where(finite, jnp.where(stuck, STEP_TOO_SMALL, FOUND), NOT_FINITE).astype(jnp.int32)
+        outcome = jnp.where(
+            finite, jnp.where(stuck, STEP_TOO_SMALL, FOUND), NOT_FINITE
+        ).astype(jnp.int32)
         curvature = jnp.where(finite, curvature, NOT_FINITE_MATRIX).astype(jnp.int32)
         step = jnp.where(finite, jnp.where(good, p, 0.0), jnp.nan)
-        after = jax.tree.map(lambda a, b: jnp.where(good, a, b), there, _before(value, g, grad))
+        after = jax.tree.map(
+            lambda a, b: jnp.where(good, a, b), there, _before(value, g, grad)
+        )
         after = kept_after(params, unflatten, _or_nan(finite, after))
-        state = TrustRegionState(increment(state.count), radius, gain, outcome, curvature, jnp.int32(1), *after)
+        state = TrustRegionState(
+            increment(state.count),
+            radius,
+            gain,
+            outcome,
+            curvature,
+            jnp.int32(1),
+            *after,
+        )
         return shaped_like(step, unflatten, updates), state
 
     whole = optax.GradientTransformationExtraArgs(init, update)
     return complete(whole, only_real="trust_region_newton", needs_value_fn=True)
 
 
-def trust_region_step(hessian: Array, g: Array, radius: Array) -> tuple[Array, Array, Array]:
+def trust_region_step(
+    hessian: Array, g: Array, radius: Array
+) -> tuple[Array, Array, Array]:
     """The minimiser of gᵀp + ½ pᵀHp over |p| <= Δ.
 
     With H = V diag(λ) Vᵀ, λ_1 lowest, γ = Vᵀg and s = σ + λ_1, it is p = -V γ / (λ - λ_1 + s).
@@ -252,7 +323,10 @@ def trust_region_step(hessian: Array, g: Array, radius: Array) -> tuple[Array, A
     """
     eps = jnp.finfo(g.dtype).eps
     values, vectors = jnp.linalg.eigh(hessian)
-    lowest, largest = jnp.min(values, initial=jnp.inf), jnp.max(jnp.abs(values), initial=0.0)
+    lowest, largest = (
+        jnp.min(values, initial=jnp.inf),
+        jnp.max(jnp.abs(values), initial=0.0),
+    )
     above, gamma = values - lowest, vectors.T @ g
     floor = jnp.maximum(lowest, 0.0)
 
@@ -276,7 +350,14 @@ def _model(updates, params, value, value_fn):
     value = jnp.asarray(value_fn(params) if value is None else value, x.dtype)
     f = lambda z: jnp.asarray(value_fn(unflatten(z)), x.dtype)
     hessian = jax.hessian(f)(x)
-    return x, unflatten, f, flatten(updates)[0].astype(x.dtype), value, (hessian + hessian.T) / 2
+    return (
+        x,
+        unflatten,
+        f,
+        flatten(updates)[0].astype(x.dtype),
+        value,
+        (hessian + hessian.T) / 2,
+    )
 
 
 def _before(value, g, grad):
@@ -295,4 +376,6 @@ def _finite(*arrays: Array) -> Array:
 
 def _check_choice(name: str, value: Any) -> None:
     if value not in WAYS:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, WAYS))}; got {name}={value!r}.")
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(repr, WAYS))}; got {name}={value!r}."
+        )

@@ -9,7 +9,14 @@ import optax
 from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Params
-from research.update_rules.building_blocks import add_decayed_weights, cast, descend, increment, like, moving_average
+from research.update_rules.building_blocks import (
+    add_decayed_weights,
+    cast,
+    descend,
+    increment,
+    like,
+    moving_average,
+)
 from research.update_rules.checks import checked
 from research.update_rules.edges import complete
 
@@ -70,7 +77,9 @@ def lion(
         return signs, LionState(moving_average(b2, state.mu, updates))
 
     direction = complete(optax.GradientTransformation(init, update), only_real="lion")
-    return optax.chain(direction, add_decayed_weights(weight_decay, mask), descend(learning_rate))
+    return optax.chain(
+        direction, add_decayed_weights(weight_decay, mask), descend(learning_rate)
+    )
 
 
 class AdoptState(NamedTuple):
@@ -129,7 +138,10 @@ def adopt(
     check_number("eps", eps)
 
     def init(params):
-        return AdoptState(jnp.zeros((), jnp.int32), *(jax.tree.map(jnp.zeros_like, params) for _ in range(2)))
+        return AdoptState(
+            jnp.zeros((), jnp.int32),
+            *(jax.tree.map(jnp.zeros_like, params) for _ in range(2)),
+        )
 
     def update(updates, state, params=None):
         del params
@@ -137,13 +149,24 @@ def adopt(
 
         def divide(g, v):
             divided = g.astype(v.dtype) / jnp.maximum(jnp.sqrt(v), cast(eps, v))
-            return jnp.clip(divided, -cast(most, v), cast(most, v)) if use_clipping else divided
+            return (
+                jnp.clip(divided, -cast(most, v), cast(most, v))
+                if use_clipping
+                else divided
+            )
 
         averaged = moving_average(b1, state.mu, jax.tree.map(divide, updates, state.nu))
         mu = jax.tree.map(lambda m, new: jnp.where(first, m, new), state.mu, averaged)
-        squares = jax.tree.map(lambda g, v: jnp.square(g).astype(v.dtype), updates, state.nu)
+        squares = jax.tree.map(
+            lambda g, v: jnp.square(g).astype(v.dtype), updates, state.nu
+        )
         later = moving_average(b2, state.nu, squares)
         nu = jax.tree.map(lambda square, v: jnp.where(first, square, v), squares, later)
-        return jax.tree.map(lambda g, m: m.astype(g.dtype), updates, mu), AdoptState(increment(state.count), mu, nu)
+        return jax.tree.map(lambda g, m: m.astype(g.dtype), updates, mu), AdoptState(
+            increment(state.count), mu, nu
+        )
 
-    return optax.chain(complete(optax.GradientTransformation(init, update), only_real="adopt"), descend(learning_rate))
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update), only_real="adopt"),
+        descend(learning_rate),
+    )

@@ -7,7 +7,15 @@ on the step failed, and the update is zero times the direction. `research.minimi
 
 from research.types import Array
 
-FOUND, DECREASE_ONLY, NO_DESCENT_DIRECTION, STEP_TOO_SMALL, EVALUATIONS_USED_UP, NOT_FINITE, SINGULAR = range(7)
+(
+    FOUND,
+    DECREASE_ONLY,
+    NO_DESCENT_DIRECTION,
+    STEP_TOO_SMALL,
+    EVALUATIONS_USED_UP,
+    NOT_FINITE,
+    SINGULAR,
+) = range(7)
 FIRST_FAILURE = NO_DESCENT_DIRECTION
 
 OUTCOMES = (
@@ -36,5 +44,7 @@ def outcome_in_words(outcome: int | Array) -> str:
     """
     index = int(outcome)
     if not 0 <= index < len(OUTCOMES):
-        raise ValueError(f"outcome must be at least 0 and below {len(OUTCOMES)}; got outcome={outcome!r}.")
+        raise ValueError(
+            f"outcome must be at least 0 and below {len(OUTCOMES)}; got outcome={outcome!r}."
+        )
     return OUTCOMES[index]

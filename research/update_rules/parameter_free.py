@@ -13,7 +13,12 @@ import optax
 from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Params
-from research.update_rules.building_blocks import cast, increment, moving_average, working_dtype
+from research.update_rules.building_blocks import (
+    cast,
+    increment,
+    moving_average,
+    working_dtype,
+)
 from research.update_rules.checks import checked
 from research.update_rules.corrections import bias_correction as correction_of
 from research.update_rules.edges import complete, real_product
@@ -82,7 +87,11 @@ def dog(
 
     def init(params):
         dtype = working_dtype(params)
-        first = 1e-6 * (1.0 + _norm(params, dtype)) if initial_distance is None else initial_distance
+        first = (
+            1e-6 * (1.0 + _norm(params, dtype))
+            if initial_distance is None
+            else initial_distance
+        )
         moved = jax.tree.map(jnp.zeros_like, params)
         sums = (jnp.array(first, dtype), jnp.zeros((), dtype), jnp.zeros((), dtype))
         return DogState(jnp.zeros((), jnp.int32), moved, *sums)
@@ -93,9 +102,15 @@ def dog(
         largest = jnp.maximum(state.largest_distance, _norm(state.moved, dtype))
         total = state.sum_of_squares + jnp.square(_norm(updates, dtype))
         denominator = total + cast(eps, total)
-        step = jnp.where(denominator == 0, 0.0, cast(rate_at(state.count), total) * largest / jnp.sqrt(denominator))
+        step = jnp.where(
+            denominator == 0,
+            0.0,
+            cast(rate_at(state.count), total) * largest / jnp.sqrt(denominator),
+        )
         steps = jax.tree.map(lambda g: -cast(step, g) * g, updates)
-        return steps, DogState(increment(state.count), _add(state.moved, steps), largest, total, step)
+        return steps, DogState(
+            increment(state.count), _add(state.moved, steps), largest, total, step
+        )
 
     return complete(optax.GradientTransformation(init, update))
 
@@ -185,47 +200,79 @@ def prodigy(
 
     def init(params):
         dtype = working_dtype(params)
-        moved, mu, nu, gradient_sum = (jax.tree.map(jnp.zeros_like, params) for _ in range(4))
-        sums = (jnp.zeros((), dtype), jnp.array(initial_distance, dtype), jnp.zeros((), dtype))
-        return ProdigyState(jnp.zeros((), jnp.int32), moved, mu, nu, gradient_sum, *sums)
+        moved, mu, nu, gradient_sum = (
+            jax.tree.map(jnp.zeros_like, params) for _ in range(4)
+        )
+        sums = (
+            jnp.zeros((), dtype),
+            jnp.array(initial_distance, dtype),
+            jnp.zeros((), dtype),
+        )
+        return ProdigyState(
+            jnp.zeros((), jnp.int32), moved, mu, nu, gradient_sum, *sums
+        )
 
     def update(updates, state, params=None):
         distance = state.distance
         count = increment(state.count)
         step = cast(rate_at(state.count), distance) * distance
         if bias_correction:
-            step = step * cast(jnp.sqrt(correction_of(b2, count)) / correction_of(b1, count), distance)
+            step = step * cast(
+                jnp.sqrt(correction_of(b2, count)) / correction_of(b1, count), distance
+            )
         grown = distance / cast(initial_distance, distance)  # d_t / d_0
-        scaled = jax.tree.map(lambda g, m: cast(grown, m) * g.astype(m.dtype), updates, state.mu)
+        scaled = jax.tree.map(
+            lambda g, m: cast(grown, m) * g.astype(m.dtype), updates, state.mu
+        )
         mu = moving_average(b1, state.mu, scaled)
         nu = moving_average(b2, state.nu, jax.tree.map(jnp.square, scaled))
 
         inner = -_dot(updates, state.moved, distance.dtype)  # <g, x_0 - x>
         numerator = cast(of_sums, distance) * state.numerator + grown * step * inner
-        gradient_sum = jax.tree.map(lambda s, g: cast(of_sums, s) * s + cast(step, s) * g, state.gradient_sum, scaled)
+        gradient_sum = jax.tree.map(
+            lambda s, g: cast(of_sums, s) * s + cast(step, s) * g,
+            state.gradient_sum,
+            scaled,
+        )
         size = _dot(gradient_sum, jax.tree.map(jnp.sign, gradient_sum), distance.dtype)
-        estimate = jnp.where(size == 0, 0.0, cast(distance_factor, size) * numerator / size)
+        estimate = jnp.where(
+            size == 0, 0.0, cast(distance_factor, size) * numerator / size
+        )
         longer = jnp.maximum(distance, estimate)
 
-        before_eps = (longer if eps_by_next_distance else distance) / cast(initial_distance, distance)
+        before_eps = (longer if eps_by_next_distance else distance) / cast(
+            initial_distance, distance
+        )
 
         def descend(g, m, v):
-            return (-cast(step, m) * m / (jnp.sqrt(v) + cast(before_eps, v) * cast(eps, v))).astype(g.dtype)
+            return (
+                -cast(step, m) * m / (jnp.sqrt(v) + cast(before_eps, v) * cast(eps, v))
+            ).astype(g.dtype)
 
         steps = jax.tree.map(descend, updates, mu, nu)
         steps = _decay(steps, params, step, weight_decay)
         moved = _add(state.moved, steps)
-        return steps, ProdigyState(count, moved, mu, nu, gradient_sum, numerator, longer, step)
+        return steps, ProdigyState(
+            count, moved, mu, nu, gradient_sum, numerator, longer, step
+        )
 
     return complete(optax.GradientTransformation(init, update), only_real="prodigy")
 
 
-def _decay(steps: Params, params: Params | None, step: Array, weight_decay: float | Array) -> Params:
+def _decay(
+    steps: Params, params: Params | None, step: Array, weight_decay: float | Array
+) -> Params:
     if isinstance(weight_decay, float | int) and weight_decay == 0:
         return steps
     if params is None:
-        raise ValueError("weight decay needs the weights; call update(grads, state, params).")
-    return jax.tree.map(lambda u, x: u - (cast(step * weight_decay, x) * x).astype(u.dtype), steps, params)
+        raise ValueError(
+            "weight decay needs the weights; call update(grads, state, params)."
+        )
+    return jax.tree.map(
+        lambda u, x: u - (cast(step * weight_decay, x) * x).astype(u.dtype),
+        steps,
+        params,
+    )
 
 
 def _rate(learning_rate: float | Array | Schedule) -> Schedule:
@@ -238,7 +285,10 @@ def _rate(learning_rate: float | Array | Schedule) -> Schedule:
 def _dot(a: Params, b: Params, dtype: Any) -> Array:
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     wide = lambda x: x.astype(jnp.promote_types(x.dtype, dtype))
-    return sum((jnp.sum(real_product(wide(p), wide(q))) for p, q in pairs), jnp.zeros((), dtype))
+    return sum(
+        (jnp.sum(real_product(wide(p), wide(q))) for p, q in pairs),
+        jnp.zeros((), dtype),
+    )
 
 
 def _norm(tree: Params, dtype: Any) -> Array:

@@ -91,21 +91,43 @@ def bfgs(
     def init(params):
         n = sum(jnp.size(leaf) for leaf in jax.tree.leaves(params))
         identity = jnp.eye(n, dtype=working_dtype(params))
-        before, grad = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))  # Two, so that both may be donated.
+        before, grad = (
+            jax.tree.map(jnp.zeros_like, params) for _ in range(2)
+        )  # Two, so that both may be donated.
         count, pairs = (jnp.zeros((), jnp.int32) for _ in range(2))
-        return BFGSState(count, pairs, before, grad, identity, not_yet(search, params, learning_rate))
+        return BFGSState(
+            count, pairs, before, grad, identity, not_yet(search, params, learning_rate)
+        )
 
     def update(updates, state, params=None, **extra):
         _refuse_no_params(params)
         dtype = state.inverse_hessian.dtype
-        s, y = (_flat(a, dtype) - _flat(b, dtype) for a, b in ((params, state.params), (updates, state.grad)))
+        s, y = (
+            _flat(a, dtype) - _flat(b, dtype)
+            for a, b in ((params, state.params), (updates, state.grad))
+        )
         enters = (state.count > 0) & (s @ y > cast(min_curvature, y))
-        matrix = jnp.where(enters, _with_pair(state.inverse_hessian, s, y, state.num_pairs == 0), state.inverse_hessian)
+        matrix = jnp.where(
+            enters,
+            _with_pair(state.inverse_hessian, s, y, state.num_pairs == 0),
+            state.inverse_hessian,
+        )
         num_pairs = jnp.where(enters, increment(state.num_pairs), state.num_pairs)
-        scale = jnp.where(num_pairs == 0, capped_inverse_norm(updates, first_step), 1.0).astype(dtype)
+        scale = jnp.where(
+            num_pairs == 0, capped_inverse_norm(updates, first_step), 1.0
+        ).astype(dtype)
         direction = _like(-scale * (matrix @ _flat(updates, dtype)), updates)
-        step, searched = take_step(search, direction, params, updates, extra, rate_at(learning_rate, state.count))
-        return step, BFGSState(increment(state.count), num_pairs, params, updates, matrix, searched)
+        step, searched = take_step(
+            search,
+            direction,
+            params,
+            updates,
+            extra,
+            rate_at(learning_rate, state.count),
+        )
+        return step, BFGSState(
+            increment(state.count), num_pairs, params, updates, matrix, searched
+        )
 
     whole = optax.GradientTransformationExtraArgs(init, update)
     return complete(whole, only_real="bfgs", needs_value_fn=True)
@@ -113,10 +135,16 @@ def bfgs(
 
 def _with_pair(matrix: Array, s: Array, y: Array, is_first: Array) -> Array:
     curvature = s @ y
-    matrix = jnp.where(is_first, curvature / (y @ y) * jnp.eye(len(s), dtype=s.dtype), matrix)
+    matrix = jnp.where(
+        is_first, curvature / (y @ y) * jnp.eye(len(s), dtype=s.dtype), matrix
+    )
     product = matrix @ y / curvature
-    grown = (1.0 + y @ product) / curvature  # (I - ρ s yᵀ) H (I - ρ y sᵀ) + ρ s sᵀ, multiplied out.
-    return matrix - jnp.outer(s, product) - jnp.outer(product, s) + grown * jnp.outer(s, s)
+    grown = (
+        1.0 + y @ product
+    ) / curvature  # (I - ρ s yᵀ) H (I - ρ y sᵀ) + ρ s sᵀ, multiplied out.
+    return (
+        matrix - jnp.outer(s, product) - jnp.outer(product, s) + grown * jnp.outer(s, s)
+    )
 
 
 class LBFGSState(NamedTuple):
@@ -186,7 +214,9 @@ def lbfgs(
       [1.] [-1.]
     """
     search = _checked(learning_rate, linesearch, first_step, min_curvature)
-    if memory_size is not None:  # No number as default: optax.inject_hyperparams would trace it.
+    if (
+        memory_size is not None
+    ):  # No number as default: optax.inject_hyperparams would trace it.
         check_number("memory_size", memory_size, positive=True, integer=True)
         check_most(100_000, memory_size=memory_size)
 
@@ -194,21 +224,38 @@ def lbfgs(
         dtype, memory = working_dtype(params), _length(memory_size)
 
         def empty():
-            return jax.tree.map(lambda x: jnp.zeros((memory, *jnp.shape(x)), jnp.result_type(x)), params)
+            return jax.tree.map(
+                lambda x: jnp.zeros((memory, *jnp.shape(x)), jnp.result_type(x)), params
+            )
 
-        count, pairs = (jnp.zeros((), jnp.int32) for _ in range(2))  # Two of each, so that both may be donated.
+        count, pairs = (
+            jnp.zeros((), jnp.int32) for _ in range(2)
+        )  # Two of each, so that both may be donated.
         before, grad = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
         weights, scale = jnp.zeros(memory, dtype), jnp.ones((), dtype)
         searched = not_yet(search, params, learning_rate)
-        return LBFGSState(count, pairs, before, grad, empty(), empty(), weights, scale, searched)
+        return LBFGSState(
+            count, pairs, before, grad, empty(), empty(), weights, scale, searched
+        )
 
     def update(updates, state, params=None, **extra):
         _refuse_no_params(params)
         state = _remember(state, params, updates, min_curvature)
-        scale = jnp.where(state.num_pairs == 0, capped_inverse_norm(updates, first_step), state.scale)
+        scale = jnp.where(
+            state.num_pairs == 0, capped_inverse_norm(updates, first_step), state.scale
+        )
         direction = _two_loops(updates, state, scale.astype(state.scale.dtype))
-        step, searched = take_step(search, direction, params, updates, extra, rate_at(learning_rate, state.count))
-        return step, state._replace(count=increment(state.count), params=params, grad=updates, search=searched)
+        step, searched = take_step(
+            search,
+            direction,
+            params,
+            updates,
+            extra,
+            rate_at(learning_rate, state.count),
+        )
+        return step, state._replace(
+            count=increment(state.count), params=params, grad=updates, search=searched
+        )
 
     whole = optax.GradientTransformationExtraArgs(init, update)
     return complete(whole, only_real="lbfgs", needs_value_fn=True)
@@ -223,7 +270,9 @@ def _length(memory_size: Any) -> int:
     return 10 if memory_size is None else int(memory_size)
 
 
-def _remember(state: LBFGSState, params: Params, grad: Params, min_curvature: float | Array) -> LBFGSState:
+def _remember(
+    state: LBFGSState, params: Params, grad: Params, min_curvature: float | Array
+) -> LBFGSState:
     """The state with the pair that the last step made in its memory, if its curvature allows."""
     s, y = (
         jax.tree.map(lambda a, b: (a - b.astype(a.dtype)).astype(b.dtype), new, old)
@@ -233,14 +282,20 @@ def _remember(state: LBFGSState, params: Params, grad: Params, min_curvature: fl
     enters = (state.count > 0) & (curvature > cast(min_curvature, curvature))
 
     def put(memory, newest):
-        return jnp.where(enters, jnp.concatenate([newest[None].astype(memory.dtype), memory[:-1]]), memory)
+        return jnp.where(
+            enters,
+            jnp.concatenate([newest[None].astype(memory.dtype), memory[:-1]]),
+            memory,
+        )
 
     return state._replace(
         num_pairs=jnp.where(enters, increment(state.num_pairs), state.num_pairs),
         steps=jax.tree.map(put, state.steps, s),
         changes=jax.tree.map(put, state.changes, y),
         weights=put(state.weights, 1.0 / jnp.where(enters, curvature, 1.0)),
-        scale=jnp.where(enters, curvature / inner(y, y), state.scale).astype(state.scale.dtype),
+        scale=jnp.where(enters, curvature / inner(y, y), state.scale).astype(
+            state.scale.dtype
+        ),
     )
 
 
@@ -250,40 +305,59 @@ def _two_loops(grad: Params, state: LBFGSState, scale: Array) -> Params:
     def back(q, pair):
         s, y, weight = pair
         share = weight * inner(s, q).astype(weight.dtype)
-        return jax.tree.map(lambda a, b: a - cast(share, a) * b.astype(a.dtype), q, y), share
+        return jax.tree.map(
+            lambda a, b: a - cast(share, a) * b.astype(a.dtype), q, y
+        ), share
 
     def forth(r, pair):
         (s, y, weight), share = pair
         more = share - weight * inner(y, r).astype(weight.dtype)
-        return jax.tree.map(lambda a, b: a + cast(more, a) * b.astype(a.dtype), r, s), None
+        return jax.tree.map(
+            lambda a, b: a + cast(more, a) * b.astype(a.dtype), r, s
+        ), None
 
     pairs = (state.steps, state.changes, state.weights)
     q, shares = jax.lax.scan(back, grad, pairs)
     r = jax.tree.map(lambda a: cast(scale, a) * a, q)
-    return jax.tree.map(jnp.negative, jax.lax.scan(forth, r, (pairs, shares), reverse=True)[0])
+    return jax.tree.map(
+        jnp.negative, jax.lax.scan(forth, r, (pairs, shares), reverse=True)[0]
+    )
 
 
-def _checked(learning_rate, linesearch, first_step: str, min_curvature) -> Search | None:
+def _checked(
+    learning_rate, linesearch, first_step: str, min_curvature
+) -> Search | None:
     check_rate(learning_rate, positive=True)
     check_number("min_curvature", min_curvature)
     if not isinstance(first_step, str) or first_step not in NORMS:
-        raise ValueError(f"first_step must be one of {', '.join(map(repr, NORMS))}; got first_step={first_step!r}.")
+        raise ValueError(
+            f"first_step must be one of {', '.join(map(repr, NORMS))}; got first_step={first_step!r}."
+        )
     return find_line_search(linesearch)
 
 
 def _refuse_no_params(params: Params) -> None:
     if params is None:
-        raise ValueError("a quasi-Newton rule compares params; call update(grads, state, params, ...).")
+        raise ValueError(
+            "a quasi-Newton rule compares params; call update(grads, state, params, ...)."
+        )
 
 
 def _flat(tree: Params, dtype) -> Array:
-    return jnp.concatenate([jnp.zeros(0, dtype), *(jnp.ravel(leaf).astype(dtype) for leaf in jax.tree.leaves(tree))])
+    return jnp.concatenate(
+        [
+            jnp.zeros(0, dtype),
+            *(jnp.ravel(leaf).astype(dtype) for leaf in jax.tree.leaves(tree)),
+        ]
+    )
 
 
 def _like(flat: Array, tree: Params) -> Params:
     leaves, structure = jax.tree.flatten(tree)
     ends, parts = 0, []
     for leaf in leaves:
-        parts.append(flat[ends : ends + leaf.size].reshape(leaf.shape).astype(leaf.dtype))
+        parts.append(
+            flat[ends : ends + leaf.size].reshape(leaf.shape).astype(leaf.dtype)
+        )
         ends += leaf.size
     return jax.tree.unflatten(structure, parts)

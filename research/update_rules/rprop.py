@@ -69,7 +69,10 @@ def rprop(
       [-2.  0.]
       [-4.  -0.5]
     """
-    check_rate(learning_rate, no_schedule="it is the first size; the rule changes it entry by entry")
+    check_rate(
+        learning_rate,
+        no_schedule="it is the first size; the rule changes it entry by entry",
+    )
     check_number("eta_minus", eta_minus, below=1.0)
     check_number("eta_plus", eta_plus)
     check_number("min_step_size", min_step_size)
@@ -82,23 +85,41 @@ def rprop(
         return RpropState(jax.tree.map(jnp.zeros_like, params), sizes)
 
     def resize(size, agreement):
-        unchanged = jnp.where(agreement == 0, cast(1.0, size), agreement)  # A NaN has to show.
+        unchanged = jnp.where(
+            agreement == 0, cast(1.0, size), agreement
+        )  # A NaN has to show.
         shrinking = jnp.where(agreement < 0, cast(eta_minus, size), unchanged)
         factor = jnp.where(agreement > 0, cast(eta_plus, size), shrinking)
-        return jnp.clip(size * factor, cast(min_step_size, size), cast(max_step_size, size))
+        return jnp.clip(
+            size * factor, cast(min_step_size, size), cast(max_step_size, size)
+        )
 
     def update(updates, state, params=None):
         del params
-        signs = jax.tree.map(lambda g, s: jnp.sign(g).astype(s.dtype), updates, state.sign)
-        agreements = jax.tree.map(jnp.multiply, signs, state.sign)  # Of signs: products of gradients underflow.
+        signs = jax.tree.map(
+            lambda g, s: jnp.sign(g).astype(s.dtype), updates, state.sign
+        )
+        agreements = jax.tree.map(
+            jnp.multiply, signs, state.sign
+        )  # Of signs: products of gradients underflow.
         sizes = jax.tree.map(resize, state.step_size, agreements)
         signs = jax.tree.map(lambda s, a: jnp.where(a < 0, 0, s), signs, agreements)
-        steps = jax.tree.map(lambda g, s, size: (-size * s).astype(g.dtype), updates, signs, sizes)
+        steps = jax.tree.map(
+            lambda g, s, size: (-size * s).astype(g.dtype), updates, signs, sizes
+        )
         return steps, RpropState(signs, sizes)
 
     return complete(optax.GradientTransformation(init, update), only_real="rprop")
 
 
-def _check_order(name: str, other: str, least: float | Array, value: float | Array) -> None:
-    if not isinstance(least, Tracer) and not isinstance(value, Tracer) and float(value) < float(least):
-        raise ValueError(f"{name} must be at least {other} = {float(least):g}; got {name}={value!r}.")
+def _check_order(
+    name: str, other: str, least: float | Array, value: float | Array
+) -> None:
+    if (
+        not isinstance(least, Tracer)
+        and not isinstance(value, Tracer)
+        and float(value) < float(least)
+    ):
+        raise ValueError(
+            f"{name} must be at least {other} = {float(least):g}; got {name}={value!r}."
+        )

@@ -10,7 +10,13 @@ from jax.core import Tracer
 from research.checks import check_number
 from research.schedules import Schedule
 from research.types import Array, Params
-from research.update_rules.building_blocks import DescendState, add_decayed_weights, cast, increment, moving_average
+from research.update_rules.building_blocks import (
+    DescendState,
+    add_decayed_weights,
+    cast,
+    increment,
+    moving_average,
+)
 from research.update_rules.checks import checked
 from research.update_rules.corrections import bias_correction
 from research.update_rules.edges import abs_square, complete, sizes_like
@@ -77,7 +83,9 @@ def schedule_free_sgd(
       >>> print(x, state.evaluation_params, state.evaluation_params + state.lead)
       [2.5] [3.] [2.]
     """
-    return _schedule_free([], learning_rate, warmup_steps, b1, weight_decay, weight_power)
+    return _schedule_free(
+        [], learning_rate, warmup_steps, b1, weight_decay, weight_power
+    )
 
 
 @checked
@@ -116,7 +124,14 @@ def schedule_free_adamw(
     """
     check_number("b2", b2, below=1.0)
     check_number("eps", eps)
-    return _schedule_free([_normalise(b2, eps)], learning_rate, warmup_steps, b1, weight_decay, weight_power)
+    return _schedule_free(
+        [_normalise(b2, eps)],
+        learning_rate,
+        warmup_steps,
+        b1,
+        weight_decay,
+        weight_power,
+    )
 
 
 class _NormaliseState(NamedTuple):
@@ -126,7 +141,9 @@ class _NormaliseState(NamedTuple):
 
 def _normalise(b2: float | Array, eps: float | Array) -> optax.GradientTransformation:
     def init(params):
-        return _NormaliseState(jnp.zeros((), jnp.int32), jax.tree.map(sizes_like, params))
+        return _NormaliseState(
+            jnp.zeros((), jnp.int32), jax.tree.map(sizes_like, params)
+        )
 
     def update(updates, state, params=None):
         del params
@@ -135,43 +152,67 @@ def _normalise(b2: float | Array, eps: float | Array) -> optax.GradientTransform
         correction = bias_correction(b2, count)
 
         def divide(g, v):
-            return (g / (jnp.sqrt(v / cast(correction, v)) + cast(eps, v))).astype(g.dtype)
+            return (g / (jnp.sqrt(v / cast(correction, v)) + cast(eps, v))).astype(
+                g.dtype
+            )
 
         return jax.tree.map(divide, updates, nu), _NormaliseState(count, nu)
 
     return complete(optax.GradientTransformation(init, update))
 
 
-def _schedule_free(links, learning_rate, warmup_steps, b1, weight_decay, weight_power) -> optax.GradientTransformation:
+def _schedule_free(
+    links, learning_rate, warmup_steps, b1, weight_decay, weight_power
+) -> optax.GradientTransformation:
     check_number("b1", b1)
     if not isinstance(b1, Tracer) and float(b1) > 1.0:
-        raise ValueError(f"b1 must be a finite number, at least 0 and at most 1; got b1={b1!r}.")
+        raise ValueError(
+            f"b1 must be a finite number, at least 0 and at most 1; got b1={b1!r}."
+        )
     check_number("weight_power", weight_power)
     direction = optax.chain(*links, add_decayed_weights(weight_decay))
     start_rate, rate_of = _rate(learning_rate, warmup_steps)
 
     def init(params):
-        average, lead = jax.tree.map(jnp.copy, params), jax.tree.map(jnp.zeros_like, params)
-        return ScheduleFreeState(average, lead, jnp.zeros(()), direction.init(params), start_rate())
+        average, lead = (
+            jax.tree.map(jnp.copy, params),
+            jax.tree.map(jnp.zeros_like, params),
+        )
+        return ScheduleFreeState(
+            average, lead, jnp.zeros(()), direction.init(params), start_rate()
+        )
 
     def update(updates, state, params=None):
         d, direction_state = direction.update(updates, state.direction, params)
         rate, rate_state = rate_of(state.rate)
         weight = (rate**weight_power).astype(state.weight_sum.dtype)
         weight_sum = state.weight_sum + weight
-        share = jnp.where(weight_sum == 0, 0.0, weight / weight_sum)  # Before the first rate above 0, x = y = z.
+        share = jnp.where(
+            weight_sum == 0, 0.0, weight / weight_sum
+        )  # Before the first rate above 0, x = y = z.
 
         # In differences, not positions: an update of 1e-13 then keeps its digits beside params of size 1.
-        ahead = jax.tree.map(lambda w, d: w - cast(rate, w) * d.astype(w.dtype), state.lead, d)  # z_(t+1) - x_t
+        ahead = jax.tree.map(
+            lambda w, d: w - cast(rate, w) * d.astype(w.dtype), state.lead, d
+        )  # z_(t+1) - x_t
         lead = jax.tree.map(lambda w: cast(1.0 - share, w) * w, ahead)
         steps = jax.tree.map(
-            lambda g, w, a: (cast(1.0 - b1, w) * (a - w) + cast(b1 * share, w) * a).astype(g.dtype),
+            lambda g, w, a: (
+                cast(1.0 - b1, w) * (a - w) + cast(b1 * share, w) * a
+            ).astype(g.dtype),
             updates,
             state.lead,
             ahead,
         )
-        average = jax.tree.map(lambda y, u, w: y + u.astype(y.dtype) - cast(1.0 - b1, w) * w, params, steps, lead)
-        return steps, ScheduleFreeState(average, lead, weight_sum, direction_state, rate_state)
+        average = jax.tree.map(
+            lambda y, u, w: y + u.astype(y.dtype) - cast(1.0 - b1, w) * w,
+            params,
+            steps,
+            lead,
+        )
+        return steps, ScheduleFreeState(
+            average, lead, weight_sum, direction_state, rate_state
+        )
 
     return complete(optax.GradientTransformation(init, update))
 
@@ -181,14 +222,21 @@ def _rate(learning_rate: float | Array | Schedule, warmup_steps: int | Array):
     check_number("warmup_steps", warmup_steps, integer=True)
     traced = isinstance(warmup_steps, Tracer)
     warms_up = traced or int(warmup_steps) > 0
-    length = jnp.maximum(warmup_steps, 1) if traced else float(max(int(warmup_steps), 1))  # No int: int32 ends at 2^31.
+    length = (
+        jnp.maximum(warmup_steps, 1) if traced else float(max(int(warmup_steps), 1))
+    )  # No int: int32 ends at 2^31.
     if not callable(learning_rate):
         check_number("learning_rate", learning_rate)
     if not (warms_up or callable(learning_rate)):
-        return optax.EmptyState, lambda state: (jnp.asarray(learning_rate, float), state)
+        return optax.EmptyState, lambda state: (
+            jnp.asarray(learning_rate, float),
+            state,
+        )
 
     def rate_at(count):
-        rate = jnp.asarray(learning_rate(count) if callable(learning_rate) else learning_rate, float)
+        rate = jnp.asarray(
+            learning_rate(count) if callable(learning_rate) else learning_rate, float
+        )
         return rate * jnp.minimum(1.0, (count + 1.0) / length) if warms_up else rate
 
     def start():

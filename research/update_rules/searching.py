@@ -10,11 +10,22 @@ from research.schedules import Schedule
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, working_dtype
 from research.update_rules.checks import rate_at
-from research.update_rules.line_searches import LineSearch, backtracking, inner, norm_of, strong_wolfe
+from research.update_rules.line_searches import (
+    LineSearch,
+    backtracking,
+    inner,
+    norm_of,
+    strong_wolfe,
+)
 from research.update_rules.outcomes import FIRST_FAILURE, FOUND
 
-Search = Callable[..., LineSearch]  # (value_fn, params, direction, value, grad, first_step) -> LineSearch
-LINE_SEARCHES: dict[str, Search] = {"backtracking": backtracking, "strong_wolfe": strong_wolfe}
+Search = Callable[
+    ..., LineSearch
+]  # (value_fn, params, direction, value, grad, first_step) -> LineSearch
+LINE_SEARCHES: dict[str, Search] = {
+    "backtracking": backtracking,
+    "strong_wolfe": strong_wolfe,
+}
 
 
 class Searched(NamedTuple):
@@ -53,15 +64,27 @@ def find_line_search(linesearch: str | Search | None) -> Search | None:
     return LINE_SEARCHES[linesearch]
 
 
-def not_yet(search: Search | None, params: Params, learning_rate: float | Array | Schedule) -> Searched:
+def not_yet(
+    search: Search | None, params: Params, learning_rate: float | Array | Schedule
+) -> Searched:
     """What a state keeps before the first search."""
     dtype = working_dtype(params)
-    searched = Searched(jnp.array(rate_at(learning_rate, _zero()), dtype), *(_zero() for _ in range(2)))
+    searched = Searched(
+        jnp.array(rate_at(learning_rate, _zero()), dtype), *(_zero() for _ in range(2))
+    )
     if search is None:
         return searched
     like = jax.tree.map(jnp.zeros_like, params)
-    found = jax.eval_shape(lambda x, one: search(lambda _: one, x, x, one, x, one), params, jnp.zeros((), dtype))
-    return searched if found.grad is None else searched._replace(value_after=jnp.zeros((), dtype), grad_after=like)
+    found = jax.eval_shape(
+        lambda x, one: search(lambda _: one, x, x, one, x, one),
+        params,
+        jnp.zeros((), dtype),
+    )
+    return (
+        searched
+        if found.grad is None
+        else searched._replace(value_after=jnp.zeros((), dtype), grad_after=like)
+    )
 
 
 def take_step(
@@ -96,7 +119,14 @@ def take_step(
     dtype = working_dtype(params)
     value = jnp.asarray(value, dtype)
     first_step = _usable(jnp.asarray(first_step, dtype))
-    found = search(lambda x: jnp.asarray(value_fn(x), dtype), params, direction, value, grad, first_step)
+    found = search(
+        lambda x: jnp.asarray(value_fn(x), dtype),
+        params,
+        direction,
+        value,
+        grad,
+        first_step,
+    )
     searched = Searched(found.step, found.evaluations, found.outcome)
     if found.grad is not None:
         searched = searched._replace(value_after=found.value, grad_after=found.grad)
@@ -113,7 +143,9 @@ def _usable(first_step: Array) -> Array:
     Outside of jit a search would refuse another one as if the user had chosen it.
     """
     finite = jnp.where(jnp.isfinite(first_step), first_step, 1.0)
-    return jnp.maximum(finite, jnp.finfo(first_step.dtype).tiny).astype(first_step.dtype)
+    return jnp.maximum(finite, jnp.finfo(first_step.dtype).tiny).astype(
+        first_step.dtype
+    )
 
 
 def _times(step: Array, direction: Params) -> Params:
@@ -139,4 +171,6 @@ def capped_inverse_norm(grad: Params, norm: str = "euclidean") -> Array:
     """
     euclidean = norm == "euclidean"
     size = norm_of(grad) if euclidean else inner(jax.tree.map(jnp.sign, grad), grad)
-    return jnp.where(size > 1.0, 1.0 / size, jnp.where(jnp.isnan(size), size, 1.0)).astype(size.dtype)
+    return jnp.where(
+        size > 1.0, 1.0 / size, jnp.where(jnp.isnan(size), size, 1.0)
+    ).astype(size.dtype)

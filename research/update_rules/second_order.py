@@ -9,7 +9,12 @@ from jax.flatten_util import ravel_pytree
 
 from research.types import Array, Params
 from research.update_rules.building_blocks import cast, reached, working_dtype
-from research.update_rules.outcomes import EVALUATIONS_USED_UP, FOUND, NO_DESCENT_DIRECTION, NOT_FINITE
+from research.update_rules.outcomes import (
+    EVALUATIONS_USED_UP,
+    FOUND,
+    NO_DESCENT_DIRECTION,
+    NOT_FINITE,
+)
 
 UNKNOWN, DEFINITE, INDEFINITE, SINGULAR, NOT_FINITE_MATRIX = range(5)
 
@@ -44,8 +49,12 @@ def require(rule: str, **given: Any) -> None:
     """
     missing = [name for name, value in given.items() if value is None]
     if missing:
-        call = ", ".join(name if name == "params" else f"{name}={name}" for name in given)
-        raise ValueError(f"{rule} needs {' and '.join(missing)}; call update(grads, state, {call}).")
+        call = ", ".join(
+            name if name == "params" else f"{name}={name}" for name in given
+        )
+        raise ValueError(
+            f"{rule} needs {' and '.join(missing)}; call update(grads, state, {call})."
+        )
 
 
 def flatten(params: Params) -> tuple[Array, Callable[[Array], Params]]:
@@ -60,16 +69,24 @@ def flatten(params: Params) -> tuple[Array, Callable[[Array], Params]]:
     """
     for leaf in jax.tree.leaves(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-            raise TypeError(f"params must be floating; got a leaf of {jnp.result_type(leaf)}. Make it 1.0, not 1.")
+            raise TypeError(
+                f"params must be floating; got a leaf of {jnp.result_type(leaf)}. Make it 1.0, not 1."
+            )
     dtype = working_dtype(params)
     wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
     flat, unravel = ravel_pytree(wide)
-    return flat, lambda z: jax.tree.map(lambda a, leaf: a.astype(jnp.result_type(leaf)), unravel(z), params)
+    return flat, lambda z: jax.tree.map(
+        lambda a, leaf: a.astype(jnp.result_type(leaf)), unravel(z), params
+    )
 
 
-def shaped_like(step: Array, unflatten: Callable[[Array], Params], updates: Params) -> Params:
+def shaped_like(
+    step: Array, unflatten: Callable[[Array], Params], updates: Params
+) -> Params:
     """A step of the flat params as updates, in the gradient's dtypes."""
-    return jax.tree.map(lambda u, g: u.astype(jnp.result_type(g)), unflatten(step), updates)
+    return jax.tree.map(
+        lambda u, g: u.astype(jnp.result_type(g)), unflatten(step), updates
+    )
 
 
 def kept_after(
@@ -83,7 +100,10 @@ def kept_after(
       params, unflatten: The params, and the way back to them.
       after: The value and the gradient as one vector.
     """
-    exact = all(jnp.result_type(leaf) == working_dtype(params) for leaf in jax.tree.leaves(params))
+    exact = all(
+        jnp.result_type(leaf) == working_dtype(params)
+        for leaf in jax.tree.leaves(params)
+    )
     return (after[0], unflatten(after[1])) if exact else (None, None)
 
 
@@ -117,7 +137,9 @@ def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Ar
     """
     eps, n = jnp.finfo(matrix.dtype).eps, matrix.shape[0]
     factor = jnp.linalg.cholesky(matrix)
-    definite = jnp.all(jnp.diagonal(factor) ** 2 > n * eps * jnp.diagonal(matrix))  # NaN pivots are not above.
+    definite = jnp.all(
+        jnp.diagonal(factor) ** 2 > n * eps * jnp.diagonal(matrix)
+    )  # NaN pivots are not above.
 
     def plainly():
         return jax.scipy.linalg.cho_solve((factor, True), g), jnp.int32(DEFINITE)
@@ -125,7 +147,9 @@ def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Ar
     def by_eigenvalues():
         values, vectors = jnp.linalg.eigh(matrix)
         largest = jnp.max(jnp.abs(values), initial=0.0)
-        found = jnp.where(jnp.any(values < -n * eps * largest), INDEFINITE, SINGULAR).astype(jnp.int32)
+        found = jnp.where(
+            jnp.any(values < -n * eps * largest), INDEFINITE, SINGULAR
+        ).astype(jnp.int32)
         if indefinite == "stop":
             return 0 * g, found
         if indefinite == "reflect":
@@ -133,12 +157,16 @@ def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Ar
         if indefinite == "drop":
             values = jnp.where(values > n * eps * largest, values, jnp.inf)
         p = vectors @ ((vectors.T @ g) / values)
-        return jnp.where(largest == 0, 0 * g, p), found  # No curvature in any direction: there is no step to take.
+        return jnp.where(
+            largest == 0, 0 * g, p
+        ), found  # No curvature in any direction: there is no step to take.
 
     return jax.lax.cond(definite, plainly, by_eigenvalues)
 
 
-def secular_root(above: Array, gamma: Array, radius: Array, floor: float | Array) -> Array:
+def secular_root(
+    above: Array, gamma: Array, radius: Array, floor: float | Array
+) -> Array:
     """The least s >= floor with |γ / (d + s)| <= Δ: how far a trust region of radius Δ damps a step.
 
     Newton's method on 1 / |p(s)| = 1 / Δ climbs to the root from below, from the largest bound that one entry alone
@@ -168,9 +196,13 @@ def secular_root(above: Array, gamma: Array, radius: Array, floor: float | Array
         rise = jnp.where(size > radius, rise, 0.0)
         return s + rise, rise > eps * s, k + 1
 
-    start = jnp.maximum(floor, jnp.max(jnp.abs(gamma) / radius - above, initial=0.0)).astype(gamma.dtype)
+    start = jnp.maximum(
+        floor, jnp.max(jnp.abs(gamma) / radius - above, initial=0.0)
+    ).astype(gamma.dtype)
     going_on = lambda carry: carry[1] & (carry[2] < 100)
-    return jax.lax.while_loop(going_on, climb, (start, jnp.asarray(True), jnp.int32(0)))[0]
+    return jax.lax.while_loop(
+        going_on, climb, (start, jnp.asarray(True), jnp.int32(0))
+    )[0]
 
 
 def least_squares_step(jacobian: Array, r: Array, singular: str) -> tuple[Array, Array]:
@@ -209,7 +241,9 @@ def least_squares_step(jacobian: Array, r: Array, singular: str) -> tuple[Array,
     return jax.lax.cond(full, by_qr, by_singular_values)
 
 
-def damped_step(jacobian: Array, r: Array, scale: Array, radius: Array) -> tuple[Array, Array]:
+def damped_step(
+    jacobian: Array, r: Array, scale: Array, radius: Array
+) -> tuple[Array, Array]:
     """The h that minimises |J h + r| over |D h| <= Δ, and its damping μ.
 
     J = Q R once; μ from the singular values of R / D; h from a QR factorisation of R with √μ D below it. Where columns
@@ -230,7 +264,11 @@ def damped_step(jacobian: Array, r: Array, scale: Array, radius: Array) -> tuple
     q, upper = jnp.linalg.qr(jacobian)
     target = -q.T @ r
     (m, n), eps = jacobian.shape, jnp.finfo(r.dtype).eps
-    newton = jax.scipy.linalg.solve_triangular(upper, target) if m >= n else jnp.full_like(scale, jnp.inf)
+    newton = (
+        jax.scipy.linalg.solve_triangular(upper, target)
+        if m >= n
+        else jnp.full_like(scale, jnp.inf)
+    )
     lengths = jnp.linalg.norm(jacobian, axis=0)[: min(m, n)]
     full = (m >= n) & jnp.all(jnp.abs(jnp.diagonal(upper)) > m * eps * lengths)
 
@@ -240,8 +278,12 @@ def damped_step(jacobian: Array, r: Array, scale: Array, radius: Array) -> tuple
         gamma = jnp.where(seen, s * (u.T @ target), 0.0)
         damping = secular_root(s**2, gamma, radius, 0.0)
         by_values = v.T @ jnp.where(seen, gamma / (s**2 + damping), 0.0) / scale
-        rows, below = jnp.linalg.qr(jnp.concatenate([upper, jnp.diag(jnp.sqrt(damping) * scale)]))
-        damped = jax.scipy.linalg.solve_triangular(below, rows[: len(target)].T @ target)
+        rows, below = jnp.linalg.qr(
+            jnp.concatenate([upper, jnp.diag(jnp.sqrt(damping) * scale)])
+        )
+        damped = jax.scipy.linalg.solve_triangular(
+            below, rows[: len(target)].T @ target
+        )
         return jnp.where(full, damped, by_values), damping
 
     inside = full & (jnp.linalg.norm(scale * newton) <= radius)
@@ -280,15 +322,26 @@ def backtrack(
         t, evaluations, _, _ = search
         t = jnp.where(evaluations == 0, t, cast(shrink, t) * t)
         there = at(t)
-        enough = there[0] <= value + cast(sufficient_decrease, value) * t * slope + slack
-        return t, evaluations + 1, jnp.where(enough, FOUND, EVALUATIONS_USED_UP).astype(jnp.int32), there
+        enough = (
+            there[0] <= value + cast(sufficient_decrease, value) * t * slope + slack
+        )
+        return (
+            t,
+            evaluations + 1,
+            jnp.where(enough, FOUND, EVALUATIONS_USED_UP).astype(jnp.int32),
+            there,
+        )
 
     def going_on(search):
         _, evaluations, outcome, _ = search
         return (outcome == EVALUATIONS_USED_UP) & ~reached(evaluations, max_evaluations)
 
     start = jnp.where(slope > 0, NO_DESCENT_DIRECTION, EVALUATIONS_USED_UP)
-    start = jnp.where(jnp.isfinite(value) & jnp.isfinite(slope), start, NOT_FINITE).astype(jnp.int32)
-    t, evaluations, outcome, there = jax.lax.while_loop(going_on, trial, (first, jnp.int32(0), start, before))
+    start = jnp.where(
+        jnp.isfinite(value) & jnp.isfinite(slope), start, NOT_FINITE
+    ).astype(jnp.int32)
+    t, evaluations, outcome, there = jax.lax.while_loop(
+        going_on, trial, (first, jnp.int32(0), start, before)
+    )
     after = jax.tree.map(lambda a, b: jnp.where(outcome == FOUND, a, b), there, before)
     return jnp.where(outcome == FOUND, t, 0.0), outcome, evaluations, after

@@ -66,7 +66,9 @@ def sam(
     check_number("rho", rho)
     rule = make_inner(inner, learning_rate, gradient_descent)
 
-    def update(updates, state, params=None, *, value=None, grad=None, value_fn=None, **extra):
+    def update(
+        updates, state, params=None, *, value=None, grad=None, value_fn=None, **extra
+    ):
         del value, grad
         if params is None or value_fn is None:
             raise ValueError(
@@ -75,26 +77,41 @@ def sam(
             )
         ascent = _ascent(rho, updates, params)
 
-        @functools.wraps(value_fn)  # It keeps what it says of itself: `num_examples`, `is_of_a_part`.
+        @functools.wraps(
+            value_fn
+        )  # It keeps what it says of itself: `num_examples`, `is_of_a_part`.
         def moved(x, *drawn, **named):
             return value_fn(jax.tree.map(jnp.add, x, ascent), *drawn, **named)
 
         value, gradient = jax.value_and_grad(moved)(params)
         gradient = jax.tree.map(lambda g, u: g.astype(u.dtype), gradient, updates)
         updates, inner_state = rule.update(
-            gradient, state.inner, params, value=value, grad=gradient, value_fn=moved, **extra
+            gradient,
+            state.inner,
+            params,
+            value=value,
+            grad=gradient,
+            value_fn=moved,
+            **extra,
         )
         return updates, SamState(inner_state)
 
-    whole = optax.GradientTransformationExtraArgs(lambda params: SamState(rule.init(params)), update)
+    whole = optax.GradientTransformationExtraArgs(
+        lambda params: SamState(rule.init(params)), update
+    )
     return complete(whole, only_real="sam", needs_value_fn=True)
 
 
 def _ascent(rho: float | Array, gradient: Params, params: Params) -> Params:
     """ρ g / |g|, in the dtypes of the params; 0 where g is, and NaN where an entry of it is."""
     # At least float32: the square of a gradient in half precision soon leaves its range.
-    wide = [g.astype(jnp.promote_types(g.dtype, jnp.float32)) for g in jax.tree.leaves(gradient)]
+    wide = [
+        g.astype(jnp.promote_types(g.dtype, jnp.float32))
+        for g in jax.tree.leaves(gradient)
+    ]
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in wide))
     return jax.tree.map(
-        lambda g, x: cast(rho, x) * jnp.where(norm == 0, 0.0, g / norm).astype(x.dtype), gradient, params
+        lambda g, x: cast(rho, x) * jnp.where(norm == 0, 0.0, g / norm).astype(x.dtype),
+        gradient,
+        params,
     )

@@ -64,7 +64,10 @@ def polyak_step(
       >>> print(updates, state.learning_rate)
       [-2.] 0.5
     """
-    check_rate(learning_rate, no_schedule="it is a factor on the step, which the rule finds from the value")
+    check_rate(
+        learning_rate,
+        no_schedule="it is a factor on the step, which the rule finds from the value",
+    )
     _check_any_sign("f_min", f_min)
     check_number("eps", eps)
     if max_learning_rate is not None:
@@ -74,7 +77,9 @@ def polyak_step(
     def init(params):
         return PolyakStepState(_rate(0.0, params))
 
-    def update(updates: Any, state: Any, params: Any = None, *, value: Any = None, **extra: Any):
+    def update(
+        updates: Any, state: Any, params: Any = None, *, value: Any = None, **extra: Any
+    ):
         del params, extra
         _require(value, "polyak_step", "the objective's value", "value=value")
         of_rate = state.learning_rate
@@ -82,7 +87,11 @@ def polyak_step(
         gap = jnp.maximum(gap, 0.0) if positive_part else gap
         size = _dot(updates, updates, of_rate) + cast(eps, of_rate)
         # |g|² may leave the range of the dtype, and the value with it: ∞ / ∞, where the step is as good as 0.
-        beyond = jnp.isposinf(size) & ~jnp.isnan(gap) & jnp.isfinite(_scale(updates, of_rate))
+        beyond = (
+            jnp.isposinf(size)
+            & ~jnp.isnan(gap)
+            & jnp.isfinite(_scale(updates, of_rate))
+        )
         ratio = jnp.where((size == 0.0) | beyond, jnp.zeros_like(gap), gap / size)
         if max_learning_rate is not None:
             ratio = jnp.minimum(ratio, cast(max_learning_rate, of_rate))
@@ -110,7 +119,9 @@ class BarzilaiBorweinState(NamedTuple):
 
 
 @checked
-def barzilai_borwein(learning_rate: float | Array = 1e-3, short: bool = False) -> optax.GradientTransformation:
+def barzilai_borwein(
+    learning_rate: float | Array = 1e-3, short: bool = False
+) -> optax.GradientTransformation:
     """Steps by the inverse of the curvature that the last step met: u_t = -η_t g_t, η_t = sᵀs / sᵀy.
 
     s = x_t - x_(t-1) and y = g_t - g_(t-1), over all leaves. That is the long step (BB1); the short one (BB2) is
@@ -138,26 +149,46 @@ def barzilai_borwein(learning_rate: float | Array = 1e-3, short: bool = False) -
       >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])
       [4.] [0.]
     """
-    check_rate(learning_rate, no_schedule="it is the first step; the rule finds the others itself")
+    check_rate(
+        learning_rate,
+        no_schedule="it is the first step; the rule finds the others itself",
+    )
     _check_flag("short", short)
 
     def init(params):
-        zeros = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))  # Two, so that both may be donated.
-        return BarzilaiBorweinState(_zero(), _rate(learning_rate, params), _zero(), *zeros)
+        zeros = (
+            jax.tree.map(jnp.zeros_like, params) for _ in range(2)
+        )  # Two, so that both may be donated.
+        return BarzilaiBorweinState(
+            _zero(), _rate(learning_rate, params), _zero(), *zeros
+        )
 
     def update(updates: Any, state: Any, params: Any = None):
         _require(params, "barzilai_borwein", "the params", "params")
         rate = state.learning_rate
-        s, y = _difference(params, state.previous_params), _difference(updates, state.previous_gradient)
+        s, y = (
+            _difference(params, state.previous_params),
+            _difference(updates, state.previous_gradient),
+        )
         length, change = _scale(s, rate), _scale(y, rate)
         curvature = _dot(s, y, rate, length, change)
-        found = curvature / _dot(y, y, rate, change, change) if short else _dot(s, s, rate, length, length) / curvature
+        found = (
+            curvature / _dot(y, y, rate, change, change)
+            if short
+            else _dot(s, s, rate, length, length) / curvature
+        )
         found = length / change * found
         is_first = state.count == 0
-        is_refused = (curvature <= 0.0) | jnp.isposinf(change)  # NaN is not refused: it shows in the rate.
+        is_refused = (curvature <= 0.0) | jnp.isposinf(
+            change
+        )  # NaN is not refused: it shows in the rate.
         rate = jnp.where(is_first | is_refused, rate, found)
-        refused = jnp.where(is_refused & ~is_first, increment(state.refused), state.refused)
-        after = BarzilaiBorweinState(increment(state.count), rate, refused, *_kept(params, updates, state))
+        refused = jnp.where(
+            is_refused & ~is_first, increment(state.refused), state.refused
+        )
+        after = BarzilaiBorweinState(
+            increment(state.count), rate, refused, *_kept(params, updates, state)
+        )
         return _against(updates, rate), after
 
     return complete(optax.GradientTransformation(init, update))
@@ -206,22 +237,40 @@ def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
       >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])
       [4.] [2.]
     """
-    check_rate(learning_rate, positive=True, no_schedule="it is the first step; the rule finds the others itself")
+    check_rate(
+        learning_rate,
+        positive=True,
+        no_schedule="it is the first step; the rule finds the others itself",
+    )
 
     def init(params):
-        zeros = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))  # Two, so that both may be donated.
-        return AdgdState(_zero(), _rate(learning_rate, params), _rate(jnp.inf, params), *zeros)
+        zeros = (
+            jax.tree.map(jnp.zeros_like, params) for _ in range(2)
+        )  # Two, so that both may be donated.
+        return AdgdState(
+            _zero(), _rate(learning_rate, params), _rate(jnp.inf, params), *zeros
+        )
 
     def update(updates: Any, state: Any, params: Any = None):
         _require(params, "adgd", "the params", "params")
         rate, growth = state.learning_rate, state.growth
-        s, y = _difference(params, state.previous_params), _difference(updates, state.previous_gradient)
+        s, y = (
+            _difference(params, state.previous_params),
+            _difference(updates, state.previous_gradient),
+        )
         moved, turned = _length(s, rate), _length(y, rate)
         found = jnp.minimum(jnp.sqrt(1.0 + growth) * rate, moved / (2.0 * turned))
-        stays = (state.count == 0) | (moved == 0.0) | jnp.isposinf(found) | jnp.isposinf(turned)
+        stays = (
+            (state.count == 0)
+            | (moved == 0.0)
+            | jnp.isposinf(found)
+            | jnp.isposinf(turned)
+        )
         found = jnp.where(stays, rate, found)
         growth = jnp.where(stays, growth, found / rate)
-        after = AdgdState(increment(state.count), found, growth, *_kept(params, updates, state))
+        after = AdgdState(
+            increment(state.count), found, growth, *_kept(params, updates, state)
+        )
         return _against(updates, found), after
 
     return complete(optax.GradientTransformation(init, update))
@@ -238,23 +287,39 @@ def _rate(value: float | Array, params: Params) -> Array:
 def _length(a: Params, like: Array) -> Array:
     """Euclidean, over all leaves."""
     scale = _scale(a, like)
-    return jnp.where(jnp.isposinf(scale), scale, scale * jnp.sqrt(_dot(a, a, like, scale, scale)))
+    return jnp.where(
+        jnp.isposinf(scale), scale, scale * jnp.sqrt(_dot(a, a, like, scale, scale))
+    )
 
 
 def _scale(a: Params, like: Array) -> Array:
     """1 while a sum of 2^32 squares stays within the range of the dtype of `like`, else the size of the largest entry."""
     if not jax.tree.leaves(a):
         return jnp.ones_like(like)
-    sizes = [jnp.max(jnp.abs(leaf), initial=0.0).astype(like.dtype) for leaf in jax.tree.leaves(a)]
+    sizes = [
+        jnp.max(jnp.abs(leaf), initial=0.0).astype(like.dtype)
+        for leaf in jax.tree.leaves(a)
+    ]
     largest = jnp.max(jnp.stack(sizes))
-    return jnp.where(largest <= jnp.finfo(like.dtype).max ** 0.5 / 2**16, 1.0, largest).astype(like.dtype)
+    return jnp.where(
+        largest <= jnp.finfo(like.dtype).max ** 0.5 / 2**16, 1.0, largest
+    ).astype(like.dtype)
 
 
-def _dot(a: Params, b: Params, like: Array, of_a: float | Array = 1.0, of_b: float | Array = 1.0) -> Array:
+def _dot(
+    a: Params,
+    b: Params,
+    like: Array,
+    of_a: float | Array = 1.0,
+    of_b: float | Array = 1.0,
+) -> Array:
     """Σ (a / of_a) (b / of_b) over all leaves, in the dtype of `like`; a complex product is Re(a) Re(b) + Im(a) Im(b)."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     wide = lambda x: x.astype(jnp.promote_types(x.dtype, like.dtype))
-    return sum((jnp.sum(real_product(wide(p) / of_a, wide(q) / of_b)) for p, q in pairs), jnp.zeros_like(like))
+    return sum(
+        (jnp.sum(real_product(wide(p) / of_a, wide(q) / of_b)) for p, q in pairs),
+        jnp.zeros_like(like),
+    )
 
 
 def _difference(a: Params, b: Params) -> Params:
@@ -263,7 +328,9 @@ def _difference(a: Params, b: Params) -> Params:
 
 def _against(gradient: Params, rate: Array) -> Params:
     def step(g):
-        most = jnp.finfo(g.dtype).max  # A rate beyond the range of the leaf's dtype would be ∞, and ∞ · 0 is NaN.
+        most = (
+            jnp.finfo(g.dtype).max
+        )  # A rate beyond the range of the leaf's dtype would be ∞, and ∞ · 0 is NaN.
         return -cast(jnp.clip(rate, -most, most), g) * g
 
     return jax.tree.map(step, gradient)
@@ -294,4 +361,6 @@ def _check_any_sign(name: str, value: Any) -> None:
     try:
         check_number(name, None if isinstance(value, bool) else abs(value))
     except (TypeError, ValueError) as problem:
-        raise type(problem)(f"{name} must be a finite number; got {name}={value!r}.") from None
+        raise type(problem)(
+            f"{name} must be a finite number; got {name}={value!r}."
+        ) from None

@@ -22,7 +22,9 @@ class Constants(NamedTuple):
     momentum: float | Array
 
 
-def gradient_descent_rate(smoothness: float | Array, strong_convexity: float | Array) -> float | Array:
+def gradient_descent_rate(
+    smoothness: float | Array, strong_convexity: float | Array
+) -> float | Array:
     """η = 2 / (L + m), with which gradient descent contracts the fastest: by (κ - 1) / (κ + 1) a step, κ = L / m.
 
     Args:
@@ -42,7 +44,9 @@ def gradient_descent_rate(smoothness: float | Array, strong_convexity: float | A
     return 2.0 / (smoothness + strong_convexity)
 
 
-def heavy_ball_constants(smoothness: float | Array, strong_convexity: float | Array) -> Constants:
+def heavy_ball_constants(
+    smoothness: float | Array, strong_convexity: float | Array
+) -> Constants:
     """Polyak's, the fastest on quadratics: η = 4 / (√L + √m)², μ = ((√κ - 1) / (√κ + 1))², κ = L / m.
 
     There the distance shrinks by (√κ - 1) / (√κ + 1) a step, up to a factor that grows with the step count. Beyond
@@ -65,10 +69,14 @@ def heavy_ball_constants(smoothness: float | Array, strong_convexity: float | Ar
     """
     _check(smoothness, strong_convexity)
     large, small = _root(smoothness), _root(strong_convexity)
-    return Constants(4.0 / (large + small) ** 2, ((large - small) / (large + small)) ** 2)
+    return Constants(
+        4.0 / (large + small) ** 2, ((large - small) / (large + small)) ** 2
+    )
 
 
-def nesterov_constants(smoothness: float | Array, strong_convexity: float | Array) -> Constants:
+def nesterov_constants(
+    smoothness: float | Array, strong_convexity: float | Array
+) -> Constants:
     """Nesterov's, proved for every such function: η = 1 / L, μ = (√κ - 1) / (√κ + 1), κ = L / m.
 
     The gap f - f* shrinks by 1 - 1 / √κ a step at the least; on quadratics the distance shrinks by as much.
@@ -91,7 +99,9 @@ def nesterov_constants(smoothness: float | Array, strong_convexity: float | Arra
     return Constants(1.0 / smoothness, (large - small) / (large + small))
 
 
-def tuned_nesterov_constants(smoothness: float | Array, strong_convexity: float | Array) -> Constants:
+def tuned_nesterov_constants(
+    smoothness: float | Array, strong_convexity: float | Array
+) -> Constants:
     """Nesterov's rule at its fastest on quadratics: η = 4 / (3L + m), μ = (√(3κ + 1) - 2) / (√(3κ + 1) + 2), κ = L / m.
 
     There the distance shrinks by 1 - 2 / √(3κ + 1) a step. They are proved for quadratics alone.
@@ -112,7 +122,9 @@ def tuned_nesterov_constants(smoothness: float | Array, strong_convexity: float 
     """
     _check(smoothness, strong_convexity)
     root = _root(3.0 * smoothness / strong_convexity + 1.0)
-    return Constants(4.0 / (3.0 * smoothness + strong_convexity), (root - 2.0) / (root + 2.0))
+    return Constants(
+        4.0 / (3.0 * smoothness + strong_convexity), (root - 2.0) / (root + 2.0)
+    )
 
 
 def nesterov_momentum(t: Array | int) -> Array:

@@ -33,7 +33,9 @@ class SvrgState(NamedTuple):
 
 
 @checked
-def svrg(learning_rate: float | Array | Schedule, period: int | Array) -> optax.GradientTransformationExtraArgs:
+def svrg(
+    learning_rate: float | Array | Schedule, period: int | Array
+) -> optax.GradientTransformationExtraArgs:
     """Corrects by the gradient at a snapshot: u_t = -η_t (∇f_B(x_t) - ∇f_B(w̃) + ∇f(w̃)), w̃ renewed every m steps.
 
     B is the drawn batch (the paper's single example i), f the objective over all n examples, m = period. The snapshot
@@ -72,7 +74,10 @@ def svrg(learning_rate: float | Array | Schedule, period: int | Array) -> optax.
 def _correct_by_snapshot(period: int | Array) -> optax.GradientTransformationExtraArgs:
     def init(params):
         # Zeros until the first step, which takes a snapshot.
-        return SvrgState(jnp.zeros((), jnp.int32), *(jax.tree.map(jnp.zeros_like, params) for _ in range(2)))
+        return SvrgState(
+            jnp.zeros((), jnp.int32),
+            *(jax.tree.map(jnp.zeros_like, params) for _ in range(2)),
+        )
 
     def update(updates, state, params=None, *, value_fn=None, indices=None, **extra):
         del extra
@@ -89,9 +94,13 @@ def _correct_by_snapshot(period: int | Array) -> optax.GradientTransformationExt
             lambda: (state.snapshot, state.full_gradient),
         )
         there = slope(snapshot, indices=indices)
-        direction = jax.tree.map(lambda g, s, f: g - (s - f).astype(g.dtype), updates, there, full)
+        direction = jax.tree.map(
+            lambda g, s, f: g - (s - f).astype(g.dtype), updates, there, full
+        )
         count = increment(state.count)
-        return direction, SvrgState(jnp.where(reached(count, period), 0, count), snapshot, full)
+        return direction, SvrgState(
+            jnp.where(reached(count, period), 0, count), snapshot, full
+        )
 
     whole = optax.GradientTransformationExtraArgs(init, update)
     return complete(whole, only_real="svrg", needs_value_fn=True)
@@ -112,7 +121,9 @@ class SagaState(NamedTuple):
 
 
 @checked
-def saga(learning_rate: float | Array | Schedule, num_examples: int) -> optax.GradientTransformationExtraArgs:
+def saga(
+    learning_rate: float | Array | Schedule, num_examples: int
+) -> optax.GradientTransformationExtraArgs:
     """Corrects by a table of gradients: u_t = -η_t (1/b Σ_(j in B) (∇f_j(x_t) - T_j) + 1/n Σ_i T_i), then T_j <- ∇f_j(x_t).
 
     B is the drawn batch of b examples (in the paper b = 1), T_i the gradient of example i where it was last drawn; the
@@ -153,9 +164,15 @@ def saga(learning_rate: float | Array | Schedule, num_examples: int) -> optax.Gr
 def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
     def init(params):
         entries = sum(jnp.size(leaf) for leaf in jax.tree.leaves(params))
-        check_room(f"num_examples={n} gradients of {entries} entries", n, entries, itemsize=4)
-        table = jax.tree.map(lambda x: jnp.zeros((n, *jnp.shape(x)), jnp.result_type(x)), params)
-        return SagaState(jnp.zeros((), jnp.int32), table, jax.tree.map(jnp.zeros_like, params))
+        check_room(
+            f"num_examples={n} gradients of {entries} entries", n, entries, itemsize=4
+        )
+        table = jax.tree.map(
+            lambda x: jnp.zeros((n, *jnp.shape(x)), jnp.result_type(x)), params
+        )
+        return SagaState(
+            jnp.zeros((), jnp.int32), table, jax.tree.map(jnp.zeros_like, params)
+        )
 
     def update(updates, state, params=None, *, value_fn=None, indices=None, **extra):
         del extra
@@ -164,23 +181,40 @@ def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
         drawn = jnp.arange(n) if indices is None else jnp.asarray(indices)
 
         def gradients_of(examples):
-            return jax.vmap(lambda i: jax.grad(value_fn)(params, indices=jnp.reshape(i, (1,))))(examples)
+            return jax.vmap(
+                lambda i: jax.grad(value_fn)(params, indices=jnp.reshape(i, (1,)))
+            )(examples)
 
         def fill():
             table = gradients_of(jnp.arange(n))
-            return table, jax.tree.map(lambda t: jnp.mean(t, axis=0, dtype=t.dtype), table)
+            return table, jax.tree.map(
+                lambda t: jnp.mean(t, axis=0, dtype=t.dtype), table
+            )
 
-        table, mean = jax.lax.cond(state.count == 0, fill, lambda: (state.table, state.mean))
+        table, mean = jax.lax.cond(
+            state.count == 0, fill, lambda: (state.table, state.mean)
+        )
         # An index past the end would otherwise be taken for the last one.
-        old = jax.tree.map(lambda t: t.at[drawn].get(mode="fill", fill_value=jnp.nan), table)
+        old = jax.tree.map(
+            lambda t: t.at[drawn].get(mode="fill", fill_value=jnp.nan), table
+        )
         direction = jax.tree.map(
-            lambda g, o, m: g - (jnp.mean(o, axis=0, dtype=o.dtype) - m).astype(g.dtype), updates, old, mean
+            lambda g, o, m: (
+                g - (jnp.mean(o, axis=0, dtype=o.dtype) - m).astype(g.dtype)
+            ),
+            updates,
+            old,
+            mean,
         )
         new = gradients_of(drawn)
-        once = 1.0 / jnp.sum(drawn[:, None] == drawn[None, :], axis=1)  # An example drawn k times counts k times 1 / k.
+        once = 1.0 / jnp.sum(
+            drawn[:, None] == drawn[None, :], axis=1
+        )  # An example drawn k times counts k times 1 / k.
 
         def follow(m, a, o):
-            return m + jnp.tensordot((once / n).astype(m.dtype), a - o, 1, precision="highest")
+            return m + jnp.tensordot(
+                (once / n).astype(m.dtype), a - o, 1, precision="highest"
+            )
 
         mean = jax.tree.map(follow, mean, new, old)
         table = jax.tree.map(lambda t, a: t.at[drawn].set(a), table, new)
@@ -201,10 +235,14 @@ def _check_examples(n: int, value_fn: Callable[..., Array], indices: Any) -> Non
         return
     for index in (np.max(indices), np.min(indices)):
         if not 0 <= index < n:
-            raise ValueError(f"saga(num_examples={n}) keeps no gradient of example {index}; give the dataset's length.")
+            raise ValueError(
+                f"saga(num_examples={n}) keeps no gradient of example {index}; give the dataset's length."
+            )
 
 
-def _needed(name: str, params: Params, value_fn: Callable[..., Array] | None) -> tuple[Params, Callable[..., Array]]:
+def _needed(
+    name: str, params: Params, value_fn: Callable[..., Array] | None
+) -> tuple[Params, Callable[..., Array]]:
     if params is None or value_fn is None:
         raise ValueError(
             f"{name} needs params and value_fn, for gradients of other examples and at other points; call "

@@ -13,7 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research import backend, lanes, losses, objectives, runs, samplers, update_rules, workloads
+from research import (
+    backend,
+    lanes,
+    losses,
+    objectives,
+    runs,
+    samplers,
+    update_rules,
+    workloads,
+)
 from research.models.linear import dense
 from research.types import Model, Sampler, Workload
 
@@ -37,7 +46,9 @@ def mlp() -> Workload:
     sizes = (64, 64, 10)
 
     def init(key):
-        draw = lambda i: jax.random.uniform(jax.random.fold_in(key, i), sizes[i : i + 2], jnp.float64, -0.3, 0.3)
+        draw = lambda i: jax.random.uniform(
+            jax.random.fold_in(key, i), sizes[i : i + 2], jnp.float64, -0.3, 0.3
+        )
         return [(draw(i), jnp.zeros(sizes[i + 1])) for i in range(2)]
 
     def apply(params, x, key=None):
@@ -45,7 +56,9 @@ def mlp() -> Workload:
 
     model = Model(init, apply)
     objective = objectives.empirical_risk(model, losses.softmax_cross_entropy)
-    return digits._replace(name="mlp", init=init, objective=objective, model=model, optimum=None)
+    return digits._replace(
+        name="mlp", init=init, objective=objective, model=model, optimum=None
+    )
 
 
 def named(name: str) -> Callable[[], Workload]:
@@ -60,10 +73,18 @@ def by_32(n: int) -> Sampler:
 
 MLP = "mlp, full batch, heavy ball"  # The one whose bits the pool enters.
 JOBS = {
-    "linear, full batch, gradient descent": Job(named("diabetes"), "gradient_descent", samplers.full_batch, 0.1),
-    "logistic, batch 32, heavy ball": Job(named("breast_cancer"), "heavy_ball", by_32, 0.02),
-    "logistic, batch 1, gradient descent": Job(named("breast_cancer"), "gradient_descent", samplers.stochastic, 0.01),
-    "softmax, full batch, adam": Job(named("digits"), "adam", samplers.full_batch, 0.05),
+    "linear, full batch, gradient descent": Job(
+        named("diabetes"), "gradient_descent", samplers.full_batch, 0.1
+    ),
+    "logistic, batch 32, heavy ball": Job(
+        named("breast_cancer"), "heavy_ball", by_32, 0.02
+    ),
+    "logistic, batch 1, gradient descent": Job(
+        named("breast_cancer"), "gradient_descent", samplers.stochastic, 0.01
+    ),
+    "softmax, full batch, adam": Job(
+        named("digits"), "adam", samplers.full_batch, 0.05
+    ),
     MLP: Job(mlp, "heavy_ball", samplers.full_batch, 0.2),
     "mlp, batch 32, adam": Job(mlp, "adam", by_32, 0.01),
 }
@@ -75,7 +96,9 @@ def program(name: str, **options: Any) -> lanes.Program:
     workload = job.workload()
     assert workload.train is not None
     sampler = job.sampler(len(workload.train.y))
-    return lanes.compile_program(workload, update_rules.find_rule(job.rule), sampler, NUM_EPOCHS, **options)
+    return lanes.compile_program(
+        workload, update_rules.find_rule(job.rule), sampler, NUM_EPOCHS, **options
+    )
 
 
 def sweep(name: str) -> dict[str, np.ndarray]:
@@ -91,17 +114,34 @@ def take(cells: Mapping[str, np.ndarray], rows: Any) -> dict[str, np.ndarray]:
 
 def hashes(trained: lanes.Trained) -> list[str]:
     """For each cell, the SHA-256 of its last parameters, its values, its records and its first bad step."""
-    leaves = jax.tree.leaves((trained.params, trained.values, trained.records, trained.first_bad_step))
-    return [runs.hash_arrays(*(leaf[i] for leaf in leaves)) for i in range(len(trained.values))]
+    leaves = jax.tree.leaves(
+        (trained.params, trained.values, trained.records, trained.first_bad_step)
+    )
+    return [
+        runs.hash_arrays(*(leaf[i] for leaf in leaves))
+        for i in range(len(trained.values))
+    ]
 
 
 def main() -> None:
     """Prints what each job gives."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--devices", type=int, default=1, help="CPU devices (1)")
     parser.add_argument("--pool", type=int, default=2, help="threads in XLA's pool (2)")
-    parser.add_argument("--width", type=int, default=lanes.WIDTH, help=f"lanes in a block ({lanes.WIDTH})")
-    parser.add_argument("--job", action="append", choices=list(JOBS), help="only this job; may be repeated")
+    parser.add_argument(
+        "--width",
+        type=int,
+        default=lanes.WIDTH,
+        help=f"lanes in a block ({lanes.WIDTH})",
+    )
+    parser.add_argument(
+        "--job",
+        action="append",
+        choices=list(JOBS),
+        help="only this job; may be repeated",
+    )
     options = parser.parse_args()
     backend.configure(devices=options.devices, pool=options.pool, x64=True)
     found = {}

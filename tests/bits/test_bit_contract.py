@@ -33,14 +33,20 @@ INSTRUCTIONS = ("AVX2", "AVX", "SSE4_2")
 EVERY_MODEL = [name for name in cells.JOBS if "batch 1," not in name]
 
 
-def run_cells(devices: int, pool: int, names: list[str], instructions: str | None = None) -> dict:
+def run_cells(
+    devices: int, pool: int, names: list[str], instructions: str | None = None
+) -> dict:
     """What cells.py prints in a process of its own."""
     words = [sys.executable, str(FILE), "--devices", str(devices), "--pool", str(pool)]
     words += [word for name in names for word in ("--job", name)]
     flags = f"--xla_cpu_max_isa={instructions}" if instructions else ""
-    path = os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")])  # The tree that is tested, not another one.
+    path = os.pathsep.join(
+        [str(TOP), os.environ.get("PYTHONPATH", "")]
+    )  # The tree that is tested, not another one.
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": path}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words, env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -51,7 +57,9 @@ PROCESSES = {
     "2 devices": lambda: run_cells(2, 2, EVERY_MODEL),
     "1 device, pool 4": lambda: run_cells(1, 4, [MLP]),
     "1 device, pool 1": lambda: run_cells(1, 1, [MLP]),
-    **{isa: lambda isa=isa: run_cells(1, 2, [LINEAR, MLP], isa) for isa in INSTRUCTIONS},
+    **{
+        isa: lambda isa=isa: run_cells(1, 2, [LINEAR, MLP], isa) for isa in INSTRUCTIONS
+    },
 }
 
 
@@ -102,7 +110,9 @@ def test_company_leaves_the_bits_alone(here, name, company):
     assert cells.hashes(trained) == [hashes[row] for row in rows]
 
 
-@pytest.mark.parametrize(("name", "chunk"), [(LINEAR, 2), (BY_32, 3), (MLP, 2), (MLP_BY_32, 3)])
+@pytest.mark.parametrize(
+    ("name", "chunk"), [(LINEAR, 2), (BY_32, 3), (MLP, 2), (MLP_BY_32, 3)]
+)
 def test_chunk_length_leaves_the_bits_alone(here, name, chunk):
     """The sweep itself is trained in one chunk of six epochs."""
     trained = lanes.train(cells.program(name, chunk=chunk), cells.sweep(name))
@@ -110,18 +120,27 @@ def test_chunk_length_leaves_the_bits_alone(here, name, chunk):
 
 
 def test_two_devices_leave_the_bits_alone(here, processes):
-    assert hashes_of(processes["2 devices"]) == {name: here(name)[2] for name in EVERY_MODEL}
+    assert hashes_of(processes["2 devices"]) == {
+        name: here(name)[2] for name in EVERY_MODEL
+    }
 
 
 def test_four_devices_leave_the_bits_alone(here, processes):
     """Under a pool of four: four devices enlarge a smaller one, which of these only the full-batch MLP would notice."""
-    four, one = hashes_of(processes["4 devices, pool 4"]), hashes_of(processes["1 device, pool 4"])
+    four, one = (
+        hashes_of(processes["4 devices, pool 4"]),
+        hashes_of(processes["1 device, pool 4"]),
+    )
     assert four == {MLP: one[MLP], MLP_BY_32: here(MLP_BY_32)[2]}
 
 
 def test_the_pool_enters_the_bits_of_a_full_batch_mlp(here, processes):
     """Three pools, three hashes of every cell: so that the laws of devices do not hold for want of a thread."""
-    pools = [hashes_of(processes["1 device, pool 1"])[MLP], here(MLP)[2], hashes_of(processes["1 device, pool 4"])[MLP]]
+    pools = [
+        hashes_of(processes["1 device, pool 1"])[MLP],
+        here(MLP)[2],
+        hashes_of(processes["1 device, pool 4"])[MLP],
+    ]
     assert all(len(set(hashes)) == 3 for hashes in zip(*pools, strict=True))
 
 
@@ -130,7 +149,9 @@ def test_the_width_enters_the_bits(here):
     _, eight, hashes = here(LINEAR)
     trained = lanes.train(cells.program(LINEAR, width=1), cells.sweep(LINEAR))
     assert all(a != b for a, b in zip(cells.hashes(trained), hashes, strict=True))
-    np.testing.assert_allclose(trained.values, eight.values, rtol=1e-14)  # By rounding, no more.
+    np.testing.assert_allclose(
+        trained.values, eight.values, rtol=1e-14
+    )  # By rounding, no more.
 
 
 @pytest.mark.parametrize("name", [LINEAR, MLP])
@@ -141,7 +162,9 @@ def test_one_bit_of_one_parameter_enters_the_hash(here, name):
         changed = [leaf.copy() for leaf in leaves]
         changed[i].view(np.uint64)[11, ...].reshape(-1)[-1:] ^= 1
         again = cells.hashes(trained._replace(params=tree.unflatten(changed)))
-        assert [a == b for a, b in zip(hashes, again, strict=True)] == [row != 11 for row in range(cells.NUM_CELLS)]
+        assert [a == b for a, b in zip(hashes, again, strict=True)] == [
+            row != 11 for row in range(cells.NUM_CELLS)
+        ]
 
 
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)
@@ -150,18 +173,26 @@ def test_printed_digits_outlive_an_older_processor(here, processes, instructions
     for name in older:
         values = here(name)[1].values
         again = np.array(older[name]["values"])
-        assert [printed(v) for v in again.ravel()] == [printed(v) for v in values.ravel()]
+        assert [printed(v) for v in again.ravel()] == [
+            printed(v) for v in values.ravel()
+        ]
         assert [f"{v:.6e}" for v in again.ravel()] == [
             f"{v:.6e}" for v in values.ravel()
         ]  # Seven, where we print three.
-        np.testing.assert_allclose(again, values, rtol=1e-14)  # Measured after six steps: one unit in the last place.
+        np.testing.assert_allclose(
+            again, values, rtol=1e-14
+        )  # Measured after six steps: one unit in the last place.
 
 
 def test_an_older_processor_enters_the_bits(here, processes):
     """So the law above is no tautology; jaxlib for x86-64 needs AVX, so that SSE4_2 is older wherever it runs."""
     if platform.machine() in ("x86_64", "AMD64"):
         older = hashes_of(processes["SSE4_2"])
-        assert all(a != b for name in older for a, b in zip(older[name], here(name)[2], strict=True))
+        assert all(
+            a != b
+            for name in older
+            for a, b in zip(older[name], here(name)[2], strict=True)
+        )
 
 
 def test_every_cell_has_a_hash_of_its_own(here):

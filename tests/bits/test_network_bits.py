@@ -17,14 +17,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import backend, lanes, losses, models, objectives, runs, samplers, training, update_rules
+from research import (
+    backend,
+    lanes,
+    losses,
+    models,
+    objectives,
+    runs,
+    samplers,
+    training,
+    update_rules,
+)
 from research.runs import checkpoints
 from research.training import loop
 from research.training.compiled import compile_training
 from research.types import Batch, Model, Sequences, Workload
 
 TOP = Path(__file__).parents[2]
-NUM_EXAMPLES, NUM_EPOCHS, NUM_CELLS, WIDTH = 12, 2, 5, 2  # Three blocks, the last one short: there is padding.
+NUM_EXAMPLES, NUM_EPOCHS, NUM_CELLS, WIDTH = (
+    12,
+    2,
+    5,
+    2,
+)  # Three blocks, the last one short: there is padding.
 SAMPLER = samplers.minibatch(NUM_EXAMPLES, 4)
 
 
@@ -41,11 +56,15 @@ class Network(NamedTuple):
 
 
 def floats(*shape):
-    return jnp.array(np.random.default_rng(0).normal(size=(NUM_EXAMPLES, *shape)), jnp.float32)
+    return jnp.array(
+        np.random.default_rng(0).normal(size=(NUM_EXAMPLES, *shape)), jnp.float32
+    )
 
 
 def classes(*shape, num=3):
-    return jnp.array(np.random.default_rng(1).integers(0, num, (NUM_EXAMPLES, *shape)), jnp.int32)
+    return jnp.array(
+        np.random.default_rng(1).integers(0, num, (NUM_EXAMPLES, *shape)), jnp.int32
+    )
 
 
 def mlp():
@@ -54,21 +73,38 @@ def mlp():
 
 
 def cnn():
-    model = models.cnn((5, 5, 1), 3, channels=(2,), hidden=(), dropout=0.2, dtype=jnp.float32)
-    return Network(model, losses.softmax_cross_entropy, Batch(floats(5, 5, 1), classes()))
+    model = models.cnn(
+        (5, 5, 1), 3, channels=(2,), hidden=(), dropout=0.2, dtype=jnp.float32
+    )
+    return Network(
+        model, losses.softmax_cross_entropy, Batch(floats(5, 5, 1), classes())
+    )
 
 
 def rnn():
     model = models.recurrent(2, 3, 3, cell="gru", dtype=jnp.float32)
     length = 1 + classes(num=4)
-    return Network(model, losses.softmax_cross_entropy, Batch(Sequences(floats(4, 2), length), classes()))
+    return Network(
+        model,
+        losses.softmax_cross_entropy,
+        Batch(Sequences(floats(4, 2), length), classes()),
+    )
 
 
 def transformer():
-    options = {"width": 4, "num_layers": 1, "num_heads": 2, "hidden": 4, "tied": True, "positions": "sinusoidal"}
+    options = {
+        "width": 4,
+        "num_layers": 1,
+        "num_heads": 2,
+        "hidden": 4,
+        "tied": True,
+        "positions": "sinusoidal",
+    }
     model = models.transformer_decoder(5, 4, **options, dtype=jnp.float32)
     tokens = classes(5, num=5)
-    return Network(model, losses.sequence_cross_entropy, Batch(tokens[:, :-1], tokens[:, 1:]))
+    return Network(
+        model, losses.sequence_cross_entropy, Batch(tokens[:, :-1], tokens[:, 1:])
+    )
 
 
 NETWORKS = {"MLP": mlp, "CNN": cnn, "RNN": rnn, "Transformer": transformer}
@@ -84,13 +120,25 @@ def start(model):
 def fit(name, **options):
     """The training of that network; the CNN has dropout."""
     network = NETWORKS[name]()
-    options |= {"num_epochs": NUM_EPOCHS, "params": start(network.model), "key": jax.random.key(1)}
+    options |= {
+        "num_epochs": NUM_EPOCHS,
+        "params": start(network.model),
+        "key": jax.random.key(1),
+    }
     options |= {"noisy": name == "CNN"}
-    return training.train(network.objective, update_rules.heavy_ball(0.01), network.dataset, SAMPLER, **options)
+    return training.train(
+        network.objective,
+        update_rules.heavy_ball(0.01),
+        network.dataset,
+        SAMPLER,
+        **options,
+    )
 
 
 def hashed(trained):
-    return runs.hash_arrays(*jax.tree.leaves((trained.params, trained.steps, trained.first_bad_step)))
+    return runs.hash_arrays(
+        *jax.tree.leaves((trained.params, trained.steps, trained.first_bad_step))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +146,9 @@ def elsewhere():
     """name -> the hash of its training in a process of its own, which runs beside what follows."""
     path = os.pathsep.join([str(TOP), os.environ.get("PYTHONPATH", "")])
     words = [sys.executable, __file__]
-    process = subprocess.Popen(words, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, text=True
+    )
     yield functools.cache(lambda: json.loads(process.communicate()[0]))
     process.kill()
     process.wait()
@@ -127,7 +177,9 @@ def fit_once_compiled(programs, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_looks_and_a_kill_leave_the_bits_alone(name, elsewhere, fit_once_compiled, monkeypatch, tmp_path):
+def test_looks_and_a_kill_leave_the_bits_alone(
+    name, elsewhere, fit_once_compiled, monkeypatch, tmp_path
+):
     whole = hashed(fit_once_compiled(name))
     monkeypatch.setattr(checkpoints, "LARGEST_SHARE", float("inf"))
     monkeypatch.setattr(loop, "FIRST_LOOK", 1)
@@ -141,9 +193,13 @@ def test_looks_and_a_kill_leave_the_bits_alone(name, elsewhere, fit_once_compile
 
     with pytest.raises(RuntimeError):
         fit_once_compiled(name, checkpoint=kept, on_progress=kill)
-    resumed = fit_once_compiled(name, checkpoint=kept, on_progress=lambda share, words: looks.append(share))
+    resumed = fit_once_compiled(
+        name, checkpoint=kept, on_progress=lambda share, words: looks.append(share)
+    )
     assert hashed(resumed) == whole
-    assert len(looks) == 5 + 2  # It was killed after a look, so the step of that look was not kept.
+    assert (
+        len(looks) == 5 + 2
+    )  # It was killed after a look, so the step of that look was not kept.
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -152,7 +208,11 @@ def test_another_process_leaves_the_bits_alone(name, elsewhere, fit_once_compile
 
 
 # Rows of the sweep that are trained together, in blocks of two.
-COMPANIES = {"permuted": [3, 0, 4, 2, 1], "alone, with a copy": [2], "others, and twice": [4, 1, 4]}
+COMPANIES = {
+    "permuted": [3, 0, 4, 2, 1],
+    "alone, with a copy": [2],
+    "others, and twice": [4, 1, 4],
+}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -164,21 +224,35 @@ def test_company_leaves_the_bits_alone(name):
         scale = 1 + jax.random.uniform(key, (), jnp.float32)
         return jax.tree.map(lambda leaf: scale * leaf, params)
 
-    workload = Workload(name, dataset, None, None, init, network.objective, None, "", model, None)
+    workload = Workload(
+        name, dataset, None, None, init, network.objective, None, "", model, None
+    )
     sampler = samplers.full_batch(NUM_EXAMPLES)
-    program = lanes.compile_program(workload, update_rules.heavy_ball, sampler, NUM_EPOCHS, width=WIDTH)
-    cells = {"seed": np.arange(NUM_CELLS), "learning_rate": np.geomspace(0.005, 0.02, NUM_CELLS)}
+    program = lanes.compile_program(
+        workload, update_rules.heavy_ball, sampler, NUM_EPOCHS, width=WIDTH
+    )
+    cells = {
+        "seed": np.arange(NUM_CELLS),
+        "learning_rate": np.geomspace(0.005, 0.02, NUM_CELLS),
+    }
     sweep = cell_hashes(lanes.train(program, cells))
     assert len(set(sweep)) == NUM_CELLS
     for rows in COMPANIES.values():
-        trained = lanes.train(program, {key: values[rows] for key, values in cells.items()})
+        trained = lanes.train(
+            program, {key: values[rows] for key, values in cells.items()}
+        )
         assert cell_hashes(trained) == [sweep[row] for row in rows]
-    assert {leaf.dtype for leaf in jax.tree.leaves(trained.params)} == {np.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(trained.params)} == {
+        np.dtype("float32")
+    }
 
 
 def cell_hashes(trained):
     leaves = jax.tree.leaves((trained.params, trained.values, trained.records))
-    return [runs.hash_arrays(*(leaf[i] for leaf in leaves)) for i in range(len(trained.values))]
+    return [
+        runs.hash_arrays(*(leaf[i] for leaf in leaves))
+        for i in range(len(trained.values))
+    ]
 
 
 if __name__ == "__main__":

@@ -33,10 +33,17 @@ ROWS = (
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    chromium = next(
+        filter(
+            None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+        ),
+        None,
+    )
     driver = shutil.which("chromedriver")
     if not chromium or not driver:
-        pytest.fail("These tests need chromium and chromedriver: apt-get install chromium chromium-driver (Debian).")
+        pytest.fail(
+            "These tests need chromium and chromedriver: apt-get install chromium chromium-driver (Debian)."
+        )
     try:
         from selenium import webdriver
     except ImportError:
@@ -56,13 +63,20 @@ def path(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     tables = (runs.Table(LONG, ("name", "steps", "loss", NASTY), ROWS, LONG),)
     run = runs.open_run("trajectory", {LONG: LONG}, folder)
-    run = runs.finish(run, runs.Result(f"{LONG}. It was {LONG}.", tables, {}, {}), seconds=1.5, programs={LONG: LONG})
+    run = runs.finish(
+        run,
+        runs.Result(f"{LONG}. It was {LONG}.", tables, {}, {}),
+        seconds=1.5,
+        programs={LONG: LONG},
+    )
     (folder / "still.svg").write_text(SVG)
     (folder / "still.png").write_bytes(png(40, 20))
     (folder / "motion.apng").write_bytes(png(80, 40))
     pictures = [
         report.ReportPicture(LONG, LONG, folder / "still.svg"),
-        report.ReportPicture("Moving", "It moves.", folder / "still.png", folder / "motion.apng"),
+        report.ReportPicture(
+            "Moving", "It moves.", folder / "still.png", folder / "motion.apng"
+        ),
     ]
     return report.write_report(run.path, pictures, question=LONG)
 
@@ -71,7 +85,9 @@ def path(tmp_path_factory):
 def page(browser, path):
     show(browser, width=1200)
     browser.get(path.as_uri())
-    browser.get_log("browser")  # Reading it empties it of what an earlier test had provoked.
+    browser.get_log(
+        "browser"
+    )  # Reading it empties it of what an earlier test had provoked.
     browser.get(path.as_uri())
     return browser
 
@@ -80,7 +96,12 @@ def png(width, height):
     """A white picture, byte by byte as the PNG specification has it."""
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data))
+            + kind
+            + data
+            + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
     rows = zlib.compress(height * (b"\0" + width * b"\xff"))
@@ -88,9 +109,17 @@ def png(width, height):
 
 
 def show(browser, width, **media):
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    size = {
+        "width": width,
+        "height": 800,
+        "deviceScaleFactor": 1,
+        "mobile": width < 500,
+    }
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    features = [{"name": name.replace("_", "-"), "value": value} for name, value in media.items()]
+    features = [
+        {"name": name.replace("_", "-"), "value": value}
+        for name, value in media.items()
+    ]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
@@ -104,12 +133,16 @@ def column(page, index):
 
 
 def sorting(page):
-    return page.execute_script("return [...document.querySelectorAll('thead th')].map(th => th.ariaSort)")
+    return page.execute_script(
+        "return [...document.querySelectorAll('thead th')].map(th => th.ariaSort)"
+    )
 
 
 def test_page_opens_without_complaint_and_runs_nothing_it_was_told(page):
     assert page.get_log("browser") == []
-    assert page.execute_script("return [window.owned, document.scripts.length, document.images.length]") == [None, 1, 2]
+    assert page.execute_script(
+        "return [window.owned, document.scripts.length, document.images.length]"
+    ) == [None, 1, 2]
     assert page.find_element("tag name", "h1").text == f"{LONG}."
 
 
@@ -131,9 +164,16 @@ def test_policy_stops_what_an_injection_would_do(page):
 
 
 def test_images_load_and_hold_their_place(page):
-    assert page.execute_script("return [...document.images].map(image => image.naturalWidth)") == [900, 80]
-    ratios = page.execute_script("return [...document.images].map(image => getComputedStyle(image).aspectRatio)")
-    assert ratios == ["auto 900 / 420", "auto 80 / 40"]  # Known before the image is decoded, so that nothing shifts.
+    assert page.execute_script(
+        "return [...document.images].map(image => image.naturalWidth)"
+    ) == [900, 80]
+    ratios = page.execute_script(
+        "return [...document.images].map(image => getComputedStyle(image).aspectRatio)"
+    )
+    assert ratios == [
+        "auto 900 / 420",
+        "auto 80 / 40",
+    ]  # Known before the image is decoded, so that nothing shifts.
 
 
 def test_motion_stops_for_those_who_ask(browser, page):
@@ -144,7 +184,9 @@ def test_motion_stops_for_those_who_ask(browser, page):
     button = page.find_element("css selector", ".still")
     for still, word in ((True, "Play"), (False, "Pause")):
         button.click()
-        WebDriverWait(page, 2).until(lambda _, still=still: page.execute_script(current) == still)
+        WebDriverWait(page, 2).until(
+            lambda _, still=still: page.execute_script(current) == still
+        )
         assert button.text == word
     show(browser, 1200, prefers_reduced_motion="reduce")
     WebDriverWait(page, 2).until(lambda _: page.execute_script(current))
@@ -193,13 +235,22 @@ def test_keyboard_sorts_as_the_mouse_does(page):
 def test_page_never_scrolls_sideways_but_a_wide_table_does(browser, page, width, theme):
     show(browser, width, prefers_color_scheme=theme)
     page.refresh()
-    assert page.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.execute_script(
+        "return document.documentElement.scrollWidth <= window.innerWidth"
+    )
     assert page.execute_script("return window.innerWidth") == width
     box = page.find_element("css selector", ".scroll")
-    assert page.execute_script("return arguments[0].scrollWidth > arguments[0].clientWidth", box) == (width < 768)
+    assert page.execute_script(
+        "return arguments[0].scrollWidth > arguments[0].clientWidth", box
+    ) == (width < 768)
     page_colour = "return getComputedStyle(document.body).backgroundColor"
-    card_colour = "return getComputedStyle(document.querySelector('.picture')).backgroundColor"
-    assert page.execute_script(page_colour) == {"light": "rgb(246, 245, 241)", "dark": "rgb(18, 21, 24)"}[theme]
+    card_colour = (
+        "return getComputedStyle(document.querySelector('.picture')).backgroundColor"
+    )
+    assert (
+        page.execute_script(page_colour)
+        == {"light": "rgb(246, 245, 241)", "dark": "rgb(18, 21, 24)"}[theme]
+    )
     assert page.execute_script(card_colour) == "rgb(255, 255, 255)"
 
 

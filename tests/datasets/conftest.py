@@ -12,7 +12,9 @@ from research.datasets.sources import SOURCES, File
 def cache(tmp_path, monkeypatch):
     """The cache folder, empty; no folder of the user's; a pip without any index."""
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
-    monkeypatch.setenv("DESCENT_DATA", "")  # Which is to have none; and whatever sets it is undone.
+    monkeypatch.setenv(
+        "DESCENT_DATA", ""
+    )  # Which is to have none; and whatever sets it is undone.
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -34,7 +36,8 @@ def pretend(monkeypatch):
 
     def put(name, contents, **more):
         files = tuple(
-            File(file, len(content), hashlib.sha256(content).hexdigest(), **more) for file, content in contents.items()
+            File(file, len(content), hashlib.sha256(content).hexdigest(), **more)
+            for file, content in contents.items()
         )
         source = SOURCES[name]._replace(files=files, system="")
         monkeypatch.setitem(SOURCES, name, source)

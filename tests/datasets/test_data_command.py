@@ -22,8 +22,15 @@ def command(*words):
 @pytest.fixture
 def few(pretend):
     """A table of three rows: one to be had, one not, one of scikit-learn."""
-    mine = pretend("cifar10", {"a.bin": RIGHT, "b.bin": RIGHT + RIGHT}, urls=("http://127.0.0.1:9/",))
-    others = (SOURCES["mnist"]._replace(system=""), mine._replace(name="digits", files=()))
+    mine = pretend(
+        "cifar10",
+        {"a.bin": RIGHT, "b.bin": RIGHT + RIGHT},
+        urls=("http://127.0.0.1:9/",),
+    )
+    others = (
+        SOURCES["mnist"]._replace(system=""),
+        mine._replace(name="digits", files=()),
+    )
     before = dict(SOURCES)
     SOURCES.clear()
     SOURCES.update({source.name: source for source in (mine, *others)})
@@ -40,7 +47,10 @@ def test_list_says_where_each_set_is(capsys, given):
     assert "in scikit-learn" in listed
     (given / "a.bin").write_bytes(RIGHT)
     command("list", "cifar10")
-    assert "only partly here: python -m experiments data fetch cifar10" in capsys.readouterr().out
+    assert (
+        "only partly here: python -m experiments data fetch cifar10"
+        in capsys.readouterr().out
+    )
     (given / "b.bin").write_bytes(RIGHT + RIGHT)
     command("list", "cifar10")
     lines = capsys.readouterr().out.splitlines()
@@ -70,7 +80,9 @@ def test_verify_reads_every_copy_and_names_the_wrong_one(capsys, given, cache):
     out, err = capsys.readouterr()
     assert f"cifar10: {cache / 'cifar10' / 'a.bin'}: WRONG" in out
     assert "Right: 1, wrong: 1." in out
-    assert err.startswith(f"error: {cache / 'cifar10' / 'a.bin'} is damaged or another file: sha256 ")
+    assert err.startswith(
+        f"error: {cache / 'cifar10' / 'a.bin'} is damaged or another file: sha256 "
+    )
     assert (cache / "cifar10" / "a.bin").read_bytes() == WRONG
 
 
@@ -87,7 +99,9 @@ def test_fetch_says_where_it_is_and_goes_on_after_one_that_fails(capsys, given):
         command("fetch", "cifar10", "digits")
     out, err = capsys.readouterr()
     assert out.startswith("digits: comes with")
-    assert err.splitlines()[0].startswith("error: cifar10 needs b.bin, which is not here")
+    assert err.splitlines()[0].startswith(
+        "error: cifar10 needs b.bin, which is not here"
+    )
     assert err.splitlines()[-1] == "error: 1 of 2 sets could not be fetched: cifar10."
 
 
@@ -95,10 +109,16 @@ def test_fetch_says_where_it_is_and_goes_on_after_one_that_fails(capsys, given):
     ("words", "expected"),
     [
         (["fech"], "There is no `data fech`. Did you mean fetch?"),
-        (["fetch", "fashion_minst"], "There is no set 'fashion_minst'. Did you mean fashion_mnist?"),
+        (
+            ["fetch", "fashion_minst"],
+            "There is no set 'fashion_minst'. Did you mean fashion_mnist?",
+        ),
         (["verify", "xyz"], "There is no set 'xyz'. Choose from diabetes,"),
         (["fetch"], "data fetch wants the names of sets, or all"),
-        (["--data-dir", "nowhere"], "--data-dir wants the folder in which data lies; there is no folder 'nowhere'."),
+        (
+            ["--data-dir", "nowhere"],
+            "--data-dir wants the folder in which data lies; there is no folder 'nowhere'.",
+        ),
     ],
 )
 def test_bad_input_is_one_line(capsys, words, expected):
@@ -123,12 +143,19 @@ def test_data_dir_of_a_run_is_where_it_looks_and_not_in_its_id(tmp_path):
 
     module = type(sys)("toy", "Does it?")
     module.__dict__.update(
-        run=run, Config=Config, FULL=Config(), draw=lambda result: {}, __file__=str(tmp_path / "toy.py")
+        run=run,
+        Config=Config,
+        FULL=Config(),
+        draw=lambda result: {},
+        __file__=str(tmp_path / "toy.py"),
     )
     (tmp_path / "toy.py").touch()
     paths = []
     for words in ([], ["--data-dir", str(tmp_path)]):
-        parsed = cli.flags.parse(module, ["--results", str(tmp_path / "results"), "--quiet", "--fresh", *words])
+        parsed = cli.flags.parse(
+            module,
+            ["--results", str(tmp_path / "results"), "--quiet", "--fresh", *words],
+        )
         paths.append(cli.carry_out(module, parsed)[0].path)
     assert seen == ["", str(tmp_path)]
     assert paths[0] == paths[1]

@@ -15,19 +15,29 @@ from research.datasets.sources import SOURCES
 RIGHT, WRONG = b"the right bytes", b"other bytes"
 
 
-def test_folder_of_the_user_goes_before_the_system_and_the_cache(tmp_path, cache, given, pretend):
-    source = pretend("cifar10", {"a.bin": RIGHT})._replace(system=str(tmp_path / "system"))
+def test_folder_of_the_user_goes_before_the_system_and_the_cache(
+    tmp_path, cache, given, pretend
+):
+    source = pretend("cifar10", {"a.bin": RIGHT})._replace(
+        system=str(tmp_path / "system")
+    )
     folders = [given / "cifar10", given, tmp_path / "system", cache / "cifar10"]
     for folder in reversed(folders):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "a.bin").write_bytes(RIGHT)
         assert finding.find_files(source) == [folder / "a.bin"]
-    assert [path.parent for _, path in finding.copies(source, source.files[0])] == folders
+    assert [
+        path.parent for _, path in finding.copies(source, source.files[0])
+    ] == folders
 
 
 def test_content_has_one_hash_packed_or_not(given, pretend):
     source = pretend("cifar10", {"a.gz": RIGHT}, hashed="content")
-    for name, content in (("a", RIGHT), ("a.gz", RIGHT), ("a.gz", gzip.compress(RIGHT))):
+    for name, content in (
+        ("a", RIGHT),
+        ("a.gz", RIGHT),
+        ("a.gz", gzip.compress(RIGHT)),
+    ):
         (given / name).write_bytes(content)
         assert finding.find_files(source) == [given / name]
         (given / name).unlink()
@@ -35,14 +45,20 @@ def test_content_has_one_hash_packed_or_not(given, pretend):
 
 def test_wavs_have_the_hash_of_sha256sum_in_any_order_and_archive(tmp_path):
     wavs = {"b/2.wav": b"two", "1.wav": b"one"}
-    lines = "".join(f"{hashlib.sha256(wavs[name]).hexdigest()}  {name[-5:]}\n" for name in ("1.wav", "b/2.wav"))
+    lines = "".join(
+        f"{hashlib.sha256(wavs[name]).hexdigest()}  {name[-5:]}\n"
+        for name in ("1.wav", "b/2.wav")
+    )
     for mode, names in (("w", ("1.wav", "b/2.wav")), ("w:gz", ("b/2.wav", "1.wav"))):
         with tarfile.open(tmp_path / "a.tar", mode) as archive:
             for name in (*names, "README.md"):
                 member = tarfile.TarInfo(name)
                 member.size = len(wavs.get(name, b""))
                 archive.addfile(member, io.BytesIO(wavs.get(name, b"")))
-        assert hashing.digest(tmp_path / "a.tar", "wavs") == hashlib.sha256(lines.encode()).hexdigest()
+        assert (
+            hashing.digest(tmp_path / "a.tar", "wavs")
+            == hashlib.sha256(lines.encode()).hexdigest()
+        )
         (tmp_path / "a.tar").unlink()
 
 
@@ -54,14 +70,21 @@ def test_file_that_changes_is_hashed_again(tmp_path):
 
 
 @pytest.mark.parametrize("place", ["given", "system"])
-def test_damaged_file_that_is_not_ours_is_refused_with_both_hashes_and_left(place, tmp_path, given, pretend):
-    source = pretend("cifar10", {"a.bin": RIGHT})._replace(system=str(tmp_path / "system"))
+def test_damaged_file_that_is_not_ours_is_refused_with_both_hashes_and_left(
+    place, tmp_path, given, pretend
+):
+    source = pretend("cifar10", {"a.bin": RIGHT})._replace(
+        system=str(tmp_path / "system")
+    )
     path = (given if place == "given" else tmp_path / "system") / "a.bin"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(WRONG)
-    hashes = ".*".join(hashlib.sha256(content).hexdigest() for content in (WRONG, RIGHT))
+    hashes = ".*".join(
+        hashlib.sha256(content).hexdigest() for content in (WRONG, RIGHT)
+    )
     with pytest.raises(
-        ValueError, match=rf"{re.escape(str(path))} is damaged.*{hashes}.*not replaced.*put the right one"
+        ValueError,
+        match=rf"{re.escape(str(path))} is damaged.*{hashes}.*not replaced.*put the right one",
     ):
         finding.find_files(source)
     assert path.read_bytes() == WRONG
@@ -89,7 +112,9 @@ def test_archive_that_is_cut_off_is_told_as_such(given, pretend):
     with pytest.raises(ValueError, match="cannot be unpacked: damaged or cut off"):
         finding.find_files(source)
     (given / "a.gz").write_bytes(b"no archive at all")
-    with pytest.raises(ValueError, match=hashlib.sha256(b"no archive at all").hexdigest()):
+    with pytest.raises(
+        ValueError, match=hashlib.sha256(b"no archive at all").hexdigest()
+    ):
         finding.find_files(source)
 
 
@@ -104,8 +129,14 @@ def test_files_named_alike_in_one_folder_are_told_apart(given, pretend):
     assert finding.find_files(SOURCES["mnist"]) == [given / "train.gz"]
 
 
-def test_missing_file_is_told_with_every_place_the_command_and_the_way_by_hand(cache, given, pretend):
-    source = pretend("cifar10", {"a.bin": RIGHT}, urls=("http://127.0.0.1:9/a", "http://127.0.0.1:9/b"))
+def test_missing_file_is_told_with_every_place_the_command_and_the_way_by_hand(
+    cache, given, pretend
+):
+    source = pretend(
+        "cifar10",
+        {"a.bin": RIGHT},
+        urls=("http://127.0.0.1:9/a", "http://127.0.0.1:9/b"),
+    )
     source = source._replace(system="/nowhere/cifar")
     with pytest.raises(FileNotFoundError) as caught:
         finding.find_files(source)
@@ -125,13 +156,19 @@ def test_missing_file_is_told_with_every_place_the_command_and_the_way_by_hand(c
 
 def test_folder_of_the_user_that_is_none_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("DESCENT_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match=r"nowhere' is no folder: --data-dir or the variable DESCENT_DATA names it"):
+    with pytest.raises(
+        ValueError,
+        match=r"nowhere' is no folder: --data-dir or the variable DESCENT_DATA names it",
+    ):
         finding.places(SOURCES["mnist"])
 
 
 def test_set_of_another_loader_is_refused():
     with pytest.raises(
-        ValueError, match=r"unknown set of text 'mnist'.*Known: nine_play_shakespeare, tiny_shakespeare"
+        ValueError,
+        match=r"unknown set of text 'mnist'.*Known: nine_play_shakespeare, tiny_shakespeare",
     ):
         finding.find_source("mnist", "text")
-    assert finding.find_source("digits", "images") is finding.find_source("digits", "load")
+    assert finding.find_source("digits", "images") is finding.find_source(
+        "digits", "load"
+    )

@@ -23,7 +23,10 @@ RANDOM = np.random.default_rng(0)
 
 
 def idx(array):
-    return struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape) + array.tobytes()
+    return (
+        struct.pack(f">4B{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+        + array.tobytes()
+    )
 
 
 def tar(path, contents, mode="w:gz"):
@@ -56,10 +59,16 @@ def test_idx_is_read_as_written_packed_or_not(tmp_path, shape):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"\x00\x00\x0d\x01\x00\x00\x00\x01\x00", "no IDX file of bytes: it begins with 00 00 0d 01"),
+        (
+            b"\x00\x00\x0d\x01\x00\x00\x00\x01\x00",
+            "no IDX file of bytes: it begins with 00 00 0d 01",
+        ),
         (b"<html>not found</html>", "no IDX file of bytes: it begins with 3c 68 74 6d"),
         (b"", "it begins with nothing"),
-        (idx(np.zeros((3, 4), np.uint8))[:-1], r"has 23 bytes; its own head, of shape \(3, 4\), asks for 24"),
+        (
+            idx(np.zeros((3, 4), np.uint8))[:-1],
+            r"has 23 bytes; its own head, of shape \(3, 4\), asks for 24",
+        ),
         (idx(np.zeros((3, 4), np.uint8)) + b"x", "has 25 bytes"),
         (idx(np.zeros((3, 4), np.uint8))[:9], "has 9 bytes"),
         (
@@ -70,7 +79,9 @@ def test_idx_is_read_as_written_packed_or_not(tmp_path, shape):
 )
 def test_idx_that_is_none_is_told(tmp_path, content, words):
     (tmp_path / "a.gz").write_bytes(content)
-    with pytest.raises(ValueError, match=f"{re.escape(str(tmp_path / 'a.gz'))}.*{words}"):
+    with pytest.raises(
+        ValueError, match=f"{re.escape(str(tmp_path / 'a.gz'))}.*{words}"
+    ):
         read_idx(tmp_path / "a.gz")
 
 
@@ -78,26 +89,40 @@ def test_cifar_has_its_colours_last_and_its_batches_in_order(tmp_path):
     images = RANDOM.integers(0, 256, (6, 32, 32, 3), np.uint8)
     contents = {
         f"cifar-10-batches-bin/{name}": bytes([label])
-        + b"".join(image[..., c].tobytes() for c in range(3))  # One colour after the other.
+        + b"".join(
+            image[..., c].tobytes() for c in range(3)
+        )  # One colour after the other.
         for label, (name, image) in enumerate(zip(TRAINING + TEST, images, strict=True))
     }
     backwards = dict(reversed(contents.items()))
-    train_x, train_y, test_x, test_y = read_cifar10(tar(tmp_path / "a.tar.gz", backwards))
+    train_x, train_y, test_x, test_y = read_cifar10(
+        tar(tmp_path / "a.tar.gz", backwards)
+    )
     np.testing.assert_array_equal(train_x, images[:5])
     np.testing.assert_array_equal(test_x, images[5:])
-    assert (train_y.tolist(), test_y.tolist(), train_y.dtype) == ([0, 1, 2, 3, 4], [5], np.int32)
+    assert (train_y.tolist(), test_y.tolist(), train_y.dtype) == (
+        [0, 1, 2, 3, 4],
+        [5],
+        np.int32,
+    )
 
 
 def test_cifar_that_is_none_is_told(tmp_path):
     whole = dict.fromkeys(TRAINING + TEST, bytes(RECORD))
     path = tar(tmp_path / "a.tar.gz", {**whole, TEST[0]: bytes(RECORD - 1)})
-    with pytest.raises(ValueError, match=r"test_batch\.bin in .* has 3,072 bytes, no multiple of 3,073"):
+    with pytest.raises(
+        ValueError, match=r"test_batch\.bin in .* has 3,072 bytes, no multiple of 3,073"
+    ):
         read_cifar10(path)
     with pytest.raises(ValueError, match=r"lacks data_batch_5\.bin, test_batch\.bin"):
         read_cifar10(tar(path, dict.fromkeys(TRAINING[:4], bytes(RECORD))))
-    tar(path, {name: RANDOM.bytes(RECORD) for name in TRAINING + TEST})  # Noise does not compress.
+    tar(
+        path, {name: RANDOM.bytes(RECORD) for name in TRAINING + TEST}
+    )  # Noise does not compress.
     path.write_bytes(path.read_bytes()[:-4000])
-    with pytest.raises(ValueError, match=r"cut off or no tar archive\. Delete it and fetch it anew"):
+    with pytest.raises(
+        ValueError, match=r"cut off or no tar archive\. Delete it and fetch it anew"
+    ):
         read_cifar10(path)
     path.write_bytes(b"no archive")
     with pytest.raises(ValueError, match="cut off or no tar archive"):
@@ -124,7 +149,9 @@ def test_wav_is_read_as_written():
         (wav(np.zeros(0, np.int16)), "holds 0 samples and promises 0: it is empty"),
         (wav(np.zeros(8, np.int16))[:20], "no wav file"),
         (
-            wav(np.zeros(8, np.int16)).replace(b"\x10\x00\x00\x00\x01\x00", b"\x10\x00\x00\x00\x03\x00"),
+            wav(np.zeros(8, np.int16)).replace(
+                b"\x10\x00\x00\x00\x01\x00", b"\x10\x00\x00\x00\x03\x00"
+            ),
             "no wav file of PCM",
         ),
         (b"RIFF or not", "no wav file of PCM"),
@@ -141,7 +168,9 @@ HEAD = "#about\n@problemName x\n@dimensions 2\n@classLabel true 1 2\n@data\n"
 
 def test_ts_is_read_as_written():
     sequences, labels, classes = parse_ts(f"{HEAD}1,2,3:4,5,6:2\n-1e-3:0:1\n", "a.ts")
-    np.testing.assert_array_equal(sequences[0], np.array([[1, 4], [2, 5], [3, 6]], np.float32))
+    np.testing.assert_array_equal(
+        sequences[0], np.array([[1, 4], [2, 5], [3, 6]], np.float32)
+    )
     np.testing.assert_array_equal(sequences[1], np.array([[-1e-3, 0]], np.float32))
     assert (labels.tolist(), labels.dtype, classes) == ([1, 0], np.int32, ("1", "2"))
 
@@ -164,11 +193,17 @@ def test_ts_that_is_damaged_is_told_by_line(line, words):
 def test_padding_keeps_every_value_and_adds_zeros():
     sequences = [RANDOM.standard_normal((n, 3)).astype(np.float32) for n in (2, 5, 1)]
     values, length = padded(sequences, 5)
-    assert (values.shape, values.dtype, length.tolist()) == ((3, 5, 3), np.float32, [2, 5, 1])
+    assert (values.shape, values.dtype, length.tolist()) == (
+        (3, 5, 3),
+        np.float32,
+        [2, 5, 1],
+    )
     for row, n, sequence in zip(values, length, sequences, strict=True):
         np.testing.assert_array_equal(row[:n], sequence)
         assert not row[n:].any()
-    with pytest.raises(ValueError, match="Sequence 1 has 5 steps; it must have 1 to longest=4"):
+    with pytest.raises(
+        ValueError, match="Sequence 1 has 5 steps; it must have 1 to longest=4"
+    ):
         padded(sequences, 4)
 
 
@@ -179,7 +214,9 @@ def test_tab_that_is_damaged_is_told():
     assert parse_tab(f"{TAB}earn\ta b \n", "a.tab") == (["earn"], ["a b"])
     with pytest.raises(ValueError, match=r"Line 6 of a\.tab has not two columns"):
         parse_tab(f"{TAB}earn\ta\nacq b\n", "a.tab")
-    with pytest.raises(ValueError, match=r"a\.tab begins with .*not with the columns Category and Text"):
+    with pytest.raises(
+        ValueError, match=r"a\.tab begins with .*not with the columns Category and Text"
+    ):
         parse_tab("Text\tCategory\n", "a.tab")
 
 
@@ -203,7 +240,10 @@ Where is it?
 **HORSE & MAN**
 Here _Exit_
 """.replace("\n", "  \n")  # Markdown's way to break a line.
-    assert as_characters(play) == "FIRST MAN:\nWell said,'--and now\nmy horse.\nWhere is it?\n\nHORSE & MAN:\nHere\n\n"
+    assert (
+        as_characters(play)
+        == "FIRST MAN:\nWell said,'--and now\nmy horse.\nWhere is it?\n\nHORSE & MAN:\nHere\n\n"
+    )
 
 
 def test_member_of_a_wheel_is_read_and_one_that_is_missing_told(tmp_path):
@@ -214,5 +254,7 @@ def test_member_of_a_wheel_is_read_and_one_that_is_missing_told(tmp_path):
     with pytest.raises(ValueError, match="has no file a/other: it is another version"):
         read_member(path, "a/other")
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(ValueError, match=r"cut off or no wheel.*Delete it and fetch it anew"):
+    with pytest.raises(
+        ValueError, match=r"cut off or no wheel.*Delete it and fetch it anew"
+    ):
         read_member(path, "a/data")

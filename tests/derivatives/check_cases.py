@@ -21,7 +21,12 @@ from research.derivatives import check_derivative
 from research.models.activations import gelu
 
 DISTANCES = (1.0, *(10.0**-k for k in range(1, 9)), 0.0)  # From a minimum.
-MODES = ("float64", "float64", "float32", "pinned")  # The last computes in float32 whatever it is given.
+MODES = (
+    "float64",
+    "float64",
+    "float32",
+    "pinned",
+)  # The last computes in float32 whatever it is given.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +104,10 @@ def lennard_jones(x, data):
 def harmonic_trap(p, data):
     mass, omega, charge = data
     r = jnp.sqrt(jnp.sum((p["ion"] - p["other"]) ** 2))
-    return 0.5 * mass * omega**2 * (jnp.sum(p["ion"] ** 2) + jnp.sum(p["other"] ** 2)) + charge / r
+    return (
+        0.5 * mass * omega**2 * (jnp.sum(p["ion"] ** 2) + jnp.sum(p["other"] ** 2))
+        + charge / r
+    )
 
 
 def leaves_of_many_sizes(p, data):
@@ -107,7 +115,8 @@ def leaves_of_many_sizes(p, data):
     return (
         jnp.sum(jnp.sin(p["small"] / scale["small"]))
         + jnp.sum(jnp.exp(-((p["large"] / scale["large"]) ** 2)))
-        + jnp.mean(p["small"] / scale["small"]) * jnp.mean(jnp.tanh(p["large"] / scale["large"]))
+        + jnp.mean(p["small"] / scale["small"])
+        * jnp.mean(jnp.tanh(p["large"] / scale["large"]))
     )
 
 
@@ -117,7 +126,9 @@ def leaf_of_many_sizes(x, scales):
 
 def sums_that_cancel(x, data):
     large = data
-    return jnp.sum(large + jnp.sin(x)) - jnp.sum(large * jnp.ones_like(x)) + jnp.sum(x**2)
+    return (
+        jnp.sum(large + jnp.sin(x)) - jnp.sum(large * jnp.ones_like(x)) + jnp.sum(x**2)
+    )
 
 
 NOISY = {
@@ -166,7 +177,9 @@ def _minima(random: np.random.Generator) -> dict[str, Callable]:
     size = {"w": (3, 4), "b": (4,), "v": (4,)}
     return {
         "rosenbrock": lambda: (rosenbrock, np.ones(random.choice([2, 5, 10])), None),
-        "linear fit": lambda: exact(linear_fit, normal(size=5), normal(size=(12, 5)), lambda p, a: a @ p),
+        "linear fit": lambda: exact(
+            linear_fit, normal(size=5), normal(size=(12, 5)), lambda p, a: a @ p
+        ),
         "exponential fit": lambda: exact(
             exponential_fit,
             {"a": normal(), "b": normal(), "c": normal()},
@@ -197,8 +210,12 @@ def _minima(random: np.random.Generator) -> dict[str, Callable]:
             normal(size=(20, 3)),
             lambda p, a: np.asarray(jax.nn.softmax(a @ p["w"] + p["b"])),
         ),
-        "centred quadratic": lambda: with_b(quadratic(centred_quadratic, random.choice([3, 8]))),
-        "expanded quadratic": lambda: with_b(quadratic(expanded_quadratic, random.choice([3, 8]))),
+        "centred quadratic": lambda: with_b(
+            quadratic(centred_quadratic, random.choice([3, 8]))
+        ),
+        "expanded quadratic": lambda: with_b(
+            quadratic(expanded_quadratic, random.choice([3, 8]))
+        ),
         "quartic": lambda: with_b(quadratic(quartic, 4)),
     }
 
@@ -227,9 +244,15 @@ def _elsewhere(random: np.random.Generator) -> dict[str, Callable]:
             (6.6e-26, 2 * np.pi * 1e6, 2.3e-28),
         ),
         "leaves of many sizes": lambda: (
-            lambda s: (leaves_of_many_sizes, {k: v * normal(size=4) for k, v in s.items()}, s)
+            lambda s: (
+                leaves_of_many_sizes,
+                {k: v * normal(size=4) for k, v in s.items()},
+                s,
+            )
         )(scale()),
-        "leaf of many sizes": lambda: (lambda s: (leaf_of_many_sizes, s * normal(size=4), s))(many()),
+        "leaf of many sizes": lambda: (
+            lambda s: (leaf_of_many_sizes, s * normal(size=4), s)
+        )(many()),
         **{name: noisy(name) for name in NOISY},
     }
 
@@ -245,7 +268,9 @@ def _plain(g: Callable) -> Callable:
     return lambda data, x: g(x, data)
 
 
-_KEPT: dict[Any, Callable] = {}  # One function for a family and a mode, so that it is compiled once.
+_KEPT: dict[
+    Any, Callable
+] = {}  # One function for a family and a mode, so that it is compiled once.
 
 
 def cases(number: int, seed: int) -> Iterator[Case]:
@@ -264,35 +289,55 @@ def cases(number: int, seed: int) -> Iterator[Case]:
         data = jax.tree.map(jnp.asarray, data)
         kind = jnp.float64 if mode == "float64" else jnp.float32
         x = jax.tree.map(lambda leaf, kind=kind: jnp.asarray(leaf, kind), x)
-        f = _KEPT.setdefault((family, mode == "pinned"), (_pinned if mode == "pinned" else _plain)(g))
+        f = _KEPT.setdefault(
+            (family, mode == "pinned"), (_pinned if mode == "pinned" else _plain)(g)
+        )
         yield Case(family, mode, Partial(f, data), x, distance, family in NOISY)
 
 
-def planted(case: Case, gradient: Any, smallest: float, random: np.random.Generator) -> Iterator[tuple[str, Any]]:
+def planted(
+    case: Case, gradient: Any, smallest: float, random: np.random.Generator
+) -> Iterator[tuple[str, Any]]:
     """Wrong gradients, by name."""
-    flat, unravel = ravel_pytree(jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), gradient))
+    flat, unravel = ravel_pytree(
+        jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), gradient)
+    )
     flat, length = np.asarray(flat), np.linalg.norm(flat)
     if not length > 0:
         return
     if np.isfinite(smallest):
         off = random.normal(size=flat.shape)
-        yield "3 x smallest_error", unravel(flat + 3 * smallest * length * off / np.linalg.norm(off))
+        yield (
+            "3 x smallest_error",
+            unravel(flat + 3 * smallest * length * off / np.linalg.norm(off)),
+        )
         yield "3 x smallest_error along", unravel(flat * (1 + 3 * smallest))
     yield "sign", unravel(-flat)
     yield "factor of 2", unravel(2 * flat)
     entry = np.zeros(flat.shape)
     entry[random.integers(len(flat))] = 1e-3
     yield "entry by 1e-3 of all", unravel(flat + length * entry)
-    yield "entry by 1e-3 of it", unravel(flat * (1 + np.where(np.abs(flat) == np.abs(flat).max(), 1e-3, 0)))
+    yield (
+        "entry by 1e-3 of it",
+        unravel(flat * (1 + np.where(np.abs(flat) == np.abs(flat).max(), 1e-3, 0))),
+    )
     leaves, structure = jax.tree.flatten(unravel(flat))
-    square = [np.ndim(leaf) == 2 and np.shape(leaf)[0] == np.shape(leaf)[1] for leaf in leaves]
+    square = [
+        np.ndim(leaf) == 2 and np.shape(leaf)[0] == np.shape(leaf)[1] for leaf in leaves
+    ]
     if any(square):
-        turned = [leaf.T if turn else leaf for leaf, turn in zip(leaves, square, strict=True)]
+        turned = [
+            leaf.T if turn else leaf for leaf, turn in zip(leaves, square, strict=True)
+        ]
         yield "transposed", jax.tree.unflatten(structure, turned)
 
 
 def _length(tree: Any) -> float:
-    return float(np.linalg.norm(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])))
+    return float(
+        np.linalg.norm(
+            np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+        )
+    )
 
 
 @dataclasses.dataclass
@@ -301,9 +346,15 @@ class Tally:
 
     rejected: list = dataclasses.field(default_factory=list)
     missed: list = dataclasses.field(default_factory=list)
-    smallest: dict = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
-    unresolved: dict = dataclasses.field(default_factory=lambda: collections.defaultdict(list))
-    planted: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    smallest: dict = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(list)
+    )
+    unresolved: dict = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(list)
+    )
+    planted: collections.Counter = dataclasses.field(
+        default_factory=collections.Counter
+    )
     open: list = dataclasses.field(default_factory=list)
     worst: list = dataclasses.field(default_factory=list)
 
@@ -314,10 +365,14 @@ class Tally:
         lines += [f"  rejected: {each}" for each in self.rejected[:20]]
         lines += [f"  missed: {each}" for each in self.missed[:40]]
         for mode, found in self.smallest.items():
-            lines.append(f"median smallest_error, {mode}: {np.median(found):.1e} of {len(found)}")
+            lines.append(
+                f"median smallest_error, {mode}: {np.median(found):.1e} of {len(found)}"
+            )
         for group, found in sorted(self.unresolved.items(), key=str):
             lines.append(f"unresolved, {group}: {np.mean(found):.1%} of {len(found)}")
-        lines += [f"{name}: {count}" for name, count in sorted(self.planted.items(), key=str)]
+        lines += [
+            f"{name}: {count}" for name, count in sorted(self.planted.items(), key=str)
+        ]
         return "\n".join(lines)
 
 
@@ -331,8 +386,16 @@ def run(number: int, seed: int, first: int = 0, plants: bool = True) -> Tally:
         label = (i, case.family, case.mode, case.distance)
         if report.verdict not in ("right", "unresolved"):
             tally.rejected.append((*label, report.verdict))
-        tally.worst += [(p.gap / p.floor, *label, p.name) for p in report.probes if p.floor < np.inf]
-        zone = "noisy" if case.is_noisy else "away" if case.distance > 1e-3 else "within 1e-3"
+        tally.worst += [
+            (p.gap / p.floor, *label, p.name) for p in report.probes if p.floor < np.inf
+        ]
+        zone = (
+            "noisy"
+            if case.is_noisy
+            else "away"
+            if case.distance > 1e-3
+            else "within 1e-3"
+        )
         tally.smallest[case.mode].append(report.smallest_error)
         if report.verdict == "unresolved":
             tally.open.append((*label, report.smallest_error))
@@ -340,14 +403,24 @@ def run(number: int, seed: int, first: int = 0, plants: bool = True) -> Tally:
             tally.unresolved[group].append(report.verdict == "unresolved")
         if not plants:
             continue
-        gradient = jax.grad(case.f)(jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), case.x))
-        for name, wrong in planted(case, gradient, report.smallest_error, np.random.default_rng([seed, i])):
-            said = check_derivative(case.f, case.x, jax.random.key(i + 10**6), lambda _, wrong=wrong: wrong)
+        gradient = jax.grad(case.f)(
+            jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), case.x)
+        )
+        for name, wrong in planted(
+            case, gradient, report.smallest_error, np.random.default_rng([seed, i])
+        ):
+            said = check_derivative(
+                case.f, case.x, jax.random.key(i + 10**6), lambda _, wrong=wrong: wrong
+            )
             tally.planted[name, said.verdict] += 1
             size = _length(jax.tree.map(np.subtract, wrong, gradient)) / _length(wrong)
             # Where rounding hides the error, "right" must come with a smallest error that says so.
-            if said.verdict == "kink" or (said.verdict == "right" and size > 3 * said.smallest_error):
-                tally.missed.append((*label, name, said.verdict, size, said.smallest_error))
+            if said.verdict == "kink" or (
+                said.verdict == "right" and size > 3 * said.smallest_error
+            ):
+                tally.missed.append(
+                    (*label, name, said.verdict, size, said.smallest_error)
+                )
     return tally
 
 
@@ -363,6 +436,8 @@ if __name__ == "__main__":
     result = run(chosen.cases, chosen.seed, chosen.first, not chosen.right_alone)
     print(result.text())
     print(*result.open, sep="\n")
-    print(f"{time.process_time() - started:.0f} CPU seconds; closest to a rejection (gap / floor):")
+    print(
+        f"{time.process_time() - started:.0f} CPU seconds; closest to a rejection (gap / floor):"
+    )
     for each in sorted(result.worst, reverse=True)[:25]:
         print("  ", each)

@@ -21,15 +21,29 @@ X, LABELS = jnp.asarray(rng.normal(size=(20, 4))), jnp.asarray(rng.integers(0, 3
 
 
 def cross_entropy(p):
-    return -jnp.mean(jax.nn.log_softmax(X @ p["w"] + p["b"][None])[jnp.arange(20), LABELS])
+    return -jnp.mean(
+        jax.nn.log_softmax(X @ p["w"] + p["b"][None])[jnp.arange(20), LABELS]
+    )
 
 
 ZOO = {
-    "rosenbrock": (lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2), rng.normal(size=8)),
-    "cross entropy": (cross_entropy, {"w": rng.normal(size=(4, 3)), "b": rng.normal(size=3)}),
+    "rosenbrock": (
+        lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2),
+        rng.normal(size=8),
+    ),
+    "cross entropy": (
+        cross_entropy,
+        {"w": rng.normal(size=(4, 3)), "b": rng.normal(size=3)},
+    ),
     "linear": (lambda x: 3 * jnp.sum(x), rng.normal(size=6)),
-    "solve": (lambda x: jnp.sum(jnp.linalg.solve(S + jnp.diag(x**2), jnp.ones(6))), rng.normal(size=6)),
-    "eigenvalue": (lambda x: jnp.linalg.eigvalsh(S + jnp.diag(x))[2], rng.normal(size=6)),
+    "solve": (
+        lambda x: jnp.sum(jnp.linalg.solve(S + jnp.diag(x**2), jnp.ones(6))),
+        rng.normal(size=6),
+    ),
+    "eigenvalue": (
+        lambda x: jnp.linalg.eigvalsh(S + jnp.diag(x))[2],
+        rng.normal(size=6),
+    ),
     "fast": (lambda x: jnp.sum(jnp.sin(100 * x)), rng.normal(size=3)),
     "tiny x": (lambda x: jnp.sum(jnp.sin(1e6 * x)), 1e-6 * rng.normal(size=3)),
     "huge x": (lambda x: jnp.sum(jnp.log(x)), 1e8 * (1 + rng.random(3))),
@@ -37,7 +51,13 @@ ZOO = {
     "product": (jnp.prod, 1 + 0.3 * rng.normal(size=12)),
     "fft": (lambda x: jnp.sum(jnp.abs(jnp.fft.fft(x)) ** 3), rng.normal(size=8)),
 }
-SINGLE = ("rosenbrock", "cross entropy", "linear", "tiny x", "product")  # Pinned to float32: the rest lies below.
+SINGLE = (
+    "rosenbrock",
+    "cross entropy",
+    "linear",
+    "tiny x",
+    "product",
+)  # Pinned to float32: the rest lies below.
 
 
 def wrong_by(f, x, error):
@@ -45,7 +65,11 @@ def wrong_by(f, x, error):
     flat, unravel = ravel_pytree(jax.grad(f)(x))
     off = np.random.default_rng(3).normal(size=flat.shape)
     off = jnp.asarray(error * np.linalg.norm(flat) * off / np.linalg.norm(off))
-    return lambda y: jax.tree.map(lambda g, o: g + o.astype(g.dtype), jax.grad(f)(y), unravel(off.astype(flat.dtype)))
+    return lambda y: jax.tree.map(
+        lambda g, o: g + o.astype(g.dtype),
+        jax.grad(f)(y),
+        unravel(off.astype(flat.dtype)),
+    )
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -54,7 +78,10 @@ def test_right_is_accepted_and_one_in_ten_thousand_rejected_in_float64(name):
     report = check_derivative(f, x, jax.random.key(1))
     assert report.verdict == "right", report.text()
     assert report.smallest_error < 1e-7
-    assert check_derivative(f, x, jax.random.key(1), wrong_by(f, x, 1e-4)).verdict == "wrong"
+    assert (
+        check_derivative(f, x, jax.random.key(1), wrong_by(f, x, 1e-4)).verdict
+        == "wrong"
+    )
 
 
 @pytest.mark.parametrize("name", SINGLE)
@@ -65,15 +92,28 @@ def test_right_is_accepted_and_one_in_a_hundred_rejected_in_float32(name):
     assert report.verdict == "right", report.text()
     assert "keeps to float32" in report.precision
     assert report.smallest_error < 1e-2
-    assert check_derivative(f, x, jax.random.key(1), wrong_by(f, x, 1e-2)).verdict == "wrong"
+    assert (
+        check_derivative(f, x, jax.random.key(1), wrong_by(f, x, 1e-2)).verdict
+        == "wrong"
+    )
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_error_of_the_size_that_is_printed_is_caught_and_one_far_below_is_not(seed):
     f, x = ZOO["rosenbrock"][0], jnp.asarray(ZOO["rosenbrock"][1])
     smallest = check_derivative(f, x, jax.random.key(seed)).smallest_error
-    assert check_derivative(f, x, jax.random.key(seed), wrong_by(f, x, 4 * smallest)).verdict == "wrong"
-    assert check_derivative(f, x, jax.random.key(seed), wrong_by(f, x, smallest / 400)).verdict == "right"
+    assert (
+        check_derivative(
+            f, x, jax.random.key(seed), wrong_by(f, x, 4 * smallest)
+        ).verdict
+        == "wrong"
+    )
+    assert (
+        check_derivative(
+            f, x, jax.random.key(seed), wrong_by(f, x, smallest / 400)
+        ).verdict
+        == "right"
+    )
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
@@ -84,12 +124,18 @@ def test_low_precision_is_lifted_to_float64_and_its_own_floor_is_stated(dtype):
     assert report.smallest_error < 1e-9
     assert f"lifted from {jnp.dtype(dtype)}" in report.text()
     assert 0 < report.own_precision_gap < 5 * jnp.finfo(dtype).eps
-    assert check_derivative(f, x, jax.random.key(0), wrong_by(f, x, 0.1)).verdict == "wrong"
+    assert (
+        check_derivative(f, x, jax.random.key(0), wrong_by(f, x, 0.1)).verdict
+        == "wrong"
+    )
 
 
 def test_code_pinned_to_bfloat16_is_unresolved_not_accepted():
     # A correct and a 10 % wrong gradient look alike in it.
-    f, x = lambda x: jnp.sum(jnp.tanh(x.astype(jnp.bfloat16)) ** 2), jnp.asarray([0.3, 0.7, -1.2], jnp.bfloat16)
+    f, x = (
+        lambda x: jnp.sum(jnp.tanh(x.astype(jnp.bfloat16)) ** 2),
+        jnp.asarray([0.3, 0.7, -1.2], jnp.bfloat16),
+    )
     report = check_derivative(f, x, jax.random.key(0))
     assert report.verdict == "unresolved"
     assert report.smallest_error > 0.1
@@ -97,12 +143,18 @@ def test_code_pinned_to_bfloat16_is_unresolved_not_accepted():
 
 
 def test_with_float64_off_f_is_lifted_all_the_same():
-    off = jax.enable_x64(False) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64(False)
+    off = (
+        jax.enable_x64(False)
+        if hasattr(jax, "enable_x64")
+        else jax.experimental.enable_x64(False)
+    )
     with off:
         f, x = lambda x: jnp.sum(jnp.sin(x) ** 2), jnp.ones(3)
         assert x.dtype == jnp.float32
         report = check_derivative(f, x, jax.random.key(0))
-        wrong = check_derivative(f, x, jax.random.key(0), lambda x: 2.0002 * jnp.sin(x) * jnp.cos(x))
+        wrong = check_derivative(
+            f, x, jax.random.key(0), lambda x: 2.0002 * jnp.sin(x) * jnp.cos(x)
+        )
         assert jnp.ones(3).dtype == jnp.float32
     assert (report.verdict, wrong.verdict) == ("right", "wrong")
     assert report.smallest_error < 1e-9
@@ -110,9 +162,15 @@ def test_with_float64_off_f_is_lifted_all_the_same():
 
 def test_taylor_slope_is_two_where_right_and_one_where_wrong():
     f, x = ZOO["rosenbrock"][0], jnp.asarray(ZOO["rosenbrock"][1])
-    assert check_derivative(f, x, jax.random.key(0)).taylor_slope == pytest.approx(2, abs=0.05)
-    assert check_derivative(f, x, jax.random.key(0), wrong_by(f, x, 1e-4)).taylor_slope == pytest.approx(1, abs=0.05)
-    assert np.isnan(check_derivative(ZOO["linear"][0], jnp.ones(3), jax.random.key(0)).taylor_slope)
+    assert check_derivative(f, x, jax.random.key(0)).taylor_slope == pytest.approx(
+        2, abs=0.05
+    )
+    assert check_derivative(
+        f, x, jax.random.key(0), wrong_by(f, x, 1e-4)
+    ).taylor_slope == pytest.approx(1, abs=0.05)
+    assert np.isnan(
+        check_derivative(ZOO["linear"][0], jnp.ones(3), jax.random.key(0)).taylor_slope
+    )
 
 
 @jax.custom_jvp
@@ -145,8 +203,15 @@ def test_failure_names_the_leaf_and_the_ratio():
 
 
 def test_failure_names_a_sign_and_a_factor_of_two():
-    assert "the sign" in check_derivative(lambda x: jnp.sum(flipped(x)), jnp.ones(2), jax.random.key(0)).explanation
-    double = check_derivative(lambda x: jnp.sum(x**2), jnp.ones(2), jax.random.key(0), lambda x: 4 * x)
+    assert (
+        "the sign"
+        in check_derivative(
+            lambda x: jnp.sum(flipped(x)), jnp.ones(2), jax.random.key(0)
+        ).explanation
+    )
+    double = check_derivative(
+        lambda x: jnp.sum(x**2), jnp.ones(2), jax.random.key(0), lambda x: 4 * x
+    )
     assert "a factor of 2" in double.explanation
 
 
@@ -157,20 +222,30 @@ def test_dot_products_see_a_reverse_rule_that_is_not_the_forward_ones_transpose(
 
     # Linear in the tangent, but transposed wrongly: a linear call with a transpose of its own.
     def double(t):
-        return jax.custom_derivatives.linear_call(lambda _, v: 2 * v, lambda _, ct: 3 * ct, (), t)
+        return jax.custom_derivatives.linear_call(
+            lambda _, v: 2 * v, lambda _, ct: 3 * ct, (), t
+        )
 
     f.defjvp(lambda p, t: (p[0] ** 2, p[0] * double(t[0])))
     report = check_derivative(lambda x: jnp.sum(f(x)), jnp.ones(3), jax.random.key(0))
     assert report.dot_product_gap > 0.1
     assert "in reverse mode alone" in report.explanation
-    assert check_derivative(lambda x: jnp.sum(x**2), jnp.ones(3), jax.random.key(0)).dot_product_gap < 1e-14
+    assert (
+        check_derivative(
+            lambda x: jnp.sum(x**2), jnp.ones(3), jax.random.key(0)
+        ).dot_product_gap
+        < 1e-14
+    )
 
 
 @pytest.mark.parametrize(
     ("f", "x"),
     [
         (lambda x: jnp.sum(jax.nn.relu(x)), [1.0, 0.0]),
-        (lambda x: jnp.sum(jnp.abs(x)), [0.0]),  # Central differences and JAX agree on 0, and there is no derivative.
+        (
+            lambda x: jnp.sum(jnp.abs(x)),
+            [0.0],
+        ),  # Central differences and JAX agree on 0, and there is no derivative.
         (lambda x: jnp.maximum(x[0], 2 * x[1]), [2.0, 1.0]),
     ],
 )
@@ -199,7 +274,10 @@ NEAR_AN_EDGE = {
     "entropy": (lambda p: -jnp.sum(p * jnp.log(p)), jnp.array([0.9, 0.09, 0.01])),
     "sqrt": (lambda z: jnp.sum(jnp.sqrt(z)), jnp.array([100.0, 0.09, 1.0])),
     "arccos": (lambda z: jnp.sum(jnp.arccos(z)), jnp.array([0.99, -0.9])),
-    "cholesky": (lambda a: jnp.sum(jnp.linalg.cholesky(a)), jnp.array([[1.0, 0.99], [0.99, 1.0]])),
+    "cholesky": (
+        lambda a: jnp.sum(jnp.linalg.cholesky(a)),
+        jnp.array([[1.0, 0.99], [0.99, 1.0]]),
+    ),
 }
 
 
@@ -207,7 +285,9 @@ NEAR_AN_EDGE = {
 @pytest.mark.parametrize("name", NEAR_AN_EDGE)
 def test_where_f_is_undefined_at_long_steps_the_short_ones_decide(name, factor):
     f, x = NEAR_AN_EDGE[name]
-    report = check_derivative(f, x, jax.random.key(0), lambda x: factor * jax.grad(f)(x))
+    report = check_derivative(
+        f, x, jax.random.key(0), lambda x: factor * jax.grad(f)(x)
+    )
     assert report.verdict == ("right" if factor == 1 else "wrong")
 
 
@@ -216,7 +296,9 @@ def test_where_f_is_undefined_at_long_steps_the_short_ones_decide(name, factor):
 def test_a_correct_derivative_close_to_kinks_is_not_rejected(n, distance):
     x = jnp.ones(n)
     away = distance * jax.random.uniform(jax.random.key(1), (n,), minval=1, maxval=2)
-    report = check_derivative(lambda z: jnp.sum(jnp.abs(z - x - away) + z**2), x, jax.random.key(0))
+    report = check_derivative(
+        lambda z: jnp.sum(jnp.abs(z - x - away) + z**2), x, jax.random.key(0)
+    )
     assert report.verdict in ("right", "unresolved")
 
 
@@ -225,7 +307,10 @@ def test_a_correct_derivative_close_to_kinks_is_not_rejected(n, distance):
 def test_a_correct_derivative_of_a_fast_wave_is_not_rejected(rate, size):
     f = lambda z: jnp.sum(z**2 + z + size * jnp.sin(rate * z))
     for x in (jnp.zeros(2), jnp.array([1.0, 0.7])):
-        assert check_derivative(f, x, jax.random.key(0)).verdict in ("right", "unresolved")
+        assert check_derivative(f, x, jax.random.key(0)).verdict in (
+            "right",
+            "unresolved",
+        )
 
 
 def test_a_small_kink_is_one():
@@ -235,7 +320,12 @@ def test_a_small_kink_is_one():
 
 
 def test_of_an_f_that_hardly_changes_errors_are_told_relative_to_its_size():
-    report = check_derivative(lambda z: 1e6 + 1e-9 * jnp.sum(z), jnp.ones(3), jax.random.key(0), lambda z: 0 * z)
+    report = check_derivative(
+        lambda z: 1e6 + 1e-9 * jnp.sum(z),
+        jnp.ones(3),
+        jax.random.key(0),
+        lambda z: 0 * z,
+    )
     assert "of the size of" in report.explanation
     with pytest.raises(ValueError, match="x must have at least one entry"):
         check_derivative(lambda q: jnp.ones(()), {}, jax.random.key(0))
@@ -243,7 +333,10 @@ def test_of_an_f_that_hardly_changes_errors_are_told_relative_to_its_size():
 
 def test_a_gradient_that_is_all_rounding_is_unresolved_and_one_of_the_other_sign_too():
     """Both are within rounding of 0, which is the gradient: nothing tells the right one from the wrong one."""
-    f, x = lambda x: jax.nn.logsumexp(x) - x @ jnp.array([0.7, 0.2, 0.1]), jnp.log(jnp.array([0.7, 0.2, 0.1]))
+    f, x = (
+        lambda x: jax.nn.logsumexp(x) - x @ jnp.array([0.7, 0.2, 0.1]),
+        jnp.log(jnp.array([0.7, 0.2, 0.1])),
+    )
     assert 0 < jnp.max(jnp.abs(jax.grad(f)(x))) < 1e-15
     other = lambda x: -jax.grad(f)(x)
     for derivative in (None, other):
@@ -253,27 +346,44 @@ def test_a_gradient_that_is_all_rounding_is_unresolved_and_one_of_the_other_sign
 
 
 def test_jump_and_waves_finer_than_the_steps_are_unresolved():
-    step = check_derivative(lambda x: jnp.sum(jnp.where(x > 1, x + 1, x)), jnp.array([1.0, 2.0]), jax.random.key(0))
-    waves = check_derivative(lambda x: jnp.sum(jnp.sin(1e12 * x)), jnp.array([1.0]), jax.random.key(0))
+    step = check_derivative(
+        lambda x: jnp.sum(jnp.where(x > 1, x + 1, x)),
+        jnp.array([1.0, 2.0]),
+        jax.random.key(0),
+    )
+    waves = check_derivative(
+        lambda x: jnp.sum(jnp.sin(1e12 * x)), jnp.array([1.0]), jax.random.key(0)
+    )
     assert {step.verdict, waves.verdict} == {"unresolved"}
     assert step.explanation
 
 
 def test_derivative_that_is_not_finite_is_told_from_f_that_is_not():
-    where = check_derivative(lambda x: jnp.where(x > 0, jnp.sqrt(x), 0.0), jnp.array(0.0), jax.random.key(0))
+    where = check_derivative(
+        lambda x: jnp.where(x > 0, jnp.sqrt(x), 0.0), jnp.array(0.0), jax.random.key(0)
+    )
     assert where.verdict == "nan"
     assert "first_nonfinite()" in where.explanation
-    outside = check_derivative(lambda x: jnp.sum(jnp.log(x)), jnp.array([-1.0]), jax.random.key(0))
+    outside = check_derivative(
+        lambda x: jnp.sum(jnp.log(x)), jnp.array([-1.0]), jax.random.key(0)
+    )
     assert outside.verdict == "nan"
     assert "not finite at x itself" in outside.explanation
 
 
 def test_many_outputs_one_mode_and_python_branches_are_checked():
-    loop = lambda x: jax.lax.while_loop(lambda s: s[0] < 5, lambda s: (s[0] + 1, jnp.sin(s[1]) + x[1]), (0, x[0]))[1]
+    loop = lambda x: jax.lax.while_loop(
+        lambda s: s[0] < 5, lambda s: (s[0] + 1, jnp.sin(s[1]) + x[1]), (0, x[0])
+    )[1]
     branch = lambda x: jnp.sum(x**2) if x[0] > 0 else jnp.sum(x**3)
     for f in (lambda x: jnp.outer(x, jnp.exp(x)), loop, branch):
-        assert check_derivative(f, jnp.array([0.5, -0.3]), jax.random.key(0)).verdict == "right"
-    report = check_derivative(lambda x: x**2, jnp.ones(2), jax.random.key(0), lambda x: jnp.diag(2.1 * x))
+        assert (
+            check_derivative(f, jnp.array([0.5, -0.3]), jax.random.key(0)).verdict
+            == "right"
+        )
+    report = check_derivative(
+        lambda x: x**2, jnp.ones(2), jax.random.key(0), lambda x: jnp.diag(2.1 * x)
+    )
     assert report.verdict == "wrong"
 
 
@@ -286,12 +396,19 @@ def test_every_report_prints_what_it_would_have_caught():
 
 
 def test_slope_of_samples_is_the_derivative_within_its_error():
-    for f, truth in ((np.exp, 1.0), (np.sin, 1.0), (lambda h: np.cos(h) + 1e3, 0.0), (lambda h: h**5 - 2 * h, -2.0)):
+    for f, truth in (
+        (np.exp, 1.0),
+        (np.sin, 1.0),
+        (lambda h: np.cos(h) + 1e3, 0.0),
+        (lambda h: h**5 - 2 * h, -2.0),
+    ):
         values = f(OFFSETS)
         slope = slope_at_middle(values, 2.2e-16 * np.abs(values).max())
         assert abs(slope.value - truth) <= slope.error < 1e-9
         assert slope.jump == 0
-    assert slope_at_middle(OFFSETS**2, 0.0).jump == 0  # Without any noise, so that the smallest step is seen.
+    assert (
+        slope_at_middle(OFFSETS**2, 0.0).jump == 0
+    )  # Without any noise, so that the smallest step is seen.
     kink = slope_at_middle(np.abs(OFFSETS) + 0.5 * OFFSETS, 1e-16)
     assert (kink.jump, kink.left, kink.right) == (2, -0.5, 1.5)
 
@@ -299,9 +416,21 @@ def test_slope_of_samples_is_the_derivative_within_its_error():
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda key: check_derivative(jnp.sum, jnp.arange(3), key), NotInexactError, "x must be real floating"),
-        (lambda key: check_derivative(jnp.argmax, jnp.ones(3), key), NotInexactError, "it gives int"),
-        (lambda key: check_derivative(lambda x: (x, x), 1.0, key), NotInexactError, "it gives tuple"),
+        (
+            lambda key: check_derivative(jnp.sum, jnp.arange(3), key),
+            NotInexactError,
+            "x must be real floating",
+        ),
+        (
+            lambda key: check_derivative(jnp.argmax, jnp.ones(3), key),
+            NotInexactError,
+            "it gives int",
+        ),
+        (
+            lambda key: check_derivative(lambda x: (x, x), 1.0, key),
+            NotInexactError,
+            "it gives tuple",
+        ),
         (
             lambda key: check_derivative(jnp.sum, jnp.ones(3), key, lambda x: x[:2]),
             ValueError,
@@ -317,7 +446,9 @@ def test_bad_input_is_named_with_what_to_do(call, error, words):
 def test_waves_that_long_steps_miss_are_not_taken_for_a_small_slope():
     # In float32 the differences over whole waves agree with each other better than those within one do.
     for phase in np.linspace(0.1, 1.4, 12):
-        values = np.sin(np.float32(100) * OFFSETS.astype(np.float32) + np.float32(phase)).astype(np.float64)
+        values = np.sin(
+            np.float32(100) * OFFSETS.astype(np.float32) + np.float32(phase)
+        ).astype(np.float64)
         slope = slope_at_middle(values, 3e-6)
         assert abs(slope.value - 100 * np.cos(phase)) <= 5 * slope.error
 
@@ -343,7 +474,12 @@ def test_right_is_accepted_near_a_minimum_at_which_f_vanishes(distance):
         report = check_derivative(f, x, jax.random.key(seed))
         assert report.verdict == "right", report.text()
         if distance:
-            assert check_derivative(f, x, jax.random.key(seed), wrong_by(f, x, 0.1)).verdict == "wrong"
+            assert (
+                check_derivative(
+                    f, x, jax.random.key(seed), wrong_by(f, x, 0.1)
+                ).verdict
+                == "wrong"
+            )
 
 
 @pytest.mark.parametrize(
@@ -359,26 +495,44 @@ def test_right_is_accepted_near_a_minimum_at_which_f_vanishes(distance):
 )
 def test_a_function_noisier_than_its_value_is_not_rejected(f, x):
     for seed in range(3):
-        assert check_derivative(f, jnp.array(x), jax.random.key(seed)).verdict in ("right", "unresolved")
+        assert check_derivative(f, jnp.array(x), jax.random.key(seed)).verdict in (
+            "right",
+            "unresolved",
+        )
 
 
 def test_a_leaf_of_many_sizes_has_no_kink():
     sizes = jnp.array([1e-7, 1.0, 1e4])
     f, x = lambda x: jnp.sum(jnp.sin(x / sizes)), sizes * jnp.array([0.3, 0.7, -1.2])
     assert check_derivative(f, x, jax.random.key(0)).verdict == "right"
-    assert check_derivative(f, x, jax.random.key(0), wrong_by(f, x, 1e-3)).verdict == "wrong"
+    assert (
+        check_derivative(f, x, jax.random.key(0), wrong_by(f, x, 1e-3)).verdict
+        == "wrong"
+    )
 
 
 def test_a_kink_closer_than_the_first_steps_is_none_at_the_point():
-    assert check_derivative(lambda x: jnp.abs(x - 1) + x**2, jnp.array(1 + 1e-9), jax.random.key(0)).verdict == "right"
+    assert (
+        check_derivative(
+            lambda x: jnp.abs(x - 1) + x**2, jnp.array(1 + 1e-9), jax.random.key(0)
+        ).verdict
+        == "right"
+    )
 
 
 def test_where_the_gradient_vanishes_the_report_says_so_and_claims_nothing_relative_to_it():
-    f, x = lambda x: 1 + jnp.sum(x**4), jnp.full(3, 1e-7)  # A gradient of 4e-21, beside values of 1.
+    f, x = (
+        lambda x: 1 + jnp.sum(x**4),
+        jnp.full(3, 1e-7),
+    )  # A gradient of 4e-21, beside values of 1.
     for derivative in (jax.grad(f), lambda x: -8 * x**3):
         report = check_derivative(f, x, jax.random.key(0), derivative)
-        assert report.verdict == "unresolved" or (report.smallest_error > 2 and "vanishes" in str(report))
-    assert "times the gradient" not in str(check_derivative(lambda x: x @ x, jnp.zeros(2), jax.random.key(0)))
+        assert report.verdict == "unresolved" or (
+            report.smallest_error > 2 and "vanishes" in str(report)
+        )
+    assert "times the gradient" not in str(
+        check_derivative(lambda x: x @ x, jnp.zeros(2), jax.random.key(0))
+    )
 
 
 def test_nan_of_a_where_is_explained_with_its_remedy():
@@ -390,7 +544,9 @@ def test_nan_of_a_where_is_explained_with_its_remedy():
     assert "do have a slope there" in report.explanation
     safe = lambda x: jnp.where(x == 0, 1.0, jnp.sin(x) / jnp.where(x == 0, 1.0, x))
     assert check_derivative(safe, 0.0, jax.random.key(0)).verdict == "right"
-    root = check_derivative(lambda x: jnp.sum(jnp.sqrt(x)), jnp.zeros(1), jax.random.key(0))
+    root = check_derivative(
+        lambda x: jnp.sum(jnp.sqrt(x)), jnp.zeros(1), jax.random.key(0)
+    )
     assert "double where" not in root.explanation
 
 
@@ -404,15 +560,27 @@ ROUNDED = {
     "product": (lambda x: jnp.prod(x), 1.1),
     "cancellation": (lambda x: jnp.sum((1 - jnp.cos(x)) / x**2), 1e-2),
     # Cancellation within, of which what goes in and comes out says nothing.
-    "scan": (lambda x: jax.lax.scan(lambda c, a: (jnp.sin(c) + a, (c + a + 1e3) - 1e3), x[0], x)[1].sum(), 0.7),
+    "scan": (
+        lambda x: jax.lax.scan(
+            lambda c, a: (jnp.sin(c) + a, (c + a + 1e3) - 1e3), x[0], x
+        )[1].sum(),
+        0.7,
+    ),
     "while": (
-        lambda x: jax.lax.while_loop(lambda s: s[0] < 9, lambda s: (s[0] + 1, (s[1] * 0.9 + x + 1e3) - 1e3), (0, x))[1][
-            0
-        ],
+        lambda x: jax.lax.while_loop(
+            lambda s: s[0] < 9,
+            lambda s: (s[0] + 1, (s[1] * 0.9 + x + 1e3) - 1e3),
+            (0, x),
+        )[1][0],
         0.7,
     ),
     "cond": (
-        lambda x: jax.lax.cond(x[0] > 0, lambda y: jnp.sum((jnp.exp(y) + 1e3) - 1e3), lambda y: jnp.sum(y), x),
+        lambda x: jax.lax.cond(
+            x[0] > 0,
+            lambda y: jnp.sum((jnp.exp(y) + 1e3) - 1e3),
+            lambda y: jnp.sum(y),
+            x,
+        ),
         0.7,
     ),
     "custom": (lambda x: jnp.sum(jax.nn.relu(x) * jax.nn.softmax(x)), 0.7),
@@ -422,11 +590,18 @@ ROUNDED = {
 @pytest.mark.parametrize("name", ROUNDED)
 def test_measured_rounding_is_that_of_float32_against_float64(name):
     f, centre = ROUNDED[name]
-    points = [np.float32(centre * (1 + 0.1 * np.random.default_rng(i).normal(size=6))) for i in range(12)]
+    points = [
+        np.float32(centre * (1 + 0.1 * np.random.default_rng(i).normal(size=6)))
+        for i in range(12)
+    ]
     evaluate = jax.jit(lambda seed, x: rounding_of(jax.make_jaxpr(f)(x))(seed, [x])[0])
-    with jax.disable_jit():  # As it is written: some compilers take (x + 1000) - 1000 in a loop for x.
+    with (
+        jax.disable_jit()
+    ):  # As it is written: some compilers take (x + 1000) - 1000 in a loop for x.
         plain = np.array([f(jnp.asarray(x)) for x in points], float)
-    nudged = np.array([evaluate(float(i + 1), jnp.asarray(x)) for i, x in enumerate(points)], float)
+    nudged = np.array(
+        [evaluate(float(i + 1), jnp.asarray(x)) for i, x in enumerate(points)], float
+    )
     exact = np.array([f(jnp.asarray(x, jnp.float64)) for x in points])
     measured = np.sqrt(np.mean((nudged - plain) ** 2)) / NUDGE
     actual = np.sqrt(np.mean((plain - exact) ** 2))
@@ -445,7 +620,10 @@ def test_a_partial_is_compiled_once_for_all_of_its_arguments():
         assert check_derivative(f, jnp.ones(3), jax.random.key(0)).verdict == "right"
         assert (
             check_derivative(
-                f, jnp.ones(3), jax.random.key(0), lambda x, scale=scale: 2.1 * (scale * jnp.arange(3.0)) ** 2 * x
+                f,
+                jnp.ones(3),
+                jax.random.key(0),
+                lambda x, scale=scale: 2.1 * (scale * jnp.arange(3.0)) ** 2 * x,
             ).verdict
             == "wrong"
         )

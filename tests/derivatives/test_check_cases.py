@@ -19,14 +19,30 @@ def test_no_correct_derivative_is_rejected(tally):
     assert not tally.rejected, tally.text()
 
 
-def test_no_planted_error_is_called_right_beyond_the_smallest_error_that_is_stated(tally):
+def test_no_planted_error_is_called_right_beyond_the_smallest_error_that_is_stated(
+    tally,
+):
     assert not tally.missed, tally.text()
-    assert sum(number for (_, verdict), number in tally.planted.items() if verdict == "wrong") > 90
+    assert (
+        sum(
+            number
+            for (_, verdict), number in tally.planted.items()
+            if verdict == "wrong"
+        )
+        > 90
+    )
 
 
 def test_smallest_error_is_small_and_few_cases_are_unresolved(tally):
     for mode, most in (("float64", 1e-6), ("float32", 1e-2)):
         assert np.median(tally.smallest[mode]) < most
-    for zone, share in (("away", 0.05), ("within 1e-3", 0.2)):  # Of thousands; here what chance exceeds once in 1,000.
-        cases = [unresolved for mode in ("float64", "float32") for unresolved in tally.unresolved[zone, mode]]
+    for zone, share in (
+        ("away", 0.05),
+        ("within 1e-3", 0.2),
+    ):  # Of thousands; here what chance exceeds once in 1,000.
+        cases = [
+            unresolved
+            for mode in ("float64", "float32")
+            for unresolved in tally.unresolved[zone, mode]
+        ]
         assert np.sum(cases) <= stats.binom.ppf(0.999, len(cases), share)

@@ -28,21 +28,35 @@ def attention(w):
 
 
 def recurrent(w):
-    return jnp.sum(jax.lax.scan(lambda h, x: (jnp.tanh(w[0] @ h + w[1] @ x), None), jnp.zeros(32), X[:, :32])[0] ** 2)
+    return jnp.sum(
+        jax.lax.scan(
+            lambda h, x: (jnp.tanh(w[0] @ h + w[1] @ x), None), jnp.zeros(32), X[:, :32]
+        )[0]
+        ** 2
+    )
 
 
 STRAIGHT = {
-    "rosenbrock": (lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2), normal(1000)),
+    "rosenbrock": (
+        lambda x: jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2),
+        normal(1000),
+    ),
     "logsumexp": (jax.nn.logsumexp, normal(1000)),
     "perceptron": (perceptron, WEIGHTS),
-    "cross entropy": (lambda w: -jnp.mean(jax.nn.log_softmax(X @ w)[jnp.arange(32), 0]), WEIGHTS[0]),
+    "cross entropy": (
+        lambda w: -jnp.mean(jax.nn.log_softmax(X @ w)[jnp.arange(32), 0]),
+        WEIGHTS[0],
+    ),
     "attention": (attention, WEIGHTS),
     "gelu": (lambda x: jnp.sum(jax.nn.gelu(x)), normal(1000)),
 }
 ZOO = {
     **STRAIGHT,
     "recurrent network": (recurrent, [normal(32, 32) / 6, normal(32, 32) / 6]),
-    "product by a scan": (lambda x: jax.lax.scan(lambda c, t: (c * t, None), 1.0, x)[0], 1 + normal(1000) / 100),
+    "product by a scan": (
+        lambda x: jax.lax.scan(lambda c, t: (c * t, None), 1.0, x)[0],
+        1 + normal(1000) / 100,
+    ),
     "log-determinant by slogdet": (lambda a: jnp.linalg.slogdet(a)[1], S),
     "solve": (lambda a: jnp.sum(jnp.linalg.solve(a, jnp.ones(60))), S),
     "eigenvalues": (lambda a: jnp.sum(jnp.linalg.eigvalsh(a) ** 2), S),
@@ -63,7 +77,10 @@ ZOO = {
 # factorisation of n³ / 3; a tree, or an associative scan, of products beside the n - 1 multiplications. For the first slogdet
 # is the way out, for the second a scan, both in the zoo.
 EXCEPTIONS = {
-    "log-determinant by Cholesky": (lambda a: jnp.sum(jnp.log(jnp.diag(jnp.linalg.cholesky(a)))), S),
+    "log-determinant by Cholesky": (
+        lambda a: jnp.sum(jnp.log(jnp.diag(jnp.linalg.cholesky(a)))),
+        S,
+    ),
     "product": (jnp.prod, 1 + normal(10000) / 100),
     "running product": (lambda x: jnp.sum(jnp.cumprod(x) ** 2), 1 + normal(1000) / 100),
 }
@@ -101,25 +118,43 @@ def test_count_agrees_with_xla_on_straight_line_code(name):
     of_xla = of_xla[0] if isinstance(of_xla, list) else of_xla
     found = counted_cost(f, x)
     assert found.flops == pytest.approx(of_xla["flops"], rel=0.02)
-    assert found.transcendentals == pytest.approx(of_xla.get("transcendentals") or 0, abs=2)
+    assert found.transcendentals == pytest.approx(
+        of_xla.get("transcendentals") or 0, abs=2
+    )
 
 
 @pytest.mark.parametrize(
     ("f", "args", "flops"),
     [
         (lambda a, b: a @ b, (normal(3, 4), normal(4, 5)), 2 * 3 * 4 * 5),
-        (lambda a, b: jnp.einsum("bij,bjk->bik", a, b), (normal(7, 3, 4), normal(7, 4, 5)), 7 * 120),
+        (
+            lambda a, b: jnp.einsum("bij,bjk->bik", a, b),
+            (normal(7, 3, 4), normal(7, 4, 5)),
+            7 * 120,
+        ),
         (lambda x: x**5, (normal(10),), 30),  # x², x⁴, x⁵.
         (lambda x: jax.lax.fori_loop(0, 9, lambda i, y: y * x, x), (normal(10),), 90),
-        (lambda x: jax.lax.scan(lambda c, t: (c * t, c + t), x[0], x)[0], (normal(10),), 10),  # c + t is not wanted.
-        (lambda x: jax.lax.cond(x[0] > 0, lambda y: y * y + y, lambda y: y, x), (normal(10),), 21),
+        (
+            lambda x: jax.lax.scan(lambda c, t: (c * t, c + t), x[0], x)[0],
+            (normal(10),),
+            10,
+        ),  # c + t is not wanted.
+        (
+            lambda x: jax.lax.cond(x[0] > 0, lambda y: y * y + y, lambda y: y, x),
+            (normal(10),),
+            21,
+        ),
         (
             lambda a: jax.lax.linalg.cholesky(a, symmetrize_input=False),
             (S,),
             60**3 / 3 + 60**2,
         ),  # The mask of the upper half.
         (lambda a: jax.scipy.linalg.lu_factor(a)[0], (S,), 2 * 60**3 / 3),
-        (lambda a, b: jax.scipy.linalg.solve_triangular(a, b), (S, normal(60, 2)), 60**2 * 2),
+        (
+            lambda a, b: jax.scipy.linalg.solve_triangular(a, b),
+            (S, normal(60, 2)),
+            60**2 * 2,
+        ),
         (lambda x: jnp.reshape(x, (2, 5)).T[0], (normal(10),), 0),
         (jax.jit(lambda x: jax.checkpoint(lambda y: y * y)(x)), (normal(10),), 10),
         (lambda i: i * i + 1, (jnp.arange(5),), 0),
@@ -130,21 +165,30 @@ def test_count_equals_the_count_by_hand(f, args, flops):
 
 
 def test_loops_count_by_their_trips_where_xla_counts_one():
-    f = lambda n: lambda x: jax.lax.scan(lambda c, _: (jnp.sin(c) * c, None), x, length=n)[0]
-    assert counted_cost(f(1000), 1.0).operations == 1000 * counted_cost(f(1), 1.0).operations
+    f = lambda n: (
+        lambda x: jax.lax.scan(lambda c, _: (jnp.sin(c) * c, None), x, length=n)[0]
+    )
+    assert (
+        counted_cost(f(1000), 1.0).operations
+        == 1000 * counted_cost(f(1), 1.0).operations
+    )
     assert counted_cost(f(1000), 1.0).unknown_loops == 0
 
 
 def test_while_loop_of_unknown_length_is_said():
     f = lambda x: jax.lax.while_loop(lambda y: y < 100, lambda y: y * y, x)
     assert counted_cost(f, 2.0).unknown_loops == 1
-    ratio = cost_ratio(lambda g: lambda x: jax.jvp(g, (x,), (1.0,))[1], f, 2.0, seconds=0)
+    ratio = cost_ratio(
+        lambda g: lambda x: jax.jvp(g, (x,), (1.0,))[1], f, 2.0, seconds=0
+    )
     assert "trips of a while loop are not known" in ratio.text()
 
 
 def test_what_no_output_needs_is_not_counted():
     assert counted_cost(lambda x: (jnp.sin(x), x + 1)[1], normal(10)).operations == 10
-    assert counted_cost(jax.grad(lambda x: jnp.sum(3 * x)), normal(10)).operations <= 20  # Its value is not wanted.
+    assert (
+        counted_cost(jax.grad(lambda x: jnp.sum(3 * x)), normal(10)).operations <= 20
+    )  # Its value is not wanted.
 
 
 def test_memory_compile_and_wall_seconds_are_measured():
@@ -154,21 +198,34 @@ def test_memory_compile_and_wall_seconds_are_measured():
     assert 0 < found.wall_seconds < 1
     assert np.isnan(cost(jnp.sum, X, seconds=0).wall_seconds)
     # A scan keeps every step's state for its gradient.
-    plain, grad = (cost(f, ZOO["recurrent network"][1], seconds=0) for f in (recurrent, jax.grad(recurrent)))
+    plain, grad = (
+        cost(f, ZOO["recurrent network"][1], seconds=0)
+        for f in (recurrent, jax.grad(recurrent))
+    )
     assert grad.temporary_bytes > plain.temporary_bytes + 31 * 32 * 8
 
 
 def test_ratio_is_of_the_two_costs_and_its_text_says_them():
     ratio = cost_ratio(jax.grad, perceptron, WEIGHTS, seconds=0.01)
     assert ratio.flops == ratio.transformed.operations / ratio.function.operations
-    assert ratio.text().startswith(f"The derivative takes {ratio.flops:.2f} times the operations of f")
+    assert ratio.text().startswith(
+        f"The derivative takes {ratio.flops:.2f} times the operations of f"
+    )
 
 
 def test_lowest_precision_is_of_what_depends_on_the_arguments():
     data = X[:3, 0].astype(jnp.float32)
     assert lowest_precision(lambda x: x @ (2 * data), jnp.ones(3)) == jnp.float64
-    assert lowest_precision(lambda x: jnp.sum(x.astype(jnp.bfloat16)), jnp.ones(3)) == jnp.bfloat16
-    assert lowest_precision(jax.jit(lambda x: jnp.float64(jnp.sin(x.astype(jnp.float32)))), 1.0) == jnp.float32
+    assert (
+        lowest_precision(lambda x: jnp.sum(x.astype(jnp.bfloat16)), jnp.ones(3))
+        == jnp.bfloat16
+    )
+    assert (
+        lowest_precision(
+            jax.jit(lambda x: jnp.float64(jnp.sin(x.astype(jnp.float32)))), 1.0
+        )
+        == jnp.float32
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,5 +243,7 @@ def test_bad_input_is_named_with_what_to_do(call, words):
 def test_pooling_costs_its_windows():
     pool = lambda x: jax.lax.reduce_window(x, 0.0, jax.lax.add, (5, 5), (1, 1), "SAME")
     assert cost(pool, jnp.ones((100, 100))).flops == 25 * 100 * 100
-    halved = lambda x: jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (2, 2), (2, 2), "VALID")
+    halved = lambda x: jax.lax.reduce_window(
+        x, -jnp.inf, jax.lax.max, (2, 2), (2, 2), "VALID"
+    )
     assert cost(halved, jnp.ones((100, 100))).flops == 4 * 50 * 50

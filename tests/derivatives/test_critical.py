@@ -9,22 +9,35 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.derivatives.critical import classify_critical_point, critical_points, grid_of_starts
+from research.derivatives.critical import (
+    classify_critical_point,
+    critical_points,
+    grid_of_starts,
+)
 from research.derivatives.errors import NotInexactError, NotScalarError
 
 FILE = Path(__file__).parent.parent / "reference" / "critical_points.json"
 COMPLETE = {case["name"]: case for case in json.loads(FILE.read_text("utf-8"))["cases"]}
-KINDS = {"min": "minimum", "max": "maximum", "saddle": "saddle", "degenerate": "degenerate"}
+KINDS = {
+    "min": "minimum",
+    "max": "maximum",
+    "saddle": "saddle",
+    "degenerate": "degenerate",
+}
 
 
 def function(case):
-    return lambda x: eval(case["expression"], {f"x{i + 1}": x[i] for i in range(case["n"])})
+    return lambda x: eval(
+        case["expression"], {f"x{i + 1}": x[i] for i in range(case["n"])}
+    )
 
 
 @pytest.mark.parametrize("name", COMPLETE)
 def test_all_critical_points_are_found_from_a_lattice_and_classified(name):
     case = COMPLETE[name]
-    found = critical_points(function(case), grid_of_starts(case["box"], 12), case["box"])
+    found = critical_points(
+        function(case), grid_of_starts(case["box"], 12), case["box"]
+    )
     truth = case["critical_points"]
     assert len(found) == len(truth)
     for known in truth:
@@ -32,10 +45,14 @@ def test_all_critical_points_are_found_from_a_lattice_and_classified(name):
         point = min(found, key=lambda p: np.linalg.norm(p.x - x))
         np.testing.assert_allclose(point.x, x, rtol=1e-12, atol=1e-13)
         assert point.kind == KINDS[known["type"]]
-        np.testing.assert_allclose(point.value, float(known["f"]), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(
+            point.value, float(known["f"]), rtol=1e-12, atol=1e-12
+        )
         scale = np.abs(np.array(known["hess_eigs"], float)).max()
         eigenvalues = np.sort(np.array(known["hess_eigs"], float))
-        np.testing.assert_allclose(point.eigenvalues, eigenvalues, rtol=1e-7, atol=1e-11 * scale + 1e-50)
+        np.testing.assert_allclose(
+            point.eigenvalues, eigenvalues, rtol=1e-7, atol=1e-11 * scale + 1e-50
+        )
 
 
 def test_himmelblau_has_four_minima_four_saddles_and_a_maximum():
@@ -61,7 +78,12 @@ DEGENERATE = {
     "both signs": (lambda x: x[0] ** 2 - x[1] ** 2 + x[2] ** 4, 3, 2, "a saddle"),
     "trough": (lambda x: x[0] ** 2 + 0 * x[1], 2, 0, "undecided"),
     "Powell": (
-        lambda x: (x[0] + 10 * x[1]) ** 2 + 5 * (x[2] - x[3]) ** 2 + (x[1] - 2 * x[2]) ** 4 + 10 * (x[0] - x[3]) ** 4,
+        lambda x: (
+            (x[0] + 10 * x[1]) ** 2
+            + 5 * (x[2] - x[3]) ** 2
+            + (x[1] - 2 * x[2]) ** 4
+            + 10 * (x[0] - x[3]) ** 4
+        ),
         4,
         4,
         "a minimum",
@@ -81,13 +103,23 @@ def test_degenerate_point_is_what_higher_orders_say(name):
 def test_degenerate_point_is_seen_from_where_newton_s_method_stops():
     # Linear convergence ends short of 0, where the Hessian 12 x² is positive but no word on a minimum.
     for offset in (1e-8, 1e-20, 0.0):
-        assert classify_critical_point(lambda x: x[0] ** 4, jnp.array([offset])).kind == "degenerate"
-    nearly = classify_critical_point(lambda x: x[0] ** 4 + 1e-6 * x[0] ** 2, jnp.array([0.0]))
+        assert (
+            classify_critical_point(lambda x: x[0] ** 4, jnp.array([offset])).kind
+            == "degenerate"
+        )
+    nearly = classify_critical_point(
+        lambda x: x[0] ** 4 + 1e-6 * x[0] ** 2, jnp.array([0.0])
+    )
     assert nearly.kind == "minimum"
 
 
 def test_ill_conditioned_minimum_is_not_degenerate():
-    assert classify_critical_point(lambda x: 1e8 * x[0] ** 2 + 1e-2 * x[1] ** 2, jnp.zeros(2)).kind == "minimum"
+    assert (
+        classify_critical_point(
+            lambda x: 1e8 * x[0] ** 2 + 1e-2 * x[1] ** 2, jnp.zeros(2)
+        ).kind
+        == "minimum"
+    )
 
 
 @pytest.mark.parametrize("name", ["himmelblau", "three_hump_camel"])
@@ -95,7 +127,9 @@ def test_newton_s_method_converges_from_within_its_estimated_radius(name):
     # Plain steps, from sixteen points at 0.99 of the radius around each critical point.
     case = COMPLETE[name]
     f = function(case)
-    step = jax.jit(jax.vmap(lambda x: x - jnp.linalg.solve(jax.hessian(f)(x), jax.grad(f)(x))))
+    step = jax.jit(
+        jax.vmap(lambda x: x - jnp.linalg.solve(jax.hessian(f)(x), jax.grad(f)(x)))
+    )
     angle = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     for point in critical_points(f, grid_of_starts(case["box"], 12), case["box"]):
@@ -110,7 +144,12 @@ def test_flat_tails_slopes_and_outside_points_are_no_critical_points():
     starts = grid_of_starts(bounds, 9)
     assert critical_points(lambda x: jnp.exp(x[0]), starts, bounds) == ()
     # Newton's steps there are all of length 1: after 200 the gradient is below 1e-100, and still it is no critical point.
-    assert critical_points(lambda x: jnp.exp(x[0]), grid_of_starts([(-100.0, 2.0)], 9), [(-400.0, 2.0)]) == ()
+    assert (
+        critical_points(
+            lambda x: jnp.exp(x[0]), grid_of_starts([(-100.0, 2.0)], 9), [(-400.0, 2.0)]
+        )
+        == ()
+    )
     assert critical_points(lambda x: 3 * x[0], starts, bounds) == ()
     assert critical_points(lambda x: (x[0] - 5) ** 2, starts, bounds) == ()
 
@@ -120,7 +159,9 @@ def test_kinds_and_places_do_not_depend_on_the_scale_of_f():
     starts, f = grid_of_starts(case["box"], 12), function(case)
     plain = critical_points(f, starts, case["box"])
     for scale in (1e-12, 1e12):
-        scaled = critical_points(lambda x, scale=scale: scale * f(x), starts, case["box"])
+        scaled = critical_points(
+            lambda x, scale=scale: scale * f(x), starts, case["box"]
+        )
         assert [p.kind for p in scaled] == [p.kind for p in plain]
 
 
@@ -131,13 +172,41 @@ def test_function_of_one_number_is_classified():
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: classify_critical_point(lambda x: x @ x, jnp.ones(2)), ValueError, "has length 2.83"),
-        (lambda: classify_critical_point(lambda x: x @ x, np.zeros(2, int)), NotInexactError, "got int64"),
-        (lambda: classify_critical_point(jnp.sin, jnp.ones(2)), NotScalarError, "Use jacobian"),
-        (lambda: critical_points(jnp.sum, jnp.ones(2), [(0, 1), (0, 1)]), ValueError, "starts=[x]"),
-        (lambda: critical_points(jnp.sum, jnp.ones((1, 2)), [(0, 1), (1, 1)]), ValueError, "low < high"),
-        (lambda: critical_points(jnp.sum, np.ones((1, 1), int), [(0, 1)]), NotInexactError, "starts must be floating"),
-        (lambda: critical_points(jnp.sum, jnp.ones((1, 1)), [(0, 1)], separation=0), ValueError, "separation=0"),
+        (
+            lambda: classify_critical_point(lambda x: x @ x, jnp.ones(2)),
+            ValueError,
+            "has length 2.83",
+        ),
+        (
+            lambda: classify_critical_point(lambda x: x @ x, np.zeros(2, int)),
+            NotInexactError,
+            "got int64",
+        ),
+        (
+            lambda: classify_critical_point(jnp.sin, jnp.ones(2)),
+            NotScalarError,
+            "Use jacobian",
+        ),
+        (
+            lambda: critical_points(jnp.sum, jnp.ones(2), [(0, 1), (0, 1)]),
+            ValueError,
+            "starts=[x]",
+        ),
+        (
+            lambda: critical_points(jnp.sum, jnp.ones((1, 2)), [(0, 1), (1, 1)]),
+            ValueError,
+            "low < high",
+        ),
+        (
+            lambda: critical_points(jnp.sum, np.ones((1, 1), int), [(0, 1)]),
+            NotInexactError,
+            "starts must be floating",
+        ),
+        (
+            lambda: critical_points(jnp.sum, jnp.ones((1, 1)), [(0, 1)], separation=0),
+            ValueError,
+            "separation=0",
+        ),
     ],
 )
 def test_bad_input_is_named_with_what_to_do(call, error, words):
@@ -150,14 +219,22 @@ def test_a_slope_that_goes_on_where_the_hessian_is_zero_is_no_critical_point(dty
     bounds = [(-1.0, 1.0), (-10.0, 10.0)]
     starts = jnp.asarray(grid_of_starts(bounds, 3), dtype)
     assert critical_points(lambda x: x[0] + 1000 * x[1] ** 2, starts, bounds) == ()
-    valley = critical_points(lambda x: (x[0] + 3 * x[1]) ** 2, starts, bounds)  # All of its bottom is critical.
+    valley = critical_points(
+        lambda x: (x[0] + 3 * x[1]) ** 2, starts, bounds
+    )  # All of its bottom is critical.
     assert valley
     assert {point.kind for point in valley} == {"degenerate"}
 
 
 def test_a_minimum_without_a_hessian_is_called_undecided():
-    point = classify_critical_point(lambda x: jnp.sum(x**2 + (x**2) ** 1.25), jnp.zeros(2))
-    assert (point.kind, point.order, point.note) == ("degenerate", 0, "undecided: the Hessian is not finite")
+    point = classify_critical_point(
+        lambda x: jnp.sum(x**2 + (x**2) ** 1.25), jnp.zeros(2)
+    )
+    assert (point.kind, point.order, point.note) == (
+        "degenerate",
+        0,
+        "undecided: the Hessian is not finite",
+    )
 
 
 def said(point):
@@ -172,7 +249,11 @@ HARD = {
     "1e-5 x³ + x⁴": (lambda x: 1e-5 * x[0] ** 3 + x[0] ** 4, 1, "no extremum"),
     "|x|³": (lambda x: jnp.abs(x[0]) ** 3, 1, "minimum"),
     "x|x|": (lambda x: x[0] * jnp.abs(x[0]), 1, "no extremum"),
-    "where(x > 0, x², -x²)": (lambda x: jnp.where(x[0] > 0, x[0] ** 2, -(x[0] ** 2)), 1, "no extremum"),
+    "where(x > 0, x², -x²)": (
+        lambda x: jnp.where(x[0] > 0, x[0] ** 2, -(x[0] ** 2)),
+        1,
+        "no extremum",
+    ),
     "x⁵": (lambda x: x[0] ** 5, 1, "no extremum"),
     "-x⁶": (lambda x: -(x[0] ** 6), 1, "maximum"),
     "10x⁵ + x⁴": (lambda x: 10 * x[0] ** 5 + x[0] ** 4, 1, "minimum"),
@@ -180,11 +261,27 @@ HARD = {
     "x³y": (lambda x: x[0] ** 3 * x[1], 2, "saddle"),
     "x²y + y⁴": (lambda x: x[0] ** 2 * x[1] + x[1] ** 4, 2, "no extremum"),
     "Peano": (lambda x: (x[1] - x[0] ** 2) * (2 * x[0] ** 2 - x[1]), 2, "saddle"),
-    "a valley that falls on one side": (lambda x: (x[1] - x[0] ** 2) ** 2 + x[0] ** 5, 2, "no extremum"),
+    "a valley that falls on one side": (
+        lambda x: (x[1] - x[0] ** 2) ** 2 + x[0] ** 5,
+        2,
+        "no extremum",
+    ),
     "a valley that falls": (lambda x: (x[1] - x[0] ** 2) ** 2 - x[0] ** 6, 2, "saddle"),
-    "x⁴ - 3x²y² + y⁴": (lambda x: x[0] ** 4 - 3 * x[0] ** 2 * x[1] ** 2 + x[1] ** 4, 2, "saddle"),
-    "x⁴ - 1.9x²y² + y⁴": (lambda x: x[0] ** 4 - 1.9 * x[0] ** 2 * x[1] ** 2 + x[1] ** 4, 2, "minimum"),
-    "x² + y² - 3|xy|": (lambda x: x[0] ** 2 + x[1] ** 2 - 3 * jnp.abs(x[0] * x[1]), 2, "saddle"),
+    "x⁴ - 3x²y² + y⁴": (
+        lambda x: x[0] ** 4 - 3 * x[0] ** 2 * x[1] ** 2 + x[1] ** 4,
+        2,
+        "saddle",
+    ),
+    "x⁴ - 1.9x²y² + y⁴": (
+        lambda x: x[0] ** 4 - 1.9 * x[0] ** 2 * x[1] ** 2 + x[1] ** 4,
+        2,
+        "minimum",
+    ),
+    "x² + y² - 3|xy|": (
+        lambda x: x[0] ** 2 + x[1] ** 2 - 3 * jnp.abs(x[0] * x[1]),
+        2,
+        "saddle",
+    ),
     "x² + y⁴ - z⁴": (lambda x: x[0] ** 2 + x[1] ** 4 - x[2] ** 4, 3, "saddle"),
 }
 
@@ -196,19 +293,29 @@ def test_hard_point_is_never_called_what_it_is_not(name):
     assert said(classify_critical_point(f, jnp.zeros(n))) == kind
     random = np.random.default_rng(list(HARD).index(name))
     place = random.uniform(-2, 2, n)
-    turned = jnp.asarray(np.linalg.qr(random.normal(size=(n, n)))[0] * 2.0 ** random.integers(-3, 4))
+    turned = jnp.asarray(
+        np.linalg.qr(random.normal(size=(n, n)))[0] * 2.0 ** random.integers(-3, 4)
+    )
     moved = classify_critical_point(lambda x: 3 * f(turned @ (x - place)) + 1, place)
     neither = {"saddle", "no extremum"}
-    assert said(moved) == kind or said(moved) == "undecided" or {said(moved), kind} <= neither
+    assert (
+        said(moved) == kind
+        or said(moved) == "undecided"
+        or {said(moved), kind} <= neither
+    )
 
 
 def random_degenerate(rng):
     """(f, its critical point, what that is): powers of bent, skewed and scaled coordinates, at least one of them degenerate."""
     n = int(rng.integers(1, 4))
-    kind = rng.choice(["minimum", "maximum", "saddle" if n > 1 else "no extremum", "no extremum"])
+    kind = rng.choice(
+        ["minimum", "maximum", "saddle" if n > 1 else "no extremum", "no extremum"]
+    )
     exponents = np.where(rng.random(n) < 0.4, 2, 4)
     exponents[rng.integers(n)] = 3 if kind == "no extremum" else 4
-    signs = {"minimum": np.ones(n), "maximum": -np.ones(n)}.get(kind, rng.choice([-1.0, 1.0], n))
+    signs = {"minimum": np.ones(n), "maximum": -np.ones(n)}.get(
+        kind, rng.choice([-1.0, 1.0], n)
+    )
     if kind == "saddle":
         signs[rng.permutation(n)[:2]] = 1.0, -1.0
     factors = signs * 10.0 ** rng.uniform(-2, 2, n)
@@ -219,13 +326,21 @@ def random_degenerate(rng):
     def f(x):
         y = (x - place) / scale
         u = skew @ y + jnp.einsum("kij,i,j->k", bend, y, y)
-        return sum(c * u[i] ** int(p) for i, (c, p) in enumerate(zip(factors, exponents, strict=True)))
+        return sum(
+            c * u[i] ** int(p)
+            for i, (c, p) in enumerate(zip(factors, exponents, strict=True))
+        )
 
     return f, place, kind
 
 
 def test_random_degenerate_points_are_never_called_what_they_are_not_and_seldom_undecided():
-    rng, neither, undecided, count = np.random.default_rng(0), {"saddle", "no extremum"}, 0, 10
+    rng, neither, undecided, count = (
+        np.random.default_rng(0),
+        {"saddle", "no extremum"},
+        0,
+        10,
+    )
     for _ in range(count):
         f, place, kind = random_degenerate(rng)
         found = said(classify_critical_point(f, place))
@@ -235,8 +350,13 @@ def test_random_degenerate_points_are_never_called_what_they_are_not_and_seldom_
 
 
 def test_a_tiny_coefficient_counts_and_what_is_left_of_terms_that_cancel_does_not():
-    assert said(classify_critical_point(lambda x: 1e-30 * x**3 + x**4, 0.0)) == "no extremum"
-    assert said(classify_critical_point(lambda x: x**4 - 1e-20 * x**2, 0.0)) == "maximum"
+    assert (
+        said(classify_critical_point(lambda x: 1e-30 * x**3 + x**4, 0.0))
+        == "no extremum"
+    )
+    assert (
+        said(classify_critical_point(lambda x: x**4 - 1e-20 * x**2, 0.0)) == "maximum"
+    )
     # The second derivatives of the two terms differ by rounding, here to the wrong side.
     for k in (39.7, 0.0263, 1 / 3e-3):
         f = lambda x, k=k: jnp.cosh(k * x) - (k * x) ** 2 / 2
@@ -245,12 +365,17 @@ def test_a_tiny_coefficient_counts_and_what_is_left_of_terms_that_cancel_does_no
 
 def test_classifying_does_not_depend_on_the_units():
     assert classify_critical_point(lambda x: jnp.cos(2e6 * x), 0.0).kind == "maximum"
-    assert classify_critical_point(lambda x: 1e20 * (x**2 - 1e-20) ** 2, 1e-10).kind == "minimum"
+    assert (
+        classify_critical_point(lambda x: 1e20 * (x**2 - 1e-20) ** 2, 1e-10).kind
+        == "minimum"
+    )
     for size in (1.0, 3.4e-10):
         well = lambda x, size=size: (size / x) ** 12 - (size / x) ** 6
         point = classify_critical_point(well, 2 ** (1 / 6) * size)
         assert point.kind == "minimum"
-        assert 0.02 < point.newton_radius / size < 0.03  # Sampled at quarters of an octave.
+        assert (
+            0.02 < point.newton_radius / size < 0.03
+        )  # Sampled at quarters of an octave.
         with pytest.raises(ValueError, match="must be a critical point"):
             classify_critical_point(well, 2.5 * size)
 
@@ -261,7 +386,10 @@ def test_points_scale_with_the_coordinates_and_kinds_stay(name):
     box, f = np.array(case["box"], float), function(case)
     plain = critical_points(f, grid_of_starts(box, 5), box)
     random = np.random.default_rng(0)
-    height, lengths = 2.0 ** int(random.integers(-40, 41)), 2.0 ** random.integers(-40, 41, case["n"])
+    height, lengths = (
+        2.0 ** int(random.integers(-40, 41)),
+        2.0 ** random.integers(-40, 41, case["n"]),
+    )
     scaled = critical_points(
         lambda x: height * f(x / lengths),
         grid_of_starts(box, 5) * lengths,
@@ -287,10 +415,16 @@ def test_peano_s_point_is_found_from_near_it():
 
 def test_what_became_of_every_start_is_told():
     bounds = [(-1.0, 1.0)]
-    nowhere = critical_points(lambda x: jnp.where(x[0] > 0, x[0] ** 2, jnp.nan), grid_of_starts(bounds, 5), bounds)
+    nowhere = critical_points(
+        lambda x: jnp.where(x[0] > 0, x[0] ** 2, jnp.nan),
+        grid_of_starts(bounds, 5),
+        bounds,
+    )
     assert (nowhere, nowhere.starts, nowhere.not_finite) == ((), 5, 5)
     assert "not finite" in nowhere.text()
-    ramp = critical_points(lambda x: jnp.maximum(x[0], 0), grid_of_starts(bounds, 6), bounds)
+    ramp = critical_points(
+        lambda x: jnp.maximum(x[0], 0), grid_of_starts(bounds, 6), bounds
+    )
     assert (ramp, ramp.flat, ramp.stalled) == ((), 3, 3)
     far = critical_points(lambda x: (x[0] - 5) ** 2, grid_of_starts(bounds, 6), bounds)
     assert (far, far.outside) == ((), 6)
@@ -307,6 +441,10 @@ def test_values_that_contradict_the_derivative_decide_nothing():
 def test_one_program_is_compiled_for_all_points():
     case, counted = COMPLETE["himmelblau"], []
     f = function(case)
-    found = critical_points(lambda x: counted.append(1) or f(x), grid_of_starts(case["box"], 6), case["box"])
+    found = critical_points(
+        lambda x: counted.append(1) or f(x), grid_of_starts(case["box"], 6), case["box"]
+    )
     assert len(found) == 9
-    assert len(counted) <= 2  # Traced once, by the one program; a trace for each point would be nine.
+    assert (
+        len(counted) <= 2
+    )  # Traced once, by the one program; a trace for each point would be nine.

@@ -8,7 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.derivatives.errors import NotInexactError, NotScalarError, UnsupportedPrimitiveError
+from research.derivatives.errors import (
+    NotInexactError,
+    NotScalarError,
+    UnsupportedPrimitiveError,
+)
 from research.derivatives.exact import (
     chosen_mode,
     derivative,
@@ -20,7 +24,10 @@ from research.derivatives.exact import (
     jacobian,
 )
 
-PARAMS = {"w": jnp.arange(1.0, 7.0).reshape(2, 3) / 5, "b": (jnp.array([0.3, -0.2]), 0.7)}
+PARAMS = {
+    "w": jnp.arange(1.0, 7.0).reshape(2, 3) / 5,
+    "b": (jnp.array([0.3, -0.2]), 0.7),
+}
 
 
 def network(params):
@@ -37,21 +44,37 @@ reverse_alone.defvjp(lambda x: (jnp.sum(x**2), x), lambda x, ct: (2 * x * ct,))
 
 
 def forward_alone(x):
-    return jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] * jnp.sum(x)), (0, 1.0))[1]
+    return jax.lax.while_loop(
+        lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] * jnp.sum(x)), (0, 1.0)
+    )[1]
 
 
 def test_derivative_of_any_order_is_the_closed_form():
     # (e^{ax} sin bx)^(n) is the imaginary part of (a + ib)^n e^{(a + ib) x}.
     a, b, x = 0.7, 1.9, 0.4
-    found = jax.jit(lambda x: [derivative(lambda t: jnp.exp(a * t) * jnp.sin(b * t), x, order=n) for n in range(7)])(x)
+    found = jax.jit(
+        lambda x: [
+            derivative(lambda t: jnp.exp(a * t) * jnp.sin(b * t), x, order=n)
+            for n in range(7)
+        ]
+    )(x)
     factor = complex(a, b)
-    truth = [(factor**n * complex(math.cos(b * x), math.sin(b * x)) * math.exp(a * x)).imag for n in range(7)]
+    truth = [
+        (factor**n * complex(math.cos(b * x), math.sin(b * x)) * math.exp(a * x)).imag
+        for n in range(7)
+    ]
     np.testing.assert_allclose(found, truth, rtol=1e-13)
 
 
 def test_derivative_of_arrays_and_trees_is_that_of_each_entry():
-    found = derivative(lambda t: {"circle": jnp.stack([jnp.cos(t), jnp.sin(t)]), "line": 3 * t}, 0.5, order=2)
-    np.testing.assert_allclose(found["circle"], [-math.cos(0.5), -math.sin(0.5)], rtol=1e-15)
+    found = derivative(
+        lambda t: {"circle": jnp.stack([jnp.cos(t), jnp.sin(t)]), "line": 3 * t},
+        0.5,
+        order=2,
+    )
+    np.testing.assert_allclose(
+        found["circle"], [-math.cos(0.5), -math.sin(0.5)], rtol=1e-15
+    )
     assert found["line"] == 0
 
 
@@ -60,18 +83,26 @@ def test_derivative_passes_loops_and_branches():
         return jax.lax.fori_loop(0, 5, lambda i, y: y * x, 1.0)
 
     assert derivative(power, 2.0, order=3) == 60 * 2.0**2
-    assert derivative(lambda x: jax.lax.cond(x > 0, jnp.square, jnp.negative, x), 3.0) == 6
+    assert (
+        derivative(lambda x: jax.lax.cond(x > 0, jnp.square, jnp.negative, x), 3.0) == 6
+    )
 
 
 def test_derivative_maps_over_points():
     points = jnp.linspace(-1, 1, 7)
-    np.testing.assert_allclose(jax.vmap(lambda x: derivative(jnp.sin, x, 2))(points), -np.sin(points), rtol=1e-15)
+    np.testing.assert_allclose(
+        jax.vmap(lambda x: derivative(jnp.sin, x, 2))(points),
+        -np.sin(points),
+        rtol=1e-15,
+    )
 
 
 @pytest.mark.parametrize("mode", ["auto", "forward", "reverse"])
 def test_gradient_hessian_and_products_of_a_tree_equal_jax(mode):
     grads, square = jax.grad(network)(PARAMS), jax.hessian(network)(PARAMS)
-    close = lambda a, b: jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-14), a, b)
+    close = lambda a, b: jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-12, atol=1e-14), a, b
+    )
     close(gradient(network, PARAMS, mode), grads)
     if mode != "reverse":
         close(hessian(network, PARAMS, mode), square)
@@ -84,10 +115,19 @@ def test_products_are_those_of_the_whole_matrix():
     along, _ = jax.flatten_util.ravel_pytree(v)
     square = jax.hessian(lambda p: network(unravel(p)))(flat)
     ravelled = lambda tree: jax.flatten_util.ravel_pytree(tree)[0]
-    np.testing.assert_allclose(ravelled(hessian_vector_product(network, PARAMS, v)), square @ along, rtol=1e-12)
-    np.testing.assert_allclose(ravelled(hessian_diagonal(network, PARAMS)), np.diag(square), rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(
+        ravelled(hessian_vector_product(network, PARAMS, v)), square @ along, rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        ravelled(hessian_diagonal(network, PARAMS)),
+        np.diag(square),
+        rtol=1e-12,
+        atol=1e-15,
+    )
     slope = jnp.vdot(ravelled(jax.grad(network)(PARAMS)), along)
-    np.testing.assert_allclose(directional_derivative(network, PARAMS, v), slope, rtol=1e-13)
+    np.testing.assert_allclose(
+        directional_derivative(network, PARAMS, v), slope, rtol=1e-13
+    )
 
 
 @pytest.mark.parametrize(
@@ -98,7 +138,11 @@ def test_products_are_those_of_the_whole_matrix():
         (jnp.sin, np.ones(3), "forward"),
         (lambda x: x[:2], np.ones(3), "reverse"),
         (lambda x: jnp.outer(x, x), np.ones(3), "forward"),
-        (forward_alone, np.ones(3), "forward"),  # By shape it were reverse, but a while has no reverse rule.
+        (
+            forward_alone,
+            np.ones(3),
+            "forward",
+        ),  # By shape it were reverse, but a while has no reverse rule.
         (reverse_alone, np.ones(1), "reverse"),
     ],
 )
@@ -130,33 +174,71 @@ def test_mode_that_is_said_is_the_mode_that_is_taken():
 def test_functions_with_one_kind_of_rule_have_gradients():
     np.testing.assert_allclose(gradient(forward_alone, jnp.array([1.0, 2.0])), 27.0)
     assert gradient(reverse_alone, jnp.array([3.0])).tolist() == [6.0]
-    np.testing.assert_allclose(hessian(forward_alone, jnp.array([1.0, 2.0])), np.full((2, 2), 18.0))
+    np.testing.assert_allclose(
+        hessian(forward_alone, jnp.array([1.0, 2.0])), np.full((2, 2), 18.0)
+    )
 
 
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: derivative(jnp.sin, 3), NotInexactError, "x must be real floating numbers; got int"),
+        (
+            lambda: derivative(jnp.sin, 3),
+            NotInexactError,
+            "x must be real floating numbers; got int",
+        ),
         (lambda: derivative(jnp.sin, 1j), NotInexactError, "real and imaginary part"),
         (lambda: derivative(jnp.sin, "a"), NotInexactError, "got str"),
         (lambda: derivative(jnp.sin, jnp.ones(2)), NotScalarError, "gradient(f, x)"),
         (lambda: derivative(jnp.sin, 1.0, order=-1), ValueError, "order=-1"),
         (lambda: derivative(jnp.sin, 1.0, order=1.5), ValueError, "order=1.5"),
-        (lambda: derivative(lambda x: 3, 1.0), NotInexactError, "f must give real floating numbers; it gives int"),
-        (lambda: derivative(reverse_alone, 1.0), UnsupportedPrimitiveError, "use gradient(f, x)"),
+        (
+            lambda: derivative(lambda x: 3, 1.0),
+            NotInexactError,
+            "f must give real floating numbers; it gives int",
+        ),
+        (
+            lambda: derivative(reverse_alone, 1.0),
+            UnsupportedPrimitiveError,
+            "use gradient(f, x)",
+        ),
         (
             lambda: gradient(jnp.sin, jnp.ones(2)),
             NotScalarError,
             "sin gives an array of shape (2,). Use jacobian(f, x)",
         ),
-        (lambda: gradient(lambda x: (x, x), 1.0), NotScalarError, "a tuple of 2 leaves"),
-        (lambda: gradient(jnp.sum, {"a": jnp.ones(2), "n": [3]}), NotInexactError, "x['n'][0] must be real floating"),
-        (lambda: gradient(jnp.sum, jnp.ones(2), mode="back"), ValueError, "mode='back'"),
+        (
+            lambda: gradient(lambda x: (x, x), 1.0),
+            NotScalarError,
+            "a tuple of 2 leaves",
+        ),
+        (
+            lambda: gradient(jnp.sum, {"a": jnp.ones(2), "n": [3]}),
+            NotInexactError,
+            "x['n'][0] must be real floating",
+        ),
+        (
+            lambda: gradient(jnp.sum, jnp.ones(2), mode="back"),
+            ValueError,
+            "mode='back'",
+        ),
         (lambda: hessian(jnp.sin, jnp.ones(2)), NotScalarError, "Use jacobian(f, x)"),
         (lambda: jacobian(jnp.argmax, jnp.ones(2)), NotInexactError, "it gives int"),
-        (lambda: hessian_vector_product(jnp.sum, jnp.ones(2), jnp.ones(3)), ValueError, "v must have the structure"),
-        (lambda: directional_derivative(jnp.sum, jnp.ones(2), [1.0]), ValueError, "v is a list of 1 leaves"),
-        (lambda: directional_derivative(jnp.sum, jnp.ones(2), jnp.arange(2)), NotInexactError, "v must be real"),
+        (
+            lambda: hessian_vector_product(jnp.sum, jnp.ones(2), jnp.ones(3)),
+            ValueError,
+            "v must have the structure",
+        ),
+        (
+            lambda: directional_derivative(jnp.sum, jnp.ones(2), [1.0]),
+            ValueError,
+            "v is a list of 1 leaves",
+        ),
+        (
+            lambda: directional_derivative(jnp.sum, jnp.ones(2), jnp.arange(2)),
+            NotInexactError,
+            "v must be real",
+        ),
     ],
 )
 def test_bad_input_is_named_with_what_to_call(call, error, words):

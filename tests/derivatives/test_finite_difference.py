@@ -52,7 +52,9 @@ def score(half) -> Score:
     )
 
 
-@pytest.mark.parametrize("half", [problems.DEVELOPMENT, problems.HELD_OUT], ids=["development", "held out"])
+@pytest.mark.parametrize(
+    "half", [problems.DEVELOPMENT, problems.HELD_OUT], ids=["development", "held out"]
+)
 def test_bounds_hold_are_sharp_and_nothing_is_claimed_where_no_derivative_is(half):
     found = score(half)
     assert found.coverage >= 0.98
@@ -72,7 +74,13 @@ def test_score_sees_a_bound_that_is_too_small_and_an_answer_where_none_is(monkey
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_derivatives_of_each_order_equal_mpmaths_within_their_bounds(order):
-    cases = {mpmath.exp: np.exp, mpmath.atan: np.arctan, mpmath.tanh: np.tanh, mpmath.sinh: np.sinh, mpmath.erf: None}
+    cases = {
+        mpmath.exp: np.exp,
+        mpmath.atan: np.arctan,
+        mpmath.tanh: np.tanh,
+        mpmath.sinh: np.sinh,
+        mpmath.erf: None,
+    }
     from scipy import special
 
     for exact, f in cases.items():
@@ -89,7 +97,9 @@ def test_kink_of_a_lower_derivative_is_seen_by_the_higher(order):
     found = finite_difference(f, 0.0, order=order)
     assert finite_difference(f, 0.0, order=order - 1).verdict == "ok"
     assert found.verdict == "kink"
-    assert [found.left, found.right] == pytest.approx([-math.factorial(order), math.factorial(order)])
+    assert [found.left, found.right] == pytest.approx(
+        [-math.factorial(order), math.factorial(order)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +107,11 @@ def test_kink_of_a_lower_derivative_is_seen_by_the_higher(order):
     [
         (math.sin, 100.0, math.cos(100.0)),
         (math.log, 1e-300, 1e300),
-        (lambda x: sum(x / k for k in range(1, 50)), 2.0, sum(1 / k for k in range(1, 50))),
+        (
+            lambda x: sum(x / k for k in range(1, 50)),
+            2.0,
+            sum(1 / k for k in range(1, 50)),
+        ),
         (lambda x: x**2 if x > 0 else -x, 3.0, 6.0),
         (lambda x: math.floor(x), 2.5, 0.0),
         (jnp.tanh, 0.4, 1 - np.tanh(0.4) ** 2),
@@ -108,7 +122,10 @@ def test_any_function_of_a_number_will_do(f, x, truth):
     found = finite_difference(f, x)
     assert found.verdict == "ok"
     assert abs(found.value - truth) <= found.error + 1e-15 * abs(truth)
-    assert all(type(number) is float for number in (found.value, found.error, found.step, found.left, found.right))
+    assert all(
+        type(number) is float
+        for number in (found.value, found.error, found.step, found.left, found.right)
+    )
 
 
 @pytest.mark.parametrize("noise", [1e-10, 1e-6, 1e-4])
@@ -122,13 +139,17 @@ def test_bound_grows_with_the_noise_of_f_and_holds(noise):
             answered += 1
             misses += abs(found.value - np.cos(x)) > found.error
             assert noise / 100 < found.error < 1e5 * noise
-    assert answered >= 17  # Where noise hides all but the largest steps, they may look like a cusp: then it says so.
+    assert (
+        answered >= 17
+    )  # Where noise hides all but the largest steps, they may look like a cusp: then it says so.
     assert misses <= 1
 
 
 def test_forward_and_backward_see_one_side_of_a_kink_or_an_edge():
     f = lambda x: np.maximum(2 * x, -x)
-    slopes = [finite_difference(f, 0.0, scheme=scheme) for scheme in ("backward", "forward")]
+    slopes = [
+        finite_difference(f, 0.0, scheme=scheme) for scheme in ("backward", "forward")
+    ]
     assert [s.value for s in slopes] == pytest.approx([-1.0, 2.0])
     assert {s.verdict for s in slopes} == {"ok"}
     edge = lambda x: x * math.sqrt(x)
@@ -150,8 +171,12 @@ SINGULAR = {
     "cusp": lambda x, a: np.sqrt(np.abs(x - a)),
     "upright": lambda x, a: np.cbrt(x - a) - 5 * x,
     "nearly a kink": lambda x, a: np.sign(x - a) * np.abs(x - a) ** 0.9,
-    "slowly upright": lambda x, a: np.where(x == a, 0.0, (x - a) * np.log(np.abs(apart(x, a)))) + x,
-    "oscillating": lambda x, a: np.where(x == a, 0.0, (x - a) * np.sin(1 / apart(x, a))),
+    "slowly upright": lambda x, a: (
+        np.where(x == a, 0.0, (x - a) * np.log(np.abs(apart(x, a)))) + x
+    ),
+    "oscillating": lambda x, a: np.where(
+        x == a, 0.0, (x - a) * np.sin(1 / apart(x, a))
+    ),
 }
 
 
@@ -159,13 +184,17 @@ SINGULAR = {
 def test_points_without_a_derivative_are_told_wherever_they_lie(name):
     for a in (0.0, 1.0, *np.random.default_rng(4).uniform(-10, 10, 8)):
         found = finite_difference(lambda x, a=a: SINGULAR[name](x, a), float(a))
-        assert found.verdict == (name if name in ("kink", "jump", "one-sided") else "unresolved")
+        assert found.verdict == (
+            name if name in ("kink", "jump", "one-sided") else "unresolved"
+        )
 
 
 @pytest.mark.parametrize("distance", [1e-9, 1e-6, 1e-3])
 def test_kink_nearby_is_not_one_here(distance):
     for a in (1.0, *np.random.default_rng(5).uniform(1, 10, 5)):
-        found = finite_difference(lambda x, a=a: np.abs(x - a) + x**2, float(a) + distance)
+        found = finite_difference(
+            lambda x, a=a: np.abs(x - a) + x**2, float(a) + distance
+        )
         truth = 1 + 2 * (a + distance)
         assert found.verdict == "ok"
         assert abs(found.value - truth) <= found.error
@@ -211,11 +240,15 @@ FOOLING = {
 
 
 @pytest.mark.parametrize("name", FOOLING)
-def test_function_that_means_something_else_by_an_array_is_called_number_by_number(name):
+def test_function_that_means_something_else_by_an_array_is_called_number_by_number(
+    name,
+):
     f = FOOLING[name]
     points = climb_points(1.3)
     values = Sampler(f)(points)
-    np.testing.assert_array_equal(values, [float(np.squeeze(f(point))) for point in points])
+    np.testing.assert_array_equal(
+        values, [float(np.squeeze(f(point))) for point in points]
+    )
 
 
 def climb_points(x):
@@ -233,7 +266,9 @@ def test_arithmetic_errors_are_nan_and_other_errors_are_the_users():
 def test_extrapolated_quotients_differentiate_a_cubic_exactly(order, truth):
     ladder = climb(lambda x: 1 + x + 3 * x**2 - 2 * x**3, 0.0)
     with np.errstate(all="ignore"):
-        values = tables(ladder, np.full(len(ladder.exponents), 1e-16), order).even.values[1]
+        values = tables(
+            ladder, np.full(len(ladder.exponents), 1e-16), order
+        ).even.values[1]
     dyadic = (ladder.exponents >= -8) & (ladder.exponents <= 0)  # Nothing is rounded.
     np.testing.assert_allclose(values[dyadic], truth, rtol=1e-15, atol=1e-12)
 
@@ -248,21 +283,53 @@ def test_steps_change_x_and_reach_its_scale(x):
 
 def test_strict_raises_and_names_verdict_and_remedy():
     assert finite_difference(math.sin, 1.0, strict=True).verdict == "ok"
-    with pytest.raises(errors.NoDerivativeError, match=r"x=0\.0 .* kink, .*scheme='forward'"):
+    with pytest.raises(
+        errors.NoDerivativeError, match=r"x=0\.0 .* kink, .*scheme='forward'"
+    ):
         finite_difference(abs, 0.0, strict=True)
 
 
 @pytest.mark.parametrize(
     ("f", "x", "keywords", "error", "message"),
     [
-        (np.sin, [1.0, 2.0], {}, TypeError, r"x must be one real number; got x=\[1.0, 2.0\].*gradient"),
+        (
+            np.sin,
+            [1.0, 2.0],
+            {},
+            TypeError,
+            r"x must be one real number; got x=\[1.0, 2.0\].*gradient",
+        ),
         (np.sin, "1", {}, TypeError, "x must be one real number"),
         (np.sin, True, {}, TypeError, "x must be one real number"),
         (np.sin, math.inf, {}, ValueError, "x must be finite; got x=inf"),
-        (np.sin, 1.0, {"order": 5}, ValueError, "order must be 1 to 4; got order=5.*derivative"),
-        (np.sin, 1.0, {"order": 1.5}, ValueError, "order must be 1 to 4; got order=1.5"),
-        (np.sin, 1.0, {"scheme": "best"}, ValueError, "scheme must be one of auto, .*scheme='best'"),
-        (lambda x: np.array([x, x]), 1.0, {}, errors.NotScalarError, r"shape \(2,\).*jacobian"),
+        (
+            np.sin,
+            1.0,
+            {"order": 5},
+            ValueError,
+            "order must be 1 to 4; got order=5.*derivative",
+        ),
+        (
+            np.sin,
+            1.0,
+            {"order": 1.5},
+            ValueError,
+            "order must be 1 to 4; got order=1.5",
+        ),
+        (
+            np.sin,
+            1.0,
+            {"scheme": "best"},
+            ValueError,
+            "scheme must be one of auto, .*scheme='best'",
+        ),
+        (
+            lambda x: np.array([x, x]),
+            1.0,
+            {},
+            errors.NotScalarError,
+            r"shape \(2,\).*jacobian",
+        ),
         (lambda x: "one", 1.0, {}, errors.NotScalarError, "one number"),
     ],
 )
@@ -286,11 +353,21 @@ EXAMPLES = {
     "root of a reciprocal": (lambda x: 1 / x - 1, 1.0, 2, 2.0),
     "root at two": (lambda x: x**3 - 8, 2.0, 2, 12.0),
     "line at its root": (lambda x: 3 * x, 0.0, 2, 0.0),
-    "underflow to a constant": (lambda x: np.log(1 + np.exp(x)), -40.0, 1, math.exp(-40.0)),
+    "underflow to a constant": (
+        lambda x: np.log(1 + np.exp(x)),
+        -40.0,
+        1,
+        math.exp(-40.0),
+    ),
     "Fraction": (lambda x: Fraction(float(x)) ** 2, 1.5, 1, 3.0),
     "Decimal": (lambda x: Decimal(float(x)) ** 2, 1.5, 1, 3.0),
     "mpmath": (mpmath.sin, 1.0, 1, math.cos(1.0)),
-    "Huber at its edge": (lambda x: np.where(np.abs(x) <= 1, x**2 / 2, np.abs(x) - 0.5), 1.0, 1, 1.0),
+    "Huber at its edge": (
+        lambda x: np.where(np.abs(x) <= 1, x**2 / 2, np.abs(x) - 0.5),
+        1.0,
+        1,
+        1.0,
+    ),
     "ELU at 0": (lambda x: np.where(x > 0, x, np.exp(x) - 1), 0.0, 1, 1.0),
 }
 
@@ -316,14 +393,22 @@ def test_hard_examples_are_answered_within_their_bounds(name):
 )
 def test_cancellation_is_unresolved_or_within_the_bound(f, x, truth):
     found = finite_difference(f, x)
-    assert found.verdict == "unresolved" or abs(found.value - truth) <= found.error + 1e-9 * abs(truth)
+    assert found.verdict == "unresolved" or abs(
+        found.value - truth
+    ) <= found.error + 1e-9 * abs(truth)
 
 
 def test_small_kink_is_one_and_largest_float_has_one_side():
     kink = finite_difference(lambda w: (w - 1) ** 2 + 1e-7 * np.abs(w), 0.0)
-    assert (kink.verdict, kink.left, kink.right) == ("kink", pytest.approx(-2.0000001), pytest.approx(-1.9999999))
+    assert (kink.verdict, kink.left, kink.right) == (
+        "kink",
+        pytest.approx(-2.0000001),
+        pytest.approx(-1.9999999),
+    )
     assert finite_difference(lambda x: x / 2, sys.float_info.max).verdict == "one-sided"
-    with pytest.raises(errors.NotScalarError, match=r"one real number.*complex.*f\(x\)\.real"):
+    with pytest.raises(
+        errors.NotScalarError, match=r"one real number.*complex.*f\(x\)\.real"
+    ):
         finite_difference(lambda x: np.exp(1j * x), 1.0)
 
 
@@ -332,14 +417,20 @@ def test_a_number_whose_power_is_no_float_is_a_point_as_others(order):
     for f, slope in ((lambda t: 7.0 + 0 * t, 0.0), (lambda t: t, 1.0)):
         for x in (1e90, 1e200, 1e308):
             found = finite_difference(f, x, order)
-            assert found.verdict != "ok" or abs(found.value - slope * (order == 1)) <= found.error
+            assert (
+                found.verdict != "ok"
+                or abs(found.value - slope * (order == 1)) <= found.error
+            )
             assert found.error > 0
 
 
 @pytest.mark.parametrize("power", [0.5, 0.9, 0.96, 0.99])
 def test_one_side_of_a_power_below_one_has_no_derivative_either(power):
     for scheme in ("forward", "backward"):
-        assert finite_difference(lambda t: np.abs(t) ** power, 0.0, scheme=scheme).verdict == "unresolved"
+        assert (
+            finite_difference(lambda t: np.abs(t) ** power, 0.0, scheme=scheme).verdict
+            == "unresolved"
+        )
 
 
 LEAST_ANSWERED = {"smooth": 0.9, "root": 0.9, "jump in f'''": 0.8, "jump in f''": 0.7}
@@ -356,15 +447,26 @@ def test_random_functions_are_answered_within_their_bounds(kind, order):
     """The goals hold for 2,000 functions (`honest_errors.py --full`); with 100, chance exceeds these limits once in 1,000."""
     cases = random_cases(kind)
     found = [finite_difference(case.function(), case.x, order) for case in cases]
-    exist = [(case, f) for case, f in zip(cases, found, strict=True) if case.exists(order)]
-    missed = sum(f.verdict == "ok" and abs(f.value - case.left[order]) > f.error for case, f in exist)
+    exist = [
+        (case, f) for case, f in zip(cases, found, strict=True) if case.exists(order)
+    ]
+    missed = sum(
+        f.verdict == "ok" and abs(f.value - case.left[order]) > f.error
+        for case, f in exist
+    )
     goal = 0.005 if kind in ("smooth", "root") else 0.02 if order == 1 else 0.05
     assert missed <= stats.binom.ppf(0.999, len(exist), goal)
     if len(exist) > len(cases) / 2 and kind in LEAST_ANSWERED:
         assert np.mean([f.verdict == "ok" for _, f in exist]) >= LEAST_ANSWERED[kind]
-    none = [(case, f) for case, f in zip(cases, found, strict=True) if not case.exists(order)]
+    none = [
+        (case, f)
+        for case, f in zip(cases, found, strict=True)
+        if not case.exists(order)
+    ]
     false = sum(f.verdict == "ok" and case.gap(order) / 2 > f.error for case, f in none)
     assert false <= stats.binom.ppf(0.999, len(none), 0.01)
     if kind == "kink":
-        large = [f.verdict for case, f in none if case.gap(1) > 1e-6 * abs(case.left[1])]
+        large = [
+            f.verdict for case, f in none if case.gap(1) > 1e-6 * abs(case.left[1])
+        ]
         assert large.count("kink") >= 0.8 * len(large)

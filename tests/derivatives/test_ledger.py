@@ -37,12 +37,16 @@ def test_neuron_is_five_rows_that_agree_with_the_hand():
         ("v4", "v3 - y", a - 1, (1.0, -1.0), da),
         ("v5", "v4²", (a - 1) ** 2, (2 * (a - 1),), 1.0),
     ]
-    assert [(row.name, row.expression) for row in ledger.rows] == [line[:2] for line in by_hand]
+    assert [(row.name, row.expression) for row in ledger.rows] == [
+        line[:2] for line in by_hand
+    ]
     for row, (_, _, value, local, adjoint) in zip(ledger.rows, by_hand, strict=True):
         np.testing.assert_allclose(row.value, value, rtol=1e-14)
         np.testing.assert_allclose(row.local, local, rtol=1e-14)
         np.testing.assert_allclose(row.adjoint, adjoint, rtol=1e-14)
-        np.testing.assert_allclose(row.contributions, np.multiply(local, adjoint), rtol=1e-14)
+        np.testing.assert_allclose(
+            row.contributions, np.multiply(local, adjoint), rtol=1e-14
+        )
     np.testing.assert_allclose(ledger.grads, [2 * dz, dz, 0.5 * dz, -da], rtol=1e-14)
     np.testing.assert_allclose(dz, -0.1471, atol=5e-5)  # As a pocket calculator has it.
 
@@ -52,9 +56,12 @@ def test_mathematics_hides_only_what_changes_shape_or_type():
         return jnp.sum(jnp.reshape(x, (2, 2)).T.astype(jnp.float64) ** 2)
 
     short, long = (
-        explain(f, jnp.arange(4.0, dtype=jnp.float32), level=level) for level in ("mathematics", "primitives")
+        explain(f, jnp.arange(4.0, dtype=jnp.float32), level=level)
+        for level in ("mathematics", "primitives")
     )
-    hidden = {row.primitive for row in long.rows} - {row.primitive for row in short.rows}
+    hidden = {row.primitive for row in long.rows} - {
+        row.primitive for row in short.rows
+    }
     assert [row.primitive for row in short.rows] == ["integer_pow", "reduce_sum"]
     assert hidden == {"reshape", "transpose", "convert_element_type"}
     assert short.rows[0].inputs == ("x",)
@@ -73,8 +80,16 @@ def tail(v):
     [
         (lambda x: x * x, tail, (0.7,)),
         (head, tail, (0.7, 1.1)),
-        (lambda x: jnp.cumsum(x), lambda v: jnp.sum(tail(v) * v), (jnp.array([0.3, -0.2, 0.9]),)),
-        (lambda w, x: w @ x, lambda v: jax.nn.logsumexp(v) - v[1], (jnp.eye(3), jnp.array([0.3, -0.2, 0.9]))),
+        (
+            lambda x: jnp.cumsum(x),
+            lambda v: jnp.sum(tail(v) * v),
+            (jnp.array([0.3, -0.2, 0.9]),),
+        ),
+        (
+            lambda w, x: w @ x,
+            lambda v: jax.nn.logsumexp(v) - v[1],
+            (jnp.eye(3), jnp.array([0.3, -0.2, 0.9])),
+        ),
         (
             jnp.linalg.cholesky,
             lambda v: jnp.sum(jnp.log(jnp.diag(v)) * v[:, 0]),
@@ -107,8 +122,15 @@ def test_every_adjoint_of_a_program_is_the_derivative_of_the_rest():
 
 def test_contributions_add_up_to_the_adjoint():
     rows = explain(lambda x: x * jnp.sin(x) + x**3 / (1 + x), 0.7).rows
-    total = sum(share for row in rows for name, share in zip(row.inputs, row.contributions, strict=True) if name == "x")
-    np.testing.assert_allclose(total, jax.grad(lambda x: x * jnp.sin(x) + x**3 / (1 + x))(0.7), rtol=1e-14)
+    total = sum(
+        share
+        for row in rows
+        for name, share in zip(row.inputs, row.contributions, strict=True)
+        if name == "x"
+    )
+    np.testing.assert_allclose(
+        total, jax.grad(lambda x: x * jnp.sin(x) + x**3 / (1 + x))(0.7), rtol=1e-14
+    )
 
 
 def recurrent(w, xs):
@@ -123,22 +145,30 @@ def recurrent(w, xs):
 @pytest.mark.parametrize("reverse", [False, True])
 def test_scan_in_steps_agrees_with_the_scan_in_one_row(reverse):
     def f(w, xs):
-        last, squares = jax.lax.scan(lambda h, x: (jnp.tanh(w * h + x), h**2), 0.1, xs, reverse=reverse)
+        last, squares = jax.lax.scan(
+            lambda h, x: (jnp.tanh(w * h + x), h**2), 0.1, xs, reverse=reverse
+        )
         return last + squares @ jnp.arange(4.0)
 
     args = (0.8, jnp.array([0.3, -0.2, 0.9, 0.1]))
     whole, steps = explain(f, *args), explain(f, *args, expand=("scan",))
     assert [row.primitive for row in whole.rows].count("scan") == 1
     assert [row.primitive for row in steps.rows].count("tanh") == 4
-    assert {row.scope[-1] for row in steps.rows if row.primitive == "tanh"} == {f"step {i}" for i in range(4)}
-    for one, other in zip(jax.tree.leaves(whole.grads), jax.tree.leaves(steps.grads), strict=True):
+    assert {row.scope[-1] for row in steps.rows if row.primitive == "tanh"} == {
+        f"step {i}" for i in range(4)
+    }
+    for one, other in zip(
+        jax.tree.leaves(whole.grads), jax.tree.leaves(steps.grads), strict=True
+    ):
         np.testing.assert_allclose(one, other, rtol=1e-14, atol=1e-14)
 
 
 def test_rows_of_one_step_are_named_after_it_and_paths_run_through_steps():
     ledger = explain(recurrent, 0.8, jnp.array([0.3, -0.2]), expand=("scan",))
     total = sum(path.derivative for path in ledger.paths("w"))
-    np.testing.assert_allclose(total, jax.grad(recurrent)(0.8, jnp.array([0.3, -0.2])), rtol=1e-14)
+    np.testing.assert_allclose(
+        total, jax.grad(recurrent)(0.8, jnp.array([0.3, -0.2])), rtol=1e-14
+    )
 
 
 def two_lines(x):
@@ -150,7 +180,10 @@ def two_lines(x):
 def test_lines_are_the_users_also_of_functions_that_jax_traced_before():
     rows = explain(two_lines, 0.7).rows
     file = __file__.rpartition("/")[2]
-    lines = {name: f"{file}:{line_of(two_lines, name)}" for name in ("first =", "again =", "return")}
+    lines = {
+        name: f"{file}:{line_of(two_lines, name)}"
+        for name in ("first =", "again =", "return")
+    }
     maxima = [row.source for row in rows if row.primitive == "max"]
     assert maxima == [lines["first ="], lines["again ="]]
     assert {row.source for row in rows} == set(lines.values())
@@ -204,7 +237,9 @@ def test_while_keeps_its_forward_rows_and_says_so():
     assert [row.primitive for row in ledger.rows] == ["while"]
     assert ledger.rows[0].adjoint is None
     where = f"test_ledger.py:{line_of(loop, 'while_loop')}"
-    assert ledger.note.startswith(f"Forward values alone: while at {where} has no reverse rule")
+    assert ledger.note.startswith(
+        f"Forward values alone: while at {where} has no reverse rule"
+    )
     assert ledger.note in ledger.text()
     with pytest.raises(ValueError, match="no gradient to split"):
         ledger.paths("x")
@@ -218,7 +253,10 @@ def called_back(x):
 def test_primitive_without_a_reverse_rule_is_named_with_its_line():
     ledger = explain(called_back, 1.0)
     assert ledger.value == 7.0
-    assert f"pure_callback at test_ledger.py:{line_of(called_back, 'pure_callback(')}" in ledger.note
+    assert (
+        f"pure_callback at test_ledger.py:{line_of(called_back, 'pure_callback(')}"
+        in ledger.note
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,12 +271,16 @@ def test_primitive_without_a_reverse_rule_is_named_with_its_line():
 )
 def test_result_that_is_no_real_number_is_refused_with_its_shape(f, shown):
     with pytest.raises(
-        NotScalarError, match=rf"f must give one real number; it gives {shown}\. Sum it, or use jacobian"
+        NotScalarError,
+        match=rf"f must give one real number; it gives {shown}\. Sum it, or use jacobian",
     ):
         explain(f, 1.0)
 
 
-@pytest.mark.parametrize(("args", "shown"), [((3,), "int64"), ((3, True), "int64, bool"), ((), "no argument")])
+@pytest.mark.parametrize(
+    ("args", "shown"),
+    [((3,), "int64"), ((3, True), "int64, bool"), ((), "no argument")],
+)
 def test_whole_numbers_are_refused(args, shown):
     with pytest.raises(NotInexactError, match=rf"got {shown}\. Write 3\.0, not 3"):
         explain(lambda *given: 1.0, *args)
@@ -246,7 +288,10 @@ def test_whole_numbers_are_refused(args, shown):
 
 @pytest.mark.parametrize("wrong", [{"level": "all"}, {"expand": ("while",)}])
 def test_unknown_level_or_expansion_is_refused_with_the_choices(wrong):
-    with pytest.raises(ValueError, match=r"level must be one of .*mathematics.*primitives.* and expand within"):
+    with pytest.raises(
+        ValueError,
+        match=r"level must be one of .*mathematics.*primitives.* and expand within",
+    ):
         explain(lambda x: x, 1.0, **wrong)
 
 
@@ -261,14 +306,19 @@ def test_too_many_paths_are_refused():
             x = x * x
         return x
 
-    with pytest.raises(ValueError, match="there are 16,384 paths from x, more than 10,000; explain"):
+    with pytest.raises(
+        ValueError, match="there are 16,384 paths from x, more than 10,000; explain"
+    ):
         explain(f, 1.0).paths("x")
 
 
 def test_paths_are_the_chain_rule_of_the_textbook():
     ledger = explain(lambda x, y: jnp.sin(x * y) * x, 0.7, 1.2)
     found = {path.nodes: float(path.derivative) for path in ledger.paths("x")}
-    expected = {("x", "v1", "v2", "v3"): 0.7 * math.cos(0.84) * 1.2, ("x", "v3"): math.sin(0.84)}
+    expected = {
+        ("x", "v1", "v2", "v3"): 0.7 * math.cos(0.84) * 1.2,
+        ("x", "v3"): math.sin(0.84),
+    }
     assert found == pytest.approx(expected, rel=1e-14)
 
 
@@ -288,7 +338,9 @@ def test_explaining_four_times_the_equations_takes_about_four_times_as_long():
             return jnp.sum(x)
 
         taken = []
-        for _ in range(4):  # JAX compiles each operation once; of a processor, and the least, for machines are busy.
+        for _ in range(
+            4
+        ):  # JAX compiles each operation once; of a processor, and the least, for machines are busy.
             before = time.process_time()
             assert len(explain(f, 0.1 * jnp.eye(3)).rows) == 4 * layers + 1
             taken.append(time.process_time() - before)

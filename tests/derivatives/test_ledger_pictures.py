@@ -43,7 +43,8 @@ def product(x, y):
 
 
 product.defvjp(
-    lambda x, y: (jnp.sin(x) * y, (x, y)), lambda kept, d: (d * jnp.cos(kept[0]) * kept[1], d * jnp.sin(kept[0]))
+    lambda x, y: (jnp.sin(x) * y, (x, y)),
+    lambda kept, d: (d * jnp.cos(kept[0]) * kept[1], d * jnp.sin(kept[0])),
 )
 
 
@@ -59,7 +60,10 @@ LEDGERS = {
     "escaped": (lambda p: p["<b>&\"'"] ** 2, ({"<b>&\"'": 2.0},)),
     "no equations": (lambda x: x, (1.0,)),
     "constant": (lambda x: 2.0, (1.0,)),
-    "forward alone": (lambda x: jax.lax.while_loop(lambda c: c < 9, lambda c: c * 2, x), (1.0,)),
+    "forward alone": (
+        lambda x: jax.lax.while_loop(lambda c: c < 9, lambda c: c * 2, x),
+        (1.0,),
+    ),
 }
 
 
@@ -92,7 +96,10 @@ def test_picture_is_one_xml_file_with_nothing_from_outside(name, pictures):
 def test_picture_can_be_read_aloud(name, pictures, ledgers):
     root = ET.fromstring(pictures[name])
     assert root.get("role") == "img"
-    ids = {node.get("id"): "".join(node.itertext()) for node in (root.find(f"{SVG}title"), root.find(f"{SVG}desc"))}
+    ids = {
+        node.get("id"): "".join(node.itertext())
+        for node in (root.find(f"{SVG}title"), root.find(f"{SVG}desc"))
+    }
     assert list(ids) == root.get("aria-labelledby").split()
     assert ids[list(ids)[1]].startswith(ledgers[name].text().partition("\n")[0])
 
@@ -128,8 +135,12 @@ def test_edges_go_down_from_box_to_box(name, ledgers):
     drawn, placed = ledgers[name].drawing()
     for edge, way in zip(drawn.edges, placed.ways, strict=True):
         assert (np.diff(way[:, 1]) >= 0).all()
-        np.testing.assert_allclose(way[0], placed.centres[edge.start] + [0, placed.sizes[edge.start, 1] / 2])
-        np.testing.assert_allclose(way[-1], placed.centres[edge.end] - [0, placed.sizes[edge.end, 1] / 2])
+        np.testing.assert_allclose(
+            way[0], placed.centres[edge.start] + [0, placed.sizes[edge.start, 1] / 2]
+        )
+        np.testing.assert_allclose(
+            way[-1], placed.centres[edge.end] - [0, placed.sizes[edge.end, 1] / 2]
+        )
 
 
 @pytest.mark.parametrize("name", LEDGERS)
@@ -140,13 +151,23 @@ def test_no_label_hides_another(name, ledgers):
     for i, (x, y) in enumerate(placed.labels):
         for j, (other, height) in enumerate(placed.labels[:i]):
             if widths[i] and widths[j]:
-                assert abs(height - y) > 26 or abs(other - x) >= (widths[i] + widths[j]) / 2
+                assert (
+                    abs(height - y) > 26
+                    or abs(other - x) >= (widths[i] + widths[j]) / 2
+                )
 
 
 def test_drawing_without_constants_keeps_what_an_adjoint_reaches(ledgers):
-    whole, part = (ledgers["own rules"].drawing(constants=constants)[0] for constants in (True, False))
-    assert {node.kind for node in part.nodes} == {node.kind for node in whole.nodes} - {"constant"}
-    assert {node.title for node in part.nodes} == {node.title for node in whole.nodes if node.kind != "constant"}
+    whole, part = (
+        ledgers["own rules"].drawing(constants=constants)[0]
+        for constants in (True, False)
+    )
+    assert {node.kind for node in part.nodes} == {node.kind for node in whole.nodes} - {
+        "constant"
+    }
+    assert {node.title for node in part.nodes} == {
+        node.title for node in whole.nodes if node.kind != "constant"
+    }
 
 
 @pytest.mark.parametrize(("name", "rows"), [("deep", 161), ("flat", 200)])
@@ -155,7 +176,10 @@ def test_large_graph_is_folded_and_no_row_is_lost(name, rows, ledgers):
     boxes = [node for node in drawn.nodes if node.kind != "input"]
     assert len(ledgers[name].rows) == rows
     assert len(boxes) <= 60
-    counts = [int(found[1]) if (found := re.search(r": (\d+) rows$", node.title)) else 1 for node in boxes]
+    counts = [
+        int(found[1]) if (found := re.search(r": (\d+) rows$", node.title)) else 1
+        for node in boxes
+    ]
     assert sum(counts) == rows
 
 
@@ -167,7 +191,11 @@ def test_folds_are_the_calls_of_the_program(ledgers):
 def test_contributions_in_the_picture_add_up_to_the_adjoint(ledgers):
     drawn = graph.make_graph(ledgers["own rules"])
     for place, node in enumerate(drawn.nodes):
-        shares = [float(e.contribution.removeprefix("+ ")) for e in drawn.edges if e.start == place and e.contribution]
+        shares = [
+            float(e.contribution.removeprefix("+ "))
+            for e in drawn.edges
+            if e.start == place and e.contribution
+        ]
         if shares and node.adjoint:
             assert sum(shares) == pytest.approx(float(node.adjoint), abs=2e-3)
     assert {edge.local for edge in drawn.edges if edge.kind == "rule"} == {
@@ -188,9 +216,13 @@ def test_contributions_to_different_values_of_a_fold_are_not_added():
         return x
 
     drawn = graph.make_graph(explain(f, 0.5), largest=6)
-    folds = [place for place, node in enumerate(drawn.nodes) if node.title == "pair: 2 rows"]
+    folds = [
+        place for place, node in enumerate(drawn.nodes) if node.title == "pair: 2 rows"
+    ]
     assert len(folds) == 3
-    assert [edge.contribution for edge in drawn.edges if edge.start in folds] == [""] * 3
+    assert [edge.contribution for edge in drawn.edges if edge.start in folds] == [
+        ""
+    ] * 3
     assert all(edge.contribution for edge in drawn.edges if edge.end in folds)
 
 
@@ -211,12 +243,23 @@ def test_text_answers_first_and_has_a_line_for_each_contribution(ledgers):
         "neuron = 0.2256 at w = [0.5, -0.25], b = 0.1, x = [1, 2], y = 1; its gradient is [-0.2369, -0.4738] by w, "
         "-0.2369 by b, [-0.1185, 0.05923] by x, 0.95 by y."
     )
-    assert lines[2].split() == ["row", "equation", "value", "adjoint", "passes", "on", "rule", "line"]
+    assert lines[2].split() == [
+        "row",
+        "equation",
+        "value",
+        "adjoint",
+        "passes",
+        "on",
+        "rule",
+        "line",
+    ]
     assert len(lines) == 4 + sum(
-        sum(share is not None for share in row.contributions) for row in ledgers["neuron"].rows
+        sum(share is not None for share in row.contributions)
+        for row in ledgers["neuron"].rows
     )
     assert re.search(
-        r"^v3 +σ\(v2\) +0\.525 +-0\.95 +v2: × 0\.2494 → -0\.2369 +dσ\(a\) = σ\(a\) \(1 - σ\(a\)\) da ", lines[8]
+        r"^v3 +σ\(v2\) +0\.525 +-0\.95 +v2: × 0\.2494 → -0\.2369 +dσ\(a\) = σ\(a\) \(1 - σ\(a\)\) da ",
+        lines[8],
     )
     assert repr(ledgers["neuron"]) == ledgers["neuron"].text()
 

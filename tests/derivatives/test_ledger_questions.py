@@ -126,13 +126,21 @@ own_reverse.defvjp(lambda x: (x * x, x), _backwards)
 
 
 def reverse_rule(x):
-    y = own_reverse(x)  # here: JAX gives the rows of a reverse rule the line of the call
+    y = own_reverse(
+        x
+    )  # here: JAX gives the rows of a reverse rule the line of the call
     return y * 2
 
 
 # function, arguments, (primitive, backward, function that holds the line)
 BUGS = {
-    "sqrt at 0 under where": (masked_root, (jnp.array([1.0, 0.0]),), "sqrt", True, masked_root),
+    "sqrt at 0 under where": (
+        masked_root,
+        (jnp.array([1.0, 0.0]),),
+        "sqrt",
+        True,
+        masked_root,
+    ),
     "log of 0": (log_of_zero, (2.0,), "log", False, log_of_zero),
     "0 / 0": (zero_by_zero, (1.0,), "div", False, zero_by_zero),
     "power at 0": (power_of_zero, (0.0, 0.5), "pow", True, power_of_zero),
@@ -140,12 +148,48 @@ BUGS = {
     "arccos at 1": (arccos_of_one, (0.0,), "acos", True, arccos_of_one),
     "all masked": (all_masked, (jnp.ones(2),), "sub", False, all_masked),
     "division by no spread": (no_spread, (jnp.ones(4),), "div", False, no_spread),
-    "overflow in float32": (overflow, (jnp.array([100.0, 1.0], F32),), "exp", False, overflow),
-    "log softmax by hand": (log_softmax_by_hand, (jnp.array([0.0, -800.0]),), "log", False, log_softmax_by_hand),
-    "arctan2 at the origin": (angle_of_nothing, (0.0, 0.0), "atan2", True, angle_of_nothing),
-    "negative power of 0": (negative_power, (0.0,), "integer_pow", True, negative_power),
-    "log of 0 under where": (masked_log, (jnp.array([1.0, 0.0]),), "log", True, masked_log),
-    "infinite factor under where": (masked_product, (jnp.array([1.0, 0.0]),), "log", False, masked_product),
+    "overflow in float32": (
+        overflow,
+        (jnp.array([100.0, 1.0], F32),),
+        "exp",
+        False,
+        overflow,
+    ),
+    "log softmax by hand": (
+        log_softmax_by_hand,
+        (jnp.array([0.0, -800.0]),),
+        "log",
+        False,
+        log_softmax_by_hand,
+    ),
+    "arctan2 at the origin": (
+        angle_of_nothing,
+        (0.0, 0.0),
+        "atan2",
+        True,
+        angle_of_nothing,
+    ),
+    "negative power of 0": (
+        negative_power,
+        (0.0,),
+        "integer_pow",
+        True,
+        negative_power,
+    ),
+    "log of 0 under where": (
+        masked_log,
+        (jnp.array([1.0, 0.0]),),
+        "log",
+        True,
+        masked_log,
+    ),
+    "infinite factor under where": (
+        masked_product,
+        (jnp.array([1.0, 0.0]),),
+        "log",
+        False,
+        masked_product,
+    ),
     "rule of a custom_jvp": (forward_rule, (0.0,), "div", True, forwards),
     "rule of a custom_vjp": (reverse_rule, (0.0,), "div", True, reverse_rule),
 }
@@ -162,7 +206,9 @@ def test_planted_bug_is_found_with_its_primitive_and_line(name):
     lines, first = inspect.getsourcelines(holder)
     place = first + next(i for i, line in enumerate(lines) if "# here" in line)
     assert found.source == f"test_ledger_questions.py:{place}"
-    assert found.sentence.startswith("In the backward pass" if backward else "In the forward pass")
+    assert found.sentence.startswith(
+        "In the backward pass" if backward else "In the forward pass"
+    )
     assert f"{primitive} ({found.name}, {found.source})" in found.sentence
 
 
@@ -183,7 +229,12 @@ def test_bugs_are_more_than_ten_of_both_kinds():
     [
         (lambda x: jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0), 0.0),
         (lambda x: jax.nn.logsumexp(jnp.array([x, -jnp.inf])), 1.0),
-        (lambda x: jnp.sum(jax.nn.softmax(jnp.where(jnp.arange(3) < 2, x, -jnp.inf))[0]), 1.0),
+        (
+            lambda x: jnp.sum(
+                jax.nn.softmax(jnp.where(jnp.arange(3) < 2, x, -jnp.inf))[0]
+            ),
+            1.0,
+        ),
         (lambda x: x * jax.lax.stop_gradient(jnp.tanh(jnp.log(x * 0))), 1.0),
     ],
 )
@@ -202,10 +253,15 @@ def test_input_that_is_not_finite_is_named():
 def test_first_bad_entry_of_a_long_array_is_told_with_its_index(seed):
     generator = np.random.default_rng(seed)
     shape = [(50,), (6, 9), (3, 4, 5)][seed % 3]
-    x, bad = generator.uniform(1, 2, shape), sorted(generator.choice(math.prod(shape), 3, replace=False))
+    x, bad = (
+        generator.uniform(1, 2, shape),
+        sorted(generator.choice(math.prod(shape), 3, replace=False)),
+    )
     first = tuple(int(i) for i in np.unravel_index(bad[0], shape))
     told = f"(entry [{', '.join(map(str, first))}] of ["
-    forward = explain(lambda x: jnp.sum(jnp.log(x)), put(x, bad, [-1.0, 0.0, -2.0])).first_nonfinite()
+    forward = explain(
+        lambda x: jnp.sum(jnp.log(x)), put(x, bad, [-1.0, 0.0, -2.0])
+    ).first_nonfinite()
     assert (forward.index, str(forward.value)) == (first, "nan")
     assert f"at -1 {told}" in forward.sentence
     assert f"gives nan {told}" in forward.sentence
@@ -216,7 +272,9 @@ def test_first_bad_entry_of_a_long_array_is_told_with_its_index(seed):
     backward = explain(guarded, put(x, bad, [0.0, 0.0, 0.0])).first_nonfinite()
     assert (backward.index, backward.backward) == (first, True)
     assert f"passes on nan {told}" in backward.sentence
-    masked = lambda x: jnp.sum(jnp.where(x < 3, x, -jnp.inf) * jnp.where(x == 5, 0.0, 1.0))
+    masked = lambda x: jnp.sum(
+        jnp.where(x < 3, x, -jnp.inf) * jnp.where(x == 5, 0.0, 1.0)
+    )
     ready = put(x, bad, [4.0, 5.0, 4.0])
     assert explain(masked, ready).first_nonfinite().index == tuple(
         int(i) for i in np.argwhere(np.asarray(ready) == 5)[0]
@@ -224,7 +282,13 @@ def test_first_bad_entry_of_a_long_array_is_told_with_its_index(seed):
 
 
 def put(x, places, values):
-    return jnp.asarray(x).ravel().at[jnp.array(places)].set(jnp.array(values)).reshape(x.shape)
+    return (
+        jnp.asarray(x)
+        .ravel()
+        .at[jnp.array(places)]
+        .set(jnp.array(values))
+        .reshape(x.shape)
+    )
 
 
 X3 = jnp.array([1.0, 0.0, 2.0])
@@ -236,9 +300,17 @@ KINKS = {
     "where": (lambda x: jnp.where(x > 0, x, -x), 0.0, "gt"),
     "cond": (lambda x: jax.lax.cond(x < 0, jnp.sin, jnp.tanh, x), 0.0, "lt"),
     "largest": (lambda x: jnp.max(x), jnp.array([1.0, 3.0, 3.0]), "reduce_max"),
-    "smallest of a row": (lambda x: jnp.sum(jnp.min(x, axis=1)), jnp.array([[1.0, 3.0], [2.0, 2.0]]), "reduce_min"),
+    "smallest of a row": (
+        lambda x: jnp.sum(jnp.min(x, axis=1)),
+        jnp.array([[1.0, 3.0], [2.0, 2.0]]),
+        "reduce_min",
+    ),
     "argmax": (lambda x: x[jnp.argmax(x)] ** 2, jnp.array([3.0, 1.0, 3.0]), "argmax"),
-    "sort": (lambda x: jnp.sum(jnp.sort(x) * jnp.arange(3)), jnp.array([1.0, 3.0, 1.0]), "sort"),
+    "sort": (
+        lambda x: jnp.sum(jnp.sort(x) * jnp.arange(3)),
+        jnp.array([1.0, 3.0, 1.0]),
+        "sort",
+    ),
     "round": (lambda x: jnp.round(x) * x, 1.5, "round"),
     "floor": (lambda x: jnp.floor(x) * x, 2.0, "floor"),
     "sign": (lambda x: jnp.sign(x) * x, 0.0, "sign"),
@@ -253,7 +325,12 @@ def test_tie_is_found_and_none_a_little_beside_it(name):
     found = explain(f, x).at_kinks()
     assert [kink.primitive for kink in found] == [primitive]
     assert found[0].source.startswith("test_ledger_questions.py:")
-    assert explain(f, x + 0.01 * (1 + np.arange(np.size(x)).reshape(np.shape(x)))).at_kinks() == []
+    assert (
+        explain(
+            f, x + 0.01 * (1 + np.arange(np.size(x)).reshape(np.shape(x)))
+        ).at_kinks()
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -291,7 +368,10 @@ broken_in_reverse.defvjp(lambda x: (2 * x, None), lambda saved, adjoint: (jnp.na
 
 def test_what_stays_finite_is_not_accused_and_a_rule_that_gives_nan_is_named():
     masked = lambda a, mask: jnp.sum(jax.nn.softmax(a + mask) ** 2)
-    assert explain(masked, jnp.ones(3), jnp.array([0.0, -jnp.inf, 0.0])).first_nonfinite() is None
+    assert (
+        explain(masked, jnp.ones(3), jnp.array([0.0, -jnp.inf, 0.0])).first_nonfinite()
+        is None
+    )
     origin = explain(lambda x: broken_in_reverse(x) + 1, 1.0).first_nonfinite()
     assert origin.backward
     assert "broken_in_reverse" in origin.sentence
@@ -301,13 +381,27 @@ def test_what_stays_finite_is_not_accused_and_a_rule_that_gives_nan_is_named():
 @pytest.mark.parametrize(
     ("f", "x", "words"),
     [
-        (lambda x: jnp.sum(lax.reduce_window(x, -jnp.inf, lax.max, (2,), (2,), "VALID")), jnp.ones(4), "of a window"),
         (
-            lambda x: jnp.sum(lax.reduce_window(x, jnp.inf, lax.min, (2,), (1,), "SAME")),
+            lambda x: jnp.sum(
+                lax.reduce_window(x, -jnp.inf, lax.max, (2,), (2,), "VALID")
+            ),
+            jnp.ones(4),
+            "of a window",
+        ),
+        (
+            lambda x: jnp.sum(
+                lax.reduce_window(x, jnp.inf, lax.min, (2,), (1,), "SAME")
+            ),
             jnp.array([1.0, 2, 2]),
             "window",
         ),
-        (lambda x: jnp.sum(lax.reduce_window(x, -jnp.inf, lax.max, (2,), (1,), "SAME")), jnp.array([1.0, 2, 3]), ""),
+        (
+            lambda x: jnp.sum(
+                lax.reduce_window(x, -jnp.inf, lax.max, (2,), (1,), "SAME")
+            ),
+            jnp.array([1.0, 2, 3]),
+            "",
+        ),
         (lambda x: x**0.5, 0.0, "its base is 0 and its exponent below 1"),
         (lambda x: jnp.fmod(x, 1.0), 2.0, "its argument is a multiple"),
         (lambda x: jnp.fmod(x, 1.0), 2.5, ""),
@@ -322,4 +416,7 @@ def test_kinks_of_windows_powers_and_remainders(f, x, words):
 def test_arguments_that_are_gathered_keep_a_name_of_their_own():
     ledger = explain(lambda x1, *xs: x1 * xs[0] ** 2, 2.0, 3.0)
     assert list(ledger.inputs) == ["x1", "xs[0]"]
-    assert (float(ledger.gradient("x1")), float(ledger.gradient("xs[0]"))) == (9.0, 12.0)
+    assert (float(ledger.gradient("x1")), float(ledger.gradient("xs[0]"))) == (
+        9.0,
+        12.0,
+    )

@@ -36,7 +36,9 @@ def rnn(w, u, xs):
 
 
 def backwards_scan(w, xs):
-    carry, ys = jax.lax.scan(lambda c, x: (jnp.sin(c * x["a"]) + w, c * w), w, xs, reverse=True)
+    carry, ys = jax.lax.scan(
+        lambda c, x: (jnp.sin(c * x["a"]) + w, c * w), w, xs, reverse=True
+    )
     return carry + jnp.sum(ys)
 
 
@@ -70,7 +72,8 @@ def twice_wrong(x, y):
 
 
 twice_wrong.defvjp(
-    lambda x, y: (jnp.sin(x) * y, (x, y)), lambda kept, d: (2 * d * jnp.cos(kept[0]) * kept[1], d * jnp.sin(kept[0]))
+    lambda x, y: (jnp.sin(x) * y, (x, y)),
+    lambda kept, d: (2 * d * jnp.cos(kept[0]) * kept[1], d * jnp.sin(kept[0])),
 )
 
 
@@ -89,7 +92,10 @@ def taken(x, i):
 
 taken.defvjp(
     lambda x, i: (taken(x, i), (x, i)),
-    lambda kept, d: (jnp.zeros_like(kept[0]).at[kept[1]].add(d[0] + 2 * d[1] * kept[0][kept[1]]), None),
+    lambda kept, d: (
+        jnp.zeros_like(kept[0]).at[kept[1]].add(d[0] + 2 * d[1] * kept[0][kept[1]]),
+        None,
+    ),
 )
 
 
@@ -138,8 +144,14 @@ PARAMS = {"first": {"w": normal(3, 4), "b": normal(4)}, "last": normal(4, 1)}
 # name -> (function, its arguments; a function of nothing where they hold a key, which is used once).
 ZOO = {
     "polynomial": (lambda x: (3 * x**2 + 2) ** 3, (0.7,)),
-    "repeated inputs": (lambda x, y: x**x + x * y / x - (x - x) + jnp.arctan2(x * y, x) ** x, (0.7, 1.3)),
-    "neuron": (lambda w, b: (jax.nn.sigmoid(w @ jnp.array([1.0, 2.0]) + b) - 1) ** 2, (normal(2), 0.3)),
+    "repeated inputs": (
+        lambda x, y: x**x + x * y / x - (x - x) + jnp.arctan2(x * y, x) ** x,
+        (0.7, 1.3),
+    ),
+    "neuron": (
+        lambda w, b: (jax.nn.sigmoid(w @ jnp.array([1.0, 2.0]) + b) - 1) ** 2,
+        (normal(2), 0.3),
+    ),
     "multilayer perceptron": (mlp, (PARAMS, normal(6, 3))),
     "softmax cross-entropy": (
         softmax_cross_entropy,
@@ -149,7 +161,10 @@ ZOO = {
         lambda z, y: -jnp.mean(jax.nn.log_softmax(z)[jnp.arange(3), y]),
         (normal(3, 4), jnp.array([0, 2, 1])),
     ),
-    "attention": (attention, (normal(3, 4), normal(5, 4, seed=1), normal(5, 2, seed=2))),
+    "attention": (
+        attention,
+        (normal(3, 4), normal(5, 4, seed=1), normal(5, 2, seed=2)),
+    ),
     "layer norm": (layer_norm, (X5,)),
     "relu": (summed(lambda x: jax.nn.relu(x) ** 2), (X5,)),
     "gelu": (summed(jax.nn.gelu), (X5,)),
@@ -161,30 +176,58 @@ ZOO = {
     "scan backwards": (backwards_scan, (0.3, {"a": normal(4)})),
     "cond": (lambda x: jax.lax.cond(x > 0, jnp.sin, jnp.cos, x) * x, (0.3,)),
     "switch": (lambda x: jax.lax.switch(1, [jnp.sin, jnp.exp, jnp.cos], x), (0.3,)),
-    "fori, static": (lambda x: jax.lax.fori_loop(0, 4, lambda i, c: c * x + i, 1.0), (0.4,)),
-    "while beside": (lambda x: x * jax.lax.while_loop(lambda c: c < 9, lambda c: c * 2, 1.0), (0.4,)),
+    "fori, static": (
+        lambda x: jax.lax.fori_loop(0, 4, lambda i, c: c * x + i, 1.0),
+        (0.4,),
+    ),
+    "while beside": (
+        lambda x: x * jax.lax.while_loop(lambda c: c < 9, lambda c: c * 2, 1.0),
+        (0.4,),
+    ),
     "solve": (summed(lambda a, b: jnp.linalg.solve(positive(a), b)), (A, normal(4))),
-    "cholesky": (lambda a: 2 * jnp.sum(jnp.log(jnp.diag(jnp.linalg.cholesky(positive(a))))), (A,)),
+    "cholesky": (
+        lambda a: 2 * jnp.sum(jnp.log(jnp.diag(jnp.linalg.cholesky(positive(a))))),
+        (A,),
+    ),
     "eigvalsh": (summed(lambda a: jnp.linalg.eigvalsh(positive(a)) ** 3), (A,)),
     "svd": (summed(lambda a: jnp.linalg.svd(a, compute_uv=False) ** 3), (A,)),
     "qr": (summed(lambda a: jnp.linalg.qr(a)[1] ** 2 * jnp.arange(4.0)[:, None]), (A,)),
     "fft": (summed(lambda x: jnp.abs(jnp.fft.fft(x)) ** 2 * jnp.arange(5.0)), (X5,)),
-    "complex inside": (lambda x, y: jnp.real(jnp.exp(1j * x * y) * (x + 1j * y) ** 2), (0.3, 0.8)),
+    "complex inside": (
+        lambda x, y: jnp.real(jnp.exp(1j * x * y) * (x + 1j * y) ** 2),
+        (0.3, 0.8),
+    ),
     "sort": (summed(lambda x: jnp.sort(x) * jnp.arange(5.0)), (X5,)),
     "gather": (summed(lambda x: x[jnp.array([0, 2, 2])] ** 2), (X5,)),
-    "scatter": (summed(lambda x: jnp.zeros(6).at[jnp.array([1, 3, 3, 0, 5])].add(x) ** 2), (X5,)),
+    "scatter": (
+        summed(lambda x: jnp.zeros(6).at[jnp.array([1, 3, 3, 0, 5])].add(x) ** 2),
+        (X5,),
+    ),
     "scatter, set": (summed(lambda x: (x**2).at[1].set(x[0] ** 3)), (X5,)),
-    "dynamic slice": (summed(lambda x, i: jax.lax.dynamic_slice(x, (i,), (2,)) ** 2), (X5, 2)),
+    "dynamic slice": (
+        summed(lambda x, i: jax.lax.dynamic_slice(x, (i,), (2,)) ** 2),
+        (X5, 2),
+    ),
     "convolution": (conv, (normal(1, 2, 5, 5), normal(3, 2, 3, 3, seed=1))),
     "pooling": (
-        summed(lambda x: jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (2,), (2,), "VALID") ** 2),
+        summed(
+            lambda x: (
+                jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (2,), (2,), "VALID")
+                ** 2
+            )
+        ),
         (normal(6),),
     ),
     "concatenate, pad, stack": (
-        summed(lambda x: jnp.concatenate([jnp.pad(x, 1) ** 2, jnp.stack([x, x**3])[1]])),
+        summed(
+            lambda x: jnp.concatenate([jnp.pad(x, 1) ** 2, jnp.stack([x, x**3])[1]])
+        ),
         (X5,),
     ),
-    "einsum": (summed(lambda a, b: jnp.einsum("ij,jk,ik->i", a, b, a) ** 2), (A, normal(4, 4, seed=1))),
+    "einsum": (
+        summed(lambda a, b: jnp.einsum("ij,jk,ik->i", a, b, a) ** 2),
+        (A, normal(4, 4, seed=1)),
+    ),
     "jit in jit": (jax.jit(lambda x: jax.jit(lambda y: y * y * x)(x) + x), (0.4,)),
     "remat": (jax.checkpoint(lambda x: jnp.sin(jnp.sin(x))), (0.4,)),
     "custom jvp": (lambda x: product(x, x**2) ** 2, (0.4,)),
@@ -195,24 +238,65 @@ ZOO = {
     "custom vjp of the identity": (lambda x: 3 * clipped_adjoint(x) ** 2, (0.4,)),
     "custom vjp, vmapped": (summed(lambda x: jax.vmap(twice_wrong)(x, x**2)), (X5,)),
     "stop gradient": (lambda x: jax.lax.stop_gradient(x) * x, (0.4,)),
-    "straight through": (summed(lambda x: x + jax.lax.stop_gradient(jnp.round(x) - x)), (X5,)),
+    "straight through": (
+        summed(lambda x: x + jax.lax.stop_gradient(jnp.round(x) - x)),
+        (X5,),
+    ),
     "grad inside": (lambda x: jax.grad(lambda y: y**3 * jnp.sin(y))(x) ** 2, (0.4,)),
-    "hessian-vector product inside": (lambda x: jax.jvp(jax.grad(layer_norm), (x,), (x,))[1] @ x, (X5,)),
-    "vmap inside": (lambda x, y: jnp.sum(jax.vmap(lambda a: jnp.dot(a, y) ** 2)(x)), (normal(6, 3), normal(3))),
-    "vmapped cond": (summed(jax.vmap(lambda x: jax.lax.cond(x > 0, lambda y: jnp.sin(y), lambda y: y**3, x))), (X5,)),
+    "hessian-vector product inside": (
+        lambda x: jax.jvp(jax.grad(layer_norm), (x,), (x,))[1] @ x,
+        (X5,),
+    ),
+    "vmap inside": (
+        lambda x, y: jnp.sum(jax.vmap(lambda a: jnp.dot(a, y) ** 2)(x)),
+        (normal(6, 3), normal(3)),
+    ),
+    "vmapped cond": (
+        summed(
+            jax.vmap(
+                lambda x: jax.lax.cond(x > 0, lambda y: jnp.sin(y), lambda y: y**3, x)
+            )
+        ),
+        (X5,),
+    ),
     "dropout": (dropout, lambda: (X5, jax.random.key(0))),
-    "float32": (lambda w, x: jnp.sum(jnp.tanh(x @ w) ** 2), (normal(3, 4, dtype=F32), normal(6, 3, dtype=F32))),
-    "bfloat16": (lambda w, x: jnp.sum(jnp.tanh(x @ w) ** 2), (normal(3, 4, dtype=BF16), normal(6, 3, dtype=BF16))),
-    "mixed precision": (lambda w, x: jnp.sum(x @ w.astype(F32)) ** 2, (normal(3, dtype=BF16), normal(6, 3, dtype=F32))),
-    "integers beside": (lambda p: jnp.sum(p["w"] * p["n"]) * p["m"][0], ({"w": X5, "n": 3, "m": jnp.array([2, 3])},)),
-    "clip, round, argmax": (lambda x: jnp.sum(jnp.clip(x, -0.5, 0.5)) + jnp.round(x[0]) + x[jnp.argmax(x)], (X5,)),
-    "max, min, abs": (lambda x: jnp.max(x) - jnp.min(jnp.abs(x)) + jnp.sum(jnp.maximum(x, 0.1)), (X5,)),
-    "cumulative": (lambda x: jnp.sum(jnp.cumsum(x) ** 2) + jnp.sum(jnp.cumprod(x)), (X5,)),
+    "float32": (
+        lambda w, x: jnp.sum(jnp.tanh(x @ w) ** 2),
+        (normal(3, 4, dtype=F32), normal(6, 3, dtype=F32)),
+    ),
+    "bfloat16": (
+        lambda w, x: jnp.sum(jnp.tanh(x @ w) ** 2),
+        (normal(3, 4, dtype=BF16), normal(6, 3, dtype=BF16)),
+    ),
+    "mixed precision": (
+        lambda w, x: jnp.sum(x @ w.astype(F32)) ** 2,
+        (normal(3, dtype=BF16), normal(6, 3, dtype=F32)),
+    ),
+    "integers beside": (
+        lambda p: jnp.sum(p["w"] * p["n"]) * p["m"][0],
+        ({"w": X5, "n": 3, "m": jnp.array([2, 3])},),
+    ),
+    "clip, round, argmax": (
+        lambda x: jnp.sum(jnp.clip(x, -0.5, 0.5)) + jnp.round(x[0]) + x[jnp.argmax(x)],
+        (X5,),
+    ),
+    "max, min, abs": (
+        lambda x: jnp.max(x) - jnp.min(jnp.abs(x)) + jnp.sum(jnp.maximum(x, 0.1)),
+        (X5,),
+    ),
+    "cumulative": (
+        lambda x: jnp.sum(jnp.cumsum(x) ** 2) + jnp.sum(jnp.cumprod(x)),
+        (X5,),
+    ),
     "prod": (jnp.prod, (X5,)),
     "norm": (jnp.linalg.norm, (X5,)),
     "where": (summed(lambda x: jnp.where(x > 0, jnp.sqrt(jnp.abs(x)), x**3)), (X5,)),
     "special functions": (
-        lambda x: jax.scipy.special.gammaln(x) + jax.scipy.special.erf(x) + jax.scipy.special.i0e(x),
+        lambda x: (
+            jax.scipy.special.gammaln(x)
+            + jax.scipy.special.erf(x)
+            + jax.scipy.special.i0e(x)
+        ),
         (1.7,),
     ),
     "interpolation": (lambda x, y: jnp.interp(x, jnp.arange(5.0), y), (1.3, X5)),
@@ -220,8 +304,14 @@ ZOO = {
     "identity": (lambda x: x, (0.4,)),
     "bound method": (Machine().loss, (normal(3),)),
     "instance": (Machine(), (normal(3),)),
-    "partial": (functools.partial(softmax_cross_entropy, y=jnp.eye(6, 4)), (normal(3, 4), normal(6, 3))),
-    "vector-Jacobian product inside": (lambda x: jnp.sum(jax.vjp(jnp.tanh, x)[1](x)[0] ** 2), (X5,)),
+    "partial": (
+        functools.partial(softmax_cross_entropy, y=jnp.eye(6, 4)),
+        (normal(3, 4), normal(6, 3)),
+    ),
+    "vector-Jacobian product inside": (
+        lambda x: jnp.sum(jax.vjp(jnp.tanh, x)[1](x)[0] ** 2),
+        (X5,),
+    ),
 }
 
 
@@ -242,7 +332,11 @@ def leaves(tree):
 def true_gradients(name):
     """jax.grad's, of inexact leaves; whole numbers are traced as well, keys are not."""
     given, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, arguments(name)))
-    places = [i for i, leaf in enumerate(given) if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+    places = [
+        i
+        for i, leaf in enumerate(given)
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    ]
 
     def f(*traced):
         merged = list(given)
@@ -251,8 +345,14 @@ def true_gradients(name):
         return ZOO[name][0](*jax.tree.unflatten(structure, merged))
 
     numbers = [given[i] for i in places]
-    value, grads = jax.value_and_grad(f, argnums=tuple(range(len(places))), allow_int=True)(*numbers)
-    return value, [g for g, x in zip(grads, numbers, strict=True) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    value, grads = jax.value_and_grad(
+        f, argnums=tuple(range(len(places))), allow_int=True
+    )(*numbers)
+    return value, [
+        g
+        for g, x in zip(grads, numbers, strict=True)
+        if jnp.issubdtype(x.dtype, jnp.inexact)
+    ]
 
 
 SCANS = ("recurrent network", "scan backwards", "fori, static")
@@ -272,14 +372,34 @@ def test_value_and_gradient_have_the_bits_of_jax_grad(name):
     assert ledger(name).note == ""
 
 
-@pytest.mark.parametrize("name", ["softmax cross-entropy", "layer norm", "jit in jit", "hessian-vector product inside"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "softmax cross-entropy",
+        "layer norm",
+        "jit in jit",
+        "hessian-vector product inside",
+    ],
+)
 def test_gradient_is_that_of_fused_programs_to_rounding(name):
-    for ours, theirs in zip(leaves(ledger(name).grads), true_gradients(name)[1], strict=True):
+    for ours, theirs in zip(
+        leaves(ledger(name).grads), true_gradients(name)[1], strict=True
+    ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-13, atol=1e-13)
 
 
-WRAPPED = {"jit": "jaxpr", "pjit": "jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr", "closed_call": "call_jaxpr"}
-WRAPPED |= {"custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr", "custom_vjp_call_jaxpr": "fun_jaxpr"}
+WRAPPED = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "checkpoint": "jaxpr",
+    "remat2": "jaxpr",
+    "closed_call": "call_jaxpr",
+}
+WRAPPED |= {
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+}
 BRANCH = 1  # That both functions with a cond take.
 
 
@@ -301,7 +421,9 @@ def flattened(jaxpr):
 def test_rows_are_the_flattened_equations_and_none_is_a_wrapper(name):
     args = jax.tree.map(jnp.asarray, arguments(name))
     rows = ledger(name).rows
-    assert [row.primitive for row in rows if not row.is_rule] == flattened(jax.make_jaxpr(ZOO[name][0])(*args))
+    assert [row.primitive for row in rows if not row.is_rule] == flattened(
+        jax.make_jaxpr(ZOO[name][0])(*args)
+    )
     assert not {row.primitive for row in rows} & {*WRAPPED, "cond", "custom_lin"}
 
 
@@ -313,7 +435,9 @@ def test_lines_are_the_users(name):
     assert files <= {"test_ledger_zoo.py", *([""] if direct else [])}
 
 
-PATHS = [name for name in ZOO if name != "hessian-vector product inside"]  # Which has thousands.
+PATHS = [
+    name for name in ZOO if name != "hessian-vector product inside"
+]  # Which has thousands.
 
 
 @pytest.mark.parametrize("name", PATHS)
@@ -321,6 +445,16 @@ def test_paths_add_up_to_the_gradient(name):
     found = iter(leaves(ledger(name).grads))
     for key, value in ledger(name).inputs.items():
         if jnp.issubdtype(value.dtype, jnp.inexact):
-            total = sum((np.asarray(path.derivative, float) for path in ledger(name).paths(key)), np.zeros(value.shape))
-            tolerance = 0.05 if value.dtype == BF16 else 1e-5 if value.dtype == F32 else 1e-11
-            np.testing.assert_allclose(total, np.asarray(next(found), float), rtol=tolerance, atol=tolerance)
+            total = sum(
+                (
+                    np.asarray(path.derivative, float)
+                    for path in ledger(name).paths(key)
+                ),
+                np.zeros(value.shape),
+            )
+            tolerance = (
+                0.05 if value.dtype == BF16 else 1e-5 if value.dtype == F32 else 1e-11
+            )
+            np.testing.assert_allclose(
+                total, np.asarray(next(found), float), rtol=tolerance, atol=tolerance
+            )

@@ -26,11 +26,23 @@ FUNCTIONS = {
     "bell": (lambda x: np.exp(-x * x), lambda x: -2 * x * np.exp(-x * x), 0.4),
     "witch": (lambda x: 1 / (1 + x * x), lambda x: -2 * x / (1 + x * x) ** 2, 0.8),
     "x exp": (lambda x: x * np.exp(x), lambda x: (1 + x) * np.exp(x), 0.5),
-    "sigmoid": (lambda x: 1 / (1 + np.exp(-x)), lambda x: 0.25 / np.cosh(x / 2) ** 2, 1.1),
+    "sigmoid": (
+        lambda x: 1 / (1 + np.exp(-x)),
+        lambda x: 0.25 / np.cosh(x / 2) ** 2,
+        1.1,
+    ),
     "softplus": (lambda x: np.log(1 + np.exp(x)), lambda x: 1 / (1 + np.exp(-x)), 0.3),
     "arcsinh": (np.arcsinh, lambda x: 1 / np.sqrt(1 + x * x), 1.4),
-    "damped": (lambda x: np.sin(x) * np.exp(-x), lambda x: (np.cos(x) - np.sin(x)) * np.exp(-x), 0.2),
-    "logistic of square": (lambda x: 1 / (1 + np.exp(x * x)), lambda x: -0.5 * x / np.cosh(x * x / 2) ** 2, 0.9),
+    "damped": (
+        lambda x: np.sin(x) * np.exp(-x),
+        lambda x: (np.cos(x) - np.sin(x)) * np.exp(-x),
+        0.2,
+    ),
+    "logistic of square": (
+        lambda x: 1 / (1 + np.exp(x * x)),
+        lambda x: -0.5 * x / np.cosh(x * x / 2) ** 2,
+        0.9,
+    ),
 }
 SQUIRE_TRAPP = lambda x: np.exp(x) / np.sqrt(np.sin(x) ** 3 + np.cos(x) ** 3)
 SQUIRE_TRAPP_SLOPE = 4.0534278938986206  # At 1.5, from 60 digits.
@@ -59,19 +71,25 @@ def test_truncation_and_rounding_bound_the_error_at_every_step(scheme, dtype):
             continue  # A branch cut within the largest step.
         table = limit_table(f, x, scheme, dtype=dtype)
         error = np.abs(table.estimates - slope(point))
-        bound = table.truncation + 4 * table.rounding  # A function of NumPy may be off by more than half a unit.
+        bound = (
+            table.truncation + 4 * table.rounding
+        )  # A function of NumPy may be off by more than half a unit.
         assert np.all(error <= bound + 1e-12 * abs(slope(point))), name
 
 
 @pytest.mark.parametrize("scheme", POWERS)
-def test_error_falls_with_the_power_of_the_scheme_and_rises_as_one_over_the_step(scheme):
+def test_error_falls_with_the_power_of_the_scheme_and_rises_as_one_over_the_step(
+    scheme,
+):
     table = limit_table(np.exp, 1.0, scheme, steps=np.logspace(-1, -15, 57))
     error = np.abs(table.estimates - math.e)
     power = {"forward": 1, "central": 2, "richardson": 4}[scheme]
     large, small = table.steps > 30 * table.theory, table.steps < table.theory / 100
     slope = np.polyfit(np.log(table.steps[large]), np.log(error[large]), 1)[0]
     assert slope == pytest.approx(power, rel=0.05)
-    assert np.polyfit(np.log(table.steps[small]), np.log(error[small] + 1e-16), 1)[0] == pytest.approx(-1, abs=0.35)
+    assert np.polyfit(np.log(table.steps[small]), np.log(error[small] + 1e-16), 1)[
+        0
+    ] == pytest.approx(-1, abs=0.35)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +101,9 @@ def test_error_falls_with_the_power_of_the_scheme_and_rises_as_one_over_the_step
         ("central", np.float32, 3.2e-3, 5e-4),
     ],
 )
-def test_squire_and_trapps_function_has_its_known_best_steps(scheme, dtype, step, error):
+def test_squire_and_trapps_function_has_its_known_best_steps(
+    scheme, dtype, step, error
+):
     table = limit_table(SQUIRE_TRAPP, 1.5, scheme, dtype=dtype)
     assert 0.2 * step < table.steps[table.best] < 5 * step
     assert abs(table.estimates[table.best] - SQUIRE_TRAPP_SLOPE) < error
@@ -91,8 +111,12 @@ def test_squire_and_trapps_function_has_its_known_best_steps(scheme, dtype, step
 
 def test_tiny_step_loses_every_digit_and_the_complex_step_none():
     forward = limit_table(SQUIRE_TRAPP, 1.5, "forward", steps=[1e-15])
-    assert abs(forward.estimates[0] / SQUIRE_TRAPP_SLOPE - 1) == pytest.approx(0.31, abs=0.01)
-    complex_step = limit_table(SQUIRE_TRAPP, 1.5, "complex", steps=[1e-20, 1e-100, 1e-200])
+    assert abs(forward.estimates[0] / SQUIRE_TRAPP_SLOPE - 1) == pytest.approx(
+        0.31, abs=0.01
+    )
+    complex_step = limit_table(
+        SQUIRE_TRAPP, 1.5, "complex", steps=[1e-20, 1e-100, 1e-200]
+    )
     np.testing.assert_allclose(complex_step.estimates, SQUIRE_TRAPP_SLOPE, rtol=4e-16)
     assert complex_step.theory == 0
 
@@ -122,7 +146,9 @@ def test_quotients_of_a_line_have_no_truncation_and_of_a_kink_no_limit():
 
 
 def test_functions_of_jax_and_large_points_are_tabulated():
-    assert limit_table(jnp.sin, 1.0).estimates[12] == pytest.approx(math.cos(1.0), rel=1e-9)
+    assert limit_table(jnp.sin, 1.0).estimates[12] == pytest.approx(
+        math.cos(1.0), rel=1e-9
+    )
     table = limit_table(np.sqrt, 2e6, "central")
     assert table.steps[0] == 1e6
     assert table.estimates[table.best] == pytest.approx(0.5 / math.sqrt(2e6), rel=1e-9)
@@ -131,12 +157,30 @@ def test_functions_of_jax_and_large_points_are_tabulated():
 @pytest.mark.parametrize(
     ("f", "x", "keywords", "error", "message"),
     [
-        (np.sin, 1.0, {"steps": [1e-3, 1e-17]}, errors.StepUnderflowError, "step of 1e-17 at x=1.0"),
-        (np.sin, 1.0, {"steps": [1e-9], "dtype": np.float32}, errors.StepUnderflowError, "step of 1e-09"),
+        (
+            np.sin,
+            1.0,
+            {"steps": [1e-3, 1e-17]},
+            errors.StepUnderflowError,
+            "step of 1e-17 at x=1.0",
+        ),
+        (
+            np.sin,
+            1.0,
+            {"steps": [1e-9], "dtype": np.float32},
+            errors.StepUnderflowError,
+            "step of 1e-09",
+        ),
         (np.sin, 1.0, {"steps": [1e-3, -1.0]}, ValueError, r"steps=\[0.001, -1.0\]"),
         (np.sin, 1.0, {"steps": []}, ValueError, "steps must be positive"),
         (np.sin, 1.0, {"scheme": "best"}, ValueError, "scheme='best'"),
-        (np.sin, 1.0, {"dtype": np.int32}, ValueError, "dtype must be float64 or float32"),
+        (
+            np.sin,
+            1.0,
+            {"dtype": np.int32},
+            ValueError,
+            "dtype must be float64 or float32",
+        ),
         (np.sin, np.ones(2), {}, TypeError, "x must be one real number"),
         (np.sin, math.nan, {}, ValueError, "x must be finite; got x=nan"),
         (math.sin, 1.0, {"dtype": np.float32}, TypeError, "gives float64 for float32"),
@@ -158,8 +202,16 @@ def test_printed_table_has_the_limit_a_row_for_each_step_and_a_mark_at_the_best(
     table = limit_table(np.sin, 1.0, "forward", steps=[1e-2, 1e-8, 1e-14])
     assert str(table) == f"{table}" == table.text()
     lines = table.text().splitlines()
-    assert lines[0] == "Limit: 0.540302305868. Best step: 1.0e-08; theory suggests 1.5e-08."
-    assert [line.split()[0] for line in lines[1:]] == ["step", "1.0e-02", "1.0e-08", "1.0e-14"]
+    assert (
+        lines[0]
+        == "Limit: 0.540302305868. Best step: 1.0e-08; theory suggests 1.5e-08."
+    )
+    assert [line.split()[0] for line in lines[1:]] == [
+        "step",
+        "1.0e-02",
+        "1.0e-08",
+        "1.0e-14",
+    ]
     assert [line.endswith("*") for line in lines[1:]] == [False, False, True, False]
     assert "none was found" in limit_table(np.abs, 0.0, "forward").text()
     assert "any that is small enough" in limit_table(np.sin, 1.0, "complex").text()

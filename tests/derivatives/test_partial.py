@@ -21,19 +21,31 @@ def energy(x, y, z=2.0, *, scale=1):
     [(0, 6.0), ("x", 6.0), (1, 4 + 2 * np.cos(1.5)), ("y", 4 + 2 * np.cos(1.5))],
 )
 def test_partial_derivative_by_position_or_name_is_the_closed_form(argument, truth):
-    np.testing.assert_allclose(partial_derivative(energy, argument, 2.0, 1.5), truth, rtol=1e-15)
+    np.testing.assert_allclose(
+        partial_derivative(energy, argument, 2.0, 1.5), truth, rtol=1e-15
+    )
 
 
 def test_partial_derivative_holds_the_rest_whatever_it_is():
-    assert partial_derivative(energy, "z", 2.0, 1.5, z=3.0, scale=5) == pytest.approx(5 * np.sin(1.5))
-    found = partial_derivative(lambda mode, w, n: jnp.sum(w["a"] ** n), "w", "fast", {"a": jnp.array([1.0, 2.0])}, 3)
+    assert partial_derivative(energy, "z", 2.0, 1.5, z=3.0, scale=5) == pytest.approx(
+        5 * np.sin(1.5)
+    )
+    found = partial_derivative(
+        lambda mode, w, n: jnp.sum(w["a"] ** n),
+        "w",
+        "fast",
+        {"a": jnp.array([1.0, 2.0])},
+        3,
+    )
     assert found["a"].tolist() == [3.0, 12.0]
 
 
 def test_partial_derivative_of_many_outputs_is_the_jacobian():
     f = lambda x, y: jnp.outer(x, y)
     x, y = jnp.arange(2.0), jnp.arange(3.0)
-    np.testing.assert_array_equal(partial_derivative(f, 1, x, y), jax.jacfwd(f, argnums=1)(x, y))
+    np.testing.assert_array_equal(
+        partial_derivative(f, 1, x, y), jax.jacfwd(f, argnums=1)(x, y)
+    )
 
 
 def random_graph(rng, size, shape):
@@ -44,7 +56,9 @@ def random_graph(rng, size, shape):
         taken = [name for name in known if rng.random() < 0.5] or [known[-1]]
         functions[f"v{i}"] = make(taken, rng, shape)
         dependencies[f"v{i}"] = functions[f"v{i}"]
-    unused = [n for n in dependencies if not any(n in g.names for g in functions.values())]
+    unused = [
+        n for n in dependencies if not any(n in g.names for g in functions.values())
+    ]
     f = make(["x", *unused], rng, ())
     return f, dependencies
 
@@ -53,11 +67,16 @@ def make(taken, rng, shape):
     weights = {name: rng.normal() for name in taken}
 
     def of(values):
-        mixed = sum(jnp.sin(weights[name] * values[name] + i) for i, name in enumerate(taken))
+        mixed = sum(
+            jnp.sin(weights[name] * values[name] + i) for i, name in enumerate(taken)
+        )
         return jnp.sum(mixed) if shape == () else mixed * values[taken[-1]]
 
     space = {"of": of}
-    exec(f"def g({', '.join(taken)}): return of(dict({', '.join(f'{n}={n}' for n in taken)}))", space)
+    exec(
+        f"def g({', '.join(taken)}): return of(dict({', '.join(f'{n}={n}' for n in taken)}))",
+        space,
+    )
     space["g"].names = taken
     return space["g"]
 
@@ -65,7 +84,10 @@ def make(taken, rng, shape):
 def composed(f, dependencies):
     def whole(x):
         values = {"x": x}
-        for name, g in dependencies.items():  # In an order in which they can be computed.
+        for (
+            name,
+            g,
+        ) in dependencies.items():  # In an order in which they can be computed.
             values[name] = g(**{n: values[n] for n in g.names})
         return f(**{n: values[n] for n in f.names})
 
@@ -77,14 +99,20 @@ def test_total_equals_jax_on_the_composition_of_a_random_graph(seed):
     rng = np.random.default_rng(seed)
     shape = [(3,), (2, 2)][seed % 2]
     f, dependencies = random_graph(rng, 2 + seed % 4, shape)
-    shuffled = {name: dependencies[name] for name in rng.permutation(list(dependencies))}
+    shuffled = {
+        name: dependencies[name] for name in rng.permutation(list(dependencies))
+    }
     x = jnp.asarray(rng.normal(size=shape))
     found = total_derivative(f, x, shuffled)
     truth = jax.grad(composed(f, dependencies))(x)
     scale = 1e-12 * np.abs(truth).max()
     np.testing.assert_allclose(found.total, truth, rtol=1e-12, atol=scale)
-    np.testing.assert_allclose(found.direct + sum(found.via.values()), truth, rtol=1e-12, atol=scale)
-    np.testing.assert_allclose(sum(path.value for path in found.paths), truth, rtol=1e-12, atol=scale)
+    np.testing.assert_allclose(
+        found.direct + sum(found.via.values()), truth, rtol=1e-12, atol=scale
+    )
+    np.testing.assert_allclose(
+        sum(path.value for path in found.paths), truth, rtol=1e-12, atol=scale
+    )
 
 
 def test_each_path_is_the_product_of_its_steps():
@@ -95,9 +123,14 @@ def test_each_path_is_the_product_of_its_steps():
     y, z = x**2, x**3
     truth = {("x", "f"): 1, ("x", "y", "f"): 3 * z * 2 * x, ("x", "z", "f"): 3 * y * y}
     truth["x", "y", "z", "f"] = 3 * y * x * 2 * x
-    assert {path.names: pytest.approx(float(path.value)) for path in found.paths} == truth
+    assert {
+        path.names: pytest.approx(float(path.value)) for path in found.paths
+    } == truth
     assert found.direct == 1
-    assert found.via == {"y": pytest.approx(3 * z * 2 * x), "z": pytest.approx(3 * y * 3 * x**2)}
+    assert found.via == {
+        "y": pytest.approx(3 * z * 2 * x),
+        "z": pytest.approx(3 * y * 3 * x**2),
+    }
     assert found.total == pytest.approx(1 + 15 * x**4)
 
 
@@ -121,7 +154,9 @@ def test_paths_are_left_out_where_they_are_too_many_and_the_total_is_not():
     dependencies = {}
     for i in range(11):
         names = ["x", *dependencies]
-        dependencies[f"v{i}"] = eval(f"lambda {', '.join(names)}: 0.5 * ({' + '.join(names)})")
+        dependencies[f"v{i}"] = eval(
+            f"lambda {', '.join(names)}: 0.5 * ({' + '.join(names)})"
+        )
     f = eval(f"lambda x, {', '.join(dependencies)}: x + {' + '.join(dependencies)}")
     found = total_derivative(f, 1.0, dependencies)
     assert found.paths == ()
@@ -131,12 +166,24 @@ def test_paths_are_left_out_where_they_are_too_many_and_the_total_is_not():
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: partial_derivative(energy, "w", 1.0, 2.0), ValueError, "no argument 'w'; it has x, y, z, scale"),
-        (lambda: partial_derivative(energy, "z", 1.0, 2.0), ValueError, "was given no z"),
+        (
+            lambda: partial_derivative(energy, "w", 1.0, 2.0),
+            ValueError,
+            "no argument 'w'; it has x, y, z, scale",
+        ),
+        (
+            lambda: partial_derivative(energy, "z", 1.0, 2.0),
+            ValueError,
+            "was given no z",
+        ),
         (lambda: partial_derivative(energy, 2, 1.0, 2.0), ValueError, "argument=2"),
         (lambda: partial_derivative(energy, -1, 1.0, 2.0), ValueError, "argument=-1"),
         (lambda: partial_derivative(energy, "x", 1, 2.0), NotInexactError, "got int"),
-        (lambda: total_derivative(energy, 1.0, {}), ValueError, "energy takes 'y', which is neither x nor"),
+        (
+            lambda: total_derivative(energy, 1.0, {}),
+            ValueError,
+            "energy takes 'y', which is neither x nor",
+        ),
         (
             lambda: total_derivative(energy, 1.0, {"y": lambda x, w: x}),
             ValueError,
@@ -147,15 +194,33 @@ def test_paths_are_left_out_where_they_are_too_many_and_the_total_is_not():
             ValueError,
             "gives 'w', which nothing takes",
         ),
-        (lambda: total_derivative(energy, 1.0, {"x": lambda y: y, "y": lambda x: x}), ValueError, "'x', but that is x"),
         (
-            lambda: total_derivative(energy, 1.0, {"y": lambda z: z, "z": lambda x, y: y}),
+            lambda: total_derivative(energy, 1.0, {"x": lambda y: y, "y": lambda x: x}),
+            ValueError,
+            "'x', but that is x",
+        ),
+        (
+            lambda: total_derivative(
+                energy, 1.0, {"y": lambda z: z, "z": lambda x, y: y}
+            ),
             ValueError,
             "dependencies must have no cycle; got",
         ),
-        (lambda: total_derivative(energy, 1, {"y": lambda x: x}), NotInexactError, "x must be real floating"),
-        (lambda: total_derivative(energy, 1.0, {"y": lambda x: 3}), NotInexactError, "y must be real floating"),
-        (lambda: total_derivative(lambda x, y: (x, y), 1.0, {"y": lambda x: x}), ValueError, "must give one array"),
+        (
+            lambda: total_derivative(energy, 1, {"y": lambda x: x}),
+            NotInexactError,
+            "x must be real floating",
+        ),
+        (
+            lambda: total_derivative(energy, 1.0, {"y": lambda x: 3}),
+            NotInexactError,
+            "y must be real floating",
+        ),
+        (
+            lambda: total_derivative(lambda x, y: (x, y), 1.0, {"y": lambda x: x}),
+            ValueError,
+            "must give one array",
+        ),
     ],
 )
 def test_bad_input_is_named_with_what_to_do(call, error, words):
@@ -164,4 +229,11 @@ def test_bad_input_is_named_with_what_to_do(call, error, words):
 
 
 def test_arguments_may_be_called_as_the_functions_own():
-    assert float(partial_derivative(lambda f, argument: f * argument, "f", f=2.0, argument=3.0)) == 3.0
+    assert (
+        float(
+            partial_derivative(
+                lambda f, argument: f * argument, "f", f=2.0, argument=3.0
+            )
+        )
+        == 3.0
+    )

@@ -15,8 +15,34 @@ HELD_OUT_SHA256 = "a542b9fa0f63ed85b3827badabb45fd0af18cca372e96537d10d80cd7873e
 BOTH = (*problems.DEVELOPMENT, *problems.HELD_OUT)
 KINDS = {"smooth", "scaled", "noisy", "kink", "jump", "one-sided", "unresolved", "nan"}
 WITH_DERIVATIVE = {"smooth", "scaled", "noisy"}
-NAMES = ("exp", "log", "log1p", "sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan", "asinh", "acosh")
-NAMES += ("atanh", "sqrt", "cbrt", "floor", "sign", "erf", "erfc", "gamma", "loggamma", "nan")
+NAMES = (
+    "exp",
+    "log",
+    "log1p",
+    "sin",
+    "cos",
+    "tan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "asin",
+    "acos",
+    "atan",
+    "asinh",
+    "acosh",
+)
+NAMES += (
+    "atanh",
+    "sqrt",
+    "cbrt",
+    "floor",
+    "sign",
+    "erf",
+    "erfc",
+    "gamma",
+    "loggamma",
+    "nan",
+)
 PIECEWISE = {
     "where": lambda condition, yes, no: yes if condition else no,
     "maximum": max,
@@ -25,7 +51,12 @@ PIECEWISE = {
     "single": lambda value: value,
 }
 # At the point itself these are written by cases: h -> quotient, whose limit is seen by eye.
-BY_CASES = {"x * abs(x)", "abs(x) ** 3", "x**3 * sign(x)", "where(x == 0, 0.0, x**2 * sin(1 / x))"}
+BY_CASES = {
+    "x * abs(x)",
+    "abs(x) ** 3",
+    "x**3 * sign(x)",
+    "where(x == 0, 0.0, x**2 * sin(1 / x))",
+}
 
 
 def exact(problem):
@@ -36,7 +67,9 @@ def exact(problem):
 
 def test_held_out_half_is_the_one_written_before_the_estimator():
     file = Path(problems.__file__).parent / "held_out.py"
-    assert hashlib.sha256(file.read_text("utf-8").encode()).hexdigest() == HELD_OUT_SHA256
+    assert (
+        hashlib.sha256(file.read_text("utf-8").encode()).hexdigest() == HELD_OUT_SHA256
+    )
 
 
 def test_halves_are_large_of_every_kind_and_have_no_problem_in_common():
@@ -44,7 +77,9 @@ def test_halves_are_large_of_every_kind_and_have_no_problem_in_common():
     assert min(map(len, halves)) >= 60
     assert [{p.kind for p in half} for half in halves] == [KINDS, KINDS]
     assert not {p.name for p in halves[0]} & {p.name for p in halves[1]}
-    assert not [p.name for p in BOTH if (p.derivative is None) == (p.kind in WITH_DERIVATIVE)]
+    assert not [
+        p.name for p in BOTH if (p.derivative is None) == (p.kind in WITH_DERIVATIVE)
+    ]
 
 
 def test_recorded_digits_are_those_of_mpmath():
@@ -55,12 +90,16 @@ def test_recorded_digits_are_those_of_mpmath():
         size = abs(np.log10(abs(problem.x))) if problem.x else 0
         with mpmath.workdps(60 + 3 * int(size)):
             derivative = mpmath.diff(exact(problem), mpmath.mpf(problem.x))
-            if abs(derivative - mpmath.mpf(problem.derivative)) > 1e-28 * abs(derivative):
+            if abs(derivative - mpmath.mpf(problem.derivative)) > 1e-28 * abs(
+                derivative
+            ):
                 wrong.append(problem.name)
     assert not wrong
 
 
-@pytest.mark.parametrize("problem", [p for p in BOTH if p.expression in BY_CASES], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "problem", [p for p in BOTH if p.expression in BY_CASES], ids=lambda p: p.name
+)
 def test_quotients_of_what_is_written_by_cases_shrink_with_the_step(problem):
     f, h = problem.function(), np.logspace(-3, -30, 28)
     quotients = (f(problem.x + h) - f(problem.x - h)) / (2 * h)
@@ -72,5 +111,7 @@ def test_numpy_function_is_mpmaths_in_double_precision():
     smooth = [p for p in BOTH if p.kind == "smooth" and p.expression not in BY_CASES]
     for problem in smooth:
         np.testing.assert_allclose(
-            problem.function()(problem.x), float(exact(problem)(mpmath.mpf(problem.x))), rtol=1e-12
+            problem.function()(problem.x),
+            float(exact(problem)(mpmath.mpf(problem.x))),
+            rtol=1e-12,
         )

@@ -14,18 +14,40 @@ from research.derivatives.exact import derivative, gradient, hessian, jacobian
 
 REFERENCE = Path(__file__).parent.parent / "reference"
 SCALAR, MULTI, EDGES = (
-    {case["name"]: case for case in json.loads((REFERENCE / f"{name}.json").read_text("utf-8"))["cases"]}
+    {
+        case["name"]: case
+        for case in json.loads((REFERENCE / f"{name}.json").read_text("utf-8"))["cases"]
+    }
     for name in ("deriv_scalar", "deriv_multi", "edge_cases")
 )
 MOST = 1e-12  # Of the relative error. Each case is met to this, or its formula cancels and stands in one of the tables below.
 ORDERS = range(5)
-PLAIN = ("exp", "log", "log1p", "expm1", "log2", "log10", "sin", "cos", "tan", "sinh", "cosh", "tanh", "sqrt")
+PLAIN = (
+    "exp",
+    "log",
+    "log1p",
+    "expm1",
+    "log2",
+    "log10",
+    "sin",
+    "cos",
+    "tan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "sqrt",
+)
 INVERSE = ("asin", "acos", "atan", "asinh", "acosh", "atanh")
 NAMES = {
     **{name: getattr(jnp, name) for name in PLAIN},
     **{name: getattr(jnp, "arc" + name[1:]) for name in INVERSE},
     **{name: getattr(jax.scipy.special, name) for name in ("erf", "erfc", "digamma")},
-    **{"lgamma": jax.scipy.special.gammaln, "pi": math.pi, "sigmoid": jax.nn.sigmoid, "softplus": jax.nn.softplus},
+    **{
+        "lgamma": jax.scipy.special.gammaln,
+        "pi": math.pi,
+        "sigmoid": jax.nn.sigmoid,
+        "softplus": jax.nn.softplus,
+    },
 }
 
 
@@ -49,14 +71,30 @@ def tangent_less_itself(x):
 # case: (point, what is wrong there under jax, a form that is right there).
 STABLE = {
     "a006": (1.0009765625, "the expanded power cancels", lambda x: (x - 1) ** 9),
-    "a013": (-40.0, "jax differentiates expm1 as expm1(x) + 1", lambda x: jnp.exp(x) - 1),
+    "a013": (
+        -40.0,
+        "jax differentiates expm1 as expm1(x) + 1",
+        lambda x: jnp.exp(x) - 1,
+    ),
     "a026": (0.0001, "the quotient's derivatives cancel near 0", sine_over_itself),
     "a030": (0.0078125, "tan(x) - x cancels near 0", tangent_less_itself),
-    "a037": (0.25, "jax differentiates tanh as 1 - tanh²", lambda x: 1 - 2 / (jnp.exp(100 * x) + 1)),
-    "a040": (40.0, "jax differentiates sigmoid as s (1 - s)", lambda x: 1 / (1 + jnp.exp(-x))),
+    "a037": (
+        0.25,
+        "jax differentiates tanh as 1 - tanh²",
+        lambda x: 1 - 2 / (jnp.exp(100 * x) + 1),
+    ),
+    "a040": (
+        40.0,
+        "jax differentiates sigmoid as s (1 - s)",
+        lambda x: 1 / (1 + jnp.exp(-x)),
+    ),
     "a042": (-50.0, "1 - s again", lambda x: x - jnp.log1p(jnp.exp(x))),
     "a051": (-1e5, "1/s - x²/s³ cancels", lambda x: -x + 1 / (jnp.sqrt(1 + x**2) - x)),
-    "a053": (1.0, "1/s - x²/s³ cancels", lambda x: x + 1e-6 / (jnp.sqrt(x**2 + 1e-6) + x)),
+    "a053": (
+        1.0,
+        "1/s - x²/s³ cancels",
+        lambda x: x + 1e-6 / (jnp.sqrt(x**2 + 1e-6) + x),
+    ),
 }
 REPAIRED = {"a013": (0, 11)}  # Wrong in jax 0.10.2, right in 0.12.
 STABLE_MULTI = {
@@ -66,8 +104,16 @@ STABLE_MULTI = {
         "1 + exp(-21) is rounded",
         lambda x: jnp.log1p(jnp.exp(-(1.5 * x[0] - 0.5 * x[1] + x[2]))),
     ),
-    "a014": ([1e4, 1e-4], "squares cancel", lambda x: (2 * x[0]) * (2 * x[1]) - 4 * x[0] * x[1]),
-    "a022": ([30.0, 0.0, -5.0], "p (1 - p) cancels", lambda x: 1 / jnp.sum(jnp.exp(x[None, :] - x[:, None]), axis=1)),
+    "a014": (
+        [1e4, 1e-4],
+        "squares cancel",
+        lambda x: (2 * x[0]) * (2 * x[1]) - 4 * x[0] * x[1],
+    ),
+    "a022": (
+        [30.0, 0.0, -5.0],
+        "p (1 - p) cancels",
+        lambda x: 1 / jnp.sum(jnp.exp(x[None, :] - x[:, None]), axis=1),
+    ),
 }
 
 
@@ -78,7 +124,10 @@ def scalar_function(expression):
 def multi_function(expression):
     def f(x):
         names = {**NAMES, **{f"x{i + 1}": x[i] for i in range(len(x))}}
-        found = [eval(e, names) for e in ([expression] if isinstance(expression, str) else expression)]
+        found = [
+            eval(e, names)
+            for e in ([expression] if isinstance(expression, str) else expression)
+        ]
         return found[0] if isinstance(expression, str) else jnp.stack(found)
 
     return f
@@ -87,22 +136,38 @@ def multi_function(expression):
 def errors(got, truth):
     """Relative errors, entry by entry; where the truth is 0, over the largest entry."""
     got, truth = np.asarray(got, float), np.asarray(truth, float)
-    scale = np.where(truth == 0, np.max(np.abs(truth), initial=0.0) or 1.0, np.abs(truth))
+    scale = np.where(
+        truth == 0, np.max(np.abs(truth), initial=0.0) or 1.0, np.abs(truth)
+    )
     off = np.abs(got - truth)
     return np.where(np.isfinite(got), np.where(off < 1e-300, 0.0, off / scale), np.inf)
 
 
 def orders(f):
-    return jax.vmap(lambda x: jnp.stack([jnp.asarray(derivative(f, x, order=n), float) for n in ORDERS]))
+    return jax.vmap(
+        lambda x: jnp.stack(
+            [jnp.asarray(derivative(f, x, order=n), float) for n in ORDERS]
+        )
+    )
 
 
 @pytest.fixture(scope="module")
 def scalar_errors():
     """case -> the errors of value and derivatives, shape (points, orders); all cases are one program."""
-    functions = {name: orders(scalar_function(case["expr"])) for name, case in SCALAR.items()}
-    points = {name: jnp.array([p["x"] for p in case["points"]]) for name, case in SCALAR.items()}
-    found = jax.jit(lambda points: {name: f(points[name]) for name, f in functions.items()})(points)
-    truth = {name: [[float(v) for v in p["values"]] for p in case["points"]] for name, case in SCALAR.items()}
+    functions = {
+        name: orders(scalar_function(case["expr"])) for name, case in SCALAR.items()
+    }
+    points = {
+        name: jnp.array([p["x"] for p in case["points"]])
+        for name, case in SCALAR.items()
+    }
+    found = jax.jit(
+        lambda points: {name: f(points[name]) for name, f in functions.items()}
+    )(points)
+    truth = {
+        name: [[float(v) for v in p["values"]] for p in case["points"]]
+        for name, case in SCALAR.items()
+    }
     return {name: errors(found[name], truth[name]) for name in SCALAR}
 
 
@@ -116,9 +181,15 @@ def test_derivatives_equal_the_recorded_digits(scalar_errors, name):
 @pytest.mark.parametrize("name", STABLE)
 def test_stable_form_is_right_where_jax_is_wrong(scalar_errors, name):
     x, _, stable = STABLE[name]
-    point, plain = next((p, e) for p, e in zip(SCALAR[name]["points"], scalar_errors[name], strict=True) if p["x"] == x)
+    point, plain = next(
+        (p, e)
+        for p, e in zip(SCALAR[name]["points"], scalar_errors[name], strict=True)
+        if p["x"] == x
+    )
     is_repaired = jax.__version_info__ >= REPAIRED.get(name, (99,))
-    assert (plain.max() <= MOST) == is_repaired  # When a release of JAX repairs another, this line says so.
+    assert (
+        plain.max() <= MOST
+    ) == is_repaired  # When a release of JAX repairs another, this line says so.
     found = jax.jit(orders(stable))(jnp.array([x]))[0]
     assert errors(found, [float(v) for v in point["values"]]).max() < MOST
 
@@ -133,11 +204,21 @@ def multi_parts(f, case):
 @pytest.fixture(scope="module")
 def multi_errors():
     """(case, number of the point) -> the largest errors of value, gradient, Hessian or Jacobian."""
-    functions = {name: jax.vmap(multi_parts(multi_function(case["expr"]), case)) for name, case in MULTI.items()}
-    points = {name: jnp.array([p["x"] for p in case["points"]]) for name, case in MULTI.items()}
-    found = jax.jit(lambda points: {name: f(points[name]) for name, f in functions.items()})(points)
+    functions = {
+        name: jax.vmap(multi_parts(multi_function(case["expr"]), case))
+        for name, case in MULTI.items()
+    }
+    points = {
+        name: jnp.array([p["x"] for p in case["points"]])
+        for name, case in MULTI.items()
+    }
+    found = jax.jit(
+        lambda points: {name: f(points[name]) for name, f in functions.items()}
+    )(points)
     return {
-        (name, i): {part: multi_error(got[i], p[part]) for part, got in found[name].items()}
+        (name, i): {
+            part: multi_error(got[i], p[part]) for part, got in found[name].items()
+        }
         for name, case in MULTI.items()
         for i, p in enumerate(case["points"])
     }
@@ -151,13 +232,19 @@ def multi_error(got, truth):
 def test_gradients_hessians_and_jacobians_equal_the_recorded_digits(multi_errors, name):
     for i, point in enumerate(MULTI[name]["points"]):
         if name not in STABLE_MULTI or point["x"] != STABLE_MULTI[name][0]:
-            assert max(multi_errors[name, i].values()) < MOST, (MULTI[name]["expr"], point["x"], multi_errors[name, i])
+            assert max(multi_errors[name, i].values()) < MOST, (
+                MULTI[name]["expr"],
+                point["x"],
+                multi_errors[name, i],
+            )
 
 
 @pytest.mark.parametrize("name", STABLE_MULTI)
 def test_stable_form_of_many_variables_is_right_where_jax_is_wrong(multi_errors, name):
     x, _, stable = STABLE_MULTI[name]
-    number, point = next((i, p) for i, p in enumerate(MULTI[name]["points"]) if p["x"] == x)
+    number, point = next(
+        (i, p) for i, p in enumerate(MULTI[name]["points"]) if p["x"] == x
+    )
     assert max(multi_errors[name, number].values()) > MOST
     found = jax.jit(multi_parts(stable, MULTI[name]))(jnp.array(x))
     assert max(multi_error(got, point[part]) for part, got in found.items()) < MOST
@@ -194,6 +281,10 @@ EDGE_FORMS = {
 @pytest.mark.parametrize("name", EDGES)
 def test_derivatives_at_edges_are_the_mathematical_ones(name):
     case = EDGES[name]
-    truth = [float(Fraction(v)) if "/" in v else float(v) for v in case["derivatives_0_to_k"]]
-    found = [derivative(EDGE_FORMS[name], case["x"], order=n) for n in range(len(truth))]
+    truth = [
+        float(Fraction(v)) if "/" in v else float(v) for v in case["derivatives_0_to_k"]
+    ]
+    found = [
+        derivative(EDGE_FORMS[name], case["x"], order=n) for n in range(len(truth))
+    ]
     assert errors(found, truth).max() < MOST, (found, truth)

@@ -13,9 +13,11 @@ import pytest
 from research.derivatives import rules
 from research.derivatives.rules import DERIVATIVE_RULES, find_rule, verify_rule
 
-RECORDED = json.loads((Path(__file__).parent.parent / "reference" / "derivative_rules.json").read_text("utf-8"))[
-    "cases"
-]
+RECORDED = json.loads(
+    (Path(__file__).parent.parent / "reference" / "derivative_rules.json").read_text(
+        "utf-8"
+    )
+)["cases"]
 u = lambda x, c: mpmath.sin(c["a"] * x)
 v = lambda x, c: 2 + mpmath.tanh(c["b"] * x)
 # Every f once more, in mpmath, whose numerical derivative knows no rule.
@@ -37,7 +39,9 @@ IN_MPMATH = {
     "product": lambda x, c: u(x, c) * v(x, c),
     "quotient": lambda x, c: u(x, c) / v(x, c),
     "chain": lambda x, c: u(v(x, c), c),
-    "inverse function": lambda x, c: mpmath.findroot(lambda y: y**3 + c["a"] * y - x, x / c["a"] / 2),
+    "inverse function": lambda x, c: mpmath.findroot(
+        lambda y: y**3 + c["a"] * y - x, x / c["a"] / 2
+    ),
     "power of functions": lambda x, c: v(x, c) ** u(x, c),
     "sine": lambda x, c: mpmath.sin(x),
     "cosine": lambda x, c: mpmath.cos(x),
@@ -52,8 +56,17 @@ IN_MPMATH = {
     "softplus": lambda x, c: mpmath.log(1 + mpmath.exp(x)),
     "rectifier": lambda x, c: max(x, mpmath.mpf(0)),
 }
-POINTS = (0.375, 0.625, -0.5, 2.25)  # Exact in binary; those in a rule's domain are recorded, whatever its interval.
-CONSTANTS = {"a": (1.25, 1.75, 0.75, 1.5), "b": (0.5, -1.25, 1.0, 0.25), "c": (4.5, -3.0, 2.0, 0.25)}
+POINTS = (
+    0.375,
+    0.625,
+    -0.5,
+    2.25,
+)  # Exact in binary; those in a rule's domain are recorded, whatever its interval.
+CONSTANTS = {
+    "a": (1.25, 1.75, 0.75, 1.5),
+    "b": (0.5, -1.25, 1.0, 0.25),
+    "c": (4.5, -3.0, 2.0, 0.25),
+}
 CONSTANTS |= {"n": (1, 2, 3, 6), "r": (-1.5, 0.5, 2.75, 3.25)}
 
 
@@ -67,9 +80,19 @@ def record():
             if not rule.contains(x, constants) or (abs(x) > 1 and rule.interval[1] < 1):
                 continue
             with mpmath.workdps(60):
-                value, slope = f(mpmath.mpf(x), constants), mpmath.diff(lambda t: f(t, constants), mpmath.mpf(x))  # noqa: B023
+                at_constants = lambda t, f=f, c=constants: f(t, c)
+                value = at_constants(mpmath.mpf(x))
+                slope = mpmath.diff(at_constants, mpmath.mpf(x))
                 digits = [mpmath.nstr(number, 30) for number in (value, slope)]
-            cases.append({"rule": name, "x": x, "constants": constants, "f": digits[0], "derivative": digits[1]})
+            cases.append(
+                {
+                    "rule": name,
+                    "x": x,
+                    "constants": constants,
+                    "f": digits[0],
+                    "derivative": digits[1],
+                }
+            )
     return cases
 
 
@@ -86,7 +109,9 @@ def test_recorded_digits_are_those_of_mpmath():
     ]
     for old, new in zip(RECORDED, again, strict=True):
         for part in ("f", "derivative"):
-            assert mpmath.almosteq(mpmath.mpf(old[part]), mpmath.mpf(new[part]), 1e-14), old
+            assert mpmath.almosteq(
+                mpmath.mpf(old[part]), mpmath.mpf(new[part]), 1e-14
+            ), old
     assert {c["rule"] for c in RECORDED} == set(DERIVATIVE_RULES)
 
 
@@ -96,31 +121,59 @@ def test_rule_equals_the_recorded_digits(name):
     assert len(cases) >= 2
     for case in cases:
         x = jnp.asarray(case["x"])
-        np.testing.assert_allclose(rule.function(x, case["constants"]), float(case["f"]), rtol=1e-14, atol=1e-15)
+        np.testing.assert_allclose(
+            rule.function(x, case["constants"]),
+            float(case["f"]),
+            rtol=1e-14,
+            atol=1e-15,
+        )
         slope = rule.derivative(x, case["constants"])
-        np.testing.assert_allclose(slope, float(case["derivative"]), rtol=3e-14, atol=1e-15)
+        np.testing.assert_allclose(
+            slope, float(case["derivative"]), rtol=3e-14, atol=1e-15
+        )
 
 
 @pytest.mark.parametrize("name", DERIVATIVE_RULES)
 def test_rule_agrees_with_jax_and_with_differences(checks, name):
     # Differences: ε^(6/7) = 4e-14, times the sixth power of how fast f changes against its interval; Newton's root is steepest.
     assert checks[name].residual_jax < 3e-15
-    assert checks[name].residual_differences < (3e-9 if name == "inverse function" else 2e-11)
+    assert checks[name].residual_differences < (
+        3e-9 if name == "inverse function" else 2e-11
+    )
 
 
-@pytest.mark.parametrize("name", ["constant", "power", "product", "quotient", "chain", "inverse function", "sigmoid"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "constant",
+        "power",
+        "product",
+        "quotient",
+        "chain",
+        "inverse function",
+        "sigmoid",
+    ],
+)
 def test_check_sees_a_rule_that_is_a_millionth_off(monkeypatch, name):
     rule = DERIVATIVE_RULES[name]
-    scale = lambda x, c: rule.derivative(x, c) + 1e-6 * jnp.abs(rule.function(x, c)) + 1e-6
+    scale = lambda x, c: (
+        rule.derivative(x, c) + 1e-6 * jnp.abs(rule.function(x, c)) + 1e-6
+    )
     monkeypatch.setitem(DERIVATIVE_RULES, name, rule._replace(derivative=scale))
     check = verify_rule(name, jax.random.key(1))
     assert check.residual_jax > 1e-8
     assert check.residual_differences > 1e-8
 
 
-def test_check_sees_a_chain_rule_with_the_outer_derivative_at_the_wrong_place(monkeypatch):
-    wrong = lambda x, c: c["a"] * jnp.cos(c["a"] * x) * c["b"] * (1 - jnp.tanh(c["b"] * x) ** 2)
-    monkeypatch.setitem(DERIVATIVE_RULES, "chain", DERIVATIVE_RULES["chain"]._replace(derivative=wrong))
+def test_check_sees_a_chain_rule_with_the_outer_derivative_at_the_wrong_place(
+    monkeypatch,
+):
+    wrong = lambda x, c: (
+        c["a"] * jnp.cos(c["a"] * x) * c["b"] * (1 - jnp.tanh(c["b"] * x) ** 2)
+    )
+    monkeypatch.setitem(
+        DERIVATIVE_RULES, "chain", DERIVATIVE_RULES["chain"]._replace(derivative=wrong)
+    )
     check = verify_rule("chain", jax.random.key(1))
     assert min(check.residual_jax, check.residual_differences) > 0.1
 
@@ -136,10 +189,16 @@ def test_points_are_drawn_inside_the_domain_and_differ_by_key():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: verify_rule("logarithm", points=[1.0, -2.0]), "the rule logarithm holds for x > 0; got x = -2."),
+        (
+            lambda: verify_rule("logarithm", points=[1.0, -2.0]),
+            "the rule logarithm holds for x > 0; got x = -2.",
+        ),
         (lambda: verify_rule("arcsine", points=1.5), "holds for |x| < 1; got x = 1.5"),
         (lambda: verify_rule("rectifier", points=0.0), "x ≠ 0; got x = 0"),
-        (lambda: verify_rule("produkt", jax.random.key(0)), "unknown rule 'produkt'; did you mean 'product'"),
+        (
+            lambda: verify_rule("produkt", jax.random.key(0)),
+            "unknown rule 'produkt'; did you mean 'product'",
+        ),
         (lambda: find_rule("gossip"), "unknown rule 'gossip'. Known: "),
         (lambda: verify_rule("sine"), "give a key"),
     ],
@@ -150,4 +209,6 @@ def test_bad_input_is_named_with_what_to_do(call, words):
 
 
 def test_every_public_name_is_there():
-    assert {"DERIVATIVE_RULES", "Rule", "RuleCheck", "find_rule", "verify_rule"} == set(rules.__all__)
+    assert {"DERIVATIVE_RULES", "Rule", "RuleCheck", "find_rule", "verify_rule"} == set(
+        rules.__all__
+    )

@@ -34,8 +34,12 @@ def sample(seed: int, cases: int) -> list[Case]:
     for of_call in left.values():
         generator.shuffle(of_call)
     chosen: collections.Counter[str] = collections.Counter()
-    while sum(chosen.values()) < cases and any(chosen[name] < len(of_call) for name, of_call in left.items()):
-        open_ones = [name for name, of_call in left.items() if chosen[name] < len(of_call)]
+    while sum(chosen.values()) < cases and any(
+        chosen[name] < len(of_call) for name, of_call in left.items()
+    ):
+        open_ones = [
+            name for name, of_call in left.items() if chosen[name] < len(of_call)
+        ]
         generator.shuffle(open_ones)
         for name in open_ones[: cases - sum(chosen.values())]:
             chosen[name] += 1
@@ -55,19 +59,27 @@ def shares(outcomes: Sequence[Outcome]) -> dict[str, float]:
 
 def table(outcomes: Sequence[Outcome]) -> str:
     """Counts of each function and of each kind of error, worst first."""
-    by_function: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    by_function: dict[str, collections.Counter[str]] = collections.defaultdict(
+        collections.Counter
+    )
     for outcome in outcomes:
         by_function[outcome.case.call.name][outcome.kind] += 1
     bad = lambda counts: counts["unclear error"] + counts["silent nonsense"]
     lines = [f"{'function':50} " + " ".join(f"{kind:>16}" for kind in KINDS)]
     for name, counts in sorted(by_function.items(), key=lambda item: -bad(item[1])):
         lines.append(f"{name:50} " + " ".join(f"{counts[kind]:16}" for kind in KINDS))
-    unclear = collections.Counter((o.error, o.message[:60]) for o in outcomes if o.kind == "unclear error")
+    unclear = collections.Counter(
+        (o.error, o.message[:60]) for o in outcomes if o.kind == "unclear error"
+    )
     lines += ["", "unclear errors, the most frequent:"]
-    lines += [f"{count:6}  {error}: {message}" for (error, message), count in unclear.most_common(40)]
+    lines += [
+        f"{count:6}  {error}: {message}"
+        for (error, message), count in unclear.most_common(40)
+    ]
     lines += [
         "",
-        f"{len(outcomes)} calls: " + ", ".join(f"{kind} {share:.1%}" for kind, share in shares(outcomes).items()),
+        f"{len(outcomes)} calls: "
+        + ", ".join(f"{kind} {share:.1%}" for kind, share in shares(outcomes).items()),
     ]
     return "\n".join(lines)
 

@@ -64,9 +64,13 @@ def outcome_of(case: Case) -> Outcome:
         value = case.wrong.make()
     try:
         with quiet(), at_most(SECONDS):
-            result = perform(case.call.function, {**case.call.arguments, case.argument: value})
+            result = perform(
+                case.call.function, {**case.call.arguments, case.argument: value}
+            )
     except NeverEndsError:
-        return Outcome(case, "unclear error", "NeverEndsError", f"no end after {SECONDS} s")
+        return Outcome(
+            case, "unclear error", "NeverEndsError", f"no end after {SECONDS} s"
+        )
     except (Exception, SystemExit) as error:
         kind = "clear error" if is_clear(error, case) else "unclear error"
         return Outcome(case, kind, type(error).__name__, first_line(error))
@@ -84,19 +88,32 @@ def is_clear(error: BaseException, case: Case) -> bool:
         return False
     frames = traceback.extract_tb(error.__traceback__)
     inner = Path(frames[-1].filename)
-    by_python = isinstance(error, TypeError) and "() got an unexpected keyword argument" in str(error)
+    by_python = isinstance(
+        error, TypeError
+    ) and "() got an unexpected keyword argument" in str(error)
     if not (
-        inner.is_relative_to(LIBRARY) or by_python or (inner.is_relative_to(HERE) and "wrong_values" not in inner.name)
+        inner.is_relative_to(LIBRARY)
+        or by_python
+        or (inner.is_relative_to(HERE) and "wrong_values" not in inner.name)
     ):
         return False
-    named = any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", str(error)) for name in names(case))
-    return named or (isinstance(error, OSError | ValueError) and shows_path(error, case))
+    named = any(
+        re.search(rf"(?<!\w){re.escape(name)}(?!\w)", str(error))
+        for name in names(case)
+    )
+    return named or (
+        isinstance(error, OSError | ValueError) and shows_path(error, case)
+    )
 
 
 def shows_path(error: BaseException, case: Case) -> bool:
     """Whether a message about a file shows the path that was given: nobody then asks which argument it is about."""
     value = case.wrong.make()
-    return isinstance(value, str | Path) and len(str(value)) > 1 and str(value) in str(error)
+    return (
+        isinstance(value, str | Path)
+        and len(str(value)) > 1
+        and str(value) in str(error)
+    )
 
 
 # A message may name an argument by a plural, or by its part.
@@ -116,14 +133,22 @@ def names(case: Case) -> tuple[str, ...]:
     if case.wrong.spoilt and hasattr(valid, "_fields"):
         entries = tuple(valid._fields)
     # A check is told what its argument is called.
-    told = (str(case.call.arguments["name"]),) if ".check_" in case.call.name and "name" in case.call.arguments else ()
+    told = (
+        (str(case.call.arguments["name"]),)
+        if ".check_" in case.call.name and "name" in case.call.arguments
+        else ()
+    )
     return (case.argument, *ALSO.get(case.argument, ()), *entries, *told)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Without warnings and without a word on the terminal."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        np.errstate(all="ignore"),
+    ):
         warnings.simplefilter("ignore")
         yield
 
@@ -147,15 +172,57 @@ def at_most(seconds: float) -> Iterator[None]:
 # ---- Does it make sense that a value was accepted?
 
 NOT_NUMBERS = {
-    *("text", "empty text", "bytes", "object", "empty dict", "dict", "dict of lists", "list of texts", "list of None"),
-    *("set", "set of texts", "array of texts", "array of objects", "array of dates", "structured array", "class"),
-    *("function without arguments", "function of five arguments", "function that gives None", "ragged list"),
-    *("function that gives a text", "function that gives an object", "function that gives an integer"),
-    *("optax constructor", "rule", "generator", "slice", "ellipsis", "path", "date", "module", "namespace"),
+    *(
+        "text",
+        "empty text",
+        "bytes",
+        "object",
+        "empty dict",
+        "dict",
+        "dict of lists",
+        "list of texts",
+        "list of None",
+    ),
+    *(
+        "set",
+        "set of texts",
+        "array of texts",
+        "array of objects",
+        "array of dates",
+        "structured array",
+        "class",
+    ),
+    *(
+        "function without arguments",
+        "function of five arguments",
+        "function that gives None",
+        "ragged list",
+    ),
+    *(
+        "function that gives a text",
+        "function that gives an object",
+        "function that gives an integer",
+    ),
+    *(
+        "optax constructor",
+        "rule",
+        "generator",
+        "slice",
+        "ellipsis",
+        "path",
+        "date",
+        "module",
+        "namespace",
+    ),
     *("other NamedTuple", "empty Batch", "shape without values", "keys", "key"),
 }
 FUNCTIONS = {
-    *("class", "function without arguments", "function of five arguments", "function that gives None"),
+    *(
+        "class",
+        "function without arguments",
+        "function of five arguments",
+        "function that gives None",
+    ),
     *(
         "function that gives a text",
         "function that gives an object",
@@ -185,9 +252,21 @@ ANY_SIGN = {"seed", "axis", "value", "offset", "at", "step", "x", "count", "f_mi
 # Functions are called later, or never: what they give cannot be known.
 # Any pytree of numbers has parameters, and any value a name that is not known; a result's other fields are not read.
 ANYTHING: set[str] = {
-    *("models.count_parameters.params", "models.describe.params", "models.list_parameters.params"),
-    *("models.check_same_architecture.params", "models.check_same_architecture.expected", "naming.known_names.name"),
-    *("objectives.l1_penalty().params", "objectives.l2_penalty().params", "minimise.in_words.minimum"),
+    *(
+        "models.count_parameters.params",
+        "models.describe.params",
+        "models.list_parameters.params",
+    ),
+    *(
+        "models.check_same_architecture.params",
+        "models.check_same_architecture.expected",
+        "naming.known_names.name",
+    ),
+    *(
+        "objectives.l1_penalty().params",
+        "objectives.l2_penalty().params",
+        "minimise.in_words.minimum",
+    ),
     *("update_rules.evaluation_params.state", "update_rules.evaluation_params.params"),
 }
 
@@ -226,14 +305,26 @@ def makes_sense(case: Case, value: Any, result: Any) -> bool:
         return True
     if label in ("empty dict", "dict", "dict of lists") and "mapping" in allowed:
         return True
-    sequences = ("empty list", "list", "list of texts", "empty tuple", "tuple", "range", "list of None", "generator")
+    sequences = (
+        "empty list",
+        "list",
+        "list of texts",
+        "empty tuple",
+        "tuple",
+        "range",
+        "list of None",
+        "generator",
+    )
     if label in sequences and "sequence" in allowed:
         return label != "list of None"
     if label in NOT_NUMBERS:
         return False
     if "array" in allowed:
         return (
-            label not in ("array with NaN", "NaN", "all NaN") or holds_nan(result) or result is None or callable(result)
+            label not in ("array with NaN", "NaN", "all NaN")
+            or holds_nan(result)
+            or result is None
+            or callable(result)
         )
     if label in SCALARS:
         if label in NEGATIVE and case.argument not in ANY_SIGN:
@@ -246,9 +337,14 @@ def spoilt_makes_sense(case: Case, value: Any, result: Any) -> bool:
     """Of the valid value changed in one place: a wrong type within never makes sense, another value may."""
     label = case.wrong.label.removeprefix("spoilt: ")
     bad = ("None", "text", "object", "dict", "array of texts", "function")
-    if any(label.endswith(f" {word}") for word in bad) and "field with None" not in label:
+    if (
+        any(label.endswith(f" {word}") for word in bad)
+        and "field with None" not in label
+    ):
         return False
-    return label not in ("as texts", "as objects", "as bytes", "all NaN") or holds_nan(result)
+    return label not in ("as texts", "as objects", "as bytes", "all NaN") or holds_nan(
+        result
+    )
 
 
 def holds_nan(result: Any) -> bool:
@@ -315,8 +411,15 @@ def _kinds_of_part(part: Any, valid: Any) -> set[str]:
         any(word in text for word in ("Array", "ndarray", "generic", "number"))
         and "[" not in text.partition("Array")[0]
     ):
-        return {"array"} if not isinstance(valid, int | float) or isinstance(valid, bool) else {"float"}
-    if any(word in text.partition("[")[0] for word in ("Sequence", "Iterable", "list", "tuple")):
+        return (
+            {"array"}
+            if not isinstance(valid, int | float) or isinstance(valid, bool)
+            else {"float"}
+        )
+    if any(
+        word in text.partition("[")[0]
+        for word in ("Sequence", "Iterable", "list", "tuple")
+    ):
         return {"sequence"}
     if any(word in text.partition("[")[0] for word in ("Mapping", "dict")):
         return {"mapping"}
@@ -345,4 +448,6 @@ def kinds_of_value(valid: Any) -> set[str]:
 
 
 def is_key(value: Any) -> bool:
-    return isinstance(value, jax.Array) and jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return isinstance(value, jax.Array) and jax.numpy.issubdtype(
+        value.dtype, jax.dtypes.prng_key
+    )

@@ -14,7 +14,18 @@ import numpy as np
 import optax
 
 import research
-from research import datasets, lanes, losses, models, objectives, runs, samplers, studies, types, update_rules
+from research import (
+    datasets,
+    lanes,
+    losses,
+    models,
+    objectives,
+    runs,
+    samplers,
+    studies,
+    types,
+    update_rules,
+)
 from research.studies.spaces import Range
 from research.types import Batch, Saved, Sequences
 
@@ -50,13 +61,23 @@ NOT_CALLED = {
 
 def public_functions() -> dict[str, Callable]:
     """Every function that a module of `research/__init__.pyi` shows, by name, once."""
-    modules = [line.split()[-1] for line in STUB.read_text(encoding="utf-8").splitlines() if " as " in line]
+    modules = [
+        line.split()[-1]
+        for line in STUB.read_text(encoding="utf-8").splitlines()
+        if " as " in line
+    ]
     found = {}
     for module_name in modules:
         module = importlib.import_module(f"research.{module_name}")
         for name, value in vars(module).items():
-            shown = not name.startswith("_") and name in getattr(module, "__all__", [name])
-            if shown and inspect.isfunction(value) and value.__module__.startswith(module.__name__):
+            shown = not name.startswith("_") and name in getattr(
+                module, "__all__", [name]
+            )
+            if (
+                shown
+                and inspect.isfunction(value)
+                and value.__module__.startswith(module.__name__)
+            ):
                 found[f"{module_name}.{name}"] = value
     return found
 
@@ -126,13 +147,21 @@ def workload():
 @functools.cache
 def small_study():
     terms = {"budget": 2, "passes": 20, "seeds": 3, "tuning_seeds": 3}
-    protocol, bring = studies.plan(["gradient_descent", "heavy_ball"], workload(), **terms)
-    return protocol, bring, studies.measure_pairs(protocol, bring, [workload()], timed=False)
+    protocol, bring = studies.plan(
+        ["gradient_descent", "heavy_ball"], workload(), **terms
+    )
+    return (
+        protocol,
+        bring,
+        studies.measure_pairs(protocol, bring, [workload()], timed=False),
+    )
 
 
 @functools.cache
 def program():
-    return lanes.compile_program(workload(), make_sgd, samplers.full_batch(1), 4, chunk=2, width=2)
+    return lanes.compile_program(
+        workload(), make_sgd, samplers.full_batch(1), 4, chunk=2, width=2
+    )
 
 
 @functools.cache
@@ -146,7 +175,11 @@ def finished_study():
     protocol, bring, found = small_study()
     study = studies.conclude(protocol, "heavy_ball", bring, found)
     run = runs.open_run("compare", {"seed": 0}, folder() / "results")
-    return runs.finish(run, runs.Result(study.answer, study.tables, study.arrays, study.numbers), seconds=1.0).path
+    return runs.finish(
+        run,
+        runs.Result(study.answer, study.tables, study.arrays, study.numbers),
+        seconds=1.0,
+    ).path
 
 
 @functools.cache
@@ -155,12 +188,16 @@ def reference():
 
 
 def open_run():
-    return runs.Run(finished_run().path, finished_run().id, "toy", {"seed": 0}, finished=False)
+    return runs.Run(
+        finished_run().path, finished_run().id, "toy", {"seed": 0}, finished=False
+    )
 
 
 def result():
     table = runs.Table("Numbers", ("name", "value"), (("a", 1.0), ("b", 2.0)), "Two.")
-    return runs.Result("It descends.", (table,), {"curve": np.arange(3.0)}, {"total": 3.0})
+    return runs.Result(
+        "It descends.", (table,), {"curve": np.arange(3.0)}, {"total": 3.0}
+    )
 
 
 def wave():
@@ -170,7 +207,9 @@ def wave():
 def spoken():
     speakers = tuple("ab")
     index = np.arange(8)
-    return datasets.Recordings([wave()] * 8, 8000, index % 2, index // 4, index % 4, speakers)
+    return datasets.Recordings(
+        [wave()] * 8, 8000, index % 2, index // 4, index % 4, speakers
+    )
 
 
 @functools.cache
@@ -189,7 +228,9 @@ def ngram_model():
 
 @functools.cache
 def decoder():
-    return models.transformer_decoder(3, 4, width=4, num_layers=1, num_heads=2, dtype="float32")
+    return models.transformer_decoder(
+        3, 4, width=4, num_layers=1, num_heads=2, dtype="float32"
+    )
 
 
 @functools.cache
@@ -228,7 +269,10 @@ def residuals(x):
 
 
 def gap_arrays():
-    return {"passes": np.array([0.0, 1.0, 2.0]), "relative": np.array([[1.0, 0.1, 0.001], [1.0, 0.9, 0.8]])}
+    return {
+        "passes": np.array([0.0, 1.0, 2.0]),
+        "relative": np.array([[1.0, 0.1, 0.001], [1.0, 0.9, 0.8]]),
+    }
 
 
 def figure_axes():
@@ -236,7 +280,9 @@ def figure_axes():
 
 
 def picture():
-    return research.figures.Picture("Title", "Caption.", research.figures.new_figure(width=2.0, height=1.0)[0])
+    return research.figures.Picture(
+        "Title", "Caption.", research.figures.new_figure(width=2.0, height=1.0)[0]
+    )
 
 
 def hyperparameters(name: str) -> dict[str, Any]:
@@ -253,22 +299,33 @@ def hyperparameters(name: str) -> dict[str, Any]:
         "clip_by_global_norm": {"max_norm": 1.0},
         "clip_by_norm": {"max_norm": 1.0},
         "clip_by_value": {"max_value": 1.0},
-        "evaluation_params": {"state": optax.sgd(0.1).init(params()), "params": params()},
+        "evaluation_params": {
+            "state": optax.sgd(0.1).init(params()),
+            "params": params(),
+        },
         "find_rule": {"name": "adam"},
-        "masked_leaves": {"mask": {"weights": True, "intercept": False}, "params": params()},
+        "masked_leaves": {
+            "mask": {"weights": True, "intercept": False},
+            "params": params(),
+        },
         "saga": {"learning_rate": 0.1, "num_examples": 4},
         "skip_nonfinite": {"rule": optax.sgd(0.1)},
         "svrg": {"learning_rate": 0.1, "period": 2},
         "with_state_dtype": {"rule": optax.adam(0.1), "dtype": "float32"},
         "gauss_newton": {"learning_rate": 1.0, "residual_fn": residual_of_params},
-        "levenberg_marquardt": {"learning_rate": 1.0, "residual_fn": residual_of_params},
+        "levenberg_marquardt": {
+            "learning_rate": 1.0,
+            "residual_fn": residual_of_params,
+        },
         "natural_gradient": {"learning_rate": 1.0, "fisher_fn": fisher_of_params},
     }
     return special.get(name, {"learning_rate": 0.1})
 
 
 def residual_of_params(params, indices=None):
-    return jnp.concatenate([params["weights"] - 1.0, jnp.atleast_1d(params["intercept"])])
+    return jnp.concatenate(
+        [params["weights"] - 1.0, jnp.atleast_1d(params["intercept"])]
+    )
 
 
 def fisher_of_params(params, indices=None):
@@ -313,7 +370,10 @@ def of_schedules() -> Iterator[Call]:
         "exponential": {"initial": 0.1, "factor": 0.9},
         "inverse_square_root": {"initial": 0.1},
         "inverse_time": {"initial": 0.1},
-        "join": {"schedules": [schedules.constant(0.1), schedules.constant(0.2)], "boundaries": [5]},
+        "join": {
+            "schedules": [schedules.constant(0.1), schedules.constant(0.2)],
+            "boundaries": [5],
+        },
         "linear_warmup": {"peak": 0.1, **steps},
         "one_cycle": {"peak": 0.1, **steps},
         "piecewise": {"initial": 0.1, "boundaries": [2, 4], "values": [0.2, 0.3]},
@@ -337,18 +397,40 @@ def of_models() -> Iterator[Call]:
     small = {"width": 4, "num_layers": 1, "num_heads": 2}
     hidden = jnp.ones((1, 4, 4), jnp.float32)
     constructors: dict[str, tuple[dict[str, Any], Any]] = {
-        "cnn": ({"image_shape": (4, 4, 1), "num_classes": 2, "channels": (2,), "hidden": (3,)}, image()),
+        "cnn": (
+            {
+                "image_shape": (4, 4, 1),
+                "num_classes": 2,
+                "channels": (2,),
+                "hidden": (3,),
+            },
+            image(),
+        ),
         "linear": ({"num_features": 2}, jnp.ones((3, 2))),
         "logistic": ({"num_features": 2}, jnp.ones((3, 2))),
         "mlp": ({"sizes": [2, 3, 2]}, jnp.ones((3, 2))),
-        "recurrent": ({"num_inputs": 2, "num_hidden": 3, "num_outputs": 2}, jnp.ones((2, 4, 2))),
+        "recurrent": (
+            {"num_inputs": 2, "num_hidden": 3, "num_outputs": 2},
+            jnp.ones((2, 4, 2)),
+        ),
         "softmax": ({"num_features": 2, "num_classes": 3}, jnp.ones((3, 2))),
         "transformer_decoder": ({"vocabulary_size": 3, "context": 4, **small}, tokens),
-        "transformer_encoder": ({"vocabulary_size": 3, "context": 4, "num_classes": 2, **small}, tokens),
-        "from_linen": ({"module": linen_module(), "example": jnp.ones(2)}, jnp.ones((3, 2))),
+        "transformer_encoder": (
+            {"vocabulary_size": 3, "context": 4, "num_classes": 2, **small},
+            tokens,
+        ),
+        "from_linen": (
+            {"module": linen_module(), "example": jnp.ones(2)},
+            jnp.ones((3, 2)),
+        ),
         "augmented": ({"model": m.softmax(3, 2), "augment": m.random_flip}, None),
         "on_images": (
-            {"model": m.linear(3), "mean": jnp.full(3, 0.5), "sd": jnp.full(3, 2.0), "dtype": "float64"},
+            {
+                "model": m.linear(3),
+                "mean": jnp.full(3, 0.5),
+                "sd": jnp.full(3, 2.0),
+                "dtype": "float64",
+            },
             jnp.ones((2, 2, 3), "uint8"),
         ),
     }
@@ -359,26 +441,48 @@ def of_models() -> Iterator[Call]:
         yield Call(f"models.{name}().init", model.init, {"key": key()}, slow=True)
         if x is not None:
             yield Call(
-                f"models.{name}().apply", model.apply, {"params": model.init(key()), "x": x, "key": None}, slow=True
+                f"models.{name}().apply",
+                model.apply,
+                {"params": model.init(key()), "x": x, "key": None},
+                slow=True,
             )
     attend = {"params": block_params()["attention"], "x": hidden, "num_heads": 2}
     normalise = {"x": jnp.ones((2, 4)), "scale": jnp.ones(4), "bias": jnp.zeros(4)}
     reading = {"model": decoder(), "tokens": text_tokens(), "context": 4}
     drawn = {"model": ngram_model(), "key": key(), "prompt": [0, 1], "num_tokens": 3}
-    gradient_of = {"params": mlp_params(), "x": jnp.ones((3, 2)), "y": jnp.array([0, 1, 1])}
+    gradient_of = {
+        "params": mlp_params(),
+        "x": jnp.ones((3, 2)),
+        "y": jnp.array([0, 1, 1]),
+    }
     for name, arguments in {
         "attention": attend,
         "attention_weights": attend,
         "average_pool": {"x": image()},
-        "best_ngram": {"tokens": text_tokens(), "held_out": text_tokens(), "vocabulary_size": 3, "max_order": 2},
+        "best_ngram": {
+            "tokens": text_tokens(),
+            "held_out": text_tokens(),
+            "vocabulary_size": 3,
+            "max_order": 2,
+        },
         "block": {"params": block_params(), "x": hidden, "num_heads": 2},
         "causal_mask": {"length": 3},
         "check_same_architecture": {"params": params(), "expected": params()},
-        "check_sequences": {"sequences": Sequences(jnp.ones((2, 4, 2)), jnp.array([3, 4]))},
+        "check_sequences": {
+            "sequences": Sequences(jnp.ones((2, 4, 2)), jnp.array([3, 4]))
+        },
         "check_tokens": {"tokens": text_tokens(), "vocabulary_size": 3},
-        "convolution": {"x": image(), "weights": jnp.ones((3, 3, 1, 2)), "bias": jnp.zeros(2)},
+        "convolution": {
+            "x": image(),
+            "weights": jnp.ones((3, 3, 1, 2)),
+            "bias": jnp.zeros(2),
+        },
         "count_parameters": {"params": params()},
-        "dense": {"x": jnp.ones((3, 2)), "weights": jnp.ones((2, 4)), "intercept": jnp.zeros(4)},
+        "dense": {
+            "x": jnp.ones((3, 2)),
+            "weights": jnp.ones((2, 4)),
+            "intercept": jnp.zeros(4),
+        },
         "describe": {"params": params()},
         "dropout": {"key": key(), "x": jnp.ones((3, 2)), "rate": 0.5},
         "find_activation": {"name": "relu"},
@@ -397,7 +501,11 @@ def of_models() -> Iterator[Call]:
         "list_parameters": {"params": params()},
         "max_pool": {"x": image()},
         "mean_and_sd": {"images": np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1)},
-        "mlp_rounding_bound": {**gradient_of, "activation": "relu", "loss": "softmax_cross_entropy"},
+        "mlp_rounding_bound": {
+            **gradient_of,
+            "activation": "relu",
+            "loss": "softmax_cross_entropy",
+        },
         "mlp_value_and_gradient": gradient_of,
         "next_token_losses": reading,
         "next_token_risk": reading,
@@ -413,7 +521,9 @@ def of_models() -> Iterator[Call]:
         "sample_ngram": drawn,
         "sinusoidal_positions": {"context": 4, "width": 4},
     }.items():
-        yield Call(f"models.{name}", getattr(m, name), arguments, slow=name in {"generate"})
+        yield Call(
+            f"models.{name}", getattr(m, name), arguments, slow=name in {"generate"}
+        )
     starts = np.array([0, 3])
     yield Call(
         "models.next_token_losses()",
@@ -422,7 +532,10 @@ def of_models() -> Iterator[Call]:
         slow=True,
     )
     yield Call(
-        "models.reader()", m.reader(**reading, slice_size=2), {"params": decoder_params(), "starts": starts}, slow=True
+        "models.reader()",
+        m.reader(**reading, slice_size=2),
+        {"params": decoder_params(), "starts": starts},
+        slow=True,
     )
     yield Call("models.random_crop()", m.random_crop(1), {"key": key(), "x": image()})
 
@@ -442,10 +555,16 @@ def of_losses() -> Iterator[Call]:
         "huber": regression,
         "log_cosh": regression,
         "logistic": {"logit": jnp.array(0.5), "label": 1},
-        "sequence_cross_entropy": {"logits": jnp.ones((3, 4)), "labels": jnp.array([2, 0, -1])},
+        "sequence_cross_entropy": {
+            "logits": jnp.ones((3, 4)),
+            "labels": jnp.array([2, 0, -1]),
+        },
         "smooth_labels": {"one_hot": jnp.array([1.0, 0.0]), "smoothing": 0.1},
         "softmax_cross_entropy": {"logits": jnp.array([1.0, 2.0]), "label": 1},
-        "softmax_cross_entropy_one_hot": {"logits": jnp.array([1.0, 2.0]), "distribution": jnp.array([0.5, 0.5])},
+        "softmax_cross_entropy_one_hot": {
+            "logits": jnp.array([1.0, 2.0]),
+            "distribution": jnp.array([0.5, 0.5]),
+        },
         "squared_error": regression,
     }.items():
         yield Call(f"losses.{name}", getattr(losses, name), arguments)
@@ -463,17 +582,31 @@ def of_objectives() -> Iterator[Call]:
         "regularised": {"objective": risk, "penalties": (objectives.l2_penalty(0.5),)},
     }
     given = {"objective": risk, "params": params(), "batch": batch()}
-    of_data = {"objective": objectives.empirical_risk(linear_model(), losses.squared_error)}
+    of_data = {
+        "objective": objectives.empirical_risk(linear_model(), losses.squared_error)
+    }
     of_data |= {"params": linear_model().init(key()), "dataset": batch()}
     yield Call("objectives.check_data", objectives.check_data, of_data, slow=True)
-    yield Call("objectives.gradient_covariance_trace", objectives.gradient_covariance_trace, given, slow=True)
+    yield Call(
+        "objectives.gradient_covariance_trace",
+        objectives.gradient_covariance_trace,
+        given,
+        slow=True,
+    )
     for name, arguments in made.items():
         function = getattr(objectives, name)
         yield Call(f"objectives.{name}", function, arguments)
         if name != "regularised":
-            on = {"params": params()} if "penalty" in name else {"params": params(), "batch": labelled()}
+            on = (
+                {"params": params()}
+                if "penalty" in name
+                else {"params": params(), "batch": labelled()}
+            )
             yield Call(
-                f"objectives.{name}()", function(**arguments), on, slow=name in {"in_slices", "per_example_gradients"}
+                f"objectives.{name}()",
+                function(**arguments),
+                on,
+                slow=name in {"in_slices", "per_example_gradients"},
             )
 
 
@@ -489,7 +622,11 @@ def of_derivatives() -> Iterator[Call]:
         ("cost", timed, True),
         ("cost_ratio", {"transform": jax.grad, **timed}, True),
         ("counted_cost", {"f": cube, "args": (x,)}, False),
-        ("critical_points", {"f": saddle, "starts": [[0.5, 0.5]], "bounds": [(-1.0, 1.0), (-1.5, 1.5)]}, True),
+        (
+            "critical_points",
+            {"f": saddle, "starts": [[0.5, 0.5]], "bounds": [(-1.0, 1.0), (-1.5, 1.5)]},
+            True,
+        ),
         ("derivative", {"f": number_cube, "x": 2.0}, False),
         ("directional_derivative", {**at, "v": v}, False),
         ("explain", {"f": cube, "args": (x,)}, True),
@@ -497,15 +634,31 @@ def of_derivatives() -> Iterator[Call]:
         ("finite_difference", {"f": number_cube, "x": 2.0}, False),
         ("fornberg_weights", {"nodes": [0.0, 1.0, 2.0], "at": 0.5, "order": 1}, False),
         ("gradient", at, False),
-        ("grid_derivative", {"y": np.array([0.0, 1.0, 4.0, 9.0]), "x": np.arange(4.0)}, False),
-        ("grid_of_starts", {"bounds": [(-1.0, 1.0), (-1.5, 1.5)], "per_axis": 3}, False),
+        (
+            "grid_derivative",
+            {"y": np.array([0.0, 1.0, 4.0, 9.0]), "x": np.arange(4.0)},
+            False,
+        ),
+        (
+            "grid_of_starts",
+            {"bounds": [(-1.0, 1.0), (-1.5, 1.5)], "per_axis": 3},
+            False,
+        ),
         ("hessian", at, True),
         ("hessian_diagonal", at, True),
         ("hessian_vector_product", {**at, "v": v}, False),
         ("jacobian", at, True),
         ("limit_table", {"f": number_cube, "x": 2.0}, False),
-        ("partial_derivative", {"f": lambda a, b: a * b**2, "argument": 1, "args": (2.0, 3.0)}, False),
-        ("total_derivative", {"f": lambda x, y: x * y, "x": 2.0, "dependencies": {"y": lambda x: x**2}}, True),
+        (
+            "partial_derivative",
+            {"f": lambda a, b: a * b**2, "argument": 1, "args": (2.0, 3.0)},
+            False,
+        ),
+        (
+            "total_derivative",
+            {"f": lambda x, y: x * y, "x": 2.0, "dependencies": {"y": lambda x: x**2}},
+            True,
+        ),
         ("verify_rule", {"name": "sine", "key": key(), "number": 4}, True),
     ):
         yield Call(f"derivatives.{name}", getattr(d, name), arguments, slow)
@@ -538,18 +691,29 @@ def of_datasets() -> Iterator[Call]:
         "windows": {"tokens": tokens, "starts": np.array([0, 3]), "context": 3},
         "chunks": {"shards": shards(), "seed": 0, "chunk_size": 2},
     }.items():
-        yield Call(f"datasets.{name}", getattr(datasets, name), arguments, slow=name == "text")
+        yield Call(
+            f"datasets.{name}", getattr(datasets, name), arguments, slow=name == "text"
+        )
     yield Call(
-        "datasets.write_shards", write_shards_anew, {"folder": "shards", "blocks": [(np.ones((4, 2)), np.arange(4))]}
+        "datasets.write_shards",
+        write_shards_anew,
+        {"folder": "shards", "blocks": [(np.ones((4, 2)), np.arange(4))]},
     )
     yield Call(
-        "datasets.write_speech_commands", datasets.write_speech_commands, {"folder": folder() / "never"}, slow=True
+        "datasets.write_speech_commands",
+        datasets.write_speech_commands,
+        {"folder": folder() / "never"},
+        slow=True,
     )
 
 
 def write_shards_anew(folder, blocks):
     """Into a new folder, where the folder is the valid one: shards are never written twice to one place."""
-    place = Path(tempfile.mkdtemp(dir=globals()["folder"]())) / folder if folder == "shards" else folder
+    place = (
+        Path(tempfile.mkdtemp(dir=globals()["folder"]())) / folder
+        if folder == "shards"
+        else folder
+    )
     return datasets.write_shards(place, blocks)
 
 
@@ -572,19 +736,52 @@ def of_descent() -> Iterator[Call]:
     rule = optax.sgd(0.1)
     step, sampler = d.make_step(risk, rule, batch(), 0.1), samplers.minibatch(4, 2)
     state, draw = d.start(rule, params()), d.Draw(jnp.array([0, 1]))
-    going = {"step": step, "state": state, "sampler": sampler, "key": key(), "epochs": jnp.arange(2)}
-    given = {"rule": rule, "objective": bowl, "params": jnp.array([1.0, 2.0]), "max_steps": 5}
+    going = {
+        "step": step,
+        "state": state,
+        "sampler": sampler,
+        "key": key(),
+        "epochs": jnp.arange(2),
+    }
+    given = {
+        "rule": rule,
+        "objective": bowl,
+        "params": jnp.array([1.0, 2.0]),
+        "max_steps": 5,
+    }
     minimum = research.minimise.minimise(**given)
-    train = {"objective": risk, "rule": rule, "dataset": batch(), "sampler": sampler, "num_epochs": 2}
+    train = {
+        "objective": risk,
+        "rule": rule,
+        "dataset": batch(),
+        "sampler": sampler,
+        "num_epochs": 2,
+    }
     train |= {"params": params(), "key": key()}
-    yield Call("descent.draws", d.draws, {"sampler": sampler, "key": key(), "noisy": False})
+    yield Call(
+        "descent.draws", d.draws, {"sampler": sampler, "key": key(), "noisy": False}
+    )
     yield Call("descent.evaluation_points", d.evaluation_points, {"num_batches": 100})
-    yield Call("descent.check_dataset", d.check_dataset, {"name": "dataset", "dataset": batch()})
+    yield Call(
+        "descent.check_dataset",
+        d.check_dataset,
+        {"name": "dataset", "dataset": batch()},
+    )
     yield Call("samplers.check_form", samplers.check_form, {"sampler": sampler})
-    yield Call("samplers.check_sampler", samplers.check_sampler, {"sampler": sampler, "n": 4})
-    yield Call("samplers.check_indices", samplers.check_indices, {"indices": np.arange(4), "n": 4})
+    yield Call(
+        "samplers.check_sampler", samplers.check_sampler, {"sampler": sampler, "n": 4}
+    )
+    yield Call(
+        "samplers.check_indices",
+        samplers.check_indices,
+        {"indices": np.arange(4), "n": 4},
+    )
     yield Call("samplers.num_examples", samplers.num_examples, {"dataset": batch()})
-    yield Call("descent.make_step", d.make_step, {"objective": risk, "rule": rule, "dataset": batch()})
+    yield Call(
+        "descent.make_step",
+        d.make_step,
+        {"objective": risk, "rule": rule, "dataset": batch()},
+    )
     yield Call("descent.make_step()", step, {"state": state, "draw": draw}, slow=True)
     yield Call("descent.run", d.run, going, slow=True)
     yield Call("descent.start", d.start, {"rule": rule, "params": params()})
@@ -596,29 +793,70 @@ def of_descent() -> Iterator[Call]:
     yield Call("samplers.minibatch", samplers.minibatch, {"n": 5, "batch_size": 2})
     yield Call("samplers.stochastic", samplers.stochastic, {"n": 5})
     yield Call("samplers.minibatch().indices", sampler.indices, {"key": key()})
-    lane = {"workload": workload(), "make_rule": make_sgd, "sampler": samplers.full_batch(1), "num_epochs": 4}
-    yield Call("lanes.compile_program", lanes.compile_program, {**lane, "chunk": 2, "width": 2}, slow=True)
+    lane = {
+        "workload": workload(),
+        "make_rule": make_sgd,
+        "sampler": samplers.full_batch(1),
+        "num_epochs": 4,
+    }
+    yield Call(
+        "lanes.compile_program",
+        lanes.compile_program,
+        {**lane, "chunk": 2, "width": 2},
+        slow=True,
+    )
     cells = {"seed": np.array([0, 1]), "learning_rate": np.array([0.1, 0.2])}
-    yield Call("lanes.train", lanes.train, {"program": program(), "cells": cells}, slow=True)
-    yield Call("naming.known_names", research.naming.known_names, {"name": "adm", "known": ["adam", "sgd"]})
+    yield Call(
+        "lanes.train", lanes.train, {"program": program(), "cells": cells}, slow=True
+    )
+    yield Call(
+        "naming.known_names",
+        research.naming.known_names,
+        {"name": "adm", "known": ["adam", "sgd"]},
+    )
     yield Call("types.nowhere", types.nowhere, {"name": "a"})
 
 
 def of_workloads() -> Iterator[Call]:
-    for name in ("breast_cancer", "breast_cancer_two_features", "diabetes", "diabetes_bmi", "diabetes_ridge", "digits"):
-        yield Call(f"workloads.{name}", getattr(research.workloads, name), {}, slow=True)
-    for name in ("ill_conditioned", "noisy_quadratic", "overlapping_1m", "overlapping_50k"):
-        yield Call(f"workloads.{name}", getattr(research.workloads, name), {"n": 200}, slow=True)
+    for name in (
+        "breast_cancer",
+        "breast_cancer_two_features",
+        "diabetes",
+        "diabetes_bmi",
+        "diabetes_ridge",
+        "digits",
+    ):
+        yield Call(
+            f"workloads.{name}", getattr(research.workloads, name), {}, slow=True
+        )
+    for name in (
+        "ill_conditioned",
+        "noisy_quadratic",
+        "overlapping_1m",
+        "overlapping_50k",
+    ):
+        yield Call(
+            f"workloads.{name}",
+            getattr(research.workloads, name),
+            {"n": 200},
+            slow=True,
+        )
     yield Call("workloads.quadratic", research.workloads.quadratic, {"dimension": 3})
     yield Call("workloads.rosenbrock", research.workloads.rosenbrock, {"dimension": 2})
-    yield Call("workloads.make_workload", research.workloads.make_workload, {"name": "quadratic"})
+    yield Call(
+        "workloads.make_workload",
+        research.workloads.make_workload,
+        {"name": "quadratic"},
+    )
 
 
 def of_proofs() -> Iterator[Call]:
     p = research.proofs
     gradient, problem = (
         jax.grad(bowl),
-        p.PROBLEMS["quadratic"] if "quadratic" in p.PROBLEMS else next(iter(p.PROBLEMS.values())),
+        p.PROBLEMS["quadratic"]
+        if "quadratic" in p.PROBLEMS
+        else next(iter(p.PROBLEMS.values())),
     )
     rule, start = optax.sgd(0.1), jnp.array([1.0, 2.0])
     along = {"gradient": gradient, "params": start, "num_steps": 3}
@@ -631,13 +869,40 @@ def of_proofs() -> Iterator[Call]:
         "num_steps": 3,
     }
     formula = p.FORMULAS["gradient_descent"].iterates
-    yield Call("proofs.deviation", p.deviation, {"rule": rule, "reference": optax.sgd(0.2), **along}, slow=True)
-    yield Call("proofs.deviation_from_optax", p.deviation_from_optax, from_optax, slow=True)
-    yield Call("proofs.proof_table", p.proof_table, {"rules": ["gradient_descent"], "dtypes": ["float64"]}, slow=True)
-    yield Call("proofs.prove", p.prove, {"rule": rule, "reference": optax.sgd(0.1), "problems": [problem]}, slow=True)
+    yield Call(
+        "proofs.deviation",
+        p.deviation,
+        {"rule": rule, "reference": optax.sgd(0.2), **along},
+        slow=True,
+    )
+    yield Call(
+        "proofs.deviation_from_optax", p.deviation_from_optax, from_optax, slow=True
+    )
+    yield Call(
+        "proofs.proof_table",
+        p.proof_table,
+        {"rules": ["gradient_descent"], "dtypes": ["float64"]},
+        slow=True,
+    )
+    yield Call(
+        "proofs.prove",
+        p.prove,
+        {"rule": rule, "reference": optax.sgd(0.1), "problems": [problem]},
+        slow=True,
+    )
     yield Call("proofs.trajectory", p.trajectory, {"rule": rule, **along}, slow=True)
-    yield Call("proofs.walk", p.walk, {"rule": rule, "problem": problem, "num_steps": 3}, slow=True)
-    given = {"formula": formula, "problem": problem, "num_steps": 3, "arguments": {"learning_rate": 0.1}}
+    yield Call(
+        "proofs.walk",
+        p.walk,
+        {"rule": rule, "problem": problem, "num_steps": 3},
+        slow=True,
+    )
+    given = {
+        "formula": formula,
+        "problem": problem,
+        "num_steps": 3,
+        "arguments": {"learning_rate": 0.1},
+    }
     yield Call("proofs.walk_exactly", p.walk_exactly, given, slow=True)
 
 
@@ -646,8 +911,16 @@ def of_studies() -> Iterator[Call]:
     protocol, bring, found = small_study()
     one = found["quadratic", "heavy_ball"]
     terms = {"budget": 2, "passes": 20, "seeds": 3, "tuning_seeds": 3}
-    asked = {"rules": ["gradient_descent", "heavy_ball"], "workload": workload(), **terms}
-    timing = {"workload": workload(), "make_rule": make_sgd, "sampler": samplers.full_batch(1)}
+    asked = {
+        "rules": ["gradient_descent", "heavy_ball"],
+        "workload": workload(),
+        **terms,
+    }
+    timing = {
+        "workload": workload(),
+        "make_rule": make_sgd,
+        "sampler": samplers.full_batch(1),
+    }
     gaps = np.array([1.0, 0.1, 0.001])
     passes = np.array([0.0, 1.0, 2.0])
     checked = {"params": params(), "objective": risk, "batch": batch()}
@@ -656,16 +929,58 @@ def of_studies() -> Iterator[Call]:
         ("check_contender", {"contender": bring[0], **checked}, False),
         ("check_space", {"space": {"learning_rate": Range(1e-3, 1.0)}}, False),
         ("choose", {"tuning": np.array([[3.0, 1.0], [1.0, 2.0]])}, False),
-        ("choose_rate", {"score": lambda rates: np.log(rates)[:, None] ** 2, "ladder": [0.25, 0.5, 1.0, 2.0]}, False),
-        ("commonest_errors", {"counts": [[5, 2], [0, 3]], "classes": ["cat", "dog"]}, False),
+        (
+            "choose_rate",
+            {
+                "score": lambda rates: np.log(rates)[:, None] ** 2,
+                "ladder": [0.25, 0.5, 1.0, 2.0],
+            },
+            False,
+        ),
+        (
+            "commonest_errors",
+            {"counts": [[5, 2], [0, 3]], "classes": ["cat", "dog"]},
+            False,
+        ),
         ("compare", {**asked, "timed": False}, True),
-        ("compute_share", {**asked, "timed": False, "part": 0, "parts": 2, "checkpoints": types.nowhere}, True),
-        ("conclude", {"protocol": protocol, "baseline": "heavy_ball", "bring": bring, "found": found}, True),
+        (
+            "compute_share",
+            {
+                **asked,
+                "timed": False,
+                "part": 0,
+                "parts": 2,
+                "checkpoints": types.nowhere,
+            },
+            True,
+        ),
+        (
+            "conclude",
+            {
+                "protocol": protocol,
+                "baseline": "heavy_ball",
+                "bring": bring,
+                "found": found,
+            },
+            True,
+        ),
         ("contenders", {"rules": {"plain": make_sgd, "adam": "adam"}}, False),
-        ("count_confusions", {"labels": [0, 0, 1], "predictions": [0, 1, 1], "num_classes": 2}, False),
-        ("difference", {"mine": scores(), "other": scores(0.5), "resamples": 100}, False),
+        (
+            "count_confusions",
+            {"labels": [0, 0, 1], "predictions": [0, 1, 1], "num_classes": 2},
+            False,
+        ),
+        (
+            "difference",
+            {"mine": scores(), "other": scores(0.5), "resamples": 100},
+            False,
+        ),
         ("digits_gained", {"passes": passes, "gaps": gaps}, False),
-        ("expected_running_time", {"costs": np.array([4.0, np.inf]), "budget": 10.0}, False),
+        (
+            "expected_running_time",
+            {"costs": np.array([4.0, np.inf]), "budget": 10.0},
+            False,
+        ),
         ("first_reached", {"passes": passes, "gaps": gaps, "target": 0.01}, False),
         ("seeds_in_words", {"count": 5}, False),
         ("interval_in_words", {"interval": (1.5, 1.0, 2.0)}, False),
@@ -673,39 +988,104 @@ def of_studies() -> Iterator[Call]:
         ("make_protocol", {"budget": 3}, False),
         ("make_workloads", {"given": ["quadratic"]}, False),
         ("mean_interval", {"samples": [1.0, 2.0, 3.0]}, False),
-        ("measure", {**timing, "num_epochs": 4, "seeds": [0, 1], "tuning_seeds": [5, 6], "width": 2}, True),
-        ("measure_pair", {"workload": workload(), "contender": bring[0], "protocol": protocol, "timed": False}, True),
-        ("measure_pairs", {"protocol": protocol, "bring": bring, "on": [workload()], "timed": False}, True),
-        ("median_interval", {"samples": np.array([1.0, 2.0, 3.0]), "resamples": 100}, False),
+        (
+            "measure",
+            {
+                **timing,
+                "num_epochs": 4,
+                "seeds": [0, 1],
+                "tuning_seeds": [5, 6],
+                "width": 2,
+            },
+            True,
+        ),
+        (
+            "measure_pair",
+            {
+                "workload": workload(),
+                "contender": bring[0],
+                "protocol": protocol,
+                "timed": False,
+            },
+            True,
+        ),
+        (
+            "measure_pairs",
+            {"protocol": protocol, "bring": bring, "on": [workload()], "timed": False},
+            True,
+        ),
+        (
+            "median_interval",
+            {"samples": np.array([1.0, 2.0, 3.0]), "resamples": 100},
+            False,
+        ),
         ("overall", {"pairs": [(scores(), scores(0.5))], "resamples": 100}, False),
         ("parse_range", {"text": "1e-3..1"}, False),
         ("parse_spaces", {"words": ["adam.b1=0.1..0.9"]}, False),
         ("passes_to_target", {**gap_arrays(), "target": 0.01}, False),
         ("penalised_passes", {**gap_arrays(), "target": 0.01}, False),
-        ("performance_profile", {"costs": np.array([[1.0, 2.0]]), "factors": np.array([1.0, 2.0])}, False),
+        (
+            "performance_profile",
+            {"costs": np.array([[1.0, 2.0]]), "factors": np.array([1.0, 2.0])},
+            False,
+        ),
         ("plan", asked, True),
         ("practice_regimes", {"batch_size": 4}, False),
         ("read_study", {"path": finished_study()}, False),
         ("recalls", {"counts": [[1, 1], [0, 1]]}, False),
-        ("regime_tables", {"numbers": regime_table_numbers(), "rule": "gradient_descent"}, False),
+        (
+            "regime_tables",
+            {"numbers": regime_table_numbers(), "rule": "gradient_descent"},
+            False,
+        ),
         ("sampler_of", {"workload": workload(), "batch_size": None}, False),
         ("scores_of", {"arrays": one.arrays | {"budget": np.array(20.0)}}, False),
-        ("seconds_in_turns", {"calls": [lambda: None, lambda: None], "repeats": 2}, False),
+        (
+            "seconds_in_turns",
+            {"calls": [lambda: None, lambda: None], "repeats": 2},
+            False,
+        ),
         ("theory_regimes", {"batch_size": 4}, False),
-        ("time_alone", {**timing, "hyperparameters": {"learning_rate": 0.1}, "num_epochs": 2}, True),
+        (
+            "time_alone",
+            {**timing, "hyperparameters": {"learning_rate": 0.1}, "num_epochs": 2},
+            True,
+        ),
     ):
         yield Call(f"studies.{name}", getattr(s, name), arguments, slow)
 
 
 def regime_table_numbers():
     """The numbers of a run of batch_stochastic_minibatch, as short as they can be."""
-    row = {"workload": "a", "regime": "full batch", "rate": 0.1, "rule": "gradient_descent", "n": 4, "batch_size": 4}
-    row |= {"targets": {"1e-02": (1.0, 2.0, 3.0)}, "seconds_per_pass": 0.1, "floor": (0.1, 0.2, 0.3)}
+    row = {
+        "workload": "a",
+        "regime": "full batch",
+        "rate": 0.1,
+        "rule": "gradient_descent",
+        "n": 4,
+        "batch_size": 4,
+    }
+    row |= {
+        "targets": {"1e-02": (1.0, 2.0, 3.0)},
+        "seconds_per_pass": 0.1,
+        "floor": (0.1, 0.2, 0.3),
+    }
     row |= {"rate_at_edge": False, "cells": 1, "diverged": 0, "compile_seconds": 1.0}
     row |= {"alone": {"compile_seconds": 1.0, "first_call_seconds": 1.0}}
-    floor = {"regime": "stochastic", "rate": 0.1, "predicted": 1.0, "with": (1.0, 1.0, 1.0), "without": (1.0, 1.0, 1.0)}
+    floor = {
+        "regime": "stochastic",
+        "rate": 0.1,
+        "predicted": 1.0,
+        "with": (1.0, 1.0, 1.0),
+        "without": (1.0, 1.0, 1.0),
+    }
     deviation = {dtype: {"largest": 0.0, "step": 1} for dtype in ("float32", "float64")}
-    optimum = {"value": 0.1, "gradient_norm": 1e-9, "relative_gradient_norm": 1e-9, "solver": "QR"}
+    optimum = {
+        "value": 0.1,
+        "gradient_norm": 1e-9,
+        "relative_gradient_norm": 1e-9,
+        "solver": "QR",
+    }
     return {
         **{
             "rows": [row],
@@ -729,36 +1109,68 @@ def of_runs() -> Iterator[Call]:
         "close": {"run": open_run()},
         "code_digest": {"files": [str(HERE)]},
         "command_line": {"experiment": "toy", "config": {"seed": 0}},
-        "compare": {"there": result(), "here": result(), "environments": [environment, environment]},
+        "compare": {
+            "there": result(),
+            "here": result(),
+            "environments": [environment, environment],
+        },
         "dashed": {"row": ("a", None, 1.0)},
         "environment": {"width": 2},
         "finish": {"run": open_run(), "result": result()},
         "hash_arrays": {"arrays": (np.arange(3.0),)},
-        "hold_against": {"reference": r.read_reference(reference()), "path": finished_run().path},
+        "hold_against": {
+            "reference": r.read_reference(reference()),
+            "path": finished_run().path,
+        },
         "keep": {"path": finished_run().path, "folder": folder()},
         "load_result": {"path": finished_run().path},
-        "open_run": {"experiment": "opened", "config": {"seed": 0}, "results": folder() / "results"},
+        "open_run": {
+            "experiment": "opened",
+            "config": {"seed": 0},
+            "results": folder() / "results",
+        },
         "pack": {"run": finished_run().path, "target": folder() / "toy.zip"},
         "parse_seeds": {"text": "0..3"},
         "read_contents": {"path": finished_run().path},
         "read_manifest": {"path": finished_run().path},
         "read_reference": {"file": reference()},
         "reference_of": {"path": finished_run().path},
-        "remembered": {"checkpoints": types.nowhere, "name": "a", "compute": lambda parts: saved},
+        "remembered": {
+            "checkpoints": types.nowhere,
+            "name": "a",
+            "compute": lambda parts: saved,
+        },
         "run_id": {"experiment": "toy", "config": {"seed": 0}},
         "verdict": {"comparison": comparison},
         "write_atomically": {"path": folder() / "a.txt", "data": b"text"},
     }.items():
-        yield Call(f"runs.{name}", getattr(r, name), arguments, slow=name in {"open_run", "environment"})
-    yield Call("runs.checkpoints_in()", r.checkpoints_in(folder() / "checkpoints"), {"name": "a"})
-    yield Call("runs.checkpoints_in().save", r.checkpoints_in(folder() / "checkpoints")("a").save, {"saved": saved})
+        yield Call(
+            f"runs.{name}",
+            getattr(r, name),
+            arguments,
+            slow=name in {"open_run", "environment"},
+        )
+    yield Call(
+        "runs.checkpoints_in()",
+        r.checkpoints_in(folder() / "checkpoints"),
+        {"name": "a"},
+    )
+    yield Call(
+        "runs.checkpoints_in().save",
+        r.checkpoints_in(folder() / "checkpoints")("a").save,
+        {"saved": saved},
+    )
 
 
 def of_checks() -> Iterator[Call]:
     c = research.checks
     reading, sizes = research.reading, research.sizes
     yield Call("reading.check_regular", reading.check_regular, {"path": HERE})
-    yield Call("reading.check_shape", reading.check_shape, {"value": {"a": 1}, "shape": {"a": int}, "where": "config"})
+    yield Call(
+        "reading.check_shape",
+        reading.check_shape,
+        {"value": {"a": 1}, "shape": {"a": int}, "where": "config"},
+    )
     yield Call("reading.parse_json", reading.parse_json, {"data": b"[1]"})
     yield Call("reading.read_bytes", reading.read_bytes, {"path": HERE, "most": 10**6})
     yield Call("sizes.check_room", sizes.check_room, {"what": "n=3"})
@@ -771,7 +1183,11 @@ def of_checks() -> Iterator[Call]:
         "check_instance": {"name": "n", "value": 2, "kind": int},
         "check_key": {"name": "key", "value": key()},
         "check_mapping": {"name": "cells", "value": {"a": 1}},
-        "check_methods": {"name": "model", "value": linear_model(), "methods": ("init", "apply")},
+        "check_methods": {
+            "name": "model",
+            "value": linear_model(),
+            "methods": ("init", "apply"),
+        },
         "check_number": {"name": "rate", "value": 0.5},
         "check_numbers": {"name": "x", "value": np.ones(2)},
         "check_path": {"name": "folder", "value": "a"},
@@ -793,12 +1209,27 @@ def of_pages() -> Iterator[Call]:
     board = {"paths": [finished_study()], "output": folder() / "board.html"}
     rankings = research.leaderboard.write_leaderboard(**board)
     f.save(picture(), folder(), "still")
-    yield Call("figures.band", f.band, {"axes": figure_axes(), "x": x, "middle": x, "low": x - 1, "high": x + 1})
+    yield Call(
+        "figures.band",
+        f.band,
+        {"axes": figure_axes(), "x": x, "middle": x, "low": x - 1, "high": x + 1},
+    )
     yield Call("figures.colour", f.colour, {"regime": "full batch"})
-    yield Call("figures.new_figure", f.new_figure, {"width": 2.0, "height": 1.0}, slow=True)
-    yield Call("figures.save", f.save, {"picture": picture(), "folder": folder(), "name": "still"}, slow=True)
-    yield Call("leaderboard.tables", research.leaderboard.tables, {"rankings": rankings})
-    yield Call("leaderboard.write_leaderboard", research.leaderboard.write_leaderboard, board)
+    yield Call(
+        "figures.new_figure", f.new_figure, {"width": 2.0, "height": 1.0}, slow=True
+    )
+    yield Call(
+        "figures.save",
+        f.save,
+        {"picture": picture(), "folder": folder(), "name": "still"},
+        slow=True,
+    )
+    yield Call(
+        "leaderboard.tables", research.leaderboard.tables, {"rankings": rankings}
+    )
+    yield Call(
+        "leaderboard.write_leaderboard", research.leaderboard.write_leaderboard, board
+    )
     yield Call("report.cell", r.cell, {"value": 1.0, "text": "1"})
     yield Call("report.embed", r.embed, {"path": folder() / "still.svg"})
     yield Call("report.first_sentence", r.first_sentence, {"text": "One. Two."})
@@ -807,17 +1238,36 @@ def of_pages() -> Iterator[Call]:
     yield Call("report.shown", r.shown, {"value": 1.5})
     yield Call("report.sortable", r.sortable, {"table": result().tables[0]})
     yield Call("report.template", r.template, {"name": "report.html"})
-    yield Call("report.write_report", r.write_report, {"path": finished_run().path, "pictures": []})
+    yield Call(
+        "report.write_report",
+        r.write_report,
+        {"path": finished_run().path, "pictures": []},
+    )
 
 
 # Nothing to mutate.
 WITHOUT_ARGUMENTS = {
     "sizes.check_most",  # It takes any name.
-    *("datasets.documents", "datasets.python_help", "datasets.recordings", "datasets.table_rows", "datasets.vowels"),
+    *(
+        "datasets.documents",
+        "datasets.python_help",
+        "datasets.recordings",
+        "datasets.table_rows",
+        "datasets.vowels",
+    ),
     "figures.style",
 }
 GROUPS = (
-    *(of_losses, of_objectives, of_derivatives, of_datasets, of_optima, of_schedules, of_descent, of_models),
+    *(
+        of_losses,
+        of_objectives,
+        of_derivatives,
+        of_datasets,
+        of_optima,
+        of_schedules,
+        of_descent,
+        of_models,
+    ),
     *(of_workloads, of_proofs, of_rules, of_studies, of_runs, of_pages, of_checks),
 )
 

@@ -18,14 +18,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--only", default="", help="names of functions begin with this")
-    parser.add_argument("--show", default="", help="print each case of a kind that begins with this")
+    parser.add_argument(
+        "--show", default="", help="print each case of a kind that begins with this"
+    )
     words = parser.parse_args()
     backend.configure(devices=1, pool=2, x64=True)
     import fuzzing
     import public_calls
 
     if words.only:
-        chosen = tuple(call for call in public_calls.calls() if call.name.startswith(tuple(words.only.split(","))))
+        chosen = tuple(
+            call
+            for call in public_calls.calls()
+            if call.name.startswith(tuple(words.only.split(",")))
+        )
         fuzzing.calls = lambda: chosen
     os.chdir(tempfile.mkdtemp())  # A wrong path may be that of a new folder.
     cases = fuzzing.sample(words.seed, words.cases)

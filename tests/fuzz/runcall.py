@@ -13,7 +13,11 @@ def perform(function: Callable, arguments: dict[str, Any]) -> Any:
         if parameter.name not in named:
             continue
         if parameter.kind is parameter.VAR_POSITIONAL:
-            places = [named.pop(name) for name in list(named) if name in before(function, parameter.name)]
+            places = [
+                named.pop(name)
+                for name in list(named)
+                if name in before(function, parameter.name)
+            ]
             places += named.pop(parameter.name)
         elif parameter.kind is parameter.VAR_KEYWORD:
             named |= named.pop(parameter.name)

@@ -17,7 +17,9 @@ MOST_UNCLEAR, MOST_SILENT = 0.05, 0.02
 @pytest.fixture(autouse=True, scope="module")
 def clean_up(tmp_path_factory):
     before = os.getcwd()
-    os.chdir(tmp_path_factory.mktemp("here"))  # A wrong path may be that of a new folder.
+    os.chdir(
+        tmp_path_factory.mktemp("here")
+    )  # A wrong path may be that of a new folder.
     yield
     os.chdir(before)
     for clean in public_calls.functions_at_exit:
@@ -31,8 +33,15 @@ def case_of(function, valid, value, argument="x", label="object"):
 
 def test_every_public_function_has_a_valid_call():
     called = {call.name for call in public_calls.calls()}
-    without = public_calls.public_functions().keys() - called - public_calls.NOT_CALLED - public_calls.WITHOUT_ARGUMENTS
-    assert not without, f"add a valid call of each to tests/fuzz/public_calls.py: {sorted(without)}"
+    without = (
+        public_calls.public_functions().keys()
+        - called
+        - public_calls.NOT_CALLED
+        - public_calls.WITHOUT_ARGUMENTS
+    )
+    assert not without, (
+        f"add a valid call of each to tests/fuzz/public_calls.py: {sorted(without)}"
+    )
 
 
 def test_every_valid_call_is_accepted():
@@ -66,13 +75,26 @@ def drops_nan(x: jnp.ndarray):
 
 def test_fuzzer_tells_unclear_silent_and_sensible_apart():
     assert outcomes.outcome_of(case_of(unnamed, 1.0, object())).kind == "unclear error"
-    assert outcomes.outcome_of(case_of(ignores, 1.0, object())).kind == "silent nonsense"
-    assert outcomes.outcome_of(case_of(ignores, 1.0, float("nan"), label="NaN")).kind == "silent nonsense"
+    assert (
+        outcomes.outcome_of(case_of(ignores, 1.0, object())).kind == "silent nonsense"
+    )
+    assert (
+        outcomes.outcome_of(case_of(ignores, 1.0, float("nan"), label="NaN")).kind
+        == "silent nonsense"
+    )
     assert outcomes.outcome_of(case_of(ignores, 1.0, 1, label="1")).kind == "accepted"
-    refused = case_of(public_calls.research.losses.huber, jnp.ones(2), "a", argument="prediction", label="text")
+    refused = case_of(
+        public_calls.research.losses.huber,
+        jnp.ones(2),
+        "a",
+        argument="prediction",
+        label="text",
+    )
     assert (
         outcomes.outcome_of(
-            refused._replace(call=refused.call._replace(arguments={"prediction": 1.0, "target": 1.0}))
+            refused._replace(
+                call=refused.call._replace(arguments={"prediction": 1.0, "target": 1.0})
+            )
         ).kind
         == "clear error"
     )

@@ -165,7 +165,9 @@ LEAVES: tuple[Wrong, ...] = (
 def wrong_values(valid: Any) -> Iterator[Wrong]:
     """All replacements of a valid value."""
     yield from ALWAYS
-    yield from (Wrong(f"spoilt: {label}", make, spoilt=True) for label, make in spoilt(valid))
+    yield from (
+        Wrong(f"spoilt: {label}", make, spoilt=True) for label, make in spoilt(valid)
+    )
 
 
 def spoilt(valid: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -176,11 +178,19 @@ def spoilt(valid: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
         yield from _of_mapping(valid)
     elif isinstance(valid, list | tuple):
         yield from _of_sequence(valid)
-    elif isinstance(valid, np.ndarray | jax.Array) and not jnp.issubdtype(valid.dtype, jax.dtypes.prng_key):
+    elif isinstance(valid, np.ndarray | jax.Array) and not jnp.issubdtype(
+        valid.dtype, jax.dtypes.prng_key
+    ):
         yield from _of_array(valid)
     elif isinstance(valid, str):
-        yield from (("a letter more", lambda: valid + "x"), ("in a list", lambda: [valid]))
-        yield from (("as bytes", lambda: valid.encode()), ("with a line break", lambda: valid + "\n"))
+        yield from (
+            ("a letter more", lambda: valid + "x"),
+            ("in a list", lambda: [valid]),
+        )
+        yield from (
+            ("as bytes", lambda: valid.encode()),
+            ("with a line break", lambda: valid + "\n"),
+        )
     elif isinstance(valid, bool):
         yield from (
             ("in a list", lambda: [valid]),
@@ -193,8 +203,14 @@ def spoilt(valid: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
             ("in a list", lambda: [valid]),
             ("negative", lambda: -abs(valid) - 1),
         )
-        yield from (("complex", lambda: complex(valid)), ("in an array", lambda: np.array([valid])))
-        yield from (("and a half", lambda: valid + 0.5), ("as array", lambda: np.asarray(valid)))
+        yield from (
+            ("complex", lambda: complex(valid)),
+            ("in an array", lambda: np.array([valid])),
+        )
+        yield from (
+            ("and a half", lambda: valid + 0.5),
+            ("as array", lambda: np.asarray(valid)),
+        )
     elif isinstance(valid, Path):
         yield from (
             ("in a list", lambda: [valid]),
@@ -207,20 +223,35 @@ def _of_named(valid: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "plain tuple", lambda: tuple(valid)
     yield (
         "as dict",
-        lambda: valid._asdict() if hasattr(valid, "_asdict") else dict(zip(valid._fields, valid, strict=True)),
+        lambda: (
+            valid._asdict()
+            if hasattr(valid, "_asdict")
+            else dict(zip(valid._fields, valid, strict=True))
+        ),
     )
     for field in valid._fields:
         for wrong in LEAVES:
-            yield f"field with {wrong.label}", lambda field=field, wrong=wrong: valid._replace(**{field: wrong.make()})
+            yield (
+                f"field with {wrong.label}",
+                lambda field=field, wrong=wrong: valid._replace(
+                    **{field: wrong.make()}
+                ),
+            )
 
 
 def _of_mapping(valid: Mapping) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "as list", lambda: list(valid.items())
     yield "with an entry more", lambda: {**valid, "nonsense": 1.0}
     for name in list(valid)[:4]:
-        yield "without an entry", lambda name=name: {k: v for k, v in valid.items() if k != name}
+        yield (
+            "without an entry",
+            lambda name=name: {k: v for k, v in valid.items() if k != name},
+        )
         for wrong in LEAVES:
-            yield f"entry with {wrong.label}", lambda name=name, wrong=wrong: {**valid, name: wrong.make()}
+            yield (
+                f"entry with {wrong.label}",
+                lambda name=name, wrong=wrong: {**valid, name: wrong.make()},
+            )
 
 
 def _of_sequence(valid: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -228,11 +259,16 @@ def _of_sequence(valid: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "reversed", lambda: kind(reversed(valid))
     yield "twice", lambda: kind([*valid, *valid])
     for place in range(min(len(valid), 3)):
-        yield "without one", lambda place=place: kind([v for i, v in enumerate(valid) if i != place])
+        yield (
+            "without one",
+            lambda place=place: kind([v for i, v in enumerate(valid) if i != place]),
+        )
         for wrong in LEAVES:
             yield (
                 f"one is {wrong.label}",
-                lambda place=place, wrong=wrong: kind([wrong.make() if i == place else v for i, v in enumerate(valid)]),
+                lambda place=place, wrong=wrong: kind(
+                    [wrong.make() if i == place else v for i, v in enumerate(valid)]
+                ),
             )
 
 
@@ -241,7 +277,12 @@ def _of_array(valid: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "as texts", lambda: np.asarray(valid).astype(str)
     yield "as objects", lambda: np.asarray(valid).astype(object)
     yield "complex", lambda: np.asarray(valid) * 1j
-    yield "negative", lambda: -1 - np.asarray(valid).astype(float if valid.dtype.kind == "f" else int)
+    yield (
+        "negative",
+        lambda: (
+            -1 - np.asarray(valid).astype(float if valid.dtype.kind == "f" else int)
+        ),
+    )
     yield "as integers", lambda: np.asarray(valid).astype(int)
     if np.issubdtype(valid.dtype, np.floating):
         yield "all NaN", lambda: valid * np.nan

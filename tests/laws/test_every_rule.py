@@ -17,18 +17,31 @@ from research.update_rules import UPDATE_RULES
 
 # Two with coupled decay, which here is a chain, and one with another line search, whose limit points alone compare:
 # tests/laws/test_rule_trajectories.py and tests/rules/test_quasi_newton.py.
-ELSEWHERE = {"sgd/L2 weight decay 0.1", "adam/L2 weight decay 0.1 (coupled)", "lbfgs/line search, memory 10"}
+ELSEWHERE = {
+    "sgd/L2 weight decay 0.1",
+    "adam/L2 weight decay 0.1 (coupled)",
+    "lbfgs/line search, memory 10",
+}
 ON = PROBLEMS["softmax_regression"]
 # They take gradients of the objective themselves, which have the dtype of the params.
 ITS_OWN_GRADIENTS = {
     f"research.update_rules.{family}"
-    for family in ("gradient_line_search", "quasi_newton", "newton", "natural_gradient", "least_squares", "sharpness")
+    for family in (
+        "gradient_line_search",
+        "quasi_newton",
+        "newton",
+        "natural_gradient",
+        "least_squares",
+        "sharpness",
+    )
 }
 
 
 @functools.cache
 def cells(name, dtype):
-    return proof_table([name], [dtype], AUTHORITIES if dtype == "float64" else ["formula"])
+    return proof_table(
+        [name], [dtype], AUTHORITIES if dtype == "float64" else ["formula"]
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -37,19 +50,34 @@ def test_rule_is_what_every_authority_says(name, dtype):
     found = cells(name, dtype)
     for cell in found:
         assert (cell.reason is None) != (cell.deviation is None)
-        assert cell.reason is None or len(cell.reason.split()) >= 4, f"no sentence: {cell}"
+        assert cell.reason is None or len(cell.reason.split()) >= 4, (
+            f"no sentence: {cell}"
+        )
         assert cell.reason or cell.deviation.largest <= cell.bound, cell
-    assert len([c for c in found if c.authority == "formula" and c.reason is None]) >= 2, "on two problems at least"
+    assert (
+        len([c for c in found if c.authority == "formula" and c.reason is None]) >= 2
+    ), "on two problems at least"
 
 
 def test_every_rule_has_an_oracle_a_formula_and_three_mistakes():
-    assert ORACLES.keys() == UPDATE_RULES.keys(), "give it an Oracle in research/proofs/oracles/"
-    assert FORMULAS.keys() == UPDATE_RULES.keys(), "write it from its paper in research/proofs/formulas/"
-    assert [name for name, formula in FORMULAS.items() if len(formula.mistakes) < 3] == []
+    assert ORACLES.keys() == UPDATE_RULES.keys(), (
+        "give it an Oracle in research/proofs/oracles/"
+    )
+    assert FORMULAS.keys() == UPDATE_RULES.keys(), (
+        "write it from its paper in research/proofs/formulas/"
+    )
+    assert [
+        name for name, formula in FORMULAS.items() if len(formula.mistakes) < 3
+    ] == []
 
 
 def test_every_recorded_trajectory_is_met():
-    used = {r.variant for oracle in ORACLES.values() if not isinstance(oracle.recorded, str) for r in oracle.recorded}
+    used = {
+        r.variant
+        for oracle in ORACLES.values()
+        if not isinstance(oracle.recorded, str)
+        for r in oracle.recorded
+    }
     assert used | ELSEWHERE == variants()
 
 
@@ -60,7 +88,9 @@ def rate(name, problem=ON):
 @functools.cache
 def walked(name, factor=1.0):
     """One of the programs that the table has compiled: scanned, jitted, with traced hyper-parameters."""
-    return walk_constructed(UPDATE_RULES[name], {"learning_rate": factor * rate(name)}, ON, "float32")
+    return walk_constructed(
+        UPDATE_RULES[name], {"learning_rate": factor * rate(name)}, ON, "float32"
+    )
 
 
 def assert_near(name, ours, theirs, num_steps):
@@ -77,7 +107,12 @@ def extras(x):
     """A gradient, and the extra arguments that a step of descent passes."""
     value_fn = lambda params, indices=None: ON.objective(params)
     value, gradient = jax.value_and_grad(value_fn)(x)
-    return gradient, {"value": value, "grad": gradient, "value_fn": value_fn, "indices": None}
+    return gradient, {
+        "value": value,
+        "grad": gradient,
+        "value_fn": value_fn,
+        "indices": None,
+    }
 
 
 def start(dtype):
@@ -85,12 +120,17 @@ def start(dtype):
 
 
 def flat(x):
-    return np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(x)])
+    return np.concatenate(
+        [np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(x)]
+    )
 
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_eager_equals_jit_and_a_loop_equals_a_scan(name):
-    rule, x = optax.with_extra_args_support(UPDATE_RULES[name](rate(name))), start("float32")
+    rule, x = (
+        optax.with_extra_args_support(UPDATE_RULES[name](rate(name))),
+        start("float32"),
+    )
     state, rows = rule.init(x), []
     for _ in range(3):
         gradient, more = extras(x)
@@ -103,7 +143,10 @@ def test_eager_equals_jit_and_a_loop_equals_a_scan(name):
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_rates_under_vmap_equal_rates_in_a_loop(name):
     def ten_steps(learning_rate):
-        rule, x = optax.with_extra_args_support(UPDATE_RULES[name](learning_rate)), start("float32")
+        rule, x = (
+            optax.with_extra_args_support(UPDATE_RULES[name](learning_rate)),
+            start("float32"),
+        )
 
         def step(carry, _):
             x, state = carry
@@ -127,7 +170,9 @@ def test_another_rate_does_not_compile_again(name):
     from research.proofs.walks import _walk_down
 
     before = _walk_down._cache_size()
-    walk_constructed(UPDATE_RULES[name], {"learning_rate": 0.37 * rate(name)}, ON, "float32")
+    walk_constructed(
+        UPDATE_RULES[name], {"learning_rate": 0.37 * rate(name)}, ON, "float32"
+    )
     assert _walk_down._cache_size() == before
 
 
@@ -147,7 +192,9 @@ def test_updates_have_the_dtype_of_gradients_and_states_keep_theirs(name):
         pairs += [("float32", "bfloat16"), ("bfloat16", "float32")]
     for of_params, of_gradient in pairs:
         x, g = start(of_params), start(of_gradient)
-        before, (updates, after) = jax.eval_shape(step, jnp.asarray(0.1, "float64"), x, g)
+        before, (updates, after) = jax.eval_shape(
+            step, jnp.asarray(0.1, "float64"), x, g
+        )
         assert [u.dtype for u in jax.tree.leaves(updates)] == [of_gradient] * len(g)
         describe = lambda s: (s.shape, s.dtype, s.weak_type)
         assert jax.tree.map(describe, before) == jax.tree.map(describe, after)
@@ -164,19 +211,32 @@ def test_params_of_weak_type_are_worked_on_in_their_own_dtype(name):
         return updates, state, optax.apply_updates(x, updates)
 
     strong = start("float64")
-    weak = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=True), strong)
-    dtypes = [[leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(step, x))] for x in (strong, weak)]
+    weak = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=True), strong
+    )
+    dtypes = [
+        [leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(step, x))]
+        for x in (strong, weak)
+    ]
     assert dtypes[0] == dtypes[1]
 
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_a_state_that_was_written_and_read_goes_on_to_the_same_bits(name):
-    rule, x = optax.with_extra_args_support(UPDATE_RULES[name](rate(name))), start("float32")
+    rule, x = (
+        optax.with_extra_args_support(UPDATE_RULES[name](rate(name))),
+        start("float32"),
+    )
     gradient, more = extras(x)
     _, state = rule.update(gradient, rule.init(x), x, **more)
     leaves, structure = jax.tree.flatten(state)
-    again = jax.tree.unflatten(structure, [jnp.asarray(np.array(leaf)) for leaf in leaves])
-    for a, b in zip(*(jax.tree.leaves(rule.update(gradient, s, x, **more)) for s in (state, again)), strict=True):
+    again = jax.tree.unflatten(
+        structure, [jnp.asarray(np.array(leaf)) for leaf in leaves]
+    )
+    for a, b in zip(
+        *(jax.tree.leaves(rule.update(gradient, s, x, **more)) for s in (state, again)),
+        strict=True,
+    ):
         np.testing.assert_array_equal(a, b)
 
 
@@ -190,21 +250,29 @@ def test_bfloat16_is_treated_as_optax_treats_it(name):
         return
     # Later, what one processor rounds and another does not has grown: after fifty steps optax's Prodigy is 32 eps from the
     # exact rule on one and 48 on another.
-    ours, theirs = (walk(c(rate(name, problem)), problem, "bfloat16", 20) for c in (UPDATE_RULES[name], oracle.optax))
+    ours, theirs = (
+        walk(c(rate(name, problem)), problem, "bfloat16", 20)
+        for c in (UPDATE_RULES[name], oracle.optax)
+    )
     bound = oracle.bounds.get("bfloat16", 4.0) * float(jnp.finfo("bfloat16").eps)
     assert distance(ours, theirs, problem).largest <= bound
 
 
 def first_five(of):
     evaluations = None if of.evaluations is None else of.evaluations[:5]
-    return of._replace(iterates=of.iterates[:5], updates=of.updates[:5], evaluations=evaluations)
+    return of._replace(
+        iterates=of.iterates[:5], updates=of.updates[:5], evaluations=evaluations
+    )
 
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_rule_works_inside_optax(name):
     """Chained after a clip, it answers the clipped gradient as it would alone."""
     rule, x = UPDATE_RULES[name](rate(name)), start("float32")
-    chained, alone = optax.chain(optax.clip(0.01), rule), optax.with_extra_args_support(rule)
+    chained, alone = (
+        optax.chain(optax.clip(0.01), rule),
+        optax.with_extra_args_support(rule),
+    )
     gradient, more = extras(x)
     clipped = jax.tree.map(lambda g: jnp.clip(g, -0.01, 0.01), gradient)
     ours, _ = chained.update(gradient, chained.init(x), x, **more)
@@ -218,5 +286,9 @@ def test_state_may_be_donated(name):
     """No buffer stands in a state twice, so that a step may overwrite params and state."""
     x = jax.tree.map(jnp.array, start("float32"))
     state = UPDATE_RULES[name](rate(name)).init(x)
-    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((x, state)) if leaf.size]
+    buffers = [
+        leaf.unsafe_buffer_pointer()
+        for leaf in jax.tree.leaves((x, state))
+        if leaf.size
+    ]
     assert len(set(buffers)) == len(buffers)

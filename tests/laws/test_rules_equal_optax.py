@@ -12,7 +12,15 @@ from research import schedules
 from research.proofs import ORACLES
 from research.update_rules import UPDATE_RULES, add_decayed_weights
 
-NAMES = ("gradient_descent", "heavy_ball", "nesterov", "adagrad", "rmsprop", "adam", "adamw")
+NAMES = (
+    "gradient_descent",
+    "heavy_ball",
+    "nesterov",
+    "adagrad",
+    "rmsprop",
+    "adam",
+    "adamw",
+)
 OPTAX_COUNTERPARTS = {name: (UPDATE_RULES[name], ORACLES[name].optax) for name in NAMES}
 NUM_STEPS = 50
 RATES = (0.3, 0.01, 0.0)
@@ -25,14 +33,19 @@ TOLERANCE = {"float64": 64, "float32": 4, "bfloat16": 4}
 def normal(seed, dtype, *shape):
     """Entries that differ in size by up to e^6."""
     rng = np.random.default_rng(seed)
-    return jnp.asarray(np.exp(rng.uniform(-3.0, 3.0, shape)) * rng.standard_normal(shape), dtype)
+    return jnp.asarray(
+        np.exp(rng.uniform(-3.0, 3.0, shape)) * rng.standard_normal(shape), dtype
+    )
 
 
 def nested(seed, dtype, *leading):
     """A pytree with scalars and empty leaves."""
     seeds = [(seed, leaf) for leaf in range(5)]
     shapes = [(4, 3), (3,), (), (0,), (2, 0, 3)]
-    w, b, scalar, *empty = (normal(s, dtype, *leading, *shape) for s, shape in zip(seeds, shapes, strict=True))
+    w, b, scalar, *empty = (
+        normal(s, dtype, *leading, *shape)
+        for s, shape in zip(seeds, shapes, strict=True)
+    )
     return {"dense": ({"w": w, "b": b}, scalar), "empty": empty}
 
 
@@ -57,11 +70,15 @@ def over_rates(dtype):
 
     def all_rules(rate, params, gradients):
         return {
-            name: [updates_of(constructor(rate), params, gradients) for constructor in pair]
+            name: [
+                updates_of(constructor(rate), params, gradients) for constructor in pair
+            ]
             for name, pair in OPTAX_COUNTERPARTS.items()
         }
 
-    return jax.jit(jax.vmap(all_rules, (0, None, None)))(jnp.asarray(RATES, dtype), *drawn(dtype))
+    return jax.jit(jax.vmap(all_rules, (0, None, None)))(
+        jnp.asarray(RATES, dtype), *drawn(dtype)
+    )
 
 
 def assert_same(ours, theirs, dtype):
@@ -87,8 +104,13 @@ def test_updates_equal_optax(name, dtype):
 @functools.cache
 def lone():
     """{name: our updates} in float32 for the first rate, which is a constant of the program."""
-    rules = {name: constructor(RATES[0]) for name, (constructor, _) in OPTAX_COUNTERPARTS.items()}
-    run = jax.jit(lambda *drawn: {name: updates_of(rule, *drawn) for name, rule in rules.items()})
+    rules = {
+        name: constructor(RATES[0])
+        for name, (constructor, _) in OPTAX_COUNTERPARTS.items()
+    }
+    run = jax.jit(
+        lambda *drawn: {name: updates_of(rule, *drawn) for name, rule in rules.items()}
+    )
     return run(*drawn("float32"))
 
 
@@ -103,14 +125,19 @@ def test_eager_equals_jit(name):
     rule, (params, gradients) = UPDATE_RULES[name](RATES[0]), drawn("float32")
     state = rule.init(params)
     for t in range(3):
-        updates, state = rule.update(jax.tree.map(lambda g, t=t: g[t], gradients), state, params)
+        updates, state = rule.update(
+            jax.tree.map(lambda g, t=t: g[t], gradients), state, params
+        )
         params = optax.apply_updates(params, updates)
         jitted = jax.tree.map(lambda leaf, t=t: leaf[t], lone()[name])
         assert_same(updates, jitted, "float32")
 
 
 def small(seed, dtype, *leading):
-    return {"w": normal((seed, 0), dtype, *leading, 3), "b": normal((seed, 1), dtype, *leading)}
+    return {
+        "w": normal((seed, 0), dtype, *leading, 3),
+        "b": normal((seed, 1), dtype, *leading),
+    }
 
 
 def clipped(constructor, decay):
@@ -134,7 +161,9 @@ def scheduled(constructor, _):
 
 
 def injected_schedule(constructor, _):
-    return optax.inject_hyperparams(constructor)(learning_rate=schedules.inverse_time(0.1, 5.0))
+    return optax.inject_hyperparams(constructor)(
+        learning_rate=schedules.inverse_time(0.1, 5.0)
+    )
 
 
 WRAPPERS = [clipped, masked, every_third, injected, scheduled, injected_schedule]
@@ -145,10 +174,15 @@ def wrapped(name):
     """[(our updates, optax's) inside each wrapper]."""
     decays = (add_decayed_weights, optax.add_decayed_weights)
     rules = [
-        [wrap(constructor, decay) for constructor, decay in zip(OPTAX_COUNTERPARTS[name], decays, strict=True)]
+        [
+            wrap(constructor, decay)
+            for constructor, decay in zip(OPTAX_COUNTERPARTS[name], decays, strict=True)
+        ]
         for wrap in WRAPPERS
     ]
-    run = jax.jit(lambda *drawn: [[updates_of(rule, *drawn) for rule in pair] for pair in rules])
+    run = jax.jit(
+        lambda *drawn: [[updates_of(rule, *drawn) for rule in pair] for pair in rules]
+    )
     return run(*drawn("float64", small))
 
 
@@ -160,6 +194,12 @@ def test_inside_optax_equals_optax(name, wrapper):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_comparison_rejects_a_rate_off_by_a_part_in_a_million(name):
-    ours, theirs = (jax.tree.map(lambda leaf: leaf[0], side) for side in over_rates("float32")[name])
+    ours, theirs = (
+        jax.tree.map(lambda leaf: leaf[0], side) for side in over_rates("float32")[name]
+    )
     with pytest.raises(AssertionError):
-        assert_same(jax.tree.map(lambda leaf: leaf * jnp.float32(1.000001), ours), theirs, "float32")
+        assert_same(
+            jax.tree.map(lambda leaf: leaf * jnp.float32(1.000001), ours),
+            theirs,
+            "float32",
+        )

@@ -31,18 +31,30 @@ from research.update_rules import (
 from research.update_rules.building_blocks import reached
 
 LARGEST = int(jnp.iinfo(jnp.int32).max)
-PARAMS = {"w": jnp.array([[1.0, 2.0], [3.0, -1.0]]), "b": jnp.array([0.5, -0.3]), "s": jnp.array(0.2)}
+PARAMS = {
+    "w": jnp.array([[1.0, 2.0], [3.0, -1.0]]),
+    "b": jnp.array([0.5, -0.3]),
+    "s": jnp.array(0.2),
+}
 # They know what to do without the objective.
 OF_GRADIENTS = [name for name in UPDATE_RULES if UPDATE_RULES[name].__module__.rpartition(".")[2] not in (
     "gradient_line_search", "quasi_newton", "newton", "natural_gradient", "sharpness"
 )]  # fmt: skip
 # Their rate is a first step, radius or size: the rule finds the others itself.
-WITHOUT_SCHEDULE = {"polyak_step", "barzilai_borwein", "adgd", "rprop", "trust_region_newton"}
+WITHOUT_SCHEDULE = {
+    "polyak_step",
+    "barzilai_borwein",
+    "adgd",
+    "rprop",
+    "trust_region_newton",
+}
 
 
 def objective(params, indices=None):
     del indices
-    return sum(jnp.sum(jnp.abs(leaf) ** 2) for leaf in jax.tree.leaves(params)) / 2 + 0.0
+    return (
+        sum(jnp.sum(jnp.abs(leaf) ** 2) for leaf in jax.tree.leaves(params)) / 2 + 0.0
+    )
 
 
 def one_step(rule, params, **more):
@@ -56,13 +68,19 @@ def one_step(rule, params, **more):
 INSIDE = {
     "alone": lambda rule: rule,
     "chain": lambda rule: optax.chain(optax.clip(1.0), rule),
-    "named_chain": lambda rule: optax.named_chain(("clip", optax.clip(1.0)), ("rule", rule)),
-    "partition": lambda rule: optax.partition({"all": rule}, dict.fromkeys(PARAMS, "all")),
+    "named_chain": lambda rule: optax.named_chain(
+        ("clip", optax.clip(1.0)), ("rule", rule)
+    ),
+    "partition": lambda rule: optax.partition(
+        {"all": rule}, dict.fromkeys(PARAMS, "all")
+    ),
     "masked": lambda rule: optax.masked(rule, dict.fromkeys(PARAMS, True)),
     "MultiSteps": lambda rule: optax.MultiSteps(rule, 2),
     "apply_if_finite": lambda rule: optax.apply_if_finite(rule, 3),
     "flatten": optax.flatten,
-    "by_group": lambda rule: by_group({"one": rule, "other": optax.sgd(0.1)}, {"w": "one", "b": "other", "s": "one"}),
+    "by_group": lambda rule: by_group(
+        {"one": rule, "other": optax.sgd(0.1)}, {"w": "one", "b": "other", "s": "one"}
+    ),
     "skip_nonfinite": skip_nonfinite,
     "with_state_dtype": lambda rule: with_state_dtype(rule, "float32"),
     "inner": lambda rule: lookahead(0.1, lambda _: rule),
@@ -75,7 +93,12 @@ def test_update_takes_arguments_that_nobody_knows_wherever_the_rule_stands(name)
         rule = inside(UPDATE_RULES[name](0.1))
         jax.eval_shape(lambda x, rule=rule: one_step(rule, x, nobody_knows=1), PARAMS)
     if name in OF_GRADIENTS:
-        jax.eval_shape(lambda x: one_step(accumulate_gradients(UPDATE_RULES[name](0.1), 2), x, nobody_knows=1), PARAMS)
+        jax.eval_shape(
+            lambda x: one_step(
+                accumulate_gradients(UPDATE_RULES[name](0.1), 2), x, nobody_knows=1
+            ),
+            PARAMS,
+        )
         synced = optax.LookaheadParams.init_synced(PARAMS)
         rule = optax.lookahead(optax.chain(UPDATE_RULES[name](0.1)), 2, 0.5)
         if name != "polyak_step":  # optax.lookahead passes no value on.
@@ -93,45 +116,76 @@ def test_other_transformations_take_them_too(rule):
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_hyperparameters_can_be_injected(name):
     """Traced, so that every one of them is what optax makes of it; the first update is the rule's own."""
-    injected, plain = optax.inject_hyperparams(UPDATE_RULES[name])(learning_rate=0.1), UPDATE_RULES[name](0.1)
+    injected, plain = (
+        optax.inject_hyperparams(UPDATE_RULES[name])(learning_rate=0.1),
+        UPDATE_RULES[name](0.1),
+    )
     jax.eval_shape(lambda x: one_step(injected, x), PARAMS)
-    jax.eval_shape(lambda x: one_step(optax.inject_hyperparams(UPDATE_RULES[name])(lambda t: 0.1), x), PARAMS)
+    jax.eval_shape(
+        lambda x: one_step(
+            optax.inject_hyperparams(UPDATE_RULES[name])(lambda t: 0.1), x
+        ),
+        PARAMS,
+    )
     if name in ("lookahead", "sam", "polyak_averaging", "muon", "lbfgs"):
-        ours, theirs = (jax.jit(functools.partial(one_step, rule))(PARAMS)[0] for rule in (injected, plain))
+        ours, theirs = (
+            jax.jit(functools.partial(one_step, rule))(PARAMS)[0]
+            for rule in (injected, plain)
+        )
         for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
 def test_what_cannot_be_injected_says_why():
     given = optax.inject_hyperparams(UPDATE_RULES["lbfgs"])(0.1, memory_size=3)
-    with pytest.raises(TypeError, match=r"memory_size is the length of arrays .* static_args"):
+    with pytest.raises(
+        TypeError, match=r"memory_size is the length of arrays .* static_args"
+    ):
         jax.eval_shape(given.init, PARAMS)
-    jax.eval_shape(optax.inject_hyperparams(UPDATE_RULES["lbfgs"], "memory_size")(0.1, memory_size=3).init, PARAMS)
+    jax.eval_shape(
+        optax.inject_hyperparams(UPDATE_RULES["lbfgs"], "memory_size")(
+            0.1, memory_size=3
+        ).init,
+        PARAMS,
+    )
     with pytest.raises(TypeError, match="static_args"):
-        optax.inject_hyperparams(UPDATE_RULES["sam"])(0.1, inner=UPDATE_RULES["adam"]).init(PARAMS)
+        optax.inject_hyperparams(UPDATE_RULES["sam"])(
+            0.1, inner=UPDATE_RULES["adam"]
+        ).init(PARAMS)
 
 
 @pytest.mark.parametrize("name", [*UPDATE_RULES, "gauss_newton", "levenberg_marquardt"])
 def test_the_rate_may_be_a_schedule_or_the_rule_says_why_not(name):
     rules = {**UPDATE_RULES, "levenberg_marquardt": levenberg_marquardt}
-    rules["gauss_newton"] = functools.partial(gauss_newton, residual_fn=lambda x: x["b"])
+    rules["gauss_newton"] = functools.partial(
+        gauss_newton, residual_fn=lambda x: x["b"]
+    )
     if name in WITHOUT_SCHEDULE | {"levenberg_marquardt"}:
-        with pytest.raises(TypeError, match=r"got a schedule\. It is (the first|a factor)"):
+        with pytest.raises(
+            TypeError, match=r"got a schedule\. It is (the first|a factor)"
+        ):
             rules[name](lambda t: 0.1 / (1 + t))
     else:
-        jax.eval_shape(lambda x: one_step(rules[name](schedules.inverse_time(0.1)), x), PARAMS)
+        jax.eval_shape(
+            lambda x: one_step(rules[name](schedules.inverse_time(0.1)), x), PARAMS
+        )
 
 
 def test_a_scheduled_lbfgs_steps_by_its_rate():
     rule = UPDATE_RULES["lbfgs"](schedules.piecewise(0.5, [1], [0.25]), linesearch=None)
-    x, state = jnp.array([0.5]), rule.init(jnp.zeros(1))  # f = x², whose inverse Hessian the first pair shows.
+    x, state = (
+        jnp.array([0.5]),
+        rule.init(jnp.zeros(1)),
+    )  # f = x², whose inverse Hessian the first pair shows.
     for rate in (0.5, 0.25):
         updates, state = rule.update(2 * x, state, x)
         assert state.search.learning_rate == rate
     np.testing.assert_allclose(updates, [-0.25])  # No pair yet: x has not moved.
 
 
-@pytest.mark.parametrize("empty", [{}, [], {"a": {}, "b": ()}, {"a": jnp.zeros((0, 3))}], ids=repr)
+@pytest.mark.parametrize(
+    "empty", [{}, [], {"a": {}, "b": ()}, {"a": jnp.zeros((0, 3))}], ids=repr
+)
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_params_without_numbers_are_left_alone(name, empty):
     updates = jax.eval_shape(lambda x: one_step(UPDATE_RULES[name](0.1), x)[0], empty)
@@ -140,7 +194,10 @@ def test_params_without_numbers_are_left_alone(name, empty):
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_leaves_may_be_plain_numbers_and_a_gradient_none(name):
-    rule, plain = optax.with_extra_args_support(UPDATE_RULES[name](0.1)), {"w": 1.5, "n": None, "m": optax.MaskedNode()}
+    rule, plain = (
+        optax.with_extra_args_support(UPDATE_RULES[name](0.1)),
+        {"w": 1.5, "n": None, "m": optax.MaskedNode()},
+    )
     told = {"value": 1.125, "value_fn": objective}
 
     def step(gradient, params):
@@ -150,7 +207,9 @@ def test_leaves_may_be_plain_numbers_and_a_gradient_none(name):
     assert updates["w"].dtype == float
     assert updates["n"] is None
     of_arrays = jax.eval_shape(rule.init, PARAMS)
-    updates, state = jax.eval_shape(lambda x: rule.update({**x, "b": None}, rule.init(x), x, **told), PARAMS)
+    updates, state = jax.eval_shape(
+        lambda x: rule.update({**x, "b": None}, rule.init(x), x, **told), PARAMS
+    )
     assert updates["b"] is None
     assert jax.tree.structure(state) == jax.tree.structure(of_arrays)
 
@@ -158,7 +217,9 @@ def test_leaves_may_be_plain_numbers_and_a_gradient_none(name):
 @pytest.mark.parametrize("name", ["adam", "heavy_ball", "dog", "muon"])
 def test_a_plain_number_moves_as_an_array_does(name):
     rule = UPDATE_RULES[name](0.1)
-    ours, theirs = (rule.update(g, rule.init(g), g)[0] for g in (1.5, jnp.array(1.5, float)))
+    ours, theirs = (
+        rule.update(g, rule.init(g), g)[0] for g in (1.5, jnp.array(1.5, float))
+    )
     np.testing.assert_array_equal(ours, theirs)
 
 
@@ -170,24 +231,40 @@ COUNTED = ("count", "num_pairs", "refused", "skipped", "consecutive")
 def at_the_end(state):
     """The state as it is once every count has come to the largest int32."""
     is_count = lambda path: getattr(path[-1], "name", "") in COUNTED
-    return jax.tree_util.tree_map_with_path(lambda path, x: jnp.full_like(x, LARGEST) if is_count(path) else x, state)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: jnp.full_like(x, LARGEST) if is_count(path) else x, state
+    )
 
 
-@pytest.mark.parametrize("name", [*UPDATE_RULES, "svrg", "saga", "accumulate_gradients", "skip_nonfinite"])
+@pytest.mark.parametrize(
+    "name", [*UPDATE_RULES, "svrg", "saga", "accumulate_gradients", "skip_nonfinite"]
+)
 def test_no_count_wraps(name):
-    rules = {**UPDATE_RULES, "svrg": lambda r: svrg(r, LARGEST), "saga": lambda r: saga(r, 2)}
-    rules["accumulate_gradients"] = lambda r: accumulate_gradients(UPDATE_RULES["adam"](r), LARGEST)
+    rules = {
+        **UPDATE_RULES,
+        "svrg": lambda r: svrg(r, LARGEST),
+        "saga": lambda r: saga(r, 2),
+    }
+    rules["accumulate_gradients"] = lambda r: accumulate_gradients(
+        UPDATE_RULES["adam"](r), LARGEST
+    )
     rules["skip_nonfinite"] = lambda r: skip_nonfinite(UPDATE_RULES["adam"](r))
     params = {"b": PARAMS["b"]}
     rule = optax.with_extra_args_support(rules[name](0.1))
-    gradient = jax.tree.map(lambda x: -x, params)  # Uphill, so that what counts refusals counts one.
+    gradient = jax.tree.map(
+        lambda x: -x, params
+    )  # Uphill, so that what counts refusals counts one.
     told = {"value": 1.0, "grad": gradient, "value_fn": objective}
     if name not in OF_GRADIENTS:
         gradient = told["grad"] = params
     state = at_the_end(rule.init(params))
-    _, after = jax.jit(lambda g, s, x: rule.update(g, s, x, **told))(gradient, state, params)
+    _, after = jax.jit(lambda g, s, x: rule.update(g, s, x, **told))(
+        gradient, state, params
+    )
     for path, leaf in jax.tree_util.tree_leaves_with_path(after):
-        assert getattr(path[-1], "name", "") not in COUNTED or leaf >= 0, jax.tree_util.keystr(path)
+        assert getattr(path[-1], "name", "") not in COUNTED or leaf >= 0, (
+            jax.tree_util.keystr(path)
+        )
 
 
 @pytest.mark.parametrize("many", [2**31, 2**40])
@@ -214,15 +291,23 @@ OVERFLOWS = {"heavy_ball", "nesterov", "lookahead"}
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_gradients_of_any_size_make_no_nan(name):
-    start = {"w": jnp.array([[0.01, 0.02], [0.03, -0.01]], "float32")}  # The value, too, is to stay finite.
+    start = {
+        "w": jnp.array([[0.01, 0.02], [0.03, -0.01]], "float32")
+    }  # The value, too, is to stay finite.
 
     def walk(gradients):
-        rule, x, updates = optax.with_extra_args_support(UPDATE_RULES[name](0.01)), start, []
+        rule, x, updates = (
+            optax.with_extra_args_support(UPDATE_RULES[name](0.01)),
+            start,
+            [],
+        )
         state = rule.init(x)
         for row in gradients:
             g = {"w": row.reshape(2, 2)}
             value_fn = lambda x, indices=None, g=g: jnp.sum(g["w"] * x["w"])
-            moved, state = rule.update(g, state, x, value=value_fn(x), grad=g, value_fn=value_fn, indices=None)
+            moved, state = rule.update(
+                g, state, x, value=value_fn(x), grad=g, value_fn=value_fn, indices=None
+            )
             x = optax.apply_updates(x, moved)
             updates.append(moved["w"])
         return jnp.stack(updates)
@@ -234,7 +319,9 @@ def test_gradients_of_any_size_make_no_nan(name):
     assert name in OVERFLOWS or np.isfinite(found).all()
 
 
-@pytest.mark.parametrize("name", ["adam", "nadam", "yogi", "adan", "polyak_step", "barzilai_borwein", "adgd"])
+@pytest.mark.parametrize(
+    "name", ["adam", "nadam", "yogi", "adan", "polyak_step", "barzilai_borwein", "adgd"]
+)
 def test_a_gradient_that_is_not_finite_shows(name):
     rule, x = optax.with_extra_args_support(UPDATE_RULES[name](0.1)), jnp.ones(2)
     for bad in (jnp.nan, jnp.inf):
@@ -242,7 +329,9 @@ def test_a_gradient_that_is_not_finite_shows(name):
         assert not np.isfinite(rule.update(g, rule.init(x), x, value=1.0)[0]).all()
 
 
-@pytest.mark.parametrize("name", ["nonlinear_conjugate_gradient", "backtracking_descent", "lbfgs", "bfgs"])
+@pytest.mark.parametrize(
+    "name", ["nonlinear_conjugate_gradient", "backtracking_descent", "lbfgs", "bfgs"]
+)
 def test_a_search_outside_of_jit_does_not_blame_the_user_for_its_first_trial(name):
     rule, x = UPDATE_RULES[name](), jnp.array([1e20, -1e20], "float32")
     updates, _ = rule.update(x, rule.init(x), x, value=objective(x), value_fn=objective)
@@ -253,7 +342,17 @@ def test_a_search_outside_of_jit_does_not_blame_the_user_for_its_first_trial(nam
 
 # Those of optax that its own tests walk with complex params.
 AS_OPTAX = (
-    *("gradient_descent", "heavy_ball", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "amsgrad", "adamax"),
+    *(
+        "gradient_descent",
+        "heavy_ball",
+        "nesterov",
+        "adagrad",
+        "rmsprop",
+        "adam",
+        "adamw",
+        "amsgrad",
+        "adamax",
+    ),
     *("nadam", "radam", "adabelief", "yogi", "lamb"),
 )
 PHASE = np.exp(1.1j)
@@ -269,12 +368,18 @@ def complex_walk(rule, rows, start, values):
         x = optax.apply_updates(x, updates)
         return (x, state), x["w"]
 
-    return np.asarray(jax.jit(lambda x: jax.lax.scan(step, (x, rule.init(x)), (rows, values)))(x)[1])
+    return np.asarray(
+        jax.jit(lambda x: jax.lax.scan(step, (x, rule.init(x)), (rows, values)))(x)[1]
+    )
 
 
 def rows_of(seed):
     random = np.random.default_rng(seed)
-    return jnp.asarray(random.normal(size=(6, 2, 3))), jnp.asarray(random.normal(size=(2, 3))), jnp.ones(6)
+    return (
+        jnp.asarray(random.normal(size=(6, 2, 3))),
+        jnp.asarray(random.normal(size=(2, 3))),
+        jnp.ones(6),
+    )
 
 
 def is_refused(name):
@@ -284,7 +389,10 @@ def is_refused(name):
         said = str(problem)
     else:
         return False
-    assert f"{name} is defined for real params only; params['w'] is complex128[2, 3]" in said
+    assert (
+        f"{name} is defined for real params only; params['w'] is complex128[2, 3]"
+        in said
+    )
     assert "real" in said.split(". ")[-1], "it says what to do instead"
     return True
 
@@ -305,22 +413,44 @@ def test_complex_params_turn_with_their_gradients_or_are_refused(name):
 def test_complex_params_move_as_in_optax(name):
     (real, x, values), (imaginary, y, _) = rows_of(2), rows_of(3)
     made = (UPDATE_RULES[name](0.1), ORACLES[name].optax(0.1))
-    ours, theirs = (complex_walk(rule, real + 1j * imaginary, x + 1j * y, values) for rule in made)
+    ours, theirs = (
+        complex_walk(rule, real + 1j * imaginary, x + 1j * y, values) for rule in made
+    )
     # optax's bias corrections are off by 1e-9 of themselves at most; radam's factor by more in its first steps.
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
-    "name", ["gradient_descent", "heavy_ball", "polyak_step", "barzilai_borwein", "adgd", "dog", "schedule_free_sgd"]
+    "name",
+    [
+        "gradient_descent",
+        "heavy_ball",
+        "polyak_step",
+        "barzilai_borwein",
+        "adgd",
+        "dog",
+        "schedule_free_sgd",
+    ],
 )
-def test_rules_of_inner_products_move_complex_params_as_their_real_and_imaginary_parts(name):
+def test_rules_of_inner_products_move_complex_params_as_their_real_and_imaginary_parts(
+    name,
+):
     (real, x, values), (imaginary, y, _) = rows_of(4), rows_of(5)
-    whole = complex_walk(UPDATE_RULES[name](0.1), real + 1j * imaginary, x + 1j * y, values)
-    parts = complex_walk(UPDATE_RULES[name](0.1), jnp.stack([real, imaginary], -1), jnp.stack([x, y], -1), values)
+    whole = complex_walk(
+        UPDATE_RULES[name](0.1), real + 1j * imaginary, x + 1j * y, values
+    )
+    parts = complex_walk(
+        UPDATE_RULES[name](0.1),
+        jnp.stack([real, imaginary], -1),
+        jnp.stack([x, y], -1),
+        values,
+    )
     np.testing.assert_allclose(whole, parts[..., 0] + 1j * parts[..., 1], rtol=1e-12)
 
 
-@pytest.mark.parametrize("clip", [clip_by_norm(0.5), clip_by_global_norm(0.5), clip_adaptively(0.1)])
+@pytest.mark.parametrize(
+    "clip", [clip_by_norm(0.5), clip_by_global_norm(0.5), clip_adaptively(0.1)]
+)
 def test_clips_by_norm_shorten_complex_gradients_and_keep_their_direction(clip):
     g = {"w": jnp.array([3.0 + 4.0j, 0.0])}
     found = clip.update(g, clip.init(g), g)[0]["w"]
@@ -329,7 +459,10 @@ def test_clips_by_norm_shorten_complex_gradients_and_keep_their_direction(clip):
 
 
 def test_a_clip_by_value_refuses_complex_params():
-    with pytest.raises(TypeError, match=r"clip_by_value is defined for real params only.*split_real_and_imaginary"):
+    with pytest.raises(
+        TypeError,
+        match=r"clip_by_value is defined for real params only.*split_real_and_imaginary",
+    ):
         clip_by_value(1.0).init(jnp.ones(2, complex))
 
 
@@ -339,7 +472,12 @@ ON = [PROBLEMS["quadratic"]]
 
 
 def test_prove_finds_a_dotted_name_as_the_command_line_does():
-    assert prove(UPDATE_RULES["heavy_ball"], "optax.sgd", problems=ON, learning_rate=0.1).same is False
+    assert (
+        prove(
+            UPDATE_RULES["heavy_ball"], "optax.sgd", problems=ON, learning_rate=0.1
+        ).same
+        is False
+    )
     assert prove("gradient_descent", "optax.sgd", problems=ON).same
     assert prove("optax.adam", "research.update_rules.adam.adam", problems=ON).same
 

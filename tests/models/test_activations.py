@@ -29,7 +29,12 @@ EXACT = {
 
 
 def test_every_activation_is_under_test():
-    assert set(models.ACTIVATIONS) == set(models.ACTIVATION_DERIVATIVES) == set(VALUES) == set(EXACT)
+    assert (
+        set(models.ACTIVATIONS)
+        == set(models.ACTIVATION_DERIVATIVES)
+        == set(VALUES)
+        == set(EXACT)
+    )
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -37,22 +42,39 @@ def test_activation_equals_scipy_also_in_the_tails(name):
     # Relative: in the lower tail silu is tiny. Of gelu 1 + erf leaves no digit there: it is off by |z| ε / 2, as PyTorch's.
     ours = models.find_activation(name)(jnp.asarray(POINTS))
     lost = np.abs(POINTS) * np.finfo(float).eps / 2 if name == "gelu" else 0
-    assert (np.abs(ours - VALUES[name](POINTS)) <= 3e-14 * np.abs(VALUES[name](POINTS)) + lost).all()
+    assert (
+        np.abs(ours - VALUES[name](POINTS))
+        <= 3e-14 * np.abs(VALUES[name](POINTS)) + lost
+    ).all()
 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_derivative_equals_mpmaths(name):
-    points = POINTS[::4][POINTS[::4] != 0]  # ReLU has none at 0, which the next test takes.
+    points = POINTS[::4][
+        POINTS[::4] != 0
+    ]  # ReLU has none at 0, which the next test takes.
     with mpmath.workdps(50):
-        exact = [float(mpmath.diff(EXACT[name], mpmath.mpf(float(z)), h=mpmath.mpf(10) ** -20)) for z in points]
-    np.testing.assert_allclose(models.ACTIVATION_DERIVATIVES[name](jnp.asarray(points)), exact, rtol=1e-14, atol=4e-16)
+        exact = [
+            float(
+                mpmath.diff(EXACT[name], mpmath.mpf(float(z)), h=mpmath.mpf(10) ** -20)
+            )
+            for z in points
+        ]
+    np.testing.assert_allclose(
+        models.ACTIVATION_DERIVATIVES[name](jnp.asarray(points)),
+        exact,
+        rtol=1e-14,
+        atol=4e-16,
+    )
 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_derivative_equals_jaxs_at_the_kink_and_where_units_saturate(name):
     points = jnp.array([-1e5, -700.0, -40.0, -0.0, 0.0, 40.0, 700.0, 1e5])
     theirs = jax.vmap(jax.grad(models.find_activation(name)))(points)
-    np.testing.assert_allclose(models.ACTIVATION_DERIVATIVES[name](points), theirs, rtol=0, atol=4e-16)
+    np.testing.assert_allclose(
+        models.ACTIVATION_DERIVATIVES[name](points), theirs, rtol=0, atol=4e-16
+    )
 
 
 @pytest.mark.parametrize("table", [models.ACTIVATIONS, models.ACTIVATION_DERIVATIVES])
@@ -68,10 +90,16 @@ def test_gelu_is_exact_where_jaxs_default_approximates():
     off = jnp.abs(jax.nn.gelu(z) - models.find_activation("gelu")(z)).max()
     assert 4.5e-4 < off < 4.8e-4
     np.testing.assert_allclose(
-        models.find_activation("gelu")(z), jax.nn.gelu(z, approximate=False), rtol=1e-14, atol=1e-15
+        models.find_activation("gelu")(z),
+        jax.nn.gelu(z, approximate=False),
+        rtol=1e-14,
+        atol=1e-15,
     )
 
 
 def test_unknown_activation_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"activation must be one of identity, .*; got activation='swish'"):
+    with pytest.raises(
+        ValueError,
+        match=r"activation must be one of identity, .*; got activation='swish'",
+    ):
         models.find_activation("swish")

@@ -17,21 +17,45 @@ def images(n=3, shape=(6, 5, 2)):
     return np.random.default_rng(0).normal(size=(n, *shape))
 
 
-def by_xla(params, x, *, stride=1, normalisation=None, pools=(2, 2), activate=lambda z: jnp.maximum(z, 0)):
+def by_xla(
+    params,
+    x,
+    *,
+    stride=1,
+    normalisation=None,
+    pools=(2, 2),
+    activate=lambda z: jnp.maximum(z, 0),
+):
     """The network of two blocks and two dense layers, from XLA's own operations."""
     for i, window in enumerate(pools, 1):
         layer, layout = params[f"convolution_{i}"], ("NHWC", "HWIO", "NHWC")
-        x = jax.lax.conv_general_dilated(x, layer["weights"], (stride,) * 2, "SAME", dimension_numbers=layout)
+        x = jax.lax.conv_general_dilated(
+            x, layer["weights"], (stride,) * 2, "SAME", dimension_numbers=layout
+        )
         x = x + layer["bias"].reshape(1, 1, 1, -1)
         if normalisation:
-            axes = {"layer": 3, "group": (1, 2, 3)}[normalisation]  # Fewer than 16 channels that divide 16: one group.
-            scale, bias = (params[f"normalisation_{i}"][name].reshape(1, 1, 1, -1) for name in ("scale", "bias"))
+            axes = {"layer": 3, "group": (1, 2, 3)}[
+                normalisation
+            ]  # Fewer than 16 channels that divide 16: one group.
+            scale, bias = (
+                params[f"normalisation_{i}"][name].reshape(1, 1, 1, -1)
+                for name in ("scale", "bias")
+            )
             spread = jnp.sqrt(x.var(axis=axes, keepdims=True) + 1e-5)
             x = (x - x.mean(axis=axes, keepdims=True)) / spread * scale + bias
         x = activate(x)
-        x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, window, window, 1), (1, window, window, 1), "VALID")
+        x = jax.lax.reduce_window(
+            x,
+            -jnp.inf,
+            jax.lax.max,
+            (1, window, window, 1),
+            (1, window, window, 1),
+            "VALID",
+        )
     x = x.reshape(len(x), -1)
-    x = activate(x @ params["dense_1"]["weights"] + params["dense_1"]["bias"].reshape(1, -1))
+    x = activate(
+        x @ params["dense_1"]["weights"] + params["dense_1"]["bias"].reshape(1, -1)
+    )
     return x @ params["dense_2"]["weights"] + params["dense_2"]["bias"].reshape(1, -1)
 
 
@@ -39,7 +63,9 @@ def shaken(params):
     """Biases that are not 0, and scales that are not 1."""
     leaves, structure = jax.tree.flatten(params)
     rng = np.random.default_rng(1)
-    return jax.tree.unflatten(structure, [leaf + 0.3 * rng.normal(size=leaf.shape) for leaf in leaves])
+    return jax.tree.unflatten(
+        structure, [leaf + 0.3 * rng.normal(size=leaf.shape) for leaf in leaves]
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,7 +75,10 @@ def shaken(params):
             {"normalisation": "layer", "pool": (1, 2), "stride": 2},
             {"normalisation": "layer", "pools": (1, 2), "stride": 2},
         ),
-        ({"normalisation": "group", "activation": "tanh"}, {"normalisation": "group", "activate": jnp.tanh}),
+        (
+            {"normalisation": "group", "activation": "tanh"},
+            {"normalisation": "group", "activate": jnp.tanh},
+        ),
     ],
     ids=["layer", "group"],
 )
@@ -59,20 +88,46 @@ def test_logits_and_gradients_equal_the_layers_written_out(options, written):
     ours = lambda params: model.apply(params, x)
     theirs = lambda params: by_xla(params, x, **written)
     values = (
-        jax.jit(lambda p, f=f: (f(p), jax.grad(lambda p: jnp.sum(jnp.sin(f(p))))(p)))(params) for f in (ours, theirs)
+        jax.jit(lambda p, f=f: (f(p), jax.grad(lambda p: jnp.sum(jnp.sin(f(p))))(p)))(
+            params
+        )
+        for f in (ours, theirs)
     )
     for one, two in zip(*map(jax.tree.leaves, values), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-11, atol=1e-12)
 
 
 def test_params_have_readable_names_and_the_initialisers_variance():
-    model = cnn((12, 12, 3), 10, channels=(64, 32), hidden=(100,), normalisation="layer", dtype="float32")
+    model = cnn(
+        (12, 12, 3),
+        10,
+        channels=(64, 32),
+        hidden=(100,),
+        normalisation="layer",
+        dtype="float32",
+    )
     params = model.init(jax.random.key(0))
     shapes = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype.name), params)
-    assert shapes["convolution_2"] == {"weights": ((3, 3, 64, 32), "float32"), "bias": ((32,), "float32")}
-    assert shapes["dense_1"] == {"weights": ((3 * 3 * 32, 100), "float32"), "bias": ((100,), "float32")}
-    assert [*params] == ["convolution_1", "normalisation_1", "convolution_2", "normalisation_2", "dense_1", "dense_2"]
-    for name, fan_in in (("convolution_2", 9 * 64), ("dense_1", 9 * 32)):  # He: variance 2 / fan_in.
+    assert shapes["convolution_2"] == {
+        "weights": ((3, 3, 64, 32), "float32"),
+        "bias": ((32,), "float32"),
+    }
+    assert shapes["dense_1"] == {
+        "weights": ((3 * 3 * 32, 100), "float32"),
+        "bias": ((100,), "float32"),
+    }
+    assert [*params] == [
+        "convolution_1",
+        "normalisation_1",
+        "convolution_2",
+        "normalisation_2",
+        "dense_1",
+        "dense_2",
+    ]
+    for name, fan_in in (
+        ("convolution_2", 9 * 64),
+        ("dense_1", 9 * 32),
+    ):  # He: variance 2 / fan_in.
         weights = np.asarray(params[name]["weights"], dtype=float)
         # The variance of a sample of m normals has standard deviation √(2 / m) of it; four of them.
         assert abs(weights.var() * fan_in / 2 - 1) < 4 * np.sqrt(2 / weights.size)
@@ -84,16 +139,25 @@ def test_one_image_and_two_leading_axes_equal_the_batch():
     apply = jax.jit(model.apply)
     batch = apply(params, x)
     np.testing.assert_allclose(apply(params, x[1]), batch[1], rtol=1e-12, atol=1e-13)
-    np.testing.assert_allclose(apply(params, x.reshape(2, 2, 6, 5, 2)), batch.reshape(2, 2, 3), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(
+        apply(params, x.reshape(2, 2, 6, 5, 2)),
+        batch.reshape(2, 2, 3),
+        rtol=1e-12,
+        atol=1e-13,
+    )
     assert jax.eval_shape(model.apply, params, x[:0]).shape == (0, 3)
 
 
 def test_float32_params_give_a_float32_step_in_64_bit_mode():
-    model = cnn((6, 5, 2), 3, **SMALL, dropout=0.5, normalisation="group", dtype="float32")
+    model = cnn(
+        (6, 5, 2), 3, **SMALL, dropout=0.5, normalisation="group", dtype="float32"
+    )
     params = model.init(jax.random.key(0))
     objective = empirical_risk(model, lambda z, y: jax.nn.logsumexp(z) - z[y])
     batch = Batch(images().astype(np.float32), np.array([0, 1, 2]), jax.random.key(1))
-    assert "f64" not in str(jax.make_jaxpr(jax.value_and_grad(objective))(params, batch))
+    assert "f64" not in str(
+        jax.make_jaxpr(jax.value_and_grad(objective))(params, batch)
+    )
 
 
 def test_dropout_of_a_network_needs_a_key_and_depends_on_it():
@@ -110,20 +174,48 @@ def test_dropout_of_a_network_needs_a_key_and_depends_on_it():
 
 
 REFUSED = {
-    "flat shape": (((28, 28), 10), {}, r"image_shape must be \(H, W, C\); got image_shape=\(28, 28\)"),
+    "flat shape": (
+        ((28, 28), 10),
+        {},
+        r"image_shape must be \(H, W, C\); got image_shape=\(28, 28\)",
+    ),
     "classes": (((6, 6, 1), 0), {}, "num_classes must be a positive integer"),
     "channels": (((6, 6, 1), 2), {"channels": (4, 0)}, r"channels\[1\] must be"),
-    "channels as a number": (((6, 6, 1), 2), {"channels": 32}, r"channels=32. A single one: \(32,\)"),
-    "pools": (((6, 6, 1), 2), {"pool": (2, 2, 2)}, r"one for each of 2 blocks; got pool=\(2, 2, 2\)"),
-    "normalisation": (((6, 6, 1), 2), {"normalisation": "batch"}, "normalisation='batch'"),
-    "dropout": (((6, 6, 1), 2), {"dropout": 1.0}, r"dropout must lie in \[0, 1\); got dropout=1.0"),
+    "channels as a number": (
+        ((6, 6, 1), 2),
+        {"channels": 32},
+        r"channels=32. A single one: \(32,\)",
+    ),
+    "pools": (
+        ((6, 6, 1), 2),
+        {"pool": (2, 2, 2)},
+        r"one for each of 2 blocks; got pool=\(2, 2, 2\)",
+    ),
+    "normalisation": (
+        ((6, 6, 1), 2),
+        {"normalisation": "batch"},
+        "normalisation='batch'",
+    ),
+    "dropout": (
+        ((6, 6, 1), 2),
+        {"dropout": 1.0},
+        r"dropout must lie in \[0, 1\); got dropout=1.0",
+    ),
     "activation": (((6, 6, 1), 2), {"activation": "rely"}, "activation='rely'"),
-    "too small": (((6, 6, 1), 2), {"padding": "valid", "pool": 4}, "does not fit into an image of 1 x 1"),
+    "too small": (
+        ((6, 6, 1), 2),
+        {"padding": "valid", "pool": 4},
+        "does not fit into an image of 1 x 1",
+    ),
 }
 
 
-@pytest.mark.parametrize(("arguments", "options", "message"), REFUSED.values(), ids=REFUSED)
-def test_a_network_that_cannot_be_is_refused_where_it_is_built(arguments, options, message):
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"), REFUSED.values(), ids=REFUSED
+)
+def test_a_network_that_cannot_be_is_refused_where_it_is_built(
+    arguments, options, message
+):
     with pytest.raises(ValueError, match=message):
         cnn(*arguments, **options)
 
@@ -131,9 +223,13 @@ def test_a_network_that_cannot_be_is_refused_where_it_is_built(arguments, option
 def test_images_of_another_shape_are_refused():
     model = cnn((6, 5, 2), 3, **SMALL)
     params = model.init(jax.random.key(0))
-    with pytest.raises(ValueError, match=r"NHWC.*Channels seem to stand first.*moveaxis\(x, -3, -1\)"):
+    with pytest.raises(
+        ValueError, match=r"NHWC.*Channels seem to stand first.*moveaxis\(x, -3, -1\)"
+    ):
         model.apply(params, jnp.zeros((1, 2, 6, 5)))
-    with pytest.raises(ValueError, match=r"shape \(6, 5, 2\).*got x of shape \(1, 5, 6, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"shape \(6, 5, 2\).*got x of shape \(1, 5, 6, 2\)"
+    ):
         model.apply(params, jnp.zeros((1, 5, 6, 2)))
 
 
@@ -156,7 +252,10 @@ def test_dropout_without_a_key_or_a_rate_changes_nothing():
 
 
 def test_dropout_zeroes_the_same_entries_in_every_dtype_and_keeps_the_dtype():
-    one, two = (dropout(jax.random.key(3), np.ones((5, 7), dtype), 0.5) for dtype in ("float32", "float64"))
+    one, two = (
+        dropout(jax.random.key(3), np.ones((5, 7), dtype), 0.5)
+        for dtype in ("float32", "float64")
+    )
     assert (one.dtype, two.dtype) == ("float32", "float64")
     assert (np.asarray(one) == np.asarray(two)).all()
     assert 0 < np.count_nonzero(one) < one.size
@@ -164,5 +263,7 @@ def test_dropout_zeroes_the_same_entries_in_every_dtype_and_keeps_the_dtype():
 
 @pytest.mark.parametrize("rate", [-0.1, 1, float("nan")])
 def test_a_rate_outside_its_range_is_refused(rate):
-    with pytest.raises(ValueError, match=r"rate must lie in .*the probability that an entry is zeroed"):
+    with pytest.raises(
+        ValueError, match=r"rate must lie in .*the probability that an entry is zeroed"
+    ):
         dropout(jax.random.key(0), jnp.ones(3), rate)

@@ -21,12 +21,24 @@ CASES = {
     "one pixel": ((3, 2), (1, 1), 2, 2, 1, "valid", ((0, 0), (0, 0))),
     "number": ((4, 5), (3, 3), 1, 2, 2, 2, ((2, 2), (2, 2))),
     "pairs": ((4, 3), (2, 3), 2, 1, 1, ((0, 2), (1, 0)), ((0, 2), (1, 0))),
-    "tiles, none whole": ((5, 4), (3, 3), 16, 17, 1, "valid", ((0, 0), (0, 0))),  # From here on by Winograd.
+    "tiles, none whole": (
+        (5, 4),
+        (3, 3),
+        16,
+        17,
+        1,
+        "valid",
+        ((0, 0), (0, 0)),
+    ),  # From here on by Winograd.
     "tiles, each more than one": ((9, 7), (3, 3), 16, 16, 1, "same", ((1, 1), (1, 1))),
 }
 each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 some_cases = pytest.mark.parametrize(
-    "case", [CASES[name] for name in ("same, stride 2", "number", "pairs", "tiles, each more than one")]
+    "case",
+    [
+        CASES[name]
+        for name in ("same, stride 2", "number", "pairs", "tiles, each more than one")
+    ],
 )
 
 
@@ -49,20 +61,26 @@ def by_loop(x, weights, bias, stride, margins):
     height, width = (x.shape[1] - a) // s + 1, (x.shape[2] - b) // t + 1
     y = np.empty((len(x), height, width, weights.shape[-1]))
     for m, i, j, o in np.ndindex(*y.shape):
-        y[m, i, j, o] = bias[o] + np.sum(x[m, s * i : s * i + a, t * j : t * j + b] * weights[..., o])
+        y[m, i, j, o] = bias[o] + np.sum(
+            x[m, s * i : s * i + a, t * j : t * j + b] * weights[..., o]
+        )
     return y
 
 
 def by_xla(x, weights, bias, stride, margins):
     strides = stride if isinstance(stride, tuple) else (stride, stride)
     layout = ("NHWC", "HWIO", "NHWC")
-    y = jax.lax.conv_general_dilated(x, weights, strides, margins, dimension_numbers=layout)
+    y = jax.lax.conv_general_dilated(
+        x, weights, strides, margins, dimension_numbers=layout
+    )
     return y + jnp.broadcast_to(bias, y.shape)
 
 
 def ours(case):
     *_, stride, padding, _ = case
-    return lambda x, weights, bias: convolution(x, weights, bias, stride=stride, padding=padding)
+    return lambda x, weights, bias: convolution(
+        x, weights, bias, stride=stride, padding=padding
+    )
 
 
 def theirs(case):
@@ -79,7 +97,10 @@ def bent(conv):
 def test_convolution_equals_the_sum_written_out(case):
     arguments, (*_, stride, _, margins) = drawn(case), case
     np.testing.assert_allclose(
-        jax.jit(ours(case))(*arguments), by_loop(*arguments, stride, margins), rtol=1e-12, atol=1e-13
+        jax.jit(ours(case))(*arguments),
+        by_loop(*arguments, stride, margins),
+        rtol=1e-12,
+        atol=1e-13,
     )
 
 
@@ -94,7 +115,10 @@ def test_one_channel_equals_scipys_correlation(mode):
 @some_cases
 def test_gradients_equal_those_of_xlas_convolution(case):
     arguments = drawn(case)
-    gradients = [jax.jit(jax.grad(bent(conv), (0, 1, 2)))(*arguments) for conv in (ours(case), theirs(case))]
+    gradients = [
+        jax.jit(jax.grad(bent(conv), (0, 1, 2)))(*arguments)
+        for conv in (ours(case), theirs(case))
+    ]
     for mine, other in zip(*gradients, strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-12, atol=1e-12)
 
@@ -118,8 +142,15 @@ def test_slices_of_a_batch_give_the_values_and_derivatives_of_the_whole(few_at_a
         """Value, directional derivative, gradient, and the Hessian in that direction by both orders."""
         f = bent(conv)
         gradient = jax.grad(f, (0, 1, 2))
-        slope = lambda *a: sum(jnp.sum(g * t) for g, t in zip(gradient(*a), tangents, strict=True))
-        both = lambda a: (f(*a), gradient(*a), jax.jvp(gradient, a, tangents)[1], jax.grad(slope, (0, 1, 2))(*a))
+        slope = lambda *a: sum(
+            jnp.sum(g * t) for g, t in zip(gradient(*a), tangents, strict=True)
+        )
+        both = lambda a: (
+            f(*a),
+            gradient(*a),
+            jax.jvp(gradient, a, tangents)[1],
+            jax.grad(slope, (0, 1, 2))(*a),
+        )
         return jax.jit(lambda a: (jax.jvp(f, a, tangents)[1], both(a)))(arguments)
 
     mine, other = all_derivatives(ours(case)), all_derivatives(theirs(case))
@@ -133,7 +164,9 @@ def test_vmap_over_weights_equals_the_loop(few_at_a_time):
     lanes = gradient(x, np.stack([weights, -2 * weights]), np.stack([bias, bias]))
     single = jax.jit(jax.grad(bent(theirs(few_at_a_time)), 1))
     for lane, factor in zip(lanes, (1, -2), strict=True):
-        np.testing.assert_allclose(lane, single(x, factor * weights, bias), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(
+            lane, single(x, factor * weights, bias), rtol=1e-12, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("leading", [(), (0,), (2, 3)])
@@ -155,34 +188,56 @@ def test_shifted_images_have_shifted_convolutions(stride):
     x[3:5, 3:6, 0] = np.random.default_rng(2).normal(size=(2, 3))
     shift = jax.jit(lambda x: convolution(x, weights, bias, stride=stride))
     before, after = shift(x), shift(np.roll(x, stride, (0, 1)))
-    np.testing.assert_allclose(after, np.roll(before, 1, (0, 1)), rtol=1e-13, atol=1e-13)
+    np.testing.assert_allclose(
+        after, np.roll(before, 1, (0, 1)), rtol=1e-13, atol=1e-13
+    )
 
 
 def test_convolution_is_one_product_of_matrices_and_none_of_xlas():
     case = CASES["same"]
     jaxpr = jax.make_jaxpr(ours(case))(*drawn(case))
     assert "conv_general_dilated" not in str(jaxpr)
-    (product,) = (equation for equation in jaxpr.eqns if equation.primitive.name == "dot_general")
+    (product,) = (
+        equation for equation in jaxpr.eqns if equation.primitive.name == "dot_general"
+    )
     assert [value.aval.ndim for value in product.invars] == [2, 2]
 
 
 def test_float32_stays_float32():
     x, weights, bias = (a.astype(np.float32) for a in drawn(CASES["same"]))
     assert "f64" not in str(jax.make_jaxpr(ours(CASES["same"]))(x, weights, bias))
-    assert "f64" not in str(jax.make_jaxpr(jax.grad(lambda x: jnp.sum(average_pool(max_pool(x)))))(x))
+    assert "f64" not in str(
+        jax.make_jaxpr(jax.grad(lambda x: jnp.sum(average_pool(max_pool(x)))))(x)
+    )
 
 
 REFUSED = {
-    "channels first": ((2, 3, 5, 5), {}, r"NHWC.*\(2, 3, 5, 5\).*moveaxis\(x, -3, -1\)"),
+    "channels first": (
+        (2, 3, 5, 5),
+        {},
+        r"NHWC.*\(2, 3, 5, 5\).*moveaxis\(x, -3, -1\)",
+    ),
     "no channels": ((5, 5), {}, "x must be images with 3 channels last"),
     "wrong channels": ((5, 5, 4), {}, "3 channels last"),
-    "small image": ((2, 5, 3), {"padding": "valid"}, "window of 3 x 3 does not fit into an image of 2 x 5"),
-    "stride": ((5, 5, 3), {"stride": 0}, "stride must be an integer of at least 1.*stride=0"),
+    "small image": (
+        (2, 5, 3),
+        {"padding": "valid"},
+        "window of 3 x 3 does not fit into an image of 2 x 5",
+    ),
+    "stride": (
+        (5, 5, 3),
+        {"stride": 0},
+        "stride must be an integer of at least 1.*stride=0",
+    ),
     "three strides": ((5, 5, 3), {"stride": (1, 1, 1)}, r"stride=\(1, 1, 1\)"),
     "padding": ((5, 5, 3), {"padding": "full"}, "padding must be \"same\".*'full'"),
     "negative padding": ((5, 5, 3), {"padding": -1}, "padding=-1"),
     "one pair": ((5, 5, 3), {"padding": (1, 1)}, r"padding=\(1, 1\)"),
-    "weights of torch": ((5, 5, 3), {"weights": (3, 3, 2)}, "weights must have shape.*PyTorch"),
+    "weights of torch": (
+        (5, 5, 3),
+        {"weights": (3, 3, 2)},
+        "weights must have shape.*PyTorch",
+    ),
     "weights of torch, as they are": (
         (5, 5, 1),
         {"weights": (4, 1, 3, 3)},
@@ -194,7 +249,10 @@ REFUSED = {
 
 @pytest.mark.parametrize(("shape", "options", "message"), REFUSED.values(), ids=REFUSED)
 def test_bad_input_is_refused_with_what_to_do(shape, options, message):
-    shapes = [options.pop(name, default) for name, default in (("weights", (3, 3, 3, 4)), ("bias", (4,)))]
+    shapes = [
+        options.pop(name, default)
+        for name, default in (("weights", (3, 3, 3, 4)), ("bias", (4,)))
+    ]
     with pytest.raises(ValueError, match=message):
         convolution(jnp.zeros(shape), *map(jnp.zeros, shapes), **options)
 
@@ -209,7 +267,10 @@ WINDOWS = [(2, None), (1, 2), ((2, 3), (1, 2))]
 
 
 def pooled_by_loop(x, window, stride, reduce):
-    (a, b), (s, t) = (n if isinstance(n, tuple) else (n, n) for n in (window, window if stride is None else stride))
+    (a, b), (s, t) = (
+        n if isinstance(n, tuple) else (n, n)
+        for n in (window, window if stride is None else stride)
+    )
     height, width = (x.shape[1] - a) // s + 1, (x.shape[2] - b) // t + 1
     windows = [
         reduce(x[:, s * i : s * i + a, t * j : t * j + b], axis=(1, 2))
@@ -219,20 +280,30 @@ def pooled_by_loop(x, window, stride, reduce):
 
 
 @pytest.mark.parametrize(("window", "stride"), WINDOWS)
-@pytest.mark.parametrize(("pool", "reduce"), [(max_pool, np.max), (average_pool, np.mean)], ids=["max", "average"])
+@pytest.mark.parametrize(
+    ("pool", "reduce"),
+    [(max_pool, np.max), (average_pool, np.mean)],
+    ids=["max", "average"],
+)
 def test_pooling_equals_the_loop_over_windows(pool, reduce, window, stride):
     x = np.random.default_rng(3).normal(size=(2, 5, 7, 2))
     expected = pooled_by_loop(x, window, stride, reduce)
-    both = jax.jit(lambda x: (pool(x, window, stride=stride), pool(x[0], window, stride=stride)))(x)
+    both = jax.jit(
+        lambda x: (pool(x, window, stride=stride), pool(x[0], window, stride=stride))
+    )(x)
     np.testing.assert_allclose(both[0], expected, rtol=1e-14)
     np.testing.assert_allclose(both[1], expected[0], rtol=1e-14)
 
 
 @pytest.mark.parametrize(("window", "stride"), [(2, None), (3, 2)])
 def test_the_gradient_of_max_pooling_goes_to_the_largest(window, stride):
-    x = np.random.default_rng(4).permutation(2 * 5 * 7).reshape(2, 5, 7, 1) / 7.0  # No two are equal.
+    x = (
+        np.random.default_rng(4).permutation(2 * 5 * 7).reshape(2, 5, 7, 1) / 7.0
+    )  # No two are equal.
     sizes, strides = (1, window, window, 1), (1, stride or window, stride or window, 1)
-    xla = lambda x: jax.lax.reduce_window(x, -np.inf, jax.lax.max, sizes, strides, "VALID")
+    xla = lambda x: jax.lax.reduce_window(
+        x, -np.inf, jax.lax.max, sizes, strides, "VALID"
+    )
     mine, other = (
         jax.jit(jax.grad(lambda x, f=f: jnp.sum(jnp.sin(f(x)))))(x)
         for f in (lambda x: max_pool(x, window, stride=stride), xla)
@@ -243,23 +314,41 @@ def test_the_gradient_of_max_pooling_goes_to_the_largest(window, stride):
 def test_equal_largest_values_share_the_derivative():
     x = jnp.array([[1.0, 5.0, 2.0, 2.0], [5.0, 5.0, 2.0, 2.0]])[..., None]
     expected = [[0, 1 / 3, 1 / 4, 1 / 4], [1 / 3, 1 / 3, 1 / 4, 1 / 4]]
-    np.testing.assert_allclose(jax.jit(jax.grad(lambda x: jnp.sum(max_pool(x))))(x)[..., 0], expected, rtol=1e-15)
-    _, slope = jax.jit(lambda x, dx: jax.jvp(max_pool, (x,), (dx,)))(x, np.arange(8.0).reshape(2, 4, 1))
-    np.testing.assert_allclose(slope[..., 0], [[(1 + 4 + 5) / 3, (2 + 3 + 6 + 7) / 4]], rtol=1e-15)
+    np.testing.assert_allclose(
+        jax.jit(jax.grad(lambda x: jnp.sum(max_pool(x))))(x)[..., 0],
+        expected,
+        rtol=1e-15,
+    )
+    _, slope = jax.jit(lambda x, dx: jax.jvp(max_pool, (x,), (dx,)))(
+        x, np.arange(8.0).reshape(2, 4, 1)
+    )
+    np.testing.assert_allclose(
+        slope[..., 0], [[(1 + 4 + 5) / 3, (2 + 3 + 6 + 7) / 4]], rtol=1e-15
+    )
 
 
 def test_second_derivatives_pass_through_max_pooling():
     x = np.random.default_rng(5).normal(size=(4, 4, 1))
-    hessian = jax.jit(jax.hessian(lambda x: jnp.sum(max_pool(x) ** 3)))(x).reshape(16, 16)
-    largest = (x == np.kron(np.asarray(max_pool(x))[..., 0], np.ones((2, 2)))[..., None]).ravel()
-    np.testing.assert_allclose(hessian, np.diag(6 * x.ravel() * largest), rtol=1e-14, atol=1e-15)
+    hessian = jax.jit(jax.hessian(lambda x: jnp.sum(max_pool(x) ** 3)))(x).reshape(
+        16, 16
+    )
+    largest = (
+        x == np.kron(np.asarray(max_pool(x))[..., 0], np.ones((2, 2)))[..., None]
+    ).ravel()
+    np.testing.assert_allclose(
+        hessian, np.diag(6 * x.ravel() * largest), rtol=1e-14, atol=1e-15
+    )
 
 
 @pytest.mark.parametrize("pool", [max_pool, average_pool])
 def test_pooling_refuses_what_it_cannot_do(pool):
-    with pytest.raises(ValueError, match="window of 3 x 3 does not fit into an image of 2 x 4"):
+    with pytest.raises(
+        ValueError, match="window of 3 x 3 does not fit into an image of 2 x 4"
+    ):
         pool(jnp.zeros((2, 4, 1)), 3)
-    with pytest.raises(ValueError, match=r"window must be an integer of at least 1.*window=0"):
+    with pytest.raises(
+        ValueError, match=r"window must be an integer of at least 1.*window=0"
+    ):
         pool(jnp.zeros((4, 4, 1)), 0)
     with pytest.raises(ValueError, match=r"channels last.*\(4, 4\)"):
         pool(jnp.zeros((4, 4)))

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from research.models import augmented, cnn, in_turn, mean_and_sd, on_images, random_crop, random_flip, random_shift
+from research.models import (
+    augmented,
+    cnn,
+    in_turn,
+    mean_and_sd,
+    on_images,
+    random_crop,
+    random_flip,
+    random_shift,
+)
 from research.types import Model
 
 AUGMENTATIONS = {
@@ -17,12 +26,16 @@ AUGMENTATIONS = {
     "crop": random_crop(2),
     "in turn": in_turn(random_flip, random_crop(1), random_shift(1)),
 }
-each_augmentation = pytest.mark.parametrize("augment", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
+each_augmentation = pytest.mark.parametrize(
+    "augment", AUGMENTATIONS.values(), ids=AUGMENTATIONS
+)
 IDENTITY = Model(lambda key: (), lambda params, x, key=None: x)
 
 
 def stored(n=5, shape=(6, 5, 3), least=0):
-    return np.random.default_rng(0).integers(least, 256, size=(n, *shape), dtype=np.uint8)
+    return np.random.default_rng(0).integers(
+        least, 256, size=(n, *shape), dtype=np.uint8
+    )
 
 
 def test_bytes_give_what_standardised_floats_give():
@@ -32,7 +45,9 @@ def test_bytes_give_what_standardised_floats_give():
     params = model.init(jax.random.key(0))
     expected = jax.jit(model.apply)(params, ((x - mean) / sd).astype(np.float32))
     fed = on_images(model, mean, sd, dtype="float32")
-    np.testing.assert_allclose(jax.jit(fed.apply)(params, x), expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(fed.apply)(params, x), expected, rtol=1e-5, atol=1e-5
+    )
     assert "f64" not in str(jax.make_jaxpr(fed.apply)(params, x))
     standardised = jax.jit(on_images(IDENTITY, mean, sd, dtype="float64").apply)((), x)
     np.testing.assert_allclose(standardised, (x - mean) / sd, rtol=1e-13, atol=1e-13)
@@ -59,7 +74,9 @@ def test_augmentation_keeps_shape_dtype_and_the_pictures_own_values(augment):
 @each_augmentation
 def test_the_same_key_gives_the_same_picture_and_another_key_another(augment):
     x = stored(8)
-    one, again, other = (np.asarray(jax.jit(augment)(jax.random.key(seed), x)) for seed in (1, 1, 2))
+    one, again, other = (
+        np.asarray(jax.jit(augment)(jax.random.key(seed), x)) for seed in (1, 1, 2)
+    )
     assert (one == again).all()
     assert (one != other).any()
     several = jax.jit(augment)(jax.random.key(1), x.reshape(2, 4, 6, 5, 3))
@@ -81,11 +98,16 @@ def windows(x, pixels, mode):
     wider = np.pad(x, ((pixels, pixels), (pixels, pixels), (0, 0)), mode=mode)
     height, width = x.shape[:2]
     offsets = np.ndindex(2 * pixels + 1, 2 * pixels + 1)
-    return [np.ascontiguousarray(wider[i : i + height, j : j + width]).tobytes() for i, j in offsets]
+    return [
+        np.ascontiguousarray(wider[i : i + height, j : j + width]).tobytes()
+        for i, j in offsets
+    ]
 
 
 @pytest.mark.parametrize(
-    ("build", "mode"), [(random_shift, "constant"), (random_crop, "reflect")], ids=["shift", "crop"]
+    ("build", "mode"),
+    [(random_shift, "constant"), (random_crop, "reflect")],
+    ids=["shift", "crop"],
 )
 def test_every_window_is_equally_likely(build, mode):
     x = stored(1, (4, 3, 1), least=1)
@@ -94,35 +116,49 @@ def test_every_window_is_equally_likely(build, mode):
     expected = windows(x[0], 1, mode)
     assert counts.keys() == {*expected}
     # Pearson's statistic of nine equal shares; a right one is larger once in a million keys.
-    assert sum((count - 100) ** 2 / 100 for count in counts.values()) < chi2.isf(1e-6, 8)
+    assert sum((count - 100) ** 2 / 100 for count in counts.values()) < chi2.isf(
+        1e-6, 8
+    )
 
 
 def test_augmented_varies_only_with_a_key_and_hands_its_children_on():
     x = stored()
-    model = augmented(Model(lambda key: (), lambda params, x, key=None: (x, key)), random_flip)
+    model = augmented(
+        Model(lambda key: (), lambda params, x, key=None: (x, key)), random_flip
+    )
     plain, no_key = model.apply((), x)
     assert (plain == x).all()
     assert no_key is None
     key = jax.random.key(7)
     varied, child = model.apply((), x, key)
     assert (varied == random_flip(jax.random.fold_in(key, 0), x)).all()
-    assert (jax.random.key_data(child) == jax.random.key_data(jax.random.fold_in(key, 1))).all()
+    assert (
+        jax.random.key_data(child) == jax.random.key_data(jax.random.fold_in(key, 1))
+    ).all()
 
 
 REFUSED = {
-    "sd of 0": (lambda: on_images(IDENTITY, 0.0, [1.0, 0.0], dtype="float32"), "sd must be positive"),
+    "sd of 0": (
+        lambda: on_images(IDENTITY, 0.0, [1.0, 0.0], dtype="float32"),
+        "sd must be positive",
+    ),
     "sd of 0..1": (
         lambda: on_images(IDENTITY, 0.5, 0.3, dtype="float32").apply((), stored()),
         "x is of bytes.*sd=0.3. For images scaled to 0..1, multiply both by 255",
     ),
     "channels first": (
-        lambda: on_images(IDENTITY, [1.0, 2.0, 3.0], 1.0, dtype="float32").apply((), stored().transpose(0, 3, 1, 2)),
+        lambda: on_images(IDENTITY, [1.0, 2.0, 3.0], 1.0, dtype="float32").apply(
+            (), stored().transpose(0, 3, 1, 2)
+        ),
         r"NHWC.*moveaxis\(x, -3, -1\)",
     ),
     "floats": (lambda: mean_and_sd(stored() / 255), "images must be uint8.*float64"),
     "no shift": (lambda: random_shift(0), "pixels must be a positive integer"),
     "small image": (lambda: random_crop(5)(jax.random.key(0), stored()), "padding=5"),
-    "flat image": (lambda: random_flip(jax.random.key(0), jnp.zeros((5, 5))), "channels last"),
+    "flat image": (
+        lambda: random_flip(jax.random.key(0), jnp.zeros((5, 5))),
+        "channels last",
+    ),
 }
 
 

@@ -26,19 +26,28 @@ def test_every_initialiser_is_under_test():
 @pytest.mark.parametrize("name", RANDOM)
 def test_weights_have_the_distribution_of_the_paper(name):
     family, kind = name.split("_")
-    weights = np.asarray(models.find_initialiser(name)(jax.random.key(0), (FAN_IN, FAN_OUT), jnp.float64)).ravel()
+    weights = np.asarray(
+        models.find_initialiser(name)(jax.random.key(0), (FAN_IN, FAN_OUT), jnp.float64)
+    ).ravel()
     scale = np.sqrt(VARIANCES[family])
-    assert abs(np.mean(weights**2) / scale**2 - 1) < 0.05  # Three and a half standard deviations of 9,600 squares.
+    assert (
+        abs(np.mean(weights**2) / scale**2 - 1) < 0.05
+    )  # Three and a half standard deviations of 9,600 squares.
     wide = np.sqrt(3) * scale
     law = stats.norm(0, scale) if kind == "normal" else stats.uniform(-wide, 2 * wide)
-    assert stats.kstest(weights, law.cdf).pvalue > 0.01  # A scale that is off by 15 % gives less than 1e-4 ...
+    assert (
+        stats.kstest(weights, law.cdf).pvalue > 0.01
+    )  # A scale that is off by 15 % gives less than 1e-4 ...
     assert stats.kstest(1.15 * weights, law.cdf).pvalue < 1e-4  # ... as here.
 
 
 @pytest.mark.parametrize("shape", [(12, 8), (3, 5, 4, 2)])
 @pytest.mark.parametrize("name", JAXS)
 def test_uniform_weights_are_jaxs_for_dense_and_convolution(name, shape):
-    ours, theirs = (draw(jax.random.key(1), shape, jnp.float64) for draw in (models.INITIALISERS[name], JAXS[name]))
+    ours, theirs = (
+        draw(jax.random.key(1), shape, jnp.float64)
+        for draw in (models.INITIALISERS[name], JAXS[name])
+    )
     np.testing.assert_allclose(ours, theirs, rtol=1e-14)
 
 
@@ -53,19 +62,27 @@ def test_given_fans_take_the_place_of_the_shapes(name):
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5), (2, 3, 2, 4)])
 def test_orthogonal_weights_are_orthonormal_and_jaxs(shape):
-    weights = models.find_initialiser("orthogonal")(jax.random.key(3), shape, jnp.float64)
+    weights = models.find_initialiser("orthogonal")(
+        jax.random.key(3), shape, jnp.float64
+    )
     assert weights.shape == shape
     matrix = np.asarray(weights).reshape(-1, shape[-1])
     small = matrix.T @ matrix if len(matrix) >= shape[-1] else matrix @ matrix.T
     np.testing.assert_allclose(small, np.eye(len(small)), atol=1e-14)
     # Signs too, without which the matrix would not be uniform among the orthogonal ones.
-    np.testing.assert_allclose(weights, initializers.orthogonal()(jax.random.key(3), shape, jnp.float64), atol=1e-13)
+    np.testing.assert_allclose(
+        weights,
+        initializers.orthogonal()(jax.random.key(3), shape, jnp.float64),
+        atol=1e-13,
+    )
 
 
 @pytest.mark.parametrize("name", models.INITIALISERS)
 def test_weights_have_the_dtype_asked_for_and_differ_with_the_key(name):
     draw = models.find_initialiser(name)
-    first, second = (draw(jax.random.key(seed), (6, 4), jnp.float32) for seed in range(2))
+    first, second = (
+        draw(jax.random.key(seed), (6, 4), jnp.float32) for seed in range(2)
+    )
     assert first.dtype == jnp.float32
     assert not np.any(np.asarray(first) == np.asarray(second))
 
@@ -77,7 +94,9 @@ def test_he_keeps_the_size_of_a_signal_through_relu_layers():
     for name in ("he_normal", "lecun_normal"):
         model = models.mlp((256,) * 7, initialiser=name, dtype=jnp.float32)
         params = model.init(jax.random.key(5))
-        first = models.mlp((256, 256), dtype=jnp.float32).apply({"dense_1": params["dense_1"]}, x)
+        first = models.mlp((256, 256), dtype=jnp.float32).apply(
+            {"dense_1": params["dense_1"]}, x
+        )
         ratios[name] = float(jnp.mean(model.apply(params, x) ** 2) / jnp.mean(first**2))
     assert 0.6 < ratios["he_normal"] < 1.6
     assert 0.6 < 32 * ratios["lecun_normal"] < 1.6
@@ -92,6 +111,11 @@ def test_shape_without_fans_is_refused(name, shape):
 
 def test_wrong_fans_and_unknown_names_are_refused():
     with pytest.raises(ValueError, match="fan_in=0"):
-        models.find_initialiser("he_normal")(jax.random.key(0), (2, 2), jnp.float64, fan_in=0)
-    with pytest.raises(ValueError, match=r"initialiser must be one of lecun_normal, .*; got initialiser='xavier'"):
+        models.find_initialiser("he_normal")(
+            jax.random.key(0), (2, 2), jnp.float64, fan_in=0
+        )
+    with pytest.raises(
+        ValueError,
+        match=r"initialiser must be one of lecun_normal, .*; got initialiser='xavier'",
+    ):
         models.find_initialiser("xavier")

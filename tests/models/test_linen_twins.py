@@ -38,7 +38,9 @@ class LinenMLP(nn.Module):
 
 
 def dense(layer):
-    return {"kernel": layer["weights"]} | ({"bias": layer["bias"]} if "bias" in layer else {})
+    return {"kernel": layer["weights"]} | (
+        {"bias": layer["bias"]} if "bias" in layer else {}
+    )
 
 
 def mlp_twins(activation):
@@ -59,7 +61,9 @@ class LinenCNN(nn.Module):
     @nn.compact
     def __call__(self, x):
         for i, (channels, window) in enumerate(((16, 2), (32, 1)), 1):
-            x = nn.Conv(channels, (3, 2), self.stride, self.padding, name=f"convolution_{i}")(x)
+            x = nn.Conv(
+                channels, (3, 2), self.stride, self.padding, name=f"convolution_{i}"
+            )(x)
             x = nn.GroupNorm(channels // 16, epsilon=1e-5, name=f"normalisation_{i}")(x)
             x = nn.max_pool(nn.relu(x), (window, window), (window, window))
         x = x.reshape(x.shape[0], -1)
@@ -67,10 +71,19 @@ class LinenCNN(nn.Module):
 
 
 def cnn_twins(stride, padding):
-    options = {"channels": (16, 32), "kernel_size": (3, 2), "pool": (2, 1), "hidden": (8,)}
-    ours = models.cnn((13, 12, 2), 2, **options, stride=stride, padding=padding, normalisation="group")
+    options = {
+        "channels": (16, 32),
+        "kernel_size": (3, 2),
+        "pool": (2, 1),
+        "hidden": (8,),
+    }
+    ours = models.cnn(
+        (13, 12, 2), 2, **options, stride=stride, padding=padding, normalisation="group"
+    )
     keep = lambda name: name.startswith("normalisation")
-    theirs = lambda params: {name: layer if keep(name) else dense(layer) for name, layer in params.items()}
+    theirs = lambda params: {
+        name: layer if keep(name) else dense(layer) for name, layer in params.items()
+    }
     x = np.random.default_rng(1).normal(size=(2, 13, 12, 2))
     return ours, LinenCNN(stride, padding.upper()), theirs, x
 
@@ -85,11 +98,26 @@ class LinenTransformer(nn.Module):
     def __call__(self, x):
         tokens, length = (x.values, x.length) if isinstance(x, Sequences) else (x, None)
         where = jnp.arange(tokens.shape[1])
-        counts = jnp.ones(tokens.shape, bool) if length is None else where[None] < length[:, None]
-        mask = nn.make_causal_mask(tokens) if self.causal else nn.make_attention_mask(jnp.ones_like(counts), counts)
-        x = nn.Embed(11, 8, name="tokens")(tokens) + nn.Embed(5, 8, name="positions")(where)[None]
-        attend = lambda x: nn.MultiHeadDotProductAttention(2, name="attention")(x, mask=mask)
-        network = lambda x: nn.Dense(8, name="dense_2")(nn.gelu(nn.Dense(12, name="dense_1")(x), approximate=False))
+        counts = (
+            jnp.ones(tokens.shape, bool)
+            if length is None
+            else where[None] < length[:, None]
+        )
+        mask = (
+            nn.make_causal_mask(tokens)
+            if self.causal
+            else nn.make_attention_mask(jnp.ones_like(counts), counts)
+        )
+        x = (
+            nn.Embed(11, 8, name="tokens")(tokens)
+            + nn.Embed(5, 8, name="positions")(where)[None]
+        )
+        attend = lambda x: nn.MultiHeadDotProductAttention(2, name="attention")(
+            x, mask=mask
+        )
+        network = lambda x: nn.Dense(8, name="dense_2")(
+            nn.gelu(nn.Dense(12, name="dense_1")(x), approximate=False)
+        )
         normalise = lambda x, name: nn.LayerNorm(epsilon=1e-5, name=name)(x)
         if self.order == "pre":
             x = x + attend(normalise(x, "normalisation_1"))
@@ -100,21 +128,32 @@ class LinenTransformer(nn.Module):
             x = normalise(x + network(x), "normalisation_2")
         if self.causal:
             return nn.Dense(11, use_bias=False, name="output")(x)
-        pooled = jnp.sum(x * counts[..., None], axis=1) / jnp.sum(counts, axis=1)[:, None]
+        pooled = (
+            jnp.sum(x * counts[..., None], axis=1) / jnp.sum(counts, axis=1)[:, None]
+        )
         return nn.Dense(3, name="output")(pooled)
 
 
 def linen_attention(layer):
     parts, heads = layer["query_key_value"], (2, 4)
-    weights = [part.reshape(8, *heads) for part in jnp.split(parts["weights"], 3, axis=1)]
+    weights = [
+        part.reshape(8, *heads) for part in jnp.split(parts["weights"], 3, axis=1)
+    ]
     biases = [part.reshape(heads) for part in jnp.split(parts["bias"], 3)]
-    output = {"kernel": layer["output"]["weights"].reshape(*heads, 8), "bias": layer["output"]["bias"]}
+    output = {
+        "kernel": layer["output"]["weights"].reshape(*heads, 8),
+        "bias": layer["output"]["bias"],
+    }
     names = zip(("query", "key", "value"), weights, biases, strict=True)
-    return {name: {"kernel": kernel, "bias": bias} for name, kernel, bias in names} | {"out": output}
+    return {name: {"kernel": kernel, "bias": bias} for name, kernel, bias in names} | {
+        "out": output
+    }
 
 
 def linen_transformer(params):
-    theirs = {name: {"embedding": params[name]["weights"]} for name in ("tokens", "positions")}
+    theirs = {
+        name: {"embedding": params[name]["weights"]} for name in ("tokens", "positions")
+    }
     for name, layer in (params["block_1"] | params).items():
         if name.startswith("normalisation"):
             theirs[name] = layer
@@ -126,15 +165,24 @@ def linen_transformer(params):
 
 
 def decoder_twins(order):
-    ours = models.transformer_decoder(11, 5, width=8, num_layers=1, num_heads=2, hidden=12, order=order)
+    ours = models.transformer_decoder(
+        11, 5, width=8, num_layers=1, num_heads=2, hidden=12, order=order
+    )
     tokens = np.random.default_rng(2).integers(0, 11, (3, 5))
     return ours, LinenTransformer(order, True), linen_transformer, tokens
 
 
 def encoder_twins(order):
-    ours = models.transformer_encoder(11, 5, 3, width=8, num_layers=1, num_heads=2, hidden=12, order=order)
+    ours = models.transformer_encoder(
+        11, 5, 3, width=8, num_layers=1, num_heads=2, hidden=12, order=order
+    )
     tokens = np.random.default_rng(3).integers(0, 11, (3, 5))
-    return ours, LinenTransformer(order, False), linen_transformer, Sequences(tokens, np.array([5, 1, 3], np.int32))
+    return (
+        ours,
+        LinenTransformer(order, False),
+        linen_transformer,
+        Sequences(tokens, np.array([5, 1, 3], np.int32)),
+    )
 
 
 LINEN_CELLS = {"vanilla": nn.SimpleCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
@@ -173,8 +221,13 @@ def linen_cell(cell, layer):
 
 def recurrent_twins(cell, outputs):
     ours = models.recurrent(4, 3, 2, cell=cell, outputs=outputs)
-    theirs = lambda params: {"cell": linen_cell(cell, params["layer_1"]), "output": dense(params["output"])}
-    x = Sequences(np.random.default_rng(6).normal(size=(3, 5, 4)), np.array([5, 1, 3], np.int32))
+    theirs = lambda params: {
+        "cell": linen_cell(cell, params["layer_1"]),
+        "output": dense(params["output"]),
+    }
+    x = Sequences(
+        np.random.default_rng(6).normal(size=(3, 5, 4)), np.array([5, 1, 3], np.int32)
+    )
     return ours, LinenRecurrent(cell, outputs == "every"), theirs, x
 
 
@@ -193,7 +246,8 @@ def drawn(model):
     """Params of the model's shapes, away from where it starts, so that biases and scales count too."""
     generator = np.random.default_rng(4)
     return jax.tree.map(
-        lambda leaf: 0.5 * generator.normal(size=leaf.shape), jax.eval_shape(model.init, jax.random.key(0))
+        lambda leaf: 0.5 * generator.normal(size=leaf.shape),
+        jax.eval_shape(model.init, jax.random.key(0)),
     )
 
 
@@ -202,7 +256,9 @@ def test_values_and_gradients_are_those_of_the_linen_twin(name):
     ours, module, theirs, x = TWINS[name]()
     twin = from_linen(module, jax.tree.map(lambda leaf: leaf[0], x))
     params = drawn(ours)
-    weights = np.random.default_rng(5).normal(size=jax.eval_shape(ours.apply, params, x).shape)
+    weights = np.random.default_rng(5).normal(
+        size=jax.eval_shape(ours.apply, params, x).shape
+    )
 
     def value(apply, params):
         prediction = apply(params, x)
@@ -211,7 +267,9 @@ def test_values_and_gradients_are_those_of_the_linen_twin(name):
     def found(apply):
         # At level 0 XLA's CPU backend gives NaN for the derivative of a maximum (of jnp.max too), 0.7.2 to 0.12.
         level = 1 if name == "cnn" else 0
-        return compiled(jax.value_and_grad(lambda params: value(apply, params), has_aux=True), level)(params)
+        return compiled(
+            jax.value_and_grad(lambda params: value(apply, params), has_aux=True), level
+        )(params)
 
     (_, own), own_gradient = found(ours.apply)
     (_, other), other_gradient = found(lambda params, x: twin.apply(theirs(params), x))

@@ -17,12 +17,19 @@ def text(length, seed=0):
     rng = np.random.default_rng(seed)
     tokens = [0, 0]
     while len(tokens) < length:
-        tokens.append(int((tokens[-1] * 2 + tokens[-2] + rng.choice(4, p=[0.6, 0.25, 0.1, 0.05])) % SIZE))
+        tokens.append(
+            int(
+                (tokens[-1] * 2 + tokens[-2] + rng.choice(4, p=[0.6, 0.25, 0.1, 0.05]))
+                % SIZE
+            )
+        )
     return np.array(tokens[:length])
 
 
 def grams(tokens, length):
-    return Counter(tuple(map(int, tokens[i : i + length])) for i in range(len(tokens) - length + 1))
+    return Counter(
+        tuple(map(int, tokens[i : i + length])) for i in range(len(tokens) - length + 1)
+    )
 
 
 def after(counts):
@@ -41,7 +48,9 @@ def witten_bell(tokens, order):
         followers = tables[len(context)].get(context, {})
         if not followers:
             return shorter
-        return (followers.get(token, 0) + len(followers) * shorter) / (sum(followers.values()) + len(followers))
+        return (followers.get(token, 0) + len(followers) * shorter) / (
+            sum(followers.values()) + len(followers)
+        )
 
     return probability
 
@@ -52,7 +61,9 @@ def kneser_ney(tokens, order):
         before = {(gram[0], gram[1:]) for gram in counts[length + 1]}
         counts[length] = Counter(gram for _, gram in before)
     tables = {length: after(table) for length, table in counts.items()}
-    discounts = {length: dictionary_discounts(table) for length, table in counts.items()}
+    discounts = {
+        length: dictionary_discounts(table) for length, table in counts.items()
+    }
 
     def probability(token, context):
         shorter = probability(token, context[1:]) if context else 1 / SIZE
@@ -61,7 +72,11 @@ def kneser_ney(tokens, order):
             return shorter
         amount = discounts[len(context) + 1]
         given = sum(amount[min(count, 3)] for count in followers.values())
-        own = followers[token] - amount[min(followers[token], 3)] if token in followers else 0
+        own = (
+            followers[token] - amount[min(followers[token], 3)]
+            if token in followers
+            else 0
+        )
         return (own + given * shorter) / sum(followers.values())
 
     return probability
@@ -72,7 +87,11 @@ def dictionary_discounts(counts):
     if not (n[1] and n[2] and n[3]):
         return {1: 0.5, 2: 1.0, 3: 1.5}
     y = n[1] / (n[1] + 2 * n[2])
-    found = {1: 1 - 2 * y * n[2] / n[1], 2: 2 - 3 * y * n[3] / n[2], 3: 3 - 4 * y * n[4] / n[3]}
+    found = {
+        1: 1 - 2 * y * n[2] / n[1],
+        2: 2 - 3 * y * n[3] / n[2],
+        3: 3 - 4 * y * n[4] / n[3],
+    }
     return found if min(found.values()) > 0 else {1: 0.5, 2: 1.0, 3: 1.5}
 
 
@@ -84,9 +103,16 @@ REFERENCES = {"witten_bell": witten_bell, "kneser_ney": kneser_ney}
 def test_losses_equal_the_dictionaries(smoothing, order):
     train, held = text(600), text(80, seed=1)
     reference = REFERENCES[smoothing](train, order)
-    contexts = [tuple(map(int, held[max(0, i - order + 1) : i])) for i in range(len(held))]
-    expected = [-np.log(reference(int(token), context)) for token, context in zip(held, contexts, strict=True)]
-    found = ngrams.ngram_losses(ngrams.ngram(train, order, SIZE, smoothing=smoothing), held)
+    contexts = [
+        tuple(map(int, held[max(0, i - order + 1) : i])) for i in range(len(held))
+    ]
+    expected = [
+        -np.log(reference(int(token), context))
+        for token, context in zip(held, contexts, strict=True)
+    ]
+    found = ngrams.ngram_losses(
+        ngrams.ngram(train, order, SIZE, smoothing=smoothing), held
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -94,23 +120,39 @@ def test_both_kinds_of_discount_are_met():
     # The estimate from the counts of counts, and, where a short text allows none, the fixed ones.
     counts = np.array([1, 1, 1, 1, 2, 2, 3, 7])
     np.testing.assert_allclose(ngrams._discounts(counts), [0.5, 2 - 3 / 4, 3])
-    np.testing.assert_allclose(ngrams._discounts(np.array([1, 1, 9])), ngrams.FALLBACK_DISCOUNTS)
-    np.testing.assert_allclose(ngrams._discounts(np.array([1, 2, 3, 3, 3])), ngrams.FALLBACK_DISCOUNTS)  # D(2) = -1
+    np.testing.assert_allclose(
+        ngrams._discounts(np.array([1, 1, 9])), ngrams.FALLBACK_DISCOUNTS
+    )
+    np.testing.assert_allclose(
+        ngrams._discounts(np.array([1, 2, 3, 3, 3])), ngrams.FALLBACK_DISCOUNTS
+    )  # D(2) = -1
 
 
 @each_smoothing
-@pytest.mark.parametrize("context", [[], [4], [0, 1], [3, 3, 3, 3, 3], [0, 0, 1, 2, 4, 3]])
+@pytest.mark.parametrize(
+    "context", [[], [4], [0, 1], [3, 3, 3, 3, 3], [0, 0, 1, 2, 4, 3]]
+)
 def test_probabilities_are_positive_and_sum_to_one(smoothing, context):
-    tokens = text(200)[text(200) != 4]  # A symbol is never seen, and so are contexts that have it.
-    probability = ngrams.ngram_probabilities(ngrams.ngram(tokens, 4, SIZE, smoothing=smoothing), context)
+    tokens = text(200)[
+        text(200) != 4
+    ]  # A symbol is never seen, and so are contexts that have it.
+    probability = ngrams.ngram_probabilities(
+        ngrams.ngram(tokens, 4, SIZE, smoothing=smoothing), context
+    )
     assert probability.min() > 0
     np.testing.assert_allclose(probability.sum(), 1, rtol=1e-12)
 
 
 @each_smoothing
 def test_probabilities_are_those_of_the_losses(smoothing):
-    model, held = ngrams.ngram(text(600), 3, SIZE, smoothing=smoothing), text(30, seed=2)
-    one_by_one = [-np.log(ngrams.ngram_probabilities(model, held[:i])[token]) for i, token in enumerate(held)]
+    model, held = (
+        ngrams.ngram(text(600), 3, SIZE, smoothing=smoothing),
+        text(30, seed=2),
+    )
+    one_by_one = [
+        -np.log(ngrams.ngram_probabilities(model, held[:i])[token])
+        for i, token in enumerate(held)
+    ]
     np.testing.assert_allclose(ngrams.ngram_losses(model, held), one_by_one, rtol=1e-12)
 
 
@@ -119,19 +161,29 @@ def test_a_long_text_costs_its_entropy(smoothing):
     # The next symbol depends on two before it, by the same four odds everywhere.
     odds = np.array([0.6, 0.25, 0.1, 0.05])
     model = ngrams.ngram(text(40_000), 3, SIZE, smoothing=smoothing)
-    assert ngrams.ngram_losses(model, text(20_000, seed=3)).mean() == pytest.approx(-odds @ np.log(odds), abs=0.02)
+    assert ngrams.ngram_losses(model, text(20_000, seed=3)).mean() == pytest.approx(
+        -odds @ np.log(odds), abs=0.02
+    )
 
 
-@pytest.mark.parametrize(("length", "size"), [(2, 1000), (3, 1000), (6, 1000), (9, 100)])
+@pytest.mark.parametrize(
+    ("length", "size"), [(2, 1000), (3, 1000), (6, 1000), (9, 100)]
+)
 def test_different_runs_have_different_codes_in_a_large_vocabulary(length, size):
-    tokens = np.random.default_rng(0).choice([0, 1, size // 2, size - 2, size - 1], 3_000)
+    tokens = np.random.default_rng(0).choice(
+        [0, 1, size // 2, size - 2, size - 1], 3_000
+    )
     runs = np.lib.stride_tricks.sliding_window_view(tokens, length)
-    assert len(np.unique(ngrams._codes(tokens, length, size))) == len(np.unique(runs, axis=0))
+    assert len(np.unique(ngrams._codes(tokens, length, size))) == len(
+        np.unique(runs, axis=0)
+    )
 
 
 def test_what_was_seen_once_is_known_by_its_long_context():
     tokens = np.array([0, 999, 999, 0, 999, 998, 0, 999, 999])
-    losses = ngrams.ngram_losses(ngrams.ngram(tokens, 6, 1000, smoothing="witten_bell"), tokens)
+    losses = ngrams.ngram_losses(
+        ngrams.ngram(tokens, 6, 1000, smoothing="witten_bell"), tokens
+    )
     assert losses[-1] < 1.6  # Of log 1000 = 6.9.
 
 
@@ -147,22 +199,32 @@ def test_samples_have_the_models_frequencies():
 
 def test_temperature_and_top_k_reshape_the_frequencies():
     model = ngrams.ngram([0] * 48 + [1] * 24 + [2] * 18 + [3] * 10, 1, SIZE)
-    sample = ngrams.sample_ngram(model, jax.random.key(1), [], 4_000, temperature=0.5, top_k=3)
+    sample = ngrams.sample_ngram(
+        model, jax.random.key(1), [], 4_000, temperature=0.5, top_k=3
+    )
     probability = ngrams.ngram_probabilities(model, [])
     expected = probability**2 * [1, 1, 1, 0, 0]
     assert set(sample.tolist()) == {0, 1, 2}
-    np.testing.assert_allclose(np.bincount(sample, minlength=SIZE) / 4_000, expected / expected.sum(), atol=0.03)
+    np.testing.assert_allclose(
+        np.bincount(sample, minlength=SIZE) / 4_000,
+        expected / expected.sum(),
+        atol=0.03,
+    )
 
 
 def test_same_key_gives_the_same_sample_and_a_longer_one_begins_with_it():
     model = ngrams.ngram(text(600), 3, SIZE)
-    sample = lambda seed, length: ngrams.sample_ngram(model, jax.random.key(seed), [2, 3], length).tolist()
+    sample = lambda seed, length: ngrams.sample_ngram(
+        model, jax.random.key(seed), [2, 3], length
+    ).tolist()
     assert sample(0, 50) == sample(0, 60)[:50] != sample(1, 50)
 
 
 def test_samples_continue_the_prompt():
     model = ngrams.ngram([0, 1, 2, 3, 4] * 40, 3, SIZE)
-    assert ngrams.sample_ngram(model, jax.random.key(0), [2, 3], 6, top_k=1).tolist() == [4, 0, 1, 2, 3, 4]
+    assert ngrams.sample_ngram(
+        model, jax.random.key(0), [2, 3], 6, top_k=1
+    ).tolist() == [4, 0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -171,8 +233,14 @@ def test_samples_continue_the_prompt():
         ({"order": 0}, "order must be a positive integer; got order=0"),
         ({"vocabulary_size": 0}, "vocabulary_size must be a positive integer"),
         ({"order": 40}, r"below 2\*\*63.*5\*\*40.*smaller order"),
-        ({"smoothing": "laplace"}, "one of kneser_ney, witten_bell; got smoothing='laplace'"),
-        ({"tokens": [0, 5, 1]}, r"tokens must lie in 0\.\.4, .*; got 5 at index \(1,\)"),
+        (
+            {"smoothing": "laplace"},
+            "one of kneser_ney, witten_bell; got smoothing='laplace'",
+        ),
+        (
+            {"tokens": [0, 5, 1]},
+            r"tokens must lie in 0\.\.4, .*; got 5 at index \(1,\)",
+        ),
         ({"tokens": [0, -1, 1]}, r"tokens must lie in 0\.\.4, .*; got -1"),
         ({"tokens": [0.0, 1.0]}, r"tokens must be integers; got float64\[2\]"),
         ({"tokens": [[0, 1]]}, r"tokens must have one axis; got shape \(1, 2\)"),
@@ -189,7 +257,10 @@ def test_bad_input_is_named(change, words):
     ("change", "words"),
     [
         ({"num_tokens": -1}, "num_tokens"),
-        ({"temperature": 0.0}, "temperature must be a positive number; got temperature=0.0"),
+        (
+            {"temperature": 0.0},
+            "temperature must be a positive number; got temperature=0.0",
+        ),
         ({"top_k": 0}, "top_k"),
         ({"prompt": [7]}, "prompt must lie in"),
     ],
@@ -197,4 +268,6 @@ def test_bad_input_is_named(change, words):
 def test_bad_sampling_is_named(change, words):
     arguments = {"prompt": [0], "num_tokens": 3} | change
     with pytest.raises(ValueError, match=words):
-        ngrams.sample_ngram(ngrams.ngram([0, 1, 2], 1, SIZE), jax.random.key(0), **arguments)
+        ngrams.sample_ngram(
+            ngrams.ngram([0, 1, 2], 1, SIZE), jax.random.key(0), **arguments
+        )

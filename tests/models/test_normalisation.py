@@ -12,7 +12,11 @@ from research.models import group_normalisation, layer_normalisation
 def drawn(shape=(2, 3, 4, 6)):
     """Images away from 0, a scale and a bias for their channels."""
     rng = np.random.default_rng(0)
-    return rng.normal(5, 2, size=shape), rng.normal(size=shape[-1]), rng.normal(size=shape[-1])
+    return (
+        rng.normal(5, 2, size=shape),
+        rng.normal(size=shape[-1]),
+        rng.normal(size=shape[-1]),
+    )
 
 
 def test_layer_normalisation_equals_the_formula():
@@ -40,7 +44,10 @@ def test_group_normalisation_equals_the_loop_over_groups(num_groups):
     ("ours", "theirs"),
     [
         (layer_normalisation, linen.LayerNorm(epsilon=1e-5, param_dtype=jnp.float64)),
-        (lambda *a: group_normalisation(*a, 3), linen.GroupNorm(3, epsilon=1e-5, param_dtype=jnp.float64)),
+        (
+            lambda *a: group_normalisation(*a, 3),
+            linen.GroupNorm(3, epsilon=1e-5, param_dtype=jnp.float64),
+        ),
     ],
     ids=["layer", "group"],
 )
@@ -48,7 +55,9 @@ def test_values_and_gradients_equal_linens(ours, theirs):
     x, scale, bias = drawn((2, 2, 2, 6))
     by_linen = lambda *a: theirs.apply({"params": {"scale": a[1], "bias": a[2]}}, a[0])
     value_and_gradients = (
-        jax.jit(jax.value_and_grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), (0, 1, 2)))(x, scale, bias)
+        jax.jit(jax.value_and_grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), (0, 1, 2)))(
+            x, scale, bias
+        )
         for f in (ours, by_linen)
     )
     for one, two in zip(*map(jax.tree.leaves, value_and_gradients), strict=True):
@@ -59,39 +68,51 @@ def test_a_large_mean_costs_no_digits():
     x = np.random.default_rng(1).normal(size=(3, 64)).astype(np.float32)
     ones, zeros = np.ones(64, np.float32), np.zeros(64, np.float32)
     shifted = np.float32(4096) + x
-    exact = (shifted.astype(float) - shifted.mean(-1, keepdims=True, dtype=float)) / shifted.std(
-        -1, keepdims=True, dtype=float
-    )
+    exact = (
+        shifted.astype(float) - shifted.mean(-1, keepdims=True, dtype=float)
+    ) / shifted.std(-1, keepdims=True, dtype=float)
     y = jax.jit(layer_normalisation)(shifted, ones, zeros)
     assert y.dtype == jnp.float32
     np.testing.assert_allclose(y, exact, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [(jnp.float16, 1e-3), (jnp.bfloat16, 8e-3)])
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(jnp.float16, 1e-3), (jnp.bfloat16, 8e-3)]
+)
 def test_half_precision_is_rounded_once_in_the_end(dtype, bound):
-    x = jnp.array([200.0, 400.0, 600.0, 800.0], dtype)  # Whose squares float16 cannot hold.
+    x = jnp.array(
+        [200.0, 400.0, 600.0, 800.0], dtype
+    )  # Whose squares float16 cannot hold.
     ones, zeros = jnp.ones(4, dtype), jnp.zeros(4, dtype)
     expected = np.array([-3.0, -1.0, 1.0, 3.0]) / np.sqrt(5)
     y, dy = jax.jvp(lambda x: layer_normalisation(x, ones, zeros), (x,), (x,))
     assert (y.dtype, dy.dtype) == (dtype, dtype)
     np.testing.assert_allclose(y.astype(float), expected, rtol=bound)
-    np.testing.assert_allclose(dy.astype(float), 0, atol=bound)  # Its scale alone changes.
+    np.testing.assert_allclose(
+        dy.astype(float), 0, atol=bound
+    )  # Its scale alone changes.
 
 
 def test_each_example_is_normalised_by_itself():
     x, scale, bias = drawn()
     for normalise in (layer_normalisation, lambda *a: group_normalisation(*a, 2)):
-        both = jax.jit(lambda x, f=normalise: (f(x, scale, bias), f(x[0], scale, bias)))(x)
+        both = jax.jit(
+            lambda x, f=normalise: (f(x, scale, bias), f(x[0], scale, bias))
+        )(x)
         np.testing.assert_allclose(both[0][0], both[1], rtol=1e-13, atol=1e-13)
 
 
 def test_bad_input_is_refused_with_what_to_do():
     x, ones = jnp.ones((2, 2, 6)), jnp.ones(6)
-    with pytest.raises(ValueError, match=r"scale and bias must have shape \(6,\).*\(1,\)"):
+    with pytest.raises(
+        ValueError, match=r"scale and bias must have shape \(6,\).*\(1,\)"
+    ):
         layer_normalisation(x, ones[:1], ones)
     with pytest.raises(ValueError, match=r"epsilon must be positive; got epsilon=0\."):
         layer_normalisation(x, ones, ones, epsilon=0)
-    with pytest.raises(ValueError, match="num_groups must divide the 6 channels; got num_groups=4"):
+    with pytest.raises(
+        ValueError, match="num_groups must divide the 6 channels; got num_groups=4"
+    ):
         group_normalisation(x, ones, ones, 4)
     with pytest.raises(ValueError, match=r"x must be images.*\(2, 6\)"):
         group_normalisation(x[0], ones, ones, 2)

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from research import models
-from research.models.parameters import check_same_architecture, count_parameters, describe, list_parameters
+from research.models.parameters import (
+    check_same_architecture,
+    count_parameters,
+    describe,
+    list_parameters,
+)
 
 
 class Pair(NamedTuple):
@@ -17,8 +22,14 @@ class Pair(NamedTuple):
 
 
 PARAMS = {
-    "dense_10": {"weights": jnp.zeros((3, 2), jnp.float32), "bias": jnp.zeros(2, jnp.bfloat16)},
-    "dense_2": [jnp.zeros((), jnp.float64), Pair(np.zeros((1, 1, 4), np.float32), np.zeros(0, np.float32))],
+    "dense_10": {
+        "weights": jnp.zeros((3, 2), jnp.float32),
+        "bias": jnp.zeros(2, jnp.bfloat16),
+    },
+    "dense_2": [
+        jnp.zeros((), jnp.float64),
+        Pair(np.zeros((1, 1, 4), np.float32), np.zeros(0, np.float32)),
+    ],
 }
 
 
@@ -32,7 +43,11 @@ def test_rows_name_every_leaf_in_the_order_of_the_tree():
         ("dense_2/1/second", (0,), "float32", 0),
     ]
     for row, leaf in zip(rows, jax.tree.leaves(PARAMS), strict=True):
-        assert (row.shape, row.dtype, row.count) == (leaf.shape, str(leaf.dtype), leaf.size)
+        assert (row.shape, row.dtype, row.count) == (
+            leaf.shape,
+            str(leaf.dtype),
+            leaf.size,
+        )
 
 
 def test_a_lone_array_is_called_params_and_no_array_is_no_row():
@@ -51,39 +66,69 @@ def test_the_count_is_the_sum_of_sizes_and_needs_no_draw():
 def test_the_table_lists_layer_2_before_layer_10_and_aligns_its_columns():
     lines = describe(PARAMS).splitlines()
     assert [line.split()[0] for line in lines] == [
-        *("name", "dense_2/0", "dense_2/1/first", "dense_2/1/second", "dense_10/bias", "dense_10/weights", "total"),
+        *(
+            "name",
+            "dense_2/0",
+            "dense_2/1/first",
+            "dense_2/1/second",
+            "dense_10/bias",
+            "dense_10/weights",
+            "total",
+        ),
     ]
     assert len({len(line) for line in lines}) == 1
     assert lines[-1].split() == ["total", "13"]
 
 
 def test_the_same_architecture_passes_whatever_its_dtype():
-    expected = jax.eval_shape(models.mlp((3, 4, 2), dtype=jnp.float32).init, jax.random.key(0))
-    check_same_architecture(models.mlp((3, 4, 2), dtype=jnp.float64).init(jax.random.key(1)), expected)
+    expected = jax.eval_shape(
+        models.mlp((3, 4, 2), dtype=jnp.float32).init, jax.random.key(0)
+    )
+    check_same_architecture(
+        models.mlp((3, 4, 2), dtype=jnp.float64).init(jax.random.key(1)), expected
+    )
 
 
 @pytest.mark.parametrize(
     ("sizes", "fault"),
     [
-        ((3, 5, 2), r"dense_1/bias has shape \(5,\), where the model has \(4,\)\n\(the first of 3 arrays"),
-        ((3, 4, 1), r"dense_2/bias has shape \(1,\), where the model has \(2,\)\n\(the first of 2 arrays"),
-        ((3, 2), r"dense_1/bias has shape \(2,\), where the model has \(4,\)\n\(the first of 4 arrays"),
-        ((3, 4, 2, 2), r"the model has no dense_3/bias, of shape \(2,\)\n\(the first of 2 arrays"),
+        (
+            (3, 5, 2),
+            r"dense_1/bias has shape \(5,\), where the model has \(4,\)\n\(the first of 3 arrays",
+        ),
+        (
+            (3, 4, 1),
+            r"dense_2/bias has shape \(1,\), where the model has \(2,\)\n\(the first of 2 arrays",
+        ),
+        (
+            (3, 2),
+            r"dense_1/bias has shape \(2,\), where the model has \(4,\)\n\(the first of 4 arrays",
+        ),
+        (
+            (3, 4, 2, 2),
+            r"the model has no dense_3/bias, of shape \(2,\)\n\(the first of 2 arrays",
+        ),
     ],
 )
 def test_another_architecture_is_refused_by_the_first_array_that_differs(sizes, fault):
     expected = models.mlp((3, 4, 2)).init(jax.random.key(0))
     with pytest.raises(
-        ValueError, match=rf"another architecture: {fault} that differ\)\. Build the model with the sizes"
+        ValueError,
+        match=rf"another architecture: {fault} that differ\)\. Build the model with the sizes",
     ):
         check_same_architecture(models.mlp(sizes).init(jax.random.key(0)), expected)
 
 
 def test_a_missing_array_and_another_container_are_refused():
     expected = {"a": jnp.zeros(2), "b": jnp.zeros(3)}
-    with pytest.raises(ValueError, match=r"architecture: b, of shape \(3,\), is missing\. Build"):
+    with pytest.raises(
+        ValueError, match=r"architecture: b, of shape \(3,\), is missing\. Build"
+    ):
         check_same_architecture({"a": jnp.zeros(2)}, expected)
-    with pytest.raises(ValueError, match=r"its containers are PyTreeDef\(\(\*,\)\), the model's PyTreeDef\(\[\*\]\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"its containers are PyTreeDef\(\(\*,\)\), the model's PyTreeDef\(\[\*\]\)",
+    ):
         check_same_architecture((jnp.zeros(2),), [jnp.zeros(2)])
 
 
@@ -96,7 +141,11 @@ NETWORKS = {
         models.cnn((4, 4, 1), 2, channels=(3,), hidden=(3,)),
         0,
     ),
-    "recurrent": (models.recurrent(2, 3, 2), models.recurrent(2, 3, 2, num_layers=2), np.zeros((5, 2))),
+    "recurrent": (
+        models.recurrent(2, 3, 2),
+        models.recurrent(2, 3, 2, num_layers=2),
+        np.zeros((5, 2)),
+    ),
     "decoder": (
         models.transformer_decoder(7, 4, width=4, num_layers=2, num_heads=1),
         models.transformer_decoder(7, 4, width=4, num_layers=1, num_heads=1),
@@ -110,7 +159,9 @@ def test_a_network_refuses_the_weights_of_another_architecture(name):
     one, other, x = NETWORKS[name]
     x = np.zeros((4, 4, 1)) if name == "cnn" else x
     for model, strange in ((one, other), (other, one)):
-        with pytest.raises(ValueError, match="params are those of another architecture"):
+        with pytest.raises(
+            ValueError, match="params are those of another architecture"
+        ):
             jax.jit(model.apply)(strange.init(jax.random.key(0)), x)
 
 
@@ -121,7 +172,10 @@ def test_a_network_refuses_the_weights_of_another_architecture(name):
         (models.mlp((3, 4, 2)), jnp.ones(3)),
         (models.cnn((4, 4, 1), 2, channels=(2,), hidden=(3,)), jnp.ones((4, 4, 1))),
         (models.recurrent(3, 4, 2), jnp.ones((2, 3))),
-        (models.transformer_decoder(5, 4, width=8, num_layers=1, num_heads=2), jnp.arange(4)),
+        (
+            models.transformer_decoder(5, 4, width=8, num_layers=1, num_heads=2),
+            jnp.arange(4),
+        ),
     ],
     ids=["linear", "mlp", "cnn", "recurrent", "transformer"],
 )
@@ -135,6 +189,9 @@ def test_the_first_trace_of_a_model_is_that_of_all_others(model, x):
 def test_the_first_step_of_a_recurrence_is_traced_as_all_others():
     network = models.recurrence(3, 4, 2)
     params, carry = network.init(jax.random.key(0)), network.start(())
-    first, again = (str(jax.make_jaxpr(network.advance)(params, jnp.ones((1, 3)), carry)) for _ in range(2))
+    first, again = (
+        str(jax.make_jaxpr(network.advance)(params, jnp.ones((1, 3)), carry))
+        for _ in range(2)
+    )
     assert first == again
     assert "random" not in first

@@ -16,7 +16,8 @@ TOKENS = np.random.default_rng(0).integers(0, SIZE, 23, np.int32)
 def bigram():
     """Logits of the next token that are a row of a table: what stands before has no part in them."""
     return Model(
-        lambda key: jax.random.normal(key, (SIZE, SIZE), dtype="float64"), lambda params, x, key=None: params[x]
+        lambda key: jax.random.normal(key, (SIZE, SIZE), dtype="float64"),
+        lambda params, x, key=None: params[x],
     )
 
 
@@ -32,7 +33,9 @@ def test_losses_equal_the_sum_written_out():
     model, starts = bigram(), np.array([0, 7, 19], np.int32)
     params = model.init(jax.random.key(0))
     found = reading.next_token_losses(model, TOKENS, CONTEXT)(params, starts)
-    np.testing.assert_allclose(found, [by_hand(np.asarray(params), s) for s in starts], rtol=1e-13)
+    np.testing.assert_allclose(
+        found, [by_hand(np.asarray(params), s) for s in starts], rtol=1e-13
+    )
 
 
 def test_risk_is_the_mean_and_has_its_gradient():
@@ -40,12 +43,16 @@ def test_risk_is_the_mean_and_has_its_gradient():
     params = model.init(jax.random.key(0))
     risk = reading.next_token_risk(model, TOKENS, CONTEXT)
     value, gradient = jax.jit(jax.value_and_grad(risk))(params, Batch(starts, starts))
-    assert float(value) == pytest.approx(np.mean([by_hand(np.asarray(params), s) for s in np.asarray(starts)]))
+    assert float(value) == pytest.approx(
+        np.mean([by_hand(np.asarray(params), s) for s in np.asarray(starts)])
+    )
     # Softmax minus one-hot, summed over what follows each symbol.
     expected = np.zeros((SIZE, SIZE))
     for i in [i for s in np.asarray(starts) for i in range(s, s + CONTEXT)]:
         row = np.exp(params[TOKENS[i]])
-        expected[TOKENS[i]] += (row / row.sum() - np.eye(SIZE)[TOKENS[i + 1]]) / (len(starts) * CONTEXT)
+        expected[TOKENS[i]] += (row / row.sum() - np.eye(SIZE)[TOKENS[i + 1]]) / (
+            len(starts) * CONTEXT
+        )
     np.testing.assert_allclose(gradient, expected, atol=1e-14)
 
 
@@ -56,7 +63,10 @@ def test_key_of_the_batch_reaches_the_model():
 
     noisy = Model(lambda key: None, apply)
     risk = reading.next_token_risk(noisy, TOKENS, CONTEXT)
-    values = [risk(None, Batch(jnp.array([0]), jnp.array([0]), jax.random.key(seed))) for seed in (0, 1)]
+    values = [
+        risk(None, Batch(jnp.array([0]), jnp.array([0]), jax.random.key(seed)))
+        for seed in (0, 1)
+    ]
     assert values[0] != values[1]
 
 
@@ -98,11 +108,18 @@ def test_bad_text_is_named(tokens, context, words):
 
 
 def test_model_of_one_prediction_a_window_is_refused():
-    model = Model(lambda key: None, lambda params, x, key=None: jnp.zeros((*x.shape[:-1], 7)))
-    with pytest.raises(ValueError, match=r"logits after each token, shape \(2, 3, 7\); it gives \(2, 7\)"):
+    model = Model(
+        lambda key: None, lambda params, x, key=None: jnp.zeros((*x.shape[:-1], 7))
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"logits after each token, shape \(2, 3, 7\); it gives \(2, 7\)",
+    ):
         reading.next_token_losses(model, TOKENS, 3)(None, jnp.array([0, 1]))
 
 
 def test_bad_slice_is_named():
-    with pytest.raises(ValueError, match="slice_size must be a positive integer; got slice_size=0"):
+    with pytest.raises(
+        ValueError, match="slice_size must be a positive integer; got slice_size=0"
+    ):
         reading.reader(bigram(), TOKENS, CONTEXT, slice_size=0)

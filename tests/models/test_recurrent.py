@@ -46,11 +46,17 @@ def written_out(cell, params, x):
     """The h of the top layer after each step of one sequence (T, d), one number after the other."""
     layers = [params[name] for name in sorted(params) if name.startswith("layer")]
     for layer in layers:
-        w, u, b = layer["input"]["weights"].T, layer["recurrent"]["weights"].T, layer["input"]["bias"]
+        w, u, b = (
+            layer["input"]["weights"].T,
+            layer["recurrent"]["weights"].T,
+            layer["input"]["bias"],
+        )
         h = memory = np.zeros(u.shape[1])
         hidden = []
         for now in x:
-            h, memory = STEPS[cell](w, u, b, layer["recurrent"].get("bias"), now, h, memory)
+            h, memory = STEPS[cell](
+                w, u, b, layer["recurrent"].get("bias"), now, h, memory
+            )
             hidden.append(h)
         x = hidden
     return np.array(x)
@@ -60,7 +66,9 @@ def drawn(model, seed=0):
     """Parameters no entry of which is 0."""
     generator = np.random.default_rng(seed)
     shapes = jax.eval_shape(model.init, jax.random.key(0))
-    return jax.tree.map(lambda leaf: jnp.array(generator.normal(scale=0.6, size=leaf.shape)), shapes)
+    return jax.tree.map(
+        lambda leaf: jnp.array(generator.normal(scale=0.6, size=leaf.shape)), shapes
+    )
 
 
 def inputs(*shape, seed=1):
@@ -75,7 +83,10 @@ def network(cell, **options):
 @each_cell
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_network_equals_the_loop_over_time_written_out(cell, num_layers):
-    last, every = (network(cell, num_layers=num_layers, outputs=outputs) for outputs in ("last", "every"))
+    last, every = (
+        network(cell, num_layers=num_layers, outputs=outputs)
+        for outputs in ("last", "every")
+    )
     params, x = drawn(last), inputs(3, 5, 2)
     own = jax.tree.map(np.asarray, params)
     readout = lambda h: h @ own["output"]["weights"] + own["output"]["bias"]
@@ -83,10 +94,16 @@ def test_network_equals_the_loop_over_time_written_out(cell, num_layers):
     for row, stop in enumerate(LENGTH):
         expected[row, stop:] = 0
     batch = Sequences(x, LENGTH)
-    np.testing.assert_allclose(jax.jit(every.apply)(params, batch), expected, rtol=BOUND, atol=BOUND)
+    np.testing.assert_allclose(
+        jax.jit(every.apply)(params, batch), expected, rtol=BOUND, atol=BOUND
+    )
     ends = expected[np.arange(3), LENGTH - 1]
-    np.testing.assert_allclose(jax.jit(last.apply)(params, batch), ends, rtol=BOUND, atol=BOUND)
-    np.testing.assert_allclose(last.apply(params, x)[0], expected[0, -1], rtol=BOUND, atol=BOUND)
+    np.testing.assert_allclose(
+        jax.jit(last.apply)(params, batch), ends, rtol=BOUND, atol=BOUND
+    )
+    np.testing.assert_allclose(
+        last.apply(params, x)[0], expected[0, -1], rtol=BOUND, atol=BOUND
+    )
 
 
 @each_cell
@@ -96,7 +113,12 @@ def test_embedding_equals_the_rows_it_names(cell):
     rows = params["embedding"]["weights"][symbols]
     of_floats = {name: layer for name, layer in params.items() if name != "embedding"}
     without = models.recurrent(5, 3, 4, cell=cell, outputs="every")
-    np.testing.assert_allclose(model.apply(params, symbols), without.apply(of_floats, rows), rtol=BOUND, atol=BOUND)
+    np.testing.assert_allclose(
+        model.apply(params, symbols),
+        without.apply(of_floats, rows),
+        rtol=BOUND,
+        atol=BOUND,
+    )
 
 
 TWINS = {
@@ -109,11 +131,20 @@ TWINS = {
 def linen_params(cell, params):
     """Ours in the layout of the Linen cell: one matrix a gate, and its own place for each bias."""
     layer, gates = params["layer_1"], TWINS[cell][1]
-    w, b, u = layer["input"]["weights"], layer["input"]["bias"], layer["recurrent"]["weights"]
+    w, b, u = (
+        layer["input"]["weights"],
+        layer["input"]["bias"],
+        layer["recurrent"]["weights"],
+    )
     split = lambda a: np.split(np.asarray(a), max(len(gates), 1), axis=-1)
-    biased = {"i": "bias" if cell != "lstm" else None, "h": "bias" if cell == "lstm" else None}
+    biased = {
+        "i": "bias" if cell != "lstm" else None,
+        "h": "bias" if cell == "lstm" else None,
+    }
     tree = {}
-    for gate, wg, bg, ug in zip(gates or [""], split(w), split(b), split(u), strict=True):
+    for gate, wg, bg, ug in zip(
+        gates or [""], split(w), split(b), split(u), strict=True
+    ):
         tree[f"i{gate}"] = {"kernel": wg} | ({"bias": bg} if biased["i"] else {})
         tree[f"h{gate}"] = {"kernel": ug} | ({"bias": bg} if biased["h"] else {})
     if cell == "gru":
@@ -127,9 +158,15 @@ def test_network_equals_its_linen_twin(cell):
     params, x = drawn(model), inputs(3, 5, 2)
     twin = nn.RNN(TWINS[cell][0](3, dtype=jnp.float64, param_dtype=jnp.float64))
     tree = linen_params(cell, params)
-    tree = {"cell": {"i": tree["i"], "h": tree["h"]}} if cell == "vanilla" else {"cell": tree}
+    tree = (
+        {"cell": {"i": tree["i"], "h": tree["h"]}}
+        if cell == "vanilla"
+        else {"cell": tree}
+    )
     hidden = twin.apply({"params": tree}, jnp.array(x))
-    expected = hidden @ params["output"]["weights"] + params["output"]["bias"][None, None]
+    expected = (
+        hidden @ params["output"]["weights"] + params["output"]["bias"][None, None]
+    )
     np.testing.assert_allclose(model.apply(params, x), expected, rtol=BOUND, atol=BOUND)
 
 
@@ -147,11 +184,15 @@ def objective_of(model, batch, seed=5):
 def test_gradient_equals_finite_differences(cell):
     model = network(cell, num_layers=2, outputs="every")
     params = drawn(model)
-    objective = jax.jit(objective_of(model, Sequences(jnp.array(inputs(3, 5, 2)), jnp.array(LENGTH))))
+    objective = jax.jit(
+        objective_of(model, Sequences(jnp.array(inputs(3, 5, 2)), jnp.array(LENGTH)))
+    )
     direction = drawn(model, seed=3)
     at = lambda h: objective(jax.tree.map(lambda p, d: p + h * d, params, direction))
     central = lambda h: (at(h) - at(-h)) / (2 * h)
-    expected = (4 * central(1e-3) - central(2e-3)) / 3  # Richardson: the error is of order h⁴.
+    expected = (
+        4 * central(1e-3) - central(2e-3)
+    ) / 3  # Richardson: the error is of order h⁴.
     gradient = jax.jit(jax.grad(objective))(params)
     slope = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction)))
     np.testing.assert_allclose(slope, expected, rtol=1e-7)
@@ -162,11 +203,22 @@ def test_what_stands_after_the_end_changes_no_bit(cell):
     for options in ({}, {"outputs": "every", "num_layers": 2}):
         model = network(cell, **options)
         params, clean = drawn(model), inputs(3, 5, 2)
-        run = jax.jit(lambda p, v, model=model: jax.value_and_grad(objective_of(model, Sequences(v, LENGTH)))(p))
+        run = jax.jit(
+            lambda p, v, model=model: jax.value_and_grad(
+                objective_of(model, Sequences(v, LENGTH))
+            )(p)
+        )
         seen = []
         for filling in (0.0, 1e300, np.nan):
-            values = np.where(np.arange(5)[None, :, None] < LENGTH[:, None, None], clean, filling)
-            seen.append(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(run(params, values))))
+            values = np.where(
+                np.arange(5)[None, :, None] < LENGTH[:, None, None], clean, filling
+            )
+            seen.append(
+                b"".join(
+                    np.asarray(leaf).tobytes()
+                    for leaf in jax.tree.leaves(run(params, values))
+                )
+            )
         assert seen[0] == seen[1] == seen[2]
         assert run(params, clean + 1)[0] != run(params, clean)[0]
 
@@ -174,9 +226,14 @@ def test_what_stands_after_the_end_changes_no_bit(cell):
 def test_symbols_after_the_end_change_no_bit():
     model = network("lstm", embedding=3)
     params = drawn(model)
-    run = jax.jit(lambda p, v: jax.value_and_grad(objective_of(model, Sequences(v, LENGTH)))(p))
+    run = jax.jit(
+        lambda p, v: jax.value_and_grad(objective_of(model, Sequences(v, LENGTH)))(p)
+    )
     inside = np.arange(5)[None] < LENGTH[:, None]
-    seen = [run(params, np.where(inside, np.array([[1, 0, 1, 1, 0]]), filling)) for filling in (0, 1, -7, 99)]
+    seen = [
+        run(params, np.where(inside, np.array([[1, 0, 1, 1, 0]]), filling))
+        for filling in (0, 1, -7, 99)
+    ]
     for other in seen[1:]:
         jax.tree.map(np.testing.assert_array_equal, seen[0], other)
 
@@ -187,13 +244,22 @@ def test_order_of_the_batch_and_leading_axes_do_not_matter(cell):
     params, x, length = drawn(model), inputs(4, 5, 2), np.array([5, 1, 3, 2])
     run = jax.jit(model.apply)
     plain, order = run(params, Sequences(x, length)), np.array([2, 0, 3, 1])
-    np.testing.assert_allclose(run(params, Sequences(x[order], length[order])), plain[order], rtol=1e-14, atol=1e-15)
+    np.testing.assert_allclose(
+        run(params, Sequences(x[order], length[order])),
+        plain[order],
+        rtol=1e-14,
+        atol=1e-15,
+    )
     folded = run(params, Sequences(x.reshape(2, 2, 5, 2), length.reshape(2, 2)))
     np.testing.assert_allclose(folded, plain.reshape(2, 2, 4), rtol=1e-14, atol=1e-15)
-    alone = run(params, Sequences(x[2], length[2]))  # One example; and what its padding adds is nothing.
+    alone = run(
+        params, Sequences(x[2], length[2])
+    )  # One example; and what its padding adds is nothing.
     np.testing.assert_allclose(alone, plain[2], rtol=1e-13, atol=1e-14)
     np.testing.assert_allclose(run(params, x[2, :3]), plain[2], rtol=1e-13, atol=1e-14)
-    mapped = jax.vmap(model.apply, (None, 0))(params, Sequences(jnp.array(x), jnp.array(length)))
+    mapped = jax.vmap(model.apply, (None, 0))(
+        params, Sequences(jnp.array(x), jnp.array(length))
+    )
     np.testing.assert_allclose(mapped, plain, rtol=1e-13, atol=1e-14)
 
 
@@ -203,11 +269,19 @@ def test_carry_from_window_to_window_is_the_whole(cell):
     windows = models.recurrence(2, 3, 4, cell=cell, num_layers=2)
     params, x, length = drawn(whole), inputs(3, 5, 2), np.array([5, 1, 3])
     expected = whole.apply(params, Sequences(x, length))
-    first, carry = windows.advance(params, Sequences(x[:, :2], np.minimum(length, 2)), windows.start((3,)))
-    second, carry = windows.advance(params, Sequences(x[:, 2:], np.maximum(length - 2, 0)), carry)
-    np.testing.assert_allclose(np.concatenate([first, second], axis=1), expected, rtol=BOUND, atol=BOUND)
+    first, carry = windows.advance(
+        params, Sequences(x[:, :2], np.minimum(length, 2)), windows.start((3,))
+    )
+    second, carry = windows.advance(
+        params, Sequences(x[:, 2:], np.maximum(length - 2, 0)), carry
+    )
+    np.testing.assert_allclose(
+        np.concatenate([first, second], axis=1), expected, rtol=BOUND, atol=BOUND
+    )
     last = carry[-1][0] @ params["output"]["weights"] + params["output"]["bias"][None]
-    np.testing.assert_allclose(last, expected[np.arange(3), length - 1], rtol=BOUND, atol=BOUND)
+    np.testing.assert_allclose(
+        last, expected[np.arange(3), length - 1], rtol=BOUND, atol=BOUND
+    )
 
 
 @each_cell
@@ -227,7 +301,9 @@ def test_window_cuts_the_gradient_where_a_stopped_carry_does(cell):
 
     objective = objective_of(model, Sequences(x, jnp.array([5, 5, 5])))
     close = functools.partial(np.testing.assert_allclose, rtol=BOUND, atol=BOUND)
-    jax.tree.map(close, *(jax.jit(jax.value_and_grad(f))(params) for f in (objective, by_hand)))
+    jax.tree.map(
+        close, *(jax.jit(jax.value_and_grad(f))(params) for f in (objective, by_hand))
+    )
 
 
 @each_cell
@@ -235,10 +311,20 @@ def test_window_of_the_whole_is_the_full_gradient(cell):
     x = Sequences(jnp.array(inputs(3, 5, 2)), jnp.array(LENGTH))
     full, whole, cut = (network(cell, window=window) for window in (None, 5, 3))
     params = drawn(full)
-    found = [jax.jit(jax.value_and_grad(objective_of(model, x)))(params) for model in (full, whole, cut)]
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=BOUND, atol=BOUND), found[0], found[1])
+    found = [
+        jax.jit(jax.value_and_grad(objective_of(model, x)))(params)
+        for model in (full, whole, cut)
+    ]
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=BOUND, atol=BOUND),
+        found[0],
+        found[1],
+    )
     np.testing.assert_allclose(found[2][0], found[0][0], rtol=BOUND)
-    one, other = (gradient["layer_1"]["recurrent"]["weights"] for _, gradient in (found[0], found[2]))
+    one, other = (
+        gradient["layer_1"]["recurrent"]["weights"]
+        for _, gradient in (found[0], found[2])
+    )
     assert np.abs(one - other).max() > 1e-3
 
 
@@ -255,10 +341,14 @@ def test_dropout_needs_a_key_and_draws_anew_with_each():
 
 @each_cell
 def test_first_parameters_are_orthogonal_bounded_and_ready_to_keep(cell):
-    params = models.recurrent(2, 6, 4, cell=cell, embedding=3, dtype=jnp.float32).init(jax.random.key(0))
+    params = models.recurrent(2, 6, 4, cell=cell, embedding=3, dtype=jnp.float32).init(
+        jax.random.key(0)
+    )
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     layer = params["layer_1"]
-    for block in np.split(np.asarray(layer["recurrent"]["weights"], float), CELLS[cell].num_blocks, axis=1):
+    for block in np.split(
+        np.asarray(layer["recurrent"]["weights"], float), CELLS[cell].num_blocks, axis=1
+    ):
         np.testing.assert_allclose(block @ block.T, np.eye(6), atol=1e-6)
     weights = layer["input"]["weights"]
     assert 0.7 * (6 / 9) ** 0.5 < np.abs(weights).max() <= (6 / 9) ** 0.5
@@ -280,8 +370,14 @@ LINEAR = CELLS["vanilla"]._replace(
 @pytest.mark.parametrize("window", [None, 1, 2, 3, 4])
 def test_truncated_gradient_of_a_linear_network_is_the_truncated_sum(window):
     """h_t = W x_t + U h_(t-1): the loss Σ_t v_t h_t has dU = Σ_t Σ_s h_(s-1)ᵀ (v_t (Uᵀ)^(t - s)), s in the window of t."""
-    x, v, w, u = (inputs(*shape, seed=i) for i, shape in enumerate([(4, 1, 2), (4, 3), (2, 3), (3, 3)]))
-    params = {"input": {"weights": jnp.array(w), "bias": jnp.zeros(3)}, "recurrent": {"weights": jnp.array(u)}}
+    x, v, w, u = (
+        inputs(*shape, seed=i)
+        for i, shape in enumerate([(4, 1, 2), (4, 3), (2, 3), (3, 3)])
+    )
+    params = {
+        "input": {"weights": jnp.array(w), "bias": jnp.zeros(3)},
+        "recurrent": {"weights": jnp.array(u)},
+    }
 
     def loss(params):
         (h,) = unroll(LINEAR, params, jnp.array(x), (jnp.zeros((1, 3)),), window)
@@ -295,27 +391,49 @@ def test_truncated_gradient_of_a_linear_network_is_the_truncated_sum(window):
         opened = 1 if window is None else (t - 1) // window * window + 1
         for s in range(opened, t + 1):
             # The step at which a window opens still reads the carry, as a constant.
-            expected += np.outer(h[s - 1], v[t - 1] @ np.linalg.matrix_power(u.T, t - s))
-    np.testing.assert_allclose(jax.grad(loss)(params)["recurrent"]["weights"], expected, rtol=BOUND, atol=BOUND)
+            expected += np.outer(
+                h[s - 1], v[t - 1] @ np.linalg.matrix_power(u.T, t - s)
+            )
+    np.testing.assert_allclose(
+        jax.grad(loss)(params)["recurrent"]["weights"], expected, rtol=BOUND, atol=BOUND
+    )
 
 
-@pytest.mark.parametrize(("cell", "window"), [("vanilla", None), ("gru", None), ("lstm", 2)])
+@pytest.mark.parametrize(
+    ("cell", "window"), [("vanilla", None), ("gru", None), ("lstm", 2)]
+)
 def test_forward_mode_and_second_derivatives_agree_with_the_plain_loop(cell, window):
     model = network(cell, outputs="every")
-    params, direction, x = drawn(model), drawn(model, seed=3), jnp.array(inputs(1, 4, 2))
+    params, direction, x = (
+        drawn(model),
+        drawn(model, seed=3),
+        jnp.array(inputs(1, 4, 2)),
+    )
     kind, weigh = CELLS[cell], jnp.array(inputs(4, 3))
 
     def ours(params):
-        return jnp.sum(weigh * unroll(kind, params["layer_1"], x[0][:, None], start, window)[0][:, 0]) ** 2
+        return (
+            jnp.sum(
+                weigh
+                * unroll(kind, params["layer_1"], x[0][:, None], start, window)[0][:, 0]
+            )
+            ** 2
+        )
 
     def plain(params):
         layer, carry, total = params["layer_1"], start, 0.0
-        bias = jnp.concatenate([jnp.zeros(6), layer["recurrent"]["bias"]])[None] if cell == "gru" else 0.0
+        bias = (
+            jnp.concatenate([jnp.zeros(6), layer["recurrent"]["bias"]])[None]
+            if cell == "gru"
+            else 0.0
+        )
         for t in range(4):
             if window and t % window == 0:
                 carry = jax.lax.stop_gradient(carry)
             p = x[:, t] @ layer["input"]["weights"] + layer["input"]["bias"][None]
-            carry, _ = kind.advance(p, carry[0] @ layer["recurrent"]["weights"] + bias, carry)
+            carry, _ = kind.advance(
+                p, carry[0] @ layer["recurrent"]["weights"] + bias, carry
+            )
             total += jnp.sum(weigh[t] * carry[0][0])
         return total**2
 
@@ -325,18 +443,32 @@ def test_forward_mode_and_second_derivatives_agree_with_the_plain_loop(cell, win
     def derivatives(f, params, direction):
         along = lambda p: jax.jvp(f, (p,), (direction,))[1]
         forward_over_reverse = jax.jvp(jax.grad(f), (params,), (direction,))[1]
-        return along(params), jax.grad(f)(params), forward_over_reverse, jax.grad(along)(params)
+        return (
+            along(params),
+            jax.grad(f)(params),
+            forward_over_reverse,
+            jax.grad(along)(params),
+        )
 
     found, expected = (derivatives(f, params, direction) for f in (ours, plain))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-11), found, expected)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-11), found[2], found[3])
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-11),
+        found,
+        expected,
+    )
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-11),
+        found[2],
+        found[3],
+    )
 
 
 def loops(jaxpr):
     """The bodies of all scans in a jaxpr."""
     for eqn in jaxpr.eqns:
         for sub in jax.tree.leaves(
-            list(eqn.params.values()), is_leaf=lambda p: hasattr(p, "jaxpr") or hasattr(p, "eqns")
+            list(eqn.params.values()),
+            is_leaf=lambda p: hasattr(p, "jaxpr") or hasattr(p, "eqns"),
         ):
             inner = getattr(sub, "jaxpr", sub)
             if hasattr(inner, "eqns"):
@@ -351,7 +483,9 @@ def test_a_loop_over_time_has_the_product_of_h_and_no_other(cell):
     params, x = drawn(model), jnp.array(inputs(3, 5, 2))
     gradient = jax.grad(lambda p: jnp.sum(model.apply(p, x) ** 2))
     bodies = list(loops(jax.make_jaxpr(gradient)(params).jaxpr))
-    assert {sum(eqn.primitive.name == "dot_general" for eqn in body.eqns) for body in bodies} == {1}
+    assert {
+        sum(eqn.primitive.name == "dot_general" for eqn in body.eqns) for body in bodies
+    } == {1}
     # One loop forward, one back; the differential at 0 of a loop that is linear is not kept in the program.
     assert jax.jit(gradient).lower(params).as_text().count("stablehlo.while") == 2
 
@@ -362,29 +496,54 @@ def predict(x, **options):
 
 
 REFUSED = [
-    (lambda: models.recurrent(0, 3, 4), "num_inputs must be a positive integer; got num_inputs=0"),
+    (
+        lambda: models.recurrent(0, 3, 4),
+        "num_inputs must be a positive integer; got num_inputs=0",
+    ),
     (lambda: models.recurrent(2, 3, 4, window=0), "window must be"),
     (lambda: models.recurrent(2, 3, 4, embedding=0), "embedding must be"),
-    (lambda: models.recurrent(2, 3, 4, cell="rnn"), "cell must be one of vanilla, gru, lstm; got cell='rnn'"),
-    (lambda: models.recurrent(2, 3, 4, outputs="all"), 'outputs must be "last" or "every"'),
+    (
+        lambda: models.recurrent(2, 3, 4, cell="rnn"),
+        "cell must be one of vanilla, gru, lstm; got cell='rnn'",
+    ),
+    (
+        lambda: models.recurrent(2, 3, 4, outputs="all"),
+        'outputs must be "last" or "every"',
+    ),
     (lambda: models.recurrent(2, 3, 4, dropout=1.0), "dropout must lie in"),
-    (lambda: predict(np.ones((3, 5))), r"x must have shape \(..., T, 2\); got \(3, 5\)"),
+    (
+        lambda: predict(np.ones((3, 5))),
+        r"x must have shape \(..., T, 2\); got \(3, 5\)",
+    ),
     (lambda: predict(np.ones((3, 0, 2))), "at least one step"),
     (lambda: predict(np.ones((3, 5)), embedding=2), "x must be integer symbols"),
     (lambda: predict(Sequences(np.ones((3, 5, 2)), np.ones(2, int))), "leading axes"),
-    (lambda: predict(Sequences(np.ones((3, 5, 2)), np.array([5, 0, 6]))), "that of sequence 1 is 0"),
     (
-        lambda: models.check_sequences(Sequences(np.ones((3, 5, 2)), np.array([5, 0, 1]))),
+        lambda: predict(Sequences(np.ones((3, 5, 2)), np.array([5, 0, 6]))),
+        "that of sequence 1 is 0",
+    ),
+    (
+        lambda: models.check_sequences(
+            Sequences(np.ones((3, 5, 2)), np.array([5, 0, 1]))
+        ),
         "1..5; that of sequence 1 is 0",
     ),
-    (lambda: models.check_sequences(Sequences(np.ones((3, 5, 2)), np.array([5, 1, 6]))), "that of sequence 2 is 6"),
+    (
+        lambda: models.check_sequences(
+            Sequences(np.ones((3, 5, 2)), np.array([5, 1, 6]))
+        ),
+        "that of sequence 2 is 6",
+    ),
     (
         lambda: (net := models.recurrence(2, 3, 4)).advance(
             net.init(jax.random.key(0)), np.ones((6, 5, 2)), net.start((3,))
         ),
         r"carry must hold arrays of shape \(6, 3\) for this x, as start\(\(6,\)\) makes them; got \[\(3, 3\)\]",
     ),
-    (lambda: models.check_sequences(Sequences(np.full((1, 5), 2), np.array([1])), 2), "tokens must lie in 0..1"),
+    (
+        lambda: models.check_sequences(Sequences(np.full((1, 5), 2), np.array([1])), 2),
+        "tokens must lie in 0..1",
+    ),
 ]
 
 
@@ -396,9 +555,15 @@ def test_bad_input_is_refused_by_name(call, message):
 
 def test_lengths_of_eight_bits_reach_as_far_as_any():
     model = models.recurrent(1, 3, 2)
-    params, x = model.init(jax.random.key(0)), np.random.default_rng(0).normal(size=(2, 300, 1))
+    params, x = (
+        model.init(jax.random.key(0)),
+        np.random.default_rng(0).normal(size=(2, 300, 1)),
+    )
     x[:, 120:] = np.nan  # Padding.
-    long, short = (model.apply(params, Sequences(x, np.array([100, 120], dtype))) for dtype in (np.int32, np.uint8))
+    long, short = (
+        model.apply(params, Sequences(x, np.array([100, 120], dtype)))
+        for dtype in (np.int32, np.uint8)
+    )
     np.testing.assert_array_equal(short, long)
     assert np.isfinite(long).all()
 
@@ -406,7 +571,10 @@ def test_lengths_of_eight_bits_reach_as_far_as_any():
 @each_cell
 def test_half_precision_is_drawn_and_computed(cell):
     model = models.recurrent(2, 3, 4, cell=cell, dtype=jnp.bfloat16)
-    assert model.apply(model.init(jax.random.key(0)), jnp.ones((5, 2), jnp.bfloat16)).dtype == jnp.bfloat16
+    assert (
+        model.apply(model.init(jax.random.key(0)), jnp.ones((5, 2), jnp.bfloat16)).dtype
+        == jnp.bfloat16
+    )
 
 
 def test_sequences_that_are_right_pass():
@@ -416,15 +584,25 @@ def test_sequences_that_are_right_pass():
 
 def test_inputs_of_more_digits_than_the_params_are_not_cut():
     model = models.recurrent(2, 3, 1, dtype=jnp.float32)
-    params, x = model.init(jax.random.key(0)), np.random.default_rng(0).normal(size=(4, 2))
+    params, x = (
+        model.init(jax.random.key(0)),
+        np.random.default_rng(0).normal(size=(4, 2)),
+    )
     wide = jax.tree.map(lambda a: a.astype(jnp.float64), params)
     assert jax.jit(model.apply)(params, x.astype(np.float32)).dtype == jnp.float32
-    np.testing.assert_array_equal(jax.jit(model.apply)(params, x), jax.jit(model.apply)(wide, x))
+    np.testing.assert_array_equal(
+        jax.jit(model.apply)(params, x), jax.jit(model.apply)(wide, x)
+    )
 
 
 def test_a_plain_tuple_for_sequences_is_told_what_to_write():
     x, length = jnp.ones((2, 5, 3)), jnp.array([2, 3])
     encoder = models.transformer_encoder(10, 8, 3, width=8, num_layers=1, num_heads=2)
-    for model, values in ((models.recurrent(3, 4, 2), x), (encoder, x[..., 0].astype(int))):
-        with pytest.raises(TypeError, match=r"Sequences\(values, length\); got a plain tuple of 2"):
+    for model, values in (
+        (models.recurrent(3, 4, 2), x),
+        (encoder, x[..., 0].astype(int)),
+    ):
+        with pytest.raises(
+            TypeError, match=r"Sequences\(values, length\); got a plain tuple of 2"
+        ):
             model.apply(model.init(jax.random.key(0)), (values, length))

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # With importlib, pytest puts no folder on the path.
+sys.path.insert(
+    0, str(Path(__file__).parent)
+)  # With importlib, pytest puts no folder on the path.
 
 import small
 
@@ -20,7 +22,11 @@ def carry_out(monkeypatch):
     from research.runs import checkpoints, folder
 
     monkeypatch.setattr(checkpoints, "LARGEST_SHARE", float("inf"))
-    monkeypatch.setattr(runs, "checkpoints_in", functools.partial(checkpoints.checkpoints_in, seconds_between=0.0))
+    monkeypatch.setattr(
+        runs,
+        "checkpoints_in",
+        functools.partial(checkpoints.checkpoints_in, seconds_between=0.0),
+    )
     monkeypatch.setattr(small, "compiled", compiled)
     same = runs.environment(width=1)  # Asked once: git takes longer than the whole run.
     monkeypatch.setattr(folder, "environment", lambda width, code: same)

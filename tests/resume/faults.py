@@ -23,7 +23,13 @@ class Disk:
     """
 
     def __init__(self, monkeypatch, below: Path):
-        self.below, self.count, self.at, self.fault, self.names = str(below), 0, None, FULL, []
+        self.below, self.count, self.at, self.fault, self.names = (
+            str(below),
+            0,
+            None,
+            FULL,
+            [],
+        )
         self.crashed = False
         for name in ("fsync", "replace", "unlink", "rmdir", "mkdir", "open"):
             monkeypatch.setattr(os, name, self._watched(name, getattr(os, name)))
@@ -32,7 +38,13 @@ class Disk:
 
     def fail(self, at, fault):
         """From now on: at operation `at`, counted from 1; None for never."""
-        self.count, self.at, self.fault, self.crashed, self.names = 0, at, fault, False, []
+        self.count, self.at, self.fault, self.crashed, self.names = (
+            0,
+            at,
+            fault,
+            False,
+            [],
+        )
 
     def step(self, name):
         """Counts one operation; raises where it is the one, or comes after a crash."""
@@ -48,7 +60,11 @@ class Disk:
 
     def _watched(self, name, real):
         def perform(*words, **options):
-            ours = name == "fsync" or options.get("dir_fd") is not None or str(words[0]).startswith(self.below)
+            ours = (
+                name == "fsync"
+                or options.get("dir_fd") is not None
+                or str(words[0]).startswith(self.below)
+            )
             if ours and not (name == "open" and str(words[0]).endswith(folder.LOCK)):
                 self.step(name)
             return real(*words, **options)

@@ -10,7 +10,9 @@ imported JAX and not started it, so that it costs no import.
 import os
 
 if __name__ == "__main__":
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # Before NumPy comes: a process with threads must not fork.
+    os.environ["OPENBLAS_NUM_THREADS"] = (
+        "1"  # Before NumPy comes: a process with threads must not fork.
+    )
 
 import argparse
 import collections
@@ -34,7 +36,12 @@ environment = importlib.import_module("research.runs.environment")
 CODE = environment.code_digest()
 OPERATIONS = ("fsync", "replace", "unlink", "rmdir")
 MOMENTS = ("at any time", "soon after a checkpoint", "at a file operation")
-PLACES = ("before the first checkpoint", "between two checkpoints", "in a write", "after the result")
+PLACES = (
+    "before the first checkpoint",
+    "between two checkpoints",
+    "in a write",
+    "after the result",
+)
 CONFIG = small.Config()
 
 
@@ -45,7 +52,9 @@ class Failure(Exception):
 def start(results, log, devices=1, fatal_operation=None, programs=None):
     """Starts the run in a process of its own; it kills itself at the fatal file operation, counted from 1."""
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Python and JAX warn where the process has threads.
+        warnings.simplefilter(
+            "error"
+        )  # Python and JAX warn where the process has threads.
         child = os.fork()
     if child:
         return child
@@ -55,7 +64,9 @@ def start(results, log, devices=1, fatal_operation=None, programs=None):
         os.dup2(opened, 1)
         os.dup2(opened, 2)
         warnings.filterwarnings("error", message=".*damaged")  # A kill damages nothing.
-        vars(environment)["code_digest"] = lambda files: CODE  # What was imported, whoever edits a file meanwhile.
+        vars(environment)["code_digest"] = lambda files: (
+            CODE
+        )  # What was imported, whoever edits a file meanwhile.
         small.save_at_every_chance()
         if programs:
             _keep_compiled(programs)
@@ -127,7 +138,10 @@ def kill_once(folder, dice, seconds, programs):
                 seen.append(time.monotonic() + delay)
             return bool(seen) and time.monotonic() > seen[0]
     else:
-        operation, until = dice.choice((dice.randint(1, 500), -dice.randint(1, 20))), lambda: False
+        operation, until = (
+            dice.choice((dice.randint(1, 500), -dice.randint(1, 20))),
+            lambda: False,
+        )
     killed = watch(start(results, log, devices, operation, programs), log, until)
     return moment, killed, devices, log.read_text()
 
@@ -144,7 +158,9 @@ def place(results):
         return "after the result"
     if any(results.rglob("*.partial")):
         return "in a write"
-    return "between two checkpoints" if saves(results) else "before the first checkpoint"
+    return (
+        "between two checkpoints" if saves(results) else "before the first checkpoint"
+    )
 
 
 def found(results):
@@ -179,7 +195,9 @@ def kill_until_finished(folder, dice, seconds, kills, counts, programs):
 def leave_alone(folder, devices, programs):
     """Starts the run of a folder and waits for its end; as `kill_once`."""
     log = folder / "log"
-    killed = watch(start(folder / "results", log, devices, programs=programs), log, lambda: False)
+    killed = watch(
+        start(folder / "results", log, devices, programs=programs), log, lambda: False
+    )
     return killed, devices, log.read_text()
 
 
@@ -203,10 +221,16 @@ def kill_many(kills, seed, folder, programs=None):
 
 def main():
     """Kills, and says what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=20, help="how many (20)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
-    parser.add_argument("--keep-compiled", action="store_true", help="compile once: quicker, and less is tested")
+    parser.add_argument(
+        "--keep-compiled",
+        action="store_true",
+        help="compile once: quicker, and less is tested",
+    )
     options = parser.parse_args()
     folder, began = Path(tempfile.mkdtemp()), time.monotonic()
     try:
@@ -216,11 +240,19 @@ def main():
         print(f"Not every run survived (seed {options.seed}). {failure}")
         return 1
     shutil.rmtree(folder)
-    print(f"{options.kills} kills in {number} runs: every run ended with the same bits.")
+    print(
+        f"{options.kills} kills in {number} runs: every run ended with the same bits."
+    )
     print(f"\n{counts['starts']} starts, {time.monotonic() - began:.0f} s")
-    print(f"{counts['went on']} went on from a checkpoint, {counts['went on, other devices']} with other devices")
+    print(
+        f"{counts['went on']} went on from a checkpoint, {counts['went on, other devices']} with other devices"
+    )
     for name in (*MOMENTS, *PLACES):
-        print(f"{counts[name]:5}  killed {name}" if name in MOMENTS else f"{counts[name]:5}  hit {name}")
+        print(
+            f"{counts[name]:5}  killed {name}"
+            if name in MOMENTS
+            else f"{counts[name]:5}  hit {name}"
+        )
     return 0
 
 

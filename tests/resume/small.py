@@ -45,9 +45,13 @@ def run(config, on_progress=None, checkpoints=None):
     """Trains the pieces, each remembered once it is whole."""
     arrays, hashes = {}, {}
     for done, piece in enumerate(config.pieces):
-        on_chunk = functools.partial(_tell, on_progress or _silent, done, len(config.pieces), piece)
+        on_chunk = functools.partial(
+            _tell, on_progress or _silent, done, len(config.pieces), piece
+        )
         compute = functools.partial(train, piece, config, on_chunk)
-        saved = research.runs.remembered(checkpoints or research.types.nowhere, piece, compute)
+        saved = research.runs.remembered(
+            checkpoints or research.types.nowhere, piece, compute
+        )
         arrays |= {f"{piece}/{name}": array for name, array in saved.arrays.items()}
         hashes[piece] = saved.values
     numbers = {"pieces": len(config.pieces), "hashes": hashes}
@@ -57,7 +61,11 @@ def run(config, on_progress=None, checkpoints=None):
 
 def rows(hashes):
     """One for each cell."""
-    return tuple((piece, i, digest) for piece, cells in hashes.items() for i, digest in enumerate(cells))
+    return tuple(
+        (piece, i, digest)
+        for piece, cells in hashes.items()
+        for i, digest in enumerate(cells)
+    )
 
 
 def train(piece, config, on_chunk, checkpoints):
@@ -65,15 +73,25 @@ def train(piece, config, on_chunk, checkpoints):
     import jax
 
     program = compiled(piece, config)
-    cells = {"seed": np.arange(config.cells), "learning_rate": np.geomspace(0.003, 0.03, config.cells)}
+    cells = {
+        "seed": np.arange(config.cells),
+        "learning_rate": np.geomspace(0.003, 0.03, config.cells),
+    }
     # Two calls, as choosing a rate and then using it would make.
     first, second = (
-        research.lanes.train(program, dict(cells, seed=cells["seed"] + start), on_chunk, checkpoints)
+        research.lanes.train(
+            program, dict(cells, seed=cells["seed"] + start), on_chunk, checkpoints
+        )
         for start in (0, 100)
     )
-    leaves = jax.tree.leaves([(t.params, t.values, t.records, t.first_bad_step) for t in (first, second)])
+    leaves = jax.tree.leaves(
+        [(t.params, t.values, t.records, t.first_bad_step) for t in (first, second)]
+    )
     arrays = {str(i): leaf for i, leaf in enumerate(leaves)}
-    hashes = [research.runs.hash_arrays(*(leaf[i] for leaf in leaves)) for i in range(config.cells)]
+    hashes = [
+        research.runs.hash_arrays(*(leaf[i] for leaf in leaves))
+        for i in range(config.cells)
+    ]
     return research.types.Saved(arrays, hashes)
 
 
@@ -86,7 +104,12 @@ def compiled(piece, config):
         "logistic": (rules.gradient_descent, research.samplers.minibatch(n, 32)),
     }[piece]
     return research.lanes.compile_program(
-        workload(piece, n), rule, sampler, config.epochs, chunk=config.chunk, width=config.width
+        workload(piece, n),
+        rule,
+        sampler,
+        config.epochs,
+        chunk=config.chunk,
+        width=config.width,
     )
 
 
@@ -104,18 +127,30 @@ def workload(piece, n):
         "mlp": (models.softmax(16, 3, scale=0.3), losses.softmax_cross_entropy),
         "logistic": (models.logistic(8), losses.logistic),
     }[piece]
-    y = x @ random.normal(size=8) if piece == "linear" else random.integers(0, 3 if piece == "mlp" else 2, size=n)
+    y = (
+        x @ random.normal(size=8)
+        if piece == "linear"
+        else random.integers(0, 3 if piece == "mlp" else 2, size=n)
+    )
 
     def init(key):
         keys = [jax.random.fold_in(key, i) for i in range(2)]
-        return {"outer": outer.init(keys[0])} | ({"hidden": hidden.init(keys[1])} if piece == "mlp" else {})
+        return {"outer": outer.init(keys[0])} | (
+            {"hidden": hidden.init(keys[1])} if piece == "mlp" else {}
+        )
 
     def objective(params, batch):
-        inner = jnp.tanh(hidden.apply(params["hidden"], batch.x)) if piece == "mlp" else batch.x
+        inner = (
+            jnp.tanh(hidden.apply(params["hidden"], batch.x))
+            if piece == "mlp"
+            else batch.x
+        )
         return jnp.mean(jax.vmap(loss)(outer.apply(params["outer"], inner), batch.y))
 
     train = research.types.Batch(jnp.asarray(x), jnp.asarray(y))
-    return research.types.Workload(piece, train, None, None, init, objective, None, "", None, None)
+    return research.types.Workload(
+        piece, train, None, None, init, objective, None, "", None, None
+    )
 
 
 def save_at_every_chance():
@@ -123,7 +158,9 @@ def save_at_every_chance():
     from research.runs import checkpoints
 
     checkpoints.LARGEST_SHARE = math.inf
-    research.runs.checkpoints_in = functools.partial(checkpoints.checkpoints_in, seconds_between=0.0)
+    research.runs.checkpoints_in = functools.partial(
+        checkpoints.checkpoints_in, seconds_between=0.0
+    )
 
 
 def carry_out(config, results, quiet=True, devices=1):

@@ -42,7 +42,10 @@ def odd_rule(learning_rate):
             "odd": ~state["odd"],
             "small": state["small"] + jnp.asarray(0.1, jnp.bfloat16),
         }
-        noisy = [g + 0.01 * jax.random.normal(k, g.shape, g.dtype) for g, k in zip(leaves, noise, strict=True)]
+        noisy = [
+            g + 0.01 * jax.random.normal(k, g.shape, g.dtype)
+            for g, k in zip(leaves, noise, strict=True)
+        ]
         return jax.tree.unflatten(structure, [-learning_rate * g for g in noisy]), state
 
     return optax.GradientTransformation(init, update)
@@ -52,7 +55,9 @@ def odd_rule(learning_rate):
 def compiled(rule, epochs=8):
     workload = workloads.make_workload("breast_cancer_two_features")
     assert workload.train is not None
-    sampler = samplers.minibatch(len(workload.train.y), 100)  # So that the number of the epoch matters.
+    sampler = samplers.minibatch(
+        len(workload.train.y), 100
+    )  # So that the number of the epoch matters.
     return lanes.compile_program(workload, rule, sampler, epochs, chunk=2, width=2)
 
 
@@ -61,18 +66,33 @@ CELLS = {"seed": np.arange(3), "learning_rate": np.array([0.1, 0.2, 0.3])}
 
 def leaf_bits(tree):
     """Of every leaf: its kind, and its bits."""
-    plain = lambda leaf: jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-    return [(str(leaf.dtype), leaf.shape, np.asarray(plain(leaf)).tobytes()) for leaf in jax.tree.leaves(tree)]
+    plain = lambda leaf: (
+        jax.random.key_data(leaf)
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        else leaf
+    )
+    return [
+        (str(leaf.dtype), leaf.shape, np.asarray(plain(leaf)).tobytes())
+        for leaf in jax.tree.leaves(tree)
+    ]
 
 
 def test_blocks_of_any_state_round_trip_exactly(tmp_path):
     made = runs.checkpoints_in(tmp_path)
     shared, states = compiled(odd_rule), []
-    blocks = [block.Block({name: values[i : i + 2] for name, values in CELLS.items()}) for i in (0, 2)]
+    blocks = [
+        block.Block({name: values[i : i + 2] for name, values in CELLS.items()})
+        for i in (0, 2)
+    ]
     cells = program.padded(blocks[0].cells, 2)
     state, initial = shared.begin[0](cells, shared.data[0])
-    state, record = shared.advance[0](state, cells, jnp.arange(2, dtype=jnp.int32), shared.data[0])
-    begun = [blocks[0]._replace(state=state, initial=initial, records=(record,), done=1), blocks[1]]
+    state, record = shared.advance[0](
+        state, cells, jnp.arange(2, dtype=jnp.int32), shared.data[0]
+    )
+    begun = [
+        blocks[0]._replace(state=state, initial=initial, records=(record,), done=1),
+        blocks[1],
+    ]
     made("lanes").save(block.kept(begun))
     saved = made("lanes").load()
     assert saved is not None
@@ -83,7 +103,9 @@ def test_blocks_of_any_state_round_trip_exactly(tmp_path):
     assert jax.tree.structure(back[0].state) == jax.tree.structure(state)
     assert leaf_bits(back[0].initial) == leaf_bits(initial)
     for name in block.RECORDS:
-        assert leaf_bits(getattr(back[0].records[0], name)) == leaf_bits(getattr(record, name))
+        assert leaf_bits(getattr(back[0].records[0], name)) == leaf_bits(
+            getattr(record, name)
+        )
     assert (back[0].done, back[1]) == (1, blocks[1])
 
 
@@ -92,12 +114,17 @@ class Stop(Exception):
 
 
 @pytest.mark.parametrize("rule", [update_rules.adam, odd_rule], ids=["adam", "odd"])
-def test_training_that_was_stopped_at_any_chunk_goes_on_to_the_same_bits(tmp_path, monkeypatch, rule):
+def test_training_that_was_stopped_at_any_chunk_goes_on_to_the_same_bits(
+    tmp_path, monkeypatch, rule
+):
     monkeypatch.setattr(checkpoints, "LARGEST_SHARE", float("inf"))
     shared = compiled(rule)
     alone = lanes.train(shared, CELLS)
     for chunk in range(1, 9):  # Two blocks of four chunks.
-        made, chunks = runs.checkpoints_in(tmp_path / str(chunk), seconds_between=0.0), []
+        made, chunks = (
+            runs.checkpoints_in(tmp_path / str(chunk), seconds_between=0.0),
+            [],
+        )
 
         def stop(progress, chunks=chunks, chunk=chunk):
             chunks.append(progress.share)
@@ -109,16 +136,27 @@ def test_training_that_was_stopped_at_any_chunk_goes_on_to_the_same_bits(tmp_pat
         again = []
         trained = lanes.train(shared, CELLS, again.append, made)
         assert len(again) == 8 - chunk
-        assert leaf_bits(trained._replace(seconds=np.zeros(()))) == leaf_bits(alone._replace(seconds=np.zeros(())))
+        assert leaf_bits(trained._replace(seconds=np.zeros(()))) == leaf_bits(
+            alone._replace(seconds=np.zeros(()))
+        )
 
 
 def test_other_cells_are_not_taken_for_these(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "LARGEST_SHARE", float("inf"))
-    made, shared = runs.checkpoints_in(tmp_path, seconds_between=0.0), compiled(update_rules.adam)
-    for cells in (CELLS, dict(CELLS, seed=CELLS["seed"] + 1), dict(CELLS, learning_rate=CELLS["learning_rate"] * 2)):
+    made, shared = (
+        runs.checkpoints_in(tmp_path, seconds_between=0.0),
+        compiled(update_rules.adam),
+    )
+    for cells in (
+        CELLS,
+        dict(CELLS, seed=CELLS["seed"] + 1),
+        dict(CELLS, learning_rate=CELLS["learning_rate"] * 2),
+    ):
         alone, chunks = lanes.train(shared, cells), []
         kept = lanes.train(shared, cells, chunks.append, made)
-        assert leaf_bits(alone._replace(seconds=np.zeros(()))) == leaf_bits(kept._replace(seconds=np.zeros(())))
+        assert leaf_bits(alone._replace(seconds=np.zeros(()))) == leaf_bits(
+            kept._replace(seconds=np.zeros(()))
+        )
         assert len(chunks) == 8
     longer, chunks = compiled(update_rules.adam, 12), []
     lanes.train(longer, CELLS, chunks.append, made)

@@ -27,7 +27,9 @@ def assert_whole(folder):
     for file in folder.rglob("*.json"):
         assert files.read_json(file.read_bytes())
     for manifest in folder.glob("*/*/manifest.json"):
-        if runs.read_manifest(manifest.parent)["status"] != "finished":  # Else they are being deleted.
+        if (
+            runs.read_manifest(manifest.parent)["status"] != "finished"
+        ):  # Else they are being deleted.
             for file in manifest.parent.rglob("checkpoints/**/*.json"):
                 name = files.read_json(file.read_bytes())["name"]
                 assert checkpoints._read(file, name).arrays is not None
@@ -54,7 +56,9 @@ def operations(disk, carry_out, folder):
 def test_run_survives_a_crash_at_any_operation(carry_out, alone, tmp_path, monkeypatch):
     disk = faults.Disk(monkeypatch, tmp_path)
     names = operations(disk, carry_out, tmp_path / "counted")
-    assert {"open", "write", "fsync", "replace", "unlink", "rmdir", "mkdir"} <= set(names)
+    assert {"open", "write", "fsync", "replace", "unlink", "rmdir", "mkdir"} <= set(
+        names
+    )
     for number in range(1, len(names) + 1):
         results = tmp_path / str(number)
         disk.fail(number, faults.CRASH)
@@ -63,14 +67,21 @@ def test_run_survives_a_crash_at_any_operation(carry_out, alone, tmp_path, monke
         disk.fail(None, faults.FULL)
         if results.exists():
             assert_whole(results)
-        assert found(carry_out(CONFIG, results)) == alone, f"operation {number}: {names[number - 1]}"
+        assert found(carry_out(CONFIG, results)) == alone, (
+            f"operation {number}: {names[number - 1]}"
+        )
 
 
-def test_run_survives_a_full_disk_at_any_operation(carry_out, alone, tmp_path, monkeypatch):
+def test_run_survives_a_full_disk_at_any_operation(
+    carry_out, alone, tmp_path, monkeypatch
+):
     disk = faults.Disk(monkeypatch, tmp_path)
     names, refused = operations(disk, carry_out, tmp_path / "counted"), 0
     for number in range(1, len(names) + 1):
-        results, where = tmp_path / str(number), f"operation {number}: {names[number - 1]}"
+        results, where = (
+            tmp_path / str(number),
+            f"operation {number}: {names[number - 1]}",
+        )
         disk.fail(number, faults.FULL)
         said = error_of(carry_out, CONFIG, results)
         disk.fail(None, faults.FULL)

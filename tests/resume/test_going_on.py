@@ -48,8 +48,12 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize(("path", "value", "words"), OTHERS, ids=[".".join(path) for path, *_ in OTHERS])
-def test_checkpoints_of_another_environment_are_refused_aloud(tmp_path, path, value, words):
+@pytest.mark.parametrize(
+    ("path", "value", "words"), OTHERS, ids=[".".join(path) for path, *_ in OTHERS]
+)
+def test_checkpoints_of_another_environment_are_refused_aloud(
+    tmp_path, path, value, words
+):
     run = begun(tmp_path)
     manifest = runs.read_manifest(run.path)
     entry = manifest["environment"]
@@ -65,8 +69,12 @@ def test_checkpoints_of_another_environment_are_refused_aloud(tmp_path, path, va
     assert not (run.path / "metrics.jsonl").exists()
 
 
-@pytest.mark.parametrize("path", [("devices", "count"), ("processor", "cores"), ("git",)])
-def test_checkpoints_of_more_devices_or_another_commit_of_the_same_code_are_gone_on_with(tmp_path, path):
+@pytest.mark.parametrize(
+    "path", [("devices", "count"), ("processor", "cores"), ("git",)]
+)
+def test_checkpoints_of_more_devices_or_another_commit_of_the_same_code_are_gone_on_with(
+    tmp_path, path
+):
     run = begun(tmp_path)
     manifest = runs.read_manifest(run.path)
     if path == ("git",):
@@ -107,7 +115,9 @@ def test_checkpoints_that_cannot_be_deleted_are_not_gone_on_with(tmp_path, monke
     with pytest.raises(OSError, match=r"Cannot begin in .*no permission"):
         runs.open_run("toy", {"seed": 0}, tmp_path, fresh=True, width=8)
     monkeypatch.undo()
-    again = runs.open_run("toy", {"seed": 0}, tmp_path, width=8)  # And the folder is free.
+    again = runs.open_run(
+        "toy", {"seed": 0}, tmp_path, width=8
+    )  # And the folder is free.
     runs.close(again)
 
 

@@ -7,13 +7,20 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 KILLS = 20
-PLACES = ("before the first checkpoint", "between two checkpoints", "in a write", "after the result")
+PLACES = (
+    "before the first checkpoint",
+    "between two checkpoints",
+    "in a write",
+    "after the result",
+)
 
 
 def kill(*words):
     """The script's exit status and what it prints."""
     command = [sys.executable, str(HERE / "kills.py"), "--keep-compiled", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE, timeout=600)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=HERE, timeout=600
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -26,8 +33,13 @@ def count(said, words):
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits():
     status, said = kill("--kills", str(KILLS))
     assert status == 0, said
-    assert re.match(rf"{KILLS} kills in \d+ runs: every run ended with the same bits\.", said)
+    assert re.match(
+        rf"{KILLS} kills in \d+ runs: every run ended with the same bits\.", said
+    )
     assert count(said, "went on from a checkpoint") >= KILLS // 4
     assert count(said, "with other devices") >= 1
     assert sum(count(said, f"hit {place}") for place in PLACES) == KILLS
-    assert count(said, "hit between two checkpoints") + count(said, "hit in a write") >= KILLS // 4
+    assert (
+        count(said, "hit between two checkpoints") + count(said, "hit in a write")
+        >= KILLS // 4
+    )

@@ -15,13 +15,25 @@ import functools, small, research
 research.runs.checkpoints_in = functools.partial(research.runs.checkpoints_in, seconds_between=1e9)
 research.cli.main(small)
 """
-WORDS = ["--pieces", "mlp", "linear", "--epochs", "10000", "--chunk", "100", "--cells", "2"]
+WORDS = [
+    "--pieces",
+    "mlp",
+    "linear",
+    "--epochs",
+    "10000",
+    "--chunk",
+    "100",
+    "--cells",
+    "2",
+]
 
 
 @pytest.fixture
 def start():
     """folder -> the small experiment with long trainings, in a process of its own."""
-    path = os.pathsep.join([str(HERE.parents[1]), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join(
+        [str(HERE.parents[1]), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
     environment = {**os.environ, "PYTHONPATH": path, "MPLBACKEND": "agg"}
     started = []
 
@@ -29,7 +41,11 @@ def start():
         folder.mkdir(exist_ok=True)
         options = {"cwd": folder, "env": environment, "text": True}
         command = [sys.executable, "-c", PROGRAM, *WORDS]
-        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options))
+        started.append(
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+            )
+        )
         return started[-1]
 
     yield begin
@@ -44,7 +60,9 @@ def found(folder):
     return {name: (path / name).read_bytes() for name in ("result.json", "arrays.npz")}
 
 
-def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on_to_the_same_bits(start, tmp_path):
+def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on_to_the_same_bits(
+    start, tmp_path
+):
     alone, stopped = start(tmp_path / "alone"), start(tmp_path / "stopped")
     assert stopped.stderr is not None
     for line in stopped.stderr:
@@ -55,7 +73,10 @@ def test_ctrl_c_keeps_what_was_done_and_the_same_command_goes_on_to_the_same_bit
     (path,) = (tmp_path / "stopped").glob("results/small/*")
     assert (stopped.returncode, out) == (130, "")
     name = path.relative_to(tmp_path / "stopped")
-    assert err.strip() == f"Stopped. What was done is kept in {name}; the same command goes on from there."
+    assert (
+        err.strip()
+        == f"Stopped. What was done is kept in {name}; the same command goes on from there."
+    )
     assert [*path.glob("checkpoints/mlp/**/*.npz")]
     again = start(tmp_path / "stopped")
     _, err = again.communicate(timeout=120)

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 FILE = Path(__file__).parents[1] / "reference/mgh.json"
-CASES: dict[str, dict[str, Any]] = {case["name"]: case for case in json.loads(FILE.read_text("utf-8"))["cases"]}
+CASES: dict[str, dict[str, Any]] = {
+    case["name"]: case for case in json.loads(FILE.read_text("utf-8"))["cases"]
+}
 
 
 def rosenbrock(x):
@@ -19,11 +21,15 @@ def rosenbrock(x):
 
 def freudenstein_roth(x):
     a, b = x
-    return jnp.stack([-13.0 + a + ((5.0 - b) * b - 2.0) * b, -29.0 + a + ((b + 1.0) * b - 14.0) * b])
+    return jnp.stack(
+        [-13.0 + a + ((5.0 - b) * b - 2.0) * b, -29.0 + a + ((b + 1.0) * b - 14.0) * b]
+    )
 
 
 def powell_badly_scaled(x):
-    return jnp.stack([1e4 * x[0] * x[1] - 1.0, jnp.exp(-x[0]) + jnp.exp(-x[1]) - 1.0001])
+    return jnp.stack(
+        [1e4 * x[0] * x[1] - 1.0, jnp.exp(-x[0]) + jnp.exp(-x[1]) - 1.0001]
+    )
 
 
 def brown_badly_scaled(x):
@@ -43,7 +49,9 @@ def jennrich_sampson(x):
 def helical_valley(x):
     a, b, c = x
     theta = jnp.arctan(b / a) / (2.0 * np.pi) + jnp.where(a < 0, 0.5, 0.0)
-    return jnp.stack([10.0 * (c - 10.0 * theta), 10.0 * (jnp.sqrt(a**2 + b**2) - 1.0), c])
+    return jnp.stack(
+        [10.0 * (c - 10.0 * theta), 10.0 * (jnp.sqrt(a**2 + b**2) - 1.0), c]
+    )
 
 
 def bard(x, y):
@@ -70,12 +78,21 @@ def gulf_rd(x):
 
 def box_3d(x):
     t = np.arange(1.0, 11.0) / 10.0
-    return jnp.exp(-t * x[0]) - jnp.exp(-t * x[1]) - x[2] * (np.exp(-t) - np.exp(-10.0 * t))
+    return (
+        jnp.exp(-t * x[0])
+        - jnp.exp(-t * x[1])
+        - x[2] * (np.exp(-t) - np.exp(-10.0 * t))
+    )
 
 
 def powell_singular(x):
     a, b, c, d = x.reshape(-1, 4).T
-    parts = [a + 10.0 * b, np.sqrt(5.0) * (c - d), (b - 2.0 * c) ** 2, np.sqrt(10.0) * (a - d) ** 2]
+    parts = [
+        a + 10.0 * b,
+        np.sqrt(5.0) * (c - d),
+        (b - 2.0 * c) ** 2,
+        np.sqrt(10.0) * (a - d) ** 2,
+    ]
     return jnp.stack(parts, axis=1).ravel()
 
 
@@ -95,7 +112,9 @@ def kowalik_osborne(x, y, u):
 
 def brown_dennis(x):
     t = np.arange(1.0, 21.0) / 5.0
-    return (x[0] + t * x[1] - np.exp(t)) ** 2 + (x[2] + x[3] * np.sin(t) - np.cos(t)) ** 2
+    return (x[0] + t * x[1] - np.exp(t)) ** 2 + (
+        x[2] + x[3] * np.sin(t) - np.cos(t)
+    ) ** 2
 
 
 def osborne_1(x, y):
@@ -106,7 +125,12 @@ def osborne_1(x, y):
 def biggs_exp6(x):
     t = np.arange(1.0, 14.0) / 10.0
     y = np.exp(-t) - 5.0 * np.exp(-10.0 * t) + 3.0 * np.exp(-4.0 * t)
-    return x[2] * jnp.exp(-t * x[0]) - x[3] * jnp.exp(-t * x[1]) + x[5] * jnp.exp(-t * x[4]) - y
+    return (
+        x[2] * jnp.exp(-t * x[0])
+        - x[3] * jnp.exp(-t * x[1])
+        + x[5] * jnp.exp(-t * x[4])
+        - y
+    )
 
 
 def osborne_2(x, y):
@@ -130,7 +154,9 @@ def extended_rosenbrock(x):
 
 
 def penalty_1(x):
-    return jnp.concatenate([np.sqrt(1e-5) * (x - 1.0), jnp.sum(x**2, keepdims=True) - 0.25])
+    return jnp.concatenate(
+        [np.sqrt(1e-5) * (x - 1.0), jnp.sum(x**2, keepdims=True) - 0.25]
+    )
 
 
 def penalty_2(x):
@@ -150,12 +176,22 @@ def variably_dimensioned(x):
 
 def trigonometric(x):
     n = len(x)
-    return n - jnp.sum(jnp.cos(x), keepdims=True) + np.arange(1.0, n + 1.0) * (1.0 - jnp.cos(x)) - jnp.sin(x)
+    return (
+        n
+        - jnp.sum(jnp.cos(x), keepdims=True)
+        + np.arange(1.0, n + 1.0) * (1.0 - jnp.cos(x))
+        - jnp.sin(x)
+    )
 
 
 def brown_almost_linear(x):
     n = len(x)
-    return jnp.concatenate([x[:-1] + jnp.sum(x, keepdims=True) - (n + 1.0), jnp.prod(x, keepdims=True) - 1.0])
+    return jnp.concatenate(
+        [
+            x[:-1] + jnp.sum(x, keepdims=True) - (n + 1.0),
+            jnp.prod(x, keepdims=True) - 1.0,
+        ]
+    )
 
 
 def discrete_boundary_value(x):
@@ -170,7 +206,15 @@ def discrete_integral_equation(x):
     t = h * np.arange(1.0, len(x) + 1.0)
     until = np.tril(np.ones((len(x), len(x))))
     cubes = (x + t + 1.0) ** 3
-    return x + h * ((1.0 - t) * (until @ (t * cubes)) + t * ((1.0 - until) @ ((1.0 - t) * cubes))) / 2.0
+    return (
+        x
+        + h
+        * (
+            (1.0 - t) * (until @ (t * cubes))
+            + t * ((1.0 - until) @ ((1.0 - t) * cubes))
+        )
+        / 2.0
+    )
 
 
 def broyden_tridiagonal(x):
@@ -190,7 +234,11 @@ def linear_full_rank(x, m=10):
 
 
 def linear_rank1(x, m=10):
-    return np.arange(1.0, m + 1.0) * jnp.sum(np.arange(1.0, len(x) + 1.0) * x, keepdims=True) - 1.0
+    return (
+        np.arange(1.0, m + 1.0)
+        * jnp.sum(np.arange(1.0, len(x) + 1.0) * x, keepdims=True)
+        - 1.0
+    )
 
 
 def linear_rank1_zero(x, m=10):
@@ -204,7 +252,9 @@ def chebyquad(x):
     polynomials = [jnp.ones_like(y), y]
     for _ in range(n - 1):
         polynomials.append(2.0 * y * polynomials[-1] - polynomials[-2])
-    integrals = np.array([0.0 if i % 2 else -1.0 / (i**2 - 1.0) for i in range(1, n + 1)])
+    integrals = np.array(
+        [0.0 if i % 2 else -1.0 / (i**2 - 1.0) for i in range(1, n + 1)]
+    )
     return jnp.stack([jnp.mean(p) for p in polynomials[1:]]) - integrals
 
 
@@ -241,10 +291,17 @@ def run(rule, name: str, tolerance: float = 1e-8, max_steps: int = 2000) -> Run:
     from research.minimise import in_words, minimise
 
     start = jnp.asarray(CASES[name]["start"])
-    found = minimise(rule, objective_of(name), start, tolerance=tolerance, max_steps=max_steps)
+    found = minimise(
+        rule, objective_of(name), start, tolerance=tolerance, max_steps=max_steps
+    )
     f = float(found.value)
     return Run(
-        f, float(found.gradient_norm), int(found.steps), int(found.evaluations), in_words(found), minimum_at(name, f)
+        f,
+        float(found.gradient_norm),
+        int(found.steps),
+        int(found.evaluations),
+        in_words(found),
+        minimum_at(name, f),
     )
 
 

@@ -14,8 +14,16 @@ import numpy as np
 from jax.numpy import arctan, cos, exp, log, pi, sin
 
 REFERENCE = Path(__file__).parents[1] / "reference"
-CASES = {case["name"]: case for case in json.loads((REFERENCE / "nist_nonlinear.json").read_text("utf-8"))["cases"]}
-LINEAR = {case["name"]: case for case in json.loads((REFERENCE / "nist_linear.json").read_text("utf-8"))["cases"]}
+CASES = {
+    case["name"]: case
+    for case in json.loads((REFERENCE / "nist_nonlinear.json").read_text("utf-8"))[
+        "cases"
+    ]
+}
+LINEAR = {
+    case["name"]: case
+    for case in json.loads((REFERENCE / "nist_linear.json").read_text("utf-8"))["cases"]
+}
 MOST_STEPS = 500
 MOST_PARAMS, MOST_ROWS = 9, 250
 
@@ -30,7 +38,9 @@ def decays(b, x):
 
 
 def cubics(b, x):
-    return (b[0] + b[1] * x + b[2] * x**2 + b[3] * x**3) / (1 + b[4] * x + b[5] * x**2 + b[6] * x**3)
+    return (b[0] + b[1] * x + b[2] * x**2 + b[3] * x**3) / (
+        1 + b[4] * x + b[5] * x**2 + b[6] * x**3
+    )
 
 
 def cycles(b, x):
@@ -52,7 +62,9 @@ MODELS = {
     "Gauss1": peaks,
     "Gauss2": peaks,
     "Hahn1": cubics,
-    "Kirby2": lambda b, x: (b[0] + b[1] * x + b[2] * x**2) / (1 + b[3] * x + b[4] * x**2),
+    "Kirby2": lambda b, x: (
+        (b[0] + b[1] * x + b[2] * x**2) / (1 + b[3] * x + b[4] * x**2)
+    ),
     "Lanczos1": decays,
     "Lanczos2": decays,
     "MGH09": lambda b, x: b[0] * (x**2 + x * b[1]) / (x**2 + x * b[2] + b[3]),
@@ -112,7 +124,12 @@ def fitting(rule):
     It also counts the steps until the error of no parameter is above a millionth of it, for the first time.
     Params that a problem lacks start at 0 and are their own residuals, so that they stay there.
     """
-    branches = [lambda b, x, model=model: model(b, x.T if model is MODELS["Nelson"] else x[:, 0]) for model in DISTINCT]
+    branches = [
+        lambda b, x, model=model: model(
+            b, x.T if model is MODELS["Nelson"] else x[:, 0]
+        )
+        for model in DISTINCT
+    ]
 
     @jax.jit
     def fit(index, x, y, rows, params, start, exact):
@@ -131,13 +148,19 @@ def fitting(rule):
         def step(carry):
             b, state, _, until, k = carry
             updates, state = rule.update(b, state, b, residual_fn=residuals)
-            settled = jnp.any(updates != 0) & jnp.all(jnp.abs(updates) <= 2e-16 * jnp.abs(b))
+            settled = jnp.any(updates != 0) & jnp.all(
+                jnp.abs(updates) <= 2e-16 * jnp.abs(b)
+            )
             near = jnp.all(jnp.abs(b + updates - exact) <= 1e-6 * jnp.abs(exact))
             until = jnp.where(near, jnp.minimum(until, k + 1), until)
             return b + updates, state, ~settled & (state.outcome == 0), until, k + 1
 
         none = jnp.int32(0)
-        return jax.lax.while_loop(going_on, step, (start, rule.init(start), jnp.asarray(True), none + MOST_STEPS, none))
+        return jax.lax.while_loop(
+            going_on,
+            step,
+            (start, rule.init(start), jnp.asarray(True), none + MOST_STEPS, none),
+        )
 
     return fit
 
@@ -147,14 +170,20 @@ def digits(found, exact):
     found, exact = np.asarray(found, float), np.asarray(exact, float)
     with np.errstate(all="ignore"):
         return float(
-            np.nan_to_num(-np.log10(max(np.max(np.abs(found / exact - 1)), 1e-16)), nan=-np.inf, neginf=-np.inf)
+            np.nan_to_num(
+                -np.log10(max(np.max(np.abs(found / exact - 1)), 1e-16)),
+                nan=-np.inf,
+                neginf=-np.inf,
+            )
         )
 
 
 def fitted(rule, name, start):
     """(right digits, steps until six were right, outcome) of a rule from NIST's first or second start, 0 or 1."""
     exact = np.array(CASES[name]["b"], float)
-    b, state, _, until, _ = fitting(rule)(*padded(name, start), np.pad(exact, (0, MOST_PARAMS - len(exact))))
+    b, state, _, until, _ = fitting(rule)(
+        *padded(name, start), np.pad(exact, (0, MOST_PARAMS - len(exact)))
+    )
     return digits(b[: len(exact)], exact), int(until), int(state.outcome)
 
 
@@ -163,20 +192,29 @@ def main() -> None:
     from research.update_rules.least_squares import gauss_newton, levenberg_marquardt
 
     jax.config.update("jax_enable_x64", True)
-    rules = {"Levenberg-Marquardt": levenberg_marquardt(), "Gauss-Newton": gauss_newton()}
+    rules = {
+        "Levenberg-Marquardt": levenberg_marquardt(),
+        "Gauss-Newton": gauss_newton(),
+    }
     rows, begun = [], time.process_time()
     for name in CASES:
         for start in (0, 1):
             of_rules = [fitted(rule, name, start) for rule in rules.values()]
-            rows.append((name, start + 1, *of_rules, (CASES[name]["minpack_digits"][start],)))
+            rows.append(
+                (name, start + 1, *of_rules, (CASES[name]["minpack_digits"][start],))
+            )
     good = [sum(row[2 + k][0] >= 6 for row in rows) for k in range(3)]
     print(
         f"Of {len(rows)} fits (27 problems, two starts), at least six right digits: {good[0]} by Levenberg-Marquardt, "
         f"{good[1]} by Gauss-Newton, {good[2]} by scipy's MINPACK as recorded; {time.process_time() - begun:.0f} s."
     )
-    print(f"{'problem':10}start   LM digits steps   GN digits steps   MINPACK digits   (steps: until six digits)")
+    print(
+        f"{'problem':10}start   LM digits steps   GN digits steps   MINPACK digits   (steps: until six digits)"
+    )
     for name, start, lm, gn, reference in rows:
-        print(f"{name:10}{start:5}{lm[0]:12.1f}{lm[1]:6}{gn[0]:12.1f}{gn[1]:6}{reference[0]:17.1f}")
+        print(
+            f"{name:10}{start:5}{lm[0]:12.1f}{lm[1]:6}{gn[0]:12.1f}{gn[1]:6}{reference[0]:17.1f}"
+        )
 
 
 if __name__ == "__main__":

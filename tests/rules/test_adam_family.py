@@ -35,7 +35,9 @@ from research.update_rules import (
 from research.update_rules.corrections import effective_length
 
 SIGNS = np.array([1.0, -1.0, 1.0, -1.0])
-GRADIENTS = jnp.asarray(np.exp(np.random.default_rng(0).uniform(-3, 3, (50, 4))) * SIGNS)
+GRADIENTS = jnp.asarray(
+    np.exp(np.random.default_rng(0).uniform(-3, 3, (50, 4))) * SIGNS
+)
 
 
 def answers(rule, gradients, params=None):
@@ -78,10 +80,15 @@ def test_adam_goes_to_the_worst_point_and_amsgrad_does_not():
     loss, last = online(adam(rate, b1=0.0, b2=b2, eps=0.0), gradients)
     assert last == 1.0
     assert loss + 2 / 3 >= 4 / 3 - 1e-4
-    uncorrected, last = online(rmsprop(rate, decay=b2, eps=0.0), gradients)  # The rule of the theorem.
+    uncorrected, last = online(
+        rmsprop(rate, decay=b2, eps=0.0), gradients
+    )  # The rule of the theorem.
     assert last == 1.0
     assert uncorrected + 2 / 3 == pytest.approx(1.3359, abs=0.003)
-    for rule in (amsgrad(rate, 0.0, b2, 0.0, 0.0, False, False), adopt(rate, b1=0.0, b2=b2, use_clipping=False)):
+    for rule in (
+        amsgrad(rate, 0.0, b2, 0.0, 0.0, False, False),
+        adopt(rate, b1=0.0, b2=b2, use_clipping=False),
+    ):
         loss, last = online(rule, gradients)
         assert last < -0.99
         assert loss + 2 / 3 < 0.02
@@ -93,7 +100,10 @@ def test_adam_drifts_up_where_the_mean_gradient_is_positive_and_amsgrad_down():
     assert gradients[:101].sum() == 10.0
     of_adam, of_amsgrad = (
         float(updates_of(rule, gradients)[-101:].sum())
-        for rule in (adam(1.0, 0.9, 0.99), amsgrad(1.0, 0.9, 0.99, 1e-8, 0.0, False, False))
+        for rule in (
+            adam(1.0, 0.9, 0.99),
+            amsgrad(1.0, 0.9, 0.99, 1e-8, 0.0, False, False),
+        )
     )
     assert of_adam > 0.0 > of_amsgrad
 
@@ -121,9 +131,15 @@ def test_adaptive_rules_find_the_solution_that_does_not_generalise(rule, general
     # Wilson et al., The marginal value of adaptive gradient methods, NeurIPS 2017, section 3: least squares from 0.
     x, y = wilson(12, 8)
     assert np.array_equal(x @ np.sign(x.T @ y), 4 * y)
-    w = np.asarray(trajectory(rule, lambda w: x.T @ (x @ w - y) / len(y), jnp.zeros(x.shape[1]), 1000)[-1])
+    w = np.asarray(
+        trajectory(
+            rule, lambda w: x.T @ (x @ w - y) / len(y), jnp.zeros(x.shape[1]), 1000
+        )[-1]
+    )
     assert np.array_equal(np.sign(x @ w), y)  # Fits what it has seen.
-    unseen = w[0] * np.array([1.0, -1.0]) + w[1] + w[2]  # Of a positive and of a negative example.
+    unseen = (
+        w[0] * np.array([1.0, -1.0]) + w[1] + w[2]
+    )  # Of a positive and of a negative example.
     assert (unseen[1] < 0) == generalises
     assert unseen[0] > 0
     if not generalises:
@@ -140,7 +156,9 @@ def test_adam_steps_are_bounded():
     np.testing.assert_allclose(steps[0], -rate * SIGNS, rtol=1e-13)
     assert np.max(np.abs(steps)) <= bound
     rule, x = adam(rate, eps=0.0), jnp.array([0.0])
-    state = jax.tree.map(lambda s: s + 100_000 if s.dtype == jnp.int32 else s, rule.init(x))
+    state = jax.tree.map(
+        lambda s: s + 100_000 if s.dtype == jnp.int32 else s, rule.init(x)
+    )
     assert -rule.update(jnp.array([7.0]), state)[0][0] == pytest.approx(bound, rel=1e-9)
     for t in range(300):
         updates, state = rule.update(jnp.array([(0.999 / 0.9) ** (t - 200)]), state)
@@ -164,7 +182,10 @@ def test_adam_steps_are_bounded():
 def test_the_scale_of_the_gradients_is_not_seen(rule):
     params = jnp.zeros(4)
     np.testing.assert_allclose(
-        updates_of(rule, 1000.0 * GRADIENTS, params), updates_of(rule, GRADIENTS, params), rtol=1e-12, atol=1e-16
+        updates_of(rule, 1000.0 * GRADIENTS, params),
+        updates_of(rule, GRADIENTS, params),
+        rtol=1e-12,
+        atol=1e-16,
     )
 
 
@@ -173,7 +194,9 @@ def test_the_maximum_of_amsgrad_never_falls(corrected):
     _, states = answers(amsgrad(0.1, b2=0.5, bias_correction_nu=corrected), GRADIENTS)
     largest = np.asarray(optax.tree_utils.tree_get(states, "nu_max"))
     assert np.all(np.diff(largest, axis=0) >= 0.0)
-    assert np.any(np.diff(np.asarray(optax.tree_utils.tree_get(states, "nu")), axis=0) < 0.0)
+    assert np.any(
+        np.diff(np.asarray(optax.tree_utils.tree_get(states, "nu")), axis=0) < 0.0
+    )
 
 
 # What is a special case of what: Choi et al., On empirical comparisons of optimizers for deep learning (2019), and more.
@@ -184,14 +207,26 @@ SAME = {
         rmsprop(0.1, decay=0.999, eps_in_sqrt=False, bias_correction=True),
     ),
     "AdamW without decay is Adam": (adamw(0.1, weight_decay=0.0), adam(0.1)),
-    "Adam without averages is sign descent": (adam(0.1, b1=0.0, b2=0.0, eps=0.0), sign_descent(0.1)),
+    "Adam without averages is sign descent": (
+        adam(0.1, b1=0.0, b2=0.0, eps=0.0),
+        sign_descent(0.1),
+    ),
     "Adam with a huge ε is momentum": (
         adam(1e13, eps=1e14),
         optax.chain(optax.ema(0.9), optax.scale(-0.1)),
     ),
-    "the heavy ball is the average, at a smaller rate": (heavy_ball(0.1), ema_momentum(0.1 / (1 - 0.9))),
-    "Lion with equal betas is signum": (lion(0.1, b1=0.9, b2=0.9, weight_decay=0.0), signum(0.1, momentum=0.9)),
-    "Adamax without averages is sign descent": (adamax(0.1, b1=0.0, b2=0.0, eps=0.0), sign_descent(0.1)),
+    "the heavy ball is the average, at a smaller rate": (
+        heavy_ball(0.1),
+        ema_momentum(0.1 / (1 - 0.9)),
+    ),
+    "Lion with equal betas is signum": (
+        lion(0.1, b1=0.9, b2=0.9, weight_decay=0.0),
+        signum(0.1, momentum=0.9),
+    ),
+    "Adamax without averages is sign descent": (
+        adamax(0.1, b1=0.0, b2=0.0, eps=0.0),
+        sign_descent(0.1),
+    ),
     "NAdam without momentum is Adam": (nadam(0.1, b1=0.0), adam(0.1, b1=0.0)),
     "NAdam with half the momentum, unscheduled": (
         nadam(0.1, b1=0.8, momentum_schedule="paper", momentum_decay=0.0, eps=0.0),
@@ -231,9 +266,13 @@ def test_yogi_moves_as_far_as_the_square_whatever_it_has():
     steps = {}
     for start in (0.0, 16.0):
         _, states = answers(yogi(0.1, initial_accumulator_value=start), ones)
-        steps[start] = np.diff(np.asarray(optax.tree_utils.tree_get(states, "nu"))[:, 0])
+        steps[start] = np.diff(
+            np.asarray(optax.tree_utils.tree_get(states, "nu"))[:, 0]
+        )
     np.testing.assert_allclose(steps[0.0], 0.001, rtol=1e-10)
-    np.testing.assert_allclose(steps[16.0], -0.001, rtol=1e-10)  # Where Adam's would fall by 0.015.
+    np.testing.assert_allclose(
+        steps[16.0], -0.001, rtol=1e-10
+    )  # Where Adam's would fall by 0.015.
 
 
 # Closed forms.
@@ -242,11 +281,15 @@ def test_yogi_moves_as_far_as_the_square_whatever_it_has():
 def test_adadelta_first_step_is_in_units_of_epsilon():
     first = updates_of(adadelta(), GRADIENTS)[0]
     np.testing.assert_allclose(
-        first, -np.sqrt(1e-6) * GRADIENTS[0] / np.sqrt(0.1 * GRADIENTS[0] ** 2 + 1e-6), rtol=1e-13
+        first,
+        -np.sqrt(1e-6) * GRADIENTS[0] / np.sqrt(0.1 * GRADIENTS[0] ** 2 + 1e-6),
+        rtol=1e-13,
     )
 
 
-@pytest.mark.parametrize(("schedule", "first"), [("constant", 28 / 19), ("torch", 1.0565), ("paper", 1.3111)])
+@pytest.mark.parametrize(
+    ("schedule", "first"), [("constant", 28 / 19), ("torch", 1.0565), ("paper", 1.3111)]
+)
 def test_nadam_first_step(schedule, first):
     step = updates_of(nadam(1.0, eps=0.0, momentum_schedule=schedule), GRADIENTS)[0]
     np.testing.assert_allclose(-step * SIGNS, first, rtol=1e-4)
@@ -255,7 +298,9 @@ def test_nadam_first_step(schedule, first):
 def test_adopt_waits_one_step_and_clips_to_the_fourth_root():
     steps = -updates_of(adopt(1.0, b1=0.0), jnp.array([[1e-3]] + [[1.0]] * 20))[:, 0]
     np.testing.assert_allclose(steps, np.arange(21) ** 0.25, rtol=1e-12)
-    unclipped = -updates_of(adopt(1.0, b1=0.0, use_clipping=False), jnp.array([[0.0], [1.0]]))[1, 0]
+    unclipped = -updates_of(
+        adopt(1.0, b1=0.0, use_clipping=False), jnp.array([[0.0], [1.0]])
+    )[1, 0]
     assert unclipped == pytest.approx(1e6)  # g / ε.
 
 
@@ -267,7 +312,9 @@ def test_rectification_begins_at_the_sixth_step():
         b, t = mpmath.mpf(0.999), 6
         most = 2 / (1 - b) - 1
         length = most - 2 * t * b**t / (1 - b**t)
-        r = mpmath.sqrt((length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length))
+        r = mpmath.sqrt(
+            (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
+        )
     assert steps[5] == pytest.approx(float(r), rel=1e-14)
     assert np.all(np.diff(steps[5:]) > -1e-12)
     assert steps[-1] == pytest.approx(1.0, abs=1e-4)
@@ -277,28 +324,52 @@ def test_rectification_begins_at_the_sixth_step():
 def test_effective_length_has_every_digit(decay):
     # The formula, taken as it stands in float64, loses up to five of them.
     counts = np.array([1, 2, 5, 6, 50, 900, 1100, 100_000, 1_000_000])
-    found = np.asarray(jax.vmap(lambda t: effective_length(decay, t))(jnp.asarray(counts, jnp.int32)))
-    traced = np.asarray(jax.jit(jax.vmap(effective_length, (None, 0)))(decay, jnp.asarray(counts, jnp.int32)))
+    found = np.asarray(
+        jax.vmap(lambda t: effective_length(decay, t))(jnp.asarray(counts, jnp.int32))
+    )
+    traced = np.asarray(
+        jax.jit(jax.vmap(effective_length, (None, 0)))(
+            decay, jnp.asarray(counts, jnp.int32)
+        )
+    )
     with mpmath.workdps(60):
         b = mpmath.mpf(decay)
-        exact = [float(2 / (1 - b) - 1 - 2 * int(t) * b ** int(t) / (1 - b ** int(t))) for t in counts]
+        exact = [
+            float(2 / (1 - b) - 1 - 2 * int(t) * b ** int(t) / (1 - b ** int(t)))
+            for t in counts
+        ]
     np.testing.assert_allclose(found, exact, rtol=4e-15)
     np.testing.assert_allclose(traced, exact, rtol=4e-15)
 
 
 def test_implicit_decay_divides_the_step():
-    rate, decay, x = schedules.inverse_time(0.5, 3.0), 0.25, {"w": jnp.array([2.0]), "b": jnp.array([2.0])}
-    gradients = jax.tree.map(lambda leaf: jnp.linspace(1.0, 2.0, 5)[:, None] * leaf[None], x)
+    rate, decay, x = (
+        schedules.inverse_time(0.5, 3.0),
+        0.25,
+        {"w": jnp.array([2.0]), "b": jnp.array([2.0])},
+    )
+    gradients = jax.tree.map(
+        lambda leaf: jnp.linspace(1.0, 2.0, 5)[:, None] * leaf[None], x
+    )
     plain = answers(adan(rate), gradients, x)[0]
-    found = answers(adan(rate, weight_decay=decay, mask={"w": True, "b": False}, proximal=True), gradients, x)[0]
+    found = answers(
+        adan(rate, weight_decay=decay, mask={"w": True, "b": False}, proximal=True),
+        gradients,
+        x,
+    )[0]
     rates = np.asarray(rate(np.arange(5)))[:, None]
-    np.testing.assert_allclose(found["w"], (2.0 + plain["w"]) / (1 + decay * rates) - 2.0, rtol=1e-12)
+    np.testing.assert_allclose(
+        found["w"], (2.0 + plain["w"]) / (1 + decay * rates) - 2.0, rtol=1e-12
+    )
     np.testing.assert_array_equal(found["b"], plain["b"])
 
 
 def test_a_schedule_stands_inside_the_momentum_or_outside():
     rate, mu, v, inside, outside = schedules.inverse_time(0.5, 3.0), 0.9, 0.0, 0.0, 0.0
-    rows = [updates_of(rmsprop(rate, momentum=mu, rate_in_momentum=where), GRADIENTS)[:, 0] for where in (True, False)]
+    rows = [
+        updates_of(rmsprop(rate, momentum=mu, rate_in_momentum=where), GRADIENTS)[:, 0]
+        for where in (True, False)
+    ]
     for t, g in enumerate(np.asarray(GRADIENTS[:, 0])):
         v = 0.9 * v + 0.1 * g**2
         d, eta = g / np.sqrt(v + 1e-8), float(rate(t))
@@ -323,7 +394,9 @@ VARIANTS = [  # That the proof table does not ask.
 def test_variant_is_its_formula(name, arguments):
     problem = PROBLEMS["random_pytree"]
     found = walk(UPDATE_RULES[name](0.05, **arguments), problem, num_steps=20)
-    exact = walk_exactly(FORMULAS[name].iterates, problem, num_steps=20, learning_rate=0.05, **arguments)
+    exact = walk_exactly(
+        FORMULAS[name].iterates, problem, num_steps=20, learning_rate=0.05, **arguments
+    )
     assert distance(found, exact, problem).largest <= 64 * np.finfo("float64").eps
 
 
@@ -334,9 +407,15 @@ def test_optax_adan_hardly_looks_ahead():
     proof = prove(optax.adan, "adan", problems=[PROBLEMS["quadratic"]])
     assert not proof.same
     assert "changes are multiplied by 1 - b2" in proof.cause
-    theirs, ours = (rule(0.1, b2=0.5) for rule in (optax.adan, adan))  # Where 1 - b2 is b2 they agree.
+    theirs, ours = (
+        rule(0.1, b2=0.5) for rule in (optax.adan, adan)
+    )  # Where 1 - b2 is b2 they agree.
     params = jnp.zeros(4)
-    np.testing.assert_allclose(updates_of(ours, GRADIENTS, params), updates_of(theirs, GRADIENTS, params), rtol=1e-12)
+    np.testing.assert_allclose(
+        updates_of(ours, GRADIENTS, params),
+        updates_of(theirs, GRADIENTS, params),
+        rtol=1e-12,
+    )
 
 
 def test_optax_yogi_moves_where_there_is_no_gradient():
@@ -344,15 +423,26 @@ def test_optax_yogi_moves_where_there_is_no_gradient():
     theirs = updates_of(optax.yogi(1.0), still)
     assert -theirs[0, 0] == pytest.approx(2.8e-4, rel=0.02)
     np.testing.assert_array_equal(updates_of(yogi(1.0), still), 0.0)
-    np.testing.assert_allclose(updates_of(yogi(1.0, initial_mu=1e-6), still), theirs, rtol=1e-12)
+    np.testing.assert_allclose(
+        updates_of(yogi(1.0, initial_mu=1e-6), still), theirs, rtol=1e-12
+    )
 
 
 def test_a_variance_of_gradients_that_hardly_change_is_no_nan():
-    gradients = jnp.float32(1.0) + jnp.float32(1e-5) * jnp.sin(jnp.arange(400, dtype=jnp.float32))[:, None]
+    gradients = (
+        jnp.float32(1.0)
+        + jnp.float32(1e-5) * jnp.sin(jnp.arange(400, dtype=jnp.float32))[:, None]
+    )
     arguments = {"centered": True, "eps": 1e-12, "decay": 0.9}
-    assert np.any(np.isnan(updates_of(optax.rmsprop(1.0, eps_in_sqrt=False, **arguments), gradients)))
+    assert np.any(
+        np.isnan(
+            updates_of(optax.rmsprop(1.0, eps_in_sqrt=False, **arguments), gradients)
+        )
+    )
     ours = updates_of(rmsprop(1.0, eps_in_sqrt=False, **arguments), gradients)
-    exact = updates_of(rmsprop(1.0, eps_in_sqrt=False, **arguments), gradients.astype("float64"))
+    exact = updates_of(
+        rmsprop(1.0, eps_in_sqrt=False, **arguments), gradients.astype("float64")
+    )
     np.testing.assert_allclose(ours[-100:], exact[-100:], rtol=0.05)
 
 
@@ -362,15 +452,39 @@ def test_a_variance_of_gradients_that_hardly_change_is_no_nan():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: nadam(0.1, momentum_schedule="cosine"), "must be one of constant, torch, paper; got 'cosine'"),
-        (lambda: nadam(0.1, momentum_decay=-1.0), "momentum_decay must be a finite number, at least 0; got"),
-        (lambda: radam(0.1, threshold=3.0), "threshold must be at least 4, .* got threshold=3.0"),
+        (
+            lambda: nadam(0.1, momentum_schedule="cosine"),
+            "must be one of constant, torch, paper; got 'cosine'",
+        ),
+        (
+            lambda: nadam(0.1, momentum_decay=-1.0),
+            "momentum_decay must be a finite number, at least 0; got",
+        ),
+        (
+            lambda: radam(0.1, threshold=3.0),
+            "threshold must be at least 4, .* got threshold=3.0",
+        ),
         (lambda: rmsprop(0.1, nesterov=True), "got momentum=None. Give a number"),
-        (lambda: rmsprop(0.1, momentum=1.0), "momentum must be a finite number, at least 0 and below 1; got"),
-        (lambda: adan(0.1, b3=1.0), "b3 must be a finite number, at least 0 and below 1; got b3=1.0"),
-        (lambda: adadelta(rho=1.0), "rho must be a finite number, at least 0 and below 1; got rho=1.0"),
-        (lambda: yogi(0.1, initial_mu=-1.0), "initial_mu must be a finite number, at least 0; got initial_mu=-1.0"),
-        (lambda: lion(0.1, weight_decay=-1.0), "weight_decay must be a finite number, at least 0; got"),
+        (
+            lambda: rmsprop(0.1, momentum=1.0),
+            "momentum must be a finite number, at least 0 and below 1; got",
+        ),
+        (
+            lambda: adan(0.1, b3=1.0),
+            "b3 must be a finite number, at least 0 and below 1; got b3=1.0",
+        ),
+        (
+            lambda: adadelta(rho=1.0),
+            "rho must be a finite number, at least 0 and below 1; got rho=1.0",
+        ),
+        (
+            lambda: yogi(0.1, initial_mu=-1.0),
+            "initial_mu must be a finite number, at least 0; got initial_mu=-1.0",
+        ),
+        (
+            lambda: lion(0.1, weight_decay=-1.0),
+            "weight_decay must be a finite number, at least 0; got",
+        ),
     ],
 )
 def test_bad_argument_raises(make, message):
@@ -388,7 +502,9 @@ def test_decay_without_weights_raises(rule):
 def test_amsgrad_of_the_paper_is_its_formula(problem):
     arguments = {"b2": 0.9, "bias_correction_mu": False, "bias_correction_nu": False}
     found = walk(amsgrad(0.05, **arguments), PROBLEMS[problem])
-    exact = walk_exactly(FORMULAS["amsgrad"].iterates, PROBLEMS[problem], learning_rate=0.05, **arguments)
+    exact = walk_exactly(
+        FORMULAS["amsgrad"].iterates, PROBLEMS[problem], learning_rate=0.05, **arguments
+    )
     assert distance(found, exact, PROBLEMS[problem]).largest <= 1e-14
 
 

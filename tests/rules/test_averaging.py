@@ -49,19 +49,25 @@ def assert_near(found, expected):
 def test_polyak_averaging_is_the_mean_of_the_iterates(start):
     path, means = walk(polyak_averaging(0.3, heavy_ball, start), 12)
     assert_near(path, walk(heavy_ball(0.3), 12)[0])
-    expected = lambda x: np.array([np.mean(x[min(start, t) : t + 1], axis=0) for t in range(12)])
+    expected = lambda x: np.array(
+        [np.mean(x[min(start, t) : t + 1], axis=0) for t in range(12)]
+    )
     assert_near(means, jax.tree.map(expected, jax.tree.map(np.asarray, path)))
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.75, 0.999])
 def test_exponential_averaging_is_the_weighted_mean(decay):
     path, means = walk(exponential_averaging(0.3, decay=decay), 12)
-    weights = np.array([[decay ** (t - k) if k <= t else 0.0 for k in range(12)] for t in range(12)])
+    weights = np.array(
+        [[decay ** (t - k) if k <= t else 0.0 for k in range(12)] for t in range(12)]
+    )
     normalised = weights / weights.sum(axis=1, keepdims=True)
     assert_near(means, jax.tree.map(lambda x: np.tensordot(normalised, x, 1), path))
     path, means = walk(exponential_averaging(0.3, decay=decay, debias=False), 12)
     powers = decay ** np.arange(1, 13)
-    from_start = lambda x, x0: np.tensordot((1 - decay) * weights, x, 1) + np.multiply.outer(powers, x0)
+    from_start = lambda x, x0: (
+        np.tensordot((1 - decay) * weights, x, 1) + np.multiply.outer(powers, x0)
+    )
     assert_near(means, jax.tree.map(from_start, path, START))
 
 
@@ -76,7 +82,9 @@ def test_averaging_loses_the_noise_that_a_constant_rate_keeps_up():
             updates, state = rule.update(x + e, state, x)
             return (x + updates, state), None
 
-        (x, state), _ = jax.lax.scan(step, (jnp.array(0.0), rule.init(jnp.array(0.0))), noise)
+        (x, state), _ = jax.lax.scan(
+            step, (jnp.array(0.0), rule.init(jnp.array(0.0))), noise
+        )
         return x, evaluation_params(state, x)
 
     last, mean = jax.vmap(noisy)(jax.random.split(jax.random.key(0), 1000))
@@ -100,7 +108,10 @@ def test_lookahead_is_the_loop_of_its_paper(period, share, reset):
         slows.append(slow)
     rule = lookahead(0.3, sync_period=period, slow_step_size=share, reset_state=reset)
     assert_near(walk(rule, 12, START["w"]), (np.array(path), np.array(slows)))
-    assert_near(walk(lookahead_of_optax(0.3, period, share, reset), 12, START["w"]), (np.array(path), np.array(slows)))
+    assert_near(
+        walk(lookahead_of_optax(0.3, period, share, reset), 12, START["w"]),
+        (np.array(path), np.array(slows)),
+    )
 
 
 def test_lookahead_that_goes_all_the_way_is_the_inner_rule():
@@ -111,7 +122,9 @@ def test_lookahead_that_goes_all_the_way_is_the_inner_rule():
 def test_lookahead_is_evaluated_at_its_params_to_the_bit_when_it_has_come_back():
     path, slow = walk(lookahead(0.3), 10)
     for t in (4, 9):
-        jax.tree.map(lambda x, s, t=t: np.testing.assert_array_equal(x[t], s[t]), path, slow)
+        jax.tree.map(
+            lambda x, s, t=t: np.testing.assert_array_equal(x[t], s[t]), path, slow
+        )
     assert np.all(path["w"][3] != slow["w"][3])
 
 
@@ -123,10 +136,15 @@ def test_evaluation_params_of_other_rules_are_the_params_themselves():
 
 def test_outer_averages_are_read_and_each_part_has_its_own():
     x = {"a": jnp.array(4.0), "b": jnp.array(8.0), "c": jnp.array(2.0)}
-    rule = polyak_averaging(0.5, lambda rate: lookahead(rate, gradient_descent, sync_period=2))
+    rule = polyak_averaging(
+        0.5, lambda rate: lookahead(rate, gradient_descent, sync_period=2)
+    )
     state = rule.init(x)
     updates, state = rule.update(x, state, x)
-    assert_near(evaluation_params(state, optax.apply_updates(x, updates)), {"a": 2.0, "b": 4.0, "c": 1.0})
+    assert_near(
+        evaluation_params(state, optax.apply_updates(x, updates)),
+        {"a": 2.0, "b": 4.0, "c": 1.0},
+    )
     parts = optax.chain(
         optax.masked(polyak_averaging(0.5), {"a": True, "b": False, "c": False}),
         optax.masked(lookahead(0.0), {"a": False, "b": True, "c": False}),
@@ -134,7 +152,10 @@ def test_outer_averages_are_read_and_each_part_has_its_own():
     state = parts.init(x)
     for _ in range(2):
         updates, state = parts.update(x, state, x)  # The params stay where they are.
-    assert_near(evaluation_params(state, {"a": 0.0, "b": 0.0, "c": -1.0}), {"a": 2.0, "b": 8.0, "c": -1.0})
+    assert_near(
+        evaluation_params(state, {"a": 0.0, "b": 0.0, "c": -1.0}),
+        {"a": 2.0, "b": 8.0, "c": -1.0},
+    )
 
 
 def test_descent_evaluates_at_the_average():
@@ -144,7 +165,13 @@ def test_descent_evaluates_at_the_average():
     sampler = samplers.full_batch(1)._replace(num_batches=6)
     state = descent.start(rule, jnp.array([1.0]))
     state, records = descent.run(
-        step, state, sampler, jax.random.key(0), jnp.arange(2), evaluate=lambda x: jnp.sum(x), keep_steps=True
+        step,
+        state,
+        sampler,
+        jax.random.key(0),
+        jnp.arange(2),
+        evaluate=lambda x: jnp.sum(x),
+        keep_steps=True,
     )
     iterates = 0.9 ** np.arange(1, 13)
     points = np.array(descent.evaluation_points(6))
@@ -182,22 +209,45 @@ def test_inner_rules_get_their_extra_arguments_and_show_their_rate():
 @pytest.mark.parametrize("make", [lookahead, polyak_averaging, exponential_averaging])
 def test_params_are_asked_for_and_inner_is_a_constructor(make):
     x = jnp.ones(2)
-    with pytest.raises(ValueError, match=rf"{make.__name__} needs the params; call update\(grads, state, params\)"):
+    with pytest.raises(
+        ValueError,
+        match=rf"{make.__name__} needs the params; call update\(grads, state, params\)",
+    ):
         make(0.1).update(x, make(0.1).init(x))
-    with pytest.raises(TypeError, match="inner must be a constructor that takes learning_rate"):
+    with pytest.raises(
+        TypeError, match="inner must be a constructor that takes learning_rate"
+    ):
         make(0.1, gradient_descent(0.1))
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: lookahead(0.1, sync_period=0), "sync_period must be an integer, positive"),
-        (lambda: lookahead(0.1, sync_period=2.5), "sync_period must be an integer, positive"),
-        (lambda: lookahead(0.1, slow_step_size=1.5), "slow_step_size must lie between 0 and 1; got slow_step_size=1.5"),
-        (lambda: lookahead(0.1, slow_step_size=-0.5), "slow_step_size must be a finite number, at least 0"),
+        (
+            lambda: lookahead(0.1, sync_period=0),
+            "sync_period must be an integer, positive",
+        ),
+        (
+            lambda: lookahead(0.1, sync_period=2.5),
+            "sync_period must be an integer, positive",
+        ),
+        (
+            lambda: lookahead(0.1, slow_step_size=1.5),
+            "slow_step_size must lie between 0 and 1; got slow_step_size=1.5",
+        ),
+        (
+            lambda: lookahead(0.1, slow_step_size=-0.5),
+            "slow_step_size must be a finite number, at least 0",
+        ),
         (lambda: lookahead(-0.1), "learning_rate must be a finite number, at least 0"),
-        (lambda: polyak_averaging(0.1, start=-1), "start must be an integer, at least 0"),
-        (lambda: exponential_averaging(0.1, decay=1.0), "decay must be a finite number, at least 0 and below 1"),
+        (
+            lambda: polyak_averaging(0.1, start=-1),
+            "start must be an integer, at least 0",
+        ),
+        (
+            lambda: exponential_averaging(0.1, decay=1.0),
+            "decay must be a finite number, at least 0 and below 1",
+        ),
     ],
 )
 def test_bad_argument_raises(make, message):

@@ -7,15 +7,31 @@ import numpy as np
 import optax
 import pytest
 
-from research.update_rules import clip_adaptively, clip_by_global_norm, clip_by_norm, clip_by_value, gradient_descent
+from research.update_rules import (
+    clip_adaptively,
+    clip_by_global_norm,
+    clip_by_norm,
+    clip_by_value,
+    gradient_descent,
+)
 
-SHAPES = {"scalar": (), "vector": (5,), "matrix": (4, 3), "heads": (4, 2, 3), "kernel": (2, 2, 3, 4), "empty": (0,)}
+SHAPES = {
+    "scalar": (),
+    "vector": (5,),
+    "matrix": (4, 3),
+    "heads": (4, 2, 3),
+    "kernel": (2, 2, 3, 4),
+    "empty": (0,),
+}
 SHAPES |= {"volume": (2, 1, 2, 3, 2), "row": (1, 6)}
 
 
 def drawn(seed, scale=1.0):
     rng = np.random.default_rng(seed)
-    return {name: jnp.asarray(scale * rng.standard_normal(shape)) for name, shape in SHAPES.items()}
+    return {
+        name: jnp.asarray(scale * rng.standard_normal(shape))
+        for name, shape in SHAPES.items()
+    }
 
 
 def clipped(rule, g, w=None):
@@ -41,29 +57,46 @@ def test_clip_equals_optax(ours, theirs, limit):
 def test_clip_by_norm_is_the_global_clip_of_each_leaf_alone(limit):
     g = drawn(0)
     assert_same(
-        clipped(clip_by_norm(limit), g), {k: clipped(optax.clip_by_global_norm(limit), leaf) for k, leaf in g.items()}
+        clipped(clip_by_norm(limit), g),
+        {k: clipped(optax.clip_by_global_norm(limit), leaf) for k, leaf in g.items()},
     )
 
 
-@pytest.mark.parametrize(("clipping", "eps"), [(0.01, 1e-3), (0.5, 1e-3), (0.5, 10.0), (1e6, 0.0)])
+@pytest.mark.parametrize(
+    ("clipping", "eps"), [(0.01, 1e-3), (0.5, 1e-3), (0.5, 10.0), (1e6, 0.0)]
+)
 def test_clip_adaptively_equals_optax(clipping, eps):
     g, w = drawn(0), drawn(1)
     w["matrix"] = w["matrix"].at[:, 0].set(0.0)  # A unit that starts at zero.
     found = clipped(clip_adaptively(clipping, eps), g, w)
     volume = found.pop("volume")  # optax 0.2.6 must be told the axes of five.
     assert_same(
-        volume, clipped(optax.adaptive_grad_clip(clipping, eps, axis=(0, 1, 2, 3)), g.pop("volume"), w.pop("volume"))
+        volume,
+        clipped(
+            optax.adaptive_grad_clip(clipping, eps, axis=(0, 1, 2, 3)),
+            g.pop("volume"),
+            w.pop("volume"),
+        ),
     )
     assert_same(found, clipped(optax.adaptive_grad_clip(clipping, eps), g, w))
 
 
 def test_clip_adaptively_takes_the_axes_of_a_unit():
     g, w = jnp.array([[6.0, 8.0], [0.3, 0.4]]), jnp.array([[3.0, 4.0], [3.0, 4.0]])
-    np.testing.assert_allclose(clipped(clip_adaptively(0.5, axis=1), g, w), [[1.5, 2.0], [0.3, 0.4]], rtol=1e-14)
+    np.testing.assert_allclose(
+        clipped(clip_adaptively(0.5, axis=1), g, w),
+        [[1.5, 2.0], [0.3, 0.4]],
+        rtol=1e-14,
+    )
     deep = jnp.ones((2, 1, 1, 1, 2, 2))
-    with pytest.raises(ValueError, match=r"no unit in the leaf \['a'\] of shape \(2, 1, 1, 1, 2, 2\); say by axis="):
+    with pytest.raises(
+        ValueError,
+        match=r"no unit in the leaf \['a'\] of shape \(2, 1, 1, 1, 2, 2\); say by axis=",
+    ):
         clipped(clip_adaptively(0.5), {"a": deep}, {"a": deep})
-    np.testing.assert_allclose(clipped(clip_adaptively(0.5, axis=(0, 4)), deep, deep), 0.5, rtol=1e-14)
+    np.testing.assert_allclose(
+        clipped(clip_adaptively(0.5, axis=(0, 4)), deep, deep), 0.5, rtol=1e-14
+    )
 
 
 NORM = {
@@ -85,7 +118,12 @@ def test_clip_bounds_the_large_and_leaves_the_small(name):
 
 def test_zero_gradient_stays_zero_and_nan_shows():
     zero, w = jnp.zeros(3), jnp.ones(3)
-    for rule in (clip_by_value(1.0), clip_by_norm(1.0), clip_by_global_norm(1.0), clip_adaptively(0.1, 0.0)):
+    for rule in (
+        clip_by_value(1.0),
+        clip_by_norm(1.0),
+        clip_by_global_norm(1.0),
+        clip_adaptively(0.1, 0.0),
+    ):
         np.testing.assert_array_equal(clipped(rule, zero, w), 0.0)
         np.testing.assert_array_equal(clipped(rule, zero, zero), 0.0)
         assert np.isnan(clipped(rule, jnp.array([1.0, jnp.nan, 2.0]), w)[1])
@@ -94,7 +132,10 @@ def test_zero_gradient_stays_zero_and_nan_shows():
 
 
 def test_limits_may_be_traced_and_dtypes_are_kept():
-    g, w = ({k: drawn(seed)[k].astype(jnp.bfloat16) for k in ("scalar", "matrix", "empty")} for seed in (0, 1))
+    g, w = (
+        {k: drawn(seed)[k].astype(jnp.bfloat16) for k in ("scalar", "matrix", "empty")}
+        for seed in (0, 1)
+    )
     for make in (clip_by_value, clip_by_norm, clip_by_global_norm, clip_adaptively):
         of = jax.jit(lambda limit, make=make: clipped(make(limit), g, w))
         found = of(jnp.float64(0.1))
@@ -111,14 +152,25 @@ def test_clip_chains_before_a_rule():
 
 def test_bad_input_raises():
     for bad in (0.0, -1.0, np.nan, np.inf, "1", None, True):
-        for make, name in ((clip_by_value, "max_value"), (clip_by_norm, "max_norm"), (clip_by_global_norm, "max_norm")):
-            with pytest.raises((ValueError, TypeError), match=f"{name} must be a finite number, positive; got {name}="):
+        for make, name in (
+            (clip_by_value, "max_value"),
+            (clip_by_norm, "max_norm"),
+            (clip_by_global_norm, "max_norm"),
+        ):
+            with pytest.raises(
+                (ValueError, TypeError),
+                match=f"{name} must be a finite number, positive; got {name}=",
+            ):
                 make(bad)
-        with pytest.raises((ValueError, TypeError), match="clipping must be a finite number, positive"):
+        with pytest.raises(
+            (ValueError, TypeError), match="clipping must be a finite number, positive"
+        ):
             clip_adaptively(bad)
     with pytest.raises(ValueError, match="eps must be a finite number, at least 0"):
         clip_adaptively(0.1, -1.0)
-    with pytest.raises(ValueError, match=r"needs the weights; call update\(grads, state, params\)"):
+    with pytest.raises(
+        ValueError, match=r"needs the weights; call update\(grads, state, params\)"
+    ):
         clipped(clip_adaptively(0.1), jnp.ones(2))
 
 

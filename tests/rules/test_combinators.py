@@ -23,12 +23,18 @@ from research.update_rules import (
     with_state_dtype,
 )
 
-PARAMS = {"w": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "b": jnp.array(0.25), "empty": jnp.zeros((0,))}
+PARAMS = {
+    "w": jnp.array([[1.0, -2.0], [0.5, 3.0]]),
+    "b": jnp.array(0.25),
+    "empty": jnp.zeros((0,)),
+}
 
 
 def gradients(num_steps, seed=0, dtype=float):
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda x: jnp.asarray(rng.standard_normal((num_steps, *x.shape)), dtype), PARAMS)
+    return jax.tree.map(
+        lambda x: jnp.asarray(rng.standard_normal((num_steps, *x.shape)), dtype), PARAMS
+    )
 
 
 def walk(rule, given, params=PARAMS, **extra):
@@ -44,7 +50,9 @@ def walk(rule, given, params=PARAMS, **extra):
 
 
 def assert_same(found, expected, **tolerance):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), found, expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, **tolerance), found, expected
+    )
 
 
 @pytest.mark.parametrize("every", [1, 3])
@@ -57,16 +65,27 @@ def test_accumulation_equals_optax(every):
         else {}
     )
     theirs = optax.MultiSteps(optax.adamw(0.1), every, **wide).gradient_transformation()
-    assert_same(walk(accumulate_gradients(adamw(0.1), every), given)[0], walk(theirs, given)[0], rtol=1e-13)
+    assert_same(
+        walk(accumulate_gradients(adamw(0.1), every), given)[0],
+        walk(theirs, given)[0],
+        rtol=1e-13,
+    )
 
 
 def test_accumulation_is_the_step_of_the_larger_batch():
     given = gradients(12)
-    larger = jax.tree.map(lambda g: jnp.mean(g.reshape(4, 3, *g.shape[1:]), axis=1), given)
+    larger = jax.tree.map(
+        lambda g: jnp.mean(g.reshape(4, 3, *g.shape[1:]), axis=1), given
+    )
     found = walk(accumulate_gradients(adam(0.1), 3), given)[0]
-    assert_same(jax.tree.map(lambda u: u[2::3], found), walk(adam(0.1), larger)[0], rtol=1e-12)
+    assert_same(
+        jax.tree.map(lambda u: u[2::3], found), walk(adam(0.1), larger)[0], rtol=1e-12
+    )
     for waiting in (0, 1):
-        assert_same(jax.tree.map(lambda u, k=waiting: u[k::3], found), jax.tree.map(lambda u: 0 * u[:4], found))
+        assert_same(
+            jax.tree.map(lambda u, k=waiting: u[k::3], found),
+            jax.tree.map(lambda u: 0 * u[:4], found),
+        )
 
 
 def test_accumulation_hands_on_the_mean_value_and_gradient():
@@ -78,16 +97,28 @@ def test_accumulation_hands_on_the_mean_value_and_gradient():
     assert_same(updates, -(4.0 / 5.0) * jnp.array([1.0, 2.0]), rtol=1e-14)
 
 
-@pytest.mark.parametrize("rule", [svrg(0.1, 2), saga(0.1, 2), sam(0.1)], ids=["svrg", "saga", "sam"])
+@pytest.mark.parametrize(
+    "rule", [svrg(0.1, 2), saga(0.1, 2), sam(0.1)], ids=["svrg", "saga", "sam"]
+)
 def test_accumulation_refuses_a_rule_that_calls_the_objective(rule):
     around, x = accumulate_gradients(rule, 2), jnp.ones(2)
-    with pytest.raises(ValueError, match="accumulate_gradients cannot serve a rule that calls value_fn"):
-        around.update(x, around.init(x), x, value_fn=lambda x, indices=None: jnp.sum(x**2), indices=jnp.array([0]))
+    with pytest.raises(
+        ValueError, match="accumulate_gradients cannot serve a rule that calls value_fn"
+    ):
+        around.update(
+            x,
+            around.init(x),
+            x,
+            value_fn=lambda x, indices=None: jnp.sum(x**2),
+            indices=jnp.array([0]),
+        )
 
 
 def test_one_bad_gradient_spoils_only_its_own_accumulation():
     given = jax.tree.map(lambda g: g.at[0].set(jnp.nan), gradients(4))
-    found = walk(accumulate_gradients(gradient_descent(0.1), 2), given, params=PARAMS)[0]["w"]
+    found = walk(accumulate_gradients(gradient_descent(0.1), 2), given, params=PARAMS)[
+        0
+    ]["w"]
     assert np.all(np.isnan(found[1]))
     assert np.all(np.isfinite(found[3]))
 
@@ -120,7 +151,9 @@ def test_skipping_counts_and_leaves_everything_as_it_was():
 
 def test_skipping_sees_an_update_that_is_not_finite():
     # As of Polyak's step where the gradient is zero and the value is not the minimum: it divides by 0.
-    broken = optax.GradientTransformation(lambda x: (), lambda g, s, x=None: (jax.tree.map(lambda a: a / 0.0, g), s))
+    broken = optax.GradientTransformation(
+        lambda x: (), lambda g, s, x=None: (jax.tree.map(lambda a: a / 0.0, g), s)
+    )
     rule = skip_nonfinite(broken)
     updates, state = rule.update(jnp.ones(2), rule.init(jnp.ones(2)))
     np.testing.assert_array_equal(updates, 0.0)
@@ -133,23 +166,41 @@ def test_state_dtype_is_the_rule_in_that_dtype(constructor):
     given = gradients(6, dtype=jnp.bfloat16)
     narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
     rule, plain = with_state_dtype(constructor(0.1), "float32"), constructor(0.1)
-    x, state, inner = narrow, rule.init(narrow), plain.init(jax.tree.map(lambda x: x.astype(jnp.float32), narrow))
-    floats = {leaf.dtype for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)}
+    x, state, inner = (
+        narrow,
+        rule.init(narrow),
+        plain.init(jax.tree.map(lambda x: x.astype(jnp.float32), narrow)),
+    )
+    floats = {
+        leaf.dtype
+        for leaf in jax.tree.leaves(state)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    }
     assert floats == {jnp.dtype(jnp.float32)}
     for t in range(6):
         g = jax.tree.map(lambda g, t=t: g[t], given)
-        wide_g, wide_x = (jax.tree.map(lambda a: a.astype(jnp.float32), tree) for tree in (g, x))
+        wide_g, wide_x = (
+            jax.tree.map(lambda a: a.astype(jnp.float32), tree) for tree in (g, x)
+        )
         updates, state = rule.update(g, state, x)
         expected, inner = plain.update(wide_g, inner, wide_x)
-        jax.tree.map(np.testing.assert_array_equal, updates, jax.tree.map(lambda u: u.astype(jnp.bfloat16), expected))
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            updates,
+            jax.tree.map(lambda u: u.astype(jnp.bfloat16), expected),
+        )
         jax.tree.map(np.testing.assert_array_equal, state, inner)
         x = optax.apply_updates(x, updates)
-    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(jnp.bfloat16)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {
+        jnp.dtype(jnp.bfloat16)
+    }
 
 
 def test_state_dtype_keeps_small_sums_that_bfloat16_loses():
     """A hundred gradients of 2^-9 added to 1 in a momentum: bfloat16 stays at 1, as 1 + 2^-9 rounds to 1."""
-    ones = jnp.concatenate([jnp.ones((1, 1)), jnp.full((100, 1), 2.0**-9)]).astype(jnp.bfloat16)
+    ones = jnp.concatenate([jnp.ones((1, 1)), jnp.full((100, 1), 2.0**-9)]).astype(
+        jnp.bfloat16
+    )
     params = jnp.zeros(1, jnp.bfloat16)
     rule = heavy_ball(1.0, 1.0 - 2.0**-20)
     lost = walk(rule, ones, params)[1][0].velocity[-1]
@@ -159,7 +210,10 @@ def test_state_dtype_keeps_small_sums_that_bfloat16_loses():
 
 
 def test_state_dtype_hands_on_all_that_a_rule_may_ask_for():
-    x, f = jnp.array([3.0, 4.0], jnp.bfloat16), lambda x, indices=None: 0.5 * jnp.sum(x**2)
+    x, f = (
+        jnp.array([3.0, 4.0], jnp.bfloat16),
+        lambda x, indices=None: 0.5 * jnp.sum(x**2),
+    )
     seen = {}
 
     def remember(updates, state, params=None, **extra):
@@ -167,9 +221,15 @@ def test_state_dtype_hands_on_all_that_a_rule_may_ask_for():
         seen["there"] = jax.value_and_grad(extra["value_fn"])(params, indices=None)
         return updates, state
 
-    rule = with_state_dtype(optax.GradientTransformationExtraArgs(lambda x: (), remember), "float32")
-    updates, _ = rule.update(x, rule.init(x), x, value=f(x), grad=x, value_fn=f, indices=None, other=7)
-    kinds = [seen[k].dtype for k in ("params", "value", "grad")] + [leaf.dtype for leaf in seen["there"]]
+    rule = with_state_dtype(
+        optax.GradientTransformationExtraArgs(lambda x: (), remember), "float32"
+    )
+    updates, _ = rule.update(
+        x, rule.init(x), x, value=f(x), grad=x, value_fn=f, indices=None, other=7
+    )
+    kinds = [seen[k].dtype for k in ("params", "value", "grad")] + [
+        leaf.dtype for leaf in seen["there"]
+    ]
     assert {str(kind) for kind in kinds} == {"float32"}
     assert (seen["other"], seen["indices"], updates.dtype) == (7, None, jnp.bfloat16)
 
@@ -178,35 +238,61 @@ def test_combinators_nest_in_a_chain_with_a_traced_rate_and_a_schedule():
     given = gradients(8)
 
     def make(rate):
-        rule = optax.chain(skip_nonfinite(accumulate_gradients(with_state_dtype(adam(rate), "float64"), 2)))
+        rule = optax.chain(
+            skip_nonfinite(
+                accumulate_gradients(with_state_dtype(adam(rate), "float64"), 2)
+            )
+        )
         return optax.chain(optax.identity(), rule)
 
     rates = jnp.array([0.1, 0.3])
     together = jax.vmap(lambda rate: walk(make(rate), given)[0]["w"])(rates)
-    np.testing.assert_allclose(together, [walk(make(float(r)), given)[0]["w"] for r in rates], rtol=1e-12)
+    np.testing.assert_allclose(
+        together, [walk(make(float(r)), given)[0]["w"] for r in rates], rtol=1e-12
+    )
     states = walk(make(inverse_time(0.1, 2.0)), given)[1]
     shown = optax.tree_utils.tree_get(states, "learning_rate")
-    np.testing.assert_allclose(shown[1::2], inverse_time(0.1, 2.0)(jnp.arange(4)), rtol=1e-14)
+    np.testing.assert_allclose(
+        shown[1::2], inverse_time(0.1, 2.0)(jnp.arange(4)), rtol=1e-14
+    )
 
 
 @pytest.mark.parametrize(
     "around",
-    [lambda rule: accumulate_gradients(rule, 2), skip_nonfinite, lambda rule: with_state_dtype(rule, "float32")],
+    [
+        lambda rule: accumulate_gradients(rule, 2),
+        skip_nonfinite,
+        lambda rule: with_state_dtype(rule, "float32"),
+    ],
     ids=["accumulate_gradients", "skip_nonfinite", "with_state_dtype"],
 )
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 def test_dtypes_and_structure_are_kept(around, dtype):
-    given, params = gradients(3, dtype=dtype), jax.tree.map(lambda x: x.astype(dtype), PARAMS)
+    given, params = (
+        gradients(3, dtype=dtype),
+        jax.tree.map(lambda x: x.astype(dtype), PARAMS),
+    )
     updates = walk(around(heavy_ball(0.1)), given, params)[0]
-    assert jax.tree.map(lambda u: (u.shape, u.dtype), updates) == jax.tree.map(lambda g: (g.shape, g.dtype), given)
+    assert jax.tree.map(lambda u: (u.shape, u.dtype), updates) == jax.tree.map(
+        lambda g: (g.shape, g.dtype), given
+    )
 
 
 def test_bad_input_raises():
     for bad in (0, -1, 2.5, None, True):
-        with pytest.raises((ValueError, TypeError), match="every must be an integer, positive; got every="):
+        with pytest.raises(
+            (ValueError, TypeError),
+            match="every must be an integer, positive; got every=",
+        ):
             accumulate_gradients(adam(0.1), bad)  # pyright: ignore
     for bad in (0, -1, 2.5, True):
-        with pytest.raises((ValueError, TypeError), match="max_consecutive must be an integer, positive"):
+        with pytest.raises(
+            (ValueError, TypeError),
+            match="max_consecutive must be an integer, positive",
+        ):
             skip_nonfinite(adam(0.1), bad)  # pyright: ignore
-    with pytest.raises(TypeError, match="dtype must be a floating one, such as 'float32'; got dtype='int32'"):
+    with pytest.raises(
+        TypeError,
+        match="dtype must be a floating one, such as 'float32'; got dtype='int32'",
+    ):
         with_state_dtype(adam(0.1), "int32")

@@ -19,7 +19,9 @@ def normal(seed, *shape):
 
 
 def rotation(seed, size):
-    return jnp.asarray(np.linalg.qr(np.random.default_rng(seed).standard_normal((size, size)))[0])
+    return jnp.asarray(
+        np.linalg.qr(np.random.default_rng(seed).standard_normal((size, size)))[0]
+    )
 
 
 def updates_of(rule, gradients, params):
@@ -65,13 +67,22 @@ def test_newton_schulz_with_converging_coefficients_is_the_polar_factor(shape):
 def test_muon_steps_along_an_orthogonal_gradient_whatever_its_size(size):
     q = rotation(0, 4)
     (step,) = updates_of(muon(0.1, eps=0.0), [size * q], q)
-    np.testing.assert_allclose(step, -0.1 * polynomial(0.5) * q, atol=1e-14)  # |Q| = √4.
+    np.testing.assert_allclose(
+        step, -0.1 * polynomial(0.5) * q, atol=1e-14
+    )  # |Q| = √4.
 
 
 def test_muon_turns_with_the_gradient():
-    p, q, gradients = rotation(1, 3), rotation(2, 5), [normal(k, 3, 5) for k in range(3)]
+    p, q, gradients = (
+        rotation(1, 3),
+        rotation(2, 5),
+        [normal(k, 3, 5) for k in range(3)],
+    )
     x = jnp.zeros((3, 5))
-    plain, turned = (updates_of(muon(0.1), gs, x) for gs in (gradients, [p @ g @ q for g in gradients]))
+    plain, turned = (
+        updates_of(muon(0.1), gs, x)
+        for gs in (gradients, [p @ g @ q for g in gradients])
+    )
     for u, v in zip(plain, turned, strict=True):
         np.testing.assert_allclose(v, p @ u @ q, atol=1e-13)
 
@@ -82,18 +93,24 @@ def test_muon_gives_a_step_one_spectral_norm_by_shape(shape):
     (step,) = updates_of(rule, [normal(3, *shape)], jnp.zeros(shape))
     inputs, outputs = shape
     singular = np.linalg.svd(step, compute_uv=False)
-    np.testing.assert_allclose(singular, 0.1 * np.sqrt(max(1.0, outputs / inputs)), rtol=1e-12)
+    np.testing.assert_allclose(
+        singular, 0.1 * np.sqrt(max(1.0, outputs / inputs)), rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize(("correction", "printed"), [(False, 0.463), (True, 0.374)])
 def test_muon_weighs_the_older_of_two_gradients_as_it_says(correction, printed):
     older, newer = normal(4, 3, 3), normal(5, 3, 3)
-    step = updates_of(muon(1.0, eps=0.0, bias_correction=correction), [older, newer], older)[1]
+    step = updates_of(
+        muon(1.0, eps=0.0, bias_correction=correction), [older, newer], older
+    )[1]
     beta = 0.95
     ratio = (1 - beta**2) / (1 - beta**3) if correction else 1.0
     weight = ratio * beta**2 / (1 + ratio * beta)
     assert round(weight, 3) == printed
-    np.testing.assert_allclose(step, -newton_schulz(weight * older + newer, eps=0.0), atol=1e-12)
+    np.testing.assert_allclose(
+        step, -newton_schulz(weight * older + newer, eps=0.0), atol=1e-12
+    )
 
 
 def test_muon_with_every_convention_of_optax_is_optax():
@@ -109,11 +126,18 @@ def test_muon_with_every_convention_of_optax_is_optax():
 
         return jax.lax.scan(step, rule.init(x), gradients)[1]
 
-    found, expected = jax.jit(lambda: (updates_at_rest(ours), updates_at_rest(theirs)))()
+    found, expected = jax.jit(
+        lambda: (updates_at_rest(ours), updates_at_rest(theirs))
+    )()
     chex.assert_trees_all_close(found, expected, rtol=1e-11)
 
 
-PARAMS = {"w": normal(8, 3, 4), "b": normal(9, 3), "kernel": normal(10, 2, 2, 2), "empty": jnp.zeros((2, 0))}
+PARAMS = {
+    "w": normal(8, 3, 4),
+    "b": normal(9, 3),
+    "kernel": normal(10, 2, 2, 2),
+    "empty": jnp.zeros((2, 0)),
+}
 
 
 @pytest.mark.parametrize("inner", [adam, adamw, heavy_ball])
@@ -132,7 +156,9 @@ def test_muon_takes_the_matrices_it_is_told():
     alone = updates_of(adam(0.1), [PARAMS["w"]] * 2, PARAMS["w"])
     for u, v in zip(found, alone, strict=True):
         np.testing.assert_allclose(u["w"], v, rtol=1e-14)
-    by_function = updates_of(muon(0.1, matrices=lambda params: mask), [PARAMS] * 2, PARAMS)
+    by_function = updates_of(
+        muon(0.1, matrices=lambda params: mask), [PARAMS] * 2, PARAMS
+    )
     np.testing.assert_array_equal(by_function[1]["w"], found[1]["w"])
 
 
@@ -140,22 +166,36 @@ def test_lamb_moves_every_leaf_by_the_rate_times_its_length():
     gradients = [jax.tree.map(lambda a, k=k: jnp.sin(k + a), PARAMS) for k in range(4)]
     for u in updates_of(lamb(0.01, weight_decay=0.1), gradients, PARAMS):
         for key in ("w", "b", "kernel"):
-            assert np.linalg.norm(u[key]) == pytest.approx(0.01 * np.linalg.norm(PARAMS[key]), rel=1e-13)
+            assert np.linalg.norm(u[key]) == pytest.approx(
+                0.01 * np.linalg.norm(PARAMS[key]), rel=1e-13
+            )
 
 
 def test_lamb_sees_neither_the_scale_of_a_gradient_nor_that_of_the_params_but_moves_with_them():
     gradients = [normal(k, 3, 4) for k in range(4)]
     x = PARAMS["w"]
     plain = updates_of(lamb(0.01, eps=0.0), gradients, x)
-    for u, v in zip(updates_of(lamb(0.01, eps=0.0), [1e-9 * g for g in gradients], x), plain, strict=True):
+    for u, v in zip(
+        updates_of(lamb(0.01, eps=0.0), [1e-9 * g for g in gradients], x),
+        plain,
+        strict=True,
+    ):
         np.testing.assert_allclose(u, v, rtol=1e-12)
-    for u, v in zip(updates_of(lamb(0.01, eps=0.0), gradients, 8.0 * x), plain, strict=True):
+    for u, v in zip(
+        updates_of(lamb(0.01, eps=0.0), gradients, 8.0 * x), plain, strict=True
+    ):
         np.testing.assert_allclose(u, 8.0 * v, rtol=1e-14)
 
 
 def test_lamb_moves_a_leaf_that_is_zero_as_adam_does():
     gradients = [normal(k, 3) for k in range(4)]
-    for u, v in zip(*(updates_of(r, gradients, jnp.zeros(3)) for r in (lamb(0.1), adam(0.1, eps=1e-6))), strict=True):
+    for u, v in zip(
+        *(
+            updates_of(r, gradients, jnp.zeros(3))
+            for r in (lamb(0.1), adam(0.1, eps=1e-6))
+        ),
+        strict=True,
+    ):
         np.testing.assert_allclose(u, v, rtol=1e-15)
 
 
@@ -168,16 +208,25 @@ def test_a_nan_shows_in_its_leaf_alone(rule):
 
 
 def test_bad_input_raises():
-    with pytest.raises(ValueError, match=r"muon orthogonalises matrices; the leaf at \['b'\] .* has shape \[3\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"muon orthogonalises matrices; the leaf at \['b'\] .* has shape \[3\]",
+    ):
         muon(0.1, matrices={"b": True}).init({"b": jnp.ones(3)})
     with pytest.raises(ValueError, match="mask does not fit the params"):
         muon(0.1, matrices={"b": True}).init({"b": jnp.ones((3, 3)), "w": jnp.ones(3)})
-    with pytest.raises(ValueError, match=r"beta must be a finite number, at least 0 and below 1; got beta=1\.0"):
+    with pytest.raises(
+        ValueError,
+        match=r"beta must be a finite number, at least 0 and below 1; got beta=1\.0",
+    ):
         muon(0.1, beta=1.0)
-    with pytest.raises(ValueError, match="ns_steps must be an integer, positive; got ns_steps=0"):
+    with pytest.raises(
+        ValueError, match="ns_steps must be an integer, positive; got ns_steps=0"
+    ):
         muon(0.1, ns_steps=0)
     with pytest.raises(
-        ValueError, match=r"ns_coeffs must be three numbers, of x, x³ and x⁵; got ns_coeffs=\(1\.0, 2\.0\)"
+        ValueError,
+        match=r"ns_coeffs must be three numbers, of x, x³ and x⁵; got ns_coeffs=\(1\.0, 2\.0\)",
     ):
         muon(0.1, ns_coeffs=(1.0, 2.0))  # pyright: ignore[reportArgumentType]
     for rule in (muon(0.1), lamb(0.1)):

@@ -19,7 +19,9 @@ from research.proofs.walks import distance, walk_constructed, walk_exactly
 from research.update_rules import outcomes, second_order
 from research.update_rules.least_squares import gauss_newton, levenberg_marquardt
 
-SPEC: Any = importlib.util.spec_from_file_location("nist", Path(__file__).parent / "nist.py")
+SPEC: Any = importlib.util.spec_from_file_location(
+    "nist", Path(__file__).parent / "nist.py"
+)
 nist: Any = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(nist)
 
@@ -32,7 +34,9 @@ OUT_OF_REACH = {("Eckerle4", 0), ("MGH09", 0), ("MGH17", 0), ("MGH10", 0), ("Rat
 
 def answer(rule, x, residual_fn) -> Any:
     """What a rule answers at x, compiled: (updates, state)."""
-    return jax.jit(lambda x: rule.update(x, rule.init(x), x, residual_fn=residual_fn))(x)
+    return jax.jit(lambda x: rule.update(x, rule.init(x), x, residual_fn=residual_fn))(
+        x
+    )
 
 
 @pytest.mark.parametrize("start", [0, 1])
@@ -47,7 +51,9 @@ def test_levenberg_marquardt_finds_the_published_parameters(name, start):
 
 @pytest.mark.parametrize("start", [0, 1])
 @pytest.mark.parametrize("name", nist.CASES)
-def test_gauss_newton_finds_the_published_parameters_unless_it_is_told_not_to(name, start):
+def test_gauss_newton_finds_the_published_parameters_unless_it_is_told_not_to(
+    name, start
+):
     digits, _, _ = nist.fitted(GAUSS, name, start)
     assert (digits >= 6) == ((name, start) not in OUT_OF_REACH)
 
@@ -89,15 +95,21 @@ class Squares:
 
 TIMES, COUNTS = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5], [2.0, 1.375, 0.875, 0.75, 0.5, 0.4375]
 EXACT: dict[str, Any] = {
-    "rosenbrock": Squares(lambda a, b: [1 - a, 10 * (b - a * a)], lambda a, b: [[-1, 0], [-20 * a, 10]]),
+    "rosenbrock": Squares(
+        lambda a, b: [1 - a, 10 * (b - a * a)], lambda a, b: [[-1, 0], [-20 * a, 10]]
+    ),
     "decay": Squares(
-        lambda a, b: [a * mpmath.exp(-b * t) - y for t, y in zip(TIMES, COUNTS, strict=True)],
+        lambda a, b: [
+            a * mpmath.exp(-b * t) - y for t, y in zip(TIMES, COUNTS, strict=True)
+        ],
         lambda a, b: [[mpmath.exp(-b * t), -a * t * mpmath.exp(-b * t)] for t in TIMES],
     ),
 }
 RESIDUALS = {
     "rosenbrock": lambda x: jnp.stack([1.0 - x[0], 10.0 * (x[1] - x[0] ** 2)]),
-    "decay": lambda x: x[0] * jnp.exp(-x[1] * np.array(TIMES, x.dtype)) - np.array(COUNTS, x.dtype),
+    "decay": lambda x: (
+        x[0] * jnp.exp(-x[1] * np.array(TIMES, x.dtype)) - np.array(COUNTS, x.dtype)
+    ),
 }
 STARTS = {"rosenbrock": np.array([-1.25, 1.0]), "decay": np.array([1.0, 3.0])}
 
@@ -110,19 +122,29 @@ def problem(name) -> Problem:
 
 @functools.cache
 def exactly(rule, name, rate):
-    return walk_exactly(least_squares.FORMULAS[rule].iterates, problem(name), 20, learning_rate=rate)
+    return walk_exactly(
+        least_squares.FORMULAS[rule].iterates, problem(name), 20, learning_rate=rate
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(
-    ("rule", "rate"), [("levenberg_marquardt", 1.0), ("levenberg_marquardt", 0.125), ("gauss_newton", 0.5)]
+    ("rule", "rate"),
+    [
+        ("levenberg_marquardt", 1.0),
+        ("levenberg_marquardt", 0.125),
+        ("gauss_newton", 0.5),
+    ],
 )
 @pytest.mark.parametrize("name", EXACT)
 def test_walk_is_that_of_the_formula(name, rule, rate, dtype):
     # Measured: 4.2 eps of Levenberg-Marquardt, 13.5 of Gauss-Newton, in its first step along the valley.
     arguments = {"learning_rate": rate, "residual_fn": RESIDUALS[name]}
     found = walk_constructed(RULES[rule], arguments, problem(name), dtype, 20)
-    assert distance(found, exactly(rule, name, rate), problem(name)).largest <= 20 * np.finfo(dtype).eps
+    assert (
+        distance(found, exactly(rule, name, rate), problem(name)).largest
+        <= 20 * np.finfo(dtype).eps
+    )
 
 
 def apart(rule: str, mistake: Mistake):
@@ -149,18 +171,39 @@ def test_levenberg_marquardt_does_not_see_the_units():
     units = jnp.array([1e-3, 1e5])
     scaled = lambda z: RESIDUALS["decay"](z * units)
     for steps in (1, 4):
-        plain = minimise(MARQUARDT, None, jnp.array([1.0, 3.0]), residual_fn=RESIDUALS["decay"], max_steps=steps)
+        plain = minimise(
+            MARQUARDT,
+            None,
+            jnp.array([1.0, 3.0]),
+            residual_fn=RESIDUALS["decay"],
+            max_steps=steps,
+        )
         found = minimise(
-            MARQUARDT, None, jnp.array([1.0, 3.0]) / units, residual_fn=scaled, max_steps=steps, tolerance=0.0
+            MARQUARDT,
+            None,
+            jnp.array([1.0, 3.0]) / units,
+            residual_fn=scaled,
+            max_steps=steps,
+            tolerance=0.0,
         )
         np.testing.assert_allclose(found.params * units, plain.params, rtol=1e-12)
 
 
 @pytest.mark.parametrize("rule", [MARQUARDT, GAUSS])
 def test_minimum_is_that_of_scipy(rule):
-    found = minimise(rule, None, jnp.array([1.0, 3.0]), residual_fn=RESIDUALS["decay"], tolerance=1e-12)
-    theirs = scipy.optimize.least_squares(jax.jit(RESIDUALS["decay"]), [1.0, 3.0], method="lm", xtol=1e-14, ftol=1e-14)
-    np.testing.assert_allclose(found.params, theirs.x, rtol=1e-7)  # scipy's differences of residuals give it no more.
+    found = minimise(
+        rule,
+        None,
+        jnp.array([1.0, 3.0]),
+        residual_fn=RESIDUALS["decay"],
+        tolerance=1e-12,
+    )
+    theirs = scipy.optimize.least_squares(
+        jax.jit(RESIDUALS["decay"]), [1.0, 3.0], method="lm", xtol=1e-14, ftol=1e-14
+    )
+    np.testing.assert_allclose(
+        found.params, theirs.x, rtol=1e-7
+    )  # scipy's differences of residuals give it no more.
     assert in_words(found) == "the gradient is within the tolerance"
 
 
@@ -174,19 +217,33 @@ def test_levenberg_marquardt_is_inside_its_radius_or_at_its_edge():
         d = np.linalg.norm(j, axis=0)
         for radius in (1e-4, 0.3, 1e3):
             h, mu = (np.asarray(a) for a in step(j, r, d, jnp.asarray(radius)))
-            bound = float(64 * EPS * (1 + np.sqrt(mu)))  # √μ is the size of the rows below J.
-            np.testing.assert_allclose(j.T @ (j @ h + r) + mu * d**2 * h, 0.0, atol=bound)
+            bound = float(
+                64 * EPS * (1 + np.sqrt(mu))
+            )  # √μ is the size of the rows below J.
+            np.testing.assert_allclose(
+                j.T @ (j @ h + r) + mu * d**2 * h, 0.0, atol=bound
+            )
             assert np.linalg.norm(d * h) <= radius * (1 + 1e-12)
             assert mu == 0.0 or np.linalg.norm(d * h) >= radius * (1 - 1e-12)
 
 
 def test_steps_inside_and_at_the_edge_are_the_same_side_by_side():
     rng = np.random.default_rng(3)
-    j, r, radii = rng.standard_normal((6, 3)), rng.standard_normal(6), jnp.array([1e-3, 0.3, 1e3])
-    together = jax.jit(jax.vmap(second_order.damped_step, (None, None, None, 0)))(j, r, np.ones(3), radii)
-    alone = [jax.jit(second_order.damped_step)(j, r, np.ones(3), radius) for radius in radii]
+    j, r, radii = (
+        rng.standard_normal((6, 3)),
+        rng.standard_normal(6),
+        jnp.array([1e-3, 0.3, 1e3]),
+    )
+    together = jax.jit(jax.vmap(second_order.damped_step, (None, None, None, 0)))(
+        j, r, np.ones(3), radii
+    )
+    alone = [
+        jax.jit(second_order.damped_step)(j, r, np.ones(3), radius) for radius in radii
+    ]
     for k in range(2):
-        np.testing.assert_allclose(together[k], [of_one[k] for of_one in alone], rtol=1e-12)
+        np.testing.assert_allclose(
+            together[k], [of_one[k] for of_one in alone], rtol=1e-12
+        )
     assert together[1][0] > together[1][1] > together[1][2] == 0.0
 
 
@@ -194,14 +251,19 @@ def test_dependent_columns_are_told_and_dealt_with_as_asked():
     residual_fn = lambda x: jnp.stack([x[0] + x[1] - 2.0, 2.0 * (x[0] + x[1]) - 4.0])
     updates, state = answer(GAUSS, jnp.zeros(2), residual_fn)
     np.testing.assert_allclose(updates, [1.0, 1.0], rtol=1e-14)  # The shortest.
-    assert second_order.curvature_in_words(state.curvature) == "the matrix is singular to rounding"
+    assert (
+        second_order.curvature_in_words(state.curvature)
+        == "the matrix is singular to rounding"
+    )
     updates, state = answer(gauss_newton(singular="stop"), jnp.zeros(2), residual_fn)
     assert np.all(updates == 0.0)
     assert outcomes.outcome_in_words(state.outcome) == "singular matrix"
     fewer = lambda x: jnp.stack(
         [3.0 * x[0] + 4.0 * x[1] - 12.0]
     )  # Fewer residuals than params; columns of length 3, 4.
-    np.testing.assert_allclose(answer(GAUSS, jnp.zeros(2), fewer)[0], [2.0, 1.5], rtol=1e-14)
+    np.testing.assert_allclose(
+        answer(GAUSS, jnp.zeros(2), fewer)[0], [2.0, 1.5], rtol=1e-14
+    )
     updates, state = answer(levenberg_marquardt(1e3), jnp.zeros(2), fewer)
     np.testing.assert_allclose(updates, [2.0, 1.5], rtol=1e-14)
 
@@ -214,21 +276,33 @@ def test_what_is_not_finite_shows(rule):
 
 
 def test_a_trial_that_is_not_finite_is_refused():
-    updates, state = answer(levenberg_marquardt(1e3), jnp.array([0.5]), lambda x: jnp.log(x) - 3.0)  # To 2.3 from 0.5.
+    updates, state = answer(
+        levenberg_marquardt(1e3), jnp.array([0.5]), lambda x: jnp.log(x) - 3.0
+    )  # To 2.3 from 0.5.
     assert np.isfinite(updates).all()
-    updates, state = answer(levenberg_marquardt(1e3), jnp.array([8.0]), lambda x: jnp.log(x) + 3.0)  # To -32.6.
+    updates, state = answer(
+        levenberg_marquardt(1e3), jnp.array([8.0]), lambda x: jnp.log(x) + 3.0
+    )  # To -32.6.
     assert updates == 0.0
     assert state.learning_rate < 40.0 / 8.0
 
 
 @pytest.mark.parametrize("constructor", RULES.values())
 def test_pytrees_of_params_and_residuals_are_taken_and_dtypes_kept(constructor):
-    params = {"w": jnp.ones((2, 1), "bfloat16"), "b": jnp.ones((), "bfloat16"), "none": jnp.ones((0, 3), "bfloat16")}
+    params = {
+        "w": jnp.ones((2, 1), "bfloat16"),
+        "b": jnp.ones((), "bfloat16"),
+        "none": jnp.ones((0, 3), "bfloat16"),
+    }
     residual_fn = lambda p: (2.0 * p["w"], {"b": p["b"] - 1.5})
     rule = constructor(residual_fn=residual_fn)
     state, (updates, after) = rule.init(params), answer(rule, params, None)
-    assert jax.tree.map(lambda u: (u.shape, u.dtype), updates) == jax.tree.map(lambda x: (x.shape, x.dtype), params)
-    assert jax.tree.map(lambda s: s.dtype, state) == jax.tree.map(lambda s: s.dtype, after)
+    assert jax.tree.map(lambda u: (u.shape, u.dtype), updates) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), params
+    )
+    assert jax.tree.map(lambda s: s.dtype, state) == jax.tree.map(
+        lambda s: s.dtype, after
+    )
     np.testing.assert_allclose(updates["w"].astype(float), -1.0, rtol=0.01)
     np.testing.assert_allclose(updates["b"].astype(float), 0.5, rtol=0.01)
 
@@ -237,11 +311,16 @@ def test_pytrees_of_params_and_residuals_are_taken_and_dtypes_kept(constructor):
 def test_missing_residuals_are_named_and_bad_rates_refused(constructor):
     rule, x = constructor(), jnp.ones(2)
     with pytest.raises(
-        ValueError, match=r"needs residual_fn; call update\(grads, state, params, residual_fn=residual_fn\)"
+        ValueError,
+        match=r"needs residual_fn; call update\(grads, state, params, residual_fn=residual_fn\)",
     ):
         rule.update(x, rule.init(x), x)
     for bad in (0.0, -1.0, np.nan):
-        with pytest.raises(ValueError, match="learning_rate must be a finite number, positive"):
+        with pytest.raises(
+            ValueError, match="learning_rate must be a finite number, positive"
+        ):
             constructor(bad)
-    with pytest.raises(ValueError, match="singular must be 'shortest' or 'stop'; got singular='hope'"):
+    with pytest.raises(
+        ValueError, match="singular must be 'shortest' or 'stop'; got singular='hope'"
+    ):
         gauss_newton(singular="hope")

@@ -11,7 +11,9 @@ from research.update_rules import nonlinear_conjugate_gradient, outcomes
 from research.update_rules.line_searches import backtracking, strong_wolfe
 
 NUM_LINES = 200
-ROUNDING = 10 * np.finfo(np.float64).eps  # What strong_wolfe takes for the rounding of a value.
+ROUNDING = (
+    10 * np.finfo(np.float64).eps
+)  # What strong_wolfe takes for the rounding of a value.
 
 
 def bumpy(x):
@@ -69,7 +71,9 @@ def test_a_smaller_curvature_gives_flatter_steps():
 def test_armijo_condition_holds_at_the_first_trial_that_meets_it(name):
     found, value, slope, value_there, _ = searched(backtracking, name)
     assert np.all(found.outcome == outcomes.FOUND)
-    assert np.all(value_there <= value + 1e-4 * found.step * slope + ROUNDING * np.abs(value))
+    assert np.all(
+        value_there <= value + 1e-4 * found.step * slope + ROUNDING * np.abs(value)
+    )
     np.testing.assert_allclose(found.value, value_there, rtol=1e-12)
 
 
@@ -87,7 +91,15 @@ def test_strong_wolfe_is_exact_on_a_parabola():
     @jax.vmap
     def search_from(first):
         value, grad = jax.value_and_grad(parabola)(X)
-        return strong_wolfe(parabola, X, jax.tree.map(jnp.negative, grad), value, grad, first, curvature=1e-6)
+        return strong_wolfe(
+            parabola,
+            X,
+            jax.tree.map(jnp.negative, grad),
+            value,
+            grad,
+            first,
+            curvature=1e-6,
+        )
 
     found = search_from(jnp.array([1e-3, 0.3, 1.0, 20.0]))
     np.testing.assert_allclose(found.step, 0.5, rtol=1e-6)
@@ -98,7 +110,11 @@ def test_strong_wolfe_is_exact_on_a_parabola():
 def test_backtracking_tries_powers_of_the_factor():
     value, grad = jax.value_and_grad(parabola)(X)
     down = jax.tree.map(jnp.negative, grad)
-    found = jax.jit(lambda: backtracking(parabola, X, down, value, grad, 4.0, sufficient_decrease=0.4))()
+    found = jax.jit(
+        lambda: backtracking(
+            parabola, X, down, value, grad, 4.0, sufficient_decrease=0.4
+        )
+    )()
     # Along -∇f, f(x) - f(x + a d) = 4 (a - a²) f(x), and c a |∇f|² = 1.6 a f(x): accepted from a = 0.6 down.
     assert found.step == 0.5
     assert found.evaluations == 4
@@ -134,10 +150,16 @@ def cases(search):
                 searched_from(search, square, x, -jnp.inf * x),
             ],
             "the step became too small": [
-                searched_from(search, square, x, -x, first_step=1e-30, max_evaluations=10),
+                searched_from(
+                    search, square, x, -x, first_step=1e-30, max_evaluations=10
+                ),
             ],
-            "evaluations used up": [searched_from(search, square, x, -x, first_step=1e9, max_evaluations=3)],
-            "found": [searched_from(search, walled, zero, jnp.ones(2), first_step=50.0)],
+            "evaluations used up": [
+                searched_from(search, square, x, -x, first_step=1e9, max_evaluations=3)
+            ],
+            "found": [
+                searched_from(search, walled, zero, jnp.ones(2), first_step=50.0)
+            ],
         }
     )()
 
@@ -149,7 +171,9 @@ def test_every_failure_has_its_reason_and_a_step_of_zero(search):
             assert outcomes.outcome_in_words(found.outcome) == reason
             assert (found.step == 0.0) == (reason != "found")
     assert [end.evaluations for end in cases(search)["no descent direction"]] == [0, 0]
-    assert cases(search)["evaluations used up"][0].value == 5.0  # That of the point where it stays.
+    assert (
+        cases(search)["evaluations used up"][0].value == 5.0
+    )  # That of the point where it stays.
 
 
 @pytest.mark.parametrize("search", [backtracking, strong_wolfe])
@@ -162,7 +186,13 @@ def test_values_that_are_not_finite_count_as_too_high(search):
 
 def test_a_steep_point_that_is_lower_is_taken_and_told():
     run = jax.jit(
-        lambda: searched_from(strong_wolfe, lambda x: -jnp.sum(x), jnp.zeros(2), jnp.ones(2), max_evaluations=4)
+        lambda: searched_from(
+            strong_wolfe,
+            lambda x: -jnp.sum(x),
+            jnp.zeros(2),
+            jnp.ones(2),
+            max_evaluations=4,
+        )
     )
     found = run()
     assert found.outcome == outcomes.DECREASE_ONLY < outcomes.FIRST_FAILURE
@@ -172,7 +202,12 @@ def test_a_steep_point_that_is_lower_is_taken_and_told():
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("first_step", 0.0), ("sufficient_decrease", 1.0), ("max_evaluations", 2.5), ("max_evaluations", 0)],
+    [
+        ("first_step", 0.0),
+        ("sufficient_decrease", 1.0),
+        ("max_evaluations", 2.5),
+        ("max_evaluations", 0),
+    ],
 )
 @pytest.mark.parametrize("search", [backtracking, strong_wolfe])
 def test_arguments_out_of_range_are_refused(search, argument, value):
@@ -186,7 +221,11 @@ def test_an_unknown_outcome_is_refused():
 
 
 def test_conjugate_gradients_at_the_minimum_stand_still_without_jit_too():
-    rule, x, f = nonlinear_conjugate_gradient(), jnp.array(3.0), lambda x, indices=None: x**2
+    rule, x, f = (
+        nonlinear_conjugate_gradient(),
+        jnp.array(3.0),
+        lambda x, indices=None: x**2,
+    )
     state = rule.init(x)
     for _ in range(3):
         value, grad = jax.value_and_grad(f)(x)

@@ -22,8 +22,22 @@ SPEC.loader.exec_module(mgh)
 # a singular Hessian, exponentials, a trigonometric argument, real data); all 42 are done by
 # `python -m benchmarks.more_garbow_hillstrom`.
 CHOSEN = (
-    *("rosenbrock", "powell_badly_scaled", "brown_badly_scaled", "helical_valley", "powell_singular", "wood"),
-    *("kowalik_osborne", "brown_dennis", "osborne_1", "penalty_1_n4", "broyden_banded_n10", "chebyquad_n8"),
+    *(
+        "rosenbrock",
+        "powell_badly_scaled",
+        "brown_badly_scaled",
+        "helical_valley",
+        "powell_singular",
+        "wood",
+    ),
+    *(
+        "kowalik_osborne",
+        "brown_dennis",
+        "osborne_1",
+        "penalty_1_n4",
+        "broyden_banded_n10",
+        "chebyquad_n8",
+    ),
 )
 RULES = {"bfgs": bfgs, "lbfgs": lbfgs}
 TOLERANCE = 1e-6
@@ -32,10 +46,16 @@ TOLERANCE = 1e-6
 @functools.cache
 def values_and_gradients():
     """Of all problems, where the reference has them, as one program."""
-    points = {name: np.array([point["x"] for point in case["points"]]) for name, case in mgh.CASES.items()}
+    points = {
+        name: np.array([point["x"] for point in case["points"]])
+        for name, case in mgh.CASES.items()
+    }
 
     def at_all(points):
-        return {name: jax.vmap(jax.value_and_grad(mgh.objective_of(name)))(x) for name, x in points.items()}
+        return {
+            name: jax.vmap(jax.value_and_grad(mgh.objective_of(name)))(x)
+            for name, x in points.items()
+        }
 
     return jax.jit(at_all)(points)
 
@@ -46,7 +66,9 @@ def test_value_and_gradient_equal_the_exact_ones(name):
         value, grad = (np.asarray(leaf[k]) for leaf in values_and_gradients()[name])
         exact = np.array(point["grad"], np.float64)
         assert value == pytest.approx(float(point["f"]), rel=1e-12)
-        np.testing.assert_allclose(grad, exact, rtol=0, atol=1e-12 * np.max(np.abs(exact)))
+        np.testing.assert_allclose(
+            grad, exact, rtol=0, atol=1e-12 * np.max(np.abs(exact))
+        )
 
 
 @functools.cache
@@ -55,7 +77,10 @@ def minima(name):
     objective, start = mgh.objective_of(name), jnp.asarray(mgh.CASES[name]["start"])
     rules = {key: constructor() for key, constructor in RULES.items()}
     return jax.jit(
-        lambda x: {k: minimise(rule, objective, x, tolerance=TOLERANCE, max_steps=500) for k, rule in rules.items()}
+        lambda x: {
+            k: minimise(rule, objective, x, tolerance=TOLERANCE, max_steps=500)
+            for k, rule in rules.items()
+        }
     )(start)
 
 
@@ -68,10 +93,14 @@ def test_quasi_newton_rules_reach_a_recorded_minimum(name, rule):
     assert mgh.minimum_at(name, float(found.value)) == "global"
 
 
-@pytest.mark.parametrize("name", ["rosenbrock", "helical_valley", "wood", "kowalik_osborne"])
+@pytest.mark.parametrize(
+    "name", ["rosenbrock", "helical_valley", "wood", "kowalik_osborne"]
+)
 def test_newton_in_a_trust_region_reaches_a_recorded_minimum(name):
     objective, x = mgh.objective_of(name), jnp.asarray(mgh.CASES[name]["start"])
-    found = minimise(trust_region_newton(), objective, x, tolerance=TOLERANCE, max_steps=200)
+    found = minimise(
+        trust_region_newton(), objective, x, tolerance=TOLERANCE, max_steps=200
+    )
     assert found.outcome == CONVERGED
     assert mgh.minimum_at(name, float(found.value)) == "global"
 
@@ -80,7 +109,10 @@ def test_newton_in_a_trust_region_reaches_a_recorded_minimum(name):
 def test_quasi_newton_rules_take_no_more_evaluations_than_scipys(rule):
     """On the twelve together; scipy's BFGS stops at 1e-5, ours at 1e-6."""
     ours = [int(minima(name)[rule].evaluations) for name in CHOSEN]
-    theirs = [min(mgh.CASES[name]["scipy"][key]["nfev"] for key in ("BFGS", "L-BFGS-B")) for name in CHOSEN]
+    theirs = [
+        min(mgh.CASES[name]["scipy"][key]["nfev"] for key in ("BFGS", "L-BFGS-B"))
+        for name in CHOSEN
+    ]
     ratios = np.array(ours) / np.array(theirs)
     assert np.exp(np.mean(np.log(ratios))) <= 1.3
     assert np.max(ratios) <= 3.0
@@ -89,4 +121,6 @@ def test_quasi_newton_rules_take_no_more_evaluations_than_scipys(rule):
 def test_every_problem_is_there():
     assert len(mgh.CASES) == 42
     for name, case in mgh.CASES.items():
-        assert jax.eval_shape(mgh.residuals_of(name), jnp.asarray(case["start"])).shape == (case["m"],)
+        assert jax.eval_shape(
+            mgh.residuals_of(name), jnp.asarray(case["start"])
+        ).shape == (case["m"],)

@@ -12,12 +12,24 @@ import scipy.optimize
 from research import minimise as module
 from research.minimise import CONVERGED, NO_PROGRESS, STEPS_USED_UP, in_words, minimise
 from research.schedules import linear_warmup
-from research.update_rules import accumulate_gradients, adam, adopt, bfgs, by_group, gradient_descent, lbfgs
+from research.update_rules import (
+    accumulate_gradients,
+    adam,
+    adopt,
+    bfgs,
+    by_group,
+    gradient_descent,
+    lbfgs,
+)
 from research.update_rules.least_squares import gauss_newton, levenberg_marquardt
 from research.update_rules.newton import newton, trust_region_newton
 
 RNG = np.random.default_rng(7)
-TARGET = {"w": RNG.standard_normal((2, 2)), "b": RNG.standard_normal(2), "none": np.zeros(0)}
+TARGET = {
+    "w": RNG.standard_normal((2, 2)),
+    "b": RNG.standard_normal(2),
+    "none": np.zeros(0),
+}
 START = jax.tree.map(jnp.zeros_like, TARGET)
 
 
@@ -73,13 +85,29 @@ def test_what_a_state_keeps_of_the_objective_is_what_it_is_where_the_step_ended(
 
     def step(carry, _):
         x, state, value, grad = carry
-        updates, state = rule.update(grad, state, x, value=value, grad=grad, value_fn=f, residual_fn=valley)
+        updates, state = rule.update(
+            grad, state, x, value=value, grad=grad, value_fn=f, residual_fn=valley
+        )
         x, of_squares = x + updates, rule in KEEPING[2:]
-        told = (state.squares_after, state.squares_grad_after) if of_squares else (state.value_after, state.grad_after)
-        return (x, state, *told), (x, told, jax.value_and_grad(f)(x), jnp.all(updates == 0), state.evaluations)
+        told = (
+            (state.squares_after, state.squares_grad_after)
+            if of_squares
+            else (state.value_after, state.grad_after)
+        )
+        return (x, state, *told), (
+            x,
+            told,
+            jax.value_and_grad(f)(x),
+            jnp.all(updates == 0),
+            state.evaluations,
+        )
 
     start = jnp.array([-1.25, 1.0])
-    run = jax.jit(lambda x: jax.lax.scan(step, (x, rule.init(x), *jax.value_and_grad(f)(x)), length=12)[1])
+    run = jax.jit(
+        lambda x: jax.lax.scan(
+            step, (x, rule.init(x), *jax.value_and_grad(f)(x)), length=12
+        )[1]
+    )
     _, told, true, stayed, evaluations = run(start)
     for a, b in zip(told, true, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
@@ -89,7 +117,11 @@ def test_what_a_state_keeps_of_the_objective_is_what_it_is_where_the_step_ended(
 @pytest.mark.parametrize("rule", KEEPING)
 def test_nothing_is_evaluated_twice(rule):
     start, f = jnp.array([-1.25, 1.0]), lambda x: jnp.sum(valley(x) ** 2) / 2
-    one_step = jax.jit(lambda x: rule.update(jax.grad(f)(x), rule.init(x), x, value_fn=f, residual_fn=valley))
+    one_step = jax.jit(
+        lambda x: rule.update(
+            jax.grad(f)(x), rule.init(x), x, value_fn=f, residual_fn=valley
+        )
+    )
     end = minimise(rule, None, start, residual_fn=valley, max_steps=1)
     assert end.evaluations == 1 + one_step(start)[1].evaluations
     end = minimise(rule, None, start, residual_fn=valley)
@@ -100,7 +132,9 @@ def test_nothing_is_evaluated_twice(rule):
 
 def test_squares_do_not_stand_for_another_objective():
     mean = lambda x: jnp.mean(valley(x) ** 2) + 7.0
-    end = minimise(levenberg_marquardt(), mean, jnp.array([-1.25, 1.0]), residual_fn=valley)
+    end = minimise(
+        levenberg_marquardt(), mean, jnp.array([-1.25, 1.0]), residual_fn=valley
+    )
     assert end.value == 7.0
     assert end.evaluations == 2 * end.steps + 1
 
@@ -116,11 +150,22 @@ def test_value_is_that_at_the_params_also_where_a_rule_is_wrapped(rule):
 
 def test_vmap_over_starts_and_rates_equals_each_alone():
     def run(start, rate):
-        return minimise(gradient_descent(rate), lambda x: jnp.sum((x - 1.0) ** 2), start, tolerance=1e-6, max_steps=50)
+        return minimise(
+            gradient_descent(rate),
+            lambda x: jnp.sum((x - 1.0) ** 2),
+            start,
+            tolerance=1e-6,
+            max_steps=50,
+        )
 
-    starts, rates = jnp.array([[0.0, 3.0], [2.0, 2.0], [5.0, 5.0]]), jnp.array([0.25, 0.5, 1e-3])
+    starts, rates = (
+        jnp.array([[0.0, 3.0], [2.0, 2.0], [5.0, 5.0]]),
+        jnp.array([0.25, 0.5, 1e-3]),
+    )
     together = jax.vmap(run)(starts, rates)
-    assert [module.OUTCOMES[k] for k in together.outcome] == [module.OUTCOMES[k] for k in (0, 0, 1)]
+    assert [module.OUTCOMES[k] for k in together.outcome] == [
+        module.OUTCOMES[k] for k in (0, 0, 1)
+    ]
     for k in range(3):
         alone = run(starts[k], rates[k])
         assert alone.steps == together.steps[k]
@@ -136,14 +181,22 @@ def test_second_call_compiles_nothing():
 
     minimise(RULES["optax"], watched, START, tolerance=1e-6)
     count = len(traced)
-    minimise(RULES["optax"], watched, jax.tree.map(lambda x: x + 1.0, START), tolerance=1e-3, max_steps=7)
+    minimise(
+        RULES["optax"],
+        watched,
+        jax.tree.map(lambda x: x + 1.0, START),
+        tolerance=1e-3,
+        max_steps=7,
+    )
     assert len(traced) == count > 0
 
 
 def test_the_norm_is_the_one_asked_for():
     point = jnp.array([3.0, 4.0])
     for norm, size in ((jnp.inf, 4.0), (2, 5.0)):
-        end = minimise(gradient_descent(0.1), lambda x: x @ x / 2, point, max_steps=0, norm=norm)
+        end = minimise(
+            gradient_descent(0.1), lambda x: x @ x / 2, point, max_steps=0, norm=norm
+        )
         assert end.gradient_norm == size
         assert in_words(end) == "max_steps used up"
 
@@ -153,9 +206,13 @@ def test_what_cannot_go_on_says_why():
 
     def ends(x):
         return {
-            STEPS_USED_UP: minimise(gradient_descent(0.1), lambda x: x @ x, x, max_steps=3),
+            STEPS_USED_UP: minimise(
+                gradient_descent(0.1), lambda x: x @ x, x, max_steps=3
+            ),
             NO_PROGRESS: minimise(gradient_descent(0.0), lambda x: x @ x, x),
-            module.OUTCOMES.index("not finite"): minimise(gradient_descent(1.0), lambda x: jnp.sum(jnp.log(x)), x),
+            module.OUTCOMES.index("not finite"): minimise(
+                gradient_descent(1.0), lambda x: jnp.sum(jnp.log(x)), x
+            ),
             module.OUTCOMES.index("evaluations used up"): minimise(
                 lbfgs(linesearch="backtracking"), lambda x: jnp.sum(_upside_down(x)), x
             ),
@@ -180,7 +237,11 @@ def _(primals, tangents):
 def test_residuals_alone_are_an_objective():
     rows = RNG.standard_normal((5, 2))
     end = minimise(
-        lbfgs(), None, jnp.zeros(2), residual_fn=lambda x: {"data": rows @ x - 1.0, "prior": x}, tolerance=1e-9
+        lbfgs(),
+        None,
+        jnp.zeros(2),
+        residual_fn=lambda x: {"data": rows @ x - 1.0, "prior": x},
+        tolerance=1e-9,
     )
     expected = np.linalg.solve(rows.T @ rows + np.eye(2), rows.T @ np.ones(5))
     np.testing.assert_allclose(end.params, expected, rtol=1e-8)
@@ -225,7 +286,11 @@ SHIFTED = lambda x: jnp.sum((x - 3.0) ** 2)
 
 @pytest.mark.parametrize(
     "rule",
-    [adopt(0.1), gradient_descent(linear_warmup(0.3, 10)), accumulate_gradients(gradient_descent(0.1), 4)],
+    [
+        adopt(0.1),
+        gradient_descent(linear_warmup(0.3, 10)),
+        accumulate_gradients(gradient_descent(0.1), 4),
+    ],
     ids=["adopt", "warm-up", "accumulated"],
 )
 def test_a_step_of_0_that_is_meant_is_no_end(rule):
@@ -237,5 +302,7 @@ def test_a_group_that_has_come_to_its_end_does_not_end_the_others():
     f = lambda x: x["a"] ** 2 + (x["b"] - 3.0) ** 2
     start = {"a": jnp.array(1.0), "b": jnp.array(0.0)}
     for other in (gradient_descent(0.1), newton()):
-        found = minimise(by_group({"a": lbfgs(), "b": other}, {"a": "a", "b": "b"}), f, start)
+        found = minimise(
+            by_group({"a": lbfgs(), "b": other}, {"a": "a", "b": "b"}), f, start
+        )
         assert int(found.outcome) == CONVERGED

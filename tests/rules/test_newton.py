@@ -40,7 +40,9 @@ def path(rule, f, x, num_steps) -> Any:
 def answer(rule, g, x, f=None, **extra) -> Any:
     """What a rule answers to one gradient, compiled: (updates, state)."""
     value_fn = None if f is None else lambda x, indices=None: f(x)
-    return jax.jit(lambda g, x: rule.update(g, rule.init(x), x, value_fn=value_fn, **extra))(g, x)
+    return jax.jit(
+        lambda g, x: rule.update(g, rule.init(x), x, value_fn=value_fn, **extra)
+    )(g, x)
 
 
 def quadratic(x):
@@ -61,7 +63,9 @@ def saddle(x):
     return x[0] ** 2 + x[1] ** 4 / 4 - x[1] ** 2 / 2
 
 
-@pytest.mark.parametrize("rule", [newton(), trust_region_newton(10.0), natural_gradient()])
+@pytest.mark.parametrize(
+    "rule", [newton(), trust_region_newton(10.0), natural_gradient()]
+)
 def test_one_step_minimises_a_quadratic(rule):
     points, _ = path(rule, quadratic, jnp.array([3.0, -2.0]), 1)
     np.testing.assert_allclose(points[1], np.array([3.0, -1.0]) / 11.0, rtol=1e-14)
@@ -80,7 +84,9 @@ def test_right_digits_double_with_every_step(rule):
 
 
 def test_a_fraction_of_the_step_converges_linearly_alone():
-    errors = np.abs(path(newton(0.5, line_search=False), smooth, jnp.array([0.01]), 20)[0][:, 0])
+    errors = np.abs(
+        path(newton(0.5, line_search=False), smooth, jnp.array([0.01]), 20)[0][:, 0]
+    )
     np.testing.assert_allclose(errors[10:] / errors[9:-1], 0.5, rtol=1e-3)
 
 
@@ -88,7 +94,12 @@ def test_newton_does_not_see_the_coordinates():
     # In coordinates z with x = A z the steps are the same steps: f(A z) from A⁻¹ x_0.
     a = np.array([[3.0, 1.0], [-2.0, 5e-3]])
     points, _ = path(newton(), rosenbrock, jnp.array([-1.25, 1.0]), 12)
-    turned, _ = path(newton(), lambda z: rosenbrock(a @ z), jnp.asarray(np.linalg.solve(a, points[0])), 12)
+    turned, _ = path(
+        newton(),
+        lambda z: rosenbrock(a @ z),
+        jnp.asarray(np.linalg.solve(a, points[0])),
+        12,
+    )
     np.testing.assert_allclose(turned @ a.T, points, rtol=1e-9)
 
 
@@ -98,7 +109,9 @@ def test_backtracking_saves_newton_where_the_full_step_diverges():
     with_search, states = path(newton(), f, jnp.array([3.0]), 10)
     assert abs(with_search[-1, 0]) < 1e-15
     assert states.learning_rate[0] < 1.0
-    assert not abs(path(newton(line_search=False), f, jnp.array([3.0]), 4)[0][-1, 0]) < 1e3
+    assert (
+        not abs(path(newton(line_search=False), f, jnp.array([3.0]), 4)[0][-1, 0]) < 1e3
+    )
 
 
 @pytest.mark.parametrize("rule", [newton(), trust_region_newton()])
@@ -112,17 +125,28 @@ def test_minimum_is_that_of_scipy(rule):
     np.testing.assert_allclose(points[-1], found.x, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("indefinite", "end"), [("reflect", [0.0, 1.0]), ("stop", [1.0, 0.1])])
+@pytest.mark.parametrize(
+    ("indefinite", "end"), [("reflect", [0.0, 1.0]), ("stop", [1.0, 0.1])]
+)
 def test_a_step_from_negative_curvature_is_what_was_asked_for(indefinite, end):
-    points, states = path(newton(indefinite=indefinite), saddle, jnp.array([1.0, 0.1]), 30)
+    points, states = path(
+        newton(indefinite=indefinite), saddle, jnp.array([1.0, 0.1]), 30
+    )
     np.testing.assert_allclose(points[-1], end, atol=1e-12)
-    assert second_order.curvature_in_words(states.curvature[0]) == "the Hessian has negative curvature"
+    assert (
+        second_order.curvature_in_words(states.curvature[0])
+        == "the Hessian has negative curvature"
+    )
     stopped = indefinite == "stop"
-    assert outcomes.outcome_in_words(states.outcome[0]) == ("no descent direction" if stopped else "found")
+    assert outcomes.outcome_in_words(states.outcome[0]) == (
+        "no descent direction" if stopped else "found"
+    )
 
 
 def test_newton_left_alone_goes_to_the_saddle():
-    points, _ = path(newton(indefinite="keep", line_search=False), saddle, jnp.array([1.0, 0.1]), 10)
+    points, _ = path(
+        newton(indefinite="keep", line_search=False), saddle, jnp.array([1.0, 0.1]), 10
+    )
     np.testing.assert_allclose(points[-1], 0.0, atol=1e-14)
 
 
@@ -145,9 +169,16 @@ def test_trust_region_step_meets_the_conditions_of_the_exact_minimum(seed):
         values, vectors = np.linalg.eigh(h)
         for gradient in (g, g - vectors[:, 0] * (vectors[:, 0] @ g), 0 * g, 1e-12 * g):
             for radius in (1e-3, 1.0, 1e3):
-                p, sigma, _ = (np.asarray(a) for a in step(h, jnp.asarray(gradient), jnp.asarray(radius)))
-                scale = max(1.0, np.abs(values).max()) * max(np.linalg.norm(p), np.linalg.norm(gradient), 1e-300)
-                np.testing.assert_allclose((h @ p + sigma * p + gradient) / scale, 0.0, atol=64 * EPS)
+                p, sigma, _ = (
+                    np.asarray(a)
+                    for a in step(h, jnp.asarray(gradient), jnp.asarray(radius))
+                )
+                scale = max(1.0, np.abs(values).max()) * max(
+                    np.linalg.norm(p), np.linalg.norm(gradient), 1e-300
+                )
+                np.testing.assert_allclose(
+                    (h @ p + sigma * p + gradient) / scale, 0.0, atol=64 * EPS
+                )
                 assert sigma >= 0
                 assert values[0] + sigma >= -8 * EPS * np.abs(values).max()
                 assert np.linalg.norm(p) <= radius * (1 + 1e-9)
@@ -158,7 +189,10 @@ def test_trust_region_step_meets_the_conditions_of_the_exact_minimum(seed):
 def test_a_function_without_curvature_is_told():
     _, states = path(newton(), lambda x: x[0] - 2.0 * x[1], jnp.ones(2), 1)
     assert outcomes.outcome_in_words(states.outcome[0]) == "singular matrix"
-    assert second_order.curvature_in_words(states.curvature[0]) == "the matrix is singular to rounding"
+    assert (
+        second_order.curvature_in_words(states.curvature[0])
+        == "the matrix is singular to rounding"
+    )
 
 
 def test_no_descent_is_an_outcome_and_moves_nothing():
@@ -168,7 +202,9 @@ def test_no_descent_is_an_outcome_and_moves_nothing():
     assert np.all(updates == 0.0)
     assert (state.learning_rate, state.evaluations) == (0.0, 50)
     assert outcomes.outcome_in_words(state.outcome) == "evaluations used up"
-    updates, state = answer(newton(indefinite="keep"), jnp.ones(2), x, lambda x: -quadratic(x))
+    updates, state = answer(
+        newton(indefinite="keep"), jnp.ones(2), x, lambda x: -quadratic(x)
+    )
     assert np.all(updates == 0.0)
     assert outcomes.outcome_in_words(state.outcome) == "no descent direction"
 
@@ -183,7 +219,10 @@ def test_a_step_that_is_refused_keeps_the_gradient_and_not_what_came_in_for_it(r
 
 
 def test_nothing_is_kept_of_the_objective_where_nothing_was_tried_or_rounding_moves_the_params():
-    for rule, x in ((newton(line_search=False), jnp.ones(2)), (trust_region_newton(), jnp.ones(2, "bfloat16"))):
+    for rule, x in (
+        (newton(line_search=False), jnp.ones(2)),
+        (trust_region_newton(), jnp.ones(2, "bfloat16")),
+    ):
         _, state = answer(rule, x, x, lambda x: jnp.sum(x**2))
         assert state.value_after is state.grad_after is None
 
@@ -213,7 +252,9 @@ def simulated(n, p):
 
         def step(carry: Any, _):
             w, state = carry
-            updates, state = rule.update(jax.grad(f)(w), state, w, value_fn=lambda w, indices=None: f(w))
+            updates, state = rule.update(
+                jax.grad(f)(w), state, w, value_fn=lambda w, indices=None: f(w)
+            )
             return (w + updates, state), state.outcome
 
         start = jnp.zeros(p)
@@ -246,12 +287,21 @@ def logistic_problem():
     x = rng.standard_normal((40, 3))
     batch = Batch(jnp.asarray(x), jnp.asarray(rng.integers(0, 2, 40)))
     model, penalty = models.logistic(3), objectives.l2_penalty(0.1)
-    return model, penalty, batch, objectives.regularised(objectives.empirical_risk(model, losses.logistic), penalty)
+    return (
+        model,
+        penalty,
+        batch,
+        objectives.regularised(
+            objectives.empirical_risk(model, losses.logistic), penalty
+        ),
+    )
 
 
 def softmax_problem():
     rng = np.random.default_rng(1)
-    batch = Batch(jnp.asarray(rng.standard_normal((40, 3))), jnp.asarray(rng.integers(0, 4, 40)))
+    batch = Batch(
+        jnp.asarray(rng.standard_normal((40, 3))), jnp.asarray(rng.integers(0, 4, 40))
+    )
     model, penalty = models.softmax(3, 4), objectives.l2_penalty(0.1)
     risk = objectives.empirical_risk(model, losses.softmax_cross_entropy)
     return model, penalty, batch, objectives.regularised(risk, penalty)
@@ -274,9 +324,15 @@ def test_natural_gradient_of_a_canonical_link_is_newton():
     model, penalty, batch, objective = logistic_problem()
     fisher_fn = canonical_fisher(model.apply, batch.x, penalty)
     ends = []
-    for rule in (natural_gradient(fisher_fn=fisher_fn), natural_gradient(), newton(line_search=False)):
+    for rule in (
+        natural_gradient(fisher_fn=fisher_fn),
+        natural_gradient(),
+        newton(line_search=False),
+    ):
         step = jax.jit(descent.make_step(objective, rule, batch))
-        state, record = step(descent.start(rule, model.init(jax.random.key(0))), descent.Draw(None))
+        state, record = step(
+            descent.start(rule, model.init(jax.random.key(0))), descent.Draw(None)
+        )
         ends.append(ravel_pytree(state.params)[0])
         assert record.learning_rate == 1.0
     np.testing.assert_allclose(ends[0], ends[2], rtol=1e-13)
@@ -287,60 +343,104 @@ def test_fisher_matrix_is_the_covariance_of_the_score():
     # F = (1/n) Σ_i Σ_c p_c ∇log p_c ∇log p_cᵀ, class by class; here of a net, whose Hessian is another matrix.
     rng = np.random.default_rng(2)
     x = jnp.asarray(rng.standard_normal((5, 2)))
-    params = {"a": jnp.asarray(rng.standard_normal((2, 3))), "b": jnp.asarray(rng.standard_normal((3, 3)))}
+    params = {
+        "a": jnp.asarray(rng.standard_normal((2, 3))),
+        "b": jnp.asarray(rng.standard_normal((3, 3))),
+    }
     apply = lambda params, x: jnp.tanh(x @ params["a"]) @ params["b"]
     flat, unflatten = ravel_pytree(params)
     log_p = jax.jit(lambda z: jax.nn.log_softmax(apply(unflatten(z), x)))
     scores, p = np.asarray(jax.jit(jax.jacrev(log_p))(flat)), np.exp(log_p(flat))
     expected = np.einsum("nk,nkd,nke->de", p, scores, scores) / 5
-    net, logistic = jax.jit(canonical_fisher(apply, x)), canonical_fisher(lambda w, x: x @ w, x)
+    net, logistic = (
+        jax.jit(canonical_fisher(apply, x)),
+        canonical_fisher(lambda w, x: x @ w, x),
+    )
     np.testing.assert_allclose(net(params), expected, atol=1e-15)
     np.testing.assert_allclose(net(params, jnp.arange(5)), expected, atol=1e-15)
-    np.testing.assert_allclose(net(params, jnp.array([4, 4])), canonical_fisher(apply, x[4:])(params), atol=1e-15)
+    np.testing.assert_allclose(
+        net(params, jnp.array([4, 4])),
+        canonical_fisher(apply, x[4:])(params),
+        atol=1e-15,
+    )
     of_two = canonical_fisher(lambda w, x: jnp.stack([jnp.zeros(len(x)), x @ w], 1), x)
-    np.testing.assert_allclose(jax.jit(logistic)(jnp.ones(2)), jax.jit(of_two)(jnp.ones(2)), atol=1e-15)
+    np.testing.assert_allclose(
+        jax.jit(logistic)(jnp.ones(2)), jax.jit(of_two)(jnp.ones(2)), atol=1e-15
+    )
 
 
 def test_singular_fisher_moves_only_where_it_sees():
-    fisher_fn, x, g = lambda x, indices=None: jnp.diag(jnp.array([2.0, 0.0])), jnp.ones(2), jnp.array([2.0, 1.0])
+    fisher_fn, x, g = (
+        lambda x, indices=None: jnp.diag(jnp.array([2.0, 0.0])),
+        jnp.ones(2),
+        jnp.array([2.0, 1.0]),
+    )
     updates, state = answer(natural_gradient(fisher_fn=fisher_fn), g, x)
     np.testing.assert_allclose(updates, [-1.0, 0.0])
     assert (state.curvature, state.outcome) == (second_order.SINGULAR, outcomes.FOUND)
-    updates, state = answer(natural_gradient(singular="stop"), g, x, fisher_fn=fisher_fn)
+    updates, state = answer(
+        natural_gradient(singular="stop"), g, x, fisher_fn=fisher_fn
+    )
     assert np.all(updates == 0.0)
     assert state.outcome == outcomes.SINGULAR
 
 
 @pytest.mark.parametrize(
-    ("name", "rule", "rate"), [("newton", newton, 0.875), ("trust_region_newton", trust_region_newton, 1.0)]
+    ("name", "rule", "rate"),
+    [("newton", newton, 0.875), ("trust_region_newton", trust_region_newton, 1.0)],
 )
 def test_walk_is_that_of_the_formula(name, rule, rate):
     # In fifty digits, at rates at which trials are refused; measured 51 and 18 eps, of which the valley's condition, 2500,
     # is the cause.
-    exact = walk_exactly(FORMULAS[name].iterates, PROBLEMS["rosenbrock"], learning_rate=rate)
-    assert distance(walk(rule(rate), PROBLEMS["rosenbrock"]), exact, PROBLEMS["rosenbrock"]).largest <= 100 * EPS
+    exact = walk_exactly(
+        FORMULAS[name].iterates, PROBLEMS["rosenbrock"], learning_rate=rate
+    )
+    assert (
+        distance(
+            walk(rule(rate), PROBLEMS["rosenbrock"]), exact, PROBLEMS["rosenbrock"]
+        ).largest
+        <= 100 * EPS
+    )
 
 
-@pytest.mark.parametrize("rule", [newton(), trust_region_newton(), natural_gradient(damping=0.1)])
+@pytest.mark.parametrize(
+    "rule", [newton(), trust_region_newton(), natural_gradient(damping=0.1)]
+)
 def test_pytrees_with_scalars_empty_leaves_and_narrow_dtypes_are_kept(rule):
-    params = {"w": jnp.ones((2, 1), "bfloat16"), "b": jnp.ones((), "bfloat16"), "none": jnp.ones((0, 3), "bfloat16")}
+    params = {
+        "w": jnp.ones((2, 1), "bfloat16"),
+        "b": jnp.ones((), "bfloat16"),
+        "none": jnp.ones((0, 3), "bfloat16"),
+    }
     f = lambda p: jnp.sum(p["w"] ** 2) + p["b"] ** 2 + jnp.sum(p["none"])
     g = jax.tree.map(lambda x: 2 * x, params)
     state, (updates, after) = rule.init(params), answer(rule, g, params, f)
-    assert jax.tree.map(lambda u: (u.shape, u.dtype), updates) == jax.tree.map(lambda x: (x.shape, x.dtype), params)
-    assert jax.tree.map(lambda s: s.dtype, state) == jax.tree.map(lambda s: s.dtype, after)
+    assert jax.tree.map(lambda u: (u.shape, u.dtype), updates) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), params
+    )
+    assert jax.tree.map(lambda s: s.dtype, state) == jax.tree.map(
+        lambda s: s.dtype, after
+    )
     assert f(optax.apply_updates(params, updates)) < f(params)
 
 
 @pytest.mark.parametrize("constructor", [newton, trust_region_newton, natural_gradient])
 def test_missing_arguments_are_named(constructor):
     rule, x = constructor(), jnp.ones(2)
-    with pytest.raises(ValueError, match=r"needs value_fn; call update\(grads, state, params, value_fn=value_fn\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"needs value_fn; call update\(grads, state, params, value_fn=value_fn\)",
+    ):
         rule.update(x, rule.init(x), x)
     with pytest.raises(ValueError, match="needs params"):
         rule.update(x, rule.init(x), value_fn=quadratic)
     with pytest.raises(TypeError, match="params must be floating; got a leaf of int"):
-        rule.update(jnp.ones(2, int), rule.init(x), jnp.ones(2, int), value_fn=lambda x, indices=None: jnp.sum(x))
+        rule.update(
+            jnp.ones(2, int),
+            rule.init(x),
+            jnp.ones(2, int),
+            value_fn=lambda x, indices=None: jnp.sum(x),
+        )
 
 
 @pytest.mark.parametrize(
@@ -351,12 +451,30 @@ def test_missing_arguments_are_named(constructor):
             lambda: newton(indefinite="hope"),
             "indefinite must be one of 'reflect', 'keep', 'stop'; got indefinite='hope'",
         ),
-        (lambda: newton(shrink=1.0), "shrink must be a finite number, positive and below 1"),
-        (lambda: newton(max_evaluations=0), "max_evaluations must be an integer, positive"),
-        (lambda: trust_region_newton(0.0), "learning_rate must be a finite number, positive"),
-        (lambda: trust_region_newton(acceptance=0.5), "acceptance must be a finite number, at least 0 and below 0.25"),
-        (lambda: natural_gradient(damping=-1.0), "damping must be a finite number, at least 0"),
-        (lambda: natural_gradient(singular="hope"), "singular must be 'drop' or 'stop'; got singular='hope'"),
+        (
+            lambda: newton(shrink=1.0),
+            "shrink must be a finite number, positive and below 1",
+        ),
+        (
+            lambda: newton(max_evaluations=0),
+            "max_evaluations must be an integer, positive",
+        ),
+        (
+            lambda: trust_region_newton(0.0),
+            "learning_rate must be a finite number, positive",
+        ),
+        (
+            lambda: trust_region_newton(acceptance=0.5),
+            "acceptance must be a finite number, at least 0 and below 0.25",
+        ),
+        (
+            lambda: natural_gradient(damping=-1.0),
+            "damping must be a finite number, at least 0",
+        ),
+        (
+            lambda: natural_gradient(singular="hope"),
+            "singular must be 'drop' or 'stop'; got singular='hope'",
+        ),
     ],
 )
 def test_bad_argument_raises(make, message):
@@ -365,6 +483,11 @@ def test_bad_argument_raises(make, message):
 
 
 def test_fisher_of_another_shape_is_refused():
-    rule, x = natural_gradient(fisher_fn=lambda x, indices=None: jnp.ones(3)), jnp.ones(2)
-    with pytest.raises(ValueError, match=r"fisher_fn must give shape \(2, 2\); it gave \(3,\)"):
+    rule, x = (
+        natural_gradient(fisher_fn=lambda x, indices=None: jnp.ones(3)),
+        jnp.ones(2),
+    )
+    with pytest.raises(
+        ValueError, match=r"fisher_fn must give shape \(2, 2\); it gave \(3,\)"
+    ):
         rule.update(x, rule.init(x), x)

@@ -28,17 +28,23 @@ def walk(rule, num_steps=60, slope=slope, start=START):
         updates, state = rule.update(slope(x), state, x)
         return (x + updates, state), (x + updates, state)
 
-    return jax.jit(lambda x: jax.lax.scan(step, (x, rule.init(x)), length=num_steps)[1])(start)
+    return jax.jit(
+        lambda x: jax.lax.scan(step, (x, rule.init(x)), length=num_steps)[1]
+    )(start)
 
 
 def test_dog_steps_by_distance_over_gradients():
     x, state = walk(dog(0.5, initial_distance=0.1, eps=0.01))
     x = np.concatenate([[START], x])
     gradients = np.asarray(slope(x[:-1]))
-    distances = np.maximum.accumulate(np.maximum(np.linalg.norm(x[:-1] - x[:1], axis=1), 0.1))
+    distances = np.maximum.accumulate(
+        np.maximum(np.linalg.norm(x[:-1] - x[:1], axis=1), 0.1)
+    )
     rates = 0.5 * distances / np.sqrt(np.cumsum(np.sum(gradients**2, axis=1)) + 0.01)
     np.testing.assert_allclose(state.learning_rate, rates, rtol=1e-12)
-    np.testing.assert_allclose(np.diff(x, axis=0), -rates[:, None] * gradients, rtol=1e-11, atol=1e-13)
+    np.testing.assert_allclose(
+        np.diff(x, axis=0), -rates[:, None] * gradients, rtol=1e-11, atol=1e-13
+    )
 
 
 def test_dog_first_moves_by_its_first_distance():
@@ -53,7 +59,9 @@ DRAWN = jnp.asarray(np.random.default_rng(0).standard_normal((40, 5)))
 
 
 @pytest.mark.parametrize("scale", [2.0**-40, 2.0**40])
-@pytest.mark.parametrize("rule", [dog(eps=0.0), prodigy(eps=0.0)], ids=["dog", "prodigy"])
+@pytest.mark.parametrize(
+    "rule", [dog(eps=0.0), prodigy(eps=0.0)], ids=["dog", "prodigy"]
+)
 def test_updates_do_not_see_the_scale_of_the_gradient(rule, scale):
     def updates_of(gradients):
         def step(state, g):
@@ -68,7 +76,10 @@ def test_updates_do_not_see_the_scale_of_the_gradient(rule, scale):
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
 def test_distances_scale_with_the_problem(scale):
     # Of f(x / c) from 0 with c times the first distance, both walk c times the path.
-    rules = [(lambda d: dog(initial_distance=d, eps=0.0)), (lambda d: prodigy(initial_distance=d, eps=0.0))]
+    rules = [
+        (lambda d: dog(initial_distance=d, eps=0.0)),
+        (lambda d: prodigy(initial_distance=d, eps=0.0)),
+    ]
     for rule in rules:
         plain, _ = walk(rule(0.125), 25)
         scaled, _ = walk(rule(0.125 * scale), 25, lambda x: slope(x / scale) / scale)
@@ -90,18 +101,32 @@ def test_prodigy_estimate_never_shrinks_nor_exceeds_the_distance_on_convex_funct
         assert 0.2 * factor < state.distance[-1] <= factor * np.max(np.abs(MINIMUM))
 
 
-@pytest.mark.parametrize(("correction", "length"), [(False, 0.1 / np.sqrt(0.001)), (True, 1.0)])
+@pytest.mark.parametrize(
+    ("correction", "length"), [(False, 0.1 / np.sqrt(0.001)), (True, 1.0)]
+)
 def test_prodigy_first_step(correction, length):
     rule = prodigy(eps=0.0, initial_distance=0.01, bias_correction=correction)
     updates, _ = rule.update(slope(START), rule.init(START))
-    np.testing.assert_allclose(updates, -0.01 * length * np.sign(slope(START)), rtol=1e-12)
+    np.testing.assert_allclose(
+        updates, -0.01 * length * np.sign(slope(START)), rtol=1e-12
+    )
 
 
 def test_prodigy_with_decay_is_the_authors_code_as_optax_has_it():
-    objective, start = PROBLEMS["softmax_regression"].objective, PROBLEMS["softmax_regression"].start
+    objective, start = (
+        PROBLEMS["softmax_regression"].objective,
+        PROBLEMS["softmax_regression"].start,
+    )
     start = jax.tree.map(jnp.asarray, start)
-    ours = prodigy(inverse_time(1.0, 50.0), initial_distance=0.01, weight_decay=0.1, bias_correction=True)
-    theirs = optax.contrib.prodigy(inverse_time(1.0, 50.0), estim_lr0=0.01, weight_decay=0.1)
+    ours = prodigy(
+        inverse_time(1.0, 50.0),
+        initial_distance=0.01,
+        weight_decay=0.1,
+        bias_correction=True,
+    )
+    theirs = optax.contrib.prodigy(
+        inverse_time(1.0, 50.0), estim_lr0=0.01, weight_decay=0.1
+    )
 
     @jax.jit
     def both(x):
@@ -137,19 +162,28 @@ def test_a_first_move_keeps_its_digits_beside_float32_params():
     x = jnp.full(3, 1.0, jnp.float32)
     rule = dog(eps=0.0)
     updates, state = rule.update(slope(x).astype(jnp.float32), rule.init(x), x)
-    assert np.linalg.norm(np.float64(state.moved)) == pytest.approx(1e-6 * (1 + np.sqrt(3)), rel=1e-6)
+    assert np.linalg.norm(np.float64(state.moved)) == pytest.approx(
+        1e-6 * (1 + np.sqrt(3)), rel=1e-6
+    )
     rounded = np.linalg.norm(np.float64(x + updates) - 1.0)
     assert abs(rounded / np.linalg.norm(np.float64(state.moved)) - 1) > 1e-3
 
 
 def test_bad_input_raises():
     with pytest.raises(
-        ValueError, match="initial_distance must be a finite number, at least 0; got initial_distance=-1"
+        ValueError,
+        match="initial_distance must be a finite number, at least 0; got initial_distance=-1",
     ):
         dog(initial_distance=-1.0)
-    with pytest.raises(ValueError, match="initial_distance must be a finite number, positive; got initial_distance=0"):
+    with pytest.raises(
+        ValueError,
+        match="initial_distance must be a finite number, positive; got initial_distance=0",
+    ):
         prodigy(initial_distance=0.0)
-    with pytest.raises(ValueError, match=r"b3 must be a finite number, at least 0 and below 1; got b3=1\.0"):
+    with pytest.raises(
+        ValueError,
+        match=r"b3 must be a finite number, at least 0 and below 1; got b3=1\.0",
+    ):
         prodigy(b3=1.0)
     rule = prodigy(weight_decay=0.1)
     with pytest.raises(ValueError, match=r"call update\(grads, state, params\)"):

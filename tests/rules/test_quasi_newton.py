@@ -14,7 +14,11 @@ from research.proofs.formulas.line_searching import FORMULAS
 from research.proofs.problems import PROBLEMS
 from research.proofs.recorded import recorded_walks
 from research.proofs.walks import walk, walk_exactly
-from research.update_rules.gradient_line_search import BETAS, backtracking_descent, nonlinear_conjugate_gradient
+from research.update_rules.gradient_line_search import (
+    BETAS,
+    backtracking_descent,
+    nonlinear_conjugate_gradient,
+)
 from research.update_rules.line_searches import strong_wolfe
 from research.update_rules.outcomes import FIRST_FAILURE, NO_DESCENT_DIRECTION
 from research.update_rules.quasi_newton import bfgs, lbfgs
@@ -38,15 +42,24 @@ def steps_of(rule, objective, start, num_steps):
     def step(carry, _):
         x, state = carry
         value, grad = jax.value_and_grad(objective)(x)
-        updates, state = rule.update(grad, state, x, value=value, grad=grad, value_fn=objective)
+        updates, state = rule.update(
+            grad, state, x, value=value, grad=grad, value_fn=objective
+        )
         x = optax.apply_updates(x, updates)
         return (x, state), (x, state)
 
-    return jax.jit(lambda x: jax.lax.scan(step, (x, rule.init(x)), length=num_steps)[1])(start)
+    return jax.jit(
+        lambda x: jax.lax.scan(step, (x, rule.init(x)), length=num_steps)[1]
+    )(start)
 
 
 RULES_OF_N_STEPS = {
-    **{beta: functools.partial(nonlinear_conjugate_gradient, beta=beta, linesearch=EXACT) for beta in BETAS},
+    **{
+        beta: functools.partial(
+            nonlinear_conjugate_gradient, beta=beta, linesearch=EXACT
+        )
+        for beta in BETAS
+    },
     "bfgs": functools.partial(bfgs, linesearch=EXACT),
     "lbfgs": functools.partial(lbfgs, memory_size=N, linesearch=EXACT),
 }
@@ -90,7 +103,9 @@ def test_bfgs_satisfies_the_secant_equation_and_keeps_h_positive():
     x, states = steps_of(bfgs(), problem.objective, jnp.asarray(problem.start), 20)
     for t in range(1, 20):
         s, y = x[t - 1] - states.params[t - 1], states.grad[t] - states.grad[t - 1]
-        np.testing.assert_allclose(states.inverse_hessian[t] @ y, s, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(
+            states.inverse_hessian[t] @ y, s, rtol=1e-9, atol=1e-12
+        )
         assert np.all(np.linalg.eigvalsh(states.inverse_hessian[t]) > 0)
 
 
@@ -113,14 +128,30 @@ def test_two_loop_recursion_is_the_product_form_over_the_kept_pairs():
     gradient = np.concatenate([leaf.ravel() for leaf in last.grad])
     before = np.concatenate([leaf[-1].ravel() for leaf in states.params])
     after = np.concatenate([leaf[-1].ravel() for leaf in iterates])
-    np.testing.assert_allclose(after - before, -last.search.learning_rate * matrix @ gradient, rtol=1e-10, atol=1e-13)
+    np.testing.assert_allclose(
+        after - before,
+        -last.search.learning_rate * matrix @ gradient,
+        rtol=1e-10,
+        atol=1e-13,
+    )
 
 
-REFERENCE = json.loads((Path(__file__).parents[1] / "reference/optimizer_trajectories.json").read_text("utf-8"))
-FIXED = [case for case in REFERENCE["cases"] if case["id"].startswith("optim/lbfgs/fixed step")]
+REFERENCE = json.loads(
+    (Path(__file__).parents[1] / "reference/optimizer_trajectories.json").read_text(
+        "utf-8"
+    )
+)
+FIXED = [
+    case
+    for case in REFERENCE["cases"]
+    if case["id"].startswith("optim/lbfgs/fixed step")
+]
 LIBRARIES = {
     "optax": ("iterates_exact_optax_rule", {"first_step": "euclidean"}),
-    "torch": ("iterates_exact_second_rule", {"first_step": "absolute", "min_curvature": 1e-10}),
+    "torch": (
+        "iterates_exact_second_rule",
+        {"first_step": "absolute", "min_curvature": 1e-10},
+    ),
 }
 
 
@@ -129,7 +160,9 @@ LIBRARIES = {
 def test_fixed_step_lbfgs_is_that_of_optax_and_of_torch(case, library):
     key, arguments = LIBRARIES[library]
     exact = np.asarray(case[key], np.float64)[1:]
-    found = walk(lbfgs(case["learning_rate"], 5, None, **arguments), PROBLEMS[case["problem"]]).iterates
+    found = walk(
+        lbfgs(case["learning_rate"], 5, None, **arguments), PROBLEMS[case["problem"]]
+    ).iterates
     apart = np.abs(found - exact) / (1 + np.abs(exact))
     assert np.max(apart[:30]) <= 1e-12
     # On Rosenbrock a pair of little curvature then multiplies rounding a hundredthousandfold: measured up to 1.4e-11,
@@ -145,9 +178,13 @@ BETA_STEPS = {"quadratic": 3, "rosenbrock": 10, "softmax_regression": 6}
 def test_conjugate_gradients_equal_their_formula_while_rounding_is_small(beta, problem):
     """Conjugate directions magnify rounding tenfold in a few steps; before, each β is its formula to 1e-11."""
     num_steps = BETA_STEPS[problem]
-    found = walk(nonlinear_conjugate_gradient(beta=beta), PROBLEMS[problem], num_steps=num_steps).iterates
+    found = walk(
+        nonlinear_conjugate_gradient(beta=beta), PROBLEMS[problem], num_steps=num_steps
+    ).iterates
     iterates = FORMULAS["nonlinear_conjugate_gradient"].iterates
-    exact = walk_exactly(iterates, PROBLEMS[problem], num_steps, learning_rate=1.0, beta=beta).iterates
+    exact = walk_exactly(
+        iterates, PROBLEMS[problem], num_steps, learning_rate=1.0, beta=beta
+    ).iterates
     assert np.max(np.abs(found - exact) / (1 + np.abs(exact))) <= 1e-11
 
 
@@ -155,7 +192,10 @@ TEN_STEPS = {
     "bfgs": (bfgs, {}),
     "bfgs backtracking": (bfgs, {"linesearch": "backtracking"}),
     "lbfgs": (lbfgs, {}),
-    "lbfgs of three, backtracking": (lbfgs, {"linesearch": "backtracking", "memory_size": 3}),
+    "lbfgs of three, backtracking": (
+        lbfgs,
+        {"linesearch": "backtracking", "memory_size": 3},
+    ),
 }
 
 
@@ -166,7 +206,9 @@ def test_quasi_newton_rules_equal_their_formulas_while_rounding_is_small(name, p
     make, arguments = TEN_STEPS[name]
     found = walk(make(**arguments), PROBLEMS[problem], num_steps=10).iterates
     iterates = FORMULAS[make.__name__].iterates
-    exact = walk_exactly(iterates, PROBLEMS[problem], 10, learning_rate=1.0, **arguments).iterates
+    exact = walk_exactly(
+        iterates, PROBLEMS[problem], 10, learning_rate=1.0, **arguments
+    ).iterates
     assert np.max(np.abs(found - exact) / (1 + np.abs(exact))) <= 1e-12
 
 
@@ -192,9 +234,14 @@ def at_a_maximum():
 
     def all_rules(x):
         def updated(rule, grad):
-            return rule.update(grad, rule.init(x), x, value=-x @ x, value_fn=lambda x: -x @ x)
+            return rule.update(
+                grad, rule.init(x), x, value=-x @ x, value_fn=lambda x: -x @ x
+            )
 
-        return {name: [updated(make(), grad) for grad in (0.0 * x, 2.0 * x)] for name, make in MAKERS.items()}
+        return {
+            name: [updated(make(), grad) for grad in (0.0 * x, 2.0 * x)]
+            for name, make in MAKERS.items()
+        }
 
     return jax.jit(all_rules)(jnp.array([1.0, 2.0]))
 

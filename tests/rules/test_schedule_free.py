@@ -8,7 +8,12 @@ import pytest
 
 from research.proofs import PROBLEMS, prove, trajectory
 from research.schedules import inverse_time
-from research.update_rules import adamw, gradient_descent, schedule_free_adamw, schedule_free_sgd
+from research.update_rules import (
+    adamw,
+    gradient_descent,
+    schedule_free_adamw,
+    schedule_free_sgd,
+)
 
 CURVATURES = np.array([4.0, 1.0, 0.25])
 START = jnp.array([1.0, -2.0, 3.0])
@@ -26,18 +31,33 @@ def walk(rule, num_steps=30, slope=gradient, start=START):
         updates, state = rule.update(slope(y), state, y)
         y = y + updates
         x = state.evaluation_params
-        return (y, state), (y, x, x + state.lead, optax.tree_utils.tree_get(state, "learning_rate", jnp.nan))
+        return (y, state), (
+            y,
+            x,
+            x + state.lead,
+            optax.tree_utils.tree_get(state, "learning_rate", jnp.nan),
+        )
 
-    return jax.jit(lambda y: jax.lax.scan(step, (y, rule.init(y)), length=num_steps)[1])(start)
+    return jax.jit(
+        lambda y: jax.lax.scan(step, (y, rule.init(y)), length=num_steps)[1]
+    )(start)
 
 
 @pytest.mark.parametrize("constructor", [schedule_free_sgd, schedule_free_adamw])
 def test_x_is_the_weighted_average_of_z_and_y_lies_between(constructor):
     rates = 0.05 * np.minimum(1.0, np.arange(1, 31) / 7) / (1 + np.arange(30) / 10)
-    rule = constructor(inverse_time(0.05, 10.0), warmup_steps=7, b1=0.8, weight_decay=0.1, weight_power=1.5)
+    rule = constructor(
+        inverse_time(0.05, 10.0),
+        warmup_steps=7,
+        b1=0.8,
+        weight_decay=0.1,
+        weight_power=1.5,
+    )
     y, x, z, recorded = walk(rule)
     weights = np.cumsum(rates**1.5)[:, None]
-    np.testing.assert_allclose(x, np.cumsum(rates[:, None] ** 1.5 * z, axis=0) / weights, rtol=1e-13)
+    np.testing.assert_allclose(
+        x, np.cumsum(rates[:, None] ** 1.5 * z, axis=0) / weights, rtol=1e-13
+    )
     np.testing.assert_allclose(y, 0.2 * z + 0.8 * x, rtol=1e-13)
     np.testing.assert_allclose(recorded, rates, rtol=1e-14)
 
@@ -46,7 +66,10 @@ def test_x_is_the_weighted_average_of_z_and_y_lies_between(constructor):
     ("ours", "fast"),
     [
         (schedule_free_sgd(0.1, b1=0.0), gradient_descent(0.1)),
-        (schedule_free_adamw(0.1, b1=0.0, weight_decay=0.1), adamw(0.1, b1=0.0, weight_decay=0.1)),
+        (
+            schedule_free_adamw(0.1, b1=0.0, weight_decay=0.1),
+            adamw(0.1, b1=0.0, weight_decay=0.1),
+        ),
     ],
     ids=["sgd", "adamw"],
 )
@@ -54,7 +77,9 @@ def test_at_beta_0_it_is_the_plain_rule_beside_its_polyak_average(ours, fast):
     y, x, _, _ = walk(ours)
     plain = trajectory(fast, gradient, START, 30)[1:]
     np.testing.assert_allclose(y, plain, rtol=1e-12, atol=1e-15)
-    np.testing.assert_allclose(x, np.cumsum(plain, axis=0) / np.arange(1, 31)[:, None], rtol=1e-12)
+    np.testing.assert_allclose(
+        x, np.cumsum(plain, axis=0) / np.arange(1, 31)[:, None], rtol=1e-12
+    )
 
 
 def test_at_beta_1_it_is_primal_averaging():
@@ -100,18 +125,32 @@ def test_small_updates_keep_their_digits_beside_large_params():
 def test_warm_up_of_optax_is_named_one_step_off():
     theirs = optax.contrib.schedule_free_sgd(0.1, warmup_steps=5)
     # Its warm-up divides in float32, even of float64 params.
-    problems, arguments = [PROBLEMS["softmax_regression"]], {"learning_rate": 0.1, "warmup_steps": 5}
-    found = prove(theirs, "schedule_free_sgd", problems=problems, tolerance=1e-6, **arguments)
+    problems, arguments = (
+        [PROBLEMS["softmax_regression"]],
+        {"learning_rate": 0.1, "warmup_steps": 5},
+    )
+    found = prove(
+        theirs, "schedule_free_sgd", problems=problems, tolerance=1e-6, **arguments
+    )
     assert not found.same
     assert "it moves by the rate of the step before, as in optax" in str(found.cause)
 
 
 def test_bad_input_raises():
-    with pytest.raises(ValueError, match=r"b1 must be a finite number, at least 0 and at most 1; got b1=1\.1"):
+    with pytest.raises(
+        ValueError,
+        match=r"b1 must be a finite number, at least 0 and at most 1; got b1=1\.1",
+    ):
         schedule_free_sgd(0.1, b1=1.1)
-    with pytest.raises(TypeError, match=r"warmup_steps must be an integer, at least 0; got warmup_steps=0\.5"):
+    with pytest.raises(
+        TypeError,
+        match=r"warmup_steps must be an integer, at least 0; got warmup_steps=0\.5",
+    ):
         schedule_free_adamw(0.1, warmup_steps=0.5)
-    with pytest.raises(ValueError, match=r"b2 must be a finite number, at least 0 and below 1; got b2=1\.0"):
+    with pytest.raises(
+        ValueError,
+        match=r"b2 must be a finite number, at least 0 and below 1; got b2=1\.0",
+    ):
         schedule_free_adamw(0.1, b2=1.0)
     rule = schedule_free_sgd(0.1)
     with pytest.raises(ValueError, match=r"call update\(grads, state, params\)"):

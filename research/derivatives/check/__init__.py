@@ -24,7 +24,9 @@ ZERO = 4  # Times what rounding does to a slope: a gradient that is no larger ma
 RESOLVED = 1e-3  # A check that could not have caught an error of one in a thousand has found too little out.
 
 
-def check_derivative(f: Callable, x: Any, key: jax.Array, derivative: Callable | None = None) -> CheckReport:
+def check_derivative(
+    f: Callable, x: Any, key: jax.Array, derivative: Callable | None = None
+) -> CheckReport:
     """Holds the derivative of f at x against the values of f around x.
 
     Along eight random directions v, along the gradient, and for each leaf of x along one within it, f(x + h v) is
@@ -77,18 +79,37 @@ def check_derivative(f: Callable, x: Any, key: jax.Array, derivative: Callable |
         check_callable("derivative", derivative, "x")
     x = floating(x, "x")
     if not sum(leaf.size for leaf in jax.tree.leaves(x)):
-        raise ValueError(f"x must have at least one entry to take a derivative by; got x={x!r}.")
-    random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
-    own = None if all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(x)) else Line(f, x, derivative)
+        raise ValueError(
+            f"x must have at least one entry to take a derivative by; got x={x!r}."
+        )
+    random = np.random.default_rng(
+        np.asarray(jax.random.key_data(key)).ravel().tolist()
+    )
+    own = (
+        None
+        if all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(x))
+        else Line(f, x, derivative)
+    )
     of_own = own.reverse(np.ones(own.shape)) if own else None
     with in_float64():
         lifted, lowest = lift(f, x)
         line = Line(f, lifted, derivative)
         directions = _directions(line, random)
         epsilon = float(jnp.finfo(lowest).eps)
-        found = [_found(line, epsilon, direction, i) for i, direction in enumerate(directions)]
-        in_full = line.reverse(np.ones(line.shape)) if of_own is not None and lowest == np.float64 else None
-    gap = float("nan") if in_full is None or of_own is None else _relative(of_own - in_full, in_full)
+        found = [
+            _found(line, epsilon, direction, i)
+            for i, direction in enumerate(directions)
+        ]
+        in_full = (
+            line.reverse(np.ones(line.shape))
+            if of_own is not None and lowest == np.float64
+            else None
+        )
+    gap = (
+        float("nan")
+        if in_full is None or of_own is None
+        else _relative(of_own - in_full, in_full)
+    )
     return _report(tuple(found), line, _precision(x, lowest, own is not None), gap)
 
 
@@ -114,18 +135,33 @@ def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
         w = random.normal(size=line.shape) if line.shape else np.ones(())
         gradient = line.reverse(w) if line.shape else once
         if gradient is None:
-            return _Direction(name, v, w, None, float("nan"), (float("nan"), float("nan")))
+            return _Direction(
+                name, v, w, None, float("nan"), (float("nan"), float("nan"))
+            )
         scaled = line.scales * gradient
         root = np.sqrt(max(line.flat.size, 1))
-        rates = (_norm(gradient) * _norm(v) / root, _norm(scaled) * _norm(v / line.scales) / root)
+        rates = (
+            _norm(gradient) * _norm(v) / root,
+            _norm(scaled) * _norm(v / line.scales) / root,
+        )
         return _Direction(name, v, w, gradient, _norm(scaled[part]), rates)
 
     whole, drawn = slice(None), []
     for i in range(RANDOM):
-        drawn.append(direction(f"random {i + 1}", random.normal(size=line.flat.shape) * line.scales, whole))
+        drawn.append(
+            direction(
+                f"random {i + 1}",
+                random.normal(size=line.flat.shape) * line.scales,
+                whole,
+            )
+        )
     gradient = drawn[-1].gradient
     if gradient is not None and np.isfinite(gradient).all() and gradient.any():
-        drawn.append(drawn[-1]._replace(name="gradient", v=line.scales * _unit(line.scales * gradient)))
+        drawn.append(
+            drawn[-1]._replace(
+                name="gradient", v=line.scales * _unit(line.scales * gradient)
+            )
+        )
     for leaf in line.leaves if len(line.leaves) > 1 else ():
         part, v = slice(leaf.start, leaf.start + leaf.size), np.zeros(line.flat.shape)
         v[part] = random.normal(size=leaf.size) * leaf.scale
@@ -135,7 +171,11 @@ def _directions(line: Line, random: np.random.Generator) -> list[_Direction]:
 
 def _norm(v: np.ndarray) -> float:
     largest = np.max(np.abs(v), initial=0.0)
-    return float(largest * np.linalg.norm(v / largest)) if 0 < largest < np.inf else float(largest)
+    return (
+        float(largest * np.linalg.norm(v / largest))
+        if 0 < largest < np.inf
+        else float(largest)
+    )
 
 
 def _unit(v: np.ndarray) -> np.ndarray:
@@ -144,7 +184,9 @@ def _unit(v: np.ndarray) -> np.ndarray:
 
 
 def _relative(difference: np.ndarray, whole: np.ndarray) -> float:
-    return float(np.linalg.norm(difference) / max(np.linalg.norm(whole), np.finfo(float).tiny))
+    return float(
+        np.linalg.norm(difference) / max(np.linalg.norm(whole), np.finfo(float).tiny)
+    )
 
 
 class _Found(NamedTuple):
@@ -170,22 +212,44 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
         known = [size if np.isfinite(size) else 0.0 for size in (terms, moved, own)]
         values = Values(line, v, w, eps, sum(known[:2]), seed)
         scale = abs(values.slope.value) if np.isnan(scale) else scale
-        vanishes = not scale > ZERO * float(np.min(values.slope.unsure)) + eps * sum(known)
+        vanishes = not scale > ZERO * float(np.min(values.slope.unsure)) + eps * sum(
+            known
+        )
         is_flat = vanishes and not values.change > 1e3 * values.slope.noise[-1]
         if vanishes:  # Relative to how f changes over a step.
             scale = (terms or 1.0) if is_flat else values.change
         values.resolve(RESOLVED * scale / SAFETY)
-        floor = SAFETY * values.slope.error + ROUNDINGS * (values.slope.noise[-1] + eps * sum(known))
+        floor = SAFETY * values.slope.error + ROUNDINGS * (
+            values.slope.noise[-1] + eps * sum(known)
+        )
         said = [rate for rate in (forward, backward) if not np.isnan(rate)]
-        if values.slope.jump or any(not abs(rate - values.slope.value) <= floor for rate in said):
+        if values.slope.jump or any(
+            not abs(rate - values.slope.value) <= floor for rate in said
+        ):
             values.confirm()
-            off = SAFETY * values.slope.error + ROUNDINGS * (values.slope.noise[-1] + eps * sum(known))
-            values.deny([rate for rate in said if np.isfinite(rate) and abs(rate - values.slope.value) > off])
-            floor = SAFETY * values.slope.error + ROUNDINGS * (values.slope.noise[-1] + eps * sum(known))
-        slope, remainder = values.slope, values.remainder(backward if np.isfinite(backward) else forward)
+            off = SAFETY * values.slope.error + ROUNDINGS * (
+                values.slope.noise[-1] + eps * sum(known)
+            )
+            values.deny(
+                [
+                    rate
+                    for rate in said
+                    if np.isfinite(rate) and abs(rate - values.slope.value) > off
+                ]
+            )
+            floor = SAFETY * values.slope.error + ROUNDINGS * (
+                values.slope.noise[-1] + eps * sum(known)
+            )
+        slope, remainder = (
+            values.slope,
+            values.remainder(backward if np.isfinite(backward) else forward),
+        )
     sides = (slope.jump, slope.left, slope.right)
     return _Found(
-        Probe(name, forward, backward, slope.value, floor, scale, remainder, *sides), rates, vanishes, is_flat
+        Probe(name, forward, backward, slope.value, floor, scale, remainder, *sides),
+        rates,
+        vanishes,
+        is_flat,
     )
 
 
@@ -194,11 +258,16 @@ def _finite(rate: float) -> float:
     return rate if np.isfinite(rate) else float("inf")
 
 
-def _report(found: tuple[_Found, ...], line: Line, precision: str, own_gap: float) -> CheckReport:
+def _report(
+    found: tuple[_Found, ...], line: Line, precision: str, own_gap: float
+) -> CheckReport:
     probes, random = tuple(each.probe for each in found), found[:RANDOM]
     floors = [each.probe.floor for each in random]
     of_change = _caught(floors, [each.probe.scale for each in random])
-    sizes = [_caught(floors, rates) for rates in zip(*(each.rates for each in random), strict=True)]
+    sizes = [
+        _caught(floors, rates)
+        for rates in zip(*(each.rates for each in random), strict=True)
+    ]
     sizes.append(_caught_along(found))
     vanishes = all(each.vanishes for each in random)
     # Errors relative to a gradient of 0, or to one that reverse mode does not give, have no size.
@@ -207,10 +276,16 @@ def _report(found: tuple[_Found, ...], line: Line, precision: str, own_gap: floa
     said = [p.forward if np.isnan(p.reverse) else p.reverse for p in probes[:RANDOM]]
     is_zero = vanishes and not any(said)
     verdict = _verdict(probes, of_change if is_zero else smallest, is_finite)
-    slopes = [p.taylor_slope for p in probes if np.isfinite(p.taylor_slope) and p.name.startswith("random")]
+    slopes = [
+        p.taylor_slope
+        for p in probes
+        if np.isfinite(p.taylor_slope) and p.name.startswith("random")
+    ]
     explanation = explained(verdict, probes, title(line.f), is_finite, line.chooses)
     if verdict in ("right", "unresolved") and vanishes:
-        explanation = vanishing(title(line.f), smallest, of_change, any(each.is_flat for each in random))
+        explanation = vanishing(
+            title(line.f), smallest, of_change, any(each.is_flat for each in random)
+        )
     return CheckReport(
         verdict,
         float("inf") if verdict == "nan" else max(smallest, float(np.finfo(float).eps)),
@@ -226,9 +301,17 @@ def _report(found: tuple[_Found, ...], line: Line, precision: str, own_gap: floa
 
 def _caught_along(found: tuple[_Found, ...]) -> float:
     """The size of an error along the gradient, a factor of 1 + δ, that three directions would have caught."""
-    rates = [np.nanmax(np.abs([p.forward, p.reverse, 0.0])) for p in (each.probe for each in found[: RANDOM + 1])]
+    rates = [
+        np.nanmax(np.abs([p.forward, p.reverse, 0.0]))
+        for p in (each.probe for each in found[: RANDOM + 1])
+    ]
     with np.errstate(all="ignore"):
-        sizes = np.sort([1.5 * each.probe.floor / rate for each, rate in zip(found, rates, strict=False)])
+        sizes = np.sort(
+            [
+                1.5 * each.probe.floor / rate
+                for each, rate in zip(found, rates, strict=False)
+            ]
+        )
     return float(sizes[2])
 
 
@@ -242,13 +325,17 @@ def _caught(floors: Sequence[float], rates: Sequence[float]) -> float:
     low, high = np.log(units.min()) - 20.0, np.log(units.max()) + 20.0
     for _ in range(60):
         middle = (low + high) / 2
-        missed = np.prod([math.erf(unit / math.exp(middle) / math.sqrt(2)) for unit in units])
+        missed = np.prod(
+            [math.erf(unit / math.exp(middle) / math.sqrt(2)) for unit in units]
+        )
         low, high = (middle, high) if missed > MISSED else (low, middle)
     return math.exp(high)
 
 
 def _verdict(probes: tuple[Probe, ...], smallest: float, is_finite: bool) -> str:
-    rates = [rate for p in probes for rate in (p.forward, p.reverse) if not np.isnan(rate)]
+    rates = [
+        rate for p in probes for rate in (p.forward, p.reverse) if not np.isnan(rate)
+    ]
     if not rates or not np.isfinite(rates).all() or not is_finite:
         return "nan"
     if any(p.is_kink for p in probes):
@@ -262,5 +349,7 @@ def _precision(x: Any, lowest: Any, is_lifted: bool) -> str:
     dtypes = ", ".join(sorted({str(leaf.dtype) for leaf in jax.tree.leaves(x)}))
     eps = float(jnp.finfo(lowest).eps)
     if lowest == np.float64:
-        return "Evaluated in float64" + (f", to which f was lifted from {dtypes}." if is_lifted else ".")
+        return "Evaluated in float64" + (
+            f", to which f was lifted from {dtypes}." if is_lifted else "."
+        )
     return f"f keeps to {lowest} in places, whatever x is: evaluated so, with ε = {eps:.1e}."

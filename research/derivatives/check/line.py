@@ -18,10 +18,15 @@ from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import title
 
 BATCH = 2**22  # Numbers of x, or of the largest array that f makes of it, at a time.
-SMALL = 2**12  # So large is the largest array in an f whose program takes longer to compile than to run.
+SMALL = (
+    2**12
+)  # So large is the largest array in an f whose program takes longer to compile than to run.
 UNOPTIMIZED = (("xla_backend_optimization_level", 0),)
 NO_RULE = (TypeError, ValueError, NotImplementedError)
-LOOKS_AT_VALUES = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
+LOOKS_AT_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+)
 
 
 class Leaf(NamedTuple):
@@ -37,7 +42,11 @@ class Leaf(NamedTuple):
 def in_float64() -> Iterator[None]:
     """Arrays may be float64 within, whatever the settings outside."""
     # jax.experimental has it up to jax 0.8.
-    turn_on = jax.enable_x64 if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental").enable_x64
+    turn_on = (
+        jax.enable_x64
+        if hasattr(jax, "enable_x64")
+        else importlib.import_module("jax.experimental").enable_x64
+    )
     with turn_on(True):
         yield
 
@@ -72,13 +81,22 @@ class Line:
         flat, self._unravel = ravel_pytree(x)
         self.flat = np.asarray(flat, np.float64)
         self.value = f(x)
-        if not isinstance(self.value, jax.Array) or not jnp.issubdtype(self.value.dtype, jnp.floating):
+        if not isinstance(self.value, jax.Array) or not jnp.issubdtype(
+            self.value.dtype, jnp.floating
+        ):
             got = getattr(self.value, "dtype", type(self.value).__name__)
-            raise NotInexactError(f"{title(f)} must give one real floating array; it gives {got}.")
+            raise NotInexactError(
+                f"{title(f)} must give one real floating array; it gives {got}."
+            )
         self.shape = self.value.shape
         self.leaves = list(_leaves(x))
-        self.scales = np.concatenate([np.full(leaf.size, leaf.scale) for leaf in self.leaves])
-        self._pushed, self._sampled = _program(_push, f), _program(_sample, f, static_argnames="largest")
+        self.scales = np.concatenate(
+            [np.full(leaf.size, leaf.scale) for leaf in self.leaves]
+        )
+        self._pushed, self._sampled = (
+            _program(_push, f),
+            _program(_sample, f, static_argnames="largest"),
+        )
 
     @functools.cached_property
     def jaxpr(self) -> Any:
@@ -105,16 +123,24 @@ class Line:
     def sampled(self, v: np.ndarray, w: np.ndarray) -> np.ndarray:
         """⟨w, f(x + h v)⟩ at each of OFFSETS."""
         if self.jaxpr is None:  # An f that looks at its values runs by itself at each.
-            return np.array([float(_at(self.f, self.x, self._like_x(v), w, h)) for h in OFFSETS])
-        return np.asarray(self._sampled(self.x, self._like_x(v), w, largest=self._largest))
+            return np.array(
+                [float(_at(self.f, self.x, self._like_x(v), w, h)) for h in OFFSETS]
+            )
+        return np.asarray(
+            self._sampled(self.x, self._like_x(v), w, largest=self._largest)
+        )
 
-    def rounding(self, v: np.ndarray, w: np.ndarray, seed: int, values: np.ndarray) -> np.ndarray:
+    def rounding(
+        self, v: np.ndarray, w: np.ndarray, seed: int, values: np.ndarray
+    ) -> np.ndarray:
         """The size of the error that rounding leaves in the values that `sampled` gave, at NUDGED_OFFSETS; NaN if unknown."""
         count = len(NUDGED_OFFSETS)
         if self.jaxpr is None:
             return np.full(count, np.nan)
         seeds = float(seed * count + 1) + np.arange(count, dtype=float)
-        nudged = np.asarray(self._nudged(self.x, self._like_x(v), w, seeds, largest=self._largest))
+        nudged = np.asarray(
+            self._nudged(self.x, self._like_x(v), w, seeds, largest=self._largest)
+        )
         return np.abs(nudged - values[np.isin(OFFSETS, NUDGED_OFFSETS)]) / NUDGE
 
     def reverse(self, w: np.ndarray) -> np.ndarray | None:
@@ -147,14 +173,21 @@ class Line:
         """v in the structure of x, in float64."""
         leaves, structure = jax.tree.flatten(self.x)
         pairs = zip(self.leaves, leaves, strict=True)
-        parts = [v[own.start : own.start + own.size].reshape(np.shape(leaf)) for own, leaf in pairs]
+        parts = [
+            v[own.start : own.start + own.size].reshape(np.shape(leaf))
+            for own, leaf in pairs
+        ]
         return jax.tree.unflatten(structure, parts)
 
 
-def _program(run: Callable, f: Callable, compiler: tuple = (), **options: Any) -> Callable:
+def _program(
+    run: Callable, f: Callable, compiler: tuple = (), **options: Any
+) -> Callable:
     if isinstance(f, jax.tree_util.Partial):
         return functools.partial(_compiled_for_all(run, compiler, **options), f)
-    return jax.jit(functools.partial(run, f), compiler_options=dict(compiler), **options)
+    return jax.jit(
+        functools.partial(run, f), compiler_options=dict(compiler), **options
+    )
 
 
 @functools.cache
@@ -179,27 +212,44 @@ def _nudge(f: Callable, x: Any, v: Any, w: Any, seeds: Any, largest: int) -> Any
 
 
 def _at(f: Callable, x: Any, v: Any, w: Any, h: Any) -> Any:
-    moved = jax.tree.map(lambda leaf, d: (leaf.astype(float) + h * d).astype(leaf.dtype), x, v)
+    moved = jax.tree.map(
+        lambda leaf, d: (leaf.astype(float) + h * d).astype(leaf.dtype), x, v
+    )
     return jnp.sum(w * f(moved).astype(float))
 
 
 def _mapped(at: Callable, given: Any, largest: int) -> Any:
     """At each of them, as many at a time as memory allows and each time as many, so that one body is compiled."""
     count = len(jax.tree.leaves(given)[0])
-    at_a_time = max(b for b in range(1, count + 1) if count % b == 0 and (b == 1 or b * largest <= BATCH))
-    return jax.vmap(at)(given) if at_a_time == count else jax.lax.map(at, given, batch_size=at_a_time)
+    at_a_time = max(
+        b
+        for b in range(1, count + 1)
+        if count % b == 0 and (b == 1 or b * largest <= BATCH)
+    )
+    return (
+        jax.vmap(at)(given)
+        if at_a_time == count
+        else jax.lax.map(at, given, batch_size=at_a_time)
+    )
 
 
 def _largest(jaxpr: Any) -> int:
     """How many numbers the largest array has."""
     own = [v for equation in jaxpr.eqns for v in equation.outvars]
     sizes = [int(np.prod(getattr(v.aval, "shape", ()))) for v in (*jaxpr.invars, *own)]
-    return max([1, *sizes, *(_largest(held) for equation in jaxpr.eqns for held in inner(equation))])
+    return max(
+        [
+            1,
+            *sizes,
+            *(_largest(held) for equation in jaxpr.eqns for held in inner(equation)),
+        ]
+    )
 
 
 def _has(jaxpr: Any, primitive: str) -> bool:
     return any(
-        equation.primitive.name == primitive or any(_has(held, primitive) for held in inner(equation))
+        equation.primitive.name == primitive
+        or any(_has(held, primitive) for held in inner(equation))
         for equation in jaxpr.eqns
     )
 
@@ -209,7 +259,12 @@ def _leaves(x: Any) -> Iterator[Leaf]:
     for path, leaf in jax.tree_util.tree_flatten_with_path(x)[0]:
         values = np.asarray(leaf, np.float64)
         scale = float(np.sqrt(np.mean(values**2))) if values.size else 0.0
-        yield Leaf("x" + jax.tree_util.keystr(path), start, values.size, scale if 0 < scale < np.inf else 1.0)
+        yield Leaf(
+            "x" + jax.tree_util.keystr(path),
+            start,
+            values.size,
+            scale if 0 < scale < np.inf else 1.0,
+        )
         start += values.size
 
 
@@ -222,5 +277,8 @@ def _contracted(jacobian: Any, line: Line, w: np.ndarray) -> np.ndarray:
             f"derivative must give the structure of x with leaves of shape {shapes}, f's shape and then the leaf's; "
             f"it gives leaves of shape {got}."
         )
-    parts = [np.tensordot(w, np.asarray(leaf, np.float64), w.ndim).ravel() for leaf in jax.tree.leaves(jacobian)]
+    parts = [
+        np.tensordot(w, np.asarray(leaf, np.float64), w.ndim).ravel()
+        for leaf in jax.tree.leaves(jacobian)
+    ]
     return np.concatenate(parts)

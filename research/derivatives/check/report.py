@@ -37,7 +37,9 @@ class Probe(NamedTuple):
         explains = self.is_off and self.gap <= 0.75 * abs(
             self.jump
         )  # What the derivative may be off by at a kink is half.
-        return abs(self.jump) > (self.floor if explains else max(self.floor, 1e-6 * self.scale))
+        return abs(self.jump) > (
+            self.floor if explains else max(self.floor, 1e-6 * self.scale)
+        )
 
     @property
     def is_off_beside_kinks(self) -> bool:
@@ -45,14 +47,20 @@ class Probe(NamedTuple):
         if not self.is_kink:
             return self.is_off and self.jump == 0 and self.name.startswith("leaf ")
         low, high = sorted((self.left, self.right))
-        allowed = max(self.floor, 1e-6 * self.scale, 0.25 * abs(self.jump))  # Curvature over a step is in both slopes.
+        allowed = max(
+            self.floor, 1e-6 * self.scale, 0.25 * abs(self.jump)
+        )  # Curvature over a step is in both slopes.
         rates = [rate for rate in (self.forward, self.reverse) if not np.isnan(rate)]
         return any(not low - allowed <= rate <= high + allowed for rate in rates)
 
     @property
     def gap(self) -> float:
         """The larger distance of forward and reverse from the differences."""
-        gaps = [abs(rate - self.differences) for rate in (self.forward, self.reverse) if not np.isnan(rate)]
+        gaps = [
+            abs(rate - self.differences)
+            for rate in (self.forward, self.reverse)
+            if not np.isnan(rate)
+        ]
         return max(gaps, default=float("inf"))
 
     @property
@@ -105,10 +113,22 @@ class CheckReport(NamedTuple):
 
     def text(self) -> str:
         """The report: the verdict, the smallest error that would have been caught, and a row for each direction."""
-        slope = "no remainder (linear along them)" if np.isnan(self.taylor_slope) else f"{self.taylor_slope:.2f}"
-        dots = "one mode alone" if np.isnan(self.dot_product_gap) else f"{self.dot_product_gap:.1e}"
+        slope = (
+            "no remainder (linear along them)"
+            if np.isnan(self.taylor_slope)
+            else f"{self.taylor_slope:.2f}"
+        )
+        dots = (
+            "one mode alone"
+            if np.isnan(self.dot_product_gap)
+            else f"{self.dot_product_gap:.1e}"
+        )
         is_finite = np.isfinite(self.relative_error)
-        distance = f"{self.relative_error:.1e} from differences of f, relatively" if is_finite else "not finite"
+        distance = (
+            f"{self.relative_error:.1e} from differences of f, relatively"
+            if is_finite
+            else "not finite"
+        )
         lines = [
             f"{self.verdict}: the derivative is {distance}.",
             f"The smallest relative error that this check would have caught: {self.smallest_error:.1e}.",
@@ -117,25 +137,47 @@ class CheckReport(NamedTuple):
             self.precision,
         ]
         if not np.isnan(self.own_precision_gap):
-            lines.append(f"In its own precision the derivative is {self.own_precision_gap:.1e} from that in float64.")
-        rows = [("direction", "forward", "reverse", "differences", "gap", "floor", "slope"), *map(_row, self.probes)]
+            lines.append(
+                f"In its own precision the derivative is {self.own_precision_gap:.1e} from that in float64."
+            )
+        rows = [
+            ("direction", "forward", "reverse", "differences", "gap", "floor", "slope"),
+            *map(_row, self.probes),
+        ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines += [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+            "  ".join(
+                cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+            ).rstrip()
+            for row in rows
         ]
         return "\n".join(lines)
 
 
 def _row(probe: Probe) -> tuple[str, ...]:
-    rates = (f"{rate:.9g}" for rate in (probe.forward, probe.reverse, probe.differences))
+    rates = (
+        f"{rate:.9g}" for rate in (probe.forward, probe.reverse, probe.differences)
+    )
     mark = " *" if probe.is_off else ""
-    return (probe.name, *rates, f"{probe.gap:.1e}{mark}", f"{probe.floor:.1e}", f"{probe.taylor_slope:.2f}")
+    return (
+        probe.name,
+        *rates,
+        f"{probe.gap:.1e}{mark}",
+        f"{probe.floor:.1e}",
+        f"{probe.taylor_slope:.2f}",
+    )
 
 
-def explained(verdict: str, probes: tuple[Probe, ...], f: str, is_finite: bool, chooses: bool) -> str:
+def explained(
+    verdict: str, probes: tuple[Probe, ...], f: str, is_finite: bool, chooses: bool
+) -> str:
     """Which leaf, which direction, kink or bug."""
     if verdict == "nan":
-        return _not_finite(probes, f, chooses) if is_finite else f"{f} is not finite at x itself: choose another point."
+        return (
+            _not_finite(probes, f, chooses)
+            if is_finite
+            else f"{f} is not finite at x itself: choose another point."
+        )
     if verdict == "kink":
         worst = max(probes, key=lambda probe: abs(probe.jump) / probe.scale)
         says = worst.forward if np.isnan(worst.reverse) else worst.reverse
@@ -156,11 +198,11 @@ def _not_finite(probes: tuple[Probe, ...], f: str, chooses: bool) -> str:
     alone = not bad and not all(np.isnan(p.forward) for p in probes)
     text = f"The derivative is not finite where {f} is{', in reverse mode alone' if alone else ''}: "
     text += f"explain({f}, x).first_nonfinite() names the line."
-    seen = next((p for p in probes if np.isfinite(p.differences) and np.isfinite(p.floor)), None)
+    seen = next(
+        (p for p in probes if np.isfinite(p.differences) and np.isfinite(p.floor)), None
+    )
     if seen is not None:
-        text += (
-            f" The values of {f} do have a slope there: {seen.differences:.6g} ± {seen.floor:.1g} along {seen.name}."
-        )
+        text += f" The values of {f} do have a slope there: {seen.differences:.6g} ± {seen.floor:.1g} along {seen.name}."
     if chooses:
         text += (
             " A where computes both of its branches, and reverse mode multiplies the derivative of the one that is not "
@@ -172,7 +214,9 @@ def _not_finite(probes: tuple[Probe, ...], f: str, chooses: bool) -> str:
 
 def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
     """Return the sentence for a gradient that is no larger than the rounding of f; by_size: f itself hardly changes."""
-    times = f", which is {smallest:.1e} times the gradient" if smallest != of_change else ""
+    times = (
+        f", which is {smallest:.1e} times the gradient" if smallest != of_change else ""
+    )
     return (
         f"The gradient vanishes, or is no larger than what rounding does to {f}. The check would have caught an error of "
         f"{of_change:.1e} of {f'the size of {f}' if by_size else f'what {f} changes by'}, over a step of the size of x{times}."
@@ -180,11 +224,20 @@ def vanishing(f: str, smallest: float, of_change: float, by_size: bool) -> str:
 
 
 def _bug(probes: tuple[Probe, ...], f: str) -> str:
-    off = [probe for probe in probes if probe.is_off_beside_kinks] or [probe for probe in probes if probe.is_off]
+    off = [probe for probe in probes if probe.is_off_beside_kinks] or [
+        probe for probe in probes if probe.is_off
+    ]
     leaves = [probe for probe in off if probe.name.startswith("leaf ")]
-    worst = max(leaves or off, key=lambda probe: probe.gap / probe.floor if probe.floor else np.inf)
+    worst = max(
+        leaves or off,
+        key=lambda probe: probe.gap / probe.floor if probe.floor else np.inf,
+    )
     where = ", ".join(probe.name.removeprefix("leaf ") for probe in leaves)
-    modes = [m for m in ("forward", "reverse") if abs(getattr(worst, m) - worst.differences) > worst.floor]
+    modes = [
+        m
+        for m in ("forward", "reverse")
+        if abs(getattr(worst, m) - worst.differences) > worst.floor
+    ]
     alone = len(modes) == 1 and not np.isnan(worst.forward + worst.reverse)
     says = getattr(worst, modes[0])
     return (
@@ -195,6 +248,11 @@ def _bug(probes: tuple[Probe, ...], f: str) -> str:
 
 def _hint(wrong: float, probe: Probe) -> str:
     ratio = wrong / probe.differences if probe.differences else float("inf")
-    known = {-1.0: "the sign", 2.0: "a factor of 2", 0.5: "a factor of 1/2", 0.0: "nothing of it arrives"}
+    known = {
+        -1.0: "the sign",
+        2.0: "a factor of 2",
+        0.5: "a factor of 1/2",
+        0.0: "nothing of it arrives",
+    }
     near = [words for factor, words in known.items() if abs(ratio - factor) < 1e-6]
     return f", a ratio of {ratio:.6g}" + (f": {near[0]}" if near else "")

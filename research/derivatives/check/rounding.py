@@ -10,7 +10,9 @@ import numpy as np
 
 from research.derivatives.cost.jaxprs import scan_sizes
 
-NUDGE = 8.0  # Times ε: so much larger than rounding itself that rounding cannot hide it.
+NUDGE = (
+    8.0  # Times ε: so much larger than rounding itself that rounding cannot hide it.
+)
 DRAWN = 4096  # As many ξ are drawn; larger arrays take products of two.
 WRAPPERS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
 OWN_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
@@ -53,14 +55,20 @@ class _Nudge:
     def __call__(self, value: Any) -> Any:
         if not jnp.issubdtype(getattr(value, "dtype", np.dtype(int)), jnp.inexact):
             return value
-        xi = self._drawn(int(np.prod(value.shape)), next(self.calls)).reshape(value.shape)
+        xi = self._drawn(int(np.prod(value.shape)), next(self.calls)).reshape(
+            value.shape
+        )
         # In the sum and not in a factor: 1 + 8 ε ξ itself would round.
-        return value + value * (NUDGE * float(jnp.finfo(value.dtype).eps) * xi).astype(value.dtype)
+        return value + value * (NUDGE * float(jnp.finfo(value.dtype).eps) * xi).astype(
+            value.dtype
+        )
 
     def _drawn(self, size: int, call: int) -> Any:
         """As many ξ."""
         random = np.random.default_rng(call)
-        cosines = lambda count: np.sqrt(2) * jnp.cos(self.seed * random.uniform(0, 2 * np.pi, count))
+        cosines = lambda count: (
+            np.sqrt(2) * jnp.cos(self.seed * random.uniform(0, 2 * np.pi, count))
+        )
         if size <= DRAWN:
             return cosines(size)
         return jnp.outer(cosines(-(-size // DRAWN)), cosines(DRAWN)).ravel()[:size]
@@ -73,18 +81,25 @@ class _Nudge:
 def _evaluated(closed: Any, inputs: Sequence[Any], nudge: _Nudge | None) -> list[Any]:
     """A jaxpr's outputs; without a nudge, as they are."""
     jaxpr, consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
-    known = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, inputs, strict=True))
+    known = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(
+        zip(jaxpr.invars, inputs, strict=True)
+    )
     varying = set(jaxpr.invars)
 
     def read(atom: Any) -> Any:
         return atom.val if hasattr(atom, "val") else known[atom]
 
     for equation in jaxpr.eqns:
-        which = [not hasattr(atom, "val") and atom in varying for atom in equation.invars]
+        which = [
+            not hasattr(atom, "val") and atom in varying for atom in equation.invars
+        ]
         values = [read(atom) for atom in equation.invars]
         if any(which) and nudge:
             if equation.primitive.name in SUMS.split():
-                values = [nudge(value) if varies else value for value, varies in zip(values, which, strict=True)]
+                values = [
+                    nudge(value) if varies else value
+                    for value, varies in zip(values, which, strict=True)
+                ]
             results = _equation(equation, values, nudge)
         else:
             results = _plain(equation, values)
@@ -96,8 +111,19 @@ def _evaluated(closed: Any, inputs: Sequence[Any], nudge: _Nudge | None) -> list
 def _equation(equation: Any, values: list[Any], nudge: _Nudge) -> Sequence[Any]:
     name, params = equation.primitive.name, equation.params
     if name in WRAPPERS or name in OWN_RULES:
-        held = next((params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in params), None)
-        return _plain(equation, values) if held is None else _evaluated(held, values, nudge)
+        held = next(
+            (
+                params[key]
+                for key in ("jaxpr", "call_jaxpr", "fun_jaxpr")
+                if key in params
+            ),
+            None,
+        )
+        return (
+            _plain(equation, values)
+            if held is None
+            else _evaluated(held, values, nudge)
+        )
     if name in LOOPS:
         return LOOPS[name](params, values, nudge)
     results = _plain(equation, values)
@@ -107,13 +133,17 @@ def _equation(equation: Any, values: list[Any], nudge: _Nudge) -> Sequence[Any]:
 
 
 def _loses(value: Any, result: Any) -> bool:
-    floating = jnp.issubdtype(value.dtype, jnp.floating) and jnp.issubdtype(result.dtype, jnp.floating)
+    floating = jnp.issubdtype(value.dtype, jnp.floating) and jnp.issubdtype(
+        result.dtype, jnp.floating
+    )
     return bool(floating and jnp.finfo(result.dtype).eps > jnp.finfo(value.dtype).eps)
 
 
 def _plain(equation: Any, values: Sequence[Any]) -> Sequence[Any]:
     bound = equation.primitive.get_bind_params(equation.params)
-    subfunctions, params = bound if isinstance(bound, tuple) else ((), bound)  # A pair up to jax 0.9 or so.
+    subfunctions, params = (
+        bound if isinstance(bound, tuple) else ((), bound)
+    )  # A pair up to jax 0.9 or so.
     with equation.ctx.manager:
         results = equation.primitive.bind(*subfunctions, *values, **params)
     return results if equation.primitive.multiple_results else (results,)
@@ -129,27 +159,42 @@ def _scan(params: dict[str, Any], values: list[Any], nudge: _Nudge) -> list[Any]
 
     def body(state: Any, x: Any) -> Any:
         number, carried = state
-        results = _evaluated(params["jaxpr"], [*consts, *carried, *x], nudge.step(number))
+        results = _evaluated(
+            params["jaxpr"], [*consts, *carried, *x], nudge.step(number)
+        )
         return (number + 1.0, results[:num_carry]), results[num_carry:]
 
-    (_, carry), ys = jax.lax.scan(body, (0.0, carry), xs, params["length"], params["reverse"])
+    (_, carry), ys = jax.lax.scan(
+        body, (0.0, carry), xs, params["length"], params["reverse"]
+    )
     return [*carry, *ys]
 
 
 def _while(params: dict[str, Any], values: list[Any], nudge: _Nudge) -> list[Any]:
     of_test, of_body = params["cond_nconsts"], params["body_nconsts"]
-    tested, used, state = values[:of_test], values[of_test : of_test + of_body], values[of_test + of_body :]
-    goes_on = lambda state: _evaluated(params["cond_jaxpr"], [*tested, *state[1]], None)[0]
+    tested, used, state = (
+        values[:of_test],
+        values[of_test : of_test + of_body],
+        values[of_test + of_body :],
+    )
+    goes_on = lambda state: _evaluated(
+        params["cond_jaxpr"], [*tested, *state[1]], None
+    )[0]
 
     def body(state: Any) -> Any:
         number, carried = state
-        return number + 1.0, _evaluated(params["body_jaxpr"], [*used, *carried], nudge.step(number))
+        return number + 1.0, _evaluated(
+            params["body_jaxpr"], [*used, *carried], nudge.step(number)
+        )
 
     return jax.lax.while_loop(goes_on, body, (0.0, state))[1]
 
 
 def _cond(params: dict[str, Any], values: list[Any], nudge: _Nudge) -> list[Any]:
-    branches = [lambda *given, held=held: _evaluated(held, given, nudge) for held in params["branches"]]
+    branches = [
+        lambda *given, held=held: _evaluated(held, given, nudge)
+        for held in params["branches"]
+    ]
     return jax.lax.switch(values[0], branches, *values[1:])
 
 

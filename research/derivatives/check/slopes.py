@@ -6,7 +6,9 @@ import numpy as np
 
 LEVELS = 27  # Steps h = 1, 1/2, ..., 2^-26, in units of the direction.
 STEPS = 2.0 ** -np.arange(LEVELS)
-OFFSETS = np.concatenate([-STEPS, [0.0], STEPS[::-1]])  # Where the line is sampled, ascending.
+OFFSETS = np.concatenate(
+    [-STEPS, [0.0], STEPS[::-1]]
+)  # Where the line is sampled, ascending.
 NUDGED = np.arange(0, LEVELS, 4)  # Levels at which rounding is measured.
 NUDGED_OFFSETS = np.concatenate([-STEPS[NUDGED], STEPS[NUDGED][::-1]])
 _DEPTH = 4  # Richardson's extrapolations.
@@ -48,12 +50,21 @@ class Slope(NamedTuple):
 
     def agrees_with(self, rate: float, gap: float) -> bool:
         """Whether the smallest steps at which noise is well below a gap show a rate, to a quarter of it."""
-        seen = np.flatnonzero(np.isfinite(self.central) & (_SAME * self.unsure < gap))[-_FEW:]
-        return len(seen) == _FEW and bool((np.abs(self.central[seen] - rate) < gap / 4).all())
+        seen = np.flatnonzero(np.isfinite(self.central) & (_SAME * self.unsure < gap))[
+            -_FEW:
+        ]
+        return len(seen) == _FEW and bool(
+            (np.abs(self.central[seen] - rate) < gap / 4).all()
+        )
 
     def contradicts(self, jump: float) -> bool:
         """Whether a step at which such a jump would be seen shows less than half of it."""
-        return bool(((_SAME * self.unsure < 0.25 * abs(jump)) & (np.abs(self.bends) < 0.5 * abs(jump))).any())
+        return bool(
+            (
+                (_SAME * self.unsure < 0.25 * abs(jump))
+                & (np.abs(self.bends) < 0.5 * abs(jump))
+            ).any()
+        )
 
 
 def slope_at_middle(values: np.ndarray, rounding: float | np.ndarray) -> Slope:
@@ -77,14 +88,28 @@ def slope_at_middle(values: np.ndarray, rounding: float | np.ndarray) -> Slope:
         value, error = _extrapolated(central, noise)
         change = spread(values)
         if change and scatter > max(1e-3 * change, 100 * float(np.min(rounding))):
-            error = float("inf")  # It jumps, or it changes faster than the smallest step: its slope is not seen.
+            error = float(
+                "inf"
+            )  # It jumps, or it changes faster than the smallest step: its slope is not seen.
         forward, backward = (right - middle) / STEPS, (middle - left) / STEPS
         bends, unsure = forward - backward, noise / STEPS
         jump, level = _jump(bends, unsure)
-    return Slope(value, error, noise, jump, float(backward[level]), float(forward[level]), bends, unsure, central)
+    return Slope(
+        value,
+        error,
+        noise,
+        jump,
+        float(backward[level]),
+        float(forward[level]),
+        bends,
+        unsure,
+        central,
+    )
 
 
-def noise_of_levels(nudged: np.ndarray, values: np.ndarray, floor: float, epsilon: float) -> np.ndarray:
+def noise_of_levels(
+    nudged: np.ndarray, values: np.ndarray, floor: float, epsilon: float
+) -> np.ndarray:
     """Return the rounding of one value at each of STEPS: as measured, and at least ε times the values there.
 
     Args:
@@ -98,11 +123,15 @@ def noise_of_levels(nudged: np.ndarray, values: np.ndarray, floor: float, epsilo
     left, right = values[:LEVELS], values[LEVELS + 1 :][::-1]
     with np.errstate(all="ignore"):
         sizes = np.maximum(_finite(np.abs(left)), _finite(np.abs(right)))
-        slopes = np.maximum(_finite(np.abs(np.diff(left))), _finite(np.abs(np.diff(right)))) / -np.diff(STEPS)
+        slopes = np.maximum(
+            _finite(np.abs(np.diff(left))), _finite(np.abs(np.diff(right)))
+        ) / -np.diff(STEPS)
         # x itself is rounded, by ε of its size, which is about a step of 1.
         least = np.maximum(epsilon / 2 * (sizes + np.append(slopes, 0.0)), floor)
         two = _finite(nudged).reshape(2, -1)
-        measured = np.maximum(np.sqrt((two[0] ** 2 + two[1][::-1] ** 2) / 2), np.finfo(float).tiny)
+        measured = np.maximum(
+            np.sqrt((two[0] ** 2 + two[1][::-1] ** 2) / 2), np.finfo(float).tiny
+        )
     between = np.exp(np.interp(np.arange(LEVELS), NUDGED, np.log(measured)))
     return np.maximum.accumulate(np.maximum(least, between)[::-1])[::-1]
 
@@ -120,7 +149,9 @@ def remainder_slope(values: np.ndarray, derivative: float, noise: np.ndarray) ->
       The power, or NaN where fewer than four steps show a remainder.
     """
     with np.errstate(all="ignore"):
-        remainder = np.abs(values[LEVELS + 1 :][::-1] - values[LEVELS] - STEPS * derivative)
+        remainder = np.abs(
+            values[LEVELS + 1 :][::-1] - values[LEVELS] - STEPS * derivative
+        )
         seen = np.flatnonzero(np.isfinite(remainder) & (remainder > 20 * noise))
     if len(seen) < 4 or seen[-1] - seen[-4] != 3:
         return float("nan")
@@ -146,8 +177,15 @@ def _extrapolated(central: np.ndarray, noise: np.ndarray) -> tuple[float, float]
     for j in range(1, _DEPTH + 1):
         longer = (4**j * column[1:] - column[:-1]) / (4**j - 1)
         moved = (4**j * moved[1:] + moved[:-1]) / (4**j - 1)  # By noise, at most.
-        error = _truncation(np.maximum(np.abs(longer - column[1:]), np.abs(longer - column[:-1])), j) + moved / 2
-        fine = np.isfinite(error) & _agrees_with_smaller_steps(longer, error, central, noise, j)
+        error = (
+            _truncation(
+                np.maximum(np.abs(longer - column[1:]), np.abs(longer - column[:-1])), j
+            )
+            + moved / 2
+        )
+        fine = np.isfinite(error) & _agrees_with_smaller_steps(
+            longer, error, central, noise, j
+        )
         error = np.where(fine, error, np.inf)
         k = int(np.argmin(error))
         if error[k] < best[1]:
@@ -164,11 +202,17 @@ def _truncation(distances: np.ndarray, j: int) -> np.ndarray:
     """
     fallen = np.concatenate([[0.0], distances[:-1]]) / 4**j
     grown = np.append(distances[1:], 0.0) / 2
-    return np.where(np.isnan(distances), np.inf, np.fmax(distances, np.fmax(fallen, grown)))
+    return np.where(
+        np.isnan(distances), np.inf, np.fmax(distances, np.fmax(fallen, grown))
+    )
 
 
 def _agrees_with_smaller_steps(
-    longer: np.ndarray, error: np.ndarray, central: np.ndarray, noise: np.ndarray, j: int
+    longer: np.ndarray,
+    error: np.ndarray,
+    central: np.ndarray,
+    noise: np.ndarray,
+    j: int,
 ) -> np.ndarray:
     """Whether central differences at smaller steps come no further from an entry than the one at its own step.
 
@@ -195,7 +239,9 @@ def _jump(differences: np.ndarray, unsure: np.ndarray) -> tuple[float, int]:
         return 0.0, k
     without_curvature = 2 * differences[k - 3 : k + 1] - differences[k - 4 : k]
     jump = float(np.median(without_curvature))
-    stays = np.ptp(without_curvature) < 0.3 * abs(jump) and abs(jump) > 0.5 * abs(differences[k])
+    stays = np.ptp(without_curvature) < 0.3 * abs(jump) and abs(jump) > 0.5 * abs(
+        differences[k]
+    )
     beyond = slice(k + 1, None)
     agrees = ~(np.abs(differences[beyond] - jump) > _SAME * unsure[beyond])
     return (float(differences[k]), k) if stays and agrees.all() else (0.0, k)

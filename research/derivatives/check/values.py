@@ -3,9 +3,18 @@
 import numpy as np
 
 from research.derivatives.check.line import Line
-from research.derivatives.check.slopes import Slope, noise_of_levels, remainder_slope, slope_at_middle, spread
+from research.derivatives.check.slopes import (
+    Slope,
+    noise_of_levels,
+    remainder_slope,
+    slope_at_middle,
+    spread,
+)
 
-SHORTER = (2.0**-20, 2.0**-40)  # Lengths of the longest step, where those of the size of x find f rough,
+SHORTER = (
+    2.0**-20,
+    2.0**-40,
+)  # Lengths of the longest step, where those of the size of x find f rough,
 LONGER = (2.0**6, 2.0**12)  # or so flat that rounding hides its slope.
 OTHER = 0.7  # Length of the steps that confirm what the first ones find.
 
@@ -18,8 +27,23 @@ class Values:
       change: How far the values spread over steps of the size of x.
     """
 
-    def __init__(self, line: Line, v: np.ndarray, w: np.ndarray, eps: float, size: float, seed: int):
-        self._line, self._v, self._w, self._eps, self._size, self._seed = line, v, w, eps, size, seed
+    def __init__(
+        self,
+        line: Line,
+        v: np.ndarray,
+        w: np.ndarray,
+        eps: float,
+        size: float,
+        seed: int,
+    ):
+        self._line, self._v, self._w, self._eps, self._size, self._seed = (
+            line,
+            v,
+            w,
+            eps,
+            size,
+            seed,
+        )
         self._length, (self.slope, self._values) = 1.0, self._at(1.0)
         self.change = spread(self._values)
 
@@ -49,15 +73,21 @@ class Values:
         if self.slope.jump:
             return other.contradicts(self.slope.jump)
         apart = abs(other.value - self.slope.value)
-        return other.error < self.slope.error and (length < 1 or not apart > other.error + self.slope.error)
+        return other.error < self.slope.error and (
+            length < 1 or not apart > other.error + self.slope.error
+        )
 
     def confirm(self) -> None:
         """Widens the error, and drops a jump, where steps of another length do not bear it out."""
         again, _ = self._at(OTHER * self._length)
-        jump, error = self.slope.jump, max(self.slope.error, again.error, abs(again.value - self.slope.value))
+        jump, error = (
+            self.slope.jump,
+            max(self.slope.error, again.error, abs(again.value - self.slope.value)),
+        )
         stays = jump and abs(again.jump - jump) < 0.3 * abs(jump)
         self.slope = self.slope._replace(
-            error=self.slope.error if np.isnan(error) else error, jump=jump if stays else 0.0
+            error=self.slope.error if np.isnan(error) else error,
+            jump=jump if stays else 0.0,
         )
 
     def deny(self, rates: list[float]) -> None:
@@ -66,9 +96,14 @@ class Values:
         Args:
           rates: What the derivative says, where it is off.
         """
-        for length in (self._length, *(short for short in SHORTER if short < self._length)):
+        for length in (
+            self._length,
+            *(short for short in SHORTER if short < self._length),
+        ):
             slope, _ = self._at(length)
-            if any(slope.agrees_with(rate, abs(rate - self.slope.value)) for rate in rates):
+            if any(
+                slope.agrees_with(rate, abs(rate - self.slope.value)) for rate in rates
+            ):
                 self.slope = self.slope._replace(error=float("inf"))
                 return
 

@@ -61,16 +61,35 @@ class CostRatio(NamedTuple):
     def text(self) -> str:
         """A sentence with the ratios, then both costs in a table."""
         rows: list[tuple[str, ...]] = [
-            ("", "flops", "transcendentals", "bytes", "temporary bytes", "compile s", "wall s")
+            (
+                "",
+                "flops",
+                "transcendentals",
+                "bytes",
+                "temporary bytes",
+                "compile s",
+                "wall s",
+            )
         ]
         for name, found in (("f", self.function), ("derivative", self.transformed)):
             rows.append((name, *(f"{value:.4g}" for value in found[:6])))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        table = [
+            "  ".join(
+                cell.ljust(w) for cell, w in zip(row, widths, strict=True)
+            ).rstrip()
+            for row in rows
+        ]
         loops = self.function.unknown_loops or self.transformed.unknown_loops
-        note = ["The trips of a while loop are not known: its body is counted once."] if loops else []
+        note = (
+            ["The trips of a while loop are not known: its body is counted once."]
+            if loops
+            else []
+        )
         said = f"The derivative takes {self.flops:.2f} times the operations of f, {self.bytes:.2f} times the bytes"
-        return "\n".join([f"{said} and {self.wall:.2f} times the seconds.", *note, *table])
+        return "\n".join(
+            [f"{said} and {self.wall:.2f} times the seconds.", *note, *table]
+        )
 
 
 def cost(f: Callable, *args: Any, seconds: float = 0.2) -> Cost:
@@ -105,11 +124,19 @@ def cost(f: Callable, *args: Any, seconds: float = 0.2) -> Cost:
     temporary = float(getattr(memory, "temp_size_in_bytes", float("nan")))
     wall = _fastest(lambda: jax.block_until_ready(compiled(*args)), seconds)
     return Cost(
-        counted.flops, counted.transcendentals, counted.bytes, temporary, compile_seconds, wall, counted.unknown_loops
+        counted.flops,
+        counted.transcendentals,
+        counted.bytes,
+        temporary,
+        compile_seconds,
+        wall,
+        counted.unknown_loops,
     )
 
 
-def cost_ratio(transform: Callable, f: Callable, *args: Any, seconds: float = 0.2) -> CostRatio:
+def cost_ratio(
+    transform: Callable, f: Callable, *args: Any, seconds: float = 0.2
+) -> CostRatio:
     """How many times f the cost of transform(f) is, both at the same arguments.
 
     For a gradient in reverse mode theory allows at most 4 in operations, 5 with memory traffic (Baur & Strassen, 1983;

@@ -34,9 +34,15 @@ def scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
     return len(consts.vals), len(carry.vals)
 
 
-def alive(jaxpr: Any, wanted: list[bool] | None = None) -> Iterator[tuple[Any, list[bool]]]:
+def alive(
+    jaxpr: Any, wanted: list[bool] | None = None
+) -> Iterator[tuple[Any, list[bool]]]:
     """The equations that some wanted output depends on, last first, each with which of its own outputs are wanted."""
-    outputs = jaxpr.outvars if wanted is None else [o for o, want in zip(jaxpr.outvars, wanted, strict=True) if want]
+    outputs = (
+        jaxpr.outvars
+        if wanted is None
+        else [o for o, want in zip(jaxpr.outvars, wanted, strict=True) if want]
+    )
     needed = {v for v in outputs if not hasattr(v, "val")}
     for equation in jaxpr.eqns[::-1]:
         of_own = [v in needed for v in equation.outvars]
@@ -69,7 +75,10 @@ def _precisions(jaxpr: Any, active: list[bool]) -> set[Any]:
         depends |= set(equation.outvars)
         found |= {v.aval.dtype for v in equation.outvars if _is_floating(v)}
         for within in inner(equation):
-            found |= _precisions(within, of_inputs if is_wrapper(equation) else [True] * len(within.invars))
+            found |= _precisions(
+                within,
+                of_inputs if is_wrapper(equation) else [True] * len(within.invars),
+            )
     return found
 
 

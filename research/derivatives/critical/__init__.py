@@ -17,12 +17,22 @@ from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import scalar, title
 from research.sizes import check_room
 
-__all__ = ["CriticalPoint", "CriticalPoints", "classify_critical_point", "critical_points", "grid_of_starts"]
+__all__ = [
+    "CriticalPoint",
+    "CriticalPoints",
+    "classify_critical_point",
+    "critical_points",
+    "grid_of_starts",
+]
 
-AWAY = 0.1 * 2.0 ** -np.arange(40)  # Over the scale: distances at which a gradient must be long against the one left.
+AWAY = 0.1 * 2.0 ** -np.arange(
+    40
+)  # Over the scale: distances at which a gradient must be long against the one left.
 
 
-def critical_points(f: Callable, starts: Any, bounds: Any, *, separation: Any = 1e-5) -> CriticalPoints:
+def critical_points(
+    f: Callable, starts: Any, bounds: Any, *, separation: Any = 1e-5
+) -> CriticalPoints:
     """The critical points of f that Newton's method reaches from the given starts, each classified.
 
     ∇f = 0 is solved from all starts at once by undamped Newton steps, by damped ones, x <- x - s H⁺ ∇f with the s among 1, 1/2,
@@ -67,13 +77,19 @@ def critical_points(f: Callable, starts: Any, bounds: Any, *, separation: Any = 
     separation = _separation(separation, widths)
     unit = power_of_two(widths)
     land = Landscape(scalar(f, "critical_points"), unit, starts.dtype)
-    with np.errstate(all="ignore"):  # What overflows or is not finite is dropped or counted.
-        points, counts = found_points(land, starts / unit, bounds / unit[:, None], separation / unit)
+    with np.errstate(
+        all="ignore"
+    ):  # What overflows or is not finite is dropped or counted.
+        points, counts = found_points(
+            land, starts / unit, bounds / unit[:, None], separation / unit
+        )
         made = [described(land, point) for point in points]
     return CriticalPoints(sorted(made, key=lambda point: point.value), **counts)
 
 
-def classify_critical_point(f: Callable, x: Any, *, tolerance: float = 1e-6, scale: Any = None) -> CriticalPoint:
+def classify_critical_point(
+    f: Callable, x: Any, *, tolerance: float = 1e-6, scale: Any = None
+) -> CriticalPoint:
     """Classify the critical point x: minimum, maximum, saddle or degenerate; then describe f around it.
 
     The Hessian decides in the directions where the gradient around x changes as it predicts, at some distance that is long
@@ -104,7 +120,9 @@ def classify_critical_point(f: Callable, x: Any, *, tolerance: float = 1e-6, sca
     check_numbers("x", x)
     x = np.asarray(x) if not isinstance(x, jax.Array) else x
     if not jnp.issubdtype(x.dtype, jnp.floating) or x.ndim > 1:
-        raise NotInexactError(f"x must be floating numbers of shape (n,); got {x.dtype} of shape {x.shape}.")
+        raise NotInexactError(
+            f"x must be floating numbers of shape (n,); got {x.dtype} of shape {x.shape}."
+        )
     checked = scalar(f if x.ndim else lambda y: f(y[0]), "classify_critical_point")
     x = np.atleast_1d(np.asarray(x))
     if not x.size:
@@ -119,7 +137,11 @@ def classify_critical_point(f: Callable, x: Any, *, tolerance: float = 1e-6, sca
         length, most = _slopes(land, y)
         (curvature,) = curvatures(land, y[None], wary=True)
         point = judged(land, y, curvature)
-        doubtful = point.evidence is not None and not point.evidence.kind and not vanishes(land, y, curvature)
+        doubtful = (
+            point.evidence is not None
+            and not point.evidence.kind
+            and not vanishes(land, y, curvature)
+        )
         if length and (doubtful or not length <= tolerance * most):
             raise ValueError(
                 f"x must be a critical point of {title(f)}; its gradient there has length {length:.3g}, against {most:.3g} "
@@ -142,7 +164,11 @@ def grid_of_starts(bounds: Any, per_axis: int | Sequence[int]) -> np.ndarray:
     """
     check_numbers("bounds", bounds, ndim=2)
     check_numbers("per_axis", per_axis, kinds="iu")
-    for entry in per_axis if isinstance(per_axis, list | tuple | np.ndarray) and np.ndim(per_axis) else [per_axis]:
+    for entry in (
+        per_axis
+        if isinstance(per_axis, list | tuple | np.ndarray) and np.ndim(per_axis)
+        else [per_axis]
+    ):
         check_count("per_axis", entry)
     bounds = np.asarray(bounds, float)
     if (
@@ -156,38 +182,61 @@ def grid_of_starts(bounds: Any, per_axis: int | Sequence[int]) -> np.ndarray:
         )
     numbers = np.broadcast_to(per_axis, len(bounds))
     check_room(f"per_axis={per_axis}", *(max(1, int(k)) for k in numbers), len(bounds))
-    axes = [low + (high - low) * (np.arange(k) + 0.5) / k for (low, high), k in zip(bounds, numbers, strict=True)]
-    return np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
+    axes = [
+        low + (high - low) * (np.arange(k) + 0.5) / k
+        for (low, high), k in zip(bounds, numbers, strict=True)
+    ]
+    return np.stack(
+        [axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1
+    )
 
 
 def _checked(starts: Any, bounds: Any) -> tuple[np.ndarray, np.ndarray]:
     check_numbers("bounds", bounds, ndim=2)
     check_numbers("starts", starts)
     bounds, starts = np.asarray(bounds, float), np.asarray(starts)
-    if bounds.ndim != 2 or bounds.shape[1] != 2 or not (bounds[:, 0] < bounds[:, 1]).all():
-        raise ValueError(f"bounds must be (low, high) with low < high for each coordinate; got {bounds.tolist()}.")
+    if (
+        bounds.ndim != 2
+        or bounds.shape[1] != 2
+        or not (bounds[:, 0] < bounds[:, 1]).all()
+    ):
+        raise ValueError(
+            f"bounds must be (low, high) with low < high for each coordinate; got {bounds.tolist()}."
+        )
     if not np.isfinite(bounds).all():
-        raise ValueError(f"bounds must be finite, for their widths are the units of length; got {bounds.tolist()}.")
+        raise ValueError(
+            f"bounds must be finite, for their widths are the units of length; got {bounds.tolist()}."
+        )
     if starts.ndim != 2 or starts.shape[1] != len(bounds) or not len(starts):
         raise ValueError(
             f"starts must have the shape (k, {len(bounds)}), a row for each start; got {starts.shape}. "
             "One start is starts=[x]; grid_of_starts(bounds, per_axis) makes a lattice."
         )
     if not np.isfinite(np.asarray(starts)).all():
-        raise ValueError("starts must be finite; got a NaN or an infinity among them. Leave those starts out.")
+        raise ValueError(
+            "starts must be finite; got a NaN or an infinity among them. Leave those starts out."
+        )
     if not jnp.issubdtype(starts.dtype, jnp.floating):
-        raise NotInexactError(f"starts must be floating numbers; got {starts.dtype}. Write 3.0, not 3.")
+        raise NotInexactError(
+            f"starts must be floating numbers; got {starts.dtype}. Write 3.0, not 3."
+        )
     starts = starts.astype(jax.dtypes.canonicalize_dtype(starts.dtype))
     bad = np.flatnonzero(~np.isfinite(starts.astype(float)).all(axis=1))
     if bad.size:
-        raise ValueError(f"starts must be finite; got starts[{bad[0]}]={starts[bad[0]].tolist()}.")
+        raise ValueError(
+            f"starts must be finite; got starts[{bad[0]}]={starts[bad[0]].tolist()}."
+        )
     return starts, bounds
 
 
 def _separation(separation: Any, widths: np.ndarray) -> np.ndarray:
     """The separation in each coordinate."""
     given = np.asarray(separation, float)
-    if given.shape not in ((), widths.shape) or not (given > 0).all() or not np.isfinite(given).all():
+    if (
+        given.shape not in ((), widths.shape)
+        or not (given > 0).all()
+        or not np.isfinite(given).all()
+    ):
         raise ValueError(
             f"separation must be positive, one number in widths of the bounds or {len(widths)} in the coordinates' units; got "
             f"separation={separation}."
@@ -199,14 +248,26 @@ def _scale(scale: Any, x: np.ndarray) -> np.ndarray:
     if scale is None:
         return 1 + np.abs(x.astype(float))
     given = np.asarray(scale, float)
-    if given.shape not in ((), x.shape) or not (given > 0).all() or not np.isfinite(given).all():
-        raise ValueError(f"scale must be positive, one number or {x.size} of them; got scale={scale}.")
+    if (
+        given.shape not in ((), x.shape)
+        or not (given > 0).all()
+        or not np.isfinite(given).all()
+    ):
+        raise ValueError(
+            f"scale must be positive, one number or {x.size} of them; got scale={scale}."
+        )
     return np.broadcast_to(given, x.shape)
 
 
 def _slopes(land: Landscape, y: np.ndarray) -> tuple[float, float]:
     """How long the gradient is at y, and how long it gets nearby."""
-    steps = AWAY[:, None, None] * np.concatenate([np.eye(len(y)), -np.eye(len(y))])[None]
-    slopes = land.at(np.concatenate([y[None], y + steps.reshape(-1, len(y))]))[1] / land.unit
+    steps = (
+        AWAY[:, None, None] * np.concatenate([np.eye(len(y)), -np.eye(len(y))])[None]
+    )
+    slopes = (
+        land.at(np.concatenate([y[None], y + steps.reshape(-1, len(y))]))[1] / land.unit
+    )
     lengths = np.linalg.norm(slopes, axis=1)
-    return float(lengths[0]), float(lengths[1:][np.isfinite(lengths[1:])].max(initial=0.0))
+    return float(lengths[0]), float(
+        lengths[1:][np.isfinite(lengths[1:])].max(initial=0.0)
+    )

@@ -8,10 +8,12 @@ from research.derivatives.critical.curvature import Curvature
 from research.derivatives.critical.landscape import Landscape
 from research.derivatives.critical.sampling import Evidence, evidence
 
-COARSE = 2.0 ** np.arange(
-    2, -42, -2
+COARSE = (
+    2.0 ** np.arange(2, -42, -2)
 )  # Balls in which the Hessian's change is sampled first, in the landscape's smallest unit;
-FINE = 2.0 ** (np.arange(8, -1, -1) / 4)  # then, over the largest coarse one that its own change allows.
+FINE = 2.0 ** (
+    np.arange(8, -1, -1) / 4
+)  # then, over the largest coarse one that its own change allows.
 SAMPLES = 24  # Pairs of opposite directions.
 POWERS = {
     1: "distance itself",
@@ -72,7 +74,11 @@ class Judged(NamedTuple):
 
 def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judged:
     """Return the kind of the point y with this curvature."""
-    if curvature is None or not curvature.loose.shape[1] or len({*curvature.signs}) == 2:
+    if (
+        curvature is None
+        or not curvature.loose.shape[1]
+        or len({*curvature.signs}) == 2
+    ):
         return Judged(y, curvature, None)
     return Judged(y, curvature, evidence(land, y, curvature))
 
@@ -84,13 +90,22 @@ def described(land: Landscape, point: Judged) -> CriticalPoint:
         value, slope, _ = (part[0] for part in land.at(point.y[None]))
         norm, values = float(np.linalg.norm(slope / unit)), np.full(len(unit), np.nan)
         note = "undecided: the Hessian is not finite"
-        return CriticalPoint(_x(land, point.y), float(value), norm, values, "degenerate", 0.0, 0, note)
+        return CriticalPoint(
+            _x(land, point.y), float(value), norm, values, "degenerate", 0.0, 0, note
+        )
     value, slope, hessian = point.curvature[:3]
     values = np.linalg.eigvalsh(hessian / unit / unit[:, None])
     kind, order, note = _words(point, point.curvature)
     radius = _newton_radius(land, point.y, hessian) if point.regular else 0.0
     return CriticalPoint(
-        _x(land, point.y), float(value), float(np.linalg.norm(slope / unit)), values, kind, radius, order, note
+        _x(land, point.y),
+        float(value),
+        float(np.linalg.norm(slope / unit)),
+        values,
+        kind,
+        radius,
+        order,
+        note,
     )
 
 
@@ -102,19 +117,37 @@ def _words(point: Judged, curvature: Curvature) -> tuple[str, int, str]:
     """(kind, order, note)."""
     signs = {*curvature.signs}
     if point.regular:
-        return {frozenset({1.0}): "minimum", frozenset({-1.0}): "maximum"}.get(frozenset(signs), "saddle"), 2, ""
+        return (
+            {frozenset({1.0}): "minimum", frozenset({-1.0}): "maximum"}.get(
+                frozenset(signs), "saddle"
+            ),
+            2,
+            "",
+        )
     if len(signs) == 2:
         return "degenerate", 2, "a saddle: the Hessian has eigenvalues of both signs"
     seen = point.evidence
     if seen is None or seen.kind in ("", "flat"):
-        return "degenerate", 0, f"undecided: {seen.reason if seen else 'nothing was sampled'}"
-    power = round(seen.power) if np.isfinite(seen.power) and abs(seen.power - round(seen.power)) < 0.1 else 0
+        return (
+            "degenerate",
+            0,
+            f"undecided: {seen.reason if seen else 'nothing was sampled'}",
+        )
+    power = (
+        round(seen.power)
+        if np.isfinite(seen.power) and abs(seen.power - round(seen.power)) < 0.1
+        else 0
+    )
     if seen.smooth and power == 3 and seen.kind == "no extremum":
         return "degenerate", 3, "no extremum: the third derivative does not vanish"
     name = seen.kind if seen.kind == "no extremum" else f"a {seen.kind}"
     if seen.smooth and power == 4 and seen.kind != "no extremum":
         return "degenerate", 4, f"{name} by the fourth derivative"
-    like = f", like the {POWERS[power]}" + (" of the distance" if power > 1 else "") if power in POWERS else ""
+    like = (
+        f", like the {POWERS[power]}" + (" of the distance" if power > 1 else "")
+        if power in POWERS
+        else ""
+    )
     return "degenerate", 0, f"{name}: {HOW[seen.kind]}{like}"
 
 
@@ -124,7 +157,9 @@ def _newton_radius(land: Landscape, y: np.ndarray, hessian: np.ndarray) -> float
     return _largest(land, y, hessian, best * FINE, SAMPLES) or best / 4 if best else 0.0
 
 
-def _largest(land: Landscape, y: np.ndarray, hessian: np.ndarray, radii: np.ndarray, samples: int) -> float:
+def _largest(
+    land: Landscape, y: np.ndarray, hessian: np.ndarray, radii: np.ndarray, samples: int
+) -> float:
     """The largest of falling radii r with r <= 2 / (3 β L), L from samples at r; 0 if there is none."""
     unit = land.unit.astype(float)
     least = np.abs(np.linalg.eigvalsh(hessian / unit / unit[:, None])).min()
@@ -135,6 +170,10 @@ def _largest(land: Landscape, y: np.ndarray, hessian: np.ndarray, radii: np.ndar
     change = (land.hessians(points)[2] - hessian) / unit / unit[:, None]
     finite = np.isfinite(change).all(axis=(1, 2))
     norms = np.linalg.norm(np.where(finite[:, None, None], change, 0.0), 2, axis=(1, 2))
-    lipschitz = np.where(finite, norms, np.inf).reshape(len(radii), -1).max(axis=1) / radii
-    fits = np.logical_and.accumulate((3 * lipschitz * radii <= 2 * least)[::-1])[::-1]  # In all smaller balls, too.
+    lipschitz = (
+        np.where(finite, norms, np.inf).reshape(len(radii), -1).max(axis=1) / radii
+    )
+    fits = np.logical_and.accumulate((3 * lipschitz * radii <= 2 * least)[::-1])[
+        ::-1
+    ]  # In all smaller balls, too.
     return float(radii[fits][0]) if fits.any() else 0.0

@@ -7,10 +7,12 @@ import numpy as np
 
 from research.derivatives.critical.landscape import Landscape
 
-RADII = 2.0 ** -np.arange(
-    0, 110
+RADII = (
+    2.0 ** -np.arange(0, 110)
 )  # Where the gradient is compared with the Hessian; a fixed wide range needs no scale of f.
-LARGER = 2.0**-10  # Where the Hessian grows to this over ε times an eigenvalue, that may be left of terms that cancel.
+LARGER = (
+    2.0**-10
+)  # Where the Hessian grows to this over ε times an eigenvalue, that may be left of terms that cancel.
 CLEAR = 8.0  # It then must be so many times what larger roundings change it by.
 CHANGE = 0.25  # A Hessian that predicts the gradient's change to this share is confirmed at that radius.
 RUN = 3  # Radii in a row, each half of the one before, at which it must be.
@@ -40,20 +42,31 @@ class Curvature(NamedTuple):
     radius: np.ndarray
 
 
-def curvatures(land: Landscape, points: np.ndarray, wary: bool = False) -> list[Curvature | None]:
+def curvatures(
+    land: Landscape, points: np.ndarray, wary: bool = False
+) -> list[Curvature | None]:
     """The confirmed and the other directions at each row of points; None where the Hessian is not finite.
 
     With wary, the noise of the Hessian is always measured, else where it grows so much nearby that it may matter.
     """
     values, gradients, hessians = land.hessians(points)
     return [
-        _split(land, y, value, gradient, hessian, wary) if np.isfinite(hessian).all() else None
-        for y, value, gradient, hessian in zip(points, values, gradients, hessians, strict=True)
+        _split(land, y, value, gradient, hessian, wary)
+        if np.isfinite(hessian).all()
+        else None
+        for y, value, gradient, hessian in zip(
+            points, values, gradients, hessians, strict=True
+        )
     ]
 
 
 def _split(
-    land: Landscape, y: np.ndarray, value: float, gradient: np.ndarray, hessian: np.ndarray, wary: bool
+    land: Landscape,
+    y: np.ndarray,
+    value: float,
+    gradient: np.ndarray,
+    hessian: np.ndarray,
+    wary: bool,
 ) -> Curvature:
     scale = equilibrium(hessian)
     spectrum, vectors = np.linalg.eigh(scale[:, None] * hessian * scale)
@@ -62,16 +75,22 @@ def _split(
     size = np.abs(spectrum)
     candidates = np.flatnonzero(size > 10 * land.eps * size.max())
     radius = np.zeros(len(y))
-    checked = _by_direction(around, vectors[:, candidates], spectrum[candidates], land.eps)
+    checked = _by_direction(
+        around, vectors[:, candidates], spectrum[candidates], land.eps
+    )
     noise = np.zeros(len(y))
     if wary or any(suspect for *_, suspect in checked):
-        noise = CLEAR * np.abs(np.einsum("ik,mij,jk->mk", vectors, land.noise(y)[1], vectors)).max(axis=0)
+        noise = CLEAR * np.abs(
+            np.einsum("ik,mij,jk->mk", vectors, land.noise(y)[1], vectors)
+        ).max(axis=0)
     for k, (ratio, opposed, _) in zip(candidates, checked, strict=True):
         newton = abs(vectors[:, k] @ gradient) / size[k]
         radius[k] = 0.0 if opposed or size[k] <= noise[k] else _confirmed(ratio, newton)
     sure = radius > 0
     firm = vectors[:, sure] / np.sqrt(size[sure])
-    if sure.sum() > 1 and not _holds_between(around, firm, radius[sure] * np.sqrt(size[sure])):
+    if sure.sum() > 1 and not _holds_between(
+        around, firm, radius[sure] * np.sqrt(size[sure])
+    ):
         sure = np.zeros_like(sure)
     reach = (radius * np.sqrt(size))[sure]
     return Curvature(
@@ -103,15 +122,23 @@ def equilibrium(hessian: np.ndarray) -> np.ndarray:
     return np.ldexp(1.0, np.rint(np.log2(scale)).astype(int))
 
 
-def _mismatch(land, y, value, gradient, hessian, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _mismatch(
+    land, y, value, gradient, hessian, steps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """At each step d: how far dᵀ(∇f(y+d) - ∇f(y)) is from dᵀHd, how far f(y+d) is from its parabola, and the first itself.
 
     NaN where rounding changes d; the second is 0 where the rounding of f hides it.
     """
     there, d = land.moved(y, steps)
     size = np.linalg.norm(steps, axis=1)
-    ok = (np.abs(d - steps) <= REPRESENTED * np.abs(steps).max(axis=1, keepdims=True)).all(axis=1) & (size > 0)
-    slope, off, values = np.full(len(d), np.nan), np.full(len(d), np.nan), np.full(len(d), np.nan)
+    ok = (
+        np.abs(d - steps) <= REPRESENTED * np.abs(steps).max(axis=1, keepdims=True)
+    ).all(axis=1) & (size > 0)
+    slope, off, values = (
+        np.full(len(d), np.nan),
+        np.full(len(d), np.nan),
+        np.full(len(d), np.nan),
+    )
     if not ok.any():
         return slope, off, values
     f, g, _ = land.at(there[ok])
@@ -135,18 +162,33 @@ def _by_direction(
     it, values of f do not.
     """
     n, count = vectors.shape
-    steps = np.concatenate([sign * vectors.T[:, None, :] * RADII[None, :, None] for sign in (1.0, -1.0)])
-    off, values, slope = (part.reshape(2, count, len(RADII)) for part in around(steps.reshape(-1, n)))
+    steps = np.concatenate(
+        [sign * vectors.T[:, None, :] * RADII[None, :, None] for sign in (1.0, -1.0)]
+    )
+    off, values, slope = (
+        part.reshape(2, count, len(RADII)) for part in around(steps.reshape(-1, n))
+    )
     unit = np.abs(eigenvalues)[:, None] * RADII**2
     other_sign = -slope * np.sign(eigenvalues)[:, None] / unit
     ratio, value_ratio = (off / unit).max(axis=0), (values / unit).max(axis=0)
     out = []
     for k in range(count):
         with np.errstate(invalid="ignore"):
-            good, against = ratio[k] <= CHANGE, ((other_sign[:, k] > 0.5) & (other_sign[:, k] < 2)).all(axis=0)
-        denied = bool(good.any()) and value_ratio[k][np.flatnonzero(good)[0]] > 2 * CHANGE
+            good, against = (
+                ratio[k] <= CHANGE,
+                ((other_sign[:, k] > 0.5) & (other_sign[:, k] < 2)).all(axis=0),
+            )
+        denied = (
+            bool(good.any()) and value_ratio[k][np.flatnonzero(good)[0]] > 2 * CHANGE
+        )
         suspect = bool((np.abs(slope[:, k]).min(axis=0) > LARGER / eps * unit[k]).any())
-        out.append((ratio[k], denied or bool((np.convolve(against, np.ones(4), "valid") == 4).any()), suspect))
+        out.append(
+            (
+                ratio[k],
+                denied or bool((np.convolve(against, np.ones(4), "valid") == 4).any()),
+                suspect,
+            )
+        )
     return out
 
 
@@ -167,7 +209,9 @@ def _holds_between(around, firm: np.ndarray, reach: np.ndarray) -> bool:
     with np.errstate(invalid="ignore"):
         good = (off <= CHANGE * radii[:, None] ** 2).all(axis=1)
     runs = np.flatnonzero(np.convolve(good, np.ones(RUN), "valid") == RUN)
-    return bool(runs.size) and bool((values[runs[0]] <= 2 * CHANGE * radii[runs[0]] ** 2).all())
+    return bool(runs.size) and bool(
+        (values[runs[0]] <= 2 * CHANGE * radii[runs[0]] ** 2).all()
+    )
 
 
 @functools.cache
@@ -181,7 +225,12 @@ def directions(n: int) -> np.ndarray:
         half[0], half[8] = (1.0, 0.0), (0.0, 1.0)
     else:
         drawn = np.random.default_rng(0).normal(size=(24, n))
-        pairs = [np.eye(n)[i] + s * np.eye(n)[j] for i in range(n) for j in range(i) for s in (1, -1)][:32]
+        pairs = [
+            np.eye(n)[i] + s * np.eye(n)[j]
+            for i in range(n)
+            for j in range(i)
+            for s in (1, -1)
+        ][:32]
         half = np.concatenate([np.eye(n), pairs, drawn])
         half /= np.linalg.norm(half, axis=1, keepdims=True)
     return np.concatenate([half, -half])

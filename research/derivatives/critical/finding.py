@@ -9,7 +9,9 @@ from research.derivatives.critical.walking import Walks, length, newton_lengths,
 
 FLAT = 0.55  # ε to this power (2e-9): a gradient that short, over the longest one at a start, may have vanished.
 ARRIVED = 1e-3  # A Newton step that short, in the landscape's units, may have arrived.
-NEAR = 2.0 ** -np.arange(5, 45)  # How far away a gradient must be long against the one that is left, and
+NEAR = 2.0 ** -np.arange(
+    5, 45
+)  # How far away a gradient must be long against the one that is left, and
 SMALL = 8.0  # how many times as long, on both sides: on a slope or in a tail it is not.
 TINY = 1e-5  # A coordinate, in the landscape's units, that may be 0.
 ROUNDED = 16.0  # A gradient of so many roundings has vanished, too.
@@ -22,21 +24,31 @@ def found_points(
     """The distinct critical points inside the bounds, and how many starts came to which end."""
     led = walks(land, starts)
     ends, slope = _snapped(
-        land, np.concatenate([walk.ends for walk in led]), np.concatenate([walk.slope for walk in led])
+        land,
+        np.concatenate([walk.ends for walk in led]),
+        np.concatenate([walk.slope for walk in led]),
     )
     slack = 64 * land.eps * np.abs(bounds).max(axis=1)
-    inside = ((ends >= bounds[:, 0] - slack) & (ends <= bounds[:, 1] + slack)).all(axis=1)
-    longest = np.linalg.norm(np.nan_to_num(land.at(starts)[1], posinf=0, neginf=0), axis=1).max()
+    inside = ((ends >= bounds[:, 0] - slack) & (ends <= bounds[:, 1] + slack)).all(
+        axis=1
+    )
+    longest = np.linalg.norm(
+        np.nan_to_num(land.at(starts)[1], posinf=0, neginf=0), axis=1
+    ).max()
     short = slope <= land.eps**FLAT * longest
     hopeful = np.isfinite(slope) & inside
     hopeful[hopeful] = short[hopeful] | (newton_lengths(land, ends[hopeful]) <= ARRIVED)
     group, leaders = _groups(ends, slope, hopeful, separation)
-    points, fates = _judged_leaders(land, ends[leaders], short[leaders], group.reshape(len(led), -1))
+    points, fates = _judged_leaders(
+        land, ends[leaders], short[leaders], group.reshape(len(led), -1)
+    )
     fate = np.array([*fates, ""], object)[group].reshape(len(led), -1)
     return points, _counts(led, fate, inside.reshape(len(led), -1))
 
 
-def _snapped(land: Landscape, ends: np.ndarray, slope: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _snapped(
+    land: Landscape, ends: np.ndarray, slope: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Ends with tiny coordinates set to 0, where that does not lengthen the gradient: a degenerate point is reached no closer."""
     snapped = np.where(np.abs(ends) <= TINY, 0.0, ends)
     there = length(*land.at(snapped)[:2])
@@ -51,7 +63,9 @@ def _groups(
     group, leaders = np.full(len(ends), -1), []
     for i in np.argsort(slope, kind="stable"):
         if hopeful[i]:
-            near = np.flatnonzero(np.linalg.norm((ends[leaders] - ends[i]) / separation, axis=1) <= 1)
+            near = np.flatnonzero(
+                np.linalg.norm((ends[leaders] - ends[i]) / separation, axis=1) <= 1
+            )
             group[i] = near[0] if near.size else len(leaders)
             leaders += [] if near.size else [i]
     return group, leaders
@@ -67,7 +81,9 @@ def _judged_leaders(
     """
     points, fates, reached = [], [""] * len(y), np.zeros(group.shape[1], bool)
     known = curvatures(land, y) if len(y) else []
-    regular = [curvature is not None and not curvature.loose.shape[1] for curvature in known]
+    regular = [
+        curvature is not None and not curvature.loose.shape[1] for curvature in known
+    ]
     for i in sorted(range(len(y)), key=lambda i: not regular[i]):
         members = (group == i).any(axis=0)
         if not regular[i]:
@@ -90,7 +106,9 @@ def _is_same(y: np.ndarray, point: Judged) -> bool:
     return bool(point.evidence and np.abs(y - point.y).max() <= point.evidence.distance)
 
 
-def _neighbours(land: Landscape, y: np.ndarray, ways: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _neighbours(
+    land: Landscape, y: np.ndarray, ways: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Steps at all near distances along ways (w, n) and against them, with f and its gradient there: (2, w, r, ...)."""
     steps = NEAR[None, None, :, None] * np.stack([ways, -ways])[:, :, None, :]
     value, slope, _ = land.at(y + steps.reshape(-1, len(y)))
@@ -115,7 +133,9 @@ def vanishes(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> boo
         + land.eps * np.abs(curvature.loose.T) @ np.abs(curvature.hessian) @ np.abs(y)
     )
     _, _, slope = _neighbours(land, y, curvature.loose.T)
-    change = np.abs(np.einsum("swrn,nw->swr", slope - curvature.gradient, curvature.loose))
+    change = np.abs(
+        np.einsum("swrn,nw->swr", slope - curvature.gradient, curvature.loose)
+    )
     grown = np.where(np.isfinite(change), change, 0.0).min(axis=0).max(axis=1)
     return bool(((left <= rounding) | (SMALL * left <= grown)).all())
 
@@ -126,7 +146,9 @@ def _counts(led: list[Walks], fate: np.ndarray, inside: np.ndarray) -> dict[str,
     broken = np.array([walk.broken for walk in led]).any(axis=0)
     outside = ~inside.any(axis=0)
     out, left = {}, np.ones(len(converged), bool)
-    for name, met in zip(FATES, (converged, flat, broken, outside, np.ones_like(left)), strict=True):
+    for name, met in zip(
+        FATES, (converged, flat, broken, outside, np.ones_like(left)), strict=True
+    ):
         out[name] = int((left & met).sum())
         left &= ~met
     return out

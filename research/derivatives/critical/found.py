@@ -24,18 +24,27 @@ class CriticalPoints(tuple):
     not_finite: int
     flat: int
 
-    def __new__(cls, points: Iterable[CriticalPoint], **counts: int) -> "CriticalPoints":
+    def __new__(
+        cls, points: Iterable[CriticalPoint], **counts: int
+    ) -> "CriticalPoints":
         """The points, with the numbers of starts by name."""
         made = super().__new__(cls, points)
         for name in ("converged", "outside", "stalled", "not_finite", "flat"):
             setattr(made, name, int(counts.get(name, 0)))
-        made.starts = made.converged + made.outside + made.stalled + made.not_finite + made.flat
+        made.starts = (
+            made.converged + made.outside + made.stalled + made.not_finite + made.flat
+        )
         return made
 
     def text(self) -> str:
         """The points, one a line, and what became of the starts."""
-        lines = [f"{len(self)} critical point{'' if len(self) == 1 else 's'} found from {self.starts} starts."]
-        lines += [f"  {_kind(point)} at {_numbers(point.x)}, f = {point.value:.6g}" for point in self]
+        lines = [
+            f"{len(self)} critical point{'' if len(self) == 1 else 's'} found from {self.starts} starts."
+        ]
+        lines += [
+            f"  {_kind(point)} at {_numbers(point.x)}, f = {point.value:.6g}"
+            for point in self
+        ]
         lines += [f"  {number} {words}" for number, words in self._fates() if number]
         return "\n".join(lines)
 
@@ -48,7 +57,10 @@ class CriticalPoints(tuple):
                 self.not_finite,
                 "met a place where f or its gradient is not finite: no critical point there can be found.",
             ),
-            (self.flat, "lie where f does not change at all; such points are not listed."),
+            (
+                self.flat,
+                "lie where f does not change at all; such points are not listed.",
+            ),
         ]
 
     def __str__(self) -> str:

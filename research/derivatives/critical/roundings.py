@@ -10,7 +10,12 @@ import numpy as np
 
 SIGNS = 61  # Random signs for each evaluation; the operations take them in turn.
 WRAPPERS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
-SUMS = ("dot_general", "reduce_sum", "cumsum", "conv_general_dilated")  # They round inside, too.
+SUMS = (
+    "dot_general",
+    "reduce_sum",
+    "cumsum",
+    "conv_general_dilated",
+)  # They round inside, too.
 EXACT = (  # They move numbers, or compare them.
     *(
         "neg",
@@ -49,7 +54,15 @@ EXACT = (  # They move numbers, or compare them.
         "ceil",
         "round",
     ),
-    *("real", "imag", "split", "argmax", "argmin", "select_and_scatter_add", "reduce_precision"),
+    *(
+        "real",
+        "imag",
+        "split",
+        "argmax",
+        "argmin",
+        "select_and_scatter_add",
+        "reduce_precision",
+    ),
 )
 
 
@@ -62,7 +75,9 @@ def with_larger_roundings(f: Callable) -> Callable:
 
     def noisy(signs: jax.Array, *args: Any) -> Any:
         closed, shape = jax.make_jaxpr(f, return_shape=True)(*args)
-        outputs = _walk(closed.jaxpr, closed.consts, jax.tree.leaves(args), _factors(signs))
+        outputs = _walk(
+            closed.jaxpr, closed.consts, jax.tree.leaves(args), _factors(signs)
+        )
         return jax.tree.unflatten(jax.tree.structure(shape), outputs)
 
     return noisy
@@ -76,17 +91,32 @@ def _factors(signs: jax.Array) -> Callable:
         if not jnp.issubdtype(jnp.result_type(value), jnp.floating):
             return value
         shape, index = jnp.shape(value), next(turn)
-        pattern = np.random.default_rng(index).choice([-2.0, 2.0], shape) * float(jnp.finfo(value.dtype).eps)
-        return value * (1 + signs[index % SIGNS].astype(value.dtype) * jnp.asarray(pattern, value.dtype))
+        pattern = np.random.default_rng(index).choice([-2.0, 2.0], shape) * float(
+            jnp.finfo(value.dtype).eps
+        )
+        return value * (
+            1
+            + signs[index % SIGNS].astype(value.dtype)
+            * jnp.asarray(pattern, value.dtype)
+        )
 
     return changed
 
 
-def _walk(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Any], changed: Callable) -> list[Any]:
-    known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
+def _walk(
+    jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Any], changed: Callable
+) -> list[Any]:
+    known = dict(
+        zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True)
+    )
     for equation in jaxpr.eqns:
-        values = [atom.val if hasattr(atom, "val") else known[atom] for atom in equation.invars]
-        known.update(zip(equation.outvars, _result(equation, values, changed), strict=True))
+        values = [
+            atom.val if hasattr(atom, "val") else known[atom]
+            for atom in equation.invars
+        ]
+        known.update(
+            zip(equation.outvars, _result(equation, values, changed), strict=True)
+        )
     return [atom.val if hasattr(atom, "val") else known[atom] for atom in jaxpr.outvars]
 
 
@@ -94,12 +124,18 @@ def _result(equation: Any, values: list[Any], changed: Callable) -> Sequence[Any
     name, params = equation.primitive.name, equation.params
     inner = params.get("jaxpr", params.get("call_jaxpr")) if name in WRAPPERS else None
     if inner is not None:
-        closed = inner if hasattr(inner, "consts") else jax.extend.core.ClosedJaxpr(inner, ())
+        closed = (
+            inner
+            if hasattr(inner, "consts")
+            else jax.extend.core.ClosedJaxpr(inner, ())
+        )
         return _walk(closed.jaxpr, closed.consts, values, changed)
     if name in SUMS:
         values = [changed(values[0]), *values[1:]]
     bound = equation.primitive.get_bind_params(params)
-    subfunctions, params = bound if isinstance(bound, tuple) else ((), bound)  # A pair up to jax 0.9 or so.
+    subfunctions, params = (
+        bound if isinstance(bound, tuple) else ((), bound)
+    )  # A pair up to jax 0.9 or so.
     with equation.ctx.manager:
         results = equation.primitive.bind(*subfunctions, *values, **params)
     results = tuple(results) if equation.primitive.multiple_results else (results,)

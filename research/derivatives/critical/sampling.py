@@ -11,16 +11,26 @@ import numpy as np
 
 from research.derivatives.critical.curvature import Curvature, directions
 from research.derivatives.critical.landscape import Landscape
-from research.derivatives.critical.reduced import Reduced, Rises, balance, noise_of_gradient
+from research.derivatives.critical.reduced import (
+    Reduced,
+    Rises,
+    balance,
+    noise_of_gradient,
+)
 
 ON_LINE = 0.5 * 2.0 ** (-np.arange(0, 480) / 2)  # Distances, falling.
 ON_SPHERE = 0.5 * 2.0 ** -np.array([*range(20), *range(20, 64, 4)])
-ROUNDS, SEEDS = 10, 4  # Of refining an extreme direction, and how many are refined on each sphere.
+ROUNDS, SEEDS = (
+    10,
+    4,
+)  # Of refining an extreme direction, and how many are refined on each sphere.
 SETTLED = 0.1  # A refined extreme that its last round moved by more than this share is not known.
 ALIKE = 0.1  # Rises on opposite sides that differ by less, over their sum, are those of a smooth function.
 RUN = 4  # Distances in a row (octaves; half octaves count half) that must say the same.
 LEAST_POWER = 1.2  # By which f rises and falls around a critical point.
-STEADY = 0.8  # How much the power of the distance by which f rises may change over a run.
+STEADY = (
+    0.8  # How much the power of the distance by which f rises may change over a run.
+)
 
 
 class Evidence(NamedTuple):
@@ -45,20 +55,38 @@ class Evidence(NamedTuple):
 def evidence(land: Landscape, y: np.ndarray, curvature: Curvature) -> Evidence:
     """How f rises around y in the directions that the Hessian does not decide."""
     if curvature.loose.shape[1] > 1:
-        curvature = curvature._replace(loose=curvature.loose * balance(Reduced(land, y, curvature)))
+        curvature = curvature._replace(
+            loose=curvature.loose * balance(Reduced(land, y, curvature))
+        )
     reduced = Reduced(land, y, curvature)
     if curvature.signs.size and not reduced.firm_around():
-        everything = np.concatenate([curvature.firm / np.abs(curvature.firm).max(axis=0), curvature.loose], axis=1)
-        reduced = Reduced(
-            land, y, curvature._replace(signs=curvature.signs[:0], firm=curvature.firm[:, :0], loose=everything)
+        everything = np.concatenate(
+            [curvature.firm / np.abs(curvature.firm).max(axis=0), curvature.loose],
+            axis=1,
         )
-    return _on_line(reduced) if reduced.curvature.loose.shape[1] == 1 else _on_spheres(reduced)
+        reduced = Reduced(
+            land,
+            y,
+            curvature._replace(
+                signs=curvature.signs[:0], firm=curvature.firm[:, :0], loose=everything
+            ),
+        )
+    return (
+        _on_line(reduced)
+        if reduced.curvature.loose.shape[1] == 1
+        else _on_spheres(reduced)
+    )
 
 
 def _on_line(reduced: Reduced) -> Evidence:
-    rises = reduced.rises(np.broadcast_to([[[1.0], [-1.0]]], (len(ON_LINE), 2, 1)), ON_LINE)
+    rises = reduced.rises(
+        np.broadcast_to([[[1.0], [-1.0]]], (len(ON_LINE), 2, 1)), ON_LINE
+    )
     signs = rises.signs
-    words = ["?" if 0 in pair else {2: "+", -2: "-", 0: "m"}[int(sum(pair))] for pair in signs]
+    words = [
+        "?" if 0 in pair else {2: "+", -2: "-", 0: "m"}[int(sum(pair))]
+        for pair in signs
+    ]
     run, reason = _run(words, 2 * RUN)
     if run is None:
         return _nothing(reduced, rises) if reason is None else _undecided(reason)
@@ -69,11 +97,20 @@ def _on_line(reduced: Reduced) -> Evidence:
     odd = np.abs(size[:, 0] - size[:, 1]) / size.sum(axis=1)
     word = words[run.start]
     if word == "m" and not _flattens(size, ON_LINE[run]):
-        return _undecided("f rises and falls in proportion to the distance, so the gradient does not vanish")
+        return _undecided(
+            "f rises and falls in proportion to the distance, so the gradient does not vanish"
+        )
     if not steady or (word != "m" and odd[-1] > 0.02 and odd[-1] > 1.5 * odd[0]):
-        return _undecided("another power of the distance takes over where rounding hides f", float(ON_LINE[run][-1]))
+        return _undecided(
+            "another power of the distance takes over where rounding hides f",
+            float(ON_LINE[run][-1]),
+        )
     return Evidence(
-        _kind(word, reduced, up=False, down=False), power, bool(odd[-1] < ALIKE), float(ON_LINE[run][-1]), ""
+        _kind(word, reduced, up=False, down=False),
+        power,
+        bool(odd[-1] < ALIKE),
+        float(ON_LINE[run][-1]),
+        "",
     )
 
 
@@ -83,33 +120,68 @@ def _on_spheres(reduced: Reduced) -> Evidence:
     if not grid.signs.any():
         return _nothing(reduced, grid)
     low, high = (_extreme_of_grid(grid, sign) for sign in (1.0, -1.0))
-    if {_word(*parts) for parts in zip(grid.signs, low.signs, high.signs, strict=True)} != {"m"}:
+    if {
+        _word(*parts) for parts in zip(grid.signs, low.signs, high.signs, strict=True)
+    } != {"m"}:
         noise = noise_of_gradient(grid.error, radii)
-        low, high = (_extreme(reduced, grid, radii, noise, sign) for sign in (1.0, -1.0))
-    words = [_word(*parts) for parts in zip(grid.signs, low.signs, high.signs, strict=True)]
+        low, high = (
+            _extreme(reduced, grid, radii, noise, sign) for sign in (1.0, -1.0)
+        )
+    words = [
+        _word(*parts) for parts in zip(grid.signs, low.signs, high.signs, strict=True)
+    ]
     run, reason = _run(words, RUN)
     if run is None:
-        return _undecided(reason or "f does not change beyond rounding in some direction")
+        return _undecided(
+            reason or "f does not change beyond rounding in some direction"
+        )
     if _contradicted(grid, run):
         return _undecided("values of f contradict its derivatives")
-    power, steady = _power(np.abs(np.stack([low.rise[run, 0], high.rise[run, 0]], axis=1)), radii[run])
-    if "m" in words[run] and not _flattens(np.abs(np.stack([low.rise[run, 0], high.rise[run, 0]], axis=1)), radii[run]):
-        return _undecided("f rises and falls in proportion to the distance, so the gradient does not vanish")
+    power, steady = _power(
+        np.abs(np.stack([low.rise[run, 0], high.rise[run, 0]], axis=1)), radii[run]
+    )
+    if "m" in words[run] and not _flattens(
+        np.abs(np.stack([low.rise[run, 0], high.rise[run, 0]], axis=1)), radii[run]
+    ):
+        return _undecided(
+            "f rises and falls in proportion to the distance, so the gradient does not vanish"
+        )
     if not steady:
-        return _undecided("another power of the distance takes over where rounding hides f", float(radii[run][-1]))
+        return _undecided(
+            "another power of the distance takes over where rounding hides f",
+            float(radii[run][-1]),
+        )
     pairs = np.concatenate(
-        [grid.rise[run].reshape(RUN, 2, -1), low.rise[run, :2, None], high.rise[run, :2, None]], axis=2
+        [
+            grid.rise[run].reshape(RUN, 2, -1),
+            low.rise[run, :2, None],
+            high.rise[run, :2, None],
+        ],
+        axis=2,
     )
     signs = np.concatenate(
-        [grid.signs[run].reshape(RUN, 2, -1), low.signs[run, :2, None], high.signs[run, :2, None]], axis=2
+        [
+            grid.signs[run].reshape(RUN, 2, -1),
+            low.signs[run, :2, None],
+            high.signs[run, :2, None],
+        ],
+        axis=2,
     )
     alike, most = np.abs(pairs[-1, 0] - pairs[-1, 1]).max(), np.abs(pairs[-1]).max()
     opposite = np.abs(pairs[-1, 0] + pairs[-1, 1]).max()
     word = words[run.start]
     both = signs.sum(axis=1)
-    up, down = (bool((both == double).any(axis=1).sum() >= RUN / 2) for double in (2, -2))
+    up, down = (
+        bool((both == double).any(axis=1).sum() >= RUN / 2) for double in (2, -2)
+    )
     kind = _kind(word, reduced, up, down)
-    return Evidence(kind, power, bool(min(alike, opposite) < 2 * ALIKE * most), float(radii[run][-1]), "")
+    return Evidence(
+        kind,
+        power,
+        bool(min(alike, opposite) < 2 * ALIKE * most),
+        float(radii[run][-1]),
+        "",
+    )
 
 
 def _contradicted(rises: Rises, run: slice) -> bool:
@@ -138,7 +210,9 @@ def _extreme_of_grid(grid: Rises, sign: float) -> Rises:
     return Rises(*(part[rows[:, None], columns] for part in grid))
 
 
-def _extreme(reduced: Reduced, grid: Rises, radii: np.ndarray, noise: np.ndarray, sign: float) -> Rises:
+def _extreme(
+    reduced: Reduced, grid: Rises, radii: np.ndarray, noise: np.ndarray, sign: float
+) -> Rises:
     """The least rise (sign 1) or the greatest (sign -1) at each radius, in column 0, and that in the opposite direction.
 
     The lowest directions of the grid are refined in cones that narrow. One that still falls in the last round is hidden.
@@ -154,10 +228,16 @@ def _extreme(reduced: Reduced, grid: Rises, radii: np.ndarray, noise: np.ndarray
         tried /= np.linalg.norm(tried, axis=3, keepdims=True)
         flat = tried.reshape(len(radii), -1, n)
         found = reduced.rises(flat, radii, noise)
-        heights = np.where(np.isfinite(found.error), sign * found.rise, np.inf).reshape(tried.shape[:3])
+        heights = np.where(np.isfinite(found.error), sign * found.rise, np.inf).reshape(
+            tried.shape[:3]
+        )
         best = heights.argmin(axis=2)
         column = np.arange(seeds.shape[1])[None]
-        seeds, before, value = tried[rows, column, best], value, heights[rows, column, best]
+        seeds, before, value = (
+            tried[rows, column, best],
+            value,
+            heights[rows, column, best],
+        )
         cone /= 3.0 if n == 2 else 2.0
     first = value.argmin(axis=1)
     chosen = seeds[rows[:, 0], first]
@@ -173,7 +253,9 @@ def _offsets(n: int, turn: int) -> np.ndarray:
     """Steps on the sphere's tangent (their part along the direction does no harm)."""
     if n == 2:
         ring = np.linspace(-1, 1, 9)
-        return np.concatenate([np.stack([ring, np.zeros(9)], 1), np.stack([np.zeros(9), ring], 1)])
+        return np.concatenate(
+            [np.stack([ring, np.zeros(9)], 1), np.stack([np.zeros(9), ring], 1)]
+        )
     drawn = np.random.default_rng(turn).normal(size=(15, n)) / np.sqrt(n)
     return np.concatenate([np.zeros((1, n)), drawn, np.eye(n), -np.eye(n)])
 
@@ -206,7 +288,9 @@ def _power(size: np.ndarray, radii: np.ndarray) -> tuple[float, bool]:
     """The power of the distance in each column, nan if they differ, and whether none of them changes over the radii."""
     with np.errstate(divide="ignore"):
         powers = np.diff(np.log2(size), axis=0) / np.diff(np.log2(radii))[:, None]
-    steady = bool((np.ptp(powers, axis=0) <= STEADY).all()) and bool((powers > 0.3).all())
+    steady = bool((np.ptp(powers, axis=0) <= STEADY).all()) and bool(
+        (powers > 0.3).all()
+    )
     middle = np.median(powers, axis=0)
     return (float(middle.mean()) if np.ptp(middle) < 0.3 else np.nan), steady
 
@@ -220,15 +304,28 @@ def _flattens(size: np.ndarray, radii: np.ndarray) -> bool:
 def _run(words: list[str], length: int) -> tuple[slice | None, str | None]:
     """The run of equal words at the smallest distances (None and why not, if there is none)."""
     for last in range(len(words) - 1, length - 2, -1):
-        if words[last] != "?" and {*words[last - length + 1 : last + 1]} == {words[last]}:
-            below = [word for word in words[last + 1 :] if word not in ("?", words[last])]
+        if words[last] != "?" and {*words[last - length + 1 : last + 1]} == {
+            words[last]
+        }:
+            below = [
+                word for word in words[last + 1 :] if word not in ("?", words[last])
+            ]
             if len(below) <= 2:
                 return slice(last - length + 1, last + 1), None
             break
     known = {*words} - {"?"}
-    return None, "the sign of what f changes by varies with the distance" if known else None
+    return (
+        None,
+        "the sign of what f changes by varies with the distance" if known else None,
+    )
 
 
 def _nothing(reduced: Reduced, rises: Rises) -> Evidence:
-    flat = not rises.rise.any() and not reduced.curvature.gradient.any() and not reduced.curvature.hessian.any()
-    return _undecided("f does not change beyond rounding")._replace(kind="flat" if flat else "")
+    flat = (
+        not rises.rise.any()
+        and not reduced.curvature.gradient.any()
+        and not reduced.curvature.hessian.any()
+    )
+    return _undecided("f does not change beyond rounding")._replace(
+        kind="flat" if flat else ""
+    )

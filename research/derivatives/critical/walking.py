@@ -10,8 +10,12 @@ DAMPED, UNDAMPED = (
     30,
     60,
 )  # Steps at most. Undamped ones divide the distance to a point of multiplicity m by m / (m - 1) each.
-SHARES = 2.0 ** -np.arange(11)  # Of a Newton step; the one that leaves the shortest gradient is taken.
-DAMPING = 10.0 ** -np.arange(0, 9, 2)  # Of Levenberg and Marquardt, over the largest eigenvalue.
+SHARES = 2.0 ** -np.arange(
+    11
+)  # Of a Newton step; the one that leaves the shortest gradient is taken.
+DAMPING = 10.0 ** -np.arange(
+    0, 9, 2
+)  # Of Levenberg and Marquardt, over the largest eigenvalue.
 LONGEST = 1.0  # An undamped step, in units of the landscape.
 
 
@@ -38,7 +42,9 @@ class Model(NamedTuple):
 
     def newton_moves(self, eps: float) -> np.ndarray:
         """H⁺ ∇f, shape (k, n)."""
-        small = np.abs(self.values) <= eps * np.abs(self.values).max(axis=1, keepdims=True)
+        small = np.abs(self.values) <= eps * np.abs(self.values).max(
+            axis=1, keepdims=True
+        )
         inverse = np.where(small, 0.0, 1 / np.where(small, 1.0, self.values))
         along = np.einsum("kij,ki->kj", self.vectors, self.gradients)
         return np.einsum("kij,kj->ki", self.vectors, inverse * along)
@@ -80,7 +86,11 @@ def _undamped(land: Landscape, starts: np.ndarray) -> Walks:
         moves = model.newton_moves(land.eps)
         moves *= LONGEST / np.maximum(LONGEST, np.abs(moves).max(axis=1, keepdims=True))
         there = land.rounded(y[rows] - moves).astype(float)
-        going = np.isfinite(here) & (here > 0) & (np.abs(there - y[rows]) > land.eps * np.abs(there)).any(axis=1)
+        going = (
+            np.isfinite(here)
+            & (here > 0)
+            & (np.abs(there - y[rows]) > land.eps * np.abs(there)).any(axis=1)
+        )
         y[rows] = there
         active[rows] = going
     return Walks(ends, slope, broken)
@@ -97,10 +107,16 @@ def _damped(land: Landscape, starts: np.ndarray) -> Walks:
             break
         _, model = _model(land, y[rows])
         moves = np.concatenate(
-            [SHARES[None, :, None] * model.newton_moves(land.eps)[:, None, :], model.damped_moves()], 1
+            [
+                SHARES[None, :, None] * model.newton_moves(land.eps)[:, None, :],
+                model.damped_moves(),
+            ],
+            1,
         )
         trials = land.rounded(y[rows, None, :] - moves).astype(float)
-        lengths = length(*land.at(trials.reshape(-1, y.shape[1]))[:2]).reshape(moves.shape[:2])
+        lengths = length(*land.at(trials.reshape(-1, y.shape[1]))[:2]).reshape(
+            moves.shape[:2]
+        )
         best, row = lengths.argmin(axis=1), np.arange(len(rows))
         shorter = lengths[row, best] < slope[rows]
         y[rows[shorter]] = trials[row, best][shorter]
@@ -114,14 +130,18 @@ def newton_lengths(land: Landscape, y: np.ndarray) -> np.ndarray:
     if not len(y):
         return np.zeros(0)
     values, model = _model(land, y)
-    return np.where(np.isfinite(values), np.abs(model.newton_moves(land.eps)).max(axis=1), np.inf)
+    return np.where(
+        np.isfinite(values), np.abs(model.newton_moves(land.eps)).max(axis=1), np.inf
+    )
 
 
 def _model(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Model]:
     values, gradients, hessians = land.hessians(y)
     finite = np.isfinite(hessians).all(axis=(1, 2)) & np.isfinite(gradients).all(axis=1)
     spectrum, vectors = np.linalg.eigh(np.where(finite[:, None, None], hessians, 0.0))
-    return np.where(finite, values, np.nan), Model(np.where(finite[:, None], gradients, 0.0), spectrum, vectors)
+    return np.where(finite, values, np.nan), Model(
+        np.where(finite[:, None], gradients, 0.0), spectrum, vectors
+    )
 
 
 def length(values: np.ndarray, gradients: np.ndarray) -> np.ndarray:

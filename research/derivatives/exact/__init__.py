@@ -19,7 +19,12 @@ from research.derivatives.exact.arguments import (
     size,
     title,
 )
-from research.derivatives.exact.modes import Mode, ModeName, chosen_mode, differentiated_in
+from research.derivatives.exact.modes import (
+    Mode,
+    ModeName,
+    chosen_mode,
+    differentiated_in,
+)
 
 __all__ = [
     "Mode",
@@ -61,8 +66,14 @@ def derivative(f: Callable, x: Any, order: int = 1) -> Any:
       [8.0, 12.0, 12.0, 6.0, 0.0]
     """
     check_callable("f", f, "x")
-    if not isinstance(order, int | np.integer) or isinstance(order, bool) or not 0 <= order <= MOST_ORDER:
-        raise ValueError(f"order must be a whole number from 0 on, at most {MOST_ORDER}; got order={shown(order)}.")
+    if (
+        not isinstance(order, int | np.integer)
+        or isinstance(order, bool)
+        or not 0 <= order <= MOST_ORDER
+    ):
+        raise ValueError(
+            f"order must be a whole number from 0 on, at most {MOST_ORDER}; got order={shown(order)}."
+        )
     x = floating(x, "x")
     if not isinstance(x, jax.Array) or x.shape:
         raise NotScalarError(
@@ -205,9 +216,17 @@ def hessian_diagonal(f: Callable, x: Any) -> Any:
         return unravel(flat)
 
     def along(unit: jax.Array) -> jax.Array:
-        return derivative(lambda t: checked(unravel(flat + t * unit)), jnp.zeros((), flat.dtype), order=2)
+        return derivative(
+            lambda t: checked(unravel(flat + t * unit)),
+            jnp.zeros((), flat.dtype),
+            order=2,
+        )
 
-    return unravel(jax.lax.map(lambda i: along(jnp.zeros_like(flat).at[i].set(1)), jnp.arange(flat.size)))
+    return unravel(
+        jax.lax.map(
+            lambda i: along(jnp.zeros_like(flat).at[i].set(1)), jnp.arange(flat.size)
+        )
+    )
 
 
 def directional_derivative(f: Callable, x: Any, v: Any) -> Any:

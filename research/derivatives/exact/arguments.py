@@ -31,7 +31,9 @@ def floating(tree: Any, argument: str) -> Any:
             advice = "Write 3.0, not 3, or convert by jnp.asarray(..., float)."
             if not isinstance(kind, str) and jnp.issubdtype(kind, jnp.complexfloating):
                 advice = "Give real and imaginary part as two real arguments."
-            raise NotInexactError(f"{name} must be real floating numbers; got {kind}. {advice}")
+            raise NotInexactError(
+                f"{name} must be real floating numbers; got {kind}. {advice}"
+            )
         return jnp.asarray(leaf)
 
     return jax.tree_util.tree_map_with_path(checked, tree)
@@ -77,7 +79,9 @@ def scalar(f: Callable, name: str) -> Callable:
 def refuse_integer_outputs(value: Any) -> None:
     """Raises NotInexactError where a leaf of what f gives is not real floating."""
     if value is None:
-        raise NotInexactError("f must give real floating numbers; it gives None. Does it end in a return?")
+        raise NotInexactError(
+            "f must give real floating numbers; it gives None. Does it end in a return?"
+        )
     for leaf in jax.tree.leaves(value):
         kind = leaf.dtype if isinstance(leaf, jax.ShapeDtypeStruct) else kind_of(leaf)
         if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.floating):
@@ -102,8 +106,13 @@ def point_and_direction(x: Any, v: Any) -> tuple[Any, Any]:
     """x and v, floating and of the same structure and shapes."""
     x, v = floating(x, "x"), floating(v, "v")
     same = jax.tree.structure(x) == jax.tree.structure(v)
-    if not same or any(a.shape != b.shape for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(v), strict=True)):
-        raise ValueError(f"v must have the structure and the shapes of x; x is {described(x)} and v is {described(v)}.")
+    if not same or any(
+        a.shape != b.shape
+        for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(v), strict=True)
+    ):
+        raise ValueError(
+            f"v must have the structure and the shapes of x; x is {described(x)} and v is {described(v)}."
+        )
     return x, jax.tree.map(lambda a, b: b.astype(a.dtype), x, v)
 
 

@@ -55,7 +55,9 @@ def chosen_mode(f: Callable, x: Any) -> Mode:
     x = floating(x, "x")
     outputs = outputs_of(f, x)
     mode = _by_shape(size(x), size(outputs))
-    taken = _with_a_rule(f, mode.name, lambda transformed: jax.eval_shape(transformed, x))[1]
+    taken = _with_a_rule(
+        f, mode.name, lambda transformed: jax.eval_shape(transformed, x)
+    )[1]
     if taken != mode.name:
         reason = f"{title(f)} has no rule for {mode.name} mode, which {mode.reason.removeprefix('there are ')} ask for"
         return Mode(taken, mode.inputs, mode.outputs, reason)
@@ -67,14 +69,21 @@ def differentiated_in(f: Callable, x: Any, mode: str, outputs: int) -> Any:
     check_choice("mode", mode, MODES)
     if mode != "auto":
         return _transform(f, mode)(x)
-    return _with_a_rule(f, _by_shape(size(x), outputs).name, lambda transformed: transformed(x))[0]
+    return _with_a_rule(
+        f, _by_shape(size(x), outputs).name, lambda transformed: transformed(x)
+    )[0]
 
 
 def _by_shape(inputs: int, outputs: int) -> Mode:
     if inputs <= outputs:
         reason = f"there are no more inputs ({inputs}) than outputs ({outputs})"
         return Mode("forward", inputs, outputs, reason)
-    return Mode("reverse", inputs, outputs, f"there are more inputs ({inputs}) than outputs ({outputs})")
+    return Mode(
+        "reverse",
+        inputs,
+        outputs,
+        f"there are more inputs ({inputs}) than outputs ({outputs})",
+    )
 
 
 def _transform(f: Callable, mode: str) -> Callable:

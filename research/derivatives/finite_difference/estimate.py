@@ -71,7 +71,11 @@ class FiniteDifference(NamedTuple):
 
 
 def finite_difference(
-    f: Callable[[Any], Any], x: float, order: int = 1, scheme: Scheme = "auto", strict: bool = False
+    f: Callable[[Any], Any],
+    x: float,
+    order: int = 1,
+    scheme: Scheme = "auto",
+    strict: bool = False,
 ) -> FiniteDifference:
     """Return the derivative of f at x from values of f alone, with a bound on its error and a verdict.
 
@@ -134,7 +138,12 @@ def finite_difference(
     ladder = climbed(sampler, point)
     with np.errstate(all="ignore"):
         noise = noise_bounds(ladder, sampler)
-        found = _judge(ladder._replace(evaluations=sampler.evaluations), noise, order, _SIDES[scheme])
+        found = _judge(
+            ladder._replace(evaluations=sampler.evaluations),
+            noise,
+            order,
+            _SIDES[scheme],
+        )
     if strict and found.verdict != "ok":
         raise NoDerivativeError(
             f"f has no derivative of order {order} at x={point!r} that its values tell: {found.verdict}, for "
@@ -143,22 +152,33 @@ def finite_difference(
     return found
 
 
-def _judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDifference:
+def _judge(
+    ladder: Ladder, noise: np.ndarray, order: int, side: int
+) -> FiniteDifference:
     """The verdict, and the value where there is one; the order of the questions matters."""
     all_tables = tables(ladder, noise, order)
-    columns = [best_of_each_level(all_tables.left), best_of_each_level(all_tables.right)]
-    rates = [rate(table, ladder.exponents) for table in (all_tables.left, all_tables.right)]
+    columns = [
+        best_of_each_level(all_tables.left),
+        best_of_each_level(all_tables.right),
+    ]
+    rates = [
+        rate(table, ladder.exponents) for table in (all_tables.left, all_tables.right)
+    ]
     # Where the quotients do not stop changing, as those of sqrt(x) at 0, there is no derivative from that side.
     sides = [
         NOTHING if power < VANISHES else _widened(settle(column), power)
         for column, power in zip(columns, rates, strict=True)
     ]
     larger = max((abs(one.value) for one in sides if one.is_known), default=0.0)
-    left, right = (one.value if _is_told(one, larger) else float("nan") for one in sides)
+    left, right = (
+        one.value if _is_told(one, larger) else float("nan") for one in sides
+    )
 
     def result(verdict: Verdict, found: Estimate = NOTHING) -> FiniteDifference:
         step = float(ladder.steps[found.level]) if found.is_known else float("nan")
-        return FiniteDifference(found.value, found.error, step, ladder.evaluations, verdict, left, right)
+        return FiniteDifference(
+            found.value, found.error, step, ladder.evaluations, verdict, left, right
+        )
 
     values = [ladder.minus, ladder.plus]
     there = [s for s in (0, 1) if np.isfinite(values[s][:LOWEST]).all()]
@@ -172,14 +192,20 @@ def _judge(ladder: Ladder, noise: np.ndarray, order: int, side: int) -> FiniteDi
         return result("jump")
     if side:
         found = sides[wanted[0]]
-        return result("ok" if _is_told(found, _flat(ladder, order)) else "unresolved", found)
-    verdict, found = _two_sided(ladder, noise, all_tables, min(column.end for column in columns))
+        return result(
+            "ok" if _is_told(found, _flat(ladder, order)) else "unresolved", found
+        )
+    verdict, found = _two_sided(
+        ladder, noise, all_tables, min(column.end for column in columns)
+    )
     if verdict == "ok":  # Where there is a derivative, both sides have it.
         left = right = found.value
     return result(verdict, found)
 
 
-def _two_sided(ladder: Ladder, noise: np.ndarray, found: Tables, end: int) -> tuple[Verdict, Estimate]:
+def _two_sided(
+    ladder: Ladder, noise: np.ndarray, found: Tables, end: int
+) -> tuple[Verdict, Estimate]:
     """The verdict where f is continuous at x and defined on both sides, and the estimate."""
     for gap in found.gaps:
         verdict = _of_gap(gap, ladder.exponents)
@@ -191,7 +217,10 @@ def _two_sided(ladder: Ladder, noise: np.ndarray, found: Tables, end: int) -> tu
     one = _widened(settle(best_of_each_level(found.central, found.even), end), power)
     if not one.is_known:
         return "unresolved", one
-    larger = [np.abs(table.values[0, one.level :]) for table in (found.central, found.gaps[-1])]
+    larger = [
+        np.abs(table.values[0, one.level :])
+        for table in (found.central, found.gaps[-1])
+    ]
     scale = max(float(np.nanmax(larger, initial=0.0)), _flat(ladder, len(found.gaps)))
     return ("ok" if _is_told(one, scale) else "unresolved"), one
 
@@ -209,13 +238,20 @@ def _oscillates(ladder: Ladder, noise: np.ndarray) -> bool:
     least = slice(first, first + _MANY)
     if not (noise[least] > 1e3 * rounding(ladder)[least]).all():
         return False
-    return abs(np.polyfit(ladder.exponents[least], np.log2(noise[least]), 1)[0] - 1) < _STEADY
+    return (
+        abs(np.polyfit(ladder.exponents[least], np.log2(noise[least]), 1)[0] - 1)
+        < _STEADY
+    )
 
 
 def _of_gap(gap: Table, powers: np.ndarray) -> Verdict:
     """Whether the one-sided derivatives of an order are the same ("ok"), differ, or have no clear difference."""
     one = settle(best_of_each_level(gap))
-    share = abs(one.value) / max(one.error, np.finfo(np.float64).tiny) if one.is_known else 0.0
+    share = (
+        abs(one.value) / max(one.error, np.finfo(np.float64).tiny)
+        if one.is_known
+        else 0.0
+    )
     if share > _SHARP:
         return "kink"
     power, sizes = growth(np.abs(gap.values[0]), gap.noise[0], powers)
@@ -231,7 +267,10 @@ def _is_told(found: Estimate, scale: float) -> bool:
 def _flat(ladder: Ladder, order: int) -> float:
     """How large a derivative of this order counts as 0: what would change f by a tiny share over max(|x|, 1)."""
     unit = max(abs(ladder.x), 1.0)
-    near = np.append(ladder.centre, np.stack([ladder.plus, ladder.minus])[:, ladder.steps <= 2 * unit])
+    near = np.append(
+        ladder.centre,
+        np.stack([ladder.plus, ladder.minus])[:, ladder.steps <= 2 * unit],
+    )
     return _FLAT * float(np.nanmax(np.abs(near)) / np.float64(unit) ** order)
 
 
@@ -243,7 +282,9 @@ def _point(x: Any) -> float:
             "gradient of a function of several numbers call gradient(f, x)."
         )
     if not math.isfinite(float(array)):
-        raise ValueError(f"x must be finite; got x={x!r}. For a limit at infinity substitute 1 / x.")
+        raise ValueError(
+            f"x must be finite; got x={x!r}. For a limit at infinity substitute 1 / x."
+        )
     return float(array)
 
 

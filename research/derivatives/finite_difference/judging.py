@@ -49,7 +49,9 @@ def best_of_each_level(*tables: Table) -> Column:
     values = np.concatenate([table.values for table in tables])
     bounds = np.concatenate([table.bounds for table in tables])
     row = np.argmin(bounds, axis=0)[None]
-    return Column(np.take_along_axis(values, row, 0)[0], np.take_along_axis(bounds, row, 0)[0])
+    return Column(
+        np.take_along_axis(values, row, 0)[0], np.take_along_axis(bounds, row, 0)[0]
+    )
 
 
 def settle(column: Column, end: int | None = None) -> Estimate:
@@ -71,11 +73,15 @@ def settle(column: Column, end: int | None = None) -> Estimate:
     near = (np.abs(levels - levels[best]) <= 2) & (bounds <= 8 * bounds[best])
     spread = np.max(np.abs(values[near] - values[best]))
     rounding = abs(values[best]) * np.finfo(np.float64).eps
-    error = CAUTION * max(bounds[best], spread / 4) + rounding + np.finfo(np.float64).tiny
+    error = (
+        CAUTION * max(bounds[best], spread / 4) + rounding + np.finfo(np.float64).tiny
+    )
     return Estimate(float(values[best]), float(error), int(levels[best]))
 
 
-def growth(sizes: np.ndarray, noise: np.ndarray, powers: np.ndarray, levels: int = 8) -> tuple[float, np.ndarray]:
+def growth(
+    sizes: np.ndarray, noise: np.ndarray, powers: np.ndarray, levels: int = 8
+) -> tuple[float, np.ndarray]:
     """Return the power of the step with which sizes vanish at the smallest steps where they stand out from the noise.
 
     Returns:
@@ -86,11 +92,15 @@ def growth(sizes: np.ndarray, noise: np.ndarray, powers: np.ndarray, levels: int
     four = stands_out[:-3] & stands_out[1:-2] & stands_out[2:-1] & stands_out[3:]
     if not four.any():
         return float("inf"), sizes[:0]
-    clear = np.flatnonzero(stands_out & (np.arange(len(sizes)) >= np.argmax(four)))[:levels]
+    clear = np.flatnonzero(stands_out & (np.arange(len(sizes)) >= np.argmax(four)))[
+        :levels
+    ]
     typical = np.median(sizes[clear])
     lower = np.arange(len(sizes)) < clear[0]
     if np.sum(lower & (sizes + noise < typical / 2)) >= 2:
-        return float("inf"), sizes[:0]  # They vanish at steps at which they would be seen.
+        return float("inf"), sizes[
+            :0
+        ]  # They vanish at steps at which they would be seen.
     x, y = powers[clear] - np.mean(powers[clear]), np.log2(sizes[clear])
     return float(np.sum(x * y) / np.sum(x * x)), sizes[clear]
 
@@ -107,4 +117,6 @@ def jumps(ladder: Ladder, noise: np.ndarray, side: np.ndarray) -> bool:
     low = side[:LOWEST] - ladder.centre
     distance = np.median(low)
     floor = 10 * max(float(np.max(noise[:LOWEST])), ladder.epsilon * abs(ladder.centre))
-    return bool(abs(distance) > floor and np.max(np.abs(low - distance)) <= 0.1 * abs(distance))
+    return bool(
+        abs(distance) > floor and np.max(np.abs(low - distance)) <= 0.1 * abs(distance)
+    )

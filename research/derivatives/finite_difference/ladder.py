@@ -10,7 +10,9 @@ from research.derivatives.finite_difference.sampling import Sampler
 
 LOWEST = 10  # Steps, the smallest ones, at which jumps are looked for.
 APART = 4  # Doublings between one window and the next.
-WINDOW = 0.8172649105735923 * (1 + np.arange(8) / 8)  # Eight equal steps, at no distance that is a power of two.
+WINDOW = 0.8172649105735923 * (
+    1 + np.arange(8) / 8
+)  # Eight equal steps, at no distance that is a power of two.
 
 
 class Ladder(NamedTuple):
@@ -55,13 +57,17 @@ def exponents(x: float) -> np.ndarray:
     """
     small, large = -56, 3
     if abs(x) < 2.0**-1015:  # So small that there is no room for steps below it.
-        return np.concatenate([np.arange(-1020, small - 32, 32), np.arange(small, large + 1)])
+        return np.concatenate(
+            [np.arange(-1020, small - 32, 32), np.arange(small, large + 1)]
+        )
     place = int(np.floor(np.log2(abs(x))))
     lowest = max(int(np.log2(math.ulp(x))) + 2, -1070)
     own = np.arange(lowest, min(place + large, 1020) + 1)
     if own[-1] >= large:
         return own
-    return np.unique(np.concatenate([own, np.arange(max(small, place + large + 1), large + 1)]))
+    return np.unique(
+        np.concatenate([own, np.arange(max(small, place + large + 1), large + 1)])
+    )
 
 
 def reach(powers: np.ndarray) -> np.ndarray:
@@ -72,7 +78,9 @@ def reach(powers: np.ndarray) -> np.ndarray:
 def runs(flags: np.ndarray) -> np.ndarray:
     """Return how many flags in a row are set, from each on along the last axis."""
     index = np.arange(flags.shape[-1])
-    ends = np.where(flags, flags.shape[-1], index)  # The next flag that is not set, from the right.
+    ends = np.where(
+        flags, flags.shape[-1], index
+    )  # The next flag that is not set, from the right.
     return np.minimum.accumulate(ends[..., ::-1], axis=-1)[..., ::-1] - index
 
 
@@ -91,7 +99,9 @@ def climbed(sampler: Sampler, x: float) -> Ladder:
     sides = np.where(np.arange(len(places)) % 2, -1.0, 1.0) * distances[places]
     with np.errstate(all="ignore"):
         within = x + sides[:, None] * WINDOW
-        values = sampler(np.concatenate([[x], x + distances, x - distances, within.ravel()]))
+        values = sampler(
+            np.concatenate([[x], x + distances, x - distances, within.ravel()])
+        )
     finite = np.where(np.isfinite(values), values, np.nan)
     return Ladder(
         x,

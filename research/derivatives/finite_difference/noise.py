@@ -8,9 +8,13 @@ from research.derivatives.finite_difference.ladder import Ladder
 from research.derivatives.finite_difference.sampling import Sampler
 
 _ORDERS = 6  # Of the differences that are taken in a window.
-_NORMS = np.array([np.sqrt(comb(2 * m, m)) for m in range(1, _ORDERS + 1)])  # What each makes of noise of size 1.
+_NORMS = np.array(
+    [np.sqrt(comb(2 * m, m)) for m in range(1, _ORDERS + 1)]
+)  # What each makes of noise of size 1.
 _SUDDEN = 30.0  # Times the usual noise: noise that grows by less is the same noise.
-_GROWTH = np.array([16.0**m for m in range(2, 5)])  # Of differences of order 2 to 4, from one window to the next.
+_GROWTH = np.array(
+    [16.0**m for m in range(2, 5)]
+)  # Of differences of order 2 to 4, from one window to the next.
 _HOMOGENEOUS = 1 / 16  # Of |x|: the noise of f is the same at all distances below.
 _WIDE = 0.2  # Of max(|x|, 1): an f that is constant as far as that is believed to be constant.
 _NONE = 5e-324
@@ -32,9 +36,13 @@ def noise_bounds(ladder: Ladder, sampler: Sampler) -> np.ndarray:
 def rounding(ladder: Ladder) -> np.ndarray:
     """Return ε (|f| + |x f'|) / 2 at each distance: f is rounded, and so is what it computes from x, shape (levels,)."""
     outward = lambda values: np.fmax.accumulate(np.nan_to_num(values))
-    size = outward(np.fmax(np.fmax(np.abs(ladder.plus), np.abs(ladder.minus)), abs(ladder.centre)))
+    size = outward(
+        np.fmax(np.fmax(np.abs(ladder.plus), np.abs(ladder.minus)), abs(ladder.centre))
+    )
     # Between neighbours, so that a jump of f at x is not taken for a slope.
-    rises = np.abs(np.diff(np.stack([ladder.minus, ladder.plus]), axis=1)) / np.diff(ladder.steps)
+    rises = np.abs(np.diff(np.stack([ladder.minus, ladder.plus]), axis=1)) / np.diff(
+        ladder.steps
+    )
     slope = outward(np.append(np.fmax(*rises), 0.0))
     return np.maximum(ladder.epsilon / 2 * (size + abs(ladder.x) * slope), _NONE)
 
@@ -53,14 +61,22 @@ def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
                 floor[:k] = np.maximum(floor[:k], noise[j])
             continue
         lowest = max(k - 3, 0)
-        if noise[j] <= _SUDDEN * floor[k]:  # The noise of the windows before, a little larger.
+        if (
+            noise[j] <= _SUDDEN * floor[k]
+        ):  # The noise of the windows before, a little larger.
             floor[lowest:] = np.maximum(floor[lowest:], noise[j])
             continue
         # A kink or a jump of f lies in one window, and leaves the next ones as they were.
         following = range(j + 1, min(j + 3, len(noise)))
-        again = any(noise[i] > min(noise[j] / _SUDDEN, _SUDDEN * nominal[ladder.places[i]] * factor) for i in following)
+        again = any(
+            noise[i]
+            > min(noise[j] / _SUDDEN, _SUDDEN * nominal[ladder.places[i]] * factor)
+            for i in following
+        )
         # An oscillation too fast for the window looks like noise; curvature announces it in the window below.
-        grows = j > 0 and noise[j - 1] > _SUDDEN * nominal[ladder.places[j - 1]] * factor  # As that of x² sin(1 / x).
+        grows = (
+            j > 0 and noise[j - 1] > _SUDDEN * nominal[ladder.places[j - 1]] * factor
+        )  # As that of x² sin(1 / x).
         if again and not grows and not (j > 0 and grown[j - 1] >= 0.15 * noise[j]):
             floor[: k + 1] = np.maximum(floor[: k + 1], noise[j])
         if again or len(following) < 2:
@@ -81,11 +97,15 @@ def _windows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         top = np.max(np.abs(differences), axis=1)
         unit = np.where(top > 0, top, 1.0)
         largest.append(top)
-        sizes.append(unit * np.sqrt(np.mean((differences / unit[:, None]) ** 2, axis=1)) / norm)
+        sizes.append(
+            unit * np.sqrt(np.mean((differences / unit[:, None]) ** 2, axis=1)) / norm
+        )
     shows = (sizes[5] > sizes[4] / 4) & (sizes[5] > 0)
     noise = np.where(shows, 2 * np.maximum(sizes[4], sizes[5]), 0.0)
     smooth = [np.where(sizes[m] > 8 * sizes[5], largest[m], 0.0) for m in (1, 2, 3)]
-    return np.nan_to_num(noise), np.max(np.nan_to_num(np.stack(smooth)) * _GROWTH[:, None], axis=0)
+    return np.nan_to_num(noise), np.max(
+        np.nan_to_num(np.stack(smooth)) * _GROWTH[:, None], axis=0
+    )
 
 
 def _quantum(ladder: Ladder, sampler: Sampler) -> float:

@@ -51,7 +51,8 @@ class Sampler:
         values, epsilon = _at_once(self.f, points)
         self.evaluations += len(points) + _CHECKED
         if values is not None and all(
-            _same(float(values[i]), e, epsilon) for i, (e, _) in zip(checked, expected, strict=True)
+            _same(float(values[i]), e, epsilon)
+            for i, (e, _) in zip(checked, expected, strict=True)
         ):
             self.epsilon = max(self.epsilon, epsilon)
             return values
@@ -60,7 +61,9 @@ class Sampler:
         return np.array([v for v, _ in pairs])
 
 
-def _at_once(f: Callable[[Any], Any], points: np.ndarray) -> tuple[np.ndarray | None, float]:
+def _at_once(
+    f: Callable[[Any], Any], points: np.ndarray
+) -> tuple[np.ndarray | None, float]:
     """f of all points in mixed order, put back in order, or None where f gives no array of real numbers of their shape."""
     order = np.random.default_rng(0).permutation(len(points))
     try:
@@ -97,7 +100,9 @@ def _at(f: Callable[[Any], Any], point: Any, strict: bool) -> tuple[float, float
             f"f must give one real number; f({float(point)!r}) = {number!r} is complex. Differentiate its parts one at a "
             "time: finite_difference(lambda x: f(x).real, x) and finite_difference(lambda x: f(x).imag, x)."
         )
-    return (float("nan") if number.imag else float(number.real)), _epsilon(array.real.dtype)
+    return (float("nan") if number.imag else float(number.real)), _epsilon(
+        array.real.dtype
+    )
 
 
 def _exact(number: Any, point: Any) -> tuple[float, float]:

@@ -10,7 +10,9 @@ from research.derivatives.grid import fornberg_weights
 
 COLUMNS = 9  # Extrapolations, at most.
 _SHARE = 1.5  # Of the noise in a bound: independent errors add up to more than their root mean square now and then.
-_SHRINKS = 2.0 ** (1.2 * np.arange(1, COLUMNS + 1))  # By how much an error shrinks at least when the step is halved.
+_SHRINKS = 2.0 ** (
+    1.2 * np.arange(1, COLUMNS + 1)
+)  # By how much an error shrinks at least when the step is halved.
 _NODES = 4  # Distances that a formula uses, at most.
 
 
@@ -95,7 +97,9 @@ def formula(order: int, side: int) -> tuple[np.ndarray, int]:
     weights = np.zeros((2, _NODES))
     if side:
         nodes = side * 2.0 ** np.arange(order)
-        weights[(side + 1) // 2, :order] = fornberg_weights(np.append(0.0, nodes), 0.0, order)[1:]
+        weights[(side + 1) // 2, :order] = fornberg_weights(
+            np.append(0.0, nodes), 0.0, order
+        )[1:]
         return weights, order
     count = (order + 1) // 2
     nodes = 2.0 ** np.arange(count)
@@ -110,7 +114,9 @@ def _richardson(base: float) -> np.ndarray:
     rows = np.zeros((COLUMNS, COLUMNS))
     rows[0, 0] = 1.0
     for m in range(1, COLUMNS):
-        rows[m] = (base**m * rows[m - 1] - np.append(0.0, rows[m - 1, :-1])) / (base**m - 1)
+        rows[m] = (base**m * rows[m - 1] - np.append(0.0, rows[m - 1, :-1])) / (
+            base**m - 1
+        )
     return rows
 
 
@@ -134,13 +140,17 @@ def _formulas(order: int) -> _Formulas:
     )
 
 
-def _squares(weights: np.ndarray, orders: np.ndarray, base: float) -> tuple[np.ndarray, np.ndarray]:
+def _squares(
+    weights: np.ndarray, orders: np.ndarray, base: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Squares of the weights of the samples, and of f(x), after each number of extrapolations, in units of h^-order."""
     richardson = _richardson(base)
     total = np.zeros((len(weights), COLUMNS, 2, COLUMNS + _NODES - 1))
     for shift in range(COLUMNS):
         part = richardson[:, shift][None, :, None, None] * weights[:, None]
-        total[..., shift : shift + _NODES] += part * 2.0 ** (-shift * orders)[:, None, None, None]
+        total[..., shift : shift + _NODES] += (
+            part * 2.0 ** (-shift * orders)[:, None, None, None]
+        )
     return total**2, total.sum(axis=(2, 3)) ** 2
 
 
@@ -156,37 +166,62 @@ def tables(ladder: Ladder, noise: np.ndarray, order: int) -> Tables:
     samples = np.nan_to_num(ladder.changes, posinf=0.0, neginf=0.0)
     quotients = np.einsum("rsn,skn->rk", formulas.weights, _ahead(samples, _NODES))
     scale = -ladder.exponents * np.ones((len(quotients), 1), int)
-    for done in range(order):  # Dividing step by step keeps tiny steps from underflowing when raised to the order.
-        quotients = np.where((formulas.orders > done)[:, None], np.ldexp(quotients, scale), quotients)
-    room = np.where(np.isfinite(ladder.changes), 0, -1)  # Levels in a row whose samples are there.
+    for done in range(
+        order
+    ):  # Dividing step by step keeps tiny steps from underflowing when raised to the order.
+        quotients = np.where(
+            (formulas.orders > done)[:, None], np.ldexp(quotients, scale), quotients
+        )
+    room = np.where(
+        np.isfinite(ladder.changes), 0, -1
+    )  # Levels in a row whose samples are there.
     room = np.minimum(runs(room == 0), reach(ladder.exponents))
-    room = np.min(np.where(formulas.needs[:, :, None], room[None], len(noise) + _NODES), axis=1)
+    room = np.min(
+        np.where(formulas.needs[:, :, None], room[None], len(noise) + _NODES), axis=1
+    )
     # Lonely levels, far below the others at x = 0, show jumps alone: there squares of distances underflow.
     room = np.where(reach(ladder.exponents) > 1, room, 0)
-    valid = room[:, None, :] >= formulas.counts[:, None, None] + np.arange(COLUMNS)[None, :, None]
+    valid = (
+        room[:, None, :]
+        >= formulas.counts[:, None, None] + np.arange(COLUMNS)[None, :, None]
+    )
     ahead = _ahead(np.nan_to_num(quotients, posinf=0.0, neginf=0.0), COLUMNS)
     plain = np.where(valid, np.einsum("cn,rkn->rck", _richardson(2.0), ahead), np.nan)
-    even = np.where(valid[0], np.einsum("cn,kn->ck", _richardson(4.0), ahead[0]), np.nan)
+    even = np.where(
+        valid[0], np.einsum("cn,kn->ck", _richardson(4.0), ahead[0]), np.nan
+    )
     errors = _errors(formulas.plain, formulas.orders, noise, ladder.exponents)
     of_even = _errors(formulas.even, formulas.orders[:1], noise, ladder.exponents)[0]
-    central, *gaps, left, right = (Table(v, e) for v, e in zip(plain, errors, strict=True))
+    central, *gaps, left, right = (
+        Table(v, e) for v, e in zip(plain, errors, strict=True)
+    )
     return Tables(Table(even, of_even), central, left, right, tuple(gaps))
 
 
 def _ahead(values: np.ndarray, count: int) -> np.ndarray:
     """Each value and the next ones, 0 beyond the end, shape (..., levels, count)."""
-    padded = np.concatenate([values, np.zeros((*values.shape[:-1], count - 1))], axis=-1)
+    padded = np.concatenate(
+        [values, np.zeros((*values.shape[:-1], count - 1))], axis=-1
+    )
     return np.lib.stride_tricks.sliding_window_view(padded, count, axis=-1)
 
 
 def _errors(
-    squares: tuple[np.ndarray, np.ndarray], orders: np.ndarray, noise: np.ndarray, powers: np.ndarray
+    squares: tuple[np.ndarray, np.ndarray],
+    orders: np.ndarray,
+    noise: np.ndarray,
+    powers: np.ndarray,
 ) -> np.ndarray:
     """The errors of the samples, added up as independent ones are, shape (rows, COLUMNS, levels)."""
     samples, centre = squares
     ahead = _ahead(noise, samples.shape[-1])
     relative = np.minimum(ahead / noise[:, None], 1e100) ** 2
-    total = np.sqrt(np.einsum("rcsn,kn->rck", samples, relative) + centre[..., None]) * noise
+    total = (
+        np.sqrt(np.einsum("rcsn,kn->rck", samples, relative) + centre[..., None])
+        * noise
+    )
     for done in range(int(orders.max())):
-        total = np.where((orders > done)[:, None, None], np.ldexp(total, -powers), total)
+        total = np.where(
+            (orders > done)[:, None, None], np.ldexp(total, -powers), total
+        )
     return total

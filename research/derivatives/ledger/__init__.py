@@ -8,7 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from research.checks import check_callable, check_sequence
-from research.derivatives.errors import NotInexactError, NotScalarError, UnsupportedPrimitiveError
+from research.derivatives.errors import (
+    NotInexactError,
+    NotScalarError,
+    UnsupportedPrimitiveError,
+)
 from research.derivatives.exact.arguments import kind_of, title
 from research.derivatives.ledger import backward, walking
 from research.derivatives.ledger.kinks import Kink
@@ -16,12 +20,20 @@ from research.derivatives.ledger.ledger import Ledger, make_ledger
 from research.derivatives.ledger.nonfinite import NonFinite
 from research.derivatives.ledger.paths import Path
 from research.derivatives.ledger.rows import LEVELS, MATHEMATICS, Row
-from research.derivatives.ledger.tape import Equation, Literal, Operand, OwnReverse, Tape
+from research.derivatives.ledger.tape import (
+    Equation,
+    Literal,
+    Operand,
+    OwnReverse,
+    Tape,
+)
 
 __all__ = ["Kink", "Ledger", "NonFinite", "Path", "Row", "explain"]
 
 
-def explain(f: Callable, *args: Any, level: str = MATHEMATICS, expand: Sequence[str] = ()) -> Ledger:
+def explain(
+    f: Callable, *args: Any, level: str = MATHEMATICS, expand: Sequence[str] = ()
+) -> Ledger:
     """Backpropagation through f at args, as a table that can be checked by hand.
 
     Args:
@@ -70,7 +82,9 @@ def explain(f: Callable, *args: Any, level: str = MATHEMATICS, expand: Sequence[
     called = title(f)
     if not any(inexact):
         kinds = ", ".join(str(leaf.dtype) for leaf in leaves) or "no argument"
-        raise NotInexactError(f"no argument of {called} is a floating number; got {kinds}. Write 3.0, not 3.")
+        raise NotInexactError(
+            f"no argument of {called} is a floating number; got {kinds}. Write 3.0, not 3."
+        )
 
     def flat(*given: Any) -> list[Any]:
         return _one_number(called, f(*jax.tree.unflatten(structure, given)))
@@ -78,22 +92,40 @@ def explain(f: Callable, *args: Any, level: str = MATHEMATICS, expand: Sequence[
     tape, nodes, (output,) = walking.record(flat, leaves, expand)
     grads, note = _gradients(tape, nodes, output, inexact, structure)
     names = _argument_names(f, len(args))
-    named = {names[way[0].idx] + jax.tree_util.keystr(way[1:]): node for way, node in zip(ways, nodes, strict=True)}
+    named = {
+        names[way[0].idx] + jax.tree_util.keystr(way[1:]): node
+        for way, node in zip(ways, nodes, strict=True)
+    }
     return make_ledger(called, tape, named, output, grads, note, level)
 
 
 def _one_number(called: str, result: Any) -> list[Any]:
     outs = jax.tree.leaves(result)
     if any(isinstance(kind_of(out), str) for out in outs):
-        raise NotScalarError(f"{called} must give one real number; it gives {result!r}.")
-    if len(outs) != 1 or jnp.shape(outs[0]) != () or not jnp.issubdtype(jnp.result_type(outs[0]), jnp.floating):
-        shapes = ", ".join(f"{jnp.result_type(out)}{list(jnp.shape(out))}" for out in outs) or "nothing"
-        raise NotScalarError(f"{called} must give one real number; it gives {shapes}. Sum it, or use jacobian.")
+        raise NotScalarError(
+            f"{called} must give one real number; it gives {result!r}."
+        )
+    if (
+        len(outs) != 1
+        or jnp.shape(outs[0]) != ()
+        or not jnp.issubdtype(jnp.result_type(outs[0]), jnp.floating)
+    ):
+        shapes = (
+            ", ".join(f"{jnp.result_type(out)}{list(jnp.shape(out))}" for out in outs)
+            or "nothing"
+        )
+        raise NotScalarError(
+            f"{called} must give one real number; it gives {shapes}. Sum it, or use jacobian."
+        )
     return outs
 
 
 def _gradients(
-    tape: Tape, nodes: Sequence[int], output: Operand, inexact: Sequence[bool], structure: Any
+    tape: Tape,
+    nodes: Sequence[int],
+    output: Operand,
+    inexact: Sequence[bool],
+    structure: Any,
 ) -> tuple[Any, str]:
     if not isinstance(output, Literal) and tape.active[output]:
         try:
@@ -105,7 +137,11 @@ def _gradients(
                     entry.contributions = None
             return None, f"Forward values alone: {error}."
     leaves = [
-        None if not keep else jnp.zeros_like(tape.values[n]) if tape.adjoints[n] is None else tape.adjoints[n]
+        None
+        if not keep
+        else jnp.zeros_like(tape.values[n])
+        if tape.adjoints[n] is None
+        else tape.adjoints[n]
         for n, keep in zip(nodes, inexact, strict=True)
     ]
     grads = jax.tree.unflatten(structure, leaves)
@@ -117,7 +153,14 @@ def _argument_names(f: Callable, count: int) -> list[str]:
         parameters = list(inspect.signature(f).parameters.values())
     except (TypeError, ValueError):
         parameters = []
-    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    positional = [
+        p.name
+        for p in parameters
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
     rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
-    many = [f"{rest}[{i}]" if rest else f"x{i + len(positional)}" for i in range(count - len(positional))]
+    many = [
+        f"{rest}[{i}]" if rest else f"x{i + len(positional)}"
+        for i in range(count - len(positional))
+    ]
     return (positional + many)[:count]

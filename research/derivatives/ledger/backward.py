@@ -5,7 +5,13 @@ from typing import Any
 
 import jax
 
-from research.derivatives.ledger.reverse import active_places, cotangent, pull, pull_shared, shared_places
+from research.derivatives.ledger.reverse import (
+    active_places,
+    cotangent,
+    pull,
+    pull_shared,
+    shared_places,
+)
 from research.derivatives.ledger.tape import Equation, Link, OwnReverse, Tape
 from research.derivatives.ledger.walking import walk_reverse_rule
 
@@ -30,14 +36,20 @@ def pull_back(tape: Tape, output: int, adjoint: Any) -> None:
                 _add(tape, node, share)
 
 
-def contributions(tape: Tape, equation: Equation, adjoints: Sequence[Any]) -> tuple[Any, ...] | None:
+def contributions(
+    tape: Tape, equation: Equation, adjoints: Sequence[Any]
+) -> tuple[Any, ...] | None:
     """What each input of an equation gets of its outputs' adjoints; None for all where no adjoint arrives.
 
     Raises:
       UnsupportedPrimitiveError: It has no reverse rule.
     """
     places = active_places(tape, equation)
-    if not equation.is_active or not places or all(adjoint is None for adjoint in adjoints):
+    if (
+        not equation.is_active
+        or not places
+        or all(adjoint is None for adjoint in adjoints)
+    ):
         return None
     shares = pull(tape, equation, adjoints, [None] * len(places))
     found: list[Any] = [None] * len(equation.inputs)

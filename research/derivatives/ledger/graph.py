@@ -88,32 +88,52 @@ def make_graph(ledger: Ledger, largest: int = LARGEST) -> Graph:
     A function with a rule of its own shows the rows of its value, and an edge of kind "rule" for its derivative.
     """
     units, shares = _units(ledger)
-    groups = fold([(unit.calls, unit.source, unit.kind == "input") for unit in units], largest)
+    groups = fold(
+        [(unit.calls, unit.source, unit.kind == "input") for unit in units], largest
+    )
     number = {unit: place for place, group in enumerate(groups) for unit in group}
     nodes = [_node([units[i] for i in group]) for group in groups]
     edges = []
     merged = itertools.groupby(
-        sorted(shares, key=lambda s: (number[s.start], number[s.end])), lambda s: (number[s.start], number[s.end])
+        sorted(shares, key=lambda s: (number[s.start], number[s.end])),
+        lambda s: (number[s.start], number[s.end]),
     )
     for (start, end), group in merged:
         if start != end:
             edges.append(_edge(start, end, list(group)))
     nodes, edges = _with_copies(nodes, edges)
     read = {edge.start for edge in edges} | {edge.end for edge in edges}
-    shown = [i for i, node in enumerate(nodes) if i in read or node.kind != "input" or node.adjoint]
+    shown = [
+        i
+        for i, node in enumerate(nodes)
+        if i in read or node.kind != "input" or node.adjoint
+    ]
     kept = {place: i for i, place in enumerate(shown or range(len(nodes)))}
-    moved = (edge._replace(start=kept[edge.start], end=kept[edge.end]) for edge in edges)
+    moved = (
+        edge._replace(start=kept[edge.start], end=kept[edge.end]) for edge in edges
+    )
     return Graph(tuple(nodes[i] for i in kept), tuple(moved))
 
 
 def without_constants(whole: Graph) -> Graph:
     """Only what an adjoint reaches, and the inputs."""
-    kept = {i: place for place, i in enumerate(i for i, node in enumerate(whole.nodes) if node.kind != "constant")}
-    edges = [e._replace(start=kept[e.start], end=kept[e.end]) for e in whole.edges if {e.start, e.end} <= kept.keys()]
+    kept = {
+        i: place
+        for place, i in enumerate(
+            i for i, node in enumerate(whole.nodes) if node.kind != "constant"
+        )
+    }
+    edges = [
+        e._replace(start=kept[e.start], end=kept[e.end])
+        for e in whole.edges
+        if {e.start, e.end} <= kept.keys()
+    ]
     return Graph(tuple(whole.nodes[i] for i in kept), tuple(edges))
 
 
-def _with_copies(nodes: list[Node], edges: Sequence[Edge]) -> tuple[list[Node], list[Edge]]:
+def _with_copies(
+    nodes: list[Node], edges: Sequence[Edge]
+) -> tuple[list[Node], list[Edge]]:
     """An input that is read in many places has a small copy at each, so that no edge crosses the whole picture."""
     readers = collections.Counter(edge.start for edge in edges)
     found, all_nodes = [], list(nodes)
@@ -127,40 +147,91 @@ def _with_copies(nodes: list[Node], edges: Sequence[Edge]) -> tuple[list[Node], 
 
 def _units(ledger: Ledger) -> tuple[list[_Unit], list[_Share]]:
     tape, inputs, output, shown, names = ledger.recorded
-    units = [_Unit(n, tape.values[i], tape.adjoints[i], "input", "an input", (), (), "") for n, i in inputs.items()]
+    units = [
+        _Unit(n, tape.values[i], tape.adjoints[i], "input", "an input", (), (), "")
+        for n, i in inputs.items()
+    ]
     makers = {node: place for place, node in enumerate(inputs.values())}
-    rows = {id(equation): row for equation, row in zip(shown, ledger.rows, strict=True) if not row.is_rule}
+    rows = {
+        id(equation): row
+        for equation, row in zip(shown, ledger.rows, strict=True)
+        if not row.is_rule
+    }
     shares: list[_Share] = []
     # The value of a function with a rule of its own is one box: no adjoint passes inside.
-    closed = {id(e): (CLOSED, place) for place, rule in enumerate(tape.rules) for e in rule.entries}
+    closed = {
+        id(e): (CLOSED, place)
+        for place, rule in enumerate(tape.rules)
+        for e in rule.entries
+    }
     for equation in tape.equations():
         row = rows.get(id(equation))
         if row is not None:
             makers |= dict.fromkeys(equation.outputs, len(units))
             shares += _row_shares(row, equation.inputs, makers, len(units))
-            units.append(_row_unit(row, closed.get(id(equation), equation.calls), output in equation.outputs))
-        elif equation.inputs and not isinstance(equation.inputs[0], Literal) and equation.inputs[0] in makers:
+            units.append(
+                _row_unit(
+                    row,
+                    closed.get(id(equation), equation.calls),
+                    output in equation.outputs,
+                )
+            )
+        elif (
+            equation.inputs
+            and not isinstance(equation.inputs[0], Literal)
+            and equation.inputs[0] in makers
+        ):
             makers |= dict.fromkeys(equation.outputs, makers[equation.inputs[0]])
     for rule in tape.rules:
         for node in rule.outputs:
             if node not in makers:  # It hands an input on as it is.
                 makers[node] = len(units)
-                units.append(_Unit(names[node], tape.values[node], tape.adjoints[node], "row", "", (), (), ""))
-        given = rule.reverse.contributions if rule.reverse else [tape.adjoints[node] for node in rule.within or ()]
+                units.append(
+                    _Unit(
+                        names[node],
+                        tape.values[node],
+                        tape.adjoints[node],
+                        "row",
+                        "",
+                        (),
+                        (),
+                        "",
+                    )
+                )
+        given = (
+            rule.reverse.contributions
+            if rule.reverse
+            else [tape.adjoints[node] for node in rule.within or ()]
+        )
         for node, share in zip(rule.inputs, given or (), strict=False):
             if share is not None and node in makers:
                 end = makers[rule.outputs[0]]
-                shares.append(_Share(makers[node], end, node, f"rule of {rule.name}", share, "rule"))
+                shares.append(
+                    _Share(
+                        makers[node], end, node, f"rule of {rule.name}", share, "rule"
+                    )
+                )
     return units, shares
 
 
 def _row_unit(row: Row, calls: tuple[int, ...], is_output: bool) -> _Unit:
     kind = "output" if is_output else "constant" if row.adjoint is None else "row"
     hint = f"{row.primitive}: {row.rule}; {row.source}"
-    return _Unit(f"{row.name} = {row.expression}", row.value, row.adjoint, kind, hint, row.scope, calls, row.source)
+    return _Unit(
+        f"{row.name} = {row.expression}",
+        row.value,
+        row.adjoint,
+        kind,
+        hint,
+        row.scope,
+        calls,
+        row.source,
+    )
 
 
-def _row_shares(row: Row, operands: Iterable[Operand], makers: dict, end: int) -> list[_Share]:
+def _row_shares(
+    row: Row, operands: Iterable[Operand], makers: dict, end: int
+) -> list[_Share]:
     return [
         _Share(makers[o], end, o, local, share, "constant" if share is None else "row")
         for o, local, share in zip(operands, row.local, row.contributions, strict=True)
@@ -168,7 +239,9 @@ def _row_shares(row: Row, operands: Iterable[Operand], makers: dict, end: int) -
     ]
 
 
-def fold(places: Sequence[tuple[tuple[int, ...], str, bool]], largest: int) -> list[list[int]]:
+def fold(
+    places: Sequence[tuple[tuple[int, ...], str, bool]], largest: int
+) -> list[list[int]]:
     """Neighbours to one group: those of a call, innermost calls first; then those of a line; then any.
 
     Only neighbours in the order of evaluation are put together, so that the groups have no cycles.
@@ -190,32 +263,56 @@ def fold(places: Sequence[tuple[tuple[int, ...], str, bool]], largest: int) -> l
     def by_depth(depth: int) -> Callable[[int], Any]:
         def key(i: int) -> Any:
             calls = places[i][0]
-            return calls if calls[:1] == (CLOSED,) else calls[:depth] if len(calls) >= depth else i
+            return (
+                calls
+                if calls[:1] == (CLOSED,)
+                else calls[:depth]
+                if len(calls) >= depth
+                else i
+            )
 
         return key
 
-    ways = [*(by_depth(depth) for depth in range(deepest + 1, 0, -1)), lambda i: (places[i][0][:1], places[i][1])]
+    ways = [
+        *(by_depth(depth) for depth in range(deepest + 1, 0, -1)),
+        lambda i: (places[i][0][:1], places[i][1]),
+    ]
     groups: list[list[int]] = []
     for way in ways:
         groups = [list(group) for _, group in itertools.groupby(rest, way)]
         if len(groups) <= largest:
             return alone + groups
     size = -(-len(groups) // largest)
-    return alone + [list(itertools.chain(*groups[i : i + size])) for i in range(0, len(groups), size)]
+    return alone + [
+        list(itertools.chain(*groups[i : i + size]))
+        for i in range(0, len(groups), size)
+    ]
 
 
 def _node(units: Sequence[_Unit]) -> Node:
     last = units[-1]
     if len(units) == 1:
-        return Node(last.title, brief(last.value), brief(last.adjoint), last.kind, last.hint)
+        return Node(
+            last.title, brief(last.value), brief(last.adjoint), last.kind, last.hint
+        )
     hint = f"{units[0].title.split(' =')[0]} to {last.title}"
     kind = "output" if last.kind == "output" else "fold"
-    return Node(f"{_place(units)}: {len(units)} rows", brief(last.value), brief(last.adjoint), kind, hint)
+    return Node(
+        f"{_place(units)}: {len(units)} rows",
+        brief(last.value),
+        brief(last.adjoint),
+        kind,
+        hint,
+    )
 
 
 def _place(units: Sequence[_Unit]) -> str:
     """The innermost scope that all share, or else the lines."""
-    common = [first for first, *others in zip(*(unit.scope for unit in units), strict=False) if set(others) <= {first}]
+    common = [
+        first
+        for first, *others in zip(*(unit.scope for unit in units), strict=False)
+        if set(others) <= {first}
+    ]
     lines = list(dict.fromkeys(unit.source for unit in units if unit.source)) or [""]
     if common:
         return common[-1]
@@ -224,12 +321,23 @@ def _place(units: Sequence[_Unit]) -> str:
 
 def _edge(start: int, end: int, shares: Sequence[_Share]) -> Edge:
     active = [share for share in shares if share.contribution is not None]
-    kind = "constant" if not active else "rule" if all(share.kind == "rule" for share in active) else "row"
+    kind = (
+        "constant"
+        if not active
+        else "rule"
+        if all(share.kind == "rule" for share in active)
+        else "row"
+    )
     locals_ = [share.local for share in active if share.local is not None]
-    factors = [local if isinstance(local, str) else f"× {brief(local)}" for local in locals_]
+    factors = [
+        local if isinstance(local, str) else f"× {brief(local)}" for local in locals_
+    ]
     total = None
     if len({share.node for share in active}) == 1:
-        total = sum((np.asarray(share.contribution) for share in active[1:]), np.asarray(active[0].contribution))
+        total = sum(
+            (np.asarray(share.contribution) for share in active[1:]),
+            np.asarray(active[0].contribution),
+        )
     return Edge(
         start=start,
         end=end,
@@ -251,5 +359,9 @@ def brief(value: Any) -> str:
     if value is None or is_key(value) or np.size(value) <= 2:
         return short(value)
     array = as_array(value)
-    norm = f" ‖{float(np.linalg.norm(array.astype(complex).ravel())):.3g}‖" if array.dtype.kind in "fcV" else ""
+    norm = (
+        f" ‖{float(np.linalg.norm(array.astype(complex).ravel())):.3g}‖"
+        if array.dtype.kind in "fcV"
+        else ""
+    )
     return "×".join(map(str, array.shape)) + norm

@@ -42,10 +42,16 @@ def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
     """Rows that sit on a tie, where left and right derivative differ or none exists. A loop that is one row is not entered."""
     found = []
     for equation in tape.equations():
-        what = _tie(equation, [tape.value(operand) for operand in equation.inputs]) if _counts(equation) else ""
+        what = (
+            _tie(equation, [tape.value(operand) for operand in equation.inputs])
+            if _counts(equation)
+            else ""
+        )
         if what:
             name = names.get(equation.outputs[0], equation.primitive)
-            if equation.is_rule and equation.scope:  # A comparison inside a rule has no row that is shown.
+            if (
+                equation.is_rule and equation.scope
+            ):  # A comparison inside a rule has no row that is shown.
                 name = equation.scope[-1]
             place = ", ".join(filter(None, (name, equation.source)))
             sentence = f"{equation.primitive} ({place}): {what}."
@@ -60,9 +66,22 @@ def _counts(equation: Equation) -> bool:
     maximum is tied, as that of softplus at 0. What is compared with itself is a test for NaN.
     """
     if equation.primitive in COMPARISONS:
-        return (equation.is_active or equation.is_rule) and equation.inputs[0] != equation.inputs[1]
-    decides = equation.primitive in ("argmax", "argmin", "sign", "floor", "ceil", "round")
-    return equation.is_active and not equation.is_rule and (decides or equation.contributions is not None)
+        return (equation.is_active or equation.is_rule) and equation.inputs[
+            0
+        ] != equation.inputs[1]
+    decides = equation.primitive in (
+        "argmax",
+        "argmin",
+        "sign",
+        "floor",
+        "ceil",
+        "round",
+    )
+    return (
+        equation.is_active
+        and not equation.is_rule
+        and (decides or equation.contributions is not None)
+    )
 
 
 def _tie(equation: Equation, values: Sequence[Any]) -> str:
@@ -73,20 +92,30 @@ def _tie(equation: Equation, values: Sequence[Any]) -> str:
     if primitive in ("max", "min") and np.any(arrays[0] == arrays[1]):
         return "its two arguments are equal; each gets half of the adjoint"
     if primitive == "abs" and np.any(arrays[0] == 0):
-        return f"its argument is 0; JAX takes the derivative {float(jax.grad(abs)(0.0)):g}"
+        return (
+            f"its argument is 0; JAX takes the derivative {float(jax.grad(abs)(0.0)):g}"
+        )
     if primitive in COMPARISONS and np.any(arrays[0] == arrays[1]):
         return "its two sides are equal, so that it decides on the edge of a kink or a jump"
-    if primitive in ("sign", "floor", "ceil", "round") and np.any(_at_jump(primitive, arrays[0])):
+    if primitive in ("sign", "floor", "ceil", "round") and np.any(
+        _at_jump(primitive, arrays[0])
+    ):
         return "its argument is where it jumps; JAX takes the derivative 0"
     if primitive in ("sqrt", "cbrt") and np.any(arrays[0] == 0):
         return "its argument is 0, where its graph is vertical"
-    if primitive == "pow" and np.any((arrays[0] == 0) & (arrays[1] < 1) & (arrays[1] != 0)):
+    if primitive == "pow" and np.any(
+        (arrays[0] == 0) & (arrays[1] < 1) & (arrays[1] != 0)
+    ):
         return "its base is 0 and its exponent below 1, where its graph is vertical"
-    if primitive == "rem" and np.any(np.remainder(arrays[0], np.where(arrays[1] == 0, np.nan, arrays[1])) == 0):
+    if primitive == "rem" and np.any(
+        np.remainder(arrays[0], np.where(arrays[1] == 0, np.nan, arrays[1])) == 0
+    ):
         return "its argument is a multiple, where it jumps; JAX takes the derivative of one side"
     if primitive in WINDOWS and _is_shared_in_windows(equation, values[0]):
         return "several entries of a window are the extreme one; which of them it takes decides"
-    if primitive == "clamp" and np.any((arrays[0] == arrays[1]) | (arrays[1] == arrays[2])):
+    if primitive == "clamp" and np.any(
+        (arrays[0] == arrays[1]) | (arrays[1] == arrays[2])
+    ):
         return "its argument is on a bound"
     if primitive in EXTREMES and _is_shared(equation, arrays[0]):
         return "several entries are the extreme one; which of them it takes decides"
@@ -98,7 +127,11 @@ def _tie(equation: Equation, values: Sequence[Any]) -> str:
 def _at_jump(primitive: str, value: np.ndarray) -> np.ndarray:
     if primitive == "sign":
         return value == 0
-    return value == np.floor(value) if primitive != "round" else value - 0.5 == np.floor(value - 0.5)
+    return (
+        value == np.floor(value)
+        if primitive != "round"
+        else value - 0.5 == np.floor(value - 0.5)
+    )
 
 
 def _is_shared(equation: Equation, array: np.ndarray) -> bool:
@@ -115,10 +148,15 @@ def _is_shared_in_windows(equation: Equation, array: Any) -> bool:
 
     def chosen(first: bool) -> Any:
         def better(a: Any, b: Any) -> Any:
-            wins = (a[0] > b[0] if larger else a[0] < b[0]) | ((a[0] == b[0]) & ((a[1] < b[1]) == first))
+            wins = (a[0] > b[0] if larger else a[0] < b[0]) | (
+                (a[0] == b[0]) & ((a[1] < b[1]) == first)
+            )
             return tuple(jnp.where(wins, p, q) for p, q in zip(a, b, strict=True))
 
-        p, worst = equation.params, jnp.array(-jnp.inf if larger else jnp.inf, array.dtype)
+        p, worst = (
+            equation.params,
+            jnp.array(-jnp.inf if larger else jnp.inf, array.dtype),
+        )
         start = worst, jnp.array(array.size if first else -1)
         return lax.reduce_window(
             (array, places),
@@ -136,4 +174,6 @@ def _is_shared_in_windows(equation: Equation, array: Any) -> bool:
 
 def _has_equal(equation: Equation, array: np.ndarray) -> bool:
     ordered = np.sort(array, axis=equation.params.get("dimension", -1))
-    return bool(np.any(np.diff(ordered, axis=equation.params.get("dimension", -1)) == 0))
+    return bool(
+        np.any(np.diff(ordered, axis=equation.params.get("dimension", -1)) == 0)
+    )

@@ -10,7 +10,10 @@ import numpy as np
 from research.derivatives.ledger.graph import Graph, Node
 
 LETTER, LINE, GAP, BETWEEN = 6.6, 16.0, 34.0, 54.0  # Widths and heights in pixels.
-ROUNDS, BOTH = 32, 20  # Of pulling boxes to their neighbours: all; the last, to those above and below at once.
+ROUNDS, BOTH = (
+    32,
+    20,
+)  # Of pulling boxes to their neighbours: all; the last, to those above and below at once.
 
 
 class Layout(NamedTuple):
@@ -43,7 +46,9 @@ def arrange(graph: Graph) -> Layout:
     chains, widths, layers = [], list(sizes[:, 0]), list(layer)
     for edge in graph.edges:
         between = range(layer[edge.start] + 1, layer[edge.end])
-        chains.append([edge.start, *range(len(widths), len(widths) + len(between)), edge.end])
+        chains.append(
+            [edge.start, *range(len(widths), len(widths) + len(between)), edge.end]
+        )
         widths += [10.0] * len(between)
         layers += between
     joined: list[list[int]] = [[] for _ in widths]
@@ -59,21 +64,37 @@ def arrange(graph: Graph) -> Layout:
     centres = np.stack([x[: len(sizes)], y[: len(sizes)]], axis=1)
     right = max((x + np.array(widths) / 2).max(initial=0), 1)
     labels = _labels(graph, ways)
-    return Layout(centres, sizes, ways, labels, float(right + GAP), float(tops[-1] + heights[-1] + GAP))
+    return Layout(
+        centres,
+        sizes,
+        ways,
+        labels,
+        float(right + GAP),
+        float(tops[-1] + heights[-1] + GAP),
+    )
 
 
 def _labels(graph: Graph, ways: Sequence[np.ndarray]) -> np.ndarray:
     """Where edges meet, nearer to the other end, and labels of one height side by side."""
     parts = collections.Counter(edge.start for edge in graph.edges)
     shares = [0.65 if parts[edge.start] > 1 else 0.4 for edge in graph.edges]
-    places = [(1 - share) * way[0] + share * way[1] for share, way in zip(shares, ways, strict=True)]
+    places = [
+        (1 - share) * way[0] + share * way[1]
+        for share, way in zip(shares, ways, strict=True)
+    ]
     found = np.array(places).reshape(-1, 2)
-    widths = np.array([LETTER * max(len(edge.local), len(edge.contribution)) for edge in graph.edges])
+    widths = np.array(
+        [LETTER * max(len(edge.local), len(edge.contribution)) for edge in graph.edges]
+    )
     heights = np.argsort(found[:, 1], kind="stable")
-    for row in np.split(heights, np.flatnonzero(np.diff(found[heights, 1]) > BETWEEN / 2) + 1):
+    for row in np.split(
+        heights, np.flatnonzero(np.diff(found[heights, 1]) > BETWEEN / 2) + 1
+    ):
         order = row[np.argsort(found[row, 0], kind="stable")]
         shown = order[widths[order] > 0]
-        found[shown, 0] = _apart(found[shown, 0], widths[shown], np.ones(len(shown)), 4.0)
+        found[shown, 0] = _apart(
+            found[shown, 0], widths[shown], np.ones(len(shown)), 4.0
+        )
     return found
 
 
@@ -94,38 +115,72 @@ def _layers(graph: Graph) -> list[int]:
     return layer
 
 
-def _across(joined: Sequence[Sequence[int]], widths: np.ndarray, layers: np.ndarray) -> np.ndarray:
+def _across(
+    joined: Sequence[Sequence[int]], widths: np.ndarray, layers: np.ndarray
+) -> np.ndarray:
     """x of each: pulled to the mean of what it is joined to, kept apart from its neighbours, again and again."""
     rows = [np.flatnonzero(layers == k) for k in range(layers.max(initial=0) + 1)]
     x = np.zeros(len(widths))
-    weights = np.array([max(len(near), 0.5) ** 2.0 for near in joined])  # What has one neighbour makes way.
+    weights = np.array(
+        [max(len(near), 0.5) ** 2.0 for near in joined]
+    )  # What has one neighbour makes way.
     for row in rows:
         x[row] = np.cumsum(widths[row] + GAP) - (widths[row].sum() + GAP * len(row)) / 2
     for round_ in range(ROUNDS):
         for k in range(len(rows)) if round_ % 2 == 0 else range(len(rows))[::-1]:
-            side = 0 if round_ >= ROUNDS - BOTH else -1 if round_ % 2 == 0 else 1  # Above, below; at last both.
-            wanted = np.array([_wanted(int(i), joined, layers, x, side) for i in rows[k]])
+            side = (
+                0 if round_ >= ROUNDS - BOTH else -1 if round_ % 2 == 0 else 1
+            )  # Above, below; at last both.
+            wanted = np.array(
+                [_wanted(int(i), joined, layers, x, side) for i in rows[k]]
+            )
             order = np.argsort(wanted, kind="stable")
             rows[k] = rows[k][order]
             x[rows[k]] = _apart(wanted[order], widths[rows[k]], weights[rows[k]])
     return x - (x - widths / 2).min(initial=0) + GAP
 
 
-def _wanted(i: int, joined: Sequence[Sequence[int]], layers: np.ndarray, x: np.ndarray, side: int) -> float:
-    near = [x[j] for j in joined[i] if side == 0 or np.sign(layers[j] - layers[i]) == side]
-    return float(np.mean(near)) if near else float(np.mean(x) if not joined[i] else x[i])
+def _wanted(
+    i: int,
+    joined: Sequence[Sequence[int]],
+    layers: np.ndarray,
+    x: np.ndarray,
+    side: int,
+) -> float:
+    near = [
+        x[j] for j in joined[i] if side == 0 or np.sign(layers[j] - layers[i]) == side
+    ]
+    return (
+        float(np.mean(near)) if near else float(np.mean(x) if not joined[i] else x[i])
+    )
 
 
-def _apart(wanted: np.ndarray, widths: np.ndarray, weights: np.ndarray, gap: float = GAP) -> np.ndarray:
+def _apart(
+    wanted: np.ndarray, widths: np.ndarray, weights: np.ndarray, gap: float = GAP
+) -> np.ndarray:
     """The nearest places with a gap between, by weighted isotonic regression: who is too close shares the way moved."""
-    least = np.concatenate([[0.0], np.cumsum((widths[1:] + widths[:-1]) / 2 + gap)])[: len(wanted)]
-    blocks: list[tuple[float, float, int]] = []  # (weighted sum of places, sum of weights, how many), in order.
+    least = np.concatenate([[0.0], np.cumsum((widths[1:] + widths[:-1]) / 2 + gap)])[
+        : len(wanted)
+    ]
+    blocks: list[
+        tuple[float, float, int]
+    ] = []  # (weighted sum of places, sum of weights, how many), in order.
     for place, weight in zip(wanted - least, weights, strict=True):
         blocks.append((place * weight, weight, 1))
-        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
+        while (
+            len(blocks) > 1
+            and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]
+        ):
             last, before = blocks.pop(), blocks.pop()
-            blocks.append((last[0] + before[0], last[1] + before[1], last[2] + before[2]))
-    return np.array([total / weight for total, weight, count in blocks for _ in range(count)]) + least
+            blocks.append(
+                (last[0] + before[0], last[1] + before[1], last[2] + before[2])
+            )
+    return (
+        np.array(
+            [total / weight for total, weight, count in blocks for _ in range(count)]
+        )
+        + least
+    )
 
 
 def _down(sizes: np.ndarray, layer: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -137,5 +192,8 @@ def _down(sizes: np.ndarray, layer: Sequence[int]) -> tuple[np.ndarray, np.ndarr
 def _way(chain, x, y, half, heights, layers) -> np.ndarray:
     points = [(x[chain[0]], y[chain[0]] + half[chain[0]])]
     for i in chain[1:-1]:
-        points += [(x[i], y[i] - heights[layers[i]] / 2), (x[i], y[i] + heights[layers[i]] / 2)]
+        points += [
+            (x[i], y[i] - heights[layers[i]] / 2),
+            (x[i], y[i] + heights[layers[i]] / 2),
+        ]
     return np.array([*points, (x[chain[-1]], y[chain[-1]] - half[chain[-1]])])

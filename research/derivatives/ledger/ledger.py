@@ -2,8 +2,22 @@
 
 from typing import Any, NamedTuple
 
-from research.derivatives.ledger import graph, kinks, layout, nonfinite, paths, picture, table
-from research.derivatives.ledger.rows import Row, make_row, name_nodes, name_of, shown_equations
+from research.derivatives.ledger import (
+    graph,
+    kinks,
+    layout,
+    nonfinite,
+    paths,
+    picture,
+    table,
+)
+from research.derivatives.ledger.rows import (
+    Row,
+    make_row,
+    name_nodes,
+    name_of,
+    shown_equations,
+)
 from research.derivatives.ledger.tape import Equation, Literal, Operand, Tape
 
 
@@ -59,15 +73,24 @@ class Ledger(NamedTuple):
         """
         tape, inputs, output, _, names = self.recorded
         if name not in inputs:
-            raise ValueError(f"there is no input {name!r}; choose from {', '.join(inputs)}.")
+            raise ValueError(
+                f"there is no input {name!r}; choose from {', '.join(inputs)}."
+            )
         if self.grads is None:
             raise ValueError(f"there is no gradient to split. {self.note}")
-        return [] if isinstance(output, Literal) else paths.paths_from(tape, inputs[name], output, names)
+        return (
+            []
+            if isinstance(output, Literal)
+            else paths.paths_from(tape, inputs[name], output, names)
+        )
 
     def first_nonfinite(self) -> nonfinite.NonFinite | None:
         """The row where the NaN or infinity in the value, or else in the gradient, is born; None where both are finite."""
         return nonfinite.first_nonfinite(
-            self.recorded.tape, self.recorded.output, self.recorded.inputs, self.recorded.names
+            self.recorded.tape,
+            self.recorded.output,
+            self.recorded.inputs,
+            self.recorded.names,
         )
 
     def at_kinks(self) -> list[kinks.Kink]:
@@ -110,7 +133,13 @@ class Ledger(NamedTuple):
 
 
 def make_ledger(
-    title: str, tape: Tape, leaves: dict[str, int], output: Operand, grads: Any, note: str, level: str
+    title: str,
+    tape: Tape,
+    leaves: dict[str, int],
+    output: Operand,
+    grads: Any,
+    note: str,
+    level: str,
 ) -> Ledger:
     """Names the nodes and makes the rows that a level shows."""
     shown = shown_equations(tape, level)

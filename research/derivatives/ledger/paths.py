@@ -24,7 +24,9 @@ class Path(NamedTuple):
     derivative: Any
 
 
-def paths_from(tape: Tape, start: int, output: int, names: dict[int, str]) -> list[Path]:
+def paths_from(
+    tape: Tape, start: int, output: int, names: dict[int, str]
+) -> list[Path]:
     """The chain rule as a sum over paths; each one's derivative is the adjoint 1 pulled back along it alone.
 
     Raises:
@@ -43,7 +45,11 @@ def paths_from(tape: Tape, start: int, output: int, names: dict[int, str]) -> li
             found.append(Path(tuple(names.get(n, "") for n in way), adjoint))
         elif node in ways:
             for earlier, share in makers[node](adjoint):
-                back(earlier, share, way if names.get(earlier) == names.get(way[0]) else (earlier, *way))
+                back(
+                    earlier,
+                    share,
+                    way if names.get(earlier) == names.get(way[0]) else (earlier, *way),
+                )
 
     back(output, jnp.ones_like(tape.values[output]), (output,))
     return found
@@ -55,11 +61,17 @@ def _count(tape: Tape, start: int) -> dict[int, int]:
     for entry in tape.entries:
         if isinstance(entry, Link):
             ways |= {
-                given: ways[taken] for taken, given in zip(entry.inputs, entry.outputs, strict=True) if taken in ways
+                given: ways[taken]
+                for taken, given in zip(entry.inputs, entry.outputs, strict=True)
+                if taken in ways
             }
         elif isinstance(entry, OwnReverse) or entry.is_active:
-            operands = (operand for operand in entry.inputs if not isinstance(operand, Literal))
-            number = sum(ways.get(operand, 0) for operand in operands if tape.is_active(operand))
+            operands = (
+                operand for operand in entry.inputs if not isinstance(operand, Literal)
+            )
+            number = sum(
+                ways.get(operand, 0) for operand in operands if tape.is_active(operand)
+            )
             ways |= dict.fromkeys(entry.outputs, number) if number else {}
     return ways
 
@@ -77,11 +89,15 @@ def _makers(tape: Tape) -> dict[int, Callable[[Any], Iterator[tuple[int, Any]]]]
     return makers
 
 
-def _shares(tape: Tape, entry: Equation | OwnReverse, place: int) -> Callable[[Any], Iterator[tuple[int, Any]]]:
+def _shares(
+    tape: Tape, entry: Equation | OwnReverse, place: int
+) -> Callable[[Any], Iterator[tuple[int, Any]]]:
     def shares(adjoint: Any) -> Iterator[tuple[int, Any]]:
         adjoints = [adjoint if i == place else None for i in range(len(entry.outputs))]
         if isinstance(entry, Equation):
-            found = backward.contributions(tape, entry, adjoints) or (None,) * len(entry.inputs)
+            found = backward.contributions(tape, entry, adjoints) or (None,) * len(
+                entry.inputs
+            )
         else:
             outs = [tape.values[o] for o in entry.outputs]
             found = entry.pullback(tuple(map(cotangent, outs, adjoints)))

@@ -53,9 +53,15 @@ def as_svg(ledger: Ledger) -> str:
     shift = (width - layout.width) / 2
     words = answer(ledger)
     name = f"ledger-{zlib.crc32((words + str(graph)).encode()):08x}"
-    drawn = [_drawn_edge(edge, way) for edge, way in zip(graph.edges, layout.ways, strict=True)]
+    drawn = [
+        _drawn_edge(edge, way)
+        for edge, way in zip(graph.edges, layout.ways, strict=True)
+    ]
     boxes = [_drawn_node(node, layout, i) for i, node in enumerate(graph.nodes)]
-    labels = [_drawn_label(edge, *place) for edge, place in zip(graph.edges, layout.labels, strict=True)]
+    labels = [
+        _drawn_label(edge, *place)
+        for edge, place in zip(graph.edges, layout.labels, strict=True)
+    ]
     legend = [
         f'<text class="{kind}" x="{14}" y="{height - LINE * (len(LEGEND) - i) + 4:.1f}">{html.escape(text)}</text>'
         for i, (kind, text) in enumerate(LEGEND)
@@ -84,7 +90,10 @@ def as_html(ledger: Ledger) -> str:
     cells = [line for lines in all_cells(ledger) for line in lines]
     left = ' style="text-align:left"'
     head = "".join(f"<th{left}>{html.escape(heading)}</th>" for heading in HEADINGS)
-    rows = ("".join(f"<td{left}>{html.escape(cell)}</td>" for cell in line) for line in cells)
+    rows = (
+        "".join(f"<td{left}>{html.escape(cell)}</td>" for cell in line)
+        for line in cells
+    )
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return (
         f"<div><p><b>{html.escape(answer(ledger))}</b></p>"
@@ -97,7 +106,11 @@ def as_html(ledger: Ledger) -> str:
 
 def _style(name: str) -> str:
     def colours(palette: dict[str, str]) -> str:
-        return f".{name}{{" + "".join(f"--{key}:{value};" for key, value in palette.items()) + "}"
+        return (
+            f".{name}{{"
+            + "".join(f"--{key}:{value};" for key, value in palette.items())
+            + "}"
+        )
 
     rules = {
         "": "font-family:system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif;font-size:12px",
@@ -147,7 +160,9 @@ def _drawn_edge(edge: Edge, way: np.ndarray) -> str:
     path = [f"M{start[0]:.1f} {start[1]:.1f}"]
     for point in rest:
         middle = (start[1] + point[1]) / 2
-        path.append(f"C{start[0]:.1f} {middle:.1f} {point[0]:.1f} {middle:.1f} {point[0]:.1f} {point[1]:.1f}")
+        path.append(
+            f"C{start[0]:.1f} {middle:.1f} {point[0]:.1f} {middle:.1f} {point[0]:.1f} {point[1]:.1f}"
+        )
         start = point
     return f'<path class="{edge.kind}" d="{"".join(path)}"/>'
 
@@ -158,7 +173,9 @@ def _drawn_label(edge: Edge, x: float, y: float) -> str:
     y += 4 - (len(shown) - 1) * 6.5
     wide = 6.0 * max((len(text) for _, text in shown), default=0) + 4
     size = f'width="{wide:.1f}" height="{13 * len(shown) + 2}"'
-    ground = f'<rect class="ground" x="{x - wide / 2:.1f}" y="{y - 11:.1f}" {size} rx="3"/>'
+    ground = (
+        f'<rect class="ground" x="{x - wide / 2:.1f}" y="{y - 11:.1f}" {size} rx="3"/>'
+    )
     texts = (
         f'<text class="{kind}" x="{x:.1f}" y="{y + 13 * i:.1f}" text-anchor="middle">{html.escape(text)}</text>'
         for i, (kind, text) in enumerate(shown)
@@ -169,5 +186,6 @@ def _drawn_label(edge: Edge, x: float, y: float) -> str:
 def _description(nodes: tuple[Node, ...]) -> str:
     """The boxes one after another, for those who cannot see the picture."""
     return " ".join(
-        f"{node.title}: {node.value}{f', adjoint {node.adjoint}' if node.adjoint else ''}." for node in nodes[:80]
+        f"{node.title}: {node.value}{f', adjoint {node.adjoint}' if node.adjoint else ''}."
+        for node in nodes[:80]
     )

@@ -10,11 +10,19 @@ import numpy as np
 from research.derivatives.errors import UnsupportedPrimitiveError
 from research.derivatives.ledger.tape import Equation, Tape, is_inexact
 
-Places = Sequence[tuple[int, ...]]  # Of each variable, the inputs of the equation that it stands at.
-NO_RULE = (NotImplementedError, ValueError, TypeError)  # What JAX raises, said in one way or another.
+Places = Sequence[
+    tuple[int, ...]
+]  # Of each variable, the inputs of the equation that it stands at.
+NO_RULE = (
+    NotImplementedError,
+    ValueError,
+    TypeError,
+)  # What JAX raises, said in one way or another.
 
 
-def linearize(call: Callable, values: Sequence[Any], places: Places) -> tuple[Any, Callable]:
+def linearize(
+    call: Callable, values: Sequence[Any], places: Places
+) -> tuple[Any, Callable]:
     """Evaluates an equation, and gives its pullback beside the identity.
 
     Args:
@@ -33,13 +41,17 @@ def linearize(call: Callable, values: Sequence[Any], places: Places) -> tuple[An
                 merged[place] = value
         return tuple(call(merged)), given
 
-    (results, _), pullback = jax.vjp(beside_identity, *[values[where[0]] for where in places])
+    (results, _), pullback = jax.vjp(
+        beside_identity, *[values[where[0]] for where in places]
+    )
     return results, pullback
 
 
 def active_places(tape: Tape, equation: Equation) -> list[tuple[int, ...]]:
     """Each active input of an equation by itself."""
-    return [(i,) for i, operand in enumerate(equation.inputs) if tape.is_active(operand)]
+    return [
+        (i,) for i, operand in enumerate(equation.inputs) if tape.is_active(operand)
+    ]
 
 
 def shared_places(tape: Tape, equation: Equation) -> dict[int, tuple[int, ...]]:
@@ -51,7 +63,9 @@ def shared_places(tape: Tape, equation: Equation) -> dict[int, tuple[int, ...]]:
     return found
 
 
-def pull(tape: Tape, equation: Equation, adjoints: Sequence[Any], before: Sequence[Any]) -> list[Any]:
+def pull(
+    tape: Tape, equation: Equation, adjoints: Sequence[Any], before: Sequence[Any]
+) -> list[Any]:
     """New adjoints of an equation's active inputs, each taken by itself, of its outputs' and those they have.
 
     Raises:
@@ -60,9 +74,13 @@ def pull(tape: Tape, equation: Equation, adjoints: Sequence[Any], before: Sequen
     try:
         if equation.pullback is None:
             values = [tape.value(operand) for operand in equation.inputs]
-            equation.pullback = linearize(equation.call, values, active_places(tape, equation))[1]
+            equation.pullback = linearize(
+                equation.call, values, active_places(tape, equation)
+            )[1]
         nodes = [equation.inputs[place] for (place,) in active_places(tape, equation)]
-        return _pulled(tape, equation, equation.pullback, adjoints, zip(nodes, before, strict=True))
+        return _pulled(
+            tape, equation, equation.pullback, adjoints, zip(nodes, before, strict=True)
+        )
     except NO_RULE as error:
         raise UnsupportedPrimitiveError(
             f"{equation.primitive} at {equation.source or 'an unknown line'} has no reverse rule "
@@ -70,16 +88,29 @@ def pull(tape: Tape, equation: Equation, adjoints: Sequence[Any], before: Sequen
         ) from error
 
 
-def pull_shared(tape: Tape, equation: Equation, adjoints: Sequence[Any], before: dict[int, Any]) -> list[Any]:
+def pull_shared(
+    tape: Tape, equation: Equation, adjoints: Sequence[Any], before: dict[int, Any]
+) -> list[Any]:
     """The same with a variable for each active node, which may stand at several inputs; before: node -> adjoint."""
     values = [tape.value(operand) for operand in equation.inputs]
-    pullback = linearize(equation.call, values, list(shared_places(tape, equation).values()))[1]
+    pullback = linearize(
+        equation.call, values, list(shared_places(tape, equation).values())
+    )[1]
     return _pulled(tape, equation, pullback, adjoints, before.items())
 
 
-def _pulled(tape: Tape, equation: Equation, pullback: Callable, adjoints: Sequence[Any], before: Iterable) -> list[Any]:
+def _pulled(
+    tape: Tape,
+    equation: Equation,
+    pullback: Callable,
+    adjoints: Sequence[Any],
+    before: Iterable,
+) -> list[Any]:
     there = tuple(cotangent(tape.value(node), adjoint) for node, adjoint in before)
-    arriving = tuple(cotangent(tape.values[o], a) for o, a in zip(equation.outputs, adjoints, strict=True))
+    arriving = tuple(
+        cotangent(tape.values[o], a)
+        for o, a in zip(equation.outputs, adjoints, strict=True)
+    )
     return list(pullback((arriving, there)))
 
 

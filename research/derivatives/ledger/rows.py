@@ -7,8 +7,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from research.derivatives.ledger import backward
-from research.derivatives.ledger.tape import Equation, Link, Literal, Operand, OwnReverse, Tape
-from research.derivatives.ledger.wording import ELEMENTWISE, SHAPE_ONLY, as_written, constant, in_words
+from research.derivatives.ledger.tape import (
+    Equation,
+    Link,
+    Literal,
+    Operand,
+    OwnReverse,
+    Tape,
+)
+from research.derivatives.ledger.wording import (
+    ELEMENTWISE,
+    SHAPE_ONLY,
+    as_written,
+    constant,
+    in_words,
+)
 
 MATHEMATICS, PRIMITIVES = LEVELS = ("mathematics", "primitives")
 
@@ -48,19 +61,30 @@ class Row(NamedTuple):
 
 def shown_equations(tape: Tape, level: str) -> list[Equation]:
     """What a level shows. Mathematics: what changes a number, and of a function's own rule where an adjoint passes."""
-    backward_only = {id(entry) for rule in tape.rules if rule.reverse for entry in rule.reverse.entries}
+    backward_only = {
+        id(entry)
+        for rule in tape.rules
+        if rule.reverse
+        for entry in rule.reverse.entries
+    }
     return [
         equation
         for equation in tape.equations()
         if level == PRIMITIVES
         or (
             equation.primitive not in SHAPE_ONLY
-            and (not equation.is_rule or equation.contributions is not None or id(equation) in backward_only)
+            and (
+                not equation.is_rule
+                or equation.contributions is not None
+                or id(equation) in backward_only
+            )
         )
     ]
 
 
-def name_nodes(tape: Tape, leaves: dict[str, int], shown: Sequence[Equation]) -> dict[int, str]:
+def name_nodes(
+    tape: Tape, leaves: dict[str, int], shown: Sequence[Equation]
+) -> dict[int, str]:
     """Node -> name; what a hidden row gives has the name of what it was made of."""
     names = {node: name for name, node in leaves.items()}
     names |= {node: rule.name for rule in tape.rules for node in rule.outputs}
@@ -71,7 +95,8 @@ def name_nodes(tape: Tape, leaves: dict[str, int], shown: Sequence[Equation]) ->
                 names.setdefault(given, f"d{names.get(taken, '')}")
         elif isinstance(entry, OwnReverse):
             names |= {
-                given: f"∂{names.get(node, '')}" for given, node in zip(entry.arriving, entry.outputs, strict=False)
+                given: f"∂{names.get(node, '')}"
+                for given, node in zip(entry.arriving, entry.outputs, strict=False)
             }
         else:
             _name_outputs(tape, entry, id(entry) in visible, names, counts)
@@ -79,7 +104,11 @@ def name_nodes(tape: Tape, leaves: dict[str, int], shown: Sequence[Equation]) ->
 
 
 def _name_outputs(
-    tape: Tape, equation: Equation, is_shown: bool, names: dict[int, str], counts: dict[str, int]
+    tape: Tape,
+    equation: Equation,
+    is_shown: bool,
+    names: dict[int, str],
+    counts: dict[str, int],
 ) -> None:
     for copy in equation.inputs:
         if isinstance(copy, int) and tape.copies.get(copy) in names:
@@ -136,8 +165,13 @@ def _locals(tape: Tape, equation: Equation) -> tuple[Any, ...]:
     out = tape.values[equation.outputs[0]]
     shapes = [np.shape(tape.value(operand)) for operand in equation.inputs]
     single = np.size(out) == 1
-    plain = [single or (equation.primitive in ELEMENTWISE and shape == np.shape(out)) for shape in shapes]
+    plain = [
+        single or (equation.primitive in ELEMENTWISE and shape == np.shape(out))
+        for shape in shapes
+    ]
     if not any(plain):
         return nothing
     found = backward.contributions(tape, equation, [jnp.ones_like(out)]) or nothing
-    return tuple(share if keep else None for share, keep in zip(found, plain, strict=True))
+    return tuple(
+        share if keep else None for share, keep in zip(found, plain, strict=True)
+    )

@@ -154,4 +154,6 @@ def is_inexact(value: Any) -> bool:
 
 def is_key(value: Any) -> bool:
     """Whether a value is a PRNG key, which is no number."""
-    return jnp.issubdtype(getattr(value, "dtype", None) or jnp.result_type(value), jax.dtypes.prng_key)
+    return jnp.issubdtype(
+        getattr(value, "dtype", None) or jnp.result_type(value), jax.dtypes.prng_key
+    )

@@ -17,8 +17,12 @@ _ELEMENTWISE = (
     "tan asin acos atan atan2 sinh cosh asinh acosh atanh erf erfc erf_inv lgamma digamma abs sign floor ceil round max "
     "min clamp select_n copy convert_element_type real imag complex conj rem nextafter igamma bessel_i0e bessel_i1e"
 )
-SHAPE_ONLY = frozenset(_SHAPE_ONLY.split())  # Only how numbers lie in memory, or their type.
-ELEMENTWISE = frozenset(_ELEMENTWISE.split())  # Every entry of the value depends on the same entry of each input alone.
+SHAPE_ONLY = frozenset(
+    _SHAPE_ONLY.split()
+)  # Only how numbers lie in memory, or their type.
+ELEMENTWISE = frozenset(
+    _ELEMENTWISE.split()
+)  # Every entry of the value depends on the same entry of each input alone.
 
 RULES = {
     "sub": "d(a - b) = da - db",
@@ -103,13 +107,24 @@ RULES = {
     "iota": "a constant",
     **dict.fromkeys(["add", "add_any"], "d(a + b) = da + db"),
     **dict.fromkeys(["sign", "floor", "ceil", "round"], "flat: no derivative passes"),
-    **dict.fromkeys(["scatter-add", "scatter_add"], "the adjoint to what was there, and its entries to what was added"),
-    **dict.fromkeys(["dynamic_slice", "slice"], "the adjoint of the piece, 0 around it"),
-    **dict.fromkeys(["sort", "top_k"], "to where each entry came from"),
-    **dict.fromkeys(["reshape", "squeeze", "expand_dims"], "the adjoint in the old shape"),
-    **dict.fromkeys(["lu_pivots_to_permutation", "argmax", "argmin"], "whole numbers: no derivative passes"),
     **dict.fromkeys(
-        ["eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "is_finite"], "yes or no: no derivative passes"
+        ["scatter-add", "scatter_add"],
+        "the adjoint to what was there, and its entries to what was added",
+    ),
+    **dict.fromkeys(
+        ["dynamic_slice", "slice"], "the adjoint of the piece, 0 around it"
+    ),
+    **dict.fromkeys(["sort", "top_k"], "to where each entry came from"),
+    **dict.fromkeys(
+        ["reshape", "squeeze", "expand_dims"], "the adjoint in the old shape"
+    ),
+    **dict.fromkeys(
+        ["lu_pivots_to_permutation", "argmax", "argmin"],
+        "whole numbers: no derivative passes",
+    ),
+    **dict.fromkeys(
+        ["eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "is_finite"],
+        "yes or no: no derivative passes",
     ),
 }
 
@@ -191,11 +206,16 @@ def short(value: Any) -> str:
     if is_key(value):
         return "key"
     array = as_array(value)
-    digits = [_number(entry) for entry in (array.ravel() if array.size <= 3 else array.ravel()[[0, 1, -1]])]
+    digits = [
+        _number(entry)
+        for entry in (array.ravel() if array.size <= 3 else array.ravel()[[0, 1, -1]])
+    ]
     if array.ndim == 0:
         return digits[0]
     if array.size <= 3:
-        return f"[{', '.join(digits)}]" + ("" if array.ndim == 1 else f" {_shape(array)}")
+        return f"[{', '.join(digits)}]" + (
+            "" if array.ndim == 1 else f" {_shape(array)}"
+        )
     return f"[{digits[0]}, {digits[1]}, … {digits[2]}] {_shape(array)}"
 
 
@@ -226,7 +246,11 @@ def as_array(value: Any) -> np.ndarray:
 
 def _number(entry: Any) -> str:
     return (
-        f"{entry:.4g}" if entry.dtype.kind in "fc" else f"{float(entry):.4g}" if entry.dtype.kind == "V" else str(entry)
+        f"{entry:.4g}"
+        if entry.dtype.kind in "fc"
+        else f"{float(entry):.4g}"
+        if entry.dtype.kind == "V"
+        else str(entry)
     )
 
 

@@ -5,7 +5,12 @@ from research.derivatives.problems.problem import Problem
 DEVELOPMENT = (
     Problem("exp(x)", 1.0, "smooth", "2.71828182845904523536028747135"),
     Problem("sin(x)", 100.0, "smooth", "0.862318872287683934101938513951"),
-    Problem("exp(x)/sqrt(sin(x)**3 + cos(x)**3)", 1.5, "smooth", "4.05342789389862065771418792561"),
+    Problem(
+        "exp(x)/sqrt(sin(x)**3 + cos(x)**3)",
+        1.5,
+        "smooth",
+        "4.05342789389862065771418792561",
+    ),
     Problem("tan(x)", 1.5, "smooth", "199.850044526492457205507706321"),
     Problem("log(x)", 2.0, "smooth", "0.5"),
     Problem("x**3", -0.7, "smooth", "1.46999999999999981348253186297"),
@@ -47,19 +52,34 @@ DEVELOPMENT = (
     Problem("sqrt(x)", 1e-12, "scaled", "500000.000000000005028338092686"),
     Problem("1 / x", 1e-08, "scaled", "-9999999999999999.58154878339743"),
     Problem("x**2", 100000000.0, "scaled", "200000000"),
-    Problem("sin(x / 1e8)", 12345.0, "scaled", "0.0000000099999999238004875967727617048"),
-    Problem("tanh(1000 * (x - 0.3))", 0.3001, "scaled", "990.06629084744195190910052998"),
+    Problem(
+        "sin(x / 1e8)", 12345.0, "scaled", "0.0000000099999999238004875967727617048"
+    ),
+    Problem(
+        "tanh(1000 * (x - 0.3))", 0.3001, "scaled", "990.06629084744195190910052998"
+    ),
     Problem("1e8 + sin(x)", 1.0, "scaled", "0.540302305868139717400936607443"),
-    Problem("(1 - cos(x)) / x**2", 0.0001, "scaled", "-0.00000833333332777777817861367241578"),
+    Problem(
+        "(1 - cos(x)) / x**2",
+        0.0001,
+        "scaled",
+        "-0.00000833333332777777817861367241578",
+    ),
     Problem("log(1 + exp(x))", 40.0, "scaled", "0.999999999999999995751645744708"),
     Problem("exp(-1 / x)", 0.01, "scaled", "3.72007597602084355204417435619e-40"),
-    Problem("sqrt(1 + x**2) - 1", 1e-06, "scaled", "0.000000999999999999499954748112200954"),
-    Problem("x + 1e-6 * sin(1e5 * x)", 0.5, "scaled", "0.998212274403344366651154003248"),
+    Problem(
+        "sqrt(1 + x**2) - 1", 1e-06, "scaled", "0.000000999999999999499954748112200954"
+    ),
+    Problem(
+        "x + 1e-6 * sin(1e5 * x)", 0.5, "scaled", "0.998212274403344366651154003248"
+    ),
     Problem("atan(1e5 * x)", 0.0, "scaled", "100000"),
     Problem("1 / (1 - x)", 0.999999, "scaled", "999999999942.488670970058155681"),
     Problem("cos(x) + x", 1e-300, "scaled", "1"),
     Problem("rounded(sin(x), 8)", 0.8, "noisy", "0.696706709347165389063740022772"),
-    Problem("single(exp(single(x)))", 0.625, "noisy", "1.86824595743222240650183562019"),
+    Problem(
+        "single(exp(single(x)))", 0.625, "noisy", "1.86824595743222240650183562019"
+    ),
     Problem("rounded(x**2, 5)", 1.3, "noisy", "2.60000000000000008881784197001"),
     Problem("single(log(single(x)))", 2.5, "noisy", "0.4"),
     Problem(
@@ -92,7 +112,9 @@ DEVELOPMENT = (
     Problem("where(x == 0, 0.0, x * sin(1 / x))", 0.0, "unresolved", None),
     Problem("sqrt(abs(x))", 0.0, "unresolved", None),
     Problem("where(x == 0, 0.0, x * log(abs(x)))", 0.0, "unresolved", None),
-    Problem("sum(0.5**k * cos(3.0**k * x) for k in range(60))", 0.4, "unresolved", None),
+    Problem(
+        "sum(0.5**k * cos(3.0**k * x) for k in range(60))", 0.4, "unresolved", None
+    ),
     Problem("1 / x", 0.0, "nan", None),
     Problem("log(x)", -1.0, "nan", None),
     Problem("sin(x) / x", 0.0, "nan", None),

@@ -40,10 +40,34 @@ class Problem(NamedTuple):
 
 
 NUMPY: dict[str, Any] = {
-    **{name: getattr(np, name) for name in ("exp", "log", "log1p", "sin", "cos", "tan", "sinh", "cosh", "tanh")},
-    **{name: getattr(np, name) for name in ("sqrt", "cbrt", "floor", "sign", "where", "maximum", "minimum", "nan")},
-    **{f"a{name}": getattr(np, f"arc{name}") for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
-    **{"erf": special.erf, "erfc": special.erfc, "gamma": special.gamma, "loggamma": special.gammaln, "mod": np.mod},
+    **{
+        name: getattr(np, name)
+        for name in ("exp", "log", "log1p", "sin", "cos", "tan", "sinh", "cosh", "tanh")
+    },
+    **{
+        name: getattr(np, name)
+        for name in (
+            "sqrt",
+            "cbrt",
+            "floor",
+            "sign",
+            "where",
+            "maximum",
+            "minimum",
+            "nan",
+        )
+    },
+    **{
+        f"a{name}": getattr(np, f"arc{name}")
+        for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")
+    },
+    **{
+        "erf": special.erf,
+        "erfc": special.erfc,
+        "gamma": special.gamma,
+        "loggamma": special.gammaln,
+        "mod": np.mod,
+    },
     # Errors far above rounding: to so many decimals, and of single precision.
     **{"rounded": np.round, "single": np.float32},
 }

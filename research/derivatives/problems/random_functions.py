@@ -28,10 +28,30 @@ def _stepped(u, q):
     return np.floor(u / q) * q
 
 
-_OF_NUMPY = ("exp", "log", "log1p", "sin", "cos", "sinh", "cosh", "tanh", "sqrt", "where", "maximum", "minimum", "abs")
+_OF_NUMPY = (
+    "exp",
+    "log",
+    "log1p",
+    "sin",
+    "cos",
+    "sinh",
+    "cosh",
+    "tanh",
+    "sqrt",
+    "where",
+    "maximum",
+    "minimum",
+    "abs",
+)
 NAMES = {
     **{name: getattr(np, name) for name in _OF_NUMPY},
-    **{"atan": np.arctan, "erf": special.erf, "rounded": np.round, "single": np.float32, "stepped": _stepped},
+    **{
+        "atan": np.arctan,
+        "erf": special.erf,
+        "rounded": np.round,
+        "single": np.float32,
+        "stepped": _stepped,
+    },
 }
 
 
@@ -61,7 +81,12 @@ class Case(NamedTuple):
 
     def gap(self, order: int) -> float:
         """The largest difference between the sides, of the derivatives up to that order."""
-        return max(abs(a - b) for a, b in zip(self.left[1 : order + 1], self.right[1 : order + 1], strict=True))
+        return max(
+            abs(a - b)
+            for a, b in zip(
+                self.left[1 : order + 1], self.right[1 : order + 1], strict=True
+            )
+        )
 
 
 def random_cases(kind: str, count: int, seed: int) -> list[Case]:
@@ -85,7 +110,10 @@ def random_cases(kind: str, count: int, seed: int) -> list[Case]:
             value = _value(expression, x)
         except (ZeroDivisionError, ValueError, OverflowError):
             continue  # No series there, such as log of what is not positive.
-        if np.isfinite([*left, *right, value]).all() and max(map(abs, left + right)) <= LARGEST:
+        if (
+            np.isfinite([*left, *right, value]).all()
+            and max(map(abs, left + right)) <= LARGEST
+        ):
             cases.append(Case(expression, x, kind, left, right))
     return cases
 
@@ -147,7 +175,11 @@ class _Setting(NamedTuple):
 
     def beside(self) -> str:
         """(x - point) / unit."""
-        return f"(({_text(self.per_unit)})*(x - {_text(self.x)}))" if self.v != "x" else f"(x - {_text(self.x)})"
+        return (
+            f"(({_text(self.per_unit)})*(x - {_text(self.x)}))"
+            if self.v != "x"
+            else f"(x - {_text(self.x)})"
+        )
 
 
 def _setting(rng: np.random.Generator) -> _Setting:
@@ -161,7 +193,11 @@ def _setting(rng: np.random.Generator) -> _Setting:
 
 
 def _rescaled(rng: np.random.Generator, e: str) -> str:
-    return f"{_text(float(10.0 ** rng.uniform(-8, 8)))} * ({e})" if rng.random() < 0.3 else e
+    return (
+        f"{_text(float(10.0 ** rng.uniform(-8, 8)))} * ({e})"
+        if rng.random() < 0.3
+        else e
+    )
 
 
 def _smooth(rng: np.random.Generator) -> _Expression:
@@ -229,7 +265,12 @@ def _known_jumps(power: int, edge: float) -> list[_Expression]:
     if power == 2:
         huber = f"where(abs(x) <= {_text(edge)}, x**2/2, {_text(edge)}*(abs(x) - {_text(edge)}/2))"
         elu = "where(x > 0, x, exp(x) - 1)"
-        return [(huber, edge), ("maximum(1 - x, 0)**2", 1.0), (elu, 0.0), ("x*abs(x)", 0.0)]
+        return [
+            (huber, edge),
+            ("maximum(1 - x, 0)**2", 1.0),
+            (elu, 0.0),
+            ("x*abs(x)", 0.0),
+        ]
     return [
         ("abs(x)**3", 0.0),
         (f"maximum(x - {_text(edge)}, 0)**3", edge),
@@ -244,7 +285,9 @@ def _glued(rng: np.random.Generator, power: int) -> _Expression:
     e, d = _smooth_expression(rng, at.v), at.beside()
     size = _number(rng) * float(10.0 ** rng.uniform(-3, 1))
     kind = rng.integers(4)
-    taylor_of_exp = " + ".join(f"{d}**{k}/{float(math.factorial(k))!r}" for k in range(power))
+    taylor_of_exp = " + ".join(
+        f"{d}**{k}/{float(math.factorial(k))!r}" for k in range(power)
+    )
     jump = [
         f"maximum({d}, 0)**{power}",
         f"where({d} > 0, {d}**{power} * cos({d}), 0*{d})",
@@ -278,7 +321,11 @@ def _kink(rng: np.random.Generator) -> _Expression:
 def _kink_near(rng: np.random.Generator) -> _Expression:
     at = _setting(rng)
     e = _smooth_expression(rng, at.v)
-    a = _text(float(at.x + float(10.0 ** rng.uniform(-9, 0)) / at.per_unit * rng.choice([-1, 1])))
+    a = _text(
+        float(
+            at.x + float(10.0 ** rng.uniform(-9, 0)) / at.per_unit * rng.choice([-1, 1])
+        )
+    )
     size = _number(rng) * float(10.0 ** rng.uniform(-6, 2)) * at.per_unit
     kink = [
         f"abs(x - {a})",
@@ -319,7 +366,9 @@ def _cancellation(rng: np.random.Generator) -> _Expression:
         return e, abs(x) if "log(1 + x)" in e else x
     if kind == 7:  # (x - 1)^n in powers, near 1.
         n, t = int(rng.integers(3, 8)), float(rng.uniform(-0.05, 0.05))
-        return " + ".join(f"({math.comb(n, k) * (-1) ** (n - k)})*x**{k}" for k in range(n + 1)), 1 + t
+        return " + ".join(
+            f"({math.comb(n, k) * (-1) ** (n - k)})*x**{k}" for k in range(n + 1)
+        ), 1 + t
     if kind == 8:  # A large number, added and taken away.
         at = _setting(rng)
         large = _text(float(10.0 ** rng.uniform(4, 12)))

@@ -30,10 +30,17 @@ class Series:
 
     def lifted(self, other: Any) -> "Series":
         """A number as a constant series of the same side; a series as it is."""
-        return other if isinstance(other, Series) else Series([mpf(other)] + [mpf(0)] * MOST_ORDER, self.side)
+        return (
+            other
+            if isinstance(other, Series)
+            else Series([mpf(other)] + [mpf(0)] * MOST_ORDER, self.side)
+        )
 
     def __add__(self, other: Any) -> "Series":
-        return Series([a + b for a, b in zip(self.c, self.lifted(other).c, strict=True)], self.side)
+        return Series(
+            [a + b for a, b in zip(self.c, self.lifted(other).c, strict=True)],
+            self.side,
+        )
 
     __radd__ = __add__
 
@@ -48,7 +55,9 @@ class Series:
 
     def __mul__(self, other: Any) -> "Series":
         a, b = self.c, self.lifted(other).c
-        return Series([mpmath.fdot(a[: k + 1], b[k::-1]) for k in range(_LENGTH)], self.side)
+        return Series(
+            [mpmath.fdot(a[: k + 1], b[k::-1]) for k in range(_LENGTH)], self.side
+        )
 
     __rmul__ = __mul__
 
@@ -179,7 +188,9 @@ def atan(u: Series) -> Series:
 
 def erf(u: Series) -> Series:
     """Error function, (erf u)' = 2 / √π e^(-u²) u'."""
-    return _integral(mpmath.erf(u.c[0]), _rate(u) * exp(-(u * u)) * (2 / mp.sqrt(mp.pi)))
+    return _integral(
+        mpmath.erf(u.c[0]), _rate(u) * exp(-(u * u)) * (2 / mp.sqrt(mp.pi))
+    )
 
 
 def maximum(a: Any, b: Any) -> Series:
@@ -203,7 +214,10 @@ def _exact(u: Series, *_: Any) -> Series:
 
 # "rounded", "single" and "stepped" round in float64; the truth is what they round.
 NAMES: dict[str, Any] = {
-    **{f.__name__: f for f in (exp, sin, cos, sinh, cosh, tanh, log, log1p, sqrt, atan, erf)},
+    **{
+        f.__name__: f
+        for f in (exp, sin, cos, sinh, cosh, tanh, log, log1p, sqrt, atan, erf)
+    },
     **{f.__name__: f for f in (maximum, minimum, where)},
     "abs": abs,
     **dict.fromkeys(("rounded", "single", "stepped"), _exact),

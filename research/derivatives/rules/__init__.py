@@ -41,7 +41,9 @@ class RuleCheck(NamedTuple):
     residual_differences: float
 
 
-def verify_rule(name: str, key: jax.Array | None = None, points: Any = None, number: int = 32) -> RuleCheck:
+def verify_rule(
+    name: str, key: jax.Array | None = None, points: Any = None, number: int = 32
+) -> RuleCheck:
     """Holds a rule of `DERIVATIVE_RULES` against JAX and against a difference quotient.
 
     Neither knows the rule: one differentiates f's program, the other only evaluates f. In float64 a right rule has
@@ -68,8 +70,12 @@ def verify_rule(name: str, key: jax.Array | None = None, points: Any = None, num
     if points is not None:
         check_numbers("points", points)
     if key is None and points is None:
-        raise ValueError("verify_rule draws its points: give a key, such as jax.random.key(0), or points.")
-    key_points, key_constants = jax.random.split(jax.random.key(0) if key is None else key)
+        raise ValueError(
+            "verify_rule draws its points: give a key, such as jax.random.key(0), or points."
+        )
+    key_points, key_constants = jax.random.split(
+        jax.random.key(0) if key is None else key
+    )
     if points is None:
         low, high = rule.interval
         points = jax.random.uniform(key_points, (number,), float, low, high)
@@ -78,8 +84,12 @@ def verify_rule(name: str, key: jax.Array | None = None, points: Any = None, num
     for i, point in enumerate(x):
         at = {constant: values[i] for constant, values in constants.items()}
         if not rule.contains(point, at):
-            said = "".join(f", {constant} = {value:g}" for constant, value in at.items())
-            raise ValueError(f"the rule {name} holds for {rule.domain}; got x = {point:g}{said}.")
+            said = "".join(
+                f", {constant} = {value:g}" for constant, value in at.items()
+            )
+            raise ValueError(
+                f"the rule {name} holds for {rule.domain}; got x = {point:g}{said}."
+            )
     return _compare(name, rule, jnp.asarray(x), constants)
 
 
@@ -93,33 +103,66 @@ def find_rule(name: str) -> Rule:
       "(sin x)' = cos x"
     """
     if not isinstance(name, str) or name not in DERIVATIVE_RULES:
-        raise ValueError(f"unknown rule {name!r}{known_names(name, DERIVATIVE_RULES)} Give its name.")
+        raise ValueError(
+            f"unknown rule {name!r}{known_names(name, DERIVATIVE_RULES)} Give its name."
+        )
     return DERIVATIVE_RULES[name]
 
 
 def _draw(rule: Rule, key: jax.Array, number: int) -> dict[str, np.ndarray]:
     drawn = {}
     for i, (constant, (low, high)) in enumerate(rule.constants.items()):
-        uniform = np.asarray(jax.random.uniform(jax.random.fold_in(key, i), (number,), float), float)
+        uniform = np.asarray(
+            jax.random.uniform(jax.random.fold_in(key, i), (number,), float), float
+        )
         whole = isinstance(low, int) and isinstance(high, int)
-        drawn[constant] = np.floor(low + uniform * (high + 1 - low)) if whole else low + uniform * (high - low)
+        drawn[constant] = (
+            np.floor(low + uniform * (high + 1 - low))
+            if whole
+            else low + uniform * (high - low)
+        )
     return drawn
 
 
-def _compare(name: str, rule: Rule, x: jax.Array, constants: dict[str, np.ndarray]) -> RuleCheck:
+def _compare(
+    name: str, rule: Rule, x: jax.Array, constants: dict[str, np.ndarray]
+) -> RuleCheck:
     def all_three(x: jax.Array, constants: dict[str, jax.Array]) -> tuple:
         f = lambda t: jnp.asarray(rule.function(t, constants), x.dtype)
         step = _step(rule, x)
-        quotient = sum(w * (f(x + k * step) - f(x - k * step)) for k, w in enumerate(_WEIGHTS, 1)) / step
-        return f(x), jnp.asarray(rule.derivative(x, constants), x.dtype), derivative(f, x), quotient
+        quotient = (
+            sum(
+                w * (f(x + k * step) - f(x - k * step))
+                for k, w in enumerate(_WEIGHTS, 1)
+            )
+            / step
+        )
+        return (
+            f(x),
+            jnp.asarray(rule.derivative(x, constants), x.dtype),
+            derivative(f, x),
+            quotient,
+        )
 
-    found = jax.jit(jax.vmap(all_three))(x, {constant: jnp.asarray(v, x.dtype) for constant, v in constants.items()})
+    found = jax.jit(jax.vmap(all_three))(
+        x, {constant: jnp.asarray(v, x.dtype) for constant, v in constants.items()}
+    )
     value, by_rule, by_jax, by_differences = map(np.asarray, found)
     points = np.asarray(x)
-    scale = np.maximum(np.abs(by_rule), np.abs(value) / (1 + np.abs(points))) + np.finfo(points.dtype).tiny
+    scale = (
+        np.maximum(np.abs(by_rule), np.abs(value) / (1 + np.abs(points)))
+        + np.finfo(points.dtype).tiny
+    )
     residual = lambda other: float(np.max(np.abs(by_rule - other) / scale))
     return RuleCheck(
-        name, points, constants, by_rule, by_jax, by_differences, residual(by_jax), residual(by_differences)
+        name,
+        points,
+        constants,
+        by_rule,
+        by_jax,
+        by_differences,
+        residual(by_jax),
+        residual(by_differences),
     )
 
 

@@ -85,9 +85,17 @@ _X_POSITIVE = "x > 0"
 DERIVATIVE_RULES: dict[str, Rule] = {
     # What the rules are made of.
     "constant": Rule(
-        "(c)' = 0", ALL, WIDE, _everywhere, lambda x, c: c["c"] + 0 * x, lambda x, c: 0 * x, {"c": (-5.0, 5.0)}
+        "(c)' = 0",
+        ALL,
+        WIDE,
+        _everywhere,
+        lambda x, c: c["c"] + 0 * x,
+        lambda x, c: 0 * x,
+        {"c": (-5.0, 5.0)},
     ),
-    "identity": Rule("(x)' = 1", ALL, WIDE, _everywhere, lambda x, c: x, lambda x, c: 1 + 0 * x, {}),
+    "identity": Rule(
+        "(x)' = 1", ALL, WIDE, _everywhere, lambda x, c: x, lambda x, c: 1 + 0 * x, {}
+    ),
     "power with a whole exponent": Rule(
         "(x^n)' = n x^(n-1)",
         "every x, for n = 1, 2, ...",
@@ -116,12 +124,32 @@ DERIVATIVE_RULES: dict[str, Rule] = {
         {},
     ),
     "reciprocal": Rule(
-        "(1 / x)' = -1 / x²", "x ≠ 0", (0.3, 3.0), _not_zero, lambda x, c: 1 / x, lambda x, c: -1 / x**2, {}
+        "(1 / x)' = -1 / x²",
+        "x ≠ 0",
+        (0.3, 3.0),
+        _not_zero,
+        lambda x, c: 1 / x,
+        lambda x, c: -1 / x**2,
+        {},
     ),
     "absolute value": Rule(
-        "|x|' = sign(x)", "x ≠ 0", (0.3, 3.0), _not_zero, lambda x, c: jnp.abs(x), lambda x, c: jnp.sign(x), {}
+        "|x|' = sign(x)",
+        "x ≠ 0",
+        (0.3, 3.0),
+        _not_zero,
+        lambda x, c: jnp.abs(x),
+        lambda x, c: jnp.sign(x),
+        {},
     ),
-    "exponential": Rule("(e^x)' = e^x", ALL, WIDE, _everywhere, lambda x, c: jnp.exp(x), lambda x, c: jnp.exp(x), {}),
+    "exponential": Rule(
+        "(e^x)' = e^x",
+        ALL,
+        WIDE,
+        _everywhere,
+        lambda x, c: jnp.exp(x),
+        lambda x, c: jnp.exp(x),
+        {},
+    ),
     "exponential of base a": Rule(
         "(a^x)' = a^x ln a",
         "every x, for a > 0",
@@ -132,7 +160,13 @@ DERIVATIVE_RULES: dict[str, Rule] = {
         {"a": (0.3, 4.0)},
     ),
     "logarithm": Rule(
-        "(ln x)' = 1 / x", _X_POSITIVE, (0.3, 4.0), _positive, lambda x, c: jnp.log(x), lambda x, c: 1 / x, {}
+        "(ln x)' = 1 / x",
+        _X_POSITIVE,
+        (0.3, 4.0),
+        _positive,
+        lambda x, c: jnp.log(x),
+        lambda x, c: 1 / x,
+        {},
     ),
     "logarithm of base a": Rule(
         "(log_a x)' = 1 / (x ln a)",
@@ -213,12 +247,31 @@ DERIVATIVE_RULES: dict[str, Rule] = {
         WIDE,
         lambda x, c: bool(_v(x, c) > 0),
         lambda x, c: _v(x, c) ** _u(x, c),
-        lambda x, c: _v(x, c) ** _u(x, c) * (_du(x, c) * jnp.log(_v(x, c)) + _u(x, c) * _dv(x, c) / _v(x, c)),
+        lambda x, c: (
+            _v(x, c) ** _u(x, c)
+            * (_du(x, c) * jnp.log(_v(x, c)) + _u(x, c) * _dv(x, c) / _v(x, c))
+        ),
         _AB,
     ),
     # The functions that are met most.
-    "sine": Rule("(sin x)' = cos x", ALL, WIDE, _everywhere, lambda x, c: jnp.sin(x), lambda x, c: jnp.cos(x), {}),
-    "cosine": Rule("(cos x)' = -sin x", ALL, WIDE, _everywhere, lambda x, c: jnp.cos(x), lambda x, c: -jnp.sin(x), {}),
+    "sine": Rule(
+        "(sin x)' = cos x",
+        ALL,
+        WIDE,
+        _everywhere,
+        lambda x, c: jnp.sin(x),
+        lambda x, c: jnp.cos(x),
+        {},
+    ),
+    "cosine": Rule(
+        "(cos x)' = -sin x",
+        ALL,
+        WIDE,
+        _everywhere,
+        lambda x, c: jnp.cos(x),
+        lambda x, c: -jnp.sin(x),
+        {},
+    ),
     "tangent": Rule(
         "(tan x)' = 1 / cos² x",
         "cos x ≠ 0",
@@ -256,10 +309,22 @@ DERIVATIVE_RULES: dict[str, Rule] = {
         {},
     ),
     "hyperbolic sine": Rule(
-        "(sinh x)' = cosh x", ALL, WIDE, _everywhere, lambda x, c: jnp.sinh(x), lambda x, c: jnp.cosh(x), {}
+        "(sinh x)' = cosh x",
+        ALL,
+        WIDE,
+        _everywhere,
+        lambda x, c: jnp.sinh(x),
+        lambda x, c: jnp.cosh(x),
+        {},
     ),
     "hyperbolic cosine": Rule(
-        "(cosh x)' = sinh x", ALL, WIDE, _everywhere, lambda x, c: jnp.cosh(x), lambda x, c: jnp.sinh(x), {}
+        "(cosh x)' = sinh x",
+        ALL,
+        WIDE,
+        _everywhere,
+        lambda x, c: jnp.cosh(x),
+        lambda x, c: jnp.sinh(x),
+        {},
     ),
     "hyperbolic tangent": Rule(
         "(tanh x)' = 1 - tanh² x",

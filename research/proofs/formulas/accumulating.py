@@ -6,14 +6,18 @@ from research.proofs.formulas.formula import Formula, Mistake
 from research.proofs.formulas.leaves import entrywise, maximum, sqrt, zeros_like
 
 
-def adagrad(x, f, learning_rate, initial_accumulator_value=0.1, eps=1e-7, eps_in_sqrt=True):
+def adagrad(
+    x, f, learning_rate, initial_accumulator_value=0.1, eps=1e-7, eps_in_sqrt=True
+):
     """Duchi, Hazan & Singer (2011), figure 1, with ε inside the root or outside, and an initial value, as in optax."""
     s = zeros_like(x) + initial_accumulator_value
     while True:
         g = f.gradient(x)
         s = s + g**2
         root = sqrt(s + eps) if eps_in_sqrt else sqrt(s) + eps
-        x = x - learning_rate * entrywise(lambda a, b, c: 0 if b == 0 else a / c, g, s, root)
+        x = x - learning_rate * entrywise(
+            lambda a, b, c: 0 if b == 0 else a / c, g, s, root
+        )
         yield x
 
 
@@ -63,8 +67,14 @@ FORMULAS = {
     "adagrad": Formula(
         adagrad,
         (
-            Mistake("ε stands outside the root", "sqrt(s + eps) if", "sqrt(s) + eps if"),
-            Mistake("the sum of squares starts at 0", "zeros_like(x) + initial_accumulator_value", "zeros_like(x)"),
+            Mistake(
+                "ε stands outside the root", "sqrt(s + eps) if", "sqrt(s) + eps if"
+            ),
+            Mistake(
+                "the sum of squares starts at 0",
+                "zeros_like(x) + initial_accumulator_value",
+                "zeros_like(x)",
+            ),
             Mistake(
                 "the sum of squares is one step stale",
                 "sqrt(s + eps) if",
@@ -76,24 +86,58 @@ FORMULAS = {
     "adadelta": Formula(
         adadelta,
         (
-            Mistake("ε stands outside the upper root", "sqrt(of_dx + eps)", "(sqrt(of_dx) + eps)"),
-            Mistake("ε stands outside the lower root", "sqrt(of_g + eps)", "(sqrt(of_g) + eps)"),
-            Mistake("there is no ε in the numerator", "sqrt(of_dx + eps)", "sqrt(of_dx)"),
-            Mistake("the steps are not averaged: their sum grows", "rho * of_dx + (1 - rho) * dx**2", "of_dx + dx**2"),
-            Mistake("rho and 1 - rho are swapped", "rho * of_g + (1 - rho) * g**2", "(1 - rho) * of_g + rho * g**2"),
-            Mistake("the numerator is missing: this is RMSProp", "-sqrt(of_dx + eps) /", "-1 /"),
+            Mistake(
+                "ε stands outside the upper root",
+                "sqrt(of_dx + eps)",
+                "(sqrt(of_dx) + eps)",
+            ),
+            Mistake(
+                "ε stands outside the lower root",
+                "sqrt(of_g + eps)",
+                "(sqrt(of_g) + eps)",
+            ),
+            Mistake(
+                "there is no ε in the numerator", "sqrt(of_dx + eps)", "sqrt(of_dx)"
+            ),
+            Mistake(
+                "the steps are not averaged: their sum grows",
+                "rho * of_dx + (1 - rho) * dx**2",
+                "of_dx + dx**2",
+            ),
+            Mistake(
+                "rho and 1 - rho are swapped",
+                "rho * of_g + (1 - rho) * g**2",
+                "(1 - rho) * of_g + rho * g**2",
+            ),
+            Mistake(
+                "the numerator is missing: this is RMSProp",
+                "-sqrt(of_dx + eps) /",
+                "-1 /",
+            ),
         ),
     ),
     "rmsprop": Formula(
         rmsprop,
         (
-            Mistake("ε stands outside the root", "sqrt(v + eps) if", "sqrt(v) + eps if"),
-            Mistake("decay and 1 - decay are swapped", "decay * n + (1 - decay)", "(1 - decay) * n + decay"),
+            Mistake(
+                "ε stands outside the root", "sqrt(v + eps) if", "sqrt(v) + eps if"
+            ),
+            Mistake(
+                "decay and 1 - decay are swapped",
+                "decay * n + (1 - decay)",
+                "(1 - decay) * n + decay",
+            ),
             Mistake("the square root is missing", "sqrt(v + eps) if", "v + eps if"),
             Mistake(
-                "the average is corrected for starting at 0", "1 - decay**t if bias_correction else 1", "1 - decay**t"
+                "the average is corrected for starting at 0",
+                "1 - decay**t if bias_correction else 1",
+                "1 - decay**t",
             ),
-            Mistake("the gradients' mean is subtracted: this is the centered rule", " if centered else n / c", ""),
+            Mistake(
+                "the gradients' mean is subtracted: this is the centered rule",
+                " if centered else n / c",
+                "",
+            ),
         ),
     ),
 }

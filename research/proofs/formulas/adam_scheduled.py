@@ -21,7 +21,9 @@ def nadam(
 ):
     """Dozat (2016), algorithm 2 and its schedule of μ; the constant one as in optax, "torch" as in torch."""
     paper, constant = momentum_schedule == "paper", momentum_schedule == "constant"
-    mu = lambda t: b1 if constant else b1 * (1 - (mpf(96) / 100) ** (t * momentum_decay) / 2)
+    mu = lambda t: (
+        b1 if constant else b1 * (1 - (mpf(96) / 100) ** (t * momentum_decay) / 2)
+    )
     m = v = zeros_like(x)
     product = 1
     for t in count(1):
@@ -30,7 +32,9 @@ def nadam(
         average = mu(t) if paper else b1
         m = average * m + (1 - average) * g
         v = b2 * v + (1 - b2) * g**2
-        m_hat = mu(t + 1) * m / (1 - product * mu(t + 1)) + (1 - mu(t)) * g / (1 - product)
+        m_hat = mu(t + 1) * m / (1 - product * mu(t + 1)) + (1 - mu(t)) * g / (
+            1 - product
+        )
         v_hat = (b2 if paper else 1) * v / (1 - b2**t)
         x = x - learning_rate * m_hat / (sqrt(v_hat + eps_root) + eps)
         yield x
@@ -57,7 +61,9 @@ def radam(
         m_hat = m / (1 - b1**t)
         length = most - 2 * t * b2**t / (1 - b2**t)
         if length >= threshold:
-            r = sqrt((length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length))
+            r = sqrt(
+                (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
+            )
             c = 1 - b2**t
             if eps_before_correction:
                 x = x - learning_rate * r * m_hat * sqrt(c) / (sqrt(v + eps_root) + eps)
@@ -77,15 +83,31 @@ FORMULAS = {
                 "mu(t + 1) * m / (1 - product * mu(t + 1)) + (1 - mu(t)) * g /",
                 "m /",
             ),
-            Mistake("the averages are corrected by one t", "(1 - product * mu(t + 1))", "(1 - product)"),
-            Mistake("the paper's b2 stands before the second moment", "(b2 if paper else 1) * v", "b2 * v"),
-            Mistake("the gradient is not corrected", "(1 - mu(t)) * g / (1 - product)", "(1 - mu(t)) * g"),
+            Mistake(
+                "the averages are corrected by one t",
+                "(1 - product * mu(t + 1))",
+                "(1 - product)",
+            ),
+            Mistake(
+                "the paper's b2 stands before the second moment",
+                "(b2 if paper else 1) * v",
+                "b2 * v",
+            ),
+            Mistake(
+                "the gradient is not corrected",
+                "(1 - mu(t)) * g / (1 - product)",
+                "(1 - mu(t)) * g",
+            ),
             Mistake(
                 "the momentum is scheduled, as in torch",
                 "b1 if constant else b1 *",
                 "b1 *",
             ),
-            Mistake("ε stands inside the root", "sqrt(v_hat + eps_root) + eps", "sqrt(v_hat + eps_root + eps)"),
+            Mistake(
+                "ε stands inside the root",
+                "sqrt(v_hat + eps_root) + eps",
+                "sqrt(v_hat + eps_root + eps)",
+            ),
         ),
     ),
     "radam": Formula(
@@ -96,15 +118,29 @@ FORMULAS = {
                 "length >= threshold:\n            r = sqrt(",
                 "True:\n            r = 1 or sqrt(",
             ),
-            Mistake("the rectification is not applied", "r * m_hat / (sqrt(v / c", "m_hat / (sqrt(v / c"),
-            Mistake("the rectification is squared: its root is missing", "r = sqrt(", "r = 1 * ("),
+            Mistake(
+                "the rectification is not applied",
+                "r * m_hat / (sqrt(v / c",
+                "m_hat / (sqrt(v / c",
+            ),
+            Mistake(
+                "the rectification is squared: its root is missing",
+                "r = sqrt(",
+                "r = 1 * (",
+            ),
             Mistake(
                 "ε is added before the bias correction, as in torch",
                 "(sqrt(v / c + eps_root) + eps)",
                 "(sqrt(v / c + eps_root) + eps / sqrt(c))",
             ),
-            Mistake("at first steps are not corrected", "x - learning_rate * m_hat\n", "x - learning_rate * m\n"),
-            Mistake("at first it stands still", "x = x - learning_rate * m_hat\n", "pass\n"),
+            Mistake(
+                "at first steps are not corrected",
+                "x - learning_rate * m_hat\n",
+                "x - learning_rate * m\n",
+            ),
+            Mistake(
+                "at first it stands still", "x = x - learning_rate * m_hat\n", "pass\n"
+            ),
         ),
     ),
 }

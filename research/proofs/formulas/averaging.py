@@ -19,7 +19,9 @@ class Evaluated(Leaves):
         self.evaluation = evaluation
 
 
-def lookahead(x, f, learning_rate, sync_period=5, slow_step_size=0.5, reset_state=False):
+def lookahead(
+    x, f, learning_rate, sync_period=5, slow_step_size=0.5, reset_state=False
+):
     """Zhang et al. (2019), algorithm 1, around the heavy ball with momentum 0.9."""
     slow, m = x, zeros_like(x)
     for t in count(1):
@@ -56,19 +58,51 @@ FORMULAS = {
     "lookahead": Formula(
         lookahead,
         (
-            Mistake("the fast params do not come back to the slow", "            x = slow\n", ""),
-            Mistake("the period is one step too long", "t % sync_period", "t % (sync_period + 1)"),
-            Mistake("it comes back one step late", "t % sync_period == 0", "t % sync_period == 1 and t > 1"),
-            Mistake("the slow params go all of the way", "slow = slow + slow_step_size * (x - slow)", "slow = x"),
+            Mistake(
+                "the fast params do not come back to the slow",
+                "            x = slow\n",
+                "",
+            ),
+            Mistake(
+                "the period is one step too long",
+                "t % sync_period",
+                "t % (sync_period + 1)",
+            ),
+            Mistake(
+                "it comes back one step late",
+                "t % sync_period == 0",
+                "t % sync_period == 1 and t > 1",
+            ),
+            Mistake(
+                "the slow params go all of the way",
+                "slow = slow + slow_step_size * (x - slow)",
+                "slow = x",
+            ),
         ),
     ),
     "polyak_averaging": Formula(
         polyak_averaging,
         (
-            Mistake("the start is one of the iterates in the mean", "zeros_like(x), 0", "x, 1"),
-            Mistake("there is no mean: the last iterate is given", "total / n if n else x", "x"),
-            Mistake("the sum is divided by one too many", "total / n if", "total / (n + 1) if"),
-            Mistake("the rule goes on from the mean", "if n else x)\n", "if n else x)\n        x = total / n\n"),
+            Mistake(
+                "the start is one of the iterates in the mean",
+                "zeros_like(x), 0",
+                "x, 1",
+            ),
+            Mistake(
+                "there is no mean: the last iterate is given",
+                "total / n if n else x",
+                "x",
+            ),
+            Mistake(
+                "the sum is divided by one too many",
+                "total / n if",
+                "total / (n + 1) if",
+            ),
+            Mistake(
+                "the rule goes on from the mean",
+                "if n else x)\n",
+                "if n else x)\n        x = total / n\n",
+            ),
         ),
     ),
     "exponential_averaging": Formula(
@@ -79,9 +113,13 @@ FORMULAS = {
                 "decay * average + (1 - decay) * x",
                 "(1 - decay) * average + decay * x",
             ),
-            Mistake("the correction counts one step too many", "decay**t", "decay**(t + 1)"),
             Mistake(
-                "there is no correction for the start at 0", "average / (1 - decay**t) if debias", "average if debias"
+                "the correction counts one step too many", "decay**t", "decay**(t + 1)"
+            ),
+            Mistake(
+                "there is no correction for the start at 0",
+                "average / (1 - decay**t) if debias",
+                "average if debias",
             ),
         ),
     ),

@@ -3,7 +3,14 @@
 from itertools import count
 
 from research.proofs.formulas.formula import Formula, Mistake
-from research.proofs.formulas.leaves import absolute, dot, entrywise, norm, sign, zeros_like  # noqa: F401, the mistakes use them
+from research.proofs.formulas.leaves import (  # noqa: F401, the mistakes use them
+    absolute,
+    dot,
+    entrywise,
+    norm,
+    sign,
+    zeros_like,
+)
 
 
 def gradient_descent(x, f, learning_rate):
@@ -63,9 +70,17 @@ FORMULAS = {
     "gradient_descent": Formula(
         gradient_descent,
         (
-            Mistake("the step goes up the gradient", "x - learning_rate", "x + learning_rate"),
+            Mistake(
+                "the step goes up the gradient",
+                "x - learning_rate",
+                "x + learning_rate",
+            ),
             Mistake("the gradient is halved", "f.gradient(x)", "f.gradient(x) / 2"),
-            Mistake("the sign of the gradient stands for the gradient", "f.gradient(x)", "sign(f.gradient(x))"),
+            Mistake(
+                "the sign of the gradient stands for the gradient",
+                "f.gradient(x)",
+                "sign(f.gradient(x))",
+            ),
         ),
     ),
     "heavy_ball": Formula(
@@ -88,8 +103,16 @@ FORMULAS = {
     "nesterov": Formula(
         nesterov,
         (
-            Mistake("it does not look ahead: this is the heavy ball", "x + momentum * v_next", "x"),
-            Mistake("it looks ahead along the old velocity", "x + momentum * v_next", "x + momentum * v"),
+            Mistake(
+                "it does not look ahead: this is the heavy ball",
+                "x + momentum * v_next",
+                "x",
+            ),
+            Mistake(
+                "it looks ahead along the old velocity",
+                "x + momentum * v_next",
+                "x + momentum * v",
+            ),
             Mistake(
                 "the gradient is damped by 1 - momentum, as in an average",
                 "learning_rate * f",
@@ -100,7 +123,11 @@ FORMULAS = {
     "ema_momentum": Formula(
         ema_momentum,
         (
-            Mistake("the gradient is not damped: this is the heavy ball", "(1 - momentum) * g", "g"),
+            Mistake(
+                "the gradient is not damped: this is the heavy ball",
+                "(1 - momentum) * g",
+                "g",
+            ),
             Mistake(
                 "momentum and 1 - momentum are swapped",
                 "momentum * m + (1 - momentum) * g",
@@ -146,8 +173,16 @@ FORMULAS = {
     "signum": Formula(
         signum,
         (
-            Mistake("no average: the sign is the gradient's", "learning_rate * sign(m)", "learning_rate * sign(g)"),
-            Mistake("signs are averaged, not gradients", "(1 - momentum) * g", "(1 - momentum) * sign(g)"),
+            Mistake(
+                "no average: the sign is the gradient's",
+                "learning_rate * sign(m)",
+                "learning_rate * sign(g)",
+            ),
+            Mistake(
+                "signs are averaged, not gradients",
+                "(1 - momentum) * g",
+                "(1 - momentum) * sign(g)",
+            ),
             Mistake(
                 "momentum and 1 - momentum are swapped",
                 "momentum * m + (1 - momentum) * g",
@@ -158,7 +193,11 @@ FORMULAS = {
                 "learning_rate * sign(m)",
                 "learning_rate * sign(momentum * m + (1 - momentum) * g)",
             ),
-            Mistake("the gradient is averaged and no sign is taken", "learning_rate * sign(m)", "learning_rate * m"),
+            Mistake(
+                "the gradient is averaged and no sign is taken",
+                "learning_rate * sign(m)",
+                "learning_rate * m",
+            ),
         ),
     ),
 }

@@ -67,5 +67,10 @@ def mistaken(formula: Formula, mistake: Mistake) -> Callable[..., Iterator[Leave
             f"{source.count(mistake.right)} times."
         )
     names = dict(inspect.getmodule(formula.iterates).__dict__)
-    exec(compile(source.replace(mistake.right, mistake.wrong), f"<{mistake.cause}>", "exec"), names)
+    exec(
+        compile(
+            source.replace(mistake.right, mistake.wrong), f"<{mistake.cause}>", "exec"
+        ),
+        names,
+    )
     return names[formula.iterates.__name__]

@@ -12,7 +12,9 @@ from research.proofs.formulas.leaves import Leaves, by_leaf, norm, sqrt, zeros_l
 B1, B2 = mpmath.mpf(0.9), mpmath.mpf(0.999)
 
 
-def lamb(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-6, eps_root=0.0, weight_decay=0.0):
+def lamb(
+    x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-6, eps_root=0.0, weight_decay=0.0
+):
     """You et al. (2020), algorithm 2, with φ(z) = z, and the ratio 1 where a norm is 0."""
     m = v = zeros_like(x)
     for t in count(1):
@@ -29,7 +31,11 @@ def lamb(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-6, eps_root=0.0, weight_d
 def ratio(x, r):
     """|x| / |r| of one leaf, in the shape of the leaf; 1 where either is 0."""
     of_x, of_r = norm(Leaves([x])), norm(Leaves([r]))
-    return np.full(np.shape(x), mpmath.mpf(1) if of_x == 0 or of_r == 0 else of_x / of_r, dtype=object)
+    return np.full(
+        np.shape(x),
+        mpmath.mpf(1) if of_x == 0 or of_r == 0 else of_x / of_r,
+        dtype=object,
+    )
 
 
 def muon(
@@ -46,18 +52,33 @@ def muon(
         ahead = beta * m_hat + (1 - beta) * g_hat if nesterov else m
         if bias_correction and not nesterov:
             ahead = m / (1 - beta**t)
-        orthogonal = by_leaf(lambda a: mpmath.sqrt(shape_factor(a)) * newton_schulz(a, ns_steps, ns_coeffs, eps), ahead)
+        orthogonal = by_leaf(
+            lambda a: (
+                mpmath.sqrt(shape_factor(a))
+                * newton_schulz(a, ns_steps, ns_coeffs, eps)
+            ),
+            ahead,
+        )
         n = B1 * n + (1 - B1) * g
         v = B2 * v + (1 - B2) * g**2
         n_hat = n / (1 - B1**t)
         adam = n_hat / (sqrt(v / (1 - B2**t)) + mpmath.mpf(1e-8))
-        x = x - learning_rate * by_leaf(lambda o, a, y: o + weight_decay * y if o.ndim == 2 else a, orthogonal, adam, x)
+        x = x - learning_rate * by_leaf(
+            lambda o, a, y: o + weight_decay * y if o.ndim == 2 else a,
+            orthogonal,
+            adam,
+            x,
+        )
         yield x
 
 
 def shape_factor(a):
     """max(1, outputs / inputs)."""
-    return max(mpmath.mpf(1), mpmath.mpf(a.shape[1]) / a.shape[0]) if a.ndim == 2 else mpmath.mpf(1)
+    return (
+        max(mpmath.mpf(1), mpmath.mpf(a.shape[1]) / a.shape[0])
+        if a.ndim == 2
+        else mpmath.mpf(1)
+    )
 
 
 def newton_schulz(a, ns_steps, ns_coeffs, eps):
@@ -73,18 +94,38 @@ def newton_schulz(a, ns_steps, ns_coeffs, eps):
 
 
 _OF_LAMB = (
-    Mistake("the ratio is taken over all leaves at once", "by_leaf(ratio, x, r)", "(norm(x) / norm(r))"),
+    Mistake(
+        "the ratio is taken over all leaves at once",
+        "by_leaf(ratio, x, r)",
+        "(norm(x) / norm(r))",
+    ),
     Mistake("there is no ratio: this is AdamW", "by_leaf(ratio, x, r) * r", "r"),
     Mistake("the ratio is upside down", "by_leaf(ratio, x, r)", "by_leaf(ratio, r, x)"),
-    Mistake("the ratio is of the gradient's norm", "by_leaf(ratio, x, r)", "by_leaf(ratio, x, g)"),
-    Mistake("the direction gets length 1, not the leaf's", "by_leaf(ratio, x, r)", "by_leaf(ratio, x / norm(x), r)"),
-    Mistake("ε stands inside the root", "sqrt(v_hat + eps_root) + eps", "sqrt(v_hat + eps_root + eps)"),
+    Mistake(
+        "the ratio is of the gradient's norm",
+        "by_leaf(ratio, x, r)",
+        "by_leaf(ratio, x, g)",
+    ),
+    Mistake(
+        "the direction gets length 1, not the leaf's",
+        "by_leaf(ratio, x, r)",
+        "by_leaf(ratio, x / norm(x), r)",
+    ),
+    Mistake(
+        "ε stands inside the root",
+        "sqrt(v_hat + eps_root) + eps",
+        "sqrt(v_hat + eps_root + eps)",
+    ),
     Mistake(
         "the decay is not part of the norm",
         " + weight_decay * x\n        x = x - ",
         "\n        x = x - learning_rate * weight_decay * x - ",
     ),
-    Mistake("no bias correction of the second moment", "v_hat = v / (1 - b2**t)", "v_hat = v"),
+    Mistake(
+        "no bias correction of the second moment",
+        "v_hat = v / (1 - b2**t)",
+        "v_hat = v",
+    ),
 )
 
 _OF_MUON = (
@@ -93,12 +134,24 @@ _OF_MUON = (
         "ahead = beta * m_hat + (1 - beta) * g_hat if nesterov else m",
         "ahead = g",
     ),
-    Mistake("it does not look ahead", "beta * m_hat + (1 - beta) * g_hat if nesterov", "m_hat if nesterov"),
-    Mistake("it looks ahead with all of the gradient", "(1 - beta) * g_hat if", "g_hat if"),
+    Mistake(
+        "it does not look ahead",
+        "beta * m_hat + (1 - beta) * g_hat if nesterov",
+        "m_hat if nesterov",
+    ),
+    Mistake(
+        "it looks ahead with all of the gradient", "(1 - beta) * g_hat if", "g_hat if"
+    ),
     Mistake("wide matrices are not scaled", "mpmath.sqrt(shape_factor(a)) * ", ""),
-    Mistake("the scale is of the transposed matrix", "shape_factor(a)", "shape_factor(a.T)"),
+    Mistake(
+        "the scale is of the transposed matrix", "shape_factor(a)", "shape_factor(a.T)"
+    ),
     Mistake("the scale has no root", "mpmath.sqrt(shape_factor(a))", "shape_factor(a)"),
-    Mistake("the momentum is not orthogonalised", "newton_schulz(a, ns_steps, ns_coeffs, eps)", "a"),
+    Mistake(
+        "the momentum is not orthogonalised",
+        "newton_schulz(a, ns_steps, ns_coeffs, eps)",
+        "a",
+    ),
     Mistake(
         "the Adam of the other leaves is NAdam, as in optax.contrib.muon",
         "n_hat = n / (1 - B1**t)",

@@ -15,7 +15,10 @@ def gauss_newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
     while True:
         r, j = linearised(f, x)
         t, h = learning_rate, -mpmath.lu_solve(j.T * j, j.T * r)
-        while half_square(f, x + t * like(h, x)) > half_square(f, x) + sufficient_decrease * t * (r.T * j * h)[0]:
+        while (
+            half_square(f, x + t * like(h, x))
+            > half_square(f, x) + sufficient_decrease * t * (r.T * j * h)[0]
+        ):
             t = shrink * t
         x = x + t * like(h, x)
         yield x
@@ -27,7 +30,11 @@ def levenberg_marquardt(x, f, learning_rate=1.0):
     while True:
         r, j = linearised(f, x)
         lengths = [mpmath.norm(j[:, k]) for k in range(j.cols)]
-        scale = lengths if scale is None else [max(pair) for pair in zip(scale, lengths, strict=True)]
+        scale = (
+            lengths
+            if scale is None
+            else [max(pair) for pair in zip(scale, lengths, strict=True)]
+        )
         d = mpmath.diag([s or 1 for s in scale])
         if radius is None:
             radius = learning_rate * (mpmath.norm(d * column(x)) or 1)
@@ -73,19 +80,43 @@ FORMULAS = {
                 "t, h = learning_rate",
                 "t, h = 2 * learning_rate",
             ),
-            Mistake("the residuals are not looked at again: no line search", "while half", "while False and half"),
-            Mistake("the step goes down the gradient", "-mpmath.lu_solve(j.T * j, j.T * r)", "-j.T * r"),
-            Mistake("the residuals have the wrong sign", "-mpmath.lu_solve(", "mpmath.lu_solve("),
+            Mistake(
+                "the residuals are not looked at again: no line search",
+                "while half",
+                "while False and half",
+            ),
+            Mistake(
+                "the step goes down the gradient",
+                "-mpmath.lu_solve(j.T * j, j.T * r)",
+                "-j.T * r",
+            ),
+            Mistake(
+                "the residuals have the wrong sign",
+                "-mpmath.lu_solve(",
+                "mpmath.lu_solve(",
+            ),
         ),
     ),
     "levenberg_marquardt": Formula(
         levenberg_marquardt,
         (
-            Mistake("the variables are not scaled", "[s or 1 for s in scale]", "[1 for s in scale]"),
+            Mistake(
+                "the variables are not scaled",
+                "[s or 1 for s in scale]",
+                "[1 for s in scale]",
+            ),
             Mistake("the radius never grows", "radius = 2 * length", "pass"),
             Mistake("a bad trial quarters the radius", "length / 10", "length / 4"),
-            Mistake("a step that is refused is taken all the same", "gain > mpmath.mpf(1e-4)", "True"),
-            Mistake("the first radius is a length, whatever the size of x", "(mpmath.norm(d * column(x)) or 1)", "1"),
+            Mistake(
+                "a step that is refused is taken all the same",
+                "gain > mpmath.mpf(1e-4)",
+                "True",
+            ),
+            Mistake(
+                "the first radius is a length, whatever the size of x",
+                "(mpmath.norm(d * column(x)) or 1)",
+                "1",
+            ),
         ),
     ),
 }

@@ -23,7 +23,9 @@ class Leaves:
     """
 
     def __init__(self, arrays: Iterable[Any]):
-        self.arrays = [np.asarray(_exact(np.asarray(a, object)), object) for a in arrays]
+        self.arrays = [
+            np.asarray(_exact(np.asarray(a, object)), object) for a in arrays
+        ]
 
     def __add__(self, other):
         return _each(operator.add, self, other)
@@ -66,7 +68,9 @@ def _each(operation: Callable[..., Any], *operands: Any) -> Leaves:
     entry = np.frompyfunc(operation, len(operands), 1)
     found = Leaves([])
     for k in range(count):
-        given = [o if c is None else c[k] for c, o in zip(columns, operands, strict=True)]
+        given = [
+            o if c is None else c[k] for c, o in zip(columns, operands, strict=True)
+        ]
         found.arrays.append(np.asarray(entry(*given), object))
     return found
 
@@ -78,7 +82,9 @@ def entrywise(function: Callable[..., Any], *operands: Leaves | Any) -> Leaves:
 
 def by_leaf(function: Callable[..., Any], *operands: Leaves) -> Leaves:
     """function of whole arrays (a norm, a matrix product), applied leaf by leaf; it gives an array or a number each."""
-    return Leaves(function(*arrays) for arrays in zip(*(o.arrays for o in operands), strict=True))
+    return Leaves(
+        function(*arrays) for arrays in zip(*(o.arrays for o in operands), strict=True)
+    )
 
 
 def sqrt(x: Any) -> Any:

@@ -73,7 +73,11 @@ def inwards(low, high):
     """The cubic's minimiser, at least a tenth of the bracket away from its ends; the middle where there is none."""
     left, right = sorted((low[0], high[0]))
     margin, a = mpmath.mpf(0.1) * (right - left), cubic(low, high)
-    return (left + right) / 2 if mpmath.isnan(a) else min(max(a, left + margin), right - margin)
+    return (
+        (left + right) / 2
+        if mpmath.isnan(a)
+        else min(max(a, left + margin), right - margin)
+    )
 
 
 def outwards(before, point):
@@ -83,23 +87,39 @@ def outwards(before, point):
     return furthest if not a > point[0] else min(max(a, nearest), furthest)
 
 
-SEARCHES = {"backtracking": backtracking, "strong_wolfe": strong_wolfe, None: lambda f, x, d, first: first}
+SEARCHES = {
+    "backtracking": backtracking,
+    "strong_wolfe": strong_wolfe,
+    None: lambda f, x, d, first: first,
+}
 
 
 def backtracking_descent(
-    x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5, increase=None, max_evaluations=50
+    x,
+    f,
+    learning_rate=1.0,
+    sufficient_decrease=1e-4,
+    shrink=0.5,
+    increase=None,
+    max_evaluations=50,
 ):
     """Armijo (1966); Nocedal & Wright, algorithm 3.1, along -g."""
     a = 0
     while True:
         d = -f.gradient(x)
-        first = learning_rate if increase is None or a == 0 else min(learning_rate, increase * a)
+        first = (
+            learning_rate
+            if increase is None or a == 0
+            else min(learning_rate, increase * a)
+        )
         a = backtracking(f, x, d, first, sufficient_decrease, shrink, max_evaluations)
         x = x + a * d
         yield x
 
 
-def nonlinear_conjugate_gradient(x, f, learning_rate=1.0, beta="polak_ribiere_plus", linesearch="strong_wolfe"):
+def nonlinear_conjugate_gradient(
+    x, f, learning_rate=1.0, beta="polak_ribiere_plus", linesearch="strong_wolfe"
+):
     """Nocedal & Wright, algorithm 5.4 with (5.41), (5.44), (5.45), (5.46) or (5.49), and the first trial of section 3.5."""
     a, g_before, d, slope_before = 0, None, None, 0
     while True:
@@ -109,8 +129,14 @@ def nonlinear_conjugate_gradient(x, f, learning_rate=1.0, beta="polak_ribiere_pl
         if dot(g, d) >= 0:
             d = -g
         slope = dot(g, d)
-        first = a * slope_before / slope if a != 0 and slope != 0 else learning_rate * capped(norm(g))
-        a = {"strong_wolfe": flat, "backtracking": backtracking}[linesearch](f, x, d, first)
+        first = (
+            a * slope_before / slope
+            if a != 0 and slope != 0
+            else learning_rate * capped(norm(g))
+        )
+        a = {"strong_wolfe": flat, "backtracking": backtracking}[linesearch](
+            f, x, d, first
+        )
         x, g_before, slope_before = x + a * d, g, slope
         yield x
 
@@ -124,7 +150,11 @@ def conjugacy(beta, g, g_before, d):
     """β by its name; 0 where it would divide by zero."""
     y = g - g_before
     above = dot(g, g) if beta in ("fletcher_reeves", "dai_yuan") else dot(g, y)
-    below = dot(d, y) if beta in ("hestenes_stiefel", "dai_yuan") else dot(g_before, g_before)
+    below = (
+        dot(d, y)
+        if beta in ("hestenes_stiefel", "dai_yuan")
+        else dot(g_before, g_before)
+    )
     found = above / below if below != 0 else 0
     return max(found, 0) if beta == "polak_ribiere_plus" else found
 
@@ -136,14 +166,27 @@ def capped(size):
 
 def first_scale(g, first_step):
     """min(1, 1 / |g|), the norm Euclidean or the sum of sizes."""
-    return capped(norm(g) if first_step == "euclidean" else dot(absolute(g), zeros_like(g) + 1))
+    return capped(
+        norm(g) if first_step == "euclidean" else dot(absolute(g), zeros_like(g) + 1)
+    )
 
 
-def bfgs(x, f, learning_rate=1.0, linesearch="strong_wolfe", first_step="euclidean", min_curvature=0.0):
+def bfgs(
+    x,
+    f,
+    learning_rate=1.0,
+    linesearch="strong_wolfe",
+    first_step="euclidean",
+    min_curvature=0.0,
+):
     """Nocedal & Wright, algorithm 6.1 with (6.17), the first pair scaling H by (6.20)."""
     g, inverse = f.gradient(x), None
     while True:
-        d = -g * first_scale(g, first_step) if inverse is None else like(-(inverse * column(g)), g)
+        d = (
+            -g * first_scale(g, first_step)
+            if inverse is None
+            else like(-(inverse * column(g)), g)
+        )
         a = SEARCHES[linesearch](f, x, d, learning_rate)
         x, before = x + a * d, x
         yield x
@@ -159,7 +202,13 @@ def bfgs(x, f, learning_rate=1.0, linesearch="strong_wolfe", first_step="euclide
 
 
 def lbfgs(
-    x, f, learning_rate=1.0, memory_size=10, linesearch="strong_wolfe", first_step="euclidean", min_curvature=0.0
+    x,
+    f,
+    learning_rate=1.0,
+    memory_size=10,
+    linesearch="strong_wolfe",
+    first_step="euclidean",
+    min_curvature=0.0,
 ):
     """Nocedal & Wright, algorithms 7.4 and 7.5, with γ from (7.20)."""
     g, pairs = f.gradient(x), []
@@ -168,7 +217,11 @@ def lbfgs(
         for s, y in reversed(pairs):
             shares.append(dot(s, q) / dot(y, s))
             q = q - shares[-1] * y
-        r = q * first_scale(g, first_step) if not pairs else q * (dot(*pairs[-1]) / dot(pairs[-1][1], pairs[-1][1]))
+        r = (
+            q * first_scale(g, first_step)
+            if not pairs
+            else q * (dot(*pairs[-1]) / dot(pairs[-1][1], pairs[-1][1]))
+        )
         for s, y in pairs:
             r = r + s * (shares.pop() - dot(y, r) / dot(y, s))
         a = SEARCHES[linesearch](f, x, -r, learning_rate)
@@ -187,7 +240,10 @@ def column(x):
 def like(flat, x):
     """A column as Leaves of that structure."""
     entries = iter(flat)
-    return Leaves(np.array([next(entries) for _ in range(a.size)], object).reshape(a.shape) for a in x.arrays)
+    return Leaves(
+        np.array([next(entries) for _ in range(a.size)], object).reshape(a.shape)
+        for a in x.arrays
+    )
 
 
 FORMULAS = {
@@ -204,14 +260,26 @@ FORMULAS = {
                 "first = learning_rate if",
                 "first = a or learning_rate if",
             ),
-            Mistake("the step is one trial shorter than the accepted one", "x + a * d", "x + shrink * a * d"),
-            Mistake("the direction is normalised", "-f.gradient(x)", "-f.gradient(x) / norm(f.gradient(x))"),
+            Mistake(
+                "the step is one trial shorter than the accepted one",
+                "x + a * d",
+                "x + shrink * a * d",
+            ),
+            Mistake(
+                "the direction is normalised",
+                "-f.gradient(x)",
+                "-f.gradient(x) / norm(f.gradient(x))",
+            ),
         ),
     ),
     "nonlinear_conjugate_gradient": Formula(
         nonlinear_conjugate_gradient,
         (
-            Mistake("it is plain gradient descent: the last direction is left out", "-g + share * d", "-g"),
+            Mistake(
+                "it is plain gradient descent: the last direction is left out",
+                "-g + share * d",
+                "-g",
+            ),
             Mistake("the last direction is subtracted", "-g + share", "-g - share"),
             Mistake(
                 "β divides by |g_t|², not by the last gradient's",
@@ -228,14 +296,24 @@ FORMULAS = {
     "bfgs": Formula(
         bfgs,
         (
-            Mistake("the first pair does not scale H", "curvature / (y.T * y)[0] * identity", "identity"),
+            Mistake(
+                "the first pair does not scale H",
+                "curvature / (y.T * y)[0] * identity",
+                "identity",
+            ),
             Mistake(
                 "s and y are swapped: this is DFP's Hessian, not its inverse",
                 "s * y.T / curvature",
                 "y * s.T / curvature",
             ),
-            Mistake("the last term s sᵀ / <s, y> is left out", " + s * s.T / curvature", ""),
-            Mistake("the first step is not shortened", "-g * first_scale(g, first_step)", "-g"),
+            Mistake(
+                "the last term s sᵀ / <s, y> is left out", " + s * s.T / curvature", ""
+            ),
+            Mistake(
+                "the first step is not shortened",
+                "-g * first_scale(g, first_step)",
+                "-g",
+            ),
         ),
     ),
     "lbfgs": Formula(
@@ -251,9 +329,19 @@ FORMULAS = {
                 "(dot(*pairs[-1]) / dot(pairs[-1][1], pairs[-1][1]))",
                 "(dot(*pairs[0]) / dot(pairs[0][1], pairs[0][1]))",
             ),
-            Mistake("the first loop runs from the oldest pair to the newest", "in reversed(pairs)", "in list(pairs)"),
-            Mistake("the first step is not shortened", "q * first_scale(g, first_step)", "q"),
-            Mistake("the memory keeps the oldest pairs", "[-int(memory_size) :]", "[: int(memory_size)]"),
+            Mistake(
+                "the first loop runs from the oldest pair to the newest",
+                "in reversed(pairs)",
+                "in list(pairs)",
+            ),
+            Mistake(
+                "the first step is not shortened", "q * first_scale(g, first_step)", "q"
+            ),
+            Mistake(
+                "the memory keeps the oldest pairs",
+                "[-int(memory_size) :]",
+                "[: int(memory_size)]",
+            ),
         ),
     ),
 }

@@ -122,7 +122,11 @@ def model_minimum(h, g, radius):
     parts = vectors.T * mpmath.matrix(flat(g))
 
     def length(sigma):
-        return mpmath.sqrt(mpmath.fsum((c / (v + sigma)) ** 2 for c, v in zip(parts, values, strict=True)))
+        return mpmath.sqrt(
+            mpmath.fsum(
+                (c / (v + sigma)) ** 2 for c, v in zip(parts, values, strict=True)
+            )
+        )
 
     low = max(mpmath.mpf(0), -min(values))
     high = low + norm(g) / radius
@@ -131,7 +135,9 @@ def model_minimum(h, g, radius):
     while high - low > mpmath.mpf(10) ** -45 * high:
         middle = (low + high) / 2
         low, high = (middle, high) if length(middle) > radius else (low, middle)
-    scaled = mpmath.matrix([-c / (v + high) for c, v in zip(parts, values, strict=True)])
+    scaled = mpmath.matrix(
+        [-c / (v + high) for c, v in zip(parts, values, strict=True)]
+    )
     return like(list(vectors * scaled), g), high
 
 
@@ -153,23 +159,49 @@ FORMULAS = {
     "newton": Formula(
         newton,
         (
-            Mistake("the Hessian's diagonal stands for the Hessian", "definite(h", "diagonal(h"),
+            Mistake(
+                "the Hessian's diagonal stands for the Hessian",
+                "definite(h",
+                "diagonal(h",
+            ),
             Mistake(
                 "the Hessian is left out: steepest descent with backtracking",
                 "solve(definite(hessian(f, x)), -g)",
                 "-g",
             ),
-            Mistake("no line search: every first trial is taken", "while not low_enough", "while False and low_enough"),
-            Mistake("the step is halved once more", "x = x + t * p", "x = x + shrink * t * p"),
+            Mistake(
+                "no line search: every first trial is taken",
+                "while not low_enough",
+                "while False and low_enough",
+            ),
+            Mistake(
+                "the step is halved once more",
+                "x = x + t * p",
+                "x = x + shrink * t * p",
+            ),
         ),
     ),
     "trust_region_newton": Formula(
         trust_region_newton,
         (
-            Mistake("the radius grows though the step ended inside", " and multiplier > 0", ""),
-            Mistake("a step that is refused is taken all the same", "not gain <= acceptance", "True"),
-            Mistake("the radius is halved where it is quartered", "radius / 4", "radius / 2"),
-            Mistake("the radius is quadrupled where it is doubled", "2 * radius", "4 * radius"),
+            Mistake(
+                "the radius grows though the step ended inside",
+                " and multiplier > 0",
+                "",
+            ),
+            Mistake(
+                "a step that is refused is taken all the same",
+                "not gain <= acceptance",
+                "True",
+            ),
+            Mistake(
+                "the radius is halved where it is quartered", "radius / 4", "radius / 2"
+            ),
+            Mistake(
+                "the radius is quadrupled where it is doubled",
+                "2 * radius",
+                "4 * radius",
+            ),
             Mistake(
                 "the model has no curvature: every step goes down the gradient to the edge",
                 "model_minimum(h",
@@ -180,8 +212,16 @@ FORMULAS = {
     "natural_gradient": Formula(
         natural_gradient,
         (
-            Mistake("the Fisher matrix's diagonal stands for it", "hessian(f, x)", "diagonal(hessian(f, x))"),
-            Mistake("the root of the Fisher matrix divides", "solve(damped(", "solve(rooted("),
+            Mistake(
+                "the Fisher matrix's diagonal stands for it",
+                "hessian(f, x)",
+                "diagonal(hessian(f, x))",
+            ),
+            Mistake(
+                "the root of the Fisher matrix divides",
+                "solve(damped(",
+                "solve(rooted(",
+            ),
             Mistake(
                 "the Fisher matrix is left out: gradient descent",
                 "solve(damped(fisher, damping), f.gradient(x))",

@@ -37,15 +37,27 @@ FORMULAS = {
     "lion": Formula(
         lion,
         (
-            Mistake("the sign is of the long average", "c, m = b1 * m + (1 - b1) * g", "c, m = b2 * m + (1 - b2) * g"),
-            Mistake("the short average is kept", "b2 * m + (1 - b2) * g\n", "b1 * m + (1 - b1) * g\n"),
+            Mistake(
+                "the sign is of the long average",
+                "c, m = b1 * m + (1 - b1) * g",
+                "c, m = b2 * m + (1 - b2) * g",
+            ),
+            Mistake(
+                "the short average is kept",
+                "b2 * m + (1 - b2) * g\n",
+                "b1 * m + (1 - b1) * g\n",
+            ),
             Mistake(
                 "the betas are swapped",
                 "b1 * m + (1 - b1) * g, b2 * m + (1 - b2) * g",
                 "b2 * m + (1 - b2) * g, b1 * m + (1 - b1) * g",
             ),
             Mistake("there is no weight decay", " + weight_decay * x)", ")"),
-            Mistake("the decay is not multiplied by the learning rate", " + weight_decay * x)", ") - weight_decay * x"),
+            Mistake(
+                "the decay is not multiplied by the learning rate",
+                " + weight_decay * x)",
+                ") - weight_decay * x",
+            ),
             Mistake("there is no sign", "sign(c)", "c"),
         ),
     ),
@@ -57,10 +69,20 @@ FORMULAS = {
                 "d = g / maximum(sqrt(v), eps)",
                 "v = b2 * v + (1 - b2) * g**2\n        d = g / maximum(sqrt(v), eps)",
             ),
-            Mistake("there is no clipping, as in the first version", "if use_clipping:", "if False:"),
-            Mistake("ε is added to the root", "maximum(sqrt(v), eps)", "(sqrt(v) + eps)"),
+            Mistake(
+                "there is no clipping, as in the first version",
+                "if use_clipping:",
+                "if False:",
+            ),
+            Mistake(
+                "ε is added to the root", "maximum(sqrt(v), eps)", "(sqrt(v) + eps)"
+            ),
             Mistake("it clips to t, not to its fourth root", "sqrt(sqrt(t))", "t"),
-            Mistake("clipping counts one step too many", "sqrt(sqrt(t))", "sqrt(sqrt(t + 1))"),
+            Mistake(
+                "clipping counts one step too many",
+                "sqrt(sqrt(t))",
+                "sqrt(sqrt(t + 1))",
+            ),
             Mistake(
                 "the first average is the first divided gradient",
                 "m = b1 * m + (1 - b1) * d",

@@ -11,7 +11,11 @@ from research.proofs.formulas.leaves import absolute, dot, norm, sqrt, zeros_lik
 def dog(x, f, learning_rate=1.0, initial_distance=None, eps=1e-8):
     """Ivgi, Hinder & Carmon (2023), equation (DoG), with the ε and the r_ε of the authors' code."""
     start = x
-    distance = mpmath.mpf("1e-6") * (1 + norm(x)) if initial_distance is None else initial_distance
+    distance = (
+        mpmath.mpf("1e-6") * (1 + norm(x))
+        if initial_distance is None
+        else initial_distance
+    )
     total = 0
     while True:
         g = f.gradient(x)
@@ -44,7 +48,10 @@ def prodigy(
         s = b3 * s + (1 - b3) * rate * d**2 * g
         size = dot(absolute(s), s**0)
         d_next = d if size == 0 else larger(d, distance_factor * r / size)
-        x = x - rate * d * (m / (sqrt(v) + (d_next if eps_by_next_distance else d) * eps) + weight_decay * x)
+        x = x - rate * d * (
+            m / (sqrt(v) + (d_next if eps_by_next_distance else d) * eps)
+            + weight_decay * x
+        )
         d = d_next
         yield x
 
@@ -58,24 +65,54 @@ FORMULAS = {
                 "larger(distance, norm(x - start))",
                 "norm(x - start) or distance",
             ),
-            Mistake("the sum of squares has no root", "sqrt(total + eps)", "(total + eps)"),
-            Mistake("it takes the last gradient alone", "total + dot(g, g)", "dot(g, g)"),
-            Mistake("the distance is that from the origin", "norm(x - start)", "norm(x)"),
             Mistake(
-                "the norms are of each entry: the rate differs by coordinate", "total + dot(g, g)", "total + g * g"
+                "the sum of squares has no root", "sqrt(total + eps)", "(total + eps)"
             ),
-            Mistake("the first distance is not scaled by the params", "(1 + norm(x)) if", "1 if"),
+            Mistake(
+                "it takes the last gradient alone", "total + dot(g, g)", "dot(g, g)"
+            ),
+            Mistake(
+                "the distance is that from the origin", "norm(x - start)", "norm(x)"
+            ),
+            Mistake(
+                "the norms are of each entry: the rate differs by coordinate",
+                "total + dot(g, g)",
+                "total + g * g",
+            ),
+            Mistake(
+                "the first distance is not scaled by the params",
+                "(1 + norm(x)) if",
+                "1 if",
+            ),
         ),
     ),
     "prodigy": Formula(
         prodigy,
         (
-            Mistake("the estimate may shrink", "larger(d, distance_factor * r / size)", "distance_factor * r / size"),
-            Mistake("the estimate has the wrong sign: it never grows", "dot(g, start - x)", "dot(g, x - start)"),
+            Mistake(
+                "the estimate may shrink",
+                "larger(d, distance_factor * r / size)",
+                "distance_factor * r / size",
+            ),
+            Mistake(
+                "the estimate has the wrong sign: it never grows",
+                "dot(g, start - x)",
+                "dot(g, x - start)",
+            ),
             Mistake("the norm of s is Euclidean", "dot(absolute(s), s**0)", "norm(s)"),
-            Mistake("r and s are averaged by b2, not by its root", "b3 = sqrt(b2) if", "b3 = b2 if"),
-            Mistake("the gradient is not multiplied by d in m", "(1 - b1) * d * g", "(1 - b1) * g"),
-            Mistake("the step takes the new d", "x - rate * d *", "x - rate * d_next *"),
+            Mistake(
+                "r and s are averaged by b2, not by its root",
+                "b3 = sqrt(b2) if",
+                "b3 = b2 if",
+            ),
+            Mistake(
+                "the gradient is not multiplied by d in m",
+                "(1 - b1) * d * g",
+                "(1 - b1) * g",
+            ),
+            Mistake(
+                "the step takes the new d", "x - rate * d *", "x - rate * d_next *"
+            ),
             Mistake(
                 "the sums are not multiplied by d",
                 "rate * d**2 * dot(g, start - x)\n        s = b3 * s + (1 - b3) * rate * d**2 * g",

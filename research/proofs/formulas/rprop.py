@@ -4,14 +4,24 @@ from research.proofs.formulas.formula import Formula, Mistake
 from research.proofs.formulas.leaves import entrywise, sign, zeros_like
 
 
-def rprop(x, f, learning_rate, eta_minus=0.5, eta_plus=1.2, min_step_size=1e-6, max_step_size=50.0):
+def rprop(
+    x,
+    f,
+    learning_rate,
+    eta_minus=0.5,
+    eta_plus=1.2,
+    min_step_size=1e-6,
+    max_step_size=50.0,
+):
     """Igel & Hüsken (2003), iRprop-."""
     before = step = zeros_like(x)
     size = zeros_like(x) + learning_rate
     while True:
         g = f.gradient(x)
         agreement = g * before
-        size = size * entrywise(lambda a: eta_plus if a > 0 else eta_minus if a < 0 else a**0, agreement)
+        size = size * entrywise(
+            lambda a: eta_plus if a > 0 else eta_minus if a < 0 else a**0, agreement
+        )
         size = entrywise(lambda s: min(max(s, min_step_size), max_step_size), size)
         kept = zero_where_negative(agreement, g)
         step = sign(kept) * size
@@ -30,7 +40,9 @@ FORMULAS = {
         rprop,
         (
             Mistake(
-                "it steps where the sign has changed (Rprop-)", "kept = zero_where_negative(agreement, g)", "kept = g"
+                "it steps where the sign has changed (Rprop-)",
+                "kept = zero_where_negative(agreement, g)",
+                "kept = g",
             ),
             Mistake(
                 "each step comes one call too late, as in optax.rprop",
@@ -42,7 +54,9 @@ FORMULAS = {
                 "eta_plus if a > 0 else eta_minus if a < 0",
                 "eta_minus if a > 0 else eta_plus if a < 0",
             ),
-            Mistake("the gradient stands for its sign", "sign(kept) * size", "kept * size"),
+            Mistake(
+                "the gradient stands for its sign", "sign(kept) * size", "kept * size"
+            ),
             Mistake(
                 "a changed sign is remembered, so that the next step is resized once more",
                 "before = kept",

@@ -11,12 +11,16 @@ from research.proofs.formulas.formula import Formula, Mistake
 from research.proofs.formulas.leaves import sqrt, zeros_like
 
 
-def schedule_free_sgd(x, f, learning_rate, warmup_steps=0, b1=0.9, weight_decay=0.0, weight_power=2.0):
+def schedule_free_sgd(
+    x, f, learning_rate, warmup_steps=0, b1=0.9, weight_decay=0.0, weight_power=2.0
+):
     """Defazio et al. (2024), the three sequences of its introduction, with algorithm 1's weights, warm-up and decay."""
     y = z = x
     total = 0
     for t in count(1):
-        rate = learning_rate * (min(1, mpmath.mpf(t) / warmup_steps) if warmup_steps else 1)
+        rate = learning_rate * (
+            min(1, mpmath.mpf(t) / warmup_steps) if warmup_steps else 1
+        )
         z = z - rate * (f.gradient(y) + weight_decay * y)
         total = total + rate**weight_power
         c = rate**weight_power / total
@@ -26,14 +30,24 @@ def schedule_free_sgd(x, f, learning_rate, warmup_steps=0, b1=0.9, weight_decay=
 
 
 def schedule_free_adamw(
-    x, f, learning_rate, warmup_steps=0, b1=0.9, b2=0.999, eps=1e-8, weight_decay=0.0, weight_power=2.0
+    x,
+    f,
+    learning_rate,
+    warmup_steps=0,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    weight_decay=0.0,
+    weight_power=2.0,
 ):
     """Defazio et al. (2024), algorithm 1."""
     y = z = x
     v = zeros_like(x)
     total = 0
     for t in count(1):
-        rate = learning_rate * (min(1, mpmath.mpf(t) / warmup_steps) if warmup_steps else 1)
+        rate = learning_rate * (
+            min(1, mpmath.mpf(t) / warmup_steps) if warmup_steps else 1
+        )
         g = f.gradient(y)
         v = b2 * v + (1 - b2) * g**2
         v_hat = v / (1 - b2**t)
@@ -46,13 +60,21 @@ def schedule_free_adamw(
 
 
 _OF_BOTH = (
-    Mistake("the average weighs all steps alike", "c = rate**weight_power / total", "c = mpmath.mpf(1) / t"),
+    Mistake(
+        "the average weighs all steps alike",
+        "c = rate**weight_power / total",
+        "c = mpmath.mpf(1) / t",
+    ),
     Mistake(
         "the average starts with the first point in it",
         "c = rate**weight_power / total",
         "c = rate**weight_power / (total + rate**weight_power)",
     ),
-    Mistake("y lies near the fast sequence: b1 and 1 - b1 are swapped", "y = z + b1 * (x - z)", "y = x + b1 * (z - x)"),
+    Mistake(
+        "y lies near the fast sequence: b1 and 1 - b1 are swapped",
+        "y = z + b1 * (x - z)",
+        "y = x + b1 * (z - x)",
+    ),
     Mistake("the gradient moves y, not z", "z = z - ", "z = y - "),
     Mistake("the weights decay at z, not at y", "weight_decay * y", "weight_decay * z"),
     Mistake("the points are the averages, not those between", "yield y", "yield x"),
@@ -69,8 +91,14 @@ FORMULAS = {
         schedule_free_adamw,
         (
             *_OF_BOTH,
-            Mistake("ε stands inside the root", "sqrt(v_hat) + eps", "sqrt(v_hat + eps)"),
-            Mistake("no bias correction of the second moment", "v_hat = v / (1 - b2**t)", "v_hat = v"),
+            Mistake(
+                "ε stands inside the root", "sqrt(v_hat) + eps", "sqrt(v_hat + eps)"
+            ),
+            Mistake(
+                "no bias correction of the second moment",
+                "v_hat = v / (1 - b2**t)",
+                "v_hat = v",
+            ),
             Mistake(
                 "the bias correction is in the rate, and so in the weights",
                 "v_hat = v / (1 - b2**t)",

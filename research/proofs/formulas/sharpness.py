@@ -20,11 +20,21 @@ FORMULAS = {
     "sam": Formula(
         sam,
         (
-            Mistake("the gradient at the worst point nearby is never taken", "f.gradient(x + climb)", "g"),
-            Mistake("it goes to the best point nearby, not the worst", "x + climb", "x - climb"),
+            Mistake(
+                "the gradient at the worst point nearby is never taken",
+                "f.gradient(x + climb)",
+                "g",
+            ),
+            Mistake(
+                "it goes to the best point nearby, not the worst",
+                "x + climb",
+                "x - climb",
+            ),
             Mistake("the ascent is not normalised", "g / length", "g"),
             Mistake(
-                "the descent starts from the worst point, not from the params", "x - learning", "x + climb - learning"
+                "the descent starts from the worst point, not from the params",
+                "x - learning",
+                "x + climb - learning",
             ),
         ),
     ),

@@ -6,7 +6,15 @@ from research.proofs.formulas.formula import Formula, Mistake
 from research.proofs.formulas.leaves import by_leaf, dot, norm, sqrt  # noqa: F401, a mistake uses by_leaf
 
 
-def polyak_step(x, f, learning_rate=1.0, f_min=0.0, max_learning_rate=None, eps=0.0, positive_part=False):
+def polyak_step(
+    x,
+    f,
+    learning_rate=1.0,
+    f_min=0.0,
+    max_learning_rate=None,
+    eps=0.0,
+    positive_part=False,
+):
     """Polyak (1969), with the limit of Loizou et al. (2021), equation (3), and optax's ε."""
     while True:
         g = f.gradient(x)
@@ -57,18 +65,38 @@ FORMULAS = {
         polyak_step,
         (
             Mistake("the gap is divided by |g|, not |g|²", "dot(g, g)", "norm(g)"),
-            Mistake("the step is half as long: Loizou's constant c is 2, not 1", "step = gap /", "step = gap / 2 /"),
-            Mistake("each leaf has its own |g|²", "dot(g, g)", "by_leaf(lambda a: (a * a).sum(), g)"),
-            Mistake("the gap has the wrong sign", "f.value(x) - f_min", "f_min - f.value(x)"),
+            Mistake(
+                "the step is half as long: Loizou's constant c is 2, not 1",
+                "step = gap /",
+                "step = gap / 2 /",
+            ),
+            Mistake(
+                "each leaf has its own |g|²",
+                "dot(g, g)",
+                "by_leaf(lambda a: (a * a).sum(), g)",
+            ),
+            Mistake(
+                "the gap has the wrong sign", "f.value(x) - f_min", "f_min - f.value(x)"
+            ),
         ),
     ),
     "barzilai_borwein": Formula(
         barzilai_borwein,
         (
-            Mistake("the step is the curvature, not its inverse", "dot(s, s) / dot(s, y)", "dot(s, y) / dot(s, s)"),
-            Mistake("the difference of gradients has the wrong sign", "g - g_before", "g_before - g"),
             Mistake(
-                "the step is |s| / |y|, between the long and the short", "dot(s, s) / dot(s, y)", "norm(s) / norm(y)"
+                "the step is the curvature, not its inverse",
+                "dot(s, s) / dot(s, y)",
+                "dot(s, y) / dot(s, s)",
+            ),
+            Mistake(
+                "the difference of gradients has the wrong sign",
+                "g - g_before",
+                "g_before - g",
+            ),
+            Mistake(
+                "the step is |s| / |y|, between the long and the short",
+                "dot(s, s) / dot(s, y)",
+                "norm(s) / norm(y)",
             ),
             Mistake(
                 "a negative curvature is used as it is, and the step goes uphill",
@@ -80,10 +108,22 @@ FORMULAS = {
     "adgd": Formula(
         adgd,
         (
-            Mistake("the second term is |s| / |y|, without the half", "s / (2 * y)", "s / y"),
-            Mistake("the growth is limited by 1 + θ, without its root", "sqrt(1 + theta)", "(1 + theta)"),
-            Mistake("the growth is not limited", "sqrt(1 + theta) * step", "mpmath.inf"),
-            Mistake("θ is inverted", "theta, step = found / step", "theta, step = step / found"),
+            Mistake(
+                "the second term is |s| / |y|, without the half", "s / (2 * y)", "s / y"
+            ),
+            Mistake(
+                "the growth is limited by 1 + θ, without its root",
+                "sqrt(1 + theta)",
+                "(1 + theta)",
+            ),
+            Mistake(
+                "the growth is not limited", "sqrt(1 + theta) * step", "mpmath.inf"
+            ),
+            Mistake(
+                "θ is inverted",
+                "theta, step = found / step",
+                "theta, step = step / found",
+            ),
         ),
     ),
 }

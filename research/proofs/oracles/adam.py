@@ -7,7 +7,12 @@ from research.proofs.oracles.oracle import Oracle, Recorded
 ORACLES = {
     "adam": Oracle(
         optax.adam,
-        (Recorded("adam/defaults"), Recorded("adam/b1 0.8 b2 0.95 eps 0.1", {"b1": 0.8, "b2": 0.95, "eps": 0.1})),
+        (
+            Recorded("adam/defaults"),
+            Recorded(
+                "adam/b1 0.8 b2 0.95 eps 0.1", {"b1": 0.8, "b2": 0.95, "eps": 0.1}
+            ),
+        ),
         arguments={"b1": 0.5, "b2": 0.9, "eps": 0.01, "eps_root": 0.001},
     ),
     "adamw": Oracle(
@@ -16,7 +21,13 @@ ORACLES = {
             Recorded("adamw/weight decay 0.1", {"weight_decay": 0.1}),
             Recorded("adamw/library default weight decay", {"weight_decay": 0.01}),
         ),
-        arguments={"b1": 0.5, "b2": 0.9, "eps": 0.01, "eps_root": 0.001, "weight_decay": 0.1},
+        arguments={
+            "b1": 0.5,
+            "b2": 0.9,
+            "eps": 0.01,
+            "eps_root": 0.001,
+            "weight_decay": 0.1,
+        },
     ),
     "amsgrad": Oracle(
         optax.amsgrad,
@@ -42,9 +53,18 @@ ORACLES = {
         optax.radam,
         (
             Recorded("radam/defaults", {"eps_before_correction": True}),
-            Recorded("radam/b2 0.9 eps 0.01", {"b2": 0.9, "eps": 0.01, "eps_before_correction": True}),
+            Recorded(
+                "radam/b2 0.9 eps 0.01",
+                {"b2": 0.9, "eps": 0.01, "eps_before_correction": True},
+            ),
         ),
-        arguments={"b1": 0.5, "b2": 0.9, "eps": 0.01, "eps_root": 0.001, "threshold": 6.0},
+        arguments={
+            "b1": 0.5,
+            "b2": 0.9,
+            "eps": 0.01,
+            "eps_root": 0.001,
+            "threshold": 6.0,
+        },
         rates={"rosenbrock": 1e-4},  # The first steps are as long as the gradient.
         # optax takes ρ_6 = 6 as 1999 - 1993, and its sixth step is wrong by 2e-12 of itself; ours by 5e-16 (measured).
         bounds={"optax": 20_000},

@@ -8,7 +8,9 @@ import optax
 from research.proofs.oracles.oracle import Oracle, Recorded
 
 
-def yogi(learning_rate, b1=0.9, b2=0.999, eps=1e-3, eps_root=0.0, initial_mu=0.0) -> optax.GradientTransformation:
+def yogi(
+    learning_rate, b1=0.9, b2=0.999, eps=1e-3, eps_root=0.0, initial_mu=0.0
+) -> optax.GradientTransformation:
     """optax's, whose first moment starts at 1e-6 like the second, started anew from another one."""
     rule = optax.scale_by_yogi(b1, b2, eps, eps_root)
 
@@ -16,7 +18,10 @@ def yogi(learning_rate, b1=0.9, b2=0.999, eps=1e-3, eps_root=0.0, initial_mu=0.0
         state: Any = rule.init(params)
         return state._replace(mu=jax.tree.map(lambda m: 0 * m + initial_mu, state.mu))
 
-    return optax.chain(optax.GradientTransformation(init, rule.update), optax.scale_by_learning_rate(learning_rate))
+    return optax.chain(
+        optax.GradientTransformation(init, rule.update),
+        optax.scale_by_learning_rate(learning_rate),
+    )
 
 
 ORACLES = {
@@ -28,7 +33,13 @@ ORACLES = {
     "yogi": Oracle(
         yogi,
         "torch and timm's recorded rules do not include Yogi",
-        arguments={"b1": 0.5, "b2": 0.9, "eps": 0.01, "eps_root": 0.001, "initial_mu": 1e-6},
+        arguments={
+            "b1": 0.5,
+            "b2": 0.9,
+            "eps": 0.01,
+            "eps_root": 0.001,
+            "initial_mu": 1e-6,
+        },
     ),
     "adan": Oracle(
         "optax 0.2.8 multiplies changes of the gradient by 1 - b2 where the paper and its authors' code have b2",

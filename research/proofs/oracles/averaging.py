@@ -20,7 +20,9 @@ class Apart(NamedTuple):
 
 def lookahead(learning_rate, sync_period=5, slow_step_size=0.5, reset_state=False):
     """optax.lookahead around its heavy ball; its slow params, which optax has among the params, are in the state."""
-    rule = optax.lookahead(optax.sgd(learning_rate, 0.9), sync_period, slow_step_size, reset_state)
+    rule = optax.lookahead(
+        optax.sgd(learning_rate, 0.9), sync_period, slow_step_size, reset_state
+    )
 
     def init(params):
         return Apart(params, rule.init(optax.LookaheadParams(params, params)))
@@ -28,10 +30,16 @@ def lookahead(learning_rate, sync_period=5, slow_step_size=0.5, reset_state=Fals
     def update(updates: Any, state: Any, params: Any = None):
         both: Any
         after: Any
-        both, after = rule.update(updates, state.state, optax.LookaheadParams(params, state.evaluation_params))
+        both, after = rule.update(
+            updates, state.state, optax.LookaheadParams(params, state.evaluation_params)
+        )
         # optax multiplies the slow params' update by 0 between synchronisations, and so hands them a NaN at once.
         comes_back = after.steps_since_sync == 0
-        slow = jax.tree.map(lambda s, u: jnp.where(comes_back, s + u, s), state.evaluation_params, both.slow)
+        slow = jax.tree.map(
+            lambda s, u: jnp.where(comes_back, s + u, s),
+            state.evaluation_params,
+            both.slow,
+        )
         return both.fast, Apart(slow, after)
 
     return optax.GradientTransformation(init, update)
@@ -44,12 +52,18 @@ def exponential_averaging(learning_rate, decay=0.999, debias=True):
     def forget(params, state):
         if debias:
             return average.update(params, state.state)
-        return optax.incremental_update(params, state.evaluation_params, 1.0 - decay), state.state
+        return optax.incremental_update(
+            params, state.evaluation_params, 1.0 - decay
+        ), state.state
 
     return _beside(optax.sgd(learning_rate), average.init, forget)
 
 
-def _beside(rule: optax.GradientTransformation, start: Callable[..., Any], average: Callable[..., Any]):
+def _beside(
+    rule: optax.GradientTransformation,
+    start: Callable[..., Any],
+    average: Callable[..., Any],
+):
     """The rule, with an average of the params beside its state."""
 
     def init(params):
@@ -70,7 +84,9 @@ ORACLES = {
         "no trajectory of another implementation is recorded: torch has no such rule",
         arguments={"sync_period": 3, "slow_step_size": 0.75, "reset_state": True},
         unit_steps=False,
-        reasons={"scales": "it comes back by a difference of params, in whose rounding a step of size e^-30 is lost"},
+        reasons={
+            "scales": "it comes back by a difference of params, in whose rounding a step of size e^-30 is lost"
+        },
     ),
     "polyak_averaging": Oracle(
         "optax keeps no mean of the iterates",

@@ -13,13 +13,19 @@ def averaged(learning_rate, momentum=0.9, undamped_start=False):
     average = optax.ema(momentum, debias=False)
     if not undamped_start:
         return optax.chain(average, optax.sgd(learning_rate))
-    at_first = optax.scale_by_schedule(lambda t: jnp.where(t == 0, 1.0 / (1.0 - momentum), 1.0))
+    at_first = optax.scale_by_schedule(
+        lambda t: jnp.where(t == 0, 1.0 / (1.0 - momentum), 1.0)
+    )
     return optax.chain(at_first, average, optax.sgd(learning_rate))
 
 
 def signed_average(learning_rate, momentum=0.9):
     """As optax.signum is made, which optax 0.2.6 has not yet; there the momentum is called beta."""
-    return optax.chain(optax.ema(momentum, debias=False), optax.scale_by_sign(), optax.sgd(learning_rate))
+    return optax.chain(
+        optax.ema(momentum, debias=False),
+        optax.scale_by_sign(),
+        optax.sgd(learning_rate),
+    )
 
 
 # A multiple of 2^-6, so that on the quadratic all iterates are exact and a gradient is 0 in both walks or in neither.
@@ -34,7 +40,9 @@ ORACLES = {
         unit_steps=False,
     ),
     "nesterov": Oracle(
-        lambda learning_rate, momentum=0.9: optax.sgd(learning_rate, momentum, nesterov=True),
+        lambda learning_rate, momentum=0.9: optax.sgd(
+            learning_rate, momentum, nesterov=True
+        ),
         (Recorded("nesterov/0.9"),),
         arguments={"momentum": 0.5},
         unit_steps=False,
@@ -46,7 +54,9 @@ ORACLES = {
         unit_steps=False,
     ),
     "sign_descent": Oracle(
-        optax.sign_sgd, "no trajectory of another implementation is recorded: torch has no such rule", rates=EXACT
+        optax.sign_sgd,
+        "no trajectory of another implementation is recorded: torch has no such rule",
+        rates=EXACT,
     ),
     "signum": Oracle(
         signed_average,

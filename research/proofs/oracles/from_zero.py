@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import optax
 
 
-def from_zero(rule: optax.GradientTransformation, positions: str) -> optax.GradientTransformation:
+def from_zero(
+    rule: optax.GradientTransformation, positions: str
+) -> optax.GradientTransformation:
     """The rule, told x_t - x_0 where it asks for x_t.
 
     optax takes differences of params whose size is 1 and whose moves are 1e-13, and so loses the digits of its updates.

@@ -24,7 +24,13 @@ _VALLEY = {
 }
 
 
-def armijo(learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5, increase=None, max_evaluations=50):
+def armijo(
+    learning_rate=1.0,
+    sufficient_decrease=1e-4,
+    shrink=0.5,
+    increase=None,
+    max_evaluations=50,
+):
     """optax's backtracking under our names."""
     return optax.chain(
         optax.sgd(1.0),
@@ -68,10 +74,20 @@ ORACLES = {
         (
             Recorded(
                 "lbfgs/fixed step, memory 5",
-                {"memory_size": 5, "linesearch": None, "first_step": "absolute", "min_curvature": 1e-10},
+                {
+                    "memory_size": 5,
+                    "linesearch": None,
+                    "first_step": "absolute",
+                    "min_curvature": 1e-10,
+                },
             ),
         ),
-        arguments={"linesearch": None, "memory_size": 3, "first_step": "absolute", "min_curvature": 1e-8},
+        arguments={
+            "linesearch": None,
+            "memory_size": 3,
+            "first_step": "absolute",
+            "min_curvature": 1e-8,
+        },
         rates=dict.fromkeys(PROBLEMS, 0.5),
         reasons={**_NO_VALUE, **_VALLEY},
         # The difference of two gradients is smaller than they are, and so its rounding counts for more; measured: 236.

@@ -51,4 +51,6 @@ def rate_on(problem: Problem, oracle: Oracle | None) -> float:
     """The learning rate at which a rule is asked on a problem."""
     if oracle is None:
         return problem.rate
-    return oracle.rates.get(problem.name, problem.rate_of_unit_steps if oracle.unit_steps else problem.rate)
+    return oracle.rates.get(
+        problem.name, problem.rate_of_unit_steps if oracle.unit_steps else problem.rate
+    )

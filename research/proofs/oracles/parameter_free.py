@@ -12,7 +12,11 @@ from research.proofs.problems import PROBLEMS
 
 def optax_dog(learning_rate=1.0, initial_distance=None, eps=1e-8):
     """optax.contrib.dog, told the distance from the start; of rounded params it is wrong by 1e-10 of itself at first."""
-    first = ("heuristic", 1e-6) if initial_distance is None else ("distance", initial_distance)
+    first = (
+        ("heuristic", 1e-6)
+        if initial_distance is None
+        else ("distance", initial_distance)
+    )
     return from_zero(optax.contrib.dog(learning_rate, first, eps), "init_params")
 
 
@@ -36,17 +40,27 @@ def optax_prodigy(
         return learning_rate * (1.0 - b1**t) / jnp.sqrt(1.0 - b2**t)
 
     rate = learning_rate if bias_correction else uncorrected
-    rule = optax.contrib.prodigy(rate, (b1, b2), b3, eps, initial_distance, distance_factor)
+    rule = optax.contrib.prodigy(
+        rate, (b1, b2), b3, eps, initial_distance, distance_factor
+    )
     return _at_rest_before_gradients(from_zero(rule, "params0"))
 
 
-def _at_rest_before_gradients(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+def _at_rest_before_gradients(
+    rule: optax.GradientTransformation,
+) -> optax.GradientTransformation:
     def update(updates, state, params=None):
         after = rule.update(updates, state, params)
         # The count goes on.
-        inner = jax.tree.map(lambda a, b: jnp.where(jnp.issubdtype(a.dtype, jnp.integer), b, a), state, after[1])
+        inner = jax.tree.map(
+            lambda a, b: jnp.where(jnp.issubdtype(a.dtype, jnp.integer), b, a),
+            state,
+            after[1],
+        )
         unmoved = optax.tree_utils.tree_get(state, "exp_avg_sq")
-        resting = jnp.array([jnp.all(x == 0) for x in jax.tree.leaves((updates, unmoved))]).all()
+        resting = jnp.array(
+            [jnp.all(x == 0) for x in jax.tree.leaves((updates, unmoved))]
+        ).all()
         still = (jax.tree.map(jnp.zeros_like, updates), inner)
         return jax.tree.map(lambda a, b: jnp.where(resting, a, b), still, tuple(after))
 

@@ -13,17 +13,23 @@ def _unit() -> optax.GradientTransformation:
     def update(updates, state, params=None):
         del params
         norm = optax.tree.norm(updates)
-        return jax.tree.map(lambda g: jnp.where(norm == 0, 0.0, g / norm).astype(g.dtype), updates), state
+        return jax.tree.map(
+            lambda g: jnp.where(norm == 0, 0.0, g / norm).astype(g.dtype), updates
+        ), state
 
     return optax.GradientTransformation(optax.init_empty_state, update)
 
 
 def _sam(learning_rate, rho=0.05) -> optax.GradientTransformationExtraArgs:
     """optax.contrib.sam as one step, given its gradients by a step's value_fn."""
-    theirs = optax.contrib.sam(optax.sgd(learning_rate), optax.chain(_unit(), optax.sgd(rho)), opaque_mode=True)
+    theirs = optax.contrib.sam(
+        optax.sgd(learning_rate), optax.chain(_unit(), optax.sgd(rho)), opaque_mode=True
+    )
 
     def update(updates, state, params=None, **extra):
-        return theirs.update(updates, state, params, grad_fn=lambda x, _: jax.grad(extra["value_fn"])(x))
+        return theirs.update(
+            updates, state, params, grad_fn=lambda x, _: jax.grad(extra["value_fn"])(x)
+        )
 
     return optax.GradientTransformationExtraArgs(theirs.init, update)
 

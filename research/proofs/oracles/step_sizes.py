@@ -8,7 +8,9 @@ from research.proofs.oracles.oracle import Oracle
 from research.proofs.problems import PROBLEMS
 
 
-def polyak_sgd(learning_rate=1.0, f_min=0.0, max_learning_rate=None, eps=0.0, positive_part=False):
+def polyak_sgd(
+    learning_rate=1.0, f_min=0.0, max_learning_rate=None, eps=0.0, positive_part=False
+):
     """optax.scale_by_polyak, which optax.polyak_sgd is made of, with the factor after it.
 
     polyak_sgd multiplies the gradient by its `scaling` before it takes the norm, so that the step is divided by it.
@@ -25,16 +27,27 @@ ORACLES = {
     "polyak_step": Oracle(
         polyak_sgd,
         "no trajectory of another implementation is recorded: torch has no such rule",
-        arguments={"f_min": -4.0, "max_learning_rate": 0.125, "eps": 0.01, "positive_part": True},
+        arguments={
+            "f_min": -4.0,
+            "max_learning_rate": 0.125,
+            "eps": 0.01,
+            "positive_part": True,
+        },
         # Where f_min is out of reach its steps end in chaos; a fiftieth of them does not get that far.
         rates={"quadratic": 1.0, "rosenbrock": 0.02, "softmax_regression": 0.02},
-        reasons=dict.fromkeys(GIVEN, "it needs the objective's value, and only gradients are given"),
+        reasons=dict.fromkeys(
+            GIVEN, "it needs the objective's value, and only gradients are given"
+        ),
     ),
     "barzilai_borwein": Oracle(
         "optax has no such rule: its rates depend on the step count or on the value",
         "no trajectory of another implementation is recorded: torch has no such rule",
         arguments={"short": True},
-        rates={"quadratic": 0.2, "softmax_regression": 8.0, **dict.fromkeys(GIVEN, 0.25)},
+        rates={
+            "quadratic": 0.2,
+            "softmax_regression": 8.0,
+            **dict.fromkeys(GIVEN, 0.25),
+        },
         reasons={
             "rosenbrock": "the long step is chaotic there: from every first step tried, rounding grew 10^4 to 10^10 times",
             "sparse_gradients": SHRINKING,
@@ -45,7 +58,11 @@ ORACLES = {
     "adgd": Oracle(
         "optax has no such rule: its rates depend on the step count or on the value",
         "no trajectory of another implementation is recorded: torch has no such rule",
-        rates={"rosenbrock": 0.4, "softmax_regression": 0.25, **dict.fromkeys(GIVEN, 0.25)},
+        rates={
+            "rosenbrock": 0.4,
+            "softmax_regression": 0.25,
+            **dict.fromkeys(GIVEN, 0.25),
+        },
         reasons={
             "quadratic": "its steps there grow to several times 2 / L, which magnifies rounding to 2,000 eps and more",
             "sparse_gradients": SHRINKING,
