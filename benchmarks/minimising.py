@@ -16,10 +16,10 @@ from benchmarks import clock
 from benchmarks.alone import print_part
 from benchmarks.minimiser_problems import Case, make_cases
 from benchmarks.tables import Section, number, spread_words, table
-from research.minimise import minimise
-from research.update_rules.least_squares import levenberg_marquardt
-from research.update_rules.newton import newton, trust_region_newton
-from research.update_rules.quasi_newton import bfgs, lbfgs
+from research.descent._minimise import minimise
+from research.update_rules._least_squares import levenberg_marquardt
+from research.update_rules._newton import newton, trust_region_newton
+from research.update_rules._quasi_newton import bfgs, lbfgs
 
 RELATIVE_TOLERANCE = (
     1e-8  # The gradient's largest entry at the end, in units of that at the start.
@@ -79,7 +79,7 @@ class MinimiserRow(NamedTuple):
 
 
 def ours(case: Case, tolerance: float) -> list[Contender]:
-    """Ours: `research.minimise` with each rule, one compiled loop."""
+    """Ours: `research.descent._minimise` with each rule, one compiled loop."""
     rules: dict[str, dict[str, Any]] = {
         "L-BFGS": {"lbfgs": lbfgs()},
         "BFGS": {"bfgs": bfgs()},

@@ -18,7 +18,7 @@ from benchmarks import clock
 from benchmarks.alone import print_part
 from benchmarks.tables import Section, number, optional, spread_words, table
 from research import backend, losses, models, objectives, samplers, update_rules
-from research.training.compiled import compile_training
+from research.descent._train_loop import compile_training
 from research.types import Array, Batch, Model, Params, Sampler
 
 RATE = 1e-3  # Of Adam, in everyone's training.
@@ -208,7 +208,7 @@ def _key_of_epoch() -> jax.Array:
 
 
 def ours(job: Job, devices: int = 1) -> Contender:
-    """`research.training`: it draws the order and keeps its records, as in the experiments."""
+    """`research.descent.train`: it draws the order and keeps its records, as in the experiments."""
     objective = objectives.empirical_risk(job.model, job.loss)
     sampler, dataset = (
         _sampler(len(job.x), job.batch_size),

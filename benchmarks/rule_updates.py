@@ -16,8 +16,8 @@ import optax
 from benchmarks import clock
 from benchmarks.alone import print_part
 from benchmarks.tables import Section, number, spread_words, table
-from research.proofs import ORACLES
 from research.update_rules import UPDATE_RULES
+from research.verification import ORACLES
 
 LEAVES = (1, 100, 1000)
 ENTRIES = 64  # Of each leaf: few, so that what is timed is the price of having leaves.

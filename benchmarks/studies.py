@@ -25,8 +25,8 @@ from benchmarks.tables import (
     spread_words,
     table,
 )
-from research import descent, lanes, samplers, studies, workloads
-from research.studies.spaces import Range, trials
+from research import comparison, descent, samplers, workloads
+from research.tuning.spaces import Range, trials
 from research.types import Batch, Workload
 
 WORKLOADS = {
@@ -91,7 +91,7 @@ def make_study(
     seeds: Sequence[int] = SEEDS,
     num_epochs: int = EPOCHS,
 ) -> Sweep:
-    """The cells as `research.studies.measure_pair` makes them; `rates` holds every hyper-parameter, (cells, 2)."""
+    """The cells as `research.comparison.measure_pair` makes them; `rates` holds every hyper-parameter, (cells, 2)."""
     made = workloads.make_workload(workload, dtype=DTYPE)
     sampler = samplers.minibatch(len(training_data(made)[1]), BATCH_SIZE)
     keys = {seed: jax.random.key(seed) for seed in seeds}
@@ -105,11 +105,13 @@ def make_study(
         seeds=np.tile(seeds, budget),
         rates=np.repeat(tried, len(seeds), axis=0),
         starts={
-            seed: made.init(jax.random.fold_in(key, lanes.INIT))
+            seed: made.init(jax.random.fold_in(key, descent.INIT))
             for seed, key in keys.items()
         },
         orders={
-            seed: draw_order(sampler, jax.random.fold_in(key, lanes.EPOCHS), num_epochs)
+            seed: draw_order(
+                sampler, jax.random.fold_in(key, descent.EPOCHS), num_epochs
+            )
             for seed, key in keys.items()
         },
         marks=(
@@ -121,11 +123,11 @@ def make_study(
 
 def build_ours(
     study: Sweep, rule: str
-) -> tuple[lanes.Program, Callable[[Sweep], np.ndarray]]:
+) -> tuple[descent.SweepProgram, Callable[[Sweep], np.ndarray]]:
     """The program as `measure_pair` compiles it, and study -> evaluations of its cells, for any number of them."""
-    (contender,) = studies.contenders([rule], spaces={rule: SPACES[rule]})
+    (contender,) = comparison.contenders([rule], spaces={rule: SPACES[rule]})
     names = tuple(contender.space)
-    program = lanes.compile_program(
+    program = descent.compile_sweep(
         study.workload,
         contender.make_rule,
         study.sampler,
@@ -135,7 +137,7 @@ def build_ours(
 
     def train(study: Sweep) -> np.ndarray:
         cells = {"seed": study.seeds, **dict(zip(names, study.rates.T, strict=True))}
-        return lanes.train(program, cells).values
+        return descent.sweep(program, cells).values
 
     return program, train
 
@@ -338,7 +340,7 @@ class Line(NamedTuple):
     off_in_lanes: float
 
 
-def line_of(rows: Sequence[StudyRow], width: int = lanes.WIDTH) -> Line:
+def line_of(rows: Sequence[StudyRow], width: int = descent.WIDTH) -> Line:
     """The line through the least times of ours with several numbers of cells: a slow minute would bend it.
 
     Example:

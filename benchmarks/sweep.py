@@ -17,7 +17,7 @@ from benchmarks.problems import (
     make_sampler,
     training_data,
 )
-from research import descent, lanes, studies, update_rules, workloads
+from research import descent, tuning, update_rules, workloads
 from research.types import Params, Sampler, Workload
 
 MODEL = "logistic"
@@ -75,20 +75,20 @@ class Sweeper(NamedTuple):
 
 def cells_of(regime: str, quick: bool) -> tuple[np.ndarray, np.ndarray]:
     """Rates and seeds: 8 rates x 3 tuning seeds, then 10 seeds at the chosen rate: 34 cells; if quick, 2 x 1 + 2."""
-    tuning, seeds = (TUNING_SEEDS[:1], SEEDS[:2]) if quick else (TUNING_SEEDS, SEEDS)
+    choosing, seeds = (TUNING_SEEDS[:1], SEEDS[:2]) if quick else (TUNING_SEEDS, SEEDS)
     (ladder,) = (
         r.ladder("gradient_descent")
-        for r in studies.practice_regimes(BATCH_SIZE)
+        for r in tuning.practice_regimes(BATCH_SIZE)
         if r.name == regime
     )
     ladder = ladder[:2] if quick else ladder
     rates = np.concatenate(
         [
-            np.repeat(ladder, len(tuning)),
+            np.repeat(ladder, len(choosing)),
             np.full(len(seeds), CHOSEN[REGIMES.index(regime)]),
         ]
     )
-    return rates, np.concatenate([np.tile(tuning, len(ladder)), seeds])
+    return rates, np.concatenate([np.tile(choosing, len(ladder)), seeds])
 
 
 def make_sweep(regime: str, quick: bool = False) -> Sweep:
@@ -108,10 +108,10 @@ def make_sweep(regime: str, quick: bool = False) -> Sweep:
         seeds=seeds,
         rates=rates,
         starts={
-            seed: workload.init(fold(key, lanes.INIT)) for seed, key in keys.items()
+            seed: workload.init(fold(key, descent.INIT)) for seed, key in keys.items()
         },
         orders={
-            seed: draw_order(sampler, fold(key, lanes.EPOCHS), num_epochs)
+            seed: draw_order(sampler, fold(key, descent.EPOCHS), num_epochs)
             for seed, key in keys.items()
         },
         marks=(
@@ -122,14 +122,14 @@ def make_sweep(regime: str, quick: bool = False) -> Sweep:
 
 
 def ours(sweep: Sweep) -> Sweeper:
-    """`research.lanes`: one program for all cells, in blocks of eight, which draws the orders itself."""
-    program = lanes.compile_program(
+    """`research.descent.sweep`: one program for all cells, in blocks of eight, which draws the orders itself."""
+    program = descent.compile_sweep(
         sweep.workload, update_rules.gradient_descent, sweep.sampler, sweep.num_epochs
     )
     cells = {"seed": sweep.seeds, "learning_rate": sweep.rates}
     return Sweeper(
         "ours",
-        lambda: lanes.train(program, cells).values,
+        lambda: descent.sweep(program, cells).values,
         program.compile_seconds,
         "compiled once",
     )

@@ -2,7 +2,7 @@
 
 python -m benchmarks.torch_traces     # needs the extra `bench`; those of Lion and LAMB need timm, which is not in it
 
-What is recorded (research/proofs/recorded.json) is facts, so that the package and its tests need neither of the two.
+What is recorded (research/verification/recorded.json) is facts, so that the package and its tests need neither of the two.
 """
 # pyright: reportMissingImports=false
 
@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import torch
+from research.verification.problems import INPUTS, LABELS, PENALTY, A, B
 
 import research
 from benchmarks.tables import table
-from research.proofs import PROBLEMS
-from research.proofs.problems import INPUTS, LABELS, PENALTY, A, B
+from research.verification import PROBLEMS
 
 RECORD = Path(research.__file__).parent / "proofs/recorded.json"
 BOUND = 1e-12  # Of the largest entry's size, or 1: above rounding, and far below any change of a rule.

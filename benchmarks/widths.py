@@ -34,20 +34,20 @@ def measure(regime: str, width: int, epochs: int, rounds: int) -> dict[str, Any]
     """One program in this process: seconds to compile, seconds a cell (least, median, most of the rounds), hashes."""
     import jax
 
-    from research import lanes, runs, samplers, update_rules, workloads
+    from research import descent, runs, samplers, update_rules, workloads
 
     workload = workloads.make_workload("breast_cancer")
     assert workload.train is not None
     n, size = len(workload.train.y), REGIMES[regime]
     sampler = samplers.full_batch(n) if size is None else samplers.minibatch(n, size)
-    program = lanes.compile_program(
+    program = descent.compile_sweep(
         workload, update_rules.gradient_descent, sampler, epochs, width=width
     )
     cells = {
         "seed": np.arange(NUM_CELLS),
         "learning_rate": np.geomspace(2.0**-9, 2.0**-4, NUM_CELLS),
     }
-    trained = [lanes.train(program, cells) for _ in range(rounds + 1)][
+    trained = [descent.sweep(program, cells) for _ in range(rounds + 1)][
         1:
     ]  # The first round warms up.
     seconds = np.array([t.seconds for t in trained]) / NUM_CELLS

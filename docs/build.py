@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from research.proofs import cards
+from research.verification import cards
 
 HERE = Path(__file__).parent
 REFERENCES = HERE.parent / "experiments" / "reference"
@@ -54,12 +54,12 @@ def put(page: Path, parts: dict[str, str]) -> str:
 
 def family_page(family: str, members: list[cards.Card]) -> str:
     """One family: what its file says of itself, and each of its rules."""
-    module = sys.modules[f"research.update_rules.{family}"]
+    module = sys.modules[f"research.update_rules._{family}"]
     title = family.replace("_", " ").capitalize()
     body = "\n".join(card_text(found) for found in members)
     return (
         f"# {title}\n\n{escaped(' '.join((module.__doc__ or '').split()))}\n\n"
-        f"Made from the docstrings of [{family}.py](../../research/update_rules/{family}.py) by `python docs/build.py`; "
+        f"Made from the docstrings of [_{family}.py](../../research/update_rules/_{family}.py) by `python docs/build.py`; "
         f"all families and the proof table are in [update_rules.md](../update_rules.md).\n\n{body}"
     )
 
@@ -73,7 +73,7 @@ def card_text(found: cards.Card) -> str:
         *([f"Papers: {found.papers}"] if found.papers else []),
     ]
     paragraphs = "\n\n".join(escaped(part) for part in parts if part)
-    where = f"[line {found.line}](../../research/update_rules/{found.family}.py#L{found.line})"
+    where = f"[line {found.line}](../../research/update_rules/_{found.family}.py#L{found.line})"
     return f"## {found.name}\n\n```\n{found.signature}\n```\n\n{paragraphs}\n\nCode: {where}.\n"
 
 

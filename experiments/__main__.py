@@ -10,9 +10,9 @@ from pathlib import Path
 import research
 from research.cli.data import data
 from research.cli.leaderboard import leaderboard, pack
-from research.cli.prove import prove
 from research.cli.reproduce import reproduce_reference, reproduce_run
 from research.cli.spread import spread
+from research.cli.verify import prove
 
 FOLDER = Path(__file__).parent
 HELP = """

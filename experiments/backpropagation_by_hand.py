@@ -244,7 +244,7 @@ def time_steps(net, config):
 
     steps = max(LEAST_STEPS, WORK // (num_params(net) * net.batch))
     calls = [lambda name=name: loop(name, params, x, y, steps) for name in ways]
-    return research.studies.seconds_in_turns(calls, config.repeats) / steps
+    return research.tuning.interleaved_timing(calls, config.repeats) / steps
 
 
 def compare(net, program, activation, dtype, config):
@@ -328,7 +328,7 @@ def summary(net, arrays):
         1,
     ]  # Central differences take the loss twice for each.
     ratios = [
-        [*map(float, research.studies.median_interval(way / seconds[:, 2]))]
+        [*map(float, research.statistics.median_interval(way / seconds[:, 2]))]
         for way in seconds.T[:2]
     ]
     return {

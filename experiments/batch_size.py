@@ -96,7 +96,9 @@ def run(config, on_progress=None, checkpoints=None):
             f"{workload.name}/batch_sizes": np.array(sizes),
             f"{workload.name}/steps": np.array(points),
         }
-        starts = [workload.init(cell_key(seed, research.lanes.INIT)) for seed in seeds]
+        starts = [
+            workload.init(cell_key(seed, research.descent.INIT)) for seed in seeds
+        ]
         curves.append(summary(workload, rows))
         noise = {"noise_at_start": starts, "noise_at_target": there}
         curves[-1] |= {
@@ -193,7 +195,7 @@ def make_step(workload, batch_size, train):
     n = len(train.y)
 
     def step(state, cell, i):
-        key = jax.random.fold_in(cell_key(cell["seed"], research.lanes.EPOCHS), i)
+        key = jax.random.fold_in(cell_key(cell["seed"], research.descent.EPOCHS), i)
         indices = (
             None
             if batch_size == n
@@ -209,7 +211,7 @@ def make_step(workload, batch_size, train):
 
 def begin(workload, cell):
     """The state before the first step."""
-    params = workload.init(cell_key(cell["seed"], research.lanes.INIT))
+    params = workload.init(cell_key(cell["seed"], research.descent.INIT))
     return research.descent.start(
         research.update_rules.gradient_descent(cell["learning_rate"]), params
     )
@@ -308,11 +310,11 @@ def measure(workload, probe, batch_size, first_rate, seeds, tuning, config, part
         cells = np.tile(tuning, len(rates)), np.repeat(rates, len(tuning))
         return trained(*cells, patience=PATIENCE)[0].reshape(len(rates), len(tuning))
 
-    choice = research.studies.choose_rate(score, first_rate * 2.0 ** np.arange(-1, 3))
+    choice = research.tuning.choose_rate(score, first_rate * 2.0 ** np.arange(-1, 3))
     taken, params = trained(seeds, np.full(len(seeds), choice.rate))
     steps = [
         float(v) if np.isfinite(v) else None
-        for v in research.studies.median_interval(taken)
+        for v in research.statistics.median_interval(taken)
     ]
     row = {
         "batch_size": batch_size,

@@ -121,17 +121,17 @@ def run(config, on_progress=None, checkpoints=None):
 def regimes_of(config, rule):
     """Those of theory and of practice for the first rule, those of practice for the others."""
     theory = (
-        research.studies.theory_regimes(config.batch_size) if rule == FIRST_RULE else ()
+        research.tuning.theory_regimes(config.batch_size) if rule == FIRST_RULE else ()
     )
     return tuple(
-        dict.fromkeys(theory + research.studies.practice_regimes(config.batch_size))
+        dict.fromkeys(theory + research.tuning.practice_regimes(config.batch_size))
     )
 
 
 def piece(config, job, seeds, tuning, programs, on_chunk, checkpoints):
     """One (workload, rule, regime): the facts, and the arrays of its cells. Its program is left in `programs`."""
     workload, rule, regime, passes = job
-    measured = research.studies.measure(
+    measured = research.tuning.measure(
         workload,
         make_rule(rule, regime, workload),
         regime.sampler(len(workload.train.y)),
@@ -192,7 +192,7 @@ def plan(config):
         large = research.workloads.make_workload(LARGE)
         jobs += [
             (large, FIRST_RULE, regime, config.large_passes)
-            for regime in research.studies.practice_regimes(config.batch_size)
+            for regime in research.tuning.practice_regimes(config.batch_size)
         ]
     for workload, _, regime, _ in jobs:
         regime.sampler(len(workload.train.y))
@@ -230,8 +230,8 @@ def summary(workload, rule, regime, measured):
         "targets": {},
     }
     for target in TARGETS:
-        median, low, high = research.studies.median_interval(
-            research.studies.first_reached(trained.passes, gaps, target)
+        median, low, high = research.statistics.median_interval(
+            research.statistics.first_reached(trained.passes, gaps, target)
         )
         facts["targets"][f"{target:.0e}"] = [
             none_if_never(v) for v in (median, low, high)
@@ -258,7 +258,7 @@ def late(passes, gaps):
 
 def interval(samples):
     """[median, low, high] as JSON numbers."""
-    return [float(v) for v in research.studies.median_interval(samples)]
+    return [float(v) for v in research.statistics.median_interval(samples)]
 
 
 def none_if_never(passes):
@@ -300,7 +300,7 @@ def replacement_floors(config, workload, programs, seeds, checkpoints):
                 if (
                     key not in programs
                 ):  # A run that was stopped in between has none of them at hand.
-                    programs[key] = research.lanes.compile_program(
+                    programs[key] = research.descent.compile_sweep(
                         workload,
                         make_rule(FIRST_RULE, regimes[regime], workload),
                         regimes[regime].sampler(len(workload.train.y)),
@@ -312,7 +312,9 @@ def replacement_floors(config, workload, programs, seeds, checkpoints):
                     "learning_rate": np.full(len(seeds), rate),
                 }
                 parts = lambda part, regime=regime: checkpoints(f"{regime}/{part}")
-                trained = research.lanes.train(programs[key], cells, checkpoints=parts)
+                trained = research.descent.sweep(
+                    programs[key], cells, checkpoints=parts
+                )
                 gaps = trained.values - workload.optimum.value
                 row[how] = interval(late(trained.passes, gaps))
                 arrays |= {
@@ -333,7 +335,7 @@ def deviations_from_optax(workload, rules):
     params = workload.init(jax.random.key(0))
     return {
         rule: {
-            name: research.proofs.deviation_from_optax(
+            name: research.verification.deviation_from_optax(
                 rule,
                 workload.objective,
                 params,
@@ -345,7 +347,7 @@ def deviations_from_optax(workload, rules):
             for name, dtype in (("float32", jnp.float32), ("float64", jnp.float64))
         }
         for rule in dict.fromkeys((FIRST_RULE, *rules))
-        if not isinstance(research.proofs.ORACLES[rule].optax, str)
+        if not isinstance(research.verification.ORACLES[rule].optax, str)
     }
 
 
@@ -362,14 +364,14 @@ def headline(numbers):
     """The numbers that the answer is made of."""
     batch = numbers["batch_size"]
     constant = find(
-        numbers, numbers["first"], research.studies.theory_regimes(batch)[2].name
+        numbers, numbers["first"], research.tuning.theory_regimes(batch)[2].name
     )
     rows = numbers["floors"]["rows"]
     best = {}
     for workload in dict.fromkeys(row["workload"] for row in numbers["rows"]):
         practice = [
             find(numbers, workload, regime.name)
-            for regime in research.studies.practice_regimes(batch)
+            for regime in research.tuning.practice_regimes(batch)
         ]
         best[workload] = recommended(practice)
     return {
@@ -415,7 +417,7 @@ def advice(numbers, workload):
     """One sentence on one workload, gradient descent alone."""
     rows = [
         find(numbers, workload, regime.name)
-        for regime in research.studies.practice_regimes(numbers["batch_size"])
+        for regime in research.tuning.practice_regimes(numbers["batch_size"])
     ]
     best = numbers["first_in_seconds"][workload]
     n = f"{rows[0]['n']:,}"
@@ -445,14 +447,14 @@ def draw(result):
             result,
             [
                 r.name
-                for r in research.studies.theory_regimes(result.numbers["batch_size"])
+                for r in research.tuning.theory_regimes(result.numbers["batch_size"])
             ],
         ),
         "rules": regimes.small_multiples(
             result,
             [
                 r.name
-                for r in research.studies.practice_regimes(result.numbers["batch_size"])
+                for r in research.tuning.practice_regimes(result.numbers["batch_size"])
             ],
         ),
         "replacement": regimes.replacement(result),

@@ -351,7 +351,7 @@ def train(config, job, parts, network, on_progress, within):
     )
     shape = (config.evaluate_every, config.batch_size)
     draw = lambda key: jax.random.randint(key, shape, 0, len(everywhere), dtype="int32")
-    trained = research.training.train(
+    trained = research.descent.train(
         research.models.next_token_risk(model, parts.train, config.context),
         make_rule(config, job),
         research.types.Batch(everywhere, everywhere),
@@ -456,7 +456,7 @@ def network_facts(config, parts, mine):
     }
     return {
         **{
-            name: research.studies.mean_interval(values)
+            name: research.statistics.mean_interval(values)
             for name, values in found.items()
         },
         "seeds": len(mine),
@@ -470,7 +470,7 @@ def network_facts(config, parts, mine):
 
 def answer(numbers):
     """Who guesses better, by how much, and what more training buys."""
-    networks, words = numbers["networks"], research.studies.interval_in_words
+    networks, words = numbers["networks"], research.statistics.interval_in_words
     best = min(networks, key=lambda name: networks[name]["half_full"][0])
     winner = (
         "Counting"

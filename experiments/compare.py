@@ -95,7 +95,7 @@ def complete(config):
 def run(config, on_progress=None, checkpoints=None):
     """Compares."""
     given = arguments(config)
-    study = research.studies.compare(
+    study = research.comparison.compare(
         given.pop("rules"),
         config.workload,
         on_progress=on_progress,
@@ -110,7 +110,7 @@ def run(config, on_progress=None, checkpoints=None):
 def share(config, part, parts, checkpoints):
     """Computes every `parts`-th pair from pair `part` on, into the checkpoints; `run` then finds them there."""
     given = arguments(config)
-    research.studies.compute_share(
+    research.comparison.compute_share(
         given.pop("rules"),
         config.workload,
         part,
@@ -121,14 +121,14 @@ def share(config, part, parts, checkpoints):
 
 
 def arguments(config):
-    """What `research.studies.compare` takes, from the config."""
-    from research.cli import subjects
+    """What `research.comparison.compare` takes, from the config."""
+    from research.cli import rule_lookup as subjects
 
     names = names_of(config.rule)
     return {
         "rules": {name: subjects.find(word).rule for name, word in names.items()},
         "baseline": config.baseline or None,
-        "spaces": research.studies.parse_spaces(config.space),
+        "spaces": research.tuning.parse_spaces(config.space),
         "evaluations": dict(map(evaluations_of, config.evaluations)),
         "budget": config.budget,
         "passes": config.passes,

@@ -248,7 +248,7 @@ def train(job, config, split, watch, parts):
     )
     objectives = research.objectives
     accuracy = objectives.in_slices(objectives.accuracy(model), SLICE)
-    trained = research.training.train(
+    trained = research.descent.train(
         objectives.empirical_risk(model, research.losses.softmax_cross_entropy),
         research.update_rules.adam(schedule),
         learn,
@@ -378,7 +378,7 @@ def facts(config, split, rates, tried, trained, budgets):
         {
             "model": model,
             "accuracy": list(
-                research.studies.mean_interval(
+                research.statistics.mean_interval(
                     [saved.arrays["accuracy"][-1] for saved in found]
                 )
             ),
@@ -449,7 +449,7 @@ def answer(numbers):
         )
     found = (
         f"Of {numbers['n_test']:,} test images the CNN recognises {words[2]}, the MLP {words[1]}, softmax regression "
-        f"{words[0]}: {research.studies.seeds_in_words(numbers['seeds'])}."
+        f"{words[0]}: {research.statistics.seeds_in_words(numbers['seeds'])}."
     )
     if numbers["dataset"] != CLAIM:
         instead = "To recognise those, leave out --fast and --dataset. This brings them: python -m experiments data fetch"

@@ -99,13 +99,13 @@ def cells_of(name):
                 }
             ),
         }
-        for cell in research.proofs.proof_table([name])
+        for cell in research.verification.proof_table([name])
     ]
 
 
 def problems():
     """Names of the problems, in order."""
-    return list(research.proofs.PROBLEMS)
+    return list(research.verification.PROBLEMS)
 
 
 def numbers_of(cells, names):
@@ -208,7 +208,7 @@ def reasons_table(cells):
 
 def family_tables(names):
     """A table a family: what its rules do, with which defaults, from which paper, and when to use them."""
-    from research.proofs import cards
+    from research.verification import cards
 
     families = {}
     for name in names:

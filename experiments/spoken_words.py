@@ -298,7 +298,7 @@ def train(config, batches, num_classes, is_first, cell, seed, rate, watch, parts
     schedule = research.schedules.one_cycle(
         rate, num_epochs * sampler.num_batches, WARMUP
     )
-    trained = research.training.train(
+    trained = research.descent.train(
         risk,
         research.update_rules.adam(schedule),
         learn,
@@ -378,7 +378,9 @@ def facts(config, splits, words, rates, tried, found):
     rows = [
         {
             "model": model,
-            "accuracy": research.studies.mean_interval(values[config.dataset, model]),
+            "accuracy": research.statistics.mean_interval(
+                values[config.dataset, model]
+            ),
             "by_seed": values[config.dataset, model],
             "rate": rates.get(model),
             "parameters": found[config.dataset, model][0].values["parameters"],
@@ -410,11 +412,11 @@ def facts(config, splits, words, rates, tried, found):
     digits = [
         {
             "model": model,
-            "shared": research.studies.mean_interval(values[shared, model]),
+            "shared": research.statistics.mean_interval(values[shared, model]),
             "by_speaker": (
                 by_speaker := [float(np.mean(values[fold, model])) for fold in folds]
             ),
-            "left_out": research.studies.mean_interval(by_speaker),
+            "left_out": research.statistics.mean_interval(by_speaker),
         }
         for model in LABELS
     ]
@@ -444,12 +446,12 @@ def facts(config, splits, words, rates, tried, found):
 
 def answer(numbers):
     """What each model hears, and how much of it is left of a voice that was never heard."""
-    words = research.studies.interval_in_words
+    words = research.statistics.interval_in_words
     softmax, *networks = numbers["first"]
     heard = ", ".join(
         f"{LABELS[row['model']]} {words(row['accuracy'])}" for row in networks
     )
-    seeds = research.studies.seeds_in_words(numbers["seeds"])
+    seeds = research.statistics.seeds_in_words(numbers["seeds"])
     best = max(networks, key=lambda row: row["accuracy"][0])
     verdict = (
         "is not beaten"
@@ -486,7 +488,7 @@ def what_is_missing(numbers):
 
 def of_digits(numbers):
     """The two scores on the spoken digits, in words."""
-    words = research.studies.interval_in_words
+    words = research.statistics.interval_in_words
     softmax, _, gru, *_ = numbers["digits"]
     return (
         f"On spoken digits the GRU has {words(gru['shared'])} where speakers are shared, but "
@@ -535,7 +537,7 @@ def sequences_caption(numbers):
 
 def accuracy_caption(numbers):
     """What the second figure shows."""
-    words = research.studies.interval_in_words
+    words = research.statistics.interval_in_words
     found = "; ".join(
         f"{LABELS[row['model']]} {words(row['accuracy'])}" for row in numbers["first"]
     )
@@ -547,7 +549,7 @@ def accuracy_caption(numbers):
 
 def voices_caption(numbers):
     """What the third figure shows."""
-    words = research.studies.interval_in_words
+    words = research.statistics.interval_in_words
     name = lambda row: (
         f"{LABELS[row['model']]} {words(row['shared'])} shared, {words(row['left_out'])} left out"
     )

@@ -273,7 +273,9 @@ def timed(width, repeats, installed):
     ):  # NumPy's: on busy cores two threads that wait for each other take 200 times.
         return dict(
             zip(
-                makers, research.studies.seconds_in_turns(calls, repeats).T, strict=True
+                makers,
+                research.tuning.interleaved_timing(calls, repeats).T,
+                strict=True,
             )
         )
 
@@ -294,7 +296,7 @@ def facts(found, seconds, config, installed):
     times = {}
     for net, by_way in seconds.items():
         for way in by_way:
-            ratio = research.studies.median_interval(by_way[way] / by_way[JAX])
+            ratio = research.statistics.median_interval(by_way[way] / by_way[JAX])
             times[f"{net}/{way}"] = [float(np.median(by_way[way])), *map(float, ratio)]
     return {
         "installed": installed,

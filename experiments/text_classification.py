@@ -324,7 +324,7 @@ def train(job, config, split, halves, watch, parts):
         }
         return scores if np.isfinite(found).all() else dict.fromkeys(scores, np.nan)
 
-    trained = research.training.train(
+    trained = research.descent.train(
         research.objectives.empirical_risk(
             model, research.losses.softmax_cross_entropy
         ),
@@ -523,7 +523,7 @@ def answer(numbers):
         if (high or mean) < best
         else "Not for certain"
     )
-    seeds = research.studies.seeds_in_words(numbers["seeds"])
+    seeds = research.statistics.seeds_in_words(numbers["seeds"])
     found = (
         f"{verdict}: of {numbers['n_test']:,} test stories the Transformer sorts {percent(network['accuracy'])} rightly "
         f"({seeds}; macro-F1 {network['macro_f1'][0]:.3f}), TF-IDF with logistic regression "

@@ -135,7 +135,7 @@ def run(config, on_progress=None, checkpoints=None):
 
 def check(config):
     """The contenders, once the config makes sense."""
-    from research.studies.contenders import contenders
+    from research.comparison._contenders import contenders
 
     seeds, needed = (
         research.runs.parse_seeds(config.seeds),
@@ -174,7 +174,8 @@ def check(config):
 
 def pool_arrays(config, workload, contender, on_chunk, checkpoints):
     """Every trial of a rule on every seed: its scores and costs, each of shape (trials, seeds)."""
-    from research.studies import pairs, protocol, readings
+    from research.comparison import decision_procedures as readings
+    from research.comparison import pairs, protocol
 
     seeds = research.runs.parse_seeds(config.seeds)
     terms = protocol.make_protocol(
@@ -207,7 +208,7 @@ def pool_arrays(config, workload, contender, on_chunk, checkpoints):
 
 def read_pools(config, arrays):
     """The pools by (workload, rule); there must be something to compare on each workload."""
-    from research.studies import readings
+    from research.comparison import decision_procedures as readings
 
     pools = {}
     for key in itertools.product(config.workload, config.rule):
@@ -232,7 +233,7 @@ def simulate(config, pools, kind, start):
     Arrays: `pair` (studies, 3), indices of workload, mine and other; `named` (studies, ways), 1 for mine, -1 for the other;
     `truth` (studies, 2), log of the other's true cost over mine, of all trials and of those that were drawn.
     """
-    from research.studies import readings
+    from research.comparison import decision_procedures as readings
 
     ways = readings.readings(config.few, max(1, config.budget // 2))
     rules, workloads = range(len(config.rule)), range(len(config.workload))
@@ -275,7 +276,7 @@ def simulate(config, pools, kind, start):
 
 def log_ratio(pools, trials):
     """log of the other rule's true cost over mine, each with its trials; 0 where neither reaches the target."""
-    from research.studies import readings
+    from research.comparison import decision_procedures as readings
 
     mine, other = (
         readings.true_cost(pool, those)
@@ -286,7 +287,7 @@ def log_ratio(pools, trials):
 
 def summary(config, pools, arrays):
     """Shares of right and wrong winners by way, each (share, low, high), and the true costs."""
-    from research.studies import readings
+    from research.comparison import decision_procedures as readings
 
     rows = []
     for column, (name, way) in enumerate(

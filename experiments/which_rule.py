@@ -75,33 +75,35 @@ FULL = Config(rule=ALL, budget=24)
 
 def run(config, on_progress=None, checkpoints=None):
     """Measures every rule on every workload; the first is named by the tuning seeds, the rest is reported on others."""
-    studies = research.studies
-    on = studies.make_workloads(config.workload)
+    comparison = research.comparison
+    on = comparison.make_workloads(config.workload)
     for workload in on:
         if workload.train is None or workload.optimum is None:
             raise ValueError(
                 f"workload {workload.name!r} has no data or no known optimum; choose one that has both."
             )
-    protocol, bring = studies.plan(rules_of(config), config.workload, **terms(config))
-    found = studies.measure_pairs(
+    protocol, bring = comparison.plan(
+        rules_of(config), config.workload, **terms(config)
+    )
+    found = comparison.measure_pairs(
         protocol,
         bring,
         on,
         on_progress=on_progress,
         checkpoints=checkpoints or research.types.nowhere,
     )
-    first = studies.leader(found, trials=protocol.budget)
-    study = studies.conclude(protocol, first, bring, found)
+    first = comparison.leader(found, trials=protocol.budget)
+    study = comparison.conclude(protocol, first, bring, found)
     rows = by_rule(study, protocol.budget)
     leaders = {
-        w: studies.leader(
+        w: comparison.leader(
             {key: s for key, s in found.items() if key[0] == w}, trials=protocol.budget
         )
         for w, _ in found
     }
     numbers = study.numbers | {
         "first": first,
-        "first_untuned": studies.leader(found, trials=1),
+        "first_untuned": comparison.leader(found, trials=1),
         "first_on": leaders,
         "by_rule": rows,
         "gradient_descent_over_first": ratio_to(study.numbers, PLAIN),
@@ -113,7 +115,7 @@ def run(config, on_progress=None, checkpoints=None):
 
 def share(config, part, parts, checkpoints):
     """Computes every `parts`-th pair from pair `part` on, into the checkpoints; `run` then finds them there."""
-    research.studies.compute_share(
+    research.comparison.compute_share(
         rules_of(config),
         config.workload,
         part,
@@ -138,7 +140,7 @@ def terms(config):
 
 def rules_of(config):
     """Names, the plain and the usual rule among them."""
-    named = list(research.studies.SPACES) if "all" in config.rule else config.rule
+    named = list(research.tuning.SPACES) if "all" in config.rule else config.rule
     return list(dict.fromkeys((PLAIN, *named, USUAL)))
 
 
@@ -153,7 +155,7 @@ def by_rule(study, budget):
     """The facts of each rule over all workloads, the first first; costs count where half of the runs reach the target."""
     on, rules = study.numbers["workloads"], study.numbers["rules"]
     cells = {(cell["workload"], cell["rule"]): cell for cell in study.numbers["cells"]}
-    half = research.studies.HALF
+    half = research.comparison.HALF
     there = np.array([[cells[w, r]["reached"] >= half for w in on] for r in rules])
     untuned_there = np.array(
         [[reached_by_defaults(study, w, r) >= half for w in on] for r in rules]
@@ -282,7 +284,7 @@ def rules_table(numbers):
 
 def left_out_table():
     """Which rules are not here, and why."""
-    rows = tuple(research.studies.NOT_COMPARED.items())
+    rows = tuple(research.tuning.NOT_COMPARED.items())
     return research.runs.Table("Rules that are not compared", ("rule", "why"), rows)
 
 

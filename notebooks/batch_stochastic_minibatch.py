@@ -88,7 +88,7 @@ print(*research.update_rules.UPDATE_RULES)
 # %%
 def measure(regime):
     """Chooses the rate for a sampler, then trains and times it."""
-    return research.studies.measure(
+    return research.tuning.measure(
         workload,
         research.update_rules.find_rule(RULE),
         regime.sampler(n),
@@ -100,7 +100,7 @@ def measure(regime):
 
 
 # %%
-regimes = research.studies.practice_regimes(BATCH_SIZE)
+regimes = research.tuning.practice_regimes(BATCH_SIZE)
 measured = {regime.name: measure(regime) for regime in regimes}
 
 
@@ -173,7 +173,7 @@ MY_RULE = "gradient_descent"
 MY_BATCH_SIZE = 32
 MY_RATES = [0.25, 0.5, 2.0]
 
-program = research.lanes.compile_program(
+program = research.descent.compile_sweep(
     workload,
     research.update_rules.find_rule(MY_RULE),
     research.samplers.minibatch(n, MY_BATCH_SIZE, replacement=True),
@@ -184,7 +184,7 @@ program = research.lanes.compile_program(
 with research.figures.style():
     _, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
     for rate in MY_RATES:
-        mine = research.lanes.train(program, {"seed": list(SEEDS), "learning_rate": [rate] * len(SEEDS)})
+        mine = research.descent.sweep(program, {"seed": list(SEEDS), "learning_rate": [rate] * len(SEEDS)})
         gaps = mine.values - workload.optimum.value
         rest = gaps[:, mine.passes > mine.passes[-1] * 2 / 3].mean()
         axes.loglog(mine.passes[1:], np.median(gaps, axis=0)[1:], label=f"rate {rate:g}: comes to rest at {rest:.1e}")

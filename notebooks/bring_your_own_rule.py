@@ -45,16 +45,16 @@ import optax
 
 import research.figures.studies
 import research.runs.archive
-import research.studies.archive
-from research import figures, studies
+import research.comparison.archive
+from research import comparison, figures, statistics, tuning
 
 
 def by_hand(make, rates, seed=0, epochs=10):
     """f - f* along one training on breast_cancer for each rate: passes (k,), gaps (rates, k)."""
     workload = research.workloads.make_workload("breast_cancer")
     sampler = research.samplers.minibatch(len(workload.train.y), 32)
-    program = research.lanes.compile_program(workload, make, sampler, epochs)
-    trained = research.lanes.train(program, {"seed": [seed] * len(rates), "learning_rate": rates})
+    program = research.descent.compile_sweep(workload, make, sampler, epochs)
+    trained = research.descent.sweep(program, {"seed": [seed] * len(rates), "learning_rate": rates})
     return trained.passes, trained.values - workload.optimum.value
 
 
@@ -137,8 +137,8 @@ plt.show()
 # **Predict.** How much of Adam's cost does your rule need: 0.01, 0.1, 0.5, 1?
 
 # %%
-space = {"learning_rate": studies.Range(1e-5, 1.0), "decay": studies.Range(0.0, 0.99, "one_minus")}
-study = studies.compare({"mine": mine, "adam": "adam"}, "breast_cancer", spaces={"mine": space})
+space = {"learning_rate": tuning.Range(1e-5, 1.0), "decay": tuning.Range(0.0, 0.99, "one_minus")}
+study = comparison.compare({"mine": mine, "adam": "adam"}, "breast_cancer", spaces={"mine": space})
 print(study)
 
 # %% [markdown]
@@ -160,7 +160,7 @@ print(study)
 # %%
 costs = {}
 for name in ("mine", "adam"):
-    chosen = studies.choose(study.arrays[f"breast_cancer/{name}/tuning"])
+    chosen = statistics.choose(study.arrays[f"breast_cancer/{name}/tuning"])
     costs[name] = study.arrays[f"breast_cancer/{name}/costs"][chosen]
 found = study.numbers["comparisons"][0]
 print(f"mine costs less on {np.sum(costs['mine'] < costs['adam'])} of 20 seeds")
@@ -209,14 +209,14 @@ pictures["trials"].figure
 # **Predict.** What is said of the first? And in how many of the hundred is a winner named?
 
 # %%
-null = studies.compare({"one": "adam", "two": "adam"}, "breast_cancer", seeds=40, timed=False)
+null = comparison.compare({"one": "adam", "two": "adam"}, "breast_cancer", seeds=40, timed=False)
 print(null.answer)
-whole = studies.scores_of({name: null.arrays[f"breast_cancer/one/{name}"] for name in ("tuning", "costs", "passes")})
+whole = comparison.scores_of({name: null.arrays[f"breast_cancer/one/{name}"] for name in ("tuning", "costs", "passes")})
 verdicts = []
 for seed in range(100):
     order = np.random.default_rng(seed).permutation(40)
     one, two = (whole._replace(costs=whole.costs[:, half]) for half in (order[:20], order[20:]))
-    verdicts.append(studies.difference(one, two, resamples=500).verdict)
+    verdicts.append(statistics.difference(one, two, resamples=500).verdict)
 print({verdict: verdicts.count(verdict) for verdict in ("better", "undecided", "worse")})
 
 # %% [markdown]
@@ -234,7 +234,7 @@ print({verdict: verdicts.count(verdict) for verdict in ("better", "undecided", "
 # **Predict.** Will two problems decide what one did not?
 
 # %%
-both = studies.compare(
+both = comparison.compare(
     {"mine": mine, "adam": "adam"},
     ["breast_cancer", "diabetes_ridge"],
     spaces={"mine": space},
@@ -262,7 +262,7 @@ figures.studies.draw_study(both.numbers, both.arrays)["ratios"].figure
 folder = study.save()
 print(*sorted(path.name for path in folder.glob("[!.]*")))
 packed = research.runs.archive.pack(folder, "mine_and_adam.zip")
-read = research.studies.archive.read_study(packed)
+read = research.comparison.archive.read_study(packed)
 print(read.name, read.manifest["status"], f"{read.numbers['overall'][0]['ratio']:.2f}")
 
 # %% [markdown]
@@ -277,7 +277,7 @@ print(read.name, read.manifest["status"], f"{read.numbers['overall'][0]['ratio']
 # `python -m experiments compare --rule my_rules.py:mine --rule adam --workload breast_cancer diabetes_ridge`.
 #
 # 1. **A space that knows the answer.** By hand you have seen which rates are good. Give the rate of yours
-#    `studies.Range(0.01, 0.3)` and ask again. Then leave `spaces` out: only its rate is searched, from 1e-5 to 10.
+#    `tuning.Range(0.01, 0.3)` and ask again. Then leave `spaces` out: only its rate is searched, from 1e-5 to 10.
 #    And with the first space, `budget=12`? (Better, 0.57; worse, 1.4; worse, 1.6. The rule is the same each time. In
 #    the first it was tuned before the tuning began, and in the last none of twelve points lies near its best rate.)
 # 2. **Rows that nobody has seen.** With `tune_on="validation"` a trial is chosen by the validation rows, and the test

@@ -41,7 +41,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from research import datasets, figures, models, samplers, training, update_rules
+from research import datasets, descent, figures, models, samplers, update_rules
 from research.types import Batch
 
 # %% [markdown]
@@ -126,7 +126,7 @@ def place_costs(params):
 
 key_init, key_order = (jax.random.fold_in(jax.random.key(0), child) for child in range(2))
 order = samplers.Sampler(10, 32, lambda key: jax.random.randint(key, (10, 32), 0, len(lines), dtype="int32"))
-trained = training.train(
+trained = descent.train(
     risk, update_rules.adam(1e-2), Batch(lines, lines), order,
     num_epochs=60, params=model.init(key_init), key=key_order, evaluate=place_costs,
 )  # fmt: skip

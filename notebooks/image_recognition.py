@@ -40,7 +40,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from research import datasets, figures, losses, models, objectives, samplers, schedules, training, types
+from research import datasets, descent, figures, losses, models, objectives, samplers, schedules, types
 from research import update_rules as rules
 from research.figures import confusion, images
 from research.studies import confusions
@@ -101,7 +101,7 @@ def fit(model, num_epochs, noisy=False):
     rule = rules.adam(schedules.one_cycle(1e-2, num_epochs * sampler.num_batches))
     risk = objectives.empirical_risk(model, losses.softmax_cross_entropy)
     params, keys = model.init(jax.random.key(0)), jax.random.key(1)
-    trained = training.train(risk, rule, train, sampler, num_epochs=num_epochs, params=params, key=keys, noisy=noisy)
+    trained = descent.train(risk, rule, train, sampler, num_epochs=num_epochs, params=params, key=keys, noisy=noisy)
     return trained.params, score(model, trained.params, test.x)
 
 

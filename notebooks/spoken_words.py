@@ -40,7 +40,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
-from research import datasets, figures, losses, models, objectives, samplers, schedules, training, types
+from research import datasets, descent, figures, losses, models, objectives, samplers, schedules, types
 from research import update_rules as rules
 from research.models.cells import CELLS
 from research.models.recurrent_layer import draw_layer, unroll
@@ -145,7 +145,7 @@ def fit(model, x_of):
     risk = objectives.empirical_risk(model, losses.softmax_cross_entropy)
     sampler, start = samplers.minibatch(100, 20), model.init(jax.random.key(0))
     rule = rules.adam(schedules.one_cycle(1e-2, 20 * sampler.num_batches))
-    trained = training.train(risk, rule, train, sampler, num_epochs=20, params=start, key=jax.random.key(1))
+    trained = descent.train(risk, rule, train, sampler, num_epochs=20, params=start, key=jax.random.key(1))
     return float(objectives.accuracy(model)(trained.params, test))
 
 

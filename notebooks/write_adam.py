@@ -40,7 +40,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import optax
 
-from research import figures, proofs
+from research import figures, verification
 
 
 def descend(rule, f, x, steps):
@@ -110,7 +110,7 @@ print(f"after 100 steps at {path[100]:.2f}, after 200 at {path[200]:.2f}")
 # **Predict.** How far apart will they be, and will it know why?
 
 # %%
-proof = proofs.prove(first_try, optax.adam)
+proof = verification.prove(first_try, optax.adam)
 print(proof)
 
 # %% [markdown]
@@ -144,7 +144,7 @@ def adam(learning_rate, b1=0.9, b2=0.999, eps=1e-8):
     return optax.GradientTransformation(init, update)
 
 
-proof = proofs.prove(adam, optax.adam)
+proof = verification.prove(adam, optax.adam)
 print(proof)
 print(len(proof.deviations), "problems, all within 1e-14:", proof.deviation.largest < 1e-14)
 
@@ -181,7 +181,7 @@ for make in (
     variant(lambda m, v, eps: m / (jnp.sqrt(v) + eps), correct=False),
     variant(lambda m, v, eps: m / (v + eps)),
 ):
-    proof = proofs.prove(make, "adam")
+    proof = verification.prove(make, "adam")
     quadratic, scales = (proof.deviations[name].largest for name in ("quadratic", "scales"))
     print(f"apart by {quadratic:.0e} on the quadratic, {scales:.0e} on gradients of all sizes: {proof.cause}")
 

@@ -24,7 +24,7 @@ def configure(devices: int = 1, pool: int = 2, x64: bool = True) -> None:
     this again with the same values is free.
 
     Args:
-      devices: CPU devices to show to JAX (it splits no work by itself; `research.lanes` spreads blocks over them). At
+      devices: CPU devices to show to JAX (it splits no work by itself; `research.descent.sweep` spreads blocks over them). At
         most `pool`: XLA gives its pool at least a thread for each device, which would change the bits.
       pool: Threads in XLA's CPU pool (the environment variable NPROC).
       x64: Whether arrays may be float64. Experiments on f - f* need it.

@@ -9,10 +9,10 @@ from typing import Any
 
 from research import report
 from research.checks import check_flag, check_instance, check_path, check_sequence
+from research.comparison.archive import FinishedStudy, Gathered, gather
+from research.comparison.rankings import PROTOCOL, Entry, Rankings, answer, costs, merge
 from research.runs import Table, write_atomically
 from research.runs.manifest import MANIFEST
-from research.studies.archive import FinishedStudy, Gathered, gather
-from research.studies.rankings import PROTOCOL, Entry, Rankings, answer, costs, merge
 
 
 def write_leaderboard(

@@ -447,3 +447,19 @@ def _available(dtype: DTypeLike) -> np.dtype:
             "research.backend.configure(x64=True). Or pass dtype='float32'."
         )
     return chosen
+
+
+def known_optimum(workload: Workload) -> Optimum:
+    """Its optimum, which a share of f - f* is made of.
+
+    Raises:
+      ValueError: It has none with a finite value; the message says how to state one.
+    """
+    optimum = workload.optimum
+    if optimum is None or not math.isfinite(optimum.value):
+        raise ValueError(
+            f"workload {workload.name!r} has no known optimum (optimum={optimum!r:.60}), so there is no share of f - f* to come "
+            "down to. Solve it and give workload._replace(optimum=research.types.Optimum(params, value, gradient_norm, "
+            "initial_gradient_norm, solver)); research.optima and research.descent._minimise find optima."
+        )
+    return optimum

@@ -27,7 +27,7 @@ EVERY_VERSION = (
         "test_cli.py",
         "test_datasets",
         "test_descent",
-        "test_lanes",
+        "test_sweep",
         "test_losses",
         "test_minimise",
     ),

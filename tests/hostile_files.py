@@ -32,12 +32,12 @@ import numpy as np
 from research import leaderboard, report, runs
 from research.cli import flags, reproduce
 from research.datasets import chunks, open_shards, write_shards
+from research.datasets._documents import parse_tab
+from research.datasets._images import MNIST_5K, _table_of_digits
+from research.datasets._vowels import parse_ts
 from research.datasets.cifar import RECORD, TEST, TRAINING, read_cifar10
-from research.datasets.documents import parse_tab
 from research.datasets.hashing import digest, wavs_in
 from research.datasets.idx import read_idx
-from research.datasets.images import MNIST_5K, _table_of_digits
-from research.datasets.vowels import parse_ts
 from research.datasets.wav import read_wav
 from research.datasets.wheel import read_member
 from research.runs import archive

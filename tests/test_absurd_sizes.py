@@ -8,31 +8,34 @@ import numpy as np
 import pytest
 
 from research import (
+    comparison,
     datasets,
-    lanes,
+    descent,
     models,
     runs,
     samplers,
     sizes,
+    statistics,
     studies,
-    training,
+    tuning,
     update_rules,
     workloads,
 )
-from research.datasets.log_mel import frames, mel_weights
+from research.datasets._log_mel import frames, mel_weights
+from research.datasets._vowels import padded
 from research.datasets.sequence_preparation import inside, interpolate_steps
-from research.datasets.vowels import padded
 from research.derivatives import fornberg_weights
 from research.derivatives.critical import grid_of_starts
 from research.models import initialisers
-from research.studies import resampling, spaces, timing
-from research.studies.scores import Scores
+from research.statistics import bootstrap as resampling
+from research.statistics.scores import Scores
+from research.tuning import spaces, timing
 from research.types import Batch
 
 TEXT, KEY = np.array([0, 1, 2, 1, 0, 1, 2] * 5), jax.random.key(0)
 SCORES = Scores(np.ones((2, 3)), np.ones((2, 3)), 10.0)
 RULE, DATA = update_rules.gradient_descent, Batch(jnp.ones((4, 2)), jnp.ones(4))
-SPACE = {"a": studies.Range(0.1, 1.0, "log")}
+SPACE = {"a": tuning.Range(0.1, 1.0, "log")}
 SMALL = {"width": 4, "num_layers": 1, "num_heads": 2}
 LOSS = lambda params, batch: jnp.mean((batch.x @ params - batch.y) ** 2)
 
@@ -84,7 +87,7 @@ def states_of(rule):
 
 def trained(num_epochs):
     start = {"params": jnp.ones(2), "key": KEY}
-    return training.train(
+    return descent.train(
         LOSS, RULE(0.1), DATA, samplers.full_batch(4), num_epochs=num_epochs, **start
     )
 
@@ -186,34 +189,34 @@ CALLS = {
     "fornberg_weights order": lambda size: fornberg_weights([0.0, 1.0, 2.0], 0.0, size),
     "grid_of_starts per_axis": lambda size: grid_of_starts([(0, 1), (0, 1)], size),
     "train num_epochs": trained,
-    "compile_program num_epochs": lambda size: lanes.compile_program(
+    "compile_program num_epochs": lambda size: descent.compile_sweep(
         quadratic(), RULE, samplers.full_batch(1), size
     ),
-    "compile_program width": lambda size: lanes.compile_program(
+    "compile_program width": lambda size: descent.compile_sweep(
         quadratic(), RULE, samplers.full_batch(1), 4, width=size
     ),
-    "median_interval resamples": lambda size: studies.median_interval(
+    "median_interval resamples": lambda size: statistics.median_interval(
         np.arange(5.0), resamples=size
     ),
-    "difference resamples": lambda size: studies.difference(
+    "difference resamples": lambda size: statistics.difference(
         SCORES, SCORES, resamples=size
     ),
-    "overall resamples": lambda size: studies.overall(
+    "overall resamples": lambda size: statistics.overall(
         [(SCORES, SCORES)], resamples=size
     ),
-    "best_of resamples": lambda size: studies.best_of(SCORES, resamples=size),
+    "best_of resamples": lambda size: statistics.best_of(SCORES, resamples=size),
     "resampled_means resamples": lambda size: resampling.resampled_means(
         np.ones((2, 3)), size, np.random.default_rng(0)
     ),
     **{
-        f"make_protocol {name}": lambda size, name=name: studies.make_protocol(
+        f"make_protocol {name}": lambda size, name=name: comparison.make_protocol(
             **{name: size}
         )
         for name in ("budget", "passes", "batch_size", "seeds", "tuning_seeds", "width")
     },
     "trials count": lambda size: spaces.trials(SPACE, size),
     "added_trials count": lambda size: spaces.added_trials(SPACE, size, 2),
-    "choose_rate added": lambda size: studies.choose_rate(
+    "choose_rate added": lambda size: tuning.choose_rate(
         np.abs, [0.1, 0.2], added=size
     ),
     "time_alone num_epochs": lambda size: timing.time_alone(
@@ -222,7 +225,7 @@ CALLS = {
     "count_confusions num_classes": lambda size: studies.count_confusions(
         [0, 1], [0, 1], size
     ),
-    "seconds_in_turns repeats": lambda size: studies.seconds_in_turns(
+    "interleaved_timing repeats": lambda size: tuning.interleaved_timing(
         [lambda: 0], size
     ),
     "parse_seeds seeds": lambda size: runs.parse_seeds(f"0..{min(size, 2**32 - 1)}"),

@@ -15,13 +15,20 @@ TOP = Path(__file__).parent.parent
 LAYERS = (
     ("types", "backend", "naming", "checks", "reading"),
     ("sizes",),
-    ("derivatives", "losses", "models", "schedules", "samplers", "datasets"),
+    (
+        "derivatives",
+        "losses",
+        "models",
+        "schedules",
+        "samplers",
+        "datasets",
+        "statistics",
+    ),
     ("objectives", "optima", "update_rules"),
-    ("descent", "minimise"),
-    ("proofs", "lanes"),
-    ("workloads", "training"),
-    ("runs",),
-    ("studies",),
+    ("descent",),
+    ("verification", "workloads"),
+    ("tuning", "runs"),
+    ("comparison", "studies"),
     ("figures", "report"),
     ("leaderboard",),
     ("cli",),
@@ -199,14 +206,14 @@ LAWS: tuple[Law, ...] = (
 )
 GOOD = [
     (
-        "research/update_rules/first_order.py",
+        "research/update_rules/_first_order.py",
         "import optax\nfrom optax import tree_utils\noptax.chain, optax.tree.map",
     ),
     (
-        "research/descent.py",
+        "research/descent/_run.py",
         "import jax, optax\nfrom research import samplers\nfrom research.types import Batch",
     ),
-    ("research/models/mlp.py", "from . import linear\nfrom ..types import Model"),
+    ("research/models/_mlp.py", "from . import linear\nfrom ..types import Model"),
     ("research/models/linen.py", "import flax.linen as nn"),
     (
         "research/optima/newton.py",
@@ -218,19 +225,27 @@ GOOD = [
     ),
 ]
 PLANTED = [
-    (imports_only_to_the_left, "research/descent.py", "from research.lanes import fit"),
     (
         imports_only_to_the_left,
-        "research/descent.py",
-        "def f():\n    from research import lanes",
+        "research/update_rules/_adam.py",
+        "from research.descent import run",
     ),
     (
         imports_only_to_the_left,
-        "research/descent.py",
-        "import research\ndef f(): return research.lanes.fit",
+        "research/descent/_run.py",
+        "def f():\n    from research import workloads",
     ),
-    (imports_only_to_the_left, "research/descent.py", "import research as r\nr.lanes"),
-    (imports_only_to_the_left, "research/models/mlp.py", "from ..descent import run"),
+    (
+        imports_only_to_the_left,
+        "research/descent/_run.py",
+        "import research\ndef f(): return research.workloads.fit",
+    ),
+    (
+        imports_only_to_the_left,
+        "research/descent/_run.py",
+        "import research as r\nr.workloads",
+    ),
+    (imports_only_to_the_left, "research/models/_mlp.py", "from ..descent import run"),
     (imports_only_to_the_left, "research/losses.py", "from research import samplers"),
     (imports_only_to_the_left, "research/figures/curves.py", "import research.report"),
     (
@@ -244,7 +259,7 @@ PLANTED = [
     (imports_only_to_the_left, "experiments/one.py", "from experiments import two"),
     (
         keeps_packages_in_their_place,
-        "research/models/mlp.py",
+        "research/models/_mlp.py",
         "import flax.linen as nn",
     ),
     (
@@ -265,18 +280,18 @@ PLANTED = [
     ),
     (
         writes_its_own_rules,
-        "research/update_rules/adam.py",
+        "research/update_rules/_adam.py",
         "import optax\nrule = optax.adam(0.1)",
     ),
     (
         writes_its_own_rules,
-        "research/update_rules/adam.py",
+        "research/update_rules/_adam.py",
         "import optax as o\nrule = o.scale(0.1)",
     ),
-    (writes_its_own_rules, "research/update_rules/adam.py", "from optax import sgd"),
+    (writes_its_own_rules, "research/update_rules/_adam.py", "from optax import sgd"),
     (
         writes_its_own_rules,
-        "research/update_rules/adam.py",
+        "research/update_rules/_adam.py",
         "from optax.contrib import sam",
     ),
     (solves_without_descent, "research/optima/newton.py", "import jax.numpy as jnp"),

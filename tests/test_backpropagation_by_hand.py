@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import backpropagation_by_hand as experiment
-from research import figures, models, runs, studies
+from research import figures, models, runs, tuning
 from research.runs.result import result_bytes
 
 
@@ -86,10 +86,10 @@ def test_pictures_show_every_net_and_the_result_can_be_saved(result):
     assert runs.result.read_result(*result_bytes(result)).numbers == result.numbers
 
 
-def test_seconds_are_taken_in_turns():
+def test_calls_are_timed_interleaved():
     order = []
     calls = [lambda name=name: order.append(name) for name in "ab"]
-    seconds = studies.seconds_in_turns(calls, 2)
+    seconds = tuning.interleaved_timing(calls, 2)
     assert seconds.shape == (2, 2)
     assert (seconds > 0).all()
     turns = "".join(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import batch_stochastic_minibatch as experiment
-from research import figures, runs, studies
+from research import figures, runs, tuning
 
 SMALL = experiment.Config(
     workload=("breast_cancer",),
@@ -64,7 +64,7 @@ def test_every_rule_equals_optax_to_rounding(result):
 
 def test_the_answer_names_the_regime_that_the_table_puts_first(result):
     best = result.numbers["first_in_seconds"]["breast_cancer"]
-    names = [regime.name for regime in studies.practice_regimes(32)]
+    names = [regime.name for regime in tuning.practice_regimes(32)]
     rows = [
         r
         for r in result.numbers["rows"]

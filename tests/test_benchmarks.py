@@ -21,7 +21,7 @@ from benchmarks import (
     sweep,
     tables,
 )
-from research import descent, lanes, update_rules
+from research import descent, update_rules
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 REGIMES = problems.REGIMES
@@ -157,7 +157,7 @@ def test_sweep_has_the_cells_of_the_main_experiment(regime):
 def test_sweeps_are_named_as_the_lanes_name_their_children():
     made = sweep.make_sweep(REGIMES[1], quick=True)
     root = jax.random.key(100)
-    expected = made.workload.init(jax.random.fold_in(root, lanes.INIT))
+    expected = made.workload.init(jax.random.fold_in(root, descent.INIT))
     np.testing.assert_array_equal(made.starts[100]["weights"], expected["weights"])
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from research import cli, runs
-from research.cli import console, problems, progress
+from research.cli import console, progress
+from research.cli import errors as problems
 
 TOP = Path(__file__).parent.parent
 TOY = TOP / "tests/toy.py"

@@ -9,9 +9,18 @@ import optax
 import pytest
 from scipy.stats import binom
 
-from research import lanes, runs, samplers, studies, update_rules, workloads
-from research.studies import pairs
-from research.studies.conclusion import _together
+from research import (
+    comparison,
+    descent,
+    runs,
+    samplers,
+    statistics,
+    tuning,
+    update_rules,
+    workloads,
+)
+from research.comparison import pairs
+from research.comparison.conclusion import _together
 from research.types import Saved
 
 TERMS = {"budget": 4, "passes": 12, "seeds": 4, "tuning_seeds": 3, "timed": False}
@@ -30,7 +39,7 @@ def study():
         "again": update_rules.gradient_descent,
         "adam": "adam",
     }
-    return studies.compare(rules, "diabetes_ridge", **TERMS)
+    return comparison.compare(rules, "diabetes_ridge", **TERMS)
 
 
 def cell(found, name):
@@ -54,7 +63,7 @@ def test_one_rule_under_two_names_is_the_same_to_the_last_bit_and_not_called_bet
         np.testing.assert_array_equal(
             of(study(), "plain", kind), of(study(), "again", kind)
         )
-    found = studies.compare({"a": "adam", "b": "adam"}, "quadratic", **TERMS)
+    found = comparison.compare({"a": "adam", "b": "adam"}, "quadratic", **TERMS)
     (one,) = found.numbers["overall"]
     assert (one["ratio"], one["low"], one["high"], one["win"], one["verdict"]) == (
         1,
@@ -69,7 +78,7 @@ def test_one_rule_under_two_names_is_the_same_to_the_last_bit_and_not_called_bet
 def test_costs_are_those_of_trainings_made_by_themselves():
     workload = workloads.make_workload("diabetes_ridge")
     sampler = samplers.minibatch(len(workload.train.y), 32)
-    program = lanes.compile_program(
+    program = descent.compile_sweep(
         workload,
         update_rules.find_rule("adam"),
         sampler,
@@ -82,7 +91,7 @@ def test_costs_are_those_of_trainings_made_by_themselves():
         "learning_rate": np.full(4, rate),
         "b1": np.full(4, b1),
     }
-    trained = lanes.train(program, cells)
+    trained = descent.sweep(program, cells)
     gaps = trained.values - workload.optimum.value
     for seed, relative in enumerate(gaps / gaps[:, :1]):
         below = np.flatnonzero(relative <= 1e-2)
@@ -108,7 +117,7 @@ def test_the_chosen_trial_is_the_best_on_the_tuning_seeds_alone():
 
 
 def test_reported_costs_do_not_depend_on_the_tuning_seeds():
-    other = studies.compare(
+    other = comparison.compare(
         ["gradient_descent", "adam"],
         "diabetes_ridge",
         **TERMS | {"tuning_seeds": [77, 78, 79]},
@@ -123,7 +132,7 @@ def test_reported_costs_do_not_depend_on_the_tuning_seeds():
 
 
 def test_a_rule_does_not_depend_on_what_it_is_compared_with():
-    other = studies.compare(
+    other = comparison.compare(
         {"adam": "adam", "rmsprop": "rmsprop"}, "diabetes_ridge", **TERMS
     )
     for kind in ("trials", "tuning", "costs", "best_of"):
@@ -133,7 +142,7 @@ def test_a_rule_does_not_depend_on_what_it_is_compared_with():
 
 
 def test_tuned_on_validation_it_is_reported_on_test():
-    found = studies.compare(
+    found = comparison.compare(
         ["gradient_descent", "adam"],
         "diabetes_ridge",
         **TERMS | {"tune_on": "validation"},
@@ -141,7 +150,7 @@ def test_tuned_on_validation_it_is_reported_on_test():
     assert found.numbers["protocol"]["reported_on"] == "test"
     workload = workloads.make_workload("diabetes_ridge")
     best = float(workload.objective(workload.optimum.params, workload.test))
-    program = lanes.compile_program(
+    program = descent.compile_sweep(
         workload,
         update_rules.gradient_descent,
         samplers.minibatch(309, 32),
@@ -149,7 +158,7 @@ def test_tuned_on_validation_it_is_reported_on_test():
         evaluate_on=("test",),
     )
     rate = cell(found, "gradient_descent")["chosen"]["learning_rate"]
-    values = lanes.train(
+    values = descent.sweep(
         program, {"seed": np.arange(4), "learning_rate": np.full(4, rate)}
     ).values
     np.testing.assert_allclose(
@@ -164,19 +173,19 @@ def test_lanes_evaluate_on_several_parts_as_on_each():
     workload = workloads.make_workload("diabetes_ridge")
     cells = {"seed": [0, 1], "learning_rate": [0.1, 0.01]}
     make = functools.partial(
-        lanes.compile_program,
+        descent.compile_sweep,
         workload,
         update_rules.gradient_descent,
         samplers.full_batch(309),
         4,
     )
-    both = lanes.train(make(evaluate_on=("validation", "test")), cells)
+    both = descent.sweep(make(evaluate_on=("validation", "test")), cells)
     np.testing.assert_array_equal(both.values, both.values_on["validation"])
     for part in ("validation", "test"):
-        alone = lanes.train(make(evaluate_on=(part,)), cells)
+        alone = descent.sweep(make(evaluate_on=(part,)), cells)
         np.testing.assert_allclose(both.values_on[part], alone.values, rtol=1e-14)
     with pytest.raises(ValueError, match="no validation part"):
-        lanes.compile_program(
+        descent.compile_sweep(
             workloads.make_workload("quadratic"),
             optax.sgd,
             samplers.full_batch(1),
@@ -188,9 +197,9 @@ def test_lanes_evaluate_on_several_parts_as_on_each():
 
 
 def test_a_choice_at_an_edge_widens_the_space_and_is_told():
-    spaces = {"low": {"learning_rate": studies.Range(0.02, 0.04)}}
+    spaces = {"low": {"learning_rate": tuning.Range(0.02, 0.04)}}
     terms = TERMS | {"passes": 60, "target": 0.5}
-    found = studies.compare(
+    found = comparison.compare(
         {"low": rule(), "plain": "gradient_descent"},
         "quadratic",
         spaces=spaces,
@@ -204,7 +213,7 @@ def test_a_choice_at_an_edge_widens_the_space_and_is_told():
 
 
 def test_a_rule_that_costs_twice_gets_half_the_steps():
-    found = studies.compare(
+    found = comparison.compare(
         {"sam": "sam", "plain": "gradient_descent"}, "diabetes_ridge", **TERMS
     )
     assert cell(found, "sam")["evaluations"] == 2
@@ -219,7 +228,7 @@ def test_a_rule_that_gives_nan_is_a_result():
         optax.sgd(learning_rate), optax.scale(jnp.nan)
     )
     terms = TERMS | {"passes": 60, "target": 0.5}
-    found = studies.compare(
+    found = comparison.compare(
         {"broken": broken, "plain": "gradient_descent"}, "quadratic", **terms
     )
     assert cell(found, "broken")["cost"] is None
@@ -234,7 +243,7 @@ def test_a_rule_that_gives_nan_is_a_result():
 def test_a_rule_twice_as_fast_needs_half():
     # On a quadratic one learning rate is another's half: with made rules, nothing is tuned, and both are one trial.
     fast, slow = (optax.sgd(rate) for rate in (0.02, 0.01))
-    found = studies.compare(
+    found = comparison.compare(
         {"fast": fast, "slow": slow},
         "quadratic",
         **TERMS | {"passes": 2000, "target": 0.3},
@@ -249,13 +258,13 @@ def test_what_is_done_is_not_done_again(tmp_path, monkeypatch):
     checkpoints = runs.checkpoints_in(tmp_path)
     rules = {"a": "gradient_descent", "b": "heavy_ball"}
     for part in (0, 1):
-        studies.compute_share(
+        comparison.compute_share(
             rules, "quadratic", part, 2, checkpoints=checkpoints, **TERMS
         )
-    monkeypatch.setattr(lanes, "train", None)
-    shared = studies.compare(rules, "quadratic", checkpoints=checkpoints, **TERMS)
+    monkeypatch.setattr(descent, "sweep", None)
+    shared = comparison.compare(rules, "quadratic", checkpoints=checkpoints, **TERMS)
     monkeypatch.undo()
-    alone = studies.compare(rules, "quadratic", **TERMS)
+    alone = comparison.compare(rules, "quadratic", **TERMS)
     for name, array in alone.arrays.items():
         np.testing.assert_array_equal(array, shared.arrays[name])
 
@@ -301,29 +310,29 @@ def test_a_study_is_saved_as_a_run(tmp_path):
             {"baseline": "adma"},
             "baseline must be one of the rules, adam, rmsprop; got 'adma'",
         ),
-        ({"spaces": {"adam": {"learning_rate": studies.Range(0, 1)}}}, "log scale"),
+        ({"spaces": {"adam": {"learning_rate": tuning.Range(0, 1)}}}, "log scale"),
     ],
 )
 def test_terms_that_make_no_sense_are_shown(change, message):
     with pytest.raises(ValueError, match=message):
-        studies.compare(["adam", "rmsprop"], "quadratic", **TERMS | change)
+        comparison.compare(["adam", "rmsprop"], "quadratic", **TERMS | change)
 
 
 def test_other_bad_input_is_shown():
     with pytest.raises(TypeError, match=r"no argument 'bugdet'; did you mean 'budget'"):
-        studies.compare(["adam", "rmsprop"], "quadratic", bugdet=3)
+        comparison.compare(["adam", "rmsprop"], "quadratic", bugdet=3)
     with pytest.raises(ValueError, match="two rules or more; got"):
-        studies.compare(["adam"], "quadratic")
+        comparison.compare(["adam"], "quadratic")
     with pytest.raises(
         ValueError, match="batch_size=400 is more than the 309 examples of diabetes"
     ):
-        studies.compare(["adam", "rmsprop"], "diabetes", batch_size=400)
+        comparison.compare(["adam", "rmsprop"], "diabetes", batch_size=400)
     with pytest.raises(ValueError, match="quadratic' has no validation part"):
-        studies.compare(["adam", "rmsprop"], "quadratic", tune_on="validation")
+        comparison.compare(["adam", "rmsprop"], "quadratic", tune_on="validation")
     with pytest.raises(ValueError, match="each once; got"):
-        studies.compare(["adam", "rmsprop"], ["quadratic", "quadratic"])
+        comparison.compare(["adam", "rmsprop"], ["quadratic", "quadratic"])
     with pytest.raises(TypeError, match=r"mine is no rule.*a value of type float"):
-        studies.compare(
+        comparison.compare(
             {"mine": lambda learning_rate: 3.0, "adam": "adam"}, "quadratic"
         )
 
@@ -337,7 +346,7 @@ def test_a_rule_that_cannot_be_traced_is_named_with_its_own_error():
     with pytest.raises(
         ValueError, match=r"mine raised .*TracerBool|mine raised AssertionError"
     ):
-        studies.compare({"mine": mine, "adam": "adam"}, "quadratic")
+        comparison.compare({"mine": mine, "adam": "adam"}, "quadratic")
 
     def wide(learning_rate):
         grow = lambda updates, state, params=None: (
@@ -350,7 +359,7 @@ def test_a_rule_that_cannot_be_traced_is_named_with_its_own_error():
         )
 
     with pytest.raises(TypeError, match="wide"):
-        studies.compare({"wide": wide, "adam": "adam"}, "quadratic")
+        comparison.compare({"wide": wide, "adam": "adam"}, "quadratic")
 
 
 @pytest.mark.parametrize(
@@ -365,7 +374,7 @@ def test_robustness_is_the_width_of_rates_within_ten_percent(scores, decades):
 
 def test_a_rule_that_never_gets_there_is_not_called_robust():
     ascends = lambda learning_rate: optax.sgd(-learning_rate)
-    found = studies.compare(
+    found = comparison.compare(
         {"ascends": ascends, "plain": "gradient_descent"},
         "quadratic",
         **TERMS | {"passes": 60, "target": 0.5},
@@ -375,7 +384,7 @@ def test_a_rule_that_never_gets_there_is_not_called_robust():
 
 
 def test_one_trial_is_the_defaults_and_nothing_is_widened():
-    found = studies.compare(
+    found = comparison.compare(
         {"a": "gradient_descent", "b": "adam"}, "quadratic", **TERMS | {"budget": 1}
     )
     assert [c["trials"] for c in found.numbers["cells"]] == [1, 1]
@@ -385,13 +394,13 @@ def test_one_trial_is_the_defaults_and_nothing_is_widened():
 def test_the_leader_is_read_from_the_tuning_seeds_at_equal_budgets():
     made = lambda tuning: Saved({"tuning": np.array(tuning, float)}, {})
     found = {("w", "a"): made([[4, 4], [2, 2]]), ("w", "b"): made([[3, 3], [9, 9]])}
-    assert studies.leader(found, trials=2) == "a"
-    assert studies.leader(found, trials=1) == "b"
+    assert comparison.leader(found, trials=2) == "a"
+    assert comparison.leader(found, trials=1) == "b"
     lucky = made(
         [[4, 4], [4, 4], [4, 4], [1, 1]]
     )  # Its best is one of three more trials: with two in all, seldom tried.
-    assert studies.leader(found | {("w", "c"): lucky}, trials=2) == "a"
-    assert studies.leader(found | {("w", "c"): lucky}, trials=4) == "c"
+    assert comparison.leader(found | {("w", "c"): lucky}, trials=2) == "a"
+    assert comparison.leader(found | {("w", "c"): lucky}, trials=4) == "c"
 
 
 def test_a_target_that_one_of_two_equal_rules_reaches_more_often_is_no_verdict():
@@ -400,7 +409,7 @@ def test_a_target_that_one_of_two_equal_rules_reaches_more_often_is_no_verdict()
     random, named, seeds = np.random.default_rng(0), 0, 20
     for _ in range(200):
         both = [
-            studies.Scores(
+            statistics.Scores(
                 np.ones((1, 3)),
                 np.where(random.random((1, seeds)) < 0.5, 5.0, np.inf),
                 10.0,
@@ -408,7 +417,7 @@ def test_a_target_that_one_of_two_equal_rules_reaches_more_often_is_no_verdict()
             for _ in "ab"
         ]
         reached = [tuple(np.isfinite(scores.costs).mean() >= 0.5 for scores in both)]
-        verdict = studies.difference(*both, resamples=300).verdict
+        verdict = statistics.difference(*both, resamples=300).verdict
         named += (
             _together([both], reached, [verdict], resamples=300).verdict != "undecided"
         )
@@ -417,7 +426,7 @@ def test_a_target_that_one_of_two_equal_rules_reaches_more_often_is_no_verdict()
 
 def test_a_workload_that_one_rule_alone_reaches_speaks_for_it():
     never, soon, later = (
-        studies.Scores(np.ones((1, 3)), np.full((1, 8), c), 10.0)
+        statistics.Scores(np.ones((1, 3)), np.full((1, 8), c), 10.0)
         for c in (np.inf, 2.0, 4.0)
     )
     together = lambda *pairs, verdicts: _together(

@@ -13,10 +13,9 @@ import pytest
 from scipy.stats import qmc
 
 from research import update_rules
-from research.proofs.subjects import NoRuleError, RuleError
-from research.studies.contenders import Contender, check_contender, contenders
-from research.studies.known_spaces import EVALUATIONS, NOT_COMPARED, SPACES
-from research.studies.spaces import (
+from research.comparison._contenders import Contender, check_contender, contenders
+from research.tuning.known_spaces import EVALUATIONS, NOT_COMPARED, SPACES
+from research.tuning.spaces import (
     DIMENSIONS,
     Range,
     added_trials,
@@ -28,6 +27,7 @@ from research.studies.spaces import (
     widen,
 )
 from research.types import Batch
+from research.verification.rule_under_test import NoRuleError, RuleError
 
 RATE = Range(1e-4, 10.0, "log", 0.01)
 MOMENTUM = Range(0.0, 0.99, "one_minus", 0.9)

@@ -377,12 +377,12 @@ PLANTED = [
     (
         draws_the_tree_as_it_is,
         "docs/architecture.md",
-        ARCHITECTURE.replace("  lanes/ ", "  planes/ "),
+        ARCHITECTURE.replace("  tuning/ ", "  turning/ "),
     ),
     (
         orders_layers_as_they_are,
         "docs/architecture.md",
-        ARCHITECTURE.replace("proofs, lanes", "lanes"),
+        ARCHITECTURE.replace("verification, workloads", "workloads"),
     ),
 ]
 

@@ -4,8 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-
-from research.proofs.cards import RULES, card
+from research.verification.cards import RULES, card
 
 TOP = Path(__file__).parent.parent
 SPEC = importlib.util.spec_from_file_location("build", TOP / "docs/build.py")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments import __main__ as experiments
-from research.cli import prove as prove_command
+from research.cli import verify as prove_command
 
 TOP = Path(__file__).parent.parent
 RULES = """

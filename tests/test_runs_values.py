@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from research import runs
-from research.runs.environment import git_state, processor
+from research.runs._environment import git_state, processor
 from research.runs.files import json_bytes, read_json
 
 

@@ -6,16 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from research import (
-    descent,
-    lanes,
-    losses,
-    models,
-    objectives,
-    samplers,
-    training,
-    update_rules,
-)
+from research import descent, losses, models, objectives, samplers, update_rules
 from research.types import Batch, Sampler, Sequences, Workload
 
 N = 12
@@ -36,7 +27,7 @@ def run(sampler, rule, data=DATA, objective=OBJECTIVE):
 
 
 def train(sampler, rule, data=DATA, objective=OBJECTIVE):
-    return training.train(
+    return descent.train(
         objective, rule, data, sampler, num_epochs=2, params=PARAMS, key=KEY
     ).params
 
@@ -45,10 +36,10 @@ def sweep(sampler, rule, data=DATA, objective=OBJECTIVE):
     workload = Workload(
         "w", data, None, None, lambda key: PARAMS, objective, None, "", None, None
     )
-    program = lanes.compile_program(
+    program = descent.compile_sweep(
         workload, lambda learning_rate: rule, sampler, 2, width=2
     )
-    return lanes.train(program, {"seed": [0], "learning_rate": [0.1]}).params
+    return descent.sweep(program, {"seed": [0], "learning_rate": [0.1]}).params
 
 
 WAYS = {"run": run, "train": train, "sweep": sweep}
@@ -101,7 +92,7 @@ def test_a_sampler_of_ones_own_that_leaves_the_dataset_is_refused(way):
 def test_an_index_that_leaves_the_dataset_in_a_later_epoch_turns_the_params_to_nan(way):
     """Nothing can be raised in the middle of a program; a finite number would be a wrong one."""
     first = jax.random.fold_in(
-        KEY if way is run else jax.random.fold_in(jax.random.key(0), lanes.EPOCHS), 0
+        KEY if way is run else jax.random.fold_in(jax.random.key(0), descent.EPOCHS), 0
     )
     of = lambda key: jax.random.key_data(key).sum().astype(jnp.int64)
     late = lambda key: (

@@ -11,7 +11,7 @@ import research
 from experiments import spoken_words as experiment
 from research import datasets
 from research.datasets import sequence_preparation as preparation
-from research.datasets.vowels import SequenceSplit
+from research.datasets._vowels import SequenceSplit
 from research.types import Saved, nowhere
 
 SPEAKERS = ("ann", "bob", "cho")
@@ -264,7 +264,7 @@ def test_answer_tables_and_figures_show_the_baseline_first_and_both_splits(
     pictures = experiment.draw(result)
     assert list(pictures) == ["sequences", "accuracy", "voices"]
     assert (
-        research.studies.interval_in_words(result.numbers["digits"][2]["left_out"])
+        research.statistics.interval_in_words(result.numbers["digits"][2]["left_out"])
         in pictures["voices"].caption
     )
 

@@ -14,7 +14,7 @@ import pytest
 
 from experiments import __main__ as experiments
 from experiments import compare
-from research import cli, runs, studies
+from research import cli, comparison, runs
 from research.cli import flags, job, spread
 
 # An experiment that adds, and says who computed what; `fault` is what goes wrong with its last term.
@@ -124,8 +124,8 @@ def test_spread_comparison_has_the_bits_of_one_process(tmp_path, monkeypatch, ca
         "--quiet",
     ]
     words += ["--passes", "4", "--seeds", "0..2", "--tuning-seeds", "7,8,9"]
-    module, here = sys.modules["research.studies.compare"], []
-    measure_pair = studies.measure_pair
+    module, here = sys.modules["research.comparison._compare"], []
+    measure_pair = comparison.measure_pair
     monkeypatch.setattr(
         module, "measure_pair", lambda *a, **k: here.append(a) or measure_pair(*a, **k)
     )

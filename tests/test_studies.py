@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from research import studies
+from research import statistics, tuning
 
 
 def test_choice_finds_the_minimum_inside_the_ladder():
-    choice = studies.choose_rate(
+    choice = tuning.choose_rate(
         lambda r: np.abs(np.log2(r) - 1.2)[:, None], 2.0 ** np.arange(-2, 5)
     )
     assert (choice.rate, choice.widened, choice.at_edge) == (2.0, 0, False)
@@ -15,7 +15,7 @@ def test_choice_finds_the_minimum_inside_the_ladder():
 
 @pytest.mark.parametrize("truth", [-9, 9])
 def test_choice_at_an_edge_widens_the_ladder_until_it_is_inside(truth):
-    choice = studies.choose_rate(
+    choice = tuning.choose_rate(
         lambda r: np.abs(np.log2(r) - truth)[:, None], 2.0 ** np.arange(-2, 3)
     )
     assert choice.rate == 2.0**truth
@@ -26,15 +26,15 @@ def test_choice_at_an_edge_widens_the_ladder_until_it_is_inside(truth):
 
 
 def test_choice_that_never_turns_is_reported_as_an_edge():
-    choice = studies.choose_rate(lambda r: -np.log(r)[:, None], [1.0, 2.0])
+    choice = tuning.choose_rate(lambda r: -np.log(r)[:, None], [1.0, 2.0])
     assert choice.at_edge
-    assert choice.widened == studies.MAX_WIDENINGS
+    assert choice.widened == tuning.MAX_WIDENINGS
 
 
 def test_divergence_counts_as_worst_and_is_not_dropped():
     # The largest rate has the best finite seed, but one seed diverged there.
     table = {1.0: [3.0, 3.0], 2.0: [2.0, 2.0], 4.0: [0.0, np.nan]}
-    choice = studies.choose_rate(
+    choice = tuning.choose_rate(
         lambda r: np.array([table.get(x, [np.inf, np.inf]) for x in r]), [1.0, 2.0, 4.0]
     )
     assert choice.rate == 2.0
@@ -43,30 +43,30 @@ def test_divergence_counts_as_worst_and_is_not_dropped():
 
 def test_ladder_on_which_all_diverge_is_widened_downwards():
     score = lambda r: np.where(r > 0.1, np.inf, np.abs(np.log2(r) + 6))[:, None]
-    assert studies.choose_rate(score, [1.0, 2.0]).rate == 2.0**-6
+    assert tuning.choose_rate(score, [1.0, 2.0]).rate == 2.0**-6
 
 
 @pytest.mark.parametrize("ladder", [[], [0.0, 1.0], [2.0, 1.0], [-1.0]])
 def test_bad_ladder_is_shown(ladder):
     with pytest.raises(ValueError, match="ladder must be positive and ascending"):
-        studies.choose_rate(lambda r: r[:, None], ladder)
+        tuning.choose_rate(lambda r: r[:, None], ladder)
 
 
 def test_digits_gained_of_an_exponential_is_half_its_last_exponent():
     passes = np.linspace(0, 10, 11)
     np.testing.assert_allclose(
-        studies.digits_gained(passes, 3 * 10.0 ** (-passes / 2)), -2.5, rtol=1e-14
+        statistics.digits_gained(passes, 3 * 10.0 ** (-passes / 2)), -2.5, rtol=1e-14
     )
 
 
 def test_digits_gained_does_not_depend_on_units_and_stops_at_twelve():
     passes, gaps = np.arange(3.0), np.array([1.0, 1e-30, 0.0])
     assert (
-        studies.digits_gained(passes, gaps)
-        == studies.digits_gained(passes, 7 * gaps)
+        statistics.digits_gained(passes, gaps)
+        == statistics.digits_gained(passes, 7 * gaps)
         == -9.0
     )
-    assert np.isinf(studies.digits_gained(passes, np.array([1.0, np.nan, 0.1])))
+    assert np.isinf(statistics.digits_gained(passes, np.array([1.0, np.nan, 0.1])))
 
 
 def test_first_reached_agrees_with_a_loop():
@@ -76,13 +76,13 @@ def test_first_reached_agrees_with_a_loop():
         next((p for p, g in zip(passes, row, strict=True) if g <= 0.1 * row[0]), np.inf)
         for row in gaps
     ]
-    np.testing.assert_array_equal(studies.first_reached(passes, gaps, 0.1), expected)
+    np.testing.assert_array_equal(statistics.first_reached(passes, gaps, 0.1), expected)
 
 
 def test_median_interval_covers_the_true_median_about_as_often_as_it_says():
     # 400 studies of 30 normal seeds: 95 % nominal; the percentile bootstrap of a median is known to be near it.
     samples = np.random.default_rng(1).normal(size=(30, 400))
-    _, low, high = studies.median_interval(samples, resamples=1000)
+    _, low, high = statistics.median_interval(samples, resamples=1000)
     covered = np.mean((low <= 0) & (high >= 0))
     assert (
         0.91 <= covered <= 0.98
@@ -90,7 +90,7 @@ def test_median_interval_covers_the_true_median_about_as_often_as_it_says():
 
 
 def test_median_interval_keeps_runs_that_never_got_there():
-    median, low, high = studies.median_interval(
+    median, low, high = statistics.median_interval(
         np.array([1.0, 2.0, np.inf, np.inf, np.inf])
     )
     assert np.isinf(median)

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import studies
-from research.studies import confidence, readings, statistics
-from research.studies.resampling import Replicates
-from research.studies.scores import Scores
+from research import comparison, statistics, tuning
+from research.comparison import decision_procedures as readings
+from research.statistics import confidence
+from research.statistics.bootstrap import Replicates
+from research.statistics.scores import Scores
 from research.types import Optimum, Workload
 
 SAMPLES = np.arange(1.0, 8.0)
@@ -16,9 +17,9 @@ SCORES = Scores(np.ones((2, 3)), np.ones((2, 5)), 10.0)
 REPLICATES = Replicates(np.zeros(200), np.linspace(-0.1, 0.1, 200), np.array(4.0))
 SIDE = readings.Drawn(np.ones((1, 3)), np.ones((1, 5)), np.ones((1, 5)), 10.0)
 LEVELS = {
-    "median_interval": lambda level: studies.median_interval(SAMPLES, level=level),
-    "mean_interval": lambda level: studies.mean_interval(SAMPLES, level=level),
-    "mean_interval of two": lambda level: studies.mean_interval(
+    "median_interval": lambda level: statistics.median_interval(SAMPLES, level=level),
+    "mean_interval": lambda level: statistics.mean_interval(SAMPLES, level=level),
+    "mean_interval of two": lambda level: statistics.mean_interval(
         SAMPLES[:2], level=level
     ),
     "difference": lambda level: statistics.difference(SCORES, SCORES, level=level),
@@ -35,7 +36,7 @@ LEVELS = {
     "read": lambda level: readings.read(
         readings.Reading("t-test"), SIDE, SIDE, level=level
     ),
-    "make_protocol": lambda level: studies.make_protocol(level=level),
+    "make_protocol": lambda level: comparison.make_protocol(level=level),
 }
 
 
@@ -53,7 +54,7 @@ def test_a_level_that_is_no_share_is_refused_by_name(name, level):
 @pytest.mark.parametrize("resamples", [0, -1, 99, np.nan, 2000.0, None, True, "many"])
 def test_resamples_that_make_no_interval_are_refused(resamples):
     for call in (
-        lambda: studies.median_interval(SAMPLES, resamples=resamples),
+        lambda: statistics.median_interval(SAMPLES, resamples=resamples),
         lambda: statistics.difference(SCORES, SCORES, resamples=resamples),
         lambda: statistics.best_of(SCORES, resamples=resamples),
     ):
@@ -76,31 +77,31 @@ def test_counts_that_are_none_are_refused(bad):
 def test_a_sample_that_is_not_finite_never_gives_a_finite_interval_of_the_mean(bad):
     for place in range(4):
         samples = np.insert(np.array([1.0, 2.0, 4.0]), place, bad)
-        mean, low, high = studies.mean_interval(samples)
+        mean, low, high = statistics.mean_interval(samples)
         assert not np.isfinite(mean)
         assert np.isnan(low)
         assert np.isnan(high)
-    assert not np.isfinite(studies.mean_interval([1.0, bad])[0])
+    assert not np.isfinite(statistics.mean_interval([1.0, bad])[0])
 
 
 def test_the_median_of_samples_keeps_nan_and_the_sign_of_infinity():
     samples = np.tile(SAMPLES[:, None], 4)
     samples[2, 1], samples[4:, 2], samples[3:, 3] = np.nan, -np.inf, np.inf
-    median, low, high = studies.median_interval(samples)
+    median, low, high = statistics.median_interval(samples)
     assert np.isnan([median[1], low[1], high[1]]).all()
     assert [low[2], high[3]] == [-np.inf, np.inf]
     assert np.isfinite([median[0], low[0], high[0], high[2], low[3]]).all()
-    alone = studies.median_interval(samples[:, 0])
+    alone = statistics.median_interval(samples[:, 0])
     np.testing.assert_array_equal(alone, [median[0], low[0], high[0]])
 
 
 def test_large_finite_samples_are_not_taken_for_infinite():
     for scale in (1e120, 1e300, -1e200):
-        expected = np.sort(np.array(studies.median_interval(SAMPLES)) * scale)
+        expected = np.sort(np.array(statistics.median_interval(SAMPLES)) * scale)
         np.testing.assert_allclose(
-            np.sort(studies.median_interval(SAMPLES * scale)), expected, rtol=1e-12
+            np.sort(statistics.median_interval(SAMPLES * scale)), expected, rtol=1e-12
         )
-    assert np.isinf(studies.median_interval(np.array([1e200] * 2 + [np.inf] * 5))[2])
+    assert np.isinf(statistics.median_interval(np.array([1e200] * 2 + [np.inf] * 5))[2])
 
 
 def test_scores_that_do_not_fit_the_rates_are_refused():
@@ -112,16 +113,16 @@ def test_scores_that_do_not_fit_the_rates_are_refused():
         with pytest.raises(
             ValueError, match="score must give a row for each of the 3 rates"
         ):
-            studies.choose_rate(score, [0.1, 0.2, 0.4])
+            tuning.choose_rate(score, [0.1, 0.2, 0.4])
     good = lambda rates: np.log(rates)[:, None] ** 2
     for ladder in ([0.1, np.nan], [0.1, np.inf], [], [0.2, 0.1], [-1.0, 1.0]):
         with pytest.raises(ValueError, match="ladder must be positive and ascending"):
-            studies.choose_rate(good, ladder)
+            tuning.choose_rate(good, ladder)
     for wrong in ({"factor": 1.0}, {"factor": np.nan}, {"added": 0}):
         with pytest.raises(
             ValueError, match=r"factor must be above 1|added must be a positive integer"
         ):
-            studies.choose_rate(good, [0.1, 0.2], **wrong)
+            tuning.choose_rate(good, [0.1, 0.2], **wrong)
 
 
 def test_a_gap_that_begins_at_or_below_zero_has_no_share():
@@ -130,17 +131,17 @@ def test_a_gap_that_begins_at_or_below_zero_has_no_share():
         [[-1.0, -0.1, -0.01], [0.0, 0.0, 0.0], [1.0, np.nan, 1e-6], [1.0, 0.1, 0.01]]
     )
     np.testing.assert_array_equal(
-        np.isinf(studies.digits_gained(passes, gaps)), [True, True, True, False]
+        np.isinf(statistics.digits_gained(passes, gaps)), [True, True, True, False]
     )
     np.testing.assert_array_equal(
-        studies.first_reached(passes, gaps, 0.05), [np.inf, np.inf, np.inf, 2.0]
+        statistics.first_reached(passes, gaps, 0.05), [np.inf, np.inf, np.inf, 2.0]
     )
     for target in (0.0, -1.0, np.nan):
         with pytest.raises(ValueError, match="target must be a positive share"):
-            studies.first_reached(passes, gaps, target)
+            statistics.first_reached(passes, gaps, target)
     for function in (
-        studies.digits_gained,
-        lambda p, g: studies.first_reached(p, g, 0.1),
+        statistics.digits_gained,
+        lambda p, g: statistics.first_reached(p, g, 0.1),
     ):
         for wrong in (passes[::-1], passes[:2], np.array([0.0, np.nan, 2.0])):
             with pytest.raises(ValueError, match="passes must"):
@@ -149,7 +150,7 @@ def test_a_gap_that_begins_at_or_below_zero_has_no_share():
 
 def test_a_negative_cost_is_no_running_time():
     with pytest.raises(ValueError, match="one is negative"):
-        studies.expected_running_time(np.array([4.0, -6.0]), 10.0)
+        statistics.expected_running_time(np.array([4.0, -6.0]), 10.0)
 
 
 def unsolved(optimum):
@@ -175,17 +176,17 @@ def test_a_workload_without_a_known_optimum_has_no_share_of_f_less_f_star(value)
     )
     terms = {"budget": 2, "passes": 20, "seeds": 3, "tuning_seeds": 3}
     for call in (
-        lambda: studies.compare(
+        lambda: comparison.compare(
             ["adam", "gradient_descent"], workload, timed=False, **terms
         ),
-        lambda: studies.plan(["adam", "gradient_descent"], workload, **terms),
-        lambda: studies.measure_pair(
+        lambda: comparison.plan(["adam", "gradient_descent"], workload, **terms),
+        lambda: comparison.measure_pair(
             workload,
-            studies.contenders(["adam"])[0],
-            studies.make_protocol(**terms),
+            comparison.contenders(["adam"])[0],
+            comparison.make_protocol(**terms),
             timed=False,
         ),
-        lambda: studies.measure(workload, None, None, 2, seeds=[0], tuning_seeds=[1]),
+        lambda: tuning.measure(workload, None, None, 2, seeds=[0], tuning_seeds=[1]),
     ):
         with pytest.raises(
             ValueError,

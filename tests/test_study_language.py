@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research import datasets, studies
+from research import datasets, statistics, studies
 
 
 @pytest.mark.parametrize("n", [3, 4, 10])
 @pytest.mark.parametrize("level", [0.9, 0.95])
 def test_interval_equals_scipys_for_one_mean(n, level):
     samples = np.random.default_rng(n).normal(1.5, 0.1, n)
-    mean, low, high = studies.mean_interval(samples, level=level)
+    mean, low, high = statistics.mean_interval(samples, level=level)
     theirs = stats.ttest_1samp(samples, 0.0).confidence_interval(level)
     assert mean == pytest.approx(samples.mean())
     assert (low, high) == (
@@ -21,13 +21,13 @@ def test_interval_equals_scipys_for_one_mean(n, level):
 
 
 def test_one_seed_has_no_interval_and_is_read_without_one():
-    assert studies.mean_interval([1.25]) == (1.25, None, None)
-    assert studies.mean_interval([1.25, 1.75]) == (
+    assert statistics.mean_interval([1.25]) == (1.25, None, None)
+    assert statistics.mean_interval([1.25, 1.75]) == (
         1.5,
         None,
         None,
     )  # Student's would be 12.7 times their deviation.
-    assert studies.interval_in_words(studies.mean_interval([1.25]), 2) == "1.25"
+    assert statistics.interval_in_words(statistics.mean_interval([1.25]), 2) == "1.25"
 
 
 @pytest.mark.parametrize("samples", [[], [[1.0, 2.0]]])
@@ -35,7 +35,7 @@ def test_interval_of_no_seeds_is_refused(samples):
     with pytest.raises(
         ValueError, match="at least one number along one axis; got shape"
     ):
-        studies.mean_interval(samples)
+        statistics.mean_interval(samples)
 
 
 def test_counting_stands_before_networks_and_every_row_is_as_long_as_the_heading():

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.studies import confidence, costs, profiles, resampling, scores, statistics
-from research.studies.scores import Scores
+from research.statistics import bootstrap as resampling
+from research.statistics import confidence, costs, profiles, scores
+from research.statistics import differences as statistics
+from research.statistics.scores import Scores
 
 STUDIES = 1000
 BUDGET = 30.0

@@ -5,16 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research import (
-    descent,
-    lanes,
-    losses,
-    models,
-    objectives,
-    samplers,
-    training,
-    update_rules,
-)
+from research import descent, losses, models, objectives, samplers, update_rules
 from research.types import Batch, Workload
 
 N, K = 12, 3
@@ -81,7 +72,7 @@ def beginnings(objective, model, params):
         "run": lambda b: descent.run(
             step(b), state, samplers.minibatch(N, 4), key, jnp.arange(2)
         ),
-        "train": lambda b: training.train(
+        "train": lambda b: descent.train(
             objective,
             GD,
             b,
@@ -90,7 +81,7 @@ def beginnings(objective, model, params):
             params=params,
             key=key,
         ),
-        "lanes": lambda b: lanes.compile_program(
+        "lanes": lambda b: descent.compile_sweep(
             workload(b), update_rules.adam, samplers.minibatch(N, 4), 2, width=1
         ),
         "accuracy": lambda b: objectives.accuracy(model)(params, b),

@@ -20,12 +20,11 @@ from research import (
     runs,
     samplers,
     schedules,
-    training,
     update_rules,
 )
+from research.descent import _train as loop
+from research.descent._train_loop import _loop, compile_training
 from research.runs import checkpoints
-from research.training import loop
-from research.training.compiled import _loop, compile_training
 from research.types import Batch, Checkpoint, Sampler
 
 TOP = Path(__file__).parent.parent
@@ -61,7 +60,7 @@ def fit(objective=OBJECTIVE, rule=RULE, dataset=DATA, sampler=SAMPLER, **options
         "params": start(),
         "key": jax.random.key(1),
     } | options
-    return training.train(objective, rule, dataset, sampler, **options)
+    return descent.train(objective, rule, dataset, sampler, **options)
 
 
 def bits(trained):
@@ -332,7 +331,7 @@ def test_what_cannot_be_trained_is_refused_by_name():
 
 
 def test_data_that_do_not_belong_together_are_refused():
-    train = lambda dataset, n=20, key=KEY: training.train(
+    train = lambda dataset, n=20, key=KEY: descent.train(
         OBJECTIVE,
         RULE,
         dataset,
@@ -507,7 +506,7 @@ def test_a_checkpoint_of_another_training_is_refused():
     keep = Checkpoint(lambda: kept[-1] if kept else None, kept.append, lambda: True)
     options = {"params": jnp.array(9.0), "key": jax.random.key(0), "checkpoint": keep}
     rule = update_rules.gradient_descent(0.1)
-    training.train(
+    descent.train(
         objective, rule, data, samplers.minibatch(4, 2), num_epochs=3, **options
     )
     for size, num_epochs, evaluate in (
@@ -516,7 +515,7 @@ def test_a_checkpoint_of_another_training_is_refused():
         (2, 3, lambda x: {"f": x}),
     ):
         with pytest.raises(ValueError, match="the checkpoint is of another training"):
-            training.train(
+            descent.train(
                 objective,
                 rule,
                 data,
@@ -530,7 +529,7 @@ def test_a_checkpoint_of_another_training_is_refused():
         {"key": jax.random.key(1)},
     ):  # All of the same shapes.
         with pytest.raises(ValueError, match="another model, rule, start or key"):
-            training.train(
+            descent.train(
                 objective,
                 rule,
                 data,
@@ -543,7 +542,7 @@ def test_a_checkpoint_of_another_training_is_refused():
         (rule, jnp.array([9.0])),
     ):
         with pytest.raises(ValueError, match="another model, rule, start or key"):
-            training.train(
+            descent.train(
                 objective,
                 other,
                 data,

@@ -8,9 +8,8 @@ import pytest
 from scipy import stats
 
 from experiments import tuning_protocol
-from research import figures, lanes, runs
-from research.studies.costs import passes_to_target, penalised_passes
-from research.studies.readings import (
+from research import descent, figures, runs
+from research.comparison.decision_procedures import (
     MINE,
     NONE,
     OTHER,
@@ -26,6 +25,7 @@ from research.studies.readings import (
     tally,
     true_cost,
 )
+from research.statistics.costs import passes_to_target, penalised_passes
 
 TINY = tuning_protocol.Config(
     rule=("gradient_descent", "heavy_ball"),
@@ -337,7 +337,7 @@ def test_progress_ascends_to_its_total(result, told):
 def test_what_was_kept_gives_the_same_bytes_and_trains_nothing(
     result, kept, monkeypatch
 ):
-    monkeypatch.setattr(lanes, "train", None)
+    monkeypatch.setattr(descent, "sweep", None)
     monkeypatch.setattr(tuning_protocol, "simulate", None)
     again = tuning_protocol.run(TINY, None, kept)
     assert again.answer == result.answer

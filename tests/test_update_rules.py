@@ -9,7 +9,6 @@ import optax
 import pytest
 
 from research import schedules
-from research.proofs import trajectory
 from research.update_rules import (
     NAMES_ELSEWHERE,
     UPDATE_RULES,
@@ -22,6 +21,7 @@ from research.update_rules import (
     heavy_ball,
     rmsprop,
 )
+from research.verification import trajectory
 
 # They take nothing but the gradient, and their rate scales the update.
 PLAIN = (

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from research import datasets, lanes, optima, samplers, update_rules, workloads
+from research import datasets, descent, optima, samplers, update_rules, workloads
 from research.types import Batch
 
 SMALL = {
@@ -287,10 +287,10 @@ def test_generated_data_are_the_same_each_time(name):
 def test_mini_batches_reach_a_hundredth_of_the_start(name):
     # What they are for: the budget and target of a comparison, at a rate that is not tuned.
     workload = workloads.make_workload(name)
-    program = lanes.compile_program(
+    program = descent.compile_sweep(
         workload, update_rules.gradient_descent, samplers.minibatch(2_000, 32), 30
     )
-    values = lanes.train(program, {"seed": [0], "learning_rate": [0.01]}).values[0]
+    values = descent.sweep(program, {"seed": [0], "learning_rate": [0.01]}).values[0]
     relative = (values - workload.optimum.value) / (values[0] - workload.optimum.value)
     assert relative[8] > 1e-2
     assert relative[-1] < 1e-2

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from research.cli import console, data, flags, job, problems, progress
+from research.cli import console, data, flags, job, progress
+from research.cli import errors as problems
 
 if TYPE_CHECKING:
     from research import runs

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from research.cli import flags, problems, progress
+from research.cli import errors as problems
+from research.cli import flags, progress
 
 if TYPE_CHECKING:
     from research.datasets.sources import Source

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from research.cli import flags, problems
+from research.cli import errors as problems
+from research.cli import flags
 
 JOBS, CURRENT = (
     "jobs",
@@ -109,7 +110,7 @@ def _compute_part(task: Task) -> list[str]:
 def _differences(experiment: types.ModuleType, config: Any, folder: Path) -> list[str]:
     """Between this processor and the one that the run was begun on; anything else that differs is refused."""
     from research import runs
-    from research.runs.environment import differences
+    from research.runs._environment import differences
 
     file = Path(experiment.__file__ or experiment.__name__)
     here = runs.environment(getattr(config, "width", None), [file])

@@ -1,10 +1,22 @@
 """Data as numpy arrays: bundled sets, generated problems with known answers, and what prepares them; no jax here."""
 
+from research.datasets._documents import DocumentSplit as DocumentSplit
+from research.datasets._documents import documents as documents
+from research.datasets._images import ImageSplit as ImageSplit
+from research.datasets._images import images as images
+from research.datasets._log_mel import log_mel as log_mel
+from research.datasets._python_help import python_help as python_help
+from research.datasets._recordings import Recordings as Recordings
+from research.datasets._recordings import official_split as official_split
+from research.datasets._recordings import recordings as recordings
+from research.datasets._recordings import speaker_folds as speaker_folds
+from research.datasets._vowels import SequenceSplit as SequenceSplit
+from research.datasets._vowels import vowels as vowels
+from research.datasets._windows import window_starts as window_starts
+from research.datasets._windows import windows as windows
 from research.datasets.bundled import DATASETS as DATASETS
 from research.datasets.bundled import Dataset as Dataset
 from research.datasets.bundled import load as load
-from research.datasets.documents import DocumentSplit as DocumentSplit
-from research.datasets.documents import documents as documents
 from research.datasets.generated import Function as Function
 from research.datasets.generated import Problem as Problem
 from research.datasets.generated import linear_problem as linear_problem
@@ -12,18 +24,10 @@ from research.datasets.generated import overlapping_classes as overlapping_class
 from research.datasets.generated import quadratic as quadratic
 from research.datasets.generated import rosenbrock as rosenbrock
 from research.datasets.generated import separable_classes as separable_classes
-from research.datasets.images import ImageSplit as ImageSplit
-from research.datasets.images import images as images
-from research.datasets.log_mel import log_mel as log_mel
 from research.datasets.preparation import check_xy as check_xy
 from research.datasets.preparation import mean_and_sd as mean_and_sd
 from research.datasets.preparation import split as split
 from research.datasets.preparation import standardise as standardise
-from research.datasets.python_help import python_help as python_help
-from research.datasets.recordings import Recordings as Recordings
-from research.datasets.recordings import official_split as official_split
-from research.datasets.recordings import recordings as recordings
-from research.datasets.recordings import speaker_folds as speaker_folds
 from research.datasets.shards import Shards as Shards
 from research.datasets.shards import chunks as chunks
 from research.datasets.shards import open_shards as open_shards
@@ -37,7 +41,3 @@ from research.datasets.texts import Text as Text
 from research.datasets.texts import text as text
 from research.datasets.vocabulary import encode as encode
 from research.datasets.vocabulary import make_vocabulary as make_vocabulary
-from research.datasets.vowels import SequenceSplit as SequenceSplit
-from research.datasets.vowels import vowels as vowels
-from research.datasets.windows import window_starts as window_starts
-from research.datasets.windows import windows as windows

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from research.datasets.images import ImageSplit
-from research.datasets.recordings import Recordings, official_split, speaker_folds
-from research.datasets.vowels import SequenceSplit, padded
+from research.datasets._images import ImageSplit
+from research.datasets._recordings import Recordings, official_split, speaker_folds
+from research.datasets._vowels import SequenceSplit, padded
 from research.sizes import check_room
 
 

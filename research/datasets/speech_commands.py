@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from research.checks import check_count, check_path, check_text
+from research.datasets._log_mel import log_mel
 from research.datasets.finding import find_files, find_source
-from research.datasets.log_mel import log_mel
 from research.datasets.shards import check_empty, write_shards
 from research.datasets.tar import files_in
 from research.datasets.wav import read_wav

@@ -3,11 +3,11 @@
 from research.derivatives import problems as problems
 from research.derivatives.check import CheckReport as CheckReport
 from research.derivatives.check import check_derivative as check_derivative
-from research.derivatives.cost import Cost as Cost
-from research.derivatives.cost import CostRatio as CostRatio
-from research.derivatives.cost import cost as cost
-from research.derivatives.cost import cost_ratio as cost_ratio
-from research.derivatives.cost import counted_cost as counted_cost
+from research.derivatives.costs import Cost as Cost
+from research.derivatives.costs import CostRatio as CostRatio
+from research.derivatives.costs import cost as cost
+from research.derivatives.costs import cost_ratio as cost_ratio
+from research.derivatives.costs import counted_cost as counted_cost
 from research.derivatives.critical import CriticalPoint as CriticalPoint
 from research.derivatives.critical import CriticalPoints as CriticalPoints
 from research.derivatives.critical import (
@@ -32,8 +32,8 @@ from research.derivatives.exact import hessian as hessian
 from research.derivatives.exact import hessian_diagonal as hessian_diagonal
 from research.derivatives.exact import hessian_vector_product as hessian_vector_product
 from research.derivatives.exact import jacobian as jacobian
-from research.derivatives.finite_difference import FiniteDifference as FiniteDifference
-from research.derivatives.finite_difference import (
+from research.derivatives.finite_differences import FiniteDifference as FiniteDifference
+from research.derivatives.finite_differences import (
     finite_difference as finite_difference,
 )
 from research.derivatives.grid import fornberg_weights as fornberg_weights

@@ -7,7 +7,7 @@ import numpy as np
 
 from research.checks import check_callable, check_choice, check_numbers
 from research.derivatives.errors import NotScalarError, StepUnderflowError
-from research.derivatives.finite_difference import finite_difference
+from research.derivatives.finite_differences import finite_difference
 
 Scheme = Literal["forward", "central", "richardson", "complex"]
 

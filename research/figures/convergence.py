@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from research import figures, studies
+from research import figures, statistics
 
 
 class Curve(NamedTuple):
@@ -54,7 +54,7 @@ def draw_curves(
         values = np.maximum(
             np.where(np.isnan(curve.values), np.inf, curve.values), _SMALLEST
         )[:, shown]
-        median, low, high = studies.median_interval(values, resamples=resamples)
+        median, low, high = statistics.median_interval(values, resamples=resamples)
         style = {"color": curve.colour, "label": curve.label, "linestyle": curve.dashes}
         figures.band(axes, curve.x[shown], median, low, high, **style)
         if curve.floor is not None:

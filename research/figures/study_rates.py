@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from research import figures
 from research.figures.study_curves import show_few_numbers
 from research.figures.study_looks import Cast, listed, name_lines, panels, written
-from research.studies.costs import MOST_BUDGETS
+from research.statistics.costs import MOST_BUDGETS
 
 RATE = "learning_rate"
 MOST_PANELS = 12  # Of one rule each.

@@ -1,15 +1,25 @@
 """Models as pairs of pure functions: init(key) -> params, apply(params, x, key=None) -> prediction."""
 
+from research.models._attention import attention, attention_weights, causal_mask
+from research.models._cnn import cnn
+from research.models._convolution import convolution
+from research.models._dropout import dropout
+from research.models._linear import dense, linear
+from research.models._logistic import logistic, probability
+from research.models._mlp import mlp
+from research.models._recurrent import (
+    Recurrence,
+    check_sequences,
+    recurrence,
+    recurrent,
+)
+from research.models._softmax import softmax
 from research.models.activations import (
     ACTIVATION_DERIVATIVES,
     ACTIVATIONS,
     find_activation,
 )
-from research.models.attention import attention, attention_weights, causal_mask
 from research.models.backward import mlp_rounding_bound, mlp_value_and_gradient
-from research.models.cnn import cnn
-from research.models.convolution import convolution
-from research.models.dropout import dropout
 from research.models.embedding import check_tokens, sinusoidal_positions
 from research.models.generation import generate
 from research.models.images import (
@@ -22,10 +32,7 @@ from research.models.images import (
     random_shift,
 )
 from research.models.initialisers import INITIALISERS, find_initialiser
-from research.models.linear import dense, linear
 from research.models.linen import from_linen
-from research.models.logistic import logistic, probability
-from research.models.mlp import mlp
 from research.models.ngrams import (
     SMOOTHINGS,
     best_ngram,
@@ -43,8 +50,6 @@ from research.models.parameters import (
 )
 from research.models.pooling import average_pool, max_pool
 from research.models.reading import next_token_losses, next_token_risk, reader
-from research.models.recurrent import Recurrence, check_sequences, recurrence, recurrent
-from research.models.softmax import softmax
 from research.models.transformer import transformer_decoder, transformer_encoder
 from research.models.transformer_block import block
 

@@ -15,9 +15,9 @@ from research.checks import (
     check_tree,
     shown,
 )
+from research.models._linear import dense
+from research.models._mlp import layer_names
 from research.models.activations import ACTIVATION_DERIVATIVES, find_activation
-from research.models.linear import dense
-from research.models.mlp import layer_names
 from research.types import Array, Params
 
 Loss = Callable[

@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
 
 from research.checks import check_numbers, check_text
-from research.models.linear import check_count, check_model_dtype
+from research.models._linear import check_count, check_model_dtype
 from research.sizes import check_room
 from research.types import Array, Sequences
 

@@ -9,9 +9,9 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from research.checks import check_key, check_numbers, check_real
+from research.models._linear import check_count
 from research.models.embedding import check_every, check_tokens
 from research.models.images import check_model
-from research.models.linear import check_count
 from research.sizes import check_room
 from research.types import Array, Key, Model, Params
 

@@ -14,8 +14,8 @@ from research.checks import (
     check_methods,
     check_numbers,
 )
-from research.models.convolution import check_image
-from research.models.linear import check_count
+from research.models._convolution import check_image
+from research.models._linear import check_count
 from research.sizes import MOST_PIXELS, check_most
 from research.types import Array, Key, Model, Params
 

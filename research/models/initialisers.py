@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from research.checks import shown
-from research.models.linear import check_drawn
+from research.models._linear import check_drawn
 from research.types import Array, Key
 
 Initialiser = Callable[

@@ -14,8 +14,8 @@ from research.checks import (
     check_numbers,
     check_real,
 )
+from research.models._linear import check_count
 from research.models.embedding import check_tokens
-from research.models.linear import check_count
 from research.sizes import check_most, check_room
 from research.types import Key
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from research.checks import check_numbers
-from research.models.convolution import check_image, padding_margins, pair, shifted
+from research.models._convolution import check_image, padding_margins, pair, shifted
 from research.types import Array
 
 Pair = tuple[int, int]

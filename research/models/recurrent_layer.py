@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from research.models._linear import dense
 from research.models.cells import Carry, Cell
 from research.models.initialisers import glorot_uniform, orthogonal
-from research.models.linear import dense
 from research.types import Array, Key, Params
 
 

@@ -8,11 +8,11 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from research.checks import check_flag
+from research.models._attention import causal_mask, check_heads, project
+from research.models._dropout import check_dropout_rate, dropout
+from research.models._linear import check_count, check_model_dtype
 from research.models.activations import find_activation
-from research.models.attention import causal_mask, check_heads, project
-from research.models.dropout import check_dropout_rate, dropout
 from research.models.embedding import embed, sinusoidal_positions, split_sequences
-from research.models.linear import check_count, check_model_dtype
 from research.models.parameters import with_own_parameters
 from research.models.transformer_block import (
     ORDERS,

@@ -15,10 +15,10 @@ from research.checks import (
     check_tree,
     shown,
 )
+from research.models._attention import attention, project
+from research.models._dropout import dropout
+from research.models._linear import check_drawn
 from research.models.activations import find_activation
-from research.models.attention import attention, project
-from research.models.dropout import dropout
-from research.models.linear import check_drawn
 from research.models.normalisation import layer_normalisation
 from research.types import Array, Key, Params
 

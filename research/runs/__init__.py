@@ -1,11 +1,11 @@
 """Run folders: what was found and all that makes it again, saved so that a kill or a full disk loses nothing."""
 
+from research.runs._environment import code_digest, environment
 from research.runs.agreement import Agreement, agreement_verdict, hold_against
 from research.runs.archive import pack, read_contents
 from research.runs.checkpoints import checkpoints_in, remembered
 from research.runs.command import command_line, parse_seeds
 from research.runs.comparison import Comparison, compare, verdict
-from research.runs.environment import code_digest, environment
 from research.runs.files import write_atomically
 from research.runs.folder import (
     Run,

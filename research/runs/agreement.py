@@ -13,13 +13,13 @@ from research.checks import (
     check_sequence,
     shown,
 )
+from research.runs._environment import differences
 from research.runs.comparison import (
     Difference,
     largest,
     likely_cause,
     number_difference,
 )
-from research.runs.environment import differences
 from research.runs.files import json_bytes, read_json
 from research.runs.readings import Entry, as_number, read_entries
 from research.runs.reference import reference_of

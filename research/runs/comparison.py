@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from research.checks import check_count, check_instance, check_sequence
-from research.runs.environment import differences
+from research.runs._environment import differences
 from research.runs.result import Result, check_result
 
 # What has this word in its name (a number, an array, a column of a table) is the clock's, or follows from it: it never

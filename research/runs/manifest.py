@@ -6,7 +6,7 @@ from typing import Any
 
 from research.checks import check_path
 from research.reading import Is, check_shape, parse_json, read_bytes
-from research.runs.environment import SHAPE as ENVIRONMENT
+from research.runs._environment import SHAPE as ENVIRONMENT
 
 MANIFEST, RESULT, ARRAYS = "manifest.json", "result.json", "arrays.npz"
 MOST_BYTES = {

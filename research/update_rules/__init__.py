@@ -3,9 +3,10 @@
 A rule is two functions, init(params) -> state and update(updates, state, params) -> (updates, state): the updates that
 come in are gradients, those that go out are added to the params. So ours go wherever optax's do.
 
-To add one: write it in the file of its family (or a new file) and give it a line in `UPDATE_RULES` below; then write it
-once more from its paper in `research.proofs.formulas`, and name its authorities in `research.proofs.oracles`. Every law of
-a rule then runs on it, too.
+To add one: write it in the file of its family (or a new file) and give it a line in
+`UPDATE_RULES` below. Then write it once more from its paper in
+`research.verification.formulas`, and name its authorities in
+`research.verification.oracles`. Every law of a rule then runs on it, too.
 """
 
 from collections.abc import Callable
@@ -14,78 +15,78 @@ import optax
 
 from research.checks import shown
 from research.naming import known_names
-from research.update_rules.accumulating import adadelta as adadelta
-from research.update_rules.accumulating import adagrad as adagrad
-from research.update_rules.accumulating import rmsprop as rmsprop
-from research.update_rules.adam import adam as adam
-from research.update_rules.adam import adamax as adamax
-from research.update_rules.adam import adamw as adamw
-from research.update_rules.adam import amsgrad as amsgrad
-from research.update_rules.adam_relatives import adabelief as adabelief
-from research.update_rules.adam_relatives import adan as adan
-from research.update_rules.adam_relatives import yogi as yogi
-from research.update_rules.adam_scheduled import nadam as nadam
-from research.update_rules.adam_scheduled import radam as radam
-from research.update_rules.averaging import (
+from research.update_rules._accumulating import adadelta as adadelta
+from research.update_rules._accumulating import adagrad as adagrad
+from research.update_rules._accumulating import rmsprop as rmsprop
+from research.update_rules._adam import adam as adam
+from research.update_rules._adam import adamax as adamax
+from research.update_rules._adam import adamw as adamw
+from research.update_rules._adam import amsgrad as amsgrad
+from research.update_rules._adam_scheduled import nadam as nadam
+from research.update_rules._adam_scheduled import radam as radam
+from research.update_rules._adam_variants import adabelief as adabelief
+from research.update_rules._adam_variants import adan as adan
+from research.update_rules._adam_variants import yogi as yogi
+from research.update_rules._averaging import (
     exponential_averaging as exponential_averaging,
 )
-from research.update_rules.averaging import lookahead as lookahead
-from research.update_rules.averaging import polyak_averaging as polyak_averaging
-from research.update_rules.building_blocks import (
-    add_decayed_weights as add_decayed_weights,
-)
-from research.update_rules.building_blocks import descend as descend
-from research.update_rules.building_blocks import evaluation_params as evaluation_params
-from research.update_rules.clipping import clip_adaptively as clip_adaptively
-from research.update_rules.clipping import clip_by_global_norm as clip_by_global_norm
-from research.update_rules.clipping import clip_by_norm as clip_by_norm
-from research.update_rules.clipping import clip_by_value as clip_by_value
-from research.update_rules.combinators import (
+from research.update_rules._averaging import lookahead as lookahead
+from research.update_rules._averaging import polyak_averaging as polyak_averaging
+from research.update_rules._clipping import clip_adaptively as clip_adaptively
+from research.update_rules._clipping import clip_by_global_norm as clip_by_global_norm
+from research.update_rules._clipping import clip_by_norm as clip_by_norm
+from research.update_rules._clipping import clip_by_value as clip_by_value
+from research.update_rules._combinators import (
     accumulate_gradients as accumulate_gradients,
 )
-from research.update_rules.combinators import skip_nonfinite as skip_nonfinite
-from research.update_rules.combinators import with_state_dtype as with_state_dtype
-from research.update_rules.first_order import ema_momentum as ema_momentum
-from research.update_rules.first_order import gradient_descent as gradient_descent
-from research.update_rules.first_order import heavy_ball as heavy_ball
-from research.update_rules.first_order import nesterov as nesterov
-from research.update_rules.first_order import sign_descent as sign_descent
-from research.update_rules.first_order import signum as signum
-from research.update_rules.gradient_line_search import (
+from research.update_rules._combinators import skip_nonfinite as skip_nonfinite
+from research.update_rules._combinators import with_state_dtype as with_state_dtype
+from research.update_rules._first_order import ema_momentum as ema_momentum
+from research.update_rules._first_order import gradient_descent as gradient_descent
+from research.update_rules._first_order import heavy_ball as heavy_ball
+from research.update_rules._first_order import nesterov as nesterov
+from research.update_rules._first_order import sign_descent as sign_descent
+from research.update_rules._first_order import signum as signum
+from research.update_rules._gradient_line_search import (
     backtracking_descent as backtracking_descent,
 )
-from research.update_rules.gradient_line_search import (
+from research.update_rules._gradient_line_search import (
     nonlinear_conjugate_gradient as nonlinear_conjugate_gradient,
 )
-from research.update_rules.groups import by_group as by_group
-from research.update_rules.groups import checked_mask as checked_mask
-from research.update_rules.groups import masked_leaves as masked_leaves
-from research.update_rules.layerwise import lamb as lamb
-from research.update_rules.layerwise import muon as muon
-from research.update_rules.least_squares import gauss_newton as gauss_newton
-from research.update_rules.least_squares import (
+from research.update_rules._groups import by_group as by_group
+from research.update_rules._groups import checked_mask as checked_mask
+from research.update_rules._groups import masked_leaves as masked_leaves
+from research.update_rules._layerwise import lamb as lamb
+from research.update_rules._layerwise import muon as muon
+from research.update_rules._least_squares import gauss_newton as gauss_newton
+from research.update_rules._least_squares import (
     levenberg_marquardt as levenberg_marquardt,
 )
-from research.update_rules.natural_gradient import natural_gradient as natural_gradient
-from research.update_rules.newton import newton as newton
-from research.update_rules.newton import trust_region_newton as trust_region_newton
-from research.update_rules.normalized import adopt as adopt
-from research.update_rules.normalized import lion as lion
-from research.update_rules.parameter_free import dog as dog
-from research.update_rules.parameter_free import prodigy as prodigy
-from research.update_rules.quasi_newton import bfgs as bfgs
-from research.update_rules.quasi_newton import lbfgs as lbfgs
-from research.update_rules.rprop import rprop as rprop
-from research.update_rules.schedule_free import (
+from research.update_rules._natural_gradient import natural_gradient as natural_gradient
+from research.update_rules._newton import newton as newton
+from research.update_rules._newton import trust_region_newton as trust_region_newton
+from research.update_rules._parameter_free import dog as dog
+from research.update_rules._parameter_free import prodigy as prodigy
+from research.update_rules._quasi_newton import bfgs as bfgs
+from research.update_rules._quasi_newton import lbfgs as lbfgs
+from research.update_rules._rprop import rprop as rprop
+from research.update_rules._schedule_free import (
     schedule_free_adamw as schedule_free_adamw,
 )
-from research.update_rules.schedule_free import schedule_free_sgd as schedule_free_sgd
-from research.update_rules.sharpness import sam as sam
-from research.update_rules.step_sizes import adgd as adgd
-from research.update_rules.step_sizes import barzilai_borwein as barzilai_borwein
-from research.update_rules.step_sizes import polyak_step as polyak_step
-from research.update_rules.variance_reduction import saga as saga
-from research.update_rules.variance_reduction import svrg as svrg
+from research.update_rules._schedule_free import schedule_free_sgd as schedule_free_sgd
+from research.update_rules._sharpness import sam as sam
+from research.update_rules._sign_based import adopt as adopt
+from research.update_rules._sign_based import lion as lion
+from research.update_rules._step_sizes import adgd as adgd
+from research.update_rules._step_sizes import barzilai_borwein as barzilai_borwein
+from research.update_rules._step_sizes import polyak_step as polyak_step
+from research.update_rules._transforms import (
+    add_decayed_weights as add_decayed_weights,
+)
+from research.update_rules._transforms import descend as descend
+from research.update_rules._transforms import evaluation_params as evaluation_params
+from research.update_rules._variance_reduction import saga as saga
+from research.update_rules._variance_reduction import svrg as svrg
 
 UPDATE_RULES: dict[str, Callable[..., optax.GradientTransformation]] = {
     "gradient_descent": gradient_descent,
@@ -131,7 +132,7 @@ UPDATE_RULES: dict[str, Callable[..., optax.GradientTransformation]] = {
     "natural_gradient": natural_gradient,
 }
 
-# They need a sum over examples and which of them are drawn, so that they walk none of `research.proofs.PROBLEMS`;
+# They need a sum over examples and which of them are drawn, so that they walk none of `research.verification.PROBLEMS`;
 # tests/rules/test_variance_reduction.py holds them against their papers. The second argument is `period` or `num_examples`.
 VARIANCE_REDUCTION: dict[str, Callable[..., optax.GradientTransformation]] = {
     "svrg": svrg,
@@ -139,7 +140,7 @@ VARIANCE_REDUCTION: dict[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 # They need the residuals, which no step of descent passes; tests/rules/test_least_squares.py holds them against their
-# papers. Give residual_fn to the constructor, or to `research.minimise`.
+# papers. Give residual_fn to the constructor, or to `research.descent._minimise`.
 LEAST_SQUARES: dict[str, Callable[..., optax.GradientTransformation]] = {
     "gauss_newton": gauss_newton,
     "levenberg_marquardt": levenberg_marquardt,

@@ -15,7 +15,7 @@ import numpy as np
 
 from research import (
     backend,
-    lanes,
+    descent,
     losses,
     objectives,
     runs,
@@ -23,7 +23,7 @@ from research import (
     update_rules,
     workloads,
 )
-from research.models.linear import dense
+from research.models._linear import dense
 from research.types import Model, Sampler, Workload
 
 NUM_EPOCHS = 6  # Chunks of 2, 3 and 6 divide it.
@@ -90,13 +90,13 @@ JOBS = {
 }
 
 
-def program(name: str, **options: Any) -> lanes.Program:
-    """The program of a job; options are those of `lanes.compile_program`."""
+def program(name: str, **options: Any) -> descent.SweepProgram:
+    """The program of a job; options are those of `descent.compile_sweep`."""
     job = JOBS[name]
     workload = job.workload()
     assert workload.train is not None
     sampler = job.sampler(len(workload.train.y))
-    return lanes.compile_program(
+    return descent.compile_sweep(
         workload, update_rules.find_rule(job.rule), sampler, NUM_EPOCHS, **options
     )
 
@@ -112,7 +112,7 @@ def take(cells: Mapping[str, np.ndarray], rows: Any) -> dict[str, np.ndarray]:
     return {name: values[rows] for name, values in cells.items()}
 
 
-def hashes(trained: lanes.Trained) -> list[str]:
+def hashes(trained: descent.SweepResult) -> list[str]:
     """For each cell, the SHA-256 of its last parameters, its values, its records and its first bad step."""
     leaves = jax.tree.leaves(
         (trained.params, trained.values, trained.records, trained.first_bad_step)
@@ -133,8 +133,8 @@ def main() -> None:
     parser.add_argument(
         "--width",
         type=int,
-        default=lanes.WIDTH,
-        help=f"lanes in a block ({lanes.WIDTH})",
+        default=descent.WIDTH,
+        help=f"lanes in a block ({descent.WIDTH})",
     )
     parser.add_argument(
         "--job",
@@ -146,7 +146,7 @@ def main() -> None:
     backend.configure(devices=options.devices, pool=options.pool, x64=True)
     found = {}
     for name in options.job or JOBS:
-        trained = lanes.train(program(name, width=options.width), sweep(name))
+        trained = descent.sweep(program(name, width=options.width), sweep(name))
         found[name] = {"hashes": hashes(trained), "values": trained.values.tolist()}
     print(json.dumps(found))
 

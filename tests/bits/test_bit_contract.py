@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from research import lanes, update_rules
+from research import descent, update_rules
 from research.cli.console import cell as printed
 
 FILE = Path(__file__).parent / "cells.py"
@@ -79,7 +79,7 @@ def here():
     def ask(name):
         if name not in found:
             program = cells.program(name)
-            trained = lanes.train(program, cells.sweep(name))
+            trained = descent.sweep(program, cells.sweep(name))
             found[name] = program, trained, cells.hashes(trained)
         return found[name]
 
@@ -106,7 +106,7 @@ def test_another_process_leaves_the_bits_alone(here, processes):
 def test_company_leaves_the_bits_alone(here, name, company):
     program, _, hashes = here(name)
     rows = COMPANIES[company]
-    trained = lanes.train(program, cells.take(cells.sweep(name), rows))
+    trained = descent.sweep(program, cells.take(cells.sweep(name), rows))
     assert cells.hashes(trained) == [hashes[row] for row in rows]
 
 
@@ -115,7 +115,7 @@ def test_company_leaves_the_bits_alone(here, name, company):
 )
 def test_chunk_length_leaves_the_bits_alone(here, name, chunk):
     """The sweep itself is trained in one chunk of six epochs."""
-    trained = lanes.train(cells.program(name, chunk=chunk), cells.sweep(name))
+    trained = descent.sweep(cells.program(name, chunk=chunk), cells.sweep(name))
     assert cells.hashes(trained) == here(name)[2]
 
 
@@ -147,7 +147,7 @@ def test_the_pool_enters_the_bits_of_a_full_batch_mlp(here, processes):
 def test_the_width_enters_the_bits(here):
     """One lane at a time, where lanes are eight; other widths differ too, on some versions and in some models."""
     _, eight, hashes = here(LINEAR)
-    trained = lanes.train(cells.program(LINEAR, width=1), cells.sweep(LINEAR))
+    trained = descent.sweep(cells.program(LINEAR, width=1), cells.sweep(LINEAR))
     assert all(a != b for a, b in zip(cells.hashes(trained), hashes, strict=True))
     np.testing.assert_allclose(
         trained.values, eight.values, rtol=1e-14
@@ -233,12 +233,12 @@ def test_a_program_key_compiles_once(events):
     workload = cells.JOBS[BY_32].workload()
     sampler = cells.JOBS[BY_32].sampler(len(workload.train.y))
     events.clear()
-    program = lanes.compile_program(workload, rule, sampler, cells.NUM_EPOCHS, chunk=2)
+    program = descent.compile_sweep(workload, rule, sampler, cells.NUM_EPOCHS, chunk=2)
     assert events.count(COMPILED) == 2
     assert len(traces) == 2
     events.clear()
     for rows in (slice(None), slice(1), slice(9), slice(None)):
-        lanes.train(program, cells.take(cells.sweep(BY_32), rows))
+        descent.sweep(program, cells.take(cells.sweep(BY_32), rows))
     assert events.count(COMPILED) == 0
     assert events.count(TRACED) == 0
     assert len(traces) == 2

@@ -19,18 +19,17 @@ import pytest
 
 from research import (
     backend,
-    lanes,
+    descent,
     losses,
     models,
     objectives,
     runs,
     samplers,
-    training,
     update_rules,
 )
+from research.descent import _train as loop
+from research.descent._train_loop import compile_training
 from research.runs import checkpoints
-from research.training import loop
-from research.training.compiled import compile_training
 from research.types import Batch, Model, Sequences, Workload
 
 TOP = Path(__file__).parents[2]
@@ -126,7 +125,7 @@ def fit(name, **options):
         "key": jax.random.key(1),
     }
     options |= {"noisy": name == "CNN"}
-    return training.train(
+    return descent.train(
         network.objective,
         update_rules.heavy_ball(0.01),
         network.dataset,
@@ -228,17 +227,17 @@ def test_company_leaves_the_bits_alone(name):
         name, dataset, None, None, init, network.objective, None, "", model, None
     )
     sampler = samplers.full_batch(NUM_EXAMPLES)
-    program = lanes.compile_program(
+    program = descent.compile_sweep(
         workload, update_rules.heavy_ball, sampler, NUM_EPOCHS, width=WIDTH
     )
     cells = {
         "seed": np.arange(NUM_CELLS),
         "learning_rate": np.geomspace(0.005, 0.02, NUM_CELLS),
     }
-    sweep = cell_hashes(lanes.train(program, cells))
+    sweep = cell_hashes(descent.sweep(program, cells))
     assert len(set(sweep)) == NUM_CELLS
     for rows in COMPANIES.values():
-        trained = lanes.train(
+        trained = descent.sweep(
             program, {key: values[rows] for key, values in cells.items()}
         )
         assert cell_hashes(trained) == [sweep[row] for row in rows]

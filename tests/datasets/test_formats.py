@@ -11,11 +11,11 @@ import zipfile
 import numpy as np
 import pytest
 
+from research.datasets._documents import parse_tab
+from research.datasets._vowels import padded, parse_ts
 from research.datasets.cifar import RECORD, TEST, TRAINING, read_cifar10
-from research.datasets.documents import parse_tab
 from research.datasets.idx import read_idx
 from research.datasets.texts import as_characters
-from research.datasets.vowels import padded, parse_ts
 from research.datasets.wav import read_wav
 from research.datasets.wheel import read_member
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from research.datasets.log_mel import frames, log_mel, mel, mel_weights, power_spectrum
+from research.datasets._log_mel import frames, log_mel, mel, mel_weights, power_spectrum
 
 RATE, LENGTH, HOP, SIZE = 8000, 200, 80, 256
 NOISE = np.random.default_rng(0).standard_normal(4000)

@@ -13,8 +13,8 @@ import sklearn.datasets
 
 from research import datasets
 from research.datasets import sequence_preparation, texts
+from research.datasets._images import CLOTHES, THINGS
 from research.datasets.cifar import TEST, TRAINING
-from research.datasets.images import CLOTHES, THINGS
 
 RANDOM = np.random.default_rng(0)
 SERIES = [

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.derivatives.cost import cost, cost_ratio, counted_cost
-from research.derivatives.cost.jaxprs import lowest_precision
+from research.derivatives.costs import cost, cost_ratio, counted_cost
+from research.derivatives.costs.jaxprs import lowest_precision
 from research.derivatives.exact import hessian_vector_product
 
 rng = np.random.default_rng(0)

@@ -15,10 +15,10 @@ import pytest
 from scipy import stats
 
 from research.derivatives import errors, problems
-from research.derivatives.finite_difference import FiniteDifference, finite_difference
-from research.derivatives.finite_difference.ladder import climb, exponents
-from research.derivatives.finite_difference.sampling import Sampler
-from research.derivatives.finite_difference.tables import tables
+from research.derivatives.finite_differences import FiniteDifference, finite_difference
+from research.derivatives.finite_differences.ladder import climb, exponents
+from research.derivatives.finite_differences.sampling import Sampler
+from research.derivatives.finite_differences.tables import tables
 from research.derivatives.problems import random_functions
 
 

@@ -15,18 +15,19 @@ import optax
 
 import research
 from research import (
+    comparison,
     datasets,
-    lanes,
+    descent,
     losses,
     models,
     objectives,
     runs,
     samplers,
-    studies,
+    statistics,
     types,
     update_rules,
 )
-from research.studies.spaces import Range
+from research.tuning.spaces import Range
 from research.types import Batch, Saved, Sequences
 
 
@@ -136,7 +137,7 @@ def risk(params, batch):
 
 def scores(factor: float = 1.0):
     costs = factor * np.random.default_rng(0).uniform(1, 8, (3, 8))
-    return studies.Scores(costs[:, :3], costs[:, 3:], 30.0)
+    return statistics.Scores(costs[:, :3], costs[:, 3:], 30.0)
 
 
 @functools.cache
@@ -147,19 +148,19 @@ def workload():
 @functools.cache
 def small_study():
     terms = {"budget": 2, "passes": 20, "seeds": 3, "tuning_seeds": 3}
-    protocol, bring = studies.plan(
+    protocol, bring = comparison.plan(
         ["gradient_descent", "heavy_ball"], workload(), **terms
     )
     return (
         protocol,
         bring,
-        studies.measure_pairs(protocol, bring, [workload()], timed=False),
+        comparison.measure_pairs(protocol, bring, [workload()], timed=False),
     )
 
 
 @functools.cache
 def program():
-    return lanes.compile_program(
+    return descent.compile_sweep(
         workload(), make_sgd, samplers.full_batch(1), 4, chunk=2, width=2
     )
 
@@ -173,7 +174,7 @@ def finished_run():
 @functools.cache
 def finished_study():
     protocol, bring, found = small_study()
-    study = studies.conclude(protocol, "heavy_ball", bring, found)
+    study = comparison.conclude(protocol, "heavy_ball", bring, found)
     run = runs.open_run("compare", {"seed": 0}, folder() / "results")
     return runs.finish(
         run,
@@ -749,7 +750,7 @@ def of_descent() -> Iterator[Call]:
         "params": jnp.array([1.0, 2.0]),
         "max_steps": 5,
     }
-    minimum = research.minimise.minimise(**given)
+    minimum = research.descent.minimise(**given)
     train = {
         "objective": risk,
         "rule": rule,
@@ -786,9 +787,9 @@ def of_descent() -> Iterator[Call]:
     yield Call("descent.run", d.run, going, slow=True)
     yield Call("descent.start", d.start, {"rule": rule, "params": params()})
     yield Call("descent.take", d.take, {"dataset": batch(), "draw": draw})
-    yield Call("minimise.in_words", research.minimise.in_words, {"minimum": minimum})
-    yield Call("minimise.minimise", research.minimise.minimise, given, slow=True)
-    yield Call("training.train", research.training.train, train, slow=True)
+    yield Call("descent.in_words", research.descent.in_words, {"minimum": minimum})
+    yield Call("descent.minimise", research.descent.minimise, given, slow=True)
+    yield Call("descent.train", research.descent.train, train, slow=True)
     yield Call("samplers.full_batch", samplers.full_batch, {"n": 5})
     yield Call("samplers.minibatch", samplers.minibatch, {"n": 5, "batch_size": 2})
     yield Call("samplers.stochastic", samplers.stochastic, {"n": 5})
@@ -800,14 +801,17 @@ def of_descent() -> Iterator[Call]:
         "num_epochs": 4,
     }
     yield Call(
-        "lanes.compile_program",
-        lanes.compile_program,
+        "descent.compile_sweep",
+        descent.compile_sweep,
         {**lane, "chunk": 2, "width": 2},
         slow=True,
     )
     cells = {"seed": np.array([0, 1]), "learning_rate": np.array([0.1, 0.2])}
     yield Call(
-        "lanes.train", lanes.train, {"program": program(), "cells": cells}, slow=True
+        "descent.sweep",
+        descent.sweep,
+        {"program": program(), "cells": cells},
+        slow=True,
     )
     yield Call(
         "naming.known_names",
@@ -851,7 +855,7 @@ def of_workloads() -> Iterator[Call]:
 
 
 def of_proofs() -> Iterator[Call]:
-    p = research.proofs
+    p = research.verification
     gradient, problem = (
         jax.grad(bowl),
         p.PROBLEMS["quadratic"]
@@ -870,29 +874,34 @@ def of_proofs() -> Iterator[Call]:
     }
     formula = p.FORMULAS["gradient_descent"].iterates
     yield Call(
-        "proofs.deviation",
+        "verification.deviation",
         p.deviation,
         {"rule": rule, "reference": optax.sgd(0.2), **along},
         slow=True,
     )
     yield Call(
-        "proofs.deviation_from_optax", p.deviation_from_optax, from_optax, slow=True
+        "verification.deviation_from_optax",
+        p.deviation_from_optax,
+        from_optax,
+        slow=True,
     )
     yield Call(
-        "proofs.proof_table",
+        "verification.proof_table",
         p.proof_table,
         {"rules": ["gradient_descent"], "dtypes": ["float64"]},
         slow=True,
     )
     yield Call(
-        "proofs.prove",
+        "verification.prove",
         p.prove,
         {"rule": rule, "reference": optax.sgd(0.1), "problems": [problem]},
         slow=True,
     )
-    yield Call("proofs.trajectory", p.trajectory, {"rule": rule, **along}, slow=True)
     yield Call(
-        "proofs.walk",
+        "verification.trajectory", p.trajectory, {"rule": rule, **along}, slow=True
+    )
+    yield Call(
+        "verification.walk",
         p.walk,
         {"rule": rule, "problem": problem, "num_steps": 3},
         slow=True,
@@ -903,11 +912,10 @@ def of_proofs() -> Iterator[Call]:
         "num_steps": 3,
         "arguments": {"learning_rate": 0.1},
     }
-    yield Call("proofs.walk_exactly", p.walk_exactly, given, slow=True)
+    yield Call("verification.walk_exactly", p.walk_exactly, given, slow=True)
 
 
 def of_studies() -> Iterator[Call]:
-    s = studies
     protocol, bring, found = small_study()
     one = found["quadratic", "heavy_ball"]
     terms = {"budget": 2, "passes": 20, "seeds": 3, "tuning_seeds": 3}
@@ -1041,7 +1049,7 @@ def of_studies() -> Iterator[Call]:
         ("sampler_of", {"workload": workload(), "batch_size": None}, False),
         ("scores_of", {"arrays": one.arrays | {"budget": np.array(20.0)}}, False),
         (
-            "seconds_in_turns",
+            "interleaved_timing",
             {"calls": [lambda: None, lambda: None], "repeats": 2},
             False,
         ),
@@ -1052,7 +1060,14 @@ def of_studies() -> Iterator[Call]:
             True,
         ),
     ):
-        yield Call(f"studies.{name}", getattr(s, name), arguments, slow)
+        packages = (statistics, tuning, comparison, studies)
+        (package,) = (p for p in packages if inspect.isfunction(getattr(p, name, None)))
+        yield Call(
+            f"{package.__name__.removeprefix('research.')}.{name}",
+            getattr(package, name),
+            arguments,
+            slow,
+        )
 
 
 def regime_table_numbers():

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from research.verification.oracles.oracle import rate_on
+from research.verification.recorded import variants
+from research.verification.table import AUTHORITIES, proof_table
+from research.verification.walks import distance, walk, walk_constructed
 
-from research.proofs import FORMULAS, ORACLES, PROBLEMS
-from research.proofs.oracles.oracle import rate_on
-from research.proofs.recorded import variants
-from research.proofs.table import AUTHORITIES, proof_table
-from research.proofs.walks import distance, walk, walk_constructed
 from research.update_rules import UPDATE_RULES
+from research.verification import FORMULAS, ORACLES, PROBLEMS
 
 # Two with coupled decay, which here is a chain, and one with another line search, whose limit points alone compare:
 # tests/laws/test_rule_trajectories.py and tests/rules/test_quasi_newton.py.
@@ -61,10 +61,10 @@ def test_rule_is_what_every_authority_says(name, dtype):
 
 def test_every_rule_has_an_oracle_a_formula_and_three_mistakes():
     assert ORACLES.keys() == UPDATE_RULES.keys(), (
-        "give it an Oracle in research/proofs/oracles/"
+        "give it an Oracle in research/verification/oracles/"
     )
     assert FORMULAS.keys() == UPDATE_RULES.keys(), (
-        "write it from its paper in research/proofs/formulas/"
+        "write it from its paper in research/verification/formulas/"
     )
     assert [
         name for name, formula in FORMULAS.items() if len(formula.mistakes) < 3
@@ -167,7 +167,7 @@ def test_rates_under_vmap_equal_rates_in_a_loop(name):
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_another_rate_does_not_compile_again(name):
     walked(name)
-    from research.proofs.walks import _walk_down
+    from research.verification.walks import _walk_down
 
     before = _walk_down._cache_size()
     walk_constructed(

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from research import schedules
-from research.proofs import ORACLES
 from research.update_rules import UPDATE_RULES, add_decayed_weights
+from research.verification import ORACLES
 
 NAMES = (
     "gradient_descent",

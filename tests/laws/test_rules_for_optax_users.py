@@ -10,7 +10,6 @@ import optax
 import pytest
 
 from research import schedules
-from research.proofs import ORACLES, PROBLEMS, prove
 from research.update_rules import (
     UPDATE_RULES,
     accumulate_gradients,
@@ -28,7 +27,8 @@ from research.update_rules import (
     svrg,
     with_state_dtype,
 )
-from research.update_rules.building_blocks import reached
+from research.update_rules._transforms import reached
+from research.verification import ORACLES, PROBLEMS, prove
 
 LARGEST = int(jnp.iinfo(jnp.int32).max)
 PARAMS = {
@@ -479,7 +479,7 @@ def test_prove_finds_a_dotted_name_as_the_command_line_does():
         is False
     )
     assert prove("gradient_descent", "optax.sgd", problems=ON).same
-    assert prove("optax.adam", "research.update_rules.adam.adam", problems=ON).same
+    assert prove("optax.adam", "research.update_rules._adam.adam", problems=ON).same
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from research import losses, models
+from research.models._convolution import convolution
 from research.models.activations import ACTIVATIONS
-from research.models.convolution import convolution
 from research.models.pooling import average_pool, max_pool
 from research.models.transformer import transformer_decoder
 

@@ -29,9 +29,9 @@ from pathlib import Path
 
 import small
 
-from research import cli, lanes, runs, workloads
+from research import cli, descent, runs, workloads
 
-IMPORTED = (cli, lanes, runs, workloads)
+IMPORTED = (cli, descent, runs, workloads)
 environment = importlib.import_module("research.runs.environment")
 CODE = environment.code_digest()
 OPERATIONS = ("fsync", "replace", "unlink", "rmdir")

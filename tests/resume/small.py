@@ -79,7 +79,7 @@ def train(piece, config, on_chunk, checkpoints):
     }
     # Two calls, as choosing a rate and then using it would make.
     first, second = (
-        research.lanes.train(
+        research.descent.sweep(
             program, dict(cells, seed=cells["seed"] + start), on_chunk, checkpoints
         )
         for start in (0, 100)
@@ -103,7 +103,7 @@ def compiled(piece, config):
         "mlp": (rules.adam, research.samplers.minibatch(n, 32)),
         "logistic": (rules.gradient_descent, research.samplers.minibatch(n, 32)),
     }[piece]
-    return research.lanes.compile_program(
+    return research.descent.compile_sweep(
         workload(piece, n),
         rule,
         sampler,

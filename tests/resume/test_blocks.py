@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from research import lanes, runs, samplers, update_rules, workloads
-from research.lanes import block, program
+from research import descent, runs, samplers, update_rules, workloads
+from research.descent import _sweep_batch as block
+from research.descent import _sweep_program as program
 from research.runs import checkpoints
 
 
@@ -58,7 +59,7 @@ def compiled(rule, epochs=8):
     sampler = samplers.minibatch(
         len(workload.train.y), 100
     )  # So that the number of the epoch matters.
-    return lanes.compile_program(workload, rule, sampler, epochs, chunk=2, width=2)
+    return descent.compile_sweep(workload, rule, sampler, epochs, chunk=2, width=2)
 
 
 CELLS = {"seed": np.arange(3), "learning_rate": np.array([0.1, 0.2, 0.3])}
@@ -119,7 +120,7 @@ def test_training_that_was_stopped_at_any_chunk_goes_on_to_the_same_bits(
 ):
     monkeypatch.setattr(checkpoints, "LARGEST_SHARE", float("inf"))
     shared = compiled(rule)
-    alone = lanes.train(shared, CELLS)
+    alone = descent.sweep(shared, CELLS)
     for chunk in range(1, 9):  # Two blocks of four chunks.
         made, chunks = (
             runs.checkpoints_in(tmp_path / str(chunk), seconds_between=0.0),
@@ -132,9 +133,9 @@ def test_training_that_was_stopped_at_any_chunk_goes_on_to_the_same_bits(
                 raise Stop
 
         with pytest.raises(Stop):
-            lanes.train(shared, CELLS, stop, made)
+            descent.sweep(shared, CELLS, stop, made)
         again = []
-        trained = lanes.train(shared, CELLS, again.append, made)
+        trained = descent.sweep(shared, CELLS, again.append, made)
         assert len(again) == 8 - chunk
         assert leaf_bits(trained._replace(seconds=np.zeros(()))) == leaf_bits(
             alone._replace(seconds=np.zeros(()))
@@ -152,12 +153,12 @@ def test_other_cells_are_not_taken_for_these(tmp_path, monkeypatch):
         dict(CELLS, seed=CELLS["seed"] + 1),
         dict(CELLS, learning_rate=CELLS["learning_rate"] * 2),
     ):
-        alone, chunks = lanes.train(shared, cells), []
-        kept = lanes.train(shared, cells, chunks.append, made)
+        alone, chunks = descent.sweep(shared, cells), []
+        kept = descent.sweep(shared, cells, chunks.append, made)
         assert leaf_bits(alone._replace(seconds=np.zeros(()))) == leaf_bits(
             kept._replace(seconds=np.zeros(()))
         )
         assert len(chunks) == 8
     longer, chunks = compiled(update_rules.adam, 12), []
-    lanes.train(longer, CELLS, chunks.append, made)
+    descent.sweep(longer, CELLS, chunks.append, made)
     assert len(chunks) == 12

@@ -288,7 +288,7 @@ class Run(NamedTuple):
 
 def run(rule, name: str, tolerance: float = 1e-8, max_steps: int = 2000) -> Run:
     """Minimises a problem from its starting point."""
-    from research.minimise import in_words, minimise
+    from research.descent._minimise import in_words, minimise
 
     start = jnp.asarray(CASES[name]["start"])
     found = minimise(

@@ -189,7 +189,7 @@ def fitted(rule, name, start):
 
 def main() -> None:
     """Prints the table."""
-    from research.update_rules.least_squares import gauss_newton, levenberg_marquardt
+    from research.update_rules._least_squares import gauss_newton, levenberg_marquardt
 
     jax.config.update("jax_enable_x64", True)
     rules = {

@@ -6,10 +6,9 @@ import mpmath
 import numpy as np
 import optax
 import pytest
+from research.verification.walks import distance
 
 from research import schedules
-from research.proofs import FORMULAS, PROBLEMS, prove, trajectory, walk, walk_exactly
-from research.proofs.walks import distance
 from research.update_rules import (
     UPDATE_RULES,
     adabelief,
@@ -32,7 +31,15 @@ from research.update_rules import (
     signum,
     yogi,
 )
-from research.update_rules.corrections import effective_length
+from research.update_rules._bias_correction import effective_length
+from research.verification import (
+    FORMULAS,
+    PROBLEMS,
+    prove,
+    trajectory,
+    walk,
+    walk_exactly,
+)
 
 SIGNS = np.array([1.0, -1.0, 1.0, -1.0])
 GRADIENTS = jnp.asarray(

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from research.verification.oracles.averaging import lookahead as lookahead_of_optax
 
 from research import descent, samplers
-from research.proofs.oracles.averaging import lookahead as lookahead_of_optax
 from research.update_rules import (
     adam,
     evaluation_params,

@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import pytest
 
-from research.proofs import trajectory
 from research.update_rules import (
     ema_momentum,
     gradient_descent,
@@ -18,14 +17,15 @@ from research.update_rules import (
     sign_descent,
     signum,
 )
-from research.update_rules.first_order import MomentumState
-from research.update_rules.tuning import (
+from research.update_rules._first_order import MomentumState
+from research.update_rules._tuning import (
     gradient_descent_rate,
     heavy_ball_constants,
     nesterov_constants,
     nesterov_momentum,
     tuned_nesterov_constants,
 )
+from research.verification import trajectory
 
 GRADIENTS = jnp.asarray(
     np.exp(np.random.default_rng(0).uniform(-3, 3, (50, 4))) * [1.0, -1.0, 1.0, -1.0]

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from research.update_rules import adam, adamw, heavy_ball, lamb, muon, nadam
-from research.update_rules.layerwise import NEWTON_SCHULZ, newton_schulz
+from research.update_rules._layerwise import NEWTON_SCHULZ, newton_schulz
 
 CONVERGING = (15 / 8, -10 / 8, 3 / 8)
 SHAPES = [(4, 4), (3, 5), (5, 3), (1, 4)]

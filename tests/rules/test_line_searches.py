@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.update_rules import nonlinear_conjugate_gradient, outcomes
-from research.update_rules.line_searches import backtracking, strong_wolfe
+from research.update_rules import _outcomes as outcomes
+from research.update_rules import nonlinear_conjugate_gradient
+from research.update_rules._line_searches import backtracking, strong_wolfe
 
 NUM_LINES = 200
 ROUNDING = (

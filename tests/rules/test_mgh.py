@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.minimise import CONVERGED, minimise
+from research.descent._minimise import CONVERGED, minimise
 from research.update_rules import bfgs, lbfgs, trust_region_newton
 
 SPEC = importlib.util.spec_from_file_location("mgh", Path(__file__).parent / "mgh.py")

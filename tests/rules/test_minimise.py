@@ -9,8 +9,14 @@ import optax
 import pytest
 import scipy.optimize
 
-from research import minimise as module
-from research.minimise import CONVERGED, NO_PROGRESS, STEPS_USED_UP, in_words, minimise
+from research import descent
+from research.descent._minimise import (
+    CONVERGED,
+    NO_PROGRESS,
+    STEPS_USED_UP,
+    in_words,
+    minimise,
+)
 from research.schedules import linear_warmup
 from research.update_rules import (
     accumulate_gradients,
@@ -21,8 +27,8 @@ from research.update_rules import (
     gradient_descent,
     lbfgs,
 )
-from research.update_rules.least_squares import gauss_newton, levenberg_marquardt
-from research.update_rules.newton import newton, trust_region_newton
+from research.update_rules._least_squares import gauss_newton, levenberg_marquardt
+from research.update_rules._newton import newton, trust_region_newton
 
 RNG = np.random.default_rng(7)
 TARGET = {
@@ -163,8 +169,8 @@ def test_vmap_over_starts_and_rates_equals_each_alone():
         jnp.array([0.25, 0.5, 1e-3]),
     )
     together = jax.vmap(run)(starts, rates)
-    assert [module.OUTCOMES[k] for k in together.outcome] == [
-        module.OUTCOMES[k] for k in (0, 0, 1)
+    assert [descent.OUTCOMES[k] for k in together.outcome] == [
+        descent.OUTCOMES[k] for k in (0, 0, 1)
     ]
     for k in range(3):
         alone = run(starts[k], rates[k])
@@ -210,17 +216,17 @@ def test_what_cannot_go_on_says_why():
                 gradient_descent(0.1), lambda x: x @ x, x, max_steps=3
             ),
             NO_PROGRESS: minimise(gradient_descent(0.0), lambda x: x @ x, x),
-            module.OUTCOMES.index("not finite"): minimise(
+            descent.OUTCOMES.index("not finite"): minimise(
                 gradient_descent(1.0), lambda x: jnp.sum(jnp.log(x)), x
             ),
-            module.OUTCOMES.index("evaluations used up"): minimise(
+            descent.OUTCOMES.index("evaluations used up"): minimise(
                 lbfgs(linesearch="backtracking"), lambda x: jnp.sum(_upside_down(x)), x
             ),
             CONVERGED: minimise(lbfgs(), lambda x: x @ x, 0.0 * x),
         }
 
     for outcome, end in jax.jit(ends)(jnp.array([0.5, 0.25])).items():
-        assert end.outcome == outcome, (module.OUTCOMES[outcome], in_words(end))
+        assert end.outcome == outcome, (descent.OUTCOMES[outcome], in_words(end))
 
 
 @jax.custom_jvp

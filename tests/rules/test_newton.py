@@ -10,14 +10,15 @@ import optax
 import pytest
 import scipy.optimize
 from jax.flatten_util import ravel_pytree
+from research.verification.walks import distance, walk, walk_exactly
 
 from research import descent, losses, models, objectives
-from research.proofs import FORMULAS, PROBLEMS
-from research.proofs.walks import distance, walk, walk_exactly
 from research.types import Batch
-from research.update_rules import outcomes, second_order
-from research.update_rules.natural_gradient import canonical_fisher, natural_gradient
-from research.update_rules.newton import newton, trust_region_newton, trust_region_step
+from research.update_rules import _outcomes as outcomes
+from research.update_rules import _second_order as second_order
+from research.update_rules._natural_gradient import canonical_fisher, natural_gradient
+from research.update_rules._newton import newton, trust_region_newton, trust_region_step
+from research.verification import FORMULAS, PROBLEMS
 
 EPS = np.finfo("float64").eps
 

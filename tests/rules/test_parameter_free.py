@@ -7,9 +7,9 @@ import numpy as np
 import optax
 import pytest
 
-from research.proofs import PROBLEMS
 from research.schedules import inverse_time
 from research.update_rules import dog, prodigy
+from research.verification import PROBLEMS
 
 CURVATURES = np.array([4.0, 1.0, 0.01])
 MINIMUM = np.array([0.5, -3.0, 2.0])

@@ -9,19 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from research.verification.formulas.line_searching import FORMULAS
+from research.verification.problems import PROBLEMS
+from research.verification.recorded import recorded_walks
+from research.verification.walks import walk, walk_exactly
 
-from research.proofs.formulas.line_searching import FORMULAS
-from research.proofs.problems import PROBLEMS
-from research.proofs.recorded import recorded_walks
-from research.proofs.walks import walk, walk_exactly
-from research.update_rules.gradient_line_search import (
+from research.update_rules._gradient_line_search import (
     BETAS,
     backtracking_descent,
     nonlinear_conjugate_gradient,
 )
-from research.update_rules.line_searches import strong_wolfe
-from research.update_rules.outcomes import FIRST_FAILURE, NO_DESCENT_DIRECTION
-from research.update_rules.quasi_newton import bfgs, lbfgs
+from research.update_rules._line_searches import strong_wolfe
+from research.update_rules._outcomes import FIRST_FAILURE, NO_DESCENT_DIRECTION
+from research.update_rules._quasi_newton import bfgs, lbfgs
 
 N = 6
 RNG = np.random.default_rng(3)

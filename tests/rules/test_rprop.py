@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from research.proofs import PROBLEMS, prove, trajectory
 from research.schedules import constant
 from research.update_rules import rprop
+from research.verification import PROBLEMS, prove, trajectory
 
 
 def updates_of(rule, gradients):

@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 
-from research.proofs import PROBLEMS, prove, trajectory
 from research.schedules import inverse_time
 from research.update_rules import (
     adamw,
@@ -14,6 +13,7 @@ from research.update_rules import (
     schedule_free_adamw,
     schedule_free_sgd,
 )
+from research.verification import PROBLEMS, prove, trajectory
 
 CURVATURES = np.array([4.0, 1.0, 0.25])
 START = jnp.array([1.0, -2.0, 3.0])

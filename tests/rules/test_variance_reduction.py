@@ -11,7 +11,7 @@ from research.descent import make_step, run, start
 from research.schedules import inverse_time
 from research.types import Batch
 from research.update_rules import add_decayed_weights, gradient_descent
-from research.update_rules.variance_reduction import saga, svrg
+from research.update_rules._variance_reduction import saga, svrg
 
 N = 12
 RNG = np.random.default_rng(0)

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from research.derivatives.check.rounding import NUDGE, rounding_of
 from research.derivatives.check.slopes import NUDGED_OFFSETS, OFFSETS
-from research.derivatives.cost.jaxprs import inner, lowest_precision
+from research.derivatives.costs.jaxprs import inner, lowest_precision
 from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import title
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.derivatives.cost.jaxprs import scan_sizes
+from research.derivatives.costs.jaxprs import scan_sizes
 
 NUDGE = (
     8.0  # Times ε: so much larger than rounding itself that rounding cannot hide it.

@@ -14,7 +14,8 @@ from research.derivatives.errors import (
     UnsupportedPrimitiveError,
 )
 from research.derivatives.exact.arguments import kind_of, title
-from research.derivatives.ledger import backward, walking
+from research.derivatives.ledger import _backward as backward
+from research.derivatives.ledger import _walking as walking
 from research.derivatives.ledger.kinks import Kink
 from research.derivatives.ledger.ledger import Ledger, make_ledger
 from research.derivatives.ledger.nonfinite import NonFinite

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from research.derivatives.ledger import backward
+from research.derivatives.ledger import _backward as backward
 from research.derivatives.ledger.reverse import cotangent
 from research.derivatives.ledger.tape import Equation, Link, Literal, OwnReverse, Tape
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from research.derivatives.ledger import backward
+from research.derivatives.ledger import _backward as backward
 from research.derivatives.ledger.tape import (
     Equation,
     Link,

@@ -1,0 +1,269 @@
+"""From a word of the command line to a rule: FILE.py:name, optax.NAME, or one of ours by name."""
+
+import ast
+import contextlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from research.cli import flags
+
+
+class Named(NamedTuple):
+    """A rule, or what makes one.
+
+    Attributes:
+      name: As it was written.
+      rule: A gradient transformation, or a constructor that takes the learning rate first.
+      arguments: The names of the constructor's other arguments; None where it takes any.
+      required: Those among them that have no default.
+    """
+
+    name: str
+    rule: Any
+    arguments: tuple[str, ...] | None
+    required: tuple[str, ...]
+
+
+def find(word: str) -> Named:
+    """The rule that a word names.
+
+    Args:
+      word: "FILE.py:name", "optax.NAME", "optax.contrib.NAME", or the name of one of our rules.
+    Returns:
+      The rule, with its arguments' names.
+    Raises:
+      OSError, ValueError, TypeError: There is no such file or name (the nearest is named), the file fails, or what it
+        names is no rule.
+    Example:
+      >>> find("optax.sgd").arguments
+      ('momentum', 'nesterov', 'accumulator_dtype')
+      >>> find("optax.addam")
+      Traceback (most recent call last):
+      ValueError: There is no rule optax.addam. Did you mean optax.adam?
+    """
+    from research.update_rules import UPDATE_RULES
+    from research.verification.rule_under_test import is_made
+
+    if ".py" in word:
+        return _described(word, _in_file(word))
+    if word.partition(".")[0] == "optax":
+        rule = _in_optax(word)
+    elif word in UPDATE_RULES:
+        rule = UPDATE_RULES[word]
+    else:
+        known = [*UPDATE_RULES, *(f"optax.{name}" for name in _rules_of("optax"))]
+        close = flags.nearest(word, known)
+        hint = (
+            close
+            if close.startswith("Did")
+            else f"Choose from {', '.join(UPDATE_RULES)}, optax.NAME or FILE.py:name."
+        )
+        raise ValueError(f"There is no rule {word!r}. {hint}")
+    if not is_made(rule) and not _takes_a_rate(rule):
+        raise TypeError(
+            f"{word} is no rule: it takes no learning rate first. Name a whole rule, such as optax.adam."
+        )
+    return _described(word, rule)
+
+
+def arguments(words: Sequence[str]) -> dict[str, Any]:
+    """Values by name, from words such as b1=0.8.
+
+    Example:
+      >>> arguments(["b1=0.8", "nesterov=True", "mu_dtype=bfloat16"])
+      {'b1': 0.8, 'nesterov': True, 'mu_dtype': 'bfloat16'}
+    """
+    found = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not (equals and name.isidentifier() and text):
+            raise ValueError(
+                f"--argument wants NAME=VALUE, as in b1=0.8; got {word!r}."
+            )
+        try:
+            found[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            found[name] = text
+    return found
+
+
+def check_arguments(
+    named: Named, given: dict[str, Any], *, all_taken: bool
+) -> dict[str, Any]:
+    """What of the given arguments a constructor takes.
+
+    Args:
+      named: The rule.
+      given: Values by name.
+      all_taken: Whether each must be taken.
+    Returns:
+      Those that it takes.
+    Raises:
+      ValueError: One that must be taken is not (the nearest is named), or one without a default is missing.
+    """
+    missing = [name for name in named.required if name not in given]
+    if missing:
+        raise ValueError(
+            f"{named.name} needs a value of {missing[0]}: give --argument {missing[0]}=VALUE."
+        )
+    if named.arguments is None:
+        return given
+    strange = [name for name in given if name not in named.arguments]
+    if "learning_rate" in strange:
+        raise ValueError(
+            "The learning rate is no --argument: give --learning-rate RATE."
+        )
+    if strange and all_taken:
+        hint = (
+            flags.nearest(strange[0], named.arguments)
+            if named.arguments
+            else "It takes none."
+        )
+        raise ValueError(f"{named.name} takes no argument {strange[0]}. {hint}")
+    return {name: value for name, value in given.items() if name in named.arguments}
+
+
+def _described(word: str, rule: Any) -> Named:
+    from research.verification.rule_under_test import is_made
+
+    if is_made(rule):
+        return Named(word, rule, (), ())
+    if not callable(rule):
+        raise TypeError(
+            f"{word} is no rule: it is a value of type {type(rule).__name__}. Name an optax.GradientTransformation, or a "
+            "function that takes a learning rate and returns one."
+        )
+    try:
+        parameters = list(inspect.signature(rule).parameters.values())
+    except (TypeError, ValueError):  # Some callables tell nothing of themselves.
+        return Named(word, rule, None, ())
+    if not parameters or parameters[0].kind in (
+        parameters[0].KEYWORD_ONLY,
+        parameters[0].VAR_KEYWORD,
+    ):
+        raise TypeError(
+            f"{word} takes no learning rate: a constructor takes it as its first argument."
+        )
+    rest = [
+        p for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return Named(
+        word,
+        rule,
+        None if anything else tuple(p.name for p in rest),
+        tuple(p.name for p in rest if p.default is p.empty),
+    )
+
+
+def _in_optax(word: str) -> Any:
+    package, _, name = word.rpartition(".")
+    known = {f"{p}.{n}" for p in ("optax", "optax.contrib") for n in _rules_of(p)}
+    if package in ("optax", "optax.contrib"):
+        found = getattr(importlib.import_module(package), name, None)
+        if found is not None and not inspect.ismodule(found):
+            return found
+    hint = flags.nearest(word, sorted(known))
+    raise ValueError(
+        f"There is no rule {word}. {hint if hint.startswith('Did') else 'Name one such as optax.adam.'}"
+    )
+
+
+def _rules_of(package: str) -> list[str]:
+    """The names of what makes whole rules in it."""
+    module = importlib.import_module(package)
+    public = [
+        name
+        for name in dir(module)
+        if not name.startswith("_") and inspect.isfunction(getattr(module, name))
+    ]
+    return [name for name in public if _takes_a_rate(getattr(module, name))]
+
+
+def _takes_a_rate(rule: Any) -> bool:
+    try:
+        return "learning_rate" in next(iter(inspect.signature(rule).parameters), "")
+    except (TypeError, ValueError):
+        return False
+
+
+def _in_file(word: str) -> Any:
+    path, _, name = word.rpartition(":")
+    if word.endswith(".py"):
+        path, name = word, ""
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"There is no file {path!r}; give FILE.py:name, the name of a rule in it."
+        )
+    module = _imported(Path(path))
+    own = [
+        key
+        for key, value in vars(module).items()
+        if not key.startswith("_") and _may_be_a_rule(value)
+    ]
+    if not name:
+        raise ValueError(
+            f"Which rule of {path}? Write {path}:NAME. {_choices(name, own)}"
+        )
+    if not hasattr(module, name):
+        raise ValueError(f"There is no {name!r} in {path}. {_choices(name, own)}")
+    return getattr(module, name)
+
+
+def _choices(name: str, own: list[str]) -> str:
+    return (
+        flags.nearest(name, own)
+        if own
+        else "It has no function and no optax.GradientTransformation."
+    )
+
+
+def _may_be_a_rule(value: Any) -> bool:
+    from research.verification.rule_under_test import is_made
+
+    return inspect.isfunction(value) or (is_made(value) and not inspect.isclass(value))
+
+
+def _imported(path: Path) -> Any:
+    """The file as a module; what it raises is told with its name."""
+    from research.verification.rule_under_test import RuleError, place
+
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is no Python file.")
+    module = importlib.util.module_from_spec(spec)
+    with _its_folder_first(path):
+        try:
+            spec.loader.exec_module(module)
+        except SystemExit as problem:
+            hint = "put what it runs under `if __name__ == '__main__':`"
+            raise RuleError(f"{path} exits while it is imported; {hint}.") from problem
+        except Exception as problem:
+            what = f"{type(problem).__name__} while it was imported{place(problem)}"
+            raise RuleError(f"{path} raised {what}: {problem}") from problem
+    return module
+
+
+@contextlib.contextmanager
+def _its_folder_first(path: Path) -> Iterator[None]:
+    """So that the file finds its neighbours, as it would when it is run."""
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any:
+    """The rule as `research.verification.prove` takes it: named in its errors, and given only the arguments that it takes."""
+    from research.verification.rule_under_test import is_made, made
+
+    if is_made(named.rule):
+        return made(named.rule, 0.0, {}, named.name)
+    return lambda rate, **_: made(named.rule, rate, given, named.name)

@@ -1,0 +1,189 @@
+"""Is my rule the rule that I think it is: python -m experiments prove FILE.py:rule --against optax.adam."""
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from research.cli import console, progress
+from research.cli import rule_lookup as subjects
+
+if TYPE_CHECKING:
+    from research.verification import Proof
+
+SAME, DIFFERENT = 0, 1
+SILENT_SECONDS = 2.0  # What takes longer says what it is doing.
+
+DESCRIPTION = """Compares a rule with a reference, step by step, on problems that ask hard questions (sparse gradients, \
+gradients of sizes from e^-30 to e^30, zeros, a NaN), and names the mistake that explains the difference."""
+EXAMPLES = """
+examples:
+  python -m experiments prove mine.py:my_adam --against optax.adam
+  python -m experiments prove mine.py:rule --against adam --learning-rate 0.01 --argument b1=0.8 eps=1e-6
+
+status: 0 if they are the same rule, 1 if not, 2 after bad input"""
+
+
+def prove(words: Sequence[str]) -> int:
+    """Compares as a command line says, and prints the verdict and a table of the problems.
+
+    Args:
+      words: Those after `prove`.
+    Returns:
+      0 if the two are one rule, 1 if not.
+    Raises:
+      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line` makes a line of it.
+      SystemExit: Status 2 after a flag that is unknown.
+    """
+    asked = _parser().parse_args(words)
+    from research import backend
+
+    backend.configure(x64=True)
+    from research.verification import FORMULAS
+    from research.verification import prove as compare
+    from research.verification.proving import known_name
+    from research.verification.rule_under_test import is_made
+
+    given = subjects.arguments(asked.argument)
+    rule, reference = subjects.find(asked.rule), subjects.find(asked.against)
+    of_rule = subjects.check_arguments(rule, given, all_taken=False)
+    subjects.check_arguments(reference, given, all_taken=True)
+    _check_rate(
+        asked.learning_rate, [s.name for s in (rule, reference) if is_made(s.rule)]
+    )
+    if asked.against in FORMULAS:
+        against = asked.against
+    else:  # An oracle is known by its own constructor, so that its formula's mistakes can be tried.
+        against = (
+            reference.rule
+            if known_name(reference.rule)
+            else subjects.constructor(reference, given)
+        )
+    with progress.shown() as show:
+        found = compare(
+            subjects.constructor(rule, of_rule),
+            against,
+            learning_rate=asked.learning_rate,
+            dtype=asked.dtype,
+            on_progress=_after(SILENT_SECONDS, show),
+            **given,
+        )
+    _print(
+        found,
+        asked,
+        [name for name in given if name not in of_rule],
+        known_name(against),
+    )
+    return SAME if found.same else DIFFERENT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m experiments prove",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    of_rule = "a constructor that takes the learning rate first, or a rule made by one"
+    of_reference = "optax.NAME, optax.contrib.NAME, FILE.py:name, or one of our rules by name: its formula, in fifty digits"
+    of_rate = "on every problem; left out, each problem has its own (a rule that is made needs it)"
+    of_arguments = "other arguments, such as b1=0.8: of the reference, and of the rule where it takes them"
+    add("rule", metavar="FILE.py:rule", help=of_rule)
+    add("--against", required=True, metavar="REFERENCE", help=of_reference)
+    add("--learning-rate", type=float, metavar="RATE", help=of_rate)
+    add(
+        "--argument",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help=of_arguments,
+    )
+    add(
+        "--dtype",
+        choices=("float64", "float32"),
+        default="float64",
+        help="of params and gradients (%(default)s)",
+    )
+    return parser
+
+
+def _check_rate(rate: float | None, already_made: list[str]) -> None:
+    if rate is None and len(already_made) == 1:
+        raise ValueError(
+            f"{already_made[0]} is already made, with a learning rate in it; tell it to the other: --learning-rate RATE."
+        )
+    if rate is not None and not 0 < rate < math.inf:
+        raise ValueError(f"--learning-rate must be a positive number; got {rate}.")
+
+
+def _after(
+    seconds: float, show: progress.OnProgress
+) -> Callable[[float, float, str], None]:
+    start = time.monotonic()
+
+    def on_progress(done: float, total: float, message: str) -> None:
+        if time.monotonic() - start > seconds:
+            show(done, total, message)
+
+    return on_progress
+
+
+def _print(
+    found: "Proof", asked: argparse.Namespace, not_taken: list[str], name: str | None
+) -> None:
+    from research import runs
+
+    notes = [f"Each is walked for 50 steps in {asked.dtype}; {_versions()}."]
+    notes += [
+        f"{problem} is left out: {reason}." for problem, reason in found.reasons.items()
+    ]
+    notes += [
+        f"{asked.rule} takes no {argument}: only {asked.against} was given it."
+        for argument in not_taken
+    ]
+    table = runs.Table(
+        f"{asked.rule} against {asked.against}",
+        (
+            "problem",
+            "learning rate",
+            "largest difference",
+            "after step",
+            "in leaf",
+            "differs from step",
+        ),
+        tuple(_rows(found, asked.learning_rate, name)),
+        " ".join(notes),
+    )
+    console.show(runs.Result(str(found), (table,), {}, {}), {})
+
+
+def _rows(
+    found: "Proof", rate: float | None, name: str | None
+) -> list[tuple[Any, ...]]:
+    from research.verification import ORACLES, PROBLEMS
+    from research.verification.oracles.oracle import rate_on
+
+    return [
+        (
+            problem,
+            rate_on(PROBLEMS[problem], ORACLES.get(name or ""))
+            if rate is None
+            else rate,
+            deviation.largest,
+            deviation.step + 1 if deviation.largest else "none",
+            (deviation.leaf or "the only one") if deviation.largest else "none",
+            deviation.first + 1 if deviation.first >= 0 else "none",
+        )
+        for problem, deviation in found.deviations.items()
+    ]
+
+
+def _versions() -> str:
+    import jax
+    import optax
+
+    return f"jax {jax.__version__}, optax {optax.__version__}"

@@ -1,0 +1,316 @@
+"""Flops of a jaxpr: every equation by its formula, loops times their trips, LAPACK by the textbook's count."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from research.derivatives.costs.jaxprs import alive, inner
+
+TRANSCENDENTAL = {
+    *(
+        "exp",
+        "exp2",
+        "expm1",
+        "log",
+        "log1p",
+        "logistic",
+        "tanh",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+        "atan",
+        "atan2",
+    ),
+    *(
+        "sinh",
+        "cosh",
+        "asinh",
+        "acosh",
+        "atanh",
+        "sqrt",
+        "rsqrt",
+        "cbrt",
+        "pow",
+        "erf",
+        "erfc",
+        "erf_inv",
+        "lgamma",
+    ),
+    *(
+        "digamma",
+        "igamma",
+        "igammac",
+        "bessel_i0e",
+        "bessel_i1e",
+        "regularized_incomplete_beta",
+    ),
+}
+MOVES = {  # They only say where a number lies, or what it is called.
+    *(
+        "reshape",
+        "broadcast_in_dim",
+        "transpose",
+        "squeeze",
+        "expand_dims",
+        "convert_element_type",
+        "concatenate",
+    ),
+    *(
+        "slice",
+        "dynamic_slice",
+        "dynamic_update_slice",
+        "gather",
+        "scatter",
+        "pad",
+        "rev",
+        "iota",
+        "copy",
+        "copy_p",
+    ),
+    *(
+        "stop_gradient",
+        "split",
+        "bitcast_convert_type",
+        "reduce_precision",
+        "random_bits",
+        "random_wrap",
+        "device_put",
+    ),
+    *(
+        "random_unwrap",
+        "random_seed",
+        "random_fold_in",
+        "threefry2x32",
+        "optimization_barrier",
+        "select_and_gather_add",
+    ),
+    *(
+        "real",
+        "imag",
+        "complex",
+        "create_token",
+        "pvary",
+        "sharding_constraint",
+        "name",
+        "argmax",
+        "argmin",
+        "tile",
+    ),
+}
+
+
+class Count(NamedTuple):
+    """What one evaluation takes.
+
+    Attributes:
+      flops: Additions, multiplications, comparisons and the like on floating numbers, a multiply-add being two.
+      transcendentals: Of exp, log, sqrt, ...: one each.
+      bytes: Read and written if every equation were done by itself, that is without fusion.
+      unknown_loops: `while` loops, whose trips the program does not tell: their bodies are counted once.
+    """
+
+    flops: float = 0.0
+    transcendentals: float = 0.0
+    bytes: float = 0.0
+    unknown_loops: int = 0
+
+    def __add__(self, other: "Count") -> "Count":  # pyright: ignore[reportIncompatibleMethodOverride]
+        loops = self.unknown_loops + other.unknown_loops
+        return Count(
+            *(a + b for a, b in zip(self[:3], other[:3], strict=True)),
+            unknown_loops=loops,
+        )
+
+    def times(self, trips: float) -> "Count":
+        """The same, so often; a loop inside is still one loop."""
+        return Count(
+            self.flops * trips,
+            self.transcendentals * trips,
+            self.bytes * trips,
+            self.unknown_loops,
+        )
+
+    @property
+    def operations(self) -> float:
+        """Flops and transcendentals."""
+        return self.flops + self.transcendentals
+
+
+def count(jaxpr: Any, wanted: list[bool] | None = None) -> Count:
+    """The count of a jaxpr, without what none of its wanted outputs needs (XLA leaves that out too)."""
+    total = Count()
+    for equation, of_own in alive(jaxpr, wanted):
+        total += _of_equation(equation, of_own)
+    return total
+
+
+def _of_equation(equation: Any, wanted: list[bool]) -> Count:
+    name, held = equation.primitive.name, inner(equation)
+    if name == "scan":
+        # Every carry is wanted, and of what is stacked (which has an axis more outside) what is wanted there.
+        within = [
+            w or o.aval.shape == i.aval.shape
+            for w, o, i in zip(wanted, equation.outvars, held[0].outvars, strict=True)
+        ]
+        return count(held[0], within).times(equation.params["length"])
+    if name == "while":
+        once = sum((count(part) for part in held), Count())
+        return once._replace(unknown_loops=once.unknown_loops + 1)
+    if name == "cond":
+        return max(
+            (count(branch) for branch in held), key=lambda branch: branch.operations
+        )
+    if held and name not in REDUCTIONS | SCATTERS:
+        same = len(held) == 1 and len(held[0].outvars) == len(wanted)
+        return count(held[0], wanted if same else None)
+    read = sum(_bytes(v) for v in equation.invars if not hasattr(v, "val"))
+    moved = float(read + sum(_bytes(v) for v in equation.outvars))
+    if name in TRANSCENDENTAL:
+        return Count(0.0, float(_size(equation.outvars[0])), moved)
+    if name in MOVES or not _is_floating(equation):
+        return Count(0.0, 0.0, moved)
+    return Count(float(FORMULAS.get(name, _elementwise)(equation)), 0.0, moved)
+
+
+def _elementwise(equation: Any) -> float:
+    return _size(equation.outvars[0])
+
+
+def _of_input(equation: Any) -> float:
+    return _size(equation.invars[0])
+
+
+def _dot(equation: Any) -> float:
+    (left, _), _ = equation.params["dimension_numbers"]
+    return (
+        2
+        * _size(equation.outvars[0])
+        * math.prod(equation.invars[0].aval.shape[d] for d in left)
+    )
+
+
+def _convolution(equation: Any) -> float:
+    kernel, numbers = (
+        equation.invars[1].aval.shape,
+        equation.params["dimension_numbers"],
+    )
+    return (
+        2 * _size(equation.outvars[0]) * math.prod(kernel) / kernel[numbers.rhs_spec[0]]
+    )
+
+
+def _integer_power(equation: Any) -> float:
+    exponent = abs(equation.params["y"])
+    products = max(
+        exponent.bit_length() - 1 + bin(exponent).count("1") - 1, 0
+    )  # By repeated squaring.
+    return (products + (equation.params["y"] < 0)) * _size(equation.outvars[0])
+
+
+def _scatter(equation: Any) -> float:
+    return _size(equation.invars[2])
+
+
+def _logarithmic(equation: Any) -> float:
+    size = _size(equation.invars[0])
+    return size * max(math.log2(max(equation.invars[0].aval.shape or (1,))), 1)
+
+
+def _fft(equation: Any) -> float:
+    lengths = math.prod(equation.params["fft_lengths"])
+    batch = max(_size(equation.invars[0]), _size(equation.outvars[0])) / max(lengths, 1)
+    half = 0.5 if "RFFT" in str(equation.params["fft_type"]) else 1
+    return half * 5 * batch * lengths * math.log2(max(lengths, 2))
+
+
+def _matrix(formula: Callable[[float, float], float]) -> Callable[[Any], float]:
+    """By rows and columns of the first operand, for each matrix of a batch."""
+
+    def flops(equation: Any) -> float:
+        *batch, m, n = equation.invars[0].aval.shape
+        return math.prod(batch) * formula(m, n)
+
+    return flops
+
+
+def _triangular_solve(equation: Any) -> float:
+    return equation.invars[0].aval.shape[-1] * _size(equation.invars[1])
+
+
+def _windows(equation: Any) -> float:
+    """Each entry of what is pooled (going forward the output, going back what comes in) has a window."""
+    return min(_size(equation.invars[0]), _size(equation.outvars[0])) * math.prod(
+        equation.params["window_dimensions"]
+    )
+
+
+WINDOWS = {
+    "reduce_window",
+    "reduce_window_sum",
+    "reduce_window_max",
+    "reduce_window_min",
+    "select_and_scatter_add",
+}
+REDUCTIONS = {
+    "reduce_sum",
+    "reduce_max",
+    "reduce_min",
+    "reduce_prod",
+    "reduce",
+} | WINDOWS
+SCATTERS = {
+    f"scatter{mark}{what}" for mark in "-_" for what in ("add", "mul", "min", "max")
+}
+FORMULAS: dict[str, Callable[[Any], float]] = {
+    **{
+        name: _of_input
+        for name in REDUCTIONS | {"argsort", "reduce_and", "reduce_or", "clamp"}
+    },
+    **{
+        name: _of_input
+        for name in ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
+    },
+    **dict.fromkeys(SCATTERS, _scatter),
+    **dict.fromkeys(WINDOWS, _windows),
+    "dot_general": _dot,
+    "conv_general_dilated": _convolution,
+    "integer_pow": _integer_power,
+    "sort": _logarithmic,
+    "top_k": _logarithmic,
+    "fft": _fft,
+    # Golub & Van Loan, Matrix computations, 4th ed., 2013: sections 3.2, 4.2, 5.2, 8.3 and 8.6.
+    "cholesky": _matrix(lambda m, n: n**3 / 3),
+    "lu": _matrix(lambda m, n: min(m, n) ** 2 * (max(m, n) - min(m, n) / 3)),
+    "geqrf": _matrix(lambda m, n: 2 * min(m, n) ** 2 * (max(m, n) - min(m, n) / 3)),
+    "qr": _matrix(lambda m, n: 4 * min(m, n) ** 2 * (max(m, n) - min(m, n) / 3)),
+    "householder_product": _matrix(
+        lambda m, n: 2 * min(m, n) ** 2 * (max(m, n) - min(m, n) / 3)
+    ),
+    "eigh": _matrix(lambda m, n: 9 * n**3),
+    "eig": _matrix(lambda m, n: 25 * n**3),
+    "svd": _matrix(
+        lambda m, n: 4 * m * n**2 + 22 * n**3 if m >= n else 4 * n * m**2 + 22 * m**3
+    ),
+    "triangular_solve": _triangular_solve,
+    "tridiagonal_solve": lambda equation: 8 * _size(equation.invars[3]),
+}
+
+
+def _size(variable: Any) -> int:
+    return math.prod(getattr(variable.aval, "shape", ()))
+
+
+def _bytes(variable: Any) -> int:
+    return _size(variable) * getattr(
+        getattr(variable.aval, "dtype", None), "itemsize", 0
+    )
+
+
+def _is_floating(equation: Any) -> bool:
+    kinds = [
+        getattr(getattr(v.aval, "dtype", None), "kind", "")
+        for v in (*equation.invars, *equation.outvars)
+    ]
+    return any(kind in "fcV" for kind in kinds if kind)

@@ -1,0 +1,8 @@
+"""Finite differences with an honest error and a verdict."""
+
+from research.derivatives.finite_differences.estimate import (
+    FiniteDifference as FiniteDifference,
+)
+from research.derivatives.finite_differences.estimate import (
+    finite_difference as finite_difference,
+)

@@ -1,0 +1,89 @@
+"""The tape run backwards: each equation's contributions, and the adjoints that they add up to."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from research.derivatives.ledger._walking import walk_reverse_rule
+from research.derivatives.ledger.reverse import (
+    active_places,
+    cotangent,
+    pull,
+    pull_shared,
+    shared_places,
+)
+from research.derivatives.ledger.tape import Equation, Link, OwnReverse, Tape
+
+
+def pull_back(tape: Tape, output: int, adjoint: Any) -> None:
+    """Runs the tape backwards, leaving adjoints on nodes and contributions on equations.
+
+    Raises:
+      UnsupportedPrimitiveError: An equation in between has no reverse rule.
+    """
+    tape.adjoints[output] = adjoint
+    for entry in tape.entries[::-1]:
+        if isinstance(entry, Equation):
+            _pass_on(tape, entry)
+        elif isinstance(entry, Link):
+            for given, taken in zip(entry.outputs, entry.inputs, strict=True):
+                if tape.adjoints[given] is not None:
+                    _add(tape, taken, tape.adjoints[given])
+        elif any(tape.adjoints[o] is not None for o in entry.outputs):
+            entry.contributions = _own_shares(tape, entry)
+            for node, share in zip(entry.inputs, entry.contributions, strict=True):
+                _add(tape, node, share)
+
+
+def contributions(
+    tape: Tape, equation: Equation, adjoints: Sequence[Any]
+) -> tuple[Any, ...] | None:
+    """What each input of an equation gets of its outputs' adjoints; None for all where no adjoint arrives.
+
+    Raises:
+      UnsupportedPrimitiveError: It has no reverse rule.
+    """
+    places = active_places(tape, equation)
+    if (
+        not equation.is_active
+        or not places
+        or all(adjoint is None for adjoint in adjoints)
+    ):
+        return None
+    shares = pull(tape, equation, adjoints, [None] * len(places))
+    found: list[Any] = [None] * len(equation.inputs)
+    for (place,), share in zip(places, shares, strict=True):
+        found[place] = share
+    return tuple(found)
+
+
+def _pass_on(tape: Tape, equation: Equation) -> None:
+    adjoints = [tape.adjoints[o] for o in equation.outputs]
+    equation.contributions = contributions(tape, equation, adjoints)
+    if equation.contributions is None:
+        return
+    before = {node: tape.adjoints[node] for node in shared_places(tape, equation)}
+    if len(before) < len(active_places(tape, equation)):
+        sums = pull_shared(tape, equation, adjoints, before)
+    elif any(adjoint is not None for adjoint in before.values()):
+        sums = pull(tape, equation, adjoints, list(before.values()))
+    else:
+        sums = [share for share in equation.contributions if share is not None]
+    for node, total in zip(before, sums, strict=True):
+        tape.adjoints[node] = total
+
+
+def _own_shares(tape: Tape, entry: OwnReverse) -> tuple[Any, ...]:
+    """By the equations of a VJP rule, which only run backwards: their rows come last on the tape."""
+    start = len(tape.entries)
+    adjoints = tuple(cotangent(tape.values[o], tape.adjoints[o]) for o in entry.outputs)
+    shares = walk_reverse_rule(tape, entry, adjoints)
+    entry.entries = tape.entries[start:]
+    return shares
+
+
+def _add(tape: Tape, node: int, share: Any) -> None:
+    before = tape.adjoints[node]
+    if share.dtype != jax.dtypes.float0:
+        tape.adjoints[node] = share if before is None else before + share

@@ -1,0 +1,349 @@
+"""A function on its own arguments, equation by equation: the only module that touches what is inside a jaxpr."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+import numpy as np
+
+from research.derivatives.costs.jaxprs import scan_sizes
+from research.derivatives.ledger.reverse import NO_RULE, linearize
+from research.derivatives.ledger.tape import (
+    Equation,
+    Link,
+    Literal,
+    Operand,
+    OwnReverse,
+    OwnRule,
+    Tape,
+    is_inexact,
+)
+
+# Equations that only wrap others, and the parameter that holds those.
+WRAPPERS = {
+    **dict.fromkeys(
+        ("jit", "pjit", "remat", "remat2", "checkpoint", "custom_lin"), "jaxpr"
+    ),
+    **dict.fromkeys(("closed_call", "core_call"), "call_jaxpr"),
+}
+LIBRARY, OURS = (
+    os.path.dirname(os.path.abspath(path)) for path in (jax.__file__, __file__)
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where the walk is.
+
+    Attributes:
+      scope: Names of the functions, rules, branches and steps, outermost first.
+      calls: For each of these a number, which tells two calls of one function apart.
+      source: The user's innermost line.
+      is_rule: Whether in the rule of a function with a derivative of its own.
+      active: Off inside a function whose derivative is its own rule's.
+      in_library: Whether in a function of JAX's, whose equations have no line of the user's; the call has.
+    """
+
+    scope: tuple[str, ...] = ()
+    calls: tuple[int, ...] = ()
+    source: str = ""
+    is_rule: bool = False
+    active: bool = True
+    in_library: bool = False
+
+    def inside(self, tape: Tape, name: str, **changes: Any) -> "Place":
+        """One scope further in, where the tape is now."""
+        calls = (*self.calls, len(tape.entries))
+        return dataclasses.replace(
+            self, scope=(*self.scope, name), calls=calls, **changes
+        )
+
+
+def record(
+    f: Callable, leaves: Sequence[Any], expand: Sequence[str] = ()
+) -> tuple[Tape, list[int], list[Operand]]:
+    """Evaluates f(*leaves) equation by equation; every inexact leaf is differentiated.
+
+    Args:
+      f: Takes and gives flat lists of arrays.
+      leaves: Its arguments.
+      expand: "scan" for a row per step.
+    Returns:
+      The tape, the nodes of the leaves, and the operands of the outputs.
+    """
+    closed = jax.make_jaxpr(f)(*leaves)
+    tape = Tape(frozenset(expand))
+    inputs = [tape.node(leaf, True) for leaf in leaves]
+    return tape, inputs, _walk(tape, closed.jaxpr, closed.consts, inputs, Place())
+
+
+def walk_reverse_rule(
+    tape: Tape, entry: OwnReverse, adjoints: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    """Runs a VJP rule equation by equation on the adjoints of its outputs; gives the shares of its inputs."""
+    closed = jax.make_jaxpr(entry.pullback)(adjoints)
+    entry.arriving = tuple(tape.node(adjoint, False) for adjoint in adjoints)
+    place = Place(
+        entry.scope,
+        (len(tape.entries),) * len(entry.scope),
+        entry.source,
+        is_rule=True,
+        active=False,
+    )
+    return tuple(
+        tape.value(o)
+        for o in _walk(tape, closed.jaxpr, closed.consts, entry.arriving, place)
+    )
+
+
+def _walk(
+    tape: Tape,
+    jaxpr: Any,
+    consts: Sequence[Any],
+    inputs: Sequence[Operand],
+    place: Place,
+) -> list[Operand]:
+    known: dict[Any, Operand] = dict(zip(jaxpr.invars, inputs, strict=True))
+    for var, const in zip(jaxpr.constvars, consts, strict=True):
+        known[var] = Literal(const) if np.ndim(const) == 0 else tape.node(const, False)
+
+    def read(atom: Any) -> Operand:
+        return Literal(atom.val) if hasattr(atom, "val") else known[atom]
+
+    for equation in jaxpr.eqns:
+        outputs = _step(tape, equation, [read(atom) for atom in equation.invars], place)
+        known.update(zip(equation.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _step(
+    tape: Tape, equation: Any, inputs: list[Operand], place: Place
+) -> Sequence[Operand]:
+    name, params = equation.primitive.name, equation.params
+    if not place.in_library:
+        place = dataclasses.replace(place, source=_source(equation) or place.source)
+    if name in WRAPPERS and WRAPPERS[name] in params:
+        inner = _closed(params[WRAPPERS[name]])
+        within = place.inside(
+            tape,
+            params.get("name", name),
+            in_library=place.in_library or _is_library(inner),
+        )
+        return _walk(tape, inner.jaxpr, inner.consts, inputs, within)
+    if name == "cond":
+        taken = int(np.clip(int(tape.value(inputs[0])), 0, len(params["branches"]) - 1))
+        branch = _closed(params["branches"][taken])
+        within = place.inside(
+            tape,
+            f"branch {taken} of cond",
+            in_library=place.in_library or _is_library(branch),
+        )
+        return _walk(tape, branch.jaxpr, branch.consts, inputs[1:], within)
+    if name.startswith(("custom_jvp_call", "custom_vjp_call")):
+        return _own_rule(tape, equation, inputs, place)
+    if name == "scan" and "scan" in tape.expand:
+        return _scan_in_steps(tape, equation, inputs, place)
+    return _row(tape, name, inputs, _caller(equation), place, params)
+
+
+def _row(
+    tape: Tape,
+    name: str,
+    inputs: list[Operand],
+    call: Callable,
+    place: Place,
+    params: dict | None = None,
+) -> list[int]:
+    values = [tape.value(operand) for operand in inputs]
+    places = [
+        (i,)
+        for i, operand in enumerate(inputs)
+        if place.active and tape.is_active(operand)
+    ]
+    active, pullback = bool(places) and name != "stop_gradient", None
+    try:  # What jax.grad computes forward may differ from the plain value by rounding (cumprod, svd).
+        results, pullback = (
+            linearize(call, values, places) if active else (call(values), None)
+        )
+    except NO_RULE:
+        results = call(values)  # The rule may never be asked for.
+    outputs = tuple(tape.node(result, active) for result in results)
+    where = (place.source, place.scope, place.calls, active, place.is_rule)
+    tape.entries.append(
+        Equation(name, tuple(inputs), outputs, call, params or {}, *where, pullback)
+    )
+    return list(outputs)
+
+
+def _own_rule(
+    tape: Tape, equation: Any, inputs: list[Operand], place: Place
+) -> list[int]:
+    """A function with a derivative of its own: the rows of its value, then those of its rule."""
+    call = _caller(equation)
+    inner, name = _closed(equation.params["call_jaxpr"]), _rule_name(equation)
+    place = dataclasses.replace(
+        place, in_library=place.in_library or _is_library(inner)
+    )
+    start = len(tape.entries)
+    outs = _walk(
+        tape, inner.jaxpr, inner.consts, inputs, place.inside(tape, name, active=False)
+    )
+    # A fresh node where the function hands an input or a constant on.
+    outputs = [
+        tape.node(tape.value(o), False) if isinstance(o, Literal) or o in inputs else o
+        for o in outs
+    ]
+    diff = {
+        i: o
+        for i, o in enumerate(inputs)
+        if not isinstance(o, Literal) and tape.active[o] and place.active
+    }
+    if not diff:
+        return outputs
+    values = [tape.value(operand) for operand in inputs]
+
+    def of_active(*given: Any) -> tuple:
+        merged = list(values)
+        for i, value in zip(diff, given, strict=True):
+            merged[i] = value
+        return call(merged)
+
+    primals, taken = [values[i] for i in diff], tuple(diff.values())
+    rule, value = place.inside(tape, f"rule of {name}"), tuple(tape.entries[start:])
+    if equation.primitive.name.startswith("custom_vjp_call"):
+        results, pullback = jax.vjp(of_active, *primals)
+        reverse = OwnReverse(taken, tuple(outputs), pullback, place.source, rule.scope)
+        tape.entries.append(reverse)
+        tape.rules.append(OwnRule(name, taken, tuple(outputs), value, reverse=reverse))
+    else:
+        results, within = _forward_rule(tape, of_active, primals, taken, outputs, rule)
+        tape.rules.append(OwnRule(name, taken, tuple(outputs), value, within))
+    for output, result in zip(outputs, results, strict=True):
+        tape.values[output], tape.active[output] = result, is_inexact(result)
+    return outputs
+
+
+def _forward_rule(
+    tape: Tape,
+    f: Callable,
+    primals: list[Any],
+    inputs: tuple,
+    outputs: list[int],
+    place: Place,
+) -> tuple[Sequence[Any], tuple[int, ...]]:
+    """The equations of a JVP rule at tangents of zero: they are linear in them, so their pullbacks are the same."""
+    point = tuple(primals)
+    zeros = tuple(jnp.zeros_like(primal) for primal in point)
+    closed = jax.make_jaxpr(lambda point, tangents: jax.jvp(f, point, tangents))(
+        point, zeros
+    )
+    tangents = tuple(tape.node(zero, True) for zero in zeros)
+    tape.entries.append(Link(inputs, tangents))
+    # The point once more, as a constant: the factors of a rule that depend on it are not differentiated.
+    fixed = [tape.node(primal, False) for primal in point]
+    tape.copies |= dict(zip(fixed, inputs, strict=True))
+    given = [*fixed, *tangents]
+    outs = _walk(
+        tape,
+        closed.jaxpr,
+        closed.consts,
+        given,
+        dataclasses.replace(place, is_rule=True),
+    )
+    results, changes = outs[: len(outputs)], outs[len(outputs) :]
+    pairs = [
+        (change, output)
+        for change, output in zip(changes, outputs, strict=True)
+        if not isinstance(change, Literal) and tape.active[change]
+    ]
+    tape.entries.append(
+        Link(tuple(change for change, _ in pairs), tuple(output for _, output in pairs))
+    )
+    return [tape.value(result) for result in results], tangents
+
+
+def _scan_in_steps(
+    tape: Tape, equation: Any, inputs: list[Operand], place: Place
+) -> list[Operand]:
+    params = equation.params
+    num_consts, num_carry = scan_sizes(params)
+    length = params["length"]
+    consts, carry = (
+        inputs[:num_consts],
+        list(inputs[num_consts : num_consts + num_carry]),
+    )
+    xs, body = inputs[num_consts + num_carry :], _closed(params["jaxpr"])
+    stacked: list[list[Operand]] = []
+    order = range(length)[::-1] if params["reverse"] else range(length)
+    for step in order:
+        inside = place.inside(
+            tape, f"step {step}", in_library=place.in_library or _is_library(body)
+        )
+        slices = [
+            _row(
+                tape, "index", [x], lambda v, t=step: (v[0][t],), inside, {"step": step}
+            )[0]
+            for x in xs
+        ]
+        outs = _walk(tape, body.jaxpr, body.consts, [*consts, *carry, *slices], inside)
+        carry = outs[:num_carry]
+        stacked.append(outs[num_carry:])
+    stacked = stacked[::-1] if params["reverse"] else stacked
+    ys = [
+        _row(tape, "stack", list(y), lambda v: (jnp.stack(v),), place)[0]
+        for y in zip(*stacked, strict=True)
+    ]
+    return [*carry, *ys]
+
+
+def _closed(jaxpr: Any) -> Any:
+    """With its constants, which some wrappers leave out because there are none."""
+    return jaxpr if hasattr(jaxpr, "consts") else jax.extend.core.ClosedJaxpr(jaxpr, ())
+
+
+def _caller(equation: Any) -> Callable[[Sequence[Any]], tuple]:
+    def call(values: Sequence[Any]) -> tuple:
+        bound = equation.primitive.get_bind_params(equation.params)
+        subfunctions, params = (
+            bound if isinstance(bound, tuple) else ((), bound)
+        )  # A pair up to jax 0.9 or so.
+        with equation.ctx.manager:
+            results = equation.primitive.bind(*subfunctions, *values, **params)
+        return tuple(results) if equation.primitive.multiple_results else (results,)
+
+    return call
+
+
+def _source(equation: Any) -> str:
+    from jax._src import (
+        source_info_util,
+    )  # JAX has no public way to ask for the user's line.
+
+    text = source_info_util.summarize(equation.source_info)
+    path, _, rest = text.partition(":")
+    if path.startswith(OURS):
+        return ""
+    return (
+        f"{os.path.basename(path)}:{rest.split(' ')[0].split(':')[0]}" if rest else text
+    )
+
+
+def _is_library(closed: Any) -> bool:
+    """Whether JAX wrote the function: traced once and kept, its equations may stand at an earlier call's line."""
+    information = getattr(closed.jaxpr, "debug_info", None)
+    return LIBRARY in str(getattr(information, "func_src_info", ""))
+
+
+def _rule_name(equation: Any) -> str:
+    inner = equation.params["call_jaxpr"]
+    information = getattr(getattr(inner, "jaxpr", inner), "debug_info", None)
+    name = (
+        getattr(information, "func_name", None)
+        or getattr(information, "func_src_info", "")
+        or "custom"
+    )
+    return str(name).split(" ")[0]

@@ -1,0 +1,27 @@
+"""Descent: a step, a run, a training, a sweep of many, and a minimisation."""
+
+from research.descent._minimise import Minimum as Minimum
+from research.descent._minimise import in_words as in_words
+from research.descent._minimise import minimise as minimise
+from research.descent._run import EpochRecord as EpochRecord
+from research.descent._run import draws as draws
+from research.descent._run import evaluation_points as evaluation_points
+from research.descent._run import run as run
+from research.descent._step import Draw as Draw
+from research.descent._step import Record as Record
+from research.descent._step import State as State
+from research.descent._step import check_dataset as check_dataset
+from research.descent._step import make_step as make_step
+from research.descent._step import start as start
+from research.descent._step import take as take
+from research.descent._sweep import SweepProgress as SweepProgress
+from research.descent._sweep import SweepResult as SweepResult
+from research.descent._sweep import sweep as sweep
+from research.descent._sweep_program import EPOCHS as EPOCHS
+from research.descent._sweep_program import INIT as INIT
+from research.descent._sweep_program import WIDTH as WIDTH
+from research.descent._sweep_program import MakeRule as MakeRule
+from research.descent._sweep_program import SweepProgram as SweepProgram
+from research.descent._sweep_program import compile_sweep as compile_sweep
+from research.descent._train import train as train
+from research.descent._train_progress import TrainResult as TrainResult

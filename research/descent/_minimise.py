@@ -1,0 +1,299 @@
+"""Minimising a function outright, with any update rule: steps in one compiled loop until the gradient is small."""
+
+import functools
+import operator
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from research.checks import check_callable, check_instance, check_number, check_tree
+from research.types import Array, Params
+from research.update_rules._checks import check_floating, check_rule
+from research.update_rules._outcomes import FIRST_FAILURE, NOT_FINITE
+from research.update_rules._outcomes import OUTCOMES as STEP_OUTCOMES
+
+CONVERGED, STEPS_USED_UP, NO_PROGRESS = range(3)
+PATIENCE = (
+    10  # Steps without a change of any parameter, while the rule's state still changes.
+)
+OUTCOMES = (
+    "the gradient is within the tolerance",
+    "max_steps used up",
+    "no progress: the update changed no parameter",
+    *STEP_OUTCOMES[FIRST_FAILURE:],
+)
+
+
+class Minimum(NamedTuple):
+    """Where `minimise` ended.
+
+    Attributes:
+      params: The parameters, like those it started from.
+      value: The objective there, shape ().
+      gradient_norm: Norm of its gradient there, shape ().
+      steps: Steps taken, int32, shape ().
+      evaluations: Evaluations of the objective, int32, shape (); a value, or a value with its gradient, is one.
+      outcome: Why it ended: an index into OUTCOMES of this module, int32, shape (); `in_words` reads it.
+    """
+
+    params: Params
+    value: Array
+    gradient_norm: Array
+    steps: Array
+    evaluations: Array
+    outcome: Array
+
+
+def minimise(
+    rule: optax.GradientTransformation,
+    objective: Callable[[Params], Array] | None,
+    params: Params,
+    *,
+    tolerance: float | Array = 1e-8,
+    max_steps: int = 1000,
+    residual_fn: Callable[[Params], Params] | None = None,
+    norm: float = jnp.inf,
+) -> Minimum:
+    """Steps with a rule until |∇f(x)| <= tolerance, or until it cannot go on.
+
+    It is one compiled loop; called again with the same rule and objective (the same objects) it compiles nothing. It
+    may be vmapped over params, and over a rate by making the rule inside. The rule gets value, grad and value_fn as
+    extra arguments, and residual_fn where one is given. It ends at once when a rule that keeps an `outcome` in its
+    state (`research.update_rules._outcomes`) reports a failure (where several do, in by_group, once all have), when one
+    that keeps none changes neither a parameter nor its state, or no parameter in ten steps, and when
+    the value or the gradient is not finite. Where the rule's own state, or its `search`, keeps `value_after` and
+    `grad_after`, the objective at the params after the step, it is not evaluated there again; nor, if objective is None,
+    where it keeps `squares_after` and `squares_grad_after`, half the sum of squares.
+
+    Args:
+      rule: Any update rule.
+      objective: params -> (); None means half the sum of squares of residual_fn.
+      params: Where to start, a pytree of floats.
+      tolerance: Of the gradient's norm, at least 0; may be traced.
+      max_steps: At most so many steps.
+      residual_fn: params -> pytree of residuals, for rules of least squares.
+      norm: Which norm: jnp.inf, the largest entry, or 2, the Euclidean.
+    Returns:
+      The Minimum; look at its outcome.
+    Raises:
+      ValueError, TypeError: An argument is out of range, or neither objective nor residual_fn is given.
+    Example:
+      >>> found = minimise(optax.sgd(0.5), lambda x: jnp.sum((x - 3.0) ** 2), jnp.zeros(2))
+      >>> print(found.params, found.steps, in_words(found))
+      [3. 3.] 1 the gradient is within the tolerance
+    """
+    check_rule(rule)
+    check_tree("params", params)
+    check_floating(params)
+    if not jax.tree.leaves(params):
+        raise TypeError(f"params must hold at least one array; got params={params!r}.")
+    for name, function in (("objective", objective), ("residual_fn", residual_fn)):
+        if function is not None:
+            check_callable(name, function, "params")
+    check_number("tolerance", tolerance)
+    check_number("max_steps", max_steps, integer=True)
+    if (
+        isinstance(norm, bool)
+        or not isinstance(norm, int | float | np.number)
+        or norm not in (2, jnp.inf)
+    ):
+        raise ValueError(f"norm must be jnp.inf or 2; got norm={norm!r}.")
+    if objective is None and residual_fn is None:
+        raise ValueError(
+            "minimise needs an objective, params -> (), or residual_fn, whose squares it then sums."
+        )
+    max_steps = min(
+        int(max_steps), int(jnp.iinfo(jnp.int32).max)
+    )  # The count of steps goes no further.
+    return _minimise(
+        rule, objective, residual_fn, float(norm), params, tolerance, max_steps
+    )
+
+
+def in_words(minimum: Minimum) -> str:
+    """Why a minimisation ended, of a concrete Minimum with a single outcome.
+
+    Example:
+      >>> none = jnp.int32(0)
+      >>> in_words(Minimum(jnp.zeros(2), jnp.nan, jnp.nan, none, none, jnp.int32(6)))
+      'not finite'
+    """
+    check_instance("minimum", minimum, Minimum, "It is what minimise gives.")
+    check_number("minimum.outcome", minimum.outcome, integer=True, below=len(OUTCOMES))
+    return OUTCOMES[int(minimum.outcome)]
+
+
+class _Loop(NamedTuple):
+    params: Params
+    rule: optax.OptState
+    value: Array
+    grad: Params
+    steps: Array
+    evaluations: Array
+    outcome: Array
+    still: Array
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _minimise(
+    rule, objective, residual_fn, norm: float, params: Params, tolerance, max_steps
+) -> Minimum:
+    rule = optax.with_extra_args_support(rule)
+    extra: dict[str, Any] = {} if residual_fn is None else {"residual_fn": residual_fn}
+
+    value_of = _half_squares(residual_fn) if objective is None else objective
+
+    def value_fn(params, indices=None):
+        del indices
+        return value_of(params)
+
+    def settled(loop: _Loop) -> _Loop:
+        """The loop with its outcome, as far as value and gradient say."""
+        size = _norm(loop.grad, norm)
+        outcome = jnp.where(size <= tolerance, CONVERGED, loop.outcome)
+        return loop._replace(
+            outcome=jnp.where(
+                jnp.isfinite(loop.value) & jnp.isfinite(size),
+                outcome,
+                _of_step(NOT_FINITE),
+            )
+        )
+
+    def step(loop: _Loop) -> _Loop:
+        updates, state = rule.update(
+            loop.grad,
+            loop.rule,
+            loop.params,
+            value=loop.value,
+            grad=loop.grad,
+            value_fn=value_fn,
+            **extra,
+        )
+        params = optax.apply_updates(loop.params, updates)
+        evaluations = loop.evaluations + sum(_all(state, "evaluations"))
+        after = _after(state, squares=objective is None)
+        if after is None:
+            after = jax.value_and_grad(value_fn)(params)
+            evaluations += 1
+        value, grad = jax.tree.map(
+            lambda new, old: new.astype(old.dtype), after, (loop.value, loop.grad)
+        )
+        outcome, still = _outcome_of_step(state, loop, params)
+        return settled(
+            _Loop(
+                params, state, value, grad, loop.steps + 1, evaluations, outcome, still
+            )
+        )
+
+    value, grad = jax.value_and_grad(value_fn)(params)
+    count = jnp.zeros((), jnp.int32)
+    going_on = jnp.asarray(
+        STEPS_USED_UP, jnp.int32
+    )  # What it will be if nothing else ends the loop.
+    end = jax.lax.while_loop(
+        lambda loop: (loop.outcome == STEPS_USED_UP) & (loop.steps < max_steps),
+        step,
+        settled(
+            _Loop(
+                params,
+                rule.init(params),
+                value,
+                grad,
+                count,
+                count + 1,
+                going_on,
+                count,
+            )
+        ),
+    )
+    return Minimum(
+        end.params,
+        end.value,
+        _norm(end.grad, norm),
+        end.steps,
+        end.evaluations,
+        end.outcome,
+    )
+
+
+def _after(state: optax.OptState, squares: bool) -> tuple[Array, Params] | None:
+    """Value and gradient after the step, if the state keeps them, or those of half the squares if they will do.
+
+    It must be the state of the rule itself: where another wraps it, params may end elsewhere than it says.
+    """
+    state = getattr(state, "search", state)
+    names = [("value_after", "grad_after"), ("squares_after", "squares_grad_after")]
+    for value, grad in names[: 1 + squares]:
+        if getattr(state, grad, None) is not None:
+            return getattr(state, value), getattr(state, grad)
+    return None
+
+
+def _outcome_of_step(
+    state: optax.OptState, before: _Loop, after: Params
+) -> tuple[Array, Array]:
+    """Of rules that tell, what they tell, once all of them have failed; of another, whether anything changes; and how long."""
+    told = _all(state, "outcome")
+    moved = _differ(before.params, after)
+    if told:
+        failed = functools.reduce(
+            operator.and_, [outcome >= FIRST_FAILURE for outcome in told]
+        )
+        is_own = any(
+            hasattr(part, "outcome") for part in (state, getattr(state, "search", None))
+        )
+        # Of a group's rule that has come to its end the others know nothing.
+        failed = failed if is_own else failed & ~moved
+        return jnp.where(failed, _of_step(told[0]), STEPS_USED_UP).astype(
+            jnp.int32
+        ), before.still
+    # A rate that rises from 0, or a rule that looks first, has steps of 0 that are no end: then its state changes.
+    still = jnp.where(
+        moved, 0, jnp.where(_differ(before.rule, state), before.still + 1, PATIENCE)
+    )
+    return jnp.where(still < PATIENCE, STEPS_USED_UP, NO_PROGRESS).astype(
+        jnp.int32
+    ), still
+
+
+def _all(state: optax.OptState, name: str) -> list[Array]:
+    return [value for _, value in optax.tree_utils.tree_get_all_with_path(state, name)]
+
+
+def _differ(a: Any, b: Any) -> Array:
+    """Whether any number is another."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return jnp.any(
+        jnp.stack([jnp.zeros((), bool), *(jnp.any(x != y) for x, y in pairs)])
+    )
+
+
+def _of_step(outcome):
+    return outcome - FIRST_FAILURE + NO_PROGRESS + 1
+
+
+def _norm(tree: Params, norm: float) -> Array:
+    leaves = jnp.concatenate(
+        [jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)] or [jnp.zeros(0)]
+    )
+    return (
+        jnp.max(jnp.abs(leaves), initial=0.0)
+        if norm == jnp.inf
+        else jnp.linalg.norm(leaves)
+    )
+
+
+def _half_squares(residual_fn) -> Callable[[Params], Array]:
+    def value_of(params: Params) -> Array:
+        return 0.5 * jnp.sum(
+            jnp.stack(
+                [jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(residual_fn(params))]
+            )
+        )
+
+    return value_of

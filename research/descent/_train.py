@@ -1,0 +1,245 @@
+"""A training from its start, or from where it was kept, to its end: looked at, evaluated and kept on the way."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from research.checks import (
+    check_callable,
+    check_count,
+    check_flag,
+    check_methods,
+    check_numbers,
+    check_tree,
+)
+from research.descent._train_loop import Compiled, compile_training
+from research.descent._train_progress import (
+    Place,
+    TrainResult,
+    check_alike,
+    collected,
+    kept,
+    restored,
+    usable,
+)
+from research.samplers import check_sampler, num_examples
+from research.sizes import check_most
+from research.types import Array, Batch, Checkpoint, Key, Params, Sampler, nowhere
+
+SECONDS_BETWEEN_LOOKS = (
+    0.5  # How long the device works before progress is shown, about.
+)
+SECONDS_WORTH_KEEPING = (
+    1.0  # A training that took less is not worth a file of its own once it is done.
+)
+FIRST_LOOK = 4  # Steps, until the pace is known.
+
+Evaluate = Callable[[Params], dict[str, Any]]
+OnProgress = Callable[[float, str], None]
+
+
+def train(
+    objective: Callable[[Params, Any], Array],
+    rule: optax.GradientTransformation,
+    dataset: Batch | None,
+    sampler: Sampler,
+    *,
+    num_epochs: int,
+    params: Params,
+    key: Key,
+    evaluate: Evaluate | None = None,
+    noisy: bool = False,
+    learning_rate: float = math.nan,
+    on_progress: OnProgress | None = None,
+    checkpoint: Checkpoint | None = None,
+    devices: int = 1,
+) -> TrainResult:
+    """Trains one network: `_run.run` on the same draws, stopped at any step to be watched, kept and gone on with.
+
+    The loop over steps is compiled once and told from which step to which it runs, so neither how often it is looked at
+    nor a kill changes a bit. It keeps every step's record, and no more of the data than one epoch's order.
+
+    With several devices each batch is split over them: each takes batch_size / devices of its examples, and values and
+    gradients are averaged. That sums in another order, so the bits differ from those on one device; a key of noise is
+    folded with the device's number.
+
+    Args:
+      objective: (params, batch) -> (), a mean over the batch's examples.
+      rule: Any gradient transformation.
+      dataset: Of n examples, on the device once for the whole training.
+      sampler: Whose draws feed the steps; an epoch is what it says, its order drawn from fold_in(key, epoch).
+      num_epochs: How many.
+      params: Where to start. The rule's state follows their dtype.
+      key: Of all epochs; another than the one the params were drawn with.
+      evaluate: params -> numbers by name, before the first epoch and after each. It is called as it is: jit it, with its
+        data as an argument (`research.objectives.in_slices` does).
+      noisy: Whether the objective draws noise: each step's batch then has a key of its own.
+      learning_rate: What the records show for a rule of constant rate.
+      on_progress: Called with the share done, in 0..1, and a few words.
+      checkpoint: Where the training is kept; None: nowhere. Ctrl-C keeps it first.
+      devices: Of JAX's devices, how many share each batch; `research.backend.configure(devices=...)` makes them on a CPU.
+    Returns:
+      TrainResult; a training that diverges is one like any other, with the first bad step told.
+    Raises:
+      ValueError: num_epochs or devices is not positive, there are not so many devices, they do not divide the batch, or the
+        rule uses the batch's indices itself, which devices have a share of each; x and y are not equally many or none, or the
+        sampler is made for another number of examples; the checkpoint is another training's, as far as start, key, order, data's
+        shapes and devices tell: a rate or a penalty does not show.
+      TypeError: The rule is none, a leaf of params is not floating, the dataset is no Batch, or the key no key.
+      OSError: The checkpoint cannot be written.
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from research import samplers, update_rules
+      >>> objective = lambda x, batch: jnp.mean((x - batch.x) ** 2)
+      >>> data = Batch(jnp.arange(4.0), jnp.zeros(4))
+      >>> trained = train(objective, update_rules.gradient_descent(0.25), data, samplers.minibatch(4, 2), num_epochs=50,
+      ...                 params=jnp.array(9.0), key=jax.random.key(0), evaluate=lambda x: {"f": objective(x, data)})
+      >>> trained.steps.loss.shape, trained.evaluations["f"].shape, bool(trained.evaluations["f"][-1] < 2)
+      ((50, 2), (51,), True)
+    """
+    check_sampler(sampler, num_examples(dataset))
+    _check(num_epochs, devices, sampler, key)
+    check_callable("objective", objective, "params", "batch")
+    check_tree("params", params)
+    check_flag("noisy", noisy)
+    check_numbers("learning_rate", learning_rate, ndim=0, wanted="one number, or NaN")
+    if evaluate is not None:
+        check_callable("evaluate", evaluate, "params")
+    if on_progress is not None:
+        check_callable("on_progress", on_progress, "share", "words")
+    if checkpoint is not None:
+        check_methods(
+            "checkpoint",
+            checkpoint,
+            "load",
+            "save",
+            "due",
+            hint="Make one by runs.checkpoints_in(folder)(name).",
+        )
+    checkpoint = checkpoint or nowhere("training")
+    began = time.perf_counter()
+    compiled = compile_training(
+        objective,
+        rule,
+        dataset,
+        sampler,
+        params,
+        key,
+        noisy=noisy,
+        learning_rate=learning_rate,
+        devices=devices,
+    )
+    compile_seconds = time.perf_counter() - began
+    at, saved = compiled.start, checkpoint.load()
+    if saved is not None:
+        at = restored(at, saved, num_epochs, evaluate is not None)
+    elif evaluate is not None:
+        at = at._replace(evaluations=(_evaluated(evaluate, at),))
+    looks, steps, began = (
+        _Looks(on_progress, num_epochs, sampler.num_batches),
+        FIRST_LOOK,
+        time.perf_counter(),
+    )
+    try:
+        while at.epoch < num_epochs:
+            drawn = compiled.draws(key, at.epoch)
+            while at.step < sampler.num_batches:
+                at, pace = _advanced(
+                    at, compiled, drawn, min(at.step + steps, sampler.num_batches)
+                )
+                steps = max(1, round(SECONDS_BETWEEN_LOOKS / max(pace, 1e-9)))
+                looks.show(at)
+                if checkpoint.due():
+                    checkpoint.save(kept(at))
+            at = _next_epoch(at, evaluate)
+    except KeyboardInterrupt:
+        checkpoint.save(kept(at))
+        raise
+    if time.perf_counter() - began > SECONDS_WORTH_KEEPING:
+        checkpoint.save(kept(at))
+    return collected(at, compile_seconds)
+
+
+def _check(num_epochs: int, devices: int, sampler: Sampler, key: Key) -> None:
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(
+        key.dtype, jax.dtypes.prng_key
+    ):
+        raise TypeError(
+            f"key must be a JAX key, such as jax.random.key(0); got {key!r}."
+        )
+    for name, value in (("num_epochs", num_epochs), ("devices", devices)):
+        check_count(name, value)
+    check_most(num_epochs=num_epochs)
+    if devices > len(jax.devices()):
+        raise ValueError(
+            f"devices={devices}, but JAX has {len(jax.devices())}. On a CPU call research.backend.configure("
+            f"devices={devices}, pool={devices}) before JAX computes anything."
+        )
+    if sampler.batch_size % devices:
+        raise ValueError(
+            f"each batch is split over devices, so they must divide batch_size; got batch_size={sampler.batch_size}, "
+            f"devices={devices}."
+        )
+
+
+def _advanced(
+    at: Place, compiled: Compiled, drawn: Any, stop: int
+) -> tuple[Place, float]:
+    """The place after more steps, and the seconds that one took."""
+    began = time.perf_counter()
+    advanced = compiled.advance(at.state, at.records, drawn, at.step, stop)
+    try:
+        state, records = jax.block_until_ready(advanced)
+    except KeyboardInterrupt:
+        jax.block_until_ready(
+            advanced
+        )  # What a process leaves running when it ends crashes it.
+        raise
+    seconds = time.perf_counter() - began
+    return at._replace(
+        step=stop, state=state, records=records, seconds=at.seconds + seconds
+    ), seconds / (stop - at.step)
+
+
+def _next_epoch(at: Place, evaluate: Evaluate | None) -> Place:
+    check_alike(at.state)
+    seen = () if evaluate is None else (_evaluated(evaluate, at),)
+    earlier = (*at.earlier, jax.device_get(at.records))
+    return at._replace(
+        epoch=at.epoch + 1,
+        step=0,
+        earlier=earlier,
+        evaluations=(*at.evaluations, *seen),
+    )
+
+
+def _evaluated(evaluate: Evaluate, at: Place) -> dict[str, float]:
+    return {name: float(value) for name, value in evaluate(usable(at.state)).items()}
+
+
+class _Looks(NamedTuple):
+    """Whoever looks on."""
+
+    on_progress: OnProgress | None
+    num_epochs: int
+    num_batches: int
+
+    def show(self, at: Place) -> None:
+        """The share, and the mean loss of the last tenth of an epoch."""
+        if self.on_progress is not None:
+            first = max(0, at.step - max(1, self.num_batches // 10))
+            loss, rate = (
+                np.asarray(values)[first : at.step]
+                for values in (at.records.loss, at.records.learning_rate)
+            )
+            words = f"epoch {at.epoch + 1} of {self.num_epochs}, loss {loss.mean():.3g}"
+            words += "" if math.isnan(rate[-1]) else f", rate {rate[-1]:.2g}"
+            self.on_progress(
+                (at.epoch + at.step / self.num_batches) / self.num_epochs, words
+            )

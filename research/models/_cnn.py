@@ -1,0 +1,208 @@
+"""Convolutional networks for images: blocks of convolution, activation and pooling, then dense layers."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+
+from research.models._convolution import Padding, check_image, convolution, pair
+from research.models._dropout import check_dropout_rate
+from research.models._dropout import dropout as dropped
+from research.models._linear import check_count, check_counts, check_model_dtype, dense
+from research.models.activations import find_activation
+from research.models.initialisers import Initialiser, find_initialiser
+from research.models.normalisation import group_normalisation, layer_normalisation
+from research.models.parameters import shapes_of, with_own_parameters
+from research.models.pooling import max_pool
+from research.types import Array, Key, Model, Params
+
+CHANNELS_OF_A_GROUP = 16  # As many as Wu & He found best, in a table of their paper.
+
+
+def cnn(
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    channels: Sequence[int] = (32, 64),
+    kernel_size: int | tuple[int, int] = 3,
+    stride: int | tuple[int, int] = 1,
+    padding: Padding = "same",
+    pool: int | Sequence[int] = 2,
+    hidden: Sequence[int] = (128,),
+    activation: str = "relu",
+    normalisation: Literal["layer", "group"] | None = None,
+    dropout: float = 0.0,
+    initialiser: str = "he_normal",
+    dtype: DTypeLike | None = None,
+) -> Model:
+    """A convolutional network: blocks of convolution, normalisation, activation, max pooling; then dense layers.
+
+    Args:
+      image_shape: (H, W, C) of one image, channels last.
+      num_classes: How many numbers it predicts.
+      channels: Output channels of each block.
+      kernel_size, stride, padding: Of every convolution, as in `research.models.convolution`.
+      pool: Window of the max pooling that ends each block; 1 means none. One number, or one for each block.
+      hidden: Widths of the dense layers before the last one.
+      activation: A name in `research.models.ACTIVATIONS`, after every layer but the last.
+      normalisation: Between convolution and activation: "layer" over the channels of each pixel; "group" over the
+        pixels and channels of groups of 16 channels (fewer where 16 does not divide them); None for none.
+      dropout: Probability of zero in the input of every dense layer, where a key is given.
+      initialiser: A name in `research.models.INITIALISERS`, of every layer's weights; biases start at 0.
+      dtype: Of the parameters; None means JAX's default, float32 unless 64-bit is on.
+    Returns:
+      A model whose apply maps images (..., H, W, C) to (..., num_classes), logits where that is the loss. Params:
+      {"convolution_1": {"weights": (height, width, C, channels[0]), "bias": (channels[0],)}, "normalisation_1":
+      {"scale", "bias"} where asked for, ..., "dense_1": {"weights": (features, hidden[0]), "bias"}, ...}.
+    Raises:
+      ValueError: A number is out of range, a name unknown, or the image becomes smaller than a window; in apply, x is
+        no image of this shape.
+      TypeError: In apply, x is uint8.
+    References:
+      LeCun, Bottou, Bengio & Haffner, Gradient-based learning applied to document recognition, Proc. IEEE 1998.
+    Example:
+      >>> model = cnn((28, 28, 1), 10)
+      >>> params = model.init(jax.random.key(0))
+      >>> model.apply(params, jnp.zeros((5, 28, 28, 1))).shape
+      (5, 10)
+      >>> params["convolution_2"]["weights"].shape, params["dense_1"]["weights"].shape
+      ((3, 3, 32, 64), (3136, 128))
+    """
+    pools = _check(
+        image_shape,
+        num_classes,
+        channels,
+        kernel_size,
+        stride,
+        pool,
+        hidden,
+        normalisation,
+        dropout,
+    )
+    check_model_dtype(dtype)
+    activate, draw = find_activation(activation), find_initialiser(initialiser)
+
+    def features(params: Params, x: Array) -> Array:
+        for i, window in enumerate(pools, 1):
+            x = convolution(
+                x, **params[f"convolution_{i}"], stride=stride, padding=padding
+            )
+            if normalisation:
+                x = _normalised(normalisation, x, **params[f"normalisation_{i}"])
+            # The largest of the activations is the activation of the largest only where it never falls.
+            x = activate(x)
+            x = max_pool(x, window) if window > 1 else x
+        return x.reshape(*x.shape[:-3], math.prod(x.shape[-3:]))
+
+    def init(key: Key) -> Params:
+        chosen = jnp.dtype(jnp.result_type(float) if dtype is None else dtype)
+        params, keys = {}, iter(jax.random.split(key, len(pools) + len(hidden) + 1))
+        for i, (before, after) in enumerate(
+            zip((image_shape[-1], *channels), channels, strict=False), 1
+        ):
+            shape = (*pair("kernel_size", kernel_size, 1), before, after)
+            params[f"convolution_{i}"] = _layer(draw, next(keys), shape, chosen)
+            if normalisation:
+                params[f"normalisation_{i}"] = {
+                    "scale": jnp.ones(after, chosen),
+                    "bias": jnp.zeros(after, chosen),
+                }
+        image = jax.ShapeDtypeStruct(image_shape, chosen)
+        widths = (*jax.eval_shape(features, params, image).shape, *hidden, num_classes)
+        for i, shape in enumerate(itertools.pairwise(widths), 1):
+            params[f"dense_{i}"] = _layer(draw, next(keys), shape, chosen)
+        return params
+
+    def apply(params: Params, x: ArrayLike, key: Key | None = None) -> Array:
+        x = jnp.asarray(x)
+        check_image_shape(x, image_shape)
+        if x.dtype == jnp.uint8:
+            raise TypeError(
+                "x is uint8, 0..255: give the model to research.models.on_images, or divide x by 255."
+            )
+        x = features(params, x)
+        for i in range(1, len(hidden) + 2):
+            x = dense(
+                _dropped(key, i, x, dropout),
+                *(params[f"dense_{i}"][name] for name in ("weights", "bias")),
+            )
+            x = activate(x) if i <= len(hidden) else x
+        return x
+
+    shapes_of(
+        init
+    )  # An image too small for its windows is refused here, not at the first step.
+    return with_own_parameters(init, apply)
+
+
+def check_image_shape(x: Array, image_shape: tuple[int, int, int]) -> None:
+    """Refuses images of another shape than (..., *image_shape)."""
+    check_image(x, image_shape[-1])
+    if x.shape[-3:] != tuple(image_shape):
+        raise ValueError(
+            f"x must be images of shape {tuple(image_shape)} (H, W, C), with any leading axes; got x of shape {x.shape}."
+        )
+
+
+def _layer(
+    draw: Initialiser, key: Key, shape: tuple[int, ...], dtype: DTypeLike
+) -> Params:
+    return {"weights": draw(key, shape, dtype), "bias": jnp.zeros(shape[-1], dtype)}
+
+
+def _normalised(kind: str, x: Array, scale: Array, bias: Array) -> Array:
+    if kind == "layer":
+        return layer_normalisation(x, scale, bias)
+    return group_normalisation(
+        x, scale, bias, x.shape[-1] // math.gcd(x.shape[-1], CHANNELS_OF_A_GROUP)
+    )
+
+
+def _dropped(key: Key | None, layer: int, x: Array, rate: float) -> Array:
+    return dropped(key if key is None else jax.random.fold_in(key, layer), x, rate)
+
+
+def _check(
+    image_shape,
+    num_classes,
+    channels,
+    kernel_size,
+    stride,
+    pool,
+    hidden,
+    normalisation,
+    dropout,
+) -> list[int]:
+    """Refuses what is out of range; returns the pooling window of each block."""
+    if not (isinstance(image_shape, tuple | list) and len(image_shape) == 3):
+        raise ValueError(
+            f"image_shape must be (H, W, C); got image_shape={image_shape!r}. Grey images have C = 1."
+        )
+    for name, values in (
+        ("image_shape", image_shape),
+        ("channels", channels),
+        ("hidden", hidden),
+    ):
+        check_counts(name, values)
+    check_count("num_classes", num_classes, 1)
+    pair("kernel_size", kernel_size, 1)
+    pair("stride", stride, 1)
+    check_dropout_rate("dropout", dropout)
+    if normalisation is not None and not (
+        isinstance(normalisation, str) and normalisation in ("layer", "group")
+    ):
+        raise ValueError(
+            f'normalisation must be "layer", "group" or None; got normalisation={normalisation!r}.'
+        )
+    pools = list(pool) if isinstance(pool, tuple | list) else [pool] * len(channels)
+    if len(pools) != len(channels):
+        raise ValueError(
+            f"pool must be one number, or one for each of {len(channels)} blocks; got pool={pool!r}."
+        )
+    for i, window in enumerate(pools):
+        check_count(f"pool[{i}]", window, 1)
+    return pools

@@ -1,0 +1,240 @@
+"""What a run, and a rule, costs: passes over the data until a target is reached."""
+
+import numpy as np
+
+from research.checks import check_numbers, check_real
+
+# Differences below this share of the initial gap are rounding: at most twelve digits count.
+SMALLEST_GAP = 1e-12
+# A run that diverged, or is nowhere near the target, counts as this many budgets (the 10 of PAR10).
+MOST_BUDGETS = 10.0
+
+
+def passes_to_target(
+    passes: np.ndarray, relative: np.ndarray, target: float
+) -> np.ndarray:
+    """Passes at the first crossing of the target; between evaluations the gap is taken to shrink geometrically.
+
+    p = p_0 + (p_1 - p_0) log(r_0 / target) / log(r_0 / r_1), where r_1 is the first gap at or below the target and r_0
+    the one before it.
+
+    Args:
+      passes: Where the gaps were measured, shape (k,), ascending from 0.
+      relative: r = (f - f*) / (f_0 - f*), shape (..., k); column 0 is the initial point, r = 1.
+      target: Share of the initial gap, such as 1e-2.
+    Returns:
+      Passes, shape (...). inf where the passes end first, or where a NaN or an infinity comes first: a run that
+      diverged stays so, whatever its numbers do later. A run that starts at the target costs `passes[0]`. Gaps below
+      `SMALLEST_GAP` are rounding and count as that.
+    Raises:
+      ValueError: The shapes do not fit, passes do not ascend, or the target is not a positive number.
+    Example:
+      >>> print(passes_to_target(np.array([0.0, 1.0, 2.0]), np.array([[1.0, 0.1, 0.001], [1.0, 0.9, 0.8]]), 0.01))
+      [1.5 inf]
+    """
+    passes, relative = _checked(passes, relative, target)
+    alive = np.logical_and.accumulate(np.isfinite(relative), axis=-1)
+    crossed = alive & (relative <= target)
+    last = np.argmax(crossed, axis=-1)[..., None]
+    before = np.maximum(last - 1, 0)
+    logs = np.log(
+        np.maximum(np.where(alive, relative, 1.0), min(SMALLEST_GAP, target))
+    ) - np.log(target)
+    high, low = (np.take_along_axis(logs, i, axis=-1)[..., 0] for i in (before, last))
+    start, stop = passes[before[..., 0]], passes[last[..., 0]]
+    share = np.divide(high, high - low, out=np.ones_like(high), where=high > low)
+    return np.where(crossed.any(axis=-1), start + (stop - start) * share, np.inf)
+
+
+def penalised_passes(
+    passes: np.ndarray, relative: np.ndarray, target: float
+) -> np.ndarray:
+    """Passes to the target, with a finite guess where it was not reached, so that every trial can be ranked.
+
+    A run that made some progress is continued at its mean rate: budget * log(target) / log(r_last), at most ten budgets.
+    One that made none, or diverged, counts as ten budgets: the penalised average PAR10 of algorithm selection.
+
+    Args:
+      passes: Shape (k,), ascending from 0; the last is the budget.
+      relative: As for `passes_to_target`.
+      target: Below 1.
+    Returns:
+      Passes, shape (...), finite.
+    Raises:
+      ValueError: As for `passes_to_target`, or the target is not below 1.
+    References:
+      Bischl et al., ASlib: a benchmark library for algorithm selection, Artificial Intelligence 237, 2016: PAR10.
+    Example:
+      >>> gaps = np.array([[1.0, 0.5, 0.1], [1.0, 2.0, np.inf], [1.0, 0.1, 0.01]])
+      >>> print(penalised_passes(np.array([0.0, 1.0, 2.0]), gaps, 0.01))
+      [ 4. 20.  2.]
+    """
+    check_real("target", target)
+    if not 0 < target < 1:
+        raise ValueError(
+            f"target must lie between 0 and 1, a share of the initial gap such as 1e-2; got {target}."
+        )
+    reached = passes_to_target(passes, relative, target)
+    passes, relative = _checked(passes, relative, target)
+    last = relative[..., -1]
+    moved = np.isfinite(relative).all(axis=-1) & (last < 1)
+    # Where the target was left again at the end, `reached` holds and this guess is not used.
+    guess = np.log(target) / np.log(
+        np.where(moved, np.maximum(last, SMALLEST_GAP), 0.5)
+    )
+    guess = passes[-1] * np.where(moved, np.minimum(guess, MOST_BUDGETS), MOST_BUDGETS)
+    return np.where(np.isfinite(reached), reached, guess)
+
+
+def expected_running_time(costs: np.ndarray, budget: float) -> np.ndarray:
+    """Passes spent by all runs, over the number of runs that reached the target.
+
+    It is the expected cost of running, and starting anew after every budget that was spent in vain, until the target is
+    reached: ERT = E(cost | reached) + budget (1 - p) / p, with p the share of runs that reach it.
+
+    Args:
+      costs: Passes to the target, inf where it was not reached, shape (..., n). Above the budget, and NaN, counts as not
+        reached.
+      budget: Passes after which a run was stopped.
+    Returns:
+      Passes, shape (...); inf where no run reached the target.
+    Raises:
+      ValueError: There is no run, a cost is negative, or the budget is not a positive number.
+    References:
+      Auger & Hansen, Performance evaluation of an advanced local search evolutionary algorithm, CEC 2005: SP and ERT.
+      Hansen, Auger, Ros, Mersmann, Tusar & Brockhoff, COCO, Optimization Methods and Software 36, 2021.
+    Example:
+      >>> print(expected_running_time(np.array([[4.0, 6.0], [4.0, np.inf], [np.inf, np.inf]]), 10.0))
+      [ 5. 14. inf]
+    """
+    if (np.asarray(costs, float) < 0).any():
+        raise ValueError(
+            "costs must be passes, at least 0, or inf where the target was not reached; one is negative."
+        )
+    spent, reached = spent_and_reached(costs, budget)
+    if spent.shape[-1:] in ((), (0,)):
+        raise ValueError(
+            "costs must hold at least one run along its last axis; got none."
+        )
+    return ratio(spent.sum(axis=-1), reached.sum(axis=-1))
+
+
+def spent_and_reached(
+    costs: np.ndarray, budget: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Passes that each run spent, and 1.0 where it reached the target, else 0.0: what ERT divides."""
+    check_numbers("costs", costs)
+    check_real("budget", budget)
+    costs = np.asarray(costs, float)
+    if not 0 < budget < np.inf:
+        raise ValueError(f"budget must be a positive number of passes; got {budget}.")
+    return np.minimum(np.where(np.isnan(costs), np.inf, costs), budget), (
+        costs <= budget
+    ).astype(float)
+
+
+def ratio(spent: np.ndarray, reached: np.ndarray) -> np.ndarray:
+    """spent / reached; inf where nothing was reached."""
+    spent, reached = np.asarray(spent, float), np.asarray(reached, float)
+    return np.divide(
+        spent,
+        reached,
+        out=np.full(np.broadcast(spent, reached).shape, np.inf),
+        where=reached > 0,
+    )
+
+
+def digits_gained(passes: np.ndarray, gaps: np.ndarray) -> np.ndarray:
+    """Mean over the passes of log10((f - f*) / (f_0 - f*)): how many digits a run had on average, with a minus sign.
+
+    It rewards a run for being low early and for ending low, and asks for no target.
+
+    Args:
+      passes: Where the gaps were measured, shape (k,), ascending.
+      gaps: f - f*, shape (..., k); column 0 is the initial gap.
+    Returns:
+      The mean by the trapezoidal rule, shape (...); inf where a gap is not finite, or the initial gap is not positive, of which
+      there is no share.
+    Raises:
+      ValueError: passes do not ascend, are fewer than two, or do not fit the gaps.
+    Example:
+      >>> print(digits_gained(np.array([0.0, 1.0, 2.0]), np.array([1.0, 0.1, 0.01])))
+      -1.0
+    """
+    passes, gaps = _checked_passes(passes, gaps)
+    if len(passes) < 2:
+        raise ValueError(
+            f"passes must be at least two, to take a mean over; got {passes}."
+        )
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        relative = gaps / gaps[..., :1]
+        logs = np.log10(np.maximum(relative, SMALLEST_GAP))
+    bad = np.asarray(~np.isfinite(logs).all(axis=-1) | ~(gaps[..., 0] > 0))
+    means = np.trapezoid(np.where(bad[..., None], 0.0, logs), passes, axis=-1) / (
+        passes[-1] - passes[0]
+    )
+    return np.where(bad, np.inf, means)
+
+
+def first_reached(passes: np.ndarray, gaps: np.ndarray, target: float) -> np.ndarray:
+    """Passes at the first evaluation whose gap is at most `target` of the initial one; inf where none is.
+
+    Args:
+      passes: Shape (k,).
+      gaps: f - f*, shape (..., k); column 0 is the initial gap.
+      target: Share of the initial gap, such as 1e-4.
+    Returns:
+      Passes, shape (...); inf, too, where the initial gap is not positive, or a gap before is not finite.
+    Raises:
+      ValueError: passes do not ascend or do not fit the gaps, or the target is not positive and finite.
+    Example:
+      >>> print(first_reached(np.array([0.0, 1.0, 2.0]), np.array([[1.0, 0.1, 0.01], [1.0, 0.9, 0.8]]), 0.05))
+      [ 2. inf]
+    """
+    passes, gaps = _checked_passes(passes, gaps)
+    check_real("target", target)
+    if not 0 < target < np.inf:
+        raise ValueError(
+            f"target must be a positive share of the initial gap, such as 1e-4; got target={target!r}."
+        )
+    alive = np.logical_and.accumulate(np.isfinite(gaps), axis=-1) & (gaps[..., :1] > 0)
+    with np.errstate(invalid="ignore"):
+        reached = alive & (gaps <= target * gaps[..., :1])
+    return np.where(reached.any(axis=-1), passes[np.argmax(reached, axis=-1)], np.inf)
+
+
+def _checked_passes(
+    passes: np.ndarray, gaps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    check_numbers("passes", passes)
+    check_numbers("gaps", gaps)
+    passes, gaps = np.asarray(passes, float), np.asarray(gaps, float)
+    if passes.ndim != 1 or not passes.size or gaps.shape[-1:] != passes.shape:
+        raise ValueError(
+            f"passes must be of shape (k,) and gaps of shape (..., k); got {passes.shape} and {gaps.shape}."
+        )
+    if not np.isfinite(passes).all() or (np.diff(passes) <= 0).any():
+        raise ValueError(f"passes must be finite and ascend; got {passes}.")
+    return passes, gaps
+
+
+def _checked(
+    passes: np.ndarray, relative: np.ndarray, target: float
+) -> tuple[np.ndarray, np.ndarray]:
+    check_numbers("passes", passes)
+    check_numbers("relative", relative)
+    check_real("target", target)
+    passes, relative = np.asarray(passes, float), np.asarray(relative, float)
+    if passes.ndim != 1 or relative.shape[-1:] != passes.shape:
+        raise ValueError(
+            f"passes must be of shape (k,) and relative of shape (..., k); got {passes.shape} and {relative.shape}."
+        )
+    if not passes.size or (np.diff(passes) <= 0).any() or not np.isfinite(passes).all():
+        raise ValueError(
+            f"passes must be at least one finite number, ascending; got {passes}."
+        )
+    if not 0 < target < np.inf:
+        raise ValueError(
+            f"target must be a positive share of the initial gap, such as 1e-2; got {target}."
+        )
+    return passes, relative

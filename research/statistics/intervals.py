@@ -1,0 +1,168 @@
+"""How sure a number over seeds is."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import stats
+
+from research.checks import check_count, check_numbers, check_sequence, shown
+from research.sizes import MOST_RESAMPLES, check_most, check_room
+from research.statistics.checks import check_level, check_resamples
+
+_NEVER = 1e100
+_LARGE = 1e50  # Samples beyond it are scaled, so that none is taken for infinity.
+
+Interval = Sequence[
+    float | None
+]  # (mean, low, high); low and high are None where there is one seed.
+
+
+def median_interval(
+    samples: np.ndarray, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The median over the first axis with its percentile bootstrap interval.
+
+    Args:
+      samples: Shape (m, ...): one row a seed. A run that never got there counts as inf, and is not dropped.
+      level: Coverage asked for, between 0 and 1; with ten seeds the percentile interval covers a little less.
+      resamples: Bootstrap resamples, at least 100.
+      seed: Of the resampling.
+    Returns:
+      (median, low, high), each of shape (...). All three are NaN where a sample is, and the median itself where there is one
+      seed, which says nothing of the spread.
+    Raises:
+      ValueError, TypeError: There is no sample, or level or resamples make no interval.
+    References:
+      Efron & Tibshirani, An introduction to the bootstrap, 1993, section 13.3; `scipy.stats.bootstrap` computes it.
+    Example:
+      >>> median, low, high = median_interval(np.arange(11.0))
+      >>> print(median, low <= 5 <= high)
+      5.0 True
+    """
+    check_most(MOST_RESAMPLES, resamples=resamples)
+    check_numbers("samples", samples)
+    check_count("seed", seed, 0)
+    samples = np.asarray(samples, float)
+    if not samples.ndim or not len(samples):
+        raise ValueError(
+            f"samples must have a row for each seed, at least one; got shape {samples.shape}."
+        )
+    check_level(level)
+    check_resamples(resamples)
+    with np.errstate(invalid="ignore"):  # Between -inf and inf there is no median.
+        median = np.median(samples, axis=0)
+    check_room(f"resamples={resamples}", resamples, max(1, samples.size))
+    if len(samples) == 1:
+        return median, median, median
+    infinite, largest = (
+        np.isinf(samples),
+        np.max(np.abs(samples), initial=0.0, where=np.isfinite(samples)),
+    )
+    unit = largest if largest > _LARGE else 1.0
+    # Medians only compare, so a huge finite number stands in for infinity, of which scipy could take no mean.
+    finite = np.where(
+        infinite,
+        np.copysign(_NEVER, samples),
+        np.where(np.isnan(samples), 0.0, samples) / unit,
+    )
+    outcome = stats.bootstrap(
+        (finite,),
+        np.median,
+        axis=0,
+        n_resamples=resamples,
+        confidence_level=level,
+        method="percentile",
+        rng=seed,
+    )
+    ends = (
+        np.where(np.abs(v) >= _NEVER / 4, np.copysign(np.inf, v), v * unit)
+        for v in outcome.confidence_interval
+    )
+    low, high = (
+        np.where(np.isnan(median) | np.isnan(samples).any(axis=0), np.nan, end)
+        for end in ends
+    )
+    return median, low, high
+
+
+def mean_interval(
+    samples: ArrayLike, *, level: float = 0.95
+) -> tuple[float, float | None, float | None]:
+    """The mean over seeds with Student's t interval: m ± t_(n-1) s / sqrt(n).
+
+    Args:
+      samples: One number a seed, shape (n,), n >= 1.
+      level: Coverage, where the numbers are normal, between 0 and 1.
+    Returns:
+      (mean, low, high); low and high are None for fewer than three seeds, which say next to nothing of their spread, and NaN
+      where a sample is not finite. The mean is then what numpy's is: NaN or infinite.
+    Raises:
+      ValueError, TypeError: samples are not along one axis, or none, or level is not between 0 and 1.
+    References:
+      Student, The probable error of a mean, Biometrika 1908; `scipy.stats.ttest_1samp` gives the same interval.
+    Example:
+      >>> mean, low, high = mean_interval([1.0, 2.0, 3.0])
+      >>> print(mean, round(low, 3), round(high, 3))
+      2.0 -0.484 4.484
+    """
+    check_numbers("samples", samples)
+    numbers = np.asarray(samples, float)
+    if numbers.ndim != 1 or not len(numbers):
+        raise ValueError(
+            f"samples must be at least one number along one axis; got shape {numbers.shape}."
+        )
+    check_level(level)
+    with np.errstate(invalid="ignore"):
+        mean = float(numbers.mean())
+    if len(numbers) < 3:
+        return mean, None, None
+    if not np.isfinite(numbers).all():
+        return mean, np.nan, np.nan
+    half = float(
+        stats.t.isf((1 - level) / 2, len(numbers) - 1)
+        * numbers.std(ddof=1)
+        / np.sqrt(len(numbers))
+    )
+    return mean, mean - half, mean + half
+
+
+def seeds_in_words(count: int) -> str:
+    """What a `mean_interval` is over, and whether it has an interval, as it is read.
+
+    Example:
+      >>> [seeds_in_words(count) for count in (1, 2, 5)]
+      ['one seed', 'mean over 2 seeds', 'mean over 5 seeds, 95 % t interval']
+    """
+    check_count("count", count)
+    return (
+        f"mean over {count} seeds{', 95 % t interval' if count > 2 else ''}"
+        if count > 1
+        else "one seed"
+    )
+
+
+def interval_in_words(interval: Interval, digits: int = 3) -> str:
+    """An interval, as it is read.
+
+    Example:
+      >>> interval_in_words((1.8931, 1.8799, 1.9063)), interval_in_words((1.5, None, None))
+      ('1.893 [1.880, 1.906]', '1.500')
+    """
+    check_sequence("interval", interval, "a mean and the ends of its interval")
+    if len(interval) != 3:
+        raise ValueError(
+            f"interval must be (mean, low, high); got interval={shown(interval)}."
+        )
+    for number in interval:
+        if number is not None:
+            check_numbers("each of interval", number, ndim=0)
+    if interval[0] is None or (interval[1] is None) != (interval[2] is None):
+        raise ValueError(
+            f"interval must be (mean, low, high), or (mean, None, None); got interval={shown(interval)}."
+        )
+    check_count("digits", digits, 0)
+    mean, low, high = interval
+    return f"{mean:.{digits}f}" + (
+        "" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    )

@@ -1,0 +1,94 @@
+"""What is kept of a rule's trials on one workload, and which trial is chosen."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from research.checks import check_numbers, check_real, shown
+
+
+class Scores(NamedTuple):
+    """All trials of one rule on one workload; trial 0 is its defaults.
+
+    Attributes:
+      tuning: By which a trial is chosen, lower is better, finite, shape (t, m): one column a tuning seed.
+      costs: Passes to the target on the reporting seeds, inf where not reached, shape (t, n).
+      budget: Passes after which a run was stopped.
+    """
+
+    tuning: np.ndarray
+    costs: np.ndarray
+    budget: float
+
+
+def choose(tuning: np.ndarray) -> int:
+    """The trial of the lowest mean over the tuning seeds; of equal ones the first.
+
+    Args:
+      tuning: Shape (t, m).
+    Returns:
+      Its row.
+    Raises:
+      ValueError: There is no trial or no seed, or a score is not finite.
+    Example:
+      >>> choose(np.array([[3.0, 1.0], [1.0, 2.0], [2.0, 1.0]]))
+      1
+    """
+    check_numbers("tuning", tuning)
+    tuning = np.asarray(tuning, float)
+    if tuning.ndim != 2 or not tuning.size:
+        raise ValueError(
+            f"tuning must be of shape (trials, seeds), at least one of each; got {tuning.shape}."
+        )
+    if not np.isfinite(tuning).all():
+        raise ValueError(
+            "tuning holds a score that is not finite; `penalised_passes` gives every run a finite one."
+        )
+    return int(np.argmin(tuning.mean(axis=1)))
+
+
+def checked(scores: Scores, name: str = "scores") -> Scores:
+    """The scores as arrays.
+
+    Args:
+      scores: As a user or a file gives them.
+      name: What the argument is called.
+    Returns:
+      The same with arrays of floats.
+    Raises:
+      ValueError: There are fewer than two seeds of either kind, numbers of trials differ, or a number is no score or cost.
+    Example:
+      >>> checked(Scores(np.ones((1, 3)), np.ones((1, 2)), 4)).budget
+      4.0
+    """
+    if not all(hasattr(scores, field) for field in Scores._fields):
+        raise TypeError(
+            f"{name} must be research.statistics.Scores(tuning, costs, budget); got {name}={shown(scores)}."
+        )
+    check_numbers(f"{name}.tuning", scores.tuning)
+    check_numbers(f"{name}.costs", scores.costs)
+    check_real(f"{name}.budget", scores.budget)
+    tuning, costs, budget = (
+        np.asarray(scores.tuning, float),
+        np.asarray(scores.costs, float),
+        float(scores.budget),
+    )
+    choose(tuning)
+    if costs.ndim != 2 or len(costs) != len(tuning):
+        raise ValueError(
+            f"costs must have a row for each of the {len(tuning)} trials and a column a seed; got {costs.shape}."
+        )
+    for name, array, usual in (("tuning", tuning, 3), ("reporting", costs, 20)):
+        if array.shape[1] < 2:
+            raise ValueError(
+                f"an interval needs at least two {name} seeds, better {usual} or more; got {array.shape[1]}."
+            )
+    if np.isnan(costs).any() or (costs < 0).any():
+        raise ValueError(
+            "costs must be passes, at least 0, or inf where the target was not reached; one is not."
+        )
+    if not 0 < budget < np.inf:
+        raise ValueError(
+            f"budget must be a positive number of passes; got {scores.budget}."
+        )
+    return Scores(tuning, costs, budget)

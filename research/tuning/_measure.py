@@ -1,0 +1,135 @@
+"""One rule with one sampler on one workload: tuned on some seeds, reported on others, timed by itself."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from research import descent
+from research.checks import check_callable, check_count, check_numbers, check_sequence
+from research.descent._sweep_program import check_workload
+from research.samplers import check_form
+from research.statistics.costs import digits_gained
+from research.tuning.rates import ANY_LADDER, Choice, choose_rate
+from research.tuning.timing import Timing, time_alone
+from research.types import Checkpoints, Sampler, Workload, nowhere
+from research.workloads import known_optimum
+
+
+class Measured(NamedTuple):
+    """One rule with one sampler on one workload: tuned on some seeds, reported on others.
+
+    Attributes:
+      choice: The rate, chosen on the tuning seeds.
+      trained: The reported seeds at that rate.
+      gaps: f - f* of the reported seeds, shape (seeds, k), at trained.passes.
+      timing: One training by itself.
+      compile_seconds: Of the program of all cells.
+      cells: How many trainings were made in all.
+      program: The program, for more cells.
+    """
+
+    choice: Choice
+    trained: descent.SweepResult
+    gaps: np.ndarray
+    timing: Timing
+    compile_seconds: float
+    cells: int
+    program: descent.SweepProgram
+
+
+def measure(
+    workload: Workload,
+    make_rule: descent.MakeRule,
+    sampler: Sampler,
+    num_epochs: int,
+    *,
+    seeds: Sequence[int],
+    tuning_seeds: Sequence[int],
+    ladder: Sequence[float] | np.ndarray = ANY_LADDER,
+    width: int = descent.WIDTH,
+    on_chunk: Callable[[descent.SweepProgress], None] | None = None,
+    checkpoints: Checkpoints = nowhere,
+) -> Measured:
+    """Chooses the learning rate on the tuning seeds by `digits_gained`, then trains the reported seeds with it.
+
+    Args:
+      workload: With a known optimum.
+      make_rule: learning_rate -> rule.
+      sampler: Built for the workload's training data.
+      num_epochs: Length of every training.
+      seeds, tuning_seeds: Disjoint.
+      ladder: First rates to try.
+      width: Lanes in a block.
+      on_chunk: Called with the Progress of the cells under way, its share that of the whole measurement.
+      checkpoints: Where the cells are kept on the way, for the rule, sampler and workload that the caller has named.
+    Returns:
+      Measured.
+    Raises:
+      ValueError: The workload has no known optimum, or a seed is used for both.
+    """
+    check_workload("workload", workload)
+    optimum = known_optimum(workload)
+    check_callable("make_rule", make_rule)
+    check_form(sampler)
+    check_count("num_epochs", num_epochs)
+    check_count("width", width)
+    for name, given in (("seeds", seeds), ("tuning_seeds", tuning_seeds)):
+        check_sequence(name, given, "integers")
+        for seed in given:
+            check_count(f"each of {name}", seed, 0)
+        if not len(given):
+            raise ValueError(f"{name} must name at least one seed; got none.")
+    check_numbers("ladder", ladder, ndim=1)
+    if on_chunk is not None:
+        check_callable("on_chunk", on_chunk, "progress")
+    check_callable("checkpoints", checkpoints, "name")
+    both = sorted(set(seeds) & set(tuning_seeds))
+    if both:
+        raise ValueError(
+            f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both have {both}."
+        )
+    program = descent.compile_sweep(
+        workload, make_rule, sampler, num_epochs, width=width
+    )
+    minimum, made, share = optimum.value, 0, 0.0
+
+    def gaps_of(
+        rates: np.ndarray, seeds: Sequence[int], until: float
+    ) -> tuple[descent.SweepResult, np.ndarray]:
+        nonlocal made, share
+        made += len(rates) * len(seeds)
+        cells = {
+            "seed": np.tile(np.array(seeds), len(rates)),
+            "learning_rate": np.repeat(rates, len(seeds)),
+        }
+        low, share = share, until
+
+        def tell(progress: descent.SweepProgress) -> None:
+            if on_chunk is not None:
+                on_chunk(progress._replace(share=low + (until - low) * progress.share))
+
+        trained = descent.sweep(program, cells, tell, checkpoints)
+        return trained, trained.values - minimum
+
+    def score(rates: np.ndarray) -> np.ndarray:
+        until = (
+            0.6 if made == 0 else (share + 0.7) / 2
+        )  # How often the ladder will be widened is not known.
+        trained, gaps = gaps_of(rates, tuning_seeds, until)
+        return digits_gained(trained.passes, gaps).reshape(
+            len(rates), len(tuning_seeds)
+        )
+
+    choice = choose_rate(score, ladder)
+    trained, gaps = gaps_of(np.array([choice.rate]), seeds, 1.0)
+    timing = time_alone(
+        workload,
+        make_rule,
+        sampler,
+        {"learning_rate": choice.rate},
+        max(1, num_epochs // 30),
+    )
+    return Measured(
+        choice, trained, gaps, timing, program.compile_seconds, made, program
+    )

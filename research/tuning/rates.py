@@ -1,0 +1,119 @@
+"""Choosing a learning rate on seeds that are not reported, and what a rate is chosen by."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from research.checks import check_callable, check_count, check_numbers, check_real
+from research.sizes import check_most
+
+# How often a choice at the edge may widen the ladder before it is reported as an edge.
+MAX_WIDENINGS = 6
+
+# The first ladder of learning rates of each rule, ascending; a choice at an end widens it.
+_MOMENTUM_FREE, _ADAPTIVE = 2.0 ** np.arange(-7, 1), 2.0 ** np.arange(-10, -2)
+LADDERS = {
+    "gradient_descent": _MOMENTUM_FREE,
+    "heavy_ball": _MOMENTUM_FREE / 8,
+    "nesterov": _MOMENTUM_FREE / 8,
+    "adagrad": _MOMENTUM_FREE,
+    "rmsprop": _ADAPTIVE,
+    "adam": _ADAPTIVE,
+    "adamw": _ADAPTIVE,
+}
+ANY_LADDER = 2.0 ** np.arange(-10, 1)
+
+
+class Choice(NamedTuple):
+    """A learning rate, and how it was chosen.
+
+    Attributes:
+      rate: The rate with the lowest mean score.
+      rates: Every rate tried, ascending, shape (k,).
+      scores: One row a rate, one column a tuning seed; inf where the run diverged, shape (k, s).
+      widened: How often the ladder was widened.
+      at_edge: Whether the choice still lies at an end of the ladder.
+    """
+
+    rate: float
+    rates: np.ndarray
+    scores: np.ndarray
+    widened: int
+    at_edge: bool
+
+
+def choose_rate(
+    score: Callable[[np.ndarray], np.ndarray],
+    ladder: Sequence[float] | np.ndarray,
+    *,
+    factor: float = 2.0,
+    added: int = 2,
+) -> Choice:
+    """The rate of the lowest mean score over the tuning seeds; a choice at the edge widens the ladder.
+
+    Args:
+      score: rates (k,) -> scores (k, number of tuning seeds), lower is better, inf or NaN where a run diverged.
+      ladder: The first rates, positive, ascending.
+      factor: Ratio of the rates that are added beyond an edge.
+      added: How many are added each time.
+    Returns:
+      The choice. Ties go to the larger rate, and a ladder on which everything diverges is widened downwards.
+    Raises:
+      ValueError: The ladder is empty, not positive or not ascending; factor or added widen nothing; or what score gives has not
+        the shape (k, number of tuning seeds).
+    Example:
+      >>> choice = choose_rate(lambda rates: (np.log(rates) - np.log(0.04))[:, None] ** 2, [0.5, 1.0, 2.0])
+      >>> choice.rate, choice.widened, choice.at_edge
+      (0.03125, 3, False)
+    """
+    check_callable("score", score, "rates")
+    check_numbers("ladder", ladder)
+    check_real("factor", factor)
+    check_count("added", added)
+    rates = np.asarray(ladder, float)
+    good = (
+        rates.ndim == 1
+        and rates.size
+        and np.all(np.isfinite(rates) & (rates > 0))
+        and np.all(np.diff(rates) > 0)
+    )
+    if not good:
+        raise ValueError(
+            f"ladder must be positive and ascending, and finite; got {ladder!r}."
+        )
+    if not 1 < factor < np.inf:
+        raise ValueError(
+            f"factor must be above 1, for the ladder to grow; got factor={factor!r}."
+        )
+    check_most(1_000, added=added)
+    scores = _scores(score(rates), rates)
+    steps = factor ** np.arange(1, added + 1)
+    for widened in range(MAX_WIDENINGS + 1):
+        means = scores.mean(axis=1)
+        best = (
+            len(rates) - 1 - int(np.argmin(means[::-1]))
+            if np.isfinite(means).any()
+            else 0
+        )
+        at_edge = len(rates) > 1 and best in (0, len(rates) - 1)
+        if not at_edge or widened == MAX_WIDENINGS:
+            break
+        more = rates[0] / steps[::-1] if best == 0 else rates[-1] * steps
+        new = _scores(score(more), more)
+        rates, scores = (
+            (np.concatenate([more, rates]), np.concatenate([new, scores]))
+            if best == 0
+            else (np.concatenate([rates, more]), np.concatenate([scores, new]))
+        )
+    return Choice(float(rates[best]), rates, scores, widened, at_edge)
+
+
+def _scores(scores: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    check_numbers("what score gives", scores)
+    scores = np.asarray(scores, float)
+    if scores.ndim != 2 or len(scores) != len(rates) or not scores.shape[1]:
+        raise ValueError(
+            f"score must give a row for each of the {len(rates)} rates and a column for each seed; it gives {scores.shape}."
+        )
+    return np.where(np.isnan(scores), np.inf, scores)

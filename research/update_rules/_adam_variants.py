@@ -1,0 +1,348 @@
+"""Adam with another second moment: of surprises (AdaBelief), added to and not averaged (Yogi), looking ahead (Adan)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.checks import check_number
+from research.schedules import Schedule
+from research.types import Array, Params
+from research.update_rules._bias_correction import bias_correction as correction
+from research.update_rules._checks import checked
+from research.update_rules._edges import abs_square, complete, overflowed, sizes_like
+from research.update_rules._transforms import (
+    add_decayed_weights,
+    cast,
+    descend,
+    increment,
+    moving_average,
+)
+
+
+class AdabeliefState(NamedTuple):
+    """What AdaBelief keeps.
+
+    Attributes:
+      count: t, the steps taken; int32, shape ().
+      mu: m_t, the moving average of gradients; like the params.
+      nu: s_t, the moving average of their squared distances from it; like the params.
+    """
+
+    count: Array
+    mu: Params
+    nu: Params
+
+
+@checked
+def adabelief(
+    learning_rate: float | Array | Schedule,
+    b1: float | Array = 0.9,
+    b2: float | Array = 0.999,
+    eps: float | Array = 1e-16,
+    eps_root: float | Array = 1e-16,
+) -> optax.GradientTransformation:
+    """Adam, dividing by how far gradients lie from their average: long steps where they are as expected.
+
+    s_t = β2 s_(t-1) + (1 - β2) (g_t - m_t)² + ε_root, u_t = -η_t m̂_t / (√(s_t / (1 - β2^t)) + ε); m̂_t is Adam's.
+
+    optax.adabelief is the same. ε_root is added at every step and stays in s_t, where it adds up to ε_root / (1 - β2);
+    the paper does so, too, and has one ε for both.
+
+    Use it as Adam where gradients are steady: there its steps are longer than Adam's, up to m̂ √((1 - β2) / ε_root), so
+    that ε_root matters as no ε does in Adam.
+
+    Args:
+      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
+      b1, b2: β1, β2 in [0, 1); may be traced.
+      eps, eps_root: ε, ε_root, at least 0; may be traced.
+    Returns:
+      The rule.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number.
+    References:
+      Zhuang et al., AdaBelief optimizer: adapting stepsizes by the belief in observed gradients, NeurIPS 2020,
+      algorithm 2.
+    Example:
+      >>> rule = adabelief(1.0, b1=0.5, b2=0.0, eps=0.0, eps_root=0.0)
+      >>> print(rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))[0])
+      [-2.]
+    """
+    _check({"b1": b1, "b2": b2}, {"eps": eps, "eps_root": eps_root})
+
+    def init(params):
+        mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
+        return AdabeliefState(jnp.zeros((), jnp.int32), mu, nu)
+
+    def update(updates, state, params=None):
+        del params
+        count = increment(state.count)
+        mu = moving_average(b1, state.mu, updates)
+        surprise = jax.tree.map(
+            lambda g, m: abs_square(g.astype(m.dtype) - m), updates, mu
+        )
+        nu = jax.tree.map(
+            lambda s: s + cast(eps_root, s), moving_average(b2, state.nu, surprise)
+        )
+        of_mu, of_nu = correction(b1, count), correction(b2, count)
+
+        def direction(g, m, s):
+            return (
+                m / cast(of_mu, m) / (jnp.sqrt(s / cast(of_nu, s)) + cast(eps, s))
+            ).astype(g.dtype)
+
+        return jax.tree.map(direction, updates, mu, nu), AdabeliefState(count, mu, nu)
+
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)), descend(learning_rate)
+    )
+
+
+class YogiState(NamedTuple):
+    """What Yogi keeps.
+
+    Attributes:
+      count: t, the steps taken; int32, shape ().
+      mu: m_t, the moving average of gradients; like the params.
+      nu: v_t; like the params.
+    """
+
+    count: Array
+    mu: Params
+    nu: Params
+
+
+@checked
+def yogi(
+    learning_rate: float | Array | Schedule,
+    b1: float | Array = 0.9,
+    b2: float | Array = 0.999,
+    eps: float | Array = 1e-3,
+    eps_root: float | Array = 0.0,
+    initial_accumulator_value: float | Array = 1e-6,
+    initial_mu: float | Array = 0.0,
+    bias_correction: bool = True,
+) -> optax.GradientTransformation:
+    """Adam, whose second moment moves by (1 - β2) g² and no further: it falls slowly after a large gradient.
+
+    v_t = v_(t-1) - (1 - β2) sign(v_(t-1) - g_t²) g_t², u_t = -η_t m̂_t / (√(v̂_t + ε_root) + ε); m̂_t and v̂_t are corrected
+    as Adam's.
+
+    The paper corrects neither (bias_correction=False). optax.yogi starts m, too, from 1e-6 (initial_mu=1e-6), so that
+    params move down although their gradients are 0: by 3e-4 η at the first step, more than 0.001 η in ten.
+
+    Use it as Adam where gradients are sparse or of changing size; its large ε was tuned with it, and makes it slower than
+    Adam on gradients below 1e-3.
+
+    Args:
+      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
+      b1, b2: β1, β2 in [0, 1); may be traced.
+      eps, eps_root: ε, ε_root, at least 0; may be traced.
+      initial_accumulator_value, initial_mu: v_0, m_0, at least 0; may be traced.
+      bias_correction: Whether m_t and v_t are divided by 1 - β1^t and 1 - β2^t.
+    Returns:
+      The rule.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number.
+    References:
+      Zaheer et al., Adaptive methods for nonconvex optimization, NeurIPS 2018, algorithm 2.
+    Example:
+      >>> rule = yogi(1.0, b1=0.0, b2=0.5, eps=0.0, initial_accumulator_value=0.0)
+      >>> print(rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))[0])
+      [-1.]
+    """
+    sizes = {
+        "initial_accumulator_value": initial_accumulator_value,
+        "initial_mu": initial_mu,
+    }
+    _check({"b1": b1, "b2": b2}, {"eps": eps, "eps_root": eps_root, **sizes})
+
+    def init(params):
+        mu = jax.tree.map(lambda x: jnp.full_like(x, initial_mu), params)
+        nu = jax.tree.map(lambda x: sizes_like(x, initial_accumulator_value), params)
+        return YogiState(jnp.zeros((), jnp.int32), mu, nu)
+
+    def move(v, g):
+        square = abs_square(g).astype(v.dtype)
+        moved = v - cast(1.0 - b2, v) * jnp.sign(v - square) * square
+        return jnp.where(
+            jnp.isposinf(v) & ~jnp.isnan(square), v, moved
+        )  # ∞ - ∞ where g² left the range of the dtype.
+
+    def update(updates, state, params=None):
+        del params
+        count = increment(state.count)
+        mu = moving_average(b1, state.mu, updates)
+        nu = jax.tree.map(move, state.nu, updates)
+        of_mu, of_nu = (
+            correction(b, count) if bias_correction else 1.0 for b in (b1, b2)
+        )
+
+        def direction(g, m, v):
+            root = jnp.sqrt(v / cast(of_nu, v) + cast(eps_root, v)) + cast(eps, v)
+            return (m / cast(of_mu, m) / root).astype(g.dtype)
+
+        return jax.tree.map(direction, updates, mu, nu), YogiState(count, mu, nu)
+
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update)), descend(learning_rate)
+    )
+
+
+class AdanState(NamedTuple):
+    """What Adan keeps.
+
+    Attributes:
+      count: t, the steps taken; int32, shape ().
+      mu: m_t, the moving average of gradients; like the params.
+      difference: v_t, the moving average of their differences; like the params.
+      nu: n_t, the moving average of squares; like the params.
+      gradient: g_t; like the params.
+    """
+
+    count: Array
+    mu: Params
+    difference: Params
+    nu: Params
+    gradient: Params
+
+
+@checked
+def adan(
+    learning_rate: float | Array | Schedule,
+    b1: float | Array = 0.98,
+    b2: float | Array = 0.92,
+    b3: float | Array = 0.99,
+    eps: float | Array = 1e-8,
+    eps_root: float | Array = 1e-8,
+    weight_decay: float | Array = 0.0,
+    mask: Any = None,
+    proximal: bool = False,
+) -> optax.GradientTransformation:
+    """Adam with Nesterov's momentum, which it gets from how gradients change: d_t = g_t - g_(t-1), d_1 = 0.
+
+    m_t = β1 m_(t-1) + (1 - β1) g_t, v_t = β2 v_(t-1) + (1 - β2) d_t, n_t = β3 n_(t-1) + (1 - β3) (g_t + β2 d_t)²,
+    u_t = -η_t ((m̂_t + β2 v̂_t) / (√(n̂_t + ε_root) + ε) + λ x_t), each corrected for starting at 0 as in Adam.
+
+    The betas are decays, as in the authors' code and optax; the paper's are 1 minus these. The paper starts from
+    m = g_1 and n = g_1², without corrections, and decays implicitly, x_(t+1) = (x_t - η_t (...)) / (1 + λ η_t), which is
+    proximal=True. optax 0.2.8 multiplies d_t and v̂_t by 1 - β2, which is 0.08, not 0.92: it has the paper's factor
+    with the code's beta, and hardly looks ahead.
+
+    Use it for large networks over many steps, at rates above Adam's; it keeps four arrays a leaf where Adam keeps two.
+
+    Args:
+      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
+      b1, b2, b3: β1, β2, β3 in [0, 1); may be traced.
+      eps, eps_root: ε, ε_root, at least 0; may be traced.
+      weight_decay: λ, at least 0; may be traced.
+      mask: As in `adamw`.
+      proximal: Whether weights decay implicitly.
+    Returns:
+      The rule; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number, or update got no params.
+    References:
+      Xie et al., Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models, IEEE TPAMI 46 (2024),
+      algorithm 1.
+    Example:
+      >>> rule = adan(0.5, b1=0.5, b3=0.5, eps=0.0, eps_root=0.0)
+      >>> print(rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)), jnp.zeros(1))[0])
+      [-0.5]
+    """
+    _check({"b1": b1, "b2": b2, "b3": b3}, {"eps": eps, "eps_root": eps_root})
+
+    def init(params):
+        mu, difference, gradient = (
+            jax.tree.map(jnp.zeros_like, params) for _ in range(3)
+        )
+        return AdanState(
+            jnp.zeros((), jnp.int32),
+            mu,
+            difference,
+            jax.tree.map(sizes_like, params),
+            gradient,
+        )
+
+    def update(updates, state, params=None):
+        del params
+        count = increment(state.count)
+        gradient = jax.tree.map(
+            lambda g, old: g.astype(old.dtype), updates, state.gradient
+        )
+        change = jax.tree.map(
+            lambda g, old: jnp.where(count == 1, 0.0, _within_range(g - old)),
+            gradient,
+            state.gradient,
+        )
+        squares = jax.tree.map(
+            lambda g, d: abs_square(g + cast(b2, g) * d), gradient, change
+        )
+        mu = moving_average(b1, state.mu, gradient)
+        difference = moving_average(b2, state.difference, change)
+        nu = moving_average(b3, state.nu, squares)
+        of_mu, of_difference, of_nu = (correction(b, count) for b in (b1, b2, b3))
+
+        def direction(g, m, v, n):
+            ahead = m / cast(of_mu, m) + cast(b2, v) * (v / cast(of_difference, v))
+            root = jnp.sqrt(n / cast(of_nu, n) + cast(eps_root, n)) + cast(eps, n)
+            return jnp.where(overflowed(n, g, m, v), 0.0, ahead / root).astype(g.dtype)
+
+        directions = jax.tree.map(direction, updates, mu, difference, nu)
+        return directions, AdanState(count, mu, difference, nu, gradient)
+
+    links = [
+        complete(optax.GradientTransformation(init, update)),
+        add_decayed_weights(weight_decay, mask),
+        descend(learning_rate),
+    ]
+    if proximal:
+        shrink = _shrink(learning_rate, weight_decay)
+        links.append(shrink if mask is None else complete(optax.masked(shrink, mask)))
+    return optax.chain(*links)
+
+
+def _within_range(x: Array) -> Array:
+    """x with the largest number of its dtype for ∞: the difference of two gradients may be twice that."""
+    if jnp.iscomplexobj(x):
+        return jax.lax.complex(_within_range(x.real), _within_range(x.imag))
+    most = jnp.finfo(x.dtype).max
+    return jnp.clip(x, -most, most)
+
+
+class ShrinkState(NamedTuple):
+    """What implicit decay keeps.
+
+    Attributes:
+      count: Steps taken; int32, shape ().
+    """
+
+    count: Array
+
+
+def _shrink(
+    learning_rate: float | Array | Schedule, weight_decay: float | Array
+) -> optax.GradientTransformation:
+    """u <- u / (1 + λ η_t), which turns -η_t (d + λ x) into the implicit step (x - η_t d) / (1 + λ η_t) - x."""
+
+    def init(params):
+        del params
+        return ShrinkState(jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params=None):
+        del params
+        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        factor = 1.0 + weight_decay * rate
+        return jax.tree.map(lambda u: u / cast(factor, u), updates), ShrinkState(
+            increment(state.count)
+        )
+
+    return complete(optax.GradientTransformation(init, update))
+
+
+def _check(decays: dict[str, float | Array], sizes: dict[str, float | Array]) -> None:
+    for name, value in decays.items():
+        check_number(name, value, below=1.0)
+    for name, value in sizes.items():
+        check_number(name, value)

@@ -1,0 +1,278 @@
+"""Rules around another rule that keep params of their own to evaluate at: Lookahead, and averages of the iterates."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+
+from research.checks import check_number
+from research.schedules import Schedule
+from research.types import Array, Params
+from research.update_rules._bias_correction import bias_correction
+from research.update_rules._checks import checked, make_inner
+from research.update_rules._edges import complete, dtype_beside
+from research.update_rules._first_order import gradient_descent, heavy_ball
+from research.update_rules._transforms import cast, increment, reached
+
+Constructor = Callable[..., optax.GradientTransformation]
+
+
+class LookaheadState(NamedTuple):
+    """What Lookahead keeps.
+
+    Attributes:
+      count: Inner steps since the last synchronisation, int32, shape ().
+      evaluation_params: φ, the slow params; like the params.
+      inner: The inner rule's state.
+    """
+
+    count: Array
+    evaluation_params: Params
+    inner: optax.OptState
+
+
+@checked
+def lookahead(
+    learning_rate: float | Array | Schedule,
+    inner: Constructor | None = None,
+    sync_period: int | Array = 5,
+    slow_step_size: float | Array = 0.5,
+    reset_state: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Lets another rule go k steps ahead, then comes back part of the way: φ <- φ + α (x - φ), x <- φ.
+
+    x are the params, the paper's fast weights, which the inner rule moves; φ the slow ones, which stay in between. φ is
+    where to evaluate: `building_blocks.evaluation_params` reads it. optax.lookahead is the same, but takes both
+    kinds of weights as its params. In bits, ours has x = φ after each synchronisation, where optax updates the two apart.
+    torch has none.
+
+    Use it to calm a rule that overshoots or is noisy, at the price of a copy of the params. α = 1 is the inner rule.
+
+    Args:
+      learning_rate: η of the inner rule: whatever its constructor takes.
+      inner: Constructor of the inner rule, learning_rate first (functools.partial gives it other arguments); None is
+        heavy_ball.
+      sync_period: k, a positive integer; may be traced.
+      slow_step_size: α, from 0 to 1; may be traced.
+      reset_state: Whether the inner rule starts anew (its momentum from 0, and a schedule from its first rate) after each
+        synchronisation.
+    Returns:
+      The rule; its update needs params, and hands on the extra arguments that the inner rule asks for.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number, or update got no params.
+    References:
+      Zhang, Lucas, Hinton & Ba, Lookahead optimizer: k steps forward, 1 step back, NeurIPS 2019, algorithm 1.
+    Example:
+      >>> rule, x = lookahead(1.0, gradient_descent, sync_period=2), jnp.array([8.0])
+      >>> updates, state = rule.update(jnp.array([2.0]), rule.init(x), x)
+      >>> print(x + updates, state.evaluation_params)
+      [6.] [8.]
+      >>> updates, state = rule.update(jnp.array([2.0]), state, x + updates)  # To 4, and half of the way back to 8.
+      >>> print(updates, state.evaluation_params)
+      [0.] [6.]
+    """
+    check_number("sync_period", sync_period, positive=True, integer=True)
+    check_number("slow_step_size", slow_step_size)
+    if not isinstance(slow_step_size, Tracer) and slow_step_size > 1:
+        raise ValueError(
+            f"slow_step_size must lie between 0 and 1; got slow_step_size={slow_step_size!r}."
+        )
+    rule = make_inner(inner, learning_rate, heavy_ball)
+
+    def init(params):
+        return LookaheadState(
+            jnp.zeros((), jnp.int32), _copied(params), rule.init(params)
+        )
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any):
+        _require_params(params, "lookahead")
+        updates, inner_state = rule.update(updates, state.inner, params, **extra)
+        count = increment(state.count)
+        is_due = reached(count, sync_period)
+
+        def come_back(x, u, slow):
+            ahead = x + u.astype(x.dtype) - slow.astype(x.dtype)
+            return jnp.where(
+                is_due, u - (cast(1.0 - slow_step_size, x) * ahead).astype(u.dtype), u
+            )
+
+        updates = jax.tree.map(come_back, params, updates, state.evaluation_params)
+        after = optax.apply_updates(params, updates)
+        slow = jax.tree.map(
+            lambda s, x: jnp.where(is_due, x, s), state.evaluation_params, after
+        )
+        if reset_state:
+            inner_state = jax.tree.map(
+                lambda s, new: jnp.where(is_due, new, s), inner_state, rule.init(after)
+            )
+        return updates, LookaheadState(jnp.where(is_due, 0, count), slow, inner_state)
+
+    return complete(optax.GradientTransformationExtraArgs(init, update))
+
+
+class AveragingState(NamedTuple):
+    """What a rule that averages its iterates keeps.
+
+    Attributes:
+      count: t, the steps taken; int32, shape ().
+      evaluation_params: The average; like the params.
+      inner: The inner rule's state.
+    """
+
+    count: Array
+    evaluation_params: Params
+    inner: optax.OptState
+
+
+@checked
+def polyak_averaging(
+    learning_rate: float | Array | Schedule,
+    inner: Constructor | None = None,
+    start: int | Array = 0,
+    accumulator_dtype: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Moves as another rule does, and keeps the mean of its iterates: x̄_t = (x_(s+1) + ... + x_t) / (t - s), s = start.
+
+    Up to t = s + 1 it is x_t itself. The params are not touched: `building_blocks.evaluation_params` reads the mean, and
+    descent's evaluations are taken there. Polyak and Juditsky write x_0 to x_(t-1), one iterate earlier. torch.optim.ASGD
+    keeps the same mean (its t0 is our start), with a decaying rate of its own; optax has none.
+
+    Use it with a rate that is constant or decays slower than 1 / t: the mean then loses the noise which the rate keeps up,
+    and is as exact as any estimate from as many examples. Start late: the mean never forgets the first iterates.
+
+    Args:
+      learning_rate: η of the inner rule: whatever its constructor takes.
+      inner: Constructor of the inner rule, learning_rate first (functools.partial gives it other arguments); None is
+        gradient_descent.
+      start: s, how many steps stay out of the mean, an integer of at least 0; may be traced.
+      accumulator_dtype: Of the mean; None means as the params. In bfloat16 a mean of 256 iterates no longer moves.
+    Returns:
+      The rule; its update needs params, and hands on the extra arguments that the inner rule asks for.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number, or update got no params.
+    References:
+      Polyak & Juditsky, Acceleration of stochastic approximation by averaging, SIAM J. Control Optim. 30 (1992), equation
+      (2). Ruppert, Efficient estimations from a slowly convergent Robbins-Monro process, Cornell (1988).
+    Example:
+      >>> rule, x = polyak_averaging(1.0), jnp.array([8.0])
+      >>> updates, state = rule.update(jnp.array([2.0]), rule.init(x), x)
+      >>> updates, state = rule.update(jnp.array([4.0]), state, x + updates)  # To 6, then to 2.
+      >>> print(state.evaluation_params)
+      [4.]
+    """
+    check_number("start", start, integer=True)
+    if not isinstance(start, Tracer):
+        start = min(
+            int(start), int(jnp.iinfo(jnp.int32).max)
+        )  # A count goes no further.
+
+    def weight(count):
+        return 1.0 / jnp.maximum(count - start, 1).astype(float)
+
+    return _averaging(
+        "polyak_averaging",
+        make_inner(inner, learning_rate, gradient_descent),
+        weight,
+        accumulator_dtype,
+    )
+
+
+@checked
+def exponential_averaging(
+    learning_rate: float | Array | Schedule,
+    inner: Constructor | None = None,
+    decay: float | Array = 0.999,
+    debias: bool = True,
+    accumulator_dtype: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Moves as another rule does, and keeps a decaying average of its iterates: x̄_t = β x̄_(t-1) + (1 - β) x_t.
+
+    From x̄_0 = 0, with x̄_t divided by 1 - β^t, so that it is a mean of x_1 to x_t alone (debias=True); or from
+    x̄_0 = x_0, as is customary for networks, where the start keeps the weight β^t. The params are not touched:
+    `building_blocks.evaluation_params` reads the average, and descent's evaluations are taken there. The first is
+    optax.ema(β) of the params, the second torch's AveragedModel with get_ema_multi_avg_fn(β), but for its first average,
+    which is x_1.
+
+    Use it where the rate stays constant and the last iterate is noisy, 1 / (1 - β) steps being a part of an epoch. It
+    forgets where it started, unlike `polyak_averaging`, and never loses all of the noise.
+
+    Args:
+      learning_rate: η of the inner rule: whatever its constructor takes.
+      inner: Constructor of the inner rule, learning_rate first (functools.partial gives it other arguments); None is
+        gradient_descent.
+      decay: β in [0, 1); may be traced.
+      debias: Whether the average is one of x_1 to x_t alone.
+      accumulator_dtype: Of the average; None means as the params. In bfloat16 an average with β > 0.996 does not move.
+    Returns:
+      The rule; its update needs params, and hands on the extra arguments that the inner rule asks for.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number, or update got no params.
+    References:
+      Ruppert (1988) and Polyak & Juditsky (1992) for averaging; Kingma & Ba, Adam, ICLR 2015, section 7.2 (temporal
+      averaging) for this weight and its correction.
+    Example:
+      >>> rule, x = exponential_averaging(1.0, decay=0.5), jnp.array([8.0])
+      >>> updates, state = rule.update(jnp.array([2.0]), rule.init(x), x)
+      >>> updates, state = rule.update(jnp.array([3.0]), state, x + updates)  # To 6, then to 3: (6 / 4 + 3 / 2) / (3 / 4).
+      >>> print(state.evaluation_params)
+      [4.]
+    """
+    check_number("decay", decay, below=1.0)
+
+    def weight(count):
+        return (
+            (1.0 - decay) / bias_correction(decay, count)
+            if debias
+            else jnp.asarray(1.0 - decay)
+        )
+
+    return _averaging(
+        "exponential_averaging",
+        make_inner(inner, learning_rate, gradient_descent),
+        weight,
+        accumulator_dtype,
+    )
+
+
+def _averaging(
+    name: str,
+    rule: optax.GradientTransformationExtraArgs,
+    weight: Callable[[Array], Array],
+    dtype: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """x̄_t = x̄_(t-1) + w_t (x_t - x̄_(t-1)) from x̄_0 = x_0: every average here is this one, with its own weight."""
+
+    def init(params):
+        return AveragingState(
+            jnp.zeros((), jnp.int32), _copied(params, dtype), rule.init(params)
+        )
+
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any):
+        _require_params(params, name)
+        updates, inner_state = rule.update(updates, state.inner, params, **extra)
+        count = increment(state.count)
+        w = weight(count)
+        average = jax.tree.map(
+            lambda a, x: a + cast(w, a) * (x.astype(a.dtype) - a),
+            state.evaluation_params,
+            optax.apply_updates(params, updates),
+        )
+        return updates, AveragingState(count, average, inner_state)
+
+    return complete(optax.GradientTransformationExtraArgs(init, update))
+
+
+def _copied(params: Params, dtype: Any = None) -> Params:
+    """Copies, so that params and state may both be donated."""
+    return jax.tree.map(
+        lambda x: jnp.array(x, None if dtype is None else dtype_beside(x, dtype)),
+        params,
+    )
+
+
+def _require_params(params: Params | None, name: str) -> None:
+    if params is None:
+        raise ValueError(f"{name} needs the params; call update(grads, state, params).")

@@ -1,0 +1,292 @@
+"""Rules around a rule: gradients accumulated, non-finite ones skipped, state in another dtype."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from research.checks import check_number, shown
+from research.types import Array, Params
+from research.update_rules._checks import check_rule, checked
+from research.update_rules._edges import arrays, complete, in_dtype, real_dtype
+from research.update_rules._transforms import increment, reached
+
+
+class AccumulationState(NamedTuple):
+    """What accumulation keeps.
+
+    Attributes:
+      count: Gradients in the mean, from 0 to every - 1, int32, shape ().
+      mean: Their mean; like the params.
+      value: The mean of the values that came with them, shape ().
+      inner: The rule's state.
+    """
+
+    count: Array
+    mean: Params
+    value: Array
+    inner: optax.OptState
+
+
+@checked
+def accumulate_gradients(
+    rule: optax.GradientTransformation, every: int | Array
+) -> optax.GradientTransformationExtraArgs:
+    """Gives the rule the mean of k gradients at every k-th step, and moves nothing in between: k batches as one.
+
+    At those steps the rule is called with the mean gradient (as `grad`, too) and the mean value, and its update goes
+    out; at the others zeros do, and its state stays. For a mean loss and batches of one size this is the step of the
+    k times larger batch, to rounding. It is optax.MultiSteps(rule, k), which keeps the mean in float32 unless told
+    otherwise; here it has the dtype of the params (`with_state_dtype` around it widens it). torch adds gradients where
+    this takes their mean.
+
+    The params may change only by these updates in between. A rule that calls value_fn cannot be served (SVRG, SAGA, SAM,
+    line searches): it would see the last of the k batches alone, so that it raises.
+
+    Args:
+      rule: The rule.
+      every: k, a positive integer; may be traced.
+    Returns:
+      The rule of the larger batch.
+    Raises:
+      ValueError, TypeError: A concrete `every` is no positive integer; in update, when the rule calls value_fn.
+    Example:
+      >>> from research.update_rules import gradient_descent
+      >>> rule = accumulate_gradients(gradient_descent(1.0), every=2)
+      >>> first, state = rule.update(jnp.array([2.0]), rule.init(jnp.zeros(1)))
+      >>> second, state = rule.update(jnp.array([4.0]), state)
+      >>> print(abs(first), second)
+      [0.] [-3.]
+    """
+    check_number("every", every, positive=True, integer=True)
+    check_rule(rule)
+    inner = optax.with_extra_args_support(rule)
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return AccumulationState(
+            jnp.zeros((), jnp.int32), zeros, jnp.zeros((), float), inner.init(params)
+        )
+
+    def update(
+        updates,
+        state,
+        params=None,
+        *,
+        value=None,
+        grad=None,
+        value_fn=None,
+        indices=None,
+        **extra,
+    ):
+        del value_fn, indices
+        count = increment(state.count)
+
+        def follow(mean, new):
+            return mean + (new.astype(mean.dtype) - mean) / count.astype(
+                real_dtype(mean)
+            )
+
+        mean = jax.tree.map(follow, state.mean, updates)
+        mean_value = (
+            state.value if value is None else follow(state.value, jnp.asarray(value))
+        )
+
+        def step():
+            gradient = jax.tree.map(lambda m, g: m.astype(g.dtype), mean, updates)
+            of_batch = {
+                "value": None
+                if value is None
+                else mean_value.astype(jnp.result_type(value)),
+                "grad": None if grad is None else gradient,
+                "value_fn": _refuse,
+            }
+            moved, inner_state = inner.update(
+                gradient, state.inner, params, **extra, **of_batch
+            )
+            empty = _zeros(state._replace(inner=None))
+            return moved, empty._replace(inner=inner_state)
+
+        def wait():
+            return _zeros(updates), AccumulationState(
+                count, mean, mean_value, state.inner
+            )
+
+        return jax.lax.cond(reached(count, every), step, wait)
+
+    return complete(optax.GradientTransformationExtraArgs(init, update))
+
+
+def _refuse(*arguments: Any, **named: Any) -> Array:
+    raise ValueError(
+        "accumulate_gradients cannot serve a rule that calls value_fn, such as svrg, saga, sam or a line search: it would "
+        "see the last batch of those whose gradients were accumulated. Draw larger batches in its place."
+    )
+
+
+class SkippingState(NamedTuple):
+    """What skipping keeps.
+
+    Attributes:
+      skipped: Steps skipped so far, int32, shape ().
+      consecutive: Steps in a row, up to the last one, that were not finite; int32, shape ().
+      inner: The rule's state after the last step that was not skipped.
+    """
+
+    skipped: Array
+    consecutive: Array
+    inner: optax.OptState
+
+
+@checked
+def skip_nonfinite(
+    rule: optax.GradientTransformation, max_consecutive: int | Array | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """Leaves params and the rule's state alone where the gradient, or the rule's update, is NaN or infinite; counted.
+
+    After max_consecutive skipped steps in a row the next one goes through, whatever it is, so that the params show
+    what is wrong. It is optax.apply_if_finite, which looks at the gradient alone, and torch's GradScaler without the
+    scaling.
+
+    Use it against rare overflows, as in half precision. Read `skipped` (optax.tree_utils.tree_get(state, "skipped")): a
+    training that skips often is not being trained.
+
+    Args:
+      rule: The rule. It is called in any case, and what it then gives is dropped.
+      max_consecutive: The most steps in a row that are skipped, a positive integer; may be traced. None: no limit.
+    Returns:
+      The rule that skips.
+    Raises:
+      ValueError, TypeError: A concrete max_consecutive is no positive integer.
+    Example:
+      >>> from research.update_rules import gradient_descent
+      >>> rule = skip_nonfinite(gradient_descent(1.0))
+      >>> updates, state = rule.update(jnp.array([jnp.nan, 1.0]), rule.init(jnp.zeros(2)))
+      >>> print(updates, state.skipped)
+      [0. 0.] 1
+    """
+    if max_consecutive is not None:
+        check_number("max_consecutive", max_consecutive, positive=True, integer=True)
+    check_rule(rule)
+    inner = optax.with_extra_args_support(rule)
+
+    def init(params):
+        return SkippingState(
+            jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), inner.init(params)
+        )
+
+    def update(updates, state, params=None, **extra):
+        moved, inner_state = inner.update(updates, state.inner, params, **extra)
+        finite = _all_finite(updates) & _all_finite(moved)
+        skip = ~finite
+        if max_consecutive is not None:
+            skip &= ~reached(state.consecutive, max_consecutive)
+        moved, inner_state = jax.tree.map(
+            lambda kept, new: jnp.where(skip, kept, new),
+            (_zeros(moved), state.inner),
+            (moved, inner_state),
+        )
+        return moved, SkippingState(
+            jnp.where(skip, increment(state.skipped), state.skipped),
+            jnp.where(finite, 0, increment(state.consecutive)),
+            inner_state,
+        )
+
+    return complete(optax.GradientTransformationExtraArgs(init, update))
+
+
+@checked
+def with_state_dtype(
+    rule: optax.GradientTransformation, dtype: Any
+) -> optax.GradientTransformationExtraArgs:
+    """Runs the rule in another dtype, its state with it: bfloat16 params with a float32 state, for one.
+
+    Params, gradients, `value` and `grad` are cast to dtype for the rule, value_fn takes params in it, and updates are cast
+    back to the gradient's dtype. It is more than the mu_dtype and accumulator_dtype of optax's rules, which move one
+    average each. What is lost where the params themselves are rounded after each step stays lost.
+
+    Args:
+      rule: The rule.
+      dtype: A floating dtype that JAX has switched on.
+    Returns:
+      The rule with a state of that dtype; integers in it stay integers.
+    Raises:
+      ValueError, TypeError: dtype is not floating, or needs JAX's float64 switched on.
+    Example:
+      >>> from research.update_rules import heavy_ball
+      >>> rule = with_state_dtype(heavy_ball(0.1), "float32")
+      >>> state = rule.init(jnp.zeros(2, jnp.bfloat16))
+      >>> updates, state = rule.update(jnp.ones(2, jnp.bfloat16), state)
+      >>> print(updates.dtype, state[0].velocity.dtype)
+      bfloat16 float32
+    """
+    wide = _floating(dtype)
+    check_rule(rule)
+    inner = optax.with_extra_args_support(rule)
+
+    def widened(tree):
+        return jax.tree.map(lambda a: in_dtype(a, wide), arrays(tree))
+
+    def update(
+        updates, state, params=None, *, value=None, grad=None, value_fn=None, **extra
+    ):
+        @functools.wraps(value_fn or _refuse)
+        def in_the_dtype_of_the_params(x, *drawn, **named):
+            assert value_fn is not None
+            return widened(
+                value_fn(
+                    jax.tree.map(lambda a, p: a.astype(p.dtype), x, params),
+                    *drawn,
+                    **named,
+                )
+            )
+
+        extra["value"] = None if value is None else widened(jnp.asarray(value))
+        extra["grad"] = None if grad is None else widened(grad)
+        extra["value_fn"] = (
+            None if value_fn is None or params is None else in_the_dtype_of_the_params
+        )
+        of_params = None if params is None else widened(params)
+        moved, state = inner.update(widened(updates), state, of_params, **extra)
+        return jax.tree.map(lambda u, g: u.astype(g.dtype), moved, updates), state
+
+    return complete(
+        optax.GradientTransformationExtraArgs(
+            lambda params: inner.init(widened(params)), update
+        )
+    )
+
+
+def _floating(dtype: Any) -> Any:
+    if not isinstance(dtype, str | type | np.dtype) and not hasattr(dtype, "dtype"):
+        raise TypeError(
+            f"dtype must be a floating one, such as 'float32'; got dtype={shown(dtype)}."
+        )
+    try:
+        found = jnp.dtype(dtype)
+    except TypeError:
+        raise TypeError(
+            f"dtype must be a floating one, such as 'float32'; got dtype={shown(dtype)}."
+        ) from None
+    if not jnp.issubdtype(found, jnp.floating):
+        raise TypeError(
+            f"dtype must be a floating one, such as 'float32'; got dtype={dtype!r}."
+        )
+    if jax.dtypes.canonicalize_dtype(found) != found:
+        raise ValueError(
+            f"dtype={dtype!r} needs JAX's float64 switched on; call research.backend.configure(x64=True) first."
+        )
+    return found
+
+
+def _zeros(tree: Any) -> Any:
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def _all_finite(tree: Any) -> Array:
+    return jnp.all(
+        jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)], bool)
+    )

@@ -1,0 +1,279 @@
+"""Gradient descent and nonlinear conjugate gradients that search for their step along the line."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.checks import check_number
+from research.schedules import Schedule
+from research.types import Array, Params
+from research.update_rules._checks import check_rate, checked, rate_at
+from research.update_rules._edges import complete
+from research.update_rules._line_search_state import (
+    Search,
+    Searched,
+    capped_inverse_norm,
+    failed,
+    find_line_search,
+    not_yet,
+    take_step,
+)
+from research.update_rules._line_searches import backtracking, inner, strong_wolfe
+from research.update_rules._transforms import cast, increment
+
+
+class SearchState(NamedTuple):
+    """What backtracking_descent keeps.
+
+    Attributes:
+      count: Steps taken, int32, shape ().
+      search: What the last search found.
+    """
+
+    count: Array
+    search: Searched
+
+
+@checked
+def backtracking_descent(
+    learning_rate: float | Array | Schedule = 1.0,
+    sufficient_decrease: float | Array = 1e-4,
+    shrink: float | Array = 0.5,
+    increase: float | Array | None = None,
+    max_evaluations: int | Array = 50,
+) -> optax.GradientTransformationExtraArgs:
+    """Gradient descent by Armijo's rule: u_t = -a_t g_t, a_t the first of b_t, ρ b_t, ρ² b_t, ... that lowers f enough.
+
+    Enough is f(x_t - a g_t) <= f(x_t) - c a |g_t|². The first trial b_t is η at every step, or, where an increase is
+    given, min(η, increase · a_(t-1)), which saves evaluations where the accepted step hardly changes. It is optax's
+    chain(sgd(1), scale_by_backtracking_linesearch(n, slope_rtol=c, decrease_factor=ρ, increase_factor=increase or inf,
+    max_learning_rate=η)), except that optax takes the last trial where none is accepted: here the update is 0 and the
+    state's `outcome` says why.
+
+    Use it where the objective is deterministic and cheap and nobody wants to tune a rate; it is no faster than gradient
+    descent with the best rate. On mini-batches it fits each step to its own batch, and the noise stays.
+
+    Args:
+      learning_rate: η, the longest step that is tried: a positive number, a traced scalar, or a schedule t -> η_t.
+      sufficient_decrease: c in (0, 1).
+      shrink: ρ in (0, 1).
+      increase: By what the last accepted step grows into the next trial, positive; None starts from η each time.
+      max_evaluations: At most so many trials a step.
+    Returns:
+      The rule; its update needs params, value and value_fn. Its state is a SearchState, which keeps the step as
+      `learning_rate`, `evaluations` and `outcome`.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number; update got no value or value_fn.
+    References:
+      Armijo, Minimization of functions having Lipschitz continuous first partial derivatives, Pacific J. Math. 16
+      (1966). Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 3.1.
+    Example:
+      >>> rule = backtracking_descent(2.0)
+      >>> x = jnp.array([3.0])
+      >>> square = lambda x: jnp.sum(x**2)
+      >>> updates, state = rule.update(2 * x, rule.init(x), x, value=square(x), value_fn=square)
+      >>> print(updates, state.search.learning_rate, state.search.evaluations)
+      [-3.] 0.5 3
+    """
+    check_rate(learning_rate, positive=True)
+    if increase is not None:
+        check_number("increase", increase, positive=True)
+    search = partial(
+        backtracking,
+        sufficient_decrease=sufficient_decrease,
+        shrink=shrink,
+        max_evaluations=max_evaluations,
+    )
+    check_number("sufficient_decrease", sufficient_decrease, below=1.0, positive=True)
+    check_number("shrink", shrink, below=1.0, positive=True)
+    check_number("max_evaluations", max_evaluations, positive=True, integer=True)
+
+    def init(params):
+        return SearchState(
+            jnp.zeros((), jnp.int32), not_yet(search, params, learning_rate)
+        )
+
+    def update(updates, state, params=None, **extra):
+        first = cast(rate_at(learning_rate, state.count), state.search.learning_rate)
+        if increase is not None:
+            grown = cast(increase, first) * state.search.learning_rate
+            afresh = (state.count == 0) | failed(state.search)
+            first = jnp.where(afresh, first, jnp.minimum(first, grown))
+        direction = jax.tree.map(jnp.negative, updates)
+        updates, searched = take_step(search, direction, params, updates, extra, first)
+        return updates, SearchState(increment(state.count), searched)
+
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(whole, only_real="backtracking_descent", needs_value_fn=True)
+
+
+class ConjugateState(NamedTuple):
+    """What nonlinear_conjugate_gradient keeps.
+
+    Attributes:
+      count: Steps taken, int32, shape ().
+      grad, direction: g and d of the last step, like the params.
+      slope: <g, d> of the last step, shape ().
+      search: What the last search found.
+    """
+
+    count: Array
+    grad: Params
+    direction: Params
+    slope: Array
+    search: Searched
+
+
+def _fletcher_reeves(g, y, before, d):
+    del y, d
+    return inner(g, g), inner(before, before)
+
+
+def _polak_ribiere(g, y, before, d):
+    del d
+    return inner(g, y), inner(before, before)
+
+
+def _hestenes_stiefel(g, y, before, d):
+    del before
+    return inner(g, y), inner(d, y)
+
+
+def _dai_yuan(g, y, before, d):
+    del before
+    return inner(g, g), inner(d, y)
+
+
+# (g, y = g - g_before, g_before, d) -> numerator and denominator of β, and whether a negative β is put at 0.
+BETAS = {
+    "fletcher_reeves": (_fletcher_reeves, False),
+    "polak_ribiere_plus": (_polak_ribiere, True),
+    "hestenes_stiefel": (_hestenes_stiefel, False),
+    "dai_yuan": (_dai_yuan, False),
+}
+_CONJUGATE_WOLFE = partial(strong_wolfe, curvature=0.1)
+
+
+@checked
+def nonlinear_conjugate_gradient(
+    learning_rate: float | Array | Schedule = 1.0,
+    beta: str = "polak_ribiere_plus",
+    linesearch: str | Search = "strong_wolfe",
+) -> optax.GradientTransformationExtraArgs:
+    """Steps along -g_t plus a share of the last direction: d_t = -g_t + β_t d_(t-1), u_t = a_t d_t, a_t by line search.
+
+    With y = g_t - g_(t-1) and d = d_(t-1), β_t is |g_t|² / |g_(t-1)|² (fletcher_reeves),
+    max(0, <g_t, y> / |g_(t-1)|²) (polak_ribiere_plus), <g_t, y> / <d, y> (hestenes_stiefel) or |g_t|² / <d, y>
+    (dai_yuan). On a quadratic with exact line searches all are the linear method, which ends after n steps. Where d_t
+    is no direction of descent, or β_t would divide by zero, d_t is -g_t: a restart. The first trial of a search is
+    a_(t-1) <g_(t-1), d_(t-1)> / <g_t, d_t>, which expects the decrease of the last step again; of the first step, and
+    after a failure, η min(1, 1 / |g_t|).
+
+    optax has no such rule. scipy's CG is polak_ribiere_plus with another strong Wolfe search.
+
+    Use it where the params are too many for L-BFGS's pairs: it keeps two vectors. L-BFGS mostly takes fewer
+    evaluations. It wants deterministic gradients.
+
+    Args:
+      learning_rate: η, a factor on the first trial of the first step: a positive number, a traced scalar, or a schedule.
+      beta: One of the four names above.
+      linesearch: "strong_wolfe" (with curvature 0.1), "backtracking", or a function like `strong_wolfe`.
+    Returns:
+      The rule; its update needs params, value and value_fn. Its state is a ConjugateState, which keeps the step as
+      `learning_rate`, `evaluations` and `outcome`; where the search found none, the update is 0.
+    Raises:
+      ValueError, TypeError: An argument is out of range or unknown; update got no value or value_fn.
+    References:
+      Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 5.4, equations (5.41), (5.44)-(5.46), (5.49), and
+      section 3.5 for the first trial. Fletcher & Reeves, Function minimization by conjugate gradients, Comput. J. 7
+      (1964). Dai & Yuan, A nonlinear conjugate gradient method with a strong global convergence property, SIAM J.
+      Optim. 10 (1999).
+    Example:
+      >>> rule = nonlinear_conjugate_gradient(linesearch="backtracking")
+      >>> x = jnp.array([0.5])
+      >>> square = lambda x: jnp.sum(x**2)
+      >>> updates, state = rule.update(2 * x, rule.init(x), x, value=square(x), value_fn=square)
+      >>> print(updates, state.search.learning_rate, state.search.evaluations)
+      [-0.5] 0.5 2
+    """
+    check_rate(learning_rate, positive=True)
+    if not isinstance(beta, str) or beta not in BETAS:
+        raise ValueError(
+            f"beta must be one of {', '.join(map(repr, BETAS))}; got beta={beta!r}."
+        )
+    search = (
+        _CONJUGATE_WOLFE
+        if isinstance(linesearch, str) and linesearch == "strong_wolfe"
+        else find_line_search(linesearch)
+    )
+    if search is None:
+        raise ValueError(
+            "linesearch must be a search: conjugate gradients have no fixed step; got linesearch=None."
+        )
+
+    def init(params):
+        before, direction = (
+            jax.tree.map(jnp.zeros_like, params) for _ in range(2)
+        )  # Two, so that both may be donated.
+        searched = not_yet(search, params, learning_rate)
+        return ConjugateState(
+            jnp.zeros((), jnp.int32),
+            before,
+            direction,
+            jnp.zeros_like(searched.learning_rate),
+            searched,
+        )
+
+    def update(updates, state, params=None, **extra):
+        direction = _conjugate(*BETAS[beta], updates, state)
+        slope = inner(updates, direction).astype(state.slope.dtype)
+        afresh = (
+            (state.count == 0)
+            | failed(state.search)
+            | (slope == 0)
+            | (state.slope == 0)
+        )
+        known = (
+            state.search.learning_rate
+            * state.slope
+            / jnp.where(afresh, 1.0, slope).astype(slope.dtype)
+        )
+        first = jnp.where(
+            afresh,
+            cast(rate_at(learning_rate, state.count), slope)
+            * capped_inverse_norm(updates),
+            known,
+        )
+        step, searched = take_step(search, direction, params, updates, extra, first)
+        return step, ConjugateState(
+            increment(state.count), updates, direction, slope, searched
+        )
+
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(
+        whole, only_real="nonlinear_conjugate_gradient", needs_value_fn=True
+    )
+
+
+def _conjugate(parts, plus: bool, g: Params, state: ConjugateState) -> Params:
+    y = jax.tree.map(lambda a, b: a - b.astype(a.dtype), g, state.grad)
+    above, below = parts(g, y, state.grad, state.direction)
+    beta = jnp.where(below == 0, 0.0, above / jnp.where(below == 0, 1.0, below)).astype(
+        above.dtype
+    )
+    beta = jnp.where(
+        state.count == 0, 0.0, jnp.maximum(beta, 0.0) if plus else beta
+    ).astype(above.dtype)
+    # Products may leave the range of the dtype, and β that of a leaf's: a restart. A NaN shows in g itself.
+    most = min(
+        [float(jnp.finfo(leaf.dtype).max) for leaf in jax.tree.leaves(g)], default=0.0
+    )
+    beta = jnp.where(jnp.abs(beta) <= most, beta, 0.0)
+    direction = jax.tree.map(
+        lambda a, d: -a + cast(beta, a) * d.astype(a.dtype), g, state.direction
+    )
+    ascends = inner(g, direction) >= 0
+    return jax.tree.map(lambda a, d: jnp.where(ascends, -a, d), g, direction)

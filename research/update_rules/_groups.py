@@ -1,0 +1,278 @@
+"""Leaves told apart: what a mask covers, and a rule of its own for each group of parameters."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from research.checks import check_mapping, shown
+from research.types import Params
+from research.update_rules._checks import check_rule, checked
+from research.update_rules._edges import complete
+
+Labels = Any  # A pytree that is a prefix of the params, or params -> such a pytree.
+
+
+class MaskedLeaf(NamedTuple):
+    """A row of a MaskTable.
+
+    Attributes:
+      path: Where the leaf is, "layer/weights".
+      shape: Its shape.
+      masked: What the mask says of it.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    masked: bool
+
+
+class MaskTable(NamedTuple):
+    """What a mask says of each leaf; print it.
+
+    Attributes:
+      leaves: A MaskedLeaf each, in the order of the params.
+    """
+
+    leaves: tuple[MaskedLeaf, ...]
+
+    def __str__(self) -> str:
+        rows = [("leaf", "shape", "masked")]
+        rows += [
+            (leaf.path, str(leaf.shape), "yes" if leaf.masked else "no")
+            for leaf in self.leaves
+        ]
+        widths = [max(len(row[k]) for row in rows) for k in range(3)]
+        return "\n".join(
+            "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+
+
+def masked_leaves(mask: Any, params: Params) -> MaskTable:
+    """Which leaves a mask covers: those whose weights decay, where it is the mask of weight decay.
+
+    Args:
+      mask: A pytree of booleans that is a prefix of the params, or a function from params to one.
+      params: The params, or their shapes (jax.ShapeDtypeStruct).
+    Returns:
+      The table.
+    Raises:
+      ValueError, TypeError: The mask's structure is no prefix of the params', or an entry of it is no boolean; the
+        message names the leaves.
+    Example:
+      >>> params = {"layer": {"weights": np.zeros((2, 3)), "bias": np.zeros(3)}, "scale": np.zeros(())}
+      >>> print(masked_leaves(lambda params: jax.tree.map(lambda x: x.ndim > 1, params), params))
+      leaf           shape   masked
+      layer/bias     (3,)    no
+      layer/weights  (2, 3)  yes
+      scale          ()      no
+    """
+    covered = jax.tree.leaves(checked_mask(mask)(params))
+    pairs = jax.tree_util.tree_leaves_with_path(params)
+    rows = zip(pairs, covered, strict=True)
+    return MaskTable(
+        tuple(
+            MaskedLeaf(_written(path), tuple(np.shape(x)), bool(on))
+            for (path, x), on in rows
+        )
+    )
+
+
+def checked_mask(mask: Any) -> Callable[[Params], Any]:
+    """A mask as a function from params to a boolean for every leaf, which says clearly what is wrong with the mask.
+
+    Args:
+      mask: As for `masked_leaves`.
+    Returns:
+      params -> pytree of booleans; it raises as `masked_leaves` does. optax.masked takes it.
+    Example:
+      >>> checked_mask({"w": True})({"w": 1.0, "b": 2.0})
+      Traceback (most recent call last):
+      ValueError: mask does not fit the params: it says nothing of b. Give a pytree of the same structure, or a prefix.
+    """
+    for path, entry in (
+        [] if callable(mask) else jax.tree_util.tree_leaves_with_path(mask)
+    ):
+        if not isinstance(entry, bool | np.bool_):
+            raise TypeError(
+                f"mask must hold True or False; got {shown(entry)} at {_written(path)}."
+            )
+
+    def at_every_leaf(params):
+        entries = mask(params) if callable(mask) else mask
+        for path, entry in jax.tree_util.tree_leaves_with_path(entries):
+            if not isinstance(entry, bool | np.bool_):
+                raise TypeError(
+                    f"mask must hold True or False; got {entry!r} at {_written(path)}."
+                )
+        return _spread("mask", entries, params)
+
+    return at_every_leaf
+
+
+class GroupsState(NamedTuple):
+    """What a rule by groups keeps.
+
+    Attributes:
+      inner: The state of each group's rule, by label.
+    """
+
+    inner: dict[str, optax.OptState]
+
+
+@checked
+def by_group(
+    rules: Mapping[str, optax.GradientTransformation], labels: Labels
+) -> optax.GradientTransformationExtraArgs:
+    """Gives each group of leaves a rule of its own: the leaves labelled l go to rules[l], which sees no others.
+
+    It is optax.partition, and torch's parameter groups. A group's rule is handed its part of `grad`, and a value_fn of
+    its part of the params in which the others stay where they are; what else there is (value, indices) as it is. A norm
+    over all leaves (`clip_by_global_norm`) within a group is the group's: chain it before.
+
+    Args:
+      rules: The rules by label; a rule whose label no leaf has is never called for.
+      labels: A pytree of labels that is a prefix of the params, or a function from params to one.
+    Returns:
+      The rule.
+    Raises:
+      ValueError: rules is empty; in init and update, when labels do not fit the params' structure, or a leaf's label
+        is not in rules. The message names the leaves.
+    Example:
+      >>> from research.update_rules import gradient_descent
+      >>> rule = by_group({"slow": gradient_descent(0.5), "still": gradient_descent(0.0)}, {"w": "slow", "b": "still"})
+      >>> x = {"w": np.float32(1.0), "b": np.float32(1.0)}
+      >>> updates, _ = rule.update({"w": np.float32(2.0), "b": np.float32(2.0)}, rule.init(x), x)
+      >>> print(updates["w"], abs(updates["b"]))
+      -1.0 0.0
+    """
+    check_mapping("rules", rules, "labels to rules")
+    if not callable(labels) and not all(
+        isinstance(label, str) for label in jax.tree.leaves(labels)
+    ):
+        raise TypeError(
+            f"labels must be a pytree of names in rules, or a function that gives one; got labels={shown(labels)}."
+        )
+    if not rules:
+        raise ValueError("by_group needs at least one rule; got rules={}.")
+    for label, rule in rules.items():
+        check_rule(rule, f"rules[{label!r}]")
+    served = {
+        label: optax.with_extra_args_support(rule) for label, rule in rules.items()
+    }
+
+    def labelled(params):
+        found = _spread(
+            "labels", labels(params) if callable(labels) else labels, params
+        )
+        pairs = jax.tree_util.tree_leaves_with_path(found)
+        unknown = [
+            f"{_written(path)} ({label!r})"
+            for path, label in pairs
+            if label not in served
+        ]
+        if unknown:
+            raise ValueError(
+                f"no rule for the labels of {', '.join(unknown)}; rules has {', '.join(map(repr, served))}."
+            )
+        return found
+
+    def init(params):
+        found = labelled(params)
+        given = set(jax.tree.leaves(found))
+        inits = {
+            label: rule.init if label in given else optax.init_empty_state
+            for label, rule in served.items()
+        }
+        return GroupsState(
+            {label: init(_part(found, label, params)) for label, init in inits.items()}
+        )
+
+    def update(updates, state, params=None, *, grad=None, value_fn=None, **extra):
+        found = labelled(updates if params is None else params)
+        parts, states = {}, {}
+        for label, rule in served.items():
+            states[label] = state.inner[label]
+            if label not in jax.tree.leaves(found):
+                continue
+            own = {
+                "grad": None if grad is None else _part(found, label, grad),
+                "value_fn": None,
+            }
+            if value_fn is not None and params is not None:
+                own["value_fn"] = _restricted(value_fn, found, label, params)
+            of_params = None if params is None else _part(found, label, params)
+            parts[label], states[label] = rule.update(
+                _part(found, label, updates),
+                state.inner[label],
+                of_params,
+                **own,
+                **extra,
+            )
+        return _joined(found, parts), GroupsState(states)
+
+    return complete(optax.GradientTransformationExtraArgs(init, update))
+
+
+def _part(labels: Labels, label: str, tree: Params) -> Params:
+    """The tree with optax's empty node for every leaf of another label."""
+    return jax.tree.map(
+        lambda own, leaf: leaf if own == label else optax.MaskedNode(), labels, tree
+    )
+
+
+def _joined(labels: Labels, parts: Mapping[str, Params]) -> Params:
+    names, structure = jax.tree.flatten(labels)
+    flat = {label: structure.flatten_up_to(part) for label, part in parts.items()}
+    return structure.unflatten([flat[name][k] for k, name in enumerate(names)])
+
+
+def _restricted(
+    value_fn: Callable[..., Any], labels: Labels, label: str, params: Params
+) -> Callable[..., Any]:
+    @functools.wraps(value_fn)
+    def of_part(part, *drawn, **named):
+        whole = jax.tree.map(
+            lambda own, new, old: new if own == label else old, labels, part, params
+        )
+        return value_fn(whole, *drawn, **named)
+
+    of_part.is_of_a_part = True  # type: ignore[attr-defined]
+    return of_part
+
+
+def _spread(name: str, prefix: Any, params: Params) -> Any:
+    """Each entry of the prefix at all the leaves below it."""
+    entries = {
+        path: entry for path, entry in jax.tree_util.tree_leaves_with_path(prefix)
+    }
+    leaves, structure = jax.tree_util.tree_flatten_with_path(params)
+    above = [
+        next((path[:k] for k in range(len(path) + 1) if path[:k] in entries), None)
+        for path, _ in leaves
+    ]
+    faults = {
+        "it says nothing of": [
+            _written(path)
+            for (path, _), found in zip(leaves, above, strict=True)
+            if found is None
+        ],
+        "the params have no leaf at": [
+            _written(path) for path in entries if path not in set(above)
+        ],
+    }
+    said = [f"{fault} {', '.join(paths)}" for fault, paths in faults.items() if paths]
+    if said:
+        raise ValueError(
+            f"{name} {'does' if name == 'mask' else 'do'} not fit the params: {', and '.join(said)}. Give a pytree of "
+            "the same structure, or a prefix."
+        )
+    return structure.unflatten([entries[path] for path in above if path is not None])
+
+
+def _written(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/") or "the only leaf"

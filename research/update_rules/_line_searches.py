@@ -1,0 +1,377 @@
+"""Line searches: how far to go along a direction, as pure functions of value_fn on pytrees, in one compiled loop each."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from research.checks import check_number
+from research.types import Array, Params
+from research.update_rules._outcomes import (
+    DECREASE_ONLY,
+    EVALUATIONS_USED_UP,
+    FIRST_FAILURE,
+    FOUND,
+    NO_DESCENT_DIRECTION,
+    NOT_FINITE,
+    STEP_TOO_SMALL,
+)
+from research.update_rules._transforms import cast, reached
+
+# Below so many eps of |f|, f(x + a d) > f(x) may be the rounding of f alone.
+ROUNDING_OF_VALUE = 10.0
+
+
+class LineSearch(NamedTuple):
+    """What a line search found.
+
+    Attributes:
+      step: a, shape (); 0 where none was found.
+      value: f(x + a d), shape ().
+      slope: Its derivative by a, shape (); NaN where the search takes no gradients and a > 0.
+      grad: Gradient of f at x + a d, like the params; None of a search that takes no gradients.
+      evaluations: Of f, or of f with its gradient, beyond those that were given; int32, shape ().
+      outcome: Index into `outcomes.OUTCOMES`, int32, shape ().
+    """
+
+    step: Array
+    value: Array
+    slope: Array
+    grad: Params | None
+    evaluations: Array
+    outcome: Array
+
+
+ValueFn = Callable[[Params], Array]
+
+
+def backtracking(
+    value_fn: ValueFn,
+    params: Params,
+    direction: Params,
+    value: Array,
+    grad: Params,
+    first_step: float | Array = 1.0,
+    *,
+    sufficient_decrease: float | Array = 1e-4,
+    shrink: float | Array = 0.5,
+    max_evaluations: int | Array = 50,
+) -> LineSearch:
+    """The first of a_0, ρ a_0, ρ² a_0, ... with f(x + a d) <= f(x) + c a <∇f(x), d>, Armijo's condition.
+
+    It looks at values alone. The step is too small when x + a d is x to the last bit.
+
+    Args:
+      value_fn: params -> ().
+      params, direction: x and d, pytrees of one structure.
+      value, grad: f(x) and ∇f(x).
+      first_step: a_0, positive.
+      sufficient_decrease: c in (0, 1).
+      shrink: ρ in (0, 1).
+      max_evaluations: At most so many values are tried.
+    Returns:
+      The LineSearch; its outcome is a failure, and its step 0, if d is no direction of descent, if x, f(x) or d is not
+      finite, or if no trial is accepted.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number.
+    References:
+      Armijo, Minimization of functions having Lipschitz continuous first partial derivatives, Pacific J. Math. 16
+      (1966). Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 3.1.
+    Example:
+      >>> x = jnp.array([3.0])
+      >>> found = backtracking(lambda x: jnp.sum(x**2), x, -2 * x, jnp.array(9.0), 2 * x, 2.0)
+      >>> print(found.step, found.value, found.evaluations)
+      0.5 0.0 3
+    """
+    check_number("first_step", first_step, positive=True)
+    check_number("sufficient_decrease", sufficient_decrease, below=1.0, positive=True)
+    check_number("shrink", shrink, below=1.0, positive=True)
+    check_number("max_evaluations", max_evaluations, positive=True, integer=True)
+    slope = inner(grad, direction)
+
+    def going_on(search):
+        _, _, evaluations, outcome = search
+        return (
+            (outcome != FOUND)
+            & (outcome != STEP_TOO_SMALL)
+            & ~reached(evaluations, max_evaluations)
+            & startable
+        )
+
+    def trial(search):
+        step, _, evaluations, _ = search
+        step = jnp.where(evaluations == 0, step, cast(shrink, step) * step)
+        there = along(params, direction, step)
+        found = value_fn(there)
+        enough = found <= value + cast(sufficient_decrease, value) * step * slope
+        stuck = ~_differs(there, params)
+        outcome = jnp.where(
+            stuck, STEP_TOO_SMALL, jnp.where(enough, FOUND, EVALUATIONS_USED_UP)
+        )
+        return step, found, evaluations + 1, outcome.astype(jnp.int32)
+
+    outcome = _before(value, slope)
+    startable = outcome == EVALUATIONS_USED_UP
+    start = (cast(first_step, value), value, jnp.zeros((), jnp.int32), outcome)
+    step, found, evaluations, outcome = jax.lax.while_loop(going_on, trial, start)
+    failed = outcome >= FIRST_FAILURE
+    step = jnp.where(failed, 0.0, step).astype(step.dtype)
+    slope = jnp.where(failed, slope, jnp.nan).astype(slope.dtype)
+    return LineSearch(
+        step, jnp.where(failed, value, found), slope, None, evaluations, outcome
+    )
+
+
+class _Point(NamedTuple):
+    """A point on the line: a, φ(a), φ'(a)."""
+
+    step: Array
+    value: Array
+    slope: Array
+
+
+class _Bracket(NamedTuple):
+    """Where strong_wolfe stands.
+
+    Attributes:
+      low: The best point so far of sufficient decrease; its slope points into the bracket.
+      high: The other end; its step is inf while nothing is known to bound the search.
+      trial: The next step to try.
+      grad: The gradient at low, or where the search ends.
+      evaluations, outcome: As in LineSearch; EVALUATIONS_USED_UP while it goes on.
+    """
+
+    low: _Point
+    high: _Point
+    trial: Array
+    grad: Params
+    evaluations: Array
+    outcome: Array
+
+
+def strong_wolfe(
+    value_fn: ValueFn,
+    params: Params,
+    direction: Params,
+    value: Array,
+    grad: Params,
+    first_step: float | Array = 1.0,
+    *,
+    sufficient_decrease: float | Array = 1e-4,
+    curvature: float | Array = 0.9,
+    max_evaluations: int | Array = 30,
+) -> LineSearch:
+    """A step that lowers f enough and flattens it enough: the strong Wolfe conditions on φ(a) = f(x + a d).
+
+    φ(a) <= φ(0) + c1 a φ'(0) and |φ'(a)| <= c2 |φ'(0)|. Nocedal & Wright's bracketing and zooming in one loop, with one
+    value and gradient a turn. While nothing bounds the search, the next trial is the minimiser of the cubic through the
+    last two points, kept between 2.1 and 5 times as far from the first of them as the last; in a bracket it is that of
+    the cubic through its ends, kept a tenth of the bracket away from them, and the middle where there is none. A value
+    that is not finite counts as too high. Where φ(a) is above φ(0) by rounding alone (10 eps |f|) the decrease is
+    judged by the slope, φ'(a) <= (2 c1 - 1) φ'(0), which is Hager & Zhang's condition: close to a minimum a comparison
+    of values decides nothing.
+
+    optax's zoom line search is another such search. torch's strong_wolfe is this one with other safeguards.
+
+    Args:
+      value_fn: params -> ().
+      params, direction: x and d, pytrees of one structure.
+      value, grad: f(x) and ∇f(x).
+      first_step: The first a to try, positive.
+      sufficient_decrease: c1 in (0, 1/2).
+      curvature: c2 in (c1, 1): 0.9 for Newton's and quasi-Newton directions, 0.1 for conjugate gradients.
+      max_evaluations: At most so many values with gradients are taken.
+    Returns:
+      The LineSearch. If the evaluations run out, or the bracket closes, at a point of sufficient decrease whose slope
+      is still steep, it is taken if f is lower there by more than rounding, and the outcome is DECREASE_ONLY.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number.
+    References:
+      Nocedal & Wright, Numerical Optimization, 2nd ed., algorithms 3.5 and 3.6, equation (3.59). Hager & Zhang, A new
+      conjugate gradient method with guaranteed descent and an efficient line search, SIAM J. Optim. 16 (2005), (4.1).
+    Example:
+      >>> x = jnp.array([3.0])
+      >>> found = strong_wolfe(lambda x: jnp.sum(x**2), x, -2 * x, jnp.array(9.0), 2 * x)
+      >>> print(found.step, found.value, found.evaluations)
+      0.5 0.0 2
+    """
+    check_number("first_step", first_step, positive=True)
+    check_number("sufficient_decrease", sufficient_decrease, below=0.5, positive=True)
+    check_number("curvature", curvature, below=1.0, positive=True)
+    check_number("max_evaluations", max_evaluations, positive=True, integer=True)
+    start = _Point(jnp.zeros_like(value), value, inner(grad, direction))
+    noise = ROUNDING_OF_VALUE * float(jnp.finfo(value.dtype).eps) * jnp.abs(value)
+
+    def enough(point: _Point):
+        plain = (
+            point.value
+            <= value + cast(sufficient_decrease, value) * point.step * start.slope
+        )
+        by_slope = (
+            point.slope <= (2.0 * cast(sufficient_decrease, value) - 1.0) * start.slope
+        )
+        finite = jnp.isfinite(point.value) & jnp.isfinite(point.slope)
+        return finite & (plain | ((point.value <= value + noise) & by_slope))
+
+    def turn(bracket: _Bracket) -> _Bracket:
+        low, high = bracket.low, bracket.high
+        there = along(params, direction, bracket.trial)
+        found, grad = jax.value_and_grad(value_fn)(there)
+        point = _Point(bracket.trial, found, inner(grad, direction))
+        decreased = enough(point)
+        too_high = ~decreased | ~(point.value < low.value + noise)
+        done = ~too_high & (
+            jnp.abs(point.slope) <= -cast(curvature, value) * start.slope
+        )
+        behind = (
+            point.slope * jnp.sign(high.step - low.step) >= 0
+        )  # The minimum lies between low and the point.
+        high = _pick(too_high, point, _pick(behind, low, high))
+        low, last = _pick(too_high, low, point), low
+        trial = jnp.where(
+            jnp.isinf(high.step),
+            _outwards(last, low, noise),
+            _inwards(low, high, noise),
+        )
+        closed = jnp.isfinite(high.step) & ~_differs(
+            *(along(params, direction, a) for a in (trial, low.step))
+        )
+        going = jnp.where(closed, STEP_TOO_SMALL, EVALUATIONS_USED_UP)
+        outcome = jnp.where(done, FOUND, going).astype(jnp.int32)
+        grad = jax.tree.map(
+            lambda new, old: jnp.where(too_high, old, new), grad, bracket.grad
+        )
+        return _Bracket(low, high, trial, grad, bracket.evaluations + 1, outcome)
+
+    outcome = _before(value, start.slope)
+    nowhere = _Point(jnp.full_like(value, jnp.inf), value, start.slope)
+    first = _Bracket(
+        start, nowhere, cast(first_step, value), grad, jnp.zeros((), jnp.int32), outcome
+    )
+    end = jax.lax.while_loop(
+        lambda b: (
+            (b.outcome == EVALUATIONS_USED_UP)
+            & ~reached(b.evaluations, max_evaluations)
+        ),
+        turn,
+        first,
+    )
+    moved = _differs(along(params, direction, end.low.step), params) & (
+        end.low.value < value - noise
+    )
+    searched = (end.outcome == STEP_TOO_SMALL) | (end.outcome == EVALUATIONS_USED_UP)
+    still = jnp.where(end.low.step > 0, STEP_TOO_SMALL, end.outcome)
+    outcome = jnp.where(
+        searched, jnp.where(moved, DECREASE_ONLY, still), end.outcome
+    ).astype(jnp.int32)
+    return LineSearch(
+        *_pick(outcome >= FIRST_FAILURE, start, end.low),
+        end.grad,
+        end.evaluations,
+        outcome,
+    )
+
+
+def _before(value: Array, slope: Array) -> Array:
+    """The outcome before the first trial: EVALUATIONS_USED_UP if there is anything to try."""
+    finite = jnp.isfinite(value) & jnp.isfinite(slope)
+    descends = jnp.where(slope < 0, EVALUATIONS_USED_UP, NO_DESCENT_DIRECTION)
+    return jnp.where(finite, descends, NOT_FINITE).astype(jnp.int32)
+
+
+def _pick(condition: Array, yes: _Point, no: _Point) -> _Point:
+    return _Point(*(jnp.where(condition, a, b) for a, b in zip(yes, no, strict=True)))
+
+
+def _cubic(a: _Point, b: _Point, noise: Array) -> Array:
+    """The minimiser of the cubic through two points and their slopes; NaN if it has none.
+
+    Where the values differ by no more than the noise, that of the parabola with these slopes.
+    """
+    width = b.step - a.step
+    d1 = a.slope + b.slope - 3.0 * (b.value - a.value) / width
+    d2 = jnp.sign(width) * jnp.sqrt(d1 * d1 - a.slope * b.slope)
+    cubic = b.step - width * (b.slope + d2 - d1) / (b.slope - a.slope + 2.0 * d2)
+    parabola = b.step - width * b.slope / (b.slope - a.slope)
+    return jnp.where(jnp.abs(b.value - a.value) <= noise, parabola, cubic)
+
+
+def _outwards(last: _Point, point: _Point, noise: Array) -> Array:
+    width = point.step - last.step
+    nearest, furthest = point.step + 1.1 * width, point.step + 4.0 * width
+    found = _cubic(last, point, noise)
+    return jnp.where(found > point.step, jnp.clip(found, nearest, furthest), furthest)
+
+
+def _inwards(low: _Point, high: _Point, noise: Array) -> Array:
+    left, right = jnp.minimum(low.step, high.step), jnp.maximum(low.step, high.step)
+    margin = 0.1 * (right - left)
+    found = _cubic(low, high, noise)
+    return jnp.where(
+        jnp.isfinite(found),
+        jnp.clip(found, left + margin, right - margin),
+        0.5 * (left + right),
+    )
+
+
+def inner(a: Params, b: Params) -> Array:
+    """<a, b> over all leaves of two pytrees, at least in float32; shape ().
+
+    Example:
+      >>> print(inner({"w": jnp.array([1.0, 2.0])}, {"w": jnp.array([3.0, 4.0])}))
+      11.0
+    """
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    products = [jnp.vdot(_wide(x), _wide(y)) for x, y in pairs]
+    return jnp.sum(jnp.stack(products)) if products else jnp.zeros((), jnp.float32)
+
+
+def norm_of(tree: Params) -> Array:
+    """|a| over all leaves, also where |a|² leaves the range of the dtype; shape ().
+
+    Example:
+      >>> print(norm_of({"w": jnp.array([3e30, 4e30], "float32")}))
+      5e+30
+    """
+    plain = jnp.sqrt(inner(tree, tree))
+    largest = jnp.max(
+        jnp.stack(
+            [
+                jnp.zeros((), plain.dtype),
+                *(_largest(leaf) for leaf in jax.tree.leaves(tree)),
+            ]
+        )
+    )
+    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1.0)
+    scaled = jax.tree.map(lambda x: _wide(x) / scale.astype(_wide(x).dtype), tree)
+    return jnp.where(
+        jnp.isinf(plain), scale * jnp.sqrt(inner(scaled, scaled)), plain
+    ).astype(plain.dtype)
+
+
+def _largest(leaf: Array) -> Array:
+    return jnp.max(jnp.abs(_wide(leaf)), initial=0.0)
+
+
+def _wide(x: Array) -> Array:
+    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
+
+
+def along(params: Params, direction: Params, step: Array) -> Params:
+    """x + a d, each leaf in its own dtype, as `optax.apply_updates` adds an update.
+
+    Example:
+      >>> print(along(jnp.array([1.0, 2.0]), jnp.array([1.0, -1.0]), 0.5))
+      [1.5 1.5]
+    """
+    return jax.tree.map(
+        lambda x, d: x + (cast(step, d) * d).astype(x.dtype), params, direction
+    )
+
+
+def _differs(a: Params, b: Params) -> Array:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return jnp.any(
+        jnp.stack([jnp.zeros((), bool), *(jnp.any(x != y) for x, y in pairs)])
+    )

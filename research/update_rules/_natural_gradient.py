@@ -1,0 +1,208 @@
+"""The natural gradient: descent in the metric of the model's own distribution, its Fisher matrix."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.checks import check_number
+from research.schedules import Schedule
+from research.types import Array, Params
+from research.update_rules._checks import check_rate, checked, rate_at
+from research.update_rules._edges import complete
+from research.update_rules._outcomes import FIRST_FAILURE, FOUND, NOT_FINITE
+from research.update_rules._outcomes import SINGULAR as MATRIX_SINGULAR
+from research.update_rules._second_order import (
+    DEFINITE,
+    NOT_FINITE_MATRIX,
+    flatten,
+    require,
+    shaped_like,
+    solve_symmetric,
+)
+from research.update_rules._transforms import cast, increment, working_dtype
+
+FisherFn = Callable[
+    ..., Array
+]  # (params, indices=None) -> (n, n) over the params as one vector
+
+
+class NaturalGradientState(NamedTuple):
+    """What the natural gradient keeps.
+
+    Attributes:
+      count: Steps asked for, int32, shape ().
+      learning_rate: η of the last step, 0 where none was taken, shape ().
+      outcome: How the last step ended, an index into `research.update_rules._outcomes.OUTCOMES`, int32.
+      curvature: What the matrix was, an index into `research.update_rules._second_order.CURVATURES`, int32.
+    """
+
+    count: Array
+    learning_rate: Array
+    outcome: Array
+    curvature: Array
+
+
+@checked
+def natural_gradient(
+    learning_rate: float | Array | Schedule = 1.0,
+    *,
+    fisher_fn: FisherFn | None = None,
+    damping: float | Array = 0.0,
+    singular: str = "drop",
+) -> optax.GradientTransformationExtraArgs:
+    """Steps down the gradient in the metric of the Fisher matrix: u_t = -η_t (F(x_t) + λ I)⁻¹ g_t.
+
+    F is the covariance of ∇log p(y | x) over the model's own y, so that the step does not depend on how the model is
+    parametrised. `canonical_fisher` makes it for logits of logistic and softmax models, linear or not, as the
+    generalised Gauss-Newton matrix. Where the logits are linear in the params F is the Hessian of the mean loss, and
+    with η = 1 and λ = 0 the rule is Newton's method without a line search. So a fisher_fn may be left out for logistic
+    and softmax regression, penalties included: the Hessian of value_fn then stands for F. For other models that is
+    another matrix; give theirs. optax and torch have no such rule.
+
+    Use it for generalised linear models, and for small networks whose Hessian is indefinite, where F is not. It takes no
+    look at the value: with η = 1 far from the minimum it may diverge; `newton` searches along the line.
+
+    Args:
+      learning_rate: η, a number of at least 0, a traced scalar, or a schedule.
+      fisher_fn: (params, indices=None) -> F, shape (n, n), over the params as `jax.flatten_util.ravel_pytree` lays them
+        out, if the step does not pass it. indices are those of the mini-batch.
+      damping: λ, at least 0; may be traced.
+      singular: Where F + λ I is singular to rounding, as that of softmax without a penalty is: "drop" takes no part of the
+        step where it has no, or a negative, eigenvalue; "stop" takes no step. Either is told in state.curvature.
+    Returns:
+      The rule; its update needs params, and fisher_fn or value_fn.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number, or update lacks what it needs.
+    References:
+      Amari, Natural gradient works efficiently in learning, Neural Computation 10 (1998), theorem 1. Martens, New
+      insights and perspectives on the natural gradient method, JMLR 21 (2020), section 9 on Gauss-Newton.
+    Example:
+      >>> fisher = jnp.diag(jnp.array([4.0, 16.0]))
+      >>> rule, x = natural_gradient(0.5, fisher_fn=lambda x, indices=None: fisher), jnp.ones(2)
+      >>> print(rule.update(jnp.array([8.0, 16.0]), rule.init(x), x)[0])
+      [-1.  -0.5]
+    """
+    check_rate(learning_rate)
+    check_number("damping", damping)
+    if singular not in ("drop", "stop"):
+        raise ValueError(
+            f"singular must be 'drop' or 'stop'; got singular={singular!r}."
+        )
+    given = fisher_fn
+
+    def init(params):
+        count, outcome, curvature = (
+            jnp.zeros((), jnp.int32) for _ in range(3)
+        )  # Apart, so that all may be donated.
+        return NaturalGradientState(
+            count, jnp.zeros((), working_dtype(params)), outcome, curvature
+        )
+
+    def update(
+        updates,
+        state,
+        params=None,
+        *,
+        value_fn: Any = None,
+        fisher_fn: Any = None,
+        indices=None,
+        **extra,
+    ):
+        del extra
+        fisher_fn = given if fisher_fn is None else fisher_fn
+        if fisher_fn is None:
+            require(
+                "natural_gradient without fisher_fn", params=params, value_fn=value_fn
+            )
+        require("natural_gradient", params=params)
+        x, unflatten = flatten(params)
+        if fisher_fn is None:
+            matrix = jax.hessian(
+                lambda z: jnp.asarray(value_fn(unflatten(z)), x.dtype)
+            )(x)
+        else:
+            matrix = (
+                fisher_fn(params) if indices is None else fisher_fn(params, indices)
+            )
+            if jnp.shape(matrix) != (len(x), len(x)):
+                raise ValueError(
+                    f"fisher_fn must give shape {(len(x), len(x))}; it gave {jnp.shape(matrix)}."
+                )
+        g = flatten(updates)[0].astype(x.dtype)
+        matrix = (matrix + matrix.T).astype(x.dtype) / 2 + cast(damping, x) * jnp.eye(
+            len(x), dtype=x.dtype
+        )
+        p, curvature = solve_symmetric(matrix, -g, singular)
+        rate = cast(rate_at(learning_rate, state.count), x)
+        nothing = jnp.all(p == 0) & jnp.any(g != 0) & (curvature != DEFINITE)
+        finite = jnp.all(jnp.isfinite(g)) & jnp.all(jnp.isfinite(matrix))
+        outcome = jnp.where(nothing, MATRIX_SINGULAR, FOUND)
+        outcome = jnp.where(finite, outcome, NOT_FINITE).astype(jnp.int32)
+        curvature = jnp.where(finite, curvature, NOT_FINITE_MATRIX).astype(jnp.int32)
+        rate = jnp.where(outcome < FIRST_FAILURE, rate, 0.0)
+        step = jnp.where(finite, rate * p, jnp.nan)
+        return shaped_like(step, unflatten, updates), NaturalGradientState(
+            increment(state.count), rate, outcome, curvature
+        )
+
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(whole, only_real="natural_gradient", needs_value_fn=True)
+
+
+def canonical_fisher(
+    apply: Callable[[Params, Array], Array], x: Array, penalty: Any = None
+) -> FisherFn:
+    """The Fisher matrix of a model that predicts logits: (1/n) Σ_i J_iᵀ (diag p_i - p_i p_iᵀ) J_i.
+
+    J_i is the Jacobian of example i's logits by the params, p_i their softmax; of a single logit it is
+    (1/n) Σ_i σ(z_i) (1 - σ(z_i)) J_iᵀJ_i. That is the generalised Gauss-Newton matrix of the mean cross-entropy, too.
+
+    Args:
+      apply: (params, x) -> logits, shape (n,) for logistic models or (n, K) for softmax, as of `research.models`.
+      x: Inputs, shape (n, ...).
+      penalty: params -> (), as from `research.objectives.l2_penalty`; its Hessian is added.
+    Returns:
+      fisher_fn for `natural_gradient`: (params, indices=None) -> F over all inputs, or over those named.
+    Raises:
+      ValueError: Logits have another rank.
+    References:
+      Martens (2020), equation (8) and section 9.2; Schraudolph, Fast curvature matrix-vector products, Neural
+      Computation 14 (2002), on matching losses.
+    Example:
+      >>> fisher = canonical_fisher(lambda w, x: x @ w, jnp.array([[2.0], [4.0]]))
+      >>> print(fisher(jnp.zeros(1)))  # p (1 - p) is 1/4.
+      [[2.5]]
+    """
+
+    def fisher(params: Params, indices: Array | None = None) -> Array:
+        flat, unflatten = flatten(params)
+        inputs = x if indices is None else x[indices]
+
+        def logits(z):
+            return apply(unflatten(z), inputs).astype(flat.dtype)
+
+        z, jacobian = logits(flat), jax.jacfwd(logits)(flat)
+        if z.ndim not in (1, 2):
+            raise ValueError(
+                f"apply must give logits of shape (n,) or (n, K); it gave {z.shape}."
+            )
+        if z.ndim == 1:
+            weighted = (
+                jnp.expand_dims(jax.nn.sigmoid(z) * jax.nn.sigmoid(-z), 1) * jacobian
+            )
+            matrix = jacobian.T @ weighted / len(z)
+        else:
+            p = jax.nn.softmax(z)
+            mean = jnp.einsum("nk,nkd->nd", p, jacobian)
+            centred = jacobian - jnp.expand_dims(mean, 1)
+            matrix = jnp.einsum("nk,nkd,nke->de", p, centred, centred) / len(z)
+        if penalty is not None:
+            matrix += jax.hessian(lambda z: penalty(unflatten(z)).astype(flat.dtype))(
+                flat
+            )
+        return matrix
+
+    return fisher

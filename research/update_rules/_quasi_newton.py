@@ -1,0 +1,363 @@
+"""BFGS and L-BFGS: Newton's direction with a Hessian that is learnt from how the gradient changes."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+
+from research.checks import check_number
+from research.schedules import Schedule
+from research.sizes import check_most
+from research.types import Array, Params
+from research.update_rules._checks import check_rate, checked, rate_at
+from research.update_rules._edges import complete
+from research.update_rules._line_search_state import (
+    Search,
+    Searched,
+    capped_inverse_norm,
+    find_line_search,
+    not_yet,
+    take_step,
+)
+from research.update_rules._line_searches import inner
+from research.update_rules._transforms import cast, increment, working_dtype
+
+NORMS = ("euclidean", "absolute")
+
+
+class BFGSState(NamedTuple):
+    """What bfgs keeps.
+
+    Attributes:
+      count: Steps taken, int32, shape ().
+      num_pairs: Pairs (s, y) that entered the inverse Hessian, int32, shape ().
+      params, grad: x and g of the last step, like the params.
+      inverse_hessian: H, over all n entries of the params in order, shape (n, n).
+      search: What the last search found.
+    """
+
+    count: Array
+    num_pairs: Array
+    params: Params
+    grad: Params
+    inverse_hessian: Array
+    search: Searched
+
+
+@checked
+def bfgs(
+    learning_rate: float | Array | Schedule = 1.0,
+    linesearch: str | Search | None = "strong_wolfe",
+    first_step: str = "euclidean",
+    min_curvature: float | Array = 0.0,
+) -> optax.GradientTransformationExtraArgs:
+    """Steps along -H_t g_t, where H_t is the inverse Hessian as the gradients so far show it: u_t = -a_t H_t g_t.
+
+    With s = x_t - x_(t-1), y = g_t - g_(t-1) and ρ = 1 / <s, y>, H_t = (I - ρ s yᵀ) H_(t-1) (I - ρ y sᵀ) + ρ s sᵀ. Before
+    the first pair H is min(1, 1 / |g_1|) I, and the first pair sets it to <s, y> / <y, y> I before it enters. a_t is
+    found by line search from the first trial η. A pair enters only if <s, y> > min_curvature, which a strong Wolfe step
+    ensures for min_curvature = 0; so H stays positive definite.
+
+    optax has no BFGS. scipy's begins with H = I and a first trial of 1.01 / |g_1|, and does not rescale H.
+
+    Use it on smooth deterministic functions of up to some hundred params, where gradients cost more than n² operations
+    and H fits in memory; for more params take lbfgs. On noisy gradients y is mostly noise, and it fails.
+
+    Args:
+      learning_rate: η, the first trial of each search, or the step itself where linesearch is None: a positive number, a
+        traced scalar, or a schedule t -> η_t.
+      linesearch: "strong_wolfe", "backtracking", a function like `strong_wolfe`, or None, a fixed step.
+      first_step: The norm in 1 / |g_1|: "euclidean" or "absolute", the sum of |g_i|.
+      min_curvature: What <s, y> must exceed for a pair to enter, at least 0.
+    Returns:
+      The rule; its update needs params, and value and value_fn for a line search. Its state is a BFGSState, which keeps
+      the step as `learning_rate`, `evaluations` and `outcome`; where the search found none, the update is 0.
+    Raises:
+      ValueError, TypeError: An argument is out of range or unknown; update got no params, value or value_fn.
+    References:
+      Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 6.1, equations (6.17) and (6.20).
+      Broyden; Fletcher; Goldfarb; Shanno, each 1970.
+    Example:
+      >>> rule = bfgs(0.5, linesearch=None)
+      >>> x, g = jnp.array([2.0]), jnp.array([4.0])
+      >>> updates, state = rule.update(g, rule.init(x), x)
+      >>> print(updates)
+      [-0.5]
+    """
+    search = _checked(learning_rate, linesearch, first_step, min_curvature)
+
+    def init(params):
+        n = sum(jnp.size(leaf) for leaf in jax.tree.leaves(params))
+        identity = jnp.eye(n, dtype=working_dtype(params))
+        before, grad = (
+            jax.tree.map(jnp.zeros_like, params) for _ in range(2)
+        )  # Two, so that both may be donated.
+        count, pairs = (jnp.zeros((), jnp.int32) for _ in range(2))
+        return BFGSState(
+            count, pairs, before, grad, identity, not_yet(search, params, learning_rate)
+        )
+
+    def update(updates, state, params=None, **extra):
+        _refuse_no_params(params)
+        dtype = state.inverse_hessian.dtype
+        s, y = (
+            _flat(a, dtype) - _flat(b, dtype)
+            for a, b in ((params, state.params), (updates, state.grad))
+        )
+        enters = (state.count > 0) & (s @ y > cast(min_curvature, y))
+        matrix = jnp.where(
+            enters,
+            _with_pair(state.inverse_hessian, s, y, state.num_pairs == 0),
+            state.inverse_hessian,
+        )
+        num_pairs = jnp.where(enters, increment(state.num_pairs), state.num_pairs)
+        scale = jnp.where(
+            num_pairs == 0, capped_inverse_norm(updates, first_step), 1.0
+        ).astype(dtype)
+        direction = _like(-scale * (matrix @ _flat(updates, dtype)), updates)
+        step, searched = take_step(
+            search,
+            direction,
+            params,
+            updates,
+            extra,
+            rate_at(learning_rate, state.count),
+        )
+        return step, BFGSState(
+            increment(state.count), num_pairs, params, updates, matrix, searched
+        )
+
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(whole, only_real="bfgs", needs_value_fn=True)
+
+
+def _with_pair(matrix: Array, s: Array, y: Array, is_first: Array) -> Array:
+    curvature = s @ y
+    matrix = jnp.where(
+        is_first, curvature / (y @ y) * jnp.eye(len(s), dtype=s.dtype), matrix
+    )
+    product = matrix @ y / curvature
+    grown = (
+        1.0 + y @ product
+    ) / curvature  # (I - ρ s yᵀ) H (I - ρ y sᵀ) + ρ s sᵀ, multiplied out.
+    return (
+        matrix - jnp.outer(s, product) - jnp.outer(product, s) + grown * jnp.outer(s, s)
+    )
+
+
+class LBFGSState(NamedTuple):
+    """What lbfgs keeps.
+
+    Attributes:
+      count: Steps taken, int32, shape ().
+      num_pairs: Pairs (s, y) that entered the memory so far, int32, shape ().
+      params, grad: x and g of the last step, like the params.
+      steps, changes: s and y of the last pairs, the newest first; like the params with a leading axis of memory_size.
+      weights: ρ = 1 / <s, y> of each pair, 0 where there is none yet, shape (memory_size,).
+      scale: <s, y> / <y, y> of the newest pair, shape ().
+      search: What the last search found.
+    """
+
+    count: Array
+    num_pairs: Array
+    params: Params
+    grad: Params
+    steps: Params
+    changes: Params
+    weights: Array
+    scale: Array
+    search: Searched
+
+
+@checked
+def lbfgs(
+    learning_rate: float | Array | Schedule = 1.0,
+    memory_size: int | None = None,
+    linesearch: str | Search | None = "strong_wolfe",
+    first_step: str = "euclidean",
+    min_curvature: float | Array = 0.0,
+) -> optax.GradientTransformationExtraArgs:
+    """BFGS that keeps the last m pairs instead of a matrix: u_t = -a_t H_t g_t by the two-loop recursion.
+
+    H_t is (<s, y> / <y, y>) I of the newest pair, updated as in `bfgs` with the last m pairs, the oldest first; with no
+    pair it is min(1, 1 / |g_1|) I. With linesearch=None the step is η itself. optax.lbfgs(η, m, linesearch=None) is
+    first_step="euclidean", torch.optim.LBFGS(lr=η, max_iter=1, history_size=m) is first_step="absolute" with
+    min_curvature=1e-10; optax also takes pairs of negative curvature, which this rule never does. By default both
+    libraries search with strong Wolfe conditions, each in its own way, and only the limits agree.
+
+    Use it on smooth deterministic functions of any size: it is the first rule to try there. Full-batch logistic
+    regression is a typical case. On mini-batches y compares gradients of different examples, and it fails.
+
+    Args:
+      learning_rate: η, the first trial of each search, or the step itself where linesearch is None: a positive number, a
+        traced scalar, or a schedule t -> η_t.
+      memory_size: m, a positive integer; None means 10. It is the length of arrays: it cannot be traced.
+      linesearch: "strong_wolfe", "backtracking", a function like `strong_wolfe`, or None, a fixed step.
+      first_step: The norm in 1 / |g_1|: "euclidean" or "absolute", the sum of |g_i|.
+      min_curvature: What <s, y> must exceed for a pair to enter, at least 0.
+    Returns:
+      The rule; its update needs params, and value and value_fn for a line search. Its state is an LBFGSState, which
+      keeps the step as `learning_rate`, `evaluations` and `outcome`; where the search found none, the update is 0.
+    Raises:
+      ValueError, TypeError: An argument is out of range or unknown; update got no params, value or value_fn.
+    References:
+      Nocedal, Updating quasi-Newton matrices with limited storage, Math. Comp. 35 (1980). Nocedal & Wright, Numerical
+      Optimization, 2nd ed., algorithms 7.4 and 7.5, equation (7.20).
+    Example:
+      >>> rule = lbfgs(linesearch=None)
+      >>> x = jnp.array([2.0])
+      >>> updates, state = rule.update(2 * x, rule.init(x), x)
+      >>> x = x + updates
+      >>> print(x, rule.update(2 * x, state, x)[0])
+      [1.] [-1.]
+    """
+    search = _checked(learning_rate, linesearch, first_step, min_curvature)
+    if (
+        memory_size is not None
+    ):  # No number as default: optax.inject_hyperparams would trace it.
+        check_number("memory_size", memory_size, positive=True, integer=True)
+        check_most(100_000, memory_size=memory_size)
+
+    def init(params):
+        dtype, memory = working_dtype(params), _length(memory_size)
+
+        def empty():
+            return jax.tree.map(
+                lambda x: jnp.zeros((memory, *jnp.shape(x)), jnp.result_type(x)), params
+            )
+
+        count, pairs = (
+            jnp.zeros((), jnp.int32) for _ in range(2)
+        )  # Two of each, so that both may be donated.
+        before, grad = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+        weights, scale = jnp.zeros(memory, dtype), jnp.ones((), dtype)
+        searched = not_yet(search, params, learning_rate)
+        return LBFGSState(
+            count, pairs, before, grad, empty(), empty(), weights, scale, searched
+        )
+
+    def update(updates, state, params=None, **extra):
+        _refuse_no_params(params)
+        state = _remember(state, params, updates, min_curvature)
+        scale = jnp.where(
+            state.num_pairs == 0, capped_inverse_norm(updates, first_step), state.scale
+        )
+        direction = _two_loops(updates, state, scale.astype(state.scale.dtype))
+        step, searched = take_step(
+            search,
+            direction,
+            params,
+            updates,
+            extra,
+            rate_at(learning_rate, state.count),
+        )
+        return step, state._replace(
+            count=increment(state.count), params=params, grad=updates, search=searched
+        )
+
+    whole = optax.GradientTransformationExtraArgs(init, update)
+    return complete(whole, only_real="lbfgs", needs_value_fn=True)
+
+
+def _length(memory_size: Any) -> int:
+    if isinstance(memory_size, Tracer):
+        raise TypeError(
+            "memory_size is the length of arrays in the state of lbfgs, so that it cannot be traced; under "
+            "optax.inject_hyperparams name it in static_args=('memory_size',)."
+        )
+    return 10 if memory_size is None else int(memory_size)
+
+
+def _remember(
+    state: LBFGSState, params: Params, grad: Params, min_curvature: float | Array
+) -> LBFGSState:
+    """The state with the pair that the last step made in its memory, if its curvature allows."""
+    s, y = (
+        jax.tree.map(lambda a, b: (a - b.astype(a.dtype)).astype(b.dtype), new, old)
+        for new, old in ((params, state.params), (grad, state.grad))
+    )
+    curvature = inner(s, y).astype(state.scale.dtype)
+    enters = (state.count > 0) & (curvature > cast(min_curvature, curvature))
+
+    def put(memory, newest):
+        return jnp.where(
+            enters,
+            jnp.concatenate([newest[None].astype(memory.dtype), memory[:-1]]),
+            memory,
+        )
+
+    return state._replace(
+        num_pairs=jnp.where(enters, increment(state.num_pairs), state.num_pairs),
+        steps=jax.tree.map(put, state.steps, s),
+        changes=jax.tree.map(put, state.changes, y),
+        weights=put(state.weights, 1.0 / jnp.where(enters, curvature, 1.0)),
+        scale=jnp.where(enters, curvature / inner(y, y), state.scale).astype(
+            state.scale.dtype
+        ),
+    )
+
+
+def _two_loops(grad: Params, state: LBFGSState, scale: Array) -> Params:
+    """-H g: through the pairs from the newest to the oldest, and back."""
+
+    def back(q, pair):
+        s, y, weight = pair
+        share = weight * inner(s, q).astype(weight.dtype)
+        return jax.tree.map(
+            lambda a, b: a - cast(share, a) * b.astype(a.dtype), q, y
+        ), share
+
+    def forth(r, pair):
+        (s, y, weight), share = pair
+        more = share - weight * inner(y, r).astype(weight.dtype)
+        return jax.tree.map(
+            lambda a, b: a + cast(more, a) * b.astype(a.dtype), r, s
+        ), None
+
+    pairs = (state.steps, state.changes, state.weights)
+    q, shares = jax.lax.scan(back, grad, pairs)
+    r = jax.tree.map(lambda a: cast(scale, a) * a, q)
+    return jax.tree.map(
+        jnp.negative, jax.lax.scan(forth, r, (pairs, shares), reverse=True)[0]
+    )
+
+
+def _checked(
+    learning_rate, linesearch, first_step: str, min_curvature
+) -> Search | None:
+    check_rate(learning_rate, positive=True)
+    check_number("min_curvature", min_curvature)
+    if not isinstance(first_step, str) or first_step not in NORMS:
+        raise ValueError(
+            f"first_step must be one of {', '.join(map(repr, NORMS))}; got first_step={first_step!r}."
+        )
+    return find_line_search(linesearch)
+
+
+def _refuse_no_params(params: Params) -> None:
+    if params is None:
+        raise ValueError(
+            "a quasi-Newton rule compares params; call update(grads, state, params, ...)."
+        )
+
+
+def _flat(tree: Params, dtype) -> Array:
+    return jnp.concatenate(
+        [
+            jnp.zeros(0, dtype),
+            *(jnp.ravel(leaf).astype(dtype) for leaf in jax.tree.leaves(tree)),
+        ]
+    )
+
+
+def _like(flat: Array, tree: Params) -> Params:
+    leaves, structure = jax.tree.flatten(tree)
+    ends, parts = 0, []
+    for leaf in leaves:
+        parts.append(
+            flat[ends : ends + leaf.size].reshape(leaf.shape).astype(leaf.dtype)
+        )
+        ends += leaf.size
+    return jax.tree.unflatten(structure, parts)

@@ -1,0 +1,125 @@
+"""Rprop, which sees only the signs of the gradient."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+
+from research.checks import check_number
+from research.types import Array, Params
+from research.update_rules._checks import check_rate, checked
+from research.update_rules._edges import complete
+from research.update_rules._transforms import cast
+
+
+class RpropState(NamedTuple):
+    """What Rprop keeps.
+
+    Attributes:
+      sign: The sign of the last gradient, 0 where it had just changed; like the params.
+      step_size: Δ_t, each entry's step; like the params.
+    """
+
+    sign: Params
+    step_size: Params
+
+
+@checked
+def rprop(
+    learning_rate: float | Array,
+    eta_minus: float | Array = 0.5,
+    eta_plus: float | Array = 1.2,
+    min_step_size: float | Array = 1e-6,
+    max_step_size: float | Array = 50.0,
+) -> optax.GradientTransformation:
+    """Steps by sizes that grow while an entry's sign stays and shrink where it changes: u_t = -Δ_t sign(g_t).
+
+    Δ_t = clip(Δ_(t-1) η+) where g_t g_(t-1) > 0, clip(Δ_(t-1) η-) where it is < 0, else clip(Δ_(t-1)); t counted from
+    1, Δ_0 = η, g_0 = 0. Where the sign changed, u_t = 0 and g_t counts as 0 in the next step, so that a size shrinks
+    once for each overshoot.
+
+    This is iRprop- of Igel & Hüsken, and torch.optim.Rprop. The rule of 1993 goes back by the last step where the sign
+    changes (Rprop+). optax.rprop (to 0.2.8) gives each step one call too late, the first update being 0; and clips the
+    size only where it changes.
+
+    Use it on full batches of functions that are badly scaled along the axes: no rate has to be found. Not on
+    mini-batches, where signs change by chance, and the sizes shrink to nothing.
+
+    Args:
+      learning_rate: η, the first size of all entries: a number of at least 0, or traced. Not a schedule.
+      eta_minus: η- in [0, 1); may be traced.
+      eta_plus: η+, at least 1; may be traced.
+      min_step_size, max_step_size: What sizes are clipped to; may be traced.
+    Returns:
+      The rule.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number, or min_step_size exceeds max_step_size.
+    References:
+      Riedmiller & Braun, A direct adaptive method for faster backpropagation learning: the RPROP algorithm, ICNN 1993.
+      Igel & Hüsken, Empirical evaluation of the improved Rprop learning algorithms, Neurocomputing 50 (2003), section 2.
+    Example:
+      >>> rule = rprop(1.0, eta_minus=0.5, eta_plus=2.0)
+      >>> state = rule.init(jnp.zeros(2))
+      >>> for g in ([3.0, -7.0], [4.0, 1.0], [5.0, 1.0]):
+      ...     updates, state = rule.update(jnp.array(g), state)
+      ...     print(updates + 0.0)
+      [-1.  1.]
+      [-2.  0.]
+      [-4.  -0.5]
+    """
+    check_rate(
+        learning_rate,
+        no_schedule="it is the first size; the rule changes it entry by entry",
+    )
+    check_number("eta_minus", eta_minus, below=1.0)
+    check_number("eta_plus", eta_plus)
+    check_number("min_step_size", min_step_size)
+    check_number("max_step_size", max_step_size)
+    _check_order("eta_plus", "1", 1.0, eta_plus)
+    _check_order("max_step_size", "min_step_size", min_step_size, max_step_size)
+
+    def init(params):
+        sizes = jax.tree.map(lambda x: jnp.full_like(x, learning_rate), params)
+        return RpropState(jax.tree.map(jnp.zeros_like, params), sizes)
+
+    def resize(size, agreement):
+        unchanged = jnp.where(
+            agreement == 0, cast(1.0, size), agreement
+        )  # A NaN has to show.
+        shrinking = jnp.where(agreement < 0, cast(eta_minus, size), unchanged)
+        factor = jnp.where(agreement > 0, cast(eta_plus, size), shrinking)
+        return jnp.clip(
+            size * factor, cast(min_step_size, size), cast(max_step_size, size)
+        )
+
+    def update(updates, state, params=None):
+        del params
+        signs = jax.tree.map(
+            lambda g, s: jnp.sign(g).astype(s.dtype), updates, state.sign
+        )
+        agreements = jax.tree.map(
+            jnp.multiply, signs, state.sign
+        )  # Of signs: products of gradients underflow.
+        sizes = jax.tree.map(resize, state.step_size, agreements)
+        signs = jax.tree.map(lambda s, a: jnp.where(a < 0, 0, s), signs, agreements)
+        steps = jax.tree.map(
+            lambda g, s, size: (-size * s).astype(g.dtype), updates, signs, sizes
+        )
+        return steps, RpropState(signs, sizes)
+
+    return complete(optax.GradientTransformation(init, update), only_real="rprop")
+
+
+def _check_order(
+    name: str, other: str, least: float | Array, value: float | Array
+) -> None:
+    if (
+        not isinstance(least, Tracer)
+        and not isinstance(value, Tracer)
+        and float(value) < float(least)
+    ):
+        raise ValueError(
+            f"{name} must be at least {other} = {float(least):g}; got {name}={value!r}."
+        )

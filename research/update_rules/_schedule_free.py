@@ -1,0 +1,250 @@
+"""Schedule-free descent: the gradient is taken between a fast sequence and its average, and no schedule is needed."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+
+from research.checks import check_number
+from research.schedules import Schedule
+from research.types import Array, Params
+from research.update_rules._bias_correction import bias_correction
+from research.update_rules._checks import checked
+from research.update_rules._edges import abs_square, complete, sizes_like
+from research.update_rules._transforms import (
+    DescendState,
+    add_decayed_weights,
+    cast,
+    increment,
+    moving_average,
+)
+
+
+class ScheduleFreeState(NamedTuple):
+    """What schedule-free rules keep; the params are y_t.
+
+    Attributes:
+      evaluation_params: x_t, the average: what to evaluate and to keep at the end. It is y_t before the first step.
+      lead: z_t - x_t, by which the fast sequence leads its average; like the params.
+      weight_sum: Σ γ_i^p, shape ().
+      direction: The state of what makes a direction of the gradient.
+      rate: A DescendState where the rate varies, else empty.
+    """
+
+    evaluation_params: Params
+    lead: Params
+    weight_sum: Array
+    direction: Any
+    rate: Any
+
+
+@checked
+def schedule_free_sgd(
+    learning_rate: float | Array | Schedule,
+    warmup_steps: int | Array = 0,
+    b1: float | Array = 0.9,
+    weight_decay: float | Array = 0.0,
+    weight_power: float | Array = 2.0,
+) -> optax.GradientTransformation:
+    """Descends with z, averages to x, and asks for the gradient in between: the params are y_t = (1 - β) z_t + β x_t.
+
+    z_(t+1) = z_t - γ_t (g_t + λ y_t), x_(t+1) = (1 - c_t) x_t + c_t z_(t+1), c_t = γ_t^p / Σ_(i<=t) γ_i^p,
+    γ_t = η_t min(1, t / T), t counted from 1, z_1 = x_1 = y_1. So x is the average of z_2, z_3, ... with weights γ^p.
+
+    β = 0 is Polyak-Ruppert averaging beside plain descent, β = 1 primal averaging. The paper has p = 2. optax's and the
+    authors' code put the largest rate so far for γ_i in c, which is the same while the rate does not fall. With
+    warm-up, optax.contrib.schedule_free_sgd (to 0.2.8) moves by the rates 0, 1/T, 2/T, ... of η and weighs them by 1/T,
+    2/T, ...: its first step does not move. It also needs β > 0, and keeps the sum of weights in the params' dtype: in
+    bfloat16 it stops at 256 of them. torch has none.
+
+    Use it instead of a schedule that has to know where a run ends; evaluate the state's `evaluation_params`, not the
+    params. η may be larger than the rate of plain descent, and β is worth tuning where it is unstable.
+
+    Args:
+      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
+      warmup_steps: T, an integer of at least 0; may be traced.
+      b1: β in [0, 1]; may be traced.
+      weight_decay: λ, at least 0, applied at y; may be traced.
+      weight_power: p, at least 0; may be traced. 0 averages without weights.
+    Returns:
+      The rule; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number, or update got no params.
+    References:
+      Defazio et al., The road less scheduled, NeurIPS 2024, introduction, and algorithm 1 for the weights.
+    Example:
+      >>> rule, x = schedule_free_sgd(0.5, b1=0.5), jnp.array([8.0])
+      >>> state = rule.init(x)
+      >>> for _ in range(2):
+      ...     updates, state = rule.update(x, state, x)
+      ...     x = x + updates
+      >>> print(x, state.evaluation_params, state.evaluation_params + state.lead)
+      [2.5] [3.] [2.]
+    """
+    return _schedule_free(
+        [], learning_rate, warmup_steps, b1, weight_decay, weight_power
+    )
+
+
+@checked
+def schedule_free_adamw(
+    learning_rate: float | Array | Schedule,
+    warmup_steps: int | Array = 0,
+    b1: float | Array = 0.9,
+    b2: float | Array = 0.999,
+    eps: float | Array = 1e-8,
+    weight_decay: float | Array = 0.0,
+    weight_power: float | Array = 2.0,
+) -> optax.GradientTransformation:
+    """Schedule-free AdamW: as `schedule_free_sgd`, with g_t / (√v̂_t + ε) for g_t.
+
+    v_t = β2 v_(t-1) + (1 - β2) g_t², v̂_t = v_t / (1 - β2^t): Adam without its first moment, whose place the average
+    takes. optax.contrib.schedule_free_adamw is the same but for warm-up (see `schedule_free_sgd`). The authors' first code
+    multiplied γ_t by √(1 - β2^t) instead, which also enters the weights: c_2 is then 0.667, not 0.5, and the average
+    forgets its first steps faster.
+
+    Use it where AdamW with a schedule is used and the end of the run is not known; evaluate `evaluation_params`.
+
+    Args:
+      learning_rate, warmup_steps, b1, weight_decay, weight_power: As in `schedule_free_sgd`; b1 is β.
+      b2: β2 in [0, 1); may be traced.
+      eps: ε, at least 0; may be traced.
+    Returns:
+      The rule; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number, or update got no params.
+    References:
+      Defazio et al., The road less scheduled, NeurIPS 2024, algorithm 1.
+    Example:
+      >>> rule, x = schedule_free_adamw(0.5, eps=0.0), jnp.array([2.0])
+      >>> print(rule.update(jnp.array([7.0]), rule.init(x), x)[0].round(3))
+      [-0.5]
+    """
+    check_number("b2", b2, below=1.0)
+    check_number("eps", eps)
+    return _schedule_free(
+        [_normalise(b2, eps)],
+        learning_rate,
+        warmup_steps,
+        b1,
+        weight_decay,
+        weight_power,
+    )
+
+
+class _NormaliseState(NamedTuple):
+    count: Array
+    nu: Params
+
+
+def _normalise(b2: float | Array, eps: float | Array) -> optax.GradientTransformation:
+    def init(params):
+        return _NormaliseState(
+            jnp.zeros((), jnp.int32), jax.tree.map(sizes_like, params)
+        )
+
+    def update(updates, state, params=None):
+        del params
+        count = increment(state.count)
+        nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
+        correction = bias_correction(b2, count)
+
+        def divide(g, v):
+            return (g / (jnp.sqrt(v / cast(correction, v)) + cast(eps, v))).astype(
+                g.dtype
+            )
+
+        return jax.tree.map(divide, updates, nu), _NormaliseState(count, nu)
+
+    return complete(optax.GradientTransformation(init, update))
+
+
+def _schedule_free(
+    links, learning_rate, warmup_steps, b1, weight_decay, weight_power
+) -> optax.GradientTransformation:
+    check_number("b1", b1)
+    if not isinstance(b1, Tracer) and float(b1) > 1.0:
+        raise ValueError(
+            f"b1 must be a finite number, at least 0 and at most 1; got b1={b1!r}."
+        )
+    check_number("weight_power", weight_power)
+    direction = optax.chain(*links, add_decayed_weights(weight_decay))
+    start_rate, rate_of = _rate(learning_rate, warmup_steps)
+
+    def init(params):
+        average, lead = (
+            jax.tree.map(jnp.copy, params),
+            jax.tree.map(jnp.zeros_like, params),
+        )
+        return ScheduleFreeState(
+            average, lead, jnp.zeros(()), direction.init(params), start_rate()
+        )
+
+    def update(updates, state, params=None):
+        d, direction_state = direction.update(updates, state.direction, params)
+        rate, rate_state = rate_of(state.rate)
+        weight = (rate**weight_power).astype(state.weight_sum.dtype)
+        weight_sum = state.weight_sum + weight
+        share = jnp.where(
+            weight_sum == 0, 0.0, weight / weight_sum
+        )  # Before the first rate above 0, x = y = z.
+
+        # In differences, not positions: an update of 1e-13 then keeps its digits beside params of size 1.
+        ahead = jax.tree.map(
+            lambda w, d: w - cast(rate, w) * d.astype(w.dtype), state.lead, d
+        )  # z_(t+1) - x_t
+        lead = jax.tree.map(lambda w: cast(1.0 - share, w) * w, ahead)
+        steps = jax.tree.map(
+            lambda g, w, a: (
+                cast(1.0 - b1, w) * (a - w) + cast(b1 * share, w) * a
+            ).astype(g.dtype),
+            updates,
+            state.lead,
+            ahead,
+        )
+        average = jax.tree.map(
+            lambda y, u, w: y + u.astype(y.dtype) - cast(1.0 - b1, w) * w,
+            params,
+            steps,
+            lead,
+        )
+        return steps, ScheduleFreeState(
+            average, lead, weight_sum, direction_state, rate_state
+        )
+
+    return complete(optax.GradientTransformation(init, update))
+
+
+def _rate(learning_rate: float | Array | Schedule, warmup_steps: int | Array):
+    """() -> the state of the rate, and state -> (γ_t, the next state)."""
+    check_number("warmup_steps", warmup_steps, integer=True)
+    traced = isinstance(warmup_steps, Tracer)
+    warms_up = traced or int(warmup_steps) > 0
+    length = (
+        jnp.maximum(warmup_steps, 1) if traced else float(max(int(warmup_steps), 1))
+    )  # No int: int32 ends at 2^31.
+    if not callable(learning_rate):
+        check_number("learning_rate", learning_rate)
+    if not (warms_up or callable(learning_rate)):
+        return optax.EmptyState, lambda state: (
+            jnp.asarray(learning_rate, float),
+            state,
+        )
+
+    def rate_at(count):
+        rate = jnp.asarray(
+            learning_rate(count) if callable(learning_rate) else learning_rate, float
+        )
+        return rate * jnp.minimum(1.0, (count + 1.0) / length) if warms_up else rate
+
+    def start():
+        count = jnp.zeros((), jnp.int32)
+        return DescendState(count, rate_at(count))
+
+    def advance(state):
+        rate = rate_at(state.count)
+        return rate, DescendState(increment(state.count), rate)
+
+    return start, advance

@@ -1,0 +1,347 @@
+"""What rules with curvature share: params as one vector, a solve that sees a bad matrix, backtracking to rounding."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from research.types import Array, Params
+from research.update_rules._outcomes import (
+    EVALUATIONS_USED_UP,
+    FOUND,
+    NO_DESCENT_DIRECTION,
+    NOT_FINITE,
+)
+from research.update_rules._transforms import cast, reached, working_dtype
+
+UNKNOWN, DEFINITE, INDEFINITE, SINGULAR, NOT_FINITE_MATRIX = range(5)
+
+CURVATURES = (
+    "no step yet",
+    "the matrix is positive definite",
+    "the Hessian has negative curvature",
+    "the matrix is singular to rounding",
+    "the value, the gradient or the matrix is not finite",
+)
+
+
+def curvature_in_words(curvature: int | Array) -> str:
+    """What the `curvature` in a second-order rule's state says of the matrix of the last step.
+
+    Args:
+      curvature: Index into CURVATURES, a concrete scalar.
+    Returns:
+      The words.
+    Example:
+      >>> curvature_in_words(jnp.int32(2))
+      'the Hessian has negative curvature'
+    """
+    return CURVATURES[int(curvature)]
+
+
+def require(rule: str, **given: Any) -> None:
+    """Raises unless what a rule needs beyond the gradient was given.
+
+    Raises:
+      ValueError: Which argument is missing, and what to call.
+    """
+    missing = [name for name, value in given.items() if value is None]
+    if missing:
+        call = ", ".join(
+            name if name == "params" else f"{name}={name}" for name in given
+        )
+        raise ValueError(
+            f"{rule} needs {' and '.join(missing)}; call update(grads, state, {call})."
+        )
+
+
+def flatten(params: Params) -> tuple[Array, Callable[[Array], Params]]:
+    """The params as one vector of at least float32, and the way back, which restores dtypes.
+
+    Raises:
+      TypeError: A leaf is not floating.
+    Example:
+      >>> flat, unflatten = flatten({"b": jnp.bfloat16(1.0), "w": jnp.ones((2, 1), jnp.bfloat16)})
+      >>> print(flat.dtype, flat, unflatten(2 * flat)["b"].dtype)
+      float32 [1. 1. 1.] bfloat16
+    """
+    for leaf in jax.tree.leaves(params):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"params must be floating; got a leaf of {jnp.result_type(leaf)}. Make it 1.0, not 1."
+            )
+    dtype = working_dtype(params)
+    wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+    flat, unravel = ravel_pytree(wide)
+    return flat, lambda z: jax.tree.map(
+        lambda a, leaf: a.astype(jnp.result_type(leaf)), unravel(z), params
+    )
+
+
+def shaped_like(
+    step: Array, unflatten: Callable[[Array], Params], updates: Params
+) -> Params:
+    """A step of the flat params as updates, in the gradient's dtypes."""
+    return jax.tree.map(
+        lambda u, g: u.astype(jnp.result_type(g)), unflatten(step), updates
+    )
+
+
+def kept_after(
+    params: Params, unflatten: Callable[[Array], Params], after: tuple[Array, Array]
+) -> tuple[Array | None, Params]:
+    """What a state keeps of the objective where a step ends: its value and its gradient, like the params.
+
+    (None, None) if a leaf is narrower than the vector of `flatten`: rounding the step may then end it elsewhere.
+
+    Args:
+      params, unflatten: The params, and the way back to them.
+      after: The value and the gradient as one vector.
+    """
+    exact = all(
+        jnp.result_type(leaf) == working_dtype(params)
+        for leaf in jax.tree.leaves(params)
+    )
+    return (after[0], unflatten(after[1])) if exact else (None, None)
+
+
+def value_slack(value: Array) -> Array:
+    """Ten units of rounding of a value: two values that differ by less may be equal.
+
+    Conn, Gould & Toint (Trust-region methods, section 17.4.2) compare so: near a minimum f is flat to rounding long
+    before its gradient is, and a test on f alone would refuse the last, good steps. Where large terms of f cancel to a
+    value near 0, its rounding is larger than this, and half of the digits of x may stay out of reach.
+    """
+    return 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
+
+
+def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Array]:
+    """Solves matrix · p = g by Cholesky, and where the matrix is not positive definite, as is asked for.
+
+    Not positive definite to rounding means a pivot of at most n eps of its diagonal entry, whatever the scale of the
+    variables.
+
+    Args:
+      matrix: Symmetric, shape (n, n).
+      g: Shape (n,).
+      indefinite: "reflect": each eigenvalue becomes its size, at least √eps of the largest. "keep": as it is.
+        "drop": none along eigenvectors whose eigenvalue is at most n eps of the largest. "stop": p = 0.
+    Returns:
+      p, shape (n,), and what the matrix was, an index into CURVATURES, int32.
+    Example:
+      >>> p, curvature = solve_symmetric(jnp.diag(jnp.array([2.0, -4.0])), jnp.ones(2), "reflect")
+      >>> print(p, curvature_in_words(curvature))
+      [0.5  0.25] the Hessian has negative curvature
+    """
+    eps, n = jnp.finfo(matrix.dtype).eps, matrix.shape[0]
+    factor = jnp.linalg.cholesky(matrix)
+    definite = jnp.all(
+        jnp.diagonal(factor) ** 2 > n * eps * jnp.diagonal(matrix)
+    )  # NaN pivots are not above.
+
+    def plainly():
+        return jax.scipy.linalg.cho_solve((factor, True), g), jnp.int32(DEFINITE)
+
+    def by_eigenvalues():
+        values, vectors = jnp.linalg.eigh(matrix)
+        largest = jnp.max(jnp.abs(values), initial=0.0)
+        found = jnp.where(
+            jnp.any(values < -n * eps * largest), INDEFINITE, SINGULAR
+        ).astype(jnp.int32)
+        if indefinite == "stop":
+            return 0 * g, found
+        if indefinite == "reflect":
+            values = jnp.maximum(jnp.abs(values), jnp.sqrt(eps) * largest)
+        if indefinite == "drop":
+            values = jnp.where(values > n * eps * largest, values, jnp.inf)
+        p = vectors @ ((vectors.T @ g) / values)
+        return jnp.where(
+            largest == 0, 0 * g, p
+        ), found  # No curvature in any direction: there is no step to take.
+
+    return jax.lax.cond(definite, plainly, by_eigenvalues)
+
+
+def secular_root(
+    above: Array, gamma: Array, radius: Array, floor: float | Array
+) -> Array:
+    """The least s >= floor with |γ / (d + s)| <= Δ: how far a trust region of radius Δ damps a step.
+
+    Newton's method on 1 / |p(s)| = 1 / Δ climbs to the root from below, from the largest bound that one entry alone
+    gives: |γ_i| / (d_i + s) <= Δ. An entry with γ = 0 counts as 0 whatever it is divided by.
+
+    Args:
+      above: d >= 0, shape (n,).
+      gamma: γ, shape (n,).
+      radius: Δ > 0.
+      floor: At least 0.
+    Returns:
+      s, shape ().
+    References:
+      Nocedal & Wright (2006), algorithm 4.3; Conn, Gould & Toint (2000), section 7.3.
+    Example:
+      >>> print(secular_root(jnp.array([0.0, 1.0]), jnp.array([3.0, 0.0]), jnp.array(1.5), 0.0))
+      2.0
+    """
+    eps, none = jnp.finfo(gamma.dtype).eps, gamma == 0
+
+    def climb(carry):
+        s, _, k = carry
+        divisor = jnp.where(none, 1.0, above + s)
+        p = gamma / divisor
+        size = jnp.linalg.norm(p)
+        rise = size**2 / jnp.sum(p**2 / divisor) * (size - radius) / radius
+        rise = jnp.where(size > radius, rise, 0.0)
+        return s + rise, rise > eps * s, k + 1
+
+    start = jnp.maximum(
+        floor, jnp.max(jnp.abs(gamma) / radius - above, initial=0.0)
+    ).astype(gamma.dtype)
+    going_on = lambda carry: carry[1] & (carry[2] < 100)
+    return jax.lax.while_loop(
+        going_on, climb, (start, jnp.asarray(True), jnp.int32(0))
+    )[0]
+
+
+def least_squares_step(jacobian: Array, r: Array, singular: str) -> tuple[Array, Array]:
+    """The h that minimises |J h + r|, by QR.
+
+    Args:
+      jacobian: J, shape (m, n).
+      r: Shape (m,).
+      singular: What is done where columns depend on each other: "shortest" or "stop", as in `gauss_newton`.
+    Returns:
+      h, shape (n,), and an index into CURVATURES, int32: DEFINITE or SINGULAR.
+    Example:
+      >>> h, _ = least_squares_step(jnp.array([[1.0, 1.0], [1.0, 1.0]]), jnp.array([-2.0, -2.0]), "shortest")
+      >>> print(h.round(5))
+      [1. 1.]
+    """
+    (m, n), eps = jacobian.shape, jnp.finfo(jacobian.dtype).eps
+    lengths = jnp.linalg.norm(jacobian, axis=0)
+
+    def by_singular_values():
+        if singular == "stop":
+            return 0 * (r @ jacobian), jnp.int32(SINGULAR)
+        scale = jnp.where(lengths > 0, lengths, 1.0)
+        u, s, v = jnp.linalg.svd(jacobian / scale[None], full_matrices=False)
+        inverse = jnp.where(s > max(m, n) * eps * jnp.max(s, initial=0.0), 1 / s, 0.0)
+        return -(v.T @ (inverse * (u.T @ r))) / scale, jnp.int32(SINGULAR)
+
+    if m < n:
+        return by_singular_values()
+    q, upper = jnp.linalg.qr(jacobian)
+    full = jnp.all(jnp.abs(jnp.diagonal(upper)) > m * eps * lengths)
+
+    def by_qr():
+        return -jax.scipy.linalg.solve_triangular(upper, q.T @ r), jnp.int32(DEFINITE)
+
+    return jax.lax.cond(full, by_qr, by_singular_values)
+
+
+def damped_step(
+    jacobian: Array, r: Array, scale: Array, radius: Array
+) -> tuple[Array, Array]:
+    """The h that minimises |J h + r| over |D h| <= Δ, and its damping μ.
+
+    J = Q R once; μ from the singular values of R / D; h from a QR factorisation of R with √μ D below it. Where columns
+    depend on each other to rounding, h comes from the singular values, those of at most m eps of the largest left out.
+
+    Args:
+      jacobian: J, shape (m, n).
+      r: Shape (m,).
+      scale: The diagonal of D, positive, shape (n,).
+      radius: Δ > 0, shape ().
+    Returns:
+      h, shape (n,), and μ, 0 where the step of Gauss-Newton is within the radius.
+    Example:
+      >>> h, damping = damped_step(2 * jnp.eye(2), jnp.array([-6.0, -8.0]), jnp.ones(2), jnp.array(2.5))
+      >>> print(h.round(5), damping.round(5))
+      [1.5 2. ] 4.0
+    """
+    q, upper = jnp.linalg.qr(jacobian)
+    target = -q.T @ r
+    (m, n), eps = jacobian.shape, jnp.finfo(r.dtype).eps
+    newton = (
+        jax.scipy.linalg.solve_triangular(upper, target)
+        if m >= n
+        else jnp.full_like(scale, jnp.inf)
+    )
+    lengths = jnp.linalg.norm(jacobian, axis=0)[: min(m, n)]
+    full = (m >= n) & jnp.all(jnp.abs(jnp.diagonal(upper)) > m * eps * lengths)
+
+    def at_the_edge():
+        u, s, v = jnp.linalg.svd(upper / scale[None], full_matrices=False)
+        seen = full | (s > max(m, n) * eps * jnp.max(s, initial=0.0))
+        gamma = jnp.where(seen, s * (u.T @ target), 0.0)
+        damping = secular_root(s**2, gamma, radius, 0.0)
+        by_values = v.T @ jnp.where(seen, gamma / (s**2 + damping), 0.0) / scale
+        rows, below = jnp.linalg.qr(
+            jnp.concatenate([upper, jnp.diag(jnp.sqrt(damping) * scale)])
+        )
+        damped = jax.scipy.linalg.solve_triangular(
+            below, rows[: len(target)].T @ target
+        )
+        return jnp.where(full, damped, by_values), damping
+
+    inside = full & (jnp.linalg.norm(scale * newton) <= radius)
+    return jax.lax.cond(inside, lambda: (newton, jnp.zeros_like(radius)), at_the_edge)
+
+
+def backtrack(
+    at: Callable[[Array], tuple[Array, Array]],
+    before: tuple[Array, Array],
+    slope: Array,
+    slack: Array,
+    first: Array,
+    sufficient_decrease: float | Array,
+    shrink: float | Array,
+    max_evaluations: int | Array,
+) -> tuple[Array, Array, Array, tuple[Array, Array]]:
+    """The first of first, s first, s² first, ... with f(x + t p) <= f(x) + c t ∇fᵀp + slack (Armijo).
+
+    `line_searches.backtracking` allows no rounding: there the last steps to a minimum, of which f sees nothing, are
+    refused, and x ends where f is flat, with half of its digits.
+
+    Args:
+      at: t -> f(x + t p) and ∇f(x + t p).
+      before: f(x) and ∇f(x).
+      slope: ∇fᵀp.
+      slack: What rounding may change in f.
+      first: The first trial.
+      sufficient_decrease, shrink: c and s.
+      max_evaluations: At most so many trials.
+    Returns:
+      t, 0 where there is none; an index into `outcomes.OUTCOMES`; the number of trials; value and gradient at x + t p.
+    """
+    value = before[0]
+
+    def trial(search):
+        t, evaluations, _, _ = search
+        t = jnp.where(evaluations == 0, t, cast(shrink, t) * t)
+        there = at(t)
+        enough = (
+            there[0] <= value + cast(sufficient_decrease, value) * t * slope + slack
+        )
+        return (
+            t,
+            evaluations + 1,
+            jnp.where(enough, FOUND, EVALUATIONS_USED_UP).astype(jnp.int32),
+            there,
+        )
+
+    def going_on(search):
+        _, evaluations, outcome, _ = search
+        return (outcome == EVALUATIONS_USED_UP) & ~reached(evaluations, max_evaluations)
+
+    start = jnp.where(slope > 0, NO_DESCENT_DIRECTION, EVALUATIONS_USED_UP)
+    start = jnp.where(
+        jnp.isfinite(value) & jnp.isfinite(slope), start, NOT_FINITE
+    ).astype(jnp.int32)
+    t, evaluations, outcome, there = jax.lax.while_loop(
+        going_on, trial, (first, jnp.int32(0), start, before)
+    )
+    after = jax.tree.map(lambda a, b: jnp.where(outcome == FOUND, a, b), there, before)
+    return jnp.where(outcome == FOUND, t, 0.0), outcome, evaluations, after

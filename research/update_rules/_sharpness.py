@@ -1,0 +1,117 @@
+"""Descent on the worst loss nearby, in place of the loss: sharpness-aware minimisation."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.checks import check_number
+from research.schedules import Schedule
+from research.types import Array, Params
+from research.update_rules._checks import checked, make_inner
+from research.update_rules._edges import complete
+from research.update_rules._first_order import gradient_descent
+from research.update_rules._transforms import cast
+
+
+class SamState(NamedTuple):
+    """What SAM keeps.
+
+    Attributes:
+      inner: The state of the rule that descends.
+    """
+
+    inner: optax.OptState
+
+
+@checked
+def sam(
+    learning_rate: float | Array | Schedule,
+    rho: float | Array = 0.05,
+    inner: Callable[..., optax.GradientTransformation] | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """Takes the gradient at the worst point nearby: e_t = ρ g_t / |g_t|, then the inner rule gets ∇f(x_t + e_t).
+
+    |g_t| is the Euclidean norm over all leaves (the paper's p = 2); where it is 0 so is e_t. Each step costs two
+    gradients, both on the examples drawn for it. The inner rule sees the moved function y -> f(y + e_t): its gradient,
+    and its value, grad and value_fn where it asks for them; weight decay in it applies to x_t, not to x_t + e_t.
+
+    It is optax.contrib.sam(inner(η), chain(normalize(), sgd(ρ)), opaque_mode=True), which divides 0 by 0 where the
+    gradient is zero; by default optax makes the same step out of two calls. torch has none. What is chained before SAM
+    turns e_t alone: clip within `inner`.
+
+    Use it for networks that fit their training set and should generalise better, at twice the cost a step. On a convex
+    problem it only keeps descent about ρ away from the minimum.
+
+    Args:
+      learning_rate: η of the inner rule: a number of at least 0, a traced scalar, or a schedule t -> η_t.
+      rho: ρ, the radius of the neighbourhood, at least 0; may be traced. 0 is the inner rule itself.
+      inner: Constructor of the rule that descends, called with the learning rate; None is gradient_descent.
+    Returns:
+      The rule; its update needs params and value_fn.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number; update got no params or value_fn.
+    References:
+      Foret, Kleiner, Mobahi & Neyshabur, Sharpness-aware minimization for efficiently improving generalization, ICLR
+      2021, equations (2)-(3) and algorithm 1.
+    Example:
+      >>> rule, x = sam(0.5, rho=1.0), jnp.array([3.0])
+      >>> f = lambda x, indices=None: jnp.sum(x**2)  # At 3 the worst point nearby is 4, with the gradient 8.
+      >>> print(rule.update(jax.grad(f)(x), rule.init(x), x, value_fn=f)[0])
+      [-4.]
+    """
+    check_number("rho", rho)
+    rule = make_inner(inner, learning_rate, gradient_descent)
+
+    def update(
+        updates, state, params=None, *, value=None, grad=None, value_fn=None, **extra
+    ):
+        del value, grad
+        if params is None or value_fn is None:
+            raise ValueError(
+                "sam needs params and value_fn, for the gradient at another point; call update(grads, state, params, "
+                "value_fn=f), as research.descent.make_step does."
+            )
+        ascent = _ascent(rho, updates, params)
+
+        @functools.wraps(
+            value_fn
+        )  # It keeps what it says of itself: `num_examples`, `is_of_a_part`.
+        def moved(x, *drawn, **named):
+            return value_fn(jax.tree.map(jnp.add, x, ascent), *drawn, **named)
+
+        value, gradient = jax.value_and_grad(moved)(params)
+        gradient = jax.tree.map(lambda g, u: g.astype(u.dtype), gradient, updates)
+        updates, inner_state = rule.update(
+            gradient,
+            state.inner,
+            params,
+            value=value,
+            grad=gradient,
+            value_fn=moved,
+            **extra,
+        )
+        return updates, SamState(inner_state)
+
+    whole = optax.GradientTransformationExtraArgs(
+        lambda params: SamState(rule.init(params)), update
+    )
+    return complete(whole, only_real="sam", needs_value_fn=True)
+
+
+def _ascent(rho: float | Array, gradient: Params, params: Params) -> Params:
+    """ρ g / |g|, in the dtypes of the params; 0 where g is, and NaN where an entry of it is."""
+    # At least float32: the square of a gradient in half precision soon leaves its range.
+    wide = [
+        g.astype(jnp.promote_types(g.dtype, jnp.float32))
+        for g in jax.tree.leaves(gradient)
+    ]
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in wide))
+    return jax.tree.map(
+        lambda g, x: cast(rho, x) * jnp.where(norm == 0, 0.0, g / norm).astype(x.dtype),
+        gradient,
+        params,
+    )

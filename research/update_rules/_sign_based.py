@@ -1,0 +1,172 @@
+"""Momentum of steps of one size: Lion takes the sign of its average, ADOPT averages gradients that are divided already."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.checks import check_number
+from research.schedules import Schedule
+from research.types import Array, Params
+from research.update_rules._checks import checked
+from research.update_rules._edges import complete
+from research.update_rules._transforms import (
+    add_decayed_weights,
+    cast,
+    descend,
+    increment,
+    like,
+    moving_average,
+)
+
+
+class LionState(NamedTuple):
+    """What Lion keeps.
+
+    Attributes:
+      mu: m_t, the moving average of gradients; like the params.
+    """
+
+    mu: Params
+
+
+@checked
+def lion(
+    learning_rate: float | Array | Schedule,
+    b1: float | Array = 0.9,
+    b2: float | Array = 0.99,
+    weight_decay: float | Array = 1e-3,
+    mask: Any = None,
+) -> optax.GradientTransformation:
+    """Steps by the sign of a short average, and keeps a longer one.
+
+    u_t = -η_t (sign(β1 m_(t-1) + (1 - β1) g_t) + λ x_t), m_t = β2 m_(t-1) + (1 - β2) g_t.
+
+    optax.lion and timm's Lion are the same but for the default λ: 1e-3 in optax and here, 0 in timm. torch has none.
+
+    Use it on large networks and batches with 3 to 10 times less η, and as much more λ, than AdamW: every entry moves by
+    η, however small its gradient. It keeps one array a leaf, and does not come to rest unless η_t falls.
+
+    Args:
+      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
+      b1, b2: β1, β2 in [0, 1); may be traced. With b1 = b2 and no decay it is `signum`.
+      weight_decay: λ, at least 0; may be traced.
+      mask: Pytree of booleans (a prefix of the params), or a function from params to one; True where weights decay.
+    Returns:
+      The rule; its update needs params.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number, or update got no params.
+    References:
+      Chen et al., Symbolic discovery of optimization algorithms, NeurIPS 2023, algorithm 2.
+    Example:
+      >>> rule, x = lion(0.5, weight_decay=0.5), jnp.array([2.0, 0.0])
+      >>> print(rule.update(jnp.array([4.0, -1e-6]), rule.init(x), x)[0])
+      [-1.   0.5]
+    """
+    check_number("b1", b1, below=1.0)
+    check_number("b2", b2, below=1.0)
+
+    def init(params):
+        return LionState(jax.tree.map(jnp.zeros_like, params))
+
+    def update(updates, state, params=None):
+        del params
+        short = moving_average(b1, state.mu, updates)
+        signs = jax.tree.map(lambda g, c: like(jnp.sign(c), g), updates, short)
+        return signs, LionState(moving_average(b2, state.mu, updates))
+
+    direction = complete(optax.GradientTransformation(init, update), only_real="lion")
+    return optax.chain(
+        direction, add_decayed_weights(weight_decay, mask), descend(learning_rate)
+    )
+
+
+class AdoptState(NamedTuple):
+    """What ADOPT keeps.
+
+    Attributes:
+      count: t, the steps taken; int32, shape ().
+      mu: m_t, the moving average of divided gradients; like the params.
+      nu: v_t, the moving average of squares; like the params.
+    """
+
+    count: Array
+    mu: Params
+    nu: Params
+
+
+@checked
+def adopt(
+    learning_rate: float | Array | Schedule,
+    b1: float | Array = 0.9,
+    b2: float | Array = 0.9999,
+    eps: float | Array = 1e-6,
+    use_clipping: bool = True,
+) -> optax.GradientTransformation:
+    """Divides each gradient by the size of those before it, and averages what comes out.
+
+    The first gradient only starts v_1 = g_1², and u_1 = 0. Then d_t = g_t / max(√v_(t-1), ε), which is clipped to
+    ±(t - 1)^¼, m_t = β1 m_(t-1) + (1 - β1) d_t, u_t = -η_t m_t, v_t = β2 v_(t-1) + (1 - β2) g_t².
+
+    With use_clipping=False it is the paper's first version; clipping came with the second. optax.contrib.adopt is the
+    same. Where the first gradient of an entry is 0 and a later one is not, the unclipped step is g / ε.
+
+    Use it in place of Adam where β2 cannot be tuned: since g_t is no part of what divides it, it converges with any. A
+    first gradient that is not typical of the rest is remembered for 1 / (1 - β2) steps, 10,000 by default.
+
+    Args:
+      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
+      b1, b2: β1, β2 in [0, 1); may be traced.
+      eps: ε, at least 0; may be traced.
+      use_clipping: Whether d_t is clipped.
+    Returns:
+      The rule.
+    Raises:
+      ValueError, TypeError: A concrete argument is out of range or no number.
+    References:
+      Taniguchi et al., ADOPT: modified Adam can converge with any β2 with the optimal rate, NeurIPS 2024, algorithm 1; a
+      later version, arXiv:2411.02853, clips.
+    Example:
+      >>> rule = adopt(1.0, b1=0.0)
+      >>> updates, state = rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))
+      >>> print(rule.update(jnp.array([2.0]), state)[0])
+      [-0.5]
+    """
+    check_number("b1", b1, below=1.0)
+    check_number("b2", b2, below=1.0)
+    check_number("eps", eps)
+
+    def init(params):
+        return AdoptState(
+            jnp.zeros((), jnp.int32),
+            *(jax.tree.map(jnp.zeros_like, params) for _ in range(2)),
+        )
+
+    def update(updates, state, params=None):
+        del params
+        first, most = state.count == 0, jnp.asarray(state.count, float) ** 0.25
+
+        def divide(g, v):
+            divided = g.astype(v.dtype) / jnp.maximum(jnp.sqrt(v), cast(eps, v))
+            return (
+                jnp.clip(divided, -cast(most, v), cast(most, v))
+                if use_clipping
+                else divided
+            )
+
+        averaged = moving_average(b1, state.mu, jax.tree.map(divide, updates, state.nu))
+        mu = jax.tree.map(lambda m, new: jnp.where(first, m, new), state.mu, averaged)
+        squares = jax.tree.map(
+            lambda g, v: jnp.square(g).astype(v.dtype), updates, state.nu
+        )
+        later = moving_average(b2, state.nu, squares)
+        nu = jax.tree.map(lambda square, v: jnp.where(first, square, v), squares, later)
+        return jax.tree.map(lambda g, m: m.astype(g.dtype), updates, mu), AdoptState(
+            increment(state.count), mu, nu
+        )
+
+    return optax.chain(
+        complete(optax.GradientTransformation(init, update), only_real="adopt"),
+        descend(learning_rate),
+    )

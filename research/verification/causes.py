@@ -1,0 +1,155 @@
+"""What is likely wrong with a rule: the known mistakes are made in the reference, one by one, until one walks as it does."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from research.verification.formulas.formula import Formula
+from research.verification.trials import (
+    Evidence,
+    Trial,
+    in_general,
+    of_others,
+    of_the_formula,
+    of_two,
+    of_values,
+)
+from research.verification.walks import Walk, distance
+
+# A mistake is judged by this many steps beyond the first that differs: later ones only magnify, and cost time.
+STEPS_BEYOND = 10
+# Where params are larger than this on a function, each step magnifies the rounding of the one before.
+FAR = 1e3
+
+OnProgress = Callable[[float, float, str], None]
+
+
+def likely_cause(
+    evidence: Sequence[Evidence],
+    formula: Formula | None,
+    others: Mapping[str, Formula],
+    dtype: Any,
+    tolerance: float,
+    on_progress: OnProgress | None = None,
+) -> str | None:
+    """The known mistake under which the reference walks as the rule does, on every problem.
+
+    Tried are, in this order: the mistakes of the formula, other values of its arguments, the other formulas, what can be
+    wrong with any rule (its sign, its length, a step too late), and two mistakes at once. Of those of one kind the closest
+    is named.
+
+    Args:
+      evidence: By problem, at least one of which differs.
+      formula: The reference's formula, if it has one.
+      others: Formulas by name that the rule may be instead.
+      dtype: In which the rule was walked.
+      tolerance: Within which two walks are one.
+      on_progress: Told (done, total, message) before each trial.
+    Returns:
+      The cause in a few words; None if none explains the rule.
+    """
+    differing = sorted(evidence, key=lambda e: e.deviation.largest <= tolerance)
+    first = differing[0]
+    kinds = (
+        lambda: of_the_formula(formula),
+        lambda: of_values(formula, first.arguments),
+        lambda: of_others(others),
+        lambda: in_general(first, dtype),
+        lambda: of_two(formula),
+    )
+    for done, kind in enumerate(kinds):
+        trials, explained = list(kind()), {}
+        for number, trial in enumerate(trials):
+            if on_progress:
+                on_progress(
+                    done + number / len(trials),
+                    len(kinds),
+                    f"trying known mistakes: {trial.cause}",
+                )
+            apart = _apart(trial, differing, tolerance)
+            if apart is not None:
+                explained[trial.cause] = apart
+        if explained:
+            return min(explained, key=explained.__getitem__)
+        if _differs_by_a_hidden_nan(differing, tolerance):
+            break  # No other rule or value does that.
+    return _seen(differing, tolerance)
+
+
+def _apart(
+    trial: Trial, evidence: Sequence[Evidence], tolerance: float
+) -> float | None:
+    """How far the rule lies from the reference with that mistake, or None where the mistake does not explain it."""
+    worst = 0.0
+    for number, e in enumerate(evidence):
+        steps = _telling_steps(e)
+        try:
+            wrong = trial.walk(e, steps)
+        except Exception:  # A value that the argument cannot have, a formula that asks for more: it explains nothing.
+            if number == 0:
+                return None
+            continue
+        found, wrong = _where_numbers(e.found, wrong, steps)
+        worst = max(worst, distance(found, wrong, e.problem).largest)
+        if not worst <= tolerance:
+            return None
+    return worst
+
+
+def _telling_steps(e: Evidence) -> int:
+    """How many steps tell a mistake: some beyond the first that differs, and none of a descent that runs away."""
+    first = max(e.deviation.first, 0)
+    steps = min(len(e.found.iterates), first + STEPS_BEYOND)
+    if e.problem.gradients is None:
+        away = ~(np.abs(e.found.iterates[:steps]) < FAR).all(axis=1)
+        steps = int(np.argmax(away)) if away.any() else steps
+    return max(steps, first + 1)
+
+
+def _where_numbers(found: Walk, wrong: Walk, steps: int) -> tuple[Walk, Walk]:
+    """The first steps of both; where both are NaN, as a mistake may make them, they agree."""
+    shown_found, shown_wrong = {}, {}
+    for field in ("iterates", "updates", "evaluations"):
+        a, b = getattr(found, field), getattr(wrong, field)
+        if a is None or b is None:
+            shown_found[field] = shown_wrong[field] = None
+        else:
+            both = np.isnan(a[:steps]) & np.isnan(b[:steps])
+            shown_found[field], shown_wrong[field] = (
+                np.where(both, 0.0, a[:steps]),
+                np.where(both, 0.0, b[:steps]),
+            )
+    return found._replace(**shown_found), wrong._replace(**shown_wrong)
+
+
+def _seen(evidence: Sequence[Evidence], tolerance: float) -> str | None:
+    """What can be seen without a trial: numbers that are not finite on one side alone."""
+    differing = [e for e in evidence if e.deviation.largest > tolerance]
+    for e in differing:
+        step = e.deviation.first
+        found, expected = e.found.iterates[step], e.expected.iterates[step]
+        bad = ~np.isfinite(found) & np.isfinite(expected)
+        if bad.any():
+            kind = "NaN" if np.isnan(found[bad]).any() else "infinite"
+            return f"its params are {kind} after step {step + 1} on {e.problem.name}, where the reference's are finite"
+    if all(_agrees_but_for_small_updates(e, tolerance) for e in differing):
+        return (
+            "none but rounding of the params: they agree, and updates that are small beside them do not, as where "
+            "positions are kept and subtracted"
+        )
+    if _differs_by_a_hidden_nan(evidence, tolerance):
+        return "it hides a NaN in the gradient, which the reference lets show"
+    return None
+
+
+def _agrees_but_for_small_updates(e: Evidence, tolerance: float) -> bool:
+    found, expected = e.found.iterates, e.expected.iterates
+    with np.errstate(invalid="ignore"):  # Infinite on both sides.
+        near = np.abs(found - expected) <= tolerance * (1.0 + np.abs(expected))
+    return e.problem.gradients is not None and bool(near.all())
+
+
+def _differs_by_a_hidden_nan(evidence: Sequence[Evidence], tolerance: float) -> bool:
+    differing = [e for e in evidence if e.deviation.largest > tolerance]
+    return all(e.problem.nan and np.isfinite(e.found.iterates).all() for e in differing)

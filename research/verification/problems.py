@@ -1,0 +1,216 @@
+"""What rules are proved on: functions with a gradient, and given sequences of gradients that ask hard questions."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+
+from research.types import Params
+from research.verification.formulas.formula import Function
+from research.verification.formulas.leaves import Leaves
+
+NUM_STEPS = 50
+
+
+class Problem(NamedTuple):
+    """What a rule is walked on.
+
+    Attributes:
+      name: As in PROBLEMS.
+      start: x_0, a pytree of float64 arrays whose entries float32 can hold.
+      objective: params -> () in JAX, or None where gradients are given.
+      exact: () -> the same as a Function of fifty digits, made anew for each walk; None if there is none.
+      gradients: The given gradients, like the start with a leading axis of NUM_STEPS, or None.
+      rate: A learning rate for rules whose step is as long as the gradient.
+      rate_of_unit_steps: One for rules whose step does not grow with the gradient.
+      nan: Whether a gradient is NaN, so that NaN in both walks is agreement.
+    """
+
+    name: str
+    start: Params
+    objective: Callable[[Params], jax.Array] | None = None
+    exact: Callable[[], Function] | None = None
+    gradients: Params | None = None
+    rate: float = 0.1
+    rate_of_unit_steps: float = 0.05
+    nan: bool = False
+
+
+A = np.array([[4.0, 1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 0.5, 0.25]])
+B = np.array([1.0, -2.0, 0.5])
+INPUTS = np.array(
+    [[0.5, -1.25], [1.5, 0.25], [-0.75, 2.0], [2.0, 1.0], [-1.5, -0.5], [0.25, 0.75]]
+)
+LABELS = np.array([0, 1, 2, 1, 0, 2])
+PENALTY = 0.01
+
+
+def _quadratic() -> Problem:
+    """½ xᵀAx - bᵀx."""
+
+    def exact() -> Function:
+        def product(x):
+            return np.array(
+                [sum(a * e for a, e in zip(row, x, strict=True)) for row in A.tolist()],
+                object,
+            )
+
+        def gradient(x):
+            return Leaves([product(x.arrays[0]) - B])
+
+        def value(x):
+            return mpmath.fsum(x.arrays[0] * (product(x.arrays[0]) / 2 - B))
+
+        return Function(gradient, value, lambda x: mpmath.matrix(A.tolist()))
+
+    return Problem(
+        "quadratic",
+        np.array([1.0, -2.0, 3.0]),
+        lambda x: 0.5 * x @ A.astype(x.dtype) @ x - B.astype(x.dtype) @ x,
+        exact,
+    )
+
+
+def _rosenbrock() -> Problem:
+    """(1 - x1)² + 100 (x2 - x1²)²."""
+
+    def exact() -> Function:
+        def gradient(x):
+            a, b = x.arrays[0]
+            return Leaves([[-2 * (1 - a) - 400 * a * (b - a * a), 200 * (b - a * a)]])
+
+        def value(x):
+            a, b = x.arrays[0]
+            return (1 - a) ** 2 + 100 * (b - a * a) ** 2
+
+        def hessian(x):
+            a, b = x.arrays[0]
+            return mpmath.matrix(
+                [[2 - 400 * b + 1200 * a * a, -400 * a], [-400 * a, 200]]
+            )
+
+        return Function(gradient, value, hessian)
+
+    def objective(x):
+        return (1.0 - x[0]) ** 2 + 100.0 * (x[1] - x[0] ** 2) ** 2
+
+    return Problem(
+        "rosenbrock",
+        np.array([-1.25, 1.0]),
+        objective,
+        exact,
+        rate=1e-4,
+        rate_of_unit_steps=0.02,
+    )
+
+
+def _softmax_regression() -> Problem:
+    """Mean of -log softmax(X W + b)[y] over six rows, and 0.005 (|W|² + |b|²)."""
+    one_hot = np.eye(3)[LABELS]
+
+    def exact() -> Function:
+        exponential = np.frompyfunc(mpmath.exp, 1, 1)
+
+        def probabilities(x):
+            powers = np.asarray(
+                exponential(INPUTS.astype(object) @ x.arrays[0] + x.arrays[1])
+            )
+            return powers / powers.sum(axis=1, keepdims=True)
+
+        def gradient(x):
+            residual = (probabilities(x) - one_hot) / len(LABELS)
+            decay = [mpmath.mpf(PENALTY) * a for a in x.arrays]
+            return Leaves(
+                [
+                    INPUTS.T.astype(object) @ residual + decay[0],
+                    residual.sum(axis=0) + decay[1],
+                ]
+            )
+
+        def value(x):
+            likely = probabilities(x)[np.arange(len(LABELS)), LABELS]
+            size = mpmath.fsum(e * e for a in x.arrays for e in a.flat)
+            return (
+                -mpmath.fsum(mpmath.log(p) for p in likely) / len(LABELS)
+                + mpmath.mpf(PENALTY) * size / 2
+            )
+
+        def hessian(x):
+            rows = np.hstack([INPUTS, np.ones((len(LABELS), 1))]).astype(
+                object
+            )  # The intercept is a third input.
+            curvature = mpmath.mpf(PENALTY) * np.eye(9).astype(object)
+            for row, p in zip(rows, probabilities(x), strict=True):
+                spread = np.diag(p) - np.outer(p, p)
+                curvature = curvature + np.kron(np.outer(row, row), spread) / len(
+                    LABELS
+                )
+            return mpmath.matrix(curvature.tolist())
+
+        return Function(gradient, value, hessian)
+
+    def objective(x):
+        w, b = x
+        log_p = jax.nn.log_softmax(INPUTS.astype(w.dtype) @ w + b[None])
+        return -jnp.mean(log_p[np.arange(len(LABELS)), LABELS]) + 0.5 * PENALTY * (
+            jnp.sum(w**2) + jnp.sum(b**2)
+        )
+
+    start = [
+        np.array([[0.25, -0.5, 0.125], [-0.375, 0.0625, 0.5]]),
+        np.array([0.125, -0.25, 0.5]),
+    ]
+    return Problem(
+        "softmax_regression", start, objective, exact, rate=0.5, rate_of_unit_steps=0.1
+    )
+
+
+def _given(
+    name: str,
+    seed: int,
+    change: Callable[[np.random.Generator, np.ndarray], np.ndarray],
+    **options,
+) -> Problem:
+    """Drawn gradients on a pytree with a matrix, a vector, a scalar and an empty leaf, changed leaf by leaf."""
+    rng = np.random.default_rng(seed)
+    shapes = {"dense": {"w": (3, 2), "b": (3,)}, "scale": (), "empty": (0,)}
+    draw = functools.partial(jax.tree.map, is_leaf=lambda s: isinstance(s, tuple))
+    start = draw(lambda s: _short(rng.standard_normal(s)), shapes)
+    gradients = draw(
+        lambda s: _short(change(rng, rng.standard_normal((NUM_STEPS, *s)))), shapes
+    )
+    return Problem(name, start, gradients=gradients, **options)
+
+
+def _short(a: np.ndarray) -> np.ndarray:
+    """Rounded to float32, and float64 again: both dtypes then start from the same numbers."""
+    return np.asarray(a, np.float32).astype(np.float64)
+
+
+def _nan_once(rng: np.random.Generator, a: np.ndarray) -> np.ndarray:
+    if a.ndim == 3:  # In one entry of the matrix, at the fourth step.
+        a[3, 1, 0] = np.nan
+    return a
+
+
+PROBLEMS: dict[str, Problem] = {
+    problem.name: problem
+    for problem in (
+        _quadratic(),
+        _rosenbrock(),
+        _softmax_regression(),
+        _given(
+            "random_pytree", 1, lambda rng, a: a * np.exp(rng.uniform(-3, 3, a.shape))
+        ),
+        _given("sparse_gradients", 2, lambda rng, a: a * (rng.random(a.shape) < 0.15)),
+        _given(
+            "scales", 3, lambda rng, a: a * np.exp(rng.uniform(-30, 30, a.shape[1:]))
+        ),
+        _given("zero_gradient", 4, lambda rng, a: 0.0 * a),
+        _given("nan_gradient", 5, _nan_once, nan=True),
+    )
+}

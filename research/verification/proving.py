@@ -1,0 +1,315 @@
+"""`prove`: is a rule the rule that it is meant to be, and if not, what is likely wrong with it?"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from research.checks import check_callable, check_number, check_sequence
+from research.naming import known_names
+from research.update_rules import UPDATE_RULES, find_rule
+from research.verification.causes import Evidence, OnProgress, likely_cause
+from research.verification.formulas import FORMULAS
+from research.verification.formulas.formula import Formula
+from research.verification.oracles import ORACLES
+from research.verification.oracles.oracle import rate_on
+from research.verification.problems import PROBLEMS, Problem
+from research.verification.rule_under_test import (
+    NoRuleError,
+    Subject,
+    is_made,
+    made,
+    named,
+)
+from research.verification.walks import Deviation, Walk, distance, walk, walk_exactly
+
+# In units of the dtype's eps. A step adds a few roundings; on the problems here the worst of our rules against a
+# formula in fifty digits is a tenth of this, and the smallest slip that is known is a million times larger.
+TOLERANCE = 1000.0
+
+Trace = Mapping[str, tuple[float, Walk]]  # By problem: the learning rate and the walk.
+
+
+class Proof(NamedTuple):
+    """What `prove` found.
+
+    Attributes:
+      same: Whether the two agree within the tolerance on every problem on which they could be compared.
+      problem: Where they lie furthest apart.
+      deviation: How far, at which step and leaf.
+      deviations: The same by problem.
+      reasons: By problem, why they could not be compared there.
+      cause: What is likely wrong with the rule; None if they agree, or if no known mistake explains it.
+      tolerance: What counts as agreement.
+    """
+
+    same: bool
+    problem: str
+    deviation: Deviation
+    deviations: dict[str, Deviation]
+    reasons: dict[str, str]
+    cause: str | None
+    tolerance: float
+
+    def __str__(self) -> str:
+        where = f"step {self.deviation.step + 1}" + (
+            f" in {self.deviation.leaf}" if self.deviation.leaf else ""
+        )
+        if self.same:
+            problems = (
+                "1 problem"
+                if len(self.deviations) == 1
+                else f"{len(self.deviations)} problems"
+            )
+            if self.deviation.largest == 0.0:
+                return (
+                    f"The same rule: on {problems} they are the same to the last bit."
+                )
+            return (
+                f"The same rule: on {problems} they are never further apart than "
+                f"{self.deviation.largest:.1e} ({self.problem}, {where}); up to {self.tolerance:.0e} is rounding."
+            )
+        cause = (
+            self.cause
+            or "no known mistake explains it; the first differing step is the one to work out by hand"
+        )
+        return (
+            f"Not the same rule: on {self.problem} they are {self.deviation.largest:.1e} apart at {where}, and differ "
+            f"from step {self.deviation.first + 1} on. Likely cause: {cause}."
+        )
+
+
+def prove(
+    rule: Subject | Formula | str,
+    reference: Subject | Formula | Trace | str,
+    *,
+    problems: Iterable[Problem] | None = None,
+    learning_rate: float | None = None,
+    dtype: Any = "float64",
+    tolerance: float | None = None,
+    on_progress: OnProgress | None = None,
+    **arguments: Any,
+) -> Proof:
+    """Compares any rule with any reference on problems that ask hard questions, and names the likely mistake.
+
+    Each walks fifty steps on three functions and on five given sequences of gradients: drawn, sparse, of sizes from
+    e^-30 to e^30, zero, and one with a NaN in it. `research.verification.walks.distance` says how the difference is measured.
+    A rule that gives NaN where the reference does not is a rule that differs, not an error.
+
+    Args:
+      rule: A gradient transformation, ours or yours, or a constructor of one that takes the learning rate first; the name
+        of one of our rules, or a dotted name of another, such as "optax.adam"; or a Formula.
+      reference: The same; or the name of one of our rules, whose formula then stands for it in fifty digits; or a trace
+        by problem, such as `recorded.recorded_walks("adam/defaults")`, which brings its learning rates.
+      problems: What to compare on; None means all of PROBLEMS.
+      learning_rate: For constructors, on every problem; None means the problem's own rate. Where one of the two is
+        already made and the other is not, it must be given: the rate that the rule was made with.
+      dtype: In which the rule walks: float64, which needs JAX's float64 on, or float32.
+      tolerance: What counts as agreement; None means 1000 eps, or more where the oracle of our rule of that name says
+        how far it carries rounding.
+      on_progress: Told (done, total, message) before each problem, and before each mistake that is tried.
+      **arguments: Other arguments that constructors and the formula are given.
+    Returns:
+      The Proof; print it.
+    Raises:
+      NoRuleError: What is given is no rule, or it changes structure, shape or dtype of updates or state.
+      RuleError: The rule itself raised (a ValueError that says what, where NoRuleError is a TypeError).
+      ValueError: The name is unknown, a rate is missing, dtype is another or float64 is off, or no problem can be walked.
+      TypeError: problems holds something else.
+    Example:
+      >>> import optax
+      >>> print(prove(optax.adam, "adam").same)
+      True
+      >>> stale = optax.chain(optax.trace(0.9), optax.scale(-0.1))  # The heavy ball; is it Nesterov's rule?
+      >>> print(prove(stale, "nesterov", learning_rate=0.1).cause)
+      it does not look ahead: this is the heavy ball (`x` where the formula has `x + momentum * v_next`)
+    """
+    if on_progress is not None:
+        check_callable("on_progress", on_progress, "done", "total", "message")
+    if tolerance is not None:
+        check_number("tolerance", tolerance)
+    if learning_rate is not None:
+        check_number("learning_rate", learning_rate)
+    rule = (
+        find_rule(rule) if isinstance(rule, str) and "." not in rule else _found(rule)
+    )
+    reference = _found(reference)
+    name = known_name(reference)
+    _check_subject("rule", rule)
+    _check_subject("reference", reference)
+    _check_rate(rule, reference, learning_rate)
+    _check_dtype(dtype)
+    trace = reference if isinstance(reference, Mapping) else {}
+    asked = _problems(
+        [PROBLEMS[name] for name in trace] if trace and problems is None else problems
+    )
+    evidence, reasons = [], {}
+    oracle = ORACLES.get(name or "")
+    if tolerance is None:
+        stated = (
+            (0.0,)
+            if oracle is None
+            else (oracle.bounds.get(who, 0.0) for who in ("formula", "optax"))
+        )
+        tolerance = max(TOLERANCE, *stated) * float(jnp.finfo(dtype).eps)
+    for done, problem in enumerate(asked):
+        if on_progress:
+            on_progress(done, 2 * len(asked), f"comparing on {problem.name}")
+        if oracle is not None and problem.name in oracle.reasons:
+            reasons[problem.name] = oracle.reasons[problem.name]
+            continue
+        rate = (
+            rate_on(problem, ORACLES.get(name or ""))
+            if learning_rate is None
+            else learning_rate
+        )
+        rate = trace[problem.name][0] if trace else rate
+        try:
+            evidence.append(
+                _compared(
+                    rule,
+                    reference,
+                    problem,
+                    {"learning_rate": rate, **arguments},
+                    dtype,
+                    tolerance,
+                )
+            )
+        except ZeroDivisionError:
+            reasons[problem.name] = "the formula divides by zero"
+    if not evidence:
+        raise ValueError(
+            f"nothing to compare on: {reasons or 'no problem is given'}; give other problems."
+        )
+    deviations = {e.problem.name: e.deviation for e in evidence}
+    worst = max(deviations, key=lambda key: deviations[key].largest)
+    same, cause = deviations[worst].largest <= tolerance, None
+    if not same:
+        formula = (
+            reference if isinstance(reference, Formula) else FORMULAS.get(name or "")
+        )
+        others = {key: other for key, other in FORMULAS.items() if key != name}
+        cause = likely_cause(
+            evidence, formula, others, dtype, tolerance, _second_half(on_progress)
+        )
+    return Proof(same, worst, deviations[worst], deviations, reasons, cause, tolerance)
+
+
+def _found(subject: Any) -> Any:
+    """What is proved, or compared with, where a dotted name is given for it."""
+    return named(subject) if isinstance(subject, str) and "." in subject else subject
+
+
+def _compared(
+    rule,
+    reference,
+    problem: Problem,
+    given: dict[str, Any],
+    dtype: Any,
+    tolerance: float,
+) -> Evidence:
+    """Both walked on one problem."""
+    others = {key: value for key, value in given.items() if key != "learning_rate"}
+
+    def walked(subject: Any, name: str) -> Walk:
+        if isinstance(subject, Mapping):
+            return subject[problem.name][1]
+        if isinstance(subject, Formula):
+            return walk_exactly(subject.iterates, problem, **given)
+        return walk(made(subject, given["learning_rate"], others, name), problem, dtype)
+
+    found = walked(rule, "the rule")
+    expected = walked(
+        FORMULAS[reference] if isinstance(reference, str) else reference,
+        "the reference",
+    )
+    in_jax = UPDATE_RULES.get(reference) if isinstance(reference, str) else reference
+    if in_jax is None or isinstance(in_jax, Formula | Mapping):
+        in_jax = None
+    else:
+        in_jax = made(in_jax, given["learning_rate"], others, "the reference")
+    return Evidence(
+        problem,
+        found,
+        expected,
+        distance(found, expected, problem, tolerance),
+        given,
+        in_jax,
+    )
+
+
+def _second_half(on_progress: OnProgress | None) -> OnProgress | None:
+    return on_progress and (
+        lambda done, total, message: on_progress(total + done, 2 * total, message)
+    )
+
+
+def _check_subject(name: str, subject: Any) -> None:
+    """A rule, a constructor of one, a Formula; or a name or recorded walks, of which the others are compared."""
+    is_other = name == "reference" and isinstance(subject, str | Mapping)
+    if (
+        not is_other
+        and not isinstance(subject, Formula)
+        and not is_made(subject)
+        and not callable(subject)
+    ):
+        raise NoRuleError(
+            f"the {name} is no rule: it is a value of type {type(subject).__name__}, not an optax.GradientTransformation, a "
+            "function that makes one, or a Formula."
+        )
+
+
+def _check_rate(rule: Any, reference: Any, learning_rate: float | None) -> None:
+    if isinstance(reference, Mapping):
+        return  # Its rates are its own.
+    if learning_rate is None and is_made(rule) != is_made(reference):
+        fixed, free = ("rule", "reference") if is_made(rule) else ("reference", "rule")
+        raise ValueError(
+            f"the {fixed} is already made, with a learning rate in it, and the {free} is not: give learning_rate=, the "
+            f"rate that the {fixed} was made with."
+        )
+
+
+def _check_dtype(dtype: Any) -> None:
+    try:
+        jnp.dtype(dtype)
+    except TypeError:
+        raise TypeError(
+            f"dtype must be float64 or float32; got dtype={dtype!r}."
+        ) from None
+    if jnp.dtype(dtype) not in (jnp.float64, jnp.float32):
+        raise ValueError(
+            f"dtype must be float64 or float32, for what is coarser hides mistakes; got dtype={dtype!r}."
+        )
+    if jnp.dtype(dtype) == jnp.float64 and not jax.config.read("jax_enable_x64"):
+        raise ValueError(
+            "dtype=float64, but JAX's float64 is off; call research.backend.configure(x64=True) first (in a session that "
+            "has computed already, jax.config.update('jax_enable_x64', True)), or give dtype='float32'."
+        )
+
+
+def _problems(problems: Iterable[Problem] | None) -> list[Problem]:
+    if problems is not None:
+        check_sequence("problems", problems, "Problems")
+    asked = list(PROBLEMS.values() if problems is None else problems)
+    for problem in asked:
+        if not isinstance(problem, Problem):
+            raise TypeError(
+                f"problems must be Problems, such as PROBLEMS['quadratic']; got {problem!r} among them."
+            )
+    return asked
+
+
+def known_name(reference: Any) -> str | None:
+    """The name of our rule that a reference is: given by name, our constructor, or its counterpart in optax."""
+    if isinstance(reference, str):
+        if reference not in FORMULAS:
+            raise ValueError(
+                f"there is no formula of {reference!r}{known_names(reference, FORMULAS)}"
+            )
+        return reference
+    for name, oracle in ORACLES.items():
+        if any(reference is one for one in (oracle.optax, UPDATE_RULES.get(name))):
+            return name
+    return None

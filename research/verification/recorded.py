@@ -1,0 +1,60 @@
+"""Trajectories of other implementations, computed once with packages that this one does not need."""
+
+import functools
+import importlib.resources
+from typing import Any
+
+import jax
+import numpy as np
+
+from research.reading import parse_json
+from research.verification.problems import PROBLEMS
+from research.verification.walks import Walk, paths
+
+
+def recorded_walks(variant: str) -> dict[str, tuple[float, Walk]]:
+    """The recorded trajectories of a variant of a rule.
+
+    Args:
+      variant: "optimizer/variant", as in `recorded.json`.
+    Returns:
+      By the name of the problem: the learning rate (NaN where the rule has none) and the Walk.
+    Raises:
+      KeyError: There is none of that name.
+    Example:
+      >>> found = recorded_walks("adam/defaults")
+      >>> rate, walk = found["softmax_regression"]
+      >>> rate, walk.iterates.shape
+      (0.1, (50, 9))
+    """
+    cases = [case for case in _file()["cases"] if case["variant"] == variant]
+    if not cases:
+        raise KeyError(
+            f"no trajectory of {variant!r} is recorded; known: {', '.join(sorted(variants()))}."
+        )
+    return {case["problem"]: (_rate(case), _walk(case)) for case in cases}
+
+
+def variants() -> set[str]:
+    """What is recorded, as "optimizer/variant"."""
+    return {case["variant"] for case in _file()["cases"]}
+
+
+@functools.cache
+def _file() -> dict[str, Any]:
+    return parse_json(
+        importlib.resources.files("research.verification")
+        .joinpath("recorded.json")
+        .read_bytes()
+    )
+
+
+def _rate(case: dict[str, Any]) -> float:
+    return float("nan") if case["learning_rate"] is None else case["learning_rate"]
+
+
+def _walk(case: dict[str, Any]) -> Walk:
+    start = PROBLEMS[case["problem"]].start
+    iterates = np.array(case["iterates"])
+    first = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(start)])
+    return Walk(iterates, np.diff(iterates, axis=0, prepend=first[None]), paths(start))

@@ -1,0 +1,217 @@
+"""What is proved: a rule that is already made, or a constructor of one; its errors are told with its name."""
+
+import importlib
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+from research.naming import known_names
+from research.verification.oracles.oracle import Constructor
+from research.verification.walks import check_updates
+
+Subject = optax.GradientTransformation | Constructor
+
+OURS = Path(__file__).parents[1]
+
+
+class RuleError(ValueError):
+    """A rule raised while it was made or walked; the message says which rule, and what it said."""
+
+
+class NoRuleError(TypeError):
+    """What is given is no rule, or changes structure, shape or dtype; the message says which one, and what it gave."""
+
+
+def is_made(rule: Any) -> bool:
+    """Whether it is a gradient transformation, rather than a constructor of one.
+
+    Example:
+      >>> is_made(optax.adam), is_made(optax.adam(0.1))
+      (False, True)
+    """
+    if inspect.isclass(rule):
+        return (
+            False  # Its functions want an object; called with a rate, it may make one.
+        )
+    return hasattr(rule, "init") and hasattr(rule, "update")
+
+
+def named(word: str) -> Any:
+    """What a dotted name names, such as "optax.adam" or "my_package.rules.my_adam".
+
+    Args:
+      word: A module's name, a dot, and the name of something in it.
+    Returns:
+      What stands under that name.
+    Raises:
+      ValueError: There is no such module, or no such name in it; the message says which.
+    Example:
+      >>> named("optax.adam") is optax.adam
+      True
+      >>> named("optax.addam")
+      Traceback (most recent call last):
+      ValueError: there is no 'addam' in optax; did you mean 'adam'?
+    """
+    module, names = _imported(word)
+    found = module
+    for k, name in enumerate(names):
+        if not hasattr(found, name):
+            above = ".".join([module.__name__, *names[:k]])
+            hint = known_names(
+                name, [n for n in dir(found) if not n.startswith("_")]
+            ).split(" Known:")[0]
+            raise ValueError(f"there is no {name!r} in {above}{hint}")
+        found = getattr(found, name)
+    return found
+
+
+def _imported(word: str) -> tuple[Any, list[str]]:
+    """The longest beginning of a dotted name that is a module, and the rest."""
+    parts = word.split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise ValueError(
+            f"a rule is named by a dotted name, such as 'optax.adam'; got {word!r}."
+        )
+    for k in range(len(parts), 0, -1):
+        name = ".".join(parts[:k])
+        try:
+            return importlib.import_module(name), parts[k:]
+        except ModuleNotFoundError as problem:
+            # One that the module itself misses is another matter.
+            if problem.name != name and not name.startswith(f"{problem.name}."):
+                raise
+    raise ValueError(
+        f"there is no module {parts[0]!r} for {word!r}; give the rule itself, or install its package."
+    )
+
+
+def made(
+    rule: Any, rate: float, arguments: dict[str, Any], name: str = "the rule"
+) -> optax.GradientTransformationExtraArgs:
+    """The rule itself, or what its constructor makes with that rate; it is checked, and named, wherever it fails.
+
+    Args:
+      rule: A gradient transformation, or a constructor that takes the learning rate first.
+      rate, arguments: For a constructor.
+      name: In messages.
+    Returns:
+      The rule, checked on each call: updates and state must keep structure, shapes and dtypes.
+    Raises:
+      NoRuleError: It is neither.
+      RuleError: The constructor raised.
+    Example:
+      >>> made(lambda rate: 1 / 0, 0.1, {}, "mine.py:rule")
+      Traceback (most recent call last):
+      research.verification.rule_under_test.RuleError: mine.py:rule raised ZeroDivisionError while it was made: division by zero
+    """
+    sort = "an optax.GradientTransformation"
+    if not is_made(rule) and not callable(rule):
+        raise NoRuleError(
+            f"{name} is no rule: it is {_kind(rule)}, not {sort} or a function that makes one."
+        )
+    found: Any = rule
+    if not is_made(rule):
+        found = _told(
+            f"{name} raised", "while it was made", lambda: rule(rate, **arguments)
+        )
+    if not is_made(found):
+        raise NoRuleError(
+            f"{name} is no rule: called with a learning rate it gave {_kind(found)}, not {sort}."
+        )
+    return _checked(found, name)
+
+
+def _checked(
+    rule: optax.GradientTransformation, name: str
+) -> optax.GradientTransformationExtraArgs:
+    inner = optax.with_extra_args_support(rule)
+
+    def init(params):
+        return _told(f"{name} raised", "in init", lambda: inner.init(params))
+
+    def update(updates, state, params=None, **extra):
+        answer = _told(
+            f"{name} raised",
+            "in update",
+            lambda: inner.update(updates, state, params, **extra),
+        )
+        if not (isinstance(answer, tuple) and len(answer) == 2):
+            raise NoRuleError(
+                f"{name}: update must return (updates, state); it returned {_kind(answer)}."
+            )
+        try:
+            check_updates(answer[0], params)
+        except TypeError as problem:
+            raise NoRuleError(f"{name}: {problem}") from None
+        _check_state(state, answer[1], name)
+        return answer
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_state(before: Any, after: Any, name: str) -> None:
+    """Refuses a state that another step could not be taken from in one compiled loop."""
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        raise NoRuleError(
+            f"{name}: update changes the structure of its state from {jax.tree.structure(before)} to "
+            f"{jax.tree.structure(after)}; return a state like the one that init makes."
+        )
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
+    ):
+        of_before, of_after = jax.typeof(a), jax.typeof(b)
+        same_dtype = of_before.dtype == of_after.dtype or getattr(
+            of_before, "weak_type", False
+        )
+        if of_before.shape != of_after.shape or not same_dtype:
+            raise NoRuleError(
+                f"{name}: update changes its state at {jax.tree_util.keystr(path) or 'the only leaf'} from "
+                f"{of_before.str_short()} to {of_after.str_short()}; return a state like the one that init makes."
+            )
+
+
+def _told(raised: str, when: str, call: Callable[[], Any]) -> Any:
+    """What the call gives; an exception of it as a RuleError that names rule, kind, place and message."""
+    try:
+        return call()
+    except (RuleError, NoRuleError):
+        raise
+    except Exception as problem:
+        message = " ".join(str(problem).partition("\n\n")[0].split())
+        if isinstance(
+            problem,
+            jax.errors.ConcretizationTypeError | jax.errors.TracerArrayConversionError,
+        ):
+            message = "a value is not known while it is traced: use jnp.where or jax.lax.cond for if, and no float() or numpy"
+        raise RuleError(
+            f"{raised} {type(problem).__name__} {when}{place(problem)}: {message}"
+        ) from problem
+
+
+def place(problem: BaseException) -> str:
+    """Where in the user's own code it was raised: " (line 3 of mine.py)", or "" where only packages were running."""
+    packages = (
+        "site-packages",
+        "dist-packages",
+        sys.prefix,
+        sys.base_prefix,
+        str(OURS),
+        "<",
+    )
+    frames = traceback.extract_tb(problem.__traceback__)
+    own = [
+        frame
+        for frame in frames
+        if not any(package in frame.filename for package in packages)
+    ]
+    return f" (line {own[-1].lineno} of {Path(own[-1].filename).name})" if own else ""
+
+
+def _kind(value: Any) -> str:
+    return f"a value of type {type(value).__name__}"

@@ -1,0 +1,199 @@
+"""The proof table: every rule before every authority, in two dtypes, on every problem, with default and other arguments."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from research.checks import check_callable, check_choice, check_sequence
+from research.update_rules import UPDATE_RULES
+from research.verification.formulas import FORMULAS
+from research.verification.oracles import ORACLES, Oracle
+from research.verification.oracles.oracle import rate_on
+from research.verification.problems import PROBLEMS, Problem
+from research.verification.recorded import recorded_walks
+from research.verification.walks import (
+    Deviation,
+    Walk,
+    distance,
+    walk,
+    walk_constructed,
+    walk_exactly,
+)
+
+AUTHORITIES = ("formula", "optax", "recorded")
+DTYPES = ("float64", "float32")
+# In units of the dtype's eps: how far rounding may carry a rule from an authority within fifty steps. Measured: most of
+# ours lie within 5 of their formulas.
+BOUND = 100.0
+
+
+class Cell(NamedTuple):
+    """One comparison.
+
+    Attributes:
+      rule, authority, dtype, problem: Which; authority is one of AUTHORITIES.
+      arguments: The arguments other than the defaults, as a user writes them; "" for the defaults.
+      deviation: How far, at which step and leaf; None if there is a reason.
+      reason: Why there is no number; None if there is one.
+      bound: What the deviation may be.
+    """
+
+    rule: str
+    authority: str
+    dtype: str
+    problem: str
+    arguments: str
+    deviation: Deviation | None
+    reason: str | None
+    bound: float
+
+
+def proof_table(
+    rules: Iterable[str] | None = None,
+    dtypes: Iterable[str] = DTYPES,
+    authorities: Iterable[str] = AUTHORITIES,
+    on_rule: Callable[[int, int, str], None] | None = None,
+) -> list[Cell]:
+    """Asks every authority about every rule.
+
+    Args:
+      rules: Names in UPDATE_RULES; None means all.
+      dtypes: Of "float64", "float32"; the first needs JAX's float64 on.
+      authorities: Of AUTHORITIES.
+      on_rule: Called with (how many are done, of how many, the name of the next).
+    Returns:
+      The cells, rule after rule.
+    Example:
+      >>> cells = proof_table(["gradient_descent"], ["float32"], ["formula"])
+      >>> len(cells), max(cell.deviation.largest for cell in cells) < 1e-6
+      (8, True)
+    """
+    for name, given, known in (
+        ("rules", UPDATE_RULES if rules is None else rules, UPDATE_RULES),
+        ("dtypes", dtypes, DTYPES),
+        ("authorities", authorities, AUTHORITIES),
+    ):
+        check_sequence(
+            name, list(given) if isinstance(given, Mapping) else given, "names", str
+        )
+        for one in given:
+            check_choice(f"each of {name}", one, known)
+    if on_rule is not None:
+        check_callable("on_rule", on_rule, "done", "total", "name")
+    names, authorities = (
+        list(UPDATE_RULES if rules is None else rules),
+        tuple(authorities),
+    )
+    cells = []
+    for done, name in enumerate(names):
+        if on_rule is not None:
+            on_rule(done, len(names), name)
+        for dtype in dtypes:
+            cells += _of_the_rule(name, dtype, authorities)
+    return cells
+
+
+def _of_the_rule(name: str, dtype: str, authorities: tuple[str, ...]) -> Iterator[Cell]:
+    oracle = ORACLES[name]
+    ways = [({}, {})]
+    if oracle.arguments:
+        others = (
+            oracle.arguments
+            if oracle.optax_arguments is None
+            else oracle.optax_arguments
+        )
+        ways.append((oracle.arguments, others))
+    for arguments, optax_arguments in ways:
+        for problem in PROBLEMS.values():
+            yield from _on_the_problem(
+                name, dtype, authorities, problem, arguments, optax_arguments
+            )
+    if "recorded" in authorities:
+        yield from _recorded(name, dtype)
+
+
+def _on_the_problem(
+    name: str,
+    dtype: str,
+    authorities: tuple[str, ...],
+    problem: Problem,
+    arguments: dict[str, Any],
+    optax_arguments: dict[str, Any],
+) -> Iterator[Cell]:
+    oracle, rate = ORACLES[name], rate_on(problem, ORACLES[name])
+    ours: Walk | None = None
+    for authority in authorities:
+        reason, deviation = oracle.reasons.get(problem.name), None
+        if authority == "recorded":
+            continue
+        if authority == "optax" and isinstance(oracle.optax, str):
+            reason = oracle.optax
+        if authority == "formula" and name not in FORMULAS:
+            reason = "no formula"
+        if reason is None:
+            ours = ours or walk_constructed(
+                UPDATE_RULES[name], {"learning_rate": rate, **arguments}, problem, dtype
+            )
+            if authority == "formula" or isinstance(oracle.optax, str):
+                theirs = _exactly(name, problem.name, rate, tuple(arguments.items()))
+            else:
+                theirs = walk(oracle.optax(rate, **optax_arguments), problem, dtype)
+            deviation = distance(ours, theirs, problem)
+        yield Cell(
+            name,
+            authority,
+            dtype,
+            problem.name,
+            written(arguments),
+            deviation,
+            reason,
+            _bound(oracle, authority, dtype),
+        )
+
+
+@functools.cache
+def _exactly(
+    name: str, problem: str, rate: float, arguments: tuple[tuple[str, Any], ...]
+) -> Walk:
+    """What the formula does, which is the same for every dtype."""
+    return walk_exactly(
+        FORMULAS[name].iterates,
+        PROBLEMS[problem],
+        learning_rate=rate,
+        **dict(arguments),
+    )
+
+
+def _recorded(name: str, dtype: str) -> Iterator[Cell]:
+    oracle = ORACLES[name]
+    bound = _bound(oracle, "recorded", dtype)
+    if isinstance(oracle.recorded, str):
+        yield Cell(name, "recorded", dtype, "", "", None, oracle.recorded, bound)
+        return
+    for recorded in oracle.recorded:
+        for problem_name, (rate, theirs) in recorded_walks(recorded.variant).items():
+            problem = PROBLEMS[problem_name]
+            ours = walk_constructed(
+                UPDATE_RULES[name],
+                {"learning_rate": rate, **recorded.arguments},
+                problem,
+                dtype,
+            )
+            deviation = distance(ours, theirs, problem)
+            arguments = written(recorded.arguments)
+            yield Cell(
+                name, "recorded", dtype, problem_name, arguments, deviation, None, bound
+            )
+
+
+def written(arguments: dict[str, Any]) -> str:
+    """Arguments as a user writes them: "b1=0.5, eps=0.01"."""
+    return ", ".join(
+        f"{key}={getattr(value, '__name__', value)}" for key, value in arguments.items()
+    )
+
+
+def _bound(oracle: Oracle, authority: str, dtype: str) -> float:
+    return oracle.bounds.get(authority, BOUND) * float(jnp.finfo(dtype).eps)

@@ -1,0 +1,236 @@
+"""Mistakes to try on a rule that differs: those of a formula, and those that any rule can have."""
+
+import contextlib
+import inspect
+import itertools
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from research.verification.formulas.formula import Formula, Mistake, mistaken
+from research.verification.problems import NUM_STEPS, Problem
+from research.verification.walks import Deviation, Walk, walk, walk_exactly
+
+# Values that users give where the default is another: each is tried in turn.
+USUAL_VALUES = (
+    0.0,
+    0.5,
+    0.8,
+    0.9,
+    0.95,
+    0.98,
+    0.99,
+    0.999,
+    0.9999,
+    1e-1,
+    1e-2,
+    1e-3,
+    1e-4,
+    1e-6,
+    1e-7,
+    1e-8,
+    1e-10,
+    1e-16,
+    1.0,
+)
+
+
+class Evidence(NamedTuple):
+    """What is known of a rule on one problem.
+
+    Attributes:
+      problem: On which it was walked.
+      found: Its walk.
+      expected: The reference's.
+      deviation: How far they lie apart.
+      arguments: Of the reference's formula, learning_rate among them.
+      reference: The reference in JAX, if there is one.
+    """
+
+    problem: Problem
+    found: Walk
+    expected: Walk
+    deviation: Deviation
+    arguments: dict[str, Any]
+    reference: optax.GradientTransformation | None
+
+
+class Trial(NamedTuple):
+    """A mistake, and the walk of the reference with that mistake in it."""
+
+    cause: str
+    walk: Callable[[Evidence, int], Walk]
+
+
+def _exact(
+    iterates: Callable[..., Any], changes: dict[str, Any] | None = None
+) -> Callable[[Evidence, int], Walk]:
+    return lambda e, steps: walk_exactly(
+        iterates, e.problem, steps, **{**e.arguments, **(changes or {})}
+    )
+
+
+def of_the_formula(formula: Formula | None) -> Iterator[Trial]:
+    """Each of the formula's own mistakes."""
+    if formula is None:
+        return
+    for mistake in formula.mistakes:
+        with contextlib.suppress(
+            OSError, ValueError
+        ):  # A formula that was typed in has no source to make them in.
+            yield Trial(_told(mistake), _exact(mistaken(formula, mistake)))
+
+
+def of_two(formula: Formula | None) -> Iterator[Trial]:
+    """Every two mistakes that can be made in the formula at once."""
+    if formula is None or not formula.mistakes:
+        return
+    try:
+        source = textwrap.dedent(inspect.getsource(formula.iterates))
+    except OSError:
+        return
+    for a, b in itertools.combinations(formula.mistakes, 2):
+        once = source.replace(a.right, a.wrong)
+        if once.count(b.right) == 1:
+            both = Mistake(
+                f"{_told(a)}, and {_told(b)}", source, once.replace(b.right, b.wrong)
+            )
+            yield Trial(both.cause, _exact(mistaken(formula, both)))
+
+
+def _told(mistake: Mistake) -> str:
+    wrong, right = (_in_one_line(source) for source in (mistake.wrong, mistake.right))
+    if not wrong:
+        return f"{mistake.cause} (the formula's `{right}` is missing)"
+    return f"{mistake.cause} (`{wrong}` where the formula has `{right}`)"
+
+
+def _in_one_line(source: str) -> str:
+    return "; ".join(line.strip() for line in source.splitlines())
+
+
+def of_values(formula: Formula | None, arguments: dict[str, Any]) -> list[Trial]:
+    """Other values of each of the formula's arguments, and two of them swapped."""
+    if formula is None:
+        return []
+    parameters = inspect.signature(formula.iterates).parameters
+    defaults = {
+        key: p.default for key, p in parameters.items() if p.default is not p.empty
+    }
+    values = {key: arguments.get(key, default) for key, default in defaults.items()}
+    trials = []
+    for key, value in values.items():
+        for other in _other_values(value, defaults[key]):
+            cause = f"another value of an argument: {key}={_written(other)}, not {_written(value)}"
+            trials.append(Trial(cause, _exact(formula.iterates, {key: other})))
+    floats = [key for key, value in values.items() if type(value) is float]
+    for a, b in itertools.combinations(floats, 2):
+        if values[a] != values[b]:
+            swapped = {a: values[b], b: values[a]}
+            trials.append(
+                Trial(
+                    f"the values of {a} and {b} are swapped",
+                    _exact(formula.iterates, swapped),
+                )
+            )
+    return trials
+
+
+def _other_values(value: Any, default: Any) -> list[Any]:
+    if type(value) is bool:
+        return [not value]
+    if type(value) is not float:
+        return []
+    # A share is never 1: a line search that shortens its step by that factor would never end.
+    usual = [
+        v
+        for v in USUAL_VALUES
+        if v < 1.0 or not (type(default) is float and 0.0 < default < 1.0)
+    ]
+    return [v for v in usual if v != value]
+
+
+def _written(value: Any) -> str:
+    return f"{value:g}" if type(value) is float else str(value)
+
+
+def of_others(others: Mapping[str, Formula]) -> Iterator[Trial]:
+    """Other formulas, with those of the arguments that they take."""
+    for name, formula in others.items():
+
+        def walk_other(e: Evidence, steps: int, formula: Formula = formula) -> Walk:
+            taken = inspect.signature(formula.iterates).parameters
+            given = {key: value for key, value in e.arguments.items() if key in taken}
+            return walk_exactly(formula.iterates, e.problem, steps, **given)
+
+        yield Trial(f"it is another rule: {name}", walk_other)
+
+
+def in_general(first: Evidence, dtype: Any) -> Iterator[Trial]:
+    """What can be wrong with any rule, made in the reference in JAX: a factor, seen in the first step, and a late step."""
+    if first.reference is None:
+        return
+    factor = _factor(first)
+    if factor is not None:
+        cause = f"the updates are {factor:.6g} times as long"
+        if factor < 0:
+            cause = "the updates have the wrong sign: they go up the gradient"
+            cause += "" if factor == -1 else f", and are {-factor:.6g} times as long"
+        yield Trial(cause, _changed(lambda rule: _scaled(rule, factor), dtype))
+    stale = (
+        "the updates are one step stale: each is what the step before should have given"
+    )
+    yield Trial(stale, _changed(_stale, dtype))
+
+
+def _changed(
+    change: Callable[[Any], Any], dtype: Any
+) -> Callable[[Evidence, int], Walk]:
+    return lambda e, steps: walk(
+        change(e.reference), e.problem, dtype, min(steps, NUM_STEPS)
+    )
+
+
+def _factor(e: Evidence) -> float | None:
+    """By what the first update is too long, where that is one number for all entries."""
+    found, expected = e.found.updates[0], e.expected.updates[0]
+    there = np.isfinite(found) & np.isfinite(expected) & (expected != 0)
+    if not there.any():
+        return None
+    ratios = found[there] / expected[there]
+    middle = float(np.median(ratios))
+    if middle == 0.0 or np.max(np.abs(ratios - middle)) > 1e-4 * abs(middle):
+        return None
+    rounded = float(
+        f"{middle:.6g}"
+    )  # Rounding of the dtype is no part of a slip; a sum of slips is.
+    return rounded if abs(rounded - middle) <= 1e-6 * abs(middle) else middle
+
+
+def _stale(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    rule = optax.with_extra_args_support(rule)
+
+    def init(params):
+        return rule.init(params), jax.tree.map(lambda x: 0 * x, params)
+
+    def update(updates, state, params=None, **extra):
+        now, inner = rule.update(updates, state[0], params, **extra)
+        return state[1], (inner, now)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _scaled(
+    rule: optax.GradientTransformation, factor: float
+) -> optax.GradientTransformation:
+    rule = optax.with_extra_args_support(rule)
+
+    def update(updates, state, params=None, **extra):
+        updates, state = rule.update(updates, state, params, **extra)
+        return jax.tree.map(lambda u: (factor * u).astype(u.dtype), updates), state
+
+    return optax.GradientTransformationExtraArgs(rule.init, update)

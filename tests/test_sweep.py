@@ -1,0 +1,198 @@
+"""Laws of lanes: a cell's result is its own, whatever stands beside it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from research import descent, samplers, update_rules, workloads
+
+
+@pytest.fixture(scope="module")
+def workload():
+    return workloads.make_workload("breast_cancer_two_features")
+
+
+@pytest.fixture(scope="module")
+def program(workload):
+    sampler = samplers.minibatch(len(workload.train.y), 100)
+    return descent.compile_sweep(
+        workload, update_rules.adam, sampler, 6, chunk=2, width=4
+    )
+
+
+CELLS = {"seed": np.arange(10), "learning_rate": np.geomspace(0.001, 0.5, 10)}
+
+
+def train(program, rows):
+    return descent.sweep(
+        program, {name: values[rows] for name, values in CELLS.items()}
+    )
+
+
+def assert_same_bits(a, b):
+    jax.tree.map(
+        np.testing.assert_array_equal, a._replace(seconds=0.0), b._replace(seconds=0.0)
+    )
+
+
+def take(trained, rows):
+    first = jax.tree.map(
+        lambda a: a[rows],
+        trained._replace(passes=np.zeros(len(CELLS["seed"])), seconds=np.zeros(10)),
+    )
+    return first._replace(passes=trained.passes, seconds=0.0)
+
+
+@pytest.mark.parametrize(
+    "rows", [np.arange(10)[::-1], np.array([3]), np.array([7, 2, 5, 5, 1]), np.array([0, 1, 2, 3])],
+    ids=["permuted", "alone", "other neighbours and twice", "a full block"],
+)  # fmt: skip
+def test_a_cell_has_the_same_bits_in_any_company(program, rows):
+    assert_same_bits(train(program, rows), take(train(program, np.arange(10)), rows))
+
+
+def test_chunk_length_leaves_the_bits_alone(workload, program):
+    others = [
+        descent.compile_sweep(
+            workload, update_rules.adam, program.sampler, 6, chunk=chunk, width=4
+        )
+        for chunk in (3, 6)
+    ]
+    whole = train(program, np.arange(10))
+    for other in others:
+        assert_same_bits(train(other, np.arange(10)), whole)
+
+
+def test_lanes_agree_with_the_lone_run(workload, program):
+    trained = train(program, np.array([6]))
+    rate, seed = float(CELLS["learning_rate"][6]), int(CELLS["seed"][6])
+    root = jax.random.key(seed)
+    rule = update_rules.adam(rate)
+    state = descent.start(rule, workload.init(jax.random.fold_in(root, descent.INIT)))
+    evaluate = lambda params: workload.objective(params, workload.train)
+    step = descent.make_step(workload.objective, rule, workload.train, rate)
+    last, records = descent.run(
+        step,
+        state,
+        program.sampler,
+        jax.random.fold_in(root, descent.EPOCHS),
+        jnp.arange(6),
+        evaluate=evaluate,
+    )
+    # The sums of a vmapped product run in another order: rounding, over 18 steps.
+    np.testing.assert_allclose(
+        trained.params["weights"][0], last.params["weights"], rtol=1e-12
+    )
+    np.testing.assert_allclose(trained.values[0, 0], evaluate(state.params), rtol=1e-14)
+    np.testing.assert_allclose(
+        trained.values[0, 1:4], records.evaluations[0], rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        trained.values[0, 4:], records.evaluations[1:, -1], rtol=1e-12
+    )
+    np.testing.assert_allclose(trained.records.loss[0], records.loss, rtol=1e-12)
+
+
+def test_passes_count_example_gradients(workload, program):
+    n = len(workload.train.y)
+    np.testing.assert_allclose(
+        train(program, np.array([0])).passes * n,
+        [0, 100, 200, 300, 600, 900, 1200, 1500, 1800],
+    )
+
+
+def test_the_initial_point_depends_on_the_seed_alone(workload, program):
+    same_seed = descent.sweep(
+        program,
+        {"seed": np.array([4, 4, 5]), "learning_rate": np.array([0.1, 0.2, 0.1])},
+    )
+    assert same_seed.values[0, 0] == same_seed.values[1, 0]
+    assert same_seed.values[0, 0] != same_seed.values[2, 0]
+    assert same_seed.values[0, 1] != same_seed.values[1, 1]
+
+
+def test_a_diverged_cell_is_a_result_and_leaves_its_neighbours_alone():
+    quadratic = workloads.make_workload("quadratic")
+    program = descent.compile_sweep(
+        quadratic, update_rules.gradient_descent, samplers.full_batch(1), 1000, width=4
+    )
+    rates = np.array([0.5, 1e3, 0.9])
+    trained = descent.sweep(program, {"seed": np.arange(3), "learning_rate": rates})
+    assert (trained.first_bad_step[[0, 2]] == -1).all()
+    # f grows by (1 - ηλ)² a step until it passes 1.8e308: log(1e308) / (2 log 999) is about 51 steps.
+    assert 45 < trained.first_bad_step[1] < 60
+    assert not np.isfinite(trained.values[1, -1])
+    alone = descent.sweep(program, {"seed": np.array([0]), "learning_rate": rates[:1]})
+    np.testing.assert_array_equal(alone.values[0], trained.values[0])
+
+
+def test_a_sweep_traces_nothing(workload):
+    traced = []
+
+    def make_rule(learning_rate):
+        traced.append(learning_rate)
+        return update_rules.gradient_descent(learning_rate)
+
+    program = descent.compile_sweep(
+        workload, make_rule, samplers.full_batch(398), 2, width=4
+    )
+    once = len(traced)
+    for rates in ([0.1], [0.1, 0.2, 0.3], np.geomspace(0.01, 1, 9)):
+        descent.sweep(
+            program,
+            {"seed": np.zeros(len(rates), int), "learning_rate": np.array(rates)},
+        )
+    assert len(traced) == once
+
+
+def test_progress_grows_to_one(program):
+    shares = []
+    descent.sweep(program, CELLS, lambda progress: shares.append(progress.share))
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert len(shares) == 9  # Three blocks of three chunks.
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"seed": [0]}, "cells must name"),
+        ({"seed": [0], "learning_rate": [0.1], "momentum": [0.9]}, "cells must name"),
+        ({"seed": [0, 1], "learning_rate": [0.1]}, "same shape"),
+        ({"seed": [], "learning_rate": []}, "same shape"),
+        ({"seed": [0.5], "learning_rate": [0.1]}, "seeds must be integers"),
+        ({"seed": [-1], "learning_rate": [0.1]}, "seeds must be integers"),
+        ({"seed": [0], "learning_rate": [np.nan]}, "learning_rate must be finite.*nan"),
+        (
+            {"seed": [0, 1], "learning_rate": [0.1, -0.1]},
+            "not negative; got learning_rate=-0.1 in cell 1",
+        ),
+    ],
+)
+def test_bad_cells_are_named(program, cells, message):
+    with pytest.raises(ValueError, match=message):
+        descent.sweep(
+            program, {name: np.array(values) for name, values in cells.items()}
+        )
+
+
+@pytest.mark.parametrize(
+    ("epochs", "chunk"), [(0, None), (6, 4), (6, 7), (6, 0), (6, 1), (True, None)]
+)
+def test_bad_lengths_are_named(workload, epochs, chunk):
+    with pytest.raises(ValueError, match="num_epochs"):
+        descent.compile_sweep(
+            workload, update_rules.adam, samplers.full_batch(398), epochs, chunk=chunk
+        )
+
+
+def test_seeds_of_any_integer_dtype_are_the_same_seeds(program):
+    found = [
+        descent.sweep(
+            program,
+            {"seed": np.array([4, 5], dtype), "learning_rate": np.array([0.1, 0.2])},
+        ).values
+        for dtype in (np.int64, np.int32, np.uint8)
+    ]
+    assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()
