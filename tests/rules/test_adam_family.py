@@ -6,7 +6,6 @@ import mpmath
 import numpy as np
 import optax
 import pytest
-from research.verification.walks import distance
 
 from research import schedules
 from research.update_rules import (
@@ -40,6 +39,7 @@ from research.verification import (
     walk,
     walk_exactly,
 )
+from research.verification.walks import distance
 
 SIGNS = np.array([1.0, -1.0, 1.0, -1.0])
 GRADIENTS = jnp.asarray(
