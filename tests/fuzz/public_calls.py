@@ -24,6 +24,8 @@ from research import (
     runs,
     samplers,
     statistics,
+    studies,
+    tuning,
     types,
     update_rules,
 )
@@ -716,12 +718,11 @@ def of_descent() -> Iterator[Call]:
         "epochs": jnp.arange(2),
     }
     given = {
-        "rule": rule,
         "objective": bowl,
+        "rule": rule,
         "params": jnp.array([1.0, 2.0]),
         "max_steps": 5,
     }
-    minimum = research.descent.minimise(**given)
     train = {
         "objective": risk,
         "rule": rule,
@@ -758,7 +759,6 @@ def of_descent() -> Iterator[Call]:
     yield Call("descent.run", d.run, going, slow=True)
     yield Call("descent.start", d.start, {"rule": rule, "params": params()})
     yield Call("descent.take", d.take, {"dataset": batch(), "draw": draw})
-    yield Call("descent.in_words", research.descent.in_words, {"minimum": minimum})
     yield Call("descent.minimise", research.descent.minimise, given, slow=True)
     yield Call("descent.train", research.descent.train, train, slow=True)
     yield Call("samplers.full_batch", samplers.full_batch, {"n": 5})
@@ -816,6 +816,11 @@ def of_workloads() -> Iterator[Call]:
             {"n": 200},
             slow=True,
         )
+    yield Call(
+        "workloads.known_optimum",
+        research.workloads.known_optimum,
+        {"workload": workload()},
+    )
     yield Call("workloads.quadratic", research.workloads.quadratic, {"dimension": 3})
     yield Call("workloads.rosenbrock", research.workloads.rosenbrock, {"dimension": 2})
     yield Call(
@@ -954,6 +959,7 @@ def of_studies() -> Iterator[Call]:
             {"mine": scores(), "other": scores(0.5), "resamples": 100},
             False,
         ),
+        ("digest_files", {"words": ["adam"]}, False),
         ("digits_gained", {"passes": passes, "gaps": gaps}, False),
         (
             "expected_running_time",
@@ -999,6 +1005,7 @@ def of_studies() -> Iterator[Call]:
             False,
         ),
         ("overall", {"pairs": [(scores(), scores(0.5))], "resamples": 100}, False),
+        ("parse_command", {"rules": ["adam"], "find": str.upper}, False),
         ("parse_range", {"text": "1e-3..1"}, False),
         ("parse_spaces", {"words": ["adam.b1=0.1..0.9"]}, False),
         ("passes_to_target", {**gap_arrays(), "target": 0.01}, False),
