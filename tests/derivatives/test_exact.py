@@ -200,7 +200,7 @@ def test_functions_with_one_kind_of_rule_have_gradients():
         (
             lambda: derivative(reverse_alone, 1.0),
             UnsupportedPrimitiveError,
-            "use gradient(f, x)",
+            "Use gradient(f, x)",
         ),
         (
             lambda: gradient(jnp.sin, jnp.ones(2)),

@@ -272,7 +272,7 @@ def test_primitive_without_a_reverse_rule_is_named_with_its_line():
 def test_result_that_is_no_real_number_is_refused_with_its_shape(f, shown):
     with pytest.raises(
         NotScalarError,
-        match=rf"f must give one real number; it gives {shown}\. Sum it, or use jacobian",
+        match=rf"f must return one real number; it returns {shown}\. Sum the result, or use jacobian",
     ):
         explain(f, 1.0)
 
@@ -290,7 +290,7 @@ def test_whole_numbers_are_refused(args, shown):
 def test_unknown_level_or_expansion_is_refused_with_the_choices(wrong):
     with pytest.raises(
         ValueError,
-        match=r"level must be one of .*mathematics.*primitives.* and expand within",
+        match=r"level must be one of .*mathematics.*primitives.* and expand \(\) or",
     ):
         explain(lambda x: x, 1.0, **wrong)
 

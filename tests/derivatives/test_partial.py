@@ -192,12 +192,12 @@ def test_paths_are_left_out_where_they_are_too_many_and_the_total_is_not():
         (
             lambda: total_derivative(energy, 1.0, {"y": lambda x: x, "w": lambda x: x}),
             ValueError,
-            "gives 'w', which nothing takes",
+            "no function takes 'w'",
         ),
         (
             lambda: total_derivative(energy, 1.0, {"x": lambda y: y, "y": lambda x: x}),
             ValueError,
-            "'x', but that is x",
+            "'x', which is x",
         ),
         (
             lambda: total_derivative(
@@ -219,7 +219,7 @@ def test_paths_are_left_out_where_they_are_too_many_and_the_total_is_not():
         (
             lambda: total_derivative(lambda x, y: (x, y), 1.0, {"y": lambda x: x}),
             ValueError,
-            "must give one array",
+            "must return one array",
         ),
     ],
 )

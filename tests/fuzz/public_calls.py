@@ -627,7 +627,7 @@ def of_derivatives() -> Iterator[Call]:
         ("derivative", {"f": number_cube, "x": 2.0}, False),
         ("directional_derivative", {**at, "v": v}, False),
         ("explain", {"f": cube, "args": (x,)}, True),
-        ("find_rule", {"name": "sine"}, False),
+        ("find_derivative_rule", {"name": "sine"}, False),
         ("finite_difference", {"f": number_cube, "x": 2.0}, False),
         ("fornberg_weights", {"nodes": [0.0, 1.0, 2.0], "at": 0.5, "order": 1}, False),
         ("gradient", at, False),
