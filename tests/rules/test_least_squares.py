@@ -11,14 +11,14 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.optimize
-from research.verification.problems import Problem
-from research.verification.walks import distance, walk_constructed, walk_exactly
 
 from research.descent._minimise import in_words, minimise
 from research.update_rules import _outcomes as outcomes
 from research.update_rules import _second_order as second_order
 from research.update_rules._least_squares import gauss_newton, levenberg_marquardt
 from research.verification.formulas import Mistake, least_squares, mistaken
+from research.verification.problems import Problem
+from research.verification.walks import distance, walk_constructed, walk_exactly
 
 SPEC: Any = importlib.util.spec_from_file_location(
     "nist", Path(__file__).parent / "nist.py"

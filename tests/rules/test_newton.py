@@ -10,7 +10,6 @@ import optax
 import pytest
 import scipy.optimize
 from jax.flatten_util import ravel_pytree
-from research.verification.walks import distance, walk, walk_exactly
 
 from research import descent, losses, models, objectives
 from research.types import Batch
@@ -19,6 +18,7 @@ from research.update_rules import _second_order as second_order
 from research.update_rules._natural_gradient import canonical_fisher, natural_gradient
 from research.update_rules._newton import newton, trust_region_newton, trust_region_step
 from research.verification import FORMULAS, PROBLEMS
+from research.verification.walks import distance, walk, walk_exactly
 
 EPS = np.finfo("float64").eps
 

@@ -9,10 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from research.verification.formulas.line_searching import FORMULAS
-from research.verification.problems import PROBLEMS
-from research.verification.recorded import recorded_walks
-from research.verification.walks import walk, walk_exactly
 
 from research.update_rules._gradient_line_search import (
     BETAS,
@@ -22,6 +18,10 @@ from research.update_rules._gradient_line_search import (
 from research.update_rules._line_searches import strong_wolfe
 from research.update_rules._outcomes import FIRST_FAILURE, NO_DESCENT_DIRECTION
 from research.update_rules._quasi_newton import bfgs, lbfgs
+from research.verification.formulas.line_searching import FORMULAS
+from research.verification.problems import PROBLEMS
+from research.verification.recorded import recorded_walks
+from research.verification.walks import walk, walk_exactly
 
 N = 6
 RNG = np.random.default_rng(3)
