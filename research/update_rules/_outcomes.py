@@ -2,7 +2,7 @@
 
 Such a rule keeps in its state `outcome`, an int32 that indexes OUTCOMES, and `evaluations`, an int32 that counts the
 evaluations of the objective inside its last update (a value, or a value with its gradient, is one). From FIRST_FAILURE
-on the step failed, and the update is zero times the direction. `research.descent._minimise` reads both and stops at a failure.
+on the step failed, and the update is zero times the direction. `research.descent.minimise` reads both and stops at a failure.
 """
 
 from research.types import Array

@@ -24,6 +24,8 @@ from research import (
     runs,
     samplers,
     statistics,
+    studies,
+    tuning,
     types,
     update_rules,
 )
@@ -845,6 +847,11 @@ def of_workloads() -> Iterator[Call]:
             {"n": 200},
             slow=True,
         )
+    yield Call(
+        "workloads.known_optimum",
+        research.workloads.known_optimum,
+        {"workload": workload()},
+    )
     yield Call("workloads.quadratic", research.workloads.quadratic, {"dimension": 3})
     yield Call("workloads.rosenbrock", research.workloads.rosenbrock, {"dimension": 2})
     yield Call(

@@ -9,7 +9,7 @@ import optax
 import pytest
 import scipy.optimize
 
-from research import descent
+from research.descent import _minimise
 from research.descent._minimise import (
     CONVERGED,
     NO_PROGRESS,
@@ -169,8 +169,8 @@ def test_vmap_over_starts_and_rates_equals_each_alone():
         jnp.array([0.25, 0.5, 1e-3]),
     )
     together = jax.vmap(run)(starts, rates)
-    assert [descent.OUTCOMES[k] for k in together.outcome] == [
-        descent.OUTCOMES[k] for k in (0, 0, 1)
+    assert [_minimise.OUTCOMES[k] for k in together.outcome] == [
+        _minimise.OUTCOMES[k] for k in (0, 0, 1)
     ]
     for k in range(3):
         alone = run(starts[k], rates[k])
@@ -216,17 +216,17 @@ def test_what_cannot_go_on_says_why():
                 gradient_descent(0.1), lambda x: x @ x, x, max_steps=3
             ),
             NO_PROGRESS: minimise(gradient_descent(0.0), lambda x: x @ x, x),
-            descent.OUTCOMES.index("not finite"): minimise(
+            _minimise.OUTCOMES.index("not finite"): minimise(
                 gradient_descent(1.0), lambda x: jnp.sum(jnp.log(x)), x
             ),
-            descent.OUTCOMES.index("evaluations used up"): minimise(
+            _minimise.OUTCOMES.index("evaluations used up"): minimise(
                 lbfgs(linesearch="backtracking"), lambda x: jnp.sum(_upside_down(x)), x
             ),
             CONVERGED: minimise(lbfgs(), lambda x: x @ x, 0.0 * x),
         }
 
     for outcome, end in jax.jit(ends)(jnp.array([0.5, 0.25])).items():
-        assert end.outcome == outcome, (descent.OUTCOMES[outcome], in_words(end))
+        assert end.outcome == outcome, (_minimise.OUTCOMES[outcome], in_words(end))
 
 
 @jax.custom_jvp
