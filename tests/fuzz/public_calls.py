@@ -747,12 +747,11 @@ def of_descent() -> Iterator[Call]:
         "epochs": jnp.arange(2),
     }
     given = {
-        "rule": rule,
         "objective": bowl,
+        "rule": rule,
         "params": jnp.array([1.0, 2.0]),
         "max_steps": 5,
     }
-    minimum = research.descent.minimise(**given)
     train = {
         "objective": risk,
         "rule": rule,
@@ -789,7 +788,6 @@ def of_descent() -> Iterator[Call]:
     yield Call("descent.run", d.run, going, slow=True)
     yield Call("descent.start", d.start, {"rule": rule, "params": params()})
     yield Call("descent.take", d.take, {"dataset": batch(), "draw": draw})
-    yield Call("descent.in_words", research.descent.in_words, {"minimum": minimum})
     yield Call("descent.minimise", research.descent.minimise, given, slow=True)
     yield Call("descent.train", research.descent.train, train, slow=True)
     yield Call("samplers.full_batch", samplers.full_batch, {"n": 5})
