@@ -32,6 +32,7 @@ LAYERS = (
     ("figures", "report"),
     ("leaderboard",),
     ("cli",),
+    ("__main__",),
     ("experiments",),
 )
 LAYER = {name: depth for depth, names in enumerate(LAYERS) for name in names}
