@@ -747,12 +747,11 @@ def of_descent() -> Iterator[Call]:
         "epochs": jnp.arange(2),
     }
     given = {
-        "rule": rule,
         "objective": bowl,
+        "rule": rule,
         "params": jnp.array([1.0, 2.0]),
         "max_steps": 5,
     }
-    minimum = research.descent.minimise(**given)
     train = {
         "objective": risk,
         "rule": rule,
@@ -789,7 +788,6 @@ def of_descent() -> Iterator[Call]:
     yield Call("descent.run", d.run, going, slow=True)
     yield Call("descent.start", d.start, {"rule": rule, "params": params()})
     yield Call("descent.take", d.take, {"dataset": batch(), "draw": draw})
-    yield Call("descent.in_words", research.descent.in_words, {"minimum": minimum})
     yield Call("descent.minimise", research.descent.minimise, given, slow=True)
     yield Call("descent.train", research.descent.train, train, slow=True)
     yield Call("samplers.full_batch", samplers.full_batch, {"n": 5})
@@ -990,6 +988,7 @@ def of_studies() -> Iterator[Call]:
             {"mine": scores(), "other": scores(0.5), "resamples": 100},
             False,
         ),
+        ("digest_files", {"words": ["adam"]}, False),
         ("digits_gained", {"passes": passes, "gaps": gaps}, False),
         (
             "expected_running_time",
@@ -1035,6 +1034,7 @@ def of_studies() -> Iterator[Call]:
             False,
         ),
         ("overall", {"pairs": [(scores(), scores(0.5))], "resamples": 100}, False),
+        ("parse_command", {"rules": ["adam"], "find": str.upper}, False),
         ("parse_range", {"text": "1e-3..1"}, False),
         ("parse_spaces", {"words": ["adam.b1=0.1..0.9"]}, False),
         ("passes_to_target", {**gap_arrays(), "target": 0.01}, False),
