@@ -337,7 +337,9 @@ def test_stub_names_every_module():
         for entry in (TOP / "research").iterdir()
         if entry.suffix == ".py" or (entry / "__init__.py").exists()
     ]
-    assert sorted(filter(None, named)) == sorted(set(entries) - {"__init__", "__main__"})
+    assert sorted(filter(None, named)) == sorted(
+        set(entries) - {"__init__", "__main__"}
+    )
 
 
 def test_import_research_loads_no_jax_and_costs_little():

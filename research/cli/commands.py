@@ -31,7 +31,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "verify": Command(
-        "verify", "prove", "check a rule step by step against a reference"
+        "verify", "verify", "check a rule step by step against a reference"
     ),
     "explain": Command(
         "explain", "explain", "show the chain rule of a function as a table"

@@ -12,7 +12,7 @@ from research.update_rules import UPDATE_RULES
 from research.verification import FORMULAS, ORACLES, PROBLEMS
 from research.verification.oracles.oracle import rate_on
 from research.verification.recorded import variants
-from research.verification.table import AUTHORITIES, proof_table
+from research.verification.table import AUTHORITIES, verification_table
 from research.verification.walks import distance, walk, walk_constructed
 
 # Two with coupled decay, which here is a chain, and one with another line search, whose limit points alone compare:
@@ -39,7 +39,7 @@ ITS_OWN_GRADIENTS = {
 
 @functools.cache
 def cells(name, dtype):
-    return proof_table(
+    return verification_table(
         [name], [dtype], AUTHORITIES if dtype == "float64" else ["formula"]
     )
 
