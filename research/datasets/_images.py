@@ -64,8 +64,8 @@ def images(name: str) -> ImageSplit:
     | fashion_mnist | 60,000 + 10,000 | 28, 28, 1 | its own |
     | cifar10 | 50,000 + 10,000 | 32, 32, 3 | its own |
 
-    Intensities are 0..16 for digits and 0..255 for the other sets. `python -m
-    experiments data list` shows where the files come from; `research.datasets.SOURCES`
+    Intensities are 0..16 for digits and 0..255 for the other sets. `descent data list`
+    shows where the files come from; `research.datasets.SOURCES`
     holds their hashes.
 
     Args:

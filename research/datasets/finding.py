@@ -186,8 +186,8 @@ def _missing(source: Source, file: File, why: str) -> str:
     )
     return (
         f"{source.name} needs {file.name}, which is missing and could not be "
-        f"downloaded: {why} Searched {folders}. With a network, run: python -m "
-        f"experiments data fetch {source.name}. Without one, put the file ({by_hand}) "
+        f"downloaded: {why} Searched {folders}. With a network, run: "
+        f"descent data fetch {source.name}. Without one, put the file ({by_hand}) "
         f"under that name into {searched[-1].path}, or into a folder that you pass by "
         f"--data-dir or {VARIABLE}."
     )

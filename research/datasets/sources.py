@@ -32,7 +32,7 @@ class Source(NamedTuple):
     """A data set and its origin.
 
     Attributes:
-      name: Name for the loader and for `python -m experiments data fetch`.
+      name: Name for the loader and for `descent data fetch`.
       title: Common name.
       what: Content, in a few words.
       loader: Function of `research.datasets` that loads it.

@@ -17,7 +17,7 @@ __all__ = [
     "Rule",
     "RuleCheck",
     "find_derivative_rule",
-    "verify_rule",
+    "verify_derivative_rule",
 ]
 
 # Weights of the difference quotient f'(x) = Σ w_k (f(x + k h) - f(x - k
@@ -50,7 +50,7 @@ class RuleCheck(NamedTuple):
     residual_differences: float
 
 
-def verify_rule(
+def verify_derivative_rule(
     name: str, key: jax.Array | None = None, points: Any = None, number: int = 32
 ) -> RuleCheck:
     """Verify a rule of `DERIVATIVE_RULES` by JAX and by a difference quotient.
@@ -69,7 +69,7 @@ def verify_rule(
       ValueError: There is no such rule, a point lies outside the rule's domain, or
         neither key nor points is given.
     Example:
-      >>> check = verify_rule("product", jax.random.key(0))
+      >>> check = verify_derivative_rule("product", jax.random.key(0))
       >>> print(check.residual_jax < 1e-5, DERIVATIVE_RULES["product"].text)
       True (u v)' = u' v + u v'
     """
