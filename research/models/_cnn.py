@@ -215,7 +215,9 @@ def _check(
             'normalisation must be "layer", "group" or None; got '
             f"normalisation={normalisation!r}."
         )
-    pools = list(pool) if isinstance(pool, tuple | list) else [pool] * len(channels)
+    pools: list[int] = (
+        list(pool) if isinstance(pool, Sequence) else [pool] * len(channels)
+    )
     if len(pools) != len(channels):
         raise ValueError(
             f"pool must be one number, or one for each of {len(channels)} blocks; got "
