@@ -3,9 +3,11 @@
 import argparse
 import ast
 import importlib
+import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import research
 from research.cli.data import data
@@ -75,18 +77,28 @@ def main(argv: Sequence[str]) -> int:
             return prove(argv[1:])
         if argv[0] == "reproduce":
             return reproduce(argv[1:])
-        experiment = load(argv[0])
-    return research.cli.main(experiment, argv[1:])
+        file = FOLDER / f"{find(argv[0])}.py"
+    words, sys.argv = sys.argv, [str(file), *argv[1:]]
+    try:
+        runpy.run_path(str(file), run_name="__main__")
+    finally:
+        sys.argv = words
+    return 0
 
 
-def load(name: str):
-    """The experiment of that name."""
+def load(name: str) -> ModuleType:
+    """Import the experiment of that name, whole."""
+    return importlib.import_module(f"experiments.{find(name)}")
+
+
+def find(name: str) -> str:
+    """Return the module's name of an experiment, however it is spelled."""
     known, stem = questions(), Path(name).stem.replace("-", "_")
     if stem not in known:
         raise ValueError(
             f"There is no experiment {name!r}. {research.cli.flags.nearest(stem, [*known, *COMMANDS])}"
         )
-    return importlib.import_module(f"experiments.{stem}")
+    return stem
 
 
 def keep(words: Sequence[str]) -> int:

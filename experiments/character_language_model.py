@@ -27,9 +27,8 @@ LSTM and the GPT, means over seeds, and of both trained for longer.
 import dataclasses
 import sys
 import time
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 import research
 
@@ -41,40 +40,11 @@ EXPECTED = {
     "lstm_longer": (1.49, 1.55),
     "gpt_longer": (1.57, 1.64),
 }
-
 # Columns and numbers of single trainings, of which another processor has others (`reproduce`), and in what range.
 VARIES = dict.fromkeys(("whole", "half full", "sampled")) | {
     n: EXPECTED[n] for n in ("lstm_longer", "gpt_longer")
 }
-
 CLAIM, FALLBACK = "nine_play_shakespeare", "python_help"
-TEXTS = (CLAIM, "tiny_shakespeare", FALLBACK)
-NOT_THE_CLAIM = f"NOT THE CLAIM: this is {FALLBACK}; the claim is of {CLAIM}. "
-INSTEAD = (
-    f" To read {CLAIM}, leave out --fast and --text; --data-dir names a folder that holds it. This brings it: python -m "
-    f"experiments data fetch {CLAIM}"
-)
-SMOOTHING_NAMES = {"kneser_ney": "Kneser-Ney", "witten_bell": "Witten-Bell"}
-NAMES = {
-    "lstm": "LSTM",
-    "gpt": "GPT",
-    "lstm_longer": "LSTM, longer",
-    "gpt_longer": "GPT, longer",
-}
-LONG_NAMES = {
-    name: short.replace(", longer", " trained for longer")
-    for name, short in NAMES.items()
-}
-SHADES = ("exact", "second class", "mini-batch", "stochastic", "full batch")
-LOOKS = dict(zip(("ngram", *NAMES), SHADES, strict=True))
-INIT, EPOCHS, SAMPLE, WINDOWS = range(4)  # Children of a seed's key.
-SAMPLED = 240  # nanoGPT's 20 batches of 12.
-BEFORE, CHARACTERS, TEMPERATURE, TOP_K = (
-    "\n",
-    320,
-    0.8,
-    20,
-)  # A sample: after what, how long, and how it is drawn.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +93,35 @@ FAST = Config(
 )
 
 
-def complete(config):
+if __name__ == "__main__":  # Flags are read before anything heavy is imported.
+    research.cli.main(sys.modules[__name__])
+
+import jax
+import numpy as np
+import optax
+
+from research.cli.progress import OnProgress
+from research.types import Checkpoints, Saved
+
+TEXTS = (CLAIM, "tiny_shakespeare", FALLBACK)
+SMOOTHING_NAMES = {"kneser_ney": "Kneser-Ney", "witten_bell": "Witten-Bell"}
+NAMES = {
+    "lstm": "LSTM",
+    "gpt": "GPT",
+    "lstm_longer": "LSTM, longer",
+    "gpt_longer": "GPT, longer",
+}
+INIT, EPOCHS, SAMPLE, WINDOWS = range(4)  # Children of a seed's key.
+SAMPLED = 240  # nanoGPT's 20 batches of 12.
+BEFORE, CHARACTERS, TEMPERATURE, TOP_K = (
+    "\n",
+    320,
+    0.8,
+    20,
+)  # A sample: after what, how long, and how it is drawn.
+
+
+def complete(config: Config):
     """The config with the text that is at hand: the default's, or the one that takes its place."""
     if config.text != CLAIM:
         return config
@@ -153,7 +151,11 @@ class Parts(NamedTuple):
     validation: np.ndarray
 
 
-def run(config, on_progress=None, checkpoints=None):
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> research.runs.Findings:
     """Counts, then trains each network with each seed."""
     seeds = check(config)
     parts, checkpoints = read(config), checkpoints or research.types.nowhere
@@ -176,7 +178,7 @@ def run(config, on_progress=None, checkpoints=None):
     total, done, trained = sum(job.steps for job in jobs), 0, []
     for job in jobs:
 
-        def show(share, words, job=job, done=done):
+        def show(share: float, words: str, job: Job = job, done: float = done):
             if on_progress:
                 on_progress(
                     done + share * job.steps,
@@ -201,10 +203,10 @@ def run(config, on_progress=None, checkpoints=None):
             f"{job.network}/{job.seed}/{name}": array
             for name, array in saved.arrays.items()
         }
-    return research.runs.Result(answer(numbers), tables(numbers), arrays, numbers)
+    return research.runs.Findings(arrays, numbers)
 
 
-def check(config):
+def check(config: Config):
     """The seeds, once the config makes sense."""
     if config.text not in TEXTS:
         raise ValueError(
@@ -233,7 +235,7 @@ def check(config):
     return research.runs.parse_seeds(config.seeds)
 
 
-def read(config):
+def read(config: Config):
     """The text in two parts, as nanoGPT cuts it: the first 90 %, and the rest."""
     found = (
         research.datasets.python_help()
@@ -250,10 +252,8 @@ def read(config):
     return Parts(found.name, found.symbols, tokens[:cut], tokens[cut:])
 
 
-def count(config, parts, seed):
+def count(config: Config, parts: Parts, seed: int):
     """n-grams of every order by each smoothing; the best of them writes, too."""
-    import jax
-
     models, size, losses, counted = research.models, len(parts.symbols), {}, []
     for smoothing in models.SMOOTHINGS:
         began, options = (
@@ -297,7 +297,7 @@ def count(config, parts, seed):
     )
 
 
-def make_network(config, parts, name):
+def make_network(config: Config, parts: Parts, name: str):
     """The LSTM or the GPT, in float32, and what reads the validation part with it."""
     size = len(parts.symbols)
     if name == "lstm":
@@ -309,22 +309,19 @@ def make_network(config, parts, name):
         }
         model = research.models.recurrent(size, config.lstm_hidden, size, **options)
     else:
-        shape = {
-            "width": config.width,
-            "num_layers": config.layers,
-            "num_heads": config.heads,
-        }
         model = research.models.transformer_decoder(
-            size, config.context, **shape, dtype="float32"
+            size,
+            config.context,
+            width=config.width,
+            num_layers=config.layers,
+            num_heads=config.heads,
+            dtype="float32",
         )
     return model, research.models.reader(model, parts.validation, config.context)
 
 
-def make_rule(config, job):
+def make_rule(config: Config, job: Job):
     """nanoGPT's: gradients clipped at norm 1, AdamW that spares biases, a rate that rises and falls to a tenth."""
-    import jax
-    import optax
-
     schedules, rules = research.schedules, research.update_rules
     fall = schedules.cosine(job.rate, job.steps - config.warmup, job.rate / 10)
     rate = schedules.join(
@@ -337,10 +334,15 @@ def make_rule(config, job):
     )
 
 
-def train(config, job, parts, network, on_progress, within):
+def train(
+    config: Config,
+    job: Job,
+    parts: Parts,
+    network: tuple,
+    on_progress: Callable[[float, str], None],
+    within: Checkpoints,
+):
     """One training, and what its network costs at the end, with a sample of what it writes."""
-    import jax
-
     keys, (model, measured) = (
         [jax.random.fold_in(jax.random.key(job.seed), child) for child in range(3)],
         network,
@@ -394,14 +396,14 @@ def train(config, job, parts, network, on_progress, within):
     )
 
 
-def sampled_starts(config, parts):
+def sampled_starts(config: Config, parts: Parts):
     """The random windows of the learning curves, the same for every network."""
     return np.random.default_rng(WINDOWS).integers(
         0, len(parts.validation) - config.context, SAMPLED, np.int32
     )
 
 
-def whole_losses(config, parts, measured):
+def whole_losses(config: Config, parts: Parts, measured: Callable):
     """By position in the window, 1 to context: the mean loss over all windows; and the mean with half a window before."""
     half = config.context // 2
     starts = research.datasets.window_starts(len(parts.validation), config.context)
@@ -414,7 +416,13 @@ def whole_losses(config, parts, measured):
     }
 
 
-def facts(config, parts, counted, jobs, trained):
+def facts(
+    config: Config,
+    parts: Parts,
+    counted: Saved,
+    jobs: Sequence[Job],
+    trained: Sequence[Saved],
+):
     """What it came to, as JSON."""
     numbers = {
         "text": parts.name,
@@ -446,7 +454,7 @@ def facts(config, parts, counted, jobs, trained):
     return numbers
 
 
-def network_facts(config, parts, mine):
+def network_facts(config: Config, parts: Parts, mine: Sequence[tuple[Job, Saved]]):
     """Of one network: each loss as mean, low and high over its seeds."""
     job, first = mine[0]
     found = {
@@ -466,109 +474,3 @@ def network_facts(config, parts, mine):
         **{name: first.values[name] for name in ("parameters", "devices")},
         "seconds": float(np.median([saved.values["seconds"] for _, saved in mine])),
     }
-
-
-def answer(numbers):
-    """Who guesses better, by how much, and what more training buys."""
-    networks, words = numbers["networks"], research.statistics.interval_in_words
-    best = min(networks, key=lambda name: networks[name]["half_full"][0])
-    winner = (
-        "Counting"
-        if numbers["ngram"] < networks[best]["half_full"][0]
-        else f"The {LONG_NAMES[best]}"
-    )
-    lstm, gpt, longer_lstm, longer_gpt = (networks[name] for name in NAMES)
-    before, after = (
-        ("", "") if numbers["text"] in TEXTS[:2] else (NOT_THE_CLAIM, INSTEAD)
-    )
-    return (
-        f"{before}{winner} wins. A {numbers['order']}-gram, counted in a second, "
-        f"costs {numbers['ngram']:.3f} nats a character; after {gpt['steps']:,} steps of {numbers['batch_size']} x "
-        f"{numbers['context']} characters ({gpt['passes']:.1f} passes) the LSTM costs {words(lstm['whole'])} and the GPT "
-        f"{words(gpt['whole'])}; after {longer_gpt['steps']:,} steps {words(longer_lstm['whole'])} and "
-        f"{words(longer_gpt['whole'])}. With at least half a window to look back on, the two cost "
-        f"{longer_lstm['half_full'][0]:.3f} and {longer_gpt['half_full'][0]:.3f} then.{after}"
-    )
-
-
-def tables(numbers):
-    """Who costs what, counting first; then every order."""
-    networks = [
-        (f"{NAMES[name]}, {found['steps']:,} steps", found)
-        for name, found in numbers["networks"].items()
-    ]
-    note = (
-        f"{numbers['text']}, {numbers['characters']:,} characters, {numbers['symbols']} symbols; "
-        f"{numbers['validation_characters']:,} are guessed. The interval is Student's t of the mean over "
-        f"{numbers['networks']['gpt']['seeds']} seeds; the longer trainings have one seed, n-grams are exact. Whole: in windows "
-        f"that do not overlap; half full: each character from at least {numbers['context'] // 2} before it; sampled: "
-        f"{SAMPLED} random windows, as nanoGPT reports (1.88, on tiny Shakespeare). An n-gram model's parameters are the "
-        "n-grams that it has seen."
-    )
-    kinds = research.studies.language_tables
-    return kinds.costs_table(numbers["counted"], networks, note), kinds.orders_table(
-        numbers["orders"]
-    )
-
-
-def draw(result):
-    """The learning curves, what context is worth, and what each model writes."""
-    from research.figures import language
-
-    Picture, looks = (
-        research.figures.Picture,
-        {name: (NAMES[name], LOOKS[name]) for name in NAMES},
-    )
-    curves = language.learning_and_context(result.arrays, result.numbers, looks)
-    samples = language.texts(titled(result.numbers))
-    return {
-        "learning": Picture(
-            "Counting, and learning", curves_caption(result.numbers), curves
-        ),
-        "samples": Picture(
-            "What each of them writes", sample_caption(result.numbers), samples
-        ),
-    }
-
-
-def titled(numbers):
-    """(title, colour, text) of each model's sample."""
-    titles = {"ngram": f"{numbers['order']}-gram, {numbers['ngram']:.2f} nats"}
-    titles |= {
-        name: f"{NAMES[name]}, {found['whole'][0]:.2f} nats"
-        for name, found in numbers["networks"].items()
-    }
-    return [
-        (titles[name], LOOKS[name], sample)
-        for name, sample in numbers["samples"].items()
-    ]
-
-
-def curves_caption(numbers):
-    """What to see in the first figure, with its numbers."""
-    orders, networks = numbers["orders"][numbers["smoothing"]], numbers["networks"]
-    ends = ", ".join(
-        f"{found['sampled'][0]:.2f} ({NAMES[name]})" for name, found in networks.items()
-    )
-    return (
-        f"Left: the loss on {SAMPLED} random windows of the validation part, each seed a line; dashed, what n-grams cost on "
-        f"all of it, from {orders[min(1, len(orders) - 1)]:.2f} (two characters) to {numbers['ngram']:.2f} "
-        f"({numbers['order']}). The networks come to {ends}. Right: the loss by how many characters stand before the guessed "
-        "one in its window; networks and n-grams that see as much stand above one another. The first characters of a "
-        f"window are dear to all. The best n-gram sees {numbers['order'] - 1} characters; networks gain from more."
-    )
-
-
-def sample_caption(numbers):
-    """How the samples were drawn."""
-    texts = "; ".join(
-        f"{name}: {sample[:60]!r}" for name, sample in numbers["samples"].items()
-    )
-    return (
-        f"{CHARACTERS} characters from each model after a line break, at temperature {TEMPERATURE}, from the {TOP_K} "
-        f"likeliest symbols at most, with the first seed: what a smaller loss looks like. They begin: {texts}."
-    )
-
-
-if __name__ == "__main__":
-    research.cli.main(sys.modules[__name__])

@@ -22,9 +22,8 @@ import dataclasses
 import functools
 import math
 import sys
-from typing import NamedTuple
-
-import numpy as np
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import research
 
@@ -32,19 +31,7 @@ EXPECTED = {"softmax": (0.844, 0.86), "mlp": (0.883, 0.91), "cnn": (0.916, 0.94)
 VARIES = {
     "peak rate": None
 }  # Chosen by trainings; another processor may choose others (`reproduce`).
-
 CLAIM, FALLBACK = "fashion_mnist", "digits"
-MIRRORED = ("fashion_mnist", "cifar10")  # What stays itself in a mirror.
-LABELS = {"softmax": "softmax regression", "mlp": "MLP", "cnn": "CNN"}
-PUBLISHED = {"softmax": 0.844, "mlp": 0.883, "cnn": 0.916}
-WARMUP = 0.25  # The part of a training in which its rate rises.
-SLICE = 500  # Examples that are evaluated at once, at most.
-CHOICE_SEED, SPLIT_SEED = (
-    100,
-    0,
-)  # Of the trainings that rates are chosen by, and of what is held out for that.
-WORST = 24  # Errors shown.
-MOST_FILTERS = 32  # Shown of each model.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +86,30 @@ FAST = Config(
 )  # fmt: skip
 
 
-def complete(config):
+if __name__ == "__main__":  # Flags are read before anything heavy is imported.
+    research.cli.main(sys.modules[__name__])
+
+import jax
+import numpy as np
+
+from research.cli.progress import OnProgress
+from research.studies import confusions
+from research.types import Checkpoints, Model, Params, Saved
+
+MIRRORED = ("fashion_mnist", "cifar10")  # What stays itself in a mirror.
+LABELS = {"softmax": "softmax regression", "mlp": "MLP", "cnn": "CNN"}
+PUBLISHED = {"softmax": 0.844, "mlp": 0.883, "cnn": 0.916}
+WARMUP = 0.25  # The part of a training in which its rate rises.
+SLICE = 500  # Examples that are evaluated at once, at most.
+CHOICE_SEED, SPLIT_SEED = (
+    100,
+    0,
+)  # Of the trainings that rates are chosen by, and of what is held out for that.
+WORST = 24  # Errors shown.
+MOST_FILTERS = 32  # Shown of each model.
+
+
+def complete(config: Config):
     """The config with the images that are at hand: the default's, or those that take their place."""
     if config.dataset != CLAIM:
         return config
@@ -131,7 +141,11 @@ class Job(NamedTuple):
     held_out: int = 0
 
 
-def run(config, on_progress=None, checkpoints=None):
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> research.runs.Findings:
     """Chooses rates where asked, trains each model with each seed, and the CNN for other budgets."""
     checkpoints = checkpoints or research.types.nowhere
     split = research.datasets.images(config.dataset)
@@ -173,12 +187,10 @@ def run(config, on_progress=None, checkpoints=None):
         epochs["cnn"]: trained["cnn"][0]
     }
     numbers = facts(config, split, rates, tried, trained, budgets)
-    return research.runs.Result(
-        answer(numbers), tables(numbers), arrays(split, trained), numbers
-    )
+    return research.runs.Findings(arrays(split, trained), numbers)
 
 
-def check(config, split):
+def check(config: Config, split: Any):
     """The seeds, once the config makes sense."""
     of_models = [f"{model}_{what}" for model in LABELS for what in ("epochs", "rate")]
     for name in ("batch_size", "hidden", "channels", "held_out", *of_models):
@@ -212,13 +224,21 @@ def check(config, split):
     return research.runs.parse_seeds(config.seeds)
 
 
-def train_all(config, split, on_progress, checkpoints, total, jobs, first):
+def train_all(
+    config: Config,
+    split: Any,
+    on_progress: OnProgress,
+    checkpoints: Checkpoints,
+    total: int,
+    jobs: Sequence[Job],
+    first: int,
+):
     """Every job, as `train` saves it; those of an earlier process from their checkpoints."""
     saved = []
     for done, job in enumerate(jobs, first):
         name = "/".join(map(str, job))
 
-        def watch(share, words, done=done, job=job):
+        def watch(share: float, words: str, done: float = done, job: Job = job):
             on_progress(
                 done + share, total, f"{LABELS[job.model]}, seed {job.seed}, {words}"
             )
@@ -233,10 +253,14 @@ def train_all(config, split, on_progress, checkpoints, total, jobs, first):
     return saved
 
 
-def train(job, config, split, watch, parts):
+def train(
+    job: Job,
+    config: Config,
+    split: Any,
+    watch: Callable[[float, str], None],
+    parts: Checkpoints,
+):
     """One training: accuracy and loss by epoch, what it makes of each image in the end, and its first layer."""
-    import jax
-
     learn, judge = parted(split, job.held_out)
     model = make_model(job.model, config, split)
     key_init, key_epochs = (
@@ -277,7 +301,7 @@ def train(job, config, split, watch, parts):
     )
 
 
-def parted(split, held_out):
+def parted(split: Any, held_out: int):
     """What is learnt from and what is judged by: training and test images, or two parts of the training images."""
     Batch = research.types.Batch
     if not held_out:
@@ -289,7 +313,7 @@ def parted(split, held_out):
     )
 
 
-def make_model(name, config, split):
+def make_model(name: str, config: Config, split: Any):
     """A model of images as they are stored."""
     models, shape, num_classes = (
         research.models,
@@ -320,7 +344,7 @@ def make_model(name, config, split):
     )
 
 
-def flattened(model):
+def flattened(model: Model):
     """A model of vectors as one of images: their pixels, row by row."""
     apply = lambda params, x, key=None: model.apply(
         params, x.reshape(*x.shape[:-3], -1), key
@@ -328,10 +352,8 @@ def flattened(model):
     return research.types.Model(model.init, apply)
 
 
-def probabilities(model, params, images):
+def probabilities(model: Model, params: Params, images: np.ndarray):
     """Of each class, for each image, shape (n, K)."""
-    import jax
-
     predict = jax.jit(lambda params, x: jax.nn.softmax(model.apply(params, x)))
     return np.concatenate(
         [
@@ -341,7 +363,7 @@ def probabilities(model, params, images):
     )
 
 
-def first_filters(name, params, shape):
+def first_filters(name: str, params: Params, shape: tuple[int, ...]):
     """The first layer's weights as pictures, (n, H, W, C), 32 of them at most."""
     if name == "cnn":
         return np.moveaxis(params["convolution_1"]["weights"], -1, 0)[:MOST_FILTERS]
@@ -349,7 +371,7 @@ def first_filters(name, params, shape):
     return weights.T.reshape(-1, *shape)[:MOST_FILTERS]
 
 
-def chosen(rates, trials, found):
+def chosen(rates: dict[str, float], trials: Sequence[Job], found: Any):
     """The rate of each model, the best of those that were tried, and what each of these came to."""
     tried = [
         {
@@ -366,10 +388,15 @@ def chosen(rates, trials, found):
     return rates | best, tried
 
 
-def facts(config, split, rates, tried, trained, budgets):
+def facts(
+    config: Config,
+    split: Any,
+    rates: dict[str, float],
+    tried: Sequence[Any],
+    trained: dict[str, Any],
+    budgets: dict[int, Any],
+):
     """What the trainings came to, as JSON."""
-    from research.studies import confusions
-
     counts = {
         model: [confused(saved, split) for saved in found]
         for model, found in trained.items()
@@ -410,16 +437,14 @@ def facts(config, split, rates, tried, trained, budgets):
     }
 
 
-def confused(saved, split):
+def confused(saved: Saved, split: Any):
     """How often each class of the test images (row) was taken for each (column)."""
-    from research.studies import confusions
-
     return confusions.count_confusions(
         split.test_y, saved.arrays["probabilities"].argmax(axis=1), len(split.classes)
     )
 
 
-def arrays(split, trained):
+def arrays(split: Any, trained: dict[str, Any]):
     """What the figures are drawn from; of a single network, that of the first seed."""
     first, labels = trained["cnn"][0].arrays["probabilities"], split.test_y
     predicted, confidence = first.argmax(axis=1), first.max(axis=1)
@@ -437,95 +462,3 @@ def arrays(split, trained):
         for name in ("accuracy", "loss"):
             kept[f"{model}/{name}"] = np.stack([saved.arrays[name] for saved in found])
     return kept
-
-
-def answer(numbers):
-    """How many images each model recognises, and whether that is what is published."""
-    words = []
-    for mean, low, high in (row["accuracy"] for row in numbers["models"]):
-        words.append(
-            f"{100 * mean:.1f} %"
-            + ("" if low is None else f" ({100 * low:.1f} to {100 * high:.1f})")
-        )
-    found = (
-        f"Of {numbers['n_test']:,} test images the CNN recognises {words[2]}, the MLP {words[1]}, softmax regression "
-        f"{words[0]}: {research.statistics.seeds_in_words(numbers['seeds'])}."
-    )
-    if numbers["dataset"] != CLAIM:
-        instead = "To recognise those, leave out --fast and --dataset. This brings them: python -m experiments data fetch"
-        where = f"these are the images {numbers['dataset']}; what is published is of Fashion-MNIST"
-        return f"NOT THE CLAIM: {where}. {found} {instead} {CLAIM}"
-    below = [
-        LABELS[row["model"]]
-        for row in numbers["models"]
-        if row["accuracy"][0] < row["published"]
-    ]
-    verdict = (
-        f"short of that: {', '.join(below)}"
-        if below
-        else "each mean is at or above that"
-    )
-    softmax, mlp, cnn = (f"{100 * row['published']:.1f} %" for row in numbers["models"])
-    return (
-        f"{found} To reach were {cnn} and {mlp}, published for two convolutions and for such an MLP, and {softmax}, which "
-        f"softmax regression comes to: {verdict}."
-    )
-
-
-def tables(numbers):
-    """The first is what the terminal shows."""
-    Table, models, classes = research.runs.Table, numbers["models"], numbers["classes"]
-    main = Table(
-        f"Test accuracy on {numbers['dataset']}",
-        ("model", "test accuracy", "low", "high", "to reach", "parameters", "epochs", "example gradients", "seconds",
-         "peak rate"),
-        tuple(
-            (LABELS[r["model"]], *("-" if number is None else number for number in (*r["accuracy"], r["published"])),
-             r["parameters"], r["epochs"], r["gradients"], r["seconds"], r["rate"])
-            for r in models
-        ),
-        f"Mean over {numbers['seeds']} seeds and its 95 % t interval; the cost is that of one training (median), without "
-        "compilation and evaluation. The first row is the simple baseline. To reach: what the page of Fashion-MNIST lists "
-        "for an MLP of 256, 128 and 100 units and for two convolutions with pooling; of softmax regression, what it comes to.",
-    )  # fmt: skip
-    by_class = Table(
-        "Class by class: the share that is recognised",
-        ("class", *(LABELS[r["model"]] for r in models)),
-        tuple(
-            (name, *(r["by_class"][i] for r in models))
-            for i, name in enumerate(classes)
-        ),
-        "Of the test images of each class, mean over the seeds.",
-    )
-    budgets = Table(
-        "The CNN, by how long it is trained",
-        ("epochs", "test accuracy", "example gradients", "seconds"),
-        tuple(
-            (b["epochs"], b["accuracy"], b["gradients"], b["seconds"])
-            for b in numbers["budgets"]
-        ),
-        "One training each, with the first seed, its rate rising and falling within its own budget.",
-    )
-    if not numbers["tried"]:
-        return main, by_class, budgets
-    tried = Table(
-        "How the rates were chosen",
-        ("model", "peak rate", "accuracy on what was held out"),
-        tuple(
-            (LABELS[row["model"]], row["rate"], row["accuracy"])
-            for row in numbers["tried"]
-        ),
-        f"{numbers['held_out']:,} training images were held out; seed {CHOICE_SEED}. The best rate of each model is used.",
-    )
-    return main, by_class, budgets, tried
-
-
-def draw(result):
-    """Accuracy against epochs, the confusion matrix, the worst errors, and what the first layers look for."""
-    from research.figures import recognition
-
-    return recognition.draw(result, LABELS)
-
-
-if __name__ == "__main__":
-    research.cli.main(sys.modules[__name__])

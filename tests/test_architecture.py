@@ -37,7 +37,7 @@ LAYERS = (
 LAYER = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 ONLY_IN = {
     "flax": r"research/models/linen\.py",
-    "matplotlib": r"research/figures(\.py|/.*)",
+    "matplotlib": r"research/figures(\.py|/.*)|experiments/reports/.*",
     "tyro": r"research/cli(\.py|/.*)",
     "rich": r"research/cli(\.py|/.*)",
     "tqdm": r"research/cli(\.py|/.*)",
@@ -129,9 +129,18 @@ def imports_only_to_the_left(path: str, source: str) -> Iterator[str]:
             else own
         )
         if own == "experiments" and other == own and parts[0] == own:
-            yield f"{path} imports another experiment, {name}"
+            if not _is_of_the_same_experiment(path, parts):
+                yield f"{path} imports another experiment, {name}"
         elif other != own and LAYER.get(other, len(LAYERS)) >= LAYER[own]:
             yield f"{path} imports {name}, which is not to its left"
+
+
+def _is_of_the_same_experiment(path: str, imported: list[str]) -> bool:
+    """Whether a report imports its own experiment, or what reports share."""
+    if not path.startswith("experiments/reports/"):
+        return False
+    names = [part for part in imported[1:] if part != "reports"]
+    return bool(names) and (names[0] == Path(path).stem or names[0].startswith("_"))
 
 
 def keeps_packages_in_their_place(path: str, source: str) -> Iterator[str]:
@@ -221,7 +230,11 @@ GOOD = [
     ),
     (
         "experiments/one.py",
-        "import research\ndef draw(result):\n    import matplotlib.cm\nresearch.cli, research.runs",
+        "import research\nresearch.cli, research.runs",
+    ),
+    (
+        "experiments/reports/one.py",
+        "import matplotlib.cm\nfrom experiments.one import NAMES\nfrom experiments.reports._words import share",
     ),
 ]
 PLANTED = [
@@ -257,6 +270,16 @@ PLANTED = [
     (imports_only_to_the_left, "research/gossip.py", ""),
     (imports_only_to_the_left, "research/__init__.py", "import jax"),
     (imports_only_to_the_left, "experiments/one.py", "from experiments import two"),
+    (
+        imports_only_to_the_left,
+        "experiments/one.py",
+        "from experiments.reports.one import draw",
+    ),
+    (
+        imports_only_to_the_left,
+        "experiments/reports/one.py",
+        "from experiments.two import run",
+    ),
     (
         keeps_packages_in_their_place,
         "research/models/_mlp.py",
@@ -299,7 +322,7 @@ PLANTED = [
 
 
 def broken(law: Law) -> list[str]:
-    files = [*(TOP / "research").rglob("*.py"), *(TOP / "experiments").glob("*.py")]
+    files = [*(TOP / "research").rglob("*.py"), *(TOP / "experiments").rglob("*.py")]
     return [
         fault
         for f in files

@@ -77,7 +77,7 @@ def names_only_paths_that_exist(path: str, text: str) -> Iterator[str]:
 
 def names_only_figures_that_are_drawn(path: str, text: str) -> Iterator[str]:
     drawn = " ".join(
-        file.read_text("utf-8") for file in (TOP / "experiments").glob("*.py")
+        file.read_text("utf-8") for file in (TOP / "experiments").rglob("*.py")
     )
     for name in re.findall(r"`(\w+)\.(?:svg|png|apng)`", text):
         if not re.search(rf'"{name}": ', drawn.partition("\ndef draw(")[2]):

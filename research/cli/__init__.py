@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import math
 import os
 import select
@@ -24,16 +25,18 @@ SUCCESS, BAD_INPUT, STOPPED, UNREAD = 0, 2, 130, 141
 
 
 def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
-    """Runs an experiment as its command line says: the last line of every file in experiments/.
+    """Run an experiment as its command line says: the line that follows the flags in each file of experiments/.
 
-    A run that has already finished is loaded and drawn again at once. Bad input is one line on stderr; the environment
-    variable DESCENT_TRACEBACK=1 shows where it was found.
+    A finished run is loaded and drawn again at once. Bad input is one line on stderr; the environment variable
+    DESCENT_TRACEBACK=1 shows where it was found.
 
     Args:
-      experiment: A module with a docstring that opens with its question, and with Config, FULL, run and draw; and FAST
-        where there is one that takes seconds; a Config's `devices` is how many JAX is shown (see `backend.configure`); and
-        complete(config) -> config where the config names what may change, and share(config, part, parts, checkpoints)
-        where the work can be shared among processes.
+      experiment: A module with a docstring that opens with its question, and with Config and FULL; FAST where there is a
+        configuration that takes seconds. Where the module has no `run` yet, because its file calls `main` before its
+        heavy imports, it is imported whole once the flags are read. Whole, it has run(config, on_progress, checkpoints) ->
+        Findings, or a Result; complete(config) -> config where the config names what may change; and
+        share(config, part, parts, checkpoints) where the work can be shared among processes. A Config's `devices` is how
+        many devices JAX is shown (see `backend.configure`). `report_of` says where its words and pictures are.
       argv: The words after the program's name; None means those of this process.
     Returns:
       0.
@@ -41,10 +44,50 @@ def main(experiment: ModuleType, argv: Sequence[str] | None = None) -> int:
       SystemExit: Status 2 after bad input, 130 after Ctrl-C, 141 where nobody reads the output.
     """
     with errors_in_one_line():
-        perform(
-            experiment, flags.parse(experiment, sys.argv[1:] if argv is None else argv)
-        )
+        command = flags.parse(experiment, sys.argv[1:] if argv is None else argv)
+        if not hasattr(experiment, "run"):
+            experiment = import_whole(Path(experiment.__file__ or ""))
+            # The same fields, as the class of the module that runs them.
+            config = experiment.Config(**vars(command.config))
+            command = command._replace(config=config)
+        perform(experiment, command)
     return SUCCESS
+
+
+def import_whole(file: Path) -> ModuleType:
+    """Import an experiment's file under its own name: a package's folder is part of it."""
+    file = file.resolve()
+    top, names = file.parent, [file.stem]
+    while (top / "__init__.py").exists():
+        top, names = top.parent, [top.name, *names]
+    if str(top) not in sys.path:
+        sys.path.insert(0, str(top))
+    return importlib.import_module(".".join(names))
+
+
+def report_of(experiment: ModuleType) -> ModuleType:
+    """The module with an experiment's answer, tables and draw: itself, or the one of its name in `reports` beside it."""
+    if hasattr(experiment, "draw"):
+        return experiment
+    package, _, name = experiment.__name__.rpartition(".")
+    return importlib.import_module(".".join(filter(None, (package, "reports", name))))
+
+
+def compose_result(
+    experiment: ModuleType, findings: "runs.Findings | runs.Result"
+) -> "runs.Result":
+    """Add the report's answer and tables to what `run` has returned; a Result has them already.
+
+    Args:
+      experiment: As for `main`.
+      findings: What its `run` has returned.
+    """
+    from research import runs
+
+    if isinstance(findings, runs.Result):
+        return findings
+    report = report_of(experiment)
+    return runs.Result(report.answer(findings), report.tables(findings), *findings)
 
 
 @contextlib.contextmanager
@@ -107,7 +150,7 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
         )
     result = runs.load_result(run.path)
     with figures.style():
-        drawn = experiment.draw(result)
+        drawn = report_of(experiment).draw(result)
     pictures = {
         name: figures.save(picture, run.path, name) for name, picture in drawn.items()
     }
@@ -191,9 +234,10 @@ def _run(experiment: ModuleType, run: "runs.Run", options: flags.Options) -> "ru
     with contextlib.nullcontext(_silent) if options.quiet else progress.shown() as show:
         on_progress = _recorded(run, show, start)
         try:
-            result = experiment.run(
+            findings = experiment.run(
                 run.config, on_progress, runs.checkpoints_in(run.checkpoints)
             )
+            result = compose_result(experiment, findings)
             return runs.finish(run, result, seconds=time.monotonic() - start)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(_what_is_kept(run)) from None
