@@ -79,7 +79,7 @@ class MinimiserRow(NamedTuple):
 
 
 def ours(case: Case, tolerance: float) -> list[Contender]:
-    """Ours: `research.descent._minimise` with each rule, one compiled loop."""
+    """Ours: `research.descent.minimise` with each rule, one compiled loop."""
     rules: dict[str, dict[str, Any]] = {
         "L-BFGS": {"lbfgs": lbfgs()},
         "BFGS": {"bfgs": bfgs()},
@@ -99,7 +99,7 @@ def ours(case: Case, tolerance: float) -> list[Contender]:
                 case.objective if case.residuals is None else None
             )  # None: half of their squares.
             found = jax.block_until_ready(
-                minimise(rule, objective, case.start, **options)
+                minimise(objective, rule, case.start, **options)
             )
             return Ended(found.params, int(found.evaluations))
 

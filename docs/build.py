@@ -60,7 +60,7 @@ def family_page(family: str, members: list[cards.Card]) -> str:
     return (
         f"# {title}\n\n{escaped(' '.join((module.__doc__ or '').split()))}\n\n"
         f"Made from the docstrings of [_{family}.py](../../research/update_rules/_{family}.py) by `python docs/build.py`; "
-        f"all families and the proof table are in [update_rules.md](../update_rules.md).\n\n{body}"
+        f"all families and the verification table are in [update_rules.md](../update_rules.md).\n\n{body}"
     )
 
 

@@ -14,20 +14,20 @@ from research.cli.data import data
 from research.cli.leaderboard import leaderboard, pack
 from research.cli.reproduce import reproduce_reference, reproduce_run
 from research.cli.spread import spread
-from research.cli.verify import prove
+from research.cli.verify import verify
 
 FOLDER = Path(__file__).parent
 HELP = """
 Run one:  python -m experiments NAME [flags]     its flags:  python -m experiments NAME --help
 Data: what there is, and bringing it here:  python -m experiments data [fetch NAME | verify]
 Share its work among jobs, here or on a queue:  python -m experiments spread NAME [flags] --jobs 4
-Prove a rule of yours:  python -m experiments prove FILE.py:rule --against optax.adam
+Verify a rule of yours:  python -m experiments verify FILE.py:rule --against optax.adam
 Reproduce a run, or the reference that is kept here:  python -m experiments reproduce results/NAME/ID  (or NAME)
 Keep a run in experiments/reference:  python -m experiments keep results/NAME/ID
 Hand a run on, as one file, and put the studies of many on one page:
   python -m experiments pack results/NAME/ID
   python -m experiments leaderboard results/compare STUDY.zip ..."""
-COMMANDS = ("data", "prove", "reproduce", "keep", "pack", "leaderboard", "spread")
+COMMANDS = ("data", "verify", "reproduce", "keep", "pack", "leaderboard", "spread")
 
 
 def questions(folder: Path = FOLDER) -> dict[str, str]:
@@ -73,8 +73,8 @@ def main(argv: Sequence[str]) -> int:
             return pack(argv[1:])
         if argv[0] == "keep":
             return keep(argv[1:])
-        if argv[0] == "prove":
-            return prove(argv[1:])
+        if argv[0] == "verify":
+            return verify(argv[1:])
         if argv[0] == "reproduce":
             return reproduce(argv[1:])
         file = FOLDER / f"{find(argv[0])}.py"

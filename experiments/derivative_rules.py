@@ -90,7 +90,7 @@ def run(
 
 def disagreements(name: str, rule: Any, config: Config):
     """way -> the largest relative distance from the rule's f'."""
-    check = research.derivatives.verify_rule(
+    check = research.derivatives.verify_derivative_rule(
         name, jax.random.key(config.seed), number=config.points
     )
     constants = {key: jnp.asarray(values) for key, values in check.constants.items()}

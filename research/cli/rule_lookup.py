@@ -261,7 +261,7 @@ def _its_folder_first(path: Path) -> Iterator[None]:
 
 
 def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any:
-    """The rule as `research.verification.prove` takes it: named in its errors, and given only the arguments that it takes."""
+    """Return the rule as `verify_rule` takes it: with its name for errors, and only the arguments that it takes."""
     from research.verification.rule_under_test import is_made, made
 
     if is_made(named.rule):

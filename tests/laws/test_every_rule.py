@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from research.verification.oracles.oracle import rate_on
-from research.verification.recorded import variants
-from research.verification.table import AUTHORITIES, proof_table
-from research.verification.walks import distance, walk, walk_constructed
 
 from research.update_rules import UPDATE_RULES
 from research.verification import FORMULAS, ORACLES, PROBLEMS
+from research.verification.oracles.oracle import rate_on
+from research.verification.recorded import variants
+from research.verification.table import AUTHORITIES, verification_table
+from research.verification.walks import distance, walk, walk_constructed
 
 # Two with coupled decay, which here is a chain, and one with another line search, whose limit points alone compare:
 # tests/laws/test_rule_trajectories.py and tests/rules/test_quasi_newton.py.
@@ -25,7 +25,7 @@ ELSEWHERE = {
 ON = PROBLEMS["softmax_regression"]
 # They take gradients of the objective themselves, which have the dtype of the params.
 ITS_OWN_GRADIENTS = {
-    f"research.update_rules.{family}"
+    f"research.update_rules._{family}"
     for family in (
         "gradient_line_search",
         "quasi_newton",
@@ -39,7 +39,7 @@ ITS_OWN_GRADIENTS = {
 
 @functools.cache
 def cells(name, dtype):
-    return proof_table(
+    return verification_table(
         [name], [dtype], AUTHORITIES if dtype == "float64" else ["formula"]
     )
 

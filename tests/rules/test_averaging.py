@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from research.verification.oracles.averaging import lookahead as lookahead_of_optax
 
 from research import descent, samplers
 from research.update_rules import (
@@ -19,6 +18,7 @@ from research.update_rules import (
     polyak_averaging,
     polyak_step,
 )
+from research.verification.oracles.averaging import lookahead as lookahead_of_optax
 
 START = {"w": np.array([3.0, -2.0]), "b": np.array(1.0), "none": np.zeros((0, 2))}
 
