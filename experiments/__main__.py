@@ -1,4 +1,5 @@
-"""Lists the experiments, runs one, or does one of COMMANDS: python -m experiments [NAME | COMMAND]."""
+"""Lists the experiments, runs one, or does one of COMMANDS: python -m experiments [NAME
+| COMMAND]."""
 
 import argparse
 import ast
@@ -31,7 +32,8 @@ COMMANDS = ("data", "verify", "reproduce", "keep", "pack", "leaderboard", "sprea
 
 
 def questions(folder: Path = FOLDER) -> dict[str, str]:
-    """The question of each experiment, by name: the first line of its docstring, read without importing it."""
+    """The question of each experiment, by name: the first line of its docstring, read
+    without importing it."""
     files = [
         file for file in sorted(folder.glob("*.py")) if not file.stem.startswith("_")
     ]
@@ -46,7 +48,8 @@ def questions(folder: Path = FOLDER) -> dict[str, str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the experiment that the first word names, with the other words as its flags; without a word, lists all."""
+    """Runs the experiment that the first word names, with the other words as its flags;
+    without a word, lists all."""
     with research.cli.errors_in_one_line():
         if not argv or argv[0] in ("-h", "--help"):
             known = questions()
@@ -96,7 +99,8 @@ def find(name: str) -> str:
     known, stem = questions(), Path(name).stem.replace("-", "_")
     if stem not in known:
         raise ValueError(
-            f"There is no experiment {name!r}. {research.cli.flags.nearest(stem, [*known, *COMMANDS])}"
+            f"There is no experiment {name!r}. "
+            f"{research.cli.flags.nearest(stem, [*known, *COMMANDS])}"
         )
     return stem
 
@@ -114,16 +118,20 @@ def keep(words: Sequence[str]) -> int:
 
 
 def reproduce(words: Sequence[str]) -> int:
-    """Runs a finished run, or the reference kept of an experiment, once more; status 0 if it came out again, else 1.
+    """Runs a finished run, or the reference kept of an experiment, once more; status 0
+    if it came out again, else 1.
 
-    A run comes out again in every bit, a reference in table and numbers: its hashes are compared and told.
-    """
+    A run comes out again in every bit, a reference in table and numbers: its hashes are
+    compared and told."""
     parser = argparse.ArgumentParser(
         "python -m experiments reproduce", description=reproduce.__doc__
     )
     parser.add_argument(
         "what",
-        help="the folder of a finished run, results/NAME/ID, or the NAME of an experiment",
+        help=(
+            "the folder of a finished run, results/NAME/ID, or the NAME of an "
+            "experiment"
+        ),
     )
     parser.add_argument(
         "--results",
@@ -138,13 +146,15 @@ def reproduce(words: Sequence[str]) -> int:
         return reproduce_run(Path(given.what), load, options)
     if len(Path(given.what).parts) > 1:
         raise ValueError(
-            f"There is no run folder {given.what!r}. Give results/NAME/ID, or the NAME of an experiment."
+            f"There is no run folder {given.what!r}. Give results/NAME/ID, or the NAME "
+            "of an experiment."
         )
     name = load(given.what).__name__.rpartition(".")[2]
     reference = FOLDER / "reference" / f"{name}.json"
     if not reference.exists():
         raise ValueError(
-            f"No reference of {name} is kept; give the folder of a run of yours: results/{name}/ID."
+            f"No reference of {name} is kept; give the folder of a run of yours: "
+            f"results/{name}/ID."
         )
     return reproduce_reference(reference, load, options)
 

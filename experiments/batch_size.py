@@ -1,17 +1,20 @@
 """How large should a batch be?
 
-Gradient descent to one target, f - f* at a hundredth of its start, with batches of every size from one example to all
-of them, on a small real set and on a generated one of a million rows. Each size has a learning rate of its own, chosen
-on other seeds than those reported. Batches are drawn with replacement; the small set is computed in float64, the large
-one in float32 with its gap estimated on a fixed sixtieth. Up to the knee, twice the batch takes half the steps; beyond
-it the steps hardly fall any more, and most of every batch is wasted.
+Gradient descent to one target, f - f* at a hundredth of its start, with batches of
+every size from one example to all of them, on a small real set and on a generated one
+of a million rows. Each size has a learning rate of its own, chosen on other seeds than
+those reported. Batches are drawn with replacement; the small set is computed in
+float64, the large one in float32 with its gap estimated on a fixed sixtieth. Up to the
+knee, twice the batch takes half the steps; beyond it the steps hardly fall any more,
+and most of every batch is wasted.
 
     python experiments/batch_size.py            # under a minute on two cores
-    python experiments/batch_size.py --full     # every power of two, under eight minutes
+    python experiments/batch_size.py --full     # every power of two, under eight
+      minutes
 
-The number to expect (`EXPECTED`): example gradients over least (1 + b / knee), the law of McCandlish et al. 2018 with
-knee = least example gradients / least steps; the smallest and the largest such ratio of each set.
-"""
+The number to expect (`EXPECTED`): example gradients over least (1 + b / knee), the law
+of McCandlish et al. 2018 with knee = least example gradients / least steps; the
+smallest and the largest such ratio of each set."""
 
 import dataclasses
 import functools
@@ -73,7 +76,8 @@ FIRST_RATE = (
 )  # For the smallest batch; a larger batch starts from the choice of the last.
 PROBE = 2**14  # Examples on which the gap is estimated, where there are more.
 EVALUATIONS_PER_DOUBLING = 8  # A count of steps is too high by 9 percent at most.
-PATIENCE = 4.0  # In tuning, a training that takes this many times the steps of the fastest is given up.
+# In tuning, a training that takes this many times the steps of the fastest is given up.
+PATIENCE = 4.0
 
 
 def run(
@@ -81,7 +85,8 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Tunes and trains every batch size on both sets; the answer is made from what came out."""
+    """Tunes and trains every batch size on both sets; the answer is made from what came
+    out."""
     checkpoints = checkpoints or research.types.nowhere
     seeds, tuning = check(config)
     jobs = plan(config)
@@ -132,7 +137,8 @@ def check(config: Config):
         sizes = getattr(config, name)
         if not sizes or min(sizes) < 1 or list(sizes) != sorted(set(sizes)):
             raise ValueError(
-                f"{name} must be positive integers, ascending, at least one; got {name}={sizes}."
+                f"{name} must be positive integers, ascending, at least one; got "
+                f"{name}={sizes}."
             )
     for name, least in (("large_examples", 0), ("most_steps", 1), ("width", 1)):
         if getattr(config, name) < least:
@@ -141,7 +147,8 @@ def check(config: Config):
             )
     if not 0 < config.target < 1:
         raise ValueError(
-            f"target is a share of the initial gap, between 0 and 1; got target={config.target}."
+            "target is a share of the initial gap, between 0 and 1; got "
+            f"target={config.target}."
         )
     seeds, tuning = (
         research.runs.parse_seeds(config.seeds),
@@ -149,7 +156,8 @@ def check(config: Config):
     )
     if both := sorted(set(seeds) & set(tuning)):
         raise ValueError(
-            f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both: {both}."
+            "seeds and tuning_seeds must be disjoint, or the choice sees what is "
+            f"reported; both: {both}."
         )
     return seeds, tuning
 
@@ -171,7 +179,8 @@ def with_full_batch(workload: Any, sizes: Sequence[int]):
 
 
 def make_probe(train: Batch):
-    """The examples on which the gap is estimated: all of a small set, a fixed draw from a large one."""
+    """The examples on which the gap is estimated: all of a small set, a fixed draw from
+    a large one."""
     n = len(train.y)
     if n <= PROBE:
         return train
@@ -181,11 +190,12 @@ def make_probe(train: Batch):
 
 
 def gap_on(workload: Any, params: Params, probe: Batch):
-    """f(x) - f(x*) - ∇f(x*)ᵀ(x - x*) on the probe: f - f* itself where the probe is the whole set.
+    """f(x) - f(x*) - ∇f(x*)ᵀ(x - x*) on the probe: f - f* itself where the probe is the
+    whole set.
 
-    On a part of the set, whose own minimum lies elsewhere, the last term (the full gradient at x* is 0) takes the first
-    order of the sampling error away: what is left is proportional to the gap.
-    """
+    On a part of the set, whose own minimum lies elsewhere, the last term (the full
+    gradient at x* is 0) takes the first order of the sampling error away: what is left
+    is proportional to the gap."""
     best = workload.optimum.params
     value, gradient = jax.value_and_grad(workload.objective)(best, probe)
     products = jax.tree.map(lambda g, x, b: (g * (x - b)).sum(), gradient, params, best)
@@ -198,7 +208,8 @@ def cell_key(seed: int, child: int):
 
 
 def make_step(workload: Any, batch_size: int, train: Batch):
-    """(state, cell, i) -> state: step i of a training, its batch drawn with replacement unless it is the whole set."""
+    """(state, cell, i) -> state: step i of a training, its batch drawn with replacement
+    unless it is the whole set."""
     n = len(train.y)
 
     def step(state: Any, cell: dict[str, Any], i: int):
@@ -225,7 +236,8 @@ def begin(workload: Any, cell: dict[str, Any]):
 
 
 def evaluation_steps(most: int):
-    """Steps after which the gap is looked at: 0, then eight for each doubling, the last `most`."""
+    """Steps after which the gap is looked at: 0, then eight for each doubling, the last
+    `most`."""
     steps = np.round(
         2
         ** (
@@ -244,7 +256,8 @@ def compile_program(
     most_steps: int,
     width: int,
 ):
-    """`train` with one batch size, compiled; a block stops at the first evaluation where every lane has its target."""
+    """`train` with one batch size, compiled; a block stops at the first evaluation
+    where every lane has its target."""
 
     def trainings(
         cells: dict[str, np.ndarray],
@@ -299,7 +312,8 @@ def train(
     rates: np.ndarray,
     patience: float = np.inf,
 ):
-    """Steps to the target of each cell (inf: not reached) and its parameters there, block by block."""
+    """Steps to the target of each cell (inf: not reached) and its parameters there,
+    block by block."""
     cells = {
         "seed": np.asarray(seeds, np.int64),
         "learning_rate": np.asarray(rates, float),
@@ -330,7 +344,8 @@ def measure(
     config: Config,
     parts: Checkpoints | None = None,
 ):
-    """One batch size: its rate chosen on the tuning seeds, then the reported seeds, then one training by itself."""
+    """One batch size: its rate chosen on the tuning seeds, then the reported seeds,
+    then one training by itself."""
     del parts  # It takes seconds.
     trained = compile_program(
         workload, probe, batch_size, config.target, config.most_steps, config.width
@@ -374,7 +389,8 @@ def reached_params(workload: Any, arrays: dict[str, np.ndarray]):
 
 
 def seconds_alone(workload: Any, batch_size: int, rate: float, steps: int):
-    """What one training of so many steps takes by itself, evaluation and compilation apart; the fastest of five calls."""
+    """What one training of so many steps takes by itself, evaluation and compilation
+    apart; the fastest of five calls."""
     cell = {"seed": np.int64(0), "learning_rate": np.float64(rate)}
 
     def training(state: Any, steps: Any, train: Batch):
@@ -408,7 +424,8 @@ def summary(workload: Any, rows: Sequence[dict[str, Any]]):
     reached = [row for row in rows if row["steps"][0] is not None]
     if not reached:
         raise ValueError(
-            f"No batch size reached the target on {workload.name}; raise most_steps or target."
+            f"No batch size reached the target on {workload.name}; raise most_steps or "
+            "target."
         )
     for row in reached:
         row["examples"] = [

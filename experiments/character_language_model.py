@@ -1,28 +1,38 @@
-"""How well does a small network guess the next letter of Shakespeare, and is it better than counting?
+"""How well does a small network guess the next letter of Shakespeare, and is it better
+than counting?
 
-Nine plays as characters; the first 90 % to learn from, the last 10 % to be guessed. The baseline counts: n-grams with
-interpolated smoothing. Then an LSTM and a small GPT (a Transformer of 4 layers, 4 heads, width 128, seeing 64 characters)
-by nanoGPT's recipe for a laptop: 2,000 steps of 12 windows, AdamW, a rate that rises for 100 steps and falls along a
-cosine. The rates are ours; at nanoGPT's own (--learning-rate 1e-3) the GPT costs 1.87. Then both for three times as long.
+Nine plays as characters; the first 90 % to learn from, the last 10 % to be guessed. The
+baseline counts: n-grams with interpolated smoothing. Then an LSTM and a small GPT (a
+Transformer of 4 layers, 4 heads, width 128, seeing 64 characters) by nanoGPT's recipe
+for a laptop: 2,000 steps of 12 windows, AdamW, a rate that rises for 100 steps and
+falls along a cosine. The rates are ours; at nanoGPT's own (--learning-rate 1e-3) the
+GPT costs 1.87. Then both for three times as long.
 
-    python experiments/character_language_model.py            # about ten minutes on two cores
-    python experiments/character_language_model.py --full     # under an hour: more seeds, a longer training
-    python experiments/character_language_model.py --text tiny_shakespeare   # the file that nanoGPT's number is for
+    python experiments/character_language_model.py            # about ten minutes on two
+      cores
+    python experiments/character_language_model.py --full     # under an hour: more
+      seeds, a longer training
+    python experiments/character_language_model.py --text tiny_shakespeare   # the file
+      that nanoGPT's number is for
 
-The loss is in nats a character of the validation part, from which nothing is learnt, and read in three ways:
+The loss is in nats a character of the validation part, from which nothing is learnt,
+and read in three ways:
 
-  whole      in windows that do not overlap: each character is guessed once, from the 1 to 64 before it in its window, as
-             in training. n-grams see whatever stands before, across the cuts.
-  half full  each character from at least half a window before it, as for someone who lets the window slide: the fairest
-             to hold against n-grams.
-  sampled    240 random windows, nanoGPT's protocol (20 batches of 12); its published 1.88 is such a number.
+  whole      in windows that do not overlap: each character is guessed once, from the 1
+             to 64 before it in its window, as in training. n-grams see whatever stands
+             before, across the cuts.
+  half full  each character from at least half a window before it, as for someone who
+             lets the window slide: the fairest to hold against n-grams.
+  sampled    240 random windows, nanoGPT's protocol (20 batches of 12); its published
+    1.88 is such a number.
 
-The validation part also chose these rates and the order of the n-grams, which favours them a little. Where the text
-is not at hand and cannot be fetched, the help texts of Python take its place, and the answer says so.
+The validation part also chose these rates and the order of the n-grams, which favours
+them a little. Where the text is not at hand and cannot be fetched, the help texts of
+Python take its place, and the answer says so.
 
-The numbers to expect (`EXPECTED`), on nine-play Shakespeare: the best n-gram's order and loss, and the whole loss of the
-LSTM and the GPT, means over seeds, and of both trained for longer.
-"""
+The numbers to expect (`EXPECTED`), on nine-play Shakespeare: the best n-gram's order
+and loss, and the whole loss of the LSTM and the GPT, means over seeds, and of both
+trained for longer."""
 
 import dataclasses
 import sys
@@ -40,7 +50,8 @@ EXPECTED = {
     "lstm_longer": (1.49, 1.55),
     "gpt_longer": (1.57, 1.64),
 }
-# Columns and numbers of single trainings, of which another processor has others (`reproduce`), and in what range.
+# Columns and numbers of single trainings, of which another processor has others
+# (`reproduce`), and in what range.
 VARIES = dict.fromkeys(("whole", "half full", "sampled")) | {
     n: EXPECTED[n] for n in ("lstm_longer", "gpt_longer")
 }
@@ -68,7 +79,8 @@ class Config:
     longer_steps: int = 6_000
     """Of the longer training of both."""
     evaluate_every: int = 100
-    """Steps from one point of the learning curves to the next; it divides both numbers of steps."""
+    """Steps from one point of the learning curves to the next; it divides both numbers
+    of steps."""
     warmup: int = 100
     """Steps in which the rate rises."""
     learning_rate: float = 2e-3
@@ -84,7 +96,8 @@ class Config:
     lstm_hidden: int = 256
     """Units of the LSTM."""
     devices: int = 2
-    """Cores, or other devices, that share each batch, where there are so many; the last bits depend on it."""
+    """Cores, or other devices, that share each batch, where there are so many; the last
+    bits depend on it."""
 
 
 FULL = Config(seeds="0..9", longer_steps=20_000)
@@ -122,7 +135,8 @@ BEFORE, CHARACTERS, TEMPERATURE, TOP_K = (
 
 
 def complete(config: Config):
-    """The config with the text that is at hand: the default's, or the one that takes its place."""
+    """The config with the text that is at hand: the default's, or the one that takes
+    its place."""
     if config.text != CLAIM:
         return config
     try:
@@ -229,8 +243,8 @@ def check(config: Config):
         steps = getattr(config, name)
         if steps <= config.warmup or steps % config.evaluate_every:
             raise ValueError(
-                f"{name} must be above warmup={config.warmup}, and a multiple of evaluate_every={config.evaluate_every}; "
-                f"got {name}={steps}."
+                f"{name} must be above warmup={config.warmup}, and a multiple of "
+                f"evaluate_every={config.evaluate_every}; got {name}={steps}."
             )
     return research.runs.parse_seeds(config.seeds)
 
@@ -246,8 +260,8 @@ def read(config: Config):
     cut = int(0.9 * len(tokens))
     if len(tokens) - cut < 2 * config.context + 1:
         raise ValueError(
-            f"the last tenth of {len(tokens)} characters is too short for two windows of context={config.context}. Use "
-            "more characters or a shorter context."
+            f"the last tenth of {len(tokens)} characters is too short for two windows "
+            f"of context={config.context}. Use more characters or a shorter context."
         )
     return Parts(found.name, found.symbols, tokens[:cut], tokens[cut:])
 
@@ -321,7 +335,8 @@ def make_network(config: Config, parts: Parts, name: str):
 
 
 def make_rule(config: Config, job: Job):
-    """nanoGPT's: gradients clipped at norm 1, AdamW that spares biases, a rate that rises and falls to a tenth."""
+    """nanoGPT's: gradients clipped at norm 1, AdamW that spares biases, a rate that
+    rises and falls to a tenth."""
     schedules, rules = research.schedules, research.update_rules
     fall = schedules.cosine(job.rate, job.steps - config.warmup, job.rate / 10)
     rate = schedules.join(
@@ -342,7 +357,8 @@ def train(
     on_progress: Callable[[float, str], None],
     within: Checkpoints,
 ):
-    """One training, and what its network costs at the end, with a sample of what it writes."""
+    """One training, and what its network costs at the end, with a sample of what it
+    writes."""
     keys, (model, measured) = (
         [jax.random.fold_in(jax.random.key(job.seed), child) for child in range(3)],
         network,
@@ -370,7 +386,8 @@ def train(
     )
     if trained.first_bad_step >= 0:
         raise ValueError(
-            f"{NAMES[job.network]} at rate {job.rate} diverges in step {trained.first_bad_step}."
+            f"{NAMES[job.network]} at rate {job.rate} diverges in step "
+            f"{trained.first_bad_step}."
         )
     start, top_k = (
         np.array([parts.symbols.index(BEFORE)]),
@@ -404,7 +421,8 @@ def sampled_starts(config: Config, parts: Parts):
 
 
 def whole_losses(config: Config, parts: Parts, measured: Callable):
-    """By position in the window, 1 to context: the mean loss over all windows; and the mean with half a window before."""
+    """By position in the window, 1 to context: the mean loss over all windows; and the
+    mean with half a window before."""
     half = config.context // 2
     starts = research.datasets.window_starts(len(parts.validation), config.context)
     overlapping = research.datasets.window_starts(

@@ -1,17 +1,19 @@
 """What does a gradient cost, against its function?
 
-The cheap gradient principle: in reverse mode all n partial derivatives together cost a small multiple of the function, at
-most 4 times its operations (5 with memory traffic), whatever n is. In forward mode they cost n times, by central
-differences 2 n times. It is a theorem on plain reverse mode; a rule that is written otherwise can exceed it.
+The cheap gradient principle: in reverse mode all n partial derivatives together cost a
+small multiple of the function, at most 4 times its operations (5 with memory traffic),
+whatever n is. In forward mode they cost n times, by central differences 2 n times. It
+is a theorem on plain reverse mode; a rule that is written otherwise can exceed it.
 
-Operations are counted from the jaxpr: loops times their trips, LAPACK by formula, for XLA's own count takes a loop's body once
-and LAPACK for nothing. Seconds stand beside them, since operations are not time.
+Operations are counted from the jaxpr: loops times their trips, LAPACK by formula, for
+XLA's own count takes a loop's body once and LAPACK for nothing. Seconds stand beside
+them, since operations are not time.
 
     python experiments/cheap_gradient.py            # under a minute
 
-The numbers to expect (`EXPECTED`): the largest ratio of operations, gradient to function, over the functions that keep the
-bound; the least over those that JAX's rules put above it; and the largest ratio of the Rosenbrock function over all n.
-"""
+The numbers to expect (`EXPECTED`): the largest ratio of operations, gradient to
+function, over the functions that keep the bound; the least over those that JAX's rules
+put above it; and the largest ratio of the Rosenbrock function over all n."""
 
 import dataclasses
 import sys
@@ -54,7 +56,8 @@ import numpy as np
 from research.cli.progress import OnProgress
 from research.types import Checkpoints, Params
 
-# JAX's rules for these depart from plain reverse mode. The way out stands in the zoo beside them: `slogdet`, a scan.
+# JAX's rules for these depart from plain reverse mode. The way out stands in the zoo
+# beside them: `slogdet`, a scan.
 EXCEPTIONS = ("log-determinant by Cholesky", "product", "running product")
 MODES: tuple[Any, ...] = ("reverse", "forward", "central differences")
 
@@ -181,7 +184,8 @@ def ratios(f: Callable, x: jax.Array, config: Config):
 
 
 def at_every_n(config: Config):
-    """Operations of all partial derivatives of the Rosenbrock function over its own, in three ways."""
+    """Operations of all partial derivatives of the Rosenbrock function over its own, in
+    three ways."""
     n = 2 ** np.arange(2, int(np.log2(config.largest)) + 1)
     count = research.derivatives.counted_cost
     rows = []

@@ -1,16 +1,18 @@
 """Where does logistic regression draw the line, and how does it get there?
 
-Benign or malignant, from two measurements of a tumour's nuclei. The model is P(benign) = 1 / (1 + exp(-z)) with the score
-z = wᵀx + b, so the boundary, where the probability is one half, is the straight line z = 0; it is known exactly, for the
-optimum is found without descent (Newton's method). Descent does two things at two speeds: where the boundary lies is
-nearly settled after one step, which sorts the test set as well as the last; the length of w, which says how sharply the
-probability changes across the boundary, takes a hundred.
+Benign or malignant, from two measurements of a tumour's nuclei. The model is P(benign)
+= 1 / (1 + exp(-z)) with the score z = wᵀx + b, so the boundary, where the probability
+is one half, is the straight line z = 0; it is known exactly, for the optimum is found
+without descent (Newton's method). Descent does two things at two speeds: where the
+boundary lies is nearly settled after one step, which sorts the test set as well as the
+last; the length of w, which says how sharply the probability changes across the
+boundary, takes a hundred.
 
     python experiments/decision_boundary.py            # some seconds
 
-The numbers to expect (`EXPECTED`): the test accuracy after one epoch and at the end, the epoch from which |w| is within
-1 % of its exact length, and at the end f - f* and the angle to the exact boundary, in degrees.
-"""
+The numbers to expect (`EXPECTED`): the test accuracy after one epoch and at the end,
+the epoch from which |w| is within 1 % of its exact length, and at the end f - f* and
+the angle to the exact boundary, in degrees."""
 
 import dataclasses
 import math
@@ -39,7 +41,8 @@ class Config:
     batch_size: int = 0
     """Examples in a batch; 0 is the full batch."""
     seed: int = 0
-    """Of the starting point, and of the order of the examples where there are batches."""
+    """Of the starting point, and of the order of the examples where there are
+    batches."""
 
 
 FULL = Config(epochs=2000)
@@ -68,7 +71,8 @@ def run(
     del checkpoints  # It takes seconds.
     if not 0 < config.learning_rate < math.inf:
         raise ValueError(
-            f"learning_rate must be a positive number; got learning_rate={config.learning_rate}."
+            "learning_rate must be a positive number; got "
+            f"learning_rate={config.learning_rate}."
         )
     if config.epochs < 1:
         raise ValueError(
@@ -85,7 +89,8 @@ def run(
 
 
 def measure(workload: Any, config: Config):
-    """The examples, and the boundary of each epoch, (w1, w2, b), beside the exact one."""
+    """The examples, and the boundary of each epoch, (w1, w2, b), beside the exact
+    one."""
     seen, optimum = train(workload, config), workload.optimum
     exact = np.array([*optimum.params["weights"], optimum.params["intercept"]])
     params = np.stack([seen["w1"], seen["w2"], seen["b"]], axis=1)
@@ -102,7 +107,8 @@ def measure(workload: Any, config: Config):
 
 
 def train(workload: Any, config: Config):
-    """One training; what is evaluated before it and after each epoch, each of shape (epochs + 1,)."""
+    """One training; what is evaluated before it and after each epoch, each of shape
+    (epochs + 1,)."""
     key_init, key_epochs = (
         jax.random.fold_in(jax.random.key(config.seed), child) for child in range(2)
     )
@@ -147,13 +153,15 @@ def train(workload: Any, config: Config):
     bad = np.flatnonzero(~np.isfinite(seen["f"]))
     if len(bad):
         raise ValueError(
-            f"learning_rate={config.learning_rate} diverges: f is not finite after epoch {bad[0]}. Choose a smaller one."
+            f"learning_rate={config.learning_rate} diverges: f is not finite after "
+            f"epoch {bad[0]}. Choose a smaller one."
         )
     return seen
 
 
 def angles(params: Any, exact: np.ndarray):
-    """Degrees between each (w1, w2) and the exact one; by atan2, which keeps its digits at small angles."""
+    """Degrees between each (w1, w2) and the exact one; by atan2, which keeps its digits
+    at small angles."""
     across = params[:, 0] * exact[1] - params[:, 1] * exact[0]
     along = params[:, 0] * exact[0] + params[:, 1] * exact[1]
     return np.degrees(np.abs(np.arctan2(across, along)))

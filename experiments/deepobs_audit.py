@@ -1,19 +1,25 @@
-"""Do the published numbers of an optimizer benchmark hold when its data are shuffled anew each epoch?
+"""Do the published numbers of an optimizer benchmark hold when its data are shuffled
+anew each epoch?
 
-DeepOBS (Schneider, Balles & Hennig 2019) compares optimizers on `quadratic_deep`, ½ (θ - x_i)ᵀH(θ - x_i) averaged over
-1000 examples, and publishes every loss. This reruns it from its recipe: the same H, data and start, 100 epochs of seven
-batches of 128, the examples in one order for all epochs of a seed (fixed) or in a new one each epoch (reshuffled). The
-mini-batch losses that were published repeat every seven steps, one epoch. That is a fact; that a seeded shuffle was
-begun again each epoch is an inference about its cause. The published rates were chosen on the test loss of one seed;
-here they are chosen on a validation set, drawn as the test set is, by the mean of ten seeds, and reported on others.
+DeepOBS (Schneider, Balles & Hennig 2019) compares optimizers on `quadratic_deep`, ½ (θ
+- x_i)ᵀH(θ - x_i) averaged over 1000 examples, and publishes every loss. This reruns it
+from its recipe: the same H, data and start, 100 epochs of seven batches of 128, the
+examples in one order for all epochs of a seed (fixed) or in a new one each epoch
+(reshuffled). The mini-batch losses that were published repeat every seven steps, one
+epoch. That is a fact; that a seeded shuffle was begun again each epoch is an inference
+about its cause. The published rates were chosen on the test loss of one seed; here they
+are chosen on a validation set, drawn as the test set is, by the mean of ten seeds, and
+reported on others.
 
     python experiments/deepobs_audit.py            # under a minute on two cores
-    python experiments/deepobs_audit.py --full     # all 36 published rates, and 100 seeds reported
+    python experiments/deepobs_audit.py --full     # all 36 published rates, and 100
+      seeds reported
 
-The numbers to expect (`EXPECTED`): the initial test loss; for each rule, how far the mean last test loss of ten seeds
-in fixed order is from the published one; how much the mini-batch losses of gradient descent change over an epoch, as a
-share of their change over fewer steps; and how much worse heavy ball ends at its published rate once reshuffled.
-"""
+The numbers to expect (`EXPECTED`): the initial test loss; for each rule, how far the
+mean last test loss of ten seeds in fixed order is from the published one; how much the
+mini-batch losses of gradient descent change over an epoch, as a share of their change
+over fewer steps; and how much worse heavy ball ends at its published rate once
+reshuffled."""
 
 import dataclasses
 import functools
@@ -39,9 +45,11 @@ class Config:
     """What is run."""
 
     rates: tuple[int, ...] = tuple(range(5, 21))
-    """Learning rates, as k of 10^(-5 + k/5); the published ones are always among them."""
+    """Learning rates, as k of 10^(-5 + k/5); the published ones are always among
+    them."""
     epochs: int = 100
-    """Length of each training; what was published after 100 is compared with nothing else."""
+    """Length of each training; what was published after 100 is compared with nothing
+    else."""
     tuning_seeds: str = "42..51"
     """Seeds that were published; rates are chosen on them."""
     seeds: str = "52..71"
@@ -78,7 +86,8 @@ ORDERS = ("fixed", "reshuffled")
 
 
 class Published(NamedTuple):
-    """What DeepOBS_Baselines holds (MIT licence): rates are 10^(-5 + k/5), losses means of seeds 42 to 51."""
+    """What DeepOBS_Baselines holds (MIT licence): rates are 10^(-5 + k/5), losses means
+    of seeds 42 to 51."""
 
     name: str
     k: int  # Of the rate that was chosen.
@@ -106,10 +115,12 @@ PUBLISHED_BATCHES = (
     87.79, 83.85, 88.59, 88.13, 82.27, 87.16, 76.69, 87.79, 83.84, 88.59, 88.13, 82.27, 87.16, 76.68, 87.79, 83.84,
     88.59, 88.13, 82.27, 87.15, 76.68,
 )
+# fmt: on
 
 
 class Problem(NamedTuple):
-    """The test problem: eigenvalues (d,) and eigenvectors as rows (d, d) of H, and the examples of its three sets."""
+    """The test problem: eigenvalues (d,) and eigenvectors as rows (d, d) of H, and the
+    examples of its three sets."""
 
     eigenvalues: np.ndarray
     rotation: np.ndarray
@@ -118,8 +129,13 @@ class Problem(NamedTuple):
     test: np.ndarray
 
 
-def run(config: Config, on_progress: OnProgress | None=None, checkpoints: Checkpoints | None=None) -> research.runs.Findings:
-    """Trains every rule at every rate on every seed in both orders, and reads the outcome both ways."""
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> research.runs.Findings:
+    """Trains every rule at every rate on every seed in both orders, and reads the
+    outcome both ways."""
     checkpoints = checkpoints or research.types.nowhere
     ks, seeds, tuning = check(config)
     problem, all_seeds = make_problem(), [*tuning, *seeds]
@@ -145,15 +161,18 @@ def check(config: Config):
     """The ks, the reported and the tuning seeds, once the config makes sense."""
     if not jax.config.read("jax_enable_x64"):
         raise ValueError(
-            "the audit needs float64, which JAX has off: call research.backend.configure(x64=True) first."
+            "the audit needs float64, which JAX has off: call "
+            "research.backend.configure(x64=True) first."
         )
     if not config.rates or min(config.rates) < 0 or max(config.rates) > 35:
         raise ValueError(
-            f"rates are k of 10^(-5 + k/5), 0 to 35, at least one; got rates={config.rates}."
+            "rates are k of 10^(-5 + k/5), 0 to 35, at least one; got "
+            f"rates={config.rates}."
         )
     if config.epochs < 10:
         raise ValueError(
-            f"epochs must be at least 10, where losses were published; got epochs={config.epochs}."
+            "epochs must be at least 10, where losses were published; got "
+            f"epochs={config.epochs}."
         )
     seeds, tuning = (
         research.runs.parse_seeds(config.seeds),
@@ -161,11 +180,13 @@ def check(config: Config):
     )
     if both := sorted(set(seeds) & set(tuning)):
         raise ValueError(
-            f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both: {both}."
+            "seeds and tuning_seeds must be disjoint, or the choice sees what is "
+            f"reported; both: {both}."
         )
     if min(len(seeds), len(tuning)) < 2:
         raise ValueError(
-            "seeds and tuning_seeds need two seeds each, for an interval and a mean; 52..71 is twenty."
+            "seeds and tuning_seeds need two seeds each, for an interval and a mean; "
+            "52..71 is twenty."
         )
     return (
         sorted({*config.rates, *(published.k for published in PUBLISHED.values())}),
@@ -180,7 +201,8 @@ def rate(k: Any):
 
 
 def make_problem():
-    """H and the examples, by numpy's old generator, which is DeepOBS's; its seed 44, for validation, is ours."""
+    """H and the examples, by numpy's old generator, which is DeepOBS's; its seed 44,
+    for validation, is ours."""
     random = np.random.RandomState(42)
     eigenvalues = np.concatenate([random.uniform(0, 1, 90), random.uniform(30, 60, 10)])
     rotation = draw_rotation(random, DIMENSION)
@@ -196,9 +218,9 @@ def make_problem():
 def draw_rotation(random: np.random.RandomState, dimension: int):
     """A uniform rotation by the subgroup algorithm of Diaconis & Shahshahani (1987).
 
-    A uniform one of k dimensions, acting on the last k, is followed by the reflection that takes the first axis of
-    k + 1 dimensions to a uniform direction v: I - 2 u uᵀ for u along v - e_1.
-    """
+    A uniform one of k dimensions, acting on the last k, is followed by the reflection
+    that takes the first axis of k + 1 dimensions to a uniform direction v: I - 2 u uᵀ
+    for u along v - e_1."""
     rotation, angle = np.eye(dimension), 2 * np.pi * random.uniform()
     rotation[-2:, -2:] = [
         [np.cos(angle), np.sin(angle)],
@@ -219,7 +241,8 @@ def energy(problem: Problem, x: Any):
 
 
 def bowls(problem: Problem, x: Any, rows: Any, size: int):
-    """Batches of the examples x[rows] as bowls ½ (θ - m)ᵀH(θ - m) + c: means m, (batches, d), and c, (batches,)."""
+    """Batches of the examples x[rows] as bowls ½ (θ - m)ᵀH(θ - m) + c: means m,
+    (batches, d), and c, (batches,)."""
     means = x[rows].reshape(-1, size, DIMENSION).mean(axis=1)
     return means, energy(problem, x)[rows].reshape(-1, size).mean(axis=1) - energy(
         problem, means
@@ -227,7 +250,8 @@ def bowls(problem: Problem, x: Any, rows: Any, size: int):
 
 
 def epochs_of(order: str, seed: int, epochs: int):
-    """Which examples the batches of every epoch hold, one after another; of one epoch where all are the same."""
+    """Which examples the batches of every epoch hold, one after another; of one epoch
+    where all are the same."""
     random = np.random.default_rng(seed)
     count = epochs if order == "reshuffled" else 1
     return np.concatenate(
@@ -235,10 +259,14 @@ def epochs_of(order: str, seed: int, epochs: int):
     )
 
 
-def train(problem: Problem, order: str, rule: str, ks: Any, seeds: Sequence[int], epochs: int):
-    """Every rate on every seed: the last validation and test losses, (rates, seeds); and at the published rate the test
-    loss after each epoch, (seeds, epochs + 1), and the last mini-batch losses, (seeds, LAST)."""
-    # A rotation does nothing to gradient descent, with momentum or without: H is then diagonal. Adam sees the axes.
+def train(
+    problem: Problem, order: str, rule: str, ks: Any, seeds: Sequence[int], epochs: int
+):
+    """Every rate on every seed: the last validation and test losses, (rates, seeds);
+    and at the published rate the test loss after each epoch, (seeds, epochs + 1), and
+    the last mini-batch losses, (seeds, LAST)."""
+    # A rotation does nothing to gradient descent, with momentum or without: H is then
+    # diagonal. Adam sees the axes.
     rotated = rule != "adam"
     basis = problem.rotation if rotated else np.eye(DIMENSION)
     curvature = (
@@ -295,7 +323,8 @@ def train(problem: Problem, order: str, rule: str, ks: Any, seeds: Sequence[int]
 
 
 def repetition(losses: np.ndarray):
-    """Mean change of mini-batch losses (..., LAST) over one epoch, as a share of that over 1 to STEPS - 1 steps."""
+    """Mean change of mini-batch losses (..., LAST) over one epoch, as a share of that
+    over 1 to STEPS - 1 steps."""
     changes = [
         np.mean(np.abs(losses[..., lag:] - losses[..., :-lag]))
         for lag in range(1, STEPS + 1)
@@ -312,7 +341,8 @@ def mean_interval(samples: np.ndarray):
 
 
 def summarise(arrays: dict[str, np.ndarray], ks: Any, tuned: int):
-    """What the table and the answer say, as JSON; the first `tuned` seeds are those for tuning, the rest reported."""
+    """What the table and the answer say, as JSON; the first `tuned` seeds are those for
+    tuning, the rest reported."""
     epochs = arrays["fixed/adam/curves"].shape[1] - 1
     same_length = epochs == PUBLISHED_AFTER[-1]
     numbers = {"seeds": len(arrays["seeds"]), "rows": [], "picked": []}
@@ -379,7 +409,8 @@ def summarise(arrays: dict[str, np.ndarray], ks: Any, tuned: int):
 
 
 def best_two(arrays: dict[str, np.ndarray], rows: Any, tuned: int):
-    """The difference on the reported seeds of the two rules best on the tuning seeds: one pair, so no correction."""
+    """The difference on the reported seeds of the two rules best on the tuning seeds:
+    one pair, so no correction."""
     ranked = sorted(
         zip(PUBLISHED, rows[1::2], strict=True), key=lambda pair: pair[1]["tuned"]
     )[:2]

@@ -1,15 +1,17 @@
 """Do the rules of differentiation hold?
 
-A rule is a claim about two functions, f and f'. Here each claim of `research.derivatives.DERIVATIVE_RULES` is put to four
-others that know nothing of it: JAX in forward and in reverse mode, which differentiate the program of f; the limit of
-Richardson's difference quotient, and `finite_difference`, which only evaluate f. The rules about any two functions (product,
-quotient, chain, ...) are tried on u(x) = sin(a x) and v(x) = 2 + tanh(b x) with drawn a and b.
+A rule is a claim about two functions, f and f'. Here each claim of
+`research.derivatives.DERIVATIVE_RULES` is put to four others that know nothing of it:
+JAX in forward and in reverse mode, which differentiate the program of f; the limit of
+Richardson's difference quotient, and `finite_difference`, which only evaluate f. The
+rules about any two functions (product, quotient, chain, ...) are tried on u(x) = sin(a
+x) and v(x) = 2 + tanh(b x) with drawn a and b.
 
     python experiments/derivative_rules.py            # under half a minute
 
-The numbers to expect (`EXPECTED`): the largest disagreement with JAX's two modes, over the larger of |f'| and
-|f| / (1 + |x|), which is rounding; and the largest with the two that only evaluate f, which is what they can.
-"""
+The numbers to expect (`EXPECTED`): the largest disagreement with JAX's two modes, over
+the larger of |f'| and |f| / (1 + |x|), which is rounding; and the largest with the two
+that only evaluate f, which is what they can."""
 
 import dataclasses
 import sys
@@ -61,7 +63,8 @@ def run(
     del checkpoints  # It takes seconds.
     if not 1 <= config.evaluated <= config.points:
         raise ValueError(
-            f"evaluated must lie in 1..points={config.points}; got evaluated={config.evaluated}."
+            f"evaluated must lie in 1..points={config.points}; got "
+            f"evaluated={config.evaluated}."
         )
     rules, found, domains = research.derivatives.DERIVATIVE_RULES, {}, {}
     for done, (name, rule) in enumerate(rules.items()):

@@ -1,16 +1,18 @@
 """How does descent find the line through the data?
 
-Disease progression on body mass index: two parameters, a slope and an intercept, so that all of descent can be seen.
-One update rule is fed by three samplers from one starting point, and every step is kept. Because the index is
-standardised, f - f* = ((intercept - a)² + (slope - b)²) / 2 exactly, for a and b of the least-squares line: descent walks
-on a round bowl, and what tells the three apart is the noise of their gradients. The rates are small, for the walk to be
-seen (a full-batch rate of 1 would arrive in one step): which regime is the cheapest is another experiment's question.
+Disease progression on body mass index: two parameters, a slope and an intercept, so
+that all of descent can be seen. One update rule is fed by three samplers from one
+starting point, and every step is kept. Because the index is standardised, f - f* =
+((intercept - a)² + (slope - b)²) / 2 exactly, for a and b of the least-squares line:
+descent walks on a round bowl, and what tells the three apart is the noise of their
+gradients. The rates are small, for the walk to be seen (a full-batch rate of 1 would
+arrive in one step): which regime is the cheapest is another experiment's question.
 
     python experiments/fit_a_line.py            # some seconds
 
-The numbers to expect (`EXPECTED`): how far from the exact line full-batch descent ends, as a share of it; and its
-passes to within 1 %, the first whole number from log(1 / 100) / log(1 - η) on.
-"""
+The numbers to expect (`EXPECTED`): how far from the exact line full-batch descent ends,
+as a share of it; and its passes to within 1 %, the first whole number from log(1 / 100)
+/ log(1 - η) on."""
 
 import dataclasses
 import math
@@ -62,7 +64,8 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Trains under each regime from one starting point, and holds each step against the exact line."""
+    """Trains under each regime from one starting point, and holds each step against the
+    exact line."""
     del checkpoints  # It takes seconds.
     workload = research.workloads.make_workload(WORKLOAD)
     arrays = problem(workload)
@@ -122,7 +125,8 @@ def plan(config: Config, n: int):
 
 
 def train(workload: Any, sampler: Sampler, rate: float, config: Config):
-    """One training; (intercept, slope) before the first step and after each, shape (steps + 1, 2)."""
+    """One training; (intercept, slope) before the first step and after each, shape
+    (steps + 1, 2)."""
     key_init, key_epochs = (
         jax.random.fold_in(jax.random.key(config.seed), child) for child in range(2)
     )
@@ -152,13 +156,15 @@ def train(workload: Any, sampler: Sampler, rate: float, config: Config):
     bad = np.flatnonzero(~np.isfinite(lines).all(axis=1))
     if len(bad):
         raise ValueError(
-            f"a learning rate of {rate} diverges: step {bad[0]} is not finite. Choose a smaller one."
+            f"a learning rate of {rate} diverges: step {bad[0]} is not finite. Choose "
+            "a smaller one."
         )
     return lines
 
 
 def relative_errors(lines: np.ndarray, exact: np.ndarray):
-    """The larger of the relative errors of intercept and slope, of each line: shape (steps + 1,)."""
+    """The larger of the relative errors of intercept and slope, of each line: shape
+    (steps + 1,)."""
     return np.max(np.abs(lines - exact) / np.abs(exact), axis=-1)
 
 
@@ -169,7 +175,8 @@ def facts(
     rate: float,
     sampler: Sampler,
 ):
-    """What one regime came to, as JSON; "passes" is to the first line within CLOSE, and null where there is none."""
+    """What one regime came to, as JSON; "passes" is to the first line within CLOSE, and
+    null where there is none."""
     errors = relative_errors(lines, exact)
     close = np.flatnonzero(errors <= CLOSE)
     last = passes >= passes[-1] - 1

@@ -1,22 +1,27 @@
-"""How many images does a linear model recognise, how many a network, and how many a convolutional one?
+"""How many images does a linear model recognise, how many a network, and how many a
+convolutional one?
 
-Fashion-MNIST: 60,000 small pictures of clothes to learn from, 10,000 to be asked about, ten classes. Three models, each
-trained by Adam whose rate rises and falls once: softmax regression, one weight for each pixel and class, which is the
-baseline; an MLP with three hidden layers, which mixes all pixels; a convolutional network, whose filters look for the same
-thing everywhere. Its accuracy also depends on how long it is trained, which is measured too, each budget with a schedule
-of its own.
+Fashion-MNIST: 60,000 small pictures of clothes to learn from, 10,000 to be asked about,
+ten classes. Three models, each trained by Adam whose rate rises and falls once: softmax
+regression, one weight for each pixel and class, which is the baseline; an MLP with
+three hidden layers, which mixes all pixels; a convolutional network, whose filters look
+for the same thing everywhere. Its accuracy also depends on how long it is trained,
+which is measured too, each budget with a schedule of its own.
 
     python experiments/image_recognition.py            # about nine minutes on two cores
-    python experiments/image_recognition.py --full     # about an hour: the rates chosen anew, more seeds, more epochs
+    python experiments/image_recognition.py --full     # about an hour: the rates chosen
+      anew, more seeds, more epochs
 
-Nothing was chosen on test images. The rates of softmax regression and of the MLP are better, by the accuracy on 5,000
-training images that were then held out, than half and twice of them, as --choose 0.5 1 2 shows; that of the CNN is set by
-hand, and --full chooses all of them anew. The reported trainings use all 60,000. Where Fashion-MNIST is not at hand and
-cannot be fetched, the digits that scikit-learn brings take its place, and the answer says so.
+Nothing was chosen on test images. The rates of softmax regression and of the MLP are
+better, by the accuracy on 5,000 training images that were then held out, than half and
+twice of them, as --choose 0.5 1 2 shows; that of the CNN is set by hand, and --full
+chooses all of them anew. The reported trainings use all 60,000. Where Fashion-MNIST is
+not at hand and cannot be fetched, the digits that scikit-learn brings take its place,
+and the answer says so.
 
-The numbers to expect (`EXPECTED`): test accuracy, mean over the seeds, on Fashion-MNIST alone. The lower bounds of the
-networks are what its authors' page lists for an MLP of 256, 128 and 100 units and for two convolutions with pooling.
-"""
+The numbers to expect (`EXPECTED`): test accuracy, mean over the seeds, on Fashion-MNIST
+alone. The lower bounds of the networks are what its authors' page lists for an MLP of
+256, 128 and 100 units and for two convolutions with pooling."""
 
 import dataclasses
 import functools
@@ -61,13 +66,16 @@ class Config:
     hidden: tuple[int, ...] = (256, 128, 100)
     """Widths of the MLP's hidden layers."""
     channels: tuple[int, ...] = (32, 64)
-    """Filters of each convolution, 3 by 3, followed by pooling of 2 by 2; then come 128 dense units."""
+    """Filters of each convolution, 3 by 3, followed by pooling of 2 by 2; then come 128
+    dense units."""
     dropout: float = 0.25
     """Share of the inputs of the CNN's dense layers that a training step leaves out."""
     mirror: bool = False
-    """Whether the CNN sees half of the images mirrored while it learns; it takes more epochs then."""
+    """Whether the CNN sees half of the images mirrored while it learns; it takes more
+    epochs then."""
     choose: tuple[float, ...] = ()
-    """Multiples of each rate to try on images held out of the training set, instead of taking it as it is; ascending."""
+    """Multiples of each rate to try on images held out of the training set, instead of
+    taking it as it is; ascending."""
     held_out: int = 5_000
     """How many images are held out for that."""
 
@@ -91,9 +99,10 @@ if __name__ == "__main__":  # Flags are read before anything heavy is imported.
 
 import jax
 import numpy as np
+from sklearn.metrics import confusion_matrix, recall_score
 
 from research.cli.progress import OnProgress
-from research.studies import confusions
+from research.figures.confusion import commonest_errors
 from research.types import Checkpoints, Model, Params, Saved
 
 MIRRORED = ("fashion_mnist", "cifar10")  # What stays itself in a mirror.
@@ -110,7 +119,8 @@ MOST_FILTERS = 32  # Shown of each model.
 
 
 def complete(config: Config):
-    """The config with the images that are at hand: the default's, or those that take their place."""
+    """The config with the images that are at hand: the default's, or those that take
+    their place."""
     if config.dataset != CLAIM:
         return config
     try:
@@ -131,7 +141,8 @@ class Job(NamedTuple):
       seed: Of its start, its order and its noise.
       epochs: Passes over the training images.
       rate: Peak learning rate.
-      held_out: Training images that it is judged by, instead of learning from them; 0: it is judged by the test images.
+      held_out: Training images that it is judged by, instead of learning from them; 0:
+        it is judged by the test images.
     """
 
     model: str
@@ -146,7 +157,8 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
-    """Chooses rates where asked, trains each model with each seed, and the CNN for other budgets."""
+    """Chooses rates where asked, trains each model with each seed, and the CNN for
+    other budgets."""
     checkpoints = checkpoints or research.types.nowhere
     split = research.datasets.images(config.dataset)
     seeds, models = check(config, split), tuple(LABELS)
@@ -200,7 +212,8 @@ def check(config: Config, split: Any):
             )
     if any(epochs < 1 or epochs == config.cnn_epochs for epochs in config.budgets):
         raise ValueError(
-            f"budgets must be positive and other than cnn_epochs; got budgets={config.budgets}."
+            "budgets must be positive and other than cnn_epochs; got "
+            f"budgets={config.budgets}."
         )
     if any(factor <= 0 for factor in config.choose) or list(config.choose) != sorted(
         set(config.choose)
@@ -210,12 +223,14 @@ def check(config: Config, split: Any):
         )
     if config.mirror and config.dataset not in MIRRORED:
         raise ValueError(
-            f"mirror must be False for {config.dataset}: a mirrored digit is another one, or none."
+            f"mirror must be False for {config.dataset}: a mirrored digit is another "
+            "one, or none."
         )
     learnt = len(split.train_y) - (config.held_out if config.choose else 0)
     if config.batch_size > learnt:
         raise ValueError(
-            f"batch_size={config.batch_size} is too large: at most the {max(learnt, 0):,} training images of {config.dataset}."
+            f"batch_size={config.batch_size} is too large: at most the "
+            f"{max(learnt, 0):,} training images of {config.dataset}."
         )
     for model in LABELS:
         make_model(
@@ -233,7 +248,8 @@ def train_all(
     jobs: Sequence[Job],
     first: int,
 ):
-    """Every job, as `train` saves it; those of an earlier process from their checkpoints."""
+    """Every job, as `train` saves it; those of an earlier process from their
+    checkpoints."""
     saved = []
     for done, job in enumerate(jobs, first):
         name = "/".join(map(str, job))
@@ -260,7 +276,8 @@ def train(
     watch: Callable[[float, str], None],
     parts: Checkpoints,
 ):
-    """One training: accuracy and loss by epoch, what it makes of each image in the end, and its first layer."""
+    """One training: accuracy and loss by epoch, what it makes of each image in the end,
+    and its first layer."""
     learn, judge = parted(split, job.held_out)
     model = make_model(job.model, config, split)
     key_init, key_epochs = (
@@ -287,7 +304,8 @@ def train(
     )
     if trained.first_bad_step >= 0 and not job.held_out:
         raise ValueError(
-            f"The {LABELS[job.model]} at rate {job.rate:g} diverges in step {trained.first_bad_step}."
+            f"The {LABELS[job.model]} at rate {job.rate:g} diverges in step "
+            f"{trained.first_bad_step}."
         )
     found = trained.evaluations | {
         "loss": trained.steps.loss.mean(axis=1),
@@ -302,7 +320,8 @@ def train(
 
 
 def parted(split: Any, held_out: int):
-    """What is learnt from and what is judged by: training and test images, or two parts of the training images."""
+    """What is learnt from and what is judged by: training and test images, or two parts
+    of the training images."""
     Batch = research.types.Batch
     if not held_out:
         return Batch(split.train_x, split.train_y), Batch(split.test_x, split.test_y)
@@ -372,7 +391,8 @@ def first_filters(name: str, params: Params, shape: tuple[int, ...]):
 
 
 def chosen(rates: dict[str, float], trials: Sequence[Job], found: Any):
-    """The rate of each model, the best of those that were tried, and what each of these came to."""
+    """The rate of each model, the best of those that were tried, and what each of these
+    came to."""
     tried = [
         {
             "model": job.model,
@@ -397,10 +417,6 @@ def facts(
     budgets: dict[int, Any],
 ):
     """What the trainings came to, as JSON."""
-    counts = {
-        model: [confused(saved, split) for saved in found]
-        for model, found in trained.items()
-    }
     rows = [
         {
             "model": model,
@@ -413,7 +429,7 @@ def facts(
             "epochs": getattr(config, f"{model}_epochs"),
             "rate": rates[model],
             "by_class": np.mean(
-                [confusions.recalls(c) for c in counts[model]], axis=0
+                [recalls(one, split) for one in found], axis=0
             ).tolist(),
         }
         | found[0].values
@@ -433,14 +449,23 @@ def facts(
             for epochs, saved in sorted(budgets.items())
         ],
         "tried": tried,
-        "errors": confusions.commonest_errors(counts["cnn"][0], split.classes),
+        "errors": commonest_errors(confused(trained["cnn"][0], split), split.classes),
     }
 
 
 def confused(saved: Saved, split: Any):
     """How often each class of the test images (row) was taken for each (column)."""
-    return confusions.count_confusions(
-        split.test_y, saved.arrays["probabilities"].argmax(axis=1), len(split.classes)
+    predicted = saved.arrays["probabilities"].argmax(axis=1)
+    return confusion_matrix(split.test_y, predicted, labels=range(len(split.classes)))
+
+
+def recalls(saved: Saved, split: Any):
+    """The share of each class that is recognised; NaN for a class without test
+    images."""
+    asked: dict[str, Any] = {"average": None, "zero_division": np.nan}
+    said = saved.arrays["probabilities"].argmax(axis=1)
+    return np.asarray(
+        recall_score(split.test_y, said, labels=range(len(split.classes)), **asked)
     )
 
 

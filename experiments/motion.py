@@ -1,20 +1,22 @@
 """How do positions become velocity and acceleration, and what does noise do to them?
 
-Velocity is the derivative of position and acceleration that of velocity, so samples of a position tell both. But a
-difference quotient of order n divides the noise of the samples by h^n: with weights w and independent errors of
-standard deviation σ it comes to σ √(Σ w²) / h^n, while truncation falls with h^p. So there is a best step, which for
-noisy samples is far larger than the spacing of the samples, and larger for acceleration than for velocity.
+Velocity is the derivative of position and acceleration that of velocity, so samples of
+a position tell both. But a difference quotient of order n divides the noise of the
+samples by h^n: with weights w and independent errors of standard deviation σ it comes
+to σ √(Σ w²) / h^n, while truncation falls with h^p. So there is a best step, which for
+noisy samples is far larger than the spacing of the samples, and larger for acceleration
+than for velocity.
 
-The motion is simulated, that the truth be known: a damped swing, exp(-t / 4) cos 2t metres, sampled each millisecond
-with an error of a tenth of a millimetre. Each step is a whole number of samples, and `grid_derivative` is applied to
-every such subsequence.
+The motion is simulated, that the truth be known: a damped swing, exp(-t / 4) cos 2t
+metres, sampled each millisecond with an error of a tenth of a millimetre. Each step is
+a whole number of samples, and `grid_derivative` is applied to every such subsequence.
 
     python experiments/motion.py            # some seconds
 
-The numbers to expect (`EXPECTED`): the noise that is measured over the one predicted, least and greatest of all
-formulas at the shortest step; the best step over the predicted one, likewise; and by how much the error of the
-acceleration falls from the shortest step to the best.
-"""
+The numbers to expect (`EXPECTED`): the noise that is measured over the one predicted,
+least and greatest of all formulas at the shortest step; the best step over the
+predicted one, likewise; and by how much the error of the acceleration falls from the
+shortest step to the best."""
 
 import dataclasses
 import math
@@ -70,7 +72,8 @@ def run(
     on_progress: OnProgress | None = None,
     checkpoints: Checkpoints | None = None,
 ):
-    """Differentiates the noisy positions at many steps, and holds the errors against the prediction."""
+    """Differentiates the noisy positions at many steps, and holds the errors against
+    the prediction."""
     del checkpoints  # It takes seconds.
     check(config)
     t = config.spacing * np.arange(round(config.seconds / config.spacing) + 1)
@@ -134,7 +137,8 @@ def check(config: Config):
             raise ValueError(f"{field} must be a positive number; got {field}={value}.")
     if config.seconds / config.spacing < 100:
         raise ValueError(
-            f"spacing must leave at least 100 samples in {config.seconds} s; got spacing={config.spacing}."
+            f"spacing must leave at least 100 samples in {config.seconds} s; got "
+            f"spacing={config.spacing}."
         )
 
 
@@ -144,14 +148,16 @@ def motion(t: np.ndarray, order: int = 0):
 
 
 def steps(samples: int):
-    """Steps in samples, about ten a decade, of which a formula of five points fits ten times into the record."""
+    """Steps in samples, about ten a decade, of which a formula of five points fits ten
+    times into the record."""
     return np.unique(np.round(np.logspace(0, np.log10(samples / 10), 31)).astype(int))
 
 
 def differentiated(
     t: np.ndarray, y: np.ndarray, stride: int, order: int, accuracy: int
 ):
-    """(indices, derivative there), away from the ends, from samples that are a stride apart."""
+    """(indices, derivative there), away from the ends, from samples that are a stride
+    apart."""
     margin = 3  # Points from either end at which the formula is one-sided.
     places, values = [], []
     for offset in range(stride):
@@ -181,7 +187,8 @@ def stencil(order: int, accuracy: int):
 
 
 def prediction(config: Config, t: np.ndarray, h: np.ndarray, order: int, accuracy: int):
-    """(noise, truncation), root mean square, at every step: σ √(Σ w²) / h^n, and C h^p times the next derivative."""
+    """(noise, truncation), root mean square, at every step: σ √(Σ w²) / h^n, and C h^p
+    times the next derivative."""
     offsets, weights = stencil(order, accuracy)
     noise = config.noise * math.sqrt(np.sum(weights**2)) / h**order
     power = order + accuracy
@@ -197,7 +204,8 @@ def facts(
     order: int,
     accuracy: int,
 ):
-    """What one formula came to, as JSON; the predicted step is where noise² + truncation² is least."""
+    """What one formula came to, as JSON; the predicted step is where noise² +
+    truncation² is least."""
     at_one = noise[0] * h[0] ** order, truncation[0] / h[0] ** accuracy
     best_step = (order * at_one[0] ** 2 / (accuracy * at_one[1] ** 2)) ** (
         1 / (2 * (order + accuracy))

@@ -1,18 +1,21 @@
 """What does a partial derivative leave out that a total one counts?
 
-A shop sells at a price p. Profit is a function of three things, profit(price, demand, cost) = price · demand - cost, but the
-demand follows the price, demand = N e^(-p / s), and the cost follows the demand, cost = F + c · demand. The partial
-derivative holds demand and cost: it is the demand, which is positive, and says *raise the price* for ever. The total
-derivative lets them follow, demand · (1 - (p - c) / s), and is zero at the best price, p* = c + s.
+A shop sells at a price p. Profit is a function of three things, profit(price, demand,
+cost) = price · demand - cost, but the demand follows the price, demand = N e^(-p / s),
+and the cost follows the demand, cost = F + c · demand. The partial derivative holds
+demand and cost: it is the demand, which is positive, and says *raise the price* for
+ever. The total derivative lets them follow, demand · (1 - (p - c) / s), and is zero at
+the best price, p* = c + s.
 
-`research.derivatives.total_derivative` splits the total by path: price -> profit, price -> demand -> profit, and price ->
-demand -> cost -> profit. On random graphs of dependencies it is held against `jax.grad` of the composed function.
+`research.derivatives.total_derivative` splits the total by path: price -> profit, price
+-> demand -> profit, and price -> demand -> cost -> profit. On random graphs of
+dependencies it is held against `jax.grad` of the composed function.
 
     python experiments/partial_and_total.py            # some seconds
 
-The numbers to expect (`EXPECTED`): the partial derivative at the best price, 1000 e^(-1.4) at the default; the total there,
-over the partial; and the largest relative disagreement with `jax.grad` over the random graphs.
-"""
+The numbers to expect (`EXPECTED`): the partial derivative at the best price, 1000
+e^(-1.4) at the default; the total there, over the partial; and the largest relative
+disagreement with `jax.grad` over the random graphs."""
 
 import dataclasses
 import sys
@@ -149,7 +152,8 @@ def curves(shop: Shop, prices: np.ndarray):
 
 
 def disagreement_on_random_graph(seed: int):
-    """Largest relative distance of the total from jax.grad of the composed function, on one random graph."""
+    """Largest relative distance of the total from jax.grad of the composed function, on
+    one random graph."""
     random = np.random.default_rng(seed)
     names = ["x", *(f"v{i}" for i in range(random.integers(2, 6)))]
     parents = {

@@ -1,23 +1,28 @@
 """How often does the usual way of comparing two rules name the wrong winner?
 
-Five rules are trained once with many trials and many seeds on each workload. From these runs thousands of studies are
-drawn that might have been made: a dozen trials (the defaults among them), a few seeds to tune on and others to report.
-Nine ways read every one of them: the usual ones, each with a fault (one seed; tuned on what is reported; a rule of one's
-own tuned and the other not), and ours (disjoint seeds, equal budgets, an interval that includes the choice). The usual
-ways average penalised passes, so that runs short of the target have a number too.
+Five rules are trained once with many trials and many seeds on each workload. From these
+runs thousands of studies are drawn that might have been made: a dozen trials (the
+defaults among them), a few seeds to tune on and others to report. Nine ways read every
+one of them: the usual ones, each with a fault (one seed; tuned on what is reported; a
+rule of one's own tuned and the other not), and ours (disjoint seeds, equal budgets, an
+interval that includes the choice). The usual ways average penalised passes, so that
+runs short of the target have a number too.
 
     python experiments/tuning_protocol.py            # under three minutes on two cores
-    python experiments/tuning_protocol.py --full     # with digits; more trials, seeds and studies
+    python experiments/tuning_protocol.py --full     # with digits; more trials, seeds
+      and studies
 
-The truth is what all seeds say: the expected running time to the target of the trial that is best over all of them, among
-the trials that a study made, or among all that were made once, which says more about the rules. A rule is also compared
-with itself under another name, where every winner is wrong: with the same trials on other seeds, and with other trials
-too, so that one side may have been luckier in its search.
+The truth is what all seeds say: the expected running time to the target of the trial
+that is best over all of them, among the trials that a study made, or among all that
+were made once, which says more about the rules. A rule is also compared with itself
+under another name, where every winner is wrong: with the same trials on other seeds,
+and with other trials too, so that one side may have been luckier in its search.
 
-Expected (`EXPECTED`), as shares of studies: wrong winners of these trials by our way, `ours_wrong`, and by the worst,
-`worst_wrong`; winners between a rule and itself by our way with the same trials, `ours_in_null`, and with other trials,
-`ours_with_other_trials`; and there by our way with half of the trials redrawn in each resample, `redrawn_with_other_trials`.
-"""
+Expected (`EXPECTED`), as shares of studies: wrong winners of these trials by our way,
+`ours_wrong`, and by the worst, `worst_wrong`; winners between a rule and itself by our
+way with the same trials, `ours_in_null`, and with other trials,
+`ours_with_other_trials`; and there by our way with half of the trials redrawn in each
+resample, `redrawn_with_other_trials`."""
 
 import dataclasses
 import itertools
@@ -64,7 +69,8 @@ class Config:
     budget: int = 12
     """Trials of each rule in a study."""
     few: int = 3
-    """Trials of the other rule where budgets are unequal, and seeds where there are few."""
+    """Trials of the other rule where budgets are unequal, and seeds where there are
+    few."""
     reported_seeds: int = 20
     """Seeds that a study reports."""
     tuning_seeds: int = 10
@@ -163,16 +169,19 @@ def check(config: Config):
             )
     if len(seeds) < needed:
         raise ValueError(
-            f"seeds: two sides of a study need {needed}; got {len(seeds)}, {config.seeds!r}."
+            f"seeds: two sides of a study need {needed}; got {len(seeds)}, "
+            f"{config.seeds!r}."
         )
     if config.trials < 2 * config.budget - 1:
         least = 2 * config.budget - 1
         raise ValueError(
-            f"trials must be at least {least}, for two disjoint searches; got trials={config.trials}."
+            f"trials must be at least {least}, for two disjoint searches; got "
+            f"trials={config.trials}."
         )
     if not config.workload or len(config.rule) < 2:
         raise ValueError(
-            f"a comparison needs a workload and two rules; got {config.workload} and {config.rule}."
+            f"a comparison needs a workload and two rules; got {config.workload} and "
+            f"{config.rule}."
         )
     found = contenders(config.rule)
     if empty := [contender.name for contender in found if not contender.space]:
@@ -187,7 +196,8 @@ def pool_arrays(
     on_chunk: Callable,
     checkpoints: Checkpoints,
 ):
-    """Every trial of a rule on every seed: its scores and costs, each of shape (trials, seeds)."""
+    """Every trial of a rule on every seed: its scores and costs, each of shape (trials,
+    seeds)."""
     seeds = research.runs.parse_seeds(config.seeds)
     terms = protocol.make_protocol(
         budget=config.trials,
@@ -218,7 +228,8 @@ def pool_arrays(
 
 
 def read_pools(config: Config, arrays: dict[str, np.ndarray]):
-    """The pools by (workload, rule); there must be something to compare on each workload."""
+    """The pools by (workload, rule); there must be something to compare on each
+    workload."""
     pools = {}
     for key in itertools.product(config.workload, config.rule):
         scores, costs, budget = (
@@ -231,17 +242,19 @@ def read_pools(config: Config, arrays: dict[str, np.ndarray]):
             for rule in config.rule
         ):
             raise ValueError(
-                f"no rule reaches target={config.target} on {workload} in {config.passes} passes; allow more."
+                f"no rule reaches target={config.target} on {workload} in "
+                f"{config.passes} passes; allow more."
             )
     return pools
 
 
 def simulate(config: Config, pools: Any, kind: str, start: int):
-    """A piece of the studies of one kind: who is named by each way, and which was the better rule.
+    """A piece of the studies of one kind: who is named by each way, and which was the
+    better rule.
 
-    Arrays: `pair` (studies, 3), indices of workload, mine and other; `named` (studies, ways), 1 for mine, -1 for the other;
-    `truth` (studies, 2), log of the other's true cost over mine, of all trials and of those that were drawn.
-    """
+    Arrays: `pair` (studies, 3), indices of workload, mine and other; `named` (studies,
+    ways), 1 for mine, -1 for the other; `truth` (studies, 2), log of the other's true
+    cost over mine, of all trials and of those that were drawn."""
     ways = readings.readings(config.few, max(1, config.budget // 2))
     rules, workloads = range(len(config.rule)), range(len(config.workload))
     sides = (
@@ -282,7 +295,8 @@ def simulate(config: Config, pools: Any, kind: str, start: int):
 
 
 def log_ratio(pools: Any, trials: Any):
-    """log of the other rule's true cost over mine, each with its trials; 0 where neither reaches the target."""
+    """log of the other rule's true cost over mine, each with its trials; 0 where
+    neither reaches the target."""
     mine, other = (
         readings.true_cost(pool, those)
         for pool, those in zip(pools, trials, strict=True)
@@ -291,7 +305,8 @@ def log_ratio(pools: Any, trials: Any):
 
 
 def summary(config: Config, pools: Any, arrays: dict[str, np.ndarray]):
-    """Shares of right and wrong winners by way, each (share, low, high), and the true costs."""
+    """Shares of right and wrong winners by way, each (share, low, high), and the true
+    costs."""
     rows = []
     for column, (name, way) in enumerate(
         readings.readings(config.few, max(1, config.budget // 2)).items()
@@ -339,7 +354,8 @@ def summary(config: Config, pools: Any, arrays: dict[str, np.ndarray]):
 
 
 def truths(arrays: dict[str, np.ndarray]):
-    """1 where mine is truly the better rule and -1 where the other is, by what this is said of."""
+    """1 where mine is truly the better rule and -1 where the other is, by what this is
+    said of."""
     return dict(
         zip((RULES, TRIALS), np.sign(arrays["rules/truth"]).astype(int).T, strict=True)
     )

@@ -17,7 +17,10 @@ def answer(findings: research.runs.Findings) -> str:
     limits = " and ".join(
         f"{c['pays_up_to']:,} on {c['workload']} (n = {c['n']:,})" for c in curves
     )
-    first = f"Up to {limits}: so far, twice the batch takes about half the steps to {numbers['target']:g} of the initial gap."
+    first = (
+        f"Up to {limits}: so far, twice the batch takes about half the steps to "
+        f"{numbers['target']:g} of the initial gap."
+    )
     return " ".join([first, *map(cost, curves)])
 
 
@@ -30,9 +33,10 @@ def cost(curve: dict[str, Any]):
         else f"costs {rounded(full)} times"
     )
     return (
-        f"On {curve['workload']} the full batch {times} the {curve['least_examples']:,.0f} example gradients of "
-        f"b = {curve['cheapest']:,}, and in seconds b = {curve['fastest_in_seconds']:,} is first "
-        f"({curve['fastest_seconds']:.2g} s)."
+        f"On {curve['workload']} the full batch {times} the "
+        f"{curve['least_examples']:,.0f} example gradients of b = "
+        f"{curve['cheapest']:,}, and in seconds b = {curve['fastest_in_seconds']:,} is "
+        f"first ({curve['fastest_seconds']:.2g} s)."
     )
 
 
@@ -53,8 +57,9 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
              f"{r['reached']} of {r['seeds']}")
             for c in numbers["curves"] for r in c["rows"]
         ),
-        "Medians over the reported seeds of the first evaluation at or below the target, with the 95 % bootstrap interval "
-        "of the example gradients. Seconds are those of one training by itself, compilation and evaluation apart. The "
+        "Medians over the reported seeds of the first evaluation at or below the "
+        "target, with the 95 % bootstrap interval of the example gradients. Seconds "
+        "are those of one training by itself, compilation and evaluation apart. The "
         "last batch of each set is all of it.",
     )  # fmt: skip
     knees = Table(
@@ -66,10 +71,12 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
              c["noise_at_start"], c["noise_at_target"], *c["examples_over_law"])
             for c in numbers["curves"]
         ),
-        "Knee: least example gradients over least steps, the critical batch size of McCandlish et al. 2018 (An empirical "
-        "model of large-batch training). Their law: example gradients = least (1 + b / knee). Noise scale: tr(C) / |∇f|², "
+        "Knee: least example gradients over least steps, the critical batch size of "
+        "McCandlish et al. 2018 (An empirical model of large-batch training). Their "
+        "law: example gradients = least (1 + b / knee). Noise scale: tr(C) / |∇f|², "
         "the batch whose gradient is as much noise as signal; it grows as ∇f falls. "
-        f"Where n is over {numbers['probe']:,}, gaps and noise scales are estimated on that many examples.",
+        f"Where n is over {numbers['probe']:,}, gaps and noise scales are estimated on "
+        "that many examples.",
     )  # fmt: skip
     return sizes, knees
 
@@ -87,21 +94,24 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 def caption(numbers: dict[str, Any]):
     """What to see, with its numbers."""
     knees = "; ".join(
-        f"{rounded(c['knee'])} on {c['workload']} (the noise scale is {rounded(c['noise_at_start'])} at the start, "
-        f"{rounded(c['noise_at_target'])} at the target)"
+        f"{rounded(c['knee'])} on {c['workload']} (the noise scale is "
+        f"{rounded(c['noise_at_start'])} at the start, {rounded(c['noise_at_target'])} "
+        "at the target)"
         for c in numbers["curves"]
     )
     return (
-        f"Gradient descent to {numbers['target']:g} of the initial f - f*, each batch size at its own best rate; medians "
-        "over seeds, 95 % intervals. Dashed: perfect scaling, twice the batch for half the steps. Dotted: the knee, "
-        f"least example gradients over least steps: {knees}."
+        f"Gradient descent to {numbers['target']:g} of the initial f - f*, each batch "
+        "size at its own best rate; medians over seeds, 95 % intervals. Dashed: "
+        "perfect scaling, twice the batch for half the steps. Dotted: the knee, least "
+        f"example gradients over least steps: {knees}."
     )
 
 
 def steps_and_examples(
     curves: Sequence[dict[str, Any]], write: Callable[[float], str]
 ) -> Figure:
-    """Steps to the target on the left, example gradients on the right, with the two limits and the knee of each curve.
+    """Steps to the target on the left, example gradients on the right, with the two
+    limits and the knee of each curve.
 
     Args:
       curves: Of batch_size's numbers: workload, n, rows, least_examples, knee.

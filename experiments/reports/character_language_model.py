@@ -24,8 +24,8 @@ from research.runs import Table
 
 NOT_THE_CLAIM = f"NOT THE CLAIM: this is {FALLBACK}; the claim is of {CLAIM}. "
 INSTEAD = (
-    f" To read {CLAIM}, leave out --fast and --text; --data-dir names a folder that holds it. This brings it: python -m "
-    f"experiments data fetch {CLAIM}"
+    f" To read {CLAIM}, leave out --fast and --text; --data-dir names a folder that "
+    f"holds it. This brings it: python -m experiments data fetch {CLAIM}"
 )
 LONG_NAMES = {
     name: short.replace(", longer", " trained for longer")
@@ -50,12 +50,15 @@ def answer(findings: research.runs.Findings) -> str:
         ("", "") if numbers["text"] in TEXTS[:2] else (NOT_THE_CLAIM, INSTEAD)
     )
     return (
-        f"{before}{winner} wins. A {numbers['order']}-gram, counted in a second, "
-        f"costs {numbers['ngram']:.3f} nats a character; after {gpt['steps']:,} steps of {numbers['batch_size']} x "
-        f"{numbers['context']} characters ({gpt['passes']:.1f} passes) the LSTM costs {words(lstm['whole'])} and the GPT "
-        f"{words(gpt['whole'])}; after {longer_gpt['steps']:,} steps {words(longer_lstm['whole'])} and "
-        f"{words(longer_gpt['whole'])}. With at least half a window to look back on, the two cost "
-        f"{longer_lstm['half_full'][0]:.3f} and {longer_gpt['half_full'][0]:.3f} then.{after}"
+        f"{before}{winner} wins. A {numbers['order']}-gram, counted in a second, costs "
+        f"{numbers['ngram']:.3f} nats a character; after {gpt['steps']:,} steps of "
+        f"{numbers['batch_size']} x {numbers['context']} characters "
+        f"({gpt['passes']:.1f} passes) the LSTM costs {words(lstm['whole'])} and the "
+        f"GPT {words(gpt['whole'])}; after {longer_gpt['steps']:,} steps "
+        f"{words(longer_lstm['whole'])} and {words(longer_gpt['whole'])}. With at "
+        "least half a window to look back on, the two cost "
+        f"{longer_lstm['half_full'][0]:.3f} and {longer_gpt['half_full'][0]:.3f} "
+        f"then.{after}"
     )
 
 
@@ -67,12 +70,14 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         for name, found in numbers["networks"].items()
     ]
     note = (
-        f"{numbers['text']}, {numbers['characters']:,} characters, {numbers['symbols']} symbols; "
-        f"{numbers['validation_characters']:,} are guessed. The interval is Student's t of the mean over "
-        f"{numbers['networks']['gpt']['seeds']} seeds; the longer trainings have one seed, n-grams are exact. Whole: in windows "
-        f"that do not overlap; half full: each character from at least {numbers['context'] // 2} before it; sampled: "
-        f"{SAMPLED} random windows, as nanoGPT reports (1.88, on tiny Shakespeare). An n-gram model's parameters are the "
-        "n-grams that it has seen."
+        f"{numbers['text']}, {numbers['characters']:,} characters, "
+        f"{numbers['symbols']} symbols; {numbers['validation_characters']:,} are "
+        "guessed. The interval is Student's t of the mean over "
+        f"{numbers['networks']['gpt']['seeds']} seeds; the longer trainings have one "
+        "seed, n-grams are exact. Whole: in windows that do not overlap; half full: "
+        f"each character from at least {numbers['context'] // 2} before it; sampled: "
+        f"{SAMPLED} random windows, as nanoGPT reports (1.88, on tiny Shakespeare). An "
+        "n-gram model's parameters are the n-grams that it has seen."
     )
     return (
         costs_table(numbers["counted"], networks, note),
@@ -118,11 +123,14 @@ def curves_caption(numbers: dict[str, Any]):
         f"{found['sampled'][0]:.2f} ({NAMES[name]})" for name, found in networks.items()
     )
     return (
-        f"Left: the loss on {SAMPLED} random windows of the validation part, each seed a line; dashed, what n-grams cost on "
-        f"all of it, from {orders[min(1, len(orders) - 1)]:.2f} (two characters) to {numbers['ngram']:.2f} "
-        f"({numbers['order']}). The networks come to {ends}. Right: the loss by how many characters stand before the guessed "
-        "one in its window; networks and n-grams that see as much stand above one another. The first characters of a "
-        f"window are dear to all. The best n-gram sees {numbers['order'] - 1} characters; networks gain from more."
+        f"Left: the loss on {SAMPLED} random windows of the validation part, each seed "
+        "a line; dashed, what n-grams cost on all of it, from "
+        f"{orders[min(1, len(orders) - 1)]:.2f} (two characters) to "
+        f"{numbers['ngram']:.2f} ({numbers['order']}). The networks come to {ends}. "
+        "Right: the loss by how many characters stand before the guessed one in its "
+        "window; networks and n-grams that see as much stand above one another. The "
+        "first characters of a window are dear to all. The best n-gram sees "
+        f"{numbers['order'] - 1} characters; networks gain from more."
     )
 
 
@@ -132,8 +140,9 @@ def sample_caption(numbers: dict[str, Any]):
         f"{name}: {sample[:60]!r}" for name, sample in numbers["samples"].items()
     )
     return (
-        f"{CHARACTERS} characters from each model after a line break, at temperature {TEMPERATURE}, from the {TOP_K} "
-        f"likeliest symbols at most, with the first seed: what a smaller loss looks like. They begin: {texts}."
+        f"{CHARACTERS} characters from each model after a line break, at temperature "
+        f"{TEMPERATURE}, from the {TOP_K} likeliest symbols at most, with the first "
+        f"seed: what a smaller loss looks like. They begin: {texts}."
     )
 
 
@@ -150,11 +159,13 @@ def learning_and_context(
     numbers: Mapping[str, Any],
     looks: Mapping[str, tuple[str, str]],
 ) -> Figure:
-    """Left, losses by step between the lines of n-grams; right, losses by how many characters stand before.
+    """Left, losses by step between the lines of n-grams; right, losses by how many
+    characters stand before.
 
     Args:
-      arrays: name/seed/sampled, the loss at equidistant steps from 0 on, and name/seed/positions, the loss with 1, 2, ...
-        characters before, of each network and seed; ngrams/smoothing, the loss of order 1, 2, ...
+      arrays: name/seed/sampled, the loss at equidistant steps from 0 on, and
+        name/seed/positions, the loss with 1, 2, ... characters before, of each network
+        and seed; ngrams/smoothing, the loss of order 1, 2, ...
       numbers: "smoothing", "batch_size", and by name in "networks" its "steps".
       looks: Of each network the label, and the colour's name.
     Returns:
@@ -216,7 +227,8 @@ def of_seeds(arrays: Mapping[str, np.ndarray], name: str, what: str) -> np.ndarr
 
 
 def texts(samples: Sequence[tuple[str, str, str]]) -> Figure:
-    """Texts in three columns, their long lines broken: (title, colour's name, text) of each."""
+    """Texts in three columns, their long lines broken: (title, colour's name, text) of
+    each."""
     rows = -(-len(samples) // 3)
     figure, axes = new_figure(rows, 3, width=11.5, height=2.7 * rows)
     with style():
@@ -293,8 +305,10 @@ def costs_table(
     """A row for each model, those that count first.
 
     Args:
-      counted: Of each n-gram model its "name", "loss", "counts" (the n-grams that it has seen) and "seconds".
-      networks: (name, facts) with the intervals "whole", "half_full" and "sampled", "parameters", "passes" and "seconds".
+      counted: Of each n-gram model its "name", "loss", "counts" (the n-grams that it
+        has seen) and "seconds".
+      networks: (name, facts) with the intervals "whole", "half_full" and "sampled",
+        "parameters", "passes" and "seconds".
       note: What stands below.
     Returns:
       The table.
@@ -336,12 +350,16 @@ def orders_table(losses: Mapping[str, Sequence[float]]) -> Table:
         (order, *_digits(*row))
         for order, row in enumerate(zip(*losses.values(), strict=True), 1)
     )
-    note = "Nats a character on the whole validation part. Kneser-Ney is modified and interpolated (Chen & Goodman 1999)."
+    note = (
+        "Nats a character on the whole validation part. Kneser-Ney is modified and "
+        "interpolated (Chen & Goodman 1999)."
+    )
     return Table("n-grams", columns, rows, note)
 
 
 def _digits(*losses: float | Sequence[float | None] | None) -> tuple[str, ...]:
-    """Three decimals, for models differ in the second; a dash for what there is not, which is not "not reached"."""
+    """Three decimals, for models differ in the second; a dash for what there is not,
+    which is not "not reached"."""
     words = []
     for loss in losses:
         if loss is None or (isinstance(loss, Sequence) and loss[0] is None):

@@ -16,10 +16,13 @@ def answer(findings: research.runs.Findings) -> str:
     above = ", ".join(f"{name} {found[name]['ratio']:.1f}" for name in EXCEPTIONS)
     slow = max(found, key=lambda name: found[name]["ratio_of_seconds"])
     return (
-        f"At most {numbers['largest_ratio']:.1f} times the operations, over {len(found) - len(EXCEPTIONS)} functions (most for "
-        f"the {numbers['dearest']}), however many inputs there are: at n = {numbers['largest']:,} the Rosenbrock function's "
-        f"takes {numbers['ratio_at_any_n']:.1f} times in reverse mode, {numbers['forward_at_largest']:,.0f} times in "
-        f"forward mode. JAX's rules put above the bound: {above}. In seconds the ratio goes up to "
+        f"At most {numbers['largest_ratio']:.1f} times the operations, over "
+        f"{len(found) - len(EXCEPTIONS)} functions (most for the "
+        f"{numbers['dearest']}), however many inputs there are: at n = "
+        f"{numbers['largest']:,} the Rosenbrock function's takes "
+        f"{numbers['ratio_at_any_n']:.1f} times in reverse mode, "
+        f"{numbers['forward_at_largest']:,.0f} times in forward mode. JAX's rules put "
+        f"above the bound: {above}. In seconds the ratio goes up to "
         f"{found[slow]['ratio_of_seconds']:.1f} ({slow})."
     )
 
@@ -53,8 +56,8 @@ def table(numbers: dict[str, Any]):
             "seconds of f",
         ),
         tuple(rows),
-        f"Ratios of counted operations, but for the last but one, of the fastest calls. Above the bound of 5: "
-        f"{', '.join(EXCEPTIONS)}.",
+        "Ratios of counted operations, but for the last but one, of the fastest calls. "
+        f"Above the bound of 5: {', '.join(EXCEPTIONS)}.",
     )
 
 
@@ -67,11 +70,13 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     draw_zoo(axes[0, 0], found)
     draw_growth(axes[0, 1], result.arrays)
     caption = (
-        f"Left: all partial derivatives in reverse mode cost at most {numbers['largest_ratio']:.1f} times the operations of the "
-        f"function (dots; the line is the bound of 5), except {', '.join(EXCEPTIONS)}, whose rules in JAX depart from "
-        "plain reverse mode. Circles are ratios of seconds, which memory and overhead enter. Right: the same ratio for the "
-        f"Rosenbrock function of n variables stays at {numbers['ratio_at_any_n']:.1f} in reverse mode, and grows with n "
-        "forward and by differences."
+        "Left: all partial derivatives in reverse mode cost at most "
+        f"{numbers['largest_ratio']:.1f} times the operations of the function (dots; "
+        f"the line is the bound of 5), except {', '.join(EXCEPTIONS)}, whose rules in "
+        "JAX depart from plain reverse mode. Circles are ratios of seconds, which "
+        "memory and overhead enter. Right: the same ratio for the Rosenbrock function "
+        f"of n variables stays at {numbers['ratio_at_any_n']:.1f} in reverse mode, and "
+        "grows with n forward and by differences."
     )
     return {"ratios": research.figures.Picture("The cheap gradient", caption, figure)}
 

@@ -16,7 +16,9 @@ FEATURES = (
 CLASSES = {1: ("benign", "first class"), 0: ("malignant", "second class")}
 SHOWN_EPOCHS = (0, 1, 5, 25)  # Whose boundaries the still shows beside the last.
 FRAMES, MOVING_EPOCHS = 36, 150  # Of the motion: how many, and until when.
-BINS = 8  # Of equally many examples, in which the predicted probability is held against the share of benign ones.
+# Of equally many examples, in which the predicted probability is held against the share
+# of benign ones.
+BINS = 8
 X_RANGE, Y_RANGE, SCORE_RANGE = (-2.1, 4.4), (-2.1, 3.1), (-14.0, 9.0)
 
 
@@ -26,7 +28,8 @@ def probability(params: np.ndarray, x: np.ndarray):
 
 
 def boundary(params: np.ndarray, reach: float = 10.0):
-    """Two points at which the probability is one half, `reach` to either side of the one nearest to the centre."""
+    """Two points at which the probability is one half, `reach` to either side of the
+    one nearest to the centre."""
     weights = params[:2]
     square = weights @ weights
     across = np.array([-weights[1], weights[0]]) / np.sqrt(square)
@@ -36,7 +39,10 @@ def boundary(params: np.ndarray, reach: float = 10.0):
 def equation(found: dict[str, Any]):
     """The boundary as an equation."""
     (first, second), intercept = found["weights"], found["intercept"]
-    return f"{first:.2f} x1 {'+-'[second < 0]} {abs(second):.2f} x2 {'+-'[intercept < 0]} {abs(intercept):.2f} = 0"
+    return (
+        f"{first:.2f} x1 {'+-'[second < 0]} {abs(second):.2f} x2 {'+-'[intercept < 0]} "
+        f"{abs(intercept):.2f} = 0"
+    )
 
 
 def sharpness(numbers: dict[str, Any]):
@@ -50,9 +56,10 @@ def answer(findings: research.runs.Findings) -> str:
     """Where the boundary is, and the two speeds."""
     numbers = findings.numbers
     return (
-        f"On the line {equation(numbers)}, where P(benign) = 1/2; {100 * numbers['accuracy']:.1f} % of "
-        f"{numbers['n_test']} test examples lie on their side of it. {two_speeds(numbers)}. After {numbers['epochs']} "
-        f"epochs f - f* = {numbers['gap']:.1e} and the angle is {numbers['angle']:.1e}°."
+        f"On the line {equation(numbers)}, where P(benign) = 1/2; "
+        f"{100 * numbers['accuracy']:.1f} % of {numbers['n_test']} test examples lie "
+        f"on their side of it. {two_speeds(numbers)}. After {numbers['epochs']} epochs "
+        f"f - f* = {numbers['gap']:.1e} and the angle is {numbers['angle']:.1e}°."
     )
 
 
@@ -63,11 +70,13 @@ def two_speeds(numbers: dict[str, Any]):
         and numbers["length_after_one"] < 0.5
     )
     return (
-        f"{'Where it lies is settled first: one' if settled else 'One'} epoch turns it from "
-        f"{numbers['angle_at_start']:.0f}° to {numbers['angle_after_one']:.0f}° off the exact one, and test accuracy from "
-        f"{100 * numbers['accuracy_at_start']:.1f} % to {100 * numbers['accuracy_after_one']:.1f} %, while |w|, the "
-        f"sharpness of the probability, has {100 * numbers['length_after_one']:.0f} % of its exact length and "
-        f"{sharpness(numbers)}"
+        f"{'Where it lies is settled first: one' if settled else 'One'} epoch turns it "
+        f"from {numbers['angle_at_start']:.0f}° to {numbers['angle_after_one']:.0f}° "
+        "off the exact one, and test accuracy from "
+        f"{100 * numbers['accuracy_at_start']:.1f} % to "
+        f"{100 * numbers['accuracy_after_one']:.1f} %, while |w|, the sharpness of the "
+        f"probability, has {100 * numbers['length_after_one']:.0f} % of its exact "
+        f"length and {sharpness(numbers)}"
     )
 
 
@@ -97,13 +106,15 @@ def table(numbers: dict[str, Any]):
         "The boundary w1 x1 + w2 x2 + b = 0",
         columns,
         (("gradient descent", *found), (numbers["solver"], *exact)),
-        f"{numbers['regime'].capitalize()}, rate {numbers['learning_rate']:g}, {numbers['epochs']} epochs; "
-        f"{numbers['n']} training and {numbers['n_test']} test examples.",
+        f"{numbers['regime'].capitalize()}, rate {numbers['learning_rate']:g}, "
+        f"{numbers['epochs']} epochs; {numbers['n']} training and {numbers['n_test']} "
+        "test examples.",
     )
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """The boundary in the plane of the data, still and moving, and its way to the exact one."""
+    """The boundary in the plane of the data, still and moving, and its way to the exact
+    one."""
     arrays, numbers = result.arrays, result.numbers
     still, axes = research.figures.new_figure(
         1, 2, width=11, height=4.6, width_ratios=(1.15, 1)
@@ -132,20 +143,24 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
 def boundary_caption(numbers: dict[str, Any]):
     """What the first figure shows."""
     return (
-        f"Left: {numbers['n']} tumours by two measurements, benign (blue) and malignant (orange). The field is P(benign) "
-        "in steps of a tenth; the lines are where it is one half, after as many epochs as the legend says, and the last "
-        f"one, {equation(numbers)}, is {numbers['angle']:.1e}° off the exact one. Right: the same tumours by their score "
-        "z = wᵀx + b, about the curve that makes it a probability (each class is spread in height to be seen); circles "
-        f"are the share of benign ones in {BINS} groups of equal size. In the motion the line turns at once; then w "
-        "grows, the field sharpens and the scores spread."
+        f"Left: {numbers['n']} tumours by two measurements, benign (blue) and "
+        "malignant (orange). The field is P(benign) in steps of a tenth; the lines are "
+        "where it is one half, after as many epochs as the legend says, and the last "
+        f"one, {equation(numbers)}, is {numbers['angle']:.1e}° off the exact one. "
+        "Right: the same tumours by their score z = wᵀx + b, about the curve that "
+        "makes it a probability (each class is spread in height to be seen); circles "
+        f"are the share of benign ones in {BINS} groups of equal size. In the motion "
+        "the line turns at once; then w grows, the field sharpens and the scores "
+        "spread."
     )
 
 
 def way_caption(numbers: dict[str, Any]):
     """What the second figure shows."""
     return (
-        f"Three quantities after each epoch (dots: the start, and the first). {two_speeds(numbers)}. f - f* falls from "
-        f"{numbers['initial_gap']:.2g} to {numbers['gap']:.1e}, and the angle to {numbers['angle']:.1e}°."
+        "Three quantities after each epoch (dots: the start, and the first). "
+        f"{two_speeds(numbers)}. f - f* falls from {numbers['initial_gap']:.2g} to "
+        f"{numbers['gap']:.1e}, and the angle to {numbers['angle']:.1e}°."
     )
 
 
@@ -222,7 +237,8 @@ def draw_sigmoid(axes: Axes):
 
 
 def draw_scores(axes: Axes, arrays: dict[str, np.ndarray], epoch: int):
-    """The examples by score, and the share of benign ones in groups of equal size; returned, to be moved."""
+    """The examples by score, and the share of benign ones in groups of equal size;
+    returned, to be moved."""
     artists = {}
     for label, (_, colour) in CLASSES.items():
         style = {
@@ -244,14 +260,16 @@ def draw_scores(axes: Axes, arrays: dict[str, np.ndarray], epoch: int):
 
 
 def scored(arrays: dict[str, np.ndarray], epoch: int, label: int):
-    """(scores, heights) of one class, the heights spread evenly about the label by the golden ratio."""
+    """(scores, heights) of one class, the heights spread evenly about the label by the
+    golden ratio."""
     params, x = arrays["params"][epoch], arrays["x"][arrays["y"] == label]
     spread = np.arange(len(x)) * 0.6180339887498949 % 1 - 0.5
     return x @ params[:2] + params[2], label + 0.18 * spread + 0.05 * (2 * label - 1)
 
 
 def grouped(arrays: dict[str, np.ndarray], epoch: int):
-    """(mean scores, shares of benign ones) of groups of equally many examples, in order of score."""
+    """(mean scores, shares of benign ones) of groups of equally many examples, in order
+    of score."""
     params = arrays["params"][epoch]
     score = arrays["x"] @ params[:2] + params[2]
     groups = np.array_split(np.argsort(score, kind="stable"), BINS)
@@ -261,7 +279,8 @@ def grouped(arrays: dict[str, np.ndarray], epoch: int):
 
 
 def draw_motion(arrays: dict[str, np.ndarray]):
-    """The field, the boundary and the scores by epoch; time grows as the square of the frame."""
+    """The field, the boundary and the scores by epoch; time grows as the square of the
+    frame."""
     figure, axes = research.figures.new_figure(
         1, 2, width=10, height=4.2, width_ratios=(1.15, 1)
     )

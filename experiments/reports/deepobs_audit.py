@@ -26,7 +26,8 @@ def length(numbers: dict[str, Any]):
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Whether the numbers are met, what they rest on, and what the held-out protocol says."""
+    """Whether the numbers are met, what they rest on, and what the held-out protocol
+    says."""
     numbers = findings.numbers
     fixed, reshuffled = numbers["rows"][::2], numbers["rows"][1::2]
     share = 100 * numbers["repetition_published"]
@@ -39,27 +40,34 @@ def answer(findings: research.runs.Findings) -> str:
     )
     return (
         f"{compared(numbers, fixed)}. The published mini-batch losses repeat every "
-        f"{STEPS} steps, one epoch, to {share:.1g} % of their change from step to step, {ours} in a fixed order "
-        "(that a seeded shuffle was begun again each epoch is an inference). Shuffled anew each epoch, momentum at its "
-        f"published rate ends at {reshuffled[1]['losses'][-1]:.2f}. With rates chosen on a validation set, and other "
-        f"seeds reported: {', '.join(map(held_out, reshuffled))}; {verdict(numbers['best_two'])}."
+        f"{STEPS} steps, one epoch, to {share:.1g} % of their change from step to "
+        f"step, {ours} in a fixed order (that a seeded shuffle was begun again each "
+        "epoch is an inference). Shuffled anew each epoch, momentum at its published "
+        f"rate ends at {reshuffled[1]['losses'][-1]:.2f}. With rates chosen on a "
+        "validation set, and other seeds reported: "
+        f"{', '.join(map(held_out, reshuffled))}; {verdict(numbers['best_two'])}."
     )
 
 
 def compared(numbers: dict[str, Any], fixed: Sequence[dict[str, Any]]):
-    """Whether the published losses are met in a fixed order, as far as the trainings have the published length."""
+    """Whether the published losses are met in a fixed order, as far as the trainings
+    have the published length."""
     at_end = length(numbers) == PUBLISHED_AFTER[-1]
     which = -1 if at_end else 1
     losses = ", ".join(
         f"{row['name']} {row['losses'][which]:.2f} ({row['published'][which]:.2f})"
         for row in fixed
     )
-    start = f"the test loss is {numbers['initial_loss']:.5f} at the start (published 353.44676)"
+    start = (
+        f"the test loss is {numbers['initial_loss']:.5f} at the start (published "
+        "353.44676)"
+    )
     if not at_end:
         return (
-            f"Not to be said of the end: these trainings have {length(numbers)} epochs, those published "
-            f"{PUBLISHED_AFTER[-1]}. With the examples in a fixed order {start}, and after {PUBLISHED_AFTER[1]} epochs, by the "
-            f"mean over seeds, {losses}"
+            f"Not to be said of the end: these trainings have {length(numbers)} "
+            f"epochs, those published {PUBLISHED_AFTER[-1]}. With the examples in a "
+            f"fixed order {start}, and after {PUBLISHED_AFTER[1]} epochs, by the mean "
+            f"over seeds, {losses}"
         )
     met = all(
         EXPECTED[key][0] <= numbers[key] <= EXPECTED[key][1]
@@ -67,8 +75,9 @@ def compared(numbers: dict[str, Any], fixed: Sequence[dict[str, Any]]):
     )
     kept = abs(numbers["heavy_ball_reshuffled"]) <= EXPECTED["heavy_ball_off"][1]
     return (
-        f"{'Yes' if kept else 'Not all of them'}. With the examples in a fixed order they are "
-        f"{'met' if met else 'not met'}: {start}, and at the end, by the mean over seeds, {losses}"
+        f"{'Yes' if kept else 'Not all of them'}. With the examples in a fixed order "
+        f"they are {'met' if met else 'not met'}: {start}, and at the end, by the mean "
+        f"over seeds, {losses}"
     )
 
 
@@ -79,11 +88,15 @@ def percent(share: float):
 
 def held_out(row: dict[str, Any]):
     """The reported loss with its interval and the chosen rate, in words."""
-    return f"{row['name']} {row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}] (rate {row['chosen']:.2g})"
+    return (
+        f"{row['name']} {row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}] (rate "
+        f"{row['chosen']:.2g})"
+    )
 
 
 def verdict(best: dict[str, Any]):
-    """Which of the two is better on the reported seeds, whichever was on the others, or that this is not known."""
+    """Which of the two is better on the reported seeds, whichever was on the others, or
+    that this is not known."""
     first, second = best["names"]
     mean, low, high = best["difference"]
     apart = (
@@ -91,7 +104,10 @@ def verdict(best: dict[str, Any]):
         if high < 0 or low > 0
         else "are not told apart"
     )
-    return f"the two best in tuning, {first} and {second}, {apart}: by seed {mean:.3f} [{low:.3f}, {high:.3f}]"
+    return (
+        f"the two best in tuning, {first} and {second}, {apart}: by seed {mean:.3f} "
+        f"[{low:.3f}, {high:.3f}]"
+    )
 
 
 def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
@@ -138,10 +154,12 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         "Means over the tuning seeds; those published are means of seeds 42 to 51."
         + not_compared(
             numbers,
-            " The last losses of trainings of {} epochs are compared with nothing: those published had {}.",
+            " The last losses of trainings of {} epochs are compared with nothing: "
+            "those published had {}.",
         ),
-        "Rates by the mean validation loss of the tuning seeds; means of the reported ones with 95 % bootstrap intervals, "
-        "which are those of the chosen rate: the choice is not drawn again.",
+        "Rates by the mean validation loss of the tuning seeds; means of the reported "
+        "ones with 95 % bootstrap intervals, which are those of the chosen rate: the "
+        "choice is not drawn again.",
         f"Of {numbers['seeds']} seeds; the published rates were picked by one.",
     )
     rows = (
@@ -153,7 +171,8 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
 
 
 def not_compared(numbers: dict[str, Any], words: str):
-    """The words, with the length of these trainings and of those published, where they differ; else none."""
+    """The words, with the length of these trainings and of those published, where they
+    differ; else none."""
     epochs = length(numbers), PUBLISHED_AFTER[-1]
     return "" if epochs[0] == epochs[1] else words.format(*epochs)
 
@@ -218,9 +237,10 @@ def order_caption(numbers: dict[str, Any]):
     names = ("repetition_published", "repetition", "repetition_reshuffled")
     published, fixed, reshuffled = (percent(numbers[name]) for name in names)
     return (
-        f"Losses of the last {LAST} mini-batches. Over an epoch, {STEPS} steps, the published ones change by {published} "
-        f"of what they change from step to step, ours by {fixed} in a fixed order and by {reshuffled} reshuffled. Our "
-        "order is not theirs, so the losses themselves differ."
+        f"Losses of the last {LAST} mini-batches. Over an epoch, {STEPS} steps, the "
+        f"published ones change by {published} of what they change from step to step, "
+        f"ours by {fixed} in a fixed order and by {reshuffled} reshuffled. Our order "
+        "is not theirs, so the losses themselves differ."
     )
 
 
@@ -231,10 +251,12 @@ def curves_caption(numbers: dict[str, Any]):
         for row in numbers["rows"]
     )
     return (
-        "Test loss after each epoch at the published rates, less the least that it can be, "
-        f"{numbers['least']:.2f}; a line for each of ten seeds, and in black the published means after 1, 10 and 100 "
-        f"epochs{not_compared(numbers, ', as far as these trainings of {} go')}. Mean loss at the end: {ends}. In a fixed "
-        "order the noise repeats itself and the losses settle; reshuffled it goes on, most with momentum."
+        "Test loss after each epoch at the published rates, less the least that it can "
+        f"be, {numbers['least']:.2f}; a line for each of ten seeds, and in black the "
+        "published means after 1, 10 and 100 "
+        f"epochs{not_compared(numbers, ', as far as these trainings of {} go')}. Mean "
+        f"loss at the end: {ends}. In a fixed order the noise repeats itself and the "
+        "losses settle; reshuffled it goes on, most with momentum."
     )
 
 
@@ -246,10 +268,12 @@ def rates_caption(numbers: dict[str, Any]):
         if "mom" in name and order == "reshuffled"
     ]
     return (
-        f"Last test loss against the learning rate, a line for each of {numbers['seeds']} seeds; black: published, of "
-        f"seed 42{not_compared(numbers, ' (not shown: ours have {} epochs, those {})')}, and dotted the rate published as "
-        "best. The discs are the rates that single seeds pick, larger for "
-        f" more of them: reshuffled, momentum's lie between {min(picked):.1g} and {max(picked):.1g}."
+        "Last test loss against the learning rate, a line for each of "
+        f"{numbers['seeds']} seeds; black: published, of seed "
+        f"42{not_compared(numbers, ' (not shown: ours have {} epochs, those {})')}, "
+        "and dotted the rate published as best. The discs are the rates that single "
+        "seeds pick, larger for  more of them: reshuffled, momentum's lie between "
+        f"{min(picked):.1g} and {max(picked):.1g}."
     )
 
 
@@ -308,7 +332,8 @@ def loss_by_epoch(
     published: Sequence[float],
     least: float,
 ) -> None:
-    """Draws test losses by epoch above their least, log-log, a line a seed, and what was published after some epochs.
+    """Draws test losses by epoch above their least, log-log, a line a seed, and what
+    was published after some epochs.
 
     Args:
       axes: To draw on.
@@ -344,7 +369,8 @@ def loss_by_rate(
     published: np.ndarray,
     chosen: float,
 ) -> None:
-    """Draws last losses against the rate, a line a seed; discs at the bottom are the rates that single seeds pick.
+    """Draws last losses against the rate, a line a seed; discs at the bottom are the
+    rates that single seeds pick.
 
     Args:
       axes: To draw on.

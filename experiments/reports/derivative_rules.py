@@ -19,9 +19,10 @@ def answer(findings: research.runs.Findings) -> str:
     )
     worst = max(rules, key=lambda name: max(rules[name][way] for way in WAYS[2:]))
     return (
-        f"Yes, all {len(rules)}: JAX, forward and in reverse, differs from them by {jax_off:.1e} at most, which is "
-        f"rounding, and difference quotients of f alone by {values_off:.1e} (worst for {worst}). Each rule holds "
-        "only where it says: outside its domain it is an error, not a number."
+        f"Yes, all {len(rules)}: JAX, forward and in reverse, differs from them by "
+        f"{jax_off:.1e} at most, which is rounding, and difference quotients of f "
+        f"alone by {values_off:.1e} (worst for {worst}). Each rule holds only where it "
+        "says: outside its domain it is an error, not a number."
     )
 
 
@@ -40,7 +41,8 @@ def table(numbers: dict[str, Any]):
         "The rules and what four others say of them",
         ("rule", "text", "domain", *WAYS),
         tuple(rows),
-        "The last four columns: the largest distance from the rule's f', over the larger of |f'| and |f| / (1 + |x|).",
+        "The last four columns: the largest distance from the rule's f', over the "
+        "larger of |f'| and |f| / (1 + |x|).",
     )
 
 
@@ -54,10 +56,12 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         result.numbers[f"disagreement_with_{who}"] for who in ("jax", "values")
     )
     caption = (
-        f"How far four other ways to the derivative are from each of {len(result.numbers['rules'])} rules, relatively. JAX's "
-        f"two modes (dots) are within {jax_off:.1e}: rounding, the dashed line being ε. What knows only the values of f "
-        f"(triangles) comes within {values_off:.1e}, and lies further right by what cancels in a difference. Exact "
-        "agreement is drawn at the left edge."
+        "How far four other ways to the derivative are from each of "
+        f"{len(result.numbers['rules'])} rules, relatively. JAX's two modes (dots) are "
+        f"within {jax_off:.1e}: rounding, the dashed line being ε. What knows only the "
+        f"values of f (triangles) comes within {values_off:.1e}, and lies further "
+        "right by what cancels in a difference. Exact agreement is drawn at the left "
+        "edge."
     )
     return {
         "witnesses": research.figures.Picture(

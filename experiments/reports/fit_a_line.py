@@ -25,9 +25,10 @@ def answer(findings: research.runs.Findings) -> str:
         for name, found in numbers["regimes"].items()
     ]
     return (
-        "It steps against the gradient of the mean squared error until the line no longer moves. To come within 1 % of "
-        f"the least-squares line {line(numbers['exact'])}, {', '.join(costs)}. {staying(numbers)} the largest relative "
-        f"error of the last pass is {strays(numbers)}."
+        "It steps against the gradient of the mean squared error until the line no "
+        "longer moves. To come within 1 % of the least-squares line "
+        f"{line(numbers['exact'])}, {', '.join(costs)}. {staying(numbers)} the largest "
+        f"relative error of the last pass is {strays(numbers)}."
     )
 
 
@@ -109,8 +110,9 @@ def table(numbers: dict[str, Any]):
             "steps to 1 %",
         ),
         (*map(tuple, rows), exact),
-        "Error: the larger of the relative errors of intercept and slope, at the end of the budget; passes and steps "
-        "are to the first line at which it is at most 1 %.",
+        "Error: the larger of the relative errors of intercept and slope, at the end "
+        "of the budget; passes and steps are to the first line at which it is at most "
+        "1 %.",
     )
 
 
@@ -152,10 +154,12 @@ def lines_caption(numbers: dict[str, Any]):
         for n, f in numbers["regimes"].items()
     )
     return (
-        f"Disease progression after a year against body mass index, {numbers['n']} people (grey), with the least-squares "
-        f"line {line(numbers['exact'])} (dashed) and the line of each regime after as many passes as are written at its "
-        f"end, from pale to full colour. All start flat, near 0. After one pass the error is still {after_one}: by then "
-        "the full batch has made one step, the others many. In the motion, time runs ever faster."
+        f"Disease progression after a year against body mass index, {numbers['n']} "
+        f"people (grey), with the least-squares line {line(numbers['exact'])} (dashed) "
+        "and the line of each regime after as many passes as are written at its end, "
+        "from pale to full colour. All start flat, near 0. After one pass the error is "
+        f"still {after_one}: by then the full batch has made one step, the others "
+        "many. In the motion, time runs ever faster."
     )
 
 
@@ -165,11 +169,13 @@ def walk_caption(numbers: dict[str, Any]):
         f"{name} {cost(found)}" for name, found in numbers["regimes"].items()
     )
     return (
-        "Left: each point is a line, by its intercept and slope; circles join lines of equal f, and the cross is the "
-        "exact one. The full batch walks straight, a dot a step; the others wander about that path. Right: the larger of "
-        f"the relative errors of intercept and slope after each pass. To reach 1 % (dashed), {costs}. The error of the "
-        "full batch changes by the factor 1 - η at each step; those of the others tremble: the largest error in the last "
-        f"pass is {strays(numbers)}."
+        "Left: each point is a line, by its intercept and slope; circles join lines of "
+        "equal f, and the cross is the exact one. The full batch walks straight, a dot "
+        "a step; the others wander about that path. Right: the larger of the relative "
+        "errors of intercept and slope after each pass. To reach 1 % (dashed), "
+        f"{costs}. The error of the full batch changes by the factor 1 - η at each "
+        "step; those of the others tremble: the largest error in the last pass is "
+        f"{strays(numbers)}."
     )
 
 
@@ -216,7 +222,8 @@ def pale(colour: str, share: float):
 
 
 def draw_still_lines(axes: Axes, arrays: dict[str, np.ndarray], name: str):
-    """The lines after SHOWN_PASSES, from pale to full colour, each with its passes where there is room."""
+    """The lines after SHOWN_PASSES, from pale to full colour, each with its passes
+    where there is room."""
     colour, taken, labelled = research.figures.colour(name), [], []
     passes, lines = arrays[f"{name}/passes"], arrays[f"{name}/lines"]
     for shade, shown in zip(
@@ -246,7 +253,8 @@ def draw_still_lines(axes: Axes, arrays: dict[str, np.ndarray], name: str):
 
 
 def draw_motion(arrays: dict[str, np.ndarray], regimes: dict[str, Any]):
-    """The lines move, each with a short trail; time grows as the cube of the frame, so that first and last are seen."""
+    """The lines move, each with a short trail; time grows as the cube of the frame, so
+    that first and last are seen."""
     figure, axes = research.figures.new_figure(
         1, len(regimes), width=11, height=4.0, sharey=True
     )
@@ -285,7 +293,8 @@ def draw_motion(arrays: dict[str, np.ndarray], regimes: dict[str, Any]):
 
 
 def draw_walk(axes: Axes, arrays: dict[str, np.ndarray], regimes: dict[str, Any]):
-    """Each regime's path in the plane of intercept and slope, on the circles of equal f."""
+    """Each regime's path in the plane of intercept and slope, on the circles of equal
+    f."""
     exact = arrays["exact"]
     angle = np.linspace(0, 2 * np.pi, 200)
     axes.grid(False)

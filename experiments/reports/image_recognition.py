@@ -25,12 +25,19 @@ def answer(findings: research.runs.Findings) -> str:
             + ("" if low is None else f" ({100 * low:.1f} to {100 * high:.1f})")
         )
     found = (
-        f"Of {numbers['n_test']:,} test images the CNN recognises {words[2]}, the MLP {words[1]}, softmax regression "
-        f"{words[0]}: {research.statistics.seeds_in_words(numbers['seeds'])}."
+        f"Of {numbers['n_test']:,} test images the CNN recognises {words[2]}, the MLP "
+        f"{words[1]}, softmax regression {words[0]}: "
+        f"{research.statistics.seeds_in_words(numbers['seeds'])}."
     )
     if numbers["dataset"] != CLAIM:
-        instead = "To recognise those, leave out --fast and --dataset. This brings them: python -m experiments data fetch"
-        where = f"these are the images {numbers['dataset']}; what is published is of Fashion-MNIST"
+        instead = (
+            "To recognise those, leave out --fast and --dataset. This brings them: "
+            "python -m experiments data fetch"
+        )
+        where = (
+            f"these are the images {numbers['dataset']}; what is published is of "
+            "Fashion-MNIST"
+        )
         return f"NOT THE CLAIM: {where}. {found} {instead} {CLAIM}"
     below = [
         LABELS[row["model"]]
@@ -44,8 +51,8 @@ def answer(findings: research.runs.Findings) -> str:
     )
     softmax, mlp, cnn = (f"{100 * row['published']:.1f} %" for row in numbers["models"])
     return (
-        f"{found} To reach were {cnn} and {mlp}, published for two convolutions and for such an MLP, and {softmax}, which "
-        f"softmax regression comes to: {verdict}."
+        f"{found} To reach were {cnn} and {mlp}, published for two convolutions and "
+        f"for such an MLP, and {softmax}, which softmax regression comes to: {verdict}."
     )
 
 
@@ -62,9 +69,11 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
              r["parameters"], r["epochs"], r["gradients"], r["seconds"], r["rate"])
             for r in models
         ),
-        f"Mean over {numbers['seeds']} seeds and its 95 % t interval; the cost is that of one training (median), without "
-        "compilation and evaluation. The first row is the simple baseline. To reach: what the page of Fashion-MNIST lists "
-        "for an MLP of 256, 128 and 100 units and for two convolutions with pooling; of softmax regression, what it comes to.",
+        f"Mean over {numbers['seeds']} seeds and its 95 % t interval; the cost is that "
+        "of one training (median), without compilation and evaluation. The first row "
+        "is the simple baseline. To reach: what the page of Fashion-MNIST lists for an "
+        "MLP of 256, 128 and 100 units and for two convolutions with pooling; of "
+        "softmax regression, what it comes to.",
     )  # fmt: skip
     by_class = Table(
         "Class by class: the share that is recognised",
@@ -82,7 +91,8 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
             (b["epochs"], b["accuracy"], b["gradients"], b["seconds"])
             for b in numbers["budgets"]
         ),
-        "One training each, with the first seed, its rate rising and falling within its own budget.",
+        "One training each, with the first seed, its rate rising and falling within "
+        "its own budget.",
     )
     if not numbers["tried"]:
         return main, by_class, budgets
@@ -93,18 +103,22 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
             (LABELS[row["model"]], row["rate"], row["accuracy"])
             for row in numbers["tried"]
         ),
-        f"{numbers['held_out']:,} training images were held out; seed {CHOICE_SEED}. The best rate of each model is used.",
+        f"{numbers['held_out']:,} training images were held out; seed {CHOICE_SEED}. "
+        "The best rate of each model is used.",
     )
     return main, by_class, budgets, tried
 
 
 ACROSS = 8  # Errors in a row.
 COLOURS = {"softmax": "second class", "mlp": "mini-batch", "cnn": "full batch"}
-BELOW = 0.06  # How far below the last accuracy of the worst model is drawn: first epochs are not the matter.
+# How far below the last accuracy of the worst model is drawn: first epochs are not the
+# matter.
+BELOW = 0.06
 
 
 def draw(result: Result) -> dict[str, figures.Picture]:
-    """Accuracy against epochs, the confusion matrix, the worst errors, and what the first layers look for."""
+    """Accuracy against epochs, the confusion matrix, the worst errors, and what the
+    first layers look for."""
     numbers, kept = result.numbers, result.arrays
     pictures = {
         "accuracy": figures.Picture(
@@ -217,9 +231,11 @@ def accuracy_caption(numbers: Mapping[str, Any]) -> str:
         else ""
     )
     return (
-        f"Test accuracy after each epoch; thin lines are single seeds, of {numbers['seeds']}, dots their mean. The rate "
-        "rises in the first quarter of a training and then falls to almost nothing. Right: the CNN at the end of trainings "
-        f"of other lengths, with the first seed, each with a rate that rises and falls within it: {budgets}.{lines}"
+        "Test accuracy after each epoch; thin lines are single seeds, of "
+        f"{numbers['seeds']}, dots their mean. The rate rises in the first quarter of "
+        "a training and then falls to almost nothing. Right: the CNN at the end of "
+        "trainings of other lengths, with the first seed, each with a rate that rises "
+        f"and falls within it: {budgets}.{lines}"
     )
 
 
@@ -230,8 +246,9 @@ def confusion_caption(numbers: Mapping[str, Any]) -> str:
         for true, taken, times, of in numbers["errors"]
     )
     return (
-        f"The {numbers['n_test']:,} test images by class (row) and by what the CNN of the first seed takes them for "
-        f"(column); the shade is the share of the row. Its commonest errors: {errors or 'none'}."
+        f"The {numbers['n_test']:,} test images by class (row) and by what the CNN of "
+        "the first seed takes them for (column); the shade is the share of the row. "
+        f"Its commonest errors: {errors or 'none'}."
     )
 
 
@@ -261,15 +278,18 @@ def worst_caption(kept: Mapping[str, np.ndarray]) -> str:
     """How sure the CNN is of its worst errors."""
     sure = kept["worst/confidences"]
     return (
-        f"The test images that the CNN of the first seed gets wrong with the highest probability: the label of the set, and "
-        f"what the CNN says, with its probability. The least of these {len(sure)} is {floor_percent(sure.min())} %."
+        "The test images that the CNN of the first seed gets wrong with the highest "
+        "probability: the label of the set, and what the CNN says, with its "
+        f"probability. The least of these {len(sure)} is {floor_percent(sure.min())} %."
     )
 
 
 def filters_caption(kept: Mapping[str, np.ndarray]) -> str:
     """What the pictures of weights show."""
     return (
-        "Weights of the first layer as pictures, after training: blue where a bright pixel speaks for the output, red where "
-        "it speaks against it, on one scale for each model. Softmax regression has one picture a class; the MLP's units "
-        f"(the first {len(kept['mlp/filters'])}) see all pixels too; each filter of the CNN sees 3 by 3 pixels, at every place."
+        "Weights of the first layer as pictures, after training: blue where a bright "
+        "pixel speaks for the output, red where it speaks against it, on one scale for "
+        "each model. Softmax regression has one picture a class; the MLP's units (the "
+        f"first {len(kept['mlp/filters'])}) see all pixels too; each filter of the CNN "
+        "sees 3 by 3 pixels, at every place."
     )

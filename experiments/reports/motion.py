@@ -12,19 +12,23 @@ UNITS = {0: "m", 1: "m/s", 2: "m/s²"}
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """Errors of velocity and acceleration at the spacing of the samples and at the best step."""
+    """Errors of velocity and acceleration at the spacing of the samples and at the best
+    step."""
     numbers = findings.numbers
     said = []
     for row in (r for r in numbers["rows"] if r["accuracy"] == 2):
         unit = UNITS[row["order"]]
         said.append(
-            f"the {NAMES[row['order']]} is off by {row['error_at_spacing']:.2g} {unit} between neighbouring samples and by "
-            f"{row['error_at_best']:.2g} {unit} at the best step, {row['best_step']:.2g} s"
+            f"the {NAMES[row['order']]} is off by {row['error_at_spacing']:.2g} {unit} "
+            f"between neighbouring samples and by {row['error_at_best']:.2g} {unit} at "
+            f"the best step, {row['best_step']:.2g} s"
         )
     return (
-        f"By difference quotients, which divide the noise by h and by h²: with {1e3 * numbers['noise']:g} mm of noise every "
-        f"{1e3 * numbers['spacing']:g} ms {', and '.join(said)}. Noise is σ √(Σ w²) / h^n to within "
-        f"{100 * largest_deviation(numbers):.1f} %, and best steps are {numbers['step_over_prediction_least']:.2f} to "
+        "By difference quotients, which divide the noise by h and by h²: with "
+        f"{1e3 * numbers['noise']:g} mm of noise every {1e3 * numbers['spacing']:g} ms "
+        f"{', and '.join(said)}. Noise is σ √(Σ w²) / h^n to within "
+        f"{100 * largest_deviation(numbers):.1f} %, and best steps are "
+        f"{numbers['step_over_prediction_least']:.2f} to "
         f"{numbers['step_over_prediction_greatest']:.2f} times those predicted."
     )
 
@@ -64,8 +68,8 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
             )
             for r in findings.numbers["rows"]
         ),
-        "Root mean squares over the record, away from its ends. Predicted: from σ √(Σ w²) / h^n and the leading term of "
-        "truncation, whose squares add up.",
+        "Root mean squares over the record, away from its ends. Predicted: from σ √(Σ "
+        "w²) / h^n and the leading term of truncation, whose squares add up.",
     )
     return (table,)
 
@@ -80,8 +84,8 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         draw_errors(panel, result, order)
     rows = [r for r in numbers["rows"] if r["accuracy"] == 2]
     falls = (
-        f"The error of the {NAMES[r['order']]} falls from {r['error_at_spacing']:.2g} to {r['error_at_best']:.2g} "
-        f"{UNITS[r['order']]}."
+        f"The error of the {NAMES[r['order']]} falls from {r['error_at_spacing']:.2g} "
+        f"to {r['error_at_best']:.2g} {UNITS[r['order']]}."
         for r in rows
     )
     caption = (
@@ -90,10 +94,12 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         "best step, away from the ends; dashed: the truth. " + " ".join(falls)
     )
     curve = (
-        "Root mean square error against the step (dots), and what noise, which falls as 1 / h^n, and truncation, which grows "
-        "as h^p, add up to (lines); dotted: the predicted best steps, "
+        "Root mean square error against the step (dots), and what noise, which falls "
+        "as 1 / h^n, and truncation, which grows as h^p, add up to (lines); dotted: "
+        "the predicted best steps, "
         + ", ".join(
-            f"{r['predicted_step']:.2g} s ({NAMES[r['order']]}, accuracy {r['accuracy']})"
+            f"{r['predicted_step']:.2g} s ({NAMES[r['order']]}, accuracy "
+            f"{r['accuracy']})"
             for r in numbers["rows"]
         )
         + "."

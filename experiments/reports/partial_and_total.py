@@ -13,11 +13,14 @@ def answer(findings: research.runs.Findings) -> str:
     numbers = findings.numbers
     way = "raise" if numbers["total"] > 0 else "lower"
     return (
-        f"What the price does through everything that follows it. At a price of {numbers['price']:g} the partial derivative "
-        f"of the profit, with demand and cost held, is {numbers['partial']:+.1f}: raise the price. The total one is "
-        f"{numbers['total']:+.1f}: {way} it. At the best price, {numbers['best_price']:g}, the total is zero and the partial "
-        f"still {numbers['partial_at_best']:+.1f}. Split by path, totals agree with jax.grad of the composed function to "
-        f"{numbers['disagreement']:.1e} on {numbers['graphs']} random graphs."
+        "What the price does through everything that follows it. At a price of "
+        f"{numbers['price']:g} the partial derivative of the profit, with demand and "
+        f"cost held, is {numbers['partial']:+.1f}: raise the price. The total one is "
+        f"{numbers['total']:+.1f}: {way} it. At the best price, "
+        f"{numbers['best_price']:g}, the total is zero and the partial still "
+        f"{numbers['partial_at_best']:+.1f}. Split by path, totals agree with jax.grad "
+        f"of the composed function to {numbers['disagreement']:.1e} on "
+        f"{numbers['graphs']} random graphs."
     )
 
 
@@ -44,10 +47,12 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
     draw_parts(axes[0, 1], result.arrays, result.numbers)
     n = result.numbers
     caption = (
-        f"Left: profit against price, demand and cost following. At a price of {n['price']:g} the partial derivative "
-        f"({n['partial']:+.1f}, dashed) is the slope that the profit would have if nobody minded the price; the total "
-        f"({n['total']:+.1f}) is the slope that it has. Right: the total is the sum of three paths, and zero at the best "
-        f"price, {n['best_price']:g} (dotted), where the partial, the direct path, is {n['partial_at_best']:.1f}."
+        "Left: profit against price, demand and cost following. At a price of "
+        f"{n['price']:g} the partial derivative ({n['partial']:+.1f}, dashed) is the "
+        "slope that the profit would have if nobody minded the price; the total "
+        f"({n['total']:+.1f}) is the slope that it has. Right: the total is the sum of "
+        f"three paths, and zero at the best price, {n['best_price']:g} (dotted), where "
+        f"the partial, the direct path, is {n['partial_at_best']:.1f}."
     )
     return {
         "slopes": research.figures.Picture(

@@ -27,7 +27,8 @@ def percent(seen: Sequence[float]):
 
 
 def answer(findings: research.runs.Findings) -> str:
-    """How often four ways are wrong where rules differ and where they do not, and what ours does not cover."""
+    """How often four ways are wrong where rules differ and where they do not, and what
+    ours does not cover."""
     numbers = findings.numbers
     by_name = {row["way"]: row for row in numbers["ways"]}
     *usual, ours, redrawn = (by_name[name] for name in LINES)
@@ -37,14 +38,19 @@ def answer(findings: research.runs.Findings) -> str:
         numbers["counted"],
     )
     return (
-        f"Leaving the other rule at its defaults names the wrong winner in {wrong[0]} of {of[TRIALS]:,} simulated "
-        f"studies, one seed that is tuned on and reported in {wrong[1]}, {numbers['reported_seeds']} such seeds with equal "
-        f"budgets and a t-test in {wrong[2]}, and ours in {wrong[3]}. Between a rule and itself on other seeds the first "
-        f"three name a winner in {null}, and ours, which promises 5 %, in {percent(ours['same trials'])}. That is said of the "
-        f"trials made: {numbers['budget']} may miss what {numbers['trials']} find, so that of the rules ours is wrong in "
-        f"{percent(ours[RULES]['wrong'])} of {of[RULES]:,}, and between a rule and itself with other trials it names a winner in "
-        f"{percent(ours['other trials'])}. Redrawing half of the trials lowers these to {percent(redrawn[RULES]['wrong'])} "
-        f"and {percent(redrawn['other trials'])}, and leaves {percent(redrawn[RULES]['undecided'])} of the studies undecided."
+        f"Leaving the other rule at its defaults names the wrong winner in {wrong[0]} "
+        f"of {of[TRIALS]:,} simulated studies, one seed that is tuned on and reported "
+        f"in {wrong[1]}, {numbers['reported_seeds']} such seeds with equal budgets and "
+        f"a t-test in {wrong[2]}, and ours in {wrong[3]}. Between a rule and itself on "
+        f"other seeds the first three name a winner in {null}, and ours, which "
+        f"promises 5 %, in {percent(ours['same trials'])}. That is said of the trials "
+        f"made: {numbers['budget']} may miss what {numbers['trials']} find, so that of "
+        f"the rules ours is wrong in {percent(ours[RULES]['wrong'])} of {of[RULES]:,}, "
+        "and between a rule and itself with other trials it names a winner in "
+        f"{percent(ours['other trials'])}. Redrawing half of the trials lowers these "
+        f"to {percent(redrawn[RULES]['wrong'])} and "
+        f"{percent(redrawn['other trials'])}, and leaves "
+        f"{percent(redrawn[RULES]['undecided'])} of the studies undecided."
     )
 
 
@@ -68,16 +74,21 @@ def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
         for row in numbers["ways"]
     )
     note = (
-        f"Shares with binomial intervals (95 %), given these runs: {numbers['pairs']} pairs of rules in equal parts, each rule "
-        f"in turn as mine. A winner is right of these trials, those of the study ({numbers['counted'][TRIALS]:,} studies: those "
-        f"without a tie, as where none reaches the target), or of the rules, with all {numbers['trials']} "
-        f"({numbers['counted'][RULES]:,}). Null: one is named between a rule and itself ({numbers['studies']:,} of each kind)."
+        f"Shares with binomial intervals (95 %), given these runs: {numbers['pairs']} "
+        "pairs of rules in equal parts, each rule in turn as mine. A winner is right "
+        f"of these trials, those of the study ({numbers['counted'][TRIALS]:,} studies: "
+        "those without a tie, as where none reaches the target), or of the rules, with "
+        f"all {numbers['trials']} ({numbers['counted'][RULES]:,}). Null: one is named "
+        f"between a rule and itself ({numbers['studies']:,} of each kind)."
     )
     ways = research.runs.Table("Who is named", tuple(columns), rows, note)
     costs = numbers["true_costs"]
     true = tuple((workload, *found.values()) for workload, found in costs.items())
     columns = ("workload", *next(iter(costs.values())))
-    note = "Expected running time in passes of the trial that is best over all seeds; inf where it never got there."
+    note = (
+        "Expected running time in passes of the trial that is best over all seeds; inf "
+        "where it never got there."
+    )
     return (
         ways,
         how(numbers),
@@ -110,7 +121,8 @@ def how(numbers: dict[str, Any]):
 
 
 def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
-    """Who is named by each way, where rules differ and where they do not; and wrong winners by the true ratio."""
+    """Who is named by each way, where rules differ and where they do not; and wrong
+    winners by the true ratio."""
     numbers = result.numbers
     figure, axes = research.figures.new_figure(
         1, 3, width=13, height=4.4, sharey=True, width_ratios=(3, 3, 2.4)
@@ -124,22 +136,26 @@ def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
         for name in ("ours", "one seed")
     )
     caption = (
-        f"Who is named in studies of two rules that differ, held against what all seeds say of these trials "
-        f"(left, {numbers['counted'][TRIALS]:,} studies) and of the rules with all {numbers['trials']} (middle, "
+        "Who is named in studies of two rules that differ, held against what all seeds "
+        f"say of these trials (left, {numbers['counted'][TRIALS]:,} studies) and of "
+        f"the rules with all {numbers['trials']} (middle, "
         f"{numbers['counted'][RULES]:,}). Right: how often a winner is named between a "
-        f"rule and itself, with the same trials on other seeds (filled), and with other trials (open). Wrong of these trials: "
-        f"{percent(one[TRIALS]['wrong'])} with one seed, {percent(ours[TRIALS]['wrong'])} with ours; winners where there is "
-        f"none: {percent(one['same trials'])} and {percent(ours['same trials'])}, 5 % (dashed) promised. Bars: binomial "
-        "intervals."
+        "rule and itself, with the same trials on other seeds (filled), and with other "
+        f"trials (open). Wrong of these trials: {percent(one[TRIALS]['wrong'])} with "
+        f"one seed, {percent(ours[TRIALS]['wrong'])} with ours; winners where there is "
+        f"none: {percent(one['same trials'])} and {percent(ours['same trials'])}, 5 % "
+        "(dashed) promised. Bars: binomial intervals."
     )
     second, axes = research.figures.new_figure(1, 2, width=11, height=4.2, sharey=True)
     for axis, kind in zip(axes[0], (TRIALS, RULES), strict=True):
         draw_by_ratio(axis, result, kind)
     axes[0, 0].legend()
     by_ratio = (
-        "The share of studies that name the wrong winner against the true ratio of costs, each point a fifth of them. Left, "
-        f"of these trials ({numbers['counted'][TRIALS]:,} studies): noise misleads where rules are nearly equal, defaults on "
-        f"one side everywhere. Right, of the rules ({numbers['counted'][RULES]:,}): a search that was lucky for one of them "
+        "The share of studies that name the wrong winner against the true ratio of "
+        "costs, each point a fifth of them. Left, of these trials "
+        f"({numbers['counted'][TRIALS]:,} studies): noise misleads where rules are "
+        "nearly equal, defaults on one side everywhere. Right, of the rules "
+        f"({numbers['counted'][RULES]:,}): a search that was lucky for one of them "
         "misleads at any ratio."
     )
     return {
