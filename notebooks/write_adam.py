@@ -246,8 +246,8 @@ plt.show()
 # %% [markdown]
 # ## Exercises
 #
-# Predict first, here too. In a clone of the repository one command verifies a file of yours:
-# `python -m experiments verify my_rule.py:adam --against optax.adam`.
+# Predict first, here too. For a file of yours the check is one command:
+# `descent verify my_rule.py:adam --against optax.adam`.
 #
 # 1. **Two Adams in one paper.** At the end of its section 2 it has a faster form: $\varepsilon$ is added to
 #    $\sqrt{v_t}$ *before* the correction. Write it (in `variant`, `m / (jnp.sqrt(v) + eps)` becomes

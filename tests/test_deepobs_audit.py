@@ -213,7 +213,10 @@ def test_finished_parts_are_not_trained_again_and_tables_survive_their_file(
         *again.arrays.values()
     )
     loaded = read_result(*result_bytes(again))
-    assert (loaded.answer, cli.report_of(audit).tables(loaded.numbers)) == (
+    assert (
+        loaded.answer,
+        cli.report_of(audit).tables(runs.Findings({}, loaded.numbers)),
+    ) == (
         result.answer,
         result.tables,
     )
@@ -225,11 +228,11 @@ def test_answer_calls_the_cause_an_inference_and_names_what_was_not_met(result):
         "Not all of them. With the examples in a fixed order they are met"
     )
     assert "they are not met" in cli.report_of(audit).answer(
-        result.numbers | {"adam_off": 0.3}
+        runs.Findings({}, result.numbers | {"adam_off": 0.3})
     )
     assert (
         cli.report_of(audit)
-        .answer(result.numbers | {"heavy_ball_reshuffled": 0.1})
+        .answer(runs.Findings({}, result.numbers | {"heavy_ball_reshuffled": 0.1}))
         .startswith("Yes. ")
     )
 

@@ -226,9 +226,7 @@ def test_run_answers_draws_and_says_that_digits_are_not_the_claim(
 ):
     headline = "NOT THE CLAIM: these are the images digits; what is published is of Fashion-MNIST."
     assert headline_of(result.answer) == headline
-    assert result.answer.endswith(
-        "This brings them: python -m experiments data fetch fashion_mnist"
-    )
+    assert result.answer.endswith("This brings them: descent data fetch fashion_mnist")
     assert "mean over 2 seeds." in result.answer  # Two have no interval.
     assert [row[0] for row in result.tables[0].rows] == [
         "softmax regression",
@@ -289,7 +287,7 @@ def claimed(result, *accuracies):
         for row, accuracy in zip(result.numbers["models"], accuracies, strict=True)
     ]
     return cli.report_of(experiment).answer(
-        result.numbers | {"dataset": "fashion_mnist", "models": rows}
+        runs.Findings({}, result.numbers | {"dataset": "fashion_mnist", "models": rows})
     )
 
 

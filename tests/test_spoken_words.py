@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 import research
 from experiments import spoken_words as experiment
-from research import cli, datasets
+from research import cli, datasets, runs
 from research.datasets import sequence_preparation as preparation
 from research.datasets._vowels import SequenceSplit
 from research.types import Saved, nowhere
@@ -245,19 +245,21 @@ def test_answer_tables_and_figures_show_the_baseline_first_and_both_splits(
     )
     assert "which is the honest score" in result.answer
     assert result.answer.endswith(
-        "This brings them: python -m experiments data fetch japanese_vowels"
+        "This brings them: descent data fetch japanese_vowels"
     )
     without = cli.report_of(experiment).answer(
-        result.numbers | {"digits": None, "dataset": "japanese_vowels"}
+        runs.Findings(
+            {}, result.numbers | {"digits": None, "dataset": "japanese_vowels"}
+        )
     )
     assert "Not read: spoken digits." in without
     assert headline_of(without).startswith("On ")
-    both = cli.report_of(experiment).answer(result.numbers | {"digits": None})
-    assert both.endswith(
-        "python -m experiments data fetch japanese_vowels spoken_digits"
+    both = cli.report_of(experiment).answer(
+        runs.Findings({}, result.numbers | {"digits": None})
     )
+    assert both.endswith("descent data fetch japanese_vowels spoken_digits")
     read = cli.report_of(experiment).answer(
-        result.numbers | {"dataset": "japanese_vowels"}
+        runs.Findings({}, result.numbers | {"dataset": "japanese_vowels"})
     )
     assert "Not read" not in read
     first, digits, tried = result.tables

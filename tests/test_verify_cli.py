@@ -1,4 +1,4 @@
-"""What a user reads of `python -m experiments verify`: the verdict with its table, and bad input by its name."""
+"""What a user reads of `descent verify`: the verdict with its table, and bad input by its name."""
 
 import subprocess
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import __main__ as experiments
+from research.cli import commands
 from research.cli import verify as verify_command
 
 TOP = Path(__file__).parent.parent
@@ -84,7 +84,7 @@ def files(tmp_path, monkeypatch):
 
 
 def verify(words):
-    return experiments.main(["verify", *words.split()])
+    return commands.main(["verify", *words.split()])
 
 
 def refused(words, capsys):
@@ -322,16 +322,14 @@ def test_traceback_is_shown_on_demand(monkeypatch):
 
 
 def test_command_is_listed_and_near_misses_find_it(capsys):
-    assert experiments.main([]) == 0
+    assert commands.main([]) == 0
     assert (
-        "python -m experiments verify FILE.py:rule --against optax.adam"
-        in capsys.readouterr().out
+        "descent verify mine.py:my_adam --against optax.adam" in capsys.readouterr().out
     )
     with pytest.raises(SystemExit):
-        experiments.main(["verif"])
+        commands.main(["verfiy"])
     assert (
-        "There is no experiment 'verif'. Did you mean verify?"
-        in capsys.readouterr().err
+        "There is no command 'verfiy'. Did you mean verify?" in capsys.readouterr().err
     )
 
 
@@ -339,14 +337,11 @@ def test_help_has_an_example_and_the_statuses_and_needs_no_jax():
     words = [
         sys.executable,
         "-c",
-        "import sys\nfrom experiments.__main__ import main\ntry:\n    main(['verify', '--help'])\n"
+        "import sys\nfrom research.cli.commands import main\ntry:\n    main(['verify', '--help'])\n"
         "except SystemExit:\n    print('jax' in sys.modules)",
     ]
     done = subprocess.run(words, cwd=TOP, capture_output=True, text=True, check=True)
-    assert (
-        "python -m experiments verify mine.py:my_adam --against optax.adam"
-        in done.stdout
-    )
+    assert "descent verify mine.py:my_adam --against optax.adam" in done.stdout
     assert (
         "status: 0 if they are the same rule, 1 if not, 2 after bad input"
         in done.stdout

@@ -25,7 +25,7 @@ from research.runs import Table
 NOT_THE_CLAIM = f"NOT THE CLAIM: this is {FALLBACK}; the claim is of {CLAIM}. "
 INSTEAD = (
     f" To read {CLAIM}, leave out --fast and --text; --data-dir names a folder that "
-    f"holds it. This brings it: python -m experiments data fetch {CLAIM}"
+    f"holds it. This brings it: descent data fetch {CLAIM}"
 )
 LONG_NAMES = {
     name: short.replace(", longer", " trained for longer")

@@ -32,7 +32,7 @@ def answer(findings: research.runs.Findings) -> str:
     if numbers["dataset"] != CLAIM:
         instead = (
             "To recognise those, leave out --fast and --dataset. This brings them: "
-            "python -m experiments data fetch"
+            "descent data fetch"
         )
         where = (
             f"these are the images {numbers['dataset']}; what is published is of "

@@ -54,7 +54,7 @@ def what_is_missing(numbers: dict[str, Any]):
         return ""
     return (
         f" Not read: {' and '.join(missing)}. To read them, leave out --fast, "
-        "--dataset and --words. This brings them: python -m experiments data fetch "
+        "--dataset and --words. This brings them: descent data fetch "
         f"{' '.join(missing.values())}"
     )
 

@@ -49,8 +49,8 @@ def answer(findings: research.runs.Findings) -> str:
     if numbers["dataset"] == CLAIM:
         return found
     instead = (
-        "To sort Reuters', leave out --fast and --dataset. This brings them: python -m "
-        "experiments data fetch"
+        "To sort Reuters', leave out --fast and --dataset. This brings them: "
+        "descent data fetch"
     )
     return f"NOT THE CLAIM: these stories are fabricated. {found} {instead} {CLAIM}"
 

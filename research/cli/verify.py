@@ -1,4 +1,4 @@
-"""Is my rule the rule that I think it is: python -m experiments verify FILE.py:rule --against optax.adam."""
+"""Is my rule the rule that I think it is: descent verify FILE.py:rule --against optax.adam."""
 
 import argparse
 import math
@@ -19,8 +19,8 @@ DESCRIPTION = """Compares a rule with a reference, step by step, on problems tha
 gradients of sizes from e^-30 to e^30, zeros, a NaN), and names the mistake that explains the difference."""
 EXAMPLES = """
 examples:
-  python -m experiments verify mine.py:my_adam --against optax.adam
-  python -m experiments verify mine.py:rule --against adam --learning-rate 0.01 --argument b1=0.8 eps=1e-6
+  descent verify mine.py:my_adam --against optax.adam
+  descent verify mine.py:rule --against adam --learning-rate 0.01 --argument b1=0.8 eps=1e-6
 
 status: 0 if they are the same rule, 1 if not, 2 after bad input"""
 
@@ -79,7 +79,7 @@ def verify(words: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m experiments verify",
+        "descent verify",
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
