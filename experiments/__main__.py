@@ -68,7 +68,7 @@ def listing() -> str:
 
 
 def questions(folder: Path = FOLDER) -> dict[str, str]:
-    """The question of each experiment: the first line of its docstring.
+    """The question of each experiment: the first paragraph of its docstring.
 
     Nothing is imported for it.
 
@@ -84,10 +84,7 @@ def questions(folder: Path = FOLDER) -> dict[str, str]:
         file.stem: ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
         for file in files
     }
-    return {
-        name: (docstring or "").partition("\n")[0]
-        for name, docstring in docstrings.items()
-    }
+    return {name: flags.question_of(text) for name, text in docstrings.items()}
 
 
 def load(name: str) -> ModuleType:

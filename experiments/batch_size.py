@@ -9,8 +9,8 @@ knee, twice the batch takes half the steps; beyond it the steps hardly fall any 
 and most of every batch is wasted.
 
     python experiments/batch_size.py            # under a minute on two cores
-    python experiments/batch_size.py --full     # every power of two, under eight
-      minutes
+    # Every power of two, under eight minutes.
+    python experiments/batch_size.py --full
 
 The number to expect (`EXPECTED`): example gradients over least (1 + b / knee), the law
 of McCandlish et al. 2018 with knee = least example gradients / least steps; the

@@ -4,10 +4,10 @@ One rule fed by three samplers, on real data whose exact optimum is known, with 
 chosen on other seeds than those reported. The first figure is gradient descent alone;
 then come the adaptive rules, sampling with and without replacement, and a large set.
 
-    python experiments/batch_stochastic_minibatch.py            # under two minutes on
-      two cores
-    python experiments/batch_stochastic_minibatch.py --full     # every workload and
-      rule, five and a half minutes there
+    # Under two minutes on two cores.
+    python experiments/batch_stochastic_minibatch.py
+    # Every workload and rule, five and a half minutes there.
+    python experiments/batch_stochastic_minibatch.py --full
 
 The number to expect (`EXPECTED`): where the stochastic curve of constant rate stops,
 over where η tr(C) / 4b says."""

@@ -8,12 +8,12 @@ for a laptop: 2,000 steps of 12 windows, AdamW, a rate that rises for 100 steps 
 falls along a cosine. The rates are ours; at nanoGPT's own (--learning-rate 1e-3) the
 GPT costs 1.87. Then both for three times as long.
 
-    python experiments/character_language_model.py            # about ten minutes on two
-      cores
-    python experiments/character_language_model.py --full     # under an hour: more
-      seeds, a longer training
-    python experiments/character_language_model.py --text tiny_shakespeare   # the file
-      that nanoGPT's number is for
+    # About ten minutes on two cores.
+    python experiments/character_language_model.py
+    # Under an hour: more seeds, a longer training.
+    python experiments/character_language_model.py --full
+    # The file that nanoGPT's number is for.
+    python experiments/character_language_model.py --text tiny_shakespeare
 
 The loss is in nats a character of the validation part, from which nothing is learnt,
 and read in three ways:

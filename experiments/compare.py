@@ -7,12 +7,12 @@ reported on others. The answer is a ratio of example gradients to a target, with
 interval that includes the choice, or that the two cannot be told apart, and how many
 seeds would.
 
-    python -m experiments compare --rule my_rules.py:mine --rule adam --workload digits
+    python -m experiments compare --rule my_rules.py:mine --rule adam --workload digits \
       breast_cancer
-    python -m experiments compare --rule heavy_ball adam --space
+    python -m experiments compare --rule heavy_ball adam --space \
       heavy_ball.learning_rate=1e-3..10
-    python -m experiments compare                         # heavy ball and Adam, under a
-      minute on two cores
+    # Heavy ball and Adam, under a minute on two cores.
+    python -m experiments compare
 
 A rule of yours is a function that takes a learning rate and returns an
 optax.GradientTransformation; its learning rate is searched from 1e-5 to 10 unless

@@ -12,8 +12,8 @@ are chosen on a validation set, drawn as the test set is, by the mean of ten see
 reported on others.
 
     python experiments/deepobs_audit.py            # under a minute on two cores
-    python experiments/deepobs_audit.py --full     # all 36 published rates, and 100
-      seeds reported
+    # All 36 published rates, and 100 seeds reported.
+    python experiments/deepobs_audit.py --full
 
 The numbers to expect (`EXPECTED`): the initial test loss; for each rule, how far the
 mean last test loss of ten seeds in fixed order is from the published one; how much the

@@ -21,8 +21,8 @@ there is no derivative, half the gap between the two sides does; its share is of
 functions.
 
     python experiments/honest_errors.py            # about a minute
-    python experiments/honest_errors.py --full     # 2,000 functions of each class and
-      order; about ten minutes
+    # 2,000 functions of each class and order; about ten minutes.
+    python experiments/honest_errors.py --full
     python experiments/honest_errors.py --per-class 2000 --seed 7
 
 The numbers to expect (`EXPECTED`) are those of `finite_difference`: the share of claims

@@ -9,8 +9,8 @@ for the same thing everywhere. Its accuracy also depends on how long it is train
 which is measured too, each budget with a schedule of its own.
 
     python experiments/image_recognition.py            # about nine minutes on two cores
-    python experiments/image_recognition.py --full     # about an hour: the rates chosen
-      anew, more seeds, more epochs
+    # About an hour: the rates chosen anew, more seeds, more epochs.
+    python experiments/image_recognition.py --full
 
 Nothing was chosen on test images. The rates of softmax regression and of the MLP are
 better, by the accuracy on 5,000 training images that were then held out, than half and

@@ -14,8 +14,8 @@ The digits' own split has every speaker in both parts, and flatters: it asks abo
 voices that were learnt. The honest score leaves one speaker out, learns from the other
 five, and asks about the one; there is one such fold a speaker. Both are told.
 
-    python experiments/spoken_words.py            # about eight minutes on two cores;
-      with --full half an hour
+    # About eight minutes on two cores; with --full half an hour.
+    python experiments/spoken_words.py
 
 No rate was chosen on test recordings. The peak rate of each network is the one, of
 three, with the least mean loss on fifths of the vowels' training part that were held

@@ -8,10 +8,10 @@ words: logistic regression of their TF-IDF weights (scikit-learn), which knows n
 of their order. It also reads the whole story, so it is asked a second time with as much
 of it as the Transformer sees.
 
-    python experiments/text_classification.py            # about three minutes on two
-      cores
-    python experiments/text_classification.py --full     # two blocks, twice the words,
-      more to choose from: an hour
+    # About three minutes on two cores.
+    python experiments/text_classification.py
+    # Two blocks, twice the words, more to choose from: an hour.
+    python experiments/text_classification.py --full
 
 Nothing was chosen on test stories: rate and epochs of the network, and C of the
 logistic regressions, are those with the best accuracy on a tenth of the training

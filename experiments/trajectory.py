@@ -13,8 +13,8 @@ by. Twelve digits count and no more; of rates that reach them, the first to do s
 whole grid is told, with the rates that diverge. For another number of steps another
 rate may be the best.
 
-    python experiments/trajectory.py                                        # some
-      seconds
+    # Some seconds.
+    python experiments/trajectory.py
     python experiments/trajectory.py --landscape himmelblau --rule adam nesterov
 
 The numbers to expect (`EXPECTED`) are of the quadratic, whose theory is exact. Gradient

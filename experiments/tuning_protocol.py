@@ -9,8 +9,8 @@ interval that includes the choice). The usual ways average penalised passes, so 
 runs short of the target have a number too.
 
     python experiments/tuning_protocol.py            # under three minutes on two cores
-    python experiments/tuning_protocol.py --full     # with digits; more trials, seeds
-      and studies
+    # With digits; more trials, seeds and studies.
+    python experiments/tuning_protocol.py --full
 
 The truth is what all seeds say: the expected running time to the target of the trial
 that is best over all of them, among the trials that a study made, or among all that

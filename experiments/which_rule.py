@@ -6,10 +6,10 @@ Every rule gets the same budget of trials, the first at its defaults; trials are
 on seeds that are not reported. Which rule comes first is read from the tuning seeds,
 and told with the others, so that naming the best is no choice after the fact.
 
-    python experiments/which_rule.py            # the usual rules, under ten minutes on
-      two cores
-    python experiments/which_rule.py --full     # every first-order rule here and more
-      trials, under half an hour there
+    # The usual rules, under ten minutes on two cores.
+    python experiments/which_rule.py
+    # Every first-order rule here and more trials, under half an hour there.
+    python experiments/which_rule.py --full
 
 The number to expect (`EXPECTED`): example gradients of plain gradient descent and of
 Adam over those of the rule that comes first, over all workloads together."""

@@ -30,7 +30,9 @@ def results():
             (done, total, name)
         )
 
-    return {e: e.run(CONFIGS.get(e, e.Config()), noted(e)) for e in EXPERIMENTS}
+    return {
+        e: cli.conduct(e, CONFIGS.get(e, e.Config()), noted(e)) for e in EXPERIMENTS
+    }
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

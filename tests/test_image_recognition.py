@@ -248,9 +248,7 @@ def test_curves_are_the_arrays_and_published_lines_stand_where_the_claim_does(re
                 row | {"published": published} for row in result.numbers["models"]
             ]
         }
-        within, length = recognition.draw_accuracy(
-            numbers, result.arrays, experiment.LABELS
-        ).axes
+        within, length = recognition.draw_accuracy(numbers, result.arrays).axes
         named = {line.get_label(): line for line in within.lines}
         for model, label in experiment.LABELS.items():
             mean = result.arrays[f"{model}/accuracy"][:, 1:].mean(axis=0)

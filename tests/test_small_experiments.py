@@ -187,7 +187,7 @@ def test_captions_hold_numbers_and_figures_are_saved(experiment, pictures, tmp_p
 def test_a_short_run_is_drawn_too_and_says_what_it_did_not_reach(
     experiment, monkeypatch
 ):
-    monkeypatch.setattr(experiment, "FRAMES", 2)
+    monkeypatch.setattr(cli.report_of(experiment), "FRAMES", 2)
     result = cli.conduct(experiment, SMALL[experiment])
     assert cli.report_of(experiment).draw(result)
     assert "budget" in result.answer or "not within" in result.answer

@@ -78,8 +78,8 @@ def is_a_page_with_a_claim(path: str, source: str) -> Iterator[str]:
     if Path(path).parts[:-1] != ("experiments",) or Path(path).stem.startswith("_"):
         return
     tree = ast.parse(source)
-    if not (ast.get_docstring(tree) or "").partition("\n")[0].endswith("?"):
-        yield f"{path}: the first line of its docstring is not a question"
+    if not (ast.get_docstring(tree) or "").partition("\n\n")[0].endswith("?"):
+        yield f"{path}: the first paragraph of its docstring is not a question"
     last = ast.dump(ast.parse(LAST_OF_THE_PAGE).body[0])
     ends = [i for i, node in enumerate(tree.body) if ast.dump(node) == last]
     if len(ends) != 1:

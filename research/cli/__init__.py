@@ -176,7 +176,12 @@ def perform(experiment: ModuleType, command: flags.Command) -> Path:
         run.path, list(pictures.values()), question=experiment.__doc__ or ""
     )
     paths = {name: saved.motion or saved.still for name, saved in pictures.items()}
-    console.show(result, {**paths, "report": written}, tables=not options.quiet)
+    console.show(
+        result,
+        {**paths, "report": written},
+        tables=not options.quiet,
+        question="" if options.quiet else flags.question_of(experiment.__doc__),
+    )
     return run.path
 
 
