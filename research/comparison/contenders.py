@@ -12,8 +12,14 @@ import optax
 
 from research import update_rules
 from research.naming import known_names
-from research.tuning.known_spaces import EVALUATIONS, NOT_COMPARED, SPACES
-from research.tuning.spaces import DIMENSIONS, Range, Space, check_space
+from research.tuning.spaces import (
+    DIMENSIONS,
+    NOT_COMPARED,
+    SPACES,
+    Range,
+    Space,
+    check_space,
+)
 from research.verification.rule_under_test import is_made, made
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
@@ -21,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 # Names of a first parameter that is certainly not a learning rate.
 _NO_RATES = {name for names in DIMENSIONS[1:] for name in names}
 
-_OURS = {name: getattr(update_rules, name) for name in (*SPACES, *NOT_COMPARED)}
+_OURS = {name: entry.constructor for name, entry in update_rules.RULE_TABLE.items()}
 
 
 class Contender(NamedTuple):
@@ -161,7 +167,8 @@ def _cost(
     name: str, rule: Any, ours: str | None, costs: Mapping[str, float]
 ) -> tuple[float, bool]:
     """Return what a step costs in gradients, and whether that was stated."""
-    cost, stated = EVALUATIONS.get(ours or "", 1.0), ours is not None
+    cost = update_rules.RULE_TABLE[ours].evaluations if ours else 1.0
+    stated = ours is not None
     if isinstance(rule, Contender):
         cost, stated = rule.evaluations, rule.stated or rule.evaluations != 1
     if name in costs:
@@ -180,7 +187,7 @@ def _like_ours(constructor: Callable[..., Any]) -> str:
     It is "" where there is none.
     """
     name = getattr(constructor, "__name__", "")
-    name = update_rules.NAMES_ELSEWHERE.get(name, name)
+    name = update_rules.ALIASES.get(name, name)
     of_optax = str(getattr(constructor, "__module__", "")).split(".")[0] == "optax"
     return (
         name
