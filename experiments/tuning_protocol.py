@@ -96,8 +96,7 @@ import numpy as np
 
 from research.cli.progress import OnProgress
 from research.comparison import decision_procedures as readings
-from research.comparison import pairs, protocol
-from research.comparison._contenders import contenders
+from research.comparison import make_contenders, make_protocol, measure_contender
 from research.types import Checkpoints
 
 KINDS = {  # What the two sides of a study do not share.
@@ -183,7 +182,7 @@ def check(config: Config):
             f"a comparison needs a workload and two rules; got {config.workload} and "
             f"{config.rule}."
         )
-    found = contenders(config.rule)
+    found = make_contenders(config.rule)
     if empty := [contender.name for contender in found if not contender.space]:
         raise ValueError(f"rule: {empty[0]} has nothing to tune; leave it out.")
     return found
@@ -199,7 +198,7 @@ def pool_arrays(
     """Every trial of a rule on every seed: its scores and costs, each of shape (trials,
     seeds)."""
     seeds = research.runs.parse_seeds(config.seeds)
-    terms = protocol.make_protocol(
+    terms = make_protocol(
         budget=config.trials,
         passes=config.passes,
         batch_size=config.batch_size,
@@ -214,7 +213,7 @@ def pool_arrays(
 
     def compute(parts: Checkpoints):
         on = research.workloads.make_workload(workload)
-        saved = pairs.measure_pair(
+        saved = measure_contender(
             on, contender, terms, timed=False, on_chunk=on_chunk, checkpoints=parts
         )
         pool = readings.pool_of(saved.arrays, config.target, config.trials)

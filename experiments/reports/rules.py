@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 import research
 from experiments.rules import WHO, largest
-from research.verification import cards
+from research.verification.docstrings import describe
 
 
 def answer(findings: research.runs.Findings) -> str:
@@ -94,7 +94,7 @@ def family_tables(names: Sequence[str]):
     when to use them."""
     families = {}
     for name in names:
-        found = cards.card(name)
+        found = describe(name)
         row = (
             found.signature,
             " ".join((found.summary, *found.formula)),
