@@ -121,9 +121,7 @@ def test_another_architecture_is_refused_by_the_first_array_that_differs(sizes, 
 
 def test_a_missing_array_and_another_container_are_refused():
     expected = {"a": jnp.zeros(2), "b": jnp.zeros(3)}
-    with pytest.raises(
-        ValueError, match=r"architecture: .*b.* of shape \(3,\)"
-    ):
+    with pytest.raises(ValueError, match=r"architecture: .*b.* of shape \(3,\)"):
         check_same_architecture({"a": jnp.zeros(2)}, expected)
     with pytest.raises(
         ValueError,
