@@ -238,7 +238,7 @@ def test_while_keeps_its_forward_rows_and_says_so():
     assert ledger.rows[0].adjoint is None
     where = f"test_ledger.py:{line_of(loop, 'while_loop')}"
     assert ledger.note.startswith(
-        f"Forward values alone: while at {where} has no reverse rule"
+        f"Only forward values: while at {where} has no reverse rule"
     )
     assert ledger.note in ledger.text()
     with pytest.raises(ValueError, match="no gradient to split"):

@@ -391,6 +391,6 @@ def _precision(x: Any, lowest: Any, is_lifted: bool) -> str:
     if lowest == np.float64:
         return "Evaluated in float64" + (f" (x has {dtypes})." if is_lifted else ".")
     return (
-        f"f computes in {lowest} in places, whatever the dtype of x: evaluated so, "
-        f"with ε = {eps:.1e}."
+        f"f computes in {lowest} in places, whatever the dtype of x. The check assumes "
+        f"ε = {eps:.1e}."
     )
