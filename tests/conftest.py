@@ -85,7 +85,8 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_collection_modifyitems(items):
-    """Marks what is run on every version, and what by night alone."""
+    """Mark what `make test` leaves out, what runs on every version and at night."""
+    check_that_cases_are_kept(items)
     for item in items:
         if NIGHTLY.match(item.name):
             item.add_marker(pytest.mark.nightly)
@@ -94,6 +95,35 @@ def pytest_collection_modifyitems(items):
         ).as_posix().startswith(EVERY_VERSION)
         if chosen and not item.name.startswith(NEWEST_ALONE):
             item.add_marker(pytest.mark.every_version)
+
+
+def pytest_itemcollected(item):
+    """Mark what `make test` leaves out.
+
+    At a test stands @pytest.mark.thorough("what is left out", but="ids that are kept"),
+    in a module THOROUGH = {fixture: "what is left out"} for every test that uses one.
+    """
+    case = item.name.partition("[")[2]
+    item.own_markers = [
+        mark
+        for mark in item.own_markers
+        if "but" not in mark.kwargs or not re.search(mark.kwargs["but"], case)
+    ]
+    module = getattr(item, "module", None)
+    for fixture, left_out in getattr(module, "THOROUGH", {}).items():
+        if fixture in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.thorough(left_out))
+
+
+def check_that_cases_are_kept(items):
+    """Refuse a mark `thorough` whose `but` keeps none of a test's cases."""
+    cases = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for test, its in cases.items():
+        marks = [item.get_closest_marker("thorough") for item in its]
+        if len(its) > 1 and all(mark and "but" in mark.kwargs for mark in marks):
+            raise pytest.UsageError(f"{test}: make test keeps no case of it.")
 
 
 def limited(item):

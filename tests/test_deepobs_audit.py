@@ -230,6 +230,7 @@ def test_answer_calls_the_cause_an_inference_and_names_what_was_not_met(result):
     )
 
 
+@pytest.mark.thorough("a longer run", but="20")
 @pytest.mark.parametrize("epochs", [20, 101])
 def test_what_was_published_after_a_hundred_epochs_is_compared_with_no_other_length(
     epochs, result

@@ -30,9 +30,13 @@ def results():
     configs[honest_errors] = honest_errors.Config(
         per_class=60
     )  # By class: derivatives/test_finite_difference.
-    return {
-        experiment: experiment.run(config) for experiment, config in configs.items()
-    }
+
+    class Results(dict):  # Each is computed when a test first asks for it.
+        def __missing__(self, experiment):
+            self[experiment] = experiment.run(configs[experiment])
+            return self[experiment]
+
+    return Results()
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -227,6 +231,9 @@ def test_every_sample_away_from_the_ends_gets_one_derivative():
     np.testing.assert_array_equal(places, np.arange(12, 488))
 
 
+@pytest.mark.thorough(
+    "three runs of motion; the other experiments hold the same law in make test"
+)
 def test_same_seed_gives_the_same_arrays_and_another_other_ones():
     runs = [
         motion.run(motion.Config(seconds=2.0, seed=seed)).arrays for seed in (0, 0, 1)

@@ -24,16 +24,22 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def results():
-    return {
-        experiment: experiment.run(experiment.Config()) for experiment in EXPERIMENTS
-    }
+    class Results(dict):  # Each is computed when a test first asks for it.
+        def __missing__(self, experiment):
+            self[experiment] = experiment.run(experiment.Config())
+            return self[experiment]
+
+    return Results()
 
 
 @pytest.fixture(scope="module")
 def pictures(results):
-    return {
-        experiment: experiment.draw(result) for experiment, result in results.items()
-    }
+    class Pictures(dict):
+        def __missing__(self, experiment):
+            self[experiment] = experiment.draw(results[experiment])
+            return self[experiment]
+
+    return Pictures()
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -12,8 +12,13 @@ from research.update_rules import UPDATE_RULES
 from research.verification import FORMULAS, ORACLES, PROBLEMS
 from research.verification.oracles.oracle import rate_on
 from research.verification.recorded import variants
-from research.verification.table import AUTHORITIES, proof_table
-from research.verification.walks import distance, walk, walk_constructed
+from research.verification.table import AUTHORITIES, BOUND, proof_table
+from research.verification.walks import (
+    distance,
+    walk,
+    walk_constructed,
+    walk_exactly,
+)
 
 # Two with coupled decay, which here is a chain, and one with another line search, whose limit points alone compare:
 # tests/laws/test_rule_trajectories.py and tests/rules/test_quasi_newton.py.
@@ -44,6 +49,9 @@ def cells(name, dtype):
     )
 
 
+@pytest.mark.thorough(
+    "every problem and authority; make test has the formula on one problem, below"
+)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_rule_is_what_every_authority_says(name, dtype):
@@ -57,6 +65,18 @@ def test_rule_is_what_every_authority_says(name, dtype):
     assert (
         len([c for c in found if c.authority == "formula" and c.reason is None]) >= 2
     ), "on two problems at least"
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_rule_is_what_its_formula_says_on_one_problem(name):
+    oracle = ORACLES[name]
+    ours = ("softmax_regression", "quadratic", "rosenbrock", "scales")
+    problem = next(PROBLEMS[p] for p in ours if p not in oracle.reasons)
+    arguments = {"learning_rate": rate(name, problem)}
+    found = walk_constructed(UPDATE_RULES[name], arguments, problem, "float64")
+    exact = walk_exactly(FORMULAS[name].iterates, problem, **arguments)
+    bound = oracle.bounds.get("formula", BOUND) * np.finfo("float64").eps
+    assert distance(found, exact, problem).largest <= bound
 
 
 def test_every_rule_has_an_oracle_a_formula_and_three_mistakes():

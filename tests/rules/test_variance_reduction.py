@@ -216,6 +216,7 @@ def test_corrected_descent_converges_linearly_where_stochastic_descent_stops(mak
     assert 0 < eight < sixteen < 2.5 * eight
 
 
+@pytest.mark.thorough("saga", but="svrg")
 @pytest.mark.parametrize(
     "make",
     [lambda rate: svrg(rate, 3), lambda rate: saga(rate, N)],
