@@ -99,7 +99,7 @@ def ours(case: Case, tolerance: float) -> list[Contender]:
                 case.objective if case.residuals is None else None
             )  # None: half of their squares.
             found = jax.block_until_ready(
-                minimise(rule, objective, case.start, **options)
+                minimise(objective, rule, case.start, **options)
             )
             return Ended(found.params, int(found.evaluations))
 

@@ -1,6 +1,7 @@
 """The nouns every other module speaks in; nothing here computes."""
 
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import jax
@@ -97,6 +98,46 @@ def nowhere(name: str) -> Checkpoint:
     if not isinstance(name, str):
         raise TypeError(f"name must be a str; got name={name!r}.")
     return Checkpoint(lambda: None, lambda saved: None, lambda: False)
+
+
+class Outcome(IntEnum):
+    """How a step of a rule, or a minimisation, ended; `words` says it in English.
+
+    Arrays hold an outcome as int32: `Outcome(int(state.outcome)).words`. A rule that
+    can fail to find a step keeps `outcome` in its state, and `evaluations`, which
+    counts the evaluations of the objective inside its last update (a value, or a value
+    with its gradient, is one). From FIRST_FAILURE on the step failed, and the update is
+    zero times the direction. `research.descent.minimise` reads both, stops at a
+    failure, and adds the outcomes CONVERGED, NO_PROGRESS and STEPS_USED_UP.
+
+    Example:
+      >>> Outcome(3).name, Outcome(3).words
+      ('STEP_TOO_SMALL', 'the step became too small')
+    """
+
+    words: str
+
+    def __new__(cls, value: int, words: str):
+        """A number that carries its words."""
+        member = int.__new__(cls, value)
+        member._value_ = value
+        member.words = words
+        return member
+
+    CONVERGED = -1, "the gradient is within the tolerance"
+    FOUND = 0, "found"
+    DECREASE_ONLY = (
+        1,
+        "found, though only the decrease is sufficient and the slope is still steep",
+    )
+    NO_DESCENT_DIRECTION = 2, "no descent direction"
+    STEP_TOO_SMALL = 3, "the step became too small"
+    EVALUATIONS_USED_UP = 4, "evaluations used up"
+    NOT_FINITE = 5, "not finite"
+    SINGULAR = 6, "singular matrix"
+    NO_PROGRESS = 7, "no progress: the update changed no parameter"
+    STEPS_USED_UP = 8, "max_steps used up"
+    FIRST_FAILURE = NO_DESCENT_DIRECTION
 
 
 class Optimum(NamedTuple):

@@ -150,6 +150,7 @@ def test_angles_agree_with_the_dot_product_where_that_is_accurate():
     )
 
 
+@pytest.mark.thorough("the other experiment", but="fit_a_line")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_same_config_gives_the_same_bytes(experiment):
     hashes = [
@@ -163,6 +164,7 @@ def test_same_config_gives_the_same_bytes(experiment):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+@pytest.mark.thorough("the other motion", but="decision_boundary")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_motion_is_small_and_moves(experiment, pictures):
     films = [
@@ -180,6 +182,7 @@ def test_motion_is_small_and_moves(experiment, pictures):
         assert (np.asarray(film.convert("RGB")) != first).any()
 
 
+@pytest.mark.thorough("the other figures", but="decision_boundary")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_captions_hold_numbers_and_figures_are_saved(experiment, pictures, tmp_path):
     for name, picture in pictures[experiment].items():

@@ -1,7 +1,6 @@
 """Descent: a step, a run, a training, a sweep of many, and a minimisation."""
 
 from research.descent._minimise import Minimum as Minimum
-from research.descent._minimise import in_words as in_words
 from research.descent._minimise import minimise as minimise
 from research.descent._run import EpochRecord as EpochRecord
 from research.descent._run import draws as draws
@@ -25,3 +24,4 @@ from research.descent._sweep_program import SweepProgram as SweepProgram
 from research.descent._sweep_program import compile_sweep as compile_sweep
 from research.descent._train import train as train
 from research.descent._train_progress import TrainResult as TrainResult
+from research.types import Outcome as Outcome

@@ -1,4 +1,4 @@
-"""Minimising a function outright, with any update rule: steps in one compiled loop until the gradient is small."""
+"""Minimise a function: steps of any rule in one compiled loop."""
 
 import functools
 import operator
@@ -11,22 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from research.checks import check_callable, check_instance, check_number, check_tree
-from research.types import Array, Params
+from research.checks import check_callable, check_number, check_tree
+from research.types import Array, Outcome, Params
 from research.update_rules._checks import check_floating, check_rule
-from research.update_rules._outcomes import FIRST_FAILURE, NOT_FINITE
-from research.update_rules._outcomes import OUTCOMES as STEP_OUTCOMES
 
-CONVERGED, STEPS_USED_UP, NO_PROGRESS = range(3)
-PATIENCE = (
-    10  # Steps without a change of any parameter, while the rule's state still changes.
-)
-OUTCOMES = (
-    "the gradient is within the tolerance",
-    "max_steps used up",
-    "no progress: the update changed no parameter",
-    *STEP_OUTCOMES[FIRST_FAILURE:],
-)
+# Steps without a change of any parameter, while the rule's state still changes.
+PATIENCE = 10
 
 
 class Minimum(NamedTuple):
@@ -37,8 +27,9 @@ class Minimum(NamedTuple):
       value: The objective there, shape ().
       gradient_norm: Norm of its gradient there, shape ().
       steps: Steps taken, int32, shape ().
-      evaluations: Evaluations of the objective, int32, shape (); a value, or a value with its gradient, is one.
-      outcome: Why it ended: an index into OUTCOMES of this module, int32, shape (); `in_words` reads it.
+      evaluations: Evaluations of the objective, int32, shape (); a value, or a value
+        with its gradient, is one.
+      outcome: Why it ended, an `Outcome` as int32, shape ().
     """
 
     params: Params
@@ -50,8 +41,8 @@ class Minimum(NamedTuple):
 
 
 def minimise(
-    rule: optax.GradientTransformation,
     objective: Callable[[Params], Array] | None,
+    rule: optax.GradientTransformation,
     params: Params,
     *,
     tolerance: float | Array = 1e-8,
@@ -59,20 +50,24 @@ def minimise(
     residual_fn: Callable[[Params], Params] | None = None,
     norm: float = jnp.inf,
 ) -> Minimum:
-    """Steps with a rule until |∇f(x)| <= tolerance, or until it cannot go on.
+    """Take steps of a rule until |∇f(x)| <= tolerance, or until it cannot go on.
 
-    It is one compiled loop; called again with the same rule and objective (the same objects) it compiles nothing. It
-    may be vmapped over params, and over a rate by making the rule inside. The rule gets value, grad and value_fn as
-    extra arguments, and residual_fn where one is given. It ends at once when a rule that keeps an `outcome` in its
-    state (`research.update_rules._outcomes`) reports a failure (where several do, in by_group, once all have), when one
-    that keeps none changes neither a parameter nor its state, or no parameter in ten steps, and when
-    the value or the gradient is not finite. Where the rule's own state, or its `search`, keeps `value_after` and
-    `grad_after`, the objective at the params after the step, it is not evaluated there again; nor, if objective is None,
-    where it keeps `squares_after` and `squares_grad_after`, half the sum of squares.
+    This is one compiled loop. A second call with the same objective and rule (the same
+    objects) compiles nothing. It may be vmapped over params, and over a rate if the
+    rule is made inside. The rule gets value, grad and value_fn as extra arguments, and
+    residual_fn where one is given.
+
+    The loop ends early when a rule that keeps an `outcome` in its state reports a
+    failure (where several do, in by_group, once all have); when a rule that keeps none
+    changes neither a parameter nor its state, or no parameter in ten steps; and when
+    the value or the gradient is not finite. Where the rule's own state, or its
+    `search`, keeps `value_after` and `grad_after`, the objective after the step, the
+    loop does not evaluate it again; nor, if objective is None, where the state keeps
+    `squares_after` and `squares_grad_after`, half the sum of squares.
 
     Args:
-      rule: Any update rule.
       objective: params -> (); None means half the sum of squares of residual_fn.
+      rule: Any update rule.
       params: Where to start, a pytree of floats.
       tolerance: Of the gradient's norm, at least 0; may be traced.
       max_steps: At most so many steps.
@@ -81,20 +76,22 @@ def minimise(
     Returns:
       The Minimum; look at its outcome.
     Raises:
-      ValueError, TypeError: An argument is out of range, or neither objective nor residual_fn is given.
+      ValueError, TypeError: An argument is out of range, or neither objective nor
+        residual_fn is given.
     Example:
-      >>> found = minimise(optax.sgd(0.5), lambda x: jnp.sum((x - 3.0) ** 2), jnp.zeros(2))
-      >>> print(found.params, found.steps, in_words(found))
+      >>> shifted = lambda x: jnp.sum((x - 3.0) ** 2)
+      >>> minimum = minimise(shifted, optax.sgd(0.5), jnp.zeros(2))
+      >>> print(minimum.params, minimum.steps, Outcome(int(minimum.outcome)).words)
       [3. 3.] 1 the gradient is within the tolerance
     """
+    for name, function in (("objective", objective), ("residual_fn", residual_fn)):
+        if function is not None:
+            check_callable(name, function, "params")
     check_rule(rule)
     check_tree("params", params)
     check_floating(params)
     if not jax.tree.leaves(params):
         raise TypeError(f"params must hold at least one array; got params={params!r}.")
-    for name, function in (("objective", objective), ("residual_fn", residual_fn)):
-        if function is not None:
-            check_callable(name, function, "params")
     check_number("tolerance", tolerance)
     check_number("max_steps", max_steps, integer=True)
     if (
@@ -105,27 +102,14 @@ def minimise(
         raise ValueError(f"norm must be jnp.inf or 2; got norm={norm!r}.")
     if objective is None and residual_fn is None:
         raise ValueError(
-            "minimise needs an objective, params -> (), or residual_fn, whose squares it then sums."
+            "minimise needs an objective, params -> (), or residual_fn, whose squares "
+            "it then sums."
         )
-    max_steps = min(
-        int(max_steps), int(jnp.iinfo(jnp.int32).max)
-    )  # The count of steps goes no further.
+    # The count of steps goes no further than int32 does.
+    max_steps = min(int(max_steps), int(jnp.iinfo(jnp.int32).max))
     return _minimise(
-        rule, objective, residual_fn, float(norm), params, tolerance, max_steps
+        objective, rule, residual_fn, float(norm), params, tolerance, max_steps
     )
-
-
-def in_words(minimum: Minimum) -> str:
-    """Why a minimisation ended, of a concrete Minimum with a single outcome.
-
-    Example:
-      >>> none = jnp.int32(0)
-      >>> in_words(Minimum(jnp.zeros(2), jnp.nan, jnp.nan, none, none, jnp.int32(6)))
-      'not finite'
-    """
-    check_instance("minimum", minimum, Minimum, "It is what minimise gives.")
-    check_number("minimum.outcome", minimum.outcome, integer=True, below=len(OUTCOMES))
-    return OUTCOMES[int(minimum.outcome)]
 
 
 class _Loop(NamedTuple):
@@ -141,7 +125,13 @@ class _Loop(NamedTuple):
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _minimise(
-    rule, objective, residual_fn, norm: float, params: Params, tolerance, max_steps
+    objective: Callable[[Params], Array] | None,
+    rule: optax.GradientTransformation,
+    residual_fn: Callable[[Params], Params] | None,
+    norm: float,
+    params: Params,
+    tolerance: float | Array,
+    max_steps: int,
 ) -> Minimum:
     rule = optax.with_extra_args_support(rule)
     extra: dict[str, Any] = {} if residual_fn is None else {"residual_fn": residual_fn}
@@ -155,12 +145,12 @@ def _minimise(
     def settled(loop: _Loop) -> _Loop:
         """The loop with its outcome, as far as value and gradient say."""
         size = _norm(loop.grad, norm)
-        outcome = jnp.where(size <= tolerance, CONVERGED, loop.outcome)
+        outcome = jnp.where(size <= tolerance, Outcome.CONVERGED, loop.outcome)
         return loop._replace(
             outcome=jnp.where(
                 jnp.isfinite(loop.value) & jnp.isfinite(size),
                 outcome,
-                _of_step(NOT_FINITE),
+                Outcome.NOT_FINITE,
             )
         )
 
@@ -192,11 +182,10 @@ def _minimise(
 
     value, grad = jax.value_and_grad(value_fn)(params)
     count = jnp.zeros((), jnp.int32)
-    going_on = jnp.asarray(
-        STEPS_USED_UP, jnp.int32
-    )  # What it will be if nothing else ends the loop.
+    # What the outcome will be if nothing else ends the loop.
+    going_on = jnp.asarray(Outcome.STEPS_USED_UP, jnp.int32)
     end = jax.lax.while_loop(
-        lambda loop: (loop.outcome == STEPS_USED_UP) & (loop.steps < max_steps),
+        lambda loop: (loop.outcome == Outcome.STEPS_USED_UP) & (loop.steps < max_steps),
         step,
         settled(
             _Loop(
@@ -222,9 +211,10 @@ def _minimise(
 
 
 def _after(state: optax.OptState, squares: bool) -> tuple[Array, Params] | None:
-    """Value and gradient after the step, if the state keeps them, or those of half the squares if they will do.
+    """The value and gradient after the step, if the rule's state keeps them.
 
-    It must be the state of the rule itself: where another wraps it, params may end elsewhere than it says.
+    Those of half the sum of squares will do if `squares`. Only the state of the rule
+    itself counts: where another rule wraps it, the params may end elsewhere.
     """
     state = getattr(state, "search", state)
     names = [("value_after", "grad_after"), ("squares_after", "squares_grad_after")]
@@ -237,28 +227,32 @@ def _after(state: optax.OptState, squares: bool) -> tuple[Array, Params] | None:
 def _outcome_of_step(
     state: optax.OptState, before: _Loop, after: Params
 ) -> tuple[Array, Array]:
-    """Of rules that tell, what they tell, once all of them have failed; of another, whether anything changes; and how long."""
-    told = _all(state, "outcome")
+    """The outcome of a step, and the count of steps that changed no parameter.
+
+    Rules that keep an outcome end the loop once all of them have failed. Another rule
+    ends it when nothing changes any more.
+    """
+    outcomes = _all(state, "outcome")
     moved = _differ(before.params, after)
-    if told:
+    if outcomes:
         failed = functools.reduce(
-            operator.and_, [outcome >= FIRST_FAILURE for outcome in told]
+            operator.and_, [outcome >= Outcome.FIRST_FAILURE for outcome in outcomes]
         )
         is_own = any(
             hasattr(part, "outcome") for part in (state, getattr(state, "search", None))
         )
         # Of a group's rule that has come to its end the others know nothing.
         failed = failed if is_own else failed & ~moved
-        return jnp.where(failed, _of_step(told[0]), STEPS_USED_UP).astype(
+        return jnp.where(failed, outcomes[0], Outcome.STEPS_USED_UP).astype(
             jnp.int32
         ), before.still
     # A rate that rises from 0, or a rule that looks first, has steps of 0 that are no end: then its state changes.
     still = jnp.where(
         moved, 0, jnp.where(_differ(before.rule, state), before.still + 1, PATIENCE)
     )
-    return jnp.where(still < PATIENCE, STEPS_USED_UP, NO_PROGRESS).astype(
-        jnp.int32
-    ), still
+    return jnp.where(
+        still < PATIENCE, Outcome.STEPS_USED_UP, Outcome.NO_PROGRESS
+    ).astype(jnp.int32), still
 
 
 def _all(state: optax.OptState, name: str) -> list[Array]:
@@ -271,10 +265,6 @@ def _differ(a: Any, b: Any) -> Array:
     return jnp.any(
         jnp.stack([jnp.zeros((), bool), *(jnp.any(x != y) for x, y in pairs)])
     )
-
-
-def _of_step(outcome):
-    return outcome - FIRST_FAILURE + NO_PROGRESS + 1
 
 
 def _norm(tree: Params, norm: float) -> Array:

@@ -10,11 +10,10 @@ from jax.flatten_util import ravel_pytree
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Outcome, Params
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
-from research.update_rules._outcomes import FOUND, NOT_FINITE, STEP_TOO_SMALL
-from research.update_rules._outcomes import SINGULAR as MATRIX_SINGULAR
+from research.update_rules._entry import RuleEntry
 from research.update_rules._second_order import (
     NOT_FINITE_MATRIX,
     SINGULAR,
@@ -37,7 +36,7 @@ class GaussNewtonState(NamedTuple):
     Attributes:
       count: Steps asked for, int32, shape ().
       learning_rate: The factor t of the last step, 0 where none was taken, shape ().
-      outcome: How the last step ended, an index into `research.update_rules._outcomes.OUTCOMES`, int32.
+      outcome: How the last step ended, an `Outcome`, int32.
       curvature: What JᵀJ was, an index into `research.update_rules._second_order.CURVATURES`, int32.
       evaluations: Sums of squares, with their gradients, tried inside the last update, int32; the Jacobian is not counted.
       squares_after, squares_grad_after: ½ |r|² and its gradient where the step ended; None without a line search, and
@@ -129,7 +128,7 @@ def gauss_newton(
         finite = jnp.all(jnp.isfinite(r)) & jnp.all(jnp.isfinite(jacobian))
         t, outcome, evaluations, after = (
             cast(rate_at(learning_rate, state.count), x),
-            jnp.int32(FOUND),
+            jnp.int32(Outcome.FOUND),
             jnp.int32(0),
             (None, None),
         )
@@ -146,10 +145,10 @@ def gauss_newton(
             t, outcome, evaluations = found[:3]
             after = kept_after(params, unflatten, found[3])
         if singular == "stop":
-            outcome = jnp.where(curvature == SINGULAR, MATRIX_SINGULAR, outcome)
-        outcome = jnp.where(finite, outcome, NOT_FINITE).astype(jnp.int32)
+            outcome = jnp.where(curvature == SINGULAR, Outcome.SINGULAR, outcome)
+        outcome = jnp.where(finite, outcome, Outcome.NOT_FINITE).astype(jnp.int32)
         curvature = jnp.where(finite, curvature, NOT_FINITE_MATRIX).astype(jnp.int32)
-        t = jnp.where(outcome == FOUND, t, 0.0)
+        t = jnp.where(outcome == Outcome.FOUND, t, 0.0)
         step = jnp.where(finite, jnp.where(t == 0, 0.0, t * h), jnp.nan)
         state = GaussNewtonState(
             increment(state.count), t, outcome, curvature, evaluations, *after
@@ -169,7 +168,7 @@ class LevenbergMarquardtState(NamedTuple):
       scale: D, the greatest length of each column of J so far, shape (n,).
       gain: ρ, the last trial's decrease over what the model promised; x moved if it is above 1e-4. NaN before the
         first step, shape ().
-      outcome: An index into `research.update_rules._outcomes.OUTCOMES`, int32. A trial that is refused is no failure,
+      outcome: An `Outcome`, int32. A trial that is refused is no failure,
         for the next is shorter, until it is below rounding of x: "the step became too small".
       evaluations, squares_after, squares_grad_after: As in GaussNewtonState.
     """
@@ -273,7 +272,9 @@ def levenberg_marquardt(
         )
         stuck = ~good & jnp.all(x + h == x)
         outcome = jnp.where(
-            finite, jnp.where(stuck, STEP_TOO_SMALL, FOUND), NOT_FINITE
+            finite,
+            jnp.where(stuck, Outcome.STEP_TOO_SMALL, Outcome.FOUND),
+            Outcome.NOT_FINITE,
         ).astype(jnp.int32)
         after = jax.tree.map(
             lambda a, b: jnp.where(good, a, b), there, (_half_square(r), r @ jacobian)
@@ -327,3 +328,9 @@ def _squares_and_grad(residuals, z: Array) -> tuple[Array, Array]:
 
 def _half_square(r: Array) -> Array:
     return 0.5 * (r @ r)
+
+
+RULES = (
+    RuleEntry(gauss_newton, "it needs residuals", needs="residuals"),
+    RuleEntry(levenberg_marquardt, "it needs residuals", needs="residuals"),
+)

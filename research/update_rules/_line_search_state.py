@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Outcome, Params
 from research.update_rules._checks import rate_at
 from research.update_rules._line_searches import (
     LineSearch,
@@ -16,7 +16,6 @@ from research.update_rules._line_searches import (
     norm_of,
     strong_wolfe,
 )
-from research.update_rules._outcomes import FIRST_FAILURE, FOUND
 from research.update_rules._transforms import cast, working_dtype
 
 Search = Callable[
@@ -34,7 +33,7 @@ class Searched(NamedTuple):
     Attributes:
       learning_rate: The step it took along the direction, shape (); 0 if it failed, the first trial before any.
       evaluations: Of the objective, in that search; int32, shape ().
-      outcome: Index into `outcomes.OUTCOMES`, int32, shape ().
+      outcome: An `Outcome`, int32, shape ().
       value_after, grad_after: The objective and its gradient after the step; None of a search without gradients.
     """
 
@@ -109,7 +108,7 @@ def take_step(
     """
     if search is None:
         rate = jnp.asarray(first_step, working_dtype(direction))
-        return _times(rate, direction), Searched(rate, _zero(), _zero() + FOUND)
+        return _times(rate, direction), Searched(rate, _zero(), _zero() + Outcome.FOUND)
     value, value_fn = extra.get("value"), extra.get("value_fn")
     if params is None or value is None or value_fn is None:
         raise ValueError(
@@ -154,7 +153,7 @@ def _times(step: Array, direction: Params) -> Params:
 
 def failed(searched: Searched) -> Array:
     """Whether the last search found no step."""
-    return searched.outcome >= FIRST_FAILURE
+    return searched.outcome >= Outcome.FIRST_FAILURE
 
 
 def capped_inverse_norm(grad: Params, norm: str = "euclidean") -> Array:

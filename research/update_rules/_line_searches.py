@@ -7,16 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from research.checks import check_number
-from research.types import Array, Params
-from research.update_rules._outcomes import (
-    DECREASE_ONLY,
-    EVALUATIONS_USED_UP,
-    FIRST_FAILURE,
-    FOUND,
-    NO_DESCENT_DIRECTION,
-    NOT_FINITE,
-    STEP_TOO_SMALL,
-)
+from research.types import Array, Outcome, Params
 from research.update_rules._transforms import cast, reached
 
 # Below so many eps of |f|, f(x + a d) > f(x) may be the rounding of f alone.
@@ -32,7 +23,7 @@ class LineSearch(NamedTuple):
       slope: Its derivative by a, shape (); NaN where the search takes no gradients and a > 0.
       grad: Gradient of f at x + a d, like the params; None of a search that takes no gradients.
       evaluations: Of f, or of f with its gradient, beyond those that were given; int32, shape ().
-      outcome: Index into `outcomes.OUTCOMES`, int32, shape ().
+      outcome: An `Outcome`, int32, shape ().
     """
 
     step: Array
@@ -93,8 +84,8 @@ def backtracking(
     def going_on(search):
         _, _, evaluations, outcome = search
         return (
-            (outcome != FOUND)
-            & (outcome != STEP_TOO_SMALL)
+            (outcome != Outcome.FOUND)
+            & (outcome != Outcome.STEP_TOO_SMALL)
             & ~reached(evaluations, max_evaluations)
             & startable
         )
@@ -107,15 +98,17 @@ def backtracking(
         enough = found <= value + cast(sufficient_decrease, value) * step * slope
         stuck = ~_differs(there, params)
         outcome = jnp.where(
-            stuck, STEP_TOO_SMALL, jnp.where(enough, FOUND, EVALUATIONS_USED_UP)
+            stuck,
+            Outcome.STEP_TOO_SMALL,
+            jnp.where(enough, Outcome.FOUND, Outcome.EVALUATIONS_USED_UP),
         )
         return step, found, evaluations + 1, outcome.astype(jnp.int32)
 
     outcome = _before(value, slope)
-    startable = outcome == EVALUATIONS_USED_UP
+    startable = outcome == Outcome.EVALUATIONS_USED_UP
     start = (cast(first_step, value), value, jnp.zeros((), jnp.int32), outcome)
     step, found, evaluations, outcome = jax.lax.while_loop(going_on, trial, start)
-    failed = outcome >= FIRST_FAILURE
+    failed = outcome >= Outcome.FIRST_FAILURE
     step = jnp.where(failed, 0.0, step).astype(step.dtype)
     slope = jnp.where(failed, slope, jnp.nan).astype(slope.dtype)
     return LineSearch(
@@ -139,7 +132,7 @@ class _Bracket(NamedTuple):
       high: The other end; its step is inf while nothing is known to bound the search.
       trial: The next step to try.
       grad: The gradient at low, or where the search ends.
-      evaluations, outcome: As in LineSearch; EVALUATIONS_USED_UP while it goes on.
+      evaluations, outcome: As in LineSearch; Outcome.EVALUATIONS_USED_UP while it goes on.
     """
 
     low: _Point
@@ -184,7 +177,7 @@ def strong_wolfe(
       max_evaluations: At most so many values with gradients are taken.
     Returns:
       The LineSearch. If the evaluations run out, or the bracket closes, at a point of sufficient decrease whose slope
-      is still steep, it is taken if f is lower there by more than rounding, and the outcome is DECREASE_ONLY.
+      is still steep, it is taken if f is lower there by more than rounding, and the outcome is Outcome.DECREASE_ONLY.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number.
     References:
@@ -237,8 +230,8 @@ def strong_wolfe(
         closed = jnp.isfinite(high.step) & ~_differs(
             *(along(params, direction, a) for a in (trial, low.step))
         )
-        going = jnp.where(closed, STEP_TOO_SMALL, EVALUATIONS_USED_UP)
-        outcome = jnp.where(done, FOUND, going).astype(jnp.int32)
+        going = jnp.where(closed, Outcome.STEP_TOO_SMALL, Outcome.EVALUATIONS_USED_UP)
+        outcome = jnp.where(done, Outcome.FOUND, going).astype(jnp.int32)
         grad = jax.tree.map(
             lambda new, old: jnp.where(too_high, old, new), grad, bracket.grad
         )
@@ -251,7 +244,7 @@ def strong_wolfe(
     )
     end = jax.lax.while_loop(
         lambda b: (
-            (b.outcome == EVALUATIONS_USED_UP)
+            (b.outcome == Outcome.EVALUATIONS_USED_UP)
             & ~reached(b.evaluations, max_evaluations)
         ),
         turn,
@@ -260,13 +253,15 @@ def strong_wolfe(
     moved = _differs(along(params, direction, end.low.step), params) & (
         end.low.value < value - noise
     )
-    searched = (end.outcome == STEP_TOO_SMALL) | (end.outcome == EVALUATIONS_USED_UP)
-    still = jnp.where(end.low.step > 0, STEP_TOO_SMALL, end.outcome)
+    searched = (end.outcome == Outcome.STEP_TOO_SMALL) | (
+        end.outcome == Outcome.EVALUATIONS_USED_UP
+    )
+    still = jnp.where(end.low.step > 0, Outcome.STEP_TOO_SMALL, end.outcome)
     outcome = jnp.where(
-        searched, jnp.where(moved, DECREASE_ONLY, still), end.outcome
+        searched, jnp.where(moved, Outcome.DECREASE_ONLY, still), end.outcome
     ).astype(jnp.int32)
     return LineSearch(
-        *_pick(outcome >= FIRST_FAILURE, start, end.low),
+        *_pick(outcome >= Outcome.FIRST_FAILURE, start, end.low),
         end.grad,
         end.evaluations,
         outcome,
@@ -274,10 +269,12 @@ def strong_wolfe(
 
 
 def _before(value: Array, slope: Array) -> Array:
-    """The outcome before the first trial: EVALUATIONS_USED_UP if there is anything to try."""
+    """The outcome before the first trial: Outcome.EVALUATIONS_USED_UP if there is anything to try."""
     finite = jnp.isfinite(value) & jnp.isfinite(slope)
-    descends = jnp.where(slope < 0, EVALUATIONS_USED_UP, NO_DESCENT_DIRECTION)
-    return jnp.where(finite, descends, NOT_FINITE).astype(jnp.int32)
+    descends = jnp.where(
+        slope < 0, Outcome.EVALUATIONS_USED_UP, Outcome.NO_DESCENT_DIRECTION
+    )
+    return jnp.where(finite, descends, Outcome.NOT_FINITE).astype(jnp.int32)
 
 
 def _pick(condition: Array, yes: _Point, no: _Point) -> _Point:

@@ -9,11 +9,10 @@ import optax
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Outcome, Params
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
-from research.update_rules._outcomes import FIRST_FAILURE, FOUND, NOT_FINITE
-from research.update_rules._outcomes import SINGULAR as MATRIX_SINGULAR
+from research.update_rules._entry import SECOND_ORDER, RuleEntry
 from research.update_rules._second_order import (
     DEFINITE,
     NOT_FINITE_MATRIX,
@@ -35,7 +34,7 @@ class NaturalGradientState(NamedTuple):
     Attributes:
       count: Steps asked for, int32, shape ().
       learning_rate: η of the last step, 0 where none was taken, shape ().
-      outcome: How the last step ended, an index into `research.update_rules._outcomes.OUTCOMES`, int32.
+      outcome: How the last step ended, an `Outcome`, int32.
       curvature: What the matrix was, an index into `research.update_rules._second_order.CURVATURES`, int32.
     """
 
@@ -139,10 +138,10 @@ def natural_gradient(
         rate = cast(rate_at(learning_rate, state.count), x)
         nothing = jnp.all(p == 0) & jnp.any(g != 0) & (curvature != DEFINITE)
         finite = jnp.all(jnp.isfinite(g)) & jnp.all(jnp.isfinite(matrix))
-        outcome = jnp.where(nothing, MATRIX_SINGULAR, FOUND)
-        outcome = jnp.where(finite, outcome, NOT_FINITE).astype(jnp.int32)
+        outcome = jnp.where(nothing, Outcome.SINGULAR, Outcome.FOUND)
+        outcome = jnp.where(finite, outcome, Outcome.NOT_FINITE).astype(jnp.int32)
         curvature = jnp.where(finite, curvature, NOT_FINITE_MATRIX).astype(jnp.int32)
-        rate = jnp.where(outcome < FIRST_FAILURE, rate, 0.0)
+        rate = jnp.where(outcome < Outcome.FIRST_FAILURE, rate, 0.0)
         step = jnp.where(finite, rate * p, jnp.nan)
         return shaped_like(step, unflatten, updates), NaturalGradientState(
             increment(state.count), rate, outcome, curvature
@@ -206,3 +205,6 @@ def canonical_fisher(
         return matrix
 
     return fisher
+
+
+RULES = (RuleEntry(natural_gradient, SECOND_ORDER),)

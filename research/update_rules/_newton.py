@@ -8,17 +8,10 @@ import optax
 
 from research.checks import check_number
 from research.schedules import Schedule
-from research.types import Array, Params
+from research.types import Array, Outcome, Params
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
-from research.update_rules._outcomes import (
-    FIRST_FAILURE,
-    FOUND,
-    NO_DESCENT_DIRECTION,
-    NOT_FINITE,
-    STEP_TOO_SMALL,
-)
-from research.update_rules._outcomes import SINGULAR as MATRIX_SINGULAR
+from research.update_rules._entry import SECOND_ORDER, RuleEntry
 from research.update_rules._second_order import (
     DEFINITE,
     INDEFINITE,
@@ -44,7 +37,7 @@ class NewtonState(NamedTuple):
     Attributes:
       count: Steps asked for, int32, shape ().
       learning_rate: The factor t of the last step, 0 where none was taken, shape ().
-      outcome: How the last step ended, an index into `research.update_rules._outcomes.OUTCOMES`, int32.
+      outcome: How the last step ended, an `Outcome`, int32.
       curvature: What its Hessian was, an index into `research.update_rules._second_order.CURVATURES`, int32.
       evaluations: Values, with their gradients, tried inside the last update, int32; the Hessian is not counted.
       value_after, grad_after: The objective and its gradient where the step ended; None without a line search, and of
@@ -141,7 +134,7 @@ def newton(
         first = cast(rate_at(learning_rate, state.count), x)
         t, outcome, evaluations, after = (
             first,
-            jnp.int32(FOUND),
+            jnp.int32(Outcome.FOUND),
             jnp.int32(0),
             (None, None),
         )
@@ -157,13 +150,13 @@ def newton(
             g != 0
         )  # Stopped, or no curvature in any direction.
         stopped = jnp.where(
-            curvature == INDEFINITE, NO_DESCENT_DIRECTION, MATRIX_SINGULAR
+            curvature == INDEFINITE, Outcome.NO_DESCENT_DIRECTION, Outcome.SINGULAR
         )
         outcome = jnp.where(
-            finite, jnp.where(no_step, stopped, outcome), NOT_FINITE
+            finite, jnp.where(no_step, stopped, outcome), Outcome.NOT_FINITE
         ).astype(jnp.int32)
         curvature = jnp.where(finite, curvature, NOT_FINITE_MATRIX).astype(jnp.int32)
-        t = jnp.where(outcome < FIRST_FAILURE, t, 0.0)
+        t = jnp.where(outcome < Outcome.FIRST_FAILURE, t, 0.0)
         step = jnp.where(finite, jnp.where(t == 0, 0.0, t * p), jnp.nan)
         state = NewtonState(
             increment(state.count), t, outcome, curvature, evaluations, *after
@@ -284,7 +277,9 @@ def trust_region_newton(
         radius = jnp.where(finite, jnp.where(gain >= 0.25, wider, radius / 4), radius)
         stuck = ~good & jnp.all(x + p == x)
         outcome = jnp.where(
-            finite, jnp.where(stuck, STEP_TOO_SMALL, FOUND), NOT_FINITE
+            finite,
+            jnp.where(stuck, Outcome.STEP_TOO_SMALL, Outcome.FOUND),
+            Outcome.NOT_FINITE,
         ).astype(jnp.int32)
         curvature = jnp.where(finite, curvature, NOT_FINITE_MATRIX).astype(jnp.int32)
         step = jnp.where(finite, jnp.where(good, p, 0.0), jnp.nan)
@@ -379,3 +374,6 @@ def _check_choice(name: str, value: Any) -> None:
         raise ValueError(
             f"{name} must be one of {', '.join(map(repr, WAYS))}; got {name}={value!r}."
         )
+
+
+RULES = (RuleEntry(newton, SECOND_ORDER), RuleEntry(trust_region_newton, SECOND_ORDER))

@@ -7,13 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from research.types import Array, Params
-from research.update_rules._outcomes import (
-    EVALUATIONS_USED_UP,
-    FOUND,
-    NO_DESCENT_DIRECTION,
-    NOT_FINITE,
-)
+from research.types import Array, Outcome, Params
 from research.update_rules._transforms import cast, reached, working_dtype
 
 UNKNOWN, DEFINITE, INDEFINITE, SINGULAR, NOT_FINITE_MATRIX = range(5)
@@ -314,7 +308,7 @@ def backtrack(
       sufficient_decrease, shrink: c and s.
       max_evaluations: At most so many trials.
     Returns:
-      t, 0 where there is none; an index into `outcomes.OUTCOMES`; the number of trials; value and gradient at x + t p.
+      t, 0 where there is none; an `Outcome`; the number of trials; value and gradient at x + t p.
     """
     value = before[0]
 
@@ -328,20 +322,28 @@ def backtrack(
         return (
             t,
             evaluations + 1,
-            jnp.where(enough, FOUND, EVALUATIONS_USED_UP).astype(jnp.int32),
+            jnp.where(enough, Outcome.FOUND, Outcome.EVALUATIONS_USED_UP).astype(
+                jnp.int32
+            ),
             there,
         )
 
     def going_on(search):
         _, evaluations, outcome, _ = search
-        return (outcome == EVALUATIONS_USED_UP) & ~reached(evaluations, max_evaluations)
+        return (outcome == Outcome.EVALUATIONS_USED_UP) & ~reached(
+            evaluations, max_evaluations
+        )
 
-    start = jnp.where(slope > 0, NO_DESCENT_DIRECTION, EVALUATIONS_USED_UP)
     start = jnp.where(
-        jnp.isfinite(value) & jnp.isfinite(slope), start, NOT_FINITE
+        slope > 0, Outcome.NO_DESCENT_DIRECTION, Outcome.EVALUATIONS_USED_UP
+    )
+    start = jnp.where(
+        jnp.isfinite(value) & jnp.isfinite(slope), start, Outcome.NOT_FINITE
     ).astype(jnp.int32)
     t, evaluations, outcome, there = jax.lax.while_loop(
         going_on, trial, (first, jnp.int32(0), start, before)
     )
-    after = jax.tree.map(lambda a, b: jnp.where(outcome == FOUND, a, b), there, before)
-    return jnp.where(outcome == FOUND, t, 0.0), outcome, evaluations, after
+    after = jax.tree.map(
+        lambda a, b: jnp.where(outcome == Outcome.FOUND, a, b), there, before
+    )
+    return jnp.where(outcome == Outcome.FOUND, t, 0.0), outcome, evaluations, after

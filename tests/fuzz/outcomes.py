@@ -265,7 +265,6 @@ ANYTHING: set[str] = {
     *(
         "objectives.l1_penalty().params",
         "objectives.l2_penalty().params",
-        "descent.in_words.minimum",
     ),
     *("update_rules.evaluation_params.state", "update_rules.evaluation_params.params"),
 }

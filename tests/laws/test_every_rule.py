@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from research.update_rules import UPDATE_RULES
+from research.update_rules import RULE_TABLE, UPDATE_RULES
 from research.verification import FORMULAS, ORACLES, PROBLEMS
 from research.verification.oracles.oracle import rate_on
 from research.verification.recorded import variants
-from research.verification.table import AUTHORITIES, BOUND, proof_table
+from research.verification.table import AUTHORITIES, BOUND, verification_table
 from research.verification.walks import (
     distance,
     walk,
@@ -28,23 +28,11 @@ ELSEWHERE = {
     "lbfgs/line search, memory 10",
 }
 ON = PROBLEMS["softmax_regression"]
-# They take gradients of the objective themselves, which have the dtype of the params.
-ITS_OWN_GRADIENTS = {
-    f"research.update_rules._{family}"
-    for family in (
-        "gradient_line_search",
-        "quasi_newton",
-        "newton",
-        "natural_gradient",
-        "least_squares",
-        "sharpness",
-    )
-}
 
 
 @functools.cache
 def cells(name, dtype):
-    return proof_table(
+    return verification_table(
         [name], [dtype], AUTHORITIES if dtype == "float64" else ["formula"]
     )
 
@@ -70,7 +58,7 @@ def test_rule_is_what_every_authority_says(name, dtype):
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_rule_is_what_its_formula_says_on_one_problem(name):
     oracle = ORACLES[name]
-    ours = ("softmax_regression", "quadratic", "rosenbrock", "scales")
+    ours = ("quadratic", "rosenbrock", "softmax_regression", "scales")
     problem = next(PROBLEMS[p] for p in ours if p not in oracle.reasons)
     arguments = {"learning_rate": rate(name, problem)}
     found = walk_constructed(UPDATE_RULES[name], arguments, problem, "float64")
@@ -105,12 +93,23 @@ def rate(name, problem=ON):
     return rate_on(problem, ORACLES[name])
 
 
+WALKED_ON = pytest.mark.parametrize(
+    "on",
+    [
+        "quadratic",
+        pytest.param(
+            "softmax_regression",
+            marks=pytest.mark.thorough("params of several leaves, compiled thrice"),
+        ),
+    ],
+)
+
+
 @functools.cache
-def walked(name, factor=1.0):
+def walked(name, factor=1.0, on=ON.name):
     """One of the programs that the table has compiled: scanned, jitted, with traced hyper-parameters."""
-    return walk_constructed(
-        UPDATE_RULES[name], {"learning_rate": factor * rate(name)}, ON, "float32"
-    )
+    arguments = {"learning_rate": factor * rate(name, PROBLEMS[on])}
+    return walk_constructed(UPDATE_RULES[name], arguments, PROBLEMS[on], "float32")
 
 
 def assert_near(name, ours, theirs, num_steps):
@@ -123,9 +122,9 @@ def assert_near(name, ours, theirs, num_steps):
     )
 
 
-def extras(x):
+def extras(x, on=ON):
     """A gradient, and the extra arguments that a step of descent passes."""
-    value_fn = lambda params, indices=None: ON.objective(params)
+    value_fn = lambda params, indices=None: on.objective(params)
     value, gradient = jax.value_and_grad(value_fn)(x)
     return gradient, {
         "value": value,
@@ -135,8 +134,8 @@ def extras(x):
     }
 
 
-def start(dtype):
-    return jax.tree.map(lambda a: jnp.asarray(a, dtype), ON.start)
+def start(dtype, on=ON):
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype), on.start)
 
 
 def flat(x):
@@ -145,54 +144,60 @@ def flat(x):
     )
 
 
+@WALKED_ON
 @pytest.mark.parametrize("name", UPDATE_RULES)
-def test_eager_equals_jit_and_a_loop_equals_a_scan(name):
+def test_eager_equals_jit_and_a_loop_equals_a_scan(name, on):
     rule, x = (
-        optax.with_extra_args_support(UPDATE_RULES[name](rate(name))),
-        start("float32"),
+        optax.with_extra_args_support(UPDATE_RULES[name](rate(name, PROBLEMS[on]))),
+        start("float32", PROBLEMS[on]),
     )
     state, rows = rule.init(x), []
     for _ in range(3):
-        gradient, more = extras(x)
+        gradient, more = extras(x, PROBLEMS[on])
         updates, state = rule.update(gradient, state, x, **more)
         x = optax.apply_updates(x, updates)
         rows.append(flat(x))
-    assert_near(name, np.array(rows), walked(name).iterates[:3], 3)
+    assert_near(name, np.array(rows), walked(name, on=on).iterates[:3], 3)
 
 
+@WALKED_ON
 @pytest.mark.parametrize("name", UPDATE_RULES)
-def test_rates_under_vmap_equal_rates_in_a_loop(name):
+def test_rates_under_vmap_equal_rates_in_a_loop(name, on):
     def ten_steps(learning_rate):
         rule, x = (
             optax.with_extra_args_support(UPDATE_RULES[name](learning_rate)),
-            start("float32"),
+            start("float32", PROBLEMS[on]),
         )
 
         def step(carry, _):
             x, state = carry
-            gradient, more = extras(x)
+            gradient, more = extras(x, PROBLEMS[on])
             updates, state = rule.update(gradient, state, x, **more)
             x = optax.apply_updates(x, updates)
-            return (x, state), jnp.concatenate([jnp.ravel(leaf) for leaf in x])
+            return (x, state), jnp.concatenate(
+                [jnp.ravel(a) for a in jax.tree.leaves(x)]
+            )
 
         return jax.lax.scan(step, (x, rule.init(x)), length=10)[1]
 
-    lanes = jax.jit(jax.vmap(ten_steps))(rate(name) * jnp.array([1.0, 0.5]))
+    lanes = jax.jit(jax.vmap(ten_steps))(
+        rate(name, PROBLEMS[on]) * jnp.array([1.0, 0.5])
+    )
     # Where the rule's oracle has a reason not to be asked (rounding that is magnified), the first six steps alone.
-    steps = 6 if ON.name in ORACLES[name].reasons else 10
+    steps = 6 if on in ORACLES[name].reasons else 10
     for lane, factor in zip(np.asarray(lanes, np.float64), (1.0, 0.5), strict=True):
-        assert_near(name, lane[:steps], walked(name, factor).iterates, steps)
+        assert_near(name, lane[:steps], walked(name, factor, on).iterates, steps)
 
 
+@WALKED_ON
 @pytest.mark.parametrize("name", UPDATE_RULES)
-def test_another_rate_does_not_compile_again(name):
-    walked(name)
+def test_another_rate_does_not_compile_again(name, on):
+    walked(name, on=on)
     from research.verification.walks import _walk_down
 
     before = _walk_down._cache_size()
-    walk_constructed(
-        UPDATE_RULES[name], {"learning_rate": 0.37 * rate(name)}, ON, "float32"
-    )
+    arguments = {"learning_rate": 0.37 * rate(name, PROBLEMS[on])}
+    walk_constructed(UPDATE_RULES[name], arguments, PROBLEMS[on], "float32")
     assert _walk_down._cache_size() == before
 
 
@@ -208,7 +213,8 @@ def test_updates_have_the_dtype_of_gradients_and_states_keep_theirs(name):
         return state, rule.update(g, state, x, **more)
 
     pairs = [("bfloat16", "bfloat16"), ("float32", "float32"), ("float64", "float64")]
-    if UPDATE_RULES[name].__module__ not in ITS_OWN_GRADIENTS:
+    # The others take gradients of the objective, which have the dtype of the params.
+    if not RULE_TABLE[name].asks_the_objective:
         pairs += [("float32", "bfloat16"), ("bfloat16", "float32")]
     for of_params, of_gradient in pairs:
         x, g = start(of_params), start(of_gradient)

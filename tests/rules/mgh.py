@@ -288,11 +288,11 @@ class Run(NamedTuple):
 
 def run(rule, name: str, tolerance: float = 1e-8, max_steps: int = 2000) -> Run:
     """Minimises a problem from its starting point."""
-    from research.descent._minimise import in_words, minimise
+    from research.descent import Outcome, minimise
 
     start = jnp.asarray(CASES[name]["start"])
     found = minimise(
-        rule, objective_of(name), start, tolerance=tolerance, max_steps=max_steps
+        objective_of(name), rule, start, tolerance=tolerance, max_steps=max_steps
     )
     f = float(found.value)
     return Run(
@@ -300,7 +300,7 @@ def run(rule, name: str, tolerance: float = 1e-8, max_steps: int = 2000) -> Run:
         float(found.gradient_norm),
         int(found.steps),
         int(found.evaluations),
-        in_words(found),
+        Outcome(int(found.outcome)).words,
         minimum_at(name, f),
     )
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from research.descent._minimise import in_words, minimise
-from research.update_rules import _outcomes as outcomes
+from research.descent import minimise
+from research.types import Outcome
 from research.update_rules import _second_order as second_order
 from research.update_rules._least_squares import gauss_newton, levenberg_marquardt
 from research.verification.formulas import Mistake, least_squares, mistaken
@@ -173,15 +173,15 @@ def test_levenberg_marquardt_does_not_see_the_units():
     scaled = lambda z: RESIDUALS["decay"](z * units)
     for steps in (1, 4):
         plain = minimise(
-            MARQUARDT,
             None,
+            MARQUARDT,
             jnp.array([1.0, 3.0]),
             residual_fn=RESIDUALS["decay"],
             max_steps=steps,
         )
         found = minimise(
-            MARQUARDT,
             None,
+            MARQUARDT,
             jnp.array([1.0, 3.0]) / units,
             residual_fn=scaled,
             max_steps=steps,
@@ -193,8 +193,8 @@ def test_levenberg_marquardt_does_not_see_the_units():
 @pytest.mark.parametrize("rule", [MARQUARDT, GAUSS])
 def test_minimum_is_that_of_scipy(rule):
     found = minimise(
-        rule,
         None,
+        rule,
         jnp.array([1.0, 3.0]),
         residual_fn=RESIDUALS["decay"],
         tolerance=1e-12,
@@ -205,7 +205,7 @@ def test_minimum_is_that_of_scipy(rule):
     np.testing.assert_allclose(
         found.params, theirs.x, rtol=1e-7
     )  # scipy's differences of residuals give it no more.
-    assert in_words(found) == "the gradient is within the tolerance"
+    assert Outcome(int(found.outcome)).words == "the gradient is within the tolerance"
 
 
 def test_levenberg_marquardt_is_inside_its_radius_or_at_its_edge():
@@ -258,7 +258,7 @@ def test_dependent_columns_are_told_and_dealt_with_as_asked():
     )
     updates, state = answer(gauss_newton(singular="stop"), jnp.zeros(2), residual_fn)
     assert np.all(updates == 0.0)
-    assert outcomes.outcome_in_words(state.outcome) == "singular matrix"
+    assert Outcome(int(state.outcome)).words == "singular matrix"
     fewer = lambda x: jnp.stack(
         [3.0 * x[0] + 4.0 * x[1] - 12.0]
     )  # Fewer residuals than params; columns of length 3, 4.
@@ -273,7 +273,7 @@ def test_dependent_columns_are_told_and_dealt_with_as_asked():
 def test_what_is_not_finite_shows(rule):
     updates, state = answer(rule, jnp.array([-1.0, 1.0]), jnp.log)
     assert np.all(np.isnan(updates))
-    assert outcomes.outcome_in_words(state.outcome) == "not finite"
+    assert Outcome(int(state.outcome)).words == "not finite"
 
 
 def test_a_trial_that_is_not_finite_is_refused():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.update_rules import _outcomes as outcomes
+from research.types import Outcome
 from research.update_rules import nonlinear_conjugate_gradient
 from research.update_rules._line_searches import backtracking, strong_wolfe
 
@@ -52,7 +52,7 @@ def searched(search, name, **arguments):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_strong_wolfe_conditions_hold_at_every_step_taken(name):
     found, value, slope, value_there, slope_there = searched(strong_wolfe, name)
-    good = found.outcome == outcomes.FOUND
+    good = found.outcome == Outcome.FOUND
     assert np.mean(good) >= 0.99
     enough = value_there <= value + 1e-4 * found.step * slope + ROUNDING * np.abs(value)
     assert np.all(enough[good])
@@ -63,7 +63,7 @@ def test_strong_wolfe_conditions_hold_at_every_step_taken(name):
 
 def test_a_smaller_curvature_gives_flatter_steps():
     found, _, slope, _, slope_there = searched(strong_wolfe, "bumpy", curvature=1e-3)
-    good = found.outcome == outcomes.FOUND
+    good = found.outcome == Outcome.FOUND
     assert np.mean(good) >= 0.99
     assert np.all(np.abs(slope_there[good]) <= -1e-3 * slope[good] * (1 + 1e-9))
 
@@ -71,7 +71,7 @@ def test_a_smaller_curvature_gives_flatter_steps():
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_armijo_condition_holds_at_the_first_trial_that_meets_it(name):
     found, value, slope, value_there, _ = searched(backtracking, name)
-    assert np.all(found.outcome == outcomes.FOUND)
+    assert np.all(found.outcome == Outcome.FOUND)
     assert np.all(
         value_there <= value + 1e-4 * found.step * slope + ROUNDING * np.abs(value)
     )
@@ -169,7 +169,7 @@ def cases(search):
 def test_every_failure_has_its_reason_and_a_step_of_zero(search):
     for reason, ends in cases(search).items():
         for found in ends:
-            assert outcomes.outcome_in_words(found.outcome) == reason
+            assert Outcome(int(found.outcome)).words == reason
             assert (found.step == 0.0) == (reason != "found")
     assert [end.evaluations for end in cases(search)["no descent direction"]] == [0, 0]
     assert (
@@ -196,7 +196,7 @@ def test_a_steep_point_that_is_lower_is_taken_and_told():
         )
     )
     found = run()
-    assert found.outcome == outcomes.DECREASE_ONLY < outcomes.FIRST_FAILURE
+    assert found.outcome == Outcome.DECREASE_ONLY < Outcome.FIRST_FAILURE
     assert found.step > 1.0
     assert found.evaluations == 4
 
@@ -217,8 +217,8 @@ def test_arguments_out_of_range_are_refused(search, argument, value):
 
 
 def test_an_unknown_outcome_is_refused():
-    with pytest.raises(ValueError, match="outcome"):
-        outcomes.outcome_in_words(99)
+    with pytest.raises(ValueError, match="Outcome"):
+        Outcome(99)
 
 
 def test_conjugate_gradients_at_the_minimum_stand_still_without_jit_too():

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.descent._minimise import CONVERGED, minimise
+from research.descent import Outcome, minimise
 from research.update_rules import bfgs, lbfgs, trust_region_newton
 
 SPEC = importlib.util.spec_from_file_location("mgh", Path(__file__).parent / "mgh.py")
@@ -78,7 +78,7 @@ def minima(name):
     rules = {key: constructor() for key, constructor in RULES.items()}
     return jax.jit(
         lambda x: {
-            k: minimise(rule, objective, x, tolerance=TOLERANCE, max_steps=500)
+            k: minimise(objective, rule, x, tolerance=TOLERANCE, max_steps=500)
             for k, rule in rules.items()
         }
     )(start)
@@ -88,7 +88,7 @@ def minima(name):
 @pytest.mark.parametrize("name", CHOSEN)
 def test_quasi_newton_rules_reach_a_recorded_minimum(name, rule):
     found = minima(name)[rule]
-    assert found.outcome == CONVERGED
+    assert found.outcome == Outcome.CONVERGED
     assert found.gradient_norm <= TOLERANCE
     assert mgh.minimum_at(name, float(found.value)) == "global"
 
@@ -99,9 +99,9 @@ def test_quasi_newton_rules_reach_a_recorded_minimum(name, rule):
 def test_newton_in_a_trust_region_reaches_a_recorded_minimum(name):
     objective, x = mgh.objective_of(name), jnp.asarray(mgh.CASES[name]["start"])
     found = minimise(
-        trust_region_newton(), objective, x, tolerance=TOLERANCE, max_steps=200
+        objective, trust_region_newton(), x, tolerance=TOLERANCE, max_steps=200
     )
-    assert found.outcome == CONVERGED
+    assert found.outcome == Outcome.CONVERGED
     assert mgh.minimum_at(name, float(found.value)) == "global"
 
 

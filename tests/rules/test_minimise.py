@@ -9,14 +9,7 @@ import optax
 import pytest
 import scipy.optimize
 
-from research.descent import _minimise
-from research.descent._minimise import (
-    CONVERGED,
-    NO_PROGRESS,
-    STEPS_USED_UP,
-    in_words,
-    minimise,
-)
+from research.descent import Outcome, minimise
 from research.schedules import linear_warmup
 from research.update_rules import (
     accumulate_gradients,
@@ -47,16 +40,20 @@ def objective(params):
 RULES = {"adam": adam(0.05), "optax": optax.sgd(0.3), "lbfgs": lbfgs(), "bfgs": bfgs()}
 
 
+def words(end):
+    return Outcome(int(end.outcome)).words
+
+
 @functools.cache
 def found(name):
-    return minimise(RULES[name], objective, START, tolerance=1e-6)
+    return minimise(objective, RULES[name], START, tolerance=1e-6)
 
 
 @pytest.mark.thorough("the other rules", but="adam|lbfgs")
 @pytest.mark.parametrize("name", RULES)
 def test_any_rule_ends_at_the_minimum_of_a_pytree(name):
     end = found(name)
-    assert end.outcome == CONVERGED
+    assert end.outcome == Outcome.CONVERGED
     assert end.gradient_norm <= 1e-6
     for x, t in zip(jax.tree.leaves(end.params), jax.tree.leaves(TARGET), strict=True):
         np.testing.assert_allclose(x, t, atol=1e-6)
@@ -72,7 +69,7 @@ def test_evaluations_are_what_the_objective_was_asked():
         jax.debug.callback(lambda: asked.append(1))
         return objective(params)
 
-    end = minimise(RULES["lbfgs"], told, START, tolerance=1e-6)
+    end = minimise(told, RULES["lbfgs"], START, tolerance=1e-6)
     jax.effects_barrier()
     assert len(asked) == end.evaluations
     assert found("optax").evaluations == found("optax").steps + 1
@@ -129,10 +126,10 @@ def test_nothing_is_evaluated_twice(rule):
             jax.grad(f)(x), rule.init(x), x, value_fn=f, residual_fn=valley
         )
     )
-    end = minimise(rule, None, start, residual_fn=valley, max_steps=1)
+    end = minimise(None, rule, start, residual_fn=valley, max_steps=1)
     assert end.evaluations == 1 + one_step(start)[1].evaluations
-    end = minimise(rule, None, start, residual_fn=valley)
-    assert end.outcome == CONVERGED
+    end = minimise(None, rule, start, residual_fn=valley)
+    assert end.outcome == Outcome.CONVERGED
     if rule in KEEPING[1:3]:  # One trial a step.
         assert end.evaluations == end.steps + 1
 
@@ -140,7 +137,7 @@ def test_nothing_is_evaluated_twice(rule):
 def test_squares_do_not_stand_for_another_objective():
     mean = lambda x: jnp.mean(valley(x) ** 2) + 7.0
     end = minimise(
-        levenberg_marquardt(), mean, jnp.array([-1.25, 1.0]), residual_fn=valley
+        mean, levenberg_marquardt(), jnp.array([-1.25, 1.0]), residual_fn=valley
     )
     assert end.value == 7.0
     assert end.evaluations == 2 * end.steps + 1
@@ -149,8 +146,8 @@ def test_squares_do_not_stand_for_another_objective():
 @pytest.mark.parametrize("rule", [lbfgs(), newton()])
 def test_value_is_that_at_the_params_also_where_a_rule_is_wrapped(rule):
     f = lambda x: jnp.sum((x - 3.0) ** 2)
-    end = minimise(optax.chain(rule, optax.scale(0.5)), f, jnp.zeros(2))
-    assert end.outcome == CONVERGED
+    end = minimise(f, optax.chain(rule, optax.scale(0.5)), jnp.zeros(2))
+    assert end.outcome == Outcome.CONVERGED
     np.testing.assert_allclose(end.params, 3.0, atol=1e-8)
     assert end.value == f(end.params)
 
@@ -158,8 +155,8 @@ def test_value_is_that_at_the_params_also_where_a_rule_is_wrapped(rule):
 def test_vmap_over_starts_and_rates_equals_each_alone():
     def run(start, rate):
         return minimise(
-            gradient_descent(rate),
             lambda x: jnp.sum((x - 1.0) ** 2),
+            gradient_descent(rate),
             start,
             tolerance=1e-6,
             max_steps=50,
@@ -170,9 +167,8 @@ def test_vmap_over_starts_and_rates_equals_each_alone():
         jnp.array([0.25, 0.5, 1e-3]),
     )
     together = jax.vmap(run)(starts, rates)
-    assert [_minimise.OUTCOMES[k] for k in together.outcome] == [
-        _minimise.OUTCOMES[k] for k in (0, 0, 1)
-    ]
+    converged, used_up = Outcome.CONVERGED, Outcome.STEPS_USED_UP
+    assert together.outcome.tolist() == [converged, converged, used_up]
     for k in range(3):
         alone = run(starts[k], rates[k])
         assert alone.steps == together.steps[k]
@@ -186,11 +182,11 @@ def test_second_call_compiles_nothing():
         traced.append(1)
         return objective(params)
 
-    minimise(RULES["optax"], watched, START, tolerance=1e-6)
+    minimise(watched, RULES["optax"], START, tolerance=1e-6)
     count = len(traced)
     minimise(
-        RULES["optax"],
         watched,
+        RULES["optax"],
         jax.tree.map(lambda x: x + 1.0, START),
         tolerance=1e-3,
         max_steps=7,
@@ -202,10 +198,10 @@ def test_the_norm_is_the_one_asked_for():
     point = jnp.array([3.0, 4.0])
     for norm, size in ((jnp.inf, 4.0), (2, 5.0)):
         end = minimise(
-            gradient_descent(0.1), lambda x: x @ x / 2, point, max_steps=0, norm=norm
+            lambda x: x @ x / 2, gradient_descent(0.1), point, max_steps=0, norm=norm
         )
         assert end.gradient_norm == size
-        assert in_words(end) == "max_steps used up"
+        assert words(end) == "max_steps used up"
 
 
 def test_what_cannot_go_on_says_why():
@@ -213,21 +209,21 @@ def test_what_cannot_go_on_says_why():
 
     def ends(x):
         return {
-            STEPS_USED_UP: minimise(
-                gradient_descent(0.1), lambda x: x @ x, x, max_steps=3
+            Outcome.STEPS_USED_UP: minimise(
+                lambda x: x @ x, gradient_descent(0.1), x, max_steps=3
             ),
-            NO_PROGRESS: minimise(gradient_descent(0.0), lambda x: x @ x, x),
-            _minimise.OUTCOMES.index("not finite"): minimise(
-                gradient_descent(1.0), lambda x: jnp.sum(jnp.log(x)), x
+            Outcome.NO_PROGRESS: minimise(lambda x: x @ x, gradient_descent(0.0), x),
+            Outcome.NOT_FINITE: minimise(
+                lambda x: jnp.sum(jnp.log(x)), gradient_descent(1.0), x
             ),
-            _minimise.OUTCOMES.index("evaluations used up"): minimise(
-                lbfgs(linesearch="backtracking"), lambda x: jnp.sum(_upside_down(x)), x
+            Outcome.EVALUATIONS_USED_UP: minimise(
+                lambda x: jnp.sum(_upside_down(x)), lbfgs(linesearch="backtracking"), x
             ),
-            CONVERGED: minimise(lbfgs(), lambda x: x @ x, 0.0 * x),
+            Outcome.CONVERGED: minimise(lambda x: x @ x, lbfgs(), 0.0 * x),
         }
 
     for outcome, end in jax.jit(ends)(jnp.array([0.5, 0.25])).items():
-        assert end.outcome == outcome, (_minimise.OUTCOMES[outcome], in_words(end))
+        assert end.outcome == outcome, (outcome, words(end))
 
 
 @jax.custom_jvp
@@ -241,11 +237,17 @@ def _(primals, tangents):
     return primals[0] ** 2, -2.0 * primals[0] * tangents[0]
 
 
+def test_every_outcome_has_words_of_its_own():
+    assert len({outcome.words for outcome in Outcome}) == len(Outcome) == 10
+    assert Outcome.CONVERGED < Outcome.DECREASE_ONLY < Outcome.FIRST_FAILURE
+    assert min(Outcome.NO_PROGRESS, Outcome.STEPS_USED_UP) >= Outcome.FIRST_FAILURE
+
+
 def test_residuals_alone_are_an_objective():
     rows = RNG.standard_normal((5, 2))
     end = minimise(
-        lbfgs(),
         None,
+        lbfgs(),
         jnp.zeros(2),
         residual_fn=lambda x: {"data": rows @ x - 1.0, "prior": x},
         tolerance=1e-9,
@@ -261,7 +263,7 @@ def test_lbfgs_takes_about_as_many_evaluations_as_scipys():
     def function(x):
         return jnp.sum(scales * (jnp.cosh(x) - 1.0))
 
-    end = minimise(lbfgs(), function, jnp.ones(n), tolerance=1e-6)
+    end = minimise(function, lbfgs(), jnp.ones(n), tolerance=1e-6)
     theirs = scipy.optimize.minimize(
         lambda x: (np.sum(scales * (np.cosh(x) - 1.0)), scales * np.sinh(x)),
         np.ones(n),
@@ -269,7 +271,7 @@ def test_lbfgs_takes_about_as_many_evaluations_as_scipys():
         method="L-BFGS-B",
         options={"gtol": 1e-6, "ftol": 0.0},
     )
-    assert end.outcome == CONVERGED
+    assert end.outcome == Outcome.CONVERGED
     assert end.evaluations <= 1.5 * theirs.nfev
 
 
@@ -285,7 +287,7 @@ def test_lbfgs_takes_about_as_many_evaluations_as_scipys():
 def test_bad_arguments_are_refused_by_name(change, message):
     arguments = {"objective": objective, **change}
     with pytest.raises((ValueError, TypeError), match=message):
-        minimise(lbfgs(), arguments.pop("objective"), START, **arguments)
+        minimise(arguments.pop("objective"), lbfgs(), START, **arguments)
 
 
 SHIFTED = lambda x: jnp.sum((x - 3.0) ** 2)
@@ -301,8 +303,8 @@ SHIFTED = lambda x: jnp.sum((x - 3.0) ** 2)
     ids=["adopt", "warm-up", "accumulated"],
 )
 def test_a_step_of_0_that_is_meant_is_no_end(rule):
-    found = minimise(rule, SHIFTED, jnp.zeros(2), max_steps=2000)
-    assert int(found.outcome) == CONVERGED
+    found = minimise(SHIFTED, rule, jnp.zeros(2), max_steps=2000)
+    assert int(found.outcome) == Outcome.CONVERGED
 
 
 def test_a_group_that_has_come_to_its_end_does_not_end_the_others():
@@ -310,6 +312,6 @@ def test_a_group_that_has_come_to_its_end_does_not_end_the_others():
     start = {"a": jnp.array(1.0), "b": jnp.array(0.0)}
     for other in (gradient_descent(0.1), newton()):
         found = minimise(
-            by_group({"a": lbfgs(), "b": other}, {"a": "a", "b": "b"}), f, start
+            f, by_group({"a": lbfgs(), "b": other}, {"a": "a", "b": "b"}), start
         )
-        assert int(found.outcome) == CONVERGED
+        assert int(found.outcome) == Outcome.CONVERGED

@@ -12,8 +12,7 @@ import scipy.optimize
 from jax.flatten_util import ravel_pytree
 
 from research import descent, losses, models, objectives
-from research.types import Batch
-from research.update_rules import _outcomes as outcomes
+from research.types import Batch, Outcome
 from research.update_rules import _second_order as second_order
 from research.update_rules._natural_gradient import canonical_fisher, natural_gradient
 from research.update_rules._newton import newton, trust_region_newton, trust_region_step
@@ -139,7 +138,7 @@ def test_a_step_from_negative_curvature_is_what_was_asked_for(indefinite, end):
         == "the Hessian has negative curvature"
     )
     stopped = indefinite == "stop"
-    assert outcomes.outcome_in_words(states.outcome[0]) == (
+    assert Outcome(int(states.outcome[0])).words == (
         "no descent direction" if stopped else "found"
     )
 
@@ -189,7 +188,7 @@ def test_trust_region_step_meets_the_conditions_of_the_exact_minimum(seed):
 
 def test_a_function_without_curvature_is_told():
     _, states = path(newton(), lambda x: x[0] - 2.0 * x[1], jnp.ones(2), 1)
-    assert outcomes.outcome_in_words(states.outcome[0]) == "singular matrix"
+    assert Outcome(int(states.outcome[0])).words == "singular matrix"
     assert (
         second_order.curvature_in_words(states.curvature[0])
         == "the matrix is singular to rounding"
@@ -202,12 +201,12 @@ def test_no_descent_is_an_outcome_and_moves_nothing():
     updates, state = answer(newton(), -jax.grad(quadratic)(x), x, quadratic)
     assert np.all(updates == 0.0)
     assert (state.learning_rate, state.evaluations) == (0.0, 50)
-    assert outcomes.outcome_in_words(state.outcome) == "evaluations used up"
+    assert Outcome(int(state.outcome)).words == "evaluations used up"
     updates, state = answer(
         newton(indefinite="keep"), jnp.ones(2), x, lambda x: -quadratic(x)
     )
     assert np.all(updates == 0.0)
-    assert outcomes.outcome_in_words(state.outcome) == "no descent direction"
+    assert Outcome(int(state.outcome)).words == "no descent direction"
 
 
 @pytest.mark.parametrize("rule", [newton(), trust_region_newton(1e3)])
@@ -232,7 +231,7 @@ def test_nothing_is_kept_of_the_objective_where_nothing_was_tried_or_rounding_mo
 def test_what_is_not_finite_shows(rule):
     updates, state = answer(rule, jnp.array([1.0, jnp.nan]), jnp.ones(2), quadratic)
     assert np.all(np.isnan(updates))
-    assert outcomes.outcome_in_words(state.outcome) == "not finite"
+    assert Outcome(int(state.outcome)).words == "not finite"
 
 
 @functools.cache
@@ -281,7 +280,7 @@ def test_newton_finds_the_published_optimum_of_benchopt(n, p, penalty, published
     assert at_zero == pytest.approx(n * np.log(2), rel=1e-14)
     assert value == pytest.approx(published, rel=1e-13)
     assert slope < 1e-12
-    assert np.all(ends == outcomes.FOUND)
+    assert np.all(ends == Outcome.FOUND)
 
 
 def logistic_problem():
@@ -379,12 +378,12 @@ def test_singular_fisher_moves_only_where_it_sees():
     )
     updates, state = answer(natural_gradient(fisher_fn=fisher_fn), g, x)
     np.testing.assert_allclose(updates, [-1.0, 0.0])
-    assert (state.curvature, state.outcome) == (second_order.SINGULAR, outcomes.FOUND)
+    assert (state.curvature, state.outcome) == (second_order.SINGULAR, Outcome.FOUND)
     updates, state = answer(
         natural_gradient(singular="stop"), g, x, fisher_fn=fisher_fn
     )
     assert np.all(updates == 0.0)
-    assert state.outcome == outcomes.SINGULAR
+    assert state.outcome == Outcome.SINGULAR
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ import numpy as np
 import optax
 import pytest
 
+from research.types import Outcome
 from research.update_rules._gradient_line_search import (
     BETAS,
     backtracking_descent,
     nonlinear_conjugate_gradient,
 )
 from research.update_rules._line_searches import strong_wolfe
-from research.update_rules._outcomes import FIRST_FAILURE, NO_DESCENT_DIRECTION
 from research.update_rules._quasi_newton import bfgs, lbfgs
 from research.verification.formulas.line_searching import FORMULAS
 from research.verification.problems import PROBLEMS
@@ -250,10 +250,10 @@ def at_a_maximum():
 def test_no_descent_is_an_outcome_with_a_zero_update(name):
     (flat, state), (wrong, state_of_wrong) = at_a_maximum()[name]
     np.testing.assert_array_equal(flat, 0.0)
-    assert state.search.outcome == NO_DESCENT_DIRECTION
+    assert state.search.outcome == Outcome.NO_DESCENT_DIRECTION
     assert state.search.learning_rate == 0.0
     np.testing.assert_array_equal(wrong, 0.0)
-    assert state_of_wrong.search.outcome >= FIRST_FAILURE
+    assert state_of_wrong.search.outcome >= Outcome.FIRST_FAILURE
 
 
 @pytest.mark.parametrize("name", MAKERS)
