@@ -68,6 +68,7 @@ def test_steps_without_noise_are_those_of_the_closed_form_for_every_batch(size):
     )
 
 
+@pytest.mark.thorough("a sweep of this experiment; test_sweep.py has the law")
 def test_steps_do_not_depend_on_the_lanes_beside():
     workload = workloads.make_workload("breast_cancer", holdout=False)
     alone = steps_taken(workload, 4, [5], [0.25])

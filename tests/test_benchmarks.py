@@ -193,7 +193,7 @@ def end_of_study_by_hand(study, rule, cell):
     )
 
 
-@pytest.mark.thorough("the other rule", but="adam")
+@pytest.mark.thorough("a study; make test has a training")
 @pytest.mark.parametrize("rule", studies.SPACES)
 def test_contenders_of_a_study_end_where_numpy_does(rule):
     terms = {"seeds": (3, 4), "num_epochs": 2}

@@ -24,6 +24,12 @@ def checkpoints(tmp_path_factory):
     return runs.checkpoints_in(tmp_path_factory.mktemp("kept"))
 
 
+# What make test leaves out: the tests of a fixture, and why.
+THOROUGH = {
+    "result": "a small run from end to end; make test has those of fit_a_line and decision_boundary"
+}
+
+
 @pytest.fixture(scope="module")
 def result(checkpoints):
     return audit.run(SMALL, checkpoints=checkpoints)

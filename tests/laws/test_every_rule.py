@@ -105,17 +105,23 @@ WALKED_ON = pytest.mark.parametrize(
 )
 
 
+def dtype_on(problem):
+    """The softmax regression in float32, and what is compiled fast in float64."""
+    return "float32" if problem is ON else "float64"
+
+
 @functools.cache
 def walked(name, factor=1.0, on=ON.name):
     """One of the programs that the table has compiled: scanned, jitted, with traced hyper-parameters."""
     arguments = {"learning_rate": factor * rate(name, PROBLEMS[on])}
-    return walk_constructed(UPDATE_RULES[name], arguments, PROBLEMS[on], "float32")
+    dtype = dtype_on(PROBLEMS[on])
+    return walk_constructed(UPDATE_RULES[name], arguments, PROBLEMS[on], dtype)
 
 
-def assert_near(name, ours, theirs, num_steps):
+def assert_near(name, ours, theirs, num_steps, dtype):
     """Within 32 eps, or as far as the rule's oracle says that it carries rounding."""
     assert ours.shape == theirs[:num_steps].shape
-    scale, eps = 1.0 + np.abs(theirs[:num_steps]), np.finfo("float32").eps
+    scale, eps = 1.0 + np.abs(theirs[:num_steps]), np.finfo(dtype).eps
     assert (
         np.max(np.abs(ours[:num_steps] - theirs[:num_steps]) / scale)
         <= max(32.0, ORACLES[name].bounds.get("formula", 0.0)) * eps
@@ -134,7 +140,8 @@ def extras(x, on=ON):
     }
 
 
-def start(dtype, on=ON):
+def start(dtype=None, on=ON):
+    dtype = dtype or dtype_on(on)
     return jax.tree.map(lambda a: jnp.asarray(a, dtype), on.start)
 
 
@@ -149,7 +156,7 @@ def flat(x):
 def test_eager_equals_jit_and_a_loop_equals_a_scan(name, on):
     rule, x = (
         optax.with_extra_args_support(UPDATE_RULES[name](rate(name, PROBLEMS[on]))),
-        start("float32", PROBLEMS[on]),
+        start(on=PROBLEMS[on]),
     )
     state, rows = rule.init(x), []
     for _ in range(3):
@@ -157,7 +164,8 @@ def test_eager_equals_jit_and_a_loop_equals_a_scan(name, on):
         updates, state = rule.update(gradient, state, x, **more)
         x = optax.apply_updates(x, updates)
         rows.append(flat(x))
-    assert_near(name, np.array(rows), walked(name, on=on).iterates[:3], 3)
+    theirs = walked(name, on=on).iterates[:3]
+    assert_near(name, np.array(rows), theirs, 3, dtype_on(PROBLEMS[on]))
 
 
 @WALKED_ON
@@ -166,7 +174,7 @@ def test_rates_under_vmap_equal_rates_in_a_loop(name, on):
     def ten_steps(learning_rate):
         rule, x = (
             optax.with_extra_args_support(UPDATE_RULES[name](learning_rate)),
-            start("float32", PROBLEMS[on]),
+            start(on=PROBLEMS[on]),
         )
 
         def step(carry, _):
@@ -186,7 +194,8 @@ def test_rates_under_vmap_equal_rates_in_a_loop(name, on):
     # Where the rule's oracle has a reason not to be asked (rounding that is magnified), the first six steps alone.
     steps = 6 if on in ORACLES[name].reasons else 10
     for lane, factor in zip(np.asarray(lanes, np.float64), (1.0, 0.5), strict=True):
-        assert_near(name, lane[:steps], walked(name, factor, on).iterates, steps)
+        theirs = walked(name, factor, on).iterates
+        assert_near(name, lane[:steps], theirs, steps, dtype_on(PROBLEMS[on]))
 
 
 @WALKED_ON
@@ -197,7 +206,8 @@ def test_another_rate_does_not_compile_again(name, on):
 
     before = _walk_down._cache_size()
     arguments = {"learning_rate": 0.37 * rate(name, PROBLEMS[on])}
-    walk_constructed(UPDATE_RULES[name], arguments, PROBLEMS[on], "float32")
+    dtype = dtype_on(PROBLEMS[on])
+    walk_constructed(UPDATE_RULES[name], arguments, PROBLEMS[on], dtype)
     assert _walk_down._cache_size() == before
 
 
@@ -266,6 +276,10 @@ def test_a_state_that_was_written_and_read_goes_on_to_the_same_bits(name):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.thorough(
+    "another dtype, but for six rules",
+    but=r"^(gradient_descent|heavy_ball|adam|adagrad|lion|newton)\]",
+)
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_bfloat16_is_treated_as_optax_treats_it(name):
     oracle, problem = ORACLES[name], PROBLEMS["random_pytree"]
@@ -282,6 +296,25 @@ def test_bfloat16_is_treated_as_optax_treats_it(name):
     )
     bound = oracle.bounds.get("bfloat16", 4.0) * float(jnp.finfo("bfloat16").eps)
     assert distance(ours, theirs, problem).largest <= bound
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_optax_takes_the_arguments_of_the_oracle(name):
+    """Traced alone: on every version that we support."""
+    oracle, x = ORACLES[name], start("float32")
+    if isinstance(oracle.optax, str):
+        assert len(oracle.optax.split()) >= 4
+        return
+    more = oracle.optax_arguments
+    for given in ({}, oracle.arguments if more is None else more):
+        rule = optax.with_extra_args_support(oracle.optax(rate(name), **given))
+        told = extras(x)
+        jax.eval_shape(
+            lambda x, rule=rule, told=told: rule.update(
+                told[0], rule.init(x), x, **told[1]
+            ),
+            x,
+        )
 
 
 def first_five(of):
