@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from research.verification import FORMULAS, ORACLES, PROBLEMS, verify_rule, walk_exactly
+from research.verification import CARDS, FORMULAS, PROBLEMS, verify_rule, walk_exactly
+from research.verification.card import rate_on
 from research.verification.causes import STEPS_BEYOND
-from research.verification.formulas import Formula, mistaken
-from research.verification.oracles.oracle import rate_on
+from research.verification.formula import Formula, mistaken
 from research.verification.recorded import recorded_walks
 from research.verification.rule_under_test import RuleError
 from research.verification.table import BOUND
@@ -245,14 +245,14 @@ MISTAKES = [
 
 def first_that_differs(wrong, name):
     """The verification on the cheapest problems, and then arguments, that tell the wrong formula from the right one."""
-    oracle, found = ORACLES[name], None
+    card, found = CARDS[name], None
     cheap = [
         PROBLEMS[key]
         for key in ("quadratic", "rosenbrock", "scales")
-        if key not in oracle.reasons
+        if key not in card.reasons
     ]
     for problems in (cheap[:1], cheap, list(PROBLEMS.values())):
-        for arguments in ({}, oracle.arguments):
+        for arguments in ({}, card.arguments):
             with contextlib.suppress(
                 TypeError
             ):  # Some slips leave no formula for those arguments.
@@ -269,15 +269,15 @@ def first_that_differs(wrong, name):
 @pytest.mark.parametrize("name", FORMULAS)
 def test_every_mistake_of_a_formula_departs_from_it(name):
     """So that a comparison with the formula sees each; nothing is compiled."""
-    formula, oracle = FORMULAS[name], ORACLES[name]
+    formula, card = FORMULAS[name], CARDS[name]
     cheap = ["quadratic", "rosenbrock", "scales"]
-    names = [p for p in (*cheap, *PROBLEMS) if p not in oracle.reasons]
-    bound = oracle.bounds.get("formula", BOUND) * jnp.finfo("float64").eps
+    names = [p for p in (*cheap, *PROBLEMS) if p not in card.reasons]
+    bound = card.bounds.get("formula", BOUND) * jnp.finfo("float64").eps
 
     def departs(mistake):
         for problem in map(PROBLEMS.get, names):
-            for arguments in ({}, oracle.arguments):
-                given = {"learning_rate": rate_on(problem, oracle), **arguments}
+            for arguments in ({}, card.arguments):
+                given = {"learning_rate": rate_on(problem, card), **arguments}
                 with contextlib.suppress(TypeError):  # As in first_that_differs.
                     wrong = walk_exactly(mistaken(formula, mistake), problem, **given)
                     right = exactly(name, problem.name, tuple(given.items()))
@@ -314,7 +314,7 @@ def test_every_mistake_of_a_formula_is_named_as_itself_or_as_one_that_walks_alik
     assert named, found.cause
     if planted not in named:
         problem = PROBLEMS[found.problem]
-        given = {"learning_rate": rate_on(problem, ORACLES.get(name)), **arguments}
+        given = {"learning_rate": rate_on(problem, CARDS.get(name)), **arguments}
         a, b = (
             walk_exactly(mistaken(formula, m), problem, STEPS_BEYOND, **given)
             for m in (named[0], planted)

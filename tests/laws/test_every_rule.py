@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from research.update_rules import RULE_TABLE, UPDATE_RULES
-from research.verification import FORMULAS, ORACLES, PROBLEMS
-from research.verification.oracles.oracle import rate_on
+from research.verification import CARDS, PROBLEMS
+from research.verification.card import rate_on
 from research.verification.recorded import variants
 from research.verification.table import AUTHORITIES, BOUND, verification_table
 from research.verification.walks import (
@@ -57,40 +57,28 @@ def test_rule_is_what_every_authority_says(name, dtype):
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_rule_is_what_its_formula_says_on_one_problem(name):
-    oracle = ORACLES[name]
+    card = CARDS[name]
     ours = ("quadratic", "rosenbrock", "softmax_regression", "scales")
-    problem = next(PROBLEMS[p] for p in ours if p not in oracle.reasons)
+    problem = next(PROBLEMS[p] for p in ours if p not in card.reasons)
     arguments = {"learning_rate": rate(name, problem)}
     found = walk_constructed(UPDATE_RULES[name], arguments, problem, "float64")
-    exact = walk_exactly(FORMULAS[name].iterates, problem, **arguments)
-    bound = oracle.bounds.get("formula", BOUND) * np.finfo("float64").eps
+    exact = walk_exactly(CARDS[name].formula.iterates, problem, **arguments)
+    bound = card.bounds.get("formula", BOUND) * np.finfo("float64").eps
     assert distance(found, exact, problem).largest <= bound
-
-
-def test_every_rule_has_an_oracle_a_formula_and_three_mistakes():
-    assert ORACLES.keys() == UPDATE_RULES.keys(), (
-        "give it an Oracle in research/verification/oracles/"
-    )
-    assert FORMULAS.keys() == UPDATE_RULES.keys(), (
-        "write it from its paper in research/verification/formulas/"
-    )
-    assert [
-        name for name, formula in FORMULAS.items() if len(formula.mistakes) < 3
-    ] == []
 
 
 def test_every_recorded_trajectory_is_met():
     used = {
         r.variant
-        for oracle in ORACLES.values()
-        if not isinstance(oracle.recorded, str)
-        for r in oracle.recorded
+        for card in CARDS.values()
+        if not isinstance(card.recorded, str)
+        for r in card.recorded
     }
     assert used | ELSEWHERE == variants()
 
 
 def rate(name, problem=ON):
-    return rate_on(problem, ORACLES[name])
+    return rate_on(problem, CARDS[name])
 
 
 WALKED_ON = pytest.mark.parametrize(
@@ -119,12 +107,12 @@ def walked(name, factor=1.0, on=ON.name):
 
 
 def assert_near(name, ours, theirs, num_steps, dtype):
-    """Within 32 eps, or as far as the rule's oracle says that it carries rounding."""
+    """Within 32 eps, or as far as the rule's card says that it carries rounding."""
     assert ours.shape == theirs[:num_steps].shape
     scale, eps = 1.0 + np.abs(theirs[:num_steps]), np.finfo(dtype).eps
     assert (
         np.max(np.abs(ours[:num_steps] - theirs[:num_steps]) / scale)
-        <= max(32.0, ORACLES[name].bounds.get("formula", 0.0)) * eps
+        <= max(32.0, CARDS[name].bounds.get("formula", 0.0)) * eps
     )
 
 
@@ -191,8 +179,8 @@ def test_rates_under_vmap_equal_rates_in_a_loop(name, on):
     lanes = jax.jit(jax.vmap(ten_steps))(
         rate(name, PROBLEMS[on]) * jnp.array([1.0, 0.5])
     )
-    # Where the rule's oracle has a reason not to be asked (rounding that is magnified), the first six steps alone.
-    steps = 6 if on in ORACLES[name].reasons else 10
+    # Where the rule's card has a reason not to be asked (rounding that is magnified), the first six steps alone.
+    steps = 6 if on in CARDS[name].reasons else 10
     for lane, factor in zip(np.asarray(lanes, np.float64), (1.0, 0.5), strict=True):
         theirs = walked(name, factor, on).iterates
         assert_near(name, lane[:steps], theirs, steps, dtype_on(PROBLEMS[on]))
@@ -282,8 +270,8 @@ def test_a_state_that_was_written_and_read_goes_on_to_the_same_bits(name):
 )
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_bfloat16_is_treated_as_optax_treats_it(name):
-    oracle, problem = ORACLES[name], PROBLEMS["random_pytree"]
-    if isinstance(oracle.optax, str) or problem.name in oracle.reasons:
+    card, problem = CARDS[name], PROBLEMS["random_pytree"]
+    if isinstance(card.optax, str) or problem.name in card.reasons:
         problem = ON  # No counterpart: then it stays bfloat16, and near the exact rule.
         found = walk(UPDATE_RULES[name](rate(name)), problem, "bfloat16", 5)
         assert distance(found, first_five(walked(name)), problem).largest <= 0.1
@@ -292,22 +280,22 @@ def test_bfloat16_is_treated_as_optax_treats_it(name):
     # exact rule on one and 48 on another.
     ours, theirs = (
         walk(c(rate(name, problem)), problem, "bfloat16", 20)
-        for c in (UPDATE_RULES[name], oracle.optax)
+        for c in (UPDATE_RULES[name], card.optax)
     )
-    bound = oracle.bounds.get("bfloat16", 4.0) * float(jnp.finfo("bfloat16").eps)
+    bound = card.bounds.get("bfloat16", 4.0) * float(jnp.finfo("bfloat16").eps)
     assert distance(ours, theirs, problem).largest <= bound
 
 
-@pytest.mark.parametrize("name", ORACLES)
-def test_optax_takes_the_arguments_of_the_oracle(name):
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_optax_takes_the_arguments_of_the_card(name):
     """Traced alone: on every version that we support."""
-    oracle, x = ORACLES[name], start("float32")
-    if isinstance(oracle.optax, str):
-        assert len(oracle.optax.split()) >= 4
+    card, x = CARDS[name], start("float32")
+    if isinstance(card.optax, str):
+        assert len(card.optax.split()) >= 4
         return
-    more = oracle.optax_arguments
-    for given in ({}, oracle.arguments if more is None else more):
-        rule = optax.with_extra_args_support(oracle.optax(rate(name), **given))
+    more = card.optax_arguments
+    for given in ({}, card.arguments if more is None else more):
+        rule = optax.with_extra_args_support(card.optax(rate(name), **given))
         told = extras(x)
         jax.eval_shape(
             lambda x, rule=rule, told=told: rule.update(
