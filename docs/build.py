@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 
+from research.update_rules import RULE_TABLE
 from research.verification import cards
 
 HERE = Path(__file__).parent
@@ -21,7 +22,7 @@ NOTES = {
 def pages() -> dict[Path, str]:
     """File -> text, of all that is made."""
     families: dict[str, list[cards.Card]] = {}
-    for name in cards.RULES:
+    for name in RULE_TABLE:
         found = cards.card(name)
         families.setdefault(found.family, []).append(found)
     made = {

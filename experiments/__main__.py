@@ -24,7 +24,7 @@ Reproduce a run, or the reference that is kept here:
 Keep a run in experiments/reference:  python -m experiments keep results/NAME/ID
 
 What needs no clone is the program `descent` (or python -m research):
-verify, explain, data, pack, leaderboard; `descent --help` lists it."""
+verify, compare, explain, reproduce, data, pack, leaderboard (descent --help)."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -135,7 +135,7 @@ def run(config, on_progress=None, checkpoints=None):
 
 def check(config):
     """The contenders, once the config makes sense."""
-    from research.comparison._contenders import contenders
+    from research.comparison import make_contenders
 
     seeds, needed = (
         research.runs.parse_seeds(config.seeds),
@@ -166,7 +166,7 @@ def check(config):
         raise ValueError(
             f"a comparison needs a workload and two rules; got {config.workload} and {config.rule}."
         )
-    found = contenders(config.rule)
+    found = make_contenders(config.rule)
     if empty := [contender.name for contender in found if not contender.space]:
         raise ValueError(f"rule: {empty[0]} has nothing to tune; leave it out.")
     return found
@@ -175,10 +175,10 @@ def check(config):
 def pool_arrays(config, workload, contender, on_chunk, checkpoints):
     """Every trial of a rule on every seed: its scores and costs, each of shape (trials, seeds)."""
     from research.comparison import decision_procedures as readings
-    from research.comparison import pairs, protocol
+    from research.comparison import make_protocol, measure_contender
 
     seeds = research.runs.parse_seeds(config.seeds)
-    terms = protocol.make_protocol(
+    terms = make_protocol(
         budget=config.trials,
         passes=config.passes,
         batch_size=config.batch_size,
@@ -193,7 +193,7 @@ def pool_arrays(config, workload, contender, on_chunk, checkpoints):
 
     def compute(parts):
         on = research.workloads.make_workload(workload)
-        saved = pairs.measure_pair(
+        saved = measure_contender(
             on, contender, terms, timed=False, on_chunk=on_chunk, checkpoints=parts
         )
         pool = readings.pool_of(saved.arrays, config.target, config.trials)

@@ -76,34 +76,35 @@ FULL = Config(rule=ALL, budget=24)
 def run(config, on_progress=None, checkpoints=None):
     """Measures every rule on every workload; the first is named by the tuning seeds, the rest is reported on others."""
     comparison = research.comparison
-    on = comparison.make_workloads(config.workload)
-    for workload in on:
+    workloads = comparison.make_workloads(config.workload)
+    for workload in workloads:
         if workload.train is None or workload.optimum is None:
             raise ValueError(
                 f"workload {workload.name!r} has no data or no known optimum; choose one that has both."
             )
-    protocol, bring = comparison.plan(
+    protocol, contenders = comparison.plan(
         rules_of(config), config.workload, **terms(config)
     )
-    found = comparison.measure_pairs(
+    measurements = comparison.measure_contenders(
         protocol,
-        bring,
-        on,
+        contenders,
+        workloads,
         on_progress=on_progress,
         checkpoints=checkpoints or research.types.nowhere,
     )
-    first = comparison.leader(found, trials=protocol.budget)
-    study = comparison.conclude(protocol, first, bring, found)
+    first = comparison.leader(measurements, trials=protocol.budget)
+    study = comparison.conclude(protocol, first, contenders, measurements)
     rows = by_rule(study, protocol.budget)
     leaders = {
         w: comparison.leader(
-            {key: s for key, s in found.items() if key[0] == w}, trials=protocol.budget
+            {key: s for key, s in measurements.items() if key[0] == w},
+            trials=protocol.budget,
         )
-        for w, _ in found
+        for w, _ in measurements
     }
     numbers = study.numbers | {
         "first": first,
-        "first_untuned": comparison.leader(found, trials=1),
+        "first_untuned": comparison.leader(measurements, trials=1),
         "first_on": leaders,
         "by_rule": rows,
         "gradient_descent_over_first": ratio_to(study.numbers, PLAIN),

@@ -150,13 +150,13 @@ def workload():
 @functools.cache
 def small_study():
     terms = {"budget": 2, "passes": 20, "seeds": 3, "tuning_seeds": 3}
-    protocol, bring = comparison.plan(
+    protocol, contenders = comparison.plan(
         ["gradient_descent", "heavy_ball"], workload(), **terms
     )
     return (
         protocol,
-        bring,
-        comparison.measure_pairs(protocol, bring, [workload()], timed=False),
+        contenders,
+        comparison.measure_contenders(protocol, contenders, [workload()], timed=False),
     )
 
 
@@ -175,8 +175,8 @@ def finished_run():
 
 @functools.cache
 def finished_study():
-    protocol, bring, found = small_study()
-    study = comparison.conclude(protocol, "heavy_ball", bring, found)
+    protocol, contenders, measurements = small_study()
+    study = comparison.conclude(protocol, "heavy_ball", contenders, measurements)
     run = runs.open_run("compare", {"seed": 0}, folder() / "results")
     return runs.finish(
         run,
@@ -921,8 +921,8 @@ def of_verification() -> Iterator[Call]:
 
 
 def of_studies() -> Iterator[Call]:
-    protocol, bring, found = small_study()
-    one = found["quadratic", "heavy_ball"]
+    protocol, contenders, measurements = small_study()
+    one = measurements["quadratic", "heavy_ball"]
     terms = {"budget": 2, "passes": 20, "seeds": 3, "tuning_seeds": 3}
     asked = {
         "rules": ["gradient_descent", "heavy_ball"],
@@ -939,7 +939,7 @@ def of_studies() -> Iterator[Call]:
     checked = {"params": params(), "objective": risk, "batch": batch()}
     for name, arguments, slow in (
         ("best_of", {"scores": scores(), "resamples": 100}, False),
-        ("check_contender", {"contender": bring[0], **checked}, False),
+        ("check_contender", {"contender": contenders[0], **checked}, False),
         ("check_space", {"space": {"learning_rate": Range(1e-3, 1.0)}}, False),
         ("choose", {"tuning": np.array([[3.0, 1.0], [1.0, 2.0]])}, False),
         (
@@ -972,12 +972,12 @@ def of_studies() -> Iterator[Call]:
             {
                 "protocol": protocol,
                 "baseline": "heavy_ball",
-                "bring": bring,
-                "found": found,
+                "contenders": contenders,
+                "measurements": measurements,
             },
             True,
         ),
-        ("contenders", {"rules": {"plain": make_sgd, "adam": "adam"}}, False),
+        ("make_contenders", {"rules": {"plain": make_sgd, "adam": "adam"}}, False),
         (
             "count_confusions",
             {"labels": [0, 0, 1], "predictions": [0, 1, 1], "num_classes": 2},
@@ -998,7 +998,7 @@ def of_studies() -> Iterator[Call]:
         ("first_reached", {"passes": passes, "gaps": gaps, "target": 0.01}, False),
         ("seeds_in_words", {"count": 5}, False),
         ("interval_in_words", {"interval": (1.5, 1.0, 2.0)}, False),
-        ("leader", {"found": found, "trials": 2}, False),
+        ("leader", {"measurements": measurements, "trials": 2}, False),
         ("make_protocol", {"budget": 3}, False),
         ("make_workloads", {"given": ["quadratic"]}, False),
         ("mean_interval", {"samples": [1.0, 2.0, 3.0]}, False),
@@ -1014,18 +1014,23 @@ def of_studies() -> Iterator[Call]:
             True,
         ),
         (
-            "measure_pair",
+            "measure_contender",
             {
                 "workload": workload(),
-                "contender": bring[0],
+                "contender": contenders[0],
                 "protocol": protocol,
                 "timed": False,
             },
             True,
         ),
         (
-            "measure_pairs",
-            {"protocol": protocol, "bring": bring, "on": [workload()], "timed": False},
+            "measure_contenders",
+            {
+                "protocol": protocol,
+                "contenders": contenders,
+                "workloads": [workload()],
+                "timed": False,
+            },
             True,
         ),
         (

@@ -11,6 +11,7 @@ import pytest
 
 from research import schedules
 from research.update_rules import (
+    RULE_TABLE,
     UPDATE_RULES,
     accumulate_gradients,
     add_decayed_weights,
@@ -37,9 +38,9 @@ PARAMS = {
     "s": jnp.array(0.2),
 }
 # They know what to do without the objective.
-OF_GRADIENTS = [name for name in UPDATE_RULES if UPDATE_RULES[name].__module__.rpartition("._")[2] not in (
-    "gradient_line_search", "quasi_newton", "newton", "natural_gradient", "sharpness"
-)]  # fmt: skip
+OF_GRADIENTS = [
+    name for name in UPDATE_RULES if not RULE_TABLE[name].asks_the_objective
+]
 # Their rate is a first step, radius or size: the rule finds the others itself.
 WITHOUT_SCHEDULE = {
     "polyak_step",
