@@ -347,7 +347,7 @@ def deviations_from_optax(workload, rules):
             for name, dtype in (("float32", jnp.float32), ("float64", jnp.float64))
         }
         for rule in dict.fromkeys((FIRST_RULE, *rules))
-        if not isinstance(research.verification.ORACLES[rule].optax, str)
+        if not isinstance(research.verification.CARDS[rule].optax, str)
     }
 
 

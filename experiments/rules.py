@@ -212,11 +212,11 @@ def reasons_table(cells):
 
 def family_tables(names):
     """A table a family: what its rules do, with which defaults, from which paper, and when to use them."""
-    from research.verification import cards
+    from research.verification.docstrings import describe
 
     families = {}
     for name in names:
-        found = cards.card(name)
+        found = describe(name)
         row = (
             found.signature,
             " ".join((found.summary, *found.formula)),

@@ -75,10 +75,10 @@ def test_baseline_is_the_exact_optimum_on_interpolated_steps():
         preparation.interpolate_steps(x, length, 4).reshape(len(x), -1)
         for x, length in (split[1:3], split[4:6])
     ]
-    oracle = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000).fit(
+    card = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000).fit(
         flat[0], split.train_y
     )
-    assert saved.values["accuracy"] == np.mean(oracle.predict(flat[1]) == split.test_y)
+    assert saved.values["accuracy"] == np.mean(card.predict(flat[1]) == split.test_y)
     assert saved.values["parameters"] == 2 * (4 * 2 + 1)
 
 

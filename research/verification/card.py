@@ -1,10 +1,11 @@
-"""What stands for each rule: who else says what it does, and with which arguments it is asked."""
+"""The card of a rule: its formula, other authorities, and the arguments to ask with."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import optax
 
+from research.verification.formula import Formula
 from research.verification.problems import Problem
 
 Constructor = Callable[..., optax.GradientTransformation]
@@ -22,21 +23,27 @@ class Recorded(NamedTuple):
     arguments: dict[str, Any] = {}
 
 
-class Oracle(NamedTuple):
-    """The independent authorities on one rule.
+class Card(NamedTuple):
+    """What a rule is held against, and the arguments with which it is asked.
 
     Attributes:
-      optax: Its counterpart in optax, with the arguments' names of ours; or why there is none, in a sentence.
-      recorded: Another implementation's trajectories, by problem; or why there are none, in a sentence.
+      formula: The rule as its paper prints it, in fifty digits, with the mistakes that
+        are made in it; or why there is none, as a clause.
+      optax: Its counterpart in optax, which has our arguments' names; or why there is
+        none, in a sentence.
+      recorded: Another implementation's trajectories, by problem; or why there are none,
+        in a sentence.
       arguments: Arguments other than the defaults, under which the table asks once more.
-      optax_arguments: The same for optax, where its names are others; None: as ours.
-      unit_steps: Whether the rule's step is as long as its rate, whatever the gradient's size.
+      optax_arguments: The same for optax where its names are others; None: as ours.
+      unit_steps: Whether the rule's step is as long as its rate, whatever the gradient's
+        size.
       rates: Learning rates by problem, where the problem's own does not suit.
       reasons: By problem, why the rule is not asked there.
-      bounds: By authority ("formula", "optax", "recorded"), units of eps that stand for a stated reason above the
-        table's own bound.
+      bounds: By authority ("formula", "optax", "recorded"), units of eps that stand for a
+        stated reason above the table's own bound.
     """
 
+    formula: Formula | str
     optax: Constructor | str
     recorded: tuple[Recorded, ...] | str
     arguments: dict[str, Any] = {}
@@ -47,10 +54,10 @@ class Oracle(NamedTuple):
     bounds: dict[str, float] = {}
 
 
-def rate_on(problem: Problem, oracle: Oracle | None) -> float:
+def rate_on(problem: Problem, card: Card | None) -> float:
     """The learning rate at which a rule is asked on a problem."""
-    if oracle is None:
+    if card is None:
         return problem.rate
-    return oracle.rates.get(
-        problem.name, problem.rate_of_unit_steps if oracle.unit_steps else problem.rate
+    return card.rates.get(
+        problem.name, problem.rate_of_unit_steps if card.unit_steps else problem.rate
     )

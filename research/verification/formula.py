@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-from research.verification.formulas.leaves import Leaves
+from research.verification.leaves import Leaves
 
 
 class Function(NamedTuple):

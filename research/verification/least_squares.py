@@ -5,9 +5,10 @@ They ask for what a gradient does not tell: f.residuals(x), a list of numbers r,
 
 import mpmath
 
-from research.verification.formulas.formula import Formula, Mistake
-from research.verification.formulas.leaves import norm
-from research.verification.formulas.newton import flat, like, model_minimum
+from research.verification.card import Card
+from research.verification.formula import Formula, Mistake
+from research.verification.leaves import norm
+from research.verification.newton import flat, like, model_minimum
 
 
 def gauss_newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
@@ -71,52 +72,60 @@ def column(x):
     return mpmath.matrix(list(flat(x)))
 
 
-FORMULAS = {
-    "gauss_newton": Formula(
-        gauss_newton,
-        (
-            Mistake(
-                "the gradient of |r|² stands for that of ½ |r|²: the step is twice as long",
-                "t, h = learning_rate",
-                "t, h = 2 * learning_rate",
-            ),
-            Mistake(
-                "the residuals are not looked at again: no line search",
-                "while half",
-                "while False and half",
-            ),
-            Mistake(
-                "the step goes down the gradient",
-                "-mpmath.lu_solve(j.T * j, j.T * r)",
-                "-j.T * r",
-            ),
-            Mistake(
-                "the residuals have the wrong sign",
-                "-mpmath.lu_solve(",
-                "mpmath.lu_solve(",
+CARDS = {
+    "gauss_newton": Card(
+        Formula(
+            gauss_newton,
+            (
+                Mistake(
+                    "the gradient of |r|² stands for that of ½ |r|²: the step is twice as long",
+                    "t, h = learning_rate",
+                    "t, h = 2 * learning_rate",
+                ),
+                Mistake(
+                    "the residuals are not looked at again: no line search",
+                    "while (",
+                    "while False and (",
+                ),
+                Mistake(
+                    "the step goes down the gradient",
+                    "-mpmath.lu_solve(j.T * j, j.T * r)",
+                    "-j.T * r",
+                ),
+                Mistake(
+                    "the residuals have the wrong sign",
+                    "-mpmath.lu_solve(",
+                    "mpmath.lu_solve(",
+                ),
             ),
         ),
+        optax="optax has no rule for residuals",
+        recorded="no trajectory of another implementation is recorded; tests/rules/test_least_squares.py has NIST's optima",
     ),
-    "levenberg_marquardt": Formula(
-        levenberg_marquardt,
-        (
-            Mistake(
-                "the variables are not scaled",
-                "[s or 1 for s in scale]",
-                "[1 for s in scale]",
-            ),
-            Mistake("the radius never grows", "radius = 2 * length", "pass"),
-            Mistake("a bad trial quarters the radius", "length / 10", "length / 4"),
-            Mistake(
-                "a step that is refused is taken all the same",
-                "gain > mpmath.mpf(1e-4)",
-                "True",
-            ),
-            Mistake(
-                "the first radius is a length, whatever the size of x",
-                "(mpmath.norm(d * column(x)) or 1)",
-                "1",
+    "levenberg_marquardt": Card(
+        Formula(
+            levenberg_marquardt,
+            (
+                Mistake(
+                    "the variables are not scaled",
+                    "[s or 1 for s in scale]",
+                    "[1 for s in scale]",
+                ),
+                Mistake("the radius never grows", "radius = 2 * length", "pass"),
+                Mistake("a bad trial quarters the radius", "length / 10", "length / 4"),
+                Mistake(
+                    "a step that is refused is taken all the same",
+                    "gain > mpmath.mpf(1e-4)",
+                    "True",
+                ),
+                Mistake(
+                    "the first radius is a length, whatever the size of x",
+                    "(mpmath.norm(d * column(x)) or 1)",
+                    "1",
+                ),
             ),
         ),
+        optax="optax has no rule for residuals",
+        recorded="no trajectory of another implementation is recorded; tests/rules/test_least_squares.py has NIST's optima",
     ),
 }
