@@ -91,8 +91,18 @@ def test_datasets_need_neither_jax_nor_a_loaded_scikit_learn():
             TypeError,
             r"y must be an array of real numbers; got y=an array of <U1",
         ),
-        (np.zeros((0, 3)), [], ValueError, r"x must have at least one row; got shape \(0, 3\)"),
-        (np.zeros((3, 0)), [0, 1, 1], ValueError, r"x must have at least one row; got shape \(3, 0\)"),
+        (
+            np.zeros((0, 3)),
+            [],
+            ValueError,
+            r"x must have at least one row; got shape \(0, 3\)",
+        ),
+        (
+            np.zeros((3, 0)),
+            [0, 1, 1],
+            ValueError,
+            r"x must have at least one row; got shape \(3, 0\)",
+        ),
         (1.0, [0], ValueError, r"x must have at least one row; got shape \(\)"),
         (
             np.zeros((3, 2)),

@@ -210,7 +210,9 @@ def test_what_cannot_be_continued_is_refused_by_name():
             6,
             context=3,
         )
-    refused(TypeError, r"prompt must be integers; got dtype float64, shape \(1,\)", [0.5])
+    refused(
+        TypeError, r"prompt must be integers; got dtype float64, shape \(1,\)", [0.5]
+    )
     refused(
         ValueError,
         "num_tokens must be a positive integer; got num_tokens=0",
