@@ -328,8 +328,8 @@ def _order(order: Any) -> int:
         number = 0
     if not 1 <= number <= HIGHEST_ORDER or isinstance(order, bool):
         raise ValueError(
-            f"order must be 1 to {HIGHEST_ORDER}; got order={order!r}. The noise of f hides "
-            "differences of higher orders. Call derivative(f, x, order=n), which "
+            f"order must be 1 to {HIGHEST_ORDER}; got order={order!r}. The noise of f "
+            "hides differences of higher orders. Call derivative(f, x, order=n), which "
             "differentiates the program."
         )
     return number
