@@ -373,7 +373,8 @@ def broken(law: Law) -> list[str]:
 
 def _imported_modules(path: str, source: str, modules: set[str]) -> set[str]:
     """The modules of this repository that a module imports at its top, by full name."""
-    nodes, stack = [], [ast.parse(source)]
+    nodes: list[ast.AST] = []
+    stack: list[ast.AST] = [ast.parse(source)]
     while stack:
         node = stack.pop()
         nodes.append(node)

@@ -108,7 +108,7 @@ def test_datasets_need_neither_jax_nor_a_loaded_scikit_learn():
             np.zeros((3, 2)),
             [0, 1],
             ValueError,
-            "x and y differ in length: 3 rows and 2 targets",
+            "x and y must have the same length; got 3 rows and 2 targets",
         ),
         (
             [[0.0], [np.inf], [np.nan]],

@@ -282,7 +282,9 @@ def test_result_that_is_no_real_number_is_refused_with_its_shape(f, shown):
     [((3,), "int64"), ((3, True), "int64, bool"), ((), "no argument")],
 )
 def test_whole_numbers_are_refused(args, shown):
-    with pytest.raises(NotInexactError, match=rf"got {shown}\. Write 3\.0, not 3"):
+    with pytest.raises(
+        NotInexactError, match=rf"got {shown}\. Write 3\.0 instead of 3"
+    ):
         explain(lambda *given: 1.0, *args)
 
 
@@ -296,7 +298,7 @@ def test_unknown_level_or_expansion_is_refused_with_the_choices(wrong):
 
 
 def test_unknown_input_of_paths_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match="no input 'y'; choose from x"):
+    with pytest.raises(ValueError, match="name must be an input of f: x; got 'y'"):
         explain(lambda x: x * x, 1.0).paths("y")
 
 
@@ -307,7 +309,7 @@ def test_too_many_paths_are_refused():
         return x
 
     with pytest.raises(
-        ValueError, match="there are 16,384 paths from x, more than 10,000; explain"
+        ValueError, match="there are 16,384 paths from x; at most 10,000 are listed"
     ):
         explain(f, 1.0).paths("x")
 

@@ -170,12 +170,12 @@ def test_paths_are_left_out_where_they_are_too_many_and_the_total_is_not():
         (
             lambda: partial_derivative(energy, "w", 1.0, 2.0),
             ValueError,
-            "no argument 'w'; it has x, y, z, scale",
+            "argument must be one of energy's: x, y, z, scale; got argument='w'",
         ),
         (
             lambda: partial_derivative(energy, "z", 1.0, 2.0),
             ValueError,
-            "was given no z",
+            "energy needs a value of z",
         ),
         (lambda: partial_derivative(energy, 2, 1.0, 2.0), ValueError, "argument=2"),
         (lambda: partial_derivative(energy, -1, 1.0, 2.0), ValueError, "argument=-1"),

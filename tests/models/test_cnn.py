@@ -185,7 +185,7 @@ REFUSED = {
     "channels as a number": (
         ((6, 6, 1), 2),
         {"channels": 32},
-        r"channels=32. A single one: \(32,\)",
+        r"channels=32. Pass \(32,\) for a single one",
     ),
     "pools": (
         ((6, 6, 1), 2),

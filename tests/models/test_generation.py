@@ -193,7 +193,7 @@ def test_what_cannot_be_continued_is_refused_by_name():
 
     refused(
         ValueError,
-        r"prompt must have shape \(\.\.\., T\) with T >= 1; got \(0,\)",
+        r"prompt must have shape \(\.\.\., T\) with T >= 1; got shape \(0,\)",
         np.zeros(0, int),
     )
     refused(ValueError, r"prompt must have shape .*; got \(\)", 3)
