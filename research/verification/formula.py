@@ -1,4 +1,5 @@
-"""What a formula is: a rule as its paper prints it, in fifty digits, with the mistakes that are made in it."""
+"""What a formula is: a rule as its paper prints it, in fifty digits, with the mistakes
+that are made in it."""
 
 import inspect
 import textwrap
@@ -26,7 +27,8 @@ class Mistake(NamedTuple):
     """A slip that turns a formula into another rule.
 
     Attributes:
-      cause: The slip in a few words, as a reader of the wrong rule is told: "ε inside the root".
+      cause: The slip in a few words, as a reader of the wrong rule is told: "ε inside
+        the root".
       right: A piece of the formula's source, which occurs in it exactly once.
       wrong: What the slip makes of it.
     """
@@ -40,8 +42,9 @@ class Formula(NamedTuple):
     """A rule in fifty digits, and what can go wrong with it.
 
     Attributes:
-      iterates: A generator function (x, f, learning_rate, ...) -> x_1, x_2, ...: x is Leaves, f a Function; the other
-        arguments have the names and defaults of our rule's.
+      iterates: A generator function (x, f, learning_rate, ...) -> x_1, x_2, ...: x is
+        Leaves, f a Function; the other arguments have the names and defaults of our
+        rule's.
       mistakes: The slips that are tried on a rule which does not agree.
     """
 
@@ -63,8 +66,9 @@ def mistaken(formula: Formula, mistake: Mistake) -> Callable[..., Iterator[Leave
     source = textwrap.dedent(inspect.getsource(formula.iterates))
     if source.count(mistake.right) != 1:
         raise ValueError(
-            f"{mistake.right!r} must occur once in the formula {formula.iterates.__name__}; it occurs "
-            f"{source.count(mistake.right)} times."
+            f"{mistake.right!r} must occur once in the formula "
+            f"{formula.iterates.__name__}; it occurs {source.count(mistake.right)} "
+            "times."
         )
     names = dict(inspect.getmodule(formula.iterates).__dict__)
     exec(
