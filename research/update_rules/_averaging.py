@@ -78,7 +78,7 @@ def lookahead(
       >>> updates, state = rule.update(jnp.array([2.0]), rule.init(x), x)
       >>> print(x + updates, state.evaluation_params)
       [6.] [8.]
-      # To 4, and half of the way back to 8.
+      >>> # To 4, and half of the way back to 8.
       >>> updates, state = rule.update(jnp.array([2.0]), state, x + updates)
       >>> print(updates, state.evaluation_params)
       [0.] [6.]
@@ -178,7 +178,7 @@ def polyak_averaging(
     Example:
       >>> rule, x = polyak_averaging(1.0), jnp.array([8.0])
       >>> updates, state = rule.update(jnp.array([2.0]), rule.init(x), x)
-      # To 6, then to 2.
+      >>> # To 6, then to 2.
       >>> updates, state = rule.update(jnp.array([4.0]), state, x + updates)
       >>> print(state.evaluation_params)
       [4.]
@@ -242,7 +242,7 @@ def exponential_averaging(
     Example:
       >>> rule, x = exponential_averaging(1.0, decay=0.5), jnp.array([8.0])
       >>> updates, state = rule.update(jnp.array([2.0]), rule.init(x), x)
-      # To 6, then to 3: (6 / 4 + 3 / 2) / (3 / 4).
+      >>> # To 6, then to 3: (6 / 4 + 3 / 2) / (3 / 4).
       >>> updates, state = rule.update(jnp.array([3.0]), state, x + updates)
       >>> print(state.evaluation_params)
       [4.]

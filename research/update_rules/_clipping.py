@@ -133,7 +133,7 @@ def clip_adaptively(
       Brock, De, Smith & Simonyan, High-performance large-scale image recognition
       without normalization, ICML 2021, equation (3).
     Example:
-      # Columns: norms 5 and 50.
+      >>> # Columns: norms 5 and 50.
       >>> clip, w = clip_adaptively(0.5), jnp.array([[3.0, 30.0], [4.0, 40.0]])
       >>> print(clip.update(jnp.array([[6.0, 6.0], [8.0, 8.0]]), clip.init(w), w)[0])
       [[1.5 6. ]

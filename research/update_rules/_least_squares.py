@@ -104,7 +104,7 @@ def gauss_newton(
       Gauss, Theoria motus corporum coelestium (1809). Nocedal & Wright (2006), section
       10.3, equation (10.23).
     Example:
-      # A line through two points.
+      >>> # A line through two points.
       >>> fit = lambda x: x[0] * jnp.array([1.0, 2.0]) + x[1] - jnp.array([1.0, 3.0])
       >>> rule, x = gauss_newton(), jnp.zeros(2)
       >>> updates, state = rule.update(x, rule.init(x), x, residual_fn=fit)

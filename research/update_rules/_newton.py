@@ -240,7 +240,7 @@ def trust_region_newton(
       step, the hard case). Moré & Sorensen, Computing a trust region step, SIAM J. Sci.
       Stat. Comput. 4 (1983).
     Example:
-      # A saddle, and we are in it.
+      >>> # A saddle, and we are in it.
       >>> f = lambda x, indices=None: x[0] ** 2 - x[1] ** 2
       >>> rule, x = trust_region_newton(0.5), jnp.zeros(2)
       >>> updates, state = rule.update(jax.grad(f)(x), rule.init(x), x, value_fn=f)

@@ -67,7 +67,7 @@ def polyak_step(
       SGD, AISTATS 2021, equation (3). Garrigos, Gower & Schaipp, Function value
       learning (2023), for the positive part.
     Example:
-      # f = x² / 2: the step is half of the way.
+      >>> # f = x² / 2: the step is half of the way.
       >>> rule, x = polyak_step(), jnp.array([4.0])
       >>> updates, state = rule.update(x, rule.init(x), x, value=8.0)
       >>> print(updates, state.learning_rate)
@@ -161,7 +161,7 @@ def barzilai_borwein(
       the large scale unconstrained minimization problem, SIAM J. Optim. 7 (1997), for
       what to do where sᵀy <= 0 (there a constant).
     Example:
-      # f = x², whose curvature is 2: the second step arrives.
+      >>> # f = x², whose curvature is 2: the second step arrives.
       >>> rule, x = barzilai_borwein(0.25), jnp.array([8.0])
       >>> updates, state = rule.update(2 * x, rule.init(x), x)
       >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])
@@ -257,7 +257,7 @@ def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
       Malitsky & Mishchenko, Adaptive gradient descent without descent, ICML 2020,
       algorithm 1.
     Example:
-      # f = x², whose curvature is 2: the second step is half of the way.
+      >>> # f = x², whose curvature is 2: the second step is half of the way.
       >>> rule, x = adgd(0.25), jnp.array([8.0])
       >>> updates, state = rule.update(2 * x, rule.init(x), x)
       >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])

@@ -70,7 +70,7 @@ def svrg(
       >>> def value_fn(x, indices=None):
       ...     return jnp.mean((x - (targets if indices is None else targets[indices])) ** 2) / 2
       >>> rule, x, drawn = svrg(0.5, period=2), jnp.array(4.0), jnp.array([0])
-      # 3, where that over both examples is 2.
+      >>> # 3, where that over both examples is 2.
       >>> gradient = jax.grad(value_fn)(x, drawn)
       >>> print(rule.update(gradient, rule.init(x), x, value_fn=value_fn, indices=drawn)[0])
       -1.0

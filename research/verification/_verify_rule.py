@@ -135,7 +135,7 @@ def verify_rule(
       >>> import optax
       >>> print(verify_rule(optax.adam, "adam").same)
       True
-      # The heavy ball; is it Nesterov's rule?
+      >>> # The heavy ball; is it Nesterov's rule?
       >>> stale = optax.chain(optax.trace(0.9), optax.scale(-0.1))
       >>> print(verify_rule(stale, "nesterov", learning_rate=0.1).cause)
       it does not look ahead: this is the heavy ball (`x` where the formula has `x + momentum * v_next`)
