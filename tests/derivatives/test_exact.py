@@ -205,7 +205,7 @@ def test_functions_with_one_kind_of_rule_have_gradients():
         (
             lambda: gradient(jnp.sin, jnp.ones(2)),
             NotScalarError,
-            "sin gives an array of shape (2,). Use jacobian(f, x)",
+            "sin returns an array of shape (2,). Use jacobian(f, x)",
         ),
         (
             lambda: gradient(lambda x: (x, x), 1.0),

@@ -196,7 +196,7 @@ def test_what_cannot_be_continued_is_refused_by_name():
         r"prompt must have shape \(\.\.\., T\) with T >= 1; got shape \(0,\)",
         np.zeros(0, int),
     )
-    refused(ValueError, r"prompt must have shape .*; got \(\)", 3)
+    refused(ValueError, r"prompt must have shape .*; got shape \(\)", 3)
     reader = models.recurrent(VOCABULARY, 3, VOCABULARY, embedding=2)
     with pytest.raises(
         ValueError,

@@ -125,7 +125,7 @@ def test_a_missing_array_and_another_container_are_refused():
         check_same_architecture({"a": jnp.zeros(2)}, expected)
     with pytest.raises(
         ValueError,
-        match=r"its containers are PyTreeDef\(\(\*,\)\), the model's PyTreeDef\(\[\*\]\)",
+        match=r"their structure is PyTreeDef\(\(\*,\)\), that of the model PyTreeDef\(\[\*\]\)",
     ):
         check_same_architecture((jnp.zeros(2),), [jnp.zeros(2)])
 
