@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import torch
-from research.verification.problems import INPUTS, LABELS, PENALTY, A, B
 
 import research
 from benchmarks.tables import table
 from research.verification import PROBLEMS
+from research.verification.problems import INPUTS, LABELS, PENALTY, A, B
 
 RECORD = Path(research.__file__).parent / "proofs/recorded.json"
 BOUND = 1e-12  # Of the largest entry's size, or 1: above rounding, and far below any change of a rule.

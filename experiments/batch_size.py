@@ -188,7 +188,7 @@ def cell_key(seed, child):
     return jax.random.fold_in(jax.random.key(seed), child)
 
 
-def make_step(workload, batch_size, train):
+def training_step(workload, batch_size, train):
     """(state, cell, i) -> state: step i of a training, its batch drawn with replacement unless it is the whole set."""
     import jax
 
@@ -202,9 +202,8 @@ def make_step(workload, batch_size, train):
             else jax.random.randint(key, (batch_size,), 0, n, dtype="int32")
         )
         rule = research.update_rules.gradient_descent(cell["learning_rate"])
-        return research.descent.make_step(workload.objective, rule, train)(
-            state, research.descent.Draw(indices)
-        )[0]
+        descent = research.descent.build(workload.objective, rule, train)
+        return descent.step(state, research.descent.BatchIndices(indices))[0]
 
     return step
 
@@ -212,9 +211,8 @@ def make_step(workload, batch_size, train):
 def begin(workload, cell):
     """The state before the first step."""
     params = workload.init(cell_key(cell["seed"], research.descent.INIT))
-    return research.descent.start(
-        research.update_rules.gradient_descent(cell["learning_rate"]), params
-    )
+    rule = research.update_rules.gradient_descent(cell["learning_rate"])
+    return research.descent.build(workload.objective, rule, None).init(params)
 
 
 def evaluation_steps(most):
@@ -235,7 +233,7 @@ def compile_program(workload, probe, batch_size, target, most_steps, width):
     import jax.numpy as jnp
 
     def trainings(cells, patience, train, probe, steps):
-        step = jax.vmap(make_step(workload, batch_size, train), (0, 0, None))
+        step = jax.vmap(training_step(workload, batch_size, train), (0, 0, None))
         gaps = jax.vmap(lambda params: gap_on(workload, params, probe))
         state = jax.vmap(lambda cell: begin(workload, cell))(cells)
         goal = target * gaps(state.params)
@@ -352,7 +350,7 @@ def seconds_alone(workload, batch_size, rate, steps):
     cell = {"seed": np.int64(0), "learning_rate": np.float64(rate)}
 
     def training(state, steps, train):
-        step = make_step(workload, batch_size, train)
+        step = training_step(workload, batch_size, train)
         return jax.lax.fori_loop(0, steps, lambda i, s: step(s, cell, i), state)
 
     arguments = begin(workload, cell), np.int32(steps), workload.train

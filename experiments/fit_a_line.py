@@ -122,10 +122,10 @@ def train(workload, sampler, rate, config):
         jax.random.fold_in(jax.random.key(config.seed), child) for child in range(2)
     )
     rule = research.update_rules.find_rule("gradient_descent")(rate)
-    step = research.descent.make_step(workload.objective, rule, workload.train, rate)
+    init, step = research.descent.build(workload.objective, rule, workload.train)
 
-    def watched(state, draw):
-        state, _ = step(state, draw)
+    def watched(state, batch_indices):
+        state, _ = step(state, batch_indices)
         return state, jnp.array([state.params["intercept"], state.params["weights"][0]])
 
     @jax.jit
@@ -135,7 +135,7 @@ def train(workload, sampler, rate, config):
             return jax.lax.scan(
                 watched,
                 state,
-                research.descent.Draw(indices),
+                research.descent.BatchIndices(indices),
                 length=sampler.num_batches,
             )
 
@@ -143,7 +143,7 @@ def train(workload, sampler, rate, config):
 
     params = workload.init(key_init)
     first = np.array([[params["intercept"], params["weights"][0]]])
-    lines = np.concatenate([first, every_step(research.descent.start(rule, params))])
+    lines = np.concatenate([first, every_step(init(params))])
     bad = np.flatnonzero(~np.isfinite(lines).all(axis=1))
     if len(bad):
         raise ValueError(

@@ -4,6 +4,7 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+
 from research.verification.cards import RULES, card
 
 TOP = Path(__file__).parent.parent

@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-from research.verification.causes import STEPS_BEYOND
-from research.verification.oracles.oracle import rate_on
-from research.verification.recorded import recorded_walks
-from research.verification.walks import distance
 
 from research.verification import FORMULAS, ORACLES, PROBLEMS, prove, walk_exactly
+from research.verification.causes import STEPS_BEYOND
 from research.verification.formulas import Formula, mistaken
+from research.verification.oracles.oracle import rate_on
+from research.verification.recorded import recorded_walks
 from research.verification.rule_under_test import RuleError
+from research.verification.walks import distance
 
 transformation: Any = (
     optax.GradientTransformation

@@ -69,10 +69,10 @@ def test_lanes_agree_with_the_lone_run(workload, program):
     rate, seed = float(CELLS["learning_rate"][6]), int(CELLS["seed"][6])
     root = jax.random.key(seed)
     rule = update_rules.adam(rate)
-    state = descent.start(rule, workload.init(jax.random.fold_in(root, descent.INIT)))
+    init, step = descent.build(workload.objective, rule, workload.train)
+    state = init(workload.init(jax.random.fold_in(root, descent.INIT)))
     evaluate = lambda params: workload.objective(params, workload.train)
-    step = descent.make_step(workload.objective, rule, workload.train, rate)
-    last, records = descent.run(
+    last, info = descent.run(
         step,
         state,
         program.sampler,
@@ -85,13 +85,11 @@ def test_lanes_agree_with_the_lone_run(workload, program):
         trained.params["weights"][0], last.params["weights"], rtol=1e-12
     )
     np.testing.assert_allclose(trained.values[0, 0], evaluate(state.params), rtol=1e-14)
+    np.testing.assert_allclose(trained.values[0, 1:4], info.evaluations[0], rtol=1e-12)
     np.testing.assert_allclose(
-        trained.values[0, 1:4], records.evaluations[0], rtol=1e-12
+        trained.values[0, 4:], info.evaluations[1:, -1], rtol=1e-12
     )
-    np.testing.assert_allclose(
-        trained.values[0, 4:], records.evaluations[1:, -1], rtol=1e-12
-    )
-    np.testing.assert_allclose(trained.records.loss[0], records.loss, rtol=1e-12)
+    np.testing.assert_allclose(trained.info.loss[0], info.loss, rtol=1e-12)
 
 
 def test_passes_count_example_gradients(workload, program):

@@ -326,11 +326,10 @@ def check_contender(
         )
         return objective(params, batch)
 
-    def step(hyperparameters, params, indices):
+    def first_step(hyperparameters, params, indices):
         rule = contender.make_rule(**hyperparameters)
-        return descent.make_step(counted, rule, batch)(
-            descent.start(rule, params), descent.Draw(indices)
-        )
+        init, step = descent.build(counted, rule, batch)
+        return step(init(params), descent.BatchIndices(indices))
 
     lanes = 2
     hyperparameters = {
@@ -343,7 +342,7 @@ def check_contender(
     )
     indices = None if batch is None else jax.ShapeDtypeStruct((drawn,), np.int32)
     jax.eval_shape(
-        jax.vmap(step, in_axes=(0, 0, None)), hyperparameters, params, indices
+        jax.vmap(first_step, in_axes=(0, 0, None)), hyperparameters, params, indices
     )
     own = len(calls) - 1
     if own > 0 and not contender.stated and contender.evaluations == 1:

@@ -46,7 +46,7 @@ class SweepResult(NamedTuple):
       values: The objective there, shape (m, k), on the first part that the program evaluates on (the training data
         unless others were asked for); column 0 is the initial point.
       values_on: The same for each part by name.
-      records: EpochRecord of shape (m, num_epochs) leaves, without evaluations.
+      info: EpochInfo of shape (m, num_epochs) leaves, without evaluations.
       params: The last parameters.
       first_bad_step: The first step (counted over all epochs) whose loss or update was not finite, or -1.
       seconds: What running took in this process, without compilation.
@@ -55,7 +55,7 @@ class SweepResult(NamedTuple):
     passes: np.ndarray
     values: np.ndarray
     values_on: dict[str, np.ndarray]
-    records: _run.EpochRecord
+    info: _run.EpochInfo
     params: Params
     first_bad_step: np.ndarray
     seconds: float
@@ -150,11 +150,11 @@ def _advance(program: SweepProgram, blocks: Sequence[Block]) -> list[Block]:
                 dtype=np.int32,
             )
             placed = jax.device_put((block.state, epochs), place)
-            state, record = program.advance[i](
+            state, info = program.advance[i](
                 placed[0], cells, placed[1], program.data[i]
             )
             block = block._replace(
-                state=state, records=(*block.records, record), done=block.done + 1
+                state=state, info=(*block.info, info), done=block.done + 1
             )
         advanced.append(block)
     jax.block_until_ready([block.state for block in advanced])
@@ -165,7 +165,7 @@ def _progress(
     num_chunks: int, blocks: Sequence[Block], together: Sequence[int]
 ) -> SweepProgress:
     losses = np.concatenate(
-        [np.asarray(blocks[i].records[-1].loss)[: blocks[i].size, -1] for i in together]
+        [np.asarray(blocks[i].info[-1].loss)[: blocks[i].size, -1] for i in together]
     )
     finite = losses[np.isfinite(losses)]
     return SweepProgress(
@@ -186,24 +186,24 @@ def _collect(
         lambda *a: np.concatenate(a), *(_first(b.state.params, b.size) for b in blocks)
     )
     joined = [
-        _first(jax.tree.map(lambda *a: np.concatenate(a, axis=1), *b.records), b.size)
+        _first(jax.tree.map(lambda *a: np.concatenate(a, axis=1), *b.info), b.size)
         for b in blocks
     ]
-    records = jax.tree.map(lambda *a: np.concatenate(a), *joined)
+    info = jax.tree.map(lambda *a: np.concatenate(a), *joined)
     values = np.concatenate(
-        [initial[:, None], records.evaluations[:, 0], records.evaluations[:, 1:, -1]],
+        [initial[:, None], info.evaluations[:, 0], info.evaluations[:, 1:, -1]],
         axis=1,
     )
-    bad = records.first_bad_step
+    bad = info.first_bad_step
     epoch = np.argmax(bad >= 0, axis=1)
     within = np.take_along_axis(bad, epoch[:, None], axis=1)[:, 0]
     first_bad = np.where(within >= 0, epoch * program.sampler.num_batches + within, -1)
     by_part = values[..., None] if len(program.evaluate_on) == 1 else values
     values_on = {part: by_part[..., i] for i, part in enumerate(program.evaluate_on)}
     values = values_on[program.evaluate_on[0]]
-    records = records._replace(evaluations=None)
+    info = info._replace(evaluations=None)
     return SweepResult(
-        _passes(program), values, values_on, records, params, first_bad, seconds
+        _passes(program), values, values_on, info, params, first_bad, seconds
     )
 
 

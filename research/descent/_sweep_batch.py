@@ -13,7 +13,7 @@ from research.reading import Is, check_shape
 from research.reading.arrays import check_arrays
 from research.types import Array, Saved
 
-RECORDS = tuple(name for name in _run.EpochRecord._fields if name != "steps")
+INFO = tuple(name for name in _run.EpochInfo._fields if name != "steps")
 
 
 class Block(NamedTuple):
@@ -23,14 +23,14 @@ class Block(NamedTuple):
       cells: Seeds and hyper-parameters, without pads.
       initial: The objective at the initial points; None before the first chunk.
       state: Parameters and rule state after the last chunk; None before the first.
-      records: One EpochRecord a chunk, or of several chunks together.
+      info: One EpochInfo a chunk, or of several chunks together.
       done: How many chunks.
     """
 
     cells: dict[str, np.ndarray]
     initial: Any = None
     state: Any = None
-    records: tuple[Any, ...] = ()
+    info: tuple[Any, ...] = ()
     done: int = 0
 
     @property
@@ -44,8 +44,8 @@ def kept(blocks: Sequence[Block]) -> Saved:
     arrays = {}
     for i, block in enumerate(blocks):
         if block.done:
-            records = jax.tree.map(
-                lambda *a: np.concatenate(a, axis=1), *jax.device_get(block.records)
+            info = jax.tree.map(
+                lambda *a: np.concatenate(a, axis=1), *jax.device_get(block.info)
             )
             leaves = {
                 f"state/{j}": leaf
@@ -54,7 +54,7 @@ def kept(blocks: Sequence[Block]) -> Saved:
             named = {
                 "initial": block.initial,
                 **leaves,
-                **{f"records/{name}": getattr(records, name) for name in RECORDS},
+                **{f"info/{name}": getattr(info, name) for name in INFO},
             }
             arrays |= {f"{i}/{name}": as_numbers(leaf) for name, leaf in named.items()}
     return Saved(arrays, [block.done for block in blocks])
@@ -77,13 +77,13 @@ def restored(
                 like(leaf, saved.arrays[f"{i}/state/{j}"])
                 for j, leaf in enumerate(leaves)
             ]
-            records: dict[str, Any] = {
-                name: saved.arrays[f"{i}/records/{name}"] for name in RECORDS
+            info: dict[str, Any] = {
+                name: saved.arrays[f"{i}/info/{name}"] for name in INFO
             }
             block = block._replace(
                 initial=saved.arrays[f"{i}/initial"],
                 state=jax.tree.unflatten(structure, state),
-                records=(_run.EpochRecord(**records, steps=None),),
+                info=(_run.EpochInfo(**info, steps=None),),
                 done=done,
             )
         back.append(block)
@@ -111,8 +111,8 @@ def _check(
             check_arrays(saved.arrays, state, "the checkpoint")
             lead = {f"{i}/initial": (program.width,)}
             lead |= {
-                f"{i}/records/{name}": (program.width, done * program.chunk)
-                for name in RECORDS
+                f"{i}/info/{name}": (program.width, done * program.chunk)
+                for name in INFO
             }
             for name, axes in lead.items():
                 if (

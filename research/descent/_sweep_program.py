@@ -36,7 +36,7 @@ class SweepProgram(NamedTuple):
 
     Attributes:
       begin: Per device: (cells, data) -> (states, values at the initial points).
-      advance: Per device: (states, cells, epochs, data) -> (states, records).
+      advance: Per device: (states, cells, epochs, data) -> (states, info).
       data: Per device: the parts of the workload by name; "train" is always among them.
       evaluate_on: The parts on which the objective is evaluated.
       hyperparameters: Names of the traced hyper-parameters that each cell brings.
@@ -80,7 +80,7 @@ def compile_sweep(
       make_rule: Called with the cell's hyper-parameters by name, as traced scalars.
       sampler: Built for workload.train.
       num_epochs: Length of each training.
-      hyperparameters: Names that `make_rule` takes; one called learning_rate is also what the records show.
+      hyperparameters: Names that `make_rule` takes.
       chunk: Epochs between two looks at the run: at least 2, and a divisor of num_epochs. None: a tenth where that is
         one, else all.
       width: Lanes in a block.
@@ -139,23 +139,22 @@ def compile_sweep(
         return tuple(workload.objective(params, data[part]) for part in parts)
 
     def begin(cell, data):
-        state = _step.start(make_rule(**_hyper(cell)), workload.init(_key(cell, INIT)))
+        descent = _step.build(workload.objective, make_rule(**_hyper(cell)), None)
+        state = descent.init(workload.init(_key(cell, INIT)))
         return state, _together(evaluate(state.params, data))
 
     def advance(state, cell, epochs, data):
         rule = make_rule(**_hyper(cell))
-        step = _step.make_step(
-            workload.objective, rule, data["train"], cell.get("learning_rate", jnp.nan)
-        )
-        state, records = _run.run(
-            step,
+        descent = _step.build(workload.objective, rule, data["train"])
+        state, info = _run.run(
+            descent.step,
             state,
             sampler,
             _key(cell, EPOCHS),
             epochs,
             evaluate=lambda params: evaluate(params, data),
         )
-        return state, records._replace(evaluations=_together(records.evaluations))
+        return state, info._replace(evaluations=_together(info.evaluations))
 
     started = time.perf_counter()
     begins, advances, everywhere = [], [], []

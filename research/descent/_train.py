@@ -15,7 +15,6 @@ from research.checks import (
     check_count,
     check_flag,
     check_methods,
-    check_numbers,
     check_tree,
 )
 from research.descent._train_loop import Compiled, compile_training
@@ -55,15 +54,14 @@ def train(
     key: Key,
     evaluate: Evaluate | None = None,
     noisy: bool = False,
-    learning_rate: float = math.nan,
     on_progress: OnProgress | None = None,
     checkpoint: Checkpoint | None = None,
     devices: int = 1,
 ) -> TrainResult:
-    """Trains one network: `_run.run` on the same draws, stopped at any step to be watched, kept and gone on with.
+    """Trains one network: `run` on the same batches, stopped at any step to be watched, kept and gone on with.
 
     The loop over steps is compiled once and told from which step to which it runs, so neither how often it is looked at
-    nor a kill changes a bit. It keeps every step's record, and no more of the data than one epoch's order.
+    nor a kill changes a bit. It keeps every step's info, and no more of the data than one epoch's order.
 
     With several devices each batch is split over them: each takes batch_size / devices of its examples, and values and
     gradients are averaged. That sums in another order, so the bits differ from those on one device; a key of noise is
@@ -73,14 +71,14 @@ def train(
       objective: (params, batch) -> (), a mean over the batch's examples.
       rule: Any gradient transformation.
       dataset: Of n examples, on the device once for the whole training.
-      sampler: Whose draws feed the steps; an epoch is what it says, its order drawn from fold_in(key, epoch).
+      sampler: Says which examples make up each batch; an epoch's order is drawn from
+        fold_in(key, epoch).
       num_epochs: How many.
       params: Where to start. The rule's state follows their dtype.
       key: Of all epochs; another than the one the params were drawn with.
       evaluate: params -> numbers by name, before the first epoch and after each. It is called as it is: jit it, with its
         data as an argument (`research.objectives.in_slices` does).
       noisy: Whether the objective draws noise: each step's batch then has a key of its own.
-      learning_rate: What the records show for a rule of constant rate.
       on_progress: Called with the share done, in 0..1, and a few words.
       checkpoint: Where the training is kept; None: nowhere. Ctrl-C keeps it first.
       devices: Of JAX's devices, how many share each batch; `research.backend.configure(devices=...)` makes them on a CPU.
@@ -108,7 +106,6 @@ def train(
     check_callable("objective", objective, "params", "batch")
     check_tree("params", params)
     check_flag("noisy", noisy)
-    check_numbers("learning_rate", learning_rate, ndim=0, wanted="one number, or NaN")
     if evaluate is not None:
         check_callable("evaluate", evaluate, "params")
     if on_progress is not None:
@@ -132,7 +129,6 @@ def train(
         params,
         key,
         noisy=noisy,
-        learning_rate=learning_rate,
         devices=devices,
     )
     compile_seconds = time.perf_counter() - began
@@ -148,10 +144,10 @@ def train(
     )
     try:
         while at.epoch < num_epochs:
-            drawn = compiled.draws(key, at.epoch)
+            batches = compiled.epoch_batches(key, at.epoch)
             while at.step < sampler.num_batches:
                 at, pace = _advanced(
-                    at, compiled, drawn, min(at.step + steps, sampler.num_batches)
+                    at, compiled, batches, min(at.step + steps, sampler.num_batches)
                 )
                 steps = max(1, round(SECONDS_BETWEEN_LOOKS / max(pace, 1e-9)))
                 looks.show(at)
@@ -189,13 +185,13 @@ def _check(num_epochs: int, devices: int, sampler: Sampler, key: Key) -> None:
 
 
 def _advanced(
-    at: Place, compiled: Compiled, drawn: Any, stop: int
+    at: Place, compiled: Compiled, batches: Any, stop: int
 ) -> tuple[Place, float]:
     """The place after more steps, and the seconds that one took."""
     began = time.perf_counter()
-    advanced = compiled.advance(at.state, at.records, drawn, at.step, stop)
+    advanced = compiled.advance(at.state, at.info, batches, at.step, stop)
     try:
-        state, records = jax.block_until_ready(advanced)
+        state, info = jax.block_until_ready(advanced)
     except KeyboardInterrupt:
         jax.block_until_ready(
             advanced
@@ -203,14 +199,14 @@ def _advanced(
         raise
     seconds = time.perf_counter() - began
     return at._replace(
-        step=stop, state=state, records=records, seconds=at.seconds + seconds
+        step=stop, state=state, info=info, seconds=at.seconds + seconds
     ), seconds / (stop - at.step)
 
 
 def _next_epoch(at: Place, evaluate: Evaluate | None) -> Place:
     check_alike(at.state)
     seen = () if evaluate is None else (_evaluated(evaluate, at),)
-    earlier = (*at.earlier, jax.device_get(at.records))
+    earlier = (*at.earlier, jax.device_get(at.info))
     return at._replace(
         epoch=at.epoch + 1,
         step=0,
@@ -236,7 +232,7 @@ class _Looks(NamedTuple):
             first = max(0, at.step - max(1, self.num_batches // 10))
             loss, rate = (
                 np.asarray(values)[first : at.step]
-                for values in (at.records.loss, at.records.learning_rate)
+                for values in (at.info.loss, at.info.learning_rate)
             )
             words = f"epoch {at.epoch + 1} of {self.num_epochs}, loss {loss.mean():.3g}"
             words += "" if math.isnan(rate[-1]) else f", rate {rate[-1]:.2g}"

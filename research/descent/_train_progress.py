@@ -19,7 +19,7 @@ class TrainResult(NamedTuple):
 
     Attributes:
       params: The last parameters; a rule that averages gives its average.
-      steps: The `Record` of every step, leaves of shape (num_epochs, num_batches).
+      steps: The `Info` of every step, leaves of shape (num_epochs, num_batches).
       evaluations: What `evaluate` gave, by name: at the start, then after each epoch, shape (num_epochs + 1,).
       first_bad_step: The first step, counted over all epochs, whose loss or update was not finite, or -1.
       seconds: What the steps took, in all processes that worked on it, without compilation and evaluation.
@@ -27,7 +27,7 @@ class TrainResult(NamedTuple):
     """
 
     params: Params
-    steps: _step.Record
+    steps: _step.Info
     evaluations: dict[str, np.ndarray]
     first_bad_step: int
     seconds: float
@@ -40,8 +40,8 @@ class Place(NamedTuple):
     Attributes:
       epoch, step: From 0.
       state: Parameters and rule state.
-      records: Of this epoch's steps, leaves of shape (num_batches,); NaN where they are still to come.
-      earlier: The records of each epoch that is over.
+      info: Of this epoch's steps, leaves of shape (num_batches,); NaN where they are still to come.
+      earlier: The info of each epoch that is over.
       evaluations: At the start, and after each epoch that is over.
       seconds: What the steps took.
       training: A digest of what the training began with, by which a checkpoint of another one is known.
@@ -50,7 +50,7 @@ class Place(NamedTuple):
     epoch: int
     step: int
     state: _step.State
-    records: Any
+    info: Any
     earlier: tuple[Any, ...]
     evaluations: tuple[dict[str, float], ...]
     seconds: float
@@ -77,10 +77,10 @@ def kept(at: Place) -> Saved:
         f"state/{i}": as_numbers(leaf)
         for i, leaf in enumerate(jax.tree.leaves(at.state))
     }
-    for name in _step.Record._fields:
-        leaves[f"records/{name}"] = np.asarray(getattr(at.records, name))
+    for name in _step.Info._fields:
+        leaves[f"info/{name}"] = np.asarray(getattr(at.info, name))
         leaves[f"earlier/{name}"] = np.array(
-            [getattr(records, name) for records in at.earlier]
+            [getattr(info, name) for info in at.earlier]
         )
     return Saved(
         leaves, [at.training, at.epoch, at.step, list(at.evaluations), at.seconds]
@@ -125,11 +125,9 @@ def restored(start: Place, saved: Saved, num_epochs: int, evaluated: bool) -> Pl
     if epoch > num_epochs or len(evaluations) != (epoch + 1) * evaluated:
         raise other
     leaves, structure = jax.tree.flatten(start.state)
-    one = {
-        name: np.asarray(getattr(start.records, name)) for name in _step.Record._fields
-    }
+    one = {name: np.asarray(getattr(start.info, name)) for name in _step.Info._fields}
     wanted = {f"state/{i}": as_numbers(leaf) for i, leaf in enumerate(leaves)}
-    wanted |= {f"records/{name}": array for name, array in one.items()}
+    wanted |= {f"info/{name}": array for name, array in one.items()}
     if epoch:
         wanted |= {
             f"earlier/{name}": np.empty((epoch, *array.shape), array.dtype)
@@ -141,21 +139,21 @@ def restored(start: Place, saved: Saved, num_epochs: int, evaluated: bool) -> Pl
         put(leaf, like(leaf, saved.arrays[f"state/{i}"]))
         for i, leaf in enumerate(leaves)
     ]
-    record: Any = _step.Record  # Of numpy's arrays, here.
-    records = record(
+    info_of: Any = _step.Info  # Of numpy's arrays, here.
+    info = info_of(
         *(
-            put(getattr(start.records, n), saved.arrays[f"records/{n}"])
-            for n in _step.Record._fields
+            put(getattr(start.info, n), saved.arrays[f"info/{n}"])
+            for n in _step.Info._fields
         )
     )
-    earlier = record(
-        *(saved.arrays.get(f"earlier/{name}") for name in _step.Record._fields)
+    earlier = info_of(
+        *(saved.arrays.get(f"earlier/{name}") for name in _step.Info._fields)
     )
     return Place(
         epoch=epoch,
         step=step,
         state=jax.tree.unflatten(structure, state),
-        records=records,
+        info=info,
         earlier=tuple(jax.tree.map(lambda a, e=e: a[e], earlier) for e in range(epoch)),
         evaluations=tuple(evaluations),
         seconds=seconds,

@@ -73,7 +73,7 @@ def sam(
         if params is None or value_fn is None:
             raise ValueError(
                 "sam needs params and value_fn, for the gradient at another point; call update(grads, state, params, "
-                "value_fn=f), as research.descent.make_step does."
+                "value_fn=f), as research.descent.build does."
             )
         ascent = _ascent(rho, updates, params)
 

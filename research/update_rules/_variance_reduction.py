@@ -142,7 +142,7 @@ def saga(
       The rule; its update needs params, value_fn and indices (None: all n). A traced index of n or more gives NaN.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number; update got no params or value_fn, an index
-        that is n or more, or a value_fn of a step (`research.descent.make_step`) whose dataset has not n examples.
+        that is n or more, or a value_fn of a step (`research.descent.build`) whose dataset has not n examples.
     References:
       Defazio, Bach & Lacoste-Julien, SAGA: a fast incremental gradient method with support for non-strongly convex
       composite objectives, NeurIPS 2014, section 2, equation (1) (without its proximal step).
@@ -247,6 +247,6 @@ def _needed(
         raise ValueError(
             f"{name} needs params and value_fn, for gradients of other examples and at other points; call "
             "update(grads, state, params, value_fn=f, indices=drawn) with f(params, indices=None), as "
-            "research.descent.make_step does."
+            "research.descent.build does."
         )
     return params, value_fn

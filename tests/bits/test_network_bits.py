@@ -247,7 +247,7 @@ def test_company_leaves_the_bits_alone(name):
 
 
 def cell_hashes(trained):
-    leaves = jax.tree.leaves((trained.params, trained.values, trained.records))
+    leaves = jax.tree.leaves((trained.params, trained.values, trained.info))
     return [
         runs.hash_arrays(*(leaf[i] for leaf in leaves))
         for i in range(len(trained.values))

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
+from research.update_rules import UPDATE_RULES
+from research.verification import FORMULAS, ORACLES, PROBLEMS
 from research.verification.oracles.oracle import rate_on
 from research.verification.recorded import variants
 from research.verification.table import AUTHORITIES, proof_table
 from research.verification.walks import distance, walk, walk_constructed
-
-from research.update_rules import UPDATE_RULES
-from research.verification import FORMULAS, ORACLES, PROBLEMS
 
 # Two with coupled decay, which here is a chain, and one with another line search, whose limit points alone compare:
 # tests/laws/test_rule_trajectories.py and tests/rules/test_quasi_newton.py.

@@ -12,10 +12,10 @@ import mpmath
 import numpy as np
 import optax
 import pytest
-from research.verification.formulas.leaves import DIGITS, Leaves
 
 from research.update_rules import UPDATE_RULES, add_decayed_weights
 from research.verification import FORMULAS, PROBLEMS, trajectory
+from research.verification.formulas.leaves import DIGITS, Leaves
 
 REFERENCE = json.loads(
     (Path(__file__).parents[1] / "reference/optimizer_trajectories.json").read_text(

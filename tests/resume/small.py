@@ -85,7 +85,7 @@ def train(piece, config, on_chunk, checkpoints):
         for start in (0, 100)
     )
     leaves = jax.tree.leaves(
-        [(t.params, t.values, t.records, t.first_bad_step) for t in (first, second)]
+        [(t.params, t.values, t.info, t.first_bad_step) for t in (first, second)]
     )
     arrays = {str(i): leaf for i, leaf in enumerate(leaves)}
     hashes = [
