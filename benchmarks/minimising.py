@@ -79,7 +79,7 @@ class MinimiserRow(NamedTuple):
 
 
 def ours(case: Case, tolerance: float) -> list[Contender]:
-    """Ours: `research.descent._minimise` with each rule, one compiled loop."""
+    """Ours: `research.descent.minimise` with each rule, one compiled loop."""
     rules: dict[str, dict[str, Any]] = {
         "L-BFGS": {"lbfgs": lbfgs()},
         "BFGS": {"bfgs": bfgs()},

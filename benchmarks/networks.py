@@ -16,61 +16,16 @@ import numpy as np
 
 from benchmarks import clock
 from benchmarks.alone import print_part
+from benchmarks.contender import Contender
+from benchmarks.network_jobs import NETWORKS, RATE, Job, make_job, sampler_of
 from benchmarks.tables import Section, number, optional, spread_words, table
-from research import backend, losses, models, objectives, samplers, update_rules
+from research import backend, objectives, update_rules
 from research.descent._train_loop import compile_training
-from research.types import Array, Batch, Model, Params, Sampler
+from research.types import Batch
 
-RATE = 1e-3  # Of Adam, in everyone's training.
 STEPS, ROUNDS = 60, 9
 TOLERANCE = 1e-3  # Relative, of the last step's loss: in float32 the same job differs by rounding, which Adam magnifies.
-SYMBOLS, CONTEXT = 65, 64
 DEVICES = 2  # Ours is timed on one and on so many, which share each batch; everyone else has as many threads.
-
-
-class Job(NamedTuple):
-    """One training: the same first params, batches and Adam for everyone, in float32.
-
-    Attributes:
-      name, words: Which network, and its sizes.
-      model: Ours.
-      loss: Of one example.
-      x, y: The data, of which each step takes batch_size examples.
-      batch_size, steps: Of the training.
-      params: Where everyone starts, as ours has them.
-      order: Indices of each step's examples, shape (steps, batch_size), as our sampler draws them.
-    """
-
-    name: str
-    words: str
-    model: Model
-    loss: Callable[[Array, Array], Array]
-    x: np.ndarray
-    y: np.ndarray
-    batch_size: int
-    steps: int
-    params: Params
-    order: np.ndarray
-
-    @property
-    def batches(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Every step's examples."""
-        return [(self.x[rows], self.y[rows]) for rows in self.order]
-
-
-class Contender(NamedTuple):
-    """One way to make a training.
-
-    Attributes:
-      name, note: As the table shows it, and a word on how it was set.
-      train: () -> the loss of every step, before its update; all work is done when it returns.
-      compile_seconds: What building it took, with its first step.
-    """
-
-    name: str
-    train: Callable[[], np.ndarray]
-    compile_seconds: float
-    note: str = ""
 
 
 class NetworkRow(NamedTuple):
@@ -87,131 +42,11 @@ class NetworkRow(NamedTuple):
     apart: float | None = None
 
 
-def images(
-    sizes: tuple[int, ...],
-) -> Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]:
-    """(generator, n) -> n normal inputs of that shape and labels of ten classes."""
-    return lambda rng, n: (
-        rng.normal(size=(n, *sizes)).astype(np.float32),
-        rng.integers(0, 10, n).astype(np.int32),
-    )
-
-
-def tokens(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """n sequences of symbols, and the next ones."""
-    drawn = rng.integers(0, SYMBOLS, (n, CONTEXT + 1)).astype(np.int32)
-    return drawn[:, :-1], drawn[:, 1:]
-
-
-def recurrent(cell: str) -> Model:
-    """A recurrent network of symbols, 128 wide."""
-    return models.recurrent(
-        SYMBOLS,
-        128,
-        SYMBOLS,
-        cell=cell,
-        outputs="every",
-        embedding=64,
-        dtype=jnp.float32,
-    )
-
-
-def transformer() -> Model:
-    """A small causal Transformer."""
-    return models.transformer_decoder(
-        SYMBOLS, CONTEXT, width=64, num_layers=2, num_heads=4, dtype=jnp.float32
-    )
-
-
-def convolutional() -> Model:
-    """Two convolutions, one pooling and two dense layers: PyTorch's MNIST example, without its dropout."""
-    return models.cnn(
-        (28, 28, 1),
-        10,
-        channels=(32, 64),
-        padding="valid",
-        pool=(1, 2),
-        dtype=jnp.float32,
-    )
-
-
-# name: (its sizes in words, the model, the loss, the data, the batch).
-NETWORKS: dict[
-    str, tuple[str, Callable[[], Model], Callable[..., Array], Callable, int]
-] = {
-    "mlp": (
-        "784-256-256-10, relu, batch 64",
-        lambda: models.mlp((784, 256, 256, 10), dtype=jnp.float32),
-        losses.softmax_cross_entropy,
-        images((784,)),
-        64,
-    ),
-    "cnn": (
-        "28 x 28, convolutions of 3 x 3 to 32 and 64 channels, pooling of 2, 128 units, batch 64",
-        convolutional,
-        losses.softmax_cross_entropy,
-        images((28, 28, 1)),
-        64,
-    ),
-    "lstm": (
-        "128 wide, 65 symbols embedded in 64 numbers, 64 steps, batch 32",
-        lambda: recurrent("lstm"),
-        losses.sequence_cross_entropy,
-        tokens,
-        32,
-    ),
-    "gru": (
-        "128 wide, 65 symbols embedded in 64 numbers, 64 steps, batch 32",
-        lambda: recurrent("gru"),
-        losses.sequence_cross_entropy,
-        tokens,
-        32,
-    ),
-    "transformer": (
-        "2 layers, 64 wide, 4 heads, context 64, 65 symbols, batch 32",
-        transformer,
-        losses.sequence_cross_entropy,
-        tokens,
-        32,
-    ),
-}
-
-
-def make_job(name: str, steps: int) -> Job:
-    """The job of that name."""
-    words, make_model, loss, data, batch_size = NETWORKS[name]
-    model, n = make_model(), steps * batch_size
-    x, y = data(np.random.default_rng(0), n)
-    order = np.asarray(_sampler(n, batch_size).indices(_key_of_epoch()))
-    return Job(
-        name,
-        words,
-        model,
-        loss,
-        x,
-        y,
-        batch_size,
-        steps,
-        model.init(jax.random.key(0)),
-        order,
-    )
-
-
-def _sampler(n: int, batch_size: int) -> Sampler:
-    return samplers.minibatch(n, batch_size)
-
-
-def _key_of_epoch() -> jax.Array:
-    return jax.random.fold_in(
-        jax.random.key(1), 0
-    )  # As `compile_training` draws epoch 0 of key 1.
-
-
 def ours(job: Job, devices: int = 1) -> Contender:
     """`research.descent.train`: it draws the order and keeps its info, as in the experiments."""
     objective = objectives.empirical_risk(job.model, job.loss)
     sampler, dataset = (
-        _sampler(len(job.x), job.batch_size),
+        sampler_of(len(job.x), job.batch_size),
         Batch(jnp.asarray(job.x), jnp.asarray(job.y)),
     )
     built = []

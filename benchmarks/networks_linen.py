@@ -10,7 +10,8 @@ import numpy as np
 import optax
 
 from benchmarks.clock import seconds_of
-from benchmarks.networks import RATE, Contender, Job
+from benchmarks.contender import Contender
+from benchmarks.network_jobs import RATE, Job
 
 GATES = {
     "gru": "rzn",

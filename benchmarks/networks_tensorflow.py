@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow
 
 from benchmarks.clock import seconds_of
-from benchmarks.networks import RATE, Contender, Job
+from benchmarks.contender import Contender
+from benchmarks.network_jobs import RATE, Job
 
 tf: Any = tensorflow  # Its stubs know half of it.
 HEADS = 4

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from benchmarks.clock import seconds_of
-from benchmarks.networks import RATE, Contender, Job
+from benchmarks.contender import Contender
+from benchmarks.network_jobs import RATE, Job
 
 THREADS = 2
 

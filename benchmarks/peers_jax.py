@@ -1,7 +1,7 @@
 """Ours, and the same step jitted in a Python loop with optax."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,25 +9,10 @@ import numpy as np
 import optax
 
 from benchmarks.clock import seconds_of
+from benchmarks.contender import Contender
 from benchmarks.problems import Problem, numpy_batches, training_data
 from research import descent, update_rules
 from research.types import Batch, Params, Workload
-
-
-class Contender(NamedTuple):
-    """One way to make a training.
-
-    Attributes:
-      name: As the table shows it.
-      train: () -> the last parameters, a dict of arrays; it has finished when it returns, and may be called again.
-      compile_seconds: What building it took, with its first step.
-      note: A word on how it was set, or "".
-    """
-
-    name: str
-    train: Callable[[], Params]
-    compile_seconds: float
-    note: str = ""
 
 
 def ours(problem: Problem) -> Contender:

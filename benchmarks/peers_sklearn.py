@@ -8,7 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import SGDClassifier, SGDRegressor
 
 from benchmarks.clock import seconds_of
-from benchmarks.peers_jax import Contender
+from benchmarks.contender import Contender
 from benchmarks.problems import Problem, training_data
 
 

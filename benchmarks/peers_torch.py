@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.clock import seconds_of
-from benchmarks.peers_jax import Contender
+from benchmarks.contender import Contender
 from benchmarks.problems import Problem, numpy_batches
 from research.types import Workload
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from benchmarks import clock, peers_jax
+from benchmarks.contender import Contender
 from benchmarks.problems import MODELS, REGIMES, Problem, final_loss, make_problem
 
 TOLERANCE = 1e-9  # Relative, of the loss at the end: the same job in float64 differs by rounding alone.
@@ -37,7 +38,7 @@ class StepRow(NamedTuple):
 
 def contenders(
     problem: Problem, with_torch: bool
-) -> tuple[list[peers_jax.Contender], list[tuple[str, str]]]:
+) -> tuple[list[Contender], list[tuple[str, str]]]:
     """Those that do this job, ours first, and those that cannot, with the reason."""
     runners, absent = [peers_jax.ours(problem), peers_jax.optax_loop(problem)], []
     if with_torch:
@@ -61,7 +62,7 @@ def contenders(
 
 
 def measure_cell(
-    problem: Problem, runners: list[peers_jax.Contender], rounds: int
+    problem: Problem, runners: list[Contender], rounds: int
 ) -> list[StepRow]:
     """Every contender of one cell, its loss held against ours before anything is timed."""
     losses = {runner.name: final_loss(problem, runner.train()) for runner in runners}

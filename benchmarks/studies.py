@@ -15,8 +15,9 @@ import optax
 
 from benchmarks import clock, peers_jax
 from benchmarks.alone import print_part
+from benchmarks.contender import Contender
 from benchmarks.problems import BATCH_SIZE, DTYPE, draw_order, training_data
-from benchmarks.sweep import Sweep, Sweeper, one_by_one
+from benchmarks.sweep_runs import Sweep, one_by_one
 from benchmarks.tables import (
     GOAL_IN_SWEEP,
     Section,
@@ -163,7 +164,7 @@ class _Sliced(list):
         return super().__getitem__(0).steps(part.start, part.stop)
 
 
-def optax_peer(study: Sweep, rule: str, *, scanned: bool) -> Sweeper:
+def optax_peer(study: Sweep, rule: str, *, scanned: bool) -> Contender:
     """One cell after another with optax: a jitted scan from one evaluation to the next, or a jitted step.
 
     Hyper-parameters are traced, so that each compiles once: the scan for every length that there is between evaluations.
@@ -205,7 +206,7 @@ def optax_peer(study: Sweep, rule: str, *, scanned: bool) -> Sweeper:
     )
     run = one_by_one(study, begin, with_hyper, evaluate, batches)
     name = f"optax, {'scans' if scanned else 'steps'}, one by one"
-    return Sweeper(
+    return Contender(
         name, lambda: np.array(jax.device_get(run())), first, "compiled once"
     )
 
@@ -223,7 +224,7 @@ def _placed(
 
 def peers(
     study: Sweep, model: str, rule: str, with_torch: bool
-) -> tuple[list[Sweeper], list[tuple[str, str]]]:
+) -> tuple[list[Contender], list[tuple[str, str]]]:
     """Those that run, and those that cannot, with the reason."""
     found = [optax_peer(study, rule, scanned=scanned) for scanned in (True, False)]
     if not with_torch:
@@ -253,7 +254,7 @@ def measure_study(
     program, train = build_ours(made[beside], rule)
     others, absent = peers(made[beside], WORKLOADS[workload], rule, with_torch)
     ours = {
-        budget: Sweeper("ours", lambda s=s: train(s), program.compile_seconds)
+        budget: Contender("ours", lambda s=s: train(s), program.compile_seconds)
         for budget, s in made.items()
     }
     values = {runner.name: runner.train() for runner in (ours[beside], *others)}
@@ -269,7 +270,7 @@ def measure_study(
     mine = seconds[f"ours {beside}"]
 
     def row(
-        runner: Sweeper, budget: int, took: np.ndarray, ratio: clock.Spread | None
+        runner: Contender, budget: int, took: np.ndarray, ratio: clock.Spread | None
     ) -> StudyRow:
         study, same = made[budget], budget == beside
         found = (runner.compile_seconds, clock.spread(took), ratio)

@@ -9,8 +9,9 @@ import torch
 
 from benchmarks import peers_torch
 from benchmarks.clock import seconds_of
+from benchmarks.contender import Contender
 from benchmarks.problems import PENALTIES, training_data
-from benchmarks.sweep import Sweep, Sweeper, one_by_one
+from benchmarks.sweep_runs import Sweep, one_by_one
 
 B2, EPS = 0.999, 1e-8  # Of Adam, everywhere.
 PARTS = {"heavy_ball": 1, "adam": 2}  # Averages of each leaf.
@@ -52,7 +53,7 @@ def _move_adam(
 MOVES = {"heavy_ball": _move_heavy_ball, "adam": _move_adam}
 
 
-def eager(study: Sweep, model: str, rule: str) -> Sweeper:
+def eager(study: Sweep, model: str, rule: str) -> Contender:
     """Eager mode, one cell after another: autograd.grad and an update in place, faster than torch.optim for one cell."""
     loss, penalty, move = peers_torch.loss_of(model), PENALTIES[model], MOVES[rule]
     objective = _objective(study, model)
@@ -98,7 +99,7 @@ def eager(study: Sweep, model: str, rule: str) -> Sweeper:
         torch.set_num_threads(threads)
         return torch.stack([torch.stack(seen) for seen in run()]).numpy()
 
-    return Sweeper(
+    return Contender(
         "PyTorch eager, one by one", train, first, peers_torch.in_threads(threads)
     )
 
@@ -126,7 +127,7 @@ def _adam(
 FUNCTIONS = {"heavy_ball": _heavy_ball, "adam": _adam}
 
 
-def vmapped(study: Sweep, model: str, rule: str) -> Sweeper:
+def vmapped(study: Sweep, model: str, rule: str) -> Contender:
     """All cells at once: a Python loop over steps, each of them vmapped over the cells."""
     update, penalty = FUNCTIONS[rule], PENALTIES[model]
     gradient_of = torch.func.grad(peers_torch.loss_of(model), argnums=(0, 1))
@@ -184,4 +185,4 @@ def vmapped(study: Sweep, model: str, rule: str) -> Sweeper:
         torch.set_num_threads(threads)
         return run(study.steps)
 
-    return Sweeper("torch.func.vmap", train, first, peers_torch.in_threads(threads))
+    return Contender("torch.func.vmap", train, first, peers_torch.in_threads(threads))

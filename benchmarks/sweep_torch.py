@@ -9,8 +9,9 @@ import torch
 
 from benchmarks import peers_torch
 from benchmarks.clock import seconds_of
+from benchmarks.contender import Contender
 from benchmarks.problems import PENALTIES, training_data
-from benchmarks.sweep import MODEL, Sweep, Sweeper, one_by_one
+from benchmarks.sweep_runs import MODEL, Sweep, one_by_one
 
 
 def objective_on(sweep: Sweep) -> Callable[[Any, Any], Any]:
@@ -27,7 +28,7 @@ def data(sweep: Sweep) -> peers_torch.Tensors:
     return torch.tensor(x), peers_torch.targets(MODEL, y)
 
 
-def loop(sweep: Sweep, training: Callable, objective: Callable, name: str) -> Sweeper:
+def loop(sweep: Sweep, training: Callable, objective: Callable, name: str) -> Contender:
     """One cell after another, at the better number of threads."""
     batches = {
         seed: peers_torch.place_batches(MODEL, sweep.workload, order, sweep.steps)
@@ -54,10 +55,10 @@ def loop(sweep: Sweep, training: Callable, objective: Callable, name: str) -> Sw
         torch.set_num_threads(threads)
         return torch.stack([torch.stack(seen) for seen in run()]).numpy()
 
-    return Sweeper(name, train, first, peers_torch.in_threads(threads))
+    return Contender(name, train, first, peers_torch.in_threads(threads))
 
 
-def eager(sweep: Sweep) -> Sweeper:
+def eager(sweep: Sweep) -> Contender:
     """Eager mode, one cell after another."""
     return loop(
         sweep,
@@ -67,7 +68,7 @@ def eager(sweep: Sweep) -> Sweeper:
     )
 
 
-def compiled(sweep: Sweep) -> Sweeper:
+def compiled(sweep: Sweep) -> Contender:
     """torch.compile of the step and of the objective, one cell after another; compiled once for all of them."""
     step = peers_torch.compiled_step(MODEL, PENALTIES[MODEL])
     objective = torch.compile(objective_on(sweep), fullgraph=True, dynamic=False)
@@ -97,7 +98,7 @@ def vmapped(
     sweep: Sweep,
     wrap: Callable = lambda function: function,
     name: str = "torch.func.vmap",
-) -> Sweeper:
+) -> Contender:
     """All cells at once: a Python loop over steps, each of them vmapped over the cells."""
     draws, (all_x, all_y) = draws_of_all(sweep), data(sweep)
     own = None if draws[0] is None else 0  # Whether each cell has a batch of its own.
@@ -136,10 +137,10 @@ def vmapped(
         torch.set_num_threads(threads)
         return run(sweep.steps)
 
-    return Sweeper(name, train, first, peers_torch.in_threads(threads))
+    return Contender(name, train, first, peers_torch.in_threads(threads))
 
 
-def compiled_vmapped(sweep: Sweep) -> Sweeper:
+def compiled_vmapped(sweep: Sweep) -> Contender:
     """The same with gather and step compiled into one."""
     torch._dynamo.reset()
 

@@ -26,7 +26,7 @@ from benchmarks.tables import table
 from research.verification import PROBLEMS
 from research.verification.problems import INPUTS, LABELS, PENALTY, A, B
 
-RECORD = Path(research.__file__).parent / "proofs/recorded.json"
+RECORD = Path(research.__file__).parent / "verification/recorded.json"
 BOUND = 1e-12  # Of the largest entry's size, or 1: above rounding, and far below any change of a rule.
 LOOSER = {
     "lbfgs/line search, memory 10": 1e-9

@@ -18,9 +18,7 @@ The number to expect (`EXPECTED`): the overall ratio of heavy ball's example gra
 """
 
 import dataclasses
-import hashlib
 import sys
-from pathlib import Path
 
 import research
 
@@ -70,25 +68,8 @@ FULL = Config(
 
 
 def complete(config):
-    """The config with the digest of each file that a rule comes from; one that names another digest is refused."""
-    paths = dict.fromkeys(
-        word.rpartition("=")[2].partition(":")[0]
-        for word in config.rule
-        if ".py" in word
-    )
-    missing = [path for path in paths if not Path(path).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"There is no file {missing[0]!r}; give FILE.py:name, the name of a rule in it."
-        )
-    files = tuple(
-        f"{Path(path).name} {hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
-        for path in paths
-    )
-    if config.files and config.files != files:
-        raise ValueError(
-            f"files: {', '.join(paths)} changed since this run was made. Leave --files out for a new run."
-        )
+    """Record the digest of each file that a rule comes from."""
+    files = research.comparison.digest_files(config.rule, config.files)
     return dataclasses.replace(config, files=files)
 
 
@@ -121,52 +102,24 @@ def share(config, part, parts, checkpoints):
 
 
 def arguments(config):
-    """What `research.comparison.compare` takes, from the config."""
-    from research.cli import rule_lookup as subjects
+    """Arguments of `research.comparison.compare`, from the config."""
+    from research.cli import rule_lookup
 
-    names = names_of(config.rule)
-    return {
-        "rules": {name: subjects.find(word).rule for name, word in names.items()},
-        "baseline": config.baseline or None,
-        "spaces": research.tuning.parse_spaces(config.space),
-        "evaluations": dict(map(evaluations_of, config.evaluations)),
-        "budget": config.budget,
-        "passes": config.passes,
-        "batch_size": config.batch_size or None,
-        "seeds": research.runs.parse_seeds(config.seeds),
-        "tuning_seeds": research.runs.parse_seeds(config.tuning_seeds),
-        "tune_on": config.tune_on,
-        "target": config.target,
-        "width": config.width,
-    }
-
-
-def names_of(words):
-    """A name for each rule: what stands before its "=", else after its colon, with the file where that would come twice."""
-    given = [word.rpartition("=") for word in words]
-    short = [name or word.partition(":")[2] or word for name, _, word in given]
-    names = [
-        f"{Path(word.partition(':')[0]).stem}:{own}"
-        if short.count(own) > 1 and ".py" in word
-        else own
-        for own, (_, _, word) in zip(short, given, strict=True)
-    ]
-    if len(set(names)) < len(names):
-        raise ValueError(
-            f"rule: give each rule once, or names as in v1=FILE.py:NAME; got {', '.join(words)}."
-        )
-    return {name: word for name, (_, _, word) in zip(names, given, strict=True)}
-
-
-def evaluations_of(word):
-    """The name and the number in RULE=2."""
-    name, _, number = word.partition("=")
-    try:
-        return name, float(number)
-    except ValueError:
-        raise ValueError(
-            f"--evaluations wants RULE=NUMBER, as in mine=2; got {word!r}."
-        ) from None
+    return research.comparison.parse_command(
+        config.rule,
+        lambda word: rule_lookup.find(word).rule,
+        baseline=config.baseline,
+        spaces=config.space,
+        evaluations=config.evaluations,
+        budget=config.budget,
+        passes=config.passes,
+        batch_size=config.batch_size,
+        seeds=config.seeds,
+        tuning_seeds=config.tuning_seeds,
+        tune_on=config.tune_on,
+        target=config.target,
+        width=config.width,
+    )
 
 
 def draw(result):

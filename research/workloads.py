@@ -12,7 +12,14 @@ from jax.typing import DTypeLike
 from threadpoolctl import threadpool_limits
 
 from research import datasets, losses, models, objectives, optima
-from research.checks import check_count, check_flag, check_number, is_array, shown
+from research.checks import (
+    check_count,
+    check_flag,
+    check_instance,
+    check_number,
+    is_array,
+    shown,
+)
 from research.naming import known_names
 from research.sizes import check_most, check_room
 from research.types import Array, Batch, Model, Optimum, Params, Workload
@@ -450,16 +457,22 @@ def _available(dtype: DTypeLike) -> np.dtype:
 
 
 def known_optimum(workload: Workload) -> Optimum:
-    """Its optimum, which a share of f - f* is made of.
+    """Return the workload's optimum, which a share of f - f* is measured from.
 
+    Args:
+      workload: A named problem.
+    Returns:
+      The optimum.
     Raises:
+      TypeError: It is not a Workload.
       ValueError: It has none with a finite value; the message says how to state one.
     """
+    check_instance("workload", workload, Workload, "Make one by make_workload(name).")
     optimum = workload.optimum
     if optimum is None or not math.isfinite(optimum.value):
         raise ValueError(
             f"workload {workload.name!r} has no known optimum (optimum={optimum!r:.60}), so there is no share of f - f* to come "
             "down to. Solve it and give workload._replace(optimum=research.types.Optimum(params, value, gradient_norm, "
-            "initial_gradient_norm, solver)); research.optima and research.descent._minimise find optima."
+            "initial_gradient_norm, solver)); research.optima and research.descent.minimise find optima."
         )
     return optimum

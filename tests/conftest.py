@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -65,6 +66,11 @@ NIGHTLY = re.compile(
     r"|test_interval_covers_at_least_what_it_says_on_other_noise\[(?!.*(heavy|skewed))"
     r"|test_interval_that_ignores_the_choice_is_narrower|test_many_comparisons_call_none_under_the_null"
 )
+# A shell starts a command in the background with these signals ignored, and every
+# process that it starts inherits that. The tests of Ctrl-C need them as in a terminal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+LIMIT = 600  # Seconds that one test may take; the longest needs a tenth of it.
 
 backend.configure(devices=1, pool=2, x64=True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -88,6 +94,26 @@ def pytest_collection_modifyitems(items):
         ).as_posix().startswith(EVERY_VERSION)
         if chosen and not item.name.startswith(NEWEST_ALONE):
             item.add_marker(pytest.mark.every_version)
+
+
+def limited(item):
+    """Fail a test, or what sets it up or clears it away, that takes too long."""
+
+    def stop(signum, frame):
+        pytest.fail(f"This took longer than {LIMIT} seconds.")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+pytest_runtest_setup = pytest.hookimpl(wrapper=True)(limited)
+pytest_runtest_call = pytest.hookimpl(wrapper=True)(limited)
+pytest_runtest_teardown = pytest.hookimpl(wrapper=True)(limited)
 
 
 @pytest.fixture

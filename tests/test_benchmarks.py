@@ -19,6 +19,7 @@ from benchmarks import (
     steps,
     studies,
     sweep,
+    sweep_runs,
     tables,
 )
 from research import descent, update_rules
@@ -134,7 +135,7 @@ def test_only_the_same_job_is_given_to_scikit_learn():
 
 
 def test_sweeps_one_by_one_see_what_lanes_see():
-    made = sweep.make_sweep(REGIMES[1], quick=True)
+    made = sweep_runs.make_sweep(REGIMES[1], quick=True)
     runners, absent = sweep.sweepers(made, with_torch=False)
     rows = sweep.measure_sweep(made, runners, rounds=2)
     assert [row.contender for row in rows] == ["ours", "optax, one by one"]
@@ -145,7 +146,7 @@ def test_sweeps_one_by_one_see_what_lanes_see():
 
 @pytest.mark.parametrize("regime", REGIMES)
 def test_sweep_has_the_cells_of_the_main_experiment(regime):
-    rates, seeds = sweep.cells_of(regime, quick=False)
+    rates, seeds = sweep_runs.runs_of(regime, quick=False)
     assert len(seeds) == len(rates) == 34
     tried = set(rates[:24].tolist())
     assert len(tried) == 8
@@ -157,7 +158,7 @@ def test_sweep_has_the_cells_of_the_main_experiment(regime):
 
 
 def test_sweeps_are_named_as_the_lanes_name_their_children():
-    made = sweep.make_sweep(REGIMES[1], quick=True)
+    made = sweep_runs.make_sweep(REGIMES[1], quick=True)
     root = jax.random.key(100)
     expected = made.workload.init(jax.random.fold_in(root, descent.INIT))
     np.testing.assert_array_equal(made.starts[100]["weights"], expected["weights"])

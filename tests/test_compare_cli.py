@@ -7,6 +7,7 @@ import pytest
 
 from experiments import compare
 from research import cli, runs
+from research.comparison.command import name_rules
 
 RULE = """
     import jax
@@ -141,16 +142,16 @@ def test_bad_input_is_one_line_and_leaves_nothing(folder, capsys, words, message
 
 
 def test_short_names_are_told_apart():
-    assert compare.names_of(["a.py:mine", "adam"]) == {
+    assert name_rules(["a.py:mine", "adam"]) == {
         "mine": "a.py:mine",
         "adam": "adam",
     }
-    assert list(compare.names_of(["a.py:mine", "in/b.py:mine"])) == ["a:mine", "b:mine"]
-    assert compare.names_of(["r.py:adam", "adam"]) == {
+    assert list(name_rules(["a.py:mine", "in/b.py:mine"])) == ["a:mine", "b:mine"]
+    assert name_rules(["r.py:adam", "adam"]) == {
         "r:adam": "r.py:adam",
         "adam": "adam",
     }
-    assert compare.names_of(["v1=r.py:mine", "v2=r.py:mine"]) == {
+    assert name_rules(["v1=r.py:mine", "v2=r.py:mine"]) == {
         "v1": "r.py:mine",
         "v2": "r.py:mine",
     }

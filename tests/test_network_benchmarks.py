@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from benchmarks import clock, networks, networks_linen
+from benchmarks import clock, network_jobs, networks, networks_linen
+from benchmarks.contender import Contender
 from benchmarks.networks import NetworkRow
 
 
 def test_ours_and_the_flax_loop_make_the_same_training():
-    job = networks.make_job("mlp", 3)
+    job = network_jobs.make_job("mlp", 3)
     assert job.order.shape == (3, 64)
     assert len(np.unique(job.order)) == 3 * 64  # No example comes twice in an epoch.
     ours, theirs = networks.ours(job), networks_linen.python_loop(job)
@@ -20,7 +21,7 @@ def test_ours_and_the_flax_loop_make_the_same_training():
 
 @pytest.mark.parametrize("name", ["gru", "transformer"])
 def test_a_twin_has_as_many_numbers(name):
-    job = networks.make_job(name, 1)
+    job = network_jobs.make_job(name, 1)
     _, params = networks_linen.twin(job)
     count = lambda tree: sum(np.size(leaf) for leaf in networks.jax.tree.leaves(tree))
     assert count(params) == count(job.params)
@@ -50,10 +51,10 @@ def test_the_faster_of_ours_is_held_against_the_others(monkeypatch):
         "ours, on 2 devices": np.array([1.0]),
         "A": np.array([3.0]),
     }
-    found = [networks.Contender(name, lambda: np.array([0.5]), 0.1) for name in seconds]
+    found = [Contender(name, lambda: np.array([0.5]), 0.1) for name in seconds]
     monkeypatch.setattr(networks, "contenders", lambda job: (found, []))
     monkeypatch.setattr(clock, "take_turns", lambda calls, rounds: seconds)
-    one, two, other = networks.measure_job(networks.make_job("mlp", 1), 1)
+    one, two, other = networks.measure_job(network_jobs.make_job("mlp", 1), 1)
     assert (one.ratio, two.ratio, other.ratio.median) == (None, None, 3.0)
     assert (one.note, two.note) == ("", "held against the others")
 

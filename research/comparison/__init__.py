@@ -10,6 +10,8 @@ from research.comparison._contenders import check_contender as check_contender
 from research.comparison._contenders import contenders as contenders
 from research.comparison.answers import HALF as HALF
 from research.comparison.archive import read_study as read_study
+from research.comparison.command import digest_files as digest_files
+from research.comparison.command import parse_command as parse_command
 from research.comparison.conclusion import conclude as conclude
 from research.comparison.conclusion import leader as leader
 from research.comparison.pairs import measure_pair as measure_pair

@@ -140,7 +140,7 @@ VARIANCE_REDUCTION: dict[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 # They need the residuals, which no step of descent passes; tests/rules/test_least_squares.py holds them against their
-# papers. Give residual_fn to the constructor, or to `research.descent._minimise`.
+# papers. Give residual_fn to the constructor, or to `research.descent.minimise`.
 LEAST_SQUARES: dict[str, Callable[..., optax.GradientTransformation]] = {
     "gauss_newton": gauss_newton,
     "levenberg_marquardt": levenberg_marquardt,

@@ -113,7 +113,7 @@ def take_step(
     if params is None or value is None or value_fn is None:
         raise ValueError(
             "a line search needs the objective; call update(grads, state, params, value=..., value_fn=...), with "
-            "value_fn: params -> (). A step of research.descent and research.descent._minimise pass them."
+            "value_fn: params -> (). A step of research.descent and research.descent.minimise pass them."
         )
     dtype = working_dtype(params)
     value = jnp.asarray(value, dtype)

@@ -24,6 +24,8 @@ from research import (
     runs,
     samplers,
     statistics,
+    studies,
+    tuning,
     types,
     update_rules,
 )
@@ -845,6 +847,11 @@ def of_workloads() -> Iterator[Call]:
             {"n": 200},
             slow=True,
         )
+    yield Call(
+        "workloads.known_optimum",
+        research.workloads.known_optimum,
+        {"workload": workload()},
+    )
     yield Call("workloads.quadratic", research.workloads.quadratic, {"dimension": 3})
     yield Call("workloads.rosenbrock", research.workloads.rosenbrock, {"dimension": 2})
     yield Call(
@@ -983,6 +990,7 @@ def of_studies() -> Iterator[Call]:
             {"mine": scores(), "other": scores(0.5), "resamples": 100},
             False,
         ),
+        ("digest_files", {"words": ["adam"]}, False),
         ("digits_gained", {"passes": passes, "gaps": gaps}, False),
         (
             "expected_running_time",
@@ -1028,6 +1036,7 @@ def of_studies() -> Iterator[Call]:
             False,
         ),
         ("overall", {"pairs": [(scores(), scores(0.5))], "resamples": 100}, False),
+        ("parse_command", {"rules": ["adam"], "find": str.upper}, False),
         ("parse_range", {"text": "1e-3..1"}, False),
         ("parse_spaces", {"words": ["adam.b1=0.1..0.9"]}, False),
         ("passes_to_target", {**gap_arrays(), "target": 0.01}, False),

@@ -25,7 +25,7 @@ ELSEWHERE = {
 ON = PROBLEMS["softmax_regression"]
 # They take gradients of the objective themselves, which have the dtype of the params.
 ITS_OWN_GRADIENTS = {
-    f"research.update_rules.{family}"
+    f"research.update_rules._{family}"
     for family in (
         "gradient_line_search",
         "quasi_newton",

@@ -32,7 +32,7 @@ import small
 from research import cli, descent, runs, workloads
 
 IMPORTED = (cli, descent, runs, workloads)
-environment = importlib.import_module("research.runs.environment")
+environment = importlib.import_module("research.runs._environment")
 CODE = environment.code_digest()
 OPERATIONS = ("fsync", "replace", "unlink", "rmdir")
 MOMENTS = ("at any time", "soon after a checkpoint", "at a file operation")

@@ -1,0 +1,46 @@
+"""What every test relies on: a limit, and the signals of a terminal."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def conftest(request):
+    """This folder's conftest, as a module."""
+    return request.config.pluginmanager.get_plugin(str(HERE / "conftest.py"))
+
+
+def test_waiting_ends_at_the_limit(conftest, monkeypatch):
+    monkeypatch.setattr(conftest, "LIMIT", 0.05)
+    limited = conftest.limited(None)
+    next(limited)
+    with pytest.raises(pytest.fail.Exception, match=r"longer than 0\.05 seconds"):
+        time.sleep(60)
+    limited.close()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_in_the_background_ctrl_c_is_not_ignored():
+    program = (
+        "import runpy, signal; ignored = signal.getsignal(signal.SIGINT); "
+        "runpy.run_path('tests/conftest.py'); "
+        "print(ignored == signal.SIG_IGN, "
+        "signal.getsignal(signal.SIGINT) is signal.default_int_handler, "
+        "signal.getsignal(signal.SIGQUIT) == signal.SIG_DFL)"
+    )
+    command = ["sh", "-c", "trap '' INT QUIT; exec \"$@\"", "sh"]
+    done = subprocess.run(
+        [*command, sys.executable, "-c", program],
+        cwd=HERE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "True True True\n"
