@@ -87,11 +87,11 @@ def test_blocks_of_any_state_round_trip_exactly(tmp_path):
     ]
     cells = program.padded(blocks[0].cells, 2)
     state, initial = shared.begin[0](cells, shared.data[0])
-    state, record = shared.advance[0](
+    state, info = shared.advance[0](
         state, cells, jnp.arange(2, dtype=jnp.int32), shared.data[0]
     )
     begun = [
-        blocks[0]._replace(state=state, initial=initial, records=(record,), done=1),
+        blocks[0]._replace(state=state, initial=initial, info=(info,), done=1),
         blocks[1],
     ]
     made("lanes").save(block.kept(begun))
@@ -103,9 +103,9 @@ def test_blocks_of_any_state_round_trip_exactly(tmp_path):
     assert len({dtype for dtype, *_ in leaf_bits(states[1])}) == 7
     assert jax.tree.structure(back[0].state) == jax.tree.structure(state)
     assert leaf_bits(back[0].initial) == leaf_bits(initial)
-    for name in block.RECORDS:
-        assert leaf_bits(getattr(back[0].records[0], name)) == leaf_bits(
-            getattr(record, name)
+    for name in block.INFO:
+        assert leaf_bits(getattr(back[0].info[0], name)) == leaf_bits(
+            getattr(info, name)
         )
     assert (back[0].done, back[1]) == (1, blocks[1])
 
