@@ -67,7 +67,7 @@ FULL = Config(
 
 def run(config, on_progress=None, checkpoints=None):
     """Tunes and trains every batch size on both sets; the answer is made from what came out."""
-    checkpoints = checkpoints or research.types.nowhere
+    checkpoints = checkpoints or research.types.no_checkpoints
     seeds, tuning = check(config)
     jobs = plan(config)
     curves, arrays, done, total = [], {}, 0, sum(len(sizes) for _, sizes in jobs)

@@ -80,7 +80,7 @@ def run(config, on_progress=None, checkpoints=None):
         given.pop("rules"),
         config.workload,
         on_progress=on_progress,
-        checkpoints=checkpoints or research.types.nowhere,
+        checkpoints=checkpoints or research.types.no_checkpoints,
         **given,
     )
     result = research.runs.Result(*study)

@@ -110,7 +110,7 @@ class Problem(NamedTuple):
 
 def run(config, on_progress=None, checkpoints=None):
     """Trains every rule at every rate on every seed in both orders, and reads the outcome both ways."""
-    checkpoints = checkpoints or research.types.nowhere
+    checkpoints = checkpoints or research.types.no_checkpoints
     ks, seeds, tuning = check(config)
     problem, all_seeds = make_problem(), [*tuning, *seeds]
     arrays = {"rates": rate(ks), "seeds": np.array(all_seeds)}

@@ -131,7 +131,7 @@ def run(config, on_progress=None, checkpoints=None):
     from research.studies.speech_tables import speech_tables
 
     checkpoints, on_progress = (
-        checkpoints or research.types.nowhere,
+        checkpoints or research.types.no_checkpoints,
         on_progress or (lambda done, total, message: None),
     )
     seeds, word_seeds = check(config)

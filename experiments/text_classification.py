@@ -125,7 +125,7 @@ def run(config, on_progress=None, checkpoints=None):
     from research.studies import story_tables
 
     checkpoints, on_progress = (
-        checkpoints or research.types.nowhere,
+        checkpoints or research.types.no_checkpoints,
         on_progress or (lambda *shown: None),
     )
     split, seeds = read(config.dataset), check(config)

@@ -101,7 +101,7 @@ FULL = Config(workload=LARGER, trials=36, seeds="0..149", studies=3000, resample
 
 def run(config, on_progress=None, checkpoints=None):
     """Trains, draws studies, and lets every way read them."""
-    checkpoints = checkpoints or research.types.nowhere
+    checkpoints = checkpoints or research.types.no_checkpoints
     contenders = check(config)
     jobs = list(itertools.product(config.workload, contenders))
     pieces = [

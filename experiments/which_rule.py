@@ -90,7 +90,7 @@ def run(config, on_progress=None, checkpoints=None):
         bring,
         on,
         on_progress=on_progress,
-        checkpoints=checkpoints or research.types.nowhere,
+        checkpoints=checkpoints or research.types.no_checkpoints,
     )
     first = comparison.leader(found, trials=protocol.budget)
     study = comparison.conclude(protocol, first, bring, found)

@@ -25,7 +25,7 @@ from research.comparison.protocol import Protocol, make_protocol
 from research.comparison.study import Study
 from research.naming import known_names
 from research.runs.files import canonical
-from research.types import Checkpoints, Saved, Workload, nowhere
+from research.types import Checkpoints, Saved, Workload, no_checkpoints
 from research.workloads import known_optimum
 
 OnProgress = Callable[[float, float, str], None]
@@ -40,7 +40,7 @@ def compare(
     evaluations: Mapping[str, float] | None = None,
     timed: bool = True,
     on_progress: OnProgress | None = None,
-    checkpoints: Checkpoints = nowhere,
+    checkpoints: Checkpoints = no_checkpoints,
     **terms: Any,
 ) -> Study:
     """Compares rules on workloads: example gradients to a target, tuning included, with intervals that include the choice.
@@ -106,7 +106,7 @@ def measure_pairs(
     *,
     timed: bool = True,
     on_progress: OnProgress | None = None,
-    checkpoints: Checkpoints = nowhere,
+    checkpoints: Checkpoints = no_checkpoints,
 ) -> dict[tuple[str, str], Saved]:
     """`measure_pair` for every workload and rule.
 

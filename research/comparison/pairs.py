@@ -24,7 +24,7 @@ from research.statistics.differences import best_of
 from research.statistics.scores import Scores, choose
 from research.tuning.spaces import Range, added_trials, edges, trials, widen
 from research.tuning.timing import time_alone
-from research.types import Checkpoints, Sampler, Saved, Workload, nowhere
+from research.types import Checkpoints, Sampler, Saved, Workload, no_checkpoints
 from research.workloads import known_optimum
 
 MOST_WIDENINGS = 2
@@ -50,7 +50,7 @@ def measure_pair(
     *,
     timed: bool = True,
     on_chunk: Callable[[descent.SweepProgress], None] | None = None,
-    checkpoints: Checkpoints = nowhere,
+    checkpoints: Checkpoints = no_checkpoints,
 ) -> Saved:
     """Trains every trial of a rule on every seed of a workload.
 

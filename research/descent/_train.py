@@ -1,5 +1,6 @@
 """A training from its start, or from where it was kept, to its end: looked at, evaluated and kept on the way."""
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -17,26 +18,32 @@ from research.checks import (
     check_methods,
     check_tree,
 )
+from research.descent._host_loop import advance_until_done
+from research.descent._step import BatchIndices
 from research.descent._train_loop import Compiled, compile_training
 from research.descent._train_progress import (
-    Place,
+    Progress,
     TrainResult,
     check_alike,
     collected,
-    kept,
-    restored,
-    usable,
+    evaluation_params,
+    from_saved,
+    to_saved,
 )
 from research.samplers import check_sampler, num_examples
 from research.sizes import check_most
-from research.types import Array, Batch, Checkpoint, Key, Params, Sampler, nowhere
+from research.types import (
+    Array,
+    Batch,
+    Checkpoint,
+    Key,
+    Params,
+    Sampler,
+    no_checkpoints,
+)
 
-SECONDS_BETWEEN_LOOKS = (
-    0.5  # How long the device works before progress is shown, about.
-)
-SECONDS_WORTH_KEEPING = (
-    1.0  # A training that took less is not worth a file of its own once it is done.
-)
+# How long the device works before progress is shown, about.
+SECONDS_BETWEEN_LOOKS = 0.5
 FIRST_LOOK = 4  # Steps, until the pace is known.
 
 Evaluate = Callable[[Params], dict[str, Any]]
@@ -119,7 +126,7 @@ def train(
             "due",
             hint="Make one by runs.checkpoints_in(folder)(name).",
         )
-    checkpoint = checkpoint or nowhere("training")
+    checkpoint = checkpoint or no_checkpoints("training")
     began = time.perf_counter()
     compiled = compile_training(
         objective,
@@ -134,31 +141,17 @@ def train(
     compile_seconds = time.perf_counter() - began
     at, saved = compiled.start, checkpoint.load()
     if saved is not None:
-        at = restored(at, saved, num_epochs, evaluate is not None)
+        at = from_saved(at, saved, num_epochs, evaluate is not None)
     elif evaluate is not None:
         at = at._replace(evaluations=(_evaluated(evaluate, at),))
-    looks, steps, began = (
-        _Looks(on_progress, num_epochs, sampler.num_batches),
-        FIRST_LOOK,
-        time.perf_counter(),
+    at = advance_until_done(
+        at,
+        is_done=lambda at: at.epoch == num_epochs,
+        advance=_advance(compiled, key, sampler.num_batches, evaluate),
+        show=ProgressReporter(on_progress, num_epochs, sampler.num_batches).show,
+        to_saved=to_saved,
+        checkpoint=checkpoint,
     )
-    try:
-        while at.epoch < num_epochs:
-            batches = compiled.epoch_batches(key, at.epoch)
-            while at.step < sampler.num_batches:
-                at, pace = _advanced(
-                    at, compiled, batches, min(at.step + steps, sampler.num_batches)
-                )
-                steps = max(1, round(SECONDS_BETWEEN_LOOKS / max(pace, 1e-9)))
-                looks.show(at)
-                if checkpoint.due():
-                    checkpoint.save(kept(at))
-            at = _next_epoch(at, evaluate)
-    except KeyboardInterrupt:
-        checkpoint.save(kept(at))
-        raise
-    if time.perf_counter() - began > SECONDS_WORTH_KEEPING:
-        checkpoint.save(kept(at))
     return collected(at, compile_seconds)
 
 
@@ -184,58 +177,82 @@ def _check(num_epochs: int, devices: int, sampler: Sampler, key: Key) -> None:
         )
 
 
-def _advanced(
-    at: Place, compiled: Compiled, batches: Any, stop: int
-) -> tuple[Place, float]:
-    """The place after more steps, and the seconds that one took."""
+def _advance(
+    compiled: Compiled, key: Key, num_batches: int, evaluate: Evaluate | None
+) -> Callable[[Progress], Progress]:
+    """A progress -> that after some steps, or that at the start of the next epoch."""
+    batches_of = functools.lru_cache(1)(
+        lambda epoch: compiled.epoch_batches(key, epoch)
+    )
+    steps = FIRST_LOOK
+
+    def advance(at: Progress) -> Progress:
+        nonlocal steps
+        if at.step == num_batches:
+            return _next_epoch(at, evaluate)
+        stop = min(at.step + steps, num_batches)
+        after = _after_steps(at, compiled, batches_of(at.epoch), stop)
+        pace = (after.seconds - at.seconds) / (stop - at.step)
+        steps = max(1, round(SECONDS_BETWEEN_LOOKS / max(pace, 1e-9)))
+        return after
+
+    return advance
+
+
+def _after_steps(
+    at: Progress, compiled: Compiled, batches: BatchIndices, stop: int
+) -> Progress:
     began = time.perf_counter()
     advanced = compiled.advance(at.state, at.info, batches, at.step, stop)
     try:
         state, info = jax.block_until_ready(advanced)
     except KeyboardInterrupt:
-        jax.block_until_ready(
-            advanced
-        )  # What a process leaves running when it ends crashes it.
+        # What a process leaves running when it ends crashes it.
+        jax.block_until_ready(advanced)
         raise
-    seconds = time.perf_counter() - began
-    return at._replace(
-        step=stop, state=state, info=info, seconds=at.seconds + seconds
-    ), seconds / (stop - at.step)
+    seconds = at.seconds + time.perf_counter() - began
+    return at._replace(step=stop, state=state, info=info, seconds=seconds)
 
 
-def _next_epoch(at: Place, evaluate: Evaluate | None) -> Place:
+def _next_epoch(at: Progress, evaluate: Evaluate | None) -> Progress:
     check_alike(at.state)
-    seen = () if evaluate is None else (_evaluated(evaluate, at),)
+    evaluated = () if evaluate is None else (_evaluated(evaluate, at),)
     earlier = (*at.earlier, jax.device_get(at.info))
     return at._replace(
         epoch=at.epoch + 1,
         step=0,
         earlier=earlier,
-        evaluations=(*at.evaluations, *seen),
+        evaluations=(*at.evaluations, *evaluated),
     )
 
 
-def _evaluated(evaluate: Evaluate, at: Place) -> dict[str, float]:
-    return {name: float(value) for name, value in evaluate(usable(at.state)).items()}
+def _evaluated(evaluate: Evaluate, at: Progress) -> dict[str, float]:
+    values = evaluate(evaluation_params(at.state))
+    return {name: float(value) for name, value in values.items()}
 
 
-class _Looks(NamedTuple):
-    """Whoever looks on."""
+class ProgressReporter(NamedTuple):
+    """What tells whoever looks on how far a training is.
+
+    Attributes:
+      on_progress: Called with the share done and a few words; None: nobody looks on.
+      num_epochs, num_batches: How long the training is, and an epoch of it.
+    """
 
     on_progress: OnProgress | None
     num_epochs: int
     num_batches: int
 
-    def show(self, at: Place) -> None:
-        """The share, and the mean loss of the last tenth of an epoch."""
-        if self.on_progress is not None:
-            first = max(0, at.step - max(1, self.num_batches // 10))
-            loss, rate = (
-                np.asarray(values)[first : at.step]
-                for values in (at.info.loss, at.info.learning_rate)
-            )
-            words = f"epoch {at.epoch + 1} of {self.num_epochs}, loss {loss.mean():.3g}"
-            words += "" if math.isnan(rate[-1]) else f", rate {rate[-1]:.2g}"
-            self.on_progress(
-                (at.epoch + at.step / self.num_batches) / self.num_epochs, words
-            )
+    def show(self, at: Progress) -> None:
+        """Tell the share, and the mean loss of the last tenth of an epoch."""
+        if self.on_progress is None or not at.step:
+            return  # No step of this epoch is done.
+        first = max(0, at.step - max(1, self.num_batches // 10))
+        loss, rate = (
+            np.asarray(values)[first : at.step]
+            for values in (at.info.loss, at.info.learning_rate)
+        )
+        words = f"epoch {at.epoch + 1} of {self.num_epochs}, loss {loss.mean():.3g}"
+        words += "" if math.isnan(rate[-1]) else f", rate {rate[-1]:.2g}"
+        share = (at.epoch + at.step / self.num_batches) / self.num_epochs
+        self.on_progress(share, words)

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from research.descent import _run, _step
-from research.descent._train_progress import Place, digest
+from research.descent._train_progress import Progress, digest
 from research.objectives import check_data
 from research.samplers import check_indices, num_examples
 from research.types import Array, Batch, Key, Params, Sampler
@@ -24,13 +24,13 @@ class Compiled(NamedTuple):
     """A training before its first step.
 
     Attributes:
-      start: The place to begin at.
+      start: The progress to begin with.
       epoch_batches: (key, epoch) -> the batches of that epoch.
       advance: (state, info, batches, start, stop) -> (state, info) after the steps from
         start to stop - 1.
     """
 
-    start: Place
+    start: Progress
     epoch_batches: Callable[[Key, int], _step.BatchIndices]
     advance: Callable[..., tuple[_step.State, _step.Info]]
 
@@ -98,7 +98,9 @@ def compile_training(
         return batches
 
     return Compiled(
-        Place(0, 0, state, info, (), (), 0.0, digest(words, key, state, info, batches)),
+        Progress(
+            0, 0, state, info, (), (), 0.0, digest(words, key, state, info, batches)
+        ),
         epoch_batches,
         lambda state, info, batches, start, stop: compiled(
             state, info, batches, dataset, np.int32(start), np.int32(stop)

@@ -808,11 +808,11 @@ def of_descent() -> Iterator[Call]:
         {**lane, "chunk": 2, "width": 2},
         slow=True,
     )
-    cells = {"seed": np.array([0, 1]), "learning_rate": np.array([0.1, 0.2])}
+    runs = {"seed": np.array([0, 1]), "learning_rate": np.array([0.1, 0.2])}
     yield Call(
         "descent.sweep",
         descent.sweep,
-        {"program": program(), "cells": cells},
+        {"program": program(), "runs": runs},
         slow=True,
     )
     yield Call(
@@ -820,7 +820,7 @@ def of_descent() -> Iterator[Call]:
         research.naming.known_names,
         {"name": "adm", "known": ["adam", "sgd"]},
     )
-    yield Call("types.nowhere", types.nowhere, {"name": "a"})
+    yield Call("types.no_checkpoints", types.no_checkpoints, {"name": "a"})
 
 
 def of_workloads() -> Iterator[Call]:
@@ -965,7 +965,7 @@ def of_studies() -> Iterator[Call]:
                 "timed": False,
                 "part": 0,
                 "parts": 2,
-                "checkpoints": types.nowhere,
+                "checkpoints": types.no_checkpoints,
             },
             True,
         ),
@@ -1160,7 +1160,7 @@ def of_runs() -> Iterator[Call]:
         "read_reference": {"file": reference()},
         "reference_of": {"path": finished_run().path},
         "remembered": {
-            "checkpoints": types.nowhere,
+            "checkpoints": types.no_checkpoints,
             "name": "a",
             "compute": lambda parts: saved,
         },

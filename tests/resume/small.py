@@ -50,7 +50,7 @@ def run(config, on_progress=None, checkpoints=None):
         )
         compute = functools.partial(train, piece, config, on_chunk)
         saved = research.runs.remembered(
-            checkpoints or research.types.nowhere, piece, compute
+            checkpoints or research.types.no_checkpoints, piece, compute
         )
         arrays |= {f"{piece}/{name}": array for name, array in saved.arrays.items()}
         hashes[piece] = saved.values
