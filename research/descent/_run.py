@@ -100,7 +100,9 @@ def run(
         has (`samplers.check_sampler`). One that does not state its number and gives an
         index outside of the dataset turns the params to NaN from that epoch on.
     Example:
+      >>> import optax
       >>> from research import samplers
+      >>> from research.descent import build
       >>> init, step = build(lambda x, batch: x**2 / 2, optax.sgd(0.5), None)
       >>> state, sampler = init(jnp.array(4.0)), samplers.full_batch(1)
       >>> state, info = run(step, state, sampler, jax.random.key(0), jnp.arange(2))
