@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 
+from research.update_rules import RULE_TABLE
 from research.verification import cards
 
 HERE = Path(__file__).parent
@@ -21,7 +22,7 @@ NOTES = {
 def pages() -> dict[Path, str]:
     """File -> text, of all that is made."""
     families: dict[str, list[cards.Card]] = {}
-    for name in cards.RULES:
+    for name in RULE_TABLE:
         found = cards.card(name)
         families.setdefault(found.family, []).append(found)
     made = {
@@ -60,7 +61,7 @@ def family_page(family: str, members: list[cards.Card]) -> str:
     return (
         f"# {title}\n\n{escaped(' '.join((module.__doc__ or '').split()))}\n\n"
         f"Made from the docstrings of [_{family}.py](../../research/update_rules/_{family}.py) by `python docs/build.py`; "
-        f"all families and the proof table are in [update_rules.md](../update_rules.md).\n\n{body}"
+        f"all families and the verification table are in [update_rules.md](../update_rules.md).\n\n{body}"
     )
 
 

@@ -1,35 +1,71 @@
-"""Lists the experiments, runs one, or does one of COMMANDS: python -m experiments [NAME | COMMAND]."""
+"""What needs a clone of the repository: python -m experiments [NAME | COMMAND]."""
 
 import argparse
 import ast
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import research
-from research.cli.data import data
-from research.cli.leaderboard import leaderboard, pack
+from research.cli import commands, flags
 from research.cli.reproduce import reproduce_reference, reproduce_run
 from research.cli.spread import spread
-from research.cli.verify import prove
 
 FOLDER = Path(__file__).parent
 HELP = """
-Run one:  python -m experiments NAME [flags]     its flags:  python -m experiments NAME --help
-Data: what there is, and bringing it here:  python -m experiments data [fetch NAME | verify]
-Share its work among jobs, here or on a queue:  python -m experiments spread NAME [flags] --jobs 4
-Prove a rule of yours:  python -m experiments prove FILE.py:rule --against optax.adam
-Reproduce a run, or the reference that is kept here:  python -m experiments reproduce results/NAME/ID  (or NAME)
+Run one:  python -m experiments NAME [flags]
+Its flags:  python -m experiments NAME --help
+Share its work among jobs, here or on a queue:
+  python -m experiments spread NAME [flags] --jobs 4
+Reproduce a run, or the reference that is kept here:
+  python -m experiments reproduce results/NAME/ID  (or NAME)
 Keep a run in experiments/reference:  python -m experiments keep results/NAME/ID
-Hand a run on, as one file, and put the studies of many on one page:
-  python -m experiments pack results/NAME/ID
-  python -m experiments leaderboard results/compare STUDY.zip ..."""
-COMMANDS = ("data", "prove", "reproduce", "keep", "pack", "leaderboard", "spread")
+
+What needs no clone is the program `descent` (or python -m research):
+verify, explain, data, pack, leaderboard; `descent --help` lists it."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the experiment or the command that the first word names; without a word, list all.
+
+    Args:
+      argv: The words after the program's name.
+    Returns:
+      The exit status.
+    Raises:
+      SystemExit: As for `research.cli.main`.
+    """
+    with research.cli.errors_in_one_line():
+        if not argv or argv[0] in ("-h", "--help"):
+            print(listing())
+            return research.cli.SUCCESS
+        name, *words = argv
+        if name in COMMANDS:
+            return COMMANDS[name](words)
+        experiment = load(name)
+    return research.cli.main(experiment, words)
+
+
+def listing() -> str:
+    """Each experiment with its question, and the commands."""
+    known = questions()
+    width = max(map(len, known), default=0)
+    rows = [f"{name:{width}}  {question}" for name, question in known.items()]
+    return "\n".join([*rows, HELP])
 
 
 def questions(folder: Path = FOLDER) -> dict[str, str]:
-    """The question of each experiment, by name: the first line of its docstring, read without importing it."""
+    """The question of each experiment: the first line of its docstring.
+
+    Nothing is imported for it.
+
+    Args:
+      folder: That holds the experiments.
+    Returns:
+      Name -> question.
+    """
     files = [
         file for file in sorted(folder.glob("*.py")) if not file.stem.startswith("_")
     ]
@@ -43,54 +79,27 @@ def questions(folder: Path = FOLDER) -> dict[str, str]:
     }
 
 
-def main(argv: Sequence[str]) -> int:
-    """Runs the experiment that the first word names, with the other words as its flags; without a word, lists all."""
-    with research.cli.errors_in_one_line():
-        if not argv or argv[0] in ("-h", "--help"):
-            known = questions()
-            width = max(map(len, known), default=0)
-            print(
-                "\n".join(
-                    [
-                        *(
-                            f"{name:{width}}  {question}"
-                            for name, question in known.items()
-                        ),
-                        HELP,
-                    ]
-                )
-            )
-            return 0
-        if argv[0] == "data":
-            return data(argv[1:])
-        if argv[0] == "leaderboard":
-            return leaderboard(argv[1:])
-        if argv[0] == "spread":
-            return spread(argv[1:], load)
-        if argv[0] == "pack":
-            return pack(argv[1:])
-        if argv[0] == "keep":
-            return keep(argv[1:])
-        if argv[0] == "prove":
-            return prove(argv[1:])
-        if argv[0] == "reproduce":
-            return reproduce(argv[1:])
-        experiment = load(argv[0])
-    return research.cli.main(experiment, argv[1:])
+def load(name: str) -> ModuleType:
+    """Import the experiment of that name.
 
-
-def load(name: str):
-    """The experiment of that name."""
+    Raises:
+      ValueError: There is none; the nearest is named, or the command of `descent` that
+        is meant.
+    """
     known, stem = questions(), Path(name).stem.replace("-", "_")
-    if stem not in known:
+    if stem in known:
+        return importlib.import_module(f"experiments.{stem}")
+    if name in commands.COMMANDS:
         raise ValueError(
-            f"There is no experiment {name!r}. {research.cli.flags.nearest(stem, [*known, *COMMANDS])}"
+            f"{name} needs no clone, so it is a command of descent: descent {name}, "
+            f"or python -m research {name}."
         )
-    return importlib.import_module(f"experiments.{stem}")
+    hint = flags.nearest(stem, [*known, *COMMANDS])
+    raise ValueError(f"There is no experiment {name!r}. {hint}")
 
 
 def keep(words: Sequence[str]) -> int:
-    """Writes experiments/reference/NAME.json from one finished run."""
+    """Write experiments/reference/NAME.json from one finished run."""
     parser = argparse.ArgumentParser(
         "python -m experiments keep", description=keep.__doc__
     )
@@ -98,44 +107,55 @@ def keep(words: Sequence[str]) -> int:
         "run", type=Path, help="the folder of a finished run, results/NAME/ID"
     )
     print(research.runs.keep(parser.parse_args(words).run, FOLDER / "reference"))
-    return 0
+    return research.cli.SUCCESS
 
 
 def reproduce(words: Sequence[str]) -> int:
-    """Runs a finished run, or the reference kept of an experiment, once more; status 0 if it came out again, else 1.
+    """Run a finished run, or the reference kept of an experiment, once more and compare.
 
-    A run comes out again in every bit, a reference in table and numbers: its hashes are compared and told.
+    A run comes out again in every bit, a reference in table and numbers: its hashes are
+    compared and shown. The status is 0 if it came out again, else 1.
     """
     parser = argparse.ArgumentParser(
         "python -m experiments reproduce", description=reproduce.__doc__
     )
-    parser.add_argument(
-        "what",
-        help="the folder of a finished run, results/NAME/ID, or the NAME of an experiment",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("what", help="a finished run, results/NAME/ID, or the NAME of an experiment")
+    add(
         "--results",
         type=Path,
         default=Path("results", "reproduced"),
         help="folder of the new run (%(default)s)",
     )
-    parser.add_argument("--quiet", action="store_true", help="print the verdict alone")
+    add("--quiet", action="store_true", help="print the verdict alone")
     given = parser.parse_args(words)
-    options = research.cli.flags.Options(results=given.results, quiet=given.quiet)
+    options = flags.Options(results=given.results, quiet=given.quiet)
     if Path(given.what).is_dir():
         return reproduce_run(Path(given.what), load, options)
     if len(Path(given.what).parts) > 1:
         raise ValueError(
-            f"There is no run folder {given.what!r}. Give results/NAME/ID, or the NAME of an experiment."
+            f"There is no run folder {given.what!r}. Give results/NAME/ID, or the NAME "
+            "of an experiment."
         )
     name = load(given.what).__name__.rpartition(".")[2]
     reference = FOLDER / "reference" / f"{name}.json"
     if not reference.exists():
         raise ValueError(
-            f"No reference of {name} is kept; give the folder of a run of yours: results/{name}/ID."
+            f"No reference of {name} is kept; give the folder of a run of yours: "
+            f"results/{name}/ID."
         )
     return reproduce_reference(reference, load, options)
 
+
+def _spread(words: Sequence[str]) -> int:
+    return spread(words, load)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "reproduce": reproduce,
+    "keep": keep,
+    "spread": _spread,
+}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

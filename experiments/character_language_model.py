@@ -51,8 +51,8 @@ CLAIM, FALLBACK = "nine_play_shakespeare", "python_help"
 TEXTS = (CLAIM, "tiny_shakespeare", FALLBACK)
 NOT_THE_CLAIM = f"NOT THE CLAIM: this is {FALLBACK}; the claim is of {CLAIM}. "
 INSTEAD = (
-    f" To read {CLAIM}, leave out --fast and --text; --data-dir names a folder that holds it. This brings it: python -m "
-    f"experiments data fetch {CLAIM}"
+    f" To read {CLAIM}, leave out --fast and --text; --data-dir names a folder that holds it. This brings it: "
+    f"descent data fetch {CLAIM}"
 )
 SMOOTHING_NAMES = {"kneser_ney": "Kneser-Ney", "witten_bell": "Witten-Bell"}
 NAMES = {

@@ -79,7 +79,7 @@ def disagreements(name, rule, config):
     import jax
     import jax.numpy as jnp
 
-    check = research.derivatives.verify_rule(
+    check = research.derivatives.verify_derivative_rule(
         name, jax.random.key(config.seed), number=config.points
     )
     constants = {key: jnp.asarray(values) for key, values in check.constants.items()}

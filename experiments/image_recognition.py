@@ -452,7 +452,7 @@ def answer(numbers):
         f"{words[0]}: {research.statistics.seeds_in_words(numbers['seeds'])}."
     )
     if numbers["dataset"] != CLAIM:
-        instead = "To recognise those, leave out --fast and --dataset. This brings them: python -m experiments data fetch"
+        instead = "To recognise those, leave out --fast and --dataset. This brings them: descent data fetch"
         where = f"these are the images {numbers['dataset']}; what is published is of Fashion-MNIST"
         return f"NOT THE CLAIM: {where}. {found} {instead} {CLAIM}"
     below = [

@@ -70,7 +70,11 @@ def run(config, on_progress=None, checkpoints=None):
         for who in WHO
         for dtype in ("float64", "float32")
     }
-    tables = (proof_table(cells, names), reasons_table(cells), *family_tables(names))
+    tables = (
+        verification_table(cells, names),
+        reasons_table(cells),
+        *family_tables(names),
+    )
     return research.runs.Result(
         answer(numbers),
         tables,
@@ -99,7 +103,7 @@ def cells_of(name):
                 }
             ),
         }
-        for cell in research.verification.proof_table([name])
+        for cell in research.verification.verification_table([name])
     ]
 
 
@@ -161,7 +165,7 @@ def answer(numbers):
     )
 
 
-def proof_table(cells, names):
+def verification_table(cells, names):
     """A row a rule: the largest difference from each authority, and where it appears."""
     rows = []
     for name in names:
@@ -238,7 +242,7 @@ def family_tables(names):
 
 
 def draw(result):
-    """The proof table as a picture: how many digits each rule agrees to, by problem."""
+    """The verification table as a picture: how many digits each rule agrees to, by problem."""
     arrays, numbers = result.arrays, result.numbers
     panels = [
         ("formula_float64", "formula, float64"),
@@ -262,7 +266,7 @@ def draw(result):
         f"the largest difference within fifty steps. White: no number, for a reason that the table tells."
     )
     return {
-        "proofs": research.figures.Picture(
+        "verification": research.figures.Picture(
             "Every rule before its authorities", caption, figure
         )
     }

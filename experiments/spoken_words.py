@@ -481,8 +481,8 @@ def what_is_missing(numbers):
     if not missing:
         return ""
     return (
-        f" Not read: {' and '.join(missing)}. To read them, leave out --fast, --dataset and --words. This brings them: python -m "
-        f"experiments data fetch {' '.join(missing.values())}"
+        f" Not read: {' and '.join(missing)}. To read them, leave out --fast, --dataset and --words. This brings them: "
+        f"descent data fetch {' '.join(missing.values())}"
     )
 
 

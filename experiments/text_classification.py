@@ -532,7 +532,7 @@ def answer(numbers):
     )
     if numbers["dataset"] == CLAIM:
         return found
-    instead = "To sort Reuters', leave out --fast and --dataset. This brings them: python -m experiments data fetch"
+    instead = "To sort Reuters', leave out --fast and --dataset. This brings them: descent data fetch"
     return f"NOT THE CLAIM: these stories are fabricated. {found} {instead} {CLAIM}"
 
 

@@ -156,7 +156,7 @@ print(f"the derivative {found:.4f}   cos(2) · 4 = {4 * np.cos(2):.4f}   cos(4) 
 # would be `-1.6646`.
 
 # %% [markdown]
-# A rule is a claim, and claims can be checked. `verify_rule` draws points and holds a rule against JAX, which
+# A rule is a claim, and claims can be checked. `verify_derivative_rule` draws points and holds a rule against JAX, which
 # differentiates the program, and against differences, which only evaluate the function.
 #
 # **Predict.** How many of the sixteen digits will agree with JAX, and how many with differences?
@@ -164,7 +164,7 @@ print(f"the derivative {found:.4f}   cos(2) · 4 = {4 * np.cos(2):.4f}   cos(4) 
 # %%
 print(len(derivatives.DERIVATIVE_RULES), "rules, among them:")
 for name in ("product", "quotient", "chain", "logarithm"):
-    check, rule = derivatives.verify_rule(name, jax.random.key(0)), derivatives.DERIVATIVE_RULES[name]
+    check, rule = derivatives.verify_derivative_rule(name, jax.random.key(0)), derivatives.DERIVATIVE_RULES[name]
     apart = [f"{residual:.0e}" for residual in (check.residual_jax, check.residual_differences)]
     print(f"{rule.text:30} where {rule.domain}: {apart[0]} from JAX, {apart[1]} from differences")
 

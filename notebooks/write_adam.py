@@ -11,10 +11,10 @@
 # %% [markdown]
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/descent/blob/main/notebooks/write_adam.ipynb)
 #
-# # Write Adam from the paper, then prove it
+# # Write Adam from the paper, then verify it
 #
 # An update rule with a slip in it still descends. That is why wrong ones are shipped: in a tutorial, in a library, in
-# the code of a paper. Here you write **Adam** from its paper in ten lines and let `prove` say whether it is Adam. It is
+# the code of a paper. Here you write **Adam** from its paper in ten lines and let `verify_rule` say whether it is Adam. It is
 # not, at first.
 #
 # Each piece of code comes with a question. **Answer it before you run the code**: on paper, with a number. The lines
@@ -101,17 +101,17 @@ print(f"after 100 steps at {path[100]:.2f}, after 200 at {path[200]:.2f}")
 # **Seen.** It does: `3.02`. A plot of the loss goes down, as it should. Nobody would look for a mistake.
 
 # %% [markdown]
-# ## The proof
+# ## The verification
 #
-# `prove` walks two rules side by side: fifty steps on three functions, and on five given sequences of gradients that
+# `verify_rule` walks two rules side by side: fifty steps on three functions, and on five given sequences of gradients that
 # ask hard questions (sparse, of sizes from $e^{-30}$ to $e^{30}$, zero, one with a NaN). If they part, it makes the
 # known mistakes in Adam's formula, one by one, in fifty digits, until one walks as yours does.
 #
 # **Predict.** How far apart will they be, and will it know why?
 
 # %%
-proof = verification.prove(first_try, optax.adam)
-print(proof)
+result = verification.verify_rule(first_try, optax.adam)
+print(result)
 
 # %% [markdown]
 # **Seen.** `Not the same rule`: apart by more than a hundred times the longest step. The cause is named, with the lines
@@ -144,9 +144,9 @@ def adam(learning_rate, b1=0.9, b2=0.999, eps=1e-8):
     return optax.GradientTransformation(init, update)
 
 
-proof = verification.prove(adam, optax.adam)
-print(proof)
-print(len(proof.deviations), "problems, all within 1e-14:", proof.deviation.largest < 1e-14)
+result = verification.verify_rule(adam, optax.adam)
+print(result)
+print(len(result.deviations), "problems, all within 1e-14:", result.deviation.largest < 1e-14)
 
 # %% [markdown]
 # **Seen.** `The same rule`, on all `8` problems within `1e-14`: a few roundings of $10^{-16}$. Two programs seldom add
@@ -181,9 +181,9 @@ for make in (
     variant(lambda m, v, eps: m / (jnp.sqrt(v) + eps), correct=False),
     variant(lambda m, v, eps: m / (v + eps)),
 ):
-    proof = verification.prove(make, "adam")
-    quadratic, scales = (proof.deviations[name].largest for name in ("quadratic", "scales"))
-    print(f"apart by {quadratic:.0e} on the quadratic, {scales:.0e} on gradients of all sizes: {proof.cause}")
+    result = verification.verify_rule(make, "adam")
+    quadratic, scales = (result.deviations[name].largest for name in ("quadratic", "scales"))
+    print(f"apart by {quadratic:.0e} on the quadratic, {scales:.0e} on gradients of all sizes: {result.cause}")
 
 # %% [markdown]
 # **Seen.** `ε stands inside the root` is `9e-10` apart on the quadratic, and `1e+00` on gradients of all sizes, which
@@ -240,21 +240,21 @@ with figures.style():
 plt.show()
 
 # %% [markdown]
-# **Seen.** The dots lie on your line from the first step to the last. And the left picture is why one proves: there the
+# **Seen.** The dots lie on your line from the first step to the last. And the left picture is why a rule is verified: there the
 # first try is ahead. By the loss alone one would ship it.
 
 # %% [markdown]
 # ## Exercises
 #
-# Predict first, here too. In a clone of the repository the proof is one command for a file of yours:
-# `python -m experiments prove my_rule.py:adam --against optax.adam`.
+# Predict first, here too. For a file of yours the check is one command:
+# `descent verify my_rule.py:adam --against optax.adam`.
 #
 # 1. **Two Adams in one paper.** At the end of its section 2 it has a faster form: $\varepsilon$ is added to
 #    $\sqrt{v_t}$ *before* the correction. Write it (in `variant`, `m / (jnp.sqrt(v) + eps)` becomes
-#    `m / (jnp.sqrt(v) + eps / jnp.sqrt(of_v))`, with `of_v` handed on). Is it the same rule? (No: `prove` says that ε
+#    `m / (jnp.sqrt(v) + eps / jnp.sqrt(of_v))`, with `of_v` handed on). Is it the same rule? (No: `verify_rule` says that ε
 #    is added before the bias correction, and only tiny gradients tell.)
-# 2. **Another argument.** What does `prove` say of `lambda rate: adam(rate, b2=0.99)` against `"adam"`? And of one
+# 2. **Another argument.** What does `verify_rule` say of `lambda rate: adam(rate, b2=0.99)` against `"adam"`? And of one
 #    that forgets the minus sign? (That b2 is 0.99, not 0.999; that the updates have the wrong sign.)
 # 3. **From Adam to AdamW.** Add $\lambda = 10^{-4}$ times the params to the quotient, before the rate (`update` gets
 #    them as `params`). Which name is it the same as? And if you add it to the gradient instead? (`"adamw"`; then the
-#    decay is coupled, and `prove` says so.)
+#    decay is coupled, and `verify_rule` says so.)

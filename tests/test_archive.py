@@ -19,7 +19,7 @@ from research.runs import archive
 
 FILES = ("manifest.json", "result.json", "arrays.npz")
 COPIED = "get it again from where it comes"
-PACKED = "python -m experiments pack"
+PACKED = "descent pack"
 
 
 def finished(folder, **config):

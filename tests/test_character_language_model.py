@@ -105,7 +105,7 @@ def test_run_answers_and_draws(result, tmp_path, headline_of):
         == "NOT THE CLAIM: this is python_help; the claim is of nine_play_shakespeare."
     )
     assert result.answer.endswith(
-        "This brings it: python -m experiments data fetch nine_play_shakespeare"
+        "This brings it: descent data fetch nine_play_shakespeare"
     )
     assert all(
         len(sample) == experiment.CHARACTERS

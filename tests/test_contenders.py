@@ -14,7 +14,7 @@ from scipy.stats import qmc
 
 from research import update_rules
 from research.comparison._contenders import Contender, check_contender, contenders
-from research.tuning.known_spaces import EVALUATIONS, NOT_COMPARED, SPACES
+from research.tuning import SPACES
 from research.tuning.spaces import (
     DIMENSIONS,
     Range,
@@ -336,19 +336,6 @@ def test_badly_written_space_is_named(words, message):
         parse_spaces(words)
 
 
-def test_every_rule_has_a_space_or_a_reason():
-    tables = (
-        update_rules.UPDATE_RULES,
-        update_rules.VARIANCE_REDUCTION,
-        update_rules.LEAST_SQUARES,
-    )
-    assert sorted(SPACES.keys() | NOT_COMPARED.keys()) == sorted(
-        name for table in tables for name in table
-    )
-    assert not SPACES.keys() & NOT_COMPARED.keys()
-    assert EVALUATIONS.keys() <= SPACES.keys()
-
-
 @pytest.mark.parametrize("name", SPACES)
 def test_our_space_is_traced_and_costs_what_is_stated(name):
     """One step with every hyper-parameter traced; the objective is counted while it is."""
@@ -361,7 +348,7 @@ def test_our_space_is_traced_and_costs_what_is_stated(name):
     assert (
         1 + check_contender(found, PARAMS, objective, BATCH)
         == found.evaluations
-        == EVALUATIONS.get(name, 1)
+        == update_rules.RULE_TABLE[name].evaluations
     )
 
 

@@ -236,9 +236,7 @@ def test_run_answers_draws_and_says_that_digits_are_not_the_claim(
 ):
     headline = "NOT THE CLAIM: these are the images digits; what is published is of Fashion-MNIST."
     assert headline_of(result.answer) == headline
-    assert result.answer.endswith(
-        "This brings them: python -m experiments data fetch fashion_mnist"
-    )
+    assert result.answer.endswith("This brings them: descent data fetch fashion_mnist")
     assert "mean over 2 seeds." in result.answer  # Two have no interval.
     assert [row[0] for row in result.tables[0].rows] == [
         "softmax regression",

@@ -253,7 +253,7 @@ def test_answer_tables_and_figures_show_the_baseline_first_and_both_splits(
     )
     assert "which is the honest score" in result.answer
     assert result.answer.endswith(
-        "This brings them: python -m experiments data fetch japanese_vowels"
+        "This brings them: descent data fetch japanese_vowels"
     )
     without = experiment.answer(
         result.numbers | {"digits": None, "dataset": "japanese_vowels"}
@@ -261,9 +261,7 @@ def test_answer_tables_and_figures_show_the_baseline_first_and_both_splits(
     assert "Not read: spoken digits." in without
     assert headline_of(without).startswith("On ")
     both = experiment.answer(result.numbers | {"digits": None})
-    assert both.endswith(
-        "python -m experiments data fetch japanese_vowels spoken_digits"
-    )
+    assert both.endswith("descent data fetch japanese_vowels spoken_digits")
     read = experiment.answer(result.numbers | {"dataset": "japanese_vowels"})
     assert "Not read" not in read
     first, digits, tried = result.tables

@@ -10,7 +10,7 @@ import pytest
 
 from research import schedules
 from research.update_rules import (
-    NAMES_ELSEWHERE,
+    ALIASES,
     UPDATE_RULES,
     adagrad,
     adam,
@@ -203,13 +203,11 @@ def test_find_rule_finds_and_guesses():
         find_rule("zzz")
 
 
-@pytest.mark.parametrize("elsewhere", NAMES_ELSEWHERE)
+@pytest.mark.parametrize("elsewhere", ALIASES)
 def test_find_rule_knows_what_others_call_it(elsewhere):
-    with pytest.raises(
-        ValueError, match=f"did you mean '{NAMES_ELSEWHERE[elsewhere]}'"
-    ):
+    with pytest.raises(ValueError, match=f"did you mean '{ALIASES[elsewhere]}'"):
         find_rule(elsewhere)
-    assert NAMES_ELSEWHERE[elsewhere] in UPDATE_RULES
+    assert ALIASES[elsewhere] in UPDATE_RULES
     assert elsewhere not in UPDATE_RULES
 
 

@@ -19,9 +19,9 @@ ALL = "all"
 WIDTH = 80
 EXAMPLES = """
 examples:
-  python -m experiments data                       what there is, and what of it is here
-  python -m experiments data fetch fashion_mnist   bring a set into the cache
-  python -m experiments data verify                compare every file that is here with its hash
+  descent data                       what there is, and what of it is here
+  descent data fetch fashion_mnist   bring a set into the cache
+  descent data verify                compare every file that is here with its hash
 
 A set is looked for in the folder that --data-dir or the variable DESCENT_DATA names, in that of the system's
 package, and in the cache. Status of verify: 0 if every file is right, 1 if one is not."""
@@ -39,7 +39,7 @@ def data(words: Sequence[str]) -> int:
       SystemExit: Status 2 after a flag that is unknown.
     """
     parser = argparse.ArgumentParser(
-        "python -m experiments data",
+        "descent data",
         description=(data.__doc__ or "").partition("\n")[0],
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -122,7 +122,7 @@ def _where(source: "Source") -> str:
     found = [copies(source, file) for file in source.files]
     if all(found):
         return ", ".join(dict.fromkeys(_short(places[0][1].parent) for places in found))
-    return f"{'only partly' if any(found) else 'not'} here: python -m experiments data fetch {source.name}"
+    return f"{'only partly' if any(found) else 'not'} here: descent data fetch {source.name}"
 
 
 def _short(path: Path) -> str:

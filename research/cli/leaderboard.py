@@ -1,4 +1,4 @@
-"""Studies of many on one page, and a run as one file to hand on: python -m experiments leaderboard, and pack."""
+"""Studies of many on one page, and a run as one file to hand on: descent leaderboard, and pack."""
 
 import argparse
 import sys
@@ -10,8 +10,8 @@ from research.cli import console
 PAGE = Path("leaderboard.html")
 EXAMPLES = """
 examples:
-  python -m experiments pack results/compare/0123456789ab --output mine.zip
-  python -m experiments leaderboard results/compare mine.zip theirs.zip
+  descent pack results/compare/0123456789ab --output mine.zip
+  descent leaderboard results/compare mine.zip theirs.zip
 
 A study is one small archive of plain files; reading it executes nothing. Its digests, format and numbers are checked."""
 
@@ -28,7 +28,7 @@ def leaderboard(words: Sequence[str]) -> int:
       SystemExit: Status 2 after a flag that is unknown.
     """
     parser = argparse.ArgumentParser(
-        "python -m experiments leaderboard",
+        "descent leaderboard",
         description=(leaderboard.__doc__ or "").partition("\n")[0],
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -87,7 +87,7 @@ def pack(words: Sequence[str]) -> int:
       SystemExit: Status 2 after a flag that is unknown.
     """
     parser = argparse.ArgumentParser(
-        "python -m experiments pack",
+        "descent pack",
         description=(pack.__doc__ or "").partition("\n")[0],
         allow_abbrev=False,
     )

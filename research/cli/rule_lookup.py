@@ -1,16 +1,12 @@
 """From a word of the command line to a rule: FILE.py:name, optax.NAME, or one of ours by name."""
 
 import ast
-import contextlib
 import importlib
-import importlib.util
 import inspect
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from research.cli import flags
+from research.cli import flags, user_code
 
 
 class Named(NamedTuple):
@@ -50,7 +46,9 @@ def find(word: str) -> Named:
     from research.verification.rule_under_test import is_made
 
     if ".py" in word:
-        return _described(word, _in_file(word))
+        neither = "no function and no optax.GradientTransformation"
+        rule = user_code.in_file(word, "rule", _may_be_a_rule, neither)
+        return _described(word, rule)
     if word.partition(".")[0] == "optax":
         rule = _in_optax(word)
     elif word in UPDATE_RULES:
@@ -192,76 +190,14 @@ def _takes_a_rate(rule: Any) -> bool:
         return False
 
 
-def _in_file(word: str) -> Any:
-    path, _, name = word.rpartition(":")
-    if word.endswith(".py"):
-        path, name = word, ""
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"There is no file {path!r}; give FILE.py:name, the name of a rule in it."
-        )
-    module = _imported(Path(path))
-    own = [
-        key
-        for key, value in vars(module).items()
-        if not key.startswith("_") and _may_be_a_rule(value)
-    ]
-    if not name:
-        raise ValueError(
-            f"Which rule of {path}? Write {path}:NAME. {_choices(name, own)}"
-        )
-    if not hasattr(module, name):
-        raise ValueError(f"There is no {name!r} in {path}. {_choices(name, own)}")
-    return getattr(module, name)
-
-
-def _choices(name: str, own: list[str]) -> str:
-    return (
-        flags.nearest(name, own)
-        if own
-        else "It has no function and no optax.GradientTransformation."
-    )
-
-
 def _may_be_a_rule(value: Any) -> bool:
     from research.verification.rule_under_test import is_made
 
     return inspect.isfunction(value) or (is_made(value) and not inspect.isclass(value))
 
 
-def _imported(path: Path) -> Any:
-    """The file as a module; what it raises is told with its name."""
-    from research.verification.rule_under_test import RuleError, place
-
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is no Python file.")
-    module = importlib.util.module_from_spec(spec)
-    with _its_folder_first(path):
-        try:
-            spec.loader.exec_module(module)
-        except SystemExit as problem:
-            hint = "put what it runs under `if __name__ == '__main__':`"
-            raise RuleError(f"{path} exits while it is imported; {hint}.") from problem
-        except Exception as problem:
-            what = f"{type(problem).__name__} while it was imported{place(problem)}"
-            raise RuleError(f"{path} raised {what}: {problem}") from problem
-    return module
-
-
-@contextlib.contextmanager
-def _its_folder_first(path: Path) -> Iterator[None]:
-    """So that the file finds its neighbours, as it would when it is run."""
-    folder = str(path.resolve().parent)
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
-
-
 def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any:
-    """The rule as `research.verification.prove` takes it: named in its errors, and given only the arguments that it takes."""
+    """Return the rule as `verify_rule` takes it: with its name for errors, and only the arguments that it takes."""
     from research.verification.rule_under_test import is_made, made
 
     if is_made(named.rule):

@@ -1,4 +1,4 @@
-"""Is my rule the rule that I think it is: python -m experiments prove FILE.py:rule --against optax.adam."""
+"""Is my rule the rule that I think it is: descent verify FILE.py:rule --against optax.adam."""
 
 import argparse
 import math
@@ -10,7 +10,7 @@ from research.cli import console, progress
 from research.cli import rule_lookup as subjects
 
 if TYPE_CHECKING:
-    from research.verification import Proof
+    from research.verification import Verification
 
 SAME, DIFFERENT = 0, 1
 SILENT_SECONDS = 2.0  # What takes longer says what it is doing.
@@ -19,17 +19,17 @@ DESCRIPTION = """Compares a rule with a reference, step by step, on problems tha
 gradients of sizes from e^-30 to e^30, zeros, a NaN), and names the mistake that explains the difference."""
 EXAMPLES = """
 examples:
-  python -m experiments prove mine.py:my_adam --against optax.adam
-  python -m experiments prove mine.py:rule --against adam --learning-rate 0.01 --argument b1=0.8 eps=1e-6
+  descent verify mine.py:my_adam --against optax.adam
+  descent verify mine.py:rule --against adam --learning-rate 0.01 --argument b1=0.8 eps=1e-6
 
 status: 0 if they are the same rule, 1 if not, 2 after bad input"""
 
 
-def prove(words: Sequence[str]) -> int:
+def verify(words: Sequence[str]) -> int:
     """Compares as a command line says, and prints the verdict and a table of the problems.
 
     Args:
-      words: Those after `prove`.
+      words: Those after `verify`.
     Returns:
       0 if the two are one rule, 1 if not.
     Raises:
@@ -40,9 +40,8 @@ def prove(words: Sequence[str]) -> int:
     from research import backend
 
     backend.configure(x64=True)
-    from research.verification import FORMULAS
-    from research.verification import prove as compare
-    from research.verification.proving import known_name
+    from research.verification import FORMULAS, verify_rule
+    from research.verification._verify_rule import known_name
     from research.verification.rule_under_test import is_made
 
     given = subjects.arguments(asked.argument)
@@ -61,7 +60,7 @@ def prove(words: Sequence[str]) -> int:
             else subjects.constructor(reference, given)
         )
     with progress.shown() as show:
-        found = compare(
+        found = verify_rule(
             subjects.constructor(rule, of_rule),
             against,
             learning_rate=asked.learning_rate,
@@ -80,7 +79,7 @@ def prove(words: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m experiments prove",
+        "descent verify",
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -133,7 +132,10 @@ def _after(
 
 
 def _print(
-    found: "Proof", asked: argparse.Namespace, not_taken: list[str], name: str | None
+    found: "Verification",
+    asked: argparse.Namespace,
+    not_taken: list[str],
+    name: str | None,
 ) -> None:
     from research import runs
 
@@ -162,7 +164,7 @@ def _print(
 
 
 def _rows(
-    found: "Proof", rate: float | None, name: str | None
+    found: "Verification", rate: float | None, name: str | None
 ) -> list[tuple[Any, ...]]:
     from research.verification import ORACLES, PROBLEMS
     from research.verification.oracles.oracle import rate_on

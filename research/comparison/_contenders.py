@@ -16,8 +16,14 @@ import optax
 from research import descent, update_rules
 from research.checks import check_callable, check_instance, check_tree
 from research.naming import known_names
-from research.tuning.known_spaces import EVALUATIONS, NOT_COMPARED, SPACES
-from research.tuning.spaces import DIMENSIONS, Range, Space, check_space
+from research.tuning.spaces import (
+    DIMENSIONS,
+    NOT_COMPARED,
+    SPACES,
+    Range,
+    Space,
+    check_space,
+)
 from research.types import Array, Batch, Params
 from research.verification.rule_under_test import is_made, made
 
@@ -26,7 +32,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
 # What a first parameter may be called that is certainly no learning rate.
 _NO_RATES = {name for names in DIMENSIONS[1:] for name in names}
 
-_OURS = {name: getattr(update_rules, name) for name in (*SPACES, *NOT_COMPARED)}
+_OURS = {name: entry.constructor for name, entry in update_rules.RULE_TABLE.items()}
 
 
 class Contender(NamedTuple):
@@ -142,7 +148,8 @@ def _contender(
         space = {}
     else:
         space = _space(name, constructor, given or {}, known, whole)
-    cost, stated = EVALUATIONS.get(ours or "", 1.0), ours is not None
+    cost = update_rules.RULE_TABLE[ours].evaluations if ours else 1.0
+    stated = ours is not None
     if isinstance(rule, Contender):
         cost, stated = rule.evaluations, rule.stated or rule.evaluations != 1
     if name in costs:
@@ -155,7 +162,7 @@ def _contender(
 def _like_ours(constructor: Callable[..., Any]) -> str:
     """The name that a constructor of optax has here, if it takes the same arguments; else ""."""
     name = getattr(constructor, "__name__", "")
-    name = update_rules.NAMES_ELSEWHERE.get(name, name)
+    name = update_rules.ALIASES.get(name, name)
     of_optax = str(getattr(constructor, "__module__", "")).split(".")[0] == "optax"
     return (
         name

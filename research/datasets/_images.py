@@ -64,7 +64,7 @@ def images(name: str) -> ImageSplit:
     | cifar10 | 50,000 + 10,000 | 32, 32, 3 | its own |
 
     Intensities are 0..255 unless said otherwise. Where files are looked for, and what they must hash to, is told by
-    `research.datasets.sources` and `python -m experiments data`.
+    `research.datasets.sources` and `descent data`.
 
     Args:
       name: One of the five.

@@ -173,6 +173,6 @@ def _missing(source: Source, file: File, why: str) -> str:
     )
     return (
         f"{source.name} needs {file.name}, which is not here and could not be fetched: {why} Looked in {folders}. "
-        f"Where there is a network: python -m experiments data fetch {source.name}. By hand: put the file ({by_hand}) "
+        f"Where there is a network: descent data fetch {source.name}. By hand: put the file ({by_hand}) "
         f"under that name into {looked[-1].path}, or into a folder that you name with --data-dir or {VARIABLE}."
     )

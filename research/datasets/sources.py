@@ -30,7 +30,7 @@ class Source(NamedTuple):
     """A set of data, and where it comes from.
 
     Attributes:
-      name: As the loader takes it, and `python -m experiments data fetch`.
+      name: As the loader takes it, and `descent data fetch`.
       title: As people call it.
       what: What it holds, in a few words.
       loader: The function of `research.datasets` that reads it.

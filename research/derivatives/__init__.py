@@ -53,4 +53,4 @@ from research.derivatives.rules import DERIVATIVE_RULES as DERIVATIVE_RULES
 from research.derivatives.rules import Rule as Rule
 from research.derivatives.rules import RuleCheck as RuleCheck
 from research.derivatives.rules import find_rule as find_rule
-from research.derivatives.rules import verify_rule as verify_rule
+from research.derivatives.rules import verify_derivative_rule as verify_derivative_rule

@@ -188,7 +188,7 @@ def _of_archive(path: Path) -> dict[str, bytes]:
     data = read_bytes(path, sum(LIMITS.values()))
     if not data.startswith(_START):
         raise ValueError(
-            "is no archive of a run; write one with python -m experiments pack results/NAME/ID."
+            "is no archive of a run; write one with descent pack results/NAME/ID."
         )
     with _legible():
         archive = open_zip(data)
@@ -232,7 +232,7 @@ def _check_member(member: zipfile.ZipInfo) -> None:
     """A member is known by its name before it is read; what is stored as it is cannot swell."""
     name, advice = (
         member.orig_filename,
-        "write the archive with python -m experiments pack results/NAME/ID",
+        "write the archive with descent pack results/NAME/ID",
     )
     if (
         name.startswith(("/", "\\"))

@@ -11,17 +11,7 @@ from research.sizes import check_most
 # How often a choice at the edge may widen the ladder before it is reported as an edge.
 MAX_WIDENINGS = 6
 
-# The first ladder of learning rates of each rule, ascending; a choice at an end widens it.
-_MOMENTUM_FREE, _ADAPTIVE = 2.0 ** np.arange(-7, 1), 2.0 ** np.arange(-10, -2)
-LADDERS = {
-    "gradient_descent": _MOMENTUM_FREE,
-    "heavy_ball": _MOMENTUM_FREE / 8,
-    "nesterov": _MOMENTUM_FREE / 8,
-    "adagrad": _MOMENTUM_FREE,
-    "rmsprop": _ADAPTIVE,
-    "adam": _ADAPTIVE,
-    "adamw": _ADAPTIVE,
-}
+# The first ladder of learning rates of a rule that states none.
 ANY_LADDER = 2.0 ** np.arange(-10, 1)
 
 

@@ -8,8 +8,9 @@ import optax
 
 from research import samplers, schedules
 from research.checks import check_count
-from research.tuning.rates import ANY_LADDER, LADDERS
+from research.tuning.rates import ANY_LADDER
 from research.types import Sampler
+from research.update_rules import RULE_TABLE
 
 
 class Regime(NamedTuple):
@@ -46,7 +47,9 @@ class Regime(NamedTuple):
     def ladder(self, rule: str) -> np.ndarray:
         """First rates to try: the rule's, moved up for exact gradients and down for those of single examples."""
         moved = {None: 16.0, 1: 1 / 16}.get(self.batch_size, 1.0)
-        return np.asarray(LADDERS.get(rule, ANY_LADDER)) * moved
+        entry = RULE_TABLE.get(rule)
+        rates = entry.rates if entry and entry.rates else ANY_LADDER
+        return np.asarray(rates) * moved
 
 
 def theory_regimes(batch_size: int) -> tuple[Regime, ...]:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import qmc
@@ -10,6 +9,7 @@ from scipy.stats import qmc
 from research.checks import check_sequence, check_text
 from research.naming import known_names
 from research.sizes import MOST_TRIALS, check_most
+from research.update_rules import RULE_TABLE, Range
 
 # Names of one row share a dimension of the sequence, so that two rules try the same points of what they share, and so
 # that a rule with one hyper-parameter, whatever its name, gets the first dimension, which covers best.
@@ -38,25 +38,20 @@ _HALTON_SEED = 0
 _DRAWN = 16
 
 
-class Range(NamedTuple):
-    """Where a hyper-parameter is searched.
+# By the name of the hyper-parameter; empty where there is nothing to choose.
+Space = Mapping[str, Range]
 
-    Attributes:
-      low, high: Its ends, low < high.
-      scale: How trials are spread: evenly in "log" x (for rates; low > 0), in x itself ("linear"), or in log of 1 - x
-        ("one_minus", for momenta; 0 <= low, high < 1: as many trials between 0.9 and 0.99 as between 0 and 0.9).
-      default: What the first trial has, from low to high; None is the middle on the scale.
-    """
-
-    low: float
-    high: float
-    scale: str = "log"
-    default: float | None = None
-
-
-Space = Mapping[
-    str, Range
-]  # By the name of the hyper-parameter; empty where there is nothing to choose.
+# Of our rules: what is searched, and why the others are not compared.
+SPACES: dict[str, Space] = {
+    name: entry.search_space
+    for name, entry in RULE_TABLE.items()
+    if not isinstance(entry.search_space, str)
+}
+NOT_COMPARED: dict[str, str] = {
+    name: entry.search_space
+    for name, entry in RULE_TABLE.items()
+    if isinstance(entry.search_space, str)
+}
 
 
 def check_space(space: Space, owner: str = "") -> None:

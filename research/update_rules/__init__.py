@@ -3,10 +3,17 @@
 A rule is two functions, init(params) -> state and update(updates, state, params) -> (updates, state): the updates that
 come in are gradients, those that go out are added to the params. So ours go wherever optax's do.
 
-To add one: write it in the file of its family (or a new file) and give it a line in
-`UPDATE_RULES` below. Then write it once more from its paper in
-`research.verification.formulas`, and name its authorities in
-`research.verification.oracles`. Every law of a rule then runs on it, too.
+To add one, write
+
+1. the function, and its `RuleEntry` (search space, aliases) in `RULES`, in the file of
+   its family here;
+2. one line below that imports it, which makes its name public (a new family also stands
+   in `FAMILIES`);
+3. its card in the file of the same name in `research.verification`: the formula of its
+   paper in fifty digits, the usual mistakes, and other authorities.
+
+Every table, page and law then includes it: run `python docs/build.py`, and
+`python -m pytest tests/test_rule_table.py`, which says what is missing.
 """
 
 from collections.abc import Callable
@@ -15,6 +22,27 @@ import optax
 
 from research.checks import shown
 from research.naming import known_names
+from research.update_rules import (
+    _accumulating,
+    _adam,
+    _adam_scheduled,
+    _adam_variants,
+    _averaging,
+    _first_order,
+    _gradient_line_search,
+    _layerwise,
+    _least_squares,
+    _natural_gradient,
+    _newton,
+    _parameter_free,
+    _quasi_newton,
+    _rprop,
+    _schedule_free,
+    _sharpness,
+    _sign_based,
+    _step_sizes,
+    _variance_reduction,
+)
 from research.update_rules._accumulating import adadelta as adadelta
 from research.update_rules._accumulating import adagrad as adagrad
 from research.update_rules._accumulating import rmsprop as rmsprop
@@ -41,6 +69,8 @@ from research.update_rules._combinators import (
 )
 from research.update_rules._combinators import skip_nonfinite as skip_nonfinite
 from research.update_rules._combinators import with_state_dtype as with_state_dtype
+from research.update_rules._entry import Range as Range
+from research.update_rules._entry import RuleEntry as RuleEntry
 from research.update_rules._first_order import ema_momentum as ema_momentum
 from research.update_rules._first_order import gradient_descent as gradient_descent
 from research.update_rules._first_order import heavy_ball as heavy_ball
@@ -88,76 +118,42 @@ from research.update_rules._transforms import evaluation_params as evaluation_pa
 from research.update_rules._variance_reduction import saga as saga
 from research.update_rules._variance_reduction import svrg as svrg
 
+# In the order of tables and pages.
+FAMILIES = (
+    _first_order,
+    _step_sizes,
+    _averaging,
+    _accumulating,
+    _adam,
+    _adam_scheduled,
+    _adam_variants,
+    _sign_based,
+    _rprop,
+    _layerwise,
+    _schedule_free,
+    _parameter_free,
+    _sharpness,
+    _gradient_line_search,
+    _quasi_newton,
+    _newton,
+    _natural_gradient,
+    _variance_reduction,
+    _least_squares,
+)
+
+# Every rule by name, with its search space, first rates and aliases.
+RULE_TABLE: dict[str, RuleEntry] = {
+    entry.constructor.__name__: entry for family in FAMILIES for entry in family.RULES
+}
+
+# Rules that are made by name and learning rate alone. The others need a number of
+# examples or residuals, which their constructors or `research.descent.minimise` take.
 UPDATE_RULES: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "gradient_descent": gradient_descent,
-    "heavy_ball": heavy_ball,
-    "nesterov": nesterov,
-    "ema_momentum": ema_momentum,
-    "sign_descent": sign_descent,
-    "signum": signum,
-    "polyak_step": polyak_step,
-    "barzilai_borwein": barzilai_borwein,
-    "adgd": adgd,
-    "lookahead": lookahead,
-    "polyak_averaging": polyak_averaging,
-    "exponential_averaging": exponential_averaging,
-    "adagrad": adagrad,
-    "adadelta": adadelta,
-    "rmsprop": rmsprop,
-    "adam": adam,
-    "adamw": adamw,
-    "amsgrad": amsgrad,
-    "adamax": adamax,
-    "nadam": nadam,
-    "radam": radam,
-    "adabelief": adabelief,
-    "yogi": yogi,
-    "adan": adan,
-    "lion": lion,
-    "adopt": adopt,
-    "rprop": rprop,
-    "lamb": lamb,
-    "muon": muon,
-    "schedule_free_sgd": schedule_free_sgd,
-    "schedule_free_adamw": schedule_free_adamw,
-    "dog": dog,
-    "prodigy": prodigy,
-    "sam": sam,
-    "backtracking_descent": backtracking_descent,
-    "nonlinear_conjugate_gradient": nonlinear_conjugate_gradient,
-    "bfgs": bfgs,
-    "lbfgs": lbfgs,
-    "newton": newton,
-    "trust_region_newton": trust_region_newton,
-    "natural_gradient": natural_gradient,
+    name: entry.constructor for name, entry in RULE_TABLE.items() if not entry.needs
 }
 
-# They need a sum over examples and which of them are drawn, so that they walk none of `research.verification.PROBLEMS`;
-# tests/rules/test_variance_reduction.py holds them against their papers. The second argument is `period` or `num_examples`.
-VARIANCE_REDUCTION: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "svrg": svrg,
-    "saga": saga,
-}
-
-# They need the residuals, which no step of descent passes; tests/rules/test_least_squares.py holds them against their
-# papers. Give residual_fn to the constructor, or to `research.descent.minimise`.
-LEAST_SQUARES: dict[str, Callable[..., optax.GradientTransformation]] = {
-    "gauss_newton": gauss_newton,
-    "levenberg_marquardt": levenberg_marquardt,
-}
-
-# What users of other libraries ask for, where the nearest name is another rule.
-NAMES_ELSEWHERE = {
-    "sgd": "gradient_descent",
-    "gd": "gradient_descent",
-    "momentum": "heavy_ball",
-    "nag": "nesterov",
-    "sign_sgd": "sign_descent",
-    "signsgd": "sign_descent",
-    "polyak_sgd": "polyak_step",
-    "asgd": "polyak_averaging",
-    "cg": "nonlinear_conjugate_gradient",
-}
+# What users of other libraries ask for, and the name here.
+ALIASES = {alias: name for name, entry in RULE_TABLE.items() for alias in entry.aliases}
 
 
 def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
@@ -180,15 +176,9 @@ def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
         raise TypeError(f"name must be a str, that of a rule; got name={shown(name)}.")
     if name in UPDATE_RULES:
         return UPDATE_RULES[name]
-    if name in VARIANCE_REDUCTION or name in LEAST_SQUARES:
-        needs = (
-            "a number of examples or steps"
-            if name in VARIANCE_REDUCTION
-            else "residuals"
-        )
+    if name in RULE_TABLE:
         raise ValueError(
-            f"{name} is not called by name alone, for it needs {needs}; use research.update_rules.{name}."
+            f"{name} is not called by name alone, for it needs "
+            f"{RULE_TABLE[name].needs}; use research.update_rules.{name}."
         )
-    raise ValueError(
-        f"unknown rule {name!r}{known_names(name, UPDATE_RULES, NAMES_ELSEWHERE)}"
-    )
+    raise ValueError(f"unknown rule {name!r}{known_names(name, UPDATE_RULES, ALIASES)}")

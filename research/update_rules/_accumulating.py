@@ -12,6 +12,14 @@ from research.types import Array, Params
 from research.update_rules._bias_correction import bias_correction as correction
 from research.update_rules._checks import checked
 from research.update_rules._edges import abs_square, complete, sizes_like
+from research.update_rules._entry import (
+    AVERAGE,
+    LARGE_RATES,
+    SMALL_RATES,
+    Range,
+    RuleEntry,
+    step_rate,
+)
 from research.update_rules._first_order import heavy_ball
 from research.update_rules._first_order import nesterov as nesterov_momentum
 from research.update_rules._transforms import (
@@ -344,3 +352,21 @@ def _negate() -> optax.GradientTransformation:
         return jax.tree.map(jnp.negative, updates), state
 
     return complete(optax.GradientTransformation(optax.init_empty_state, update))
+
+
+RULES = (
+    # Its steps shrink, so that it takes longer ones.
+    RuleEntry(
+        adagrad,
+        {"learning_rate": Range(1e-4, 10.0, "log", 0.01)},
+        rates=LARGE_RATES,
+    ),
+    RuleEntry(
+        adadelta, {"learning_rate": Range(0.01, 100.0, "log", 1.0), "rho": AVERAGE}
+    ),
+    RuleEntry(
+        rmsprop,
+        {"learning_rate": step_rate(1e-3), "decay": AVERAGE},
+        rates=SMALL_RATES,
+    ),
+)

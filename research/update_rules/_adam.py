@@ -12,6 +12,13 @@ from research.types import Array, Params
 from research.update_rules._bias_correction import bias_correction
 from research.update_rules._checks import checked
 from research.update_rules._edges import abs_square, complete, sizes_like
+from research.update_rules._entry import (
+    MOMENTUM,
+    SMALL_RATES,
+    Range,
+    RuleEntry,
+    step_rate,
+)
 from research.update_rules._transforms import (
     add_decayed_weights,
     cast,
@@ -312,3 +319,22 @@ def _check(
     check_number("b2", b2, below=1.0)
     check_number("eps", eps)
     check_number("eps_root", eps_root)
+
+
+RULES = (
+    RuleEntry(
+        adam,
+        {"learning_rate": step_rate(1e-3), "b1": MOMENTUM},
+        rates=SMALL_RATES,
+    ),
+    RuleEntry(
+        adamw,
+        {
+            "learning_rate": step_rate(1e-3),
+            "weight_decay": Range(1e-6, 0.1, "log", 1e-4),
+        },
+        rates=SMALL_RATES,
+    ),
+    RuleEntry(amsgrad, {"learning_rate": step_rate(1e-3), "b1": MOMENTUM}),
+    RuleEntry(adamax, {"learning_rate": step_rate(2e-3), "b1": MOMENTUM}),
+)

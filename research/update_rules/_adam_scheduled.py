@@ -14,6 +14,7 @@ from research.update_rules._adam import AdamState
 from research.update_rules._bias_correction import bias_correction, effective_length
 from research.update_rules._checks import checked
 from research.update_rules._edges import abs_square, complete, sizes_like
+from research.update_rules._entry import MOMENTUM, RuleEntry, step_rate
 from research.update_rules._transforms import (
     cast,
     descend,
@@ -223,3 +224,9 @@ def _check(
     check_number("b2", b2, below=1.0)
     check_number("eps", eps)
     check_number("eps_root", eps_root)
+
+
+RULES = (
+    RuleEntry(nadam, {"learning_rate": step_rate(2e-3), "b1": MOMENTUM}),
+    RuleEntry(radam, {"learning_rate": step_rate(1e-3), "b1": MOMENTUM}),
+)

@@ -12,6 +12,7 @@ from research.types import Array, Params
 from research.update_rules._bias_correction import bias_correction as correction
 from research.update_rules._checks import checked
 from research.update_rules._edges import abs_square, complete, overflowed, sizes_like
+from research.update_rules._entry import MOMENTUM, RuleEntry, step_rate
 from research.update_rules._transforms import (
     add_decayed_weights,
     cast,
@@ -346,3 +347,10 @@ def _check(decays: dict[str, float | Array], sizes: dict[str, float | Array]) ->
         check_number(name, value, below=1.0)
     for name, value in sizes.items():
         check_number(name, value)
+
+
+RULES = (
+    RuleEntry(adabelief, {"learning_rate": step_rate(1e-3), "b1": MOMENTUM}),
+    RuleEntry(yogi, {"learning_rate": step_rate(0.01), "b1": MOMENTUM}),
+    RuleEntry(adan, {"learning_rate": step_rate(1e-3)}),
+)

@@ -14,6 +14,7 @@ from research.types import Array, Params
 from research.update_rules._bias_correction import bias_correction
 from research.update_rules._checks import checked, make_inner
 from research.update_rules._edges import complete, dtype_beside
+from research.update_rules._entry import Range, RuleEntry, gradient_rate
 from research.update_rules._first_order import gradient_descent, heavy_ball
 from research.update_rules._transforms import cast, increment, reached
 
@@ -276,3 +277,18 @@ def _copied(params: Params, dtype: Any = None) -> Params:
 def _require_params(params: Params | None, name: str) -> None:
     if params is None:
         raise ValueError(f"{name} needs the params; call update(grads, state, params).")
+
+
+RULES = (
+    RuleEntry(lookahead, {"learning_rate": gradient_rate(0.01)}),
+    RuleEntry(
+        polyak_averaging, {"learning_rate": gradient_rate(0.01)}, aliases=("asgd",)
+    ),
+    RuleEntry(
+        exponential_averaging,
+        {
+            "learning_rate": gradient_rate(0.01),
+            "decay": Range(0.9, 0.9999, "one_minus", 0.999),
+        },
+    ),
+)

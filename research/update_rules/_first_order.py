@@ -11,6 +11,14 @@ from research.schedules import Schedule
 from research.types import Array, Params
 from research.update_rules._checks import checked
 from research.update_rules._edges import complete
+from research.update_rules._entry import (
+    LARGE_RATES,
+    MOMENTUM,
+    SMALL_RATES,
+    RuleEntry,
+    gradient_rate,
+    step_rate,
+)
 from research.update_rules._transforms import (
     cast,
     descend,
@@ -338,3 +346,35 @@ def _signs(rule: str) -> optax.GradientTransformation:
         lambda updates, state, params=None: (jax.tree.map(jnp.sign, updates), state),
     )
     return complete(signs, only_real=rule)
+
+
+RULES = (
+    RuleEntry(
+        gradient_descent,
+        {"learning_rate": gradient_rate(0.01)},
+        rates=LARGE_RATES,
+        aliases=("sgd", "gd"),
+    ),
+    RuleEntry(
+        heavy_ball,
+        {"learning_rate": gradient_rate(0.01), "momentum": MOMENTUM},
+        rates=SMALL_RATES,
+        aliases=("momentum",),
+    ),
+    RuleEntry(
+        nesterov,
+        {"learning_rate": gradient_rate(0.01), "momentum": MOMENTUM},
+        rates=SMALL_RATES,
+        aliases=("nag",),
+    ),
+    # The heavy ball's (1 - 0.9) 0.1 = 0.01.
+    RuleEntry(
+        ema_momentum, {"learning_rate": gradient_rate(0.1), "momentum": MOMENTUM}
+    ),
+    RuleEntry(
+        sign_descent,
+        {"learning_rate": step_rate(1e-4)},
+        aliases=("sign_sgd", "signsgd"),
+    ),
+    RuleEntry(signum, {"learning_rate": step_rate(1e-4), "momentum": MOMENTUM}),
+)

@@ -12,6 +12,7 @@ from research.schedules import Schedule
 from research.types import Array, Params
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
+from research.update_rules._entry import LINE_SEARCH, RuleEntry
 from research.update_rules._line_search_state import (
     Search,
     Searched,
@@ -277,3 +278,9 @@ def _conjugate(parts, plus: bool, g: Params, state: ConjugateState) -> Params:
     )
     ascends = inner(g, direction) >= 0
     return jax.tree.map(lambda a, d: jnp.where(ascends, -a, d), g, direction)
+
+
+RULES = (
+    RuleEntry(backtracking_descent, LINE_SEARCH),
+    RuleEntry(nonlinear_conjugate_gradient, LINE_SEARCH, aliases=("cg",)),
+)

@@ -18,6 +18,7 @@ from research.update_rules._adam import adam
 from research.update_rules._bias_correction import bias_correction as correction_of
 from research.update_rules._checks import checked, make_inner
 from research.update_rules._edges import abs_square, complete
+from research.update_rules._entry import MOMENTUM, Range, RuleEntry, step_rate
 from research.update_rules._groups import checked_mask
 from research.update_rules._rule_info import DirectionState
 from research.update_rules._transforms import (
@@ -297,3 +298,15 @@ def newton_schulz(
 
 def _product(a: Array, b: Array) -> Array:
     return jnp.matmul(a, b, precision="highest")
+
+
+RULES = (
+    RuleEntry(lamb, {"learning_rate": step_rate(1e-3), "b1": MOMENTUM}),
+    RuleEntry(
+        muon,
+        {
+            "learning_rate": step_rate(0.02),
+            "beta": Range(0.0, 0.999, "one_minus", 0.95),
+        },
+    ),
+)

@@ -13,6 +13,7 @@ from research.schedules import Schedule
 from research.types import Array, Outcome, Params
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
+from research.update_rules._entry import RuleEntry
 from research.update_rules._second_order import (
     NOT_FINITE_MATRIX,
     SINGULAR,
@@ -327,3 +328,9 @@ def _squares_and_grad(residuals, z: Array) -> tuple[Array, Array]:
 
 def _half_square(r: Array) -> Array:
     return 0.5 * (r @ r)
+
+
+RULES = (
+    RuleEntry(gauss_newton, "it needs residuals", needs="residuals"),
+    RuleEntry(levenberg_marquardt, "it needs residuals", needs="residuals"),
+)

@@ -12,6 +12,7 @@ from research.schedules import Schedule
 from research.types import Array, Outcome, Params
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
+from research.update_rules._entry import SECOND_ORDER, RuleEntry
 from research.update_rules._second_order import (
     DEFINITE,
     NOT_FINITE_MATRIX,
@@ -204,3 +205,6 @@ def canonical_fisher(
         return matrix
 
     return fisher
+
+
+RULES = (RuleEntry(natural_gradient, SECOND_ORDER),)

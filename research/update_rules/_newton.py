@@ -11,6 +11,7 @@ from research.schedules import Schedule
 from research.types import Array, Outcome, Params
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
+from research.update_rules._entry import SECOND_ORDER, RuleEntry
 from research.update_rules._second_order import (
     DEFINITE,
     INDEFINITE,
@@ -373,3 +374,6 @@ def _check_choice(name: str, value: Any) -> None:
         raise ValueError(
             f"{name} must be one of {', '.join(map(repr, WAYS))}; got {name}={value!r}."
         )
+
+
+RULES = (RuleEntry(newton, SECOND_ORDER), RuleEntry(trust_region_newton, SECOND_ORDER))

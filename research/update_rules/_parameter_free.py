@@ -16,6 +16,7 @@ from research.types import Array, Params
 from research.update_rules._bias_correction import bias_correction as correction_of
 from research.update_rules._checks import checked
 from research.update_rules._edges import complete, real_product
+from research.update_rules._entry import Range, RuleEntry
 from research.update_rules._transforms import (
     cast,
     increment,
@@ -297,3 +298,9 @@ def _norm(tree: Params, dtype: Any) -> Array:
 
 def _add(moved: Params, steps: Params) -> Params:
     return jax.tree.map(lambda x, u: x + u.astype(x.dtype), moved, steps)
+
+
+RULES = (
+    RuleEntry(dog, {"learning_rate": Range(0.1, 10.0, "log", 1.0)}),
+    RuleEntry(prodigy, {"distance_factor": Range(0.1, 10.0, "log", 1.0)}),
+)

@@ -13,6 +13,7 @@ from research.sizes import check_most
 from research.types import Array, Params
 from research.update_rules._checks import check_rate, checked, rate_at
 from research.update_rules._edges import complete
+from research.update_rules._entry import LINE_SEARCH, RuleEntry
 from research.update_rules._line_search_state import (
     Search,
     Searched,
@@ -361,3 +362,6 @@ def _like(flat: Array, tree: Params) -> Params:
         )
         ends += leaf.size
     return jax.tree.unflatten(structure, parts)
+
+
+RULES = (RuleEntry(bfgs, LINE_SEARCH), RuleEntry(lbfgs, LINE_SEARCH))

@@ -11,6 +11,7 @@ from research.checks import check_number
 from research.types import Array, Params
 from research.update_rules._checks import check_rate, checked
 from research.update_rules._edges import complete
+from research.update_rules._entry import RuleEntry, step_rate
 from research.update_rules._transforms import cast, constant_rate
 
 
@@ -126,3 +127,6 @@ def _check_order(
         raise ValueError(
             f"{name} must be at least {other} = {float(least):g}; got {name}={value!r}."
         )
+
+
+RULES = (RuleEntry(rprop, {"learning_rate": step_rate(0.01)}),)

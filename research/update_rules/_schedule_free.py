@@ -13,6 +13,7 @@ from research.types import Array, Params
 from research.update_rules._bias_correction import bias_correction
 from research.update_rules._checks import checked
 from research.update_rules._edges import abs_square, complete, sizes_like
+from research.update_rules._entry import MOMENTUM, Range, RuleEntry, step_rate
 from research.update_rules._transforms import (
     DescendState,
     add_decayed_weights,
@@ -249,3 +250,14 @@ def _rate(learning_rate: float | Array | Schedule, warmup_steps: int | Array):
         return rate, DescendState(rate, increment(state.count))
 
     return start, advance
+
+
+RULES = (
+    RuleEntry(
+        schedule_free_sgd,
+        {"learning_rate": Range(1e-3, 100.0, "log", 1.0), "b1": MOMENTUM},
+    ),
+    RuleEntry(
+        schedule_free_adamw, {"learning_rate": step_rate(2.5e-3), "b1": MOMENTUM}
+    ),
+)

@@ -13,6 +13,7 @@ from research.schedules import Schedule
 from research.types import Array, Params
 from research.update_rules._checks import checked, make_inner
 from research.update_rules._edges import complete
+from research.update_rules._entry import Range, RuleEntry, gradient_rate
 from research.update_rules._first_order import gradient_descent
 from research.update_rules._transforms import cast
 
@@ -115,3 +116,12 @@ def _ascent(rho: float | Array, gradient: Params, params: Params) -> Params:
         gradient,
         params,
     )
+
+
+RULES = (
+    RuleEntry(
+        sam,
+        {"learning_rate": gradient_rate(0.01), "rho": Range(1e-3, 1.0, "log", 0.05)},
+        evaluations=2.0,
+    ),
+)

@@ -11,6 +11,7 @@ from research.schedules import Schedule
 from research.types import Array, Params
 from research.update_rules._checks import checked
 from research.update_rules._edges import complete
+from research.update_rules._entry import MOMENTUM, RuleEntry, step_rate
 from research.update_rules._transforms import (
     add_decayed_weights,
     cast,
@@ -170,3 +171,9 @@ def adopt(
         complete(optax.GradientTransformation(init, update), only_real="adopt"),
         descend(learning_rate),
     )
+
+
+RULES = (
+    RuleEntry(lion, {"learning_rate": step_rate(1e-4), "b1": MOMENTUM}),
+    RuleEntry(adopt, {"learning_rate": step_rate(1e-3), "b1": MOMENTUM}),
+)

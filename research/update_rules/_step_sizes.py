@@ -10,6 +10,7 @@ from research.checks import check_number
 from research.types import Array, Params
 from research.update_rules._checks import check_rate, checked
 from research.update_rules._edges import complete, real_product
+from research.update_rules._entry import Range, RuleEntry
 from research.update_rules._transforms import cast, increment, working_dtype
 
 
@@ -364,3 +365,16 @@ def _check_any_sign(name: str, value: Any) -> None:
         raise type(problem)(
             f"{name} must be a finite number; got {name}={value!r}."
         ) from None
+
+
+RULES = (
+    # A factor of the step, as in dog and prodigy.
+    RuleEntry(
+        polyak_step,
+        {"learning_rate": Range(0.01, 10.0, "log", 1.0)},
+        aliases=("polyak_sgd",),
+    ),
+    # The rate of the first step alone; so in adgd.
+    RuleEntry(barzilai_borwein, {"learning_rate": Range(1e-5, 1.0, "log", 1e-3)}),
+    RuleEntry(adgd, {"learning_rate": Range(1e-5, 1.0, "log", 1e-3)}),
+)

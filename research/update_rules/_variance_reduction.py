@@ -15,6 +15,7 @@ from research.sizes import check_most, check_room
 from research.types import Array, Params
 from research.update_rules._checks import checked
 from research.update_rules._edges import complete
+from research.update_rules._entry import RuleEntry
 from research.update_rules._transforms import descend, increment, reached
 
 
@@ -250,3 +251,18 @@ def _needed(
             "research.descent.build does."
         )
     return params, value_fn
+
+
+RULES = (
+    RuleEntry(
+        svrg,
+        "it needs the number of steps between two whole gradients, and its cost is not "
+        "the same in each step",
+        needs="a number of examples or steps",
+    ),
+    RuleEntry(
+        saga,
+        "it needs the number of examples, and a gradient of each in memory",
+        needs="a number of examples or steps",
+    ),
+)

@@ -3,21 +3,14 @@
 import inspect
 from typing import NamedTuple
 
-from research.update_rules import (
-    LEAST_SQUARES,
-    UPDATE_RULES,
-    VARIANCE_REDUCTION,
-    find_rule,
-)
-
-RULES = {**UPDATE_RULES, **VARIANCE_REDUCTION, **LEAST_SQUARES}  # All that have a card.
+from research.update_rules import RULE_TABLE, find_rule
 
 
 class Card(NamedTuple):
     """A rule at a glance.
 
     Attributes:
-      name: As in RULES.
+      name: As in RULE_TABLE.
       family: The name of the file in research/update_rules/ in which it stands.
       signature: Its arguments with their defaults, as a user writes them.
       summary: The docstring's first line.
@@ -41,7 +34,7 @@ def card(name: str) -> Card:
     """The card of a rule.
 
     Args:
-      name: A key of RULES.
+      name: A key of RULE_TABLE.
     Raises:
       ValueError: The name is unknown.
     Example:
@@ -51,7 +44,7 @@ def card(name: str) -> Card:
       >>> print(found.summary)
       Steps along the negative gradient: u_t = -η_t g_t.
     """
-    rule = RULES[name] if name in RULES else find_rule(name)
+    rule = RULE_TABLE[name].constructor if name in RULE_TABLE else find_rule(name)
     text, _, sections = inspect.cleandoc(rule.__doc__ or "").partition("\nArgs:")
     summary, *paragraphs = [
         " ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")

@@ -1,4 +1,4 @@
-"""Proof by comparison: a rule of ours against another implementation of it, iterate by iterate."""
+"""Verification by comparison: a rule of ours against another implementation of it, iterate by iterate."""
 
 from collections.abc import Callable
 from functools import partial

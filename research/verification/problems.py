@@ -1,4 +1,4 @@
-"""What rules are proved on: functions with a gradient, and given sequences of gradients that ask hard questions."""
+"""Problems on which rules are verified: functions with a gradient, and given sequences of gradients that ask hard questions."""
 
 import functools
 from collections.abc import Callable

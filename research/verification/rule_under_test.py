@@ -1,4 +1,4 @@
-"""What is proved: a rule that is already made, or a constructor of one; its errors are told with its name."""
+"""The rule under test: one that is already made, or a constructor of one. Its errors carry its name."""
 
 import importlib
 import inspect

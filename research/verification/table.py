@@ -1,4 +1,4 @@
-"""The proof table: every rule before every authority, in two dtypes, on every problem, with default and other arguments."""
+"""The verification table: each rule before each authority, in two dtypes, on each problem, with two sets of arguments."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -50,7 +50,7 @@ class Cell(NamedTuple):
     bound: float
 
 
-def proof_table(
+def verification_table(
     rules: Iterable[str] | None = None,
     dtypes: Iterable[str] = DTYPES,
     authorities: Iterable[str] = AUTHORITIES,
@@ -66,7 +66,7 @@ def proof_table(
     Returns:
       The cells, rule after rule.
     Example:
-      >>> cells = proof_table(["gradient_descent"], ["float32"], ["formula"])
+      >>> cells = verification_table(["gradient_descent"], ["float32"], ["formula"])
       >>> len(cells), max(cell.deviation.largest for cell in cells) < 1e-6
       (8, True)
     """

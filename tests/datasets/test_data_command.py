@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-import experiments.__main__
 from research import cli, datasets, runs
+from research.cli import commands
 from research.cli.data import data
 from research.datasets.sources import SOURCES
 
@@ -43,14 +43,11 @@ def few(pretend):
 def test_list_says_where_each_set_is(capsys, given):
     assert command() == 0
     listed = capsys.readouterr().out
-    assert "not here: python -m experiments data fetch cifar10" in listed
+    assert "not here: descent data fetch cifar10" in listed
     assert "in scikit-learn" in listed
     (given / "a.bin").write_bytes(RIGHT)
     command("list", "cifar10")
-    assert (
-        "only partly here: python -m experiments data fetch cifar10"
-        in capsys.readouterr().out
-    )
+    assert "only partly here: descent data fetch cifar10" in capsys.readouterr().out
     (given / "b.bin").write_bytes(RIGHT + RIGHT)
     command("list", "cifar10")
     lines = capsys.readouterr().out.splitlines()
@@ -59,7 +56,7 @@ def test_list_says_where_each_set_is(capsys, given):
 
 
 def test_list_of_all_fits_80_columns(capsys):
-    assert experiments.__main__.main(["data"]) == 0
+    assert commands.main(["data"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     for source in datasets.SOURCES.values():

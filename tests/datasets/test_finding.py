@@ -150,7 +150,7 @@ def test_missing_file_is_told_with_every_place_the_command_and_the_way_by_hand(
         "DESCENT_DATA",
     ):
         assert words in message
-    assert "python -m experiments data fetch cifar10" in message
+    assert "descent data fetch cifar10" in message
     assert "http://127.0.0.1:9/a or http://127.0.0.1:9/b" in message
 
 

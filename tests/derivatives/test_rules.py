@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 
 from research.derivatives import rules
-from research.derivatives.rules import DERIVATIVE_RULES, find_rule, verify_rule
+from research.derivatives.rules import (
+    DERIVATIVE_RULES,
+    find_rule,
+    verify_derivative_rule,
+)
 
 RECORDED = json.loads(
     (Path(__file__).parent.parent / "reference" / "derivative_rules.json").read_text(
@@ -98,7 +102,10 @@ def record():
 
 @pytest.fixture(scope="module")
 def checks():
-    return {name: verify_rule(name, jax.random.key(1)) for name in DERIVATIVE_RULES}
+    return {
+        name: verify_derivative_rule(name, jax.random.key(1))
+        for name in DERIVATIVE_RULES
+    }
 
 
 def test_recorded_digits_are_those_of_mpmath():
@@ -160,7 +167,7 @@ def test_check_sees_a_rule_that_is_a_millionth_off(monkeypatch, name):
         rule.derivative(x, c) + 1e-6 * jnp.abs(rule.function(x, c)) + 1e-6
     )
     monkeypatch.setitem(DERIVATIVE_RULES, name, rule._replace(derivative=scale))
-    check = verify_rule(name, jax.random.key(1))
+    check = verify_derivative_rule(name, jax.random.key(1))
     assert check.residual_jax > 1e-8
     assert check.residual_differences > 1e-8
 
@@ -174,14 +181,16 @@ def test_check_sees_a_chain_rule_with_the_outer_derivative_at_the_wrong_place(
     monkeypatch.setitem(
         DERIVATIVE_RULES, "chain", DERIVATIVE_RULES["chain"]._replace(derivative=wrong)
     )
-    check = verify_rule("chain", jax.random.key(1))
+    check = verify_derivative_rule("chain", jax.random.key(1))
     assert min(check.residual_jax, check.residual_differences) > 0.1
 
 
 def test_points_are_drawn_inside_the_domain_and_differ_by_key():
     for rule in DERIVATIVE_RULES.values():
         assert rule.interval[0] < rule.interval[1]
-    one, two = (verify_rule("logarithm", jax.random.key(k)).points for k in (0, 1))
+    one, two = (
+        verify_derivative_rule("logarithm", jax.random.key(k)).points for k in (0, 1)
+    )
     assert one.shape == (32,)
     assert (one != two).all()
 
@@ -190,17 +199,20 @@ def test_points_are_drawn_inside_the_domain_and_differ_by_key():
     ("call", "words"),
     [
         (
-            lambda: verify_rule("logarithm", points=[1.0, -2.0]),
+            lambda: verify_derivative_rule("logarithm", points=[1.0, -2.0]),
             "the rule logarithm holds for x > 0; got x = -2.",
         ),
-        (lambda: verify_rule("arcsine", points=1.5), "holds for |x| < 1; got x = 1.5"),
-        (lambda: verify_rule("rectifier", points=0.0), "x ≠ 0; got x = 0"),
         (
-            lambda: verify_rule("produkt", jax.random.key(0)),
+            lambda: verify_derivative_rule("arcsine", points=1.5),
+            "holds for |x| < 1; got x = 1.5",
+        ),
+        (lambda: verify_derivative_rule("rectifier", points=0.0), "x ≠ 0; got x = 0"),
+        (
+            lambda: verify_derivative_rule("produkt", jax.random.key(0)),
             "unknown rule 'produkt'; did you mean 'product'",
         ),
         (lambda: find_rule("gossip"), "unknown rule 'gossip'. Known: "),
-        (lambda: verify_rule("sine"), "give a key"),
+        (lambda: verify_derivative_rule("sine"), "give a key"),
     ],
 )
 def test_bad_input_is_named_with_what_to_do(call, words):
@@ -209,6 +221,10 @@ def test_bad_input_is_named_with_what_to_do(call, words):
 
 
 def test_every_public_name_is_there():
-    assert {"DERIVATIVE_RULES", "Rule", "RuleCheck", "find_rule", "verify_rule"} == set(
-        rules.__all__
-    )
+    assert {
+        "DERIVATIVE_RULES",
+        "Rule",
+        "RuleCheck",
+        "find_rule",
+        "verify_derivative_rule",
+    } == set(rules.__all__)

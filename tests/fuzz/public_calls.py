@@ -662,7 +662,7 @@ def of_derivatives() -> Iterator[Call]:
             {"f": lambda x, y: x * y, "x": 2.0, "dependencies": {"y": lambda x: x**2}},
             True,
         ),
-        ("verify_rule", {"name": "sine", "key": key(), "number": 4}, True),
+        ("verify_derivative_rule", {"name": "sine", "key": key(), "number": 4}, True),
     ):
         yield Call(f"derivatives.{name}", getattr(d, name), arguments, slow)
 
@@ -861,7 +861,7 @@ def of_workloads() -> Iterator[Call]:
     )
 
 
-def of_proofs() -> Iterator[Call]:
+def of_verification() -> Iterator[Call]:
     p = research.verification
     gradient, problem = (
         jax.grad(bowl),
@@ -893,14 +893,14 @@ def of_proofs() -> Iterator[Call]:
         slow=True,
     )
     yield Call(
-        "verification.proof_table",
-        p.proof_table,
+        "verification.verification_table",
+        p.verification_table,
         {"rules": ["gradient_descent"], "dtypes": ["float64"]},
         slow=True,
     )
     yield Call(
-        "verification.prove",
-        p.prove,
+        "verification.verify_rule",
+        p.verify_rule,
         {"rule": rule, "reference": optax.sgd(0.1), "problems": [problem]},
         slow=True,
     )
@@ -1292,7 +1292,15 @@ GROUPS = (
         of_descent,
         of_models,
     ),
-    *(of_workloads, of_proofs, of_rules, of_studies, of_runs, of_pages, of_checks),
+    *(
+        of_workloads,
+        of_verification,
+        of_rules,
+        of_studies,
+        of_runs,
+        of_pages,
+        of_checks,
+    ),
 )
 
 

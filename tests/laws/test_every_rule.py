@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from research.update_rules import UPDATE_RULES
+from research.update_rules import RULE_TABLE, UPDATE_RULES
 from research.verification import FORMULAS, ORACLES, PROBLEMS
 from research.verification.oracles.oracle import rate_on
 from research.verification.recorded import variants
-from research.verification.table import AUTHORITIES, proof_table
+from research.verification.table import AUTHORITIES, verification_table
 from research.verification.walks import distance, walk, walk_constructed
 
 # Two with coupled decay, which here is a chain, and one with another line search, whose limit points alone compare:
@@ -23,23 +23,11 @@ ELSEWHERE = {
     "lbfgs/line search, memory 10",
 }
 ON = PROBLEMS["softmax_regression"]
-# They take gradients of the objective themselves, which have the dtype of the params.
-ITS_OWN_GRADIENTS = {
-    f"research.update_rules._{family}"
-    for family in (
-        "gradient_line_search",
-        "quasi_newton",
-        "newton",
-        "natural_gradient",
-        "least_squares",
-        "sharpness",
-    )
-}
 
 
 @functools.cache
 def cells(name, dtype):
-    return proof_table(
+    return verification_table(
         [name], [dtype], AUTHORITIES if dtype == "float64" else ["formula"]
     )
 
@@ -188,7 +176,8 @@ def test_updates_have_the_dtype_of_gradients_and_states_keep_theirs(name):
         return state, rule.update(g, state, x, **more)
 
     pairs = [("bfloat16", "bfloat16"), ("float32", "float32"), ("float64", "float64")]
-    if UPDATE_RULES[name].__module__ not in ITS_OWN_GRADIENTS:
+    # The others take gradients of the objective, which have the dtype of the params.
+    if not RULE_TABLE[name].asks_the_objective:
         pairs += [("float32", "bfloat16"), ("bfloat16", "float32")]
     for of_params, of_gradient in pairs:
         x, g = start(of_params), start(of_gradient)

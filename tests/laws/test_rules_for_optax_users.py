@@ -11,6 +11,7 @@ import pytest
 
 from research import schedules
 from research.update_rules import (
+    RULE_TABLE,
     UPDATE_RULES,
     accumulate_gradients,
     add_decayed_weights,
@@ -28,7 +29,7 @@ from research.update_rules import (
     with_state_dtype,
 )
 from research.update_rules._transforms import reached
-from research.verification import ORACLES, PROBLEMS, prove
+from research.verification import ORACLES, PROBLEMS, verify_rule
 
 LARGEST = int(jnp.iinfo(jnp.int32).max)
 PARAMS = {
@@ -37,9 +38,9 @@ PARAMS = {
     "s": jnp.array(0.2),
 }
 # They know what to do without the objective.
-OF_GRADIENTS = [name for name in UPDATE_RULES if UPDATE_RULES[name].__module__.rpartition("._")[2] not in (
-    "gradient_line_search", "quasi_newton", "newton", "natural_gradient", "sharpness"
-)]  # fmt: skip
+OF_GRADIENTS = [
+    name for name in UPDATE_RULES if not RULE_TABLE[name].asks_the_objective
+]
 # Their rate is a first step, radius or size: the rule finds the others itself.
 WITHOUT_SCHEDULE = {
     "polyak_step",
@@ -466,20 +467,20 @@ def test_a_clip_by_value_refuses_complex_params():
         clip_by_value(1.0).init(jnp.ones(2, complex))
 
 
-# Proofs
+# Verification
 
 ON = [PROBLEMS["quadratic"]]
 
 
 def test_prove_finds_a_dotted_name_as_the_command_line_does():
     assert (
-        prove(
+        verify_rule(
             UPDATE_RULES["heavy_ball"], "optax.sgd", problems=ON, learning_rate=0.1
         ).same
         is False
     )
-    assert prove("gradient_descent", "optax.sgd", problems=ON).same
-    assert prove("optax.adam", "research.update_rules.adam", problems=ON).same
+    assert verify_rule("gradient_descent", "optax.sgd", problems=ON).same
+    assert verify_rule("optax.adam", "research.update_rules.adam", problems=ON).same
 
 
 @pytest.mark.parametrize(
@@ -492,4 +493,4 @@ def test_prove_finds_a_dotted_name_as_the_command_line_does():
 )
 def test_prove_says_what_of_a_dotted_name_is_not_there(name, said):
     with pytest.raises(ValueError, match=said):
-        prove("adam", name, problems=ON)
+        verify_rule("adam", name, problems=ON)

@@ -34,8 +34,8 @@ from research.update_rules._bias_correction import effective_length
 from research.verification import (
     FORMULAS,
     PROBLEMS,
-    prove,
     trajectory,
+    verify_rule,
     walk,
     walk_exactly,
 )
@@ -385,7 +385,7 @@ def test_a_schedule_stands_inside_the_momentum_or_outside():
         assert rows[1][t] == pytest.approx(-eta * outside, rel=1e-12)
 
 
-VARIANTS = [  # That the proof table does not ask.
+VARIANTS = [  # That the verification table does not ask.
     ("rmsprop", {"bias_correction": True, "initial_scale": 0.5}),
     ("rmsprop", {"bias_correction": True, "centered": True, "eps": 0.1}),
     ("rmsprop", {"momentum": 0.5, "rate_in_momentum": False}),
@@ -411,9 +411,9 @@ def test_variant_is_its_formula(name, arguments):
 
 
 def test_optax_adan_hardly_looks_ahead():
-    proof = prove(optax.adan, "adan", problems=[PROBLEMS["quadratic"]])
-    assert not proof.same
-    assert "changes are multiplied by 1 - b2" in proof.cause
+    found = verify_rule(optax.adan, "adan", problems=[PROBLEMS["quadratic"]])
+    assert not found.same
+    assert "changes are multiplied by 1 - b2" in found.cause
     theirs, ours = (
         rule(0.1, b2=0.5) for rule in (optax.adan, adan)
     )  # Where 1 - b2 is b2 they agree.

@@ -8,7 +8,7 @@ import pytest
 
 from research.schedules import constant
 from research.update_rules import rprop
-from research.verification import PROBLEMS, prove, trajectory
+from research.verification import PROBLEMS, trajectory, verify_rule
 
 
 def updates_of(rule, gradients):
@@ -68,7 +68,7 @@ def test_rprop_descends_a_badly_scaled_bowl_as_a_round_one():
 
 
 def test_rprop_of_optax_is_named_one_call_late():
-    found = prove(
+    found = verify_rule(
         optax.rprop,
         "rprop",
         problems=[PROBLEMS["softmax_regression"]],

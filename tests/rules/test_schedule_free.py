@@ -13,7 +13,7 @@ from research.update_rules import (
     schedule_free_adamw,
     schedule_free_sgd,
 )
-from research.verification import PROBLEMS, prove, trajectory
+from research.verification import PROBLEMS, trajectory, verify_rule
 
 CURVATURES = np.array([4.0, 1.0, 0.25])
 START = jnp.array([1.0, -2.0, 3.0])
@@ -129,7 +129,7 @@ def test_warm_up_of_optax_is_named_one_step_off():
         [PROBLEMS["softmax_regression"]],
         {"learning_rate": 0.1, "warmup_steps": 5},
     )
-    found = prove(
+    found = verify_rule(
         theirs, "schedule_free_sgd", problems=problems, tolerance=1e-6, **arguments
     )
     assert not found.same

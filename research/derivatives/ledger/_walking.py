@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,8 +31,11 @@ WRAPPERS = {
     ),
     **dict.fromkeys(("closed_call", "core_call"), "call_jaxpr"),
 }
-LIBRARY, OURS = (
-    os.path.dirname(os.path.abspath(path)) for path in (jax.__file__, __file__)
+LIBRARY = os.path.dirname(os.path.abspath(jax.__file__))
+# Lines in these folders are not the user's.
+OURS = (
+    os.path.dirname(os.path.abspath(__file__)),
+    str(pathlib.Path(__file__).resolve().parents[2] / "cli"),
 )
 
 

@@ -11,7 +11,13 @@ from research.derivatives.exact import derivative
 from research.derivatives.rules.table import DERIVATIVE_RULES, Rule
 from research.naming import known_names
 
-__all__ = ["DERIVATIVE_RULES", "Rule", "RuleCheck", "find_rule", "verify_rule"]
+__all__ = [
+    "DERIVATIVE_RULES",
+    "Rule",
+    "RuleCheck",
+    "find_rule",
+    "verify_derivative_rule",
+]
 
 # Of the difference quotient by which a rule is checked: f'(x) = Σ w_k (f(x + k h) - f(x - k h)) / h + O(h⁶).
 _WEIGHTS = (3 / 4, -3 / 20, 1 / 60)
@@ -41,7 +47,7 @@ class RuleCheck(NamedTuple):
     residual_differences: float
 
 
-def verify_rule(
+def verify_derivative_rule(
     name: str, key: jax.Array | None = None, points: Any = None, number: int = 32
 ) -> RuleCheck:
     """Holds a rule of `DERIVATIVE_RULES` against JAX and against a difference quotient.
@@ -59,7 +65,7 @@ def verify_rule(
     Raises:
       ValueError: There is no such rule, a point lies outside of the rule's domain, or neither key nor points is given.
     Example:
-      >>> check = verify_rule("product", jax.random.key(0))
+      >>> check = verify_derivative_rule("product", jax.random.key(0))
       >>> print(check.residual_jax < 1e-5, DERIVATIVE_RULES["product"].text)
       True (u v)' = u' v + u v'
     """
@@ -71,7 +77,7 @@ def verify_rule(
         check_numbers("points", points)
     if key is None and points is None:
         raise ValueError(
-            "verify_rule draws its points: give a key, such as jax.random.key(0), or points."
+            "verify_derivative_rule draws its points: give a key, such as jax.random.key(0), or points."
         )
     key_points, key_constants = jax.random.split(
         jax.random.key(0) if key is None else key

@@ -1,4 +1,4 @@
-"""`prove`: is a rule the rule that it is meant to be, and if not, what is likely wrong with it?"""
+"""`verify_rule`: is a rule the rule that it is meant to be, and if not, what is likely wrong with it?"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -31,8 +31,8 @@ TOLERANCE = 1000.0
 Trace = Mapping[str, tuple[float, Walk]]  # By problem: the learning rate and the walk.
 
 
-class Proof(NamedTuple):
-    """What `prove` found.
+class Verification(NamedTuple):
+    """What `verify_rule` found.
 
     Attributes:
       same: Whether the two agree within the tolerance on every problem on which they could be compared.
@@ -80,7 +80,7 @@ class Proof(NamedTuple):
         )
 
 
-def prove(
+def verify_rule(
     rule: Subject | Formula | str,
     reference: Subject | Formula | Trace | str,
     *,
@@ -90,7 +90,7 @@ def prove(
     tolerance: float | None = None,
     on_progress: OnProgress | None = None,
     **arguments: Any,
-) -> Proof:
+) -> Verification:
     """Compares any rule with any reference on problems that ask hard questions, and names the likely mistake.
 
     Each walks fifty steps on three functions and on five given sequences of gradients: drawn, sparse, of sizes from
@@ -111,7 +111,7 @@ def prove(
       on_progress: Told (done, total, message) before each problem, and before each mistake that is tried.
       **arguments: Other arguments that constructors and the formula are given.
     Returns:
-      The Proof; print it.
+      The Verification; print it.
     Raises:
       NoRuleError: What is given is no rule, or it changes structure, shape or dtype of updates or state.
       RuleError: The rule itself raised (a ValueError that says what, where NoRuleError is a TypeError).
@@ -119,10 +119,10 @@ def prove(
       TypeError: problems holds something else.
     Example:
       >>> import optax
-      >>> print(prove(optax.adam, "adam").same)
+      >>> print(verify_rule(optax.adam, "adam").same)
       True
       >>> stale = optax.chain(optax.trace(0.9), optax.scale(-0.1))  # The heavy ball; is it Nesterov's rule?
-      >>> print(prove(stale, "nesterov", learning_rate=0.1).cause)
+      >>> print(verify_rule(stale, "nesterov", learning_rate=0.1).cause)
       it does not look ahead: this is the heavy ball (`x` where the formula has `x + momentum * v_next`)
     """
     if on_progress is not None:
@@ -193,11 +193,13 @@ def prove(
         cause = likely_cause(
             evidence, formula, others, dtype, tolerance, _second_half(on_progress)
         )
-    return Proof(same, worst, deviations[worst], deviations, reasons, cause, tolerance)
+    return Verification(
+        same, worst, deviations[worst], deviations, reasons, cause, tolerance
+    )
 
 
 def _found(subject: Any) -> Any:
-    """What is proved, or compared with, where a dotted name is given for it."""
+    """The rule or reference itself, where a dotted name is given for it."""
     return named(subject) if isinstance(subject, str) and "." in subject else subject
 
 

@@ -1,4 +1,4 @@
-"""`prove` finds faults that have shipped elsewhere, and every mistake that a formula knows, and names them."""
+"""`verify_rule` finds faults that have shipped elsewhere, and every mistake that a formula knows, and names them."""
 
 import contextlib
 from functools import partial
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from research.verification import FORMULAS, ORACLES, PROBLEMS, prove, walk_exactly
+from research.verification import FORMULAS, ORACLES, PROBLEMS, verify_rule, walk_exactly
 from research.verification.causes import STEPS_BEYOND
 from research.verification.formulas import Formula, mistaken
 from research.verification.oracles.oracle import rate_on
@@ -199,7 +199,7 @@ IN_FLOAT32 = (
 def test_planted_fault_is_found_and_named(fault, dtype):
     rule, reference, arguments, cause = FAULTS[fault]
     subject = (lambda rate, **_: rule(rate)) if arguments else rule
-    found = prove(subject, reference, problems=SMALL, dtype=dtype, **arguments)
+    found = verify_rule(subject, reference, problems=SMALL, dtype=dtype, **arguments)
     assert not found.same
     assert found.cause is not None
     assert cause in found.cause
@@ -209,7 +209,7 @@ def test_planted_fault_is_found_and_named(fault, dtype):
 def test_fault_is_named_even_where_the_descent_runs_away():
     # At this rate Rosenbrock's function throws both far out within four steps, where rounding is magnified.
     ball = optax.sgd(0.1, momentum=0.9)
-    found = prove(
+    found = verify_rule(
         ball, "nesterov", problems=[PROBLEMS["rosenbrock"], SMALL[0]], learning_rate=0.1
     )
     assert found.cause is not None
@@ -217,7 +217,7 @@ def test_fault_is_named_even_where_the_descent_runs_away():
 
 
 def test_unknown_fault_is_told_without_a_cause():
-    odd = prove(
+    odd = verify_rule(
         lambda rate: optax.chain(optax.clip(0.125), optax.sgd(rate)),
         "gradient_descent",
         problems=SMALL[:2],
@@ -228,7 +228,7 @@ def test_unknown_fault_is_told_without_a_cause():
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_right_rule_by_hand_is_the_same_rule(dtype):
-    found = prove(adam, "adam", problems=SMALL, dtype=dtype)
+    found = verify_rule(adam, "adam", problems=SMALL, dtype=dtype)
     assert (found.same, found.cause) == (True, None)
     assert str(found).startswith("The same rule: on 3 problems")
 
@@ -241,7 +241,7 @@ MISTAKES = [
 
 
 def first_that_differs(wrong, name):
-    """The proof on the cheapest problems, and then arguments, that tell the wrong formula from the right one."""
+    """The verification on the cheapest problems, and then arguments, that tell the wrong formula from the right one."""
     oracle, found = ORACLES[name], None
     cheap = [
         PROBLEMS[key]
@@ -254,7 +254,7 @@ def first_that_differs(wrong, name):
                 TypeError
             ):  # Some slips leave no formula for those arguments.
                 found = (
-                    prove(wrong, name, problems=problems, **arguments)
+                    verify_rule(wrong, name, problems=problems, **arguments)
                     if problems
                     else found
                 )
@@ -290,7 +290,7 @@ def test_every_mistake_of_a_formula_is_named_as_itself_or_as_one_that_walks_alik
 
 def test_cause_is_looked_for_with_news_of_it():
     told = []
-    prove(
+    verify_rule(
         optax.adagrad,
         "adam",
         problems=SMALL[:1],
@@ -367,7 +367,7 @@ def raising(message):
         (
             raising("m"),
             RuleError,
-            r"the rule raised KeyError in update \(line \d+ of test_proving.py\): 'm'",
+            r"the rule raised KeyError in update \(line \d+ of test_verify_rule.py\): 'm'",
         ),
         (
             lambda rate: 3.0,
@@ -389,7 +389,7 @@ def raising(message):
 )
 def test_rule_that_fails_is_told_by_what_it_did(rule, error, message):
     with pytest.raises(error, match=message):
-        prove(rule, "adam", problems=SMALL[:1])
+        verify_rule(rule, "adam", problems=SMALL[:1])
 
 
 def test_state_of_python_numbers_is_as_good_as_of_arrays():
@@ -398,25 +398,27 @@ def test_state_of_python_numbers_is_as_good_as_of_arrays():
         lambda p: 0.0,
         lambda g, s, p=None: (jax.tree.map(lambda g: -0.1 * g, g), s + 1.0),
     )
-    assert prove(rule, "gradient_descent", problems=SMALL[:1], learning_rate=0.1).same
+    assert verify_rule(
+        rule, "gradient_descent", problems=SMALL[:1], learning_rate=0.1
+    ).same
 
 
 def test_unknown_reference_and_no_problem_are_refused():
     with pytest.raises(
         ValueError, match="there is no formula of 'adm'; did you mean 'adam'"
     ):
-        prove(optax.adam, "adm")
+        verify_rule(optax.adam, "adm")
     with pytest.raises(
         ValueError, match=r"there is no formula of 'zzz'\. Known: gradient_descent, "
     ):
-        prove(optax.adam, "zzz")
+        verify_rule(optax.adam, "zzz")
     with pytest.raises(
         TypeError,
         match=r"problems must be Problems, such as .*; got 'quadratic' among them",
     ):
-        prove(optax.adam, "adam", problems=["quadratic"])
+        verify_rule(optax.adam, "adam", problems=["quadratic"])
     with pytest.raises(ValueError, match="nothing to compare on: no problem is given"):
-        prove(optax.adam, "adam", problems=[])
+        verify_rule(optax.adam, "adam", problems=[])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int32"])
@@ -424,16 +426,16 @@ def test_dtype_too_coarse_to_show_a_mistake_is_refused(dtype):
     with pytest.raises(
         ValueError, match=f"dtype must be float64 or float32, .*; got dtype='{dtype}'"
     ):
-        prove(optax.adam, "adam", dtype=dtype)
+        verify_rule(optax.adam, "adam", dtype=dtype)
 
 
 def test_mistake_that_leaves_something_out_shows_what():
-    cause = prove(optax.sgd, "heavy_ball", problems=SMALL[:1]).cause
+    cause = verify_rule(optax.sgd, "heavy_ball", problems=SMALL[:1]).cause
     assert cause == "no momentum (the formula's `+ momentum * (x - before)` is missing)"
 
 
 def test_two_rules_that_are_made_need_no_rate():
-    found = prove(optax.adam(0.1), optax.adam(0.1), problems=SMALL[:1])
+    found = verify_rule(optax.adam(0.1), optax.adam(0.1), problems=SMALL[:1])
     assert (
         str(found) == "The same rule: on 1 problem they are the same to the last bit."
     )
@@ -450,7 +452,7 @@ def test_class_that_takes_a_rate_is_a_constructor():
         def update(self, updates, state, params=None):
             return jax.tree.map(lambda g: -self.rate * g, updates), state
 
-    assert prove(Rule, "gradient_descent", problems=SMALL[:1]).same
+    assert verify_rule(Rule, "gradient_descent", problems=SMALL[:1]).same
 
 
 def test_float64_without_float64_raises():
@@ -459,20 +461,20 @@ def test_float64_without_float64_raises():
         with pytest.raises(
             ValueError, match=r"call research.backend.configure\(x64=True\)"
         ):
-            prove(optax.adam, "adam")
+            verify_rule(optax.adam, "adam")
     finally:
         jax.config.update("jax_enable_x64", True)
 
 
 def test_a_recorded_trajectory_is_a_reference():
     record = recorded_walks("adam/defaults")
-    assert prove(optax.adam, record).same
-    found = prove(optax.rmsprop, record)
+    assert verify_rule(optax.adam, record).same
+    found = verify_rule(optax.rmsprop, record)
     assert not found.same
     assert found.deviations.keys() == record.keys()
 
 
 def test_a_rule_that_keeps_positions_is_said_to_differ_by_rounding():
-    found = prove(optax.contrib.schedule_free_sgd, "schedule_free_sgd")
+    found = verify_rule(optax.contrib.schedule_free_sgd, "schedule_free_sgd")
     assert not found.same
     assert found.cause.startswith("none but rounding of the params")

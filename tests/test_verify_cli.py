@@ -1,4 +1,4 @@
-"""What a user reads of `python -m experiments prove`: the verdict with its table, and bad input by its name."""
+"""What a user reads of `descent verify`: the verdict with its table, and bad input by its name."""
 
 import subprocess
 import sys
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import __main__ as experiments
-from research.cli import verify as prove_command
+from research.cli import commands
+from research.cli import verify as verify_command
 
 TOP = Path(__file__).parent.parent
 RULES = """
@@ -83,13 +83,13 @@ def files(tmp_path, monkeypatch):
     Path("empty.py").write_text("")
 
 
-def prove(words):
-    return experiments.main(["prove", *words.split()])
+def verify(words):
+    return commands.main(["verify", *words.split()])
 
 
 def refused(words, capsys):
     with pytest.raises(SystemExit) as stop:
-        prove(words)
+        verify(words)
     printed = capsys.readouterr()
     assert stop.value.code == 2
     assert not printed.out
@@ -98,7 +98,7 @@ def refused(words, capsys):
 
 
 def test_same_rule_is_status_0_with_a_table_of_problems(capsys):
-    assert prove("mine.py:my_adam --against adam") == 0
+    assert verify("mine.py:my_adam --against adam") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(
         "The same rule: on 8 problems they are never further apart than "
@@ -113,7 +113,7 @@ def test_same_rule_is_status_0_with_a_table_of_problems(capsys):
 
 
 def test_different_rule_is_status_1_with_its_cause(capsys):
-    assert prove("mine.py:inside --against optax.adam --dtype float32") == 1
+    assert verify("mine.py:inside --against optax.adam --dtype float32") == 1
     out = capsys.readouterr().out
     assert out.startswith("Not the same rule: on ")
     assert "Likely cause: ε stands inside the root (`" in out.splitlines()[0]
@@ -121,7 +121,7 @@ def test_different_rule_is_status_1_with_its_cause(capsys):
 
 
 def test_nan_at_once_is_a_result(capsys):
-    assert prove("mine.py:nan --against gradient_descent") == 1
+    assert verify("mine.py:nan --against gradient_descent") == 1
     first, *_ = capsys.readouterr().out.splitlines()
     assert first.startswith(
         "Not the same rule: on quadratic they are inf apart at step 1, and differ from step 1 on."
@@ -132,9 +132,9 @@ def test_nan_at_once_is_a_result(capsys):
 
 
 def test_arguments_go_to_both_or_are_said_not_to(capsys):
-    assert prove("neighbour.py:rule --against adam --argument b1=0.5 eps=0.01") == 0
+    assert verify("neighbour.py:rule --against adam --argument b1=0.5 eps=0.01") == 0
     assert (
-        prove("mine.py:inside --against adam --argument b1=0.5 --learning-rate 0.01")
+        verify("mine.py:inside --against adam --argument b1=0.5 --learning-rate 0.01")
         == 1
     )
     assert (
@@ -143,13 +143,13 @@ def test_arguments_go_to_both_or_are_said_not_to(capsys):
 
 
 def test_rule_that_is_made_is_compared_at_its_rate(capsys):
-    assert prove("mine.py:made --against mine.py:anything --learning-rate 0.01") == 0
+    assert verify("mine.py:made --against mine.py:anything --learning-rate 0.01") == 0
     assert "mine.py:made against mine.py:anything" in capsys.readouterr().out
 
 
 def test_long_search_says_what_it_does(capsys, monkeypatch):
-    monkeypatch.setattr(prove_command, "SILENT_SECONDS", -1.0)
-    assert prove("gradient_descent --against optax.sgd") == 0
+    monkeypatch.setattr(verify_command, "SILENT_SECONDS", -1.0)
+    assert verify("gradient_descent --against optax.sgd") == 0
     assert capsys.readouterr().err == "  0 %  0 s  comparing on quadratic\n"
 
 
@@ -309,7 +309,7 @@ def test_bad_input_is_one_line_that_names_it(words, line, capsys):
 )
 def test_bad_flag_is_refused_by_its_name(words, line, capsys):
     with pytest.raises(SystemExit) as stop:
-        prove(words)
+        verify(words)
     assert stop.value.code == 2
     assert line in capsys.readouterr().err
 
@@ -317,20 +317,19 @@ def test_bad_flag_is_refused_by_its_name(words, line, capsys):
 def test_traceback_is_shown_on_demand(monkeypatch):
     monkeypatch.setenv("DESCENT_TRACEBACK", "1")
     with pytest.raises(ValueError, match="raised TracerBoolConversionError") as caught:
-        prove("mine.py:wild --against adam")
+        verify("mine.py:wild --against adam")
     assert type(caught.value.__cause__).__name__ == "TracerBoolConversionError"
 
 
 def test_command_is_listed_and_near_misses_find_it(capsys):
-    assert experiments.main([]) == 0
+    assert commands.main([]) == 0
     assert (
-        "python -m experiments prove FILE.py:rule --against optax.adam"
-        in capsys.readouterr().out
+        "descent verify mine.py:my_adam --against optax.adam" in capsys.readouterr().out
     )
     with pytest.raises(SystemExit):
-        experiments.main(["proof"])
+        commands.main(["verfiy"])
     assert (
-        "There is no experiment 'proof'. Did you mean prove?" in capsys.readouterr().err
+        "There is no command 'verfiy'. Did you mean verify?" in capsys.readouterr().err
     )
 
 
@@ -338,14 +337,11 @@ def test_help_has_an_example_and_the_statuses_and_needs_no_jax():
     words = [
         sys.executable,
         "-c",
-        "import sys\nfrom experiments.__main__ import main\ntry:\n    main(['prove', '--help'])\n"
+        "import sys\nfrom research.cli.commands import main\ntry:\n    main(['verify', '--help'])\n"
         "except SystemExit:\n    print('jax' in sys.modules)",
     ]
     done = subprocess.run(words, cwd=TOP, capture_output=True, text=True, check=True)
-    assert (
-        "python -m experiments prove mine.py:my_adam --against optax.adam"
-        in done.stdout
-    )
+    assert "descent verify mine.py:my_adam --against optax.adam" in done.stdout
     assert (
         "status: 0 if they are the same rule, 1 if not, 2 after bad input"
         in done.stdout

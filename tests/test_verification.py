@@ -1,4 +1,4 @@
-"""The proof harness accepts the right rules and, at the same tolerance, rejects several wrong ones of each."""
+"""The verification harness accepts the right rules and, at the same tolerance, rejects several wrong ones of each."""
 
 from functools import partial
 

@@ -1,0 +1,121 @@
+"""The console command `descent`: its table of commands, each in a module of its own."""
+
+import importlib
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from research import cli
+from research.cli import flags
+from research.cli.errors import DISTRIBUTION
+
+VERSIONS = ("jax", "jaxlib", "numpy")  # They and Python decide about bits.
+
+
+class Command(NamedTuple):
+    """One command of `descent`.
+
+    Attributes:
+      module: Where it is, in `research.cli`; it is imported when it is used.
+      function: Words of the command line -> exit status.
+      summary: What it does, for the list of commands.
+    """
+
+    module: str
+    function: str
+    summary: str
+
+
+COMMANDS = {
+    "verify": Command(
+        "verify", "verify", "check a rule step by step against a reference"
+    ),
+    "explain": Command(
+        "explain", "explain", "show the chain rule of a function as a table"
+    ),
+    "data": Command("data", "data", "list, fetch and verify data sets"),
+    "pack": Command("leaderboard", "pack", "write a finished run as one .zip file"),
+    "leaderboard": Command(
+        "leaderboard", "leaderboard", "put the studies of many on one page"
+    ),
+}
+EXAMPLES = """
+examples:
+  descent verify mine.py:my_adam --against optax.adam
+  descent explain "x**2 * sin(x)" --at x=1.0
+  descent data fetch fashion_mnist
+
+`descent COMMAND --help` shows the flags of a command. `python -m research` is the
+same program. The exit status is 0 after success, 1 if a check failed, 2 after bad
+input and 130 after Ctrl-C."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that the first word names, with the other words.
+
+    Args:
+      argv: The words after the program's name; None means those of this process.
+    Returns:
+      The exit status.
+    Raises:
+      SystemExit: Status 2 after bad input, 130 after Ctrl-C, 141 where nobody reads
+        the output.
+    """
+    with cli.errors_in_one_line():
+        words = list(sys.argv[1:] if argv is None else argv)
+        if not words or words[0] in ("-h", "--help", "help"):
+            print(listing())
+            return cli.SUCCESS
+        if words[0] in ("-V", "--version"):
+            print(versions())
+            return cli.SUCCESS
+        return find(words[0])(words[1:])
+
+
+def find(name: str):
+    """The function of a command.
+
+    Raises:
+      ValueError: There is no such command, or it is an experiment.
+    """
+    if name in COMMANDS:
+        module = importlib.import_module(f"research.cli.{COMMANDS[name].module}")
+        return getattr(module, COMMANDS[name].function)
+    if name.startswith("-"):
+        raise ValueError(
+            f"There is no flag {name}. {flags.nearest(name, ['--help', '--version'])}"
+        )
+    raise ValueError(
+        f"There is no command {name!r}. {flags.nearest(name, COMMANDS)} Experiments "
+        "need a clone of the repository: python -m experiments."
+    )
+
+
+def listing() -> str:
+    """The commands with what they do, and examples."""
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:{width}}  {row.summary}" for name, row in COMMANDS.items()]
+    head = ["usage: descent COMMAND ...", "       descent --version", "", "commands:"]
+    return "\n".join([*head, *rows, EXAMPLES])
+
+
+def versions() -> str:
+    """The versions of this package, of what the bits of a run depend on, and of Python.
+
+    Nothing is imported for it.
+    """
+    names = (DISTRIBUTION, *VERSIONS)
+    lines = [f"{name} {_version(name)}" for name in names]
+    return "\n".join([*lines, f"python {platform.python_version()}"])
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        if name == DISTRIBUTION:
+            return f"(not installed; from {Path(__file__).parents[2]})"
+        return "(not installed)"

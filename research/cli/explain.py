@@ -1,0 +1,230 @@
+"""The chain rule of a formula or a function, as a table: descent explain EXPR."""
+
+import argparse
+import ast
+import html
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from research.cli import expression, flags, user_code
+
+if TYPE_CHECKING:
+    from research.derivatives.ledger import Ledger
+
+SUCCESS = 0
+WIDTH = 80
+DESCRIPTION = """\
+Show backpropagation through a function as a table: each equation with its value, its
+adjoint, and what it passes on. A formula is made of numbers, variables, operators and
+these functions:
+
+"""
+EXAMPLES = """
+examples:
+  descent explain "x**2 * sin(x)" --at x=1.0
+  descent explain "sum((w * x - y)**2)" --at w=0.5 "x=[1, 2]" "y=[2, 4]" --svg loss.svg
+  descent explain mine.py:loss --at w=0.5 b=0.0 --html loss.html
+  descent explain jax.nn:softplus --at x=2.0
+
+A file or module is imported, so give only one that you trust; a formula is only parsed."""
+
+
+def explain(words: Sequence[str]) -> int:
+    """Print the ledger of a formula or a function, and write its picture if asked for.
+
+    Args:
+      words: Those after `explain`.
+    Returns:
+      0.
+    Raises:
+      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line` makes
+        a line of it.
+      SystemExit: Status 2 after a flag that is unknown.
+    """
+    asked = _parser().parse_args(words)
+    point = values(asked.at)
+    f, is_formula = function(asked.function)
+    f, args = _bound(f, point, is_formula)
+    from research import backend
+
+    backend.configure(x64=True)
+    ledger = _ledger(f, args, asked)
+    print(ledger.text())
+    if asked.svg:
+        _write(asked.svg, "svg", ledger.svg())
+    if asked.html:
+        _write(asked.html, "html", page(ledger, asked.function))
+    return SUCCESS
+
+
+def _parser() -> argparse.ArgumentParser:
+    functions = textwrap.fill(", ".join(expression.FUNCTIONS), WIDTH)
+    parser = argparse.ArgumentParser(
+        "descent explain",
+        description=f"{DESCRIPTION}{functions}",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("function", metavar="EXPR", help="a formula, FILE.py:name or module:name")
+    add(
+        "--at",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="the value of each variable: a number, or a list of them",
+    )
+    add(
+        "--primitives",
+        action="store_true",
+        help="show the equations that change only a shape or a type, too",
+    )
+    add("--svg", type=Path, metavar="FILE.svg", help="write the picture")
+    add("--html", type=Path, metavar="FILE.html", help="write picture and table")
+    return parser
+
+
+def values(words: Sequence[str]) -> dict[str, Any]:
+    """Numbers and lists of numbers by name, from words such as x=1.0.
+
+    Example:
+      >>> values(["x=1", "y=[1, 2.5]"])
+      {'x': 1, 'y': [1, 2.5]}
+    """
+    point: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        try:
+            value = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            value = None
+        if not (equals and name.strip().isidentifier() and _is_numeric(value)):
+            raise ValueError(
+                f"--at wants NAME=VALUE, a number or a list of numbers, as in x=1.0 or "
+                f'"x=[1, 2]"; got {word[:80]!r}.'
+            )
+        if name.strip() in point:
+            raise ValueError(f"--at gives {name.strip()} twice; give it once.")
+        point[name.strip()] = value
+    return point
+
+
+def _is_numeric(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return len(value) > 0 and all(map(_is_numeric, value))
+    return type(value) in (int, float)
+
+
+def function(word: str) -> tuple[Callable[..., Any], bool]:
+    """The function that a word names, and whether the word is a formula.
+
+    Raises:
+      ValueError, TypeError, OSError: It names none.
+    """
+    if re.fullmatch(r"[^()*]*\.py(:\w*)?", word):
+        found = user_code.in_file(word, "function", inspect.isfunction, "no function")
+    elif re.fullmatch(r"[A-Za-z_][\w.]*:[\w.]+", word):
+        found = user_code.in_module(word)
+    else:
+        return expression.parse(word), True
+    if not callable(found):
+        raise TypeError(
+            f"{word} is a value of type {type(found).__name__}; name a function."
+        )
+    return found, False
+
+
+def _bound(
+    f: Callable[..., Any], point: dict[str, Any], is_formula: bool
+) -> tuple[Callable[..., Any], list[Any]]:
+    """The function of its given arguments alone, and their values in its order."""
+    import numpy as np
+
+    name = "the formula" if is_formula else getattr(f, "__name__", "the function")
+    try:
+        parameters = inspect.signature(f).parameters
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} does not tell the names of its arguments.") from None
+    unknown = [key for key in point if key not in parameters]
+    if unknown:
+        hint = flags.nearest(unknown[0], parameters)
+        raise ValueError(f"{name} has no variable {unknown[0]}. {hint}")
+    missing = [
+        key
+        for key, parameter in parameters.items()
+        if key not in point
+        and parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if missing:
+        raise ValueError(
+            f"{name} needs a value of {missing[0]}: give --at {missing[0]}=1.0."
+        )
+    names = [key for key in parameters if key in point]
+    args = [
+        np.asarray(point[key], dtype=float if is_formula else None) for key in names
+    ]
+
+    def given(*arrays: Any) -> Any:
+        positional, rest, own = [], {}, dict(zip(names, arrays, strict=True))
+        for key, array in own.items():
+            if parameters[key].kind is inspect.Parameter.POSITIONAL_ONLY:
+                positional.append(array)
+            else:
+                rest[key] = array
+        return f(*positional, **rest)
+
+    given.__name__ = "f" if is_formula else getattr(f, "__name__", "f")
+    given.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(key, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+            for key in names
+        ]
+    )
+    return given, args
+
+
+def _ledger(
+    f: Callable[..., Any], args: list[Any], asked: argparse.Namespace
+) -> "Ledger":
+    """The ledger; what the function raises is told in one line."""
+    from research import derivatives
+    from research.derivatives.errors import NotInexactError, NotScalarError
+
+    level = "primitives" if asked.primitives else "mathematics"
+    try:
+        return derivatives.explain(f, *args, level=level)
+    except (NotInexactError, NotScalarError):
+        raise
+    except Exception as problem:
+        raise ValueError(
+            f"{asked.function} cannot be computed there: {type(problem).__name__}: "
+            f"{' '.join(str(problem).split())[:300]}"
+        ) from problem
+
+
+def page(ledger: "Ledger", title: str) -> str:
+    """A page of HTML with the answer, the picture and the table; it opens offline."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title>\n"
+        "<style>body{font-family:sans-serif;margin:1.5em}td,th{padding:0 .8em 0 0}"
+        "</style>\n"
+        f"<h1>{html.escape(title)}</h1>\n{ledger._repr_html_()}\n</html>\n"
+    )
+
+
+def _write(path: Path, suffix: str, text: str) -> None:
+    from research.runs.files import write_atomically
+
+    if path.suffix != f".{suffix}":
+        raise ValueError(f"--{suffix} wants a file that ends in .{suffix}; got {path}.")
+    write_atomically(path, text.encode())
+    print(f"\n{suffix}: {path}")

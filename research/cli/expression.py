@@ -1,0 +1,201 @@
+"""A formula of the command line as a function: parsed by `ast`, and never evaluated."""
+
+import ast
+import inspect
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from research.cli import flags
+
+LONGEST, DEEPEST = 1000, 60  # Letters of a formula, and levels of its nesting.
+CONSTANTS = ("pi", "e")
+# Functions of jax.numpy whose result is no larger than their arguments.
+ELEMENTWISE = (
+    *(
+        "abs",
+        "absolute",
+        "square",
+        "sqrt",
+        "cbrt",
+        "exp",
+        "exp2",
+        "expm1",
+        "reciprocal",
+    ),
+    *("log", "log2", "log10", "log1p", "logaddexp", "hypot", "power", "sign", "sinc"),
+    *("sin", "cos", "tan", "arcsin", "arccos", "arctan", "arctan2", "maximum"),
+    *("sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh", "minimum", "where"),
+    *("floor", "ceil", "mod", "clip"),
+)
+REDUCTIONS = (
+    *("sum", "mean", "prod", "max", "min", "var", "std", "dot", "vdot", "cumsum"),
+    "cumprod",
+)
+ACTIVATIONS = (  # Of jax.nn.
+    *("sigmoid", "softplus", "relu", "silu", "gelu", "elu", "softmax", "log_softmax"),
+    *("log_sigmoid", "logsumexp"),
+)
+FUNCTIONS = (*ELEMENTWISE, *REDUCTIONS, *ACTIVATIONS)
+PREFIXES = ("np", "jnp", "numpy", "jax.numpy", "jax.nn")
+OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+    ast.MatMult: operator.matmul,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+
+
+def parse(text: str) -> Callable[..., Any]:
+    """Turn a formula into a function of its variables, in the order in which they appear.
+
+    A formula is made of numbers, variables, + - * / % ** @, comparisons, x[0], and the
+    functions of jax.numpy and jax.nn in FUNCTIONS. Anything else is refused, so that a
+    formula can neither reach other code nor ask for much memory.
+
+    Raises:
+      ValueError: It is not such a formula; the message names what is wrong in it.
+    Example:
+      >>> f = parse("3 * x**2 + y")
+      >>> list(inspect.signature(f).parameters), f(2.0, 1.0)
+      (['x', 'y'], 13.0)
+      >>> parse("sine(x)")
+      Traceback (most recent call last):
+      ValueError: a formula may not call sine. Did you mean sin?
+    """
+    body = _tree(text)
+    names = tuple(dict.fromkeys(_variables(body)))
+    if not names:
+        raise ValueError(f"the formula {text!r} has no variable, such as x in x**2.")
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+
+    def f(*args: Any, **kwargs: Any) -> Any:
+        return _value(body, signature.bind(*args, **kwargs).arguments)
+
+    f.__signature__ = signature  # type: ignore[attr-defined]
+    return f
+
+
+def _tree(text: str) -> ast.expr:
+    if len(text) > LONGEST:
+        raise ValueError(
+            f"a formula has at most {LONGEST:,} letters; this one has {len(text):,}."
+        )
+    try:
+        body = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, RecursionError, MemoryError) as problem:
+        reason = getattr(problem, "msg", "it is nested too deep")
+        raise ValueError(f"cannot read the formula {text[:80]!r}: {reason}.") from None
+    _check(body, DEEPEST)
+    return body
+
+
+def _check(node: ast.AST, depth: int) -> None:
+    """Refuse what a formula may not hold, and what is nested too deep."""
+    if depth == 0:
+        raise ValueError(f"a formula is nested at most {DEEPEST} levels deep.")
+    match node:
+        case ast.Constant():
+            allowed = type(node.value) in (int, float)
+        case ast.BinOp() | ast.UnaryOp():
+            allowed = type(node.op) in OPERATORS
+        case ast.Compare():
+            allowed = len(node.ops) == 1 and type(node.ops[0]) in OPERATORS
+        case ast.Call():
+            _check_function(node.func)
+            allowed = not any(isinstance(a, ast.Starred) for a in node.args)
+            allowed = allowed and all(_is_axis(keyword) for keyword in node.keywords)
+        case ast.Subscript():
+            allowed = _is_integer(node.slice)
+        case _:
+            allowed = isinstance(node, ast.Name)
+    if not allowed:
+        raise ValueError(
+            f"the formula may not hold {ast.unparse(node)!r}: it is made of numbers, "
+            "variables, operators and functions such as sin(x)."
+        )
+    for child in _operands(node):
+        _check(child, depth - 1)
+
+
+def _operands(node: ast.AST) -> list[ast.expr]:
+    """What a node computes with."""
+    match node:
+        case ast.BinOp():
+            return [node.left, node.right]
+        case ast.UnaryOp():
+            return [node.operand]
+        case ast.Compare():
+            return [node.left, *node.comparators]
+        case ast.Call():
+            return node.args
+        case ast.Subscript():
+            return [node.value]
+    return []
+
+
+def _check_function(node: ast.expr) -> None:
+    name = ast.unparse(node)
+    prefix, _, short = name.rpartition(".")
+    if short not in FUNCTIONS or (prefix and prefix not in PREFIXES):
+        close = flags.nearest(short, FUNCTIONS)
+        hint = close if close.startswith("Did") else "--help lists those that it may."
+        raise ValueError(f"a formula may not call {name}. {hint}")
+
+
+def _is_axis(keyword: ast.keyword) -> bool:
+    return keyword.arg == "axis" and _is_integer(keyword.value)
+
+
+def _is_integer(node: ast.expr) -> bool:
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        node = node.operand
+    return isinstance(node, ast.Constant) and type(node.value) is int
+
+
+def _variables(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Name):
+        return [] if node.id in CONSTANTS else [node.id]
+    return [name for child in _operands(node) for name in _variables(child)]
+
+
+def _value(node: ast.AST, values: Mapping[str, Any]) -> Any:
+    """What a checked formula gives where its variables have these values."""
+    import jax.numpy as jnp
+
+    match node:
+        case ast.Constant():
+            return float(node.value)  # type: ignore[arg-type]
+        case ast.Name():
+            return values[node.id] if node.id in values else getattr(jnp, node.id)
+        case ast.Subscript():
+            return _value(node.value, values)[ast.literal_eval(node.slice)]
+        case ast.BinOp(op=ast.Pow()) if _is_integer(node.right):
+            return _value(node.left, values) ** ast.literal_eval(node.right)
+    inputs = [_value(child, values) for child in _operands(node)]
+    match node:
+        case ast.BinOp() | ast.UnaryOp():
+            return OPERATORS[type(node.op)](*inputs)
+        case ast.Compare():
+            return OPERATORS[type(node.ops[0])](*inputs)
+        case ast.Call():
+            axis = {k.arg: ast.literal_eval(k.value) for k in node.keywords if k.arg}
+            return _function(ast.unparse(node.func).rpartition(".")[2])(*inputs, **axis)
+    raise TypeError(f"{type(node).__name__} is not a part of a formula.")
+
+
+def _function(name: str) -> Callable[..., Any]:
+    import jax
+
+    return getattr(jax.nn if name in ACTIVATIONS else jax.numpy, name)

@@ -1,0 +1,113 @@
+"""Objects of the user's own Python files, by the words FILE.py:name and module:name."""
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from research.cli import flags
+
+
+def in_file(word: str, what: str, is_one: Callable[[Any], bool], among: str) -> Any:
+    """Import FILE.py and return the object of that name in it.
+
+    Args:
+      word: "FILE.py:name".
+      what: What is looked for, such as "rule"; for messages.
+      is_one: Whether an object could be one; those that could are proposed.
+      among: What the file would have to hold; for the message where it holds none.
+    Raises:
+      OSError: There is no such file.
+      ValueError: The file fails, or has no such name; the nearest is proposed.
+    """
+    path, _, name = word.rpartition(":")
+    if word.endswith(".py"):
+        path, name = word, ""
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"There is no file {path!r}; give FILE.py:name, the name of a {what} in it."
+        )
+    module = imported_file(Path(path))
+    own = [
+        key
+        for key, value in vars(module).items()
+        if not key.startswith("_") and is_one(value)
+    ]
+    hint = flags.nearest(name, own) if own else f"It has {among}."
+    if not name:
+        raise ValueError(f"Which {what} of {path}? Write {path}:NAME. {hint}")
+    if not hasattr(module, name):
+        raise ValueError(f"There is no {name!r} in {path}. {hint}")
+    return getattr(module, name)
+
+
+def in_module(word: str) -> Any:
+    """Import a module and return the object of that name in it.
+
+    Args:
+      word: "module:name"; a module in the current folder is found, too.
+    Raises:
+      ValueError: There is no such module or name, or the module fails.
+    """
+    module_name, _, name = word.partition(":")
+    with folder_first(Path.cwd()), failures_named(module_name):
+        try:
+            found = importlib.import_module(module_name)
+        except ModuleNotFoundError as problem:
+            if problem.name and f"{module_name}.".startswith(f"{problem.name}."):
+                raise ValueError(
+                    f"There is no module {module_name}: give module:name or "
+                    "FILE.py:name."
+                ) from None
+            raise
+    for part in name.split("."):
+        if not hasattr(found, part):
+            public = [key for key in dir(found) if not key.startswith("_")]
+            close = flags.nearest(part, public)
+            hint = f" {close}" if close.startswith("Did") else ""
+            raise ValueError(f"There is no {part!r} in {module_name}.{hint}")
+        found = getattr(found, part)
+    return found
+
+
+def imported_file(path: Path) -> Any:
+    """Import a file as a module.
+
+    Raises:
+      ValueError: It is not Python, or raises; the message has its name and line.
+    """
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is no Python file.")
+    module = importlib.util.module_from_spec(spec)
+    with folder_first(path.resolve().parent), failures_named(str(path)):
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def failures_named(name: str) -> Iterator[None]:
+    """Let what a user's file raises while it is imported say which file it was."""
+    from research.verification.rule_under_test import RuleError, place
+
+    try:
+        yield
+    except SystemExit as problem:
+        hint = "put what it runs under `if __name__ == '__main__':`"
+        raise RuleError(f"{name} exits while it is imported; {hint}.") from problem
+    except Exception as problem:
+        what = f"{type(problem).__name__} while it was imported{place(problem)}"
+        raise RuleError(f"{name} raised {what}: {problem}") from problem
+
+
+@contextlib.contextmanager
+def folder_first(folder: Path) -> Iterator[None]:
+    """Let a file find its neighbours, as it would when it is run."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))

@@ -1,0 +1,311 @@
+"""The console command `descent`: its list, typos, statuses, and each command outside a clone."""
+
+import configparser
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import research.__main__
+from experiments import __main__ as experiments
+from research.cli import commands
+
+TOP = Path(__file__).parent.parent
+SECONDS = 0.5  # Of processor time, for any --help.
+RULE = "import optax\ndef mine(rate):\n    return optax.sgd(rate)\n"
+# Runs each list of words as one command, and prints their statuses at the end.
+SEVERAL = """
+import json, sys
+from research.cli.commands import main
+statuses = []
+for words in json.loads(sys.argv[1]):
+    try:
+        statuses.append(main(words))
+    except SystemExit as end:
+        statuses.append(end.code)
+import research
+print("statuses", json.dumps([statuses, research.__file__, "experiments" in sys.modules]))
+"""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder that holds what the wheel holds, and nothing else of the clone."""
+    setup = configparser.ConfigParser()
+    setup.read(TOP / "setup.cfg", encoding="utf-8")
+    kept = ("*.py", *setup["options.package_data"]["*"].split())
+    folder = tmp_path_factory.mktemp("installed")
+
+    def others(path, names):
+        files = [name for name in names if Path(path, name).is_file()]
+        return [n for n in files if not any(map(Path(n).match, kept))] + ["__pycache__"]
+
+    shutil.copytree(TOP / "research", folder / "research", ignore=others)
+    return folder
+
+
+def outside(installed, folder, *words):
+    """A Python process in a folder that is no clone, on the installed package alone."""
+    variables = {**os.environ, "PYTHONPATH": str(installed)}
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def several(installed, folder, *lines):
+    """What several commands print in one process outside a clone, and their statuses."""
+    done = outside(installed, folder, "-c", SEVERAL, json.dumps(lines))
+    assert done.returncode == 0, done.stderr
+    out, _, last = done.stdout.rpartition("statuses ")
+    statuses, place, has_experiments = json.loads(last)
+    assert Path(place).is_relative_to(installed)
+    assert not has_experiments
+    return out, done.stderr, statuses
+
+
+def command(capsys, *words):
+    """The status, standard output and standard error of one command."""
+    capsys.readouterr()
+    try:
+        status = commands.main([str(word) for word in words])
+    except SystemExit as end:
+        status = end.code
+    return status, *capsys.readouterr()
+
+
+def refused(capsys, *words):
+    """The one line of a command that is refused."""
+    status, out, err = command(capsys, *words)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ")
+    return err.removeprefix("error: ").strip()
+
+
+# The list of commands
+
+
+def test_entry_point_is_the_function_of_python_m_research():
+    setup = configparser.ConfigParser()
+    setup.read(TOP / "setup.cfg", encoding="utf-8")
+    name, _, place = setup["options.entry_points"]["console_scripts"].partition("=")
+    module, _, function = place.strip().partition(":")
+    assert name.strip() == "descent"
+    assert getattr(sys.modules[module], function) is research.__main__.main
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",), ("help",)])
+def test_list_names_every_command_and_fits_88_columns(words, capsys):
+    status, out, err = command(capsys, *words)
+    assert (status, err) == (0, "")
+    for name, entry in commands.COMMANDS.items():
+        assert f"  {name:11}  {entry.summary}\n" in out
+    assert max(map(len, out.splitlines())) <= 88
+
+
+def test_version_names_what_bits_depend_on(capsys):
+    status, out, _ = command(capsys, "--version")
+    assert status == 0
+    names = [line.partition(" ")[0] for line in out.splitlines()]
+    assert names == ["descent-jax", "jax", "jaxlib", "numpy", "python"]
+    assert command(capsys, "-V")[1] == out
+
+
+@pytest.mark.parametrize("name", ["", *commands.COMMANDS])
+def test_help_costs_little_and_imports_no_jax(name):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code = (
+        "import atexit, sys\nfrom research.cli.commands import main\n"
+        "atexit.register(lambda: print('jax' in sys.modules))\nmain(sys.argv[1:])"
+    )
+    words = [sys.executable, "-c", code, *filter(None, [name]), "--help"]
+    done = subprocess.run(words, cwd=TOP, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.stdout.startswith(f"usage: descent {name}".rstrip())
+    assert done.stdout.endswith("False\n")
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert used < SECONDS
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["verfy"], "There is no command 'verfy'. Did you mean verify?"),
+        (["--versoin"], "There is no flag --versoin. Did you mean --version?"),
+        (["zzz"], "There is no command 'zzz'. Choose from verify, explain, data,"),
+        (["fit_a_line"], "Experiments need a clone of the repository: python -m"),
+        (["data", "fech"], "There is no `data fech`. Did you mean fetch?"),
+    ],
+)
+def test_what_there_is_not_is_refused_with_a_hint(words, sentence, capsys):
+    assert sentence in refused(capsys, *words)
+
+
+@pytest.mark.parametrize("name", commands.COMMANDS)
+def test_unknown_flag_ends_with_status_2(name, capsys):
+    status, out, err = command(capsys, name, "--no-such-flag")
+    assert (status, out) == (2, "")
+    assert "error: " in err
+
+
+@pytest.mark.parametrize("name", ["verify", "data", "pack", "leaderboard"])
+def test_in_a_clone_there_is_one_way_to_each_command(name, capsys):
+    with pytest.raises(SystemExit) as end:
+        experiments.main([name])
+    assert end.value.code == 2
+    assert f"descent {name}, or python -m research {name}." in capsys.readouterr().err
+    assert experiments.COMMANDS.keys().isdisjoint({name})
+
+
+# Outside a clone
+
+
+def test_commands_work_outside_a_clone(installed, tmp_path):
+    (tmp_path / "mine.py").write_text(RULE)
+    out, err, statuses = several(
+        installed,
+        tmp_path,
+        ["--version"],
+        ["verify", "mine.py:mine", "--against", "optax.sgd"],
+        ["verify", "mine.py:mine", "--against", "optax.adam"],
+        ["explain", "x**2 * sin(x)", "--at", "x=1.0", "--svg", "a.svg"],
+        ["data"],
+        ["data", "verify", "digits"],
+        ["pack", "nowhere"],
+        ["leaderboard", "nowhere"],
+        ["fit_a_line"],
+    )
+    assert statuses == [0, 0, 1, 0, 0, 0, 2, 2, 2]
+    assert "its derivative is 2.223." in out
+    assert "fashion_mnist" in out
+    assert (tmp_path / "a.svg").read_text().startswith("<svg")
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 3
+    assert "Traceback" not in err
+
+
+def test_python_m_research_is_the_same_program(installed, tmp_path):
+    done = outside(installed, tmp_path, "-m", "research")
+    assert (done.returncode, done.stdout) == (0, commands.listing() + "\n")
+    done = outside(installed, tmp_path, "-m", "research", "vrify")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: There is no command 'vrify'. Did you mean")
+
+
+def test_ctrl_c_ends_in_one_line(monkeypatch, capsys):
+    def interrupted(words):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("research.cli.data.data", interrupted)
+    assert command(capsys, "data") == (130, "", "\nStopped.\n")
+
+
+# explain
+
+
+def explained(capsys, *words):
+    status, out, err = command(capsys, "explain", *words)
+    assert (status, err) == (0, "")
+    return out
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["x**2 * sin(x)", "--at", "x=1"], "its derivative is 2.223."),
+        (["3*x**2 + y", "--at", "x=2", "y=1"], "its gradient is 12 by x, 1 by y."),
+        (["sum(w * w)", "--at", "w=[1, 2]"], "its gradient is [2, 4]."),
+        (["-x[1] / 2", "--at", "x=[1, 2]"], "its gradient is [0, -0.5]."),
+        (["where(x > 0, x, 0)", "--at", "x=3"], "its derivative is 1."),
+        (["jnp.log(x) + jax.nn.relu(x)", "--at", "x=2"], "its derivative is 1.5."),
+        (["mean(x, axis=-1) * pi", "--at", "x=[1., 2.]"], "[1.571, 1.571]."),
+        (["jax.nn:softplus", "--at", "x=2.0"], "its derivative is 0.8808."),
+    ],
+)
+def test_explain_differentiates(words, answer, capsys):
+    assert answer in explained(capsys, *words).partition("\n")[0]
+
+
+def test_explain_takes_a_function_of_a_file_and_shows_its_lines(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    Path("my_loss.py").write_text(
+        "def loss(w, b=1.0, *, scale=2.0):\n    return scale * (w * 3.0 + b) ** 2\n"
+    )
+    out = explained(capsys, "my_loss.py:loss", "--at", "w=1.0", "--html", "a.html")
+    assert out.startswith("loss = 32 at w = 1; its derivative is 48.")
+    assert "my_loss.py:2" in out
+    assert out.endswith("\nhtml: a.html\n")
+    page = Path("a.html").read_text("utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "its derivative is 48." in page
+    assert "loss = 8 at scale = 0.5, w" not in out
+    out = explained(capsys, "my_loss:loss", "--at", "scale=0.5", "w=1.0", "b=1.0")
+    assert out.startswith("loss = 8 at w = 1, b = 1, scale = 0.5; its gradient is")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["__import__('os').system('true')"], "a formula may not call __import__"),
+        (["open('x')"], "a formula may not call open. --help lists"),
+        (["x.__class__"], "the formula may not hold 'x.__class__'"),
+        (["[y for y in x]"], "the formula may not hold '[y for y in x]'"),
+        (["lambda x: x"], "the formula may not hold 'lambda x: x'"),
+        (["'a' * x"], "the formula may not hold \"'a'\""),
+        (["sin(*x)"], "the formula may not hold 'sin(*x)'"),
+        (["x if x else 1"], "the formula may not hold 'x if x else 1'"),
+        (["0 < x < 1"], "the formula may not hold '0 < x < 1'"),
+        (["zeros(x)"], "a formula may not call zeros"),
+        (["os.sin(x)"], "a formula may not call os.sin"),
+        (["sine(x)"], "Did you mean sin?"),
+        (["sin(x"], "cannot read the formula 'sin(x': '(' was never closed."),
+        (["("], "cannot read the formula"),
+        (["(" * 300 + "x" + ")" * 300], "cannot read the formula"),
+        (["(-" * 90 + "x" + ")" * 90], "a formula is nested at most 60 levels deep."),
+        (["x + " * 400 + "x"], "a formula has at most 1,000 letters"),
+        (["9**9**9**9 * x"], "cannot be computed there: OverflowError"),
+        (["math:sqrt"], "cannot be computed there: ConcretizationTypeError"),
+        (["x[3]"], "cannot be computed there: IndexError"),
+        (["2"], "the formula '2' has no variable"),
+        (["y"], "the formula has no variable x. Choose from y."),
+        (["x + y"], "the formula needs a value of y: give --at y=1.0."),
+        (["nowhere.py:f"], "There is no file 'nowhere.py'"),
+        (["no_such_module:f"], "There is no module no_such_module"),
+        (["jax.nn:sofplus"], "There is no 'sofplus' in jax.nn. Did you mean softplus?"),
+        (["math:pi"], "math:pi is a value of type float; name a function."),
+        (["x", "--at", "x"], "--at wants NAME=VALUE"),
+        (["x", "--at", "x=a"], "--at wants NAME=VALUE"),
+        (["x", "--at", "x=2"], "--at gives x twice"),
+        (["x", "--at", "x=[]"], "--at wants NAME=VALUE"),
+        (["x", "--svg", "a.png"], "--svg wants a file that ends in .svg"),
+        (["x", "--svg", "no/such/folder/a.svg"], "no/such/folder"),
+    ],
+)
+def test_explain_refuses_in_one_line(words, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    at = ["--at", "x=1.0"]
+    if "--svg" in words:  # The table is printed before the picture is written.
+        status, _, err = command(capsys, "explain", *words, *at)
+        assert (status, err.count("\n")) == (2, 1)
+        assert sentence in err
+    else:
+        assert sentence in refused(capsys, "explain", *words, *at)
+    assert not list(tmp_path.iterdir())
+
+
+def test_number_in_a_formula_is_real_and_an_exponent_whole(capsys):
+    assert "x³" in explained(capsys, "x**3 / 2", "--at", "x=2")
+    out = explained(capsys, "1 / 2 * x", "--at", "x=2")
+    assert out.startswith("f = 1 at x = 2; its derivative is 0.5.")
