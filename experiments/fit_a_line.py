@@ -124,22 +124,17 @@ def train(workload, sampler, rate, config):
     rule = research.update_rules.find_rule("gradient_descent")(rate)
     init, step = research.descent.build(workload.objective, rule, workload.train)
 
-    def watched(state, batch_indices):
-        state, _ = step(state, batch_indices)
-        return state, jnp.array([state.params["intercept"], state.params["weights"][0]])
+    def line(state, info):
+        del info
+        return jnp.array([state.params["intercept"], state.params["weights"][0]])
 
     @jax.jit
     def every_step(state):
-        def epoch(state, number):
-            indices = sampler.indices(jax.random.fold_in(key_epochs, number))
-            return jax.lax.scan(
-                watched,
-                state,
-                research.descent.BatchIndices(indices),
-                length=sampler.num_batches,
-            )
-
-        return jax.lax.scan(epoch, state, jnp.arange(config.passes))[1].reshape(-1, 2)
+        epochs = jnp.arange(config.passes)
+        _, info = research.descent.run(
+            step, state, sampler, key_epochs, epochs, observe=line
+        )
+        return info.steps.reshape(-1, 2)
 
     params = workload.init(key_init)
     first = np.array([[params["intercept"], params["weights"][0]]])

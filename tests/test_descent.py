@@ -94,7 +94,13 @@ def test_descent_diverges_just_above_two_over_the_largest_eigenvalue_and_not_jus
 def test_run_equals_the_plain_loop(data, sampler):
     rule = optax.sgd(0.05, momentum=0.9)
     state, info = train(
-        least_squares, rule, data, sampler, jnp.zeros(3), jnp.arange(3), keep_steps=True
+        least_squares,
+        rule,
+        data,
+        sampler,
+        jnp.zeros(3),
+        jnp.arange(3),
+        observe=lambda state, info: info,
     )
     params, rule_state, losses = jnp.zeros(3), rule.init(jnp.zeros(3)), []
     for epoch in range(3):
@@ -224,7 +230,7 @@ def test_info_holds_root_mean_square_norms_and_the_rules_own_rate(data):
         samplers.minibatch(20, 5),
         jnp.zeros(3),
         jnp.arange(1),
-        keep_steps=True,
+        observe=lambda state, info: info,
     )
     np.testing.assert_allclose(info.update_norm, 0.05 * info.gradient_norm, rtol=1e-14)
     np.testing.assert_allclose(
@@ -260,6 +266,30 @@ def test_a_constant_rate_is_read_from_the_rule(rule, rate):
     np.testing.assert_array_equal(info.learning_rate, rate)
 
 
+def test_what_is_observed_is_kept_for_each_step(data):
+    """As a hand-written loop has it, and without a change of any bit of the rest."""
+    sampler, rule = samplers.minibatch(20, 6), update_rules.heavy_ball(0.05)
+    arguments = least_squares, rule, data, sampler, jnp.zeros(3), jnp.arange(4)
+    observe = lambda state, info: {"at": state.params, "loss": info.loss}
+    state, info = train(*arguments, observe=observe)
+    assert info.steps["at"].shape == (4, 3, 3)
+    np.testing.assert_array_equal(info.steps["at"][-1, -1], state.params)
+    init, step = descent.build(least_squares, rule, data)
+    by_hand, step = init(jnp.zeros(3)), jax.jit(step)
+    for epoch in range(4):
+        for i, indices in enumerate(
+            sampler.indices(jax.random.fold_in(jax.random.key(1), epoch))
+        ):
+            by_hand, one = step(by_hand, descent.BatchIndices(indices))
+            at, loss = info.steps["at"][epoch, i], info.steps["loss"][epoch, i]
+            np.testing.assert_allclose(at, by_hand.params, rtol=1e-13)
+            np.testing.assert_allclose(loss, one.loss, rtol=1e-13)
+    bare, without = train(*arguments)
+    assert without.steps is None
+    np.testing.assert_array_equal(bare.params, state.params)
+    np.testing.assert_array_equal(without.loss, info.loss)
+
+
 def test_a_noisy_objective_gets_a_key_of_its_own_each_step(data):
     def noisy(params, batch):
         return (
@@ -276,7 +306,7 @@ def test_a_noisy_objective_gets_a_key_of_its_own_each_step(data):
         jnp.zeros(3),
         jnp.arange(4),
     )
-    _, info = train(*arguments, noisy=True, keep_steps=True)
+    _, info = train(*arguments, noisy=True, observe=lambda state, info: info)
     noise = info.steps.loss.ravel()
     assert len(set(np.array(noise).tolist())) == 16
 

@@ -103,7 +103,7 @@ def test_a_training_is_a_run_of_descent_on_the_same_batches(noisy):
         jax.random.key(1),
         jnp.arange(EPOCHS),
         noisy=noisy,
-        keep_steps=True,
+        observe=lambda state, info: info,
     )
     state, info = jax.jit(run)(init(start()))
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7)

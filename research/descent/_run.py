@@ -37,7 +37,8 @@ class EpochInfo(NamedTuple):
       evaluations: What `evaluate` gave, each leaf with a leading axis: the evaluation
         points of the epoch, of which the last is its end. Before the last, entries are
         NaN except in epoch 0.
-      steps: Each step's Info if they were asked for, else None.
+      steps: What `observe` gave after each step, each leaf with a leading axis of the
+        epoch's steps; None where nobody observes.
     """
 
     loss: Array
@@ -46,7 +47,7 @@ class EpochInfo(NamedTuple):
     update_norm: Array
     first_bad_step: Array
     evaluations: Any
-    steps: Info | None
+    steps: Any
 
 
 def evaluation_points(num_batches: int) -> tuple[int, ...]:
@@ -72,7 +73,7 @@ def run(
     *,
     evaluate: Callable[[Params], Any] | None = None,
     noisy: bool = False,
-    keep_steps: bool = False,
+    observe: Callable[[State, Info], Any] | None = None,
 ) -> tuple[State, EpochInfo]:
     """A training, or a chunk of one, as a pure function: jit, vmap and grad apply.
 
@@ -90,7 +91,8 @@ def run(
         epoch 0, at `evaluation_points`. It counts as no gradient. A rule that averages
         is evaluated at its average.
       noisy: Whether the objective draws noise: each batch then has a key of its own.
-      keep_steps: Whether to keep every step's Info too.
+      observe: (state, info) after a step -> pytree of arrays, kept for each step:
+        `lambda state, info: info` keeps every step's Info.
     Returns:
       The last state, and an EpochInfo whose leaves have a leading axis e.
     Raises:
@@ -117,7 +119,8 @@ def run(
     if evaluate is not None:
         check_callable("evaluate", evaluate, "params")
     check_flag("noisy", noisy)
-    check_flag("keep_steps", keep_steps)
+    if observe is not None:
+        check_callable("observe", observe, "state", "info")
     epochs = jnp.asarray(epochs)
     if epochs.ndim != 1 or not jnp.issubdtype(epochs.dtype, jnp.integer):
         raise TypeError(
@@ -129,7 +132,10 @@ def run(
         check_sampler(sampler, n)
     points = evaluation_points(sampler.num_batches)
     plain, closely = _epochs(
-        step, evaluate or (lambda params: None), sampler.num_batches, points
+        _observed(step, observe),
+        evaluate or (lambda params: None),
+        sampler.num_batches,
+        points,
     )
 
     def one_epoch(state: State, epoch: Array):
@@ -146,7 +152,7 @@ def run(
             state, infos, evaluations = jax.lax.cond(
                 epoch == 0, closely, plain, state, batches
             )
-        return state, _reduce(infos, evaluations, keep_steps)
+        return state, _reduce(*infos, evaluations)
 
     return jax.lax.scan(one_epoch, state, epochs)
 
@@ -182,8 +188,21 @@ def _poisoned(state: State, indices: Array, n: int) -> State:
     )
 
 
-def _epochs(
+def _observed(
     step: Callable[[State, BatchIndices], tuple[State, Info]],
+    observe: Callable[[State, Info], Any] | None,
+) -> Callable[[State, BatchIndices], tuple[State, tuple[Info, Any]]]:
+    """The step, which gives what is observed after it beside its info."""
+
+    def observed(state: State, batch_indices: BatchIndices):
+        state, info = step(state, batch_indices)
+        return state, (info, None if observe is None else observe(state, info))
+
+    return observed
+
+
+def _epochs(
+    step: Callable[[State, BatchIndices], tuple[State, tuple[Info, Any]]],
     evaluate: Callable[[Params], Any],
     num_batches: int,
     points: tuple[int, ...],
@@ -224,7 +243,7 @@ def _epochs(
     return plain, closely
 
 
-def _reduce(infos: Info, evaluations: Any, keep_steps: bool) -> EpochInfo:
+def _reduce(infos: Info, observed: Any, evaluations: Any) -> EpochInfo:
     good = jnp.isfinite(infos.loss) & jnp.isfinite(infos.update_norm)
     return EpochInfo(
         loss=jnp.mean(infos.loss),
@@ -233,7 +252,7 @@ def _reduce(infos: Info, evaluations: Any, keep_steps: bool) -> EpochInfo:
         update_norm=_root_mean_square(infos.update_norm),
         first_bad_step=jnp.where(jnp.all(good), -1, jnp.argmin(good)).astype(jnp.int32),
         evaluations=evaluations,
-        steps=infos if keep_steps else None,
+        steps=observed,
     )
 
 

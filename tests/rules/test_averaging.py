@@ -171,7 +171,7 @@ def test_descent_evaluates_at_the_average():
         jax.random.key(0),
         jnp.arange(2),
         evaluate=lambda x: jnp.sum(x),
-        keep_steps=True,
+        observe=lambda state, info: info,
     )
     iterates = 0.9 ** np.arange(1, 13)
     points = np.array(descent.evaluation_points(6))
