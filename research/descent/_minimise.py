@@ -247,7 +247,8 @@ def _outcome_of_step(
         return jnp.where(failed, outcomes[0], Outcome.STEPS_USED_UP).astype(
             jnp.int32
         ), before.still
-    # A rate that rises from 0, or a rule that looks first, has steps of 0 that are no end: then its state changes.
+    # A rate that rises from 0, or a rule that looks first, has steps of 0 that are no
+    # end: then its state changes.
     still = jnp.where(
         moved, 0, jnp.where(_differ(before.rule, state), before.still + 1, PATIENCE)
     )

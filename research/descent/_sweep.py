@@ -187,7 +187,7 @@ def _shown(program: SweepProgram, at: _Progress) -> SweepProgress:
 def _collect(
     program: SweepProgram, batches: Sequence[RunBatch], seconds: float
 ) -> SweepResult:
-    """Batches to runs: copies dropped, chunks joined, the first epoch's evaluations unfolded."""
+    """The runs of all batches: copies dropped, chunks joined, evaluations in a row."""
     batches = [batch._replace(**jax.device_get(batch._asdict())) for batch in batches]
     initial = np.concatenate([batch.initial[: batch.size] for batch in batches])
     params = jax.tree.map(
@@ -217,7 +217,7 @@ def _first(tree: Any, size: int) -> Any:
 
 
 def _passes(program: SweepProgram) -> np.ndarray:
-    """Passes at each evaluation; an epoch that leaves out n mod b examples is a little less than one."""
+    """Passes at each evaluation; an epoch leaves out n mod b examples."""
     n = num_examples(program.data[0]["train"]) or 1
     within = _run.evaluation_points(program.sampler.num_batches)
     ends = program.sampler.num_batches * np.arange(2, program.num_epochs + 1)

@@ -1,4 +1,4 @@
-"""A training from its start, or from where it was kept, to its end: looked at, evaluated and kept on the way."""
+"""One training from its start, or from a checkpoint, to its end, watched and saved."""
 
 import functools
 import math
@@ -65,14 +65,16 @@ def train(
     checkpoint: Checkpoint | None = None,
     devices: int = 1,
 ) -> TrainResult:
-    """Trains one network: `run` on the same batches, stopped at any step to be watched, kept and gone on with.
+    """Train one network: `run` on the same batches, watched, saved and gone on with.
 
-    The loop over steps is compiled once and told from which step to which it runs, so neither how often it is looked at
-    nor a kill changes a bit. It keeps every step's info, and no more of the data than one epoch's order.
+    The loop over steps is compiled once and told from which step to which it runs, so
+    neither how often it is looked at nor a kill changes a bit. It keeps every step's
+    info, and no more of the data than one epoch's order.
 
-    With several devices each batch is split over them: each takes batch_size / devices of its examples, and values and
-    gradients are averaged. That sums in another order, so the bits differ from those on one device; a key of noise is
-    folded with the device's number.
+    With several devices each batch is split over them: each takes batch_size / devices of
+    its examples, and values and gradients are averaged. That sums in another order, so the
+    bits differ from those on one device; a key of noise is folded with the device's
+    number.
 
     Args:
       objective: (params, batch) -> (), a mean over the batch's examples.
@@ -83,29 +85,40 @@ def train(
       num_epochs: How many.
       params: Where to start. The rule's state follows their dtype.
       key: Of all epochs; another than the one the params were drawn with.
-      evaluate: params -> numbers by name, before the first epoch and after each. It is called as it is: jit it, with its
-        data as an argument (`research.objectives.in_slices` does).
+      evaluate: params -> numbers by name, before the first epoch and after each. It is
+        called as it is: jit it, with its data as an argument
+        (`research.objectives.in_slices` does).
       noisy: Whether the objective draws noise: each step's batch then has a key of its own.
       on_progress: Called with the share done, in 0..1, and a few words.
-      checkpoint: Where the training is kept; None: nowhere. Ctrl-C keeps it first.
-      devices: Of JAX's devices, how many share each batch; `research.backend.configure(devices=...)` makes them on a CPU.
+      checkpoint: Where the training is saved; None: it is not. Ctrl-C saves it first.
+      devices: Of JAX's devices, how many share each batch;
+        `research.backend.configure(devices=...)` makes them on a CPU.
     Returns:
-      TrainResult; a training that diverges is one like any other, with the first bad step told.
+      TrainResult. A training that diverges is one like any other, and names its first
+      bad step.
     Raises:
-      ValueError: num_epochs or devices is not positive, there are not so many devices, they do not divide the batch, or the
-        rule uses the batch's indices itself, which devices have a share of each; x and y are not equally many or none, or the
-        sampler is made for another number of examples; the checkpoint is another training's, as far as start, key, order, data's
-        shapes and devices tell: a rate or a penalty does not show.
-      TypeError: The rule is none, a leaf of params is not floating, the dataset is no Batch, or the key no key.
+      ValueError: num_epochs or devices is not positive; there are not so many devices, or
+        they do not divide the batch; the rule uses the batch's indices itself, of which
+        each device has a share; x and y are not equally many or none; the sampler is made
+        for another number of examples; the checkpoint is another training's, as far as
+        start (with a constant rate), key, order, shapes of the data and devices tell: a
+        penalty does not show.
+      TypeError: The rule is none, a leaf of params is not floating, the dataset is no
+        Batch, or the key no key.
       OSError: The checkpoint cannot be written.
     Example:
       >>> import jax.numpy as jnp
       >>> from research import samplers, update_rules
       >>> objective = lambda x, batch: jnp.mean((x - batch.x) ** 2)
       >>> data = Batch(jnp.arange(4.0), jnp.zeros(4))
-      >>> trained = train(objective, update_rules.gradient_descent(0.25), data, samplers.minibatch(4, 2), num_epochs=50,
-      ...                 params=jnp.array(9.0), key=jax.random.key(0), evaluate=lambda x: {"f": objective(x, data)})
-      >>> trained.steps.loss.shape, trained.evaluations["f"].shape, bool(trained.evaluations["f"][-1] < 2)
+      >>> rule, sampler = update_rules.gradient_descent(0.25), samplers.minibatch(4, 2)
+      >>> evaluate = lambda x: {"f": objective(x, data)}
+      >>> start = {"params": jnp.array(9.0), "key": jax.random.key(0)}
+      >>> trained = train(
+      ...     objective, rule, data, sampler, num_epochs=50, evaluate=evaluate, **start
+      ... )
+      >>> f = trained.evaluations["f"]
+      >>> trained.steps.loss.shape, f.shape, bool(f[-1] < 2)
       ((50, 2), (51,), True)
     """
     check_sampler(sampler, num_examples(dataset))
@@ -167,13 +180,14 @@ def _check(num_epochs: int, devices: int, sampler: Sampler, key: Key) -> None:
     check_most(num_epochs=num_epochs)
     if devices > len(jax.devices()):
         raise ValueError(
-            f"devices={devices}, but JAX has {len(jax.devices())}. On a CPU call research.backend.configure("
-            f"devices={devices}, pool={devices}) before JAX computes anything."
+            f"devices={devices}, but JAX has {len(jax.devices())}. On a CPU call "
+            f"research.backend.configure(devices={devices}, pool={devices}) before JAX "
+            "computes anything."
         )
     if sampler.batch_size % devices:
         raise ValueError(
-            f"each batch is split over devices, so they must divide batch_size; got batch_size={sampler.batch_size}, "
-            f"devices={devices}."
+            "each batch is split over devices, so they must divide batch_size; got "
+            f"batch_size={sampler.batch_size}, devices={devices}."
         )
 
 

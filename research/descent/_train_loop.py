@@ -1,4 +1,4 @@
-"""The compiled loop over the steps of an epoch, on one device, or on several that share each batch."""
+"""The compiled loop over the steps of an epoch, on one device or several."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,9 +15,8 @@ from research.samplers import check_indices, num_examples
 from research.types import Array, Batch, Key, Params, Sampler
 
 AXIS = "batch"  # Of the mesh, where a batch is split over devices.
-SMALL = (
-    2**15
-)  # Entries of an array: below, joining it with others costs less than a meeting of its own.
+# Entries of an array: below, joining it with others costs less than a meeting of its own.
+SMALL = 2**15
 
 
 class Compiled(NamedTuple):
@@ -165,7 +164,7 @@ def _own_part(batches: _step.BatchIndices, devices: int) -> _step.BatchIndices:
 def _averaged(
     objective: Callable[[Params, Any], Array],
 ) -> Callable[[Params, Any], Array]:
-    """The objective of a batch that the devices share: its value and its gradient are means over them."""
+    """The objective of a batch that devices share: value and gradient are means over them."""
 
     @jax.custom_vjp
     def averaged(params, batch):
@@ -182,7 +181,10 @@ def _averaged(
 
 
 def _mean_over_devices(tree: Any) -> Any:
-    """The mean of each array over the devices, which on a CPU meet once for each: so small ones of a dtype go as one."""
+    """The mean of each array over the devices.
+
+    Devices of a CPU meet once for each array: so small ones of a dtype go as one.
+    """
     leaves, structure = jax.tree.flatten(tree)
     groups: dict[Any, list[int]] = {}
     for i, leaf in enumerate(leaves):

@@ -20,9 +20,12 @@ class TrainResult(NamedTuple):
     Attributes:
       params: The last parameters; a rule that averages gives its average.
       steps: The `Info` of every step, leaves of shape (num_epochs, num_batches).
-      evaluations: What `evaluate` gave, by name: at the start, then after each epoch, shape (num_epochs + 1,).
-      first_bad_step: The first step, counted over all epochs, whose loss or update was not finite, or -1.
-      seconds: What the steps took, in all processes that worked on it, without compilation and evaluation.
+      evaluations: What `evaluate` gave, by name: at the start, then after each epoch,
+        shape (num_epochs + 1,).
+      first_bad_step: The first step, counted over all epochs, whose loss or update was
+        not finite, or -1.
+      seconds: What the steps took, in all processes that worked on it, without
+        compilation and evaluation.
       compile_seconds: What compiling took in this process.
     """
 
@@ -40,11 +43,13 @@ class Progress(NamedTuple):
     Attributes:
       epoch, step: From 0.
       state: Parameters and rule state.
-      info: Of this epoch's steps, leaves of shape (num_batches,); NaN where they are still to come.
+      info: Of this epoch's steps, leaves of shape (num_batches,); NaN where they are
+        still to come.
       earlier: The info of each epoch that is over.
       evaluations: At the start, and after each epoch that is over.
       seconds: What the steps took.
-      training: A digest of what the training began with, by which a checkpoint of another one is known.
+      training: A digest of what the training began with, by which a checkpoint of
+        another one is known.
     """
 
     epoch: int
