@@ -152,7 +152,8 @@ def run(
             state, infos, evaluations = jax.lax.cond(
                 epoch == 0, closely, plain, state, batches
             )
-        return state, _reduce(*infos, evaluations)
+        info, observed = infos
+        return state, _reduce(info, observed, evaluations)
 
     return jax.lax.scan(one_epoch, state, epochs)
 

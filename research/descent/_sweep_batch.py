@@ -103,7 +103,7 @@ def _check_axes(
     program: SweepProgram, arrays: Mapping[str, np.ndarray], i: int, done: int
 ) -> None:
     """Hold the first axes of what batch i gave against what its chunks give."""
-    first = {f"{i}/initial": (program.width,)}
+    first: dict[str, tuple[int, ...]] = {f"{i}/initial": (program.width,)}
     for name in INFO:
         first[f"{i}/info/{name}"] = (program.width, done * program.chunk)
     for name, axes in first.items():

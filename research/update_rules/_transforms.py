@@ -26,7 +26,7 @@ class DescendState(NamedTuple):
     """
 
     learning_rate: Array
-    count: Array | None = None
+    count: Any = None
 
 
 @checked
