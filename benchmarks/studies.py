@@ -92,7 +92,7 @@ def make_study(
     seeds: Sequence[int] = SEEDS,
     num_epochs: int = EPOCHS,
 ) -> Sweep:
-    """The cells as `research.comparison.measure_pair` makes them; `rates` holds every hyper-parameter, (cells, 2)."""
+    """The cells as `research.comparison.measure_contender` makes them; `rates` holds every hyper-parameter, (cells, 2)."""
     made = workloads.make_workload(workload, dtype=DTYPE)
     sampler = samplers.minibatch(len(training_data(made)[1]), BATCH_SIZE)
     keys = {seed: jax.random.key(seed) for seed in seeds}
@@ -125,8 +125,8 @@ def make_study(
 def build_ours(
     study: Sweep, rule: str
 ) -> tuple[descent.SweepProgram, Callable[[Sweep], np.ndarray]]:
-    """The program as `measure_pair` compiles it, and study -> evaluations of its cells, for any number of them."""
-    (contender,) = comparison.contenders([rule], spaces={rule: SPACES[rule]})
+    """The program as `measure_contender` compiles it, and study -> evaluations of its cells, for any number of them."""
+    (contender,) = comparison.make_contenders([rule], spaces={rule: SPACES[rule]})
     names = tuple(contender.space)
     program = descent.compile_sweep(
         study.workload,

@@ -162,6 +162,27 @@ def check_count(name: str, value: Any, least: int = 1, most: int | None = None) 
     raise ValueError(f"{name} must be {wanted}; got {name}={shown(value)}.")
 
 
+def check_share(name: str, value: Any, example: float = 0.5) -> None:
+    """Raise unless a value is a number between 0 and 1, both excluded.
+
+    Args:
+      name, value: The argument.
+      example: A sensible value, for the message.
+    Raises:
+      TypeError: It is not a number.
+      ValueError: It is not between 0 and 1.
+    Example:
+      >>> check_share("level", 95, 0.95)
+      Traceback (most recent call last):
+      ValueError: level must lie between 0 and 1, such as 0.95; got level=95.
+    """
+    between = f"between 0 and 1, such as {example:g}; got {name}={shown(value)}."
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number {between}")
+    if not 0 < float(value) < 1:  # NaN fails, too.
+        raise ValueError(f"{name} must lie {between}")
+
+
 def is_integer(value: Any) -> bool:
     """Whether a value is an integer, of Python, NumPy or an array of shape (); True and False are none.
 

@@ -19,7 +19,7 @@ from research import (
     update_rules,
     workloads,
 )
-from research.comparison import pairs
+from research.comparison import measurements, trials
 from research.comparison.conclusion import _together
 from research.types import Saved
 
@@ -206,7 +206,7 @@ def test_a_choice_at_an_edge_widens_the_space_and_is_told():
         **terms,
     )
     low = cell(found, "low")
-    assert low["widened"] == pairs.MOST_WIDENINGS
+    assert low["widened"] == trials.MOST_WIDENINGS
     assert low["trials"] > TERMS["budget"]
     assert low["chosen"]["learning_rate"] > 0.04
     assert low["edges"] == ["learning_rate, high"]
@@ -304,8 +304,8 @@ def test_a_study_is_saved_as_a_run(tmp_path):
         ({"seeds": True}, "number of seeds"),
         ({"tune_on": "test"}, "would choose by what is reported"),
         ({"tune_on": "tran"}, "must be 'train' or 'validation'; got 'tran'"),
-        ({"target": 0}, "target is a share"),
-        ({"level": 95}, "level is a share"),
+        ({"target": 0}, "target must lie between 0 and 1"),
+        ({"level": 95}, "level must lie between 0 and 1"),
         (
             {"baseline": "adma"},
             "baseline must be one of the rules, adam, rmsprop; got 'adma'",
@@ -368,7 +368,7 @@ def test_a_rule_that_cannot_be_traced_is_named_with_its_own_error():
 )
 def test_robustness_is_the_width_of_rates_within_ten_percent(scores, decades):
     rates = np.array([0.001, 0.01, 0.1, 1.0])
-    low, high = pairs.robust_rates(rates, np.array(scores, float)[:, None])
+    low, high = measurements.robust_rates(rates, np.array(scores, float)[:, None])
     np.testing.assert_allclose(np.log10(high / low), decades, rtol=0.1)
 
 

@@ -13,7 +13,8 @@ import pytest
 from scipy.stats import qmc
 
 from research import update_rules
-from research.comparison._contenders import Contender, check_contender, contenders
+from research.comparison.contenders import Contender, make_contenders
+from research.comparison.trials import check_contender
 from research.tuning import SPACES
 from research.tuning.spaces import (
     DIMENSIONS,
@@ -289,7 +290,7 @@ def test_bad_space_is_named(space, message):
     with pytest.raises((ValueError, TypeError), match=re.escape(message)):
         check_space(space, "mine")
     with pytest.raises((ValueError, TypeError)):
-        contenders({"mine": lambda x: optax.sgd(x)}, spaces={"mine": space})
+        make_contenders({"mine": lambda x: optax.sgd(x)}, spaces={"mine": space})
 
 
 @pytest.mark.parametrize("count", [0, -1, 2.0, True])
@@ -339,7 +340,7 @@ def test_badly_written_space_is_named(words, message):
 @pytest.mark.parametrize("name", SPACES)
 def test_our_space_is_traced_and_costs_what_is_stated(name):
     """One step with every hyper-parameter traced; the objective is counted while it is."""
-    (found,) = contenders([name])
+    (found,) = make_contenders([name])
     check_space(found.space, name)
     assert all(
         r.default is not None and not edges({n: r}, {n: r.default})
@@ -364,7 +365,7 @@ def test_our_default_is_the_constructors_where_it_has_one(name):
     "name", ["adam", "adamw", "sgd", "rmsprop", "lion", "adagrad", "amsgrad", "yogi"]
 )
 def test_optax_constructor_has_our_space(name):
-    (found,) = contenders({"theirs": getattr(optax, name)})
+    (found,) = make_contenders({"theirs": getattr(optax, name)})
     assert found.space == SPACES["gradient_descent" if name == "sgd" else name]
     assert check_contender(found, PARAMS, objective, BATCH) == 0
 
@@ -373,7 +374,7 @@ def test_namesake_of_ours_has_no_space_of_ours():
     def adam(learning_rate, b1=0.9):
         return optax.adam(learning_rate, b1)
 
-    assert contenders({"adam": adam})[0].space == {
+    assert make_contenders({"adam": adam})[0].space == {
         "learning_rate": Range(1e-5, 10.0, "log", None)
     }
 
@@ -383,7 +384,7 @@ def half(rate=0.5, momentum=0.9):
 
 
 def test_unknown_constructor_is_searched_by_its_first_parameter():
-    mine, partial, made, nothing, huge = contenders(
+    mine, partial, made, nothing, huge = make_contenders(
         {
             "mine": half,
             "partial": functools.partial(half, momentum=0.1),
@@ -407,7 +408,7 @@ def test_given_ranges_take_the_place_of_ours_or_stand_beside_them_with_the_usual
         "learning_rate": Range(1e-4, 1.0),
         "eps": Range(1e-4, 1.0),
     }
-    adam, mine = contenders(
+    adam, mine = make_contenders(
         {"adam": "adam", "mine": half},
         spaces={"adam": given, "mine": {"momentum": MOMENTUM}},
     )
@@ -419,8 +420,8 @@ def test_given_ranges_take_the_place_of_ours_or_stand_beside_them_with_the_usual
 
 
 def test_contender_is_taken_as_it_is():
-    (first,) = contenders({"mine": half}, evaluations={"mine": 3})
-    again, other = contenders(
+    (first,) = make_contenders({"mine": half}, evaluations={"mine": 3})
+    again, other = make_contenders(
         [first, Contender("other", half, {"momentum": MOMENTUM}, 2.0)]
     )
     assert again[2:] == first[2:]
@@ -430,7 +431,9 @@ def test_contender_is_taken_as_it_is():
         2.0,
         True,
     )
-    (renamed,) = contenders({"new": other}, spaces={"new": {"rate": Range(0.1, 1.0)}})
+    (renamed,) = make_contenders(
+        {"new": other}, spaces={"new": {"rate": Range(0.1, 1.0)}}
+    )
     assert (renamed.name, list(renamed.space)) == ("new", ["momentum", "rate"])
 
 
@@ -536,7 +539,7 @@ def test_contender_is_taken_as_it_is():
 )
 def test_what_cannot_take_part_is_named(rules, options, message):
     with pytest.raises((ValueError, TypeError), match=re.escape(message)):
-        contenders(rules, **options)
+        make_contenders(rules, **options)
 
 
 def stateless(update: Any, kind=optax.GradientTransformation):
@@ -603,14 +606,14 @@ def failing(rate):
     ],
 )
 def test_rule_that_fails_is_named_before_anything_is_compiled(rule, error, message):
-    (mine,) = contenders({"mine": rule})
+    (mine,) = make_contenders({"mine": rule})
     with pytest.raises(error, match=message):
         check_contender(mine, PARAMS, objective, BATCH)
 
 
 def test_range_that_a_rule_refuses_is_named():
     space = {"learning_rate": RATE, "momentum": Range(0.5, 1.5, "linear")}
-    (mine,) = contenders({"mine": update_rules.heavy_ball}, spaces={"mine": space})
+    (mine,) = make_contenders({"mine": update_rules.heavy_ball}, spaces={"mine": space})
     with pytest.raises(
         RuleError,
         match=r"mine raised ValueError while it was made: momentum must be .* below 1",
@@ -619,7 +622,7 @@ def test_range_that_a_rule_refuses_is_named():
 
 
 def test_rule_that_gives_nan_takes_part():
-    (mine,) = contenders(
+    (mine,) = make_contenders(
         {
             "mine": lambda rate: stateless(
                 lambda g, s, p=None: (jax.tree.map(lambda x: x * jnp.nan, g), s)
@@ -642,13 +645,13 @@ def test_rule_that_evaluates_the_objective_states_its_cost(whole, told):
 
         return stateless(update, optax.GradientTransformationExtraArgs)
 
-    (mine,) = contenders({"mine": watching})
+    (mine,) = make_contenders({"mine": watching})
     with pytest.raises(
         ValueError,
         match=rf"mine evaluates the objective itself, {told}.*evaluations=\{{'mine': 3\}}",
     ):
         check_contender(mine, PARAMS, objective, BATCH)
     for stated in (1, 2.5):
-        (mine,) = contenders({"mine": watching}, evaluations={"mine": stated})
+        (mine,) = make_contenders({"mine": watching}, evaluations={"mine": stated})
         assert check_contender(mine, PARAMS, objective, BATCH) == 2
         assert mine.evaluations == stated

@@ -13,8 +13,9 @@ import scipy.stats
 
 from research import comparison, leaderboard, runs
 from research.cli import commands
-from research.comparison.archive import gather, read_study
-from research.comparison.rankings import answer, costs, leaders, merge
+from research.comparison.archive import read_study
+from research.leaderboard.gathering import gather
+from research.leaderboard.rankings import answer, costs, leaders, merge
 from research.runs import archive, files
 from research.types import Saved
 
@@ -749,7 +750,7 @@ def test_run_of_another_experiment_is_no_study(tmp_path):
 def test_what_a_comparison_concludes_is_read_as_it_was_saved(tmp_path):
     generator = np.random.default_rng(0)
     protocol = comparison.make_protocol(budget=3, seeds=4, tuning_seeds=3)
-    bring = comparison.contenders(["adam", "heavy_ball"])
+    contenders = comparison.make_contenders(["adam", "heavy_ball"])
     found = {}
     for cell in numbers_of(
         {("adam", "digits"): (3.0, 2.0, 4.0), ("heavy_ball", "digits"): (2.0, 1.0, 3.0)}
@@ -766,7 +767,7 @@ def test_what_a_comparison_concludes_is_read_as_it_was_saved(tmp_path):
             "steps": 1.0,
         }
         cell |= {"seconds_per_pass": None, "compile_seconds": 1.0}
-    made = comparison.conclude(protocol, "adam", bring, found)
+    made = comparison.conclude(protocol, "adam", contenders, found)
     read = read_study(archive.pack(made.save(tmp_path), tmp_path / "study.zip"))
     assert files.canonical(read.numbers) == files.canonical(made.numbers)
     assert (

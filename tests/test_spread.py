@@ -125,10 +125,12 @@ def test_spread_comparison_has_the_bits_of_one_process(tmp_path, monkeypatch, ca
         "--quiet",
     ]
     words += ["--passes", "4", "--seeds", "0..2", "--tuning-seeds", "7,8,9"]
-    module, here = sys.modules["research.comparison._compare"], []
-    measure_pair = comparison.measure_pair
+    module, here = sys.modules["research.comparison.trials"], []
+    measure_contender = comparison.measure_contender
     monkeypatch.setattr(
-        module, "measure_pair", lambda *a, **k: here.append(a) or measure_pair(*a, **k)
+        module,
+        "measure_contender",
+        lambda *a, **k: here.append(a) or measure_contender(*a, **k),
     )
     assert (
         experiments.main(

@@ -180,9 +180,9 @@ def test_a_workload_without_a_known_optimum_has_no_share_of_f_less_f_star(value)
             ["adam", "gradient_descent"], workload, timed=False, **terms
         ),
         lambda: comparison.plan(["adam", "gradient_descent"], workload, **terms),
-        lambda: comparison.measure_pair(
+        lambda: comparison.measure_contender(
             workload,
-            comparison.contenders(["adam"])[0],
+            comparison.make_contenders(["adam"])[0],
             comparison.make_protocol(**terms),
             timed=False,
         ),

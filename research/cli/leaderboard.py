@@ -57,7 +57,7 @@ def leaderboard(words: Sequence[str]) -> int:
     asked = parser.parse_args(words)
     from research import leaderboard as page
     from research import runs
-    from research.comparison.rankings import answer
+    from research.leaderboard.rankings import answer
 
     rankings = page.write_leaderboard(asked.studies, asked.output, asked.skip_bad)
     for _, reason in rankings.gathered.left_out:

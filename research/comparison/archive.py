@@ -1,32 +1,34 @@
-"""Finished studies, one's own and other people's: read without executing anything, checked, and gathered."""
+"""A study as a value, as a run folder, and as it is read again, without executing it."""
 
 import math
 import reprlib
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from research import runs
-from research.checks import check_flag, check_path, check_sequence
-from research.comparison.study import FORMAT
+from research.checks import check_path
+from research.comparison.tables import as_text
 from research.reading import NUMBER, PERHAPS, Is, check_shape
 from research.runs.archive import read_contents
-from research.runs.manifest import MANIFEST
 
-LONGEST, MOST_CELLS = 1_000, 10_000  # Characters of a name; cells of a study.
+FORMAT = 1  # Of a study's numbers; a reader refuses those that it does not know.
+LONGEST, MOST_CELLS = 1_000, 10_000  # Characters of a name; measurements of a study.
 
 
 def _is_share(value: Any) -> bool:
     return value is None or 0 <= value <= 1
 
 
+def _is_printable(text: str) -> bool:
+    """Whether a terminal may print a name: it obeys what is not printable."""
+    return text.isprintable() and len(text) <= LONGEST
+
+
 _WORDS = Is(
-    (str,),
-    lambda text: (
-        text.isprintable() and len(text) <= LONGEST
-    ),  # A terminal obeys what is not printable.
-    f"a printable text of at most {LONGEST:,} characters",
+    (str,), _is_printable, f"a printable text of at most {LONGEST:,} characters"
 )
 _COUNT = Is(
     (int,), lambda count: 1 <= count < 2**53, "an integer of at least 1 and below 2**53"
@@ -74,13 +76,93 @@ _COMPARISONS = Is(
 )
 
 
-class FinishedStudy(NamedTuple):
+class Study(NamedTuple):
+    """A finished comparison.
+
+    Print it, save it, or draw it by
+    `research.figures.studies.draw_study(study.numbers, study.arrays)`.
+
+    Attributes:
+      answer: Which rule is better and by how much, or that this is undecided.
+      tables: The first has a row for each (workload, rule).
+      arrays, numbers: What tables and figures are made of.
+    """
+
+    answer: str
+    tables: tuple[runs.Table, ...]
+    arrays: dict[str, np.ndarray]
+    numbers: dict[str, Any]
+
+    def __str__(self) -> str:
+        """The answer, and the first table as plain text."""
+        return f"{self.answer}\n\n{as_text(self.tables[0])}"
+
+    def save(self, results: str | Path = "results") -> Path:
+        """Save the study as the run folder results/compare/<id>.
+
+        `research.report.write_report` adds a page.
+
+        Args:
+          results: The folder of all results.
+        Returns:
+          The run folder.
+        Raises:
+          OSError: It cannot be written.
+        """
+        names = (
+            "protocol",
+            "baseline",
+            "rules",
+            "sources",
+            "spaces",
+            "evaluations",
+            "workloads",
+        )
+        run = runs.open_run(
+            "compare",
+            {name: self.numbers[name] for name in names},
+            results,
+            fresh=True,
+            width=self.numbers["protocol"]["width"],
+            command=_call(self.numbers),
+        )
+        try:
+            return runs.finish(run, runs.Result(*self)).path
+        finally:
+            runs.close(run)
+
+
+def _call(numbers: Mapping[str, Any]) -> str:
+    """Return the call that makes a study again; `rules` holds its rules by name."""
+    terms = {
+        name: value
+        for name, value in numbers["protocol"].items()
+        if name != "reported_on"
+    }
+    terms |= {name: numbers[name] for name in ("baseline", "evaluations")}
+    arguments = ", ".join(f"{name}={value!r}" for name, value in terms.items())
+    spaces = ", ".join(
+        f"{rule!r}: {{{', '.join(_range(*item) for item in space.items())}}}"
+        for rule, space in numbers["spaces"].items()
+    )
+    return (
+        f"research.comparison.compare(rules, {numbers['workloads']!r}, {arguments}, "
+        f"spaces={{{spaces}}})"
+    )
+
+
+def _range(name: str, ends: list[Any]) -> str:
+    return f"{name!r}: research.tuning.Range{tuple(ends)!r}"
+
+
+class SavedStudy(NamedTuple):
     """A study as it was saved.
 
     Attributes:
       name: Of its file or folder, without where that lies.
       manifest: Of its run: id, command, environment, digests.
-      numbers: What it found; the entries of PROTOCOL, CELL and COMPARISON are there and of the right type.
+      numbers: Its numbers; the entries of PROTOCOL, CELL and COMPARISON are there and of
+        the right type.
     """
 
     name: str
@@ -96,34 +178,23 @@ class FinishedStudy(NamedTuple):
         )
 
     def fact(self, *path: str) -> str:
-        """An entry of the manifest, which may lack it or hold anything: strangers wrote it."""
+        """An entry of the manifest; "unknown" where it is missing or no plain value."""
         entry: Any = self.manifest
         for name in path:
             entry = entry.get(name) if isinstance(entry, dict) else None
         return str(entry) if isinstance(entry, str | int | float) else "unknown"
 
 
-class Gathered(NamedTuple):
-    """What came of reading many.
-
-    Attributes:
-      studies: Those that could be read, each once, in the order given.
-      repeated: Names of further copies of them.
-      left_out: Name and reason of those that could not be read.
-    """
-
-    studies: tuple[FinishedStudy, ...]
-    repeated: tuple[str, ...]
-    left_out: tuple[tuple[str, str], ...]
-
-
-def read_study(path: str | Path) -> FinishedStudy:
-    """Reads a study from its run folder, or from the .zip that `research.runs.archive.pack` made of it.
+def read_study(path: str | Path) -> SavedStudy:
+    """Read a study from its run folder, or from a .zip of `research.runs.archive.pack`.
 
     Args:
       path: The folder or the file.
+    Returns:
+      The study, checked.
     Raises:
-      ValueError: It holds no whole study, or one of a version that is not known here; the message names it.
+      ValueError: It holds no whole study, or one of a version that is not known here; the
+        message names it.
       OSError: It cannot be read.
     """
     check_path("path", path)
@@ -134,108 +205,30 @@ def read_study(path: str | Path) -> FinishedStudy:
         _check_numbers(numbers)
     except ValueError as error:
         raise ValueError(f"{path} {error}") from error
-    return FinishedStudy(contents.name, contents.manifest, numbers)
-
-
-def gather(paths: Sequence[str | Path], skip_bad: bool = False) -> Gathered:
-    """Reads the studies at many places; a folder that is no run stands for the runs and the .zip files in it.
-
-    Args:
-      paths: Run folders, .zip files, and folders of these.
-      skip_bad: Whether to go on after one that cannot be read.
-    Raises:
-      ValueError: One cannot be read (and skip_bad is False), or none can.
-      OSError: As for `read_study`.
-    """
-    check_sequence("paths", paths, "paths", (str, Path))
-    check_flag("skip_bad", skip_bad)
-    studies: dict[tuple[str, ...], FinishedStudy] = {}
-    repeated, left_out = [], []
-    for path, study in _read_each(paths):
-        if isinstance(study, FinishedStudy):
-            repeated += [study.name] if study.key in studies else []
-            studies.setdefault(study.key, study)
-        elif skip_bad:
-            left_out.append((path.name, str(study).replace(str(path), path.name)))
-        else:
-            raise ValueError(
-                f"{study} To go on without it, leave it out, or add --skip-bad."
-            ) from study
-    if not studies:
-        raise ValueError(
-            f"no study could be read. {' '.join(reason for _, reason in left_out)}".rstrip()
-        )
-    return Gathered(tuple(studies.values()), tuple(repeated), tuple(left_out))
-
-
-def places(path: Path) -> list[Path]:
-    """A run folder or a file itself; of another folder, the run folders and .zip files in it, by name.
-
-    Raises:
-      ValueError: There are none.
-    """
-    if not path.is_dir() or (path / MANIFEST).exists():
-        return [path]
-    found = [
-        entry
-        for entry in sorted(path.iterdir())
-        if entry.suffix == ".zip" or _is_finished(entry)
-    ]
-    if not found:
-        raise ValueError(
-            f"{path} holds no run folder and no .zip; give results/NAME/ID, results/NAME or a .zip of a run."
-        )
-    return found
-
-
-def _is_finished(entry: Path) -> bool:
-    """Whether it is a run folder, and not one that was stopped, or failed, on the way: that is left out, aloud."""
-    if not (entry / MANIFEST).exists():
-        return False
-    try:
-        running = runs.read_manifest(entry)["status"] == "running"
-    except ValueError:
-        return True  # It is read, and told what is wrong with it.
-    if running:
-        warnings.warn(f"{entry} is left out: it was not run to its end.", stacklevel=4)
-    return not running
-
-
-def _read_each(
-    paths: Sequence[str | Path],
-) -> Iterator[tuple[Path, FinishedStudy | Exception]]:
-    for given in map(Path, paths):
-        try:
-            found = places(given)
-        except (ValueError, OSError) as error:
-            yield given, error
-            continue
-        for path in found:
-            try:
-                yield path, read_study(path)
-            except (ValueError, OSError) as error:
-                yield path, error
+    return SavedStudy(contents.name, contents.manifest, numbers)
 
 
 def _check_format(experiment: str, numbers: Any) -> None:
     if not isinstance(numbers, dict) or "study" not in numbers:
         raise ValueError(
-            f"holds a run of {experiment!r}, which is no study; give runs of python -m experiments compare."
+            f"holds a run of {experiment!r}, which is no study; give runs of python -m "
+            "experiments compare."
         )
     version = numbers["study"]
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError(
-            f"holds a study of the format {reprlib.repr(version)}, which there never was: run it again."
+            f"holds a study of the format {reprlib.repr(version)}, which there never "
+            "was: run it again."
         )
     if version > FORMAT:
         raise ValueError(
-            f"was written by a newer version of Descent (study format {version}; this one reads up to {FORMAT}): update "
-            "descent-jax, or ask for it from an older one."
+            f"was written by a newer version of Descent (study format {version}; this one "
+            f"reads up to {FORMAT}): update descent-jax, or ask for it from an older one."
         )
 
 
 def _check_numbers(numbers: Mapping[str, Any]) -> None:
-    """Holds what strangers wrote against the format, so that the rest need not ask."""
+    """Check what strangers wrote against the format, so that nothing else need ask."""
     try:
         check_shape(
             numbers,
@@ -246,16 +239,17 @@ def _check_numbers(numbers: Mapping[str, Any]) -> None:
     except ValueError as error:
         raise ValueError(f"holds a study that cannot be ranked: {error}") from error
     for name in ("cells", "comparisons"):
-        seen = set()
+        entries = set()
         for entry in numbers[name]:
-            place = (entry["workload"], entry["rule"])
-            if place in seen:
+            workload, rule = entry["workload"], entry["rule"]
+            if (workload, rule) in entries:
                 raise ValueError(
-                    f"holds a study with {entry['rule']!r} on {entry['workload']!r} twice in its {name}."
+                    f"holds a study with {rule!r} on {workload!r} twice in its {name}."
                 )
-            seen.add(place)
-    for index, cell in enumerate(numbers["cells"]):
-        if (cell["cost"] is None) != (cell["example_gradients"] is None):
+            entries.add((workload, rule))
+    for index, measurement in enumerate(numbers["cells"]):
+        if (measurement["cost"] is None) != (measurement["example_gradients"] is None):
             raise ValueError(
-                f"holds a study whose cells[{index}] has a cost in passes and none in example gradients."
+                f"holds a study whose cells[{index}] has a cost in passes and none in "
+                "example gradients."
             )

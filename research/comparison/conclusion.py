@@ -1,161 +1,212 @@
-"""From what became of each rule on each workload to what may be said."""
+"""From measurements to a verdict: which rule is better, and how certain that is."""
 
 import hashlib
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from research.checks import (
     check_count,
     check_instance,
+    check_mapping,
     check_sequence,
     check_text,
     shown,
 )
-from research.comparison._contenders import Contender
-from research.comparison.answers import HALF, answer
-from research.comparison.pairs import scores_of
+from research.comparison.archive import FORMAT, Study
+from research.comparison.contenders import Contender
+from research.comparison.measurements import HALF
 from research.comparison.protocol import Protocol
-from research.comparison.study import FORMAT, Study, as_number
-from research.comparison.tables import study_tables
+from research.comparison.tables import answer, study_tables
 from research.statistics.bootstrap import choice_weights
-from research.statistics.differences import Overall, difference, overall
+from research.statistics.differences import Difference, Overall, difference, overall
 from research.statistics.profiles import performance_profile
 from research.statistics.scores import Scores
 from research.types import Saved
 
-FACTORS = 2.0 ** np.linspace(
-    0, 5, 41
-)  # At which a performance profile is looked at: 1 to 32 times the best.
+Measurements = Mapping[tuple[str, str], Saved]
+
+# Factors of a performance profile: 1 to 32 times the best.
+FACTORS = 2.0 ** np.linspace(0, 5, 41)
 
 
 def conclude(
     protocol: Protocol,
     baseline: str,
-    bring: Sequence[Contender],
-    found: Mapping[tuple[str, str], Saved],
+    contenders: Sequence[Contender],
+    measurements: Measurements,
 ) -> Study:
-    """The study, from what became of each (workload, rule); `measure_pairs` has an example.
+    """Conclude a study from its measurements; `measure_contenders` has an example.
 
     Args:
-      protocol, bring: From `plan`.
-      baseline: The name of the rule that the others are compared with.
-      found: From `measure_pairs`.
+      protocol, contenders: From `plan`.
+      baseline: Name of the rule that the others are compared with.
+      measurements: From `measure_contenders`.
     Returns:
-      The study: each rule beside the baseline on each workload and on all together (`difference`, `overall`), with a
-      performance profile.
+      The study: each rule beside the baseline on each workload (`difference`) and on all
+      together (`overall`), with a performance profile.
     """
     check_instance("protocol", protocol, Protocol, "Take it from plan.")
     check_text("baseline", baseline)
-    check_sequence("bring", bring, "contenders", Contender)
-    _check_found(found)
-    if baseline not in [contender.name for contender in bring]:
-        raise ValueError(
-            f"baseline must be one of the rules, {', '.join(c.name for c in bring)}; got baseline={baseline!r}."
-        )
-    if missing := [c.name for c in bring if c.name not in {rule for _, rule in found}]:
-        raise ValueError(
-            f"found must hold what each rule did; it has nothing of {', '.join(missing)}."
-        )
-    names = [contender.name for contender in bring]
-    on = list(dict.fromkeys(workload for workload, _ in found))
-    others = [name for name in names if name != baseline]
-    settings = {"trials": protocol.budget, "level": protocol.level}
-    scores = {key: scores_of(saved.arrays) for key, saved in found.items()}
-    comparisons, together = [], []
-    for rule in others:
-        both = [(scores[workload, rule], scores[workload, baseline]) for workload in on]
-        each = [
-            difference(*pair, comparisons=len(others) * len(on), **settings)
-            for pair in both
-        ]
-        for workload, seen in zip(on, each, strict=True):
-            comparisons.append(
-                {"workload": workload, "rule": rule, "baseline": baseline}
-                | as_number(seen)
-            )
-        reached = [(_reaches(found[w, rule]), _reaches(found[w, baseline])) for w in on]
-        seen = _together(
-            both,
-            reached,
-            [d.verdict for d in each],
-            comparisons=len(others),
-            **settings,
-        )
-        together.append({"rule": rule, "baseline": baseline} | as_number(seen))
-    cells = [saved.values for saved in found.values()]
-    costs = np.array(
-        [[_cost(found[workload, rule]) for rule in names] for workload in on]
-    )
-    profile = performance_profile(costs, FACTORS)
-    arrays = {
-        f"{w}/{r}/{name}": array
-        for (w, r), saved in found.items()
-        for name, array in saved.arrays.items()
-    }
-    arrays |= {"profile/factors": FACTORS} | {
-        f"profile/{rule}": row for rule, row in zip(names, profile, strict=True)
-    }
+    check_sequence("contenders", contenders, "contenders", Contender)
+    _check_measurements(measurements)
+    names = [contender.name for contender in contenders]
+    _check_names(baseline, names, measurements)
+    comparisons, together = _compare_all(protocol, baseline, names, measurements)
     numbers = {
         "study": FORMAT,
         "protocol": protocol._asdict() | {"reported_on": protocol.reported_on},
         "baseline": baseline,
         "rules": names,
-        "sources": {
-            contender.name: source_digest(contender.make_rule) for contender in bring
-        },
-        "evaluations": {c.name: c.evaluations for c in bring},
+        "sources": {c.name: source_digest(c.make_rule) for c in contenders},
+        "evaluations": {c.name: c.evaluations for c in contenders},
         "spaces": {
-            c.name: {name: list(found_range) for name, found_range in c.space.items()}
-            for c in bring
+            c.name: {name: list(range_) for name, range_ in c.space.items()}
+            for c in contenders
         },
-        "workloads": on,
-        "cells": cells,
+        "workloads": _workloads(measurements),
+        "cells": [measurement.values for measurement in measurements.values()],
         "comparisons": comparisons,
         "overall": together,
     }
+    arrays = _arrays(names, measurements)
     return Study(answer(numbers), study_tables(numbers), arrays, numbers)
 
 
-def _check_found(found: Mapping[tuple[str, str], Saved]) -> None:
-    fits = isinstance(found, Mapping) and all(
-        isinstance(key, tuple) and len(key) == 2 for key in found
+def _compare_all(
+    protocol: Protocol,
+    baseline: str,
+    names: Sequence[str],
+    measurements: Measurements,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Compare each rule with the baseline: on each workload, and on all together."""
+    workloads = _workloads(measurements)
+    others = [name for name in names if name != baseline]
+    settings = {"trials": protocol.budget, "level": protocol.level}
+    scores = {key: scores_of(saved.arrays) for key, saved in measurements.items()}
+    reached = {key: _reaches(saved) for key, saved in measurements.items()}
+    comparisons, together = [], []
+    for rule in others:
+        both = [(scores[w, rule], scores[w, baseline]) for w in workloads]
+        count = len(others) * len(workloads)
+        each = [difference(*pair, comparisons=count, **settings) for pair in both]
+        comparisons += [
+            {"workload": w, "rule": rule, "baseline": baseline} | _as_json(one)
+            for w, one in zip(workloads, each, strict=True)
+        ]
+        one = _together(
+            both,
+            [(reached[w, rule], reached[w, baseline]) for w in workloads],
+            [one.verdict for one in each],
+            comparisons=len(others),
+            **settings,
+        )
+        together.append({"rule": rule, "baseline": baseline} | _as_json(one))
+    return comparisons, together
+
+
+def _arrays(names: Sequence[str], measurements: Measurements) -> dict[str, np.ndarray]:
+    """Return the arrays of all measurements, and the performance profile."""
+    costs = np.array(
+        [
+            [_cost(measurements[workload, rule]) for rule in names]
+            for workload in _workloads(measurements)
+        ]
+    )
+    profile = performance_profile(costs, FACTORS)
+    arrays = {
+        f"{workload}/{rule}/{name}": array
+        for (workload, rule), measurement in measurements.items()
+        for name, array in measurement.arrays.items()
+    }
+    arrays |= {"profile/factors": FACTORS}
+    return arrays | {
+        f"profile/{rule}": row for rule, row in zip(names, profile, strict=True)
+    }
+
+
+def scores_of(arrays: Mapping[str, Float[np.ndarray, "..."]]) -> Scores:
+    """Return what the statistics of a measurement are made of.
+
+    Args:
+      arrays: Of a measurement.
+    Returns:
+      Its tuning scores, costs and budget.
+    Example:
+      >>> arrays = {"tuning": np.ones((4, 3)), "costs": np.ones((4, 20))}
+      >>> scores_of(arrays | {"passes": np.arange(6.0)}).budget
+      5.0
+    """
+    check_mapping("arrays", arrays, "names to arrays")
+    return Scores(arrays["tuning"], arrays["costs"], float(arrays["passes"][-1]))
+
+
+def _workloads(measurements: Iterable[tuple[str, str]]) -> list[str]:
+    return list(dict.fromkeys(workload for workload, _ in measurements))
+
+
+def _check_measurements(measurements: Any) -> None:
+    fits = isinstance(measurements, Mapping) and all(
+        isinstance(key, tuple) and len(key) == 2 for key in measurements
     )
     if (
         not fits
-        or not found
-        or not all(isinstance(saved, Saved) for saved in found.values())
+        or not measurements
+        or not all(isinstance(saved, Saved) for saved in measurements.values())
     ):
         raise TypeError(
-            f"found must map (workload, rule) to what measure_pair gives; got found={shown(found)}."
+            "measurements must map (workload, rule) to what measure_contender gives; "
+            f"got measurements={shown(measurements)}."
         )
 
 
-def leader(found: Mapping[tuple[str, str], Saved], *, trials: int) -> str:
-    """The rule that the tuning seeds speak for, so that reporting it on the others is no choice after the fact.
+def _check_names(
+    baseline: str, names: Sequence[str], measurements: Measurements
+) -> None:
+    if baseline not in names:
+        raise ValueError(
+            f"baseline must be one of the rules, {', '.join(names)}; got "
+            f"baseline={baseline!r}."
+        )
+    measured = {rule for _, rule in measurements}
+    if missing := [name for name in names if name not in measured]:
+        raise ValueError(
+            "measurements must hold what each rule did; it has nothing of "
+            f"{', '.join(missing)}."
+        )
 
-    It has the least geometric mean, over workloads, of its score over the best of all rules.
+
+def leader(measurements: Measurements, *, trials: int) -> str:
+    """Return the rule that is best on the tuning seeds.
+
+    Its report on the other seeds is then no choice after the fact. It has the least
+    geometric mean, over workloads, of its score over the best of all rules.
 
     Args:
-      found: From `measure_pairs`.
-      trials: The budget: a rule that made more counts as the expected best of so many of them; 1: the defaults alone.
+      measurements: From `measure_contenders`.
+      trials: The budget: a rule that made more counts as the expected best of so many of
+        them; 1: the defaults alone.
     Returns:
       Its name; ties go to the first.
     Example:
-      >>> slow, fast = (Saved({"tuning": np.array([[9.0, 9.0], [cost, cost]])}) for cost in (4.0, 2.0))
+      >>> slow, fast = (
+      ...     Saved({"tuning": np.array([[9.0, 9.0], [cost, cost]])})
+      ...     for cost in (4.0, 2.0)
+      ... )
       >>> leader({("digits", "slow"): slow, ("digits", "fast"): fast}, trials=2)
       'fast'
     """
-    _check_found(found)
+    _check_measurements(measurements)
     check_count("trials", trials)
     logs: dict[str, float] = {}
-    for workload in dict.fromkeys(workload for workload, _ in found):
+    for workload in _workloads(measurements):
         means = {
             r: s.arrays["tuning"].mean(axis=1)
-            for (w, r), s in found.items()
+            for (w, r), s in measurements.items()
             if w == workload
         }
         scores = {
@@ -168,10 +219,12 @@ def leader(found: Mapping[tuple[str, str], Saved], *, trials: int) -> str:
 
 
 def source_digest(make_rule: Any) -> str | None:
-    """The SHA-256 of a constructor's source, by which two studies see whether they have the same rule; None: unknown."""
-    if not hasattr(
-        make_rule, "__wrapped__"
-    ):  # A rule that was already made shows no source of its own.
+    """Return the SHA-256 of a constructor's source; None where that is unknown.
+
+    Two studies with the same digest have the same rule.
+    """
+    # A rule that was already made shows no source of its own.
+    if not hasattr(make_rule, "__wrapped__"):
         return None
     try:
         text = inspect.getsource(inspect.unwrap(make_rule))
@@ -186,36 +239,52 @@ def _together(
     verdicts: Sequence[str],
     **settings: Any,
 ) -> Overall:
-    """`overall` on the workloads where both reach the target; a workload where one alone does counts if it is decided."""
+    """Return `overall` on the workloads where both rules reach the target.
+
+    A workload where one rule alone does counts if its verdict is decided.
+    """
     common = [pair for pair, each in zip(both, reached, strict=True) if all(each)]
     alone = {
-        one
-        for one, each in zip(verdicts, reached, strict=True)
+        verdict
+        for verdict, each in zip(verdicts, reached, strict=True)
         if any(each) and not all(each)
     } - {"undecided"}
     every = overall(both, **settings)
     ratio, low, high = math.nan, 0.0, math.inf
     if len(alone) == 1:
         ratio = low = high = 0.0 if "better" in alone else math.inf
-    seen = Overall(
+    result = Overall(
         ratio, low, high, every.win, every.win_low, every.win_high, "undecided", 0
     )
     if common:
-        seen = overall(common, **settings)._replace(
+        result = overall(common, **settings)._replace(
             win=every.win, win_low=every.win_low, win_high=every.win_high
         )
-    decided = alone | ({seen.verdict} - {"undecided"})
-    # Who does not get there where the other does is not called better, decided or not.
+    decided = alone | ({result.verdict} - {"undecided"})
+    # A rule that misses the target where the other reaches it is not called better,
+    # decided or not.
     refuted = {"better" for each in reached if each == (False, True)} | {
         "worse" for each in reached if each == (True, False)
     }
     verdict = decided.pop() if len(decided) == 1 else "undecided"
-    return seen._replace(verdict="undecided" if verdict in refuted else verdict)
+    return result._replace(verdict="undecided" if verdict in refuted else verdict)
 
 
-def _reaches(saved: Saved) -> bool:
-    return saved.values["reached"] >= HALF
+def _reaches(measurement: Saved) -> bool:
+    return measurement.values["reached"] >= HALF
 
 
-def _cost(saved: Saved) -> float:
-    return np.inf if saved.values["cost"] is None else saved.values["cost"]
+def _cost(measurement: Saved) -> float:
+    cost = measurement.values["cost"]
+    return np.inf if cost is None else cost
+
+
+def _as_json(comparison: Difference | Overall) -> dict[str, Any]:
+    """Return the fields as JSON has them: None for NaN."""
+    return {name: _plain(value) for name, value in comparison._asdict().items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float | np.floating):
+        return None if math.isnan(value) else float(value)
+    return int(value) if isinstance(value, int | np.integer) else value

@@ -1,46 +1,173 @@
-"""The tables of a comparison, from its numbers."""
+"""The answer of a study in a sentence or two, and its tables, from its numbers."""
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from research import runs
-from research.comparison.answers import short, sortable
+from research.comparison.measurements import HALF
+from research.statistics.bootstrap import ROUNDING
+
+Numbers = Mapping[str, Any]  # Of a study, or one entry of its lists.
+
+MOST_NAMED = 3  # Rules that a sentence names.
+_VERDICTS = {
+    "better": "fewer for",
+    "worse": "more for",
+    "undecided": "not distinguishable at this budget for",
+}
 
 
-def study_tables(numbers: Mapping[str, Any]) -> tuple[runs.Table, ...]:
-    """What the target costs, all workloads together, and what was chosen."""
-    return cells_table(numbers), comparisons_table(numbers), choices_table(numbers)
+def answer(numbers: Numbers) -> str:
+    """Return the answer in a sentence or two.
 
+    Two rules are named; of more, the first of each verdict are.
 
-def cells_table(numbers: Mapping[str, Any]) -> runs.Table:
-    """A row a (workload, rule): what the target costs, in every unit."""
-    protocol = numbers["protocol"]
-    ratios = {(c["workload"], c["rule"]): c for c in numbers["comparisons"]}
-    rows = []
-    for cell in _by_cost(numbers["cells"]):
-        seen = ratios.get((cell["workload"], cell["rule"]))
-        rows.append(
-            (
-                cell["workload"],
-                cell["rule"],
-                cell["cost"],
-                cell["cost_low"],
-                cell["cost_high"],
-                1.0 if seen is None else seen["ratio"],
-                "baseline"
-                if seen is None
-                else f"[{short(seen['low'])}, {short(seen['high'])}]",
-                "" if seen is None else seen["verdict"],
-                ""
-                if seen is None
-                else f"{seen['win']:.2f} [{seen['win_low']:.2f}, {seen['win_high']:.2f}]",
-                f"{100 * cell['reached']:.0f} %",
-                cell["steps"],
-                "not measured" if cell["seconds_per_pass"] is None else cell["seconds"],
-                cell["final"],
-            )
+    Example:
+      >>> overall = {"rule": "mine", "baseline": "adam", "verdict": "better"}
+      >>> overall |= {"ratio": 0.71, "low": 0.64, "high": 0.79, "workloads": 2}
+      >>> numbers = {"workloads": ["a", "b"], "cells": [], "comparisons": []}
+      >>> print(answer(numbers | {"overall": [overall]}))
+      mine needs 0.71 [0.64, 0.79] of adam's example gradients to reach the target on ...
+    """
+    if len(numbers["overall"]) == 1:
+        return _sentence(numbers["overall"][0], numbers)
+    parts = []
+    for verdict, words in _VERDICTS.items():
+        ratios = sorted(
+            (one for one in numbers["overall"] if one["verdict"] == verdict),
+            key=lambda one: sortable(one["ratio"]),
         )
+        if ratios:
+            listed = ", ".join(
+                f"{one['rule']} ({interval(one)}{_share(one, numbers)})"
+                for one in ratios[:MOST_NAMED]
+            )
+            parts.append(f"{words} {listed}{_more(len(ratios) - MOST_NAMED)}")
+    never = _never(numbers)
+    return (
+        f"Example gradients to the target, beside {numbers['baseline']}'s: "
+        f"{'; '.join(parts)}.{never and ' ' + never}"
+    )
+
+
+def _share(one: Numbers, numbers: Numbers) -> str:
+    """Say on how many workloads both reach the target, where not on all of them."""
+    total = len(numbers["workloads"])
+    return f" on {one['workloads']} of {total}" if 0 < one["workloads"] < total else ""
+
+
+def _more(count: int) -> str:
+    return f" and {count} more" if count > 0 else ""
+
+
+def _sentence(one: Numbers, numbers: Numbers) -> str:
+    rule, baseline, names = one["rule"], one["baseline"], numbers["workloads"]
+    where = (
+        names[0] if len(names) == 1 else f"{one['workloads']} of {len(names)} workloads"
+    )
+    never = _never(numbers)
+    if not one["workloads"]:
+        winner = {"better": rule, "worse": baseline}.get(one["verdict"])
+        alone = (
+            f"{winner} alone reaches it."
+            if winner
+            else "Nothing can be said of the two."
+        )
+        text = f"On no workload do both {rule} and {baseline} reach the target. {alone}"
+    elif one["high"] < 1 - ROUNDING or one["low"] > 1 + ROUNDING:
+        times = "times " if one["ratio"] > 1 else "of "
+        text = (
+            f"{rule} needs {interval(one)} {times}{baseline}'s example gradients to "
+            f"reach the target on {where}."
+        )
+    else:
+        text = (
+            f"{rule} and {baseline} are not distinguishable at this budget ({rule} needs "
+            f"{interval(one)} of its example gradients on {where}): "
+            f"{_how_many_more(one, numbers)}."
+        )
+    return f"{text} {never}" if never else text
+
+
+def _how_many_more(one: Numbers, numbers: Numbers) -> str:
+    absent = {
+        measurement["workload"]
+        for measurement in numbers["cells"]
+        if measurement["reached"] < HALF
+    }
+    needed = [
+        comparison["more_seeds"]
+        for comparison in numbers["comparisons"]
+        if comparison["rule"] == one["rule"] and comparison["workload"] not in absent
+    ]
+    if not needed or min(needed) < 0:
+        return (
+            "to detect 10 % takes more tuning seeds, or trials that reach the target on "
+            "every seed"
+        )
+    if max(needed) == 0:
+        return "10 % would have shown in four of five such studies"
+    each = " on each" if len(numbers["workloads"]) > 1 else ""
+    return f"{max(needed)} more seeds would detect 10 %{each}"
+
+
+def _never(numbers: Numbers) -> str:
+    """Name the rules that did not reach the target, and the workloads."""
+    workloads: dict[str, list[str]] = {}
+    for one in numbers["cells"]:
+        if one["reached"] < HALF:
+            workloads.setdefault(one["rule"], []).append(one["workload"] + _why(one))
+    parts = [f"by {rule} on {', '.join(names)}" for rule, names in workloads.items()]
+    if not parts:
+        return ""
+    named, more = "; ".join(parts[:MOST_NAMED]), _more(len(parts) - MOST_NAMED)
+    return f"Not reached: {named}{more}."
+
+
+def _why(measurement: Numbers) -> str:
+    """Say what a rule did that did not reach the target, where that is plain."""
+    if measurement["diverged"] == 1:
+        return " (every training diverged)"
+    return " (it ends above where it began)" if measurement["final"] > 1 else ""
+
+
+def interval(one: Numbers) -> str:
+    """Return a ratio with its interval, "0.71 [0.64, 0.79]", or why there is none."""
+    if not one["workloads"]:
+        return {"better": "alone reaches it", "worse": "does not reach it"}.get(
+            one["verdict"], "no common workload"
+        )
+    return f"{short(one['ratio'])} [{short(one['low'])}, {short(one['high'])}]"
+
+
+def sortable(value: float | None) -> float:
+    """Return a number that may be missing, with inf for a missing one."""
+    return math.inf if value is None else value
+
+
+def short(value: Any) -> str:
+    """Return a value in few characters; None is a target that was not reached."""
+    if value is None:
+        return "not reached"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return str(value)
+
+
+def study_tables(numbers: Numbers) -> tuple[runs.Table, ...]:
+    """Return the tables of costs, of all workloads together, and of choices."""
+    return costs_table(numbers), comparisons_table(numbers), choices_table(numbers)
+
+
+def costs_table(numbers: Numbers) -> runs.Table:
+    """Return a row for each (workload, rule): what the target costs, in every unit."""
+    ratios = {(c["workload"], c["rule"]): c for c in numbers["comparisons"]}
+    rows = tuple(
+        _costs_row(one, ratios.get((one["workload"], one["rule"])))
+        for one in _by_cost(numbers["cells"])
+    )
     columns = (
         "workload",
         "rule",
@@ -49,8 +176,6 @@ def cells_table(numbers: Mapping[str, Any]) -> runs.Table:
         "high",
         f"ratio to {numbers['baseline']}",
         "interval",
-    )
-    columns += (
         "verdict",
         "P(beats it)",
         "reached by",
@@ -58,43 +183,67 @@ def cells_table(numbers: Mapping[str, Any]) -> runs.Table:
         "seconds",
         "gap at the end",
     )
-    whole = protocol["batch_size"] is None or all(
-        cell["n"] == 1 for cell in numbers["cells"]
+    note = _costs_note(numbers)
+    return runs.Table("What it costs to reach the target", columns, rows, note)
+
+
+def _costs_row(measurement: Numbers, comparison: Numbers | None) -> tuple[Any, ...]:
+    if comparison is None:
+        compared = (1.0, "baseline", "", "")
+    else:
+        low, high = short(comparison["low"]), short(comparison["high"])
+        win, win_low, win_high = (comparison[n] for n in ("win", "win_low", "win_high"))
+        compared = (
+            comparison["ratio"],
+            f"[{low}, {high}]",
+            comparison["verdict"],
+            f"{win:.2f} [{win_low:.2f}, {win_high:.2f}]",
+        )
+    timed = measurement["seconds_per_pass"] is not None
+    return (
+        measurement["workload"],
+        measurement["rule"],
+        measurement["cost"],
+        measurement["cost_low"],
+        measurement["cost_high"],
+        *compared,
+        f"{100 * measurement['reached']:.0f} %",
+        measurement["steps"],
+        measurement["seconds"] if timed else "not measured",
+        measurement["final"],
     )
-    budget = "full batch" if whole else f"mini-batch {protocol['batch_size']}"
+
+
+def _costs_note(numbers: Numbers) -> str:
+    protocol = numbers["protocol"]
+    whole = protocol["batch_size"] is None or all(
+        measurement["n"] == 1 for measurement in numbers["cells"]
+    )
+    batch = "full batch" if whole else f"mini-batch {protocol['batch_size']}"
     held_out = (
         ", where f* is f at the optimum of the training part"
         if protocol["reported_on"] == "test"
         else ""
     )
-    note = (
-        f"Target: {protocol['target']:g} of the initial f - f* within {protocol['passes']} passes, {budget}, on the "
-        f"{protocol['reported_on']} part{held_out}. Passes: example gradients / n spent by all runs, over the runs that got "
-        "there. "
-        f"Each rule had {protocol['budget']} trials (one where nothing is searched), chosen on "
-        f"{len(protocol['tuning_seeds'])} tuning seeds by the {protocol['tune_on']} objective, reported on "
-        f"{len(protocol['seeds'])} others. Intervals: {100 * protocol['level']:g} %, the choice included, those of ratios "
-        "corrected for how many there are; the points that were tried are taken as they are. Seconds: one training by itself "
-        "on this machine, without compilation."
+    return (
+        f"Target: {protocol['target']:g} of the initial f - f* within "
+        f"{protocol['passes']} passes, {batch}, on the {protocol['reported_on']} "
+        f"part{held_out}. Passes: example gradients / n spent by all runs, over the runs "
+        f"that got there. Each rule had {protocol['budget']} trials (one where nothing is "
+        f"searched), chosen on {len(protocol['tuning_seeds'])} tuning seeds by the "
+        f"{protocol['tune_on']} objective, reported on {len(protocol['seeds'])} others. "
+        f"Intervals: {100 * protocol['level']:g} %, the choice included, those of ratios "
+        "corrected for how many there are; the points that were tried are taken as they "
+        "are. Seconds: one training by itself on this machine, without compilation."
     )
-    return runs.Table("What it costs to reach the target", columns, tuple(rows), note)
 
 
-def comparisons_table(numbers: Mapping[str, Any]) -> runs.Table:
-    """A row a rule: beside the baseline on all workloads together."""
+def comparisons_table(numbers: Numbers) -> runs.Table:
+    """Return a row for each rule: beside the baseline, on all workloads together."""
+    names = ("ratio", "low", "high", "verdict", "win", "win_low", "win_high")
     rows = tuple(
-        (
-            one["rule"],
-            one["ratio"],
-            one["low"],
-            one["high"],
-            one["verdict"],
-            one["win"],
-            one["win_low"],
-            one["win_high"],
-            one["workloads"],
-        )
-        for one in sorted(numbers["overall"], key=lambda o: sortable(o["ratio"]))
+        (one["rule"], *(one[name] for name in names), one["workloads"])
+        for one in sorted(numbers["overall"], key=lambda one: sortable(one["ratio"]))
     )
     columns = (
         "rule",
@@ -105,37 +254,19 @@ def comparisons_table(numbers: Mapping[str, Any]) -> runs.Table:
         "P(beats it)",
         "P, low",
         "P, high",
+        "workloads",
     )
     note = (
-        "Ratio: geometric mean over the workloads where both reach the target in half of their runs (their number in the "
-        "last column); one where a rule alone does counts for it if that comparison is decided. P: share of seeds on which "
-        "the rule needs fewer example gradients, ties by halves, averaged over all workloads."
+        "Ratio: geometric mean over the workloads where both reach the target in half of "
+        "their runs (their number in the last column); one where a rule alone does counts "
+        "for it if that comparison is decided. P: share of seeds on which the rule needs "
+        "fewer example gradients, ties by halves, averaged over all workloads."
     )
-    return runs.Table("All workloads together", (*columns, "workloads"), rows, note)
+    return runs.Table("All workloads together", columns, rows, note)
 
 
-def choices_table(numbers: Mapping[str, Any]) -> runs.Table:
-    """A row a (workload, rule): what was chosen, and how much that mattered."""
-    rows = tuple(
-        (
-            cell["workload"],
-            cell["rule"],
-            ", ".join(
-                f"{name} {short(value)}" for name, value in cell["chosen"].items()
-            )
-            or "nothing to choose",
-            cell["trials"],
-            "; ".join(cell["edges"]) or "none",
-            f"{100 * cell['diverged']:.0f} %",
-            _decades(cell),
-            cell["evaluations"],
-            "not measured"
-            if cell["seconds_per_pass"] is None
-            else cell["seconds_per_pass"],
-            cell["compile_seconds"],
-        )
-        for cell in _by_cost(numbers["cells"])
-    )
+def choices_table(numbers: Numbers) -> runs.Table:
+    """Return a row for each (workload, rule): what was chosen, and how it mattered."""
     columns = (
         "workload",
         "rule",
@@ -144,32 +275,63 @@ def choices_table(numbers: Mapping[str, Any]) -> runs.Table:
         "at an edge",
         "diverged",
         "decades of rate within 10 %",
+        "gradients a step",
+        "seconds a pass",
+        "seconds to compile",
+    )
+    rows = tuple(
+        _choices_row(measurement) for measurement in _by_cost(numbers["cells"])
     )
     note = (
-        "Diverged: share of the trainings of the first space on tuning seeds whose loss or update was not finite. Decades: of "
-        "rates around the chosen one whose score is within 10 % of the best; none where no rate got to the target. More "
-        "trials than the budget were made where a choice at an edge widened the space; comparisons draw as many as the budget "
-        "of them, the curve and the end are of the best of all. Gradients a step: of the batch. Compilation is of all "
-        "trainings of the pair together."
+        "Diverged: share of the trainings of the first space on tuning seeds whose loss "
+        "or update was not finite. Decades: of rates around the chosen one whose score is "
+        "within 10 % of the best; none where no rate got to the target. More trials than "
+        "the budget were made where a choice at an edge widened the space; comparisons "
+        "draw as many as the budget of them, the curve and the end are of the best of "
+        "all. Gradients a step: of the batch. Compilation is of all trainings of the pair "
+        "together."
     )
-    columns = (*columns, "gradients a step", "seconds a pass", "seconds to compile")
     return runs.Table(
         "What was chosen, and how much that mattered", columns, rows, note
     )
 
 
-def _decades(cell: Mapping[str, Any]) -> str:
-    """Decades of rate as good as the best, "≥" where the rates that were looked at end first."""
-    if cell["robustness"] is None:
+def _choices_row(measurement: Numbers) -> tuple[Any, ...]:
+    chosen = ", ".join(
+        f"{name} {short(value)}" for name, value in measurement["chosen"].items()
+    )
+    per_pass = measurement["seconds_per_pass"]
+    return (
+        measurement["workload"],
+        measurement["rule"],
+        chosen or "nothing to choose",
+        measurement["trials"],
+        "; ".join(measurement["edges"]) or "none",
+        f"{100 * measurement['diverged']:.0f} %",
+        _decades(measurement),
+        measurement["evaluations"],
+        "not measured" if per_pass is None else per_pass,
+        measurement["compile_seconds"],
+    )
+
+
+def _decades(measurement: Numbers) -> str:
+    """Return the decades of rate that are as good as the best.
+
+    "≥" stands before them where good rates reach an end of those that were tried.
+    """
+    if measurement["robustness"] is None:
         return "none"
-    return f"{'≥ ' if cell['robust_at_end'] else ''}{cell['robustness']:.2g}"
+    at_end = "≥ " if measurement["robust_at_end"] else ""
+    return f"{at_end}{measurement['robustness']:.2g}"
 
 
 def as_text(table: runs.Table) -> str:
-    """A table as aligned plain text.
+    """Return a table as aligned plain text.
 
     Example:
-      >>> print(as_text(runs.Table("Costs", ("rule", "passes"), (("adam", 3.14159), ("mine", None)))))
+      >>> rows = (("adam", 3.14159), ("mine", None))
+      >>> print(as_text(runs.Table("Costs", ("rule", "passes"), rows)))
       Costs
       rule  passes
       adam  3.14
@@ -186,10 +348,17 @@ def as_text(table: runs.Table) -> str:
     return "\n".join([table.title, *lines, *textwrap.wrap(table.note, 120)])
 
 
-def _by_cost(cells: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Workloads in their order, in each the cheapest first; of those that never got there, the lowest end first."""
-    order = list(dict.fromkeys(cell["workload"] for cell in cells))
+def _by_cost(measurements: Sequence[Numbers]) -> list[Numbers]:
+    """Sort by workload, in their order; in each, the cheapest rule comes first.
+
+    Of the rules that never reached the target, the lowest end comes first.
+    """
+    order = list(dict.fromkeys(one["workload"] for one in measurements))
     return sorted(
-        cells,
-        key=lambda c: (order.index(c["workload"]), sortable(c["cost"]), c["final"]),
+        measurements,
+        key=lambda one: (
+            order.index(one["workload"]),
+            sortable(one["cost"]),
+            one["final"],
+        ),
     )

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from research import figures
-from research.comparison.answers import HALF
+from research.comparison import HALF
 
 # The baseline's, then Okabe & Ito's without their yellow, which a white page swallows, and a wine red: any two are told
 # apart by readers who see no red, no green or no blue.

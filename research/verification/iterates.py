@@ -13,7 +13,7 @@ from research.checks import check_callable, check_dtype, check_number, check_tre
 from research.types import Array, Batch, Params
 from research.update_rules import find_rule
 from research.update_rules._checks import check_rule
-from research.verification.oracles import ORACLES
+from research.verification.cards import CARDS
 
 
 class TrajectoryDeviation(NamedTuple):
@@ -126,7 +126,7 @@ def deviation_from_optax(
     """The deviation of our rule of that name, with its defaults, from its counterpart in optax on full-batch descent.
 
     Args:
-      name: A key of ORACLES, whose entry has a counterpart in optax.
+      name: A key of CARDS, whose entry has a counterpart in optax.
       objective: (params, batch) -> (), such as a workload's.
       params: The start.
       batch: What the objective takes: a Batch, None, or any pytree; its floats are cast, too.
@@ -142,7 +142,7 @@ def deviation_from_optax(
       >>> deviation_from_optax("heavy_ball", objective, jnp.ones(3), jnp.zeros(3), 0.1, 50, "float32").largest < 1e-6
       True
     """
-    constructor, counterpart = find_rule(name), ORACLES[name].optax
+    constructor, counterpart = find_rule(name), CARDS[name].optax
     check_callable("objective", objective, "params", "batch")
     check_tree("params", params)
     check_tree("batch", batch._replace(key=None) if isinstance(batch, Batch) else batch)

@@ -16,8 +16,8 @@ from research.checks import check_callable, check_count, check_dtype, check_inst
 from research.types import Params
 from research.update_rules._checks import check_rule
 from research.update_rules._transforms import evaluation_params
-from research.verification.formulas.formula import Function
-from research.verification.formulas.leaves import DIGITS, Leaves
+from research.verification.formula import Function
+from research.verification.leaves import DIGITS, Leaves
 from research.verification.problems import NUM_STEPS, Problem
 
 
@@ -219,7 +219,7 @@ def walk_exactly(
     """Walks a formula over a problem in fifty digits.
 
     Args:
-      formula: A generator function, as in `research.verification.formulas`.
+      formula: A generator function, as a `Formula` has it.
       problem: One with gradients, or with an exact Function.
       num_steps: T; at most NUM_STEPS where gradients are given.
       **arguments: Of the formula; floats are taken for exactly the numbers they are.
@@ -229,7 +229,7 @@ def walk_exactly(
       ValueError: The problem has neither.
       ZeroDivisionError: The formula divides by zero.
     Example:
-      >>> from research.verification.formulas import FORMULAS
+      >>> from research.verification.cards import FORMULAS
       >>> from research.verification.problems import PROBLEMS
       >>> descent, quadratic = FORMULAS["gradient_descent"].iterates, PROBLEMS["quadratic"]
       >>> print(walk_exactly(descent, quadratic, num_steps=1, learning_rate=0.125).updates)

@@ -24,7 +24,6 @@ from research import (
     runs,
     samplers,
     statistics,
-    studies,
     tuning,
     types,
     update_rules,
@@ -150,13 +149,13 @@ def workload():
 @functools.cache
 def small_study():
     terms = {"budget": 2, "passes": 20, "seeds": 3, "tuning_seeds": 3}
-    protocol, bring = comparison.plan(
+    protocol, contenders = comparison.plan(
         ["gradient_descent", "heavy_ball"], workload(), **terms
     )
     return (
         protocol,
-        bring,
-        comparison.measure_pairs(protocol, bring, [workload()], timed=False),
+        contenders,
+        comparison.measure_contenders(protocol, contenders, [workload()], timed=False),
     )
 
 
@@ -175,8 +174,8 @@ def finished_run():
 
 @functools.cache
 def finished_study():
-    protocol, bring, found = small_study()
-    study = comparison.conclude(protocol, "heavy_ball", bring, found)
+    protocol, contenders, measurements = small_study()
+    study = comparison.conclude(protocol, "heavy_ball", contenders, measurements)
     run = runs.open_run("compare", {"seed": 0}, folder() / "results")
     return runs.finish(
         run,
@@ -923,8 +922,8 @@ def of_verification() -> Iterator[Call]:
 
 
 def of_studies() -> Iterator[Call]:
-    protocol, bring, found = small_study()
-    one = found["quadratic", "heavy_ball"]
+    protocol, contenders, measurements = small_study()
+    one = measurements["quadratic", "heavy_ball"]
     terms = {"budget": 2, "passes": 20, "seeds": 3, "tuning_seeds": 3}
     asked = {
         "rules": ["gradient_descent", "heavy_ball"],
@@ -941,7 +940,7 @@ def of_studies() -> Iterator[Call]:
     checked = {"params": params(), "objective": risk, "batch": batch()}
     for name, arguments, slow in (
         ("best_of", {"scores": scores(), "resamples": 100}, False),
-        ("check_contender", {"contender": bring[0], **checked}, False),
+        ("check_contender", {"contender": contenders[0], **checked}, False),
         ("check_space", {"space": {"learning_rate": Range(1e-3, 1.0)}}, False),
         ("choose", {"tuning": np.array([[3.0, 1.0], [1.0, 2.0]])}, False),
         (
@@ -950,11 +949,6 @@ def of_studies() -> Iterator[Call]:
                 "score": lambda rates: np.log(rates)[:, None] ** 2,
                 "ladder": [0.25, 0.5, 1.0, 2.0],
             },
-            False,
-        ),
-        (
-            "commonest_errors",
-            {"counts": [[5, 2], [0, 3]], "classes": ["cat", "dog"]},
             False,
         ),
         ("compare", {**asked, "timed": False}, True),
@@ -974,17 +968,12 @@ def of_studies() -> Iterator[Call]:
             {
                 "protocol": protocol,
                 "baseline": "heavy_ball",
-                "bring": bring,
-                "found": found,
+                "contenders": contenders,
+                "measurements": measurements,
             },
             True,
         ),
-        ("contenders", {"rules": {"plain": make_sgd, "adam": "adam"}}, False),
-        (
-            "count_confusions",
-            {"labels": [0, 0, 1], "predictions": [0, 1, 1], "num_classes": 2},
-            False,
-        ),
+        ("make_contenders", {"rules": {"plain": make_sgd, "adam": "adam"}}, False),
         (
             "difference",
             {"mine": scores(), "other": scores(0.5), "resamples": 100},
@@ -1000,7 +989,7 @@ def of_studies() -> Iterator[Call]:
         ("first_reached", {"passes": passes, "gaps": gaps, "target": 0.01}, False),
         ("seeds_in_words", {"count": 5}, False),
         ("interval_in_words", {"interval": (1.5, 1.0, 2.0)}, False),
-        ("leader", {"found": found, "trials": 2}, False),
+        ("leader", {"measurements": measurements, "trials": 2}, False),
         ("make_protocol", {"budget": 3}, False),
         ("make_workloads", {"given": ["quadratic"]}, False),
         ("mean_interval", {"samples": [1.0, 2.0, 3.0]}, False),
@@ -1016,18 +1005,23 @@ def of_studies() -> Iterator[Call]:
             True,
         ),
         (
-            "measure_pair",
+            "measure_contender",
             {
                 "workload": workload(),
-                "contender": bring[0],
+                "contender": contenders[0],
                 "protocol": protocol,
                 "timed": False,
             },
             True,
         ),
         (
-            "measure_pairs",
-            {"protocol": protocol, "bring": bring, "on": [workload()], "timed": False},
+            "measure_contenders",
+            {
+                "protocol": protocol,
+                "contenders": contenders,
+                "workloads": [workload()],
+                "timed": False,
+            },
             True,
         ),
         (
@@ -1049,12 +1043,6 @@ def of_studies() -> Iterator[Call]:
         ("plan", asked, True),
         ("practice_regimes", {"batch_size": 4}, False),
         ("read_study", {"path": finished_study()}, False),
-        ("recalls", {"counts": [[1, 1], [0, 1]]}, False),
-        (
-            "regime_tables",
-            {"numbers": regime_table_numbers(), "rule": "gradient_descent"},
-            False,
-        ),
         ("sampler_of", {"workload": workload(), "batch_size": None}, False),
         ("scores_of", {"arrays": one.arrays | {"budget": np.array(20.0)}}, False),
         (
@@ -1069,7 +1057,7 @@ def of_studies() -> Iterator[Call]:
             True,
         ),
     ):
-        packages = (statistics, tuning, comparison, studies)
+        packages = (statistics, tuning, comparison)
         (package,) = (p for p in packages if inspect.isfunction(getattr(p, name, None)))
         yield Call(
             f"{package.__name__.removeprefix('research.')}.{name}",
@@ -1077,47 +1065,6 @@ def of_studies() -> Iterator[Call]:
             arguments,
             slow,
         )
-
-
-def regime_table_numbers():
-    """The numbers of a run of batch_stochastic_minibatch, as short as they can be."""
-    row = {
-        "workload": "a",
-        "regime": "full batch",
-        "rate": 0.1,
-        "rule": "gradient_descent",
-        "n": 4,
-        "batch_size": 4,
-    }
-    row |= {
-        "targets": {"1e-02": (1.0, 2.0, 3.0)},
-        "seconds_per_pass": 0.1,
-        "floor": (0.1, 0.2, 0.3),
-    }
-    row |= {"rate_at_edge": False, "cells": 1, "diverged": 0, "compile_seconds": 1.0}
-    row |= {"alone": {"compile_seconds": 1.0, "first_call_seconds": 1.0}}
-    floor = {
-        "regime": "stochastic",
-        "rate": 0.1,
-        "predicted": 1.0,
-        "with": (1.0, 1.0, 1.0),
-        "without": (1.0, 1.0, 1.0),
-    }
-    deviation = {dtype: {"largest": 0.0, "step": 1} for dtype in ("float32", "float64")}
-    optimum = {
-        "value": 0.1,
-        "gradient_norm": 1e-9,
-        "relative_gradient_norm": 1e-9,
-        "solver": "QR",
-    }
-    return {
-        **{
-            "rows": [row],
-            "floors": {"workload": "a", "trace": 1.0, "rows": [floor]},
-            "deviations": {"adam": deviation},
-        },
-        **{"first": "a", "proof": {"steps": 3, "rate": 0.1}, "optima": {"a": optimum}},
-    }
 
 
 def of_runs() -> Iterator[Call]:

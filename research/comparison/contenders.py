@@ -1,0 +1,309 @@
+"""Contenders: the rules of a comparison, their search spaces and what a step costs."""
+
+import functools
+import inspect
+import math
+import numbers
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import optax
+
+from research import update_rules
+from research.naming import known_names
+from research.tuning.spaces import (
+    DIMENSIONS,
+    NOT_COMPARED,
+    SPACES,
+    Range,
+    Space,
+    check_space,
+)
+from research.verification.rule_under_test import is_made, made
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]*")
+
+# Names of a first parameter that is certainly not a learning rate.
+_NO_RATES = {name for names in DIMENSIONS[1:] for name in names}
+
+_OURS = {name: entry.constructor for name, entry in update_rules.RULE_TABLE.items()}
+
+
+class Contender(NamedTuple):
+    """A rule that takes part in a comparison.
+
+    Attributes:
+      name: In tables, and in the names of arrays.
+      make_rule: Hyper-parameters by name, traced -> the rule.
+      space: Where each of them is searched; {} where there is nothing to choose.
+      evaluations: Gradients or values of the batch objective that one step costs, at
+        least 1.
+      stated: Whether `evaluations` was stated; if not, a rule that evaluates the
+        objective itself is refused.
+    """
+
+    name: str
+    make_rule: Callable[..., optax.GradientTransformation]
+    space: dict[str, Range]
+    evaluations: float = 1.0
+    stated: bool = False
+
+
+def make_contenders(
+    rules: Mapping[str, Any] | Sequence[Any],
+    *,
+    spaces: Mapping[str, Space] | None = None,
+    evaluations: Mapping[str, float] | None = None,
+) -> tuple[Contender, ...]:
+    """Make the contenders of rules, each with a search space and the cost of its step.
+
+    Args:
+      rules: By name, or a sequence of names of ours. A rule is the name of one of ours; a
+        constructor (ours, optax's or yours: a function that takes a learning rate first);
+        a rule that is made already, which has one trial; or a Contender.
+      spaces: By the rule's name, ranges in place of those it would have, or beside them.
+        Ours have `SPACES`, and so has optax's constructor of the same name. Another
+        constructor has a learning rate, its first parameter, from 1e-5 to 10. A Range
+        without default takes that of the constructor if it lies inside, else its own
+        middle.
+      evaluations: Gradients or values of the batch objective that a step costs, by the
+        rule's name, where it is not 1.
+    Returns:
+      The contenders, in the order of `rules`.
+    Raises:
+      ValueError, TypeError: A name does not fit, is unknown or comes twice; a value is no
+        rule, or a rule that is not compared; a space or a cost is wrong. The message names
+        the rule.
+    Example:
+      >>> rules = {"mine": lambda rate: optax.sgd(rate), "adam": "adam"}
+      >>> mine, adam = make_contenders(rules)
+      >>> mine.space
+      {'rate': Range(low=1e-05, high=10.0, scale='log', default=None)}
+      >>> list(adam.space)
+      ['learning_rate', 'b1']
+    """
+    named = _named(rules)
+    for argument, given in (("spaces", spaces), ("evaluations", evaluations)):
+        if given is not None and not isinstance(given, Mapping):
+            raise TypeError(
+                f"{argument} go by the name of a rule, {argument}={{'mine': ...}}; got "
+                f"{given!r}."
+            )
+        for name in given or ():
+            if name not in named:
+                raise ValueError(
+                    f"{argument} names {name!r}, which does not take "
+                    f"part{known_names(name, named)}"
+                )
+    return tuple(
+        _contender(name, rule, (spaces or {}).get(name), evaluations or {})
+        for name, rule in named.items()
+    )
+
+
+def _named(rules: Mapping[str, Any] | Sequence[Any]) -> dict[str, Any]:
+    if isinstance(rules, str) or not isinstance(rules, Mapping | Sequence):
+        raise TypeError(
+            "rules must be a mapping such as {'mine': my_rule}, or a sequence of names; "
+            f"got {rules!r}."
+        )
+    if isinstance(rules, Mapping):
+        named = list(rules.items())
+    else:
+        named = [
+            (rule.name if isinstance(rule, Contender) else rule, rule) for rule in rules
+        ]
+    if not named:
+        raise ValueError(
+            "rules must name at least one rule, such as {'mine': my_rule, 'adam': "
+            "'adam'}; it is empty."
+        )
+    for name in [name for name, _ in named]:
+        if not isinstance(name, str):
+            raise TypeError(
+                f"a rule needs a name; give it one, {{'mine': ...}}; got {name!r}."
+            )
+        if not _NAME.fullmatch(name):
+            raise ValueError(
+                f"a rule's name is letters, digits and _, then also . : and -; got {name!r}."
+            )
+        if [n for n, _ in named].count(name) > 1:
+            raise ValueError(
+                f"the rule {name!r} comes twice; give each a name of its own."
+            )
+    return dict(named)
+
+
+def _contender(
+    name: str, rule: Any, given: Space | None, costs: Mapping[str, float]
+) -> Contender:
+    """Make one contender of what was given for it."""
+    constructor, ours, known, whole = rule, None, None, None
+    if isinstance(rule, Contender):
+        constructor, whole = rule.make_rule, rule.space
+    elif isinstance(rule, str):
+        constructor = _OURS[rule] if rule in _OURS else update_rules.find_rule(rule)
+    if not is_made(constructor):
+        ours = next((n for n, c in _OURS.items() if c is constructor), None)
+        known = SPACES.get(ours or _like_ours(constructor))
+    if ours in NOT_COMPARED:
+        raise ValueError(f"{name} is not compared: {NOT_COMPARED[ours]}.")
+    if is_made(constructor) or not callable(constructor):
+        made(constructor, 0.0, {}, name)  # Raises for what is neither.
+        if given:
+            raise ValueError(
+                f"{name} is made already, so that nothing of it is searched; give its "
+                "constructor."
+            )
+        space = {}
+    else:
+        space = _space(name, constructor, given or {}, known, whole)
+    cost, stated = _cost(name, rule, ours, costs)
+    return Contender(name, _guarded(name, constructor), space, cost, stated)
+
+
+def _cost(
+    name: str, rule: Any, ours: str | None, costs: Mapping[str, float]
+) -> tuple[float, bool]:
+    """Return what a step costs in gradients, and whether that was stated."""
+    cost = update_rules.RULE_TABLE[ours].evaluations if ours else 1.0
+    stated = ours is not None
+    if isinstance(rule, Contender):
+        cost, stated = rule.evaluations, rule.stated or rule.evaluations != 1
+    if name in costs:
+        cost, stated = costs[name], True
+    if not _is_number(cost) or cost < 1:
+        raise ValueError(
+            f"evaluations of {name} must be a finite number, at least 1 for the gradient "
+            f"that a step gets; got {cost!r}."
+        )
+    return float(cost), stated
+
+
+def _like_ours(constructor: Callable[..., Any]) -> str:
+    """Return the name of ours for a constructor of optax with the same arguments.
+
+    It is "" where there is none.
+    """
+    name = getattr(constructor, "__name__", "")
+    name = update_rules.ALIASES.get(name, name)
+    of_optax = str(getattr(constructor, "__module__", "")).split(".")[0] == "optax"
+    return (
+        name
+        if of_optax and set(SPACES.get(name, {})) <= set(_parameters(constructor) or {})
+        else ""
+    )
+
+
+def _parameters(constructor: Callable[..., Any]) -> dict[str, inspect.Parameter] | None:
+    """Return the parameters of a constructor by name; None where they are unknown."""
+    try:
+        return dict(inspect.signature(constructor).parameters)
+    except (TypeError, ValueError):
+        return None
+
+
+def _space(
+    name: str,
+    constructor: Callable[..., Any],
+    given: Space,
+    known: Space | None,
+    whole: Space | None,
+) -> dict[str, Range]:
+    """Return the space that is searched: the whole or known one, and what is given."""
+    parameters = _parameters(constructor)
+    usual = known or {} if whole is None else whole
+    if parameters is not None and not known and whole is None:
+        usual = _first_parameter(name, parameters)
+    space = {**usual, **given}
+    check_space(space, name)
+    if parameters is None:
+        return space
+    _check_parameters(name, space, parameters)
+    defaults = {n: p.default for n, p in parameters.items()} | {
+        n: r.default for n, r in (known or {}).items()
+    }
+    return {n: _with_default(r, defaults.get(n)) for n, r in space.items()}
+
+
+def _check_parameters(
+    name: str, space: Space, parameters: Mapping[str, inspect.Parameter]
+) -> None:
+    """Refuse a space that the constructor cannot be called with."""
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    taken = [n for n, p in parameters.items() if p.kind not in variadic]
+    takes_any = any(
+        p.kind == inspect.Parameter.VAR_KEYWORD for p in parameters.values()
+    )
+    for unknown in [n for n in space if n not in taken]:
+        if not takes_any:
+            raise ValueError(
+                f"{name} takes no {unknown!r}{known_names(unknown, taken)}"
+            )
+    needed = [
+        n
+        for n in taken
+        if n not in space and parameters[n].default is inspect.Parameter.empty
+    ]
+    if needed:
+        raise ValueError(
+            f"{name} needs {needed[0]}, which has no default and no range: give it one, as "
+            f"in {{{name!r}: {{{needed[0]!r}: research.tuning.Range(low, high)}}}} "
+            f"(--space {name}.{needed[0]}=LOW..HIGH)."
+        )
+
+
+def _with_default(range_: Range, usual: Any) -> Range:
+    inside = (
+        range_.default is None
+        and _is_number(usual)
+        and range_.low <= usual <= range_.high
+    )
+    return range_._replace(default=float(usual)) if inside else range_
+
+
+def _first_parameter(
+    name: str, parameters: Mapping[str, inspect.Parameter]
+) -> dict[str, Range]:
+    """Return the space of an unknown constructor: its first parameter, the rate."""
+    first = next(iter(parameters.values()), None)
+    if first is None or first.kind in (
+        inspect.Parameter.VAR_POSITIONAL,
+        inspect.Parameter.VAR_KEYWORD,
+    ):
+        return {}
+    usual: Any = None if first.default is inspect.Parameter.empty else first.default
+    if first.name in _NO_RATES or not (usual is None or _is_number(usual)):
+        raise ValueError(
+            f"{name}: its first parameter, {first.name}, is no learning rate; say what is "
+            f"searched: spaces={{{name!r}: {{'learning_rate': Range(1e-4, 1.0)}}}}."
+        )
+    default = float(usual) if usual is not None and usual > 0 else None
+    low, high = min(1e-5, default or 1.0), max(10.0, default or 1.0)
+    return {first.name: Range(low, high, "log", default)}
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, numbers.Real)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
+
+
+def _guarded(
+    name: str, constructor: Any
+) -> Callable[..., optax.GradientTransformation]:
+    """Return the constructor with a check of its rule; errors name the contender."""
+
+    def make_rule(**hyperparameters: Any) -> optax.GradientTransformation:
+        if is_made(constructor):
+            return made(constructor, 0.0, {}, name)
+        return made(lambda _: constructor(**hyperparameters), 0.0, {}, name)
+
+    return (
+        make_rule
+        if is_made(constructor)
+        else functools.update_wrapper(make_rule, constructor)
+    )

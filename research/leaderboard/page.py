@@ -1,0 +1,277 @@
+"""The leaderboard: many studies as one HTML file that opens offline."""
+
+import importlib.metadata
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from research import report
+from research.checks import check_flag, check_instance, check_path, check_sequence
+from research.comparison.archive import SavedStudy
+from research.leaderboard.gathering import Gathered, gather
+from research.leaderboard.rankings import (
+    PROTOCOL,
+    Entry,
+    Rankings,
+    answer,
+    costs,
+    merge,
+)
+from research.runs import Table, write_atomically
+from research.runs.manifest import MANIFEST
+
+
+def write_leaderboard(
+    paths: Sequence[str | Path], output: str | Path, skip_bad: bool = False
+) -> Rankings:
+    """Merge studies, one's own and other people's, into one page.
+
+    The page sorts its tables, and refers to nothing outside itself.
+
+    Args:
+      paths: Run folders, .zip files as `research.runs.archive.pack` writes them, and
+        folders of these.
+      output: The page to write, an .html.
+      skip_bad: Whether to go on without a study that cannot be read, which the page then
+        names; else it is an error.
+    Returns:
+      The rankings that the page shows.
+    Raises:
+      ValueError: A study cannot be read, or is of a newer format, or the page would take
+        the place of an input.
+      OSError: A file cannot be read or written.
+    """
+    check_sequence("paths", paths, "paths", (str, Path))
+    check_path("output", output)
+    check_flag("skip_bad", skip_bad)
+    output = Path(output)
+    _check_output(output, [Path(path) for path in paths])
+    rankings = merge(gather(paths, skip_bad))
+    headline, rest = answer(rankings)
+    page = report.template("leaderboard.html").render(
+        title="leaderboard",
+        headline=headline,
+        rest=rest,
+        tables=[report.sortable(table) for table in tables(rankings)],
+        command=shlex.join(
+            [
+                "python",
+                "-m",
+                "experiments",
+                "leaderboard",
+                *(Path(path).name for path in paths),
+            ]
+        ),
+        made_of=f"studies merged: {len(rankings.gathered.studies)}",
+        version=importlib.metadata.version("descent-jax"),
+    )
+    write_atomically(output, page.encode(errors="replace"))
+    return rankings
+
+
+def tables(rankings: Rankings) -> list[Table]:
+    """Return the tables of the page: measurements, protocols, studies, what is left out.
+
+    Args:
+      rankings: From `write_leaderboard`.
+    """
+    check_instance(
+        "rankings", rankings, Rankings, "It is what write_leaderboard gives."
+    )
+    check_instance("rankings.gathered", rankings.gathered, Gathered)
+    check_sequence("rankings.protocols", rankings.protocols, "protocols", tuple)
+    check_sequence("rankings.all", rankings.all, "rankings", tuple)
+    studies, _, left_out = rankings.gathered
+    levels = sorted({study.numbers["protocol"]["level"] for study in studies})
+    note = (
+        "Example gradients and seconds: to the target, on the average. Ratio: of a rule's "
+        "example gradients to those of its study's baseline. In brackets: the interval "
+        f"that the study states ({' or '.join(f'{level:.0%}' for level in levels)}), not "
+        "corrected for the number of studies; of the final gap, a median over seeds, the "
+        "10 % and 90 % quantiles. Verdicts are each study's own, paired by seed. Reached: "
+        "share of the reported runs. Diverged: share of the search space. Places are of "
+        "rules, by example gradients alone; of a rule in several studies, by their "
+        "median. Seconds are of the processor beside them: those of different processors "
+        "are not compared."
+    )
+    rows = [
+        _row(entry, cost)
+        for ranking in rankings.all
+        for cost in [costs(ranking)]
+        for entry in ranking
+    ]
+    shown = [
+        _table("Every rule on every workload", rows, note),
+        _protocols(rankings),
+        _studies(rankings),
+    ]
+    if left_out:
+        shown.append(Table("Left out", ("file", "why"), left_out))
+    return shown
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]], note: str) -> Table:
+    return Table(
+        title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows), note
+    )
+
+
+def _protocols(rankings: Rankings) -> Table:
+    rows = []
+    for number, (budget, passes, batch_size, target, tune_on) in enumerate(
+        rankings.protocols, 1
+    ):
+        row = {
+            "protocol": str(number),
+            "trials": budget,
+            "passes": passes,
+            "examples in a batch": "all" if batch_size is None else batch_size,
+            "target": target,
+            "tuned on": tune_on,
+            "measurements": sum(
+                entry.protocol == number
+                for ranking in rankings.all
+                for entry in ranking
+            ),
+        }
+        rows.append(row)
+    note = "Measurements of different protocols share no ranking."
+    return _table("Protocols", rows, note)
+
+
+def _studies(rankings: Rankings) -> Table:
+    rows = []
+    for study in rankings.gathered.studies:
+        protocol = study.numbers["protocol"]
+        terms = tuple(protocol[name] for name in PROTOCOL)
+        reported, tuned = len(protocol["seeds"]), len(protocol["tuning_seeds"])
+        cores = study.fact("environment", "processor", "cores")
+        row = {
+            "study": study.manifest["id"],
+            "file": study.name,
+            "command": study.fact("command"),
+            "protocol": str(1 + rankings.protocols.index(terms)),
+            "seeds": f"{reported} to report, {tuned} to tune",
+            "versions": _versions(study),
+            "processor": f"{_processor(study)}, {cores} cores",
+            "source code": _commit(study),
+            "code": study.fact("environment", "code")[:8],
+            "digests": "match",
+        }
+        rows.append(row)
+    note = (
+        "Digests that match say that the files are those that were written, not who wrote "
+        "them nor that the numbers are true: running the command again does. Code is the "
+        "digest of the code that ran, whatever the commit."
+    )
+    return _table("The studies", rows, note)
+
+
+def _row(entry: Entry, cost_of: Mapping[str, float]) -> dict[str, Any]:
+    measurement, study = entry.measurement, entry.study
+    cost = None if entry.cost == math.inf else entry.cost
+    ratio, verdict = _compared(entry)
+    return {
+        "rule": entry.rule,
+        "workload": entry.workload,
+        "protocol": str(entry.protocol),
+        "place": _place(entry, cost_of),
+        "example gradients": _with_interval(cost, entry.low, entry.high, "not reached"),
+        "ratio to baseline": ratio,
+        "verdict": verdict,
+        "reached": _share(measurement["reached"]),
+        "final gap": _with_interval(
+            measurement["final"],
+            measurement["final_low"],
+            measurement["final_high"],
+            "unknown",
+        ),
+        "trials": measurement["trials"],
+        "seconds": measurement["seconds"],
+        "diverged": _share(measurement["diverged"]),
+        "processor": _processor(study),
+        "versions": _versions(study),
+        "source code": _commit(study),
+        "study": study.manifest["id"],
+    }
+
+
+def _place(entry: Entry, cost: Mapping[str, float]) -> report.Cell:
+    """Return the place of the entry's rule among the rules."""
+    if len(cost) < 2:
+        return report.cell(None, "alone")
+    if cost[entry.rule] == math.inf:
+        return report.cell(None, "none")
+    place = 1 + sum(other < cost[entry.rule] for other in cost.values())
+    return report.cell(place, f"{place} of {len(cost)}")
+
+
+def _compared(entry: Entry) -> tuple[report.Cell, str]:
+    """Return the ratio to the study's baseline, and the verdict."""
+    comparison = entry.comparison
+    rule = entry.measurement["rule"]
+    if comparison is None and entry.study.numbers.get("baseline") == rule:
+        return report.cell(1.0, "1"), "the baseline"
+    if comparison is None:
+        return report.cell(None, "unknown"), "not compared"
+    more = comparison["more_seeds"] or 0
+    verdict = comparison["verdict"]
+    if verdict in ("better", "worse"):
+        verdict += f" than {comparison['baseline']}"
+    elif more > 0:
+        verdict += f" ({more:,.0f} more seeds would detect 10 %)"
+    ratio, low, high = (comparison[name] for name in ("ratio", "low", "high"))
+    return _with_interval(ratio, low, high, "neither reached"), verdict
+
+
+def _with_interval(
+    value: float | None, low: float | None, high: float | None, missing: str
+) -> report.Cell:
+    ends = (report.shown(math.inf if end is None else end) for end in (low, high))
+    return report.cell(
+        value,
+        missing if value is None else f"{report.shown(value)} [{', '.join(ends)}]",
+    )
+
+
+def _share(value: float | None) -> report.Cell:
+    return report.cell(value, "unknown" if value is None else f"{100 * value:.0f} %")
+
+
+def _processor(study: SavedStudy) -> str:
+    return study.fact("environment", "processor", "model")
+
+
+def _versions(study: SavedStudy) -> str:
+    packages = ("jax", "optax", "descent-jax")
+    versions = (
+        f"{name} {study.fact('environment', 'versions', name)}" for name in packages
+    )
+    return f"python {study.fact('environment', 'python')}, {', '.join(versions)}"
+
+
+def _commit(study: SavedStudy) -> str:
+    commit, dirty = (
+        study.fact("environment", "git", name) for name in ("commit", "dirty")
+    )
+    return f"{commit[:10]}, with changed files" if dirty == "True" else commit[:10]
+
+
+def _check_output(output: Path, inputs: Sequence[Path]) -> None:
+    if output.suffix != ".html" or output.is_dir():
+        raise ValueError(
+            f"output: the page {output} must be a file whose name ends in .html "
+            "(--output)."
+        )
+    if output.resolve() in [path.resolve() for path in inputs]:
+        raise ValueError(
+            f"output: the page {output} would take the place of an input; give another "
+            "name (--output)."
+        )
+    if (output.parent / MANIFEST).exists():
+        raise ValueError(
+            f"output: the page {output} would be written into a run folder; give another "
+            "place (--output)."
+        )

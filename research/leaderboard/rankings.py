@@ -1,0 +1,304 @@
+"""Rankings of rules over many studies; a ranking has one workload and one protocol."""
+
+import hashlib
+import json
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from research.comparison.archive import SavedStudy
+from research.leaderboard.gathering import Gathered
+
+# Terms that must be the same for two costs to be compared.
+PROTOCOL = ("budget", "passes", "batch_size", "target", "tune_on")
+
+
+class Entry(NamedTuple):
+    """One study's measurement of one rule on one workload.
+
+    Attributes:
+      study: The study.
+      rule: Its name; with a digest where rules of that name have different sources,
+        search spaces or costs of a step; with the study's id where the source is not
+        known.
+      workload: Its name, with the number of examples, or f*, where studies have several
+        of that name.
+      protocol: Number of the protocol, from 1.
+      cost, low, high: Example gradients to the target, with their interval; inf where it
+        is not reached.
+      measurement, comparison: As in the study; no comparison for the baseline.
+    """
+
+    study: SavedStudy
+    rule: str
+    workload: str
+    protocol: int
+    cost: float
+    low: float
+    high: float
+    measurement: Mapping[str, Any]
+    comparison: Mapping[str, Any] | None
+
+
+class Rankings(NamedTuple):
+    """Many studies, merged.
+
+    Attributes:
+      gathered: The studies.
+      protocols: Values of PROTOCOL, in the order in which they first occur.
+      all: The entries of each workload and protocol, the rule with the lowest cost first
+        (`costs`).
+    """
+
+    gathered: Gathered
+    protocols: tuple[tuple[Any, ...], ...]
+    all: tuple[tuple[Entry, ...], ...]
+
+    @property
+    def contests(self) -> list[tuple[Entry, ...]]:
+        """The rankings in which there are two rules or more."""
+        return [
+            ranking
+            for ranking in self.all
+            if len({entry.rule for entry in ranking}) > 1
+        ]
+
+
+def merge(gathered: Gathered) -> Rankings:
+    """Rank the measurements of all studies: those of one workload and one protocol."""
+    studies = gathered.studies
+    ambiguous = {
+        "code": _ambiguous(studies, "rule", _code),
+        "space": _ambiguous(studies, "rule", _space),
+        "n": _ambiguous(studies, "workload", lambda _, measurement: measurement["n"]),
+        "optimum": _ambiguous(studies, "workload", _optimum),
+    }
+    protocols: list[tuple[Any, ...]] = []
+    grouped: dict[tuple[str, int], list[Entry]] = {}
+    for study in studies:
+        terms = tuple(study.numbers["protocol"][name] for name in PROTOCOL)
+        protocols += [terms] if terms not in protocols else []
+        compared = {(c["workload"], c["rule"]): c for c in study.numbers["comparisons"]}
+        for measurement in study.numbers["cells"]:
+            rule, workload = measurement["rule"], measurement["workload"]
+            entry = Entry(
+                study,
+                rule + _rule_details(study, measurement, ambiguous),
+                workload + _workload_details(study, measurement, ambiguous),
+                protocols.index(terms) + 1,
+                *_example_gradients(measurement),
+                measurement,
+                compared.get((workload, rule)),
+            )
+            grouped.setdefault((entry.workload, entry.protocol), []).append(entry)
+    return Rankings(
+        gathered,
+        tuple(protocols),
+        tuple(_ordered(grouped[key]) for key in sorted(grouped)),
+    )
+
+
+def _rule_details(
+    study: SavedStudy,
+    measurement: Mapping[str, Any],
+    ambiguous: Mapping[str, set[str]],
+) -> str:
+    """Return what distinguishes the rule from others of its name; "" if nothing does."""
+    rule = measurement["rule"]
+    code = f" · {_code(study, measurement)}" if rule in ambiguous["code"] else ""
+    space = _space(study, measurement) if rule in ambiguous["space"] else ""
+    return code + (f" · space {space}" if space else "")
+
+
+def _workload_details(
+    study: SavedStudy,
+    measurement: Mapping[str, Any],
+    ambiguous: Mapping[str, set[str]],
+) -> str:
+    """Return what distinguishes the workload from others of its name."""
+    workload = measurement["workload"]
+    examples = f" · {measurement['n']:,} examples" if workload in ambiguous["n"] else ""
+    if workload in ambiguous["optimum"]:
+        return f"{examples} · {_optimum(study, measurement)}"
+    return examples
+
+
+def costs(ranking: Sequence[Entry]) -> dict[str, float]:
+    """Return the cost of each rule of a ranking.
+
+    It is the median of its entries, so that who submits more often gains nothing.
+    """
+    by_rule: dict[str, list[float]] = {}
+    for entry in ranking:
+        by_rule.setdefault(entry.rule, []).append(entry.cost)
+    return {rule: statistics.median(each) for rule, each in by_rule.items()}
+
+
+def _ordered(entries: Sequence[Entry]) -> tuple[Entry, ...]:
+    cost = costs(entries)
+    return tuple(sorted(entries, key=lambda entry: (cost[entry.rule], entry.cost)))
+
+
+def leaders(ranking: Sequence[Entry]) -> tuple[set[str], bool]:
+    """Return the rules with the lowest cost, and whether one of them leads alone.
+
+    It leads alone if its intervals all lie below those of the others. No rule leads where
+    none reaches the target. Where a study compared the leader with another rule and left
+    it undecided, the intervals of costs decide nothing either.
+    """
+    cost = costs(ranking)
+    lowest = min(cost.values())
+    rules = {rule for rule, own in cost.items() if own == lowest < math.inf}
+    highest = max(
+        (entry.high for entry in ranking if entry.rule in rules), default=math.inf
+    )
+    others = min(
+        (entry.low for entry in ranking if entry.rule not in rules), default=math.inf
+    )
+    if len(rules) != 1 or not highest < others:
+        return rules, False
+    of_study = {
+        (id(entry.study), entry.measurement["rule"]): entry.rule
+        for entry in reversed(ranking)
+    }
+    return rules, all(_decided(entry, of_study, rules) for entry in ranking)
+
+
+def _decided(
+    entry: Entry, of_study: Mapping[tuple[int, str], str], first: set[str]
+) -> bool:
+    """Whether a study's own comparison of a leader with another rule is for the leader."""
+    if entry.comparison is None:
+        return True
+    other = of_study.get((id(entry.study), entry.comparison["baseline"]))
+    if other is None or (other in first) == (entry.rule in first):
+        return True
+    return entry.comparison["verdict"] == ("better" if entry.rule in first else "worse")
+
+
+def answer(rankings: Rankings) -> tuple[str, str]:
+    """Return which rule leads where in one sentence, and what to know about it."""
+    entries = [entry for ranking in rankings.all for entry in ranking]
+    counted = ", ".join(
+        (
+            _count(len(rankings.gathered.studies), "study", "studies"),
+            _count(len({entry.rule for entry in entries}), "rule", "rules"),
+            _count(len({entry.workload for entry in entries}), "workload", "workloads"),
+        )
+    )
+    return f"{counted}: {_lead(rankings)}.", " ".join(_remarks(rankings))
+
+
+def _lead(rankings: Rankings) -> str:
+    contests = rankings.contests
+    if not contests:
+        return "no two rules share a workload and a protocol, so nothing can be ranked"
+    lowest = [leaders(ranking) for ranking in contests]
+    wins = Counter(rule for rules, _ in lowest for rule in sorted(rules))
+    of = _count(len(contests), "ranking", "rankings")
+    if not wins:
+        return f"no rule reaches the target in any of {of}"
+    most = max(wins.values())
+    best = sorted(rule for rule in wins if wins[rule] == most)
+    if len(best) > 1:
+        listed = f"{', '.join(best[:-1])} and {best[-1]}"
+        return f"{listed} have the lowest cost in {most} of {of} each"
+    apart = sum(alone for rules, alone in lowest if rules == set(best))
+    return (
+        f"{best[0]} has the lowest cost in {most} of {of}, in {apart or 'none'} of them "
+        "with an interval below all others"
+    )
+
+
+def _remarks(rankings: Rankings) -> list[str]:
+    studies, repeated, left_out = rankings.gathered
+    alone = len(rankings.all) - len(rankings.contests)
+    ambiguous = sorted(
+        _ambiguous(studies, "rule", _code) | _ambiguous(studies, "rule", _space)
+    )
+    remarks = [
+        "A ranking is one workload under one protocol: only rules that were asked the same "
+        "are compared."
+    ]
+    if alone:
+        remarks.append(
+            f"In {alone} more there is but one rule, and nothing to compare."
+        )
+    if ambiguous:
+        remarks.append(
+            "Rules of one name with another source, search space or cost of a step are "
+            "two, and so are those of two studies whose source is not known: "
+            f"{', '.join(ambiguous)}."
+        )
+    if any(
+        len(ranking) > len({entry.rule for entry in ranking})
+        for ranking in rankings.contests
+    ):
+        remarks.append("The cost of a rule that is in several studies is their median.")
+    if repeated:
+        remarks.append(f"A copy of a study counts once: {', '.join(repeated)}.")
+    if left_out:
+        remarks.append(
+            "Left out, for they cannot be read: "
+            f"{', '.join(name for name, _ in left_out)}."
+        )
+    return remarks
+
+
+def _example_gradients(measurement: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Return point and interval; the study states the interval in passes."""
+    cost, gradients = measurement["cost"], measurement["example_gradients"]
+    n = float(measurement["n"])
+    one_pass = gradients / cost if cost and cost < math.inf else n
+    ends = (measurement["cost_low"], measurement["cost_high"])
+    low, high = (math.inf if end is None else end * one_pass for end in ends)
+    return math.inf if gradients is None else gradients, low, high
+
+
+def _ambiguous(
+    studies: Sequence[SavedStudy], name: str, of: Callable[[SavedStudy, Any], Any]
+) -> set[str]:
+    """Return the names that stand for several things, among all studies."""
+    meanings: dict[str, set[Any]] = {}
+    for study in studies:
+        for measurement in study.numbers["cells"]:
+            key, value = measurement[name], of(study, measurement)
+            meanings.setdefault(key, set()).add(value)
+    return {key for key, values in meanings.items() if len(values) > 1}
+
+
+def _code(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
+    """Return the digest of a rule's source; where that is unknown, the study's id.
+
+    Without a source nothing says that two studies share the rule.
+    """
+    known = _of_rule(study, "sources", measurement["rule"])
+    return (
+        f"code {known[:8]}"
+        if isinstance(known, str) and known.isprintable()
+        else f"study {study.manifest['id'][:8]}"
+    )
+
+
+def _space(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
+    """Return the digest of the search space and of the cost of a step."""
+    space = _of_rule(study, "spaces", measurement["rule"])
+    terms = json.dumps([space, measurement.get("evaluations")], sort_keys=True)
+    return hashlib.sha256(terms.encode()).hexdigest()[:8]
+
+
+def _optimum(study: SavedStudy, measurement: Mapping[str, Any]) -> str:
+    """Return f*, which distinguishes workloads of one name and size."""
+    optimum = measurement.get("optimum")
+    return f"f* {optimum:.9g}" if isinstance(optimum, float) else "f* unknown"
+
+
+def _of_rule(study: SavedStudy, name: str, rule: str) -> Any:
+    entries = study.numbers.get(name)
+    return entries.get(rule) if isinstance(entries, dict) else None
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number:,} {one if number == 1 else many}"
