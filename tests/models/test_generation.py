@@ -200,7 +200,7 @@ def test_what_cannot_be_continued_is_refused_by_name():
     reader = models.recurrent(VOCABULARY, 3, VOCABULARY, embedding=2)
     with pytest.raises(
         ValueError,
-        match=r'logits after each token, shape \(2, 3, 7\); it gives \(2, 7\)\. .*"every"',
+        match=r'logits for each token, shape \(2, 3, 7\); got shape \(2, 7\)\. .*"every"',
     ):
         models.generate(
             reader,
