@@ -202,6 +202,9 @@ def test_looks_and_a_kill_leave_the_bits_alone(
     )  # It was killed after a look, so the step of that look was not kept.
 
 
+@pytest.mark.thorough(
+    "a process that trains every network; make test has one with two devices (test_bit_contract.py)"
+)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_another_process_leaves_the_bits_alone(name, elsewhere, fit_once_compiled):
     assert elsewhere()[name] == hashed(fit_once_compiled(name))

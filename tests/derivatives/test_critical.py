@@ -91,6 +91,7 @@ DEGENERATE = {
 }
 
 
+@pytest.mark.thorough("the other points", but="Peano|Powell|monkey|trough|both")
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_degenerate_point_is_what_higher_orders_say(name):
     f, n, order, note = DEGENERATE[name]
