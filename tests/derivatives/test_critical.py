@@ -336,12 +336,16 @@ def random_degenerate(rng):
     return f, place, kind
 
 
-def test_random_degenerate_points_are_never_called_what_they_are_not_and_seldom_undecided():
-    rng, neither, undecided, count = (
+@pytest.mark.parametrize(
+    "count", [3, pytest.param(10, marks=pytest.mark.thorough("seven points more"))]
+)
+def test_random_degenerate_points_are_never_called_what_they_are_not_and_seldom_undecided(
+    count,
+):
+    rng, neither, undecided = (
         np.random.default_rng(0),
         {"saddle", "no extremum"},
         0,
-        10,
     )
     for _ in range(count):
         f, place, kind = random_degenerate(rng)
