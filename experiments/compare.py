@@ -79,13 +79,25 @@ FULL = Config(
 )
 
 
-def complete(config):
+if __name__ == "__main__":  # Flags are read before anything heavy is imported.
+    research.cli.main(sys.modules[__name__])
+
+from research.cli import rule_lookup
+from research.cli.progress import OnProgress
+from research.types import Checkpoints
+
+
+def complete(config: Config):
     """Record the digest of each file that a rule comes from."""
     files = research.comparison.digest_files(config.rule, config.files)
     return dataclasses.replace(config, files=files)
 
 
-def run(config, on_progress=None, checkpoints=None):
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> research.runs.Findings:
     """Compares."""
     given = arguments(config)
     study = research.comparison.compare(
@@ -95,12 +107,11 @@ def run(config, on_progress=None, checkpoints=None):
         checkpoints=checkpoints or research.types.nowhere,
         **given,
     )
-    result = research.runs.Result(*study)
-    result.numbers["ratio"] = result.numbers["overall"][0]["ratio"]
-    return result
+    numbers = study.numbers | {"ratio": study.numbers["overall"][0]["ratio"]}
+    return research.runs.Findings(study.arrays, numbers)
 
 
-def share(config, part, parts, checkpoints):
+def share(config: Config, part: int, parts: int, checkpoints: Checkpoints):
     """Computes every `parts`-th pair from pair `part` on, into the checkpoints; `run`
     then finds them there."""
     given = arguments(config)
@@ -114,10 +125,8 @@ def share(config, part, parts, checkpoints):
     )
 
 
-def arguments(config):
+def arguments(config: Config):
     """Arguments of `research.comparison.compare`, from the config."""
-    from research.cli import rule_lookup
-
     return research.comparison.parse_command(
         config.rule,
         lambda word: rule_lookup.find(word).rule,
@@ -133,14 +142,3 @@ def arguments(config):
         target=config.target,
         width=config.width,
     )
-
-
-def draw(result):
-    """Ratios, trials, rates, curves and the profile."""
-    from research.figures import studies
-
-    return studies.draw_study(result.numbers, result.arrays)
-
-
-if __name__ == "__main__":
-    research.cli.main(sys.modules[__name__])
