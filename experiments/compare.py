@@ -68,7 +68,7 @@ class Config:
     """SHA-256 of each file of rules; filled in, so that a changed file is another
     run."""
     width: int = 8
-    """Lanes in a block; the bits of a cell depend on it."""
+    """Runs trained together; the bits of each depend on how many."""
 
 
 FULL = Config(

@@ -67,7 +67,7 @@ class Config:
     tuning_seeds: str = "1000..1009"
     """Seeds on which trials are chosen; none of them may be reported."""
     width: int = 8
-    """Lanes in a block; the bits of a cell depend on it."""
+    """Runs trained together; the bits of each depend on how many."""
 
 
 FULL = Config(rule=ALL, budget=24)
