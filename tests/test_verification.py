@@ -11,7 +11,7 @@ import pytest
 from research.types import Batch
 from research.update_rules import UPDATE_RULES
 from research.verification import CARDS, deviation, deviation_from_optax, trajectory
-from research.verification.iterates import _differences_from_optax
+from research.verification.walks import _differences_from_optax
 
 TOLERANCE = 1e-12  # Over 40 steps in float64. Measured: right rules below 1e-15, wrong ones above 2e-9.
 RATE, NUM_STEPS = 0.05, 40
