@@ -87,7 +87,7 @@ def run(
 ) -> research.runs.Findings:
     """Tunes and trains every batch size on both sets; the answer is made from what came
     out."""
-    checkpoints = checkpoints or research.types.nowhere
+    checkpoints = checkpoints or research.types.no_checkpoints
     seeds, tuning = check(config)
     jobs = plan(config)
     curves, arrays, done, total = [], {}, 0, sum(len(sizes) for _, sizes in jobs)

@@ -136,7 +136,7 @@ def run(
 ) -> research.runs.Findings:
     """Trains every rule at every rate on every seed in both orders, and reads the
     outcome both ways."""
-    checkpoints = checkpoints or research.types.nowhere
+    checkpoints = checkpoints or research.types.no_checkpoints
     ks, seeds, tuning = check(config)
     problem, all_seeds = make_problem(), [*tuning, *seeds]
     arrays = {"rates": rate(ks), "seeds": np.array(all_seeds)}

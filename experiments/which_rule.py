@@ -107,7 +107,7 @@ def run(
         contenders,
         workloads,
         on_progress=on_progress,
-        checkpoints=checkpoints or research.types.nowhere,
+        checkpoints=checkpoints or research.types.no_checkpoints,
     )
     first = comparison.leader(measurements, trials=protocol.budget)
     study = comparison.conclude(protocol, first, contenders, measurements)

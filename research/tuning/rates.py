@@ -1,4 +1,5 @@
-"""Choosing a learning rate on seeds that are not reported, and what a rate is chosen by."""
+"""Choosing a learning rate on seeds that are not reported, and what a rate is chosen
+by."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -21,7 +22,8 @@ class Choice(NamedTuple):
     Attributes:
       rate: The rate with the lowest mean score.
       rates: Every rate tried, ascending, shape (k,).
-      scores: One row a rate, one column a tuning seed; inf where the run diverged, shape (k, s).
+      scores: One row a rate, one column a tuning seed; inf where the run diverged,
+        shape (k, s).
       widened: How often the ladder was widened.
       at_edge: Whether the choice still lies at an end of the ladder.
     """
@@ -40,18 +42,22 @@ def choose_rate(
     factor: float = 2.0,
     added: int = 2,
 ) -> Choice:
-    """The rate of the lowest mean score over the tuning seeds; a choice at the edge widens the ladder.
+    """The rate of the lowest mean score over the tuning seeds; a choice at the edge
+    widens the ladder.
 
     Args:
-      score: rates (k,) -> scores (k, number of tuning seeds), lower is better, inf or NaN where a run diverged.
+      score: rates (k,) -> scores (k, number of tuning seeds), lower is better, inf or
+        NaN where a run diverged.
       ladder: The first rates, positive, ascending.
       factor: Ratio of the rates that are added beyond an edge.
       added: How many are added each time.
     Returns:
-      The choice. Ties go to the larger rate, and a ladder on which everything diverges is widened downwards.
+      The choice. Ties go to the larger rate, and a ladder on which everything diverges
+      is widened downwards.
     Raises:
-      ValueError: The ladder is empty, not positive or not ascending; factor or added widen nothing; or what score gives has not
-        the shape (k, number of tuning seeds).
+      ValueError: The ladder is empty, not positive or not ascending; factor or added
+        widen nothing; or what score gives has not the shape (k, number of tuning
+        seeds).
     Example:
       >>> choice = choose_rate(lambda rates: (np.log(rates) - np.log(0.04))[:, None] ** 2, [0.5, 1.0, 2.0])
       >>> choice.rate, choice.widened, choice.at_edge
@@ -104,6 +110,7 @@ def _scores(scores: np.ndarray, rates: np.ndarray) -> np.ndarray:
     scores = np.asarray(scores, float)
     if scores.ndim != 2 or len(scores) != len(rates) or not scores.shape[1]:
         raise ValueError(
-            f"score must give a row for each of the {len(rates)} rates and a column for each seed; it gives {scores.shape}."
+            f"score must give a row for each of the {len(rates)} rates and a column "
+            f"for each seed; it gives {scores.shape}."
         )
     return np.where(np.isnan(scores), np.inf, scores)

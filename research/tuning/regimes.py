@@ -1,4 +1,5 @@
-"""What is compared when batch, stochastic and mini-batch descent are: a sampler, and whether the rate falls."""
+"""What is compared when batch, stochastic and mini-batch descent are: a sampler, and
+whether the rate falls."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -37,7 +38,8 @@ class Regime(NamedTuple):
     def make_rule(
         self, rule: Callable[[Any], optax.GradientTransformation], n: int
     ) -> Callable:
-        """learning_rate -> rule, its rate constant, or η / sqrt(1 + t / n) for steps of one example."""
+        """learning_rate -> rule, its rate constant, or η / sqrt(1 + t / n) for steps of
+        one example."""
         if not self.decaying:
             return rule
         return lambda learning_rate: rule(
@@ -45,7 +47,8 @@ class Regime(NamedTuple):
         )
 
     def ladder(self, rule: str) -> np.ndarray:
-        """First rates to try: the rule's, moved up for exact gradients and down for those of single examples."""
+        """First rates to try: the rule's, moved up for exact gradients and down for
+        those of single examples."""
         moved = {None: 16.0, 1: 1 / 16}.get(self.batch_size, 1.0)
         entry = RULE_TABLE.get(rule)
         rates = entry.rates if entry and entry.rates else ANY_LADDER
@@ -53,7 +56,8 @@ class Regime(NamedTuple):
 
 
 def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
-    """Drawn with replacement, which is the case that the noise floor η tr(C) / 4b is derived for.
+    """Drawn with replacement, which is the case that the noise floor η tr(C) / 4b is
+    derived for.
 
     Example:
       >>> [regime.name for regime in theory_regimes(32)][1:3]

@@ -11,8 +11,9 @@ from research.naming import known_names
 from research.sizes import MOST_TRIALS, check_most
 from research.update_rules import RULE_TABLE, Range
 
-# Names of one row share a dimension of the sequence, so that two rules try the same points of what they share, and so
-# that a rule with one hyper-parameter, whatever its name, gets the first dimension, which covers best.
+# Names of one row share a dimension of the sequence, so that two rules try the same
+# points of what they share, and so that a rule with one hyper-parameter, whatever its
+# name, gets the first dimension, which covers best.
 DIMENSIONS = (
     (
         "learning_rate",
@@ -71,7 +72,8 @@ def check_space(space: Space, owner: str = "") -> None:
     check_text("owner", owner)
     if not isinstance(space, Mapping):
         raise TypeError(
-            f"a space is a dict, such as {{'learning_rate': Range(1e-4, 1.0)}}; {owner} has {space!r}."
+            "a space is a dict, such as {'learning_rate': Range(1e-4, 1.0)}; "
+            f"{owner} has {space!r}."
         )
     for name, range_ in space.items():
         where = f"{owner}.{name}" if owner else name
@@ -85,7 +87,8 @@ def check_space(space: Space, owner: str = "") -> None:
             raise ValueError(f"{where}: a log scale starts above 0; got low={low!r}.")
         if scale == "one_minus" and not (low >= 0 and high < 1):
             raise ValueError(
-                f"{where}: a one_minus scale goes from 0 or more to less than 1; got {low!r}..{high!r}."
+                f"{where}: a one_minus scale goes from 0 or more to less than 1; got "
+                f"{low!r}..{high!r}."
             )
         if low >= high:
             raise ValueError(
@@ -93,14 +96,16 @@ def check_space(space: Space, owner: str = "") -> None:
             )
         if default is not None and not low <= default <= high:
             raise ValueError(
-                f"{where}: the default {default!r} lies outside {low!r}..{high!r}; widen the range."
+                f"{where}: the default {default!r} lies outside {low!r}..{high!r}; "
+                "widen the range."
             )
 
 
 def _check_numbers(range_: Range, where: str) -> None:
     if range_.scale not in SCALES:
         raise ValueError(
-            f"{where}: unknown scale {range_.scale!r}{known_names(range_.scale, SCALES, ELSEWHERE)}"
+            f"{where}: unknown scale "
+            f"{range_.scale!r}{known_names(range_.scale, SCALES, ELSEWHERE)}"
         )
     for end, value in (
         ("low", range_.low),
@@ -118,21 +123,24 @@ def _check_numbers(range_: Range, where: str) -> None:
 
 
 def trials(space: Space, count: int) -> dict[str, np.ndarray]:
-    """The first trials of a search: the defaults, then points of a scrambled Halton sequence.
+    """The first trials of a search: the defaults, then points of a scrambled Halton
+    sequence.
 
-    The same name gets the same points in every space, and more trials begin with the fewer. (A name that is not in
-    DIMENSIONS, or whose row another name of the space has taken, gets the first dimension that is free.)
+    The same name gets the same points in every space, and more trials begin with the
+    fewer. (A name that is not in DIMENSIONS, or whose row another name of the space has
+    taken, gets the first dimension that is free.)
 
     Args:
       space: Ranges by name; checked.
-      count: How many trials, positive. A space without hyper-parameters has one trial and no array: {}.
+      count: How many trials, positive. A space without hyper-parameters has one trial
+        and no array: {}.
     Returns:
       Values by name, each float64 of shape (count,).
     Raises:
       ValueError, TypeError: count is not a positive integer, or the space is none.
     References:
-      Halton, Numer. Math. 2 (1960); scrambled as Owen, A randomized Halton algorithm in R, arXiv:1706.02808. Bergstra &
-      Bengio, JMLR 13 (2012): why not a grid.
+      Halton, Numer. Math. 2 (1960); scrambled as Owen, A randomized Halton algorithm in
+      R, arXiv:1706.02808. Bergstra & Bengio, JMLR 13 (2012): why not a grid.
     Example:
       >>> print(trials({"learning_rate": Range(0.01, 1.0)}, 3)["learning_rate"].round(3))
       [0.1   0.26  0.026]
@@ -157,11 +165,13 @@ def added_trials(part: Space, count: int, start: int) -> dict[str, np.ndarray]:
     Args:
       part: What was added; the other hyper-parameters with their whole ranges.
       count: How many.
-      start: How many trials were made before, at least 1: the Halton sequence goes on from there.
+      start: How many trials were made before, at least 1: the Halton sequence goes on
+        from there.
     Returns:
       Values by name, each float64 of shape (count,).
     Raises:
-      ValueError, TypeError: count or start is not a positive integer, or the space is none.
+      ValueError, TypeError: count or start is not a positive integer, or the space is
+        none.
     Example:
       >>> _, part = widen({"learning_rate": Range(0.01, 10.0)}, "learning_rate", "high")
       >>> added = added_trials(part, 4, start=12)["learning_rate"]
@@ -189,15 +199,16 @@ def _check_count(name: str, value: int, least: int) -> None:
 def edges(
     space: Space, chosen: Mapping[str, float], outer: float = 0.1
 ) -> tuple[tuple[str, str], ...]:
-    """Where a chosen trial lies in the outer part of its range, so that the best may lie outside.
+    """Where a chosen trial lies in the outer part of its range, so that the best may
+    lie outside.
 
     Args:
       space: Ranges by name.
       chosen: The trial's values by name.
       outer: Share of a range at each end that counts as its edge.
     Returns:
-      (name, "low" or "high"), in the order of the space. The low end 0 of a one_minus range is no edge: nothing is
-      beyond it.
+      (name, "low" or "high"), in the order of the space. The low end 0 of a one_minus
+      range is no edge: nothing is beyond it.
     Example:
       >>> edges({"learning_rate": Range(0.01, 1.0), "momentum": Range(0.0, 0.99, "one_minus")},
       ...       {"learning_rate": 0.9, "momentum": 0.0})
@@ -227,8 +238,9 @@ def widen(
       name: Whose range.
       side: "low" or "high".
     Returns:
-      (the whole new space, what was added as a space of its own). The second is None, and the first as before, where
-      nothing lies beyond: a linear range does not grow, nor a one_minus range below 0 or beyond HIGHEST_SHARE.
+      (the whole new space, what was added as a space of its own). The second is None,
+      and the first as before, where nothing lies beyond: a linear range does not grow,
+      nor a one_minus range below 0 or beyond HIGHEST_SHARE.
     Raises:
       ValueError: Another name or side.
     Example:
@@ -240,7 +252,8 @@ def widen(
     """
     if name not in space or side not in ("low", "high"):
         raise ValueError(
-            f"widen takes a name of {list(space)} and a side, low or high; got {name!r}, {side!r}."
+            f"widen takes a name of {list(space)} and a side, low or high; got "
+            f"{name!r}, {side!r}."
         )
     range_, end = space[name], _beyond(space[name], side)
     if side == "low":
@@ -257,7 +270,8 @@ def widen(
 
 
 def _beyond(range_: Range, side: str) -> float:
-    """Where a side goes to when it is widened; the old end, or one within, where it has to stay."""
+    """Where a side goes to when it is widened; the old end, or one within, where it has
+    to stay."""
     if range_.scale == "linear":
         return range_.low if side == "low" else range_.high
     start, end = _scaled(range_.low, range_.scale), _scaled(range_.high, range_.scale)
@@ -280,7 +294,8 @@ def _points(space: Space, count: int) -> dict[str, np.ndarray]:
 
 
 def _dimensions(space: Space) -> dict[str, int]:
-    """Its own dimension for each name: that of its row or, if that is taken or there is none, the first free one."""
+    """Its own dimension for each name: that of its row or, if that is taken or there is
+    none, the first free one."""
     found: dict[str, int] = {}
     for row, names in enumerate(DIMENSIONS):
         found |= dict.fromkeys([name for name in names if name in space][:1], row)
@@ -314,7 +329,8 @@ def _at(range_: Range, shares: np.ndarray) -> np.ndarray:
 
 
 def parse_range(text: str) -> Range:
-    """A range as it is written on a command line: "1e-4..10", "0.5..0.999 one_minus", "0..1 linear".
+    """A range as it is written on a command line: "1e-4..10", "0.5..0.999 one_minus",
+    "0..1 linear".
 
     Raises:
       ValueError: It is written in another way, or is no range.
@@ -327,18 +343,23 @@ def parse_range(text: str) -> Range:
     try:
         low, high = (float(end) for end in ends.split("..", 1))
     except ValueError:
-        how = "low..high, with a scale where it is not log: 1e-4..10 or '0.5..0.999 one_minus'"
+        how = (
+            "low..high, with a scale where it is not log: 1e-4..10 or '0.5..0.999 "
+            "one_minus'"
+        )
         raise ValueError(f"a range is written {how}; got {text!r}.") from None
     return Range(low, high, scale.strip() or "log")
 
 
 def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
-    """Search spaces as they are written on a command line: "mine.learning_rate=1e-4..10", one a word.
+    """Search spaces as they are written on a command line:
+    "mine.learning_rate=1e-4..10", one a word.
 
     Returns:
       {rule: {name: Range}}, checked.
     Raises:
-      ValueError: A word is written in another way, a name comes twice, or a range is none.
+      ValueError: A word is written in another way, a name comes twice, or a range is
+        none.
     Example:
       >>> parse_spaces(["mine.rate=1e-4..10"])
       {'mine': {'rate': Range(low=0.0001, high=10.0, scale='log', default=None)}}
@@ -350,7 +371,8 @@ def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
         rule, _, name = target.strip().rpartition(".")
         if not (equals and rule and name.isidentifier()):
             raise ValueError(
-                f"a space is written rule.name=low..high, as in adam.learning_rate=1e-4..1; got {word!r}."
+                "a space is written rule.name=low..high, as in "
+                f"adam.learning_rate=1e-4..1; got {word!r}."
             )
         if name in found.setdefault(rule, {}):
             raise ValueError(f"{rule}.{name} is given twice; one range is enough.")
