@@ -12,6 +12,7 @@ import research
 from research.cli import commands, flags
 from research.cli.reproduce import reproduce_reference, reproduce_run
 from research.cli.spread import spread
+from research.naming import nearest
 
 FOLDER = Path(__file__).parent
 HELP = """
@@ -94,7 +95,7 @@ def load(name: str) -> ModuleType:
             f"{name} needs no clone, so it is a command of descent: descent {name}, "
             f"or python -m research {name}."
         )
-    hint = flags.nearest(stem, [*known, *COMMANDS])
+    hint = nearest(stem, [*known, *COMMANDS])
     raise ValueError(f"There is no experiment {name!r}. {hint}")
 
 

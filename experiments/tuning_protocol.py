@@ -174,8 +174,11 @@ def check(config):
 
 def pool_arrays(config, workload, contender, on_chunk, checkpoints):
     """Every trial of a rule on every seed: its scores and costs, each of shape (trials, seeds)."""
-    from research.comparison import decision_procedures as readings
-    from research.comparison import make_protocol, measure_contender
+    from research.comparison import (
+        decision_procedures,
+        make_protocol,
+        measure_contender,
+    )
 
     seeds = research.runs.parse_seeds(config.seeds)
     terms = make_protocol(
@@ -196,7 +199,9 @@ def pool_arrays(config, workload, contender, on_chunk, checkpoints):
         saved = measure_contender(
             on, contender, terms, timed=False, on_chunk=on_chunk, checkpoints=parts
         )
-        pool = readings.pool_of(saved.arrays, config.target, config.trials)
+        pool = decision_procedures.measured_runs(
+            saved.arrays, config.target, config.trials
+        )
         return research.types.Saved(
             {"scores": pool.scores, "costs": pool.costs}, pool.budget
         )
@@ -208,17 +213,17 @@ def pool_arrays(config, workload, contender, on_chunk, checkpoints):
 
 def read_pools(config, arrays):
     """The pools by (workload, rule); there must be something to compare on each workload."""
-    from research.comparison import decision_procedures as readings
+    from research.comparison import decision_procedures
 
     pools = {}
     for key in itertools.product(config.workload, config.rule):
         scores, costs, budget = (
             arrays[f"{'/'.join(key)}/{name}"] for name in ("scores", "costs", "budget")
         )
-        pools[key] = readings.Pool(scores, costs, float(budget))
+        pools[key] = decision_procedures.MeasuredRuns(scores, costs, float(budget))
     for workload in config.workload:
         if not any(
-            np.isfinite(readings.true_cost(pools[workload, rule]))
+            np.isfinite(decision_procedures.true_cost(pools[workload, rule]))
             for rule in config.rule
         ):
             raise ValueError(
@@ -233,9 +238,9 @@ def simulate(config, pools, kind, start):
     Arrays: `pair` (studies, 3), indices of workload, mine and other; `named` (studies, ways), 1 for mine, -1 for the other;
     `truth` (studies, 2), log of the other's true cost over mine, of all trials and of those that were drawn.
     """
-    from research.comparison import decision_procedures as readings
+    from research.comparison import decision_procedures
 
-    ways = readings.readings(config.few, max(1, config.budget // 2))
+    ways = decision_procedures.procedures(config.few, max(1, config.budget // 2))
     rules, workloads = range(len(config.rule)), range(len(config.workload))
     sides = (
         itertools.permutations(rules, 2)
@@ -255,11 +260,15 @@ def simulate(config, pools, kind, start):
             "tuning_seeds": config.tuning_seeds,
             "seeds": config.reported_seeds,
         }
-        drawn = readings.draw_study(pool, random, **counts, **KINDS[kind])
+        drawn = decision_procedures.simulate_study(
+            pool, random, **counts, **KINDS[kind]
+        )
         found["pair"].append((workload, *both))
         found["named"].append(
             [
-                readings.read(w, *drawn, resamples=config.resamples, seed=study)
+                decision_procedures.winner(
+                    w, *drawn, resamples=config.resamples, seed=study
+                )
                 for w in ways.values()
             ]
         )
@@ -276,10 +285,10 @@ def simulate(config, pools, kind, start):
 
 def log_ratio(pools, trials):
     """log of the other rule's true cost over mine, each with its trials; 0 where neither reaches the target."""
-    from research.comparison import decision_procedures as readings
+    from research.comparison import decision_procedures
 
     mine, other = (
-        readings.true_cost(pool, those)
+        decision_procedures.true_cost(pool, those)
         for pool, those in zip(pools, trials, strict=True)
     )
     return 0.0 if mine == other else float(np.log(other) - np.log(mine))
@@ -287,22 +296,22 @@ def log_ratio(pools, trials):
 
 def summary(config, pools, arrays):
     """Shares of right and wrong winners by way, each (share, low, high), and the true costs."""
-    from research.comparison import decision_procedures as readings
+    from research.comparison import decision_procedures
 
     rows = []
     for column, (name, way) in enumerate(
-        readings.readings(config.few, max(1, config.budget // 2)).items()
+        decision_procedures.procedures(config.few, max(1, config.budget // 2)).items()
     ):
         row: dict = {"way": name} | way._asdict()
         for kind, truth in truths(arrays).items():
             known = (
                 truth != 0
             )  # Where neither reaches the target with any of its trials, nobody is right or wrong.
-            row[kind] = readings.tally(
+            row[kind] = decision_procedures.tally(
                 arrays["rules/named"][known, column], truth[known]
             )
         for kind in NULLS:
-            row[kind] = readings.tally(
+            row[kind] = decision_procedures.tally(
                 named := arrays[f"{kind}/named"][:, column], 0 * named
             )["wrong"]
         rows.append(row)
@@ -324,7 +333,7 @@ def summary(config, pools, arrays):
         },
         "pairs": math.comb(len(config.rule), 2) * len(config.workload),
         "true_costs": {
-            w: {r: readings.true_cost(pools[w, r]) for r in config.rule}
+            w: {r: decision_procedures.true_cost(pools[w, r]) for r in config.rule}
             for w in config.workload
         },
         "ours_wrong": by_name["ours"][TRIALS]["wrong"][0],

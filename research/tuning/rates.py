@@ -1,9 +1,10 @@
-"""Choosing a learning rate on seeds that are not reported, and what a rate is chosen by."""
+"""The choice of a learning rate on seeds that are not reported."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from research.checks import check_callable, check_count, check_numbers, check_real
 from research.sizes import check_most
@@ -21,14 +22,15 @@ class Choice(NamedTuple):
     Attributes:
       rate: The rate with the lowest mean score.
       rates: Every rate tried, ascending, shape (k,).
-      scores: One row a rate, one column a tuning seed; inf where the run diverged, shape (k, s).
+      scores: One row a rate, one column a tuning seed; inf where the run diverged,
+        shape (k, s).
       widened: How often the ladder was widened.
       at_edge: Whether the choice still lies at an end of the ladder.
     """
 
     rate: float
-    rates: np.ndarray
-    scores: np.ndarray
+    rates: Float[np.ndarray, " rates"]
+    scores: Float[np.ndarray, "rates seeds"]
     widened: int
     at_edge: bool
 
@@ -40,20 +42,26 @@ def choose_rate(
     factor: float = 2.0,
     added: int = 2,
 ) -> Choice:
-    """The rate of the lowest mean score over the tuning seeds; a choice at the edge widens the ladder.
+    """Choose the rate of the lowest mean score over the tuning seeds.
+
+    A choice at the edge widens the ladder.
 
     Args:
-      score: rates (k,) -> scores (k, number of tuning seeds), lower is better, inf or NaN where a run diverged.
+      score: rates (k,) -> scores (k, number of tuning seeds), lower is better, inf or
+        NaN where a run diverged.
       ladder: The first rates, positive, ascending.
       factor: Ratio of the rates that are added beyond an edge.
       added: How many are added each time.
     Returns:
-      The choice. Ties go to the larger rate, and a ladder on which everything diverges is widened downwards.
+      The choice. Ties go to the larger rate, and a ladder on which everything diverges
+      is widened downwards.
     Raises:
-      ValueError: The ladder is empty, not positive or not ascending; factor or added widen nothing; or what score gives has not
-        the shape (k, number of tuning seeds).
+      ValueError: The ladder is empty, not positive or not ascending; factor or added
+        widen nothing; or what score gives has not the shape (k, number of tuning
+        seeds).
     Example:
-      >>> choice = choose_rate(lambda rates: (np.log(rates) - np.log(0.04))[:, None] ** 2, [0.5, 1.0, 2.0])
+      >>> score = lambda rates: (np.log(rates) - np.log(0.04))[:, None] ** 2
+      >>> choice = choose_rate(score, [0.5, 1.0, 2.0])
       >>> choice.rate, choice.widened, choice.at_edge
       (0.03125, 3, False)
     """
@@ -99,7 +107,9 @@ def choose_rate(
     return Choice(float(rates[best]), rates, scores, widened, at_edge)
 
 
-def _scores(scores: np.ndarray, rates: np.ndarray) -> np.ndarray:
+def _scores(
+    scores: Float[np.ndarray, "rates seeds"], rates: Float[np.ndarray, " rates"]
+) -> Float[np.ndarray, "rates seeds"]:
     check_numbers("what score gives", scores)
     scores = np.asarray(scores, float)
     if scores.ndim != 2 or len(scores) != len(rates) or not scores.shape[1]:
