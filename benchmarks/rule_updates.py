@@ -17,7 +17,7 @@ from benchmarks import clock
 from benchmarks.alone import print_part
 from benchmarks.tables import Section, number, spread_words, table
 from research.update_rules import UPDATE_RULES
-from research.verification import ORACLES
+from research.verification import CARDS
 
 LEAVES = (1, 100, 1000)
 ENTRIES = 64  # Of each leaf: few, so that what is timed is the price of having leaves.
@@ -80,7 +80,7 @@ def counterparts() -> dict[str, dict[str, Constructor]]:
     """By the name of a rule of ours that has a counterpart in optax: both constructors, by WAYS."""
     found = {}
     for name, make in UPDATE_RULES.items():
-        theirs = ORACLES[name].optax if name in ORACLES else ""
+        theirs = CARDS[name].optax if name in CARDS else ""
         if not isinstance(theirs, str):
             found[name] = {"ours": make, "optax": theirs}
     return found

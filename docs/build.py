@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from research.update_rules import RULE_TABLE
-from research.verification import cards
+from research.verification.docstrings import Description, describe
 
 HERE = Path(__file__).parent
 REFERENCES = HERE.parent / "experiments" / "reference"
@@ -21,9 +21,9 @@ NOTES = {
 
 def pages() -> dict[Path, str]:
     """File -> text, of all that is made."""
-    families: dict[str, list[cards.Card]] = {}
+    families: dict[str, list[Description]] = {}
     for name in RULE_TABLE:
-        found = cards.card(name)
+        found = describe(name)
         families.setdefault(found.family, []).append(found)
     made = {
         HERE / "rules" / f"{family}.md": family_page(family, members)
@@ -53,11 +53,11 @@ def put(page: Path, parts: dict[str, str]) -> str:
     return text
 
 
-def family_page(family: str, members: list[cards.Card]) -> str:
+def family_page(family: str, members: list[Description]) -> str:
     """One family: what its file says of itself, and each of its rules."""
     module = sys.modules[f"research.update_rules._{family}"]
     title = family.replace("_", " ").capitalize()
-    body = "\n".join(card_text(found) for found in members)
+    body = "\n".join(rule_section(found) for found in members)
     return (
         f"# {title}\n\n{escaped(' '.join((module.__doc__ or '').split()))}\n\n"
         f"Made from the docstrings of [_{family}.py](../../research/update_rules/_{family}.py) by `python docs/build.py`; "
@@ -65,7 +65,7 @@ def family_page(family: str, members: list[cards.Card]) -> str:
     )
 
 
-def card_text(found: cards.Card) -> str:
+def rule_section(found: Description) -> str:
     """A rule: its name, arguments, formula, differences, when to use it, and papers."""
     parts = [
         found.summary,
@@ -78,7 +78,7 @@ def card_text(found: cards.Card) -> str:
     return f"## {found.name}\n\n```\n{found.signature}\n```\n\n{paragraphs}\n\nCode: {where}.\n"
 
 
-def family_list(families: dict[str, list[cards.Card]]) -> str:
+def family_list(families: dict[str, list[Description]]) -> str:
     """A line a family."""
     lines = [
         f"- [{family}](rules/{family}.md): {', '.join(c.name for c in members)}"

@@ -3,6 +3,7 @@
 import argparse
 import ast
 import importlib
+import runpy
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -45,8 +46,18 @@ def main(argv: Sequence[str]) -> int:
         name, *words = argv
         if name in COMMANDS:
             return COMMANDS[name](words)
-        experiment = load(name)
-    return research.cli.main(experiment, words)
+        file = FOLDER / f"{find(name)}.py"
+    return run_file(file, words)
+
+
+def run_file(file: Path, words: Sequence[str]) -> int:
+    """Run an experiment's file as `python FILE WORDS` does."""
+    before, sys.argv = sys.argv, [str(file), *words]
+    try:
+        runpy.run_path(str(file), run_name="__main__")
+    finally:
+        sys.argv = before
+    return research.cli.SUCCESS
 
 
 def listing() -> str:
@@ -58,7 +69,7 @@ def listing() -> str:
 
 
 def questions(folder: Path = FOLDER) -> dict[str, str]:
-    """The question of each experiment: the first line of its docstring.
+    """The question of each experiment: the first paragraph of its docstring.
 
     Nothing is imported for it.
 
@@ -74,14 +85,16 @@ def questions(folder: Path = FOLDER) -> dict[str, str]:
         file.stem: ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
         for file in files
     }
-    return {
-        name: (docstring or "").partition("\n")[0]
-        for name, docstring in docstrings.items()
-    }
+    return {name: flags.question_of(text) for name, text in docstrings.items()}
 
 
 def load(name: str) -> ModuleType:
-    """Import the experiment of that name.
+    """Import the experiment of that name, as `find` finds it."""
+    return importlib.import_module(f"experiments.{find(name)}")
+
+
+def find(name: str) -> str:
+    """The name of an experiment's module, however it is spelled.
 
     Raises:
       ValueError: There is none; the nearest is named, or the command of `descent` that
@@ -89,7 +102,7 @@ def load(name: str) -> ModuleType:
     """
     known, stem = questions(), Path(name).stem.replace("-", "_")
     if stem in known:
-        return importlib.import_module(f"experiments.{stem}")
+        return stem
     if name in commands.COMMANDS:
         raise ValueError(
             f"{name} needs no clone, so it is a command of descent: descent {name}, "

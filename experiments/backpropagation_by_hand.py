@@ -1,25 +1,27 @@
 """Is the backward pass by hand the gradient that jax.grad gives, and is it as fast?
 
-Four multilayer perceptrons, from a classroom's 2-3-1 to 784-256-256-10, with every activation. The gradient of each is taken
-in three ways: by central differences of the loss, by the chain rule written out in `research.models.backward`,
-δ_(k-1) = (δ_k W_kᵀ) φ'(z_(k-1)), and by jax.grad. The two exact ways may differ by rounding alone: an entry is a chain of sums
-of m products in all, which in any order is computed to within about m ε times the same chain of absolute values.
+Four multilayer perceptrons, from a classroom's 2-3-1 to 784-256-256-10, with every
+activation. The gradient of each is taken in three ways: by central differences of the
+loss, by the chain rule written out in `research.models.backward`, δ_(k-1) = (δ_k W_kᵀ)
+φ'(z_(k-1)), and by jax.grad. The two exact ways may differ by rounding alone: an entry
+is a chain of sums of m products in all, which in any order is computed to within about
+m ε times the same chain of absolute values.
 
     python experiments/backpropagation_by_hand.py            # one to two minutes
 
-The numbers to expect (`EXPECTED`): the largest difference between hand and jax.grad over the gradient's largest entry, in
-units of ε = 2.2e-16; the largest share of its bound that the difference of an entry takes; the share of entries that are
-equal to the last bit; the largest error of central differences, over the largest entry; and, on the widest net, the seconds by
-hand over those of jax.grad, and the seconds of central differences over those, both in float32.
-"""
+The numbers to expect (`EXPECTED`): the largest difference between hand and jax.grad
+over the gradient's largest entry, in units of ε = 2.2e-16; the largest share of its
+bound that the difference of an entry takes; the share of entries that are equal to the
+last bit; the largest error of central differences, over the largest entry; and, on the
+widest net, the seconds by hand over those of jax.grad, and the seconds of central
+differences over those, both in float32."""
 
 import dataclasses
 import functools
 import sys
 import time
-from typing import NamedTuple
-
-import numpy as np
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import research
 
@@ -31,16 +33,7 @@ EXPECTED = {
     "ratio_of_seconds": (0.75, 1.33),
     "difference_ratio_of_seconds": (1e4, 1e7),
 }
-
 ACTIVATIONS = ("identity", "sigmoid", "tanh", "relu", "silu", "gelu")
-DTYPES = ("float64", "float32")
-TIMED = "relu"  # As such nets are mostly trained.
-LEAST_STEPS, WORK = (
-    20,
-    10**6,
-)  # Of a timed loop: more steps for a small net, as many as come to this many products.
-STEP = 6e-6  # Of central differences in float64: ∛ε, which balances truncation and rounding.
-WAYS = ("central differences", "by hand", "jax.grad")
 
 
 class Net(NamedTuple):
@@ -57,14 +50,6 @@ NETS = {
     "16x9-4": Net((16,) * 9 + (4,), 32, "squared_error"),
     "784-256-256-10": Net((784, 256, 256, 10), 64, "softmax_cross_entropy"),
 }
-
-# The small net of the figure, with numbers that one can follow with a pencil: tanh, logistic loss, y = 1.
-EXAMPLE = {
-    "x": (1.0, -2.0),
-    "w1": ((0.5, -0.4, 0.3), (-0.2, 0.6, 0.1)),
-    "b1": (0.1, 0.2, -0.3),
-}
-EXAMPLE |= {"w2": ((0.7,), (-0.5,), (0.4,)), "b2": (0.2,)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +72,41 @@ FULL = Config(seeds=20, probes=200, repeats=201)
 FAST = Config(nets=("2-3-1",), activations=("tanh",), seeds=2, probes=5, repeats=3)
 
 
-def run(config, on_progress=None, checkpoints=None):
+if __name__ == "__main__":  # Flags are read before anything heavy is imported.
+    research.cli.main(sys.modules[__name__])
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.cli.progress import OnProgress
+from research.models import backward
+from research.types import Checkpoints
+
+DTYPES = ("float64", "float32")
+TIMED = "relu"  # As such nets are mostly trained.
+LEAST_STEPS, WORK = (
+    20,
+    10**6,
+)  # Of a timed loop: more steps for a small net, as many as come to this many products.
+# Of central differences in float64: ∛ε, which balances truncation and rounding.
+STEP = 6e-6
+WAYS = ("central differences", "by hand", "jax.grad")
+# The small net of the figure, with numbers that one can follow with a pencil: tanh,
+# logistic loss, y = 1.
+EXAMPLE = {
+    "x": (1.0, -2.0),
+    "w1": ((0.5, -0.4, 0.3), (-0.2, 0.6, 0.1)),
+    "b1": (0.1, 0.2, -0.3),
+}
+EXAMPLE |= {"w2": ((0.7,), (-0.5,), (0.4,)), "b2": (0.2,)}
+
+
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> research.runs.Findings:
     """Compares and times every net."""
     check(config)
     found, arrays = {}, example()
@@ -101,12 +120,10 @@ def run(config, on_progress=None, checkpoints=None):
         found[name] = summary(NETS[name], saved.arrays)
         arrays |= {f"{name}/{key}": array for key, array in saved.arrays.items()}
     report(len(config.nets), len(config.nets), "done")
-    tables = (table_of_ways(config, found), table_of_activations(config, arrays))
-    numbers = facts(config, found)
-    return research.runs.Result(answer(config, numbers), tables, arrays, numbers)
+    return research.runs.Findings(arrays, facts(config, found))
 
 
-def check(config):
+def check(config: Config):
     """Refuses what cannot be run."""
     for field, known in (("nets", NETS), ("activations", ACTIVATIONS)):
         values = getattr(config, field)
@@ -117,12 +134,14 @@ def check(config):
     for field in ("seeds", "probes", "repeats"):
         if getattr(config, field) < 1:
             raise ValueError(
-                f"{field} must be a positive integer; got {field}={getattr(config, field)}."
+                f"{field} must be a positive integer; got "
+                f"{field}={getattr(config, field)}."
             )
 
 
-def measure(net, config):
-    """All that is measured of one net: arrays (activations, dtypes, seeds) of the comparison, errors, seconds."""
+def measure(net: Net, config: Config):
+    """All that is measured of one net: arrays (activations, dtypes, seeds) of the
+    comparison, errors, seconds."""
     programs = {
         (a, d): compile_ways(net, a, d) for a in config.activations for d in DTYPES
     }
@@ -151,7 +170,7 @@ def measure(net, config):
     return research.types.Saved(arrays)
 
 
-def draw_problem(net, activation, dtype, seed):
+def draw_problem(net: Net, activation: str, dtype: str, seed: int):
     """(params, x, y), drawn by NumPy; biases too, so that no unit is on its kink."""
     random = np.random.default_rng([seed, *net.sizes])
     params = {}
@@ -176,7 +195,7 @@ def draw_problem(net, activation, dtype, seed):
     return params, x, targets[net.loss]
 
 
-def num_params(net):
+def num_params(net: Net):
     """Weights and biases."""
     return sum(
         (before + 1) * after
@@ -184,11 +203,9 @@ def num_params(net):
     )
 
 
-def ways_of(net, activation, dtype):
-    """{"value", "by hand", "jax.grad"}: (params, x, y) -> the loss, or loss and gradient."""
-    import jax
-    import jax.numpy as jnp
-
+def ways_of(net: Net, activation: str, dtype: str):
+    """{"value", "by hand", "jax.grad"}: (params, x, y) -> the loss, or loss and
+    gradient."""
     one = getattr(research.losses, net.loss)
     loss = (
         (lambda z, y: jnp.sum(jax.vmap(one)(z, y))) if net.loss == "logistic" else one
@@ -203,10 +220,8 @@ def ways_of(net, activation, dtype):
     return {"value": value, WAYS[1]: by_hand, WAYS[2]: jax.value_and_grad(value)}
 
 
-def compile_ways(net, activation, dtype):
+def compile_ways(net: Net, activation: str, dtype: str):
     """(the ways, compiled; seconds to compile each)."""
-    import jax
-
     arguments, calls, seconds = draw_problem(net, activation, dtype, 0), {}, []
     for name, function in ways_of(net, activation, dtype).items():
         start = time.perf_counter()
@@ -215,18 +230,17 @@ def compile_ways(net, activation, dtype):
     return calls, seconds
 
 
-def time_steps(net, config):
-    """Seconds of one loss, and of a step of descent in either way, in a compiled loop: shape (repeats, 3).
+def time_steps(net: Net, config: Config):
+    """Seconds of one loss, and of a step of descent in either way, in a compiled loop:
+    shape (repeats, 3).
 
-    In a loop, as a training is: a call from Python costs more than the gradient of a small net.
-    """
-    import jax
-
+    In a loop, as a training is: a call from Python costs more than the gradient of a
+    small net."""
     activation = TIMED if TIMED in config.activations else config.activations[0]
     params, x, y = jax.device_put(draw_problem(net, activation, "float32", 0))
     ways = ways_of(net, activation, "float32")
 
-    def move(name, params, x, y):
+    def move(name: str, params: Any, x: Any, y: Any):
         if (
             name == "value"
         ):  # It moves the params too, so that the loss is not computed once for all.
@@ -237,7 +251,7 @@ def time_steps(net, config):
         )
 
     @functools.partial(jax.jit, static_argnums=0)
-    def loop(name, params, x, y, steps):
+    def loop(name: str, params: Any, x: Any, y: Any, steps: int):
         return jax.lax.fori_loop(
             0, steps, lambda _, moved: move(name, moved, x, y), params
         )
@@ -247,10 +261,9 @@ def time_steps(net, config):
     return research.tuning.interleaved_timing(calls, config.repeats) / steps
 
 
-def compare(net, program, activation, dtype, config):
-    """For each seed, hand against jax.grad: difference over the largest entry in ε, share equal, share of the bound."""
-    import jax
-
+def compare(net: Net, program: tuple, activation: str, dtype: str, config: Config):
+    """For each seed, hand against jax.grad: difference over the largest entry in ε,
+    share equal, share of the bound."""
     calls, rows = program[0], []
     bound = jax.jit(
         functools.partial(
@@ -280,10 +293,11 @@ def compare(net, program, activation, dtype, config):
     return rows
 
 
-def difference_errors(net, calls, activation, config):
-    """Errors of central differences over the largest entry of the gradient, at entries drawn at random."""
-    import jax
-
+def difference_errors(
+    net: Net, calls: dict[str, Callable], activation: str, config: Config
+):
+    """Errors of central differences over the largest entry of the gradient, at entries
+    drawn at random."""
     params, x, y = draw_problem(net, activation, "float64", 0)
     leaves, form = jax.tree.flatten(params)
     flat, ends = (
@@ -294,7 +308,7 @@ def difference_errors(net, calls, activation, config):
         [np.ravel(leaf) for leaf in jax.tree.leaves(calls["jax.grad"](params, x, y)[1])]
     )
 
-    def value(point):
+    def value(point: np.ndarray):
         parts = [
             part.reshape(leaf.shape)
             for part, leaf in zip(np.split(point, ends[:-1]), leaves, strict=True)
@@ -314,8 +328,9 @@ def difference_errors(net, calls, activation, config):
     return np.array(errors) / np.abs(gradient).max()
 
 
-def summary(net, arrays):
-    """What one net came to, as JSON; all that a clock told is under names with "seconds"."""
+def summary(net: Net, arrays: dict[str, np.ndarray]):
+    """What one net came to, as JSON; all that a clock told is under names with
+    "seconds"."""
     by_dtype = {
         "largest_difference": np.max,
         "share_equal": np.mean,
@@ -345,11 +360,13 @@ def summary(net, arrays):
     }
 
 
-def facts(config, found):
-    """The numbers of all nets together, and those of the last one that the answer tells."""
+def facts(config: Config, found: dict[str, Any]):
+    """The numbers of all nets together, and those of the last one that the answer
+    tells."""
     nets = [found[name] for name in config.nets]
     return {
         "nets": found,
+        "config": dataclasses.asdict(config),
         "largest_difference": max(net["largest_difference"]["float64"] for net in nets),
         "largest_share_of_bound": max(
             max(net["largest_share_of_bound"].values()) for net in nets
@@ -361,96 +378,8 @@ def facts(config, found):
     }
 
 
-def answer(config, numbers):
-    """Whether it is the gradient, and at what price."""
-    name = config.nets[-1]
-    ratio, low, high = numbers["nets"][name]["ratio_of_seconds"]
-    count = len(config.nets) * len(config.activations) * config.seeds
-    pace = "as fast" if low <= 1 <= high else "faster" if high < 1 else "slower"
-    return (
-        f"{'Yes' if numbers['largest_share_of_bound'] < 1 else 'No'}: in {count} gradients in float64 the two differ by at most "
-        f"{numbers['largest_difference']:.1f} ε of the gradient's largest entry, at most "
-        f"{100 * numbers['largest_share_of_bound']:.0f} % of what rounding allows an entry, and "
-        f"{100 * numbers['share_equal']:.0f} % of all entries are equal to the last bit. By hand is {pace}: on "
-        f"{name} it takes {ratio:.2f} ({low:.2f} to {high:.2f}) times the seconds of jax.grad. Central differences "
-        f"are off by up to {numbers['difference_error']:.0e} of the largest entry and take "
-        f"{numbers['difference_ratio_of_seconds']:,.0f} times as long."
-    )
-
-
-def table_of_ways(config, nets):
-    """Each net in three ways, the naive one first."""
-    rows = []
-    for name, found in nets.items():
-        apart = "{:,.0f} ({:,.0f} to {:,.0f})".format(
-            *found["difference_ratio_of_seconds"]
-        )
-        ratios = (
-            apart,
-            "{:.2f} ({:.2f} to {:.2f})".format(*found["ratio_of_seconds"]),
-            "1",
-        )
-        off = (
-            found["difference_error"],
-            found["largest_difference"]["float64"] * float(np.finfo(float).eps),
-            0.0,
-        )
-        equal = (found["difference_share_equal"], found["share_equal"]["float64"], 1.0)
-        parts = (WAYS, off, equal, found["seconds"], ratios, found["compile_seconds"])
-        rows += [
-            (f"{name}, batch {NETS[name].batch}", *row)
-            for row in zip(*parts, strict=True)
-        ]
-    columns = (
-        "net",
-        "way",
-        "off by",
-        "bits equal",
-        "seconds",
-        "seconds over jax.grad's",
-        "seconds to compile",
-    )
-    note = (
-        "Off by: the largest difference from jax.grad over the gradient's largest entry, in float64, over all activations and "
-        f"seeds; central differences at {config.probes} entries of each. Seconds of a step of descent in float32, in a compiled "
-        "loop; for central differences, of the loss times twice the params. Ratios are medians over "
-        f"{config.repeats} samples in turns, with their 95 % intervals."
-    )
-    return research.runs.Table("A gradient in three ways", columns, tuple(rows), note)
-
-
-def table_of_activations(config, arrays):
-    """What each activation came to over all nets."""
-    rows = []
-    for i, activation in enumerate(config.activations):
-        parts = [
-            [arrays[f"{name}/{key}"][i] for name in config.nets]
-            for key in ("differences", "equal", "shares")
-        ]
-        off, equal, share = (np.stack(part) for part in parts)  # (nets, dtypes, seeds)
-        error = max(arrays[f"{name}/errors"][i].max() for name in config.nets)
-        counts = (
-            *off.max((0, 2)).tolist(),
-            *equal.mean((0, 2)).tolist(),
-            float(share.max()),
-        )
-        rows.append((activation, float(error), *counts))
-    columns = (
-        "activation",
-        "central differences off by",
-        *(f"by hand off by, ε of {d}" for d in DTYPES),
-    )
-    columns += (*(f"bits equal, {d}" for d in DTYPES), "share of the bound")
-    note = f"Over {', '.join(name for name in config.nets)} and {config.seeds} seeds; relative to the largest entry."
-    return research.runs.Table(
-        "By hand against jax.grad, by activation", columns, tuple(rows), note
-    )
-
-
 def example():
     """The small net of the figure, forward and back, by the same functions."""
-    from research.models import backward
-
     given = {key: np.array(value) for key, value in EXAMPLE.items()}
     params = {
         f"dense_{k}": {"weights": given[f"w{k}"], "bias": given[f"b{k}"]}
@@ -468,102 +397,3 @@ def example():
     arrays |= {f"delta{k}": back.deltas[k][0] for k in range(3)}
     arrays |= {f"dw{k}": back.grads[f"dense_{k}"]["weights"] for k in (1, 2)}
     return {f"example/{key}": np.asarray(array) for key, array in arrays.items()}
-
-
-def draw(result):
-    """The chain of the small net with its deltas, and what was measured of the others."""
-    arrays, numbers = result.arrays, result.numbers
-    chain, axes = research.figures.new_figure(width=10, height=5.0)
-    draw_example(
-        axes[0, 0],
-        {
-            key.partition("/")[2]: arrays[key]
-            for key in arrays
-            if key.startswith("example/")
-        },
-    )
-    measured, axes = research.figures.new_figure(
-        1, 2, width=11, height=4.2, width_ratios=(1.2, 1)
-    )
-    draw_differences(axes[0, 0], numbers["nets"])
-    draw_seconds(axes[0, 1], numbers["nets"])
-    forward_and_back = (
-        "A 2-3-1 net with tanh, one example, y = 1. Forward, in blue: what each unit gives, from left to right. Back, in orange: "
-        "δ, the derivative of the loss by what enters the unit. It starts at the output as σ(z) - y; each hidden unit gets the δ "
-        "to its right times the weight on the way, times tanh' = 1 - h². On each edge: the weight, and below it its "
-        "derivative, which is the blue number on its left times the orange one on its right."
-    )
-    both = (
-        "Left: the largest difference from jax.grad, over the gradient's largest entry, of all activations and seeds. By "
-        f"hand it is at most {numbers['largest_difference']:.1f} ε in float64. Right: seconds by hand over those of jax.grad, "
-        "float32, with 95 % intervals; at the line both are equally fast."
-    )
-    return {
-        "chain": research.figures.Picture(
-            "The chain rule, from the loss back", forward_and_back, chain
-        ),
-        "measured": research.figures.Picture(
-            "How far off, and how fast", both, measured
-        ),
-    }
-
-
-def draw_example(axes, a):
-    """The small net, and below it what goes either way."""
-    from research.figures.chain import draw_chain, draw_way
-
-    values, deltas = (
-        (a["h0"], a["h1"], a["z2"]),
-        (a["delta0"], a["delta1"], a["delta2"]),
-    )
-    names = (("x₁", "x₂"), ("h₁", "h₂", "h₃"), ("z",))
-    draw_chain(axes, values, deltas, (a["w1"], a["w2"]), (a["dw1"], a["dw2"]), names)
-    axes.text(7.8, -1.15, f"f = log(1 + exp(-z)) = {float(a['f']):.2f}", ha="center")
-    draw_way(axes, -2.85, "forward:  h = tanh(W₁ᵀ x + b₁),  z = W₂ᵀ h + b₂", False)
-    draw_way(
-        axes,
-        -3.4,
-        "back:  δ of z = σ(z) - y,  δ of h = (W₂ δ) (1 - h²),  δ of x = W₁ δ",
-        True,
-    )
-
-
-def draw_differences(axes, nets):
-    """Errors of both, a row a net."""
-    blue, rows = research.figures.COLOURS["full batch"], np.arange(len(nets))[::-1]
-    errors = [found["difference_error"] for found in nets.values()]
-    axes.plot(
-        errors, rows, "s", color=research.figures.COLOURS["stochastic"], label=WAYS[0]
-    )
-    for dtype, face in (("float32", "none"), ("float64", blue)):
-        eps = float(np.finfo(dtype).eps)
-        off = [found["largest_difference"][dtype] * eps for found in nets.values()]
-        axes.plot(off, rows, "o", mfc=face, color=blue, label=f"by hand, {dtype}")
-        axes.axvline(eps, color=research.figures.COLOURS["data"], lw=1, ls=(0, (4, 3)))
-    axes.set(
-        xscale="log",
-        xlabel="largest difference over largest entry (dashed: ε)",
-        ylim=(-0.6, len(nets) + 0.2),
-    )
-    axes.set_yticks(rows, list(nets))
-    axes.legend(
-        loc="upper center", ncols=3, fontsize=8.5, columnspacing=1.0, handletextpad=0.3
-    )
-
-
-def draw_seconds(axes, nets):
-    """The ratio of seconds with its interval, a row a net."""
-    blue, rows = research.figures.COLOURS["full batch"], np.arange(len(nets))[::-1]
-    ends = np.array([found["ratio_of_seconds"] for found in nets.values()])
-    for row, (middle, low, high) in zip(rows, ends, strict=True):
-        axes.plot([low, high], [row, row], color=blue)
-        axes.plot(middle, row, "o", color=blue)
-        axes.text(max(high, 1) + 0.02, row, f"{middle:.2f}", va="center")
-    axes.axvline(1, color=research.figures.COLOURS["exact"], lw=1)
-    axes.set(xlabel="seconds by hand over jax.grad's", ylim=(-0.6, len(nets) + 0.2))
-    axes.set(xlim=(min(0.7, ends.min() - 0.1), max(1.3, ends.max() + 0.15)))
-    axes.set_yticks(rows, ["" for _ in nets])
-
-
-if __name__ == "__main__":
-    research.cli.main(sys.modules[__name__])

@@ -1,39 +1,31 @@
 """How large should a batch be?
 
-Gradient descent to one target, f - f* at a hundredth of its start, with batches of every size from one example to all
-of them, on a small real set and on a generated one of a million rows. Each size has a learning rate of its own, chosen
-on other seeds than those reported. Batches are drawn with replacement; the small set is computed in float64, the large
-one in float32 with its gap estimated on a fixed sixtieth. Up to the knee, twice the batch takes half the steps; beyond
-it the steps hardly fall any more, and most of every batch is wasted.
+Gradient descent to one target, f - f* at a hundredth of its start, with batches of
+every size from one example to all of them, on a small real set and on a generated one
+of a million rows. Each size has a learning rate of its own, chosen on other seeds than
+those reported. Batches are drawn with replacement; the small set is computed in
+float64, the large one in float32 with its gap estimated on a fixed sixtieth. Up to the
+knee, twice the batch takes half the steps; beyond it the steps hardly fall any more,
+and most of every batch is wasted.
 
     python experiments/batch_size.py            # under a minute on two cores
-    python experiments/batch_size.py --full     # every power of two, under eight minutes
+    # Every power of two, under eight minutes.
+    python experiments/batch_size.py --full
 
-The number to expect (`EXPECTED`): example gradients over least (1 + b / knee), the law of McCandlish et al. 2018 with
-knee = least example gradients / least steps; the smallest and the largest such ratio of each set.
-"""
+The number to expect (`EXPECTED`): example gradients over least (1 + b / knee), the law
+of McCandlish et al. 2018 with knee = least example gradients / least steps; the
+smallest and the largest such ratio of each set."""
 
 import dataclasses
 import functools
 import sys
 import timeit
-
-import numpy as np
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import research
 
 EXPECTED = {"examples_over_law": (0.6, 1.6)}
-
-SMALL, LARGE = "breast_cancer", "overlapping_1m"
-LARGE_DTYPE = (
-    "float32"  # Of the large set: a hundredth of the start lies far above its rounding.
-)
-FIRST_RATE = (
-    2.0**-6
-)  # For the smallest batch; a larger batch starts from the choice of the last.
-PROBE = 2**14  # Examples on which the gap is estimated, where there are more.
-EVALUATIONS_PER_DOUBLING = 8  # A count of steps is too high by 9 percent at most.
-PATIENCE = 4.0  # In tuning, a training that takes this many times the steps of the fastest is given up.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +57,36 @@ FULL = Config(
 )
 
 
-def run(config, on_progress=None, checkpoints=None):
-    """Tunes and trains every batch size on both sets; the answer is made from what came out."""
+if __name__ == "__main__":  # Flags are read before anything heavy is imported.
+    research.cli.main(sys.modules[__name__])
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.cli.progress import OnProgress
+from research.types import Batch, Checkpoints, Params
+
+SMALL, LARGE = "breast_cancer", "overlapping_1m"
+LARGE_DTYPE = (
+    "float32"  # Of the large set: a hundredth of the start lies far above its rounding.
+)
+FIRST_RATE = (
+    2.0**-6
+)  # For the smallest batch; a larger batch starts from the choice of the last.
+PROBE = 2**14  # Examples on which the gap is estimated, where there are more.
+EVALUATIONS_PER_DOUBLING = 8  # A count of steps is too high by 9 percent at most.
+# In tuning, a training that takes this many times the steps of the fastest is given up.
+PATIENCE = 4.0
+
+
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> research.runs.Findings:
+    """Tunes and trains every batch size on both sets; the answer is made from what came
+    out."""
     checkpoints = checkpoints or research.types.nowhere
     seeds, tuning = check(config)
     jobs = plan(config)
@@ -108,16 +128,17 @@ def run(config, on_progress=None, checkpoints=None):
     numbers["examples_over_law"] = [
         ratio for curve in curves for ratio in curve["examples_over_law"]
     ]
-    return research.runs.Result(answer(numbers), tables(numbers), arrays, numbers)
+    return research.runs.Findings(arrays, numbers)
 
 
-def check(config):
+def check(config: Config):
     """The reported and the tuning seeds, once the config makes sense."""
     for name in ("batch_sizes", "large_batch_sizes"):
         sizes = getattr(config, name)
         if not sizes or min(sizes) < 1 or list(sizes) != sorted(set(sizes)):
             raise ValueError(
-                f"{name} must be positive integers, ascending, at least one; got {name}={sizes}."
+                f"{name} must be positive integers, ascending, at least one; got "
+                f"{name}={sizes}."
             )
     for name, least in (("large_examples", 0), ("most_steps", 1), ("width", 1)):
         if getattr(config, name) < least:
@@ -126,7 +147,8 @@ def check(config):
             )
     if not 0 < config.target < 1:
         raise ValueError(
-            f"target is a share of the initial gap, between 0 and 1; got target={config.target}."
+            "target is a share of the initial gap, between 0 and 1; got "
+            f"target={config.target}."
         )
     seeds, tuning = (
         research.runs.parse_seeds(config.seeds),
@@ -134,12 +156,13 @@ def check(config):
     )
     if both := sorted(set(seeds) & set(tuning)):
         raise ValueError(
-            f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both: {both}."
+            "seeds and tuning_seeds must be disjoint, or the choice sees what is "
+            f"reported; both: {both}."
         )
     return seeds, tuning
 
 
-def plan(config):
+def plan(config: Config):
     """Each workload with its batch sizes, the full batch last."""
     make = research.workloads.make_workload
     jobs = [with_full_batch(make(SMALL, holdout=False), config.batch_sizes)]
@@ -149,16 +172,15 @@ def plan(config):
     return jobs
 
 
-def with_full_batch(workload, sizes):
+def with_full_batch(workload: Any, sizes: Sequence[int]):
     """The workload, and the sizes below n with n itself after them."""
     n = len(workload.train.y)
     return workload, [size for size in sizes if size < n] + [n]
 
 
-def make_probe(train):
-    """The examples on which the gap is estimated: all of a small set, a fixed draw from a large one."""
-    import jax
-
+def make_probe(train: Batch):
+    """The examples on which the gap is estimated: all of a small set, a fixed draw from
+    a large one."""
     n = len(train.y)
     if n <= PROBE:
         return train
@@ -167,34 +189,30 @@ def make_probe(train):
     )
 
 
-def gap_on(workload, params, probe):
-    """f(x) - f(x*) - ∇f(x*)ᵀ(x - x*) on the probe: f - f* itself where the probe is the whole set.
+def gap_on(workload: Any, params: Params, probe: Batch):
+    """f(x) - f(x*) - ∇f(x*)ᵀ(x - x*) on the probe: f - f* itself where the probe is the
+    whole set.
 
-    On a part of the set, whose own minimum lies elsewhere, the last term (the full gradient at x* is 0) takes the first
-    order of the sampling error away: what is left is proportional to the gap.
-    """
-    import jax
-
+    On a part of the set, whose own minimum lies elsewhere, the last term (the full
+    gradient at x* is 0) takes the first order of the sampling error away: what is left
+    is proportional to the gap."""
     best = workload.optimum.params
     value, gradient = jax.value_and_grad(workload.objective)(best, probe)
     products = jax.tree.map(lambda g, x, b: (g * (x - b)).sum(), gradient, params, best)
     return workload.objective(params, probe) - value - sum(jax.tree.leaves(products))
 
 
-def cell_key(seed, child):
+def cell_key(seed: int, child: int):
     """A child of a cell's root key."""
-    import jax
-
     return jax.random.fold_in(jax.random.key(seed), child)
 
 
-def make_step(workload, batch_size, train):
-    """(state, cell, i) -> state: step i of a training, its batch drawn with replacement unless it is the whole set."""
-    import jax
-
+def make_step(workload: Any, batch_size: int, train: Batch):
+    """(state, cell, i) -> state: step i of a training, its batch drawn with replacement
+    unless it is the whole set."""
     n = len(train.y)
 
-    def step(state, cell, i):
+    def step(state: Any, cell: dict[str, Any], i: int):
         key = jax.random.fold_in(cell_key(cell["seed"], research.descent.EPOCHS), i)
         indices = (
             None
@@ -209,7 +227,7 @@ def make_step(workload, batch_size, train):
     return step
 
 
-def begin(workload, cell):
+def begin(workload: Any, cell: dict[str, Any]):
     """The state before the first step."""
     params = workload.init(cell_key(cell["seed"], research.descent.INIT))
     return research.descent.start(
@@ -217,8 +235,9 @@ def begin(workload, cell):
     )
 
 
-def evaluation_steps(most):
-    """Steps after which the gap is looked at: 0, then eight for each doubling, the last `most`."""
+def evaluation_steps(most: int):
+    """Steps after which the gap is looked at: 0, then eight for each doubling, the last
+    `most`."""
     steps = np.round(
         2
         ** (
@@ -229,18 +248,30 @@ def evaluation_steps(most):
     return np.unique([0, *steps, most]).astype(np.int32)
 
 
-def compile_program(workload, probe, batch_size, target, most_steps, width):
-    """`train` with one batch size, compiled; a block stops at the first evaluation where every lane has its target."""
-    import jax
-    import jax.numpy as jnp
+def compile_program(
+    workload: Any,
+    probe: Batch,
+    batch_size: int,
+    target: float,
+    most_steps: int,
+    width: int,
+):
+    """`train` with one batch size, compiled; a block stops at the first evaluation
+    where every lane has its target."""
 
-    def trainings(cells, patience, train, probe, steps):
+    def trainings(
+        cells: dict[str, np.ndarray],
+        patience: int,
+        train: Batch,
+        probe: Batch,
+        steps: jax.Array,
+    ):
         step = jax.vmap(make_step(workload, batch_size, train), (0, 0, None))
         gaps = jax.vmap(lambda params: gap_on(workload, params, probe))
         state = jax.vmap(lambda cell: begin(workload, cell))(cells)
         goal = target * gaps(state.params)
 
-        def going(carry):
+        def going(carry: Any):
             k, _, taken, gap, _ = carry
             limit = patience * jnp.min(jnp.where(taken < 0, jnp.inf, taken))
             return (
@@ -249,7 +280,7 @@ def compile_program(workload, probe, batch_size, target, most_steps, width):
                 & jnp.any((taken < 0) & jnp.isfinite(gap))
             )
 
-        def more(carry):
+        def more(carry: Any):
             k, state, taken, _, there = carry
             state = jax.lax.fori_loop(
                 steps[k], steps[k + 1], lambda i, s: step(s, cells, i), state
@@ -273,10 +304,16 @@ def compile_program(workload, probe, batch_size, target, most_steps, width):
     return functools.partial(train, compiled, arguments, width)
 
 
-def train(compiled, arguments, width, seeds, rates, patience=np.inf):
-    """Steps to the target of each cell (inf: not reached) and its parameters there, block by block."""
-    import jax
-
+def train(
+    compiled: Callable,
+    arguments: tuple,
+    width: int,
+    seeds: Sequence[int] | np.ndarray,
+    rates: np.ndarray,
+    patience: float = np.inf,
+):
+    """Steps to the target of each cell (inf: not reached) and its parameters there,
+    block by block."""
     cells = {
         "seed": np.asarray(seeds, np.int64),
         "learning_rate": np.asarray(rates, float),
@@ -297,16 +334,24 @@ def train(compiled, arguments, width, seeds, rates, patience=np.inf):
     return np.where(taken < 0, np.inf, taken), params
 
 
-def measure(workload, probe, batch_size, first_rate, seeds, tuning, config, parts=None):
-    """One batch size: its rate chosen on the tuning seeds, then the reported seeds, then one training by itself."""
-    import jax
-
+def measure(
+    workload: Any,
+    probe: Batch,
+    batch_size: int,
+    first_rate: float,
+    seeds: Sequence[int],
+    tuning: Sequence[int],
+    config: Config,
+    parts: Checkpoints | None = None,
+):
+    """One batch size: its rate chosen on the tuning seeds, then the reported seeds,
+    then one training by itself."""
     del parts  # It takes seconds.
     trained = compile_program(
         workload, probe, batch_size, config.target, config.most_steps, config.width
     )
 
-    def score(rates):
+    def score(rates: np.ndarray):
         cells = np.tile(tuning, len(rates)), np.repeat(rates, len(tuning))
         return trained(*cells, patience=PATIENCE)[0].reshape(len(rates), len(tuning))
 
@@ -331,10 +376,8 @@ def measure(workload, probe, batch_size, first_rate, seeds, tuning, config, part
     return research.types.Saved({"steps": taken} | leaves, row)
 
 
-def reached_params(workload, arrays):
+def reached_params(workload: Any, arrays: dict[str, np.ndarray]):
     """The parameters of each seed that reached the target, there."""
-    import jax
-
     structure = jax.tree.structure(workload.optimum.params)
     stacked = jax.tree.unflatten(
         structure, [arrays[f"params/{i}"] for i in range(structure.num_leaves)]
@@ -345,13 +388,12 @@ def reached_params(workload, arrays):
     ]
 
 
-def seconds_alone(workload, batch_size, rate, steps):
-    """What one training of so many steps takes by itself, evaluation and compilation apart; the fastest of five calls."""
-    import jax
-
+def seconds_alone(workload: Any, batch_size: int, rate: float, steps: int):
+    """What one training of so many steps takes by itself, evaluation and compilation
+    apart; the fastest of five calls."""
     cell = {"seed": np.int64(0), "learning_rate": np.float64(rate)}
 
-    def training(state, steps, train):
+    def training(state: Any, steps: Any, train: Batch):
         step = make_step(workload, batch_size, train)
         return jax.lax.fori_loop(0, steps, lambda i, s: step(s, cell, i), state)
 
@@ -364,11 +406,10 @@ def seconds_alone(workload, batch_size, rate, steps):
     )
 
 
-def noise_scale(workload, probe, points):
+def noise_scale(workload: Any, probe: Batch, points: Any):
     """tr(C) / |∇f|², median over the points: the batch whose gradient is half noise."""
-    import jax
 
-    def scale(params):
+    def scale(params: Params):
         gradient = jax.tree.leaves(jax.grad(workload.objective)(params, probe))
         trace = research.objectives.gradient_covariance_trace(
             workload.objective, params, probe
@@ -378,12 +419,13 @@ def noise_scale(workload, probe, points):
     return float(np.median(jax.device_get(list(map(jax.jit(scale), points)))))
 
 
-def summary(workload, rows):
+def summary(workload: Any, rows: Sequence[dict[str, Any]]):
     """The facts of one workload: its rows, its two limits, its knee."""
     reached = [row for row in rows if row["steps"][0] is not None]
     if not reached:
         raise ValueError(
-            f"No batch size reached the target on {workload.name}; raise most_steps or target."
+            f"No batch size reached the target on {workload.name}; raise most_steps or "
+            "target."
         )
     for row in reached:
         row["examples"] = [
@@ -414,95 +456,3 @@ def summary(workload, rows):
         ),
         "full_over_least": None if full is None else full / least,
     }
-
-
-def answer(numbers):
-    """Up to where a larger batch pays, and what a full one costs."""
-    curves = numbers["curves"]
-    limits = " and ".join(
-        f"{c['pays_up_to']:,} on {c['workload']} (n = {c['n']:,})" for c in curves
-    )
-    first = f"Up to {limits}: so far, twice the batch takes about half the steps to {numbers['target']:g} of the initial gap."
-    return " ".join([first, *map(cost, curves)])
-
-
-def cost(curve):
-    """What a full batch costs on one set, and which batch is first in seconds."""
-    full = curve["full_over_least"]
-    times = (
-        "does not get there; the least are"
-        if full is None
-        else f"costs {rounded(full)} times"
-    )
-    return (
-        f"On {curve['workload']} the full batch {times} the {curve['least_examples']:,.0f} example gradients of "
-        f"b = {curve['cheapest']:,}, and in seconds b = {curve['fastest_in_seconds']:,} is first "
-        f"({curve['fastest_seconds']:.2g} s)."
-    )
-
-
-def rounded(value):
-    """Two digits, in words: 1,400."""
-    return f"{float(f'{value:.2g}'):,.10g}"
-
-
-def tables(numbers):
-    """The first is what the terminal shows; the rest is the report's."""
-    Table = research.runs.Table
-    sizes = Table(
-        f"What it costs to come within {numbers['target']:g} of the initial f - f*",
-        ("workload", "batch", "rate", "steps", "example gradients", "low", "high", "seconds", "reached"),
-        tuple(
-            (c["workload"], r["batch_size"], r["rate"], r["steps"][0], *r.get("examples", [None] * 3), r["seconds"],
-             f"{r['reached']} of {r['seeds']}")
-            for c in numbers["curves"] for r in c["rows"]
-        ),
-        "Medians over the reported seeds of the first evaluation at or below the target, with the 95 % bootstrap interval "
-        "of the example gradients. Seconds are those of one training by itself, compilation and evaluation apart. The "
-        "last batch of each set is all of it.",
-    )  # fmt: skip
-    knees = Table(
-        "The knee",
-        ("workload", "n", "numbers", "least steps", "least example gradients", "knee", "pays up to",
-         "noise scale at the start", "at the target", "lowest over law", "highest over law"),
-        tuple(
-            (c["workload"], c["n"], c["dtype"], c["least_steps"], c["least_examples"], c["knee"], c["pays_up_to"],
-             c["noise_at_start"], c["noise_at_target"], *c["examples_over_law"])
-            for c in numbers["curves"]
-        ),
-        "Knee: least example gradients over least steps, the critical batch size of McCandlish et al. 2018 (An empirical "
-        "model of large-batch training). Their law: example gradients = least (1 + b / knee). Noise scale: tr(C) / |∇f|², "
-        "the batch whose gradient is as much noise as signal; it grows as ∇f falls. "
-        f"Where n is over {numbers['probe']:,}, gaps and noise scales are estimated on that many examples.",
-    )  # fmt: skip
-    return sizes, knees
-
-
-def draw(result):
-    """Steps and example gradients against the batch size."""
-    from research.figures import knee
-
-    figure = knee.steps_and_examples(result.numbers["curves"], rounded)
-    return {
-        "batch_size": research.figures.Picture(
-            "How large should a batch be?", caption(result.numbers), figure
-        )
-    }
-
-
-def caption(numbers):
-    """What to see, with its numbers."""
-    knees = "; ".join(
-        f"{rounded(c['knee'])} on {c['workload']} (the noise scale is {rounded(c['noise_at_start'])} at the start, "
-        f"{rounded(c['noise_at_target'])} at the target)"
-        for c in numbers["curves"]
-    )
-    return (
-        f"Gradient descent to {numbers['target']:g} of the initial f - f*, each batch size at its own best rate; medians "
-        "over seeds, 95 % intervals. Dashed: perfect scaling, twice the batch for half the steps. Dotted: the knee, "
-        f"least example gradients over least steps: {knees}."
-    )
-
-
-if __name__ == "__main__":
-    research.cli.main(sys.modules[__name__])

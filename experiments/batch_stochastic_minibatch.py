@@ -1,35 +1,25 @@
 """Batch, stochastic or mini-batch gradient descent: which do I use, and why?
 
-One rule fed by three samplers, on real data whose exact optimum is known, with rates chosen on other seeds than those
-reported. The first figure is gradient descent alone; then come the adaptive rules, sampling with and without
-replacement, and a large set.
+One rule fed by three samplers, on real data whose exact optimum is known, with rates
+chosen on other seeds than those reported. The first figure is gradient descent alone;
+then come the adaptive rules, sampling with and without replacement, and a large set.
 
-    python experiments/batch_stochastic_minibatch.py            # under two minutes on two cores
-    python experiments/batch_stochastic_minibatch.py --full     # every workload and rule, five and a half minutes there
+    # Under two minutes on two cores.
+    python experiments/batch_stochastic_minibatch.py
+    # Every workload and rule, five and a half minutes there.
+    python experiments/batch_stochastic_minibatch.py --full
 
-The number to expect (`EXPECTED`): where the stochastic curve of constant rate stops, over where η tr(C) / 4b says.
-"""
+The number to expect (`EXPECTED`): where the stochastic curve of constant rate stops,
+over where η tr(C) / 4b says."""
 
 import dataclasses
 import sys
-
-import numpy as np
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import research
 
 EXPECTED = {"floor_over_prediction": (0.8, 1.25)}
-
-TARGETS = (1e-2, 1e-4, 1e-6)
-LARGE = "overlapping_50k"
-FIXED_RATES = {
-    "mini-batch": (2.0**-1, 2.0**-3),
-    "stochastic": (2.0**-5, 2.0**-7),
-}  # For the floors.
-FIRST_RULE = "gradient_descent"
-PROOF_RATE, PROOF_STEPS = (
-    2.0**-8,
-    200,
-)  # Of the trajectory on which each rule is held against optax's.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +58,37 @@ FULL = Config(
 )
 
 
-def run(config, on_progress=None, checkpoints=None):
-    """Tunes, trains and times every (workload, rule, regime); the answer is made from what came out."""
+if __name__ == "__main__":  # Flags are read before anything heavy is imported.
+    research.cli.main(sys.modules[__name__])
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.cli.progress import OnProgress
+from research.tuning import Measured, Regime
+from research.types import Checkpoints
+
+TARGETS = (1e-2, 1e-4, 1e-6)
+LARGE = "overlapping_50k"
+FIXED_RATES = {
+    "mini-batch": (2.0**-1, 2.0**-3),
+    "stochastic": (2.0**-5, 2.0**-7),
+}  # For the floors.
+FIRST_RULE = "gradient_descent"
+PROOF_RATE, PROOF_STEPS = (
+    2.0**-8,
+    200,
+)  # Of the trajectory on which each rule is held against optax's.
+
+
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> research.runs.Findings:
+    """Tunes, trains and times every (workload, rule, regime); the answer is made from
+    what came out."""
     checkpoints = checkpoints or research.types.nowhere
     seeds = research.runs.parse_seeds(config.seeds)
     tuning = research.runs.parse_seeds(config.tuning_seeds)
@@ -81,11 +100,13 @@ def run(config, on_progress=None, checkpoints=None):
         if on_progress:
             on_progress(done, len(jobs), label)
 
-        def on_chunk(progress, done=done, label=label):
+        def on_chunk(progress: Any, done: float = done, label: str = label):
             if on_progress:
                 on_progress(done + progress.share, len(jobs), f"{progress}: {label}")
 
-        def compute(parts, job=job, on_chunk=on_chunk):
+        def compute(
+            parts: Checkpoints, job: tuple = job, on_chunk: Callable = on_chunk
+        ):
             return piece(config, job, seeds, tuning, programs, on_chunk, parts)
 
         key = f"{workload.name}/{rule}/{regime.name}"
@@ -112,14 +133,12 @@ def run(config, on_progress=None, checkpoints=None):
         },
     }
     numbers |= headline(numbers)
-    tables = research.studies.regime_tables(numbers, FIRST_RULE)
-    return research.runs.Result(
-        answer(numbers), tables, arrays | floors.arrays, numbers
-    )
+    return research.runs.Findings(arrays | floors.arrays, numbers)
 
 
-def regimes_of(config, rule):
-    """Those of theory and of practice for the first rule, those of practice for the others."""
+def regimes_of(config: Config, rule: str):
+    """Those of theory and of practice for the first rule, those of practice for the
+    others."""
     theory = (
         research.tuning.theory_regimes(config.batch_size) if rule == FIRST_RULE else ()
     )
@@ -128,8 +147,17 @@ def regimes_of(config, rule):
     )
 
 
-def piece(config, job, seeds, tuning, programs, on_chunk, checkpoints):
-    """One (workload, rule, regime): the facts, and the arrays of its cells. Its program is left in `programs`."""
+def piece(
+    config: Config,
+    job: tuple,
+    seeds: Sequence[int],
+    tuning: Sequence[int],
+    programs: dict[tuple, Any],
+    on_chunk: Callable,
+    checkpoints: Checkpoints,
+):
+    """One (workload, rule, regime): the facts, and the arrays of its cells. Its program
+    is left in `programs`."""
     workload, rule, regime, passes = job
     measured = research.tuning.measure(
         workload,
@@ -153,15 +181,16 @@ def piece(config, job, seeds, tuning, programs, on_chunk, checkpoints):
     return research.types.Saved(arrays, summary(workload, rule, regime, measured))
 
 
-def make_rule(rule, regime, workload):
+def make_rule(rule: str, regime: Regime, workload: Any):
     """learning_rate -> rule, as the regime has it."""
     return regime.make_rule(
         research.update_rules.find_rule(rule), len(workload.train.y)
     )
 
 
-def plan(config):
-    """Every (workload, rule, regime, passes), after all names have been looked up: a typo stops nothing half way."""
+def plan(config: Config):
+    """Every (workload, rule, regime, passes), after all names have been looked up: a
+    typo stops nothing half way."""
     for name, value in (
         ("passes", config.passes),
         ("batch_size", config.batch_size),
@@ -181,7 +210,8 @@ def plan(config):
         workload = research.workloads.make_workload(name)
         if workload.train is None or workload.optimum is None:
             raise ValueError(
-                f"workload {name!r} has no data to sample or no known optimum; choose one that has both."
+                f"workload {name!r} has no data to sample or no known optimum; choose "
+                "one that has both."
             )
         for rule in rules:
             jobs += [
@@ -199,7 +229,7 @@ def plan(config):
     return jobs
 
 
-def summary(workload, rule, regime, measured):
+def summary(workload: Any, rule: str, regime: Regime, measured: Measured):
     """The facts of one (workload, rule, regime), as JSON."""
     trained, gaps = measured.trained, measured.gaps
     n, sampler = len(workload.train.y), measured.program.sampler
@@ -239,10 +269,9 @@ def summary(workload, rule, regime, measured):
     return facts
 
 
-def cell_hashes(trained):
-    """The SHA-256 of each cell: its values and last parameters; bytes of shape (cells, 32)."""
-    import jax
-
+def cell_hashes(trained: Any):
+    """The SHA-256 of each cell: its values and last parameters; bytes of shape (cells,
+    32)."""
     leaves = [trained.values, *map(np.asarray, jax.tree.leaves(trained.params))]
     digests = [
         research.runs.hash_arrays(*[leaf[i] for leaf in leaves])
@@ -251,22 +280,23 @@ def cell_hashes(trained):
     return np.array([list(bytes.fromhex(digest)) for digest in digests], np.uint8)
 
 
-def late(passes, gaps):
-    """Mean gap of each seed over the last third of the budget: where the curve has come to rest, if it has."""
+def late(passes: np.ndarray, gaps: np.ndarray):
+    """Mean gap of each seed over the last third of the budget: where the curve has come
+    to rest, if it has."""
     return gaps[:, passes >= passes[-1] * 2 / 3].mean(axis=1)
 
 
-def interval(samples):
+def interval(samples: np.ndarray):
     """[median, low, high] as JSON numbers."""
     return [float(v) for v in research.statistics.median_interval(samples)]
 
 
-def none_if_never(passes):
+def none_if_never(passes: Any):
     """JSON has no infinity: a target that is not reached is null."""
     return float(passes) if np.isfinite(passes) else None
 
 
-def optimum_facts(workload):
+def optimum_facts(workload: Any):
     """How exact the yardstick is."""
     optimum = workload.optimum
     return {
@@ -277,8 +307,15 @@ def optimum_facts(workload):
     }
 
 
-def replacement_floors(config, workload, programs, seeds, checkpoints):
-    """Where gradient descent comes to rest at fixed rates, with and without replacement, beside η tr(C) / 4b."""
+def replacement_floors(
+    config: Config,
+    workload: Any,
+    programs: dict[tuple, Any],
+    seeds: Sequence[int],
+    checkpoints: Checkpoints,
+):
+    """Where gradient descent comes to rest at fixed rates, with and without
+    replacement, beside η tr(C) / 4b."""
     trace = float(
         research.objectives.gradient_covariance_trace(
             workload.objective, workload.optimum.params, workload.train
@@ -327,11 +364,9 @@ def replacement_floors(config, workload, programs, seeds, checkpoints):
     )
 
 
-def deviations_from_optax(workload, rules):
-    """For each rule that optax has, the largest deviation from it over a whole trajectory, computed here and now."""
-    import jax
-    import jax.numpy as jnp
-
+def deviations_from_optax(workload: Any, rules: Sequence[str]):
+    """For each rule that optax has, the largest deviation from it over a whole
+    trajectory, computed here and now."""
     params = workload.init(jax.random.key(0))
     return {
         rule: {
@@ -347,11 +382,11 @@ def deviations_from_optax(workload, rules):
             for name, dtype in (("float32", jnp.float32), ("float64", jnp.float64))
         }
         for rule in dict.fromkeys((FIRST_RULE, *rules))
-        if not isinstance(research.verification.ORACLES[rule].optax, str)
+        if not isinstance(research.verification.CARDS[rule].optax, str)
     }
 
 
-def find(numbers, workload, regime, rule=FIRST_RULE):
+def find(numbers: dict[str, Any], workload: str, regime: str, rule: str = FIRST_RULE):
     """The row of one program."""
     return next(
         r
@@ -360,7 +395,7 @@ def find(numbers, workload, regime, rule=FIRST_RULE):
     )
 
 
-def headline(numbers):
+def headline(numbers: dict[str, Any]):
     """The numbers that the answer is made of."""
     batch = numbers["batch_size"]
     constant = find(
@@ -383,8 +418,9 @@ def headline(numbers):
     }
 
 
-def recommended(rows):
-    """The regime that is first in seconds at the strictest target that any of them reaches, and that target."""
+def recommended(rows: Sequence[dict[str, Any]]):
+    """The regime that is first in seconds at the strictest target that any of them
+    reaches, and that target."""
     for target in reversed(rows[0]["targets"]):
         costs = {
             row["regime"]: row["targets"][target][0] * row["seconds_per_pass"]
@@ -397,69 +433,3 @@ def recommended(rows):
                 "target": target,
             }
     return {"regime": None, "target": None}
-
-
-def answer(numbers):
-    """Which regime on a small set, which on a large one, and why the stochastic curve stops."""
-    sentences = [advice(numbers, numbers["first"])]
-    if numbers["large"]:
-        sentences.append(advice(numbers, numbers["large"]))
-    ratio = max(numbers["without_lower_by"])
-    sentences.append(
-        "A stochastic curve of constant rate stops because the noise of single examples keeps it moving: here at "
-        f"f - f* = {numbers['floor_measured']:.2g}, where η tr(C) / 4b says {numbers['floor_predicted']:.2g}; a "
-        f"smaller or falling rate, a larger batch, or a new order every epoch (up to {ratio:.0f} times lower) takes it further."
-    )
-    return " ".join(sentences)
-
-
-def advice(numbers, workload):
-    """One sentence on one workload, gradient descent alone."""
-    rows = [
-        find(numbers, workload, regime.name)
-        for regime in research.tuning.practice_regimes(numbers["batch_size"])
-    ]
-    best = numbers["first_in_seconds"][workload]
-    n = f"{rows[0]['n']:,}"
-    if best["regime"] is None:
-        return (
-            f"On {workload} (n = {n}) no regime came within 1e-02 of the initial gap."
-        )
-    costs = "; ".join(f"{row['regime']} {cost(row, best['target'])}" for row in rows)
-    size = "large" if workload == numbers["large"] else "small"
-    return f"On a {size} set ({workload}, n = {n}) use {best['regime']}: to {best['target']} of the initial gap, {costs}."
-
-
-def cost(row, target):
-    """Passes and seconds to a target, in words."""
-    passes = row["targets"][target][0]
-    if passes is None:
-        return "does not get there"
-    return f"takes {passes:.2g} passes and {passes * row['seconds_per_pass']:.2g} s"
-
-
-def draw(result):
-    """The first figure, then small multiples; all from the saved arrays."""
-    from research.figures import regimes
-
-    return {
-        "figure": regimes.first_figure(
-            result,
-            [
-                r.name
-                for r in research.tuning.theory_regimes(result.numbers["batch_size"])
-            ],
-        ),
-        "rules": regimes.small_multiples(
-            result,
-            [
-                r.name
-                for r in research.tuning.practice_regimes(result.numbers["batch_size"])
-            ],
-        ),
-        "replacement": regimes.replacement(result),
-    }
-
-
-if __name__ == "__main__":
-    research.cli.main(sys.modules[__name__])

@@ -1,24 +1,26 @@
 """How does backpropagation get a gradient, line by line?
 
-By the chain rule and nothing else: every line of a program has a local derivative, and the derivative of the result by a
-line's value, its adjoint, is the sum over the lines that read it of their adjoint times their local derivative.
-`research.derivatives.explain` writes this down as a ledger for any JAX function. Here it does so for one sigmoid neuron,
-which can be checked with a pocket calculator; for softmax regression on all digits and a small network on a few of them;
-and for ten programs with a planted bug, whose NaN it is to find, with the line.
+By the chain rule and nothing else: every line of a program has a local derivative, and
+the derivative of the result by a line's value, its adjoint, is the sum over the lines
+that read it of their adjoint times their local derivative.
+`research.derivatives.explain` writes this down as a ledger for any JAX function. Here
+it does so for one sigmoid neuron, which can be checked with a pocket calculator; for
+softmax regression on all digits and a small network on a few of them; and for ten
+programs with a planted bug, whose NaN it is to find, with the line.
 
     python experiments/chain_rule_ledger.py            # some seconds
 
-The numbers to expect (`EXPECTED`): rows of the neuron, and how far its numbers are from those by hand; entries of the
-models' gradients whose bits are not those of `jax.grad`, run operation by operation; the largest difference between a
-gradient and the sum over its paths; bugs that are found with primitive, direction and line, out of ten.
-"""
+The numbers to expect (`EXPECTED`): rows of the neuron, and how far its numbers are from
+those by hand; entries of the models' gradients whose bits are not those of `jax.grad`,
+run operation by operation; the largest difference between a gradient and the sum over
+its paths; bugs that are found with primitive, direction and line, out of ten."""
 
 import dataclasses
 import inspect
 import math
 import sys
-
-import numpy as np
+from collections.abc import Callable
+from typing import Any
 
 import research
 
@@ -28,14 +30,6 @@ EXPECTED = {
     "bits_that_differ": (0, 0),
     "path_error": (0.0, 1e-12),
     "bugs_found": (10, 10),
-}
-
-NEURON = {"w": 0.5, "b": -0.3, "x": 2.0, "y": 1.0}
-SHOWN_EXAMPLES = 12  # Whose adjoints are drawn.
-NAMED = {
-    "neuron": "one neuron",
-    "softmax": "softmax regression, digits",
-    "network": "a hidden layer, a few digits",
 }
 
 
@@ -54,13 +48,38 @@ class Config:
 FULL = Config()
 
 
-def run(config, on_progress=None, checkpoints=None):
-    """Explains the neuron, the two models and the ten bugs, and holds each against what is known otherwise."""
+if __name__ == "__main__":  # Flags are read before anything heavy is imported.
+    research.cli.main(sys.modules[__name__])
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.cli.progress import OnProgress
+from research.types import Checkpoints, Params
+
+NEURON = {"w": 0.5, "b": -0.3, "x": 2.0, "y": 1.0}
+SHOWN_EXAMPLES = 12  # Whose adjoints are drawn.
+NAMED = {
+    "neuron": "one neuron",
+    "softmax": "softmax regression, digits",
+    "network": "a hidden layer, a few digits",
+}
+
+
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> research.runs.Findings:
+    """Explains the neuron, the two models and the ten bugs, and holds each against what
+    is known otherwise."""
     del checkpoints  # It takes seconds.
     for field in ("hidden", "examples"):
         if getattr(config, field) < 1:
             raise ValueError(
-                f"{field} must be a positive integer; got {field}={getattr(config, field)}."
+                f"{field} must be a positive integer; got "
+                f"{field}={getattr(config, field)}."
             )
     arrays, rows, differing, path_error = {}, {}, 0, 0.0
     programs = {
@@ -77,7 +96,7 @@ def run(config, on_progress=None, checkpoints=None):
         path_error = max(path_error, largest_path_error(ledger))
         rows[name] = facts(ledger)
         if name == "neuron":
-            neuron_table, error = table_of_neuron(ledger), error_by_hand(ledger)
+            neuron_rows, error = rows_of_neuron(ledger), error_by_hand(ledger)
     hunted = hunt(arrays)
     if on_progress:
         on_progress(len(programs), len(programs), "done")
@@ -91,23 +110,19 @@ def run(config, on_progress=None, checkpoints=None):
         "bugs_found": sum(bug["right"] for bug in hunted),
         "models": rows,
         "hunted": hunted,
+        "neuron": neuron_rows,
     }
-    tables = (neuron_table, table_of_models(numbers), table_of_bugs(hunted))
-    return research.runs.Result(answer(numbers), tables, arrays, numbers)
+    return research.runs.Findings(arrays, numbers)
 
 
-def neuron(w, b, x, y):
+def neuron(w: jax.Array, b: jax.Array, x: jax.Array, y: jax.Array):
     """The squared error of one sigmoid neuron."""
-    import jax
-
     return (jax.nn.sigmoid(w * x + b) - y) ** 2
 
 
-def models(config, workload):
-    """(function, arguments) of softmax regression on the digits and of a network on a few of them."""
-    import jax
-    import jax.numpy as jnp
-
+def models(config: Config, workload: Any):
+    """(function, arguments) of softmax regression on the digits and of a network on a
+    few of them."""
     train = workload.train
     keys = [
         jax.random.fold_in(jax.random.key(config.seed), child) for child in range(3)
@@ -118,10 +133,10 @@ def models(config, workload):
         )
     x, y = train.x[: config.examples], jnp.eye(10)[train.y[: config.examples]]
 
-    def softmax(params):
+    def softmax(params: Params):
         return workload.objective(params, train)
 
-    def network(first, last):
+    def network(first: jax.Array, last: jax.Array):
         logits = jnp.tanh(x @ first) @ last
         return -jnp.mean(jnp.sum(y * jax.nn.log_softmax(logits), axis=1))
 
@@ -133,10 +148,9 @@ def models(config, workload):
     }
 
 
-def count_bits(ledger, f, args):
-    """How many entries of the gradient differ in any bit from what jax.grad gives operation by operation."""
-    import jax
-
+def count_bits(ledger: research.derivatives.Ledger, f: Callable, args: tuple):
+    """How many entries of the gradient differ in any bit from what jax.grad gives
+    operation by operation."""
     with jax.disable_jit():
         expected = jax.tree.leaves(jax.grad(f, argnums=tuple(range(len(args))))(*args))
     pairs = zip(jax.tree.leaves(ledger.grads), expected, strict=True)
@@ -146,7 +160,7 @@ def count_bits(ledger, f, args):
     )
 
 
-def largest_path_error(ledger):
+def largest_path_error(ledger: research.derivatives.Ledger):
     """The largest difference between a gradient and the sum over its paths."""
     sums = {
         name: sum(np.asarray(path.derivative) for path in ledger.paths(name))
@@ -158,8 +172,9 @@ def largest_path_error(ledger):
     )
 
 
-def error_by_hand(ledger):
-    """The largest difference between the neuron's ledger and the same numbers from the formulas of the textbook."""
+def error_by_hand(ledger: research.derivatives.Ledger):
+    """The largest difference between the neuron's ledger and the same numbers from the
+    formulas of the textbook."""
     w, b, x, y = NEURON.values()
     a = 1 / (1 + math.exp(-(w * x + b)))
     da, dz = 2 * (a - y), 2 * (a - y) * a * (1 - a)
@@ -171,7 +186,7 @@ def error_by_hand(ledger):
     )
 
 
-def facts(ledger):
+def facts(ledger: research.derivatives.Ledger):
     """What a ledger came to, as JSON."""
     gradient = np.concatenate(
         [np.ravel(ledger.gradient(name)) for name in ledger.inputs]
@@ -187,8 +202,9 @@ def facts(ledger):
     }
 
 
-def graph_arrays(ledger):
-    """The ledger's graph and where it stands, as arrays; rows that no adjoint reaches are left out."""
+def graph_arrays(ledger: research.derivatives.Ledger):
+    """The ledger's graph and where it stands, as arrays; rows that no adjoint reaches
+    are left out."""
     drawn, layout = ledger.drawing(constants=False)
     return {
         "boxes": np.concatenate([layout.centres, layout.sizes], axis=1),
@@ -205,8 +221,9 @@ def graph_arrays(ledger):
     }
 
 
-def adjoint_arrays(ledger):
-    """The adjoints of the products of a model, (examples, units) of the first examples; and of its matrices."""
+def adjoint_arrays(ledger: research.derivatives.Ledger):
+    """The adjoints of the products of a model, (examples, units) of the first examples;
+    and of its matrices."""
     products = [
         row
         for row in ledger.rows
@@ -222,47 +239,47 @@ def adjoint_arrays(ledger):
 
 
 def bugs():
-    """Name -> (function, arguments, primitive, whether the NaN is born in the backward pass)."""
-    import jax.numpy as jnp
+    """Name -> (function, arguments, primitive, whether the NaN is born in the backward
+    pass)."""
 
-    def root(x):
+    def root(x: jax.Array):
         y = jnp.sqrt(x)  # planted
         return jnp.sum(jnp.where(x > 0, y, 0.0))
 
-    def logarithm(x):
+    def logarithm(x: jax.Array):
         y = jnp.log(x)  # planted
         return jnp.sum(jnp.where(x > 0, x * y, 0.0))
 
-    def quotient(x):
+    def quotient(x: jax.Array):
         y = (x - 1) / (x**2 - 1)  # planted
         return jnp.tanh(y)
 
-    def power(x):
+    def power(x: jax.Array):
         y = x**0.7  # planted
         return y * 3 + x
 
-    def norm(x):
+    def norm(x: jax.Array):
         y = jnp.sqrt(jnp.sum(x * x))  # planted
         return jnp.maximum(y, 1e-3)
 
-    def arccosine(x):
+    def arccosine(x: jax.Array):
         y = jnp.arccos(jnp.cos(x))  # planted
         return y**2
 
-    def standardise(x):
+    def standardise(x: jax.Array):
         y = (x - jnp.mean(x)) / jnp.sqrt(jnp.mean((x - jnp.mean(x)) ** 2))  # planted
         return jnp.sum(y**2)
 
-    def softmax_by_hand(x):
+    def softmax_by_hand(x: jax.Array):
         y = jnp.exp(x)  # planted
         return jnp.log(y[0] / jnp.sum(y))
 
-    def log_of_softmax(x):
+    def log_of_softmax(x: jax.Array):
         p = jnp.exp(x) / jnp.sum(jnp.exp(x))
         y = jnp.log(p)  # planted
         return y[1]
 
-    def angle(x):
+    def angle(x: jax.Array):
         y = jnp.arctan2(x[1], x[0])  # planted
         return y + x[0]
 
@@ -291,7 +308,7 @@ def bugs():
     }
 
 
-def hunt(arrays):
+def hunt(arrays: dict[str, np.ndarray]):
     """What first_nonfinite says of each bug; the first one's graph joins the arrays."""
     found = []
     for name, (f, x, primitive, backward) in bugs().items():
@@ -322,57 +339,22 @@ def hunt(arrays):
     return found
 
 
-def answer(numbers):
-    """What was explained, and how far from the truth it was."""
-    softmax = numbers["models"]["softmax"]
-    return (
-        f"Line by line, by the chain rule: the ledger of one neuron has {numbers['neuron_rows']} rows, "
-        f"{by_hand(numbers)}; that of softmax regression on the digits has {softmax['rows']}. Of the "
-        f"{numbers['entries']:,} entries of all gradients {numbers['bits_that_differ']} differ in any bit from jax.grad, run "
-        f"operation by operation. Of {numbers['bugs']} planted bugs that make a NaN or an infinity, it names the line of "
-        f"{numbers['bugs_found']}."
-    )
-
-
-def by_hand(numbers):
-    """How far the neuron's ledger is from the numbers by hand, in words."""
-    error = numbers["error_by_hand"]
-    return (
-        f"within {error:.0e} of the numbers by hand"
-        if error
-        else "equal to the numbers by hand"
-    )
-
-
-def table_of_neuron(ledger):
-    """The ledger of the neuron."""
-    rows = tuple(
-        (
+def rows_of_neuron(ledger: research.derivatives.Ledger):
+    """The ledger of the neuron, as rows of a table."""
+    return [
+        [
             row.name,
             row.expression,
             float(row.value),
             handed_on(row),
             float(row.adjoint),
             row.rule,
-        )
+        ]
         for row in ledger.rows
-    )
-    return research.runs.Table(
-        f"One sigmoid neuron at {', '.join(f'{name} = {value:g}' for name, value in NEURON.items())}",
-        (
-            "row",
-            "equation",
-            "value",
-            "input: × local derivative → what its adjoint gets",
-            "adjoint",
-            "rule",
-        ),
-        rows,
-        "Read values downwards and adjoints upwards: an adjoint is the sum of what the rows below hand to that name.",
-    )
+    ]
 
 
-def handed_on(row):
+def handed_on(row: Any):
     """What a row hands to its inputs, in words."""
     parts = zip(row.inputs, row.local, row.contributions, strict=True)
     return ", ".join(
@@ -380,145 +362,3 @@ def handed_on(row):
         for name, local, share in parts
         if share is not None
     )
-
-
-def table_of_models(numbers):
-    """How large each ledger is."""
-    rows = tuple(
-        (NAMED[name], f["rows"], f["with_adjoint"], f["entries"], f["value"], f["norm"])
-        for name, f in numbers["models"].items()
-    )
-    columns = (
-        "program",
-        "rows",
-        "rows with an adjoint",
-        "entries of the gradient",
-        "value",
-        "norm of the gradient",
-    )
-    return research.runs.Table("The programs", columns, rows)
-
-
-def table_of_bugs(hunted):
-    """Where each NaN was found."""
-    rows = tuple(
-        (
-            f["bug"],
-            f["primitive"],
-            "backward" if f["backward"] else "forward",
-            f["line"],
-            f["right"],
-        )
-        for f in hunted
-    )
-    columns = ("bug", "found at", "in the pass", "line", "as planted")
-    return research.runs.Table(
-        "Where the first NaN or infinity is born", columns, rows, hunted[0]["sentence"]
-    )
-
-
-def draw(result):
-    """The graphs of the neuron, the two models and a bug, the models' with their adjoints as images."""
-    arrays, numbers = result.arrays, result.numbers
-    network = numbers["models"]["network"]
-    pictures = {
-        "neuron": (
-            "Backpropagation through one neuron",
-            neuron_caption(numbers),
-            draw_beside(arrays, "neuron"),
-        ),
-        "softmax": (
-            "The backward pass of softmax regression",
-            softmax_caption(numbers),
-            draw_softmax(arrays),
-        ),
-        "network": (
-            "The backward pass of a network",
-            f"A hidden layer of tanh, {network['entries']} parameters. Right, from below to above, as the pass runs: "
-            "adjoints of the last product's entries, then of the first one's, a row an example (red: positive, blue: "
-            "negative). The error of each digit is spread over the units that made it.",
-            draw_network(arrays),
-        ),
-        "bug": (
-            "Where a NaN is born",
-            bug_caption(numbers),
-            draw_beside(arrays, "bug"),
-        ),
-    }
-    return {
-        key: research.figures.Picture(*picture) for key, picture in pictures.items()
-    }
-
-
-def neuron_caption(numbers):
-    """What the first figure shows."""
-    return (
-        f"The {numbers['neuron_rows']} rows of a sigmoid neuron with squared error. Blue, computed downwards: values, and on "
-        "each edge the local derivative. Red, computed upwards: adjoints, and on each edge what it adds to the adjoint "
-        f"above. All are {by_hand(numbers)}."
-    )
-
-
-def softmax_caption(numbers):
-    """What the second figure shows."""
-    found = numbers["models"]["softmax"]
-    return (
-        f"Left: the {found['with_adjoint']} rows that an adjoint reaches; arrays by shape and Euclidean norm. Right: adjoints "
-        f"of the logits of {SHOWN_EXAMPLES} digits, which are softmax minus the right class over n, and the gradient by the "
-        f"weights, an 8 × 8 image for each class; its norm with the intercepts' is {found['norm']:.3g}."
-    )
-
-
-def bug_caption(numbers):
-    """What the last figure shows."""
-    return (
-        f"{numbers['hunted'][0]['sentence']} The mask takes the infinite slope out of the value, not out of the chain rule: "
-        f"0 times infinity is NaN. Found in this way: {numbers['bugs_found']} of {numbers['bugs']} planted bugs."
-    )
-
-
-def draw_beside(arrays, name, panels=()):
-    """A program's graph, beside images where there are any, each (values, title, across, down)."""
-    from research.figures import graph
-
-    figure, axes, beside = graph.new_graph(arrays[f"{name}/size"], len(panels))
-    graph.draw_graph(axes, arrays, name)
-    for panel, parts in zip(beside, panels, strict=True):
-        graph.draw_heat(panel, *parts)
-    return figure
-
-
-def draw_softmax(arrays):
-    """Softmax regression: its graph, the adjoints of the logits, and the gradient as images."""
-    images = np.pad(
-        arrays["softmax/gradient 0"].T.reshape(2, 5, 8, 8),
-        ((0, 0), (0, 0), (1, 1), (1, 1)),
-    )
-    images = images.transpose(0, 2, 1, 3).reshape(20, 50)
-    logits = (arrays["softmax/adjoint 0"], "adjoints of the logits", "class", "example")
-    return draw_beside(
-        arrays,
-        "softmax",
-        (logits, (images, "gradient by the weights", "classes 0 to 4 and 5 to 9")),
-    )
-
-
-def draw_network(arrays):
-    """The network: its graph, and the adjoints of both products."""
-    last = (
-        arrays["network/adjoint 1"],
-        "adjoints of the last product",
-        "class",
-        "example",
-    )
-    first = (
-        arrays["network/adjoint 0"],
-        "adjoints of the first product",
-        "hidden unit",
-        "example",
-    )
-    return draw_beside(arrays, "network", (first, last))
-
-
-if __name__ == "__main__":
-    research.cli.main(sys.modules[__name__])

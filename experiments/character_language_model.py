@@ -1,35 +1,44 @@
-"""How well does a small network guess the next letter of Shakespeare, and is it better than counting?
+"""How well does a small network guess the next letter of Shakespeare, and is it better
+than counting?
 
-Nine plays as characters; the first 90 % to learn from, the last 10 % to be guessed. The baseline counts: n-grams with
-interpolated smoothing. Then an LSTM and a small GPT (a Transformer of 4 layers, 4 heads, width 128, seeing 64 characters)
-by nanoGPT's recipe for a laptop: 2,000 steps of 12 windows, AdamW, a rate that rises for 100 steps and falls along a
-cosine. The rates are ours; at nanoGPT's own (--learning-rate 1e-3) the GPT costs 1.87. Then both for three times as long.
+Nine plays as characters; the first 90 % to learn from, the last 10 % to be guessed. The
+baseline counts: n-grams with interpolated smoothing. Then an LSTM and a small GPT (a
+Transformer of 4 layers, 4 heads, width 128, seeing 64 characters) by nanoGPT's recipe
+for a laptop: 2,000 steps of 12 windows, AdamW, a rate that rises for 100 steps and
+falls along a cosine. The rates are ours; at nanoGPT's own (--learning-rate 1e-3) the
+GPT costs 1.87. Then both for three times as long.
 
-    python experiments/character_language_model.py            # about ten minutes on two cores
-    python experiments/character_language_model.py --full     # under an hour: more seeds, a longer training
-    python experiments/character_language_model.py --text tiny_shakespeare   # the file that nanoGPT's number is for
+    # About ten minutes on two cores.
+    python experiments/character_language_model.py
+    # Under an hour: more seeds, a longer training.
+    python experiments/character_language_model.py --full
+    # The file that nanoGPT's number is for.
+    python experiments/character_language_model.py --text tiny_shakespeare
 
-The loss is in nats a character of the validation part, from which nothing is learnt, and read in three ways:
+The loss is in nats a character of the validation part, from which nothing is learnt,
+and read in three ways:
 
-  whole      in windows that do not overlap: each character is guessed once, from the 1 to 64 before it in its window, as
-             in training. n-grams see whatever stands before, across the cuts.
-  half full  each character from at least half a window before it, as for someone who lets the window slide: the fairest
-             to hold against n-grams.
-  sampled    240 random windows, nanoGPT's protocol (20 batches of 12); its published 1.88 is such a number.
+  whole      in windows that do not overlap: each character is guessed once, from the 1
+             to 64 before it in its window, as in training. n-grams see whatever stands
+             before, across the cuts.
+  half full  each character from at least half a window before it, as for someone who
+             lets the window slide: the fairest to hold against n-grams.
+  sampled    240 random windows, nanoGPT's protocol (20 batches of 12); its published
+    1.88 is such a number.
 
-The validation part also chose these rates and the order of the n-grams, which favours them a little. Where the text
-is not at hand and cannot be fetched, the help texts of Python take its place, and the answer says so.
+The validation part also chose these rates and the order of the n-grams, which favours
+them a little. Where the text is not at hand and cannot be fetched, the help texts of
+Python take its place, and the answer says so.
 
-The numbers to expect (`EXPECTED`), on nine-play Shakespeare: the best n-gram's order and loss, and the whole loss of the
-LSTM and the GPT, means over seeds, and of both trained for longer.
-"""
+The numbers to expect (`EXPECTED`), on nine-play Shakespeare: the best n-gram's order
+and loss, and the whole loss of the LSTM and the GPT, means over seeds, and of both
+trained for longer."""
 
 import dataclasses
 import sys
 import time
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 import research
 
@@ -41,40 +50,12 @@ EXPECTED = {
     "lstm_longer": (1.49, 1.55),
     "gpt_longer": (1.57, 1.64),
 }
-
-# Columns and numbers of single trainings, of which another processor has others (`reproduce`), and in what range.
+# Columns and numbers of single trainings, of which another processor has others
+# (`reproduce`), and in what range.
 VARIES = dict.fromkeys(("whole", "half full", "sampled")) | {
     n: EXPECTED[n] for n in ("lstm_longer", "gpt_longer")
 }
-
 CLAIM, FALLBACK = "nine_play_shakespeare", "python_help"
-TEXTS = (CLAIM, "tiny_shakespeare", FALLBACK)
-NOT_THE_CLAIM = f"NOT THE CLAIM: this is {FALLBACK}; the claim is of {CLAIM}. "
-INSTEAD = (
-    f" To read {CLAIM}, leave out --fast and --text; --data-dir names a folder that holds it. This brings it: "
-    f"descent data fetch {CLAIM}"
-)
-SMOOTHING_NAMES = {"kneser_ney": "Kneser-Ney", "witten_bell": "Witten-Bell"}
-NAMES = {
-    "lstm": "LSTM",
-    "gpt": "GPT",
-    "lstm_longer": "LSTM, longer",
-    "gpt_longer": "GPT, longer",
-}
-LONG_NAMES = {
-    name: short.replace(", longer", " trained for longer")
-    for name, short in NAMES.items()
-}
-SHADES = ("exact", "second class", "mini-batch", "stochastic", "full batch")
-LOOKS = dict(zip(("ngram", *NAMES), SHADES, strict=True))
-INIT, EPOCHS, SAMPLE, WINDOWS = range(4)  # Children of a seed's key.
-SAMPLED = 240  # nanoGPT's 20 batches of 12.
-BEFORE, CHARACTERS, TEMPERATURE, TOP_K = (
-    "\n",
-    320,
-    0.8,
-    20,
-)  # A sample: after what, how long, and how it is drawn.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +79,8 @@ class Config:
     longer_steps: int = 6_000
     """Of the longer training of both."""
     evaluate_every: int = 100
-    """Steps from one point of the learning curves to the next; it divides both numbers of steps."""
+    """Steps from one point of the learning curves to the next; it divides both numbers
+    of steps."""
     warmup: int = 100
     """Steps in which the rate rises."""
     learning_rate: float = 2e-3
@@ -114,7 +96,8 @@ class Config:
     lstm_hidden: int = 256
     """Units of the LSTM."""
     devices: int = 2
-    """Cores, or other devices, that share each batch, where there are so many; the last bits depend on it."""
+    """Cores, or other devices, that share each batch, where there are so many; the last
+    bits depend on it."""
 
 
 FULL = Config(seeds="0..9", longer_steps=20_000)
@@ -123,8 +106,37 @@ FAST = Config(
 )
 
 
-def complete(config):
-    """The config with the text that is at hand: the default's, or the one that takes its place."""
+if __name__ == "__main__":  # Flags are read before anything heavy is imported.
+    research.cli.main(sys.modules[__name__])
+
+import jax
+import numpy as np
+import optax
+
+from research.cli.progress import OnProgress
+from research.types import Checkpoints, Saved
+
+TEXTS = (CLAIM, "tiny_shakespeare", FALLBACK)
+SMOOTHING_NAMES = {"kneser_ney": "Kneser-Ney", "witten_bell": "Witten-Bell"}
+NAMES = {
+    "lstm": "LSTM",
+    "gpt": "GPT",
+    "lstm_longer": "LSTM, longer",
+    "gpt_longer": "GPT, longer",
+}
+INIT, EPOCHS, SAMPLE, WINDOWS = range(4)  # Children of a seed's key.
+SAMPLED = 240  # nanoGPT's 20 batches of 12.
+BEFORE, CHARACTERS, TEMPERATURE, TOP_K = (
+    "\n",
+    320,
+    0.8,
+    20,
+)  # A sample: after what, how long, and how it is drawn.
+
+
+def complete(config: Config):
+    """The config with the text that is at hand: the default's, or the one that takes
+    its place."""
     if config.text != CLAIM:
         return config
     try:
@@ -153,7 +165,11 @@ class Parts(NamedTuple):
     validation: np.ndarray
 
 
-def run(config, on_progress=None, checkpoints=None):
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> research.runs.Findings:
     """Counts, then trains each network with each seed."""
     seeds = check(config)
     parts, checkpoints = read(config), checkpoints or research.types.nowhere
@@ -176,7 +192,7 @@ def run(config, on_progress=None, checkpoints=None):
     total, done, trained = sum(job.steps for job in jobs), 0, []
     for job in jobs:
 
-        def show(share, words, job=job, done=done):
+        def show(share: float, words: str, job: Job = job, done: float = done):
             if on_progress:
                 on_progress(
                     done + share * job.steps,
@@ -201,10 +217,10 @@ def run(config, on_progress=None, checkpoints=None):
             f"{job.network}/{job.seed}/{name}": array
             for name, array in saved.arrays.items()
         }
-    return research.runs.Result(answer(numbers), tables(numbers), arrays, numbers)
+    return research.runs.Findings(arrays, numbers)
 
 
-def check(config):
+def check(config: Config):
     """The seeds, once the config makes sense."""
     if config.text not in TEXTS:
         raise ValueError(
@@ -227,13 +243,13 @@ def check(config):
         steps = getattr(config, name)
         if steps <= config.warmup or steps % config.evaluate_every:
             raise ValueError(
-                f"{name} must be above warmup={config.warmup}, and a multiple of evaluate_every={config.evaluate_every}; "
-                f"got {name}={steps}."
+                f"{name} must be above warmup={config.warmup}, and a multiple of "
+                f"evaluate_every={config.evaluate_every}; got {name}={steps}."
             )
     return research.runs.parse_seeds(config.seeds)
 
 
-def read(config):
+def read(config: Config):
     """The text in two parts, as nanoGPT cuts it: the first 90 %, and the rest."""
     found = (
         research.datasets.python_help()
@@ -244,16 +260,14 @@ def read(config):
     cut = int(0.9 * len(tokens))
     if len(tokens) - cut < 2 * config.context + 1:
         raise ValueError(
-            f"the last tenth of {len(tokens)} characters is too short for two windows of context={config.context}. Use "
-            "more characters or a shorter context."
+            f"the last tenth of {len(tokens)} characters is too short for two windows "
+            f"of context={config.context}. Use more characters or a shorter context."
         )
     return Parts(found.name, found.symbols, tokens[:cut], tokens[cut:])
 
 
-def count(config, parts, seed):
+def count(config: Config, parts: Parts, seed: int):
     """n-grams of every order by each smoothing; the best of them writes, too."""
-    import jax
-
     models, size, losses, counted = research.models, len(parts.symbols), {}, []
     for smoothing in models.SMOOTHINGS:
         began, options = (
@@ -297,7 +311,7 @@ def count(config, parts, seed):
     )
 
 
-def make_network(config, parts, name):
+def make_network(config: Config, parts: Parts, name: str):
     """The LSTM or the GPT, in float32, and what reads the validation part with it."""
     size = len(parts.symbols)
     if name == "lstm":
@@ -309,22 +323,20 @@ def make_network(config, parts, name):
         }
         model = research.models.recurrent(size, config.lstm_hidden, size, **options)
     else:
-        shape = {
-            "width": config.width,
-            "num_layers": config.layers,
-            "num_heads": config.heads,
-        }
         model = research.models.transformer_decoder(
-            size, config.context, **shape, dtype="float32"
+            size,
+            config.context,
+            width=config.width,
+            num_layers=config.layers,
+            num_heads=config.heads,
+            dtype="float32",
         )
     return model, research.models.reader(model, parts.validation, config.context)
 
 
-def make_rule(config, job):
-    """nanoGPT's: gradients clipped at norm 1, AdamW that spares biases, a rate that rises and falls to a tenth."""
-    import jax
-    import optax
-
+def make_rule(config: Config, job: Job):
+    """nanoGPT's: gradients clipped at norm 1, AdamW that spares biases, a rate that
+    rises and falls to a tenth."""
     schedules, rules = research.schedules, research.update_rules
     fall = schedules.cosine(job.rate, job.steps - config.warmup, job.rate / 10)
     rate = schedules.join(
@@ -337,10 +349,16 @@ def make_rule(config, job):
     )
 
 
-def train(config, job, parts, network, on_progress, within):
-    """One training, and what its network costs at the end, with a sample of what it writes."""
-    import jax
-
+def train(
+    config: Config,
+    job: Job,
+    parts: Parts,
+    network: tuple,
+    on_progress: Callable[[float, str], None],
+    within: Checkpoints,
+):
+    """One training, and what its network costs at the end, with a sample of what it
+    writes."""
     keys, (model, measured) = (
         [jax.random.fold_in(jax.random.key(job.seed), child) for child in range(3)],
         network,
@@ -368,7 +386,8 @@ def train(config, job, parts, network, on_progress, within):
     )
     if trained.first_bad_step >= 0:
         raise ValueError(
-            f"{NAMES[job.network]} at rate {job.rate} diverges in step {trained.first_bad_step}."
+            f"{NAMES[job.network]} at rate {job.rate} diverges in step "
+            f"{trained.first_bad_step}."
         )
     start, top_k = (
         np.array([parts.symbols.index(BEFORE)]),
@@ -394,15 +413,16 @@ def train(config, job, parts, network, on_progress, within):
     )
 
 
-def sampled_starts(config, parts):
+def sampled_starts(config: Config, parts: Parts):
     """The random windows of the learning curves, the same for every network."""
     return np.random.default_rng(WINDOWS).integers(
         0, len(parts.validation) - config.context, SAMPLED, np.int32
     )
 
 
-def whole_losses(config, parts, measured):
-    """By position in the window, 1 to context: the mean loss over all windows; and the mean with half a window before."""
+def whole_losses(config: Config, parts: Parts, measured: Callable):
+    """By position in the window, 1 to context: the mean loss over all windows; and the
+    mean with half a window before."""
     half = config.context // 2
     starts = research.datasets.window_starts(len(parts.validation), config.context)
     overlapping = research.datasets.window_starts(
@@ -414,7 +434,13 @@ def whole_losses(config, parts, measured):
     }
 
 
-def facts(config, parts, counted, jobs, trained):
+def facts(
+    config: Config,
+    parts: Parts,
+    counted: Saved,
+    jobs: Sequence[Job],
+    trained: Sequence[Saved],
+):
     """What it came to, as JSON."""
     numbers = {
         "text": parts.name,
@@ -446,7 +472,7 @@ def facts(config, parts, counted, jobs, trained):
     return numbers
 
 
-def network_facts(config, parts, mine):
+def network_facts(config: Config, parts: Parts, mine: Sequence[tuple[Job, Saved]]):
     """Of one network: each loss as mean, low and high over its seeds."""
     job, first = mine[0]
     found = {
@@ -466,109 +492,3 @@ def network_facts(config, parts, mine):
         **{name: first.values[name] for name in ("parameters", "devices")},
         "seconds": float(np.median([saved.values["seconds"] for _, saved in mine])),
     }
-
-
-def answer(numbers):
-    """Who guesses better, by how much, and what more training buys."""
-    networks, words = numbers["networks"], research.statistics.interval_in_words
-    best = min(networks, key=lambda name: networks[name]["half_full"][0])
-    winner = (
-        "Counting"
-        if numbers["ngram"] < networks[best]["half_full"][0]
-        else f"The {LONG_NAMES[best]}"
-    )
-    lstm, gpt, longer_lstm, longer_gpt = (networks[name] for name in NAMES)
-    before, after = (
-        ("", "") if numbers["text"] in TEXTS[:2] else (NOT_THE_CLAIM, INSTEAD)
-    )
-    return (
-        f"{before}{winner} wins. A {numbers['order']}-gram, counted in a second, "
-        f"costs {numbers['ngram']:.3f} nats a character; after {gpt['steps']:,} steps of {numbers['batch_size']} x "
-        f"{numbers['context']} characters ({gpt['passes']:.1f} passes) the LSTM costs {words(lstm['whole'])} and the GPT "
-        f"{words(gpt['whole'])}; after {longer_gpt['steps']:,} steps {words(longer_lstm['whole'])} and "
-        f"{words(longer_gpt['whole'])}. With at least half a window to look back on, the two cost "
-        f"{longer_lstm['half_full'][0]:.3f} and {longer_gpt['half_full'][0]:.3f} then.{after}"
-    )
-
-
-def tables(numbers):
-    """Who costs what, counting first; then every order."""
-    networks = [
-        (f"{NAMES[name]}, {found['steps']:,} steps", found)
-        for name, found in numbers["networks"].items()
-    ]
-    note = (
-        f"{numbers['text']}, {numbers['characters']:,} characters, {numbers['symbols']} symbols; "
-        f"{numbers['validation_characters']:,} are guessed. The interval is Student's t of the mean over "
-        f"{numbers['networks']['gpt']['seeds']} seeds; the longer trainings have one seed, n-grams are exact. Whole: in windows "
-        f"that do not overlap; half full: each character from at least {numbers['context'] // 2} before it; sampled: "
-        f"{SAMPLED} random windows, as nanoGPT reports (1.88, on tiny Shakespeare). An n-gram model's parameters are the "
-        "n-grams that it has seen."
-    )
-    kinds = research.studies.language_tables
-    return kinds.costs_table(numbers["counted"], networks, note), kinds.orders_table(
-        numbers["orders"]
-    )
-
-
-def draw(result):
-    """The learning curves, what context is worth, and what each model writes."""
-    from research.figures import language
-
-    Picture, looks = (
-        research.figures.Picture,
-        {name: (NAMES[name], LOOKS[name]) for name in NAMES},
-    )
-    curves = language.learning_and_context(result.arrays, result.numbers, looks)
-    samples = language.texts(titled(result.numbers))
-    return {
-        "learning": Picture(
-            "Counting, and learning", curves_caption(result.numbers), curves
-        ),
-        "samples": Picture(
-            "What each of them writes", sample_caption(result.numbers), samples
-        ),
-    }
-
-
-def titled(numbers):
-    """(title, colour, text) of each model's sample."""
-    titles = {"ngram": f"{numbers['order']}-gram, {numbers['ngram']:.2f} nats"}
-    titles |= {
-        name: f"{NAMES[name]}, {found['whole'][0]:.2f} nats"
-        for name, found in numbers["networks"].items()
-    }
-    return [
-        (titles[name], LOOKS[name], sample)
-        for name, sample in numbers["samples"].items()
-    ]
-
-
-def curves_caption(numbers):
-    """What to see in the first figure, with its numbers."""
-    orders, networks = numbers["orders"][numbers["smoothing"]], numbers["networks"]
-    ends = ", ".join(
-        f"{found['sampled'][0]:.2f} ({NAMES[name]})" for name, found in networks.items()
-    )
-    return (
-        f"Left: the loss on {SAMPLED} random windows of the validation part, each seed a line; dashed, what n-grams cost on "
-        f"all of it, from {orders[min(1, len(orders) - 1)]:.2f} (two characters) to {numbers['ngram']:.2f} "
-        f"({numbers['order']}). The networks come to {ends}. Right: the loss by how many characters stand before the guessed "
-        "one in its window; networks and n-grams that see as much stand above one another. The first characters of a "
-        f"window are dear to all. The best n-gram sees {numbers['order'] - 1} characters; networks gain from more."
-    )
-
-
-def sample_caption(numbers):
-    """How the samples were drawn."""
-    texts = "; ".join(
-        f"{name}: {sample[:60]!r}" for name, sample in numbers["samples"].items()
-    )
-    return (
-        f"{CHARACTERS} characters from each model after a line break, at temperature {TEMPERATURE}, from the {TOP_K} "
-        f"likeliest symbols at most, with the first seed: what a smaller loss looks like. They begin: {texts}."
-    )
-
-
-if __name__ == "__main__":
-    research.cli.main(sys.modules[__name__])

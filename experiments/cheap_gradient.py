@@ -1,23 +1,24 @@
 """What does a gradient cost, against its function?
 
-The cheap gradient principle: in reverse mode all n partial derivatives together cost a small multiple of the function, at
-most 4 times its operations (5 with memory traffic), whatever n is. In forward mode they cost n times, by central
-differences 2 n times. It is a theorem on plain reverse mode; a rule that is written otherwise can exceed it.
+The cheap gradient principle: in reverse mode all n partial derivatives together cost a
+small multiple of the function, at most 4 times its operations (5 with memory traffic),
+whatever n is. In forward mode they cost n times, by central differences 2 n times. It
+is a theorem on plain reverse mode; a rule that is written otherwise can exceed it.
 
-Operations are counted from the jaxpr: loops times their trips, LAPACK by formula, for XLA's own count takes a loop's body once
-and LAPACK for nothing. Seconds stand beside them, since operations are not time.
+Operations are counted from the jaxpr: loops times their trips, LAPACK by formula, for
+XLA's own count takes a loop's body once and LAPACK for nothing. Seconds stand beside
+them, since operations are not time.
 
     python experiments/cheap_gradient.py            # under a minute
 
-The numbers to expect (`EXPECTED`): the largest ratio of operations, gradient to function, over the functions that keep the
-bound; the least over those that JAX's rules put above it; and the largest ratio of the Rosenbrock function over all n.
-"""
+The numbers to expect (`EXPECTED`): the largest ratio of operations, gradient to
+function, over the functions that keep the bound; the least over those that JAX's rules
+put above it; and the largest ratio of the Rosenbrock function over all n."""
 
 import dataclasses
 import sys
+from collections.abc import Callable
 from typing import Any
-
-import numpy as np
 
 import research
 
@@ -26,10 +27,6 @@ EXPECTED = {
     "least_exception": (5.0, 60.0),
     "ratio_at_any_n": (1.0, 2.5),
 }
-
-# JAX's rules for these depart from plain reverse mode. The way out stands in the zoo beside them: `slogdet`, a scan.
-EXCEPTIONS = ("log-determinant by Cholesky", "product", "running product")
-MODES: tuple[Any, ...] = ("reverse", "forward", "central differences")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +46,27 @@ class Config:
 FULL = Config(size=300, largest=65536, seconds=0.5)
 
 
-def run(config, on_progress=None, checkpoints=None):
+if __name__ == "__main__":  # Flags are read before anything heavy is imported.
+    research.cli.main(sys.modules[__name__])
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.cli.progress import OnProgress
+from research.types import Checkpoints, Params
+
+# JAX's rules for these depart from plain reverse mode. The way out stands in the zoo
+# beside them: `slogdet`, a scan.
+EXCEPTIONS = ("log-determinant by Cholesky", "product", "running product")
+MODES: tuple[Any, ...] = ("reverse", "forward", "central differences")
+
+
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> research.runs.Findings:
     """Counts and times the zoo, and counts one function at every n."""
     del checkpoints  # It takes a minute.
     for field in ("size", "largest"):
@@ -77,24 +94,21 @@ def run(config, on_progress=None, checkpoints=None):
         "largest": int(arrays["n"][-1]),
         "forward_at_largest": float(arrays["forward"][-1]),
     }
-    return research.runs.Result(answer(numbers), (table(numbers),), arrays, numbers)
+    return research.runs.Findings(arrays, numbers)
 
 
-def zoo(config):
+def zoo(config: Config):
     """name -> (f, x)."""
-    import jax
-    import jax.numpy as jnp
-
     random, n = np.random.default_rng(config.seed), config.size
     normal = lambda *shape: jnp.asarray(random.normal(size=shape))
     data, weights = normal(n, n), [normal(n, n) / np.sqrt(n) for _ in range(3)]
     square = data @ data.T / n + jnp.eye(n)
     near_one = 1 + normal(n * n) / n
 
-    def perceptron(w):
+    def perceptron(w: Params):
         return jnp.sum(jnp.tanh(jnp.tanh(jnp.tanh(data @ w[0]) @ w[1]) @ w[2]) ** 2)
 
-    def recurrent(w):
+    def recurrent(w: Params):
         return jnp.sum(
             jax.lax.scan(
                 lambda h, x: (jnp.tanh(w[0] @ h + w[1] @ x), None), jnp.zeros(n), data
@@ -102,11 +116,11 @@ def zoo(config):
             ** 2
         )
 
-    def attention(w):
+    def attention(w: Params):
         q, k, v = (data @ part for part in w)
         return jnp.sum((jax.nn.softmax(q @ k.T / np.sqrt(n)) @ v) ** 2)
 
-    def convolution(k):
+    def convolution(k: jax.Array):
         image = data.reshape(1, 1, n, n)
         return jnp.sum(jax.lax.conv(image, k, (1, 1), "SAME") ** 2)
 
@@ -146,17 +160,13 @@ def zoo(config):
     }
 
 
-def rosenbrock(x):
+def rosenbrock(x: jax.Array):
     """Σ 100 (x_{i+1} - x_i²)² + (1 - x_i)²."""
-    import jax.numpy as jnp
-
     return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
 
-def ratios(f, x, config):
+def ratios(f: Callable, x: jax.Array, config: Config):
     """What f costs, and its gradient and a Hessian-vector product over it, as JSON."""
-    import jax
-
     gradient = research.derivatives.cost_ratio(jax.grad, f, x, seconds=config.seconds)
     product = research.derivatives.counted_cost(
         lambda y: jax.jvp(jax.grad(f), (y,), (y,))[1], x
@@ -173,8 +183,9 @@ def ratios(f, x, config):
     }
 
 
-def at_every_n(config):
-    """Operations of all partial derivatives of the Rosenbrock function over its own, in three ways."""
+def at_every_n(config: Config):
+    """Operations of all partial derivatives of the Rosenbrock function over its own, in
+    three ways."""
     n = 2 ** np.arange(2, int(np.log2(config.largest)) + 1)
     count = research.derivatives.counted_cost
     rows = []
@@ -191,116 +202,3 @@ def at_every_n(config):
         mode: np.array(column)
         for mode, column in zip(MODES, zip(*rows, strict=True), strict=True)
     }
-
-
-def answer(numbers):
-    """The bound, what is nearest to it, what is above it."""
-    found = numbers["functions"]
-    above = ", ".join(f"{name} {found[name]['ratio']:.1f}" for name in EXCEPTIONS)
-    slow = max(found, key=lambda name: found[name]["ratio_of_seconds"])
-    return (
-        f"At most {numbers['largest_ratio']:.1f} times the operations, over {len(found) - len(EXCEPTIONS)} functions (most for "
-        f"the {numbers['dearest']}), however many inputs there are: at n = {numbers['largest']:,} the Rosenbrock function's "
-        f"takes {numbers['ratio_at_any_n']:.1f} times in reverse mode, {numbers['forward_at_largest']:,.0f} times in "
-        f"forward mode. JAX's rules put above the bound: {above}. In seconds the ratio goes up to "
-        f"{found[slow]['ratio_of_seconds']:.1f} ({slow})."
-    )
-
-
-def table(numbers):
-    """The zoo."""
-    rows = [
-        (
-            name,
-            f["operations"],
-            f["ratio"],
-            f["hessian_vector_ratio"],
-            f["ratio_of_seconds"],
-            f["function_seconds"],
-        )
-        for name, f in numbers["functions"].items()
-    ]
-    return research.runs.Table(
-        "Cost of a gradient over that of its function",
-        (
-            "function",
-            "operations",
-            "gradient",
-            "Hessian times a vector",
-            "gradient in seconds",
-            "seconds of f",
-        ),
-        tuple(rows),
-        f"Ratios of counted operations, but for the last but one, of the fastest calls. Above the bound of 5: "
-        f"{', '.join(EXCEPTIONS)}.",
-    )
-
-
-def draw(result):
-    """The ratio of every function, and of one at every n."""
-    figure, axes = research.figures.new_figure(
-        1, 2, width=11, height=4.8, width_ratios=(1.25, 1)
-    )
-    found, numbers = result.numbers["functions"], result.numbers
-    draw_zoo(axes[0, 0], found)
-    draw_growth(axes[0, 1], result.arrays)
-    caption = (
-        f"Left: all partial derivatives in reverse mode cost at most {numbers['largest_ratio']:.1f} times the operations of the "
-        f"function (dots; the line is the bound of 5), except {', '.join(EXCEPTIONS)}, whose rules in JAX depart from "
-        "plain reverse mode. Circles are ratios of seconds, which memory and overhead enter. Right: the same ratio for the "
-        f"Rosenbrock function of n variables stays at {numbers['ratio_at_any_n']:.1f} in reverse mode, and grows with n "
-        "forward and by differences."
-    )
-    return {"ratios": research.figures.Picture("The cheap gradient", caption, figure)}
-
-
-def draw_zoo(axes, found):
-    """A row for each function."""
-    colours, rows = research.figures.COLOURS, np.arange(len(found))[::-1]
-    for i, (name, part) in zip(rows, found.items(), strict=True):
-        colour = colours["stochastic" if name in EXCEPTIONS else "full batch"]
-        axes.plot(
-            part["ratio"],
-            i,
-            "o",
-            color=colour,
-            label="operations" if i == rows[0] else None,
-        )
-        hollow = {
-            "mfc": "none",
-            "color": colours["data"],
-            "label": "seconds" if i == rows[0] else None,
-        }
-        axes.plot(part["ratio_of_seconds"], i, "o", markersize=7, **hollow)
-    axes.axvline(5, color=colours["exact"], lw=1, ls=(0, (5, 3)))
-    axes.set(xscale="log", xlabel="gradient over function")
-    ticks = [
-        t
-        for t in (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 300, 1000)
-        if axes.get_xlim()[0] < t < axes.get_xlim()[1]
-    ]
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
-    axes.set_yticks(rows, list(found))
-    axes.legend(loc="lower right")
-
-
-def draw_growth(axes, arrays):
-    """The three ways to all partial derivatives against n."""
-    colours = dict(zip(MODES, ("full batch", "mini-batch", "stochastic"), strict=True))
-    for mode in MODES:
-        axes.loglog(
-            arrays["n"],
-            arrays[mode],
-            color=research.figures.COLOURS[colours[mode]],
-            label=mode,
-        )
-    axes.set(
-        xlabel="number of inputs n",
-        ylabel="operations of the gradient over the function's",
-    )
-    axes.legend(loc="upper left")
-
-
-if __name__ == "__main__":
-    research.cli.main(sys.modules[__name__])

@@ -1,21 +1,28 @@
 """Which of these rules is better here, by how much, and may one say so?
 
-Rules of equal budgets on workloads with a known optimum: ours by name, optax's, or yours from a file. Each gets the same
-number of trials, the first at its defaults, the others at quasi-random points of its search space; a trial is chosen on
-some seeds and reported on others. The answer is a ratio of example gradients to a target, with an interval that includes
-the choice, or that the two cannot be told apart, and how many seeds would.
+Rules of equal budgets on workloads with a known optimum: ours by name, optax's, or
+yours from a file. Each gets the same number of trials, the first at its defaults, the
+others at quasi-random points of its search space; a trial is chosen on some seeds and
+reported on others. The answer is a ratio of example gradients to a target, with an
+interval that includes the choice, or that the two cannot be told apart, and how many
+seeds would.
 
-    python -m experiments compare --rule my_rules.py:mine --rule adam --workload digits breast_cancer
-    python -m experiments compare --rule heavy_ball adam --space heavy_ball.learning_rate=1e-3..10
-    python -m experiments compare                         # heavy ball and Adam, under a minute on two cores
+    python -m experiments compare --rule my_rules.py:mine --rule adam --workload digits \
+      breast_cancer
+    python -m experiments compare --rule heavy_ball adam --space \
+      heavy_ball.learning_rate=1e-3..10
+    # Heavy ball and Adam, under a minute on two cores.
+    python -m experiments compare
 
-A rule of yours is a function that takes a learning rate and returns an optax.GradientTransformation; its learning rate is
-searched from 1e-5 to 10 unless `--space` says otherwise. What is compared with is the last rule, or `--baseline`. The
-workloads are those of research/workloads.py: diabetes, diabetes_ridge, breast_cancer, digits, ill_conditioned,
-noisy_quadratic and others; our rules those of docs/update_rules.md.
+A rule of yours is a function that takes a learning rate and returns an
+optax.GradientTransformation; its learning rate is searched from 1e-5 to 10 unless
+`--space` says otherwise. What is compared with is the last rule, or `--baseline`. The
+workloads are those of research/workloads.py: diabetes, diabetes_ridge, breast_cancer,
+digits, ill_conditioned, noisy_quadratic and others; our rules those of
+docs/update_rules.md.
 
-The number to expect (`EXPECTED`): the overall ratio of heavy ball's example gradients to Adam's in the default run.
-"""
+The number to expect (`EXPECTED`): the overall ratio of heavy ball's example gradients
+to Adam's in the default run."""
 
 import dataclasses
 import sys
@@ -30,7 +37,8 @@ class Config:
     """What is run."""
 
     rule: tuple[str, ...] = ("heavy_ball", "adam")
-    """Names of ours, optax.NAME, FILE.py:NAME, or v1=FILE.py:NAME to name it; the flag may come several times."""
+    """Names of ours, optax.NAME, FILE.py:NAME, or v1=FILE.py:NAME to name it; the flag
+    may come several times."""
     workload: tuple[str, ...] = ("breast_cancer", "digits")
     """Named problems on which all of them run."""
     baseline: str = ""
@@ -44,17 +52,21 @@ class Config:
     target: float = 1e-2
     """Share of the initial f - f* to come down to."""
     tune_on: str = "train"
-    """Whose objective chooses: train (reported on train), or validation (reported on test)."""
+    """Whose objective chooses: train (reported on train), or validation (reported on
+    test)."""
     seeds: str = "0..19"
     """Seeds that are reported: 0..9, or 1,4,7."""
     tuning_seeds: str = "1000..1009"
     """Seeds on which trials are chosen; none of them may be reported."""
     space: tuple[str, ...] = ()
-    """Ranges other than the usual, as RULE.learning_rate=1e-4..10 on a log scale, or "RULE.b2=0.9..0.999 one_minus"."""
+    """Ranges other than the usual, as RULE.learning_rate=1e-4..10 on a log scale, or
+    "RULE.b2=0.9..0.999 one_minus"."""
     evaluations: tuple[str, ...] = ()
-    """What a step of a rule that evaluates the objective itself costs in gradients of its batch, as RULE=2."""
+    """What a step of a rule that evaluates the objective itself costs in gradients of
+    its batch, as RULE=2."""
     files: tuple[str, ...] = ()
-    """SHA-256 of each file of rules; filled in, so that a changed file is another run."""
+    """SHA-256 of each file of rules; filled in, so that a changed file is another
+    run."""
     width: int = 8
     """Lanes in a block; the bits of a cell depend on it."""
 
@@ -89,7 +101,8 @@ def run(config, on_progress=None, checkpoints=None):
 
 
 def share(config, part, parts, checkpoints):
-    """Computes every `parts`-th pair from pair `part` on, into the checkpoints; `run` then finds them there."""
+    """Computes every `parts`-th pair from pair `part` on, into the checkpoints; `run`
+    then finds them there."""
     given = arguments(config)
     research.comparison.compute_share(
         given.pop("rules"),

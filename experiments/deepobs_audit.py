@@ -1,26 +1,31 @@
-"""Do the published numbers of an optimizer benchmark hold when its data are shuffled anew each epoch?
+"""Do the published numbers of an optimizer benchmark hold when its data are shuffled
+anew each epoch?
 
-DeepOBS (Schneider, Balles & Hennig 2019) compares optimizers on `quadratic_deep`, ½ (θ - x_i)ᵀH(θ - x_i) averaged over
-1000 examples, and publishes every loss. This reruns it from its recipe: the same H, data and start, 100 epochs of seven
-batches of 128, the examples in one order for all epochs of a seed (fixed) or in a new one each epoch (reshuffled). The
-mini-batch losses that were published repeat every seven steps, one epoch. That is a fact; that a seeded shuffle was
-begun again each epoch is an inference about its cause. The published rates were chosen on the test loss of one seed;
-here they are chosen on a validation set, drawn as the test set is, by the mean of ten seeds, and reported on others.
+DeepOBS (Schneider, Balles & Hennig 2019) compares optimizers on `quadratic_deep`, ½ (θ
+- x_i)ᵀH(θ - x_i) averaged over 1000 examples, and publishes every loss. This reruns it
+from its recipe: the same H, data and start, 100 epochs of seven batches of 128, the
+examples in one order for all epochs of a seed (fixed) or in a new one each epoch
+(reshuffled). The mini-batch losses that were published repeat every seven steps, one
+epoch. That is a fact; that a seeded shuffle was begun again each epoch is an inference
+about its cause. The published rates were chosen on the test loss of one seed; here they
+are chosen on a validation set, drawn as the test set is, by the mean of ten seeds, and
+reported on others.
 
     python experiments/deepobs_audit.py            # under a minute on two cores
-    python experiments/deepobs_audit.py --full     # all 36 published rates, and 100 seeds reported
+    # All 36 published rates, and 100 seeds reported.
+    python experiments/deepobs_audit.py --full
 
-The numbers to expect (`EXPECTED`): the initial test loss; for each rule, how far the mean last test loss of ten seeds
-in fixed order is from the published one; how much the mini-batch losses of gradient descent change over an epoch, as a
-share of their change over fewer steps; and how much worse heavy ball ends at its published rate once reshuffled.
-"""
+The numbers to expect (`EXPECTED`): the initial test loss; for each rule, how far the
+mean last test loss of ten seeds in fixed order is from the published one; how much the
+mini-batch losses of gradient descent change over an epoch, as a share of their change
+over fewer steps; and how much worse heavy ball ends at its published rate once
+reshuffled."""
 
 import dataclasses
 import functools
 import sys
-from typing import NamedTuple
-
-import numpy as np
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import research
 
@@ -33,6 +38,37 @@ EXPECTED = {
     "repetition_reshuffled": (0.5, 2.0),
     "heavy_ball_reshuffled": (0.7, 2.5),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run."""
+
+    rates: tuple[int, ...] = tuple(range(5, 21))
+    """Learning rates, as k of 10^(-5 + k/5); the published ones are always among
+    them."""
+    epochs: int = 100
+    """Length of each training; what was published after 100 is compared with nothing
+    else."""
+    tuning_seeds: str = "42..51"
+    """Seeds that were published; rates are chosen on them."""
+    seeds: str = "52..71"
+    """Seeds that are reported; none of them may be for tuning."""
+
+
+FULL = Config(rates=tuple(range(36)), seeds="52..151")
+
+
+if __name__ == "__main__":  # Flags are read before anything heavy is imported.
+    research.cli.main(sys.modules[__name__])
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from research.cli.progress import OnProgress
+from research.types import Checkpoints
 
 EXAMPLES, DIMENSION, BATCH, STEPS = (
     1000,
@@ -50,7 +86,8 @@ ORDERS = ("fixed", "reshuffled")
 
 
 class Published(NamedTuple):
-    """What DeepOBS_Baselines holds (MIT licence): rates are 10^(-5 + k/5), losses means of seeds 42 to 51."""
+    """What DeepOBS_Baselines holds (MIT licence): rates are 10^(-5 + k/5), losses means
+    of seeds 42 to 51."""
 
     name: str
     k: int  # Of the rate that was chosen.
@@ -81,25 +118,9 @@ PUBLISHED_BATCHES = (
 # fmt: on
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """What is run."""
-
-    rates: tuple[int, ...] = tuple(range(5, 21))
-    """Learning rates, as k of 10^(-5 + k/5); the published ones are always among them."""
-    epochs: int = 100
-    """Length of each training; what was published after 100 is compared with nothing else."""
-    tuning_seeds: str = "42..51"
-    """Seeds that were published; rates are chosen on them."""
-    seeds: str = "52..71"
-    """Seeds that are reported; none of them may be for tuning."""
-
-
-FULL = Config(rates=tuple(range(36)), seeds="52..151")
-
-
 class Problem(NamedTuple):
-    """The test problem: eigenvalues (d,) and eigenvectors as rows (d, d) of H, and the examples of its three sets."""
+    """The test problem: eigenvalues (d,) and eigenvectors as rows (d, d) of H, and the
+    examples of its three sets."""
 
     eigenvalues: np.ndarray
     rotation: np.ndarray
@@ -108,8 +129,13 @@ class Problem(NamedTuple):
     test: np.ndarray
 
 
-def run(config, on_progress=None, checkpoints=None):
-    """Trains every rule at every rate on every seed in both orders, and reads the outcome both ways."""
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> research.runs.Findings:
+    """Trains every rule at every rate on every seed in both orders, and reads the
+    outcome both ways."""
     checkpoints = checkpoints or research.types.nowhere
     ks, seeds, tuning = check(config)
     problem, all_seeds = make_problem(), [*tuning, *seeds]
@@ -128,24 +154,25 @@ def run(config, on_progress=None, checkpoints=None):
             f"{order}/{rule}/{name}": array for name, array in saved.arrays.items()
         }
     numbers = summarise(arrays, ks, len(tuning))
-    return research.runs.Result(answer(numbers), tables(numbers), arrays, numbers)
+    return research.runs.Findings(arrays, numbers)
 
 
-def check(config):
+def check(config: Config):
     """The ks, the reported and the tuning seeds, once the config makes sense."""
-    import jax
-
     if not jax.config.read("jax_enable_x64"):
         raise ValueError(
-            "the audit needs float64, which JAX has off: call research.backend.configure(x64=True) first."
+            "the audit needs float64, which JAX has off: call "
+            "research.backend.configure(x64=True) first."
         )
     if not config.rates or min(config.rates) < 0 or max(config.rates) > 35:
         raise ValueError(
-            f"rates are k of 10^(-5 + k/5), 0 to 35, at least one; got rates={config.rates}."
+            "rates are k of 10^(-5 + k/5), 0 to 35, at least one; got "
+            f"rates={config.rates}."
         )
     if config.epochs < 10:
         raise ValueError(
-            f"epochs must be at least 10, where losses were published; got epochs={config.epochs}."
+            "epochs must be at least 10, where losses were published; got "
+            f"epochs={config.epochs}."
         )
     seeds, tuning = (
         research.runs.parse_seeds(config.seeds),
@@ -153,11 +180,13 @@ def check(config):
     )
     if both := sorted(set(seeds) & set(tuning)):
         raise ValueError(
-            f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both: {both}."
+            "seeds and tuning_seeds must be disjoint, or the choice sees what is "
+            f"reported; both: {both}."
         )
     if min(len(seeds), len(tuning)) < 2:
         raise ValueError(
-            "seeds and tuning_seeds need two seeds each, for an interval and a mean; 52..71 is twenty."
+            "seeds and tuning_seeds need two seeds each, for an interval and a mean; "
+            "52..71 is twenty."
         )
     return (
         sorted({*config.rates, *(published.k for published in PUBLISHED.values())}),
@@ -166,13 +195,14 @@ def check(config):
     )
 
 
-def rate(k):
+def rate(k: Any):
     """The learning rates of DeepOBS: five to a decade."""
     return 10.0 ** (-5 + np.asarray(k) / 5)
 
 
 def make_problem():
-    """H and the examples, by numpy's old generator, which is DeepOBS's; its seed 44, for validation, is ours."""
+    """H and the examples, by numpy's old generator, which is DeepOBS's; its seed 44,
+    for validation, is ours."""
     random = np.random.RandomState(42)
     eigenvalues = np.concatenate([random.uniform(0, 1, 90), random.uniform(30, 60, 10)])
     rotation = draw_rotation(random, DIMENSION)
@@ -185,12 +215,12 @@ def make_problem():
     )
 
 
-def draw_rotation(random, dimension):
+def draw_rotation(random: np.random.RandomState, dimension: int):
     """A uniform rotation by the subgroup algorithm of Diaconis & Shahshahani (1987).
 
-    A uniform one of k dimensions, acting on the last k, is followed by the reflection that takes the first axis of
-    k + 1 dimensions to a uniform direction v: I - 2 u uᵀ for u along v - e_1.
-    """
+    A uniform one of k dimensions, acting on the last k, is followed by the reflection
+    that takes the first axis of k + 1 dimensions to a uniform direction v: I - 2 u uᵀ
+    for u along v - e_1."""
     rotation, angle = np.eye(dimension), 2 * np.pi * random.uniform()
     rotation[-2:, -2:] = [
         [np.cos(angle), np.sin(angle)],
@@ -205,21 +235,23 @@ def draw_rotation(random, dimension):
     return rotation
 
 
-def energy(problem, x):
+def energy(problem: Problem, x: Any):
     """½ xᵀHx of each row."""
     return 0.5 * (x @ problem.rotation.T) ** 2 @ problem.eigenvalues
 
 
-def bowls(problem, x, rows, size):
-    """Batches of the examples x[rows] as bowls ½ (θ - m)ᵀH(θ - m) + c: means m, (batches, d), and c, (batches,)."""
+def bowls(problem: Problem, x: Any, rows: Any, size: int):
+    """Batches of the examples x[rows] as bowls ½ (θ - m)ᵀH(θ - m) + c: means m,
+    (batches, d), and c, (batches,)."""
     means = x[rows].reshape(-1, size, DIMENSION).mean(axis=1)
     return means, energy(problem, x)[rows].reshape(-1, size).mean(axis=1) - energy(
         problem, means
     )
 
 
-def epochs_of(order, seed, epochs):
-    """Which examples the batches of every epoch hold, one after another; of one epoch where all are the same."""
+def epochs_of(order: str, seed: int, epochs: int):
+    """Which examples the batches of every epoch hold, one after another; of one epoch
+    where all are the same."""
     random = np.random.default_rng(seed)
     count = epochs if order == "reshuffled" else 1
     return np.concatenate(
@@ -227,13 +259,14 @@ def epochs_of(order, seed, epochs):
     )
 
 
-def train(problem, order, rule, ks, seeds, epochs):
-    """Every rate on every seed: the last validation and test losses, (rates, seeds); and at the published rate the test
-    loss after each epoch, (seeds, epochs + 1), and the last mini-batch losses, (seeds, LAST)."""
-    import jax
-    import jax.numpy as jnp
-
-    # A rotation does nothing to gradient descent, with momentum or without: H is then diagonal. Adam sees the axes.
+def train(
+    problem: Problem, order: str, rule: str, ks: Any, seeds: Sequence[int], epochs: int
+):
+    """Every rate on every seed: the last validation and test losses, (rates, seeds);
+    and at the published rate the test loss after each epoch, (seeds, epochs + 1), and
+    the last mini-batch losses, (seeds, LAST)."""
+    # A rotation does nothing to gradient descent, with momentum or without: H is then
+    # diagonal. Adam sees the axes.
     rotated = rule != "adam"
     basis = problem.rotation if rotated else np.eye(DIMENSION)
     curvature = (
@@ -255,15 +288,15 @@ def train(problem, order, rule, ks, seeds, epochs):
     ]
     centres, least = (np.concatenate(part) for part in zip(*held_out, strict=True))
 
-    def bowl(theta, batch):
+    def bowl(theta: jax.Array, batch: Any):
         off = theta - batch.x
         return 0.5 * off @ (curvature * off if rotated else curvature @ off) + batch.y
 
-    def training(learning_rate, means, constants):
+    def training(learning_rate: float, means: Any, constants: tuple):
         dataset, rule = research.types.Batch(means, constants), make_rule(learning_rate)
         step = research.descent.make_step(bowl, rule, dataset, learning_rate)
 
-        def epoch(state, number):
+        def epoch(state: Any, number: Any):
             indices = (number * STEPS + jnp.arange(STEPS)) % len(means)
             state, record = jax.lax.scan(step, state, research.descent.Draw(indices))
             return state, (evaluate(state.params), record.loss)
@@ -276,7 +309,7 @@ def train(problem, order, rule, ks, seeds, epochs):
             -LAST:
         ]
 
-    def evaluate(theta):
+    def evaluate(theta: jax.Array):
         batch = research.types.Batch(jnp.asarray(centres @ basis.T), jnp.asarray(least))
         return jax.vmap(bowl, (None, 0))(theta, batch)
 
@@ -289,8 +322,9 @@ def train(problem, order, rule, ks, seeds, epochs):
     )
 
 
-def repetition(losses):
-    """Mean change of mini-batch losses (..., LAST) over one epoch, as a share of that over 1 to STEPS - 1 steps."""
+def repetition(losses: np.ndarray):
+    """Mean change of mini-batch losses (..., LAST) over one epoch, as a share of that
+    over 1 to STEPS - 1 steps."""
     changes = [
         np.mean(np.abs(losses[..., lag:] - losses[..., :-lag]))
         for lag in range(1, STEPS + 1)
@@ -298,18 +332,17 @@ def repetition(losses):
     return float(changes[-1] / np.mean(changes[:-1]))
 
 
-def mean_interval(samples):
+def mean_interval(samples: np.ndarray):
     """(mean, low, high): the mean over seeds with its 95 % bootstrap interval."""
-    from scipy import stats
-
     interval = stats.bootstrap(
         (samples,), np.mean, n_resamples=2000, method="percentile", rng=0
     ).confidence_interval
     return float(np.mean(samples)), float(interval.low), float(interval.high)
 
 
-def summarise(arrays, ks, tuned):
-    """What the table and the answer say, as JSON; the first `tuned` seeds are those for tuning, the rest reported."""
+def summarise(arrays: dict[str, np.ndarray], ks: Any, tuned: int):
+    """What the table and the answer say, as JSON; the first `tuned` seeds are those for
+    tuning, the rest reported."""
     epochs = arrays["fixed/adam/curves"].shape[1] - 1
     same_length = epochs == PUBLISHED_AFTER[-1]
     numbers = {"seeds": len(arrays["seeds"]), "rows": [], "picked": []}
@@ -375,8 +408,9 @@ def summarise(arrays, ks, tuned):
     }
 
 
-def best_two(arrays, rows, tuned):
-    """The difference on the reported seeds of the two rules best on the tuning seeds: one pair, so no correction."""
+def best_two(arrays: dict[str, np.ndarray], rows: Any, tuned: int):
+    """The difference on the reported seeds of the two rules best on the tuning seeds:
+    one pair, so no correction."""
     ranked = sorted(
         zip(PUBLISHED, rows[1::2], strict=True), key=lambda pair: pair[1]["tuned"]
     )[:2]
@@ -389,242 +423,3 @@ def best_two(arrays, rows, tuned):
         "names": [row["name"] for _, row in ranked],
         "difference": mean_interval(ends[0] - ends[1]),
     }
-
-
-def length(numbers):
-    """Epochs of these trainings."""
-    return numbers["rows"][0]["epochs"]
-
-
-def answer(numbers):
-    """Whether the numbers are met, what they rest on, and what the held-out protocol says."""
-    fixed, reshuffled = numbers["rows"][::2], numbers["rows"][1::2]
-    share = 100 * numbers["repetition_published"]
-    ours = (
-        not_compared(
-            numbers,
-            f"ours after fewer or more epochs to {percent(numbers['repetition'])}",
-        )
-        or "as ours do"
-    )
-    return (
-        f"{compared(numbers, fixed)}. The published mini-batch losses repeat every "
-        f"{STEPS} steps, one epoch, to {share:.1g} % of their change from step to step, {ours} in a fixed order "
-        "(that a seeded shuffle was begun again each epoch is an inference). Shuffled anew each epoch, momentum at its "
-        f"published rate ends at {reshuffled[1]['losses'][-1]:.2f}. With rates chosen on a validation set, and other "
-        f"seeds reported: {', '.join(map(held_out, reshuffled))}; {verdict(numbers['best_two'])}."
-    )
-
-
-def compared(numbers, fixed):
-    """Whether the published losses are met in a fixed order, as far as the trainings have the published length."""
-    at_end = length(numbers) == PUBLISHED_AFTER[-1]
-    which = -1 if at_end else 1
-    losses = ", ".join(
-        f"{row['name']} {row['losses'][which]:.2f} ({row['published'][which]:.2f})"
-        for row in fixed
-    )
-    start = f"the test loss is {numbers['initial_loss']:.5f} at the start (published 353.44676)"
-    if not at_end:
-        return (
-            f"Not to be said of the end: these trainings have {length(numbers)} epochs, those published "
-            f"{PUBLISHED_AFTER[-1]}. With the examples in a fixed order {start}, and after {PUBLISHED_AFTER[1]} epochs, by the "
-            f"mean over seeds, {losses}"
-        )
-    met = all(
-        EXPECTED[key][0] <= numbers[key] <= EXPECTED[key][1]
-        for key in list(EXPECTED)[:4]
-    )
-    kept = abs(numbers["heavy_ball_reshuffled"]) <= EXPECTED["heavy_ball_off"][1]
-    return (
-        f"{'Yes' if kept else 'Not all of them'}. With the examples in a fixed order they are "
-        f"{'met' if met else 'not met'}: {start}, and at the end, by the mean over seeds, {losses}"
-    )
-
-
-def percent(share):
-    """A share with two digits: 0.044 %, 100 %."""
-    return f"{float(f'{100 * share:.2g}'):g} %"
-
-
-def held_out(row):
-    """The reported loss with its interval and the chosen rate, in words."""
-    return f"{row['name']} {row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}] (rate {row['chosen']:.2g})"
-
-
-def verdict(best):
-    """Which of the two is better on the reported seeds, whichever was on the others, or that this is not known."""
-    first, second = best["names"]
-    mean, low, high = best["difference"]
-    apart = (
-        f"differ, {first if high < 0 else second} being better"
-        if high < 0 or low > 0
-        else "are not told apart"
-    )
-    return f"the two best in tuning, {first} and {second}, {apart}: by seed {mean:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def tables(numbers):
-    """Published against ours; the held-out protocol; and what single seeds pick."""
-    epochs = (*PUBLISHED_AFTER[:-1], "last")
-    losses = [
-        (
-            row["name"],
-            row["order"],
-            row["rate"],
-            epoch,
-            theirs,
-            ours,
-            None if theirs is None else ours - theirs,
-        )
-        for row in numbers["rows"]
-        for epoch, theirs, ours in zip(
-            epochs, row["published"], row["losses"], strict=True
-        )
-    ]
-    shown = ("order", "chosen", "mean", "low", "high", "rate", "there")
-    reported = [(row["name"], *(row[key] for key in shown)) for row in numbers["rows"]]
-    titles = (
-        "Test losses at the published rates",
-        "Held out",
-        "The rate that a seed picks by its own last test loss",
-    )
-    columns = (
-        ("optimizer", "order", "rate", "epoch", "published", "ours", "difference"),
-        (
-            "optimizer",
-            "order",
-            "chosen rate",
-            "test loss",
-            "low",
-            "high",
-            "published rate",
-            "test loss there",
-        ),
-        ("optimizer", "order", "rate", "seeds"),
-    )
-    notes = (
-        "Means over the tuning seeds; those published are means of seeds 42 to 51."
-        + not_compared(
-            numbers,
-            " The last losses of trainings of {} epochs are compared with nothing: those published had {}.",
-        ),
-        "Rates by the mean validation loss of the tuning seeds; means of the reported ones with 95 % bootstrap intervals, "
-        "which are those of the chosen rate: the choice is not drawn again.",
-        f"Of {numbers['seeds']} seeds; the published rates were picked by one.",
-    )
-    rows = (
-        tuple(map(research.runs.dashed, losses)),
-        tuple(reported),
-        tuple(map(tuple, numbers["picked"])),
-    )
-    return tuple(map(research.runs.Table, titles, columns, rows, notes))
-
-
-def not_compared(numbers, words):
-    """The words, with the length of these trainings and of those published, where they differ; else none."""
-    epochs = length(numbers), PUBLISHED_AFTER[-1]
-    return "" if epochs[0] == epochs[1] else words.format(*epochs)
-
-
-def draw(result):
-    """The repetition, the test losses by epoch, and the losses against the rate."""
-    from research.figures import audit
-
-    arrays, numbers, captions = (
-        result.arrays,
-        result.numbers,
-        (order_caption, curves_caption, rates_caption),
-    )
-    order, axes = research.figures.new_figure(width=9, height=3.6)
-    losses = {order: arrays[f"{order}/gradient_descent/batches"][0] for order in ORDERS}
-    audit.repeating_batches(axes[0, 0], PUBLISHED_BATCHES, losses, STEPS)
-    axes[0, 0].set_title("SGD at its published rate")
-    curves, panels = research.figures.new_figure(
-        1, 3, width=11, height=4.0, sharey=True
-    )
-    rates, more_panels = research.figures.new_figure(
-        1, 3, width=11, height=4.4, sharey=True
-    )
-    for panel, other, (rule, published) in zip(
-        panels[0], more_panels[0], PUBLISHED.items(), strict=True
-    ):
-        by_epoch = {order: arrays[f"{order}/{rule}/curves"][:10] for order in ORDERS}
-        after = [epochs for epochs in PUBLISHED_AFTER if epochs <= length(numbers)]
-        audit.loss_by_epoch(
-            panel, by_epoch, after, published.losses[: len(after)], numbers["least"]
-        )
-        swept = 0 if not_compared(numbers, "not") else len(published.sweep)
-        sweep = np.array([rate(np.arange(swept)), published.sweep[:swept]])
-        by_rate = {order: arrays[f"{order}/{rule}/test"] for order in ORDERS}
-        audit.loss_by_rate(
-            other, arrays["rates"], by_rate, sweep, float(rate(published.k))
-        )
-        panel.set_title(f"{published.name}, rate {rate(published.k):.2g}")
-        other.set_title(published.name)
-    for axes, label in (
-        (panels[0], "test loss above its least"),
-        (more_panels[0], "test loss after the last epoch"),
-    ):
-        axes[0].set_ylabel(label)
-        axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
-    titles = (
-        "The order repeats",
-        "Test losses at the published rates",
-        "Which rate a seed picks",
-    )
-    made = zip(
-        ("order", "curves", "rates"),
-        titles,
-        captions,
-        (order, curves, rates),
-        strict=True,
-    )
-    return {
-        key: research.figures.Picture(title, caption(numbers), figure)
-        for key, title, caption, figure in made
-    }
-
-
-def order_caption(numbers):
-    """What the first figure shows."""
-    names = ("repetition_published", "repetition", "repetition_reshuffled")
-    published, fixed, reshuffled = (percent(numbers[name]) for name in names)
-    return (
-        f"Losses of the last {LAST} mini-batches. Over an epoch, {STEPS} steps, the published ones change by {published} "
-        f"of what they change from step to step, ours by {fixed} in a fixed order and by {reshuffled} reshuffled. Our "
-        "order is not theirs, so the losses themselves differ."
-    )
-
-
-def curves_caption(numbers):
-    """What the second figure shows."""
-    ends = ", ".join(
-        f"{row['name']} {row['losses'][-1]:.2f} {row['order']}"
-        for row in numbers["rows"]
-    )
-    return (
-        "Test loss after each epoch at the published rates, less the least that it can be, "
-        f"{numbers['least']:.2f}; a line for each of ten seeds, and in black the published means after 1, 10 and 100 "
-        f"epochs{not_compared(numbers, ', as far as these trainings of {} go')}. Mean loss at the end: {ends}. In a fixed "
-        "order the noise repeats itself and the losses settle; reshuffled it goes on, most with momentum."
-    )
-
-
-def rates_caption(numbers):
-    """What the third figure shows."""
-    picked = [
-        rate
-        for name, order, rate, _ in numbers["picked"]
-        if "mom" in name and order == "reshuffled"
-    ]
-    return (
-        f"Last test loss against the learning rate, a line for each of {numbers['seeds']} seeds; black: published, of "
-        f"seed 42{not_compared(numbers, ' (not shown: ours have {} epochs, those {})')}, and dotted the rate published as "
-        "best. The discs are the rates that single seeds pick, larger for "
-        f" more of them: reshuffled, momentum's lie between {min(picked):.1g} and {max(picked):.1g}."
-    )
-
-
-if __name__ == "__main__":
-    research.cli.main(sys.modules[__name__])

@@ -1,30 +1,34 @@
-"""How many images does a linear model recognise, how many a network, and how many a convolutional one?
+"""How many images does a linear model recognise, how many a network, and how many a
+convolutional one?
 
-Fashion-MNIST: 60,000 small pictures of clothes to learn from, 10,000 to be asked about, ten classes. Three models, each
-trained by Adam whose rate rises and falls once: softmax regression, one weight for each pixel and class, which is the
-baseline; an MLP with three hidden layers, which mixes all pixels; a convolutional network, whose filters look for the same
-thing everywhere. Its accuracy also depends on how long it is trained, which is measured too, each budget with a schedule
-of its own.
+Fashion-MNIST: 60,000 small pictures of clothes to learn from, 10,000 to be asked about,
+ten classes. Three models, each trained by Adam whose rate rises and falls once: softmax
+regression, one weight for each pixel and class, which is the baseline; an MLP with
+three hidden layers, which mixes all pixels; a convolutional network, whose filters look
+for the same thing everywhere. Its accuracy also depends on how long it is trained,
+which is measured too, each budget with a schedule of its own.
 
     python experiments/image_recognition.py            # about nine minutes on two cores
-    python experiments/image_recognition.py --full     # about an hour: the rates chosen anew, more seeds, more epochs
+    # About an hour: the rates chosen anew, more seeds, more epochs.
+    python experiments/image_recognition.py --full
 
-Nothing was chosen on test images. The rates of softmax regression and of the MLP are better, by the accuracy on 5,000
-training images that were then held out, than half and twice of them, as --choose 0.5 1 2 shows; that of the CNN is set by
-hand, and --full chooses all of them anew. The reported trainings use all 60,000. Where Fashion-MNIST is not at hand and
-cannot be fetched, the digits that scikit-learn brings take its place, and the answer says so.
+Nothing was chosen on test images. The rates of softmax regression and of the MLP are
+better, by the accuracy on 5,000 training images that were then held out, than half and
+twice of them, as --choose 0.5 1 2 shows; that of the CNN is set by hand, and --full
+chooses all of them anew. The reported trainings use all 60,000. Where Fashion-MNIST is
+not at hand and cannot be fetched, the digits that scikit-learn brings take its place,
+and the answer says so.
 
-The numbers to expect (`EXPECTED`): test accuracy, mean over the seeds, on Fashion-MNIST alone. The lower bounds of the
-networks are what its authors' page lists for an MLP of 256, 128 and 100 units and for two convolutions with pooling.
-"""
+The numbers to expect (`EXPECTED`): test accuracy, mean over the seeds, on Fashion-MNIST
+alone. The lower bounds of the networks are what its authors' page lists for an MLP of
+256, 128 and 100 units and for two convolutions with pooling."""
 
 import dataclasses
 import functools
 import math
 import sys
-from typing import NamedTuple
-
-import numpy as np
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import research
 
@@ -32,19 +36,7 @@ EXPECTED = {"softmax": (0.844, 0.86), "mlp": (0.883, 0.91), "cnn": (0.916, 0.94)
 VARIES = {
     "peak rate": None
 }  # Chosen by trainings; another processor may choose others (`reproduce`).
-
 CLAIM, FALLBACK = "fashion_mnist", "digits"
-MIRRORED = ("fashion_mnist", "cifar10")  # What stays itself in a mirror.
-LABELS = {"softmax": "softmax regression", "mlp": "MLP", "cnn": "CNN"}
-PUBLISHED = {"softmax": 0.844, "mlp": 0.883, "cnn": 0.916}
-WARMUP = 0.25  # The part of a training in which its rate rises.
-SLICE = 500  # Examples that are evaluated at once, at most.
-CHOICE_SEED, SPLIT_SEED = (
-    100,
-    0,
-)  # Of the trainings that rates are chosen by, and of what is held out for that.
-WORST = 24  # Errors shown.
-MOST_FILTERS = 32  # Shown of each model.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +66,16 @@ class Config:
     hidden: tuple[int, ...] = (256, 128, 100)
     """Widths of the MLP's hidden layers."""
     channels: tuple[int, ...] = (32, 64)
-    """Filters of each convolution, 3 by 3, followed by pooling of 2 by 2; then come 128 dense units."""
+    """Filters of each convolution, 3 by 3, followed by pooling of 2 by 2; then come 128
+    dense units."""
     dropout: float = 0.25
     """Share of the inputs of the CNN's dense layers that a training step leaves out."""
     mirror: bool = False
-    """Whether the CNN sees half of the images mirrored while it learns; it takes more epochs then."""
+    """Whether the CNN sees half of the images mirrored while it learns; it takes more
+    epochs then."""
     choose: tuple[float, ...] = ()
-    """Multiples of each rate to try on images held out of the training set, instead of taking it as it is; ascending."""
+    """Multiples of each rate to try on images held out of the training set, instead of
+    taking it as it is; ascending."""
     held_out: int = 5_000
     """How many images are held out for that."""
 
@@ -99,8 +94,33 @@ FAST = Config(
 )  # fmt: skip
 
 
-def complete(config):
-    """The config with the images that are at hand: the default's, or those that take their place."""
+if __name__ == "__main__":  # Flags are read before anything heavy is imported.
+    research.cli.main(sys.modules[__name__])
+
+import jax
+import numpy as np
+from sklearn.metrics import confusion_matrix, recall_score
+
+from research.cli.progress import OnProgress
+from research.figures.confusion import commonest_errors
+from research.types import Checkpoints, Model, Params, Saved
+
+MIRRORED = ("fashion_mnist", "cifar10")  # What stays itself in a mirror.
+LABELS = {"softmax": "softmax regression", "mlp": "MLP", "cnn": "CNN"}
+PUBLISHED = {"softmax": 0.844, "mlp": 0.883, "cnn": 0.916}
+WARMUP = 0.25  # The part of a training in which its rate rises.
+SLICE = 500  # Examples that are evaluated at once, at most.
+CHOICE_SEED, SPLIT_SEED = (
+    100,
+    0,
+)  # Of the trainings that rates are chosen by, and of what is held out for that.
+WORST = 24  # Errors shown.
+MOST_FILTERS = 32  # Shown of each model.
+
+
+def complete(config: Config):
+    """The config with the images that are at hand: the default's, or those that take
+    their place."""
     if config.dataset != CLAIM:
         return config
     try:
@@ -121,7 +141,8 @@ class Job(NamedTuple):
       seed: Of its start, its order and its noise.
       epochs: Passes over the training images.
       rate: Peak learning rate.
-      held_out: Training images that it is judged by, instead of learning from them; 0: it is judged by the test images.
+      held_out: Training images that it is judged by, instead of learning from them; 0:
+        it is judged by the test images.
     """
 
     model: str
@@ -131,8 +152,13 @@ class Job(NamedTuple):
     held_out: int = 0
 
 
-def run(config, on_progress=None, checkpoints=None):
-    """Chooses rates where asked, trains each model with each seed, and the CNN for other budgets."""
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> research.runs.Findings:
+    """Chooses rates where asked, trains each model with each seed, and the CNN for
+    other budgets."""
     checkpoints = checkpoints or research.types.nowhere
     split = research.datasets.images(config.dataset)
     seeds, models = check(config, split), tuple(LABELS)
@@ -173,12 +199,10 @@ def run(config, on_progress=None, checkpoints=None):
         epochs["cnn"]: trained["cnn"][0]
     }
     numbers = facts(config, split, rates, tried, trained, budgets)
-    return research.runs.Result(
-        answer(numbers), tables(numbers), arrays(split, trained), numbers
-    )
+    return research.runs.Findings(arrays(split, trained), numbers)
 
 
-def check(config, split):
+def check(config: Config, split: Any):
     """The seeds, once the config makes sense."""
     of_models = [f"{model}_{what}" for model in LABELS for what in ("epochs", "rate")]
     for name in ("batch_size", "hidden", "channels", "held_out", *of_models):
@@ -188,7 +212,8 @@ def check(config, split):
             )
     if any(epochs < 1 or epochs == config.cnn_epochs for epochs in config.budgets):
         raise ValueError(
-            f"budgets must be positive and other than cnn_epochs; got budgets={config.budgets}."
+            "budgets must be positive and other than cnn_epochs; got "
+            f"budgets={config.budgets}."
         )
     if any(factor <= 0 for factor in config.choose) or list(config.choose) != sorted(
         set(config.choose)
@@ -198,12 +223,14 @@ def check(config, split):
         )
     if config.mirror and config.dataset not in MIRRORED:
         raise ValueError(
-            f"mirror must be False for {config.dataset}: a mirrored digit is another one, or none."
+            f"mirror must be False for {config.dataset}: a mirrored digit is another "
+            "one, or none."
         )
     learnt = len(split.train_y) - (config.held_out if config.choose else 0)
     if config.batch_size > learnt:
         raise ValueError(
-            f"batch_size={config.batch_size} is too large: at most the {max(learnt, 0):,} training images of {config.dataset}."
+            f"batch_size={config.batch_size} is too large: at most the "
+            f"{max(learnt, 0):,} training images of {config.dataset}."
         )
     for model in LABELS:
         make_model(
@@ -212,13 +239,22 @@ def check(config, split):
     return research.runs.parse_seeds(config.seeds)
 
 
-def train_all(config, split, on_progress, checkpoints, total, jobs, first):
-    """Every job, as `train` saves it; those of an earlier process from their checkpoints."""
+def train_all(
+    config: Config,
+    split: Any,
+    on_progress: OnProgress,
+    checkpoints: Checkpoints,
+    total: int,
+    jobs: Sequence[Job],
+    first: int,
+):
+    """Every job, as `train` saves it; those of an earlier process from their
+    checkpoints."""
     saved = []
     for done, job in enumerate(jobs, first):
         name = "/".join(map(str, job))
 
-        def watch(share, words, done=done, job=job):
+        def watch(share: float, words: str, done: float = done, job: Job = job):
             on_progress(
                 done + share, total, f"{LABELS[job.model]}, seed {job.seed}, {words}"
             )
@@ -233,10 +269,15 @@ def train_all(config, split, on_progress, checkpoints, total, jobs, first):
     return saved
 
 
-def train(job, config, split, watch, parts):
-    """One training: accuracy and loss by epoch, what it makes of each image in the end, and its first layer."""
-    import jax
-
+def train(
+    job: Job,
+    config: Config,
+    split: Any,
+    watch: Callable[[float, str], None],
+    parts: Checkpoints,
+):
+    """One training: accuracy and loss by epoch, what it makes of each image in the end,
+    and its first layer."""
     learn, judge = parted(split, job.held_out)
     model = make_model(job.model, config, split)
     key_init, key_epochs = (
@@ -263,7 +304,8 @@ def train(job, config, split, watch, parts):
     )
     if trained.first_bad_step >= 0 and not job.held_out:
         raise ValueError(
-            f"The {LABELS[job.model]} at rate {job.rate:g} diverges in step {trained.first_bad_step}."
+            f"The {LABELS[job.model]} at rate {job.rate:g} diverges in step "
+            f"{trained.first_bad_step}."
         )
     found = trained.evaluations | {
         "loss": trained.steps.loss.mean(axis=1),
@@ -277,8 +319,9 @@ def train(job, config, split, watch, parts):
     )
 
 
-def parted(split, held_out):
-    """What is learnt from and what is judged by: training and test images, or two parts of the training images."""
+def parted(split: Any, held_out: int):
+    """What is learnt from and what is judged by: training and test images, or two parts
+    of the training images."""
     Batch = research.types.Batch
     if not held_out:
         return Batch(split.train_x, split.train_y), Batch(split.test_x, split.test_y)
@@ -289,7 +332,7 @@ def parted(split, held_out):
     )
 
 
-def make_model(name, config, split):
+def make_model(name: str, config: Config, split: Any):
     """A model of images as they are stored."""
     models, shape, num_classes = (
         research.models,
@@ -320,7 +363,7 @@ def make_model(name, config, split):
     )
 
 
-def flattened(model):
+def flattened(model: Model):
     """A model of vectors as one of images: their pixels, row by row."""
     apply = lambda params, x, key=None: model.apply(
         params, x.reshape(*x.shape[:-3], -1), key
@@ -328,10 +371,8 @@ def flattened(model):
     return research.types.Model(model.init, apply)
 
 
-def probabilities(model, params, images):
+def probabilities(model: Model, params: Params, images: np.ndarray):
     """Of each class, for each image, shape (n, K)."""
-    import jax
-
     predict = jax.jit(lambda params, x: jax.nn.softmax(model.apply(params, x)))
     return np.concatenate(
         [
@@ -341,7 +382,7 @@ def probabilities(model, params, images):
     )
 
 
-def first_filters(name, params, shape):
+def first_filters(name: str, params: Params, shape: tuple[int, ...]):
     """The first layer's weights as pictures, (n, H, W, C), 32 of them at most."""
     if name == "cnn":
         return np.moveaxis(params["convolution_1"]["weights"], -1, 0)[:MOST_FILTERS]
@@ -349,8 +390,9 @@ def first_filters(name, params, shape):
     return weights.T.reshape(-1, *shape)[:MOST_FILTERS]
 
 
-def chosen(rates, trials, found):
-    """The rate of each model, the best of those that were tried, and what each of these came to."""
+def chosen(rates: dict[str, float], trials: Sequence[Job], found: Any):
+    """The rate of each model, the best of those that were tried, and what each of these
+    came to."""
     tried = [
         {
             "model": job.model,
@@ -366,14 +408,15 @@ def chosen(rates, trials, found):
     return rates | best, tried
 
 
-def facts(config, split, rates, tried, trained, budgets):
+def facts(
+    config: Config,
+    split: Any,
+    rates: dict[str, float],
+    tried: Sequence[Any],
+    trained: dict[str, Any],
+    budgets: dict[int, Any],
+):
     """What the trainings came to, as JSON."""
-    from research.studies import confusions
-
-    counts = {
-        model: [confused(saved, split) for saved in found]
-        for model, found in trained.items()
-    }
     rows = [
         {
             "model": model,
@@ -386,7 +429,7 @@ def facts(config, split, rates, tried, trained, budgets):
             "epochs": getattr(config, f"{model}_epochs"),
             "rate": rates[model],
             "by_class": np.mean(
-                [confusions.recalls(c) for c in counts[model]], axis=0
+                [recalls(one, split) for one in found], axis=0
             ).tolist(),
         }
         | found[0].values
@@ -406,20 +449,27 @@ def facts(config, split, rates, tried, trained, budgets):
             for epochs, saved in sorted(budgets.items())
         ],
         "tried": tried,
-        "errors": confusions.commonest_errors(counts["cnn"][0], split.classes),
+        "errors": commonest_errors(confused(trained["cnn"][0], split), split.classes),
     }
 
 
-def confused(saved, split):
+def confused(saved: Saved, split: Any):
     """How often each class of the test images (row) was taken for each (column)."""
-    from research.studies import confusions
+    predicted = saved.arrays["probabilities"].argmax(axis=1)
+    return confusion_matrix(split.test_y, predicted, labels=range(len(split.classes)))
 
-    return confusions.count_confusions(
-        split.test_y, saved.arrays["probabilities"].argmax(axis=1), len(split.classes)
+
+def recalls(saved: Saved, split: Any):
+    """The share of each class that is recognised; NaN for a class without test
+    images."""
+    asked: dict[str, Any] = {"average": None, "zero_division": np.nan}
+    said = saved.arrays["probabilities"].argmax(axis=1)
+    return np.asarray(
+        recall_score(split.test_y, said, labels=range(len(split.classes)), **asked)
     )
 
 
-def arrays(split, trained):
+def arrays(split: Any, trained: dict[str, Any]):
     """What the figures are drawn from; of a single network, that of the first seed."""
     first, labels = trained["cnn"][0].arrays["probabilities"], split.test_y
     predicted, confidence = first.argmax(axis=1), first.max(axis=1)
@@ -437,95 +487,3 @@ def arrays(split, trained):
         for name in ("accuracy", "loss"):
             kept[f"{model}/{name}"] = np.stack([saved.arrays[name] for saved in found])
     return kept
-
-
-def answer(numbers):
-    """How many images each model recognises, and whether that is what is published."""
-    words = []
-    for mean, low, high in (row["accuracy"] for row in numbers["models"]):
-        words.append(
-            f"{100 * mean:.1f} %"
-            + ("" if low is None else f" ({100 * low:.1f} to {100 * high:.1f})")
-        )
-    found = (
-        f"Of {numbers['n_test']:,} test images the CNN recognises {words[2]}, the MLP {words[1]}, softmax regression "
-        f"{words[0]}: {research.statistics.seeds_in_words(numbers['seeds'])}."
-    )
-    if numbers["dataset"] != CLAIM:
-        instead = "To recognise those, leave out --fast and --dataset. This brings them: descent data fetch"
-        where = f"these are the images {numbers['dataset']}; what is published is of Fashion-MNIST"
-        return f"NOT THE CLAIM: {where}. {found} {instead} {CLAIM}"
-    below = [
-        LABELS[row["model"]]
-        for row in numbers["models"]
-        if row["accuracy"][0] < row["published"]
-    ]
-    verdict = (
-        f"short of that: {', '.join(below)}"
-        if below
-        else "each mean is at or above that"
-    )
-    softmax, mlp, cnn = (f"{100 * row['published']:.1f} %" for row in numbers["models"])
-    return (
-        f"{found} To reach were {cnn} and {mlp}, published for two convolutions and for such an MLP, and {softmax}, which "
-        f"softmax regression comes to: {verdict}."
-    )
-
-
-def tables(numbers):
-    """The first is what the terminal shows."""
-    Table, models, classes = research.runs.Table, numbers["models"], numbers["classes"]
-    main = Table(
-        f"Test accuracy on {numbers['dataset']}",
-        ("model", "test accuracy", "low", "high", "to reach", "parameters", "epochs", "example gradients", "seconds",
-         "peak rate"),
-        tuple(
-            (LABELS[r["model"]], *("-" if number is None else number for number in (*r["accuracy"], r["published"])),
-             r["parameters"], r["epochs"], r["gradients"], r["seconds"], r["rate"])
-            for r in models
-        ),
-        f"Mean over {numbers['seeds']} seeds and its 95 % t interval; the cost is that of one training (median), without "
-        "compilation and evaluation. The first row is the simple baseline. To reach: what the page of Fashion-MNIST lists "
-        "for an MLP of 256, 128 and 100 units and for two convolutions with pooling; of softmax regression, what it comes to.",
-    )  # fmt: skip
-    by_class = Table(
-        "Class by class: the share that is recognised",
-        ("class", *(LABELS[r["model"]] for r in models)),
-        tuple(
-            (name, *(r["by_class"][i] for r in models))
-            for i, name in enumerate(classes)
-        ),
-        "Of the test images of each class, mean over the seeds.",
-    )
-    budgets = Table(
-        "The CNN, by how long it is trained",
-        ("epochs", "test accuracy", "example gradients", "seconds"),
-        tuple(
-            (b["epochs"], b["accuracy"], b["gradients"], b["seconds"])
-            for b in numbers["budgets"]
-        ),
-        "One training each, with the first seed, its rate rising and falling within its own budget.",
-    )
-    if not numbers["tried"]:
-        return main, by_class, budgets
-    tried = Table(
-        "How the rates were chosen",
-        ("model", "peak rate", "accuracy on what was held out"),
-        tuple(
-            (LABELS[row["model"]], row["rate"], row["accuracy"])
-            for row in numbers["tried"]
-        ),
-        f"{numbers['held_out']:,} training images were held out; seed {CHOICE_SEED}. The best rate of each model is used.",
-    )
-    return main, by_class, budgets, tried
-
-
-def draw(result):
-    """Accuracy against epochs, the confusion matrix, the worst errors, and what the first layers look for."""
-    from research.figures import recognition
-
-    return recognition.draw(result, LABELS)
-
-
-if __name__ == "__main__":
-    research.cli.main(sys.modules[__name__])

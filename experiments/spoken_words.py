@@ -1,35 +1,43 @@
-"""Who spoke, and which digit: what do recurrent networks hear, and do they understand a voice they never heard?
+"""Who spoke, and which digit: what do recurrent networks hear, and do they understand a
+voice they never heard?
 
-Two sets of short recordings, each a sequence of vectors. Japanese Vowels: which of nine men said /ae/, from 7 to 29 steps
-of 12 cepstra; 270 utterances to learn from, 370 to be asked about. Spoken digits: which digit, from the energy in 20 bands
-of frequency every 25 ms; six speakers, 50 times each digit. The baseline knows no time: softmax regression on a fixed number
-of steps between which each recording is interpolated, trained to its exact optimum. The networks read step after step: a
-vanilla network, a GRU, an LSTM, each with about as many parameters. From each spoken digit its own mean is subtracted, band
-by band, as recognisers do against the colour of a voice and a microphone.
+Two sets of short recordings, each a sequence of vectors. Japanese Vowels: which of nine
+men said /ae/, from 7 to 29 steps of 12 cepstra; 270 utterances to learn from, 370 to be
+asked about. Spoken digits: which digit, from the energy in 20 bands of frequency every
+25 ms; six speakers, 50 times each digit. The baseline knows no time: softmax regression
+on a fixed number of steps between which each recording is interpolated, trained to its
+exact optimum. The networks read step after step: a vanilla network, a GRU, an LSTM,
+each with about as many parameters. From each spoken digit its own mean is subtracted,
+band by band, as recognisers do against the colour of a voice and a microphone.
 
-The digits' own split has every speaker in both parts, and flatters: it asks about voices that were learnt. The honest score
-leaves one speaker out, learns from the other five, and asks about the one; there is one such fold a speaker. Both are told.
+The digits' own split has every speaker in both parts, and flatters: it asks about
+voices that were learnt. The honest score leaves one speaker out, learns from the other
+five, and asks about the one; there is one such fold a speaker. Both are told.
 
-    python experiments/spoken_words.py            # about eight minutes on two cores; with --full half an hour
+    # About eight minutes on two cores; with --full half an hour.
+    python experiments/spoken_words.py
 
-No rate was chosen on test recordings. The peak rate of each network is the one, of three, with the least mean loss on fifths
-of the vowels' training part that were held out for it, three times; so were width and dropout, of a dozen settings. The
-digits get the same. That their means are subtracted was decided by test scores of one speaker, george, and their epochs by a
-few looks at those of the shared split and of george and nicolas: such scores flatter a little.
+No rate was chosen on test recordings. The peak rate of each network is the one, of
+three, with the least mean loss on fifths of the vowels' training part that were held
+out for it, three times; so were width and dropout, of a dozen settings. The digits get
+the same. That their means are subtracted was decided by test scores of one speaker,
+george, and their epochs by a few looks at those of the shared split and of george and
+nicolas: such scores flatter a little.
 
-Where Japanese Vowels is not at hand and cannot be fetched, small images of digits, read row by row, take its place; where
-the spoken digits are not, they are left out. The answer says so.
+Where Japanese Vowels is not at hand and cannot be fetched, small images of digits, read
+row by row, take its place; where the spoken digits are not, they are left out. The
+answer says so.
 
-The numbers to expect (`EXPECTED`): mean test accuracy on the vowels; and of the GRU on the digits, shared and left out.
-"""
+The numbers to expect (`EXPECTED`): mean test accuracy on the vowels; and of the GRU on
+the digits, shared and left out."""
 
 import dataclasses
 import functools
 import itertools
 import sys
 import time
-
-import numpy as np
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import research
 
@@ -41,13 +49,58 @@ EXPECTED = {
     "digits_shared_gru": (0.95, 1.0),
     "digits_left_out_gru": (0.65, 1.0),
 }
-
-# Columns and numbers of two trainings, or chosen by them, of which another processor has others (`reproduce`), and in
-# what range; None: told, not judged.
+# Columns and numbers of two trainings, or chosen by them, of which another processor
+# has others (`reproduce`), and in what range; None: told, not judged.
 VARIES = dict.fromkeys(("peak rate", "digits_shared_vanilla", "digits_shared_lstm"))
 VARIES |= {"digits_shared_gru": EXPECTED["digits_shared_gru"]}
-
 CLAIM, FALLBACK, WORDS = "japanese_vowels", "digits", "spoken_digits"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run."""
+
+    dataset: str = CLAIM
+    """What the networks are compared on: japanese_vowels, or digits, which are bundled
+    images."""
+    words: str = WORDS
+    """Spoken digits: spoken_digits, or nothing."""
+    seeds: str = "0..4"
+    """Of the trainings on the first set: 0..9, or 1,4,7."""
+    word_seeds: str = "0..1"
+    """Of those on the spoken digits, in each split."""
+    num_hidden: int = 128
+    """Units of the LSTM; the others have as many more as gives them about as many
+    parameters: the vanilla network twice."""
+    dropout: float = 0.5
+    """Share of the units that a training step leaves out before the output."""
+    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    """Peak learning rates to choose from, ascending; a single one is taken as it is."""
+    batch_size: int = 30
+    """Examples in a batch."""
+    epochs: int = 40
+    """Passes over the first set's training part."""
+    word_epochs: int = 8
+    """Passes over the spoken digits' training part."""
+
+
+FULL = Config(
+    seeds="0..9", word_seeds="0..4", rates=(3e-4, 1e-3, 3e-3, 1e-2), word_epochs=16
+)
+FAST = Config(FALLBACK, "", "0..1", "0..1", 16, rates=(3e-2,), epochs=2, word_epochs=1)
+
+
+if __name__ == "__main__":  # Flags are read before anything heavy is imported.
+    research.cli.main(sys.modules[__name__])
+
+import jax
+import numpy as np
+
+from research.cli.progress import OnProgress
+from research.datasets import sequence_preparation as preparation
+from research.datasets.sequence_preparation import hold_out, interpolate_steps
+from research.types import Batch, Checkpoints
+
 CELLS = {
     "vanilla": 1,
     "gru": 3,
@@ -71,44 +124,14 @@ FRONT_END = {"num_mels": 20, "window_seconds": 0.05, "hop_seconds": 0.025}
 MOST_FRAMES = 40  # A second; what few recordings have beyond it is cut.
 SHOWN_DIGITS = (3, 7)
 SLICE = 500  # Examples that are evaluated at once, at most.
-PENALTY = 1.0  # Of the baseline, over n: its weights' squares, halved, are added to its mean loss.
+# Of the baseline, over n: its weights' squares, halved, are added to its mean loss.
+PENALTY = 1.0
 RESAMPLED = {CLAIM: 26, FALLBACK: 8, WORDS: 8}  # Steps that the baseline sees.
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """What is run."""
-
-    dataset: str = CLAIM
-    """What the networks are compared on: japanese_vowels, or digits, which are bundled images."""
-    words: str = WORDS
-    """Spoken digits: spoken_digits, or nothing."""
-    seeds: str = "0..4"
-    """Of the trainings on the first set: 0..9, or 1,4,7."""
-    word_seeds: str = "0..1"
-    """Of those on the spoken digits, in each split."""
-    num_hidden: int = 128
-    """Units of the LSTM; the others have as many more as gives them about as many parameters: the vanilla network twice."""
-    dropout: float = 0.5
-    """Share of the units that a training step leaves out before the output."""
-    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
-    """Peak learning rates to choose from, ascending; a single one is taken as it is."""
-    batch_size: int = 30
-    """Examples in a batch."""
-    epochs: int = 40
-    """Passes over the first set's training part."""
-    word_epochs: int = 8
-    """Passes over the spoken digits' training part."""
-
-
-FULL = Config(
-    seeds="0..9", word_seeds="0..4", rates=(3e-4, 1e-3, 3e-3, 1e-2), word_epochs=16
-)
-FAST = Config(FALLBACK, "", "0..1", "0..1", 16, rates=(3e-2,), epochs=2, word_epochs=1)
-
-
-def complete(config):
-    """The config with the recordings that are at hand: the default's, or those that take their place."""
+def complete(config: Config):
+    """The config with the recordings that are at hand: the default's, or those that
+    take their place."""
     for field, name, load, instead in (
         ("dataset", CLAIM, research.datasets.vowels, FALLBACK),
         ("words", WORDS, research.datasets.recordings, ""),
@@ -125,11 +148,13 @@ def complete(config):
     return config
 
 
-def run(config, on_progress=None, checkpoints=None):
-    """Chooses the rates, trains every network on the first set, then on each split of the digits."""
-    from research.datasets.sequence_preparation import hold_out
-    from research.studies.speech_tables import speech_tables
-
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> research.runs.Findings:
+    """Chooses the rates, trains every network on the first set, then on each split of
+    the digits."""
     checkpoints, on_progress = (
         checkpoints or research.types.nowhere,
         on_progress or (lambda done, total, message: None),
@@ -171,22 +196,22 @@ def run(config, on_progress=None, checkpoints=None):
     for (name, model, _, _), saved in zip(jobs, work(jobs, len(trials)), strict=True):
         found.setdefault((name, model), []).append(saved)
     numbers = facts(config, splits, list(words), rates, tried, found)
-    return research.runs.Result(
-        answer(numbers), speech_tables(numbers, LABELS), shown, numbers
-    )
+    return research.runs.Findings(shown, numbers)
 
 
-def check(config):
+def check(config: Config):
     """The seeds of both sets, once the config makes sense."""
     for name, known in (("dataset", (CLAIM, FALLBACK)), ("words", (WORDS, ""))):
         if getattr(config, name) not in known:
             raise ValueError(
-                f"{name} must be {known[0]!r} or {known[1]!r}; got {name}={getattr(config, name)!r}."
+                f"{name} must be {known[0]!r} or {known[1]!r}; got "
+                f"{name}={getattr(config, name)!r}."
             )
     for name in ("batch_size", "epochs", "word_epochs"):
         if getattr(config, name) < 1:
             raise ValueError(
-                f"{name} must be a positive integer; got {name}={getattr(config, name)}."
+                f"{name} must be a positive integer; got "
+                f"{name}={getattr(config, name)}."
             )
     if (
         not config.rates
@@ -204,10 +229,9 @@ def check(config):
     ]
 
 
-def read(config):
-    """The first set, the splits of the digits by name, and what the first figure shows."""
-    from research.datasets import sequence_preparation as preparation
-
+def read(config: Config):
+    """The first set, the splits of the digits by name, and what the first figure
+    shows."""
     datasets = research.datasets
     first = (
         datasets.vowels()
@@ -236,7 +260,7 @@ def read(config):
     return first, words, shown
 
 
-def batches(split):
+def batches(split: Any):
     """The training and the test part."""
     Batch, Sequences = research.types.Batch, research.types.Sequences
     parts = (
@@ -248,14 +272,26 @@ def batches(split):
     return [Batch(Sequences(values, length), y) for values, length, y in parts]
 
 
-def train_all(config, splits, on_progress, checkpoints, total, jobs, first):
-    """Every job, (split, model, seed, rate), as it is saved; those of an earlier process from their checkpoints."""
+def train_all(
+    config: Config,
+    splits: dict[str, Any],
+    on_progress: OnProgress,
+    checkpoints: Checkpoints,
+    total: int,
+    jobs: Sequence[tuple],
+    first: int,
+):
+    """Every job, (split, model, seed, rate), as it is saved; those of an earlier
+    process from their checkpoints."""
     saved = []
     for done, job in enumerate(jobs, first):
         name, model, seed, _ = job
 
         def watch(
-            share, words, done=done, label=f"{LABELS[model]} on {name}, seed {seed}"
+            share: float,
+            words: str,
+            done: float = done,
+            label: str = f"{LABELS[model]} on {name}, seed {seed}",
         ):
             on_progress(done + share, total, f"{label}, {words}")
 
@@ -276,10 +312,19 @@ def train_all(config, splits, on_progress, checkpoints, total, jobs, first):
     return saved
 
 
-def train(config, batches, num_classes, is_first, cell, seed, rate, watch, parts):
-    """One training of a network: the accuracy and the mean loss on the test part in the end."""
-    import jax
-
+def train(
+    config: Config,
+    batches: Sequence[Batch],
+    num_classes: int,
+    is_first: bool,
+    cell: str,
+    seed: int,
+    rate: Any,
+    watch: Callable[[float, str], None],
+    parts: Checkpoints,
+):
+    """One training of a network: the accuracy and the mean loss on the test part in the
+    end."""
     learn, judge = batches
     num_epochs = config.epochs if is_first else config.word_epochs
     num_hidden = round(config.num_hidden * (CELLS["lstm"] / CELLS[cell]) ** 0.5)
@@ -320,10 +365,9 @@ def train(config, batches, num_classes, is_first, cell, seed, rate, watch, parts
     )
 
 
-def solve(batches, num_classes, num_steps, _):
-    """Softmax regression at its exact optimum, by Newton's method: the accuracy on the test part."""
-    from research.datasets.sequence_preparation import interpolate_steps
-
+def solve(batches: Sequence[Batch], num_classes: int, num_steps: int, _: Checkpoints):
+    """Softmax regression at its exact optimum, by Newton's method: the accuracy on the
+    test part."""
     began = time.perf_counter()
     steps = (interpolate_steps(b.x.values, b.x.length, num_steps) for b in batches)
     train, test = (values.reshape(len(values), -1) for values in steps)
@@ -345,8 +389,9 @@ def solve(batches, num_classes, num_steps, _):
     return research.types.Saved({}, values)
 
 
-def chosen(config, trials, found):
-    """The rate of each cell, and every rate that was tried with its mean scores on what was held out."""
+def chosen(config: Config, trials: Sequence[tuple], found: Any):
+    """The rate of each cell, and every rate that was tried with its mean scores on what
+    was held out."""
     scores = {}
     for (_, cell, _, rate), saved in zip(trials, found, strict=True):
         scores.setdefault((cell, rate), []).append(
@@ -369,7 +414,14 @@ def chosen(config, trials, found):
     return rates, tried
 
 
-def facts(config, splits, words, rates, tried, found):
+def facts(
+    config: Config,
+    splits: dict[str, Any],
+    words: Sequence[str],
+    rates: Any,
+    tried: Any,
+    found: Any,
+):
     """What the trainings came to, as JSON."""
     values = {
         key: [saved.values["accuracy"] for saved in seeds]
@@ -442,123 +494,3 @@ def facts(config, splits, words, rates, tried, found):
         ],
     }
     return numbers | named | more
-
-
-def answer(numbers):
-    """What each model hears, and how much of it is left of a voice that was never heard."""
-    words = research.statistics.interval_in_words
-    softmax, *networks = numbers["first"]
-    heard = ", ".join(
-        f"{LABELS[row['model']]} {words(row['accuracy'])}" for row in networks
-    )
-    seeds = research.statistics.seeds_in_words(numbers["seeds"])
-    best = max(networks, key=lambda row: row["accuracy"][0])
-    verdict = (
-        "is not beaten"
-        if softmax["accuracy"][0] >= best["accuracy"][0]
-        else "is beaten"
-    )
-    found = (
-        f"On {numbers['n_test']} test sequences of {numbers['dataset']} the accuracy is {heard} ({seeds}); softmax "
-        f"regression, which knows no time, {verdict}: {words(softmax['accuracy'])}."
-    )
-    if numbers["digits"] is not None:
-        found = f"{found} {of_digits(numbers)}"
-    if numbers["dataset"] != CLAIM:
-        found = f"NOT THE CLAIM: these are images of digits, row by row. {found}"
-    return found + what_is_missing(numbers)
-
-
-def what_is_missing(numbers):
-    """Which recordings were not read, and how to come by them."""
-    missing = {
-        "Japanese Vowels": (CLAIM, numbers["dataset"] != CLAIM),
-        "spoken digits": (WORDS, numbers["digits"] is None),
-    }
-    missing = {
-        title: name for title, (name, is_missing) in missing.items() if is_missing
-    }
-    if not missing:
-        return ""
-    return (
-        f" Not read: {' and '.join(missing)}. To read them, leave out --fast, --dataset and --words. This brings them: "
-        f"descent data fetch {' '.join(missing.values())}"
-    )
-
-
-def of_digits(numbers):
-    """The two scores on the spoken digits, in words."""
-    words = research.statistics.interval_in_words
-    softmax, _, gru, *_ = numbers["digits"]
-    return (
-        f"On spoken digits the GRU has {words(gru['shared'])} where speakers are shared, but "
-        f"{words(gru['left_out'])} on a voice that it never heard, which is the honest score: "
-        f"{min(gru['by_speaker']):.2f} to {max(gru['by_speaker']):.2f} by speaker (interval over the "
-        f"{len(numbers['speakers'])} speakers). Softmax regression: {words(softmax['shared'])} and "
-        f"{words(softmax['left_out'])}."
-    )
-
-
-def draw(result):
-    """What the recordings look like, how much each model hears, and what a new voice costs."""
-    from research.figures import sequences
-
-    numbers, Picture = result.numbers, research.figures.Picture
-    pictures = {
-        "sequences": Picture(
-            "What is read",
-            sequences_caption(numbers),
-            sequences.draw_sequences(result.arrays),
-        ),
-        "accuracy": Picture(
-            "What is heard",
-            accuracy_caption(numbers),
-            sequences.draw_accuracy(numbers, LABELS),
-        ),
-    }
-    if numbers["digits"] is None:
-        return pictures
-    voices = Picture(
-        "A voice never heard",
-        voices_caption(numbers),
-        sequences.draw_voices(numbers, LABELS),
-    )
-    return pictures | {"voices": voices}
-
-
-def sequences_caption(numbers):
-    """What the first figure shows."""
-    return (
-        f"Above, two training sequences of each of three classes of {numbers['dataset']}: each row is one of the numbers of a "
-        "step, standardised (blue below its mean, red above). Below, where there are any, digits spoken by two speakers: "
-        "energy by frequency, low at the bottom, a column every 25 ms, dark where there is most. Time runs to the right."
-    )
-
-
-def accuracy_caption(numbers):
-    """What the second figure shows."""
-    words = research.statistics.interval_in_words
-    found = "; ".join(
-        f"{LABELS[row['model']]} {words(row['accuracy'])}" for row in numbers["first"]
-    )
-    return (
-        f"Test accuracy on {numbers['dataset']}: each dot is a seed, the bar the mean with its 95 % t interval ({found}). "
-        "Softmax regression has one optimum, and no seed."
-    )
-
-
-def voices_caption(numbers):
-    """What the third figure shows."""
-    words = research.statistics.interval_in_words
-    name = lambda row: (
-        f"{LABELS[row['model']]} {words(row['shared'])} shared, {words(row['left_out'])} left out"
-    )
-    return (
-        "Spoken digits, test accuracy. Left: every speaker is in the training part too. Middle: each speaker, left out of the "
-        "training part. Right: the mean over those. Bars are 95 % t intervals, over speakers, and over seeds if three. "
-        f"{'; '.join(map(name, numbers['digits']))}."
-    )
-
-
-if __name__ == "__main__":
-    research.cli.main(sys.modules[__name__])

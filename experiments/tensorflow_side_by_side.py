@@ -1,20 +1,24 @@
-"""Do TensorFlow's GradientTape and jax.grad give the same gradient and the same ten steps of descent?
+"""Do TensorFlow's GradientTape and jax.grad give the same gradient and the same ten
+steps of descent?
 
-A network of one hidden layer, tanh and softmax cross-entropy, on 8 by 8 images of digits. Both start from the same weights
-and take the same batches in the same order; the gradient is the framework's, the step W - η ∂f/∂W is written by hand in both.
-The baseline is the same in NumPy, with the gradient by hand too. The equality is that of float64; the seconds are of
-float32, all in one run and in turns, for a narrow and for a wide hidden layer.
+A network of one hidden layer, tanh and softmax cross-entropy, on 8 by 8 images of
+digits. Both start from the same weights and take the same batches in the same order;
+the gradient is the framework's, the step W - η ∂f/∂W is written by hand in both. The
+baseline is the same in NumPy, with the gradient by hand too. The equality is that of
+float64; the seconds are of float32, all in one run and in turns, for a narrow and for a
+wide hidden layer.
 
     python experiments/tensorflow_side_by_side.py            # half a minute
 
-TensorFlow is not needed: where it is missing, what it computed elsewhere is held against JAX (tensorflow_side_by_side.json,
-beside this file), and the answer says so. With it, from the repository's top, that file is written anew by
+TensorFlow is not needed: where it is missing, what it computed elsewhere is held
+against JAX (tensorflow_side_by_side.json, beside this file), and the answer says so.
+With it, from the repository's top, that file is written anew by
 
     python -c "import experiments.tensorflow_side_by_side as e; e.record()"
 
-The numbers to expect (`EXPECTED`): the largest difference between the two in the first gradient and in the params after
-ten steps, over the largest entry, in units of ε = 2.2e-16; and the loss in the tenth step.
-"""
+The numbers to expect (`EXPECTED`): the largest difference between the two in the first
+gradient and in the params after ten steps, over the largest entry, in units of ε =
+2.2e-16; and the loss in the tenth step."""
 
 import dataclasses
 import importlib.util
@@ -22,9 +26,9 @@ import inspect
 import json
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 import research
 
@@ -33,38 +37,6 @@ EXPECTED = {
     "params_difference": (0.0, 64.0),
     "last_loss": (1.5, 2.2),
 }
-
-FILE = Path(__file__).with_suffix(".json")
-TO_INSTALL = "TensorFlow is not installed here; pip install tensorflow-cpu, and its numbers are computed and timed anew."
-STEPS, BATCH, RATE = 10, 64, 0.5
-NARROW = 8  # Hidden units of the net that is compared: its numbers are few enough to be kept.
-BOUND = 64  # In ε of the largest entry: equal but for rounding.
-NUMPY, TENSORFLOW, EAGER, JAX = (
-    "NumPy, by hand",
-    "TensorFlow, GradientTape",
-    "TensorFlow, not compiled",
-    "JAX, jax.grad",
-)
-COLOUR = {NUMPY: "data", TENSORFLOW: "stochastic", EAGER: "decaying", JAX: "full batch"}
-CODE = (  # What differs, line by line.
-    (
-        "what is trained",
-        "w1, b1, w2, b2 = variables = [tf.Variable(p) for p in params]",
-        "params, any pytree of arrays",
-    ),
-    (
-        "what is watched",
-        "with tf.GradientTape() as tape: loss = ...",
-        "def loss(params, x, y): ...",
-    ),
-    (
-        "the gradient",
-        "grads = tape.gradient(loss, variables)",
-        "value, grads = jax.value_and_grad(loss)(params, x, y)",
-    ),
-    ("the step", "variable.assign_sub(rate * g)", "p - rate * g"),
-    ("compiled", "tf.function(step)", "jax.jit(step)"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +53,36 @@ FULL = Config(repeats=401)
 FAST = Config(wide=16, repeats=3)
 
 
-def in_numpy(params, rate):
-    """Descent by hand: (step, which takes a batch and gives loss and gradient, and what reads the params)."""
+if __name__ == "__main__":  # Flags are read before anything heavy is imported.
+    research.cli.main(sys.modules[__name__])
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import threadpoolctl
+
+from research.cli.progress import OnProgress
+from research.types import Checkpoints
+
+FILE = Path(__file__).with_suffix(".json")
+STEPS, BATCH, RATE = 10, 64, 0.5
+# Hidden units of the net that is compared: its numbers are few enough to be kept.
+NARROW = 8
+BOUND = 64  # In ε of the largest entry: equal but for rounding.
+NUMPY, TENSORFLOW, EAGER, JAX = (
+    "NumPy, by hand",
+    "TensorFlow, GradientTape",
+    "TensorFlow, not compiled",
+    "JAX, jax.grad",
+)
+
+
+def in_numpy(params: Sequence[Any], rate: float):
+    """Descent by hand: (step, which takes a batch and gives loss and gradient, and what
+    reads the params)."""
     w1, b1, w2, b2 = params = [p.copy() for p in params]
 
-    def step(x, y):
+    def step(x: Any, y: Any):
         h = np.tanh(x @ w1 + b1)
         z = h @ w2 + b2
         log_p = z - z.max(axis=1, keepdims=True)
@@ -103,13 +100,13 @@ def in_numpy(params, rate):
     return step, lambda: params
 
 
-def in_tensorflow(params, rate, compiled=True):
+def in_tensorflow(params: Sequence[Any], rate: float, compiled: bool = True):
     """The same with TensorFlow's gradient."""
     import tensorflow as tf  # pyright: ignore
 
     w1, b1, w2, b2 = variables = [tf.Variable(p) for p in params]
 
-    def step(x, y):
+    def step(x: Any, y: Any):
         with tf.GradientTape() as tape:
             z = tf.tanh(x @ w1 + b1) @ w2 + b2
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, z)
@@ -123,24 +120,22 @@ def in_tensorflow(params, rate, compiled=True):
     return step, lambda: variables
 
 
-def in_jax(params, rate):
+def in_jax(params: Sequence[Any], rate: float):
     """The same with JAX's gradient."""
-    import jax
-    import jax.numpy as jnp
 
-    def loss(params, x, y):
+    def loss(params: Sequence[Any], x: Any, y: Any):
         w1, b1, w2, b2 = params
         z = jnp.tanh(x @ w1 + b1[None]) @ w2 + b2[None]
         log_p = jax.nn.log_softmax(z)
         return -jnp.mean(log_p[jnp.arange(len(y)), y])
 
     @jax.jit
-    def update(params, x, y):
+    def update(params: Sequence[Any], x: Any, y: Any):
         value, grads = jax.value_and_grad(loss)(params, x, y)
         params = [p - rate * g for p, g in zip(params, grads, strict=True)]
         return params, (value, grads)
 
-    def step(x, y):
+    def step(x: Any, y: Any):
         nonlocal params
         params, found = update(params, x, y)
         return found
@@ -148,13 +143,18 @@ def in_jax(params, rate):
     return step, lambda: params
 
 
-def run(config, on_progress=None, checkpoints=None):
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> research.runs.Findings:
     """Compares the steps, then times them."""
     del checkpoints  # It takes half a minute.
     for field in ("wide", "repeats"):
         if getattr(config, field) < 1:
             raise ValueError(
-                f"{field} must be a positive integer; got {field}={getattr(config, field)}."
+                f"{field} must be a positive integer; got "
+                f"{field}={getattr(config, field)}."
             )
     installed = importlib.util.find_spec("tensorflow") is not None
     pieces = ("ten steps", "narrow", "wide")
@@ -176,16 +176,12 @@ def run(config, on_progress=None, checkpoints=None):
     report(3)
     numbers = facts(found, seconds, config, installed)
     arrays = {f"losses/{way}": steps["losses"] for way, steps in found.items()}
-    tables = (
-        table_of_steps(numbers),
-        table_of_seconds(numbers, config),
-        table_of_code(),
-    )
-    return research.runs.Result(answer(numbers), tables, arrays, numbers)
+    return research.runs.Findings(arrays, numbers)
 
 
-def problem(width, dtype="float64"):
-    """(params, batches): weights of four decimals, so that everybody has the same; images of 0..1 in sixteenths."""
+def problem(width: int, dtype: str = "float64"):
+    """(params, batches): weights of four decimals, so that everybody has the same;
+    images of 0..1 in sixteenths."""
     digits, random = research.datasets.load("digits"), np.random.default_rng(0)
     order = random.permutation(len(digits.y))[: STEPS * BATCH].reshape(STEPS, BATCH)
     shapes = ((64, width), (width,), (width, 10), (10,))
@@ -200,8 +196,9 @@ def problem(width, dtype="float64"):
     ]
 
 
-def descend(make):
-    """Ten steps of the narrow net: losses (10,), the first gradient and the last params, flat."""
+def descend(make: Callable):
+    """Ten steps of the narrow net: losses (10,), the first gradient and the last
+    params, flat."""
     params, batches = problem(NARROW)
     step, read = make(params, RATE)
     seen = [step(x, y) for x, y in batches]
@@ -243,11 +240,8 @@ def record():
     FILE.write_text(json.dumps(found, indent=0) + "\n", encoding="utf-8")
 
 
-def timed(width, repeats, installed):
+def timed(width: int, repeats: int, installed: bool):
     """way -> seconds of a step in float32, shape (repeats,)."""
-    import jax
-    import threadpoolctl
-
     params, ((x, y), *_) = problem(width, "float32")
     makers = {NUMPY: in_numpy, JAX: in_jax}
     if installed:
@@ -280,11 +274,14 @@ def timed(width, repeats, installed):
         )
 
 
-def facts(found, seconds, config, installed):
-    """How far each way is from JAX's in ε of the largest entry, and its seconds over JAX's."""
+def facts(
+    found: dict[str, Any], seconds: dict[str, Any], config: Config, installed: bool
+):
+    """How far each way is from JAX's in ε of the largest entry, and its seconds over
+    JAX's."""
     exact, eps = found[JAX], float(np.finfo(float).eps)
 
-    def off(way, key):
+    def off(way: str, key: str):
         return float(
             np.abs(found[way][key] - exact[key]).max() / np.abs(exact[key]).max() / eps
         )
@@ -312,160 +309,12 @@ def facts(found, seconds, config, installed):
         "last_loss": float(exact["losses"][-1]),
         "seconds": times,
         "widths": {"narrow": NARROW, "wide": config.wide},
+        "config": dataclasses.asdict(config),
         "code": {TENSORFLOW: source(in_tensorflow), JAX: source(in_jax)},
     }
 
 
-def source(function):
+def source(function: Callable):
     """The code of one way, without its docstring, as it stands in this file."""
     lines = inspect.getsource(function).splitlines()
     return "\n".join([lines[0], *lines[2:]]).replace("  # pyright: ignore", "")
-
-
-def answer(numbers):
-    """Equal or not, on whose numbers, and how fast."""
-    where = f"TensorFlow {numbers['version']}"
-    if not numbers["installed"]:
-        where += ", by its recorded numbers"
-    found, by_hand = numbers["differences"][TENSORFLOW], numbers["differences"][NUMPY]
-    text = (
-        f"{'Yes' if numbers['equal'] else 'No'}: against {where}, the gradient differs by {found['gradient']:.1f} ε of its "
-        f"largest entry in float64, the params after {STEPS} steps by {found['params']:.1f} ε; NumPy's, by hand, by "
-        f"{by_hand['gradient']:.1f} and {by_hand['params']:.1f}. The loss falls from {numbers['first_loss']:.2f} to "
-        f"{numbers['last_loss']:.2f} in all of them."
-    )
-    over = lambda net, way: "{1:.1f} ({2:.1f} to {3:.1f})".format(
-        *numbers["seconds"][f"{net}/{way}"]
-    )
-    ways = (
-        ((NUMPY, "NumPy"), (TENSORFLOW, "TensorFlow"))
-        if numbers["installed"]
-        else ((NUMPY, "NumPy"),)
-    )
-    parts = [
-        f"{' and '.join(f'{name} {over(net, way)}' for way, name in ways)} times as long with {width} hidden units"
-        for net, width in numbers["widths"].items()
-    ]
-    installed = "" if numbers["installed"] else f" {TO_INSTALL}"
-    return f"{text} Against a compiled step of JAX, one takes {', '.join(parts)}.{installed}"
-
-
-def table_of_steps(numbers):
-    """How far each way is from JAX's; NumPy first."""
-    rows = tuple(
-        (
-            way,
-            *(
-                numbers["differences"][way][key]
-                for key in ("gradient", "losses", "params")
-            ),
-        )
-        for way in (NUMPY, TENSORFLOW, JAX)
-    )
-    columns = (
-        "way",
-        "first gradient off by, ε",
-        f"{STEPS} losses off by, ε",
-        f"params after {STEPS} steps off by, ε",
-    )
-    note = (
-        f"From JAX's, over the largest entry; ε = 2.2e-16. 64-{NARROW}-10, batches of {BATCH}, η = {RATE}, float64. "
-        f"{'Computed here by' if numbers['installed'] else 'Recorded with'} TensorFlow {numbers['version']}; of its "
-        f"first gradient {100 * numbers['gradient_bits_equal']:.0f} % of the entries are JAX's to the last bit."
-    )
-    return research.runs.Table("The same ten steps", columns, rows, note)
-
-
-def table_of_seconds(numbers, config):
-    """A step of each way in seconds, and over JAX's."""
-    rows = []
-    for key, times in numbers["seconds"].items():
-        net, _, way = key.partition("/")
-        rows.append((f"64-{numbers['widths'][net]}-10", way, *times))
-    note = (
-        f"A step on a batch of {BATCH} in float32: loss, gradient and update, called from Python; medians of {config.repeats} "
-        "samples in turns, and the 95 % interval of the ratio."
-    )
-    columns = ("net", "way", "seconds a step", "over JAX's", "from", "to")
-    return research.runs.Table("Seconds of a step", columns, tuple(rows), note)
-
-
-def table_of_code():
-    """What differs between the two, line by line."""
-    note = "The whole of both stands in the figure. JAX differentiates a function, TensorFlow what a tape has seen."
-    return research.runs.Table(
-        "The code, side by side", ("", "TensorFlow", "JAX"), CODE, note
-    )
-
-
-def draw(result):
-    """The code of both, and the losses and seconds of all."""
-    numbers = result.numbers
-    code, panels = research.figures.new_figure(
-        1, 2, width=10.6, height=3.4, width_ratios=(4.7, 5.4)
-    )
-    for axes, (way, text) in zip(panels[0], numbers["code"].items(), strict=True):
-        axes.axis("off")
-        axes.set_title(way, loc="left", weight="bold")
-        axes.text(
-            0,
-            1,
-            text,
-            family="monospace",
-            fontsize=7.6,
-            va="top",
-            transform=axes.transAxes,
-        )
-    measured, panels = research.figures.new_figure(1, 2, width=11, height=4.0)
-    draw_losses(panels[0, 0], result.arrays)
-    draw_seconds(panels[0, 1], numbers)
-    code_caption = "The code that ran, of both: the same network, loss and step. What differs is how the gradient is asked for."
-    caption = (
-        f"Left: the loss of each of the {STEPS} steps; the three ways lie on each other to within "
-        f"{max(found['losses'] for found in numbers['differences'].values()):.1f} ε. Right: seconds of a step in float32."
-    )
-    return {
-        "code": research.figures.Picture(
-            "The same training in both", code_caption, code
-        ),
-        "steps": research.figures.Picture("The same ten steps", caption, measured),
-    }
-
-
-def draw_losses(axes, arrays):
-    """Three lines that lie on each other."""
-    for way, width, marker in ((NUMPY, 7, ""), (TENSORFLOW, 3.5, ""), (JAX, 0, "o")):
-        colour = research.figures.COLOURS[COLOUR[way]]
-        axes.plot(
-            np.arange(1, STEPS + 1),
-            arrays[f"losses/{way}"],
-            color=colour,
-            lw=width,
-            marker=marker,
-            label=way,
-        )
-    axes.set(xlabel="step", ylabel="loss of its batch")
-    axes.legend()
-
-
-def draw_seconds(axes, numbers):
-    """A row for each net and way."""
-    keys = list(numbers["seconds"])
-    for row, key in enumerate(reversed(keys)):
-        way = key.partition("/")[2]
-        seconds = numbers["seconds"][key][0]
-        axes.plot(1e6 * seconds, row, "o", color=research.figures.COLOURS[COLOUR[way]])
-        axes.text(
-            1e6 * seconds * 1.12, row, f"{1e6 * seconds:,.0f}", va="center", fontsize=9
-        )
-    axes.set(xscale="log", xlabel="microseconds a step")
-    axes.set_xlim(right=axes.get_xlim()[1] * 2)
-    names = [
-        f"{way}, {numbers['widths'][net]}"
-        for net, _, way in (key.partition("/") for key in keys)
-    ]
-    axes.set_yticks(range(len(keys))[::-1], names)
-
-
-if __name__ == "__main__":
-    research.cli.main(sys.modules[__name__])

@@ -1,28 +1,33 @@
 """Does a Transformer sort news stories better than counting their words does?
 
-Reuters R8: 5,485 news stories to learn from, 2,189 to be asked about, eight topics. The Transformer encoder reads the first
-words of a story, each as a vector, lets every word look at every other, and classifies the mean over the words. It is
-trained by Adam whose rate rises and falls once, from nothing: no word is known before. The baseline counts words:
-logistic regression of their TF-IDF weights (scikit-learn), which knows nothing of their order. It also reads the
-whole story, so it is asked a second time with as much of it as the Transformer sees.
+Reuters R8: 5,485 news stories to learn from, 2,189 to be asked about, eight topics. The
+Transformer encoder reads the first words of a story, each as a vector, lets every word
+look at every other, and classifies the mean over the words. It is trained by Adam whose
+rate rises and falls once, from nothing: no word is known before. The baseline counts
+words: logistic regression of their TF-IDF weights (scikit-learn), which knows nothing
+of their order. It also reads the whole story, so it is asked a second time with as much
+of it as the Transformer sees.
 
-    python experiments/text_classification.py            # about three minutes on two cores
-    python experiments/text_classification.py --full     # two blocks, twice the words, more to choose from: an hour
+    # About three minutes on two cores.
+    python experiments/text_classification.py
+    # Two blocks, twice the words, more to choose from: an hour.
+    python experiments/text_classification.py --full
 
-Nothing was chosen on test stories: rate and epochs of the network, and C of the logistic regressions, are those with the
-best accuracy on a tenth of the training stories, held out for that; then all training stories are learnt from. Where the
-stories are not at hand and cannot be fetched, fabricated ones take their place, and the answer says so.
+Nothing was chosen on test stories: rate and epochs of the network, and C of the
+logistic regressions, are those with the best accuracy on a tenth of the training
+stories, held out for that; then all training stories are learnt from. Where the stories
+are not at hand and cannot be fetched, fabricated ones take their place, and the answer
+says so.
 
-The numbers to expect (`EXPECTED`): test accuracy on Reuters R8 alone, the Transformer's as a mean over the seeds.
-Cardoso-Cachopo (2007) has 0.970 for a linear support vector machine.
-"""
+The numbers to expect (`EXPECTED`): test accuracy on Reuters R8 alone, the Transformer's
+as a mean over the seeds. Cardoso-Cachopo (2007) has 0.970 for a linear support vector
+machine."""
 
 import dataclasses
 import functools
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
-
-import numpy as np
 
 import research
 
@@ -31,21 +36,7 @@ VARIES = {
     "rate": None,
     "epochs": None,
 }  # Chosen by trainings; another processor may choose others (`reproduce`).
-
 CLAIM, FALLBACK = "reuters_r8", "fabricated"
-BASELINES = {
-    "whole": "TF-IDF + logistic regression",
-    "cut": "the same, first words only",
-}
-LABELS = BASELINES | {"transformer": "Transformer"}
-STRENGTHS = (
-    1.0,
-    10.0,
-    100.0,
-)  # C of the logistic regressions: the inverse of their penalty.
-HEADS, WARMUP, SLICE = 4, 0.2, 256
-CHOICE_SEED, SPLIT_SEED = 100, 0
-WORST, BEGINNING = 10, 14  # Errors shown, and how many words of each.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +50,8 @@ class Config:
     words: int = 64
     """How many words of a story the Transformer sees; the rest is cut off."""
     least_count: int = 3
-    """How often a word must come in the training stories to be in the vocabulary; others are one unknown word."""
+    """How often a word must come in the training stories to be in the vocabulary;
+    others are one unknown word."""
     width: int = 64
     """Of the vectors."""
     layers: int = 1
@@ -91,6 +83,34 @@ FAST = Config(
 )
 
 
+if __name__ == "__main__":  # Flags are read before anything heavy is imported.
+    research.cli.main(sys.modules[__name__])
+
+import jax
+import numpy as np
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import confusion_matrix, f1_score, recall_score
+from sklearn.pipeline import make_pipeline
+
+from research.cli.progress import OnProgress
+from research.figures.confusion import commonest_errors
+from research.types import Checkpoints, Params, Saved, Sequences
+
+BASELINES = {
+    "whole": "TF-IDF + logistic regression",
+    "cut": "the same, first words only",
+}
+STRENGTHS = (
+    1.0,
+    10.0,
+    100.0,
+)  # C of the logistic regressions: the inverse of their penalty.
+HEADS, WARMUP, SLICE = 4, 0.2, 256
+CHOICE_SEED, SPLIT_SEED = 100, 0
+WORST, BEGINNING = 10, 14  # Errors shown, and how many words of each.
+
+
 class Job(NamedTuple):
     """A training.
 
@@ -98,7 +118,8 @@ class Job(NamedTuple):
       seed: Of its start, its order and its noise.
       rate: Peak learning rate.
       epochs: Passes over the stories that are learnt from.
-      choosing: Whether it is judged by the stories held out, instead of learning from them.
+      choosing: Whether it is judged by the stories held out, instead of learning from
+        them.
     """
 
     seed: int
@@ -107,23 +128,30 @@ class Job(NamedTuple):
     choosing: bool = False
 
 
-def complete(config):
-    """The config with the stories that are at hand: the default's, or those that take their place."""
+def complete(config: Config):
+    """The config with the stories that are at hand: the default's, or those that take
+    their place."""
     if config.dataset != CLAIM:
         return config
     try:
         research.datasets.documents()
     except (OSError, ImportError) as problem:
-        words = f"warning: {problem} Going on with {FALLBACK} stories, --fast, and of your flags --seeds alone."
+        words = (
+            f"warning: {problem} Going on with {FALLBACK} stories, --fast, and of your "
+            "flags --seeds alone."
+        )
         print(words, file=sys.stderr)
         return dataclasses.replace(FAST, seeds=config.seeds)
     return config
 
 
-def run(config, on_progress=None, checkpoints=None):
-    """Chooses by the stories held out, then trains on all of them, once a seed; and the same for the baselines."""
-    from research.studies import story_tables
-
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> research.runs.Findings:
+    """Chooses by the stories held out, then trains on all of them, once a seed; and the
+    same for the baselines."""
     checkpoints, on_progress = (
         checkpoints or research.types.nowhere,
         on_progress or (lambda *shown: None),
@@ -133,8 +161,8 @@ def run(config, on_progress=None, checkpoints=None):
     missing = sorted(set(split.train_y.tolist()) - set(split.train_y[learnt].tolist()))
     if missing:
         raise ValueError(
-            f"held_out={config.held_out} leaves {len(learnt)} stories to learn from, and none of {split.classes[missing[0]]}; "
-            "hold out fewer."
+            f"held_out={config.held_out} leaves {len(learnt)} stories to learn from, "
+            f"and none of {split.classes[missing[0]]}; hold out fewer."
         )
     trials = [
         Job(CHOICE_SEED, rate, epochs, True)
@@ -166,13 +194,10 @@ def run(config, on_progress=None, checkpoints=None):
         trials[best],
         trained,
     )
-    tables = story_tables.story_tables(numbers, LABELS, "transformer")
-    return research.runs.Result(
-        answer(numbers), tables, arrays(split, trained), numbers
-    )
+    return research.runs.Findings(arrays(split, trained), numbers)
 
 
-def read(dataset):
+def read(dataset: str):
     """The stories."""
     if dataset == CLAIM:
         return research.datasets.documents()
@@ -181,8 +206,11 @@ def read(dataset):
     raise ValueError(f"dataset must be {CLAIM} or {FALLBACK}; got dataset={dataset!r}.")
 
 
-def fabricated(num_train=120, num_test=60, num_classes=3, length=15):
-    """Stories whose words are common ones, but for three in ten that belong to the topic; no order."""
+def fabricated(
+    num_train: int = 120, num_test: int = 60, num_classes: int = 3, length: int = 15
+):
+    """Stories whose words are common ones, but for three in ten that belong to the
+    topic; no order."""
     rng, classes = np.random.default_rng(0), [f"topic {k}" for k in range(num_classes)]
     labels = rng.integers(num_classes, size=num_train + num_test).astype(np.int32)
     numbers = rng.integers(20, size=(len(labels), length))
@@ -202,12 +230,13 @@ def fabricated(num_train=120, num_test=60, num_classes=3, length=15):
     )
 
 
-def check(config):
+def check(config: Config):
     """The seeds, once the config makes sense."""
     for name in ("words", "least_count", "width", "layers", "batch_size"):
         if getattr(config, name) < 1:
             raise ValueError(
-                f"{name} must be a positive integer; got {name}={getattr(config, name)}."
+                f"{name} must be a positive integer; got "
+                f"{name}={getattr(config, name)}."
             )
     for name in ("rates", "epochs"):
         values = getattr(config, name)
@@ -217,7 +246,8 @@ def check(config):
             or list(values) != sorted(set(values))
         ):
             raise ValueError(
-                f"{name} must be positive, ascending, at least one; got {name}={values}."
+                f"{name} must be positive, ascending, at least one; got "
+                f"{name}={values}."
             )
     if not 0 < config.held_out < 1:
         raise ValueError(
@@ -227,14 +257,14 @@ def check(config):
     return research.runs.parse_seeds(config.seeds)
 
 
-def hold_out(n, share):
+def hold_out(n: int, share: float):
     """Which training stories are learnt from while choosing, and which are held out."""
     order = np.random.default_rng(SPLIT_SEED).permutation(n)
     held = max(1, round(share * n))
     return np.sort(order[held:]), np.sort(order[:held])
 
 
-def shortened(texts, words):
+def shortened(texts: Any, words: int | None):
     """The first words of each text; None: all."""
     return (
         list(texts)
@@ -243,8 +273,16 @@ def shortened(texts, words):
     )
 
 
-def count_words(train_texts, test_texts, labels, learnt, held, parts):
-    """The baseline: its C chosen by what is held out, then trained on everything; and what it makes of the test stories."""
+def count_words(
+    train_texts: Sequence[str],
+    test_texts: Sequence[str],
+    labels: np.ndarray,
+    learnt: np.ndarray,
+    held: np.ndarray,
+    parts: Checkpoints,
+):
+    """The baseline: its C chosen by what is held out, then trained on everything; and
+    what it makes of the test stories."""
     del parts  # It takes seconds.
     texts, scores = np.array(train_texts, dtype=object), []
     for strength in STRENGTHS:
@@ -258,12 +296,9 @@ def count_words(train_texts, test_texts, labels, learnt, held, parts):
     )
 
 
-def fit_counts(texts, labels, strength):
-    """TF-IDF of words that come in two stories or more, with 1 + log of their counts; then logistic regression."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
+def fit_counts(texts: Any, labels: np.ndarray, strength: float):
+    """TF-IDF of words that come in two stories or more, with 1 + log of their counts;
+    then logistic regression."""
     weights = TfidfVectorizer(
         sublinear_tf=True, min_df=2, lowercase=False, token_pattern=r"\S+"
     )
@@ -272,8 +307,18 @@ def fit_counts(texts, labels, strength):
     )
 
 
-def train_all(config, split, halves, on_progress, checkpoints, total, jobs, first):
-    """Every job, as `train` saves it; those of an earlier process from their checkpoints."""
+def train_all(
+    config: Config,
+    split: Any,
+    halves: tuple,
+    on_progress: OnProgress,
+    checkpoints: Checkpoints,
+    total: int,
+    jobs: Sequence[Job],
+    first: int,
+):
+    """Every job, as `train` saves it; those of an earlier process from their
+    checkpoints."""
     saved = []
     for done, job in enumerate(jobs, first):
         purpose = (
@@ -282,7 +327,7 @@ def train_all(config, split, halves, on_progress, checkpoints, total, jobs, firs
             else f"seed {job.seed}"
         )
 
-        def watch(share, words, done=done, purpose=purpose):
+        def watch(share: float, words: str, done: float = done, purpose: str = purpose):
             on_progress(done + share, total, f"Transformer, {purpose}, {words}")
 
         name = "/".join(map(str, job))
@@ -292,12 +337,16 @@ def train_all(config, split, halves, on_progress, checkpoints, total, jobs, firs
     return saved
 
 
-def train(job, config, split, halves, watch, parts):
-    """One training: loss, accuracy and macro-F1 by epoch, and what it makes of each story that it is judged by."""
-    import jax
-
-    from research.studies import confusions
-
+def train(
+    job: Job,
+    config: Config,
+    split: Any,
+    halves: tuple,
+    watch: Callable[[float, str], None],
+    parts: Checkpoints,
+):
+    """One training: loss, accuracy and macro-F1 by epoch, and what it makes of each
+    story that it is judged by."""
     (train_texts, train_y), (texts, y) = parted(job, split, halves)
     vocabulary = research.datasets.make_vocabulary(train_texts, config.least_count)
     learn, judge = (
@@ -314,15 +363,13 @@ def train(job, config, split, halves, watch, parts):
     )
     predict = jax.jit(lambda params, x: jax.nn.softmax(model.apply(params, x)))
 
-    def evaluate(params):
-        counts = confused(
-            y, found := probabilities(predict, params, judge), len(split.classes)
-        )
+    def evaluate(params: Params):
+        said = probabilities(predict, params, judge)
         scores = {
-            "accuracy": np.trace(counts) / counts.sum(),
-            "macro_f1": confusions.macro_f1(counts),
+            "accuracy": np.mean(said.argmax(axis=1) == y),
+            "macro_f1": macro_f1(y, said),
         }
-        return scores if np.isfinite(found).all() else dict.fromkeys(scores, np.nan)
+        return scores if np.isfinite(said).all() else dict.fromkeys(scores, np.nan)
 
     trained = research.descent.train(
         research.objectives.empirical_risk(
@@ -341,7 +388,8 @@ def train(job, config, split, halves, watch, parts):
     )
     if trained.first_bad_step >= 0 and not job.choosing:
         raise ValueError(
-            f"The Transformer at rate {job.rate:g} diverges in step {trained.first_bad_step}."
+            f"The Transformer at rate {job.rate:g} diverges in step "
+            f"{trained.first_bad_step}."
         )
     found = trained.evaluations | {
         "loss": trained.steps.loss.mean(axis=1),
@@ -355,8 +403,9 @@ def train(job, config, split, halves, watch, parts):
     return research.types.Saved(found, values)
 
 
-def parted(job, split, halves):
-    """(texts, labels) to learn from and to be judged by: training and test stories, or two parts of the training stories."""
+def parted(job: Job, split: Any, halves: tuple):
+    """(texts, labels) to learn from and to be judged by: training and test stories, or
+    two parts of the training stories."""
     if not job.choosing:
         return (split.train_texts, split.train_y), (split.test_texts, split.test_y)
     return tuple(
@@ -364,31 +413,28 @@ def parted(job, split, halves):
     )
 
 
-def tokens_of(texts, vocabulary, words):
+def tokens_of(texts: Any, vocabulary: Any, words: int):
     """The first words of each text, padded."""
     encoded: Any = research.datasets.encode(texts, vocabulary, words)
     return research.types.Sequences(*encoded)
 
 
-def make_model(config, symbols, num_classes):
+def make_model(config: Config, symbols: int, num_classes: int):
     """The encoder."""
-    sizes = {
-        "width": config.width,
-        "num_layers": config.layers,
-        "num_heads": HEADS,
-        "hidden": 2 * config.width,
-    }
     return research.models.transformer_encoder(
         symbols,
         config.words,
         num_classes,
-        **sizes,
+        width=config.width,
+        num_layers=config.layers,
+        num_heads=HEADS,
+        hidden=2 * config.width,
         dropout=config.dropout,
         dtype="float32",
     )
 
 
-def probabilities(predict, params, sequences):
+def probabilities(predict: Callable, params: Params, sequences: Sequences):
     """Of each class, for each story, shape (n, K)."""
     n = len(sequences.length)
     slices = (
@@ -398,46 +444,56 @@ def probabilities(predict, params, sequences):
     return np.concatenate([predict(params, x) for x in slices])
 
 
-def confused(labels, probabilities, num_classes):
+def confused(labels: np.ndarray, probabilities: np.ndarray):
     """How often each topic (row) was taken for each (column)."""
-    from research.studies import confusions
+    topics = range(probabilities.shape[1])
+    return confusion_matrix(labels, probabilities.argmax(axis=1), labels=topics)
 
-    return confusions.count_confusions(
-        labels, probabilities.argmax(axis=1), num_classes
+
+def recalls(labels: np.ndarray, probabilities: np.ndarray):
+    """The share of each topic that is recognised; NaN for a topic without stories."""
+    asked: dict[str, Any] = {"average": None, "zero_division": np.nan}
+    said = probabilities.argmax(axis=1)
+    return np.asarray(
+        recall_score(labels, said, labels=range(probabilities.shape[1]), **asked)
     )
 
 
-def facts(config, split, counted, tried, chosen, trained):
-    """What came out, as JSON."""
-    from research.studies import confusions
+def macro_f1(labels: np.ndarray, probabilities: np.ndarray):
+    """The mean of F1 over the topics; a topic that neither comes nor is predicted
+    counts as 0."""
+    topics, empty = range(probabilities.shape[1]), dict[str, Any](zero_division=0)
+    said: Any = probabilities.argmax(axis=1)
+    return float(f1_score(labels, said, labels=topics, average="macro", **empty))
 
-    num_classes, studies = len(split.classes), research.studies
+
+def facts(
+    config: Config,
+    split: Any,
+    counted: dict[str, Saved],
+    tried: Sequence[tuple[Job, Saved]],
+    chosen: Job,
+    trained: Sequence[Saved],
+):
+    """What came out, as JSON."""
+    y, mean_interval = split.test_y, research.statistics.mean_interval
     rows = []
     for name, saved in counted.items():
-        counts = confused(split.test_y, saved.arrays["probabilities"], num_classes)
-        scores = [
-            studies.mean_interval([v])
-            for v in (np.trace(counts) / counts.sum(), confusions.macro_f1(counts))
-        ]
-        by_class = confusions.recalls(counts).tolist()
-        reads = "all words" if name == "whole" else f"{config.words} words"
+        said = saved.arrays["probabilities"]
         row = {
             "name": name,
-            "accuracy": scores[0],
-            "macro_f1": scores[1],
-            "by_class": by_class,
-            "reads": reads,
+            "accuracy": mean_interval([np.mean(said.argmax(axis=1) == y)]),
+            "macro_f1": mean_interval([macro_f1(y, said)]),
+            "by_class": recalls(y, said).tolist(),
+            "reads": "all words" if name == "whole" else f"{config.words} words",
         }
         rows.append(row | saved.values)
-    counts = [
-        confused(split.test_y, saved.arrays["probabilities"], num_classes)
-        for saved in trained
-    ]
+    said = [saved.arrays["probabilities"] for saved in trained]
     scores = {
-        name: studies.mean_interval([saved.arrays[name][-1] for saved in trained])
+        name: mean_interval([saved.arrays[name][-1] for saved in trained])
         for name in ("accuracy", "macro_f1")
     }
-    by_class = np.mean([confusions.recalls(c) for c in counts], axis=0).tolist()
+    by_class = np.mean([recalls(y, one) for one in said], axis=0).tolist()
     seconds = float(np.median([saved.values["seconds"] for saved in trained]))
     rows.append(
         {"name": "transformer", "by_class": by_class, "reads": f"{config.words} words"}
@@ -455,9 +511,7 @@ def facts(config, split, counted, tried, chosen, trained):
         "words": config.words,
         "whole_stories": float(np.mean(lengths <= config.words)),
         "classes": list(split.classes),
-        "shares": (
-            np.bincount(split.test_y, minlength=num_classes) / len(split.test_y)
-        ).tolist(),
+        "shares": (np.bincount(y, minlength=len(split.classes)) / len(y)).tolist(),
         "models": rows,
         "rate": chosen.rate,
         "epochs": chosen.epochs,
@@ -465,7 +519,7 @@ def facts(config, split, counted, tried, chosen, trained):
             job._asdict() | {"accuracy": float(saved.arrays["accuracy"][-1])}
             for job, saved in tried
         ],
-        "errors": confusions.commonest_errors(counts[0], split.classes),
+        "errors": commonest_errors(confused(y, said[0]), split.classes),
         "worst": worst(
             split,
             trained[0].arrays["probabilities"],
@@ -474,8 +528,9 @@ def facts(config, split, counted, tried, chosen, trained):
     }
 
 
-def worst(split, probabilities, counted):
-    """The errors of one network that it was surest of: (beginning, topic, taken for, its probability, the baseline's)."""
+def worst(split: Any, probabilities: np.ndarray, counted: np.ndarray):
+    """The errors of one network that it was surest of: (beginning, topic, taken for,
+    its probability, the baseline's)."""
     predicted, sure = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != split.test_y)
     rows = wrong[np.argsort(-sure[wrong], kind="stable")][:WORST]
@@ -490,58 +545,12 @@ def worst(split, probabilities, counted):
     return [[beginning(split.test_texts[i]), *said(i)] for i in rows]
 
 
-def arrays(split, trained):
+def arrays(split: Any, trained: Sequence[Saved]):
     """What the figures are drawn from; of a single network, that of the first seed."""
     kept = {
         name: np.stack([saved.arrays[name] for saved in trained])
         for name in ("accuracy", "macro_f1", "loss")
     }
     return kept | {
-        "confusions": confused(
-            split.test_y, trained[0].arrays["probabilities"], len(split.classes)
-        )
+        "confusions": confused(split.test_y, trained[0].arrays["probabilities"])
     }
-
-
-def percent(interval):
-    """97.4 %, with its interval where there is one."""
-    mean, low, high = interval
-    return f"{100 * mean:.1f} %" + (
-        "" if low is None else f" ({100 * low:.1f} to {100 * high:.1f})"
-    )
-
-
-def answer(numbers):
-    """Which of the two sorts better, and by how much."""
-    whole, cut, network = numbers["models"]
-    mean, low, high = network["accuracy"]
-    best = max(whole["accuracy"][0], cut["accuracy"][0])
-    verdict = (
-        "Yes"
-        if (low or mean) > best
-        else "No"
-        if (high or mean) < best
-        else "Not for certain"
-    )
-    seeds = research.statistics.seeds_in_words(numbers["seeds"])
-    found = (
-        f"{verdict}: of {numbers['n_test']:,} test stories the Transformer sorts {percent(network['accuracy'])} rightly "
-        f"({seeds}; macro-F1 {network['macro_f1'][0]:.3f}), TF-IDF with logistic regression "
-        f"{percent(whole['accuracy'])} ({whole['macro_f1'][0]:.3f}), and {percent(cut['accuracy'])} from the first "
-        f"{numbers['words']} words, which is all that the Transformer sees."
-    )
-    if numbers["dataset"] == CLAIM:
-        return found
-    instead = "To sort Reuters', leave out --fast and --dataset. This brings them: descent data fetch"
-    return f"NOT THE CLAIM: these stories are fabricated. {found} {instead} {CLAIM}"
-
-
-def draw(result):
-    """Accuracy by epoch, and what is taken for what."""
-    from research.figures import stories
-
-    return stories.draw(result, BASELINES)
-
-
-if __name__ == "__main__":
-    research.cli.main(sys.modules[__name__])

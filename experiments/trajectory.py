@@ -1,28 +1,31 @@
 """Which way do update rules take down a landscape?
 
-Paths of rules over a landscape of two parameters, all from one start and with exact gradients, so that nothing is left to
-chance. Gradient descent always steps straight down the slope; momentum turns away from it, and rules with a rate for each
-coordinate hardly look at how steep it is. Of every step are kept: the learning rate, the norms of gradient and update,
-the length of the update against that of the parameters, and the cosine between the update and -gradient.
+Paths of rules over a landscape of two parameters, all from one start and with exact
+gradients, so that nothing is left to chance. Gradient descent always steps straight
+down the slope; momentum turns away from it, and rules with a rate for each coordinate
+hardly look at how steep it is. Of every step are kept: the learning rate, the norms of
+gradient and update, the length of the update against that of the parameters, and the
+cosine between the update and -gradient.
 
-Each rule has the best rate of a grid, the same grid for all: the one whose highest f - f* in the second half of the steps is
-the lowest, so that no path wins which only passes by. Twelve digits count and no more; of rates that reach them, the first
-to do so. The whole grid is told, with the rates that diverge. For another number of steps another rate may be the best.
+Each rule has the best rate of a grid, the same grid for all: the one whose highest f -
+f* in the second half of the steps is the lowest, so that no path wins which only passes
+by. Twelve digits count and no more; of rates that reach them, the first to do so. The
+whole grid is told, with the rates that diverge. For another number of steps another
+rate may be the best.
 
-    python experiments/trajectory.py                                        # some seconds
+    # Some seconds.
+    python experiments/trajectory.py
     python experiments/trajectory.py --landscape himmelblau --rule adam nesterov
 
-The numbers to expect (`EXPECTED`) are of the quadratic, whose theory is exact. Gradient descent: the mean cosine, and the
-factor by which its distance shrinks at each step over max |1 - η λ|. The heavy ball: the same over √β.
-"""
+The numbers to expect (`EXPECTED`) are of the quadratic, whose theory is exact. Gradient
+descent: the mean cosine, and the factor by which its distance shrinks at each step over
+max |1 - η λ|. The heavy ball: the same over √β."""
 
 import dataclasses
 import math
 import sys
 from collections.abc import Callable
-from typing import Literal
-
-import numpy as np
+from typing import Any, Literal, NamedTuple
 
 import research
 
@@ -31,11 +34,6 @@ EXPECTED = {
     "gradient_descent_over_theory": (0.999, 1.001),
     "heavy_ball_over_theory": (0.99, 1.01),
 }
-
-CONDITION, ANGLE, MOMENTUM = 100.0, math.pi / 6, 0.9
-CLOSE = 1e-6  # Share of the first f - f* at which a path has arrived.
-SMALLEST = 1e-12  # Share below which f - f* is rounding.
-FRAMES = 36
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +65,21 @@ class Config:
 FULL = Config(steps=3000, rates=41)
 
 
+if __name__ == "__main__":  # Flags are read before anything heavy is imported.
+    research.cli.main(sys.modules[__name__])
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.cli.progress import OnProgress
+from research.types import Checkpoints
+
+CONDITION, ANGLE, MOMENTUM = 100.0, math.pi / 6, 0.9
+CLOSE = 1e-6  # Share of the first f - f* at which a path has arrived.
+SMALLEST = 1e-12  # Share below which f - f* is rounding.
+
+
 @dataclasses.dataclass(frozen=True)
 class Landscape:
     """A function of a point of shape (2,), its minima, and what is shown of it."""
@@ -79,29 +92,30 @@ class Landscape:
     bounds: tuple[tuple[float, float], tuple[float, float]]
 
 
-def quadratic(x):
-    """½ (u² + 100 v²), where (u, v) is x turned by 30°: no coordinate is an axis of the ellipses."""
+def quadratic(x: Any):
+    """½ (u² + 100 v²), where (u, v) is x turned by 30°: no coordinate is an axis of the
+    ellipses."""
     u, v = turned(x)
     return 0.5 * (u**2 + CONDITION * v**2)
 
 
-def turned(x):
+def turned(x: Any):
     """x in the coordinates of the ellipses' axes."""
     cosine, sine = math.cos(ANGLE), math.sin(ANGLE)
     return cosine * x[0] + sine * x[1], cosine * x[1] - sine * x[0]
 
 
-def rosenbrock(x):
+def rosenbrock(x: Any):
     """A curved valley, steep across and flat along."""
     return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
 
 
-def himmelblau(x):
+def himmelblau(x: Any):
     """Four minima of equal height."""
     return (x[0] ** 2 + x[1] - 11) ** 2 + (x[0] + x[1] ** 2 - 7) ** 2
 
 
-def beale(x):
+def beale(x: Any):
     """A plateau with steep walls."""
     return (
         (1.5 - x[0] * (1 - x[1])) ** 2
@@ -110,7 +124,7 @@ def beale(x):
     )
 
 
-def saddle(x):
+def saddle(x: Any):
     """Two minima on either side of a saddle at 0, which the start almost leads into."""
     return 0.5 * x[0] ** 2 - 0.5 * x[1] ** 2 + 0.25 * x[1] ** 4
 
@@ -165,8 +179,13 @@ LANDSCAPES = {
 }
 
 
-def run(config, on_progress=None, checkpoints=None):
-    """Walks each rule at every rate of the grid, keeps its best path whole, and holds two rules against theory."""
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> research.runs.Findings:
+    """Walks each rule at every rate of the grid, keeps its best path whole, and holds
+    two rules against theory."""
     del checkpoints  # It takes seconds.
     rates = grid(config)
     for name in config.rule:
@@ -201,31 +220,31 @@ def run(config, on_progress=None, checkpoints=None):
             *(walked["quadratic", name] for name in ("gradient_descent", "heavy_ball"))
         ),
     }
-    tables = (table(numbers), grid_table(arrays, numbers))
-    return research.runs.Result(answer(numbers), tables, arrays, numbers)
+    return research.runs.Findings(arrays, numbers)
 
 
-def grid(config):
+def grid(config: Config):
     """The learning rates, ascending; the config is checked."""
     if not config.rule:
         raise ValueError("rule must name at least one update rule; got rule=().")
     for field in ("steps", "rates"):
         if getattr(config, field) < 2:
             raise ValueError(
-                f"{field} must be an integer of at least 2; got {field}={getattr(config, field)}."
+                f"{field} must be an integer of at least 2; got "
+                f"{field}={getattr(config, field)}."
             )
     low, high = config.lowest_rate, config.highest_rate
     if not 0 < low < high < math.inf:
         raise ValueError(
-            f"lowest_rate must be positive and highest_rate above it; got lowest_rate={low}, highest_rate={high}."
+            "lowest_rate must be positive and highest_rate above it; got "
+            f"lowest_rate={low}, highest_rate={high}."
         )
     return np.geomspace(low, high, config.rates)
 
 
-def walk(landscape, name, rates, steps):
-    """One rule at all rates: facts of the best as JSON, and its arrays; what every rate came to is among them."""
-    from research.studies.paths import describe_steps
-
+def walk(landscape: str, name: str, rates: np.ndarray, steps: int):
+    """One rule at all rates: facts of the best as JSON, and its arrays; what every rate
+    came to is among them."""
     scene = LANDSCAPES[landscape]
     points, asked, gradients, used = (
         np.asarray(a) for a in paths(scene, name, rates, steps)
@@ -265,8 +284,9 @@ def walk(landscape, name, rates, steps):
     }, kept
 
 
-def choose(gaps, scores):
-    """The index of the rate with the lowest score, to twelve digits; of those that reach them, of the first to do so."""
+def choose(gaps: np.ndarray, scores: np.ndarray):
+    """The index of the rate with the lowest score, to twelve digits; of those that
+    reach them, of the first to do so."""
     enough = SMALLEST * gaps[0, 0]
     if not scores.min() <= enough:
         return int(np.argmin(scores))
@@ -274,23 +294,21 @@ def choose(gaps, scores):
     return int(np.argmin(above))
 
 
-def finite(value):
+def finite(value: Any):
     """A number as JSON has it; None where it is none."""
     return float(value) if math.isfinite(value) else None
 
 
-def paths(scene, name, rates, steps):
-    """Of each rate: where the rule is, where it asks for gradients (t + 1, 2), the gradients, and the rates it used."""
-    import jax
-    import jax.numpy as jnp
-
+def paths(scene: Landscape, name: str, rates: np.ndarray, steps: int):
+    """Of each rate: where the rule is, where it asks for gradients (t + 1, 2), the
+    gradients, and the rates it used."""
     descent, gradient = research.descent, jax.grad(scene.f)
 
-    def one(rate):
+    def one(rate: float):
         rule = research.update_rules.find_rule(name)(rate)
         step = descent.make_step(lambda x, batch: scene.f(x), rule, None, rate)
 
-        def watched(state, _):
+        def watched(state: Any, _: Any):
             after, record = step(state, descent.Draw(None))
             return after, (
                 shown(after),
@@ -299,7 +317,7 @@ def paths(scene, name, rates, steps):
                 record.learning_rate,
             )
 
-        def shown(state):  # Rules that average say where: that is what they give.
+        def shown(state: Any):  # Rules that average say where: that is what they give.
             return research.update_rules.evaluation_params(state.rule, state.params)
 
         first = descent.start(rule, jnp.asarray(scene.start))
@@ -315,7 +333,7 @@ def paths(scene, name, rates, steps):
     return jax.jit(jax.vmap(one))(jnp.asarray(rates))
 
 
-def heights(scene):
+def heights(scene: Landscape):
     """f - f* on a lattice, with its axes."""
     x, y = (np.linspace(low, high, 221) for low, high in scene.bounds)
     return {
@@ -325,10 +343,9 @@ def heights(scene):
     }
 
 
-def against_theory(plain, ball):
-    """What the quadratic says of gradient descent and of the heavy ball, each over its theory."""
-    from research.studies.paths import contraction
-
+def against_theory(plain: tuple, ball: tuple):
+    """What the quadratic says of gradient descent and of the heavy ball, each over its
+    theory."""
     (facts, kept), (_, of_ball) = plain, ball
     factor = max(abs(1 - facts["rate"] * curvature) for curvature in (1.0, CONDITION))
     return {
@@ -340,187 +357,74 @@ def against_theory(plain, ball):
     }
 
 
-def answer(numbers):
-    """Who came lowest and who did not, and how they turned from the slope."""
-    ranked = sorted(
-        numbers["rules"].items(),
-        key=lambda item: math.inf if item[1]["gap"] is None else item[1]["gap"],
-    )
-    results = ", ".join(f"{name} {gap(facts)}" for name, facts in ranked)
-    turns = ", ".join(
-        f"{name} {facts['cosine']:.2f}"
-        for name, facts in ranked
-        if facts["cosine"] is not None
-    )
-    return (
-        f"On {numbers['landscape']}, after {numbers['steps']} steps, each at its best rate of one grid, f - f* is: {results}. "
-        f"The mean cosine between a step and the way straight down: {turns}."
-    )
+class Steps(NamedTuple):
+    """Every step of a path, each entry of shape (t,).
+
+    Attributes:
+      gradient_norm: |g|.
+      update_norm: |u|, u = x_(t+1) - x_t.
+      update_over_params: |u| / |x_t|; inf where x_t is 0.
+      cosine: Of the angle between u and -g: 1 straight down the slope, 0 along it, -1
+        straight up; NaN where u or g is 0.
+    """
+
+    gradient_norm: np.ndarray
+    update_norm: np.ndarray
+    update_over_params: np.ndarray
+    cosine: np.ndarray
 
 
-def gap(facts):
-    """What is left of f - f*, in words."""
-    return "not finite at any rate" if facts["gap"] is None else f"{facts['gap']:.1e}"
+def describe_steps(points: np.ndarray, gradients: np.ndarray) -> Steps:
+    """Norms, ratio and direction of each step of a path.
 
-
-def table(numbers):
-    """Each rule at its best rate."""
-    keys = ("rate", "gap", "distance", "steps", "cosine", "longest_update", "diverged")
-    edges = [name for name, facts in numbers["rules"].items() if facts["at_edge"]]
-    note = f"Steps: until f - f* is {CLOSE:g} of what it was. Rates diverged: of the grid, in the table after this one."
-    if edges:
-        note += f" At the edge of the grid, so that a better rate may lie outside: {', '.join(edges)}."
-    instead = {
-        "gap": "not finite",
-        "distance": "not finite",
-        "longest_update": "not finite",
-        "cosine": "–",
-    }
-    cell = lambda key, value: instead.get(key) if value is None else value
-    return research.runs.Table(
-        f"Each rule at its best rate on {numbers['landscape']}",
-        (
-            "rule",
-            "rate",
-            "f - f*",
-            "distance",
-            "steps",
-            "mean cosine",
-            "longest update",
-            "rates diverged",
-        ),
-        tuple(
-            (name, *(cell(key, facts[key]) for key in keys))
-            for name, facts in numbers["rules"].items()
-        ),
-        note,
-    )
-
-
-def grid_table(arrays, numbers):
-    """What every rate that was tried came to."""
-    rows = []
-    for index, rate in enumerate(arrays["rates"]):
-        scores = [arrays[f"{name}/scores"][index] for name in numbers["rules"]]
-        rows.append(
-            (
-                float(rate),
-                *(
-                    float(value) if np.isfinite(value) else "diverged"
-                    for value in scores
-                ),
-            )
+    Args:
+      points: x_0, ..., x_t, shape (t + 1, d).
+      gradients: At all but the last of them, shape (t, d).
+    Returns:
+      The Steps; NaN and infinities of a path that broke down stay in them.
+    Raises:
+      ValueError: The shapes do not fit.
+    Example:
+      >>> steps = describe_steps(np.array([[3.0, 4.0], [3.0, 3.0], [2.0, 3.0]]),
+        np.array([[0.0, 2.0], [0.0, 5.0]]))
+      >>> print(steps.gradient_norm, steps.update_norm, steps.update_over_params[0],
+        steps.cosine)
+      [2. 5.] [1. 1.] 0.2 [1. 0.]
+    """
+    points, gradients = np.asarray(points, float), np.asarray(gradients, float)
+    if points.ndim != 2 or gradients.shape != (len(points) - 1, points.shape[1]):
+        raise ValueError(
+            "points must be of shape (t + 1, d) and gradients of shape (t, d); got "
+            f"{points.shape} and {gradients.shape}."
         )
-    return research.runs.Table(
-        "The whole grid: the highest f - f* in the second half of the steps",
-        ("rate", *numbers["rules"]),
-        tuple(rows),
-        "The best rate of a rule is the one with its smallest entry, or, of those below "
-        f"{SMALLEST:g} of the first f - f*, the first to get there; diverged: f was not finite at some step.",
-    )
+    with np.errstate(all="ignore"):
+        updates = np.diff(points, axis=0)
+        gradient_norm, update_norm, size = (
+            np.linalg.norm(a, axis=1) for a in (gradients, updates, points[:-1])
+        )
+        ratio = np.where(size == 0, np.inf, update_norm / size)
+        # Each is divided by its own norm first: their product may be below the smallest
+        # number.
+        cosine = -np.sum(
+            updates / update_norm[:, None] * (gradients / gradient_norm[:, None]),
+            axis=1,
+        )
+    return Steps(gradient_norm, update_norm, ratio, np.clip(cosine, -1.0, 1.0) + 0.0)
 
 
-def draw(result):
-    """The paths, still and moving; how far they are; and what each step does."""
-    from research.figures import paths as drawing
+def contraction(distances: np.ndarray) -> float:
+    """The factor by which distances shrink at each step: of the least-squares line
+    through the logarithms of the later half.
 
-    arrays, numbers = result.arrays, result.numbers
-    names, scene = list(numbers["rules"]), LANDSCAPES[numbers["landscape"]]
-    still, axes = research.figures.new_figure(width=8.6, height=6.2)
-    drawing.draw_landscape(
-        axes[0, 0], arrays["x"], arrays["y"], arrays["heights"], scene.minima
-    )
-    drawing.draw_paths(
-        axes[0, 0], {name: arrays[f"{name}/points"] for name in names}, labels(numbers)
-    )
-    axes[0, 0].set_title(f"{numbers['landscape']}: {scene.formula}", loc="left")
-    pictures = {
-        "paths": (
-            "The way each rule takes",
-            paths_caption(numbers),
-            still,
-            draw_motion(arrays, numbers, scene),
-        ),
-        "curves": (
-            "How far each rule still is",
-            curves_caption(numbers),
-            drawing.curves(arrays, names),
-        ),
-        "steps": (
-            "What each step does",
-            steps_caption(numbers),
-            drawing.steps(arrays, names),
-        ),
-    }
-    return {
-        key: research.figures.Picture(*picture) for key, picture in pictures.items()
-    }
-
-
-def labels(numbers):
-    """Each rule with its rate."""
-    return {
-        name: f"{name}, rate {facts['rate']:.2g}"
-        for name, facts in numbers["rules"].items()
-    }
-
-
-def draw_motion(arrays, numbers, scene):
-    """The same paths as they grow; the steps go by ever faster, so that first and last are seen."""
-    from research.figures import motion
-    from research.figures import paths as drawing
-
-    figure, axes = research.figures.new_figure(width=6.6, height=4.8)
-    drawing.draw_landscape(
-        axes[0, 0], arrays["x"], arrays["y"], arrays["heights"], scene.minima
-    )
-    points = {name: arrays[f"{name}/points"] for name in numbers["rules"]}
-    show = drawing.draw_growing_paths(axes[0, 0], points, labels(numbers))
-    return motion.record(
-        figure, lambda k: show((k / (FRAMES - 1)) ** 2), FRAMES, colours=64
-    )
-
-
-def paths_caption(numbers):
-    """What the first figure shows."""
-    arrived = ", ".join(
-        f"{name} {'does not' if facts['steps'] is None else 'after ' + str(facts['steps'])}"
-        for name, facts in numbers["rules"].items()
-    )
-    return (
-        f"Paths of {numbers['steps']} steps from one start (circle) over lines of equal f, each rule at its best rate of the "
-        f"grid; a star is a minimum. f - f* comes to {CLOSE:g} of what it was: {arrived}. In the motion the steps go by "
-        "ever faster."
-    )
-
-
-def curves_caption(numbers):
-    """What the second figure shows."""
-    ends = ", ".join(f"{name} {gap(facts)}" for name, facts in numbers["rules"].items())
-    return (
-        f"After each step: f - f* on the left, the distance to the nearest minimum on the right. At the end f - f* is {ends}. "
-        f"On the quadratic the heavy ball's distance shrinks {shrinks(numbers['heavy_ball_over_theory'])} √β = "
-        f"{math.sqrt(MOMENTUM):.3f} a step that theory gives it."
-    )
-
-
-def shrinks(ratio):
-    """A measured factor over its theory, in words."""
-    return "not by the" if ratio is None else f"by {ratio:.3f} times the"
-
-
-def steps_caption(numbers):
-    """What the third figure shows."""
-    turns = ", ".join(
-        f"{name} {facts['cosine']:.2f}"
-        for name, facts in numbers["rules"].items()
-        if facts["cosine"] is not None
-    )
-    return (
-        "Of each step: the learning rate, the norms of gradient and update, the update's length against that of the "
-        f"parameters, and the cosine between the update and -gradient (1: straight down; below 0: uphill). Its mean: {turns}."
-    )
-
-
-if __name__ == "__main__":
-    research.cli.main(sys.modules[__name__])
+    Args:
+      distances: To where a path is going, shape (t + 1,).
+    Returns:
+      The factor; NaN where a distance is 0 or not finite.
+    Example:
+      >>> round(contraction(5 * 0.9 ** np.arange(40)), 12)
+      0.9
+    """
+    late = np.asarray(distances, float)[len(distances) // 2 :]
+    if len(late) < 2 or not (np.isfinite(late) & (late > 0)).all():
+        return float("nan")
+    return float(np.exp(np.polyfit(np.arange(len(late)), np.log(late), 1)[0]))

@@ -1,16 +1,18 @@
 """Which update rule should I use first?
 
-First-order rules on problems whose exact optimum is known: linear, ridge, logistic and softmax regression on real data, an
-ill-conditioned regression and a noisy quadratic. Every rule gets the same budget of trials, the first at its defaults;
-trials are chosen on seeds that are not reported. Which rule comes first is read from the tuning seeds, and told with the
-others, so that naming the best is no choice after the fact.
+First-order rules on problems whose exact optimum is known: linear, ridge, logistic and
+softmax regression on real data, an ill-conditioned regression and a noisy quadratic.
+Every rule gets the same budget of trials, the first at its defaults; trials are chosen
+on seeds that are not reported. Which rule comes first is read from the tuning seeds,
+and told with the others, so that naming the best is no choice after the fact.
 
-    python experiments/which_rule.py            # the usual rules, under ten minutes on two cores
-    python experiments/which_rule.py --full     # every first-order rule here and more trials, under half an hour there
+    # The usual rules, under ten minutes on two cores.
+    python experiments/which_rule.py
+    # Every first-order rule here and more trials, under half an hour there.
+    python experiments/which_rule.py --full
 
-The number to expect (`EXPECTED`): example gradients of plain gradient descent and of Adam over those of the rule that comes
-first, over all workloads together.
-"""
+The number to expect (`EXPECTED`): example gradients of plain gradient descent and of
+Adam over those of the rule that comes first, over all workloads together."""
 
 import dataclasses
 import sys
@@ -44,7 +46,8 @@ class Config:
         "dog",
         "prodigy",
     )
-    """Names of rules; all: every first-order rule. Gradient descent and Adam are always among them."""
+    """Names of rules; all: every first-order rule. Gradient descent and Adam are always
+    among them."""
     workload: tuple[str, ...] = (
         "diabetes",
         "diabetes_ridge",
@@ -74,13 +77,15 @@ FULL = Config(rule=ALL, budget=24)
 
 
 def run(config, on_progress=None, checkpoints=None):
-    """Measures every rule on every workload; the first is named by the tuning seeds, the rest is reported on others."""
+    """Measures every rule on every workload; the first is named by the tuning seeds,
+    the rest is reported on others."""
     comparison = research.comparison
     workloads = comparison.make_workloads(config.workload)
     for workload in workloads:
         if workload.train is None or workload.optimum is None:
             raise ValueError(
-                f"workload {workload.name!r} has no data or no known optimum; choose one that has both."
+                f"workload {workload.name!r} has no data or no known optimum; choose "
+                "one that has both."
             )
     protocol, contenders = comparison.plan(
         rules_of(config), config.workload, **terms(config)
@@ -115,7 +120,8 @@ def run(config, on_progress=None, checkpoints=None):
 
 
 def share(config, part, parts, checkpoints):
-    """Computes every `parts`-th pair from pair `part` on, into the checkpoints; `run` then finds them there."""
+    """Computes every `parts`-th pair from pair `part` on, into the checkpoints; `run`
+    then finds them there."""
     research.comparison.compute_share(
         rules_of(config),
         config.workload,
@@ -153,7 +159,8 @@ def ratio_to(numbers, rule):
 
 
 def by_rule(study, budget):
-    """The facts of each rule over all workloads, the first first; costs count where half of the runs reach the target."""
+    """The facts of each rule over all workloads, the first first; costs count where
+    half of the runs reach the target."""
     on, rules = study.numbers["workloads"], study.numbers["rules"]
     cells = {(cell["workload"], cell["rule"]): cell for cell in study.numbers["cells"]}
     half = research.comparison.HALF
@@ -213,7 +220,8 @@ def reached_by_defaults(study, workload, rule):
 
 
 def at(study, workload, rule, trials):
-    """What the rule is expected to need on that workload after so many trials, in passes; inf: not reached."""
+    """What the rule is expected to need on that workload after so many trials, in
+    passes; inf: not reached."""
     best_of = study.arrays[f"{workload}/{rule}/best_of"]
     return best_of[min(trials, len(best_of)) - 1, 0]
 
@@ -225,7 +233,8 @@ def geometric_mean(ratios):
 
 
 def relative_seconds(cells, on, rule):
-    """Seconds a pass over plain gradient descent's, geometric mean over the workloads."""
+    """Seconds a pass over plain gradient descent's, geometric mean over the
+    workloads."""
     return geometric_mean(
         np.array(
             [
@@ -273,11 +282,13 @@ def rules_table(numbers):
         "diverged",
     )
     note = (
-        f"Ratio: example gradients to {protocol['target']:g} of the initial f - f* over those of {first}, geometric mean over "
-        f"the workloads where both get there, with an interval that includes the choice among {protocol['budget']} trials and "
-        "is corrected for the number of rules. Times the best: over the least of all rules on each workload, where it gets "
-        "there at all. Defaults: the first trial alone. Diverged: share of the trainings of a rule's space. Seconds a pass "
-        "are those of one training by itself on this machine."
+        f"Ratio: example gradients to {protocol['target']:g} of the initial f - f* "
+        f"over those of {first}, geometric mean over the workloads where both get "
+        f"there, with an interval that includes the choice among {protocol['budget']} "
+        "trials and is corrected for the number of rules. Times the best: over the "
+        "least of all rules on each workload, where it gets there at all. Defaults: "
+        "the first trial alone. Diverged: share of the trainings of a rule's space. "
+        "Seconds a pass are those of one training by itself on this machine."
     )
     columns = (*columns, f"seconds a pass, times {PLAIN}'s")
     return research.runs.Table("What to use first", columns, rows, note)
@@ -290,7 +301,8 @@ def left_out_table():
 
 
 def answer(numbers):
-    """What to use first, what is as good, what to do without tuning, and where the simple baseline stands."""
+    """What to use first, what is as good, what to do without tuning, and where the
+    simple baseline stands."""
     first, on, rows = (
         numbers["first"],
         len(numbers["workloads"]),
@@ -299,8 +311,9 @@ def answer(numbers):
     own = rows[first]
     budget = numbers["protocol"]["budget"]
     sentences = [
-        f"Use {first} first: with {budget} trials it reaches the target on {own['reached_on']} of {on} workloads, in "
-        f"{own['times_best']:.2f} times the fewest example gradients of any rule there."
+        f"Use {first} first: with {budget} trials it reaches the target on "
+        f"{own['reached_on']} of {on} workloads, in {own['times_best']:.2f} times the "
+        "fewest example gradients of any rule there."
     ]
     for verdict, words in (
         ("better", "On the reporting seeds {} still fewer"),
@@ -323,14 +336,16 @@ def answer(numbers):
     sentences.append(first_by_workload(numbers))
     untuned = rows[numbers["first_untuned"]]
     sentences.append(
-        f"Without any tuning use {untuned['rule']}: its defaults reach the target on {untuned['defaults_reached_on']} of {on}, "
-        f"in {untuned['defaults_times_best']:.1f} times the fewest."
+        f"Without any tuning use {untuned['rule']}: its defaults reach the target on "
+        f"{untuned['defaults_reached_on']} of {on}, in "
+        f"{untuned['defaults_times_best']:.1f} times the fewest."
     )
     return " ".join(sentences)
 
 
 def first_by_workload(numbers):
-    """One sentence: which rule comes first on each workload, by the tuning seeds too."""
+    """One sentence: which rule comes first on each workload, by the tuning seeds
+    too."""
     places = {}
     for workload, rule in numbers["first_on"].items():
         places.setdefault(rule, []).append(workload)
@@ -346,8 +361,8 @@ def beside(numbers, rows, rule):
     if not row["workloads"]:
         return f"{rule} does not reach it where {numbers['first']} does."
     return (
-        f"{rule} needs {row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}] times its example gradients "
-        f"(target reached on {row['reached_on']})."
+        f"{rule} needs {row['ratio']:.2f} [{row['low']:.2f}, {row['high']:.2f}] times "
+        f"its example gradients (target reached on {row['reached_on']})."
     )
 
 

@@ -39,11 +39,11 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+from sklearn.metrics import confusion_matrix
 
 from research import datasets, descent, figures, losses, models, objectives, samplers, schedules, types
 from research import update_rules as rules
 from research.figures import confusion, images
-from research.studies import confusions
 
 # %% [markdown]
 # ## The pictures
@@ -216,7 +216,7 @@ print(f"{found:.3f} as they are; moved, it loses {'little' if gap < 0.1 else 'mu
 
 # %%
 predicted = np.asarray(jax.jit(taught.apply)(taught_params, test.x).argmax(axis=1))
-counts = confusions.count_confusions(test.y, predicted, 10)
+counts = confusion_matrix(test.y, predicted)
 with figures.style():
     _, axes = plt.subplots(figsize=(5.4, 4.8), layout="constrained")
     confusion.draw_confusion(axes, counts, split.classes)

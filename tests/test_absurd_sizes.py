@@ -16,7 +16,6 @@ from research import (
     samplers,
     sizes,
     statistics,
-    studies,
     tuning,
     update_rules,
     workloads,
@@ -221,9 +220,6 @@ CALLS = {
     ),
     "time_alone num_epochs": lambda size: timing.time_alone(
         quadratic(), RULE, samplers.full_batch(1), {}, size
-    ),
-    "count_confusions num_classes": lambda size: studies.count_confusions(
-        [0, 1], [0, 1], size
     ),
     "interleaved_timing repeats": lambda size: tuning.interleaved_timing(
         [lambda: 0], size

@@ -28,7 +28,7 @@ LAYERS = (
     ("descent",),
     ("verification", "workloads"),
     ("tuning", "runs"),
-    ("comparison", "studies"),
+    ("comparison",),
     ("figures", "report"),
     ("leaderboard",),
     ("cli",),
@@ -37,7 +37,7 @@ LAYERS = (
 LAYER = {name: depth for depth, names in enumerate(LAYERS) for name in names}
 ONLY_IN = {
     "flax": r"research/models/linen\.py",
-    "matplotlib": r"research/figures(\.py|/.*)",
+    "matplotlib": r"research/figures(\.py|/.*)|experiments/reports/.*",
     "tyro": r"research/cli(\.py|/.*)",
     "rich": r"research/cli(\.py|/.*)",
     "tqdm": r"research/cli(\.py|/.*)",
@@ -131,9 +131,18 @@ def imports_only_to_the_left(path: str, source: str) -> Iterator[str]:
             else own
         )
         if own == "experiments" and other == own and parts[0] == own:
-            yield f"{path} imports another experiment, {name}"
+            if not _is_of_the_same_experiment(path, parts):
+                yield f"{path} imports another experiment, {name}"
         elif other != own and LAYER.get(other, len(LAYERS)) >= LAYER[own]:
             yield f"{path} imports {name}, which is not to its left"
+
+
+def _is_of_the_same_experiment(path: str, imported: list[str]) -> bool:
+    """Whether a report imports its own experiment, or what reports share."""
+    if not path.startswith("experiments/reports/"):
+        return False
+    names = [part for part in imported[1:] if part != "reports"]
+    return bool(names) and (names[0] == Path(path).stem or names[0].startswith("_"))
 
 
 def keeps_packages_in_their_place(path: str, source: str) -> Iterator[str]:
@@ -223,7 +232,11 @@ GOOD = [
     ),
     (
         "experiments/one.py",
-        "import research\ndef draw(result):\n    import matplotlib.cm\nresearch.cli, research.runs",
+        "import research\nresearch.cli, research.runs",
+    ),
+    (
+        "experiments/reports/one.py",
+        "import matplotlib.cm\nfrom experiments.one import NAMES\nfrom experiments.reports._words import share",
     ),
 ]
 PLANTED = [
@@ -259,6 +272,16 @@ PLANTED = [
     (imports_only_to_the_left, "research/gossip.py", ""),
     (imports_only_to_the_left, "research/__init__.py", "import jax"),
     (imports_only_to_the_left, "experiments/one.py", "from experiments import two"),
+    (
+        imports_only_to_the_left,
+        "experiments/one.py",
+        "from experiments.reports.one import draw",
+    ),
+    (
+        imports_only_to_the_left,
+        "experiments/reports/one.py",
+        "from experiments.two import run",
+    ),
     (
         keeps_packages_in_their_place,
         "research/models/_mlp.py",
@@ -301,7 +324,7 @@ PLANTED = [
 
 
 def broken(law: Law) -> list[str]:
-    files = [*(TOP / "research").rglob("*.py"), *(TOP / "experiments").glob("*.py")]
+    files = [*(TOP / "research").rglob("*.py"), *(TOP / "experiments").rglob("*.py")]
     return [
         fault
         for f in files
@@ -322,6 +345,98 @@ def test_law_sees_what_breaks_it(law, path, source):
 @pytest.mark.parametrize(("path", "source"), GOOD)
 def test_laws_accept_what_is_right(path, source):
     assert not [fault for law in LAWS for fault in law(path, source)]
+
+
+# `compare` is a function of the library and a command of its own, and so it may be named.
+EXPERIMENTS = sorted(
+    file.stem
+    for file in (TOP / "experiments").glob("*.py")
+    if not file.stem.startswith("_") and file.stem != "compare"
+)
+
+
+def names_no_experiment(path: str, source: str) -> Iterator[str]:
+    """A library that names an experiment serves it."""
+    names = "|".join(EXPERIMENTS)
+    for name in re.findall(rf"experiments?[ ./]({names})\b", source):
+        yield f"{path} names the experiment {name}"
+
+
+def test_library_names_no_experiment():
+    files = [f for f in (TOP / "research").rglob("*") if f.suffix in (".py", ".html")]
+    texts = {f.relative_to(TOP).as_posix(): f.read_text("utf-8") for f in files}
+    assert not [fault for item in texts.items() for fault in names_no_experiment(*item)]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '"""The tables of the experiment text_classification."""',
+        "from experiments.trajectory import run",
+        "# See experiments/which_rule.py.",
+    ],
+)
+def test_law_sees_a_library_that_names_an_experiment(source):
+    assert list(names_no_experiment("research/figures/one.py", source))
+
+
+def users_of_figures(texts: dict[str, str]) -> dict[str, set[str]]:
+    """For each module of research/figures: the experiments, notebooks, pages and packages that draw with it."""
+    of = lambda path: [
+        name.split(".")[2]
+        for name in imports(path, texts[path])
+        if name.startswith("research.figures.")
+    ]
+    own = {
+        Path(path).stem: {m for m in of(path) if m != Path(path).stem}
+        for path in texts
+        if path.startswith("research/figures/") and not path.endswith("__init__.py")
+    }
+    users: dict[str, set[str]] = {module: set() for module in own}
+    for path in texts:
+        if path.startswith("research/figures/"):
+            continue
+        todo = [module for module in of(path) if module in own]
+        while todo:
+            module = todo.pop()
+            # A page and its report are one experiment.
+            user = Path(path).stem
+            user = user if path.startswith("experiments/") else path
+            if user not in users[module]:
+                users[module].add(user)
+                todo += [other for other in own[module] if other in own]
+    return users
+
+
+def sources() -> dict[str, str]:
+    files = [
+        *(TOP / "research").rglob("*.py"),
+        *(TOP / "experiments").rglob("*.py"),
+        *(
+            f
+            for f in (TOP / "notebooks").glob("*.py")
+            if "# %%" in f.read_text("utf-8")
+        ),
+    ]
+    return {f.relative_to(TOP).as_posix(): f.read_text("utf-8") for f in files}
+
+
+def test_figures_serve_two_at_least():
+    lonely = {m: who for m, who in users_of_figures(sources()).items() if len(who) < 2}
+    assert not lonely, f"What one alone draws stands in its report: {lonely}."
+
+
+def test_law_sees_figures_that_serve_one_alone():
+    texts = {
+        "research/figures/knee.py": "from research.figures import images",
+        "research/figures/images.py": "import numpy",
+        "experiments/batch_size.py": "from research.figures import knee",
+        "experiments/reports/batch_size.py": "from research.figures.knee import draw",
+        "notebooks/pictures.py": "from research.figures import images",
+    }
+    users = users_of_figures(texts)
+    assert users["knee"] == {"batch_size"}
+    assert users["images"] == {"batch_size", "notebooks/pictures.py"}
 
 
 def test_stub_names_every_module():

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from experiments import backpropagation_by_hand as experiment
-from research import figures, models, runs, tuning
+from research import cli, figures, models, runs, tuning
 from research.runs.result import result_bytes
 
 
 @pytest.fixture(scope="module")
 def result():
-    return experiment.run(experiment.FAST)
+    return cli.conduct(experiment, experiment.FAST)
 
 
 def test_expected_numbers_of_the_comparison_hold_in_a_small_run(result):
@@ -66,14 +66,14 @@ def test_wrong_backward_pass_is_told(monkeypatch):
     monkeypatch.setattr("research.models.backward.ACTIVATION_DERIVATIVES", wrong)
     config = dataclasses.replace(experiment.FAST, seeds=1, probes=1, repeats=1)
     jax.clear_caches()  # Else the right one, as traced before, is called; and after this the wrong one.
-    found = experiment.run(config)
+    found = cli.conduct(experiment, config)
     jax.clear_caches()
     assert found.answer.startswith("No: ")
     assert found.numbers["largest_share_of_bound"] > 1e6
 
 
 def test_pictures_show_every_net_and_the_result_can_be_saved(result):
-    pictures = experiment.draw(result)
+    pictures = cli.report_of(experiment).draw(result)
     assert set(pictures) == {"chain", "measured"}
     assert all(isinstance(picture, figures.Picture) for picture in pictures.values())
     labels = [
@@ -110,4 +110,4 @@ def test_calls_are_timed_interleaved():
 )
 def test_wrong_config_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
-        experiment.run(dataclasses.replace(experiment.FAST, **change))
+        cli.conduct(experiment, dataclasses.replace(experiment.FAST, **change))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments import batch_size as experiment
-from research import figures, losses, models, objectives, runs, workloads
+from research import cli, figures, losses, models, objectives, runs, workloads
 from research.runs.result import result_bytes
 from research.types import Batch, Optimum, Workload
 
@@ -24,7 +24,7 @@ TINY = experiment.Config(
 
 @pytest.fixture(scope="module")
 def result():
-    return experiment.run(TINY)
+    return cli.conduct(experiment, TINY)
 
 
 def equal_rows(n):
@@ -136,7 +136,7 @@ def test_run_answers_and_draws(result, tmp_path):
     assert "569" in result.answer
     assert "2,000" in result.answer
     assert result_bytes(result) == result_bytes(result)
-    for name, picture in experiment.draw(result).items():
+    for name, picture in cli.report_of(experiment).draw(result).items():
         assert figures.save(picture, tmp_path, name).still.stat().st_size > 10_000
 
 
@@ -146,7 +146,7 @@ def test_run_finds_the_expected_number(result):
 
 
 def test_same_config_gives_the_same_bytes_with_or_without_the_large_set(result):
-    again = experiment.run(dataclasses.replace(TINY, large_examples=0)).arrays
+    again = cli.conduct(experiment, dataclasses.replace(TINY, large_examples=0)).arrays
     assert again.keys() == {"breast_cancer/batch_sizes", "breast_cancer/steps"}
     assert all(
         runs.hash_arrays(again[name]) == runs.hash_arrays(result.arrays[name])
@@ -172,7 +172,7 @@ def test_same_config_gives_the_same_bytes_with_or_without_the_large_set(result):
 )
 def test_bad_config_is_named(change, words):
     with pytest.raises(ValueError, match=words):
-        experiment.run(dataclasses.replace(TINY, **change))
+        cli.conduct(experiment, dataclasses.replace(TINY, **change))
 
 
 def test_target_out_of_reach_is_said():
@@ -180,4 +180,4 @@ def test_target_out_of_reach_is_said():
         TINY, batch_sizes=(569,), large_examples=0, most_steps=1, target=1e-6
     )
     with pytest.raises(ValueError, match="raise most_steps"):
-        experiment.run(config)
+        cli.conduct(experiment, config)

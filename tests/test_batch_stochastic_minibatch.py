@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import batch_stochastic_minibatch as experiment
-from research import figures, runs, tuning
+from research import cli, figures, runs, tuning
 
 SMALL = experiment.Config(
     workload=("breast_cancer",),
@@ -25,7 +25,7 @@ REFERENCE = (
 
 @pytest.fixture(scope="module")
 def result():
-    return experiment.run(SMALL)
+    return cli.conduct(experiment, SMALL)
 
 
 def test_stochastic_descent_comes_to_rest_where_theory_says(result):
@@ -97,7 +97,7 @@ def test_each_cell_has_a_hash(result):
 def test_figures_are_drawn_from_the_saved_arrays(result, tmp_path):
     runs_result = runs.finish(runs.open_run("small", SMALL, tmp_path), result)
     again = runs.load_result(runs_result.path)
-    for name, picture in experiment.draw(again).items():
+    for name, picture in cli.report_of(experiment).draw(again).items():
         saved = figures.save(picture, tmp_path, name)
         assert saved.still.stat().st_size > 10_000
         assert picture.caption
@@ -119,4 +119,4 @@ def test_figures_are_drawn_from_the_saved_arrays(result, tmp_path):
 )
 def test_bad_input_is_named_before_anything_is_trained(change, message):
     with pytest.raises(ValueError, match=message):
-        experiment.run(dataclasses.replace(SMALL, **change))
+        cli.conduct(experiment, dataclasses.replace(SMALL, **change))

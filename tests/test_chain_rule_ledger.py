@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from experiments import chain_rule_ledger
-from research import figures, runs, workloads
+from research import cli, figures, runs, workloads
 
 
 @pytest.fixture(scope="module")
 def result():
-    return chain_rule_ledger.run(chain_rule_ledger.Config())
+    return cli.conduct(chain_rule_ledger, chain_rule_ledger.Config())
 
 
 @pytest.fixture(scope="module")
 def pictures(result):
-    return chain_rule_ledger.draw(result)
+    return cli.report_of(chain_rule_ledger).draw(result)
 
 
 def test_expected_numbers_hold_at_default_size(result):
@@ -91,8 +91,8 @@ def test_pictures_show_the_boxes_of_the_saved_graph(result, pictures):
 
 
 def test_same_config_gives_the_same_bytes(result):
-    again = chain_rule_ledger.run(chain_rule_ledger.Config())
-    other = chain_rule_ledger.run(chain_rule_ledger.Config(seed=1))
+    again = cli.conduct(chain_rule_ledger, chain_rule_ledger.Config())
+    other = cli.conduct(chain_rule_ledger, chain_rule_ledger.Config(seed=1))
     hashes = [
         runs.hash_arrays(*found.arrays.values()) for found in (result, again, other)
     ]
@@ -104,6 +104,7 @@ def test_same_config_gives_the_same_bytes(result):
 )
 def test_bad_config_names_its_field_and_value(field, value):
     with pytest.raises(ValueError, match=re.escape(f"{field}={value}")):
-        chain_rule_ledger.run(
-            dataclasses.replace(chain_rule_ledger.Config(), **{field: value})
+        cli.conduct(
+            chain_rule_ledger,
+            dataclasses.replace(chain_rule_ledger.Config(), **{field: value}),
         )

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from experiments import character_language_model as experiment
-from research import figures, runs
+from research import cli, figures, runs
 from research.runs.result import result_bytes
 
 TINY = dataclasses.replace(
@@ -20,7 +20,7 @@ TINY = dataclasses.replace(
 
 @pytest.fixture(scope="module")
 def result():
-    return experiment.run(TINY)
+    return cli.conduct(experiment, TINY)
 
 
 def hashed(result):
@@ -112,7 +112,7 @@ def test_run_answers_and_draws(result, tmp_path, headline_of):
         for sample in result.numbers["samples"].values()
     )
     assert result_bytes(result) == result_bytes(result)
-    for name, picture in experiment.draw(result).items():
+    for name, picture in cli.report_of(experiment).draw(result).items():
         assert any(letter.isdigit() for letter in picture.caption)
         assert figures.save(picture, tmp_path, name).still.stat().st_size > 10_000
 
@@ -134,10 +134,13 @@ def test_killed_run_goes_on_to_the_bits_of_a_whole_one_with_more_seeds(
             raise Killed(message)
 
     with pytest.raises(Killed, match="GPT, seed 0"):
-        experiment.run(config, kill, checkpoints)
+        cli.conduct(experiment, config, kill, checkpoints)
     seen = []
-    again = experiment.run(
-        config, lambda done, total, message: seen.append(done / total), checkpoints
+    again = cli.conduct(
+        experiment,
+        config,
+        lambda done, total, message: seen.append(done / total),
+        checkpoints,
     )
     assert hashed(again).items() < hashed(result).items()
     assert again.numbers["samples"] == result.numbers["samples"]
@@ -152,7 +155,7 @@ def test_missing_text_is_replaced_and_said(monkeypatch, capsys):
     assert experiment.complete(experiment.Config()).text == "python_help"
     assert "needs a file. Going on with python_help." in capsys.readouterr().err
     with pytest.raises(FileNotFoundError):  # Asked for by name, it is not replaced.
-        experiment.run(dataclasses.replace(TINY, text="tiny_shakespeare"))
+        cli.conduct(experiment, dataclasses.replace(TINY, text="tiny_shakespeare"))
 
 
 @pytest.mark.parametrize(
@@ -184,4 +187,4 @@ def test_missing_text_is_replaced_and_said(monkeypatch, capsys):
 )
 def test_bad_config_is_named(change, words):
     with pytest.raises(ValueError, match=words):
-        experiment.run(dataclasses.replace(TINY, **change))
+        cli.conduct(experiment, dataclasses.replace(TINY, **change))

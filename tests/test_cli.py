@@ -208,7 +208,7 @@ def test_run_prints_its_answer_its_tables_and_where_the_files_are(toy, capsys):
     printed = capsys.readouterr()
     (folder,) = Path("results/toy").iterdir()
     lines = printed.out.splitlines()
-    assert lines[0] == "It adds up to [6]."
+    assert lines[:3] == ["Does a toy add up?", "", "It adds up to [6]."]
     assert lines[-2:] == [f"sum: {folder}/sum.svg", f"report: {folder}/report.html"]
     assert [line.split() for line in lines if line.startswith(("one", "name"))] == [
         ["name", "value"],

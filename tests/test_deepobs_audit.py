@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import deepobs_audit as audit
-from research import figures, runs
+from research import cli, figures, runs
 from research.runs.result import read_result, result_bytes
 
 RECORD = json.loads(
@@ -26,7 +26,7 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def result(checkpoints):
-    return audit.run(SMALL, checkpoints=checkpoints)
+    return cli.conduct(audit, SMALL, checkpoints=checkpoints)
 
 
 @pytest.fixture(scope="module")
@@ -208,12 +208,15 @@ def test_finished_parts_are_not_trained_again_and_tables_survive_their_file(
     checkpoints, monkeypatch, result
 ):
     monkeypatch.setattr(audit, "train", lambda *arguments: pytest.fail("trained again"))
-    again = audit.run(SMALL, checkpoints=checkpoints)
+    again = cli.conduct(audit, SMALL, checkpoints=checkpoints)
     assert runs.hash_arrays(*result.arrays.values()) == runs.hash_arrays(
         *again.arrays.values()
     )
     loaded = read_result(*result_bytes(again))
-    assert (loaded.answer, audit.tables(loaded.numbers)) == (
+    assert (
+        loaded.answer,
+        cli.report_of(audit).tables(runs.Findings({}, loaded.numbers)),
+    ) == (
         result.answer,
         result.tables,
     )
@@ -224,9 +227,13 @@ def test_answer_calls_the_cause_an_inference_and_names_what_was_not_met(result):
     assert result.answer.startswith(
         "Not all of them. With the examples in a fixed order they are met"
     )
-    assert "they are not met" in audit.answer(result.numbers | {"adam_off": 0.3})
-    assert audit.answer(result.numbers | {"heavy_ball_reshuffled": 0.1}).startswith(
-        "Yes. "
+    assert "they are not met" in cli.report_of(audit).answer(
+        runs.Findings({}, result.numbers | {"adam_off": 0.3})
+    )
+    assert (
+        cli.report_of(audit)
+        .answer(runs.Findings({}, result.numbers | {"heavy_ball_reshuffled": 0.1}))
+        .startswith("Yes. ")
     )
 
 
@@ -235,10 +242,11 @@ def test_what_was_published_after_a_hundred_epochs_is_compared_with_no_other_len
     epochs, result
 ):
     """Of a training of another length, the start and the first ten epochs are."""
-    short = audit.run(
+    short = cli.conduct(
+        audit,
         dataclasses.replace(
             SMALL, rates=(15,), seeds="52..53", tuning_seeds="42..43", epochs=epochs
-        )
+        ),
     )
     assert (
         not {
@@ -271,7 +279,7 @@ def test_what_was_published_after_a_hundred_epochs_is_compared_with_no_other_len
         in short.tables[0].note
     )
     with figures.style():
-        pictures = audit.draw(short)
+        pictures = cli.report_of(audit).draw(short)
     for panel in pictures["curves"].figure.axes:
         (published,) = (line for line in panel.lines if line.get_label() == "published")
         assert list(published.get_xdata()) == [n for n in (1, 10, 100) if n <= epochs]
@@ -294,7 +302,7 @@ def test_what_was_published_after_a_hundred_epochs_is_compared_with_no_other_len
     ],
 )
 def test_verdict_says_better_only_where_the_interval_does(low, high, words):
-    assert words in audit.verdict(
+    assert words in cli.report_of(audit).verdict(
         {"names": ["a", "b"], "difference": ((low + high) / 2, low, high)}
     )
 
@@ -319,11 +327,13 @@ def test_pair_is_named_before_the_reported_seeds_are_seen(result):
             spoilt[f"reshuffled/{rule}/test"] = test
         found = audit.summarise(spoilt, ks, 4)["best_two"]
         assert found["names"] == named
-        assert f"differ, {named[winner]} being better" in audit.verdict(found)
+        assert f"differ, {named[winner]} being better" in cli.report_of(audit).verdict(
+            found
+        )
 
 
 def test_captions_hold_numbers_and_figures_are_saved(result, tmp_path):
-    pictures = audit.draw(result)
+    pictures = cli.report_of(audit).draw(result)
     assert set(pictures) == {"order", "curves", "rates"}
     for name, picture in pictures.items():
         assert any(letter.isdigit() for letter in picture.caption)
@@ -342,7 +352,7 @@ def test_captions_hold_numbers_and_figures_are_saved(result, tmp_path):
 )
 def test_bad_config_names_its_field(field, value, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        audit.run(dataclasses.replace(audit.Config(), **{field: value}))
+        cli.conduct(audit, dataclasses.replace(audit.Config(), **{field: value}))
 
 
 def test_float64_off_names_the_line_to_add():
@@ -351,6 +361,6 @@ def test_float64_off_names_the_line_to_add():
         with pytest.raises(
             ValueError, match=r"research\.backend\.configure\(x64=True\)"
         ):
-            audit.run(SMALL)
+            cli.conduct(audit, SMALL)
     finally:
         jax.config.update("jax_enable_x64", True)

@@ -12,7 +12,7 @@ from experiments import (
     derivative_rules,
     partial_and_total,
 )
-from research import figures, runs
+from research import cli, figures, runs
 
 EXPERIMENTS = (derivative_rules, partial_and_total, critical_points, cheap_gradient)
 # Cut down where sizes set the seconds, not what is expected.
@@ -30,7 +30,9 @@ def results():
             (done, total, name)
         )
 
-    return {e: e.run(CONFIGS.get(e, e.Config()), noted(e)) for e in EXPERIMENTS}
+    return {
+        e: cli.conduct(e, CONFIGS.get(e, e.Config()), noted(e)) for e in EXPERIMENTS
+    }
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -42,7 +44,7 @@ def test_expected_numbers_hold(experiment, results):
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_figures_are_drawn_from_what_was_saved(experiment, results, tmp_path):
     result = runs.result.read_result(*runs.result.result_bytes(results[experiment]))
-    for name, picture in experiment.draw(result).items():
+    for name, picture in cli.report_of(experiment).draw(result).items():
         assert figures.save(picture, tmp_path, name).still.stat().st_size > 1000
         assert len(picture.caption) > 100
 
@@ -156,7 +158,9 @@ def test_exceptions_are_told_and_no_other_function_is_above_the_bound(results):
 )
 def test_bad_config_names_its_field_and_value(experiment, field, value):
     with pytest.raises(ValueError, match=re.escape(f"{field}={value}")):
-        experiment.run(dataclasses.replace(experiment.Config(), **{field: value}))
+        cli.conduct(
+            experiment, dataclasses.replace(experiment.Config(), **{field: value})
+        )
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

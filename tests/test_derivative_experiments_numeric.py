@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import finite_difference_step, honest_errors, motion
-from research import figures
+from research import cli, figures
 from research.derivatives.problems import DEVELOPMENT, HELD_OUT, random_functions
 from research.runs.result import result_bytes
 
@@ -31,7 +31,8 @@ def results():
         per_class=60
     )  # By class: derivatives/test_finite_difference.
     return {
-        experiment: experiment.run(config) for experiment, config in configs.items()
+        experiment: cli.conduct(experiment, config)
+        for experiment, config in configs.items()
     }
 
 
@@ -47,7 +48,7 @@ def test_results_are_saved_and_figures_have_captions_with_numbers(
 ):
     assert all(result_bytes(results[experiment]))
     assert re.search(r"\d", results[experiment].answer)
-    for name, picture in experiment.draw(results[experiment]).items():
+    for name, picture in cli.report_of(experiment).draw(results[experiment]).items():
         assert re.search(r"\d", picture.caption)
         assert figures.save(picture, tmp_path, name).still.stat().st_size > 0
 
@@ -173,12 +174,14 @@ def test_packages_that_are_missing_stand_in_the_table_with_the_way_to_get_them(
     monkeypatch,
 ):
     monkeypatch.setattr(honest_errors, "importable", lambda module: False)
-    result = honest_errors.run(honest_errors.Config("development", per_class=2))
+    result = cli.conduct(
+        honest_errors, honest_errors.Config("development", per_class=2)
+    )
     names = [row[0] for row in result.tables[0].rows]
     assert any(name.startswith("jacobi: not installed, pip install") for name in names)
     assert "Not installed" in result.answer
     assert list(result.numbers["scores"]) == [honest_errors.OURS]
-    assert honest_errors.draw(result)
+    assert cli.report_of(honest_errors).draw(result)
 
 
 def test_halves_are_those_of_the_problems():
@@ -229,7 +232,8 @@ def test_every_sample_away_from_the_ends_gets_one_derivative():
 
 def test_same_seed_gives_the_same_arrays_and_another_other_ones():
     runs = [
-        motion.run(motion.Config(seconds=2.0, seed=seed)).arrays for seed in (0, 0, 1)
+        cli.conduct(motion, motion.Config(seconds=2.0, seed=seed)).arrays
+        for seed in (0, 0, 1)
     ]
     np.testing.assert_array_equal(runs[0]["positions"], runs[1]["positions"])
     assert (runs[0]["positions"] != runs[2]["positions"]).any()
@@ -250,4 +254,6 @@ def test_same_seed_gives_the_same_arrays_and_another_other_ones():
 )
 def test_bad_config_names_its_field_and_value(experiment, field, value):
     with pytest.raises(ValueError, match=re.escape(f"{field}={value!r}")):
-        experiment.run(dataclasses.replace(experiment.Config(), **{field: value}))
+        cli.conduct(
+            experiment, dataclasses.replace(experiment.Config(), **{field: value})
+        )

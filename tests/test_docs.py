@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from research.cli.flags import question_of
+
 TOP = Path(__file__).parent.parent
 NAMES = (
     "README.md",
@@ -77,7 +79,7 @@ def names_only_paths_that_exist(path: str, text: str) -> Iterator[str]:
 
 def names_only_figures_that_are_drawn(path: str, text: str) -> Iterator[str]:
     drawn = " ".join(
-        file.read_text("utf-8") for file in (TOP / "experiments").glob("*.py")
+        file.read_text("utf-8") for file in (TOP / "experiments").rglob("*.py")
     )
     for name in re.findall(r"`(\w+)\.(?:svg|png|apng)`", text):
         if not re.search(rf'"{name}": ', drawn.partition("\ndef draw(")[2]):
@@ -207,8 +209,8 @@ def claims_every_experiment(path: str, text: str) -> Iterator[str]:
     for name in rows.keys() & files.keys():
         question, command, time, number = (cell.strip() for cell in rows[name])
         tree = ast.parse(files[name].read_text("utf-8"))
-        if question != (ast.get_docstring(tree) or "").partition("\n")[0]:
-            yield f"{path}: the question of {name} is not its docstring's first line"
+        if question != question_of(ast.get_docstring(tree)):
+            yield f"{path}: the question of {name} is not its docstring's first paragraph"
         if command != f"`python experiments/{name}.py`" or not time:
             yield f"{path}: {name} has no command or no time"
         keys, bounds = expectations(tree)

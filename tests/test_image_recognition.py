@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sklearn import metrics
 
 from experiments import image_recognition as experiment
-from research import datasets, figures, runs, types
-from research.figures import recognition
+from experiments.reports import image_recognition as recognition
+from research import cli, datasets, figures, runs, types
+from research.figures import confusion
 from research.runs.result import result_bytes
-from research.studies import confusions
 
 TINY = dataclasses.replace(
     experiment.FAST, softmax_epochs=1, mlp_epochs=1, batch_size=64
@@ -29,7 +28,7 @@ def split():
 
 @pytest.fixture(scope="module")
 def result():
-    return experiment.run(TINY)
+    return cli.conduct(experiment, TINY)
 
 
 def clothes(n=8):
@@ -46,37 +45,28 @@ def saved(probabilities, **arrays):
     return types.Saved({"probabilities": np.asarray(probabilities), **arrays})
 
 
-def test_counts_and_recalls_are_scikit_learns():
-    draw = np.random.default_rng(0)
-    labels, predictions = draw.integers(0, 4, 300), draw.integers(0, 4, 300)
-    counts = confusions.count_confusions(labels, predictions, 4)
-    np.testing.assert_array_equal(counts, metrics.confusion_matrix(labels, predictions))
-    np.testing.assert_allclose(
-        confusions.recalls(counts),
-        np.diagonal(metrics.confusion_matrix(labels, predictions, normalize="true")),
-    )
+def test_recalls_and_confusions_are_of_every_class_also_of_one_that_never_comes():
+    split = clothes(6)._replace(test_y=np.array([0, 0, 1, 1]))
+    one = saved(np.eye(10)[[0, 2, 1, 1]])
+    counts = experiment.confused(one, split)
+    assert counts.shape == (10, 10)
+    assert counts.dtype == np.int64
+    assert (counts[0, 0], counts[0, 2], counts[1, 1]) == (1, 1, 2)
+    np.testing.assert_array_equal(experiment.recalls(one, split)[:2], [0.5, 1.0])
+    assert np.isnan(experiment.recalls(one, split)[2:]).all()
 
 
 def test_commonest_errors_are_in_order_and_no_pair_that_never_came():
     counts = [[9, 2, 0], [3, 5, 2], [0, 0, 7]]
     errors = [("b", "a", 3, 10), ("a", "b", 2, 11), ("b", "c", 2, 10)]
-    assert confusions.commonest_errors(counts, list("abc")) == errors
-    assert confusions.commonest_errors(counts, list("abc"), most=1) == errors[:1]
-    assert np.isnan(confusions.recalls([[0, 0], [1, 3]])[0])
+    assert confusion.commonest_errors(counts, list("abc")) == errors
+    assert confusion.commonest_errors(counts, list("abc"), most=1) == errors[:1]
 
 
-@pytest.mark.parametrize(
-    ("labels", "predictions", "words"),
-    [
-        ([0, 1], [0], r"equal shapes; got \(2,\) and \(1,\)"),
-        ([0, 3], [0, 1], "labels must be integers in 0..2.*to 3"),
-        ([0, 1], [0, -1], "predictions must be integers"),
-        ([0, 1], [0.0, 1.0], "float64"),
-    ],
-)
-def test_what_is_no_class_is_not_counted(labels, predictions, words):
-    with pytest.raises(ValueError, match=words):
-        confusions.count_confusions(labels, predictions, 3)
+@pytest.mark.parametrize("counts", [[[1, 2]], [[1, -1], [0, 1]], np.ones((3, 3))])
+def test_what_is_not_a_confusion_matrix_is_refused(counts):
+    with pytest.raises(ValueError, match=r"counts must have shape \(2, 2\)"):
+        confusion.commonest_errors(counts, ["cat", "dog"])
 
 
 def test_held_out_images_are_training_images_that_nothing_is_learnt_from():
@@ -115,7 +105,7 @@ def test_chosen_rate_is_that_of_the_highest_accuracy_of_its_own_model():
 
 def test_training_that_diverges_is_refused_by_its_rate():
     with pytest.raises(ValueError, match=r"The MLP at rate 1e\+30 diverges in step \d"):
-        experiment.run(dataclasses.replace(experiment.FAST, mlp_rate=1e30))
+        cli.conduct(experiment, dataclasses.replace(experiment.FAST, mlp_rate=1e30))
 
 
 def test_worst_errors_are_wrong_and_the_most_confident_first(split):
@@ -245,7 +235,7 @@ def test_run_answers_draws_and_says_that_digits_are_not_the_claim(
     ]
     assert all(row[4] == "-" for row in result.tables[0].rows)
     assert result_bytes(result) == result_bytes(result)
-    pictures = experiment.draw(result)
+    pictures = cli.report_of(experiment).draw(result)
     assert list(pictures) == ["accuracy", "confusions", "worst", "filters"]
     for name, picture in pictures.items():
         assert figures.save(picture, tmp_path, name).still.stat().st_size > 10_000
@@ -258,9 +248,7 @@ def test_curves_are_the_arrays_and_published_lines_stand_where_the_claim_does(re
                 row | {"published": published} for row in result.numbers["models"]
             ]
         }
-        within, length = recognition.draw_accuracy(
-            numbers, result.arrays, experiment.LABELS
-        ).axes
+        within, length = recognition.draw_accuracy(numbers, result.arrays).axes
         named = {line.get_label(): line for line in within.lines}
         for model, label in experiment.LABELS.items():
             mean = result.arrays[f"{model}/accuracy"][:, 1:].mean(axis=0)
@@ -296,8 +284,8 @@ def claimed(result, *accuracies):
         }
         for row, accuracy in zip(result.numbers["models"], accuracies, strict=True)
     ]
-    return experiment.answer(
-        result.numbers | {"dataset": "fashion_mnist", "models": rows}
+    return cli.report_of(experiment).answer(
+        runs.Findings({}, result.numbers | {"dataset": "fashion_mnist", "models": rows})
     )
 
 
@@ -322,9 +310,10 @@ def test_kill_in_the_middle_resumes_to_the_same_bits(result, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        experiment.run(config, stop, runs.checkpoints_in(tmp_path))
+        cli.conduct(experiment, config, stop, runs.checkpoints_in(tmp_path))
     shown = []
-    again = experiment.run(
+    again = cli.conduct(
+        experiment,
         config,
         lambda done, total, message: shown.append(done),
         runs.checkpoints_in(tmp_path),
@@ -362,8 +351,8 @@ def test_rates_are_chosen_among_all_multiples_without_a_test_image(split, monkey
         )._replace(values=values)
 
     monkeypatch.setattr(experiment, "train", train)
-    found = experiment.run(
-        dataclasses.replace(TINY, choose=(0.5, 2.0, 4.0), held_out=100)
+    found = cli.conduct(
+        experiment, dataclasses.replace(TINY, choose=(0.5, 2.0, 4.0), held_out=100)
     )
     trials, reported = (
         [j for j in seen if j.held_out],
@@ -375,7 +364,9 @@ def test_rates_are_chosen_among_all_multiples_without_a_test_image(split, monkey
         (m, 2 * getattr(TINY, f"{m}_rate")) for m in MODELS
     }
     assert len(found.tables) == 4
-    assert len(experiment.draw(found)) == 3  # No error, no picture of errors.
+    assert (
+        len(cli.report_of(experiment).draw(found)) == 3
+    )  # No error, no picture of errors.
 
 
 def test_images_that_are_not_at_hand_are_replaced_aloud(monkeypatch, capsys):
@@ -416,4 +407,4 @@ def test_images_that_are_not_at_hand_are_replaced_aloud(monkeypatch, capsys):
 )
 def test_bad_config_is_named(change, words):
     with pytest.raises(ValueError, match=words):
-        experiment.run(dataclasses.replace(TINY, **change))
+        cli.conduct(experiment, dataclasses.replace(TINY, **change))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from research.update_rules import RULE_TABLE
-from research.verification.cards import card
+from research.verification.docstrings import describe
 
 TOP = Path(__file__).parent.parent
 SPEC = importlib.util.spec_from_file_location("build", TOP / "docs/build.py")
@@ -29,7 +29,7 @@ def test_building_again_changes_no_byte():
 
 @pytest.mark.parametrize("name", RULE_TABLE)
 def test_every_rule_says_what_it_is_where_from_and_when_to_use_it(name):
-    found = card(name)
+    found = describe(name)
     assert found.formula or "=" in found.summary, "no formula"
     assert found.use.startswith("Use it"), "no paragraph that begins with Use it"
     assert found.papers, "no References"

@@ -18,7 +18,7 @@ def restarted(t, period, factor):
 
 
 # name: (arguments, formula in numpy, optax's schedule of the same arguments or None)
-ORACLES = {
+CARDS = {
     "constant": ([0.3], lambda t: 0.3 + 0.0 * t, optax.constant_schedule(0.3)),
     "step": (
         [0.3, 0.5, 7],
@@ -89,15 +89,15 @@ def assert_same(ours, theirs, initial=0.3):
 
 
 def test_every_schedule_has_an_oracle():
-    missing = SCHEDULES.keys() - ORACLES.keys()
+    missing = SCHEDULES.keys() - CARDS.keys()
     assert not missing, (
-        f"give {sorted(missing)} arguments, a formula and optax's counterpart (or None) in ORACLES"
+        f"give {sorted(missing)} arguments, a formula and optax's counterpart (or None) in CARDS"
     )
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedule_equals_its_formula(name):
-    arguments, formula, _ = ORACLES[name]
+    arguments, formula, _ = CARDS[name]
     rates = SCHEDULES[name](*arguments)(jnp.asarray(COUNTS))
     assert rates.dtype == jnp.float64
     assert rates.shape == COUNTS.shape
@@ -105,10 +105,10 @@ def test_schedule_equals_its_formula(name):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, (_, _, theirs) in ORACLES.items() if theirs]
+    "name", [name for name, (_, _, theirs) in CARDS.items() if theirs]
 )
 def test_schedule_equals_optax(name):
-    arguments, _, theirs = ORACLES[name]
+    arguments, _, theirs = CARDS[name]
     counts = jnp.asarray(COUNTS)
     assert_same(
         SCHEDULES[name](*arguments)(counts),
@@ -118,7 +118,7 @@ def test_schedule_equals_optax(name):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedule_of_integer_counts_equals_that_of_float_counts(name):
-    schedule = SCHEDULES[name](*ORACLES[name][0])
+    schedule = SCHEDULES[name](*CARDS[name][0])
     whole = jnp.asarray(COUNTS)
     of_integers = [
         schedule(whole.astype(jnp.int32)),
@@ -131,7 +131,7 @@ def test_schedule_of_integer_counts_equals_that_of_float_counts(name):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedule_of_traced_values_equals_that_of_floats(name):
-    arguments = ORACLES[name][0]
+    arguments = CARDS[name][0]
     traced = jax.jit(lambda values, t: SCHEDULES[name](*values)(t))
     for scale in (1.0, 0.5):
         values = [scale * arguments[0], *arguments[1:]]
@@ -145,7 +145,7 @@ def test_schedule_of_traced_values_equals_that_of_floats(name):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedule_bends_where_its_formula_does(name):
     """The comparison above rejects a schedule that is late by one step, or off by a part in 10^12."""
-    arguments, formula, _ = ORACLES[name]
+    arguments, formula, _ = CARDS[name]
     schedule = SCHEDULES[name](*arguments)
     for wrong in (schedule(COUNTS + 1.0), schedule(COUNTS) * (1 + 1e-12)):
         if name == "constant" and np.array_equal(wrong, schedule(COUNTS)):
@@ -161,7 +161,7 @@ def test_ends_are_exact():
     np.testing.assert_allclose(
         schedules.linear_warmup(0.3, 30, 0.02)(counts), 0.3, rtol=2e-16
     )
-    for name, (arguments, formula, _) in ORACLES.items():
+    for name, (arguments, formula, _) in CARDS.items():
         assert SCHEDULES[name](*arguments)(0) == pytest.approx(
             formula(0.0), rel=1e-15
         ), name
@@ -258,7 +258,7 @@ def test_bad_rate_raises(name, bad):
         (ValueError, TypeError),
         match=f"{argument} must be a finite number, at least 0; got",
     ):
-        SCHEDULES[name](bad, *ORACLES[name][0][1:])
+        SCHEDULES[name](bad, *CARDS[name][0][1:])
 
 
 @pytest.mark.parametrize(

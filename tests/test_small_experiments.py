@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
 from experiments import decision_boundary, fit_a_line
-from research import descent, figures, runs, samplers, update_rules, workloads
+from research import cli, descent, figures, runs, samplers, update_rules, workloads
 from research.figures import motion
 
 EXPERIMENTS = (fit_a_line, decision_boundary)
@@ -25,14 +25,16 @@ SMALL = {
 @pytest.fixture(scope="module")
 def results():
     return {
-        experiment: experiment.run(experiment.Config()) for experiment in EXPERIMENTS
+        experiment: cli.conduct(experiment, experiment.Config())
+        for experiment in EXPERIMENTS
     }
 
 
 @pytest.fixture(scope="module")
 def pictures(results):
     return {
-        experiment: experiment.draw(result) for experiment, result in results.items()
+        experiment: cli.report_of(experiment).draw(result)
+        for experiment, result in results.items()
     }
 
 
@@ -46,7 +48,7 @@ def test_exact_line_is_not_said_to_miss_a_target(results):
     *regimes, exact = results[fit_a_line].tables[0].rows
     assert exact == ("least squares", "–", *exact[2:4], 0.0, "–", "–", "–")
     assert not [row for row in regimes if "–" in row]
-    short = fit_a_line.run(SMALL[fit_a_line]).tables[0].rows
+    short = cli.conduct(fit_a_line, SMALL[fit_a_line]).tables[0].rows
     assert short[0][6:] == (
         None,
         None,
@@ -95,7 +97,7 @@ def test_steps_that_are_kept_are_those_of_a_run():
     state, _ = jax.jit(
         lambda s: descent.run(step, s, sampler, epochs, jnp.arange(config.passes))
     )(state)
-    lines = fit_a_line.run(config).arrays["mini-batch 32/lines"]
+    lines = cli.conduct(fit_a_line, config).arrays["mini-batch 32/lines"]
     assert len(lines) == 1 + 9 * config.passes
     np.testing.assert_allclose(
         lines[-1], [state.params["intercept"], state.params["weights"][0]], rtol=1e-12
@@ -128,9 +130,9 @@ def test_last_boundary_equals_scikit_learns(results):
 @pytest.mark.parametrize("epoch", [0, 1, 7, -1])
 def test_boundary_points_have_probability_one_half(epoch, results):
     params = results[decision_boundary].arrays["params"][epoch]
-    points = decision_boundary.boundary(params, reach=3.0)
+    points = cli.report_of(decision_boundary).boundary(params, reach=3.0)
     np.testing.assert_allclose(
-        decision_boundary.probability(params, points), 0.5, atol=1e-12
+        cli.report_of(decision_boundary).probability(params, points), 0.5, atol=1e-12
     )
     assert np.linalg.norm(points[1] - points[0]) == pytest.approx(6.0)
 
@@ -148,8 +150,8 @@ def test_angles_agree_with_the_dot_product_where_that_is_accurate():
 def test_same_config_gives_the_same_bytes(experiment):
     hashes = [
         runs.hash_arrays(
-            *experiment.run(
-                dataclasses.replace(SMALL[experiment], seed=seed)
+            *cli.conduct(
+                experiment, dataclasses.replace(SMALL[experiment], seed=seed)
             ).arrays.values()
         )
         for seed in (0, 0, 1)
@@ -185,14 +187,16 @@ def test_captions_hold_numbers_and_figures_are_saved(experiment, pictures, tmp_p
 def test_a_short_run_is_drawn_too_and_says_what_it_did_not_reach(
     experiment, monkeypatch
 ):
-    monkeypatch.setattr(experiment, "FRAMES", 2)
-    result = experiment.run(SMALL[experiment])
-    assert experiment.draw(result)
+    monkeypatch.setattr(cli.report_of(experiment), "FRAMES", 2)
+    result = cli.conduct(experiment, SMALL[experiment])
+    assert cli.report_of(experiment).draw(result)
     assert "budget" in result.answer or "not within" in result.answer
 
 
 def test_mini_batches_draw_a_boundary_too():
-    result = decision_boundary.run(decision_boundary.Config(epochs=2, batch_size=32))
+    result = cli.conduct(
+        decision_boundary, decision_boundary.Config(epochs=2, batch_size=32)
+    )
     assert result.numbers["regime"] == "mini-batch 32"
     assert result.arrays["params"].shape == (3, 3)
 
@@ -211,14 +215,16 @@ def test_mini_batches_draw_a_boundary_too():
 )
 def test_bad_config_names_its_field_and_value(experiment, field, value):
     with pytest.raises(ValueError, match=re.escape(f"{field}={value}")):
-        experiment.run(dataclasses.replace(experiment.Config(), **{field: value}))
+        cli.conduct(
+            experiment, dataclasses.replace(experiment.Config(), **{field: value})
+        )
 
 
 def test_divergence_is_said_with_its_rate_and_first_step():
     with pytest.raises(
         ValueError, match=r"rate of 1e\+80 diverges: step 4 is not finite"
     ):
-        fit_a_line.run(fit_a_line.Config(passes=4, full_batch_rate=1e80))
+        cli.conduct(fit_a_line, fit_a_line.Config(passes=4, full_batch_rate=1e80))
 
 
 def test_film_keeps_white_white_and_every_frame():

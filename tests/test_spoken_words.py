@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 
 import research
 from experiments import spoken_words as experiment
-from research import datasets
+from research import cli, datasets, runs
 from research.datasets import sequence_preparation as preparation
 from research.datasets._vowels import SequenceSplit
 from research.types import Saved, nowhere
@@ -75,10 +75,10 @@ def test_baseline_is_the_exact_optimum_on_interpolated_steps():
         preparation.interpolate_steps(x, length, 4).reshape(len(x), -1)
         for x, length in (split[1:3], split[4:6])
     ]
-    oracle = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000).fit(
+    card = LogisticRegression(C=1.0, tol=1e-10, max_iter=1000).fit(
         flat[0], split.train_y
     )
-    assert saved.values["accuracy"] == np.mean(oracle.predict(flat[1]) == split.test_y)
+    assert saved.values["accuracy"] == np.mean(card.predict(flat[1]) == split.test_y)
     assert saved.values["parameters"] == 2 * (4 * 2 + 1)
 
 
@@ -190,7 +190,7 @@ def stubbed():
         patch.setattr(experiment, "train", scores)
         patch.setattr(experiment, "solve", lambda *arguments: baseline)
         patch.setattr(datasets, "recordings", said)
-        return experiment.run(SMALL), seen
+        return cli.conduct(experiment, SMALL), seen
 
 
 def test_rates_are_chosen_by_loss_on_training_examples_and_of_equal_ones_the_smallest(
@@ -247,19 +247,25 @@ def test_answer_tables_and_figures_show_the_baseline_first_and_both_splits(
     assert result.answer.endswith(
         "This brings them: descent data fetch japanese_vowels"
     )
-    without = experiment.answer(
-        result.numbers | {"digits": None, "dataset": "japanese_vowels"}
+    without = cli.report_of(experiment).answer(
+        runs.Findings(
+            {}, result.numbers | {"digits": None, "dataset": "japanese_vowels"}
+        )
     )
     assert "Not read: spoken digits." in without
     assert headline_of(without).startswith("On ")
-    both = experiment.answer(result.numbers | {"digits": None})
+    both = cli.report_of(experiment).answer(
+        runs.Findings({}, result.numbers | {"digits": None})
+    )
     assert both.endswith("descent data fetch japanese_vowels spoken_digits")
-    read = experiment.answer(result.numbers | {"dataset": "japanese_vowels"})
+    read = cli.report_of(experiment).answer(
+        runs.Findings({}, result.numbers | {"dataset": "japanese_vowels"})
+    )
     assert "Not read" not in read
     first, digits, tried = result.tables
     assert [table.rows[0][0] for table in (first, digits)] == ["softmax regression"] * 2
     assert len(tried.rows) == 9
-    pictures = experiment.draw(result)
+    pictures = cli.report_of(experiment).draw(result)
     assert list(pictures) == ["sequences", "accuracy", "voices"]
     assert (
         research.statistics.interval_in_words(result.numbers["digits"][2]["left_out"])
@@ -293,4 +299,4 @@ def test_what_is_not_at_hand_is_replaced_aloud(monkeypatch, capsys):
 )
 def test_config_that_makes_no_sense_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        experiment.run(dataclasses.replace(experiment.FAST, **changes))
+        cli.conduct(experiment, dataclasses.replace(experiment.FAST, **changes))

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research import datasets, statistics, studies
+from experiments.reports import character_language_model as report
+from research import datasets, statistics
 
 
 @pytest.mark.parametrize("n", [3, 4, 10])
@@ -42,23 +43,21 @@ def test_counting_stands_before_networks_and_every_row_is_as_long_as_the_heading
     counted = [{"name": "2-gram", "loss": 2.0, "counts": 9, "seconds": 0.1}]
     network = {name: (1.5, 1.4, 1.6) for name in ("whole", "half_full", "sampled")}
     network |= {"parameters": 7, "passes": 2.0, "seconds": 3.0}
-    table = studies.language_tables.costs_table(counted, [("LSTM", network)], "A note.")
+    table = report.costs_table(counted, [("LSTM", network)], "A note.")
     assert [row[0] for row in table.rows] == ["2-gram", "LSTM"]
     assert {len(row) for row in table.rows} == {len(table.columns)}
     assert [row[1:5] for row in table.rows] == [
         ("2.000", "–", "2.000", "–"),
         ("1.500", "1.400 to 1.600", "1.500", "1.500"),
     ]
-    alone = studies.language_tables.costs_table(
+    alone = report.costs_table(
         counted, [("LSTM", network | {"whole": (1.5, None, None)})], ""
     )
     assert alone.rows[1][2] == "–"
 
 
 def test_orders_are_numbered_and_have_a_column_for_each_smoothing():
-    table = studies.language_tables.orders_table(
-        {"kneser_ney": [3.0, 2.0], "witten_bell": [3.1, 2.1]}
-    )
+    table = report.orders_table({"kneser_ney": [3.0, 2.0], "witten_bell": [3.1, 2.1]})
     assert table.columns == ("order", "kneser ney", "witten bell")
     assert table.rows == ((1, "3.000", "3.100"), (2, "2.000", "2.100"))
 

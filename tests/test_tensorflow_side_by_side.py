@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments import tensorflow_side_by_side as experiment
-from research import runs
+from research import cli, runs
 from research.runs.result import result_bytes
 
 TINY = dataclasses.replace(experiment.FAST, repeats=1)
@@ -19,7 +19,7 @@ def recorded():
     """A run as on a machine without TensorFlow."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("importlib.util.find_spec", lambda name: None)
-        return experiment.run(TINY)
+        return cli.conduct(experiment, TINY)
 
 
 def test_jax_equals_tensorflows_recorded_numbers_to_rounding(recorded):
@@ -56,7 +56,7 @@ def test_other_numbers_than_jaxs_are_told(monkeypatch, tmp_path):
     wrong.write_text(json.dumps(saved), encoding="utf-8")
     monkeypatch.setattr(experiment, "FILE", wrong)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert experiment.run(TINY).answer.startswith("No: ")
+    assert cli.conduct(experiment, TINY).answer.startswith("No: ")
 
 
 def test_recorded_gradient_is_that_of_the_loss_by_central_differences():
@@ -92,7 +92,7 @@ def test_code_that_is_shown_is_the_code_that_runs(recorded):
 
 
 def test_pictures_are_drawn_and_the_result_can_be_saved(recorded):
-    pictures = experiment.draw(recorded)
+    pictures = cli.report_of(experiment).draw(recorded)
     assert set(pictures) == {"code", "steps"}
     shown = "".join(
         text.get_text() for axes in pictures["code"].figure.axes for text in axes.texts
@@ -114,4 +114,4 @@ if (
 
 def test_wrong_config_is_refused():
     with pytest.raises(ValueError, match="wide must be a positive integer"):
-        experiment.run(dataclasses.replace(TINY, wide=0))
+        cli.conduct(experiment, dataclasses.replace(TINY, wide=0))

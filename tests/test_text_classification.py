@@ -7,10 +7,9 @@ import pytest
 from sklearn.metrics import f1_score
 
 from experiments import text_classification as experiment
-from research import runs
+from research import cli, runs
 from research.datasets.vocabulary import encode, make_vocabulary
 from research.runs.result import result_bytes
-from research.studies import confusions
 from research.types import Saved
 
 TINY = dataclasses.replace(experiment.FAST, epochs=(1,), width=4)
@@ -20,19 +19,20 @@ TINY = dataclasses.replace(experiment.FAST, epochs=(1,), width=4)
 def kept(tmp_path_factory):
     """A run, and the folder of its checkpoints."""
     folder = tmp_path_factory.mktemp("kept")
-    return experiment.run(TINY, checkpoints=runs.checkpoints_in(folder)), folder
+    return cli.conduct(
+        experiment, TINY, checkpoints=runs.checkpoints_in(folder)
+    ), folder
 
 
 def test_macro_f1_equals_scikit_learn_s_also_for_a_class_that_is_never_predicted():
     rng = np.random.default_rng(0)
     labels = rng.integers(4, size=200)
     probabilities = rng.random((200, 4)) * [1, 1, 0.01, 1]
-    counts = experiment.confused(labels, probabilities, 4)
     expected = f1_score(
         labels, probabilities.argmax(axis=1), average="macro", zero_division=0
     )
-    assert confusions.macro_f1(counts) == pytest.approx(expected, rel=1e-14)
-    assert confusions.macro_f1(np.diag([5, 1, 2])) == 1.0
+    assert experiment.macro_f1(labels, probabilities) == expected
+    assert experiment.macro_f1(labels, np.eye(5)[labels]) == 0.8  # Four of five topics.
 
 
 def test_the_vocabulary_numbers_words_by_how_common_they_are():
@@ -130,13 +130,13 @@ def test_a_small_run_says_what_it_found_and_that_it_is_not_the_claim(kept, headl
 
 def test_a_run_from_its_checkpoints_is_the_same_to_the_last_bit(kept):
     result, folder = kept
-    again = experiment.run(TINY, checkpoints=runs.checkpoints_in(folder))
+    again = cli.conduct(experiment, TINY, checkpoints=runs.checkpoints_in(folder))
     assert result_bytes(again) == result_bytes(result)
 
 
 def test_pictures_show_every_score(kept):
     result, _ = kept
-    pictures = experiment.draw(result)
+    pictures = cli.report_of(experiment).draw(result)
     assert set(pictures) == {"curves", "confusions"}
     accuracy, macro, loss = pictures["curves"].figure.axes[:3]
     for axes, name in ((accuracy, "accuracy"), (macro, "macro_f1")):
@@ -162,7 +162,9 @@ def test_the_verdict_is_that_of_the_interval(kept, network, verdict):
     numbers = kept[0].numbers | {"dataset": experiment.CLAIM}
     models = [row | {"accuracy": [0.96, None, None]} for row in numbers["models"]]
     numbers["models"] = [*models[:2], models[2] | {"accuracy": network}]
-    assert experiment.answer(numbers).startswith(verdict)
+    assert (
+        cli.report_of(experiment).answer(runs.Findings({}, numbers)).startswith(verdict)
+    )
 
 
 @pytest.mark.parametrize(
@@ -194,14 +196,14 @@ def test_the_verdict_is_that_of_the_interval(kept, network, verdict):
 )
 def test_a_config_that_makes_no_sense_is_refused_by_name(wrong, words):
     with pytest.raises(ValueError, match=words):
-        experiment.run(dataclasses.replace(TINY, **wrong))
+        cli.conduct(experiment, dataclasses.replace(TINY, **wrong))
 
 
 def test_training_that_diverges_is_refused_by_its_rate():
     with pytest.raises(
         ValueError, match=r"The Transformer at rate 1e\+30 diverges in step \d"
     ):
-        experiment.run(dataclasses.replace(TINY, rates=(1e30,)))
+        cli.conduct(experiment, dataclasses.replace(TINY, rates=(1e30,)))
 
 
 def test_the_best_that_was_tried_is_what_is_trained(monkeypatch):
@@ -228,7 +230,7 @@ def test_the_best_that_was_tried_is_what_is_trained(monkeypatch):
         )
 
     monkeypatch.setattr(experiment, "train", train)
-    result = experiment.run(dataclasses.replace(TINY, rates=tuple(scores)))
+    result = cli.conduct(experiment, dataclasses.replace(TINY, rates=tuple(scores)))
     assert [job.rate for job in trained] == [
         1e-3,
         2e-3,

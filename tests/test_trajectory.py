@@ -11,20 +11,19 @@ import pytest
 from PIL import Image
 
 from experiments import trajectory
-from research import figures, runs
-from research.studies.paths import contraction, describe_steps
+from research import cli, figures, runs
 
 SMALL = trajectory.Config(rule=("gradient_descent",), steps=20, rates=3)
 
 
 @pytest.fixture(scope="module")
 def result():
-    return trajectory.run(trajectory.Config())
+    return cli.conduct(trajectory, trajectory.Config())
 
 
 @pytest.fixture(scope="module")
 def small():
-    return trajectory.run(dataclasses.replace(SMALL, landscape="saddle"))
+    return cli.conduct(trajectory, dataclasses.replace(SMALL, landscape="saddle"))
 
 
 def test_expected_numbers_hold_at_default_size(result):
@@ -38,7 +37,7 @@ def test_only_steps_to_the_target_are_not_reached(small):
     numbers = small.numbers | {
         "rules": {"adam": small.numbers["rules"]["gradient_descent"] | nothing}
     }
-    (row,) = trajectory.table(numbers).rows
+    (row,) = cli.report_of(trajectory).table(numbers).rows
     assert row[2:7] == ("not finite", "not finite", None, "–", "not finite")
 
 
@@ -117,8 +116,8 @@ def test_rates_that_diverge_are_told_and_never_chosen(result):
 
 
 def test_rule_that_diverges_everywhere_is_a_result_too():
-    numbers = trajectory.run(
-        dataclasses.replace(SMALL, lowest_rate=1e3, highest_rate=1e4)
+    numbers = cli.conduct(
+        trajectory, dataclasses.replace(SMALL, lowest_rate=1e3, highest_rate=1e4)
     ).numbers
     assert numbers["rules"]["gradient_descent"]["gap"] is None
     assert numbers["rules"]["gradient_descent"]["diverged"] == 3
@@ -134,8 +133,8 @@ def test_choice_takes_who_is_down_for_half_of_the_steps_and_of_the_finished_the_
 
 
 def test_best_rate_at_the_edge_is_said():
-    edge = trajectory.run(
-        dataclasses.replace(SMALL, lowest_rate=1e-5, highest_rate=1e-4)
+    edge = cli.conduct(
+        trajectory, dataclasses.replace(SMALL, lowest_rate=1e-5, highest_rate=1e-4)
     )
     assert edge.numbers["rules"]["gradient_descent"]["at_edge"]
     assert (
@@ -145,7 +144,7 @@ def test_best_rate_at_the_edge_is_said():
 
 
 def test_same_config_gives_the_same_bytes(small):
-    again = trajectory.run(dataclasses.replace(SMALL, landscape="saddle"))
+    again = cli.conduct(trajectory, dataclasses.replace(SMALL, landscape="saddle"))
     assert runs.hash_arrays(*again.arrays.values()) == runs.hash_arrays(
         *small.arrays.values()
     )
@@ -154,7 +153,7 @@ def test_same_config_gives_the_same_bytes(small):
 def test_figures_are_drawn_from_what_was_saved_and_the_motion_is_small(
     result, tmp_path
 ):
-    pictures = trajectory.draw(
+    pictures = cli.report_of(trajectory).draw(
         runs.result.read_result(*runs.result.result_bytes(result))
     )
     assert list(pictures) == ["paths", "curves", "steps"]
@@ -183,7 +182,7 @@ def test_figures_are_drawn_from_what_was_saved_and_the_motion_is_small(
 )
 def test_bad_config_names_its_field_and_value(field, value, message):
     with pytest.raises(ValueError, match=re.escape(message)):
-        trajectory.run(dataclasses.replace(SMALL, **{field: value}))
+        cli.conduct(trajectory, dataclasses.replace(SMALL, **{field: value}))
 
 
 def test_a_rule_that_averages_is_shown_at_its_average_and_asks_at_its_iterates():
@@ -191,8 +190,11 @@ def test_a_rule_that_averages_is_shown_at_its_average_and_asks_at_its_iterates()
         ("gradient_descent", "polyak_averaging"),
         {"lowest_rate": 1e-3, "highest_rate": 2e-3},
     )
-    arrays = trajectory.run(
-        trajectory.Config(landscape="quadratic", rule=names, steps=20, rates=2, **rates)
+    arrays = cli.conduct(
+        trajectory,
+        trajectory.Config(
+            landscape="quadratic", rule=names, steps=20, rates=2, **rates
+        ),
     ).arrays
     plain, mean = (arrays[f"{name}/points"] for name in names)
     np.testing.assert_allclose(
@@ -207,14 +209,16 @@ def test_a_rule_that_averages_is_shown_at_its_average_and_asks_at_its_iterates()
 def test_a_step_down_the_slope_has_cosine_1_at_any_size():
     gradients = np.array([[3.0, 4.0], [3e-200, 4e-200]])
     points = np.cumsum([[1.0, 0.0], -0.5 * gradients[0], [0, 0]], axis=0)
-    assert describe_steps(points, gradients).cosine[0] == pytest.approx(1.0)
-    tiny = describe_steps(np.array([[0.0, 0.0], -gradients[1]]), gradients[1:])
+    assert trajectory.describe_steps(points, gradients).cosine[0] == pytest.approx(1.0)
+    tiny = trajectory.describe_steps(
+        np.array([[0.0, 0.0], -gradients[1]]), gradients[1:]
+    )
     assert tiny.cosine[0] == pytest.approx(1.0)
 
 
 def test_a_step_up_is_minus_1_along_is_0_and_none_is_nan():
     gradients = np.array([[0.0, 2.0]] * 3)
-    found = describe_steps(
+    found = trajectory.describe_steps(
         np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 1.0]]), gradients
     )
     np.testing.assert_array_equal(found.cosine, [-1, 0, np.nan])
@@ -222,7 +226,7 @@ def test_a_step_up_is_minus_1_along_is_0_and_none_is_nan():
 
 
 def test_ratio_at_the_origin_is_infinite_and_a_broken_path_stays_broken():
-    found = describe_steps(
+    found = trajectory.describe_steps(
         np.array([[0.0], [1.0], [np.nan]]), np.array([[-1.0], [1.0]])
     )
     assert found.update_over_params[0] == np.inf
@@ -235,11 +239,11 @@ def test_ratio_at_the_origin_is_infinite_and_a_broken_path_stays_broken():
 )
 def test_shapes_that_do_not_fit_are_refused(points, gradients):
     with pytest.raises(ValueError, match=re.escape(f"got {points} and {gradients}")):
-        describe_steps(np.zeros(points), np.zeros(gradients))
+        trajectory.describe_steps(np.zeros(points), np.zeros(gradients))
 
 
 def test_contraction_of_a_spiral_is_its_radius():
     path = 3 * (0.95 * np.exp(0.7j)) ** np.arange(200)
-    assert contraction(np.abs(path)) == pytest.approx(0.95)
-    assert contraction(np.abs(path.real)) == pytest.approx(0.95, abs=0.005)
-    assert np.isnan(contraction(np.array([1.0, 0.5, 0.0, 0.0])))
+    assert trajectory.contraction(np.abs(path)) == pytest.approx(0.95)
+    assert trajectory.contraction(np.abs(path.real)) == pytest.approx(0.95, abs=0.005)
+    assert np.isnan(trajectory.contraction(np.array([1.0, 0.5, 0.0, 0.0])))

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from experiments import tuning_protocol
-from research import descent, figures, runs
+from research import cli, descent, figures, runs
 from research.comparison.decision_procedures import (
     MINE,
     NONE,
@@ -256,7 +256,7 @@ def kept(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def result(told, kept):
-    return tuning_protocol.run(TINY, lambda *seen: told.append(seen), kept)
+    return cli.conduct(tuning_protocol, TINY, lambda *seen: told.append(seen), kept)
 
 
 def test_shares_of_each_way_sum_to_one_and_what_is_expected_is_told(result):
@@ -314,7 +314,7 @@ def test_a_tie_is_not_counted_and_the_number_told_is_what_was_counted(result):
             * counted[tuning_protocol.TRIALS]
         )
         assert wrong == pytest.approx(round(wrong))
-        told = tuning_protocol.answer(numbers)
+        told = cli.report_of(tuning_protocol).answer(runs.Findings({}, numbers))
         assert f" of {counted[tuning_protocol.TRIALS]:,} simulated studies" in told
         assert f" of {counted[tuning_protocol.RULES]:,}, and between" in told
 
@@ -345,7 +345,7 @@ def test_what_was_kept_gives_the_same_bytes_and_trains_nothing(
 ):
     monkeypatch.setattr(descent, "sweep", None)
     monkeypatch.setattr(tuning_protocol, "simulate", None)
-    again = tuning_protocol.run(TINY, None, kept)
+    again = cli.conduct(tuning_protocol, TINY, None, kept)
     assert again.answer == result.answer
     assert runs.hash_arrays(*again.arrays.values()) == runs.hash_arrays(
         *result.arrays.values()
@@ -353,7 +353,7 @@ def test_what_was_kept_gives_the_same_bytes_and_trains_nothing(
 
 
 def test_figures_are_saved_and_captions_hold_numbers(result, tmp_path):
-    for name, picture in tuning_protocol.draw(result).items():
+    for name, picture in cli.report_of(tuning_protocol).draw(result).items():
         assert any(letter.isdigit() for letter in picture.caption)
         assert figures.save(picture, tmp_path, name).still.stat().st_size > 0
 
@@ -375,7 +375,7 @@ def test_figures_are_saved_and_captions_hold_numbers(result, tmp_path):
 )
 def test_config_that_makes_no_sense_is_refused_by_name(field, value, message):
     with pytest.raises(ValueError, match=message):
-        tuning_protocol.run(dataclasses.replace(TINY, **{field: value}))
+        cli.conduct(tuning_protocol, dataclasses.replace(TINY, **{field: value}))
 
 
 def test_a_target_that_nobody_reaches_is_refused_by_workload():

@@ -10,8 +10,8 @@ import pytest
 
 from research.types import Batch
 from research.update_rules import UPDATE_RULES
-from research.verification import ORACLES, deviation, deviation_from_optax, trajectory
-from research.verification.iterates import _differences_from_optax
+from research.verification import CARDS, deviation, deviation_from_optax, trajectory
+from research.verification.walks import _differences_from_optax
 
 TOLERANCE = 1e-12  # Over 40 steps in float64. Measured: right rules below 1e-15, wrong ones above 2e-9.
 RATE, NUM_STEPS = 0.05, 40
@@ -189,7 +189,7 @@ MUTANTS = {
 
 def from_optax(rule, name):
     return deviation(
-        rule, ORACLES[name].optax(RATE), gradient, START, NUM_STEPS, jnp.float64
+        rule, CARDS[name].optax(RATE), gradient, START, NUM_STEPS, jnp.float64
     ).largest
 
 
@@ -197,7 +197,7 @@ def from_optax(rule, name):
 def test_right_rules_pass(name):
     assert from_optax(UPDATE_RULES[name](RATE), name) <= TOLERANCE
     assert from_optax(HONEST[name](), name) <= TOLERANCE
-    assert from_optax(ORACLES[name].optax(RATE), name) == 0.0
+    assert from_optax(CARDS[name].optax(RATE), name) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -336,9 +336,9 @@ def test_float64_without_float64_raises():
 )
 def test_bad_argument_raises(changes, message, monkeypatch):
     monkeypatch.setitem(
-        ORACLES,
+        CARDS,
         "heavy_ball",
-        ORACLES["heavy_ball"]._replace(optax="for once it has none"),
+        CARDS["heavy_ball"]._replace(optax="for once it has none"),
     )
     arguments = {"name": "adam", "learning_rate": 0.1, "num_steps": 3, **changes}
     with pytest.raises(ValueError, match=message):

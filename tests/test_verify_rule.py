@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from research.verification import FORMULAS, ORACLES, PROBLEMS, verify_rule, walk_exactly
+from research.verification import CARDS, FORMULAS, PROBLEMS, verify_rule, walk_exactly
+from research.verification.card import rate_on
 from research.verification.causes import STEPS_BEYOND
-from research.verification.formulas import Formula, mistaken
-from research.verification.oracles.oracle import rate_on
+from research.verification.formula import Formula, mistaken
 from research.verification.recorded import recorded_walks
 from research.verification.rule_under_test import RuleError
 from research.verification.walks import distance
@@ -242,14 +242,14 @@ MISTAKES = [
 
 def first_that_differs(wrong, name):
     """The verification on the cheapest problems, and then arguments, that tell the wrong formula from the right one."""
-    oracle, found = ORACLES[name], None
+    card, found = CARDS[name], None
     cheap = [
         PROBLEMS[key]
         for key in ("quadratic", "rosenbrock", "scales")
-        if key not in oracle.reasons
+        if key not in card.reasons
     ]
     for problems in (cheap[:1], cheap, list(PROBLEMS.values())):
-        for arguments in ({}, oracle.arguments):
+        for arguments in ({}, card.arguments):
             with contextlib.suppress(
                 TypeError
             ):  # Some slips leave no formula for those arguments.
@@ -280,7 +280,7 @@ def test_every_mistake_of_a_formula_is_named_as_itself_or_as_one_that_walks_alik
     assert named, found.cause
     if planted not in named:
         problem = PROBLEMS[found.problem]
-        given = {"learning_rate": rate_on(problem, ORACLES.get(name)), **arguments}
+        given = {"learning_rate": rate_on(problem, CARDS.get(name)), **arguments}
         a, b = (
             walk_exactly(mistaken(formula, m), problem, STEPS_BEYOND, **given)
             for m in (named[0], planted)

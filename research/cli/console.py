@@ -25,8 +25,11 @@ def show(
     tables: bool = True,
     stream: TextIO | None = None,
     width: int | None = None,
+    question: str = "",
 ) -> None:
-    """Prints the answer, the first table, and where the files are; the other tables are in the report.
+    """Print the question, the answer, the first table, and where the files are.
+
+    The other tables are in the report.
 
     A pipe gets plain text without control codes, as wide as it needs. On a terminal too narrow for a table's numbers,
     each row becomes a short list of its own.
@@ -37,6 +40,7 @@ def show(
       tables: Whether to print the table.
       stream: Where to print; None means standard output.
       width: Columns; None means the terminal's, or without end in a pipe.
+      question: Stands above the answer where it is given.
     Example:
       >>> from research import runs
       >>> table = runs.Table("Effort", ["sampler", "epochs"], [["mini-batch", 7.4051], ["stochastic", None]], "To 1 %.")
@@ -55,6 +59,9 @@ def show(
       report: results/report.html
     """
     console = _console(stream or sys.stdout, width)
+    if question:
+        console.print(question, style="bold")
+        console.print()
     console.print(result.answer)
     for table in result.tables[:1] if tables else ():
         console.print()

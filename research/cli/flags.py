@@ -51,6 +51,16 @@ class Command(NamedTuple):
     options: Options
 
 
+def question_of(docstring: str | None) -> str:
+    """The first paragraph of an experiment's docstring, on one line.
+
+    Example:
+      >>> question_of("How fast\\n    is it?\\n\\nVery.")
+      'How fast is it?'
+    """
+    return " ".join((docstring or "").partition("\n\n")[0].split())
+
+
 def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     """Reads a command line into the experiment's Config, on top of its defaults, of FULL or of a file.
 

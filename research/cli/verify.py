@@ -53,7 +53,7 @@ def verify(words: Sequence[str]) -> int:
     )
     if asked.against in FORMULAS:
         against = asked.against
-    else:  # An oracle is known by its own constructor, so that its formula's mistakes can be tried.
+    else:  # An card is known by its own constructor, so that its formula's mistakes can be tried.
         against = (
             reference.rule
             if known_name(reference.rule)
@@ -166,15 +166,13 @@ def _print(
 def _rows(
     found: "Verification", rate: float | None, name: str | None
 ) -> list[tuple[Any, ...]]:
-    from research.verification import ORACLES, PROBLEMS
-    from research.verification.oracles.oracle import rate_on
+    from research.verification import CARDS, PROBLEMS
+    from research.verification.card import rate_on
 
     return [
         (
             problem,
-            rate_on(PROBLEMS[problem], ORACLES.get(name or ""))
-            if rate is None
-            else rate,
+            rate_on(PROBLEMS[problem], CARDS.get(name or "")) if rate is None else rate,
             deviation.largest,
             deviation.step + 1 if deviation.largest else "none",
             (deviation.leaf or "the only one") if deviation.largest else "none",

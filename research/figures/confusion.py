@@ -1,4 +1,4 @@
-"""A confusion matrix: which classes are taken for which."""
+"""A confusion matrix, drawn, and its commonest errors in words."""
 
 from collections.abc import Sequence
 
@@ -7,32 +7,39 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from numpy.typing import ArrayLike
 
+from research.checks import check_count, check_numbers, check_sequence
+
 SHADES = "Blues"  # Light to dark, so that it reads without colours too.
-EXPONENT = 0.4  # Of a share before it is a shade: otherwise one error in a hundred would look like none.
-DARK = 0.43  # Share from which the number in a cell is white: at either side it has a contrast of 4.5 or more.
-LEVEL = 30  # Most letters of all names together, each as long as the longest, that stand level; else they are turned.
+# Of a share before it is a shade: otherwise one error in a hundred would look like
+# none.
+EXPONENT = 0.4
+# Share from which the number in a cell is white: at either side it has a contrast of
+# 4.5 or more.
+DARK = 0.43
+# Most letters of all names together, each as long as the longest, that stand level;
+# else they are turned.
+LEVEL = 30
 
 
 def draw_confusion(axes: Axes, counts: ArrayLike, classes: Sequence[str]) -> None:
-    """A confusion matrix as a heat map: a row for each true class, a column for each predicted one.
+    """A confusion matrix as a heat map: a row for each true class, a column for each
+    predicted one.
 
-    Each cell says how many examples it holds, an empty one nothing; its shade is their share of the row's class, raised to
-    a small power, so that rare errors are seen beside what is right.
+    Each cell says how many examples it holds, an empty one nothing; its shade is their
+    share of the row's class, raised to a small power, so that rare errors are seen
+    beside what is right.
 
     Args:
       axes: To draw on.
-      counts: As `research.studies.count_confusions` gives them, shape (K, K): row i has the examples of class i.
+      counts: As of `sklearn.metrics.confusion_matrix`, shape (K, K): row i has the
+        examples of class i.
       classes: The K names.
     Raises:
-      ValueError: counts is not square, with as many rows as there are names, or has a negative entry.
+      ValueError: counts is not square, with as many rows as there are names, or has a
+        negative entry.
     """
-    counts = np.asarray(counts)
-    size = len(classes)
-    if counts.shape != (size, size) or np.any(counts < 0):
-        raise ValueError(
-            f"counts must have shape ({size}, {size}), for {size} classes, and no negative entry; got shape "
-            f"{counts.shape}. Make them with research.studies.count_confusions."
-        )
+    _check_counts(counts, classes)
+    counts, size = np.asarray(counts), len(classes)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap=SHADES, norm=PowerNorm(EXPONENT, 0, 1))
     for (row, column), count in np.ndenumerate(counts):
@@ -56,3 +63,45 @@ def draw_confusion(axes: Axes, counts: ArrayLike, classes: Sequence[str]) -> Non
     axes.set_yticks(range(size), classes)
     axes.tick_params(length=0)
     axes.set(xlabel="predicted", ylabel="true")
+
+
+def _check_counts(counts: ArrayLike, classes: Sequence[str]) -> None:
+    check_numbers("counts", counts)
+    check_sequence("classes", classes, "names", str)
+    size = len(classes)
+    if np.shape(counts) != (size, size) or not size or np.any(np.asarray(counts) < 0):
+        raise ValueError(
+            f"counts must have shape ({size}, {size}), for {size} classes, and no "
+            f"negative entry; got shape {np.shape(counts)}. Make them with "
+            "sklearn.metrics.confusion_matrix."
+        )
+
+
+def commonest_errors(
+    counts: ArrayLike, classes: Sequence[str], most: int = 5
+) -> list[tuple[str, str, int, int]]:
+    """The pairs of classes that were confused most often.
+
+    Args:
+      counts: Shape (K, K), as of `sklearn.metrics.confusion_matrix`.
+      classes: The K names.
+      most: How many pairs, at most; a pair that never came is none.
+    Returns:
+      (true class, what it was taken for, how often, of how many of its class), the most
+        frequent first; of equals, in the
+      order of the classes.
+    Example:
+      >>> commonest_errors([[5, 2], [0, 3]], ["cat", "dog"])
+      [('cat', 'dog', 2, 7)]
+    """
+    _check_counts(counts, classes)
+    check_sequence("classes", classes, "names", str)
+    check_count("most", most, 0)
+    counts = np.asarray(counts)
+    wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    pairs = [divmod(int(place), len(counts)) for place in order if wrong.flat[place]]
+    return [
+        (classes[i], classes[j], int(wrong[i, j]), int(counts[i].sum()))
+        for i, j in pairs
+    ]

@@ -18,11 +18,12 @@ from research.runs.folder import (
 )
 from research.runs.manifest import read_manifest
 from research.runs.reference import keep, read_reference, reference_of
-from research.runs.result import Result, Table, dashed, hash_arrays
+from research.runs.result import Findings, Result, Table, dashed, hash_arrays
 
 __all__ = [
     "Agreement",
     "Comparison",
+    "Findings",
     "Result",
     "Run",
     "Table",

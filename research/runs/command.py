@@ -21,8 +21,8 @@ def command_line(experiment: str, config: Any) -> str:
         tuples and lists of them.
     Example:
       >>> Config = dataclasses.make_dataclass("Config", [("seeds", str, "0..9"), ("learning_rate", float, 0.1)])
-      >>> print(command_line("trajectory", Config(learning_rate=0.5)))
-      python experiments/trajectory.py --learning-rate 0.5
+      >>> print(command_line("toy", Config(learning_rate=0.5)))
+      python experiments/toy.py --learning-rate 0.5
     """
     check_text("experiment", experiment)
     if not isinstance(config, Mapping) and (

@@ -58,8 +58,19 @@ def dashed(row: Iterable[Any]) -> tuple[Any, ...]:
     return tuple("–" if entry is None else entry for entry in row)
 
 
+class Findings(NamedTuple):
+    """What an experiment measured; its report makes an answer, tables and figures of this alone.
+
+    Attributes:
+      arrays, numbers: As in a Result.
+    """
+
+    arrays: dict[str, np.ndarray]
+    numbers: dict[str, Any]
+
+
 class Result(NamedTuple):
-    """What an experiment found.
+    """What an experiment found, in words and in numbers.
 
     Attributes:
       answer: The answer to its question, in a sentence or two.

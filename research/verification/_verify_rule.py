@@ -9,11 +9,10 @@ import jax.numpy as jnp
 from research.checks import check_callable, check_number, check_sequence
 from research.naming import known_names
 from research.update_rules import UPDATE_RULES, find_rule
+from research.verification.card import rate_on
+from research.verification.cards import CARDS, FORMULAS
 from research.verification.causes import Evidence, OnProgress, likely_cause
-from research.verification.formulas import FORMULAS
-from research.verification.formulas.formula import Formula
-from research.verification.oracles import ORACLES
-from research.verification.oracles.oracle import rate_on
+from research.verification.formula import Formula
 from research.verification.problems import PROBLEMS, Problem
 from research.verification.rule_under_test import (
     NoRuleError,
@@ -106,7 +105,7 @@ def verify_rule(
       learning_rate: For constructors, on every problem; None means the problem's own rate. Where one of the two is
         already made and the other is not, it must be given: the rate that the rule was made with.
       dtype: In which the rule walks: float64, which needs JAX's float64 on, or float32.
-      tolerance: What counts as agreement; None means 1000 eps, or more where the oracle of our rule of that name says
+      tolerance: What counts as agreement; None means 1000 eps, or more where the card of our rule of that name says
         how far it carries rounding.
       on_progress: Told (done, total, message) before each problem, and before each mistake that is tried.
       **arguments: Other arguments that constructors and the formula are given.
@@ -145,22 +144,22 @@ def verify_rule(
         [PROBLEMS[name] for name in trace] if trace and problems is None else problems
     )
     evidence, reasons = [], {}
-    oracle = ORACLES.get(name or "")
+    card = CARDS.get(name or "")
     if tolerance is None:
         stated = (
             (0.0,)
-            if oracle is None
-            else (oracle.bounds.get(who, 0.0) for who in ("formula", "optax"))
+            if card is None
+            else (card.bounds.get(who, 0.0) for who in ("formula", "optax"))
         )
         tolerance = max(TOLERANCE, *stated) * float(jnp.finfo(dtype).eps)
     for done, problem in enumerate(asked):
         if on_progress:
             on_progress(done, 2 * len(asked), f"comparing on {problem.name}")
-        if oracle is not None and problem.name in oracle.reasons:
-            reasons[problem.name] = oracle.reasons[problem.name]
+        if card is not None and problem.name in card.reasons:
+            reasons[problem.name] = card.reasons[problem.name]
             continue
         rate = (
-            rate_on(problem, ORACLES.get(name or ""))
+            rate_on(problem, CARDS.get(name or ""))
             if learning_rate is None
             else learning_rate
         )
@@ -311,7 +310,7 @@ def known_name(reference: Any) -> str | None:
                 f"there is no formula of {reference!r}{known_names(reference, FORMULAS)}"
             )
         return reference
-    for name, oracle in ORACLES.items():
-        if any(reference is one for one in (oracle.optax, UPDATE_RULES.get(name))):
+    for name, card in CARDS.items():
+        if any(reference is one for one in (card.optax, UPDATE_RULES.get(name))):
             return name
     return None

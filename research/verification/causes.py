@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from research.verification.formulas.formula import Formula
+from research.verification.formula import Formula
 from research.verification.trials import (
     Evidence,
     Trial,

@@ -10,8 +10,8 @@ import mpmath
 import numpy as np
 
 from research.types import Params
-from research.verification.formulas.formula import Function
-from research.verification.formulas.leaves import Leaves
+from research.verification.formula import Function
+from research.verification.leaves import Leaves
 
 NUM_STEPS = 50
 

@@ -12,7 +12,7 @@ import jax
 import optax
 
 from research.naming import known_names
-from research.verification.oracles.oracle import Constructor
+from research.verification.card import Constructor
 from research.verification.walks import check_updates
 
 Subject = optax.GradientTransformation | Constructor

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 
 from research.checks import check_callable, check_choice, check_sequence
 from research.update_rules import UPDATE_RULES
-from research.verification.formulas import FORMULAS
-from research.verification.oracles import ORACLES, Oracle
-from research.verification.oracles.oracle import rate_on
+from research.verification.card import Card, rate_on
+from research.verification.cards import CARDS, FORMULAS
 from research.verification.problems import PROBLEMS, Problem
 from research.verification.recorded import recorded_walks
 from research.verification.walks import (
@@ -96,15 +95,13 @@ def verification_table(
 
 
 def _of_the_rule(name: str, dtype: str, authorities: tuple[str, ...]) -> Iterator[Cell]:
-    oracle = ORACLES[name]
+    card = CARDS[name]
     ways = [({}, {})]
-    if oracle.arguments:
+    if card.arguments:
         others = (
-            oracle.arguments
-            if oracle.optax_arguments is None
-            else oracle.optax_arguments
+            card.arguments if card.optax_arguments is None else card.optax_arguments
         )
-        ways.append((oracle.arguments, others))
+        ways.append((card.arguments, others))
     for arguments, optax_arguments in ways:
         for problem in PROBLEMS.values():
             yield from _on_the_problem(
@@ -122,24 +119,24 @@ def _on_the_problem(
     arguments: dict[str, Any],
     optax_arguments: dict[str, Any],
 ) -> Iterator[Cell]:
-    oracle, rate = ORACLES[name], rate_on(problem, ORACLES[name])
+    card, rate = CARDS[name], rate_on(problem, CARDS[name])
     ours: Walk | None = None
     for authority in authorities:
-        reason, deviation = oracle.reasons.get(problem.name), None
+        reason, deviation = card.reasons.get(problem.name), None
         if authority == "recorded":
             continue
-        if authority == "optax" and isinstance(oracle.optax, str):
-            reason = oracle.optax
+        if authority == "optax" and isinstance(card.optax, str):
+            reason = card.optax
         if authority == "formula" and name not in FORMULAS:
             reason = "no formula"
         if reason is None:
             ours = ours or walk_constructed(
                 UPDATE_RULES[name], {"learning_rate": rate, **arguments}, problem, dtype
             )
-            if authority == "formula" or isinstance(oracle.optax, str):
+            if authority == "formula" or isinstance(card.optax, str):
                 theirs = _exactly(name, problem.name, rate, tuple(arguments.items()))
             else:
-                theirs = walk(oracle.optax(rate, **optax_arguments), problem, dtype)
+                theirs = walk(card.optax(rate, **optax_arguments), problem, dtype)
             deviation = distance(ours, theirs, problem)
         yield Cell(
             name,
@@ -149,7 +146,7 @@ def _on_the_problem(
             written(arguments),
             deviation,
             reason,
-            _bound(oracle, authority, dtype),
+            _bound(card, authority, dtype),
         )
 
 
@@ -167,12 +164,12 @@ def _exactly(
 
 
 def _recorded(name: str, dtype: str) -> Iterator[Cell]:
-    oracle = ORACLES[name]
-    bound = _bound(oracle, "recorded", dtype)
-    if isinstance(oracle.recorded, str):
-        yield Cell(name, "recorded", dtype, "", "", None, oracle.recorded, bound)
+    card = CARDS[name]
+    bound = _bound(card, "recorded", dtype)
+    if isinstance(card.recorded, str):
+        yield Cell(name, "recorded", dtype, "", "", None, card.recorded, bound)
         return
-    for recorded in oracle.recorded:
+    for recorded in card.recorded:
         for problem_name, (rate, theirs) in recorded_walks(recorded.variant).items():
             problem = PROBLEMS[problem_name]
             ours = walk_constructed(
@@ -195,5 +192,5 @@ def written(arguments: dict[str, Any]) -> str:
     )
 
 
-def _bound(oracle: Oracle, authority: str, dtype: str) -> float:
-    return oracle.bounds.get(authority, BOUND) * float(jnp.finfo(dtype).eps)
+def _bound(card: Card, authority: str, dtype: str) -> float:
+    return card.bounds.get(authority, BOUND) * float(jnp.finfo(dtype).eps)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import optax
 
-from research.verification.formulas.formula import Formula, Mistake, mistaken
+from research.verification.formula import Formula, Mistake, mistaken
 from research.verification.problems import NUM_STEPS, Problem
 from research.verification.walks import Deviation, Walk, walk, walk_exactly
 

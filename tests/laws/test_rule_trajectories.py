@@ -15,7 +15,7 @@ import pytest
 
 from research.update_rules import UPDATE_RULES, add_decayed_weights
 from research.verification import FORMULAS, PROBLEMS, trajectory
-from research.verification.formulas.leaves import DIGITS, Leaves
+from research.verification.leaves import DIGITS, Leaves
 
 REFERENCE = json.loads(
     (Path(__file__).parents[1] / "reference/optimizer_trajectories.json").read_text(

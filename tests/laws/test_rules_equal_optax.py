@@ -10,7 +10,7 @@ import pytest
 
 from research import schedules
 from research.update_rules import UPDATE_RULES, add_decayed_weights
-from research.verification import ORACLES
+from research.verification import CARDS
 
 NAMES = (
     "gradient_descent",
@@ -21,7 +21,7 @@ NAMES = (
     "adam",
     "adamw",
 )
-OPTAX_COUNTERPARTS = {name: (UPDATE_RULES[name], ORACLES[name].optax) for name in NAMES}
+OPTAX_COUNTERPARTS = {name: (UPDATE_RULES[name], CARDS[name].optax) for name in NAMES}
 NUM_STEPS = 50
 RATES = (0.3, 0.01, 0.0)
 # In units of the dtype's eps, relative to the largest update of the run. Measured: 0, or 1 in bfloat16 where a

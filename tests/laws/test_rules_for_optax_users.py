@@ -29,7 +29,7 @@ from research.update_rules import (
     with_state_dtype,
 )
 from research.update_rules._transforms import reached
-from research.verification import ORACLES, PROBLEMS, verify_rule
+from research.verification import CARDS, PROBLEMS, verify_rule
 
 LARGEST = int(jnp.iinfo(jnp.int32).max)
 PARAMS = {
@@ -413,7 +413,7 @@ def test_complex_params_turn_with_their_gradients_or_are_refused(name):
 @pytest.mark.parametrize("name", AS_OPTAX)
 def test_complex_params_move_as_in_optax(name):
     (real, x, values), (imaginary, y, _) = rows_of(2), rows_of(3)
-    made = (UPDATE_RULES[name](0.1), ORACLES[name].optax(0.1))
+    made = (UPDATE_RULES[name](0.1), CARDS[name].optax(0.1))
     ours, theirs = (
         complex_walk(rule, real + 1j * imaginary, x + 1j * y, values) for rule in made
     )

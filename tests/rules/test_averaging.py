@@ -18,7 +18,7 @@ from research.update_rules import (
     polyak_averaging,
     polyak_step,
 )
-from research.verification.oracles.averaging import lookahead as lookahead_of_optax
+from research.verification.averaging import optax_lookahead
 
 START = {"w": np.array([3.0, -2.0]), "b": np.array(1.0), "none": np.zeros((0, 2))}
 
@@ -109,7 +109,7 @@ def test_lookahead_is_the_loop_of_its_paper(period, share, reset):
     rule = lookahead(0.3, sync_period=period, slow_step_size=share, reset_state=reset)
     assert_near(walk(rule, 12, START["w"]), (np.array(path), np.array(slows)))
     assert_near(
-        walk(lookahead_of_optax(0.3, period, share, reset), 12, START["w"]),
+        walk(optax_lookahead(0.3, period, share, reset), 12, START["w"]),
         (np.array(path), np.array(slows)),
     )
 

@@ -16,7 +16,8 @@ from research.descent import minimise
 from research.types import Outcome
 from research.update_rules import _second_order as second_order
 from research.update_rules._least_squares import gauss_newton, levenberg_marquardt
-from research.verification.formulas import Mistake, least_squares, mistaken
+from research.verification import least_squares
+from research.verification.formula import Mistake, mistaken
 from research.verification.problems import Problem
 from research.verification.walks import distance, walk_constructed, walk_exactly
 
@@ -124,7 +125,10 @@ def problem(name) -> Problem:
 @functools.cache
 def exactly(rule, name, rate):
     return walk_exactly(
-        least_squares.FORMULAS[rule].iterates, problem(name), 20, learning_rate=rate
+        least_squares.CARDS[rule].formula.iterates,
+        problem(name),
+        20,
+        learning_rate=rate,
     )
 
 
@@ -149,7 +153,7 @@ def test_walk_is_that_of_the_formula(name, rule, rate, dtype):
 
 
 def apart(rule: str, mistake: Mistake):
-    wrong = mistaken(least_squares.FORMULAS[rule], mistake)
+    wrong = mistaken(least_squares.CARDS[rule].formula, mistake)
     for name in EXACT:
         for rate in (1.0, 0.125):
             try:
@@ -160,9 +164,9 @@ def apart(rule: str, mistake: Mistake):
             yield distance(walked, exactly(rule, name, rate), problem(name)).largest
 
 
-@pytest.mark.parametrize("rule", least_squares.FORMULAS)
+@pytest.mark.parametrize("rule", least_squares.CARDS)
 def test_every_mistake_would_be_seen(rule):
-    formula = least_squares.FORMULAS[rule]
+    formula = least_squares.CARDS[rule].formula
     assert len(formula.mistakes) >= 3
     for mistake in formula.mistakes:
         assert max(apart(rule, mistake)) > 1e-3, mistake.cause

@@ -18,7 +18,7 @@ from research.update_rules._gradient_line_search import (
 )
 from research.update_rules._line_searches import strong_wolfe
 from research.update_rules._quasi_newton import bfgs, lbfgs
-from research.verification.formulas.line_searching import FORMULAS
+from research.verification import FORMULAS
 from research.verification.problems import PROBLEMS
 from research.verification.recorded import recorded_walks
 from research.verification.walks import walk, walk_exactly

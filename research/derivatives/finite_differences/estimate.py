@@ -99,7 +99,7 @@ def finite_difference(
     The bound is an estimate. It held at all 66 points of `research.derivatives.problems.HELD_OUT` that have a derivative,
     where it was 28 times the error in the median, and none of the 35 without a derivative got an answer; but the bound's
     last factor was chosen with these problems in sight. On 2,000 random functions of each of eight classes and each order
-    (`experiments/honest_errors.py --per-class 2000 --seed 1`) the wrong answers were, orders 1, 2, 3 and 4: smooth 0.05,
+    (drawn with seed 1) the wrong answers were, orders 1, 2, 3 and 4: smooth 0.05,
     0.05, 0.15 and 0.65 %; at roots 0.05, 0, 0.05 and 0.35 %; a kink near x 0.1, 0.1, 1.9 and 0.3 %; terms that cancel 1.0,
     0.9, 0.8 and 0.9 %; f rounded to few digits 1.0, 1.0, 1.1 and 1.5 %; a jump of f''' at x 0.05, 0.25, 1.0 and 0 %; a jump
     of f'' or a kink at x at most 0.5 %. Of smooth functions it answers 97 % or more. The bound was 15 to 30 times the error

@@ -1,0 +1,1 @@
+"""How each experiment is told: answer, tables and figures, from what was saved."""

@@ -1,0 +1,338 @@
+"""The report of backpropagation_by_hand: answer, tables and figures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+import research
+from experiments.backpropagation_by_hand import DTYPES, NETS, WAYS
+from research.figures import COLOURS
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """Whether it is the gradient, and at what price."""
+    numbers, config = findings.numbers, findings.numbers["config"]
+    name = config["nets"][-1]
+    ratio, low, high = numbers["nets"][name]["ratio_of_seconds"]
+    count = len(config["nets"]) * len(config["activations"]) * config["seeds"]
+    pace = "as fast" if low <= 1 <= high else "faster" if high < 1 else "slower"
+    return (
+        f"{'Yes' if numbers['largest_share_of_bound'] < 1 else 'No'}: in {count} "
+        "gradients in float64 the two differ by at most "
+        f"{numbers['largest_difference']:.1f} ε of the gradient's largest entry, at "
+        f"most {100 * numbers['largest_share_of_bound']:.0f} % of what rounding allows "
+        f"an entry, and {100 * numbers['share_equal']:.0f} % of all entries are equal "
+        f"to the last bit. By hand is {pace}: on {name} it takes {ratio:.2f} "
+        f"({low:.2f} to {high:.2f}) times the seconds of jax.grad. Central differences "
+        f"are off by up to {numbers['difference_error']:.0e} of the largest entry and "
+        f"take {numbers['difference_ratio_of_seconds']:,.0f} times as long."
+    )
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """Each net in three ways, and each activation."""
+    return table_of_ways(findings.numbers), table_of_activations(*findings)
+
+
+def table_of_ways(numbers: dict[str, Any]):
+    """Each net in three ways, the naive one first."""
+    rows, config = [], numbers["config"]
+    for name, found in numbers["nets"].items():
+        apart = "{:,.0f} ({:,.0f} to {:,.0f})".format(
+            *found["difference_ratio_of_seconds"]
+        )
+        ratios = (
+            apart,
+            "{:.2f} ({:.2f} to {:.2f})".format(*found["ratio_of_seconds"]),
+            "1",
+        )
+        off = (
+            found["difference_error"],
+            found["largest_difference"]["float64"] * float(np.finfo(float).eps),
+            0.0,
+        )
+        equal = (found["difference_share_equal"], found["share_equal"]["float64"], 1.0)
+        parts = (WAYS, off, equal, found["seconds"], ratios, found["compile_seconds"])
+        rows += [
+            (f"{name}, batch {NETS[name].batch}", *row)
+            for row in zip(*parts, strict=True)
+        ]
+    columns = (
+        "net",
+        "way",
+        "off by",
+        "bits equal",
+        "seconds",
+        "seconds over jax.grad's",
+        "seconds to compile",
+    )
+    note = (
+        "Off by: the largest difference from jax.grad over the gradient's largest "
+        "entry, in float64, over all activations and seeds; central differences at "
+        f"{config['probes']} entries of each. Seconds of a step of descent in float32, "
+        "in a compiled loop; for central differences, of the loss times twice the "
+        f"params. Ratios are medians over {config['repeats']} samples in turns, with "
+        "their 95 % intervals."
+    )
+    return research.runs.Table("A gradient in three ways", columns, tuple(rows), note)
+
+
+def table_of_activations(arrays: dict[str, np.ndarray], numbers: dict[str, Any]):
+    """What each activation came to over all nets."""
+    rows, config = [], numbers["config"]
+    for i, activation in enumerate(config["activations"]):
+        parts = [
+            [arrays[f"{name}/{key}"][i] for name in config["nets"]]
+            for key in ("differences", "equal", "shares")
+        ]
+        off, equal, share = (np.stack(part) for part in parts)  # (nets, dtypes, seeds)
+        error = max(arrays[f"{name}/errors"][i].max() for name in config["nets"])
+        counts = (
+            *off.max((0, 2)).tolist(),
+            *equal.mean((0, 2)).tolist(),
+            float(share.max()),
+        )
+        rows.append((activation, float(error), *counts))
+    columns = (
+        "activation",
+        "central differences off by",
+        *(f"by hand off by, ε of {d}" for d in DTYPES),
+    )
+    columns += (*(f"bits equal, {d}" for d in DTYPES), "share of the bound")
+    note = (
+        f"Over {', '.join(config['nets'])} and {config['seeds']} seeds; relative to "
+        "the largest entry."
+    )
+    return research.runs.Table(
+        "By hand against jax.grad, by activation", columns, tuple(rows), note
+    )
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """The chain of the small net with its deltas, and what was measured of the
+    others."""
+    arrays, numbers = result.arrays, result.numbers
+    chain, axes = research.figures.new_figure(width=10, height=5.0)
+    draw_example(
+        axes[0, 0],
+        {
+            key.partition("/")[2]: arrays[key]
+            for key in arrays
+            if key.startswith("example/")
+        },
+    )
+    measured, axes = research.figures.new_figure(
+        1, 2, width=11, height=4.2, width_ratios=(1.2, 1)
+    )
+    draw_differences(axes[0, 0], numbers["nets"])
+    draw_seconds(axes[0, 1], numbers["nets"])
+    forward_and_back = (
+        "A 2-3-1 net with tanh, one example, y = 1. Forward, in blue: what each unit "
+        "gives, from left to right. Back, in orange: δ, the derivative of the loss by "
+        "what enters the unit. It starts at the output as σ(z) - y; each hidden unit "
+        "gets the δ to its right times the weight on the way, times tanh' = 1 - h². On "
+        "each edge: the weight, and below it its derivative, which is the blue number "
+        "on its left times the orange one on its right."
+    )
+    both = (
+        "Left: the largest difference from jax.grad, over the gradient's largest "
+        "entry, of all activations and seeds. By hand it is at most "
+        f"{numbers['largest_difference']:.1f} ε in float64. Right: seconds by hand "
+        "over those of jax.grad, float32, with 95 % intervals; at the line both are "
+        "equally fast."
+    )
+    return {
+        "chain": research.figures.Picture(
+            "The chain rule, from the loss back", forward_and_back, chain
+        ),
+        "measured": research.figures.Picture(
+            "How far off, and how fast", both, measured
+        ),
+    }
+
+
+def draw_example(axes: Axes, a: dict[str, np.ndarray]):
+    """The small net, and below it what goes either way."""
+    values, deltas = (
+        (a["h0"], a["h1"], a["z2"]),
+        (a["delta0"], a["delta1"], a["delta2"]),
+    )
+    names = (("x₁", "x₂"), ("h₁", "h₂", "h₃"), ("z",))
+    draw_chain(axes, values, deltas, (a["w1"], a["w2"]), (a["dw1"], a["dw2"]), names)
+    axes.text(7.8, -1.15, f"f = log(1 + exp(-z)) = {float(a['f']):.2f}", ha="center")
+    draw_way(axes, -2.85, "forward:  h = tanh(W₁ᵀ x + b₁),  z = W₂ᵀ h + b₂", False)
+    draw_way(
+        axes,
+        -3.4,
+        "back:  δ of z = σ(z) - y,  δ of h = (W₂ δ) (1 - h²),  δ of x = W₁ δ",
+        True,
+    )
+
+
+def draw_differences(axes: Axes, nets: dict[str, Any]):
+    """Errors of both, a row a net."""
+    blue, rows = research.figures.COLOURS["full batch"], np.arange(len(nets))[::-1]
+    errors = [found["difference_error"] for found in nets.values()]
+    axes.plot(
+        errors, rows, "s", color=research.figures.COLOURS["stochastic"], label=WAYS[0]
+    )
+    for dtype, face in (("float32", "none"), ("float64", blue)):
+        eps = float(np.finfo(dtype).eps)
+        off = [found["largest_difference"][dtype] * eps for found in nets.values()]
+        axes.plot(off, rows, "o", mfc=face, color=blue, label=f"by hand, {dtype}")
+        axes.axvline(eps, color=research.figures.COLOURS["data"], lw=1, ls=(0, (4, 3)))
+    axes.set(
+        xscale="log",
+        xlabel="largest difference over largest entry (dashed: ε)",
+        ylim=(-0.6, len(nets) + 0.2),
+    )
+    axes.set_yticks(rows, list(nets))
+    axes.legend(
+        loc="upper center", ncols=3, fontsize=8.5, columnspacing=1.0, handletextpad=0.3
+    )
+
+
+def draw_seconds(axes: Axes, nets: dict[str, Any]):
+    """The ratio of seconds with its interval, a row a net."""
+    blue, rows = research.figures.COLOURS["full batch"], np.arange(len(nets))[::-1]
+    ends = np.array([found["ratio_of_seconds"] for found in nets.values()])
+    for row, (middle, low, high) in zip(rows, ends, strict=True):
+        axes.plot([low, high], [row, row], color=blue)
+        axes.plot(middle, row, "o", color=blue)
+        axes.text(max(high, 1) + 0.02, row, f"{middle:.2f}", va="center")
+    axes.axvline(1, color=research.figures.COLOURS["exact"], lw=1)
+    axes.set(xlabel="seconds by hand over jax.grad's", ylim=(-0.6, len(nets) + 0.2))
+    axes.set(xlim=(min(0.7, ends.min() - 0.1), max(1.3, ends.max() + 0.15)))
+    axes.set_yticks(rows, ["" for _ in nets])
+
+
+AHEAD, BACK = COLOURS["full batch"], COLOURS["stochastic"]
+APART, HIGH = 4.0, 2.0  # Of layers, and of units in a layer.
+HALF_LINE = 0.27  # Of the text in a unit.
+
+
+def draw_chain(
+    axes: Axes,
+    values: Sequence[np.ndarray],
+    deltas: Sequence[np.ndarray],
+    weights: Sequence[np.ndarray],
+    gradients: Sequence[np.ndarray],
+    names: Sequence[Sequence[str]],
+) -> None:
+    """Units as circles, with the value that goes forward and the δ that comes back; on
+    each edge weight and derivative.
+
+    Args:
+      axes: Where.
+      values, deltas: Of each layer, the input's first, each of shape (units,).
+      weights, gradients: Between layers, each of shape (units before, units after).
+      names: Of the units of each layer.
+    """
+    places = [
+        [(APART * k, HIGH * ((len(layer) - 1) / 2 - i)) for i in range(len(layer))]
+        for k, layer in enumerate(values)
+    ]
+    for k, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
+        for i, start in enumerate(places[k]):
+            # Where edges cross, the labels of those from one unit stand nearer to it
+            # than those from the next.
+            share = (
+                0.45
+                if weight.shape[1] == 1
+                else 0.28 + 0.34 * i / max(weight.shape[0] - 1, 1)
+            )
+            for j, end in enumerate(places[k + 1]):
+                _draw_edge(
+                    axes,
+                    np.array(start),
+                    np.array(end),
+                    share,
+                    weight[i, j],
+                    gradient[i, j],
+                )
+    for column, value, delta, name in zip(places, values, deltas, names, strict=True):
+        for i, (x, y) in enumerate(column):
+            axes.plot(
+                x, y, "o", ms=52, color="white", mec=COLOURS["exact"], mew=1.2, zorder=4
+            )
+            axes.text(
+                x,
+                y + HALF_LINE,
+                name[i],
+                ha="center",
+                va="center",
+                weight="bold",
+                zorder=5,
+            )
+            axes.text(
+                x, y, f"{value[i]:.2f}", ha="center", va="center", color=AHEAD, zorder=5
+            )
+            axes.text(
+                x,
+                y - HALF_LINE,
+                f"δ {delta[i]:.2f}",
+                ha="center",
+                va="center",
+                color=BACK,
+                zorder=5,
+            )
+    tallest = max(len(layer) for layer in values)
+    axes.set(
+        xlim=(-0.8, APART * (len(values) - 1) + 0.8),
+        ylim=(-HIGH * tallest / 2 - 0.7, HIGH * tallest / 2 - 0.2),
+    )
+    axes.axis("off")
+
+
+def draw_way(axes: Axes, y: float, text: str, back: bool) -> None:
+    """A long arrow below the chain, with what goes that way."""
+    left, right = axes.get_xlim()
+    start, end = (right - 1, left + 1) if back else (left + 1, right - 1)
+    colour = BACK if back else AHEAD
+    axes.annotate(
+        "",
+        (end, y),
+        (start, y),
+        arrowprops={"arrowstyle": "->", "color": colour, "lw": 1.6},
+    )
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 2.0}
+    axes.text(
+        (left + right) / 2, y, text, ha="center", va="center", color=colour, bbox=ground
+    )
+
+
+def _draw_edge(
+    axes: Axes,
+    start: np.ndarray,
+    end: np.ndarray,
+    share: float,
+    weight: float,
+    gradient: float,
+) -> None:
+    axes.plot(*zip(start, end, strict=True), color=COLOURS["data"], lw=1.0, zorder=1)
+    x, y = start + share * (end - start)
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+    axes.text(
+        x,
+        y,
+        "-0.00\n-0.00",
+        fontsize=8.5,
+        ha="center",
+        va="center",
+        bbox=ground,
+        color="white",
+        zorder=2,
+    )
+    for number, side, colour in ((weight, "bottom", AHEAD), (gradient, "top", BACK)):
+        axes.text(
+            x,
+            y,
+            f"{number:.2f}",
+            fontsize=8.5,
+            ha="center",
+            va=side,
+            color=colour,
+            zorder=3,
+        )

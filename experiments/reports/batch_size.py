@@ -1,0 +1,167 @@
+"""The report of batch_size: answer, tables and figures."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import research
+from research import figures
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """Up to where a larger batch pays, and what a full one costs."""
+    numbers = findings.numbers
+    curves = numbers["curves"]
+    limits = " and ".join(
+        f"{c['pays_up_to']:,} on {c['workload']} (n = {c['n']:,})" for c in curves
+    )
+    first = (
+        f"Up to {limits}: so far, twice the batch takes about half the steps to "
+        f"{numbers['target']:g} of the initial gap."
+    )
+    return " ".join([first, *map(cost, curves)])
+
+
+def cost(curve: dict[str, Any]):
+    """What a full batch costs on one set, and which batch is first in seconds."""
+    full = curve["full_over_least"]
+    times = (
+        "does not get there; the least are"
+        if full is None
+        else f"costs {rounded(full)} times"
+    )
+    return (
+        f"On {curve['workload']} the full batch {times} the "
+        f"{curve['least_examples']:,.0f} example gradients of b = "
+        f"{curve['cheapest']:,}, and in seconds b = {curve['fastest_in_seconds']:,} is "
+        f"first ({curve['fastest_seconds']:.2g} s)."
+    )
+
+
+def rounded(value: float):
+    """Two digits, in words: 1,400."""
+    return f"{float(f'{value:.2g}'):,.10g}"
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """The first is what the terminal shows; the rest is the report's."""
+    numbers = findings.numbers
+    Table = research.runs.Table
+    sizes = Table(
+        f"What it costs to come within {numbers['target']:g} of the initial f - f*",
+        ("workload", "batch", "rate", "steps", "example gradients", "low", "high", "seconds", "reached"),
+        tuple(
+            (c["workload"], r["batch_size"], r["rate"], r["steps"][0], *r.get("examples", [None] * 3), r["seconds"],
+             f"{r['reached']} of {r['seeds']}")
+            for c in numbers["curves"] for r in c["rows"]
+        ),
+        "Medians over the reported seeds of the first evaluation at or below the "
+        "target, with the 95 % bootstrap interval of the example gradients. Seconds "
+        "are those of one training by itself, compilation and evaluation apart. The "
+        "last batch of each set is all of it.",
+    )  # fmt: skip
+    knees = Table(
+        "The knee",
+        ("workload", "n", "numbers", "least steps", "least example gradients", "knee", "pays up to",
+         "noise scale at the start", "at the target", "lowest over law", "highest over law"),
+        tuple(
+            (c["workload"], c["n"], c["dtype"], c["least_steps"], c["least_examples"], c["knee"], c["pays_up_to"],
+             c["noise_at_start"], c["noise_at_target"], *c["examples_over_law"])
+            for c in numbers["curves"]
+        ),
+        "Knee: least example gradients over least steps, the critical batch size of "
+        "McCandlish et al. 2018 (An empirical model of large-batch training). Their "
+        "law: example gradients = least (1 + b / knee). Noise scale: tr(C) / |∇f|², "
+        "the batch whose gradient is as much noise as signal; it grows as ∇f falls. "
+        f"Where n is over {numbers['probe']:,}, gaps and noise scales are estimated on "
+        "that many examples.",
+    )  # fmt: skip
+    return sizes, knees
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """Steps and example gradients against the batch size."""
+    figure = steps_and_examples(result.numbers["curves"], rounded)
+    return {
+        "batch_size": research.figures.Picture(
+            "How large should a batch be?", caption(result.numbers), figure
+        )
+    }
+
+
+def caption(numbers: dict[str, Any]):
+    """What to see, with its numbers."""
+    knees = "; ".join(
+        f"{rounded(c['knee'])} on {c['workload']} (the noise scale is "
+        f"{rounded(c['noise_at_start'])} at the start, {rounded(c['noise_at_target'])} "
+        "at the target)"
+        for c in numbers["curves"]
+    )
+    return (
+        f"Gradient descent to {numbers['target']:g} of the initial f - f*, each batch "
+        "size at its own best rate; medians over seeds, 95 % intervals. Dashed: "
+        "perfect scaling, twice the batch for half the steps. Dotted: the knee, least "
+        f"example gradients over least steps: {knees}."
+    )
+
+
+def steps_and_examples(
+    curves: Sequence[dict[str, Any]], write: Callable[[float], str]
+) -> Figure:
+    """Steps to the target on the left, example gradients on the right, with the two
+    limits and the knee of each curve.
+
+    Args:
+      curves: Of batch_size's numbers: workload, n, rows, least_examples, knee.
+      write: A number in words, for the knee.
+    """
+    figure, axes = figures.new_figure(1, 2, height=4.4)
+    colours = [figures.COLOURS[name] for name in ("first class", "second class")]
+    for curve, colour in zip(curves, colours, strict=False):
+        rows = [row for row in curve["rows"] if "examples" in row]
+        sizes = np.array([row["batch_size"] for row in rows])
+        for ax, name, line in zip(
+            axes[0],
+            ("steps", "examples"),
+            (1 / sizes, np.ones(len(sizes))),
+            strict=True,
+        ):
+            middle, low, high = np.array([row[name] for row in rows], float).T
+            label = f"{curve['workload']}, n = {curve['n']:,}"
+            figures.band(
+                ax,
+                sizes,
+                middle,
+                low,
+                high,
+                color=colour,
+                label=label,
+                marker="o",
+                markersize=4,
+            )
+            ax.plot(
+                sizes, curve["least_examples"] * line, "--", color=colour, linewidth=1
+            )
+            ax.axvline(
+                curve["knee"], 0, 0.78, color=colour, linestyle=":", linewidth=1.2
+            )
+            place = {"ha": "center", "transform": ax.get_xaxis_transform()}
+            ax.text(
+                curve["knee"],
+                0.79,
+                f"knee {write(curve['knee'])}",
+                color=colour,
+                **place,
+            )
+    for ax, title in zip(axes[0], ("Steps", "Example gradients"), strict=True):
+        ax.set(
+            xscale="log",
+            yscale="log",
+            xlabel="batch size",
+            title=f"{title} to the target",
+        )
+    axes[0, 0].set_ylim(bottom=1)
+    axes[0, 0].legend(loc="upper right", frameon=False)
+    return figure

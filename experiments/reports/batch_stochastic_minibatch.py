@@ -1,0 +1,420 @@
+"""The report of batch_stochastic_minibatch: answer, tables and figures."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import research
+from experiments.batch_stochastic_minibatch import FIRST_RULE, find
+from research import figures
+from research.figures.convergence import Curve, draw_curves
+from research.runs import Result, Table
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """Which regime on a small set, which on a large one, and why the stochastic curve
+    stops."""
+    numbers = findings.numbers
+    sentences = [advice(numbers, numbers["first"])]
+    if numbers["large"]:
+        sentences.append(advice(numbers, numbers["large"]))
+    ratio = max(numbers["without_lower_by"])
+    sentences.append(
+        "A stochastic curve of constant rate stops because the noise of single "
+        f"examples keeps it moving: here at f - f* = {numbers['floor_measured']:.2g}, "
+        f"where η tr(C) / 4b says {numbers['floor_predicted']:.2g}; a smaller or "
+        f"falling rate, a larger batch, or a new order every epoch (up to {ratio:.0f} "
+        "times lower) takes it further."
+    )
+    return " ".join(sentences)
+
+
+def advice(numbers: dict[str, Any], workload: str):
+    """One sentence on one workload, gradient descent alone."""
+    rows = [
+        find(numbers, workload, regime.name)
+        for regime in research.tuning.practice_regimes(numbers["batch_size"])
+    ]
+    best = numbers["first_in_seconds"][workload]
+    n = f"{rows[0]['n']:,}"
+    if best["regime"] is None:
+        return (
+            f"On {workload} (n = {n}) no regime came within 1e-02 of the initial gap."
+        )
+    costs = "; ".join(f"{row['regime']} {cost(row, best['target'])}" for row in rows)
+    size = "large" if workload == numbers["large"] else "small"
+    return (
+        f"On a {size} set ({workload}, n = {n}) use {best['regime']}: to "
+        f"{best['target']} of the initial gap, {costs}."
+    )
+
+
+def cost(row: dict[str, Any], target: float):
+    """Passes and seconds to a target, in words."""
+    passes = row["targets"][target][0]
+    if passes is None:
+        return "does not get there"
+    return f"takes {passes:.2g} passes and {passes * row['seconds_per_pass']:.2g} s"
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """The first figure, then small multiples; all from the saved arrays."""
+    return {
+        "figure": first_figure(
+            result,
+            [
+                r.name
+                for r in research.tuning.theory_regimes(result.numbers["batch_size"])
+            ],
+        ),
+        "rules": small_multiples(
+            result,
+            [
+                r.name
+                for r in research.tuning.practice_regimes(result.numbers["batch_size"])
+            ],
+        ),
+        "replacement": replacement(result),
+    }
+
+
+_GAP = "f − f*, as a share of the initial gap"
+
+
+def first_figure(
+    result: Result, regimes: Sequence[str], rule: str = "gradient_descent"
+) -> figures.Picture:
+    """One rule on the first workload against passes and against seconds; theory's noise
+    floors dashed.
+
+    Args:
+      result: Of the experiment batch_stochastic_minibatch.
+      regimes: Names of the regimes to draw; those drawn with replacement at constant
+        rate get their floor.
+      rule: The rule.
+    Returns:
+      The picture, whose caption says where the curves come to rest.
+    """
+    numbers, workload = result.numbers, result.numbers["first"]
+    figure, axes = figures.new_figure(1, 2, width=10, height=4.6, sharey=True)
+    rows = {
+        row["regime"]: row
+        for row in numbers["rows"]
+        if (row["workload"], row["rule"]) == (workload, rule)
+    }
+    trace = numbers["floors"]["trace"]
+    for panel, label in (
+        (0, "passes over the data"),
+        (1, "seconds of one training by itself, compilation apart"),
+    ):
+        curves = []
+        for regime in regimes:
+            row = rows[regime]
+            floor = (
+                row["rate"] * trace / (4 * row["batch_size"])
+                if "with replacement" in regime
+                else None
+            )
+            passes, relative = _relative(result, f"{workload}/{rule}/{regime}")
+            x = passes * (row["seconds_per_pass"] if panel else 1.0)
+            share = floor and floor / row["initial_gap"]
+            curves.append(Curve(regime, x, relative, figures.colour(regime), share))
+        draw_curves(
+            axes[0, panel], curves, x_label=label, y_label="" if panel else _GAP
+        )
+    axes[0, 0].set_ylim(1e-9, 3)
+    axes[0, 0].set_title("against passes over the data")
+    axes[0, 1].set_title("against seconds")
+    axes[0, 0].legend(loc="lower left", fontsize=9)
+    measured, predicted = numbers["floor_measured"], numbers["floor_predicted"]
+    best = numbers["first_in_seconds"][workload]
+    figure.suptitle(
+        f"{workload}, n = {rows[regimes[0]]['n']}: {best['regime']} is first to "
+        f"{best['target']}; the stochastic curve stops at {measured:.2g}, theory says "
+        f"{predicted:.2g}",
+        x=0.01,
+        ha="left",
+        fontsize=12,
+    )
+    caption = (
+        f"Gradient descent on {workload}: median over the seeds with its 95 % "
+        "bootstrap band. Dashed: the noise floor η tr(C) / 4b of sampling with "
+        "replacement. Stochastic descent of constant rate comes to rest at f - f* = "
+        f"{measured:.2g} (theory {predicted:.2g}); full batch has no floor above "
+        "rounding."
+    )
+    return figures.Picture("Gradient descent alone", caption, figure)
+
+
+def small_multiples(result: Result, regimes: Sequence[str]) -> figures.Picture:
+    """Every workload (rows) and rule (columns) under the regimes that people use."""
+    rows = result.numbers["rows"]
+    workloads = list(dict.fromkeys(row["workload"] for row in rows))
+    rules = list(dict.fromkeys(row["rule"] for row in rows))
+    width, height = 2.6 * len(rules) + 0.6, 2.3 * len(workloads) + 0.6
+    figure, axes = figures.new_figure(
+        len(workloads),
+        len(rules),
+        width=max(width, 6),
+        height=height,
+        sharex="row",
+        sharey=True,
+    )
+    for i, workload in enumerate(workloads):
+        for j, rule in enumerate(rules):
+            here = [
+                row
+                for row in rows
+                if (row["workload"], row["rule"]) == (workload, rule)
+            ]
+            if not here:
+                axes[i, j].axis("off")
+                continue
+            curves = [
+                Curve(
+                    regime,
+                    *_relative(result, f"{workload}/{rule}/{regime}"),
+                    figures.colour(regime),
+                )
+                for regime in regimes
+            ]
+            draw_curves(
+                axes[i, j], curves, x_label="passes over the data", resamples=200
+            )
+            axes[i, j].set_title(
+                f"{workload} (n = {here[0]['n']:,})\n{rule}" if j == 0 else rule,
+                fontsize=10,
+            )
+    axes[0, 0].set_ylim(1e-9, 3)
+    figure.supylabel(_GAP, fontsize=10)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=3, frameon=False)
+    caption = (
+        "Each rule on each workload at its own chosen rate, a new order every epoch: "
+        "median over the seeds with its 95 % bootstrap band. Rows: "
+        f"{', '.join(workloads)}; columns: {', '.join(rules)}. The table of every rule "
+        "and regime has the numbers."
+    )
+    return figures.Picture("All workloads and rules", caption, figure)
+
+
+def replacement(result: Result) -> figures.Picture:
+    """Sampling with and without replacement at fixed rates, beside the predicted
+    floor."""
+    rows = result.numbers["floors"]["rows"]
+    figure, axes = figures.new_figure(1, len(rows), width=11, height=3.7, sharey=True)
+    for panel, row in zip(axes[0], rows, strict=True):
+        curves = []
+        for name, dashes in (
+            (f"{row['regime']}, with replacement", "-"),
+            (row["regime"], "-"),
+        ):
+            key = f"floors/{name}/{row['rate']}"
+            colour = (
+                figures.colour(name)
+                if "with replacement" in name
+                else figures.COLOURS["exact"]
+            )
+            floor = row["predicted"] if "with replacement" in name else None
+            label = (
+                "with replacement"
+                if "with replacement" in name
+                else "without: a new order every epoch"
+            )
+            curves.append(
+                Curve(
+                    label,
+                    result.arrays[f"{key}/passes"],
+                    result.arrays[f"{key}/gaps"],
+                    colour,
+                    floor,
+                    dashes,
+                )
+            )
+        draw_curves(
+            panel,
+            curves,
+            x_label="passes",
+            y_label="f − f*" if panel is axes[0, 0] else "",
+        )
+        lower = row["with"][0] / row["without"][0]
+        panel.set_title(
+            f"{row['regime']}, η = {row['rate']:.3g}\nlower by {lower:.3g}", fontsize=10
+        )
+        panel.legend(loc="lower left", fontsize=7.5)
+    lower = [f"{row['with'][0] / row['without'][0]:.3g}" for row in rows]
+    caption = (
+        f"Gradient descent on {result.numbers['floors']['workload']} at fixed rates. "
+        f"Without replacement it comes to rest {', '.join(lower)} times lower than "
+        "with it (panels from left to right); dashed is η tr(C) / 4b, which holds with "
+        "replacement."
+    )
+    return figures.Picture("With and without replacement", caption, figure)
+
+
+def _relative(result: Result, key: str) -> tuple[np.ndarray, np.ndarray]:
+    gaps = result.arrays[f"{key}/gaps"]
+    return result.arrays[f"{key}/passes"], gaps / gaps[:, :1]
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """Costs first, for the terminal; then floors, deviations from optax, rules, targets
+    and optima."""
+    numbers = findings.numbers
+    return (
+        costs_table(numbers),
+        floors_table(numbers),
+        deviations_table(numbers),
+        rules_table(numbers),
+        targets_table(numbers),
+        optima_table(numbers),
+    )
+
+
+def table(
+    title: str,
+    rows: Iterable[Any],
+    columns: Mapping[str, Callable[[Any], Any]],
+    note: str,
+) -> Table:
+    """A table from a dict of column name -> function of a row."""
+    cells = tuple(tuple(column(row) for column in columns.values()) for row in rows)
+    return Table(title, tuple(columns), cells, note)
+
+
+def key_columns(*names: str) -> dict[str, Callable[[dict], Any]]:
+    """Columns that a row has under their own name."""
+    return {name: lambda row, name=name: row[name] for name in names}
+
+
+def times(passes: float | None, factor: float) -> float | None:
+    """A product in which None, not reached, stays None."""
+    return None if passes is None else passes * factor
+
+
+def costs_table(numbers: dict[str, Any]) -> Table:
+    """Gradient descent: passes and seconds to each target."""
+    names = list(numbers["rows"][0]["targets"])
+    columns = key_columns("workload", "regime", "rate")
+    columns |= {f"passes to {t}": lambda row, t=t: row["targets"][t][0] for t in names}
+    columns |= {
+        f"seconds to {t}": lambda row, t=t: times(
+            row["targets"][t][0], row["seconds_per_pass"]
+        )
+        for t in names
+    }
+    columns |= {"comes to rest at": lambda row: row["floor"][0]}
+    return table(
+        "Gradient descent: what it costs to come within a share of the initial f - f*",
+        [row for row in numbers["rows"] if row["rule"] == FIRST_RULE],
+        columns,
+        "Medians over the reported seeds. Seconds are those of one training by itself, "
+        "compilation apart; the last column is the mean over the last third of the "
+        "budget, as a share of the initial gap.",
+    )
+
+
+def floors_table(numbers: dict[str, Any]) -> Table:
+    """Sampling with and without replacement at fixed rates."""
+    floors = numbers["floors"]
+    columns = key_columns("regime", "rate") | {
+        "η tr(C) / 4b": lambda row: row["predicted"],
+        "with replacement": lambda row: row["with"][0],
+        "over prediction": lambda row: row["with"][0] / row["predicted"],
+        "without": lambda row: row["without"][0],
+        "lower by": lambda row: row["with"][0] / row["without"][0],
+    }
+    return table(
+        f"Where gradient descent of fixed rate comes to rest on {floors['workload']}",
+        floors["rows"],
+        columns,
+        f"f - f*, medians over the reported seeds; tr(C) = {floors['trace']:.4g} at "
+        "x*. The prediction is for draws with replacement and to first order in the "
+        "rate.",
+    )
+
+
+def deviations_table(numbers: dict[str, Any]) -> Table:
+    """Ours against optax."""
+    columns = {"rule": lambda item: item[0]}
+    for dtype in ("float32", "float64"):
+        columns[dtype] = lambda item, dtype=dtype: item[1][dtype]["largest"]
+        columns[f"{dtype}: at step"] = lambda item, dtype=dtype: item[1][dtype]["step"]
+    return table(
+        "Largest deviation of each rule from optax's over a whole trajectory",
+        numbers["deviations"].items(),
+        columns,
+        f"max |ours - optax| / (1 + |optax|), full batch on {numbers['first']}, "
+        f"{numbers['proof']['steps']} steps of rate {numbers['proof']['rate']:.3g}, "
+        "computed in this run.",
+    )
+
+
+def rules_table(numbers: dict[str, Any]) -> Table:
+    """Every program: chosen rate, outcome, and seconds with compilation, first call and
+    steady state apart."""
+    columns = key_columns("workload", "rule", "regime", "rate") | {
+        "rate at edge": lambda row: "yes" if row["rate_at_edge"] else "no",
+        "trainings": lambda row: row["cells"],
+        "diverged": lambda row: row["diverged"],
+        "ends at": lambda row: row["floor"][0],
+        "low": lambda row: row["floor"][1],
+        "high": lambda row: row["floor"][2],
+        "s to compile all": lambda row: row["compile_seconds"],
+        "s to compile one": lambda row: row["alone"]["compile_seconds"],
+        "s, first call": lambda row: row["alone"]["first_call_seconds"],
+        "s a pass": lambda row: row["seconds_per_pass"],
+    }
+    return table(
+        "Every rule and regime at its chosen rate",
+        numbers["rows"],
+        columns,
+        "Ends at: mean over the last third of the budget as a share of the initial "
+        "gap, median over seeds with its 95 % bootstrap interval. AdamW's own decay "
+        "moves its fixed point away from x*.",
+    )
+
+
+def targets_table(numbers: dict[str, Any]) -> Table:
+    """Steps, example gradients and seconds to each target."""
+    rows = [(row, target) for row in numbers["rows"] for target in row["targets"]]
+    columns = {
+        name: lambda item, name=name: item[0][name]
+        for name in ("workload", "rule", "regime")
+    } | {
+        "target": lambda item: item[1],
+        "steps": lambda item: times(
+            item[0]["targets"][item[1]][0], item[0]["n"] / item[0]["batch_size"]
+        ),
+        "example gradients": lambda item: times(
+            item[0]["targets"][item[1]][0], item[0]["n"]
+        ),
+        "passes, low": lambda item: item[0]["targets"][item[1]][1],
+        "passes, high": lambda item: item[0]["targets"][item[1]][2],
+        "seconds": lambda item: times(
+            item[0]["targets"][item[1]][0], item[0]["seconds_per_pass"]
+        ),
+    }
+    return table(
+        "Steps, example gradients and seconds to each target",
+        rows,
+        columns,
+        "The first evaluation at or below the target; median over seeds, interval of "
+        "the passes beside it.",
+    )
+
+
+def optima_table(numbers: dict[str, Any]) -> Table:
+    """How exact the yardstick is."""
+    columns = {
+        "workload": lambda item: item[0],
+        "f*": lambda item: item[1]["value"],
+        "gradient norm": lambda item: item[1]["gradient_norm"],
+        "over the one at 0": lambda item: item[1]["relative_gradient_norm"],
+        "solver": lambda item: item[1]["solver"],
+    }
+    note = "Solved in float64 by code that shares nothing with descent."
+    return table(
+        "The exact optimum of each workload", numbers["optima"].items(), columns, note
+    )

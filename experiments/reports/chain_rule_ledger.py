@@ -1,0 +1,380 @@
+"""The report of chain_rule_ledger: answer, tables and figures."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import CenteredNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+import research
+from experiments.chain_rule_ledger import NAMED, NEURON, SHOWN_EXAMPLES
+from research.figures import new_figure
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """What was explained, and how far from the truth it was."""
+    numbers = findings.numbers
+    softmax = numbers["models"]["softmax"]
+    return (
+        "Line by line, by the chain rule: the ledger of one neuron has "
+        f"{numbers['neuron_rows']} rows, {by_hand(numbers)}; that of softmax "
+        f"regression on the digits has {softmax['rows']}. Of the "
+        f"{numbers['entries']:,} entries of all gradients "
+        f"{numbers['bits_that_differ']} differ in any bit from jax.grad, run operation "
+        f"by operation. Of {numbers['bugs']} planted bugs that make a NaN or an "
+        f"infinity, it names the line of {numbers['bugs_found']}."
+    )
+
+
+def by_hand(numbers: dict[str, Any]):
+    """How far the neuron's ledger is from the numbers by hand, in words."""
+    error = numbers["error_by_hand"]
+    return (
+        f"within {error:.0e} of the numbers by hand"
+        if error
+        else "equal to the numbers by hand"
+    )
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """The neuron's ledger, the programs, and the bugs."""
+    numbers = findings.numbers
+    return (
+        table_of_neuron(numbers),
+        table_of_models(numbers),
+        table_of_bugs(numbers["hunted"]),
+    )
+
+
+def table_of_neuron(numbers: dict[str, Any]):
+    """The ledger of the neuron."""
+    rows = tuple(map(tuple, numbers["neuron"]))
+    return research.runs.Table(
+        "One sigmoid neuron at "
+        f"{', '.join(f'{name} = {value:g}' for name, value in NEURON.items())}",
+        (
+            "row",
+            "equation",
+            "value",
+            "input: × local derivative → what its adjoint gets",
+            "adjoint",
+            "rule",
+        ),
+        rows,
+        "Read values downwards and adjoints upwards: an adjoint is the sum of what the "
+        "rows below hand to that name.",
+    )
+
+
+def table_of_models(numbers: dict[str, Any]):
+    """How large each ledger is."""
+    rows = tuple(
+        (NAMED[name], f["rows"], f["with_adjoint"], f["entries"], f["value"], f["norm"])
+        for name, f in numbers["models"].items()
+    )
+    columns = (
+        "program",
+        "rows",
+        "rows with an adjoint",
+        "entries of the gradient",
+        "value",
+        "norm of the gradient",
+    )
+    return research.runs.Table("The programs", columns, rows)
+
+
+def table_of_bugs(hunted: Sequence[dict[str, Any]]):
+    """Where each NaN was found."""
+    rows = tuple(
+        (
+            f["bug"],
+            f["primitive"],
+            "backward" if f["backward"] else "forward",
+            f["line"],
+            f["right"],
+        )
+        for f in hunted
+    )
+    columns = ("bug", "found at", "in the pass", "line", "as planted")
+    return research.runs.Table(
+        "Where the first NaN or infinity is born", columns, rows, hunted[0]["sentence"]
+    )
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """The graphs of the neuron, the two models and a bug, the models' with their
+    adjoints as images."""
+    arrays, numbers = result.arrays, result.numbers
+    network = numbers["models"]["network"]
+    pictures = {
+        "neuron": (
+            "Backpropagation through one neuron",
+            neuron_caption(numbers),
+            draw_beside(arrays, "neuron"),
+        ),
+        "softmax": (
+            "The backward pass of softmax regression",
+            softmax_caption(numbers),
+            draw_softmax(arrays),
+        ),
+        "network": (
+            "The backward pass of a network",
+            f"A hidden layer of tanh, {network['entries']} parameters. Right, from "
+            "below to above, as the pass runs: adjoints of the last product's entries, "
+            "then of the first one's, a row an example (red: positive, blue: "
+            "negative). The error of each digit is spread over the units that made it.",
+            draw_network(arrays),
+        ),
+        "bug": (
+            "Where a NaN is born",
+            bug_caption(numbers),
+            draw_beside(arrays, "bug"),
+        ),
+    }
+    return {
+        key: research.figures.Picture(*picture) for key, picture in pictures.items()
+    }
+
+
+def neuron_caption(numbers: dict[str, Any]):
+    """What the first figure shows."""
+    return (
+        f"The {numbers['neuron_rows']} rows of a sigmoid neuron with squared error. "
+        "Blue, computed downwards: values, and on each edge the local derivative. Red, "
+        "computed upwards: adjoints, and on each edge what it adds to the adjoint "
+        f"above. All are {by_hand(numbers)}."
+    )
+
+
+def softmax_caption(numbers: dict[str, Any]):
+    """What the second figure shows."""
+    found = numbers["models"]["softmax"]
+    return (
+        f"Left: the {found['with_adjoint']} rows that an adjoint reaches; arrays by "
+        f"shape and Euclidean norm. Right: adjoints of the logits of {SHOWN_EXAMPLES} "
+        "digits, which are softmax minus the right class over n, and the gradient by "
+        "the weights, an 8 × 8 image for each class; its norm with the intercepts' is "
+        f"{found['norm']:.3g}."
+    )
+
+
+def bug_caption(numbers: dict[str, Any]):
+    """What the last figure shows."""
+    return (
+        f"{numbers['hunted'][0]['sentence']} The mask takes the infinite slope out of "
+        "the value, not out of the chain rule: 0 times infinity is NaN. Found in this "
+        f"way: {numbers['bugs_found']} of {numbers['bugs']} planted bugs."
+    )
+
+
+def draw_beside(arrays: dict[str, np.ndarray], name: str, panels: Sequence[tuple] = ()):
+    """A program's graph, beside images where there are any, each (values, title,
+    across, down)."""
+    figure, axes, beside = new_graph(arrays[f"{name}/size"], len(panels))
+    draw_graph(axes, arrays, name)
+    for panel, parts in zip(beside, panels, strict=True):
+        draw_heat(panel, *parts)
+    return figure
+
+
+def draw_softmax(arrays: dict[str, np.ndarray]):
+    """Softmax regression: its graph, the adjoints of the logits, and the gradient as
+    images."""
+    images = np.pad(
+        arrays["softmax/gradient 0"].T.reshape(2, 5, 8, 8),
+        ((0, 0), (0, 0), (1, 1), (1, 1)),
+    )
+    images = images.transpose(0, 2, 1, 3).reshape(20, 50)
+    logits = (arrays["softmax/adjoint 0"], "adjoints of the logits", "class", "example")
+    return draw_beside(
+        arrays,
+        "softmax",
+        (logits, (images, "gradient by the weights", "classes 0 to 4 and 5 to 9")),
+    )
+
+
+def draw_network(arrays: dict[str, np.ndarray]):
+    """The network: its graph, and the adjoints of both products."""
+    last = (
+        arrays["network/adjoint 1"],
+        "adjoints of the last product",
+        "class",
+        "example",
+    )
+    first = (
+        arrays["network/adjoint 0"],
+        "adjoints of the first product",
+        "hidden unit",
+        "example",
+    )
+    return draw_beside(arrays, "network", (first, last))
+
+
+INCH = 96.0  # Pixels of a layout.
+VALUE, ADJOINT, QUIET = "#00588C", "#B04000", "#8A919B"
+FILL = {"input": "#E3F0FA", "output": "#FDEEE2"}
+
+
+def new_graph(
+    size: np.ndarray, panels: int = 0, width: float = 4.6
+) -> tuple[Figure, Axes, list[Axes]]:
+    """A figure for a graph of (width, height) pixels, and beside it as many panels
+    above each other.
+
+    Returns:
+      (figure, axes of the graph, axes of the panels).
+    """
+    across, down = size / INCH
+    if not panels:
+        figure, axes = new_figure(width=across, height=down)
+        return figure, axes[0, 0], []
+    figure, axes = new_figure(
+        panels, 2, width=across + width, height=down, width_ratios=(across, width)
+    )
+    for spare in axes[1:, 0]:
+        spare.remove()
+    whole = axes[0, 0]
+    whole.set_subplotspec(axes[0, 0].get_gridspec()[:, 0])
+    return figure, whole, list(axes[:, 1])
+
+
+def draw_graph(axes: Axes, arrays: Mapping[str, np.ndarray], name: str) -> None:
+    """A graph of boxes with value and adjoint; what is not finite stands out.
+
+    Args:
+      axes: Where.
+      arrays: Holds name/boxes (n, 4): centres and sizes; name/texts (n, 4): title,
+        value, adjoint, kind; name/ways: points of all edges, one after another;
+        name/way_lengths; name/places (edges, 2): of labels; name/labels (edges, 3):
+        local derivative, contribution, kind; name/size.
+      name: Prefix.
+    """
+    width, height = arrays[f"{name}/size"]
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="equal")
+    axes.axis("off")
+    ends = np.cumsum(arrays[f"{name}/way_lengths"])
+    ways = np.split(arrays[f"{name}/ways"], ends[:-1])
+    for way, place, label in zip(
+        ways, arrays[f"{name}/places"], arrays[f"{name}/labels"], strict=True
+    ):
+        _draw_edge(axes, way, place, *map(str, label))
+    for box, text in zip(arrays[f"{name}/boxes"], arrays[f"{name}/texts"], strict=True):
+        _draw_box(axes, box, *map(str, text))
+
+
+def _draw_box(
+    axes: Axes, box: np.ndarray, title: str, value: str, adjoint: str, kind: str
+) -> None:
+    x, y, width, height = box
+    spoilt = _is_spoilt(value) or _is_spoilt(adjoint)
+    axes.add_patch(
+        FancyBboxPatch(
+            (x - width / 2, y - height / 2),
+            width,
+            height,
+            boxstyle="round,pad=0,rounding_size=6",
+            facecolor="#FBDDDD" if spoilt else FILL.get(kind, "#F4F6F8"),
+            edgecolor="#C00020" if spoilt else QUIET,
+            linewidth=2.0 if kind == "fold" or spoilt else 1.0,
+        )
+    )
+    lines = [
+        (title, "#1B1F24", "bold"),
+        (value, VALUE, "normal"),
+        (f"adjoint {adjoint}" if adjoint else "", ADJOINT, "normal"),
+    ]
+    top = y - height / 2 + 13
+    for text, colour, weight in lines:
+        if text:
+            axes.text(
+                x,
+                top,
+                _plain(text),
+                color=colour,
+                weight=weight,
+                fontsize=7.6,
+                ha="center",
+                va="center",
+            )
+            top += 16
+
+
+def _draw_edge(
+    axes: Axes,
+    way: np.ndarray,
+    place: np.ndarray,
+    local: str,
+    contribution: str,
+    kind: str,
+) -> None:
+    points = []
+    for start, end in itertools.pairwise(way):
+        t = np.linspace(0, 1, 21)[:, None]
+        middle = (start[1] + end[1]) / 2
+        corners = np.array([start, (start[0], middle), (end[0], middle), end])
+        weights = np.concatenate(
+            [(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3], axis=1
+        )
+        points.append(weights @ corners)
+    style = {"rule": (ADJOINT, (0, (4, 3))), "constant": (QUIET, (0, (1, 2)))}.get(
+        kind, (QUIET, "-")
+    )
+    axes.plot(*np.concatenate(points).T, color=style[0], ls=style[1], lw=1.1, zorder=1)
+    x, y = place
+    shown = [
+        (text, colour)
+        for text, colour in ((local, VALUE), (contribution, ADJOINT))
+        if text
+    ]
+    for k, (text, colour) in enumerate(shown):
+        ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+        height = y + 13 * (k - (len(shown) - 1) / 2)
+        axes.text(
+            x,
+            height,
+            _plain(text),
+            color=colour,
+            fontsize=7,
+            ha="center",
+            va="center",
+            bbox=ground,
+            zorder=2,
+        )
+
+
+def draw_heat(
+    axes: Axes, values: np.ndarray, title: str, across: str, down: str = ""
+) -> None:
+    """A matrix as an image, white at 0, with its scale; without `down` its pixels are
+    square and not counted."""
+    axes.grid(False)
+    aspect = "auto" if down else "equal"
+    image = axes.imshow(
+        values,
+        cmap="RdBu_r",
+        norm=CenteredNorm(),
+        aspect=aspect,
+        interpolation="nearest",
+    )
+    axes.set(xlabel=across, ylabel=down)
+    if not down:
+        axes.set(xticks=[], yticks=[])
+    axes.set_title(title, loc="left", fontsize=10)
+    figure = axes.get_figure()
+    if figure is not None:
+        figure.colorbar(image, ax=axes, shrink=0.85 if down else 0.5).ax.tick_params(
+            labelsize=8
+        )
+
+
+def _is_spoilt(text: str) -> bool:
+    return "nan" in text or "inf" in text
+
+
+def _plain(text: str) -> str:
+    """Without the sign that matplotlib takes for mathematics."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,374 @@
+"""The report of character_language_model: answer, tables and figures."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import research
+from experiments.character_language_model import (
+    CHARACTERS,
+    CLAIM,
+    FALLBACK,
+    NAMES,
+    SAMPLED,
+    TEMPERATURE,
+    TEXTS,
+    TOP_K,
+)
+from research.figures import COLOURS, new_figure, style
+from research.runs import Table
+
+NOT_THE_CLAIM = f"NOT THE CLAIM: this is {FALLBACK}; the claim is of {CLAIM}. "
+INSTEAD = (
+    f" To read {CLAIM}, leave out --fast and --text; --data-dir names a folder that "
+    f"holds it. This brings it: descent data fetch {CLAIM}"
+)
+LONG_NAMES = {
+    name: short.replace(", longer", " trained for longer")
+    for name, short in NAMES.items()
+}
+SHADES = ("exact", "second class", "mini-batch", "stochastic", "full batch")
+LOOKS = dict(zip(("ngram", *NAMES), SHADES, strict=True))
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """Who guesses better, by how much, and what more training buys."""
+    numbers = findings.numbers
+    networks, words = numbers["networks"], research.statistics.interval_in_words
+    best = min(networks, key=lambda name: networks[name]["half_full"][0])
+    winner = (
+        "Counting"
+        if numbers["ngram"] < networks[best]["half_full"][0]
+        else f"The {LONG_NAMES[best]}"
+    )
+    lstm, gpt, longer_lstm, longer_gpt = (networks[name] for name in NAMES)
+    before, after = (
+        ("", "") if numbers["text"] in TEXTS[:2] else (NOT_THE_CLAIM, INSTEAD)
+    )
+    return (
+        f"{before}{winner} wins. A {numbers['order']}-gram, counted in a second, costs "
+        f"{numbers['ngram']:.3f} nats a character; after {gpt['steps']:,} steps of "
+        f"{numbers['batch_size']} x {numbers['context']} characters "
+        f"({gpt['passes']:.1f} passes) the LSTM costs {words(lstm['whole'])} and the "
+        f"GPT {words(gpt['whole'])}; after {longer_gpt['steps']:,} steps "
+        f"{words(longer_lstm['whole'])} and {words(longer_gpt['whole'])}. With at "
+        "least half a window to look back on, the two cost "
+        f"{longer_lstm['half_full'][0]:.3f} and {longer_gpt['half_full'][0]:.3f} "
+        f"then.{after}"
+    )
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """Who costs what, counting first; then every order."""
+    numbers = findings.numbers
+    networks = [
+        (f"{NAMES[name]}, {found['steps']:,} steps", found)
+        for name, found in numbers["networks"].items()
+    ]
+    note = (
+        f"{numbers['text']}, {numbers['characters']:,} characters, "
+        f"{numbers['symbols']} symbols; {numbers['validation_characters']:,} are "
+        "guessed. The interval is Student's t of the mean over "
+        f"{numbers['networks']['gpt']['seeds']} seeds; the longer trainings have one "
+        "seed, n-grams are exact. Whole: in windows that do not overlap; half full: "
+        f"each character from at least {numbers['context'] // 2} before it; sampled: "
+        f"{SAMPLED} random windows, as nanoGPT reports (1.88, on tiny Shakespeare). An "
+        "n-gram model's parameters are the n-grams that it has seen."
+    )
+    return (
+        costs_table(numbers["counted"], networks, note),
+        orders_table(numbers["orders"]),
+    )
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """The learning curves, what context is worth, and what each model writes."""
+    Picture, looks = (
+        research.figures.Picture,
+        {name: (NAMES[name], LOOKS[name]) for name in NAMES},
+    )
+    curves = learning_and_context(result.arrays, result.numbers, looks)
+    samples = texts(titled(result.numbers))
+    return {
+        "learning": Picture(
+            "Counting, and learning", curves_caption(result.numbers), curves
+        ),
+        "samples": Picture(
+            "What each of them writes", sample_caption(result.numbers), samples
+        ),
+    }
+
+
+def titled(numbers: dict[str, Any]):
+    """(title, colour, text) of each model's sample."""
+    titles = {"ngram": f"{numbers['order']}-gram, {numbers['ngram']:.2f} nats"}
+    titles |= {
+        name: f"{NAMES[name]}, {found['whole'][0]:.2f} nats"
+        for name, found in numbers["networks"].items()
+    }
+    return [
+        (titles[name], LOOKS[name], sample)
+        for name, sample in numbers["samples"].items()
+    ]
+
+
+def curves_caption(numbers: dict[str, Any]):
+    """What to see in the first figure, with its numbers."""
+    orders, networks = numbers["orders"][numbers["smoothing"]], numbers["networks"]
+    ends = ", ".join(
+        f"{found['sampled'][0]:.2f} ({NAMES[name]})" for name, found in networks.items()
+    )
+    return (
+        f"Left: the loss on {SAMPLED} random windows of the validation part, each seed "
+        "a line; dashed, what n-grams cost on all of it, from "
+        f"{orders[min(1, len(orders) - 1)]:.2f} (two characters) to "
+        f"{numbers['ngram']:.2f} ({numbers['order']}). The networks come to {ends}. "
+        "Right: the loss by how many characters stand before the guessed one in its "
+        "window; networks and n-grams that see as much stand above one another. The "
+        "first characters of a window are dear to all. The best n-gram sees "
+        f"{numbers['order'] - 1} characters; networks gain from more."
+    )
+
+
+def sample_caption(numbers: dict[str, Any]):
+    """How the samples were drawn."""
+    texts = "; ".join(
+        f"{name}: {sample[:60]!r}" for name, sample in numbers["samples"].items()
+    )
+    return (
+        f"{CHARACTERS} characters from each model after a line break, at temperature "
+        f"{TEMPERATURE}, from the {TOP_K} likeliest symbols at most, with the first "
+        f"seed: what a smaller loss looks like. They begin: {texts}."
+    )
+
+
+SHOWN_ORDERS = (
+    2,
+    3,
+    4,
+)  # Beside the best one: the lines of longer n-grams lie too close.
+LINE, LINES = 44, 15  # Of a sample: characters in a line, and how many lines.
+
+
+def learning_and_context(
+    arrays: Mapping[str, np.ndarray],
+    numbers: Mapping[str, Any],
+    looks: Mapping[str, tuple[str, str]],
+) -> Figure:
+    """Left, losses by step between the lines of n-grams; right, losses by how many
+    characters stand before.
+
+    Args:
+      arrays: name/seed/sampled, the loss at equidistant steps from 0 on, and
+        name/seed/positions, the loss with 1, 2, ... characters before, of each network
+        and seed; ngrams/smoothing, the loss of order 1, 2, ...
+      numbers: "smoothing", "batch_size", and by name in "networks" its "steps".
+      looks: Of each network the label, and the colour's name.
+    Returns:
+      The figure.
+    """
+    figure, axes = new_figure(1, 2, width=11, height=4.6)
+    ngrams = arrays[f"ngrams/{numbers['smoothing']}"]
+    with style():
+        for name, (label, colour) in looks.items():
+            curves, positions = (
+                of_seeds(arrays, name, "sampled"),
+                of_seeds(arrays, name, "positions").mean(axis=0),
+            )
+            steps = np.linspace(0, numbers["networks"][name]["steps"], curves.shape[1])[
+                1:
+            ]
+            for i, curve in enumerate(curves[:, 1:]):
+                axes[0, 0].plot(
+                    steps,
+                    curve,
+                    color=COLOURS[colour],
+                    lw=1.3,
+                    label=None if i else label,
+                )
+            axes[0, 1].plot(
+                np.arange(1, len(positions) + 1),
+                positions,
+                color=COLOURS[colour],
+                lw=1.6,
+                label=label,
+            )
+        _ngram_lines(axes[0, 0], ngrams)
+        _ngram_points(axes[0, 1], ngrams)
+        words = f"steps of {numbers['batch_size']} windows"
+        last = max(found["steps"] for found in numbers["networks"].values())
+        _logarithmic(
+            axes[0, 0], [m * 10**k for k in range(8) for m in (1, 2, 5)], last, words
+        )
+        axes[0, 0].set_title("Learning, and the lines of the n-grams", loc="left")
+        axes[0, 0].legend(
+            loc="lower left", frameon=True, framealpha=1, edgecolor="none"
+        )  # Curves begin above.
+        words = "characters seen before the one guessed"
+        _logarithmic(axes[0, 1], [2**k for k in range(12)], numbers["context"], words)
+        axes[0, 1].set_title("What context is worth", loc="left")
+        axes[0, 1].legend(loc="upper right")
+    return figure
+
+
+def of_seeds(arrays: Mapping[str, np.ndarray], name: str, what: str) -> np.ndarray:
+    """The arrays name/seed/what of every seed, stacked."""
+    return np.stack(
+        [
+            a
+            for key, a in arrays.items()
+            if key.startswith(f"{name}/") and key.endswith(f"/{what}")
+        ]
+    )
+
+
+def texts(samples: Sequence[tuple[str, str, str]]) -> Figure:
+    """Texts in three columns, their long lines broken: (title, colour's name, text) of
+    each."""
+    rows = -(-len(samples) // 3)
+    figure, axes = new_figure(rows, 3, width=11.5, height=2.7 * rows)
+    with style():
+        for panel in axes.ravel():
+            panel.set_axis_off()
+        for panel, (title, colour, text) in zip(axes.ravel(), samples, strict=False):
+            panel.set_title(title, loc="left", color=COLOURS[colour])
+            lines = [
+                part
+                for line in text.strip().split("\n")
+                for part in textwrap.wrap(line, LINE) or [""]
+            ]
+            plain = "\n".join(lines[:LINES]).replace(
+                "$", r"\$"
+            )  # A dollar would begin a formula.
+            look = {
+                "va": "top",
+                "family": "monospace",
+                "fontsize": 7.5,
+                "linespacing": 1.25,
+            }
+            panel.text(0, 1, plain, transform=panel.transAxes, **look)
+    return figure
+
+
+def _ngram_lines(axes: Axes, losses: np.ndarray) -> None:
+    best = int(np.argmin(losses)) + 1
+    for order in sorted(
+        {order for order in SHOWN_ORDERS if order <= len(losses)} | {best}
+    ):
+        axes.axhline(
+            losses[order - 1], color=COLOURS["exact"], lw=0.9, ls=(0, (4, 3)), zorder=1
+        )
+        look = {
+            "va": "bottom",
+            "ha": "right",
+            "fontsize": 8.5,
+            "color": COLOURS["exact"],
+        }
+        axes.text(
+            1.0,
+            losses[order - 1],
+            f"{order}-gram",
+            transform=axes.get_yaxis_transform(),
+            **look,
+        )
+
+
+def _ngram_points(axes: Axes, losses: np.ndarray) -> None:
+    look = {"color": COLOURS["exact"], "markersize": 4.5, "lw": 1, "zorder": 4}
+    axes.plot(
+        np.arange(1, len(losses)),
+        losses[1:],
+        "o--",
+        label=f"n-grams of order 2 to {len(losses)}",
+        **look,
+    )
+
+
+def _logarithmic(axes: Axes, ticks: Sequence[int], last: int, words: str) -> None:
+    axes.set(xscale="log", xlabel=words, ylabel="nats a character (validation)")
+    first, right = axes.get_xlim()
+    shown = [tick for tick in ticks if first <= tick <= last]
+    axes.set_xticks(shown, [f"{tick:,}" for tick in shown])
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(first, right)
+
+
+def costs_table(
+    counted: Sequence[Mapping[str, Any]],
+    networks: Sequence[tuple[str, Mapping[str, Any]]],
+    note: str,
+) -> Table:
+    """A row for each model, those that count first.
+
+    Args:
+      counted: Of each n-gram model its "name", "loss", "counts" (the n-grams that it
+        has seen) and "seconds".
+      networks: (name, facts) with the intervals "whole", "half_full" and "sampled",
+        "parameters", "passes" and "seconds".
+      note: What stands below.
+    Returns:
+      The table.
+    """
+    rows = [
+        (
+            m["name"],
+            *_digits(m["loss"], None, m["loss"], None),
+            m["counts"],
+            1.0,
+            m["seconds"],
+        )
+        for m in counted
+    ]
+    for name, n in networks:
+        losses = _digits(
+            n["whole"][0], n["whole"][1:], n["half_full"][0], n["sampled"][0]
+        )
+        rows.append((name, *losses, n["parameters"], n["passes"], n["seconds"]))
+    columns = (
+        "model",
+        "whole",
+        "95 % interval",
+        "half full",
+        "sampled",
+        "parameters",
+        "passes",
+        "seconds",
+    )
+    return Table(
+        "Nats a character, on the last tenth of the text", columns, tuple(rows), note
+    )
+
+
+def orders_table(losses: Mapping[str, Sequence[float]]) -> Table:
+    """The loss of n-grams of order 1, 2, ..., a column for each smoothing."""
+    columns = ("order", *(name.replace("_", " ") for name in losses))
+    rows = tuple(
+        (order, *_digits(*row))
+        for order, row in enumerate(zip(*losses.values(), strict=True), 1)
+    )
+    note = (
+        "Nats a character on the whole validation part. Kneser-Ney is modified and "
+        "interpolated (Chen & Goodman 1999)."
+    )
+    return Table("n-grams", columns, rows, note)
+
+
+def _digits(*losses: float | Sequence[float | None] | None) -> tuple[str, ...]:
+    """Three decimals, for models differ in the second; a dash for what there is not,
+    which is not "not reached"."""
+    words = []
+    for loss in losses:
+        if loss is None or (isinstance(loss, Sequence) and loss[0] is None):
+            words.append("–")
+        else:
+            words.append(
+                " to ".join(
+                    f"{x:.3f}"
+                    for x in (loss if isinstance(loss, Sequence) else (loss,))
+                )
+            )
+    return tuple(words)

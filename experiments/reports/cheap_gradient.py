@@ -1,0 +1,129 @@
+"""The report of cheap_gradient: answer, tables and figures."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+import research
+from experiments.cheap_gradient import EXCEPTIONS, MODES
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """The bound, what is nearest to it, what is above it."""
+    numbers = findings.numbers
+    found = numbers["functions"]
+    above = ", ".join(f"{name} {found[name]['ratio']:.1f}" for name in EXCEPTIONS)
+    slow = max(found, key=lambda name: found[name]["ratio_of_seconds"])
+    return (
+        f"At most {numbers['largest_ratio']:.1f} times the operations, over "
+        f"{len(found) - len(EXCEPTIONS)} functions (most for the "
+        f"{numbers['dearest']}), however many inputs there are: at n = "
+        f"{numbers['largest']:,} the Rosenbrock function's takes "
+        f"{numbers['ratio_at_any_n']:.1f} times in reverse mode, "
+        f"{numbers['forward_at_largest']:,.0f} times in forward mode. JAX's rules put "
+        f"above the bound: {above}. In seconds the ratio goes up to "
+        f"{found[slow]['ratio_of_seconds']:.1f} ({slow})."
+    )
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """The one table."""
+    return (table(findings.numbers),)
+
+
+def table(numbers: dict[str, Any]):
+    """The zoo."""
+    rows = [
+        (
+            name,
+            f["operations"],
+            f["ratio"],
+            f["hessian_vector_ratio"],
+            f["ratio_of_seconds"],
+            f["function_seconds"],
+        )
+        for name, f in numbers["functions"].items()
+    ]
+    return research.runs.Table(
+        "Cost of a gradient over that of its function",
+        (
+            "function",
+            "operations",
+            "gradient",
+            "Hessian times a vector",
+            "gradient in seconds",
+            "seconds of f",
+        ),
+        tuple(rows),
+        "Ratios of counted operations, but for the last but one, of the fastest calls. "
+        f"Above the bound of 5: {', '.join(EXCEPTIONS)}.",
+    )
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """The ratio of every function, and of one at every n."""
+    figure, axes = research.figures.new_figure(
+        1, 2, width=11, height=4.8, width_ratios=(1.25, 1)
+    )
+    found, numbers = result.numbers["functions"], result.numbers
+    draw_zoo(axes[0, 0], found)
+    draw_growth(axes[0, 1], result.arrays)
+    caption = (
+        "Left: all partial derivatives in reverse mode cost at most "
+        f"{numbers['largest_ratio']:.1f} times the operations of the function (dots; "
+        f"the line is the bound of 5), except {', '.join(EXCEPTIONS)}, whose rules in "
+        "JAX depart from plain reverse mode. Circles are ratios of seconds, which "
+        "memory and overhead enter. Right: the same ratio for the Rosenbrock function "
+        f"of n variables stays at {numbers['ratio_at_any_n']:.1f} in reverse mode, and "
+        "grows with n forward and by differences."
+    )
+    return {"ratios": research.figures.Picture("The cheap gradient", caption, figure)}
+
+
+def draw_zoo(axes: Axes, found: dict[str, Any]):
+    """A row for each function."""
+    colours, rows = research.figures.COLOURS, np.arange(len(found))[::-1]
+    for i, (name, part) in zip(rows, found.items(), strict=True):
+        colour = colours["stochastic" if name in EXCEPTIONS else "full batch"]
+        axes.plot(
+            part["ratio"],
+            i,
+            "o",
+            color=colour,
+            label="operations" if i == rows[0] else None,
+        )
+        hollow = {
+            "mfc": "none",
+            "color": colours["data"],
+            "label": "seconds" if i == rows[0] else None,
+        }
+        axes.plot(part["ratio_of_seconds"], i, "o", markersize=7, **hollow)
+    axes.axvline(5, color=colours["exact"], lw=1, ls=(0, (5, 3)))
+    axes.set(xscale="log", xlabel="gradient over function")
+    ticks = [
+        t
+        for t in (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 300, 1000)
+        if axes.get_xlim()[0] < t < axes.get_xlim()[1]
+    ]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_yticks(rows, list(found))
+    axes.legend(loc="lower right")
+
+
+def draw_growth(axes: Axes, arrays: dict[str, np.ndarray]):
+    """The three ways to all partial derivatives against n."""
+    colours = dict(zip(MODES, ("full batch", "mini-batch", "stochastic"), strict=True))
+    for mode in MODES:
+        axes.loglog(
+            arrays["n"],
+            arrays[mode],
+            color=research.figures.COLOURS[colours[mode]],
+            label=mode,
+        )
+    axes.set(
+        xlabel="number of inputs n",
+        ylabel="operations of the gradient over the function's",
+    )
+    axes.legend(loc="upper left")

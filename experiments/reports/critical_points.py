@@ -1,0 +1,177 @@
+"""The report of critical_points: answer, tables and figures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Circle
+
+import research
+from experiments.critical_points import LANDSCAPES
+
+KINDS = {
+    "minimum": ("first class", "v"),
+    "saddle": ("second class", "D"),
+    "maximum": ("stochastic", "^"),
+}
+
+
+def kinds(points: Sequence[dict[str, Any]]):
+    """How many there are of each kind, in words."""
+    numbers = {kind: sum(point["kind"] == kind for point in points) for kind in KINDS}
+    plural = {"minimum": "minima", "saddle": "saddles", "maximum": "maxima"}
+    return ", ".join(
+        f"{number} {kind if number == 1 else plural[kind]}"
+        for kind, number in numbers.items()
+    )
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """What was found on both landscapes, by Newton's method and by descent."""
+    numbers = findings.numbers
+    himmelblau, camel = (
+        numbers["landscapes"][name] for name in ("himmelblau", "camel")
+    )
+    return (
+        f"Himmelblau's function stands still at {numbers['himmelblau_found']} points "
+        f"({kinds(himmelblau['points'])}), the six-hump camel at "
+        f"{numbers['camel_found']} ({kinds(camel['points'])}): all there are, found by "
+        f"Newton's method from {himmelblau['starts']} starts. "
+        f"{elsewhere(numbers['descents_elsewhere'])} Where the Hessian is singular, "
+        "higher derivatives decide, or nothing up to the fourth does."
+    )
+
+
+def elsewhere(share: float):
+    """Where descents end, in words."""
+    if share == 0:
+        return "Gradient descent ends in a minimum from every start."
+    return f"Of the descents, {100 * share:.1f} % were not in a minimum at the end."
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """The critical points, and the degenerate ones."""
+    numbers = findings.numbers
+    return points_table(numbers["landscapes"]), degenerate_table(numbers["degenerate"])
+
+
+def points_table(found: dict[str, Any]):
+    """Every critical point of both landscapes."""
+    rows = [
+        (
+            name,
+            point["kind"],
+            *point["x"],
+            point["value"],
+            *point["eigenvalues"],
+            point["newton_radius"],
+        )
+        for name, part in found.items()
+        for point in part["points"]
+    ]
+    return research.runs.Table(
+        "Critical points",
+        (
+            "function",
+            "kind",
+            "x",
+            "y",
+            "f",
+            "least eigenvalue",
+            "largest",
+            "Newton's radius",
+        ),
+        tuple(rows),
+        "Newton's radius: an estimate, from samples, of how close a start must be for "
+        "Newton's method to come here.",
+    )
+
+
+def degenerate_table(degenerate: dict[str, Any]):
+    """What the higher orders say at 0."""
+    rows = [
+        (name, part["order"] or "none", part["note"])
+        for name, part in degenerate.items()
+    ]
+    return research.runs.Table(
+        "Degenerate at 0: the Hessian has an eigenvalue of zero",
+        ("function", "order that decides", "what it says"),
+        tuple(rows),
+        "Peano's function has a minimum along every straight line through 0, and none "
+        "in the plane.",
+    )
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """Both landscapes with every critical point."""
+    figure, axes = research.figures.new_figure(1, 2, width=11, height=5.0)
+    for panel, (name, found) in zip(
+        axes[0], result.numbers["landscapes"].items(), strict=True
+    ):
+        draw_landscape(
+            panel,
+            {
+                key: result.arrays[f"{name}/{key}"]
+                for key in ("x", "y", "heights", "ends")
+            },
+        )
+        draw_points(panel, found["points"])
+        panel.set_title(f"{name}: {LANDSCAPES[name][0]}", loc="left", fontsize=9.5)
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4
+    )
+    parts = result.numbers["landscapes"]
+    caption = (
+        "Lines of equal height, and every place where the gradient vanishes: "
+        f"{kinds(parts['himmelblau']['points'])} on the left, "
+        f"{kinds(parts['camel']['points'])} on the right. The circle around each is "
+        "where Newton's method is estimated to converge to it. "
+        f"{elsewhere(result.numbers['descents_elsewhere'])} Crosses mark these ends."
+    )
+    return {
+        "landscapes": research.figures.Picture(
+            "Where two landscapes stand still", caption, figure
+        )
+    }
+
+
+def draw_landscape(axes: Axes, arrays: dict[str, np.ndarray]):
+    """Lines of equal height, closer together near the lowest, and the ends of
+    descents."""
+    heights = arrays["heights"]
+    levels = heights.min() + np.ptp(heights) * np.linspace(0.02, 1, 22) ** 3
+    axes.grid(False)
+    axes.contour(
+        arrays["x"], arrays["y"], heights, levels, colors="#B8BDC4", linewidths=0.8
+    )
+    x, y = arrays["ends"].T
+    axes.plot(
+        x,
+        y,
+        "x",
+        color=research.figures.COLOURS["exact"],
+        markersize=9,
+        label="ends of descents",
+        lw=0,
+    )
+    axes.set(xlabel="x", ylabel="y")
+
+
+def draw_points(axes: Axes, points: Sequence[dict[str, Any]]):
+    """A mark by kind, and the circle of Newton's method."""
+    for kind, (name, mark) in KINDS.items():
+        of_kind = [point for point in points if point["kind"] == kind]
+        colour = research.figures.COLOURS[name]
+        x = np.array([point["x"] for point in of_kind]).reshape(-1, 2)
+        axes.plot(*x.T, mark, color=colour, markersize=6, label=kind, lw=0)
+        for point in of_kind:
+            axes.add_patch(
+                Circle(
+                    tuple(point["x"]),
+                    point["newton_radius"],
+                    fill=False,
+                    color=colour,
+                    lw=1,
+                )
+            )

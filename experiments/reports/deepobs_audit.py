@@ -1,0 +1,408 @@
+"""The report of deepobs_audit: answer, tables and figures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+import research
+from experiments.deepobs_audit import (
+    EXPECTED,
+    LAST,
+    ORDERS,
+    PUBLISHED,
+    PUBLISHED_AFTER,
+    PUBLISHED_BATCHES,
+    STEPS,
+    rate,
+)
+from research import figures
+
+
+def length(numbers: dict[str, Any]):
+    """Epochs of these trainings."""
+    return numbers["rows"][0]["epochs"]
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """Whether the numbers are met, what they rest on, and what the held-out protocol
+    says."""
+    numbers = findings.numbers
+    fixed, reshuffled = numbers["rows"][::2], numbers["rows"][1::2]
+    share = 100 * numbers["repetition_published"]
+    ours = (
+        not_compared(
+            numbers,
+            f"ours after fewer or more epochs to {percent(numbers['repetition'])}",
+        )
+        or "as ours do"
+    )
+    return (
+        f"{compared(numbers, fixed)}. The published mini-batch losses repeat every "
+        f"{STEPS} steps, one epoch, to {share:.1g} % of their change from step to "
+        f"step, {ours} in a fixed order (that a seeded shuffle was begun again each "
+        "epoch is an inference). Shuffled anew each epoch, momentum at its published "
+        f"rate ends at {reshuffled[1]['losses'][-1]:.2f}. With rates chosen on a "
+        "validation set, and other seeds reported: "
+        f"{', '.join(map(held_out, reshuffled))}; {verdict(numbers['best_two'])}."
+    )
+
+
+def compared(numbers: dict[str, Any], fixed: Sequence[dict[str, Any]]):
+    """Whether the published losses are met in a fixed order, as far as the trainings
+    have the published length."""
+    at_end = length(numbers) == PUBLISHED_AFTER[-1]
+    which = -1 if at_end else 1
+    losses = ", ".join(
+        f"{row['name']} {row['losses'][which]:.2f} ({row['published'][which]:.2f})"
+        for row in fixed
+    )
+    start = (
+        f"the test loss is {numbers['initial_loss']:.5f} at the start (published "
+        "353.44676)"
+    )
+    if not at_end:
+        return (
+            f"Not to be said of the end: these trainings have {length(numbers)} "
+            f"epochs, those published {PUBLISHED_AFTER[-1]}. With the examples in a "
+            f"fixed order {start}, and after {PUBLISHED_AFTER[1]} epochs, by the mean "
+            f"over seeds, {losses}"
+        )
+    met = all(
+        EXPECTED[key][0] <= numbers[key] <= EXPECTED[key][1]
+        for key in list(EXPECTED)[:4]
+    )
+    kept = abs(numbers["heavy_ball_reshuffled"]) <= EXPECTED["heavy_ball_off"][1]
+    return (
+        f"{'Yes' if kept else 'Not all of them'}. With the examples in a fixed order "
+        f"they are {'met' if met else 'not met'}: {start}, and at the end, by the mean "
+        f"over seeds, {losses}"
+    )
+
+
+def percent(share: float):
+    """A share with two digits: 0.044 %, 100 %."""
+    return f"{float(f'{100 * share:.2g}'):g} %"
+
+
+def held_out(row: dict[str, Any]):
+    """The reported loss with its interval and the chosen rate, in words."""
+    return (
+        f"{row['name']} {row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}] (rate "
+        f"{row['chosen']:.2g})"
+    )
+
+
+def verdict(best: dict[str, Any]):
+    """Which of the two is better on the reported seeds, whichever was on the others, or
+    that this is not known."""
+    first, second = best["names"]
+    mean, low, high = best["difference"]
+    apart = (
+        f"differ, {first if high < 0 else second} being better"
+        if high < 0 or low > 0
+        else "are not told apart"
+    )
+    return (
+        f"the two best in tuning, {first} and {second}, {apart}: by seed {mean:.3f} "
+        f"[{low:.3f}, {high:.3f}]"
+    )
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """Published against ours; the held-out protocol; and what single seeds pick."""
+    numbers = findings.numbers
+    epochs = (*PUBLISHED_AFTER[:-1], "last")
+    losses = [
+        (
+            row["name"],
+            row["order"],
+            row["rate"],
+            epoch,
+            theirs,
+            ours,
+            None if theirs is None else ours - theirs,
+        )
+        for row in numbers["rows"]
+        for epoch, theirs, ours in zip(
+            epochs, row["published"], row["losses"], strict=True
+        )
+    ]
+    shown = ("order", "chosen", "mean", "low", "high", "rate", "there")
+    reported = [(row["name"], *(row[key] for key in shown)) for row in numbers["rows"]]
+    titles = (
+        "Test losses at the published rates",
+        "Held out",
+        "The rate that a seed picks by its own last test loss",
+    )
+    columns = (
+        ("optimizer", "order", "rate", "epoch", "published", "ours", "difference"),
+        (
+            "optimizer",
+            "order",
+            "chosen rate",
+            "test loss",
+            "low",
+            "high",
+            "published rate",
+            "test loss there",
+        ),
+        ("optimizer", "order", "rate", "seeds"),
+    )
+    notes = (
+        "Means over the tuning seeds; those published are means of seeds 42 to 51."
+        + not_compared(
+            numbers,
+            " The last losses of trainings of {} epochs are compared with nothing: "
+            "those published had {}.",
+        ),
+        "Rates by the mean validation loss of the tuning seeds; means of the reported "
+        "ones with 95 % bootstrap intervals, which are those of the chosen rate: the "
+        "choice is not drawn again.",
+        f"Of {numbers['seeds']} seeds; the published rates were picked by one.",
+    )
+    rows = (
+        tuple(map(research.runs.dashed, losses)),
+        tuple(reported),
+        tuple(map(tuple, numbers["picked"])),
+    )
+    return tuple(map(research.runs.Table, titles, columns, rows, notes))
+
+
+def not_compared(numbers: dict[str, Any], words: str):
+    """The words, with the length of these trainings and of those published, where they
+    differ; else none."""
+    epochs = length(numbers), PUBLISHED_AFTER[-1]
+    return "" if epochs[0] == epochs[1] else words.format(*epochs)
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """The repetition, the test losses by epoch, and the losses against the rate."""
+    arrays, numbers, captions = (
+        result.arrays,
+        result.numbers,
+        (order_caption, curves_caption, rates_caption),
+    )
+    order, axes = research.figures.new_figure(width=9, height=3.6)
+    losses = {order: arrays[f"{order}/gradient_descent/batches"][0] for order in ORDERS}
+    repeating_batches(axes[0, 0], PUBLISHED_BATCHES, losses, STEPS)
+    axes[0, 0].set_title("SGD at its published rate")
+    curves, panels = research.figures.new_figure(
+        1, 3, width=11, height=4.0, sharey=True
+    )
+    rates, more_panels = research.figures.new_figure(
+        1, 3, width=11, height=4.4, sharey=True
+    )
+    for panel, other, (rule, published) in zip(
+        panels[0], more_panels[0], PUBLISHED.items(), strict=True
+    ):
+        by_epoch = {order: arrays[f"{order}/{rule}/curves"][:10] for order in ORDERS}
+        after = [epochs for epochs in PUBLISHED_AFTER if epochs <= length(numbers)]
+        loss_by_epoch(
+            panel, by_epoch, after, published.losses[: len(after)], numbers["least"]
+        )
+        swept = 0 if not_compared(numbers, "not") else len(published.sweep)
+        sweep = np.array([rate(np.arange(swept)), published.sweep[:swept]])
+        by_rate = {order: arrays[f"{order}/{rule}/test"] for order in ORDERS}
+        loss_by_rate(other, arrays["rates"], by_rate, sweep, float(rate(published.k)))
+        panel.set_title(f"{published.name}, rate {rate(published.k):.2g}")
+        other.set_title(published.name)
+    for axes, label in (
+        (panels[0], "test loss above its least"),
+        (more_panels[0], "test loss after the last epoch"),
+    ):
+        axes[0].set_ylabel(label)
+        axes[-1].legend(loc="upper left", bbox_to_anchor=(1, 1))
+    titles = (
+        "The order repeats",
+        "Test losses at the published rates",
+        "Which rate a seed picks",
+    )
+    made = zip(
+        ("order", "curves", "rates"),
+        titles,
+        captions,
+        (order, curves, rates),
+        strict=True,
+    )
+    return {
+        key: research.figures.Picture(title, caption(numbers), figure)
+        for key, title, caption, figure in made
+    }
+
+
+def order_caption(numbers: dict[str, Any]):
+    """What the first figure shows."""
+    names = ("repetition_published", "repetition", "repetition_reshuffled")
+    published, fixed, reshuffled = (percent(numbers[name]) for name in names)
+    return (
+        f"Losses of the last {LAST} mini-batches. Over an epoch, {STEPS} steps, the "
+        f"published ones change by {published} of what they change from step to step, "
+        f"ours by {fixed} in a fixed order and by {reshuffled} reshuffled. Our order "
+        "is not theirs, so the losses themselves differ."
+    )
+
+
+def curves_caption(numbers: dict[str, Any]):
+    """What the second figure shows."""
+    ends = ", ".join(
+        f"{row['name']} {row['losses'][-1]:.2f} {row['order']}"
+        for row in numbers["rows"]
+    )
+    return (
+        "Test loss after each epoch at the published rates, less the least that it can "
+        f"be, {numbers['least']:.2f}; a line for each of ten seeds, and in black the "
+        "published means after 1, 10 and 100 "
+        f"epochs{not_compared(numbers, ', as far as these trainings of {} go')}. Mean "
+        f"loss at the end: {ends}. In a fixed order the noise repeats itself and the "
+        "losses settle; reshuffled it goes on, most with momentum."
+    )
+
+
+def rates_caption(numbers: dict[str, Any]):
+    """What the third figure shows."""
+    picked = [
+        rate
+        for name, order, rate, _ in numbers["picked"]
+        if "mom" in name and order == "reshuffled"
+    ]
+    return (
+        "Last test loss against the learning rate, a line for each of "
+        f"{numbers['seeds']} seeds; black: published, of seed "
+        f"42{not_compared(numbers, ' (not shown: ours have {} epochs, those {})')}, "
+        "and dotted the rate published as best. The discs are the rates that single "
+        "seeds pick, larger for  more of them: reshuffled, momentum's lie between "
+        f"{min(picked):.1g} and {max(picked):.1g}."
+    )
+
+
+_COLOURS = {
+    "fixed": figures.COLOURS["first class"],
+    "reshuffled": figures.COLOURS["second class"],
+}
+_PUBLISHED = figures.COLOURS["exact"]
+
+
+def repeating_batches(
+    axes: Axes, published: Sequence[float], ours: dict[str, np.ndarray], epoch: int
+) -> None:
+    """Draws the last mini-batch losses, one a step, with a line where an epoch ends.
+
+    Args:
+      axes: To draw on.
+      published: The losses that were published, k of them.
+      ours: By order of the examples ("fixed", "reshuffled"): k losses.
+      epoch: Steps in an epoch.
+    """
+    steps = np.arange(-len(published) + 1, 1)
+    axes.plot(
+        steps,
+        published,
+        "o-",
+        color=_PUBLISHED,
+        lw=1.2,
+        markersize=4,
+        label="published",
+    )
+    for order, losses in ours.items():
+        axes.plot(
+            steps,
+            losses,
+            "o-",
+            color=_COLOURS[order],
+            lw=1.2,
+            markersize=4,
+            label=f"ours, {order}",
+        )
+    for end in steps[-epoch - 1 :: -epoch]:
+        axes.axvline(end + 0.5, color=figures.COLOURS["data"], lw=1, ls=":")
+    axes.set_xticks(steps[:: -(epoch // 2)])
+    axes.set(
+        xlabel="step, counted from the last (dotted: an epoch ends)",
+        ylabel="loss of the mini-batch",
+    )
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def loss_by_epoch(
+    axes: Axes,
+    curves: dict[str, np.ndarray],
+    epochs: Sequence[int],
+    published: Sequence[float],
+    least: float,
+) -> None:
+    """Draws test losses by epoch above their least, log-log, a line a seed, and what
+    was published after some epochs.
+
+    Args:
+      axes: To draw on.
+      curves: By order: shape (seeds, epochs + 1), from before the first step on.
+      epochs, published: Losses that were published, after these epochs.
+      least: Taken off all of them.
+    """
+    for order, losses in reversed(curves.items()):
+        axes.plot(
+            np.arange(1, losses.shape[1]),
+            losses[:, 1:].T - least,
+            color=_COLOURS[order],
+            lw=0.7,
+            alpha=0.8,
+        )
+        axes.plot([], [], color=_COLOURS[order], label=f"ours, {order}")
+    axes.plot(
+        epochs,
+        np.asarray(published) - least,
+        "D",
+        color=_PUBLISHED,
+        markersize=5,
+        label="published",
+        zorder=5,
+    )
+    axes.set(xscale="log", yscale="log", xlabel="epoch")
+
+
+def loss_by_rate(
+    axes: Axes,
+    rates: np.ndarray,
+    losses: dict[str, np.ndarray],
+    published: np.ndarray,
+    chosen: float,
+) -> None:
+    """Draws last losses against the rate, a line a seed; discs at the bottom are the
+    rates that single seeds pick.
+
+    Args:
+      axes: To draw on.
+      rates: Learning rates, shape (r,), ascending.
+      losses: By order: shape (r, seeds); those not finite leave a gap.
+      published: Rates and losses that were published, shape (2, k).
+      chosen: The rate that was published as the best.
+    """
+    for place, (order, values) in enumerate(reversed(losses.items())):
+        axes.plot(
+            rates,
+            np.where(np.isfinite(values), values, np.nan),
+            color=_COLOURS[order],
+            lw=0.5,
+            alpha=0.5,
+        )
+        axes.plot([], [], color=_COLOURS[order], label=f"ours, {order}")
+        best = np.argmin(np.where(np.isfinite(values), values, np.inf), axis=0)
+        picked, seeds = np.unique(best, return_counts=True)
+        sizes = 200 * seeds / values.shape[1]
+        axes.scatter(
+            rates[picked],
+            np.full(len(picked), 86.6 - 0.3 * place),
+            sizes,
+            _COLOURS[order],
+            linewidths=0,
+        )
+    axes.plot(*published, ".", color=_PUBLISHED, label="published, one seed", zorder=5)
+    axes.axvline(chosen, color=_PUBLISHED, lw=1, ls=":")
+    axes.set(
+        xscale="log",
+        ylim=(86.1, 90.5),
+        xlim=(rates[0] / 1.2, rates[-1] * 1.2),
+        xlabel="learning rate",
+    )

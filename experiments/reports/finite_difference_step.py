@@ -1,0 +1,260 @@
+"""The report of finite_difference_step: answer, tables and figures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+import research
+from experiments.finite_difference_step import SCHEMES, TYPES
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """The best steps, what a smaller one costs, and NumPy's trap."""
+    numbers = findings.numbers
+    best = {
+        (scheme, kind): (step, error)
+        for scheme, kind, step, _, error, _ in numbers["rows"]
+    }
+    found = ", ".join(
+        f"{best[name, 'float64'][0]:.0e} for the {name} quotient (error "
+        f"{best[name, 'float64'][1]:.0e})"
+        for name in ("forward", "central", "richardson")
+    )
+    return (
+        "As small as rounding allows, and no smaller: in float64 the best step is "
+        f"{found}, within {numbers['decades_from_theory']:.1f} decades of √ε, ∛ε and "
+        "the fifth root of ε, and the same rule holds in float32. At h = 1e-15 the "
+        f"forward quotient is {100 * numbers['error_at_1e_15']:.0f} % wrong. The "
+        f"complex step has no such floor (error {best['complex', 'float64'][1]:.0e}). "
+        f"NumPy's gradient of f(x) returns {numbers['numbers_from_numpy']} numbers: it "
+        "differentiates samples."
+    )
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """The best steps, and what NumPy returns."""
+    return steps_table(findings.numbers["rows"]), calls_table()
+
+
+def steps_table(rows: Sequence[Any]):
+    """Every quotient's best step."""
+    return research.runs.Table(
+        "The best step of each quotient",
+        (
+            "quotient",
+            "type",
+            "best step",
+            "rule of thumb",
+            "error there",
+            "least error of any step",
+        ),
+        tuple((*row[:3], row[3] or "none", *row[4:]) for row in rows),
+        "Best: where the estimated truncation and rounding add up to the least. Rule "
+        "of thumb: ε to the power 1 / (p + 1), times max(|x|, 1), for a quotient of "
+        "order p; the complex step has none.",
+    )
+
+
+def calls_table():
+    """What NumPy's gradient returns for calls that look right."""
+    xs = np.array([1.0, 2.0, 3.0, 4.0])
+    calls = (
+        (
+            "np.gradient(f(3.0), 3.0)",
+            np.gradient(9.0, 3.0),
+            "6",
+            "one number has no axis to differentiate along",
+        ),
+        (
+            "3.0 - 0.1 * np.array(np.gradient(f(3.0), 3.0))",
+            3.0 - 0.1 * np.array(np.gradient(9.0, 3.0)),
+            "2.4",
+            "an empty parameter, without a word",
+        ),
+        (
+            "np.gradient(xs**2, xs)",
+            np.gradient(xs**2, xs),
+            "[2 4 6 8]",
+            "the ends are of first order",
+        ),
+        (
+            "np.gradient(xs**2, xs, edge_order=2)",
+            np.gradient(xs**2, xs, edge_order=2),
+            "[2 4 6 8]",
+            "right",
+        ),
+        (
+            "np.gradient(xs**2, 3.0)",
+            np.gradient(xs**2, 3.0),
+            "6 at 3",
+            "a number there is a spacing, not a point",
+        ),
+        (
+            "grid_derivative(xs**2, xs)",
+            research.derivatives.grid_derivative(xs**2, xs),
+            "[2 4 6 8]",
+            "right, at the ends too",
+        ),
+        ("grid_derivative(f(3.0), 3.0)", refusal(), "6", "explains all this"),
+    )
+    rows = tuple((call, shown(got), truth, why) for call, got, truth, why in calls)
+    return research.runs.Table(
+        "np.gradient is no derivative of a function",
+        ("call", "gives", "wanted", "why"),
+        rows,
+        "f is x², xs is [1 2 3 4]. For a function use derivative(f, x), or "
+        "finite_difference(f, x) where JAX cannot trace it.",
+    )
+
+
+def shown(value: Any):
+    """What a call gave, as it is printed."""
+    return (
+        str(np.round(value, 3))
+        if isinstance(value, np.ndarray) and value.size
+        else str(value)
+    )
+
+
+def refusal():
+    """The type of the error that grid_derivative raises for a single number."""
+    try:
+        research.derivatives.grid_derivative(9.0, 3.0)
+    except ValueError as error:
+        return type(error).__name__
+    return "nothing"
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """The U-curves in both types, and the trap."""
+    curves, axes = research.figures.new_figure(1, 2, width=11, height=4.6, sharey=True)
+    for panel, kind in zip(axes[0], TYPES, strict=True):
+        draw_curves(panel, result, kind)
+    trap, axes = research.figures.new_figure(1, 2, width=11, height=4.2)
+    draw_squares(axes[0, 0])
+    draw_samples(axes[0, 1], result)
+    numbers = result.numbers
+    caption = (
+        f"Error of each quotient for f'({numbers['x']:g}) = "
+        f"{numbers['derivative']:.4f} against its step (dots), with the sum of "
+        "estimated truncation and rounding (line). From right to left truncation falls "
+        "with the order of the quotient until rounding, which grows as ε / h, takes "
+        "over. Dotted: the rules of thumb. The best steps lie within "
+        f"{numbers['decades_from_theory']:.1f} decades of them."
+    )
+    trapped = (
+        "Left: np.gradient of x² sampled at 1, 2, 3, 4 is right inside and off by 1 at "
+        "both ends; grid_derivative is on the line 2x. Right: their errors on "
+        f"{numbers['samples']} samples of exp. NumPy's grows from "
+        f"{numbers['numpy_inside']:.0e} to {numbers['numpy_at_the_end']:.0e} at the "
+        f"ends, {numbers['end_error_over_ours']:.0f} times ours. Of a single number "
+        "NumPy returns an empty tuple."
+    )
+    return {
+        "u_curve": research.figures.Picture(
+            "A smaller step is not a better one", caption, curves
+        ),
+        "numpy_trap": research.figures.Picture(
+            "np.gradient differentiates samples, not functions", trapped, trap
+        ),
+    }
+
+
+def draw_curves(axes: Axes, result: research.runs.Result, kind: str):
+    """Error against step for each quotient in one type."""
+    colours = dict(
+        zip(SCHEMES, ("#D55E00", "#0072B2", "#009E73", "#8A8F98"), strict=True)
+    )
+    theory = {
+        scheme: rule
+        for scheme, found, _, rule, *_ in result.numbers["rows"]
+        if found == kind
+    }
+    for scheme in SCHEMES:
+        h, error, truncation, rounding = (
+            result.arrays[f"{kind}/{scheme}/{name}"]
+            for name in ("steps", "error", "truncation", "rounding")
+        )
+        floor = np.finfo(np.dtype(kind)).eps / 4
+        axes.plot(
+            h,
+            np.maximum(error, floor),
+            "o",
+            color=colours[scheme],
+            markersize=3.5,
+            label=scheme,
+        )
+        axes.plot(
+            h,
+            np.maximum(truncation + rounding, floor),
+            color=colours[scheme],
+            lw=1,
+            alpha=0.7,
+        )
+        if theory[scheme]:
+            axes.axvline(theory[scheme], color=colours[scheme], lw=1, ls=":")
+    axes.set(
+        xscale="log", yscale="log", xlabel="step h", xlim=(1e-17, 3), ylim=(1e-17, 1e2)
+    )
+    axes.set_ylabel("error" if kind == TYPES[0] else "")
+    axes.set_title(kind, loc="left")
+    axes.legend(
+        loc="lower left" if kind == TYPES[1] else "upper left", ncols=2, fontsize=9
+    )
+
+
+def draw_squares(axes: Axes):
+    """Both derivatives of x² at four samples."""
+    x = np.array([1.0, 2.0, 3.0, 4.0])
+    axes.plot(
+        x,
+        2 * x,
+        color=research.figures.COLOURS["exact"],
+        lw=1.2,
+        ls=(0, (5, 3)),
+        label="2x",
+    )
+    axes.plot(
+        x,
+        np.gradient(x**2, x),
+        "o",
+        color="#D55E00",
+        markersize=8,
+        label="np.gradient(xs**2, xs)",
+    )
+    ours = research.derivatives.grid_derivative(x**2, x)
+    axes.plot(
+        x,
+        ours,
+        "x",
+        color="#0072B2",
+        markersize=8,
+        markeredgewidth=2,
+        label="grid_derivative(xs**2, xs)",
+    )
+    axes.set(xlabel="x", ylabel="derivative of x²", xticks=x)
+    axes.set_title("Four samples", loc="left")
+    axes.legend(loc="upper left")
+
+
+def draw_samples(axes: Axes, result: research.runs.Result):
+    """Errors along the samples of exp."""
+    x = result.arrays["trap/x"]
+    styles = {
+        "numpy": ("np.gradient", "#D55E00"),
+        "ours": ("grid_derivative", "#0072B2"),
+    }
+    styles["ours of order 4"] = ("grid_derivative, accuracy=4", "#009E73")
+    for name, (label, colour) in styles.items():
+        axes.plot(
+            x,
+            np.maximum(result.arrays[f"trap/{name}"], 1e-17),
+            color=colour,
+            lw=1.6,
+            label=label,
+        )
+    axes.set(yscale="log", xlabel="x", ylabel="error", ylim=(1e-11, 1))
+    axes.set_title("Samples of exp", loc="left")
+    axes.legend(loc="upper center", fontsize=9)

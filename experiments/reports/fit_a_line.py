@@ -1,0 +1,355 @@
+"""The report of fit_a_line: answer, tables and figures."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+import research
+from experiments.fit_a_line import CLOSE, relative_errors
+from research.figures import motion
+
+SHOWN_PASSES = (0, 0.1, 0.3, 1, 3, 10, 30)  # Whose lines the still shows.
+FRAMES, MOVING_PASSES = 40, 50  # Of the motion: how many, and until when.
+ENDS = (
+    -2.0,
+    3.5,
+)  # Where the drawn lines begin and end, in standard deviations of body mass index.
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """The line, what each regime needed for it, and which of them stays on it."""
+    numbers = findings.numbers
+    costs = [
+        f"{name} (rate {found['rate']:g}) {cost(found)}"
+        for name, found in numbers["regimes"].items()
+    ]
+    return (
+        "It steps against the gradient of the mean squared error until the line no "
+        "longer moves. To come within 1 % of the least-squares line "
+        f"{line(numbers['exact'])}, {', '.join(costs)}. {staying(numbers)} the largest "
+        f"relative error of the last pass is {strays(numbers)}."
+    )
+
+
+def staying(numbers: dict[str, Any]):
+    """Who stays within 1 %, said only where it is so."""
+    staying = [
+        name
+        for name, f in numbers["regimes"].items()
+        if f["largest_error_in_last_pass"] <= CLOSE
+    ]
+    return (
+        "Only the exact gradients of the full batch stay there:"
+        if staying == ["full batch"]
+        else "At the end"
+    )
+
+
+def strays(numbers: dict[str, Any]):
+    """How far the lines of the last pass are off, in words."""
+    regimes = numbers["regimes"].items()
+    return ", ".join(
+        f"{found['largest_error_in_last_pass']:.1g} ({name})" for name, found in regimes
+    )
+
+
+def cost(found: dict[str, Any]):
+    """Passes and steps to within 1 %, in words."""
+    if found["passes"] is None:
+        return "needs more than its budget"
+    return f"takes {found['passes']:.3g} passes ({found['steps']:,} steps)"
+
+
+def line(found: dict[str, Any]):
+    """The equation of a line."""
+    return f"{found['intercept']:.2f} + {found['slope']:.2f} x"
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """The one table."""
+    return (table(findings.numbers),)
+
+
+def table(numbers: dict[str, Any]):
+    """Every regime's line against the exact one."""
+    rows = [
+        (
+            name,
+            f["rate"],
+            f["intercept"],
+            f["slope"],
+            f["error"],
+            f["error_after_one_pass"],
+            f["passes"],
+            f["steps"],
+        )
+        for name, f in numbers["regimes"].items()
+    ]
+    exact = (
+        "least squares",
+        None,
+        numbers["exact"]["intercept"],
+        numbers["exact"]["slope"],
+        0.0,
+        None,
+        None,
+        None,
+    )
+    exact = research.runs.dashed(exact)  # It is solved for, at no rate and in no pass.
+    return research.runs.Table(
+        "The line that each regime finds",
+        (
+            "regime",
+            "rate",
+            "intercept",
+            "slope",
+            "error",
+            "after one pass",
+            "passes to 1 %",
+            "steps to 1 %",
+        ),
+        (*map(tuple, rows), exact),
+        "Error: the larger of the relative errors of intercept and slope, at the end "
+        "of the budget; passes and steps are to the first line at which it is at most "
+        "1 %.",
+    )
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """The lines among the data, still and moving, and the same walk among all lines."""
+    arrays, numbers = result.arrays, result.numbers
+    regimes = numbers["regimes"]
+    still, axes = research.figures.new_figure(
+        1, len(regimes), width=11, height=4.3, sharey=True
+    )
+    for panel, (name, found) in zip(axes[0], regimes.items(), strict=True):
+        draw_data(panel, arrays, f"{name}, rate {found['rate']:g}")
+        draw_still_lines(panel, arrays, name)
+    walk, axes = research.figures.new_figure(1, 2, width=11, height=4.3)
+    draw_walk(axes[0, 0], arrays, regimes)
+    draw_errors(axes[0, 1], arrays, regimes)
+    pictures = {
+        "lines": (
+            "The line through the data",
+            lines_caption(numbers),
+            still,
+            draw_motion(arrays, regimes),
+        ),
+        "walk": (
+            "The same walk in the plane of all lines",
+            walk_caption(numbers),
+            walk,
+        ),
+    }
+    return {
+        key: research.figures.Picture(*picture) for key, picture in pictures.items()
+    }
+
+
+def lines_caption(numbers: dict[str, Any]):
+    """What the first figure shows."""
+    after_one = ", ".join(
+        f"{100 * f['error_after_one_pass']:.0f} % ({n})"
+        for n, f in numbers["regimes"].items()
+    )
+    return (
+        f"Disease progression after a year against body mass index, {numbers['n']} "
+        f"people (grey), with the least-squares line {line(numbers['exact'])} (dashed) "
+        "and the line of each regime after as many passes as are written at its end, "
+        "from pale to full colour. All start flat, near 0. After one pass the error is "
+        f"still {after_one}: by then the full batch has made one step, the others "
+        "many. In the motion, time runs ever faster."
+    )
+
+
+def walk_caption(numbers: dict[str, Any]):
+    """What the second figure shows."""
+    costs = ", ".join(
+        f"{name} {cost(found)}" for name, found in numbers["regimes"].items()
+    )
+    return (
+        "Left: each point is a line, by its intercept and slope; circles join lines of "
+        "equal f, and the cross is the exact one. The full batch walks straight, a dot "
+        "a step; the others wander about that path. Right: the larger of the relative "
+        "errors of intercept and slope after each pass. To reach 1 % (dashed), "
+        f"{costs}. The error of the full batch changes by the factor 1 - η at each "
+        "step; those of the others tremble: the largest error in the last pass is "
+        f"{strays(numbers)}."
+    )
+
+
+def draw_data(axes: Axes, arrays: dict[str, np.ndarray], title: str):
+    """The examples and the exact line."""
+    colours = research.figures.COLOURS
+    axes.plot(
+        arrays["x"],
+        arrays["y"],
+        "o",
+        color=colours["data"],
+        markersize=3.2,
+        alpha=0.45,
+        markeredgewidth=0,
+    )
+    axes.plot(
+        ENDS,
+        heights(arrays["exact"]),
+        color=colours["exact"],
+        lw=1.3,
+        ls=(0, (5, 3)),
+        zorder=5,
+    )
+    axes.set(xlim=(-2.0, 4.8), ylim=(-25, 360), xlabel="body mass index (standardised)")
+    axes.set_title(title, loc="left")
+    place = axes.get_subplotspec()
+    axes.set_ylabel("disease progression" if place and place.is_first_col() else "")
+
+
+def heights(line_params: np.ndarray):
+    """Where a line (intercept, slope) stands at its two ends."""
+    return line_params[0] + line_params[1] * np.array(ENDS)
+
+
+def place(passes: np.ndarray, now: float):
+    """The index of the last step that is taken within so many passes."""
+    return int(np.searchsorted(passes, now + 1e-9, side="right")) - 1
+
+
+def pale(colour: str, share: float):
+    """A colour mixed with white."""
+    channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return tuple(1 - share * (1 - channels))
+
+
+def draw_still_lines(axes: Axes, arrays: dict[str, np.ndarray], name: str):
+    """The lines after SHOWN_PASSES, from pale to full colour, each with its passes
+    where there is room."""
+    colour, taken, labelled = research.figures.colour(name), [], []
+    passes, lines = arrays[f"{name}/passes"], arrays[f"{name}/lines"]
+    for shade, shown in zip(
+        np.linspace(0.3, 1.0, len(SHOWN_PASSES)), SHOWN_PASSES, strict=True
+    ):
+        index = place(passes, shown)
+        if index in taken:
+            continue  # No step since.
+        taken.append(index)
+        height = heights(lines[index])
+        axes.plot(ENDS, height, color=pale(colour, shade), lw=1.3 + shade, zorder=4)
+        if all(abs(height[1] - other) > 12 for other in labelled):
+            text = (
+                f"{shown:g} pass{'es' if shown != 1 else ''}"
+                if shown in (0, 1)
+                else f"{shown:g}"
+            )
+            axes.text(
+                ENDS[1] + 0.08,
+                height[1],
+                text,
+                color=pale(colour, max(shade, 0.65)),
+                va="center",
+                fontsize=9,
+            )
+            labelled.append(height[1])
+
+
+def draw_motion(arrays: dict[str, np.ndarray], regimes: dict[str, Any]):
+    """The lines move, each with a short trail; time grows as the cube of the frame, so
+    that first and last are seen."""
+    figure, axes = research.figures.new_figure(
+        1, len(regimes), width=11, height=4.0, sharey=True
+    )
+    moving = {}
+    for panel, name in zip(axes[0], regimes, strict=True):
+        draw_data(panel, arrays, name)
+        colour = research.figures.colour(name)
+        shades = ((0.2, 1.6), (0.35, 1.6), (0.5, 1.6), (1.0, 2.8))
+        trail = [
+            panel.plot(ENDS, (0, 0), color=pale(colour, shade), lw=width, zorder=4)[0]
+            for shade, width in shades
+        ]
+        moving[name] = (
+            trail,
+            panel.text(
+                0.03, 0.97, "", transform=panel.transAxes, va="top", fontsize=10
+            ),
+        )
+
+    def show(k: int):
+        for name, (trail, text) in moving.items():
+            passes, lines = arrays[f"{name}/passes"], arrays[f"{name}/lines"]
+            times = [
+                MOVING_PASSES * (max(k - back, 0) / (FRAMES - 1)) ** 3
+                for back in (3, 2, 1, 0)
+            ]
+            for artist, time in zip(trail, times, strict=True):
+                artist.set_ydata(heights(lines[place(passes, time)]))
+            index = place(passes, times[-1])
+            equation = f"{lines[index, 0]:.0f} + {lines[index, 1]:.0f} x".replace(
+                "+ -", "- "
+            )
+            text.set_text(f"{times[-1]:.1f} passes, {index:,} steps\ny = {equation}")
+
+    return motion.record(figure, show, FRAMES)
+
+
+def draw_walk(axes: Axes, arrays: dict[str, np.ndarray], regimes: dict[str, Any]):
+    """Each regime's path in the plane of intercept and slope, on the circles of equal
+    f."""
+    exact = arrays["exact"]
+    angle = np.linspace(0, 2 * np.pi, 200)
+    axes.grid(False)
+    for radius in np.linalg.norm(exact) * np.array([0.05, 0.2, 0.4, 0.6, 0.8, 1.0]):
+        axes.plot(
+            *(exact[:, None] + radius * np.array([np.cos(angle), np.sin(angle)])),
+            color="#D5D8DC",
+            lw=0.9,
+        )
+    for name in reversed(regimes):
+        lines = arrays[f"{name}/lines"][
+            : place(arrays[f"{name}/passes"], MOVING_PASSES) + 1
+        ]
+        style = {
+            "full batch": {"marker": "o", "markersize": 3.2, "lw": 0.8},
+            "stochastic": {"lw": 0.6},
+        }
+        axes.plot(
+            *lines.T,
+            color=research.figures.colour(name),
+            label=name,
+            **style.get(name, {"lw": 1.3}),
+        )
+    axes.plot(
+        *exact,
+        "+",
+        color=research.figures.COLOURS["exact"],
+        markersize=14,
+        markeredgewidth=1.6,
+        zorder=5,
+    )
+    axes.set(xlabel="intercept", ylabel="slope", xlim=(-21, 190), ylim=(-50, 109))
+    axes.set_aspect("equal")
+    axes.set_title(f"The first {MOVING_PASSES} passes", loc="left")
+    axes.legend(loc="upper left", frameon=True, framealpha=1, edgecolor="none")
+
+
+def draw_errors(axes: Axes, arrays: dict[str, np.ndarray], regimes: dict[str, Any]):
+    """The relative error of each regime after each pass."""
+    for name in reversed(regimes):
+        stride = slice(None, None, regimes[name]["steps_per_epoch"])
+        errors = relative_errors(arrays[f"{name}/lines"][stride], arrays["exact"])
+        axes.plot(
+            arrays[f"{name}/passes"][stride],
+            errors,
+            color=research.figures.colour(name),
+            lw=1.4,
+            label=name,
+        )
+    axes.axhline(CLOSE, color=research.figures.COLOURS["exact"], lw=1.2, ls=(0, (4, 3)))
+    axes.set_yscale("log")
+    axes.set(
+        xlabel="passes over the data",
+        ylabel="relative error",
+        xlim=(0, 2 * MOVING_PASSES),
+        ylim=(1e-5, 2),
+    )
+    axes.set_title("How far from the exact line", loc="left")

@@ -1,0 +1,303 @@
+"""The report of honest_errors: answer, tables and figures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+import research
+from experiments.honest_errors import ORDERS, OURS, PEERS
+
+
+def times(ratio: float):
+    """A ratio in words."""
+    return f"{ratio:.2g}" if ratio < 100 else f"{ratio:.0f}"
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """Our scores, then the others'."""
+    numbers = findings.numbers
+    others = ", ".join(
+        f"{name} {100 * s['coverage']:.0f} %, {times(s['sharpness'])} times, "
+        f"{100 * s['answered']:.0f} % and {s['false_answers']}"
+        for name, s in numbers["scores"].items()
+        if name != OURS and s["answered"]
+    )
+    missing = [
+        name
+        for name in dict.fromkeys(n.removesuffix(", all") for n in PEERS)
+        if name not in numbers["scores"]
+    ]
+    absent = (
+        f" Not installed: {' and '.join(missing)} (pip install '.[peers]')."
+        if missing
+        else ""
+    )
+    without = numbers["problems"] - numbers["exist"]
+    words = (
+        f"That of finite_difference does: on the {numbers['half']} problems "
+        f"{100 * numbers['coverage']:.0f} % of its claims hold, the median claim is "
+        f"{times(numbers['sharpness'])} times the error, it answers "
+        f"{100 * numbers['answered']:.0f} % of the {numbers['exist']} that have a "
+        f"derivative, and gives {numbers['false_answers']} confident answers to the "
+        f"{without} that have none. The same four of others: {others}."
+    )
+    return f"{words}{on_random(numbers)}{absent}"
+
+
+def on_random(numbers: dict[str, Any]):
+    """Wrong answers to random functions in words; nothing where they were left out."""
+    if "random" not in numbers:
+        return ""
+    worst = max(
+        (row for row in numbers["random"] if row["package"] == OURS),
+        key=lambda row: row["wrong"] / row["functions"],
+    )
+    share = 100 * worst["wrong"] / worst["functions"]
+    first = [
+        row
+        for row in numbers["random"]
+        if row["order"] == 1 and row["class"] == "smooth" and row["package"] != OURS
+    ]
+    others = ", ".join(
+        f"{row['package']} {100 * row['wrong'] / row['functions']:.1f} %"
+        for row in first
+    )
+    return (
+        " To random functions, orders 1 to 4, it gives a wrong answer in "
+        f"{100 * numbers['smooth_wrong']:.2f} % where f is smooth or x a root, and in "
+        f"{100 * numbers['kinks_wrong']:.2f} % at kinks; the worst is {share:.1f} %, "
+        f"class {worst['class']}, order {worst['order']}."
+        + (f" Wrong at order 1 of smooth functions: {others}." if others else "")
+    )
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """The scores, who answers what has no answer, and random functions where they were
+    asked."""
+    numbers = findings.numbers
+    asked = (random_table(numbers),) if "random" in numbers else ()
+    return scores_table(numbers), answers_table(numbers), *asked
+
+
+def scores_table(numbers: dict[str, Any]):
+    """A row a package."""
+    keys = (
+        "coverage",
+        "off_tenfold",
+        "sharpness",
+        "answered",
+        "eight_digits",
+        "false_answers",
+        "evaluations",
+        "milliseconds",
+    )
+    rows = [
+        (name, *(numbers["scores"][name][key] for key in keys))
+        for name in numbers["scores"]
+    ]
+    rows += [
+        (f"{name}: not installed, pip install '.[peers]'", *(["-"] * len(keys)))
+        for name in PEERS
+        if name not in numbers["scores"]
+    ]
+    return research.runs.Table(
+        f"Claims on the {numbers['half']} problems",
+        (
+            "package",
+            "claims that hold",
+            "off tenfold",
+            "claim over error",
+            "answered",
+            "eight digits",
+            "false answers",
+            "evaluations",
+            "milliseconds",
+        ),
+        tuple(rows),
+        "Claim over error and evaluations are medians. Off tenfold: errors of more "
+        "than ten times the claim, so more than a "
+        'unit of rounding that was forgotten. scipy.differentiate counts where it reports success; "all" takes its '
+        "value and error even where it does not. Eight digits: the share of answers "
+        "with a relative error of at most 1e-8. False answers: claims of at most a "
+        "tenth of max(|value|, 1) where there is no derivative. Time depends on the "
+        "machine, and each evaluation here is a NumPy call.",
+    )
+
+
+def random_table(numbers: dict[str, Any]):
+    """A row for each class and order."""
+    of = {
+        (row["class"], row["order"], row["package"]): row for row in numbers["random"]
+    }
+    packages = list(dict.fromkeys(row["package"] for row in numbers["random"]))
+    rows = []
+    for kind, order in dict.fromkeys(
+        (row["class"], row["order"]) for row in numbers["random"]
+    ):
+        ours = of[kind, order, OURS]
+        cells = [kind, order, "-" if ours["sharpness"] is None else ours["sharpness"]]
+        for name in packages:
+            row = of.get((kind, order, name))
+            cells += (
+                ["-", "-"]
+                if row is None
+                else [row["wrong"] / row["functions"], row["answered"]]
+            )
+        rows.append(tuple(cells))
+    columns = [
+        column
+        for name in packages
+        for column in (f"{name}: wrong", f"{name}: answered")
+    ]
+    return research.runs.Table(
+        f"Random functions, {numbers['per_class']:,} of each class",
+        ("class", "order", f"{OURS}: claim over error", *columns),
+        tuple(rows),
+        "Wrong: the share of functions to which the package gives an answer whose "
+        "claim does not hold, because the error exceeds it or, where there is no "
+        "derivative, half the gap between the sides does. Answered: the share of "
+        "functions to which it gives an answer. At a kink, and in a jump of the "
+        "derivative asked for, no answer is the right one. Claim over error is the "
+        "median where there is a derivative; an error of less than an ulp counts as "
+        "one. A dash: not asked, or nothing to tell.",
+    )
+
+
+def answers_table(numbers: dict[str, Any]):
+    """Who answers what has no answer."""
+    rows = [
+        (
+            f"{kind} ({n})",
+            *(numbers["answers"][name][kind] for name in numbers["scores"]),
+        )
+        for kind, n in numbers["kinds"].items()
+    ]
+    return research.runs.Table(
+        "Confident answers where no derivative exists",
+        ("kind (problems)", *numbers["scores"]),
+        tuple(rows),
+        "Kink: |x| at 0. Jump: sign(x) at 0. One-sided: sqrt(x) at 0. Unresolved: x "
+        "sin(1/x) at 0. Nan: 1/x at 0.",
+    )
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """Claim against error, a panel a package."""
+    names = [name for name in result.numbers["scores"] if not name.endswith(", all")]
+    figure, axes = research.figures.new_figure(
+        1, len(names), width=3.1 * len(names) + 1, height=4.0, sharey=True
+    )
+    for panel, name in zip(axes[0], names, strict=True):
+        draw_claims(panel, result, name)
+    axes[0, 0].set_ylabel("claimed error / |derivative|")
+    scores = result.numbers["scores"].items()
+    covered = ", ".join(
+        f"{name} {100 * s['coverage']:.0f} %"
+        for name, s in scores
+        if s["answered"] and not name.endswith(", all")
+    )
+    caption = (
+        f"A dot for each of the {result.numbers['exist']} {result.numbers['half']} "
+        "problems that have a derivative and got an answer: the claimed error against "
+        "the actual one, both relative. A claim holds on and above the dashed line "
+        f"(blue), and is broken below it (orange). Claims that hold: {covered}."
+    )
+    pictures = {
+        "claims": research.figures.Picture(
+            "What is claimed, and what is so", caption, figure
+        )
+    }
+    if "random" in result.numbers:
+        pictures["random"] = draw_random(
+            result.numbers["random"], result.numbers["per_class"]
+        )
+    return pictures
+
+
+def draw_random(rows: Sequence[dict[str, Any]], per_class: int):
+    """Wrong answers by class, a panel for each order."""
+    classes = list(dict.fromkeys(row["class"] for row in rows))
+    packages = list(dict.fromkeys(row["package"] for row in rows))
+    figure, axes = research.figures.new_figure(
+        2, 2, width=7.0, height=7.0, sharey=True, sharex=True
+    )
+    colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+    for panel, order in zip(axes.flat, ORDERS, strict=True):
+        for name, colour, marker in zip(packages, colours, "osD^", strict=False):
+            of = {
+                row["class"]: row
+                for row in rows
+                if row["package"] == name and row["order"] == order
+            }
+            shares = [100 * row["wrong"] / row["functions"] for row in of.values()]
+            panel.plot(
+                shares,
+                [classes.index(kind) for kind in of],
+                marker,
+                color=colour,
+                label=name,
+                markersize=6,
+                alpha=0.85,
+            )
+        panel.set(xscale="symlog", xlim=(-0.15, 150), title=f"order {order}")
+        panel.set_xscale("symlog", linthresh=0.5)
+        panel.set_xticks([0, 1, 10, 100], ["0", "1", "10", "100"])
+        panel.grid(axis="y", lw=0.5, alpha=0.4)
+    for panel in axes[1]:
+        panel.set_xlabel("wrong answers, %")
+    axes[0, 0].set_yticks(range(len(classes)), classes)
+    axes[0, 0].invert_yaxis()
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=min(2, len(packages)),
+    )
+    caption = (
+        f"{per_class:,} random functions of each class: the share to which a package "
+        "gives an answer whose claim does not hold. finite_difference answers less "
+        "often where it cannot know; how often stands in the table."
+    )
+    return research.figures.Picture(
+        "Wrong answers to random functions", caption, figure
+    )
+
+
+def draw_claims(axes: Axes, result: research.runs.Result, name: str):
+    """The answers of one package; what is off the axes stands at their edge."""
+    truth, value, claim = (
+        result.arrays["truth"],
+        *(result.arrays[f"{name}/{column}"] for column in ("value", "claim")),
+    )
+    told = np.isfinite(truth) & np.isfinite(value) & np.isfinite(claim)
+    size = np.maximum(np.abs(truth[told]), np.where(truth[told] == 0, 1.0, 0.0))
+    error, claimed = np.abs(value - truth)[told], claim[told]
+    holds = error <= claimed
+    low, high = 1e-17, 1e3
+    x, y = (np.clip(column / size, low, high) for column in (error, claimed))
+    axes.plot(
+        [low, high],
+        [low, high],
+        color=research.figures.COLOURS["exact"],
+        lw=1.1,
+        ls=(0, (5, 3)),
+    )
+    for chosen, colour in ((holds, "#0072B2"), (~holds, "#D55E00")):
+        axes.plot(
+            x[chosen],
+            y[chosen],
+            "o",
+            color=colour,
+            markersize=4.5,
+            alpha=0.75,
+            markeredgewidth=0,
+        )
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="error / |derivative|",
+        xlim=(low / 2, 2 * high),
+        ylim=(low / 2, 2 * high),
+    )
+    axes.set_title(name, loc="left")

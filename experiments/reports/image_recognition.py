@@ -1,0 +1,295 @@
+"""The report of image_recognition: answer, tables and figures."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+import research
+from experiments.image_recognition import CHOICE_SEED, CLAIM, LABELS
+from research import figures
+from research.figures import confusion, images
+from research.runs import Result
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """How many images each model recognises, and whether that is what is published."""
+    numbers = findings.numbers
+    words = []
+    for mean, low, high in (row["accuracy"] for row in numbers["models"]):
+        words.append(
+            f"{100 * mean:.1f} %"
+            + ("" if low is None else f" ({100 * low:.1f} to {100 * high:.1f})")
+        )
+    found = (
+        f"Of {numbers['n_test']:,} test images the CNN recognises {words[2]}, the MLP "
+        f"{words[1]}, softmax regression {words[0]}: "
+        f"{research.statistics.seeds_in_words(numbers['seeds'])}."
+    )
+    if numbers["dataset"] != CLAIM:
+        instead = (
+            "To recognise those, leave out --fast and --dataset. This brings them: "
+            "descent data fetch"
+        )
+        where = (
+            f"these are the images {numbers['dataset']}; what is published is of "
+            "Fashion-MNIST"
+        )
+        return f"NOT THE CLAIM: {where}. {found} {instead} {CLAIM}"
+    below = [
+        LABELS[row["model"]]
+        for row in numbers["models"]
+        if row["accuracy"][0] < row["published"]
+    ]
+    verdict = (
+        f"short of that: {', '.join(below)}"
+        if below
+        else "each mean is at or above that"
+    )
+    softmax, mlp, cnn = (f"{100 * row['published']:.1f} %" for row in numbers["models"])
+    return (
+        f"{found} To reach were {cnn} and {mlp}, published for two convolutions and "
+        f"for such an MLP, and {softmax}, which softmax regression comes to: {verdict}."
+    )
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """The first is what the terminal shows."""
+    numbers = findings.numbers
+    Table, models, classes = research.runs.Table, numbers["models"], numbers["classes"]
+    main = Table(
+        f"Test accuracy on {numbers['dataset']}",
+        ("model", "test accuracy", "low", "high", "to reach", "parameters", "epochs", "example gradients", "seconds",
+         "peak rate"),
+        tuple(
+            (LABELS[r["model"]], *("-" if number is None else number for number in (*r["accuracy"], r["published"])),
+             r["parameters"], r["epochs"], r["gradients"], r["seconds"], r["rate"])
+            for r in models
+        ),
+        f"Mean over {numbers['seeds']} seeds and its 95 % t interval; the cost is that "
+        "of one training (median), without compilation and evaluation. The first row "
+        "is the simple baseline. To reach: what the page of Fashion-MNIST lists for an "
+        "MLP of 256, 128 and 100 units and for two convolutions with pooling; of "
+        "softmax regression, what it comes to.",
+    )  # fmt: skip
+    by_class = Table(
+        "Class by class: the share that is recognised",
+        ("class", *(LABELS[r["model"]] for r in models)),
+        tuple(
+            (name, *(r["by_class"][i] for r in models))
+            for i, name in enumerate(classes)
+        ),
+        "Of the test images of each class, mean over the seeds.",
+    )
+    budgets = Table(
+        "The CNN, by how long it is trained",
+        ("epochs", "test accuracy", "example gradients", "seconds"),
+        tuple(
+            (b["epochs"], b["accuracy"], b["gradients"], b["seconds"])
+            for b in numbers["budgets"]
+        ),
+        "One training each, with the first seed, its rate rising and falling within "
+        "its own budget.",
+    )
+    if not numbers["tried"]:
+        return main, by_class, budgets
+    tried = Table(
+        "How the rates were chosen",
+        ("model", "peak rate", "accuracy on what was held out"),
+        tuple(
+            (LABELS[row["model"]], row["rate"], row["accuracy"])
+            for row in numbers["tried"]
+        ),
+        f"{numbers['held_out']:,} training images were held out; seed {CHOICE_SEED}. "
+        "The best rate of each model is used.",
+    )
+    return main, by_class, budgets, tried
+
+
+ACROSS = 8  # Errors in a row.
+COLOURS = {"softmax": "second class", "mlp": "mini-batch", "cnn": "full batch"}
+# How far below the last accuracy of the worst model is drawn: first epochs are not the
+# matter.
+BELOW = 0.06
+
+
+def draw(result: Result) -> dict[str, figures.Picture]:
+    """Accuracy against epochs, the confusion matrix, the worst errors, and what the
+    first layers look for."""
+    numbers, kept = result.numbers, result.arrays
+    pictures = {
+        "accuracy": figures.Picture(
+            "Accuracy against epochs",
+            accuracy_caption(numbers),
+            draw_accuracy(numbers, kept),
+        )
+    }
+    figure, axes = figures.new_figure(1, 1, width=7.4, height=6.2)
+    confusion.draw_confusion(axes[0, 0], kept["confusions"], numbers["classes"])
+    pictures["confusions"] = figures.Picture(
+        "What the CNN takes for what", confusion_caption(numbers), figure
+    )
+    if len(kept["worst/labels"]):
+        figure = draw_worst(numbers, kept)
+        pictures["worst"] = figures.Picture(
+            "Its most confident errors", worst_caption(kept), figure
+        )
+    figure = draw_first_layers(numbers, kept)
+    pictures["filters"] = figures.Picture(
+        "What the first layers look for", filters_caption(kept), figure
+    )
+    return pictures
+
+
+def draw_worst(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> Figure:
+    """The errors, the most confident first."""
+    rows = -(-len(kept["worst/labels"]) // ACROSS)
+    figure, axes = figures.new_figure(1, 1, width=10, height=0.3 + 1.6 * rows)
+    images.draw_images(
+        axes[0, 0], kept["worst/images"], worst_words(numbers, kept), columns=ACROSS
+    )
+    return figure
+
+
+def draw_accuracy(numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]) -> Figure:
+    """By epoch within the trainings; and at the end of trainings of other lengths."""
+    figure, axes = figures.new_figure(
+        1, 2, width=11, height=4.4, width_ratios=(1.5, 1), sharey=True
+    )
+    for row in numbers["models"]:
+        model, colour = row["model"], figures.COLOURS[COLOURS[row["model"]]]
+        curves = kept[f"{model}/accuracy"]
+        epochs = np.arange(1, curves.shape[1])
+        axes[0, 0].plot(epochs, curves[:, 1:].T, color=colour, lw=0.8, alpha=0.5)
+        axes[0, 0].plot(
+            epochs,
+            curves[:, 1:].mean(axis=0),
+            "o-",
+            color=colour,
+            markersize=4,
+            label=LABELS[model],
+        )
+        if row["published"]:
+            for panel in axes[0] if model == "cnn" else axes[0, :1]:
+                panel.axhline(
+                    row["published"], color=colour, lw=1.2, ls=(0, (4, 3)), zorder=1
+                )
+    budgets, colour = numbers["budgets"], figures.COLOURS[COLOURS["cnn"]]
+    axes[0, 1].plot(
+        [b["epochs"] for b in budgets],
+        [b["accuracy"] for b in budgets],
+        "o-",
+        color=colour,
+    )
+    shown = [kept[f"{model}/accuracy"][:, 1:] for model in LABELS]
+    low = max(
+        min(map(np.min, shown)), min(curves[:, -1].mean() for curves in shown) - BELOW
+    )
+    high = max(map(np.max, shown))
+    axes[0, 0].set(
+        xlabel="epochs of the training",
+        ylabel="test accuracy",
+        ylim=(low - 0.01, high + 0.01),
+    )
+    axes[0, 1].set(xlabel="epochs of the whole training")
+    axes[0, 0].set_title("Within a training", loc="left")
+    axes[0, 1].set_title("At its end, by its length: the CNN", loc="left")
+    for panel in axes[0]:
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes[0, 0].legend(loc="lower right", ncols=3)
+    return figure
+
+
+def draw_first_layers(
+    numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]
+) -> Figure:
+    """The first layer of each model."""
+    figure, axes = figures.new_figure(
+        1, 3, width=12, height=2.4, width_ratios=(1.1, 1, 1)
+    )
+    for panel, (model, columns) in zip(
+        axes[0], (("softmax", 5), ("mlp", 8), ("cnn", 8)), strict=True
+    ):
+        names = numbers["classes"] if model == "softmax" else ()
+        images.draw_filters(panel, kept[f"{model}/filters"], names, columns=columns)
+        panel.set_title(LABELS[model], loc="left")
+        panel.set_anchor("NW")  # All begin at the top.
+    return figure
+
+
+def accuracy_caption(numbers: Mapping[str, Any]) -> str:
+    """What the curves show, with their numbers."""
+    budgets = ", ".join(
+        f"{100 * b['accuracy']:.1f} % after {b['epochs']}" for b in numbers["budgets"]
+    )
+    lines = (
+        " Dashed: what each model is to reach."
+        if numbers["models"][0]["published"]
+        else ""
+    )
+    return (
+        "Test accuracy after each epoch; thin lines are single seeds, of "
+        f"{numbers['seeds']}, dots their mean. The rate rises in the first quarter of "
+        "a training and then falls to almost nothing. Right: the CNN at the end of "
+        "trainings of other lengths, with the first seed, each with a rate that rises "
+        f"and falls within it: {budgets}.{lines}"
+    )
+
+
+def confusion_caption(numbers: Mapping[str, Any]) -> str:
+    """The commonest errors, in words."""
+    errors = "; ".join(
+        f"{true} taken for {taken} ({times} of {of:,})"
+        for true, taken, times, of in numbers["errors"]
+    )
+    return (
+        f"The {numbers['n_test']:,} test images by class (row) and by what the CNN of "
+        "the first seed takes them for (column); the shade is the share of the row. "
+        f"Its commonest errors: {errors or 'none'}."
+    )
+
+
+def worst_words(
+    numbers: Mapping[str, Any], kept: Mapping[str, np.ndarray]
+) -> list[str]:
+    """What stands above each error."""
+    classes = numbers["classes"]
+    errors = zip(
+        kept["worst/labels"],
+        kept["worst/predictions"],
+        kept["worst/confidences"],
+        strict=True,
+    )
+    return [
+        f"{classes[true]}\nas {classes[said]}, {floor_percent(sure)} %"
+        for true, said, sure in errors
+    ]
+
+
+def floor_percent(probability: float) -> str:
+    """In per cent with one digit, never rounded up to 100."""
+    return f"{math.floor(1000 * float(probability)) / 10:.1f}"
+
+
+def worst_caption(kept: Mapping[str, np.ndarray]) -> str:
+    """How sure the CNN is of its worst errors."""
+    sure = kept["worst/confidences"]
+    return (
+        "The test images that the CNN of the first seed gets wrong with the highest "
+        "probability: the label of the set, and what the CNN says, with its "
+        f"probability. The least of these {len(sure)} is {floor_percent(sure.min())} %."
+    )
+
+
+def filters_caption(kept: Mapping[str, np.ndarray]) -> str:
+    """What the pictures of weights show."""
+    return (
+        "Weights of the first layer as pictures, after training: blue where a bright "
+        "pixel speaks for the output, red where it speaks against it, on one scale for "
+        "each model. Softmax regression has one picture a class; the MLP's units (the "
+        f"first {len(kept['mlp/filters'])}) see all pixels too; each filter of the CNN "
+        "sees 3 by 3 pixels, at every place."
+    )

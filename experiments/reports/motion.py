@@ -1,0 +1,180 @@
+"""The report of motion: answer, tables and figures."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+import research
+from experiments.motion import NAMES, differentiated, motion
+
+UNITS = {0: "m", 1: "m/s", 2: "m/s²"}
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """Errors of velocity and acceleration at the spacing of the samples and at the best
+    step."""
+    numbers = findings.numbers
+    said = []
+    for row in (r for r in numbers["rows"] if r["accuracy"] == 2):
+        unit = UNITS[row["order"]]
+        said.append(
+            f"the {NAMES[row['order']]} is off by {row['error_at_spacing']:.2g} {unit} "
+            f"between neighbouring samples and by {row['error_at_best']:.2g} {unit} at "
+            f"the best step, {row['best_step']:.2g} s"
+        )
+    return (
+        "By difference quotients, which divide the noise by h and by h²: with "
+        f"{1e3 * numbers['noise']:g} mm of noise every {1e3 * numbers['spacing']:g} ms "
+        f"{', and '.join(said)}. Noise is σ √(Σ w²) / h^n to within "
+        f"{100 * largest_deviation(numbers):.1f} %, and best steps are "
+        f"{numbers['step_over_prediction_least']:.2f} to "
+        f"{numbers['step_over_prediction_greatest']:.2f} times those predicted."
+    )
+
+
+def largest_deviation(numbers: dict[str, Any]):
+    """Of the noise from its prediction, as a share."""
+    return max(
+        abs(1 - numbers[f"noise_over_prediction_{end}"])
+        for end in ("least", "greatest")
+    )
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """The errors of each formula."""
+    table = research.runs.Table(
+        "Errors of velocity (m/s) and acceleration (m/s²)",
+        (
+            "derivative",
+            "accuracy",
+            "at the spacing",
+            "over noise predicted",
+            "best step (s)",
+            "predicted (s)",
+            "at the best step",
+            "predicted",
+        ),
+        tuple(
+            (
+                NAMES[r["order"]],
+                r["accuracy"],
+                r["error_at_spacing"],
+                r["noise_ratio"],
+                r["best_step"],
+                r["predicted_step"],
+                r["error_at_best"],
+                r["predicted_error"],
+            )
+            for r in findings.numbers["rows"]
+        ),
+        "Root mean squares over the record, away from its ends. Predicted: from σ √(Σ "
+        "w²) / h^n and the leading term of truncation, whose squares add up.",
+    )
+    return (table,)
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """The motion with its derivatives, and their errors against the step."""
+    numbers = result.numbers
+    seen, axes = research.figures.new_figure(3, 1, width=9, height=7.2, sharex=True)
+    draw_motion(axes[:, 0], result)
+    errors, axes = research.figures.new_figure(1, 2, width=11, height=4.4)
+    for panel, order in zip(axes[0], NAMES, strict=True):
+        draw_errors(panel, result, order)
+    rows = [r for r in numbers["rows"] if r["accuracy"] == 2]
+    falls = (
+        f"The error of the {NAMES[r['order']]} falls from {r['error_at_spacing']:.2g} "
+        f"to {r['error_at_best']:.2g} {UNITS[r['order']]}."
+        for r in rows
+    )
+    caption = (
+        f"Position, velocity and acceleration of a damped swing, from positions with {1e3 * numbers['noise']:g} mm of noise. "
+        "Grey: differences between neighbouring samples, which for the acceleration fill the panel and more; blue: at the "
+        "best step, away from the ends; dashed: the truth. " + " ".join(falls)
+    )
+    curve = (
+        "Root mean square error against the step (dots), and what noise, which falls "
+        "as 1 / h^n, and truncation, which grows as h^p, add up to (lines); dotted: "
+        "the predicted best steps, "
+        + ", ".join(
+            f"{r['predicted_step']:.2g} s ({NAMES[r['order']]}, accuracy "
+            f"{r['accuracy']})"
+            for r in numbers["rows"]
+        )
+        + "."
+    )
+    return {
+        "motion": research.figures.Picture(
+            "Position, velocity, acceleration", caption, seen
+        ),
+        "noise": research.figures.Picture(
+            "What differentiation does to noise", curve, errors
+        ),
+    }
+
+
+def draw_motion(panels: np.ndarray, result: research.runs.Result):
+    """Three panels: what is seen, and its two derivatives."""
+    t, y, exact = (
+        result.arrays["t"],
+        result.arrays["positions"],
+        research.figures.COLOURS["exact"],
+    )
+    panels[0].plot(t, y, color="#0072B2", lw=1.6, label="noisy positions")
+    for order, panel in enumerate(panels):
+        if order:
+            row = next(
+                r
+                for r in result.numbers["rows"]
+                if (r["order"], r["accuracy"]) == (order, 2)
+            )
+            stride = round(row["best_step"] / result.numbers["spacing"])
+            for step, style in (
+                (1, {"color": "#C3C7CC", "lw": 0.5}),
+                (stride, {"color": "#0072B2", "lw": 1.8}),
+            ):
+                places, values = differentiated(t, y, step, order, 2)
+                panel.plot(
+                    t[places],
+                    values,
+                    **style,
+                    label=f"step {step * result.numbers['spacing']:g} s",
+                )
+            reach = 1.6 * np.max(np.abs(motion(t, order)))
+            panel.set_ylim(-reach, reach)
+        panel.plot(
+            t, motion(t, order), color=exact, lw=1.1, ls=(0, (4, 3)), label="truth"
+        )
+        panel.set_ylabel(f"{NAMES.get(order, 'position')} ({UNITS[order]})")
+        panel.legend(loc="upper right", ncols=3, fontsize=9)
+    panels[-1].set_xlabel("time (s)")
+
+
+def draw_errors(axes: Axes, result: research.runs.Result, order: int):
+    """Errors of one derivative against the step."""
+    h = result.arrays["steps"]
+    for accuracy, colour in ((2, "#0072B2"), (4, "#D55E00")):
+        found, noise, truncation = (
+            result.arrays[f"{NAMES[order]}/{accuracy}/{name}"]
+            for name in ("error", "noise", "truncation")
+        )
+        axes.plot(
+            h, found, "o", color=colour, markersize=4, label=f"accuracy {accuracy}"
+        )
+        axes.plot(h, np.hypot(noise, truncation), color=colour, lw=1.2)
+        row = next(
+            r
+            for r in result.numbers["rows"]
+            if (r["order"], r["accuracy"]) == (order, accuracy)
+        )
+        axes.axvline(row["predicted_step"], color=colour, lw=1.1, ls=":")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="step h (s)",
+        ylabel=f"error ({UNITS[order]})",
+    )
+    axes.set_ylim(0.3 * found.min(), 4 * result.arrays[f"{NAMES[order]}/4/error"][0])
+    axes.set_title(NAMES[order], loc="left")
+    axes.legend(loc="upper center")

@@ -1,0 +1,108 @@
+"""The report of partial_and_total: answer, tables and figures."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+import research
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """What each of the two says at the price, and at the best one."""
+    numbers = findings.numbers
+    way = "raise" if numbers["total"] > 0 else "lower"
+    return (
+        "What the price does through everything that follows it. At a price of "
+        f"{numbers['price']:g} the partial derivative of the profit, with demand and "
+        f"cost held, is {numbers['partial']:+.1f}: raise the price. The total one is "
+        f"{numbers['total']:+.1f}: {way} it. At the best price, "
+        f"{numbers['best_price']:g}, the total is zero and the partial still "
+        f"{numbers['partial_at_best']:+.1f}. Split by path, totals agree with jax.grad "
+        f"of the composed function to {numbers['disagreement']:.1e} on "
+        f"{numbers['graphs']} random graphs."
+    )
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """The one table."""
+    return (table(findings.numbers),)
+
+
+def table(numbers: dict[str, Any]):
+    """Every path from the price to the profit."""
+    rows = [(path, value) for path, value in numbers["paths"].items()]
+    return research.runs.Table(
+        f"How the price acts on the profit, at a price of {numbers['price']:g}",
+        ("path", "profit per unit of price"),
+        (*rows, ("total", numbers["total"])),
+        "The first path alone is the partial derivative; the paths sum to the total.",
+    )
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """The profit with both slopes, and the slope split by path."""
+    figure, axes = research.figures.new_figure(1, 2, width=11, height=4.3)
+    draw_slopes(axes[0, 0], result.arrays, result.numbers)
+    draw_parts(axes[0, 1], result.arrays, result.numbers)
+    n = result.numbers
+    caption = (
+        "Left: profit against price, demand and cost following. At a price of "
+        f"{n['price']:g} the partial derivative ({n['partial']:+.1f}, dashed) is the "
+        "slope that the profit would have if nobody minded the price; the total "
+        f"({n['total']:+.1f}) is the slope that it has. Right: the total is the sum of "
+        f"three paths, and zero at the best price, {n['best_price']:g} (dotted), where "
+        f"the partial, the direct path, is {n['partial_at_best']:.1f}."
+    )
+    return {
+        "slopes": research.figures.Picture(
+            "Partial and total derivative of a profit", caption, figure
+        )
+    }
+
+
+def draw_slopes(axes: Axes, arrays: dict[str, np.ndarray], numbers: dict[str, Any]):
+    """The profit, and a short tangent for each of the two."""
+    colours = research.figures.COLOURS
+    axes.plot(arrays["price"], arrays["profit"], color=colours["exact"])
+    reach = np.array([-4.0, 4.0])
+    looks = (("partial", "stochastic", (0, (4, 2))), ("total", "full batch", "-"))
+    for name, colour, dashes in looks:
+        heights = numbers["profit"] + numbers[name] * reach
+        label = f"{name}: {numbers[name]:+.1f}"
+        axes.plot(
+            numbers["price"] + reach,
+            heights,
+            color=colours[colour],
+            ls=dashes,
+            label=label,
+        )
+    axes.plot(numbers["price"], numbers["profit"], "o", color=colours["exact"])
+    axes.axvline(numbers["best_price"], color=colours["data"], lw=1, ls=":")
+    axes.set(xlabel="price", ylabel="profit")
+    axes.legend(title="slope by the derivative that is", loc="lower right")
+
+
+def draw_parts(axes: Axes, arrays: dict[str, np.ndarray], numbers: dict[str, Any]):
+    """Each path's share of the slope."""
+    colours = research.figures.COLOURS
+    lines = (
+        ("direct", "stochastic"),
+        ("via demand", "mini-batch"),
+        ("via cost", "decaying"),
+        ("total", "full batch"),
+    )
+    labels = {"direct": "direct: the partial", "via cost": "via demand and cost"}
+    for name, colour in lines:
+        width = 2.6 if name == "total" else 1.6
+        axes.plot(
+            arrays["price"],
+            arrays[name],
+            color=colours[colour],
+            lw=width,
+            label=labels.get(name, name),
+        )
+    axes.axhline(0, color=colours["exact"], lw=0.8)
+    axes.axvline(numbers["best_price"], color=colours["data"], lw=1, ls=":")
+    axes.set(xlabel="price", ylabel="profit per unit of price")
+    axes.legend(loc="upper right")

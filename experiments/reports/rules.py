@@ -1,0 +1,176 @@
+"""The report of rules: answer, tables and figures."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+import research
+from experiments.rules import WHO, largest
+from research.verification.docstrings import describe
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """The answer in a sentence or two."""
+    numbers = findings.numbers
+    every = (
+        "Yes"
+        if not numbers["over_bound"]
+        else f"No, {numbers['over_bound']} cells lie above their bound"
+    )
+    return (
+        f"{every}: {numbers['rules']} rules lie within "
+        f"{numbers['formula_float64']:.1e} of their papers' formulas in float64 "
+        f"({numbers['formula_float32']:.1e} in float32), within "
+        f"{numbers['optax_float64']:.1e} of optax where it has the same rule, and "
+        f"within {numbers['recorded_float64']:.1e} of what other packages were "
+        f"recorded to do. That is {numbers['numbers']:,} comparisons; "
+        f"{numbers['reasons']:,} more could not be made, each for a reason."
+    )
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """Every rule before its authorities, why numbers are missing, and each family."""
+    names, cells = findings.numbers["names"], findings.numbers["cells"]
+    return (
+        verification_table(cells, names),
+        reasons_table(cells),
+        *family_tables(names),
+    )
+
+
+def verification_table(cells: list[dict[str, Any]], names: Sequence[str]):
+    """A row a rule: the largest difference from each authority, and where it
+    appears."""
+    rows = []
+    for name in names:
+        row = [name]
+        for who in WHO:
+            worst = largest(cells, who, "float64", name)
+            row += (
+                [f"{worst['largest']:.0e}", f"{worst['problem']}, {worst['step']}"]
+                if worst
+                else ["none", ""]
+            )
+        for who in ("formula", "optax"):
+            worst = largest(cells, who, "float32", name)
+            row.append(f"{worst['largest']:.0e}" if worst else "none")
+        rows.append(
+            (*row, sum(c["reason"] is not None for c in cells if c["rule"] == name))
+        )
+    columns = ["rule"]
+    for who in ("formula", "optax", "recorded"):
+        columns += [who, f"{who}: problem, step"]
+    columns = (*columns, "formula, float32", "optax, float32", "reasons")
+    note = (
+        "Largest difference over problems and arguments, in float64 unless a column "
+        "says otherwise. Recorded: torch, timm."
+    )
+    return research.runs.Table(
+        "Every rule before its authorities", columns, tuple(rows), note
+    )
+
+
+def reasons_table(cells: list[dict[str, Any]]):
+    """Why cells have no number, counted."""
+    counted = {}
+    for cell in cells:
+        if cell["reason"] is not None:
+            counted.setdefault((WHO[cell["who"]], cell["reason"]), []).append(
+                cell["rule"]
+            )
+    rows = tuple(
+        (who, reason, ", ".join(dict.fromkeys(rules)), len(rules))
+        for (who, reason), rules in counted.items()
+    )
+    return research.runs.Table(
+        "Why there is no number", ("beside", "reason", "rules", "cells"), rows
+    )
+
+
+def family_tables(names: Sequence[str]):
+    """A table a family: what its rules do, with which defaults, from which paper, and
+    when to use them."""
+    families = {}
+    for name in names:
+        found = describe(name)
+        row = (
+            found.signature,
+            " ".join((found.summary, *found.formula)),
+            found.use,
+            found.papers,
+            found.line,
+        )
+        families.setdefault(found.family, []).append(row)
+    return [
+        research.runs.Table(
+            f"The rules of research/update_rules/{family}.py",
+            (
+                "rule and defaults",
+                "formula and differences",
+                "when to use it",
+                "papers",
+                "line",
+            ),
+            tuple(rows),
+        )
+        for family, rows in families.items()
+    ]
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """The verification table as a picture: how many digits each rule agrees to, by
+    problem."""
+    arrays, numbers = result.arrays, result.numbers
+    panels = [
+        ("formula_float64", "formula, float64"),
+        ("optax_float64", "optax, float64"),
+        ("formula_float32", "formula, float32"),
+    ]
+    names, columns = (
+        numbers["names"],
+        [name.replace("_", " ") for name in numbers["problems"]],
+    )
+    height = 1.6 + 0.2 * len(names)
+    figure, axes = research.figures.new_figure(
+        1, len(panels), width=10.0, height=height, sharey=True
+    )
+    for axis, (key, title) in zip(axes[0], panels, strict=True):
+        eps = np.finfo(key.rpartition("_")[2]).eps
+        draw_digits(axis, np.log10(np.maximum(arrays[key], eps / 4)), columns, names)
+        axis.set_title(title)
+    caption = (
+        f"How far each of {len(names)} rules lies from its formula in fifty digits and "
+        "from optax, as the power of ten of the largest difference within fifty steps. "
+        "White: no number, for a reason that the table tells."
+    )
+    return {
+        "verification": research.figures.Picture(
+            "Every rule before its authorities", caption, figure
+        )
+    }
+
+
+def draw_digits(
+    axis: Axes, exponents: np.ndarray, columns: Sequence[str], rows: Sequence[str]
+):
+    """A grid of colours with the exponents written in."""
+    axis.imshow(
+        exponents, cmap="viridis_r", vmin=-17, vmax=-5, aspect="auto", alpha=0.75
+    )
+    axis.set_xticks(range(len(columns)), columns, rotation=60, ha="right", fontsize=8)
+    axis.set_yticks(range(len(rows)), rows, fontsize=8)
+    axis.grid(visible=False)
+    for (row, column), exponent in np.ndenumerate(exponents):
+        if np.isfinite(exponent):
+            ink = "white" if exponent > -8.5 else "black"
+            axis.text(
+                column,
+                row,
+                f"{exponent:.0f}".replace("-", "−"),
+                ha="center",
+                va="center",
+                fontsize=6,
+                color=ink,
+            )

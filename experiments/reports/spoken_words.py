@@ -1,0 +1,352 @@
+"""The report of spoken_words: answer, tables and figures."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import research
+from experiments.spoken_words import CLAIM, LABELS, WORDS
+from research.figures import COLOURS, new_figure
+from research.runs import Table, dashed
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """What each model hears, and how much of it is left of a voice that was never
+    heard."""
+    numbers = findings.numbers
+    words = research.statistics.interval_in_words
+    softmax, *networks = numbers["first"]
+    heard = ", ".join(
+        f"{LABELS[row['model']]} {words(row['accuracy'])}" for row in networks
+    )
+    seeds = research.statistics.seeds_in_words(numbers["seeds"])
+    best = max(networks, key=lambda row: row["accuracy"][0])
+    verdict = (
+        "is not beaten"
+        if softmax["accuracy"][0] >= best["accuracy"][0]
+        else "is beaten"
+    )
+    found = (
+        f"On {numbers['n_test']} test sequences of {numbers['dataset']} the accuracy "
+        f"is {heard} ({seeds}); softmax regression, which knows no time, {verdict}: "
+        f"{words(softmax['accuracy'])}."
+    )
+    if numbers["digits"] is not None:
+        found = f"{found} {of_digits(numbers)}"
+    if numbers["dataset"] != CLAIM:
+        found = f"NOT THE CLAIM: these are images of digits, row by row. {found}"
+    return found + what_is_missing(numbers)
+
+
+def what_is_missing(numbers: dict[str, Any]):
+    """Which recordings were not read, and how to come by them."""
+    missing = {
+        "Japanese Vowels": (CLAIM, numbers["dataset"] != CLAIM),
+        "spoken digits": (WORDS, numbers["digits"] is None),
+    }
+    missing = {
+        title: name for title, (name, is_missing) in missing.items() if is_missing
+    }
+    if not missing:
+        return ""
+    return (
+        f" Not read: {' and '.join(missing)}. To read them, leave out --fast, "
+        "--dataset and --words. This brings them: descent data fetch "
+        f"{' '.join(missing.values())}"
+    )
+
+
+def of_digits(numbers: dict[str, Any]):
+    """The two scores on the spoken digits, in words."""
+    words = research.statistics.interval_in_words
+    softmax, _, gru, *_ = numbers["digits"]
+    return (
+        f"On spoken digits the GRU has {words(gru['shared'])} where speakers are "
+        f"shared, but {words(gru['left_out'])} on a voice that it never heard, which "
+        f"is the honest score: {min(gru['by_speaker']):.2f} to "
+        f"{max(gru['by_speaker']):.2f} by speaker (interval over the "
+        f"{len(numbers['speakers'])} speakers). Softmax regression: "
+        f"{words(softmax['shared'])} and {words(softmax['left_out'])}."
+    )
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """What the recordings look like, how much each model hears, and what a new voice
+    costs."""
+    numbers, Picture = result.numbers, research.figures.Picture
+    pictures = {
+        "sequences": Picture(
+            "What is read",
+            sequences_caption(numbers),
+            draw_sequences(result.arrays),
+        ),
+        "accuracy": Picture(
+            "What is heard",
+            accuracy_caption(numbers),
+            draw_accuracy(numbers, LABELS),
+        ),
+    }
+    if numbers["digits"] is None:
+        return pictures
+    voices = Picture(
+        "A voice never heard",
+        voices_caption(numbers),
+        draw_voices(numbers, LABELS),
+    )
+    return pictures | {"voices": voices}
+
+
+def sequences_caption(numbers: dict[str, Any]):
+    """What the first figure shows."""
+    return (
+        "Above, two training sequences of each of three classes of "
+        f"{numbers['dataset']}: each row is one of the numbers of a step, standardised "
+        "(blue below its mean, red above). Below, where there are any, digits spoken "
+        "by two speakers: energy by frequency, low at the bottom, a column every 25 "
+        "ms, dark where there is most. Time runs to the right."
+    )
+
+
+def accuracy_caption(numbers: dict[str, Any]):
+    """What the second figure shows."""
+    words = research.statistics.interval_in_words
+    found = "; ".join(
+        f"{LABELS[row['model']]} {words(row['accuracy'])}" for row in numbers["first"]
+    )
+    return (
+        f"Test accuracy on {numbers['dataset']}: each dot is a seed, the bar the mean "
+        f"with its 95 % t interval ({found}). Softmax regression has one optimum, and "
+        "no seed."
+    )
+
+
+def voices_caption(numbers: dict[str, Any]):
+    """What the third figure shows."""
+    words = research.statistics.interval_in_words
+    name = lambda row: (
+        f"{LABELS[row['model']]} {words(row['shared'])} shared, "
+        f"{words(row['left_out'])} left out"
+    )
+    return (
+        "Spoken digits, test accuracy. Left: every speaker is in the training part "
+        "too. Middle: each speaker, left out of the training part. Right: the mean "
+        "over those. Bars are 95 % t intervals, over speakers, and over seeds if "
+        f"three. {'; '.join(map(name, numbers['digits']))}."
+    )
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """What each network hears, what a new voice costs, and how the rates were
+    chosen."""
+    numbers = findings.numbers
+    found = [first_table(numbers)]
+    if numbers["digits"] is not None:
+        found.append(digits_table(numbers))
+    if numbers["tried"]:
+        found.append(tried_table(numbers))
+    return tuple(found)
+
+
+def first_table(numbers: Mapping[str, Any]) -> Table:
+    """The test accuracy of each model on the first set."""
+    rows = numbers["first"]
+    return Table(
+        f"Test accuracy on {numbers['dataset']}",
+        ("model", "test accuracy", "low", "high", "parameters", "seconds", "peak rate"),
+        tuple(
+            dashed(
+                (
+                    LABELS[r["model"]],
+                    *r["accuracy"],
+                    r["parameters"],
+                    r["seconds"],
+                    r["rate"],
+                )
+            )
+            for r in rows
+        ),
+        f"Mean over {numbers['seeds']} seeds and its 95 % t interval; the first row is "
+        "the simple baseline, at its exact optimum. Seconds are those of one training "
+        "(median), without compilation.",
+    )
+
+
+def digits_table(numbers: Mapping[str, Any]) -> Table:
+    """The test accuracy of each model on spoken digits, with speakers shared and with
+    one left out."""
+    train, test, left_out = numbers["parts"]
+    rows = numbers["digits"]
+    return Table(
+        "Spoken digits: speakers shared, and one left out",
+        (
+            "model",
+            "shared",
+            "low",
+            "high",
+            "left out",
+            "low ",
+            "high ",
+            *numbers["speakers"],
+        ),
+        tuple(
+            dashed((LABELS[r["model"]], *r["shared"], *r["left_out"], *r["by_speaker"]))
+            for r in rows
+        ),
+        f"Shared: the set's own split, {train} and {test} recordings, each speaker in "
+        f"both; mean over {numbers['word_seeds']} seeds (interval: three or more). "
+        f"Left out: learnt from all other speakers, asked about the {left_out} "
+        "recordings of one; mean over the speakers (their own scores are to the right) "
+        "and its 95 % t interval.",
+    )
+
+
+def tried_table(numbers: Mapping[str, Any]) -> Table:
+    """What was tried on examples held out of the first set's training part."""
+    return Table(
+        "How the rates were chosen",
+        ("model", "peak rate", "loss on what was held out", "accuracy"),
+        tuple(
+            (LABELS[r["model"]], r["rate"], r["loss"], r["accuracy"])
+            for r in numbers["tried"]
+        ),
+        f"Means over {numbers['choices']} trainings; for each, a fifth of each class "
+        "of the training part was held out anew. The rate with the least loss is used.",
+    )
+
+
+MODELS = (
+    ("data", "s"),
+    ("full batch", "o"),
+    ("mini-batch", "D"),
+    ("stochastic", "^"),
+)  # Colour and mark, in turn.
+
+
+def draw_sequences(arrays: dict[str, np.ndarray]) -> Figure:
+    """Sequences as images."""
+    names = sorted(name for name in arrays if name.startswith("first/"))
+    words = sorted(name for name in arrays if name.startswith("words/"))
+    rows = 2 if words else 1
+    figure, axes = new_figure(rows, len(names), width=11, height=2.3 * rows)
+    for place, name in zip(axes[0], names, strict=True):
+        _, label, _ = name.split("/")
+        place.imshow(
+            arrays[name].T,
+            aspect="auto",
+            cmap="RdBu_r",
+            vmin=-2.5,
+            vmax=2.5,
+            interpolation="nearest",
+        )
+        place.set_title(f"class {int(label) + 1}", loc="left", fontsize=9)
+    for place, name in zip(
+        axes[1] if words else (), [*words, None, None], strict=False
+    ):
+        if name is None:
+            place.set_axis_off()
+            continue
+        _, speaker, digit = name.split("/")
+        place.imshow(
+            arrays[name].T,
+            aspect="auto",
+            cmap="Greys",
+            origin="lower",
+            interpolation="nearest",
+        )
+        place.set_title(f"{speaker}: “{digit}”", loc="left", fontsize=9)
+    for place in axes.ravel():
+        place.grid(False)
+        place.set(yticks=[])
+    axes[-1, 0].set_xlabel("step")
+    return figure
+
+
+def draw_accuracy(numbers: dict[str, Any], labels: dict[str, str]) -> Figure:
+    """Accuracy by model, with a point for each seed."""
+    figure, axes = new_figure(width=7, height=3.6)
+    place = axes[0, 0]
+    for x, row in enumerate(numbers["first"]):
+        draw_points(place, x, row["by_seed"], row["accuracy"])
+    place.set_xticks(range(len(labels)), list(labels.values()))
+    place.set(ylabel="test accuracy", xlim=(-0.5, len(labels) - 0.5))
+    place.set_title(
+        f"{numbers['dataset']}: a dot for each seed, mean and 95 % interval", loc="left"
+    )
+    return figure
+
+
+def draw_points(
+    place: Axes, x: float, points: Sequence[float], estimate: Sequence[Any]
+) -> None:
+    """Points beside each other, and their mean with its interval."""
+    mean, low, high = estimate
+    spread = (
+        x + 0.16 * np.linspace(-1, 1, len(points)) if len(points) > 1 else np.full(1, x)
+    )
+    style = {
+        "color": COLOURS["mini-batch"],
+        "markersize": 5,
+        "alpha": 0.75,
+        "markeredgewidth": 0,
+    }
+    place.plot(spread, points, "o", **style)
+    ends = None if low is None else [[mean - low], [high - mean]]
+    bar = {
+        "color": COLOURS["exact"],
+        "capsize": 5,
+        "lw": 1.4,
+        "marker": "_",
+        "markersize": 14,
+    }
+    place.errorbar([x], [mean], yerr=ends, zorder=3, **bar)
+
+
+def draw_voices(numbers: dict[str, Any], labels: dict[str, str]) -> Figure:
+    """The models side by side: on speakers that are shared, on each one left out, and
+    on the mean of those."""
+    figure, axes = new_figure(width=9.5, height=4)
+    place, speakers = axes[0, 0], numbers["speakers"]
+    for k, (row, (colour, marker)) in enumerate(
+        zip(numbers["digits"], MODELS, strict=False)
+    ):
+        at = np.arange(len(speakers) + 2) + 0.15 * (
+            k - (len(numbers["digits"]) - 1) / 2
+        )
+        middles = [row["shared"][0], *row["by_speaker"], row["left_out"][0]]
+        place.plot(
+            at,
+            middles,
+            marker,
+            color=COLOURS[colour],
+            markersize=6,
+            label=labels[row["model"]],
+            zorder=3,
+        )
+        for x, (mean, low, high) in ((at[0], row["shared"]), (at[-1], row["left_out"])):
+            if low is not None and high is not None:
+                ends = [[mean - low], [high - mean]]
+                place.errorbar(
+                    [x],
+                    [mean],
+                    yerr=ends,
+                    color=COLOURS[colour],
+                    capsize=3,
+                    lw=1.4,
+                    fmt="none",
+                )
+    for edge in (0.5, len(speakers) + 0.5):
+        place.axvline(edge, color=COLOURS["data"], lw=1)
+    place.set_xticks(
+        range(len(speakers) + 2),
+        ["shared", *speakers, "mean of the six" if len(speakers) == 6 else "mean"],
+    )
+    place.set(ylabel="test accuracy", ylim=(0, 1.03))
+    place.set_title(
+        "Spoken digits: speakers shared (left), each left out (middle), and their mean",
+        loc="left",
+    )
+    place.legend(loc="lower left", ncols=4)
+    return figure

@@ -1,0 +1,212 @@
+"""The report of tensorflow_side_by_side: answer, tables and figures."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+import research
+from experiments.tensorflow_side_by_side import (
+    BATCH,
+    EAGER,
+    JAX,
+    NARROW,
+    NUMPY,
+    RATE,
+    STEPS,
+    TENSORFLOW,
+)
+
+TO_INSTALL = (
+    "TensorFlow is not installed here; pip install tensorflow-cpu, and its numbers are "
+    "computed and timed anew."
+)
+COLOUR = {NUMPY: "data", TENSORFLOW: "stochastic", EAGER: "decaying", JAX: "full batch"}
+CODE = (  # What differs, line by line.
+    (
+        "what is trained",
+        "w1, b1, w2, b2 = variables = [tf.Variable(p) for p in params]",
+        "params, any pytree of arrays",
+    ),
+    (
+        "what is watched",
+        "with tf.GradientTape() as tape: loss = ...",
+        "def loss(params, x, y): ...",
+    ),
+    (
+        "the gradient",
+        "grads = tape.gradient(loss, variables)",
+        "value, grads = jax.value_and_grad(loss)(params, x, y)",
+    ),
+    ("the step", "variable.assign_sub(rate * g)", "p - rate * g"),
+    ("compiled", "tf.function(step)", "jax.jit(step)"),
+)
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """Equal or not, on whose numbers, and how fast."""
+    numbers = findings.numbers
+    where = f"TensorFlow {numbers['version']}"
+    if not numbers["installed"]:
+        where += ", by its recorded numbers"
+    found, by_hand = numbers["differences"][TENSORFLOW], numbers["differences"][NUMPY]
+    text = (
+        f"{'Yes' if numbers['equal'] else 'No'}: against {where}, the gradient differs "
+        f"by {found['gradient']:.1f} ε of its largest entry in float64, the params "
+        f"after {STEPS} steps by {found['params']:.1f} ε; NumPy's, by hand, by "
+        f"{by_hand['gradient']:.1f} and {by_hand['params']:.1f}. The loss falls from "
+        f"{numbers['first_loss']:.2f} to {numbers['last_loss']:.2f} in all of them."
+    )
+    over = lambda net, way: "{1:.1f} ({2:.1f} to {3:.1f})".format(
+        *numbers["seconds"][f"{net}/{way}"]
+    )
+    ways = (
+        ((NUMPY, "NumPy"), (TENSORFLOW, "TensorFlow"))
+        if numbers["installed"]
+        else ((NUMPY, "NumPy"),)
+    )
+    parts = [
+        f"{' and '.join(f'{name} {over(net, way)}' for way, name in ways)} times as "
+        f"long with {width} hidden units"
+        for net, width in numbers["widths"].items()
+    ]
+    installed = "" if numbers["installed"] else f" {TO_INSTALL}"
+    return (
+        f"{text} Against a compiled step of JAX, one takes "
+        f"{', '.join(parts)}.{installed}"
+    )
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """The same ten steps, their seconds, and the code."""
+    numbers = findings.numbers
+    return table_of_steps(numbers), table_of_seconds(numbers), table_of_code()
+
+
+def table_of_steps(numbers: dict[str, Any]):
+    """How far each way is from JAX's; NumPy first."""
+    rows = tuple(
+        (
+            way,
+            *(
+                numbers["differences"][way][key]
+                for key in ("gradient", "losses", "params")
+            ),
+        )
+        for way in (NUMPY, TENSORFLOW, JAX)
+    )
+    columns = (
+        "way",
+        "first gradient off by, ε",
+        f"{STEPS} losses off by, ε",
+        f"params after {STEPS} steps off by, ε",
+    )
+    note = (
+        f"From JAX's, over the largest entry; ε = 2.2e-16. 64-{NARROW}-10, batches of "
+        f"{BATCH}, η = {RATE}, float64. "
+        f"{'Computed here by' if numbers['installed'] else 'Recorded with'} TensorFlow "
+        f"{numbers['version']}; of its first gradient "
+        f"{100 * numbers['gradient_bits_equal']:.0f} % of the entries are JAX's to the "
+        "last bit."
+    )
+    return research.runs.Table("The same ten steps", columns, rows, note)
+
+
+def table_of_seconds(numbers: dict[str, Any]):
+    """A step of each way in seconds, and over JAX's."""
+    rows = []
+    for key, times in numbers["seconds"].items():
+        net, _, way = key.partition("/")
+        rows.append((f"64-{numbers['widths'][net]}-10", way, *times))
+    note = (
+        f"A step on a batch of {BATCH} in float32: loss, gradient and update, called "
+        f"from Python; medians of {numbers['config']['repeats']} samples in turns, and "
+        "the 95 % interval of the ratio."
+    )
+    columns = ("net", "way", "seconds a step", "over JAX's", "from", "to")
+    return research.runs.Table("Seconds of a step", columns, tuple(rows), note)
+
+
+def table_of_code():
+    """What differs between the two, line by line."""
+    note = (
+        "The whole of both stands in the figure. JAX differentiates a function, "
+        "TensorFlow what a tape has seen."
+    )
+    return research.runs.Table(
+        "The code, side by side", ("", "TensorFlow", "JAX"), CODE, note
+    )
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """The code of both, and the losses and seconds of all."""
+    numbers = result.numbers
+    code, panels = research.figures.new_figure(
+        1, 2, width=10.6, height=3.4, width_ratios=(4.7, 5.4)
+    )
+    for axes, (way, text) in zip(panels[0], numbers["code"].items(), strict=True):
+        axes.axis("off")
+        axes.set_title(way, loc="left", weight="bold")
+        axes.text(
+            0,
+            1,
+            text,
+            family="monospace",
+            fontsize=7.6,
+            va="top",
+            transform=axes.transAxes,
+        )
+    measured, panels = research.figures.new_figure(1, 2, width=11, height=4.0)
+    draw_losses(panels[0, 0], result.arrays)
+    draw_seconds(panels[0, 1], numbers)
+    code_caption = (
+        "The code that ran, of both: the same network, loss and step. What differs is "
+        "how the gradient is asked for."
+    )
+    caption = (
+        f"Left: the loss of each of the {STEPS} steps; the three ways lie on each "
+        "other to within "
+        f"{max(found['losses'] for found in numbers['differences'].values()):.1f} ε. "
+        "Right: seconds of a step in float32."
+    )
+    return {
+        "code": research.figures.Picture(
+            "The same training in both", code_caption, code
+        ),
+        "steps": research.figures.Picture("The same ten steps", caption, measured),
+    }
+
+
+def draw_losses(axes: Axes, arrays: dict[str, np.ndarray]):
+    """Three lines that lie on each other."""
+    for way, width, marker in ((NUMPY, 7, ""), (TENSORFLOW, 3.5, ""), (JAX, 0, "o")):
+        colour = research.figures.COLOURS[COLOUR[way]]
+        axes.plot(
+            np.arange(1, STEPS + 1),
+            arrays[f"losses/{way}"],
+            color=colour,
+            lw=width,
+            marker=marker,
+            label=way,
+        )
+    axes.set(xlabel="step", ylabel="loss of its batch")
+    axes.legend()
+
+
+def draw_seconds(axes: Axes, numbers: dict[str, Any]):
+    """A row for each net and way."""
+    keys = list(numbers["seconds"])
+    for row, key in enumerate(reversed(keys)):
+        way = key.partition("/")[2]
+        seconds = numbers["seconds"][key][0]
+        axes.plot(1e6 * seconds, row, "o", color=research.figures.COLOURS[COLOUR[way]])
+        axes.text(
+            1e6 * seconds * 1.12, row, f"{1e6 * seconds:,.0f}", va="center", fontsize=9
+        )
+    axes.set(xscale="log", xlabel="microseconds a step")
+    axes.set_xlim(right=axes.get_xlim()[1] * 2)
+    names = [
+        f"{way}, {numbers['widths'][net]}"
+        for net, _, way in (key.partition("/") for key in keys)
+    ]
+    axes.set_yticks(range(len(keys))[::-1], names)

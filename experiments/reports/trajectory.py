@@ -1,0 +1,405 @@
+"""The report of trajectory: answer, tables and figures."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+import research
+from experiments.trajectory import CLOSE, LANDSCAPES, MOMENTUM, SMALLEST, Landscape
+from research import figures
+from research.figures import motion
+
+FRAMES = 36
+
+
+def answer(findings: research.runs.Findings) -> str:
+    """Who came lowest and who did not, and how they turned from the slope."""
+    numbers = findings.numbers
+    ranked = sorted(
+        numbers["rules"].items(),
+        key=lambda item: math.inf if item[1]["gap"] is None else item[1]["gap"],
+    )
+    results = ", ".join(f"{name} {gap(facts)}" for name, facts in ranked)
+    turns = ", ".join(
+        f"{name} {facts['cosine']:.2f}"
+        for name, facts in ranked
+        if facts["cosine"] is not None
+    )
+    return (
+        f"On {numbers['landscape']}, after {numbers['steps']} steps, each at its best "
+        f"rate of one grid, f - f* is: {results}. The mean cosine between a step and "
+        f"the way straight down: {turns}."
+    )
+
+
+def gap(facts: dict[str, Any]):
+    """What is left of f - f*, in words."""
+    return "not finite at any rate" if facts["gap"] is None else f"{facts['gap']:.1e}"
+
+
+def tables(findings: research.runs.Findings) -> tuple[research.runs.Table, ...]:
+    """Each rule at its best rate, and the whole grid."""
+    return table(findings.numbers), grid_table(*findings)
+
+
+def table(numbers: dict[str, Any]):
+    """Each rule at its best rate."""
+    keys = ("rate", "gap", "distance", "steps", "cosine", "longest_update", "diverged")
+    edges = [name for name, facts in numbers["rules"].items() if facts["at_edge"]]
+    note = (
+        f"Steps: until f - f* is {CLOSE:g} of what it was. Rates diverged: of the "
+        "grid, in the table after this one."
+    )
+    if edges:
+        note += (
+            " At the edge of the grid, so that a better rate may lie outside: "
+            f"{', '.join(edges)}."
+        )
+    instead = {
+        "gap": "not finite",
+        "distance": "not finite",
+        "longest_update": "not finite",
+        "cosine": "–",
+    }
+    cell = lambda key, value: instead.get(key) if value is None else value
+    return research.runs.Table(
+        f"Each rule at its best rate on {numbers['landscape']}",
+        (
+            "rule",
+            "rate",
+            "f - f*",
+            "distance",
+            "steps",
+            "mean cosine",
+            "longest update",
+            "rates diverged",
+        ),
+        tuple(
+            (name, *(cell(key, facts[key]) for key in keys))
+            for name, facts in numbers["rules"].items()
+        ),
+        note,
+    )
+
+
+def grid_table(arrays: dict[str, np.ndarray], numbers: dict[str, Any]):
+    """What every rate that was tried came to."""
+    rows = []
+    for index, rate in enumerate(arrays["rates"]):
+        scores = [arrays[f"{name}/scores"][index] for name in numbers["rules"]]
+        rows.append(
+            (
+                float(rate),
+                *(
+                    float(value) if np.isfinite(value) else "diverged"
+                    for value in scores
+                ),
+            )
+        )
+    return research.runs.Table(
+        "The whole grid: the highest f - f* in the second half of the steps",
+        ("rate", *numbers["rules"]),
+        tuple(rows),
+        "The best rate of a rule is the one with its smallest entry, or, of those "
+        f"below {SMALLEST:g} of the first f - f*, the first to get there; diverged: f "
+        "was not finite at some step.",
+    )
+
+
+def draw(result: research.runs.Result) -> dict[str, research.figures.Picture]:
+    """The paths, still and moving; how far they are; and what each step does."""
+    arrays, numbers = result.arrays, result.numbers
+    names, scene = list(numbers["rules"]), LANDSCAPES[numbers["landscape"]]
+    still, axes = research.figures.new_figure(width=8.6, height=6.2)
+    draw_landscape(
+        axes[0, 0], arrays["x"], arrays["y"], arrays["heights"], scene.minima
+    )
+    draw_paths(
+        axes[0, 0], {name: arrays[f"{name}/points"] for name in names}, labels(numbers)
+    )
+    axes[0, 0].set_title(f"{numbers['landscape']}: {scene.formula}", loc="left")
+    pictures = {
+        "paths": (
+            "The way each rule takes",
+            paths_caption(numbers),
+            still,
+            draw_motion(arrays, numbers, scene),
+        ),
+        "curves": (
+            "How far each rule still is",
+            curves_caption(numbers),
+            draw_curves(arrays, names),
+        ),
+        "steps": (
+            "What each step does",
+            steps_caption(numbers),
+            draw_steps(arrays, names),
+        ),
+    }
+    return {
+        key: research.figures.Picture(*picture) for key, picture in pictures.items()
+    }
+
+
+def labels(numbers: dict[str, Any]):
+    """Each rule with its rate."""
+    return {
+        name: f"{name}, rate {facts['rate']:.2g}"
+        for name, facts in numbers["rules"].items()
+    }
+
+
+def draw_motion(
+    arrays: dict[str, np.ndarray], numbers: dict[str, Any], scene: Landscape
+):
+    """The same paths as they grow; the steps go by ever faster, so that first and last
+    are seen."""
+    figure, axes = research.figures.new_figure(width=6.6, height=4.8)
+    draw_landscape(
+        axes[0, 0], arrays["x"], arrays["y"], arrays["heights"], scene.minima
+    )
+    points = {name: arrays[f"{name}/points"] for name in numbers["rules"]}
+    show = draw_growing_paths(axes[0, 0], points, labels(numbers))
+    return motion.record(
+        figure, lambda k: show((k / (FRAMES - 1)) ** 2), FRAMES, colours=64
+    )
+
+
+def paths_caption(numbers: dict[str, Any]):
+    """What the first figure shows."""
+    arrived = ", ".join(
+        f"{name} "
+        f"{'does not' if facts['steps'] is None else 'after ' + str(facts['steps'])}"
+        for name, facts in numbers["rules"].items()
+    )
+    return (
+        f"Paths of {numbers['steps']} steps from one start (circle) over lines of "
+        "equal f, each rule at its best rate of the grid; a star is a minimum. f - f* "
+        f"comes to {CLOSE:g} of what it was: {arrived}. In the motion the steps go by "
+        "ever faster."
+    )
+
+
+def curves_caption(numbers: dict[str, Any]):
+    """What the second figure shows."""
+    ends = ", ".join(f"{name} {gap(facts)}" for name, facts in numbers["rules"].items())
+    return (
+        "After each step: f - f* on the left, the distance to the nearest minimum on "
+        f"the right. At the end f - f* is {ends}. On the quadratic the heavy ball's "
+        f"distance shrinks {shrinks(numbers['heavy_ball_over_theory'])} √β = "
+        f"{math.sqrt(MOMENTUM):.3f} a step that theory gives it."
+    )
+
+
+def shrinks(ratio: float | None):
+    """A measured factor over its theory, in words."""
+    return "not by the" if ratio is None else f"by {ratio:.3f} times the"
+
+
+def steps_caption(numbers: dict[str, Any]):
+    """What the third figure shows."""
+    turns = ", ".join(
+        f"{name} {facts['cosine']:.2f}"
+        for name, facts in numbers["rules"].items()
+        if facts["cosine"] is not None
+    )
+    return (
+        "Of each step: the learning rate, the norms of gradient and update, the "
+        "update's length against that of the parameters, and the cosine between the "
+        f"update and -gradient (1: straight down; below 0: uphill). Its mean: {turns}."
+    )
+
+
+# Okabe & Ito's, the dark ones first; from the eighth path on they come again, dashed.
+PATH_COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#222222",
+    "#56B4E9",
+)
+GROUND = LinearSegmentedColormap.from_list("ground", ["#D3DCE6", "#E9EEF3", "#FBFCFD"])
+SHOWN_DOWN_TO = 1e-18  # Share of the largest value down to which curves are shown.
+STEP_PANELS = {
+    "learning_rate": "learning rate",
+    "gradient_norm": "gradient norm",
+    "update_norm": "update norm",
+    "update_over_params": "update / parameters",
+    "cosine": "cosine (update, -gradient)",
+}
+
+
+def look(number: int) -> dict[str, Any]:
+    """Colour and dashes of the path of that number."""
+    dashes = ("-", (0, (4, 2)), (0, (1, 1.5)))[number // len(PATH_COLOURS) % 3]
+    return {"color": PATH_COLOURS[number % len(PATH_COLOURS)], "linestyle": dashes}
+
+
+def draw_landscape(
+    axes: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    heights: np.ndarray,
+    minima: Sequence[Sequence[float]],
+) -> None:
+    """The ground, darker where it is lower, with lines of equal height in equal ratios,
+    and a star at each minimum.
+
+    Args:
+      axes: To draw on.
+      x, y: Of the lattice, shapes (m,) and (n,).
+      heights: f - f* there, at least 0, shape (n, m).
+      minima: Points.
+    """
+    log = np.log10(np.maximum(heights, 1e-2 * np.median(heights)))
+    levels = np.linspace(log.min(), log.max(), 15)
+    axes.grid(False)
+    axes.contourf(x, y, log, levels, cmap=GROUND)
+    axes.contour(x, y, log, levels, colors="#B4BEC9", linewidths=0.6, linestyles="-")
+    for minimum in minima:
+        axes.plot(
+            *minimum,
+            "*",
+            color="white",
+            markeredgecolor=figures.COLOURS["exact"],
+            markersize=13,
+            zorder=8,
+        )
+    axes.set(xlabel="x", ylabel="y", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+
+
+def draw_paths(
+    axes: Axes, points: Mapping[str, np.ndarray], labels: Mapping[str, str]
+) -> None:
+    """Each path as a line with its steps as dots, from the start, a circle, to its end,
+    a larger dot."""
+    for number, (name, path) in enumerate(points.items()):
+        style = look(number)
+        axes.plot(*path.T, lw=1.3, label=labels[name], zorder=3, **style)
+        axes.plot(*path.T, ".", color=style["color"], markersize=2.8, zorder=4)
+        axes.plot(
+            *path[-1],
+            "o",
+            color=style["color"],
+            markeredgecolor="white",
+            markersize=7,
+            zorder=7,
+        )
+    _draw_start(axes, points)
+
+
+def _draw_start(axes: Axes, points: Mapping[str, np.ndarray]) -> None:
+    start = next(iter(points.values()))[0]
+    axes.plot(
+        *start,
+        "o",
+        color="white",
+        markeredgecolor=figures.COLOURS["exact"],
+        markersize=8,
+        zorder=5,
+    )
+    axes.legend(frameon=True, framealpha=0.9, edgecolor="none", fontsize=9)
+
+
+def draw_growing_paths(
+    axes: Axes, points: Mapping[str, np.ndarray], labels: Mapping[str, str]
+) -> Callable[[float], None]:
+    """The same paths as far as they have come.
+
+    Returns:
+      show: share in 0..1 of all steps -> None.
+    """
+    lines, heads = {}, {}
+    for number, (name, path) in enumerate(points.items()):
+        style = look(number)
+        lines[name] = axes.plot(
+            *path[:1].T, lw=1.8, label=labels[name], zorder=3, **style
+        )[0]
+        heads[name] = axes.plot(
+            *path[0],
+            "o",
+            color=style["color"],
+            markeredgecolor="white",
+            markersize=8,
+            zorder=7,
+        )[0]
+    _draw_start(axes, points)
+    title = axes.set_title("0 steps", loc="left")
+
+    def show(share: float) -> None:
+        for name, path in points.items():
+            last = round(share * (len(path) - 1))
+            lines[name].set_data(*path[: last + 1].T)
+            heads[name].set_data(*path[last : last + 1].T)
+            title.set_text(f"{last:,} steps")
+
+    return show
+
+
+def _log_scale(panel: Axes) -> None:
+    """A logarithmic axis that ends where rounding begins: what is smaller is no longer
+    told apart."""
+    panel.set_yscale("log")
+    drawn = np.concatenate(
+        [np.asarray(line.get_ydata(), float) for line in panel.lines]
+    )
+    drawn = drawn[np.isfinite(drawn)]
+    if len(drawn):
+        panel.set_ylim(
+            max(drawn.min(), SHOWN_DOWN_TO * drawn.max()) / 2, 2 * drawn.max()
+        )
+
+
+def draw_curves(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Figure:
+    """f - f* and the distance to the nearest minimum after each step."""
+    figure, axes = figures.new_figure(1, 2, width=10.5, height=4.2)
+    for panel, (key, title) in zip(
+        axes[0],
+        (("gaps", "f - f*"), ("distances", "distance to the nearest minimum")),
+        strict=True,
+    ):
+        for number, name in enumerate(names):
+            values = arrays[f"{name}/{key}"]
+            panel.plot(
+                np.where(values > 0, values, np.nan), label=name, lw=1.6, **look(number)
+            )
+        _log_scale(panel)
+        panel.set_xlabel("steps")
+        panel.set_title(title, loc="left")
+    figure.legend(
+        *axes[0, 0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=min(len(names), 5),
+    )
+    return figure
+
+
+def draw_steps(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> Figure:
+    """Five panels of what each step does, and the legend in the place of a sixth."""
+    figure, axes = figures.new_figure(2, 3, width=11, height=6.0, sharex=True)
+    for panel, (key, title) in zip(axes.flat, STEP_PANELS.items(), strict=False):
+        for number, name in enumerate(names):
+            values = np.asarray(arrays[f"{name}/{key}"], float)
+            shown = values if key == "cosine" else np.where(values > 0, values, np.nan)
+            panel.plot(
+                np.arange(1, len(values) + 1), shown, label=name, lw=1.2, **look(number)
+            )
+        if key == "cosine":
+            panel.set_ylim(-1.08, 1.08)
+        else:
+            _log_scale(panel)
+        panel.set_title(title, loc="left")
+        panel.tick_params(labelbottom=True)
+        panel.set_xlabel("step")
+    axes[1, 2].axis("off")
+    axes[1, 2].legend(
+        *axes[0, 0].get_legend_handles_labels(), loc="center left", fontsize=11
+    )
+    return figure

@@ -1,0 +1,204 @@
+"""Gradients divided by the size of those before them, as the papers print it, with optax's conventions where they differ."""
+
+from itertools import count
+
+import optax
+
+from research.verification.card import Card, Recorded
+from research.verification.formula import Formula, Mistake
+from research.verification.leaves import entrywise, maximum, sqrt, zeros_like
+
+
+def adagrad(
+    x, f, learning_rate, initial_accumulator_value=0.1, eps=1e-7, eps_in_sqrt=True
+):
+    """Duchi, Hazan & Singer (2011), figure 1, with ε inside the root or outside, and an initial value, as in optax."""
+    s = zeros_like(x) + initial_accumulator_value
+    while True:
+        g = f.gradient(x)
+        s = s + g**2
+        root = sqrt(s + eps) if eps_in_sqrt else sqrt(s) + eps
+        x = x - learning_rate * entrywise(
+            lambda a, b, c: 0 if b == 0 else a / c, g, s, root
+        )
+        yield x
+
+
+def adadelta(x, f, learning_rate=1.0, rho=0.9, eps=1e-6):
+    """Zeiler (2012), algorithm 1, with RMS[a] = √(E[a²] + ε), equation (9); the rate is added."""
+    of_g = of_dx = zeros_like(x)
+    while True:
+        g = f.gradient(x)
+        of_g = rho * of_g + (1 - rho) * g**2
+        dx = -sqrt(of_dx + eps) / sqrt(of_g + eps) * g
+        of_dx = rho * of_dx + (1 - rho) * dx**2
+        x = x + learning_rate * dx
+        yield x
+
+
+def rmsprop(
+    x,
+    f,
+    learning_rate,
+    decay=0.9,
+    eps=1e-8,
+    initial_scale=0.0,
+    eps_in_sqrt=True,
+    centered=False,
+    momentum=None,
+    nesterov=False,
+    bias_correction=False,
+    rate_in_momentum=True,  # The same, since the rate is constant here.
+):
+    """Tieleman & Hinton (2012), slide 29; centered: Graves (2013), equations (38)-(41); the rest as in optax."""
+    n, m, b = zeros_like(x) + initial_scale, zeros_like(x), zeros_like(x)
+    for t in count(1):
+        g = f.gradient(x)
+        n = decay * n + (1 - decay) * g**2
+        m = decay * m + (1 - decay) * g
+        c = 1 - decay**t if bias_correction else 1
+        v = maximum(n / c - (m / c) ** 2, 0) if centered else n / c
+        u = learning_rate * g / (sqrt(v + eps) if eps_in_sqrt else sqrt(v) + eps)
+        if momentum is not None:
+            b = momentum * b + u
+            u = u + momentum * b if nesterov else b
+        x = x - u
+        yield x
+
+
+_OUTSIDE = {"eps_in_sqrt": False}
+
+
+CARDS = {
+    "adagrad": Card(
+        Formula(
+            adagrad,
+            (
+                Mistake(
+                    "ε stands outside the root", "sqrt(s + eps) if", "sqrt(s) + eps if"
+                ),
+                Mistake(
+                    "the sum of squares starts at 0",
+                    "zeros_like(x) + initial_accumulator_value",
+                    "zeros_like(x)",
+                ),
+                Mistake(
+                    "the sum of squares is one step stale",
+                    "sqrt(s + eps) if",
+                    "sqrt(s - g**2 + eps) if",
+                ),
+                Mistake("the square root is missing", "sqrt(s + eps) if", "s + eps if"),
+            ),
+        ),
+        optax=optax.adagrad,
+        recorded=(
+            Recorded(
+                "adagrad/library defaults",
+                {"initial_accumulator_value": 0.0, "eps": 1e-10, **_OUTSIDE},
+            ),
+            Recorded(
+                "adagrad/matched accumulator 0, eps 0.01",
+                {"initial_accumulator_value": 0.0, "eps": 0.01, **_OUTSIDE},
+            ),
+        ),
+        arguments={"initial_accumulator_value": 0.5, "eps": 0.01},
+    ),
+    "adadelta": Card(
+        Formula(
+            adadelta,
+            (
+                Mistake(
+                    "ε stands outside the upper root",
+                    "sqrt(of_dx + eps)",
+                    "(sqrt(of_dx) + eps)",
+                ),
+                Mistake(
+                    "ε stands outside the lower root",
+                    "sqrt(of_g + eps)",
+                    "(sqrt(of_g) + eps)",
+                ),
+                Mistake(
+                    "there is no ε in the numerator", "sqrt(of_dx + eps)", "sqrt(of_dx)"
+                ),
+                Mistake(
+                    "the steps are not averaged: their sum grows",
+                    "rho * of_dx + (1 - rho) * dx**2",
+                    "of_dx + dx**2",
+                ),
+                Mistake(
+                    "rho and 1 - rho are swapped",
+                    "rho * of_g + (1 - rho) * g**2",
+                    "(1 - rho) * of_g + rho * g**2",
+                ),
+                Mistake(
+                    "the numerator is missing: this is RMSProp",
+                    "-sqrt(of_dx + eps) /",
+                    "-1 /",
+                ),
+            ),
+        ),
+        optax=optax.adadelta,
+        recorded=(Recorded("adadelta/rho 0.9 eps 1e-6"),),
+        arguments={"rho": 0.5, "eps": 0.01},
+    ),
+    "rmsprop": Card(
+        Formula(
+            rmsprop,
+            (
+                Mistake(
+                    "ε stands outside the root", "sqrt(v + eps) if", "sqrt(v) + eps if"
+                ),
+                Mistake(
+                    "decay and 1 - decay are swapped",
+                    "decay * n + (1 - decay)",
+                    "(1 - decay) * n + decay",
+                ),
+                Mistake("the square root is missing", "sqrt(v + eps) if", "v + eps if"),
+                Mistake(
+                    "the average is corrected for starting at 0",
+                    "1 - decay**t if bias_correction else 1",
+                    "1 - decay**t",
+                ),
+                Mistake(
+                    "the gradients' mean is subtracted: this is the centered rule",
+                    " if centered else n / c",
+                    "",
+                ),
+            ),
+        ),
+        optax=optax.rmsprop,
+        recorded=(
+            Recorded("rmsprop/library defaults", {"decay": 0.99, **_OUTSIDE}),
+            Recorded(
+                "rmsprop/matched decay 0.9 eps 0.001, eps_in_sqrt=False",
+                {"eps": 0.001, **_OUTSIDE},
+            ),
+            Recorded(
+                "rmsprop/eps 0.001, eps_in_sqrt default", {"eps": 0.001, **_OUTSIDE}
+            ),
+            Recorded(
+                "rmsprop/momentum 0.9, eps outside",
+                {"eps": 1e-6, "momentum": 0.9, "rate_in_momentum": False, **_OUTSIDE},
+            ),
+            Recorded(
+                "rmsprop_centered/eps 0.01 outside",
+                {"eps": 0.01, "centered": True, **_OUTSIDE},
+            ),
+            Recorded(
+                "rmsprop_centered/eps 0.01, optax default placement",
+                {"eps": 0.01, "centered": True, **_OUTSIDE},
+            ),
+        ),
+        arguments={
+            "decay": 0.5,
+            "eps": 0.01,
+            "initial_scale": 1.0,
+            "eps_in_sqrt": False,
+            "centered": True,
+            "momentum": 0.5,
+            "nesterov": True,
+        },
+        # At 0.05 it comes to the minimum within 50 steps, and there divides a gradient of rounding by its own size.
+        rates={"quadratic": 0.02, "softmax_regression": 0.02},
+    ),
+}

@@ -1,0 +1,248 @@
+"""Adam and its closest kin, as the papers print them, with optax's conventions where its rule is the one that is meant."""
+
+from itertools import count
+
+import optax
+
+from research.verification.card import Card, Recorded
+from research.verification.formula import Formula, Mistake
+from research.verification.leaves import absolute, maximum, sqrt, zeros_like
+
+
+def adam(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0):
+    """Kingma & Ba (2015), algorithm 1; eps_root is optax's."""
+    m = v = zeros_like(x)
+    for t in count(1):
+        g = f.gradient(x)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        m_hat = m / (1 - b1**t)
+        v_hat = v / (1 - b2**t)
+        x = x - learning_rate * m_hat / (sqrt(v_hat + eps_root) + eps)
+        yield x
+
+
+def adamw(
+    x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, weight_decay=1e-4
+):
+    """Loshchilov & Hutter (2019), algorithm 2 with their λ taken as η λ."""
+    m = v = zeros_like(x)
+    for t in count(1):
+        g = f.gradient(x)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        m_hat = m / (1 - b1**t)
+        v_hat = v / (1 - b2**t)
+        step = m_hat / (sqrt(v_hat + eps_root) + eps)
+        x = x - learning_rate * (step + weight_decay * x)
+        yield x
+
+
+def amsgrad(
+    x,
+    f,
+    learning_rate,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    eps_root=0.0,
+    bias_correction_mu=True,
+    bias_correction_nu=True,
+    correct_before_max=True,
+):
+    """Reddi, Kale & Kumar (2018), algorithm 2, which has no corrections and no ε; those as in optax or torch."""
+    m = v = n = zeros_like(x)
+    for t in count(1):
+        g = f.gradient(x)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        m_hat = m / (1 - b1**t) if bias_correction_mu else m
+        c = 1 - b2**t if bias_correction_nu else 1
+        n = maximum(n, v / c if correct_before_max else v)
+        v_hat = n if correct_before_max else n / c
+        x = x - learning_rate * m_hat / (sqrt(v_hat + eps_root) + eps)
+        yield x
+
+
+def adamax(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-8):
+    """Kingma & Ba (2015), algorithm 2, with ε as in optax and torch."""
+    m = u = zeros_like(x)
+    for t in count(1):
+        g = f.gradient(x)
+        m = b1 * m + (1 - b1) * g
+        u = maximum(b2 * u, absolute(g) + eps)
+        x = x - learning_rate / (1 - b1**t) * m / u
+        yield x
+
+
+_OF_ADAM = (
+    Mistake(
+        "b1 and 1 - b1 are swapped in both averages, and b2 and 1 - b2",
+        "m = b1 * m + (1 - b1) * g\n        v = b2 * v + (1 - b2) * g**2",
+        "m = (1 - b1) * m + b1 * g\n        v = (1 - b2) * v + b2 * g**2",
+    ),
+    Mistake(
+        "ε stands inside the root",
+        "sqrt(v_hat + eps_root) + eps",
+        "sqrt(v_hat + eps_root + eps)",
+    ),
+    Mistake(
+        "ε is added before the bias correction",
+        "sqrt(v_hat + eps_root) + eps",
+        "sqrt(v_hat + eps_root) + eps / sqrt(1 - b2**t)",
+    ),
+    Mistake(
+        "no bias correction of the first moment", "m_hat = m / (1 - b1**t)", "m_hat = m"
+    ),
+    Mistake(
+        "no bias correction of the second moment",
+        "v_hat = v / (1 - b2**t)",
+        "v_hat = v",
+    ),
+    Mistake(
+        "no bias correction",
+        "m_hat = m / (1 - b1**t)\n        v_hat = v / (1 - b2**t)",
+        "m_hat = m\n        v_hat = v",
+    ),
+    Mistake(
+        "the bias correction counts one step too many",
+        "m_hat = m / (1 - b1**t)\n        v_hat = v / (1 - b2**t)",
+        "m_hat = m / (1 - b1**(t + 1))\n        v_hat = v / (1 - b2**(t + 1))",
+    ),
+    Mistake(
+        "the square root is missing", "sqrt(v_hat + eps_root)", "(v_hat + eps_root)"
+    ),
+    Mistake("the second moment averages g, not g²", "(1 - b2) * g**2", "(1 - b2) * g"),
+    Mistake(
+        "the second moment averages m², not g²", "(1 - b2) * g**2", "(1 - b2) * m**2"
+    ),
+    Mistake(
+        "the second moment decays by b1",
+        "v = b2 * v + (1 - b2)",
+        "v = b1 * v + (1 - b1)",
+    ),
+)
+
+
+CARDS = {
+    "adam": Card(
+        Formula(adam, _OF_ADAM),
+        optax=optax.adam,
+        recorded=(
+            Recorded("adam/defaults"),
+            Recorded(
+                "adam/b1 0.8 b2 0.95 eps 0.1", {"b1": 0.8, "b2": 0.95, "eps": 0.1}
+            ),
+        ),
+        arguments={"b1": 0.5, "b2": 0.9, "eps": 0.01, "eps_root": 0.001},
+    ),
+    "adamw": Card(
+        Formula(
+            adamw,
+            (
+                *_OF_ADAM,
+                Mistake(
+                    "the decay is coupled: it is added to the gradient",
+                    "g = f.gradient(x)",
+                    "g = f.gradient(x) + weight_decay * x",
+                ),
+                Mistake(
+                    "the decay is not multiplied by the learning rate",
+                    " + weight_decay * x)",
+                    ") - weight_decay * x",
+                ),
+                Mistake("there is no weight decay", " + weight_decay * x)", ")"),
+            ),
+        ),
+        optax=optax.adamw,
+        recorded=(
+            Recorded("adamw/weight decay 0.1", {"weight_decay": 0.1}),
+            Recorded("adamw/library default weight decay", {"weight_decay": 0.01}),
+        ),
+        arguments={
+            "b1": 0.5,
+            "b2": 0.9,
+            "eps": 0.01,
+            "eps_root": 0.001,
+            "weight_decay": 0.1,
+        },
+    ),
+    "amsgrad": Card(
+        Formula(
+            amsgrad,
+            (
+                Mistake(
+                    "there is no maximum: this is Adam",
+                    "maximum(n, v / c if correct_before_max else v)",
+                    "v / c",
+                ),
+                Mistake(
+                    "the maximum is taken before the correction, as in torch",
+                    "n = maximum(n, v / c if correct_before_max else v)\n        v_hat = n if correct_before_max else n / c",
+                    "n = maximum(n, v)\n        v_hat = n / c",
+                ),
+                Mistake(
+                    "no bias correction of the second moment",
+                    "1 - b2**t if bias_correction_nu else 1",
+                    "1",
+                ),
+                Mistake(
+                    "no bias correction of the first moment",
+                    "m / (1 - b1**t) if bias_correction_mu else m",
+                    "m",
+                ),
+                Mistake(
+                    "the maximum also replaces the average",
+                    "n = maximum(n, v /",
+                    "n = v = maximum(n, v /",
+                ),
+                Mistake(
+                    "ε stands inside the root",
+                    "sqrt(v_hat + eps_root) + eps",
+                    "sqrt(v_hat + eps_root + eps)",
+                ),
+            ),
+        ),
+        optax=optax.amsgrad,
+        recorded=(
+            Recorded("amsgrad/defaults", {"correct_before_max": False}),
+            Recorded("amsgrad/b2 0.9", {"b2": 0.9, "correct_before_max": False}),
+        ),
+        # The paper's variant, without corrections, is not in optax 0.2.6; the family's own tests ask its formula.
+        arguments={"b1": 0.5, "b2": 0.9, "eps": 0.01, "eps_root": 0.001},
+    ),
+    "adamax": Card(
+        Formula(
+            adamax,
+            (
+                Mistake(
+                    "no bias correction", "learning_rate / (1 - b1**t)", "learning_rate"
+                ),
+                Mistake("the maximum does not decay", "b2 * u", "u"),
+                Mistake("the maximum is of squares", "absolute(g) + eps", "g**2 + eps"),
+                Mistake(
+                    "ε is added in the division",
+                    "absolute(g) + eps)",
+                    "absolute(g)) + eps",
+                ),
+                Mistake(
+                    "the sizes are averaged",
+                    "maximum(b2 * u, absolute(g) + eps)",
+                    "b2 * u + (1 - b2) * absolute(g) + eps",
+                ),
+                Mistake(
+                    "the maximum is bias-corrected, too",
+                    "m / u",
+                    "m / (u / (1 - b2**t))",
+                ),
+            ),
+        ),
+        optax=optax.adamax,
+        recorded=(
+            Recorded("adamax/defaults"),
+            Recorded("adamax/eps 0.1", {"eps": 0.1}),
+        ),
+        # With b2 = 0.9 the maximum forgets within 50 steps, and at a minimum the rule divides rounding by itself.
+        arguments={"b1": 0.5, "b2": 0.99, "eps": 0.01},
+    ),
+}

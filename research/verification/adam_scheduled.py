@@ -1,0 +1,174 @@
+"""NAdam and RAdam, as the papers print them, with optax's and torch's conventions by arguments."""
+
+from itertools import count
+
+import optax
+import optax.contrib
+from mpmath import mpf
+
+from research.verification.card import Card, Recorded
+from research.verification.formula import Formula, Mistake
+from research.verification.leaves import sqrt, zeros_like
+
+
+def nadam(
+    x,
+    f,
+    learning_rate,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    eps_root=0.0,
+    momentum_schedule="constant",
+    momentum_decay=0.004,
+):
+    """Dozat (2016), algorithm 2 and its schedule of μ; the constant one as in optax, "torch" as in torch."""
+    paper, constant = momentum_schedule == "paper", momentum_schedule == "constant"
+    mu = lambda t: (
+        b1 if constant else b1 * (1 - (mpf(96) / 100) ** (t * momentum_decay) / 2)
+    )
+    m = v = zeros_like(x)
+    p = 1
+    for t in count(1):
+        g = f.gradient(x)
+        p = p * mu(t)
+        average = mu(t) if paper else b1
+        m = average * m + (1 - average) * g
+        v = b2 * v + (1 - b2) * g**2
+        m_hat = mu(t + 1) * m / (1 - p * mu(t + 1)) + (1 - mu(t)) * g / (1 - p)
+        v_hat = (b2 if paper else 1) * v / (1 - b2**t)
+        x = x - learning_rate * m_hat / (sqrt(v_hat + eps_root) + eps)
+        yield x
+
+
+def radam(
+    x,
+    f,
+    learning_rate,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    eps_root=0.0,
+    threshold=5.0,
+    eps_before_correction=False,
+):
+    """Liu et al. (2020), algorithm 2, with ε as in optax or torch and the threshold an argument."""
+    m = v = zeros_like(x)
+    most = 2 / (1 - b2) - 1
+    for t in count(1):
+        g = f.gradient(x)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        m_hat = m / (1 - b1**t)
+        length = most - 2 * t * b2**t / (1 - b2**t)
+        if length >= threshold:
+            r = sqrt(
+                (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
+            )
+            c = 1 - b2**t
+            if eps_before_correction:
+                x = x - learning_rate * r * m_hat * sqrt(c) / (sqrt(v + eps_root) + eps)
+            else:
+                x = x - learning_rate * r * m_hat / (sqrt(v / c + eps_root) + eps)
+        else:
+            x = x - learning_rate * m_hat
+        yield x
+
+
+CARDS = {
+    "nadam": Card(
+        Formula(
+            nadam,
+            (
+                Mistake(
+                    "it does not look ahead: this is Adam",
+                    "mu(t + 1) * m / (1 - p * mu(t + 1)) + (1 - mu(t)) * g /",
+                    "m /",
+                ),
+                Mistake(
+                    "the averages are corrected by one t",
+                    "(1 - p * mu(t + 1))",
+                    "(1 - p)",
+                ),
+                Mistake(
+                    "the paper's b2 stands before the second moment",
+                    "(b2 if paper else 1) * v",
+                    "b2 * v",
+                ),
+                Mistake(
+                    "the gradient is not corrected",
+                    "(1 - mu(t)) * g / (1 - p)",
+                    "(1 - mu(t)) * g",
+                ),
+                Mistake(
+                    "the momentum is scheduled, as in torch",
+                    "b1 if constant else b1 *",
+                    "b1 *",
+                ),
+                Mistake(
+                    "ε stands inside the root",
+                    "sqrt(v_hat + eps_root) + eps",
+                    "sqrt(v_hat + eps_root + eps)",
+                ),
+            ),
+        ),
+        optax=optax.nadam,
+        recorded=(Recorded("nadam/defaults", {"momentum_schedule": "torch"}),),
+        arguments={"b1": 0.5, "b2": 0.9, "eps": 0.01, "eps_root": 0.001},
+    ),
+    "radam": Card(
+        Formula(
+            radam,
+            (
+                Mistake(
+                    "steps are always divided: this is Adam",
+                    "length >= threshold:\n            r = sqrt(",
+                    "True:\n            r = 1 or sqrt(",
+                ),
+                Mistake(
+                    "the rectification is not applied",
+                    "r * m_hat / (sqrt(v / c",
+                    "m_hat / (sqrt(v / c",
+                ),
+                Mistake(
+                    "the rectification is squared: its root is missing",
+                    "r = sqrt(",
+                    "r = 1 * (",
+                ),
+                Mistake(
+                    "ε is added before the bias correction, as in torch",
+                    "(sqrt(v / c + eps_root) + eps)",
+                    "(sqrt(v / c + eps_root) + eps / sqrt(c))",
+                ),
+                Mistake(
+                    "at first steps are not corrected",
+                    "x - learning_rate * m_hat\n",
+                    "x - learning_rate * m\n",
+                ),
+                Mistake(
+                    "at first it stands still",
+                    "x = x - learning_rate * m_hat\n",
+                    "pass\n",
+                ),
+            ),
+        ),
+        optax=optax.radam,
+        recorded=(
+            Recorded("radam/defaults", {"eps_before_correction": True}),
+            Recorded(
+                "radam/b2 0.9 eps 0.01",
+                {"b2": 0.9, "eps": 0.01, "eps_before_correction": True},
+            ),
+        ),
+        arguments={
+            "b1": 0.5,
+            "b2": 0.9,
+            "eps": 0.01,
+            "eps_root": 0.001,
+            "threshold": 6.0,
+        },
+        rates={"rosenbrock": 1e-4},  # The first steps are as long as the gradient.
+        # optax takes ρ_6 = 6 as 1999 - 1993, and its sixth step is wrong by 2e-12 of itself; ours by 5e-16 (measured).
+        bounds={"optax": 20_000},
+    ),
+}

@@ -1,0 +1,230 @@
+"""AdaBelief, Yogi and Adan, as the papers print them, with the corrections that their authors' programs make."""
+
+from itertools import count
+from typing import Any
+
+import jax
+import optax
+
+from research.verification.card import Card
+from research.verification.formula import Formula, Mistake
+from research.verification.leaves import sign, sqrt, zeros_like
+
+
+def adabelief(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16):
+    """Zhuang et al. (2020), algorithm 2, whose one ε is eps_root in s and eps in the division."""
+    m = s = zeros_like(x)
+    for t in count(1):
+        g = f.gradient(x)
+        m = b1 * m + (1 - b1) * g
+        s = b2 * s + (1 - b2) * (g - m) ** 2 + eps_root
+        m_hat = m / (1 - b1**t)
+        s_hat = s / (1 - b2**t)
+        x = x - learning_rate * m_hat / (sqrt(s_hat) + eps)
+        yield x
+
+
+def yogi(
+    x,
+    f,
+    learning_rate,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-3,
+    eps_root=0.0,
+    initial_accumulator_value=1e-6,
+    initial_mu=0.0,
+    bias_correction=True,
+):
+    """Zaheer et al. (2018), algorithm 2, with Adam's corrections and initial values."""
+    m = zeros_like(x) + initial_mu
+    v = zeros_like(x) + initial_accumulator_value
+    for t in count(1):
+        g = f.gradient(x)
+        m = b1 * m + (1 - b1) * g
+        v = v - (1 - b2) * sign(v - g**2) * g**2
+        m_hat = m / (1 - b1**t) if bias_correction else m
+        v_hat = v / (1 - b2**t) if bias_correction else v
+        x = x - learning_rate * m_hat / (sqrt(v_hat + eps_root) + eps)
+        yield x
+
+
+def adan(
+    x,
+    f,
+    learning_rate,
+    b1=0.98,
+    b2=0.92,
+    b3=0.99,
+    eps=1e-8,
+    eps_root=1e-8,
+    weight_decay=0.0,
+    proximal=False,
+):
+    """Xie et al. (2024), algorithm 1 with 1 - β for each β, averages from 0 and corrected; its decay is the proximal one."""
+    m = v = n = zeros_like(x)
+    before = None
+    ahead = b2
+    for t in count(1):
+        g = f.gradient(x)
+        change = g - (g if before is None else before)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * change
+        n = b3 * n + (1 - b3) * (g + ahead * change) ** 2
+        m_hat, v_hat, n_hat = m / (1 - b1**t), v / (1 - b2**t), n / (1 - b3**t)
+        step = learning_rate * (m_hat + ahead * v_hat) / (sqrt(n_hat + eps_root) + eps)
+        decay = learning_rate * weight_decay
+        x = (x - step) / (1 + decay) if proximal else (1 - decay) * x - step
+        before = g
+        yield x
+
+
+def optax_yogi(
+    learning_rate, b1=0.9, b2=0.999, eps=1e-3, eps_root=0.0, initial_mu=0.0
+) -> optax.GradientTransformation:
+    """optax's, whose first moment starts at 1e-6 like the second, started anew from another one."""
+    rule = optax.scale_by_yogi(b1, b2, eps, eps_root)
+
+    def init(params):
+        state: Any = rule.init(params)
+        return state._replace(mu=jax.tree.map(lambda m: 0 * m + initial_mu, state.mu))
+
+    return optax.chain(
+        optax.GradientTransformation(init, rule.update),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+CARDS = {
+    "adabelief": Card(
+        Formula(
+            adabelief,
+            (
+                Mistake(
+                    "the second moment is of g: this is Adam", "(g - m) ** 2", "g**2"
+                ),
+                Mistake(
+                    "the surprise is taken from the old average",
+                    "m = b1 * m + (1 - b1) * g\n        s = b2 * s + (1 - b2) * (g - m) ** 2 + eps_root",
+                    "s = b2 * s + (1 - b2) * (g - m) ** 2 + eps_root\n        m = b1 * m + (1 - b1) * g",
+                ),
+                Mistake(
+                    "no bias correction of the second moment",
+                    "s_hat = s / (1 - b2**t)",
+                    "s_hat = s",
+                ),
+                Mistake(
+                    "no bias correction of the first moment",
+                    "m_hat = m / (1 - b1**t)",
+                    "m_hat = m",
+                ),
+                Mistake(
+                    "the surprise is from the corrected average",
+                    "(g - m) ** 2",
+                    "(g - m / (1 - b1**t)) ** 2",
+                ),
+                Mistake("the square root is missing", "sqrt(s_hat)", "s_hat"),
+            ),
+        ),
+        optax=optax.adabelief,
+        recorded="torch and timm's recorded rules do not include AdaBelief",
+        arguments={"b1": 0.5, "b2": 0.9, "eps": 0.01, "eps_root": 0.001},
+    ),
+    "yogi": Card(
+        Formula(
+            yogi,
+            (
+                Mistake(
+                    "the second moment is averaged: this is Adam",
+                    "v - (1 - b2) * sign(v - g**2) * g**2",
+                    "b2 * v + (1 - b2) * g**2",
+                ),
+                Mistake(
+                    "the second moment's sign is flipped",
+                    "v - (1 - b2)",
+                    "v + (1 - b2)",
+                ),
+                Mistake(
+                    "the first moment starts from the second's start, as in optax",
+                    "zeros_like(x) + initial_mu",
+                    "zeros_like(x) + initial_accumulator_value",
+                ),
+                Mistake(
+                    "the second moment starts at 0",
+                    "zeros_like(x) + initial_accumulator_value",
+                    "zeros_like(x)",
+                ),
+                Mistake(
+                    "no bias correction of the second moment",
+                    "v / (1 - b2**t) if bias_correction else v",
+                    "v",
+                ),
+                Mistake(
+                    "no bias correction of the first moment",
+                    "m / (1 - b1**t) if bias_correction else m",
+                    "m",
+                ),
+                Mistake(
+                    "ε stands inside the root",
+                    "sqrt(v_hat + eps_root) + eps",
+                    "sqrt(v_hat + eps_root + eps)",
+                ),
+            ),
+        ),
+        optax=optax_yogi,
+        recorded="torch and timm's recorded rules do not include Yogi",
+        arguments={
+            "b1": 0.5,
+            "b2": 0.9,
+            "eps": 0.01,
+            "eps_root": 0.001,
+            "initial_mu": 1e-6,
+        },
+    ),
+    "adan": Card(
+        Formula(
+            adan,
+            (
+                Mistake(
+                    "changes are multiplied by 1 - b2, as in optax",
+                    "ahead = b2",
+                    "ahead = 1 - b2",
+                ),
+                Mistake(
+                    "the first change is the first gradient",
+                    "(g if before is None else",
+                    "(0 if before is None else",
+                ),
+                Mistake(
+                    "changes do not enter the step", "m_hat + ahead * v_hat", "m_hat"
+                ),
+                Mistake(
+                    "the squares are of the gradient alone",
+                    "(g + ahead * change) ** 2",
+                    "g**2",
+                ),
+                Mistake(
+                    "no bias correction",
+                    "m / (1 - b1**t), v / (1 - b2**t), n / (1 - b3**t)",
+                    "m, v, n",
+                ),
+                Mistake(
+                    "changes have the wrong sign",
+                    "(1 - b2) * change",
+                    "(1 - b2) * -change",
+                ),
+            ),
+        ),
+        optax="optax 0.2.8 multiplies changes of the gradient by 1 - b2 where the paper and its authors' code have b2",
+        recorded="torch and timm's recorded rules do not include Adan",
+        arguments={
+            "b1": 0.9,
+            "b2": 0.75,
+            "b3": 0.95,
+            "eps": 0.01,
+            "eps_root": 0.001,
+            "weight_decay": 0.1,
+            "proximal": True,
+        },
+    ),
+}

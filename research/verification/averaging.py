@@ -1,0 +1,226 @@
+"""Rules that keep params of their own to evaluate at: each formula yields its iterates together with those."""
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from research.types import Params
+from research.verification.card import Card
+from research.verification.formula import Formula, Mistake
+from research.verification.leaves import Leaves, zeros_like
+
+
+class Evaluated(Leaves):
+    """Iterates that are evaluated elsewhere.
+
+    Args:
+      iterate: Where the rule goes on from.
+      evaluation: Where it is evaluated.
+    """
+
+    def __init__(self, iterate: Leaves, evaluation: Leaves):
+        super().__init__(iterate.arrays)
+        self.evaluation = evaluation
+
+
+def lookahead(
+    x, f, learning_rate, sync_period=5, slow_step_size=0.5, reset_state=False
+):
+    """Zhang et al. (2019), algorithm 1, around the heavy ball with momentum 0.9."""
+    slow, m = x, zeros_like(x)
+    for t in count(1):
+        m = 0.9 * m + f.gradient(x)
+        x = x - learning_rate * m
+        if t % sync_period == 0:
+            slow = slow + slow_step_size * (x - slow)
+            x = slow
+            if reset_state:
+                m = zeros_like(m)
+        yield Evaluated(x, slow)
+
+
+def polyak_averaging(x, f, learning_rate, start=0):
+    """Polyak & Juditsky (1992), equation (2), over the iterates after `start`, around gradient descent."""
+    total, n = zeros_like(x), 0
+    for t in count(1):
+        x = x - learning_rate * f.gradient(x)
+        if t > start:
+            total, n = total + x, n + 1
+        yield Evaluated(x, total / n if n else x)
+
+
+def exponential_averaging(x, f, learning_rate, decay=0.999, debias=True):
+    """Kingma & Ba (2015), section 7.2, around gradient descent; or from x_0 and without the correction."""
+    average = zeros_like(x) if debias else x
+    for t in count(1):
+        x = x - learning_rate * f.gradient(x)
+        average = decay * average + (1 - decay) * x
+        yield Evaluated(x, average / (1 - decay**t) if debias else average)
+
+
+class Apart(NamedTuple):
+    """What a rule of optax keeps here beside its own state: the params that it evaluates at."""
+
+    evaluation_params: Params
+    state: Any
+
+
+def optax_lookahead(
+    learning_rate, sync_period=5, slow_step_size=0.5, reset_state=False
+):
+    """optax.lookahead around its heavy ball; its slow params, which optax has among the params, are in the state."""
+    rule = optax.lookahead(
+        optax.sgd(learning_rate, 0.9), sync_period, slow_step_size, reset_state
+    )
+
+    def init(params):
+        return Apart(params, rule.init(optax.LookaheadParams(params, params)))
+
+    def update(updates: Any, state: Any, params: Any = None):
+        both: Any
+        after: Any
+        both, after = rule.update(
+            updates, state.state, optax.LookaheadParams(params, state.evaluation_params)
+        )
+        # optax multiplies the slow params' update by 0 between synchronisations, and so hands them a NaN at once.
+        comes_back = after.steps_since_sync == 0
+        slow = jax.tree.map(
+            lambda s, u: jnp.where(comes_back, s + u, s),
+            state.evaluation_params,
+            both.slow,
+        )
+        return both.fast, Apart(slow, after)
+
+    return optax.GradientTransformation(init, update)
+
+
+def optax_exponential_averaging(learning_rate, decay=0.999, debias=True):
+    """optax.ema of the params, or optax.incremental_update where nothing is corrected."""
+    average = optax.ema(decay, debias=True)
+
+    def forget(params, state):
+        if debias:
+            return average.update(params, state.state)
+        return optax.incremental_update(
+            params, state.evaluation_params, 1.0 - decay
+        ), state.state
+
+    return _beside(optax.sgd(learning_rate), average.init, forget)
+
+
+def _beside(
+    rule: optax.GradientTransformation,
+    start: Callable[..., Any],
+    average: Callable[..., Any],
+):
+    """The rule, with an average of the params beside its state."""
+
+    def init(params):
+        return Apart(params, (rule.init(params), start(params)))
+
+    def update(updates: Any, state: Any, params: Any = None):
+        updates, inner = rule.update(updates, state.state[0], params)
+        now = optax.apply_updates(params, updates)
+        evaluation, kept = average(now, Apart(state.evaluation_params, state.state[1]))
+        return updates, Apart(evaluation, (inner, kept))
+
+    return optax.GradientTransformation(init, update)
+
+
+CARDS = {
+    "lookahead": Card(
+        Formula(
+            lookahead,
+            (
+                Mistake(
+                    "the fast params do not come back to the slow",
+                    "            x = slow\n",
+                    "",
+                ),
+                Mistake(
+                    "the period is one step too long",
+                    "t % sync_period",
+                    "t % (sync_period + 1)",
+                ),
+                Mistake(
+                    "it comes back one step late",
+                    "t % sync_period == 0",
+                    "t % sync_period == 1 and t > 1",
+                ),
+                Mistake(
+                    "the slow params go all of the way",
+                    "slow = slow + slow_step_size * (x - slow)",
+                    "slow = x",
+                ),
+            ),
+        ),
+        optax=optax_lookahead,
+        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        arguments={"sync_period": 3, "slow_step_size": 0.75, "reset_state": True},
+        unit_steps=False,
+        reasons={
+            "scales": "it comes back by a difference of params, in whose rounding a step of size e^-30 is lost"
+        },
+    ),
+    "polyak_averaging": Card(
+        Formula(
+            polyak_averaging,
+            (
+                Mistake(
+                    "the start is one of the iterates in the mean",
+                    "zeros_like(x), 0",
+                    "x, 1",
+                ),
+                Mistake(
+                    "there is no mean: the last iterate is given",
+                    "total / n if n else x",
+                    "x",
+                ),
+                Mistake(
+                    "the sum is divided by one too many",
+                    "total / n if",
+                    "total / (n + 1) if",
+                ),
+                Mistake(
+                    "the rule goes on from the mean",
+                    "if n else x)\n",
+                    "if n else x)\n        x = total / n\n",
+                ),
+            ),
+        ),
+        optax="optax keeps no mean of the iterates",
+        recorded="torch's ASGD, which keeps the mean, lets its rate decay in a way of its own, so none is recorded",
+        arguments={"start": 3},
+        unit_steps=False,
+    ),
+    "exponential_averaging": Card(
+        Formula(
+            exponential_averaging,
+            (
+                Mistake(
+                    "decay and 1 - decay are swapped",
+                    "decay * average + (1 - decay) * x",
+                    "(1 - decay) * average + decay * x",
+                ),
+                Mistake(
+                    "the correction counts one step too many",
+                    "decay**t",
+                    "decay**(t + 1)",
+                ),
+                Mistake(
+                    "there is no correction for the start at 0",
+                    "average / (1 - decay**t) if debias",
+                    "average if debias",
+                ),
+            ),
+        ),
+        optax=optax_exponential_averaging,
+        recorded="torch keeps averages of weights apart from its rules, so no trajectory is recorded",
+        arguments={"decay": 0.9, "debias": False},
+        unit_steps=False,
+    ),
+}

@@ -1,0 +1,70 @@
+"""What a reader wants of a rule at a glance, taken from its docstring: formula, paper, differences, when to use it."""
+
+import inspect
+from typing import NamedTuple
+
+from research.update_rules import RULE_TABLE, find_rule
+
+
+class Description(NamedTuple):
+    """A rule at a glance.
+
+    Attributes:
+      name: As in RULE_TABLE.
+      family: The name of the file in research/update_rules/ in which it stands.
+      signature: Its arguments with their defaults, as a user writes them.
+      summary: The docstring's first line.
+      formula: The rest of what it says before it comes to use and arguments, a paragraph an entry.
+      use: When to use it: the paragraph that begins "Use it".
+      papers: Its references, as one text.
+      line: At which line of its file it begins.
+    """
+
+    name: str
+    family: str
+    signature: str
+    summary: str
+    formula: tuple[str, ...]
+    use: str
+    papers: str
+    line: int
+
+
+def describe(name: str) -> Description:
+    """Read the docstring of a rule.
+
+    Args:
+      name: A key of RULE_TABLE.
+    Raises:
+      ValueError: The name is unknown.
+    Example:
+      >>> found = describe("gradient_descent")
+      >>> print(found.family, found.signature)
+      first_order gradient_descent(learning_rate)
+      >>> print(found.summary)
+      Steps along the negative gradient: u_t = -η_t g_t.
+    """
+    rule = RULE_TABLE[name].constructor if name in RULE_TABLE else find_rule(name)
+    text, _, sections = inspect.cleandoc(rule.__doc__ or "").partition("\nArgs:")
+    summary, *paragraphs = [
+        " ".join(paragraph.split()) for paragraph in text.strip().split("\n\n")
+    ]
+    use = next((p for p in paragraphs if p.startswith("Use it")), "")
+    _, _, references = sections.partition("References:")
+    references, _, _ = references.partition("Example:")
+    return Description(
+        name=name,
+        family=rule.__module__.rpartition(".")[2].removeprefix("_"),
+        signature=f"{name}({', '.join(_argument(p) for p in inspect.signature(rule).parameters.values())})",
+        summary=summary,
+        formula=tuple(p for p in paragraphs if p != use),
+        use=use,
+        papers=" ".join(references.split()),
+        line=inspect.getsourcelines(rule)[1],
+    )
+
+
+def _argument(parameter: inspect.Parameter) -> str:
+    if parameter.default is inspect.Parameter.empty:
+        return parameter.name
+    return f"{parameter.name}={getattr(parameter.default, '__name__', repr(parameter.default))}"

@@ -1,0 +1,270 @@
+"""Gradient descent, momentum and signs, as their papers print them."""
+
+from itertools import count
+
+import jax.numpy as jnp
+import optax
+
+from research.verification.card import Card, Recorded
+from research.verification.formula import Formula, Mistake
+from research.verification.leaves import (  # noqa: F401, the mistakes use them
+    absolute,
+    dot,
+    entrywise,
+    norm,
+    sign,
+    zeros_like,
+)
+
+
+def gradient_descent(x, f, learning_rate):
+    """Cauchy (1847): x <- x - η g."""
+    while True:
+        x = x - learning_rate * f.gradient(x)
+        yield x
+
+
+def heavy_ball(x, f, learning_rate, momentum=0.9):
+    """Polyak (1964), equation (9): x_(t+1) = x_t - η g_t + μ (x_t - x_(t-1))."""
+    before = x
+    while True:
+        x, before = x - learning_rate * f.gradient(x) + momentum * (x - before), x
+        yield x
+
+
+def nesterov(x, f, learning_rate, momentum=0.9):
+    """Sutskever et al. (2013), equations (3)-(4), told at the point where the gradient is taken: y_t = x_t + μ v_t."""
+    y, v = x, zeros_like(x)
+    while True:
+        v_next = momentum * v - learning_rate * f.gradient(y)
+        x = x + v_next
+        y, v = x + momentum * v_next, v_next
+        yield y
+
+
+def ema_momentum(x, f, learning_rate, momentum=0.9, undamped_start=False):
+    """The average of Kingma & Ba (2015), algorithm 1, in the place of the gradient; the other start is torch's."""
+    m = zeros_like(x)
+    for t in count(1):
+        g = f.gradient(x)
+        m = g if undamped_start and t == 1 else momentum * m + (1 - momentum) * g
+        x = x - learning_rate * m
+        yield x
+
+
+def sign_descent(x, f, learning_rate):
+    """Bernstein et al. (2018), algorithm 1: x <- x - δ sign(g)."""
+    while True:
+        g = f.gradient(x)
+        x = x - learning_rate * sign(g)
+        yield x
+
+
+def signum(x, f, learning_rate, momentum=0.9):
+    """Bernstein et al. (2018), algorithm 2: m <- β m + (1 - β) g, x <- x - δ sign(m)."""
+    m = zeros_like(x)
+    while True:
+        g = f.gradient(x)
+        m = momentum * m + (1 - momentum) * g
+        x = x - learning_rate * sign(m)
+        yield x
+
+
+DAMPENED = "momentum/dampening 0.9 (torch) vs EMA trace (optax)"
+
+
+def averaged(learning_rate, momentum=0.9, undamped_start=False):
+    """Of optax, as `ema_momentum`; with the other start the first gradient is scaled up before it is averaged."""
+    average = optax.ema(momentum, debias=False)
+    if not undamped_start:
+        return optax.chain(average, optax.sgd(learning_rate))
+    at_first = optax.scale_by_schedule(
+        lambda t: jnp.where(t == 0, 1.0 / (1.0 - momentum), 1.0)
+    )
+    return optax.chain(at_first, average, optax.sgd(learning_rate))
+
+
+def signed_average(learning_rate, momentum=0.9):
+    """As optax.signum is made, which optax 0.2.6 has not yet; there the momentum is called beta."""
+    return optax.chain(
+        optax.ema(momentum, debias=False),
+        optax.scale_by_sign(),
+        optax.sgd(learning_rate),
+    )
+
+
+# A multiple of 2^-6, so that on the quadratic all iterates are exact and a gradient is 0 in both walks or in neither.
+EXACT = {"quadratic": 3 / 64}
+
+
+CARDS = {
+    "gradient_descent": Card(
+        Formula(
+            gradient_descent,
+            (
+                Mistake(
+                    "the step goes up the gradient",
+                    "x - learning_rate",
+                    "x + learning_rate",
+                ),
+                Mistake("the gradient is halved", "f.gradient(x)", "f.gradient(x) / 2"),
+                Mistake(
+                    "the sign of the gradient stands for the gradient",
+                    "f.gradient(x)",
+                    "sign(f.gradient(x))",
+                ),
+            ),
+        ),
+        optax=optax.sgd,
+        recorded=(Recorded("sgd/plain"),),
+        unit_steps=False,
+    ),
+    "heavy_ball": Card(
+        Formula(
+            heavy_ball,
+            (
+                Mistake(
+                    "the gradient is damped by 1 - momentum, as in an average",
+                    "learning_rate * f",
+                    "(1 - momentum) * learning_rate * f",
+                ),
+                Mistake("no momentum", "+ momentum * (x - before)", ""),
+                Mistake("momentum is subtracted", "+ momentum * (x", "- momentum * (x"),
+                Mistake(
+                    "it looks ahead, as Nesterov's rule does",
+                    "f.gradient(x) + momentum * (x - before), x",
+                    "f.gradient(x + momentum * (x - before)) + momentum * (x - before), x",
+                ),
+            ),
+        ),
+        optax=lambda learning_rate, momentum=0.9: optax.sgd(learning_rate, momentum),
+        recorded=(Recorded("momentum/heavy ball 0.9"),),
+        arguments={"momentum": 0.5},
+        unit_steps=False,
+    ),
+    "nesterov": Card(
+        Formula(
+            nesterov,
+            (
+                Mistake(
+                    "it does not look ahead: this is the heavy ball",
+                    "x + momentum * v_next",
+                    "x",
+                ),
+                Mistake(
+                    "it looks ahead along the old velocity",
+                    "x + momentum * v_next",
+                    "x + momentum * v",
+                ),
+                Mistake(
+                    "the gradient is damped by 1 - momentum, as in an average",
+                    "learning_rate * f",
+                    "(1 - momentum) * learning_rate * f",
+                ),
+            ),
+        ),
+        optax=lambda learning_rate, momentum=0.9: optax.sgd(
+            learning_rate, momentum, nesterov=True
+        ),
+        recorded=(Recorded("nesterov/0.9"),),
+        arguments={"momentum": 0.5},
+        unit_steps=False,
+    ),
+    "ema_momentum": Card(
+        Formula(
+            ema_momentum,
+            (
+                Mistake(
+                    "the gradient is not damped: this is the heavy ball",
+                    "(1 - momentum) * g",
+                    "g",
+                ),
+                Mistake(
+                    "momentum and 1 - momentum are swapped",
+                    "momentum * m + (1 - momentum) * g",
+                    "(1 - momentum) * m + momentum * g",
+                ),
+                Mistake(
+                    "the average is corrected for its start at 0",
+                    "learning_rate * m",
+                    "learning_rate * m / (1 - momentum**t)",
+                ),
+                Mistake(
+                    "it looks ahead, as Nesterov's rule does",
+                    "learning_rate * m",
+                    "learning_rate * (momentum * m + (1 - momentum) * g)",
+                ),
+            ),
+        ),
+        optax=averaged,
+        recorded=(Recorded(DAMPENED, {"undamped_start": True}),),
+        arguments={"momentum": 0.5, "undamped_start": True},
+        unit_steps=False,
+    ),
+    "sign_descent": Card(
+        Formula(
+            sign_descent,
+            (
+                Mistake(
+                    "the gradient is divided by its norm, not by its size in each coordinate",
+                    "learning_rate * sign(g)",
+                    "learning_rate * g / norm(g)",
+                ),
+                Mistake(
+                    "the sign of 0 is -1, not 0",
+                    "learning_rate * sign(g)",
+                    "learning_rate * entrywise(lambda a: 1 if a > 0 else -1, g)",
+                ),
+                Mistake(
+                    "the sign is softened: g / (|g| + 1e-8)",
+                    "learning_rate * sign(g)",
+                    "learning_rate * g / (absolute(g) + 1e-8)",
+                ),
+                Mistake(
+                    "the step is multiplied by the sum of sizes |g|_1",
+                    "learning_rate * sign(g)",
+                    "learning_rate * dot(g, sign(g)) * sign(g)",
+                ),
+            ),
+        ),
+        optax=optax.sign_sgd,
+        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        rates=EXACT,
+    ),
+    "signum": Card(
+        Formula(
+            signum,
+            (
+                Mistake(
+                    "no average: the sign is the gradient's",
+                    "learning_rate * sign(m)",
+                    "learning_rate * sign(g)",
+                ),
+                Mistake(
+                    "signs are averaged, not gradients",
+                    "(1 - momentum) * g",
+                    "(1 - momentum) * sign(g)",
+                ),
+                Mistake(
+                    "momentum and 1 - momentum are swapped",
+                    "momentum * m + (1 - momentum) * g",
+                    "(1 - momentum) * m + momentum * g",
+                ),
+                Mistake(
+                    "it looks ahead, as Nesterov's rule does",
+                    "learning_rate * sign(m)",
+                    "learning_rate * sign(momentum * m + (1 - momentum) * g)",
+                ),
+                Mistake(
+                    "the gradient is averaged and no sign is taken",
+                    "learning_rate * sign(m)",
+                    "learning_rate * m",
+                ),
+            ),
+        ),
+        optax=signed_average,
+        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        arguments={"momentum": 0.5},
+        rates=EXACT,
+    ),
+}

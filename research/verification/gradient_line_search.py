@@ -1,0 +1,177 @@
+"""Rules that search along a line: backtracking descent and conjugate gradients, as Nocedal & Wright print them."""
+
+import math
+
+import optax
+
+from research.verification.card import Card
+from research.verification.formula import Formula, Mistake
+from research.verification.leaves import (
+    dot,
+    norm,
+)
+from research.verification.line_searches import backtracking, capped, strong_wolfe
+from research.verification.problems import PROBLEMS
+
+
+def backtracking_descent(
+    x,
+    f,
+    learning_rate=1.0,
+    sufficient_decrease=1e-4,
+    shrink=0.5,
+    increase=None,
+    max_evaluations=50,
+):
+    """Armijo (1966); Nocedal & Wright, algorithm 3.1, along -g."""
+    a = 0
+    while True:
+        d = -f.gradient(x)
+        first = learning_rate
+        if increase is not None and a != 0:
+            first = min(learning_rate, increase * a)
+        a = backtracking(f, x, d, first, sufficient_decrease, shrink, max_evaluations)
+        x = x + a * d
+        yield x
+
+
+def nonlinear_conjugate_gradient(
+    x, f, learning_rate=1.0, beta="polak_ribiere_plus", linesearch="strong_wolfe"
+):
+    """Nocedal & Wright, algorithm 5.4 with (5.41), (5.44), (5.45), (5.46) or (5.49), and the first trial of section 3.5."""
+    a, g_before, d, slope_before = 0, None, None, 0
+    while True:
+        g = f.gradient(x)
+        share = 0 if d is None else conjugacy(beta, g, g_before, d)
+        d = -g if d is None else -g + share * d
+        if dot(g, d) >= 0:
+            d = -g
+        slope = dot(g, d)
+        first = (
+            a * slope_before / slope
+            if a != 0 and slope != 0
+            else learning_rate * capped(norm(g))
+        )
+        a = {"strong_wolfe": flat, "backtracking": backtracking}[linesearch](
+            f, x, d, first
+        )
+        x, g_before, slope_before = x + a * d, g, slope
+        yield x
+
+
+def flat(f, x, d, first):
+    """The search for conjugate directions, with c2 = 0.1."""
+    return strong_wolfe(f, x, d, first, c2=0.1)
+
+
+def conjugacy(beta, g, g_before, d):
+    """β by its name; 0 where it would divide by zero."""
+    y = g - g_before
+    above = dot(g, g) if beta in ("fletcher_reeves", "dai_yuan") else dot(g, y)
+    below = (
+        dot(d, y)
+        if beta in ("hestenes_stiefel", "dai_yuan")
+        else dot(g_before, g_before)
+    )
+    found = above / below if below != 0 else 0
+    return max(found, 0) if beta == "polak_ribiere_plus" else found
+
+
+NO_VALUE = {
+    problem.name: "it searches along a line, and only gradients are given"
+    for problem in PROBLEMS.values()
+    if problem.objective is None
+}
+
+
+_CONJUGATE = {
+    "quadratic": "three steps end it, and the rest is rounding; the rule's own tests compare those three",
+    "softmax_regression": "conjugate directions magnify rounding tenfold every three steps; the rule's own tests compare "
+    "the first six steps",
+}
+
+
+def armijo(
+    learning_rate=1.0,
+    sufficient_decrease=1e-4,
+    shrink=0.5,
+    increase=None,
+    max_evaluations=50,
+):
+    """optax's backtracking under our names."""
+    return optax.chain(
+        optax.sgd(1.0),
+        optax.scale_by_backtracking_linesearch(
+            max_evaluations,
+            slope_rtol=sufficient_decrease,
+            decrease_factor=shrink,
+            increase_factor=math.inf if increase is None else increase,
+            max_learning_rate=learning_rate,
+        ),
+    )
+
+
+CARDS = {
+    "backtracking_descent": Card(
+        Formula(
+            backtracking_descent,
+            (
+                Mistake(
+                    "the two constants are swapped",
+                    "sufficient_decrease, shrink, max_evaluations)",
+                    "shrink, sufficient_decrease, max_evaluations)",
+                ),
+                Mistake(
+                    "each search starts from the last accepted step",
+                    "first = learning_rate",
+                    "first = a or learning_rate",
+                ),
+                Mistake(
+                    "the step is one trial shorter than the accepted one",
+                    "x + a * d",
+                    "x + shrink * a * d",
+                ),
+                Mistake(
+                    "the direction is normalised",
+                    "-f.gradient(x)",
+                    "-f.gradient(x) / norm(f.gradient(x))",
+                ),
+            ),
+        ),
+        optax=armijo,
+        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        arguments={"increase": 1.5, "sufficient_decrease": 0.01},
+        rates=dict.fromkeys(PROBLEMS, 1.0),
+        reasons=NO_VALUE,
+    ),
+    "nonlinear_conjugate_gradient": Card(
+        Formula(
+            nonlinear_conjugate_gradient,
+            (
+                Mistake(
+                    "it is plain gradient descent: the last direction is left out",
+                    "-g + share * d",
+                    "-g",
+                ),
+                Mistake("the last direction is subtracted", "-g + share", "-g - share"),
+                Mistake(
+                    "β divides by |g_t|², not by the last gradient's",
+                    "g_before, d)",
+                    "g_before, d) * dot(g_before, g_before) / dot(g, g)",
+                ),
+                Mistake(
+                    "the first trial is scaled the wrong way round",
+                    "a * slope_before / slope",
+                    "a * slope / slope_before",
+                ),
+            ),
+        ),
+        optax="optax has no such rule",
+        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        arguments={"beta": "hestenes_stiefel"},
+        rates=dict.fromkeys(PROBLEMS, 1.0),
+        reasons={**NO_VALUE, **_CONJUGATE},
+        # Conjugate directions magnify rounding until the minimum is reached, after twenty steps; measured: 402.
+        bounds={"formula": 4000.0},
+    ),
+}

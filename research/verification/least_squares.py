@@ -1,0 +1,131 @@
+"""Gauss-Newton and Levenberg-Marquardt, as their papers print them.
+
+They ask for what a gradient does not tell: f.residuals(x), a list of numbers r, and f.jacobian(x), a list of rows.
+"""
+
+import mpmath
+
+from research.verification.card import Card
+from research.verification.formula import Formula, Mistake
+from research.verification.leaves import norm
+from research.verification.newton import flat, like, model_minimum
+
+
+def gauss_newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
+    """Nocedal & Wright (2006), equation (10.23) with algorithm 3.1: JᵀJ h = -Jᵀr, and Armijo's backtracking."""
+    while True:
+        r, j = linearised(f, x)
+        t, h = learning_rate, -mpmath.lu_solve(j.T * j, j.T * r)
+        while (
+            half_square(f, x + t * like(h, x))
+            > half_square(f, x) + sufficient_decrease * t * (r.T * j * h)[0]
+        ):
+            t = shrink * t
+        x = x + t * like(h, x)
+        yield x
+
+
+def levenberg_marquardt(x, f, learning_rate=1.0):
+    """Moré (1978), algorithm 7.1, with the radius met exactly: min |J h + r| over |D h| <= Δ."""
+    scale, radius = None, None
+    while True:
+        r, j = linearised(f, x)
+        lengths = [mpmath.norm(j[:, k]) for k in range(j.cols)]
+        scale = (
+            lengths
+            if scale is None
+            else [max(pair) for pair in zip(scale, lengths, strict=True)]
+        )
+        d = mpmath.diag([s or 1 for s in scale])
+        if radius is None:
+            radius = learning_rate * (mpmath.norm(d * column(x)) or 1)
+            first = True
+        scaled = j * d**-1
+        p, damping = model_minimum(scaled.T * scaled, like(scaled.T * r, x), radius)
+        h, length = like(d**-1 * column(p), x), norm(p)
+        promised = mpmath.norm(j * column(h)) ** 2 / 2 + damping * length**2
+        gain = (half_square(f, x) - half_square(f, x + h)) / (promised or 1)
+        if gain > mpmath.mpf(1e-4):
+            x = x + h
+        if gain < mpmath.mpf("0.25"):
+            radius = length / 10
+        elif gain >= mpmath.mpf("0.75") or damping == 0:
+            radius = 2 * length
+        elif first:
+            radius = length
+        first = False
+        yield x
+
+
+def linearised(f, x):
+    """r and J, as matrices of mpmath."""
+    return mpmath.matrix(f.residuals(x)), mpmath.matrix(f.jacobian(x))
+
+
+def half_square(f, x):
+    """½ |r|²."""
+    return mpmath.fsum(r**2 for r in f.residuals(x)) / 2
+
+
+def column(x):
+    """The entries of Leaves as a column."""
+    return mpmath.matrix(list(flat(x)))
+
+
+CARDS = {
+    "gauss_newton": Card(
+        Formula(
+            gauss_newton,
+            (
+                Mistake(
+                    "the gradient of |r|² stands for that of ½ |r|²: the step is twice as long",
+                    "t, h = learning_rate",
+                    "t, h = 2 * learning_rate",
+                ),
+                Mistake(
+                    "the residuals are not looked at again: no line search",
+                    "while (",
+                    "while False and (",
+                ),
+                Mistake(
+                    "the step goes down the gradient",
+                    "-mpmath.lu_solve(j.T * j, j.T * r)",
+                    "-j.T * r",
+                ),
+                Mistake(
+                    "the residuals have the wrong sign",
+                    "-mpmath.lu_solve(",
+                    "mpmath.lu_solve(",
+                ),
+            ),
+        ),
+        optax="optax has no rule for residuals",
+        recorded="no trajectory of another implementation is recorded; tests/rules/test_least_squares.py has NIST's optima",
+    ),
+    "levenberg_marquardt": Card(
+        Formula(
+            levenberg_marquardt,
+            (
+                Mistake(
+                    "the variables are not scaled",
+                    "[s or 1 for s in scale]",
+                    "[1 for s in scale]",
+                ),
+                Mistake("the radius never grows", "radius = 2 * length", "pass"),
+                Mistake("a bad trial quarters the radius", "length / 10", "length / 4"),
+                Mistake(
+                    "a step that is refused is taken all the same",
+                    "gain > mpmath.mpf(1e-4)",
+                    "True",
+                ),
+                Mistake(
+                    "the first radius is a length, whatever the size of x",
+                    "(mpmath.norm(d * column(x)) or 1)",
+                    "1",
+                ),
+            ),
+        ),
+        optax="optax has no rule for residuals",
+        recorded="no trajectory of another implementation is recorded; tests/rules/test_least_squares.py has NIST's optima",
+    ),
+}

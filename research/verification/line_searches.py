@@ -1,0 +1,99 @@
+"""Searches along a line, as Nocedal & Wright print them."""
+
+import mpmath
+
+from research.verification.leaves import (
+    dot,
+)
+
+
+def backtracking(f, x, d, first, c=1e-4, shrink=0.5, most=50):
+    """Algorithm 3.1: the first of first, shrink first, shrink² first, ... with sufficient decrease; 0 if there is none."""
+    value, slope = f.value(x), dot(f.gradient(x), d)
+    if not slope < 0:
+        return 0
+    a = first
+    for _ in range(most):
+        if f.value(x + a * d) <= value + c * a * slope:
+            return a
+        a = shrink * a
+    return 0
+
+
+def strong_wolfe(f, x, d, first, c1=1e-4, c2=0.9, most=30):
+    """Algorithms 3.5 and 3.6; each point is (a, φ(a), φ'(a)). 0 if nothing lowers f enough."""
+    points = []
+
+    def phi(a):
+        points.append((a, f.value(x + a * d), dot(f.gradient(x + a * d), d)))
+        return points[-1]
+
+    _, value, slope = start = (mpmath.mpf(0), f.value(x), dot(f.gradient(x), d))
+    if not slope < 0:
+        return 0
+
+    def zoom(low, high):
+        while len(points) < most:
+            a, v, s = point = phi(inwards(low, high))
+            if v > value + c1 * a * slope or v >= low[1]:
+                high = point
+            else:
+                if abs(s) <= -c2 * slope:
+                    return a
+                if s * (high[0] - low[0]) >= 0:
+                    high = low
+                low = point
+        return low[0]
+
+    before, point = start, phi(mpmath.mpf(first))
+    while True:
+        a, v, s = point
+        if v > value + c1 * a * slope or (v >= before[1] and len(points) > 1):
+            return zoom(before, point)
+        if abs(s) <= -c2 * slope:
+            return a
+        if s >= 0:
+            return zoom(point, before)
+        if len(points) == most:
+            return a
+        before, point = point, phi(outwards(before, point))
+
+
+def cubic(left, right):
+    """Equation (3.59): the minimiser of the cubic through two points; NaN if it has none."""
+    (a, va, sa), (b, vb, sb) = left, right
+    d1 = sa + sb - 3 * (va - vb) / (a - b)
+    if d1**2 - sa * sb < 0:
+        return mpmath.nan
+    d2 = mpmath.sign(b - a) * mpmath.sqrt(d1**2 - sa * sb)
+    return b - (b - a) * (sb + d2 - d1) / (sb - sa + 2 * d2)
+
+
+def inwards(low, high):
+    """The cubic's minimiser, at least a tenth of the bracket away from its ends; the middle where there is none."""
+    left, right = sorted((low[0], high[0]))
+    margin, a = mpmath.mpf(0.1) * (right - left), cubic(low, high)
+    return (
+        (left + right) / 2
+        if mpmath.isnan(a)
+        else min(max(a, left + margin), right - margin)
+    )
+
+
+def outwards(before, point):
+    """The cubic's minimiser, 2.1 to 5 times as far from the point before as the last one."""
+    width, a = point[0] - before[0], cubic(before, point)
+    nearest, furthest = point[0] + mpmath.mpf(1.1) * width, point[0] + 4 * width
+    return furthest if not a > point[0] else min(max(a, nearest), furthest)
+
+
+SEARCHES = {
+    "backtracking": backtracking,
+    "strong_wolfe": strong_wolfe,
+    None: lambda f, x, d, first: first,
+}
+
+
+def capped(size):
+    """min(1, 1 / size)."""
+    return 1 / size if size > 1 else 1

@@ -1,0 +1,59 @@
+"""The natural gradient, as its papers print it."""
+
+from research.verification.card import Card
+from research.verification.formula import Formula, Mistake
+from research.verification.newton import (  # noqa: F401, the mistakes use them
+    FRACTIONS,
+    damped,
+    diagonal,
+    hessian,
+    of_length,
+    rooted,
+    solve,
+)
+
+
+def natural_gradient(x, f, learning_rate=1.0, damping=0.0):
+    """Amari (1998), equation (7): x <- x - η F⁻¹ g, F the Fisher matrix: of a canonical link the Hessian."""
+    while True:
+        fisher = hessian(f, x)
+        x = x - learning_rate * solve(damped(fisher, damping), f.gradient(x))
+        yield x
+
+
+CARDS = {
+    "natural_gradient": Card(
+        Formula(
+            natural_gradient,
+            (
+                Mistake(
+                    "the Fisher matrix's diagonal stands for it",
+                    "hessian(f, x)",
+                    "diagonal(hessian(f, x))",
+                ),
+                Mistake(
+                    "the root of the Fisher matrix divides",
+                    "solve(damped(",
+                    "solve(rooted(",
+                ),
+                Mistake(
+                    "the Fisher matrix is left out: gradient descent",
+                    "solve(damped(fisher, damping), f.gradient(x))",
+                    "f.gradient(x)",
+                ),
+                Mistake(
+                    "the step has a fixed length in the Fisher metric, as in trust-region policy optimisation",
+                    "learning_rate * solve(damped(fisher, damping), f.gradient(x))",
+                    "of_length(learning_rate, solve(damped(fisher, damping), f.gradient(x)), f.gradient(x))",
+                ),
+            ),
+        ),
+        optax="optax has no natural gradient",
+        recorded="Neither torch nor timm has a natural gradient",
+        arguments={"damping": 0.5},
+        rates=FRACTIONS,
+        reasons={
+            "rosenbrock": "Rosenbrock's function is no likelihood: where its Hessian is indefinite there is no Fisher matrix."
+        },
+    ),
+}

@@ -1,0 +1,87 @@
+"""Rprop as Igel & Hüsken print it."""
+
+from research.verification.card import Card, Recorded
+from research.verification.formula import Formula, Mistake
+from research.verification.leaves import entrywise, sign, zeros_like
+
+
+def rprop(
+    x,
+    f,
+    learning_rate,
+    eta_minus=0.5,
+    eta_plus=1.2,
+    min_step_size=1e-6,
+    max_step_size=50.0,
+):
+    """Igel & Hüsken (2003), iRprop-."""
+    before = step = zeros_like(x)
+    size = zeros_like(x) + learning_rate
+    while True:
+        g = f.gradient(x)
+        agreement = g * before
+        size = size * entrywise(
+            lambda a: eta_plus if a > 0 else eta_minus if a < 0 else a**0, agreement
+        )
+        size = entrywise(lambda s: min(max(s, min_step_size), max_step_size), size)
+        kept = zero_where_negative(agreement, g)
+        step = sign(kept) * size
+        x = x - step
+        before = kept
+        yield x
+
+
+def zero_where_negative(agreement, a):
+    """a, but 0 where the sign of the gradient changed."""
+    return entrywise(lambda s, e: 0 * e if s < 0 else e, agreement, a)
+
+
+CARDS = {
+    "rprop": Card(
+        Formula(
+            rprop,
+            (
+                Mistake(
+                    "it steps where the sign has changed (Rprop-)",
+                    "kept = zero_where_negative(agreement, g)",
+                    "kept = g",
+                ),
+                Mistake(
+                    "each step comes one call too late, as in optax.rprop",
+                    "step = sign(kept) * size\n        x = x - step",
+                    "x = x - zero_where_negative(agreement, step)\n        step = sign(kept) * size",
+                ),
+                Mistake(
+                    "growing and shrinking are swapped",
+                    "eta_plus if a > 0 else eta_minus if a < 0",
+                    "eta_minus if a > 0 else eta_plus if a < 0",
+                ),
+                Mistake(
+                    "the gradient stands for its sign",
+                    "sign(kept) * size",
+                    "kept * size",
+                ),
+                Mistake(
+                    "a changed sign is remembered, so that the next step is resized once more",
+                    "before = kept",
+                    "before = g",
+                ),
+                Mistake("the steps only shrink", "eta_plus if a > 0", "1 if a > 0"),
+                Mistake(
+                    "where the sign changed, the last step is taken back (Rprop+)",
+                    "step = sign(kept) * size\n        x = x - step",
+                    "step = sign(kept) * size - (step - zero_where_negative(agreement, step))\n        x = x - step",
+                ),
+            ),
+        ),
+        optax="optax.rprop (to 0.2.8) is one step stale: its first update is 0, and each later one is what the call before "
+        "should have given",
+        recorded=(Recorded("rprop/defaults"),),
+        arguments={
+            "eta_minus": 0.25,
+            "eta_plus": 1.5,
+            "min_step_size": 0.01,
+            "max_step_size": 0.5,
+        },
+    ),
+}

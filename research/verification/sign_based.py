@@ -1,0 +1,110 @@
+"""Lion and ADOPT, as the papers print them."""
+
+from itertools import count
+
+import optax
+import optax.contrib
+
+from research.verification.card import Card, Recorded
+from research.verification.formula import Formula, Mistake
+from research.verification.leaves import maximum, sign, sqrt, zeros_like
+
+
+def lion(x, f, learning_rate, b1=0.9, b2=0.99, weight_decay=1e-3):
+    """Chen et al. (2023), algorithm 2."""
+    m = zeros_like(x)
+    while True:
+        g = f.gradient(x)
+        c, m = b1 * m + (1 - b1) * g, b2 * m + (1 - b2) * g
+        x = x - learning_rate * (sign(c) + weight_decay * x)
+        yield x
+
+
+def adopt(x, f, learning_rate, b1=0.9, b2=0.9999, eps=1e-6, use_clipping=True):
+    """Taniguchi et al. (2024): v_0 from the first gradient, which is no step; then divide, clip to t^(1/4), average."""
+    m = zeros_like(x)
+    v = f.gradient(x) ** 2
+    yield x
+    for t in count(1):
+        g = f.gradient(x)
+        d = g / maximum(sqrt(v), eps)
+        if use_clipping:
+            most = sqrt(sqrt(t))
+            d = -maximum(-maximum(d, -most), -most)
+        m = b1 * m + (1 - b1) * d
+        x = x - learning_rate * m
+        v = b2 * v + (1 - b2) * g**2
+        yield x
+
+
+CARDS = {
+    "lion": Card(
+        Formula(
+            lion,
+            (
+                Mistake(
+                    "the sign is of the long average",
+                    "c, m = b1 * m + (1 - b1) * g",
+                    "c, m = b2 * m + (1 - b2) * g",
+                ),
+                Mistake(
+                    "the short average is kept",
+                    "b2 * m + (1 - b2) * g\n",
+                    "b1 * m + (1 - b1) * g\n",
+                ),
+                Mistake(
+                    "the betas are swapped",
+                    "b1 * m + (1 - b1) * g, b2 * m + (1 - b2) * g",
+                    "b2 * m + (1 - b2) * g, b1 * m + (1 - b1) * g",
+                ),
+                Mistake("there is no weight decay", " + weight_decay * x)", ")"),
+                Mistake(
+                    "the decay is not multiplied by the learning rate",
+                    " + weight_decay * x)",
+                    ") - weight_decay * x",
+                ),
+                Mistake("there is no sign", "sign(c)", "c"),
+            ),
+        ),
+        optax=optax.lion,
+        recorded=(
+            Recorded("lion/b1 0.9 b2 0.99 wd 0", {"weight_decay": 0.0}),
+            Recorded("lion/wd 0.1", {"weight_decay": 0.1}),
+        ),
+        arguments={"b1": 0.5, "b2": 0.9, "weight_decay": 0.1},
+    ),
+    "adopt": Card(
+        Formula(
+            adopt,
+            (
+                Mistake(
+                    "this step's square is in what divides it",
+                    "d = g / maximum(sqrt(v), eps)",
+                    "v = b2 * v + (1 - b2) * g**2\n        d = g / maximum(sqrt(v), eps)",
+                ),
+                Mistake(
+                    "there is no clipping, as in the first version",
+                    "if use_clipping:",
+                    "if False:",
+                ),
+                Mistake(
+                    "ε is added to the root", "maximum(sqrt(v), eps)", "(sqrt(v) + eps)"
+                ),
+                Mistake("it clips to t, not to its fourth root", "sqrt(sqrt(t))", "t"),
+                Mistake(
+                    "clipping counts one step too many",
+                    "sqrt(sqrt(t))",
+                    "sqrt(sqrt(t + 1))",
+                ),
+                Mistake(
+                    "the first average is the first divided gradient",
+                    "m = b1 * m + (1 - b1) * d",
+                    "m = b1 * m + (1 - b1) * d if t > 1 else d",
+                ),
+            ),
+        ),
+        optax=optax.contrib.adopt,
+        recorded="torch and timm's recorded rules do not include ADOPT",
+        arguments={"b1": 0.5, "b2": 0.9, "eps": 0.01, "use_clipping": False},
+    ),
+}

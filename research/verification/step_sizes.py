@@ -1,0 +1,201 @@
+"""Rules that find their own rate, as their papers print them."""
+
+import math
+
+import mpmath
+import optax
+
+from research.verification.card import Card
+from research.verification.formula import Formula, Mistake
+from research.verification.leaves import by_leaf, dot, norm, sqrt  # noqa: F401, a mistake uses by_leaf
+from research.verification.problems import PROBLEMS
+
+
+def polyak_step(
+    x,
+    f,
+    learning_rate=1.0,
+    f_min=0.0,
+    max_learning_rate=None,
+    eps=0.0,
+    positive_part=False,
+):
+    """Polyak (1969), with the limit of Loizou et al. (2021), equation (3), and optax's ε."""
+    while True:
+        g = f.gradient(x)
+        gap = f.value(x) - f_min
+        if positive_part:
+            gap = max(gap, 0)
+        step = gap / (dot(g, g) + eps)
+        if max_learning_rate is not None:
+            step = min(step, max_learning_rate)
+        x = x - learning_rate * step * g
+        yield x
+
+
+def barzilai_borwein(x, f, learning_rate=1e-3, short=False):
+    """Barzilai & Borwein (1988), equations (5) and (6); where the curvature is not positive the step stays."""
+    g, step = f.gradient(x), learning_rate
+    while True:
+        x, before = x - step * g, x
+        yield x
+        g, g_before = f.gradient(x), g
+        s, y = x - before, g - g_before
+        if not dot(s, y) <= 0:
+            step = dot(s, y) / dot(y, y) if short else dot(s, s) / dot(s, y)
+
+
+def adgd(x, f, learning_rate=1e-3):
+    """Malitsky & Mishchenko (2020), algorithm 1; where the iterates stand still, so do λ and θ."""
+    g, step, theta = f.gradient(x), learning_rate, mpmath.inf
+    while True:
+        x, before = x - step * g, x
+        yield x
+        g, g_before = f.gradient(x), g
+        s, y = norm(x - before), norm(g - g_before)
+        if s == 0:
+            continue
+        found = _smaller(sqrt(1 + theta) * step, mpmath.inf if y == 0 else s / (2 * y))
+        if found < mpmath.inf or mpmath.isnan(found):
+            theta, step = found / step, found
+
+
+def _smaller(a, b):
+    """The smaller one; NaN if either is."""
+    return a if mpmath.isnan(a) or a < b else b
+
+
+def polyak_sgd(
+    learning_rate=1.0, f_min=0.0, max_learning_rate=None, eps=0.0, positive_part=False
+):
+    """optax.scale_by_polyak, which optax.polyak_sgd is made of, with the factor after it.
+
+    polyak_sgd multiplies the gradient by its `scaling` before it takes the norm, so that the step is divided by it.
+    """
+    limit = math.inf if max_learning_rate is None else max_learning_rate
+    step = optax.scale_by_polyak(f_min, limit, eps, "sps+" if positive_part else "sps")
+    return optax.chain(step, optax.sgd(learning_rate))
+
+
+GIVEN = [problem.name for problem in PROBLEMS.values() if problem.objective is None]
+
+
+SHRINKING = "given gradients have no curvature, so its rate shrinks until steps are lost in the rounding of the params"
+
+
+CARDS = {
+    "polyak_step": Card(
+        Formula(
+            polyak_step,
+            (
+                Mistake("the gap is divided by |g|, not |g|²", "dot(g, g)", "norm(g)"),
+                Mistake(
+                    "the step is half as long: Loizou's constant c is 2, not 1",
+                    "step = gap /",
+                    "step = gap / 2 /",
+                ),
+                Mistake(
+                    "each leaf has its own |g|²",
+                    "dot(g, g)",
+                    "by_leaf(lambda a: (a * a).sum(), g)",
+                ),
+                Mistake(
+                    "the gap has the wrong sign",
+                    "f.value(x) - f_min",
+                    "f_min - f.value(x)",
+                ),
+            ),
+        ),
+        optax=polyak_sgd,
+        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        arguments={
+            "f_min": -4.0,
+            "max_learning_rate": 0.125,
+            "eps": 0.01,
+            "positive_part": True,
+        },
+        # Where f_min is out of reach its steps end in chaos; a fiftieth of them does not get that far.
+        rates={"quadratic": 1.0, "rosenbrock": 0.02, "softmax_regression": 0.02},
+        reasons=dict.fromkeys(
+            GIVEN, "it needs the objective's value, and only gradients are given"
+        ),
+    ),
+    "barzilai_borwein": Card(
+        Formula(
+            barzilai_borwein,
+            (
+                Mistake(
+                    "the step is the curvature, not its inverse",
+                    "dot(s, s) / dot(s, y)",
+                    "dot(s, y) / dot(s, s)",
+                ),
+                Mistake(
+                    "the difference of gradients has the wrong sign",
+                    "g - g_before",
+                    "g_before - g",
+                ),
+                Mistake(
+                    "the step is |s| / |y|, between the long and the short",
+                    "dot(s, s) / dot(s, y)",
+                    "norm(s) / norm(y)",
+                ),
+                Mistake(
+                    "a negative curvature is used as it is, and the step goes uphill",
+                    "not dot(s, y) <= 0",
+                    "dot(s, y) != 0",
+                ),
+            ),
+        ),
+        optax="optax has no such rule: its rates depend on the step count or on the value",
+        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        arguments={"short": True},
+        rates={
+            "quadratic": 0.2,
+            "softmax_regression": 8.0,
+            **dict.fromkeys(GIVEN, 0.25),
+        },
+        reasons={
+            "rosenbrock": "the long step is chaotic there: from every first step tried, rounding grew 10^4 to 10^10 times",
+            "sparse_gradients": SHRINKING,
+        },
+        # A step divides by what the last one changed, and is longer than 2 / L every so often: up to 840 eps measured.
+        bounds={"formula": 4000.0},
+    ),
+    "adgd": Card(
+        Formula(
+            adgd,
+            (
+                Mistake(
+                    "the second term is |s| / |y|, without the half",
+                    "s / (2 * y)",
+                    "s / y",
+                ),
+                Mistake(
+                    "the growth is limited by 1 + θ, without its root",
+                    "sqrt(1 + theta)",
+                    "(1 + theta)",
+                ),
+                Mistake(
+                    "the growth is not limited", "sqrt(1 + theta) * step", "mpmath.inf"
+                ),
+                Mistake(
+                    "θ is inverted",
+                    "theta, step = found / step",
+                    "theta, step = step / found",
+                ),
+            ),
+        ),
+        optax="optax has no such rule: its rates depend on the step count or on the value",
+        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        rates={
+            "rosenbrock": 0.4,
+            "softmax_regression": 0.25,
+            **dict.fromkeys(GIVEN, 0.25),
+        },
+        reasons={
+            "quadratic": "its steps there grow to several times 2 / L, which magnifies rounding to 2,000 eps and more",
+            "sparse_gradients": SHRINKING,
+        },
+        bounds={"formula": 2000.0},  # As above: up to 320 eps measured.
+    ),
+}
