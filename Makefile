@@ -1,6 +1,7 @@
 # Each target does all of its own set-up, on a machine that has Python 3.11 or newer, git and make.
 #   make run            the main experiment; make run ARGS="--help" shows its flags
-#   make test           every test, and every docstring's example
+#   make test           every law in its fast form, and every docstring's example: five minutes on two idle cores
+#   make test-all       every test but the nightly ones
 #   make nightly        the tests that take minutes and add little to the rest
 #   make check          style and types
 #   make notebooks      each notebook from its text source, with setup.cfg's address in it
@@ -11,13 +12,16 @@ VENV := .venv
 ARGS ?=
 python := $(VENV)/bin/python
 
-.PHONY: run test nightly check notebooks bench requirements
+.PHONY: run test test-all nightly check notebooks bench requirements
 
 run: $(VENV)/installed
 	$(python) experiments/batch_stochastic_minibatch.py $(ARGS)
 
 test: $(VENV)/installed-test
-	$(python) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(python) -m pytest --numprocesses 2 --dist loadfile -m "not thorough and not nightly" $(ARGS)
+
+test-all: $(VENV)/installed-test
+	$(python) -m pytest --numprocesses 2 --dist loadfile -m "not nightly" $(ARGS)
 
 nightly: $(VENV)/installed-test
 	$(python) -m pytest --numprocesses 2 --dist loadfile -m nightly $(ARGS)

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import research
 from research.cli import commands, flags
-from research.cli.reproduce import reproduce_reference, reproduce_run
+from research.cli.reproduce import add_options, reproduce_reference, reproduce_run
 from research.cli.spread import spread
 from research.naming import nearest
 
@@ -26,7 +26,7 @@ Reproduce a run, or the reference that is kept here:
 Keep a run in experiments/reference:  python -m experiments keep results/NAME/ID
 
 What needs no clone is the program `descent` (or python -m research):
-verify, explain, data, pack, leaderboard; `descent --help` lists it."""
+verify, compare, explain, reproduce, data, pack, leaderboard (descent --help)."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -103,7 +103,7 @@ def find(name: str) -> str:
     known, stem = questions(), Path(name).stem.replace("-", "_")
     if stem in known:
         return stem
-    if name in commands.COMMANDS:
+    if name in commands.COMMANDS and name not in COMMANDS:
         raise ValueError(
             f"{name} needs no clone, so it is a command of descent: descent {name}, "
             f"or python -m research {name}."
@@ -133,15 +133,10 @@ def reproduce(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         "python -m experiments reproduce", description=reproduce.__doc__
     )
-    add = parser.add_argument
-    add("what", help="a finished run, results/NAME/ID, or the NAME of an experiment")
-    add(
-        "--results",
-        type=Path,
-        default=Path("results", "reproduced"),
-        help="folder of the new run (%(default)s)",
+    parser.add_argument(
+        "what", help="a finished run, results/NAME/ID, or the NAME of an experiment"
     )
-    add("--quiet", action="store_true", help="print the verdict alone")
+    add_options(parser)
     given = parser.parse_args(words)
     options = flags.Options(results=given.results, quiet=given.quiet)
     if Path(given.what).is_dir():

@@ -273,8 +273,8 @@ print(read.name, read.manifest["status"], f"{read.numbers['overall'][0]['ratio']
 # %% [markdown]
 # ## Exercises
 #
-# Predict first, here too. In a clone of the repository a comparison is one command for a file of yours:
-# `python -m experiments compare --rule my_rules.py:mine --rule adam --workload breast_cancer diabetes_ridge`.
+# Predict first, here too. A comparison is one command for a file of yours:
+# `descent compare my_rules.py:mine adam --workload breast_cancer diabetes_ridge`.
 #
 # 1. **A space that knows the answer.** By hand you have seen which rates are good. Give the rate of yours
 #    `tuning.Range(0.01, 0.3)` and ask again. Then leave `spaces` out: only its rate is searched, from 1e-5 to 10.

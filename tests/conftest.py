@@ -49,8 +49,7 @@ EVERY_VERSION = (
         "test_workloads",
     ),
 )
-# Of these, what takes minutes. What optax's versions differ in, the arguments of its rules, is met where each rule walks beside
-# optax's in bfloat16.
+# Of these, what takes minutes. What optax's versions differ in, the arguments of its rules, is met where each is traced.
 NEWEST_ALONE = (
     *(
         "test_rule_is_what_every_authority_says",
@@ -59,11 +58,16 @@ NEWEST_ALONE = (
     "test_eager_equals_jit_and_a_loop_equals_a_scan",
 )
 # What `make nightly` runs alone, with what of its law is met each time. The first: each rule in float64. The lessons: the
-# others; `.ci/run` runs the code of all on Colab's versions. Coverage: the first two kinds of noise, and one comparison.
+# others; `.ci/run` runs the code of all on Colab's versions. Coverage: the first two kinds of noise, one comparison, and
+# 200 studies. The names of mistakes: the first of each rule; that each departs from its formula is seen each time.
+# Gauss-Newton on NIST's regressions: Levenberg-Marquardt.
 NIGHTLY = re.compile(
     r"test_rule_is_what_every_authority_says\[\w+-float32\]"
     r"|test_lesson_shows_.*\[(bring_your_own_rule|character_language_model|spoken_words|image_recognition)\]"
     r"|test_interval_covers_at_least_what_it_says_on_other_noise\[(?!.*(heavy|skewed))"
+    r"|test_every_mistake_of_a_formula_is_named_as_itself_or_as_one_that_walks_alike\[\w+-[1-9]"
+    r"|test_(interval_covers_the_truth|planted_tenth_is_found|overall_is_the_geometric_mean)_.*\[1000\]"
+    r"|test_gauss_newton_finds_the_published_parameters"
     r"|test_interval_that_ignores_the_choice_is_narrower|test_many_comparisons_call_none_under_the_null"
 )
 # A shell starts a command in the background with these signals ignored, and every
@@ -85,7 +89,8 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_collection_modifyitems(items):
-    """Marks what is run on every version, and what by night alone."""
+    """Mark what `make test` leaves out, what runs on every version and at night."""
+    check_that_cases_are_kept(items)
     for item in items:
         if NIGHTLY.match(item.name):
             item.add_marker(pytest.mark.nightly)
@@ -94,6 +99,35 @@ def pytest_collection_modifyitems(items):
         ).as_posix().startswith(EVERY_VERSION)
         if chosen and not item.name.startswith(NEWEST_ALONE):
             item.add_marker(pytest.mark.every_version)
+
+
+def pytest_itemcollected(item):
+    """Mark what `make test` leaves out.
+
+    At a test stands @pytest.mark.thorough("what is left out", but="ids that are kept"),
+    in a module THOROUGH = {fixture: "what is left out"} for every test that uses one.
+    """
+    case = item.name.partition("[")[2]
+    item.own_markers = [
+        mark
+        for mark in item.own_markers
+        if "but" not in mark.kwargs or not re.search(mark.kwargs["but"], case)
+    ]
+    module = getattr(item, "module", None)
+    for fixture, left_out in getattr(module, "THOROUGH", {}).items():
+        if fixture in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.thorough(left_out))
+
+
+def check_that_cases_are_kept(items):
+    """Refuse a mark `thorough` whose `but` keeps none of a test's cases."""
+    cases = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for test, its in cases.items():
+        marks = [item.get_closest_marker("thorough") for item in its]
+        if len(its) > 1 and all(mark and "but" in mark.kwargs for mark in marks):
+            raise pytest.UsageError(f"{test}: make test keeps no case of it.")
 
 
 def limited(item):

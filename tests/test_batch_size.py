@@ -22,6 +22,12 @@ TINY = experiment.Config(
 )
 
 
+# What make test leaves out: the tests of a fixture, and why.
+THOROUGH = {
+    "result": "a small run from end to end; make test has those of fit_a_line and decision_boundary"
+}
+
+
 @pytest.fixture(scope="module")
 def result():
     return cli.conduct(experiment, TINY)
@@ -49,6 +55,7 @@ def steps_taken(workload, size, seeds, rates, patience=np.inf):
     return train(seeds, rates, patience)[0]
 
 
+@pytest.mark.thorough("the other sizes", but="3")
 @pytest.mark.parametrize("size", [1, 3, 6])
 def test_steps_without_noise_are_those_of_the_closed_form_for_every_batch(size):
     rates = np.array([0.01, 0.03125, 0.125, 0.25])
@@ -61,6 +68,7 @@ def test_steps_without_noise_are_those_of_the_closed_form_for_every_batch(size):
     )
 
 
+@pytest.mark.thorough("a sweep of this experiment; test_sweep.py has the law")
 def test_steps_do_not_depend_on_the_lanes_beside():
     workload = workloads.make_workload("breast_cancer", holdout=False)
     alone = steps_taken(workload, 4, [5], [0.25])

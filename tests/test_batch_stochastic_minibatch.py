@@ -23,6 +23,12 @@ REFERENCE = (
 )
 
 
+# What make test leaves out: the tests of a fixture, and why.
+THOROUGH = {
+    "result": "a small run from end to end; make test has those of fit_a_line and decision_boundary"
+}
+
+
 @pytest.fixture(scope="module")
 def result():
     return cli.conduct(experiment, SMALL)

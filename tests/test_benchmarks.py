@@ -50,6 +50,7 @@ def by_hand(problem):
     return weights, intercept
 
 
+@pytest.mark.thorough("the other regimes", but="full batch")
 @pytest.mark.parametrize("regime", REGIMES)
 def test_contenders_end_where_numpy_does(regime):
     problem = logistic(regime)
@@ -192,6 +193,7 @@ def end_of_study_by_hand(study, rule, cell):
     )
 
 
+@pytest.mark.thorough("a study; make test has a training")
 @pytest.mark.parametrize("rule", studies.SPACES)
 def test_contenders_of_a_study_end_where_numpy_does(rule):
     terms = {"seeds": (3, 4), "num_epochs": 2}

@@ -15,16 +15,23 @@ import pytest
 import research.__main__
 from experiments import __main__ as experiments
 from research.cli import commands
+from research.runs import Result, finish, open_run
+from research.runs.archive import pack, read_contents, unpack
 
 TOP = Path(__file__).parent.parent
 SECONDS = 0.5  # Of processor time, for any --help.
+STUDY = [
+    *("--workload", "quadratic", "--budget", "1", "--passes", "5", "--target", "0.9"),
+    *("--seeds", "0..2", "--tuning-seeds", "1000..1002", "--width", "2", "--quiet"),
+]
 RULE = "import optax\ndef mine(rate):\n    return optax.sgd(rate)\n"
 # Runs each list of words as one command, and prints their statuses at the end.
 SEVERAL = """
-import json, sys
+import glob, json, sys
 from research.cli.commands import main
 statuses = []
 for words in json.loads(sys.argv[1]):
+    words = [(glob.glob(word) or [word])[0] if "*" in word else word for word in words]
     try:
         statuses.append(main(words))
     except SystemExit as end:
@@ -142,7 +149,7 @@ def test_help_costs_little_and_imports_no_jax(name):
     [
         (["verfy"], "There is no command 'verfy'. Did you mean verify?"),
         (["--versoin"], "There is no flag --versoin. Did you mean --version?"),
-        (["zzz"], "There is no command 'zzz'. Choose from verify, explain, data,"),
+        (["zzz"], "There is no command 'zzz'. Choose from verify, compare, explain"),
         (["fit_a_line"], "Experiments need a clone of the repository: python -m"),
         (["data", "fech"], "There is no `data fech`. Did you mean fetch?"),
     ],
@@ -192,6 +199,58 @@ def test_commands_work_outside_a_clone(installed, tmp_path):
     errors = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 3
     assert "Traceback" not in err
+
+
+def test_study_is_made_packed_ranked_and_reproduced_outside_a_clone(
+    installed, tmp_path
+):
+    (tmp_path / "mine.py").write_text(RULE)
+    out, err, statuses = several(
+        installed,
+        tmp_path,
+        ["compare", "mine.py:mine", "adam", *STUDY],
+        ["pack", "results/compare/*", "--output", "mine.zip"],
+        ["leaderboard", "mine.zip"],
+        ["reproduce", "mine.zip", "--quiet"],
+        ["reproduce", "fit_a_line"],
+    )
+    assert statuses == [0, 0, 0, 0, 2], err
+    assert "Traceback" not in err
+    assert "Bit-identical: all " in out
+    manifest = read_contents(tmp_path / "mine.zip").manifest
+    assert manifest["command"].startswith("descent compare --rule mine.py:mine adam ")
+    assert (tmp_path / "leaderboard.html").exists()
+    assert "python -m experiments reproduce fit_a_line." in err
+
+
+def test_study_of_another_experiment_or_of_python_is_refused(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    finished = [
+        finish(open_run(name, config, "results"), Result("So.", (), {}, {})).path
+        for name, config in (("toy", {}), ("compare", {"protocol": {}}))
+    ]
+    for run in finished:
+        pack(run, f"{run.name}.zip")
+    for run, sentence in zip(
+        finished,
+        ("a run of the experiment toy, which needs a clone", "made by a call in Pyth"),
+        strict=True,
+    ):
+        assert sentence in refused(capsys, "reproduce", run)
+        assert sentence in refused(capsys, "reproduce", f"{run.name}.zip")
+    assert "there is no nowhere.zip" in refused(capsys, "reproduce", "nowhere.zip")
+    Path("bad.zip").write_text("bad")
+    assert "bad.zip is no archive of a run" in refused(capsys, "reproduce", "bad.zip")
+
+
+def test_archive_is_unpacked_to_the_run_that_it_was(tmp_path):
+    run = finish(open_run("toy", {}, tmp_path), Result("So.", (), {}, {})).path
+    again = unpack(pack(run, tmp_path / "toy.zip"), tmp_path / "again")
+    assert again == tmp_path / "again/toy" / run.name
+    for name in ("manifest.json", "result.json", "arrays.npz"):
+        assert (again / name).read_bytes() == (run / name).read_bytes()
 
 
 def test_python_m_research_is_the_same_program(installed, tmp_path):

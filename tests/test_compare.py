@@ -141,6 +141,7 @@ def test_a_rule_does_not_depend_on_what_it_is_compared_with():
         )
 
 
+@pytest.mark.thorough("a study on two parts of the data")
 def test_tuned_on_validation_it_is_reported_on_test():
     found = comparison.compare(
         ["gradient_descent", "adam"],

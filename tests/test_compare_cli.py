@@ -7,6 +7,7 @@ import pytest
 
 from experiments import compare
 from research import cli, runs
+from research.cli import commands
 from research.comparison.command import name_rules
 
 RULE = """
@@ -66,6 +67,8 @@ def test_a_rule_of_a_file_is_compared_drawn_and_run_anew_when_the_file_changes(
     assert capsys.readouterr().out.startswith(
         "mine and gradient_descent are not distinguishable"
     )
+    short = ["compare", "my_rules.py:mine", "gradient_descent", *spaces, *WORDS]
+    assert commands.main(short) == 0  # The same study, which is drawn again.
     (run,) = finished(folder)
     arrays = runs.load_result(run).arrays
     for kind in (

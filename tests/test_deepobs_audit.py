@@ -24,6 +24,12 @@ def checkpoints(tmp_path_factory):
     return runs.checkpoints_in(tmp_path_factory.mktemp("kept"))
 
 
+# What make test leaves out: the tests of a fixture, and why.
+THOROUGH = {
+    "result": "a small run from end to end; make test has those of fit_a_line and decision_boundary"
+}
+
+
 @pytest.fixture(scope="module")
 def result(checkpoints):
     return cli.conduct(audit, SMALL, checkpoints=checkpoints)
@@ -237,6 +243,7 @@ def test_answer_calls_the_cause_an_inference_and_names_what_was_not_met(result):
     )
 
 
+@pytest.mark.thorough("a longer run", but="20")
 @pytest.mark.parametrize("epochs", [20, 101])
 def test_what_was_published_after_a_hundred_epochs_is_compared_with_no_other_length(
     epochs, result

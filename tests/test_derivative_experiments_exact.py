@@ -30,17 +30,26 @@ def results():
             (done, total, name)
         )
 
-    return {
-        e: cli.conduct(e, CONFIGS.get(e, e.Config()), noted(e)) for e in EXPERIMENTS
-    }
+    class Results(dict):  # Each is computed when a test first asks for it.
+        def __missing__(self, e):
+            self[e] = cli.conduct(e, CONFIGS.get(e, e.Config()), noted(e))
+            return self[e]
+
+    return Results()
 
 
+@pytest.mark.thorough(
+    "the other experiments, whose laws tests/derivatives has", but="critical_points"
+)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_expected_numbers_hold(experiment, results):
     for name, (low, high) in experiment.EXPECTED.items():
         assert low <= results[experiment].numbers[name] <= high, name
 
 
+@pytest.mark.thorough(
+    "the other experiments, whose laws tests/derivatives has", but="critical_points"
+)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_figures_are_drawn_from_what_was_saved(experiment, results, tmp_path):
     result = runs.result.read_result(*runs.result.result_bytes(results[experiment]))
@@ -49,6 +58,9 @@ def test_figures_are_drawn_from_what_was_saved(experiment, results, tmp_path):
         assert len(picture.caption) > 100
 
 
+@pytest.mark.thorough(
+    "the other experiments, whose laws tests/derivatives has", but="critical_points"
+)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_nothing_is_said_to_be_not_reached_where_there_is_no_target(
     experiment, results
@@ -59,6 +71,7 @@ def test_nothing_is_said_to_be_not_reached_where_there_is_no_target(
     ]
 
 
+@pytest.mark.thorough("the other experiments, whose laws tests/derivatives has")
 def test_rules_are_all_in_the_table(results):
     from research.derivatives.rules import DERIVATIVE_RULES
 
@@ -80,6 +93,7 @@ def test_wrong_rule_is_seen_by_all_four(monkeypatch):
     assert min(found.values()) > 1e-3
 
 
+@pytest.mark.thorough("the other experiments, whose laws tests/derivatives has")
 def test_paths_sum_to_the_slope_of_the_profit_that_is_measured(results):
     numbers, arrays = (
         results[partial_and_total].numbers,
@@ -130,12 +144,14 @@ def test_descents_end_at_what_is_called_a_minimum(results):
         assert np.linalg.norm(ends[:, None] - minima, axis=2).min(axis=1).max() < 1e-6
 
 
+@pytest.mark.thorough("the other experiments, whose laws tests/derivatives has")
 def test_forward_mode_costs_as_many_times_as_there_are_inputs(results):
     arrays = results[cheap_gradient].arrays
     np.testing.assert_allclose(arrays["forward"] / arrays["n"], 1, atol=1.5)
     assert arrays["reverse"].max() / arrays["reverse"].min() < 1.6
 
 
+@pytest.mark.thorough("the other experiments, whose laws tests/derivatives has")
 def test_exceptions_are_told_and_no_other_function_is_above_the_bound(results):
     numbers = results[cheap_gradient].numbers
     above = {name for name, found in numbers["functions"].items() if found["ratio"] > 5}
@@ -163,6 +179,9 @@ def test_bad_config_names_its_field_and_value(experiment, field, value):
         )
 
 
+@pytest.mark.thorough(
+    "the other experiments, whose laws tests/derivatives has", but="critical_points"
+)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_progress_rises_to_its_total(experiment, results):
     seen = PROGRESS[experiment]

@@ -30,18 +30,29 @@ def results():
     configs[honest_errors] = honest_errors.Config(
         per_class=60
     )  # By class: derivatives/test_finite_difference.
-    return {
-        experiment: cli.conduct(experiment, config)
-        for experiment, config in configs.items()
-    }
+
+    class Results(dict):  # Each is computed when a test first asks for it.
+        def __missing__(self, experiment):
+            self[experiment] = cli.conduct(experiment, configs[experiment])
+            return self[experiment]
+
+    return Results()
 
 
+@pytest.mark.thorough(
+    "the other experiments, whose laws tests/derivatives has",
+    but="finite_difference_step",
+)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_expected_numbers_hold(experiment, results):
     for name, (low, high) in experiment.EXPECTED.items():
         assert low <= results[experiment].numbers[name] <= high, name
 
 
+@pytest.mark.thorough(
+    "the other experiments, whose laws tests/derivatives has",
+    but="finite_difference_step",
+)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_results_are_saved_and_figures_have_captions_with_numbers(
     experiment, results, tmp_path
@@ -230,6 +241,9 @@ def test_every_sample_away_from_the_ends_gets_one_derivative():
     np.testing.assert_array_equal(places, np.arange(12, 488))
 
 
+@pytest.mark.thorough(
+    "three runs of motion; the other experiments hold the same law in make test"
+)
 def test_same_seed_gives_the_same_arrays_and_another_other_ones():
     runs = [
         cli.conduct(motion, motion.Config(seconds=2.0, seed=seed)).arrays

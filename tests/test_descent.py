@@ -76,6 +76,7 @@ def test_descent_diverges_just_above_two_over_the_largest_eigenvalue_and_not_jus
     assert norm_after(0.5 * 0.99) < 1e-6
 
 
+@pytest.mark.thorough("the other samplers", but="sampler1")
 @pytest.mark.parametrize(
     "sampler",
     [samplers.full_batch(20), samplers.minibatch(20, 6), samplers.stochastic(20)],
@@ -100,6 +101,7 @@ def test_run_equals_the_plain_loop(data, sampler):
     )
 
 
+@pytest.mark.thorough("mini-batches", but="sampler0")
 @pytest.mark.parametrize(
     "sampler", [samplers.full_batch(20), samplers.minibatch(20, 6)]
 )

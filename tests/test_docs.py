@@ -82,7 +82,8 @@ def names_only_figures_that_are_drawn(path: str, text: str) -> Iterator[str]:
         file.read_text("utf-8") for file in (TOP / "experiments").rglob("*.py")
     )
     for name in re.findall(r"`(\w+)\.(?:svg|png|apng)`", text):
-        if not re.search(rf'"{name}": ', drawn.partition("\ndef draw(")[2]):
+        named = rf'"{name}"(?:: |\] = )'  # In a dict, or put into one.
+        if not re.search(named, drawn.partition("\ndef draw(")[2]):
             yield f"{path} names the figure {name}, which no experiment draws"
 
 
@@ -132,11 +133,9 @@ def resolves(name: str) -> bool:
 def names_only_flags_that_exist(path: str, text: str) -> Iterator[str]:
     options = fields("research/cli/flags.py", "Options")
     for span in spans(text):
-        command = re.match(r"python experiments/(\w+)\.py\b", span)
-        if command and (TOP / f"experiments/{command[1]}.py").exists():
-            known = (
-                options | fields(f"experiments/{command[1]}.py", "Config") | {"help"}
-            )
+        command = re.match(r"(?:python experiments/|descent )(\w+)(?:\.py)?\b", span)
+        if command and (file := config_file(command[1])).exists():
+            known = options | fields(file, "Config") | {"help"}
             flags = [flag.replace("-", "_") for flag in re.findall(r"--([\w-]+)", span)]
             yield from (
                 f"{path}: {command[1]} has no flag {flag}"
@@ -145,7 +144,13 @@ def names_only_flags_that_exist(path: str, text: str) -> Iterator[str]:
             )
 
 
-def fields(path: str, name: str) -> set[str]:
+def config_file(name: str) -> Path:
+    """The file that defines the Config of an experiment; that of compare is a command."""
+    folder = "research/cli" if name == "compare" else "experiments"
+    return TOP / folder / f"{name}.py"
+
+
+def fields(path: str | Path, name: str) -> set[str]:
     classes = [
         node
         for node in ast.parse((TOP / path).read_text("utf-8")).body

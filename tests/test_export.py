@@ -65,6 +65,7 @@ def is_at_full_precision(product: str) -> bool:
     return re.search(r"precision = \[HIGHEST, HIGHEST\]", product) is not None
 
 
+@pytest.mark.thorough("the other models", but="logistic|linear-batch")
 @pytest.mark.parametrize(
     "indices",
     [None, jnp.arange(32, dtype=jnp.int32)],
@@ -97,6 +98,7 @@ RULES = (
 )
 
 
+@pytest.mark.thorough("the other kinds", but=r"^(adam|sam)\]")
 @pytest.mark.parametrize("name", RULES)
 def test_a_step_of_every_kind_of_rule_exports(name):
     rule = update_rules.UPDATE_RULES[name]
@@ -109,6 +111,7 @@ def test_a_step_of_every_kind_of_rule_exports(name):
     assert_exported_is_direct(step, second, draw)
 
 
+@pytest.mark.thorough("the other samplers", but="mini-batch")
 @pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
 def test_a_run_of_every_sampler_exports(sampler):
     workload = single("breast_cancer")

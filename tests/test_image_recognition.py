@@ -26,6 +26,10 @@ def split():
     return datasets.images("digits")
 
 
+# What make test leaves out: the tests of a fixture, and why.
+THOROUGH = {"result": "a small run from end to end; make test has that of spoken_words"}
+
+
 @pytest.fixture(scope="module")
 def result():
     return cli.conduct(experiment, TINY)
@@ -155,6 +159,7 @@ def test_nothing_in_a_training_step_is_float64(name, split):
     )  # Scalars, such as a bound that is drawn below, may be.
 
 
+@pytest.mark.thorough("images as they are", but="True")
 @pytest.mark.parametrize("mirror", [True, False])
 def test_cnn_learns_from_images_as_they_are_or_mirrored_where_asked(mirror):
     config = dataclasses.replace(experiment.FAST, mirror=mirror, dropout=0.0)

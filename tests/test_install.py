@@ -217,6 +217,7 @@ def test_ci_checks_on_colabs_versions_and_runs_both_locks():
         in run
     )
     assert '"$work/floor/bin/python" -m pytest' in run
+    assert "\nmake test-all " in run
     assert [f"requirements/{name}.txt" in run for name in LOCKS] == [True, True]
     assert run.count("notebooks/execute.py") == 2
 
@@ -314,8 +315,8 @@ def test_wheel_is_told_of_every_file_that_is_not_python():
 def test_every_make_target_is_described_and_names_files_that_exist():
     makefile = text("Makefile")
     targets = re.search(r"^\.PHONY: (.+)$", makefile, flags=re.M)[1].split()
-    assert targets == re.findall(r"^#   make (\w+) ", makefile, flags=re.M)
-    assert targets == re.findall(r"^(\w+): ", makefile, flags=re.M)
+    assert targets == re.findall(r"^#   make ([\w-]+) ", makefile, flags=re.M)
+    assert targets == re.findall(r"^([\w-]+): ", makefile, flags=re.M)
     assert not [
         name
         for name in re.findall(r"\$\(python\) (\S+\.py)", makefile)
@@ -373,8 +374,10 @@ def test_make_sets_up_once_and_again_when_setup_cfg_changes(tmp_path):
         f"-m venv --clear {tmp_path / 'environment'}",
         install + ".[test]",
     ]
-    assert first[-1] == "-m pytest --numprocesses 2 --dist loadfile -q"
-    assert make(tmp_path, "test") == ["-m pytest --numprocesses 2 --dist loadfile"]
+    parallel = "-m pytest --numprocesses 2 --dist loadfile -m"
+    assert first[-1] == f"{parallel} not thorough and not nightly -q"
+    assert make(tmp_path, "test") == [f"{parallel} not thorough and not nightly"]
+    assert make(tmp_path, "test-all") == [f"{parallel} not nightly"]
     assert make(tmp_path, "run") == ["experiments/batch_stochastic_minibatch.py"]
     assert install + ".[test]" in make(tmp_path, "test", "--what-if=setup.cfg")
     assert install + ".[test,dev]" in make(tmp_path, "check")

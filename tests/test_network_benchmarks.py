@@ -8,6 +8,7 @@ from benchmarks.contender import Contender
 from benchmarks.networks import NetworkRow
 
 
+@pytest.mark.thorough("what make bench checks before it measures")
 def test_ours_and_the_flax_loop_make_the_same_training():
     job = network_jobs.make_job("mlp", 3)
     assert job.order.shape == (3, 64)
@@ -19,6 +20,7 @@ def test_ours_and_the_flax_loop_make_the_same_training():
     np.testing.assert_array_equal(ours.train(), mine)  # It begins anew each time.
 
 
+@pytest.mark.thorough("the transformer", but="gru")
 @pytest.mark.parametrize("name", ["gru", "transformer"])
 def test_a_twin_has_as_many_numbers(name):
     job = network_jobs.make_job(name, 1)

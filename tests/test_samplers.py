@@ -39,6 +39,7 @@ def test_without_replacement_the_left_out_examples_differ_between_epochs():
     assert len(left_out) > 10
 
 
+@pytest.mark.thorough("with replacement", but="False")
 @pytest.mark.parametrize("replacement", [True, False])
 def test_every_example_is_equally_likely_at_every_place(replacement):
     drawn = epochs(samplers.minibatch(6, 2, replacement=replacement), 3000)

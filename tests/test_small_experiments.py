@@ -24,18 +24,23 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def results():
-    return {
-        experiment: cli.conduct(experiment, experiment.Config())
-        for experiment in EXPERIMENTS
-    }
+    class Results(dict):  # Each is computed when a test first asks for it.
+        def __missing__(self, experiment):
+            self[experiment] = cli.conduct(experiment, experiment.Config())
+            return self[experiment]
+
+    return Results()
 
 
 @pytest.fixture(scope="module")
 def pictures(results):
-    return {
-        experiment: cli.report_of(experiment).draw(result)
-        for experiment, result in results.items()
-    }
+    class Pictures(dict):
+        def __missing__(self, experiment):
+            report = cli.report_of(experiment)
+            self[experiment] = report.draw(results[experiment])
+            return self[experiment]
+
+    return Pictures()
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -146,6 +151,7 @@ def test_angles_agree_with_the_dot_product_where_that_is_accurate():
     )
 
 
+@pytest.mark.thorough("the other experiment", but="fit_a_line")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_same_config_gives_the_same_bytes(experiment):
     hashes = [
@@ -159,6 +165,7 @@ def test_same_config_gives_the_same_bytes(experiment):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+@pytest.mark.thorough("the other motion", but="decision_boundary")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_motion_is_small_and_moves(experiment, pictures):
     films = [
@@ -176,6 +183,7 @@ def test_motion_is_small_and_moves(experiment, pictures):
         assert (np.asarray(film.convert("RGB")) != first).any()
 
 
+@pytest.mark.thorough("the other figures", but="decision_boundary")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_captions_hold_numbers_and_figures_are_saved(experiment, pictures, tmp_path):
     for name, picture in pictures[experiment].items():

@@ -112,6 +112,7 @@ def values(numbers):
     )
 
 
+@pytest.mark.thorough("a whole comparison; make test spreads an experiment that adds")
 def test_spread_comparison_has_the_bits_of_one_process(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare, "draw", lambda result: {})
     words = [

@@ -10,7 +10,10 @@ from research.statistics import bootstrap, costs, profiles, scores
 from research.statistics import differences as statistics
 from research.statistics.scores import Scores
 
-STUDIES = 1000
+FEW_OR_ALL = pytest.mark.parametrize(
+    "studies",
+    [200, pytest.param(1000, marks=pytest.mark.thorough("five times as many studies"))],
+)
 BUDGET = 30.0
 # Distances, in log learning rate, of twelve trials from the best one: the defaults, then Halton points over three decades.
 DISTANCES = np.concatenate(
@@ -240,16 +243,18 @@ def test_best_of_covers_the_true_cost_of_the_defaults():
 # What may be said.
 
 
-def test_interval_covers_the_truth_under_the_null_as_often_as_it_says():
-    found = differences(STUDIES, seed=0)
-    assert within(sum(d.low <= 1 <= d.high for d in found), STUDIES, 0.95)
+@FEW_OR_ALL
+def test_interval_covers_the_truth_under_the_null_as_often_as_it_says(studies):
+    found = differences(studies, seed=0)
+    assert within(sum(d.low <= 1 <= d.high for d in found), studies, 0.95)
     verdicts = [d.verdict for d in found]
-    assert within(STUDIES - verdicts.count("undecided"), STUDIES, 0.05)
-    assert within(verdicts.count("better"), STUDIES, 0.025)
+    assert within(studies - verdicts.count("undecided"), studies, 0.05)
+    assert within(verdicts.count("better"), studies, 0.025)
     # Ties and whole numbers of seeds make the other one cover a little more than it says.
-    assert at_least(sum(d.win_low <= 0.5 <= d.win_high for d in found), STUDIES, 0.95)
+    assert at_least(sum(d.win_low <= 0.5 <= d.win_high for d in found), studies, 0.95)
 
 
+@pytest.mark.thorough("the other noise", but="heavy")
 @pytest.mark.parametrize(
     "kinds",
     [
@@ -306,19 +311,20 @@ def test_many_comparisons_call_none_under_the_null_as_often_as_one_does():
     assert called.sum() <= stats.binom.ppf(0.975, families, 0.05)
 
 
-def test_planted_tenth_is_found_with_the_power_stated():
+@FEW_OR_ALL
+def test_planted_tenth_is_found_with_the_power_stated(studies):
     # One trial. The noise of two runs, with the seed's common effect as weight: Var((x - y) u) / (E x E u)^2 of lognormals.
     per_seed = np.exp(0.2**2) * 2 * np.expm1(0.2**2)
     needed = bootstrap.seeds_needed(bootstrap.Variance(0.0, 4.0, per_seed, 1))
     one = {"valley": np.zeros(1), "budget": 1e6, "factor": 0.9}
-    found = differences(STUDIES, seed=6, reporting=needed, resamples=600, **one)
-    assert within(sum(d.verdict == "better" for d in found), STUDIES, 0.8)
+    found = differences(studies, seed=6, reporting=needed, resamples=600, **one)
+    assert within(sum(d.verdict == "better" for d in found), studies, 0.8)
     assert sum(d.verdict == "worse" for d in found) <= 1
     # And the studies that are too small ask for so many. A variance from 20 seeds is off by a third: its median over 200
     # studies by 3 %, and that of chi squared is 4 % below its mean.
+    few = {"resamples": 600, "reporting": 20, **one}
     asked = [
-        20 + d.more_seeds
-        for d in differences(200, seed=7, resamples=600, reporting=20, **one)
+        20 + d.more_seeds for d in differences(max(100, studies // 5), seed=7, **few)
     ]
     assert np.median(asked) == pytest.approx(needed, rel=0.12)
 
@@ -485,8 +491,9 @@ def test_equal_budgets_give_the_mean_over_subsets_of_the_trials():
     )
 
 
-def test_overall_is_the_geometric_mean_and_covers_under_the_null():
-    generator, number = np.random.default_rng(14), 200
+@FEW_OR_ALL
+def test_overall_is_the_geometric_mean_and_covers_under_the_null(studies):
+    generator, number = np.random.default_rng(14), studies // 5
     found = []
     for i in range(number):
         pairs = [study(generator) for _ in range(3)]

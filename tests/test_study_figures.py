@@ -786,6 +786,7 @@ def test_profile_is_that_of_the_arrays(drawn):
         )  # The share is that at the factor, and holds until the next.
 
 
+@pytest.mark.thorough("the other studies", but="unreached1")
 @pytest.mark.parametrize(
     "unreached", [NAMES[:3], ("adam",), ("gradient_descent", "momentum")]
 )

@@ -15,6 +15,10 @@ from research.types import Saved
 TINY = dataclasses.replace(experiment.FAST, epochs=(1,), width=4)
 
 
+# What make test leaves out: the tests of a fixture, and why.
+THOROUGH = {"kept": "a small run from end to end; make test has that of spoken_words"}
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     """A run, and the folder of its checkpoints."""
@@ -199,6 +203,7 @@ def test_a_config_that_makes_no_sense_is_refused_by_name(wrong, words):
         cli.conduct(experiment, dataclasses.replace(TINY, **wrong))
 
 
+@pytest.mark.thorough("a training of its own; image_recognition has the same law")
 def test_training_that_diverges_is_refused_by_its_rate():
     with pytest.raises(
         ValueError, match=r"The Transformer at rate 1e\+30 diverges in step \d"

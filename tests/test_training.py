@@ -89,6 +89,7 @@ def every_step_is_looked_at(monkeypatch):
     monkeypatch.setattr(loop, "SECONDS_BETWEEN_LOOKS", 0.0)
 
 
+@pytest.mark.thorough("without noise", but="True")
 @pytest.mark.parametrize("noisy", [False, True])
 def test_a_training_is_a_run_of_descent_on_the_same_draws(noisy):
     """Up to the rounding of float32: descent's loops have lengths that XLA knows, and may be compiled otherwise."""

@@ -150,6 +150,7 @@ def test_same_config_gives_the_same_bytes(small):
     )
 
 
+@pytest.mark.thorough("the motion, drawn whole; make test draws that of fit_a_line")
 def test_figures_are_drawn_from_what_was_saved_and_the_motion_is_small(
     result, tmp_path
 ):

@@ -131,6 +131,9 @@ def test_nan_at_once_is_a_result(capsys):
     )
 
 
+@pytest.mark.thorough(
+    "three proofs; make test has the same law of the function (test_verify_rule.py)"
+)
 def test_arguments_go_to_both_or_are_said_not_to(capsys):
     assert verify("neighbour.py:rule --against adam --argument b1=0.5 eps=0.01") == 0
     assert (

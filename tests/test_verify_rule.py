@@ -1,6 +1,7 @@
 """`verify_rule` finds faults that have shipped elsewhere, and every mistake that a formula knows, and names them."""
 
 import contextlib
+import functools
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from research.verification.causes import STEPS_BEYOND
 from research.verification.formula import Formula, mistaken
 from research.verification.recorded import recorded_walks
 from research.verification.rule_under_test import RuleError
+from research.verification.table import BOUND
 from research.verification.walks import distance
 
 transformation: Any = (
@@ -192,6 +194,7 @@ IN_FLOAT32 = (
 )
 
 
+@pytest.mark.thorough("the same faults in the other dtype", but="float64")
 @pytest.mark.parametrize(
     ("fault", "dtype"),
     [*((f, "float64") for f in FAULTS), *((f, "float32") for f in IN_FLOAT32)],
@@ -263,6 +266,37 @@ def first_that_differs(wrong, name):
     return found, {}
 
 
+@pytest.mark.parametrize("name", FORMULAS)
+def test_every_mistake_of_a_formula_departs_from_it(name):
+    """So that a comparison with the formula sees each; nothing is compiled."""
+    formula, card = FORMULAS[name], CARDS[name]
+    cheap = ["quadratic", "rosenbrock", "scales"]
+    names = [p for p in (*cheap, *PROBLEMS) if p not in card.reasons]
+    bound = card.bounds.get("formula", BOUND) * jnp.finfo("float64").eps
+
+    def departs(mistake):
+        for problem in map(PROBLEMS.get, names):
+            for arguments in ({}, card.arguments):
+                given = {"learning_rate": rate_on(problem, card), **arguments}
+                with contextlib.suppress(TypeError):  # As in first_that_differs.
+                    wrong = walk_exactly(mistaken(formula, mistake), problem, **given)
+                    right = exactly(name, problem.name, tuple(given.items()))
+                    if distance(wrong, right, problem).largest > bound:
+                        return True
+        return False
+
+    assert [m.cause for m in formula.mistakes if not departs(m)] == []
+
+
+@functools.cache
+def exactly(name, problem, given):
+    return walk_exactly(FORMULAS[name].iterates, PROBLEMS[problem], **dict(given))
+
+
+@pytest.mark.thorough(
+    "the name of each mistake; make test sees above that each would be caught",
+    but=r"^(adam|heavy_ball|lbfgs|lamb|muon|newton)-0\]",
+)
 @pytest.mark.parametrize(("name", "number"), MISTAKES)
 def test_every_mistake_of_a_formula_is_named_as_itself_or_as_one_that_walks_alike(
     name, number

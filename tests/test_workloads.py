@@ -283,6 +283,7 @@ def test_generated_data_are_the_same_each_time(name):
     )
 
 
+@pytest.mark.thorough("the other workload", but="noisy")
 @pytest.mark.parametrize("name", ["ill_conditioned", "noisy_quadratic"])
 def test_mini_batches_reach_a_hundredth_of_the_start(name):
     # What they are for: the budget and target of a comparison, at a rate that is not tuned.
@@ -307,6 +308,9 @@ def test_penalty_leaves_the_intercept_alone():
     )
 
 
+@pytest.mark.thorough(
+    "the larger workloads", but="diabetes|breast|ill|quadratic|rosenbrock"
+)
 @pytest.mark.parametrize("name", workloads.WORKLOADS)
 def test_float32_is_kept_throughout(name):
     workload = make(name, dtype="float32")

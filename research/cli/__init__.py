@@ -221,11 +221,15 @@ def carry_out(
                 "another run."
             )
     job.refuse_if_busy(options.results / file.stem / runs.run_id(file.stem, config))
-    width = getattr(
-        config, "width", None
-    )  # Lanes advanced together: the bits depend on it.
+    width = getattr(config, "width", None)  # Runs advanced together: bits depend on it.
     run = runs.open_run(
-        file.stem, config, options.results, options.fresh, width, code=[file]
+        file.stem,
+        config,
+        options.results,
+        options.fresh,
+        width,
+        code=[file],
+        command=runs.command_line(file.stem, config, flags.program(experiment)),
     )
     if run.finished:
         return run, True

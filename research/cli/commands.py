@@ -33,8 +33,14 @@ COMMANDS = {
     "verify": Command(
         "verify", "verify", "check a rule step by step against a reference"
     ),
+    "compare": Command(
+        "compare", "compare", "compare update rules, each tuned, on several problems"
+    ),
     "explain": Command(
         "explain", "explain", "show the chain rule of a function as a table"
+    ),
+    "reproduce": Command(
+        "reproduce", "reproduce", "run a finished study once more and compare"
     ),
     "data": Command("data", "data", "list, fetch and verify data sets"),
     "pack": Command("leaderboard", "pack", "write a finished run as one .zip file"),
@@ -45,8 +51,10 @@ COMMANDS = {
 EXAMPLES = """
 examples:
   descent verify mine.py:my_adam --against optax.adam
+  descent compare mine.py:my_adam adam --workload digits breast_cancer
   descent explain "x**2 * sin(x)" --at x=1.0
   descent data fetch fashion_mnist
+  descent reproduce theirs.zip
 
 `descent COMMAND --help` shows the flags of a command. `python -m research` is the
 same program. The exit status is 0 after success, 1 if a check failed, 2 after bad

@@ -51,6 +51,12 @@ class Command(NamedTuple):
     options: Options
 
 
+def program(experiment: types.ModuleType) -> str:
+    """What starts an experiment: its PROGRAM, or python and its file."""
+    file = Path(experiment.__file__ or experiment.__name__)
+    return getattr(experiment, "PROGRAM", f"python experiments/{file.stem}.py")
+
+
 def question_of(docstring: str | None) -> str:
     """The first paragraph of an experiment's docstring, on one line.
 
@@ -95,7 +101,7 @@ def parse(experiment: types.ModuleType, argv: Sequence[str]) -> Command:
     )
     command, unknown = tyro.cli(
         command_class,
-        prog=f"python experiments/{Path(experiment.__file__ or experiment.__name__).stem}.py",
+        prog=program(experiment),
         description=inspect.cleandoc(experiment.__doc__ or ""),
         args=_gathered(argv, base),
         return_unknown_args=True,

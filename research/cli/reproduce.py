@@ -1,17 +1,118 @@
-"""Runs a finished run, or a kept reference, once more, and says whether it came out again."""
+"""Run a finished run, or a kept reference, once more and compare."""
 
-from collections.abc import Callable, Mapping
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from research import cli
-from research.cli import flags
+from research.cli import compare, flags
 
 if TYPE_CHECKING:
     from research import runs
 
 SAME, DIFFERENT = 0, 1
+RESULTS = Path("results", "reproduced")
+EXAMPLES = """
+examples:
+  descent reproduce results/compare/0123456789ab
+  descent reproduce theirs.zip
+
+status: 0 if it came out again, 1 if not, 2 after bad input"""
+
+
+def reproduce(words: Sequence[str]) -> int:
+    """Run a finished study once more, and compare every array and number.
+
+    Args:
+      words: Those after `reproduce`.
+    Returns:
+      0 if it came out again, 1 if not; the verdict is printed.
+    Raises:
+      ValueError, OSError: Bad input; `research.cli.errors_in_one_line` makes a line of
+        it.
+      SystemExit: Status 2 after a flag that is unknown.
+    """
+    parser = argparse.ArgumentParser(
+        "descent reproduce",
+        description=(reproduce.__doc__ or "").partition("\n")[0],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "study",
+        metavar="FOLDER|FILE.zip",
+        type=Path,
+        help="a finished study: results/compare/ID, or the .zip of one (descent pack)",
+    )
+    add_options(parser)
+    given = parser.parse_args(words)
+    options = flags.Options(results=given.results, quiet=given.quiet)
+    return reproduce_study(given.study, options)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of every command that runs something once more."""
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=RESULTS,
+        help="folder of the new run (%(default)s)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="print the verdict alone")
+
+
+def reproduce_study(path: Path, options: flags.Options) -> int:
+    """Run a study of `descent compare` once more; see `reproduce_run`.
+
+    Args:
+      path: Its run folder, or the .zip that `descent pack` made of it.
+      options: As for `reproduce_run`.
+    Returns:
+      0 if it came out again, 1 if not; the verdict is printed.
+    Raises:
+      ValueError: It is not a finished study, or one of an experiment, which needs a
+        clone.
+      OSError: It cannot be read.
+    """
+    from research.runs import archive
+
+    if not path.exists() and path.suffix != ".zip":
+        raise ValueError(
+            f"there is no {path}; give a finished study, results/compare/ID or a .zip "
+            "of one. The reference of an experiment needs a clone of the repository: "
+            f"python -m experiments reproduce {path}."
+        )
+    manifest = archive.read_contents(path).manifest
+    _check_study(path, manifest)
+    if path.is_dir():
+        return reproduce_run(path, _study, options)
+    with tempfile.TemporaryDirectory() as folder:
+        return reproduce_run(archive.unpack(path, folder), _study, options)
+
+
+def _check_study(path: Path, manifest: Mapping[str, Any]) -> None:
+    name = manifest["experiment"]
+    if name != compare.NAME:
+        raise ValueError(
+            f"{path} is a run of the experiment {name}, which needs a clone of the "
+            f"repository: python -m experiments reproduce {path}."
+        )
+    if "protocol" in manifest["config"]:
+        raise ValueError(
+            f"{path} was made by a call in Python, not by descent compare; this call "
+            f"makes it again: {manifest.get('command', 'unknown')}."
+        )
+
+
+def _study(name: str) -> ModuleType:
+    """The command's module, which is the experiment of its name."""
+    del name
+    return sys.modules[compare.__name__]
 
 
 def reproduce_run(

@@ -211,8 +211,8 @@ def read_study(path: str | Path) -> SavedStudy:
 def _check_format(experiment: str, numbers: Any) -> None:
     if not isinstance(numbers, dict) or "study" not in numbers:
         raise ValueError(
-            f"holds a run of {experiment!r}, which is no study; give runs of python -m "
-            "experiments compare."
+            f"holds a run of {experiment!r}, which is no study; give runs of descent "
+            "compare."
         )
     version = numbers["study"]
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:

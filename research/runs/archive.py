@@ -13,7 +13,7 @@ from research.reading import check_shape, parse_json, read_bytes
 from research.reading.arrays import STUMBLES, open_zip, read_member
 from research.runs.files import write_atomically
 from research.runs.folder import run_id
-from research.runs.manifest import ARRAYS, MANIFEST, RESULT, SHAPE
+from research.runs.manifest import ARRAYS, MANIFEST, RESULT, SHAPE, check_origin
 from research.runs.result import check_values
 
 SUMS = "SHA256SUMS"  # As `sha256sum --check` reads it.
@@ -80,6 +80,34 @@ def pack(run: str | Path, target: str | Path) -> Path:
         _checked(run.name, files)
     write_atomically(target, _zipped({**files, SUMS: _sums(files)}))
     return target
+
+
+def unpack(archive: str | Path, folder: str | Path) -> Path:
+    """Write what `pack` has written as a run folder again.
+
+    Args:
+      archive: The .zip; it is checked as by `read_contents` before anything is written.
+      folder: Receives <experiment>/<id>/ with the files of the run.
+    Returns:
+      The run folder.
+    Raises:
+      ValueError: The archive is damaged, altered or too large, or not of a run.
+      OSError: It cannot be read, or the files cannot be written.
+    """
+    check_path("archive", archive)
+    check_path("folder", folder)
+    archive = Path(archive)
+    if not archive.is_file():
+        raise ValueError(f"there is no file {archive}; give a .zip that pack wrote.")
+    with _named(archive):
+        files = _of_archive(archive)
+        manifest = _checked(archive.name, files).manifest
+        check_origin(manifest, "it")
+    run = Path(folder) / manifest["experiment"] / manifest["id"]
+    run.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        write_atomically(run / name, data)
+    return run
 
 
 def read_contents(path: str | Path) -> Contents:

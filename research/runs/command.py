@@ -12,13 +12,16 @@ from research.runs.files import canonical
 from research.sizes import MOST_SEEDS, check_most
 
 
-def command_line(experiment: str, config: Any) -> str:
-    """The command that makes a run again: a flag for each field of the config that differs from its default.
+def command_line(experiment: str, config: Any, program: str = "") -> str:
+    """Return the command that makes a run again.
+
+    It has a flag for each field of the config that differs from its default.
 
     Args:
       experiment: Name of the experiment.
       config: Dataclass or mapping (all of whose fields are given); values are numbers, strings, None, booleans, or
         tuples and lists of them.
+      program: What starts the experiment; empty: python and its file.
     Example:
       >>> Config = dataclasses.make_dataclass("Config", [("seeds", str, "0..9"), ("learning_rate", float, 0.1)])
       >>> print(command_line("toy", Config(learning_rate=0.5)))
@@ -31,7 +34,8 @@ def command_line(experiment: str, config: Any) -> str:
         raise TypeError(
             f"config must be an instance of a dataclass, or a mapping; got config={config!r}."
         )
-    words = ["python", f"experiments/{experiment}.py"]
+    check_text("program", program)
+    words = shlex.split(program or f"python experiments/{experiment}.py")
     for name, value in _chosen(config).items():
         flag = name.replace("_", "-")
         if isinstance(value, bool):

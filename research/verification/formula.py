@@ -1,6 +1,7 @@
 """What a formula is: a rule as its paper prints it, in fifty digits, with the mistakes that are made in it."""
 
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -61,16 +62,27 @@ def mistaken(formula: Formula, mistake: Mistake) -> Callable[..., Iterator[Leave
       ValueError: mistake.right does not occur exactly once.
     """
     source = textwrap.dedent(inspect.getsource(formula.iterates))
-    if source.count(mistake.right) != 1:
+    as_written = re.compile(re.escape(mistake.right))
+    broken = _over_several_lines(mistake.right)
+    pattern = as_written if as_written.search(source) else broken
+    edited, count = pattern.subn(lambda _: mistake.wrong, source)
+    if count != 1:
         raise ValueError(
             f"{mistake.right!r} must occur once in the formula {formula.iterates.__name__}; it occurs "
-            f"{source.count(mistake.right)} times."
+            f"{count} times."
         )
     names = dict(inspect.getmodule(formula.iterates).__dict__)
-    exec(
-        compile(
-            source.replace(mistake.right, mistake.wrong), f"<{mistake.cause}>", "exec"
-        ),
-        names,
-    )
+    exec(compile(edited, f"<{mistake.cause}>", "exec"), names)
     return names[formula.iterates.__name__]
+
+
+def _over_several_lines(code: str) -> re.Pattern[str]:
+    """Match the code where a formatter has broken its line."""
+    spaces = {"(": r"\(\s*", "[": r"\[\s*", ")": r",?\s*\)", "]": r",?\s*\]"}
+    parts = re.findall(r"\s+|[()\[\]]|[^\s()\[\]]+", code)
+    return re.compile(
+        "".join(
+            r"\s+" if part.isspace() else spaces.get(part, re.escape(part))
+            for part in parts
+        )
+    )

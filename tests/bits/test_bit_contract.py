@@ -3,7 +3,7 @@
 A cell's hash (see `cells.py`) is compared with that of the whole sweep in this process: width 8, pool of 2, one device.
 """
 
-import concurrent.futures
+import functools
 import importlib.util
 import json
 import os
@@ -55,20 +55,20 @@ PROCESSES = {
     "again": lambda: run_cells(1, 2, [MLP]),
     "4 devices, pool 4": lambda: run_cells(4, 4, [MLP, MLP_BY_32]),
     "2 devices": lambda: run_cells(2, 2, EVERY_MODEL),
+    "2 devices, linear": lambda: run_cells(2, 2, [LINEAR]),
     "1 device, pool 4": lambda: run_cells(1, 4, [MLP]),
     "1 device, pool 1": lambda: run_cells(1, 1, [MLP]),
     **{
         isa: lambda isa=isa: run_cells(1, 2, [LINEAR, MLP], isa) for isa in INSTRUCTIONS
     },
+    "SSE4_2, linear": lambda: run_cells(1, 2, [LINEAR], "SSE4_2"),
 }
 
 
 @pytest.fixture(scope="module")
 def processes():
-    """Name -> future of what a process prints; they run two at a time, while the tests in this one do their work."""
-    pool = concurrent.futures.ThreadPoolExecutor(2)
-    yield {name: pool.submit(start) for name, start in PROCESSES.items()}
-    pool.shutdown(cancel_futures=True)
+    """Name -> what a process prints, started when a test first asks for it."""
+    return functools.cache(lambda name: PROCESSES[name]())
 
 
 @pytest.fixture(scope="module")
@@ -96,11 +96,14 @@ COMPANIES = {
 }
 
 
+@pytest.mark.thorough(
+    "the multilayer perceptron; make test has a process with two devices"
+)
 def test_another_process_leaves_the_bits_alone(here, processes):
-    """The first test, so that the other processes run beside what follows."""
-    assert hashes_of(processes["again"]) == {MLP: here(MLP)[2]}
+    assert hashes_of(processes("again")) == {MLP: here(MLP)[2]}
 
 
+@pytest.mark.thorough("the other sweeps", but="linear")
 @pytest.mark.parametrize("company", COMPANIES)
 @pytest.mark.parametrize("name", cells.JOBS)
 def test_company_leaves_the_bits_alone(here, name, company):
@@ -110,6 +113,7 @@ def test_company_leaves_the_bits_alone(here, name, company):
     assert cells.hashes(trained) == [hashes[row] for row in rows]
 
 
+@pytest.mark.thorough("the other sweeps", but="linear")
 @pytest.mark.parametrize(
     ("name", "chunk"), [(LINEAR, 2), (BY_32, 3), (MLP, 2), (MLP_BY_32, 3)]
 )
@@ -119,27 +123,33 @@ def test_chunk_length_leaves_the_bits_alone(here, name, chunk):
     assert cells.hashes(trained) == here(name)[2]
 
 
-def test_two_devices_leave_the_bits_alone(here, processes):
-    assert hashes_of(processes["2 devices"]) == {
-        name: here(name)[2] for name in EVERY_MODEL
-    }
+@pytest.mark.thorough("the larger models", but="linear")
+@pytest.mark.parametrize("process", ["2 devices, linear", "2 devices"])
+def test_two_devices_leave_the_bits_alone(here, processes, process):
+    found = hashes_of(processes(process))
+    assert LINEAR in found
+    assert found == {name: here(name)[2] for name in found}
 
 
+@pytest.mark.thorough("four devices; make test has two")
 def test_four_devices_leave_the_bits_alone(here, processes):
     """Under a pool of four: four devices enlarge a smaller one, which of these only the full-batch MLP would notice."""
     four, one = (
-        hashes_of(processes["4 devices, pool 4"]),
-        hashes_of(processes["1 device, pool 4"]),
+        hashes_of(processes("4 devices, pool 4")),
+        hashes_of(processes("1 device, pool 4")),
     )
     assert four == {MLP: one[MLP], MLP_BY_32: here(MLP_BY_32)[2]}
 
 
+@pytest.mark.thorough(
+    "the multilayer perceptron in three processes, beside the law of four devices"
+)
 def test_the_pool_enters_the_bits_of_a_full_batch_mlp(here, processes):
     """Three pools, three hashes of every cell: so that the laws of devices do not hold for want of a thread."""
     pools = [
-        hashes_of(processes["1 device, pool 1"])[MLP],
+        hashes_of(processes("1 device, pool 1"))[MLP],
         here(MLP)[2],
-        hashes_of(processes["1 device, pool 4"])[MLP],
+        hashes_of(processes("1 device, pool 4"))[MLP],
     ]
     assert all(len(set(hashes)) == 3 for hashes in zip(*pools, strict=True))
 
@@ -154,6 +164,7 @@ def test_the_width_enters_the_bits(here):
     )  # By rounding, no more.
 
 
+@pytest.mark.thorough("the multilayer perceptron", but="linear")
 @pytest.mark.parametrize("name", [LINEAR, MLP])
 def test_one_bit_of_one_parameter_enters_the_hash(here, name):
     _, trained, hashes = here(name)
@@ -167,9 +178,10 @@ def test_one_bit_of_one_parameter_enters_the_hash(here, name):
         ]
 
 
-@pytest.mark.parametrize("instructions", INSTRUCTIONS)
+@pytest.mark.thorough("the other processors, and the larger model", but="linear")
+@pytest.mark.parametrize("instructions", ["SSE4_2, linear", *INSTRUCTIONS])
 def test_printed_digits_outlive_an_older_processor(here, processes, instructions):
-    older = processes[instructions].result()
+    older = processes(instructions)
     for name in older:
         values = here(name)[1].values
         again = np.array(older[name]["values"])
@@ -184,10 +196,12 @@ def test_printed_digits_outlive_an_older_processor(here, processes, instructions
         )  # Measured after six steps: one unit in the last place.
 
 
-def test_an_older_processor_enters_the_bits(here, processes):
+@pytest.mark.thorough("the larger model", but="linear")
+@pytest.mark.parametrize("instructions", ["SSE4_2, linear", "SSE4_2"])
+def test_an_older_processor_enters_the_bits(here, processes, instructions):
     """So the law above is no tautology; jaxlib for x86-64 needs AVX, so that SSE4_2 is older wherever it runs."""
     if platform.machine() in ("x86_64", "AMD64"):
-        older = hashes_of(processes["SSE4_2"])
+        older = hashes_of(processes(instructions))
         assert all(
             a != b
             for name in older
@@ -195,13 +209,14 @@ def test_an_older_processor_enters_the_bits(here, processes):
         )
 
 
+@pytest.mark.thorough("every sweep; make test sees one bit change one hash")
 def test_every_cell_has_a_hash_of_its_own(here):
     hashes = [h for name in cells.JOBS for h in here(name)[2]]
     assert len(set(hashes)) == len(cells.JOBS) * cells.NUM_CELLS
 
 
-def hashes_of(process: concurrent.futures.Future) -> dict[str, list[str]]:
-    return {name: found["hashes"] for name, found in process.result().items()}
+def hashes_of(printed_by: dict) -> dict[str, list[str]]:
+    return {name: found["hashes"] for name, found in printed_by.items()}
 
 
 COMPILED = "/jax/core/compile/backend_compile_duration"

@@ -175,6 +175,7 @@ def fit_once_compiled(programs, monkeypatch):
     return fit_by_program
 
 
+@pytest.mark.thorough("the other networks", but="MLP")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_looks_and_a_kill_leave_the_bits_alone(
     name, elsewhere, fit_once_compiled, monkeypatch, tmp_path
@@ -214,6 +215,7 @@ COMPANIES = {
 }
 
 
+@pytest.mark.thorough("the other networks", but="MLP")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_company_leaves_the_bits_alone(name):
     model, _, dataset = network = NETWORKS[name]()

@@ -72,6 +72,10 @@ def wrong_by(f, x, error):
     )
 
 
+@pytest.mark.thorough(
+    "the functions that take longest",
+    but="rosenbrock|linear|eigen|fast|tiny|huge|hill|product|fft",
+)
 @pytest.mark.parametrize("name", ZOO)
 def test_right_is_accepted_and_one_in_ten_thousand_rejected_in_float64(name):
     f, x = ZOO[name][0], jax.tree.map(jnp.asarray, ZOO[name][1])
@@ -84,6 +88,7 @@ def test_right_is_accepted_and_one_in_ten_thousand_rejected_in_float64(name):
     )
 
 
+@pytest.mark.thorough("the other functions", but="linear|product")
 @pytest.mark.parametrize("name", SINGLE)
 def test_right_is_accepted_and_one_in_a_hundred_rejected_in_float32(name):
     f = lambda x: ZOO[name][0](jax.tree.map(lambda leaf: leaf.astype(jnp.float32), x))

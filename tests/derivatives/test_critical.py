@@ -286,6 +286,7 @@ HARD = {
 }
 
 
+@pytest.mark.thorough("the other points", but=r"Peano|1e-5|3\|xy|falls\]|sin")
 @pytest.mark.parametrize("name", HARD)
 def test_hard_point_is_never_called_what_it_is_not(name):
     # At 0, and at a random place in rotated coordinates of random scales. "undecided" is no wrong kind.

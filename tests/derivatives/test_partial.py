@@ -94,6 +94,7 @@ def composed(f, dependencies):
     return whole
 
 
+@pytest.mark.thorough("six more graphs", but=r"[01]\]")
 @pytest.mark.parametrize("seed", range(8))
 def test_total_equals_jax_on_the_composition_of_a_random_graph(seed):
     rng = np.random.default_rng(seed)

@@ -151,26 +151,35 @@ def orders(f):
     )
 
 
+def asked_for(request, cases):
+    """Those of the cases that a test of this session is about."""
+    tests = [item for item in request.session.items if hasattr(item, "callspec")]
+    names = {test.callspec.params.get("name") for test in tests}
+    return {name: case for name, case in cases.items() if name in names}
+
+
 @pytest.fixture(scope="module")
-def scalar_errors():
+def scalar_errors(request):
     """case -> the errors of value and derivatives, shape (points, orders); all cases are one program."""
+    cases = asked_for(request, SCALAR)
     functions = {
-        name: orders(scalar_function(case["expr"])) for name, case in SCALAR.items()
+        name: orders(scalar_function(case["expr"])) for name, case in cases.items()
     }
     points = {
         name: jnp.array([p["x"] for p in case["points"]])
-        for name, case in SCALAR.items()
+        for name, case in cases.items()
     }
     found = jax.jit(
         lambda points: {name: f(points[name]) for name, f in functions.items()}
     )(points)
     truth = {
         name: [[float(v) for v in p["values"]] for p in case["points"]]
-        for name, case in SCALAR.items()
+        for name, case in cases.items()
     }
-    return {name: errors(found[name], truth[name]) for name in SCALAR}
+    return {name: errors(found[name], truth[name]) for name in cases}
 
 
+@pytest.mark.thorough("four in five functions", but="a0.[05]")
 @pytest.mark.parametrize("name", SCALAR)
 def test_derivatives_equal_the_recorded_digits(scalar_errors, name):
     for point, found in zip(SCALAR[name]["points"], scalar_errors[name], strict=True):
@@ -202,15 +211,16 @@ def multi_parts(f, case):
 
 
 @pytest.fixture(scope="module")
-def multi_errors():
+def multi_errors(request):
     """(case, number of the point) -> the largest errors of value, gradient, Hessian or Jacobian."""
+    cases = asked_for(request, MULTI)
     functions = {
         name: jax.vmap(multi_parts(multi_function(case["expr"]), case))
-        for name, case in MULTI.items()
+        for name, case in cases.items()
     }
     points = {
         name: jnp.array([p["x"] for p in case["points"]])
-        for name, case in MULTI.items()
+        for name, case in cases.items()
     }
     found = jax.jit(
         lambda points: {name: f(points[name]) for name, f in functions.items()}
@@ -219,7 +229,7 @@ def multi_errors():
         (name, i): {
             part: multi_error(got[i], p[part]) for part, got in found[name].items()
         }
-        for name, case in MULTI.items()
+        for name, case in cases.items()
         for i, p in enumerate(case["points"])
     }
 
@@ -228,6 +238,7 @@ def multi_error(got, truth):
     return errors(got, np.array(truth, dtype=object).astype(float)).max()
 
 
+@pytest.mark.thorough("four in five functions", but="a0.[05]")
 @pytest.mark.parametrize("name", MULTI)
 def test_gradients_hessians_and_jacobians_equal_the_recorded_digits(multi_errors, name):
     for i, point in enumerate(MULTI[name]["points"]):
@@ -278,6 +289,7 @@ EDGE_FORMS = {
 }
 
 
+@pytest.mark.thorough("the other edges", but="sinc|abs_cubed|pow|xlogx")
 @pytest.mark.parametrize("name", EDGES)
 def test_derivatives_at_edges_are_the_mathematical_ones(name):
     case = EDGES[name]

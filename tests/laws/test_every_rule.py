@@ -12,8 +12,13 @@ from research.update_rules import RULE_TABLE, UPDATE_RULES
 from research.verification import CARDS, PROBLEMS
 from research.verification.card import rate_on
 from research.verification.recorded import variants
-from research.verification.table import AUTHORITIES, verification_table
-from research.verification.walks import distance, walk, walk_constructed
+from research.verification.table import AUTHORITIES, BOUND, verification_table
+from research.verification.walks import (
+    distance,
+    walk,
+    walk_constructed,
+    walk_exactly,
+)
 
 # Two with coupled decay, which here is a chain, and one with another line search, whose limit points alone compare:
 # tests/laws/test_rule_trajectories.py and tests/rules/test_quasi_newton.py.
@@ -32,6 +37,9 @@ def cells(name, dtype):
     )
 
 
+@pytest.mark.thorough(
+    "every problem and authority; make test has the formula on one problem, below"
+)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_rule_is_what_every_authority_says(name, dtype):
@@ -45,6 +53,18 @@ def test_rule_is_what_every_authority_says(name, dtype):
     assert (
         len([c for c in found if c.authority == "formula" and c.reason is None]) >= 2
     ), "on two problems at least"
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_rule_is_what_its_formula_says_on_one_problem(name):
+    card = CARDS[name]
+    ours = ("quadratic", "rosenbrock", "softmax_regression", "scales")
+    problem = next(PROBLEMS[p] for p in ours if p not in card.reasons)
+    arguments = {"learning_rate": rate(name, problem)}
+    found = walk_constructed(UPDATE_RULES[name], arguments, problem, "float64")
+    exact = walk_exactly(CARDS[name].formula.iterates, problem, **arguments)
+    bound = card.bounds.get("formula", BOUND) * np.finfo("float64").eps
+    assert distance(found, exact, problem).largest <= bound
 
 
 def test_every_recorded_trajectory_is_met():
@@ -61,27 +81,44 @@ def rate(name, problem=ON):
     return rate_on(problem, CARDS[name])
 
 
+WALKED_ON = pytest.mark.parametrize(
+    "on",
+    [
+        "quadratic",
+        pytest.param(
+            "softmax_regression",
+            marks=pytest.mark.thorough("params of several leaves, compiled thrice"),
+        ),
+    ],
+)
+
+
+def dtype_on(problem):
+    """The softmax regression in float32, and what is compiled fast in float64."""
+    return "float32" if problem is ON else "float64"
+
+
 @functools.cache
-def walked(name, factor=1.0):
+def walked(name, factor=1.0, on=ON.name):
     """One of the programs that the table has compiled: scanned, jitted, with traced hyper-parameters."""
-    return walk_constructed(
-        UPDATE_RULES[name], {"learning_rate": factor * rate(name)}, ON, "float32"
-    )
+    arguments = {"learning_rate": factor * rate(name, PROBLEMS[on])}
+    dtype = dtype_on(PROBLEMS[on])
+    return walk_constructed(UPDATE_RULES[name], arguments, PROBLEMS[on], dtype)
 
 
-def assert_near(name, ours, theirs, num_steps):
+def assert_near(name, ours, theirs, num_steps, dtype):
     """Within 32 eps, or as far as the rule's card says that it carries rounding."""
     assert ours.shape == theirs[:num_steps].shape
-    scale, eps = 1.0 + np.abs(theirs[:num_steps]), np.finfo("float32").eps
+    scale, eps = 1.0 + np.abs(theirs[:num_steps]), np.finfo(dtype).eps
     assert (
         np.max(np.abs(ours[:num_steps] - theirs[:num_steps]) / scale)
         <= max(32.0, CARDS[name].bounds.get("formula", 0.0)) * eps
     )
 
 
-def extras(x):
+def extras(x, on=ON):
     """A gradient, and the extra arguments that a step of descent passes."""
-    value_fn = lambda params, indices=None: ON.objective(params)
+    value_fn = lambda params, indices=None: on.objective(params)
     value, gradient = jax.value_and_grad(value_fn)(x)
     return gradient, {
         "value": value,
@@ -91,8 +128,9 @@ def extras(x):
     }
 
 
-def start(dtype):
-    return jax.tree.map(lambda a: jnp.asarray(a, dtype), ON.start)
+def start(dtype=None, on=ON):
+    dtype = dtype or dtype_on(on)
+    return jax.tree.map(lambda a: jnp.asarray(a, dtype), on.start)
 
 
 def flat(x):
@@ -101,54 +139,63 @@ def flat(x):
     )
 
 
+@WALKED_ON
 @pytest.mark.parametrize("name", UPDATE_RULES)
-def test_eager_equals_jit_and_a_loop_equals_a_scan(name):
+def test_eager_equals_jit_and_a_loop_equals_a_scan(name, on):
     rule, x = (
-        optax.with_extra_args_support(UPDATE_RULES[name](rate(name))),
-        start("float32"),
+        optax.with_extra_args_support(UPDATE_RULES[name](rate(name, PROBLEMS[on]))),
+        start(on=PROBLEMS[on]),
     )
     state, rows = rule.init(x), []
     for _ in range(3):
-        gradient, more = extras(x)
+        gradient, more = extras(x, PROBLEMS[on])
         updates, state = rule.update(gradient, state, x, **more)
         x = optax.apply_updates(x, updates)
         rows.append(flat(x))
-    assert_near(name, np.array(rows), walked(name).iterates[:3], 3)
+    theirs = walked(name, on=on).iterates[:3]
+    assert_near(name, np.array(rows), theirs, 3, dtype_on(PROBLEMS[on]))
 
 
+@WALKED_ON
 @pytest.mark.parametrize("name", UPDATE_RULES)
-def test_rates_under_vmap_equal_rates_in_a_loop(name):
+def test_rates_under_vmap_equal_rates_in_a_loop(name, on):
     def ten_steps(learning_rate):
         rule, x = (
             optax.with_extra_args_support(UPDATE_RULES[name](learning_rate)),
-            start("float32"),
+            start(on=PROBLEMS[on]),
         )
 
         def step(carry, _):
             x, state = carry
-            gradient, more = extras(x)
+            gradient, more = extras(x, PROBLEMS[on])
             updates, state = rule.update(gradient, state, x, **more)
             x = optax.apply_updates(x, updates)
-            return (x, state), jnp.concatenate([jnp.ravel(leaf) for leaf in x])
+            return (x, state), jnp.concatenate(
+                [jnp.ravel(a) for a in jax.tree.leaves(x)]
+            )
 
         return jax.lax.scan(step, (x, rule.init(x)), length=10)[1]
 
-    lanes = jax.jit(jax.vmap(ten_steps))(rate(name) * jnp.array([1.0, 0.5]))
+    lanes = jax.jit(jax.vmap(ten_steps))(
+        rate(name, PROBLEMS[on]) * jnp.array([1.0, 0.5])
+    )
     # Where the rule's card has a reason not to be asked (rounding that is magnified), the first six steps alone.
-    steps = 6 if ON.name in CARDS[name].reasons else 10
+    steps = 6 if on in CARDS[name].reasons else 10
     for lane, factor in zip(np.asarray(lanes, np.float64), (1.0, 0.5), strict=True):
-        assert_near(name, lane[:steps], walked(name, factor).iterates, steps)
+        theirs = walked(name, factor, on).iterates
+        assert_near(name, lane[:steps], theirs, steps, dtype_on(PROBLEMS[on]))
 
 
+@WALKED_ON
 @pytest.mark.parametrize("name", UPDATE_RULES)
-def test_another_rate_does_not_compile_again(name):
-    walked(name)
+def test_another_rate_does_not_compile_again(name, on):
+    walked(name, on=on)
     from research.verification.walks import _walk_down
 
     before = _walk_down._cache_size()
-    walk_constructed(
-        UPDATE_RULES[name], {"learning_rate": 0.37 * rate(name)}, ON, "float32"
-    )
+    arguments = {"learning_rate": 0.37 * rate(name, PROBLEMS[on])}
+    dtype = dtype_on(PROBLEMS[on])
+    walk_constructed(UPDATE_RULES[name], arguments, PROBLEMS[on], dtype)
     assert _walk_down._cache_size() == before
 
 
@@ -217,6 +264,10 @@ def test_a_state_that_was_written_and_read_goes_on_to_the_same_bits(name):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.thorough(
+    "another dtype, but for six rules",
+    but=r"^(gradient_descent|heavy_ball|adam|adagrad|lion|newton)\]",
+)
 @pytest.mark.parametrize("name", UPDATE_RULES)
 def test_bfloat16_is_treated_as_optax_treats_it(name):
     card, problem = CARDS[name], PROBLEMS["random_pytree"]
@@ -233,6 +284,25 @@ def test_bfloat16_is_treated_as_optax_treats_it(name):
     )
     bound = card.bounds.get("bfloat16", 4.0) * float(jnp.finfo("bfloat16").eps)
     assert distance(ours, theirs, problem).largest <= bound
+
+
+@pytest.mark.parametrize("name", UPDATE_RULES)
+def test_optax_takes_the_arguments_of_the_card(name):
+    """Traced alone: on every version that we support."""
+    card, x = CARDS[name], start("float32")
+    if isinstance(card.optax, str):
+        assert len(card.optax.split()) >= 4
+        return
+    more = card.optax_arguments
+    for given in ({}, card.arguments if more is None else more):
+        rule = optax.with_extra_args_support(card.optax(rate(name), **given))
+        told = extras(x)
+        jax.eval_shape(
+            lambda x, rule=rule, told=told: rule.update(
+                told[0], rule.init(x), x, **told[1]
+            ),
+            x,
+        )
 
 
 def first_five(of):

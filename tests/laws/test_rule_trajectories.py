@@ -188,6 +188,7 @@ def in_decimals(problem, coupled_decay):
     )
 
 
+@pytest.mark.thorough("the other problems", but="quadratic")
 @pytest.mark.parametrize("name", OF_FORMULAS)
 def test_formula_gives_every_recorded_digit(name):
     trace = OF_FORMULAS[name]
@@ -250,6 +251,7 @@ BOUND = 64 * np.finfo("float64").eps
 OTHER_BOUNDS = {"lbfgs": 2 * 6.2e-12}
 
 
+@pytest.mark.thorough("the other problems", but="quadratic")
 @pytest.mark.parametrize("name", OF_RULES)
 def test_rule_gives_the_recorded_iterates(name):
     trace = OF_RULES[name]

@@ -92,6 +92,7 @@ def assert_same(ours, theirs, dtype):
         assert np.all(np.abs(a - b) <= tolerance * np.max(np.abs(b), initial=0.0))
 
 
+@pytest.mark.thorough("the narrower dtypes", but="float64")
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
 @pytest.mark.parametrize("name", NAMES)
 def test_updates_equal_optax(name, dtype):

@@ -88,12 +88,17 @@ INSIDE = {
 }
 
 
+@pytest.mark.thorough("of the places, three in four for each rule", but="-0")
+@pytest.mark.parametrize("quarter", range(4))
 @pytest.mark.parametrize("name", UPDATE_RULES)
-def test_update_takes_arguments_that_nobody_knows_wherever_the_rule_stands(name):
-    for inside in INSIDE.values():
+def test_update_takes_arguments_that_nobody_knows_wherever_the_rule_stands(
+    name, quarter
+):
+    first = (list(UPDATE_RULES).index(name) + quarter) % 4
+    for inside in list(INSIDE.values())[first::4]:
         rule = inside(UPDATE_RULES[name](0.1))
         jax.eval_shape(lambda x, rule=rule: one_step(rule, x, nobody_knows=1), PARAMS)
-    if name in OF_GRADIENTS:
+    if name in OF_GRADIENTS and quarter == 0:
         jax.eval_shape(
             lambda x: one_step(
                 accumulate_gradients(UPDATE_RULES[name](0.1), 2), x, nobody_knows=1
@@ -410,6 +415,10 @@ def test_complex_params_turn_with_their_gradients_or_are_refused(name):
     np.testing.assert_allclose(turned, PHASE * real, rtol=1e-11, atol=1e-13)
 
 
+@pytest.mark.thorough(
+    "the other rules, which turn with their gradients in make test",
+    but=r"^(heavy_ball|adam|radam|lamb)\]",
+)
 @pytest.mark.parametrize("name", AS_OPTAX)
 def test_complex_params_move_as_in_optax(name):
     (real, x, values), (imaginary, y, _) = rows_of(2), rows_of(3)

@@ -68,6 +68,7 @@ def shaken(params):
     )
 
 
+@pytest.mark.thorough("the other normalisation", but="group")
 @pytest.mark.parametrize(
     ("options", "written"),
     [

@@ -41,6 +41,7 @@ def test_weights_have_the_distribution_of_the_paper(name):
     assert stats.kstest(1.15 * weights, law.cdf).pvalue < 1e-4  # ... as here.
 
 
+@pytest.mark.thorough("the convolution", but="shape0")
 @pytest.mark.parametrize("shape", [(12, 8), (3, 5, 4, 2)])
 @pytest.mark.parametrize("name", JAXS)
 def test_uniform_weights_are_jaxs_for_dense_and_convolution(name, shape):
@@ -51,6 +52,7 @@ def test_uniform_weights_are_jaxs_for_dense_and_convolution(name, shape):
     np.testing.assert_allclose(ours, theirs, rtol=1e-14)
 
 
+@pytest.mark.thorough("the other families", but="glorot")
 @pytest.mark.parametrize("name", RANDOM)
 def test_given_fans_take_the_place_of_the_shapes(name):
     draw = models.find_initialiser(name)
@@ -60,6 +62,7 @@ def test_given_fans_take_the_place_of_the_shapes(name):
     assert draw(jax.random.key(2), (7,), jnp.float64, fan_in=3, fan_out=1).shape == (7,)
 
 
+@pytest.mark.thorough("the other shapes", but="shape0")
 @pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5), (2, 3, 2, 4)])
 def test_orthogonal_weights_are_orthonormal_and_jaxs(shape):
     weights = models.find_initialiser("orthogonal")(

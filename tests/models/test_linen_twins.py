@@ -251,6 +251,10 @@ def drawn(model):
     )
 
 
+@pytest.mark.thorough(
+    "the other architectures; make test has their outputs by torch (test_reference_models.py)",
+    but="mlp, tanh|gru",
+)
 @pytest.mark.parametrize("name", TWINS)
 def test_values_and_gradients_are_those_of_the_linen_twin(name):
     ours, module, theirs, x = TWINS[name]()

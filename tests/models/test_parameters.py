@@ -154,6 +154,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.thorough("the larger networks", but="linear|softmax|mlp|recurrent")
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_refuses_the_weights_of_another_architecture(name):
     one, other, x = NETWORKS[name]

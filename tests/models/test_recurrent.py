@@ -284,6 +284,7 @@ def test_carry_from_window_to_window_is_the_whole(cell):
     )
 
 
+@pytest.mark.thorough("the other cells", but="vanilla")
 @each_cell
 def test_window_cuts_the_gradient_where_a_stopped_carry_does(cell):
     model = network(cell, num_layers=2, outputs="every", window=2)
@@ -306,6 +307,7 @@ def test_window_cuts_the_gradient_where_a_stopped_carry_does(cell):
     )
 
 
+@pytest.mark.thorough("the other cells", but="vanilla")
 @each_cell
 def test_window_of_the_whole_is_the_full_gradient(cell):
     x = Sequences(jnp.array(inputs(3, 5, 2)), jnp.array(LENGTH))
@@ -399,6 +401,7 @@ def test_truncated_gradient_of_a_linear_network_is_the_truncated_sum(window):
     )
 
 
+@pytest.mark.thorough("the other cells", but="gru")
 @pytest.mark.parametrize(
     ("cell", "window"), [("vanilla", None), ("gru", None), ("lstm", 2)]
 )

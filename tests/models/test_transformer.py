@@ -254,6 +254,7 @@ def test_gradients_of_a_logit_reach_no_later_position():
     np.testing.assert_array_equal((grads != 0).any(-1), np.tri(CONTEXT, dtype=bool))
 
 
+@pytest.mark.thorough("the other positions", but="learned")
 @each_kind
 def test_what_stands_after_the_end_changes_neither_value_nor_gradient(positions, order):
     apply, params = encoder(positions=positions, order=order)

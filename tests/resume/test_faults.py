@@ -53,13 +53,22 @@ def operations(disk, carry_out, folder):
     return disk.names
 
 
-def test_run_survives_a_crash_at_any_operation(carry_out, alone, tmp_path, monkeypatch):
+EVERY_OR_SOME = pytest.mark.parametrize(
+    "every",
+    [7, pytest.param(1, marks=pytest.mark.thorough("six in seven operations"))],
+)
+
+
+@EVERY_OR_SOME
+def test_run_survives_a_crash_at_any_operation(
+    every, carry_out, alone, tmp_path, monkeypatch
+):
     disk = faults.Disk(monkeypatch, tmp_path)
     names = operations(disk, carry_out, tmp_path / "counted")
     assert {"open", "write", "fsync", "replace", "unlink", "rmdir", "mkdir"} <= set(
         names
     )
-    for number in range(1, len(names) + 1):
+    for number in range(1, len(names) + 1, every):
         results = tmp_path / str(number)
         disk.fail(number, faults.CRASH)
         with pytest.raises(faults.Crash):
@@ -72,12 +81,13 @@ def test_run_survives_a_crash_at_any_operation(carry_out, alone, tmp_path, monke
         )
 
 
+@EVERY_OR_SOME
 def test_run_survives_a_full_disk_at_any_operation(
-    carry_out, alone, tmp_path, monkeypatch
+    every, carry_out, alone, tmp_path, monkeypatch
 ):
     disk = faults.Disk(monkeypatch, tmp_path)
     names, refused = operations(disk, carry_out, tmp_path / "counted"), 0
-    for number in range(1, len(names) + 1):
+    for number in range(1, len(names) + 1, every):
         results, where = (
             tmp_path / str(number),
             f"operation {number}: {names[number - 1]}",
@@ -94,4 +104,4 @@ def test_run_survives_a_full_disk_at_any_operation(
         if results.exists():
             assert_whole(results)
         assert found(carry_out(CONFIG, results)) == alone, where
-    assert refused > len(names) / 2
+    assert refused > len(names) / every / 2

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 KILLS = 20
 PLACES = (
@@ -30,6 +32,9 @@ def count(said, words):
     return int(number)
 
 
+@pytest.mark.thorough(
+    "twenty kills of processes; make test stops a run at every chunk (test_blocks.py), and once by Ctrl-C (test_stop.py)"
+)
 def test_a_run_killed_at_random_moments_ends_with_the_same_bits():
     status, said = kill("--kills", str(KILLS))
     assert status == 0, said

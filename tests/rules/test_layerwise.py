@@ -87,6 +87,7 @@ def test_muon_turns_with_the_gradient():
         np.testing.assert_allclose(v, p @ u @ q, atol=1e-13)
 
 
+@pytest.mark.thorough("the other shapes", but="shape0|shape1")
 @pytest.mark.parametrize("shape", SHAPES)
 def test_muon_gives_a_step_one_spectral_norm_by_shape(shape):
     rule = muon(0.1, ns_steps=30, ns_coeffs=CONVERGING, eps=0.0)

@@ -51,6 +51,9 @@ def test_levenberg_marquardt_finds_the_published_parameters(name, start):
     assert steps <= 400
 
 
+@pytest.mark.thorough(
+    "Gauss-Newton on NIST's regressions; make test has Levenberg-Marquardt on them, and both formulas"
+)
 @pytest.mark.parametrize("start", [0, 1])
 @pytest.mark.parametrize("name", nist.CASES)
 def test_gauss_newton_finds_the_published_parameters_unless_it_is_told_not_to(
@@ -73,6 +76,7 @@ def design(case):
     return columns, np.array(case["y"], float), coefficients
 
 
+@pytest.mark.thorough("the other regressions", but="Norris|Filip|Longley")
 @pytest.mark.parametrize("name", nist.LINEAR)
 def test_linear_regressions_take_one_step_to_the_digits_of_qr(name):
     # Measured: on all eleven as many as numpy's Householder QR, half a digit being another order of roundings. Filip,
@@ -132,6 +136,7 @@ def exactly(rule, name, rate):
     )
 
 
+@pytest.mark.thorough("the other dtype", but="float64")
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize(
     ("rule", "rate"),

@@ -60,6 +60,9 @@ def values_and_gradients():
     return jax.jit(at_all)(points)
 
 
+@pytest.mark.thorough(
+    "the functions themselves; make test reaches their recorded minima"
+)
 @pytest.mark.parametrize("name", mgh.CASES)
 def test_value_and_gradient_equal_the_exact_ones(name):
     for k, point in enumerate(mgh.CASES[name]["points"]):

@@ -49,6 +49,7 @@ def found(name):
     return minimise(objective, RULES[name], START, tolerance=1e-6)
 
 
+@pytest.mark.thorough("the other rules", but="adam|lbfgs")
 @pytest.mark.parametrize("name", RULES)
 def test_any_rule_ends_at_the_minimum_of_a_pytree(name):
     end = found(name)

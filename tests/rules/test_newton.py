@@ -273,6 +273,7 @@ BENCHOPT = [
 ]
 
 
+@pytest.mark.thorough("the other penalty", but="1000-10-1")
 @pytest.mark.parametrize(("n", "p", "penalty", "published"), BENCHOPT)
 def test_newton_finds_the_published_optimum_of_benchopt(n, p, penalty, published):
     at_zero, value, slope, ends = simulated(n, p)(penalty)

@@ -122,6 +122,7 @@ def test_saga_keeps_the_mean_of_its_table(size):
     np.testing.assert_allclose(state.mean, np.mean(state.table, axis=1), atol=1e-14)
 
 
+@pytest.mark.thorough("saga", but="svrg")
 @pytest.mark.parametrize("rule", [svrg(0.1, 50), saga(0.1, N)], ids=["svrg", "saga"])
 def test_mean_over_all_examples_is_the_step_of_the_full_gradient(rule):
     """From a state with a history, where snapshot and table are not of the present params."""
@@ -184,6 +185,7 @@ def test_whole_set_in_a_batch_is_gradient_descent(rule):
     assert np.all(np.diff(records.loss) < 0)
 
 
+@pytest.mark.thorough("svrg", but="saga")
 @pytest.mark.parametrize(
     "make",
     [lambda rate: svrg(rate, 2 * N), lambda rate: saga(rate, N)],
@@ -216,6 +218,7 @@ def test_corrected_descent_converges_linearly_where_stochastic_descent_stops(mak
     assert 0 < eight < sixteen < 2.5 * eight
 
 
+@pytest.mark.thorough("saga", but="svrg")
 @pytest.mark.parametrize(
     "make",
     [lambda rate: svrg(rate, 3), lambda rate: saga(rate, N)],

@@ -1,0 +1,175 @@
+"""Which of these rules is better here, by how much, and may one say so?
+
+Rules get equal budgets on workloads with a known optimum. A rule is one of ours, one of
+optax's, or yours from a file. Each gets the same number of trials: the first at its
+defaults, the others at quasi-random points of its search space. A trial is chosen on
+some seeds and reported on others. The answer is a ratio of example gradients to a
+target, with an interval that includes the choice; or it is that the study cannot
+separate the two, with how many seeds would.
+
+    descent compare my_rules.py:mine adam --workload digits breast_cancer
+    descent compare heavy_ball adam --space heavy_ball.learning_rate=1e-3..10
+    descent compare                         # heavy ball and Adam, under a minute
+
+A rule of yours is a function that takes a learning rate and returns an
+optax.GradientTransformation. Its learning rate is searched from 1e-5 to 10, or in the
+range of `--space`. The others are compared with the last rule, or with `--baseline`.
+Workloads are those of research.workloads: diabetes, diabetes_ridge,
+breast_cancer, digits, ill_conditioned, noisy_quadratic and others.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import research
+from research import cli
+from research.cli import flags, rule_lookup
+from research.cli.progress import OnProgress
+
+if TYPE_CHECKING:
+    from research.figures import Picture
+    from research.runs import Result
+    from research.types import Checkpoints
+
+PROGRAM = "descent compare"
+NAME = Path(__file__).stem  # Of the experiment, of which this is the command.
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is run."""
+
+    rule: tuple[str, ...] = ("heavy_ball", "adam")
+    """Names of ours, optax.NAME, FILE.py:NAME, or v1=FILE.py:NAME to name it; the flag may come several times."""
+    workload: tuple[str, ...] = ("breast_cancer", "digits")
+    """Named problems on which all of them run."""
+    baseline: str = ""
+    """The rule that the others are compared with; empty: the last."""
+    budget: int = 20
+    """Trials of each rule on each workload; the first is its defaults."""
+    passes: int = 30
+    """Budget of every training, in passes over the data."""
+    batch_size: int = 32
+    """Examples in a batch; 0: all of them."""
+    target: float = 1e-2
+    """Share of the initial f - f* to come down to."""
+    tune_on: str = "train"
+    """Whose objective chooses: train (reported on train), or validation (reported on test)."""
+    seeds: str = "0..19"
+    """Seeds that are reported: 0..9, or 1,4,7."""
+    tuning_seeds: str = "1000..1009"
+    """Seeds on which trials are chosen; none of them may be reported."""
+    space: tuple[str, ...] = ()
+    """Ranges other than the usual, as RULE.learning_rate=1e-4..10 on a log scale, or "RULE.b2=0.9..0.999 one_minus"."""
+    evaluations: tuple[str, ...] = ()
+    """What a step of a rule that evaluates the objective itself costs in gradients of its batch, as RULE=2."""
+    files: tuple[str, ...] = ()
+    """SHA-256 of each file of rules; filled in, so that a changed file is another run."""
+    width: int = 8
+    """Lanes in a block; the bits of a cell depend on it."""
+
+
+FULL = Config(
+    workload=("breast_cancer", "digits", "diabetes_ridge"),
+    budget=40,
+    seeds="0..39",
+    tuning_seeds="1000..1009",
+)
+
+
+def compare(words: Sequence[str]) -> int:
+    """Compare rules as a command line says; the first words, before any flag, are rules.
+
+    Args:
+      words: Those after `compare`.
+    Returns:
+      0.
+    Raises:
+      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line` makes
+        a line of it.
+      SystemExit: Status 2 after a flag's value of the wrong type.
+    """
+    study = sys.modules[__name__]
+    cli.perform(study, flags.parse(study, with_rule_flag(words)))
+    return cli.SUCCESS
+
+
+def with_rule_flag(words: Sequence[str]) -> list[str]:
+    """Put --rule before the rules that stand first.
+
+    Example:
+      >>> with_rule_flag(["adam", "optax.sgd", "--budget", "8"])
+      ['--rule', 'adam', 'optax.sgd', '--budget', '8']
+      >>> with_rule_flag(["--budget", "8"])
+      ['--budget', '8']
+    """
+    return ["--rule", *words] if words and not words[0].startswith("-") else [*words]
+
+
+def complete(config: Config) -> Config:
+    """Record the digest of each file that a rule comes from."""
+    files = research.comparison.digest_files(config.rule, config.files)
+    return dataclasses.replace(config, files=files)
+
+
+def run(
+    config: Config,
+    on_progress: OnProgress | None = None,
+    checkpoints: "Checkpoints | None" = None,
+) -> "Result":
+    """Compare the rules."""
+    given = arguments(config)
+    study = research.comparison.compare(
+        given.pop("rules"),
+        config.workload,
+        on_progress=on_progress,
+        checkpoints=checkpoints or research.types.nowhere,
+        **given,
+    )
+    result = research.runs.Result(*study)
+    result.numbers["ratio"] = result.numbers["overall"][0]["ratio"]
+    return result
+
+
+def share(
+    config: Config, part: int, parts: int, checkpoints: "Checkpoints | None"
+) -> None:
+    """Compute every `parts`-th pair from pair `part` on; `run` finds them."""
+    given = arguments(config)
+    research.comparison.compute_share(
+        given.pop("rules"),
+        config.workload,
+        part,
+        parts,
+        checkpoints=checkpoints,
+        **given,
+    )
+
+
+def arguments(config: Config) -> dict[str, Any]:
+    """Arguments of `research.comparison.compare`, from the config."""
+    return research.comparison.parse_command(
+        config.rule,
+        lambda word: rule_lookup.find(word).rule,
+        baseline=config.baseline,
+        spaces=config.space,
+        evaluations=config.evaluations,
+        budget=config.budget,
+        passes=config.passes,
+        batch_size=config.batch_size,
+        seeds=config.seeds,
+        tuning_seeds=config.tuning_seeds,
+        tune_on=config.tune_on,
+        target=config.target,
+        width=config.width,
+    )
+
+
+def draw(result: "Result") -> "dict[str, Picture]":
+    """Draw ratios, trials, rates, curves and the profile."""
+    from research.figures import studies
+
+    return studies.draw_study(result.numbers, result.arrays)
