@@ -1,4 +1,5 @@
-"""One law of the table of rules: whatever a rule lacks is named here, with where to write it."""
+"""One law of the table of rules: whatever a rule lacks is named here, with where to
+write it."""
 
 import inspect
 from collections.abc import Iterator

@@ -1,4 +1,5 @@
-"""From a word of the command line to a rule: FILE.py:name, optax.NAME, or one of ours by name."""
+"""From a word of the command line to a rule: FILE.py:name, optax.NAME, or one of ours
+by name."""
 
 import ast
 import importlib
@@ -15,8 +16,10 @@ class Named(NamedTuple):
 
     Attributes:
       name: As it was written.
-      rule: A gradient transformation, or a constructor that takes the learning rate first.
-      arguments: The names of the constructor's other arguments; None where it takes any.
+      rule: A gradient transformation, or a constructor that takes the learning rate
+        first.
+      arguments: The names of the constructor's other arguments; None where it takes
+        any.
       required: Those among them that have no default.
     """
 
@@ -30,12 +33,13 @@ def find(word: str) -> Named:
     """The rule that a word names.
 
     Args:
-      word: "FILE.py:name", "optax.NAME", "optax.contrib.NAME", or the name of one of our rules.
+      word: "FILE.py:name", "optax.NAME", "optax.contrib.NAME", or the name of one of
+        our rules.
     Returns:
       The rule, with its arguments' names.
     Raises:
-      OSError, ValueError, TypeError: There is no such file or name (the nearest is named), the file fails, or what it
-        names is no rule.
+      OSError, ValueError, TypeError: There is no such file or name (the nearest is
+        named), the file fails, or what it names is no rule.
     Example:
       >>> find("optax.sgd").arguments
       ('momentum', 'nesterov', 'accumulator_dtype')
@@ -65,7 +69,8 @@ def find(word: str) -> Named:
         raise ValueError(f"There is no rule {word!r}. {hint}")
     if not is_made(rule) and not _takes_a_rate(rule):
         raise TypeError(
-            f"{word} is no rule: it takes no learning rate first. Name a whole rule, such as optax.adam."
+            f"{word} is no rule: it takes no learning rate first. Name a whole rule, "
+            "such as optax.adam."
         )
     return _described(word, rule)
 
@@ -103,12 +108,14 @@ def check_arguments(
     Returns:
       Those that it takes.
     Raises:
-      ValueError: One that must be taken is not (the nearest is named), or one without a default is missing.
+      ValueError: One that must be taken is not (the nearest is named), or one without a
+        default is missing.
     """
     missing = [name for name in named.required if name not in given]
     if missing:
         raise ValueError(
-            f"{named.name} needs a value of {missing[0]}: give --argument {missing[0]}=VALUE."
+            f"{named.name} needs a value of {missing[0]}: give --argument "
+            f"{missing[0]}=VALUE."
         )
     if named.arguments is None:
         return given
@@ -134,8 +141,9 @@ def _described(word: str, rule: Any) -> Named:
         return Named(word, rule, (), ())
     if not callable(rule):
         raise TypeError(
-            f"{word} is no rule: it is a value of type {type(rule).__name__}. Name an optax.GradientTransformation, or a "
-            "function that takes a learning rate and returns one."
+            f"{word} is no rule: it is a value of type {type(rule).__name__}. Name an "
+            "optax.GradientTransformation, or a function that takes a learning rate "
+            "and returns one."
         )
     try:
         parameters = list(inspect.signature(rule).parameters.values())
@@ -146,7 +154,8 @@ def _described(word: str, rule: Any) -> Named:
         parameters[0].VAR_KEYWORD,
     ):
         raise TypeError(
-            f"{word} takes no learning rate: a constructor takes it as its first argument."
+            f"{word} takes no learning rate: a constructor takes it as its first "
+            "argument."
         )
     rest = [
         p for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
@@ -169,7 +178,8 @@ def _in_optax(word: str) -> Any:
             return found
     hint = nearest(word, sorted(known))
     raise ValueError(
-        f"There is no rule {word}. {hint if hint.startswith('Did') else 'Name one such as optax.adam.'}"
+        f"There is no rule {word}. "
+        f"{hint if hint.startswith('Did') else 'Name one such as optax.adam.'}"
     )
 
 
@@ -198,7 +208,8 @@ def _may_be_a_rule(value: Any) -> bool:
 
 
 def constructor(named: Named, given: dict[str, Any]) -> Callable[..., Any] | Any:
-    """Return the rule as `verify_rule` takes it: with its name for errors, and only the arguments that it takes."""
+    """Return the rule as `verify_rule` takes it: with its name for errors, and only the
+    arguments that it takes."""
     from research.verification.rule_under_test import is_made, made
 
     if is_made(named.rule):

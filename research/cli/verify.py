@@ -1,4 +1,5 @@
-"""Is my rule the rule that I think it is: descent verify FILE.py:rule --against optax.adam."""
+"""Is my rule the rule that I think it is: descent verify FILE.py:rule --against
+optax.adam."""
 
 import argparse
 import math
@@ -26,14 +27,16 @@ status: 0 if they are the same rule, 1 if not, 2 after bad input"""
 
 
 def verify(words: Sequence[str]) -> int:
-    """Compares as a command line says, and prints the verdict and a table of the problems.
+    """Compares as a command line says, and prints the verdict and a table of the
+    problems.
 
     Args:
       words: Those after `verify`.
     Returns:
       0 if the two are one rule, 1 if not.
     Raises:
-      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line` makes a line of it.
+      ValueError, TypeError, OSError: Bad input; `research.cli.errors_in_one_line` makes
+        a line of it.
       SystemExit: Status 2 after a flag that is unknown.
     """
     asked = _parser().parse_args(words)
@@ -53,7 +56,9 @@ def verify(words: Sequence[str]) -> int:
     )
     if asked.against in FORMULAS:
         against = asked.against
-    else:  # An card is known by its own constructor, so that its formula's mistakes can be tried.
+    # An card is known by its own constructor, so that its formula's mistakes can be
+    # tried.
+    else:
         against = (
             reference.rule
             if known_name(reference.rule)
@@ -87,9 +92,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     of_rule = "a constructor that takes the learning rate first, or a rule made by one"
-    of_reference = "optax.NAME, optax.contrib.NAME, FILE.py:name, or one of our rules by name: its formula, in fifty digits"
-    of_rate = "on every problem; left out, each problem has its own (a rule that is made needs it)"
-    of_arguments = "other arguments, such as b1=0.8: of the reference, and of the rule where it takes them"
+    of_reference = (
+        "optax.NAME, optax.contrib.NAME, FILE.py:name, or one of our rules by name: "
+        "its formula, in fifty digits"
+    )
+    of_rate = (
+        "on every problem; left out, each problem has its own (a rule that is made "
+        "needs it)"
+    )
+    of_arguments = (
+        "other arguments, such as b1=0.8: of the reference, and of the rule where it "
+        "takes them"
+    )
     add("rule", metavar="FILE.py:rule", help=of_rule)
     add("--against", required=True, metavar="REFERENCE", help=of_reference)
     add("--learning-rate", type=float, metavar="RATE", help=of_rate)
@@ -113,7 +127,8 @@ def _parser() -> argparse.ArgumentParser:
 def _check_rate(rate: float | None, already_made: list[str]) -> None:
     if rate is None and len(already_made) == 1:
         raise ValueError(
-            f"{already_made[0]} is already made, with a learning rate in it; tell it to the other: --learning-rate RATE."
+            f"{already_made[0]} is already made, with a learning rate in it; tell it "
+            "to the other: --learning-rate RATE."
         )
     if rate is not None and not 0 < rate < math.inf:
         raise ValueError(f"--learning-rate must be a positive number; got {rate}.")

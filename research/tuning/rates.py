@@ -114,6 +114,7 @@ def _scores(
     scores = np.asarray(scores, float)
     if scores.ndim != 2 or len(scores) != len(rates) or not scores.shape[1]:
         raise ValueError(
-            f"score must give a row for each of the {len(rates)} rates and a column for each seed; it gives {scores.shape}."
+            f"score must give a row for each of the {len(rates)} rates and a column "
+            f"for each seed; it gives {scores.shape}."
         )
     return np.where(np.isnan(scores), np.inf, scores)

@@ -13,8 +13,9 @@ from research.naming import known_names
 from research.sizes import MOST_TRIALS, check_most
 from research.update_rules import RULE_TABLE, Range
 
-# Names of one row share a dimension of the sequence, so that two rules try the same points of what they share, and so
-# that a rule with one hyper-parameter, whatever its name, gets the first dimension, which covers best.
+# Names of one row share a dimension of the sequence, so that two rules try the same
+# points of what they share, and so that a rule with one hyper-parameter, whatever its
+# name, gets the first dimension, which covers best.
 DIMENSIONS = (
     (
         "learning_rate",
@@ -73,7 +74,8 @@ def check_space(space: Space, owner: str = "") -> None:
     check_text("owner", owner)
     if not isinstance(space, Mapping):
         raise TypeError(
-            f"a space is a dict, such as {{'learning_rate': Range(1e-4, 1.0)}}; {owner} has {space!r}."
+            "a space is a dict, such as {'learning_rate': Range(1e-4, 1.0)}; "
+            f"{owner} has {space!r}."
         )
     for name, range_ in space.items():
         where = f"{owner}.{name}" if owner else name
@@ -87,7 +89,8 @@ def check_space(space: Space, owner: str = "") -> None:
             raise ValueError(f"{where}: a log scale starts above 0; got low={low!r}.")
         if scale == "one_minus" and not (low >= 0 and high < 1):
             raise ValueError(
-                f"{where}: a one_minus scale goes from 0 or more to less than 1; got {low!r}..{high!r}."
+                f"{where}: a one_minus scale goes from 0 or more to less than 1; got "
+                f"{low!r}..{high!r}."
             )
         if low >= high:
             raise ValueError(
@@ -95,14 +98,16 @@ def check_space(space: Space, owner: str = "") -> None:
             )
         if default is not None and not low <= default <= high:
             raise ValueError(
-                f"{where}: the default {default!r} lies outside {low!r}..{high!r}; widen the range."
+                f"{where}: the default {default!r} lies outside {low!r}..{high!r}; "
+                "widen the range."
             )
 
 
 def _check_numbers(range_: Range, where: str) -> None:
     if range_.scale not in SCALES:
         raise ValueError(
-            f"{where}: unknown scale {range_.scale!r}{known_names(range_.scale, SCALES, ELSEWHERE)}"
+            f"{where}: unknown scale "
+            f"{range_.scale!r}{known_names(range_.scale, SCALES, ELSEWHERE)}"
         )
     for end in ("low", "high", "default"):
         value = getattr(range_, end)
@@ -232,7 +237,8 @@ def widen(
     """
     if name not in space or side not in ("low", "high"):
         raise ValueError(
-            f"widen takes a name of {list(space)} and a side, low or high; got {name!r}, {side!r}."
+            f"widen takes a name of {list(space)} and a side, low or high; got "
+            f"{name!r}, {side!r}."
         )
     range_, end = space[name], _beyond(space[name], side)
     if side == "low":
@@ -328,7 +334,10 @@ def parse_range(text: str) -> Range:
     try:
         low, high = (float(end) for end in ends.split("..", 1))
     except ValueError:
-        how = "low..high, with a scale where it is not log: 1e-4..10 or '0.5..0.999 one_minus'"
+        how = (
+            "low..high, with a scale where it is not log: 1e-4..10 or '0.5..0.999 "
+            "one_minus'"
+        )
         raise ValueError(f"a range is written {how}; got {text!r}.") from None
     return Range(low, high, scale.strip() or "log")
 
@@ -352,7 +361,8 @@ def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
         rule, _, name = target.strip().rpartition(".")
         if not (equals and rule and name.isidentifier()):
             raise ValueError(
-                f"a space is written rule.name=low..high, as in adam.learning_rate=1e-4..1; got {word!r}."
+                "a space is written rule.name=low..high, as in "
+                f"adam.learning_rate=1e-4..1; got {word!r}."
             )
         if name in spaces.setdefault(rule, {}):
             raise ValueError(f"{rule}.{name} is given twice; one range is enough.")

@@ -1,7 +1,9 @@
-"""Update rules by hand, each an `optax.GradientTransformation`, and the table of their names.
+"""Update rules by hand, each an `optax.GradientTransformation`, and the table of their
+names.
 
-A rule is two functions, init(params) -> state and update(updates, state, params) -> (updates, state): the updates that
-come in are gradients, those that go out are added to the params. So ours go wherever optax's do.
+A rule is two functions, init(params) -> state and update(updates, state, params) ->
+(updates, state): the updates that come in are gradients, those that go out are added to
+the params. So ours go wherever optax's do.
 
 To add one, write
 
@@ -164,7 +166,8 @@ def find_rule(name: str) -> Callable[..., optax.GradientTransformation]:
     Returns:
       learning_rate, ... -> rule.
     Raises:
-      ValueError: There is none, and the message names the nearest; or it is one of those that are not asked by name.
+      ValueError: There is none, and the message names the nearest; or it is one of
+        those that are not asked by name.
     Example:
       >>> find_rule("heavy_ball").__name__
       'heavy_ball'

@@ -1,4 +1,5 @@
-"""Rules that divide each coordinate by the size of its past gradients, summed up or averaged."""
+"""Rules that divide each coordinate by the size of its past gradients, summed up or
+averaged."""
 
 from typing import NamedTuple
 
@@ -48,14 +49,18 @@ def adagrad(
     eps: float | Array = 1e-7,
     eps_in_sqrt: bool = True,
 ) -> optax.GradientTransformation:
-    """Divides by the root of the sum of squares: s_t = s_(t-1) + g_t², u_t = -η_t g_t / √(s_t + ε), or 0 where s_t = 0.
+    """Divides by the root of the sum of squares: s_t = s_(t-1) + g_t², u_t = -η_t g_t /
+    √(s_t + ε), or 0 where s_t = 0.
 
-    With eps_in_sqrt=False the denominator is √s_t + ε. The defaults are optax.adagrad's, which has no such argument. The
-    paper starts from s = 0 and adds δ outside the root; so does torch, with 1e-10. The start matters more than the
-    placement: at g = 0.01 the first step is 0.0316 η with the default 0.1, and η without.
+    With eps_in_sqrt=False the denominator is √s_t + ε. The defaults are
+    optax.adagrad's, which has no such argument. The paper starts from s = 0 and adds δ
+    outside the root; so does torch, with 1e-10. The start matters more than the
+    placement: at g = 0.01 the first step is 0.0316 η with the default 0.1, and η
+    without.
 
-    Use it for features that are rare: theirs is the long step when they come. On dense gradients its steps die out like
-    1/√t, which suits convex problems, and is too soon for networks.
+    Use it for features that are rare: theirs is the long step when they come. On dense
+    gradients its steps die out like 1/√t, which suits convex problems, and is too soon
+    for networks.
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
@@ -67,7 +72,8 @@ def adagrad(
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number.
     References:
-      Duchi, Hazan & Singer, Adaptive subgradient methods, JMLR 12 (2011), figure 1 (diagonal matrices).
+      Duchi, Hazan & Singer, Adaptive subgradient methods, JMLR 12 (2011), figure 1
+      (diagonal matrices).
     Example:
       >>> rule = adagrad(1.0, initial_accumulator_value=9.0, eps=0.0)
       >>> print(rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))[0])
@@ -118,16 +124,18 @@ def adadelta(
     rho: float | Array = 0.9,
     eps: float | Array = 1e-6,
 ) -> optax.GradientTransformation:
-    """Divides by the size of past gradients and multiplies by that of past steps, so that units agree.
+    """Divides by the size of past gradients and multiplies by that of past steps, so
+    that units agree.
 
-    E_t = ρ E_(t-1) + (1 - ρ) g_t², d_t = √(D_(t-1) + ε) / √(E_t + ε) · g_t, D_t = ρ D_(t-1) + (1 - ρ) d_t²,
-    u_t = -η_t d_t.
+    E_t = ρ E_(t-1) + (1 - ρ) g_t², d_t = √(D_(t-1) + ε) / √(E_t + ε) · g_t, D_t = ρ
+    D_(t-1) + (1 - ρ) d_t², u_t = -η_t d_t.
 
-    The paper has no η (it is 1); optax and torch have one, and it does not enter D. optax's weight_decay is
-    `add_decayed_weights` chained before.
+    The paper has no η (it is 1); optax and torch have one, and it does not enter D.
+    optax's weight_decay is `add_decayed_weights` chained before.
 
-    Use it where no rate can be tuned and time is plenty: D starts at 0, so that the first steps are as long as √ε lets
-    them be (about √(ε / (1 - ρ)), 0.003 by default), and they grow slowly.
+    Use it where no rate can be tuned and time is plenty: D starts at 0, so that the
+    first steps are as long as √ε lets them be (about √(ε / (1 - ρ)), 0.003 by default),
+    and they grow slowly.
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
@@ -138,7 +146,8 @@ def adadelta(
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number.
     References:
-      Zeiler, ADADELTA: an adaptive learning rate method, arXiv:1212.5701 (2012), algorithm 1.
+      Zeiler, ADADELTA: an adaptive learning rate method, arXiv:1212.5701 (2012),
+      algorithm 1.
     Example:
       >>> rule = adadelta(rho=0.75, eps=2.25)
       >>> print(rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))[0])
@@ -196,8 +205,10 @@ class CenteredRmspropState(NamedTuple):
 
     Attributes:
       count: t, the steps taken; int32, shape ().
-      mu: The moving average of gradients, bias-corrected where the rule is; like the params.
-      variance: The moving average of squared distances from it, before any correction; like the params.
+      mu: The moving average of gradients, bias-corrected where the rule is; like the
+        params.
+      variance: The moving average of squared distances from it, before any correction;
+        like the params.
     """
 
     count: Array
@@ -218,21 +229,27 @@ def rmsprop(
     bias_correction: bool = False,
     rate_in_momentum: bool = True,
 ) -> optax.GradientTransformation:
-    """Divides by the root of a moving average of squares: v_t = β v_(t-1) + (1 - β) g_t², u_t = -η_t g_t / √(v_t + ε).
+    """Divides by the root of a moving average of squares: v_t = β v_(t-1) + (1 - β)
+    g_t², u_t = -η_t g_t / √(v_t + ε).
 
-    With eps_in_sqrt=False the denominator is √v_t + ε. With bias_correction, v_t / (1 - β^t) stands for v_t; without, the
-    first step is η / √(1 - β), 3.2 η by default. Centered, the variance v_t - m_t² stands for v_t, where m_t is the
-    average of gradients (both corrected or neither; corrected, the first variance is 0, and the first step η g / ε).
-    With momentum μ the updates are summed, b_t = μ b_(t-1) + u_t, and b_t is the update (nesterov: u_t + μ b_t); with
-    rate_in_momentum=False η_t multiplies the sum instead.
+    With eps_in_sqrt=False the denominator is √v_t + ε. With bias_correction, v_t / (1 -
+    β^t) stands for v_t; without, the first step is η / √(1 - β), 3.2 η by default.
+    Centered, the variance v_t - m_t² stands for v_t, where m_t is the average of
+    gradients (both corrected or neither; corrected, the first variance is 0, and the
+    first step η g / ε). With momentum μ the updates are summed, b_t = μ b_(t-1) + u_t,
+    and b_t is the update (nesterov: u_t + μ b_t); with rate_in_momentum=False η_t
+    multiplies the sum instead.
 
-    This is optax.rmsprop. torch takes β = 0.99, puts ε outside the root (at g = 1e-5 and equal β a first step 31 times
-    as long), and its rate outside the momentum's sum, which differs under a schedule alone. The lecture has no ε. optax
-    and torch compute the variance as v - m², which rounding can make negative where gradients hardly change, and NaN by
-    the root; here it is β s + β (1 - β) (g - m)², the same number, which stays at least 0.
+    This is optax.rmsprop. torch takes β = 0.99, puts ε outside the root (at g = 1e-5
+    and equal β a first step 31 times as long), and its rate outside the momentum's sum,
+    which differs under a schedule alone. The lecture has no ε. optax and torch compute
+    the variance as v - m², which rounding can make negative where gradients hardly
+    change, and NaN by the root; here it is β s + β (1 - β) (g - m)², the same number,
+    which stays at least 0.
 
-    Use it where gradients are noisy and their size drifts, as in reinforcement learning and recurrent networks; at a
-    minimum that has no noise it divides rounding by its own size and does not come to rest.
+    Use it where gradients are noisy and their size drifts, as in reinforcement learning
+    and recurrent networks; at a minimum that has no noise it divides rounding by its
+    own size and does not come to rest.
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
@@ -248,10 +265,12 @@ def rmsprop(
     Returns:
       The rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number; nesterov without momentum.
+      ValueError, TypeError: A concrete argument is out of range or no number; nesterov
+        without momentum.
     References:
-      Tieleman & Hinton, Neural networks for machine learning, lecture 6e (2012), slide 29. Graves, Generating sequences
-      with recurrent neural networks, arXiv:1308.0850 (2013), equations (38)-(41): centered, with momentum.
+      Tieleman & Hinton, Neural networks for machine learning, lecture 6e (2012), slide
+      29. Graves, Generating sequences with recurrent neural networks, arXiv:1308.0850
+      (2013), equations (38)-(41): centered, with momentum.
     Example:
       >>> rule = rmsprop(1.0, decay=0.75, eps=0.0)
       >>> print(rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))[0])
@@ -262,7 +281,8 @@ def rmsprop(
     check_number("initial_scale", initial_scale)
     if nesterov and momentum is None:
         raise ValueError(
-            "nesterov=True looks ahead along a momentum; got momentum=None. Give a number, 0.9 say."
+            "nesterov=True looks ahead along a momentum; got momentum=None. Give a "
+            "number, 0.9 say."
         )
 
     def divide(g, v):
@@ -345,7 +365,8 @@ def _root(v: Array, eps: float | Array, eps_in_sqrt: bool) -> Array:
 
 
 def _negate() -> optax.GradientTransformation:
-    """Undoes the sign that a rule gives its direction, for the one that stands behind another's."""
+    """Undoes the sign that a rule gives its direction, for the one that stands behind
+    another's."""
 
     def update(updates, state, params=None):
         del params

@@ -1,4 +1,5 @@
-"""Adam with a momentum or a step that depends on t: NAdam, which looks ahead, and RAdam, which starts as momentum."""
+"""Adam with a momentum or a step that depends on t: NAdam, which looks ahead, and
+RAdam, which starts as momentum."""
 
 from typing import NamedTuple
 
@@ -52,27 +53,34 @@ def nadam(
     momentum_schedule: str = "constant",
     momentum_decay: float | Array = 0.004,
 ) -> optax.GradientTransformation:
-    """Adam with Nesterov's look-ahead: this step's gradient counts as much as it will in the next average.
+    """Adam with Nesterov's look-ahead: this step's gradient counts as much as it will
+    in the next average.
 
-    u_t = -η_t (μ_(t+1) m_t / (1 - μ_1 ... μ_(t+1)) + (1 - μ_t) g_t / (1 - μ_1 ... μ_t)) / (√(v̂_t + ε_root) + ε).
+    u_t = -η_t (μ_(t+1) m_t / (1 - μ_1 ... μ_(t+1)) + (1 - μ_t) g_t / (1 - μ_1 ... μ_t))
+    / (√(v̂_t + ε_root) + ε).
 
-    "constant", optax.nadam: μ_t = β1. "paper": μ_t = β1 (1 - ½ 0.96^(t ψ)) with ψ = momentum_decay, also in the average,
-    m_t = μ_t m_(t-1) + (1 - μ_t) g_t, and v̂_t = β2 v_t / (1 - β2^t), with a β2 that Adam does not have. "torch",
-    torch.optim.NAdam: the paper's μ_t, but Adam's m_t and v̂_t. The scheduled μ_1 is about β1 / 2, so that the first
-    step is 1.47 η in optax, 1.06 η in torch and 1.31 η in the paper.
+    "constant", optax.nadam: μ_t = β1. "paper": μ_t = β1 (1 - ½ 0.96^(t ψ)) with ψ =
+    momentum_decay, also in the average, m_t = μ_t m_(t-1) + (1 - μ_t) g_t, and v̂_t =
+    β2 v_t / (1 - β2^t), with a β2 that Adam does not have. "torch", torch.optim.NAdam:
+    the paper's μ_t, but Adam's m_t and v̂_t. The scheduled μ_1 is about β1 / 2, so that
+    the first step is 1.47 η in optax, 1.06 η in torch and 1.31 η in the paper.
 
-    Use it as Adam; where Adam's momentum overshoots in a narrow valley, looking ahead is a little better.
+    Use it as Adam; where Adam's momentum overshoots in a narrow valley, looking ahead
+    is a little better.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
       momentum_schedule: "constant", "torch" or "paper".
-      momentum_decay: ψ, at least 0; 0 keeps μ_t at β1 / 2, not at β1. May be traced; unused by "constant".
+      momentum_decay: ψ, at least 0; 0 keeps μ_t at β1 / 2, not at β1. May be traced;
+        unused by "constant".
     Returns:
       The rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number; no such momentum_schedule.
+      ValueError, TypeError: A concrete argument is out of range or no number; no such
+        momentum_schedule.
     References:
-      Dozat, Incorporating Nesterov momentum into Adam, ICLR 2016 workshop, algorithm 2, and its schedule of μ.
+      Dozat, Incorporating Nesterov momentum into Adam, ICLR 2016 workshop, algorithm 2,
+      and its schedule of μ.
     Example:
       >>> rule = nadam(1.0, b1=0.25, b2=0.0, eps=0.0)
       >>> print(rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))[0])
@@ -82,7 +90,8 @@ def nadam(
     check_number("momentum_decay", momentum_decay)
     if momentum_schedule not in MOMENTUM_SCHEDULES:
         raise ValueError(
-            f"momentum_schedule must be one of {', '.join(MOMENTUM_SCHEDULES)}; got {momentum_schedule!r}."
+            f"momentum_schedule must be one of {', '.join(MOMENTUM_SCHEDULES)}; got "
+            f"{momentum_schedule!r}."
         )
     constant, paper = momentum_schedule == "constant", momentum_schedule == "paper"
 
@@ -129,7 +138,8 @@ def nadam(
 
 
 def _limited(g: Array) -> Array:
-    """g within 1/32 of its dtype's range, so that dividing it by 1 - β does not leave it; m_t shows a g that is infinite."""
+    """g within 1/32 of its dtype's range, so that dividing it by 1 - β does not leave
+    it; m_t shows a g that is infinite."""
     if jnp.iscomplexobj(g):
         return jax.lax.complex(_limited(g.real), _limited(g.imag))
     most = float(jnp.finfo(g.dtype).max) / 32
@@ -146,29 +156,35 @@ def radam(
     threshold: float | Array = 5.0,
     eps_before_correction: bool = False,
 ) -> optax.GradientTransformation:
-    """Momentum at first, and Adam, shortened, as soon as the average of squares has seen enough to be divided by.
+    """Momentum at first, and Adam, shortened, as soon as the average of squares has
+    seen enough to be divided by.
 
-    ρ_t = ρ - 2 t β2^t / (1 - β2^t) is how many squares v_t amounts to, with ρ = 2 / (1 - β2) - 1. While it is below the
-    threshold, u_t = -η_t m̂_t. Then u_t = -η_t r_t m̂_t / (√(v̂_t + ε_root) + ε) with
-    r_t² = (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ - 2) ρ_t), by default from 0.026 at the sixth step to 1.
+    ρ_t = ρ - 2 t β2^t / (1 - β2^t) is how many squares v_t amounts to, with ρ = 2 / (1
+    - β2) - 1. While it is below the threshold, u_t = -η_t m̂_t. Then u_t = -η_t r_t
+    m̂_t / (√(v̂_t + ε_root) + ε) with r_t² = (ρ_t - 4) (ρ_t - 2) ρ / ((ρ - 4) (ρ - 2)
+    ρ_t), by default from 0.026 at the sixth step to 1.
 
-    The defaults are optax.radam's. torch adds ε before the correction: r_t m̂_t √(1 - β2^t) / (√v_t + ε), which is
-    eps_before_correction=True. The paper has no ε, and the threshold 4; 5 is its authors' code's. optax takes ρ_6 = 6 as
-    1999 - 1993: where float64 is off, its sixth step is wrong by 0.6 % of itself, ours by 1e-7 (`effective_length`).
+    The defaults are optax.radam's. torch adds ε before the correction: r_t m̂_t √(1 -
+    β2^t) / (√v_t + ε), which is eps_before_correction=True. The paper has no ε, and the
+    threshold 4; 5 is its authors' code's. optax takes ρ_6 = 6 as 1999 - 1993: where
+    float64 is off, its sixth step is wrong by 0.6 % of itself, ours by 1e-7
+    (`effective_length`).
 
-    Use it for Adam without a warm-up that would have to be tuned; at first its steps are as long as the gradient, so
-    that η has to suit both.
+    Use it for Adam without a warm-up that would have to be tuned; at first its steps
+    are as long as the gradient, so that η has to suit both.
 
     Args:
       learning_rate, b1, b2, eps, eps_root: As in `adam`.
-      threshold: The ρ_t from which steps are divided, at least 4, where r_t becomes real; may be traced.
+      threshold: The ρ_t from which steps are divided, at least 4, where r_t becomes
+        real; may be traced.
       eps_before_correction: Whether ε is added before v_t is corrected, as in torch.
     Returns:
       The rule.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number.
     References:
-      Liu et al., On the variance of the adaptive learning rate and beyond, ICLR 2020, algorithm 2.
+      Liu et al., On the variance of the adaptive learning rate and beyond, ICLR 2020,
+      algorithm 2.
     Example:
       >>> rule = radam(0.5, b1=0.5)
       >>> print(rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))[0])
@@ -178,7 +194,8 @@ def radam(
     check_number("threshold", threshold)
     if not isinstance(threshold, Tracer) and threshold < 4:
         raise ValueError(
-            f"threshold must be at least 4, for r_t² is negative below; got threshold={threshold!r}."
+            "threshold must be at least 4, for r_t² is negative below; got "
+            f"threshold={threshold!r}."
         )
 
     def init(params):

@@ -1,4 +1,5 @@
-"""Adam with another second moment: of surprises (AdaBelief), added to and not averaged (Yogi), looking ahead (Adan)."""
+"""Adam with another second moment: of surprises (AdaBelief), added to and not averaged
+(Yogi), looking ahead (Adan)."""
 
 from typing import Any, NamedTuple
 
@@ -44,15 +45,17 @@ def adabelief(
     eps: float | Array = 1e-16,
     eps_root: float | Array = 1e-16,
 ) -> optax.GradientTransformation:
-    """Adam, dividing by how far gradients lie from their average: long steps where they are as expected.
+    """Adam, dividing by how far gradients lie from their average: long steps where they
+    are as expected.
 
-    s_t = β2 s_(t-1) + (1 - β2) (g_t - m_t)² + ε_root, u_t = -η_t m̂_t / (√(s_t / (1 - β2^t)) + ε); m̂_t is Adam's.
+    s_t = β2 s_(t-1) + (1 - β2) (g_t - m_t)² + ε_root, u_t = -η_t m̂_t / (√(s_t / (1 -
+    β2^t)) + ε); m̂_t is Adam's.
 
-    optax.adabelief is the same. ε_root is added at every step and stays in s_t, where it adds up to ε_root / (1 - β2);
-    the paper does so, too, and has one ε for both.
+    optax.adabelief is the same. ε_root is added at every step and stays in s_t, where
+    it adds up to ε_root / (1 - β2); the paper does so, too, and has one ε for both.
 
-    Use it as Adam where gradients are steady: there its steps are longer than Adam's, up to m̂ √((1 - β2) / ε_root), so
-    that ε_root matters as no ε does in Adam.
+    Use it as Adam where gradients are steady: there its steps are longer than Adam's,
+    up to m̂ √((1 - β2) / ε_root), so that ε_root matters as no ε does in Adam.
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
@@ -63,8 +66,8 @@ def adabelief(
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number.
     References:
-      Zhuang et al., AdaBelief optimizer: adapting stepsizes by the belief in observed gradients, NeurIPS 2020,
-      algorithm 2.
+      Zhuang et al., AdaBelief optimizer: adapting stepsizes by the belief in observed
+      gradients, NeurIPS 2020, algorithm 2.
     Example:
       >>> rule = adabelief(1.0, b1=0.5, b2=0.0, eps=0.0, eps_root=0.0)
       >>> print(rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))[0])
@@ -125,16 +128,18 @@ def yogi(
     initial_mu: float | Array = 0.0,
     bias_correction: bool = True,
 ) -> optax.GradientTransformation:
-    """Adam, whose second moment moves by (1 - β2) g² and no further: it falls slowly after a large gradient.
+    """Adam, whose second moment moves by (1 - β2) g² and no further: it falls slowly
+    after a large gradient.
 
-    v_t = v_(t-1) - (1 - β2) sign(v_(t-1) - g_t²) g_t², u_t = -η_t m̂_t / (√(v̂_t + ε_root) + ε); m̂_t and v̂_t are corrected
-    as Adam's.
+    v_t = v_(t-1) - (1 - β2) sign(v_(t-1) - g_t²) g_t², u_t = -η_t m̂_t / (√(v̂_t +
+    ε_root) + ε); m̂_t and v̂_t are corrected as Adam's.
 
-    The paper corrects neither (bias_correction=False). optax.yogi starts m, too, from 1e-6 (initial_mu=1e-6), so that
-    params move down although their gradients are 0: by 3e-4 η at the first step, more than 0.001 η in ten.
+    The paper corrects neither (bias_correction=False). optax.yogi starts m, too, from
+    1e-6 (initial_mu=1e-6), so that params move down although their gradients are 0: by
+    3e-4 η at the first step, more than 0.001 η in ten.
 
-    Use it as Adam where gradients are sparse or of changing size; its large ε was tuned with it, and makes it slower than
-    Adam on gradients below 1e-3.
+    Use it as Adam where gradients are sparse or of changing size; its large ε was tuned
+    with it, and makes it slower than Adam on gradients below 1e-3.
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
@@ -147,7 +152,8 @@ def yogi(
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number.
     References:
-      Zaheer et al., Adaptive methods for nonconvex optimization, NeurIPS 2018, algorithm 2.
+      Zaheer et al., Adaptive methods for nonconvex optimization, NeurIPS 2018,
+      algorithm 2.
     Example:
       >>> rule = yogi(1.0, b1=0.0, b2=0.5, eps=0.0, initial_accumulator_value=0.0)
       >>> print(rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))[0])
@@ -221,17 +227,21 @@ def adan(
     mask: Any = None,
     proximal: bool = False,
 ) -> optax.GradientTransformation:
-    """Adam with Nesterov's momentum, which it gets from how gradients change: d_t = g_t - g_(t-1), d_1 = 0.
+    """Adam with Nesterov's momentum, which it gets from how gradients change: d_t = g_t
+    - g_(t-1), d_1 = 0.
 
-    m_t = β1 m_(t-1) + (1 - β1) g_t, v_t = β2 v_(t-1) + (1 - β2) d_t, n_t = β3 n_(t-1) + (1 - β3) (g_t + β2 d_t)²,
-    u_t = -η_t ((m̂_t + β2 v̂_t) / (√(n̂_t + ε_root) + ε) + λ x_t), each corrected for starting at 0 as in Adam.
+    m_t = β1 m_(t-1) + (1 - β1) g_t, v_t = β2 v_(t-1) + (1 - β2) d_t, n_t = β3 n_(t-1) +
+    (1 - β3) (g_t + β2 d_t)², u_t = -η_t ((m̂_t + β2 v̂_t) / (√(n̂_t + ε_root) + ε) + λ
+    x_t), each corrected for starting at 0 as in Adam.
 
-    The betas are decays, as in the authors' code and optax; the paper's are 1 minus these. The paper starts from
-    m = g_1 and n = g_1², without corrections, and decays implicitly, x_(t+1) = (x_t - η_t (...)) / (1 + λ η_t), which is
-    proximal=True. optax 0.2.8 multiplies d_t and v̂_t by 1 - β2, which is 0.08, not 0.92: it has the paper's factor
-    with the code's beta, and hardly looks ahead.
+    The betas are decays, as in the authors' code and optax; the paper's are 1 minus
+    these. The paper starts from m = g_1 and n = g_1², without corrections, and decays
+    implicitly, x_(t+1) = (x_t - η_t (...)) / (1 + λ η_t), which is proximal=True. optax
+    0.2.8 multiplies d_t and v̂_t by 1 - β2, which is 0.08, not 0.92: it has the paper's
+    factor with the code's beta, and hardly looks ahead.
 
-    Use it for large networks over many steps, at rates above Adam's; it keeps four arrays a leaf where Adam keeps two.
+    Use it for large networks over many steps, at rates above Adam's; it keeps four
+    arrays a leaf where Adam keeps two.
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
@@ -243,10 +253,11 @@ def adan(
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update got no params.
+      ValueError, TypeError: A concrete argument is out of range or no number, or update
+        got no params.
     References:
-      Xie et al., Adan: adaptive Nesterov momentum algorithm for faster optimizing deep models, IEEE TPAMI 46 (2024),
-      algorithm 1.
+      Xie et al., Adan: adaptive Nesterov momentum algorithm for faster optimizing deep
+      models, IEEE TPAMI 46 (2024), algorithm 1.
     Example:
       >>> rule = adan(0.5, b1=0.5, b3=0.5, eps=0.0, eps_root=0.0)
       >>> print(rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)), jnp.zeros(1))[0])
@@ -305,7 +316,8 @@ def adan(
 
 
 def _within_range(x: Array) -> Array:
-    """x with the largest number of its dtype for ∞: the difference of two gradients may be twice that."""
+    """x with the largest number of its dtype for ∞: the difference of two gradients may
+    be twice that."""
     if jnp.iscomplexobj(x):
         return jax.lax.complex(_within_range(x.real), _within_range(x.imag))
     most = jnp.finfo(x.dtype).max
@@ -325,7 +337,8 @@ class ShrinkState(NamedTuple):
 def _shrink(
     learning_rate: float | Array | Schedule, weight_decay: float | Array
 ) -> optax.GradientTransformation:
-    """u <- u / (1 + λ η_t), which turns -η_t (d + λ x) into the implicit step (x - η_t d) / (1 + λ η_t) - x."""
+    """u <- u / (1 + λ η_t), which turns -η_t (d + λ x) into the implicit step (x - η_t
+    d) / (1 + λ η_t) - x."""
 
     def init(params):
         del params

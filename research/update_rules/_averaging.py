@@ -1,4 +1,5 @@
-"""Rules around another rule that keep params of their own to evaluate at: Lookahead, and averages of the iterates."""
+"""Rules around another rule that keep params of their own to evaluate at: Lookahead,
+and averages of the iterates."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -43,35 +44,42 @@ def lookahead(
     slow_step_size: float | Array = 0.5,
     reset_state: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Lets another rule go k steps ahead, then comes back part of the way: φ <- φ + α (x - φ), x <- φ.
+    """Lets another rule go k steps ahead, then comes back part of the way: φ <- φ + α
+    (x - φ), x <- φ.
 
-    x are the params, the paper's fast weights, which the inner rule moves; φ the slow ones, which stay in between. φ is
-    where to evaluate: `building_blocks.evaluation_params` reads it. optax.lookahead is the same, but takes both
-    kinds of weights as its params. In bits, ours has x = φ after each synchronisation, where optax updates the two apart.
-    torch has none.
+    x are the params, the paper's fast weights, which the inner rule moves; φ the slow
+    ones, which stay in between. φ is where to evaluate:
+    `building_blocks.evaluation_params` reads it. optax.lookahead is the same, but takes
+    both kinds of weights as its params. In bits, ours has x = φ after each
+    synchronisation, where optax updates the two apart. torch has none.
 
-    Use it to calm a rule that overshoots or is noisy, at the price of a copy of the params. α = 1 is the inner rule.
+    Use it to calm a rule that overshoots or is noisy, at the price of a copy of the
+    params. α = 1 is the inner rule.
 
     Args:
       learning_rate: η of the inner rule: whatever its constructor takes.
-      inner: Constructor of the inner rule, learning_rate first (functools.partial gives it other arguments); None is
-        heavy_ball.
+      inner: Constructor of the inner rule, learning_rate first (functools.partial gives
+        it other arguments); None is heavy_ball.
       sync_period: k, a positive integer; may be traced.
       slow_step_size: α, from 0 to 1; may be traced.
-      reset_state: Whether the inner rule starts anew (its momentum from 0, and a schedule from its first rate) after each
-        synchronisation.
+      reset_state: Whether the inner rule starts anew (its momentum from 0, and a
+        schedule from its first rate) after each synchronisation.
     Returns:
-      The rule; its update needs params, and hands on the extra arguments that the inner rule asks for.
+      The rule; its update needs params, and hands on the extra arguments that the inner
+      rule asks for.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update got no params.
+      ValueError, TypeError: A concrete argument is out of range or no number, or update
+        got no params.
     References:
-      Zhang, Lucas, Hinton & Ba, Lookahead optimizer: k steps forward, 1 step back, NeurIPS 2019, algorithm 1.
+      Zhang, Lucas, Hinton & Ba, Lookahead optimizer: k steps forward, 1 step back,
+      NeurIPS 2019, algorithm 1.
     Example:
       >>> rule, x = lookahead(1.0, gradient_descent, sync_period=2), jnp.array([8.0])
       >>> updates, state = rule.update(jnp.array([2.0]), rule.init(x), x)
       >>> print(x + updates, state.evaluation_params)
       [6.] [8.]
-      >>> updates, state = rule.update(jnp.array([2.0]), state, x + updates)  # To 4, and half of the way back to 8.
+      >>> # To 4, and half of the way back to 8.
+      >>> updates, state = rule.update(jnp.array([2.0]), state, x + updates)
       >>> print(updates, state.evaluation_params)
       [0.] [6.]
     """
@@ -79,7 +87,8 @@ def lookahead(
     check_number("slow_step_size", slow_step_size)
     if not isinstance(slow_step_size, Tracer) and slow_step_size > 1:
         raise ValueError(
-            f"slow_step_size must lie between 0 and 1; got slow_step_size={slow_step_size!r}."
+            "slow_step_size must lie between 0 and 1; got "
+            f"slow_step_size={slow_step_size!r}."
         )
     rule = make_inner(inner, learning_rate, heavy_ball)
 
@@ -135,32 +144,42 @@ def polyak_averaging(
     start: int | Array = 0,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Moves as another rule does, and keeps the mean of its iterates: x̄_t = (x_(s+1) + ... + x_t) / (t - s), s = start.
+    """Moves as another rule does, and keeps the mean of its iterates: x̄_t = (x_(s+1) +
+    ... + x_t) / (t - s), s = start.
 
-    Up to t = s + 1 it is x_t itself. The params are not touched: `building_blocks.evaluation_params` reads the mean, and
-    descent's evaluations are taken there. Polyak and Juditsky write x_0 to x_(t-1), one iterate earlier. torch.optim.ASGD
-    keeps the same mean (its t0 is our start), with a decaying rate of its own; optax has none.
+    Up to t = s + 1 it is x_t itself. The params are not touched:
+    `building_blocks.evaluation_params` reads the mean, and descent's evaluations are
+    taken there. Polyak and Juditsky write x_0 to x_(t-1), one iterate earlier.
+    torch.optim.ASGD keeps the same mean (its t0 is our start), with a decaying rate of
+    its own; optax has none.
 
-    Use it with a rate that is constant or decays slower than 1 / t: the mean then loses the noise which the rate keeps up,
-    and is as exact as any estimate from as many examples. Start late: the mean never forgets the first iterates.
+    Use it with a rate that is constant or decays slower than 1 / t: the mean then loses
+    the noise which the rate keeps up, and is as exact as any estimate from as many
+    examples. Start late: the mean never forgets the first iterates.
 
     Args:
       learning_rate: η of the inner rule: whatever its constructor takes.
-      inner: Constructor of the inner rule, learning_rate first (functools.partial gives it other arguments); None is
-        gradient_descent.
-      start: s, how many steps stay out of the mean, an integer of at least 0; may be traced.
-      accumulator_dtype: Of the mean; None means as the params. In bfloat16 a mean of 256 iterates no longer moves.
+      inner: Constructor of the inner rule, learning_rate first (functools.partial gives
+        it other arguments); None is gradient_descent.
+      start: s, how many steps stay out of the mean, an integer of at least 0; may be
+        traced.
+      accumulator_dtype: Of the mean; None means as the params. In bfloat16 a mean of
+        256 iterates no longer moves.
     Returns:
-      The rule; its update needs params, and hands on the extra arguments that the inner rule asks for.
+      The rule; its update needs params, and hands on the extra arguments that the inner
+      rule asks for.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update got no params.
+      ValueError, TypeError: A concrete argument is out of range or no number, or update
+        got no params.
     References:
-      Polyak & Juditsky, Acceleration of stochastic approximation by averaging, SIAM J. Control Optim. 30 (1992), equation
-      (2). Ruppert, Efficient estimations from a slowly convergent Robbins-Monro process, Cornell (1988).
+      Polyak & Juditsky, Acceleration of stochastic approximation by averaging, SIAM J.
+      Control Optim. 30 (1992), equation (2). Ruppert, Efficient estimations from a
+      slowly convergent Robbins-Monro process, Cornell (1988).
     Example:
       >>> rule, x = polyak_averaging(1.0), jnp.array([8.0])
       >>> updates, state = rule.update(jnp.array([2.0]), rule.init(x), x)
-      >>> updates, state = rule.update(jnp.array([4.0]), state, x + updates)  # To 6, then to 2.
+      >>> # To 6, then to 2.
+      >>> updates, state = rule.update(jnp.array([4.0]), state, x + updates)
       >>> print(state.evaluation_params)
       [4.]
     """
@@ -189,35 +208,42 @@ def exponential_averaging(
     debias: bool = True,
     accumulator_dtype: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Moves as another rule does, and keeps a decaying average of its iterates: x̄_t = β x̄_(t-1) + (1 - β) x_t.
+    """Moves as another rule does, and keeps a decaying average of its iterates: x̄_t =
+    β x̄_(t-1) + (1 - β) x_t.
 
-    From x̄_0 = 0, with x̄_t divided by 1 - β^t, so that it is a mean of x_1 to x_t alone (debias=True); or from
-    x̄_0 = x_0, as is customary for networks, where the start keeps the weight β^t. The params are not touched:
-    `building_blocks.evaluation_params` reads the average, and descent's evaluations are taken there. The first is
-    optax.ema(β) of the params, the second torch's AveragedModel with get_ema_multi_avg_fn(β), but for its first average,
-    which is x_1.
+    From x̄_0 = 0, with x̄_t divided by 1 - β^t, so that it is a mean of x_1 to x_t
+    alone (debias=True); or from x̄_0 = x_0, as is customary for networks, where the
+    start keeps the weight β^t. The params are not touched:
+    `building_blocks.evaluation_params` reads the average, and descent's evaluations are
+    taken there. The first is optax.ema(β) of the params, the second torch's
+    AveragedModel with get_ema_multi_avg_fn(β), but for its first average, which is x_1.
 
-    Use it where the rate stays constant and the last iterate is noisy, 1 / (1 - β) steps being a part of an epoch. It
-    forgets where it started, unlike `polyak_averaging`, and never loses all of the noise.
+    Use it where the rate stays constant and the last iterate is noisy, 1 / (1 - β)
+    steps being a part of an epoch. It forgets where it started, unlike
+    `polyak_averaging`, and never loses all of the noise.
 
     Args:
       learning_rate: η of the inner rule: whatever its constructor takes.
-      inner: Constructor of the inner rule, learning_rate first (functools.partial gives it other arguments); None is
-        gradient_descent.
+      inner: Constructor of the inner rule, learning_rate first (functools.partial gives
+        it other arguments); None is gradient_descent.
       decay: β in [0, 1); may be traced.
       debias: Whether the average is one of x_1 to x_t alone.
-      accumulator_dtype: Of the average; None means as the params. In bfloat16 an average with β > 0.996 does not move.
+      accumulator_dtype: Of the average; None means as the params. In bfloat16 an
+        average with β > 0.996 does not move.
     Returns:
-      The rule; its update needs params, and hands on the extra arguments that the inner rule asks for.
+      The rule; its update needs params, and hands on the extra arguments that the inner
+      rule asks for.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update got no params.
+      ValueError, TypeError: A concrete argument is out of range or no number, or update
+        got no params.
     References:
-      Ruppert (1988) and Polyak & Juditsky (1992) for averaging; Kingma & Ba, Adam, ICLR 2015, section 7.2 (temporal
-      averaging) for this weight and its correction.
+      Ruppert (1988) and Polyak & Juditsky (1992) for averaging; Kingma & Ba, Adam, ICLR
+      2015, section 7.2 (temporal averaging) for this weight and its correction.
     Example:
       >>> rule, x = exponential_averaging(1.0, decay=0.5), jnp.array([8.0])
       >>> updates, state = rule.update(jnp.array([2.0]), rule.init(x), x)
-      >>> updates, state = rule.update(jnp.array([3.0]), state, x + updates)  # To 6, then to 3: (6 / 4 + 3 / 2) / (3 / 4).
+      >>> # To 6, then to 3: (6 / 4 + 3 / 2) / (3 / 4).
+      >>> updates, state = rule.update(jnp.array([3.0]), state, x + updates)
       >>> print(state.evaluation_params)
       [4.]
     """
@@ -244,7 +270,8 @@ def _averaging(
     weight: Callable[[Array], Array],
     dtype: Any,
 ) -> optax.GradientTransformationExtraArgs:
-    """x̄_t = x̄_(t-1) + w_t (x_t - x̄_(t-1)) from x̄_0 = x_0: every average here is this one, with its own weight."""
+    """x̄_t = x̄_(t-1) + w_t (x_t - x̄_(t-1)) from x̄_0 = x_0: every average here is
+    this one, with its own weight."""
 
     def init(params):
         return AveragingState(

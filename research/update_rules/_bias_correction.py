@@ -1,4 +1,5 @@
-"""What averages that start at 0 need: how much weight they hold yet, and how many gradients that amounts to."""
+"""What averages that start at 0 need: how much weight they hold yet, and how many
+gradients that amounts to."""
 
 import math
 
@@ -14,7 +15,8 @@ def bias_correction(decay: float | Array, count: Array) -> Array:
       decay: β in [0, 1); may be traced.
       count: t, from 1.
     Returns:
-      The sum of the weights (1 - β) β^i, i < t, that a moving average has given out so far.
+      The sum of the weights (1 - β) β^i, i < t, that a moving average has given out so
+      far.
     Example:
       >>> print(bias_correction(0.5, jnp.int32(2)))
       0.75
@@ -23,10 +25,12 @@ def bias_correction(decay: float | Array, count: Array) -> Array:
 
 
 def effective_length(decay: float | Array, count: Array) -> Array:
-    """ρ_t = 2 / (1 - β) - 1 - 2 t β^t / (1 - β^t): of how many gradients a plain mean would be as old.
+    """ρ_t = 2 / (1 - β) - 1 - 2 t β^t / (1 - β^t): of how many gradients a plain mean
+    would be as old.
 
-    It is 1 + 2 a, where a is the mean age of the gradients in the average. The formula as it stands subtracts numbers
-    near 2000 (β = 0.999) to get one near 5; here, while t (1 - β) is small, a is taken from its series instead.
+    It is 1 + 2 a, where a is the mean age of the gradients in the average. The formula
+    as it stands subtracts numbers near 2000 (β = 0.999) to get one near 5; here, while
+    t (1 - β) is small, a is taken from its series instead.
 
     Args:
       decay: β in [0, 1); may be traced.
@@ -47,14 +51,16 @@ def effective_length(decay: float | Array, count: Array) -> Array:
 
 
 def _log(decay: float | Array) -> float | Array:
-    """In double precision where the decay is a Python float, whatever precision JAX has."""
+    """In double precision where the decay is a Python float, whatever precision JAX
+    has."""
     if isinstance(decay, float | int):
         return math.log(decay) if decay else -math.inf
     return jnp.log(decay)
 
 
 def _excess(s: Array) -> Array:
-    """1 / (e^s - 1) - 1 / s + 1/2 for s in [0, 1], by its series: the Bernoulli numbers B_2k / (2k)!."""
+    """1 / (e^s - 1) - 1 / s + 1/2 for s in [0, 1], by its series: the Bernoulli numbers
+    B_2k / (2k)!."""
     s = jnp.minimum(s, 1.0)
     total = jnp.zeros_like(s)
     for coefficient in reversed(_BERNOULLI):

@@ -1,4 +1,5 @@
-"""What a rule, its inner rule and its params have to be, said before anything is traced."""
+"""What a rule, its inner rule and its params have to be, said before anything is
+traced."""
 
 import functools
 import inspect
@@ -64,7 +65,8 @@ def make_inner(
     Args:
       inner: learning_rate -> rule; None means the default.
       learning_rate: What it is called with.
-      default: The constructor for None. As a default argument optax.inject_hyperparams would take it for a schedule.
+      default: The constructor for None. As a default argument optax.inject_hyperparams
+        would take it for a schedule.
     Returns:
       The rule, which takes extra arguments and passes over those it does not know.
     Raises:
@@ -78,13 +80,15 @@ def make_inner(
     if not callable(inner):
         made = hasattr(inner, "init") and hasattr(inner, "update")
         given = (
-            "a rule that is already made. Give inner=lambda learning_rate: rule; under optax.inject_hyperparams name it in "
-            "static_args=('inner',), or optax takes it for a schedule and calls it."
+            "a rule that is already made. Give inner=lambda learning_rate: rule; under "
+            "optax.inject_hyperparams name it in static_args=('inner',), or optax "
+            "takes it for a schedule and calls it."
             if made
             else f"inner={inner!r}."
         )
         raise TypeError(
-            f"inner must be a constructor that takes learning_rate, such as heavy_ball; got {given}"
+            "inner must be a constructor that takes learning_rate, such as heavy_ball; "
+            f"got {given}"
         )
     rule = inner(learning_rate)
     check_rule(rule, "what inner gives")
@@ -94,7 +98,8 @@ def make_inner(
 def check_rate(
     learning_rate: Any, *, positive: bool = False, no_schedule: str | None = None
 ) -> None:
-    """Refuse a learning rate that is neither a number in range nor, where the rule takes one, a schedule.
+    """Refuse a learning rate that is neither a number in range nor, where the rule
+    takes one, a schedule.
 
     Args:
       learning_rate: A number, a tracer or a schedule.
@@ -112,8 +117,8 @@ def check_rate(
     elif no_schedule:
         limits = "positive" if positive else "at least 0"
         raise TypeError(
-            f"learning_rate must be a finite number, {limits}; got a schedule. {no_schedule[:1].upper()}{no_schedule[1:]}: "
-            "give a number."
+            f"learning_rate must be a finite number, {limits}; got a schedule. "
+            f"{no_schedule[:1].upper()}{no_schedule[1:]}: give a number."
         )
 
 
@@ -142,24 +147,30 @@ def check_floating(params: Params) -> None:
             remedy = (
                 "Give floats: jax.tree.map(lambda x: jnp.asarray(x, float), params)."
             )
-            # jax.grad of a real loss gives the conjugate of the direction of steepest ascent.
+            # jax.grad of a real loss gives the conjugate of the direction of steepest
+            # ascent.
             if jnp.iscomplexobj(leaf):
                 remedy = (
-                    "Make its real and imaginary parts two real leaves; or call the rule yourself, and give it the conjugate "
-                    "of jax.grad: jax.tree.map(jnp.conj, grads)."
+                    "Make its real and imaginary parts two real leaves; or call the "
+                    "rule yourself, and give it the conjugate of jax.grad: "
+                    "jax.tree.map(jnp.conj, grads)."
                 )
             raise TypeError(
-                f"params must be floating, to take steps of any size; params{jax.tree_util.keystr(path)} is "
+                "params must be floating, to take steps of any size; "
+                f"params{jax.tree_util.keystr(path)} is "
                 f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}. {remedy}"
             )
 
 
 def checked(constructor: Callable[_Arguments, _Rule]) -> Callable[_Arguments, _Rule]:
-    """The constructor of a rule whose init and update look at their arguments before they compute with them.
+    """The constructor of a rule whose init and update look at their arguments before
+    they compute with them.
 
-    `init` refuses params, and `update` refuses updates and params, that are not pytrees of numbers; `update` also refuses
-    params that are not like the updates, and a state that is not like this rule's. Structures and shapes are compared, and
-    the state of each structure is traced once, so that a compiled step costs no more and has the same bits.
+    `init` refuses params, and `update` refuses updates and params, that are not pytrees
+    of numbers; `update` also refuses params that are not like the updates, and a state
+    that is not like this rule's. Structures and shapes are compared, and the state of
+    each structure is traced once, so that a compiled step costs no more and has the
+    same bits.
 
     Args:
       constructor: Gives the rule.
@@ -207,7 +218,8 @@ def _check_options(given: dict[str, Any], flags: list[str]) -> None:
             isinstance(entry, bool | np.bool_) for entry in entries
         ):
             raise TypeError(
-                f"mask must be a pytree of True and False, or a function that gives one; got mask={shown(mask)}."
+                "mask must be a pytree of True and False, or a function that gives "
+                f"one; got mask={shown(mask)}."
             )
 
 
@@ -223,8 +235,9 @@ def _with_checks(rule: _Rule) -> _Rule:
         found = of_updates if params is None else check_tree("params", params)
         if found != of_updates and not _fits_but_for_none(updates, params):
             raise ValueError(
-                "params must have the structure and the shapes of updates, the gradients; got "
-                f"params={_described(params)} and updates={_described(updates)}."
+                "params must have the structure and the shapes of updates, the "
+                f"gradients; got params={_described(params)} and "
+                f"updates={_described(updates)}."
             )
         if found not in expected:
             of_state = jax.eval_shape(rule.init, updates if params is None else params)
@@ -239,7 +252,8 @@ def _with_checks(rule: _Rule) -> _Rule:
 
 
 def _fits_but_for_none(updates: Any, params: Any) -> bool:
-    """Whether the updates have the structure and shapes of the params, except that some are None."""
+    """Whether the updates have the structure and shapes of the params, except that some
+    are None."""
     shapes = lambda tree, is_leaf=None: {
         path: None if leaf is None else jnp.shape(leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
@@ -257,14 +271,16 @@ def _fits_but_for_none(updates: Any, params: Any) -> bool:
 def _check_state(state: Any, structure: Any, shapes: list[Any]) -> None:
     if jax.tree.structure(state) != structure:
         raise TypeError(
-            "state must be this rule's, from init(params) or the last update; got a state of another structure, "
-            f"state={shown(jax.tree.structure(state))}, where this rule's is {shown(structure)}."
+            "state must be this rule's, from init(params) or the last update; got a "
+            f"state of another structure, state={shown(jax.tree.structure(state))}, "
+            f"where this rule's is {shown(structure)}."
         )
     found = [jnp.shape(leaf) for leaf in jax.tree.leaves(state)]
     if found != shapes:
         raise ValueError(
-            "state must be that of these updates, from init or the last update; got one for other shapes: "
-            f"state has {shown(found)}, where these updates have {shown(shapes)}."
+            "state must be that of these updates, from init or the last update; got "
+            f"one for other shapes: state has {shown(found)}, where these updates have "
+            f"{shown(shapes)}."
         )
 
 

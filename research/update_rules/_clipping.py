@@ -1,4 +1,5 @@
-"""Gradients made smaller where they are too large: by entry, by leaf, as a whole, or beside the weights."""
+"""Gradients made smaller where they are too large: by entry, by leaf, as a whole, or
+beside the weights."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,8 +18,9 @@ from research.update_rules._transforms import cast
 def clip_by_value(max_value: float | Array) -> optax.GradientTransformation:
     """Moves each entry into [-c, c]: g <- min(max(g, -c), c).
 
-    It is optax.clip and torch's clip_grad_value_. It turns the gradient, unlike the clips by norm. NaN stays NaN, but an
-    infinite entry becomes ±c, there as here: put `skip_nonfinite` around it to see those.
+    It is optax.clip and torch's clip_grad_value_. It turns the gradient, unlike the
+    clips by norm. NaN stays NaN, but an infinite entry becomes ±c, there as here: put
+    `skip_nonfinite` around it to see those.
 
     Args:
       max_value: c, positive; may be traced.
@@ -44,8 +46,8 @@ def clip_by_value(max_value: float | Array) -> optax.GradientTransformation:
 def clip_by_norm(max_norm: float | Array) -> optax.GradientTransformation:
     """Shortens each leaf to a norm of at most c: g <- g min(1, c / |g|), by leaf.
 
-    optax has only clip_by_block_rms, whose threshold is c / √size; torch has none. A leaf that is NaN or infinite gives
-    NaN.
+    optax has only clip_by_block_rms, whose threshold is c / √size; torch has none. A
+    leaf that is NaN or infinite gives NaN.
 
     Args:
       max_norm: c, positive; may be traced.
@@ -54,8 +56,8 @@ def clip_by_norm(max_norm: float | Array) -> optax.GradientTransformation:
     Raises:
       ValueError, TypeError: A concrete max_norm is not a positive finite number.
     References:
-      Pascanu, Mikolov & Bengio, On the difficulty of training recurrent neural networks, ICML 2013, algorithm 1 (for
-      one leaf).
+      Pascanu, Mikolov & Bengio, On the difficulty of training recurrent neural
+      networks, ICML 2013, algorithm 1 (for one leaf).
     Example:
       >>> clip = clip_by_norm(1.0)
       >>> print(*clip.update([jnp.array([3.0, 4.0]), jnp.array(0.5)], clip.init(None))[0])
@@ -71,10 +73,11 @@ def clip_by_norm(max_norm: float | Array) -> optax.GradientTransformation:
 
 @checked
 def clip_by_global_norm(max_norm: float | Array) -> optax.GradientTransformation:
-    """Shortens the whole gradient to a norm of at most c: g <- g min(1, c / |g|), |g| over all leaves.
+    """Shortens the whole gradient to a norm of at most c: g <- g min(1, c / |g|), |g|
+    over all leaves.
 
-    It is optax.clip_by_global_norm. torch's clip_grad_norm_ divides by |g| + 1e-6. A NaN or an infinity anywhere makes
-    NaN of it, there as here.
+    It is optax.clip_by_global_norm. torch's clip_grad_norm_ divides by |g| + 1e-6. A
+    NaN or an infinity anywhere makes NaN of it, there as here.
 
     Args:
       max_norm: c, positive; may be traced.
@@ -83,7 +86,8 @@ def clip_by_global_norm(max_norm: float | Array) -> optax.GradientTransformation
     Raises:
       ValueError, TypeError: A concrete max_norm is not a positive finite number.
     References:
-      Pascanu, Mikolov & Bengio, On the difficulty of training recurrent neural networks, ICML 2013, algorithm 1.
+      Pascanu, Mikolov & Bengio, On the difficulty of training recurrent neural
+      networks, ICML 2013, algorithm 1.
     Example:
       >>> clip = clip_by_global_norm(1.0)
       >>> print(*clip.update([jnp.array([3.0]), jnp.array([4.0])], clip.init(None))[0])
@@ -105,28 +109,32 @@ def clip_adaptively(
     eps: float | Array = 1e-3,
     axis: int | Sequence[int] | None = None,
 ) -> optax.GradientTransformation:
-    """Shortens each unit's gradient to a part of its weights: g <- g min(1, λ max(|w|, ε) / |g|), by unit.
+    """Shortens each unit's gradient to a part of its weights: g <- g min(1, λ max(|w|,
+    ε) / |g|), by unit.
 
-    A unit is what feeds one output: of a matrix (inputs, outputs) a column, of a convolution's kernel (..., inputs,
-    outputs) all but the last axis, of three axes the first alone (attention heads), of a vector or scalar all of it,
-    and of what is a vector but for axes of length 1, too. This is optax.adaptive_grad_clip; torch keeps a layer's
-    weights the other way round, and timm's adaptive_clip_grad takes rows there.
+    A unit is what feeds one output: of a matrix (inputs, outputs) a column, of a
+    convolution's kernel (..., inputs, outputs) all but the last axis, of three axes the
+    first alone (attention heads), of a vector or scalar all of it, and of what is a
+    vector but for axes of length 1, too. This is optax.adaptive_grad_clip; torch keeps
+    a layer's weights the other way round, and timm's adaptive_clip_grad takes rows
+    there.
 
     Args:
-      clipping: λ, positive; may be traced. The paper uses 0.01 to 0.16, less for larger batches, and leaves the last
-        layer alone (`optax.masked`, or `by_group`).
+      clipping: λ, positive; may be traced. The paper uses 0.01 to 0.16, less for larger
+        batches, and leaves the last layer alone (`optax.masked`, or `by_group`).
       eps: ε, at least 0; may be traced. It lets weights that start at zero move.
       axis: Axes that a unit spans, in every leaf; None means as above.
     Returns:
       The transformation, without state; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range; update got no params, or a leaf of more than five axes
-        while axis is None.
+      ValueError, TypeError: A concrete argument is out of range; update got no params,
+        or a leaf of more than five axes while axis is None.
     References:
-      Brock, De, Smith & Simonyan, High-performance large-scale image recognition without normalization, ICML 2021,
-      equation (3).
+      Brock, De, Smith & Simonyan, High-performance large-scale image recognition
+      without normalization, ICML 2021, equation (3).
     Example:
-      >>> clip, w = clip_adaptively(0.5), jnp.array([[3.0, 30.0], [4.0, 40.0]])  # Columns: norms 5 and 50.
+      >>> # Columns: norms 5 and 50.
+      >>> clip, w = clip_adaptively(0.5), jnp.array([[3.0, 30.0], [4.0, 40.0]])
       >>> print(clip.update(jnp.array([[6.0, 6.0], [8.0, 8.0]]), clip.init(w), w)[0])
       [[1.5 6. ]
        [2.  8. ]]
@@ -169,7 +177,8 @@ def _axes_of_a_unit(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(range(len(shape)))
     if len(shape) > 5:
         raise ValueError(
-            f"clip_adaptively knows no unit in the leaf {path} of shape {shape}; say by axis= which axes a unit spans."
+            f"clip_adaptively knows no unit in the leaf {path} of shape {shape}; say "
+            "by axis= which axes a unit spans."
         )
     return (0,) if len(shape) <= 3 else tuple(range(len(shape) - 1))
 
@@ -181,7 +190,8 @@ def _shorten(g: Array, norm: Array, max_norm: float | Array) -> Array:
 
 
 def _norm(leaves: list[Array]) -> Array:
-    """Euclidean, over all entries of all leaves, in the widest of their dtypes, at least float32: float16 has no 300²."""
+    """Euclidean, over all entries of all leaves, in the widest of their dtypes, at
+    least float32: float16 has no 300²."""
     wide = lambda leaf: leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
     return jnp.sqrt(sum(jnp.sum(abs_square(wide(leaf))) for leaf in leaves))
 

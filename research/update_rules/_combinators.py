@@ -1,4 +1,5 @@
-"""Rules around a rule: gradients accumulated, non-finite ones skipped, state in another dtype."""
+"""Rules around a rule: gradients accumulated, non-finite ones skipped, state in another
+dtype."""
 
 import functools
 from typing import Any, NamedTuple
@@ -35,16 +36,19 @@ class AccumulationState(NamedTuple):
 def accumulate_gradients(
     rule: optax.GradientTransformation, every: int | Array
 ) -> optax.GradientTransformationExtraArgs:
-    """Gives the rule the mean of k gradients at every k-th step, and moves nothing in between: k batches as one.
+    """Gives the rule the mean of k gradients at every k-th step, and moves nothing in
+    between: k batches as one.
 
-    At those steps the rule is called with the mean gradient (as `grad`, too) and the mean value, and its update goes
-    out; at the others zeros do, and its state stays. For a mean loss and batches of one size this is the step of the
-    k times larger batch, to rounding. It is optax.MultiSteps(rule, k), which keeps the mean in float32 unless told
-    otherwise; here it has the dtype of the params (`with_state_dtype` around it widens it). torch adds gradients where
-    this takes their mean.
+    At those steps the rule is called with the mean gradient (as `grad`, too) and the
+    mean value, and its update goes out; at the others zeros do, and its state stays.
+    For a mean loss and batches of one size this is the step of the k times larger
+    batch, to rounding. It is optax.MultiSteps(rule, k), which keeps the mean in float32
+    unless told otherwise; here it has the dtype of the params (`with_state_dtype`
+    around it widens it). torch adds gradients where this takes their mean.
 
-    The params may change only by these updates in between. A rule that calls value_fn cannot be served (SVRG, SAGA, SAM,
-    line searches): it would see the last of the k batches alone, so that it raises.
+    The params may change only by these updates in between. A rule that calls value_fn
+    cannot be served (SVRG, SAGA, SAM, line searches): it would see the last of the k
+    batches alone, so that it raises.
 
     Args:
       rule: The rule.
@@ -52,7 +56,8 @@ def accumulate_gradients(
     Returns:
       The rule of the larger batch.
     Raises:
-      ValueError, TypeError: A concrete `every` is no positive integer; in update, when the rule calls value_fn.
+      ValueError, TypeError: A concrete `every` is no positive integer; in update, when
+        the rule calls value_fn.
     Example:
       >>> from research.update_rules import gradient_descent
       >>> rule = accumulate_gradients(gradient_descent(1.0), every=2)
@@ -122,8 +127,9 @@ def accumulate_gradients(
 
 def _refuse(*arguments: Any, **named: Any) -> Array:
     raise ValueError(
-        "accumulate_gradients cannot serve a rule that calls value_fn, such as svrg, saga, sam or a line search: it would "
-        "see the last batch of those whose gradients were accumulated. Draw larger batches in its place."
+        "accumulate_gradients cannot serve a rule that calls value_fn, such as svrg, "
+        "saga, sam or a line search: it would see the last batch of those whose "
+        "gradients were accumulated. Draw larger batches in its place."
     )
 
 
@@ -132,7 +138,8 @@ class SkippingState(NamedTuple):
 
     Attributes:
       skipped: Steps skipped so far, int32, shape ().
-      consecutive: Steps in a row, up to the last one, that were not finite; int32, shape ().
+      consecutive: Steps in a row, up to the last one, that were not finite; int32,
+        shape ().
       inner: The rule's state after the last step that was not skipped.
     """
 
@@ -145,18 +152,21 @@ class SkippingState(NamedTuple):
 def skip_nonfinite(
     rule: optax.GradientTransformation, max_consecutive: int | Array | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Leaves params and the rule's state alone where the gradient, or the rule's update, is NaN or infinite; counted.
+    """Leaves params and the rule's state alone where the gradient, or the rule's
+    update, is NaN or infinite; counted.
 
-    After max_consecutive skipped steps in a row the next one goes through, whatever it is, so that the params show
-    what is wrong. It is optax.apply_if_finite, which looks at the gradient alone, and torch's GradScaler without the
-    scaling.
+    After max_consecutive skipped steps in a row the next one goes through, whatever it
+    is, so that the params show what is wrong. It is optax.apply_if_finite, which looks
+    at the gradient alone, and torch's GradScaler without the scaling.
 
-    Use it against rare overflows, as in half precision. Read `skipped` (optax.tree_utils.tree_get(state, "skipped")): a
-    training that skips often is not being trained.
+    Use it against rare overflows, as in half precision. Read `skipped`
+    (optax.tree_utils.tree_get(state, "skipped")): a training that skips often is not
+    being trained.
 
     Args:
       rule: The rule. It is called in any case, and what it then gives is dropped.
-      max_consecutive: The most steps in a row that are skipped, a positive integer; may be traced. None: no limit.
+      max_consecutive: The most steps in a row that are skipped, a positive integer; may
+        be traced. None: no limit.
     Returns:
       The rule that skips.
     Raises:
@@ -202,11 +212,13 @@ def skip_nonfinite(
 def with_state_dtype(
     rule: optax.GradientTransformation, dtype: Any
 ) -> optax.GradientTransformationExtraArgs:
-    """Runs the rule in another dtype, its state with it: bfloat16 params with a float32 state, for one.
+    """Runs the rule in another dtype, its state with it: bfloat16 params with a float32
+    state, for one.
 
-    Params, gradients, `value` and `grad` are cast to dtype for the rule, value_fn takes params in it, and updates are cast
-    back to the gradient's dtype. It is more than the mu_dtype and accumulator_dtype of optax's rules, which move one
-    average each. What is lost where the params themselves are rounded after each step stays lost.
+    Params, gradients, `value` and `grad` are cast to dtype for the rule, value_fn takes
+    params in it, and updates are cast back to the gradient's dtype. It is more than the
+    mu_dtype and accumulator_dtype of optax's rules, which move one average each. What
+    is lost where the params themselves are rounded after each step stays lost.
 
     Args:
       rule: The rule.
@@ -263,13 +275,15 @@ def with_state_dtype(
 def _floating(dtype: Any) -> Any:
     if not isinstance(dtype, str | type | np.dtype) and not hasattr(dtype, "dtype"):
         raise TypeError(
-            f"dtype must be a floating one, such as 'float32'; got dtype={shown(dtype)}."
+            "dtype must be a floating one, such as 'float32'; got "
+            f"dtype={shown(dtype)}."
         )
     try:
         found = jnp.dtype(dtype)
     except TypeError:
         raise TypeError(
-            f"dtype must be a floating one, such as 'float32'; got dtype={shown(dtype)}."
+            "dtype must be a floating one, such as 'float32'; got "
+            f"dtype={shown(dtype)}."
         ) from None
     if not jnp.issubdtype(found, jnp.floating):
         raise TypeError(
@@ -277,7 +291,8 @@ def _floating(dtype: Any) -> Any:
         )
     if jax.dtypes.canonicalize_dtype(found) != found:
         raise ValueError(
-            f"dtype={dtype!r} needs JAX's float64 switched on; call research.backend.configure(x64=True) first."
+            f"dtype={dtype!r} needs JAX's float64 switched on; call "
+            "research.backend.configure(x64=True) first."
         )
     return found
 

@@ -1,4 +1,5 @@
-"""Where a transformation meets its caller: extra arguments, plain numbers and None as leaves, complex params."""
+"""Where a transformation meets its caller: extra arguments, plain numbers and None as
+leaves, complex params."""
 
 import functools
 import operator
@@ -19,13 +20,16 @@ def complete(
 ) -> optax.GradientTransformationExtraArgs:
     """Return the transformation with the manners that optax's have.
 
-    Its update accepts any extra keyword argument and passes over those that the rule does not know. Params and gradients
-    may be plain numbers. A gradient that is None moves nothing: the state takes it for 0, and the update is None.
+    Its update accepts any extra keyword argument and passes over those that the rule
+    does not know. Params and gradients may be plain numbers. A gradient that is None
+    moves nothing: the state takes it for 0, and the update is None.
 
     Args:
       rule: init and update, which then see arrays only.
-      only_real: Name of the rule if it has no meaning for complex params, which init then refuses.
-      needs_value_fn: Whether the rule calls value_fn, so that optax.contrib.split_real_and_imaginary cannot serve it.
+      only_real: Name of the rule if it has no meaning for complex params, which init
+        then refuses.
+      needs_value_fn: Whether the rule calls value_fn, so that
+        optax.contrib.split_real_and_imaginary cannot serve it.
     Returns:
       The transformation.
     Example:
@@ -50,7 +54,8 @@ def complete(
 
 
 def arrays(tree: Params) -> Params:
-    """Return the pytree with arrays for the plain numbers in it; arrays stay as they are.
+    """Return the pytree with arrays for the plain numbers in it; arrays stay as they
+    are.
 
     Example:
       >>> print(arrays({"w": 1.0, "b": None})["w"].shape)
@@ -83,7 +88,8 @@ def refuse_complex(params: Params, rule: str, needs_value_fn: bool = False) -> N
                 f"Wrap it: optax.contrib.split_real_and_imaginary({rule}(...)), or make"
             )
             raise TypeError(
-                f"{rule} is defined for real params only; params{jax.tree_util.keystr(path)} is "
+                f"{rule} is defined for real params only; "
+                f"params{jax.tree_util.keystr(path)} is "
                 f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}. "
                 f"{pair if needs_value_fn else wrapped + pair.removeprefix('Make')}."
             )
@@ -94,7 +100,8 @@ def _is_none(x: Any) -> bool:
 
 
 def _filled(updates: Params, params: Params) -> Params:
-    """The gradient with 0 for each None at which there are params; itself if there is none."""
+    """The gradient with 0 for each None at which there are params; itself if there is
+    none."""
     if not any(leaf is None for leaf in jax.tree.leaves(updates, is_leaf=_is_none)):
         return updates
     zeros = lambda u, x: jax.tree.map(jnp.zeros_like, x) if u is None else u
@@ -121,7 +128,8 @@ def real_dtype(x: Any) -> Any:
 
 
 def in_dtype(x: Array, dtype: Any) -> Array:
-    """Return a floating array in another dtype, a complex one with parts of that dtype; others stay as they are.
+    """Return a floating array in another dtype, a complex one with parts of that dtype;
+    others stay as they are.
 
     JAX has no complex numbers of half precision: there the parts are float32.
 
@@ -134,7 +142,8 @@ def in_dtype(x: Array, dtype: Any) -> Array:
 
 
 def dtype_beside(x: Any, dtype: Any) -> Any:
-    """Return the dtype, or beside a complex leaf the complex one with parts of it, at least float32.
+    """Return the dtype, or beside a complex leaf the complex one with parts of it, at
+    least float32.
 
     Example:
       >>> print(dtype_beside(jnp.ones(2, "complex64"), "float64"))
@@ -158,9 +167,11 @@ def abs_square(x: Array) -> Array:
 
 
 def real_product(a: Array, b: Array) -> Array:
-    """Return the product entry by entry, and of complex arrays its real part, Re(a) Re(b) + Im(a) Im(b).
+    """Return the product entry by entry, and of complex arrays its real part, Re(a)
+    Re(b) + Im(a) Im(b).
 
-    Its sum is the inner product of the real and imaginary parts as separate real numbers.
+    Its sum is the inner product of the real and imaginary parts as separate real
+    numbers.
 
     Example:
       >>> print(real_product(jnp.array([1.0 + 2.0j]), jnp.array([3.0 - 1.0j])))
@@ -172,9 +183,11 @@ def real_product(a: Array, b: Array) -> Array:
 
 
 def overflowed(squares: Array, *seen: Array) -> Array:
-    """Whether an average of squares left the range of the dtype although what is behind it is finite.
+    """Whether an average of squares left the range of the dtype although what is behind
+    it is finite.
 
-    What is then divided by its root may be ∞, too, and the step is as good as 0; where a gradient is ∞ the NaN has to show.
+    What is then divided by its root may be ∞, too, and the step is as good as 0; where
+    a gradient is ∞ the NaN has to show.
 
     Example:
       >>> print(overflowed(jnp.array([jnp.inf]), jnp.ones(1)), overflowed(jnp.array([jnp.inf]), jnp.array([jnp.inf])))

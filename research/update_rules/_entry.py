@@ -1,4 +1,5 @@
-"""A row of the table of rules: how a rule is tuned and compared, and what others call it."""
+"""A row of the table of rules: how a rule is tuned and compared, and what others call
+it."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -30,7 +31,8 @@ class RuleEntry(NamedTuple):
     Attributes:
       constructor: learning_rate, ... -> rule.
       search_space: The ranges of the hyper-parameters that `compare` searches, by name;
-        or the reason why `compare` does not take the rule, as a clause ("it needs ...").
+        or the reason why `compare` does not take the rule, as a clause ("it needs
+        ...").
       evaluations: Gradients or values of the batch objective that a step costs, the
         gradient that it is given included.
       rates: The first ladder of learning rates, ascending; None for the usual one.
@@ -48,7 +50,8 @@ class RuleEntry(NamedTuple):
 
     @property
     def asks_the_objective(self) -> bool:
-        """Whether a step evaluates the objective, beside the gradient that it is given."""
+        """Whether a step evaluates the objective, beside the gradient that it is
+        given."""
         return isinstance(self.search_space, str) or self.evaluations != 1.0
 
 

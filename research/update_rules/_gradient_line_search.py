@@ -1,4 +1,5 @@
-"""Gradient descent and nonlinear conjugate gradients that search for their step along the line."""
+"""Gradient descent and nonlinear conjugate gradients that search for their step along
+the line."""
 
 from functools import partial
 from typing import NamedTuple
@@ -46,31 +47,39 @@ def backtracking_descent(
     increase: float | Array | None = None,
     max_evaluations: int | Array = 50,
 ) -> optax.GradientTransformationExtraArgs:
-    """Gradient descent by Armijo's rule: u_t = -a_t g_t, a_t the first of b_t, ρ b_t, ρ² b_t, ... that lowers f enough.
+    """Gradient descent by Armijo's rule: u_t = -a_t g_t, a_t the first of b_t, ρ b_t,
+    ρ² b_t, ... that lowers f enough.
 
-    Enough is f(x_t - a g_t) <= f(x_t) - c a |g_t|². The first trial b_t is η at every step, or, where an increase is
-    given, min(η, increase · a_(t-1)), which saves evaluations where the accepted step hardly changes. It is optax's
-    chain(sgd(1), scale_by_backtracking_linesearch(n, slope_rtol=c, decrease_factor=ρ, increase_factor=increase or inf,
-    max_learning_rate=η)), except that optax takes the last trial where none is accepted: here the update is 0 and the
-    state's `outcome` says why.
+    Enough is f(x_t - a g_t) <= f(x_t) - c a |g_t|². The first trial b_t is η at every
+    step, or, where an increase is given, min(η, increase · a_(t-1)), which saves
+    evaluations where the accepted step hardly changes. It is optax's chain(sgd(1),
+    scale_by_backtracking_linesearch(n, slope_rtol=c, decrease_factor=ρ,
+    increase_factor=increase or inf, max_learning_rate=η)), except that optax takes the
+    last trial where none is accepted: here the update is 0 and the state's `outcome`
+    says why.
 
-    Use it where the objective is deterministic and cheap and nobody wants to tune a rate; it is no faster than gradient
-    descent with the best rate. On mini-batches it fits each step to its own batch, and the noise stays.
+    Use it where the objective is deterministic and cheap and nobody wants to tune a
+    rate; it is no faster than gradient descent with the best rate. On mini-batches it
+    fits each step to its own batch, and the noise stays.
 
     Args:
-      learning_rate: η, the longest step that is tried: a positive number, a traced scalar, or a schedule t -> η_t.
+      learning_rate: η, the longest step that is tried: a positive number, a traced
+        scalar, or a schedule t -> η_t.
       sufficient_decrease: c in (0, 1).
       shrink: ρ in (0, 1).
-      increase: By what the last accepted step grows into the next trial, positive; None starts from η each time.
+      increase: By what the last accepted step grows into the next trial, positive; None
+        starts from η each time.
       max_evaluations: At most so many trials a step.
     Returns:
-      The rule; its update needs params, value and value_fn. Its state is a SearchState, which keeps the step as
-      `learning_rate`, `evaluations` and `outcome`.
+      The rule; its update needs params, value and value_fn. Its state is a SearchState,
+      which keeps the step as `learning_rate`, `evaluations` and `outcome`.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number; update got no value or value_fn.
+      ValueError, TypeError: A concrete argument is out of range or no number; update
+        got no value or value_fn.
     References:
-      Armijo, Minimization of functions having Lipschitz continuous first partial derivatives, Pacific J. Math. 16
-      (1966). Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 3.1.
+      Armijo, Minimization of functions having Lipschitz continuous first partial
+      derivatives, Pacific J. Math. 16 (1966). Nocedal & Wright, Numerical Optimization,
+      2nd ed., algorithm 3.1.
     Example:
       >>> rule = backtracking_descent(2.0)
       >>> x = jnp.array([3.0])
@@ -148,7 +157,8 @@ def _dai_yuan(g, y, before, d):
     return inner(g, g), inner(d, y)
 
 
-# (g, y = g - g_before, g_before, d) -> numerator and denominator of β, and whether a negative β is put at 0.
+# (g, y = g - g_before, g_before, d) -> numerator and denominator of β, and whether a
+# negative β is put at 0.
 BETAS = {
     "fletcher_reeves": (_fletcher_reeves, False),
     "polak_ribiere_plus": (_polak_ribiere, True),
@@ -164,33 +174,43 @@ def nonlinear_conjugate_gradient(
     beta: str = "polak_ribiere_plus",
     linesearch: str | Search = "strong_wolfe",
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps along -g_t plus a share of the last direction: d_t = -g_t + β_t d_(t-1), u_t = a_t d_t, a_t by line search.
+    """Steps along -g_t plus a share of the last direction: d_t = -g_t + β_t d_(t-1),
+    u_t = a_t d_t, a_t by line search.
 
-    With y = g_t - g_(t-1) and d = d_(t-1), β_t is |g_t|² / |g_(t-1)|² (fletcher_reeves),
-    max(0, <g_t, y> / |g_(t-1)|²) (polak_ribiere_plus), <g_t, y> / <d, y> (hestenes_stiefel) or |g_t|² / <d, y>
-    (dai_yuan). On a quadratic with exact line searches all are the linear method, which ends after n steps. Where d_t
-    is no direction of descent, or β_t would divide by zero, d_t is -g_t: a restart. The first trial of a search is
-    a_(t-1) <g_(t-1), d_(t-1)> / <g_t, d_t>, which expects the decrease of the last step again; of the first step, and
-    after a failure, η min(1, 1 / |g_t|).
+    With y = g_t - g_(t-1) and d = d_(t-1), β_t is |g_t|² / |g_(t-1)|²
+    (fletcher_reeves), max(0, <g_t, y> / |g_(t-1)|²) (polak_ribiere_plus), <g_t, y> /
+    <d, y> (hestenes_stiefel) or |g_t|² / <d, y> (dai_yuan). On a quadratic with exact
+    line searches all are the linear method, which ends after n steps. Where d_t is no
+    direction of descent, or β_t would divide by zero, d_t is -g_t: a restart. The first
+    trial of a search is a_(t-1) <g_(t-1), d_(t-1)> / <g_t, d_t>, which expects the
+    decrease of the last step again; of the first step, and after a failure, η min(1, 1
+    / |g_t|).
 
-    optax has no such rule. scipy's CG is polak_ribiere_plus with another strong Wolfe search.
+    optax has no such rule. scipy's CG is polak_ribiere_plus with another strong Wolfe
+    search.
 
-    Use it where the params are too many for L-BFGS's pairs: it keeps two vectors. L-BFGS mostly takes fewer
-    evaluations. It wants deterministic gradients.
+    Use it where the params are too many for L-BFGS's pairs: it keeps two vectors.
+    L-BFGS mostly takes fewer evaluations. It wants deterministic gradients.
 
     Args:
-      learning_rate: η, a factor on the first trial of the first step: a positive number, a traced scalar, or a schedule.
+      learning_rate: η, a factor on the first trial of the first step: a positive
+        number, a traced scalar, or a schedule.
       beta: One of the four names above.
-      linesearch: "strong_wolfe" (with curvature 0.1), "backtracking", or a function like `strong_wolfe`.
+      linesearch: "strong_wolfe" (with curvature 0.1), "backtracking", or a function
+        like `strong_wolfe`.
     Returns:
-      The rule; its update needs params, value and value_fn. Its state is a ConjugateState, which keeps the step as
-      `learning_rate`, `evaluations` and `outcome`; where the search found none, the update is 0.
+      The rule; its update needs params, value and value_fn. Its state is a
+      ConjugateState, which keeps the step as `learning_rate`, `evaluations` and
+      `outcome`; where the search found none, the update is 0.
     Raises:
-      ValueError, TypeError: An argument is out of range or unknown; update got no value or value_fn.
+      ValueError, TypeError: An argument is out of range or unknown; update got no value
+        or value_fn.
     References:
-      Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 5.4, equations (5.41), (5.44)-(5.46), (5.49), and
-      section 3.5 for the first trial. Fletcher & Reeves, Function minimization by conjugate gradients, Comput. J. 7
-      (1964). Dai & Yuan, A nonlinear conjugate gradient method with a strong global convergence property, SIAM J.
+      Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 5.4, equations
+      (5.41), (5.44)-(5.46), (5.49), and section 3.5 for the first trial. Fletcher &
+      Reeves, Function minimization by conjugate gradients, Comput. J. 7 (1964). Dai &
+      Yuan, A nonlinear conjugate gradient method with a strong global convergence
+      property, SIAM J.
       Optim. 10 (1999).
     Example:
       >>> rule = nonlinear_conjugate_gradient(linesearch="backtracking")
@@ -212,7 +232,8 @@ def nonlinear_conjugate_gradient(
     )
     if search is None:
         raise ValueError(
-            "linesearch must be a search: conjugate gradients have no fixed step; got linesearch=None."
+            "linesearch must be a search: conjugate gradients have no fixed step; got "
+            "linesearch=None."
         )
 
     def init(params):
@@ -268,7 +289,8 @@ def _conjugate(parts, plus: bool, g: Params, state: ConjugateState) -> Params:
     beta = jnp.where(
         state.count == 0, 0.0, jnp.maximum(beta, 0.0) if plus else beta
     ).astype(above.dtype)
-    # Products may leave the range of the dtype, and β that of a leaf's: a restart. A NaN shows in g itself.
+    # Products may leave the range of the dtype, and β that of a leaf's: a restart. A
+    # NaN shows in g itself.
     most = min(
         [float(jnp.finfo(leaf.dtype).max) for leaf in jax.tree.leaves(g)], default=0.0
     )

@@ -1,4 +1,5 @@
-"""Leaves told apart: what a mask covers, and a rule of its own for each group of parameters."""
+"""Leaves told apart: what a mask covers, and a rule of its own for each group of
+parameters."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -53,16 +54,18 @@ class MaskTable(NamedTuple):
 
 
 def masked_leaves(mask: Any, params: Params) -> MaskTable:
-    """Which leaves a mask covers: those whose weights decay, where it is the mask of weight decay.
+    """Which leaves a mask covers: those whose weights decay, where it is the mask of
+    weight decay.
 
     Args:
-      mask: A pytree of booleans that is a prefix of the params, or a function from params to one.
+      mask: A pytree of booleans that is a prefix of the params, or a function from
+        params to one.
       params: The params, or their shapes (jax.ShapeDtypeStruct).
     Returns:
       The table.
     Raises:
-      ValueError, TypeError: The mask's structure is no prefix of the params', or an entry of it is no boolean; the
-        message names the leaves.
+      ValueError, TypeError: The mask's structure is no prefix of the params', or an
+        entry of it is no boolean; the message names the leaves.
     Example:
       >>> params = {"layer": {"weights": np.zeros((2, 3)), "bias": np.zeros(3)}, "scale": np.zeros(())}
       >>> print(masked_leaves(lambda params: jax.tree.map(lambda x: x.ndim > 1, params), params))
@@ -83,12 +86,14 @@ def masked_leaves(mask: Any, params: Params) -> MaskTable:
 
 
 def checked_mask(mask: Any) -> Callable[[Params], Any]:
-    """A mask as a function from params to a boolean for every leaf, which says clearly what is wrong with the mask.
+    """A mask as a function from params to a boolean for every leaf, which says clearly
+    what is wrong with the mask.
 
     Args:
       mask: As for `masked_leaves`.
     Returns:
-      params -> pytree of booleans; it raises as `masked_leaves` does. optax.masked takes it.
+      params -> pytree of booleans; it raises as `masked_leaves` does. optax.masked
+      takes it.
     Example:
       >>> checked_mask({"w": True})({"w": 1.0, "b": 2.0})
       Traceback (most recent call last):
@@ -128,20 +133,23 @@ class GroupsState(NamedTuple):
 def by_group(
     rules: Mapping[str, optax.GradientTransformation], labels: Labels
 ) -> optax.GradientTransformationExtraArgs:
-    """Gives each group of leaves a rule of its own: the leaves labelled l go to rules[l], which sees no others.
+    """Gives each group of leaves a rule of its own: the leaves labelled l go to
+    rules[l], which sees no others.
 
-    It is optax.partition, and torch's parameter groups. A group's rule is handed its part of `grad`, and a value_fn of
-    its part of the params in which the others stay where they are; what else there is (value, indices) as it is. A norm
-    over all leaves (`clip_by_global_norm`) within a group is the group's: chain it before.
+    It is optax.partition, and torch's parameter groups. A group's rule is handed its
+    part of `grad`, and a value_fn of its part of the params in which the others stay
+    where they are; what else there is (value, indices) as it is. A norm over all leaves
+    (`clip_by_global_norm`) within a group is the group's: chain it before.
 
     Args:
       rules: The rules by label; a rule whose label no leaf has is never called for.
-      labels: A pytree of labels that is a prefix of the params, or a function from params to one.
+      labels: A pytree of labels that is a prefix of the params, or a function from
+        params to one.
     Returns:
       The rule.
     Raises:
-      ValueError: rules is empty; in init and update, when labels do not fit the params' structure, or a leaf's label
-        is not in rules. The message names the leaves.
+      ValueError: rules is empty; in init and update, when labels do not fit the params'
+        structure, or a leaf's label is not in rules. The message names the leaves.
     Example:
       >>> from research.update_rules import gradient_descent
       >>> rule = by_group({"slow": gradient_descent(0.5), "still": gradient_descent(0.0)}, {"w": "slow", "b": "still"})
@@ -155,7 +163,8 @@ def by_group(
         isinstance(label, str) for label in jax.tree.leaves(labels)
     ):
         raise TypeError(
-            f"labels must be a pytree of names in rules, or a function that gives one; got labels={shown(labels)}."
+            "labels must be a pytree of names in rules, or a function that gives one; "
+            f"got labels={shown(labels)}."
         )
     if not rules:
         raise ValueError("by_group needs at least one rule; got rules={}.")
@@ -177,7 +186,8 @@ def by_group(
         ]
         if unknown:
             raise ValueError(
-                f"no rule for the labels of {', '.join(unknown)}; rules has {', '.join(map(repr, served))}."
+                f"no rule for the labels of {', '.join(unknown)}; rules has "
+                f"{', '.join(map(repr, served))}."
             )
         return found
 
@@ -268,8 +278,8 @@ def _spread(name: str, prefix: Any, params: Params) -> Any:
     said = [f"{fault} {', '.join(paths)}" for fault, paths in faults.items() if paths]
     if said:
         raise ValueError(
-            f"{name} {'does' if name == 'mask' else 'do'} not fit the params: {', and '.join(said)}. Give a pytree of "
-            "the same structure, or a prefix."
+            f"{name} {'does' if name == 'mask' else 'do'} not fit the params: "
+            f"{', and '.join(said)}. Give a pytree of the same structure, or a prefix."
         )
     return structure.unflatten([entries[path] for path in above if path is not None])
 

@@ -1,4 +1,5 @@
-"""Rules that look at a leaf as a whole: LAMB at its norm, Muon at its singular values."""
+"""Rules that look at a leaf as a whole: LAMB at its norm, Muon at its singular
+values."""
 
 import math
 import operator
@@ -28,7 +29,8 @@ from research.update_rules._transforms import (
     moving_average,
 )
 
-# Keller Jordan's: chosen for the slope at 0, which five iterations raise to 3.4445^5 = 485; they do not converge to 1.
+# Keller Jordan's: chosen for the slope at 0, which five iterations raise to 3.4445^5 =
+# 485; they do not converge to 1.
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
@@ -42,30 +44,37 @@ def lamb(
     weight_decay: float | Array = 0.0,
     mask: Any = None,
 ) -> optax.GradientTransformation:
-    """Gives each leaf a step as long as the leaf, along AdamW's direction: u_t = -η_t (|x_t| / |d_t|) d_t, leaf by leaf.
+    """Gives each leaf a step as long as the leaf, along AdamW's direction: u_t = -η_t
+    (|x_t| / |d_t|) d_t, leaf by leaf.
 
-    d_t = m̂_t / (√(v̂_t + ε_root) + ε) + λ x_t as in `adamw`, t counted from 1, |.| the Euclidean norm of a leaf. Where
-    |x_t| or |d_t| is 0 the ratio is 1, as in the authors' code: a leaf that starts at 0 could never move.
+    d_t = m̂_t / (√(v̂_t + ε_root) + ε) + λ x_t as in `adamw`, t counted from 1, |.| the
+    Euclidean norm of a leaf. Where |x_t| or |d_t| is 0 the ratio is 1, as in the
+    authors' code: a leaf that starts at 0 could never move.
 
-    The paper's φ, which may clip |x_t|, is the identity here and in optax.lamb, which is the same rule. timm's Lamb is the
-    same with max_grad_norm=None and always_adapt=True: by default it clips the global norm of the gradient to 1, and
+    The paper's φ, which may clip |x_t|, is the identity here and in optax.lamb, which
+    is the same rule. timm's Lamb is the same with max_grad_norm=None and
+    always_adapt=True: by default it clips the global norm of the gradient to 1, and
     leaves the ratio out where λ is 0. torch has none.
 
-    Use it for large batches on models with many layers of different scale, with warm-up. On small problems it has no
-    advantage over AdamW, and a rate of 0.1 changes every leaf by a tenth of itself a step, at a minimum, too.
+    Use it for large batches on models with many layers of different scale, with
+    warm-up. On small problems it has no advantage over AdamW, and a rate of 0.1 changes
+    every leaf by a tenth of itself a step, at a minimum, too.
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
       b1, b2: β1, β2 in [0, 1); may be traced.
       eps, eps_root: ε, ε_root, at least 0; may be traced.
       weight_decay: λ, at least 0; may be traced.
-      mask: Pytree of booleans (a prefix of the params), or a function from params to one; True where weights decay.
+      mask: Pytree of booleans (a prefix of the params), or a function from params to
+        one; True where weights decay.
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update got no params.
+      ValueError, TypeError: A concrete argument is out of range or no number, or update
+        got no params.
     References:
-      You et al., Large batch optimization for deep learning: training BERT in 76 minutes, ICLR 2020, algorithm 2.
+      You et al., Large batch optimization for deep learning: training BERT in 76
+      minutes, ICLR 2020, algorithm 2.
     Example:
       >>> rule, x = lamb(0.5, eps=0.0), jnp.array([3.0, 4.0, 0.0, 0.0])
       >>> print(rule.update(jnp.array([8.0, -8.0, 8.0, 8.0]), rule.init(x), x)[0])
@@ -81,7 +90,8 @@ def lamb(
 
 
 def _reverse(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The direction of a rule that was made with the rate 1: it descends by minus that."""
+    """The direction of a rule that was made with the rate 1: it descends by minus
+    that."""
     rule = optax.with_extra_args_support(rule)
 
     def update(updates, state, params=None, **extra):
@@ -138,23 +148,30 @@ def muon(
     matrices: Any = None,
     inner: Callable[..., optax.GradientTransformation] | None = None,
 ) -> optax.GradientTransformation:
-    """Orthogonalises the momentum of matrices: U_t = -η_t (√max(1, n / m) O(β M_t + (1 - β) G_t) + λ X_t).
+    """Orthogonalises the momentum of matrices: U_t = -η_t (√max(1, n / m) O(β M_t + (1
+    - β) G_t) + λ X_t).
 
-    M_t = β M_(t-1) + (1 - β) G_t; with nesterov=False O is taken of M_t. For an (m, n) matrix, m inputs by n outputs,
-    O(A) brings the singular values of A near 1 and leaves its singular vectors: X_0 = A / (|A| + ε), |.| the Frobenius
-    norm, then ns_steps times X <- a X + b X Xᵀ X + c X Xᵀ X Xᵀ X. With the reference's a, b, c singular values that are
-    at least 0.01 of |A| come out between 0.68 and 1.14; with (15/8, -10/8, 3/8) and more steps, at 1.
+    M_t = β M_(t-1) + (1 - β) G_t; with nesterov=False O is taken of M_t. For an (m, n)
+    matrix, m inputs by n outputs, O(A) brings the singular values of A near 1 and
+    leaves its singular vectors: X_0 = A / (|A| + ε), |.| the Frobenius norm, then
+    ns_steps times X <- a X + b X Xᵀ X + c X Xᵀ X Xᵀ X. With the reference's a, b, c
+    singular values that are at least 0.01 of |A| come out between 0.68 and 1.14; with
+    (15/8, -10/8, 3/8) and more steps, at 1.
 
-    This is the reference, but that it rounds to bfloat16 inside O (torch.optim.Muon does, too) and ours keeps the leaf's
-    dtype. optax.contrib.muon differs in three ways. It divides M_t by 1 - β^(t+1) and G_t by 1 - β^t before it looks
-    ahead (bias_correction=True): of the first two gradients the second update then weighs the older by 0.374 of the newer,
-    without by 0.463. Its ε is 1e-8. And its `nesterov`, on by default, also makes NAdam of the Adam for the other leaves.
+    This is the reference, but that it rounds to bfloat16 inside O (torch.optim.Muon
+    does, too) and ours keeps the leaf's dtype. optax.contrib.muon differs in three
+    ways. It divides M_t by 1 - β^(t+1) and G_t by 1 - β^t before it looks ahead
+    (bias_correction=True): of the first two gradients the second update then weighs the
+    older by 0.374 of the newer, without by 0.463. Its ε is 1e-8. And its `nesterov`, on
+    by default, also makes NAdam of the Adam for the other leaves.
 
-    Use it for the weight matrices between hidden layers of deep networks, where it is fast; inputs, outputs, biases and
-    gains go to `inner`. Its step does not shrink with the gradient, so that it rests only if the rate decays.
+    Use it for the weight matrices between hidden layers of deep networks, where it is
+    fast; inputs, outputs, biases and gains go to `inner`. Its step does not shrink with
+    the gradient, so that it rests only if the rate decays.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t; for all leaves.
+      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t;
+        for all leaves.
       beta: β in [0, 1); may be traced.
       nesterov: Whether to look ahead.
       eps: ε, at least 0; may be traced.
@@ -162,17 +179,19 @@ def muon(
       ns_steps: Iterations, a positive integer; may be traced.
       ns_coeffs: a, b, c.
       bias_correction: Whether to correct as optax does.
-      matrices: Pytree of booleans (a prefix of the params), or a function from params to one; True where a leaf is
-        orthogonalised. None: where it has two axes.
-      inner: rate -> rule of the other leaves, None for adam; it is made with the rate 1, and its updates are multiplied by η_t.
-        `lambda rate: adamw(0.1 * rate)` is AdamW at a tenth of the rate.
+      matrices: Pytree of booleans (a prefix of the params), or a function from params
+        to one; True where a leaf is orthogonalised. None: where it has two axes.
+      inner: rate -> rule of the other leaves, None for adam; it is made with the rate
+        1, and its updates are multiplied by η_t. `lambda rate: adamw(0.1 * rate)` is
+        AdamW at a tenth of the rate.
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, a chosen leaf is no matrix, or update got
-        no params.
+      ValueError, TypeError: A concrete argument is out of range or no number, a chosen
+        leaf is no matrix, or update got no params.
     References:
-      Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024 (kellerjordan.github.io/posts/muon).
+      Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024
+      (kellerjordan.github.io/posts/muon).
     Example:
       >>> rule, x = muon(1.0, eps=0.0, ns_coeffs=(1.875, -1.25, 0.375), ns_steps=9), {"w": jnp.eye(2), "b": jnp.ones(1)}
       >>> updates, _ = rule.update({"w": jnp.array([[0.0, 3.0], [-2.0, 0.0]]), "b": jnp.full(1, 8.0)}, rule.init(x), x)
@@ -186,7 +205,8 @@ def muon(
     check_most(1_000, ns_steps=ns_steps)
     if len(ns_coeffs) != 3:
         raise ValueError(
-            f"ns_coeffs must be three numbers, of x, x³ and x⁵; got ns_coeffs={ns_coeffs!r}."
+            "ns_coeffs must be three numbers, of x, x³ and x⁵; got "
+            f"ns_coeffs={ns_coeffs!r}."
         )
 
     def orthogonalise(a):
@@ -224,8 +244,10 @@ def _momentum(
         for path, x in jax.tree_util.tree_leaves_with_path(params):
             if jnp.ndim(x) != 2:
                 raise ValueError(
-                    f"muon orthogonalises matrices; the leaf at {jax.tree_util.keystr(path) or 'the top'} that "
-                    f"`matrices` chooses has shape {list(jnp.shape(x))}. Choose leaves with two axes."
+                    "muon orthogonalises matrices; the leaf at "
+                    f"{jax.tree_util.keystr(path) or 'the top'} that `matrices` "
+                    f"chooses has shape {list(jnp.shape(x))}. Choose leaves with two "
+                    "axes."
                 )
         return MuonState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
 
@@ -257,9 +279,11 @@ def newton_schulz(
     ns_coeffs: tuple[float, float, float] = NEWTON_SCHULZ,
     eps: float | Array = 1e-7,
 ) -> Array:
-    """A matrix with the singular vectors of a and singular values near 1, by an odd polynomial of degree five, iterated.
+    """A matrix with the singular vectors of a and singular values near 1, by an odd
+    polynomial of degree five, iterated.
 
-    Rounding in directions that a has not is magnified as small singular values are: by 485 with the defaults.
+    Rounding in directions that a has not is magnified as small singular values are: by
+    485 with the defaults.
 
     Args:
       a: Shape (m, n).

@@ -1,4 +1,5 @@
-"""Rules for sums of squares: Gauss-Newton and Levenberg-Marquardt, which see the residuals and not their sum alone."""
+"""Rules for sums of squares: Gauss-Newton and Levenberg-Marquardt, which see the
+residuals and not their sum alone."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -37,10 +38,12 @@ class GaussNewtonState(NamedTuple):
       count: Steps asked for, int32, shape ().
       learning_rate: The factor t of the last step, 0 where none was taken, shape ().
       outcome: How the last step ended, an `Outcome`, int32.
-      curvature: What JᵀJ was, an index into `research.update_rules._second_order.CURVATURES`, int32.
-      evaluations: Sums of squares, with their gradients, tried inside the last update, int32; the Jacobian is not counted.
-      squares_after, squares_grad_after: ½ |r|² and its gradient where the step ended; None without a line search, and
-        of params narrower than float32.
+      curvature: What JᵀJ was, an index into
+        `research.update_rules._second_order.CURVATURES`, int32.
+      evaluations: Sums of squares, with their gradients, tried inside the last update,
+        int32; the Jacobian is not counted.
+      squares_after, squares_grad_after: ½ |r|² and its gradient where the step ended;
+        None without a line search, and of params narrower than float32.
     """
 
     count: Array
@@ -63,23 +66,30 @@ def gauss_newton(
     shrink: float | Array = 0.5,
     max_evaluations: int | Array = 50,
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps to the minimum of the sum of squares of the linearised residuals: u_t = t_t h_t, min_h |J_t h + r_t|.
+    """Steps to the minimum of the sum of squares of the linearised residuals: u_t = t_t
+    h_t, min_h |J_t h + r_t|.
 
-    r_t = r(x_t) and J_t is its Jacobian. h_t comes from a QR factorisation of J, not from JᵀJ, whose condition is the
-    square. t_t is the first of η, η s, η s², ... with F(x_t + t h_t) <= F(x_t) + c t ∇Fᵀh_t, F = ½ |r|² (Armijo). On
-    linear residuals one step is the answer; elsewhere it is fast where the residuals at the minimum are small, for it
-    leaves Σ r_i ∇²r_i out of the Hessian. The gradient that comes in is not looked at: the objective may be any
-    multiple of |r|². optax and torch have no such rule.
+    r_t = r(x_t) and J_t is its Jacobian. h_t comes from a QR factorisation of J, not
+    from JᵀJ, whose condition is the square. t_t is the first of η, η s, η s², ... with
+    F(x_t + t h_t) <= F(x_t) + c t ∇Fᵀh_t, F = ½ |r|² (Armijo). On linear residuals one
+    step is the answer; elsewhere it is fast where the residuals at the minimum are
+    small, for it leaves Σ r_i ∇²r_i out of the Hessian. The gradient that comes in is
+    not looked at: the objective may be any multiple of |r|². optax and torch have no
+    such rule.
 
-    Where a column of J depends on others to rounding (a diagonal entry of R at most m eps of its column's length), state
-    tells so, and `singular` says what is done: "shortest" takes the shortest h, measured in the columns' lengths;
-    "stop" takes no step.
+    Where a column of J depends on others to rounding (a diagonal entry of R at most m
+    eps of its column's length), state tells so, and `singular` says what is done:
+    "shortest" takes the shortest h, measured in the columns' lengths; "stop" takes no
+    step.
 
-    Use it to fit a curve with few parameters from a good start. From a poor one Levenberg-Marquardt is the safer choice.
+    Use it to fit a curve with few parameters from a good start. From a poor one
+    Levenberg-Marquardt is the safer choice.
 
     Args:
-      learning_rate: η, the first trial: a positive number, a traced scalar, or a schedule t -> η_t.
-      residual_fn: params -> r, a vector or a pytree of them, if the step does not pass it.
+      learning_rate: η, the first trial: a positive number, a traced scalar, or a
+        schedule t -> η_t.
+      residual_fn: params -> r, a vector or a pytree of them, if the step does not pass
+        it.
       singular: "shortest" or "stop".
       line_search: False takes η itself, unseen: Gauss's own method, which may diverge.
       sufficient_decrease: c in [0, 1).
@@ -88,11 +98,14 @@ def gauss_newton(
     Returns:
       The rule; its update needs params and, unless it was given above, residual_fn.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update lacks what it needs.
+      ValueError, TypeError: A concrete argument is out of range or no number, or update
+        lacks what it needs.
     References:
-      Gauss, Theoria motus corporum coelestium (1809). Nocedal & Wright (2006), section 10.3, equation (10.23).
+      Gauss, Theoria motus corporum coelestium (1809). Nocedal & Wright (2006), section
+      10.3, equation (10.23).
     Example:
-      >>> fit = lambda x: x[0] * jnp.array([1.0, 2.0]) + x[1] - jnp.array([1.0, 3.0])  # A line through two points.
+      >>> # A line through two points.
+      >>> fit = lambda x: x[0] * jnp.array([1.0, 2.0]) + x[1] - jnp.array([1.0, 3.0])
       >>> rule, x = gauss_newton(), jnp.zeros(2)
       >>> updates, state = rule.update(x, rule.init(x), x, residual_fn=fit)
       >>> print(updates.round(5), state.evaluations)
@@ -164,12 +177,13 @@ class LevenbergMarquardtState(NamedTuple):
 
     Attributes:
       count: Steps asked for, int32, shape ().
-      learning_rate: Δ, the most that |D h| may be in the next step; before the first, η. Shape ().
+      learning_rate: Δ, the most that |D h| may be in the next step; before the first,
+        η. Shape ().
       scale: D, the greatest length of each column of J so far, shape (n,).
-      gain: ρ, the last trial's decrease over what the model promised; x moved if it is above 1e-4. NaN before the
-        first step, shape ().
-      outcome: An `Outcome`, int32. A trial that is refused is no failure,
-        for the next is shorter, until it is below rounding of x: "the step became too small".
+      gain: ρ, the last trial's decrease over what the model promised; x moved if it is
+        above 1e-4. NaN before the first step, shape ().
+      outcome: An `Outcome`, int32. A trial that is refused is no failure, for the next
+        is shorter, until it is below rounding of x: "the step became too small".
       evaluations, squares_after, squares_grad_after: As in GaussNewtonState.
     """
 
@@ -187,35 +201,44 @@ class LevenbergMarquardtState(NamedTuple):
 def levenberg_marquardt(
     learning_rate: float | Array = 1.0, *, residual_fn: ResidualFn | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """Gauss-Newton inside a trust region: u_t = h_t, min |J_t h + r_t| over |D_t h| <= Δ_t.
+    """Gauss-Newton inside a trust region: u_t = h_t, min |J_t h + r_t| over |D_t h| <=
+    Δ_t.
 
-    That is min_h |J h + r|² + μ |D h|², Levenberg's and Marquardt's damping, with μ >= 0 as the radius wants it (Moré).
-    D is diagonal, each entry the greatest length that its column of J has had, so that the rule does not see the units
-    of the parameters. h comes from a QR factorisation of J with √μ D below it, not from JᵀJ. With F = ½ |r|²,
-    ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) is the decrease over what the model promises. x moves if ρ > 1e-4.
-    Δ_0 = η |D x_0| (η if x_0 = 0), and at most |D h_0|; then Δ <- |D h| / 10 if ρ < 1/4, 2 |D h| if ρ >= 3/4 or μ = 0.
+    That is min_h |J h + r|² + μ |D h|², Levenberg's and Marquardt's damping, with μ >=
+    0 as the radius wants it (Moré). D is diagonal, each entry the greatest length that
+    its column of J has had, so that the rule does not see the units of the parameters.
+    h comes from a QR factorisation of J with √μ D below it, not from JᵀJ. With F = ½
+    |r|², ρ = (F(x) - F(x + h)) / (½ |J h|² + μ |D h|²) is the decrease over what the
+    model promises. x moves if ρ > 1e-4. Δ_0 = η |D x_0| (η if x_0 = 0), and at most |D
+    h_0|; then Δ <- |D h| / 10 if ρ < 1/4, 2 |D h| if ρ >= 3/4 or μ = 0.
 
-    The rule is MINPACK's lmder, which scipy's least_squares(method="lm") runs, but for three things: μ is exact there to
-    a tenth of Δ and here to rounding; a bad trial shrinks Δ there to 0.1 to 0.5 of |D h|; η is 100 there. Decreases below what
-    rounding x changes in F, 4 eps |r|ᵀ(|r| + |J| |x|), count as kept promises here, so that the last digits are found.
-    The gradient that comes in is not looked at: the objective may be any multiple of |r|². optax and torch have no such
-    rule.
+    The rule is MINPACK's lmder, which scipy's least_squares(method="lm") runs, but for
+    three things: μ is exact there to a tenth of Δ and here to rounding; a bad trial
+    shrinks Δ there to 0.1 to 0.5 of |D h|; η is 100 there. Decreases below what
+    rounding x changes in F, 4 eps |r|ᵀ(|r| + |J| |x|), count as kept promises here, so
+    that the last digits are found. The gradient that comes in is not looked at: the
+    objective may be any multiple of |r|². optax and torch have no such rule.
 
-    Use it to fit a curve, which is what it was made for. It needs all residuals at once: it is no rule for mini-batches.
-    Where the residuals stay large, as in Brown & Dennis's problem, the tenth makes it slow: about 650 steps, and 150
-    with a half, which however ends at a saddle of Biggs's EXP6.
+    Use it to fit a curve, which is what it was made for. It needs all residuals at
+    once: it is no rule for mini-batches. Where the residuals stay large, as in Brown &
+    Dennis's problem, the tenth makes it slow: about 650 steps, and 150 with a half,
+    which however ends at a saddle of Biggs's EXP6.
 
     Args:
       learning_rate: η, the first radius in units of |D x_0|, positive; may be traced.
-      residual_fn: params -> r, a vector or a pytree of them, if the step does not pass it.
+      residual_fn: params -> r, a vector or a pytree of them, if the step does not pass
+        it.
     Returns:
       The rule; its update needs params and, unless it was given above, residual_fn.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update lacks what it needs.
+      ValueError, TypeError: A concrete argument is out of range or no number, or update
+        lacks what it needs.
     References:
-      Levenberg, A method for the solution of certain non-linear problems in least squares, Quart. Appl. Math. 2 (1944).
-      Marquardt, An algorithm for least-squares estimation of nonlinear parameters, J. SIAM 11 (1963). Moré, The
-      Levenberg-Marquardt algorithm: implementation and theory, LNM 630 (1978), algorithm 7.1.
+      Levenberg, A method for the solution of certain non-linear problems in least
+      squares, Quart. Appl. Math. 2 (1944).
+      Marquardt, An algorithm for least-squares estimation of nonlinear parameters, J.
+      SIAM 11 (1963). Moré, The Levenberg-Marquardt algorithm: implementation and
+      theory, LNM 630 (1978), algorithm 7.1.
     Example:
       >>> fit = lambda x: x[0] * jnp.array([3.0, 4.0]) - jnp.array([6.0, 8.0])
       >>> rule, x = levenberg_marquardt(), jnp.ones(1)
@@ -293,7 +316,8 @@ def levenberg_marquardt(
 def _gain(
     there: Array, x: Array, r: Array, jacobian: Array, h: Array, held: Array
 ) -> Array:
-    """The decrease of F to that at x + h over ½ |J h|² + held, where less than rounding x changes in F is no difference."""
+    """The decrease of F to that at x + h over ½ |J h|² + held, where less than rounding
+    x changes in F is no difference."""
     slack = _slack(x, r, jacobian)
     promised = jnp.sum((jacobian @ h) ** 2) / 2 + held + slack
     kept = _half_square(r) - there + slack
@@ -310,7 +334,8 @@ def _slack(x: Array, r: Array, jacobian: Array) -> Array:
 
 
 def _linearised(params: Params, residual_fn: ResidualFn):
-    """x as one vector, the way back, the residuals as a function of it, their value and their Jacobian."""
+    """x as one vector, the way back, the residuals as a function of it, their value and
+    their Jacobian."""
     x, unflatten = flatten(params)
 
     def residuals(z):

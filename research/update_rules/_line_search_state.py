@@ -1,4 +1,5 @@
-"""What rules that search along a direction share: the search by name, what their states keep of it, a first step."""
+"""What rules that search along a direction share: the search by name, what their states
+keep of it, a first step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -31,10 +32,12 @@ class Searched(NamedTuple):
     """What a state keeps of the last search.
 
     Attributes:
-      learning_rate: The step it took along the direction, shape (); 0 if it failed, the first trial before any.
+      learning_rate: The step it took along the direction, shape (); 0 if it failed, the
+        first trial before any.
       evaluations: Of the objective, in that search; int32, shape ().
       outcome: An `Outcome`, int32, shape ().
-      value_after, grad_after: The objective and its gradient after the step; None of a search without gradients.
+      value_after, grad_after: The objective and its gradient after the step; None of a
+        search without gradients.
     """
 
     learning_rate: Array
@@ -57,8 +60,9 @@ def find_line_search(linesearch: str | Search | None) -> Search | None:
         return linesearch
     if linesearch not in LINE_SEARCHES:
         raise ValueError(
-            f"linesearch must be one of {', '.join(map(repr, LINE_SEARCHES))}, a function with the arguments of "
-            f"strong_wolfe, or where the rule allows it None, a fixed step; got linesearch={linesearch!r}."
+            f"linesearch must be one of {', '.join(map(repr, LINE_SEARCHES))}, a "
+            "function with the arguments of strong_wolfe, or where the rule allows it "
+            f"None, a fixed step; got linesearch={linesearch!r}."
         )
     return LINE_SEARCHES[linesearch]
 
@@ -94,7 +98,8 @@ def take_step(
     extra: dict[str, Any],
     first_step: float | Array,
 ) -> tuple[Params, Searched]:
-    """The update along a direction, by a line search or, where search is None, of first_step times it.
+    """The update along a direction, by a line search or, where search is None, of
+    first_step times it.
 
     Args:
       search: From `find_line_search`.
@@ -112,8 +117,9 @@ def take_step(
     value, value_fn = extra.get("value"), extra.get("value_fn")
     if params is None or value is None or value_fn is None:
         raise ValueError(
-            "a line search needs the objective; call update(grads, state, params, value=..., value_fn=...), with "
-            "value_fn: params -> (). A step of research.descent and research.descent.minimise pass them."
+            "a line search needs the objective; call update(grads, state, params, "
+            "value=..., value_fn=...), with value_fn: params -> (). A step of "
+            "research.descent and research.descent.minimise pass them."
         )
     dtype = working_dtype(params)
     value = jnp.asarray(value, dtype)
@@ -137,7 +143,8 @@ def _zero() -> Array:
 
 
 def _usable(first_step: Array) -> Array:
-    """The first trial, which has to be positive and finite, also where computing it has left the range of the dtype.
+    """The first trial, which has to be positive and finite, also where computing it has
+    left the range of the dtype.
 
     Outside of jit a search would refuse another one as if the user had chosen it.
     """

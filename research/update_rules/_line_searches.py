@@ -1,4 +1,5 @@
-"""Line searches: how far to go along a direction, as pure functions of value_fn on pytrees, in one compiled loop each."""
+"""Line searches: how far to go along a direction, as pure functions of value_fn on
+pytrees, in one compiled loop each."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,9 +21,12 @@ class LineSearch(NamedTuple):
     Attributes:
       step: a, shape (); 0 where none was found.
       value: f(x + a d), shape ().
-      slope: Its derivative by a, shape (); NaN where the search takes no gradients and a > 0.
-      grad: Gradient of f at x + a d, like the params; None of a search that takes no gradients.
-      evaluations: Of f, or of f with its gradient, beyond those that were given; int32, shape ().
+      slope: Its derivative by a, shape (); NaN where the search takes no gradients and
+        a > 0.
+      grad: Gradient of f at x + a d, like the params; None of a search that takes no
+        gradients.
+      evaluations: Of f, or of f with its gradient, beyond those that were given; int32,
+        shape ().
       outcome: An `Outcome`, int32, shape ().
     """
 
@@ -49,7 +53,8 @@ def backtracking(
     shrink: float | Array = 0.5,
     max_evaluations: int | Array = 50,
 ) -> LineSearch:
-    """The first of a_0, ρ a_0, ρ² a_0, ... with f(x + a d) <= f(x) + c a <∇f(x), d>, Armijo's condition.
+    """The first of a_0, ρ a_0, ρ² a_0, ... with f(x + a d) <= f(x) + c a <∇f(x), d>,
+    Armijo's condition.
 
     It looks at values alone. The step is too small when x + a d is x to the last bit.
 
@@ -62,13 +67,14 @@ def backtracking(
       shrink: ρ in (0, 1).
       max_evaluations: At most so many values are tried.
     Returns:
-      The LineSearch; its outcome is a failure, and its step 0, if d is no direction of descent, if x, f(x) or d is not
-      finite, or if no trial is accepted.
+      The LineSearch; its outcome is a failure, and its step 0, if d is no direction of
+      descent, if x, f(x) or d is not finite, or if no trial is accepted.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number.
     References:
-      Armijo, Minimization of functions having Lipschitz continuous first partial derivatives, Pacific J. Math. 16
-      (1966). Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 3.1.
+      Armijo, Minimization of functions having Lipschitz continuous first partial
+      derivatives, Pacific J. Math. 16 (1966). Nocedal & Wright, Numerical Optimization,
+      2nd ed., algorithm 3.1.
     Example:
       >>> x = jnp.array([3.0])
       >>> found = backtracking(lambda x: jnp.sum(x**2), x, -2 * x, jnp.array(9.0), 2 * x, 2.0)
@@ -128,11 +134,13 @@ class _Bracket(NamedTuple):
     """Where strong_wolfe stands.
 
     Attributes:
-      low: The best point so far of sufficient decrease; its slope points into the bracket.
+      low: The best point so far of sufficient decrease; its slope points into the
+        bracket.
       high: The other end; its step is inf while nothing is known to bound the search.
       trial: The next step to try.
       grad: The gradient at low, or where the search ends.
-      evaluations, outcome: As in LineSearch; Outcome.EVALUATIONS_USED_UP while it goes on.
+      evaluations, outcome: As in LineSearch; Outcome.EVALUATIONS_USED_UP while it goes
+        on.
     """
 
     low: _Point
@@ -155,17 +163,21 @@ def strong_wolfe(
     curvature: float | Array = 0.9,
     max_evaluations: int | Array = 30,
 ) -> LineSearch:
-    """A step that lowers f enough and flattens it enough: the strong Wolfe conditions on φ(a) = f(x + a d).
+    """A step that lowers f enough and flattens it enough: the strong Wolfe conditions
+    on φ(a) = f(x + a d).
 
-    φ(a) <= φ(0) + c1 a φ'(0) and |φ'(a)| <= c2 |φ'(0)|. Nocedal & Wright's bracketing and zooming in one loop, with one
-    value and gradient a turn. While nothing bounds the search, the next trial is the minimiser of the cubic through the
-    last two points, kept between 2.1 and 5 times as far from the first of them as the last; in a bracket it is that of
-    the cubic through its ends, kept a tenth of the bracket away from them, and the middle where there is none. A value
-    that is not finite counts as too high. Where φ(a) is above φ(0) by rounding alone (10 eps |f|) the decrease is
-    judged by the slope, φ'(a) <= (2 c1 - 1) φ'(0), which is Hager & Zhang's condition: close to a minimum a comparison
-    of values decides nothing.
+    φ(a) <= φ(0) + c1 a φ'(0) and |φ'(a)| <= c2 |φ'(0)|. Nocedal & Wright's bracketing
+    and zooming in one loop, with one value and gradient a turn. While nothing bounds
+    the search, the next trial is the minimiser of the cubic through the last two
+    points, kept between 2.1 and 5 times as far from the first of them as the last; in a
+    bracket it is that of the cubic through its ends, kept a tenth of the bracket away
+    from them, and the middle where there is none. A value that is not finite counts as
+    too high. Where φ(a) is above φ(0) by rounding alone (10 eps |f|) the decrease is
+    judged by the slope, φ'(a) <= (2 c1 - 1) φ'(0), which is Hager & Zhang's condition:
+    close to a minimum a comparison of values decides nothing.
 
-    optax's zoom line search is another such search. torch's strong_wolfe is this one with other safeguards.
+    optax's zoom line search is another such search. torch's strong_wolfe is this one
+    with other safeguards.
 
     Args:
       value_fn: params -> ().
@@ -173,16 +185,19 @@ def strong_wolfe(
       value, grad: f(x) and ∇f(x).
       first_step: The first a to try, positive.
       sufficient_decrease: c1 in (0, 1/2).
-      curvature: c2 in (c1, 1): 0.9 for Newton's and quasi-Newton directions, 0.1 for conjugate gradients.
+      curvature: c2 in (c1, 1): 0.9 for Newton's and quasi-Newton directions, 0.1 for
+        conjugate gradients.
       max_evaluations: At most so many values with gradients are taken.
     Returns:
-      The LineSearch. If the evaluations run out, or the bracket closes, at a point of sufficient decrease whose slope
-      is still steep, it is taken if f is lower there by more than rounding, and the outcome is Outcome.DECREASE_ONLY.
+      The LineSearch. If the evaluations run out, or the bracket closes, at a point of
+      sufficient decrease whose slope is still steep, it is taken if f is lower there by
+      more than rounding, and the outcome is Outcome.DECREASE_ONLY.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number.
     References:
-      Nocedal & Wright, Numerical Optimization, 2nd ed., algorithms 3.5 and 3.6, equation (3.59). Hager & Zhang, A new
-      conjugate gradient method with guaranteed descent and an efficient line search, SIAM J. Optim. 16 (2005), (4.1).
+      Nocedal & Wright, Numerical Optimization, 2nd ed., algorithms 3.5 and 3.6,
+      equation (3.59). Hager & Zhang, A new conjugate gradient method with guaranteed
+      descent and an efficient line search, SIAM J. Optim. 16 (2005), (4.1).
     Example:
       >>> x = jnp.array([3.0])
       >>> found = strong_wolfe(lambda x: jnp.sum(x**2), x, -2 * x, jnp.array(9.0), 2 * x)
@@ -269,7 +284,8 @@ def strong_wolfe(
 
 
 def _before(value: Array, slope: Array) -> Array:
-    """The outcome before the first trial: Outcome.EVALUATIONS_USED_UP if there is anything to try."""
+    """The outcome before the first trial: Outcome.EVALUATIONS_USED_UP if there is
+    anything to try."""
     finite = jnp.isfinite(value) & jnp.isfinite(slope)
     descends = jnp.where(
         slope < 0, Outcome.EVALUATIONS_USED_UP, Outcome.NO_DESCENT_DIRECTION
@@ -282,9 +298,11 @@ def _pick(condition: Array, yes: _Point, no: _Point) -> _Point:
 
 
 def _cubic(a: _Point, b: _Point, noise: Array) -> Array:
-    """The minimiser of the cubic through two points and their slopes; NaN if it has none.
+    """The minimiser of the cubic through two points and their slopes; NaN if it has
+    none.
 
-    Where the values differ by no more than the noise, that of the parabola with these slopes.
+    Where the values differ by no more than the noise, that of the parabola with these
+    slopes.
     """
     width = b.step - a.step
     d1 = a.slope + b.slope - 3.0 * (b.value - a.value) / width

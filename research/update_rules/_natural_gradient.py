@@ -1,4 +1,5 @@
-"""The natural gradient: descent in the metric of the model's own distribution, its Fisher matrix."""
+"""The natural gradient: descent in the metric of the model's own distribution, its
+Fisher matrix."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -35,7 +36,8 @@ class NaturalGradientState(NamedTuple):
       count: Steps asked for, int32, shape ().
       learning_rate: η of the last step, 0 where none was taken, shape ().
       outcome: How the last step ended, an `Outcome`, int32.
-      curvature: What the matrix was, an index into `research.update_rules._second_order.CURVATURES`, int32.
+      curvature: What the matrix was, an index into
+        `research.update_rules._second_order.CURVATURES`, int32.
     """
 
     count: Array
@@ -52,32 +54,40 @@ def natural_gradient(
     damping: float | Array = 0.0,
     singular: str = "drop",
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps down the gradient in the metric of the Fisher matrix: u_t = -η_t (F(x_t) + λ I)⁻¹ g_t.
+    """Steps down the gradient in the metric of the Fisher matrix: u_t = -η_t (F(x_t) +
+    λ I)⁻¹ g_t.
 
-    F is the covariance of ∇log p(y | x) over the model's own y, so that the step does not depend on how the model is
-    parametrised. `canonical_fisher` makes it for logits of logistic and softmax models, linear or not, as the
-    generalised Gauss-Newton matrix. Where the logits are linear in the params F is the Hessian of the mean loss, and
-    with η = 1 and λ = 0 the rule is Newton's method without a line search. So a fisher_fn may be left out for logistic
-    and softmax regression, penalties included: the Hessian of value_fn then stands for F. For other models that is
-    another matrix; give theirs. optax and torch have no such rule.
+    F is the covariance of ∇log p(y | x) over the model's own y, so that the step does
+    not depend on how the model is parametrised. `canonical_fisher` makes it for logits
+    of logistic and softmax models, linear or not, as the generalised Gauss-Newton
+    matrix. Where the logits are linear in the params F is the Hessian of the mean loss,
+    and with η = 1 and λ = 0 the rule is Newton's method without a line search. So a
+    fisher_fn may be left out for logistic and softmax regression, penalties included:
+    the Hessian of value_fn then stands for F. For other models that is another matrix;
+    give theirs. optax and torch have no such rule.
 
-    Use it for generalised linear models, and for small networks whose Hessian is indefinite, where F is not. It takes no
-    look at the value: with η = 1 far from the minimum it may diverge; `newton` searches along the line.
+    Use it for generalised linear models, and for small networks whose Hessian is
+    indefinite, where F is not. It takes no look at the value: with η = 1 far from the
+    minimum it may diverge; `newton` searches along the line.
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule.
-      fisher_fn: (params, indices=None) -> F, shape (n, n), over the params as `jax.flatten_util.ravel_pytree` lays them
-        out, if the step does not pass it. indices are those of the mini-batch.
+      fisher_fn: (params, indices=None) -> F, shape (n, n), over the params as
+        `jax.flatten_util.ravel_pytree` lays them out, if the step does not pass it.
+        indices are those of the mini-batch.
       damping: λ, at least 0; may be traced.
-      singular: Where F + λ I is singular to rounding, as that of softmax without a penalty is: "drop" takes no part of the
-        step where it has no, or a negative, eigenvalue; "stop" takes no step. Either is told in state.curvature.
+      singular: Where F + λ I is singular to rounding, as that of softmax without a
+        penalty is: "drop" takes no part of the step where it has no, or a negative,
+        eigenvalue; "stop" takes no step. Either is told in state.curvature.
     Returns:
       The rule; its update needs params, and fisher_fn or value_fn.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update lacks what it needs.
+      ValueError, TypeError: A concrete argument is out of range or no number, or update
+        lacks what it needs.
     References:
-      Amari, Natural gradient works efficiently in learning, Neural Computation 10 (1998), theorem 1. Martens, New
-      insights and perspectives on the natural gradient method, JMLR 21 (2020), section 9 on Gauss-Newton.
+      Amari, Natural gradient works efficiently in learning, Neural Computation 10
+      (1998), theorem 1. Martens, New insights and perspectives on the natural gradient
+      method, JMLR 21 (2020), section 9 on Gauss-Newton.
     Example:
       >>> fisher = jnp.diag(jnp.array([4.0, 16.0]))
       >>> rule, x = natural_gradient(0.5, fisher_fn=lambda x, indices=None: fisher), jnp.ones(2)
@@ -128,7 +138,8 @@ def natural_gradient(
             )
             if jnp.shape(matrix) != (len(x), len(x)):
                 raise ValueError(
-                    f"fisher_fn must give shape {(len(x), len(x))}; it gave {jnp.shape(matrix)}."
+                    f"fisher_fn must give shape {(len(x), len(x))}; it gave "
+                    f"{jnp.shape(matrix)}."
                 )
         g = flatten(updates)[0].astype(x.dtype)
         matrix = (matrix + matrix.T).astype(x.dtype) / 2 + cast(damping, x) * jnp.eye(
@@ -154,22 +165,27 @@ def natural_gradient(
 def canonical_fisher(
     apply: Callable[[Params, Array], Array], x: Array, penalty: Any = None
 ) -> FisherFn:
-    """The Fisher matrix of a model that predicts logits: (1/n) Σ_i J_iᵀ (diag p_i - p_i p_iᵀ) J_i.
+    """The Fisher matrix of a model that predicts logits: (1/n) Σ_i J_iᵀ (diag p_i - p_i
+    p_iᵀ) J_i.
 
-    J_i is the Jacobian of example i's logits by the params, p_i their softmax; of a single logit it is
-    (1/n) Σ_i σ(z_i) (1 - σ(z_i)) J_iᵀJ_i. That is the generalised Gauss-Newton matrix of the mean cross-entropy, too.
+    J_i is the Jacobian of example i's logits by the params, p_i their softmax; of a
+    single logit it is (1/n) Σ_i σ(z_i) (1 - σ(z_i)) J_iᵀJ_i. That is the generalised
+    Gauss-Newton matrix of the mean cross-entropy, too.
 
     Args:
-      apply: (params, x) -> logits, shape (n,) for logistic models or (n, K) for softmax, as of `research.models`.
+      apply: (params, x) -> logits, shape (n,) for logistic models or (n, K) for
+        softmax, as of `research.models`.
       x: Inputs, shape (n, ...).
-      penalty: params -> (), as from `research.objectives.l2_penalty`; its Hessian is added.
+      penalty: params -> (), as from `research.objectives.l2_penalty`; its Hessian is
+        added.
     Returns:
-      fisher_fn for `natural_gradient`: (params, indices=None) -> F over all inputs, or over those named.
+      fisher_fn for `natural_gradient`: (params, indices=None) -> F over all inputs, or
+      over those named.
     Raises:
       ValueError: Logits have another rank.
     References:
-      Martens (2020), equation (8) and section 9.2; Schraudolph, Fast curvature matrix-vector products, Neural
-      Computation 14 (2002), on matching losses.
+      Martens (2020), equation (8) and section 9.2; Schraudolph, Fast curvature
+      matrix-vector products, Neural Computation 14 (2002), on matching losses.
     Example:
       >>> fisher = canonical_fisher(lambda w, x: x @ w, jnp.array([[2.0], [4.0]]))
       >>> print(fisher(jnp.zeros(1)))  # p (1 - p) is 1/4.

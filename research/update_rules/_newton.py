@@ -1,4 +1,5 @@
-"""Newton's method: with backtracking, and inside a trust region; both see whether the Hessian is any good."""
+"""Newton's method: with backtracking, and inside a trust region; both see whether the
+Hessian is any good."""
 
 from typing import Any, NamedTuple
 
@@ -38,10 +39,12 @@ class NewtonState(NamedTuple):
       count: Steps asked for, int32, shape ().
       learning_rate: The factor t of the last step, 0 where none was taken, shape ().
       outcome: How the last step ended, an `Outcome`, int32.
-      curvature: What its Hessian was, an index into `research.update_rules._second_order.CURVATURES`, int32.
-      evaluations: Values, with their gradients, tried inside the last update, int32; the Hessian is not counted.
-      value_after, grad_after: The objective and its gradient where the step ended; None without a line search, and of
-        params narrower than float32.
+      curvature: What its Hessian was, an index into
+        `research.update_rules._second_order.CURVATURES`, int32.
+      evaluations: Values, with their gradients, tried inside the last update, int32;
+        the Hessian is not counted.
+      value_after, grad_after: The objective and its gradient where the step ended; None
+        without a line search, and of params narrower than float32.
     """
 
     count: Array
@@ -63,23 +66,30 @@ def newton(
     shrink: float | Array = 0.5,
     max_evaluations: int | Array = 50,
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps to the minimum of the quadratic model, or part of the way: u_t = t_t p_t, ∇²f(x_t) p_t = -∇f(x_t).
+    """Steps to the minimum of the quadratic model, or part of the way: u_t = t_t p_t,
+    ∇²f(x_t) p_t = -∇f(x_t).
 
-    t_t is the first of η, η s, η s², ... with f(x_t + t p_t) <= f(x_t) + c t ∇f(x_t)ᵀp_t (Armijo), so that η = 1 is the
-    full step. The Hessian is `jax.hessian` of value_fn over all params as one vector: n² numbers and n³ work. Near a
-    minimum with a definite Hessian the number of right digits doubles with each step. optax and torch have no Newton.
+    t_t is the first of η, η s, η s², ... with f(x_t + t p_t) <= f(x_t) + c t
+    ∇f(x_t)ᵀp_t (Armijo), so that η = 1 is the full step. The Hessian is `jax.hessian`
+    of value_fn over all params as one vector: n² numbers and n³ work. Near a minimum
+    with a definite Hessian the number of right digits doubles with each step. optax and
+    torch have no Newton.
 
-    A Hessian that is not positive definite (a pivot of Cholesky at most n eps of its diagonal entry) is dealt with as
-    `indefinite` says, and state.curvature tells of it: "reflect" takes each eigenvalue's size for it, at least √eps of
-    the largest, which turns a saddle's attraction around; "keep" solves as it is, which goes to saddles and maxima
-    (with the line search: takes no step where that is not down); "stop" takes no step. A function without any
-    curvature gets no step. At an exact saddle the gradient is zero and so is the step: `trust_region_newton` leaves it.
+    A Hessian that is not positive definite (a pivot of Cholesky at most n eps of its
+    diagonal entry) is dealt with as `indefinite` says, and state.curvature tells of it:
+    "reflect" takes each eigenvalue's size for it, at least √eps of the largest, which
+    turns a saddle's attraction around; "keep" solves as it is, which goes to saddles
+    and maxima (with the line search: takes no step where that is not down); "stop"
+    takes no step. A function without any curvature gets no step. At an exact saddle the
+    gradient is zero and so is the step: `trust_region_newton` leaves it.
 
-    Use it for up to some hundreds of params where the objective is smooth and the gradient exact, as in logistic
-    regression. On mini-batches its Hessian is as noisy as they are, and it steps to the batch's own minimum.
+    Use it for up to some hundreds of params where the objective is smooth and the
+    gradient exact, as in logistic regression. On mini-batches its Hessian is as noisy
+    as they are, and it steps to the batch's own minimum.
 
     Args:
-      learning_rate: η, the first trial; a number of at least 0, a traced scalar, or a schedule.
+      learning_rate: η, the first trial; a number of at least 0, a traced scalar, or a
+        schedule.
       indefinite: "reflect", "keep" or "stop".
       line_search: False takes η itself, unseen: Newton's own method, which may diverge.
       sufficient_decrease: c in [0, 1).
@@ -88,10 +98,12 @@ def newton(
     Returns:
       The rule; its update needs params and value_fn, as `research.descent` passes them.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update lacks what it needs.
+      ValueError, TypeError: A concrete argument is out of range or no number, or update
+        lacks what it needs.
     References:
-      Nocedal & Wright, Numerical Optimization (2006), algorithms 3.1 and 3.2, and section 3.4 on eigenvalues. Dauphin
-      et al., Identifying and attacking the saddle point problem, NeurIPS 2014 (the eigenvalues' sizes).
+      Nocedal & Wright, Numerical Optimization (2006), algorithms 3.1 and 3.2, and
+      section 3.4 on eigenvalues. Dauphin et al., Identifying and attacking the saddle
+      point problem, NeurIPS 2014 (the eigenvalues' sizes).
     Example:
       >>> f = lambda x, indices=None: 2.0 * x[0] ** 2 + 8.0 * x[1] ** 2
       >>> rule, x = newton(), jnp.array([3.0, -2.0])
@@ -173,10 +185,11 @@ class TrustRegionState(NamedTuple):
     Attributes:
       count: Steps asked for, int32, shape ().
       learning_rate: The radius Δ_t in which the next step is to stay, shape ().
-      gain: The ratio ρ of the last trial's decrease to what the model promised; x moved if it is above `acceptance`.
-        NaN before the first step, shape ().
-      outcome, curvature, evaluations, value_after, grad_after: As in NewtonState; a trial that is refused is no failure,
-        for the next is shorter, until the radius is below rounding of x: "the step became too small".
+      gain: The ratio ρ of the last trial's decrease to what the model promised; x moved
+        if it is above `acceptance`. NaN before the first step, shape ().
+      outcome, curvature, evaluations, value_after, grad_after: As in NewtonState; a
+        trial that is refused is no failure, for the next is shorter, until the radius
+        is below rounding of x: "the step became too small".
     """
 
     count: Array
@@ -196,18 +209,22 @@ def trust_region_newton(
     max_radius: float | Array = 1000.0,
     acceptance: float | Array = 0.15,
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps to the minimum of the quadratic model within |p| <= Δ_t, where the model has been trusted.
+    """Steps to the minimum of the quadratic model within |p| <= Δ_t, where the model
+    has been trusted.
 
-    p_t minimises gᵀp + ½ pᵀHp over |p| <= Δ_t, whatever the signs of H's eigenvalues, exactly: p = -(H + σ I)⁻¹ g, with
-    σ >= 0 and H + σ I not negative, by eigen-decomposition; where g has no part along the lowest, negative
-    eigenvalue (the hard case), the step goes on along its eigenvector to the edge, so that it leaves an exact saddle,
-    in a direction whose sign is arbitrary. ρ_t is the decrease of f over the model's. x moves if ρ_t > acceptance. Then
-    Δ_(t+1) = Δ_t / 4 if ρ_t < 1/4; min(2 Δ_t, max_radius) if ρ_t > 3/4 and |p_t| = Δ_t; else Δ_t. Decreases below
-    rounding of f count as kept promises. Constants are those of scipy's trust-exact, which solves the subproblem
-    less exactly; optax and torch have no such rule.
+    p_t minimises gᵀp + ½ pᵀHp over |p| <= Δ_t, whatever the signs of H's eigenvalues,
+    exactly: p = -(H + σ I)⁻¹ g, with σ >= 0 and H + σ I not negative, by
+    eigen-decomposition; where g has no part along the lowest, negative eigenvalue (the
+    hard case), the step goes on along its eigenvector to the edge, so that it leaves an
+    exact saddle, in a direction whose sign is arbitrary. ρ_t is the decrease of f over
+    the model's. x moves if ρ_t > acceptance. Then Δ_(t+1) = Δ_t / 4 if ρ_t < 1/4; min(2
+    Δ_t, max_radius) if ρ_t > 3/4 and |p_t| = Δ_t; else Δ_t. Decreases below rounding of
+    f count as kept promises. Constants are those of scipy's trust-exact, which solves
+    the subproblem less exactly; optax and torch have no such rule.
 
-    Use it where Newton with backtracking is lost: saddles, narrow bent valleys, singular Hessians. It costs one
-    eigen-decomposition a step, n³, and a step that is refused moves nothing: state.gain says so.
+    Use it where Newton with backtracking is lost: saddles, narrow bent valleys,
+    singular Hessians. It costs one eigen-decomposition a step, n³, and a step that is
+    refused moves nothing: state.gain says so.
 
     Args:
       learning_rate: Δ_0, the first radius, positive; may be traced.
@@ -216,12 +233,15 @@ def trust_region_newton(
     Returns:
       The rule; its update needs params and value_fn, as `research.descent` passes them.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update lacks what it needs.
+      ValueError, TypeError: A concrete argument is out of range or no number, or update
+        lacks what it needs.
     References:
-      Nocedal & Wright (2006), algorithm 4.1 and section 4.3 (theorem 4.1 on the exact step, the hard case). Moré &
-      Sorensen, Computing a trust region step, SIAM J. Sci. Stat. Comput. 4 (1983).
+      Nocedal & Wright (2006), algorithm 4.1 and section 4.3 (theorem 4.1 on the exact
+      step, the hard case). Moré & Sorensen, Computing a trust region step, SIAM J. Sci.
+      Stat. Comput. 4 (1983).
     Example:
-      >>> f = lambda x, indices=None: x[0] ** 2 - x[1] ** 2  # A saddle, and we are in it.
+      >>> # A saddle, and we are in it.
+      >>> f = lambda x, indices=None: x[0] ** 2 - x[1] ** 2
       >>> rule, x = trust_region_newton(0.5), jnp.zeros(2)
       >>> updates, state = rule.update(jax.grad(f)(x), rule.init(x), x, value_fn=f)
       >>> print(jnp.abs(updates), state.learning_rate)
@@ -307,14 +327,16 @@ def trust_region_step(
 ) -> tuple[Array, Array, Array]:
     """The minimiser of gᵀp + ½ pᵀHp over |p| <= Δ.
 
-    With H = V diag(λ) Vᵀ, λ_1 lowest, γ = Vᵀg and s = σ + λ_1, it is p = -V γ / (λ - λ_1 + s).
+    With H = V diag(λ) Vᵀ, λ_1 lowest, γ = Vᵀg and s = σ + λ_1, it is p = -V γ / (λ -
+    λ_1 + s).
 
     Args:
       hessian: H, symmetric, shape (n, n).
       g: Shape (n,).
       radius: Δ > 0, shape ().
     Returns:
-      p; σ, the multiplier of the edge, 0 inside; what H is, an index into CURVATURES, int32.
+      p; σ, the multiplier of the edge, 0 inside; what H is, an index into CURVATURES,
+      int32.
     """
     eps = jnp.finfo(g.dtype).eps
     values, vectors = jnp.linalg.eigh(hessian)
@@ -340,7 +362,8 @@ def trust_region_step(
 
 
 def _model(updates, params, value, value_fn):
-    """x, the params as one vector, the way back, the objective f of it, and there: gradient, value and Hessian."""
+    """x, the params as one vector, the way back, the objective f of it, and there:
+    gradient, value and Hessian."""
     x, unflatten = flatten(params)
     value = jnp.asarray(value_fn(params) if value is None else value, x.dtype)
     f = lambda z: jnp.asarray(value_fn(unflatten(z)), x.dtype)
@@ -356,7 +379,8 @@ def _model(updates, params, value, value_fn):
 
 
 def _before(value, g, grad):
-    """Value and gradient at x; what came in as updates may be another vector, such as the clipped gradient."""
+    """Value and gradient at x; what came in as updates may be another vector, such as
+    the clipped gradient."""
     return value, g if grad is None else flatten(grad)[0].astype(g.dtype)
 
 

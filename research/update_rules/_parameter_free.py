@@ -1,7 +1,8 @@
 """Rules that find their own step from how far they have come: DoG and Prodigy.
 
-Both sum the distance from the start out of their own updates, not out of the params: a float32 entry of size 1 rounds a
-first move of 1e-6 by 6 %. So they have to come last in a chain.
+Both sum the distance from the start out of their own updates, not out of the params: a
+float32 entry of size 1 rounds a first move of 1e-6 by 6 %. So they have to come last in
+a chain.
 """
 
 from typing import Any, NamedTuple
@@ -49,29 +50,36 @@ def dog(
     initial_distance: float | Array | None = None,
     eps: float | Array = 1e-8,
 ) -> optax.GradientTransformation:
-    """Distance over gradients: steps by the largest distance so far over the root of the sum of squared gradients.
+    """Distance over gradients: steps by the largest distance so far over the root of
+    the sum of squared gradients.
 
-    u_t = -η_t r̄_t g_t / √(Σ_(i<=t) |g_i|² + ε), r̄_t = max(r_ε, max_(i<=t) |x_i - x_0|), t counted from 0, norms over
-    all leaves, r_ε = initial_distance, or 1e-6 (1 + |x_0|). Until a gradient is not 0, u_t = 0 whatever ε is.
+    u_t = -η_t r̄_t g_t / √(Σ_(i<=t) |g_i|² + ε), r̄_t = max(r_ε, max_(i<=t) |x_i -
+    x_0|), t counted from 0, norms over all leaves, r_ε = initial_distance, or 1e-6 (1 +
+    |x_0|). Until a gradient is not 0, u_t = 0 whatever ε is.
 
-    optax.contrib.dog is the same with init_step=("distance", r_ε) or, by default, ("heuristic", 1e-6), but that it takes
-    the distance of rounded params. The paper has no ε; the authors' code has this one. For coupled weight decay chain
+    optax.contrib.dog is the same with init_step=("distance", r_ε) or, by default,
+    ("heuristic", 1e-6), but that it takes the distance of rounded params. The paper has
+    no ε; the authors' code has this one. For coupled weight decay chain
     `add_decayed_weights` before it. torch has none.
 
-    Use it where no rate may be tuned, on convex or nearly convex losses; its guarantee is for an average of the iterates,
-    which the authors keep beside it. It starts slowly: r̄ at most doubles in a step until it has the size of the way to
-    go, and the sum never forgets a large gradient.
+    Use it where no rate may be tuned, on convex or nearly convex losses; its guarantee
+    is for an average of the iterates, which the authors keep beside it. It starts
+    slowly: r̄ at most doubles in a step until it has the size of the way to go, and the
+    sum never forgets a large gradient.
 
     Args:
-      learning_rate: η, the paper's c; leave it at 1. A number of at least 0, a traced scalar, or a schedule t -> η_t.
-      initial_distance: r_ε, at least 0; may be traced. It should be less than the distance to a minimum.
+      learning_rate: η, the paper's c; leave it at 1. A number of at least 0, a traced
+        scalar, or a schedule t -> η_t.
+      initial_distance: r_ε, at least 0; may be traced. It should be less than the
+        distance to a minimum.
       eps: ε, at least 0; may be traced.
     Returns:
       The rule.
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number.
     References:
-      Ivgi, Hinder & Carmon, DoG is SGD's best friend, ICML 2023, equation (DoG), and its experiments on r_ε.
+      Ivgi, Hinder & Carmon, DoG is SGD's best friend, ICML 2023, equation (DoG), and
+      its experiments on r_ε.
     Example:
       >>> rule = dog(initial_distance=1.0, eps=0.0)
       >>> state = rule.init(jnp.zeros(1))
@@ -117,7 +125,8 @@ def dog(
 
 
 class ProdigyState(NamedTuple):
-    """What Prodigy keeps; the averages are divided by d_0 (and nu by d_0²), so that float32 does not underflow.
+    """What Prodigy keeps; the averages are divided by d_0 (and nu by d_0²), so that
+    float32 does not underflow.
 
     Attributes:
       count: t, the steps taken; int32, shape ().
@@ -154,37 +163,44 @@ def prodigy(
 ) -> optax.GradientTransformation:
     """AdamW whose rate is an estimate of the distance to the minimum, which only grows.
 
-    m_(t+1) = β1 m_t + (1 - β1) d_t g_t, v_(t+1) = β2 v_t + (1 - β2) d_t² g_t²,
-    r_(t+1) = β3 r_t + η_t d_t² <g_t, x_0 - x_t>, s_(t+1) = β3 s_t + η_t d_t² g_t,
-    d_(t+1) = max(d_t, κ r_(t+1) / |s_(t+1)|_1), u_t = -η_t d_t (m_(t+1) / (√v_(t+1) + d_(t+1) ε) + λ x_t), t counted from
-    0, β3 = √β2 by default. Until a gradient is not 0, d stays.
+    m_(t+1) = β1 m_t + (1 - β1) d_t g_t, v_(t+1) = β2 v_t + (1 - β2) d_t² g_t², r_(t+1)
+    = β3 r_t + η_t d_t² <g_t, x_0 - x_t>, s_(t+1) = β3 s_t + η_t d_t² g_t, d_(t+1) =
+    max(d_t, κ r_(t+1) / |s_(t+1)|_1), u_t = -η_t d_t (m_(t+1) / (√v_(t+1) + d_(t+1) ε)
+    + λ x_t), t counted from 0, β3 = √β2 by default. Until a gradient is not 0, d stays.
 
-    This is the authors' code. The paper has d_t before ε (eps_by_next_distance=False): with ε = 1e-8 a difference of a
-    millionth of a step while d grows. optax.contrib.prodigy multiplies every η_t by
-    √(1 - β2^(t+1)) / (1 - β1^(t+1)) (bias_correction=True), which the authors' code has by an argument: without it the
-    first step is 3.2 d_0 η long (0.1 / √0.001). Where all gradients so far are 0, optax (to 0.2.8) divides 0 by 0, and
-    its params are NaN. optax's betas, estim_lr0 and estim_lr_coef are here b1, b2, initial_distance and distance_factor
-    (κ). torch has none.
+    This is the authors' code. The paper has d_t before ε (eps_by_next_distance=False):
+    with ε = 1e-8 a difference of a millionth of a step while d grows.
+    optax.contrib.prodigy multiplies every η_t by √(1 - β2^(t+1)) / (1 - β1^(t+1))
+    (bias_correction=True), which the authors' code has by an argument: without it the
+    first step is 3.2 d_0 η long (0.1 / √0.001). Where all gradients so far are 0, optax
+    (to 0.2.8) divides 0 by 0, and its params are NaN. optax's betas, estim_lr0 and
+    estim_lr_coef are here b1, b2, initial_distance and distance_factor (κ). torch has
+    none.
 
-    Use it where Adam's rate would have to be tuned, with a schedule that ends at 0 for η; change distance_factor, not η.
-    d never shrinks: one step of large gradients against the way gone may make it too large for good.
+    Use it where Adam's rate would have to be tuned, with a schedule that ends at 0 for
+    η; change distance_factor, not η. d never shrinks: one step of large gradients
+    against the way gone may make it too large for good.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t; 1 at its largest.
+      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t;
+        1 at its largest.
       b1, b2: β1, β2 in [0, 1); may be traced.
       b3: β3 in [0, 1), or None; may be traced.
       eps: ε, at least 0; may be traced.
-      initial_distance: d_0, positive; may be traced. It should be less than the distance to a minimum.
+      initial_distance: d_0, positive; may be traced. It should be less than the
+        distance to a minimum.
       distance_factor: κ, at least 0; may be traced.
-      weight_decay: λ, at least 0, decoupled; may be traced. It needs update to get params unless it is 0.
+      weight_decay: λ, at least 0, decoupled; may be traced. It needs update to get
+        params unless it is 0.
       bias_correction, eps_by_next_distance: As above.
     Returns:
       The rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update got no params to decay.
+      ValueError, TypeError: A concrete argument is out of range or no number, or update
+        got no params to decay.
     References:
-      Mishchenko & Defazio, Prodigy: an expeditiously adaptive parameter-free learner, ICML 2024, its
-      version for Adam.
+      Mishchenko & Defazio, Prodigy: an expeditiously adaptive parameter-free learner,
+      ICML 2024, its version for Adam.
     Example:
       >>> rule = prodigy(b1=0.0, b2=0.75, eps=0.0, initial_distance=1.0)
       >>> print(rule.update(jnp.array([5.0, -3.0]), rule.init(jnp.zeros(2)))[0])

@@ -1,4 +1,5 @@
-"""BFGS and L-BFGS: Newton's direction with a Hessian that is learnt from how the gradient changes."""
+"""BFGS and L-BFGS: Newton's direction with a Hessian that is learnt from how the
+gradient changes."""
 
 from typing import Any, NamedTuple
 
@@ -54,31 +55,39 @@ def bfgs(
     first_step: str = "euclidean",
     min_curvature: float | Array = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps along -H_t g_t, where H_t is the inverse Hessian as the gradients so far show it: u_t = -a_t H_t g_t.
+    """Steps along -H_t g_t, where H_t is the inverse Hessian as the gradients so far
+    show it: u_t = -a_t H_t g_t.
 
-    With s = x_t - x_(t-1), y = g_t - g_(t-1) and ρ = 1 / <s, y>, H_t = (I - ρ s yᵀ) H_(t-1) (I - ρ y sᵀ) + ρ s sᵀ. Before
-    the first pair H is min(1, 1 / |g_1|) I, and the first pair sets it to <s, y> / <y, y> I before it enters. a_t is
-    found by line search from the first trial η. A pair enters only if <s, y> > min_curvature, which a strong Wolfe step
-    ensures for min_curvature = 0; so H stays positive definite.
+    With s = x_t - x_(t-1), y = g_t - g_(t-1) and ρ = 1 / <s, y>, H_t = (I - ρ s yᵀ)
+    H_(t-1) (I - ρ y sᵀ) + ρ s sᵀ. Before the first pair H is min(1, 1 / |g_1|) I, and
+    the first pair sets it to <s, y> / <y, y> I before it enters. a_t is found by line
+    search from the first trial η. A pair enters only if <s, y> > min_curvature, which a
+    strong Wolfe step ensures for min_curvature = 0; so H stays positive definite.
 
-    optax has no BFGS. scipy's begins with H = I and a first trial of 1.01 / |g_1|, and does not rescale H.
+    optax has no BFGS. scipy's begins with H = I and a first trial of 1.01 / |g_1|, and
+    does not rescale H.
 
-    Use it on smooth deterministic functions of up to some hundred params, where gradients cost more than n² operations
-    and H fits in memory; for more params take lbfgs. On noisy gradients y is mostly noise, and it fails.
+    Use it on smooth deterministic functions of up to some hundred params, where
+    gradients cost more than n² operations and H fits in memory; for more params take
+    lbfgs. On noisy gradients y is mostly noise, and it fails.
 
     Args:
-      learning_rate: η, the first trial of each search, or the step itself where linesearch is None: a positive number, a
-        traced scalar, or a schedule t -> η_t.
-      linesearch: "strong_wolfe", "backtracking", a function like `strong_wolfe`, or None, a fixed step.
+      learning_rate: η, the first trial of each search, or the step itself where
+        linesearch is None: a positive number, a traced scalar, or a schedule t -> η_t.
+      linesearch: "strong_wolfe", "backtracking", a function like `strong_wolfe`, or
+        None, a fixed step.
       first_step: The norm in 1 / |g_1|: "euclidean" or "absolute", the sum of |g_i|.
       min_curvature: What <s, y> must exceed for a pair to enter, at least 0.
     Returns:
-      The rule; its update needs params, and value and value_fn for a line search. Its state is a BFGSState, which keeps
-      the step as `learning_rate`, `evaluations` and `outcome`; where the search found none, the update is 0.
+      The rule; its update needs params, and value and value_fn for a line search. Its
+      state is a BFGSState, which keeps the step as `learning_rate`, `evaluations` and
+      `outcome`; where the search found none, the update is 0.
     Raises:
-      ValueError, TypeError: An argument is out of range or unknown; update got no params, value or value_fn.
+      ValueError, TypeError: An argument is out of range or unknown; update got no
+        params, value or value_fn.
     References:
-      Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 6.1, equations (6.17) and (6.20).
+      Nocedal & Wright, Numerical Optimization, 2nd ed., algorithm 6.1, equations (6.17)
+      and (6.20).
       Broyden; Fletcher; Goldfarb; Shanno, each 1970.
     Example:
       >>> rule = bfgs(0.5, linesearch=None)
@@ -155,8 +164,10 @@ class LBFGSState(NamedTuple):
       count: Steps taken, int32, shape ().
       num_pairs: Pairs (s, y) that entered the memory so far, int32, shape ().
       params, grad: x and g of the last step, like the params.
-      steps, changes: s and y of the last pairs, the newest first; like the params with a leading axis of memory_size.
-      weights: ρ = 1 / <s, y> of each pair, 0 where there is none yet, shape (memory_size,).
+      steps, changes: s and y of the last pairs, the newest first; like the params with
+        a leading axis of memory_size.
+      weights: ρ = 1 / <s, y> of each pair, 0 where there is none yet, shape
+        (memory_size,).
       scale: <s, y> / <y, y> of the newest pair, shape ().
       search: What the last search found.
     """
@@ -180,32 +191,41 @@ def lbfgs(
     first_step: str = "euclidean",
     min_curvature: float | Array = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """BFGS that keeps the last m pairs instead of a matrix: u_t = -a_t H_t g_t by the two-loop recursion.
+    """BFGS that keeps the last m pairs instead of a matrix: u_t = -a_t H_t g_t by the
+    two-loop recursion.
 
-    H_t is (<s, y> / <y, y>) I of the newest pair, updated as in `bfgs` with the last m pairs, the oldest first; with no
-    pair it is min(1, 1 / |g_1|) I. With linesearch=None the step is η itself. optax.lbfgs(η, m, linesearch=None) is
-    first_step="euclidean", torch.optim.LBFGS(lr=η, max_iter=1, history_size=m) is first_step="absolute" with
-    min_curvature=1e-10; optax also takes pairs of negative curvature, which this rule never does. By default both
-    libraries search with strong Wolfe conditions, each in its own way, and only the limits agree.
+    H_t is (<s, y> / <y, y>) I of the newest pair, updated as in `bfgs` with the last m
+    pairs, the oldest first; with no pair it is min(1, 1 / |g_1|) I. With
+    linesearch=None the step is η itself. optax.lbfgs(η, m, linesearch=None) is
+    first_step="euclidean", torch.optim.LBFGS(lr=η, max_iter=1, history_size=m) is
+    first_step="absolute" with min_curvature=1e-10; optax also takes pairs of negative
+    curvature, which this rule never does. By default both libraries search with strong
+    Wolfe conditions, each in its own way, and only the limits agree.
 
-    Use it on smooth deterministic functions of any size: it is the first rule to try there. Full-batch logistic
-    regression is a typical case. On mini-batches y compares gradients of different examples, and it fails.
+    Use it on smooth deterministic functions of any size: it is the first rule to try
+    there. Full-batch logistic regression is a typical case. On mini-batches y compares
+    gradients of different examples, and it fails.
 
     Args:
-      learning_rate: η, the first trial of each search, or the step itself where linesearch is None: a positive number, a
-        traced scalar, or a schedule t -> η_t.
-      memory_size: m, a positive integer; None means 10. It is the length of arrays: it cannot be traced.
-      linesearch: "strong_wolfe", "backtracking", a function like `strong_wolfe`, or None, a fixed step.
+      learning_rate: η, the first trial of each search, or the step itself where
+        linesearch is None: a positive number, a traced scalar, or a schedule t -> η_t.
+      memory_size: m, a positive integer; None means 10. It is the length of arrays: it
+        cannot be traced.
+      linesearch: "strong_wolfe", "backtracking", a function like `strong_wolfe`, or
+        None, a fixed step.
       first_step: The norm in 1 / |g_1|: "euclidean" or "absolute", the sum of |g_i|.
       min_curvature: What <s, y> must exceed for a pair to enter, at least 0.
     Returns:
-      The rule; its update needs params, and value and value_fn for a line search. Its state is an LBFGSState, which
-      keeps the step as `learning_rate`, `evaluations` and `outcome`; where the search found none, the update is 0.
+      The rule; its update needs params, and value and value_fn for a line search. Its
+      state is an LBFGSState, which keeps the step as `learning_rate`, `evaluations` and
+      `outcome`; where the search found none, the update is 0.
     Raises:
-      ValueError, TypeError: An argument is out of range or unknown; update got no params, value or value_fn.
+      ValueError, TypeError: An argument is out of range or unknown; update got no
+        params, value or value_fn.
     References:
-      Nocedal, Updating quasi-Newton matrices with limited storage, Math. Comp. 35 (1980). Nocedal & Wright, Numerical
-      Optimization, 2nd ed., algorithms 7.4 and 7.5, equation (7.20).
+      Nocedal, Updating quasi-Newton matrices with limited storage, Math. Comp. 35
+      (1980). Nocedal & Wright, Numerical Optimization, 2nd ed., algorithms 7.4 and 7.5,
+      equation (7.20).
     Example:
       >>> rule = lbfgs(linesearch=None)
       >>> x = jnp.array([2.0])
@@ -265,8 +285,9 @@ def lbfgs(
 def _length(memory_size: Any) -> int:
     if isinstance(memory_size, Tracer):
         raise TypeError(
-            "memory_size is the length of arrays in the state of lbfgs, so that it cannot be traced; under "
-            "optax.inject_hyperparams name it in static_args=('memory_size',)."
+            "memory_size is the length of arrays in the state of lbfgs, so that it "
+            "cannot be traced; under optax.inject_hyperparams name it in "
+            "static_args=('memory_size',)."
         )
     return 10 if memory_size is None else int(memory_size)
 
@@ -274,7 +295,8 @@ def _length(memory_size: Any) -> int:
 def _remember(
     state: LBFGSState, params: Params, grad: Params, min_curvature: float | Array
 ) -> LBFGSState:
-    """The state with the pair that the last step made in its memory, if its curvature allows."""
+    """The state with the pair that the last step made in its memory, if its curvature
+    allows."""
     s, y = (
         jax.tree.map(lambda a, b: (a - b.astype(a.dtype)).astype(b.dtype), new, old)
         for new, old in ((params, state.params), (grad, state.grad))
@@ -332,7 +354,8 @@ def _checked(
     check_number("min_curvature", min_curvature)
     if not isinstance(first_step, str) or first_step not in NORMS:
         raise ValueError(
-            f"first_step must be one of {', '.join(map(repr, NORMS))}; got first_step={first_step!r}."
+            f"first_step must be one of {', '.join(map(repr, NORMS))}; got "
+            f"first_step={first_step!r}."
         )
     return find_line_search(linesearch)
 
@@ -340,7 +363,8 @@ def _checked(
 def _refuse_no_params(params: Params) -> None:
     if params is None:
         raise ValueError(
-            "a quasi-Newton rule compares params; call update(grads, state, params, ...)."
+            "a quasi-Newton rule compares params; call update(grads, state, params, "
+            "...)."
         )
 
 

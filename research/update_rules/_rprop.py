@@ -35,31 +35,39 @@ def rprop(
     min_step_size: float | Array = 1e-6,
     max_step_size: float | Array = 50.0,
 ) -> optax.GradientTransformation:
-    """Steps by sizes that grow while an entry's sign stays and shrink where it changes: u_t = -Δ_t sign(g_t).
+    """Steps by sizes that grow while an entry's sign stays and shrink where it changes:
+    u_t = -Δ_t sign(g_t).
 
-    Δ_t = clip(Δ_(t-1) η+) where g_t g_(t-1) > 0, clip(Δ_(t-1) η-) where it is < 0, else clip(Δ_(t-1)); t counted from
-    1, Δ_0 = η, g_0 = 0. Where the sign changed, u_t = 0 and g_t counts as 0 in the next step, so that a size shrinks
-    once for each overshoot.
+    Δ_t = clip(Δ_(t-1) η+) where g_t g_(t-1) > 0, clip(Δ_(t-1) η-) where it is < 0, else
+    clip(Δ_(t-1)); t counted from 1, Δ_0 = η, g_0 = 0. Where the sign changed, u_t = 0
+    and g_t counts as 0 in the next step, so that a size shrinks once for each
+    overshoot.
 
-    This is iRprop- of Igel & Hüsken, and torch.optim.Rprop. The rule of 1993 goes back by the last step where the sign
-    changes (Rprop+). optax.rprop (to 0.2.8) gives each step one call too late, the first update being 0; and clips the
-    size only where it changes.
+    This is iRprop- of Igel & Hüsken, and torch.optim.Rprop. The rule of 1993 goes back
+    by the last step where the sign changes (Rprop+). optax.rprop (to 0.2.8) gives each
+    step one call too late, the first update being 0; and clips the size only where it
+    changes.
 
-    Use it on full batches of functions that are badly scaled along the axes: no rate has to be found. Not on
-    mini-batches, where signs change by chance, and the sizes shrink to nothing.
+    Use it on full batches of functions that are badly scaled along the axes: no rate
+    has to be found. Not on mini-batches, where signs change by chance, and the sizes
+    shrink to nothing.
 
     Args:
-      learning_rate: η, the first size of all entries: a number of at least 0, or traced. Not a schedule.
+      learning_rate: η, the first size of all entries: a number of at least 0, or
+        traced. Not a schedule.
       eta_minus: η- in [0, 1); may be traced.
       eta_plus: η+, at least 1; may be traced.
       min_step_size, max_step_size: What sizes are clipped to; may be traced.
     Returns:
       The rule.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or min_step_size exceeds max_step_size.
+      ValueError, TypeError: A concrete argument is out of range or no number, or
+        min_step_size exceeds max_step_size.
     References:
-      Riedmiller & Braun, A direct adaptive method for faster backpropagation learning: the RPROP algorithm, ICNN 1993.
-      Igel & Hüsken, Empirical evaluation of the improved Rprop learning algorithms, Neurocomputing 50 (2003), section 2.
+      Riedmiller & Braun, A direct adaptive method for faster backpropagation learning:
+      the RPROP algorithm, ICNN 1993.
+      Igel & Hüsken, Empirical evaluation of the improved Rprop learning algorithms,
+      Neurocomputing 50 (2003), section 2.
     Example:
       >>> rule = rprop(1.0, eta_minus=0.5, eta_plus=2.0)
       >>> state = rule.init(jnp.zeros(2))

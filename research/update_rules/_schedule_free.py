@@ -1,4 +1,5 @@
-"""Schedule-free descent: the gradient is taken between a fast sequence and its average, and no schedule is needed."""
+"""Schedule-free descent: the gradient is taken between a fast sequence and its average,
+and no schedule is needed."""
 
 from typing import Any, NamedTuple
 
@@ -27,7 +28,8 @@ class ScheduleFreeState(NamedTuple):
     """What schedule-free rules keep; the params are y_t.
 
     Attributes:
-      evaluation_params: x_t, the average: what to evaluate and to keep at the end. It is y_t before the first step.
+      evaluation_params: x_t, the average: what to evaluate and to keep at the end. It
+        is y_t before the first step.
       lead: z_t - x_t, by which the fast sequence leads its average; like the params.
       weight_sum: Σ γ_i^p, shape ().
       direction: The state of what makes a direction of the gradient.
@@ -49,19 +51,24 @@ def schedule_free_sgd(
     weight_decay: float | Array = 0.0,
     weight_power: float | Array = 2.0,
 ) -> optax.GradientTransformation:
-    """Descends with z, averages to x, and asks for the gradient in between: the params are y_t = (1 - β) z_t + β x_t.
+    """Descends with z, averages to x, and asks for the gradient in between: the params
+    are y_t = (1 - β) z_t + β x_t.
 
-    z_(t+1) = z_t - γ_t (g_t + λ y_t), x_(t+1) = (1 - c_t) x_t + c_t z_(t+1), c_t = γ_t^p / Σ_(i<=t) γ_i^p,
-    γ_t = η_t min(1, t / T), t counted from 1, z_1 = x_1 = y_1. So x is the average of z_2, z_3, ... with weights γ^p.
+    z_(t+1) = z_t - γ_t (g_t + λ y_t), x_(t+1) = (1 - c_t) x_t + c_t z_(t+1), c_t =
+    γ_t^p / Σ_(i<=t) γ_i^p, γ_t = η_t min(1, t / T), t counted from 1, z_1 = x_1 = y_1.
+    So x is the average of z_2, z_3, ... with weights γ^p.
 
-    β = 0 is Polyak-Ruppert averaging beside plain descent, β = 1 primal averaging. The paper has p = 2. optax's and the
-    authors' code put the largest rate so far for γ_i in c, which is the same while the rate does not fall. With
-    warm-up, optax.contrib.schedule_free_sgd (to 0.2.8) moves by the rates 0, 1/T, 2/T, ... of η and weighs them by 1/T,
-    2/T, ...: its first step does not move. It also needs β > 0, and keeps the sum of weights in the params' dtype: in
-    bfloat16 it stops at 256 of them. torch has none.
+    β = 0 is Polyak-Ruppert averaging beside plain descent, β = 1 primal averaging. The
+    paper has p = 2. optax's and the authors' code put the largest rate so far for γ_i
+    in c, which is the same while the rate does not fall. With warm-up,
+    optax.contrib.schedule_free_sgd (to 0.2.8) moves by the rates 0, 1/T, 2/T, ... of η
+    and weighs them by 1/T, 2/T, ...: its first step does not move. It also needs β > 0,
+    and keeps the sum of weights in the params' dtype: in bfloat16 it stops at 256 of
+    them. torch has none.
 
-    Use it instead of a schedule that has to know where a run ends; evaluate the state's `evaluation_params`, not the
-    params. η may be larger than the rate of plain descent, and β is worth tuning where it is unstable.
+    Use it instead of a schedule that has to know where a run ends; evaluate the state's
+    `evaluation_params`, not the params. η may be larger than the rate of plain descent,
+    and β is worth tuning where it is unstable.
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
@@ -72,9 +79,11 @@ def schedule_free_sgd(
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update got no params.
+      ValueError, TypeError: A concrete argument is out of range or no number, or update
+        got no params.
     References:
-      Defazio et al., The road less scheduled, NeurIPS 2024, introduction, and algorithm 1 for the weights.
+      Defazio et al., The road less scheduled, NeurIPS 2024, introduction, and algorithm
+      1 for the weights.
     Example:
       >>> rule, x = schedule_free_sgd(0.5, b1=0.5), jnp.array([8.0])
       >>> state = rule.init(x)
@@ -101,21 +110,25 @@ def schedule_free_adamw(
 ) -> optax.GradientTransformation:
     """Schedule-free AdamW: as `schedule_free_sgd`, with g_t / (√v̂_t + ε) for g_t.
 
-    v_t = β2 v_(t-1) + (1 - β2) g_t², v̂_t = v_t / (1 - β2^t): Adam without its first moment, whose place the average
-    takes. optax.contrib.schedule_free_adamw is the same but for warm-up (see `schedule_free_sgd`). The authors' first code
-    multiplied γ_t by √(1 - β2^t) instead, which also enters the weights: c_2 is then 0.667, not 0.5, and the average
-    forgets its first steps faster.
+    v_t = β2 v_(t-1) + (1 - β2) g_t², v̂_t = v_t / (1 - β2^t): Adam without its first
+    moment, whose place the average takes. optax.contrib.schedule_free_adamw is the same
+    but for warm-up (see `schedule_free_sgd`). The authors' first code multiplied γ_t by
+    √(1 - β2^t) instead, which also enters the weights: c_2 is then 0.667, not 0.5, and
+    the average forgets its first steps faster.
 
-    Use it where AdamW with a schedule is used and the end of the run is not known; evaluate `evaluation_params`.
+    Use it where AdamW with a schedule is used and the end of the run is not known;
+    evaluate `evaluation_params`.
 
     Args:
-      learning_rate, warmup_steps, b1, weight_decay, weight_power: As in `schedule_free_sgd`; b1 is β.
+      learning_rate, warmup_steps, b1, weight_decay, weight_power: As in
+        `schedule_free_sgd`; b1 is β.
       b2: β2 in [0, 1); may be traced.
       eps: ε, at least 0; may be traced.
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update got no params.
+      ValueError, TypeError: A concrete argument is out of range or no number, or update
+        got no params.
     References:
       Defazio et al., The road less scheduled, NeurIPS 2024, algorithm 1.
     Example:
@@ -192,7 +205,8 @@ def _schedule_free(
             weight_sum == 0, 0.0, weight / weight_sum
         )  # Before the first rate above 0, x = y = z.
 
-        # In differences, not positions: an update of 1e-13 then keeps its digits beside params of size 1.
+        # In differences, not positions: an update of 1e-13 then keeps its digits beside
+        # params of size 1.
         ahead = jax.tree.map(
             lambda w, d: w - cast(rate, w) * d.astype(w.dtype), state.lead, d
         )  # z_(t+1) - x_t

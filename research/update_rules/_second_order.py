@@ -1,4 +1,5 @@
-"""What rules with curvature share: params as one vector, a solve that sees a bad matrix, backtracking to rounding."""
+"""What rules with curvature share: params as one vector, a solve that sees a bad
+matrix, backtracking to rounding."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +23,8 @@ CURVATURES = (
 
 
 def curvature_in_words(curvature: int | Array) -> str:
-    """What the `curvature` in a second-order rule's state says of the matrix of the last step.
+    """What the `curvature` in a second-order rule's state says of the matrix of the
+    last step.
 
     Args:
       curvature: Index into CURVATURES, a concrete scalar.
@@ -52,7 +54,8 @@ def require(rule: str, **given: Any) -> None:
 
 
 def flatten(params: Params) -> tuple[Array, Callable[[Array], Params]]:
-    """The params as one vector of at least float32, and the way back, which restores dtypes.
+    """The params as one vector of at least float32, and the way back, which restores
+    dtypes.
 
     Raises:
       TypeError: A leaf is not floating.
@@ -64,7 +67,8 @@ def flatten(params: Params) -> tuple[Array, Callable[[Array], Params]]:
     for leaf in jax.tree.leaves(params):
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
-                f"params must be floating; got a leaf of {jnp.result_type(leaf)}. Make it 1.0, not 1."
+                f"params must be floating; got a leaf of {jnp.result_type(leaf)}. Make "
+                "it 1.0, not 1."
             )
     dtype = working_dtype(params)
     wide = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
@@ -86,9 +90,11 @@ def shaped_like(
 def kept_after(
     params: Params, unflatten: Callable[[Array], Params], after: tuple[Array, Array]
 ) -> tuple[Array | None, Params]:
-    """What a state keeps of the objective where a step ends: its value and its gradient, like the params.
+    """What a state keeps of the objective where a step ends: its value and its
+    gradient, like the params.
 
-    (None, None) if a leaf is narrower than the vector of `flatten`: rounding the step may then end it elsewhere.
+    (None, None) if a leaf is narrower than the vector of `flatten`: rounding the step
+    may then end it elsewhere.
 
     Args:
       params, unflatten: The params, and the way back to them.
@@ -104,24 +110,27 @@ def kept_after(
 def value_slack(value: Array) -> Array:
     """Ten units of rounding of a value: two values that differ by less may be equal.
 
-    Conn, Gould & Toint (Trust-region methods, section 17.4.2) compare so: near a minimum f is flat to rounding long
-    before its gradient is, and a test on f alone would refuse the last, good steps. Where large terms of f cancel to a
-    value near 0, its rounding is larger than this, and half of the digits of x may stay out of reach.
+    Conn, Gould & Toint (Trust-region methods, section 17.4.2) compare so: near a
+    minimum f is flat to rounding long before its gradient is, and a test on f alone
+    would refuse the last, good steps. Where large terms of f cancel to a value near 0,
+    its rounding is larger than this, and half of the digits of x may stay out of reach.
     """
     return 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
 
 
 def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Array]:
-    """Solves matrix · p = g by Cholesky, and where the matrix is not positive definite, as is asked for.
+    """Solves matrix · p = g by Cholesky, and where the matrix is not positive definite,
+    as is asked for.
 
-    Not positive definite to rounding means a pivot of at most n eps of its diagonal entry, whatever the scale of the
-    variables.
+    Not positive definite to rounding means a pivot of at most n eps of its diagonal
+    entry, whatever the scale of the variables.
 
     Args:
       matrix: Symmetric, shape (n, n).
       g: Shape (n,).
-      indefinite: "reflect": each eigenvalue becomes its size, at least √eps of the largest. "keep": as it is.
-        "drop": none along eigenvectors whose eigenvalue is at most n eps of the largest. "stop": p = 0.
+      indefinite: "reflect": each eigenvalue becomes its size, at least √eps of the
+        largest. "keep": as it is. "drop": none along eigenvectors whose eigenvalue is
+        at most n eps of the largest. "stop": p = 0.
     Returns:
       p, shape (n,), and what the matrix was, an index into CURVATURES, int32.
     Example:
@@ -161,10 +170,12 @@ def solve_symmetric(matrix: Array, g: Array, indefinite: str) -> tuple[Array, Ar
 def secular_root(
     above: Array, gamma: Array, radius: Array, floor: float | Array
 ) -> Array:
-    """The least s >= floor with |γ / (d + s)| <= Δ: how far a trust region of radius Δ damps a step.
+    """The least s >= floor with |γ / (d + s)| <= Δ: how far a trust region of radius Δ
+    damps a step.
 
-    Newton's method on 1 / |p(s)| = 1 / Δ climbs to the root from below, from the largest bound that one entry alone
-    gives: |γ_i| / (d_i + s) <= Δ. An entry with γ = 0 counts as 0 whatever it is divided by.
+    Newton's method on 1 / |p(s)| = 1 / Δ climbs to the root from below, from the
+    largest bound that one entry alone gives: |γ_i| / (d_i + s) <= Δ. An entry with γ =
+    0 counts as 0 whatever it is divided by.
 
     Args:
       above: d >= 0, shape (n,).
@@ -205,7 +216,8 @@ def least_squares_step(jacobian: Array, r: Array, singular: str) -> tuple[Array,
     Args:
       jacobian: J, shape (m, n).
       r: Shape (m,).
-      singular: What is done where columns depend on each other: "shortest" or "stop", as in `gauss_newton`.
+      singular: What is done where columns depend on each other: "shortest" or "stop",
+        as in `gauss_newton`.
     Returns:
       h, shape (n,), and an index into CURVATURES, int32: DEFINITE or SINGULAR.
     Example:
@@ -240,8 +252,9 @@ def damped_step(
 ) -> tuple[Array, Array]:
     """The h that minimises |J h + r| over |D h| <= Δ, and its damping μ.
 
-    J = Q R once; μ from the singular values of R / D; h from a QR factorisation of R with √μ D below it. Where columns
-    depend on each other to rounding, h comes from the singular values, those of at most m eps of the largest left out.
+    J = Q R once; μ from the singular values of R / D; h from a QR factorisation of R
+    with √μ D below it. Where columns depend on each other to rounding, h comes from the
+    singular values, those of at most m eps of the largest left out.
 
     Args:
       jacobian: J, shape (m, n).
@@ -294,10 +307,12 @@ def backtrack(
     shrink: float | Array,
     max_evaluations: int | Array,
 ) -> tuple[Array, Array, Array, tuple[Array, Array]]:
-    """The first of first, s first, s² first, ... with f(x + t p) <= f(x) + c t ∇fᵀp + slack (Armijo).
+    """The first of first, s first, s² first, ... with f(x + t p) <= f(x) + c t ∇fᵀp +
+    slack (Armijo).
 
-    `line_searches.backtracking` allows no rounding: there the last steps to a minimum, of which f sees nothing, are
-    refused, and x ends where f is flat, with half of its digits.
+    `line_searches.backtracking` allows no rounding: there the last steps to a minimum,
+    of which f sees nothing, are refused, and x ends where f is flat, with half of its
+    digits.
 
     Args:
       at: t -> f(x + t p) and ∇f(x + t p).
@@ -308,7 +323,8 @@ def backtrack(
       sufficient_decrease, shrink: c and s.
       max_evaluations: At most so many trials.
     Returns:
-      t, 0 where there is none; an `Outcome`; the number of trials; value and gradient at x + t p.
+      t, 0 where there is none; an `Outcome`; the number of trials; value and gradient
+      at x + t p.
     """
     value = before[0]
 

@@ -1,4 +1,5 @@
-"""Descent on the worst loss nearby, in place of the loss: sharpness-aware minimisation."""
+"""Descent on the worst loss nearby, in place of the loss: sharpness-aware
+minimisation."""
 
 import functools
 from collections.abc import Callable
@@ -34,33 +35,43 @@ def sam(
     rho: float | Array = 0.05,
     inner: Callable[..., optax.GradientTransformation] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Takes the gradient at the worst point nearby: e_t = ρ g_t / |g_t|, then the inner rule gets ∇f(x_t + e_t).
+    """Takes the gradient at the worst point nearby: e_t = ρ g_t / |g_t|, then the inner
+    rule gets ∇f(x_t + e_t).
 
-    |g_t| is the Euclidean norm over all leaves (the paper's p = 2); where it is 0 so is e_t. Each step costs two
-    gradients, both on the examples drawn for it. The inner rule sees the moved function y -> f(y + e_t): its gradient,
-    and its value, grad and value_fn where it asks for them; weight decay in it applies to x_t, not to x_t + e_t.
+    |g_t| is the Euclidean norm over all leaves (the paper's p = 2); where it is 0 so is
+    e_t. Each step costs two gradients, both on the examples drawn for it. The inner
+    rule sees the moved function y -> f(y + e_t): its gradient, and its value, grad and
+    value_fn where it asks for them; weight decay in it applies to x_t, not to x_t +
+    e_t.
 
-    It is optax.contrib.sam(inner(η), chain(normalize(), sgd(ρ)), opaque_mode=True), which divides 0 by 0 where the
-    gradient is zero; by default optax makes the same step out of two calls. torch has none. What is chained before SAM
-    turns e_t alone: clip within `inner`.
+    It is optax.contrib.sam(inner(η), chain(normalize(), sgd(ρ)), opaque_mode=True),
+    which divides 0 by 0 where the gradient is zero; by default optax makes the same
+    step out of two calls. torch has none. What is chained before SAM turns e_t alone:
+    clip within `inner`.
 
-    Use it for networks that fit their training set and should generalise better, at twice the cost a step. On a convex
-    problem it only keeps descent about ρ away from the minimum.
+    Use it for networks that fit their training set and should generalise better, at
+    twice the cost a step. On a convex problem it only keeps descent about ρ away from
+    the minimum.
 
     Args:
-      learning_rate: η of the inner rule: a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      rho: ρ, the radius of the neighbourhood, at least 0; may be traced. 0 is the inner rule itself.
-      inner: Constructor of the rule that descends, called with the learning rate; None is gradient_descent.
+      learning_rate: η of the inner rule: a number of at least 0, a traced scalar, or a
+        schedule t -> η_t.
+      rho: ρ, the radius of the neighbourhood, at least 0; may be traced. 0 is the inner
+        rule itself.
+      inner: Constructor of the rule that descends, called with the learning rate; None
+        is gradient_descent.
     Returns:
       The rule; its update needs params and value_fn.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number; update got no params or value_fn.
+      ValueError, TypeError: A concrete argument is out of range or no number; update
+        got no params or value_fn.
     References:
-      Foret, Kleiner, Mobahi & Neyshabur, Sharpness-aware minimization for efficiently improving generalization, ICLR
-      2021, equations (2)-(3) and algorithm 1.
+      Foret, Kleiner, Mobahi & Neyshabur, Sharpness-aware minimization for efficiently
+      improving generalization, ICLR 2021, equations (2)-(3) and algorithm 1.
     Example:
       >>> rule, x = sam(0.5, rho=1.0), jnp.array([3.0])
-      >>> f = lambda x, indices=None: jnp.sum(x**2)  # At 3 the worst point nearby is 4, with the gradient 8.
+      >>> # At 3 the worst point nearby is 4, with the gradient 8.
+      >>> f = lambda x, indices=None: jnp.sum(x**2)
       >>> print(rule.update(jax.grad(f)(x), rule.init(x), x, value_fn=f)[0])
       [-4.]
     """
@@ -73,8 +84,9 @@ def sam(
         del value, grad
         if params is None or value_fn is None:
             raise ValueError(
-                "sam needs params and value_fn, for the gradient at another point; call update(grads, state, params, "
-                "value_fn=f), as research.descent.make_step does."
+                "sam needs params and value_fn, for the gradient at another point; "
+                "call update(grads, state, params, value_fn=f), as "
+                "research.descent.make_step does."
             )
         ascent = _ascent(rho, updates, params)
 
@@ -104,8 +116,10 @@ def sam(
 
 
 def _ascent(rho: float | Array, gradient: Params, params: Params) -> Params:
-    """ρ g / |g|, in the dtypes of the params; 0 where g is, and NaN where an entry of it is."""
-    # At least float32: the square of a gradient in half precision soon leaves its range.
+    """ρ g / |g|, in the dtypes of the params; 0 where g is, and NaN where an entry of
+    it is."""
+    # At least float32: the square of a gradient in half precision soon leaves its
+    # range.
     wide = [
         g.astype(jnp.promote_types(g.dtype, jnp.float32))
         for g in jax.tree.leaves(gradient)

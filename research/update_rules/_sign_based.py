@@ -1,4 +1,5 @@
-"""Momentum of steps of one size: Lion takes the sign of its average, ADOPT averages gradients that are divided already."""
+"""Momentum of steps of one size: Lion takes the sign of its average, ADOPT averages
+gradients that are divided already."""
 
 from typing import Any, NamedTuple
 
@@ -42,24 +43,30 @@ def lion(
 ) -> optax.GradientTransformation:
     """Steps by the sign of a short average, and keeps a longer one.
 
-    u_t = -η_t (sign(β1 m_(t-1) + (1 - β1) g_t) + λ x_t), m_t = β2 m_(t-1) + (1 - β2) g_t.
+    u_t = -η_t (sign(β1 m_(t-1) + (1 - β1) g_t) + λ x_t), m_t = β2 m_(t-1) + (1 - β2)
+    g_t.
 
-    optax.lion and timm's Lion are the same but for the default λ: 1e-3 in optax and here, 0 in timm. torch has none.
+    optax.lion and timm's Lion are the same but for the default λ: 1e-3 in optax and
+    here, 0 in timm. torch has none.
 
-    Use it on large networks and batches with 3 to 10 times less η, and as much more λ, than AdamW: every entry moves by
-    η, however small its gradient. It keeps one array a leaf, and does not come to rest unless η_t falls.
+    Use it on large networks and batches with 3 to 10 times less η, and as much more λ,
+    than AdamW: every entry moves by η, however small its gradient. It keeps one array a
+    leaf, and does not come to rest unless η_t falls.
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
       b1, b2: β1, β2 in [0, 1); may be traced. With b1 = b2 and no decay it is `signum`.
       weight_decay: λ, at least 0; may be traced.
-      mask: Pytree of booleans (a prefix of the params), or a function from params to one; True where weights decay.
+      mask: Pytree of booleans (a prefix of the params), or a function from params to
+        one; True where weights decay.
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update got no params.
+      ValueError, TypeError: A concrete argument is out of range or no number, or update
+        got no params.
     References:
-      Chen et al., Symbolic discovery of optimization algorithms, NeurIPS 2023, algorithm 2.
+      Chen et al., Symbolic discovery of optimization algorithms, NeurIPS 2023,
+      algorithm 2.
     Example:
       >>> rule, x = lion(0.5, weight_decay=0.5), jnp.array([2.0, 0.0])
       >>> print(rule.update(jnp.array([4.0, -1e-6]), rule.init(x), x)[0])
@@ -105,16 +112,20 @@ def adopt(
     eps: float | Array = 1e-6,
     use_clipping: bool = True,
 ) -> optax.GradientTransformation:
-    """Divides each gradient by the size of those before it, and averages what comes out.
+    """Divides each gradient by the size of those before it, and averages what comes
+    out.
 
-    The first gradient only starts v_1 = g_1², and u_1 = 0. Then d_t = g_t / max(√v_(t-1), ε), which is clipped to
-    ±(t - 1)^¼, m_t = β1 m_(t-1) + (1 - β1) d_t, u_t = -η_t m_t, v_t = β2 v_(t-1) + (1 - β2) g_t².
+    The first gradient only starts v_1 = g_1², and u_1 = 0. Then d_t = g_t /
+    max(√v_(t-1), ε), which is clipped to ±(t - 1)^¼, m_t = β1 m_(t-1) + (1 - β1) d_t,
+    u_t = -η_t m_t, v_t = β2 v_(t-1) + (1 - β2) g_t².
 
-    With use_clipping=False it is the paper's first version; clipping came with the second. optax.contrib.adopt is the
-    same. Where the first gradient of an entry is 0 and a later one is not, the unclipped step is g / ε.
+    With use_clipping=False it is the paper's first version; clipping came with the
+    second. optax.contrib.adopt is the same. Where the first gradient of an entry is 0
+    and a later one is not, the unclipped step is g / ε.
 
-    Use it in place of Adam where β2 cannot be tuned: since g_t is no part of what divides it, it converges with any. A
-    first gradient that is not typical of the rest is remembered for 1 / (1 - β2) steps, 10,000 by default.
+    Use it in place of Adam where β2 cannot be tuned: since g_t is no part of what
+    divides it, it converges with any. A first gradient that is not typical of the rest
+    is remembered for 1 / (1 - β2) steps, 10,000 by default.
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
@@ -126,8 +137,8 @@ def adopt(
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number.
     References:
-      Taniguchi et al., ADOPT: modified Adam can converge with any β2 with the optimal rate, NeurIPS 2024, algorithm 1; a
-      later version, arXiv:2411.02853, clips.
+      Taniguchi et al., ADOPT: modified Adam can converge with any β2 with the optimal
+      rate, NeurIPS 2024, algorithm 1; a later version, arXiv:2411.02853, clips.
     Example:
       >>> rule = adopt(1.0, b1=0.0)
       >>> updates, state = rule.update(jnp.array([4.0]), rule.init(jnp.zeros(1)))

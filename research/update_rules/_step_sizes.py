@@ -1,4 +1,5 @@
-"""Gradient descent with a rate that it finds itself, from the value or from two gradients: Polyak, Barzilai-Borwein, AdGD."""
+"""Gradient descent with a rate that it finds itself, from the value or from two
+gradients: Polyak, Barzilai-Borwein, AdGD."""
 
 from typing import Any, NamedTuple
 
@@ -32,21 +33,25 @@ def polyak_step(
     eps: float | Array = 0.0,
     positive_part: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    """Steps to where the tangent reaches the least value: u_t = -η_t g_t, η_t = c min((f(x_t) - f*) / (|g_t|² + ε), η_max).
+    """Steps to where the tangent reaches the least value: u_t = -η_t g_t, η_t = c
+    min((f(x_t) - f*) / (|g_t|² + ε), η_max).
 
-    Polyak's own step has η_max = ∞ and ε = 0. On single examples, with f* the least loss of one of them, it is SPS_max
-    of Loizou et al., whose constant divides: their 1 / c is our c. Where f* is too high, f - f* may be negative and the
-    step goes uphill; positive_part=True stands still instead (SPS+). With c = 1 it is
-    optax.polyak_sgd(η_max, f_min=f*, eps=ε), with variant="sps+" for the positive part, but for two things: optax has
-    η_max = 1, and stands still wherever |g|² + ε <= 2.2e-16, while here only a gradient of 0 has η_t = 0. Its `scaling`
-    is not c, for it scales the gradient before the norm is taken: it divides the step. torch has none.
+    Polyak's own step has η_max = ∞ and ε = 0. On single examples, with f* the least
+    loss of one of them, it is SPS_max of Loizou et al., whose constant divides: their 1
+    / c is our c. Where f* is too high, f - f* may be negative and the step goes uphill;
+    positive_part=True stands still instead (SPS+). With c = 1 it is
+    optax.polyak_sgd(η_max, f_min=f*, eps=ε), with variant="sps+" for the positive part,
+    but for two things: optax has η_max = 1, and stands still wherever |g|² + ε <=
+    2.2e-16, while here only a gradient of 0 has η_t = 0. Its `scaling` is not c, for it
+    scales the gradient before the norm is taken: it divides the step. torch has none.
 
-    Use it where the least value is known: 0 for an interpolating model or a system with a solution. A guess that is too
-    low makes steps too long, and near the minimum they then do not settle.
+    Use it where the least value is known: 0 for an interpolating model or a system with
+    a solution. A guess that is too low makes steps too long, and near the minimum they
+    then do not settle.
 
     Args:
-      learning_rate: c, the factor of the step, at least 0; 1 is Polyak's, and below 2 it still converges on convex
-        functions. May be traced.
+      learning_rate: c, the factor of the step, at least 0; 1 is Polyak's, and below 2
+        it still converges on convex functions. May be traced.
       f_min: f*, the least value, any finite number; may be traced.
       max_learning_rate: η_max, at least 0; may be traced. None means no limit.
       eps: ε, at least 0; may be traced.
@@ -54,13 +59,16 @@ def polyak_step(
     Returns:
       The rule; its update needs value.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update got no value.
+      ValueError, TypeError: A concrete argument is out of range or no number, or update
+        got no value.
     References:
-      Polyak, Minimization of unsmooth functionals, USSR Comp. Math. Math. Phys. 9 (1969). Loizou, Vaswani, Laradji &
-      Lacoste-Julien, Stochastic Polyak step-size for SGD, AISTATS 2021, equation (3). Garrigos, Gower & Schaipp, Function
-      value learning (2023), for the positive part.
+      Polyak, Minimization of unsmooth functionals, USSR Comp. Math. Math. Phys. 9
+      (1969). Loizou, Vaswani, Laradji & Lacoste-Julien, Stochastic Polyak step-size for
+      SGD, AISTATS 2021, equation (3). Garrigos, Gower & Schaipp, Function value
+      learning (2023), for the positive part.
     Example:
-      >>> rule, x = polyak_step(), jnp.array([4.0])  # f = x² / 2: the step is half of the way.
+      >>> # f = x² / 2: the step is half of the way.
+      >>> rule, x = polyak_step(), jnp.array([4.0])
       >>> updates, state = rule.update(x, rule.init(x), x, value=8.0)
       >>> print(updates, state.learning_rate)
       [-2.] 0.5
@@ -87,7 +95,8 @@ def polyak_step(
         gap = cast(value, of_rate) - cast(f_min, of_rate)
         gap = jnp.maximum(gap, 0.0) if positive_part else gap
         size = _dot(updates, updates, of_rate) + cast(eps, of_rate)
-        # |g|² may leave the range of the dtype, and the value with it: ∞ / ∞, where the step is as good as 0.
+        # |g|² may leave the range of the dtype, and the value with it: ∞ / ∞, where the
+        # step is as good as 0.
         beyond = (
             jnp.isposinf(size)
             & ~jnp.isnan(gap)
@@ -108,7 +117,8 @@ class BarzilaiBorweinState(NamedTuple):
     Attributes:
       count: Steps taken, int32, shape ().
       learning_rate: η_t of the last step (before the first: of the first), shape ().
-      refused: Of how many steps sᵀy was not positive, so that the rate before was kept; int32, shape ().
+      refused: Of how many steps sᵀy was not positive, so that the rate before was kept;
+        int32, shape ().
       previous_params, previous_gradient: x_(t-1) and g_(t-1); like the params.
     """
 
@@ -123,29 +133,36 @@ class BarzilaiBorweinState(NamedTuple):
 def barzilai_borwein(
     learning_rate: float | Array = 1e-3, short: bool = False
 ) -> optax.GradientTransformation:
-    """Steps by the inverse of the curvature that the last step met: u_t = -η_t g_t, η_t = sᵀs / sᵀy.
+    """Steps by the inverse of the curvature that the last step met: u_t = -η_t g_t, η_t
+    = sᵀs / sᵀy.
 
-    s = x_t - x_(t-1) and y = g_t - g_(t-1), over all leaves. That is the long step (BB1); the short one (BB2) is
-    η_t = sᵀy / yᵀy, never longer where sᵀy > 0. The first step is η_1 = learning_rate. Where sᵀy <= 0 (the function is not
-    convex there, or the params did not move) the rate before is kept, and the state counts it. There is no line search:
-    values go up and down. optax and torch have none.
+    s = x_t - x_(t-1) and y = g_t - g_(t-1), over all leaves. That is the long step
+    (BB1); the short one (BB2) is η_t = sᵀy / yᵀy, never longer where sᵀy > 0. The first
+    step is η_1 = learning_rate. Where sᵀy <= 0 (the function is not convex there, or
+    the params did not move) the rate before is kept, and the state counts it. There is
+    no line search: values go up and down. optax and torch have none.
 
-    Use it on smooth, nearly quadratic problems with the whole gradient, where it is often not far behind
-    conjugate gradients. Far from quadratic it can diverge, and on mini-batches y is mostly noise.
+    Use it on smooth, nearly quadratic problems with the whole gradient, where it is
+    often not far behind conjugate gradients. Far from quadratic it can diverge, and on
+    mini-batches y is mostly noise.
 
     Args:
-      learning_rate: η_1, the first step, at least 0; may be traced. It should be short: it only measures.
+      learning_rate: η_1, the first step, at least 0; may be traced. It should be short:
+        it only measures.
       short: Whether to take the short step.
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number, or update got no params.
+      ValueError, TypeError: A concrete argument is out of range or no number, or update
+        got no params.
     References:
-      Barzilai & Borwein, Two-point step size gradient methods, IMA J. Numer. Anal. 8 (1988), equations (5)-(6). Raydan,
-      The Barzilai and Borwein gradient method for the large scale unconstrained minimization problem, SIAM J. Optim. 7
-      (1997), for what to do where sᵀy <= 0 (there a constant).
+      Barzilai & Borwein, Two-point step size gradient methods, IMA J. Numer. Anal. 8
+      (1988), equations (5)-(6). Raydan, The Barzilai and Borwein gradient method for
+      the large scale unconstrained minimization problem, SIAM J. Optim. 7 (1997), for
+      what to do where sᵀy <= 0 (there a constant).
     Example:
-      >>> rule, x = barzilai_borwein(0.25), jnp.array([8.0])  # f = x², whose curvature is 2: the second step arrives.
+      >>> # f = x², whose curvature is 2: the second step arrives.
+      >>> rule, x = barzilai_borwein(0.25), jnp.array([8.0])
       >>> updates, state = rule.update(2 * x, rule.init(x), x)
       >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])
       [4.] [0.]
@@ -214,26 +231,34 @@ class AdgdState(NamedTuple):
 
 @checked
 def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
-    """Steps by half the inverse of the curvature met, growing slowly: λ_t = min(√(1 + θ_(t-1)) λ_(t-1), |s| / (2 |y|)).
+    """Steps by half the inverse of the curvature met, growing slowly: λ_t = min(√(1 +
+    θ_(t-1)) λ_(t-1), |s| / (2 |y|)).
 
-    u_t = -λ_t g_t, θ_t = λ_t / λ_(t-1), s = x_t - x_(t-1), y = g_t - g_(t-1); λ_0 = learning_rate and θ_0 = ∞, so that the
-    second step is |s| / (2 |y|) whatever the first was. Where the params did not move, λ and θ stay (the paper stops
-    there); where they moved and y = 0, the second term is ∞, and at the second step λ then stays. It is adaptive
-    gradient descent without descent, algorithm 1. optax and torch have none.
+    u_t = -λ_t g_t, θ_t = λ_t / λ_(t-1), s = x_t - x_(t-1), y = g_t - g_(t-1); λ_0 =
+    learning_rate and θ_0 = ∞, so that the second step is |s| / (2 |y|) whatever the
+    first was. Where the params did not move, λ and θ stay (the paper stops there);
+    where they moved and y = 0, the second term is ∞, and at the second step λ then
+    stays. It is adaptive gradient descent without descent, algorithm 1. optax and torch
+    have none.
 
-    Use it on smooth convex problems with the whole gradient, where it converges without any constant being known. It
-    is careful: it is slower than a rate that was tuned, and than `barzilai_borwein` where that converges.
+    Use it on smooth convex problems with the whole gradient, where it converges without
+    any constant being known. It is careful: it is slower than a rate that was tuned,
+    and than `barzilai_borwein` where that converges.
 
     Args:
-      learning_rate: λ_0, the first step, positive; may be traced. It should be short: it only measures.
+      learning_rate: λ_0, the first step, positive; may be traced. It should be short:
+        it only measures.
     Returns:
       The rule; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete rate is out of range or no number, or update got no params.
+      ValueError, TypeError: A concrete rate is out of range or no number, or update got
+        no params.
     References:
-      Malitsky & Mishchenko, Adaptive gradient descent without descent, ICML 2020, algorithm 1.
+      Malitsky & Mishchenko, Adaptive gradient descent without descent, ICML 2020,
+      algorithm 1.
     Example:
-      >>> rule, x = adgd(0.25), jnp.array([8.0])  # f = x², whose curvature is 2: the second step is half of the way.
+      >>> # f = x², whose curvature is 2: the second step is half of the way.
+      >>> rule, x = adgd(0.25), jnp.array([8.0])
       >>> updates, state = rule.update(2 * x, rule.init(x), x)
       >>> print(x + updates, x + updates + rule.update(2 * (x + updates), state, x + updates)[0])
       [4.] [2.]
@@ -294,7 +319,8 @@ def _length(a: Params, like: Array) -> Array:
 
 
 def _scale(a: Params, like: Array) -> Array:
-    """1 while a sum of 2^32 squares stays within the range of the dtype of `like`, else the size of the largest entry."""
+    """1 while a sum of 2^32 squares stays within the range of the dtype of `like`, else
+    the size of the largest entry."""
     if not jax.tree.leaves(a):
         return jnp.ones_like(like)
     sizes = [
@@ -314,7 +340,8 @@ def _dot(
     of_a: float | Array = 1.0,
     of_b: float | Array = 1.0,
 ) -> Array:
-    """Σ (a / of_a) (b / of_b) over all leaves, in the dtype of `like`; a complex product is Re(a) Re(b) + Im(a) Im(b)."""
+    """Σ (a / of_a) (b / of_b) over all leaves, in the dtype of `like`; a complex
+    product is Re(a) Re(b) + Im(a) Im(b)."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     wide = lambda x: x.astype(jnp.promote_types(x.dtype, like.dtype))
     return sum(
@@ -349,7 +376,8 @@ def _kept(params: Params, gradient: Params, state: Any) -> tuple[Params, Params]
 def _require(value: Any, rule: str, what: str, argument: str) -> None:
     if value is None:
         raise ValueError(
-            f"{rule} needs {what}; call update(grads, state, {'params, ' * (argument != 'params')}{argument})."
+            f"{rule} needs {what}; call update(grads, state, "
+            f"{'params, ' * (argument != 'params')}{argument})."
         )
 
 

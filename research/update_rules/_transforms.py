@@ -1,4 +1,5 @@
-"""What rules are chained from: the step along the rate, weight decay, and arithmetic that keeps a leaf's dtype."""
+"""What rules are chained from: the step along the rate, weight decay, and arithmetic
+that keeps a leaf's dtype."""
 
 import functools
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ class DescendState(NamedTuple):
 
     Attributes:
       count: Steps taken, int32, shape ().
-      learning_rate: The rate of the last of them (before the first: of the first), shape ().
+      learning_rate: The rate of the last of them (before the first: of the first),
+        shape ().
     """
 
     count: Array
@@ -31,13 +33,16 @@ class DescendState(NamedTuple):
 
 @checked
 def descend(learning_rate: float | Array | Schedule) -> optax.GradientTransformation:
-    """Steps against the incoming direction d: u_t = -η_t d_t. It is the last link of every rule.
+    """Steps against the incoming direction d: u_t = -η_t d_t. It is the last link of
+    every rule.
 
-    The rate is rounded to each leaf's dtype before it multiplies, whether it is a float or traced, so that neither
-    widens bfloat16 and both give the same bits. optax.scale_by_learning_rate does so for schedules alone.
+    The rate is rounded to each leaf's dtype before it multiplies, whether it is a float
+    or traced, so that neither widens bfloat16 and both give the same bits.
+    optax.scale_by_learning_rate does so for schedules alone.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t with t counted from 0.
+      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t
+        with t counted from 0.
     Returns:
       The transformation; its state is empty for a constant rate, else a DescendState.
     Raises:
@@ -90,18 +95,21 @@ def add_decayed_weights(
 ) -> optax.GradientTransformation:
     """Adds the weights, scaled: d_t <- d_t + λ x_t.
 
-    Chained before a rule it is coupled decay, the gradient of ½ λ |x|² (torch's `weight_decay` in SGD and Adam);
-    between an adaptive rule's direction and its rate it is decoupled, which is how `adamw` is made. optax's is the
-    same, and takes a schedule, too.
+    Chained before a rule it is coupled decay, the gradient of ½ λ |x|² (torch's
+    `weight_decay` in SGD and Adam); between an adaptive rule's direction and its rate
+    it is decoupled, which is how `adamw` is made. optax's is the same, and takes a
+    schedule, too.
 
     Args:
       weight_decay: λ, at least 0; may be traced.
-      mask: Pytree of booleans (a prefix of the params), or a function from params to one; True where weights decay,
-        which biases and scales customarily do not. None means everywhere.
+      mask: Pytree of booleans (a prefix of the params), or a function from params to
+        one; True where weights decay, which biases and scales customarily do not. None
+        means everywhere.
     Returns:
       The transformation; its update needs params.
     Raises:
-      ValueError, TypeError: A concrete weight_decay is negative, not finite or no number, or update got no params.
+      ValueError, TypeError: A concrete weight_decay is negative, not finite or no
+        number, or update got no params.
     References:
       Loshchilov & Hutter, Decoupled weight decay regularization, ICLR 2019, section 2.
     Example:
@@ -129,7 +137,8 @@ def add_decayed_weights(
 
 
 def cast(value: float | Array, leaf: Array) -> Array:
-    """A hyper-parameter in the leaf's dtype: a float32 or float64 array among them must not widen a bfloat16 leaf.
+    """A hyper-parameter in the leaf's dtype: a float32 or float64 array among them must
+    not widen a bfloat16 leaf.
 
     Beside a complex leaf it is real.
 
@@ -144,9 +153,11 @@ def cast(value: float | Array, leaf: Array) -> Array:
 
 
 def working_dtype(params: Params) -> Any:
-    """That of the widest leaf, at least float32: LAPACK has nothing narrower, and a sum of squares in bfloat16 two digits.
+    """That of the widest leaf, at least float32: LAPACK has nothing narrower, and a sum
+    of squares in bfloat16 two digits.
 
-    A leaf counts by its dtype also where its type is weak, as that of `jnp.array(1.0)` is; a complex leaf by its parts'.
+    A leaf counts by its dtype also where its type is weak, as that of `jnp.array(1.0)`
+    is; a complex leaf by its parts'.
 
     Example:
       >>> print(working_dtype({"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.float16)}))
@@ -183,15 +194,17 @@ def moving_average(decay: float | Array, average: Params, value: Params) -> Para
     """
 
     def move(a, v):
-        # The sum in optax's order: a fused multiply-add rounds one product and not the other, and runs that are chaotic
-        # (RMSProp at a minimum) magnify that bit to whole digits.
+        # The sum in optax's order: a fused multiply-add rounds one product and not the
+        # other, and runs that are chaotic (RMSProp at a minimum) magnify that bit to
+        # whole digits.
         return cast(1.0 - decay, a) * like(v, a) + cast(decay, a) * a
 
     return jax.tree.map(move, average, value)
 
 
 def increment(count: Array) -> Array:
-    """count + 1, which stays at the largest int32: a stochastic run gets there within the hour, and must not wrap.
+    """count + 1, which stays at the largest int32: a stochastic run gets there within
+    the hour, and must not wrap.
 
     Example:
       >>> print(increment(jnp.int32(2)), increment(jnp.int32(2147483647)))
@@ -201,7 +214,8 @@ def increment(count: Array) -> Array:
 
 
 def reached(count: Array, limit: int | Array) -> Array:
-    """Whether count >= limit; never, where the limit is beyond the largest integer that the count can be.
+    """Whether count >= limit; never, where the limit is beyond the largest integer that
+    the count can be.
 
     Example:
       >>> print(reached(jnp.int32(3), 3), reached(jnp.int32(2147483647), 2**31))
@@ -213,11 +227,13 @@ def reached(count: Array, limit: int | Array) -> Array:
 
 
 def evaluation_params(state: optax.OptState, params: Params) -> Params:
-    """Where a rule wants to be evaluated: the `evaluation_params` that it keeps in its state, or else the params.
+    """Where a rule wants to be evaluated: the `evaluation_params` that it keeps in its
+    state, or else the params.
 
-    Lookahead's slow params and averages of iterates are such. Where one such rule is around another, the outer one's
-    are read; where rules on parts of the params (optax.masked, optax.partition) keep some, each part has its own, and
-    the rest the params.
+    Lookahead's slow params and averages of iterates are such. Where one such rule is
+    around another, the outer one's are read; where rules on parts of the params
+    (optax.masked, optax.partition) keep some, each part has its own, and the rest the
+    params.
 
     Args:
       state: Of any rule, ours or another's.

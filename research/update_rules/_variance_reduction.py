@@ -1,4 +1,5 @@
-"""Stochastic rules that correct each gradient by one they remember, so that its noise vanishes at the minimum."""
+"""Stochastic rules that correct each gradient by one they remember, so that its noise
+vanishes at the minimum."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,7 +24,8 @@ class SvrgState(NamedTuple):
     """What SVRG keeps.
 
     Attributes:
-      count: Steps taken since the last snapshot, from 0, int32, shape (); the next step takes a snapshot if it is 0.
+      count: Steps taken since the last snapshot, from 0, int32, shape (); the next step
+        takes a snapshot if it is 0.
       snapshot: w̃, the params at the last snapshot.
       full_gradient: ∇f(w̃), over all examples; like the params.
     """
@@ -37,34 +39,39 @@ class SvrgState(NamedTuple):
 def svrg(
     learning_rate: float | Array | Schedule, period: int | Array
 ) -> optax.GradientTransformationExtraArgs:
-    """Corrects by the gradient at a snapshot: u_t = -η_t (∇f_B(x_t) - ∇f_B(w̃) + ∇f(w̃)), w̃ renewed every m steps.
+    """Corrects by the gradient at a snapshot: u_t = -η_t (∇f_B(x_t) - ∇f_B(w̃) +
+    ∇f(w̃)), w̃ renewed every m steps.
 
-    B is the drawn batch (the paper's single example i), f the objective over all n examples, m = period. The snapshot
-    is the last iterate, w̃ = x_t at t = 1, m + 1, 2 m + 1, ... (the paper's option I; its theorem is about option II, an
-    iterate of the period chosen at random). A period costs n + 2 m b example gradients at batch size b. optax and torch
-    have no such rule.
+    B is the drawn batch (the paper's single example i), f the objective over all n
+    examples, m = period. The snapshot is the last iterate, w̃ = x_t at t = 1, m + 1, 2
+    m + 1, ... (the paper's option I; its theorem is about option II, an iterate of the
+    period chosen at random). A period costs n + 2 m b example gradients at batch size
+    b. optax and torch have no such rule.
 
-    Use it on a finite sum that is smooth and strongly convex and has to be solved to many digits, where plain
-    stochastic descent stops at its noise; for networks it has been found to help little.
+    Use it on a finite sum that is smooth and strongly convex and has to be solved to
+    many digits, where plain stochastic descent stops at its noise; for networks it has
+    been found to help little.
 
     Args:
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
-      period: m, a positive integer; the paper suggests 2 n for convex and 5 n for other problems, with single examples.
-        At 1 it is gradient descent.
+      period: m, a positive integer; the paper suggests 2 n for convex and 5 n for other
+        problems, with single examples. At 1 it is gradient descent.
     Returns:
       The rule; its update needs params, value_fn and indices (None: the whole set).
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number; update got no params or value_fn.
+      ValueError, TypeError: A concrete argument is out of range or no number; update
+        got no params or value_fn.
     References:
-      Johnson & Zhang, Accelerating stochastic gradient descent using predictive variance reduction, NeurIPS 2013,
-      figure 1, theorem 1. Defazio & Bottou, On the ineffectiveness of variance reduced optimization for deep learning,
-      NeurIPS 2019.
+      Johnson & Zhang, Accelerating stochastic gradient descent using predictive
+      variance reduction, NeurIPS 2013, figure 1, theorem 1. Defazio & Bottou, On the
+      ineffectiveness of variance reduced optimization for deep learning, NeurIPS 2019.
     Example:
       >>> targets = jnp.array([1.0, 3.0])
       >>> def value_fn(x, indices=None):
       ...     return jnp.mean((x - (targets if indices is None else targets[indices])) ** 2) / 2
       >>> rule, x, drawn = svrg(0.5, period=2), jnp.array(4.0), jnp.array([0])
-      >>> gradient = jax.grad(value_fn)(x, drawn)  # 3, where that over both examples is 2.
+      >>> # 3, where that over both examples is 2.
+      >>> gradient = jax.grad(value_fn)(x, drawn)
       >>> print(rule.update(gradient, rule.init(x), x, value_fn=value_fn, indices=drawn)[0])
       -1.0
     """
@@ -85,8 +92,9 @@ def _correct_by_snapshot(period: int | Array) -> optax.GradientTransformationExt
         params, value_fn = _needed("svrg", params, value_fn)
         if getattr(value_fn, "is_of_a_part", False):
             raise ValueError(
-                "svrg keeps the gradient at a snapshot of all params; in a group, beside which others move on, it would be "
-                "another function's. Use svrg for all params, or saga in the group."
+                "svrg keeps the gradient at a snapshot of all params; in a group, "
+                "beside which others move on, it would be another function's. Use svrg "
+                "for all params, or saga in the group."
             )
         slope = jax.grad(value_fn)
         snapshot, full = jax.lax.cond(
@@ -125,28 +133,36 @@ class SagaState(NamedTuple):
 def saga(
     learning_rate: float | Array | Schedule, num_examples: int
 ) -> optax.GradientTransformationExtraArgs:
-    """Corrects by a table of gradients: u_t = -η_t (1/b Σ_(j in B) (∇f_j(x_t) - T_j) + 1/n Σ_i T_i), then T_j <- ∇f_j(x_t).
+    """Corrects by a table of gradients: u_t = -η_t (1/b Σ_(j in B) (∇f_j(x_t) - T_j) +
+    1/n Σ_i T_i), then T_j <- ∇f_j(x_t).
 
-    B is the drawn batch of b examples (in the paper b = 1), T_i the gradient of example i where it was last drawn; the
-    first step fills the table with ∇f_i(x_1), which costs n example gradients. An example drawn twice in a batch counts
-    twice in the first sum and once in the table. A step costs 2 b example gradients: b for ∇f_B, which is handed in, and
-    b one by one for the table. The mean of the table is kept up to date by what changes in it, and
-    drifts by rounding only. scikit-learn's solver "saga" instead starts from an empty table, and divides by the number
-    of examples seen so far; optax and torch have no such rule.
+    B is the drawn batch of b examples (in the paper b = 1), T_i the gradient of example
+    i where it was last drawn; the first step fills the table with ∇f_i(x_1), which
+    costs n example gradients. An example drawn twice in a batch counts twice in the
+    first sum and once in the table. A step costs 2 b example gradients: b for ∇f_B,
+    which is handed in, and b one by one for the table. The mean of the table is kept up
+    to date by what changes in it, and drifts by rounding only. scikit-learn's solver
+    "saga" instead starts from an empty table, and divides by the number of examples
+    seen so far; optax and torch have no such rule.
 
-    Use it as SVRG, where n times the params fits into memory: it needs no period and no second look at all examples.
+    Use it as SVRG, where n times the params fits into memory: it needs no period and no
+    second look at all examples.
 
     Args:
-      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t. The paper's is 1 / (3 L).
+      learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t.
+        The paper's is 1 / (3 L).
       num_examples: n, a positive integer; the table holds n times the params.
     Returns:
-      The rule; its update needs params, value_fn and indices (None: all n). A traced index of n or more gives NaN.
+      The rule; its update needs params, value_fn and indices (None: all n). A traced
+      index of n or more gives NaN.
     Raises:
-      ValueError, TypeError: A concrete argument is out of range or no number; update got no params or value_fn, an index
-        that is n or more, or a value_fn of a step (`research.descent.make_step`) whose dataset has not n examples.
+      ValueError, TypeError: A concrete argument is out of range or no number; update
+        got no params or value_fn, an index that is n or more, or a value_fn of a step
+        (`research.descent.make_step`) whose dataset has not n examples.
     References:
-      Defazio, Bach & Lacoste-Julien, SAGA: a fast incremental gradient method with support for non-strongly convex
-      composite objectives, NeurIPS 2014, section 2, equation (1) (without its proximal step).
+      Defazio, Bach & Lacoste-Julien, SAGA: a fast incremental gradient method with
+      support for non-strongly convex composite objectives, NeurIPS 2014, section 2,
+      equation (1) (without its proximal step).
     Example:
       >>> targets = jnp.array([1.0, 3.0])
       >>> def value_fn(x, indices=None):
@@ -226,18 +242,21 @@ def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
 
 
 def _check_examples(n: int, value_fn: Callable[..., Array], indices: Any) -> None:
-    """Refuses a table that is not of the dataset's length: examples beyond it have no row, rows beyond that no example."""
+    """Refuses a table that is not of the dataset's length: examples beyond it have no
+    row, rows beyond that no example."""
     there = getattr(value_fn, "num_examples", None)
     if there is not None and there != n:
         raise ValueError(
-            f"saga(num_examples={n}) keeps {n} gradients, but the dataset has {there} examples; give {there}."
+            f"saga(num_examples={n}) keeps {n} gradients, but the dataset has {there} "
+            f"examples; give {there}."
         )
     if indices is None or isinstance(indices, Tracer) or not np.size(indices):
         return
     for index in (np.max(indices), np.min(indices)):
         if not 0 <= index < n:
             raise ValueError(
-                f"saga(num_examples={n}) keeps no gradient of example {index}; give the dataset's length."
+                f"saga(num_examples={n}) keeps no gradient of example {index}; give "
+                "the dataset's length."
             )
 
 
@@ -246,8 +265,9 @@ def _needed(
 ) -> tuple[Params, Callable[..., Array]]:
     if params is None or value_fn is None:
         raise ValueError(
-            f"{name} needs params and value_fn, for gradients of other examples and at other points; call "
-            "update(grads, state, params, value_fn=f, indices=drawn) with f(params, indices=None), as "
+            f"{name} needs params and value_fn, for gradients of other examples and at "
+            "other points; call update(grads, state, params, value_fn=f, "
+            "indices=drawn) with f(params, indices=None), as "
             "research.descent.make_step does."
         )
     return params, value_fn

@@ -1,4 +1,5 @@
-"""`verify_rule`: is a rule the rule that it is meant to be, and if not, what is likely wrong with it?"""
+"""`verify_rule`: is a rule the rule that it is meant to be, and if not, what is likely
+wrong with it?"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -23,8 +24,9 @@ from research.verification.rule_under_test import (
 )
 from research.verification.walks import Deviation, Walk, distance, walk, walk_exactly
 
-# In units of the dtype's eps. A step adds a few roundings; on the problems here the worst of our rules against a
-# formula in fifty digits is a tenth of this, and the smallest slip that is known is a million times larger.
+# In units of the dtype's eps. A step adds a few roundings; on the problems here the
+# worst of our rules against a formula in fifty digits is a tenth of this, and the
+# smallest slip that is known is a million times larger.
 TOLERANCE = 1000.0
 
 Trace = Mapping[str, tuple[float, Walk]]  # By problem: the learning rate and the walk.
@@ -34,12 +36,14 @@ class Verification(NamedTuple):
     """What `verify_rule` found.
 
     Attributes:
-      same: Whether the two agree within the tolerance on every problem on which they could be compared.
+      same: Whether the two agree within the tolerance on every problem on which they
+        could be compared.
       problem: Where they lie furthest apart.
       deviation: How far, at which step and leaf.
       deviations: The same by problem.
       reasons: By problem, why they could not be compared there.
-      cause: What is likely wrong with the rule; None if they agree, or if no known mistake explains it.
+      cause: What is likely wrong with the rule; None if they agree, or if no known
+        mistake explains it.
       tolerance: What counts as agreement.
     """
 
@@ -67,15 +71,17 @@ class Verification(NamedTuple):
                 )
             return (
                 f"The same rule: on {problems} they are never further apart than "
-                f"{self.deviation.largest:.1e} ({self.problem}, {where}); up to {self.tolerance:.0e} is rounding."
+                f"{self.deviation.largest:.1e} ({self.problem}, {where}); up to "
+                f"{self.tolerance:.0e} is rounding."
             )
-        cause = (
-            self.cause
-            or "no known mistake explains it; the first differing step is the one to work out by hand"
+        cause = self.cause or (
+            "no known mistake explains it; the first differing step is the one to "
+            "work out by hand"
         )
         return (
-            f"Not the same rule: on {self.problem} they are {self.deviation.largest:.1e} apart at {where}, and differ "
-            f"from step {self.deviation.first + 1} on. Likely cause: {cause}."
+            f"Not the same rule: on {self.problem} they are "
+            f"{self.deviation.largest:.1e} apart at {where}, and differ from step "
+            f"{self.deviation.first + 1} on. Likely cause: {cause}."
         )
 
 
@@ -90,37 +96,47 @@ def verify_rule(
     on_progress: OnProgress | None = None,
     **arguments: Any,
 ) -> Verification:
-    """Compares any rule with any reference on problems that ask hard questions, and names the likely mistake.
+    """Compares any rule with any reference on problems that ask hard questions, and
+    names the likely mistake.
 
-    Each walks fifty steps on three functions and on five given sequences of gradients: drawn, sparse, of sizes from
-    e^-30 to e^30, zero, and one with a NaN in it. `research.verification.walks.distance` says how the difference is measured.
-    A rule that gives NaN where the reference does not is a rule that differs, not an error.
+    Each walks fifty steps on three functions and on five given sequences of gradients:
+    drawn, sparse, of sizes from e^-30 to e^30, zero, and one with a NaN in it.
+    `research.verification.walks.distance` says how the difference is measured. A rule
+    that gives NaN where the reference does not is a rule that differs, not an error.
 
     Args:
-      rule: A gradient transformation, ours or yours, or a constructor of one that takes the learning rate first; the name
-        of one of our rules, or a dotted name of another, such as "optax.adam"; or a Formula.
-      reference: The same; or the name of one of our rules, whose formula then stands for it in fifty digits; or a trace
-        by problem, such as `recorded.recorded_walks("adam/defaults")`, which brings its learning rates.
+      rule: A gradient transformation, ours or yours, or a constructor of one that takes
+        the learning rate first; the name of one of our rules, or a dotted name of
+        another, such as "optax.adam"; or a Formula.
+      reference: The same; or the name of one of our rules, whose formula then stands
+        for it in fifty digits; or a trace by problem, such as
+        `recorded.recorded_walks("adam/defaults")`, which brings its learning rates.
       problems: What to compare on; None means all of PROBLEMS.
-      learning_rate: For constructors, on every problem; None means the problem's own rate. Where one of the two is
-        already made and the other is not, it must be given: the rate that the rule was made with.
+      learning_rate: For constructors, on every problem; None means the problem's own
+        rate. Where one of the two is already made and the other is not, it must be
+        given: the rate that the rule was made with.
       dtype: In which the rule walks: float64, which needs JAX's float64 on, or float32.
-      tolerance: What counts as agreement; None means 1000 eps, or more where the card of our rule of that name says
-        how far it carries rounding.
-      on_progress: Told (done, total, message) before each problem, and before each mistake that is tried.
+      tolerance: What counts as agreement; None means 1000 eps, or more where the card
+        of our rule of that name says how far it carries rounding.
+      on_progress: Told (done, total, message) before each problem, and before each
+        mistake that is tried.
       **arguments: Other arguments that constructors and the formula are given.
     Returns:
       The Verification; print it.
     Raises:
-      NoRuleError: What is given is no rule, or it changes structure, shape or dtype of updates or state.
-      RuleError: The rule itself raised (a ValueError that says what, where NoRuleError is a TypeError).
-      ValueError: The name is unknown, a rate is missing, dtype is another or float64 is off, or no problem can be walked.
+      NoRuleError: What is given is no rule, or it changes structure, shape or dtype of
+        updates or state.
+      RuleError: The rule itself raised (a ValueError that says what, where NoRuleError
+        is a TypeError).
+      ValueError: The name is unknown, a rate is missing, dtype is another or float64 is
+        off, or no problem can be walked.
       TypeError: problems holds something else.
     Example:
       >>> import optax
       >>> print(verify_rule(optax.adam, "adam").same)
       True
-      >>> stale = optax.chain(optax.trace(0.9), optax.scale(-0.1))  # The heavy ball; is it Nesterov's rule?
+      >>> # The heavy ball; is it Nesterov's rule?
+      >>> stale = optax.chain(optax.trace(0.9), optax.scale(-0.1))
       >>> print(verify_rule(stale, "nesterov", learning_rate=0.1).cause)
       it does not look ahead: this is the heavy ball (`x` where the formula has `x + momentum * v_next`)
     """
@@ -179,7 +195,8 @@ def verify_rule(
             reasons[problem.name] = "the formula divides by zero"
     if not evidence:
         raise ValueError(
-            f"nothing to compare on: {reasons or 'no problem is given'}; give other problems."
+            f"nothing to compare on: {reasons or 'no problem is given'}; give other "
+            "problems."
         )
     deviations = {e.problem.name: e.deviation for e in evidence}
     worst = max(deviations, key=lambda key: deviations[key].largest)
@@ -247,7 +264,8 @@ def _second_half(on_progress: OnProgress | None) -> OnProgress | None:
 
 
 def _check_subject(name: str, subject: Any) -> None:
-    """A rule, a constructor of one, a Formula; or a name or recorded walks, of which the others are compared."""
+    """A rule, a constructor of one, a Formula; or a name or recorded walks, of which
+    the others are compared."""
     is_other = name == "reference" and isinstance(subject, str | Mapping)
     if (
         not is_other
@@ -256,8 +274,9 @@ def _check_subject(name: str, subject: Any) -> None:
         and not callable(subject)
     ):
         raise NoRuleError(
-            f"the {name} is no rule: it is a value of type {type(subject).__name__}, not an optax.GradientTransformation, a "
-            "function that makes one, or a Formula."
+            f"the {name} is no rule: it is a value of type {type(subject).__name__}, "
+            "not an optax.GradientTransformation, a function that makes one, or a "
+            "Formula."
         )
 
 
@@ -267,8 +286,8 @@ def _check_rate(rule: Any, reference: Any, learning_rate: float | None) -> None:
     if learning_rate is None and is_made(rule) != is_made(reference):
         fixed, free = ("rule", "reference") if is_made(rule) else ("reference", "rule")
         raise ValueError(
-            f"the {fixed} is already made, with a learning rate in it, and the {free} is not: give learning_rate=, the "
-            f"rate that the {fixed} was made with."
+            f"the {fixed} is already made, with a learning rate in it, and the {free} "
+            f"is not: give learning_rate=, the rate that the {fixed} was made with."
         )
 
 
@@ -281,12 +300,15 @@ def _check_dtype(dtype: Any) -> None:
         ) from None
     if jnp.dtype(dtype) not in (jnp.float64, jnp.float32):
         raise ValueError(
-            f"dtype must be float64 or float32, for what is coarser hides mistakes; got dtype={dtype!r}."
+            "dtype must be float64 or float32, for what is coarser hides mistakes; got "
+            f"dtype={dtype!r}."
         )
     if jnp.dtype(dtype) == jnp.float64 and not jax.config.read("jax_enable_x64"):
         raise ValueError(
-            "dtype=float64, but JAX's float64 is off; call research.backend.configure(x64=True) first (in a session that "
-            "has computed already, jax.config.update('jax_enable_x64', True)), or give dtype='float32'."
+            "dtype=float64, but JAX's float64 is off; call "
+            "research.backend.configure(x64=True) first (in a session that has "
+            "computed already, jax.config.update('jax_enable_x64', True)), or give "
+            "dtype='float32'."
         )
 
 
@@ -297,17 +319,20 @@ def _problems(problems: Iterable[Problem] | None) -> list[Problem]:
     for problem in asked:
         if not isinstance(problem, Problem):
             raise TypeError(
-                f"problems must be Problems, such as PROBLEMS['quadratic']; got {problem!r} among them."
+                "problems must be Problems, such as PROBLEMS['quadratic']; got "
+                f"{problem!r} among them."
             )
     return asked
 
 
 def known_name(reference: Any) -> str | None:
-    """The name of our rule that a reference is: given by name, our constructor, or its counterpart in optax."""
+    """The name of our rule that a reference is: given by name, our constructor, or its
+    counterpart in optax."""
     if isinstance(reference, str):
         if reference not in FORMULAS:
             raise ValueError(
-                f"there is no formula of {reference!r}{known_names(reference, FORMULAS)}"
+                "there is no formula of "
+                f"{reference!r}{known_names(reference, FORMULAS)}"
             )
         return reference
     for name, card in CARDS.items():

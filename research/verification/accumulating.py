@@ -1,4 +1,5 @@
-"""Gradients divided by the size of those before them, as the papers print it, with optax's conventions where they differ."""
+"""Gradients divided by the size of those before them, as the papers print it, with
+optax's conventions where they differ."""
 
 from itertools import count
 
@@ -12,7 +13,8 @@ from research.verification.leaves import entrywise, maximum, sqrt, zeros_like
 def adagrad(
     x, f, learning_rate, initial_accumulator_value=0.1, eps=1e-7, eps_in_sqrt=True
 ):
-    """Duchi, Hazan & Singer (2011), figure 1, with ε inside the root or outside, and an initial value, as in optax."""
+    """Duchi, Hazan & Singer (2011), figure 1, with ε inside the root or outside, and an
+    initial value, as in optax."""
     s = zeros_like(x) + initial_accumulator_value
     while True:
         g = f.gradient(x)
@@ -25,7 +27,8 @@ def adagrad(
 
 
 def adadelta(x, f, learning_rate=1.0, rho=0.9, eps=1e-6):
-    """Zeiler (2012), algorithm 1, with RMS[a] = √(E[a²] + ε), equation (9); the rate is added."""
+    """Zeiler (2012), algorithm 1, with RMS[a] = √(E[a²] + ε), equation (9); the rate is
+    added."""
     of_g = of_dx = zeros_like(x)
     while True:
         g = f.gradient(x)
@@ -50,7 +53,8 @@ def rmsprop(
     bias_correction=False,
     rate_in_momentum=True,  # The same, since the rate is constant here.
 ):
-    """Tieleman & Hinton (2012), slide 29; centered: Graves (2013), equations (38)-(41); the rest as in optax."""
+    """Tieleman & Hinton (2012), slide 29; centered: Graves (2013), equations (38)-(41);
+    the rest as in optax."""
     n, m, b = zeros_like(x) + initial_scale, zeros_like(x), zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -198,7 +202,8 @@ CARDS = {
             "momentum": 0.5,
             "nesterov": True,
         },
-        # At 0.05 it comes to the minimum within 50 steps, and there divides a gradient of rounding by its own size.
+        # At 0.05 it comes to the minimum within 50 steps, and there divides a gradient
+        # of rounding by its own size.
         rates={"quadratic": 0.02, "softmax_regression": 0.02},
     ),
 }

@@ -1,4 +1,5 @@
-"""Adam and its closest kin, as the papers print them, with optax's conventions where its rule is the one that is meant."""
+"""Adam and its closest kin, as the papers print them, with optax's conventions where
+its rule is the one that is meant."""
 
 from itertools import count
 
@@ -50,7 +51,8 @@ def amsgrad(
     bias_correction_nu=True,
     correct_before_max=True,
 ):
-    """Reddi, Kale & Kumar (2018), algorithm 2, which has no corrections and no ε; those as in optax or torch."""
+    """Reddi, Kale & Kumar (2018), algorithm 2, which has no corrections and no ε; those
+    as in optax or torch."""
     m = v = n = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -178,7 +180,8 @@ CARDS = {
                 ),
                 Mistake(
                     "the maximum is taken before the correction, as in torch",
-                    "n = maximum(n, v / c if correct_before_max else v)\n        v_hat = n if correct_before_max else n / c",
+                    "n = maximum(n, v / c if correct_before_max else v)\n        v_hat "
+                    "= n if correct_before_max else n / c",
                     "n = maximum(n, v)\n        v_hat = n / c",
                 ),
                 Mistake(
@@ -208,7 +211,8 @@ CARDS = {
             Recorded("amsgrad/defaults", {"correct_before_max": False}),
             Recorded("amsgrad/b2 0.9", {"b2": 0.9, "correct_before_max": False}),
         ),
-        # The paper's variant, without corrections, is not in optax 0.2.6; the family's own tests ask its formula.
+        # The paper's variant, without corrections, is not in optax 0.2.6; the family's
+        # own tests ask its formula.
         arguments={"b1": 0.5, "b2": 0.9, "eps": 0.01, "eps_root": 0.001},
     ),
     "adamax": Card(
@@ -242,7 +246,8 @@ CARDS = {
             Recorded("adamax/defaults"),
             Recorded("adamax/eps 0.1", {"eps": 0.1}),
         ),
-        # With b2 = 0.9 the maximum forgets within 50 steps, and at a minimum the rule divides rounding by itself.
+        # With b2 = 0.9 the maximum forgets within 50 steps, and at a minimum the rule
+        # divides rounding by itself.
         arguments={"b1": 0.5, "b2": 0.99, "eps": 0.01},
     ),
 }

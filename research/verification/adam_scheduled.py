@@ -1,4 +1,5 @@
-"""NAdam and RAdam, as the papers print them, with optax's and torch's conventions by arguments."""
+"""NAdam and RAdam, as the papers print them, with optax's and torch's conventions by
+arguments."""
 
 from itertools import count
 
@@ -22,7 +23,8 @@ def nadam(
     momentum_schedule="constant",
     momentum_decay=0.004,
 ):
-    """Dozat (2016), algorithm 2 and its schedule of μ; the constant one as in optax, "torch" as in torch."""
+    """Dozat (2016), algorithm 2 and its schedule of μ; the constant one as in optax,
+    "torch" as in torch."""
     paper, constant = momentum_schedule == "paper", momentum_schedule == "constant"
     mu = lambda t: (
         b1 if constant else b1 * (1 - (mpf(96) / 100) ** (t * momentum_decay) / 2)
@@ -52,7 +54,8 @@ def radam(
     threshold=5.0,
     eps_before_correction=False,
 ):
-    """Liu et al. (2020), algorithm 2, with ε as in optax or torch and the threshold an argument."""
+    """Liu et al. (2020), algorithm 2, with ε as in optax or torch and the threshold an
+    argument."""
     m = v = zeros_like(x)
     most = 2 / (1 - b2) - 1
     for t in count(1):
@@ -168,7 +171,8 @@ CARDS = {
             "threshold": 6.0,
         },
         rates={"rosenbrock": 1e-4},  # The first steps are as long as the gradient.
-        # optax takes ρ_6 = 6 as 1999 - 1993, and its sixth step is wrong by 2e-12 of itself; ours by 5e-16 (measured).
+        # optax takes ρ_6 = 6 as 1999 - 1993, and its sixth step is wrong by 2e-12 of
+        # itself; ours by 5e-16 (measured).
         bounds={"optax": 20_000},
     ),
 }

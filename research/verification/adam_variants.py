@@ -1,4 +1,5 @@
-"""AdaBelief, Yogi and Adan, as the papers print them, with the corrections that their authors' programs make."""
+"""AdaBelief, Yogi and Adan, as the papers print them, with the corrections that their
+authors' programs make."""
 
 from itertools import count
 from typing import Any
@@ -12,7 +13,8 @@ from research.verification.leaves import sign, sqrt, zeros_like
 
 
 def adabelief(x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-16, eps_root=1e-16):
-    """Zhuang et al. (2020), algorithm 2, whose one ε is eps_root in s and eps in the division."""
+    """Zhuang et al. (2020), algorithm 2, whose one ε is eps_root in s and eps in the
+    division."""
     m = s = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -61,7 +63,8 @@ def adan(
     weight_decay=0.0,
     proximal=False,
 ):
-    """Xie et al. (2024), algorithm 1 with 1 - β for each β, averages from 0 and corrected; its decay is the proximal one."""
+    """Xie et al. (2024), algorithm 1 with 1 - β for each β, averages from 0 and
+    corrected; its decay is the proximal one."""
     m = v = n = zeros_like(x)
     before = None
     ahead = b2
@@ -82,7 +85,8 @@ def adan(
 def optax_yogi(
     learning_rate, b1=0.9, b2=0.999, eps=1e-3, eps_root=0.0, initial_mu=0.0
 ) -> optax.GradientTransformation:
-    """optax's, whose first moment starts at 1e-6 like the second, started anew from another one."""
+    """optax's, whose first moment starts at 1e-6 like the second, started anew from
+    another one."""
     rule = optax.scale_by_yogi(b1, b2, eps, eps_root)
 
     def init(params):
@@ -105,8 +109,10 @@ CARDS = {
                 ),
                 Mistake(
                     "the surprise is taken from the old average",
-                    "m = b1 * m + (1 - b1) * g\n        s = b2 * s + (1 - b2) * (g - m) ** 2 + eps_root",
-                    "s = b2 * s + (1 - b2) * (g - m) ** 2 + eps_root\n        m = b1 * m + (1 - b1) * g",
+                    "m = b1 * m + (1 - b1) * g\n        s = b2 * s + (1 - b2) * (g - "
+                    "m) ** 2 + eps_root",
+                    "s = b2 * s + (1 - b2) * (g - m) ** 2 + eps_root\n        m = b1 * "
+                    "m + (1 - b1) * g",
                 ),
                 Mistake(
                     "no bias correction of the second moment",
@@ -215,7 +221,10 @@ CARDS = {
                 ),
             ),
         ),
-        optax="optax 0.2.8 multiplies changes of the gradient by 1 - b2 where the paper and its authors' code have b2",
+        optax=(
+            "optax 0.2.8 multiplies changes of the gradient by 1 - b2 where the paper "
+            "and its authors' code have b2"
+        ),
         recorded="torch and timm's recorded rules do not include Adan",
         arguments={
             "b1": 0.9,

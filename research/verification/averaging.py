@@ -1,4 +1,5 @@
-"""Rules that keep params of their own to evaluate at: each formula yields its iterates together with those."""
+"""Rules that keep params of their own to evaluate at: each formula yields its iterates
+together with those."""
 
 from collections.abc import Callable
 from itertools import count
@@ -44,7 +45,8 @@ def lookahead(
 
 
 def polyak_averaging(x, f, learning_rate, start=0):
-    """Polyak & Juditsky (1992), equation (2), over the iterates after `start`, around gradient descent."""
+    """Polyak & Juditsky (1992), equation (2), over the iterates after `start`, around
+    gradient descent."""
     total, n = zeros_like(x), 0
     for t in count(1):
         x = x - learning_rate * f.gradient(x)
@@ -54,7 +56,8 @@ def polyak_averaging(x, f, learning_rate, start=0):
 
 
 def exponential_averaging(x, f, learning_rate, decay=0.999, debias=True):
-    """Kingma & Ba (2015), section 7.2, around gradient descent; or from x_0 and without the correction."""
+    """Kingma & Ba (2015), section 7.2, around gradient descent; or from x_0 and without
+    the correction."""
     average = zeros_like(x) if debias else x
     for t in count(1):
         x = x - learning_rate * f.gradient(x)
@@ -63,7 +66,8 @@ def exponential_averaging(x, f, learning_rate, decay=0.999, debias=True):
 
 
 class Apart(NamedTuple):
-    """What a rule of optax keeps here beside its own state: the params that it evaluates at."""
+    """What a rule of optax keeps here beside its own state: the params that it
+    evaluates at."""
 
     evaluation_params: Params
     state: Any
@@ -72,7 +76,8 @@ class Apart(NamedTuple):
 def optax_lookahead(
     learning_rate, sync_period=5, slow_step_size=0.5, reset_state=False
 ):
-    """optax.lookahead around its heavy ball; its slow params, which optax has among the params, are in the state."""
+    """optax.lookahead around its heavy ball; its slow params, which optax has among the
+    params, are in the state."""
     rule = optax.lookahead(
         optax.sgd(learning_rate, 0.9), sync_period, slow_step_size, reset_state
     )
@@ -86,7 +91,8 @@ def optax_lookahead(
         both, after = rule.update(
             updates, state.state, optax.LookaheadParams(params, state.evaluation_params)
         )
-        # optax multiplies the slow params' update by 0 between synchronisations, and so hands them a NaN at once.
+        # optax multiplies the slow params' update by 0 between synchronisations, and so
+        # hands them a NaN at once.
         comes_back = after.steps_since_sync == 0
         slow = jax.tree.map(
             lambda s, u: jnp.where(comes_back, s + u, s),
@@ -99,7 +105,8 @@ def optax_lookahead(
 
 
 def optax_exponential_averaging(learning_rate, decay=0.999, debias=True):
-    """optax.ema of the params, or optax.incremental_update where nothing is corrected."""
+    """optax.ema of the params, or optax.incremental_update where nothing is
+    corrected."""
     average = optax.ema(decay, debias=True)
 
     def forget(params, state):
@@ -159,11 +166,17 @@ CARDS = {
             ),
         ),
         optax=optax_lookahead,
-        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        recorded=(
+            "no trajectory of another implementation is recorded: torch has no such "
+            "rule"
+        ),
         arguments={"sync_period": 3, "slow_step_size": 0.75, "reset_state": True},
         unit_steps=False,
         reasons={
-            "scales": "it comes back by a difference of params, in whose rounding a step of size e^-30 is lost"
+            "scales": (
+                "it comes back by a difference of params, in whose rounding a step of "
+                "size e^-30 is lost"
+            )
         },
     ),
     "polyak_averaging": Card(
@@ -193,7 +206,10 @@ CARDS = {
             ),
         ),
         optax="optax keeps no mean of the iterates",
-        recorded="torch's ASGD, which keeps the mean, lets its rate decay in a way of its own, so none is recorded",
+        recorded=(
+            "torch's ASGD, which keeps the mean, lets its rate decay in a way of its "
+            "own, so none is recorded"
+        ),
         arguments={"start": 3},
         unit_steps=False,
     ),
@@ -219,7 +235,10 @@ CARDS = {
             ),
         ),
         optax=optax_exponential_averaging,
-        recorded="torch keeps averages of weights apart from its rules, so no trajectory is recorded",
+        recorded=(
+            "torch keeps averages of weights apart from its rules, so no trajectory is "
+            "recorded"
+        ),
         arguments={"decay": 0.9, "debias": False},
         unit_steps=False,
     ),

@@ -12,7 +12,8 @@ Constructor = Callable[..., optax.GradientTransformation]
 
 
 class Recorded(NamedTuple):
-    """Which trajectories of another implementation, kept in recorded.json, are this rule's.
+    """Which trajectories of another implementation, kept in recorded.json, are this
+    rule's.
 
     Attributes:
       variant: "optimizer/variant", as the keys of the file begin.
@@ -31,16 +32,17 @@ class Card(NamedTuple):
         are made in it; or why there is none, as a clause.
       optax: Its counterpart in optax, which has our arguments' names; or why there is
         none, in a sentence.
-      recorded: Another implementation's trajectories, by problem; or why there are none,
-        in a sentence.
-      arguments: Arguments other than the defaults, under which the table asks once more.
+      recorded: Another implementation's trajectories, by problem; or why there are
+        none, in a sentence.
+      arguments: Arguments other than the defaults, under which the table asks once
+        more.
       optax_arguments: The same for optax where its names are others; None: as ours.
-      unit_steps: Whether the rule's step is as long as its rate, whatever the gradient's
-        size.
+      unit_steps: Whether the rule's step is as long as its rate, whatever the
+        gradient's size.
       rates: Learning rates by problem, where the problem's own does not suit.
       reasons: By problem, why the rule is not asked there.
-      bounds: By authority ("formula", "optax", "recorded"), units of eps that stand for a
-        stated reason above the table's own bound.
+      bounds: By authority ("formula", "optax", "recorded"), units of eps that stand for
+        a stated reason above the table's own bound.
     """
 
     formula: Formula | str

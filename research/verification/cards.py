@@ -1,4 +1,5 @@
-"""The cards of all rules: a formula in fifty digits, its mistakes, other authorities."""
+"""The cards of all rules: a formula in fifty digits, its mistakes, other
+authorities."""
 
 from research.update_rules import RULE_TABLE
 from research.verification import (

@@ -1,4 +1,5 @@
-"""What is likely wrong with a rule: the known mistakes are made in the reference, one by one, until one walks as it does."""
+"""What is likely wrong with a rule: the known mistakes are made in the reference, one
+by one, until one walks as it does."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,9 +18,11 @@ from research.verification.trials import (
 )
 from research.verification.walks import Walk, distance
 
-# A mistake is judged by this many steps beyond the first that differs: later ones only magnify, and cost time.
+# A mistake is judged by this many steps beyond the first that differs: later ones only
+# magnify, and cost time.
 STEPS_BEYOND = 10
-# Where params are larger than this on a function, each step magnifies the rounding of the one before.
+# Where params are larger than this on a function, each step magnifies the rounding of
+# the one before.
 FAR = 1e3
 
 OnProgress = Callable[[float, float, str], None]
@@ -33,10 +36,12 @@ def likely_cause(
     tolerance: float,
     on_progress: OnProgress | None = None,
 ) -> str | None:
-    """The known mistake under which the reference walks as the rule does, on every problem.
+    """The known mistake under which the reference walks as the rule does, on every
+    problem.
 
-    Tried are, in this order: the mistakes of the formula, other values of its arguments, the other formulas, what can be
-    wrong with any rule (its sign, its length, a step too late), and two mistakes at once. Of those of one kind the closest
+    Tried are, in this order: the mistakes of the formula, other values of its
+    arguments, the other formulas, what can be wrong with any rule (its sign, its
+    length, a step too late), and two mistakes at once. Of those of one kind the closest
     is named.
 
     Args:
@@ -80,13 +85,16 @@ def likely_cause(
 def _apart(
     trial: Trial, evidence: Sequence[Evidence], tolerance: float
 ) -> float | None:
-    """How far the rule lies from the reference with that mistake, or None where the mistake does not explain it."""
+    """How far the rule lies from the reference with that mistake, or None where the
+    mistake does not explain it."""
     worst = 0.0
     for number, e in enumerate(evidence):
         steps = _telling_steps(e)
         try:
             wrong = trial.walk(e, steps)
-        except Exception:  # A value that the argument cannot have, a formula that asks for more: it explains nothing.
+        # A value that the argument cannot have, a formula that asks for more: it
+        # explains nothing.
+        except Exception:
             if number == 0:
                 return None
             continue
@@ -98,7 +106,8 @@ def _apart(
 
 
 def _telling_steps(e: Evidence) -> int:
-    """How many steps tell a mistake: some beyond the first that differs, and none of a descent that runs away."""
+    """How many steps tell a mistake: some beyond the first that differs, and none of a
+    descent that runs away."""
     first = max(e.deviation.first, 0)
     steps = min(len(e.found.iterates), first + STEPS_BEYOND)
     if e.problem.gradients is None:
@@ -108,7 +117,8 @@ def _telling_steps(e: Evidence) -> int:
 
 
 def _where_numbers(found: Walk, wrong: Walk, steps: int) -> tuple[Walk, Walk]:
-    """The first steps of both; where both are NaN, as a mistake may make them, they agree."""
+    """The first steps of both; where both are NaN, as a mistake may make them, they
+    agree."""
     shown_found, shown_wrong = {}, {}
     for field in ("iterates", "updates", "evaluations"):
         a, b = getattr(found, field), getattr(wrong, field)
@@ -124,7 +134,8 @@ def _where_numbers(found: Walk, wrong: Walk, steps: int) -> tuple[Walk, Walk]:
 
 
 def _seen(evidence: Sequence[Evidence], tolerance: float) -> str | None:
-    """What can be seen without a trial: numbers that are not finite on one side alone."""
+    """What can be seen without a trial: numbers that are not finite on one side
+    alone."""
     differing = [e for e in evidence if e.deviation.largest > tolerance]
     for e in differing:
         step = e.deviation.first
@@ -132,11 +143,14 @@ def _seen(evidence: Sequence[Evidence], tolerance: float) -> str | None:
         bad = ~np.isfinite(found) & np.isfinite(expected)
         if bad.any():
             kind = "NaN" if np.isnan(found[bad]).any() else "infinite"
-            return f"its params are {kind} after step {step + 1} on {e.problem.name}, where the reference's are finite"
+            return (
+                f"its params are {kind} after step {step + 1} on {e.problem.name}, "
+                "where the reference's are finite"
+            )
     if all(_agrees_but_for_small_updates(e, tolerance) for e in differing):
         return (
-            "none but rounding of the params: they agree, and updates that are small beside them do not, as where "
-            "positions are kept and subtracted"
+            "none but rounding of the params: they agree, and updates that are small "
+            "beside them do not, as where positions are kept and subtracted"
         )
     if _differs_by_a_hidden_nan(evidence, tolerance):
         return "it hides a NaN in the gradient, which the reference lets show"

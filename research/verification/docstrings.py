@@ -1,4 +1,5 @@
-"""What a reader wants of a rule at a glance, taken from its docstring: formula, paper, differences, when to use it."""
+"""What a reader wants of a rule at a glance, taken from its docstring: formula, paper,
+differences, when to use it."""
 
 import inspect
 from typing import NamedTuple
@@ -14,7 +15,8 @@ class Description(NamedTuple):
       family: The name of the file in research/update_rules/ in which it stands.
       signature: Its arguments with their defaults, as a user writes them.
       summary: The docstring's first line.
-      formula: The rest of what it says before it comes to use and arguments, a paragraph an entry.
+      formula: The rest of what it says before it comes to use and arguments, a
+        paragraph an entry.
       use: When to use it: the paragraph that begins "Use it".
       papers: Its references, as one text.
       line: At which line of its file it begins.
@@ -55,7 +57,9 @@ def describe(name: str) -> Description:
     return Description(
         name=name,
         family=rule.__module__.rpartition(".")[2].removeprefix("_"),
-        signature=f"{name}({', '.join(_argument(p) for p in inspect.signature(rule).parameters.values())})",
+        signature=(
+            f"{name}({', '.join(_argument(p) for p in inspect.signature(rule).parameters.values())})"
+        ),
         summary=summary,
         formula=tuple(p for p in paragraphs if p != use),
         use=use,

@@ -33,7 +33,8 @@ def heavy_ball(x, f, learning_rate, momentum=0.9):
 
 
 def nesterov(x, f, learning_rate, momentum=0.9):
-    """Sutskever et al. (2013), equations (3)-(4), told at the point where the gradient is taken: y_t = x_t + μ v_t."""
+    """Sutskever et al. (2013), equations (3)-(4), told at the point where the gradient
+    is taken: y_t = x_t + μ v_t."""
     y, v = x, zeros_like(x)
     while True:
         v_next = momentum * v - learning_rate * f.gradient(y)
@@ -43,7 +44,8 @@ def nesterov(x, f, learning_rate, momentum=0.9):
 
 
 def ema_momentum(x, f, learning_rate, momentum=0.9, undamped_start=False):
-    """The average of Kingma & Ba (2015), algorithm 1, in the place of the gradient; the other start is torch's."""
+    """The average of Kingma & Ba (2015), algorithm 1, in the place of the gradient; the
+    other start is torch's."""
     m = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -61,7 +63,8 @@ def sign_descent(x, f, learning_rate):
 
 
 def signum(x, f, learning_rate, momentum=0.9):
-    """Bernstein et al. (2018), algorithm 2: m <- β m + (1 - β) g, x <- x - δ sign(m)."""
+    """Bernstein et al. (2018), algorithm 2: m <- β m + (1 - β) g, x <- x - δ
+    sign(m)."""
     m = zeros_like(x)
     while True:
         g = f.gradient(x)
@@ -74,7 +77,8 @@ DAMPENED = "momentum/dampening 0.9 (torch) vs EMA trace (optax)"
 
 
 def averaged(learning_rate, momentum=0.9, undamped_start=False):
-    """Of optax, as `ema_momentum`; with the other start the first gradient is scaled up before it is averaged."""
+    """Of optax, as `ema_momentum`; with the other start the first gradient is scaled up
+    before it is averaged."""
     average = optax.ema(momentum, debias=False)
     if not undamped_start:
         return optax.chain(average, optax.sgd(learning_rate))
@@ -85,7 +89,8 @@ def averaged(learning_rate, momentum=0.9, undamped_start=False):
 
 
 def signed_average(learning_rate, momentum=0.9):
-    """As optax.signum is made, which optax 0.2.6 has not yet; there the momentum is called beta."""
+    """As optax.signum is made, which optax 0.2.6 has not yet; there the momentum is
+    called beta."""
     return optax.chain(
         optax.ema(momentum, debias=False),
         optax.scale_by_sign(),
@@ -93,7 +98,8 @@ def signed_average(learning_rate, momentum=0.9):
     )
 
 
-# A multiple of 2^-6, so that on the quadratic all iterates are exact and a gradient is 0 in both walks or in neither.
+# A multiple of 2^-6, so that on the quadratic all iterates are exact and a gradient is
+# 0 in both walks or in neither.
 EXACT = {"quadratic": 3 / 64}
 
 
@@ -133,7 +139,8 @@ CARDS = {
                 Mistake(
                     "it looks ahead, as Nesterov's rule does",
                     "f.gradient(x) + momentum * (x - before), x",
-                    "f.gradient(x + momentum * (x - before)) + momentum * (x - before), x",
+                    "f.gradient(x + momentum * (x - before)) + momentum * (x - "
+                    "before), x",
                 ),
             ),
         ),
@@ -206,7 +213,8 @@ CARDS = {
             sign_descent,
             (
                 Mistake(
-                    "the gradient is divided by its norm, not by its size in each coordinate",
+                    "the gradient is divided by its norm, not by its size in each "
+                    "coordinate",
                     "learning_rate * sign(g)",
                     "learning_rate * g / norm(g)",
                 ),
@@ -228,7 +236,10 @@ CARDS = {
             ),
         ),
         optax=optax.sign_sgd,
-        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        recorded=(
+            "no trajectory of another implementation is recorded: torch has no such "
+            "rule"
+        ),
         rates=EXACT,
     ),
     "signum": Card(
@@ -263,7 +274,10 @@ CARDS = {
             ),
         ),
         optax=signed_average,
-        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        recorded=(
+            "no trajectory of another implementation is recorded: torch has no such "
+            "rule"
+        ),
         arguments={"momentum": 0.5},
         rates=EXACT,
     ),

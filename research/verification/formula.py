@@ -1,4 +1,5 @@
-"""What a formula is: a rule as its paper prints it, in fifty digits, with the mistakes that are made in it."""
+"""What a formula is: a rule as its paper prints it, in fifty digits, with the mistakes
+that are made in it."""
 
 import inspect
 import re
@@ -27,7 +28,8 @@ class Mistake(NamedTuple):
     """A slip that turns a formula into another rule.
 
     Attributes:
-      cause: The slip in a few words, as a reader of the wrong rule is told: "ε inside the root".
+      cause: The slip in a few words, as a reader of the wrong rule is told: "ε inside
+        the root".
       right: A piece of the formula's source, which occurs in it exactly once.
       wrong: What the slip makes of it.
     """
@@ -41,8 +43,9 @@ class Formula(NamedTuple):
     """A rule in fifty digits, and what can go wrong with it.
 
     Attributes:
-      iterates: A generator function (x, f, learning_rate, ...) -> x_1, x_2, ...: x is Leaves, f a Function; the other
-        arguments have the names and defaults of our rule's.
+      iterates: A generator function (x, f, learning_rate, ...) -> x_1, x_2, ...: x is
+        Leaves, f a Function; the other arguments have the names and defaults of our
+        rule's.
       mistakes: The slips that are tried on a rule which does not agree.
     """
 
@@ -68,8 +71,8 @@ def mistaken(formula: Formula, mistake: Mistake) -> Callable[..., Iterator[Leave
     edited, count = pattern.subn(lambda _: mistake.wrong, source)
     if count != 1:
         raise ValueError(
-            f"{mistake.right!r} must occur once in the formula {formula.iterates.__name__}; it occurs "
-            f"{count} times."
+            f"{mistake.right!r} must occur once in the formula "
+            f"{formula.iterates.__name__}; it occurs {count} times."
         )
     names = dict(inspect.getmodule(formula.iterates).__dict__)
     exec(compile(edited, f"<{mistake.cause}>", "exec"), names)

@@ -1,4 +1,5 @@
-"""Another's rule, walked from 0: one that sees params only in differences steps from anywhere alike, and rounds less."""
+"""Another's rule, walked from 0: one that sees params only in differences steps from
+anywhere alike, and rounds less."""
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +11,13 @@ def from_zero(
 ) -> optax.GradientTransformation:
     """The rule, told x_t - x_0 where it asks for x_t.
 
-    optax takes differences of params whose size is 1 and whose moves are 1e-13, and so loses the digits of its updates.
+    optax takes differences of params whose size is 1 and whose moves are 1e-13, and so
+    loses the digits of its updates.
 
     Args:
       rule: One that uses params in differences alone; so none with weight decay.
-      positions: The name of that field of its state which holds params: it starts at 0, too.
+      positions: The name of that field of its state which holds params: it starts at 0,
+        too.
     Returns:
       The same rule, with updates that are true to the last digits.
     Example:

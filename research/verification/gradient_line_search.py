@@ -1,4 +1,5 @@
-"""Rules that search along a line: backtracking descent and conjugate gradients, as Nocedal & Wright print them."""
+"""Rules that search along a line: backtracking descent and conjugate gradients, as
+Nocedal & Wright print them."""
 
 import math
 
@@ -38,7 +39,8 @@ def backtracking_descent(
 def nonlinear_conjugate_gradient(
     x, f, learning_rate=1.0, beta="polak_ribiere_plus", linesearch="strong_wolfe"
 ):
-    """Nocedal & Wright, algorithm 5.4 with (5.41), (5.44), (5.45), (5.46) or (5.49), and the first trial of section 3.5."""
+    """Nocedal & Wright, algorithm 5.4 with (5.41), (5.44), (5.45), (5.46) or (5.49),
+    and the first trial of section 3.5."""
     a, g_before, d, slope_before = 0, None, None, 0
     while True:
         g = f.gradient(x)
@@ -171,7 +173,8 @@ CARDS = {
         arguments={"beta": "hestenes_stiefel"},
         rates=dict.fromkeys(PROBLEMS, 1.0),
         reasons={**NO_VALUE, **_CONJUGATE},
-        # Conjugate directions magnify rounding until the minimum is reached, after twenty steps; measured: 402.
+        # Conjugate directions magnify rounding until the minimum is reached, after
+        # twenty steps; measured: 402.
         bounds={"formula": 4000.0},
     ),
 }

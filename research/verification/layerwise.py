@@ -26,7 +26,8 @@ B1, B2 = mpmath.mpf(0.9), mpmath.mpf(0.999)
 def lamb(
     x, f, learning_rate, b1=0.9, b2=0.999, eps=1e-6, eps_root=0.0, weight_decay=0.0
 ):
-    """You et al. (2020), algorithm 2, with φ(z) = z, and the ratio 1 where a norm is 0."""
+    """You et al. (2020), algorithm 2, with φ(z) = z, and the ratio 1 where a norm is
+    0."""
     m = v = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -53,7 +54,8 @@ def muon(
     x, f, learning_rate, beta=0.95, nesterov=True, eps=1e-7, weight_decay=0.0, ns_steps=5,
     ns_coeffs=(3.4445, -4.7750, 2.0315), bias_correction=False,
 ):  # fmt: skip
-    """Jordan et al. (2024), with matrices as inputs by outputs; bias_correction is optax's; other leaves go to Adam."""
+    """Jordan et al. (2024), with matrices as inputs by outputs; bias_correction is
+    optax's; other leaves go to Adam."""
     m = n = v = zeros_like(x)
     for t in count(1):
         g = f.gradient(x)
@@ -93,7 +95,8 @@ def shape_factor(a):
 
 
 def newton_schulz(a, ns_steps, ns_coeffs, eps):
-    """X <- a X + (b X Xᵀ + c (X Xᵀ)²) X, from the matrix over its Frobenius norm; what is no matrix stays."""
+    """X <- a X + (b X Xᵀ + c (X Xᵀ)²) X, from the matrix over its Frobenius norm; what
+    is no matrix stays."""
     if a.ndim != 2:
         return a
     p, q, r = map(mpmath.mpf, ns_coeffs)
@@ -182,11 +185,13 @@ def optax_muon(
     ns_coeffs=(3.4445, -4.7750, 2.0315),
     bias_correction=False,
 ):
-    """optax.contrib.muon on matrices, with Adam for other leaves, where optax's `nesterov` makes NAdam of it.
+    """optax.contrib.muon on matrices, with Adam for other leaves, where optax's
+    `nesterov` makes NAdam of it.
 
-    Without bias correction the momentum is optax.trace, which is the average over 1 - β: muon with beta=0 then
-    orthogonalises what it is given. A fault of optax's Muon, that the gradient was orthogonalised and not the momentum,
-    was mended in January 2025, before its first release with Muon (0.2.5).
+    Without bias correction the momentum is optax.trace, which is the average over 1 -
+    β: muon with beta=0 then orthogonalises what it is given. A fault of optax's Muon,
+    that the gradient was orthogonalised and not the momentum, was mended in January
+    2025, before its first release with Muon (0.2.5).
     """
     given = (learning_rate, ns_coeffs, ns_steps)
     if bias_correction:
@@ -223,13 +228,17 @@ CARDS = {
             "eps_root": 0.001,
             "weight_decay": 0.1,
         },
-        # A step is the rate times the leaf's length however near the minimum: at 0.05 it circles there without order.
+        # A step is the rate times the leaf's length however near the minimum: at 0.05
+        # it circles there without order.
         rates={"quadratic": 0.01, "softmax_regression": 0.02},
     ),
     "muon": Card(
         Formula(muon, _OF_MUON),
         optax=optax_muon,
-        recorded="torch.optim.Muon and the reference orthogonalise in bfloat16 whatever the dtype: seven bits are no trace",
+        recorded=(
+            "torch.optim.Muon and the reference orthogonalise in bfloat16 whatever the "
+            "dtype: seven bits are no trace"
+        ),
         arguments={
             "beta": 0.8,
             "eps": 0.01,
@@ -237,9 +246,11 @@ CARDS = {
             "ns_steps": 3,
             "bias_correction": True,
         },
-        # Five iterations magnify what lies 485 times below a matrix's largest singular value to its size, rounding too;
-        # in `scales` the entries of one matrix differ by e^60. Measured: 2035 eps in float32, 1657 from optax in float64.
-        # Rounding of bfloat16 goes the same way: 30 eps from optax, 31 and 19 from the exact rule.
+        # Five iterations magnify what lies 485 times below a matrix's largest singular
+        # value to its size, rounding too; in `scales` the entries of one matrix differ
+        # by e^60. Measured: 2035 eps in float32, 1657 from optax in float64. Rounding
+        # of bfloat16 goes the same way: 30 eps from optax, 31 and 19 from the exact
+        # rule.
         bounds={"formula": 4000.0, "optax": 4000.0, "bfloat16": 64.0},
     ),
 }

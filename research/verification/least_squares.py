@@ -1,6 +1,7 @@
 """Gauss-Newton and Levenberg-Marquardt, as their papers print them.
 
-They ask for what a gradient does not tell: f.residuals(x), a list of numbers r, and f.jacobian(x), a list of rows.
+They ask for what a gradient does not tell: f.residuals(x), a list of numbers r, and
+f.jacobian(x), a list of rows.
 """
 
 import mpmath
@@ -12,7 +13,8 @@ from research.verification.newton import flat, like, model_minimum
 
 
 def gauss_newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
-    """Nocedal & Wright (2006), equation (10.23) with algorithm 3.1: JᵀJ h = -Jᵀr, and Armijo's backtracking."""
+    """Nocedal & Wright (2006), equation (10.23) with algorithm 3.1: JᵀJ h = -Jᵀr, and
+    Armijo's backtracking."""
     while True:
         r, j = linearised(f, x)
         t, h = learning_rate, -mpmath.lu_solve(j.T * j, j.T * r)
@@ -26,7 +28,8 @@ def gauss_newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
 
 
 def levenberg_marquardt(x, f, learning_rate=1.0):
-    """Moré (1978), algorithm 7.1, with the radius met exactly: min |J h + r| over |D h| <= Δ."""
+    """Moré (1978), algorithm 7.1, with the radius met exactly: min |J h + r| over |D h|
+    <= Δ."""
     scale, radius = None, None
     while True:
         r, j = linearised(f, x)
@@ -78,7 +81,8 @@ CARDS = {
             gauss_newton,
             (
                 Mistake(
-                    "the gradient of |r|² stands for that of ½ |r|²: the step is twice as long",
+                    "the gradient of |r|² stands for that of ½ |r|²: the step is twice "
+                    "as long",
                     "t, h = learning_rate",
                     "t, h = 2 * learning_rate",
                 ),
@@ -100,7 +104,10 @@ CARDS = {
             ),
         ),
         optax="optax has no rule for residuals",
-        recorded="no trajectory of another implementation is recorded; tests/rules/test_least_squares.py has NIST's optima",
+        recorded=(
+            "no trajectory of another implementation is recorded; "
+            "tests/rules/test_least_squares.py has NIST's optima"
+        ),
     ),
     "levenberg_marquardt": Card(
         Formula(
@@ -126,6 +133,9 @@ CARDS = {
             ),
         ),
         optax="optax has no rule for residuals",
-        recorded="no trajectory of another implementation is recorded; tests/rules/test_least_squares.py has NIST's optima",
+        recorded=(
+            "no trajectory of another implementation is recorded; "
+            "tests/rules/test_least_squares.py has NIST's optima"
+        ),
     ),
 }

@@ -1,4 +1,5 @@
-"""Arithmetic to fifty digits on the leaves of a pytree, for rules that are written as their papers print them."""
+"""Arithmetic to fifty digits on the leaves of a pytree, for rules that are written as
+their papers print them."""
 
 import operator
 from collections.abc import Callable, Iterable
@@ -11,10 +12,12 @@ DIGITS = 50  # `research.verification.walks` sets mpmath to them while a formula
 
 
 class Leaves:
-    """The leaves of a pytree, each a numpy array of mpmath numbers: they add, multiply and divide entry by entry.
+    """The leaves of a pytree, each a numpy array of mpmath numbers: they add, multiply
+    and divide entry by entry.
 
     Args:
-      arrays: Arrays of any shape, of floats (taken for exactly the numbers they are) or of mpmath numbers.
+      arrays: Arrays of any shape, of floats (taken for exactly the numbers they are) or
+        of mpmath numbers.
     Example:
       >>> with mpmath.workdps(DIGITS):
       ...     x = Leaves([[1.0, 4.0], 9.0])
@@ -62,7 +65,8 @@ _exact = np.frompyfunc(mpmath.mpf, 1, 1)
 
 
 def _each(operation: Callable[..., Any], *operands: Any) -> Leaves:
-    """Entry by entry over Leaves of one structure, and numbers, which stand for all entries."""
+    """Entry by entry over Leaves of one structure, and numbers, which stand for all
+    entries."""
     columns = [o.arrays if isinstance(o, Leaves) else None for o in operands]
     count = next(len(c) for c in columns if c is not None)
     entry = np.frompyfunc(operation, len(operands), 1)
@@ -76,12 +80,14 @@ def _each(operation: Callable[..., Any], *operands: Any) -> Leaves:
 
 
 def entrywise(function: Callable[..., Any], *operands: Leaves | Any) -> Leaves:
-    """function of mpmath numbers, applied entry by entry: for what has no name below."""
+    """function of mpmath numbers, applied entry by entry: for what has no name
+    below."""
     return _each(function, *operands)
 
 
 def by_leaf(function: Callable[..., Any], *operands: Leaves) -> Leaves:
-    """function of whole arrays (a norm, a matrix product), applied leaf by leaf; it gives an array or a number each."""
+    """function of whole arrays (a norm, a matrix product), applied leaf by leaf; it
+    gives an array or a number each."""
     return Leaves(
         function(*arrays) for arrays in zip(*(o.arrays for o in operands), strict=True)
     )

@@ -8,7 +8,8 @@ from research.verification.leaves import (
 
 
 def backtracking(f, x, d, first, c=1e-4, shrink=0.5, most=50):
-    """Algorithm 3.1: the first of first, shrink first, shrink² first, ... with sufficient decrease; 0 if there is none."""
+    """Algorithm 3.1: the first of first, shrink first, shrink² first, ... with
+    sufficient decrease; 0 if there is none."""
     value, slope = f.value(x), dot(f.gradient(x), d)
     if not slope < 0:
         return 0
@@ -21,7 +22,8 @@ def backtracking(f, x, d, first, c=1e-4, shrink=0.5, most=50):
 
 
 def strong_wolfe(f, x, d, first, c1=1e-4, c2=0.9, most=30):
-    """Algorithms 3.5 and 3.6; each point is (a, φ(a), φ'(a)). 0 if nothing lowers f enough."""
+    """Algorithms 3.5 and 3.6; each point is (a, φ(a), φ'(a)). 0 if nothing lowers f
+    enough."""
     points = []
 
     def phi(a):
@@ -60,7 +62,8 @@ def strong_wolfe(f, x, d, first, c1=1e-4, c2=0.9, most=30):
 
 
 def cubic(left, right):
-    """Equation (3.59): the minimiser of the cubic through two points; NaN if it has none."""
+    """Equation (3.59): the minimiser of the cubic through two points; NaN if it has
+    none."""
     (a, va, sa), (b, vb, sb) = left, right
     d1 = sa + sb - 3 * (va - vb) / (a - b)
     if d1**2 - sa * sb < 0:
@@ -70,7 +73,8 @@ def cubic(left, right):
 
 
 def inwards(low, high):
-    """The cubic's minimiser, at least a tenth of the bracket away from its ends; the middle where there is none."""
+    """The cubic's minimiser, at least a tenth of the bracket away from its ends; the
+    middle where there is none."""
     left, right = sorted((low[0], high[0]))
     margin, a = mpmath.mpf(0.1) * (right - left), cubic(low, high)
     return (
@@ -81,7 +85,8 @@ def inwards(low, high):
 
 
 def outwards(before, point):
-    """The cubic's minimiser, 2.1 to 5 times as far from the point before as the last one."""
+    """The cubic's minimiser, 2.1 to 5 times as far from the point before as the last
+    one."""
     width, a = point[0] - before[0], cubic(before, point)
     nearest, furthest = point[0] + mpmath.mpf(1.1) * width, point[0] + 4 * width
     return furthest if not a > point[0] else min(max(a, nearest), furthest)

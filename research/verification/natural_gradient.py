@@ -14,7 +14,8 @@ from research.verification.newton import (  # noqa: F401, the mistakes use them
 
 
 def natural_gradient(x, f, learning_rate=1.0, damping=0.0):
-    """Amari (1998), equation (7): x <- x - η F⁻¹ g, F the Fisher matrix: of a canonical link the Hessian."""
+    """Amari (1998), equation (7): x <- x - η F⁻¹ g, F the Fisher matrix: of a canonical
+    link the Hessian."""
     while True:
         fisher = hessian(f, x)
         x = x - learning_rate * solve(damped(fisher, damping), f.gradient(x))
@@ -42,9 +43,11 @@ CARDS = {
                     "f.gradient(x)",
                 ),
                 Mistake(
-                    "the step has a fixed length in the Fisher metric, as in trust-region policy optimisation",
+                    "the step has a fixed length in the Fisher metric, as in "
+                    "trust-region policy optimisation",
                     "learning_rate * solve(damped(fisher, damping), f.gradient(x))",
-                    "of_length(learning_rate, solve(damped(fisher, damping), f.gradient(x)), f.gradient(x))",
+                    "of_length(learning_rate, solve(damped(fisher, damping), "
+                    "f.gradient(x)), f.gradient(x))",
                 ),
             ),
         ),
@@ -53,7 +56,10 @@ CARDS = {
         arguments={"damping": 0.5},
         rates=FRACTIONS,
         reasons={
-            "rosenbrock": "Rosenbrock's function is no likelihood: where its Hessian is indefinite there is no Fisher matrix."
+            "rosenbrock": (
+                "Rosenbrock's function is no likelihood: where its Hessian is "
+                "indefinite there is no Fisher matrix."
+            )
         },
     ),
 }

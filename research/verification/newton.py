@@ -9,7 +9,8 @@ from research.verification.leaves import Leaves, dot, norm
 
 
 def newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
-    """Nocedal & Wright (2006), algorithms 3.1 and 3.2: B p = -g with B positive definite, and Armijo's backtracking."""
+    """Nocedal & Wright (2006), algorithms 3.1 and 3.2: B p = -g with B positive
+    definite, and Armijo's backtracking."""
     while True:
         g, t = f.gradient(x), learning_rate
         p = solve(definite(hessian(f, x)), -g)
@@ -20,7 +21,8 @@ def newton(x, f, learning_rate=1.0, sufficient_decrease=1e-4, shrink=0.5):
 
 
 def trust_region_newton(x, f, learning_rate=1.0, max_radius=1000.0, acceptance=0.15):
-    """Nocedal & Wright (2006), algorithm 4.1, with the subproblem's exact solution, theorem 4.1."""
+    """Nocedal & Wright (2006), algorithm 4.1, with the subproblem's exact solution,
+    theorem 4.1."""
     radius = learning_rate
     while True:
         g, h = f.gradient(x), hessian(f, x)
@@ -37,7 +39,8 @@ def trust_region_newton(x, f, learning_rate=1.0, max_radius=1000.0, acceptance=0
 
 
 def hessian(f, x):
-    """∇²f: given, or central differences of the gradient, good to 30 digits; 0 where f is given by its gradients alone."""
+    """∇²f: given, or central differences of the gradient, good to 30 digits; 0 where f
+    is given by its gradients alone."""
     n = len(flat(x))
     if f.value is None:
         return mpmath.zeros(n)
@@ -77,7 +80,8 @@ def rooted(h, damping):
 
 
 def of_length(length, p, g):
-    """p, made as long as that in the metric of which it is the gradient: for a mistake."""
+    """p, made as long as that in the metric of which it is the gradient: for a
+    mistake."""
     size = mpmath.sqrt(dot(p, g))
     return length / size * p if size else p
 
@@ -106,7 +110,8 @@ def promise(h, g, p):
 
 
 def model_minimum(h, g, radius):
-    """The p that minimises gᵀp + ½ pᵀHp over |p| <= Δ, and σ with (H + σ I) p = -g, by bisection of σ."""
+    """The p that minimises gᵀp + ½ pᵀHp over |p| <= Δ, and σ with (H + σ I) p = -g, by
+    bisection of σ."""
     if norm(g) == 0 or mpmath.isnan(norm(g)):
         return norm(g) * g, 0
     if mpmath.mnorm(h) == 0:
@@ -151,8 +156,9 @@ def like(entries, x):
 GIVEN = ("random_pytree", "sparse_gradients", "scales", "zero_gradient", "nan_gradient")
 
 
-# Where the full step would be at rest after a few steps, a fraction of it goes on; on given gradients, whose function is
-# linear, the natural gradient takes no step unless it is damped.
+# Where the full step would be at rest after a few steps, a fraction of it goes on; on
+# given gradients, whose function is linear, the natural gradient takes no step unless
+# it is damped.
 FRACTIONS = {
     "quadratic": 0.25,
     "rosenbrock": 0.5,
@@ -205,7 +211,8 @@ CARDS = {
         },  # There trials are refused; at 1 the path magnifies a bit to 2500.
         reasons=dict.fromkeys(
             GIVEN,
-            "a given gradient is that of a line, without curvature: the rule takes no step",
+            "a given gradient is that of a line, without curvature: the rule takes no "
+            "step",
         ),
     ),
     "trust_region_newton": Card(
@@ -233,7 +240,8 @@ CARDS = {
                     "4 * radius",
                 ),
                 Mistake(
-                    "the model has no curvature: every step goes down the gradient to the edge",
+                    "the model has no curvature: every step goes down the gradient to "
+                    "the edge",
                     "model_minimum(h",
                     "model_minimum(0 * h",
                 ),

@@ -16,7 +16,8 @@ from research.verification.problems import PROBLEMS
 
 
 def dog(x, f, learning_rate=1.0, initial_distance=None, eps=1e-8):
-    """Ivgi, Hinder & Carmon (2023), equation (DoG), with the ε and the r_ε of the authors' code."""
+    """Ivgi, Hinder & Carmon (2023), equation (DoG), with the ε and the r_ε of the
+    authors' code."""
     start = x
     distance = (
         mpmath.mpf("1e-6") * (1 + norm(x))
@@ -41,7 +42,8 @@ def prodigy(
     x, f, learning_rate=1.0, b1=0.9, b2=0.999, b3=None, eps=1e-8, initial_distance=1e-6, distance_factor=1.0,
     weight_decay=0.0, bias_correction=False, eps_by_next_distance=True,
 ):  # fmt: skip
-    """Mishchenko & Defazio (2024), algorithm 4 with eps_by_next_distance=False, which their code has True."""
+    """Mishchenko & Defazio (2024), algorithm 4 with eps_by_next_distance=False, which
+    their code has True."""
     start, d = x, initial_distance
     b3 = sqrt(b2) if b3 is None else b3
     m = v = s = zeros_like(x)
@@ -64,7 +66,8 @@ def prodigy(
 
 
 def optax_dog(learning_rate=1.0, initial_distance=None, eps=1e-8):
-    """optax.contrib.dog, told the distance from the start; of rounded params it is wrong by 1e-10 of itself at first."""
+    """optax.contrib.dog, told the distance from the start; of rounded params it is
+    wrong by 1e-10 of itself at first."""
     first = (
         ("heuristic", 1e-6)
         if initial_distance is None
@@ -83,9 +86,11 @@ def optax_prodigy(
     distance_factor=1.0,
     bias_correction=False,
 ):
-    """optax.contrib.prodigy, at rest until a gradient is not 0: there it divides 0 by 0, and its params are NaN.
+    """optax.contrib.prodigy, at rest until a gradient is not 0: there it divides 0 by
+    0, and its params are NaN.
 
-    It corrects every rate for bias; without, a schedule divides by what it multiplies with.
+    It corrects every rate for bias; without, a schedule divides by what it multiplies
+    with.
     """
 
     def uncorrected(count):
@@ -158,7 +163,10 @@ CARDS = {
             ),
         ),
         optax=optax_dog,
-        recorded="torch has none; the authors' package is for torch, its traces are not recorded",
+        recorded=(
+            "torch has none; the authors' package is for torch, its traces are not "
+            "recorded"
+        ),
         arguments={"initial_distance": 0.03125, "eps": 0.01},
         rates=_RATES,
     ),
@@ -194,13 +202,17 @@ CARDS = {
                 ),
                 Mistake(
                     "the sums are not multiplied by d",
-                    "rate * d**2 * dot(g, start - x)\n        s = b3 * s + (1 - b3) * rate * d**2 * g",
+                    "rate * d**2 * dot(g, start - x)\n        s = b3 * s + (1 - b3) * "
+                    "rate * d**2 * g",
                     "rate * dot(g, start - x)\n        s = b3 * s + (1 - b3) * rate * g",
                 ),
             ),
         ),
         optax=optax_prodigy,
-        recorded="torch has none; the authors' package is for torch, its traces are not recorded",
+        recorded=(
+            "torch has none; the authors' package is for torch, its traces are not "
+            "recorded"
+        ),
         arguments={
             "b1": 0.5,
             "b2": 0.9,
@@ -210,8 +222,9 @@ CARDS = {
             "bias_correction": True,
         },
         rates=_RATES,
-        # optax keeps its sums over all leaves in bfloat16, ours in float32. After fifty steps they are 9 eps apart on one
-        # processor (32 and 25 from the exact rule), 44 on another (48 and 20).
+        # optax keeps its sums over all leaves in bfloat16, ours in float32. After fifty
+        # steps they are 9 eps apart on one processor (32 and 25 from the exact rule),
+        # 44 on another (48 and 20).
         bounds={"bfloat16": 16.0},
     ),
 }

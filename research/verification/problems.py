@@ -1,4 +1,5 @@
-"""Problems on which rules are verified: functions with a gradient, and given sequences of gradients that ask hard questions."""
+"""Problems on which rules are verified: functions with a gradient, and given sequences
+of gradients that ask hard questions."""
 
 import functools
 from collections.abc import Callable
@@ -23,8 +24,10 @@ class Problem(NamedTuple):
       name: As in PROBLEMS.
       start: x_0, a pytree of float64 arrays whose entries float32 can hold.
       objective: params -> () in JAX, or None where gradients are given.
-      exact: () -> the same as a Function of fifty digits, made anew for each walk; None if there is none.
-      gradients: The given gradients, like the start with a leading axis of NUM_STEPS, or None.
+      exact: () -> the same as a Function of fifty digits, made anew for each walk; None
+        if there is none.
+      gradients: The given gradients, like the start with a leading axis of NUM_STEPS,
+        or None.
       rate: A learning rate for rules whose step is as long as the gradient.
       rate_of_unit_steps: One for rules whose step does not grow with the gradient.
       nan: Whether a gradient is NaN, so that NaN in both walks is agreement.
@@ -175,7 +178,8 @@ def _given(
     change: Callable[[np.random.Generator, np.ndarray], np.ndarray],
     **options,
 ) -> Problem:
-    """Drawn gradients on a pytree with a matrix, a vector, a scalar and an empty leaf, changed leaf by leaf."""
+    """Drawn gradients on a pytree with a matrix, a vector, a scalar and an empty leaf,
+    changed leaf by leaf."""
     rng = np.random.default_rng(seed)
     shapes = {"dense": {"w": (3, 2), "b": (3,)}, "scale": (), "empty": (0,)}
     draw = functools.partial(jax.tree.map, is_leaf=lambda s: isinstance(s, tuple))
@@ -187,7 +191,8 @@ def _given(
 
 
 def _short(a: np.ndarray) -> np.ndarray:
-    """Rounded to float32, and float64 again: both dtypes then start from the same numbers."""
+    """Rounded to float32, and float64 again: both dtypes then start from the same
+    numbers."""
     return np.asarray(a, np.float32).astype(np.float64)
 
 

@@ -32,7 +32,8 @@ def bfgs(
     first_step="euclidean",
     min_curvature=0.0,
 ):
-    """Nocedal & Wright, algorithm 6.1 with (6.17), the first pair scaling H by (6.20)."""
+    """Nocedal & Wright, algorithm 6.1 with (6.17), the first pair scaling H by
+    (6.20)."""
     g, inverse = f.gradient(x), None
     while True:
         d = (
@@ -99,8 +100,9 @@ def like(flat, x):
     )
 
 
-# In Rosenbrock's valley, and where a search takes another branch because two values tie, a rounding grows to thousands
-# of times itself within fifty steps, and by how much changes with the rate and with the version of the compiler.
+# In Rosenbrock's valley, and where a search takes another branch because two values
+# tie, a rounding grows to thousands of times itself within fifty steps, and by how much
+# changes with the rate and with the version of the compiler.
 _VALLEY = {
     "rosenbrock": "its valley magnifies rounding a thousandfold and more; the rule's own tests compare the first ten steps"
 }
@@ -191,9 +193,10 @@ CARDS = {
         },
         rates=dict.fromkeys(PROBLEMS, 0.5),
         reasons={**NO_VALUE, **_VALLEY},
-        # The difference of two gradients is smaller than they are, and so its rounding counts for more; measured: 236.
-        # Torch's trace of Rosenbrock runs into the valley: 1e-11 in float64 and 1e-2 in float32 at its end, where
-        # optax's own run is 6e-12 from the rule in fifty digits; until step 30 it is within 1e-15.
+        # The difference of two gradients is smaller than they are, and so its rounding
+        # counts for more; measured: 236. Torch's trace of Rosenbrock runs into the
+        # valley: 1e-11 in float64 and 1e-2 in float32 at its end, where optax's own run
+        # is 6e-12 from the rule in fifty digits; until step 30 it is within 1e-15.
         bounds={"formula": 1000.0, "recorded": 5e5},
     ),
 }

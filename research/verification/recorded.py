@@ -1,4 +1,5 @@
-"""Trajectories of other implementations, computed once with packages that this one does not need."""
+"""Trajectories of other implementations, computed once with packages that this one does
+not need."""
 
 import functools
 import importlib.resources
@@ -18,7 +19,8 @@ def recorded_walks(variant: str) -> dict[str, tuple[float, Walk]]:
     Args:
       variant: "optimizer/variant", as in `recorded.json`.
     Returns:
-      By the name of the problem: the learning rate (NaN where the rule has none) and the Walk.
+      By the name of the problem: the learning rate (NaN where the rule has none) and
+      the Walk.
     Raises:
       KeyError: There is none of that name.
     Example:
@@ -30,7 +32,8 @@ def recorded_walks(variant: str) -> dict[str, tuple[float, Walk]]:
     cases = [case for case in _file()["cases"] if case["variant"] == variant]
     if not cases:
         raise KeyError(
-            f"no trajectory of {variant!r} is recorded; known: {', '.join(sorted(variants()))}."
+            f"no trajectory of {variant!r} is recorded; known: "
+            f"{', '.join(sorted(variants()))}."
         )
     return {case["problem"]: (_rate(case), _walk(case)) for case in cases}
 

@@ -1,4 +1,5 @@
-"""The rule under test: one that is already made, or a constructor of one. Its errors carry its name."""
+"""The rule under test: one that is already made, or a constructor of one. Its errors
+carry its name."""
 
 import importlib
 import inspect
@@ -21,11 +22,13 @@ OURS = Path(__file__).parents[1]
 
 
 class RuleError(ValueError):
-    """A rule raised while it was made or walked; the message says which rule, and what it said."""
+    """A rule raised while it was made or walked; the message says which rule, and what
+    it said."""
 
 
 class NoRuleError(TypeError):
-    """What is given is no rule, or changes structure, shape or dtype; the message says which one, and what it gave."""
+    """What is given is no rule, or changes structure, shape or dtype; the message says
+    which one, and what it gave."""
 
 
 def is_made(rule: Any) -> bool:
@@ -50,7 +53,8 @@ def named(word: str) -> Any:
     Returns:
       What stands under that name.
     Raises:
-      ValueError: There is no such module, or no such name in it; the message says which.
+      ValueError: There is no such module, or no such name in it; the message says
+        which.
     Example:
       >>> named("optax.adam") is optax.adam
       True
@@ -87,21 +91,25 @@ def _imported(word: str) -> tuple[Any, list[str]]:
             if problem.name != name and not name.startswith(f"{problem.name}."):
                 raise
     raise ValueError(
-        f"there is no module {parts[0]!r} for {word!r}; give the rule itself, or install its package."
+        f"there is no module {parts[0]!r} for {word!r}; give the rule itself, or "
+        "install its package."
     )
 
 
 def made(
     rule: Any, rate: float, arguments: dict[str, Any], name: str = "the rule"
 ) -> optax.GradientTransformationExtraArgs:
-    """The rule itself, or what its constructor makes with that rate; it is checked, and named, wherever it fails.
+    """The rule itself, or what its constructor makes with that rate; it is checked, and
+    named, wherever it fails.
 
     Args:
-      rule: A gradient transformation, or a constructor that takes the learning rate first.
+      rule: A gradient transformation, or a constructor that takes the learning rate
+        first.
       rate, arguments: For a constructor.
       name: In messages.
     Returns:
-      The rule, checked on each call: updates and state must keep structure, shapes and dtypes.
+      The rule, checked on each call: updates and state must keep structure, shapes and
+      dtypes.
     Raises:
       NoRuleError: It is neither.
       RuleError: The constructor raised.
@@ -113,7 +121,8 @@ def made(
     sort = "an optax.GradientTransformation"
     if not is_made(rule) and not callable(rule):
         raise NoRuleError(
-            f"{name} is no rule: it is {_kind(rule)}, not {sort} or a function that makes one."
+            f"{name} is no rule: it is {_kind(rule)}, not {sort} or a function that "
+            "makes one."
         )
     found: Any = rule
     if not is_made(rule):
@@ -122,7 +131,8 @@ def made(
         )
     if not is_made(found):
         raise NoRuleError(
-            f"{name} is no rule: called with a learning rate it gave {_kind(found)}, not {sort}."
+            f"{name} is no rule: called with a learning rate it gave {_kind(found)}, "
+            f"not {sort}."
         )
     return _checked(found, name)
 
@@ -143,7 +153,8 @@ def _checked(
         )
         if not (isinstance(answer, tuple) and len(answer) == 2):
             raise NoRuleError(
-                f"{name}: update must return (updates, state); it returned {_kind(answer)}."
+                f"{name}: update must return (updates, state); it returned "
+                f"{_kind(answer)}."
             )
         try:
             check_updates(answer[0], params)
@@ -156,11 +167,13 @@ def _checked(
 
 
 def _check_state(before: Any, after: Any, name: str) -> None:
-    """Refuses a state that another step could not be taken from in one compiled loop."""
+    """Refuses a state that another step could not be taken from in one compiled
+    loop."""
     if jax.tree.structure(before) != jax.tree.structure(after):
         raise NoRuleError(
-            f"{name}: update changes the structure of its state from {jax.tree.structure(before)} to "
-            f"{jax.tree.structure(after)}; return a state like the one that init makes."
+            f"{name}: update changes the structure of its state from "
+            f"{jax.tree.structure(before)} to {jax.tree.structure(after)}; return a "
+            "state like the one that init makes."
         )
     for (path, a), b in zip(
         jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
@@ -171,13 +184,16 @@ def _check_state(before: Any, after: Any, name: str) -> None:
         )
         if of_before.shape != of_after.shape or not same_dtype:
             raise NoRuleError(
-                f"{name}: update changes its state at {jax.tree_util.keystr(path) or 'the only leaf'} from "
-                f"{of_before.str_short()} to {of_after.str_short()}; return a state like the one that init makes."
+                f"{name}: update changes its state at "
+                f"{jax.tree_util.keystr(path) or 'the only leaf'} from "
+                f"{of_before.str_short()} to {of_after.str_short()}; return a state "
+                "like the one that init makes."
             )
 
 
 def _told(raised: str, when: str, call: Callable[[], Any]) -> Any:
-    """What the call gives; an exception of it as a RuleError that names rule, kind, place and message."""
+    """What the call gives; an exception of it as a RuleError that names rule, kind,
+    place and message."""
     try:
         return call()
     except (RuleError, NoRuleError):
@@ -188,14 +204,18 @@ def _told(raised: str, when: str, call: Callable[[], Any]) -> Any:
             problem,
             jax.errors.ConcretizationTypeError | jax.errors.TracerArrayConversionError,
         ):
-            message = "a value is not known while it is traced: use jnp.where or jax.lax.cond for if, and no float() or numpy"
+            message = (
+                "a value is not known while it is traced: use jnp.where or "
+                "jax.lax.cond for if, and no float() or numpy"
+            )
         raise RuleError(
             f"{raised} {type(problem).__name__} {when}{place(problem)}: {message}"
         ) from problem
 
 
 def place(problem: BaseException) -> str:
-    """Where in the user's own code it was raised: " (line 3 of mine.py)", or "" where only packages were running."""
+    """Where in the user's own code it was raised: " (line 3 of mine.py)", or "" where
+    only packages were running."""
     packages = (
         "site-packages",
         "dist-packages",

@@ -1,6 +1,8 @@
-"""Schedule-free descent, as the paper prints it; yielded are the points y at which gradients are taken.
+"""Schedule-free descent, as the paper prints it; yielded are the points y at which
+gradients are taken.
 
-(1 - c) x + c z is written x + c (z - x), and y likewise: they stay exactly where they are while z does not move.
+(1 - c) x + c z is written x + c (z - x), and y likewise: they stay exactly where they
+are while z does not move.
 """
 
 from itertools import count
@@ -19,7 +21,8 @@ from research.verification.leaves import sqrt, zeros_like
 def schedule_free_sgd(
     x, f, learning_rate, warmup_steps=0, b1=0.9, weight_decay=0.0, weight_power=2.0
 ):
-    """Defazio et al. (2024), the three sequences of its introduction, with algorithm 1's weights, warm-up and decay."""
+    """Defazio et al. (2024), the three sequences of its introduction, with algorithm
+    1's weights, warm-up and decay."""
     y = z = x
     total = 0
     for t in count(1):
@@ -86,7 +89,8 @@ _OF_BOTH = (
     Mistake(
         "with warm-up, it moves by the rate of the step before, as in optax",
         "z = z - rate *",
-        "z = z - (learning_rate * min(1, mpmath.mpf(t - 1) / warmup_steps) if warmup_steps else rate) *",
+        "z = z - (learning_rate * min(1, mpmath.mpf(t - 1) / warmup_steps) if "
+        "warmup_steps else rate) *",
     ),
 )
 
@@ -94,9 +98,11 @@ _OF_BOTH = (
 def optax_sgd(
     learning_rate, warmup_steps=0, b1=0.9, weight_decay=0.0, weight_power=2.0
 ):
-    """optax.contrib.schedule_free_sgd; with warm-up put together of its parts, for optax's own is off by a step.
+    """optax.contrib.schedule_free_sgd; with warm-up put together of its parts, for
+    optax's own is off by a step.
 
-    It moves by the schedule counted from 0 and weighs by the same schedule counted from 1 (open pull request 1744).
+    It moves by the schedule counted from 0 and weighs by the same schedule counted from
+    1 (open pull request 1744).
     """
     if not warmup_steps:
         rule = optax.contrib.schedule_free_sgd(
@@ -117,7 +123,8 @@ def optax_adamw(
     weight_decay=0.0,
     weight_power=2.0,
 ):
-    """optax.contrib.schedule_free_adamw; with warm-up put together of its parts, as `optax_sgd`."""
+    """optax.contrib.schedule_free_adamw; with warm-up put together of its parts, as
+    `optax_sgd`."""
     if not warmup_steps:
         rule = optax.contrib.schedule_free_adamw(
             learning_rate, None, b1, b2, eps, weight_decay, weight_power
@@ -138,10 +145,14 @@ def _warming_up(direction, learning_rate, warmup_steps, b1, weight_decay, weight
     return optax.contrib.schedule_free(inner, rate, b1, weight_power)
 
 
-_NOT_RECORDED = "torch has none; the authors' package writes it in place, its traces are not recorded"
+_NOT_RECORDED = (
+    "torch has none; the authors' package writes it in place, its traces are not "
+    "recorded"
+)
 
 
-# In bfloat16 optax's differences of positions are, after fifty steps, 7 to 9 eps from the exact rule, ours 1 to 3.
+# In bfloat16 optax's differences of positions are, after fifty steps, 7 to 9 eps from
+# the exact rule, ours 1 to 3.
 _BOUNDS = {"bfloat16": 8.0}
 
 

@@ -10,7 +10,8 @@ from research.verification.leaves import norm
 
 
 def sam(x, f, learning_rate, rho=0.05):
-    """Foret et al. (2021), algorithm 1 with p = 2: ε̂ = ρ g / |g|, w <- w - η ∇L(w + ε̂)."""
+    """Foret et al. (2021), algorithm 1 with p = 2: ε̂ = ρ g / |g|, w <- w - η ∇L(w +
+    ε̂)."""
     while True:
         g = f.gradient(x)
         length = norm(g)
@@ -22,7 +23,8 @@ def sam(x, f, learning_rate, rho=0.05):
 
 
 def _unit() -> optax.GradientTransformation:
-    """optax.contrib.normalize, which divides 0 by 0 where the gradient is zero; here it stays zero."""
+    """optax.contrib.normalize, which divides 0 by 0 where the gradient is zero; here it
+    stays zero."""
 
     def update(updates, state, params=None):
         del params
@@ -73,7 +75,8 @@ CARDS = {
         ),
         optax=_sam,
         recorded="torch and timm have no such rule",
-        # A radius much larger than the distance to the minimum makes chaos of the last bit: at 0.25, 1e-11 after 50 steps.
+        # A radius much larger than the distance to the minimum makes chaos of the last
+        # bit: at 0.25, 1e-11 after 50 steps.
         arguments={"rho": 0.1},
         unit_steps=False,
     ),

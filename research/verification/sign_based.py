@@ -21,7 +21,8 @@ def lion(x, f, learning_rate, b1=0.9, b2=0.99, weight_decay=1e-3):
 
 
 def adopt(x, f, learning_rate, b1=0.9, b2=0.9999, eps=1e-6, use_clipping=True):
-    """Taniguchi et al. (2024): v_0 from the first gradient, which is no step; then divide, clip to t^(1/4), average."""
+    """Taniguchi et al. (2024): v_0 from the first gradient, which is no step; then
+    divide, clip to t^(1/4), average."""
     m = zeros_like(x)
     v = f.gradient(x) ** 2
     yield x
@@ -80,7 +81,8 @@ CARDS = {
                 Mistake(
                     "this step's square is in what divides it",
                     "d = g / maximum(sqrt(v), eps)",
-                    "v = b2 * v + (1 - b2) * g**2\n        d = g / maximum(sqrt(v), eps)",
+                    "v = b2 * v + (1 - b2) * g**2\n        d = g / maximum(sqrt(v), "
+                    "eps)",
                 ),
                 Mistake(
                     "there is no clipping, as in the first version",

@@ -20,7 +20,8 @@ def polyak_step(
     eps=0.0,
     positive_part=False,
 ):
-    """Polyak (1969), with the limit of Loizou et al. (2021), equation (3), and optax's ε."""
+    """Polyak (1969), with the limit of Loizou et al. (2021), equation (3), and optax's
+    ε."""
     while True:
         g = f.gradient(x)
         gap = f.value(x) - f_min
@@ -34,7 +35,8 @@ def polyak_step(
 
 
 def barzilai_borwein(x, f, learning_rate=1e-3, short=False):
-    """Barzilai & Borwein (1988), equations (5) and (6); where the curvature is not positive the step stays."""
+    """Barzilai & Borwein (1988), equations (5) and (6); where the curvature is not
+    positive the step stays."""
     g, step = f.gradient(x), learning_rate
     while True:
         x, before = x - step * g, x
@@ -46,7 +48,8 @@ def barzilai_borwein(x, f, learning_rate=1e-3, short=False):
 
 
 def adgd(x, f, learning_rate=1e-3):
-    """Malitsky & Mishchenko (2020), algorithm 1; where the iterates stand still, so do λ and θ."""
+    """Malitsky & Mishchenko (2020), algorithm 1; where the iterates stand still, so do
+    λ and θ."""
     g, step, theta = f.gradient(x), learning_rate, mpmath.inf
     while True:
         x, before = x - step * g, x
@@ -68,9 +71,11 @@ def _smaller(a, b):
 def polyak_sgd(
     learning_rate=1.0, f_min=0.0, max_learning_rate=None, eps=0.0, positive_part=False
 ):
-    """optax.scale_by_polyak, which optax.polyak_sgd is made of, with the factor after it.
+    """optax.scale_by_polyak, which optax.polyak_sgd is made of, with the factor after
+    it.
 
-    polyak_sgd multiplies the gradient by its `scaling` before it takes the norm, so that the step is divided by it.
+    polyak_sgd multiplies the gradient by its `scaling` before it takes the norm, so
+    that the step is divided by it.
     """
     limit = math.inf if max_learning_rate is None else max_learning_rate
     step = optax.scale_by_polyak(f_min, limit, eps, "sps+" if positive_part else "sps")
@@ -80,7 +85,10 @@ def polyak_sgd(
 GIVEN = [problem.name for problem in PROBLEMS.values() if problem.objective is None]
 
 
-SHRINKING = "given gradients have no curvature, so its rate shrinks until steps are lost in the rounding of the params"
+SHRINKING = (
+    "given gradients have no curvature, so its rate shrinks until steps are lost in "
+    "the rounding of the params"
+)
 
 
 CARDS = {
@@ -107,14 +115,18 @@ CARDS = {
             ),
         ),
         optax=polyak_sgd,
-        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        recorded=(
+            "no trajectory of another implementation is recorded: torch has no such "
+            "rule"
+        ),
         arguments={
             "f_min": -4.0,
             "max_learning_rate": 0.125,
             "eps": 0.01,
             "positive_part": True,
         },
-        # Where f_min is out of reach its steps end in chaos; a fiftieth of them does not get that far.
+        # Where f_min is out of reach its steps end in chaos; a fiftieth of them does
+        # not get that far.
         rates={"quadratic": 1.0, "rosenbrock": 0.02, "softmax_regression": 0.02},
         reasons=dict.fromkeys(
             GIVEN, "it needs the objective's value, and only gradients are given"
@@ -146,8 +158,13 @@ CARDS = {
                 ),
             ),
         ),
-        optax="optax has no such rule: its rates depend on the step count or on the value",
-        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        optax=(
+            "optax has no such rule: its rates depend on the step count or on the value"
+        ),
+        recorded=(
+            "no trajectory of another implementation is recorded: torch has no such "
+            "rule"
+        ),
         arguments={"short": True},
         rates={
             "quadratic": 0.2,
@@ -155,10 +172,14 @@ CARDS = {
             **dict.fromkeys(GIVEN, 0.25),
         },
         reasons={
-            "rosenbrock": "the long step is chaotic there: from every first step tried, rounding grew 10^4 to 10^10 times",
+            "rosenbrock": (
+                "the long step is chaotic there: from every first step tried, rounding "
+                "grew 10^4 to 10^10 times"
+            ),
             "sparse_gradients": SHRINKING,
         },
-        # A step divides by what the last one changed, and is longer than 2 / L every so often: up to 840 eps measured.
+        # A step divides by what the last one changed, and is longer than 2 / L every so
+        # often: up to 840 eps measured.
         bounds={"formula": 4000.0},
     ),
     "adgd": Card(
@@ -185,15 +206,23 @@ CARDS = {
                 ),
             ),
         ),
-        optax="optax has no such rule: its rates depend on the step count or on the value",
-        recorded="no trajectory of another implementation is recorded: torch has no such rule",
+        optax=(
+            "optax has no such rule: its rates depend on the step count or on the value"
+        ),
+        recorded=(
+            "no trajectory of another implementation is recorded: torch has no such "
+            "rule"
+        ),
         rates={
             "rosenbrock": 0.4,
             "softmax_regression": 0.25,
             **dict.fromkeys(GIVEN, 0.25),
         },
         reasons={
-            "quadratic": "its steps there grow to several times 2 / L, which magnifies rounding to 2,000 eps and more",
+            "quadratic": (
+                "its steps there grow to several times 2 / L, which magnifies rounding "
+                "to 2,000 eps and more"
+            ),
             "sparse_gradients": SHRINKING,
         },
         bounds={"formula": 2000.0},  # As above: up to 320 eps measured.

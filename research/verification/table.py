@@ -1,4 +1,5 @@
-"""The verification table: each rule before each authority, in two dtypes, on each problem, with two sets of arguments."""
+"""The verification table: each rule before each authority, in two dtypes, on each
+problem, with two sets of arguments."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,8 +24,8 @@ from research.verification.walks import (
 
 AUTHORITIES = ("formula", "optax", "recorded")
 DTYPES = ("float64", "float32")
-# In units of the dtype's eps: how far rounding may carry a rule from an authority within fifty steps. Measured: most of
-# ours lie within 5 of their formulas.
+# In units of the dtype's eps: how far rounding may carry a rule from an authority
+# within fifty steps. Measured: most of ours lie within 5 of their formulas.
 BOUND = 100.0
 
 
@@ -33,7 +34,8 @@ class Cell(NamedTuple):
 
     Attributes:
       rule, authority, dtype, problem: Which; authority is one of AUTHORITIES.
-      arguments: The arguments other than the defaults, as a user writes them; "" for the defaults.
+      arguments: The arguments other than the defaults, as a user writes them; "" for
+        the defaults.
       deviation: How far, at which step and leaf; None if there is a reason.
       reason: Why there is no number; None if there is one.
       bound: What the deviation may be.

@@ -1,4 +1,5 @@
-"""Mistakes to try on a rule that differs: those of a formula, and those that any rule can have."""
+"""Mistakes to try on a rule that differs: those of a formula, and those that any rule
+can have."""
 
 import contextlib
 import inspect
@@ -125,7 +126,10 @@ def of_values(formula: Formula | None, arguments: dict[str, Any]) -> list[Trial]
     trials = []
     for key, value in values.items():
         for other in _other_values(value, defaults[key]):
-            cause = f"another value of an argument: {key}={_written(other)}, not {_written(value)}"
+            cause = (
+                f"another value of an argument: {key}={_written(other)}, not "
+                f"{_written(value)}"
+            )
             trials.append(Trial(cause, _exact(formula.iterates, {key: other})))
     floats = [key for key, value in values.items() if type(value) is float]
     for a, b in itertools.combinations(floats, 2):
@@ -145,7 +149,8 @@ def _other_values(value: Any, default: Any) -> list[Any]:
         return [not value]
     if type(value) is not float:
         return []
-    # A share is never 1: a line search that shortens its step by that factor would never end.
+    # A share is never 1: a line search that shortens its step by that factor would
+    # never end.
     usual = [
         v
         for v in USUAL_VALUES
@@ -171,7 +176,8 @@ def of_others(others: Mapping[str, Formula]) -> Iterator[Trial]:
 
 
 def in_general(first: Evidence, dtype: Any) -> Iterator[Trial]:
-    """What can be wrong with any rule, made in the reference in JAX: a factor, seen in the first step, and a late step."""
+    """What can be wrong with any rule, made in the reference in JAX: a factor, seen in
+    the first step, and a late step."""
     if first.reference is None:
         return
     factor = _factor(first)
@@ -196,7 +202,8 @@ def _changed(
 
 
 def _factor(e: Evidence) -> float | None:
-    """By what the first update is too long, where that is one number for all entries."""
+    """By what the first update is too long, where that is one number for all
+    entries."""
     found, expected = e.found.updates[0], e.expected.updates[0]
     there = np.isfinite(found) & np.isfinite(expected) & (expected != 0)
     if not there.any():

@@ -1,4 +1,5 @@
-"""The iterates of a rule on a problem: of one in JAX, of one in fifty digits, and how far they lie apart."""
+"""The iterates of a rule on a problem: of one in JAX, of one in fifty digits, and how
+far they lie apart."""
 
 import functools
 import inspect
@@ -36,9 +37,11 @@ class Walk(NamedTuple):
 
     Attributes:
       iterates: x_1, ..., x_T as float64, shape (T, number of entries), leaf after leaf.
-      updates: x_t - x_(t-1) as the rule gave them (of a formula: subtracted in fifty digits), the same shape.
+      updates: x_t - x_(t-1) as the rule gave them (of a formula: subtracted in fifty
+        digits), the same shape.
       leaves: Of each entry the path of its leaf, as `jax.tree_util.keystr` writes it.
-      evaluations: Where the rule wants to be evaluated after each step, like iterates; None if at the iterates.
+      evaluations: Where the rule wants to be evaluated after each step, like iterates;
+        None if at the iterates.
     """
 
     iterates: np.ndarray
@@ -53,7 +56,8 @@ def walk(
     dtype: Any = "float64",
     num_steps: int = NUM_STEPS,
 ) -> Walk:
-    """Walks a rule of JAX over a problem in one compiled scan, with the extra arguments that a step of descent passes.
+    """Walks a rule of JAX over a problem in one compiled scan, with the extra arguments
+    that a step of descent passes.
 
     Args:
       rule: Any gradient transformation.
@@ -83,11 +87,13 @@ def walk_constructed(
     dtype: Any = "float64",
     num_steps: int = NUM_STEPS,
 ) -> Walk:
-    """The walk of constructor(**arguments), whose floats are traced: other values do not compile again.
+    """The walk of constructor(**arguments), whose floats are traced: other values do
+    not compile again.
 
     Args:
       constructor: Of a gradient transformation; its hyper-parameters may be traced.
-      arguments: All of them, by name, learning_rate among them; what is no float is a constant of the program.
+      arguments: All of them, by name, learning_rate among them; what is no float is a
+        constant of the program.
       problem, dtype, num_steps: As for `walk`.
     Returns:
       The Walk.
@@ -215,8 +221,9 @@ def check_updates(updates: Params, params: Params) -> None:
     """
     if jax.tree.structure(updates) != jax.tree.structure(params):
         raise TypeError(
-            f"the rule's updates have the structure {jax.tree.structure(updates)}, its params "
-            f"{jax.tree.structure(params)}; update must return updates like those that it is given."
+            f"the rule's updates have the structure {jax.tree.structure(updates)}, its "
+            f"params {jax.tree.structure(params)}; update must return updates like "
+            "those that it is given."
         )
     for (path, u), x in zip(
         jax.tree_util.tree_leaves_with_path(updates),
@@ -225,9 +232,10 @@ def check_updates(updates: Params, params: Params) -> None:
     ):
         if (jnp.shape(u), jnp.result_type(u)) != (jnp.shape(x), jnp.result_type(x)):
             raise TypeError(
-                f"the update at {jax.tree_util.keystr(path) or 'the only leaf'} is {jnp.result_type(u)}"
-                f"{list(jnp.shape(u))} where the params are {jnp.result_type(x)}{list(jnp.shape(x))}; keep shape and "
-                f"dtype (cast the rule's hyper-parameters to those of the gradient)."
+                f"the update at {jax.tree_util.keystr(path) or 'the only leaf'} is "
+                f"{jnp.result_type(u)}{list(jnp.shape(u))} where the params are "
+                f"{jnp.result_type(x)}{list(jnp.shape(x))}; keep shape and dtype (cast "
+                "the rule's hyper-parameters to those of the gradient)."
             )
 
 
@@ -286,7 +294,8 @@ def _check_walk(problem: Problem, num_steps: int) -> None:
     check_count("num_steps", num_steps)
     if problem.gradients is not None and num_steps > NUM_STEPS:
         raise ValueError(
-            f"num_steps must be at most {NUM_STEPS}, for {problem.name} gives so many gradients; got {num_steps}."
+            f"num_steps must be at most {NUM_STEPS}, for {problem.name} gives so many "
+            f"gradients; got {num_steps}."
         )
 
 
@@ -295,7 +304,8 @@ def _function(problem: Problem) -> Function:
         return problem.exact()
     if problem.gradients is None:
         raise ValueError(
-            f"the problem {problem.name!r} has neither gradients nor an exact Function; give it one."
+            f"the problem {problem.name!r} has neither gradients nor an exact "
+            "Function; give it one."
         )
     rows = iter(range(NUM_STEPS))
     leaves = jax.tree.leaves(problem.gradients)
@@ -342,7 +352,8 @@ class Deviation(NamedTuple):
       largest: The largest difference, measured as `distance` says.
       step: The step, from 0, after which it is attained first.
       leaf: The path of the leaf in which it is ("" for a bare array).
-      first: The step, from 0, at which the difference first exceeds `distance`'s tolerance, or -1.
+      first: The step, from 0, at which the difference first exceeds `distance`'s
+        tolerance, or -1.
     """
 
     largest: float
@@ -356,12 +367,14 @@ def distance(
 ) -> Deviation:
     """The largest difference of two walks.
 
-    On a function, where each walk follows its own gradients, it is max |x - y| / (1 + |y|) over the iterates. Where
-    gradients are given, it is max |u - v| / max_t |v_t| over the updates, entry by entry, so that entries of any size
-    count; over the iterates again where a gradient is NaN, since params that are NaN have no differences. Where one is
-    finite and the other is not, it is inf; where both are NaN, it is 0 if the problem has NaN in its gradients and inf
-    if not, so that runs which broke down never count as equal. Where both evaluate elsewhere than at their iterates,
-    those points count as iterates of a function do.
+    On a function, where each walk follows its own gradients, it is max |x - y| / (1 +
+    |y|) over the iterates. Where gradients are given, it is max |u - v| / max_t |v_t|
+    over the updates, entry by entry, so that entries of any size count; over the
+    iterates again where a gradient is NaN, since params that are NaN have no
+    differences. Where one is finite and the other is not, it is inf; where both are
+    NaN, it is 0 if the problem has NaN in its gradients and inf if not, so that runs
+    which broke down never count as equal. Where both evaluate elsewhere than at their
+    iterates, those points count as iterates of a function do.
 
     Args:
       found, reference: The two.
@@ -422,7 +435,8 @@ def trajectory(
     Returns:
       The params with a leading axis of length num_steps + 1 on every leaf.
     Raises:
-      ValueError, TypeError: num_steps is not a positive integer, or the gradient's dtypes are not those of the params.
+      ValueError, TypeError: num_steps is not a positive integer, or the gradient's
+        dtypes are not those of the params.
     Example:
       >>> print(trajectory(optax.sgd(0.5), jax.grad(lambda x: x**2 / 2), jnp.array(8.0), 3))
       [8. 4. 2. 1.]
@@ -457,21 +471,26 @@ def deviation(
     num_steps: int,
     dtype: Any = None,
 ) -> Deviation:
-    """The largest difference between the iterates of two rules over a whole trajectory, each following its own.
+    """The largest difference between the iterates of two rules over a whole trajectory,
+    each following its own.
 
-    Neither trajectory is kept: both run in one compiled scan that returns a number for each step and leaf.
+    Neither trajectory is kept: both run in one compiled scan that returns a number for
+    each step and leaf.
 
     Args:
       rule, reference: The two, as gradient transformations.
       gradient: params -> gradient.
       params: The common start.
       num_steps: A positive integer.
-      dtype: Params are cast to it first; None leaves them. The gradient must then compute in it, too.
+      dtype: Params are cast to it first; None leaves them. The gradient must then
+        compute in it, too.
     Returns:
       The Deviation.
     Raises:
-      TypeError: The gradient, or an update, has another dtype than the params: the comparison would be in neither.
-      ValueError: num_steps is not a positive integer, or dtype is float64 while JAX's float64 is off.
+      TypeError: The gradient, or an update, has another dtype than the params: the
+        comparison would be in neither.
+      ValueError: num_steps is not a positive integer, or dtype is float64 while JAX's
+        float64 is off.
     Example:
       >>> gradient = jax.grad(lambda x: jnp.sum(x["w"] ** 2) / 2)
       >>> found = deviation(optax.sgd(0.5), optax.sgd(0.25), gradient, {"w": jnp.ones(3)}, num_steps=2)
@@ -499,20 +518,23 @@ def deviation_from_optax(
     num_steps: int,
     dtype: Any = jnp.float64,
 ) -> Deviation:
-    """The deviation of our rule of that name, with its defaults, from its counterpart in optax on full-batch descent.
+    """The deviation of our rule of that name, with its defaults, from its counterpart
+    in optax on full-batch descent.
 
     Args:
       name: A key of CARDS, whose entry has a counterpart in optax.
       objective: (params, batch) -> (), such as a workload's.
       params: The start.
-      batch: What the objective takes: a Batch, None, or any pytree; its floats are cast, too.
+      batch: What the objective takes: a Batch, None, or any pytree; its floats are
+        cast, too.
       learning_rate: A number of at least 0.
       num_steps: A positive integer.
       dtype: Of params, batch and rate.
     Returns:
       The Deviation.
     Raises:
-      ValueError, TypeError: As in `deviation`; the name is unknown, or optax has no such rule.
+      ValueError, TypeError: As in `deviation`; the name is unknown, or optax has no
+        such rule.
     Example:
       >>> objective = lambda x, batch: jnp.sum((x - batch) ** 2)
       >>> deviation_from_optax("heavy_ball", objective, jnp.ones(3), jnp.zeros(3), 0.1, 50, "float32").largest < 1e-6
@@ -549,7 +571,8 @@ def _differences_from_optax(constructors, objective, num_steps, params, batch, r
 
 
 def _differences(rule, reference, gradient, params, num_steps, value_fn=None) -> Array:
-    """The largest relative difference of each leaf after each step, shape (num_steps, number of leaves)."""
+    """The largest relative difference of each leaf after each step, shape (num_steps,
+    number of leaves)."""
     check_number("num_steps", num_steps, positive=True, integer=True)
     _check_dtypes("gradient", jax.eval_shape(gradient, params), params)
 
@@ -600,7 +623,8 @@ def _cast(tree: Any, dtype: Any) -> Any:
         and not jax.config.read("jax_enable_x64")
     ):
         raise ValueError(
-            "dtype=float64, but JAX's float64 is off; call research.backend.configure(x64=True) first."
+            "dtype=float64, but JAX's float64 is off; call "
+            "research.backend.configure(x64=True) first."
         )
 
     def cast(leaf):
@@ -620,6 +644,7 @@ def _check_dtypes(what: str, tree: Params, params: Params) -> None:
     ):
         if leaf.dtype != x.dtype:
             raise TypeError(
-                f"the {what} at {jax.tree_util.keystr(path) or 'the only leaf'} is {leaf.dtype} where the params are "
-                f"{x.dtype}; cast the data that it is computed from, and traced hyper-parameters, to {x.dtype}."
+                f"the {what} at {jax.tree_util.keystr(path) or 'the only leaf'} is "
+                f"{leaf.dtype} where the params are {x.dtype}; cast the data that it "
+                f"is computed from, and traced hyper-parameters, to {x.dtype}."
             )
