@@ -13,7 +13,7 @@ from research.samplers import check_form
 from research.statistics.costs import digits_gained
 from research.tuning.rates import ANY_LADDER, Choice, choose_rate
 from research.tuning.timing import Timing, time_alone
-from research.types import Checkpoints, Sampler, Workload, nowhere
+from research.types import Checkpoints, Sampler, Workload, no_checkpoints
 from research.workloads import known_optimum
 
 
@@ -50,7 +50,7 @@ def measure(
     ladder: Sequence[float] | np.ndarray = ANY_LADDER,
     width: int = descent.WIDTH,
     on_chunk: Callable[[descent.SweepProgress], None] | None = None,
-    checkpoints: Checkpoints = nowhere,
+    checkpoints: Checkpoints = no_checkpoints,
 ) -> Measured:
     """Choose the learning rate on the tuning seeds, then train the reported seeds.
 
