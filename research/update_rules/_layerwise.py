@@ -94,7 +94,7 @@ def _reverse(rule: optax.GradientTransformation) -> optax.GradientTransformation
     that."""
     rule = optax.with_extra_args_support(rule)
 
-    def update(updates, state, params=None, **extra):
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         updates, state = rule.update(updates, state, params, **extra)
         return jax.tree.map(operator.neg, updates), state
 
@@ -109,7 +109,7 @@ def _as_long_as_the_leaf() -> optax.GradientTransformation:
         )  # A NaN is not 0, and shows.
         return cast(ratio, d) * d
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         return jax.tree.map(
             scale, updates, params
         ), state  # That there are params, the decay before it has seen to.
@@ -240,7 +240,7 @@ def _momentum(
     bias_correction: bool,
     orthogonalise: Callable[[Array], Array],
 ) -> optax.GradientTransformation:
-    def init(params):
+    def init(params: Params):
         for path, x in jax.tree_util.tree_leaves_with_path(params):
             if jnp.ndim(x) != 2:
                 raise ValueError(
@@ -251,7 +251,7 @@ def _momentum(
                 )
         return MuonState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         count = increment(state.count)
         mu = moving_average(beta, state.mu, updates)
