@@ -8,12 +8,14 @@ from typing import Any
 def known_names(
     name: Any, known: Iterable[str], elsewhere: Mapping[str, str] | None = None
 ) -> str:
-    """The end of a message about a name that is not known: the nearest, where one is near, then all.
+    """The end of a message about a name that is not known: the nearest, where one is
+    near, then all.
 
     Args:
       name: What was written.
       known: What could have been written.
-      elsewhere: What things are called elsewhere, in small letters, and their names here.
+      elsewhere: What things are called elsewhere, in small letters, and their names
+        here.
     Returns:
       A text that follows the name.
     Example:
