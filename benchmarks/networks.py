@@ -43,7 +43,7 @@ class NetworkRow(NamedTuple):
 
 
 def ours(job: Job, devices: int = 1) -> Contender:
-    """`research.descent.train`: it draws the order and keeps its records, as in the experiments."""
+    """`research.descent.train`: it draws the order and keeps its info, as in the experiments."""
     objective = objectives.empirical_risk(job.model, job.loss)
     sampler, dataset = (
         sampler_of(len(job.x), job.batch_size),
@@ -53,7 +53,7 @@ def ours(job: Job, devices: int = 1) -> Contender:
 
     def build():
         rule = update_rules.adam(RATE)
-        options = {"noisy": False, "learning_rate": RATE, "devices": devices}
+        options = {"noisy": False, "devices": devices}
         built.append(
             compile_training(
                 objective,
@@ -69,11 +69,11 @@ def ours(job: Job, devices: int = 1) -> Contender:
 
     def run(steps: int) -> np.ndarray:
         compiled = built[0]
-        drawn = compiled.draws(jax.random.key(1), 0)
-        _, records = compiled.advance(
-            compiled.start.state, compiled.start.records, drawn, 0, steps
+        batches = compiled.epoch_batches(jax.random.key(1), 0)
+        _, info = compiled.advance(
+            compiled.start.state, compiled.start.info, batches, 0, steps
         )
-        return np.asarray(records.loss)
+        return np.asarray(info.loss)
 
     seconds = clock.seconds_of(build)
     name = "ours" if devices == 1 else f"ours, on {devices} devices"

@@ -16,14 +16,14 @@ from research.types import Batch, Params, Workload
 
 
 def ours(problem: Problem) -> Contender:
-    """`research.descent.run`, compiled: it draws the order itself and keeps its records, as in the experiments."""
+    """`research.descent.run`, compiled: it draws the order itself and keeps its info, as in the experiments."""
     rule = update_rules.gradient_descent(problem.rate)
-    state = descent.start(rule, problem.params)
+    objective = problem.workload.objective
+    state = descent.build(objective, rule, None).init(problem.params)
 
     def advance(state, rate, epochs, train):
-        step = descent.make_step(
-            problem.workload.objective, update_rules.gradient_descent(rate), train, rate
-        )
+        rule = update_rules.gradient_descent(rate)
+        _, step = descent.build(objective, rule, train)
         return descent.run(step, state, problem.sampler, problem.key, epochs)
 
     arguments = (

@@ -51,7 +51,7 @@ def measure(regime: str, width: int, epochs: int, rounds: int) -> dict[str, Any]
         1:
     ]  # The first round warms up.
     seconds = np.array([t.seconds for t in trained]) / NUM_CELLS
-    leaves = jax.tree.leaves((trained[0].params, trained[0].values, trained[0].records))
+    leaves = jax.tree.leaves((trained[0].params, trained[0].values, trained[0].info))
     return {
         "compile": program.compile_seconds,
         "cell": [float(f(seconds)) for f in (np.min, np.median, np.max)],

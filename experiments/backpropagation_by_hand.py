@@ -115,7 +115,7 @@ def run(
         report(done, len(config.nets), name)
         compute = lambda parts, name=name: measure(NETS[name], config)
         saved = research.runs.remembered(
-            checkpoints or research.types.nowhere, name, compute
+            checkpoints or research.types.no_checkpoints, name, compute
         )
         found[name] = summary(NETS[name], saved.arrays)
         arrays |= {f"{name}/{key}": array for key, array in saved.arrays.items()}

@@ -87,7 +87,7 @@ def run(
 ) -> research.runs.Findings:
     """Tunes and trains every batch size on both sets; the answer is made from what came
     out."""
-    checkpoints = checkpoints or research.types.nowhere
+    checkpoints = checkpoints or research.types.no_checkpoints
     seeds, tuning = check(config)
     jobs = plan(config)
     curves, arrays, done, total = [], {}, 0, sum(len(sizes) for _, sizes in jobs)
@@ -207,7 +207,7 @@ def cell_key(seed: int, child: int):
     return jax.random.fold_in(jax.random.key(seed), child)
 
 
-def make_step(workload: Any, batch_size: int, train: Batch):
+def training_step(workload: Any, batch_size: int, train: Batch):
     """(state, cell, i) -> state: step i of a training, its batch drawn with replacement
     unless it is the whole set."""
     n = len(train.y)
@@ -220,9 +220,8 @@ def make_step(workload: Any, batch_size: int, train: Batch):
             else jax.random.randint(key, (batch_size,), 0, n, dtype="int32")
         )
         rule = research.update_rules.gradient_descent(cell["learning_rate"])
-        return research.descent.make_step(workload.objective, rule, train)(
-            state, research.descent.Draw(indices)
-        )[0]
+        descent = research.descent.build(workload.objective, rule, train)
+        return descent.step(state, research.descent.BatchIndices(indices))[0]
 
     return step
 
@@ -230,9 +229,8 @@ def make_step(workload: Any, batch_size: int, train: Batch):
 def begin(workload: Any, cell: dict[str, Any]):
     """The state before the first step."""
     params = workload.init(cell_key(cell["seed"], research.descent.INIT))
-    return research.descent.start(
-        research.update_rules.gradient_descent(cell["learning_rate"]), params
-    )
+    rule = research.update_rules.gradient_descent(cell["learning_rate"])
+    return research.descent.build(workload.objective, rule, None).init(params)
 
 
 def evaluation_steps(most: int):
@@ -266,7 +264,7 @@ def compile_program(
         probe: Batch,
         steps: jax.Array,
     ):
-        step = jax.vmap(make_step(workload, batch_size, train), (0, 0, None))
+        step = jax.vmap(training_step(workload, batch_size, train), (0, 0, None))
         gaps = jax.vmap(lambda params: gap_on(workload, params, probe))
         state = jax.vmap(lambda cell: begin(workload, cell))(cells)
         goal = target * gaps(state.params)
@@ -394,7 +392,7 @@ def seconds_alone(workload: Any, batch_size: int, rate: float, steps: int):
     cell = {"seed": np.int64(0), "learning_rate": np.float64(rate)}
 
     def training(state: Any, steps: Any, train: Batch):
-        step = make_step(workload, batch_size, train)
+        step = training_step(workload, batch_size, train)
         return jax.lax.fori_loop(0, steps, lambda i, s: step(s, cell, i), state)
 
     arguments = begin(workload, cell), np.int32(steps), workload.train

@@ -89,7 +89,7 @@ def run(
 ) -> research.runs.Findings:
     """Tunes, trains and times every (workload, rule, regime); the answer is made from
     what came out."""
-    checkpoints = checkpoints or research.types.nowhere
+    checkpoints = checkpoints or research.types.no_checkpoints
     seeds = research.runs.parse_seeds(config.seeds)
     tuning = research.runs.parse_seeds(config.tuning_seeds)
     jobs = plan(config)

@@ -172,7 +172,7 @@ def run(
 ) -> research.runs.Findings:
     """Counts, then trains each network with each seed."""
     seeds = check(config)
-    parts, checkpoints = read(config), checkpoints or research.types.nowhere
+    parts, checkpoints = read(config), checkpoints or research.types.no_checkpoints
     networks = {
         name: make_network(config, parts, name) for name in ("lstm", "gpt")
     }  # Refuses sizes first of all.

@@ -17,7 +17,7 @@ seeds would.
 A rule of yours is a function that takes a learning rate and returns an
 optax.GradientTransformation; its learning rate is searched from 1e-5 to 10 unless
 `--space` says otherwise. What is compared with is the last rule, or `--baseline`. The
-workloads are those of research/workloads.py: diabetes, diabetes_ridge, breast_cancer,
+workloads are those of research/workloads/: diabetes, diabetes_ridge, breast_cancer,
 digits, ill_conditioned, noisy_quadratic and others; our rules those of
 docs/update_rules.md.
 

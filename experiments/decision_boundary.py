@@ -119,9 +119,7 @@ def train(workload: Any, config: Config):
         else samplers.full_batch(n)
     )
     rule = research.update_rules.find_rule("gradient_descent")(config.learning_rate)
-    step = research.descent.make_step(
-        workload.objective, rule, workload.train, config.learning_rate
-    )
+    init, step = research.descent.build(workload.objective, rule, workload.train)
 
     def evaluate(params: Any):
         weights = params["weights"]
@@ -137,12 +135,12 @@ def train(workload: Any, config: Config):
 
     @jax.jit
     def whole(params: Any):
-        state, epochs = research.descent.start(rule, params), jnp.arange(config.epochs)
-        _, records = research.descent.run(
+        state, epochs = init(params), jnp.arange(config.epochs)
+        _, info = research.descent.run(
             step, state, sampler, key_epochs, epochs, evaluate=evaluate
         )
         return evaluate(params), jax.tree.map(
-            lambda leaf: leaf[:, -1], records.evaluations
+            lambda leaf: leaf[:, -1], info.evaluations
         )
 
     first, later = whole(workload.init(key_init))

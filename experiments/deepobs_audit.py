@@ -136,7 +136,7 @@ def run(
 ) -> research.runs.Findings:
     """Trains every rule at every rate on every seed in both orders, and reads the
     outcome both ways."""
-    checkpoints = checkpoints or research.types.nowhere
+    checkpoints = checkpoints or research.types.no_checkpoints
     ks, seeds, tuning = check(config)
     problem, all_seeds = make_problem(), [*tuning, *seeds]
     arrays = {"rates": rate(ks), "seeds": np.array(all_seeds)}
@@ -294,16 +294,16 @@ def train(
 
     def training(learning_rate: float, means: Any, constants: tuple):
         dataset, rule = research.types.Batch(means, constants), make_rule(learning_rate)
-        step = research.descent.make_step(bowl, rule, dataset, learning_rate)
+        init, step = research.descent.build(bowl, rule, dataset)
 
         def epoch(state: Any, number: Any):
             indices = (number * STEPS + jnp.arange(STEPS)) % len(means)
-            state, record = jax.lax.scan(step, state, research.descent.Draw(indices))
-            return state, (evaluate(state.params), record.loss)
+            state, info = jax.lax.scan(
+                step, state, research.descent.BatchIndices(indices)
+            )
+            return state, (evaluate(state.params), info.loss)
 
-        start = research.descent.start(
-            rule, jnp.asarray(basis.sum(axis=1))
-        )  # θ = (1, ..., 1).
+        start = init(jnp.asarray(basis.sum(axis=1)))  # θ = (1, ..., 1).
         _, (after, losses) = jax.lax.scan(epoch, start, jnp.arange(epochs))
         return jnp.concatenate([evaluate(start.params)[None], after]), losses.ravel()[
             -LAST:

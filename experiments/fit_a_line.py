@@ -131,28 +131,23 @@ def train(workload: Any, sampler: Sampler, rate: float, config: Config):
         jax.random.fold_in(jax.random.key(config.seed), child) for child in range(2)
     )
     rule = research.update_rules.find_rule("gradient_descent")(rate)
-    step = research.descent.make_step(workload.objective, rule, workload.train, rate)
+    init, step = research.descent.build(workload.objective, rule, workload.train)
 
-    def watched(state: Any, draw: Any):
-        state, _ = step(state, draw)
-        return state, jnp.array([state.params["intercept"], state.params["weights"][0]])
+    def line(state: research.descent.State, info: research.descent.Info):
+        del info
+        return jnp.array([state.params["intercept"], state.params["weights"][0]])
 
     @jax.jit
-    def every_step(state: Any):
-        def epoch(state: Any, number: Any):
-            indices = sampler.indices(jax.random.fold_in(key_epochs, number))
-            return jax.lax.scan(
-                watched,
-                state,
-                research.descent.Draw(indices),
-                length=sampler.num_batches,
-            )
-
-        return jax.lax.scan(epoch, state, jnp.arange(config.passes))[1].reshape(-1, 2)
+    def every_step(state: research.descent.State):
+        epochs = jnp.arange(config.passes)
+        _, info = research.descent.run(
+            step, state, sampler, key_epochs, epochs, observe=line
+        )
+        return info.steps.reshape(-1, 2)
 
     params = workload.init(key_init)
     first = np.array([[params["intercept"], params["weights"][0]]])
-    lines = np.concatenate([first, every_step(research.descent.start(rule, params))])
+    lines = np.concatenate([first, every_step(init(params))])
     bad = np.flatnonzero(~np.isfinite(lines).all(axis=1))
     if len(bad):
         raise ValueError(

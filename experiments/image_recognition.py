@@ -159,7 +159,7 @@ def run(
 ) -> research.runs.Findings:
     """Chooses rates where asked, trains each model with each seed, and the CNN for
     other budgets."""
-    checkpoints = checkpoints or research.types.nowhere
+    checkpoints = checkpoints or research.types.no_checkpoints
     split = research.datasets.images(config.dataset)
     seeds, models = check(config, split), tuple(LABELS)
     epochs, rates = (

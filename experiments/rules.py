@@ -68,7 +68,7 @@ def run(
     for name in config.rule:
         research.update_rules.find_rule(name)
     names = list(dict.fromkeys(config.rule)) or list(research.update_rules.UPDATE_RULES)
-    checkpoint = (checkpoints or research.types.nowhere)("cells")
+    checkpoint = (checkpoints or research.types.no_checkpoints)("cells")
     saved = checkpoint.load()
     found = dict(saved.values) if saved else {}
     for done, name in enumerate(names):

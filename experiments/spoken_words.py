@@ -156,7 +156,7 @@ def run(
     """Chooses the rates, trains every network on the first set, then on each split of
     the digits."""
     checkpoints, on_progress = (
-        checkpoints or research.types.nowhere,
+        checkpoints or research.types.no_checkpoints,
         on_progress or (lambda done, total, message: None),
     )
     seeds, word_seeds = check(config)

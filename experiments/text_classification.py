@@ -153,7 +153,7 @@ def run(
     """Chooses by the stories held out, then trains on all of them, once a seed; and the
     same for the baselines."""
     checkpoints, on_progress = (
-        checkpoints or research.types.nowhere,
+        checkpoints or research.types.no_checkpoints,
         on_progress or (lambda *shown: None),
     )
     split, seeds = read(config.dataset), check(config)

@@ -306,21 +306,21 @@ def paths(scene: Landscape, name: str, rates: np.ndarray, steps: int):
 
     def one(rate: float):
         rule = research.update_rules.find_rule(name)(rate)
-        step = descent.make_step(lambda x, batch: scene.f(x), rule, None, rate)
+        init, step = descent.build(lambda x, batch: scene.f(x), rule, None)
 
         def watched(state: Any, _: Any):
-            after, record = step(state, descent.Draw(None))
+            after, info = step(state, descent.BatchIndices(None))
             return after, (
                 shown(after),
                 after.params,
                 gradient(state.params),
-                record.learning_rate,
+                info.learning_rate,
             )
 
         def shown(state: Any):  # Rules that average say where: that is what they give.
             return research.update_rules.evaluation_params(state.rule, state.params)
 
-        first = descent.start(rule, jnp.asarray(scene.start))
+        first = init(jnp.asarray(scene.start))
         _, (points, asked, gradients, used) = jax.lax.scan(watched, first, length=steps)
         begin = jnp.asarray(scene.start)[None]
         return (

@@ -116,7 +116,7 @@ def run(
     checkpoints: Checkpoints | None = None,
 ) -> research.runs.Findings:
     """Trains, draws studies, and lets every way read them."""
-    checkpoints = checkpoints or research.types.nowhere
+    checkpoints = checkpoints or research.types.no_checkpoints
     contenders = check(config)
     jobs = list(itertools.product(config.workload, contenders))
     pieces = [

@@ -95,7 +95,7 @@ def run(config, on_progress=None, checkpoints=None):
         contenders,
         workloads,
         on_progress=on_progress,
-        checkpoints=checkpoints or research.types.nowhere,
+        checkpoints=checkpoints or research.types.no_checkpoints,
     )
     first = comparison.leader(measurements, trials=protocol.budget)
     study = comparison.conclude(protocol, first, contenders, measurements)

@@ -55,7 +55,7 @@ print(f"{workload.name}: {n} examples, {workload.train.x.shape[1]} features, f* 
 # %% [markdown]
 # ## One training, by hand
 #
-# A *sampler* says which examples make up each batch of an epoch, a *rule* what to do with a gradient. `make_step` puts
+# A *sampler* says which examples make up each batch of an epoch, a *rule* what to do with a gradient. `build` puts
 # them together, `run` repeats the step over the epochs. Change the sampler to `full_batch(n)` or `stochastic(n)`:
 # nothing else changes.
 
@@ -63,9 +63,9 @@ print(f"{workload.name}: {n} examples, {workload.train.x.shape[1]} features, f* 
 sampler = research.samplers.minibatch(n, 32)
 rule = research.update_rules.gradient_descent(0.25)
 
-step = research.descent.make_step(workload.objective, rule, workload.train)
-state = research.descent.start(rule, workload.init(jax.random.key(0)))
-state, records = research.descent.run(step, state, sampler, jax.random.key(1), jnp.arange(20))
+init, step = research.descent.build(workload.objective, rule, workload.train)
+state = init(workload.init(jax.random.key(0)))
+state, info = research.descent.run(step, state, sampler, jax.random.key(1), jnp.arange(20))
 
 print("f - f* after 20 passes:", float(workload.objective(state.params, workload.train) - workload.optimum.value))
 print("accuracy on rows it has not seen:", float(workload.metric(state.params, workload.test)))

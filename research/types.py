@@ -93,7 +93,7 @@ Checkpoints = Callable[
 ]  # By the name of what is kept; a part of x is named x/part.
 
 
-def nowhere(name: str) -> Checkpoint:
+def no_checkpoints(name: str) -> Checkpoint:
     """The `Checkpoints` that keep nothing."""
     if not isinstance(name, str):
         raise TypeError(f"name must be a str; got name={name!r}.")

@@ -69,19 +69,21 @@ def test_contenders_end_where_numpy_does(regime):
 
 def test_order_is_the_one_that_a_run_draws():
     problem, seen = logistic(REGIMES[1]), []
-    step = descent.make_step(
+    init, step = descent.build(
         problem.workload.objective,
         update_rules.gradient_descent(0.1),
         problem.workload.train,
     )
 
-    def watched(state, draw):
+    def watched(state, batch_indices):
         jax.debug.callback(
-            lambda indices: seen.append(np.array(indices)), draw.indices, ordered=True
+            lambda indices: seen.append(np.array(indices)),
+            batch_indices.indices,
+            ordered=True,
         )
-        return step(state, draw)
+        return step(state, batch_indices)
 
-    state = descent.start(update_rules.gradient_descent(0.1), problem.params)
+    state = init(problem.params)
     state, _ = descent.run(
         watched, state, problem.sampler, problem.key, np.arange(problem.num_epochs)
     )

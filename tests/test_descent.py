@@ -1,4 +1,4 @@
-"""Laws of a training: closed forms on a quadratic, the same bits in chunks, what the records say."""
+"""Laws of a training: closed forms on a quadratic, the same bits in chunks, what their info says."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from research import descent, samplers
+from research import descent, samplers, update_rules
 from research.types import Batch
 
 EIGENVALUES = jnp.array([0.5, 1.0, 4.0])
@@ -21,6 +21,19 @@ def least_squares(params, batch):
     return 0.5 * jnp.mean((batch.x @ params - batch.y) ** 2)
 
 
+# Their rate is what they find.
+ADAPTIVE = {
+    *("polyak_step", "barzilai_borwein", "adgd", "dog", "prodigy"),
+    *("backtracking_descent", "nonlinear_conjugate_gradient", "bfgs", "lbfgs"),
+    *("newton", "trust_region_newton", "natural_gradient"),
+}
+CONSTANT = {
+    name: make
+    for name, make in update_rules.UPDATE_RULES.items()
+    if name not in ADAPTIVE
+}
+
+
 @pytest.fixture
 def data():
     generator = np.random.default_rng(0)
@@ -31,12 +44,10 @@ def data():
 
 
 def train(objective, rule, dataset, sampler, params, epochs, **keywords):
-    step = descent.make_step(
-        objective, rule, dataset, keywords.pop("learning_rate", jnp.nan)
-    )
+    init, step = descent.build(objective, rule, dataset)
     return descent.run(
         step,
-        descent.start(rule, params),
+        init(params),
         sampler,
         jax.random.key(1),
         epochs,
@@ -83,8 +94,14 @@ def test_descent_diverges_just_above_two_over_the_largest_eigenvalue_and_not_jus
 )
 def test_run_equals_the_plain_loop(data, sampler):
     rule = optax.sgd(0.05, momentum=0.9)
-    state, records = train(
-        least_squares, rule, data, sampler, jnp.zeros(3), jnp.arange(3), keep_steps=True
+    state, info = train(
+        least_squares,
+        rule,
+        data,
+        sampler,
+        jnp.zeros(3),
+        jnp.arange(3),
+        observe=lambda state, info: info,
     )
     params, rule_state, losses = jnp.zeros(3), rule.init(jnp.zeros(3)), []
     for epoch in range(3):
@@ -95,9 +112,9 @@ def test_run_equals_the_plain_loop(data, sampler):
             updates, rule_state = rule.update(grads, rule_state, params)
             params, losses = params + updates, losses + [loss]
     np.testing.assert_allclose(state.params, params, rtol=1e-13)
-    np.testing.assert_allclose(records.steps.loss.ravel(), losses, rtol=1e-12)
+    np.testing.assert_allclose(info.steps.loss.ravel(), losses, rtol=1e-12)
     np.testing.assert_allclose(
-        records.loss, np.reshape(losses, (3, -1)).mean(axis=1), rtol=1e-12
+        info.loss, np.reshape(losses, (3, -1)).mean(axis=1), rtol=1e-12
     )
 
 
@@ -107,7 +124,7 @@ def test_run_equals_the_plain_loop(data, sampler):
 )
 def test_a_run_in_chunks_has_the_bits_of_the_run_at_once(data, sampler):
     rule = optax.adam(0.05)
-    step = descent.make_step(least_squares, rule, data)
+    init, step = descent.build(least_squares, rule, data)
 
     @jax.jit
     def advance(state, epochs):
@@ -116,22 +133,22 @@ def test_a_run_in_chunks_has_the_bits_of_the_run_at_once(data, sampler):
             step, state, sampler, jax.random.key(1), epochs, evaluate=evaluate
         )
 
-    whole, records = advance(descent.start(rule, jnp.zeros(3)), jnp.arange(12))
+    whole, info = advance(init(jnp.zeros(3)), jnp.arange(12))
     # Not chunks of one epoch: XLA unrolls a loop of one trip, and on jax 0.12 a full batch then has other last bits.
     for length in (2, 3, 4, 6):
-        state, parts = descent.start(rule, jnp.zeros(3)), []
+        state, parts = init(jnp.zeros(3)), []
         for first in range(0, 12, length):
             state, part = advance(state, jnp.arange(first, first + length))
             parts.append(part)
         joined = jax.tree.map(lambda *a: np.concatenate(a), *parts)
-        jax.tree.map(np.testing.assert_array_equal, (whole, records), (state, joined))
+        jax.tree.map(np.testing.assert_array_equal, (whole, info), (state, joined))
 
 
 def test_evaluations_stand_at_their_points_and_nowhere_else(data):
     sampler = samplers.stochastic(20)
     evaluate = lambda params: least_squares(params, data)
     rule = optax.sgd(0.02)
-    _, records = train(
+    _, info = train(
         least_squares,
         rule,
         data,
@@ -149,10 +166,10 @@ def test_evaluations_stand_at_their_points_and_nowhere_else(data):
         )
         seen.append(evaluate(params))
     np.testing.assert_allclose(
-        records.evaluations[0], np.array(seen)[np.array(points) - 1], rtol=1e-12
+        info.evaluations[0], np.array(seen)[np.array(points) - 1], rtol=1e-12
     )
-    assert np.isnan(records.evaluations[1:, :-1]).all()
-    assert np.isfinite(records.evaluations[1:, -1]).all()
+    assert np.isnan(info.evaluations[1:, :-1]).all()
+    assert np.isfinite(info.evaluations[1:, -1]).all()
 
 
 def test_evaluating_leaves_the_trajectory_alone(data):
@@ -171,7 +188,7 @@ def test_evaluating_leaves_the_trajectory_alone(data):
 
 def test_first_bad_step_is_where_the_loop_first_overflows(data):
     rule = optax.sgd(1e60)
-    _, records = train(
+    _, info = train(
         least_squares,
         rule,
         data,
@@ -191,12 +208,12 @@ def test_first_bad_step_is_where_the_loop_first_overflows(data):
             np.isfinite(loss) and np.isfinite(jnp.linalg.norm(1e60 * grads))
         ):
             bad = t
-    assert records.first_bad_step[0] == bad
-    assert records.first_bad_step[1] == 0
+    assert info.first_bad_step[0] == bad
+    assert info.first_bad_step[1] == 0
 
 
 def test_a_good_run_has_no_bad_step(data):
-    _, records = train(
+    _, info = train(
         least_squares,
         optax.sgd(0.01),
         data,
@@ -204,24 +221,75 @@ def test_a_good_run_has_no_bad_step(data):
         jnp.zeros(3),
         jnp.arange(2),
     )
-    assert (np.array(records.first_bad_step) == -1).all()
+    assert (np.array(info.first_bad_step) == -1).all()
 
 
-def test_records_hold_root_mean_square_norms_and_the_given_rate(data):
-    state, records = train(
-        least_squares, optax.sgd(0.05), data, samplers.minibatch(20, 5), jnp.zeros(3), jnp.arange(1),
-        keep_steps=True, learning_rate=0.05,
-    )  # fmt: skip
-    del state
-    np.testing.assert_allclose(
-        records.update_norm, 0.05 * records.gradient_norm, rtol=1e-14
+def test_info_holds_root_mean_square_norms_and_the_rules_own_rate(data):
+    _, info = train(
+        least_squares,
+        update_rules.gradient_descent(0.05),
+        data,
+        samplers.minibatch(20, 5),
+        jnp.zeros(3),
+        jnp.arange(1),
+        observe=lambda state, info: info,
     )
+    np.testing.assert_allclose(info.update_norm, 0.05 * info.gradient_norm, rtol=1e-14)
     np.testing.assert_allclose(
-        records.gradient_norm[0],
-        np.sqrt(np.mean(np.square(records.steps.gradient_norm[0]))),
+        info.gradient_norm[0],
+        np.sqrt(np.mean(np.square(info.steps.gradient_norm[0]))),
         rtol=1e-14,
     )
-    np.testing.assert_array_equal(records.learning_rate, [0.05])
+    np.testing.assert_array_equal(info.learning_rate, [0.05])
+
+
+RATES = {
+    **{name: (make(0.25), 0.25) for name, make in CONSTANT.items()},
+    "injected": (optax.inject_hyperparams(optax.sgd)(0.25), 0.25),
+    "injected, ours": (optax.inject_hyperparams(CONSTANT["adam"])(0.25), 0.25),
+    "a plain rule of optax": (optax.sgd(0.25), np.nan),
+    "groups of two rates": (
+        update_rules.by_group(
+            {"a": update_rules.adam(0.5), "b": update_rules.adam(0.25)},
+            {"a": "a", "b": "b"},
+        ),
+        np.nan,
+    ),
+}
+
+
+@pytest.mark.parametrize(("rule", "rate"), RATES.values(), ids=RATES)
+def test_a_constant_rate_is_read_from_the_rule(rule, rate):
+    """Also where a parameter has that name."""
+    objective = lambda x, batch: x["a"] ** 2 + jnp.sum(x["b"]["learning_rate"] ** 2)
+    init, step = descent.build(objective, rule, None)
+    first = init({"a": jnp.array(1.0), "b": {"learning_rate": jnp.array(2.0)}})
+    _, info = step(first, descent.BatchIndices(None))
+    np.testing.assert_array_equal(info.learning_rate, rate)
+
+
+def test_what_is_observed_is_kept_for_each_step(data):
+    """As a hand-written loop has it, and without a change of any bit of the rest."""
+    sampler, rule = samplers.minibatch(20, 6), update_rules.heavy_ball(0.05)
+    arguments = least_squares, rule, data, sampler, jnp.zeros(3), jnp.arange(4)
+    observe = lambda state, info: {"at": state.params, "loss": info.loss}
+    state, info = train(*arguments, observe=observe)
+    assert info.steps["at"].shape == (4, 3, 3)
+    np.testing.assert_array_equal(info.steps["at"][-1, -1], state.params)
+    init, step = descent.build(least_squares, rule, data)
+    by_hand, step = init(jnp.zeros(3)), jax.jit(step)
+    for epoch in range(4):
+        for i, indices in enumerate(
+            sampler.indices(jax.random.fold_in(jax.random.key(1), epoch))
+        ):
+            by_hand, one = step(by_hand, descent.BatchIndices(indices))
+            at, loss = info.steps["at"][epoch, i], info.steps["loss"][epoch, i]
+            np.testing.assert_allclose(at, by_hand.params, rtol=1e-13)
+            np.testing.assert_allclose(loss, one.loss, rtol=1e-13)
+    bare, without = train(*arguments)
+    assert without.steps is None
+    np.testing.assert_array_equal(bare.params, state.params)
+    np.testing.assert_array_equal(without.loss, info.loss)
 
 
 def test_a_noisy_objective_gets_a_key_of_its_own_each_step(data):
@@ -240,8 +308,8 @@ def test_a_noisy_objective_gets_a_key_of_its_own_each_step(data):
         jnp.zeros(3),
         jnp.arange(4),
     )
-    _, records = train(*arguments, noisy=True, keep_steps=True)
-    noise = records.steps.loss.ravel()
+    _, info = train(*arguments, noisy=True, observe=lambda state, info: info)
+    noise = info.steps.loss.ravel()
     assert len(set(np.array(noise).tolist())) == 16
 
 
@@ -301,23 +369,23 @@ def test_epochs_of_the_wrong_kind_are_named(data, epochs):
 def test_data_of_numpy_and_norms_of_float16():
     batch = Batch(np.ones((4, 2), np.float16), np.zeros(4, np.float16))
     objective = lambda x, batch: 300 * jnp.mean(batch.x @ x)
-    step = descent.make_step(objective, optax.sgd(1e-3), batch)
+    init, step = descent.build(objective, optax.sgd(1e-3), batch)
     x = jnp.zeros(2, jnp.float16)
     sampler = samplers.minibatch(4, 2)
-    _, records = descent.run(
+    _, info = descent.run(
         step,
-        descent.start(optax.sgd(1e-3), x),
+        init(x),
         sampler,
         jax.random.key(0),
         jnp.arange(1),
     )
-    np.testing.assert_allclose(records.gradient_norm, 300 * np.sqrt(2), rtol=1e-3)
-    assert int(records.first_bad_step[0]) == -1
+    np.testing.assert_allclose(info.gradient_norm, 300 * np.sqrt(2), rtol=1e-3)
+    assert int(info.first_bad_step[0]) == -1
 
 
-def test_complex_params_are_refused_also_by_a_step_that_start_never_saw():
+def test_complex_params_are_refused_also_by_a_step_whose_init_never_saw_them():
     """The gradient of jax is the conjugate of the direction of ascent, so that a step along it would be a wrong one."""
     params, rule = jnp.array(1.0 + 1.0j), optax.sgd(0.1)
-    step = descent.make_step(lambda z, batch: jnp.abs(z) ** 2, rule, None)
+    step = descent.build(lambda z, batch: jnp.abs(z) ** 2, rule, None).step
     with pytest.raises(TypeError, match=r"complex.*conjugate of jax\.grad"):
-        step(descent.State(params, rule.init(params)), descent.Draw(None))
+        step(descent.State(params, rule.init(params)), descent.BatchIndices(None))

@@ -24,8 +24,10 @@ def single(name):
     return workloads.make_workload(name, dtype="float32")
 
 
-def start(workload, rule):
-    return descent.start(rule, workload.init(jax.random.key(0)))
+def begun(workload, rule):
+    """The first state, and the step."""
+    init, step = descent.build(workload.objective, rule, workload.train)
+    return init(workload.init(jax.random.key(0))), step
 
 
 def there_and_back(function, *arguments, platforms=PLATFORMS):
@@ -75,10 +77,8 @@ def is_at_full_precision(product: str) -> bool:
 def test_a_step_of_every_model_exports(name, indices):
     workload = single(name)
     rule = update_rules.heavy_ball(0.1)
-    step = descent.make_step(workload.objective, rule, workload.train, 0.1)
-    exported = assert_exported_is_direct(
-        step, start(workload, rule), descent.Draw(indices)
-    )
+    state, step = begun(workload, rule)
+    exported = assert_exported_is_direct(step, state, descent.BatchIndices(indices))
     assert products(exported)
     assert all(map(is_at_full_precision, products(exported)))
 
@@ -103,12 +103,10 @@ RULES = (
 def test_a_step_of_every_kind_of_rule_exports(name):
     rule = update_rules.UPDATE_RULES[name]
     workload = single("breast_cancer")
-    step = descent.make_step(workload.objective, rule(0.01), workload.train, 0.01)
-    draw = descent.Draw(jnp.arange(32, dtype=jnp.int32))
-    second, _ = jax.jit(step)(
-        start(workload, rule(0.01)), draw
-    )  # A state that is not all zeros.
-    assert_exported_is_direct(step, second, draw)
+    first, step = begun(workload, rule(0.01))
+    batch_indices = descent.BatchIndices(jnp.arange(32, dtype=jnp.int32))
+    second, _ = jax.jit(step)(first, batch_indices)  # A state that is not all zeros.
+    assert_exported_is_direct(step, second, batch_indices)
 
 
 @pytest.mark.thorough("the other samplers", but="mini-batch")
@@ -116,7 +114,7 @@ def test_a_step_of_every_kind_of_rule_exports(name):
 def test_a_run_of_every_sampler_exports(sampler):
     workload = single("breast_cancer")
     rule = update_rules.adam(0.01)
-    step = descent.make_step(workload.objective, rule, workload.train, 0.01)
+    first, step = begun(workload, rule)
     assert workload.train is not None
     batches = sampler(len(workload.train.y))
     evaluate = lambda params: workload.objective(params, workload.train)
@@ -126,9 +124,8 @@ def test_a_run_of_every_sampler_exports(sampler):
             step, state, batches, jax.random.key(seed), epochs, evaluate=evaluate
         )
 
-    exported = assert_exported_is_direct(
-        train, start(workload, rule), 1, np.arange(2, dtype=np.int32)
-    )
+    epochs = np.arange(2, dtype=np.int32)
+    exported = assert_exported_is_direct(train, first, 1, epochs)
     assert all(map(is_at_full_precision, products(exported)))
 
 

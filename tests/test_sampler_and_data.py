@@ -20,10 +20,8 @@ PARAMS = {"weights": jnp.zeros(3), "intercept": jnp.zeros(())}
 
 
 def run(sampler, rule, data=DATA, objective=OBJECTIVE):
-    step = descent.make_step(objective, rule, data)
-    return descent.run(step, descent.start(rule, PARAMS), sampler, KEY, jnp.arange(2))[
-        0
-    ].params
+    init, step = descent.build(objective, rule, data)
+    return descent.run(step, init(PARAMS), sampler, KEY, jnp.arange(2))[0].params
 
 
 def train(sampler, rule, data=DATA, objective=OBJECTIVE):
@@ -105,11 +103,12 @@ def test_an_index_that_leaves_the_dataset_in_a_later_epoch_turns_the_params_to_n
 
 
 def test_an_eager_step_refuses_indices_outside_of_the_dataset():
-    step, state = descent.make_step(OBJECTIVE, SGD, DATA), descent.start(SGD, PARAMS)
-    assert np.isfinite(step(state, descent.Draw(jnp.array([0, N - 1])))[1].loss)
+    init, step = descent.build(OBJECTIVE, SGD, DATA)
+    state = init(PARAMS)
+    assert np.isfinite(step(state, descent.BatchIndices(jnp.array([0, N - 1])))[1].loss)
     for wrong in (N, -1, 2**31 - 1):
         with pytest.raises(ValueError, match=f"example {wrong} of a dataset of 12"):
-            step(state, descent.Draw(jnp.array([0, wrong])))
+            step(state, descent.BatchIndices(jnp.array([0, wrong])))
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)

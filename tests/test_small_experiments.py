@@ -94,11 +94,11 @@ def test_steps_that_are_kept_are_those_of_a_run():
     workload = workloads.make_workload("diabetes_bmi")
     sampler = samplers.minibatch(309, config.batch_size)
     rule = update_rules.find_rule("gradient_descent")(config.minibatch_rate)
-    step = descent.make_step(workload.objective, rule, workload.train)
-    init, epochs = (
+    init, step = descent.build(workload.objective, rule, workload.train)
+    key_init, epochs = (
         jax.random.fold_in(jax.random.key(config.seed), child) for child in range(2)
     )
-    state = descent.start(rule, workload.init(init))
+    state = init(workload.init(key_init))
     state, _ = jax.jit(
         lambda s: descent.run(step, s, sampler, epochs, jnp.arange(config.passes))
     )(state)

@@ -12,7 +12,7 @@ from experiments import spoken_words as experiment
 from research import cli, datasets, runs
 from research.datasets import sequence_preparation as preparation
 from research.datasets._vowels import SequenceSplit
-from research.types import Saved, nowhere
+from research.types import Saved, no_checkpoints
 
 SPEAKERS = ("ann", "bob", "cho")
 SMALL = dataclasses.replace(
@@ -57,7 +57,15 @@ def test_a_network_learns_what_only_the_order_tells():
     config = dataclasses.replace(experiment.FAST, epochs=8, num_hidden=8)
     batches = experiment.batches(preparation.standardise_steps(made_up()))
     learn = lambda: experiment.train(
-        config, batches, 2, True, "gru", 0, 3e-2, lambda share, words: None, nowhere
+        config,
+        batches,
+        2,
+        True,
+        "gru",
+        0,
+        3e-2,
+        lambda share, words: None,
+        no_checkpoints,
     )
     saved = learn()
     assert saved.values["accuracy"] > 0.95
@@ -70,7 +78,7 @@ def test_a_network_learns_what_only_the_order_tells():
 
 def test_baseline_is_the_exact_optimum_on_interpolated_steps():
     split = made_up()
-    saved = experiment.solve(experiment.batches(split), 2, 4, nowhere)
+    saved = experiment.solve(experiment.batches(split), 2, 4, no_checkpoints)
     flat = [
         preparation.interpolate_steps(x, length, 4).reshape(len(x), -1)
         for x, length in (split[1:3], split[4:6])

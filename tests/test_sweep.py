@@ -21,13 +21,11 @@ def program(workload):
     )
 
 
-CELLS = {"seed": np.arange(10), "learning_rate": np.geomspace(0.001, 0.5, 10)}
+RUNS = {"seed": np.arange(10), "learning_rate": np.geomspace(0.001, 0.5, 10)}
 
 
 def train(program, rows):
-    return descent.sweep(
-        program, {name: values[rows] for name, values in CELLS.items()}
-    )
+    return descent.sweep(program, {name: values[rows] for name, values in RUNS.items()})
 
 
 def assert_same_bits(a, b):
@@ -39,7 +37,7 @@ def assert_same_bits(a, b):
 def take(trained, rows):
     first = jax.tree.map(
         lambda a: a[rows],
-        trained._replace(passes=np.zeros(len(CELLS["seed"])), seconds=np.zeros(10)),
+        trained._replace(passes=np.zeros(len(RUNS["seed"])), seconds=np.zeros(10)),
     )
     return first._replace(passes=trained.passes, seconds=0.0)
 
@@ -66,13 +64,13 @@ def test_chunk_length_leaves_the_bits_alone(workload, program):
 
 def test_lanes_agree_with_the_lone_run(workload, program):
     trained = train(program, np.array([6]))
-    rate, seed = float(CELLS["learning_rate"][6]), int(CELLS["seed"][6])
+    rate, seed = float(RUNS["learning_rate"][6]), int(RUNS["seed"][6])
     root = jax.random.key(seed)
     rule = update_rules.adam(rate)
-    state = descent.start(rule, workload.init(jax.random.fold_in(root, descent.INIT)))
+    init, step = descent.build(workload.objective, rule, workload.train)
+    state = init(workload.init(jax.random.fold_in(root, descent.INIT)))
     evaluate = lambda params: workload.objective(params, workload.train)
-    step = descent.make_step(workload.objective, rule, workload.train, rate)
-    last, records = descent.run(
+    last, info = descent.run(
         step,
         state,
         program.sampler,
@@ -85,13 +83,11 @@ def test_lanes_agree_with_the_lone_run(workload, program):
         trained.params["weights"][0], last.params["weights"], rtol=1e-12
     )
     np.testing.assert_allclose(trained.values[0, 0], evaluate(state.params), rtol=1e-14)
+    np.testing.assert_allclose(trained.values[0, 1:4], info.evaluations[0], rtol=1e-12)
     np.testing.assert_allclose(
-        trained.values[0, 1:4], records.evaluations[0], rtol=1e-12
+        trained.values[0, 4:], info.evaluations[1:, -1], rtol=1e-12
     )
-    np.testing.assert_allclose(
-        trained.values[0, 4:], records.evaluations[1:, -1], rtol=1e-12
-    )
-    np.testing.assert_allclose(trained.records.loss[0], records.loss, rtol=1e-12)
+    np.testing.assert_allclose(trained.info.loss[0], info.loss, rtol=1e-12)
 
 
 def test_passes_count_example_gradients(workload, program):
@@ -148,17 +144,17 @@ def test_a_sweep_traces_nothing(workload):
 
 def test_progress_grows_to_one(program):
     shares = []
-    descent.sweep(program, CELLS, lambda progress: shares.append(progress.share))
+    descent.sweep(program, RUNS, lambda progress: shares.append(progress.share))
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
     assert len(shares) == 9  # Three blocks of three chunks.
 
 
 @pytest.mark.parametrize(
-    ("cells", "message"),
+    ("runs", "message"),
     [
-        ({"seed": [0]}, "cells must name"),
-        ({"seed": [0], "learning_rate": [0.1], "momentum": [0.9]}, "cells must name"),
+        ({"seed": [0]}, "runs must name"),
+        ({"seed": [0], "learning_rate": [0.1], "momentum": [0.9]}, "runs must name"),
         ({"seed": [0, 1], "learning_rate": [0.1]}, "same shape"),
         ({"seed": [], "learning_rate": []}, "same shape"),
         ({"seed": [0.5], "learning_rate": [0.1]}, "seeds must be integers"),
@@ -166,14 +162,14 @@ def test_progress_grows_to_one(program):
         ({"seed": [0], "learning_rate": [np.nan]}, "learning_rate must be finite.*nan"),
         (
             {"seed": [0, 1], "learning_rate": [0.1, -0.1]},
-            "not negative; got learning_rate=-0.1 in cell 1",
+            "not negative; got learning_rate=-0.1 in run 1",
         ),
     ],
 )
-def test_bad_cells_are_named(program, cells, message):
+def test_bad_runs_are_named(program, runs, message):
     with pytest.raises(ValueError, match=message):
         descent.sweep(
-            program, {name: np.array(values) for name, values in cells.items()}
+            program, {name: np.array(values) for name, values in runs.items()}
         )
 
 

@@ -61,14 +61,15 @@ def beginnings(objective, model, params):
     workload = lambda batch: Workload(
         "w", batch, None, None, lambda key: params, objective, None, "", model, None
     )
-    step = lambda batch: descent.make_step(objective, GD, batch)
-    state, key = descent.start(GD, params), jax.random.key(0)
+    step = lambda batch: descent.build(objective, GD, batch).step
+    init = descent.build(objective, GD, None).init
+    state, key = init(params), jax.random.key(0)
     return {
         "objective": lambda b: objective(params, b),
         "gradient": lambda b: jax.grad(objective)(params, b),
         "slices": lambda b: objectives.in_slices(objective, 5)(params, b),
         "examples": lambda b: objectives.per_example_gradients(objective)(params, b),
-        "step": lambda b: step(b)(state, descent.Draw(jnp.array([0]))),
+        "step": lambda b: step(b)(state, descent.BatchIndices(jnp.array([0]))),
         "run": lambda b: descent.run(
             step(b), state, samplers.minibatch(N, 4), key, jnp.arange(2)
         ),

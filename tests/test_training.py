@@ -22,6 +22,7 @@ from research import (
     schedules,
     update_rules,
 )
+from research.descent import _host_loop
 from research.descent import _train as loop
 from research.descent._train_loop import _loop, compile_training
 from research.runs import checkpoints
@@ -91,11 +92,11 @@ def every_step_is_looked_at(monkeypatch):
 
 @pytest.mark.thorough("without noise", but="True")
 @pytest.mark.parametrize("noisy", [False, True])
-def test_a_training_is_a_run_of_descent_on_the_same_draws(noisy):
+def test_a_training_is_a_run_of_descent_on_the_same_batches(noisy):
     """Up to the rounding of float32: descent's loops have lengths that XLA knows, and may be compiled otherwise."""
     objective = noisy_objective if noisy else OBJECTIVE
     trained = fit(objective, noisy=noisy)
-    step = descent.make_step(objective, RULE, DATA)
+    init, step = descent.build(objective, RULE, DATA)
     run = lambda state: descent.run(
         step,
         state,
@@ -103,11 +104,11 @@ def test_a_training_is_a_run_of_descent_on_the_same_draws(noisy):
         jax.random.key(1),
         jnp.arange(EPOCHS),
         noisy=noisy,
-        keep_steps=True,
+        observe=lambda state, info: info,
     )
-    state, records = jax.jit(run)(descent.start(RULE, start()))
+    state, info = jax.jit(run)(init(start()))
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7)
-    jax.tree.map(close, (trained.params, trained.steps), (state.params, records.steps))
+    jax.tree.map(close, (trained.params, trained.steps), (state.params, info.steps))
     assert trained.steps.loss.shape == (EPOCHS, SAMPLER.num_batches)
     rates = [0.05 / (1 + t / 4) for t in range(6)]
     np.testing.assert_allclose(trained.steps.learning_rate.ravel(), rates, rtol=1e-6)
@@ -155,7 +156,7 @@ class Killed(Exception):
 def test_a_kill_at_any_step_and_a_resumption_leave_the_bits_alone(
     tmp_path, monkeypatch, one_program, every_step_is_looked_at, error
 ):
-    """What is killed has kept itself before; on Ctrl-C it keeps itself then."""
+    """What is killed has saved itself before; on Ctrl-C it saves itself then."""
     monkeypatch.setattr(
         checkpoints, "LARGEST_SHARE", math.inf
     )  # However long saving takes.
@@ -180,14 +181,14 @@ def test_a_kill_at_any_step_and_a_resumption_leave_the_bits_alone(
             on_progress=lambda share, _, to=again: to.append(share),
         )
         assert bits(resumed) == bits(whole)
-        first = last if error is Killed else last + 1  # What is done is not done again.
-        np.testing.assert_allclose(again, np.arange(first, 7) / 6)
+        # What is done is not done again.
+        np.testing.assert_allclose(again, np.arange(last + 1, 7) / 6)
 
 
 def test_a_finished_training_is_read_and_not_done_again(
     tmp_path, one_program, monkeypatch
 ):
-    monkeypatch.setattr(loop, "SECONDS_WORTH_KEEPING", 0.0)
+    monkeypatch.setattr(_host_loop, "SECONDS_WORTH_KEEPING", 0.0)
     kept = runs.checkpoints_in(tmp_path)("training")
     whole, looks = fit(checkpoint=kept), []
     assert bits(
@@ -220,11 +221,11 @@ def test_a_rule_that_averages_is_evaluated_and_given_at_its_average():
     trained = fit(
         rule=rule, evaluate=lambda params: {"bias": params["dense_2"]["bias"][0]}
     )
-    state = descent.start(rule, start())
-    step = jax.jit(descent.make_step(OBJECTIVE, rule, DATA))
+    init, step = descent.build(OBJECTIVE, rule, DATA)
+    state, step = init(start()), jax.jit(step)
     for epoch in range(EPOCHS):
         for indices in SAMPLER.indices(jax.random.fold_in(jax.random.key(1), epoch)):
-            state, _ = step(state, descent.Draw(indices))
+            state, _ = step(state, descent.BatchIndices(indices))
     average = update_rules.evaluation_params(state.rule, state.params)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7),
@@ -272,15 +273,15 @@ def test_nothing_is_widened_to_float64():
     assert {
         leaf.dtype for leaf in jax.tree.leaves((trained.params, trained.steps))
     } == {np.dtype("float32")}
-    drawn = jax.eval_shape(
-        lambda key: descent.draws(SAMPLER, key, True), jax.random.key(0)
+    batches = jax.eval_shape(
+        lambda key: descent.epoch_batches(SAMPLER, key, True), jax.random.key(0)
     )
-    state = descent.start(RULE, start())
-    record = descent.Record(
-        *(jax.ShapeDtypeStruct((3,), jnp.float32) for _ in descent.Record._fields)
+    state = descent.build(OBJECTIVE, RULE, DATA).init(start())
+    info = descent.Info(
+        *(jax.ShapeDtypeStruct((3,), jnp.float32) for _ in descent.Info._fields)
     )
-    traced = jax.make_jaxpr(_loop(noisy_objective, RULE, 0.05))(
-        state, record, drawn, DATA, np.int32(0), np.int32(3)
+    traced = jax.make_jaxpr(_loop(noisy_objective, RULE))(
+        state, info, batches, DATA, np.int32(0), np.int32(3)
     )
     wide = [
         (eqn.primitive, var.aval)
@@ -420,14 +421,15 @@ def on_two_devices():
     noisy = fit(
         noisy_objective, frozen, noisy=True, devices=2, num_epochs=1
     ).steps.loss[0]
-    drawn = descent.draws(SAMPLER, jax.random.fold_in(jax.random.key(1), 0), True)
+    key = jax.random.fold_in(jax.random.key(1), 0)
+    batches = descent.epoch_batches(SAMPLER, key, True)
     expected = []
     for step in range(3):
-        halves = jnp.split(drawn.indices[step], 2)
-        keys = [jax.random.fold_in(drawn.key[step], device) for device in range(2)]
+        halves = jnp.split(batches.indices[step], 2)
+        keys = [jax.random.fold_in(batches.key[step], device) for device in range(2)]
         parts = [
-            noisy_objective(start(), descent.take(DATA, descent.Draw(*draw)))
-            for draw in zip(halves, keys, strict=True)
+            noisy_objective(start(), descent.gather(DATA, descent.BatchIndices(*own)))
+            for own in zip(halves, keys, strict=True)
         ]
         expected.append(float(sum(parts) / 2))
     kinds = [
@@ -540,9 +542,10 @@ def test_a_checkpoint_of_another_training_is_refused():
             )
     for other, params in (
         (update_rules.adam(0.1), jnp.array(9.0)),
+        (update_rules.gradient_descent(0.2), jnp.array(9.0)),
         (rule, jnp.array([9.0])),
     ):
-        with pytest.raises(ValueError, match="another model, rule, start or key"):
+        with pytest.raises(ValueError, match=r"another model, rule.*\(--fresh\)"):
             descent.train(
                 objective,
                 other,

@@ -158,7 +158,7 @@ def test_coupled_decay_is_a_quadratic_penalty(name):
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_state_records_the_rate_of_a_schedule_alone(name):
+def test_state_keeps_the_rate_constant_or_of_a_schedule(name):
     schedule, params, gradients = (
         schedules.inverse_time(0.3, 2.0),
         {"w": jnp.ones(2)},
@@ -175,7 +175,7 @@ def test_state_records_the_rate_of_a_schedule_alone(name):
     _, rates = jax.lax.scan(step, state, length=6)
     np.testing.assert_allclose(rates, schedule(jnp.arange(6)), rtol=1e-15)
     constant = UPDATE_RULES[name](0.3).init(params)
-    assert optax.tree_utils.tree_get(constant, "learning_rate") is None
+    assert optax.tree_utils.tree_get(constant, "learning_rate") == 0.3
 
 
 @pytest.mark.parametrize("name", ["adam", "gradient_descent"])

@@ -132,7 +132,7 @@ def run(
         given.pop("rules"),
         config.workload,
         on_progress=on_progress,
-        checkpoints=checkpoints or research.types.nowhere,
+        checkpoints=checkpoints or research.types.no_checkpoints,
         **given,
     )
     result = research.runs.Result(*study)

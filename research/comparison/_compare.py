@@ -17,7 +17,7 @@ from research.comparison.trials import (
     measure_share,
 )
 from research.naming import known_names
-from research.types import Checkpoints, Workload, nowhere
+from research.types import Checkpoints, Workload, no_checkpoints
 
 
 def compare(
@@ -29,7 +29,7 @@ def compare(
     evaluations: Mapping[str, float] | None = None,
     timed: bool = True,
     on_progress: OnProgress | None = None,
-    checkpoints: Checkpoints = nowhere,
+    checkpoints: Checkpoints = no_checkpoints,
     **terms: Any,
 ) -> Study:
     """Compare rules by the example gradients that they need to reach a target.

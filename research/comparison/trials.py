@@ -37,7 +37,7 @@ from research.types import (
     Sampler,
     Saved,
     Workload,
-    nowhere,
+    no_checkpoints,
 )
 from research.workloads import known_optimum
 
@@ -258,9 +258,9 @@ def _trace_step(
 
     def step(hyperparameters: Mapping[str, Any], params: Params, indices: Any) -> Any:
         rule = contender.make_rule(**hyperparameters)
-        return descent.make_step(counted, rule, batch)(
-            descent.start(rule, params), descent.Draw(indices)
-        )
+        descended = descent.build(counted, rule, batch)
+        start = descended.init(params)
+        return descended.step(start, descent.BatchIndices(indices))
 
     hyperparameters = {
         name: jax.ShapeDtypeStruct((num_runs,), jnp.result_type(float))
@@ -298,7 +298,7 @@ def measure_contenders(
     *,
     timed: bool = True,
     on_progress: OnProgress | None = None,
-    checkpoints: Checkpoints = nowhere,
+    checkpoints: Checkpoints = no_checkpoints,
 ) -> dict[tuple[str, str], Saved]:
     """Measure every contender on every workload.
 
@@ -421,7 +421,7 @@ def measure_contender(
     *,
     timed: bool = True,
     on_chunk: OnChunk | None = None,
-    checkpoints: Checkpoints = nowhere,
+    checkpoints: Checkpoints = no_checkpoints,
 ) -> Saved:
     """Train every trial of a contender on every seed of a workload.
 

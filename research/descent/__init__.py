@@ -2,17 +2,17 @@
 
 from research.descent._minimise import Minimum as Minimum
 from research.descent._minimise import minimise as minimise
-from research.descent._run import EpochRecord as EpochRecord
-from research.descent._run import draws as draws
+from research.descent._run import EpochInfo as EpochInfo
+from research.descent._run import epoch_batches as epoch_batches
 from research.descent._run import evaluation_points as evaluation_points
 from research.descent._run import run as run
-from research.descent._step import Draw as Draw
-from research.descent._step import Record as Record
+from research.descent._step import BatchIndices as BatchIndices
+from research.descent._step import Descent as Descent
+from research.descent._step import Info as Info
 from research.descent._step import State as State
+from research.descent._step import build as build
 from research.descent._step import check_dataset as check_dataset
-from research.descent._step import make_step as make_step
-from research.descent._step import start as start
-from research.descent._step import take as take
+from research.descent._step import gather as gather
 from research.descent._sweep import SweepProgress as SweepProgress
 from research.descent._sweep import SweepResult as SweepResult
 from research.descent._sweep import sweep as sweep

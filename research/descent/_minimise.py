@@ -14,6 +14,7 @@ import optax
 from research.checks import check_callable, check_number, check_tree
 from research.types import Array, Outcome, Params
 from research.update_rules._checks import check_floating, check_rule
+from research.update_rules._rule_info import rule_info
 
 # Steps without a change of any parameter, while the rule's state still changes.
 PATIENCE = 10
@@ -165,7 +166,7 @@ def _minimise(
             **extra,
         )
         params = optax.apply_updates(loop.params, updates)
-        evaluations = loop.evaluations + sum(_all(state, "evaluations"))
+        evaluations = loop.evaluations + rule_info(state).evaluations
         after = _after(state, squares=objective is None)
         if after is None:
             after = jax.value_and_grad(value_fn)(params)
@@ -232,7 +233,7 @@ def _outcome_of_step(
     Rules that keep an outcome end the loop once all of them have failed. Another rule
     ends it when nothing changes any more.
     """
-    outcomes = _all(state, "outcome")
+    outcomes = rule_info(state).outcomes
     moved = _differ(before.params, after)
     if outcomes:
         failed = functools.reduce(
@@ -246,17 +247,14 @@ def _outcome_of_step(
         return jnp.where(failed, outcomes[0], Outcome.STEPS_USED_UP).astype(
             jnp.int32
         ), before.still
-    # A rate that rises from 0, or a rule that looks first, has steps of 0 that are no end: then its state changes.
+    # A rate that rises from 0, or a rule that looks first, has steps of 0 that are no
+    # end: then its state changes.
     still = jnp.where(
         moved, 0, jnp.where(_differ(before.rule, state), before.still + 1, PATIENCE)
     )
     return jnp.where(
         still < PATIENCE, Outcome.STEPS_USED_UP, Outcome.NO_PROGRESS
     ).astype(jnp.int32), still
-
-
-def _all(state: optax.OptState, name: str) -> list[Array]:
-    return [value for _, value in optax.tree_utils.tree_get_all_with_path(state, name)]
 
 
 def _differ(a: Any, b: Any) -> Array:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Int
 
 from research.checks import (
     check_callable,
@@ -14,26 +15,30 @@ from research.checks import (
     check_key,
     check_numbers,
 )
-from research.descent._step import Draw, Record, State
+from research.descent._step import HOW_TO_BEGIN, BatchIndices, Info, State
 from research.samplers import check_form, check_sampler
 from research.types import Array, Key, Params, Sampler
 from research.update_rules._transforms import evaluation_params
 
-# At most this many evaluations inside the first epoch, log-spaced: most of what a stochastic rule gains comes there.
+# At most this many evaluations inside the first epoch, log-spaced: most of what a
+# stochastic rule gains comes there.
 POINTS_IN_FIRST_EPOCH = 8
 
 
-class EpochRecord(NamedTuple):
+class EpochInfo(NamedTuple):
     """The steps of one epoch, reduced.
 
     Attributes:
       loss: Mean of the steps' losses, shape ().
       learning_rate: The last step's rate, shape ().
       gradient_norm, update_norm: Root mean squares over the steps, shape ().
-      first_bad_step: Index within the epoch of the first step whose loss or update is not finite, or -1; int32.
-      evaluations: What `evaluate` gave, each leaf with a leading axis: the evaluation points of the epoch, of which the
-        last is its end. Before the last, entries are NaN except in epoch 0.
-      steps: Each step's Record if they were asked for, else None.
+      first_bad_step: Index within the epoch of the first step whose loss or update is
+        not finite, or -1; int32.
+      evaluations: What `evaluate` gave, each leaf with a leading axis: the evaluation
+        points of the epoch, of which the last is its end. Before the last, entries are
+        NaN except in epoch 0.
+      steps: What `observe` gave after each step, each leaf with a leading axis of the
+        epoch's steps; None where nobody observes.
     """
 
     loss: Array
@@ -42,11 +47,13 @@ class EpochRecord(NamedTuple):
     update_norm: Array
     first_bad_step: Array
     evaluations: Any
-    steps: Record | None
+    steps: Any
 
 
 def evaluation_points(num_batches: int) -> tuple[int, ...]:
-    """Steps of the first epoch after which it is evaluated: up to eight, log-spaced, the last its end.
+    """The steps of the first epoch after which it is evaluated.
+
+    They are up to eight, log-spaced, the last the epoch's end.
 
     Example:
       >>> evaluation_points(1), evaluation_points(100)
@@ -58,165 +65,195 @@ def evaluation_points(num_batches: int) -> tuple[int, ...]:
 
 
 def run(
-    step: Callable[[State, Draw], tuple[State, Record]],
+    step: Callable[[State, BatchIndices], tuple[State, Info]],
     state: State,
     sampler: Sampler,
     key: Key,
-    epochs: Array,
+    epochs: Int[Array, "e"],
     *,
     evaluate: Callable[[Params], Any] | None = None,
     noisy: bool = False,
-    keep_steps: bool = False,
-) -> tuple[State, EpochRecord]:
-    """A training, or a chunk of one, as a pure function: it can be jitted, vmapped and differentiated.
+    observe: Callable[[State, Info], Any] | None = None,
+) -> tuple[State, EpochInfo]:
+    """A training, or a chunk of one, as a pure function: jit, vmap and grad apply.
 
-    An epoch's key is fold_in(key, epoch), so that epoch ten needs no ninth, and a run in chunks is the run at once
-    (to the last bit where a chunk has at least two epochs: XLA unrolls a loop of one trip).
+    An epoch's key is fold_in(key, epoch), so that epoch ten needs no ninth, and a run
+    in chunks is the run at once (to the last bit where a chunk has at least two epochs:
+    XLA unrolls a loop of one trip).
 
     Args:
-      step: From `make_step`.
+      step: From `build`.
       state: Where to start from.
-      sampler: Whose draws feed the steps.
+      sampler: Says which examples make up each batch.
       key: The key of all epochs.
-      epochs: Which epochs to run, integers of shape (e,): `jnp.arange(e)` for a whole training.
-      evaluate: params -> pytree of floating (); called at the end of each epoch and, in epoch 0, at
-        `evaluation_points`. It counts as no gradient. A rule that averages is evaluated at its average.
-      noisy: Whether the objective draws noise: each step's batch then has a key of its own.
-      keep_steps: Whether to keep every step's record too.
+      epochs: Which epochs to run: `jnp.arange(e)` for a whole training.
+      evaluate: params -> pytree of floating (); called at the end of each epoch and, in
+        epoch 0, at `evaluation_points`. It counts as no gradient. A rule that averages
+        is evaluated at its average.
+      noisy: Whether the objective draws noise: each batch then has a key of its own.
+      observe: (state, info) after a step -> pytree of arrays, kept for each step:
+        `lambda state, info: info` keeps every step's Info.
     Returns:
-      The last state, and an EpochRecord whose leaves have a leading axis e.
+      The last state, and an EpochInfo whose leaves have a leading axis e.
     Raises:
-      TypeError: epochs is not an array of integers of rank one, or the sampler is not a Sampler.
-      ValueError: The sampler is made for another number of examples than the dataset has (`samplers.check_sampler`). One that
-        does not state its number and draws an index outside of the dataset turns the params to NaN from that epoch on.
+      TypeError: epochs is not an array of integers of rank one, or the sampler is not a
+        Sampler.
+      ValueError: The sampler is made for another number of examples than the dataset
+        has (`samplers.check_sampler`). One that does not state its number and gives an
+        index outside of the dataset turns the params to NaN from that epoch on.
     Example:
+      >>> import optax
       >>> from research import samplers
-      >>> rule = optax.sgd(0.5)
-      >>> step = make_step(lambda x, batch: x**2 / 2, rule, None)
-      >>> state = start(rule, jnp.array(4.0))
-      >>> state, records = run(step, state, samplers.full_batch(1), jax.random.key(0), jnp.arange(2))
-      >>> print(state.params, records.loss)
+      >>> from research.descent import build
+      >>> init, step = build(lambda x, batch: x**2 / 2, optax.sgd(0.5), None)
+      >>> state, sampler = init(jnp.array(4.0)), samplers.full_batch(1)
+      >>> state, info = run(step, state, sampler, jax.random.key(0), jnp.arange(2))
+      >>> print(state.params, info.loss)
       1.0 [8. 2.]
     """
-    check_callable("step", step, "state", "draw")
-    check_instance(
-        "state", state, State, "Make one by research.descent.start(rule, params)."
-    )
+    check_callable("step", step, "state", "batch_indices")
+    check_instance("state", state, State, HOW_TO_BEGIN)
     check_form(sampler)
     check_key("key", key)
     check_numbers("epochs", epochs, kinds="biufc", wanted="integers of shape (e,)")
     if evaluate is not None:
         check_callable("evaluate", evaluate, "params")
     check_flag("noisy", noisy)
-    check_flag("keep_steps", keep_steps)
+    if observe is not None:
+        check_callable("observe", observe, "state", "info")
     epochs = jnp.asarray(epochs)
     if epochs.ndim != 1 or not jnp.issubdtype(epochs.dtype, jnp.integer):
         raise TypeError(
-            f"epochs must be integers of shape (e,), such as jnp.arange(10); got {epochs.dtype}{list(epochs.shape)}."
+            "epochs must be integers of shape (e,), such as jnp.arange(10); got "
+            f"{epochs.dtype}{list(epochs.shape)}."
         )
     n = getattr(step, "num_examples", None)
-    if hasattr(
-        step, "num_examples"
-    ):  # Else it is not of `make_step`, and nobody knows.
+    if hasattr(step, "num_examples"):  # Else it is not of `build`, and nobody knows.
         check_sampler(sampler, n)
     points = evaluation_points(sampler.num_batches)
     plain, closely = _epochs(
-        step, evaluate or (lambda params: None), sampler.num_batches, points
+        _observed(step, observe),
+        evaluate or (lambda params: None),
+        sampler.num_batches,
+        points,
     )
 
     def one_epoch(state: State, epoch: Array):
-        drawn = draws(sampler, jax.random.fold_in(key, epoch), noisy)
-        if sampler.num_examples is None and drawn.indices is not None and n is not None:
-            state = _poisoned(state, drawn.indices, n)
+        batches = epoch_batches(sampler, jax.random.fold_in(key, epoch), noisy)
+        if (
+            sampler.num_examples is None
+            and batches.indices is not None
+            and n is not None
+        ):
+            state = _poisoned(state, batches.indices, n)
         if evaluate is None or len(points) == 1:
-            state, records, evaluations = plain(state, drawn)
+            state, infos, evaluations = plain(state, batches)
         else:
-            state, records, evaluations = jax.lax.cond(
-                epoch == 0, closely, plain, state, drawn
+            state, infos, evaluations = jax.lax.cond(
+                epoch == 0, closely, plain, state, batches
             )
-        return state, _reduce(records, evaluations, keep_steps)
+        info, observed = infos
+        return state, _reduce(info, observed, evaluations)
 
     return jax.lax.scan(one_epoch, state, epochs)
 
 
-def draws(sampler: Sampler, key: Key, noisy: bool) -> Draw:
-    """The draws of an epoch, each leaf with a leading axis of its steps.
+def epoch_batches(sampler: Sampler, key: Key, noisy: bool) -> BatchIndices:
+    """The batches of an epoch, each leaf with a leading axis of its steps.
 
     Args:
-      sampler: Whose.
-      key: The epoch's own: the order is drawn with it, unless noise needs keys as well.
-      noisy: Whether each step gets a key.
+      sampler: Says which examples make up each batch.
+      key: The epoch's own. The order is drawn with it, or with a child of it where
+        noise needs keys as well.
+      noisy: Whether each batch gets a key.
     Returns:
-      Draw, its indices None where the sampler draws none.
+      BatchIndices, its indices None where the sampler draws none.
     """
     check_form(sampler)
     check_key("key", key)
     check_flag("noisy", noisy)
     if not noisy:
-        return Draw(sampler.indices(key))
+        return BatchIndices(sampler.indices(key))
     key_order, key_noise = jax.random.fold_in(key, 0), jax.random.fold_in(key, 1)
     keys = jax.vmap(lambda i: jax.random.fold_in(key_noise, i))(
         jnp.arange(sampler.num_batches)
     )
-    return Draw(sampler.indices(key_order), keys)
+    return BatchIndices(sampler.indices(key_order), keys)
 
 
 def _poisoned(state: State, indices: Array, n: int) -> State:
-    """The state, its params NaN where an index of the epoch to come lies outside of the dataset."""
+    """The state, its params NaN where an index of the epoch lies outside the dataset."""
     inside = jnp.all((indices >= 0) & (indices < n))
     return state._replace(
         params=jax.tree.map(lambda leaf: jnp.where(inside, leaf, jnp.nan), state.params)
     )
 
 
-def _epochs(
-    step, evaluate: Callable[[Params], Any], num_batches: int, points: tuple[int, ...]
-):
-    """Two ways through the steps of an epoch: evaluated at its end, or closely, at every point."""
+def _observed(
+    step: Callable[[State, BatchIndices], tuple[State, Info]],
+    observe: Callable[[State, Info], Any] | None,
+) -> Callable[[State, BatchIndices], tuple[State, tuple[Info, Any]]]:
+    """The step, which gives what is observed after it beside its info."""
 
-    def plain(state: State, draws: Draw):
-        state, records = jax.lax.scan(step, state, draws, length=num_batches)
+    def observed(state: State, batch_indices: BatchIndices):
+        state, info = step(state, batch_indices)
+        return state, (info, None if observe is None else observe(state, info))
+
+    return observed
+
+
+def _epochs(
+    step: Callable[[State, BatchIndices], tuple[State, tuple[Info, Any]]],
+    evaluate: Callable[[Params], Any],
+    num_batches: int,
+    points: tuple[int, ...],
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Two ways through an epoch: evaluated at its end, or closely, at every point."""
+
+    def plain(state: State, batches: BatchIndices):
+        state, infos = jax.lax.scan(step, state, batches, length=num_batches)
         at_end = evaluate(evaluation_params(state.rule, state.params))
         return (
             state,
-            records,
+            infos,
             jax.tree.map(
                 lambda e: jnp.full(len(points), jnp.nan, e.dtype).at[-1].set(e), at_end
             ),
         )
 
-    def closely(state: State, draws: Draw):
+    def closely(state: State, batches: BatchIndices):
         wanted = jnp.zeros(num_batches, bool).at[jnp.array(points) - 1].set(True)
 
         def watched(state: State, xs):
-            draw, want = xs
-            state, record = step(state, draw)
+            batch_indices, want = xs
+            state, info = step(state, batch_indices)
             at = evaluation_params(state.rule, state.params)
             skip = jax.tree.map(
                 lambda e: jnp.full(e.shape, jnp.nan, e.dtype),
                 jax.eval_shape(evaluate, at),
             )
             return state, (
-                record,
+                info,
                 jax.lax.cond(want, evaluate, lambda params: skip, at),
             )
 
-        state, (records, seen) = jax.lax.scan(watched, state, (draws, wanted))
-        return state, records, jax.tree.map(lambda e: e[jnp.array(points) - 1], seen)
+        state, (infos, all_steps) = jax.lax.scan(watched, state, (batches, wanted))
+        at_points = jax.tree.map(lambda e: e[jnp.array(points) - 1], all_steps)
+        return state, infos, at_points
 
     return plain, closely
 
 
-def _reduce(records: Record, evaluations: Any, keep_steps: bool) -> EpochRecord:
-    good = jnp.isfinite(records.loss) & jnp.isfinite(records.update_norm)
-    return EpochRecord(
-        loss=jnp.mean(records.loss),
-        learning_rate=records.learning_rate[-1],
-        gradient_norm=_root_mean_square(records.gradient_norm),
-        update_norm=_root_mean_square(records.update_norm),
+def _reduce(infos: Info, observed: Any, evaluations: Any) -> EpochInfo:
+    good = jnp.isfinite(infos.loss) & jnp.isfinite(infos.update_norm)
+    return EpochInfo(
+        loss=jnp.mean(infos.loss),
+        learning_rate=infos.learning_rate[-1],
+        gradient_norm=_root_mean_square(infos.gradient_norm),
+        update_norm=_root_mean_square(infos.update_norm),
         first_bad_step=jnp.where(jnp.all(good), -1, jnp.argmin(good)).astype(jnp.int32),
         evaluations=evaluations,
-        steps=records if keep_steps else None,
+        steps=observed,
     )
 
 

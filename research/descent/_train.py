@@ -1,5 +1,6 @@
-"""A training from its start, or from where it was kept, to its end: looked at, evaluated and kept on the way."""
+"""One training from its start, or from a checkpoint, to its end, watched and saved."""
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -15,29 +16,34 @@ from research.checks import (
     check_count,
     check_flag,
     check_methods,
-    check_numbers,
     check_tree,
 )
+from research.descent._host_loop import advance_until_done
+from research.descent._step import BatchIndices
 from research.descent._train_loop import Compiled, compile_training
 from research.descent._train_progress import (
-    Place,
+    Progress,
     TrainResult,
     check_alike,
     collected,
-    kept,
-    restored,
-    usable,
+    evaluation_params,
+    from_saved,
+    to_saved,
 )
 from research.samplers import check_sampler, num_examples
 from research.sizes import check_most
-from research.types import Array, Batch, Checkpoint, Key, Params, Sampler, nowhere
+from research.types import (
+    Array,
+    Batch,
+    Checkpoint,
+    Key,
+    Params,
+    Sampler,
+    no_checkpoints,
+)
 
-SECONDS_BETWEEN_LOOKS = (
-    0.5  # How long the device works before progress is shown, about.
-)
-SECONDS_WORTH_KEEPING = (
-    1.0  # A training that took less is not worth a file of its own once it is done.
-)
+# How long the device works before progress is shown, about.
+SECONDS_BETWEEN_LOOKS = 0.5
 FIRST_LOOK = 4  # Steps, until the pace is known.
 
 Evaluate = Callable[[Params], dict[str, Any]]
@@ -55,52 +61,64 @@ def train(
     key: Key,
     evaluate: Evaluate | None = None,
     noisy: bool = False,
-    learning_rate: float = math.nan,
     on_progress: OnProgress | None = None,
     checkpoint: Checkpoint | None = None,
     devices: int = 1,
 ) -> TrainResult:
-    """Trains one network: `_run.run` on the same draws, stopped at any step to be watched, kept and gone on with.
+    """Train one network: `run` on the same batches, watched, saved and gone on with.
 
-    The loop over steps is compiled once and told from which step to which it runs, so neither how often it is looked at
-    nor a kill changes a bit. It keeps every step's record, and no more of the data than one epoch's order.
+    The loop over steps is compiled once and told from which step to which it runs, so
+    neither how often it is looked at nor a kill changes a bit. It keeps every step's
+    info, and no more of the data than one epoch's order.
 
-    With several devices each batch is split over them: each takes batch_size / devices of its examples, and values and
-    gradients are averaged. That sums in another order, so the bits differ from those on one device; a key of noise is
-    folded with the device's number.
+    With several devices each batch is split over them: each takes batch_size / devices of
+    its examples, and values and gradients are averaged. That sums in another order, so the
+    bits differ from those on one device; a key of noise is folded with the device's
+    number.
 
     Args:
       objective: (params, batch) -> (), a mean over the batch's examples.
       rule: Any gradient transformation.
       dataset: Of n examples, on the device once for the whole training.
-      sampler: Whose draws feed the steps; an epoch is what it says, its order drawn from fold_in(key, epoch).
+      sampler: Says which examples make up each batch; an epoch's order is drawn from
+        fold_in(key, epoch).
       num_epochs: How many.
       params: Where to start. The rule's state follows their dtype.
       key: Of all epochs; another than the one the params were drawn with.
-      evaluate: params -> numbers by name, before the first epoch and after each. It is called as it is: jit it, with its
-        data as an argument (`research.objectives.in_slices` does).
+      evaluate: params -> numbers by name, before the first epoch and after each. It is
+        called as it is: jit it, with its data as an argument
+        (`research.objectives.in_slices` does).
       noisy: Whether the objective draws noise: each step's batch then has a key of its own.
-      learning_rate: What the records show for a rule of constant rate.
       on_progress: Called with the share done, in 0..1, and a few words.
-      checkpoint: Where the training is kept; None: nowhere. Ctrl-C keeps it first.
-      devices: Of JAX's devices, how many share each batch; `research.backend.configure(devices=...)` makes them on a CPU.
+      checkpoint: Where the training is saved; None: it is not. Ctrl-C saves it first.
+      devices: Of JAX's devices, how many share each batch;
+        `research.backend.configure(devices=...)` makes them on a CPU.
     Returns:
-      TrainResult; a training that diverges is one like any other, with the first bad step told.
+      TrainResult. A training that diverges is one like any other, and names its first
+      bad step.
     Raises:
-      ValueError: num_epochs or devices is not positive, there are not so many devices, they do not divide the batch, or the
-        rule uses the batch's indices itself, which devices have a share of each; x and y are not equally many or none, or the
-        sampler is made for another number of examples; the checkpoint is another training's, as far as start, key, order, data's
-        shapes and devices tell: a rate or a penalty does not show.
-      TypeError: The rule is none, a leaf of params is not floating, the dataset is no Batch, or the key no key.
+      ValueError: num_epochs or devices is not positive; there are not so many devices, or
+        they do not divide the batch; the rule uses the batch's indices itself, of which
+        each device has a share; x and y are not equally many or none; the sampler is made
+        for another number of examples; the checkpoint is another training's, as far as
+        start (with a constant rate), key, order, shapes of the data and devices tell: a
+        penalty does not show.
+      TypeError: The rule is none, a leaf of params is not floating, the dataset is no
+        Batch, or the key no key.
       OSError: The checkpoint cannot be written.
     Example:
       >>> import jax.numpy as jnp
       >>> from research import samplers, update_rules
       >>> objective = lambda x, batch: jnp.mean((x - batch.x) ** 2)
       >>> data = Batch(jnp.arange(4.0), jnp.zeros(4))
-      >>> trained = train(objective, update_rules.gradient_descent(0.25), data, samplers.minibatch(4, 2), num_epochs=50,
-      ...                 params=jnp.array(9.0), key=jax.random.key(0), evaluate=lambda x: {"f": objective(x, data)})
-      >>> trained.steps.loss.shape, trained.evaluations["f"].shape, bool(trained.evaluations["f"][-1] < 2)
+      >>> rule, sampler = update_rules.gradient_descent(0.25), samplers.minibatch(4, 2)
+      >>> evaluate = lambda x: {"f": objective(x, data)}
+      >>> start = {"params": jnp.array(9.0), "key": jax.random.key(0)}
+      >>> trained = train(
+      ...     objective, rule, data, sampler, num_epochs=50, evaluate=evaluate, **start
+      ... )
+      >>> f = trained.evaluations["f"]
+      >>> trained.steps.loss.shape, f.shape, bool(f[-1] < 2)
       ((50, 2), (51,), True)
     """
     check_sampler(sampler, num_examples(dataset))
@@ -108,7 +126,6 @@ def train(
     check_callable("objective", objective, "params", "batch")
     check_tree("params", params)
     check_flag("noisy", noisy)
-    check_numbers("learning_rate", learning_rate, ndim=0, wanted="one number, or NaN")
     if evaluate is not None:
         check_callable("evaluate", evaluate, "params")
     if on_progress is not None:
@@ -122,7 +139,7 @@ def train(
             "due",
             hint="Make one by runs.checkpoints_in(folder)(name).",
         )
-    checkpoint = checkpoint or nowhere("training")
+    checkpoint = checkpoint or no_checkpoints("training")
     began = time.perf_counter()
     compiled = compile_training(
         objective,
@@ -132,37 +149,22 @@ def train(
         params,
         key,
         noisy=noisy,
-        learning_rate=learning_rate,
         devices=devices,
     )
     compile_seconds = time.perf_counter() - began
     at, saved = compiled.start, checkpoint.load()
     if saved is not None:
-        at = restored(at, saved, num_epochs, evaluate is not None)
+        at = from_saved(at, saved, num_epochs, evaluate is not None)
     elif evaluate is not None:
         at = at._replace(evaluations=(_evaluated(evaluate, at),))
-    looks, steps, began = (
-        _Looks(on_progress, num_epochs, sampler.num_batches),
-        FIRST_LOOK,
-        time.perf_counter(),
+    at = advance_until_done(
+        at,
+        is_done=lambda at: at.epoch == num_epochs,
+        advance=_advance(compiled, key, sampler.num_batches, evaluate),
+        show=ProgressReporter(on_progress, num_epochs, sampler.num_batches).show,
+        to_saved=to_saved,
+        checkpoint=checkpoint,
     )
-    try:
-        while at.epoch < num_epochs:
-            drawn = compiled.draws(key, at.epoch)
-            while at.step < sampler.num_batches:
-                at, pace = _advanced(
-                    at, compiled, drawn, min(at.step + steps, sampler.num_batches)
-                )
-                steps = max(1, round(SECONDS_BETWEEN_LOOKS / max(pace, 1e-9)))
-                looks.show(at)
-                if checkpoint.due():
-                    checkpoint.save(kept(at))
-            at = _next_epoch(at, evaluate)
-    except KeyboardInterrupt:
-        checkpoint.save(kept(at))
-        raise
-    if time.perf_counter() - began > SECONDS_WORTH_KEEPING:
-        checkpoint.save(kept(at))
     return collected(at, compile_seconds)
 
 
@@ -178,68 +180,93 @@ def _check(num_epochs: int, devices: int, sampler: Sampler, key: Key) -> None:
     check_most(num_epochs=num_epochs)
     if devices > len(jax.devices()):
         raise ValueError(
-            f"devices={devices}, but JAX has {len(jax.devices())}. On a CPU call research.backend.configure("
-            f"devices={devices}, pool={devices}) before JAX computes anything."
+            f"devices={devices}, but JAX has {len(jax.devices())}. On a CPU call "
+            f"research.backend.configure(devices={devices}, pool={devices}) before JAX "
+            "computes anything."
         )
     if sampler.batch_size % devices:
         raise ValueError(
-            f"each batch is split over devices, so they must divide batch_size; got batch_size={sampler.batch_size}, "
-            f"devices={devices}."
+            "each batch is split over devices, so they must divide batch_size; got "
+            f"batch_size={sampler.batch_size}, devices={devices}."
         )
 
 
-def _advanced(
-    at: Place, compiled: Compiled, drawn: Any, stop: int
-) -> tuple[Place, float]:
-    """The place after more steps, and the seconds that one took."""
+def _advance(
+    compiled: Compiled, key: Key, num_batches: int, evaluate: Evaluate | None
+) -> Callable[[Progress], Progress]:
+    """A progress -> that after some steps, or that at the start of the next epoch."""
+    batches_of = functools.lru_cache(1)(
+        lambda epoch: compiled.epoch_batches(key, epoch)
+    )
+    steps = FIRST_LOOK
+
+    def advance(at: Progress) -> Progress:
+        nonlocal steps
+        if at.step == num_batches:
+            return _next_epoch(at, evaluate)
+        stop = min(at.step + steps, num_batches)
+        after = _after_steps(at, compiled, batches_of(at.epoch), stop)
+        pace = (after.seconds - at.seconds) / (stop - at.step)
+        steps = max(1, round(SECONDS_BETWEEN_LOOKS / max(pace, 1e-9)))
+        return after
+
+    return advance
+
+
+def _after_steps(
+    at: Progress, compiled: Compiled, batches: BatchIndices, stop: int
+) -> Progress:
     began = time.perf_counter()
-    advanced = compiled.advance(at.state, at.records, drawn, at.step, stop)
+    advanced = compiled.advance(at.state, at.info, batches, at.step, stop)
     try:
-        state, records = jax.block_until_ready(advanced)
+        state, info = jax.block_until_ready(advanced)
     except KeyboardInterrupt:
-        jax.block_until_ready(
-            advanced
-        )  # What a process leaves running when it ends crashes it.
+        # What a process leaves running when it ends crashes it.
+        jax.block_until_ready(advanced)
         raise
-    seconds = time.perf_counter() - began
-    return at._replace(
-        step=stop, state=state, records=records, seconds=at.seconds + seconds
-    ), seconds / (stop - at.step)
+    seconds = at.seconds + time.perf_counter() - began
+    return at._replace(step=stop, state=state, info=info, seconds=seconds)
 
 
-def _next_epoch(at: Place, evaluate: Evaluate | None) -> Place:
+def _next_epoch(at: Progress, evaluate: Evaluate | None) -> Progress:
     check_alike(at.state)
-    seen = () if evaluate is None else (_evaluated(evaluate, at),)
-    earlier = (*at.earlier, jax.device_get(at.records))
+    evaluated = () if evaluate is None else (_evaluated(evaluate, at),)
+    earlier = (*at.earlier, jax.device_get(at.info))
     return at._replace(
         epoch=at.epoch + 1,
         step=0,
         earlier=earlier,
-        evaluations=(*at.evaluations, *seen),
+        evaluations=(*at.evaluations, *evaluated),
     )
 
 
-def _evaluated(evaluate: Evaluate, at: Place) -> dict[str, float]:
-    return {name: float(value) for name, value in evaluate(usable(at.state)).items()}
+def _evaluated(evaluate: Evaluate, at: Progress) -> dict[str, float]:
+    values = evaluate(evaluation_params(at.state))
+    return {name: float(value) for name, value in values.items()}
 
 
-class _Looks(NamedTuple):
-    """Whoever looks on."""
+class ProgressReporter(NamedTuple):
+    """What tells whoever looks on how far a training is.
+
+    Attributes:
+      on_progress: Called with the share done and a few words; None: nobody looks on.
+      num_epochs, num_batches: How long the training is, and an epoch of it.
+    """
 
     on_progress: OnProgress | None
     num_epochs: int
     num_batches: int
 
-    def show(self, at: Place) -> None:
-        """The share, and the mean loss of the last tenth of an epoch."""
-        if self.on_progress is not None:
-            first = max(0, at.step - max(1, self.num_batches // 10))
-            loss, rate = (
-                np.asarray(values)[first : at.step]
-                for values in (at.records.loss, at.records.learning_rate)
-            )
-            words = f"epoch {at.epoch + 1} of {self.num_epochs}, loss {loss.mean():.3g}"
-            words += "" if math.isnan(rate[-1]) else f", rate {rate[-1]:.2g}"
-            self.on_progress(
-                (at.epoch + at.step / self.num_batches) / self.num_epochs, words
-            )
+    def show(self, at: Progress) -> None:
+        """Tell the share, and the mean loss of the last tenth of an epoch."""
+        if self.on_progress is None or not at.step:
+            return  # No step of this epoch is done.
+        first = max(0, at.step - max(1, self.num_batches // 10))
+        loss, rate = (
+            np.asarray(values)[first : at.step]
+            for values in (at.info.loss, at.info.learning_rate)
+        )
+        words = f"epoch {at.epoch + 1} of {self.num_epochs}, loss {loss.mean():.3g}"
+        words += "" if math.isnan(rate[-1]) else f", rate {rate[-1]:.2g}"
+        share = (at.epoch + at.step / self.num_batches) / self.num_epochs
+        self.on_progress(share, words)

@@ -1,4 +1,4 @@
-"""The compiled loop over the steps of an epoch, on one device, or on several that share each batch."""
+"""The compiled loop over the steps of an epoch, on one device or several."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,29 +9,29 @@ import numpy as np
 import optax
 
 from research.descent import _run, _step
-from research.descent._train_progress import Place, digest
+from research.descent._train_progress import Progress, digest
 from research.objectives import check_data
 from research.samplers import check_indices, num_examples
 from research.types import Array, Batch, Key, Params, Sampler
 
 AXIS = "batch"  # Of the mesh, where a batch is split over devices.
-SMALL = (
-    2**15
-)  # Entries of an array: below, joining it with others costs less than a meeting of its own.
+# Entries of an array: below, joining it with others costs less than a meeting of its own.
+SMALL = 2**15
 
 
 class Compiled(NamedTuple):
     """A training before its first step.
 
     Attributes:
-      start: The place to begin at.
-      draws: (key, epoch) -> the draws of that epoch.
-      advance: (state, records, draws, start, stop) -> (state, records) after the steps from start to stop - 1.
+      start: The progress to begin with.
+      epoch_batches: (key, epoch) -> the batches of that epoch.
+      advance: (state, info, batches, start, stop) -> (state, info) after the steps from
+        start to stop - 1.
     """
 
-    start: Place
-    draws: Callable[[Key, int], _step.Draw]
-    advance: Callable[..., tuple[_step.State, _step.Record]]
+    start: Progress
+    epoch_batches: Callable[[Key, int], _step.BatchIndices]
+    advance: Callable[..., tuple[_step.State, _step.Info]]
 
 
 def compile_training(
@@ -43,7 +43,6 @@ def compile_training(
     key: Key,
     *,
     noisy: bool,
-    learning_rate: float,
     devices: int,
 ) -> Compiled:
     """Compiles the loop; arguments as for `train`."""
@@ -52,56 +51,58 @@ def compile_training(
     everywhere = lambda tree: jax.device_put(
         tree, jax.sharding.NamedSharding(mesh, whole)
     )
-    draw = jax.jit(
-        lambda key, epoch: _run.draws(sampler, jax.random.fold_in(key, epoch), noisy)
+    batches_of = jax.jit(
+        lambda key, epoch: _run.epoch_batches(
+            sampler, jax.random.fold_in(key, epoch), noisy
+        )
     )
-    loop = _loop(
-        _averaged(objective) if devices > 1 else objective, rule, learning_rate
-    )
+    loop = _loop(_averaged(objective) if devices > 1 else objective, rule)
 
-    def share(state, records, draws, dataset, start, stop):
-        return loop(state, records, _own_part(draws, devices), dataset, start, stop)
+    def share(state, info, batches, dataset, start, stop):
+        return loop(state, info, _own_part(batches, devices), dataset, start, stop)
 
     shared = jax.shard_map(
         share, mesh=mesh, in_specs=whole, out_specs=whole, check_vma=False
     )
     advance = shared if devices > 1 else loop
     n = num_examples(dataset)
-    state = _step.start(rule, params)
+    init, step = _step.build(objective, rule, dataset)
+    state = init(params)
     check_data(objective, params, dataset)
-    dataset, state, draws = map(everywhere, (dataset, state, draw(key, np.int32(0))))
-    step = _step.make_step(objective, rule, dataset, learning_rate)
-    _, record = jax.eval_shape(
-        lambda state, draws: step(state, jax.tree.map(lambda a: a[0], draws)),
-        state,
-        draws,
+    dataset, state, batches = map(
+        everywhere, (dataset, state, batches_of(key, np.int32(0)))
     )
-    records = everywhere(
-        jax.tree.map(lambda a: np.full(sampler.num_batches, np.nan, a.dtype), record)
+    _, one = jax.eval_shape(
+        lambda state, batches: step(state, jax.tree.map(lambda a: a[0], batches)),
+        state,
+        batches,
+    )
+    info = everywhere(
+        jax.tree.map(lambda a: np.full(sampler.num_batches, np.nan, a.dtype), one)
     )
     compiled = (
         jax.jit(advance)
-        .lower(state, records, draws, dataset, np.int32(0), np.int32(1))
+        .lower(state, info, batches, dataset, np.int32(0), np.int32(1))
         .compile()
     )
     shapes = [(leaf.dtype.name, leaf.shape) for leaf in jax.tree.leaves(dataset)]
     words = (
-        f"{jax.tree.structure((state, draws, dataset))} {shapes} on {devices} devices"
+        f"{jax.tree.structure((state, batches, dataset))} {shapes} on {devices} devices"
     )
 
-    def drawn(key, epoch):
-        found = everywhere(draw(key, np.int32(epoch)))
+    def epoch_batches(key, epoch):
+        batches = everywhere(batches_of(key, np.int32(epoch)))
         if n is not None:
-            check_indices(found.indices, n)
-        return found
+            check_indices(batches.indices, n)
+        return batches
 
     return Compiled(
-        Place(
-            0, 0, state, records, (), (), 0.0, digest(words, key, state, records, draws)
+        Progress(
+            0, 0, state, info, (), (), 0.0, digest(words, key, state, info, batches)
         ),
-        drawn,
-        lambda state, records, draws, start, stop: compiled(
-            state, records, draws, dataset, np.int32(start), np.int32(stop)
+        epoch_batches,
+        lambda state, info, batches, start, stop: compiled(
+            state, info, batches, dataset, np.int32(start), np.int32(stop)
         ),
     )
 
@@ -109,51 +110,53 @@ def compile_training(
 def _loop(
     objective: Callable[[Params, Any], Array],
     rule: optax.GradientTransformation,
-    learning_rate: float,
-):
-    """Steps from start to stop - 1. The number of trips is told, so that XLA unrolls nothing and no bit depends on it."""
+) -> Callable[..., tuple[_step.State, _step.Info]]:
+    """The loop over the steps from start to stop - 1.
 
-    def loop(state, records, draws, dataset, start, stop):
-        step = _step.make_step(objective, rule, dataset, learning_rate)
-        noise = (
-            None if draws.key is None else jax.random.key_data(draws.key)
-        )  # JAX's checker takes key[i] for a reuse.
+    The number of trips is an argument, so XLA unrolls nothing and no bit depends on it.
+    """
+
+    def loop(state, info, batches, dataset, start, stop):
+        step = _step.build(objective, rule, dataset).step
+        # JAX's checker takes key[i] for a reuse.
+        noise = None if batches.key is None else jax.random.key_data(batches.key)
 
         def one(i, carry):
-            state, records = carry
-            indices = None if draws.indices is None else draws.indices[i]
+            state, info = carry
+            indices = None if batches.indices is None else batches.indices[i]
             key = (
                 None
                 if noise is None
                 else jax.random.wrap_key_data(
-                    noise[i], impl=jax.random.key_impl(draws.key)
+                    noise[i], impl=jax.random.key_impl(batches.key)
                 )
             )
-            state, record = step(state, _step.Draw(indices, key))
+            state, one_step = step(state, _step.BatchIndices(indices, key))
             return state, jax.tree.map(
-                lambda all_steps, new: all_steps.at[i].set(new), records, record
+                lambda all_steps, new: all_steps.at[i].set(new), info, one_step
             )
 
-        return jax.lax.fori_loop(start, stop, one, (state, records))
+        return jax.lax.fori_loop(start, stop, one, (state, info))
 
     return loop
 
 
-def _own_part(draws: _step.Draw, devices: int) -> _step.Draw:
+def _own_part(batches: _step.BatchIndices, devices: int) -> _step.BatchIndices:
     """The share of each batch that this device takes, and its own noise."""
     device = jax.lax.axis_index(AXIS)
-    indices = draws.indices
+    indices = batches.indices
     if indices is None:
         raise ValueError(
-            "a full batch draws no indices to split over devices; use samplers.minibatch(n, n)."
+            "a full batch draws no indices to split over devices; use "
+            "samplers.minibatch(n, n)."
         )
     shares = indices.reshape(len(indices), devices, -1)
     noise = (
         None
-        if draws.key is None
-        else jax.vmap(lambda key: jax.random.fold_in(key, device))(draws.key)
+        if batches.key is None
+        else jax.vmap(lambda key: jax.random.fold_in(key, device))(batches.key)
     )
-    return _step.Draw(
+    return _step.BatchIndices(
         jax.lax.dynamic_index_in_dim(shares, device, 1, keepdims=False), noise
     )
 
@@ -161,7 +164,7 @@ def _own_part(draws: _step.Draw, devices: int) -> _step.Draw:
 def _averaged(
     objective: Callable[[Params, Any], Array],
 ) -> Callable[[Params, Any], Array]:
-    """The objective of a batch that the devices share: its value and its gradient are means over them."""
+    """The objective of a batch that devices share: value and gradient are means over them."""
 
     @jax.custom_vjp
     def averaged(params, batch):
@@ -178,7 +181,10 @@ def _averaged(
 
 
 def _mean_over_devices(tree: Any) -> Any:
-    """The mean of each array over the devices, which on a CPU meet once for each: so small ones of a dtype go as one."""
+    """The mean of each array over the devices.
+
+    Devices of a CPU meet once for each array: so small ones of a dtype go as one.
+    """
     leaves, structure = jax.tree.flatten(tree)
     groups: dict[Any, list[int]] = {}
     for i, leaf in enumerate(leaves):

@@ -12,7 +12,7 @@ from research.samplers import check_form
 from research.statistics.costs import digits_gained
 from research.tuning.rates import ANY_LADDER, Choice, choose_rate
 from research.tuning.timing import Timing, time_alone
-from research.types import Checkpoints, Sampler, Workload, nowhere
+from research.types import Checkpoints, Sampler, Workload, no_checkpoints
 from research.workloads import known_optimum
 
 
@@ -49,7 +49,7 @@ def measure(
     ladder: Sequence[float] | np.ndarray = ANY_LADDER,
     width: int = descent.WIDTH,
     on_chunk: Callable[[descent.SweepProgress], None] | None = None,
-    checkpoints: Checkpoints = nowhere,
+    checkpoints: Checkpoints = no_checkpoints,
 ) -> Measured:
     """Chooses the learning rate on the tuning seeds by `digits_gained`, then trains the reported seeds with it.
 

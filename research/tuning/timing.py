@@ -56,17 +56,11 @@ def time_alone(
     check_room(f"num_epochs={num_epochs}", max(1, num_epochs), sampler.num_batches)
     cell = {name: jnp.asarray(value, float) for name, value in hyperparameters.items()}
     root = jax.random.key(0)
-    state = descent.start(
-        make_rule(**cell), workload.init(jax.random.fold_in(root, descent.INIT))
-    )
+    init, _ = descent.build(workload.objective, make_rule(**cell), workload.train)
+    state = init(workload.init(jax.random.fold_in(root, descent.INIT)))
 
     def advance(state, cell, epochs, train):
-        step = descent.make_step(
-            workload.objective,
-            make_rule(**cell),
-            train,
-            cell.get("learning_rate", jnp.nan),
-        )
+        _, step = descent.build(workload.objective, make_rule(**cell), train)
         return descent.run(
             step, state, sampler, jax.random.fold_in(root, descent.EPOCHS), epochs
         )

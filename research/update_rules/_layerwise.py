@@ -21,6 +21,7 @@ from research.update_rules._checks import checked, make_inner
 from research.update_rules._edges import abs_square, complete
 from research.update_rules._entry import MOMENTUM, Range, RuleEntry, step_rate
 from research.update_rules._groups import checked_mask
+from research.update_rules._rule_info import DirectionState
 from research.update_rules._transforms import (
     add_decayed_weights,
     cast,
@@ -80,7 +81,7 @@ def lamb(
       >>> print(rule.update(jnp.array([8.0, -8.0, 8.0, 8.0]), rule.init(x), x)[0])
       [-1.25  1.25 -1.25 -1.25]
     """
-    direction = _reverse(adam(1.0, b1, b2, eps, eps_root))
+    direction = _direction(adam(1.0, b1, b2, eps, eps_root))
     return optax.chain(
         direction,
         add_decayed_weights(weight_decay, mask),
@@ -89,16 +90,18 @@ def lamb(
     )
 
 
-def _reverse(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The direction of a rule that was made with the rate 1: it descends by minus
-    that."""
+def _direction(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The direction of a rule made with the rate 1: the rule descends by minus that."""
     rule = optax.with_extra_args_support(rule)
 
-    def update(updates, state, params=None, **extra):
-        updates, state = rule.update(updates, state, params, **extra)
-        return jax.tree.map(operator.neg, updates), state
+    def init(params):
+        return DirectionState(rule.init(params))
 
-    return complete(optax.GradientTransformationExtraArgs(rule.init, update))
+    def update(updates, state, params=None, **extra):
+        updates, inner = rule.update(updates, state.direction, params, **extra)
+        return jax.tree.map(operator.neg, updates), DirectionState(inner)
+
+    return complete(optax.GradientTransformationExtraArgs(init, update))
 
 
 def _as_long_as_the_leaf() -> optax.GradientTransformation:
@@ -220,7 +223,7 @@ def muon(
         _momentum(beta, nesterov, bias_correction, orthogonalise),
         add_decayed_weights(weight_decay),
     )
-    others_rule = _reverse(make_inner(inner, 1.0, adam))
+    others_rule = _direction(make_inner(inner, 1.0, adam))
     return complete(
         optax.chain(
             optax.masked(of_matrices, chosen),

@@ -12,7 +12,7 @@ from research.types import Array, Params
 from research.update_rules._checks import check_rate, checked
 from research.update_rules._edges import complete
 from research.update_rules._entry import RuleEntry, step_rate
-from research.update_rules._transforms import cast
+from research.update_rules._transforms import cast, constant_rate
 
 
 class RpropState(NamedTuple):
@@ -21,10 +21,12 @@ class RpropState(NamedTuple):
     Attributes:
       sign: The sign of the last gradient, 0 where it had just changed; like the params.
       step_size: Δ_t, each entry's step; like the params.
+      learning_rate: η, the first of the steps, shape ().
     """
 
     sign: Params
     step_size: Params
+    learning_rate: Array
 
 
 @checked
@@ -91,7 +93,8 @@ def rprop(
 
     def init(params):
         sizes = jax.tree.map(lambda x: jnp.full_like(x, learning_rate), params)
-        return RpropState(jax.tree.map(jnp.zeros_like, params), sizes)
+        signs = jax.tree.map(jnp.zeros_like, params)
+        return RpropState(signs, sizes, constant_rate(learning_rate))
 
     def resize(size, agreement):
         unchanged = jnp.where(
@@ -116,7 +119,7 @@ def rprop(
         steps = jax.tree.map(
             lambda g, s, size: (-size * s).astype(g.dtype), updates, signs, sizes
         )
-        return steps, RpropState(signs, sizes)
+        return steps, RpropState(signs, sizes, constant_rate(learning_rate))
 
     return complete(optax.GradientTransformation(init, update), only_real="rprop")
 

@@ -33,7 +33,7 @@ class ScheduleFreeState(NamedTuple):
       lead: z_t - x_t, by which the fast sequence leads its average; like the params.
       weight_sum: Σ γ_i^p, shape ().
       direction: The state of what makes a direction of the gradient.
-      rate: A DescendState where the rate varies, else empty.
+      rate: The DescendState of the rate.
     """
 
     evaluation_params: Params
@@ -243,9 +243,10 @@ def _rate(learning_rate: float | Array | Schedule, warmup_steps: int | Array):
     if not callable(learning_rate):
         check_number("learning_rate", learning_rate)
     if not (warms_up or callable(learning_rate)):
-        return optax.EmptyState, lambda state: (
-            jnp.asarray(learning_rate, float),
-            state,
+        constant = lambda: jnp.asarray(learning_rate, float)
+        return (
+            lambda: DescendState(constant()),
+            lambda state: (constant(), DescendState(constant())),
         )
 
     def rate_at(count):
@@ -256,11 +257,11 @@ def _rate(learning_rate: float | Array | Schedule, warmup_steps: int | Array):
 
     def start():
         count = jnp.zeros((), jnp.int32)
-        return DescendState(count, rate_at(count))
+        return DescendState(rate_at(count), count)
 
     def advance(state):
         rate = rate_at(state.count)
-        return rate, DescendState(increment(state.count), rate)
+        return rate, DescendState(rate, increment(state.count))
 
     return start, advance
 

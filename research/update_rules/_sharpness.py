@@ -86,7 +86,7 @@ def sam(
             raise ValueError(
                 "sam needs params and value_fn, for the gradient at another point; "
                 "call update(grads, state, params, value_fn=f), as "
-                "research.descent.make_step does."
+                "research.descent.build does."
             )
         ascent = _ascent(rho, updates, params)
 

@@ -19,16 +19,15 @@ from research.update_rules._groups import checked_mask
 
 
 class DescendState(NamedTuple):
-    """What `descend` keeps when its rate is a schedule.
+    """What `descend` keeps.
 
     Attributes:
-      count: Steps taken, int32, shape ().
-      learning_rate: The rate of the last of them (before the first: of the first),
-        shape ().
+      learning_rate: The rate of the last step (before the first: of the first), shape ().
+      count: Steps taken, int32, shape (); None where the rate is constant.
     """
 
-    count: Array
     learning_rate: Array
+    count: Any = None
 
 
 @checked
@@ -44,7 +43,8 @@ def descend(learning_rate: float | Array | Schedule) -> optax.GradientTransforma
       learning_rate: η, a number of at least 0, a traced scalar, or a schedule t -> η_t
         with t counted from 0.
     Returns:
-      The transformation; its state is empty for a constant rate, else a DescendState.
+      The transformation; its state is a DescendState, from which whoever applies the
+      rule reads the rate.
     Raises:
       ValueError, TypeError: A concrete rate is negative, not finite or no number.
     Example:
@@ -58,11 +58,28 @@ def descend(learning_rate: float | Array | Schedule) -> optax.GradientTransforma
         return _descend_by_schedule(learning_rate)
     check_number("learning_rate", learning_rate)
 
-    def update(updates, state, params=None):
+    def init(params):
         del params
-        return _scale(learning_rate, updates), state
+        return DescendState(constant_rate(learning_rate))
 
-    return complete(optax.GradientTransformation(optax.init_empty_state, update))
+    def update(updates, state, params=None):
+        del params, state
+        rate = constant_rate(learning_rate)
+        return _scale(learning_rate, updates), DescendState(rate)
+
+    return complete(optax.GradientTransformation(init, update))
+
+
+def constant_rate(learning_rate: float | Array) -> Array:
+    """A constant rate as a rule's state holds it: floating, and not of a weak type.
+
+    Example:
+      >>> print(constant_rate(1).dtype, constant_rate(jnp.bfloat16(0.5)).dtype)
+      float... bfloat16
+    """
+    dtype = jnp.result_type(learning_rate)
+    wanted = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
+    return jnp.asarray(learning_rate, wanted)
 
 
 def _descend_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
@@ -75,12 +92,12 @@ def _descend_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
     def init(params):
         del params
         count = jnp.zeros((), jnp.int32)
-        return DescendState(count, rate_at(count))
+        return DescendState(rate_at(count), count)
 
     def update(updates, state, params=None):
         del params
         rate = rate_at(state.count)
-        return _scale(rate, updates), DescendState(increment(state.count), rate)
+        return _scale(rate, updates), DescendState(rate, increment(state.count))
 
     return complete(optax.GradientTransformation(init, update))
 

@@ -158,7 +158,7 @@ def saga(
     Raises:
       ValueError, TypeError: A concrete argument is out of range or no number; update
         got no params or value_fn, an index that is n or more, or a value_fn of a step
-        (`research.descent.make_step`) whose dataset has not n examples.
+        (`research.descent.build`) whose dataset has not n examples.
     References:
       Defazio, Bach & Lacoste-Julien, SAGA: a fast incremental gradient method with
       support for non-strongly convex composite objectives, NeurIPS 2014, section 2,
@@ -268,7 +268,7 @@ def _needed(
             f"{name} needs params and value_fn, for gradients of other examples and at "
             "other points; call update(grads, state, params, value_fn=f, "
             "indices=drawn) with f(params, indices=None), as "
-            "research.descent.make_step does."
+            "research.descent.build does."
         )
     return params, value_fn
 

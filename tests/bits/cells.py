@@ -113,9 +113,9 @@ def take(cells: Mapping[str, np.ndarray], rows: Any) -> dict[str, np.ndarray]:
 
 
 def hashes(trained: descent.SweepResult) -> list[str]:
-    """For each cell, the SHA-256 of its last parameters, its values, its records and its first bad step."""
+    """For each cell, the SHA-256 of its last parameters, its values, its info and its first bad step."""
     leaves = jax.tree.leaves(
-        (trained.params, trained.values, trained.records, trained.first_bad_step)
+        (trained.params, trained.values, trained.info, trained.first_bad_step)
     )
     return [
         runs.hash_arrays(*(leaf[i] for leaf in leaves))

@@ -227,10 +227,10 @@ objective, rule = objectives.empirical_risk(model, losses.squared_error), optax.
 
 @jax.jit
 def train(state, x, y, indices):
-    step = descent.make_step(objective, rule, Batch(x, y))
-    return jax.lax.scan(step, state, descent.Draw(indices))
+    step = descent.build(objective, rule, Batch(x, y)).step
+    return jax.lax.scan(step, state, descent.BatchIndices(indices))
 
-state = descent.start(rule, model.init(jax.random.key(0)))
+state = descent.build(objective, rule, None).init(model.init(jax.random.key(0)))
 indices = np.arange(1024).reshape(32, 32)
 first, last = peak(), 0.0
 for number, (x, y) in enumerate(chunks(shards, 0, 1024)):

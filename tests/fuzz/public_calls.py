@@ -736,8 +736,9 @@ def of_optima() -> Iterator[Call]:
 def of_descent() -> Iterator[Call]:
     d = research.descent
     rule = optax.sgd(0.1)
-    step, sampler = d.make_step(risk, rule, batch(), 0.1), samplers.minibatch(4, 2)
-    state, draw = d.start(rule, params()), d.Draw(jnp.array([0, 1]))
+    init, step = d.build(risk, rule, batch())
+    sampler, state = samplers.minibatch(4, 2), init(params())
+    batch_indices = d.BatchIndices(jnp.array([0, 1]))
     going = {
         "step": step,
         "state": state,
@@ -760,7 +761,9 @@ def of_descent() -> Iterator[Call]:
     }
     train |= {"params": params(), "key": key()}
     yield Call(
-        "descent.draws", d.draws, {"sampler": sampler, "key": key(), "noisy": False}
+        "descent.epoch_batches",
+        d.epoch_batches,
+        {"sampler": sampler, "key": key(), "noisy": False},
     )
     yield Call("descent.evaluation_points", d.evaluation_points, {"num_batches": 100})
     yield Call(
@@ -778,15 +781,14 @@ def of_descent() -> Iterator[Call]:
         {"indices": np.arange(4), "n": 4},
     )
     yield Call("samplers.num_examples", samplers.num_examples, {"dataset": batch()})
-    yield Call(
-        "descent.make_step",
-        d.make_step,
-        {"objective": risk, "rule": rule, "dataset": batch()},
-    )
-    yield Call("descent.make_step()", step, {"state": state, "draw": draw}, slow=True)
+    given_step = {"state": state, "batch_indices": batch_indices}
+    to_build = {"objective": risk, "rule": rule, "dataset": batch()}
+    yield Call("descent.build", d.build, to_build)
+    yield Call("descent.build().init", init, {"params": params()})
+    yield Call("descent.build().step", step, given_step, slow=True)
     yield Call("descent.run", d.run, going, slow=True)
-    yield Call("descent.start", d.start, {"rule": rule, "params": params()})
-    yield Call("descent.take", d.take, {"dataset": batch(), "draw": draw})
+    to_gather = {"dataset": batch(), "batch_indices": batch_indices}
+    yield Call("descent.gather", d.gather, to_gather)
     yield Call("descent.minimise", research.descent.minimise, given, slow=True)
     yield Call("descent.train", research.descent.train, train, slow=True)
     yield Call("samplers.full_batch", samplers.full_batch, {"n": 5})
@@ -805,11 +807,11 @@ def of_descent() -> Iterator[Call]:
         {**lane, "chunk": 2, "width": 2},
         slow=True,
     )
-    cells = {"seed": np.array([0, 1]), "learning_rate": np.array([0.1, 0.2])}
+    runs = {"seed": np.array([0, 1]), "learning_rate": np.array([0.1, 0.2])}
     yield Call(
         "descent.sweep",
         descent.sweep,
-        {"program": program(), "cells": cells},
+        {"program": program(), "runs": runs},
         slow=True,
     )
     yield Call(
@@ -817,7 +819,7 @@ def of_descent() -> Iterator[Call]:
         research.naming.known_names,
         {"name": "adm", "known": ["adam", "sgd"]},
     )
-    yield Call("types.nowhere", types.nowhere, {"name": "a"})
+    yield Call("types.no_checkpoints", types.no_checkpoints, {"name": "a"})
 
 
 def of_workloads() -> Iterator[Call]:
@@ -957,7 +959,7 @@ def of_studies() -> Iterator[Call]:
                 "timed": False,
                 "part": 0,
                 "parts": 2,
-                "checkpoints": types.nowhere,
+                "checkpoints": types.no_checkpoints,
             },
             True,
         ),
@@ -1105,7 +1107,7 @@ def of_runs() -> Iterator[Call]:
         "read_reference": {"file": reference()},
         "reference_of": {"path": finished_run().path},
         "remembered": {
-            "checkpoints": types.nowhere,
+            "checkpoints": types.no_checkpoints,
             "name": "a",
             "compute": lambda parts: saved,
         },

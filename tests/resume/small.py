@@ -50,7 +50,7 @@ def run(config, on_progress=None, checkpoints=None):
         )
         compute = functools.partial(train, piece, config, on_chunk)
         saved = research.runs.remembered(
-            checkpoints or research.types.nowhere, piece, compute
+            checkpoints or research.types.no_checkpoints, piece, compute
         )
         arrays |= {f"{piece}/{name}": array for name, array in saved.arrays.items()}
         hashes[piece] = saved.values
@@ -85,7 +85,7 @@ def train(piece, config, on_chunk, checkpoints):
         for start in (0, 100)
     )
     leaves = jax.tree.leaves(
-        [(t.params, t.values, t.records, t.first_bad_step) for t in (first, second)]
+        [(t.params, t.values, t.info, t.first_bad_step) for t in (first, second)]
     )
     arrays = {str(i): leaf for i, leaf in enumerate(leaves)}
     hashes = [

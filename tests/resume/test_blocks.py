@@ -1,4 +1,4 @@
-"""Laws of blocks of lanes that are kept between chunks: any state comes back exactly, and training goes on to its bits."""
+"""Laws of batches of runs saved between chunks: any state comes back exactly, and a sweep goes on to its bits."""
 
 import functools
 
@@ -9,8 +9,8 @@ import optax
 import pytest
 
 from research import descent, runs, samplers, update_rules, workloads
-from research.descent import _sweep_batch as block
-from research.descent import _sweep_program as program
+from research.descent._sweep_batch import INFO, RunBatch, from_saved, to_saved
+from research.descent._sweep_program import padded
 from research.runs import checkpoints
 
 
@@ -62,7 +62,7 @@ def compiled(rule, epochs=8):
     return descent.compile_sweep(workload, rule, sampler, epochs, chunk=2, width=2)
 
 
-CELLS = {"seed": np.arange(3), "learning_rate": np.array([0.1, 0.2, 0.3])}
+RUNS = {"seed": np.arange(3), "learning_rate": np.array([0.1, 0.2, 0.3])}
 
 
 def leaf_bits(tree):
@@ -78,36 +78,36 @@ def leaf_bits(tree):
     ]
 
 
-def test_blocks_of_any_state_round_trip_exactly(tmp_path):
+def test_batches_of_any_state_round_trip_exactly(tmp_path):
     made = runs.checkpoints_in(tmp_path)
     shared, states = compiled(odd_rule), []
-    blocks = [
-        block.Block({name: values[i : i + 2] for name, values in CELLS.items()})
+    batches = [
+        RunBatch({name: values[i : i + 2] for name, values in RUNS.items()})
         for i in (0, 2)
     ]
-    cells = program.padded(blocks[0].cells, 2)
-    state, initial = shared.begin[0](cells, shared.data[0])
-    state, record = shared.advance[0](
-        state, cells, jnp.arange(2, dtype=jnp.int32), shared.data[0]
+    two = padded(batches[0].runs, 2)
+    state, initial = shared.begin[0](two, shared.data[0])
+    state, info = shared.advance[0](
+        state, two, jnp.arange(2, dtype=jnp.int32), shared.data[0]
     )
     begun = [
-        blocks[0]._replace(state=state, initial=initial, records=(record,), done=1),
-        blocks[1],
+        batches[0]._replace(state=state, initial=initial, info=(info,), done=1),
+        batches[1],
     ]
-    made("lanes").save(block.kept(begun))
-    saved = made("lanes").load()
+    made("sweep").save(to_saved(begun))
+    saved = made("sweep").load()
     assert saved is not None
-    back = block.restored(shared, blocks, saved)
+    back = from_saved(shared, batches, saved)
     states = [jax.tree.leaves(b.state) for b in (begun[0], back[0])]
     assert leaf_bits(states[0]) == leaf_bits(states[1])
     assert len({dtype for dtype, *_ in leaf_bits(states[1])}) == 7
     assert jax.tree.structure(back[0].state) == jax.tree.structure(state)
     assert leaf_bits(back[0].initial) == leaf_bits(initial)
-    for name in block.RECORDS:
-        assert leaf_bits(getattr(back[0].records[0], name)) == leaf_bits(
-            getattr(record, name)
+    for name in INFO:
+        assert leaf_bits(getattr(back[0].info[0], name)) == leaf_bits(
+            getattr(info, name)
         )
-    assert (back[0].done, back[1]) == (1, blocks[1])
+    assert (back[0].done, back[1]) == (1, batches[1])
 
 
 class Stop(Exception):
@@ -120,8 +120,8 @@ def test_training_that_was_stopped_at_any_chunk_goes_on_to_the_same_bits(
 ):
     monkeypatch.setattr(checkpoints, "LARGEST_SHARE", float("inf"))
     shared = compiled(rule)
-    alone = descent.sweep(shared, CELLS)
-    for chunk in range(1, 9):  # Two blocks of four chunks.
+    alone = descent.sweep(shared, RUNS)
+    for chunk in range(1, 9):  # Two batches of four chunks.
         made, chunks = (
             runs.checkpoints_in(tmp_path / str(chunk), seconds_between=0.0),
             [],
@@ -133,32 +133,42 @@ def test_training_that_was_stopped_at_any_chunk_goes_on_to_the_same_bits(
                 raise Stop
 
         with pytest.raises(Stop):
-            descent.sweep(shared, CELLS, stop, made)
+            descent.sweep(shared, RUNS, stop, made)
         again = []
-        trained = descent.sweep(shared, CELLS, again.append, made)
+        trained = descent.sweep(shared, RUNS, again.append, made)
         assert len(again) == 8 - chunk
         assert leaf_bits(trained._replace(seconds=np.zeros(()))) == leaf_bits(
             alone._replace(seconds=np.zeros(()))
         )
 
 
-def test_other_cells_are_not_taken_for_these(tmp_path, monkeypatch):
+def test_other_runs_are_not_taken_for_these(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "LARGEST_SHARE", float("inf"))
     made, shared = (
         runs.checkpoints_in(tmp_path, seconds_between=0.0),
         compiled(update_rules.adam),
     )
-    for cells in (
-        CELLS,
-        dict(CELLS, seed=CELLS["seed"] + 1),
-        dict(CELLS, learning_rate=CELLS["learning_rate"] * 2),
+    for other in (
+        RUNS,
+        dict(RUNS, seed=RUNS["seed"] + 1),
+        dict(RUNS, learning_rate=RUNS["learning_rate"] * 2),
     ):
-        alone, chunks = descent.sweep(shared, cells), []
-        kept = descent.sweep(shared, cells, chunks.append, made)
+        alone, chunks = descent.sweep(shared, other), []
+        kept = descent.sweep(shared, other, chunks.append, made)
         assert leaf_bits(alone._replace(seconds=np.zeros(()))) == leaf_bits(
             kept._replace(seconds=np.zeros(()))
         )
         assert len(chunks) == 8
     longer, chunks = compiled(update_rules.adam, 12), []
-    descent.sweep(longer, CELLS, chunks.append, made)
+    descent.sweep(longer, RUNS, chunks.append, made)
     assert len(chunks) == 12
+
+
+def test_a_checkpoint_of_another_rule_is_refused_and_says_what_to_do(tmp_path):
+    """As one from before a rule kept its rate: a state of fewer leaves, or of more."""
+    states = {"plain": optax.sgd, "ours": update_rules.heavy_ball}
+    for wrote, reads in (("plain", "ours"), ("ours", "plain")):
+        made = runs.checkpoints_in(tmp_path / wrote, seconds_between=0.0)
+        descent.sweep(compiled(states[wrote]), RUNS, checkpoints=made)
+        with pytest.raises(ValueError, match=r"Begin anew \(--fresh\)"):
+            descent.sweep(compiled(states[reads]), RUNS, checkpoints=made)

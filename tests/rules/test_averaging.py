@@ -161,23 +161,23 @@ def test_outer_averages_are_read_and_each_part_has_its_own():
 def test_descent_evaluates_at_the_average():
     objective = lambda x, batch: 0.5 * jnp.sum(x**2)
     rule = polyak_averaging(0.1)
-    step = descent.make_step(objective, rule, None)
+    init, step = descent.build(objective, rule, None)
     sampler = samplers.full_batch(1)._replace(num_batches=6)
-    state = descent.start(rule, jnp.array([1.0]))
-    state, records = descent.run(
+    state = init(jnp.array([1.0]))
+    state, info = descent.run(
         step,
         state,
         sampler,
         jax.random.key(0),
         jnp.arange(2),
         evaluate=lambda x: jnp.sum(x),
-        keep_steps=True,
+        observe=lambda state, info: info,
     )
     iterates = 0.9 ** np.arange(1, 13)
     points = np.array(descent.evaluation_points(6))
     means = np.cumsum(iterates) / np.arange(1, 13)
-    np.testing.assert_allclose(records.evaluations[0], means[points - 1], rtol=1e-13)
-    np.testing.assert_allclose(records.evaluations[1, -1], means[-1], rtol=1e-13)
+    np.testing.assert_allclose(info.evaluations[0], means[points - 1], rtol=1e-13)
+    np.testing.assert_allclose(info.evaluations[1, -1], means[-1], rtol=1e-13)
     np.testing.assert_allclose(state.params, iterates[-1:], rtol=1e-13)
 
 

@@ -330,12 +330,11 @@ def test_natural_gradient_of_a_canonical_link_is_newton():
         natural_gradient(),
         newton(line_search=False),
     ):
-        step = jax.jit(descent.make_step(objective, rule, batch))
-        state, record = step(
-            descent.start(rule, model.init(jax.random.key(0))), descent.Draw(None)
-        )
+        init, step = descent.build(objective, rule, batch)
+        first = init(model.init(jax.random.key(0)))
+        state, info = jax.jit(step)(first, descent.BatchIndices(None))
         ends.append(ravel_pytree(state.params)[0])
-        assert record.learning_rate == 1.0
+        assert info.learning_rate == 1.0
     np.testing.assert_allclose(ends[0], ends[2], rtol=1e-13)
     np.testing.assert_allclose(ends[1], ends[2], rtol=1e-13)
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from research import samplers
-from research.descent import make_step, run, start
+from research.descent import build, run
 from research.schedules import inverse_time
 from research.types import Batch
 from research.update_rules import add_decayed_weights, gradient_descent
@@ -161,28 +161,25 @@ def gradient_descent_on_the_whole_set(rate):
 
 @pytest.mark.parametrize("rule", [svrg(0.2, 5), saga(0.2, N)], ids=["svrg", "saga"])
 def test_whole_set_in_a_batch_is_gradient_descent(rule):
-    step = make_step(objective, rule, Batch(jnp.asarray(INPUTS), jnp.asarray(TARGETS)))
-    state, records = run(
+    dataset = Batch(jnp.asarray(INPUTS), jnp.asarray(TARGETS))
+    init, step = build(objective, rule, dataset)
+    state, info = run(
         step,
-        start(rule, START),
+        init(START),
         samplers.full_batch(N),
         jax.random.key(0),
         jnp.arange(20),
     )
-    plain = make_step(
-        objective,
-        gradient_descent(0.2),
-        Batch(jnp.asarray(INPUTS), jnp.asarray(TARGETS)),
-    )
+    plain = build(objective, gradient_descent(0.2), dataset)
     expected, _ = run(
-        plain,
-        start(gradient_descent(0.2), START),
+        plain.step,
+        plain.init(START),
         samplers.full_batch(N),
         jax.random.key(0),
         jnp.arange(20),
     )
     np.testing.assert_allclose(state.params, expected.params, rtol=1e-13)
-    assert np.all(np.diff(records.loss) < 0)
+    assert np.all(np.diff(info.loss) < 0)
 
 
 @pytest.mark.thorough("svrg", but="saga")
@@ -198,17 +195,16 @@ def test_corrected_descent_converges_linearly_where_stochastic_descent_stops(mak
     )
 
     def errors(rule):
-        step = make_step(objective, rule, dataset)
-        end, records = run(
+        init, step = build(objective, rule, dataset)
+        _, info = run(
             step,
-            start(rule, START),
+            init(START),
             samplers.stochastic(N),
             jax.random.key(1),
             jnp.arange(600),
             evaluate=lambda x: jnp.sum((x - OPTIMUM) ** 2),
         )
-        del end
-        return records.evaluations[:, -1]
+        return info.evaluations[:, -1]
 
     stopped, found = errors(gradient_descent(rate)), errors(make(rate))
     assert np.min(stopped) > 1e-6

@@ -1,0 +1,83 @@
+"""Params and a rule's state as named arrays, and back, to the last bit."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from research.reading.arrays import check_arrays
+from research.types import Array
+
+
+def to_arrays(name: str, tree: Any) -> dict[str, np.ndarray]:
+    """The leaves of a pytree as arrays that any .npz file can hold.
+
+    Args:
+      name: What the tree is called.
+      tree: Any pytree of arrays, keys among them.
+    Returns:
+      Each leaf under name/number.
+    Example:
+      >>> to_arrays("state", {"w": np.zeros(2), "b": jnp.bfloat16(1.0)})
+      {'state/0': array(16256, dtype=uint16), 'state/1': array([0., 0.])}
+    """
+    leaves = jax.tree.leaves(tree)
+    return {f"{name}/{i}": as_numbers(leaf) for i, leaf in enumerate(leaves)}
+
+
+def from_arrays(name: str, like: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """The pytree whose leaves `to_arrays` made into arrays.
+
+    Args:
+      name: What the tree is called.
+      like: A pytree of the same structure, shapes and dtypes.
+      arrays: By name; those of other names are passed over.
+    Returns:
+      Like `like`, of NumPy's arrays (and of JAX's keys).
+    Raises:
+      ValueError: An array is missing, is one too many, or is of another shape or dtype.
+    Example:
+      >>> from_arrays("state", {"w": np.zeros(1)}, {"state/0": np.ones(1)})
+      {'w': array([1.])}
+    """
+    leaves, structure = jax.tree.flatten(like)
+    wanted = to_arrays(name, like)
+    try:
+        check_arrays(arrays, wanted, "the checkpoint")
+        surplus = {key for key in arrays if key.startswith(f"{name}/")} - wanted.keys()
+        if surplus:
+            raise ValueError(
+                f"the checkpoint has arrays that nothing asks for: {sorted(surplus)}."
+            )
+    except ValueError as error:
+        raise ValueError(
+            f"{error} Another version of this code wrote it, or another training. "
+            "Begin anew (--fresh)."
+        ) from None
+    found = [_like(leaf, arrays[f"{name}/{i}"]) for i, leaf in enumerate(leaves)]
+    return jax.tree.unflatten(structure, found)
+
+
+def as_numbers(leaf: Array | np.ndarray) -> np.ndarray:
+    """An array of numbers: a key's data, and the bits of a type that NumPy lacks.
+
+    Example:
+      >>> as_numbers(jnp.bfloat16(1.0))
+      array(16256, dtype=uint16)
+    """
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    array = np.asarray(leaf)
+    if array.dtype.kind in "biufc" and array.dtype.isbuiltin == 1:
+        return array
+    return array.view(f"u{array.itemsize}")
+
+
+def _like(leaf: Array, array: np.ndarray) -> Any:
+    """Undo `as_numbers`, for a leaf of the same kind."""
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data, kind = jnp.asarray(array), jax.random.key_impl(leaf)
+        return jax.random.wrap_key_data(data, impl=kind)
+    return array if array.dtype == leaf.dtype else array.view(leaf.dtype)

@@ -1,0 +1,115 @@
+"""Named problems: data and its split, model, objective, metric, and the exact optimum."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from research.checks import check_instance
+from research.naming import known_names
+from research.types import Optimum, Workload
+from research.workloads._construction import SPLIT_SEED as SPLIT_SEED
+from research.workloads.convex import breast_cancer as breast_cancer
+from research.workloads.convex import (
+    breast_cancer_two_features as breast_cancer_two_features,
+)
+from research.workloads.convex import diabetes as diabetes
+from research.workloads.convex import diabetes_bmi as diabetes_bmi
+from research.workloads.convex import diabetes_ridge as diabetes_ridge
+from research.workloads.convex import digits as digits
+from research.workloads.convex import ill_conditioned as ill_conditioned
+from research.workloads.convex import noisy_quadratic as noisy_quadratic
+from research.workloads.convex import overlapping_1m as overlapping_1m
+from research.workloads.convex import overlapping_50k as overlapping_50k
+from research.workloads.functions import quadratic as quadratic
+from research.workloads.functions import rosenbrock as rosenbrock
+
+WORKLOADS: dict[str, Callable[..., Workload]] = {
+    constructor.__name__: constructor
+    for constructor in (
+        diabetes,
+        diabetes_ridge,
+        diabetes_bmi,
+        breast_cancer,
+        breast_cancer_two_features,
+        digits,
+        overlapping_50k,
+        overlapping_1m,
+        ill_conditioned,
+        noisy_quadratic,
+        quadratic,
+        rosenbrock,
+    )
+}
+
+
+def make_workload(name: str, **options: Any) -> Workload:
+    """Build a named workload.
+
+    The same name and options give the same object, solved once in a process.
+
+    | name | model, loss | training rows, features | penalty |
+    |---|---|---|---|
+    | diabetes | linear, squared error; x and y standardised | 309, 10 | none |
+    | diabetes_ridge | the same | 309, 10 | 0.1 |
+    | diabetes_bmi | linear, squared error; y in its own units | 309, 1 (body mass index) | none |
+    | breast_cancer | logistic | 398, 30 | 0.01 |
+    | breast_cancer_two_features | logistic | 398, 2 (worst radius, worst concave points) | 0.01 |
+    | digits | softmax, 10 classes | 1257, 64 | 0.01 |
+    | overlapping_50k | logistic; Gaussian classes, correlated features | 50,000, 20 | 0.0001 |
+    | overlapping_1m | the same | 1,000,000, 10 | 0.0001 |
+    | ill_conditioned | linear, squared error; generated, condition number 10,000 | 2,000, 50 | none |
+    | noisy_quadratic | ½ (x - x_i)ᵀH(x - x_i); 10 of 100 directions of H are steep | 2,000, 100 | none |
+    | quadratic | 20 variables, eigenvalues 0.01 to 1 | - | - |
+    | rosenbrock | 2 variables | - | - |
+
+    Rows are split 70/15/15 with seed 0, and x is standardised on the training part. A
+    penalty λ adds λ/2 |w|² to the objective, intercepts left out. The optimum is that of
+    the objective on the training part.
+
+    Args:
+      name: One of `WORKLOADS`.
+      **options: For that constructor. All take dtype ("float64" by default); those with
+        data take holdout (False trains on all rows: validation and test are then None);
+        some take a size, as their signatures say.
+    Returns:
+      The workload; its arrays have the given dtype, labels int32.
+    Raises:
+      ValueError: The name is unknown (the message says which is nearest), or float64 is
+        asked for while JAX has it off.
+      TypeError: dtype is not floating, or the constructor has no such option.
+    Example:
+      >>> from research import backend
+      >>> backend.configure(x64=True)
+      >>> workload = make_workload("breast_cancer")
+      >>> workload.train.x.shape, f"{workload.optimum.value:.4f}"
+      ((398, 30), '0.0947')
+    """
+    if not isinstance(name, str) or name not in WORKLOADS:
+        raise ValueError(
+            f"unknown workload {name!r}{known_names(name, WORKLOADS)} Give its name."
+        )
+    return WORKLOADS[name](**options)
+
+
+def known_optimum(workload: Workload) -> Optimum:
+    """Return the workload's optimum, which a share of f - f* is measured from.
+
+    Args:
+      workload: A named problem.
+    Returns:
+      The optimum.
+    Raises:
+      TypeError: It is not a Workload.
+      ValueError: It has none with a finite value; the message says how to state one.
+    """
+    check_instance("workload", workload, Workload, "Make one by make_workload(name).")
+    optimum = workload.optimum
+    if optimum is None or not math.isfinite(optimum.value):
+        raise ValueError(
+            f"workload {workload.name!r} has no known optimum (optimum={optimum!r:.60}), "
+            "so there is no share of f - f* to come down to. Solve it and give "
+            "workload._replace(optimum=research.types.Optimum(params, value, "
+            "gradient_norm, initial_gradient_norm, solver)); research.optima and "
+            "research.descent.minimise find optima."
+        )
+    return optimum

@@ -1,0 +1,60 @@
+"""Functions without data, whose minimum is known from how they are made."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from research import datasets
+from research.types import Array, Batch, Optimum, Params, Workload
+from research.workloads._construction import check_size, constructor
+
+
+@constructor
+def quadratic(
+    *, dimension: int = 20, condition: float = 100.0, dtype: DTypeLike = "float64"
+) -> Workload:
+    """½ xᵀAx - bᵀx with eigenvalues geometric from 1 / condition to 1, started from N(0, I)."""
+    check_size("dimension", dimension)
+    if not 1 <= condition < math.inf:
+        raise ValueError(f"condition must be a finite number >= 1; got {condition!r}.")
+    function = datasets.quadratic(0, np.geomspace(1.0 / condition, 1.0, dimension))
+    return _without_data("quadratic", function, np.zeros(dimension), 1.0, dtype)
+
+
+@constructor
+def rosenbrock(*, dimension: int = 2, dtype: DTypeLike = "float64") -> Workload:
+    """Rosenbrock's curved valley, started near his own point, (-1.2, 1, -1.2, ...) + 0.1 N(0, I)."""
+    function = datasets.rosenbrock(dimension)
+    centre = np.where(np.arange(dimension) % 2 == 0, -1.2, 1.0)
+    return _without_data("rosenbrock", function, centre, 0.1, dtype)
+
+
+def _without_data(
+    name: str,
+    function: datasets.Function,
+    centre: np.ndarray,
+    spread: float,
+    dtype: DTypeLike,
+) -> Workload:
+    """A function as a workload: no batch, the initial point drawn around a centre."""
+    start = jnp.asarray(centre, dtype)
+
+    def init(key: Array) -> Array:
+        return start + spread * jax.random.normal(key, start.shape, dtype)
+
+    def objective(params: Params, batch: Batch | None = None) -> Array:
+        del batch  # There is none.
+        return function.f(params)
+
+    norm, initial = (
+        float(np.linalg.norm(function.gradient(x)))
+        for x in (function.minimiser, np.zeros(len(centre)))
+    )
+    minimiser = jnp.asarray(function.minimiser, dtype)
+    optimum = Optimum(
+        minimiser, function.minimum, norm, initial, "known from its construction"
+    )
+    return Workload(name, None, None, None, init, objective, None, "", None, optimum)
