@@ -103,6 +103,7 @@ def test_right_is_accepted_and_one_in_a_hundred_rejected_in_float32(name):
     )
 
 
+@pytest.mark.thorough("three in four seeds", but=r"^[048]\]")
 @pytest.mark.parametrize("seed", range(12))
 def test_error_of_the_size_that_is_printed_is_caught_and_one_far_below_is_not(seed):
     f, x = ZOO["rosenbrock"][0], jnp.asarray(ZOO["rosenbrock"][1])
@@ -286,6 +287,7 @@ NEAR_AN_EDGE = {
 }
 
 
+@pytest.mark.thorough("the other factors", but=r"[^-]-1\.0\]|-1\.001\]")
 @pytest.mark.parametrize("factor", [1.0, -1.0, 2.0, 1.001])
 @pytest.mark.parametrize("name", NEAR_AN_EDGE)
 def test_where_f_is_undefined_at_long_steps_the_short_ones_decide(name, factor):
@@ -296,6 +298,7 @@ def test_where_f_is_undefined_at_long_steps_the_short_ones_decide(name, factor):
     assert report.verdict == ("right" if factor == 1 else "wrong")
 
 
+@pytest.mark.thorough("the other numbers of kinks", but="^3-")
 @pytest.mark.parametrize("distance", [1e-9, 1e-8, 1e-7, 1e-6, 1e-5])
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_a_correct_derivative_close_to_kinks_is_not_rejected(n, distance):
@@ -307,6 +310,7 @@ def test_a_correct_derivative_close_to_kinks_is_not_rejected(n, distance):
     assert report.verdict in ("right", "unresolved")
 
 
+@pytest.mark.thorough("the other sizes", but="^1e-06-")
 @pytest.mark.parametrize("rate", [1e6, 1e8, 1e9, 1e10, 1e12])
 @pytest.mark.parametrize("size", [1e-3, 1e-6, 1e-9])
 def test_a_correct_derivative_of_a_fast_wave_is_not_rejected(rate, size):
