@@ -50,7 +50,7 @@ def drawn(f, *args, level="mathematics"):
 
 
 @pytest.mark.thorough(
-    "the larger networks", but="linear|logistic|softmax|perceptron|recurrent|encoder"
+    "the larger networks", but="linear|logistic|softmax|perceptron"
 )
 @pytest.mark.parametrize("name", MODELS)
 def test_model_is_explained_with_the_gradient_of_jax(name):
