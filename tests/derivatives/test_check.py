@@ -95,7 +95,7 @@ def test_right_is_accepted_and_one_in_a_hundred_rejected_in_float32(name):
     x = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), ZOO[name][1])
     report = check_derivative(f, x, jax.random.key(1))
     assert report.verdict == "right", report.text()
-    assert "keeps to float32" in report.precision
+    assert "computes in float32" in report.precision
     assert report.smallest_error < 1e-2
     assert (
         check_derivative(f, x, jax.random.key(1), wrong_by(f, x, 1e-2)).verdict
@@ -128,7 +128,7 @@ def test_low_precision_is_lifted_to_float64_and_its_own_floor_is_stated(dtype):
     report = check_derivative(f, x, jax.random.key(0))
     assert report.verdict == "right"
     assert report.smallest_error < 1e-9
-    assert f"lifted from {jnp.dtype(dtype)}" in report.text()
+    assert f"(x has {jnp.dtype(dtype)})" in report.text()
     assert 0 < report.own_precision_gap < 5 * jnp.finfo(dtype).eps
     assert (
         check_derivative(f, x, jax.random.key(0), wrong_by(f, x, 0.1)).verdict
@@ -145,7 +145,7 @@ def test_code_pinned_to_bfloat16_is_unresolved_not_accepted():
     report = check_derivative(f, x, jax.random.key(0))
     assert report.verdict == "unresolved"
     assert report.smallest_error > 0.1
-    assert "keeps to bfloat16" in report.text()
+    assert "computes in bfloat16" in report.text()
 
 
 def test_with_float64_off_f_is_lifted_all_the_same():
@@ -235,7 +235,7 @@ def test_dot_products_see_a_reverse_rule_that_is_not_the_forward_ones_transpose(
     f.defjvp(lambda p, t: (p[0] ** 2, p[0] * double(t[0])))
     report = check_derivative(lambda x: jnp.sum(f(x)), jnp.ones(3), jax.random.key(0))
     assert report.dot_product_gap > 0.1
-    assert "in reverse mode alone" in report.explanation
+    assert "in reverse mode only" in report.explanation
     assert (
         check_derivative(
             lambda x: jnp.sum(x**2), jnp.ones(3), jax.random.key(0)
@@ -258,7 +258,7 @@ def test_dot_products_see_a_reverse_rule_that_is_not_the_forward_ones_transpose(
 def test_kink_is_told_from_a_bug(f, x):
     report = check_derivative(f, jnp.asarray(x), jax.random.key(0))
     assert report.verdict == "kink"
-    assert "A kink, and no error seen beside it" in report.text()
+    assert "has a kink, and no other error was found" in report.text()
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_a_gradient_that_is_all_rounding_is_unresolved_and_one_of_the_other_sign
     for derivative in (None, other):
         report = check_derivative(f, x, jax.random.key(0), derivative)
         assert report.verdict == "unresolved"
-        assert "no larger than what rounding does" in report.explanation
+        assert "not larger than the rounding error" in report.explanation
 
 
 def test_jump_and_waves_finer_than_the_steps_are_unresolved():
@@ -433,17 +433,17 @@ def test_slope_of_samples_is_the_derivative_within_its_error():
         (
             lambda key: check_derivative(jnp.argmax, jnp.ones(3), key),
             NotInexactError,
-            "it gives int",
+            "array; got int",
         ),
         (
             lambda key: check_derivative(lambda x: (x, x), 1.0, key),
             NotInexactError,
-            "it gives tuple",
+            "array; got tuple",
         ),
         (
             lambda key: check_derivative(jnp.sum, jnp.ones(3), key, lambda x: x[:2]),
             ValueError,
-            "derivative must give the structure of x with leaves of shape [(3,)]",
+            "derivative must return the structure of x with leaves of shape [(3,)]",
         ),
     ],
 )
@@ -548,8 +548,8 @@ def test_nan_of_a_where_is_explained_with_its_remedy():
     f = lambda x: jnp.where(x == 0, 1.0, jnp.sin(x) / jnp.where(False, 1.0, x))
     report = check_derivative(f, 0.0, jax.random.key(0))
     assert report.verdict == "nan"
-    assert "in reverse mode alone" in report.explanation
-    assert "Use the double where" in report.explanation
+    assert "in reverse mode only" in report.explanation
+    assert "the double where" in report.explanation
     assert "do have a slope there" in report.explanation
     safe = lambda x: jnp.where(x == 0, 1.0, jnp.sin(x) / jnp.where(x == 0, 1.0, x))
     assert check_derivative(safe, 0.0, jax.random.key(0)).verdict == "right"
