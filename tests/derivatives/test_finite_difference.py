@@ -19,7 +19,7 @@ from research.derivatives.finite_differences import FiniteDifference, finite_dif
 from research.derivatives.finite_differences.ladder import climb, exponents
 from research.derivatives.finite_differences.sampling import Sampler
 from research.derivatives.finite_differences.tables import tables
-from research.derivatives.problems import random_functions
+from research.derivatives.problems import random_functions, taylor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -431,6 +431,53 @@ def test_one_side_of_a_power_below_one_has_no_derivative_either(power):
             finite_difference(lambda t: np.abs(t) ** power, 0.0, scheme=scheme).verdict
             == "unresolved"
         )
+
+
+MISSED = [  # Their fourth derivatives were told with bounds that were too small.
+    (
+        "sin(log(2.429063094068665 + (x * 31.357812431299223)**2))",
+        -0.017296559711491886,
+    ),
+    ("sqrt(1.169793049199116 + x**2)", 0.0),
+    ("1 / (1 + (0.6414169915972993*x + 1.611222317385793)**2)", -2.5785584432165227),
+    ("log1p(exp(1.3985923049996387*x + 1.1246790785345113))", 1.2),
+    (
+        "4.09905328450378e-05 * sin(sqrt(0.8369406622221113 + x**2))",
+        -2.3729848078239812,
+    ),
+]
+
+
+@pytest.mark.parametrize(("expression", "x"), MISSED)
+def test_bound_holds_where_the_largest_steps_leave_the_circle_of_convergence(
+    expression, x
+):
+    truth = taylor.one_sided_derivatives(expression, x)[0][4]
+    f = random_functions.Case(expression, x, "smooth", [], []).function()
+    found = finite_difference(f, x, order=4)
+    assert found.verdict == "ok"
+    assert abs(found.value - truth) <= found.error < 1e-4 * abs(truth)
+
+
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_bound_at_a_root_is_small_where_f_rounds_little(order):
+    """At a of (x - a) exp(x) the noise is ε |f|, and not ε |a f'|."""
+    points = np.random.default_rng(0).uniform(-3, 3, 60)
+    of = lambda a: finite_difference(lambda x: (x - a) * np.exp(x), a, order)
+    found, truth = [of(float(a)) for a in points], order * np.exp(points)
+    errors_ = np.abs([f.value for f in found] - truth)
+    bounds = np.array([f.error for f in found])
+    assert np.all(errors_ <= bounds)
+    limit = {1: 10, 2: 60, 4: 120}[order]  # Once 39, 493 and 569 times.
+    assert np.median(bounds / np.maximum(errors_, np.spacing(truth))) < limit
+
+
+@pytest.mark.parametrize("x", [0.0, 1.0, 0.3, -7.1, 1e8, 1e-300, 1e300, 5e-324])
+def test_windows_are_equally_spaced_to_the_last_digit(x):
+    windows = climb(lambda t: t, x).windows
+    apart = np.diff(windows, axis=1)
+    assert np.all(apart == apart[:, :1])
+    assert np.all(apart != 0)
 
 
 LEAST_ANSWERED = {"smooth": 0.9, "root": 0.9, "jump in f'''": 0.8, "jump in f''": 0.7}

@@ -23,7 +23,7 @@ class Ladder(NamedTuple):
       exponents: log2 of the distances, ascending, shape (levels,); mostly they rise by 1.
       plus, minus: f at x + 2^exponent and x - 2^exponent, shape (levels,); nan where f is not defined.
       places: The levels that have a window, on the right and on the left in turns, shape (windows,).
-      windows: f at x ± 2^exponent WINDOW, shape (windows, 8).
+      windows: f at about x ± 2^exponent WINDOW, shape (windows, 8).
       evaluations: Numbers at which f was evaluated.
       epsilon: Relative spacing of the type that f returns.
     """
@@ -84,6 +84,21 @@ def runs(flags: np.ndarray) -> np.ndarray:
     return np.minimum.accumulate(ends[..., ::-1], axis=-1)[..., ::-1] - index
 
 
+def _within(x: float, steps: np.ndarray) -> np.ndarray:
+    """Return the points of the windows, about x + step WINDOW, shape (steps, 8).
+
+    They are multiples of a spacing of floats, so that they are equally spaced exactly.
+    Else the rounding of x + step would look like noise of f.
+    Their last digits are not 0, so that f rounds there as at most numbers:
+    x² - 1 does not round at 1 ± 2^k, and does at these.
+    """
+    largest = np.minimum(abs(x) + 2 * np.abs(steps), np.finfo(np.float64).max)
+    grid = np.spacing(largest)
+    first = np.rint((x + steps * WINDOW[0]) / grid) * grid
+    apart = np.rint(steps * (WINDOW[1] - WINDOW[0]) / grid) * grid
+    return first[:, None] + apart[:, None] * np.arange(len(WINDOW))
+
+
 def climb(f: Callable[[Any], Any], x: float) -> Ladder:
     """Evaluate f on the ladder about x."""
     return climbed(Sampler(f), x)
@@ -98,7 +113,7 @@ def climbed(sampler: Sampler, x: float) -> Ladder:
     distances = np.ldexp(1.0, powers)
     sides = np.where(np.arange(len(places)) % 2, -1.0, 1.0) * distances[places]
     with np.errstate(all="ignore"):
-        within = x + sides[:, None] * WINDOW
+        within = _within(x, sides)
         values = sampler(
             np.concatenate([[x], x + distances, x - distances, within.ravel()])
         )

@@ -4,7 +4,7 @@ from math import comb
 
 import numpy as np
 
-from research.derivatives.finite_differences.ladder import Ladder
+from research.derivatives.finite_differences.ladder import APART, Ladder
 from research.derivatives.finite_differences.sampling import Sampler
 
 _ORDERS = 6  # Of the differences that are taken in a window.
@@ -17,13 +17,17 @@ _GROWTH = np.array(
 )  # Of differences of order 2 to 4, from one window to the next.
 _HOMOGENEOUS = 1 / 16  # Of |x|: the noise of f is the same at all distances below.
 _WIDE = 0.2  # Of max(|x|, 1): an f that is constant as far as that is believed to be constant.
+_TELLING = 3  # So many windows that show noise are believed to show all of it.
 _NONE = 5e-324
 
 
 def noise_bounds(ladder: Ladder, sampler: Sampler) -> np.ndarray:
     """Return a bound on the error of a value of f at each distance of the ladder, shape (levels,).
 
-    It is the largest of three. *Rounding*: ε (|f| + |x f'|) / 2, for f is rounded, and so is what it computes from x.
+    It is the largest of three.
+    *Rounding*: ε (|f| + |x f'|) / 2, for f is rounded, and so is what it computes from x.
+    Where the windows show less, it is that, and at least ε |f| / 2: at x = 1 the
+    function (x - 1) g(x) has no noise of ε |x f'|, for x - 1 is exact.
     *Noise that the windows show*: in one, the sixth difference of a smooth function is far below the fifth, that of noise
     is not. Where noise sets in all at once, at a distance at which nothing below announces it, f is quantised (a
     cancellation, a conversion to single precision) and its noise is that also below, where f looks smooth and is not.
@@ -35,20 +39,28 @@ def noise_bounds(ladder: Ladder, sampler: Sampler) -> np.ndarray:
 
 def rounding(ladder: Ladder) -> np.ndarray:
     """Return ε (|f| + |x f'|) / 2 at each distance: f is rounded, and so is what it computes from x, shape (levels,)."""
-    outward = lambda values: np.fmax.accumulate(np.nan_to_num(values))
-    size = outward(
-        np.fmax(np.fmax(np.abs(ladder.plus), np.abs(ladder.minus)), abs(ladder.centre))
-    )
     # Between neighbours, so that a jump of f at x is not taken for a slope.
     rises = np.abs(np.diff(np.stack([ladder.minus, ladder.plus]), axis=1)) / np.diff(
         ladder.steps
     )
-    slope = outward(np.append(np.fmax(*rises), 0.0))
-    return np.maximum(ladder.epsilon / 2 * (size + abs(ladder.x) * slope), _NONE)
+    slope = _outward(np.append(np.fmax(*rises), 0.0))
+    return np.maximum(
+        ladder.epsilon / 2 * (_size(ladder) + abs(ladder.x) * slope), _NONE
+    )
+
+
+def _size(ladder: Ladder) -> np.ndarray:
+    """The largest |f| at each distance or a smaller one, shape (levels,)."""
+    beside = np.fmax(np.abs(ladder.plus), np.abs(ladder.minus))
+    return _outward(np.fmax(beside, abs(ladder.centre)))
+
+
+def _outward(values: np.ndarray) -> np.ndarray:
+    return np.fmax.accumulate(np.nan_to_num(values))
 
 
 def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
-    """The noise that the windows show at each level, no less than the nominal one."""
+    """The noise at each level: the nominal one, or what the windows show."""
     noise, grown = _windows(ladder.windows)
     floor, factor = np.zeros(len(nominal)), 1.0
     for j, k in enumerate(ladder.places):
@@ -81,7 +93,31 @@ def _seen(ladder: Ladder, nominal: np.ndarray) -> np.ndarray:
             floor[: k + 1] = np.maximum(floor[: k + 1], noise[j])
         if again or len(following) < 2:
             floor[lowest:] = np.maximum(floor[lowest:], noise[j])
-    return np.maximum(factor * nominal, floor)
+    return np.maximum(np.minimum(factor * nominal, _most(ladder, noise)), floor)
+
+
+def _most(ladder: Ladder, noise: np.ndarray) -> np.ndarray:
+    """What the windows show the noise to be at most at each level, shape (levels,).
+
+    A window shows noise at its level. Below it the noise is no larger, and above it
+    grows no faster than |f|. So a level has the largest that the windows below it and
+    the next one above it show. Where few windows show noise, the answer is infinite.
+    At a root this tells a noise of ε |f| from one of ε |x f'|.
+
+    Args:
+      ladder: Samples of f.
+      noise: What each window shows, or 0, shape (windows,).
+    """
+    size, levels = _size(ladder), np.arange(len(ladder.exponents))
+    telling = np.flatnonzero(noise > 0)
+    if len(telling) < _TELLING:
+        return np.full(len(levels), np.inf)
+    places = ladder.places[telling, None]
+    growth = np.maximum(size / np.maximum(size[places], _NONE), 1.0)
+    counts = places <= levels + APART
+    shown = np.where(counts, noise[telling, None] * growth, 0.0)
+    most = np.maximum(np.max(shown, axis=0), ladder.epsilon / 2 * size)
+    return np.where(counts.any(axis=0), most, np.inf)
 
 
 def _windows(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
