@@ -1,6 +1,6 @@
 # Each target does all of its own set-up, on a machine that has Python 3.11 or newer, git and make.
 #   make run            the main experiment; make run ARGS="--help" shows its flags
-#   make test           every law in its fast form, and every docstring's example: five minutes on two idle cores
+#   make test           every law in its fast form, and every docstring's example
 #   make test-all       every test but the nightly ones
 #   make nightly        the tests that take minutes and add little to the rest
 #   make check          style and types

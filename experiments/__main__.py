@@ -13,6 +13,7 @@ import research
 from research.cli import commands, flags
 from research.cli.reproduce import add_options, reproduce_reference, reproduce_run
 from research.cli.spread import spread
+from research.naming import nearest
 
 FOLDER = Path(__file__).parent
 HELP = """
@@ -108,7 +109,7 @@ def find(name: str) -> str:
             f"{name} needs no clone, so it is a command of descent: descent {name}, "
             f"or python -m research {name}."
         )
-    hint = flags.nearest(stem, [*known, *COMMANDS])
+    hint = nearest(stem, [*known, *COMMANDS])
     raise ValueError(f"There is no experiment {name!r}. {hint}")
 
 

@@ -95,8 +95,12 @@ if __name__ == "__main__":  # Flags are read before anything heavy is imported.
 import numpy as np
 
 from research.cli.progress import OnProgress
-from research.comparison import decision_procedures as readings
-from research.comparison import make_contenders, make_protocol, measure_contender
+from research.comparison import (
+    decision_procedures,
+    make_contenders,
+    make_protocol,
+    measure_contender,
+)
 from research.types import Checkpoints
 
 KINDS = {  # What the two sides of a study do not share.
@@ -216,7 +220,9 @@ def pool_arrays(
         saved = measure_contender(
             on, contender, terms, timed=False, on_chunk=on_chunk, checkpoints=parts
         )
-        pool = readings.pool_of(saved.arrays, config.target, config.trials)
+        pool = decision_procedures.measured_runs(
+            saved.arrays, config.target, config.trials
+        )
         return research.types.Saved(
             {"scores": pool.scores, "costs": pool.costs}, pool.budget
         )
@@ -234,10 +240,10 @@ def read_pools(config: Config, arrays: dict[str, np.ndarray]):
         scores, costs, budget = (
             arrays[f"{'/'.join(key)}/{name}"] for name in ("scores", "costs", "budget")
         )
-        pools[key] = readings.Pool(scores, costs, float(budget))
+        pools[key] = decision_procedures.MeasuredRuns(scores, costs, float(budget))
     for workload in config.workload:
         if not any(
-            np.isfinite(readings.true_cost(pools[workload, rule]))
+            np.isfinite(decision_procedures.true_cost(pools[workload, rule]))
             for rule in config.rule
         ):
             raise ValueError(
@@ -254,7 +260,7 @@ def simulate(config: Config, pools: Any, kind: str, start: int):
     Arrays: `pair` (studies, 3), indices of workload, mine and other; `named` (studies,
     ways), 1 for mine, -1 for the other; `truth` (studies, 2), log of the other's true
     cost over mine, of all trials and of those that were drawn."""
-    ways = readings.readings(config.few, max(1, config.budget // 2))
+    ways = decision_procedures.procedures(config.few, max(1, config.budget // 2))
     rules, workloads = range(len(config.rule)), range(len(config.workload))
     sides = (
         itertools.permutations(rules, 2)
@@ -274,11 +280,15 @@ def simulate(config: Config, pools: Any, kind: str, start: int):
             "tuning_seeds": config.tuning_seeds,
             "seeds": config.reported_seeds,
         }
-        drawn = readings.draw_study(pool, random, **counts, **KINDS[kind])
+        drawn = decision_procedures.simulate_study(
+            pool, random, **counts, **KINDS[kind]
+        )
         found["pair"].append((workload, *both))
         found["named"].append(
             [
-                readings.read(w, *drawn, resamples=config.resamples, seed=study)
+                decision_procedures.winner(
+                    w, *drawn, resamples=config.resamples, seed=study
+                )
                 for w in ways.values()
             ]
         )
@@ -297,7 +307,7 @@ def log_ratio(pools: Any, trials: Any):
     """log of the other rule's true cost over mine, each with its trials; 0 where
     neither reaches the target."""
     mine, other = (
-        readings.true_cost(pool, those)
+        decision_procedures.true_cost(pool, those)
         for pool, those in zip(pools, trials, strict=True)
     )
     return 0.0 if mine == other else float(np.log(other) - np.log(mine))
@@ -308,18 +318,18 @@ def summary(config: Config, pools: Any, arrays: dict[str, np.ndarray]):
     costs."""
     rows = []
     for column, (name, way) in enumerate(
-        readings.readings(config.few, max(1, config.budget // 2)).items()
+        decision_procedures.procedures(config.few, max(1, config.budget // 2)).items()
     ):
         row: dict = {"way": name} | way._asdict()
         for kind, truth in truths(arrays).items():
             known = (
                 truth != 0
             )  # Where neither reaches the target with any of its trials, nobody is right or wrong.
-            row[kind] = readings.tally(
+            row[kind] = decision_procedures.tally(
                 arrays["rules/named"][known, column], truth[known]
             )
         for kind in NULLS:
-            row[kind] = readings.tally(
+            row[kind] = decision_procedures.tally(
                 named := arrays[f"{kind}/named"][:, column], 0 * named
             )["wrong"]
         rows.append(row)
@@ -341,7 +351,7 @@ def summary(config: Config, pools: Any, arrays: dict[str, np.ndarray]):
         },
         "pairs": math.comb(len(config.rule), 2) * len(config.workload),
         "true_costs": {
-            w: {r: readings.true_cost(pools[w, r]) for r in config.rule}
+            w: {r: decision_procedures.true_cost(pools[w, r]) for r in config.rule}
             for w in config.workload
         },
         "ours_wrong": by_name["ours"][TRIALS]["wrong"][0],

@@ -8,8 +8,7 @@ from typing import Any
 def known_names(
     name: Any, known: Iterable[str], elsewhere: Mapping[str, str] | None = None
 ) -> str:
-    """The end of a message about a name that is not known: the nearest, where one is
-    near, then all.
+    """Return the end of a message about an unknown name: the closest, then all.
 
     Args:
       name: What was written.
@@ -33,6 +32,35 @@ def known_names(
         raise TypeError(
             f"elsewhere must be a dict of names; got elsewhere={elsewhere!r}."
         )
-    found = (elsewhere or {}).get(word, *difflib.get_close_matches(word, known, n=1))
-    guess = f"; did you mean {found!r}?" if found else "."
+    close = (elsewhere or {}).get(word) or closest(word, known)
+    guess = f"; did you mean {close!r}?" if close else "."
     return f"{guess} Known: {', '.join(known) or 'none'}."
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that names the nearest of the known names, else all of them.
+
+    Args:
+      name: What was written.
+      known: What could have been written.
+    Returns:
+      A sentence.
+    Example:
+      >>> nearest("leanring_rate", ["seed", "learning_rate"])
+      'Did you mean learning_rate?'
+      >>> nearest("xyz", ["seed", "learning_rate"])
+      'Choose from seed, learning_rate.'
+    """
+    known = list(known)
+    close = closest(name, known)
+    return f"Did you mean {close}?" if close else f"Choose from {', '.join(known)}."
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is closest to a name; None where none is close.
+
+    Example:
+      >>> closest("adm", ["adam", "lion"]), closest("xyz", ["adam"])
+      ('adam', None)
+    """
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)

@@ -42,7 +42,7 @@ EVERY_VERSION = (
         "test_schedules",
     ),
     *(
-        "test_studies",
+        "test_tuning",
         "test_study_figures",
         "test_training",
         "test_update_rules",

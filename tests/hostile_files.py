@@ -31,7 +31,6 @@ import numpy as np
 
 from research import leaderboard, report, runs
 from research.cli import flags, reproduce
-from research.datasets import chunks, open_shards, write_shards
 from research.datasets._documents import parse_tab
 from research.datasets._images import MNIST_5K, _table_of_digits
 from research.datasets._vowels import parse_ts
@@ -357,11 +356,6 @@ def opened_again(folder: Path) -> Any:
         return runs.load_result(folder) if run.finished else None
 
 
-def read_shards(folder: Path) -> Any:
-    """All examples of shards."""
-    return [x.sum() for x, _ in chunks(open_shards(folder), 0, 1)]
-
-
 def reproduced(folder: Path) -> Any:
     """What comes before the run is made again: nothing of a stranger's is run here."""
 
@@ -398,10 +392,6 @@ def subjects(folder: Path) -> dict[str, Subject]:
         Saved({"w": np.arange(6.0)}, {"epoch": 7, "names": ["a"]})
     )
     saved = {file.name: file.read_bytes() for file in (folder / "c" / "part").iterdir()}
-    shards = write_shards(
-        folder / "d", ((np.full((3, 2), k), np.full(3, k)) for k in range(2))
-    )
-    pieces = {file.name: file.read_bytes() for file in shards.iterdir()}
     sound = waved(np.arange(50) * 100)
     images = {
         f"cifar/{name}": bytes([k]) + bytes(RECORD - 1)
@@ -471,7 +461,6 @@ def subjects(folder: Path) -> dict[str, Subject]:
         "checkpoint": Subject(
             saved, read_checkpoint, seal_checkpoint, ("000001.json",)
         ),
-        "shards": Subject(pieces, read_shards, None, ("manifest.json",)),
         "config": one(
             "config.json",
             lambda path: flags.read_config(path, config()),

@@ -1,6 +1,7 @@
 """The laws of the house, read from the source; each law is also shown a source that breaks it, and must see it."""
 
 import ast
+import graphlib
 import re
 import resource
 import subprocess
@@ -209,8 +210,36 @@ def solves_without_descent(path: str, source: str) -> Iterator[str]:
         )
 
 
+def hides_no_module(path: str, source: str) -> Iterator[str]:
+    """A package exports no name that is also the name of one of its modules."""
+    folder = Path(path).parent
+    if Path(path).name != "__init__.py":
+        return
+    package = ".".join(folder.parts)
+    nodes = ast.parse(source).body
+    froms = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+    modules = {
+        node.module.removeprefix(f"{package}.").partition(".")[0]
+        for node in froms
+        if node.module and node.module.startswith(f"{package}.")
+    }
+    modules |= {entry.stem for entry in (TOP / folder).glob("[!_]*")}
+    names = {
+        alias.asname or alias.name
+        for node in froms
+        if node.module != package
+        for alias in node.names
+    }
+    names |= {getattr(node, "name", "") for node in nodes}
+    yield from (
+        f"{path} hides the module {package}.{name} behind a name"
+        for name in sorted(names & modules)
+    )
+
+
 LAWS: tuple[Law, ...] = (
     imports_only_to_the_left,
+    hides_no_module,
     keeps_packages_in_their_place,
     writes_its_own_rules,
     solves_without_descent,
@@ -227,6 +256,10 @@ GOOD = [
     ("research/models/_mlp.py", "from . import linear\nfrom ..types import Model"),
     ("research/models/linen.py", "import flax.linen as nn"),
     (
+        "research/derivatives/__init__.py",
+        "from research.derivatives import problems as problems",
+    ),
+    (
         "research/optima/newton.py",
         "import numpy as np\nfrom research.types import Optimum",
     ),
@@ -240,6 +273,12 @@ GOOD = [
     ),
 ]
 PLANTED = [
+    (
+        hides_no_module,
+        "research/models/__init__.py",
+        "from research.models.attention import attention as attention",
+    ),
+    (hides_no_module, "research/models/__init__.py", "def pooling(): pass"),
     (
         imports_only_to_the_left,
         "research/update_rules/_adam.py",
@@ -330,6 +369,62 @@ def broken(law: Law) -> list[str]:
         for f in files
         for fault in law(f.relative_to(TOP).as_posix(), f.read_text(encoding="utf-8"))
     ]
+
+
+def _imported_modules(path: str, source: str, modules: set[str]) -> set[str]:
+    """The modules of this repository that a module imports at its top, by full name."""
+    nodes: list[ast.AST] = []
+    stack: list[ast.AST] = [ast.parse(source)]
+    while stack:
+        node = stack.pop()
+        nodes.append(node)
+        if not isinstance(node, ast.FunctionDef):
+            stack += ast.iter_child_nodes(node)
+    named = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                named.add(full if full in modules else node.module)
+    return named & modules
+
+
+def import_circle(sources: dict[str, str]) -> str:
+    """The first circle among modules that import each other, or "".
+
+    Imports for type checkers only count as well.
+    """
+    graph = {
+        name: _imported_modules(name, source, set(sources)) - {name}
+        for name, source in sources.items()
+    }
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return " -> ".join(error.args[1])
+    return ""
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    files = (TOP / "research").rglob("*.py")
+    sources = {
+        ".".join(
+            (f.parent if f.name == "__init__.py" else f.with_suffix(""))
+            .relative_to(TOP)
+            .parts
+        ): f.read_text(encoding="utf-8")
+        for f in files
+    }
+    assert not import_circle(sources)
+
+
+def test_circle_is_seen_through_a_type_checkers_import():
+    hidden = "if TYPE_CHECKING:\n    from research.a.views import draw"
+    sources = {"research.a": "", "research.a.ledger": hidden}
+    sources["research.a.views"] = "from research.a.ledger import Ledger"
+    assert "research.a.views" in import_circle(sources)
+    sources["research.a.ledger"] = ""
+    assert not import_circle(sources)
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)

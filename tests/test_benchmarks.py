@@ -135,6 +135,7 @@ def test_only_the_same_job_is_given_to_scikit_learn():
     assert same == [("linear", "stochastic"), ("logistic", "stochastic")]
 
 
+@pytest.mark.thorough("what make bench checks before it measures")
 def test_sweeps_one_by_one_see_what_lanes_see():
     made = sweep_runs.make_sweep(REGIMES[1], quick=True)
     runners, absent = sweep.sweepers(made, with_torch=False)

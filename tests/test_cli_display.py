@@ -97,6 +97,7 @@ def shown(width=None, stream=None, tables=(TABLE,)):
 # Help and the list
 
 
+@pytest.mark.thorough("the other experiments", but="fit_a_line|rules|compare")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_help_imports_no_jax_and_describes_every_flag(page):
     done = python("-c", HELP, page)

@@ -131,6 +131,7 @@ def test_reported_costs_do_not_depend_on_the_tuning_seeds():
     )
 
 
+@pytest.mark.thorough("a study of its own; test_sweep.py has the law")
 def test_a_rule_does_not_depend_on_what_it_is_compared_with():
     other = comparison.compare(
         {"adam": "adam", "rmsprop": "rmsprop"}, "diabetes_ridge", **TERMS
@@ -170,6 +171,7 @@ def test_tuned_on_validation_it_is_reported_on_test():
     )
 
 
+@pytest.mark.thorough("a sweep of its own; test_sweep.py has its laws")
 def test_lanes_evaluate_on_several_parts_as_on_each():
     workload = workloads.make_workload("diabetes_ridge")
     cells = {"seed": [0, 1], "learning_rate": [0.1, 0.01]}
@@ -404,6 +406,7 @@ def test_the_leader_is_read_from_the_tuning_seeds_at_equal_budgets():
     assert comparison.leader(found | {("w", "c"): lucky}, trials=4) == "c"
 
 
+@pytest.mark.thorough("a study of its own; test_study_statistics.py has the law")
 def test_a_target_that_one_of_two_equal_rules_reaches_more_often_is_no_verdict():
     # Two equal rules, each run of which reaches the target by the toss of a coin: that one is above a half and the other
     # below says nothing, and it may be said in 5 % of studies.

@@ -265,13 +265,22 @@ def test_added_trials_lie_in_the_part_and_go_on_in_the_sequence():
             {"x": Range(0.1, 1.0, "?")},
             "mine.x: unknown scale '?'. Known: log, linear, one_minus.",
         ),
-        ({"x": Range(0.1, np.inf)}, "mine.x: high must be finite; got high=inf."),
-        ({"x": Range(np.nan, 1.0)}, "mine.x: low must be finite; got low=nan."),
+        (
+            {"x": Range(0.1, np.inf)},
+            "mine.x.high must be a finite number; got mine.x.high=inf.",
+        ),
+        (
+            {"x": Range(np.nan, 1.0)},
+            "mine.x.low must be a finite number; got mine.x.low=nan.",
+        ),
         (
             {"x": RATE._replace(low="0.1")},
-            "mine.x: low must be a number; got low='0.1'.",
+            "mine.x.low must be a finite number; got mine.x.low='0.1'.",
         ),
-        ({"x": Range(0.1, True)}, "mine.x: high must be a number; got high=True."),
+        (
+            {"x": Range(0.1, True)},
+            "mine.x.high must be a finite number; got mine.x.high=True.",
+        ),
         (
             {"x": Range(0.1, 1.0, default=2.0)},
             "mine.x: the default 2.0 lies outside 0.1..1.0; widen the range.",
@@ -295,9 +304,9 @@ def test_bad_space_is_named(space, message):
 
 @pytest.mark.parametrize("count", [0, -1, 2.0, True])
 def test_bad_count_is_named(count):
-    with pytest.raises(ValueError, match="count must be an integer of at least 1"):
+    with pytest.raises(ValueError, match="count must be a positive integer"):
         trials(BOTH, count)
-    with pytest.raises(ValueError, match="start must be an integer of at least 1"):
+    with pytest.raises(ValueError, match="start must be a positive integer"):
         added_trials(BOTH, 1, start=count)
 
 

@@ -91,14 +91,24 @@ def test_datasets_need_neither_jax_nor_a_loaded_scikit_learn():
             TypeError,
             r"y must be an array of real numbers; got y=an array of <U1",
         ),
-        (np.zeros((0, 3)), [], ValueError, r"x is empty: its shape is \(0, 3\)"),
-        (np.zeros((3, 0)), [0, 1, 1], ValueError, r"x is empty: its shape is \(3, 0\)"),
-        (1.0, [0], ValueError, r"x is empty: its shape is \(\)"),
+        (
+            np.zeros((0, 3)),
+            [],
+            ValueError,
+            r"x must have at least one row; got shape \(0, 3\)",
+        ),
+        (
+            np.zeros((3, 0)),
+            [0, 1, 1],
+            ValueError,
+            r"x must have at least one row; got shape \(3, 0\)",
+        ),
+        (1.0, [0], ValueError, r"x must have at least one row; got shape \(\)"),
         (
             np.zeros((3, 2)),
             [0, 1],
             ValueError,
-            "x and y differ in length: 3 rows and 2 targets",
+            "x and y must have the same length; got 3 rows and 2 targets",
         ),
         (
             [[0.0], [np.inf], [np.nan]],

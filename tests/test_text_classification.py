@@ -55,7 +55,7 @@ def test_the_vocabulary_numbers_words_by_how_common_they_are():
     ):
         make_vocabulary(["a b"], least_count=9)
     with pytest.raises(
-        TypeError, match="texts must be a list of texts; got a single one"
+        TypeError, match="texts must be a list of texts; got a single string"
     ):
         make_vocabulary("a b")
     with pytest.raises(

@@ -13,17 +13,17 @@ from research.comparison.decision_procedures import (
     MINE,
     NONE,
     OTHER,
-    Drawn,
-    Pool,
-    Reading,
-    draw_study,
-    pool_of,
-    read,
-    readings,
+    MeasuredRuns,
+    Procedure,
+    SimulatedRuns,
+    measured_runs,
+    procedures,
     reported,
     share,
+    simulate_study,
     tally,
     true_cost,
+    winner,
 )
 from research.statistics.costs import passes_to_target, penalised_passes
 
@@ -45,7 +45,7 @@ TINY = tuning_protocol.Config(
 
 def side(scores, tuning=None):
     """A side of a study all of whose runs reach the target."""
-    return Drawn(scores if tuning is None else tuning, scores, scores, 1e6)
+    return SimulatedRuns(scores if tuning is None else tuning, scores, scores, 1e6)
 
 
 def is_plausible(count, total, chance):
@@ -64,7 +64,9 @@ def test_tuned_on_what_is_reported_is_too_low_by_the_expected_least_of_normals(s
             50.0 + random.standard_normal((3, 2)),
         )
         for held_out, means in found.items():
-            means.append(reported(Reading("lower mean", seeds, held_out), drawn).mean())
+            means.append(
+                reported(Procedure("lower mean", seeds, held_out), drawn).mean()
+            )
     bias = {held_out: np.mean(means) - 50.0 for held_out, means in found.items()}
     error = 4.5 / math.sqrt(total * seeds)
     assert bias[False] == pytest.approx(
@@ -77,10 +79,10 @@ def test_tuned_on_what_is_reported_is_too_low_by_the_expected_least_of_normals(s
 def test_lower_mean_names_the_wrong_rule_as_often_as_the_normal_law_says(seeds, gap):
     # The difference of two means over n seeds is N(gap, 2 / n): it has the wrong sign with Φ(-gap √(n / 2)).
     random, total = np.random.default_rng(1), 3000
-    way = Reading("lower mean", seeds)
+    way = Procedure("lower mean", seeds)
     draws = (random.standard_normal((2, 1, 5)) + 50.0 for _ in range(total))
     wrong = sum(
-        read(way, side(mine), side(other + gap)) != MINE for mine, other in draws
+        winner(way, side(mine), side(other + gap)) != MINE for mine, other in draws
     )
     assert is_plausible(wrong, total, stats.norm.cdf(-gap * math.sqrt(seeds / 2)))
 
@@ -91,10 +93,10 @@ def test_lower_mean_names_the_wrong_rule_as_often_as_the_normal_law_says(seeds, 
 def test_more_trials_win_between_equals_by_their_number(mine_trials, others_trials):
     # Without noise between seeds, the best of all trials belongs to mine with chance t / (t + k), by exchange.
     random, total = np.random.default_rng(2), 2000
-    way, named = Reading("t-test", None, True, others_trials), 0
+    way, named = Procedure("t-test", None, True, others_trials), 0
     for _ in range(total):
         mine, other = random.exponential(size=(2, mine_trials, 1)).repeat(4, axis=2)
-        named += read(way, side(mine), side(other)) == MINE
+        named += winner(way, side(mine), side(other)) == MINE
     k = others_trials or mine_trials
     assert is_plausible(named, total, mine_trials / (mine_trials + k))
 
@@ -102,19 +104,21 @@ def test_more_trials_win_between_equals_by_their_number(mine_trials, others_tria
 def test_lower_mean_always_names_somebody_and_nobody_where_all_is_equal():
     random = np.random.default_rng(3)
     same = random.exponential(size=(4, 5))
-    for way in readings().values():
-        assert read(way, side(same[:1]), side(same[:1]), resamples=100) == NONE
+    for way in procedures().values():
+        assert winner(way, side(same[:1]), side(same[:1]), resamples=100) == NONE
         if way.decide == "lower mean":
-            assert read(way, side(same), side(random.exponential(size=(4, 5)))) != NONE
+            assert (
+                winner(way, side(same), side(random.exponential(size=(4, 5)))) != NONE
+            )
 
 
 def test_t_test_decides_as_scipys():
-    random, way = np.random.default_rng(4), Reading("t-test")
+    random, way = np.random.default_rng(4), Procedure("t-test")
     for _ in range(200):
         mine, other = random.lognormal(sigma=0.3, size=(2, 1, 6))
         outcome = stats.ttest_rel(np.log(other[0]), np.log(mine[0]))
         expected = int(np.sign(outcome.statistic)) if outcome.pvalue < 0.05 else NONE
-        assert read(way, side(mine), side(other)) == expected
+        assert winner(way, side(mine), side(other)) == expected
 
 
 def test_ours_names_a_winner_between_equals_as_often_as_its_level_says():
@@ -122,7 +126,7 @@ def test_ours_names_a_winner_between_equals_as_often_as_its_level_says():
     for study in range(total):
         mine, other = random.lognormal(3.0, 0.2, (2, 4, 23))
         sides = (side(scores[:, 3:], scores[:, :3]) for scores in (mine, other))
-        named += read(readings()["ours"], *sides, resamples=300, seed=study) != NONE
+        named += winner(procedures()["ours"], *sides, resamples=300, seed=study) != NONE
     assert is_plausible(named, total, 0.05)
 
 
@@ -140,7 +144,7 @@ def test_luck_in_the_search_is_a_winner_for_ours_and_not_where_trials_are_redraw
         sides = [side(own) for own in costs]
         for name in named:
             named[name] += (
-                read(readings()[name], *sides, resamples=300, seed=study) != NONE
+                winner(procedures()[name], *sides, resamples=300, seed=study) != NONE
             )
     assert named["ours"] >= 0.95 * total
     assert named["ours, trials redrawn"] < 0.2 * total
@@ -149,9 +153,9 @@ def test_luck_in_the_search_is_a_winner_for_ours_and_not_where_trials_are_redraw
 @pytest.mark.parametrize("kind", tuning_protocol.KINDS)
 def test_a_drawn_study_shares_what_it_should_and_nothing_else(kind):
     trials, seeds = np.mgrid[:9, :20]
-    pool = Pool(1.0 + 100 * trials + seeds, 1.0 + 100 * trials + seeds, 1e4)
+    pool = MeasuredRuns(1.0 + 100 * trials + seeds, 1.0 + 100 * trials + seeds, 1e4)
     for seed in range(20):
-        drawn = draw_study(
+        drawn = simulate_study(
             (pool, pool),
             np.random.default_rng(seed),
             trials=5,
@@ -181,15 +185,15 @@ def test_a_drawn_study_shares_what_it_should_and_nothing_else(kind):
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        ({"trials": 6}, "draws 11 trials; the pool has 9"),
-        ({"seeds": 9}, "draws 24 seeds; the pool has 20"),
+        ({"trials": 6}, "draws 11 trials; 9 are measured"),
+        ({"seeds": 9}, "draws 24 seeds; 20 are measured"),
     ],
 )
 def test_a_study_larger_than_its_pool_is_refused(size, message):
-    pool = Pool(np.ones((9, 20)), np.ones((9, 20)), 10.0)
+    pool = MeasuredRuns(np.ones((9, 20)), np.ones((9, 20)), 10.0)
     counts = {"trials": 5, "tuning_seeds": 3, "seeds": 7} | size
     with pytest.raises(ValueError, match=message):
-        draw_study(
+        simulate_study(
             (pool, pool),
             np.random.default_rng(0),
             other_seeds=True,
@@ -209,7 +213,7 @@ def test_scores_of_a_pool_are_those_of_the_whole_curves():
         "final": final,
         "passes": passes,
     }
-    pool = pool_of(arrays, target, 3)
+    pool = measured_runs(arrays, target, 3)
     assert np.isfinite(pool.costs).any()
     assert np.isinf(pool.costs).any()
     np.testing.assert_allclose(
@@ -220,7 +224,9 @@ def test_scores_of_a_pool_are_those_of_the_whole_curves():
 def test_true_cost_is_that_of_the_best_trial_restarts_counted():
     # Two runs of four reach the target, in 2 and 4 passes; the others spend 10 each in vain.
     costs = np.array([[9.0, 9.0, 9.0, 99.0], [2.0, 4.0, np.inf, np.inf]])
-    pool = Pool(np.array([[9.0, 9.0, 9.0, 99.0], [2.0, 4.0, 20.0, 20.0]]), costs, 10.0)
+    pool = MeasuredRuns(
+        np.array([[9.0, 9.0, 9.0, 99.0], [2.0, 4.0, 20.0, 20.0]]), costs, 10.0
+    )
     assert true_cost(pool) == pytest.approx((2 + 4 + 10 + 10) / 2)
     assert true_cost(pool, np.array([0])) == pytest.approx((9 + 9 + 9 + 10) / 3)
 
@@ -270,9 +276,9 @@ def test_wrong_winners_are_counted_against_the_true_costs(result):
     cost = [result.numbers["true_costs"]["quadratic"][rule] for rule in TINY.rule]
     for column, row in enumerate(result.numbers["ways"]):
         wrong = 0
-        for (_, mine, other), winner in zip(pairs, named[:, column], strict=True):
+        for (_, mine, other), name in zip(pairs, named[:, column], strict=True):
             dearer = MINE if cost[mine] > cost[other] else OTHER
-            wrong += winner == dearer
+            wrong += name == dearer
         assert row[tuning_protocol.RULES]["wrong"][0] == wrong / TINY.studies
     for kind in ("same trials", "other trials"):
         shares = [row[kind][0] for row in result.numbers["ways"]]
@@ -283,7 +289,7 @@ def test_wrong_winners_are_counted_against_the_true_costs(result):
 
 def test_a_tie_is_not_counted_and_the_number_told_is_what_was_counted(result):
     pools = {
-        ("quadratic", rule): Pool(np.ones((5, 16)), np.ones((5, 16)), 20.0)
+        ("quadratic", rule): MeasuredRuns(np.ones((5, 16)), np.ones((5, 16)), 20.0)
         for rule in TINY.rule
     }
     ties = result.arrays["rules/truth"].copy()
@@ -392,9 +398,9 @@ def test_a_target_that_nobody_reaches_is_refused_by_workload():
 
 def test_an_unknown_way_to_decide_is_refused():
     with pytest.raises(ValueError, match="decide must be"):
-        read(Reading("eye"), side(np.ones((1, 3))), side(np.ones((1, 3))))
+        winner(Procedure("eye"), side(np.ones((1, 3))), side(np.ones((1, 3))))
 
 
 def test_a_t_test_of_one_seed_is_refused():
     with pytest.raises(ValueError, match="two seeds or more"):
-        read(Reading("t-test", 1), side(np.ones((1, 3))), side(np.ones((1, 3))))
+        winner(Procedure("t-test", 1), side(np.ones((1, 3))), side(np.ones((1, 3))))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from research import cli
-from research.cli import flags
 from research.cli.errors import DISTRIBUTION
+from research.naming import nearest
 
 VERSIONS = ("jax", "jaxlib", "numpy")  # They and Python decide about bits.
 
@@ -94,10 +94,10 @@ def find(name: str) -> Callable[[Sequence[str]], int]:
         return getattr(module, COMMANDS[name].function)
     if name.startswith("-"):
         raise ValueError(
-            f"There is no flag {name}. {flags.nearest(name, ['--help', '--version'])}"
+            f"There is no flag {name}. {nearest(name, ['--help', '--version'])}"
         )
     raise ValueError(
-        f"There is no command {name!r}. {flags.nearest(name, COMMANDS)} Experiments "
+        f"There is no command {name!r}. {nearest(name, COMMANDS)} Experiments "
         "need a clone of the repository: python -m experiments."
     )
 

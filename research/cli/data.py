@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from research.cli import errors as problems
-from research.cli import flags, progress
+from research.cli import progress
+from research.naming import nearest
 
 if TYPE_CHECKING:
     from research.datasets.sources import Source
@@ -59,7 +60,7 @@ def data(words: Sequence[str]) -> int:
     asked = parser.parse_args(words)
     if asked.action not in ACTIONS:
         raise ValueError(
-            f"There is no `data {asked.action}`. {flags.nearest(asked.action, ACTIONS)}"
+            f"There is no `data {asked.action}`. {nearest(asked.action, ACTIONS)}"
         )
     use_folder(asked.data_dir)
     return ACTIONS[asked.action](_chosen(asked.names, asked.action))
@@ -92,7 +93,7 @@ def _chosen(names: Sequence[str], action: str) -> "list[Source]":
     for name in names:
         if name not in (*SOURCES, ALL):
             raise ValueError(
-                f"There is no set {name!r}. {flags.nearest(name, [*SOURCES, ALL])}"
+                f"There is no set {name!r}. {nearest(name, [*SOURCES, ALL])}"
             )
     if not names and action == "fetch":
         raise ValueError(

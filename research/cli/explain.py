@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from research.cli import expression, flags, user_code
+from research.cli import expression, user_code
+from research.naming import nearest
 
 if TYPE_CHECKING:
     from research.derivatives.ledger import Ledger
@@ -153,7 +154,7 @@ def _bound(
         raise TypeError(f"{name} does not tell the names of its arguments.") from None
     unknown = [key for key in point if key not in parameters]
     if unknown:
-        hint = flags.nearest(unknown[0], parameters)
+        hint = nearest(unknown[0], parameters)
         raise ValueError(f"{name} has no variable {unknown[0]}. {hint}")
     missing = [
         key

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from research.cli import flags
+from research.naming import nearest
 
 LONGEST, DEEPEST = 1000, 60  # Letters of a formula, and levels of its nesting.
 CONSTANTS = ("pi", "e")
@@ -150,7 +150,7 @@ def _check_function(node: ast.expr) -> None:
     name = ast.unparse(node)
     prefix, _, short = name.rpartition(".")
     if short not in FUNCTIONS or (prefix and prefix not in PREFIXES):
-        close = flags.nearest(short, FUNCTIONS)
+        close = nearest(short, FUNCTIONS)
         hint = close if close.startswith("Did") else "--help lists those that it may."
         raise ValueError(f"a formula may not call {name}. {hint}")
 

@@ -3,7 +3,6 @@ Config."""
 
 import argparse
 import dataclasses
-import difflib
 import inspect
 import reprlib
 import tomllib
@@ -13,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+from research.naming import nearest
 from research.reading import parse_json, read_bytes
 
 MOST_BYTES = 2**24  # That are read of a file of flags.
@@ -207,25 +207,6 @@ def _parse_toml(data: bytes) -> Any:
         return tomllib.loads(data.decode("utf-8"))
     except RecursionError:
         raise ValueError("its lists and tables are nested too deep.") from None
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Says which of the names was probably meant, or lists them all.
-
-    Args:
-      name: What was written.
-      names: What could have been written.
-    Returns:
-      A sentence.
-    Example:
-      >>> nearest("leanring_rate", ["seed", "learning_rate"])
-      'Did you mean learning_rate?'
-      >>> nearest("xyz", ["seed", "learning_rate"])
-      'Choose from seed, learning_rate.'
-    """
-    names = list(names)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"Did you mean {close[0]}?" if close else f"Choose from {', '.join(names)}."
 
 
 def _base(experiment: types.ModuleType, argv: Sequence[str]) -> Any:

@@ -7,7 +7,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from research.cli import flags, user_code
+from research.cli import user_code
+from research.naming import nearest
 
 
 class Named(NamedTuple):
@@ -59,7 +60,7 @@ def find(word: str) -> Named:
         rule = UPDATE_RULES[word]
     else:
         known = [*UPDATE_RULES, *(f"optax.{name}" for name in _rules_of("optax"))]
-        close = flags.nearest(word, known)
+        close = nearest(word, known)
         hint = (
             close
             if close.startswith("Did")
@@ -125,7 +126,7 @@ def check_arguments(
         )
     if strange and all_taken:
         hint = (
-            flags.nearest(strange[0], named.arguments)
+            nearest(strange[0], named.arguments)
             if named.arguments
             else "It takes none."
         )
@@ -175,7 +176,7 @@ def _in_optax(word: str) -> Any:
         found = getattr(importlib.import_module(package), name, None)
         if found is not None and not inspect.ismodule(found):
             return found
-    hint = flags.nearest(word, sorted(known))
+    hint = nearest(word, sorted(known))
     raise ValueError(
         f"There is no rule {word}. "
         f"{hint if hint.startswith('Did') else 'Name one such as optax.adam.'}"

@@ -25,6 +25,7 @@ from research.cli.job import (
     compute_part,
     refuse_if_busy,
 )
+from research.naming import nearest
 
 CLUSTERS = ("local", "debug", "slurm")
 SECONDS_BETWEEN_LOOKS, SECONDS_BETWEEN_NEWS = 0.2, 10.0
@@ -61,8 +62,7 @@ def spread(words: Sequence[str], load: Callable[[str], types.ModuleType]) -> int
         raise ValueError(f"--minutes must be at least 1; got {asked.minutes}.")
     if asked.cluster not in CLUSTERS:
         raise ValueError(
-            f"There is no cluster {asked.cluster!r}. "
-            f"{flags.nearest(asked.cluster, CLUSTERS)}"
+            f"There is no cluster {asked.cluster!r}. {nearest(asked.cluster, CLUSTERS)}"
         )
     parameters = _parameters(asked)
     experiment = load(asked.experiment)

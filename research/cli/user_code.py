@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from research.cli import flags
+from research.naming import nearest
 
 
 def in_file(word: str, what: str, is_one: Callable[[Any], bool], among: str) -> Any:
@@ -36,7 +36,7 @@ def in_file(word: str, what: str, is_one: Callable[[Any], bool], among: str) -> 
         for key, value in vars(module).items()
         if not key.startswith("_") and is_one(value)
     ]
-    hint = flags.nearest(name, own) if own else f"It has {among}."
+    hint = nearest(name, own) if own else f"It has {among}."
     if not name:
         raise ValueError(f"Which {what} of {path}? Write {path}:NAME. {hint}")
     if not hasattr(module, name):
@@ -66,7 +66,7 @@ def in_module(word: str) -> Any:
     for part in name.split("."):
         if not hasattr(found, part):
             public = [key for key in dir(found) if not key.startswith("_")]
-            close = flags.nearest(part, public)
+            close = nearest(part, public)
             hint = f" {close}" if close.startswith("Did") else ""
             raise ValueError(f"There is no {part!r} in {module_name}.{hint}")
         found = getattr(found, part)

@@ -37,23 +37,24 @@ def compare(
     Each rule gets the same number of trials on each workload: its defaults, then
     quasi-random points of its search space. A trial is chosen on the tuning seeds and
     reported on others. All rules share a seed's initial point and order of examples, so
-    differences are paired. The intervals include the choice of the trial. They are about
-    other seeds, with the same points tried. With few trials in a wide space other points
-    may lead to another choice; the cost against the number of trials shows how much.
+    differences are paired. The intervals include the choice of the trial. They are
+    about other seeds, with the same points tried. With few trials in a wide space other
+    points may lead to another choice; the cost against the number of trials shows how
+    much.
 
     Args:
       rules: By name: a constructor that takes a learning rate first (ours, optax's or
-        your own), the name of one of ours, a gradient transformation that is already made
-        (it has one trial), or a `Contender`. A sequence names ours.
-      workload: Names as in `research.workloads.WORKLOADS`, or workloads whose optimum is
-        known: a target is a share of f - f*.
+        your own), the name of one of ours, a gradient transformation that is already
+        made (it has one trial), or a `Contender`. A sequence names ours.
+      workload: Names as in `research.workloads.WORKLOADS`, or workloads whose optimum
+        is known: a target is a share of f - f*.
       baseline: The rule that the others are compared with; None: the last one.
       spaces: {rule: {hyper-parameter: Range}}, where another space is wanted than
         `make_contenders` gives.
-      evaluations: {rule: gradients or values of its batch that a step costs}, for a rule
-        that calls `value_fn`.
-      timed: Whether seconds are measured, which costs one more compilation for each rule
-        on each workload.
+      evaluations: {rule: gradients or values of its batch that a step costs}, for a
+        rule that calls `value_fn`.
+      timed: Whether seconds are measured, which costs one more compilation for each
+        rule on each workload.
       on_progress: Called with (done, total, message).
       checkpoints: Where finished measurements are kept.
       **terms: budget, passes, batch_size, seeds, tuning_seeds, tune_on, target, level,
@@ -61,8 +62,8 @@ def compare(
     Returns:
       The study; print it.
     Raises:
-      ValueError, TypeError: An argument is wrong, or a rule cannot be traced; nothing was
-        trained then. The message names rule and argument.
+      ValueError, TypeError: An argument is wrong, or a rule cannot be traced; nothing
+        was trained then. The message names rule and argument.
     References:
       Choi et al. 2019, arXiv:1910.05446 (budgets and spaces decide comparisons);
       Bouthillier et al. 2021, arXiv:2103.03098 (variance of the choice; the probability

@@ -161,8 +161,8 @@ class SavedStudy(NamedTuple):
     Attributes:
       name: Of its file or folder, without where that lies.
       manifest: Of its run: id, command, environment, digests.
-      numbers: Its numbers; the entries of PROTOCOL, CELL and COMPARISON are there and of
-        the right type.
+      numbers: Its numbers; the entries of PROTOCOL, CELL and COMPARISON are there and
+        of the right type.
     """
 
     name: str
@@ -193,8 +193,8 @@ def read_study(path: str | Path) -> SavedStudy:
     Returns:
       The study, checked.
     Raises:
-      ValueError: It holds no whole study, or one of a version that is not known here; the
-        message names it.
+      ValueError: It holds no whole study, or one of a version that is not known here;
+        the message names it.
       OSError: It cannot be read.
     """
     check_path("path", path)

@@ -47,8 +47,8 @@ def conclude(
       baseline: Name of the rule that the others are compared with.
       measurements: From `measure_contenders`.
     Returns:
-      The study: each rule beside the baseline on each workload (`difference`) and on all
-      together (`overall`), with a performance profile.
+      The study: each rule beside the baseline on each workload (`difference`) and on
+      all together (`overall`), with a performance profile.
     """
     check_instance("protocol", protocol, Protocol, "Take it from plan.")
     check_text("baseline", baseline)
@@ -188,8 +188,8 @@ def leader(measurements: Measurements, *, trials: int) -> str:
 
     Args:
       measurements: From `measure_contenders`.
-      trials: The budget: a rule that made more counts as the expected best of so many of
-        them; 1: the defaults alone.
+      trials: The budget: a rule that made more counts as the expected best of so many
+        of them; 1: the defaults alone.
     Returns:
       Its name; ties go to the first.
     Example:

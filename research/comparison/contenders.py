@@ -59,22 +59,22 @@ def make_contenders(
     """Make the contenders of rules, each with a search space and the cost of its step.
 
     Args:
-      rules: By name, or a sequence of names of ours. A rule is the name of one of ours; a
-        constructor (ours, optax's or yours: a function that takes a learning rate first);
-        a rule that is made already, which has one trial; or a Contender.
-      spaces: By the rule's name, ranges in place of those it would have, or beside them.
-        Ours have `SPACES`, and so has optax's constructor of the same name. Another
-        constructor has a learning rate, its first parameter, from 1e-5 to 10. A Range
-        without default takes that of the constructor if it lies inside, else its own
-        middle.
+      rules: By name, or a sequence of names of ours. A rule is the name of one of ours;
+        a constructor (ours, optax's or yours: a function that takes a learning rate
+        first); a rule that is made already, which has one trial; or a Contender.
+      spaces: By the rule's name, ranges in place of those it would have, or beside
+        them. Ours have `SPACES`, and so has optax's constructor of the same name.
+        Another constructor has a learning rate, its first parameter, from 1e-5 to 10. A
+        Range without default takes that of the constructor if it lies inside, else its
+        own middle.
       evaluations: Gradients or values of the batch objective that a step costs, by the
         rule's name, where it is not 1.
     Returns:
       The contenders, in the order of `rules`.
     Raises:
-      ValueError, TypeError: A name does not fit, is unknown or comes twice; a value is no
-        rule, or a rule that is not compared; a space or a cost is wrong. The message names
-        the rule.
+      ValueError, TypeError: A name does not fit, is unknown or comes twice; a value is
+        no rule, or a rule that is not compared; a space or a cost is wrong. The message
+        names the rule.
     Example:
       >>> rules = {"mine": lambda rate: optax.sgd(rate), "adam": "adam"}
       >>> mine, adam = make_contenders(rules)

@@ -29,8 +29,8 @@ def measurement(
     """Sum up what became of the trials of a rule on a workload.
 
     Args:
-      arrays: Of all trials: `trials`, `tuning`, `costs`, `final`, `passes`, and `curves`
-        of the chosen one, whose last column is its end.
+      arrays: Of all trials: `trials`, `tuning`, `costs`, `final`, `passes`, and
+        `curves` of the chosen one, whose last column is its end.
       nearby: `rates` around the chosen one and their `rate_scores`; {} without a rate.
       known: What is known already, among it `trials`, `evaluations`, `n` and
         `seconds_per_pass`.
@@ -57,7 +57,8 @@ def robust_rates(
 ) -> tuple[float, float]:
     """Return the ends of the rates around the best that are as good as the best.
 
-    These are the rates whose score is within 10 % of the best, interpolated in log rate.
+    These are the rates whose score is within 10 % of the best, interpolated in log
+    rate.
 
     Args:
       rates: Ascending, shape (r,).

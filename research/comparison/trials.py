@@ -426,8 +426,8 @@ def measure_contender(
     """Train every trial of a contender on every seed of a workload.
 
     A choice in the outer tenth of a range (the outer 1 / budget with fewer than ten
-    trials, the outer quarter at most) widens the range by a third beyond that side, with
-    a third more trials, twice at most. One trial is the defaults alone.
+    trials, the outer quarter at most) widens the range by a third beyond that side,
+    with a third more trials, twice at most. One trial is the defaults alone.
 
     Args:
       workload: With the parts that the protocol needs.
@@ -437,13 +437,13 @@ def measure_contender(
         another compilation.
       on_chunk: Called with the progress of the runs under way; its share is that of the
         whole.
-      checkpoints: Where the runs are kept on the way, for the rule and workload that the
-        caller has named.
+      checkpoints: Where the runs are kept on the way, for the rule and workload that
+        the caller has named.
     Returns:
-      Arrays `trials` (t, h), `tuning` (t, m), `costs` and `final` (t, n), `passes` (k,),
-      `curves` (n, k) of the chosen trial, `best_of` (t, 3), and `rates` (r,) around the
-      chosen one with their tuning scores `rate_scores` (r, m); as values the facts of
-      the measurement in JSON, an entry of a study's `cells`.
+      Arrays `trials` (t, h), `tuning` (t, m), `costs` and `final` (t, n), `passes`
+      (k,), `curves` (n, k) of the chosen trial, `best_of` (t, 3), and `rates` (r,)
+      around the chosen one with their tuning scores `rate_scores` (r, m); as values the
+      facts of the measurement in JSON, an entry of a study's `cells`.
     Raises:
       ValueError: The workload lacks a part, or its optimum is not known.
     """

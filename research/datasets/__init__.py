@@ -1,4 +1,7 @@
-"""Data as numpy arrays: bundled sets, generated problems with known answers, and what prepares them; no jax here."""
+"""Data as NumPy arrays: bundled, downloaded and generated data, and their preparation.
+
+Nothing here imports JAX.
+"""
 
 from research.datasets._documents import DocumentSplit as DocumentSplit
 from research.datasets._documents import documents as documents
@@ -28,14 +31,7 @@ from research.datasets.preparation import check_xy as check_xy
 from research.datasets.preparation import mean_and_sd as mean_and_sd
 from research.datasets.preparation import split as split
 from research.datasets.preparation import standardise as standardise
-from research.datasets.shards import Shards as Shards
-from research.datasets.shards import chunks as chunks
-from research.datasets.shards import open_shards as open_shards
-from research.datasets.shards import write_shards as write_shards
 from research.datasets.sources import SOURCES as SOURCES
-from research.datasets.speech_commands import (
-    write_speech_commands as write_speech_commands,
-)
 from research.datasets.table import table_rows as table_rows
 from research.datasets.texts import Text as Text
 from research.datasets.texts import text as text

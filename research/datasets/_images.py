@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int32, UInt8
 
 from research.datasets.bundled import load
 from research.datasets.cifar import read_cifar10
@@ -34,45 +35,47 @@ THINGS = (
 
 
 class ImageSplit(NamedTuple):
-    """Images in a training and a test part.
+    """Images in a training part and a test part.
 
     Attributes:
-      name: Of the set.
-      train_x: Shape (n, H, W, C), uint8.
-      train_y: Shape (n,), int32, 0..K-1.
-      test_x, test_y: The same of the test part.
-      classes: What label k means.
+      name: Name of the data set.
+      train_x: Images, shape (n, H, W, C), uint8.
+      train_y: Labels 0..K-1, shape (n,), int32.
+      test_x, test_y: The same for the test part.
+      classes: Name of each label.
     """
 
     name: str
-    train_x: np.ndarray
-    train_y: np.ndarray
-    test_x: np.ndarray
-    test_y: np.ndarray
+    train_x: UInt8[np.ndarray, "n H W C"]
+    train_y: Int32[np.ndarray, "n"]
+    test_x: UInt8[np.ndarray, "m H W C"]
+    test_y: Int32[np.ndarray, "m"]
     classes: tuple[str, ...]
 
 
 def images(name: str) -> ImageSplit:
-    """Reads a set of images; what of it is not on this machine is fetched.
+    """Load a data set of images. Missing files are downloaded.
 
     | name | training + test | H, W, C | split |
     |---|---|---|---|
-    | digits | 1,437 + 360 | 8, 8, 1 | the last fifth is the test part, of other writers' hands; intensities 0..16 |
-    | mnist_5k | 4,000 + 1,000 | 28, 28, 1 | the last 100 of each class's 500 are the test part |
+    | digits | 1,437 + 360 | 8, 8, 1 | the last fifth (other writers) is the test part |
+    | mnist_5k | 4,000 + 1,000 | 28, 28, 1 | 400 + 100 images per class |
     | mnist | 60,000 + 10,000 | 28, 28, 1 | its own |
     | fashion_mnist | 60,000 + 10,000 | 28, 28, 1 | its own |
     | cifar10 | 50,000 + 10,000 | 32, 32, 3 | its own |
 
-    Intensities are 0..255 unless said otherwise. Where files are looked for, and what they must hash to, is told by
-    `research.datasets.sources` and `descent data`.
+    Intensities are 0..16 for digits and 0..255 for the other sets. `descent data list`
+    shows where the files come from; `research.datasets.SOURCES`
+    holds their hashes.
 
     Args:
-      name: One of the five.
+      name: One of these five names.
     Returns:
-      The set. Its arrays are the caller's own.
+      The data set. Its arrays are copies that may be changed.
     Raises:
       ValueError: The name is unknown, or a file is damaged.
-      OSError: A file is not here and cannot be fetched; the message says what brings it.
+      OSError: A file is missing and cannot be downloaded. The message says how to get
+        it.
     Example:
       >>> split = images("digits")
       >>> split.train_x.shape, split.test_x.shape, split.train_x.dtype
@@ -87,32 +90,34 @@ def images(name: str) -> ImageSplit:
 
 
 def check_labels(
-    labels: np.ndarray, num_examples: int, num_classes: int, where: str
+    labels: Int32[np.ndarray, "n"], num_examples: int, num_classes: int, where: str
 ) -> None:
-    """Refuses labels that do not fit the examples.
+    """Raise an error if the labels do not fit the examples.
 
     Args:
-      labels: Shape (n,), integers.
-      num_examples: What n should be.
-      num_classes: Labels are 0..num_classes - 1.
-      where: Which labels, for the message.
+      labels: Integers, shape (n,).
+      num_examples: Expected number of labels.
+      num_classes: Labels must lie in 0..num_classes - 1.
+      where: Name of the labels, for the error message.
     Raises:
-      ValueError: Their number is another, or one is out of range; the first is named.
+      ValueError: The number of labels is wrong, or a label is out of range. The message
+        shows the first such label.
     Example:
       >>> check_labels(np.array([0, 1, 12]), 3, 10, "the test part")
       Traceback (most recent call last):
-      ValueError: Label 2 of the test part is 12; with 10 classes it must be 0 to 9. The files are damaged: fetch them anew.
+      ValueError: label 2 of the test part is 12; with 10 classes it must be 0 to 9. ...
     """
     if labels.ndim != 1 or len(labels) != num_examples:
         raise ValueError(
-            f"There are {len(labels):,} labels for the {num_examples:,} examples of {where}: the files do not belong "
-            "together. Fetch them anew."
+            f"{where} has {len(labels):,} labels for {num_examples:,} examples: the "
+            "files do not belong together. Fetch them again."
         )
     bad = np.flatnonzero((labels < 0) | (labels >= num_classes))
     if bad.size:
         raise ValueError(
-            f"Label {bad[0]} of {where} is {labels[bad[0]]}; with {num_classes} classes it must be 0 to {num_classes - 1}. "
-            "The files are damaged: fetch them anew."
+            f"label {bad[0]} of {where} is {labels[bad[0]]}; with {num_classes} "
+            f"classes it must be 0 to {num_classes - 1}. The files are damaged: fetch "
+            "them again."
         )
 
 
@@ -138,12 +143,12 @@ def _of_mnist_5k(paths: list[Path]) -> Parts:
         rows[:, :-1].astype(np.uint8).reshape(-1, 28, 28, 1),
         rows[:, -1].astype(np.int32),
     )
-    is_test = np.arange(len(y)) % 500 >= 400  # Sorted by class, 500 of each.
+    is_test = np.arange(len(y)) % 500 >= 400  # Sorted by class, 500 images each.
     return x[~is_test], y[~is_test], x[is_test], y[is_test]
 
 
 def _table_of_digits(packed: bytes, where: str) -> np.ndarray:
-    """A row an image: 784 intensities and the digit, parted by commas."""
+    """Parse one image per row: 784 intensities and the digit, separated by commas."""
     try:
         unpacking = zlib.decompressobj(wbits=31)
         text = unpacking.decompress(packed, MOST_CHARACTERS)
@@ -152,11 +157,12 @@ def _table_of_digits(packed: bytes, where: str) -> np.ndarray:
         rows = np.loadtxt(io.BytesIO(text), np.int64, delimiter=",", ndmin=2)
     except (ValueError, OverflowError, zlib.error) as problem:
         raise ValueError(
-            f"{where} is cut off or damaged: {problem}. Fetch it anew."
+            f"{where} is truncated or damaged: {problem}. Fetch it again."
         ) from problem
     if rows.shape[1] != 785 or not rows.size or rows.min() < 0 or rows.max() > 255:
         raise ValueError(
-            f"{where} holds other than rows of 785 numbers in 0..255: it is damaged. Fetch it anew."
+            f"{where} must hold rows of 785 numbers in 0..255, but does not: it is "
+            "damaged. Fetch it again."
         )
     return rows
 
@@ -166,7 +172,7 @@ def _of_cifar10(paths: list[Path]) -> Parts:
 
 
 def _of_digits(paths: list[Path]) -> Parts:
-    del paths  # scikit-learn carries it.
+    del paths  # scikit-learn contains this data set.
     digits = load("digits")
     x, y = digits.x.astype(np.uint8).reshape(-1, 8, 8, 1), digits.y.astype(np.int32)
     return x[:1437], y[:1437], x[1437:], y[1437:]

@@ -1,17 +1,19 @@
-"""Speech as the logarithm of its energy in bands that are even on the mel scale."""
+"""Log-mel spectrograms of speech."""
 
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Float32, Shaped
 
 from research.checks import check_number, check_numbers, check_real
 from research.sizes import check_most, check_room
 
-FLOOR = 1e-10  # Of a band's energy, for a full-scale wave of 1: digital silence has a finite logarithm.
+# Added to the energy of each band, so that digital silence has a finite logarithm.
+FLOOR = 1e-10
 
 
 def log_mel(
-    wave: np.ndarray,
+    wave: Shaped[np.ndarray, "t"],
     rate: int,
     *,
     num_mels: int = 40,
@@ -19,31 +21,37 @@ def log_mel(
     hop_seconds: float = 0.010,
     lowest: float = 20.0,
     highest: float | None = None,
-) -> np.ndarray:
-    """The log-mel spectrogram: entry (m, k) is log(Σ_f weights[f, k] P_m(f) + 1e-10).
+) -> Float32[np.ndarray, "frames num_mels"]:
+    """Log-mel spectrogram: entry (m, k) is log(Σ_f weights[f, k] P_m(f) + 1e-10).
 
-    P_m is the power spectrum of frame m under a periodic Hann window (`power_spectrum`), weights are `mel_weights`, and
-    the logarithm is natural. Nothing is pre-emphasised, dithered, centred or normalised. Samples of int16 are divided by
-    32,768; floats are taken as they are.
+    P_m is the power spectrum of frame m under a periodic Hann window
+    (`power_spectrum`), the weights are `mel_weights`, and the logarithm is natural.
+    There is no pre-emphasis, dithering, centring or normalisation. Samples of int16 are
+    divided by 32,768; floating samples are used unchanged.
 
     Args:
-      wave: Shape (t,), int16 or floating, of at least one sample; shorter than a window it is padded with 0.
-      rate: Samples a second.
-      num_mels: Bands.
-      window_seconds, hop_seconds: Length of a frame, and from one's start to the next one's.
-      lowest, highest: Edges of the first and the last band in Hz; None means half the rate.
+      wave: Samples, int16 or floating, shape (t,) with t >= 1. A wave shorter than a
+        window is padded with 0.
+      rate: Samples per second.
+      num_mels: Number of bands.
+      window_seconds, hop_seconds: Length of a frame, and distance between the starts of
+        two frames.
+      lowest, highest: Lower edge of the first band and upper edge of the last, in Hz;
+        None means half the rate.
     Returns:
       Shape (frames, num_mels), float32, with frames = 1 + (t - window) // hop.
     Raises:
       TypeError: wave is neither int16 nor floating.
-      ValueError: wave is no row or empty, or a number is out of range; what `mel_weights` raises.
+      ValueError: wave is empty or not one-dimensional, a number is out of range, or a
+        reason in `mel_weights`.
     References:
-      Davis & Mermelstein (1980), Comparison of parametric representations for monosyllabic word recognition, IEEE
-      Transactions on Acoustics, Speech, and Signal Processing 28(4): its filter bank, without the cosine transform.
+      Davis & Mermelstein (1980), Comparison of parametric representations for
+      monosyllabic word recognition, IEEE Transactions on Acoustics, Speech, and Signal
+      Processing 28(4). Only its filter bank is used, without the cosine transform.
     Example:
       >>> tone = np.sin(2 * np.pi * 1000 * np.arange(8000) / 8000)
-      >>> found = log_mel(tone, 8000)
-      >>> found.shape, int(found[0].argmax()), found.dtype
+      >>> spectrogram = log_mel(tone, 8000)
+      >>> spectrogram.shape, int(spectrogram[0].argmax()), spectrogram.dtype
       ((98, 40), 18, dtype('float32'))
     """
     check_numbers("wave", wave)
@@ -60,21 +68,24 @@ def log_mel(
     wave = np.asarray(wave)
     if wave.ndim != 1 or not wave.size:
         raise ValueError(
-            f"wave must be one row of samples; got shape {wave.shape}. Give one recording at a time."
+            f"wave must be one row of samples; got shape {wave.shape}. Pass one "
+            "recording at a time."
         )
     if wave.dtype == np.int16:
         wave = wave / np.float64(32768)
     elif not np.issubdtype(wave.dtype, np.floating):
         raise TypeError(
-            f"wave must be int16 or floating; got dtype {wave.dtype}. Scale it to -1..1 and convert it."
+            f"wave must be int16 or floating; got dtype {wave.dtype}. Scale it to "
+            "-1..1 and convert it."
         )
     check_most(1_000_000_000, rate=rate)
     check_most(1_000_000, num_mels=num_mels)
     length, hop = round(window_seconds * rate), round(hop_seconds * rate)
     if length < 2 or hop < 1:
         raise ValueError(
-            f"window_seconds and hop_seconds must be at least 2 samples and 1 sample at rate={rate}; got "
-            f"window_seconds={window_seconds}, hop_seconds={hop_seconds}."
+            "window_seconds and hop_seconds must be at least 2 samples and 1 sample "
+            f"at rate={rate}; got window_seconds={window_seconds}, "
+            f"hop_seconds={hop_seconds}."
         )
     power = power_spectrum(frames(wave.astype(np.float64), length, hop))
     weights = mel_weights(
@@ -87,12 +98,16 @@ def log_mel(
     return np.log(power @ weights + FLOOR).astype(np.float32)
 
 
-def frames(wave: np.ndarray, length: int, hop: int) -> np.ndarray:
-    """Cuts a wave into frames of `length` samples, the next `hop` samples on; what does not fill a frame is left out.
+def frames(
+    wave: Float[np.ndarray, "t"], length: int, hop: int
+) -> Float[np.ndarray, "frames length"]:
+    """Split a wave into frames of `length` samples that start every `hop` samples.
+
+    Samples at the end that do not fill a frame are dropped.
 
     Args:
-      wave: Shape (t,); shorter than a frame it is padded with 0 to one.
-      length, hop: In samples, at least 1.
+      wave: Samples, shape (t,). A wave shorter than a frame is padded with 0.
+      length, hop: Numbers of samples, at least 1.
     Returns:
       Shape (1 + (t - length) // hop, length).
     Example:
@@ -104,13 +119,16 @@ def frames(wave: np.ndarray, length: int, hop: int) -> np.ndarray:
     return np.lib.stride_tricks.sliding_window_view(wave, length)[::hop]
 
 
-def power_spectrum(framed: np.ndarray) -> np.ndarray:
-    """|X(f)|² of each frame under a periodic Hann window, padded with 0 to N, the next power of two.
+def power_spectrum(
+    framed: Float[np.ndarray, "frames length"],
+) -> Float[np.ndarray, "frames N/2+1"]:
+    """Power spectrum |X(f)|² of each frame under a periodic Hann window.
 
-    By Parseval, P(0) + 2 P(1) + ... + 2 P(N/2 - 1) + P(N/2) = N Σ_t (window_t x_t)².
+    Frames are padded with 0 to N samples, the next power of two. By Parseval, P(0) + 2
+    P(1) + ... + 2 P(N/2 - 1) + P(N/2) = N Σ_t (window_t x_t)².
 
     Args:
-      framed: Shape (frames, length), floating.
+      framed: Frames of floating samples, shape (frames, length).
     Returns:
       Shape (frames, N / 2 + 1), at frequencies k rate / N.
     Example:
@@ -123,13 +141,16 @@ def power_spectrum(framed: np.ndarray) -> np.ndarray:
     return spectrum.real**2 + spectrum.imag**2
 
 
-def mel(frequency: Any) -> Any:
-    """The mel scale, O'Shaughnessy's and HTK's: 2595 log10(1 + f / 700). (Slaney's is linear below 1,000 Hz.)
+def mel(frequency: Any) -> Float[np.ndarray, "..."]:
+    """Mel scale of O'Shaughnessy and HTK: 2595 log10(1 + f / 700).
+
+    Slaney's mel scale is linear below 1,000 Hz instead.
 
     Args:
-      frequency: In Hz, a number or an array.
+      frequency: A number or an array, in Hz.
     References:
-      O'Shaughnessy (1987), Speech Communication: Human and Machine. Young et al., The HTK Book, "Filterbank analysis".
+      O'Shaughnessy (1987), Speech Communication: Human and Machine. Young et al., The
+      HTK Book, "Filterbank analysis".
     Example:
       >>> print(f"{mel(1000.0):.1f}")
       1000.0
@@ -139,21 +160,23 @@ def mel(frequency: Any) -> Any:
 
 def mel_weights(
     rate: int, num_samples: int, num_mels: int, lowest: float, highest: float
-) -> np.ndarray:
-    """Triangular bands: num_mels + 2 edges stand evenly on the mel scale, and band k rises from edge k to 1 at edge k + 1
-    and falls to 0 at edge k + 2, linearly in mel, as HTK has it.
+) -> Float[np.ndarray, "N/2+1 num_mels"]:
+    """Weights of triangular bands on the mel scale.
 
-    Between the first and the last peak the weights of each frequency sum to 1.
+    num_mels + 2 edges are evenly spaced on the mel scale. Band k rises from 0 at edge k
+    to 1 at edge k + 1 and falls to 0 at edge k + 2, linearly in mel as in HTK. Between
+    the first and the last peak the weights of each frequency sum to 1.
 
     Args:
-      rate: Samples a second.
-      num_samples: N of the spectrum.
-      num_mels: Bands, at least 1.
-      lowest, highest: The outer edges in Hz, 0 <= lowest < highest <= rate / 2.
+      rate: Samples per second.
+      num_samples: N, the length of the frames behind the spectrum.
+      num_mels: Number of bands, at least 1.
+      lowest, highest: Outer edges in Hz, 0 <= lowest < highest <= rate / 2.
     Returns:
       Shape (N / 2 + 1, num_mels), float64.
     Raises:
-      ValueError: An argument is out of range, or a band is so narrow that no frequency of the spectrum falls in it.
+      ValueError: An argument is out of range, or a band is too narrow to contain a
+        frequency of the spectrum.
     """
     check_room(
         f"num_mels={num_mels} and num_samples={num_samples}",
@@ -162,8 +185,9 @@ def mel_weights(
     )
     if num_mels < 1 or not 0 <= lowest < highest <= rate / 2:
         raise ValueError(
-            f"num_mels must be at least 1, and 0 <= lowest < highest <= rate / 2; got num_mels={num_mels}, "
-            f"lowest={lowest}, highest={highest}, rate={rate}."
+            "num_mels must be at least 1, and 0 <= lowest < highest <= rate / 2 must "
+            f"hold; got num_mels={num_mels}, lowest={lowest}, highest={highest}, "
+            f"rate={rate}."
         )
     edges = np.linspace(mel(lowest), mel(highest), num_mels + 2)
     at = mel(np.arange(num_samples // 2 + 1) * rate / num_samples)[:, None]
@@ -172,7 +196,8 @@ def mel_weights(
     empty = np.flatnonzero(weights.max(axis=0) == 0.0)
     if empty.size:
         raise ValueError(
-            f"num_mels={num_mels} bands are too many for a spectrum of {num_samples} samples: none of its frequencies falls "
-            f"in band {empty[0]}. Take fewer bands or longer windows."
+            f"num_mels={num_mels} bands are too many for a spectrum of {num_samples} "
+            f"samples: band {empty[0]} contains no frequency. Use fewer bands or "
+            "longer windows."
         )
     return weights

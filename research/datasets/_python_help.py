@@ -1,4 +1,4 @@
-"""A text that is wherever Python is: what its own help says of its topics."""
+"""A text that every installation of Python contains: its own help topics."""
 
 from research.datasets.texts import Text, as_text
 
@@ -6,12 +6,13 @@ CHARACTERS = 300_000
 
 
 def python_help() -> Text:
-    """English about Python, without network or files: the topics of `help`, in alphabetical order.
+    """Load the topics of Python's `help` in alphabetical order, as English text.
 
-    It stands in where a text is missing. Each version of Python has another one, so no number may be claimed on it.
+    It needs neither network nor files, and replaces a text that is missing. The text
+    differs between versions of Python, so results on it are not comparable.
 
     Returns:
-      The first 300,000 ASCII characters of it.
+      The first 300,000 ASCII characters.
     Example:
       >>> len(python_help().characters)
       300000

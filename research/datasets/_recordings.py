@@ -1,9 +1,10 @@
-"""The Free Spoken Digit Dataset, and two ways to part it: its own, and by speaker."""
+"""The Free Spoken Digit Dataset and two splits: the official one, and by speaker."""
 
 import re
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int, Int32
 
 from research.checks import check_instance, check_numbers, check_sequence
 from research.datasets.finding import find_files, find_source
@@ -19,32 +20,34 @@ class Recordings(NamedTuple):
     """Recordings of spoken digits.
 
     Attributes:
-      waves: n arrays of shape (t,), int16, of different length.
-      rate: Samples a second.
-      digit: What is said, shape (n,), int32, 0..9.
-      speaker: Who says it, shape (n,), int32, an index into `speakers`.
-      index: The how manieth time, shape (n,), int32, from 0.
-      speakers: Their names.
+      waves: n arrays of samples, int16, each of its own shape (t,).
+      rate: Samples per second.
+      digit: The spoken digit 0..9, shape (n,), int32.
+      speaker: Index of the speaker in `speakers`, shape (n,), int32.
+      index: Number of the repetition, from 0, shape (n,), int32.
+      speakers: Names of the speakers.
     """
 
     waves: list[np.ndarray]
     rate: int
-    digit: np.ndarray
-    speaker: np.ndarray
-    index: np.ndarray
+    digit: Int32[np.ndarray, "n"]
+    speaker: Int32[np.ndarray, "n"]
+    index: Int32[np.ndarray, "n"]
     speakers: tuple[str, ...]
 
 
 def recordings() -> Recordings:
-    """Reads the spoken digits: 10 digits, 6 speakers, 50 times each, at 8 kHz; fetched if they are not here.
+    """Load the Free Spoken Digit Dataset: 10 digits, 6 speakers, 50 repetitions, 8 kHz.
 
-    They come by digit, speaker and index.
+    The recordings are sorted by digit, speaker and index. The file is downloaded if it
+    is missing.
 
     Returns:
       The recordings.
     Raises:
-      ValueError: The file is damaged, or a recording is of another kind.
-      OSError: It is not here and cannot be fetched; the message says what brings it.
+      ValueError: The file is damaged, or a recording has the wrong format.
+      OSError: The file is missing and cannot be downloaded. The message says how to get
+        it.
     """
     path = find_files(find_source("spoken_digits", "recordings"))[0]
     found = {}
@@ -52,14 +55,16 @@ def recordings() -> Recordings:
         match = NAME.fullmatch(name)
         if not match:
             raise ValueError(
-                f"{name} in {path} is not named as in 7_jackson_32.wav: digit, speaker, index."
+                f"{name} in {path} must be named like 7_jackson_32.wav: digit, "
+                "speaker, index. Fetch the original archive."
             )
         found[int(match[1]), match[2], int(match[3])] = read_wav(
             content, RATE, f"{name} in {path}"
         )
     if not found:
         raise ValueError(
-            f"{path} has no recording, 7_jackson_32.wav or the like: it is another archive. Fetch that one."
+            f"{path} contains no recording such as 7_jackson_32.wav: it is another "
+            "archive. Fetch the original archive."
         )
     order = sorted(found)
     digit, speaker, index = zip(*order, strict=True)
@@ -74,18 +79,22 @@ def recordings() -> Recordings:
     )
 
 
-def official_split(given: Recordings) -> tuple[np.ndarray, np.ndarray]:
-    """The set's own split: indices 0 to 4 of every digit and speaker are the test part.
+def official_split(
+    given: Recordings,
+) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "m"]]:
+    """Split as the data set's authors do: repetitions 0 to 4 are the test part.
 
-    Each speaker is in both parts, so that it measures how well known voices are understood, and flatters.
+    Every speaker occurs in both parts. The split therefore measures accuracy for known
+    voices, which is higher than for unknown ones.
 
     Args:
       given: The recordings.
     Returns:
       Positions in `waves` of the training part and of the test part, int64.
     Example:
-      >>> given = Recordings([], 8000, np.zeros(6, int), np.zeros(6, int), np.array([0, 5, 6, 4, 7, 49]), ("ann",))
-      >>> official_split(given)
+      >>> digit = speaker = np.zeros(6, int)
+      >>> index = np.array([0, 5, 6, 4, 7, 49])
+      >>> official_split(Recordings([], 8000, digit, speaker, index, ("ann",)))
       (array([1, 2, 4, 5]), array([0, 3]))
     """
     _check_recordings(given)
@@ -93,17 +102,21 @@ def official_split(given: Recordings) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)
 
 
-def speaker_folds(given: Recordings) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """One fold a speaker: the test part is all that one says, the training part what the others do.
+def speaker_folds(
+    given: Recordings,
+) -> tuple[tuple[Int[np.ndarray, "n"], Int[np.ndarray, "m"]], ...]:
+    """Split by speaker: each fold tests on one speaker and trains on the others.
 
-    It measures how well a voice is understood that was never heard.
+    The folds measure accuracy for unknown voices.
 
     Args:
       given: The recordings.
     Returns:
-      For each of `speakers`: positions in `waves` of the training part and of the test part, int64.
+      One pair for each of `speakers`: positions in `waves` of the training part and of
+      the test part, int64.
     Example:
-      >>> given = Recordings([], 8000, np.zeros(4, int), np.array([0, 1, 0, 1]), np.arange(4), ("ann", "bob"))
+      >>> digit, speaker = np.zeros(4, int), np.array([0, 1, 0, 1])
+      >>> given = Recordings([], 8000, digit, speaker, np.arange(4), ("ann", "bob"))
       >>> [test.tolist() for _, test in speaker_folds(given)]
       [[0, 2], [1, 3]]
     """
@@ -116,7 +129,7 @@ def speaker_folds(given: Recordings) -> tuple[tuple[np.ndarray, np.ndarray], ...
 
 def _check_recordings(given: Any) -> None:
     check_instance(
-        "given", given, Recordings, "Read one by research.datasets.recordings()."
+        "given", given, Recordings, "Load them with research.datasets.recordings()."
     )
     for name in ("digit", "speaker", "index"):
         check_numbers(f"given.{name}", getattr(given, name), ndim=1, kinds="iu")

@@ -1,10 +1,11 @@
-"""Japanese Vowels: who speaks, told from the cepstra of two vowels."""
+"""Japanese Vowels: recognise the speaker from the cepstra of two vowels."""
 
 import re
 import reprlib
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float32, Int32, Shaped
 
 from research.datasets._images import check_labels
 from research.datasets.finding import find_files, find_source
@@ -18,40 +19,43 @@ MEMBERS = tuple(
 
 
 class SequenceSplit(NamedTuple):
-    """Sequences of different length in a training and a test part.
+    """Sequences of different length in a training part and a test part.
 
     Attributes:
-      name: Of the set.
-      train_x: Shape (n, T, d), float32; 0 after the end of a sequence.
-      train_length: Shape (n,), int32, in 1..T.
-      train_y: Shape (n,), int32, 0..K-1.
-      test_x, test_length, test_y: The same of the test part; T and d are the same.
-      classes: What label k means.
+      name: Name of the data set.
+      train_x: Sequences padded with 0, shape (n, T, d), float32.
+      train_length: Length of each sequence, in 1..T, shape (n,), int32.
+      train_y: Labels 0..K-1, shape (n,), int32.
+      test_x, test_length, test_y: The same for the test part, with the same T and d.
+      classes: Name of each label.
     """
 
     name: str
-    train_x: np.ndarray
-    train_length: np.ndarray
-    train_y: np.ndarray
-    test_x: np.ndarray
-    test_length: np.ndarray
-    test_y: np.ndarray
+    train_x: Float32[np.ndarray, "n T d"]
+    train_length: Int32[np.ndarray, "n"]
+    train_y: Int32[np.ndarray, "n"]
+    test_x: Float32[np.ndarray, "m T d"]
+    test_length: Int32[np.ndarray, "m"]
+    test_y: Int32[np.ndarray, "m"]
     classes: tuple[str, ...]
 
 
 def vowels() -> SequenceSplit:
-    """Reads Japanese Vowels: 270 + 370 utterances of /ae/ by nine men, each 7 to 29 steps of 12 LPC cepstra.
+    """Load Japanese Vowels: utterances of /ae/ by nine men.
 
-    The split is its own: 30 utterances a speaker for training, 24 to 88 for the test. What of it is not on this machine
-    is fetched.
+    There are 270 training utterances (30 per speaker) and 370 test utterances (24 to 88
+    per speaker), in the split of the authors. Each has 7 to 29 steps of 12 LPC cepstra.
+    The file is downloaded if it is missing.
 
     Returns:
-      The set, with T = 29 and d = 12; its arrays are the caller's own.
+      The data set, with T = 29 and d = 12. Its arrays are copies that may be changed.
     Raises:
       ValueError: The file is damaged.
-      OSError: It is not here and cannot be fetched; the message says what brings it.
+      OSError: The file is missing and cannot be downloaded. The message says how to get
+        it.
     References:
-      Kudo, Toyama & Shimbo (1999), Multidimensional curve classification using passing-through regions.
+      Kudo, Toyama & Shimbo (1999), Multidimensional curve classification using
+      passing-through regions.
     """
     path = find_files(find_source("japanese_vowels", "vowels"))[0]
     parts = [
@@ -77,14 +81,16 @@ def vowels() -> SequenceSplit:
     )
 
 
-def padded(sequences: list[np.ndarray], longest: int) -> tuple[np.ndarray, np.ndarray]:
-    """Puts sequences of different length into one array, with 0 after their ends.
+def padded(
+    sequences: list[np.ndarray], longest: int
+) -> tuple[Shaped[np.ndarray, "n T d"], Int32[np.ndarray, "n"]]:
+    """Pad sequences of different length with 0 and stack them into one array.
 
     Args:
-      sequences: Each of shape (t, d), with 1 <= t <= longest.
-      longest: T.
+      sequences: n arrays of shape (t, d), with 1 <= t <= longest.
+      longest: T, the number of steps after padding.
     Returns:
-      Shape (n, T, d), in the sequences' dtype; the lengths, int32.
+      The padded sequences, shape (n, T, d), in their dtype; and their lengths, int32.
     Raises:
       ValueError: A sequence is empty or too long.
     Example:
@@ -96,7 +102,8 @@ def padded(sequences: list[np.ndarray], longest: int) -> tuple[np.ndarray, np.nd
     bad = np.flatnonzero((length < 1) | (length > longest))
     if bad.size:
         raise ValueError(
-            f"Sequence {bad[0]} has {length[bad[0]]} steps; it must have 1 to longest={longest}."
+            f"sequence {bad[0]} has {length[bad[0]]} steps; it must have 1 to "
+            f"longest={longest}."
         )
     check_room(f"longest={longest}", len(sequences), longest, *sequences[0].shape[1:])
     values = np.zeros(
@@ -109,20 +116,22 @@ def padded(sequences: list[np.ndarray], longest: int) -> tuple[np.ndarray, np.nd
 
 def parse_ts(
     text: str, where: str
-) -> tuple[list[np.ndarray], np.ndarray, tuple[str, ...]]:
-    """Parses the format .ts of sktime and aeon.
+) -> tuple[list[Float32[np.ndarray, "t d"]], Int32[np.ndarray, "n"], tuple[str, ...]]:
+    """Parse the .ts format of sktime and aeon.
 
-    After a head of lines `#...` and `@...`, each line is one sequence: its dimensions and then its class, parted by
-    colons; the values of a dimension are parted by commas.
+    After a header of lines `#...` and `@...`, each line is one sequence: its dimensions
+    and then its class, separated by colons. The values of a dimension are separated by
+    commas.
 
     Args:
-      text: The file.
-      where: Its name, for messages.
+      text: Content of the file.
+      where: Name of the file, for error messages.
     Returns:
-      The sequences, each (t, d) float32; the labels, int32; what they mean.
+      The sequences, each (t, d) float32; the labels, int32; and the class names.
     Raises:
-      ValueError: A line has another number of dimensions than the head says, dimensions of different length, a value
-        that is no finite number, or a class that the head does not name; or there is no line.
+      ValueError: A line has the wrong number of dimensions, dimensions of different
+        length, a value that is not a finite number, or an unknown class; or there are
+        no lines.
     Example:
       >>> head = "@dimensions 2\\n@classLabel true a b\\n@data\\n"
       >>> sequences, labels, classes = parse_ts(head + "1,2,3:4,5,6:b", "x.ts")
@@ -143,7 +152,8 @@ def parse_ts(
         elif len({column.count(",") for column in columns}) > 1:
             wrong = "has dimensions of different length"
         elif label not in classes:
-            wrong = f"has the class {reprlib.repr(label)}, which is none of {', '.join(classes)}"
+            known = ", ".join(classes)
+            wrong = f"has the class {reprlib.repr(label)}, which is not one of {known}"
         try:
             sequence = np.array(
                 [] if wrong else [column.split(",") for column in columns], np.float32
@@ -155,21 +165,22 @@ def parse_ts(
             )
             sequences.append(sequence)
         except ValueError:
-            wrong = "has a value that is no number"
+            wrong = "has a value that is not a number"
         if wrong:
             raise ValueError(
-                f"Line {number} of {where} {wrong}: the file is damaged. Fetch it anew."
+                f"line {number} of {where} {wrong}: the file is damaged. Fetch it "
+                "again."
             )
         labels.append(classes.index(label))
     if not sequences:
         raise ValueError(
-            f"{where} has no line after @data: the file is damaged. Fetch it anew."
+            f"{where} has no lines after @data: the file is damaged. Fetch it again."
         )
     return sequences, np.array(labels, np.int32), classes
 
 
 def _head(fields: dict[str, list[str]], where: str) -> tuple[int, tuple[str, ...]]:
-    """How many dimensions a sequence has, and the classes."""
+    """Return the number of dimensions of a sequence and the class names."""
     dimensions, classes = fields.get("@dimensions", []), fields.get("@classLabel", [])
     if (
         len(dimensions) != 1
@@ -177,7 +188,7 @@ def _head(fields: dict[str, list[str]], where: str) -> tuple[int, tuple[str, ...
         or len(classes) < 2
     ):
         raise ValueError(
-            f"The head of {where} lacks @dimensions with a number, or @classLabel with classes: the file is damaged. "
-            "Fetch it anew."
+            f"the header of {where} lacks @dimensions with a number, or @classLabel "
+            "with classes: the file is damaged. Fetch it again."
         )
     return int(dimensions[0]), tuple(classes[1:])

@@ -1,25 +1,28 @@
-"""Windows of a text: where they start, and the tokens in them."""
+"""Windows of a text: their start positions and their tokens."""
 
 import numpy as np
+from jaxtyping import Int, Int32
 
 from research.checks import check_count, check_numbers
 
 
 def window_starts(
     num_tokens: int, context: int, *, stride: int | None = None, offset: int = 0
-) -> np.ndarray:
-    """Where windows of context + 1 tokens start: context to read, each with the one that follows it to be predicted.
+) -> Int32[np.ndarray, "n"]:
+    """Start positions of windows of context + 1 tokens.
 
-    A stride of `context` predicts each token of the text once, but for the first and a rest at the end that is shorter
-    than a window. A stride of 1 gives every window.
+    A window holds `context` tokens to read, each followed by the token to predict. With
+    a stride of `context` every token of the text is predicted once, except the first
+    and the tokens at the end that do not fill a window. A stride of 1 gives all
+    windows.
 
     Args:
       num_tokens: T, the length of the text.
-      context: How many tokens are read, at least 1.
-      stride: From one start to the next, at least 1; None means `context`.
-      offset: The first start, at least 0.
+      context: Number of tokens to read, at least 1.
+      stride: Distance between two starts, at least 1; None means `context`.
+      offset: First start, at least 0.
     Returns:
-      int32, shape (n,), n >= 1.
+      The starts, int32, shape (n,) with n >= 1.
     Raises:
       ValueError: An argument is out of range, or the text is shorter than a window.
     Example:
@@ -36,25 +39,30 @@ def window_starts(
         check_count(name, value, least)
     if num_tokens < offset + context + 1:
         raise ValueError(
-            f"a window takes context + 1 = {context + 1} tokens from offset={offset} on, but the text has "
-            f"{num_tokens}. Give a longer text or a shorter context."
+            f"a window needs context + 1 = {context + 1} tokens from offset={offset} "
+            f"on, but the text has num_tokens={num_tokens}. Use a longer text or a "
+            "shorter context."
         )
     if num_tokens >= 2**31:
         raise ValueError(
-            f"num_tokens must be below 2**31, for starts to be int32; got num_tokens={num_tokens}."
+            "num_tokens must be below 2**31, because starts are int32; got "
+            f"num_tokens={num_tokens}."
         )
     return np.arange(offset, num_tokens - context, stride, dtype=np.int32)
 
 
-def windows(tokens: np.ndarray, starts: np.ndarray, context: int) -> np.ndarray:
-    """The tokens of each window.
+def windows(
+    tokens: Int[np.ndarray, "T"], starts: Int[np.ndarray, "n"], context: int
+) -> Int[np.ndarray, "n context+1"]:
+    """Tokens of each window.
 
     Args:
-      tokens: Shape (T,).
-      starts: From `window_starts`, shape (n,).
-      context: As there.
+      tokens: The text, shape (T,).
+      starts: Start positions from `window_starts`, shape (n,).
+      context: As in `window_starts`.
     Returns:
-      Shape (n, context + 1), in the dtype of the tokens: columns 0..context - 1 are read, 1..context are predicted.
+      The windows, shape (n, context + 1), in the dtype of the tokens. Columns
+      0..context - 1 are the inputs, columns 1..context the targets.
     Raises:
       ValueError: A window would not lie inside the text.
     Example:
@@ -70,7 +78,7 @@ def windows(tokens: np.ndarray, starts: np.ndarray, context: int) -> np.ndarray:
     outside = starts[(starts < 0) | (starts > len(tokens) - context - 1)]
     if outside.size:
         raise ValueError(
-            f"starts must lie in 0..{len(tokens) - context - 1}, for {len(tokens)} tokens and windows of {context + 1}; got "
-            f"{outside[0]}."
+            f"starts must lie in 0..{len(tokens) - context - 1} for {len(tokens)} "
+            f"tokens and windows of {context + 1}; got {outside[0]}."
         )
     return tokens[starts[:, None] + np.arange(context + 1)]

@@ -1,29 +1,31 @@
-"""Five small sets that scikit-learn carries in its wheel: no download, the same numbers everywhere."""
+"""Small data sets that are part of scikit-learn and need no download."""
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Shaped
 
 from research.naming import known_names
 
 
 class Dataset(NamedTuple):
-    """A set with its provenance.
+    """A data set with its provenance.
 
     Attributes:
-      name: As in `DATASETS`.
+      name: Name, as in `DATASETS`.
       x: Inputs, shape (n, d), float64.
-      y: Targets, shape (n,): float64 (regression) or int64 labels 0..K-1 (classification).
-      feature_names: One for each column of x.
-      target_names: What label k means, one for each class; for regression, the one quantity that y measures.
-      source: Where it comes from.
-      licence: Of the data, as its source states it.
-      citation: Whom to cite.
+      y: Targets, shape (n,): float64 (regression) or int64 labels 0..K-1
+        (classification).
+      feature_names: Name of each column of x.
+      target_names: Name of each label; for regression, the name of the quantity y.
+      source: Where the data come from.
+      licence: Licence of the data, as stated by the source.
+      citation: Publication to cite.
     """
 
     name: str
-    x: np.ndarray
-    y: np.ndarray
+    x: Float64[np.ndarray, "n d"]
+    y: Shaped[np.ndarray, "n"]
     feature_names: tuple[str, ...]
     target_names: tuple[str, ...]
     source: str
@@ -33,9 +35,11 @@ class Dataset(NamedTuple):
 
 _UCI = "CC BY 4.0 (UCI Machine Learning Repository)"
 _EFRON = (
-    "scikit-learn, load_diabetes; first published at https://www4.stat.ncsu.edu/~boos/var.select/diabetes.html",
+    "scikit-learn, load_diabetes; first published at "
+    "https://www4.stat.ncsu.edu/~boos/var.select/diabetes.html",
     "distributed with scikit-learn (BSD-3-Clause); the original states no licence",
-    "Efron, Hastie, Johnstone & Tibshirani (2004), Least Angle Regression, Annals of Statistics 32(2), 407-499",
+    "Efron, Hastie, Johnstone & Tibshirani (2004), Least Angle Regression, Annals of "
+    "Statistics 32(2), 407-499",
 )
 
 # name: (scikit-learn's loader, its arguments, (source, licence, citation)).
@@ -48,7 +52,8 @@ DATASETS: dict[str, tuple[str, dict[str, bool], tuple[str, str, str]]] = {
         (
             "scikit-learn, load_breast_cancer; https://doi.org/10.24432/C5DW2B",
             _UCI,
-            "Wolberg, Mangasarian, Street & Street (1993), Breast Cancer Wisconsin (Diagnostic)",
+            "Wolberg, Mangasarian, Street & Street (1993), Breast Cancer Wisconsin "
+            "(Diagnostic)",
         ),
     ),
     "digits": (
@@ -66,7 +71,8 @@ DATASETS: dict[str, tuple[str, dict[str, bool], tuple[str, str, str]]] = {
         (
             "scikit-learn, load_iris; https://doi.org/10.24432/C56C76",
             _UCI,
-            "Fisher (1936), The use of multiple measurements in taxonomic problems, Annals of Eugenics 7(2), 179-188",
+            "Fisher (1936), The use of multiple measurements in taxonomic problems, "
+            "Annals of Eugenics 7(2), 179-188",
         ),
     ),
     "wine": (
@@ -82,23 +88,23 @@ DATASETS: dict[str, tuple[str, dict[str, bool], tuple[str, str, str]]] = {
 
 
 def load(name: str) -> Dataset:
-    """Loads a bundled set.
+    """Load a bundled data set.
 
     | name | n, d | y |
     |---|---|---|
-    | diabetes | 442, 10 | disease progression one year after baseline; x as in scikit-learn (columns of norm 1) |
-    | diabetes_raw | 442, 10 | the same; x in the units that were measured (years, kg/m², mm Hg, ...) |
-    | breast_cancer | 569, 30 | 0 = malignant, 1 = benign: scikit-learn's order, so class 1 is the harmless one |
-    | digits | 1797, 64 | the digit 0..9 in an 8 by 8 image, row by row, intensities 0..16 |
+    | diabetes | 442, 10 | disease progression after a year; columns of x have norm 1 |
+    | diabetes_raw | 442, 10 | the same, with x in its units (years, kg/m², ...) |
+    | breast_cancer | 569, 30 | 0 = malignant, 1 = benign (scikit-learn's order) |
+    | digits | 1797, 64 | digit 0..9 of an 8 by 8 image, intensities 0..16 |
     | iris | 150, 4 | species: 0 = setosa, 1 = versicolor, 2 = virginica |
     | wine | 178, 13 | one of three cultivars |
 
     Args:
       name: One of `DATASETS`.
     Returns:
-      The set, with its provenance. Its arrays are the caller's own.
+      The data set with its provenance. Its arrays are copies that may be changed.
     Raises:
-      ValueError: The name is unknown; the message says which is nearest.
+      ValueError: The name is unknown. The message suggests the nearest name.
     Example:
       >>> dataset = load("breast_cancer")
       >>> dataset.x.shape, dataset.target_names
@@ -106,9 +112,10 @@ def load(name: str) -> Dataset:
     """
     if not isinstance(name, str) or name not in DATASETS:
         raise ValueError(
-            f"unknown dataset {name!r}{known_names(name, DATASETS)} Give its name."
+            f"unknown dataset {name!r}{known_names(name, DATASETS)} Pass one of these "
+            "names."
         )
-    import sklearn.datasets  # Half a second, so only when data is wanted.
+    import sklearn.datasets  # Imported late because it takes half a second.
 
     loader, arguments, provenance = DATASETS[name]
     bunch = getattr(sklearn.datasets, loader)(**arguments)

@@ -1,8 +1,9 @@
-"""The binary version of CIFAR-10, read from its archive."""
+"""Reader of the binary version of CIFAR-10."""
 
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int32, UInt8
 
 from research.datasets.tar import files_in
 
@@ -11,18 +12,27 @@ TEST = ("test_batch.bin",)
 RECORD = 1 + 3 * 32 * 32
 
 
-def read_cifar10(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Reads the images and labels of cifar-10-binary.tar.gz, without unpacking it onto the disk.
+def read_cifar10(
+    path: Path,
+) -> tuple[
+    UInt8[np.ndarray, "n 32 32 3"],
+    Int32[np.ndarray, "n"],
+    UInt8[np.ndarray, "m 32 32 3"],
+    Int32[np.ndarray, "m"],
+]:
+    """Read the images and labels of cifar-10-binary.tar.gz without extracting it.
 
-    A record is the label, then 1,024 bytes of red, of green and of blue, each row by row.
+    A record is the label, then 1,024 bytes each of red, green and blue, row by row.
 
     Args:
-      path: The archive.
+      path: Path of the archive.
     Returns:
-      Training images (n, 32, 32, 3) uint8 and labels (n,) int32, then those of the test part.
+      The training images (n, 32, 32, 3) uint8 and labels (n,) int32, then those of the
+      test part.
     Raises:
-      ValueError: The archive is cut off, lacks one of the six files, or one has not the length of whole records.
-      OSError: It cannot be read.
+      ValueError: The archive is truncated, lacks one of the six files, or a file does
+        not consist of whole records.
+      OSError: The archive cannot be read.
     References:
       Krizhevsky, The CIFAR-10 dataset: "Binary version".
     """
@@ -34,7 +44,8 @@ def read_cifar10(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     missing = [name for name in TRAINING + TEST if name not in found]
     if missing:
         raise ValueError(
-            f"{path} lacks {', '.join(missing)}: it is not the archive of the binary version. Fetch that one."
+            f"{path} lacks {', '.join(missing)}: it is not the archive of the binary "
+            "version. Fetch that archive."
         )
     return (*_records(path, found, TRAINING), *_records(path, found, TEST))
 
@@ -45,7 +56,8 @@ def _records(
     for name in names:
         if found[name].size % RECORD or not found[name].size:
             raise ValueError(
-                f"{name} in {path} has {found[name].size:,} bytes, no multiple of {RECORD:,}: it is cut off."
+                f"{name} in {path} has {found[name].size:,} bytes, which is not a "
+                f"multiple of {RECORD:,}: it is truncated. Fetch the archive again."
             )
     records = np.concatenate([found[name] for name in names]).reshape(-1, RECORD)
     images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)

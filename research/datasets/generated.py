@@ -1,62 +1,71 @@
-"""Problems made to order whose answers are known: quadratics, Rosenbrock, linear and logistic data of any size."""
+"""Generated problems with known answers, such as quadratics and linear data."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Num
 
 from research.checks import check_count, check_number, check_numbers, check_real
 from research.sizes import check_most, check_room
 
 
 class Function(NamedTuple):
-    """A function to minimise, with its answer; f and its derivatives take numpy or JAX arrays of shape (d,).
+    """A function to minimise, with its known minimum.
+
+    f and its gradient accept NumPy and JAX arrays of shape (d,).
 
     Attributes:
       f: x -> (), in x's dtype.
-      gradient: x -> (d,), by formula.
+      gradient: x -> (d,), computed by formula.
       minimiser: x*, shape (d,), float64.
       minimum: f(x*).
-      eigenvalues: Of the Hessian at x*, ascending, shape (d,).
+      eigenvalues: Eigenvalues of the Hessian at x*, ascending, shape (d,).
     """
 
     f: Callable[[Any], Any]
     gradient: Callable[[Any], Any]
-    minimiser: np.ndarray
+    minimiser: Float64[np.ndarray, "d"]
     minimum: float
-    eigenvalues: np.ndarray
+    eigenvalues: Float64[np.ndarray, "d"]
 
 
 class Problem(NamedTuple):
-    """Generated data with the truth behind it.
+    """Generated data with the true coefficients.
 
     Attributes:
       x: Inputs, shape (n, d), float64.
       y: Targets, shape (n,): float64, or int64 labels 0 and 1.
-      weights: The true direction or coefficients, shape (d,); the generator's docstring says in what sense.
-      intercept: Its constant term.
+      weights: True direction or coefficients, shape (d,). Each generator's docstring
+        defines them.
+      intercept: True constant term.
     """
 
-    x: np.ndarray
-    y: np.ndarray
-    weights: np.ndarray
+    x: Float64[np.ndarray, "n d"]
+    y: Num[np.ndarray, "n"]
+    weights: Float64[np.ndarray, "d"]
     intercept: float
 
 
-def quadratic(seed: int, eigenvalues: Sequence[float] | np.ndarray) -> Function:
-    """Builds f(x) = ½ xᵀAx - bᵀx with a chosen spectrum and random orthonormal eigenvectors.
+def quadratic(
+    seed: int, eigenvalues: Sequence[float] | Num[np.ndarray, "d"]
+) -> Function:
+    """Quadratic f(x) = ½ xᵀAx - bᵀx with a chosen spectrum and random eigenvectors.
 
-    A = Q diag(eigenvalues) Qᵀ, x* is drawn from N(0, I), b = A x*, and f(x*) = -½ x*ᵀ A x*.
+    A = Q diag(eigenvalues) Qᵀ with Q orthonormal, x* is drawn from N(0, I), b = A x*,
+    and f(x*) = -½ x*ᵀ A x*.
 
     Args:
-      seed: Chooses Q, uniform over the orthogonal group, and x*.
-      eigenvalues: Not negative, at least one positive; with a zero among them x* is one minimiser of many.
+      seed: Seed of Q, uniform over the orthogonal group, and of x*.
+      eigenvalues: Eigenvalues >= 0, at least one positive. If one is 0, x* is one of
+        many minimisers.
     Returns:
-      The function with its answer.
+      The function with its minimum.
     Raises:
       ValueError: An eigenvalue is negative or not finite, or none is positive.
     References:
-      Mezzadri (2007), How to generate random matrices from the classical compact groups, Notices of the AMS 54(5).
+      Mezzadri (2007), How to generate random matrices from the classical compact
+      groups, Notices of the AMS 54(5).
     Example:
       >>> problem = quadratic(0, [1.0, 10.0])
       >>> bool(abs(problem.f(problem.minimiser) - problem.minimum) < 1e-14)
@@ -71,7 +80,8 @@ def quadratic(seed: int, eigenvalues: Sequence[float] | np.ndarray) -> Function:
         or not spectrum.any()
     ):
         raise ValueError(
-            f"eigenvalues must be a row of numbers >= 0, not all 0; got {eigenvalues!r}."
+            "eigenvalues must be a row of numbers >= 0 that are not all 0; got "
+            f"{eigenvalues!r}."
         )
     random = np.random.default_rng(_checked_seed(seed))
     basis = _orthogonal(random, len(spectrum))
@@ -80,15 +90,15 @@ def quadratic(seed: int, eigenvalues: Sequence[float] | np.ndarray) -> Function:
     matrix = 0.5 * (product + product.T)
     vector = matrix @ minimiser
 
-    def f(x):
+    def f(x: Any) -> Any:
         a, b = in_dtype_of(x)
         return 0.5 * (x @ a @ x) - x @ b
 
-    def gradient(x):
+    def gradient(x: Any) -> Any:
         a, b = in_dtype_of(x)
         return x @ a - b
 
-    def in_dtype_of(x):
+    def in_dtype_of(x: Any) -> tuple[np.ndarray, np.ndarray]:
         if x.dtype.kind in "biu":
             raise TypeError(
                 f"x must be floating; got {x.dtype}. Convert it with .astype(float)."
@@ -99,19 +109,22 @@ def quadratic(seed: int, eigenvalues: Sequence[float] | np.ndarray) -> Function:
 
 
 def rosenbrock(dimension: int = 2) -> Function:
-    """Builds Rosenbrock's curved valley, f(x) = Σ 100 (x_{i+1} - x_i²)² + (1 - x_i)², least at x = (1, ..., 1).
+    """Rosenbrock's valley, f(x) = Σ 100 (x_{i+1} - x_i²)² + (1 - x_i)².
 
-    From dimension 4 on it also has a local minimum near (-1, 1, ..., 1).
+    The minimum is f(1, ..., 1) = 0. From dimension 4 on there is also a local minimum
+    near (-1, 1, ..., 1).
 
     Args:
       dimension: d >= 2.
     Returns:
-      The function with its answer: f(1, ..., 1) = 0.
+      The function with its minimum.
     Raises:
       ValueError: dimension is not an integer >= 2.
     References:
-      Rosenbrock (1960), An automatic method for finding the greatest or least value of a function, Computer Journal 3.
-      Shang & Qiu (2006), A note on the extended Rosenbrock function, Evolutionary Computation 14(1): the second one.
+      Rosenbrock (1960), An automatic method for finding the greatest or least value of
+      a function, Computer Journal 3.
+      Shang & Qiu (2006), A note on the extended Rosenbrock function, Evolutionary
+      Computation 14(1): the second minimum.
     Example:
       >>> valley = rosenbrock()
       >>> print(f"{valley.f(np.array([-1.2, 1.0])):.1f}")
@@ -120,18 +133,20 @@ def rosenbrock(dimension: int = 2) -> Function:
     if not isinstance(dimension, int) or isinstance(dimension, bool) or dimension < 2:
         raise ValueError(f"dimension must be an integer >= 2; got {dimension!r}.")
     check_room(f"dimension={dimension}", dimension)
-    # At the ones, a term 100 (b - a²)² + (1 - a)² has second derivatives 802 (a, a), 200 (b, b) and -400 (a, b).
+    # At (1, ..., 1) the term 100 (b - a²)² + (1 - a)² has the second derivatives 802
+    # (a, a), 200 (b, b) and -400 (a, b).
     diagonal = np.full(dimension, 1002.0)
     diagonal[0], diagonal[-1] = 802.0, 200.0
     beside = np.full(dimension - 1, -400.0)
     hessian = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
 
-    def f(x):
+    def f(x: Any) -> Any:
         head, tail = x[:-1], x[1:]
         return (100.0 * (tail - head**2) ** 2 + (1.0 - head) ** 2).sum()
 
-    def gradient(x):
-        # Term i touches x_i and x_{i+1}: a 0/1 matrix puts each share in its place, for numpy and JAX alike.
+    def gradient(x: Any) -> Any:
+        # Term i depends on x_i and x_{i+1}. Products with 0/1 matrices put each part in
+        # its place, in NumPy and in JAX.
         head, tail = x[:-1], x[1:]
         rise = tail - head**2
         identity = np.eye(dimension, dtype=x.dtype)
@@ -145,19 +160,22 @@ def rosenbrock(dimension: int = 2) -> Function:
 def linear_problem(
     seed: int, n: int, d: int, noise: float, condition: float
 ) -> Problem:
-    """Draws y = x w + c + noise ε with a sample covariance of x whose condition number is exact, not expected.
+    """Linear regression data whose sample covariance has an exact condition number.
 
-    The centred columns satisfy xᵀx / n = V diag(λ) Vᵀ with λ geometric from 1 / condition to 1 and V random, so half
-    the mean squared error has smoothness L = 1 and convexity μ = 1 / condition (its intercept decouples, with 1).
+    y = x w + c + noise ε. The centred columns satisfy xᵀx / n = V diag(λ) Vᵀ with λ
+    geometric from 1 / condition to 1 and V random. So half the mean squared error has
+    smoothness L = 1 and strong convexity μ = 1 / condition. (The intercept decouples;
+    its curvature is 1.)
 
     Args:
-      seed: Chooses V, w ~ N(0, I), c ~ N(0, 1), x and ε ~ N(0, I).
-      n: Rows, more than d.
-      d: Columns.
-      noise: Standard deviation of the error, >= 0. With 0, (w, c) is the least-squares solution.
-      condition: Largest over smallest eigenvalue, >= 1.
+      seed: Seed of V, w ~ N(0, I), c ~ N(0, 1), x and ε ~ N(0, I).
+      n: Number of rows, more than d.
+      d: Number of columns.
+      noise: Standard deviation of the error, >= 0. With 0, (w, c) is the least-squares
+        solution.
+      condition: Ratio of the largest to the smallest eigenvalue, >= 1.
     Returns:
-      The data, and w and c.
+      The data, with w and c.
     Raises:
       ValueError: An argument is out of range.
     Example:
@@ -179,7 +197,8 @@ def linear_problem(
     )
     x = random.standard_normal((n, d))
     x -= x.mean(axis=0)
-    # With xᵀx / n = C Cᵀ (Cholesky), the rows x C⁻ᵀ have the identity for covariance, to the last digits.
+    # Let xᵀx / n = C Cᵀ (Cholesky). The rows x C⁻ᵀ then have the identity as
+    # covariance, up to rounding.
     x = x @ np.linalg.inv(np.linalg.cholesky(x.T @ x / n)).T @ root.T
     y = x @ weights + intercept + noise * random.standard_normal(n)
     return Problem(x, y, weights, intercept)
@@ -188,21 +207,24 @@ def linear_problem(
 def overlapping_classes(
     seed: int, n: int, d: int, separation: float, condition: float = 1.0
 ) -> Problem:
-    """Draws two Gaussian classes of equal weight, whose log-odds are exactly linear: log p(1|x)/p(0|x) = x w.
+    """Two overlapping Gaussian classes whose log-odds are exactly linear.
 
-    Within a class the covariance is B Bᵀ, with eigenvalues geometric from 1 / condition to 1; the means are
-    ±½ separation B u for a random unit vector u. So w = separation B⁻ᵀ u, the intercept is 0, and no classifier errs
-    less often than Bayes's: Φ(-separation / 2), with Φ the normal distribution function.
+    Both classes have probability ½, and log p(1|x)/p(0|x) = x w. The covariance within
+    a class is B Bᵀ, with eigenvalues geometric from 1 / condition to 1. The means are
+    ±½ separation B u for a random unit vector u. So w = separation B⁻ᵀ u and the
+    intercept is 0. The smallest possible error rate (Bayes) is Φ(-separation / 2),
+    where Φ is the normal distribution function.
 
     Args:
-      seed: Chooses u, B, the labels and the points.
-      n: Rows.
-      d: Columns.
-      separation: Distance of the two means in units of a class's spread (Mahalanobis), > 0.
-      condition: Largest over smallest eigenvalue of the covariance, >= 1.
+      seed: Seed of u, B, the labels and the points.
+      n: Number of rows.
+      d: Number of columns.
+      separation: Mahalanobis distance between the two means, > 0.
+      condition: Ratio of the largest to the smallest eigenvalue of the
+        covariance, >= 1.
     Returns:
-      The data, and the Bayes direction w with its intercept 0. They minimise the expected logistic loss; the sample's
-      own minimiser differs from them by O(1 / √n).
+      The data, with the Bayes direction w and intercept 0. They minimise the expected
+      logistic loss. The minimiser of the sample's loss differs from them by O(1 / √n).
     Raises:
       ValueError: An argument is out of range.
     Example:
@@ -221,23 +243,26 @@ def overlapping_classes(
 
 
 def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
-    """Draws two classes that a plane parts, with a known hard-margin solution: direction u, margin as given.
+    """Two linearly separable classes with a known maximum-margin direction.
 
-    The first two points are ±margin u; every other lies at distance margin + |N(0, 1)| from the plane x u = 0 on its
-    class's side, and anywhere along it. No direction parts the first two better than u does, and u parts the rest as
-    well, so u is the unique direction of largest margin, towards which gradient descent on the logistic loss turns.
+    The first two points are ±margin u. Every other point lies on its class's side of
+    the plane x u = 0, at distance margin + |N(0, 1)|, and anywhere along the plane.
+    Therefore the unit vector u is the unique direction of largest margin. Gradient
+    descent on the logistic loss converges to this direction.
 
     Args:
-      seed: Chooses u, the labels and the points.
-      n: Rows, at least 2; the first two have labels 0 and 1.
-      d: Columns.
+      seed: Seed of u, the labels and the points.
+      n: Number of rows, at least 2; the first two have labels 0 and 1.
+      d: Number of columns.
       margin: Smallest distance from the plane, > 0.
     Returns:
-      The data, and the unit vector u with intercept 0: (2y - 1) (x u) >= margin, but for rounding.
+      The data, with the direction u and intercept 0: (2y - 1) (x u) >= margin up to
+      rounding.
     Raises:
       ValueError: An argument is out of range.
     References:
-      Soudry, Hoffer, Nacson, Gunasekar & Srebro (2018), The implicit bias of gradient descent on separable data, JMLR.
+      Soudry, Hoffer, Nacson, Gunasekar & Srebro (2018), The implicit bias of gradient
+      descent on separable data, JMLR.
     Example:
       >>> problem = separable_classes(0, n=100, d=3, margin=0.5)
       >>> print(f"{np.min((2 * problem.y - 1) * (problem.x @ problem.weights)):.3f}")
@@ -260,21 +285,27 @@ def separable_classes(seed: int, n: int, d: int, margin: float) -> Problem:
 
 
 def _root(random: np.random.Generator, d: int, condition: float) -> np.ndarray:
-    """B with B Bᵀ = Q diag(λ) Qᵀ, λ geometric from 1 / condition to 1, Q random."""
+    """Return B with B Bᵀ = Q diag(λ) Qᵀ, λ from 1 / condition to 1, Q random."""
     check_real("condition", condition)
     if not condition >= 1:
-        raise ValueError(f"condition must be a finite number >= 1; got {condition!r}.")
+        raise ValueError(
+            f"condition must be a finite number >= 1; got condition={condition!r}."
+        )
     return _orthogonal(random, d) * np.sqrt(np.geomspace(1.0 / condition, 1.0, d))
 
 
 def _orthogonal(random: np.random.Generator, d: int) -> np.ndarray:
-    """Uniform over the orthogonal group: QR of a Gaussian matrix, with R's diagonal made positive (Mezzadri, 2007)."""
+    """Draw from the uniform distribution over the orthogonal group (Mezzadri, 2007).
+
+    It is the Q of a Gaussian matrix's QR decomposition, with R's diagonal made
+    positive.
+    """
     basis, triangle = np.linalg.qr(random.standard_normal((d, d)))
     return basis * np.sign(np.diag(triangle))
 
 
 def _unit(random: np.random.Generator, d: int) -> np.ndarray:
-    """Uniform over the unit sphere."""
+    """Draw from the uniform distribution over the unit sphere."""
     vector = random.standard_normal(d)
     return vector / np.linalg.norm(vector)
 
@@ -282,7 +313,8 @@ def _unit(random: np.random.Generator, d: int) -> np.ndarray:
 def _checked_seed(seed: int) -> int:
     if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
         raise TypeError(
-            f"seed must be an integer >= 0 (numpy draws here, without a key); got {seed!r}."
+            "seed must be an integer >= 0 (NumPy takes a seed, not a JAX key); got "
+            f"{seed!r}."
         )
     return int(seed)
 

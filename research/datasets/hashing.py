@@ -1,4 +1,4 @@
-"""Is this file the one that it should be: its sha256, read once in a process."""
+"""Hashes of data files, each computed once per process."""
 
 import functools
 import gzip
@@ -10,19 +10,20 @@ from pathlib import Path
 from research.datasets.tar import files_in
 from research.reading import check_regular
 
-MOST_BYTES = 2**30  # Of a file that is read whole, unpacked.
+MOST_BYTES = 2**30  # Largest uncompressed file that is read at once.
 CHUNK = 1 << 20
 GZIP = b"\x1f\x8b"
 
 
 def digest(path: Path, hashed: str = "file") -> str:
-    """The sha256 of a file, remembered as long as its size and time stay.
+    """Compute the sha256 of a file; cache it until the file's size or time changes.
 
     Args:
       path: The file.
       hashed: As in `research.datasets.sources.File`.
     Returns:
-      64 hexadecimal digits; of an archive that is cut off or no archive, a few words instead, which are no hash.
+      64 hexadecimal digits, or a few words if the file is not an archive or is
+      truncated.
     Raises:
       OSError: The file cannot be read.
     Example:
@@ -37,12 +38,12 @@ def digest(path: Path, hashed: str = "file") -> str:
     try:
         return _digest(str(path), hashed, status.st_size, status.st_mtime_ns)
     except (ValueError, EOFError, zlib.error, gzip.BadGzipFile):
-        return "unknown (it cannot be unpacked: damaged or cut off)"
+        return "unknown (it cannot be unpacked: damaged or truncated)"
 
 
 @functools.cache
 def _digest(path: str, hashed: str, *status: int) -> str:
-    del status  # Only in the key: a file that has changed is read again.
+    del status  # Part of the cache's key, so that a changed file is read again.
     found = hashlib.sha256()
     if hashed == "wavs":
         lines = {
@@ -67,14 +68,16 @@ def _chunks(path: Path, unpack: bool) -> Iterator[bytes]:
 
 
 def content(path: Path, most: int = MOST_BYTES) -> bytes:
-    """All bytes of a file, unpacked if it is gzip's, whatever it is called.
+    """Read all bytes of a file, unpacked if it is compressed by gzip.
+
+    The first bytes decide whether it is compressed, not the file's name.
 
     Args:
-      path: The file.
-      most: Bytes that are read at most.
+      path: Path of the file.
+      most: Largest number of bytes to read.
     Raises:
-      ValueError: It begins as gzip's and cannot be unpacked, or has more bytes.
-      OSError: It cannot be read.
+      ValueError: The file cannot be unpacked or has more bytes.
+      OSError: The file cannot be read.
     """
     check_regular(path)
     found, size = [], 0
@@ -83,24 +86,24 @@ def content(path: Path, most: int = MOST_BYTES) -> bytes:
             found.append(chunk)
             size += len(chunk)
             if size > most:
-                raise ValueError(f"it holds more than {most:,} bytes")
+                raise ValueError(f"it has more than {most:,} bytes")
     except (EOFError, zlib.error, gzip.BadGzipFile, ValueError) as problem:
         raise ValueError(
-            f"{path} is cut off or damaged: {problem}. Delete it and fetch it anew."
+            f"{path} is truncated or damaged: {problem}. Delete it and fetch it again."
         ) from problem
     return b"".join(found)
 
 
 def wavs_in(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The wav files of a tar archive, in its order, without unpacking it onto the disk.
+    """Yield the wav files of a tar archive, in its order, without extracting it.
 
     Args:
-      path: The archive, compressed or not.
+      path: Path of the archive, compressed or not.
     Yields:
-      Each name without its folders, and the bytes.
+      The name without folders, and the content.
     Raises:
-      ValueError: It is no archive, or cut off or damaged.
-      OSError: It cannot be read.
+      ValueError: The file is not a tar archive, or is truncated or damaged.
+      OSError: The file cannot be read.
     """
     for name, content in files_in(path, lambda name: name.endswith(".wav")):
         yield Path(name).name, content

@@ -1,32 +1,36 @@
-"""The IDX format of MNIST's and Fashion-MNIST's files."""
+"""Reader of the IDX format of MNIST and Fashion-MNIST."""
 
 import math
 import struct
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from research.datasets.hashing import content
 
 UNSIGNED_BYTE = 0x08
-MOST_AXES = 32  # Of every version of numpy.
+MOST_AXES = 32  # Supported by every version of NumPy.
 
 
-def read_idx(path: Path) -> np.ndarray:
-    """Reads an array of unsigned bytes, from a file packed by gzip or not.
+def read_idx(path: Path) -> UInt8[np.ndarray, "..."]:
+    """Read an array of unsigned bytes, from a file compressed by gzip or not.
 
-    The file is the bytes 0, 0, 8 (the code of an unsigned byte) and the number of axes, then each axis's length as a
-    big-endian 32-bit integer, then the entries in C order.
+    The file starts with the bytes 0, 0, 8 (the code of an unsigned byte) and the number
+    of axes. The length of each axis follows as a big-endian 32-bit integer, then the
+    entries in C order.
 
     Args:
-      path: The file.
+      path: Path of the file.
     Returns:
-      uint8, the caller's own.
+      The array, uint8.
     Raises:
-      ValueError: The first bytes are others, the file is cut off or damaged, or its length is not what its axes say.
-      OSError: It cannot be read.
+      ValueError: The first bytes are wrong, the file is truncated or damaged, or its
+        length does not match its axes.
+      OSError: The file cannot be read.
     References:
-      LeCun, Cortes & Burges, The MNIST database of handwritten digits: "The IDX file format".
+      LeCun, Cortes & Burges, The MNIST database of handwritten digits: "The IDX file
+      format".
     """
     read = content(path)
     if (
@@ -35,15 +39,16 @@ def read_idx(path: Path) -> np.ndarray:
         or not 0 < read[3] <= MOST_AXES
     ):
         raise ValueError(
-            f"{path} is no IDX file of bytes: it begins with {read[:4].hex(' ') or 'nothing'}, and should with 00 00 08 and "
-            f"the number of axes, 1 to {MOST_AXES}. Fetch the original file."
+            f"{path} is not an IDX file of bytes: it must begin with 00 00 08 and the "
+            f"number of axes, 1 to {MOST_AXES}; it begins with "
+            f"{read[:4].hex(' ') or 'nothing'}. Fetch the original file."
         )
     start = 4 + 4 * read[3]
     shape = struct.unpack(f">{read[3]}I", read[4:start].ljust(4 * read[3], b"\0"))
     expected = start + math.prod(shape)
     if len(read) != expected or math.prod(n for n in shape if n) >= 2**62:
         raise ValueError(
-            f"{path} has {len(read):,} bytes; its own head, of shape {shape}, asks for {expected:,}. It is cut off or was "
-            "changed: fetch it anew."
+            f"{path} has {len(read):,} bytes; its header (shape {shape}) requires "
+            f"{expected:,}. It is truncated or was changed: fetch it again."
         )
     return np.frombuffer(read, np.uint8, offset=start).reshape(shape).copy()

@@ -1,8 +1,9 @@
-"""Sequences as arrays: from images and recordings, standardised step by step, interpolated, and a part held out."""
+"""Preparation of sequences: standardise, interpolate, hold out, and convert images."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from research.datasets._images import ImageSplit
 from research.datasets._recordings import Recordings, official_split, speaker_folds
@@ -10,14 +11,14 @@ from research.datasets._vowels import SequenceSplit, padded
 from research.sizes import check_room
 
 
-def inside(length: np.ndarray, num_steps: int) -> np.ndarray:
-    """Which steps of each sequence count.
+def inside(length: Int[np.ndarray, "n"], num_steps: int) -> Bool[np.ndarray, "n T"]:
+    """Mask of the steps that lie before the end of each sequence.
 
     Args:
-      length: Shape (n,), integers.
-      num_steps: T.
+      length: Length of each sequence, integers, shape (n,).
+      num_steps: T, the number of steps after padding.
     Returns:
-      Shape (n, T), booleans.
+      The mask, booleans, shape (n, T).
     Example:
       >>> inside(np.array([1, 3]), 3).tolist()
       [[True, False, False], [True, True, True]]
@@ -27,13 +28,14 @@ def inside(length: np.ndarray, num_steps: int) -> np.ndarray:
 
 
 def standardise_steps(split: SequenceSplit) -> SequenceSplit:
-    """Gives each number of a step mean 0 and standard deviation 1 over all steps of the training sequences.
+    """Standardise each component over all steps of the training sequences.
 
     Args:
-      split: Its sequences have shape (n, T, d).
+      split: Sequences of shape (n, T, d).
     Returns:
-      The split with both parts scaled by the same numbers, in their dtype, and 0 after the end of a sequence. A number
-      that never changes becomes 0.
+      The split with both parts scaled by the training part's means and standard
+      deviations, in their dtype, and 0 after the end of a sequence. A component that is
+      constant becomes 0.
     """
     steps = split.train_x[inside(split.train_length, split.train_x.shape[1])]
     mean, sd = steps.mean(axis=0, dtype=np.float64), steps.std(axis=0, dtype=np.float64)
@@ -50,16 +52,18 @@ def standardise_steps(split: SequenceSplit) -> SequenceSplit:
 
 
 def interpolate_steps(
-    values: np.ndarray, length: np.ndarray, num_steps: int
-) -> np.ndarray:
-    """Each sequence at num_steps times, evenly from its first step to its last, linear in between.
+    values: Float[np.ndarray, "n T d"], length: Int[np.ndarray, "n"], num_steps: int
+) -> Float[np.ndarray, "n num_steps d"]:
+    """Interpolate each sequence linearly at num_steps evenly spaced times.
+
+    The times run from the first step of a sequence to its last.
 
     Args:
-      values: Shape (n, T, d), floating.
-      length: Shape (n,), in 1..T; what stands after the end does not matter.
-      num_steps: At least 2.
+      values: Sequences, floating, shape (n, T, d). Values after the end are ignored.
+      length: Length of each sequence, in 1..T, shape (n,).
+      num_steps: Number of times, at least 2.
     Returns:
-      Shape (n, num_steps, d), float64.
+      The interpolated sequences, float64, shape (n, num_steps, d).
     Example:
       >>> values = np.array([[[0.0], [2.0], [9.0]], [[0.0], [4.0], [6.0]]])
       >>> interpolate_steps(values, np.array([2, 3]), 3)[..., 0].tolist()
@@ -76,16 +80,18 @@ def interpolate_steps(
 
 
 def hold_out(split: SequenceSplit, one_in: int, seed: int) -> SequenceSplit:
-    """The training part of a split parted anew, at random: one in `one_in` of each class, at least one, is its test part.
+    """Hold out one in `one_in` examples of each class of the training part, at random.
+
+    At least one example of each class is held out.
 
     Args:
-      split: Its test part is not used.
+      split: Sequences; the test part is not used.
       one_in: At least 2.
-      seed: Of the draw.
+      seed: Seed of the selection.
     Returns:
-      A split of the training part.
+      The training part, split into a training part and a test part (the held-out one).
     Raises:
-      ValueError: one_in is less than 2, or a class has a single example.
+      ValueError: one_in is less than 2, or a class has only one example.
     """
     if one_in < 2:
         raise ValueError(f"one_in must be at least 2; got one_in={one_in}.")
@@ -94,7 +100,8 @@ def hold_out(split: SequenceSplit, one_in: int, seed: int) -> SequenceSplit:
         of_class = generator.permutation(np.flatnonzero(split.train_y == label))
         if len(of_class) < 2:
             raise ValueError(
-                f"class {split.classes[label]} has a single example, which cannot be on both sides."
+                f"class {split.classes[label]} has only one example; it needs at least "
+                "2 to be split."
             )
         drawn[of_class[: max(1, len(of_class) // one_in)]] = True
     whole = split.train_x, split.train_length, split.train_y
@@ -103,18 +110,19 @@ def hold_out(split: SequenceSplit, one_in: int, seed: int) -> SequenceSplit:
 
 
 def row_sequences(split: ImageSplit) -> SequenceSplit:
-    """Grey images as sequences of their rows, from the top: T = H steps of W numbers.
+    """Convert grey images to sequences of rows, from the top: T = H steps of W numbers.
 
     Args:
-      split: Of images with one channel.
+      split: Images with one channel.
     Returns:
-      The same images; float32.
+      The sequences, float32.
     Raises:
       ValueError: The images have several channels.
     """
     if split.train_x.shape[-1] != 1:
         raise ValueError(
-            f"the images of {split.name} have {split.train_x.shape[-1]} channels; make them grey first."
+            f"the images of {split.name} have {split.train_x.shape[-1]} channels. "
+            "Convert them to grey first."
         )
     parts = []
     for x, y in ((split.train_x, split.train_y), (split.test_x, split.test_y)):
@@ -127,22 +135,24 @@ def row_sequences(split: ImageSplit) -> SequenceSplit:
 
 
 def word_splits(
-    given: Recordings, words: Sequence[np.ndarray], longest: int
+    given: Recordings, words: Sequence[Float[np.ndarray, "t d"]], longest: int
 ) -> dict[str, SequenceSplit]:
-    """Spoken digits by each of their splits: the official one, "shared", and for each speaker the one that leaves it out.
+    """Build all splits of the spoken digits: the official one and one for each speaker.
 
-    From each recording its own mean is subtracted, number by number: what the colour of a voice and of a microphone adds
-    to all steps of a log spectrum (cepstral mean normalisation, where it is done to cepstra).
+    The mean over time of each recording is subtracted from it. This removes the
+    constant effect of the voice and the microphone on a log spectrum. (Applied to
+    cepstra, it is called cepstral mean normalisation.)
 
     Args:
       given: The recordings.
-      words: A sequence for each, (t, d) each, such as their `log_mel`.
-      longest: T; what has more steps is cut, and its mean is of what is left.
+      words: One sequence (t, d) for each recording, such as its `log_mel`.
+      longest: T. Longer sequences are cut before their mean is computed.
     Returns:
-      The splits by name.
+      The splits by name: "shared" for the official one, else the name of the speaker in
+        the test part.
     References:
-      Atal, Effectiveness of linear prediction characteristics of the speech wave for automatic speaker identification and
-      verification, JASA 1974.
+      Atal, Effectiveness of linear prediction characteristics of the speech wave for
+      automatic speaker identification and verification, JASA 1974.
     """
     cut = [word[:longest] for word in words]
     values, length = padded([word - word.mean(axis=0) for word in cut], longest)

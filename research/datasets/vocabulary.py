@@ -1,35 +1,40 @@
-"""Words as tokens: the vocabulary of some texts, and texts of different length as rows of it."""
+"""Words as tokens: the vocabulary of some texts, and texts encoded by it."""
 
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Int32
 
 from research.checks import check_count, check_mapping, check_sequence
 from research.sizes import check_most, check_room
 
-UNKNOWN = 0  # The token of every word that the vocabulary has not.
+UNKNOWN = 0  # Token of every word outside the vocabulary.
 
 
 def make_vocabulary(texts: Sequence[str], least_count: int = 1) -> dict[str, int]:
-    """Numbers the words that come often enough, the commonest first; 0 is left for all others.
+    """Number the words that occur often enough, the most common first, from 1.
+
+    Token 0 stands for all other words.
 
     Args:
-      texts: Words parted by spaces. Those to be learnt from only: what is tested on must not shape the vocabulary.
-      least_count: How often a word must come, over all texts.
+      texts: Words separated by spaces. Pass the training texts only, so that the
+        vocabulary does not depend on the test part.
+      least_count: Smallest number of occurrences of a word in all texts.
     Returns:
-      Word -> token, 1, 2, ... Of equally common words the first in the alphabet is first.
+      Word -> token, 1, 2, ... Equally common words are in alphabetical order.
     Raises:
-      TypeError: texts is one text.
-      ValueError: least_count is not positive, or no word comes so often.
+      TypeError: texts is a single string.
+      ValueError: least_count is not positive, or no word occurs so often.
     Example:
       >>> make_vocabulary(["oil up", "oil down oil", "up"], least_count=2)
       {'oil': 1, 'up': 2}
     """
     if isinstance(texts, str):
         raise TypeError(
-            f"texts must be a list of texts; got a single one: put it into brackets. texts={texts!r}."
+            f"texts must be a list of texts; got a single string, texts={texts!r}. "
+            "Pass [texts]."
         )
     check_sequence("texts", texts, "texts", str)
     check_count("least_count", least_count)
@@ -37,7 +42,8 @@ def make_vocabulary(texts: Sequence[str], least_count: int = 1) -> dict[str, int
     kept = [word for word, count in counts.items() if count >= least_count]
     if not kept:
         raise ValueError(
-            f"No word comes {least_count} times in the {len(texts)} texts; lower least_count."
+            f"no word occurs least_count={least_count} times in the {len(texts)} "
+            "texts. Decrease least_count."
         )
     return {
         word: token
@@ -49,17 +55,18 @@ def make_vocabulary(texts: Sequence[str], least_count: int = 1) -> dict[str, int
 
 def encode(
     texts: Sequence[str], vocabulary: Mapping[str, int], length: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """The first `length` words of each text as tokens, padded to that length.
+) -> tuple[Int32[np.ndarray, "n length"], Int32[np.ndarray, "n"]]:
+    """Encode the first `length` words of each text as tokens, padded to that length.
 
     Args:
-      texts: Words parted by spaces; one without words counts as one unknown word.
-      vocabulary: From `make_vocabulary`.
-      length: Where texts are cut.
+      texts: Words separated by spaces. A text without words counts as one unknown word.
+      vocabulary: Word -> token, from `make_vocabulary`.
+      length: Number of words after which texts are cut.
     Returns:
-      (tokens, lengths): int32 of shape (n, length) and (n,), the two fields of `research.types.Sequences`.
+      (tokens, lengths): int32, shapes (n, length) and (n,). They are the fields of
+      `research.types.Sequences`.
     Raises:
-      TypeError: texts is one text.
+      TypeError: texts is a single string.
       ValueError: length is not positive.
     Example:
       >>> tokens, lengths = encode(["oil up and up", "up", ""], {"oil": 1, "up": 2}, 3)
@@ -70,19 +77,14 @@ def encode(
     """
     if isinstance(texts, str):
         raise TypeError(
-            f"texts must be a list of texts; got a single one, texts={texts!r}."
+            f"texts must be a list of texts; got a single string, texts={texts!r}. "
+            "Pass [texts]."
         )
     check_sequence("texts", texts, "texts", str)
     check_mapping("vocabulary", vocabulary, "words to tokens")
     for word, token in vocabulary.items():
         check_count(f"vocabulary[{word!r}]", token, 0)
     check_count("length", length)
-    if isinstance(texts, str):
-        raise TypeError(
-            "texts must be a list of texts; got a single one: put it into brackets."
-        )
-    if length < 1:
-        raise ValueError(f"length must be a positive integer; got length={length}.")
     check_most(length=length)
     check_room(
         f"{len(texts)} texts of length={length}", max(1, len(texts)), length, itemsize=4

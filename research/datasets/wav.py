@@ -1,43 +1,45 @@
-"""A wav file of 16-bit mono samples."""
+"""Reader of wav files with 16-bit mono samples."""
 
 import io
 import wave
 
 import numpy as np
+from jaxtyping import Int16
 
 from research.reading.arrays import STUMBLES
 
 
-def read_wav(content: bytes, rate: int, where: str) -> np.ndarray:
-    """Reads the samples of a wav file, and refuses every other kind than PCM, 16 bits, mono, of the given rate.
+def read_wav(content: bytes, rate: int, where: str) -> Int16[np.ndarray, "t"]:
+    """Read the samples of a wav file: PCM, 16 bits, mono, at the given rate.
 
     Args:
-      content: The file's bytes.
-      rate: Samples a second that it must have.
-      where: Its name, for messages.
+      content: Content of the file.
+      rate: Required number of samples per second.
+      where: Name of the file, for error messages.
     Returns:
-      Shape (t,), int16.
+      The samples, int16, shape (t,).
     Raises:
-      ValueError: It is no such file, or it is cut off.
+      ValueError: The file has another format or is truncated.
     """
     try:
         with wave.open(io.BytesIO(content)) as file:
             found = (file.getnchannels(), 8 * file.getsampwidth(), file.getframerate())
             samples, promised = file.readframes(file.getnframes()), file.getnframes()
-    except (
-        wave.Error,
-        *STUMBLES,
-    ) as problem:  # A chunk that points outside of the file is a bare RuntimeError.
+    # A chunk that points outside the file raises a bare RuntimeError.
+    except (wave.Error, *STUMBLES) as problem:
         raise ValueError(
-            f"{where} is no wav file of PCM samples: {str(problem) or 'it is cut off or its head is damaged'}. Convert it."
+            f"{where} is not a wav file of PCM samples: "
+            f"{str(problem) or 'it is truncated or its header is damaged'}. Convert it."
         ) from problem
     if found != (1, 16, rate):
         raise ValueError(
-            f"{where} has {found[0]} channel(s) of {found[1]} bits at {found[2]} Hz; 1 channel of 16 bits at {rate} Hz is "
-            "wanted. Convert it first, for instance with sox or ffmpeg."
+            f"{where} must have 1 channel of 16 bits at {rate} Hz; it has {found[0]} "
+            f"channel(s) of {found[1]} bits at {found[2]} Hz. Convert it first, for "
+            "example with sox or ffmpeg."
         )
     if not promised or len(samples) != 2 * promised:
         raise ValueError(
-            f"{where} holds {len(samples) // 2} samples and promises {promised}: it is empty or cut off."
+            f"{where} has {len(samples) // 2} samples, but its header says {promised}: "
+            "it is empty or truncated."
         )
     return np.frombuffer(samples, "<i2").astype(np.int16)

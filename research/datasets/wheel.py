@@ -1,4 +1,4 @@
-"""A wheel is a zip archive: one of its files, without installing it."""
+"""Reader of files in a wheel (a zip archive), without installing it."""
 
 from pathlib import Path
 
@@ -6,20 +6,20 @@ from research.reading import read_bytes
 from research.reading.arrays import STUMBLES, open_zip
 from research.reading.arrays import read_member as read_zipped
 
-MOST_BYTES = 2**30  # Of a wheel, and of one of its files.
+MOST_BYTES = 2**30  # Per wheel, and per file in it.
 
 
 def read_member(path: Path, member: str) -> bytes:
-    """Reads a file of a wheel.
+    """Read a file of a wheel.
 
     Args:
-      path: The wheel.
-      member: The file's name in it.
+      path: Path of the wheel.
+      member: Name of the file in the wheel.
     Returns:
-      Its bytes.
+      Content of the file.
     Raises:
-      ValueError: The wheel is no zip archive, is damaged, or has no such file.
-      OSError: It cannot be read.
+      ValueError: The wheel is not a zip archive, is damaged, or has no such file.
+      OSError: The wheel cannot be read.
     """
     data = read_bytes(path, MOST_BYTES)
     try:
@@ -29,32 +29,35 @@ def read_member(path: Path, member: str) -> bytes:
                 return read_zipped(archive, found[member], MOST_BYTES)
     except STUMBLES as problem:
         raise ValueError(
-            f"{path} is cut off or no wheel: {str(problem) or type(problem).__name__}. Delete it and fetch it anew."
+            f"{path} is truncated or not a wheel: "
+            f"{str(problem) or type(problem).__name__}. Delete it and fetch it again."
         ) from problem
     raise ValueError(
-        f"{path} has no file {member}: it is another version of the package."
+        f"{path} has no file {member}: it is another version of the package. Delete it "
+        "and fetch it again."
     )
 
 
 def read_text(path: Path, member: str) -> str:
-    """Reads a text in UTF-8 of a wheel.
+    """Read a UTF-8 text of a wheel.
 
     Raises:
-      ValueError: As for `read_member`, or it is no such text.
+      ValueError: As in `read_member`, or the file is not UTF-8.
       OSError: The wheel cannot be read.
     """
     return as_text(read_member(path, member), f"{member} in {path}")
 
 
 def as_text(content: bytes, where: str) -> str:
-    """Decodes UTF-8, of which ASCII is a part.
+    """Decode UTF-8 (which includes ASCII).
 
     Raises:
-      ValueError: It is something else; the message names `where`.
+      ValueError: The content is not UTF-8. The message names `where`.
     """
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as problem:
         raise ValueError(
-            f"{where} is damaged: its byte {problem.start} is no UTF-8. Fetch it anew."
+            f"{where} is damaged: its byte {problem.start} is not UTF-8. Fetch it "
+            "again."
         ) from problem

@@ -38,10 +38,10 @@ from research.derivatives.finite_differences import (
 )
 from research.derivatives.grid import fornberg_weights as fornberg_weights
 from research.derivatives.grid import grid_derivative as grid_derivative
+from research.derivatives.ledger import GradientPath as GradientPath
 from research.derivatives.ledger import Kink as Kink
 from research.derivatives.ledger import Ledger as Ledger
 from research.derivatives.ledger import NonFinite as NonFinite
-from research.derivatives.ledger import Path as Path
 from research.derivatives.ledger import Row as Row
 from research.derivatives.ledger import explain as explain
 from research.derivatives.limit import LimitTable as LimitTable
@@ -52,5 +52,5 @@ from research.derivatives.partial import total_derivative as total_derivative
 from research.derivatives.rules import DERIVATIVE_RULES as DERIVATIVE_RULES
 from research.derivatives.rules import Rule as Rule
 from research.derivatives.rules import RuleCheck as RuleCheck
-from research.derivatives.rules import find_rule as find_rule
+from research.derivatives.rules import find_derivative_rule as find_derivative_rule
 from research.derivatives.rules import verify_derivative_rule as verify_derivative_rule

@@ -1,12 +1,12 @@
-"""What goes wrong when one asks for a derivative; each message says what to call instead."""
+"""Errors of derivatives. Their messages say what to call instead."""
 
 
 class NotScalarError(TypeError):
-    """The function gives no single real number."""
+    """A value is not a single real number."""
 
 
 class NotInexactError(TypeError):
-    """A derivative was asked for by something that is no floating number."""
+    """An argument or a value is not floating."""
 
 
 class GridTooSmallError(ValueError):
@@ -18,8 +18,8 @@ class NoDerivativeError(ValueError):
 
 
 class StepUnderflowError(ValueError):
-    """A step is so small that it does not change the point."""
+    """A step is too small to change the point."""
 
 
 class UnsupportedPrimitiveError(NotImplementedError):
-    """A primitive of the function has no rule for what was asked."""
+    """A primitive of the function has no rule for the requested operation."""

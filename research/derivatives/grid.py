@@ -1,33 +1,38 @@
-"""Derivatives of sampled data: Fornberg's weights on any grid, of any order and accuracy, at its ends too."""
+"""Derivatives of sampled data on any grid, by Fornberg's weights."""
 
 import itertools
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from research.checks import check_count, check_numbers, is_integer
 from research.derivatives.errors import GridTooSmallError
 from research.sizes import check_most
 
-_BLOCK = (
-    1 << 16
-)  # Points whose weights are computed together, so that a long grid needs little memory.
+# Number of points whose weights are computed at once, to limit memory.
+_BLOCK = 1 << 16
 
 
-def fornberg_weights(nodes: Any, at: Any, order: int) -> np.ndarray:
-    """Weights w with f^(order)(at) ≈ Σ_j w_j f(nodes_j), exact for polynomials of degree below the number of nodes.
+def fornberg_weights(nodes: Any, at: Any, order: int) -> Float[np.ndarray, "*batch s"]:
+    """Weights w of the finite-difference formula f^(order)(at) ≈ Σ_j w_j f(nodes_j).
+
+    The formula is exact for polynomials of degree below the number of nodes.
 
     Args:
-      nodes: Distinct abscissae, shape (..., s) with s > order; leading axes are other stencils.
-      at: Where the derivative is wanted, of the leading shape.
-      order: Of the derivative, 0 or more; 0 interpolates.
+      nodes: Distinct abscissae, shape (..., s) with s > order. Leading axes are
+        separate stencils.
+      at: Point of the derivative, with the leading shape of nodes.
+      order: Order of the derivative, >= 0; 0 interpolates.
     Returns:
       The weights, shape (..., s), in float64.
     References:
-      Fornberg, Generation of finite difference formulas on arbitrarily spaced grids, Math. Comp. 51 (1988), 699-706.
+      Fornberg, Generation of finite difference formulas on arbitrarily spaced grids,
+      Math. Comp. 51 (1988), 699-706.
     Example:
       >>> print(fornberg_weights([-1.0, 0.0, 1.0], 0.0, 2))
       [ 1. -2.  1.]
@@ -39,12 +44,13 @@ def fornberg_weights(nodes: Any, at: Any, order: int) -> np.ndarray:
     shape = np.shape(nodes)
     if not shape or shape[-1] <= order:
         raise GridTooSmallError(
-            f"nodes must be more than order={order}, along their last axis; got nodes of shape {shape}. A derivative of this "
-            f"order needs {order + 1} nodes or more."
+            f"nodes must have at least order + 1 = {order + 1} entries along their "
+            f"last axis; got nodes of shape {shape}."
         )
     if np.shape(at) not in ((), shape[:-1]):
         raise ValueError(
-            f"at must be one number, or have the leading shape of nodes, {shape[:-1]}; got {np.shape(at)}."
+            f"at must be one number, or have the leading shape of nodes, {shape[:-1]}; "
+            f"got {np.shape(at)}."
         )
     sorted_nodes = np.sort(np.asarray(nodes, np.float64), axis=-1)
     if (
@@ -56,7 +62,7 @@ def fornberg_weights(nodes: Any, at: Any, order: int) -> np.ndarray:
         raise ValueError(f"at must be finite; got at={at!r}.")
     offsets = np.asarray(nodes, np.float64) - np.asarray(at, np.float64)[..., None]
     offset = np.moveaxis(offsets, -1, 0)
-    # weights[k, j]: of node j for the derivative k, on the nodes seen so far.
+    # weights[k, j] is the weight of node j for derivative k, from the first i nodes.
     weights = np.zeros((order + 1, *offset.shape))
     weights[0, 0] = 1.0
     orders = np.arange(1, order + 1).reshape(-1, *([1] * (offset.ndim - 1)))
@@ -81,28 +87,33 @@ def fornberg_weights(nodes: Any, at: Any, order: int) -> np.ndarray:
 def grid_derivative(
     y: Any, x: Any, order: int = 1, accuracy: int = 2, axis: int = -1
 ) -> Any:
-    """The derivative of sampled data: d^order y / dx^order at every abscissa of a grid, even or not.
+    """Derivative d^order y / dx^order of sampled data on any grid, even or uneven.
 
-    At each point the order + accuracy nearest points are combined by Fornberg's weights, so that the error is
-    O(spacing^accuracy) everywhere, at both ends too. Inside an even grid, where symmetry gives one power for nothing,
-    one point less is used if that leaves a symmetric formula (three points for the second derivative).
+    At each point the order + accuracy nearest points are combined by Fornberg's
+    weights. The error is O(spacing^accuracy) everywhere, also at both ends. Inside an
+    even grid one point less is used if that leaves a symmetric formula, whose symmetry
+    gains one power (three points for the second derivative).
 
-    It is linear in y, which may be a JAX array and traced; x is a concrete array. For a function rather than samples,
-    call `derivative(f, x)`.
+    The result is linear in y, which may be a traced JAX array; x must be concrete. Use
+    `derivative(f, x)` for a function instead of samples.
 
     Args:
-      y: Samples, any shape, real or complex; integers become float64.
-      x: Abscissae, shape (n,), n being the length of y along the axis; strictly increasing or strictly decreasing.
-      order: Of the derivative, a positive integer.
+      y: Samples, any shape, real or complex; integers are converted to float64.
+      x: Abscissae, shape (n,), where n is the length of y along the axis; strictly
+        increasing or decreasing.
+      order: Order of the derivative, a positive integer.
       accuracy: Power of the spacing in the error, a positive integer.
-      axis: Along which y was sampled.
+      axis: Axis of y along which it is sampled.
     Returns:
-      The derivative, of the shape of y: a JAX array where y is one, else a NumPy array.
+      The derivative, with the shape of y: a JAX array if y is one, else a NumPy array.
     Raises:
-      GridTooSmallError: y or x is a single number, or there are fewer than order + accuracy points.
-      ValueError: Abscissae repeat, change direction, are not finite, or do not fit y; order or accuracy is not positive.
+      GridTooSmallError: y or x is a single number, or there are fewer than
+        order + accuracy points.
+      ValueError: Abscissae repeat, change direction, are not finite, or do not match y;
+        or order or accuracy is not positive.
     References:
-      Fornberg, Generation of finite difference formulas on arbitrarily spaced grids, Math. Comp. 51 (1988), 699-706.
+      Fornberg, Generation of finite difference formulas on arbitrarily spaced grids,
+      Math. Comp. 51 (1988), 699-706.
     Example:
       >>> x = np.array([1.0, 2.0, 3.0, 4.0])
       >>> print(grid_derivative(x**2, x), np.gradient(x**2, x))
@@ -122,13 +133,15 @@ def grid_derivative(
         abscissae
     ):
         raise ValueError(
-            f"y must have as many samples along axis {axis} as x has abscissae; got y of shape {samples.shape} and "
-            f"{len(abscissae)} abscissae. Name another axis, or pass the abscissae of these samples."
+            f"y must have as many samples along axis={axis} as x has abscissae; got y "
+            f"of shape {samples.shape} and {len(abscissae)} abscissae. Pass another "
+            "axis, or the abscissae of these samples."
         )
     if len(abscissae) < order + accuracy:
         raise GridTooSmallError(
-            f"a derivative of order={order} with accuracy={accuracy} combines {order + accuracy} points; the grid has "
-            f"{len(abscissae)}. Sample more points, or ask for a lower accuracy or order."
+            f"a derivative of order={order} with accuracy={accuracy} needs "
+            f"{order + accuracy} points; the grid has {len(abscissae)}. Sample more "
+            "points, or reduce accuracy or order."
         )
     xp: Any = jnp if isinstance(samples, jax.Array) else np
     columns = xp.moveaxis(samples, axis, -1)
@@ -144,15 +157,14 @@ def grid_derivative(
     return xp.moveaxis(xp.concatenate(parts, axis=-1), -1, axis)
 
 
-def _pieces(x: np.ndarray, order: int, accuracy: int):
-    """(first, last, points in the stencil) of blocks that together cover the grid."""
+def _pieces(x: np.ndarray, order: int, accuracy: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (first, last, number of stencil points) of blocks that cover the grid."""
     n, size = len(x), order + accuracy
     half = size // 2
     steps = np.diff(x)
-    even = np.ptp(steps) <= 8 * np.finfo(np.float64).eps * np.max(
-        np.abs(x)
-    )  # To the rounding of the abscissae.
-    # An odd number of points on both sides alike has even powers of the spacing alone in its error.
+    # Even up to the rounding of the abscissae.
+    even = np.ptp(steps) <= 8 * np.finfo(np.float64).eps * np.max(np.abs(x))
+    # The error of a symmetric formula has only even powers of the spacing.
     inside = size - 1 if even and size % 2 == 0 and accuracy % 2 == 0 else size
     marks = (0, half, n - half, n) if inside < size and n > 2 * half else (0, n)
     for start, stop in itertools.pairwise(marks):
@@ -165,7 +177,10 @@ def _pieces(x: np.ndarray, order: int, accuracy: int):
 def _weights(
     x: np.ndarray, points: np.ndarray, left: np.ndarray, size: int, order: int
 ) -> np.ndarray:
-    """Weights of each point on its stencil, shape (points, size), computed in units of the stencil's width."""
+    """Weights of each point on its stencil, shape (points, size).
+
+    They are computed in units of the stencil's width.
+    """
     offsets = x[left[:, None] + np.arange(size)] - x[points][:, None]
     width = np.max(np.abs(offsets), axis=1, keepdims=True)
     return (
@@ -174,58 +189,62 @@ def _weights(
 
 
 def refuse_scalars(y: Any, x: Any) -> None:
-    """Explains `np.gradient`'s trap to who passes single numbers where samples are meant.
+    """Raise an error for single numbers, which `np.gradient` mishandles.
 
     Raises:
       GridTooSmallError: y or x has no axis.
     """
     if np.ndim(y) == 0:
         raise GridTooSmallError(
-            f"y must be an array of samples; got the single number y={y!r}. A grid derivative knows samples and not the "
-            "function behind them: of one sample there is no derivative. (np.gradient(f(x), x) of single numbers returns "
-            "an empty tuple without a word.) For the derivative of a function at a point call derivative(f, x); for one "
-            "that JAX cannot trace, finite_difference(f, x)."
+            f"y must be an array of samples; got the single number y={y!r}. One sample "
+            "has no derivative. (np.gradient(f(x), x) silently returns an empty tuple "
+            "for single numbers.) For the derivative of a function at a point call "
+            "derivative(f, x), or finite_difference(f, x) if JAX cannot trace f."
         )
     if np.ndim(x) == 0:
         raise GridTooSmallError(
-            f"x must be the abscissae of the samples, an array of {len(y)}; got the single number x={x!r}. (np.gradient "
-            "takes a single number as the spacing of the samples, not as the point at which to differentiate.) For "
-            "samples a step h apart pass x = h * np.arange(n); for the derivative of a function at a point call "
-            "derivative(f, x)."
+            f"x must be the abscissae of the samples, an array of length {len(y)}; got "
+            f"the single number x={x!r}. (np.gradient takes a single number as the "
+            "spacing of the samples, not as the point of the derivative.) For samples "
+            "with spacing h pass x = h * np.arange(n). For the derivative of a "
+            "function at a point call derivative(f, x)."
         )
 
 
 def _abscissae(x: Any) -> np.ndarray:
-    """x as a checked float64 array."""
+    """Check x and convert it to float64."""
     values = np.asarray(x, np.float64)
     if values.ndim != 1:
         raise ValueError(
-            f"x must have one axis, a number for each sample; got x of shape {values.shape}."
+            "x must have one axis, with a number for each sample; got x of shape "
+            f"{values.shape}."
         )
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise ValueError(
-            f"x must be finite; got x[{bad[0]}]={values[bad[0]]}. Drop those samples."
+            f"x must be finite; got x[{bad[0]}]={values[bad[0]]}. Remove those samples."
         )
     steps = np.diff(values)
     same = np.flatnonzero(steps == 0)
     if len(same):
         raise ValueError(
-            f"abscissae must differ; got x[{same[0]}] = x[{same[0] + 1}] = {values[same[0]]}. Average the samples that "
-            "share one, or drop all but one of them."
+            f"abscissae must differ; got x[{same[0]}] = x[{same[0] + 1}] = "
+            f"{values[same[0]]}. Average samples with equal abscissae, or remove all "
+            "but one of them."
         )
     turns = np.flatnonzero(np.sign(steps) != np.sign(steps[:1]))
     if len(turns):
         i = turns[0]
         raise ValueError(
-            f"x must go one way; got x[{i - 1}], x[{i}], x[{i + 1}] = {values[i - 1]}, {values[i]}, {values[i + 1]}. "
-            "Sort: index = np.argsort(x); grid_derivative(y[index], x[index])."
+            f"x must be increasing or decreasing; got x[{i - 1}], x[{i}], x[{i + 1}] = "
+            f"{values[i - 1]}, {values[i]}, {values[i + 1]}. Sort: index = "
+            "np.argsort(x); grid_derivative(y[index], x[index])."
         )
     return values
 
 
 def _positive(name: str, value: Any) -> int:
-    """A positive integer, or an error that names it."""
+    """Check that a value is a positive integer."""
     try:
         number = operator.index(value)
     except TypeError:

@@ -1,9 +1,10 @@
-"""The limit definition as data: the difference quotient at every step, and what truncation and rounding do to it."""
+"""The limit definition of the derivative as a table of difference quotients."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+from jaxtyping import Float
 
 from research.checks import check_callable, check_choice, check_numbers
 from research.derivatives.errors import NotScalarError, StepUnderflowError
@@ -13,25 +14,29 @@ Scheme = Literal["forward", "central", "richardson", "complex"]
 
 
 class LimitTable(NamedTuple):
-    """Difference quotients as the step shrinks.
+    """Difference quotients at decreasing steps.
 
     Attributes:
       steps: h, largest first, shape (K,), float64.
-      estimates: The quotient at each step, as computed in the type asked for, shape (K,), float64.
-      truncation: How far the exact quotient is from the derivative: measured where that stands out from rounding, and
-        C h^p below, with C from the smallest steps where it does; shape (K,).
-      rounding: How far rounding may move the quotient: half of ε (|f| + |x f'|) times the formula's weights / h, for
-        the errors of f's values and of x + h, and of the quotient itself; shape (K,).
-      best: Index of the step with the smallest sum of the two.
-      theory: The rule of thumb for the best step, ε^(1 / (p + 1)) times the larger of |x| and 1: √ε for the forward
-        quotient, ∛ε for the central one, the fifth root for Richardson's. 0 for the complex step: any small enough.
-      limit: What the quotients tend to: the derivative, as `finite_difference` finds it in float64; nan if there is none.
+      estimates: Quotient at each step, computed in the requested dtype, shape (K,),
+        float64.
+      truncation: Distance of the exact quotient from the derivative, shape (K,). It is
+        measured where it exceeds rounding, and extrapolated as C h^p below.
+      rounding: Bound on the effect of rounding, shape (K,): half of ε (|f| + |x f'|)
+        times the formula's weights / h, for errors of f's values and of x + h, plus
+        that of the quotient itself.
+      best: Index of the step with the smallest sum of truncation and rounding.
+      theory: Rule of thumb for the best step, ε^(1 / (p + 1)) times max(|x|, 1): √ε for
+        forward, ∛ε for central, the fifth root for Richardson. 0 for the complex step,
+        where any small step works.
+      limit: Limit of the quotients: the derivative from `finite_difference` in float64,
+        or nan if there is none.
     """
 
-    steps: np.ndarray
-    estimates: np.ndarray
-    truncation: np.ndarray
-    rounding: np.ndarray
+    steps: Float[np.ndarray, "K"]
+    estimates: Float[np.ndarray, "K"]
+    truncation: Float[np.ndarray, "K"]
+    rounding: Float[np.ndarray, "K"]
     best: int
     theory: float
     limit: float
@@ -40,7 +45,7 @@ class LimitTable(NamedTuple):
         return self.text()
 
     def text(self) -> str:
-        """The table: the limit, the best step, and a row for each step."""
+        """Format the limit, the best step, and a row for each step."""
         limit = "none was found" if np.isnan(self.limit) else f"{self.limit:.12g}"
         theory = (
             f"theory suggests {self.theory:.1e}"
@@ -66,7 +71,7 @@ class LimitTable(NamedTuple):
 
 
 class _Formula(NamedTuple):
-    """Nodes in units of h with their weights, and the power of h in the error."""
+    """Nodes in units of h, their weights, and the power of h in the error."""
 
     nodes: tuple[float, ...]
     weights: tuple[float, ...]
@@ -89,30 +94,37 @@ def limit_table(
     steps: Any = None,
     dtype: Any = np.float64,
 ) -> LimitTable:
-    """The quotient whose limit is f'(x), at every step, with its error split into truncation and rounding.
+    """Tabulate the difference quotient whose limit is f'(x), with its errors.
 
-    forward (f(x + h) - f(x)) / h with error O(h); central (f(x + h) - f(x - h)) / 2h with O(h²); richardson
-    (4 D(h / 2) - D(h)) / 3 of the central quotient D with O(h⁴); complex Im f(x + ih) / h with O(h²) and no
-    cancellation, for an f that is analytic and computes with complex numbers. The first three lose ε |f| / h to
-    rounding, so that their error is smallest at a step near ε^(1 / (p + 1)), and grows below it.
+    * "forward": (f(x + h) - f(x)) / h, error O(h).
+    * "central": (f(x + h) - f(x - h)) / 2h, error O(h²).
+    * "richardson": (4 D(h / 2) - D(h)) / 3 with the central quotient D, error O(h⁴).
+    * "complex": Im f(x + ih) / h, error O(h²) without cancellation. f must be analytic
+      and compute with complex numbers.
+
+    The first three have a rounding error of about ε |f| / h. Their total error is
+    smallest at a step near ε^(1 / (p + 1)), and grows below it.
 
     Args:
-      f: A function of a NumPy number, that computes in the type of its argument.
+      f: Function of a NumPy number that computes in the dtype of its argument.
       x: The point.
       scheme: "forward", "central", "richardson" or "complex".
-      steps: Positive steps; None for two a decade (one for the complex step) from the power of ten below max(|x|, 1)
-        down, as far as they still change x in the dtype; sixteen decades at most, thirty for the complex step.
-      dtype: np.float64 or np.float32, in which x, h, f and the quotient are computed.
+      steps: Positive steps. None means two per decade (one for the complex step), from
+        the power of ten below max(|x|, 1) down, as long as they change x in the dtype;
+        at most sixteen decades, or thirty for the complex step.
+      dtype: np.float64 or np.float32, the dtype of x, h, f and the quotient.
     Returns:
-      A `LimitTable`.
+      The table.
     Raises:
-      StepUnderflowError: x + h or x - h is x for one of the steps.
-      TypeError: f computes in another type than its argument's; scheme "complex" with an f that drops the imaginary part.
-      NotScalarError: f gives no single number.
-      ValueError: scheme, dtype, x or a step is none of those above.
+      StepUnderflowError: x + h or x - h equals x for one of the steps.
+      TypeError: f computes in another dtype than its argument's, or drops the imaginary
+        part with scheme "complex".
+      NotScalarError: f does not return a single number.
+      ValueError: scheme, dtype, x or a step is invalid.
     References:
-      Squire and Trapp, Using complex variables to estimate derivatives of real functions, SIAM Review 40 (1998),
-      110-112; Press et al., Numerical Recipes, 3rd ed., section 5.7.
+      Squire and Trapp, Using complex variables to estimate derivatives of real
+      functions, SIAM Review 40 (1998), 110-112.
+      Press et al., Numerical Recipes, 3rd ed., section 5.7.
     Example:
       >>> table = limit_table(np.sin, 1.0, "forward", steps=[1e-2, 1e-8, 1e-14])
       >>> print([f"{error:.0e}" for error in abs(table.estimates - np.cos(1.0))])
@@ -162,20 +174,21 @@ def limit_table(
 
 
 def _limit(f: Callable[[Any], Any], x: Any, scheme: str) -> tuple[float, float]:
-    """The derivative at x in float64, and how far that may be off."""
-    if (
-        scheme == "complex"
-    ):  # It has no cancellation: at a tiny step it is exact but for rounding.
+    """Return the derivative at x in float64, and its error bound."""
+    # The complex step does not cancel: at a tiny step only rounding is left.
+    if scheme == "complex":
         value = _quotients(f, np.float64(x), np.array([1e-100]), scheme)[0][0]
         return value, 2 * abs(value) * float(np.finfo(np.float64).eps)
-    found = finite_difference(f, float(x))
-    return (found.value, found.error) if found.verdict == "ok" else (float("nan"), 0.0)
+    result = finite_difference(f, float(x))
+    if result.verdict == "ok":
+        return result.value, result.error
+    return float("nan"), 0.0
 
 
 def _quotients(
     f: Callable[[Any], Any], x: Any, h: np.ndarray, scheme: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(the quotient at each step, the largest |f| that enters it), each number computed in the type of x."""
+    """Compute the quotient and the largest |f| at each step, in the dtype of x."""
     nodes, weights, _ = _FORMULAS[scheme]
     kind = x.dtype.type
     estimates, sizes = [], []
@@ -195,37 +208,40 @@ def _quotients(
 
 
 def _value(f: Callable[[Any], Any], at: Any) -> Any:
-    """f at a number, which must be of the same type."""
+    """Evaluate f at a number, and check that the result has the same dtype."""
     value = np.asarray(f(at))
     if value.size != 1:
         raise NotScalarError(
-            f"f must give one number for a number; it gives the shape {value.shape}. For several outputs call "
-            "jacobian(f, x), or tabulate one at a time: limit_table(lambda x: f(x)[0], x)."
+            f"f must return one number for a number; it returns shape {value.shape}. "
+            "For several outputs call jacobian(f, x), or tabulate one at a time: "
+            "limit_table(lambda x: f(x)[0], x)."
         )
-    # A Python int is a constant that has no precision of its own.
+    # A Python int is a constant without a precision of its own.
     if value.dtype != at.dtype and value.dtype.kind not in "iub":
         raise TypeError(
-            f"f must compute in the type of its argument; it gives {value.dtype} for {at.dtype}. Write it with functions "
-            "of NumPy instead of math and with plain numbers as constants; of jax.numpy, first call "
+            f"f must compute in the dtype of its argument; it returns {value.dtype} "
+            f"for {at.dtype}. Use functions of NumPy instead of math, and plain "
+            "numbers as constants. For jax.numpy first call "
             "research.backend.configure(x64=True)."
         )
     return value.reshape(()).astype(at.dtype)[()]
 
 
 def _complex_value(f: Callable[[Any], Any], x: Any, step: float) -> Any:
-    """f(x + ih)."""
+    """Evaluate f(x + ih)."""
     kind = np.complex64 if x.dtype == np.float32 else np.complex128
     value = np.asarray(f(kind(complex(float(x), float(step)))))
     if value.size != 1 or value.dtype != kind:
         raise TypeError(
-            f"scheme='complex' needs an f that computes with complex numbers; it gives {value.dtype} of shape {value.shape} "
-            f"for {np.dtype(kind)}. Use scheme='central' for an f with abs, a comparison or functions of math in it."
+            "scheme='complex' needs an f that computes with complex numbers; it "
+            f"returns {value.dtype} of shape {value.shape} for {np.dtype(kind)}. Use "
+            "scheme='central' if f uses abs, comparisons or functions of math."
         )
     return value.reshape(())[()]
 
 
 def _steps(steps: Any, x: Any, scheme: str, kind: np.dtype) -> np.ndarray:
-    """The steps, as float64 numbers that the dtype has, checked."""
+    """Check the steps, and round them to the dtype."""
     chosen = steps is None
     if chosen:
         start = np.floor(np.log10(max(abs(float(x)), 1.0)))
@@ -252,8 +268,9 @@ def _steps(steps: Any, x: Any, scheme: str, kind: np.dtype) -> np.ndarray:
     if not moved.all():
         bad = h[~moved][0]
         raise StepUnderflowError(
-            f"x ± h must differ from x; got a step of {bad:g} at x={float(x)!r}, where {kind} numbers are "
-            f"{float(np.spacing(abs(x))):.2g} apart. Leave out steps below that; scheme='complex' has no such limit."
+            f"x ± h must differ from x; got a step of {bad:g} at x={float(x)!r}, where "
+            f"{kind} numbers are {float(np.spacing(abs(x))):.2g} apart. Remove steps "
+            "below that, or use scheme='complex', which has no such limit."
         )
     return h
 
@@ -261,22 +278,23 @@ def _steps(steps: Any, x: Any, scheme: str, kind: np.dtype) -> np.ndarray:
 def _truncation(
     h: np.ndarray, error: np.ndarray, rounding: np.ndarray, power: int
 ) -> np.ndarray:
-    """The error itself where it is ten times what rounding can do, and its power law below."""
-    seen = np.flatnonzero(np.isfinite(error) & (error > 10 * rounding))
-    if not len(seen):
+    """Return the error where it exceeds ten times rounding, and its power law below."""
+    visible = np.flatnonzero(np.isfinite(error) & (error > 10 * rounding))
+    if not len(visible):
         return np.where(np.isnan(error), np.nan, 0.0)
-    last = seen[np.argmin(h[seen])]
+    last = visible[np.argmin(h[visible])]
     return np.where(
         (h >= h[last]) & (error > rounding), error, error[last] * (h / h[last]) ** power
     )
 
 
 def _number(name: str, value: Any, kind: np.dtype) -> Any:
-    """A finite number of the dtype."""
+    """Check that a value is a finite number, and convert it to the dtype."""
     array = np.asarray(value)
     if array.ndim or array.dtype.kind not in "fiu":
         raise TypeError(
-            f"{name} must be one real number; got {name}={value!r}. Make one table for each point."
+            f"{name} must be one real number; got {name}={value!r}. Build one table "
+            "for each point."
         )
     if not np.isfinite(array):
         raise ValueError(f"{name} must be finite; got {name}={value!r}.")

@@ -1,4 +1,4 @@
-"""Partial and total derivatives: one argument with the others held, or with the others following it."""
+"""Partial and total derivatives: other arguments are held fixed, or depend on x."""
 
 import graphlib
 import inspect
@@ -17,12 +17,12 @@ from research.derivatives.exact.arguments import floating, title
 MOST_PATHS = 1000
 
 
-class Path(NamedTuple):
-    """One way on which x acts on f.
+class DependencyPath(NamedTuple):
+    """A path of dependencies from x to f.
 
     Attributes:
-      names: From x to f, such as ("x", "y", "f").
-      value: The product of the local derivatives along it, in the shape of the total.
+      names: Names from x to f, such as ("x", "y", "f").
+      value: Product of the local derivatives along the path, in the shape of the total.
     """
 
     names: tuple[str, ...]
@@ -30,36 +30,39 @@ class Path(NamedTuple):
 
 
 class TotalDerivative(NamedTuple):
-    """The total derivative of f, and what it is the sum of.
+    """The total derivative of f, split into its parts.
 
     Attributes:
-      direct: ∂f/∂x, everything else held.
-      via: name -> ∂f/∂name · d name/dx, what reaches f through that variable last; names that f does not take are not here.
+      direct: ∂f/∂x with everything else held fixed.
+      via: name -> ∂f/∂name · d name/dx, the effect through the variable that f takes
+        last. Names that f does not take are missing.
       total: df/dx = direct + the sum of via.
-      paths: Every path from x to f with its product; they too sum to the total. Empty beyond 1000 paths.
+      paths: All paths from x to f with their products, which also sum to the total.
+        Empty if there are more than 1000.
     """
 
     direct: Any
     via: dict[str, Any]
     total: Any
-    paths: tuple[Path, ...]
+    paths: tuple[DependencyPath, ...]
 
 
 def partial_derivative(
-    f: Callable, argument: int | str, /, *args: Any, **named: Any
+    f: Callable[..., Any], argument: int | str, /, *args: Any, **named: Any
 ) -> Any:
-    """∂f/∂argument with all other arguments held where they are.
+    """Partial derivative ∂f/∂argument with all other arguments held fixed.
 
     Args:
       f: Function of several arguments.
-      argument: The one that varies: its position from 0 on, or its name.
-      args, named: Where, as in f(*args, **named). Arguments that are held may be anything that f takes.
+      argument: The argument that varies, by its position (from 0) or name.
+      *args, **named: Point of evaluation, as in f(*args, **named). The other arguments
+        may have any type.
     Returns:
-      For an f with one real value, the gradient in that argument, in its structure and shape; else the Jacobian,
-      forward or reverse by `chosen_mode`.
+      The gradient with respect to the argument if f has one real value, else the
+      Jacobian, in forward or reverse mode as by `chosen_mode`.
     Raises:
       ValueError: f has no such argument, or it is not given.
-      NotInexactError: The argument, or what f gives, is no floating number.
+      NotInexactError: The argument or the value of f is not floating.
     Example:
       >>> ideal_gas = lambda n, T, V: n * 8.314 * T / V
       >>> float(partial_derivative(ideal_gas, "V", 1.0, 300.0, 2.0))  # ∂p/∂V = -n R T / V²
@@ -68,20 +71,22 @@ def partial_derivative(
     check_callable("f", f)
     if not isinstance(argument, str | int | np.integer) or isinstance(argument, bool):
         raise TypeError(
-            f"argument must be the name or the place of one of f's arguments; got argument={shown(argument)}."
+            "argument must be the name or position of one of f's arguments; got "
+            f"argument={shown(argument)}."
         )
     parameters = _parameters(f)
     try:
         bound = inspect.signature(f).bind(*args, **named)
     except TypeError as error:
         raise TypeError(
-            f"f={title(f)} cannot be called with the arguments that were given: {error}."
+            f"f={title(f)} cannot be called with these arguments: {error}."
         ) from None
     names = list(parameters)
     if isinstance(argument, int | np.integer) and not isinstance(argument, bool):
         if not 0 <= argument < len(args):
             raise ValueError(
-                f"{title(f)} was given {len(args)} arguments by position; got argument={argument}."
+                "argument must be below the number of positional arguments of "
+                f"{title(f)}, {len(args)}; got argument={argument}."
             )
         position = int(argument)
         return jacobian(
@@ -90,11 +95,13 @@ def partial_derivative(
         )
     if argument not in parameters:
         raise ValueError(
-            f"{title(f)} has no argument {argument!r}; it has {', '.join(names)}."
+            f"argument must be one of {title(f)}'s: {', '.join(names)}; got "
+            f"argument={argument!r}."
         )
     if argument not in bound.arguments:
         raise ValueError(
-            f"{title(f)} was given no {argument}; a derivative needs the place where it is taken."
+            f"{title(f)} needs a value of {argument}, the point of the derivative; got "
+            "none."
         )
 
     def varied(x: Any) -> Any:
@@ -108,30 +115,35 @@ def partial_derivative(
 
 
 def total_derivative(
-    f: Callable, x: Any, dependencies: Mapping[str, Callable]
+    f: Callable[..., Any], x: Any, dependencies: Mapping[str, Callable[..., Any]]
 ) -> TotalDerivative:
-    """df/dx where f's other arguments follow x: the chain rule on a graph, split by path.
+    """Total derivative df/dx where f's other arguments depend on x, split by path.
 
-    With y = g(x): df/dx = ∂f/∂x + ∂f/∂y · dy/dx. The dependencies may use each other, in any order without a cycle.
+    With y = g(x): df/dx = ∂f/∂x + ∂f/∂y · dy/dx. Dependencies may use each other, in
+    any order without a cycle.
 
     Args:
       f: Function of x, its first argument, and of variables named in dependencies.
       x: A floating array or pytree.
-      dependencies: name -> function that gives the variable of that name, from x (by f's own name for it) and from
-        other variables, all by the names of its arguments. Arguments with defaults that are no variables keep these.
+      dependencies: name -> function that computes that variable from x (by f's own name
+        for it) and from other variables. Arguments are matched by name. Other arguments
+        must have defaults, which they keep.
     Returns:
-      TotalDerivative; each derivative is the gradient in x's structure where f gives one number, else has the shape
-      f(x).shape + x.shape (in each leaf of x).
+      The total derivative and its parts. Each derivative is the gradient in x's
+      structure if f returns one number, else has the shape f(x).shape + x.shape (in
+      each leaf of x).
     Raises:
-      ValueError: A function takes a name that is neither x nor a dependency, a dependency has x's own name or is used
-        by nothing, or the dependencies go in a circle.
-      NotInexactError: A leaf of x, or a variable, is no floating number.
+      ValueError: A function has an argument that is neither x nor a dependency, a
+        dependency has x's own name or is not used, or the dependencies have a cycle.
+      NotInexactError: A leaf of x or a variable is not floating.
     References:
-      Bauer, Computational graphs and rounding error, SIAM J. Numer. Anal. 11, 1974 (the sum over paths).
+      Bauer, Computational graphs and rounding error, SIAM J. Numer. Anal. 11, 1974 (the
+      sum over paths).
     Example:
       >>> area = lambda width, height: width * height
-      >>> found = total_derivative(area, 3.0, {"height": lambda width: width**2})  # So the area is width³.
-      >>> [float(value) for value in (found.direct, found.via["height"], found.total)]
+      >>> # With height = width², the area is width³.
+      >>> result = total_derivative(area, 3.0, {"height": lambda width: width**2})
+      >>> [float(value) for value in (result.direct, result.via["height"], result.total)]
       [9.0, 18.0, 27.0]
     """
     check_callable("f", f)
@@ -163,32 +175,39 @@ def total_derivative(
         },
         shaped(total[graph.target]),
         tuple(
-            Path(names, shaped(value))
+            DependencyPath(names, shaped(value))
             for names, value in _paths(graph, local, total[graph.source])
         ),
     )
 
 
 class _Graph(NamedTuple):
-    """Who takes whom: source is x's name, target f's; order has every dependency before whatever takes it, f last."""
+    """Dependencies between variables.
+
+    source is the name of x, target that of f. order has every variable before those
+    that use it, with f last.
+    """
 
     source: str
     target: str
-    functions: dict[str, Callable]
+    functions: dict[str, Callable[..., Any]]
     parents: dict[str, tuple[str, ...]]
     order: tuple[str, ...]
 
 
-def _graph(f: Callable, dependencies: Mapping[str, Callable]) -> _Graph:
+def _graph(
+    f: Callable[..., Any], dependencies: Mapping[str, Callable[..., Any]]
+) -> _Graph:
     names = list(_parameters(f))
     if not names:
-        raise ValueError(f"{title(f)} takes nothing; its first argument must be x.")
+        raise ValueError(f"f={title(f)} must take x as first argument; it takes none.")
     source, target = names[0], title(f)
     while target in dependencies or target == source:
         target += "'"
     if source in dependencies:
         raise ValueError(
-            f"dependencies gives {source!r}, but that is x, the first argument of {title(f)}: it depends on nothing."
+            f"dependencies must not contain {source!r}, which is x, the first argument "
+            f"of {title(f)}. Remove it."
         )
     functions = {**dependencies, target: f}
     known = {source, *dependencies}
@@ -200,7 +219,8 @@ def _graph(f: Callable, dependencies: Mapping[str, Callable]) -> _Graph:
     unused = [name for name in dependencies if name not in used]
     if unused:
         raise ValueError(
-            f"dependencies gives {unused[0]!r}, which nothing takes; {title(f)} takes {', '.join(names)}."
+            f"dependencies must be used; no function takes {unused[0]!r}. {title(f)} "
+            f"takes {', '.join(names)}."
         )
     try:
         order = tuple(
@@ -209,15 +229,16 @@ def _graph(f: Callable, dependencies: Mapping[str, Callable]) -> _Graph:
     except graphlib.CycleError as error:
         circle = " -> ".join(error.args[1])
         raise ValueError(
-            f"dependencies must have no cycle; got {circle}. Solve it for one of them first."
+            f"dependencies must have no cycle; got {circle}. Solve for one of them "
+            "first."
         ) from error
     return _Graph(source, target, functions, parents, order)
 
 
 def _taken(
-    name: str, g: Callable, known: set[str], source: str, is_target: bool
+    name: str, g: Callable[..., Any], known: set[str], source: str, is_target: bool
 ) -> tuple[str, ...]:
-    """Which variables a function takes."""
+    """Return the variables that a function takes."""
     taken = []
     for parameter in _parameters(g).values():
         if parameter.name in known:
@@ -226,17 +247,19 @@ def _taken(
             owner = title(g) if is_target else f"dependencies[{name!r}]"
             choice = ", ".join(sorted(known - {source}))
             raise ValueError(
-                f"{owner} takes {parameter.name!r}, which is neither {source} nor a dependency ({choice})."
+                f"{owner} takes {parameter.name!r}, which is neither {source} nor a "
+                f"dependency ({choice})."
             )
     return tuple(taken)
 
 
-def _parameters(f: Callable) -> dict[str, inspect.Parameter]:
+def _parameters(f: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     try:
         return dict(inspect.signature(f).parameters)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{title(f)} does not tell the names of its arguments; wrap it: lambda x, y: f(x, y)."
+            f"f={title(f)} has no names for its arguments. Wrap it: lambda x, y: f(x, "
+            "y)."
         ) from error
 
 
@@ -251,7 +274,8 @@ def _values(graph: _Graph, x: Any) -> dict[str, Any]:
         )
     if not isinstance(values[graph.target], jax.Array):
         raise ValueError(
-            f"{title(graph.functions[graph.target])} must give one array; choose a part of what it gives."
+            f"{title(graph.functions[graph.target])} must return one array. Return a "
+            "part of its value."
         )
     return values
 
@@ -259,7 +283,7 @@ def _values(graph: _Graph, x: Any) -> dict[str, Any]:
 def _local_derivatives(
     graph: _Graph, values: dict[str, Any]
 ) -> dict[tuple[str, str], jax.Array]:
-    """(name, parent) -> the Jacobian of one step, as a matrix."""
+    """Map (name, parent) to the Jacobian of one step, as a matrix."""
     local = {}
     for name in graph.order:
         for parent in graph.parents[name]:
@@ -268,7 +292,13 @@ def _local_derivatives(
                 other: values[other] for other in graph.parents[name] if other != parent
             }
 
-            def step(moved, name=name, parent=parent, others=others, unravel=unravel):
+            def step(
+                moved: jax.Array,
+                name: str = name,
+                parent: str = parent,
+                others: dict[str, Any] = others,
+                unravel: Callable[..., Any] = unravel,
+            ) -> jax.Array:
                 return ravel_pytree(
                     graph.functions[name](**{**others, parent: unravel(moved)})
                 )[0]
@@ -280,24 +310,28 @@ def _local_derivatives(
 def _paths(
     graph: _Graph, local: dict[tuple[str, str], jax.Array], start: jax.Array
 ) -> list[tuple[tuple[str, ...], Any]]:
-    """Every path with its product; none where there are more than MOST_PATHS."""
+    """List all paths with their products, or nothing beyond MOST_PATHS."""
     number = {graph.source: 1}
     for name in graph.order:
         number[name] = sum(number[parent] for parent in graph.parents[name])
     if number[graph.target] > MOST_PATHS:
         return []
-    found: dict[str, list] = {graph.source: [((graph.source,), start)]}
+    paths: dict[str, list[tuple[tuple[str, ...], Any]]] = {
+        graph.source: [((graph.source,), start)]
+    }
     for name in graph.order:
-        found[name] = [
+        paths[name] = [
             ((*names, name), local[name, parent] @ value)
             for parent in graph.parents[name]
-            for names, value in found[parent]
+            for names, value in paths[parent]
         ]
-    return found[graph.target]
+    return paths[graph.target]
 
 
-def _shaped(matrix: jax.Array, shape: tuple[int, ...], unravel: Callable) -> Any:
-    """A matrix of derivatives (outputs by inputs) in the shape of f(x) and the structure of x."""
+def _shaped(
+    matrix: jax.Array, shape: tuple[int, ...], unravel: Callable[..., Any]
+) -> Any:
+    """Reshape a matrix (outputs by inputs) to f(x)'s shape and x's structure."""
     if not shape:
         return unravel(matrix[0])
     rows = jax.vmap(unravel)(matrix)

@@ -34,13 +34,13 @@ def write_leaderboard(
       paths: Run folders, .zip files as `research.runs.archive.pack` writes them, and
         folders of these.
       output: The page to write, an .html.
-      skip_bad: Whether to go on without a study that cannot be read, which the page then
-        names; else it is an error.
+      skip_bad: Whether to go on without a study that cannot be read, which the page
+        then names; else it is an error.
     Returns:
       The rankings that the page shows.
     Raises:
-      ValueError: A study cannot be read, or is of a newer format, or the page would take
-        the place of an input.
+      ValueError: A study cannot be read, or is of a newer format, or the page would
+        take the place of an input.
       OSError: A file cannot be read or written.
     """
     check_sequence("paths", paths, "paths", (str, Path))

@@ -26,8 +26,8 @@ class Entry(NamedTuple):
       workload: Its name, with the number of examples, or f*, where studies have several
         of that name.
       protocol: Number of the protocol, from 1.
-      cost, low, high: Example gradients to the target, with their interval; inf where it
-        is not reached.
+      cost, low, high: Example gradients to the target, with their interval; inf where
+        it is not reached.
       measurement, comparison: As in the study; no comparison for the baseline.
     """
 
@@ -48,8 +48,8 @@ class Rankings(NamedTuple):
     Attributes:
       gathered: The studies.
       protocols: Values of PROTOCOL, in the order in which they first occur.
-      all: The entries of each workload and protocol, the rule with the lowest cost first
-        (`costs`).
+      all: The entries of each workload and protocol, the rule with the lowest cost
+        first (`costs`).
     """
 
     gathered: Gathered
@@ -144,9 +144,9 @@ def _ordered(entries: Sequence[Entry]) -> tuple[Entry, ...]:
 def leaders(ranking: Sequence[Entry]) -> tuple[set[str], bool]:
     """Return the rules with the lowest cost, and whether one of them leads alone.
 
-    It leads alone if its intervals all lie below those of the others. No rule leads where
-    none reaches the target. Where a study compared the leader with another rule and left
-    it undecided, the intervals of costs decide nothing either.
+    It leads alone if its intervals all lie below those of the others. No rule leads
+    where none reaches the target. Where a study compared the leader with another rule
+    and left it undecided, the intervals of costs decide nothing either.
     """
     cost = costs(ranking)
     lowest = min(cost.values())

@@ -1,4 +1,4 @@
-"""Losses of one example; `jax.vmap` adds the batch axis, in `research.objectives.empirical_risk`."""
+"""Losses of one example. `research.objectives.empirical_risk` adds the batch axis."""
 
 from research.losses.classification import check_labels as check_labels
 from research.losses.classification import hinge as hinge

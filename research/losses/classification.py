@@ -1,11 +1,11 @@
-"""Losses of a class: how much probability, or margin, its label was given."""
+"""Losses for classification: cross-entropies and the hinge loss."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Num, Shaped
 
 from research.checks import check_count, check_numbers, check_real
 from research.losses.checks import (
@@ -18,21 +18,27 @@ from research.losses.checks import (
 )
 
 
-def logistic(logit: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
-    """Cross-entropy of a yes-or-no label against the probability σ(z) = 1 / (1 + exp(-z)): log(1 + exp(z)) - y z.
+def logistic(
+    logit: Float[ArrayLike, ""], label: Num[ArrayLike, ""]
+) -> Float[Array, ""]:
+    """Binary cross-entropy of a label and a logit: log(1 + exp(z)) - y z.
 
-    Computed as log(1 + exp(-|z|)) + z ([z > 0] - y), which neither overflows nor cancels: value, gradient σ(z) - y and
-    Hessian σ(z) σ(-z) keep their relative precision when the prediction is right and sure. Labels are {0, 1}, not
-    {-1, +1}. optax.sigmoid_binary_cross_entropy is the same function; neither broadcasts here.
+    The predicted probability of a 1 is σ(z) = 1 / (1 + exp(-z)). The loss is computed
+    as log(1 + exp(-|z|)) + z ([z > 0] - y), which neither overflows nor cancels. The
+    value, the gradient σ(z) - y and the Hessian σ(z) σ(-z) therefore keep their
+    relative precision for confident, correct predictions. Labels are 0 or 1, not -1 or
+    +1. optax.sigmoid_binary_cross_entropy is the same function, but broadcasts.
 
     Args:
       logit: z, floating, shape ().
       label: y in {0, 1}, or the probability of a 1 (a soft label); any dtype, shape ().
     Returns:
-      The loss in the dtype of the logit, shape (). NaN if a label that is traced lies outside 0..1.
+      The loss in the dtype of the logit, shape (). NaN if a traced label lies outside
+      0..1.
     Raises:
       TypeError: logit is not floating.
-      ValueError: logit or label is not one number, or a concrete label lies outside 0..1.
+      ValueError: logit or label is not a single number, or a concrete label lies
+        outside 0..1.
     References:
       Murphy, Probabilistic Machine Learning: An Introduction (2022), section 10.2.3.
     Example:
@@ -48,21 +54,25 @@ def logistic(logit: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
 
 
 def hinge(score: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
-    """The loss of a support vector machine: max(0, 1 - (2y - 1) s).
+    """Hinge loss of a support vector machine: max(0, 1 - (2y - 1) s).
 
-    At the kink (2y - 1) s = 1 the gradient is taken as 0, as in Pegasos. Labels are {0, 1} as everywhere here;
-    optax.hinge_loss wants {-1, +1} and has half the slope at the kink.
+    The gradient at the kink, (2y - 1) s = 1, is 0, as in Pegasos. Labels are 0 or 1, as
+    in all losses here. optax.hinge_loss expects -1 or +1 and has half the slope at the
+    kink.
 
     Args:
       score: s, floating, shape ().
       label: y in {0, 1}, any dtype, shape ().
     Returns:
-      The loss in the dtype of the score, shape (). NaN if a label that is traced is neither 0 nor 1.
+      The loss in the dtype of the score, shape (). NaN if a traced label is neither 0
+      nor 1.
     Raises:
       TypeError: score is not floating.
-      ValueError: score or label is not one number, or a concrete label is neither 0 nor 1.
+      ValueError: score or label is not a single number, or a concrete label is neither
+        0 nor 1.
     References:
-      Shalev-Shwartz, Singer, Srebro & Cotter, Pegasos, Mathematical Programming 2011, eq. 2.
+      Shalev-Shwartz, Singer, Srebro & Cotter, Pegasos, Mathematical Programming 2011,
+      eq. 2.
     Example:
       >>> print(hinge(jnp.array(0.25), 1), hinge(jnp.array(0.25), 0))
       0.75 1.25
@@ -70,26 +80,32 @@ def hinge(score: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
     score, label = _scalars("score", score, label)
     y = label.astype(score.dtype)
     valid = (y == 0) | (y == 1)
-    # The score, too: beyond the kink the slope is a chosen 0, in which either mode alone would lose the NaN.
+    # Make the score NaN as well. Beyond the kink the slope is 0, which would hide the
+    # NaN of the loss from the gradient.
     score = _or_nan(valid, score, label, "0 or 1")
     return _or_nan(valid, jax.nn.relu(1 - (2 * y - 1) * score), label, "0 or 1")
 
 
-def softmax_cross_entropy(logits: ArrayLike, label: ArrayLike) -> Float[Array, ""]:
-    """Cross-entropy of a class against softmax probabilities: log Σ_k exp(z_k) - z_label.
+def softmax_cross_entropy(
+    logits: Float[ArrayLike, "K"], label: Int[ArrayLike, ""]
+) -> Float[Array, ""]:
+    """Softmax cross-entropy of an integer label: log Σ_k exp(z_k) - z_label.
 
-    The gradient is softmax(z) - e_label, the Hessian diag(p) - p pᵀ with p = softmax(z). The largest logit is
-    subtracted first, so that large ones neither overflow nor cancel. optax.softmax_cross_entropy_with_integer_labels is
-    the same function, but reads a label of -1 as the last class.
+    The gradient is softmax(z) - e_label and the Hessian is diag(p) - p pᵀ with p =
+    softmax(z). The largest logit is subtracted first, so that large logits neither
+    overflow nor cancel. optax.softmax_cross_entropy_with_integer_labels is the same
+    function, but reads a label of -1 as the last class.
 
     Args:
       logits: z, floating, shape (K,).
       label: Integer in 0..K-1, shape ().
     Returns:
-      The loss in the dtype of the logits, shape (). NaN if a label that is traced lies outside 0..K-1.
+      The loss in the dtype of the logits, shape (). NaN if a traced label lies outside
+      0..K-1.
     Raises:
       TypeError: logits are not floating, or label is not an integer.
-      ValueError: The shapes are not (K,) and (), or a concrete label lies outside 0..K-1.
+      ValueError: The shapes are not (K,) and (), or a concrete label lies outside
+        0..K-1.
     References:
       Murphy, Probabilistic Machine Learning: An Introduction (2022), section 10.3.2.
     Example:
@@ -99,8 +115,9 @@ def softmax_cross_entropy(logits: ArrayLike, label: ArrayLike) -> Float[Array, "
     logits, label = floating("logits", logits), numeric("label", label)
     if not jnp.issubdtype(label.dtype, jnp.integer):
         raise TypeError(
-            f"label must be an integer class; got dtype {label.dtype}. Convert it with .astype(int), or give "
-            "probabilities of shape (K,) to softmax_cross_entropy_one_hot."
+            f"label must be an integer class; got dtype {label.dtype}. Convert it with "
+            ".astype(int), or give probabilities of shape (K,) to "
+            "softmax_cross_entropy_one_hot."
         )
     if logits.ndim != 1 or label.ndim != 0:
         raise ValueError(
@@ -113,16 +130,17 @@ def softmax_cross_entropy(logits: ArrayLike, label: ArrayLike) -> Float[Array, "
 
 
 def softmax_cross_entropy_one_hot(
-    logits: ArrayLike, distribution: ArrayLike
+    logits: Float[ArrayLike, "K"], distribution: Num[ArrayLike, "K"]
 ) -> Float[Array, ""]:
-    """Cross-entropy of a distribution over classes against softmax probabilities: -Σ_k q_k log softmax(z)_k.
+    """Softmax cross-entropy of a distribution over classes: -Σ_k q_k log softmax(z)_k.
 
-    A class that is ruled out on both sides (z_k = -inf, q_k = 0) costs nothing, by 0 log 0 = 0, where
-    optax.softmax_cross_entropy gives NaN; otherwise they are the same function.
+    A class with z_k = -inf and q_k = 0 contributes 0, because 0 log 0 = 0.
+    optax.softmax_cross_entropy gives NaN there; otherwise it is the same function.
 
     Args:
       logits: z, floating, shape (K,).
-      distribution: q, shape (K,), nonnegative with sum 1: a one-hot label, or a smoothed one (`smooth_labels`).
+      distribution: q, shape (K,), nonnegative with sum 1, such as a one-hot label or
+        the output of `smooth_labels`.
     Returns:
       The loss in the dtype of the logits, shape ().
     Raises:
@@ -145,10 +163,13 @@ def softmax_cross_entropy_one_hot(
     return -jnp.sum(distribution * jnp.where(ruled_out, 0, log_probability))
 
 
-def smooth_labels(one_hot: ArrayLike, smoothing: ArrayLike) -> Float[Array, "*batch K"]:
-    """Moves a share of each label's probability evenly over all K classes: (1 - ε) q + ε / K.
+def smooth_labels(
+    one_hot: Float[ArrayLike, "*batch K"], smoothing: float | Float[Array, ""]
+) -> Float[Array, "*batch K"]:
+    """Spread a part ε of each label's probability evenly over all K classes.
 
-    As optax.smooth_labels and PyTorch's label_smoothing have it: the true class keeps 1 - ε + ε / K.
+    The result is (1 - ε) q + ε / K, so the true class keeps 1 - ε + ε / K.
+    optax.smooth_labels and PyTorch's label_smoothing do the same.
 
     Args:
       one_hot: q, floating, shape (..., K).
@@ -159,7 +180,8 @@ def smooth_labels(one_hot: ArrayLike, smoothing: ArrayLike) -> Float[Array, "*ba
       TypeError: one_hot is not floating.
       ValueError: one_hot has no class axis, or smoothing lies outside 0..1.
     References:
-      Szegedy, Vanhoucke, Ioffe, Shlens & Wojna, Rethinking the Inception architecture, CVPR 2016, section 7.
+      Szegedy, Vanhoucke, Ioffe, Shlens & Wojna, Rethinking the Inception architecture,
+      CVPR 2016, section 7.
     Example:
       >>> print(smooth_labels(jnp.array([1.0, 0.0, 0.0, 0.0]), 0.5))
       [0.625 0.125 0.125 0.125]
@@ -167,28 +189,32 @@ def smooth_labels(one_hot: ArrayLike, smoothing: ArrayLike) -> Float[Array, "*ba
     one_hot = floating("one_hot", one_hot)
     if one_hot.ndim == 0:
         raise ValueError(
-            "one_hot must end in an axis of classes; got shape (). Use jax.nn.one_hot(label, K)."
+            "one_hot must end in an axis of classes; got shape (). Use "
+            "jax.nn.one_hot(label, K)."
         )
     check_real("smoothing", smoothing)
     if not isinstance(smoothing, Tracer) and not 0 <= float(np.asarray(smoothing)) <= 1:
         raise ValueError(
-            f"smoothing must lie in 0..1; got smoothing={smoothing}. 0 leaves the labels alone."
+            f"smoothing must lie in 0..1; got smoothing={smoothing}. Use 0 to leave "
+            "the labels unchanged."
         )
     smoothing = jnp.asarray(smoothing, one_hot.dtype)
     return (1 - smoothing) * one_hot + smoothing / one_hot.shape[-1]
 
 
-def check_labels(labels: ArrayLike, num_classes: int) -> None:
-    """Refuses labels that are not whole numbers in 0..K-1; call it on a dataset once, before anything is traced.
+def check_labels(labels: Shaped[ArrayLike, "..."], num_classes: int) -> None:
+    """Raise an error unless all labels are whole numbers in 0..K-1.
 
-    Inside a traced program a loss can only answer a wrong label with NaN. A tracer passes here.
+    Call it once on a whole dataset. A loss inside a traced program cannot raise an
+    error for a wrong label; it returns NaN. Traced labels are not checked here.
 
     Args:
       labels: Any shape and real dtype.
       num_classes: K; 2 for `logistic` and `hinge`.
     Raises:
       TypeError: The labels are not numbers.
-      ValueError: A label is wrong (the message shows the first one and its index), or num_classes is not a positive integer.
+      ValueError: A label is wrong, or num_classes is not a positive integer. The
+        message shows the first wrong label and its index.
     Example:
       >>> check_labels(np.array([0, 1, -1]), 2)
       Traceback (most recent call last):
@@ -200,7 +226,7 @@ np.unique(labels, return_inverse=True)[1].
     check_numbers(
         "labels",
         labels,
-        wanted="numbers, as np.unique(labels, return_inverse=True)[1] makes them of words",
+        wanted="numbers; np.unique(labels, return_inverse=True)[1] numbers classes",
     )
     if isinstance(labels, Tracer):
         return
@@ -209,9 +235,10 @@ np.unique(labels, return_inverse=True)[1].
     if wrong.any():
         index = tuple(int(i) for i in np.argwhere(wrong)[0])
         raise ValueError(
-            f"labels must be whole numbers in 0..{num_classes - 1}; got {values[index]} at index "
-            f"{index[0] if len(index) == 1 else index}. Number the classes from 0: "
-            "labels = np.unique(labels, return_inverse=True)[1]."
+            f"labels must be whole numbers in 0..{num_classes - 1}; got "
+            f"{values[index]} at index {index[0] if len(index) == 1 else index}. "
+            "Number the classes from 0: labels = np.unique(labels, "
+            "return_inverse=True)[1]."
         )
 
 
@@ -223,9 +250,10 @@ def _scalars(name: str, value: ArrayLike, label: ArrayLike) -> tuple[Array, Arra
 
 
 def _or_nan(valid: Array, value: Array, label: Array, domain: str) -> Array:
-    """The value where the label is valid; a concrete label that is not raises, a traced one gives NaN."""
+    """Return the value, or NaN for an invalid traced label (an error if concrete)."""
     if not isinstance(valid, Tracer) and not valid:
         raise ValueError(
-            f"label must be {domain}; got label={label}. See research.losses.check_labels for a dataset."
+            f"label must be {domain}; got label={label}. Use "
+            "research.losses.check_labels to find the wrong labels of a dataset."
         )
     return value * one_or_nan(valid, value.dtype)

@@ -1,29 +1,32 @@
-"""Losses of a number: how far a prediction is from its target."""
+"""Losses for regression."""
 
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from research.checks import check_real
 from research.losses.checks import floating, negative_absolute, numeric, one_example
 
 
-def squared_error(prediction: ArrayLike, target: ArrayLike) -> Float[Array, ""]:
-    """Half the squared distance, ½ Σ (p - y)²; the half makes the gradient the residual p - y.
+def squared_error(
+    prediction: Float[ArrayLike, "*shape"], target: Num[ArrayLike, "*shape"]
+) -> Float[Array, ""]:
+    """Half the squared error: ½ Σ (p - y)².
 
-    The convention is that of Bishop, Pattern Recognition and Machine Learning (2006), eq. 3.12. optax.l2_loss has the
-    same half and returns its terms unsummed; optax.squared_error has no half.
+    The factor ½ makes the gradient the residual p - y. This is the convention of
+    Bishop, Pattern Recognition and Machine Learning (2006), eq. 3.12. optax.l2_loss has
+    the same factor and does not sum; optax.squared_error has no factor.
 
     Args:
       prediction: p, floating, any shape.
-      target: y, the same shape; read in the dtype of the prediction.
+      target: y, the same shape; converted to the dtype of the prediction.
     Returns:
       The loss in the dtype of the prediction, shape ().
     Raises:
       TypeError: prediction is not floating.
-      ValueError: The shapes differ (they are never broadcast).
+      ValueError: The shapes differ. They are never broadcast.
     Example:
       >>> print(squared_error(jnp.array([1.0, 4.0]), jnp.array([1.0, 2.0])))
       2.0
@@ -31,11 +34,13 @@ def squared_error(prediction: ArrayLike, target: ArrayLike) -> Float[Array, ""]:
     return 0.5 * jnp.sum(_residual(prediction, target) ** 2)
 
 
-def absolute_error(prediction: ArrayLike, target: ArrayLike) -> Float[Array, ""]:
-    """The sum of absolute residuals, Σ |p - y|.
+def absolute_error(
+    prediction: Float[ArrayLike, "*shape"], target: Num[ArrayLike, "*shape"]
+) -> Float[Array, ""]:
+    """Absolute error: Σ |p - y|.
 
-    There is no derivative at a residual of 0, where the gradient is taken as 0: of the subgradients -1..1, the one that
-    leaves a perfect prediction alone. (JAX differentiates its own abs to +1 there.)
+    The gradient at a residual of 0 is 0, the subgradient that leaves a perfect
+    prediction unchanged. (The derivative of jnp.abs at 0 is +1.)
 
     Args, Returns, Raises:
       As in `squared_error`.
@@ -48,13 +53,15 @@ def absolute_error(prediction: ArrayLike, target: ArrayLike) -> Float[Array, ""]
 
 
 def huber(
-    prediction: ArrayLike, target: ArrayLike, delta: ArrayLike = 1.0
+    prediction: Float[ArrayLike, "*shape"],
+    target: Num[ArrayLike, "*shape"],
+    delta: float | Float[Array, ""] = 1.0,
 ) -> Float[Array, ""]:
-    """Squared error near the target and absolute error far from it: Σ h(p - y).
+    """Huber loss: squared error near the target and absolute error far from it.
 
-    h(r) = r²/2 if |r| <= δ, else δ (|r| - δ/2). The gradient is the residual clipped to [-δ, δ]. The Hessian is 1 for
-    |r| <= δ, both ends included, and 0 beyond; optax.huber_loss, unsummed, is the same but for a Hessian of 1/4 at
-    |r| = δ.
+    The loss is Σ h(p - y) with h(r) = r²/2 if |r| <= δ, else δ (|r| - δ/2). The
+    gradient is the residual clipped to [-δ, δ]. The Hessian is 1 for |r| <= δ and 0
+    beyond. optax.huber_loss does not sum, and its Hessian at |r| = δ is 1/4.
 
     Args:
       prediction: p, floating, any shape.
@@ -65,7 +72,8 @@ def huber(
     Raises:
       TypeError, ValueError: As in `squared_error`; also if delta is not positive.
     References:
-      Huber, Robust estimation of a location parameter, Annals of Mathematical Statistics 1964.
+      Huber, Robust estimation of a location parameter, Annals of Mathematical
+      Statistics 1964.
     Example:
       >>> print(huber(jnp.array([0.5, 4.0]), jnp.array([0.0, 1.0])))
       2.625
@@ -73,7 +81,8 @@ def huber(
     check_real("delta", delta)
     if not isinstance(delta, Tracer) and not float(np.asarray(delta)) > 0:
         raise ValueError(
-            f"delta must be positive; got delta={delta}. For a pure absolute error use absolute_error."
+            f"delta must be positive; got delta={delta}. Use absolute_error for a pure "
+            "absolute error."
         )
     residual = _residual(prediction, target)
     delta = jnp.asarray(delta, residual.dtype)
@@ -83,11 +92,14 @@ def huber(
     )
 
 
-def log_cosh(prediction: ArrayLike, target: ArrayLike) -> Float[Array, ""]:
-    """A Huber loss with all its derivatives: Σ log cosh(p - y).
+def log_cosh(
+    prediction: Float[ArrayLike, "*shape"], target: Num[ArrayLike, "*shape"]
+) -> Float[Array, ""]:
+    """Log-cosh loss, a smooth variant of the Huber loss: Σ log cosh(p - y).
 
-    Near r²/2 for small residuals and |r| - log 2 for large ones; the gradient is tanh(r), the Hessian 1 - tanh²(r).
-    optax.log_cosh, unsummed, is the same function.
+    It is close to r²/2 for small residuals r and to |r| - log 2 for large ones. The
+    gradient is tanh(r) and the Hessian is 1 - tanh²(r). optax.log_cosh is the same
+    function, but does not sum.
 
     Args, Returns, Raises:
       As in `squared_error`.

@@ -1,32 +1,39 @@
-"""The loss of a sequence of classes: next tokens, or a label at every step."""
+"""Loss of a sequence of classes: the next token, or a label at every step."""
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from research.losses.checks import floating, numeric, one_example, one_or_nan, wide
 
-IGNORED = -1  # The label of a position that does not count, such as padding.
+IGNORED = -1  # Label of a position that does not count, such as padding.
 
 
-def sequence_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Float[Array, ""]:
-    """The mean cross-entropy over the positions of one sequence: (1/m) Σ_t (log Σ_k exp(z_tk) - z_t,label_t).
+def sequence_cross_entropy(
+    logits: Float[ArrayLike, "T K"], labels: Int[ArrayLike, "T"]
+) -> Float[Array, ""]:
+    """Mean cross-entropy over the positions of one sequence, in nats.
 
-    In nats; over the m positions whose label is not negative. As optax.softmax_cross_entropy_with_integer_labels at each
-    position, then averaged; PyTorch's cross_entropy(ignore_index=-1) averages over all positions of a batch at once
-    instead, which differs where sequences ignore different numbers of positions.
+    The loss is (1/m) Σ_t (log Σ_k exp(z_tk) - z_t,label_t) over the m positions whose
+    label is not negative. Each term equals
+    optax.softmax_cross_entropy_with_integer_labels. PyTorch's
+    cross_entropy(ignore_index=-1) averages over all positions of a batch at once, which
+    differs if sequences ignore different numbers of positions.
 
     Args:
       logits: z, floating, shape (T, K).
-      labels: Integers in 0..K-1, or negative where the position does not count, shape (T,).
+      labels: Integers in 0..K-1, or negative where the position does not count, shape
+        (T,).
     Returns:
-      The loss in the dtype of the logits, shape (); 0 where no position counts, NaN where a label is K or more.
+      The loss in the dtype of the logits, shape (). It is 0 if no position counts and
+      NaN if a label is K or more.
     Raises:
       TypeError: logits are not floating, or labels are not integers.
       ValueError: The shapes are not (T, K) and (T,).
     References:
-      Bengio, Ducharme, Vincent & Jauvin, A neural probabilistic language model, JMLR 2003, section 2.
+      Bengio, Ducharme, Vincent & Jauvin, A neural probabilistic language model, JMLR
+      2003, section 2.
     Example:
       >>> print(f"{sequence_cross_entropy(jnp.zeros((3, 4)), jnp.array([2, 0, IGNORED])):.4f}")  # log 4
       1.3863
@@ -34,7 +41,8 @@ def sequence_cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Float[Array,
     logits, labels = floating("logits", logits), numeric("labels", labels)
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(
-            f"labels must be integer classes; got dtype {labels.dtype}. Convert them with .astype(int)."
+            f"labels must be integer classes; got dtype {labels.dtype}. Convert them "
+            "with .astype(int)."
         )
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(

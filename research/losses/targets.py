@@ -1,4 +1,4 @@
-"""What each loss asks of a whole dataset's targets, checked once before anything is traced."""
+"""Checks of a whole dataset's targets, made once before tracing."""
 
 import functools
 from collections.abc import Callable
@@ -18,21 +18,25 @@ from research.losses.classification import (
 )
 from research.losses.sequences import sequence_cross_entropy
 
-OFF_ONE = 1e-2  # By how much the sum of a distribution in bfloat16 may miss 1.
+OFF_ONE = 1e-2  # Allowed distance from 1 of a distribution's sum in bfloat16.
 
 
 def check_targets(loss: Callable[..., Any], prediction: Any, targets: Any) -> None:
-    """Refuses targets for which a loss of this library has no value; call it on a dataset once, before anything is traced.
+    """Raise an error if a loss of this library is not defined for the targets.
 
-    A traced loss can only answer a wrong label with NaN.
+    Call it once on a whole dataset. A loss inside a traced program cannot raise an
+    error for a wrong label; it returns NaN.
 
     Args:
-      loss: One of `research.losses`, perhaps in a `functools.partial`; another has nothing checked.
-      prediction: What the model gives for all examples, or its shape and dtype (`jax.ShapeDtypeStruct`).
-      targets: y of the dataset; a tracer passes.
+      loss: One of `research.losses`, or a `functools.partial` of it. Other losses are
+        not checked.
+      prediction: The model's predictions for all examples, or their shape and dtype
+        (`jax.ShapeDtypeStruct`).
+      targets: y of the dataset. Traced targets are not checked.
     Raises:
       TypeError: Classes are not integers.
-      ValueError: The shapes do not belong together, or a target is out of range; the message shows it and its index.
+      ValueError: The shapes do not match, or a target is out of range. The message
+        shows the target and its index.
     Example:
       >>> check_targets(softmax_cross_entropy, jnp.zeros((2, 3)), np.array([1, 3]))
       Traceback (most recent call last):
@@ -53,19 +57,23 @@ np.unique(labels, return_inverse=True)[1].
             or jnp.issubdtype(y.dtype, np.floating)
         ):
             raise TypeError(
-                f"targets must be numbers; got dtype {y.dtype}. np.unique(y, return_inverse=True)[1] numbers classes."
+                f"targets must be numbers; got dtype {y.dtype}. Number the classes "
+                "with np.unique(y, return_inverse=True)[1]."
             )
         _CHECKS[loss](tuple(jnp.shape(prediction)), y)
 
 
 def check_classes(shape: tuple[int, ...], y: Any) -> None:
-    """Refuses labels of which no share of right predictions can be told, for logits of that shape.
+    """Raise an error if the labels do not match logits of that shape.
 
     Args:
-      shape: Of the logits, (n,) or (n, 1) for two classes, (..., K) for K.
-      y: Labels, of the shape of the logits for two classes, else of that without its last axis; the values of a tracer pass.
+      shape: Shape of the logits: (n,) or (n, 1) for two classes, (..., K) for K
+        classes.
+      y: Labels. Their shape is that of the logits for two classes, else that of the
+        logits without the last axis. The values of traced labels are not checked.
     Raises:
-      ValueError: The shapes do not belong together (one-hot labels among them), or a label is out of range.
+      ValueError: The shapes do not match (as for one-hot labels), or a label is out of
+        range.
     """
     check_sequence("shape", shape, "lengths", int)
     if not isinstance(y, Tracer):
@@ -73,17 +81,21 @@ def check_classes(shape: tuple[int, ...], y: Any) -> None:
     given = tuple(jnp.shape(y))
     if given == shape and len(shape) > 1 and shape[-1] > 1:
         raise ValueError(
-            f"labels must be classes of shape {shape[:-1]} for logits of shape {shape}; got labels of the same shape. Of "
-            "one-hot labels take jnp.argmax(y, axis=-1); of yes-or-no labels, several an example, take one column at a time."
+            f"labels must be classes of shape {shape[:-1]} for logits of shape "
+            f"{shape}; got labels of the same shape. Use jnp.argmax(y, axis=-1) for "
+            "one-hot labels. Pass one column at a time if an example has several "
+            "yes-or-no labels."
         )
     if given != shape and given != shape[:-1]:
         raise ValueError(
-            f"labels must have the shape of predicted classes, {shape[:-1] or shape}; got {given}."
+            f"labels must have the shape of predicted classes, {shape[:-1] or shape}; "
+            f"got {given}."
         )
     if given != shape and shape[len(shape) - 1] == 1:
         raise ValueError(
-            f"logits of shape {shape} are of one class, of which every example is; got labels of shape {given}. For two classes "
-            "let the model give one logit an example: logits[..., 0]."
+            f"logits of shape {shape} have one class, so every prediction is that "
+            f"class; got labels of shape {given}. For two classes pass one logit per "
+            "example: logits[..., 0]."
         )
     check_labels(y, 2 if given == shape else shape[len(shape) - 1])
 
@@ -91,8 +103,9 @@ def check_classes(shape: tuple[int, ...], y: Any) -> None:
 def _of_classes(shape: tuple[int, ...], y: np.ndarray) -> None:
     if y.shape == shape and len(shape) > 1:
         raise ValueError(
-            f"targets must be integer classes of shape {shape[:-1]}; got shape {y.shape}, that of the logits. Of one-hot "
-            "labels take jnp.argmax(y, axis=-1), or use softmax_cross_entropy_one_hot."
+            f"targets must be integer classes of shape {shape[:-1]}; got shape "
+            f"{y.shape}, that of the logits. For one-hot labels pass jnp.argmax(y, "
+            "axis=-1), or use softmax_cross_entropy_one_hot."
         )
     _check_shape(shape[:-1], y, f"integer classes, for logits of shape {shape}")
     _check_integers(y)
@@ -102,9 +115,8 @@ def _of_classes(shape: tuple[int, ...], y: np.ndarray) -> None:
 def _of_sequences(shape: tuple[int, ...], y: np.ndarray) -> None:
     _check_shape(shape[:-1], y, f"integer classes, for logits of shape {shape}")
     _check_integers(y)
-    check_labels(
-        np.maximum(y, 0), shape[-1]
-    )  # A negative label marks a position that does not count.
+    # A negative label marks a position that does not count.
+    check_labels(np.maximum(y, 0), shape[-1])
 
 
 def _of_two(shape: tuple[int, ...], y: np.ndarray) -> None:
@@ -151,8 +163,9 @@ def _check_shape(wanted: tuple[int, ...], y: np.ndarray, what: str) -> None:
 def _check_integers(y: np.ndarray) -> None:
     if not jnp.issubdtype(y.dtype, np.integer):
         raise TypeError(
-            f"targets must be integer classes; got dtype {y.dtype}. Convert whole numbers with .astype(int), or give "
-            "probabilities to softmax_cross_entropy_one_hot."
+            f"targets must be integer classes; got dtype {y.dtype}. Convert whole "
+            "numbers with .astype(int), or give probabilities to "
+            "softmax_cross_entropy_one_hot."
         )
 
 

@@ -1,4 +1,4 @@
-"""Models as pairs of pure functions: init(key) -> params, apply(params, x, key=None) -> prediction."""
+"""Models as pairs of pure functions, init(key) and apply(params, x, key=None)."""
 
 from research.models._attention import attention, attention_weights, causal_mask
 from research.models._cnn import cnn

@@ -1,4 +1,4 @@
-"""Convolutional networks for images: blocks of convolution, activation and pooling, then dense layers."""
+"""Convolutional networks: blocks of convolutions, then dense layers."""
 
 import itertools
 import math
@@ -8,6 +8,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from research.models._convolution import Padding, check_image, convolution, pair
 from research.models._dropout import check_dropout_rate
@@ -20,7 +21,7 @@ from research.models.parameters import shapes_of, with_own_parameters
 from research.models.pooling import max_pool
 from research.types import Array, Key, Model, Params
 
-CHANNELS_OF_A_GROUP = 16  # As many as Wu & He found best, in a table of their paper.
+CHANNELS_OF_A_GROUP = 16  # The best value in a table of Wu & He.
 
 
 def cnn(
@@ -39,31 +40,44 @@ def cnn(
     initialiser: str = "he_normal",
     dtype: DTypeLike | None = None,
 ) -> Model:
-    """A convolutional network: blocks of convolution, normalisation, activation, max pooling; then dense layers.
+    """Convolutional network.
+
+    It has blocks of convolution, normalisation, activation and max pooling, then dense
+    layers.
 
     Args:
       image_shape: (H, W, C) of one image, channels last.
-      num_classes: How many numbers it predicts.
-      channels: Output channels of each block.
-      kernel_size, stride, padding: Of every convolution, as in `research.models.convolution`.
-      pool: Window of the max pooling that ends each block; 1 means none. One number, or one for each block.
+      num_classes: Number of outputs.
+      channels: Number of output channels of each block.
+      kernel_size, stride, padding: Options of every convolution, as in
+        `research.models.convolution`.
+      pool: Window of the max pooling at the end of each block, as one number or one for
+        each block. 1 means no pooling.
       hidden: Widths of the dense layers before the last one.
-      activation: A name in `research.models.ACTIVATIONS`, after every layer but the last.
-      normalisation: Between convolution and activation: "layer" over the channels of each pixel; "group" over the
-        pixels and channels of groups of 16 channels (fewer where 16 does not divide them); None for none.
-      dropout: Probability of zero in the input of every dense layer, where a key is given.
-      initialiser: A name in `research.models.INITIALISERS`, of every layer's weights; biases start at 0.
-      dtype: Of the parameters; None means JAX's default, float32 unless 64-bit is on.
+      activation: A name in `research.models.ACTIVATIONS`, used after every layer except
+        the last.
+      normalisation: Normalisation between convolution and activation. "layer"
+        normalises over the channels of each pixel. "group" normalises over the pixels
+        and channels of groups of 16 channels (fewer if 16 does not divide their
+        number).
+      dropout: Dropout rate of the inputs of every dense layer, used if apply gets a
+        key.
+      initialiser: A name in `research.models.INITIALISERS`, used for all weights.
+        Biases start at 0.
+      dtype: Dtype of the parameters; None means JAX's default (float32 unless float64
+        is enabled).
     Returns:
-      A model whose apply maps images (..., H, W, C) to (..., num_classes), logits where that is the loss. Params:
-      {"convolution_1": {"weights": (height, width, C, channels[0]), "bias": (channels[0],)}, "normalisation_1":
-      {"scale", "bias"} where asked for, ..., "dense_1": {"weights": (features, hidden[0]), "bias"}, ...}.
+      A model whose apply maps images (..., H, W, C) to (..., num_classes). Its params
+      are {"convolution_1": {"weights": (height, width, C, channels[0]), "bias":
+      (channels[0],)}, "normalisation_1": {"scale", "bias"} with normalisation, ...,
+      "dense_1": {"weights": (features, hidden[0]), "bias"}, ...}.
     Raises:
-      ValueError: A number is out of range, a name unknown, or the image becomes smaller than a window; in apply, x is
-        no image of this shape.
+      ValueError: A number is out of range, a name is unknown, or the image becomes
+        smaller than a window. In apply: x does not have this image shape.
       TypeError: In apply, x is uint8.
     References:
-      LeCun, Bottou, Bengio & Haffner, Gradient-based learning applied to document recognition, Proc. IEEE 1998.
+      LeCun, Bottou, Bengio & Haffner, Gradient-based learning applied to document
+      recognition, Proc. IEEE 1998.
     Example:
       >>> model = cnn((28, 28, 1), 10)
       >>> params = model.init(jax.random.key(0))
@@ -86,14 +100,17 @@ def cnn(
     check_model_dtype(dtype)
     activate, draw = find_activation(activation), find_initialiser(initialiser)
 
-    def features(params: Params, x: Array) -> Array:
+    def features(
+        params: Params, x: Float[Array, "*batch H W C"]
+    ) -> Float[Array, "*batch d"]:
         for i, window in enumerate(pools, 1):
             x = convolution(
                 x, **params[f"convolution_{i}"], stride=stride, padding=padding
             )
             if normalisation:
                 x = _normalised(normalisation, x, **params[f"normalisation_{i}"])
-            # The largest of the activations is the activation of the largest only where it never falls.
+            # Do not pool before the activation: max pooling commutes only with a
+            # nondecreasing activation.
             x = activate(x)
             x = max_pool(x, window) if window > 1 else x
         return x.reshape(*x.shape[:-3], math.prod(x.shape[-3:]))
@@ -122,29 +139,27 @@ def cnn(
         check_image_shape(x, image_shape)
         if x.dtype == jnp.uint8:
             raise TypeError(
-                "x is uint8, 0..255: give the model to research.models.on_images, or divide x by 255."
+                "x must be floating; got dtype uint8. Wrap the model with "
+                "research.models.on_images, or divide x by 255."
             )
         x = features(params, x)
         for i in range(1, len(hidden) + 2):
-            x = dense(
-                _dropped(key, i, x, dropout),
-                *(params[f"dense_{i}"][name] for name in ("weights", "bias")),
-            )
+            x = dense(_dropped(key, i, x, dropout), **params[f"dense_{i}"])
             x = activate(x) if i <= len(hidden) else x
         return x
 
-    shapes_of(
-        init
-    )  # An image too small for its windows is refused here, not at the first step.
+    # Raise the error for a too small image here rather than at the first step.
+    shapes_of(init)
     return with_own_parameters(init, apply)
 
 
 def check_image_shape(x: Array, image_shape: tuple[int, int, int]) -> None:
-    """Refuses images of another shape than (..., *image_shape)."""
+    """Raise ValueError unless x has shape (..., *image_shape)."""
     check_image(x, image_shape[-1])
     if x.shape[-3:] != tuple(image_shape):
         raise ValueError(
-            f"x must be images of shape {tuple(image_shape)} (H, W, C), with any leading axes; got x of shape {x.shape}."
+            f"x must be images of shape {tuple(image_shape)} (H, W, C), with any "
+            f"leading axes; got x of shape {x.shape}."
         )
 
 
@@ -167,20 +182,21 @@ def _dropped(key: Key | None, layer: int, x: Array, rate: float) -> Array:
 
 
 def _check(
-    image_shape,
-    num_classes,
-    channels,
-    kernel_size,
-    stride,
-    pool,
-    hidden,
-    normalisation,
-    dropout,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    channels: Sequence[int],
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int],
+    pool: int | Sequence[int],
+    hidden: Sequence[int],
+    normalisation: str | None,
+    dropout: float,
 ) -> list[int]:
-    """Refuses what is out of range; returns the pooling window of each block."""
+    """Check the arguments of `cnn` and return the pooling window of each block."""
     if not (isinstance(image_shape, tuple | list) and len(image_shape) == 3):
         raise ValueError(
-            f"image_shape must be (H, W, C); got image_shape={image_shape!r}. Grey images have C = 1."
+            f"image_shape must be (H, W, C); got image_shape={image_shape!r}. Grey "
+            "images have C = 1."
         )
     for name, values in (
         ("image_shape", image_shape),
@@ -196,12 +212,16 @@ def _check(
         isinstance(normalisation, str) and normalisation in ("layer", "group")
     ):
         raise ValueError(
-            f'normalisation must be "layer", "group" or None; got normalisation={normalisation!r}.'
+            'normalisation must be "layer", "group" or None; got '
+            f"normalisation={normalisation!r}."
         )
-    pools = list(pool) if isinstance(pool, tuple | list) else [pool] * len(channels)
+    pools: list[int] = (
+        list(pool) if isinstance(pool, Sequence) else [pool] * len(channels)
+    )
     if len(pools) != len(channels):
         raise ValueError(
-            f"pool must be one number, or one for each of {len(channels)} blocks; got pool={pool!r}."
+            f"pool must be one number, or one for each of {len(channels)} blocks; got "
+            f"pool={pool!r}."
         )
     for i, window in enumerate(pools):
         check_count(f"pool[{i}]", window, 1)

@@ -1,4 +1,4 @@
-"""Convolution of images as products of matrices, which are fast inside a compiled loop where XLA's own is not."""
+"""Convolution of images, computed as products of matrices."""
 
 from collections.abc import Callable
 from numbers import Integral
@@ -7,62 +7,72 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Float, Num
 
 from research.checks import check_numbers
 from research.models.winograd import INPUTS, OUTPUTS, TAPS, winograd
 from research.sizes import MOST_PIXELS, check_most
 from research.types import Array
 
-Margins = tuple[
-    tuple[int, int], tuple[int, int]
-]  # Zeros ((top, bottom), (left, right)).
+# Numbers of zeros ((top, bottom), (left, right)).
+Margins = tuple[tuple[int, int], tuple[int, int]]
 Padding = str | int | Margins
-# Most numbers in the patches held at once: 2 MiB of float32. Half and twice as many trained as fast within a tenth; the
-# patches of a whole batch of 64 took 1.3 times as long.
+# Largest number of entries in the patches held at once: 2 MiB of float32. Larger
+# patches leave the processor's cache.
 PATCH_NUMBERS = 2**19
-TILE_NUMBERS = (
-    2**24
-)  # The same for Winograd's tiles and products, which do not repay a second forward pass.
-# In and out, for Winograd's tiles. They were the faster from 8 on; small networks, whose time is little, keep the exacter sum.
+# The same for Winograd's tiles and products, whose forward pass should not be repeated.
+TILE_NUMBERS = 2**24
+# Smallest number of input and output channels for Winograd's algorithm. Small networks
+# are fast anyway and keep the more accurate sum.
 LEAST_CHANNELS = 16
 
 
 def convolution(
-    x: ArrayLike,
-    weights: ArrayLike,
-    bias: ArrayLike,
+    x: Num[ArrayLike, "*batch H W C_in"],
+    weights: Float[ArrayLike, "kernel_height kernel_width C_in C_out"],
+    bias: Float[ArrayLike, "C_out"],
     *,
     stride: int | tuple[int, int] = 1,
     padding: Padding = "same",
-) -> Array:
-    """Slides a small filter over images: y[i, j, o] = bias[o] + Σ_{a,b,c} x[s i + a, s j + b, c] weights[a, b, c, o].
+) -> Float[Array, "*batch height width C_out"]:
+    """Convolve images with small filters.
 
-    As everywhere in deep learning the filter is not flipped: it is a cross-correlation. Filters of 3 x 3 and stride 1
-    between 16 channels or more, in float32 or float64, go by `research.models.winograd`, with a quarter of the
-    multiplications. For all others the patches that the filter meets are laid out as rows and multiplied by the weights
-    as one matrix, a few images at a time, so that the patches stay in the processor's cache. Either way a batch of any
-    size fits into memory. The gradient by the weights of XLA's own convolution is 20 times slower, or more, inside
-    `lax.scan` on CPU, and under `vmap` over weights it becomes a grouped convolution; on a GPU it is the faster one.
+    y[i, j, o] = bias[o] + Σ_{a,b,c} x[s i + a, s j + b, c] weights[a, b, c, o]. As is
+    usual in deep learning the filter is not flipped, so this is a cross-correlation.
+
+    Filters of 3 x 3 with stride 1 between at least 16 channels, in float32 or float64,
+    use `research.models.winograd`, which needs a quarter of the multiplications. For
+    all others the patches under the filter are the rows of one matrix, which is
+    multiplied by the weights. A few images are processed at a time, so that the patches
+    stay in the processor's cache and a batch of any size fits into memory.
+
+    XLA's own convolution is faster on a GPU. On a CPU its gradient with respect to the
+    weights is much slower inside `lax.scan`, and `vmap` over weights makes it a grouped
+    convolution.
 
     Args:
-      x: Images with channels last, shape (..., H, W, C_in), any leading axes.
-      weights: Shape (kernel height, kernel width, C_in, C_out).
+      x: Images with channels last, shape (..., H, W, C_in).
+      weights: Filters, shape (kernel height, kernel width, C_in, C_out).
       bias: Shape (C_out,).
-      stride: s, the step between patches; one number or one for each of height and width.
-      padding: Zeros around x, before s is applied. "valid": none; "same": so many that the output has
-        ceil(H / s) x ceil(W / s) pixels, the odd one at the bottom and right (as in TensorFlow and Flax); a number:
-        that many on each side (as in PyTorch); ((top, bottom), (left, right)).
+      stride: s, the step between patches; one number, or one each for height and width.
+      padding: Zeros around x. "valid": none. "same": the output has ceil(H / s) x
+        ceil(W / s) pixels; an odd zero is at the bottom and right, as in TensorFlow and
+        Flax. A number: that many zeros on each side, as in PyTorch. ((top, bottom),
+        (left, right)): one number for each side.
     Returns:
-      Shape (..., height, width, C_out), where height = floor((H + top + bottom - kernel height) / s) + 1.
+      The output images, shape (..., height, width, C_out) with
+      height = floor((H + top + bottom - kernel height) / s) + 1.
     Raises:
-      ValueError: The shapes do not fit, the padded image is smaller than the filter, or stride or padding is none of
-        the above.
+      ValueError: The shapes do not fit, the padded image is smaller than the filter, or
+        stride or padding is invalid.
     References:
-      Goodfellow, Bengio & Courville, Deep Learning (2016), section 9.1; Chellapilla, Puri & Simard, High performance
-      convolutional neural networks for document processing, IWFHR 2006 (patches as a matrix).
+      Goodfellow, Bengio & Courville, Deep Learning (2016), section 9.1.
+      Chellapilla, Puri & Simard, High performance convolutional neural networks for
+      document processing, IWFHR 2006 (patches as a matrix).
     Example:
       >>> image = jnp.arange(9.0).reshape(3, 3, 1)
-      >>> difference = jnp.array([[-1.0, 1.0]]).reshape(1, 2, 1, 1)  # Of each pixel and its left neighbour.
+      >>> # The difference of each pixel and its left neighbour:
+      >>> difference = jnp.array([[-1.0, 1.0]]).reshape(1, 2, 1, 1)
       >>> print(convolution(image, difference, jnp.zeros(1), padding="valid")[..., 0])
       [[1. 1.]
        [1. 1.]
@@ -102,7 +112,8 @@ def convolution(
         )
         y = _in_slices(by_tiles, images, max(1, TILE_NUMBERS // numbers), weights, bias)
     else:
-        # A row for each output channel: XLA multiplies for the gradient in this order about 1.6 times as fast.
+        # One row for each output channel: XLA computes the gradient faster in this
+        # order.
         rows = jnp.moveaxis(weights, -1, 0).reshape(weights.shape[-1], -1)
         y = _in_slices(
             by_patches,
@@ -115,7 +126,7 @@ def convolution(
 
 
 def _suits_winograd(x: Array, weights: Array) -> bool:
-    """Whether the filters are of 3 x 3, between channels enough, and the numbers exact enough."""
+    """Whether the filters are 3 x 3, with enough channels and at least float32."""
     exact = x.dtype == weights.dtype and x.dtype in (jnp.float32, jnp.float64)
     return (
         exact
@@ -127,14 +138,17 @@ def _suits_winograd(x: Array, weights: Array) -> bool:
 def _in_slices(
     function: Callable[..., Array], images: Array, most: int, *others: Array
 ) -> Array:
-    """function(images, *others), at most `most` images at a time; for the gradient each slice is computed again."""
+    """Compute function(images, *others) for at most `most` images at a time.
+
+    The gradient computes each slice again, to save memory.
+    """
     n = len(images)
     if n <= most:
         return function(images, *others)
     size = max(d for d in range(1, most + 1) if n % d == 0)
-    if (
-        2 * size < most
-    ):  # No good divisor: the images that are left over are one more slice, compiled for itself.
+    # Without a good divisor the remaining images become one more slice, which is
+    # compiled separately.
+    if 2 * size < most:
         size = -(-n // -(-n // most))
     whole = n - n % size
     again = jax.checkpoint(function, prevent_cse=False)
@@ -146,15 +160,17 @@ def _in_slices(
     return y if whole == n else jnp.concatenate([y, again(images[whole:], *others)])
 
 
-def patches(images: Array, window: tuple[int, int], strides: tuple[int, int]) -> Array:
-    """Every window of each image as one row: (n, H, W, C) -> (n, height, width, window height * window width * C)."""
+def patches(
+    images: Float[Array, "n H W C"], window: tuple[int, int], strides: tuple[int, int]
+) -> Float[Array, "n height width d"]:
+    """Lay out every window as a row of d = window height * window width * C."""
     return jnp.concatenate(shifted(images, window, strides), axis=-1)
 
 
 def shifted(
-    images: Array, window: tuple[int, int], strides: tuple[int, int]
-) -> list[Array]:
-    """For each entry of the window, row by row, the pixels that lie under it: each (n, height, width, C)."""
+    images: Float[Array, "n H W C"], window: tuple[int, int], strides: tuple[int, int]
+) -> list[Float[Array, "n height width C"]]:
+    """For each entry of the window, in row order, return the pixels under it."""
     n, *size, channels = images.shape
     height, width = (
         output_length(*both) for both in zip(size, window, strides, strict=True)
@@ -177,7 +193,7 @@ def shifted(
 
 
 def output_length(length: int, window: int, stride: int) -> int:
-    """How many windows fit side by side: floor((length - window) / stride) + 1."""
+    """Number of windows along an axis: floor((length - window) / stride) + 1."""
     return (length - window) // stride + 1
 
 
@@ -187,11 +203,12 @@ def padding_margins(
     window: tuple[int, int],
     strides: tuple[int, int],
 ) -> Margins:
-    """The zeros that `padding` stands for, for images of `size` (H, W)."""
+    """Convert `padding` to numbers of zeros, for images of `size` (H, W)."""
     if isinstance(padding, str) and padding == "valid":
         margins = ((0, 0), (0, 0))
     elif isinstance(padding, str) and padding == "same":
-        # ceil(length / stride) windows; what they reach over is shared, the odd zero after the end.
+        # ceil(length / stride) windows; the zeros are split evenly, with an odd one at
+        # the end.
         reach = [
             (-(-n // s) - 1) * s + k - n
             for n, k, s in zip(size, window, strides, strict=True)
@@ -209,43 +226,51 @@ def padding_margins(
         margins = cast(Margins, padding)
     else:
         raise ValueError(
-            f'padding must be "same", "valid", a number of zeros on each side, or ((top, bottom), (left, right)), none '
-            f"negative; got padding={padding!r}."
+            'padding must be "same", "valid", a number of zeros on each side, or '
+            f"((top, bottom), (left, right)), none negative; got padding={padding!r}."
         )
     padded = tuple(n + low + high for n, (low, high) in zip(size, margins, strict=True))
     if any(n < k for n, k in zip(padded, window, strict=True)):
         raise ValueError(
-            f"A window of {window[0]} x {window[1]} does not fit into an image of {size[0]} x {size[1]} padded to "
-            f"{padded[0]} x {padded[1]}. Take a smaller window, a larger image or padding='same'."
+            f"a window of {window[0]} x {window[1]} does not fit into an image of "
+            f"{size[0]} x {size[1]} padded to {padded[0]} x {padded[1]}. Use a smaller "
+            "window, a larger image or padding='same'."
         )
     return margins
 
 
 def pair(name: str, value: int | tuple[int, int], least: int) -> tuple[int, int]:
-    """One number for height and width, or one for each, checked to be integers of at least `least`."""
+    """Convert one number, or one each for height and width, to two checked integers."""
     both = value if isinstance(value, tuple | list) else (value, value)
     if len(both) != 2 or not all(_is_count(n, least) for n in both):
         raise ValueError(
-            f"{name} must be an integer of at least {least}, or two of them for height and width; got {name}={value!r}."
+            f"{name} must be an integer >= {least}, or two of them for height and "
+            f"width; got {name}={value!r}."
         )
     check_most(MOST_PIXELS, **{name: max(both)})
     return int(both[0]), int(both[1])
 
 
 def check_image(x: Array, channels: int | None = None) -> None:
-    """Refuses what is no (..., H, W, C), and says how to transpose where the channels seem to stand first."""
+    """Raise ValueError unless x has shape (..., H, W, C).
+
+    If the channels seem to come first, the message says how to transpose.
+    """
     if x.ndim < 3 or (channels is not None and x.shape[-1] != channels):
         many = (
             "channels"
             if channels is None
             else f"{channels} channel{'s' if channels != 1 else ''}"
         )
-        message = f"x must be images with {many} last, (..., H, W, C) (one image HWC, a batch NHWC); got x of shape {x.shape}."
+        message = (
+            f"x must be images with {many} last, (..., H, W, C) (one image HWC, a "
+            f"batch NHWC); got x of shape {x.shape}."
+        )
         if channels == 1 and x.ndim >= 2:
-            message += " Grey images without a channel axis: x[..., None]."
+            message += " Add a channel axis to grey images: x[..., None]."
         if x.ndim >= 3 and channels is not None and x.shape[-3] == channels:
             message += (
-                " Channels seem to stand first (CHW, NCHW): jnp.moveaxis(x, -3, -1)."
+                " The channels seem to come first (CHW, NCHW): jnp.moveaxis(x, -3, -1)."
             )
         raise ValueError(message)
 
@@ -253,19 +278,21 @@ def check_image(x: Array, channels: int | None = None) -> None:
 def _check_shapes(x: Array, weights: Array, bias: Array) -> None:
     if weights.ndim != 4:
         raise ValueError(
-            f"weights must have shape (kernel height, kernel width, C_in, C_out); got {weights.shape}. From PyTorch's "
-            f"(C_out, C_in, height, width): jnp.transpose(weights, (2, 3, 1, 0))."
+            "weights must have shape (kernel height, kernel width, C_in, C_out); got "
+            f"{weights.shape}. Convert PyTorch's (C_out, C_in, height, width) by "
+            "jnp.transpose(weights, (2, 3, 1, 0))."
         )
     if x.ndim >= 3 and x.shape[-1] == weights.shape[1] != weights.shape[2]:
         raise ValueError(
-            f"weights of shape {weights.shape} are of {weights.shape[2]} channels, x of {x.shape[-1]}: PyTorch's (C_out, "
-            "C_in, height, width)? jnp.transpose(weights, (2, 3, 1, 0))."
+            f"weights of shape {weights.shape} have {weights.shape[2]} input channels, "
+            f"but x has {x.shape[-1]}. If they are PyTorch's (C_out, C_in, height, "
+            "width), use jnp.transpose(weights, (2, 3, 1, 0))."
         )
     check_image(x, weights.shape[2])
     if bias.shape != weights.shape[3:]:
         raise ValueError(
-            f"bias must have shape {weights.shape[3:]}, one for each output channel; got {bias.shape}. Without a bias: "
-            f"zeros of that shape."
+            f"bias must have shape {weights.shape[3:]}, one for each output channel; "
+            f"got {bias.shape}. Pass zeros for no bias."
         )
 
 

@@ -1,31 +1,36 @@
-"""Dropout: noise that zeroes entries at random and keeps the mean."""
+"""Dropout: set random entries to zero without changing the mean."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from research import checks
 from research.types import Array, Key
 
 
-def dropout(key: Key | None, x: ArrayLike, rate: float | Array) -> Array:
-    """Zeroes each entry of x with probability `rate` and divides the others by 1 - rate, so that the mean stays x.
+def dropout(
+    key: Key | None, x: Float[ArrayLike, "*shape"], rate: float | Array
+) -> Float[Array, "*shape"]:
+    """Set each entry to zero with probability `rate`; divide the others by 1 - rate.
 
-    This is inverted dropout: what is not trained (key None) needs no rescaling. The same key zeroes the same entries,
-    whatever the dtype of x; layers therefore need different keys, `jax.random.fold_in(key, layer)`.
+    This is inverted dropout: the mean stays x, and nothing needs to be rescaled outside
+    training (key None). The same key zeroes the same entries for every dtype of x. Use
+    a different key for each layer, such as `jax.random.fold_in(key, layer)`.
 
     Args:
-      key: Of this layer in this step; None means no noise, and x comes back as it is.
+      key: Key for this layer and step. None returns x unchanged.
       x: Floating, any shape.
       rate: Probability of zero, in [0, 1).
     Returns:
-      Of the shape and dtype of x.
+      An array with the shape and dtype of x.
     Raises:
       ValueError: rate lies outside [0, 1).
     References:
-      Srivastava et al., Dropout: a simple way to prevent neural networks from overfitting, JMLR 2014.
+      Srivastava et al., Dropout: a simple way to prevent neural networks from
+        overfitting, JMLR 2014.
     Example:
       >>> x = jnp.ones(1000)
       >>> bool(jnp.all(dropout(None, x, 0.5) == x))
@@ -40,7 +45,7 @@ def dropout(key: Key | None, x: ArrayLike, rate: float | Array) -> Array:
     x = jnp.asarray(x)
     if key is None or (isinstance(rate, (int, float)) and rate == 0):
         return x
-    # Uniforms of float32 whatever x is: in 64-bit mode the default would be twice the work, and other zeros.
+    # Draw float32 for every x: float64 would be slower, and zero other entries.
     kept = (
         jax.random.uniform(key, x.shape, jnp.float32, np.float32(0), np.float32(1))
         >= rate
@@ -49,9 +54,10 @@ def dropout(key: Key | None, x: ArrayLike, rate: float | Array) -> Array:
 
 
 def check_dropout_rate(name: str, rate: float | Array) -> None:
-    """Refuses a rate outside [0, 1); a traced one passes."""
+    """Raise ValueError if a rate that is not traced lies outside [0, 1)."""
     checks.check_real(name, rate)
     if not isinstance(rate, Tracer) and not 0 <= rate < 1:
         raise ValueError(
-            f"{name} must lie in [0, 1); got {name}={rate!r}. It is the probability that an entry is zeroed, not kept."
+            f"{name} must lie in [0, 1); got {name}={rate!r}. It is the probability of "
+            "zeroing an entry, not of keeping it."
         )

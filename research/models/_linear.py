@@ -1,4 +1,4 @@
-"""Linear regression, and the dense product that every model here is made of."""
+"""Linear regression, and the dense layer that all models here share."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Num
 
 from research import checks
 from research.models.parameters import with_own_parameters
@@ -16,36 +17,40 @@ from research.types import Array, Key, Model, Params
 def linear(
     num_features: int, *, scale: float = 0.1, dtype: DTypeLike | None = None
 ) -> Model:
-    """The linear model: the prediction is xᵀ weights + intercept.
+    """Linear model: predict xᵀ weights + intercept.
 
     Args:
       num_features: d, at least 1.
-      scale: Standard deviation of the drawn weights; the intercept starts at 0.
-      dtype: Of the parameters; None means JAX's default, float32 unless 64-bit is on (other draws then: name the dtype
-        where the initial point must not depend on that flag).
+      scale: Standard deviation of the initial weights; the intercept starts at 0.
+      dtype: Dtype of the parameters; None means JAX's default (float32 unless float64
+        is enabled). The initial weights depend on the dtype.
     Returns:
-      A model with params {"weights": (d,), "intercept": ()}; its apply maps x of shape (..., d) to (...).
+      A model with params {"weights": (d,), "intercept": ()}. Its apply maps x of shape
+      (..., d) to (...).
     Raises:
-      ValueError: num_features is not a positive integer, or scale is negative; in apply, x does not end in d features, or
-        params are those of another architecture.
+      ValueError: num_features is not a positive integer, or scale is negative. In
+        apply: x does not end in d features, or params belong to another architecture.
     References:
       Bishop, Pattern Recognition and Machine Learning (2006), eq. 3.1.
     Example:
       >>> model = linear(3)
       >>> params = {"weights": jnp.array([1.0, 2.0, 3.0]), "intercept": jnp.array(0.5)}
-      >>> print(model.apply(params, jnp.array([1.0, 1.0, 1.0])), model.apply(params, jnp.zeros((2, 3))))
-      6.5 [0.5 0.5]
+      >>> print(model.apply(params, jnp.array([1.0, 1.0, 1.0])))
+      6.5
+      >>> print(model.apply(params, jnp.zeros((2, 3))))
+      [0.5 0.5]
     """
     check_count("num_features", num_features, 1)
     return dense_model((num_features,), scale, dtype)
 
 
 def dense_model(shape: tuple[int, ...], scale: float, dtype: DTypeLike | None) -> Model:
-    """One `dense` layer as a model: weights of the given shape, drawn normal; an intercept of the outputs' shape, 0."""
+    """Model of one dense layer, with normal initial weights of the given shape."""
     checks.check_real("scale", scale)
     if not scale >= 0:
         raise ValueError(
-            f"scale must not be negative; got scale={scale}. It is the weights' standard deviation."
+            f"scale must be at least 0; got scale={scale}. It is the standard "
+            "deviation of the initial weights."
         )
     check_model_dtype(dtype)
 
@@ -58,52 +63,57 @@ def dense_model(shape: tuple[int, ...], scale: float, dtype: DTypeLike | None) -
         return {"weights": weights, "intercept": jnp.zeros(shape[1:], dtype=chosen)}
 
     def apply(params: Params, x: ArrayLike, key: Key | None = None) -> Array:
-        del key  # Nothing here is drawn.
+        del key  # The model is deterministic.
         return dense(x, params["weights"], params["intercept"])
 
     return with_own_parameters(init, apply)
 
 
-def dense(x: ArrayLike, weights: ArrayLike, intercept: ArrayLike) -> Array:
-    """The product x weights + intercept, with the leading axes of x flattened into one.
+def dense(
+    x: Num[ArrayLike, "*batch d"],
+    weights: Num[ArrayLike, "d *K"],
+    bias: Num[ArrayLike, "*K"],
+) -> Num[Array, "..."]:
+    """Dense layer: x weights + bias.
 
-    XLA's CPU backend multiplies and differentiates matrices at about twice the speed of the same numbers with three
-    axes, which is also what vmap of a model of one example would make.
+    The leading axes of x are flattened into one, because XLA multiplies two matrices
+    faster on a CPU than arrays of three axes.
 
     Args:
-      x: Shape (..., d), any leading axes, none included.
-      weights: Shape (d, K), or (d,) for one output without an axis.
-      intercept: Shape (K,), or ().
+      x: Inputs, shape (..., d).
+      weights: Shape (d, K), or (d,) for a single output without an axis.
+      bias: Shape (K,), or ().
     Returns:
-      Shape (..., K), or (...).
+      The outputs, shape (..., K), or (...).
     Raises:
       ValueError: x does not end in an axis of length d.
     Example:
       >>> dense(jnp.ones((5, 2, 3)), jnp.ones((3, 4)), jnp.zeros(4)).shape
       (5, 2, 4)
     """
-    for name, value in (("x", x), ("weights", weights), ("intercept", intercept)):
+    for name, value in (("x", x), ("weights", weights), ("bias", bias)):
         checks.check_numbers(name, value)
     x, weights = jnp.asarray(x), jnp.asarray(weights)
-    if weights.ndim == 0 or jnp.shape(intercept) not in ((), weights.shape[1:]):
+    if weights.ndim == 0 or jnp.shape(bias) not in ((), weights.shape[1:]):
         raise ValueError(
-            f"weights must have shape (d, ...) and intercept that of the outputs, or (); got weights of shape {weights.shape} "
-            f"and intercept of shape {jnp.shape(intercept)}."
+            "weights must have shape (d, ...) and bias that of the outputs, or (); "
+            f"got weights of shape {weights.shape} and bias of shape {jnp.shape(bias)}."
         )
     num_features = weights.shape[0]
     if x.ndim == 0 or x.shape[-1] != num_features:
         raise ValueError(
-            f"x must end in an axis of {num_features} features, for weights of shape {weights.shape}; got x of shape "
-            f"{x.shape}. One example has shape ({num_features},), a batch (n, {num_features}): transpose or reshape x."
+            f"x must end in an axis of {num_features} features, for weights of shape "
+            f"{weights.shape}; got x of shape {x.shape}. Transpose or reshape x: one "
+            f"example has shape ({num_features},), a batch (n, {num_features})."
         )
     product = x.reshape(-1, num_features) @ weights
-    return (product + jnp.broadcast_to(intercept, product.shape)).reshape(
+    return (product + jnp.broadcast_to(bias, product.shape)).reshape(
         *x.shape[:-1], *weights.shape[1:]
     )
 
 
 def check_drawn(key: Key, shape: Sequence[int], dtype: DTypeLike) -> None:
-    """Refuses parameters that memory could not hold; a key that is traced draws nothing, and any shape may be asked for."""
+    """Raise an error if parameters do not fit into memory (not while tracing)."""
     if not isinstance(key, Tracer):
         check_room(
             f"parameters of shape {tuple(shape)}",
@@ -113,22 +123,23 @@ def check_drawn(key: Key, shape: Sequence[int], dtype: DTypeLike) -> None:
 
 
 def check_model_dtype(dtype: DTypeLike | None) -> None:
-    """Refuses what names no floating dtype; None means JAX's default."""
+    """Raise an error unless dtype is floating, or None for JAX's default."""
     if dtype is not None:
         checks.check_dtype("dtype", dtype)
 
 
 def check_counts(name: str, values: Sequence[int]) -> None:
-    """Refuses anything but a sequence of positive integers."""
+    """Raise an error unless values is a sequence of positive integers."""
     if not isinstance(values, Sequence) or isinstance(values, str | bytes):
         raise ValueError(
-            f"{name} must be a sequence of positive integers; got {name}={values!r}. A single one: ({values},)."
+            f"{name} must be a sequence of positive integers; got {name}={values!r}. "
+            f"Pass ({values},) for a single one."
         )
     for i, value in enumerate(values):
         check_count(f"{name}[{i}]", value, 1)
 
 
 def check_count(name: str, value: int, least: int) -> None:
-    """Refuses anything but an integer of at least `least`."""
+    """Raise an error unless value is an integer of at least `least`."""
     checks.check_count(name, value, least)
     check_most(**{name: value})

@@ -1,8 +1,9 @@
-"""Logistic regression: the linear model read as log-odds."""
+"""Logistic regression: a linear model of the log-odds."""
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float
 
 from research.checks import check_numbers
 from research.models._linear import linear
@@ -12,17 +13,19 @@ from research.types import Array, Model
 def logistic(
     num_features: int, *, scale: float = 0.1, dtype: DTypeLike | None = None
 ) -> Model:
-    """The logistic model: it predicts the logit z = xᵀ weights + intercept, which is the log-odds of a 1.
+    """Logistic regression model: predict the logit z = xᵀ weights + intercept.
 
-    The logit rather than the probability, because a loss of the probability loses its digits where the model is sure.
-    Pair it with `research.losses.logistic`; `probability` turns logits into probabilities.
+    The logit is the log-odds of a 1. Use it with `research.losses.logistic`; a loss of
+    the probability would lose digits for confident predictions. `probability` converts
+    logits to probabilities.
 
     Args:
       num_features: d, at least 1.
-      scale: Standard deviation of the drawn weights; the intercept starts at 0.
-      dtype: Of the parameters; None means JAX's default.
+      scale: Standard deviation of the initial weights; the intercept starts at 0.
+      dtype: Dtype of the parameters; None means JAX's default.
     Returns:
-      A model with params {"weights": (d,), "intercept": ()}; its apply maps x of shape (..., d) to logits (...).
+      A model with params {"weights": (d,), "intercept": ()}. Its apply maps x of shape
+      (..., d) to logits (...).
     Raises:
       ValueError: As in `research.models.linear`.
     References:
@@ -35,13 +38,14 @@ def logistic(
     return linear(num_features, scale=scale, dtype=dtype)
 
 
-def probability(logit: ArrayLike) -> Array:
-    """The probability of a 1: σ(z) = 1 / (1 + exp(-z)).
+def probability(logit: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    """Probability of a 1: σ(z) = 1 / (1 + exp(-z)).
 
     Args:
       logit: z, any shape.
     Returns:
-      Values in [0, 1], of the same shape; the probability of a 0 is `probability(-logit)`, to full precision.
+      Values in [0, 1], of the same shape. The probability of a 0 is
+      `probability(-logit)`, without a loss of digits.
     Example:
       >>> print(probability(jnp.array([0.0, -1000.0])))
       [0.5 0. ]

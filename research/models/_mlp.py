@@ -1,4 +1,4 @@
-"""The multilayer perceptron: dense layers with an activation between them."""
+"""Multilayer perceptron: dense layers with an activation between them."""
 
 from collections.abc import Sequence
 
@@ -20,37 +20,42 @@ def mlp(
     initialiser: str = "he_normal",
     dtype: DTypeLike | None = None,
 ) -> Model:
-    """A multilayer perceptron: h_0 = x, z_k = h_(k-1) W_k + b_k, h_k = φ(z_k); the prediction is the last z.
+    """Multilayer perceptron.
 
-    The last layer has no activation: it gives logits, or the numbers of a regression. Two sizes make a linear model. Its
-    gradient by hand is `mlp_value_and_gradient`.
+    h_0 = x, z_k = h_(k-1) W_k + b_k, h_k = φ(z_k), and the prediction is the last z.
+    The last layer has no activation, so the predictions are logits or the values of a
+    regression. Two sizes give a linear model. `mlp_value_and_gradient` computes the
+    gradient by hand.
 
     Args:
-      sizes: (inputs, hidden units of each layer, outputs), at least two positive integers.
+      sizes: (inputs, hidden units of each layer, outputs), at least two positive
+        integers.
       activation: φ, a name in `ACTIVATIONS`.
-      initialiser: Of the weights, a name in `INITIALISERS`; biases start at 0. Of "he_normal" the variance suits ReLU;
-        "lecun_normal" or "glorot_uniform" is usual with tanh.
-      dtype: Of the parameters; None means JAX's default.
+      initialiser: Initialiser of the weights, a name in `INITIALISERS`; biases start at
+        0. "he_normal" is usual with ReLU, "lecun_normal" or "glorot_uniform" with tanh.
+      dtype: Dtype of the parameters; None means JAX's default.
     Returns:
-      A model with params {"dense_1": {"weights": (in, out), "bias": (out,)}, "dense_2": ...}; its apply maps x of shape
-      (..., sizes[0]) to (..., sizes[-1]).
+      A model with params {"dense_1": {"weights": (in, out), "bias": (out,)}, "dense_2":
+      ...}. Its apply maps x of shape (..., sizes[0]) to (..., sizes[-1]).
     Raises:
-      ValueError: sizes are not at least two positive integers, or a name is unknown; in apply, x does not end in
-        sizes[0] features, or params hold other layers.
+      ValueError: sizes are not at least two positive integers, or a name is unknown. In
+        apply: x does not end in sizes[0] features, or params belong to another
+        architecture.
     References:
       Goodfellow, Bengio & Courville, Deep Learning (2016), chapter 6.
     Example:
       >>> model = mlp((2, 3, 1), activation="tanh")
       >>> params = model.init(jax.random.key(0))
-      >>> jax.tree.map(jnp.shape, params)
-      {'dense_1': {'bias': (3,), 'weights': (2, 3)}, 'dense_2': {'bias': (1,), 'weights': (3, 1)}}
+      >>> jax.tree.map(jnp.shape, params["dense_1"])
+      {'bias': (3,), 'weights': (2, 3)}
       >>> model.apply(params, jnp.ones((5, 2))).shape
       (5, 1)
     """
     check_counts("sizes", sizes)
     if len(sizes) < 2:
         raise ValueError(
-            f"sizes must name the inputs and the outputs at least; got sizes={sizes}."
+            "sizes must have at least two entries, the numbers of inputs and outputs; "
+            f"got sizes={sizes}."
         )
     sizes = tuple(sizes)
     check_model_dtype(dtype)
@@ -68,17 +73,17 @@ def mlp(
         }
 
     def apply(params: Params, x: ArrayLike, key: Key | None = None) -> Array:
-        del key  # Nothing here is drawn.
-        z = dense(x, params[names[0]]["weights"], params[names[0]]["bias"])
+        del key  # The model is deterministic.
+        z = dense(x, **params[names[0]])
         for name in names[1:]:
-            z = dense(phi(z), params[name]["weights"], params[name]["bias"])
+            z = dense(phi(z), **params[name])
         return z
 
     return with_own_parameters(init, apply)
 
 
 def layer_names(num_layers: int) -> tuple[str, ...]:
-    """The names of an `mlp`'s layers in its params, from the input on.
+    """Names of an `mlp`'s layers in its params, starting at the input.
 
     Example:
       >>> layer_names(2)

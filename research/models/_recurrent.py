@@ -1,4 +1,4 @@
-"""Recurrent networks: vanilla, GRU and LSTM layers over time, read at each sequence's own end or at every step."""
+"""Recurrent networks: vanilla, GRU and LSTM layers."""
 
 import functools
 from collections.abc import Callable
@@ -31,16 +31,20 @@ from research.models.recurrent_layer import at_end, draw_layer, unroll
 from research.sizes import MOST_LAYERS, check_most
 from research.types import Array, Key, Model, Params, Sequences
 
-Carries = tuple[Carry, ...]  # One carry a layer.
+Carries = tuple[Carry, ...]  # One carry for each layer.
 
 
 class Recurrence(NamedTuple):
-    """A recurrent network that hands out its carry, for windows of a long sequence and for one token at a time.
+    """A recurrent network with an explicit carry.
+
+    It processes a long sequence in windows, or one token at a time.
 
     Attributes:
-      init: key -> params, those of `recurrent`.
-      start: leading axes -> the carry before the first step, zeros; () is one sequence's.
-      advance: (params, x, carry, key=None) -> (outputs (..., T, num_outputs), the carry at each sequence's own end).
+      init: key -> params, as in `recurrent`.
+      start: leading axes -> the carry before the first step (zeros). Pass () for one
+        sequence.
+      advance: (params, x, carry, key=None) -> (outputs (..., T, num_outputs), the carry
+        at the end of each sequence).
     """
 
     init: Callable[[Key], Params]
@@ -61,40 +65,49 @@ def recurrent(
     window: int | None = None,
     dtype: DTypeLike | None = None,
 ) -> Model:
-    """A recurrent network: h_t = cell(x_t, h_(t-1)) from h_0 = 0, and the prediction is an affine map of h.
+    """Recurrent network: h_t = cell(x_t, h_(t-1)), h_0 = 0, and a linear output.
 
-    Layer l + 1 reads the h of layer l. What stands after the end of a sequence changes neither predictions nor
-    gradients, not by one bit: it is replaced by zeros before anything is computed.
+    The inputs of layer l + 1 are the states h of layer l. Values after the end of a
+    sequence have no effect, not even on the last bit: they are set to zero before any
+    computation.
 
-    With a window, backpropagation is truncated: predictions stay what they are, but the gradient flows through the carry
-    within windows of that many steps, counted from the start, and not from one into the one before. A loss at step t is
-    thus differentiated through at most `window` steps.
+    A window truncates backpropagation. The predictions do not change. The gradient
+    flows through the carry inside windows of that many steps, counted from the start,
+    but not from one window into the previous one. A loss at step t is therefore
+    differentiated through at most `window` steps.
 
     Args:
-      num_inputs: d, the numbers a step gets; with an embedding, how many symbols there are.
+      num_inputs: d, the number of inputs of a step; with an embedding, the number of
+        symbols.
       num_hidden: H, the width of each layer.
-      num_outputs: K.
+      num_outputs: K, the number of outputs.
       cell: A name in `research.models.cells.CELLS`.
-      num_layers: Layers, each reading the one before.
-      outputs: "last": one prediction, read at each sequence's own end; "every": one after each step.
-      embedding: The width of the learned vector that stands for a symbol, drawn standard normal; None where x is floats.
-      dropout: Probability of zeroing an entry between layers and before the output, where a key is given; the way through
-        time has none.
-      window: Steps in a window of truncated backpropagation; None is the full gradient.
-      dtype: Of the parameters; None means JAX's default.
+      num_layers: Number of layers.
+      outputs: "last" for one prediction, at the end of each sequence; "every" for one
+        after each step.
+      embedding: Width of the learned vector for each symbol, initially standard normal.
+        None if x is floating.
+      dropout: Dropout rate between layers and before the output, used if apply gets a
+        key. There is no dropout through time.
+      window: Number of steps of a window of truncated backpropagation; None means the
+        full gradient.
+      dtype: Dtype of the parameters; None means JAX's default.
     Returns:
-      A model with params {"layer_1": ..., "output": {"weights": (H, K), "bias": (K,)}}, a layer's as in
-      `recurrent_layer.draw_layer`, and "embedding": {"weights": (num_inputs, embedding)} where there is one. Its apply
-      maps x, floats (..., T, d) or integer symbols (..., T), or `Sequences` of either, to (..., K) or to (..., T, K),
-      there with zeros after a sequence's end.
+      A model with params {"layer_1": ..., "output": {"weights": (H, K), "bias": (K,)}},
+      and with an embedding also {"embedding": {"weights": (num_inputs, embedding)}}.
+      `recurrent_layer.draw_layer` describes a layer's params. The model's apply maps x,
+      floats (..., T, d) or integer symbols (..., T), or `Sequences` of them, to (...,
+      K) or to (..., T, K). Outputs after the end of a sequence are zero.
     Raises:
-      ValueError: A count is no positive integer, a name is unknown, or dropout lies outside [0, 1); in apply, x has
-        another shape, or a length that is concrete lies outside 1..T. Under jit lengths and symbols out of range cannot be
-        seen: `check_sequences` is for the data.
+      ValueError: A count is not a positive integer, a name is unknown, or dropout lies
+        outside [0, 1). In apply: x has the wrong shape, or a concrete length lies
+        outside 1..T. Under jit lengths and symbols cannot be checked; call
+        `check_sequences` on the data.
     References:
-      Zaremba et al., Recurrent neural network regularization, arXiv 1409.2329, 2014 (where dropout goes); Williams & Peng,
-      An efficient gradient-based algorithm for on-line training of recurrent network trajectories, Neural Computation
-      1990 (truncation).
+      Zaremba et al., Recurrent neural network regularization, arXiv 1409.2329, 2014
+      (the places of dropout).
+      Williams & Peng, An efficient gradient-based algorithm for on-line training of
+      recurrent network trajectories, Neural Computation 1990 (truncation).
     Example:
       >>> model = recurrent(12, 8, 9, cell="lstm")
       >>> params = model.init(jax.random.key(0))
@@ -149,14 +162,19 @@ def recurrence(
     dropout: float = 0.0,
     dtype: DTypeLike | None = None,
 ) -> Recurrence:
-    """The network of `recurrent` with the same params, advanced from any carry: by a window, or by one step.
+    """The network of `recurrent` with an explicit carry.
+
+    It can be advanced by a window or by one step at a time.
 
     Args:
-      num_inputs, num_hidden, num_outputs, cell, num_layers, embedding, dropout, dtype: As in `recurrent`.
+      num_inputs, num_hidden, num_outputs, cell, num_layers, embedding, dropout, dtype:
+        As in `recurrent`.
     Returns:
-      A `Recurrence`. A carry is a tuple over layers of (h,) or (h, c), of shape (..., num_hidden) each.
+      A `Recurrence` with the same params. A carry is a tuple over layers of (h,) or (h,
+      c), each of shape (..., num_hidden).
     Raises:
-      ValueError: As in `recurrent`; in advance, the carry's shapes are not those that start makes for x's leading axes.
+      ValueError: As in `recurrent`. In advance: the carry's shapes do not match the
+        leading axes of x.
     Example:
       >>> network = recurrence(65, 8, 65, embedding=4)
       >>> params, carry = network.init(jax.random.key(0)), network.start(())
@@ -181,11 +199,12 @@ def recurrence(
 
     def advance(
         params: Params, x: ArrayLike | Sequences, carry: Carries, key: Key | None = None
-    ):
+    ) -> tuple[Array, Carries]:
         check_same_architecture(params, expected())
         if jax.tree.structure(carry) != jax.tree.structure(_start(network, ())):
             raise ValueError(
-                f"carry must hold {num_layers} layers of {network.cell.num_carried} arrays; take it from start or advance."
+                f"carry must have {num_layers} layers of {network.cell.num_carried} "
+                "arrays. Pass a carry from start or advance."
             )
         values, length, leading = _flatten(network, x)
         if isinstance(x, Sequences):
@@ -193,8 +212,9 @@ def recurrence(
         wanted = (*leading, num_hidden)
         if any(jnp.shape(a) != wanted for a in jax.tree.leaves(carry)):
             raise ValueError(
-                f"carry must hold arrays of shape {wanted} for this x, as start({leading}) makes them; got "
-                f"{sorted({jnp.shape(a) for a in jax.tree.leaves(carry)})}."
+                f"carry must have arrays of shape {wanted} for this x; got "
+                f"{sorted({jnp.shape(a) for a in jax.tree.leaves(carry)})}. Pass "
+                f"start({leading}), or a carry from advance."
             )
         flat = jax.tree.map(lambda a: a.reshape(-1, num_hidden), carry)
         hidden, flat = _advance_layers(network, params, values, length, flat, key)
@@ -211,24 +231,26 @@ def recurrence(
 
 
 def check_sequences(sequences: Sequences, num_symbols: int | None = None) -> None:
-    """Refuses what a network cannot see under jit: a length outside 1..T, and symbols out of range.
+    """Raise an error for lengths or symbols out of range.
+
+    A model cannot check them under jit.
 
     Args:
-      sequences: NumPy arrays, before they go to the device.
-      num_symbols: How many symbols there are; None where the values are floats.
+      sequences: `Sequences` of concrete arrays.
+      num_symbols: Number of symbols; None if the values are floating.
     Raises:
-      ValueError: A length lies outside 1..T (an empty sequence has no end to be read at), or a symbol before a sequence's
-        end lies outside 0..num_symbols - 1.
+      ValueError: A length lies outside 1..T, or a symbol before the end of a sequence
+        lies outside 0..num_symbols - 1.
     Example:
       >>> check_sequences(Sequences(np.zeros((2, 5, 12)), np.array([5, 0])))
       Traceback (most recent call last):
-      ValueError: length must lie in 1..5; that of sequence 1 is 0. Leave empty sequences out.
+      ValueError: length must lie in 1..5; that of sequence 1 is 0. ...
     """
     check_instance(
         "sequences",
         sequences,
         Sequences,
-        "Make one by research.types.Sequences(values, length).",
+        "Create it with research.types.Sequences(values, length).",
     )
     check_numbers("sequences.values", sequences.values)
     check_numbers("sequences.length", sequences.length)
@@ -237,14 +259,16 @@ def check_sequences(sequences: Sequences, num_symbols: int | None = None) -> Non
     values, length = np.asarray(sequences.values), np.asarray(sequences.length)
     if values.shape[: length.ndim] != length.shape or values.ndim == length.ndim:
         raise ValueError(
-            f"values must be (..., T, d) or (..., T) for length of shape {length.shape}; got {values.shape}."
+            "values must be (..., T, d) or (..., T) for length of shape "
+            f"{length.shape}; got {values.shape}."
         )
     steps = values.shape[length.ndim]
     check_length(length, (*length.shape, steps))
     if num_symbols is not None:
         if values.ndim != length.ndim + 1:
             raise ValueError(
-                f"values must be tokens (..., T) where num_symbols is given; got shape {values.shape}."
+                "values must be tokens (..., T) if num_symbols is given; got shape "
+                f"{values.shape}."
             )
         check_tokens(
             np.where(np.arange(steps) < length[..., None], values, 0), num_symbols
@@ -252,7 +276,7 @@ def check_sequences(sequences: Sequences, num_symbols: int | None = None) -> Non
 
 
 class _Network(NamedTuple):
-    """What `recurrent` was asked for."""
+    """Arguments of `recurrent`."""
 
     num_inputs: int
     num_hidden: int
@@ -277,7 +301,10 @@ def _check_network(network: _Network) -> None:
 
 
 def _init(network: _Network, key: Key) -> Params:
-    """Layer l has child l of the key, the output child 0, the embedding the child after the layers."""
+    """Draw the params: layer l by child l of the key, the output by child 0.
+
+    The embedding uses the child after those of the layers.
+    """
     dtype = jnp.result_type(float) if network.dtype is None else network.dtype
     width = network.num_inputs if network.embedding is None else network.embedding
     params: dict[str, Params] = {}
@@ -317,7 +344,10 @@ def _start(
 def _flatten(
     network: _Network, x: ArrayLike | Sequences
 ) -> tuple[Array, Array | None, tuple[int, ...]]:
-    """Values (n, T) or (n, T, d), lengths (n,) or None, and the leading axes; zeros stand after each end."""
+    """Flatten the leading axes of x, and set values after the end of a sequence to 0.
+
+    Returns values (n, T) or (n, T, d), lengths (n,) or None, and the leading axes.
+    """
     values, length = values_and_length(x)
     if network.embedding is None:
         if values.ndim < 2 or values.shape[-1] != network.num_inputs:
@@ -328,7 +358,8 @@ def _flatten(
     else:
         if values.ndim < 1 or not jnp.issubdtype(values.dtype, jnp.integer):
             raise ValueError(
-                f"x must be integer symbols (..., T); got {values.dtype}{list(values.shape)}."
+                f"x must be integer symbols (..., T); got dtype {values.dtype}, shape "
+                f"{values.shape}."
             )
         leading, shape = values.shape[:-1], values.shape[-1:]
     if shape[0] == 0:
@@ -336,11 +367,11 @@ def _flatten(
     if length is not None:
         if length.shape != leading:
             raise ValueError(
-                f"length must have the sequences' leading axes {leading}; got shape {length.shape}."
+                f"length must have the sequences' leading axes {leading}; got shape "
+                f"{length.shape}."
             )
-        length = length.reshape(-1).astype(
-            jnp.int32
-        )  # In 8 bits a step's number would wrap round.
+        # int32, because the number of a step may exceed 8 bits.
+        length = length.reshape(-1).astype(jnp.int32)
     values = values.reshape(-1, *shape)
     if length is not None:
         steps = jax.lax.broadcasted_iota(length.dtype, values.shape, 1)
@@ -357,35 +388,36 @@ def _advance_layers(
     values: Array,
     length: Array | None,
     carries: Carries,
-    key,
-):
-    """The top layer's h, shape (T, n, H), and each layer's carry at each sequence's own end."""
-    below = jnp.swapaxes(
-        values, 0, 1
-    )  # Time first, once: the scan reads one step after the other.
+    key: Key | None,
+) -> tuple[Array, Carries]:
+    """Return the top layer's h, shape (T, n, H), and all carries at the ends."""
+    # Put time first, because the scan reads one step after the other.
+    below = jnp.swapaxes(values, 0, 1)
     if network.embedding is not None:
         below = embed(params["embedding"]["weights"], below)
     ends = []
     for layer, carry in enumerate(carries, 1):
-        # The loop's carry has one dtype throughout: that of all that enters it, as elsewhere x of float64 makes y so.
+        # The loop's carry needs one dtype: the result type of all its inputs.
         dtype = jnp.result_type(below, *carry, params["output"]["weights"])
         carry = tuple(array.astype(dtype) for array in carry)
         if layer > 1 and key is not None:
             below = dropped(jax.random.fold_in(key, layer), below, network.dropout)
-        seen = unroll(
+        carried = unroll(
             network.cell, params[f"layer_{layer}"], below, carry, network.window
         )
         ends.append(
-            tuple(map(lambda first, later: at_end(first, later, length), carry, seen))
+            tuple(
+                map(lambda first, later: at_end(first, later, length), carry, carried)
+            )
         )
-        below = seen[0]
+        below = carried[0]
     return below, tuple(ends)
 
 
 def _read(network: _Network, params: Params, hidden: Array, key: Key | None) -> Array:
     if key is not None:
         hidden = dropped(jax.random.fold_in(key, 0), hidden, network.dropout)
-    return dense(hidden, params["output"]["weights"], params["output"]["bias"])
+    return dense(hidden, **params["output"])
 
 
 def _read_every(
@@ -395,7 +427,7 @@ def _read_every(
     length: Array | None,
     key: Key | None,
 ) -> Array:
-    """Shape (n, T, K), with zeros after each end."""
+    """Return outputs of every step, shape (n, T, K), with zeros after each end."""
     outputs = jnp.swapaxes(_read(network, params, hidden, key), 0, 1)
     if length is None:
         return outputs

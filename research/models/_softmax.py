@@ -1,4 +1,4 @@
-"""Softmax regression: one linear score for each class."""
+"""Softmax regression: a linear model with one logit for each class."""
 
 from jax.typing import DTypeLike
 
@@ -13,21 +13,23 @@ def softmax(
     scale: float = 0.1,
     dtype: DTypeLike | None = None,
 ) -> Model:
-    """The softmax model: it predicts logits z = xᵀ weights + intercept, one for each of K classes.
+    """Softmax regression model: predict K logits z = xᵀ weights + intercept.
 
-    Probabilities are `jax.nn.softmax(logits)`. All K classes have weights, so adding one vector to every column changes
-    no probability: without a penalty the optimum is not unique. Pair it with `research.losses.softmax_cross_entropy`.
+    Use it with `research.losses.softmax_cross_entropy`. The probabilities are
+    `jax.nn.softmax(logits)`. Adding the same vector to every column of the weights does
+    not change them, so the optimum is not unique without a penalty.
 
     Args:
       num_features: d, at least 1.
       num_classes: K, at least 2.
-      scale: Standard deviation of the drawn weights; the intercept starts at 0.
-      dtype: Of the parameters; None means JAX's default.
+      scale: Standard deviation of the initial weights; the intercept starts at 0.
+      dtype: Dtype of the parameters; None means JAX's default.
     Returns:
-      A model with params {"weights": (d, K), "intercept": (K,)}; its apply maps x of shape (..., d) to (..., K).
+      A model with params {"weights": (d, K), "intercept": (K,)}. Its apply maps x of
+      shape (..., d) to (..., K).
     Raises:
-      ValueError: num_features or num_classes is too small, or scale negative; in apply, x does not end in d features,
-        or params are those of another architecture.
+      ValueError: num_features or num_classes is too small, or scale is negative. In
+        apply: x does not end in d features, or params belong to another architecture.
     References:
       Murphy, Probabilistic Machine Learning: An Introduction (2022), section 10.3.
     Example:

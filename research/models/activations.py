@@ -1,4 +1,4 @@
-"""Activation functions and their derivatives, both by name."""
+"""Activation functions and their derivatives, by name."""
 
 from collections.abc import Callable
 
@@ -6,44 +6,47 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from research.checks import shown
 from research.types import Array
 
-Activation = Callable[[Array], Array]  # Elementwise, in the dtype of its argument.
+Activation = Callable[[Array], Array]  # Elementwise; keeps the dtype.
 
 
-def identity(z: ArrayLike) -> Array:
-    """φ(z) = z: a network of it is linear, however deep."""
+def identity(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    """Identity, φ(z) = z."""
     return jnp.asarray(z)
 
 
-def sigmoid(z: ArrayLike) -> Array:
-    """φ(z) = 1 / (1 + exp(-z)), which does not overflow."""
+def sigmoid(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    """Logistic sigmoid, φ(z) = 1 / (1 + exp(-z)), computed without overflow."""
     return jax.nn.sigmoid(jnp.asarray(z))
 
 
-def tanh(z: ArrayLike) -> Array:
-    """φ(z) = (exp(z) - exp(-z)) / (exp(z) + exp(-z))."""
+def tanh(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    """Hyperbolic tangent, φ(z) = (exp(z) - exp(-z)) / (exp(z) + exp(-z))."""
     return jnp.tanh(z)
 
 
-def relu(z: ArrayLike) -> Array:
-    """φ(z) = max(z, 0); its derivative at the kink is taken as 0, as everywhere."""
+def relu(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    """Rectified linear unit, φ(z) = max(z, 0), with derivative 0 at z = 0."""
     return jax.nn.relu(jnp.asarray(z))
 
 
-def silu(z: ArrayLike) -> Array:
-    """φ(z) = z σ(z), also called swish."""
+def silu(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    """Sigmoid linear unit, φ(z) = z σ(z), also called swish."""
     z = jnp.asarray(z)
     return z * jax.nn.sigmoid(z)
 
 
-def gelu(z: ArrayLike) -> Array:
-    """φ(z) = z Φ(z), where Φ is the standard normal distribution function, by the error function.
+def gelu(z: Float[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    """Gaussian error linear unit, φ(z) = z Φ(z).
 
-    This is the definition, and what PyTorch's default computes. `jax.nn.gelu` and `flax.linen.gelu` approximate it unless
-    told otherwise, z (1 + tanh(√(2/π) (z + 0.044715 z³))) / 2, which is off by up to 4.8e-4.
+    Φ is the standard normal distribution function, computed by the error function as in
+    PyTorch's default. By default `jax.nn.gelu` and `flax.linen.gelu` use the
+    approximation z (1 + tanh(√(2/π) (z + 0.044715 z³))) / 2, whose error is up to
+    4.8e-4.
 
     Args:
       z: Floating, any shape.
@@ -61,30 +64,34 @@ def gelu(z: ArrayLike) -> Array:
 
 
 def _normal_distribution(z: Array) -> Array:
-    """Φ(z) = (1 + erf(z / √2)) / 2, to half an ε of 1; erfc would keep its digits in the lower tail, and costs more."""
+    """Compute Φ(z) = (1 + erf(z / √2)) / 2.
+
+    The absolute error is half an ε. erfc would keep the digits of the lower tail, but
+    costs more.
+    """
     return 0.5 + 0.5 * jax.lax.erf(z * float(np.sqrt(0.5)))
 
 
 def _derivative_of_sigmoid(z: Array) -> Array:
-    """σ (1 - σ)."""
+    """Compute σ (1 - σ)."""
     h = sigmoid(z)
     return h * (1 - h)
 
 
 def _derivative_of_tanh(z: Array) -> Array:
-    """1 - tanh², by factors: the square would lose half the digits where the unit is nearly saturated."""
+    """Compute 1 - tanh² as a product, which keeps its digits where tanh is near ±1."""
     h = tanh(z)
     return (1 + h) * (1 - h)
 
 
 def _derivative_of_silu(z: Array) -> Array:
-    """σ + z σ (1 - σ)."""
+    """Compute σ + z σ (1 - σ)."""
     h = sigmoid(z)
     return h + z * h * (1 - h)
 
 
 def _derivative_of_gelu(z: Array) -> Array:
-    """Φ(z) + z times the normal density."""
+    """Compute Φ(z) + z φ(z), where φ is the normal density."""
     return _normal_distribution(z) + z * (
         jnp.exp(-0.5 * z * z) * float(1 / np.sqrt(2 * np.pi))
     )
@@ -99,7 +106,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu": gelu,
 }
 
-# z -> φ'(z), elementwise; what the backward pass by hand multiplies by.
+# z -> φ'(z), elementwise, for the backward pass by hand.
 ACTIVATION_DERIVATIVES: dict[str, Activation] = {
     "identity": jnp.ones_like,
     "sigmoid": _derivative_of_sigmoid,
@@ -111,20 +118,21 @@ ACTIVATION_DERIVATIVES: dict[str, Activation] = {
 
 
 def find_activation(name: str) -> Activation:
-    """The activation of that name.
+    """Return the activation of that name.
 
     Args:
       name: A key of `ACTIVATIONS`.
     Returns:
-      φ, elementwise; its derivative is `ACTIVATION_DERIVATIVES[name]`.
+      φ, an elementwise function. Its derivative is `ACTIVATION_DERIVATIVES[name]`.
     Raises:
-      ValueError: There is none of that name.
+      ValueError: The name is unknown.
     Example:
       >>> print(find_activation("relu")(jnp.array([-1.0, 2.0])))
       [0. 2.]
     """
     if not isinstance(name, str) or name not in ACTIVATIONS:
         raise ValueError(
-            f"activation must be one of {', '.join(ACTIVATIONS)}; got activation={shown(name)}. Give its name."
+            f"activation must be one of {', '.join(ACTIVATIONS)}; got "
+            f"activation={shown(name)}. Pass one of these names."
         )
     return ACTIVATIONS[name]

@@ -1,4 +1,4 @@
-"""The gradient of a multilayer perceptron by hand: the chain rule, layer by layer, from the loss back to the input."""
+"""Backpropagation by hand for a multilayer perceptron."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 from jax.typing import ArrayLike
+from jaxtyping import Float, Num
 
 from research.checks import (
     check_choice,
@@ -20,16 +21,15 @@ from research.models._mlp import layer_names
 from research.models.activations import ACTIVATION_DERIVATIVES, find_activation
 from research.types import Array, Params
 
-Loss = Callable[
-    [Any, Any], tuple[Array, Array]
-]  # (z (n, K), y) -> (mean loss (), its gradient in z (n, K))
+# (z (n, K), y) -> (mean loss (), its gradient in z (n, K))
+Loss = Callable[[Any, Any], tuple[Array, Array]]
 
 
 class Forward(NamedTuple):
-    """What the way forward keeps for the way back.
+    """Results of the forward pass that the backward pass needs.
 
     Attributes:
-      inputs: Of each layer: h_0 = x, h_1, ..., h_(K-1), each (n, width).
+      inputs: Inputs of each layer: h_0 = x, h_1, ..., h_(K-1), each (n, width).
       sums: z_1, ..., z_K, each (n, width); the last is the prediction.
     """
 
@@ -38,11 +38,12 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """What the way back gives.
+    """Results of the backward pass.
 
     Attributes:
-      grads: The gradient, in the params' own pytree.
-      deltas: δ_0, ..., δ_K, each (n, width): δ_k is the derivative of the loss by z_k, and δ_0 that by x itself.
+      grads: The gradient, in the pytree of the params.
+      deltas: δ_0, ..., δ_K, each (n, width). δ_k is the derivative of the loss with
+        respect to z_k, and δ_0 that with respect to x.
     """
 
     grads: Params
@@ -51,39 +52,49 @@ class Backward(NamedTuple):
 
 def mlp_value_and_gradient(
     params: Params,
-    x: ArrayLike,
-    y: ArrayLike,
+    x: Float[ArrayLike, "n d"],
+    y: Num[ArrayLike, "n *K"],
     *,
     activation: str = "relu",
     loss: str = "softmax_cross_entropy",
-) -> tuple[Array, Params]:
-    """The mean loss of an `mlp` on a batch, and its gradient by the chain rule, without automatic differentiation.
+) -> tuple[Float[Array, ""], Params]:
+    """Mean loss of an `mlp` on a batch, and its gradient by the chain rule.
 
-    Forward, h_0 = x, z_k = h_(k-1) W_k + b_k, h_k = φ(z_k). Back, from δ_K = ∂f/∂z_K,
+    No automatic differentiation is used.
 
-      ∂f/∂W_k = h_(k-1)ᵀ δ_k,    ∂f/∂b_k = Σ_i δ_k[i],    δ_(k-1) = (δ_k W_kᵀ) φ'(z_(k-1)).
+    Forward: h_0 = x, z_k = h_(k-1) W_k + b_k, h_k = φ(z_k). Backward, from
+    δ_K = ∂f/∂z_K:
 
-    It equals `jax.value_and_grad` of the same mean loss but for rounding.
+      ∂f/∂W_k = h_(k-1)ᵀ δ_k,    ∂f/∂b_k = Σ_i δ_k[i],
+      δ_(k-1) = (δ_k W_kᵀ) φ'(z_(k-1)).
+
+    The result equals `jax.value_and_grad` of the same mean loss up to rounding.
 
     Args:
-      params: As from `mlp(...).init`, one entry a layer.
+      params: Params of an `mlp`, one entry for each layer.
       x: Inputs, shape (n, sizes[0]).
-      y: Targets: classes (n,) for "softmax_cross_entropy"; else the shape of the prediction, (n, sizes[-1]).
-      activation: φ, as given to `mlp`.
-      loss: A name in `BATCH_LOSSES`; each is the mean over the batch of the loss of that name in `research.losses`.
+      y: Targets: classes (n,) for "softmax_cross_entropy", else the shape of the
+        prediction, (n, sizes[-1]).
+      activation: φ, as for `mlp`.
+      loss: A name in `BATCH_LOSSES`. Each is the batch mean of the loss of that name in
+        `research.losses`.
     Returns:
       (value, grads): the loss, shape (), and the gradient in the pytree of the params.
     Raises:
-      ValueError: A name is unknown, params are not an `mlp`'s, shapes do not fit, or a y that is not traced is no
-        class, or for "logistic" outside 0..1.
+      ValueError: A name is unknown, params do not belong to an `mlp`, shapes do not
+        fit, or a concrete y is not a class (for "logistic": lies outside 0..1).
     References:
-      Rumelhart, Hinton & Williams, Learning representations by back-propagating errors, Nature 1986. Goodfellow, Bengio
-      & Courville, Deep Learning (2016), algorithm 6.4.
+      Rumelhart, Hinton & Williams, Learning representations by back-propagating errors,
+      Nature 1986.
+      Goodfellow, Bengio & Courville, Deep Learning (2016), algorithm 6.4.
     Example:
-      >>> params = {"dense_1": {"weights": jnp.array([[2.0]]), "bias": jnp.array([1.0])},
-      ...           "dense_2": {"weights": jnp.array([[3.0]]), "bias": jnp.array([0.0])}}
-      >>> value, grads = mlp_value_and_gradient(params, jnp.array([[1.0]]), jnp.array([[8.0]]), loss="squared_error")
-      >>> print(value, grads["dense_2"]["weights"], grads["dense_1"]["weights"])  # δ_2 = 9 - 8, δ_1 = 1 · 3
+      >>> params = {
+      ...     "dense_1": {"weights": jnp.array([[2.0]]), "bias": jnp.array([1.0])},
+      ...     "dense_2": {"weights": jnp.array([[3.0]]), "bias": jnp.array([0.0])},
+      ... }
+      >>> x, y = jnp.array([[1.0]]), jnp.array([[8.0]])  # So δ_2 = 9 - 8 and δ_1 = 1 · 3.
+      >>> value, grads = mlp_value_and_gradient(params, x, y, loss="squared_error")
+      >>> print(value, grads["dense_2"]["weights"], grads["dense_1"]["weights"])
       0.5 [[3.]] [[3.]]
     """
     check_choice("loss", loss, BATCH_LOSSES)
@@ -93,67 +104,83 @@ def mlp_value_and_gradient(
     return value, mlp_backward(params, forward, delta, activation=activation).grads
 
 
-def mlp_forward(params: Params, x: ArrayLike, *, activation: str) -> Forward:
-    """The way forward, with all that the way back needs.
+def mlp_forward(
+    params: Params, x: Float[ArrayLike, "n d"], *, activation: str
+) -> Forward:
+    """Forward pass of an `mlp`.
 
     Args:
       params, x, activation: As in `mlp_value_and_gradient`.
     Returns:
-      Forward.
+      The inputs and sums of every layer.
     Raises:
-      ValueError: x is not a batch (n, features) of at least one example, params are not an `mlp`'s, or shapes do not fit.
+      ValueError: x is not a batch (n, features) of at least one example, params do not
+        belong to an `mlp`, or shapes do not fit.
     Example:
-      >>> params = {"dense_1": {"weights": jnp.array([[2.0]]), "bias": jnp.array([1.0])}}
-      >>> print(mlp_forward(params, jnp.array([[1.0], [3.0]]), activation="relu").sums[-1].T)
+      >>> layer = {"weights": jnp.array([[2.0]]), "bias": jnp.array([1.0])}
+      >>> params = {"dense_1": layer}
+      >>> x = jnp.array([[1.0], [3.0]])
+      >>> print(mlp_forward(params, x, activation="relu").sums[-1].T)
       [[3. 7.]]
     """
     check_numbers("x", x)
     phi, batch = find_activation(activation), jnp.asarray(x)
     if batch.ndim != 2 or len(batch) < 1:
         raise ValueError(
-            f"x must be a batch of shape (n, features), n at least 1; got x of shape {batch.shape}."
+            "x must be a batch of shape (n, features), n at least 1; got x of shape "
+            f"{batch.shape}."
         )
     inputs, sums = [batch], []
     for name in _names(params):
         if sums:
             inputs.append(phi(sums[-1]))
-        sums.append(dense(inputs[-1], params[name]["weights"], params[name]["bias"]))
+        sums.append(dense(inputs[-1], **params[name]))
     return Forward(tuple(inputs), tuple(sums))
 
 
 def mlp_backward(
-    params: Params, forward: Forward, delta: ArrayLike, *, activation: str
+    params: Params,
+    forward: Forward,
+    delta: Float[ArrayLike, "n K"],
+    *,
+    activation: str,
 ) -> Backward:
-    """The way back: from the derivative by the prediction to those by all parameters, and by x.
+    """Backward pass of an `mlp`.
 
     Args:
       params, activation: As in `mlp_value_and_gradient`.
-      forward: As from `mlp_forward` with the same.
-      delta: δ_K, the derivative of any loss by the last sums, shape (n, outputs).
+      forward: From `mlp_forward` with the same params and activation.
+      delta: δ_K, the derivative of any loss with respect to the last sums, shape (n,
+        outputs).
     Returns:
-      Backward. Under jit what is not used of it costs nothing.
+      The derivatives with respect to all parameters and sums, and to x. Under jit
+      unused parts are not computed.
     Raises:
-      ValueError: delta has another shape than the last sums, or params are not an `mlp`'s.
+      ValueError: delta does not have the shape of the last sums, or params do not
+        belong to an `mlp`.
     Example:
-      >>> params = {"dense_1": {"weights": jnp.array([[2.0]]), "bias": jnp.array([1.0])}}
+      >>> layer = {"weights": jnp.array([[2.0]]), "bias": jnp.array([1.0])}
+      >>> params = {"dense_1": layer}
       >>> forward = mlp_forward(params, jnp.array([[1.0], [3.0]]), activation="relu")
-      >>> back = mlp_backward(params, forward, jnp.array([[1.0], [10.0]]), activation="relu")
-      >>> print(back.grads["dense_1"]["weights"], back.grads["dense_1"]["bias"], back.deltas[0].T)
+      >>> delta = jnp.array([[1.0], [10.0]])
+      >>> back = mlp_backward(params, forward, delta, activation="relu")
+      >>> layer = back.grads["dense_1"]
+      >>> print(layer["weights"], layer["bias"], back.deltas[0].T)
       [[31.]] [11.] [[ 2. 20.]]
     """
-    find_activation(activation)  # An unknown name is refused in the same words.
+    find_activation(activation)  # Raises the usual error for an unknown name.
     slope, deltas = ACTIVATION_DERIVATIVES[activation], [jnp.asarray(delta)]
     if deltas[0].shape != forward.sums[-1].shape:
         raise ValueError(
-            f"delta must have the prediction's shape {forward.sums[-1].shape}; got {deltas[0].shape}."
+            f"delta must have the prediction's shape {forward.sums[-1].shape}; got "
+            f"{deltas[0].shape}."
         )
     grads = {}
     for k, name in reversed(tuple(enumerate(_names(params)))):
         own = deltas[-1]
-        found = {"weights": forward.inputs[k].T @ own, "bias": jnp.sum(own, axis=0)}
+        new = {"weights": forward.inputs[k].T @ own, "bias": jnp.sum(own, axis=0)}
         grads[name] = {
-            what: array.astype(params[name][what].dtype)
-            for what, array in found.items()
+            what: array.astype(params[name][what].dtype) for what, array in new.items()
         }
         before = own @ params[name]["weights"].T
         deltas.append(before * slope(forward.sums[k - 1]) if k > 0 else before)
@@ -161,27 +188,36 @@ def mlp_backward(
 
 
 def mlp_rounding_bound(
-    params: Params, x: ArrayLike, y: ArrayLike, *, activation: str, loss: str
+    params: Params,
+    x: Float[ArrayLike, "n d"],
+    y: Num[ArrayLike, "n *K"],
+    *,
+    activation: str,
+    loss: str,
 ) -> Params:
-    """How far the gradient may move, entry by entry, when its sums are taken in another order.
+    """Bound on the change of the gradient if its sums are taken in another order.
 
-    An entry is a chain of sums, of n terms in the last and of a layer's width in each before it, m terms in all. Rounding
-    costs each at most about ε times the same chain of absolute values, so the bound is m ε times the way back with |δ_K|,
-    |W|, |h| and |φ'|. The way forward is taken as given.
+    An entry is a chain of sums: n terms in the last and a layer's width in each earlier
+    one, m terms in all. Rounding changes it by at most about m ε times the same chain
+    of absolute values. The bound is therefore m ε times the backward pass with |δ_K|,
+    |W|, |h| and |φ'|. Rounding of the forward pass is not included.
 
     Args:
       params, x, y, activation, loss: As in `mlp_value_and_gradient`.
     Returns:
       Bounds, in the pytree and dtype of the params.
     Raises:
-      ValueError: As there.
+      ValueError: As in `mlp_value_and_gradient`.
     References:
-      Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed. (2002), section 3.1.
+      Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed. (2002), section
+      3.1.
     Example:
-      >>> params = {"dense_1": {"weights": jnp.array([[2.0]], jnp.float32), "bias": jnp.array([1.0], jnp.float32)}}
+      >>> layer = {"weights": jnp.array([[2.0]]), "bias": jnp.array([1.0])}
+      >>> params = jax.tree.map(lambda a: a.astype("float32"), {"dense_1": layer})
       >>> y = jnp.array([[8.0]], jnp.float32)
       >>> bound = mlp_rounding_bound(params, y, y, activation="relu", loss="squared_error")
-      >>> print(f"{bound['dense_1']['bias'][0] / jnp.finfo(jnp.float32).eps:.0f}")  # 3 terms of a residual 9, plus 1
+      >>> epsilon = jnp.finfo(jnp.float32).eps  # 3 terms of a residual 9, plus 1:
+      >>> print(f"{bound['dense_1']['bias'][0] / epsilon:.0f}")
       30
     """
     check_choice("loss", loss, BATCH_LOSSES)
@@ -192,7 +228,8 @@ def mlp_rounding_bound(
         forward.sums[-1],
         len(forward.sums[-1]),
     )
-    # The loss takes off what is true, about 1 over n, and what is left may be small beside its rounding.
+    # The loss subtracts the target (1 / n), so the difference may be small relative to
+    # its rounding error.
     size = jnp.abs(BATCH_LOSSES[loss](last, jnp.asarray(y))[1]) + 1 / n
     unit = (n + sum(h.shape[1] for h in forward.inputs) + last.shape[1]) * float(
         jnp.finfo(last.dtype).eps
@@ -213,19 +250,22 @@ def mlp_rounding_bound(
 
 
 def _softmax_cross_entropy(z: Array, y: Array) -> tuple[Array, Array]:
-    """-log softmax(z)_y; by z, softmax(z) less 1 at the true class. A traced class that is none gives NaN."""
+    """Compute -log softmax(z)_y and its derivative softmax(z) - e_y, divided by n.
+
+    A traced label out of range gives NaN.
+    """
     n, num_classes = z.shape
     if y.shape != (n,) or not jnp.issubdtype(y.dtype, jnp.integer):
         raise ValueError(
-            f"y must be integer classes of shape ({n},); got shape {y.shape} of {y.dtype}."
+            f"y must be integer classes of shape ({n},); got shape {y.shape} of "
+            f"{y.dtype}."
         )
-    y = (
-        y if y.dtype.itemsize >= 4 else y.astype(jnp.int32)
-    )  # 8 bits cannot hold 256, the number of classes.
+    # 8 bits cannot hold the number of classes 256.
+    y = y if y.dtype.itemsize >= 4 else y.astype(jnp.int32)
     valid = (y >= 0) & (y < num_classes)
     if not isinstance(valid, Tracer) and not valid.all():
         raise ValueError(
-            f"y must hold classes in 0..{num_classes - 1}; got {y[~valid][0]}."
+            f"y must be classes in 0..{num_classes - 1}; got {y[~valid][0]}."
         )
     log_probability = jax.nn.log_softmax(z)
     true = y[:, None] == jnp.arange(num_classes)[None, :]
@@ -237,15 +277,16 @@ def _softmax_cross_entropy(z: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _squared_error(z: Array, y: Array) -> tuple[Array, Array]:
-    """½ Σ (z - y)²; by z, the residual z - y."""
+    """Compute ½ Σ (z - y)² and its derivative, the residual z - y, divided by n."""
     residual = z - _targets(z, y)
     return jnp.mean(0.5 * jnp.sum(residual**2, axis=1)), residual / len(z)
 
 
 def _logistic(z: Array, y: Array) -> tuple[Array, Array]:
-    """Σ log(1 + exp(z)) - y z; by z, σ(z) - y, which does not cancel where the prediction is right and sure.
+    """Compute Σ log(1 + exp(z)) - y z and its derivative σ(z) - y, divided by n.
 
-    A traced y outside 0..1 gives NaN.
+    The derivative does not cancel for confident, correct predictions. A traced y
+    outside 0..1 gives NaN.
     """
     y = _targets(z, y)
     valid = (y >= 0) & (y <= 1)
@@ -262,12 +303,13 @@ def _logistic(z: Array, y: Array) -> tuple[Array, Array]:
 def _targets(z: Array, y: Array) -> Array:
     if y.shape != z.shape:
         raise ValueError(
-            f"y must have the prediction's shape {z.shape}; got {y.shape}. Targets are never broadcast."
+            f"y must have the prediction's shape {z.shape}; got {y.shape}. Targets are "
+            "never broadcast."
         )
     return y.astype(z.dtype)
 
 
-# With each, the derivative by the prediction is what the model says less what is true, over n.
+# Each returns the mean loss and its derivative with respect to the prediction.
 BATCH_LOSSES: dict[str, Loss] = {
     "softmax_cross_entropy": _softmax_cross_entropy,
     "squared_error": _squared_error,
@@ -280,12 +322,14 @@ def _names(params: Params) -> tuple[str, ...]:
     names = layer_names(len(params))
     if not names or set(params) != set(names):
         raise ValueError(
-            f"params must hold the layers dense_1, dense_2, ... of an mlp; got {', '.join(sorted(params))}."
+            "params must have the layers dense_1, dense_2, ... of an mlp; got "
+            f"{', '.join(sorted(params))}."
         )
     for name, layer in params.items():
         if not isinstance(layer, Mapping) or set(layer) != {"weights", "bias"}:
             raise TypeError(
-                f"params must hold weights and bias of each layer; got params[{name!r}]={shown(layer)}."
+                "params must have weights and bias for each layer; got "
+                f"params[{name!r}]={shown(layer)}."
             )
     check_tree("params", params)
     return names

@@ -1,29 +1,35 @@
-"""Recurrent cells: how a vanilla network, a GRU and an LSTM make the next state, and the differential of that step."""
+"""Recurrent cells (vanilla, GRU and LSTM) and the differential of one step."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from research.types import Array
 
-Carry = tuple[
-    Array, ...
-]  # What one time step hands the next; the hidden state h stands first.
+# State that one step passes to the next; the hidden state h comes first.
+Carry = tuple[Array, ...]
 
 
 class Cell(NamedTuple):
-    """One kind of recurrent layer. With p = W x + b and q = U h, side by side for each affine map (block) of the kind:
+    """One kind of recurrent layer.
+
+    A cell has several affine maps (blocks) of the input x and the state h: p = W x + b
+    and q = U h, with all blocks side by side.
 
     Attributes:
-      num_blocks: Blocks; those of the input are one product, and those of h another.
-      num_carried: Arrays in the carry: h, and whatever else there is.
-      has_recurrent_bias: Whether the last block of q has a bias of its own.
-      forget_block: The block whose bias starts at 1, or None.
-      advance: (p, q, carry) -> (next carry, what `slopes` needs); p and q have shape (n, num_blocks * H).
-      slopes: (what it needs, carry, next carry) -> the partial derivatives, for any leading axes: all steps at once.
-      differential: (slopes, dp, dq, dcarry) -> the next carry's differential, linear in the last three; dp None is 0.
+      num_blocks: Number of blocks.
+      num_carried: Number of arrays in the carry.
+      has_recurrent_bias: Whether the last block of q has its own bias.
+      forget_block: Index of the block whose bias starts at 1, or None.
+      advance: (p, q, carry) -> (next carry, values for `slopes`); p and q have shape
+        (n, num_blocks * H).
+      slopes: (values, carry, next carry) -> the partial derivatives, for any leading
+        axes (all steps at once).
+      differential: (slopes, dp, dq, dcarry) -> the differential of the next carry,
+        linear in the last three; dp None means 0.
     """
 
     num_blocks: int
@@ -35,19 +41,23 @@ class Cell(NamedTuple):
     differential: Callable[[Any, Array | None, Array, Carry], Carry]
 
 
-def vanilla(p: Array, q: Array, carry: Carry) -> tuple[Carry, Any]:
+def vanilla(
+    p: Float[Array, "n H"], q: Float[Array, "n H"], carry: Carry
+) -> tuple[Carry, Any]:
     """One step of the vanilla (Elman) network: h' = tanh(W x + b + U h).
 
     Args:
       p: W x + b, shape (n, H).
       q: U h, shape (n, H).
-      carry: (h,), which enters only by q.
+      carry: (h,); it is used only through q.
     Returns:
-      (h',), and nothing: the slope 1 - h'² follows from h'.
+      (h',) and (), because the slope 1 - h'² follows from h'.
     References:
-      Elman, Finding structure in time, Cognitive Science 1990; the tanh is PyTorch's and Flax's default.
+      Elman, Finding structure in time, Cognitive Science 1990. tanh is the default of
+      PyTorch and Flax.
     Example:
-      >>> print(vanilla(jnp.array([[0.5]]), jnp.array([[-0.5]]), (jnp.array([[0.3]]),))[0][0])
+      >>> half = jnp.array([[0.5]])
+      >>> print(vanilla(half, -half, (jnp.array([[0.3]]),))[0][0])
       [[0.]]
     """
     del carry
@@ -55,7 +65,7 @@ def vanilla(p: Array, q: Array, carry: Carry) -> tuple[Carry, Any]:
 
 
 def vanilla_slopes(kept: Any, before: Carry, after: Carry) -> Array:
-    """1 - h'²."""
+    """Compute 1 - h'²."""
     del kept, before
     return 1 - after[0] ** 2
 
@@ -63,45 +73,50 @@ def vanilla_slopes(kept: Any, before: Carry, after: Carry) -> Array:
 def vanilla_differential(
     slopes: Array, dp: Array | None, dq: Array, dcarry: Carry
 ) -> Carry:
-    """dh' = (1 - h'²) (dp + dq)."""
+    """Compute dh' = (1 - h'²) (dp + dq)."""
     del dcarry
     return (slopes * _sum(dp, dq),)
 
 
-def gru(p: Array, q: Array, carry: Carry) -> tuple[Carry, Any]:
-    """One step of the gated recurrent unit that resets after the recurrent product, as cuDNN, PyTorch and Flax do.
+def gru(
+    p: Float[Array, "n 3H"], q: Float[Array, "n 3H"], carry: Carry
+) -> tuple[Carry, Any]:
+    """One step of the gated recurrent unit.
 
-    r = σ(W_r x + b_r + U_r h), z = σ(W_z x + b_z + U_z h), n = tanh(W_n x + b_n + r (U_n h + c_n)),
-    h' = (1 - z) n + z h.
+    r = σ(W_r x + b_r + U_r h), z = σ(W_z x + b_z + U_z h),
+    n = tanh(W_n x + b_n + r (U_n h + c_n)), h' = (1 - z) n + z h.
 
-    Cho et al. reset before it, n = tanh(W_n x + b_n + U_n (r h)); the reset after it lets all three products of h be one.
-    Its recurrent bias c_n is no part of b_n, for r multiplies it.
+    The reset gate r acts after the recurrent product, as in cuDNN, PyTorch and Flax, so
+    that all three products of h are one. (Cho et al. reset before it: n = tanh(W_n
+    x + b_n + U_n (r h)).) The recurrent bias c_n is separate from b_n, because r
+    multiplies it.
 
     Args:
       p: (W_r x + b_r, W_z x + b_z, W_n x + b_n), side by side in shape (n, 3 H).
       q: (U_r h, U_z h, U_n h + c_n), side by side in shape (n, 3 H).
       carry: (h,), shape (n, H).
     Returns:
-      (h',), and for the slopes (r beside z, n, U_n h + c_n).
+      (h',), and for `slopes` (r and z side by side, n, U_n h + c_n).
     References:
-      Cho et al., Learning phrase representations using RNN encoder-decoder for statistical machine translation, EMNLP 2014,
-      section 2.3. The reset after the product: `torch.nn.GRU`, `flax.linen.GRUCell`.
+      Cho et al., Learning phrase representations using RNN encoder-decoder for
+      statistical machine translation, EMNLP 2014, section 2.3.
+      `torch.nn.GRU` and `flax.linen.GRUCell` (the reset after the product).
     Example:
       >>> carry = (jnp.array([[2.0]]),)
-      >>> print(gru(jnp.array([[0.0, 100.0, 0.0]]), jnp.zeros((1, 3)), carry)[0][0])  # z = 1: the state stays
+      >>> p = jnp.array([[0.0, 100.0, 0.0]])  # z = 1, so the state does not change.
+      >>> print(gru(p, jnp.zeros((1, 3)), carry)[0][0])
       [[2.]]
     """
     (h,) = carry
     width = h.shape[-1]
-    gates = (
-        0.5 * jnp.tanh(0.5 * (p[:, : 2 * width] + q[:, : 2 * width])) + 0.5
-    )  # σ by the tanh, the faster of the two.
+    # Compute σ by tanh, which is faster.
+    gates = 0.5 * jnp.tanh(0.5 * (p[:, : 2 * width] + q[:, : 2 * width])) + 0.5
     new = jnp.tanh(p[:, 2 * width :] + gates[:, :width] * q[:, 2 * width :])
     return (new + gates[:, width:] * (h - new),), (gates, new, q[:, 2 * width :])
 
 
 def gru_slopes(kept: Any, before: Carry, after: Carry) -> tuple[Array, ...]:
-    """Of r, z and q_n by their arguments, side by side; of p_n; and z, of h."""
+    """Partial derivatives of h' by q (blocks side by side), by p_n, and by h (z)."""
     del after
     gates, new, reset_from = kept
     r, z = jnp.split(gates, 2, axis=-1)
@@ -117,8 +132,11 @@ def gru_slopes(kept: Any, before: Carry, after: Carry) -> tuple[Array, ...]:
 def gru_differential(
     slopes: tuple[Array, ...], dp: Array | None, dq: Array, dcarry: Carry
 ) -> Carry:
-    """dh' = z dh + (1 - z) dn + (h - n) dz, where dz = z (1 - z) (dp_z + dq_z), dr = r (1 - r) (dp_r + dq_r) and
-    dn = (1 - n²) (dp_n + r dq_n + q_n dr)."""
+    """Compute dh' = z dh + (1 - z) dn + (h - n) dz.
+
+    Here dz = z (1 - z) (dp_z + dq_z), dr = r (1 - r) (dp_r + dq_r) and dn = (1 - n²)
+    (dp_n + r dq_n + q_n dr).
+    """
     of_blocks, by_new, z = slopes
     by_r, by_z, by_n = jnp.split(of_blocks * dq, 3, axis=-1)
     total = by_r + by_z + by_n + z * dcarry[0]
@@ -129,28 +147,34 @@ def gru_differential(
     return (total + of_r * dp_r + of_z * dp_z + by_new * dp_n,)
 
 
-def lstm(p: Array, q: Array, carry: Carry) -> tuple[Carry, Any]:
+def lstm(
+    p: Float[Array, "n 4H"], q: Float[Array, "n 4H"], carry: Carry
+) -> tuple[Carry, Any]:
     """One step of the LSTM with a forget gate and no peepholes.
 
-    i = σ(W_i x + b_i + U_i h), f = σ(W_f x + b_f + U_f h), g = tanh(W_g x + b_g + U_g h), o = σ(W_o x + b_o + U_o h),
+    i = σ(W_i x + b_i + U_i h), f = σ(W_f x + b_f + U_f h),
+    g = tanh(W_g x + b_g + U_g h), o = σ(W_o x + b_o + U_o h),
     c' = f c + i g, h' = o tanh(c').
 
     Args:
-      p: (W_i x + b_i, W_f x + b_f, W_g x + b_g, W_o x + b_o), side by side in shape (n, 4 H).
+      p: (W_i x + b_i, W_f x + b_f, W_g x + b_g, W_o x + b_o), side by side in shape (n,
+        4 H).
       q: (U_i h, U_f h, U_g h, U_o h), side by side in shape (n, 4 H).
-      carry: (h, c), each of shape (n, H); h enters only by q.
+      carry: (h, c), each of shape (n, H); h is used only through q.
     Returns:
-      (h', c'), and for the slopes (i, f, g, o) side by side.
+      (h', c'), and for `slopes` (i, f, g, o) side by side.
     References:
-      Hochreiter & Schmidhuber, Long short-term memory, Neural Computation 1997; the forget gate: Gers, Schmidhuber &
-      Cummins, Learning to forget: continual prediction with LSTM, Neural Computation 2000.
+      Hochreiter & Schmidhuber, Long short-term memory, Neural Computation 1997.
+      Gers, Schmidhuber & Cummins, Learning to forget: continual prediction with LSTM,
+      Neural Computation 2000 (the forget gate).
     Example:
       >>> keep = jnp.array([[-100.0, 100.0, 0.0, 100.0]])  # i = 0, f = 1, o = 1
-      >>> (h, c), _ = lstm(keep, jnp.zeros((1, 4)), (jnp.zeros((1, 1)), jnp.array([[0.5]])))
+      >>> carry = (jnp.zeros((1, 1)), jnp.array([[0.5]]))
+      >>> (h, c), _ = lstm(keep, jnp.zeros((1, 4)), carry)
       >>> print(c, h.round(4))
       [[0.5]] [[0.4621]]
     """
-    # All four are one tanh, which is the faster: σ(x) = (1 + tanh(x / 2)) / 2.
+    # One tanh for all four gates is faster: σ(x) = (1 + tanh(x / 2)) / 2.
     scale = jnp.asarray(
         np.repeat([0.5, 0.5, 1.0, 0.5], carry[1].shape[-1])[None], p.dtype
     )
@@ -161,7 +185,11 @@ def lstm(p: Array, q: Array, carry: Carry) -> tuple[Carry, Any]:
 
 
 def lstm_slopes(kept: Array, before: Carry, after: Carry) -> tuple[Array, ...]:
-    """Of c' by i, f and g, and of h' by o, each by the gate's argument, side by side; f, of c; and of h' by c'."""
+    """Partial derivatives of one LSTM step.
+
+    Those by the gates' arguments are side by side: of c' by those of i, f and g, and of
+    h' by that of o. Then follow c' by c (f) and h' by c'.
+    """
     i, f, g, o = jnp.split(kept, 4, axis=-1)
     squashed = jnp.tanh(after[1])
     of_gates = (
@@ -176,8 +204,13 @@ def lstm_slopes(kept: Array, before: Carry, after: Carry) -> tuple[Array, ...]:
 def lstm_differential(
     slopes: tuple[Array, ...], dp: Array | None, dq: Array, dcarry: Carry
 ) -> Carry:
-    """dc' = f dc + c df + g di + i dg and dh' = tanh(c') do + o (1 - tanh²(c')) dc', where di = i (1 - i) (dp_i + dq_i),
-    the same for f and o, and dg = (1 - g²) (dp_g + dq_g)."""
+    """Differential of one LSTM step.
+
+    dc' = f dc + c df + g di + i dg and dh' = tanh(c') do + o (1 - tanh²(c')) dc'.
+
+    Here di = i (1 - i) (dp_i + dq_i), likewise for f and o, and dg = (1 - g²)
+    (dp_g + dq_g).
+    """
     of_gates, f, by_c = slopes
     by_i, by_f, by_g, by_o = jnp.split(of_gates * _sum(dp, dq), 4, axis=-1)
     dc = f * dcarry[1] + by_i + by_f + by_g
@@ -192,16 +225,19 @@ CELLS: dict[str, Cell] = {
 
 
 def find_cell(name: str) -> Cell:
-    """The cell of that name.
+    """Return the cell of that name.
 
     Raises:
-      ValueError: There is none of that name.
+      ValueError: The name is unknown.
     Example:
       >>> find_cell("gru").num_blocks
       3
     """
     if not isinstance(name, str) or name not in CELLS:
-        raise ValueError(f"cell must be one of {', '.join(CELLS)}; got cell={name!r}.")
+        raise ValueError(
+            f"cell must be one of {', '.join(CELLS)}; got cell={name!r}. Pass one of "
+            "these names."
+        )
     return CELLS[name]
 
 

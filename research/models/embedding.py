@@ -1,4 +1,4 @@
-"""From tokens to vectors: what a symbol is, where it stands, and which entries of a padded sequence count."""
+"""Embeddings of tokens, positions, and masks of padded sequences."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float, Int
 
 from research.checks import check_numbers, check_text
 from research.models._linear import check_count, check_model_dtype
@@ -14,17 +15,19 @@ from research.sizes import check_room
 from research.types import Array, Sequences
 
 
-def embed(weights: ArrayLike, tokens: ArrayLike) -> Array:
-    """The row of weights that each token names: e_t = weights[token_t].
+def embed(
+    weights: Float[ArrayLike, "V width"], tokens: Int[ArrayLike, "*shape"]
+) -> Float[Array, "*shape width"]:
+    """Look up the row of each token: e_t = weights[token_t].
 
-    The product of one-hot rows with the weights is the same, and on a CPU no faster. A token outside 0..V-1 gives no
-    error, which a compiled program cannot raise, but the nearest row: `check_tokens` is for the data.
+    A compiled program cannot raise an error for a token outside 0..V-1 and uses the
+    nearest row. Call `check_tokens` on the data.
 
     Args:
-      weights: Shape (V, width).
+      weights: One row for each symbol, shape (V, width).
       tokens: Integers in 0..V-1, shape (...).
     Returns:
-      Shape (..., width), in the dtype of the weights.
+      The rows, shape (..., width), in the dtype of the weights.
     Raises:
       TypeError: tokens are not integers.
     Example:
@@ -36,22 +39,26 @@ def embed(weights: ArrayLike, tokens: ArrayLike) -> Array:
     weights, tokens = jnp.asarray(weights), jnp.asarray(tokens)
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise TypeError(
-            f"tokens must be integers; got {tokens.dtype}{list(tokens.shape)}. Each names a row of weights."
+            "tokens must be integers, the indices of rows of weights; got dtype "
+            f"{tokens.dtype}, shape {tokens.shape}."
         )
     return jnp.take(weights, tokens, axis=0, mode="clip")
 
 
 def sinusoidal_positions(
     context: int, width: int, *, dtype: DTypeLike | None = None
-) -> Array:
-    """Positions as waves: P[t, 2i] = sin(t / 10000^(2i / width)) and P[t, 2i + 1] = cos(t / 10000^(2i / width)).
+) -> Float[Array, "context width"]:
+    """Sinusoidal positions of the Transformer.
+
+    P[t, 2i] = sin(t / 10000^(2i / width)),
+    P[t, 2i + 1] = cos(t / 10000^(2i / width)).
 
     Args:
       context: Number of positions.
-      width: Of the vectors.
-      dtype: Of the result; None means JAX's default.
+      width: Width of the vectors.
+      dtype: Dtype of the result; None means JAX's default.
     Returns:
-      Shape (context, width).
+      The positions, shape (context, width).
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.5.
     Example:
@@ -72,20 +79,22 @@ def sinusoidal_positions(
     return jnp.asarray(waves, dtype=jnp.result_type(float) if dtype is None else dtype)
 
 
-def check_tokens(tokens: ArrayLike, vocabulary_size: int, name: str = "tokens") -> None:
-    """Refuses tokens that name no symbol; for data, before a model is trained on them.
+def check_tokens(
+    tokens: Int[ArrayLike, "..."], vocabulary_size: int, name: str = "tokens"
+) -> None:
+    """Raise an error for tokens out of range. Call it on the data before training.
 
     Args:
-      tokens: Any shape, concrete.
+      tokens: Concrete tokens, any shape.
       vocabulary_size: V.
-      name: What the argument is called.
+      name: Name of the argument, for the error message.
     Raises:
-      TypeError: They are not integers.
-      ValueError: One lies outside 0..V-1.
+      TypeError: The tokens are not integers.
+      ValueError: A token lies outside 0..V-1.
     Example:
       >>> check_tokens(np.array([0, 65]), 65)
       Traceback (most recent call last):
-      ValueError: tokens must lie in 0..64, for a vocabulary of 65 symbols; got 65 at index (1,). Map unknown symbols ...
+      ValueError: tokens must lie in 0..64, for a vocabulary of 65 symbols; got 65 ...
     """
     check_count("vocabulary_size", vocabulary_size, 1)
     check_text("name", name)
@@ -93,28 +102,30 @@ def check_tokens(tokens: ArrayLike, vocabulary_size: int, name: str = "tokens") 
     tokens = np.asarray(tokens)
     if not np.issubdtype(tokens.dtype, np.integer):
         raise TypeError(
-            f"{name} must be integers; got {tokens.dtype}{list(tokens.shape)}. Each names a symbol."
+            f"{name} must be integers; got dtype {tokens.dtype}, shape {tokens.shape}."
         )
     wrong = np.argwhere((tokens < 0) | (tokens >= vocabulary_size))
     if len(wrong):
         index = tuple(wrong[0].tolist())
         raise ValueError(
-            f"{name} must lie in 0..{vocabulary_size - 1}, for a vocabulary of {vocabulary_size} symbols; got "
-            f"{tokens[index]} at index {index}. Map unknown symbols to one of the vocabulary."
+            f"{name} must lie in 0..{vocabulary_size - 1}, for a vocabulary of "
+            f"{vocabulary_size} symbols; got {tokens[index]} at index {index}. Map "
+            "unknown symbols to a symbol of the vocabulary."
         )
 
 
 def check_every(logits: tuple[int, ...], tokens: tuple[int, ...]) -> None:
-    """Refuses the shape of logits that are not of every token, (..., T, V) for tokens (..., T)."""
+    """Raise ValueError unless logits have shape (..., T, V) for tokens (..., T)."""
     if logits[:-1] != tokens:
         raise ValueError(
-            f"the model must give logits after each token, shape {tokens + logits[-1:]}; it gives {logits}. recurrent does "
-            'so with outputs="every".'
+            "the model must return logits for each token, shape "
+            f"{tokens + logits[-1:]}; got shape {logits}. "
+            'Build recurrent with outputs="every".'
         )
 
 
 def values_and_length(x: Any) -> tuple[Array, Array | None]:
-    """The values of x as an array, and the lengths where it is `Sequences`.
+    """Return the values of x as an array, and the lengths if x is `Sequences`.
 
     Raises:
       TypeError: x is a plain tuple.
@@ -126,7 +137,8 @@ def values_and_length(x: Any) -> tuple[Array, Array | None]:
         return jnp.asarray(x.values), jnp.asarray(x.length)
     if isinstance(x, tuple):
         raise TypeError(
-            f"x must be an array, or Sequences(values, length); got a plain tuple of {len(x)}."
+            "x must be an array, or Sequences(values, length); got a plain tuple of "
+            f"length {len(x)}."
         )
     return jnp.asarray(x), None
 
@@ -134,37 +146,40 @@ def values_and_length(x: Any) -> tuple[Array, Array | None]:
 def split_sequences(
     x: Any, context: int, num_symbols: int | None = None
 ) -> tuple[Array, Array | None]:
-    """The tokens of x and which of them count, checked.
+    """Check tokens, and return them with the mask of those before the end.
 
     Args:
       x: Tokens (..., T), or `Sequences` of them.
-      context: The largest T.
-      num_symbols: The vocabulary, for tokens that are concrete; traced ones cannot be checked. None: not checked.
+      context: Largest allowed T.
+      num_symbols: Number of symbols. None, and traced tokens, are not checked.
     Returns:
-      (tokens, counts): both of shape (..., T); counts is None where all do.
+      (tokens, counts), both of shape (..., T). counts is None if all tokens count.
     Raises:
-      TypeError: The tokens, or the lengths, are not integers; x is a plain tuple.
-      ValueError: T is 0 or above the context, or a length or a token that is concrete is out of range.
+      TypeError: The tokens or the lengths are not integers, or x is a plain tuple.
+      ValueError: T is 0 or above the context, or a concrete length or token is out of
+        range.
     Example:
-      >>> tokens, counts = split_sequences(Sequences(jnp.array([3, 4, 9]), jnp.array(2)), 5)
+      >>> x = Sequences(jnp.array([3, 4, 9]), jnp.array(2))
+      >>> tokens, counts = split_sequences(x, 5)
       >>> print(tokens, counts)
       [3 4 9] [ True  True False]
     """
     tokens, length = values_and_length(x)
     if not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise TypeError(
-            f"x: tokens must be integers; got {tokens.dtype}{list(tokens.shape)}. Each names a symbol."
+            f"x: tokens must be integers; got dtype {tokens.dtype}, shape "
+            f"{tokens.shape}."
         )
     if tokens.ndim == 0 or not 1 <= tokens.shape[-1] <= context:
         raise ValueError(
-            f"x: tokens must have shape (..., T) with T in 1..{context}, the context of this model; got shape "
-            f"{tokens.shape}. Cut them, or make a model of a larger context."
+            f"x: tokens must have shape (..., T) with T in 1..{context}, the context "
+            f"of this model; got shape {tokens.shape}. Cut them, or build a model with "
+            "a larger context."
         )
     counts = None
     if length is not None:
-        check_length(
-            x.length, tokens.shape
-        )  # Under jit an array of NumPy is still concrete here.
+        # x.length may be a concrete NumPy array under jit.
+        check_length(x.length, tokens.shape)
         positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
         counts = positions < length[..., None]
     if (
@@ -180,14 +195,19 @@ def split_sequences(
 
 
 def check_length(length: Any, shape: tuple[int, ...], least: int = 1) -> None:
-    """Refuses lengths that are no integers in least..T, for values of shape (..., T), which a traced length may be."""
+    """Raise an error unless the lengths are integers in least..T.
+
+    `shape` is the shape (..., T) of the values. Traced lengths are not checked.
+    """
     if not jnp.issubdtype(jnp.asarray(length).dtype, jnp.integer):
         raise TypeError(
-            f"length must be integers; got {jnp.asarray(length).dtype}. Convert it with .astype(int)."
+            f"length must be integers; got dtype {jnp.asarray(length).dtype}. Convert "
+            "it with .astype(int)."
         )
     if jnp.shape(length) != shape[:-1]:
         raise ValueError(
-            f"length must have shape {shape[:-1]}, for values of shape {shape}; got {jnp.shape(length)}."
+            f"length must have shape {shape[:-1]}, for values of shape {shape}; got "
+            f"{jnp.shape(length)}."
         )
     if isinstance(length, Tracer):
         return
@@ -195,5 +215,6 @@ def check_length(length: Any, shape: tuple[int, ...], least: int = 1) -> None:
     for index in np.argwhere((length < least) | (length > shape[-1]))[:1]:
         where = f" of sequence {', '.join(map(str, index))}" if length.ndim else ""
         raise ValueError(
-            f"length must lie in {least}..{shape[-1]}; that{where} is {length[tuple(index)]}. Leave empty sequences out."
+            f"length must lie in {least}..{shape[-1]}; that{where} is "
+            f"{length[tuple(index)]}. Remove empty sequences."
         )

@@ -1,4 +1,4 @@
-"""Text from a language model: one token after the other, each drawn from what the model says of the last ones."""
+"""Text generation with a language model, one token at a time."""
 
 import functools
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
+from jaxtyping import Int
 
 from research.checks import check_key, check_numbers, check_real
 from research.models._linear import check_count
@@ -20,41 +21,48 @@ def generate(
     model: Model,
     params: Params,
     key: Key,
-    prompt: ArrayLike,
+    prompt: Int[ArrayLike, "*batch T"],
     num_tokens: int,
     *,
     context: int,
     temperature: float | Array = 1.0,
     top_k: int | None = None,
-) -> Array:
-    """Draws tokens one by one: P(token) is the softmax of logits / temperature, among the top_k largest logits.
+) -> Int[Array, "*batch num_tokens"]:
+    """Sample tokens from a language model, one after another.
 
-    The model sees the last `context` tokens: the window slides, over a long prompt too, of which the model then sees
-    the end only. All tokens come from one compiled program, which also serves prompts of another length, other params
-    and other temperatures. Token i is drawn by fold_in(key, i), so more tokens begin with the same ones.
+    P(token) is the softmax of logits / temperature over the top_k largest logits. The
+    model reads the last `context` tokens, so a long prompt is cut to its end. One
+    compiled program serves all prompts, params and temperatures. Token i is drawn with
+    fold_in(key, i), so a larger num_tokens gives the same first tokens.
 
     Args:
-      model: Of integers (..., T) to logits (..., T, V), in which a logit depends on nothing that stands after it:
-        `transformer_decoder`, or `recurrent` with outputs="every" (whose memory then is the window's).
-      params: Its parameters.
-      key: Of all draws.
-      prompt: Integers of shape (..., T), T >= 1; leading axes are texts that are continued independently.
-      num_tokens: How many to draw.
-      context: Length of the window; at most the model's own.
-      temperature: At least 0. Below 1 the likely tokens gain; 0 takes the likeliest, the first of equals (greedy).
-      top_k: How many tokens are in the draw; None means all.
+      model: Maps integers (..., T) to logits (..., T, V), each depending only on tokens
+        up to its position: `transformer_decoder`, or `recurrent` with outputs="every"
+        (which then remembers only the window).
+      params: Params of the model.
+      key: Key for all draws.
+      prompt: Integers of shape (..., T), T >= 1. The texts along the leading axes are
+        continued independently.
+      num_tokens: Number of tokens to sample.
+      context: Length of the window, at most that of the model.
+      temperature: At least 0. Below 1 likely tokens become likelier; 0 always takes the
+        likeliest token (greedy).
+      top_k: Number of candidate tokens; None means all.
     Returns:
-      The drawn tokens without the prompt, int32 of shape (..., num_tokens).
+      The sampled tokens without the prompt, int32 of shape (..., num_tokens).
     Raises:
       TypeError: The prompt is not of integers.
-      ValueError: The prompt is empty, a count is no positive integer, temperature is negative, top_k is more than V, or the
-        model gives no logits after each token.
+      ValueError: The prompt is empty, a count is not a positive integer, temperature is
+        negative, top_k is more than V, or the model does not return logits for each
+        token.
     References:
-      Fan, Lewis & Dauphin, Hierarchical neural story generation, ACL 2018, section 5.3 (top-k).
+      Fan, Lewis & Dauphin, Hierarchical neural story generation, ACL 2018, section 5.3
+      (top-k).
     Example:
-      >>> def follow(params, tokens, key=None):  # After token t comes t + 1, for sure.
+      >>> def follow(params, tokens, key=None):  # Token t is followed by t + 1.
       ...     return 100 * jax.nn.one_hot((tokens + 1) % 5, 5)
-      >>> print(generate(Model(lambda key: None, follow), None, jax.random.key(0), [1, 2], 6, context=3))
+      >>> model = Model(lambda key: None, follow)
+      >>> print(generate(model, None, jax.random.key(0), [1, 2], 6, context=3))
       [3 4 0 1 2 3]
     """
     check_model(model)
@@ -64,11 +72,12 @@ def generate(
     prompt = np.asarray(prompt) if not isinstance(prompt, Tracer) else prompt
     if not jnp.issubdtype(prompt.dtype, jnp.integer):
         raise TypeError(
-            f"prompt must be of integers; got {prompt.dtype}{list(prompt.shape)}. Each names a symbol."
+            f"prompt must be integers; got dtype {prompt.dtype}, shape {prompt.shape}."
         )
     if prompt.ndim == 0 or prompt.shape[-1] == 0:
         raise ValueError(
-            f"prompt must have shape (..., T) with T >= 1; got {prompt.shape}. Begin with a line break, say."
+            f"prompt must have shape (..., T) with T >= 1; got shape {prompt.shape}. "
+            "Start for example with a line break."
         )
     check_count("num_tokens", num_tokens, 1)
     check_count("context", context, 1)
@@ -76,11 +85,13 @@ def generate(
         check_count("top_k", top_k, 1)
     if jnp.ndim(temperature):
         raise ValueError(
-            f"temperature must be one number, shape (); got shape {jnp.shape(temperature)}."
+            "temperature must be one number, shape (); got shape "
+            f"{jnp.shape(temperature)}."
         )
     if not isinstance(temperature, Tracer) and not temperature >= 0:
         raise ValueError(
-            f"temperature must be at least 0; got temperature={temperature}. 0 takes the likeliest token."
+            f"temperature must be at least 0; got temperature={temperature}. Use 0 for "
+            "the likeliest token."
         )
     check_room(f"num_tokens={num_tokens}", *prompt.shape[:-1], num_tokens, itemsize=4)
     check_room(f"context={context}", *prompt.shape[:-1], context, itemsize=4)
@@ -90,7 +101,8 @@ def generate(
     num_symbols = logits[-1]
     if top_k is not None and top_k > num_symbols:
         raise ValueError(
-            f"top_k must be at most the {num_symbols} symbols of the model; got top_k={top_k}."
+            f"top_k must be at most the {num_symbols} symbols of the model; got "
+            f"top_k={top_k}."
         )
     if not isinstance(prompt, Tracer):
         check_tokens(prompt, num_symbols)
@@ -111,11 +123,23 @@ def generate(
 
 
 @functools.partial(jax.jit, static_argnames=("model", "num_tokens", "top_k"))
-def _continue(params, key, window, filled, temperature, *, model, num_tokens, top_k):
-    """The window is full from the left as far as `filled`; zeros after that are seen by no logit that is read."""
+def _continue(
+    params: Params,
+    key: Key,
+    window: Array,
+    filled: Array,
+    temperature: Array,
+    *,
+    model: Model,
+    num_tokens: int,
+    top_k: int | None,
+) -> Array:
+    """Sample tokens; the window is filled from the left up to `filled`, then 0."""
     context = window.shape[-1]
 
-    def draw_next(state, index):
+    def draw_next(
+        state: tuple[Array, Array], index: Array
+    ) -> tuple[tuple[Array, Array], Array]:
         window, filled = state
         logits = jnp.take(model.apply(params, window), filled - 1, axis=-2)
         token = _draw(jax.random.fold_in(key, index), logits, temperature, top_k)
@@ -132,7 +156,7 @@ def _continue(params, key, window, filled, temperature, *, model, num_tokens, to
 
 
 def _draw(key: Key, logits: Array, temperature: Array, top_k: int | None) -> Array:
-    """One token for each leading index; candidates are sorted, the first of equals first, so that 0 is the likeliest."""
+    """Draw one token for each leading index; temperature 0 takes the likeliest."""
     values, candidates = jax.lax.top_k(logits, top_k or logits.shape[-1])
     cold = temperature == 0
     chosen = jax.random.categorical(

@@ -1,4 +1,4 @@
-"""Images as they are stored, in bytes: standardised on the device, and varied at random while training."""
+"""Images stored as bytes: standardisation on the device, and random augmentation."""
 
 from collections.abc import Callable
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float, Num, Shaped, UInt8
 
 from research.checks import (
     check_callable,
@@ -19,31 +20,38 @@ from research.models._linear import check_count
 from research.sizes import MOST_PIXELS, check_most
 from research.types import Array, Key, Model, Params
 
-Augmentation = Callable[
-    [Key, ArrayLike], Array
-]  # (key, images (..., H, W, C)) -> images of that shape and dtype
+# (key, images (..., H, W, C)) -> images of that shape and dtype
+Augmentation = Callable[[Key, ArrayLike], Array]
 
 
 def on_images(
-    model: Model, mean: ArrayLike, sd: ArrayLike, *, dtype: DTypeLike
+    model: Model,
+    mean: Num[ArrayLike, "*C"],
+    sd: Num[ArrayLike, "*C"],
+    *,
+    dtype: DTypeLike,
 ) -> Model:
-    """The model of standardised images, fed with stored ones: model((x - mean) / sd), computed on the device.
+    """Wrap a model of standardised images so that it takes stored images.
 
-    A dataset of bytes takes a quarter of the memory of its float32, and each batch is converted as it is used.
+    The result computes model((x - mean) / sd) on the device. A dataset of bytes takes a
+    quarter of the memory of float32, because each batch is converted when it is used.
 
     Args:
-      model: Its apply maps (..., H, W, C) of `dtype`.
-      mean, sd: Of the training images, in the units of x (0 to 255 for bytes), shape () or (C,); see `mean_and_sd`.
-      dtype: What the model computes in.
+      model: Its apply maps images (..., H, W, C) of `dtype`.
+      mean, sd: Mean and standard deviation of the training images in the units of x (0
+        to 255 for bytes), shape () or (C,); see `mean_and_sd`.
+      dtype: Dtype in which the model computes.
     Returns:
-      A model with the same params, whose apply takes uint8 (or any) images (..., H, W, C).
+      A model with the same params, whose apply takes images (..., H, W, C) of uint8 (or
+      another dtype).
     Raises:
-      ValueError: sd is not positive; in apply, x has fewer axes than an image or other channels than mean and sd, or
-        x is of bytes and sd below 1, which would be of images scaled to 0..1.
+      ValueError: sd is not positive. In apply: x does not have the shape of images, or
+        x is of bytes but sd is below 1, as for images scaled to 0..1.
     Example:
       >>> total = Model(lambda key: (), lambda params, x, key=None: x.sum((-3, -2, -1)))
       >>> images = np.full((2, 4, 4, 1), 200, np.uint8)
-      >>> print(on_images(total, 100.0, 50.0, dtype="float32").apply((), images))  # 16 pixels of (200 - 100) / 50
+      >>> wrapped = on_images(total, 100.0, 50.0, dtype="float32")
+      >>> print(wrapped.apply((), images))  # 16 pixels of (200 - 100) / 50
       [32. 32.]
     """
     check_model(model)
@@ -58,9 +66,7 @@ def on_images(
             f"mean and sd must have shape () or (C,); got {mean.shape} and {sd.shape}."
         )
     if not np.all(sd > 0):
-        raise ValueError(
-            f"sd must be positive; got sd={sd}. A channel that never varies: drop it."
-        )
+        raise ValueError(f"sd must be positive; got sd={sd}. Drop constant channels.")
 
     def apply(params: Params, x: ArrayLike, key: Key | None = None) -> Array:
         check_numbers("x", x)
@@ -68,10 +74,11 @@ def on_images(
         check_image(x, *(mean.shape or sd.shape))
         if x.dtype == jnp.uint8 and np.any(sd < 1):
             raise ValueError(
-                f"x is of bytes, 0 to 255, and so must be mean and sd; got sd={sd}. For "
-                "images scaled to 0..1, multiply both by 255; for bytes that are all 0 or 1, convert x to floats first."
+                "mean and sd must be in the units of x, bytes of 0 to 255; got "
+                f"sd={sd}. If they are of images scaled to 0..1, multiply both by 255. "
+                "If all bytes are 0 or 1, convert x to floats first."
             )
-        # The constants are rounded once; as NumPy float64 they would widen the whole model.
+        # Convert the constants, because NumPy float64 would widen the whole model.
         low, scale = (
             jnp.broadcast_to(jnp.asarray(c, dtype), x.shape) for c in (mean, sd)
         )
@@ -80,17 +87,21 @@ def on_images(
     return Model(model.init, apply)
 
 
-def mean_and_sd(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel, in float64, from counts of the 256 values.
+def mean_and_sd(
+    images: UInt8[np.ndarray, "n H W C"],
+) -> tuple[Float[np.ndarray, "C"], Float[np.ndarray, "C"]]:
+    """Mean and standard deviation of each channel, in float64.
 
     Args:
-      images: uint8, (n, H, W, C).
+      images: Images, uint8, shape (n, H, W, C).
     Returns:
-      (mean, sd), each (C,), over all images and pixels; sd divides by their number.
+      (mean, sd), each of shape (C,), over all images and pixels. sd is the population
+      standard deviation.
     Raises:
-      ValueError: images are not uint8 with four axes, or there is none.
+      ValueError: images are not uint8 with four axes, or there are none.
     Example:
-      >>> mean, sd = mean_and_sd(np.array([0, 200, 0, 200], np.uint8).reshape(4, 1, 1, 1))
+      >>> images = np.array([0, 200, 0, 200], np.uint8).reshape(4, 1, 1, 1)
+      >>> mean, sd = mean_and_sd(images)
       >>> print(mean, sd)
       [100.] [100.]
     """
@@ -98,9 +109,11 @@ def mean_and_sd(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     images = np.asarray(images)
     if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
         raise ValueError(
-            f"images must be uint8, (n, H, W, C); got {images.dtype} of shape {images.shape}."
+            f"images must be uint8, (n, H, W, C); got {images.dtype} of shape "
+            f"{images.shape}."
         )
-    # In parts, since numpy counts integers of eight bytes: CIFAR-10 would take 400 MB a channel.
+    # In parts, because np.bincount converts to int64: CIFAR-10 would take 400 MB per
+    # channel.
     parts = np.array_split(images, -(-images.size // 2**22))
     counts = np.sum(
         [
@@ -117,30 +130,32 @@ def mean_and_sd(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_model(model: Model) -> None:
-    """Refuses what has no init and apply."""
+    """Raise an error unless the model has init and apply."""
     check_methods(
         "model",
         model,
         "init",
         "apply",
-        hint="Make one, such as research.models.linear(3).",
+        hint="Build one, such as research.models.linear(3).",
     )
 
 
 def augmented(model: Model, augment: Augmentation) -> Model:
-    """The model fed with varied images wherever a key is given, which is in training.
+    """Wrap a model so that images are augmented whenever a key is given (in training).
 
-    Put it outside `on_images`, so that bytes are varied and black is 0:
+    Apply it after `on_images`, so that bytes are augmented and 0 is black:
     `augmented(on_images(cnn(...), mean, sd, dtype=...), random_shift(2))`.
 
     Args:
       model: Any model of images.
-      augment: (key, x) -> x, as `random_flip`, `random_crop(4)`, `random_shift(2)` or `in_turn` of several.
+      augment: (key, x) -> x, such as `random_flip`, `random_crop(4)`,
+        `random_shift(2)`, or `in_turn` of several.
     Returns:
-      A model with the same params. Child 0 of the key draws the variation, child 1 is the model's.
+      A model with the same params. Child 0 of the key is for the augmentation, child 1
+      for the model.
     References:
-      Krizhevsky, Sutskever & Hinton, ImageNet classification with deep convolutional neural networks, NeurIPS 2012,
-      section 4.1.
+      Krizhevsky, Sutskever & Hinton, ImageNet classification with deep convolutional
+      neural networks, NeurIPS 2012, section 4.1.
     Example:
       >>> first_pixel = Model(lambda key: (), lambda params, x, key=None: x[..., 0, 0, 0])
       >>> model = augmented(first_pixel, random_flip)
@@ -165,7 +180,7 @@ def augmented(model: Model, augment: Augmentation) -> Model:
 
 
 def in_turn(*augmentations: Augmentation) -> Augmentation:
-    """One augmentation after the other, each with a key of its own.
+    """Compose augmentations: apply one after the other, each with its own key.
 
     Example:
       >>> augment = in_turn(random_flip, random_crop(4))
@@ -186,16 +201,18 @@ def in_turn(*augmentations: Augmentation) -> Augmentation:
     return augment
 
 
-def random_flip(key: Key, x: ArrayLike) -> Array:
-    """Each image, with probability 1/2, seen in a mirror: left and right change places.
+def random_flip(
+    key: Key, x: Shaped[ArrayLike, "*batch H W C"]
+) -> Shaped[Array, "*batch H W C"]:
+    """Mirror each image (swap left and right) with probability 1/2.
 
-    Not for digits and letters, which mean something else in a mirror.
+    Do not use it for digits and letters, whose meaning changes in a mirror.
 
     Args:
       key: The same key flips the same images.
       x: Images (..., H, W, C).
     Returns:
-      Of the shape and dtype of x.
+      Images with the shape and dtype of x.
     Raises:
       ValueError: x has fewer than three axes.
     Example:
@@ -212,17 +229,22 @@ def random_flip(key: Key, x: ArrayLike) -> Array:
 
 
 def random_shift(pixels: int) -> Augmentation:
-    """Each image moved by up to `pixels` up or down and left or right; what comes in from outside is 0, black.
+    """Shift each image at random by up to `pixels` along both axes.
+
+    Pixels from outside the image are 0 (black).
 
     Args:
-      pixels: Every whole number of -pixels..pixels is equally likely, for each axis by itself.
+      pixels: Each shift in -pixels..pixels is equally likely, independently for each
+        axis.
     Returns:
       An augmentation.
     Raises:
-      ValueError: pixels is no positive integer; in the call, x has fewer than three axes.
+      ValueError: pixels is not a positive integer. In the call: x has fewer than three
+        axes.
     Example:
       >>> x = jnp.arange(1, 4).reshape(1, 3, 1)
-      >>> [random_shift(1)(jax.random.key(seed), x).ravel().tolist() for seed in (6, 1, 3)]
+      >>> augment = random_shift(1)
+      >>> [augment(jax.random.key(seed), x).ravel().tolist() for seed in (6, 1, 3)]
       [[0, 1, 2], [1, 2, 3], [0, 0, 0]]
     """
     check_count("pixels", pixels, 1)
@@ -231,18 +253,23 @@ def random_shift(pixels: int) -> Augmentation:
 
 
 def random_crop(padding: int) -> Augmentation:
-    """Each image mirrored at its edges by `padding` pixels, and a window of its old size cut out at random.
+    """Cut a random window of the old size from each padded image.
+
+    The padding mirrors the image at its edges.
 
     Args:
-      padding: Each of the (2 padding + 1)² windows is equally likely; smaller than H and W.
+      padding: Number of pixels on each side, smaller than H and W. Each of the (2
+        padding + 1)² windows is equally likely.
     Returns:
       An augmentation.
     Raises:
-      ValueError: padding is no positive integer; in the call, x has fewer than three axes or is too small.
+      ValueError: padding is not a positive integer. In the call: x has fewer than three
+        axes or is too small.
     References:
-      He, Zhang, Ren & Sun, Deep residual learning for image recognition, CVPR 2016, section 4.2 (which fills with 0).
+      He, Zhang, Ren & Sun, Deep residual learning for image recognition, CVPR 2016,
+      section 4.2 (which pads with 0).
     Example:
-      >>> x = jnp.tile(jnp.arange(1, 4).reshape(3, 1, 1), (1, 3, 1))  # Rows of 1, 2, 3; mirrored 2, 1, 2, 3, 2.
+      >>> x = jnp.tile(jnp.arange(1, 4).reshape(3, 1, 1), (1, 3, 1))  # Rows 1, 2, 3.
       >>> random_crop(1)(jax.random.key(0), x)[..., 0].tolist()
       [[2, 2, 2], [3, 3, 3], [2, 2, 2]]
     """
@@ -258,13 +285,15 @@ def _cropped(key: Key, x: ArrayLike, padding: int, mode: str) -> Array:
     check_image(x)
     if mode == "reflect" and padding >= min(x.shape[-3:-1]):
         raise ValueError(
-            f"padding must be smaller than the image; got padding={padding}, x of shape {x.shape}."
+            f"padding must be smaller than the image; got padding={padding}, x of "
+            f"shape {x.shape}."
         )
     images = x.reshape(-1, *x.shape[-3:])
     wider = jnp.pad(
         images, ((0, 0), (padding, padding), (padding, padding), (0, 0)), mode=mode
     )
-    # Uniforms rather than integers: `randint` has changed between versions of JAX, and draws twice.
+    # Draw uniforms rather than integers, because `randint` differs between versions of
+    # JAX.
     drawn = jax.random.uniform(
         key, (len(images), 2), jnp.float32, np.float32(0), np.float32(1)
     )

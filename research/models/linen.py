@@ -1,4 +1,4 @@
-"""Any Flax Linen module as a model; Flax is imported when the first is made, and nowhere else in this package."""
+"""Flax Linen modules as models. Flax is imported only when the first model is built."""
 
 import inspect
 import math
@@ -20,7 +20,7 @@ from research.checks import (
 from research.models.parameters import shapes_of
 from research.types import Array, Key, Model, Params
 
-# Flags by which Linen modules are told to draw their noise, and their value while it is drawn.
+# Names of the flags of Linen modules that switch noise, with their values for noise.
 NOISE_FLAGS = {
     "deterministic": False,
     "train": True,
@@ -38,32 +38,39 @@ def from_linen(
     dtype: DTypeLike | None = None,
     **arguments: Any,
 ) -> Model:
-    """A Flax Linen module as a model: its "params" are the parameters, and a key switches its noise on.
+    """Convert a Flax Linen module to a model.
 
-    The module is always called with one batch axis: leading axes of x, none included, are flattened into one before it
-    and restored after it. Its parameters keep Linen's names and layouts ("kernel" is what our own layers call weights).
+    Its noise, such as dropout, is active if apply gets a key.
 
-    A key is folded once for each of the streams. Where the module's call takes a flag named deterministic, train,
-    training or is_training, the flag says whether there is a key; a flag that is given among the arguments stays as it
-    is given, and noise says otherwise.
+    The module is always called with one batch axis: leading axes of x are flattened
+    into one and restored in the result. The parameters are the module's collection
+    "params" with Linen's names and layouts (Linen's "kernel" is called "weights" in the
+    layers of this package).
 
-    In float64, give the module's recurrent cells param_dtype=float64: their carry starts in it, and under its default,
-    float32, Linen's loop over time refuses float64 inputs. For other layers dtype is enough.
+    A key is folded once for each of the streams. If the module's call has a flag named
+    deterministic, train, training or is_training, the flag is set according to the key.
+    A flag among the arguments is not changed, and `noise` replaces this rule.
+
+    In float64, pass param_dtype=float64 to recurrent cells of the module: under their
+    default, float32, Linen's loop over time refuses float64 inputs. For other layers
+    `dtype` is enough.
 
     Args:
       module: A `flax.linen.Module` whose call takes x with one batch axis first.
-      example: One x without batch axes, an array or a pytree of them; its shapes and dtypes are what counts.
-      noise: Keyword arguments of the call that differ when a key is given, such as {"train": True}; None: the flag
-        above.
-      streams: The names by which the module asks for random numbers.
-      dtype: Parameters are cast to it once they are drawn; None leaves them as the module draws them.
-      arguments: Keyword arguments of every call, such as train=False.
+      example: One x without batch axes, an array or a pytree of arrays. Only its shapes
+        and dtypes are used.
+      noise: Keyword arguments of the call that apply with a key, such as {"train":
+        True}. None means the flags above.
+      streams: Names of the module's random number streams.
+      dtype: Dtype to which initial parameters are cast; None does not cast.
+      **arguments: Keyword arguments of every call, such as train=False.
     Returns:
-      A model with the params of the module; its apply maps x of shape (..., *example.shape) to (..., *outputs).
+      A model with the params of the module. Its apply maps x of shape (...,
+      *example.shape) to (..., *outputs).
     Raises:
-      TypeError: module is no Linen module.
-      ValueError: The module keeps state beside its params, as BatchNorm does; in apply, x ends in other axes than the
-        example.
+      TypeError: module is not a Linen module.
+      ValueError: The module has state besides its params, as BatchNorm does. In apply:
+        x does not end in the axes of the example.
     References:
       Flax's documentation, "Flax Linen", Module.init and Module.apply.
     Example:
@@ -122,8 +129,9 @@ def _check_is_linen(module: Any) -> None:
 
     if not isinstance(module, nn.Module):
         raise TypeError(
-            f"module must be a flax.linen.Module, already constructed, such as nn.Dense(10); got {module!r}. "
-            "An NNX module is none: it holds its arrays in itself."
+            "module must be a flax.linen.Module, already constructed, such as "
+            f"nn.Dense(10); got {module!r}. NNX modules are not supported, because "
+            "they contain their arrays."
         )
 
 
@@ -131,13 +139,14 @@ def _check_has_no_state(module: Any, variables: Mapping[str, Any]) -> None:
     state = sorted(set(variables) - {"params"})
     if state:
         raise ValueError(
-            f"module must keep nothing but params, for a model here is a pure function of them; {type(module).__name__} "
-            f"also keeps {', '.join(state)}. Put LayerNorm or GroupNorm in the place of BatchNorm, and leave out caches."
+            f"module must have no state besides its params; {type(module).__name__} "
+            f"also has {', '.join(state)}. Use LayerNorm or GroupNorm instead of "
+            "BatchNorm, and remove caches."
         )
 
 
 def _noise_flags(module: Any, arguments: Mapping[str, Any]) -> dict[str, bool]:
-    """The flags that the module's call takes and that are not given, with their values while noise is drawn."""
+    """Find the noise flags of the module's call that are not among the arguments."""
     taken = inspect.signature(type(module).__call__).parameters
     return {
         name: value
@@ -151,10 +160,11 @@ def _cast(dtype: DTypeLike, leaf: Array) -> Array:
 
 
 def _flattened(x: Any, example: Any) -> tuple[tuple[int, ...], Any]:
-    """The leading axes of x, and x with one in their place."""
+    """Return the leading axes of x, and x with these axes flattened into one."""
     if jax.tree.structure(x) != jax.tree.structure(example):
         raise ValueError(
-            f"x must be built as the example is, {jax.tree.structure(example)}; got {jax.tree.structure(x)}."
+            f"x must have the structure of the example, {jax.tree.structure(example)}; "
+            f"got {jax.tree.structure(x)}."
         )
     leaves, likes = (
         jax.tree.leaves(jax.tree.map(jnp.asarray, x)),
@@ -164,7 +174,8 @@ def _flattened(x: Any, example: Any) -> tuple[tuple[int, ...], Any]:
     for leaf, like in zip(leaves, likes, strict=True):
         if leaf.shape != (*leading, *like.shape):
             raise ValueError(
-                f"x must have the example's shape {like.shape}, after any leading batch axes; got x of shape {leaf.shape}."
+                f"x must have the example's shape {like.shape} after any leading batch "
+                f"axes; got x of shape {leaf.shape}."
             )
     n = math.prod(leading)
     return leading, jax.tree.map(

@@ -1,10 +1,11 @@
-"""Language models that count: n-grams with interpolated smoothing, the baseline of every network that reads text."""
+"""N-gram language models with interpolated smoothing, the baseline of neural ones."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int
 from numpy.typing import ArrayLike
 
 from research.checks import (
@@ -19,103 +20,109 @@ from research.models.embedding import check_tokens
 from research.sizes import check_most, check_room
 from research.types import Key
 
-FALLBACK_DISCOUNTS = (
-    0.5,
-    1.0,
-    1.5,
-)  # KenLM's, where the counts of counts allow no estimate.
+# Used if the counts of counts allow no estimate, as in KenLM.
+FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 
 
-LONGEST = 1_000  # Tokens of an n-gram.
+LONGEST = 1_000  # Largest order of an n-gram.
 
 
 class Level(NamedTuple):
-    """What one length of n-grams adds: p(w | h) = (kept(h w) + back(h) p(w | h without its first)) / total(h).
+    """Statistics of all n-grams of one length.
 
-    An n-gram is its code, the number that has the tokens as digits in base V; the code of its context is code // V.
+    p(w | h) = (kept(h w) + back(h) p(w | h without its first token)) / total(h). The
+    code of an n-gram is the number with the tokens as digits in base V; the code of its
+    context is code // V.
 
     Attributes:
-      codes: Of the n-grams that were seen, ascending int64, shape (g,).
-      kept: What smoothing leaves of the count of each, shape (g,).
-      contexts: Codes of the contexts that were seen, ascending int64, shape (c,).
-      back: What goes to the shorter context, shape (c,).
-      total: The sum of kept over the tokens, plus back, shape (c,).
+      codes: Codes of the observed n-grams, ascending int64, shape (g,).
+      kept: Smoothed count of each n-gram, shape (g,).
+      contexts: Codes of the observed contexts, ascending int64, shape (c,).
+      back: Weight of the shorter context, shape (c,).
+      total: Sum of kept over the tokens, plus back, shape (c,).
     """
 
-    codes: np.ndarray
-    kept: np.ndarray
-    contexts: np.ndarray
-    back: np.ndarray
-    total: np.ndarray
+    codes: Int[np.ndarray, "g"]
+    kept: Float[np.ndarray, "g"]
+    contexts: Int[np.ndarray, "c"]
+    back: Float[np.ndarray, "c"]
+    total: Float[np.ndarray, "c"]
 
 
 class NGram(NamedTuple):
-    """A fitted model: the number of symbols, and the levels from single tokens to n-grams; below them all are alike."""
+    """A fitted n-gram model: the number of symbols, and the levels from order 1 to n.
+
+    Below order 1 all tokens are equally likely.
+    """
 
     vocabulary_size: int
     levels: tuple[Level, ...]
 
 
 def ngram(
-    tokens: ArrayLike,
+    tokens: Int[np.ndarray, "T"] | Sequence[int],
     order: int,
     vocabulary_size: int,
     *,
     smoothing: str = "kneser_ney",
 ) -> NGram:
-    """Counts the n-grams of a text, and smooths: p(w | the order - 1 tokens before), interpolated with shorter contexts.
+    """Fit an n-gram model with interpolated smoothing to a text.
 
-    With c the count of an n-gram and N(h) the number of different tokens that followed the context h:
+    The model gives p(w | the order - 1 tokens before). Let c be the count of an n-gram,
+    N(h) the number of different tokens after the context h, and h' the context h
+    without its first token.
 
-    "witten_bell": p(w | h) = (c(h w) + N(h) p(w | h')) / (c(h) + N(h)), h' being h without its first token.
+    "witten_bell": p(w | h) = (c(h w) + N(h) p(w | h')) / (c(h) + N(h)).
 
-    "kneser_ney": modified Kneser-Ney, p(w | h) = (c(h w) - D(c(h w)) + Σ_v D(c(h v)) p(w | h')) / c(h). Below the
-    highest order c(h w) is not how often h w was seen but after how many different tokens. With n_i the number of n-grams
-    of count i and Y = n_1 / (n_1 + 2 n_2), D(i) = i - (i + 1) Y n_{i+1} / n_i for i = 1, 2 and, for all that are seen
-    more often, 3; where these lie outside (0, i], as in a short text, they are 0.5, 1 and 1.5, as in KenLM.
+    "kneser_ney" (modified Kneser-Ney): p(w | h) = (c(h w) - D(c(h w)) + Σ_v D(c(h v))
+    p(w | h')) / c(h). Below the highest order c(h w) is the number of different tokens
+    before h w. With n_i the number of n-grams of count i and Y = n_1 / (n_1 + 2 n_2),
+    the discounts are D(i) = i - (i + 1) Y n_{i+1} / n_i for i = 1, 2 and, for all
+    larger counts, 3. If one of them lies outside (0, i], as in a short text, they are
+    0.5, 1 and 1.5, as in KenLM.
 
-    In both, a context that was never seen leaves p(w | h'), and at the bottom stands 1 / vocabulary_size, so that no
-    probability is 0.
+    In both, an unknown context gives p(w | h'), and below order 1 the probability is
+    1 / vocabulary_size, so no probability is 0.
 
     Args:
       tokens: The text, integers in 0..vocabulary_size - 1, shape (T,), T >= order.
-      order: n, at least 1: how many tokens an n-gram has.
-      vocabulary_size: V; V**order must stay below 2**63.
-      smoothing: A name from SMOOTHINGS.
+      order: n >= 1, the number of tokens of an n-gram.
+      vocabulary_size: V; V**order must be below 2**63.
+      smoothing: A name in `SMOOTHINGS`.
     Returns:
       The model.
     Raises:
       TypeError: tokens are not integers.
       ValueError: An argument is out of range.
     References:
-      Witten & Bell, The zero-frequency problem, IEEE Transactions on Information Theory 1991, method C; Chen & Goodman,
-      An empirical study of smoothing techniques for language modeling, Computer Speech & Language 1999, sections on
-      Witten-Bell smoothing and on modified Kneser-Ney smoothing; Heafield et al., Scalable modified Kneser-Ney language
-      model estimation, ACL 2013 (KenLM).
+      Witten & Bell, The zero-frequency problem, IEEE Transactions on Information Theory
+      1991, method C.
+      Chen & Goodman, An empirical study of smoothing techniques for language modeling,
+      Computer Speech & Language 1999 (Witten-Bell, modified Kneser-Ney).
+      Heafield et al., Scalable modified Kneser-Ney language model estimation, ACL 2013
+      (KenLM).
     Example:
       >>> model = ngram([0, 1, 0, 1, 0, 0], 2, 2, smoothing="witten_bell")
-      >>> print(ngram_probabilities(model, [1]))  # after 1 came 0 twice: (2 + 1 · p(0)) / 3, with p(0) = (4 + 2/2) / 8
+      >>> # After 1: (2 + 1 · p(0)) / 3 with p(0) = (4 + 2/2) / 8.
+      >>> print(ngram_probabilities(model, [1]))
       [0.875 0.125]
     """
     check_count("order", order, 1)
     check_count("vocabulary_size", vocabulary_size, 1)
-    order, vocabulary_size = (
-        int(order),
-        int(vocabulary_size),
-    )  # NumPy's integers would wrap.
-    check_most(
-        LONGEST, order=order
-    )  # Before the power, which could have any number of digits.
+    # Python integers do not overflow, as NumPy's would.
+    order, vocabulary_size = int(order), int(vocabulary_size)
+    check_most(LONGEST, order=order)  # Before the power, which may be huge.
     if vocabulary_size**order >= 2**63:
         raise ValueError(
-            f"vocabulary_size**order must be below 2**63, for an n-gram's code to be an int64; got {vocabulary_size}**{order}. "
-            "Choose a smaller order."
+            "vocabulary_size**order must be below 2**63, because an n-gram's code is "
+            f"an int64; got {vocabulary_size}**{order}. Use a smaller order."
         )
     check_choice("smoothing", smoothing, SMOOTHINGS)
     checked = _check_tokens("tokens", tokens, vocabulary_size)
     if len(checked) < order:
         raise ValueError(
-            f"tokens must hold at least one n-gram of order {order}; got {len(checked)} tokens."
+            f"tokens must contain at least one n-gram of order {order}; got "
+            f"{len(checked)} tokens. Use a longer text."
         )
     return NGram(
         vocabulary_size, SMOOTHINGS[smoothing](checked, order, vocabulary_size)
@@ -123,21 +130,21 @@ def ngram(
 
 
 def best_ngram(
-    tokens: ArrayLike,
-    held_out: ArrayLike,
+    tokens: Int[np.ndarray, "T"] | Sequence[int],
+    held_out: Int[np.ndarray, "t"] | Sequence[int],
     vocabulary_size: int,
     *,
     max_order: int,
     smoothing: str = "kneser_ney",
-) -> tuple[NGram, np.ndarray]:
-    """The order from 1 to max_order that guesses a held-out text best.
+) -> tuple[NGram, Float[np.ndarray, "max_order"]]:
+    """Fit n-gram models of order 1 to max_order and return the best on a held-out text.
 
     Args:
       tokens, vocabulary_size, smoothing: As in `ngram`.
       held_out: Another text of the same symbols, shape (t,).
-      max_order: The largest order to try.
+      max_order: Largest order to try.
     Returns:
-      The model, and the mean loss of each order on held_out, shape (max_order,).
+      The best model, and the mean loss of each order on held_out, shape (max_order,).
     Raises:
       TypeError, ValueError: As in `ngram`.
     Example:
@@ -149,9 +156,7 @@ def best_ngram(
     check_most(LONGEST, max_order=max_order)
     check_numbers("held_out", held_out)
     if not np.size(held_out):
-        raise ValueError(
-            "held_out must hold at least one token; an empty text is guessed equally well by every order."
-        )
+        raise ValueError("held_out must have at least one token; got an empty text.")
     models = [
         ngram(tokens, order, vocabulary_size, smoothing=smoothing)
         for order in range(1, max_order + 1)
@@ -160,24 +165,27 @@ def best_ngram(
     return models[int(losses.argmin())], losses
 
 
-def ngram_losses(model: NGram, tokens: ArrayLike) -> np.ndarray:
-    """What each token of a text costs: -log p(token | the tokens before it), in nats.
+def ngram_losses(
+    model: NGram, tokens: Int[np.ndarray, "T"] | Sequence[int]
+) -> Float[np.ndarray, "T"]:
+    """Loss -log p(token | the tokens before it) of each token of a text, in nats.
 
     Args:
       model: From `ngram`.
       tokens: Integers in 0..V - 1, shape (T,). The first tokens have shorter contexts.
     Returns:
-      Float64, shape (T,). Its mean is the cross-entropy in nats a token; over log 2 it is in bits.
+      The losses, float64, shape (T,). Their mean is the cross-entropy in nats per
+      token; divide by log 2 for bits.
     Raises:
       TypeError: tokens are not integers.
-      ValueError: They lie outside 0..V - 1, or not along one axis.
+      ValueError: Tokens lie outside 0..V - 1, or have more than one axis.
     Example:
       >>> model = ngram([0, 1, 0, 1, 0, 0], 2, 2, smoothing="witten_bell")
       >>> print(np.exp(-ngram_losses(model, [1, 0])))
       [0.375 0.875]
     """
     check_instance(
-        "model", model, NGram, "Make one by ngram(tokens, order, vocabulary_size)."
+        "model", model, NGram, "Fit one by ngram(tokens, order, vocabulary_size)."
     )
     checked = _check_tokens("tokens", tokens, model.vocabulary_size)
     probability = np.full(len(checked), 1 / model.vocabulary_size)
@@ -190,23 +198,26 @@ def ngram_losses(model: NGram, tokens: ArrayLike) -> np.ndarray:
     return -np.log(probability)
 
 
-def ngram_probabilities(model: NGram, context: ArrayLike) -> np.ndarray:
-    """The distribution of the next token.
+def ngram_probabilities(
+    model: NGram, context: Int[np.ndarray, "t"] | Sequence[int]
+) -> Float[np.ndarray, "V"]:
+    """Distribution of the next token.
 
     Args:
       model: From `ngram`.
-      context: The tokens before it, shape (t,), t >= 0; the last order - 1 count.
+      context: The tokens before it, shape (t,), t >= 0. Only the last order - 1 are
+        used.
     Returns:
-      Float64, shape (V,); its sum is 1.
+      The probabilities, float64, shape (V,), with sum 1.
     Raises:
       TypeError: context is not integers.
-      ValueError: They lie outside 0..V - 1, or not along one axis.
+      ValueError: Tokens lie outside 0..V - 1, or have more than one axis.
     Example:
-      >>> print(ngram_probabilities(ngram([0, 1, 0], 1, 2), []))  # continuations play no part in order 1
+      >>> print(ngram_probabilities(ngram([0, 1, 0], 1, 2), []))
       [0.58333333 0.41666667]
     """
     check_instance(
-        "model", model, NGram, "Make one by ngram(tokens, order, vocabulary_size)."
+        "model", model, NGram, "Fit one by ngram(tokens, order, vocabulary_size)."
     )
     size = model.vocabulary_size
     checked = _check_tokens("context", context, size)
@@ -223,24 +234,27 @@ def ngram_probabilities(model: NGram, context: ArrayLike) -> np.ndarray:
 def sample_ngram(
     model: NGram,
     key: Key,
-    prompt: ArrayLike,
+    prompt: Int[np.ndarray, "t"] | Sequence[int],
     num_tokens: int,
     *,
     temperature: float = 1.0,
     top_k: int | None = None,
-) -> np.ndarray:
-    """Continues a text, token by token, with p(w)^(1 / temperature) over the top_k likeliest, scaled to sum to 1.
+) -> Int[np.ndarray, "num_tokens"]:
+    """Continue a text by sampling from an n-gram model, one token at a time.
+
+    The probabilities are p(w)^(1 / temperature) over the top_k likeliest tokens,
+    normalised to sum 1. Token i is drawn with fold_in(key, i), so a larger num_tokens
+    gives the same first tokens.
 
     Args:
       model: From `ngram`.
-      key: Of the draws.
-      prompt: What the text begins with, integers, shape (t,), t >= 0.
-      num_tokens: How many tokens to add.
-      temperature: Positive; below 1 the likely become likelier.
-      top_k: How many tokens to choose from; None: all.
+      key: Key for the draws.
+      prompt: Beginning of the text, integers, shape (t,), t >= 0.
+      num_tokens: Number of tokens to sample.
+      temperature: Positive; below 1 likely tokens become likelier.
+      top_k: Number of candidate tokens; None means all.
     Returns:
-      The drawn tokens without the prompt, int32, shape (num_tokens,); token i is drawn by fold_in(key, i), so that more
-      tokens begin with the same ones.
+      The sampled tokens without the prompt, int32, shape (num_tokens,).
     Raises:
       ValueError: An argument is out of range.
     Example:
@@ -249,7 +263,7 @@ def sample_ngram(
       [2 0 1 2]
     """
     check_instance(
-        "model", model, NGram, "Make one by ngram(tokens, order, vocabulary_size)."
+        "model", model, NGram, "Fit one by ngram(tokens, order, vocabulary_size)."
     )
     check_key("key", key)
     check_real("temperature", temperature)
@@ -259,7 +273,8 @@ def sample_ngram(
         check_count("top_k", top_k, 1)
     if not 0 < temperature < np.inf:
         raise ValueError(
-            f"temperature must be a positive number; got temperature={temperature}. 1 leaves p as it is."
+            f"temperature must be a positive number; got temperature={temperature}. "
+            "Use 1 to leave p unchanged."
         )
     text = _check_tokens("prompt", prompt, model.vocabulary_size).tolist()
     kept, longest, given = (
@@ -317,7 +332,8 @@ def _kneser_ney(
     levels: list[Level] = []
     seen = _codes(tokens, order, vocabulary_size)
     for length in range(order, 0, -1):
-        # Below the highest order each n-gram stands in `seen` once for every different token before it.
+        # Below the highest order `seen` has each n-gram once for every different token
+        # before it.
         codes, counts = np.unique(seen % vocabulary_size**length, return_counts=True)
         seen = codes
         contexts, owner = np.unique(codes // vocabulary_size, return_inverse=True)
@@ -336,17 +352,16 @@ def _kneser_ney(
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
-    """D(1), D(2), D(3 and more)."""
-    having = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].astype(
-        float
-    )  # n_1 to n_4
+    """Return the discounts D(1), D(2) and D(3 and more)."""
+    # n_1 to n_4
+    having = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].astype(float)
     if having[:3].all():
         ratio = having[0] / (having[0] + 2 * having[1])
-        found = np.array(
+        estimates = np.array(
             [i - (i + 1) * ratio * having[i] / having[i - 1] for i in (1, 2, 3)]
         )
-        if (found > 0).all():
-            return found
+        if (estimates > 0).all():
+            return estimates
     return np.array(FALLBACK_DISCOUNTS)
 
 
@@ -357,7 +372,7 @@ SMOOTHINGS: dict[str, Callable[[np.ndarray, int, int], tuple[Level, ...]]] = {
 
 
 def _codes(tokens: np.ndarray, length: int, vocabulary_size: int) -> np.ndarray:
-    """The code of each run of `length` tokens, shape (T - length + 1,)."""
+    """Return the code of each window of `length` tokens, shape (T - length + 1,)."""
     count = max(len(tokens) - length + 1, 0)
     codes = np.zeros(count, np.int64)
     for start in range(length):
@@ -368,7 +383,7 @@ def _codes(tokens: np.ndarray, length: int, vocabulary_size: int) -> np.ndarray:
 def _interpolate(
     level: Level, contexts: np.ndarray, codes: np.ndarray, shorter: np.ndarray
 ) -> np.ndarray:
-    """p(w | h) of each pair of a context's and an n-gram's code, from p(w | h without its first)."""
+    """Compute p(w | h) for codes of contexts and n-grams, from p(w | h')."""
     at, known = _find(level.contexts, contexts)
     there, counted = _find(level.codes, codes)
     kept = np.where(counted, level.kept[there], 0.0)
@@ -376,17 +391,20 @@ def _interpolate(
 
 
 def _find(ascending: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each wanted value stands, or anywhere, and whether it is there."""
+    """Return the index of each wanted value, and whether it occurs.
+
+    The index of a missing value is arbitrary.
+    """
     at = np.minimum(np.searchsorted(ascending, wanted), len(ascending) - 1)
     return at, ascending[at] == wanted
 
 
 def _check_tokens(name: str, tokens: ArrayLike, vocabulary_size: int) -> np.ndarray:
-    """The tokens as int64, once they are integers in range along one axis."""
+    """Check that tokens are integers in range with one axis, and convert to int64."""
     check_numbers(name, tokens, kinds="biufc", wanted="an array of integers")
     array = np.asarray(tokens)
     if array.ndim != 1:
         raise ValueError(f"{name} must have one axis; got shape {array.shape}.")
-    if array.size:  # An empty list makes floats.
+    if array.size:  # An empty list has a float dtype.
         check_tokens(array, vocabulary_size, name)
     return array.astype(np.int64)

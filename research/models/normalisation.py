@@ -1,35 +1,46 @@
-"""Normalisation within one example: no running statistics, so a model stays a pure function of its params."""
+"""Layer and group normalisation, without running statistics.
+
+A model therefore stays a pure function of its params.
+"""
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
 from research.checks import check_count, check_numbers, check_real
 from research.types import Array
 
 
 def layer_normalisation(
-    x: ArrayLike, scale: ArrayLike, bias: ArrayLike, *, epsilon: float = 1e-5
-) -> Array:
-    """Gives the last axis mean 0 and variance 1, then a learned scale and shift: scale (x - m) / √(v + ε) + bias.
+    x: Float[ArrayLike, "*batch d"],
+    scale: Float[ArrayLike, "d"],
+    bias: Float[ArrayLike, "d"],
+    *,
+    epsilon: float = 1e-5,
+) -> Float[Array, "*batch d"]:
+    """Layer normalisation: scale (x - m) / √(v + ε) + bias.
 
-    m and v = mean of (x - m)² are of the last axis alone, so each example, and each position in it, is normalised by
-    itself. The variance divides by d, not d - 1. Half precision is computed in float32 and rounded in the end, as Flax does.
+    m is the mean and v the variance (divided by d, not d - 1) over the last axis. Each
+    example and each position is therefore normalised by itself. Half precision is
+    computed in float32 and rounded at the end, as in Flax.
 
     Args:
       x: Floating, shape (..., d).
       scale, bias: Shape (d,).
-      epsilon: ε > 0, inside the root; PyTorch's 1e-5 (Flax's default is 1e-6).
+      epsilon: ε > 0, inside the root. The default is PyTorch's; Flax's is 1e-6.
     Returns:
+      The normalised array, shape (..., d).
       Shape (..., d).
     Raises:
       ValueError: The shapes do not fit, or epsilon is not positive.
     References:
       Ba, Kiros & Hinton, Layer normalization, arXiv:1607.06450, eq. 3 and 4.
     Example:
-      >>> y = layer_normalisation(jnp.array([1.0, 3.0]), jnp.array([1.0, 2.0]), jnp.array([0.0, 5.0]))
+      >>> scale, bias = jnp.array([1.0, 2.0]), jnp.array([0.0, 5.0])
+      >>> y = layer_normalisation(jnp.array([1.0, 3.0]), scale, bias)
       >>> [f"{value:.2f}" for value in y]
       ['-1.00', '7.00']
     """
@@ -41,32 +52,35 @@ def layer_normalisation(
 
 
 def group_normalisation(
-    x: ArrayLike,
-    scale: ArrayLike,
-    bias: ArrayLike,
+    x: Float[ArrayLike, "*batch H W C"],
+    scale: Float[ArrayLike, "C"],
+    bias: Float[ArrayLike, "C"],
     num_groups: int,
     *,
     epsilon: float = 1e-5,
-) -> Array:
-    """Gives each group of neighbouring channels of each image mean 0 and variance 1, then scales and shifts channels.
+) -> Float[Array, "*batch H W C"]:
+    """Group normalisation of images: standardise groups of neighbouring channels.
 
-    The mean and variance are over a group's pixels and channels: one group is layer normalisation of the whole image,
-    as many groups as channels is instance normalisation.
+    The mean and the variance are over the pixels and channels of a group. Then each
+    channel is scaled and shifted. One group gives layer normalisation of the whole
+    image; as many groups as channels give instance normalisation.
 
     Args:
       x: Floating images, shape (..., H, W, C).
       scale, bias: Shape (C,).
-      num_groups: Divides C.
+      num_groups: A divisor of C.
       epsilon: ε > 0, inside the root.
     Returns:
-      Shape (..., H, W, C).
+      The normalised images, shape (..., H, W, C).
     Raises:
-      ValueError: The shapes do not fit, num_groups does not divide C, or epsilon is not positive.
+      ValueError: The shapes do not fit, num_groups does not divide C, or epsilon is not
+        positive.
     References:
       Wu & He, Group normalization, ECCV 2018, eq. 1, 2 and 7.
     Example:
       >>> x = jnp.array([1.0, 3.0, 10.0, 30.0]).reshape(1, 1, 4)
-      >>> [f"{value:.2f}" for value in group_normalisation(x, jnp.ones(4), jnp.zeros(4), 2).ravel()]
+      >>> y = group_normalisation(x, jnp.ones(4), jnp.zeros(4), 2)
+      >>> [f"{value:.2f}" for value in y.ravel()]
       ['-1.00', '1.00', '-1.00', '1.00']
     """
     for name, value in (("x", x), ("scale", scale), ("bias", bias)):
@@ -83,31 +97,33 @@ def group_normalisation(
 
 
 def check_groups(num_groups: int, channels: int) -> None:
-    """Refuses a number of groups that does not divide the channels."""
+    """Raise ValueError if num_groups does not divide the number of channels."""
     check_count("num_groups", num_groups)
     if channels % num_groups:
         raise ValueError(
-            f"num_groups must divide the {channels} channels; got num_groups={num_groups!r}."
+            f"num_groups must divide the {channels} channels; got "
+            f"num_groups={num_groups!r}."
         )
 
 
 def check_normalisation(
     x: Array, scale: ArrayLike, bias: ArrayLike, epsilon: float
 ) -> None:
-    """Refuses shapes that would broadcast in silence."""
+    """Raise ValueError for shapes that would broadcast silently."""
     if (
         x.ndim == 0
         or jnp.shape(scale) != x.shape[-1:]
         or jnp.shape(bias) != x.shape[-1:]
     ):
         raise ValueError(
-            f"scale and bias must have shape {x.shape[-1:]}, for x of shape {x.shape}; got {jnp.shape(scale)} and "
-            f"{jnp.shape(bias)}."
+            f"scale and bias must have shape {x.shape[-1:]} for x of shape {x.shape}; "
+            f"got {jnp.shape(scale)} and {jnp.shape(bias)}."
         )
     check_real("epsilon", epsilon)
     if not epsilon > 0:
         raise ValueError(
-            f"epsilon must be positive; got epsilon={epsilon!r}. A constant input would be divided by 0."
+            f"epsilon must be positive; got epsilon={epsilon!r}. It prevents a "
+            "division by 0 for constant inputs."
         )
 
 
@@ -117,16 +133,21 @@ def _standardised(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
 
 
 def _wide(x: Array) -> Array:
-    """In float32 at least: a square overflows in float16 from 256 on, and bfloat16 would lose the mean's digits."""
+    """Convert to at least float32.
+
+    Squares of numbers above 255 overflow in float16, and bfloat16 loses the mean's
+    digits.
+    """
     return x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
 
 
 def _centred_and_inverse(
     x: Array, axes: tuple[int, ...], epsilon: float
 ) -> tuple[Array, Array]:
-    """n = (x - m) r, and r = 1 / √(v + ε)."""
+    """Compute n = (x - m) r and r = 1 / √(v + ε)."""
     centred = x - jnp.mean(x, axis=axes, keepdims=True)
-    # Twice through the data, because mean of squares less square of mean loses its digits where the mean is large.
+    # Two passes over the data, because mean(x²) - mean(x)² loses its digits for a large
+    # mean.
     inverse = jax.lax.rsqrt(
         jnp.mean(centred * centred, axis=axes, keepdims=True) + epsilon
     )
@@ -135,9 +156,15 @@ def _centred_and_inverse(
 
 @_standardised.defjvp
 def _derivative_of_standardised(
-    axes: tuple[int, ...], epsilon: float, primals, tangents
-):
-    """dn = r (d - n mean(n d)) with d = dx - mean(dx): fewer passes over x than through the root."""
+    axes: tuple[int, ...],
+    epsilon: float,
+    primals: tuple[Array],
+    tangents: tuple[Array],
+) -> tuple[Array, Array]:
+    """Compute dn = r (d - n mean(n d)) with d = dx - mean(dx).
+
+    This takes fewer passes over x than differentiating the square root.
+    """
     (x,), (dx,) = primals, tangents
     n, inverse = _centred_and_inverse(_wide(x), axes, epsilon)
     wide = _wide(dx)

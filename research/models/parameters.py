@@ -1,4 +1,4 @@
-"""What the parameters of a model are: their names, shapes and number; and whether they fit the model they are given to."""
+"""Names and shapes of a model's parameters, and checks that they fit the model."""
 
 import functools
 import math
@@ -17,10 +17,11 @@ class Parameter(NamedTuple):
     """One array among the parameters.
 
     Attributes:
-      name: Its path, such as "dense_1/weights"; "params" where the parameters are one array.
+      name: Its path, such as "dense_1/weights", or "params" if the parameters are one
+        array.
       shape: Its shape.
-      dtype: Its dtype's name, such as "float32".
-      count: How many numbers it holds.
+      dtype: Name of its dtype, such as "float32".
+      count: Number of entries.
     """
 
     name: str
@@ -30,12 +31,12 @@ class Parameter(NamedTuple):
 
 
 def list_parameters(params: Params) -> list[Parameter]:
-    """The arrays of the parameters, one row each, in the order of `jax.tree.leaves`.
+    """List the arrays of the parameters, in the order of `jax.tree.leaves`.
 
     Args:
       params: Any pytree of arrays, or of `jax.ShapeDtypeStruct`.
     Returns:
-      The rows.
+      One `Parameter` for each array.
     Example:
       >>> import jax.numpy as jnp
       >>> list_parameters({"dense_1": {"weights": jnp.zeros((2, 3), "float32")}})
@@ -44,7 +45,8 @@ def list_parameters(params: Params) -> list[Parameter]:
     check_tree("params", params)
     if params is None:
         raise TypeError(
-            "params must be a pytree of arrays, as a model's init gives them; got params=None."
+            "params must be a pytree of arrays, as a model's init returns; got "
+            "params=None."
         )
     return [
         _row(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(params)
@@ -52,30 +54,35 @@ def list_parameters(params: Params) -> list[Parameter]:
 
 
 def count_parameters(params: Params) -> int:
-    """How many numbers the parameters hold.
+    """Count the entries of all parameters.
 
     Args:
-      params: Any pytree of arrays, or of `jax.ShapeDtypeStruct`; `jax.eval_shape(model.init, key)` draws none of them.
+      params: Any pytree of arrays, or of `jax.ShapeDtypeStruct` (from
+        `jax.eval_shape(model.init, key)`, which draws nothing).
     Returns:
-      The number.
+      The total number of entries.
     Example:
       >>> from research import models
-      >>> count_parameters(models.softmax(64, 10).init(jax.random.key(0)))  # 64 * 10 weights and 10 intercepts
+      >>> model = models.softmax(64, 10)
+      >>> count_parameters(model.init(jax.random.key(0)))  # 64 * 10 weights, 10 intercepts
       650
     """
     return sum(row.count for row in list_parameters(params))
 
 
 def describe(params: Params) -> str:
-    """The parameters as a table of text: name, shape, dtype and count of each array, layer_2 before layer_10.
+    """Format the parameters as a table of names, shapes, dtypes and counts.
+
+    Names are in natural order: layer_2 comes before layer_10.
 
     Args:
       params: Any pytree of arrays, or of `jax.ShapeDtypeStruct`.
     Returns:
-      Lines without trailing spaces; the last is the total.
+      The table. The last line is the total.
     Example:
       >>> import jax.numpy as jnp
-      >>> print(describe({"dense_1": {"weights": jnp.zeros((784, 10), "float32"), "bias": jnp.zeros(10, "float32")}}))
+      >>> layer = {"weights": jnp.zeros((784, 10), "float32"), "bias": jnp.zeros(10, "float32")}
+      >>> print(describe({"dense_1": layer}))
       name             shape    dtype    count
       dense_1/bias     10       float32     10
       dense_1/weights  784, 10  float32  7,840
@@ -97,42 +104,44 @@ def describe(params: Params) -> str:
 
 
 def check_same_architecture(params: Params, expected: Params) -> None:
-    """Refuses parameters that are not those of the model: an array missing, unknown, or of another shape.
+    """Raise an error unless the parameters have the model's names and shapes.
 
-    Dtypes may differ: they are no part of the architecture.
+    Dtypes may differ, because they are not part of the architecture.
 
     Args:
-      params: What was given, from a file for example.
-      expected: Parameters of the model, or their shapes, from `shapes_of`.
+      params: Parameters, for example from a file.
+      expected: Parameters of the model, or their shapes from `shapes_of`.
     Raises:
-      ValueError: They differ. The message names the first array that does, and says what to do.
+      ValueError: They differ. The message shows the first array that differs and says
+        what to do.
     Example:
       >>> from research import models
       >>> expected = shapes_of(models.softmax(64, 10).init)
-      >>> check_same_architecture(models.softmax(64, 3).init(jax.random.key(0)), expected)
+      >>> params = models.softmax(64, 3).init(jax.random.key(0))
+      >>> check_same_architecture(params, expected)
       Traceback (most recent call last):
-      ValueError: params are those of another architecture: intercept has shape (3,), where the model has (10,)
-      (the first of 2 arrays that differ). Build the model with the sizes and options that ... or train it anew.
+      ValueError: params belong to another architecture: intercept has shape (3,), ...
     """
     check_tree("params", params)
     check_tree("expected", expected)
     given = {row.name: row for row in list_parameters(params)}
     wanted = {row.name: row for row in list_parameters(expected)}
     faults = [
-        f"{name} has shape {given[name].shape}, where the model has {row.shape}"
+        f"{name} has shape {given[name].shape}, but the model's has {row.shape}"
         if name in given
-        else f"{name}, of shape {row.shape}, is missing"
+        else f"{name} of shape {row.shape} is missing"
         for name, row in wanted.items()
         if name not in given or given[name].shape != row.shape
     ]
     faults += [
-        f"the model has no {name}, of shape {row.shape}"
+        f"the model has no {name} of shape {row.shape}"
         for name, row in given.items()
         if name not in wanted
     ]
     if not faults and jax.tree.structure(params) != jax.tree.structure(expected):
         faults = [
-            f"its containers are {jax.tree.structure(params)}, the model's {jax.tree.structure(expected)}"
+            f"their structure is {jax.tree.structure(params)}, that of the model "
+            f"{jax.tree.structure(expected)}"
         ]
     if faults:
         many = (
@@ -141,13 +150,13 @@ def check_same_architecture(params: Params, expected: Params) -> None:
             else ""
         )
         raise ValueError(
-            f"params are those of another architecture: {faults[0]}{many}. Build the model with the sizes and options "
-            "that these parameters were trained with, or train it anew."
+            f"params belong to another architecture: {faults[0]}{many}. Build the "
+            "model with the sizes and options of these parameters, or train it again."
         )
 
 
 def shapes_of(init: Callable[[Key], Params]) -> Params:
-    """What init makes, as `jax.ShapeDtypeStruct`: no number is drawn, and no line enters a function being traced.
+    """Shapes and dtypes of a model's parameters, without drawing them.
 
     Args:
       init: As in `research.types.Model`.
@@ -156,26 +165,25 @@ def shapes_of(init: Callable[[Key], Params]) -> Params:
       >>> print(shapes_of(models.softmax(64, 10).init)["weights"].shape)
       (64, 10)
     """
-    return jax.eval_shape(
-        lambda: init(jax.random.key(0))
-    )  # The key is made inside: outside, it would be such a line.
+    # Create the key inside, so that nothing is added to a program that is being traced.
+    return jax.eval_shape(lambda: init(jax.random.key(0)))
 
 
 def with_own_parameters(
     init: Callable[[Key], Params], apply: Callable[..., Array]
 ) -> Model:
-    """The model of these two functions, whose apply refuses parameters of another architecture.
+    """Build a model whose apply checks that params have its own architecture.
 
     Args:
       init, apply: As in `research.types.Model`.
     Returns:
-      A model; what its init makes is found out once, by shapes alone.
+      A model. The expected shapes are computed once, without drawing parameters.
     Example:
       >>> from research import models
       >>> params = models.mlp((4, 3, 2)).init(jax.random.key(0))
       >>> models.mlp((4, 5, 2)).apply(params, [1.0, 2.0, 3.0, 4.0])
       Traceback (most recent call last):
-      ValueError: params are those of another architecture: ...
+      ValueError: params belong to another architecture: ...
     """
     expected = functools.cache(lambda: shapes_of(init))
 
@@ -192,12 +200,9 @@ def with_own_parameters(
             if isinstance(x, Sequences)
             else {}
         )
-        for (
-            name,
-            part,
-        ) in (
-            parts.items()
-        ):  # A plain tuple is refused by apply, which knows whether it takes Sequences.
+        # apply itself refuses a plain tuple, because it knows whether it takes
+        # Sequences.
+        for name, part in parts.items():
             check_numbers(name, part)
         if key is not None:
             check_key("key", key)
@@ -214,7 +219,7 @@ def _row(path: tuple[Any, ...], leaf: Any) -> Parameter:
 
 
 def _as_read(name: str) -> list[tuple[int, int, str]]:
-    """A key by which layer_2 sorts before layer_10."""
+    """Key that sorts layer_2 before layer_10."""
     return [
         (0, int(part), "") if part.isdigit() else (1, 0, part)
         for part in re.split(r"(\d+)", name)

@@ -1,10 +1,12 @@
-"""Pooling: each window of an image becomes its largest or its mean value."""
+"""Max and average pooling of images."""
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Float, Num
 
 from research.checks import check_numbers
 from research.models._convolution import check_image, padding_margins, pair, shifted
@@ -14,22 +16,29 @@ Pair = tuple[int, int]
 
 
 def max_pool(
-    x: ArrayLike, window: int | Pair = 2, *, stride: int | Pair | None = None
-) -> Array:
-    """The largest value of each window, in each channel.
+    x: Num[ArrayLike, "*batch H W C"],
+    window: int | Pair = 2,
+    *,
+    stride: int | Pair | None = None,
+) -> Num[Array, "*batch height width C"]:
+    """Max pooling: the largest value of each window, in each channel.
 
-    Where several entries of a window are equally large the derivative is shared among them equally, as that of
-    `jnp.max` is: the subgradient of least norm. PyTorch gives all of it to the first.
+    If several entries of a window are equally large, they share the derivative equally,
+    as in `jnp.max`. (This is the subgradient of least norm; PyTorch assigns all of it
+    to the first entry.)
 
     Args:
       x: Images, shape (..., H, W, C).
       window: Height and width of the window, or one number for both.
-      stride: Step between windows; None means the window itself, so that they lie side by side.
+      stride: Step between windows; None means the window size, so that windows are
+        adjacent.
     Returns:
-      Shape (..., height, width, C), height = floor((H - window) / stride) + 1: rows and columns that fill no window are
-      left out ("valid").
+      The pooled images, shape (..., height, width, C) with
+      height = floor((H - window) / stride) + 1. Rows and columns that do not fill a
+      window are dropped ("valid").
     Raises:
-      ValueError: x has fewer than three axes, the window is larger than the image, or a number is no positive integer.
+      ValueError: x has fewer than three axes, the window is larger than the image, or a
+        number is not a positive integer.
     Example:
       >>> image = jnp.arange(16.0).reshape(4, 4, 1)
       >>> print(max_pool(image)[..., 0])
@@ -40,15 +49,18 @@ def max_pool(
 
 
 def average_pool(
-    x: ArrayLike, window: int | Pair = 2, *, stride: int | Pair | None = None
-) -> Array:
-    """The mean value of each window, in each channel.
+    x: Float[ArrayLike, "*batch H W C"],
+    window: int | Pair = 2,
+    *,
+    stride: int | Pair | None = None,
+) -> Float[Array, "*batch height width C"]:
+    """Average pooling: the mean value of each window, in each channel.
 
     Args:
       x: Floating images, shape (..., H, W, C).
       window, stride: As in `max_pool`.
     Returns:
-      Shape (..., height, width, C), as in `max_pool`.
+      The pooled images, shape (..., height, width, C), as in `max_pool`.
     Raises:
       ValueError: As in `max_pool`.
     Example:
@@ -60,15 +72,18 @@ def average_pool(
 
 
 def _over_windows(
-    reduce, x: ArrayLike, window: int | Pair, stride: int | Pair | None
+    reduce: Callable[..., Array],
+    x: ArrayLike,
+    window: int | Pair,
+    stride: int | Pair | None,
 ) -> Array:
-    """Reduces the two window axes of (n, height, window height, width, window width, C)."""
+    """Reduce the window axes of (n, height, window height, width, window width, C)."""
     check_numbers("x", x)
     x = jnp.asarray(x)
     check_image(x)
     sizes = pair("window", window, 1)
     strides = sizes if stride is None else pair("stride", stride, 1)
-    padding_margins("valid", x.shape[-3:-1], sizes, strides)  # The window must fit.
+    padding_margins("valid", x.shape[-3:-1], sizes, strides)  # Checks that it fits.
     images = x.reshape(-1, *x.shape[-3:])
     if sizes == strides:
         n, height, width, channels = images.shape
@@ -84,17 +99,18 @@ def _over_windows(
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _largest(x: Array, axis: int | tuple[int, ...]) -> Array:
-    """jnp.max with the same derivative, which is computed in fewer passes over x."""
+    """Compute jnp.max, with the same derivative in fewer passes over x."""
     return jnp.max(x, axis=axis)
 
 
 @_largest.defjvp
-def _derivative_of_largest(axis: int | tuple[int, ...], primals, tangents):
+def _derivative_of_largest(
+    axis: int | tuple[int, ...], primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
     y = _largest(x, axis)
     among = x == jnp.broadcast_to(jnp.expand_dims(y, axis), x.shape)
     picked = jnp.where(among, dx, jnp.zeros((), dx.dtype))
     count = jnp.sum(among, axis=axis, dtype=dx.dtype)
-    return y, jnp.sum(picked, axis=axis) / jnp.maximum(
-        count, 1
-    )  # XLA may round x and y apart: then none is the largest.
+    # XLA may round x and y differently; then no entry equals the largest.
+    return y, jnp.sum(picked, axis=axis) / jnp.maximum(count, 1)

@@ -1,4 +1,4 @@
-"""How well a language model reads a text: the loss of every next token, in windows; as an objective, and as a measure."""
+"""Next-token losses of a language model on a text, as an objective and as a metric."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.typing import ArrayLike
+from jaxtyping import Float, Int
 
 from research.checks import check_numbers
 from research.models._linear import check_count
@@ -17,28 +18,33 @@ from research.types import Array, Batch, Key, Model, Params
 
 
 def next_token_losses(
-    model: Model, tokens: ArrayLike, context: int
-) -> Callable[..., Array]:
-    """What each position of a window costs: -log p(w_{s+i+1} | w_s, ..., w_{s+i}), i = 0, ..., context - 1, in nats.
+    model: Model, tokens: Int[ArrayLike, "N"], context: int
+) -> Callable[..., Float[Array, "n context"]]:
+    """Loss of each next token in windows of a text, in nats.
 
-    A batch is where its windows start, so that it costs no memory: the tokens are gathered on the device, from the one
-    array that the program keeps.
+    The loss at position i of a window is -log p(w_{s+i+1} | w_s, ..., w_{s+i}), i = 0,
+    ..., context - 1. A batch holds only the starts s of its windows. The tokens are
+    gathered on the device from the one array of the text, so batches need no memory.
 
     Args:
-      model: Of integers (..., T) to logits (..., T, V), in which a logit depends on nothing that stands after it.
+      model: Maps integers (..., T) to logits (..., T, V), each depending only on tokens
+        up to its position.
       tokens: The text w, integers in 0..V - 1, shape (N,).
-      context: T, the tokens that are read; a window has one more.
+      context: T, the number of tokens to read; a window has one more.
     Returns:
-      (params, starts, key=None) -> the losses, shape (n, context), for starts s of shape (n,) in 0..N - context - 1, as
-      `research.datasets.window_starts` gives them.
+      (params, starts, key=None) -> the losses, shape (n, context), for starts s of
+      shape (n,) in 0..N - context - 1, as from `research.datasets.window_starts`.
     Raises:
-      ValueError: context is not a positive integer, the text is shorter than a window, a token is no symbol of the
-        model, or the model gives no logits after each token.
+      ValueError: context is not a positive integer, the text is shorter than a window,
+        a token is out of range, or the model does not return logits for each token.
     References:
-      Bengio, Ducharme, Vincent & Jauvin, A neural probabilistic language model, JMLR 2003, section 2.
+      Bengio, Ducharme, Vincent & Jauvin, A neural probabilistic language model, JMLR
+      2003, section 2.
     Example:
-      >>> alike = Model(lambda key: None, lambda params, x, key=None: jnp.zeros((*x.shape, 4)))
-      >>> print(next_token_losses(alike, jnp.array([0, 3, 1, 2]), 2)(None, jnp.array([0, 1])).round(4))  # log 4
+      >>> uniform = lambda params, x, key=None: jnp.zeros((*x.shape, 4))
+      >>> model = Model(lambda key: None, uniform)
+      >>> losses = next_token_losses(model, jnp.array([0, 3, 1, 2]), 2)
+      >>> print(losses(None, jnp.array([0, 1])).round(4))  # log 4
       [[1.3863 1.3863]
        [1.3863 1.3863]]
     """
@@ -52,8 +58,8 @@ def next_token_losses(
         or len(text) <= context
     ):
         raise ValueError(
-            f"tokens must be integers along one axis, at least context + 1 = {context + 1}; got {text.dtype}"
-            f"{list(text.shape)}."
+            f"tokens must be at least context + 1 = {context + 1} integers along one "
+            f"axis; got dtype {text.dtype}, shape {text.shape}."
         )
 
     def losses(params: Params, starts: ArrayLike, key: Key | None = None) -> Array:
@@ -76,18 +82,20 @@ def next_token_losses(
 
 
 def next_token_risk(
-    model: Model, tokens: ArrayLike, context: int
-) -> Callable[[Params, Batch], Array]:
-    """The objective of a language model: the mean of `next_token_losses` over the batch's windows and their positions.
+    model: Model, tokens: Int[ArrayLike, "N"], context: int
+) -> Callable[[Params, Batch], Float[Array, ""]]:
+    """Objective of a language model: the mean of `next_token_losses` over a batch.
 
     Args, Raises:
       As in `next_token_losses`.
     Returns:
-      (params, batch) -> (), where batch.x are starts, shape (n,); batch.y is not used, and batch.key is the model's.
+      (params, batch) -> (), where batch.x are starts of shape (n,), batch.y is not
+      used, and batch.key is for the model.
     Example:
-      >>> alike = Model(lambda key: None, lambda params, x, key=None: jnp.zeros((*x.shape, 4)))
-      >>> starts = jnp.array([0, 1])
-      >>> print(next_token_risk(alike, jnp.array([0, 3, 1, 2]), 2)(None, Batch(starts, starts)).round(4))
+      >>> uniform = lambda params, x, key=None: jnp.zeros((*x.shape, 4))
+      >>> model, starts = Model(lambda key: None, uniform), jnp.array([0, 1])
+      >>> risk = next_token_risk(model, jnp.array([0, 3, 1, 2]), 2)
+      >>> print(risk(None, Batch(starts, starts)).round(4))
       1.3863
     """
     losses = next_token_losses(model, tokens, context)
@@ -95,20 +103,26 @@ def next_token_risk(
 
 
 def reader(
-    model: Model, tokens: ArrayLike, context: int, *, slice_size: int = 128
-) -> Callable[..., np.ndarray]:
-    """`next_token_losses` of any number of windows, compiled once, with the memory of slice_size windows.
+    model: Model, tokens: Int[ArrayLike, "N"], context: int, *, slice_size: int = 128
+) -> Callable[..., Float[np.ndarray, "n context"]]:
+    """Compute `next_token_losses` for any number of windows, a slice at a time.
+
+    The function is compiled once and needs the memory of slice_size windows.
 
     Args:
       model, tokens, context: As in `next_token_losses`.
-      slice_size: Windows at a time; where fewer are left, the last is repeated.
+      slice_size: Number of windows in a slice. The last slice is padded with its last
+        window.
     Returns:
-      (params, starts) -> float64 losses, shape (n, context), n >= 1. It loops in Python and is not to be traced.
+      (params, starts) -> float64 losses, shape (n, context), n >= 1. It loops in Python
+      and cannot be traced.
     Raises:
-      ValueError: As `next_token_losses`; slice_size is not a positive integer.
+      ValueError: As in `next_token_losses`; or slice_size is not a positive integer.
     Example:
-      >>> alike = Model(lambda key: None, lambda params, x, key=None: jnp.zeros((*x.shape, 4)))
-      >>> reader(alike, jnp.zeros(9, "int32"), 2, slice_size=2)(None, np.arange(5)).shape
+      >>> uniform = lambda params, x, key=None: jnp.zeros((*x.shape, 4))
+      >>> model = Model(lambda key: None, uniform)
+      >>> read = reader(model, jnp.zeros(9, "int32"), 2, slice_size=2)
+      >>> read(None, np.arange(5)).shape
       (5, 2)
     """
     check_count("slice_size", slice_size, 1)
@@ -123,7 +137,8 @@ def reader(
         last = len(np.asarray(tokens)) - context - 1
         if not len(starts) or np.min(starts) < 0 or np.max(starts) > last:
             raise ValueError(
-                f"starts must be at least one of 0..{last}, where a window of {context} tokens begins."
+                f"starts must be at least one number, all in 0..{last}, so that "
+                f"windows of {context} tokens lie inside the text."
             )
         padded = np.concatenate(
             [starts, np.repeat(starts[-1:], -len(starts) % slice_size)]

@@ -1,10 +1,12 @@
-"""One recurrent layer: its first parameters, and its way through time."""
+"""One recurrent layer: its initial parameters, and its scan over time."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from jaxtyping import Float
 
 from research.models._linear import dense
 from research.models.cells import Carry, Cell
@@ -15,23 +17,28 @@ from research.types import Array, Key, Params
 def draw_layer(
     key: Key, cell: Cell, num_inputs: int, num_hidden: int, dtype: DTypeLike
 ) -> Params:
-    """The first parameters of one layer: input weights Glorot uniform, recurrent weights orthogonal, block by block.
+    """Draw the initial parameters of one layer.
 
-    Biases start at 0, but the LSTM's forget gate at 1, so that it starts by keeping (Gers et al. also start it positive).
+    Input weights are Glorot uniform, recurrent weights are orthogonal in each block,
+    and biases are 0. Only the bias of the LSTM's forget gate is 1, so that the layer
+    initially remembers (Gers et al. also start it positive).
 
     Args:
-      key: Of this layer.
+      key: Key for this layer.
       cell: From `CELLS`.
       num_inputs: d.
       num_hidden: H.
-      dtype: Of the parameters.
+      dtype: Dtype of the parameters.
     Returns:
-      {"input": {"weights": (d, blocks * H), "bias": (blocks * H,)}, "recurrent": {"weights": (H, blocks * H)}}, and the
-      GRU's recurrent "bias": (H,).
+      {"input": {"weights": (d, blocks * H), "bias": (blocks * H,)}, "recurrent":
+      {"weights": (H, blocks * H)}}, and for the GRU a recurrent "bias": (H,).
     References:
-      Glorot & Bengio, Understanding the difficulty of training deep feedforward neural networks, AISTATS 2010, eq. 16;
-      Saxe et al., Exact solutions to the nonlinear dynamics of learning in deep linear neural networks, ICLR 2014;
-      Jozefowicz et al., An empirical exploration of recurrent network architectures, ICML 2015 (the bias of 1).
+      Glorot & Bengio, Understanding the difficulty of training deep feedforward neural
+      networks, AISTATS 2010, eq. 16.
+      Saxe et al., Exact solutions to the nonlinear dynamics of learning in deep linear
+      neural networks, ICLR 2014.
+      Jozefowicz et al., An empirical exploration of recurrent network architectures,
+      ICML 2015 (the bias of 1).
     Example:
       >>> from research.models.cells import CELLS
       >>> params = draw_layer(jax.random.key(0), CELLS["lstm"], 3, 2, jnp.float32)
@@ -56,33 +63,40 @@ def draw_layer(
 
 
 def unroll(
-    cell: Cell, params: Params, x: Array, carry: Carry, window: int | None = None
+    cell: Cell,
+    params: Params,
+    x: Float[Array, "T n d"],
+    carry: Carry,
+    window: int | None = None,
 ) -> Carry:
-    """One layer over time: the carry after each step.
+    """Run one layer over time and return the carry after each step.
 
-    The input's products of all steps are one product before the loop, in which h's product is all that is left. The
-    derivative is written out: with the slopes of all steps at hand, the differential of step t is linear,
+    The products with the inputs of all steps are one product before the loop; only the
+    product with h is inside it. The derivative is written out. With the slopes of all
+    steps, the differential of step t is linear:
 
-        dcarry_t = D_t(0, U dh_(t-1), dcarry_(t-1)) + D_t(dp_t, dU h_(t-1), 0),
+        dcarry_t = D_t(0, U dh_(t-1), dcarry_(t-1)) + D_t(dp_t, dU h_(t-1), 0).
 
-    and the second term is computed for all steps at once, so that its transpose, the gradient of U, is one product after
-    the backward loop instead of a sum of as many as there are steps. (dp carries the differentials of W, x and b.) It is a
-    JVP rule, which JAX transposes: forward mode, reverse mode and second derivatives all work.
+    (dp contains the differentials of W, x and b.) The second term is computed for all
+    steps at once. Its transpose, the gradient of U, is then one product after the
+    backward loop rather than a sum over steps. This is a JVP rule, which JAX
+    transposes: forward mode, reverse mode and second derivatives all work.
 
     Args:
       cell: From `research.models.cells.CELLS`.
-      params: Of the layer, as `draw_layer` makes them.
-      x: Shape (T, n, d), time first.
-      carry: Before the first step, of shapes (n, H).
-      window: As in `recurrent`: dcarry_(t-1) counts as 0 at each t that it divides.
+      params: Params of the layer, from `draw_layer`.
+      x: Inputs, time first, shape (T, n, d).
+      carry: Carry before the first step, arrays of shape (n, H).
+      window: As in `recurrent`: dcarry_(t-1) is 0 at each t that it divides.
     Returns:
       The carry's arrays with a leading axis T.
     References:
-      Werbos, Backpropagation through time: what it does and how to do it, Proceedings of the IEEE 1990.
+      Werbos, Backpropagation through time: what it does and how to do it, Proceedings
+      of the IEEE 1990.
     """
-    projected = dense(x, params["input"]["weights"], params["input"]["bias"])
+    projected = dense(x, **params["input"])
     weights, bias = params["recurrent"]["weights"], params["recurrent"].get("bias")
-    if bias is not None:  # It belongs to the last block alone.
+    if bias is not None:  # It belongs to the last block only.
         bias = jnp.concatenate(
             [jnp.zeros(weights.shape[1] - len(bias), bias.dtype), bias]
         )[None]
@@ -93,14 +107,18 @@ def unroll(
 def _over_time(
     cell: Cell, cuts: Array | None
 ) -> Callable[[Array, Array, Array | None, Carry], Carry]:
-    """(projected, weights, bias, first carry) -> the later ones, with the derivative that `unroll` describes."""
+    """Build the scan (projected, weights, bias, carry) -> later carries.
 
-    def forward(projected: Array, weights: Array, bias: Array | None, carry: Carry):
-        def step(carry: Carry, inputs):
+    Its derivative is the one that `unroll` describes.
+    """
+
+    def forward(
+        projected: Array, weights: Array, bias: Array | None, carry: Carry
+    ) -> tuple[Carry, Any]:
+        def step(carry: Carry, inputs: tuple[Array, Any]) -> tuple[Carry, Any]:
             now, cut = inputs
-            carry = _cut(
-                carry, jax.lax.stop_gradient(carry), cut
-            )  # For second derivatives, which come this way.
+            # Needed for second derivatives, which differentiate this loop.
+            carry = _cut(carry, jax.lax.stop_gradient(carry), cut)
             product = carry[0] @ weights
             carry, kept = cell.advance(
                 now, product if bias is None else product + bias, carry
@@ -116,7 +134,9 @@ def _over_time(
         return forward(projected, weights, bias, carry)[0]
 
     @over_time.defjvp
-    def differential(primals, tangents):
+    def differential(
+        primals: tuple[Any, ...], tangents: tuple[Any, ...]
+    ) -> tuple[Carry, Carry]:
         weights, carry = primals[1], primals[3]
         dprojected, dweights, dbias, dcarry = tangents
         later, kept = forward(*primals)
@@ -124,9 +144,8 @@ def _over_time(
             jnp.concatenate([first[None], after[:-1]])
             for first, after in zip(carry, later, strict=True)
         )
-        if (
-            cuts is not None
-        ):  # At a cut the carry is a constant, for second derivatives too.
+        # The carry is a constant at a cut, also for second derivatives.
+        if cuts is not None:
             earlier = _cut(earlier, jax.lax.stop_gradient(earlier), cuts[:, None, None])
         slopes = cell.slopes(kept, earlier, later)
         dproduct = dense(
@@ -137,7 +156,7 @@ def _over_time(
         zeros = jax.tree.map(jnp.zeros_like, later)
         from_outside = cell.differential(slopes, dprojected, dproduct, zeros)
 
-        def step(dcarry: Carry, inputs):
+        def step(dcarry: Carry, inputs: tuple[Any, Any, Any]) -> tuple[Carry, Carry]:
             outside, slopes, cut = inputs
             dcarry = _cut(dcarry, jax.tree.map(jnp.zeros_like, dcarry), cut)
             inside = cell.differential(slopes, None, dcarry[0] @ weights, dcarry)
@@ -147,7 +166,8 @@ def _over_time(
         def linear(dcarry: Carry, from_outside: Carry) -> Carry:
             return jax.lax.scan(step, dcarry, (from_outside, slopes, cuts))[1]
 
-        # A linear function is its own differential; as one, JAX 0.7 knows of the loop that it can be transposed.
+        # The differential of a linear function is the function itself. JAX 0.7 needs
+        # this form to transpose the loop.
         nothing = jax.tree.map(jnp.zeros_like, (dcarry, from_outside))
         return later, jax.jvp(linear, nothing, (dcarry, from_outside))[1]
 
@@ -162,15 +182,18 @@ def _cut(carry: Carry, instead: Carry, cut: Array | None) -> Carry:
     )
 
 
-def at_end(first: Array, later: Array, length: Array | None) -> Array:
-    """What a carry was after each sequence's own steps.
+def at_end(
+    first: Float[Array, "n H"], later: Float[Array, "T n H"], length: Array | None
+) -> Float[Array, "n H"]:
+    """Select the carry at the end of each sequence.
 
     Args:
-      first: Before the first step, shape (n, H).
-      later: After each step, shape (T, n, H).
-      length: Steps of each sequence, shape (n,), 0 leaves it as it was; None is T for all.
+      first: Carry before the first step, shape (n, H).
+      later: Carry after each step, shape (T, n, H).
+      length: Number of steps of each sequence, shape (n,); 0 selects `first`. None
+        means T for all.
     Returns:
-      Shape (n, H).
+      The carry, shape (n, H).
     Example:
       >>> later = jnp.arange(1.0, 7.0).reshape(3, 2, 1)
       >>> print(at_end(jnp.zeros((2, 1)), later, jnp.array([3, 0])).ravel())

@@ -1,5 +1,6 @@
-"""The Transformer: blocks of attention and a small network, as a language model (decoder) and a classifier (encoder)."""
+"""Transformers: a language model (decoder) and a classifier of sequences (encoder)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -45,38 +46,45 @@ def transformer_decoder(
     tied: bool = False,
     dtype: DTypeLike | None = None,
 ) -> Model:
-    """A language model: at each position the logits of the next token, from this token and those before it.
+    """Transformer language model: logits of the next token at each position.
 
-    x = E[tokens] + P, then the blocks, then (order "pre") a layer normalisation, then x W_output, or x Eᵀ where tied.
-    Weights are drawn N(0, 0.02²) as GPT-2's; the two matrices of a block that write into the residual sum are scaled by
-    1 / sqrt(2 num_layers), so that the sum of 2 num_layers terms starts at the scale of one; biases start at 0. With
-    sinusoidal positions the embedding is drawn N(0, 1 / width) and multiplied by sqrt(width), as in Vaswani et al.,
-    section 3.4, so that both terms are of order one. Dropout acts on the embedded sum and on what each attention and
-    each network adds, not on the attention weights.
+    x = E[tokens] + P, then the blocks, then (order "pre") a layer normalisation, then x
+    W_output, or x Eᵀ if tied.
+
+    Weights are drawn from N(0, 0.02²), as in GPT-2. The two matrices of a block that
+    write into the residual sum are scaled by 1 / sqrt(2 num_layers), so that the sum
+    starts at scale one. Biases start at 0. With sinusoidal positions the embedding is
+    drawn from N(0, 1 / width) and multiplied by sqrt(width) (Vaswani et al., section
+    3.4), so that both terms are of order one. Dropout acts on the embedded sum and on
+    the outputs of each attention and each network, not on the attention weights.
 
     Args:
       vocabulary_size: V.
-      context: The most tokens it can see; fewer may be given.
-      width: Of the vectors, a multiple of num_heads.
-      num_layers: Blocks.
-      num_heads: Heads of each attention.
-      hidden: Units of each block's network; None means 4 width.
+      context: Largest number of tokens in a sequence.
+      width: Width of the vectors, a multiple of num_heads.
+      num_layers: Number of blocks.
+      num_heads: Number of heads of each attention.
+      hidden: Number of hidden units of each block's network; None means 4 width.
       positions: "learned", or "sinusoidal", which has no parameters.
-      order: "pre" normalises what enters a sublayer, x + f(LN(x)); "post" what leaves it, LN(x + f(x)).
+      order: "pre" normalises the input of a sublayer, x + f(LN(x)); "post" the output,
+        LN(x + f(x)).
       activation: A name in `research.models.ACTIVATIONS`.
-      dropout: The rate of `research.models.dropout`; needs a key in apply.
-      tied: Whether the output's weights are those of the embedding.
-      dtype: Of the parameters; None means JAX's default.
+      dropout: Dropout rate, used if apply gets a key.
+      tied: Whether the output layer uses the weights of the embedding.
+      dtype: Dtype of the parameters; None means JAX's default.
     Returns:
-      A model; its apply maps integers (..., T), 1 <= T <= context, to logits (..., T, V). Also `Sequences` of them; what
-      stands after the end changes no logit before it, and the logits there mean nothing.
+      A model whose apply maps integers (..., T), 1 <= T <= context, or `Sequences` of
+      them, to logits (..., T, V). Tokens after the end of a sequence do not change
+      earlier logits; the logits there have no meaning.
     Raises:
-      ValueError: A count is no positive integer, the width is not divisible by num_heads, the dropout is not in [0, 1),
-        or a name is unknown; in apply, T is not in 1..context.
-      TypeError: In apply, the tokens are not integers.
+      ValueError: A count is not a positive integer, the width is not divisible by
+        num_heads, dropout is not in [0, 1), or a name is unknown. In apply: T is not in
+        1..context.
+      TypeError: In apply: the tokens are not integers.
     References:
-      Vaswani et al., Attention is all you need, NeurIPS 2017. Radford et al., Language models are unsupervised
-      multitask learners, 2019, section 2.3 (the order "pre", the scale of the residual weights).
+      Vaswani et al., Attention is all you need, NeurIPS 2017.
+      Radford et al., Language models are unsupervised multitask learners, 2019, section
+      2.3 (the order "pre", the scale of the residual weights).
     Example:
       >>> model = transformer_decoder(65, 16, width=8, num_layers=1, num_heads=2)
       >>> params = model.init(jax.random.key(0))
@@ -137,19 +145,22 @@ def transformer_encoder(
     dropout: float = 0.0,
     dtype: DTypeLike | None = None,
 ) -> Model:
-    """A classifier of token sequences: every position sees every other, and the mean over the positions is classified.
+    """Transformer classifier of token sequences.
 
-    Built as `transformer_decoder` without the causal mask; logits = mean_t(x_t) W_output + b_output.
+    It is built as `transformer_decoder`, but without the causal mask, so that every
+    position attends to every other. logits = mean_t(x_t) W_output + b_output.
 
     Args:
-      vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order, activation, dropout, dtype: As
-        in `transformer_decoder`.
+      vocabulary_size, context, width, num_layers, num_heads, hidden, positions, order,
+        activation, dropout, dtype: As in `transformer_decoder`.
       num_classes: K >= 2.
     Returns:
-      A model; its apply maps integers (..., T), 1 <= T <= context, or `Sequences` of them, to logits (..., K). What
-      stands after the end of a sequence changes neither a logit nor a gradient.
+      A model whose apply maps integers (..., T), 1 <= T <= context, or `Sequences` of
+      them, to logits (..., K). Tokens after the end of a sequence change neither a
+      logit nor a gradient.
     Raises:
-      ValueError, TypeError: As in `transformer_decoder`; num_classes is no integer of at least 2.
+      ValueError, TypeError: As in `transformer_decoder`; or num_classes is not an
+        integer >= 2.
     References:
       Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.1.
     Example:
@@ -196,19 +207,19 @@ def transformer_encoder(
 
 
 def _body(
-    vocabulary_size,
-    context,
-    width,
-    num_layers,
-    num_heads,
-    hidden,
-    positions,
-    order,
-    activation,
-    rate,
-    dtype,
-):
-    """What decoder and encoder share, as (init, apply): from tokens to the vectors that the output reads."""
+    vocabulary_size: int,
+    context: int,
+    width: int,
+    num_layers: int,
+    num_heads: int,
+    hidden: int | None,
+    positions: str,
+    order: str,
+    activation: str,
+    rate: float,
+    dtype: DTypeLike | None,
+) -> tuple[Callable[[Key], Params], Callable[..., Array]]:
+    """Build (init, apply) of the common part: from tokens to the last vectors."""
     counts = {
         "context": context,
         "width": width,
@@ -279,7 +290,7 @@ def _body(
 
 
 def _embed(params: Params, tokens: Array, learned: bool) -> Array:
-    """The embedded tokens with their positions, shape (..., T, width)."""
+    """Embed tokens and add their positions, shape (..., T, width)."""
     vectors = embed(params["tokens"]["weights"], tokens)
     length, width = vectors.shape[-2:]
     if learned:
@@ -291,7 +302,7 @@ def _embed(params: Params, tokens: Array, learned: bool) -> Array:
 
 
 def _mean_over_positions(vectors: Array, counts: Array | None) -> Array:
-    """Over those that count; the others' vectors are no part of it, whatever they are."""
+    """Mean of the vectors over the positions that count."""
     if counts is None:
         return jnp.mean(vectors, axis=-2)
     kept = jnp.where(counts[..., None], vectors, jnp.zeros((), vectors.dtype))

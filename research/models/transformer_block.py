@@ -1,4 +1,4 @@
-"""One block of the Transformer: attention, then a small network, each added to what came in."""
+"""One block of the Transformer: attention and a small network with residual sums."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Bool, Float
 
 from research.checks import (
     check_choice,
@@ -23,41 +24,46 @@ from research.models.normalisation import layer_normalisation
 from research.types import Array, Key, Params
 
 ORDERS = ("pre", "post")
-SCALE = 0.02  # Standard deviation of the drawn weights, GPT-2's.
+SCALE = 0.02  # Standard deviation of the initial weights, as in GPT-2.
 
 
 def block(
     params: Params,
-    x: ArrayLike,
-    mask: ArrayLike | None = None,
+    x: Float[ArrayLike, "*batch T width"],
+    mask: Bool[ArrayLike, "..."] | None = None,
     *,
     num_heads: int,
     order: str = "pre",
     activation: str | Callable[[Array], Array] = "gelu",
     dropout_rate: float = 0.0,
     key: Key | None = None,
-) -> Array:
-    """One block: attention, then a network of one hidden layer, each added to what came in.
+) -> Float[Array, "*batch T width"]:
+    """Transformer block: attention and a network of one hidden layer.
 
-    order "pre": x <- x + attention(LN_1(x)), x <- x + network(LN_2(x)); order "post": x <- LN_1(x + attention(x)),
-    x <- LN_2(x + network(x)). The network is activation(x W_1 + b_1) W_2 + b_2 at each position.
+    Both are added to their input (residual sums).
+
+    order "pre": x <- x + attention(LN_1(x)), x <- x + network(LN_2(x)).
+    order "post": x <- LN_1(x + attention(x)), x <- LN_2(x + network(x)).
+    The network is activation(x W_1 + b_1) W_2 + b_2 at each position.
 
     Args:
-      params: {"normalisation_1": {"scale", "bias"}, "attention": as in `attention`, "normalisation_2", "dense_1":
-        {"weights": (width, hidden), "bias"}, "dense_2": {"weights": (hidden, width), "bias"}}.
-      x: Shape (..., T, width).
+      params: {"normalisation_1": {"scale", "bias"}, "attention": as in `attention`,
+        "normalisation_2", "dense_1": {"weights": (width, hidden), "bias"}, "dense_2":
+        {"weights": (hidden, width), "bias"}}.
+      x: Inputs, shape (..., T, width).
       mask, num_heads: As in `attention`.
       order: "pre" or "post".
-      activation: A name, or a function.
-      dropout_rate: Of what each of the two adds.
-      key: Of this block in this step; None means no dropout.
+      activation: A name in `ACTIVATIONS`, or a function.
+      dropout_rate: Dropout rate of the two terms that are added.
+      key: Key for this block and step; None means no dropout.
     Returns:
-      Shape (..., T, width).
+      The outputs, shape (..., T, width).
     Raises:
       ValueError: order or activation is unknown.
     References:
-      Vaswani et al., Attention is all you need, NeurIPS 2017, sections 3.1 and 3.3; Xiong et al., On layer normalization
-      in the Transformer architecture, ICML 2020, table 1 (both orders).
+      Vaswani et al., Attention is all you need, NeurIPS 2017, sections 3.1 and 3.3.
+      Xiong et al., On layer normalization in the Transformer architecture, ICML 2020,
+      table 1 (both orders).
     Example:
       >>> params = init_block(jax.random.key(0), 8, 32, 1, None)
       >>> block(params, jnp.ones((2, 4, 8)), num_heads=2).shape
@@ -71,7 +77,7 @@ def block(
         isinstance(params.get(name), Mapping) for name in names
     ):
         raise TypeError(
-            f"params must be those of a block, a dict of {', '.join(names)}; got params={shown(params)}."
+            f"params must be a dict of {', '.join(names)}; got params={shown(params)}."
         )
     check_numbers("x", x)
     if key is not None:
@@ -102,7 +108,7 @@ def block(
 def init_block(
     key: Key, width: int, hidden: int, num_layers: int, dtype: DTypeLike | None
 ) -> Params:
-    """The drawn parameters of one of num_layers blocks; what writes into the residual sum is drawn smaller."""
+    """Draw the parameters of one block; those before a residual sum are smaller."""
     residual = SCALE / np.sqrt(2 * num_layers).item()
     layers = {
         "query_key_value": (width, 3 * width, SCALE),
@@ -129,7 +135,7 @@ def init_block(
 
 
 def init_normalisation(width: int, dtype: DTypeLike | None) -> Params:
-    """Scale 1 and bias 0."""
+    """Params of a normalisation: scale 1 and bias 0."""
     chosen = jnp.result_type(float) if dtype is None else dtype
     return {
         "scale": jnp.ones(width, dtype=chosen),
@@ -140,7 +146,7 @@ def init_normalisation(width: int, dtype: DTypeLike | None) -> Params:
 def draw_weights(
     key: Key, shape: tuple[int, ...], scale: float, dtype: DTypeLike | None
 ) -> Array:
-    """Normal with the given standard deviation."""
+    """Draw normal weights with the given standard deviation."""
     check_drawn(key, shape, jnp.result_type(float) if dtype is None else dtype)
     return scale * jax.random.normal(
         key, shape, dtype=jnp.result_type(float) if dtype is None else dtype
@@ -148,10 +154,10 @@ def draw_weights(
 
 
 def normalise(params: Params, x: Array) -> Array:
-    """`layer_normalisation` of {"scale", "bias"}."""
+    """Apply `layer_normalisation` with params {"scale", "bias"}."""
     return layer_normalisation(x, params["scale"], params["bias"])
 
 
 def check_name(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Refuses a name that is not known."""
+    """Raise ValueError if the name is unknown."""
     check_choice(name, value, known)

@@ -1,4 +1,7 @@
-"""Exact optima by numpy and scipy alone: the authority that descent is measured against, sharing no code with it."""
+"""Exact optima of linear models, computed by NumPy and SciPy alone.
+
+They share no code with the descent whose error they measure.
+"""
 
 from research.optima.linear import curvature as curvature
 from research.optima.linear import least_squares as least_squares

@@ -1,29 +1,42 @@
-"""What every exact solver asks of its data first."""
+"""Checks and preparation of the data for exact solvers."""
 
 import math
 from typing import Any
 
 import numpy as np
 import scipy.linalg
+from jaxtyping import Float, Int, Num, Shaped
 
 from research.checks import check_count, check_numbers, check_real
 
 
-def centred(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of each column and x without it: exactly 0, whatever the rounding, where a column is constant."""
+def centred(
+    x: Float[np.ndarray, "n d"],
+) -> tuple[Float[np.ndarray, "d"], Float[np.ndarray, "n d"]]:
+    """Return the column means and the centred x (exactly 0 in constant columns)."""
     shift = x.mean(axis=0)
     return shift, np.where(x.max(axis=0) == x.min(axis=0), 0.0, x - shift)
 
 
 def pivoted_qr(
-    matrix: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """QR of the matrix with unit columns in pivoted order, refused where a column depends on others."""
+    matrix: Float[np.ndarray, "n p"],
+) -> tuple[
+    Float[np.ndarray, "n k"],
+    Float[np.ndarray, "k p"],
+    Int[np.ndarray, "p"],
+    Float[np.ndarray, "p"],
+]:
+    """QR decomposition with column pivoting of the matrix scaled to unit columns.
+
+    Returns:
+      Q, R, the order of the columns and the norms of the columns.
+    Raises:
+      ValueError: A column depends on others.
+    """
     scale = np.linalg.norm(matrix, axis=0)
     scale[scale == 0] = 1.0
-    factors: Any = scipy.linalg.qr(
-        matrix / scale, mode="economic", pivoting=True
-    )  # Its type depends on its flags.
+    # The type of the result depends on the flags.
+    factors: Any = scipy.linalg.qr(matrix / scale, mode="economic", pivoting=True)
     basis, triangle, order = factors
     dependent = order[
         np.abs(np.diag(triangle)) <= len(matrix) * np.finfo(np.float64).eps
@@ -35,50 +48,57 @@ def pivoted_qr(
             if column > 0
         )
         raise ValueError(
-            f"Columns {columns} of x are constant or depend on the others, so that many params are optimal. "
-            "Drop such columns, or pass penalty > 0 (or a larger one)."
+            f"columns {columns} of x are constant or depend on the others, so many "
+            "params are optimal. Drop these columns, or pass penalty > 0 (or a larger "
+            "one)."
         )
     return basis, triangle, order, scale
 
 
-def with_ones(x: np.ndarray) -> np.ndarray:
-    """The rows (1, x_i), so that the intercept is the first coefficient."""
+def with_ones(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d+1"]:
+    """Prepend a column of ones, so that the intercept is the first coefficient."""
     return np.column_stack([np.ones(len(x)), x])
 
 
 def checked(
-    x: np.ndarray, y: np.ndarray, penalty: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """x and y in float64, once their shapes and values are sound."""
+    x: Shaped[np.ndarray, "n d"], y: Num[np.ndarray, "n"], penalty: float
+) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n"]]:
+    """Check x, y and the penalty, and return x and y in float64."""
     check_numbers("x", x)
     check_numbers("y", y)
     check_real("penalty", penalty)
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim != 2 or x.size == 0 or not np.issubdtype(x.dtype, np.floating):
         raise ValueError(
-            f"x must be floating of shape (n, d), n and d at least 1; got {x.dtype} of shape {x.shape}."
+            f"x must be floating of shape (n, d), n and d at least 1; got {x.dtype} of "
+            f"shape {x.shape}."
         )
     if y.shape != x.shape[:1]:
         raise ValueError(
-            f"y must have shape {x.shape[:1]}, one target for each row of x; got {y.shape}."
+            f"y must have shape {x.shape[:1]}, one target for each row of x; got "
+            f"{y.shape}."
         )
     for name, array in (("x", x), ("y", y)):
         if not np.isfinite(array).all():
             raise ValueError(
-                f"{name} holds NaN or infinity; research.datasets.check_xy says where."
+                f"{name} contains NaN or infinity. Use research.datasets.check_xy to "
+                "see where."
             )
     if not (math.isfinite(penalty) and penalty >= 0):
-        raise ValueError(f"penalty must be a finite number >= 0; got {penalty!r}.")
+        raise ValueError(
+            f"penalty must be a finite number >= 0; got penalty={penalty!r}."
+        )
     return x.astype(np.float64), y.astype(np.float64)
 
 
-def checked_labels(y: np.ndarray, num_classes: int) -> np.ndarray:
-    """y as integers, once each of 0..num_classes-1 is among them and nothing else is."""
+def checked_labels(y: Float[np.ndarray, "n"], num_classes: int) -> Int[np.ndarray, "n"]:
+    """Return y as integers, after checking that exactly the labels 0..K-1 occur."""
     check_count("num_classes", num_classes, 2)
     found = np.unique(y)
     if num_classes < 2 or not np.array_equal(found, np.arange(num_classes)):
         raise ValueError(
-            f"y must hold each label 0..{num_classes - 1} (num_classes={num_classes}, at least 2) and nothing else; "
-            f"got {found[:12].tolist()}. A class without examples has no finite intercept."
+            f"y must contain each label 0..{num_classes - 1} "
+            f"(num_classes={num_classes}, at least 2) and no other; got "
+            f"{found[:12].tolist()}. A class without examples has no finite intercept."
         )
     return y.astype(np.int64)

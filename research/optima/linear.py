@@ -1,17 +1,18 @@
-"""The least-squares optima, by QR, and the curvature of linear models."""
+"""Exact least-squares optima by QR, and the curvature of linear models."""
 
 import math
 
 import numpy as np
 import scipy.linalg
+from jaxtyping import Float, Num
 
 from research.checks import check_numbers
 from research.optima.design import centred, checked, pivoted_qr, with_ones
 from research.types import Optimum
 
 
-def least_squares(x: np.ndarray, y: np.ndarray) -> Optimum:
-    """Solves linear regression: the least of f(w, b) = 1/(2n) Σ (x_i w + b - y_i)².
+def least_squares(x: Float[np.ndarray, "n d"], y: Num[np.ndarray, "n"]) -> Optimum:
+    """Solve linear regression: minimise f(w, b) = 1/(2n) Σ (x_i w + b - y_i)².
 
     Args:
       x: Inputs, shape (n, d), floating.
@@ -19,7 +20,8 @@ def least_squares(x: np.ndarray, y: np.ndarray) -> Optimum:
     Returns:
       The optimum, by QR; params {"weights": (d,), "intercept": ()}, float64.
     Raises:
-      ValueError: Bad data, or columns of x that depend on each other or on the intercept: many minimisers.
+      ValueError: The data are invalid, or columns of x depend on each other or on the
+        intercept, so that there are many minimisers.
     References:
       Golub & Van Loan, Matrix Computations, 4th ed., sections 5.3 and 5.4.
     Example:
@@ -30,11 +32,15 @@ def least_squares(x: np.ndarray, y: np.ndarray) -> Optimum:
     return ridge(x, y, 0.0)
 
 
-def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> Optimum:
-    """Solves ridge regression: the least of f(w, b) = 1/(2n) Σ (x_i w + b - y_i)² + penalty/2 |w|².
+def ridge(
+    x: Float[np.ndarray, "n d"], y: Num[np.ndarray, "n"], penalty: float
+) -> Optimum:
+    """Solve ridge regression.
 
-    The stacked system [1 x; 0 √(n penalty) I] (b, w) = (y, 0) is solved by QR with column pivoting, its columns
-    centred and scaled to norm 1, then refined twice. scikit-learn's Ridge has alpha = n penalty.
+    Minimise f(w, b) = 1/(2n) Σ (x_i w + b - y_i)² + penalty/2 |w|². The stacked system
+    [1 x; 0 √(n penalty) I] (b, w) = (y, 0), with columns centred and scaled to norm 1,
+    is solved by QR with column pivoting and refined twice. scikit-learn's Ridge has
+    alpha = n penalty.
 
     Args:
       x: Inputs, shape (n, d), floating.
@@ -43,7 +49,8 @@ def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> Optimum:
     Returns:
       The optimum; params {"weights": (d,), "intercept": ()}, float64.
     Raises:
-      ValueError: Bad data or penalty; or no penalty and columns that depend on each other or on the intercept.
+      ValueError: The data or the penalty are invalid, or the penalty is 0 and columns
+        depend on each other or on the intercept.
     References:
       Golub & Van Loan, Matrix Computations, 4th ed., sections 5.3 and 6.1.
     Example:
@@ -80,24 +87,30 @@ def ridge(x: np.ndarray, y: np.ndarray, penalty: float) -> Optimum:
 
 
 def curvature(
-    x: np.ndarray, penalty: float = 0.0, example_curvature: float | np.ndarray = 1.0
+    x: Float[np.ndarray, "n d"],
+    penalty: float = 0.0,
+    example_curvature: float | Float[np.ndarray, "n"] = 1.0,
 ) -> tuple[float, float]:
-    """Measures the extreme eigenvalues of 1/n Σ c_i z_i z_iᵀ + penalty diag(0, 1, ..., 1), with z_i = (1, x_i).
+    """Extreme eigenvalues of the Hessian of a penalised linear model.
 
-    That is the Hessian of a penalised linear model whose loss has the second derivative c_i at example i's output:
-    c = 1 for half the squared error, so that (μ, L) hold everywhere; c_i = p_i (1 - p_i) for the logistic loss at the
-    params that give p; c = 1/4 bounds its L, and 1/2 that of softmax regression.
+    The Hessian is 1/n Σ c_i z_i z_iᵀ + penalty diag(0, 1, ..., 1) with z_i = (1, x_i),
+    where c_i is the second derivative of the loss at the model's output for example i:
+
+    * c = 1 for half the squared error, where μ and L hold everywhere;
+    * c_i = p_i (1 - p_i) for the logistic loss at the params that predict p;
+    * c = 1/4 bounds L of the logistic loss, and c = 1/2 that of softmax regression.
 
     Args:
       x: Inputs, shape (n, d), floating.
       penalty: λ >= 0; the intercept is not penalised.
-      example_curvature: c, a number or shape (n,).
+      example_curvature: c, a number or an array of shape (n,).
     Returns:
       (μ, L), the smallest and the largest eigenvalue.
     Raises:
-      ValueError: Bad data or penalty.
+      ValueError: The data or the penalty are invalid.
     References:
-      Böhning (1992), Multinomial logistic regression algorithm, Ann. Inst. Statist. Math. 44(1), theorem 2.1.
+      Böhning (1992), Multinomial logistic regression algorithm, Ann. Inst. Statist.
+      Math. 44(1), theorem 2.1.
     Example:
       >>> print(*(f"{value:.2f}" for value in curvature(np.array([[-2.0], [2.0]]))))
       1.00 4.00
@@ -106,8 +119,8 @@ def curvature(
     check_numbers("example_curvature", example_curvature)
     if np.shape(example_curvature) not in ((), (len(x),)):
         raise ValueError(
-            f"example_curvature must be one number or have a number for each of the {len(x)} rows of x; got shape "
-            f"{np.shape(example_curvature)}."
+            f"example_curvature must be one number, or one for each of the {len(x)} "
+            f"rows of x; got shape {np.shape(example_curvature)}."
         )
     x, weights = checked(
         x, np.broadcast_to(np.asarray(example_curvature, np.float64), len(x)), penalty

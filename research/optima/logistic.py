@@ -1,4 +1,4 @@
-"""The optima of logistic and softmax regression, by damped Newton steps with the exact Hessian."""
+"""Exact optima of logistic and softmax regression, by damped Newton steps."""
 
 import functools
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 import scipy.special
+from jaxtyping import Float, Num
 
 from research.checks import check_flag
 from research.optima.design import (
@@ -20,32 +21,40 @@ from research.types import Optimum
 
 _MAX_STEPS = 100
 _GRADIENT_TOLERANCE = 1e-12  # Of the gradient's norm at params = 0.
-_LOGIT_TOLERANCE = 1e-6  # A last step that still moves a logit by more has not arrived: the optimum is at infinity.
+# The optimum is at infinity if the last step still moves a logit by more than this.
+_LOGIT_TOLERANCE = 1e-6
 _NO_OPTIMUM = (
-    "The classes {}: the loss falls for ever as params grow, so that without a penalty there is no finite optimum. "
-    "Pass penalty > 0."
+    "The classes {}: the loss decreases for ever as params grow, so without a penalty "
+    "there is no finite optimum. Pass penalty > 0."
 )
 
 
 def logistic_regression(
-    x: np.ndarray, y: np.ndarray, penalty: float, penalise_intercept: bool = False
+    x: Float[np.ndarray, "n d"],
+    y: Num[np.ndarray, "n"],
+    penalty: float,
+    penalise_intercept: bool = False,
 ) -> Optimum:
-    """Solves logistic regression: the least of f(w, b) = 1/n Σ log(1 + exp(-s_i (x_i w + b))) + penalty/2 |w|².
+    """Solve logistic regression by damped Newton steps.
 
-    s_i = 2 y_i - 1. scikit-learn's LogisticRegression has C = 1 / (n penalty).
+    Minimise f(w, b) = 1/n Σ log(1 + exp(-s_i (x_i w + b))) + penalty/2 |w|² with s_i =
+    2 y_i - 1. scikit-learn's LogisticRegression has C = 1 / (n penalty).
 
     Args:
       x: Inputs, shape (n, d), floating.
       y: Labels 0 and 1, both present, shape (n,).
-      penalty: λ >= 0. With 0 on separable classes there is no optimum, which is an error.
-      penalise_intercept: Whether penalty/2 b² is added.
+      penalty: λ >= 0. There is no optimum (an error) for 0 and separable classes.
+      penalise_intercept: Whether to add penalty/2 b².
     Returns:
-      The optimum, by damped Newton steps; params {"weights": (d,), "intercept": ()}, float64.
+      The optimum; params {"weights": (d,), "intercept": ()}, float64.
     Raises:
-      ValueError: Bad data, labels or penalty; or no penalty and dependent columns or separable classes.
-      RuntimeError: Newton's method did not converge; the message says how far it came.
+      ValueError: The data, the labels or the penalty are invalid; or the penalty is 0
+        and the columns are dependent or the classes separable.
+      RuntimeError: Newton's method did not converge. The message shows the gradient
+        norm that it reached.
     References:
-      Boyd & Vandenberghe, Convex Optimization, algorithm 9.5 (damped Newton) and section 7.1.1 (logistic).
+      Boyd & Vandenberghe, Convex Optimization, algorithm 9.5 (damped Newton) and
+      section 7.1.1 (logistic).
     Example:
       >>> optimum = logistic_regression(np.array([[-1.0], [1.0]]), np.array([0, 1]), penalty=0.25)
       >>> print(f"{optimum.params['weights'][0]:.4f}, {abs(optimum.params['intercept']):.4f}")  # w (1 + exp w) = 4
@@ -64,30 +73,37 @@ def logistic_regression(
 
 
 def softmax_regression(
-    x: np.ndarray,
-    y: np.ndarray,
+    x: Float[np.ndarray, "n d"],
+    y: Num[np.ndarray, "n"],
     num_classes: int,
     penalty: float,
     penalise_intercept: bool = False,
 ) -> Optimum:
-    """Solves softmax regression: the least of f(W, b) = 1/n Σ -log softmax(x_i W + b)[y_i] + penalty/2 |W|².
+    """Solve softmax regression by damped Newton steps.
 
-    The loss does not change when one number is added to all logits, so steps are taken among the W and b whose rows
-    sum to 0, where the optimum is unique and which any penalty picks by itself.
+    Minimise f(W, b) = 1/n Σ -log softmax(x_i W + b)[y_i] + penalty/2 |W|². The loss
+    does not change if the same number is added to all logits. Therefore steps are
+    restricted to W and b whose rows sum to 0. The optimum is unique there, and a
+    penalty of any size selects it.
 
     Args:
       x: Inputs, shape (n, d), floating.
       y: Labels 0..K-1, each present, shape (n,).
       num_classes: K >= 2.
-      penalty: λ >= 0, on the squares of W. With 0 on separable classes there is no optimum, which is an error.
-      penalise_intercept: Whether penalty/2 |b|² is added.
+      penalty: λ >= 0, on the squares of W. There is no optimum (an error) for 0 and
+        separable classes.
+      penalise_intercept: Whether to add penalty/2 |b|².
     Returns:
-      The optimum, by damped Newton steps; params {"weights": (d, K), "intercept": (K,)}, float64, of row sums 0.
+      The optimum; params {"weights": (d, K), "intercept": (K,)}, float64, with row sums
+      0.
     Raises:
-      ValueError: Bad data, labels or penalty; or no penalty and dependent columns or separable classes.
-      RuntimeError: Newton's method did not converge; the message says how far it came.
+      ValueError: The data, the labels or the penalty are invalid; or the penalty is 0
+        and the columns are dependent or the classes separable.
+      RuntimeError: Newton's method did not converge. The message shows the gradient
+        norm that it reached.
     References:
-      Böhning (1992), Multinomial logistic regression algorithm, Ann. Inst. Statist. Math. 44(1), eq. 2.4 (Hessian).
+      Böhning (1992), Multinomial logistic regression algorithm, Ann. Inst. Statist.
+      Math. 44(1), eq. 2.4 (Hessian).
     Example:
       >>> optimum = softmax_regression(np.array([[-1.0], [0.0], [1.0]]), np.array([0, 1, 2]), 3, penalty=0.1)
       >>> print(f"{optimum.value:.4f}, {optimum.gradient_norm < 1e-12}")
@@ -103,17 +119,18 @@ def softmax_regression(
 
 
 class _Problem(NamedTuple):
-    """What Newton's method asks; theta stacks the intercept upon the weights: (d + 1,) or (d + 1, K)."""
+    """Functions that Newton's method needs.
+
+    theta stacks the intercept on the weights, shape (d + 1,) or (d + 1, K).
+    """
 
     value: Callable[[np.ndarray], float]
     gradient: Callable[[np.ndarray], np.ndarray]
-    step: Callable[
-        [np.ndarray, np.ndarray], np.ndarray
-    ]  # (theta, gradient) -> inverse Hessian times gradient.
+    # (theta, gradient) -> inverse Hessian times gradient.
+    step: Callable[[np.ndarray, np.ndarray], np.ndarray]
     logits: Callable[[np.ndarray], np.ndarray]
-    margin: Callable[
-        [np.ndarray], float
-    ]  # Positive where theta classifies every example rightly.
+    # Positive if theta classifies every example correctly.
+    margin: Callable[[np.ndarray], float]
 
 
 def _logistic(sign: np.ndarray, design: np.ndarray, strength: np.ndarray) -> _Problem:
@@ -124,7 +141,7 @@ def _logistic(sign: np.ndarray, design: np.ndarray, strength: np.ndarray) -> _Pr
         )
 
     def gradient(theta: np.ndarray) -> np.ndarray:
-        # σ(t) - y, written so that a small residual keeps its digits.
+        # This form of σ(t) - y keeps the digits of a small residual.
         residual = -sign * scipy.special.expit(-sign * (design @ theta))
         return design.T @ residual / len(design) + strength * theta
 
@@ -145,9 +162,8 @@ def _logistic(sign: np.ndarray, design: np.ndarray, strength: np.ndarray) -> _Pr
 
 def _softmax(labels: np.ndarray, design: np.ndarray, strength: np.ndarray) -> _Problem:
     rows, num_classes = np.arange(len(design)), int(labels.max()) + 1
-    contrasts = scipy.linalg.null_space(
-        np.ones((1, num_classes))
-    )  # (K, K-1), orthonormal columns of sum 0.
+    # Orthonormal columns with sum 0, shape (K, K - 1).
+    contrasts = scipy.linalg.null_space(np.ones((1, num_classes)))
 
     def value(theta: np.ndarray) -> float:
         logits = design @ theta
@@ -160,9 +176,8 @@ def _softmax(labels: np.ndarray, design: np.ndarray, strength: np.ndarray) -> _P
     def gradient(theta: np.ndarray) -> np.ndarray:
         residual = scipy.special.softmax(design @ theta, axis=1)
         residual[rows, labels] = 0.0
-        residual[rows, labels] = -residual.sum(
-            axis=1
-        )  # p - 1, written so that a small residual keeps its digits.
+        # This form of p - 1 keeps the digits of a small residual.
+        residual[rows, labels] = -residual.sum(axis=1)
         return design.T @ residual / len(design) + strength[:, None] * theta
 
     def step(theta: np.ndarray, slope: np.ndarray) -> np.ndarray:
@@ -194,7 +209,7 @@ def _minimise(
     penalty: float,
     penalise_intercept: bool,
 ) -> Optimum:
-    """Newton on centred columns, where the intercept may move freely; measured on the columns as they are."""
+    """Minimise on centred columns, and evaluate the result on the original columns."""
     shift, rows = centred(x)
     if penalty == 0:
         pivoted_qr(with_ones(rows))
@@ -220,7 +235,7 @@ def _minimise(
 def _newton(
     problem: _Problem, theta: np.ndarray, penalty: float
 ) -> tuple[np.ndarray, int]:
-    """Damped Newton until the gradient is at its tolerance and a further step does not halve it."""
+    """Take damped Newton steps until the gradient is at its rounding level."""
     slope = problem.gradient(theta)
     initial = norm = float(np.linalg.norm(slope))
     for num_steps in range(_MAX_STEPS):
@@ -244,7 +259,7 @@ def _newton(
     if penalty == 0 and norm <= 1e-3 * initial:
         raise ValueError(
             _NO_OPTIMUM.format(
-                "are separable but for points on the border, or nearly so"
+                "are separable except for points on the boundary, or nearly separable"
             )
         )
     raise _stalled(norm, initial)
@@ -252,15 +267,19 @@ def _newton(
 
 def _stalled(norm: float, initial: float) -> RuntimeError:
     return RuntimeError(
-        f"Newton's method stopped at gradient norm {norm:.3e}, which was {initial:.3e} at params = 0 and should have "
-        f"come to {_GRADIENT_TOLERANCE:.0e} of that. Standardise x, or raise the penalty."
+        f"Newton's method stopped at gradient norm {norm:.3e}; it must reach "
+        f"{_GRADIENT_TOLERANCE:.0e} times the norm at params = 0, {initial:.3e}. "
+        "Standardise x, or increase the penalty."
     )
 
 
 def _step_length(
     problem: _Problem, theta: np.ndarray, slope: np.ndarray, direction: np.ndarray
 ) -> float:
-    """Halves 1 until the value falls enough (Armijo); near the optimum rounding hides the fall, and 1 is right."""
+    """Halve the step from 1 until the value decreases enough (Armijo's condition).
+
+    Near the optimum rounding hides the decrease, and a step of 1 is accepted.
+    """
     value, decrement = problem.value(theta), float(np.sum(slope * direction))
     length = 1.0
     while length > 1e-10 and not (
@@ -272,7 +291,10 @@ def _step_length(
 
 
 def _solve(hessian: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """Cholesky after scaling to a unit diagonal, which takes the columns' units out of the condition number."""
+    """Solve by Cholesky after scaling the Hessian to a unit diagonal.
+
+    The scaling removes the columns' units from the condition number.
+    """
     scale = 1.0 / np.sqrt(np.maximum(np.diag(hessian), np.finfo(np.float64).tiny))
     factor = scipy.linalg.cho_factor(
         scale[:, None] * hessian * scale, lower=True, overwrite_a=True
@@ -283,7 +305,7 @@ def _solve(hessian: np.ndarray, slope: np.ndarray) -> np.ndarray:
 def _softmax_hessian(
     design: np.ndarray, p: np.ndarray, contrasts: np.ndarray
 ) -> np.ndarray:
-    """1/n Σ (z_i z_iᵀ) ⊗ Cᵀ (diag p_i - p_i p_iᵀ) C, for one contrast c_j at a time against those up to it."""
+    """Compute 1/n Σ (z_i z_iᵀ) ⊗ Cᵀ (diag p_i - p_i p_iᵀ) C, one contrast at a time."""
     size, num_contrasts = design.shape[1], contrasts.shape[1]
     hessian = np.empty((size, num_contrasts, size, num_contrasts))
     centred = p @ contrasts

@@ -1,10 +1,13 @@
-"""Learning rates as functions of the step count: each constructor returns t -> η_t.
+"""Learning-rate schedules: each constructor returns a function t -> η_t.
 
-A schedule is what `optax` calls one, so ours go into optax's rules and optax's into ours. t is a step count from 0, an
-integer or float array of any shape; the rate has t's shape and JAX's default float dtype. Parameters may be traced.
+The step count t starts at 0. It is an integer or float array of any shape. The rate has
+the shape of t and JAX's default float dtype. Parameters may be traced.
 
-Those of optax that divide an integer count by an integer length (polynomial, linear, exponential) do it in float32 even
-where float64 is on; ours in the default float dtype. They agree to rounding on float counts, to seven digits on others.
+A schedule has the type that optax uses, so these schedules work in optax's rules and
+optax's schedules work here. optax's polynomial, linear and exponential schedules divide
+in float32 if both the count and the length are integers. The schedules here divide in
+the default float dtype. The results agree to rounding on float counts and to seven
+digits on integer counts.
 """
 
 from collections.abc import Callable
@@ -23,7 +26,7 @@ from research.schedules.pieces import join as join
 from research.schedules.pieces import linear_warmup as linear_warmup
 from research.schedules.pieces import piecewise as piecewise
 
-# Every entry makes a schedule of numbers; `join`, which makes one of schedules, is not among them.
+# `join` is not listed, because it takes schedules rather than numbers.
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
     "constant": constant,
     "step": step,

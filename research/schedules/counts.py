@@ -1,4 +1,4 @@
-"""What a schedule is, and step counts as the real numbers that schedules compute with."""
+"""The type of a schedule, and the conversion of step counts."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,23 +6,31 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float, Num
 
 from research.checks import check_number, check_numbers
 from research.types import Array
 
-Schedule = Callable[[Any], Array]
+Schedule = Callable[[Any], Float[Array, "*shape"]]
 
 
-def real(t: Any) -> Array:
-    """In the default float dtype: an int32 count divided by an integer would be float32 even where float64 is on."""
+def real(t: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    """Convert a step count to the default float dtype.
+
+    An int32 count divided by an integer would be float32 even if float64 is enabled.
+    """
     return jnp.asarray(count(t), dtype=float)
 
 
-def count(t: Any) -> Array:
-    """A step count as an array: integers stay integers where JAX has integers as large, and become floats where not.
+def count(t: Num[ArrayLike, "*shape"]) -> Num[Array, "*shape"]:
+    """Convert a step count to an array.
+
+    Integers stay integers if they fit JAX's default integer type, and become floats
+    otherwise.
 
     Raises:
-      TypeError: It is no number.
+      TypeError: t is not a number.
     Example:
       >>> print(count(3).dtype.kind, f"{count(2**70):.2e}")
       i 1.18e+21
@@ -40,15 +48,15 @@ def count(t: Any) -> Array:
     return jnp.asarray(t)
 
 
-def is_before(t: Array, boundary: int | Array) -> Array:
-    """Whether t < boundary: always, where the boundary is beyond the largest integer that t can be."""
+def is_before(t: Num[Array, "*shape"], boundary: int | Array) -> Bool[Array, "*shape"]:
+    """Compute t < boundary; True if the boundary exceeds t's integer type."""
     return (
         jnp.ones_like(t, bool) if _is_beyond(t, boundary) else t < _beside(t, boundary)
     )
 
 
-def since(t: Array, boundary: int | Array) -> Array:
-    """Steps since the boundary, max(t - boundary, 0)."""
+def since(t: Num[Array, "*shape"], boundary: int | Array) -> Num[Array, "*shape"]:
+    """Number of steps since the boundary: max(t - boundary, 0)."""
     return (
         jnp.zeros_like(t)
         if _is_beyond(t, boundary)
@@ -56,8 +64,8 @@ def since(t: Array, boundary: int | Array) -> Array:
     )
 
 
-def periods(t: Array, every: int | Array) -> Array:
-    """⌊t / every⌋, in integers where t is one."""
+def periods(t: Num[Array, "*shape"], every: int | Array) -> Num[Array, "*shape"]:
+    """Compute ⌊t / every⌋, in integers if t is an integer."""
     return jnp.zeros_like(t) if _is_beyond(t, every) else t // _beside(t, every)
 
 
@@ -68,7 +76,7 @@ def _is_beyond(t: Array, number: int | Array) -> bool:
 
 
 def _beside(t: Array, number: int | Array) -> Any:
-    """The number, such that a Python integer beside a float t is no int32."""
+    """Convert a Python integer to a float if t is a float; it would become an int32."""
     return (
         float(number)
         if isinstance(number, int) and not jnp.issubdtype(t.dtype, jnp.integer)
@@ -76,7 +84,9 @@ def _beside(t: Array, number: int | Array) -> Any:
     )
 
 
-def fraction(t: Any, num_steps: int | Array) -> Array:
-    """How much of num_steps has gone by: min(t, T) / T."""
+def fraction(
+    t: Num[ArrayLike, "*shape"], num_steps: int | Array
+) -> Float[Array, "*shape"]:
+    """Fraction of num_steps that has passed: min(t, T) / T."""
     length = real(num_steps)  # int32 ends at 2^31.
     return jnp.minimum(real(t), length) / length

@@ -1,4 +1,4 @@
-"""Rates that rise and fall within a cycle: one cycle over a whole training, and warm restarts."""
+"""Cyclic schedules: one cycle over a whole training, and warm restarts."""
 
 from typing import Any
 
@@ -16,18 +16,24 @@ def one_cycle(
     initial_divisor: float | Array = 25.0,
     final_divisor: float | Array = 1e4,
 ) -> Schedule:
-    """Rises along half a cosine to a peak at p = φ T, and falls along another one to almost nothing at T = num_steps.
+    """One cycle: rise along half a cosine to a peak, then fall along another.
 
-    η_t = η_0 + ½ (peak - η_0) · (1 - cos(π t / p)) for t < p, then η_T + ½ (peak - η_T) · (1 + cos(π (t - p) / (T - p))),
-    and η_T from T on, with η_0 = peak / initial_divisor and η_T = η_0 / final_divisor.
+    η_t = η_0 + ½ (peak - η_0) · (1 - cos(π t / p)) for t < p,
+    η_t = η_T + ½ (peak - η_T) · (1 + cos(π (t - p) / (T - p))) for p <= t < T,
+    η_t = η_T from T on.
 
-    The paper's two slopes are straight lines, which `join` makes of `linear_warmup` and `polynomial`, and it lowers
-    momentum while the rate rises; the cosines and these defaults are fastai's, optax's and torch's. It is
-    optax.cosine_onecycle_schedule(T, peak, φ, ...), which rounds p down to an integer. torch's OneCycleLR(total_steps=N,
-    pct_start=c) comes to its end at its last step, N - 1: it is num_steps = N - 1 and φ = (c N - 1) / (N - 1).
+    Here T = num_steps, p = φ T, η_0 = peak / initial_divisor and η_T = η_0 /
+    final_divisor.
+
+    The paper uses two straight lines (`join` makes them from `linear_warmup` and
+    `polynomial`) and lowers momentum while the rate rises. The cosines and the defaults
+    are those of fastai, optax and PyTorch. optax.cosine_onecycle_schedule(T, peak, φ,
+    ...) is the same, except that it rounds p down to an integer. PyTorch's
+    OneCycleLR(total_steps=N, pct_start=c) ends at its last step, N - 1: it equals
+    num_steps = N - 1 and φ = (c N - 1) / (N - 1).
 
     Args:
-      peak: The highest rate, at least 0.
+      peak: Highest rate, at least 0.
       num_steps: T, a positive integer.
       warmup_fraction: φ in (0, 1), the part of the cycle in which the rate rises.
       initial_divisor: peak / η_0, positive.
@@ -35,8 +41,8 @@ def one_cycle(
     Raises:
       ValueError, TypeError: A concrete value is out of range or no number.
     References:
-      Smith & Topin, Super-convergence: very fast training of neural networks using large learning rates, 2017,
-      section 3.
+      Smith & Topin, Super-convergence: very fast training of neural networks using
+      large learning rates, 2017, section 3.
     Example:
       >>> rates = one_cycle(1.0, num_steps=4, warmup_fraction=0.5, initial_divisor=5.0, final_divisor=10.0)
       >>> print(", ".join(f"{rate:.2f}" for rate in rates(jnp.arange(6))))
@@ -67,24 +73,29 @@ def warm_restarts(
     period_factor: int | Array = 1,
     final: float | Array = 0.0,
 ) -> Schedule:
-    """Falls along half a cosine and starts again, each period m times as long as the last: SGDR.
+    """Cosine decay with warm restarts (SGDR); each period is m times the last.
 
-    η_t = final + ½ (initial - final) · (1 + cos(π (t - s_i) / T_i)) in period i = 0, 1, ..., where T_i = T_0 mⁱ and
-    s_i = T_0 + ... + T_(i-1) is its start. The rate is back at `initial` at s_i itself, so it never is `final`.
+    η_t = final + ½ (initial - final) · (1 + cos(π (t - s_i) / T_i)) in period i.
 
-    torch's CosineAnnealingWarmRestarts(T_0, T_mult=m, eta_min=final) is the same; where it is told the epoch it finds i by
-    a logarithm alone, whose rounding puts the fifth restart of T_0 = m = 3 into the period before it. Here i is
-    corrected. optax.sgdr_schedule joins periods that are given one by one.
+    Here T_i = T_0 mⁱ is the length of period i = 0, 1, ... and s_i = T_0 + ... +
+    T_(i-1) is its start. The rate returns to `initial` at s_i, and never equals
+    `final`.
+
+    PyTorch's CosineAnnealingWarmRestarts(T_0, T_mult=m, eta_min=final) is the same.
+    When called with an epoch, it computes i by a logarithm without a correction, so
+    that rounding puts the fifth restart of T_0 = m = 3 into the previous period. Here i
+    is corrected. optax.sgdr_schedule joins periods that are given one by one.
 
     Args:
       initial: Rate at each start, at least 0.
       first_period: T_0, a positive integer.
       period_factor: m, a positive integer.
-      final: Rate that each period falls towards, at least 0.
+      final: Rate at the end of each period, at least 0.
     Raises:
       ValueError, TypeError: A concrete value is out of range or no number.
     References:
-      Loshchilov & Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR 2017, equation (5).
+      Loshchilov & Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR
+      2017, equation (5).
     Example:
       >>> rates = warm_restarts(1.0, first_period=2, period_factor=2)
       >>> print(", ".join(f"{rate:.3f}" for rate in rates(jnp.arange(7))))
@@ -105,10 +116,11 @@ def warm_restarts(
 
 
 def _periods_done(time: Array, factor: Array) -> tuple[Array, Array]:
-    """Start and length of the period that a time falls in, all in units of the first period."""
+    """Start and length of the period that contains `time`, in first periods."""
 
-    def start(i):
-        # Integers, each exact after rounding: a power is wrong by less than one part in 2^50.
+    def start(i: Array) -> Array:
+        # Rounding makes these integers exact: the error of a power is below one part in
+        # 2^50.
         sum_of_powers = (jnp.round(factor**i) - 1.0) / jnp.maximum(factor - 1.0, 1.0)
         return jnp.where(factor == 1.0, i, sum_of_powers)
 

@@ -1,4 +1,4 @@
-"""Rates that fall, or stay: steps, exponentials, polynomials, cosines, roots."""
+"""Decaying schedules: steps, exponentials, polynomials, cosines, roots."""
 
 from typing import Any
 
@@ -10,14 +10,15 @@ from research.types import Array
 
 
 def constant(value: float | Array) -> Schedule:
-    """The same rate at every step: η_t = value.
+    """Constant rate: η_t = value.
 
-    optax.constant_schedule gives back the value itself; this one has the shape of t, so that it plots like the others.
+    The rate has the shape of t, so that it can be plotted like the others.
+    optax.constant_schedule returns the value itself.
 
     Args:
       value: The rate, at least 0.
     Raises:
-      ValueError, TypeError: A concrete value is not a finite number of at least 0.
+      ValueError, TypeError: A concrete value is not a finite number >= 0.
     Example:
       >>> print(constant(0.25)(jnp.arange(3)))
       [0.25 0.25 0.25]
@@ -27,18 +28,20 @@ def constant(value: float | Array) -> Schedule:
 
 
 def step(initial: float | Array, factor: float | Array, every: int | Array) -> Schedule:
-    """Drops by a factor every so many steps: η_t = initial · factor^⌊t / every⌋.
+    """Step decay: η_t = initial · factor^⌊t / every⌋.
 
-    It is optax.exponential_decay(initial, every, factor, staircase=True), with the division in integers where t is one.
+    It equals optax.exponential_decay(initial, every, factor, staircase=True), but
+    divides in integers if t is an integer.
 
     Args:
       initial: Rate at t = 0, at least 0.
-      factor: What each drop multiplies by, positive; 0.1 is customary.
+      factor: Factor of each drop, positive; usually 0.1.
       every: Steps between drops, a positive integer.
     Raises:
       ValueError, TypeError: A concrete value is out of range or no number.
     References:
-      He et al., Deep residual learning for image recognition, CVPR 2016, section 3.4 (a tenth at each plateau).
+      He et al., Deep residual learning for image recognition, CVPR 2016, section 3.4 (a
+      tenth at each plateau).
     Example:
       >>> print(step(1.0, 0.5, every=2)(jnp.arange(5)))
       [1.   1.   0.5  0.5  0.25]
@@ -52,18 +55,21 @@ def step(initial: float | Array, factor: float | Array, every: int | Array) -> S
 def exponential(
     initial: float | Array, factor: float | Array, timescale: float | Array = 1.0
 ) -> Schedule:
-    """Decays smoothly by a factor every `timescale` steps: η_t = initial · factor^(t / timescale).
+    """Exponential decay: η_t = initial · factor^(t / timescale).
 
-    It is optax.exponential_decay(initial, timescale, factor) without its begin, end and staircase.
+    It equals optax.exponential_decay(initial, timescale, factor) with the defaults of
+    the other arguments.
 
     Args:
       initial: Rate at t = 0, at least 0.
-      factor: What `timescale` steps multiply by, positive; above 1 it grows.
-      timescale: Steps per factor, positive.
+      factor: Factor of the rate over `timescale` steps, positive. The rate grows if it
+        is above 1.
+      timescale: Number of steps per factor, positive.
     Raises:
       ValueError, TypeError: A concrete value is out of range or no number.
     References:
-      Senior et al., An empirical study of learning rates in deep neural networks for speech recognition, ICASSP 2013.
+      Senior et al., An empirical study of learning rates in deep neural networks for
+      speech recognition, ICASSP 2013.
     Example:
       >>> print(exponential(1.0, 0.25, timescale=2)(jnp.arange(3)))
       [1.   0.5  0.25]
@@ -80,15 +86,16 @@ def polynomial(
     num_steps: int | Array,
     power: float | Array = 1.0,
 ) -> Schedule:
-    """Goes to its final rate along a polynomial: η_t = final + (initial - final) · (1 - min(t, T) / T)^power.
+    """Polynomial decay; power = 1 is linear decay.
 
-    T = num_steps. It is optax.polynomial_schedule without its begin. power = 1 is linear decay.
+    η_t = final + (initial - final) · (1 - min(t, T) / T)^power with T = num_steps. It
+    equals optax.polynomial_schedule with transition_begin=0.
 
     Args:
       initial: Rate at t = 0, at least 0.
       final: Rate from t = num_steps on, at least 0.
       num_steps: T, a positive integer.
-      power: Positive; 0.9 in DeepLab.
+      power: Exponent, positive; 0.9 in DeepLab.
     Raises:
       ValueError, TypeError: A concrete value is out of range or no number.
     References:
@@ -103,9 +110,8 @@ def polynomial(
     check_number("power", power, positive=True)
 
     def rate_at(t: Any) -> Array:
-        left = jnp.maximum(
-            1.0 - fraction(t, num_steps), 0.0
-        )  # Compiled, 1 - T · (1 / T) may be -1.5e-8: no root of that.
+        # Compiled, 1 - T · (1 / T) may be -1.5e-8, which has no real root.
+        left = jnp.maximum(1.0 - fraction(t, num_steps), 0.0)
         return final + (initial - final) * left**power
 
     return rate_at
@@ -114,10 +120,11 @@ def polynomial(
 def cosine(
     initial: float | Array, num_steps: int | Array, final: float | Array = 0.0
 ) -> Schedule:
-    """Goes to its final rate along half a cosine: η_t = final + ½ (initial - final) · (1 + cos(π min(t, T) / T)).
+    """Cosine decay: fall to the final rate along half a cosine.
 
-    T = num_steps. The paper restarts after T steps; this one stays at `final`, as optax.cosine_decay_schedule does,
-    whose alpha is final / initial.
+    η_t = final + ½ (initial - final) · (1 + cos(π min(t, T) / T)) with T = num_steps.
+    The paper restarts after T steps; this schedule stays at `final`.
+    optax.cosine_decay_schedule is the same, with alpha = final / initial.
 
     Args:
       initial: Rate at t = 0, at least 0.
@@ -126,7 +133,8 @@ def cosine(
     Raises:
       ValueError, TypeError: A concrete value is out of range or no number.
     References:
-      Loshchilov & Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR 2017, equation (5).
+      Loshchilov & Hutter, SGDR: stochastic gradient descent with warm restarts, ICLR
+      2017, equation (5).
     Example:
       >>> print(", ".join(f"{rate:.3f}" for rate in cosine(1.0, num_steps=4)(jnp.arange(5))))
       1.000, 0.854, 0.500, 0.146, 0.000
@@ -143,17 +151,20 @@ def cosine(
 def inverse_square_root(
     initial: float | Array, timescale: float | Array = 1.0
 ) -> Schedule:
-    """Falls like 1 / √t, the rate of non-smooth and online convex descent: η_t = initial / √(1 + t / timescale).
+    """Inverse square-root decay: η_t = initial / √(1 + t / timescale).
 
-    optax has no such schedule. Zinkevich's η_t = t^(-1/2), which counts steps from 1, is initial = timescale = 1.
+    A rate of order 1 / √t is used for non-smooth and online convex problems.
+    Zinkevich's η_t = t^(-1/2), which counts steps from 1, is initial = timescale = 1.
+    optax has no such schedule.
 
     Args:
       initial: Rate at t = 0, at least 0.
-      timescale: Steps until the rate has fallen to 1 / √2 of it, positive.
+      timescale: Number of steps after which the rate is initial / √2, positive.
     Raises:
       ValueError, TypeError: A concrete value is out of range or no number.
     References:
-      Zinkevich, Online convex programming and generalized infinitesimal gradient ascent, ICML 2003, theorem 1.
+      Zinkevich, Online convex programming and generalized infinitesimal gradient
+      ascent, ICML 2003, theorem 1.
     Example:
       >>> print(inverse_square_root(1.0, timescale=1.0)(jnp.array([0, 3, 15])))
       [1.   0.5  0.25]
@@ -164,13 +175,14 @@ def inverse_square_root(
 
 
 def inverse_time(initial: float | Array, timescale: float | Array = 1.0) -> Schedule:
-    """Falls like 1 / t, so that Σ η_t = ∞ and Σ η_t² < ∞ (Robbins-Monro): η_t = initial / (1 + t / timescale).
+    """Inverse-time decay: η_t = initial / (1 + t / timescale).
 
-    optax has no such schedule. Bottou's γ_0 / (1 + γ_0 λ t) is timescale = 1 / (γ_0 λ).
+    It satisfies the Robbins-Monro conditions Σ η_t = ∞ and Σ η_t² < ∞. Bottou's γ_0 /
+    (1 + γ_0 λ t) is timescale = 1 / (γ_0 λ). optax has no such schedule.
 
     Args:
       initial: Rate at t = 0, at least 0.
-      timescale: Steps until the rate has halved, positive.
+      timescale: Number of steps after which the rate has halved, positive.
     Raises:
       ValueError, TypeError: A concrete value is out of range or no number.
     References:

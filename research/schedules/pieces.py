@@ -1,4 +1,4 @@
-"""Schedules in pieces: a warm-up, a table of rates, and one schedule after another."""
+"""Schedules in pieces: a warm-up, a table of rates, and a sequence of schedules."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,10 +15,12 @@ from research.types import Array
 def linear_warmup(
     peak: float | Array, num_steps: int | Array, initial: float | Array = 0.0
 ) -> Schedule:
-    """Rises in a straight line and stays: η_t = initial + (peak - initial) · min(t, T) / T, T = num_steps.
+    """Linear warm-up: rise in a straight line to the peak, then stay there.
 
-    It is optax.linear_schedule(initial, peak, num_steps). With initial = 0 the first step does not move; torch's
-    LinearLR starts at a third of the peak. Follow it by another schedule with `join`.
+    η_t = initial + (peak - initial) · min(t, T) / T with T = num_steps. It equals
+    optax.linear_schedule(initial, peak, num_steps). With initial = 0 the first step
+    does not change the params; PyTorch's LinearLR starts at a third of the peak. Use
+    `join` to continue with another schedule.
 
     Args:
       peak: Rate from t = num_steps on, at least 0.
@@ -27,7 +29,8 @@ def linear_warmup(
     Raises:
       ValueError, TypeError: A concrete value is out of range or no number.
     References:
-      Goyal et al., Accurate, large minibatch SGD: training ImageNet in 1 hour, 2017, section 2.2 (gradual warmup).
+      Goyal et al., Accurate, large minibatch SGD: training ImageNet in 1 hour, 2017,
+      section 2.2 (gradual warmup).
     Example:
       >>> print(linear_warmup(1.0, num_steps=4)(jnp.arange(6)))
       [0.   0.25 0.5  0.75 1.   1.  ]
@@ -39,16 +42,19 @@ def linear_warmup(
 
 
 def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
-    """One schedule after another, each counting from its own start: η_t = schedules[i](t - b_i) for b_i <= t < b_(i+1).
+    """Join schedules: follow one after another, each counting from its own start.
 
-    b_0 = 0 and b_1, b_2, ... are the boundaries. optax.join_schedules evaluates later schedules at negative counts,
-    where 1 / √(1 + t) is NaN: unselected, but it poisons derivatives and trips jax_debug_nans. Here counts start at 0.
+    η_t = schedules[i](t - b_i) for b_i <= t < b_(i+1), where b_0 = 0 and b_1, b_2, ...
+    are the boundaries. optax.join_schedules also evaluates later schedules at negative
+    counts, where 1 / √(1 + t) is NaN. That value is not selected, but it makes
+    derivatives NaN and stops a program under jax_debug_nans. Here counts start at 0.
 
     Args:
-      schedules: k schedules, ours or optax's.
+      schedules: k schedules, from here or from optax.
       boundaries: k - 1 positive integers in increasing order.
     Raises:
-      ValueError, TypeError: Lengths do not fit, or boundaries do not increase.
+      ValueError, TypeError: The lengths do not match, or the boundaries do not
+        increase.
     Example:
       >>> from research.schedules import inverse_time
       >>> print(join([linear_warmup(1.0, 2), inverse_time(1.0)], boundaries=[2])(jnp.arange(4)))
@@ -60,8 +66,9 @@ def join(schedules: Sequence[Schedule], boundaries: Sequence[int]) -> Schedule:
     check_sequence("boundaries", boundaries, "integers")
     if len(schedules) != len(boundaries) + 1:
         raise ValueError(
-            f"join needs one boundary between every two schedules; got {len(schedules)} schedules and "
-            f"boundaries={boundaries!r}. Give {max(len(schedules) - 1, 0)} of them."
+            "join needs one boundary between every two schedules; got "
+            f"{len(schedules)} schedules and boundaries={boundaries!r}. Give "
+            f"{max(len(schedules) - 1, 0)} of them."
         )
     _check_boundaries(boundaries, "schedules")
 
@@ -80,21 +87,24 @@ def piecewise(
     boundaries: Sequence[int | Array],
     values: Sequence[float | Array],
 ) -> Schedule:
-    """Rates read from a table: η_t = initial for t < b_1, and values[i] from the i-th boundary on.
+    """Piecewise constant rate: `initial`, then values[i] from boundaries[i] on.
 
-    It is optax.piecewise_constant_schedule(initial, {b_1: v_1 / initial, b_2: v_2 / v_1, ...}), which takes factors in
-    place of rates and so cannot rise again from 0; there as here the new rate holds at the boundary itself, while
-    Keras' PiecewiseConstantDecay takes it one step later.
+    optax.piecewise_constant_schedule(initial, {b_1: v_1 / initial, b_2: v_2 / v_1,
+    ...}) is the same. It takes factors instead of rates, so it cannot rise again from
+    0. In both, the new rate applies at the boundary itself; in Keras'
+    PiecewiseConstantDecay it applies one step later.
 
     Args:
       initial: Rate before the first boundary, at least 0.
       boundaries: k positive integers in increasing order.
       values: The k rates that follow, at least 0.
     Raises:
-      ValueError, TypeError: Lengths differ, boundaries do not increase, or a concrete value is out of range.
+      ValueError, TypeError: The lengths differ, the boundaries do not increase, or a
+        concrete value is out of range.
     References:
-      Krizhevsky, Sutskever & Hinton, ImageNet classification with deep convolutional neural networks, NeurIPS 2012,
-      section 5 (the rate is lowered by hand, three times).
+      Krizhevsky, Sutskever & Hinton, ImageNet classification with deep convolutional
+      neural networks, NeurIPS 2012, section 5 (the rate is lowered by hand, three
+      times).
     Example:
       >>> print(piecewise(1.0, boundaries=[2, 4], values=[0.5, 0.125])(jnp.arange(6)))
       [1.    1.    0.5   0.5   0.125 0.125]
@@ -104,8 +114,9 @@ def piecewise(
     check_sequence("values", values, "numbers")
     if len(boundaries) != len(values):
         raise ValueError(
-            f"piecewise needs one value for every boundary; got boundaries={boundaries!r} and values={values!r}. The "
-            "rate before the first boundary is `initial`."
+            "piecewise needs one value for every boundary; got "
+            f"boundaries={boundaries!r} and values={values!r}. The rate before the "
+            "first boundary is `initial`."
         )
     _check_boundaries(boundaries, "values")
     for value in values:
@@ -127,5 +138,6 @@ def _check_boundaries(boundaries: Sequence[int | Array], companions: str) -> Non
     concrete = [boundary for boundary in boundaries if not isinstance(boundary, Tracer)]
     if any(later <= earlier for earlier, later in itertools.pairwise(concrete)):
         raise ValueError(
-            f"boundaries must increase; got boundaries={boundaries!r}. Sort them, with their {companions}."
+            f"boundaries must increase; got boundaries={boundaries!r}. Sort them "
+            f"together with their {companions}."
         )

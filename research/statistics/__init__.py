@@ -1,4 +1,4 @@
-"""Statistics of runs: intervals, the bootstrap, differences between rules. Numbers in, numbers out."""
+"""Statistics of runs, numbers in and numbers out: intervals, bootstrap, differences."""
 
 from research.statistics.costs import digits_gained as digits_gained
 from research.statistics.costs import expected_running_time as expected_running_time

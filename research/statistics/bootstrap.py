@@ -1,31 +1,44 @@
-"""The nested bootstrap: a trial is chosen anew on resampled tuning seeds, and scored on resampled reporting seeds."""
+"""The nested bootstrap, and intervals from its replicates.
+
+A trial is chosen anew on resampled tuning seeds, and scored on resampled reporting
+seeds.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from scipy import special, stats
 
+from research.checks import check_share
 from research.sizes import MOST_RESAMPLES, check_most, check_room
 from research.statistics.costs import ratio, spent_and_reached
 from research.statistics.scores import Scores
 
 # Ratios closer to 1 than this are rounding, whatever their interval says.
 ROUNDING = 1e-9
+# The difference that `seeds_needed` asks to detect, and how surely.
+DETECTED = 0.1
+POWER = 0.8
+MOST_SEEDS = 2**20
+LEAST_RESAMPLES = 100  # Fewer have no 2.5 % tail to speak of.
 
 
 class Replicates(NamedTuple):
-    """What a study might have found on other seeds; each of shape (..., resamples).
+    """Results that the study might have had on other seeds; shape (..., resamples).
 
     Attributes:
-      choice: The outcome on the reported seeds, for the trials chosen on resampled tuning seeds.
-      reporting: By how much resampled reporting seeds change the outcome, averaged over those choices.
+      choice: The outcome on the reported seeds, for the trials chosen on resampled
+        tuning seeds.
+      reporting: By how much resampled reporting seeds change the outcome, averaged over
+        those choices.
       freedom: Degrees of freedom of the variance of `choice`, shape (...).
     """
 
-    choice: np.ndarray
-    reporting: np.ndarray
-    freedom: np.ndarray
+    choice: Float[np.ndarray, "*estimates resamples"]
+    reporting: Float[np.ndarray, "*estimates resamples"]
+    freedom: Float[np.ndarray, "*estimates"]
 
 
 def replicate(
@@ -34,23 +47,28 @@ def replicate(
     resamples: int,
     seed: int,
 ) -> tuple[Replicates, Replicates]:
-    """Bootstrap replicates of the comparison of two rules, on one or several workloads.
+    """Return bootstrap replicates of the comparison of two rules.
 
-    Seeds are drawn with replacement, and the same ones for both rules, for they are paired. Tuning seeds are drawn for each
-    workload by itself, m - 1 of m, for m of m would give a mean over so few too small a variance; reporting seeds are drawn
-    once for all workloads, so that whatever a seed means on several of them is kept.
+    Seeds are drawn with replacement, and the same ones for both rules, for they are
+    paired. Tuning seeds are drawn for each workload by itself, m - 1 of m, for m of m
+    would give a mean over so few too small a variance; reporting seeds are drawn once
+    for all workloads, so that whatever a seed means on several of them is kept.
 
     Args:
-      pairs: (mine, other) for each workload; all with the same number of reporting seeds.
-      trials: How many of its trials each rule is allowed, drawn anew for each choice, the defaults always among them, and
-        the same ones for rules that made equally many; None allows all.
+      pairs: (mine, other) for each workload; all with the same number of reporting
+        seeds.
+      trials: How many of its trials each rule is allowed, drawn anew for each choice,
+        the defaults always among them, and the same ones for rules that made equally
+        many; None allows all.
       resamples: Replicates.
       seed: Of the resampling.
     Returns:
-      Of log(ERT(mine) / ERT(other)), and of the share of seeds on which mine was cheaper; each (workloads, resamples). The
-      variance of the choice has m - 1 degrees of freedom when one rule has all of it, and up to 2 (m - 1) when both do.
+      Of log(ERT(mine) / ERT(other)), and of the share of seeds on which mine was
+      cheaper; each (workloads, resamples). The variance of the choice has m - 1 degrees
+      of freedom when one rule has all of it, and up to 2 (m - 1) when both do.
     References:
-      Rao & Wu, Resampling inference with complex survey data, JASA 83, 1988: m - 1 draws.
+      Rao & Wu, Resampling inference with complex survey data, JASA 83, 1988: m - 1
+      draws.
     """
     generator = np.random.default_rng(seed)
     runs, ratio_choices, win_choices, freedom = [], [], [], []
@@ -83,7 +101,10 @@ def replicate(
 
 
 def replicate_best_of(scores: Scores, resamples: int, seed: int) -> Replicates:
-    """Bootstrap replicates of the log of the cost with the best of 1, ..., t trials; shape (t, resamples)."""
+    """Return bootstrap replicates of the log cost of the best of 1, ..., t trials.
+
+    Their shape is (t, resamples).
+    """
     generator = np.random.default_rng(seed)
     spent, reached = spent_and_reached(scores.costs, scores.budget)
     means = resampled_means(scores.tuning, resamples, generator, left_out=1).T
@@ -98,11 +119,16 @@ def replicate_best_of(scores: Scores, resamples: int, seed: int) -> Replicates:
     return Replicates(np.log(choice), minus(np.log(costs), np.log(middle)), freedom)
 
 
-def choice_weights(means: np.ndarray, trials: int) -> np.ndarray:
-    """The probability that each trial is the one chosen from a random subset that holds trial 0.
+def choice_weights(
+    means: Float[np.ndarray, "*batch trials"], trials: int
+) -> Float[np.ndarray, "*batch trials"]:
+    """Return the probability that each trial is chosen from a random subset.
 
-    With the others ordered by their mean, number i = 1, 2, ... is chosen when it is in the subset, those before it are not,
-    and it is better than trial 0: C(t - 1 - i, k - 2) / C(t - 1, k - 1) of the subsets. Trial 0 has the rest.
+    Trial 0 is in every subset.
+
+    With the others ordered by their mean, number i = 1, 2, ... is chosen when it is in
+    the subset, those before it are not, and it is better than trial 0: C(t - 1 - i, k -
+    2) / C(t - 1, k - 1) of the subsets. Trial 0 has the rest.
 
     Args:
       means: By which a trial is chosen, lowest first, shape (..., t).
@@ -110,8 +136,9 @@ def choice_weights(means: np.ndarray, trials: int) -> np.ndarray:
     Returns:
       Weights, shape (..., t), that sum to 1.
     References:
-      Dodge, Gururangan, Card, Schwartz & Smith, Show your work, EMNLP 2019: the expected best of k, there drawn with
-      replacement; here without, and with the defaults.
+      Dodge, Gururangan, Card, Schwartz & Smith, Show your work, EMNLP 2019: the
+      expected best of k, there drawn with replacement; here without, and with the
+      defaults.
     Example:
       >>> print(choice_weights(np.array([2.0, 3.0, 1.0]), 2))
       [0.5 0.  0.5]
@@ -128,8 +155,13 @@ def choice_weights(means: np.ndarray, trials: int) -> np.ndarray:
     )
 
 
-def wins(mine: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """1 where mine cost less, 0 where the other did, 1/2 where both cost the same to rounding or neither got there."""
+def wins(
+    mine: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
+) -> Float[np.ndarray, "*shape"]:
+    """Return 1 where mine cost less, 0 where the other did, else 1/2.
+
+    It is 1/2 where both cost the same to rounding, or neither reached the target.
+    """
     return np.where(
         np.isclose(mine, other, rtol=ROUNDING, atol=0.0),
         0.5,
@@ -137,20 +169,24 @@ def wins(mine: np.ndarray, other: np.ndarray) -> np.ndarray:
     )
 
 
-def log_ratio(mine: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """log(mine / other) of costs; where both are the same, infinity too, 0: nothing tells them apart."""
+def log_ratio(
+    mine: Float[np.ndarray, "*shape"], other: Float[np.ndarray, "*shape"]
+) -> Float[np.ndarray, "*shape"]:
+    """Return log(mine / other) of costs; it is 0 where both are equal, or infinite."""
     with np.errstate(divide="ignore"):
         return minus(np.log(mine), np.log(other))
 
 
-def minus(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """left - right, where infinity less itself is 0."""
+def minus(
+    left: Float[np.ndarray, "*shape"], right: Float[np.ndarray, "*shape"]
+) -> Float[np.ndarray, "*shape"]:
+    """Return left - right, where infinity less itself is 0."""
     with np.errstate(invalid="ignore"):
         return np.where(left == right, 0.0, np.subtract(left, right))
 
 
-def ert_of_all(scores: Scores) -> np.ndarray:
-    """ERT of every trial, shape (t,)."""
+def ert_of_all(scores: Scores) -> Float[np.ndarray, " trials"]:
+    """Return the expected running time of every trial, shape (t,)."""
     return ratio(
         *(array.sum(axis=1) for array in spent_and_reached(scores.costs, scores.budget))
     )
@@ -159,7 +195,9 @@ def ert_of_all(scores: Scores) -> np.ndarray:
 def pooled(
     variances: Sequence[float] | np.ndarray, freedom: Sequence[float] | np.ndarray
 ) -> float:
-    """Satterthwaite's degrees of freedom of a sum of independent variances: (sum V)^2 / sum(V^2 / freedom).
+    """Return Satterthwaite's degrees of freedom of a sum of independent variances.
+
+    They are (sum V)^2 / sum(V^2 / freedom).
 
     Example:
       >>> pooled([1.0, 1.0], [4.0, 4.0]), pooled([1.0, 0.0], [4.0, 4.0])
@@ -173,13 +211,15 @@ def pooled(
 
 
 def resampled_means(
-    rows: np.ndarray,
+    rows: Float[np.ndarray, "rows seeds"],
     resamples: int,
     generator: np.random.Generator,
     *,
     left_out: int = 0,
-) -> np.ndarray:
-    """Means over columns drawn with replacement by `scipy.stats.bootstrap`, the same columns for every row.
+) -> Float[np.ndarray, "rows resamples"]:
+    """Return means over columns drawn with replacement by `scipy.stats.bootstrap`.
+
+    The same columns are drawn for every row.
 
     Args:
       rows: Shape (rows, seeds).
@@ -218,7 +258,7 @@ def _choices(
     resamples: int,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """The trials chosen of mine and of the other, shape (2, resamples)."""
+    """Return the trials chosen of mine and of the other, shape (2, resamples)."""
     rules = (mine, other)
     most = max(len(s.tuning) for s in rules)
     means = resampled_means(
@@ -241,7 +281,7 @@ def _among(order: np.ndarray, trials: int | None) -> np.ndarray:
 
 
 def _mixed(scores: Scores, chosen: np.ndarray) -> list[np.ndarray]:
-    """Passes spent and targets reached on each reporting seed, averaged over the choices."""
+    """Return passes spent and targets reached on each seed, averaged over choices."""
     shares = np.bincount(chosen, minlength=len(scores.costs)) / len(chosen)
     return [shares @ array for array in spent_and_reached(scores.costs, scores.budget)]
 
@@ -256,3 +296,212 @@ def _outcomes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _log_variance(costs: np.ndarray) -> float:
     costs = costs[np.isfinite(costs)]
     return float(np.var(np.log(costs))) if len(costs) else 0.0
+
+
+class Variance(NamedTuple):
+    """The variance of an estimate from study to study, inf where unknown.
+
+    Attributes:
+      choice: Variance by the choice of trials.
+      choice_freedom: Degrees of freedom of that.
+      reporting: Variance by the reporting seeds.
+      seeds: Their number.
+    """
+
+    choice: float
+    choice_freedom: float
+    reporting: float
+    seeds: int
+
+    @property
+    def total(self) -> float:
+        """Variance of both together."""
+        return self.choice + self.reporting
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of both together (Satterthwaite).
+
+        Those of `reporting` are seeds - 1.
+        """
+        if not np.isfinite(self.total):
+            return self.seeds - 1.0
+        return pooled(
+            [self.choice, self.reporting], [self.choice_freedom, self.seeds - 1.0]
+        )
+
+
+def variance_of(replicates: Replicates, seeds: int) -> Variance:
+    """Return the variance of an estimate.
+
+    It is the variance over resampled tuning seeds, plus n / (n - 1) times that over
+    resampled reporting seeds.
+
+    Resampling both at once would count their interaction three times: the noise of each
+    trial's reported cost, of which the choice takes one or another.
+
+    Args:
+      replicates: Of one estimate, each of shape (resamples,).
+      seeds: n, reporting seeds.
+    Returns:
+      The Variance.
+    References:
+      Owen, The pigeonhole bootstrap, Annals of Applied Statistics 1, 2007: what
+      resampling of two factors overcounts. Satterthwaite, An approximate distribution
+      of estimates of variance components, Biometrics Bulletin 2, 1946.
+    """
+    freedom = float(replicates.freedom)
+    if not (
+        np.isfinite(replicates.choice).all() and np.isfinite(replicates.reporting).all()
+    ):
+        return Variance(np.inf, freedom, np.inf, seeds)
+    reporting = float(np.var(replicates.reporting)) * seeds / (seeds - 1)
+    return Variance(float(np.var(replicates.choice)), freedom, reporting, seeds)
+
+
+def log_interval(
+    estimate: float, replicates: Replicates, seeds: int, level: float
+) -> tuple[float, float]:
+    """Return the interval of an estimate on a log scale.
+
+    The t interval, estimate ± t sqrt(V), with V and its degrees of freedom from
+    `variance_of`. Where some replicate is infinite, because a rule did not reach the
+    target in it, the expanded percentile interval of choice + reporting, which then may
+    have an infinite end.
+
+    Args:
+      estimate: On the seeds of the study; of NaN nothing is known.
+      replicates: Shape (resamples,).
+      seeds: n, reporting seeds.
+      level: Coverage.
+    Returns:
+      (low, high).
+    References:
+      Hesterberg, What teachers should know about the bootstrap, The American
+      Statistician 69, 2015: expanded percentiles.
+    """
+    check_share("level", level, 0.95)
+    if np.isnan(estimate):
+        return -np.inf, np.inf
+    variance = variance_of(replicates, seeds)
+    if np.isfinite(variance.total) and np.isfinite(estimate):
+        half = stats.t.isf((1 - level) / 2, variance.freedom) * np.sqrt(variance.total)
+        return float(estimate - half), float(estimate + half)
+    with np.errstate(invalid="ignore"):
+        both = np.sort(
+            np.nan_to_num(
+                replicates.choice + replicates.reporting,
+                nan=0.0,
+                posinf=np.inf,
+                neginf=-np.inf,
+            )
+        )
+    tail = stats.norm.sf(
+        stats.t.isf((1 - level) / 2, seeds - 1) * np.sqrt(seeds / (seeds - 1))
+    )
+    last = len(both) - 1
+    return float(both[int(tail * last)]), float(both[int(np.ceil((1 - tail) * last))])
+
+
+def share_interval(
+    estimate: float, replicates: Replicates, seeds: int, level: float
+) -> tuple[float, float]:
+    """Return the interval of a share of seeds.
+
+    It is Wilson's, for as many seeds as would give the estimated variance.
+
+    Args:
+      estimate: On the seeds of the study, from 0 to 1.
+      replicates: Shape (resamples,).
+      seeds: n, reporting seeds; where every seed said the same, their number is taken,
+        but nothing but ties stay 1/2.
+      level: Coverage.
+    Returns:
+      (low, high), within [0, 1].
+    References:
+      Wilson, Probable inference, the law of succession, and statistical inference, JASA
+      22, 1927. Korn & Graubard, Confidence intervals for proportions with small
+      expected number of positive counts, Survey Methodology 24, 1998: the effective
+      sample size.
+    """
+    check_share("level", level, 0.95)
+    if not 0 <= estimate <= 1:
+        raise ValueError(
+            f"estimate must be a share, from 0 to 1; got estimate={estimate!r}."
+        )
+    variance = variance_of(replicates, seeds)
+    if variance.total == 0 and estimate == 0.5:
+        return 0.5, 0.5
+    t = stats.t.isf((1 - level) / 2, variance.freedom)
+    number = (
+        seeds
+        if variance.total == 0 or estimate in (0.0, 1.0)
+        else estimate * (1 - estimate) / variance.total
+    )
+    over = t**2 / number
+    middle = (estimate + over / 2) / (1 + over)
+    half = np.sqrt(over * (estimate * (1 - estimate) + over / 4)) / (1 + over)
+    return float(max(0.0, middle - half)), float(min(1.0, middle + half))
+
+
+def seeds_needed(variance: Variance, level: float = 0.95) -> int:
+    """Return the reporting seeds with which a study detects a difference of 10 %.
+
+    The power is 0.8; the variance by the choice of trials stays as it is.
+
+    With n seeds the log ratio varies by V_r = reporting * seeds / n, but its interval
+    is half as wide as t sqrt(choice + V_r): what the choice adds does not shrink with
+    reporting seeds. The power is that of the noncentral t distribution, by its normal
+    approximation.
+
+    Args:
+      variance: Of the log ratio, in the study so far.
+      level: Of the interval that must exclude 1.
+    Returns:
+      The smallest number of seeds, at least 2; -1 where no number up to a million would
+      do: the choice alone leaves more doubt than 10 % (only more tuning seeds help), or
+      a variance is unknown.
+    References:
+      Abramowitz & Stegun, Handbook of mathematical functions, 1964, 26.7.10: the
+      approximation.
+    Example:
+      >>> certain = Variance(0.0, 4.0, 0.2**2 / 20, 20)
+      >>> seeds_needed(certain), seeds_needed(certain._replace(choice=0.1**2))
+      (31, -1)
+    """
+    check_share("level", level, 0.95)
+    if not np.isfinite(variance.total):
+        return -1
+    if variance.total < 1e-12:
+        return 2
+
+    def power(seeds: int) -> float:
+        then = variance._replace(
+            reporting=max(variance.reporting * variance.seeds / seeds, 1e-12),
+            seeds=seeds,
+        )
+        deviation = np.sqrt(then.reporting)
+        half, freedom = (
+            stats.t.isf((1 - level) / 2, then.freedom)
+            * np.sqrt(then.total)
+            / deviation,
+            seeds - 1,
+        )
+        # scipy.stats.nct itself does not converge where the choice has most of the variance.
+        share = (
+            then.reporting / then.total
+        )  # Only this share of the variance is estimated anew.
+        away = half * (1 - share / (4 * freedom)) + np.log1p(-DETECTED) / deviation
+        return float(
+            stats.norm.sf(away / np.sqrt(1 + (share * half) ** 2 / (2 * freedom)))
+        )
+
+    low = high = 2
+    while power(high) < POWER:
+        low, high = high + 1, 2 * high
+        if high > MOST_SEEDS:
+            return -1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle) >= POWER else (middle + 1, high)
+    return high

@@ -1,35 +1,45 @@
-"""What a run, and a rule, costs: passes over the data until a target is reached."""
+"""Costs of runs and rules: passes over the data until a target is reached."""
 
 import numpy as np
+from jaxtyping import Float
 
 from research.checks import check_numbers, check_real
 
-# Differences below this share of the initial gap are rounding: at most twelve digits count.
+# Gaps below this share of the initial one are rounding: at most twelve digits count.
 SMALLEST_GAP = 1e-12
-# A run that diverged, or is nowhere near the target, counts as this many budgets (the 10 of PAR10).
+# A run that diverged, or is nowhere near the target, counts as this many budgets (the 10
+# of PAR10).
 MOST_BUDGETS = 10.0
 
 
 def passes_to_target(
-    passes: np.ndarray, relative: np.ndarray, target: float
-) -> np.ndarray:
-    """Passes at the first crossing of the target; between evaluations the gap is taken to shrink geometrically.
+    passes: Float[np.ndarray, " evaluations"],
+    relative: Float[np.ndarray, "*runs evaluations"],
+    target: float,
+) -> Float[np.ndarray, "*runs"]:
+    """Return the passes at which each run first crosses the target.
 
-    p = p_0 + (p_1 - p_0) log(r_0 / target) / log(r_0 / r_1), where r_1 is the first gap at or below the target and r_0
-    the one before it.
+    Between evaluations the gap shrinks geometrically:
+
+    p = p_0 + (p_1 - p_0) log(r_0 / target) / log(r_0 / r_1), where r_1 is the first gap
+    at or below the target and r_0 the one before it.
 
     Args:
       passes: Where the gaps were measured, shape (k,), ascending from 0.
-      relative: r = (f - f*) / (f_0 - f*), shape (..., k); column 0 is the initial point, r = 1.
+      relative: r = (f - f*) / (f_0 - f*), shape (..., k); column 0 is the initial
+        point, r = 1.
       target: Share of the initial gap, such as 1e-2.
     Returns:
-      Passes, shape (...). inf where the passes end first, or where a NaN or an infinity comes first: a run that
-      diverged stays so, whatever its numbers do later. A run that starts at the target costs `passes[0]`. Gaps below
-      `SMALLEST_GAP` are rounding and count as that.
+      Passes, shape (...). inf where the passes end first, or where a NaN or an infinity
+      comes first: a run that diverged stays so, whatever its numbers do later. A run
+      that starts at the target costs `passes[0]`. Gaps below `SMALLEST_GAP` are
+      rounding and count as that.
     Raises:
-      ValueError: The shapes do not fit, passes do not ascend, or the target is not a positive number.
+      ValueError: The shapes do not fit, passes do not ascend, or the target is not a
+        positive number.
     Example:
-      >>> print(passes_to_target(np.array([0.0, 1.0, 2.0]), np.array([[1.0, 0.1, 0.001], [1.0, 0.9, 0.8]]), 0.01))
+      >>> relative = np.array([[1.0, 0.1, 0.001], [1.0, 0.9, 0.8]])
+      >>> print(passes_to_target(np.array([0.0, 1.0, 2.0]), relative, 0.01))
       [1.5 inf]
     """
     passes, relative = _checked(passes, relative, target)
@@ -47,12 +57,17 @@ def passes_to_target(
 
 
 def penalised_passes(
-    passes: np.ndarray, relative: np.ndarray, target: float
-) -> np.ndarray:
-    """Passes to the target, with a finite guess where it was not reached, so that every trial can be ranked.
+    passes: Float[np.ndarray, " evaluations"],
+    relative: Float[np.ndarray, "*runs evaluations"],
+    target: float,
+) -> Float[np.ndarray, "*runs"]:
+    """Return the passes to the target, with a finite guess where it was not reached.
 
-    A run that made some progress is continued at its mean rate: budget * log(target) / log(r_last), at most ten budgets.
-    One that made none, or diverged, counts as ten budgets: the penalised average PAR10 of algorithm selection.
+    So every trial can be ranked.
+
+    A run that made some progress is continued at its mean rate: budget * log(target) /
+    log(r_last), at most ten budgets. One that made none, or diverged, counts as ten
+    budgets: the penalised average PAR10 of algorithm selection.
 
     Args:
       passes: Shape (k,), ascending from 0; the last is the budget.
@@ -63,7 +78,8 @@ def penalised_passes(
     Raises:
       ValueError: As for `passes_to_target`, or the target is not below 1.
     References:
-      Bischl et al., ASlib: a benchmark library for algorithm selection, Artificial Intelligence 237, 2016: PAR10.
+      Bischl et al., ASlib: a benchmark library for algorithm selection, Artificial
+      Intelligence 237, 2016: PAR10.
     Example:
       >>> gaps = np.array([[1.0, 0.5, 0.1], [1.0, 2.0, np.inf], [1.0, 0.1, 0.01]])
       >>> print(penalised_passes(np.array([0.0, 1.0, 2.0]), gaps, 0.01))
@@ -86,25 +102,31 @@ def penalised_passes(
     return np.where(np.isfinite(reached), reached, guess)
 
 
-def expected_running_time(costs: np.ndarray, budget: float) -> np.ndarray:
-    """Passes spent by all runs, over the number of runs that reached the target.
+def expected_running_time(
+    costs: Float[np.ndarray, "*rules runs"], budget: float
+) -> Float[np.ndarray, "*rules"]:
+    """Return the passes spent by all runs, over the runs that reached the target.
 
-    It is the expected cost of running, and starting anew after every budget that was spent in vain, until the target is
-    reached: ERT = E(cost | reached) + budget (1 - p) / p, with p the share of runs that reach it.
+    It is the expected cost of running, and starting anew after every budget that was
+    spent in vain, until the target is reached: ERT = E(cost | reached) + budget (1 - p)
+    / p, with p the share of runs that reach it.
 
     Args:
-      costs: Passes to the target, inf where it was not reached, shape (..., n). Above the budget, and NaN, counts as not
-        reached.
+      costs: Passes to the target, inf where it was not reached, shape (..., n). Above
+        the budget, and NaN, counts as not reached.
       budget: Passes after which a run was stopped.
     Returns:
       Passes, shape (...); inf where no run reached the target.
     Raises:
-      ValueError: There is no run, a cost is negative, or the budget is not a positive number.
+      ValueError: There is no run, a cost is negative, or the budget is not a positive
+        number.
     References:
-      Auger & Hansen, Performance evaluation of an advanced local search evolutionary algorithm, CEC 2005: SP and ERT.
-      Hansen, Auger, Ros, Mersmann, Tusar & Brockhoff, COCO, Optimization Methods and Software 36, 2021.
+      Auger & Hansen, Performance evaluation of an advanced local search evolutionary
+      algorithm, CEC 2005: SP and ERT. Hansen, Auger, Ros, Mersmann, Tusar & Brockhoff,
+      COCO, Optimization Methods and Software 36, 2021.
     Example:
-      >>> print(expected_running_time(np.array([[4.0, 6.0], [4.0, np.inf], [np.inf, np.inf]]), 10.0))
+      >>> costs = np.array([[4.0, 6.0], [4.0, np.inf], [np.inf, np.inf]])
+      >>> print(expected_running_time(costs, 10.0))
       [ 5. 14. inf]
     """
     if (np.asarray(costs, float) < 0).any():
@@ -120,9 +142,12 @@ def expected_running_time(costs: np.ndarray, budget: float) -> np.ndarray:
 
 
 def spent_and_reached(
-    costs: np.ndarray, budget: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Passes that each run spent, and 1.0 where it reached the target, else 0.0: what ERT divides."""
+    costs: Float[np.ndarray, "*runs"], budget: float
+) -> tuple[Float[np.ndarray, "*runs"], Float[np.ndarray, "*runs"]]:
+    """Return the passes that each run spent, and 1.0 where it reached the target.
+
+    It is 0.0 where it did not. Their sums are what the expected running time divides.
+    """
     check_numbers("costs", costs)
     check_real("budget", budget)
     costs = np.asarray(costs, float)
@@ -133,8 +158,10 @@ def spent_and_reached(
     ).astype(float)
 
 
-def ratio(spent: np.ndarray, reached: np.ndarray) -> np.ndarray:
-    """spent / reached; inf where nothing was reached."""
+def ratio(
+    spent: Float[np.ndarray, "*shape"], reached: Float[np.ndarray, "*shape"]
+) -> Float[np.ndarray, "*shape"]:
+    """Return spent / reached; inf where nothing was reached."""
     spent, reached = np.asarray(spent, float), np.asarray(reached, float)
     return np.divide(
         spent,
@@ -144,8 +171,13 @@ def ratio(spent: np.ndarray, reached: np.ndarray) -> np.ndarray:
     )
 
 
-def digits_gained(passes: np.ndarray, gaps: np.ndarray) -> np.ndarray:
-    """Mean over the passes of log10((f - f*) / (f_0 - f*)): how many digits a run had on average, with a minus sign.
+def digits_gained(
+    passes: Float[np.ndarray, " evaluations"],
+    gaps: Float[np.ndarray, "*runs evaluations"],
+) -> Float[np.ndarray, "*runs"]:
+    """Return the mean over the passes of log10((f - f*) / (f_0 - f*)).
+
+    With a minus sign it is the number of digits that a run had on average.
 
     It rewards a run for being low early and for ending low, and asks for no target.
 
@@ -153,8 +185,8 @@ def digits_gained(passes: np.ndarray, gaps: np.ndarray) -> np.ndarray:
       passes: Where the gaps were measured, shape (k,), ascending.
       gaps: f - f*, shape (..., k); column 0 is the initial gap.
     Returns:
-      The mean by the trapezoidal rule, shape (...); inf where a gap is not finite, or the initial gap is not positive, of which
-      there is no share.
+      The mean by the trapezoidal rule, shape (...); inf where a gap is not finite, or
+      the initial gap is not positive, of which there is no share.
     Raises:
       ValueError: passes do not ascend, are fewer than two, or do not fit the gaps.
     Example:
@@ -176,19 +208,28 @@ def digits_gained(passes: np.ndarray, gaps: np.ndarray) -> np.ndarray:
     return np.where(bad, np.inf, means)
 
 
-def first_reached(passes: np.ndarray, gaps: np.ndarray, target: float) -> np.ndarray:
-    """Passes at the first evaluation whose gap is at most `target` of the initial one; inf where none is.
+def first_reached(
+    passes: Float[np.ndarray, " evaluations"],
+    gaps: Float[np.ndarray, "*runs evaluations"],
+    target: float,
+) -> Float[np.ndarray, "*runs"]:
+    """Return the passes at the first evaluation at or below the target.
+
+    There the gap is at most `target` times the initial one; inf where it never is.
 
     Args:
       passes: Shape (k,).
       gaps: f - f*, shape (..., k); column 0 is the initial gap.
       target: Share of the initial gap, such as 1e-4.
     Returns:
-      Passes, shape (...); inf, too, where the initial gap is not positive, or a gap before is not finite.
+      Passes, shape (...); inf, too, where the initial gap is not positive, or a gap
+      before is not finite.
     Raises:
-      ValueError: passes do not ascend or do not fit the gaps, or the target is not positive and finite.
+      ValueError: passes do not ascend or do not fit the gaps, or the target is not
+        positive and finite.
     Example:
-      >>> print(first_reached(np.array([0.0, 1.0, 2.0]), np.array([[1.0, 0.1, 0.01], [1.0, 0.9, 0.8]]), 0.05))
+      >>> gaps = np.array([[1.0, 0.1, 0.01], [1.0, 0.9, 0.8]])
+      >>> print(first_reached(np.array([0.0, 1.0, 2.0]), gaps, 0.05))
       [ 2. inf]
     """
     passes, gaps = _checked_passes(passes, gaps)

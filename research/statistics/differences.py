@@ -1,28 +1,27 @@
-"""Which of two rules is better here, by how much, and whether one may say so."""
+"""Differences between two rules: which is better, by how much, how certain that is."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
-from research.checks import check_count, check_real, check_sequence
+from research.checks import check_count, check_real, check_sequence, check_share
 from research.statistics.bootstrap import (
+    LEAST_RESAMPLES,
     ROUNDING,
     Replicates,
+    Variance,
     choice_weights,
+    log_interval,
     log_ratio,
     pooled,
     replicate,
     replicate_best_of,
-    wins,
-)
-from research.statistics.checks import check_level, check_resamples, check_whole
-from research.statistics.confidence import (
-    Spread,
-    log_interval,
     seeds_needed,
     share_interval,
-    spread,
+    variance_of,
+    wins,
 )
 from research.statistics.costs import ratio, spent_and_reached
 from research.statistics.scores import Scores, checked
@@ -32,16 +31,21 @@ class Difference(NamedTuple):
     """How two rules differ on one workload.
 
     Attributes:
-      ratio: ERT(mine) / ERT(other): below 1, mine is cheaper; inf or 0 where only one reached the target, NaN where none.
+      ratio: ERT(mine) / ERT(other): below 1, mine is cheaper; inf or 0 where only one
+        reached the target, NaN where none.
       low, high: Its interval; from 0 to inf where the ratio is NaN.
-      win: P(mine costs less than the other on a seed); equal costs, and targets that both missed, count half.
+      win: P(mine costs less than the other on a seed); equal costs, and targets that
+        both missed, count half.
       win_low, win_high: Its interval.
-      verdict: "better" where the interval of the ratio lies below 1, "worse" where above, else "undecided".
-      more_seeds: How many further reporting seeds would let this study find a difference of 10 % between the trials chosen,
-        with power 0.8 at this level; estimated from its own variance, which 20 seeds tell within a third. Where the choice is
-        in doubt it asks for too few (measured power 0.6). -1 where no number would do, because the choice by so few tuning
-        seeds leaves more doubt than 10 % (more tuning seeds help), or where it cannot be told, because in some resample a rule
-        never reached the target.
+      verdict: "better" where the interval of the ratio lies below 1, "worse" where
+        above, else "undecided".
+      more_seeds: How many further reporting seeds would let this study find a
+        difference of 10 % between the trials chosen, with power 0.8 at this level;
+        estimated from its own variance, which 20 seeds tell within a third. Where the
+        choice is in doubt it asks for too few (measured power 0.6). -1 where no number
+        would do, because the choice by so few tuning seeds leaves more doubt than 10 %
+        (more tuning seeds help), or where it cannot be told, because in some resample a
+        rule never reached the target.
     """
 
     ratio: float
@@ -86,50 +90,64 @@ def difference(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Difference:
-    """ERT(mine) / ERT(other), each at the trial chosen on its tuning seeds; how sure that is; and what it allows to say.
+    """Return ERT(mine) / ERT(other), its interval and a verdict.
 
-    The interval includes the choice of trials: it is the t interval of the log ratio, whose variance is that over resampled
-    tuning seeds, on which the trials are chosen anew, plus that over resampled reporting seeds (`confidence.spread`), and whose
-    degrees of freedom are those of both (Satterthwaite). Where a rule reaches the target in some resamples only, it is the
-    expanded percentile interval.
+    Each rule is taken at the trial chosen on its tuning seeds; ERT is its expected
+    running time to the target (`expected_running_time`).
 
-    Measured on 10,000 simulated studies each of two equal rules with twelve trials in a valley, asked for 95 %: it covered
-    94.7 % with 3 tuning and 20 reporting seeds, 95.5 % with 3 and 10, 95.8 % with 3 and 5, 95.3 % with 5 and 20, 94.5 % with 5
-    and 50; on 5,000 each of other kinds 95.2 % to 97.8 % (heavy tails; flat valleys; targets missed by many runs): there it errs
-    to caution. With two tuning seeds it covered 91 %: take three or more. Where half of the runs miss the target and many
-    comparisons ask for much (99.75 % each, with `comparisons` 20), ten reporting seeds or fewer cannot tell so much: of 210
-    such studies of two equal rules five were decided, where none or one was to be expected. Take twenty or more.
+    The interval includes the choice of trials: it is the t interval of the log ratio,
+    whose variance is that over resampled tuning seeds, on which the trials are chosen
+    anew, plus that over resampled reporting seeds (`variance_of`), and whose
+    degrees of freedom are those of both (Satterthwaite). Where a rule reaches the
+    target in some resamples only, it is the expanded percentile interval.
+
+    Measured on 10,000 simulated studies each of two equal rules with twelve trials in a
+    valley, asked for 95 %: it covered 94.7 % with 3 tuning and 20 reporting seeds, 95.5
+    % with 3 and 10, 95.8 % with 3 and 5, 95.3 % with 5 and 20, 94.5 % with 5 and 50; on
+    5,000 each of other kinds 95.2 % to 97.8 % (heavy tails; flat valleys; targets
+    missed by many runs): there it errs to caution. With two tuning seeds it covered 91
+    %: take three or more. Where half of the runs miss the target and many comparisons
+    ask for much (99.75 % each, with `comparisons` 20), ten reporting seeds or fewer
+    cannot tell so much: of 210 such studies of two equal rules five were decided, where
+    none or one was to be expected. Take twenty or more.
 
     Args:
       mine, other: Scores on the same seeds, in the same order.
-      trials: Equal budgets for rules that made unequally many: each choice is from so many of the trials, drawn at random,
-        the defaults always among them. Then ratio and win are those of that procedure: passes spent per target reached. None
+      trials: Equal budgets for rules that made unequally many: each choice is from so
+        many of the trials, drawn at random, the defaults always among them. Then ratio
+        and win are those of that procedure: passes spent per target reached. None
         allows all trials.
       level: Coverage of the intervals.
-      comparisons: How many are made at once. Each interval is asked for the level 1 - (1 - level) / comparisons (Bonferroni),
-        for all of them to cover at once with the level asked for.
+      comparisons: How many are made at once. Each interval is asked for the level 1 -
+        (1 - level) / comparisons (Bonferroni), for all of them to cover at once with
+        the level asked for.
       resamples: Bootstrap replicates.
       seed: Of the resampling.
     Returns:
       The Difference.
     Raises:
-      ValueError: Numbers of seeds differ, there are fewer than two of a kind, or a number makes no sense.
+      ValueError: Numbers of seeds differ, there are fewer than two of a kind, or a
+        number makes no sense.
     References:
-      Bouthillier et al., Accounting for variance in machine learning benchmarks, MLSys 2021, arXiv 2103.03098: the
-      probability of outperforming, and tuning as a source of variance.
+      Bouthillier et al., Accounting for variance in machine learning benchmarks, MLSys
+      2021, arXiv 2103.03098: the probability of outperforming, and tuning as a source
+      of variance.
     Example:
       >>> generator = np.random.default_rng(0)
-      >>> costs = 8 * np.exp(generator.normal(0, 0.1, size=(3, 23))) * np.array([[2.0], [1.0], [1.5]])
+      >>> noise = np.exp(generator.normal(0, 0.1, size=(3, 23)))
+      >>> costs = 8 * noise * np.array([[2.0], [1.0], [1.5]])
       >>> slow, fast = (Scores(c[:, :3], c[:, 3:], 100.0) for c in (costs, 0.7 * costs))
       >>> outcome = difference(fast, slow)
-      >>> print(round(outcome.ratio, 3), outcome.win, outcome.verdict, outcome.more_seeds)
-      0.7 1.0 better 0
+      >>> print(round(outcome.ratio, 3), outcome.win, outcome.verdict)
+      0.7 1.0 better
+      >>> outcome.more_seeds
+      0
     """
-    results, found = _compare(
+    results, variance = _compare(
         [(mine, other)], trials, level, comparisons, resamples, seed
     )
-    needed = seeds_needed(found, 1 - (1 - level) / comparisons)
-    return Difference(*results, -1 if needed < 0 else max(0, needed - found.seeds))
+    needed = seeds_needed(variance, 1 - (1 - level) / comparisons)
+    return Difference(*results, -1 if needed < 0 else max(0, needed - variance.seeds))
 
 
 def overall(
@@ -141,12 +159,16 @@ def overall(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Overall:
-    """The geometric mean over workloads of ERT(mine) / ERT(other), and the mean of the win probabilities.
+    """Return the geometric mean over workloads of ERT(mine) / ERT(other).
 
-    The workloads are fixed: the interval is about other seeds, not about other workloads. Reporting seeds are resampled once
-    for all workloads, so a seed may mean something on several of them; tuning seeds for each workload by itself. A workload on
-    which only one rule reached the target makes the ratio 0 or inf; where there are such on both sides, or one on which
-    neither reached it, the ratio is NaN and nothing is decided: look at the workloads, and at the win probability.
+    The probability that mine wins is a mean over workloads, too.
+
+    The workloads are fixed: the interval is about other seeds, not about other
+    workloads. Reporting seeds are resampled once for all workloads, so a seed may mean
+    something on several of them; tuning seeds for each workload by itself. A workload
+    on which only one rule reached the target makes the ratio 0 or inf; where there are
+    such on both sides, or one on which neither reached it, the ratio is NaN and nothing
+    is decided: look at the workloads, and at the win probability.
 
     Args:
       pairs: (mine, other) for each workload; all on equally many seeds.
@@ -156,7 +178,10 @@ def overall(
     Raises:
       ValueError: There is no workload, or as for `difference`.
     Example:
-      >>> one, two = (Scores(np.full((1, 3), c), np.full((1, 5), c), 100.0) for c in (4.0, 8.0))
+      >>> one, two = (
+      ...     Scores(np.full((1, 3), cost), np.full((1, 5), cost), 100.0)
+      ...     for cost in (4.0, 8.0)
+      ... )
       >>> outcome = overall([(one, two), (one, one)])
       >>> print(round(outcome.ratio, 6), outcome.win, outcome.verdict)
       0.707107 0.75 better
@@ -167,17 +192,20 @@ def overall(
 
 def best_of(
     scores: Scores, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> np.ndarray:
-    """What a rule costs when only k of its trials are made, for k = 1, ..., t.
+) -> Float[np.ndarray, "trials 3"]:
+    """Return what a rule costs when only k of its trials are made, for k = 1, ..., t.
 
-    The k trials are trial 0, the defaults, and k - 1 of the others, drawn at random; the one with the lowest mean over the
-    tuning seeds is run on the reporting seeds. Given is the ERT of that procedure, exactly, without drawing: passes spent per
-    target reached, both averaged over all subsets (`resampling.choice_weights`). Where every run reaches the target it is
-    the mean cost of the trial chosen. k = 1 is the ERT of the defaults, k = t that of the trial chosen among all.
+    The k trials are trial 0, the defaults, and k - 1 of the others, drawn at random;
+    the one with the lowest mean over the tuning seeds is run on the reporting seeds.
+    Given is the ERT of that procedure, exactly, without drawing: passes spent per
+    target reached, both averaged over all subsets (`choice_weights`). Where
+    every run reaches the target it is the mean cost of the trial chosen. k = 1 is the
+    ERT of the defaults, k = t that of the trial chosen among all.
 
     Args:
       scores: Of one rule.
-      level: Coverage of the interval at each k, which includes the choice, as for `difference`.
+      level: Coverage of the interval at each k, which includes the choice, as for
+        `difference`.
       resamples: Bootstrap replicates.
       seed: Of the resampling.
     Returns:
@@ -209,8 +237,8 @@ def _compare(
     comparisons: int,
     resamples: int,
     seed: int,
-) -> tuple[tuple[float, float, float, float, float, float, str], Spread]:
-    """What Difference and Overall share, and the spread of the mean log ratio."""
+) -> tuple[tuple[float, float, float, float, float, float, str], Variance]:
+    """Return what Difference and Overall share, and the variance of the log ratio."""
     check_count("seed", seed, 0)
     pairs = _checked_pairs(pairs, trials)
     _check(level, comparisons, resamples)
@@ -229,16 +257,16 @@ def _compare(
         "better" if high < -ROUNDING else "worse" if low > ROUNDING else "undecided"
     )
     middle, low, high = (float(np.exp(x)) for x in (log_mean, low, high))
-    found = (
-        spread(mean_ratio, seeds)
+    variance = (
+        variance_of(mean_ratio, seeds)
         if np.isfinite(log_mean)
-        else Spread(np.inf, np.inf, np.inf, seeds)
+        else Variance(np.inf, np.inf, np.inf, seeds)
     )
-    return (middle, low, high, win, win_low, win_high, verdict), found
+    return (middle, low, high, win, win_low, win_high, verdict), variance
 
 
 def _observed(mine: Scores, other: Scores, trials: int | None) -> tuple[float, float]:
-    """The log ratio, NaN where neither reached the target, and the share of wins."""
+    """Return the log ratio, NaN where neither reached the target, and the wins."""
     weights = [
         choice_weights(s.tuning.mean(axis=1), trials or len(s.tuning))
         for s in (mine, other)
@@ -265,8 +293,10 @@ def _expected_cost(scores: Scores, trials: int) -> float:
     )
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Over workloads; NaN where there is inf on both sides."""
+def _mean(
+    values: Float[np.ndarray, "workloads *rest"],
+) -> Float[np.ndarray, "*rest"]:
+    """Return the mean over workloads; NaN where there is inf on both sides."""
     with np.errstate(invalid="ignore"):
         return np.mean(values, axis=0)
 
@@ -292,7 +322,7 @@ def _checked_pairs(
             "pairs must hold the scores of two rules on at least one workload; got none."
         )
     if trials is not None:
-        check_whole("trials", trials, 1, ", the defaults")
+        check_count("trials", trials)
     if any(len(pair) != 2 for pair in pairs):
         raise TypeError(
             "pairs must hold (mine, other) for each workload; one has another length."
@@ -314,6 +344,6 @@ def _checked_pairs(
 
 
 def _check(level: float, comparisons: int, resamples: int) -> None:
-    check_level(level)
-    check_whole("comparisons", comparisons, 1, ", the number made at once")
-    check_resamples(resamples)
+    check_share("level", level, 0.95)
+    check_count("comparisons", comparisons)
+    check_count("resamples", resamples, LEAST_RESAMPLES)

@@ -1,14 +1,21 @@
-"""How sure a number over seeds is."""
+"""Intervals of numbers over seeds."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from research.checks import check_count, check_numbers, check_sequence, shown
+from research.checks import (
+    check_count,
+    check_numbers,
+    check_sequence,
+    check_share,
+    shown,
+)
 from research.sizes import MOST_RESAMPLES, check_most, check_room
-from research.statistics.checks import check_level, check_resamples
+from research.statistics.bootstrap import LEAST_RESAMPLES
 
 _NEVER = 1e100
 _LARGE = 1e50  # Samples beyond it are scaled, so that none is taken for infinity.
@@ -19,22 +26,33 @@ Interval = Sequence[
 
 
 def median_interval(
-    samples: np.ndarray, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The median over the first axis with its percentile bootstrap interval.
+    samples: Float[np.ndarray, "seeds *shape"],
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[
+    Float[np.ndarray, "*shape"],
+    Float[np.ndarray, "*shape"],
+    Float[np.ndarray, "*shape"],
+]:
+    """Return the median over the first axis with its percentile bootstrap interval.
 
     Args:
-      samples: Shape (m, ...): one row a seed. A run that never got there counts as inf, and is not dropped.
-      level: Coverage asked for, between 0 and 1; with ten seeds the percentile interval covers a little less.
+      samples: Shape (m, ...): one row a seed. A run that never got there counts as inf,
+        and is not dropped.
+      level: Coverage asked for, between 0 and 1; with ten seeds the percentile interval
+        covers a little less.
       resamples: Bootstrap resamples, at least 100.
       seed: Of the resampling.
     Returns:
-      (median, low, high), each of shape (...). All three are NaN where a sample is, and the median itself where there is one
-      seed, which says nothing of the spread.
+      (median, low, high), each of shape (...). All three are NaN where a sample is, and
+      the median itself where there is one seed, which says nothing of the spread.
     Raises:
       ValueError, TypeError: There is no sample, or level or resamples make no interval.
     References:
-      Efron & Tibshirani, An introduction to the bootstrap, 1993, section 13.3; `scipy.stats.bootstrap` computes it.
+      Efron & Tibshirani, An introduction to the bootstrap, 1993, section 13.3;
+      `scipy.stats.bootstrap` computes it.
     Example:
       >>> median, low, high = median_interval(np.arange(11.0))
       >>> print(median, low <= 5 <= high)
@@ -48,8 +66,8 @@ def median_interval(
         raise ValueError(
             f"samples must have a row for each seed, at least one; got shape {samples.shape}."
         )
-    check_level(level)
-    check_resamples(resamples)
+    check_share("level", level, 0.95)
+    check_count("resamples", resamples, LEAST_RESAMPLES)
     with np.errstate(invalid="ignore"):  # Between -inf and inf there is no median.
         median = np.median(samples, axis=0)
     check_room(f"resamples={resamples}", resamples, max(1, samples.size))
@@ -60,7 +78,8 @@ def median_interval(
         np.max(np.abs(samples), initial=0.0, where=np.isfinite(samples)),
     )
     unit = largest if largest > _LARGE else 1.0
-    # Medians only compare, so a huge finite number stands in for infinity, of which scipy could take no mean.
+    # Medians only compare, so a huge finite number stands in for infinity, of which scipy
+    # could take no mean.
     finite = np.where(
         infinite,
         np.copysign(_NEVER, samples),
@@ -89,18 +108,21 @@ def median_interval(
 def mean_interval(
     samples: ArrayLike, *, level: float = 0.95
 ) -> tuple[float, float | None, float | None]:
-    """The mean over seeds with Student's t interval: m ± t_(n-1) s / sqrt(n).
+    """Return the mean over seeds with Student's t interval: m ± t_(n-1) s / sqrt(n).
 
     Args:
       samples: One number a seed, shape (n,), n >= 1.
       level: Coverage, where the numbers are normal, between 0 and 1.
     Returns:
-      (mean, low, high); low and high are None for fewer than three seeds, which say next to nothing of their spread, and NaN
-      where a sample is not finite. The mean is then what numpy's is: NaN or infinite.
+      (mean, low, high); low and high are None for fewer than three seeds, which say
+      next to nothing of their spread, and NaN where a sample is not finite. The mean is
+      then what numpy's is: NaN or infinite.
     Raises:
-      ValueError, TypeError: samples are not along one axis, or none, or level is not between 0 and 1.
+      ValueError, TypeError: samples are not along one axis, or none, or level is not
+        between 0 and 1.
     References:
-      Student, The probable error of a mean, Biometrika 1908; `scipy.stats.ttest_1samp` gives the same interval.
+      Student, The probable error of a mean, Biometrika 1908; `scipy.stats.ttest_1samp`
+      gives the same interval.
     Example:
       >>> mean, low, high = mean_interval([1.0, 2.0, 3.0])
       >>> print(mean, round(low, 3), round(high, 3))
@@ -112,7 +134,7 @@ def mean_interval(
         raise ValueError(
             f"samples must be at least one number along one axis; got shape {numbers.shape}."
         )
-    check_level(level)
+    check_share("level", level, 0.95)
     with np.errstate(invalid="ignore"):
         mean = float(numbers.mean())
     if len(numbers) < 3:
@@ -128,7 +150,7 @@ def mean_interval(
 
 
 def seeds_in_words(count: int) -> str:
-    """What a `mean_interval` is over, and whether it has an interval, as it is read.
+    """Return in words what a `mean_interval` is over, and whether it has an interval.
 
     Example:
       >>> [seeds_in_words(count) for count in (1, 2, 5)]
@@ -143,11 +165,13 @@ def seeds_in_words(count: int) -> str:
 
 
 def interval_in_words(interval: Interval, digits: int = 3) -> str:
-    """An interval, as it is read.
+    """Return an interval in words.
 
     Example:
-      >>> interval_in_words((1.8931, 1.8799, 1.9063)), interval_in_words((1.5, None, None))
-      ('1.893 [1.880, 1.906]', '1.500')
+      >>> interval_in_words((1.8931, 1.8799, 1.9063))
+      '1.893 [1.880, 1.906]'
+      >>> interval_in_words((1.5, None, None))
+      '1.500'
     """
     check_sequence("interval", interval, "a mean and the ends of its interval")
     if len(interval) != 3:

@@ -1,25 +1,33 @@
-"""Performance profiles: on what share of the workloads a rule is within a factor of the best."""
+"""Performance profiles: the share of workloads on which a rule is near the best."""
 
 import numpy as np
+from jaxtyping import Float
 
 from research.checks import check_numbers
 
 
-def performance_profile(costs: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """The share of workloads on which each rule costs at most a factor times the cheapest rule.
+def performance_profile(
+    costs: Float[np.ndarray, "workloads rules"],
+    factors: Float[np.ndarray, " factors"],
+) -> Float[np.ndarray, "rules factors"]:
+    """Return the share of workloads on which each rule is within a factor of the best.
 
     Args:
-      costs: Shape (workloads, rules), positive; inf where a rule did not reach the target.
+      costs: Shape (workloads, rules), positive; inf where a rule did not reach the
+        target.
       factors: Shape (f,), at least 1.
     Returns:
-      Shares, shape (rules, f). At factor 1: how often a rule is the best, ties counted for each; far right: how often it
-      reaches the target at all. A workload that no rule solves counts against all of them.
+      Shares, shape (rules, f). At factor 1: how often a rule is the best, ties counted
+      for each; far right: how often it reaches the target at all. A workload that no
+      rule solves counts against all of them.
     Raises:
       ValueError: The shapes do not fit, a cost is not positive, or a factor is below 1.
     References:
-      Dolan & More, Benchmarking optimization software with performance profiles, Mathematical Programming 91, 2002.
+      Dolan & More, Benchmarking optimization software with performance profiles,
+      Mathematical Programming 91, 2002.
     Example:
-      >>> print(performance_profile(np.array([[1.0, 2.0], [9.0, 3.0], [5.0, np.inf]]), np.array([1.0, 2.0, 4.0])))
+      >>> costs = np.array([[1.0, 2.0], [9.0, 3.0], [5.0, np.inf]])
+      >>> print(performance_profile(costs, np.array([1.0, 2.0, 4.0])))
       [[0.66666667 0.66666667 1.        ]
        [0.33333333 0.66666667 0.66666667]]
     """

@@ -1,8 +1,9 @@
-"""What is kept of a rule's trials on one workload, and which trial is chosen."""
+"""Scores of a rule's trials on one workload, and the choice among them."""
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from research.checks import check_numbers, check_real, shown
 
@@ -11,18 +12,20 @@ class Scores(NamedTuple):
     """All trials of one rule on one workload; trial 0 is its defaults.
 
     Attributes:
-      tuning: By which a trial is chosen, lower is better, finite, shape (t, m): one column a tuning seed.
-      costs: Passes to the target on the reporting seeds, inf where not reached, shape (t, n).
+      tuning: By which a trial is chosen, lower is better, finite, shape (t, m): one
+        column a tuning seed.
+      costs: Passes to the target on the reporting seeds, inf where not reached, shape
+        (t, n).
       budget: Passes after which a run was stopped.
     """
 
-    tuning: np.ndarray
-    costs: np.ndarray
+    tuning: Float[np.ndarray, "trials tuning_seeds"]
+    costs: Float[np.ndarray, "trials seeds"]
     budget: float
 
 
-def choose(tuning: np.ndarray) -> int:
-    """The trial of the lowest mean over the tuning seeds; of equal ones the first.
+def choose(tuning: Float[np.ndarray, "trials tuning_seeds"]) -> int:
+    """Return the trial of the lowest mean over the tuning seeds; of equal ones the first.
 
     Args:
       tuning: Shape (t, m).
@@ -48,7 +51,7 @@ def choose(tuning: np.ndarray) -> int:
 
 
 def checked(scores: Scores, name: str = "scores") -> Scores:
-    """The scores as arrays.
+    """Return scores as arrays of floats, and check them.
 
     Args:
       scores: As a user or a file gives them.
@@ -56,7 +59,8 @@ def checked(scores: Scores, name: str = "scores") -> Scores:
     Returns:
       The same with arrays of floats.
     Raises:
-      ValueError: There are fewer than two seeds of either kind, numbers of trials differ, or a number is no score or cost.
+      ValueError: There are fewer than two seeds of either kind, numbers of trials
+        differ, or a number is no score or cost.
     Example:
       >>> checked(Scores(np.ones((1, 3)), np.ones((1, 2)), 4)).budget
       4.0

@@ -1,4 +1,4 @@
-"""Seconds of a few calls, measured in turns, so that whatever else the machine does befalls all of them alike."""
+"""Interleaved timing: calls are timed in turns, so that load slows all of them alike."""
 
 import math
 import time
@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
 from research.checks import check_callable, check_count, check_sequence
 from research.sizes import check_most
@@ -16,11 +17,14 @@ MOST_CALLS = 1000  # In a sample.
 TRIALS = 5  # Calls by whose fastest the number of repetitions is chosen.
 
 
-def interleaved_timing(calls: Sequence[Callable[[], Any]], repeats: int) -> np.ndarray:
-    """Times calls one after another, again and again, every other time in the other order.
+def interleaved_timing(
+    calls: Sequence[Callable[[], Any]], repeats: int
+) -> Float[np.ndarray, "repeats calls"]:
+    """Time calls in turns, again and again, every other time in the other order.
 
-    Ratios of two columns, row by row, are what two calls are to be compared by: their median hardly depends on the load.
-    Each call is made a few times before, so compilation is not in it, and its result is waited for.
+    Ratios of two columns, row by row, are what two calls are to be compared by: their
+    median hardly depends on the load. Each call is made a few times before, so
+    compilation is not in it, and its result is waited for.
 
     Args:
       calls: Without arguments; whatever JAX arrays they return are blocked on.
@@ -30,7 +34,8 @@ def interleaved_timing(calls: Sequence[Callable[[], Any]], repeats: int) -> np.n
     Raises:
       ValueError: repeats is not positive.
     Example:
-      >>> seconds = interleaved_timing([lambda: time.sleep(0.001), lambda: time.sleep(0.01)], 3)
+      >>> sleeps = [lambda: time.sleep(0.001), lambda: time.sleep(0.01)]
+      >>> seconds = interleaved_timing(sleeps, 3)
       >>> seconds.shape, bool(np.median(seconds[:, 1] / seconds[:, 0]) > 2)
       ((3, 2), True)
     """
@@ -38,8 +43,6 @@ def interleaved_timing(calls: Sequence[Callable[[], Any]], repeats: int) -> np.n
     for call in calls:
         check_callable("each of calls", call)
     check_count("repeats", repeats)
-    if repeats < 1:
-        raise ValueError(f"repeats must be a positive integer; got repeats={repeats}.")
     check_most(1_000_000, repeats=repeats)
     numbers = [_number(call) for call in calls]
     seconds = np.zeros((repeats, len(calls)))
@@ -50,7 +53,7 @@ def interleaved_timing(calls: Sequence[Callable[[], Any]], repeats: int) -> np.n
 
 
 def _number(call: Callable[[], Any]) -> int:
-    """How often a call is made in a sample."""
+    """Return how often a call is made in a sample."""
     fastest = min(_sample(call, 1) for _ in range(TRIALS))
     return min(math.ceil(LEAST_SECONDS / max(fastest, 1e-9)), MOST_CALLS)
 

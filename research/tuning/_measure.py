@@ -1,9 +1,10 @@
-"""One rule with one sampler on one workload: tuned on some seeds, reported on others, timed by itself."""
+"""Measure a rule with a sampler on a workload: tuned, reported and timed."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from research import descent
 from research.checks import check_callable, check_count, check_numbers, check_sequence
@@ -17,21 +18,21 @@ from research.workloads import known_optimum
 
 
 class Measured(NamedTuple):
-    """One rule with one sampler on one workload: tuned on some seeds, reported on others.
+    """A rule with a sampler on a workload, tuned on some seeds, reported on others.
 
     Attributes:
       choice: The rate, chosen on the tuning seeds.
       trained: The reported seeds at that rate.
       gaps: f - f* of the reported seeds, shape (seeds, k), at trained.passes.
       timing: One training by itself.
-      compile_seconds: Of the program of all cells.
-      cells: How many trainings were made in all.
-      program: The program, for more cells.
+      compile_seconds: Of the program of all runs.
+      cells: Number of runs in all.
+      program: The program, for more runs.
     """
 
     choice: Choice
     trained: descent.SweepResult
-    gaps: np.ndarray
+    gaps: Float[np.ndarray, "seeds evaluations"]
     timing: Timing
     compile_seconds: float
     cells: int
@@ -51,7 +52,9 @@ def measure(
     on_chunk: Callable[[descent.SweepProgress], None] | None = None,
     checkpoints: Checkpoints = no_checkpoints,
 ) -> Measured:
-    """Chooses the learning rate on the tuning seeds by `digits_gained`, then trains the reported seeds with it.
+    """Choose the learning rate on the tuning seeds, then train the reported seeds.
+
+    The rate is chosen by `digits_gained`.
 
     Args:
       workload: With a known optimum.
@@ -60,9 +63,11 @@ def measure(
       num_epochs: Length of every training.
       seeds, tuning_seeds: Disjoint.
       ladder: First rates to try.
-      width: Lanes in a block.
-      on_chunk: Called with the Progress of the cells under way, its share that of the whole measurement.
-      checkpoints: Where the cells are kept on the way, for the rule, sampler and workload that the caller has named.
+      width: Runs that are trained at once.
+      on_chunk: Called with the Progress of the cells under way, its share that of the
+        whole measurement.
+      checkpoints: Where the cells are kept on the way, for the rule, sampler and
+        workload that the caller has named.
     Returns:
       Measured.
     Raises:
@@ -87,7 +92,8 @@ def measure(
     both = sorted(set(seeds) & set(tuning_seeds))
     if both:
         raise ValueError(
-            f"seeds and tuning_seeds must be disjoint, or the choice sees what is reported; both have {both}."
+            "seeds and tuning_seeds must be disjoint, or the choice sees what is reported; "
+            f"both have {both}."
         )
     program = descent.compile_sweep(
         workload, make_rule, sampler, num_epochs, width=width

@@ -1,10 +1,10 @@
-"""Choosing a learning rate on seeds that are not reported, and what a rate is chosen
-by."""
+"""The choice of a learning rate on seeds that are not reported."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from research.checks import check_callable, check_count, check_numbers, check_real
 from research.sizes import check_most
@@ -29,8 +29,8 @@ class Choice(NamedTuple):
     """
 
     rate: float
-    rates: np.ndarray
-    scores: np.ndarray
+    rates: Float[np.ndarray, " rates"]
+    scores: Float[np.ndarray, "rates seeds"]
     widened: int
     at_edge: bool
 
@@ -42,8 +42,9 @@ def choose_rate(
     factor: float = 2.0,
     added: int = 2,
 ) -> Choice:
-    """The rate of the lowest mean score over the tuning seeds; a choice at the edge
-    widens the ladder.
+    """Choose the rate of the lowest mean score over the tuning seeds.
+
+    A choice at the edge widens the ladder.
 
     Args:
       score: rates (k,) -> scores (k, number of tuning seeds), lower is better, inf or
@@ -59,7 +60,8 @@ def choose_rate(
         widen nothing; or what score gives has not the shape (k, number of tuning
         seeds).
     Example:
-      >>> choice = choose_rate(lambda rates: (np.log(rates) - np.log(0.04))[:, None] ** 2, [0.5, 1.0, 2.0])
+      >>> score = lambda rates: (np.log(rates) - np.log(0.04))[:, None] ** 2
+      >>> choice = choose_rate(score, [0.5, 1.0, 2.0])
       >>> choice.rate, choice.widened, choice.at_edge
       (0.03125, 3, False)
     """
@@ -105,7 +107,9 @@ def choose_rate(
     return Choice(float(rates[best]), rates, scores, widened, at_edge)
 
 
-def _scores(scores: np.ndarray, rates: np.ndarray) -> np.ndarray:
+def _scores(
+    scores: Float[np.ndarray, "rates seeds"], rates: Float[np.ndarray, " rates"]
+) -> Float[np.ndarray, "rates seeds"]:
     check_numbers("what score gives", scores)
     scores = np.asarray(scores, float)
     if scores.ndim != 2 or len(scores) != len(rates) or not scores.shape[1]:

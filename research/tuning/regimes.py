@@ -1,5 +1,4 @@
-"""What is compared when batch, stochastic and mini-batch descent are: a sampler, and
-whether the rate falls."""
+"""Regimes of descent: a sampler, and whether the learning rate decays."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from research.update_rules import RULE_TABLE
 
 
 class Regime(NamedTuple):
-    """A sampler with a word on its rate; the rule is the same in all of them.
+    """A sampler, and whether the rate decays; the rule is the same in all regimes.
 
     Attributes:
       name: As figures and tables show it.
@@ -38,8 +37,10 @@ class Regime(NamedTuple):
     def make_rule(
         self, rule: Callable[[Any], optax.GradientTransformation], n: int
     ) -> Callable:
-        """learning_rate -> rule, its rate constant, or η / sqrt(1 + t / n) for steps of
-        one example."""
+        """Return learning_rate -> rule, its rate constant or decaying.
+
+        For steps of one example the decaying rate is η / sqrt(1 + t / n).
+        """
         if not self.decaying:
             return rule
         return lambda learning_rate: rule(
@@ -47,8 +48,10 @@ class Regime(NamedTuple):
         )
 
     def ladder(self, rule: str) -> np.ndarray:
-        """First rates to try: the rule's, moved up for exact gradients and down for
-        those of single examples."""
+        """Return the first rates to try.
+
+        They are the rule's, moved up for exact gradients and down for single examples.
+        """
         moved = {None: 16.0, 1: 1 / 16}.get(self.batch_size, 1.0)
         entry = RULE_TABLE.get(rule)
         rates = entry.rates if entry and entry.rates else ANY_LADDER
@@ -56,8 +59,9 @@ class Regime(NamedTuple):
 
 
 def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
-    """Drawn with replacement, which is the case that the noise floor η tr(C) / 4b is
-    derived for.
+    """Return the regimes with replacement, for which the noise floor is derived.
+
+    The floor is η tr(C) / 4b.
 
     Example:
       >>> [regime.name for regime in theory_regimes(32)][1:3]
@@ -75,7 +79,7 @@ def theory_regimes(batch_size: int) -> tuple[Regime, ...]:
 
 
 def practice_regimes(batch_size: int) -> tuple[Regime, ...]:
-    """Those that people use: every epoch a new order.
+    """Return the regimes of practice: every epoch has a new order.
 
     Example:
       >>> [regime.name for regime in practice_regimes(32)]

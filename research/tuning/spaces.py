@@ -1,12 +1,14 @@
-"""Which hyper-parameters of a rule are searched, where, and by which trials."""
+"""Search spaces of hyper-parameters, and the trials of a search."""
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from scipy.stats import qmc
 
-from research.checks import check_sequence, check_text
+from research.checks import check_count, check_number, check_sequence, check_text
 from research.naming import known_names
 from research.sizes import MOST_TRIALS, check_most
 from research.update_rules import RULE_TABLE, Range
@@ -56,7 +58,7 @@ NOT_COMPARED: dict[str, str] = {
 
 
 def check_space(space: Space, owner: str = "") -> None:
-    """Refuses a space that has no points, or none on its scale.
+    """Refuse a space that has no points, or none on its scale.
 
     Args:
       space: Ranges by name. An empty one is allowed: such a rule has one trial.
@@ -107,24 +109,14 @@ def _check_numbers(range_: Range, where: str) -> None:
             f"{where}: unknown scale "
             f"{range_.scale!r}{known_names(range_.scale, SCALES, ELSEWHERE)}"
         )
-    for end, value in (
-        ("low", range_.low),
-        ("high", range_.high),
-        ("default", range_.default),
-    ):
-        if value is None and end == "default":
-            continue
-        if isinstance(value, bool) or not isinstance(
-            value, int | float | np.integer | np.floating
-        ):
-            raise TypeError(f"{where}: {end} must be a number; got {end}={value!r}.")
-        if not math.isfinite(value):
-            raise ValueError(f"{where}: {end} must be finite; got {end}={value!r}.")
+    for end in ("low", "high", "default"):
+        value = getattr(range_, end)
+        if end != "default" or value is not None:
+            check_number(f"{where}.{end}", value, signed=True)
 
 
-def trials(space: Space, count: int) -> dict[str, np.ndarray]:
-    """The first trials of a search: the defaults, then points of a scrambled Halton
-    sequence.
+def trials(space: Space, count: int) -> dict[str, Float[np.ndarray, " trials"]]:
+    """Return the first trials of a search: defaults, then a scrambled Halton sequence.
 
     The same name gets the same points in every space, and more trials begin with the
     fewer. (A name that is not in DIMENSIONS, or whose row another name of the space has
@@ -146,7 +138,7 @@ def trials(space: Space, count: int) -> dict[str, np.ndarray]:
       [0.1   0.26  0.026]
     """
     check_space(space)
-    _check_count("count", count, 1)
+    check_count("count", count)
     points = _points(space, count - 1)
     return {
         name: np.concatenate(
@@ -159,8 +151,10 @@ def trials(space: Space, count: int) -> dict[str, np.ndarray]:
     }
 
 
-def added_trials(part: Space, count: int, start: int) -> dict[str, np.ndarray]:
-    """Further trials, inside a part that `widen` has added.
+def added_trials(
+    part: Space, count: int, start: int
+) -> dict[str, Float[np.ndarray, " trials"]]:
+    """Return further trials, inside a part that `widen` has added.
 
     Args:
       part: What was added; the other hyper-parameters with their whole ranges.
@@ -179,28 +173,16 @@ def added_trials(part: Space, count: int, start: int) -> dict[str, np.ndarray]:
       True True
     """
     check_space(part)
-    _check_count("count", count, 1)
-    _check_count("start", start, 1)
+    check_count("count", count)
+    check_count("start", start)
     points = _points(part, start - 1 + count)
     return {name: _at(r, points[name][start - 1 :]) for name, r in part.items()}
-
-
-def _check_count(name: str, value: int, least: int) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | np.integer)
-        or value < least
-    ):
-        raise ValueError(
-            f"{name} must be an integer of at least {least}; got {name}={value!r}."
-        )
 
 
 def edges(
     space: Space, chosen: Mapping[str, float], outer: float = 0.1
 ) -> tuple[tuple[str, str], ...]:
-    """Where a chosen trial lies in the outer part of its range, so that the best may
-    lie outside.
+    """Return where a trial lies in the outer part of a range; the best may lie outside.
 
     Args:
       space: Ranges by name.
@@ -210,11 +192,12 @@ def edges(
       (name, "low" or "high"), in the order of the space. The low end 0 of a one_minus
       range is no edge: nothing is beyond it.
     Example:
-      >>> edges({"learning_rate": Range(0.01, 1.0), "momentum": Range(0.0, 0.99, "one_minus")},
-      ...       {"learning_rate": 0.9, "momentum": 0.0})
+      >>> momentum = Range(0.0, 0.99, "one_minus")
+      >>> space = {"learning_rate": Range(0.01, 1.0), "momentum": momentum}
+      >>> edges(space, {"learning_rate": 0.9, "momentum": 0.0})
       (('learning_rate', 'high'),)
     """
-    found = []
+    places = []
     for name, range_ in space.items():
         start, end = (
             _scaled(range_.low, range_.scale),
@@ -222,16 +205,16 @@ def edges(
         )
         position = (_scaled(chosen[name], range_.scale) - start) / (end - start)
         if position <= outer and not (range_.scale == "one_minus" and range_.low == 0):
-            found.append((name, "low"))
+            places.append((name, "low"))
         elif position >= 1 - outer:
-            found.append((name, "high"))
-    return tuple(found)
+            places.append((name, "high"))
+    return tuple(places)
 
 
 def widen(
     space: Space, name: str, side: str
 ) -> tuple[dict[str, Range], dict[str, Range] | None]:
-    """Lets a range grow by a third of its width, on its scale, beyond one of its ends.
+    """Widen a range by a third of its width, on its scale, beyond one of its ends.
 
     Args:
       space: Ranges by name.
@@ -244,10 +227,12 @@ def widen(
     Raises:
       ValueError: Another name or side.
     Example:
-      >>> whole, part = widen({"learning_rate": Range(0.01, 10.0, default=0.1)}, "learning_rate", "high")
+      >>> space = {"learning_rate": Range(0.01, 10.0, default=0.1)}
+      >>> whole, part = widen(space, "learning_rate", "high")
       >>> print(round(whole["learning_rate"].high, 6), part["learning_rate"].low)
       100.0 10.0
-      >>> widen({"momentum": Range(0.0, 0.99, "one_minus")}, "momentum", "low")[1] is None
+      >>> space = {"momentum": Range(0.0, 0.99, "one_minus")}
+      >>> widen(space, "momentum", "low")[1] is None
       True
     """
     if name not in space or side not in ("low", "high"):
@@ -270,8 +255,10 @@ def widen(
 
 
 def _beyond(range_: Range, side: str) -> float:
-    """Where a side goes to when it is widened; the old end, or one within, where it has
-    to stay."""
+    """Return the new end of a side that is widened.
+
+    It is the old end, or one within, where the side has to stay.
+    """
     if range_.scale == "linear":
         return range_.low if side == "low" else range_.high
     start, end = _scaled(range_.low, range_.scale), _scaled(range_.high, range_.scale)
@@ -283,7 +270,7 @@ def _beyond(range_: Range, side: str) -> float:
 
 
 def _points(space: Space, count: int) -> dict[str, np.ndarray]:
-    """The first points of the sequence in [0, 1), by name."""
+    """Return the first points of the sequence in [0, 1), by name."""
     check_most(MOST_TRIALS, count=count)
     dimensions = _dimensions(space)
     drawn = max(_DRAWN, len(DIMENSIONS) + len(space))
@@ -294,34 +281,39 @@ def _points(space: Space, count: int) -> dict[str, np.ndarray]:
 
 
 def _dimensions(space: Space) -> dict[str, int]:
-    """Its own dimension for each name: that of its row or, if that is taken or there is
-    none, the first free one."""
-    found: dict[str, int] = {}
+    """Return a dimension of the sequence for each name.
+
+    It is that of the name's row, or the first free one if that is taken or there is
+    none.
+    """
+    dimensions: dict[str, int] = {}
     for row, names in enumerate(DIMENSIONS):
-        found |= dict.fromkeys([name for name in names if name in space][:1], row)
-    for name in sorted(set(space) - set(found)):
-        found[name] = min(
-            set(range(len(space) + len(DIMENSIONS))) - set(found.values())
+        dimensions |= dict.fromkeys([name for name in names if name in space][:1], row)
+    for name in sorted(set(space) - set(dimensions)):
+        dimensions[name] = min(
+            set(range(len(space) + len(DIMENSIONS))) - set(dimensions.values())
         )
-    return found
+    return dimensions
 
 
 def _scaled(value: float, scale: str) -> float:
-    """Where a value lies on its scale, which ascends."""
+    """Return where a value lies on its scale, which ascends."""
     if scale == "linear":
         return float(value)
     return math.log(value) if scale == "log" else -math.log1p(-value)
 
 
-def _unscaled(position, scale: str):
+def _unscaled(position: Any, scale: str) -> Any:
     if scale == "linear":
         return position
     with np.errstate(over="ignore"):
         return np.exp(position) if scale == "log" else -np.expm1(-position)
 
 
-def _at(range_: Range, shares: np.ndarray) -> np.ndarray:
-    """The values at these shares of the way from low to high."""
+def _at(
+    range_: Range, shares: Float[np.ndarray, "*trials"]
+) -> Float[np.ndarray, "*trials"]:
+    """Return the values at these shares of the way from low to high."""
     start, end = _scaled(range_.low, range_.scale), _scaled(range_.high, range_.scale)
     return np.clip(
         _unscaled(start + shares * (end - start), range_.scale), range_.low, range_.high
@@ -329,8 +321,7 @@ def _at(range_: Range, shares: np.ndarray) -> np.ndarray:
 
 
 def parse_range(text: str) -> Range:
-    """A range as it is written on a command line: "1e-4..10", "0.5..0.999 one_minus",
-    "0..1 linear".
+    """Read a range of a command line: "1e-4..10", "0.5..0.999 one_minus".
 
     Raises:
       ValueError: It is written in another way, or is no range.
@@ -352,8 +343,7 @@ def parse_range(text: str) -> Range:
 
 
 def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
-    """Search spaces as they are written on a command line:
-    "mine.learning_rate=1e-4..10", one a word.
+    """Read search spaces of a command line: "mine.learning_rate=1e-4..10", one a word.
 
     Returns:
       {rule: {name: Range}}, checked.
@@ -365,7 +355,7 @@ def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
       {'mine': {'rate': Range(low=0.0001, high=10.0, scale='log', default=None)}}
     """
     check_sequence("words", words, "texts such as mine.rate=1e-4..10", str)
-    found: dict[str, dict[str, Range]] = {}
+    spaces: dict[str, dict[str, Range]] = {}
     for word in words:
         target, equals, text = word.partition("=")
         rule, _, name = target.strip().rpartition(".")
@@ -374,8 +364,8 @@ def parse_spaces(words: Iterable[str]) -> dict[str, dict[str, Range]]:
                 "a space is written rule.name=low..high, as in "
                 f"adam.learning_rate=1e-4..1; got {word!r}."
             )
-        if name in found.setdefault(rule, {}):
+        if name in spaces.setdefault(rule, {}):
             raise ValueError(f"{rule}.{name} is given twice; one range is enough.")
-        found[rule][name] = parse_range(text)
-        check_space({name: found[rule][name]}, rule)
-    return found
+        spaces[rule][name] = parse_range(text)
+        check_space({name: spaces[rule][name]}, rule)
+    return spaces

@@ -1,4 +1,4 @@
-"""What one training by itself costs in seconds: compilation, the first call and the steady state apart."""
+"""Seconds of one training by itself: compilation, first call and steady state apart."""
 
 import time
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ TIMED_CALLS = 5
 
 
 class Timing(NamedTuple):
-    """Seconds of one training by itself on this machine; compilation, the first call and the steady state apart."""
+    """Seconds of one training by itself: compilation, first call and steady state."""
 
     compile_seconds: float
     first_call_seconds: float
@@ -36,7 +36,7 @@ def time_alone(
     hyperparameters: Mapping[str, float],
     num_epochs: int,
 ) -> Timing:
-    """Times one training by itself, without evaluations: what a user who runs just this one would wait for.
+    """Time one training by itself, without evaluations, as its user would wait for it.
 
     Args:
       workload, make_rule, sampler: As in `compile_program`.

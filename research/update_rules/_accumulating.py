@@ -1,7 +1,7 @@
 """Rules that divide each coordinate by the size of its past gradients, summed up or
 averaged."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +82,7 @@ def adagrad(
     check_number("initial_accumulator_value", initial_accumulator_value)
     check_number("eps", eps)
 
-    def init(params):
+    def init(params: Params):
         return AdagradState(
             jax.tree.map(lambda x: sizes_like(x, initial_accumulator_value), params)
         )
@@ -92,7 +92,7 @@ def adagrad(
             g.dtype
         )  # A NaN has to show.
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         squares = jax.tree.map(
             lambda s, g: s + abs_square(g).astype(s.dtype),
@@ -156,13 +156,13 @@ def adadelta(
     check_number("rho", rho, below=1.0)
     check_number("eps", eps)
 
-    def init(params):
+    def init(params: Params):
         return AdadeltaState(*(jax.tree.map(sizes_like, params) for _ in range(2)))
 
     def scale(g, e, d):
         return like(jnp.sqrt(d + cast(eps, d)) / jnp.sqrt(e + cast(eps, e)) * g, g)
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         of_gradients = moving_average(
             rho, state.mean_square_gradient, jax.tree.map(abs_square, updates)
@@ -303,7 +303,7 @@ def rmsprop(
 def _uncentered(
     decay, initial_scale, corrected, divide
 ) -> optax.GradientTransformation:
-    def init(params):
+    def init(params: Params):
         nu = jax.tree.map(lambda x: sizes_like(x, initial_scale), params)
         return (
             CorrectedRmspropState(jnp.zeros((), jnp.int32), nu)
@@ -311,7 +311,7 @@ def _uncentered(
             else RmspropState(nu)
         )
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         nu = moving_average(decay, state.nu, jax.tree.map(abs_square, updates))
         if not corrected:
@@ -325,12 +325,12 @@ def _uncentered(
 
 
 def _centered(decay, initial_scale, corrected, divide) -> optax.GradientTransformation:
-    def init(params):
+    def init(params: Params):
         mu = jax.tree.map(jnp.zeros_like, params)
         variance = jax.tree.map(lambda x: sizes_like(x, initial_scale), params)
         return CenteredRmspropState(jnp.zeros((), jnp.int32), mu, variance)
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         count = increment(state.count)
         weight, rest = (
@@ -368,7 +368,7 @@ def _negate() -> optax.GradientTransformation:
     """Undoes the sign that a rule gives its direction, for the one that stands behind
     another's."""
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         return jax.tree.map(jnp.negative, updates), state
 

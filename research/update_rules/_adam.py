@@ -141,11 +141,11 @@ def _adam_direction(
 ) -> optax.GradientTransformation:
     _check(b1, b2, eps, eps_root)
 
-    def init(params):
+    def init(params: Params):
         mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
         return AdamState(jnp.zeros((), jnp.int32), mu, nu)
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         count = increment(state.count)
         mu = moving_average(b1, state.mu, updates)
@@ -226,13 +226,13 @@ def amsgrad(
     """
     _check(b1, b2, eps, eps_root)
 
-    def init(params):
+    def init(params: Params):
         mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
         return AmsgradState(
             jnp.zeros((), jnp.int32), mu, nu, jax.tree.map(sizes_like, params)
         )
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         count = increment(state.count)
         mu = moving_average(b1, state.mu, updates)
@@ -304,14 +304,14 @@ def adamax(
     """
     _check(b1, b2, eps)
 
-    def init(params):
+    def init(params: Params):
         mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
         return AdamaxState(jnp.zeros((), jnp.int32), mu, nu)
 
     def largest(g, n):
         return jnp.maximum(jnp.abs(g).astype(n.dtype) + cast(eps, n), cast(b2, n) * n)
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         count = increment(state.count)
         mu = moving_average(b1, state.mu, updates)

@@ -1,7 +1,7 @@
 """Adam with a momentum or a step that depends on t: NAdam, which looks ahead, and
 RAdam, which starts as momentum."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -95,14 +95,14 @@ def nadam(
         )
     constant, paper = momentum_schedule == "constant", momentum_schedule == "paper"
 
-    def init(params):
+    def init(params: Params):
         mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
         return NadamState(jnp.zeros((), jnp.int32), mu, nu, jnp.ones((), float))
 
     def momentum(t):
         return b1 if constant else b1 * (1.0 - 0.5 * 0.96 ** (t * momentum_decay))
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         count = increment(state.count)
         now, ahead = momentum(count), momentum(increment(count))
@@ -198,11 +198,11 @@ def radam(
             f"threshold={threshold!r}."
         )
 
-    def init(params):
+    def init(params: Params):
         mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
         return AdamState(jnp.zeros((), jnp.int32), mu, nu)
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         count = increment(state.count)
         mu = moving_average(b1, state.mu, updates)

@@ -75,11 +75,11 @@ def adabelief(
     """
     _check({"b1": b1, "b2": b2}, {"eps": eps, "eps_root": eps_root})
 
-    def init(params):
+    def init(params: Params):
         mu, nu = jax.tree.map(jnp.zeros_like, params), jax.tree.map(sizes_like, params)
         return AdabeliefState(jnp.zeros((), jnp.int32), mu, nu)
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         count = increment(state.count)
         mu = moving_average(b1, state.mu, updates)
@@ -165,7 +165,7 @@ def yogi(
     }
     _check({"b1": b1, "b2": b2}, {"eps": eps, "eps_root": eps_root, **sizes})
 
-    def init(params):
+    def init(params: Params):
         mu = jax.tree.map(lambda x: jnp.full_like(x, initial_mu), params)
         nu = jax.tree.map(lambda x: sizes_like(x, initial_accumulator_value), params)
         return YogiState(jnp.zeros((), jnp.int32), mu, nu)
@@ -177,7 +177,7 @@ def yogi(
             jnp.isposinf(v) & ~jnp.isnan(square), v, moved
         )  # ∞ - ∞ where g² left the range of the dtype.
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         count = increment(state.count)
         mu = moving_average(b1, state.mu, updates)
@@ -265,7 +265,7 @@ def adan(
     """
     _check({"b1": b1, "b2": b2, "b3": b3}, {"eps": eps, "eps_root": eps_root})
 
-    def init(params):
+    def init(params: Params):
         mu, difference, gradient = (
             jax.tree.map(jnp.zeros_like, params) for _ in range(3)
         )
@@ -277,7 +277,7 @@ def adan(
             gradient,
         )
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         count = increment(state.count)
         gradient = jax.tree.map(
@@ -340,11 +340,11 @@ def _shrink(
     """u <- u / (1 + λ η_t), which turns -η_t (d + λ x) into the implicit step (x - η_t
     d) / (1 + λ η_t) - x."""
 
-    def init(params):
+    def init(params: Params):
         del params
         return ShrinkState(jnp.zeros((), jnp.int32))
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
         factor = 1.0 + weight_decay * rate

@@ -92,7 +92,7 @@ def lookahead(
         )
     rule = make_inner(inner, learning_rate, heavy_ball)
 
-    def init(params):
+    def init(params: Params):
         return LookaheadState(
             jnp.zeros((), jnp.int32), _copied(params), rule.init(params)
         )
@@ -273,7 +273,7 @@ def _averaging(
     """x̄_t = x̄_(t-1) + w_t (x_t - x̄_(t-1)) from x̄_0 = x_0: every average here is
     this one, with its own weight."""
 
-    def init(params):
+    def init(params: Params):
         return AveragingState(
             jnp.zeros((), jnp.int32), _copied(params, dtype), rule.init(params)
         )

@@ -226,11 +226,11 @@ def _check_options(given: dict[str, Any], flags: list[str]) -> None:
 def _with_checks(rule: _Rule) -> _Rule:
     expected: dict[Any, tuple[Any, list[Any]]] = {}
 
-    def init(params):
+    def init(params: Params):
         check_tree("params", params)
         return rule.init(params)
 
-    def update(updates, state, params=None, **extra):
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         of_updates = check_tree("updates", updates)
         found = of_updates if params is None else check_tree("params", params)
         if found != of_updates and not _fits_but_for_none(updates, params):

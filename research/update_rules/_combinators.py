@@ -70,22 +70,22 @@ def accumulate_gradients(
     check_rule(rule)
     inner = optax.with_extra_args_support(rule)
 
-    def init(params):
+    def init(params: Params):
         zeros = jax.tree.map(jnp.zeros_like, params)
         return AccumulationState(
             jnp.zeros((), jnp.int32), zeros, jnp.zeros((), float), inner.init(params)
         )
 
     def update(
-        updates,
-        state,
-        params=None,
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
         *,
-        value=None,
-        grad=None,
-        value_fn=None,
-        indices=None,
-        **extra,
+        value: Any = None,
+        grad: Any = None,
+        value_fn: Any = None,
+        indices: Any = None,
+        **extra: Any,
     ):
         del value_fn, indices
         count = increment(state.count)
@@ -183,12 +183,12 @@ def skip_nonfinite(
     check_rule(rule)
     inner = optax.with_extra_args_support(rule)
 
-    def init(params):
+    def init(params: Params):
         return SkippingState(
             jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), inner.init(params)
         )
 
-    def update(updates, state, params=None, **extra):
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         moved, inner_state = inner.update(updates, state.inner, params, **extra)
         finite = _all_finite(updates) & _all_finite(moved)
         skip = ~finite
@@ -243,7 +243,14 @@ def with_state_dtype(
         return jax.tree.map(lambda a: in_dtype(a, wide), arrays(tree))
 
     def update(
-        updates, state, params=None, *, value=None, grad=None, value_fn=None, **extra
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        value: Any = None,
+        grad: Any = None,
+        value_fn: Any = None,
+        **extra: Any,
     ):
         @functools.wraps(value_fn or _refuse)
         def in_the_dtype_of_the_params(x, *drawn, **named):

@@ -39,12 +39,12 @@ def complete(
     """
     inner = optax.with_extra_args_support(rule)
 
-    def init(params):
+    def init(params: Params):
         if only_real:
             refuse_complex(params, only_real, needs_value_fn)
         return inner.init(arrays(params))
 
-    def update(updates, state, params=None, **extra):
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         params = arrays(params)
         filled = updates if params is None else _filled(updates, params)
         moved, state = inner.update(arrays(filled), state, params, **extra)

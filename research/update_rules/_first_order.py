@@ -1,7 +1,7 @@
 """Gradient descent, with and without momentum, and along signs: rules with one rate for
 all coordinates."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -166,14 +166,14 @@ class ScheduledMomentumState(NamedTuple):
 
 
 def _accumulate_by_schedule(momentum: Schedule) -> optax.GradientTransformation:
-    def init(params):
+    def init(params: Params):
         return ScheduledMomentumState(
             jnp.zeros((), jnp.int32),
             jnp.zeros(()),
             jax.tree.map(jnp.zeros_like, params),
         )
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         now = jnp.asarray(momentum(state.count), state.momentum.dtype)
         velocity = jax.tree.map(
@@ -196,13 +196,13 @@ def _accumulate(
 ) -> optax.GradientTransformation:
     check_number("momentum", momentum, below=1.0)
 
-    def init(params):
+    def init(params: Params):
         return MomentumState(jax.tree.map(jnp.zeros_like, params))
 
     def add(velocity, g):
         return cast(momentum, velocity) * velocity + like(g, velocity)
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         velocity = jax.tree.map(add, state.velocity, updates)
         direction = jax.tree.map(add, velocity, updates) if look_ahead else velocity
@@ -274,12 +274,12 @@ def _average(
             f"undamped_start={undamped_start!r}."
         )
 
-    def init(params):
+    def init(params: Params):
         return AverageState(
             jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params)
         )
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         average = moving_average(momentum, state.average, updates)
         if undamped_start:

@@ -2,7 +2,7 @@
 the line."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -101,12 +101,12 @@ def backtracking_descent(
     check_number("shrink", shrink, below=1.0, positive=True)
     check_number("max_evaluations", max_evaluations, positive=True, integer=True)
 
-    def init(params):
+    def init(params: Params):
         return SearchState(
             jnp.zeros((), jnp.int32), not_yet(search, params, learning_rate)
         )
 
-    def update(updates, state, params=None, **extra):
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         first = cast(rate_at(learning_rate, state.count), state.search.learning_rate)
         if increase is not None:
             grown = cast(increase, first) * state.search.learning_rate
@@ -236,7 +236,7 @@ def nonlinear_conjugate_gradient(
             "linesearch=None."
         )
 
-    def init(params):
+    def init(params: Params):
         before, direction = (
             jax.tree.map(jnp.zeros_like, params) for _ in range(2)
         )  # Two, so that both may be donated.
@@ -249,7 +249,7 @@ def nonlinear_conjugate_gradient(
             searched,
         )
 
-    def update(updates, state, params=None, **extra):
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         direction = _conjugate(*BETAS[beta], updates, state)
         slope = inner(updates, direction).astype(state.slope.dtype)
         afresh = (

@@ -191,7 +191,7 @@ def by_group(
             )
         return found
 
-    def init(params):
+    def init(params: Params):
         found = labelled(params)
         given = set(jax.tree.leaves(found))
         inits = {
@@ -202,7 +202,15 @@ def by_group(
             {label: init(_part(found, label, params)) for label, init in inits.items()}
         )
 
-    def update(updates, state, params=None, *, grad=None, value_fn=None, **extra):
+    def update(
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        grad: Any = None,
+        value_fn: Any = None,
+        **extra: Any,
+    ):
         found = labelled(updates if params is None else params)
         parts, states = {}, {}
         for label, rule in served.items():

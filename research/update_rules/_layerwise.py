@@ -94,10 +94,10 @@ def _direction(rule: optax.GradientTransformation) -> optax.GradientTransformati
     """The direction of a rule made with the rate 1: the rule descends by minus that."""
     rule = optax.with_extra_args_support(rule)
 
-    def init(params):
+    def init(params: Params):
         return DirectionState(rule.init(params))
 
-    def update(updates, state, params=None, **extra):
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         updates, inner = rule.update(updates, state.direction, params, **extra)
         return jax.tree.map(operator.neg, updates), DirectionState(inner)
 
@@ -112,7 +112,7 @@ def _as_long_as_the_leaf() -> optax.GradientTransformation:
         )  # A NaN is not 0, and shows.
         return cast(ratio, d) * d
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         return jax.tree.map(
             scale, updates, params
         ), state  # That there are params, the decay before it has seen to.
@@ -243,7 +243,7 @@ def _momentum(
     bias_correction: bool,
     orthogonalise: Callable[[Array], Array],
 ) -> optax.GradientTransformation:
-    def init(params):
+    def init(params: Params):
         for path, x in jax.tree_util.tree_leaves_with_path(params):
             if jnp.ndim(x) != 2:
                 raise ValueError(
@@ -254,7 +254,7 @@ def _momentum(
                 )
         return MuonState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         count = increment(state.count)
         mu = moving_average(beta, state.mu, updates)

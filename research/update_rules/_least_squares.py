@@ -121,7 +121,7 @@ def gauss_newton(
     check_number("max_evaluations", max_evaluations, positive=True, integer=True)
     given = residual_fn
 
-    def init(params):
+    def init(params: Params):
         x, unflatten = flatten(params)
         count, outcome, curvature, evaluations = (
             jnp.zeros((), jnp.int32) for _ in range(4)
@@ -132,7 +132,14 @@ def gauss_newton(
             count, jnp.zeros((), x.dtype), outcome, curvature, evaluations, *after
         )
 
-    def update(updates, state, params=None, *, residual_fn: Any = None, **extra):
+    def update(
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        residual_fn: Any = None,
+        **extra: Any,
+    ):
         del extra
         residual_fn = given if residual_fn is None else residual_fn
         require("gauss_newton", params=params, residual_fn=residual_fn)
@@ -253,7 +260,7 @@ def levenberg_marquardt(
     )
     given = residual_fn
 
-    def init(params):
+    def init(params: Params):
         x, unflatten = flatten(params)
         count, outcome, evaluations = (jnp.zeros((), jnp.int32) for _ in range(3))
         radius, nothing = (
@@ -267,7 +274,14 @@ def levenberg_marquardt(
             count, radius, 0 * x, nothing, outcome, evaluations, *after
         )
 
-    def update(updates, state, params=None, *, residual_fn: Any = None, **extra):
+    def update(
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        residual_fn: Any = None,
+        **extra: Any,
+    ):
         del extra
         residual_fn = given if residual_fn is None else residual_fn
         require("levenberg_marquardt", params=params, residual_fn=residual_fn)

@@ -102,7 +102,7 @@ def natural_gradient(
         )
     given = fisher_fn
 
-    def init(params):
+    def init(params: Params):
         count, outcome, curvature = (
             jnp.zeros((), jnp.int32) for _ in range(3)
         )  # Apart, so that all may be donated.
@@ -111,14 +111,14 @@ def natural_gradient(
         )
 
     def update(
-        updates,
-        state,
-        params=None,
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
         *,
         value_fn: Any = None,
         fisher_fn: Any = None,
-        indices=None,
-        **extra,
+        indices: Any = None,
+        **extra: Any,
     ):
         del extra
         fisher_fn = given if fisher_fn is None else fisher_fn

@@ -117,7 +117,7 @@ def newton(
     check_number("shrink", shrink, positive=True, below=1.0)
     check_number("max_evaluations", max_evaluations, positive=True, integer=True)
 
-    def init(params):
+    def init(params: Params):
         x, unflatten = flatten(params)
         count, outcome, curvature, evaluations = (
             jnp.zeros((), jnp.int32) for _ in range(4)
@@ -129,14 +129,14 @@ def newton(
         )
 
     def update(
-        updates,
-        state,
-        params=None,
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
         *,
-        value=None,
-        grad=None,
+        value: Any = None,
+        grad: Any = None,
         value_fn: Any = None,
-        **extra,
+        **extra: Any,
     ):
         del extra
         require("newton", params=params, value_fn=value_fn)
@@ -255,7 +255,7 @@ def trust_region_newton(
     check_number("max_radius", max_radius, positive=True)
     check_number("acceptance", acceptance, below=0.25)
 
-    def init(params):
+    def init(params: Params):
         x, unflatten = flatten(params)
         count, outcome, curvature, evaluations = (
             jnp.zeros((), jnp.int32) for _ in range(4)
@@ -270,14 +270,14 @@ def trust_region_newton(
         )
 
     def update(
-        updates,
-        state,
-        params=None,
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
         *,
-        value=None,
-        grad=None,
+        value: Any = None,
+        grad: Any = None,
         value_fn: Any = None,
-        **extra,
+        **extra: Any,
     ):
         del extra
         require("trust_region_newton", params=params, value_fn=value_fn)

@@ -94,7 +94,7 @@ def dog(
         check_number("initial_distance", initial_distance)
     check_number("eps", eps)
 
-    def init(params):
+    def init(params: Params):
         dtype = working_dtype(params)
         first = (
             1e-6 * (1.0 + _norm(params, dtype))
@@ -105,7 +105,7 @@ def dog(
         sums = (jnp.array(first, dtype), jnp.zeros((), dtype), jnp.zeros((), dtype))
         return DogState(jnp.zeros((), jnp.int32), moved, *sums)
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         dtype = state.largest_distance.dtype
         largest = jnp.maximum(state.largest_distance, _norm(state.moved, dtype))
@@ -215,7 +215,7 @@ def prodigy(
     check_number("weight_decay", weight_decay)
     of_sums = b2**0.5 if b3 is None else b3
 
-    def init(params):
+    def init(params: Params):
         dtype = working_dtype(params)
         moved, mu, nu, gradient_sum = (
             jax.tree.map(jnp.zeros_like, params) for _ in range(4)
@@ -229,7 +229,7 @@ def prodigy(
             jnp.zeros((), jnp.int32), moved, mu, nu, gradient_sum, *sums
         )
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         distance = state.distance
         count = increment(state.count)
         step = cast(rate_at(state.count), distance) * distance

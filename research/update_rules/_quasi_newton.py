@@ -98,7 +98,7 @@ def bfgs(
     """
     search = _checked(learning_rate, linesearch, first_step, min_curvature)
 
-    def init(params):
+    def init(params: Params):
         n = sum(jnp.size(leaf) for leaf in jax.tree.leaves(params))
         identity = jnp.eye(n, dtype=working_dtype(params))
         before, grad = (
@@ -109,7 +109,7 @@ def bfgs(
             count, pairs, before, grad, identity, not_yet(search, params, learning_rate)
         )
 
-    def update(updates, state, params=None, **extra):
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         _refuse_no_params(params)
         dtype = state.inverse_hessian.dtype
         s, y = (
@@ -241,7 +241,7 @@ def lbfgs(
         check_number("memory_size", memory_size, positive=True, integer=True)
         check_most(100_000, memory_size=memory_size)
 
-    def init(params):
+    def init(params: Params):
         dtype, memory = working_dtype(params), _length(memory_size)
 
         def empty():
@@ -259,7 +259,7 @@ def lbfgs(
             count, pairs, before, grad, empty(), empty(), weights, scale, searched
         )
 
-    def update(updates, state, params=None, **extra):
+    def update(updates: Params, state: Any, params: Params | None = None, **extra: Any):
         _refuse_no_params(params)
         state = _remember(state, params, updates, min_curvature)
         scale = jnp.where(

@@ -1,6 +1,6 @@
 """Rprop, which sees only the signs of the gradient."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +91,7 @@ def rprop(
     _check_order("eta_plus", "1", 1.0, eta_plus)
     _check_order("max_step_size", "min_step_size", min_step_size, max_step_size)
 
-    def init(params):
+    def init(params: Params):
         sizes = jax.tree.map(lambda x: jnp.full_like(x, learning_rate), params)
         signs = jax.tree.map(jnp.zeros_like, params)
         return RpropState(signs, sizes, constant_rate(learning_rate))
@@ -106,7 +106,7 @@ def rprop(
             size * factor, cast(min_step_size, size), cast(max_step_size, size)
         )
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         signs = jax.tree.map(
             lambda g, s: jnp.sign(g).astype(s.dtype), updates, state.sign

@@ -154,12 +154,12 @@ class _NormaliseState(NamedTuple):
 
 
 def _normalise(b2: float | Array, eps: float | Array) -> optax.GradientTransformation:
-    def init(params):
+    def init(params: Params):
         return _NormaliseState(
             jnp.zeros((), jnp.int32), jax.tree.map(sizes_like, params)
         )
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         count = increment(state.count)
         nu = moving_average(b2, state.nu, jax.tree.map(abs_square, updates))
@@ -187,7 +187,7 @@ def _schedule_free(
     direction = optax.chain(*links, add_decayed_weights(weight_decay))
     start_rate, rate_of = _rate(learning_rate, warmup_steps)
 
-    def init(params):
+    def init(params: Params):
         average, lead = (
             jax.tree.map(jnp.copy, params),
             jax.tree.map(jnp.zeros_like, params),
@@ -196,7 +196,7 @@ def _schedule_free(
             average, lead, jnp.zeros(()), direction.init(params), start_rate()
         )
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         d, direction_state = direction.update(updates, state.direction, params)
         rate, rate_state = rate_of(state.rate)
         weight = (rate**weight_power).astype(state.weight_sum.dtype)

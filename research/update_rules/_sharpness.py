@@ -3,7 +3,7 @@ minimisation."""
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,14 @@ def sam(
     rule = make_inner(inner, learning_rate, gradient_descent)
 
     def update(
-        updates, state, params=None, *, value=None, grad=None, value_fn=None, **extra
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        value: Any = None,
+        grad: Any = None,
+        value_fn: Any = None,
+        **extra: Any,
     ):
         del value, grad
         if params is None or value_fn is None:

@@ -75,10 +75,10 @@ def lion(
     check_number("b1", b1, below=1.0)
     check_number("b2", b2, below=1.0)
 
-    def init(params):
+    def init(params: Params):
         return LionState(jax.tree.map(jnp.zeros_like, params))
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         short = moving_average(b1, state.mu, updates)
         signs = jax.tree.map(lambda g, c: like(jnp.sign(c), g), updates, short)
@@ -149,13 +149,13 @@ def adopt(
     check_number("b2", b2, below=1.0)
     check_number("eps", eps)
 
-    def init(params):
+    def init(params: Params):
         return AdoptState(
             jnp.zeros((), jnp.int32),
             *(jax.tree.map(jnp.zeros_like, params) for _ in range(2)),
         )
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         first, most = state.count == 0, jnp.asarray(state.count, float) ** 0.25
 

@@ -83,7 +83,7 @@ def polyak_step(
         check_number("max_learning_rate", max_learning_rate)
     _check_flag("positive_part", positive_part)
 
-    def init(params):
+    def init(params: Params):
         return PolyakStepState(_rate(0.0, params))
 
     def update(
@@ -173,7 +173,7 @@ def barzilai_borwein(
     )
     _check_flag("short", short)
 
-    def init(params):
+    def init(params: Params):
         zeros = (
             jax.tree.map(jnp.zeros_like, params) for _ in range(2)
         )  # Two, so that both may be donated.
@@ -269,7 +269,7 @@ def adgd(learning_rate: float | Array = 1e-3) -> optax.GradientTransformation:
         no_schedule="it is the first step; the rule finds the others itself",
     )
 
-    def init(params):
+    def init(params: Params):
         zeros = (
             jax.tree.map(jnp.zeros_like, params) for _ in range(2)
         )  # Two, so that both may be donated.

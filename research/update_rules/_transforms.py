@@ -58,11 +58,11 @@ def descend(learning_rate: float | Array | Schedule) -> optax.GradientTransforma
         return _descend_by_schedule(learning_rate)
     check_number("learning_rate", learning_rate)
 
-    def init(params):
+    def init(params: Params):
         del params
         return DescendState(constant_rate(learning_rate))
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params, state
         rate = constant_rate(learning_rate)
         return _scale(learning_rate, updates), DescendState(rate)
@@ -89,12 +89,12 @@ def _descend_by_schedule(schedule: Schedule) -> optax.GradientTransformation:
             rate, rate
         )  # A schedule may give a Python float, whose weak type would change in a scan.
 
-    def init(params):
+    def init(params: Params):
         del params
         count = jnp.zeros((), jnp.int32)
         return DescendState(rate_at(count), count)
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         del params
         rate = rate_at(state.count)
         return _scale(rate, updates), DescendState(rate, increment(state.count))
@@ -138,7 +138,7 @@ def add_decayed_weights(
     """
     check_number("weight_decay", weight_decay)
 
-    def update(updates, state, params=None):
+    def update(updates: Params, state: Any, params: Params | None = None):
         if params is None:
             raise ValueError(
                 "weight decay needs the weights; call update(grads, state, params)."

@@ -80,14 +80,22 @@ def svrg(
 
 
 def _correct_by_snapshot(period: int | Array) -> optax.GradientTransformationExtraArgs:
-    def init(params):
+    def init(params: Params):
         # Zeros until the first step, which takes a snapshot.
         return SvrgState(
             jnp.zeros((), jnp.int32),
             *(jax.tree.map(jnp.zeros_like, params) for _ in range(2)),
         )
 
-    def update(updates, state, params=None, *, value_fn=None, indices=None, **extra):
+    def update(
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        value_fn: Any = None,
+        indices: Any = None,
+        **extra: Any,
+    ):
         del extra
         params, value_fn = _needed("svrg", params, value_fn)
         if getattr(value_fn, "is_of_a_part", False):
@@ -179,7 +187,7 @@ def saga(
 
 
 def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
-    def init(params):
+    def init(params: Params):
         entries = sum(jnp.size(leaf) for leaf in jax.tree.leaves(params))
         check_room(
             f"num_examples={n} gradients of {entries} entries", n, entries, itemsize=4
@@ -191,7 +199,15 @@ def _correct_by_table(n: int) -> optax.GradientTransformationExtraArgs:
             jnp.zeros((), jnp.int32), table, jax.tree.map(jnp.zeros_like, params)
         )
 
-    def update(updates, state, params=None, *, value_fn=None, indices=None, **extra):
+    def update(
+        updates: Params,
+        state: Any,
+        params: Params | None = None,
+        *,
+        value_fn: Any = None,
+        indices: Any = None,
+        **extra: Any,
+    ):
         del extra
         params, value_fn = _needed("saga", params, value_fn)
         _check_examples(n, value_fn, indices)

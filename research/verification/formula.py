@@ -82,7 +82,7 @@ def mistaken(formula: Formula, mistake: Mistake) -> Callable[..., Iterator[Leave
 def _over_several_lines(code: str) -> re.Pattern[str]:
     """Match the code where a formatter has broken its line."""
     spaces = {"(": r"\(\s*", "[": r"\[\s*", ")": r",?\s*\)", "]": r",?\s*\]"}
-    parts = re.findall(r"\s+|[()\[\]]|[^\s()\[\]]+", code)
+    parts: list[str] = re.findall(r"\s+|[()\[\]]|[^\s()\[\]]+", code)
     return re.compile(
         "".join(
             r"\s+" if part.isspace() else spaces.get(part, re.escape(part))

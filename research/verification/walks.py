@@ -198,8 +198,8 @@ def _advance(
     x: Params,
     state: Any,
     gradient: Params,
-    value: Array | None = None,
-    value_fn: Callable[..., Array] | None = None,
+    value: Any = None,
+    value_fn: Callable[..., Any] | None = None,
 ) -> tuple[tuple[Params, Any], tuple[Params, Params, Params | None]]:
     """Take one step, with the extra arguments of descent where there is a function."""
     extra: dict[str, Any] = {}

@@ -200,6 +200,9 @@ def test_looks_and_a_kill_leave_the_bits_alone(
     assert len(looks) == 5 + 1  # The step of the look that killed it was saved.
 
 
+@pytest.mark.thorough(
+    "a process that trains every network; make test has one with two devices (test_bit_contract.py)"
+)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_another_process_leaves_the_bits_alone(name, elsewhere, fit_once_compiled):
     assert elsewhere()[name] == hashed(fit_once_compiled(name))

@@ -97,7 +97,7 @@ def test_fetch_says_where_it_is_and_goes_on_after_one_that_fails(capsys, given):
     out, err = capsys.readouterr()
     assert out.startswith("digits: comes with")
     assert err.splitlines()[0].startswith(
-        "error: cifar10 needs b.bin, which is not here"
+        "error: cifar10 needs b.bin, which is missing"
     )
     assert err.splitlines()[-1] == "error: 1 of 2 sets could not be fetched: cifar10."
 

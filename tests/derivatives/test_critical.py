@@ -91,6 +91,7 @@ DEGENERATE = {
 }
 
 
+@pytest.mark.thorough("the other points", but="Peano|Powell|monkey|trough|both")
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_degenerate_point_is_what_higher_orders_say(name):
     f, n, order, note = DEGENERATE[name]
@@ -335,12 +336,16 @@ def random_degenerate(rng):
     return f, place, kind
 
 
-def test_random_degenerate_points_are_never_called_what_they_are_not_and_seldom_undecided():
-    rng, neither, undecided, count = (
+@pytest.mark.parametrize(
+    "count", [3, pytest.param(10, marks=pytest.mark.thorough("seven points more"))]
+)
+def test_random_degenerate_points_are_never_called_what_they_are_not_and_seldom_undecided(
+    count,
+):
+    rng, neither, undecided = (
         np.random.default_rng(0),
         {"saddle", "no extremum"},
         0,
-        10,
     )
     for _ in range(count):
         f, place, kind = random_degenerate(rng)

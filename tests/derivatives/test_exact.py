@@ -195,17 +195,17 @@ def test_functions_with_one_kind_of_rule_have_gradients():
         (
             lambda: derivative(lambda x: 3, 1.0),
             NotInexactError,
-            "f must give real floating numbers; it gives int",
+            "f must return real floating numbers; it returns int",
         ),
         (
             lambda: derivative(reverse_alone, 1.0),
             UnsupportedPrimitiveError,
-            "use gradient(f, x)",
+            "Use gradient(f, x)",
         ),
         (
             lambda: gradient(jnp.sin, jnp.ones(2)),
             NotScalarError,
-            "sin gives an array of shape (2,). Use jacobian(f, x)",
+            "sin returns an array of shape (2,). Use jacobian(f, x)",
         ),
         (
             lambda: gradient(lambda x: (x, x), 1.0),
@@ -223,7 +223,7 @@ def test_functions_with_one_kind_of_rule_have_gradients():
             "mode='back'",
         ),
         (lambda: hessian(jnp.sin, jnp.ones(2)), NotScalarError, "Use jacobian(f, x)"),
-        (lambda: jacobian(jnp.argmax, jnp.ones(2)), NotInexactError, "it gives int"),
+        (lambda: jacobian(jnp.argmax, jnp.ones(2)), NotInexactError, "it returns int"),
         (
             lambda: hessian_vector_product(jnp.sum, jnp.ones(2), jnp.ones(3)),
             ValueError,

@@ -441,6 +441,7 @@ def random_cases(kind):
     return random_functions.random_cases(kind, 100, seed=0)
 
 
+@pytest.mark.thorough("the higher orders", but=r"-1\]")
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 @pytest.mark.parametrize("kind", list(random_functions.CLASSES))
 def test_random_functions_are_answered_within_their_bounds(kind, order):

@@ -239,7 +239,7 @@ def test_numpy_still_falls_into_the_trap():
             [0.0, 2.0, 1.0, 3.0],
             {},
             ValueError,
-            r"x must go one way.*argsort",
+            r"x must be increasing or decreasing.*argsort",
         ),
         (np.ones(3), [0.0, np.nan, 1.0], {}, ValueError, r"x\[1\]=nan"),
         (np.ones(3), np.ones((3, 1)), {}, ValueError, r"x of shape \(3, 1\)"),

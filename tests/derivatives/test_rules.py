@@ -13,7 +13,7 @@ import pytest
 from research.derivatives import rules
 from research.derivatives.rules import (
     DERIVATIVE_RULES,
-    find_rule,
+    find_derivative_rule,
     verify_derivative_rule,
 )
 
@@ -200,19 +200,19 @@ def test_points_are_drawn_inside_the_domain_and_differ_by_key():
     [
         (
             lambda: verify_derivative_rule("logarithm", points=[1.0, -2.0]),
-            "the rule logarithm holds for x > 0; got x = -2.",
+            "points of the rule logarithm must lie in its domain, x > 0; got x = -2.",
         ),
         (
             lambda: verify_derivative_rule("arcsine", points=1.5),
-            "holds for |x| < 1; got x = 1.5",
+            "must lie in its domain, |x| < 1; got x = 1.5",
         ),
         (lambda: verify_derivative_rule("rectifier", points=0.0), "x ≠ 0; got x = 0"),
         (
             lambda: verify_derivative_rule("produkt", jax.random.key(0)),
             "unknown rule 'produkt'; did you mean 'product'",
         ),
-        (lambda: find_rule("gossip"), "unknown rule 'gossip'. Known: "),
-        (lambda: verify_derivative_rule("sine"), "give a key"),
+        (lambda: find_derivative_rule("gossip"), "unknown rule 'gossip'. Known: "),
+        (lambda: verify_derivative_rule("sine"), "key or points must be given"),
     ],
 )
 def test_bad_input_is_named_with_what_to_do(call, words):
@@ -225,6 +225,6 @@ def test_every_public_name_is_there():
         "DERIVATIVE_RULES",
         "Rule",
         "RuleCheck",
-        "find_rule",
+        "find_derivative_rule",
         "verify_derivative_rule",
     } == set(rules.__all__)

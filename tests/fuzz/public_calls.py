@@ -214,12 +214,6 @@ def spoken():
     )
 
 
-@functools.cache
-def shards():
-    blocks = [(np.ones((4, 2)), np.arange(4)), (np.zeros((3, 2)), np.arange(3))]
-    return datasets.open_shards(datasets.write_shards(folder() / "shards", blocks))
-
-
 def text_tokens():
     return np.array([0, 1, 2, 0, 1, 2, 0, 0, 1, 2])
 
@@ -632,7 +626,7 @@ def of_derivatives() -> Iterator[Call]:
         ("derivative", {"f": number_cube, "x": 2.0}, False),
         ("directional_derivative", {**at, "v": v}, False),
         ("explain", {"f": cube, "args": (x,)}, True),
-        ("find_rule", {"name": "sine"}, False),
+        ("find_derivative_rule", {"name": "sine"}, False),
         ("finite_difference", {"f": number_cube, "x": 2.0}, False),
         ("fornberg_weights", {"nodes": [0.0, 1.0, 2.0], "at": 0.5, "order": 1}, False),
         ("gradient", at, False),
@@ -680,7 +674,6 @@ def of_datasets() -> Iterator[Call]:
         "make_vocabulary": {"texts": ["a b", "b"]},
         "mean_and_sd": {"train_x": x},
         "official_split": {"given": spoken()},
-        "open_shards": {"folder": folder() / "shards"} if shards() else {},
         "overlapping_classes": {**size, "separation": 2.0},
         "quadratic": {"seed": 0, "eigenvalues": [1.0, 10.0]},
         "rosenbrock": {"dimension": 2},
@@ -691,32 +684,10 @@ def of_datasets() -> Iterator[Call]:
         "text": {"name": "nine_play_shakespeare"},
         "window_starts": {"num_tokens": 10, "context": 3},
         "windows": {"tokens": tokens, "starts": np.array([0, 3]), "context": 3},
-        "chunks": {"shards": shards(), "seed": 0, "chunk_size": 2},
     }.items():
         yield Call(
             f"datasets.{name}", getattr(datasets, name), arguments, slow=name == "text"
         )
-    yield Call(
-        "datasets.write_shards",
-        write_shards_anew,
-        {"folder": "shards", "blocks": [(np.ones((4, 2)), np.arange(4))]},
-    )
-    yield Call(
-        "datasets.write_speech_commands",
-        datasets.write_speech_commands,
-        {"folder": folder() / "never"},
-        slow=True,
-    )
-
-
-def write_shards_anew(folder, blocks):
-    """Into a new folder, where the folder is the valid one: shards are never written twice to one place."""
-    place = (
-        Path(tempfile.mkdtemp(dir=globals()["folder"]())) / folder
-        if folder == "shards"
-        else folder
-    )
-    return datasets.write_shards(place, blocks)
 
 
 def of_optima() -> Iterator[Call]:

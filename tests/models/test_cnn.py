@@ -185,7 +185,7 @@ REFUSED = {
     "channels as a number": (
         ((6, 6, 1), 2),
         {"channels": 32},
-        r"channels=32. A single one: \(32,\)",
+        r"channels=32. Pass \(32,\) for a single one",
     ),
     "pools": (
         ((6, 6, 1), 2),
@@ -225,7 +225,7 @@ def test_images_of_another_shape_are_refused():
     model = cnn((6, 5, 2), 3, **SMALL)
     params = model.init(jax.random.key(0))
     with pytest.raises(
-        ValueError, match=r"NHWC.*Channels seem to stand first.*moveaxis\(x, -3, -1\)"
+        ValueError, match=r"NHWC.*channels seem to come first.*moveaxis\(x, -3, -1\)"
     ):
         model.apply(params, jnp.zeros((1, 2, 6, 5)))
     with pytest.raises(
@@ -265,6 +265,6 @@ def test_dropout_zeroes_the_same_entries_in_every_dtype_and_keeps_the_dtype():
 @pytest.mark.parametrize("rate", [-0.1, 1, float("nan")])
 def test_a_rate_outside_its_range_is_refused(rate):
     with pytest.raises(
-        ValueError, match=r"rate must lie in .*the probability that an entry is zeroed"
+        ValueError, match=r"rate must lie in .*the probability of zeroing an entry"
     ):
         dropout(jax.random.key(0), jnp.ones(3), rate)

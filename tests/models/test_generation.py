@@ -193,14 +193,14 @@ def test_what_cannot_be_continued_is_refused_by_name():
 
     refused(
         ValueError,
-        r"prompt must have shape \(\.\.\., T\) with T >= 1; got \(0,\)",
+        r"prompt must have shape \(\.\.\., T\) with T >= 1; got shape \(0,\)",
         np.zeros(0, int),
     )
-    refused(ValueError, r"prompt must have shape .*; got \(\)", 3)
+    refused(ValueError, r"prompt must have shape .*; got shape \(\)", 3)
     reader = models.recurrent(VOCABULARY, 3, VOCABULARY, embedding=2)
     with pytest.raises(
         ValueError,
-        match=r'logits after each token, shape \(2, 3, 7\); it gives \(2, 7\)\. .*"every"',
+        match=r'logits for each token, shape \(2, 3, 7\); got shape \(2, 7\)\. .*"every"',
     ):
         models.generate(
             reader,
@@ -210,7 +210,9 @@ def test_what_cannot_be_continued_is_refused_by_name():
             6,
             context=3,
         )
-    refused(TypeError, r"prompt must be of integers; got float64\[1\]", [0.5])
+    refused(
+        TypeError, r"prompt must be integers; got dtype float64, shape \(1,\)", [0.5]
+    )
     refused(
         ValueError,
         "num_tokens must be a positive integer; got num_tokens=0",

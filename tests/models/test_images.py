@@ -144,7 +144,7 @@ REFUSED = {
     ),
     "sd of 0..1": (
         lambda: on_images(IDENTITY, 0.5, 0.3, dtype="float32").apply((), stored()),
-        "x is of bytes.*sd=0.3. For images scaled to 0..1, multiply both by 255",
+        "units of x, bytes of 0 to 255; got sd=0.3. If they are of images scaled to 0..1, multiply both by 255",
     ),
     "channels first": (
         lambda: on_images(IDENTITY, [1.0, 2.0, 3.0], 1.0, dtype="float32").apply(

@@ -186,7 +186,7 @@ def test_what_is_no_module_and_what_is_no_example_are_refused():
             match=r"x must have the example's shape \(4, 5\), after any leading batch axes",
         ):
             model.apply(params, np.zeros(shape))
-    with pytest.raises(ValueError, match="x must be built as the example is"):
+    with pytest.raises(ValueError, match="x must have the structure of the example"):
         model.apply(params, {"x": X})
 
 

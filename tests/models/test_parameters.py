@@ -94,19 +94,19 @@ def test_the_same_architecture_passes_whatever_its_dtype():
     [
         (
             (3, 5, 2),
-            r"dense_1/bias has shape \(5,\), where the model has \(4,\)\n\(the first of 3 arrays",
+            r"dense_1/bias has shape \(5,\), but the model's has \(4,\)\n\(the first of 3 arrays",
         ),
         (
             (3, 4, 1),
-            r"dense_2/bias has shape \(1,\), where the model has \(2,\)\n\(the first of 2 arrays",
+            r"dense_2/bias has shape \(1,\), but the model's has \(2,\)\n\(the first of 2 arrays",
         ),
         (
             (3, 2),
-            r"dense_1/bias has shape \(2,\), where the model has \(4,\)\n\(the first of 4 arrays",
+            r"dense_1/bias has shape \(2,\), but the model's has \(4,\)\n\(the first of 4 arrays",
         ),
         (
             (3, 4, 2, 2),
-            r"the model has no dense_3/bias, of shape \(2,\)\n\(the first of 2 arrays",
+            r"the model has no dense_3/bias of shape \(2,\)\n\(the first of 2 arrays",
         ),
     ],
 )
@@ -121,13 +121,11 @@ def test_another_architecture_is_refused_by_the_first_array_that_differs(sizes, 
 
 def test_a_missing_array_and_another_container_are_refused():
     expected = {"a": jnp.zeros(2), "b": jnp.zeros(3)}
-    with pytest.raises(
-        ValueError, match=r"architecture: b, of shape \(3,\), is missing\. Build"
-    ):
+    with pytest.raises(ValueError, match=r"architecture: .*b.* of shape \(3,\)"):
         check_same_architecture({"a": jnp.zeros(2)}, expected)
     with pytest.raises(
         ValueError,
-        match=r"its containers are PyTreeDef\(\(\*,\)\), the model's PyTreeDef\(\[\*\]\)",
+        match=r"their structure is PyTreeDef\(\(\*,\)\), that of the model PyTreeDef\(\[\*\]\)",
     ):
         check_same_architecture((jnp.zeros(2),), [jnp.zeros(2)])
 
@@ -160,9 +158,7 @@ def test_a_network_refuses_the_weights_of_another_architecture(name):
     one, other, x = NETWORKS[name]
     x = np.zeros((4, 4, 1)) if name == "cnn" else x
     for model, strange in ((one, other), (other, one)):
-        with pytest.raises(
-            ValueError, match="params are those of another architecture"
-        ):
+        with pytest.raises(ValueError, match="params belong to another architecture"):
             jax.jit(model.apply)(strange.init(jax.random.key(0)), x)
 
 

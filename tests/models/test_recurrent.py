@@ -541,7 +541,7 @@ REFUSED = [
         lambda: (net := models.recurrence(2, 3, 4)).advance(
             net.init(jax.random.key(0)), np.ones((6, 5, 2)), net.start((3,))
         ),
-        r"carry must hold arrays of shape \(6, 3\) for this x, as start\(\(6,\)\) makes them; got \[\(3, 3\)\]",
+        r"carry must have arrays of shape \(6, 3\) for this x; got \[\(3, 3\)\]. Pass start",
     ),
     (
         lambda: models.check_sequences(Sequences(np.full((1, 5), 2), np.array([1])), 2),

@@ -550,7 +550,7 @@ def test_wrong_lengths_are_refused():
     split_sequences(
         Sequences(np.array([0, -1]), np.array(1)), CONTEXT, VOCABULARY
     )  # After the end anything may stand.
-    with pytest.raises(TypeError, match="mask must be of booleans"):
+    with pytest.raises(TypeError, match="mask must be boolean"):
         models.attention(
             {"query_key_value": {"weights": np.ones((2, 6))}},
             np.ones((3, 2)),

@@ -1,4 +1,8 @@
-"""Is a derivative right? The slope of the Taylor remainder, the dot-product test, and what would have been caught."""
+"""Check of a derivative against values of the function.
+
+The check compares slopes, the order of the Taylor remainder and the dot products of
+forward and reverse mode. It also reports the smallest error that it would have caught.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,61 +20,79 @@ from research.derivatives.exact.arguments import floating, title
 
 __all__ = ["CheckReport", "Probe", "check_derivative"]
 
-RANDOM = 8  # Directions.
-MISSED = 0.01  # Chance that an error of the size that is reported escapes all of them.
-SAFETY = 5  # Times the error that the differences answer for.
-ROUNDINGS = 10  # That the derivative may be off by.
-ZERO = 4  # Times what rounding does to a slope: a gradient that is no larger may be all rounding.
-RESOLVED = 1e-3  # A check that could not have caught an error of one in a thousand has found too little out.
+RANDOM = 8  # Number of random directions.
+MISSED = 0.01  # Chance that an error of the reported size escapes all directions.
+SAFETY = 5  # Factor on the error estimate of the differences.
+ROUNDINGS = 10  # Allowed rounding error of the derivative, in units of rounding.
+# A gradient below this many rounding errors of a slope may be pure rounding.
+ZERO = 4
+# A check that could not catch a relative error of this size is inconclusive.
+RESOLVED = 1e-3
 
 
 def check_derivative(
-    f: Callable, x: Any, key: jax.Array, derivative: Callable | None = None
+    f: Callable[..., Any],
+    x: Any,
+    key: jax.Array,
+    derivative: Callable[..., Any] | None = None,
 ) -> CheckReport:
-    """Holds the derivative of f at x against the values of f around x.
+    """Check the derivative of f at x against values of f around x.
 
-    Along eight random directions v, along the gradient, and for each leaf of x along one within it, f(x + h v) is
-    sampled at h = ±1, ±1/2, ..., ±2^-26, in units of the size of each leaf. Central differences, extrapolated, give a
-    slope with an error that they answer for; a derivative that is further off than that (and than rounding) is wrong.
-    Rounding is measured: f is evaluated again along each direction with the rounding of every operation made eight times
-    larger. So neither cancellation within f nor an f that vanishes at x is taken for an error of the derivative. Steps of
-    another length must confirm "wrong" and "kink". Shorter and longer steps are tried where f is rough or flat over these.
+    Directions are random (eight of them), along the gradient, and within each leaf of
+    x. Along each direction v, f(x + h v) is sampled at h = ±1, ±1/2, ..., ±2^-26, in
+    units of each leaf's size. Extrapolated central differences give a slope with an
+    error estimate. A derivative that differs from it by more than this estimate and
+    rounding is wrong. Other step lengths must confirm the verdicts "wrong" and "kink".
+    Shorter or longer steps are used where f is too rough or too flat.
 
-    Errors are relative to the length of the gradient, so that no scale of f or x matters, and no tolerance is asked
-    for: the report prints what it would have caught. An f with many outputs is checked as ⟨w, f⟩ for a random w in
-    each direction. A kink is told from a bug by one-sided slopes that differ however small h is; a leaf without
-    one is still held to its derivative, and one with it to lie between the two slopes.
+    Rounding is measured: f is evaluated again with the rounding error of every
+    operation made eight times larger. So neither cancellation inside f nor a zero of f
+    at x is mistaken for an error of the derivative.
 
-    f and its derivative are evaluated in float64 where f traces in it: also for an x of lower precision, and also when
-    float64 is off (it is turned on for the check alone). Code that sets a lower precision itself is checked in that,
-    and the report says what can be seen in it.
+    Errors are relative to the length of the gradient, so the scales of f and x do not
+    matter. No tolerance is needed: the report shows the smallest error that would have
+    been caught. If f has many outputs, ⟨w, f⟩ is checked for a random w in each
+    direction. At a kink the one-sided slopes differ for every h, which distinguishes it
+    from a bug. A leaf without a kink is still checked. In a leaf with a kink the
+    derivative must lie between the two slopes.
 
-    Reverse mode gives nan where a `where` chooses beside a singularity, as in where(x == 0, 1, sin(x) / x) at 0: the verdict
-    is then "nan", and the report names the remedy. Where the gradient is 0, "right" is relative to how f changes over a
-    step. Where it is no more than rounding, nothing tells it from one of the other sign: the verdict is "unresolved", and so
-    it is wherever the check could not have caught an error of one in a thousand.
+    f and its derivative are evaluated in float64 if f can be traced in it, even if x
+    has a lower precision or float64 is disabled. Code that sets a lower precision
+    itself is checked in that precision, and the report says so.
+
+    Reverse mode gives nan where a `where` selects a branch next to a singularity, as in
+    where(x == 0, 1, sin(x) / x) at 0. The verdict is then "nan", and the report names
+    the remedy. If the gradient is 0, "right" is relative to the change of f over a
+    step. If the gradient is not larger than rounding, its sign is unknown and the
+    verdict is "unresolved". The verdict is also "unresolved" if the check could not
+    have caught a relative error of 1e-3.
 
     Args:
-      f: Function of one pytree of floating arrays that gives a floating array. A `jax.tree_util.Partial` is compiled once
-        for all of its arguments.
-      x: Where.
-      key: Draws the directions.
-      derivative: What is checked: a function of x that gives f's gradient (for an f with one value) or Jacobian, as
-        `gradient` and `jacobian` do. By default JAX's derivatives of f, forward and reverse, with f's own rules.
+      f: Function of one pytree of floating arrays that returns a floating array. A
+        `jax.tree_util.Partial` is compiled once for all its arguments.
+      x: Point of evaluation.
+      key: Key for the random directions.
+      derivative: Function of x to check. It returns f's gradient (if f has one output)
+        or Jacobian, as `gradient` and `jacobian` do. None checks JAX's forward and
+        reverse derivatives of f, including f's own rules.
     Returns:
-      CheckReport; `print(report)`.
+      The report; print it to read it.
     Raises:
-      NotInexactError: A leaf of x, or what f gives, is no floating number.
-      ValueError: x has no entry; derivative gives another structure or shape than the gradient or Jacobian has.
+      NotInexactError: A leaf of x or the value of f is not floating.
+      ValueError: x has no entries, or derivative returns a structure or shape that
+        differs from the gradient's or Jacobian's.
     References:
-      Ridders, Accurate computation of F'(x) and F'(x) F''(x), Adv. Eng. Softw. 4, 1982 (the extrapolation); Griewank &
-      Walther, Evaluating derivatives, 2nd ed., 2008, section 3 (forward and reverse as adjoints).
+      Ridders, Accurate computation of F'(x) and F'(x) F''(x), Adv. Eng. Softw. 4, 1982
+      (the extrapolation).
+      Griewank & Walther, Evaluating derivatives, 2nd ed., 2008, section 3 (forward and
+      reverse mode as adjoints).
     Example:
       >>> f, key = lambda x: jnp.sum(jnp.sin(x) ** 2), jax.random.key(0)
       >>> report = check_derivative(f, jnp.ones(3), key)
       >>> report.verdict, report.smallest_error < 1e-8
       ('right', True)
-      >>> check_derivative(f, jnp.ones(3), key, lambda x: 2.0002 * jnp.sin(x) * jnp.cos(x)).verdict
+      >>> wrong = lambda x: 2.0002 * jnp.sin(x) * jnp.cos(x)
+      >>> check_derivative(f, jnp.ones(3), key, wrong).verdict
       'wrong'
     """
     check_callable("f", f, "x")
@@ -80,7 +102,8 @@ def check_derivative(
     x = floating(x, "x")
     if not sum(leaf.size for leaf in jax.tree.leaves(x)):
         raise ValueError(
-            f"x must have at least one entry to take a derivative by; got x={x!r}."
+            "x must have at least one entry to differentiate with respect to; got "
+            f"x={x!r}."
         )
     random = np.random.default_rng(
         np.asarray(jax.random.key_data(key)).ravel().tolist()
@@ -114,10 +137,18 @@ def check_derivative(
 
 
 class _Direction(NamedTuple):
-    """v in x's space, w in f's, the gradient of ⟨w, f⟩ (None without reverse mode), and the size of a rate along v.
+    """A direction v in the space of x, with weights w in the space of f.
 
-    The rates along v of an error that is δ of the gradient's length and points anywhere are normal, of size δ times
-    `rates`: first with lengths as they are, then with those in units of the leaves.
+    An error of δ times the gradient's length in a random direction has normal rates
+    along v, with standard deviation δ times `rates`. The first rate uses plain lengths,
+    the second lengths in units of the leaves.
+
+    Attributes:
+      name: Name of the direction.
+      v, w: The direction and the weights.
+      gradient: Gradient of ⟨w, f⟩, or None without reverse mode.
+      scale: Size of a rate along v.
+      rates: The two rates.
     """
 
     name: str
@@ -190,9 +221,14 @@ def _relative(difference: np.ndarray, whole: np.ndarray) -> float:
 
 
 class _Found(NamedTuple):
-    """A probe, the rates along it that an error of the size of the gradient has, and whether the gradient is rounding.
+    """A probe with the rates of an error of the gradient's size.
 
-    is_flat says whether f, too, hardly changes over a step, so that errors are relative to its size.
+    Attributes:
+      probe: The probe.
+      rates: Rates along it of an error of the size of the gradient.
+      vanishes: Whether the gradient is not larger than rounding.
+      is_flat: Whether f also hardly changes over a step, so that errors are relative to
+        the size of f.
     """
 
     probe: Probe
@@ -216,15 +252,15 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
             known
         )
         is_flat = vanishes and not values.change > 1e3 * values.slope.noise[-1]
-        if vanishes:  # Relative to how f changes over a step.
+        if vanishes:  # Make errors relative to the change of f over a step.
             scale = (terms or 1.0) if is_flat else values.change
         values.resolve(RESOLVED * scale / SAFETY)
         floor = SAFETY * values.slope.error + ROUNDINGS * (
             values.slope.noise[-1] + eps * sum(known)
         )
-        said = [rate for rate in (forward, backward) if not np.isnan(rate)]
+        reported = [rate for rate in (forward, backward) if not np.isnan(rate)]
         if values.slope.jump or any(
-            not abs(rate - values.slope.value) <= floor for rate in said
+            not abs(rate - values.slope.value) <= floor for rate in reported
         ):
             values.confirm()
             off = SAFETY * values.slope.error + ROUNDINGS * (
@@ -233,7 +269,7 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
             values.deny(
                 [
                     rate
-                    for rate in said
+                    for rate in reported
                     if np.isfinite(rate) and abs(rate - values.slope.value) > off
                 ]
             )
@@ -254,7 +290,7 @@ def _found(line: Line, eps: float, direction: _Direction, seed: int) -> _Found:
 
 
 def _finite(rate: float) -> float:
-    """The rate; infinity for NaN, which stands for a mode that is not there."""
+    """Return the rate, or infinity for NaN (NaN means that a mode is missing)."""
     return rate if np.isfinite(rate) else float("inf")
 
 
@@ -270,11 +306,11 @@ def _report(
     ]
     sizes.append(_caught_along(found))
     vanishes = all(each.vanishes for each in random)
-    # Errors relative to a gradient of 0, or to one that reverse mode does not give, have no size.
+    # Errors relative to a gradient that is 0 or unknown have no size.
     smallest = max((size for size in sizes if np.isfinite(size)), default=of_change)
     is_finite = bool(np.isfinite(np.asarray(line.value, np.float64)).all())
-    said = [p.forward if np.isnan(p.reverse) else p.reverse for p in probes[:RANDOM]]
-    is_zero = vanishes and not any(said)
+    rates = [p.forward if np.isnan(p.reverse) else p.reverse for p in probes[:RANDOM]]
+    is_zero = vanishes and not any(rates)
     verdict = _verdict(probes, of_change if is_zero else smallest, is_finite)
     slopes = [
         p.taylor_slope
@@ -300,7 +336,7 @@ def _report(
 
 
 def _caught_along(found: tuple[_Found, ...]) -> float:
-    """The size of an error along the gradient, a factor of 1 + δ, that three directions would have caught."""
+    """Smallest δ such that three directions would catch an error factor 1 + δ."""
     rates = [
         np.nanmax(np.abs([p.forward, p.reverse, 0.0]))
         for p in (each.probe for each in found[: RANDOM + 1])
@@ -316,7 +352,11 @@ def _caught_along(found: tuple[_Found, ...]) -> float:
 
 
 def _caught(floors: Sequence[float], rates: Sequence[float]) -> float:
-    """The size δ of an error whose rates, normal and of sizes δ rates, all lie within 3/2 of the floors by chance MISSED."""
+    """Smallest relative error that all directions miss with probability MISSED.
+
+    The rates of such an error δ are normal with standard deviations δ rates. They are
+    missed if they lie within 3/2 of the floors.
+    """
     with np.errstate(all="ignore"):
         units = 1.5 * np.asarray(floors) / np.asarray(rates)
     units = units[np.isfinite(units) & (units > 0)]
@@ -349,7 +389,8 @@ def _precision(x: Any, lowest: Any, is_lifted: bool) -> str:
     dtypes = ", ".join(sorted({str(leaf.dtype) for leaf in jax.tree.leaves(x)}))
     eps = float(jnp.finfo(lowest).eps)
     if lowest == np.float64:
-        return "Evaluated in float64" + (
-            f", to which f was lifted from {dtypes}." if is_lifted else "."
-        )
-    return f"f keeps to {lowest} in places, whatever x is: evaluated so, with ε = {eps:.1e}."
+        return "Evaluated in float64" + (f" (x has {dtypes})." if is_lifted else ".")
+    return (
+        f"f computes in {lowest} in places, whatever the dtype of x. The check assumes "
+        f"ε = {eps:.1e}."
+    )

@@ -1,4 +1,4 @@
-"""A function along lines through a point, in float64 where it traces, with its derivatives along them."""
+"""A function and its derivatives along lines through a point, mostly in float64."""
 
 import contextlib
 import functools
@@ -17,10 +17,9 @@ from research.derivatives.costs.jaxprs import inner, lowest_precision
 from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import title
 
-BATCH = 2**22  # Numbers of x, or of the largest array that f makes of it, at a time.
-SMALL = (
-    2**12
-)  # So large is the largest array in an f whose program takes longer to compile than to run.
+BATCH = 2**22  # Largest number of entries of arrays that are evaluated at a time.
+# If f's largest array has at most this size, compiling takes longer than running.
+SMALL = 2**12
 UNOPTIMIZED = (("xla_backend_optimization_level", 0),)
 NO_RULE = (TypeError, ValueError, NotImplementedError)
 LOOKS_AT_VALUES = (
@@ -30,7 +29,7 @@ LOOKS_AT_VALUES = (
 
 
 class Leaf(NamedTuple):
-    """A leaf of x: its name, where it lies in the flattened x, and how large its numbers are."""
+    """A leaf of x: its name, position in the flattened x, and size of its entries."""
 
     name: str
     start: int
@@ -40,8 +39,8 @@ class Leaf(NamedTuple):
 
 @contextlib.contextmanager
 def in_float64() -> Iterator[None]:
-    """Arrays may be float64 within, whatever the settings outside."""
-    # jax.experimental has it up to jax 0.8.
+    """Enable float64 inside the context, whatever the settings outside."""
+    # jax up to 0.8 has it in jax.experimental.
     turn_on = (
         jax.enable_x64
         if hasattr(jax, "enable_x64")
@@ -51,8 +50,11 @@ def in_float64() -> Iterator[None]:
         yield
 
 
-def lift(f: Callable, x: Any) -> tuple[Any, Any]:
-    """x in float64, and the lowest precision that f then passes through; x as it is where f refuses float64."""
+def lift(f: Callable[..., Any], x: Any) -> tuple[Any, Any]:
+    """Convert x to float64, and return it with the lowest precision inside f.
+
+    If f refuses float64, x is returned unchanged.
+    """
     lifted = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), x)
     try:
         return lifted, lowest_precision(f, lifted)
@@ -66,17 +68,19 @@ def lift(f: Callable, x: Any) -> tuple[Any, Any]:
 class Line:
     """f around x.
 
-    A `jax.tree_util.Partial` is compiled once for all of its arguments, any other f anew for each line: what else a
-    function depends on may have changed.
+    A `jax.tree_util.Partial` is compiled once for all its arguments. Any other f is
+    compiled again for each line, because it may depend on other data that have changed.
 
     Attributes:
       flat: x as one vector.
-      shape: Of what f gives.
-      leaves: Of x.
-      scales: For each number of x the size of its leaf, which a step of 1 moves by.
+      shape: Shape of f's value.
+      leaves: Leaves of x.
+      scales: For each entry of x the size of its leaf, which is the unit of a step.
     """
 
-    def __init__(self, f: Callable, x: Any, derivative: Callable | None):
+    def __init__(
+        self, f: Callable[..., Any], x: Any, derivative: Callable[..., Any] | None
+    ):
         self.f, self.x, self.given = f, x, derivative
         flat, self._unravel = ravel_pytree(x)
         self.flat = np.asarray(flat, np.float64)
@@ -86,7 +90,7 @@ class Line:
         ):
             got = getattr(self.value, "dtype", type(self.value).__name__)
             raise NotInexactError(
-                f"{title(f)} must give one real floating array; it gives {got}."
+                f"{title(f)} must return one real floating array; got {got}."
             )
         self.shape = self.value.shape
         self.leaves = list(_leaves(x))
@@ -100,7 +104,7 @@ class Line:
 
     @functools.cached_property
     def jaxpr(self) -> Any:
-        """f's equations; None where it looks at its values, so that it has none."""
+        """The jaxpr of f, or None if f inspects its values and cannot be traced."""
         try:
             return jax.make_jaxpr(self.f)(self.x).jaxpr
         except LOOKS_AT_VALUES:
@@ -117,12 +121,12 @@ class Line:
 
     @property
     def chooses(self) -> bool:
-        """Whether f selects between two values that are both computed, as `where` does."""
+        """Whether f computes two values and selects one, as `where` does."""
         return self.jaxpr is not None and _has(self.jaxpr, "select_n")
 
     def sampled(self, v: np.ndarray, w: np.ndarray) -> np.ndarray:
-        """⟨w, f(x + h v)⟩ at each of OFFSETS."""
-        if self.jaxpr is None:  # An f that looks at its values runs by itself at each.
+        """Evaluate ⟨w, f(x + h v)⟩ at each h of OFFSETS."""
+        if self.jaxpr is None:  # An f that cannot be traced is called for each h.
             return np.array(
                 [float(_at(self.f, self.x, self._like_x(v), w, h)) for h in OFFSETS]
             )
@@ -133,7 +137,7 @@ class Line:
     def rounding(
         self, v: np.ndarray, w: np.ndarray, seed: int, values: np.ndarray
     ) -> np.ndarray:
-        """The size of the error that rounding leaves in the values that `sampled` gave, at NUDGED_OFFSETS; NaN if unknown."""
+        """Measure rounding errors of sampled values at NUDGED_OFFSETS, or give NaN."""
         count = len(NUDGED_OFFSETS)
         if self.jaxpr is None:
             return np.full(count, np.nan)
@@ -144,7 +148,7 @@ class Line:
         return np.abs(nudged - values[np.isin(OFFSETS, NUDGED_OFFSETS)]) / NUDGE
 
     def reverse(self, w: np.ndarray) -> np.ndarray | None:
-        """Jᵀ w, flat; None where f has no rule for reverse mode."""
+        """Compute Jᵀ w as a vector, or None if f has no rule for reverse mode."""
         if self.given is not None:
             return _contracted(self.given(self.x), self, w)
         try:
@@ -156,7 +160,7 @@ class Line:
         return np.asarray(ravel_pytree(pulled)[0], np.float64)
 
     def forward(self, v: np.ndarray, w: np.ndarray) -> float:
-        """⟨w, J v⟩; NaN where f has no rule for forward mode, or where a derivative is given."""
+        """Compute ⟨w, J v⟩, or NaN without forward mode or with a given derivative."""
         if self.given is not None:
             return float("nan")
         tangent = self._unravel(jnp.asarray(v, ravel_pytree(self.x)[0].dtype))
@@ -170,7 +174,7 @@ class Line:
         return rate if np.isfinite(rate) else float("inf")
 
     def _like_x(self, v: np.ndarray) -> Any:
-        """v in the structure of x, in float64."""
+        """Convert a vector to the structure of x, in float64."""
         leaves, structure = jax.tree.flatten(self.x)
         pairs = zip(self.leaves, leaves, strict=True)
         parts = [
@@ -181,7 +185,10 @@ class Line:
 
 
 def _program(
-    run: Callable, f: Callable, compiler: tuple = (), **options: Any
+    run: Callable[..., Any],
+    f: Callable[..., Any],
+    compiler: tuple[Any, ...] = (),
+    **options: Any,
 ) -> Callable:
     if isinstance(f, jax.tree_util.Partial):
         return functools.partial(_compiled_for_all(run, compiler, **options), f)
@@ -204,7 +211,7 @@ def _sample(f: Callable, x: Any, v: Any, w: Any, largest: int) -> Any:
 
 
 def _nudge(f: Callable, x: Any, v: Any, w: Any, seeds: Any, largest: int) -> Any:
-    """⟨w, f(x + h v)⟩ with nudges of 8 ε, at each of NUDGED_OFFSETS."""
+    """Evaluate ⟨w, f(x + h v)⟩ with perturbations of 8 ε, at each of NUDGED_OFFSETS."""
     evaluate = rounding_of(jax.make_jaxpr(f)(x))
     nudged = lambda seed: lambda moved: evaluate(seed, jax.tree.leaves(moved))[0]
     at = lambda given: _at(nudged(given[1]), x, v, w, given[0])
@@ -219,7 +226,7 @@ def _at(f: Callable, x: Any, v: Any, w: Any, h: Any) -> Any:
 
 
 def _mapped(at: Callable, given: Any, largest: int) -> Any:
-    """At each of them, as many at a time as memory allows and each time as many, so that one body is compiled."""
+    """Map over offsets in equal batches that fit into memory."""
     count = len(jax.tree.leaves(given)[0])
     at_a_time = max(
         b
@@ -234,7 +241,7 @@ def _mapped(at: Callable, given: Any, largest: int) -> Any:
 
 
 def _largest(jaxpr: Any) -> int:
-    """How many numbers the largest array has."""
+    """Number of entries of the largest array in a jaxpr."""
     own = [v for equation in jaxpr.eqns for v in equation.outvars]
     sizes = [int(np.prod(getattr(v.aval, "shape", ()))) for v in (*jaxpr.invars, *own)]
     return max(
@@ -269,13 +276,13 @@ def _leaves(x: Any) -> Iterator[Leaf]:
 
 
 def _contracted(jacobian: Any, line: Line, w: np.ndarray) -> np.ndarray:
-    """wᵀ J of a Jacobian that was given, flat."""
+    """Compute wᵀ J as a vector, for a given Jacobian."""
     shapes = [line.shape + leaf.shape for leaf in jax.tree.leaves(line.x)]
     got = [np.shape(leaf) for leaf in jax.tree.leaves(jacobian)]
     if jax.tree.structure(jacobian) != jax.tree.structure(line.x) or got != shapes:
         raise ValueError(
-            f"derivative must give the structure of x with leaves of shape {shapes}, f's shape and then the leaf's; "
-            f"it gives leaves of shape {got}."
+            f"derivative must return the structure of x with leaves of shape {shapes} "
+            f"(f's shape, then the leaf's); got leaves of shape {got}."
         )
     parts = [
         np.tensordot(w, np.asarray(leaf, np.float64), w.ndim).ravel()

@@ -1,4 +1,4 @@
-"""How far rounding moves a function: its equations evaluated once more, each result nudged as rounding nudges it."""
+"""Size of a function's rounding error, measured by perturbing each operation."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -10,30 +10,35 @@ import numpy as np
 
 from research.derivatives.costs.jaxprs import scan_sizes
 
-NUDGE = (
-    8.0  # Times ε: so much larger than rounding itself that rounding cannot hide it.
-)
-DRAWN = 4096  # As many ξ are drawn; larger arrays take products of two.
+# In units of ε: large enough that rounding itself cannot hide it.
+NUDGE = 8.0
+DRAWN = 4096  # Number of random ξ; larger arrays use products of two.
 WRAPPERS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
 OWN_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
-# These move, choose or compare numbers and round none.
+# These move, select or compare numbers without rounding.
 EXACT = (
-    "abs all_gather and argmax argmin argsort bitcast_convert_type broadcast_in_dim ceil clamp concatenate copy copy_p "
-    "device_put dynamic_slice dynamic_update_slice expand_dims floor gather imag is_finite iota max min neg pad real "
-    "reduce_max reduce_min reshape rev round scatter select_n sharding_constraint sign slice sort split squeeze "
-    "stop_gradient top_k transpose while scan cond"
+    "abs all_gather and argmax argmin argsort bitcast_convert_type broadcast_in_dim "
+    "ceil clamp concatenate copy copy_p device_put dynamic_slice dynamic_update_slice "
+    "expand_dims floor gather imag is_finite iota max min neg pad real reduce_max "
+    "reduce_min reshape rev round scatter select_n sharding_constraint sign slice sort "
+    "split squeeze stop_gradient top_k transpose while scan cond"
 )
-# These round partial sums, which may be larger than the sum: their operands are nudged once more. (Those of a product of
-# matrices are nudged where they come from, and cost as much as the product.)
-SUMS = "add_any cumlogsumexp cumprod cumsum reduce_prod reduce_sum reduce_window_sum scatter-add scatter_add"
+# These round partial sums, which may be larger than the sum, so their operands are
+# perturbed once more. (The operands of a matrix product were perturbed where they were
+# computed.)
+SUMS = (
+    "add_any cumlogsumexp cumprod cumsum reduce_prod reduce_sum reduce_window_sum "
+    "scatter-add scatter_add"
+)
 
 
 def rounding_of(closed: Any) -> Callable[[Any, Sequence[Any]], list[Any]]:
-    """Monte Carlo arithmetic: a function of (seed, inputs) that evaluates a jaxpr with every rounding made 8 times larger.
+    """Build a function that evaluates a jaxpr with rounding errors made 8 times larger.
 
-    Every result that rounds is multiplied by 1 + 8 ε ξ, ε of its own dtype and ξ of unit variance; the seed, a float,
-    picks the ξ. The distance from the plain value, divided by 8, is the size of the error that rounding leaves in it,
-    cancellation within included.
+    This is Monte Carlo arithmetic. The function takes (seed, inputs). Every rounded
+    result is multiplied by 1 + 8 ε ξ, with ε of its own dtype and random ξ of unit
+    variance that depends on the seed, a float. The distance from the plain value,
+    divided by 8, is the size of the rounding error, including cancellation.
 
     References:
       Parker, Monte Carlo arithmetic, UCLA CSD-970002, 1997.
@@ -47,7 +52,10 @@ def rounding_of(closed: Any) -> Callable[[Any, Sequence[Any]], list[Any]]:
 
 
 class _Nudge:
-    """Multiplies arrays by 1 + 8 ε ξ, with ξ = √2 cos(seed θ) and angles θ that differ from call to call."""
+    """Perturb arrays by factors 1 + 8 ε ξ.
+
+    ξ = √2 cos(seed θ) with angles θ that differ between calls.
+    """
 
     def __init__(self, seed: Any, calls: Iterator[int] | None = None):
         self.seed, self.calls = seed, itertools.count(1) if calls is None else calls
@@ -58,13 +66,13 @@ class _Nudge:
         xi = self._drawn(int(np.prod(value.shape)), next(self.calls)).reshape(
             value.shape
         )
-        # In the sum and not in a factor: 1 + 8 ε ξ itself would round.
+        # Add the perturbation, because the factor 1 + 8 ε ξ itself would be rounded.
         return value + value * (NUDGE * float(jnp.finfo(value.dtype).eps) * xi).astype(
             value.dtype
         )
 
     def _drawn(self, size: int, call: int) -> Any:
-        """As many ξ."""
+        """Draw ξ for an array of that size."""
         random = np.random.default_rng(call)
         cosines = lambda count: (
             np.sqrt(2) * jnp.cos(self.seed * random.uniform(0, 2 * np.pi, count))
@@ -74,12 +82,12 @@ class _Nudge:
         return jnp.outer(cosines(-(-size // DRAWN)), cosines(DRAWN)).ravel()[:size]
 
     def step(self, number: Any) -> "_Nudge":
-        """Other ξ, for a step of a loop."""
+        """Return a perturbation with other ξ, for a step of a loop."""
         return _Nudge(self.seed + 0.7548776662466927 * (number + 1), self.calls)
 
 
 def _evaluated(closed: Any, inputs: Sequence[Any], nudge: _Nudge | None) -> list[Any]:
-    """A jaxpr's outputs; without a nudge, as they are."""
+    """Evaluate a jaxpr; without a nudge, do not perturb."""
     jaxpr, consts = getattr(closed, "jaxpr", closed), getattr(closed, "consts", ())
     known = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(
         zip(jaxpr.invars, inputs, strict=True)
@@ -141,9 +149,8 @@ def _loses(value: Any, result: Any) -> bool:
 
 def _plain(equation: Any, values: Sequence[Any]) -> Sequence[Any]:
     bound = equation.primitive.get_bind_params(equation.params)
-    subfunctions, params = (
-        bound if isinstance(bound, tuple) else ((), bound)
-    )  # A pair up to jax 0.9 or so.
+    # jax up to about 0.9 returns a pair.
+    subfunctions, params = bound if isinstance(bound, tuple) else ((), bound)
     with equation.ctx.manager:
         results = equation.primitive.bind(*subfunctions, *values, **params)
     return results if equation.primitive.multiple_results else (results,)

@@ -1,33 +1,34 @@
-"""The slope of a function along a line, from its values alone: with an honest error, and a word on kinks."""
+"""Slope of a function along a line, from its values, with an error estimate."""
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
-LEVELS = 27  # Steps h = 1, 1/2, ..., 2^-26, in units of the direction.
+LEVELS = 27  # Number of steps h = 1, 1/2, ..., 2^-26, in units of the direction.
 STEPS = 2.0 ** -np.arange(LEVELS)
-OFFSETS = np.concatenate(
-    [-STEPS, [0.0], STEPS[::-1]]
-)  # Where the line is sampled, ascending.
+# Sample points on the line, ascending.
+OFFSETS = np.concatenate([-STEPS, [0.0], STEPS[::-1]])
 NUDGED = np.arange(0, LEVELS, 4)  # Levels at which rounding is measured.
 NUDGED_OFFSETS = np.concatenate([-STEPS[NUDGED], STEPS[NUDGED][::-1]])
-_DEPTH = 4  # Richardson's extrapolations.
-_SEEN = 40  # Times the noise: a difference of one-sided slopes that is visible.
-_FEW = 2  # Steps that hardly agree by chance, where noise is an eighth of what they tell apart.
-_SAME = 8  # Times the noise: one that contradicts another.
+_DEPTH = 4  # Number of Richardson extrapolations.
+_SEEN = 40  # A difference of one-sided slopes above this many noise units is visible.
+# Number of steps whose agreement is unlikely to be chance, at noise below _SAME units.
+_FEW = 2
+_SAME = 8  # A difference above this many noise units is a contradiction.
 
 
 class Slope(NamedTuple):
-    """The slope at the middle of a line.
+    """Slope at the middle of a line.
 
     Attributes:
-      value: Extrapolated central difference; NaN where no step gave one.
-      error: What it may be off by.
-      noise: Of one value of the function at each of STEPS, shape (LEVELS,).
-      jump: The slope to the right less the slope to the left where it does not shrink with the step: a kink. Else 0.
-      left, right: One-sided slopes at the smallest step at which they can be told from noise.
-      bends: The slope to the right less the slope to the left, at each of STEPS.
-      unsure: What noise does to such a difference.
+      value: Extrapolated central difference; NaN if no step gave one.
+      error: Error estimate of value.
+      noise: Noise of one function value at each of STEPS, shape (LEVELS,).
+      jump: Right minus left slope if it does not shrink with the step (a kink), else 0.
+      left, right: One-sided slopes at the smallest step at which they exceed noise.
+      bends: Right minus left slope at each of STEPS.
+      unsure: Noise of such a difference.
       central: Central differences at each of STEPS.
     """
 
@@ -42,23 +43,23 @@ class Slope(NamedTuple):
     central: np.ndarray
 
     def times(self, factor: float) -> "Slope":
-        """The slopes in a unit that is 1 / factor as long."""
+        """Rescale the slopes to a unit that is 1 / factor as long."""
         value, error, noise, jump, left, right, bends, unsure, central = self
         sides = (jump * factor, left * factor, right * factor)
         arrays = (bends * factor, unsure * factor, central * factor)
         return Slope(value * factor, error * factor, noise, *sides, *arrays)
 
     def agrees_with(self, rate: float, gap: float) -> bool:
-        """Whether the smallest steps at which noise is well below a gap show a rate, to a quarter of it."""
-        seen = np.flatnonzero(np.isfinite(self.central) & (_SAME * self.unsure < gap))[
+        """Whether the smallest steps without much noise show a rate (± gap / 4)."""
+        steps = np.flatnonzero(np.isfinite(self.central) & (_SAME * self.unsure < gap))[
             -_FEW:
         ]
-        return len(seen) == _FEW and bool(
-            (np.abs(self.central[seen] - rate) < gap / 4).all()
+        return len(steps) == _FEW and bool(
+            (np.abs(self.central[steps] - rate) < gap / 4).all()
         )
 
     def contradicts(self, jump: float) -> bool:
-        """Whether a step at which such a jump would be seen shows less than half of it."""
+        """Whether a step that would show such a jump shows less than half of it."""
         return bool(
             (
                 (_SAME * self.unsure < 0.25 * abs(jump))
@@ -67,17 +68,22 @@ class Slope(NamedTuple):
         )
 
 
-def slope_at_middle(values: np.ndarray, rounding: float | np.ndarray) -> Slope:
-    """The slope of a line sampled at OFFSETS.
+def slope_at_middle(
+    values: Float[np.ndarray, "n"], rounding: float | Float[np.ndarray, "levels"]
+) -> Slope:
+    """Estimate the slope at the middle of a line that is sampled at OFFSETS.
 
-    Central differences at halving steps are extrapolated by Richardson's table; the entry is taken whose distance from its
-    neighbours, and from what noise of the values does at its steps, is the smallest.
+    Central differences at halving steps are extrapolated by Richardson's table. The
+    entry with the smallest error estimate is used, which combines its distance from its
+    neighbours and the noise of the values.
 
     Args:
-      values: f at OFFSETS, shape (2 LEVELS + 1,); those that are not finite are passed over.
-      rounding: What rounding does to one value, at least: a number, or one for each of STEPS.
+      values: f at OFFSETS, shape (2 LEVELS + 1,). Values that are not finite are
+        skipped.
+      rounding: Lower bound on the rounding error of a value: a number, or one for each
+        of STEPS.
     Returns:
-      Slope.
+      The slope.
     """
     middle, right = values[LEVELS], values[LEVELS + 1 :][::-1]
     left = values[:LEVELS]
@@ -88,9 +94,8 @@ def slope_at_middle(values: np.ndarray, rounding: float | np.ndarray) -> Slope:
         value, error = _extrapolated(central, noise)
         change = spread(values)
         if change and scatter > max(1e-3 * change, 100 * float(np.min(rounding))):
-            error = float(
-                "inf"
-            )  # It jumps, or it changes faster than the smallest step: its slope is not seen.
+            # f jumps, or changes faster than the smallest step: the slope is unknown.
+            error = float("inf")
         forward, backward = (right - middle) / STEPS, (middle - left) / STEPS
         bends, unsure = forward - backward, noise / STEPS
         jump, level = _jump(bends, unsure)
@@ -108,17 +113,21 @@ def slope_at_middle(values: np.ndarray, rounding: float | np.ndarray) -> Slope:
 
 
 def noise_of_levels(
-    nudged: np.ndarray, values: np.ndarray, floor: float, epsilon: float
-) -> np.ndarray:
-    """Return the rounding of one value at each of STEPS: as measured, and at least ε times the values there.
+    nudged: Float[np.ndarray, "m"],
+    values: Float[np.ndarray, "n"],
+    floor: float,
+    epsilon: float,
+) -> Float[np.ndarray, "levels"]:
+    """Rounding error of one value at each of STEPS, at least ε times the values there.
 
     Args:
-      nudged: Its measured size at NUDGED_OFFSETS, shape (2 len(NUDGED),); NaN where there is none.
+      nudged: Measured rounding at NUDGED_OFFSETS, shape (2 len(NUDGED),); NaN if
+        unknown.
       values: f at OFFSETS.
-      floor: At least.
-      epsilon: Of the precision in which f is computed.
+      floor: Lower bound of the result.
+      epsilon: ε of the precision in which f is computed.
     Returns:
-      One for each of STEPS, which no smaller step exceeds.
+      One value for each of STEPS, not increasing with smaller steps.
     """
     left, right = values[:LEVELS], values[LEVELS + 1 :][::-1]
     with np.errstate(all="ignore"):
@@ -126,7 +135,7 @@ def noise_of_levels(
         slopes = np.maximum(
             _finite(np.abs(np.diff(left))), _finite(np.abs(np.diff(right)))
         ) / -np.diff(STEPS)
-        # x itself is rounded, by ε of its size, which is about a step of 1.
+        # x itself is rounded by ε of its size, which is about a step of 1.
         least = np.maximum(epsilon / 2 * (sizes + np.append(slopes, 0.0)), floor)
         two = _finite(nudged).reshape(2, -1)
         measured = np.maximum(
@@ -140,33 +149,38 @@ def _finite(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), values, 0.0)
 
 
-def remainder_slope(values: np.ndarray, derivative: float, noise: np.ndarray) -> float:
-    """The power of h in |f(x + h v) - f(x) - h f'(x) v| at the smallest steps where it is no noise: 2 for a right derivative.
+def remainder_slope(
+    values: Float[np.ndarray, "n"],
+    derivative: float,
+    noise: Float[np.ndarray, "levels"],
+) -> float:
+    """Order of the Taylor remainder |f(x + h v) - f(x) - h f'(x) v| in h.
 
-    A wrong one leaves a term in h itself, so that the power falls to 1.
+    It is measured at the smallest steps whose remainder exceeds noise. It is 2 for a
+    right derivative and 1 for a wrong one, which leaves a term in h.
 
     Returns:
-      The power, or NaN where fewer than four steps show a remainder.
+      The order, or NaN if fewer than four steps show a remainder.
     """
     with np.errstate(all="ignore"):
         remainder = np.abs(
             values[LEVELS + 1 :][::-1] - values[LEVELS] - STEPS * derivative
         )
-        seen = np.flatnonzero(np.isfinite(remainder) & (remainder > 20 * noise))
-    if len(seen) < 4 or seen[-1] - seen[-4] != 3:
+        steps = np.flatnonzero(np.isfinite(remainder) & (remainder > 20 * noise))
+    if len(steps) < 4 or steps[-1] - steps[-4] != 3:
         return float("nan")
-    last = seen[-1]
+    last = steps[-1]
     return float(np.log2(remainder[last - 3] / remainder[last]) / 3)
 
 
-def spread(values: np.ndarray) -> float:
-    """Largest less smallest of the finite ones; 0 where there are none."""
+def spread(values: Float[np.ndarray, "n"]) -> float:
+    """Largest minus smallest finite value, or 0 if there are none."""
     finite = values[np.isfinite(values)]
     return float(np.ptp(finite)) if len(finite) else 0.0
 
 
 def _scatter(central: np.ndarray) -> float:
-    """Noise of one value, from how quotients at the smallest steps scatter, where truncation no longer does."""
+    """Estimate the noise of one value from the scatter of quotients at small steps."""
     scatter = np.abs(np.diff(central))[-8:] * STEPS[-8:]
     scatter = scatter[np.isfinite(scatter)]
     return float(np.median(scatter)) if len(scatter) else 0.0
@@ -195,10 +209,10 @@ def _extrapolated(central: np.ndarray, noise: np.ndarray) -> tuple[float, float]
 
 
 def _truncation(distances: np.ndarray, j: int) -> np.ndarray:
-    """Distances of entries from their neighbours, without the small ones that are chance.
+    """Distances of entries from their neighbours, without accidentally small ones.
 
-    Truncation falls by 4^j from one step to the next and noise doubles: where a distance is smaller than both of these make
-    of those beside it, columns only cross.
+    Truncation error falls by 4^j per step and noise doubles. A distance that is smaller
+    than both predictions from its neighbours is an accidental crossing of columns.
     """
     fallen = np.concatenate([[0.0], distances[:-1]]) / 4**j
     grown = np.append(distances[1:], 0.0) / 2
@@ -214,9 +228,9 @@ def _agrees_with_smaller_steps(
     noise: np.ndarray,
     j: int,
 ) -> np.ndarray:
-    """Whether central differences at smaller steps come no further from an entry than the one at its own step.
+    """Whether smaller steps come as close to an entry as the step of the entry itself.
 
-    Where steps are longer than a wave of f, quotients are all small and seem to agree.
+    If steps are longer than a wave of f, all quotients are small and seem to agree.
     """
     own = (2 * np.abs(central[j:] - longer) + 2 * error)[:, None]
     off = np.abs(central[None, :] - longer[:, None])
@@ -225,16 +239,17 @@ def _agrees_with_smaller_steps(
 
 
 def _jump(differences: np.ndarray, unsure: np.ndarray) -> tuple[float, int]:
-    """The kink's jump in slope, or 0; and the level of the smallest step at which it was looked for.
+    """Find the jump in slope of a kink (or 0), and the level at which it was measured.
 
-    Of a smooth function the difference J of one-sided slopes halves with the step, so that 2 J(h / 2) - J(h) vanishes; at
-    a kink it is the jump, the same at many steps, and no smaller step contradicts it.
+    For a smooth function the difference J of one-sided slopes halves with the step, so
+    2 J(h / 2) - J(h) vanishes. At a kink this is the jump: it is the same at many
+    steps, and no smaller step contradicts it.
     """
     visible = np.isfinite(differences) & (np.abs(differences) > _SEEN * unsure)
-    seen = np.flatnonzero(visible)
-    if not len(seen) or seen[-1] < 5:
+    levels = np.flatnonzero(visible)
+    if not len(levels) or levels[-1] < 5:
         return 0.0, min(LEVELS - 1, 13)
-    k = int(seen[-1])
+    k = int(levels[-1])
     if not visible[k - 4 : k].all():
         return 0.0, k
     without_curvature = 2 * differences[k - 3 : k + 1] - differences[k - 4 : k]

@@ -1,4 +1,4 @@
-"""The values of a function along a line, sampled at steps of several lengths until they show its slope."""
+"""Values of a function along a line, sampled at several step lengths."""
 
 import numpy as np
 
@@ -11,20 +11,18 @@ from research.derivatives.check.slopes import (
     spread,
 )
 
-SHORTER = (
-    2.0**-20,
-    2.0**-40,
-)  # Lengths of the longest step, where those of the size of x find f rough,
-LONGER = (2.0**6, 2.0**12)  # or so flat that rounding hides its slope.
-OTHER = 0.7  # Length of the steps that confirm what the first ones find.
+# Lengths of the longest step if f is rough over steps of the size of x ...
+SHORTER = (2.0**-20, 2.0**-40)
+LONGER = (2.0**6, 2.0**12)  # ... or so flat that rounding hides its slope.
+OTHER = 0.7  # Length of the steps that confirm a result.
 
 
 class Values:
-    """The values of ⟨w, f⟩ along v, and the slope that they have.
+    """Values of ⟨w, f⟩ along v, and their slope.
 
     Attributes:
-      slope: From the steps that show it best.
-      change: How far the values spread over steps of the size of x.
+      slope: Slope from the best step length.
+      change: Spread of the values over steps of the size of x.
     """
 
     def __init__(
@@ -48,7 +46,7 @@ class Values:
         self.change = spread(self._values)
 
     def _at(self, length: float) -> tuple[Slope, np.ndarray]:
-        """The slope from steps of that length down, and the values."""
+        """Estimate the slope from steps up to that length; return the values, too."""
         v = length * self._v
         values = self._line.sampled(v, self._w)
         nudged = self._line.rounding(v, self._w, self._seed, values)
@@ -56,9 +54,9 @@ class Values:
         return slope_at_middle(values, noise).times(1 / length), values
 
     def resolve(self, enough: float) -> None:
-        """Shortens the steps where f is too rough for them, or lengthens them where it is too flat.
+        """Shorten the steps if f is too rough, or lengthen them if it is too flat.
 
-        It stops when the error is no larger than is enough.
+        Stop when the error is at most `enough`.
         """
         for length in (*SHORTER, *LONGER):
             if self.slope.jump == 0 and self.slope.error <= enough:
@@ -78,7 +76,10 @@ class Values:
         )
 
     def confirm(self) -> None:
-        """Widens the error, and drops a jump, where steps of another length do not bear it out."""
+        """Confirm the slope with another step length; else increase its error.
+
+        A jump that is not confirmed is dropped.
+        """
         again, _ = self._at(OTHER * self._length)
         jump, error = (
             self.slope.jump,
@@ -91,10 +92,12 @@ class Values:
         )
 
     def deny(self, rates: list[float]) -> None:
-        """Takes the slope back where the smallest steps show what the derivative says: f changes its slope beside x.
+        """Withdraw the slope if the smallest steps agree with the derivative.
+
+        This happens if f changes its slope next to x.
 
         Args:
-          rates: What the derivative says, where it is off.
+          rates: Rates of the derivative that differ from the slope.
         """
         for length in (
             self._length,
@@ -108,5 +111,5 @@ class Values:
                 return
 
     def remainder(self, rate: float) -> float:
-        """The power of h in the Taylor remainder of a rate of change."""
+        """Order of the Taylor remainder for a rate of change."""
         return remainder_slope(self._values, self._length * rate, self.slope.noise)

@@ -1,4 +1,4 @@
-"""What a derivative costs against its function: flops from the jaxpr, bytes, memory and seconds."""
+"""Cost of a derivative relative to its function: flops, bytes, memory and seconds."""
 
 import time
 from collections.abc import Callable
@@ -14,17 +14,21 @@ __all__ = ["Cost", "CostRatio", "cost", "cost_ratio", "counted_cost"]
 
 
 class Cost(NamedTuple):
-    """What one call of a compiled function costs.
+    """Cost of one call of a compiled function.
 
     Attributes:
-      flops: Counted from the jaxpr: loops times their trips, LAPACK by formula, a multiply-add as two. XLA's own count
-        takes a loop's body once and LAPACK for nothing.
-      transcendentals: exp, log, sqrt, ...: one each.
-      bytes: Read and written, as if every equation were done by itself: an upper bound, since XLA fuses.
-      temporary_bytes: What XLA sets aside beside arguments and results; NaN where it does not say.
-      compile_seconds: Of tracing and compiling.
-      wall_seconds: Of the fastest call, blocked on; NaN where calls are not timed.
-      unknown_loops: `while` loops, whose bodies are counted once since the program does not tell their trips.
+      flops: Flops counted from the jaxpr. Loops are multiplied by their trip counts,
+        LAPACK is counted by formula, and a multiply-add counts as two. (XLA's own count
+        takes a loop's body once and LAPACK as 0.)
+      transcendentals: Number of exp, log, sqrt and similar operations.
+      bytes: Bytes read and written if every equation ran by itself. This is an upper
+        bound, because XLA fuses equations.
+      temporary_bytes: Memory that XLA allocates besides arguments and results; NaN if
+        unknown.
+      compile_seconds: Time of tracing and compiling.
+      wall_seconds: Time of the fastest call; NaN if calls are not timed.
+      unknown_loops: Number of `while` loops. Their bodies are counted once, because the
+        trip counts are unknown.
     """
 
     flops: float
@@ -37,19 +41,19 @@ class Cost(NamedTuple):
 
     @property
     def operations(self) -> float:
-        """Flops and transcendentals together."""
+        """Sum of flops and transcendentals."""
         return self.flops + self.transcendentals
 
 
 class CostRatio(NamedTuple):
-    """What a transform of f costs against f.
+    """Cost of a transform of f relative to the cost of f.
 
     Attributes:
-      function: Of f.
-      transformed: Of transform(f).
-      flops: transformed.operations / function.operations, transcendentals included.
-      bytes: Of the bytes.
-      wall: Of the seconds.
+      function: Cost of f.
+      transformed: Cost of transform(f).
+      flops: Ratio of operations (flops and transcendentals).
+      bytes: Ratio of bytes.
+      wall: Ratio of seconds.
     """
 
     function: Cost
@@ -59,7 +63,7 @@ class CostRatio(NamedTuple):
     wall: float
 
     def text(self) -> str:
-        """A sentence with the ratios, then both costs in a table."""
+        """Format the ratios as a sentence, and both costs as a table."""
         rows: list[tuple[str, ...]] = [
             (
                 "",
@@ -71,8 +75,8 @@ class CostRatio(NamedTuple):
                 "wall s",
             )
         ]
-        for name, found in (("f", self.function), ("derivative", self.transformed)):
-            rows.append((name, *(f"{value:.4g}" for value in found[:6])))
+        for name, costs in (("f", self.function), ("derivative", self.transformed)):
+            rows.append((name, *(f"{value:.4g}" for value in costs[:6])))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         table = [
             "  ".join(
@@ -82,38 +86,46 @@ class CostRatio(NamedTuple):
         ]
         loops = self.function.unknown_loops or self.transformed.unknown_loops
         note = (
-            ["The trips of a while loop are not known: its body is counted once."]
+            ["The trip count of a while loop is unknown: its body is counted once."]
             if loops
             else []
         )
-        said = f"The derivative takes {self.flops:.2f} times the operations of f, {self.bytes:.2f} times the bytes"
+        ratios = (
+            f"The derivative takes {self.flops:.2f} times the operations of f, "
+            f"{self.bytes:.2f} times the bytes"
+        )
         return "\n".join(
-            [f"{said} and {self.wall:.2f} times the seconds.", *note, *table]
+            [f"{ratios} and {self.wall:.2f} times the seconds.", *note, *table]
         )
 
 
-def cost(f: Callable, *args: Any, seconds: float = 0.2) -> Cost:
-    """What f(*args) costs once compiled: counted, asked of XLA, and timed.
+def cost(f: Callable[..., Any], *args: Any, seconds: float = 0.2) -> Cost:
+    """Measure the cost of f(*args) once compiled.
+
+    Flops are counted, memory is reported by XLA, and calls are timed.
 
     Args:
-      f: Any function that jax can trace; what no output needs is not counted.
-      args: Arrays, or pytrees of them.
-      seconds: For how long it is called again and again to be timed, at least three times; 0 times nothing.
+      f: Any function that JAX can trace. Operations that no output needs are not
+        counted.
+      *args: Arrays, or pytrees of them.
+      seconds: Duration of the timing, with at least three calls. 0 does not time.
     Returns:
-      Cost.
+      The cost.
     Raises:
-      ValueError: seconds is negative.
+      ValueError: seconds is negative or above 10,000.
     References:
-      Golub & Van Loan, Matrix computations, 4th ed., 2013 (flops of the factorisations).
+      Golub & Van Loan, Matrix computations, 4th ed., 2013 (flops of the
+      factorisations).
     Example:
       >>> import jax.numpy as jnp
-      >>> found = cost(lambda a, b: jnp.sum(a @ b), jnp.ones((10, 20)), jnp.ones((20, 30)), seconds=0)
-      >>> found.flops  # 2 · 10 · 20 · 30 for the product, 300 for the sum.
+      >>> a, b = jnp.ones((10, 20)), jnp.ones((20, 30))
+      >>> # 2 · 10 · 20 · 30 for the product, 300 for the sum:
+      >>> cost(lambda a, b: jnp.sum(a @ b), a, b, seconds=0).flops
       12300.0
     """
     check_real("seconds", seconds)
     if not seconds >= 0:
-        raise ValueError(f"seconds must not be negative; got seconds={seconds}.")
+        raise ValueError(f"seconds must be at least 0; got seconds={seconds}.")
     if seconds > 1e4:
         raise ValueError(f"seconds must be at most 10,000; got seconds={seconds}.")
     counted = counted_cost(f, *args)
@@ -135,28 +147,34 @@ def cost(f: Callable, *args: Any, seconds: float = 0.2) -> Cost:
 
 
 def cost_ratio(
-    transform: Callable, f: Callable, *args: Any, seconds: float = 0.2
+    transform: Callable[..., Any],
+    f: Callable[..., Any],
+    *args: Any,
+    seconds: float = 0.2,
 ) -> CostRatio:
-    """How many times f the cost of transform(f) is, both at the same arguments.
+    """Compute the cost of transform(f) relative to that of f, at the same arguments.
 
-    For a gradient in reverse mode theory allows at most 4 in operations, 5 with memory traffic (Baur & Strassen, 1983;
-    Griewank & Walther, 2008): a larger ratio is a rule that departs from plain reverse mode.
+    In theory a reverse-mode gradient takes at most 4 times the operations, or 5 times
+    with memory traffic (Baur & Strassen, 1983; Griewank & Walther, 2008). A larger
+    ratio means that some rule departs from plain reverse mode.
 
     Args:
       transform: f -> function of the same arguments, such as `jax.grad`.
-      f: Any function that jax can trace.
-      args: Arrays, or pytrees of them.
+      f: Any function that JAX can trace.
+      *args: Arrays, or pytrees of them.
       seconds: As in `cost`.
     Returns:
-      CostRatio; `print(ratio.text())`.
+      The ratio; print(ratio.text()) to read it.
     Raises:
-      ValueError: f does no operation on floating numbers, or seconds is negative.
+      ValueError: f has no operations on floating numbers, or seconds is negative.
     References:
-      Baur & Strassen, The complexity of partial derivatives, Theor. Comput. Sci. 22, 1983; Griewank & Walther, Evaluating
-      derivatives, 2nd ed., 2008, section 4.6.
+      Baur & Strassen, The complexity of partial derivatives, Theor. Comput. Sci. 22,
+      1983.
+      Griewank & Walther, Evaluating derivatives, 2nd ed., 2008, section 4.6.
     Example:
       >>> import jax.numpy as jnp
-      >>> ratio = cost_ratio(jax.grad, lambda x: jnp.sum(jnp.sin(x) ** 2), jnp.ones(1000), seconds=0)
+      >>> f = lambda x: jnp.sum(jnp.sin(x) ** 2)
+      >>> ratio = cost_ratio(jax.grad, f, jnp.ones(1000), seconds=0)
       >>> 1 < ratio.flops < 5
       True
     """
@@ -164,31 +182,32 @@ def cost_ratio(
     plain = cost(f, *args, seconds=seconds)
     if not plain.operations:
         raise ValueError(
-            "f does no operation on floating numbers, so that no ratio to it exists; give a function that computes."
+            "f must have an operation on floating numbers, for a ratio to be defined."
         )
     derived = transform(f)
-    check_callable("what transform gives", derived)
-    found = cost(derived, *args, seconds=seconds)
+    check_callable("transform(f)", derived)
+    derived_cost = cost(derived, *args, seconds=seconds)
     return CostRatio(
         plain,
-        found,
-        found.operations / plain.operations,
-        found.bytes / plain.bytes,
-        found.wall_seconds / plain.wall_seconds,
+        derived_cost,
+        derived_cost.operations / plain.operations,
+        derived_cost.bytes / plain.bytes,
+        derived_cost.wall_seconds / plain.wall_seconds,
     )
 
 
-def counted_cost(f: Callable, *args: Any) -> Count:
-    """What f(*args) takes, as `cost` counts it, but only traced: nothing is compiled or run.
+def counted_cost(f: Callable[..., Any], *args: Any) -> Count:
+    """Count the cost of f(*args) by tracing only; nothing is compiled or run.
 
     Args:
-      f: Any JAX function.
-      args: Its arguments; of arrays only shape and type matter.
+      f: Any function that JAX can trace.
+      *args: Its arguments. Only shapes and dtypes of arrays are used.
     Returns:
-      Count, as `cost` has it, without seconds.
+      The count, as in `cost` but without seconds.
     Example:
       >>> import jax.numpy as jnp
-      >>> counted_cost(lambda a, b: a @ b, jnp.ones((2, 3)), jnp.ones((3, 4))).operations  # 2 · 2 · 3 · 4
+      >>> a, b = jnp.ones((2, 3)), jnp.ones((3, 4))
+      >>> counted_cost(lambda a, b: a @ b, a, b).operations  # 2 · 2 · 3 · 4
       48.0
     """
     check_callable("f", f, *map(str, range(len(args))))

@@ -1,4 +1,4 @@
-"""Flops of a jaxpr: every equation by its formula, loops times their trips, LAPACK by the textbook's count."""
+"""Flops of a jaxpr: a formula for each equation, loops times their trip counts."""
 
 import math
 from collections.abc import Callable
@@ -47,7 +47,7 @@ TRANSCENDENTAL = {
         "regularized_incomplete_beta",
     ),
 }
-MOVES = {  # They only say where a number lies, or what it is called.
+MOVES = {  # These only move or rename numbers.
     *(
         "reshape",
         "broadcast_in_dim",
@@ -102,13 +102,15 @@ MOVES = {  # They only say where a number lies, or what it is called.
 
 
 class Count(NamedTuple):
-    """What one evaluation takes.
+    """Counted cost of one evaluation.
 
     Attributes:
-      flops: Additions, multiplications, comparisons and the like on floating numbers, a multiply-add being two.
-      transcendentals: Of exp, log, sqrt, ...: one each.
-      bytes: Read and written if every equation were done by itself, that is without fusion.
-      unknown_loops: `while` loops, whose trips the program does not tell: their bodies are counted once.
+      flops: Additions, multiplications, comparisons and similar operations on floating
+        numbers; a multiply-add counts as two.
+      transcendentals: Number of exp, log, sqrt and similar operations.
+      bytes: Bytes read and written if every equation ran by itself, without fusion.
+      unknown_loops: Number of `while` loops. Their bodies are counted once, because the
+        trip counts are unknown.
     """
 
     flops: float = 0.0
@@ -124,7 +126,7 @@ class Count(NamedTuple):
         )
 
     def times(self, trips: float) -> "Count":
-        """The same, so often; a loop inside is still one loop."""
+        """Multiply the count by a number of trips, except for unknown loops."""
         return Count(
             self.flops * trips,
             self.transcendentals * trips,
@@ -134,12 +136,15 @@ class Count(NamedTuple):
 
     @property
     def operations(self) -> float:
-        """Flops and transcendentals."""
+        """Sum of flops and transcendentals."""
         return self.flops + self.transcendentals
 
 
 def count(jaxpr: Any, wanted: list[bool] | None = None) -> Count:
-    """The count of a jaxpr, without what none of its wanted outputs needs (XLA leaves that out too)."""
+    """Count a jaxpr, without equations that none of its wanted outputs needs.
+
+    XLA removes those as well.
+    """
     total = Count()
     for equation, of_own in alive(jaxpr, wanted):
         total += _of_equation(equation, of_own)
@@ -149,7 +154,8 @@ def count(jaxpr: Any, wanted: list[bool] | None = None) -> Count:
 def _of_equation(equation: Any, wanted: list[bool]) -> Count:
     name, held = equation.primitive.name, inner(equation)
     if name == "scan":
-        # Every carry is wanted, and of what is stacked (which has an axis more outside) what is wanted there.
+        # Every carry is wanted. A stacked output (which has one more axis outside) is
+        # wanted inside if it is outside.
         within = [
             w or o.aval.shape == i.aval.shape
             for w, o, i in zip(wanted, equation.outvars, held[0].outvars, strict=True)
@@ -203,9 +209,8 @@ def _convolution(equation: Any) -> float:
 
 def _integer_power(equation: Any) -> float:
     exponent = abs(equation.params["y"])
-    products = max(
-        exponent.bit_length() - 1 + bin(exponent).count("1") - 1, 0
-    )  # By repeated squaring.
+    # Repeated squaring.
+    products = max(exponent.bit_length() - 1 + bin(exponent).count("1") - 1, 0)
     return (products + (equation.params["y"] < 0)) * _size(equation.outvars[0])
 
 
@@ -226,7 +231,7 @@ def _fft(equation: Any) -> float:
 
 
 def _matrix(formula: Callable[[float, float], float]) -> Callable[[Any], float]:
-    """By rows and columns of the first operand, for each matrix of a batch."""
+    """Apply a formula in the rows and columns of the first operand, for each matrix."""
 
     def flops(equation: Any) -> float:
         *batch, m, n = equation.invars[0].aval.shape
@@ -240,7 +245,7 @@ def _triangular_solve(equation: Any) -> float:
 
 
 def _windows(equation: Any) -> float:
-    """Each entry of what is pooled (going forward the output, going back what comes in) has a window."""
+    """Count one window for each pooled entry (output if forward, input if backward)."""
     return min(_size(equation.invars[0]), _size(equation.outvars[0])) * math.prod(
         equation.params["window_dimensions"]
     )
@@ -280,7 +285,8 @@ FORMULAS: dict[str, Callable[[Any], float]] = {
     "sort": _logarithmic,
     "top_k": _logarithmic,
     "fft": _fft,
-    # Golub & Van Loan, Matrix computations, 4th ed., 2013: sections 3.2, 4.2, 5.2, 8.3 and 8.6.
+    # Golub & Van Loan, Matrix computations, 4th ed., 2013: sections 3.2, 4.2, 5.2, 8.3
+    # and 8.6.
     "cholesky": _matrix(lambda m, n: n**3 / 3),
     "lu": _matrix(lambda m, n: min(m, n) ** 2 * (max(m, n) - min(m, n) / 3)),
     "geqrf": _matrix(lambda m, n: 2 * min(m, n) ** 2 * (max(m, n) - min(m, n) / 3)),

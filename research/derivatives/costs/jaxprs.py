@@ -1,4 +1,4 @@
-"""What can be read off a traced function: its equations with the functions inside them, and the precision it keeps to."""
+"""Queries on jaxprs: equations, functions inside them, and precision."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,26 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def traced(f: Callable, *args: Any) -> Any:
-    """The jaxpr of f at args, and none of its constants."""
+def traced(f: Callable[..., Any], *args: Any) -> Any:
+    """Return the jaxpr of f at args, without its constants."""
     return jax.make_jaxpr(f)(*args).jaxpr
 
 
 def inner(equation: Any) -> list[Any]:
-    """The jaxprs that stand inside an equation: the body of a loop, branches, a jitted function, or nothing."""
-    found = []
+    """Return the jaxprs inside an equation, such as a loop's body or branches."""
+    jaxprs = []
     for value in equation.params.values():
         for part in value if isinstance(value, tuple | list) else (value,):
             part = getattr(part, "jaxpr", part)
             if hasattr(part, "eqns"):
-                found.append(part)
+                jaxprs.append(part)
     if equation.primitive.name.startswith("custom_"):
-        return found[:1]  # The function, without its rules.
-    return found
+        return jaxprs[:1]  # The function, without its rules.
+    return jaxprs
 
 
 def scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
-    """The numbers of constants and of carried values of a scan with these params."""
+    """Return the numbers of constants and carried values of a scan."""
     if "num_consts" in params:
         return params["num_consts"], params["num_carry"]
     consts, carry, _ = params["ft_in"].unpack()  # Since jax 0.11.
@@ -37,7 +37,10 @@ def scan_sizes(params: dict[str, Any]) -> tuple[int, int]:
 def alive(
     jaxpr: Any, wanted: list[bool] | None = None
 ) -> Iterator[tuple[Any, list[bool]]]:
-    """The equations that some wanted output depends on, last first, each with which of its own outputs are wanted."""
+    """Yield the equations that wanted outputs depend on, last first.
+
+    Each comes with flags for those of its own outputs that are wanted.
+    """
     outputs = (
         jaxpr.outvars
         if wanted is None
@@ -52,17 +55,17 @@ def alive(
 
 
 def is_wrapper(equation: Any) -> bool:
-    """Whether an equation only names, jits or gives a rule to what it holds, operand for operand."""
+    """Whether an equation only names, jits or adds a rule to the function inside it."""
     held = inner(equation)
     own = equation.primitive.name in ("scan", "while", "cond")
     return len(held) == 1 and not own and len(held[0].invars) == len(equation.invars)
 
 
-def lowest_precision(f: Callable, *args: Any) -> Any:
-    """The coarsest floating dtype through which anything that depends on args passes."""
+def lowest_precision(f: Callable[..., Any], *args: Any) -> Any:
+    """Return the coarsest floating dtype of anything in f that depends on args."""
     jaxpr = traced(f, *args)
-    found = _precisions(jaxpr, [True] * len(jaxpr.invars))
-    return max(found, key=lambda dtype: jnp.finfo(dtype).eps)
+    dtypes = _precisions(jaxpr, [True] * len(jaxpr.invars))
+    return max(dtypes, key=lambda dtype: jnp.finfo(dtype).eps)
 
 
 def _precisions(jaxpr: Any, active: list[bool]) -> set[Any]:

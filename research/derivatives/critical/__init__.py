@@ -1,4 +1,4 @@
-"""Critical points: found by Newton's method, and classified by second and higher derivatives."""
+"""Critical points: search by Newton's method, and classification by derivatives."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,13 +6,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from research.checks import check_callable, check_count, check_number, check_numbers
 from research.derivatives.critical.classifying import CriticalPoint, described, judged
 from research.derivatives.critical.curvature import curvatures
 from research.derivatives.critical.finding import found_points, vanishes
-from research.derivatives.critical.found import CriticalPoints
 from research.derivatives.critical.landscape import Landscape, power_of_two
+from research.derivatives.critical.result import CriticalPoints
 from research.derivatives.errors import NotInexactError
 from research.derivatives.exact.arguments import scalar, title
 from research.sizes import check_room
@@ -25,49 +26,55 @@ __all__ = [
     "grid_of_starts",
 ]
 
-AWAY = 0.1 * 2.0 ** -np.arange(
-    40
-)  # Over the scale: distances at which a gradient must be long against the one left.
+# Distances over the scale at which the gradient should be long.
+AWAY = 0.1 * 2.0 ** -np.arange(40)
 
 
 def critical_points(
-    f: Callable, starts: Any, bounds: Any, *, separation: Any = 1e-5
+    f: Callable[..., Any], starts: Any, bounds: Any, *, separation: Any = 1e-5
 ) -> CriticalPoints:
-    """The critical points of f that Newton's method reaches from the given starts, each classified.
+    """Find critical points of f by Newton's method from given starts, and classify
+    them.
 
-    ∇f = 0 is solved from all starts at once by undamped Newton steps, by damped ones, x <- x - s H⁺ ∇f with the s among 1, 1/2,
-    ..., 1/1024 that leaves the shortest gradient, and by undamped ones from where these end. Points outside of the bounds, and
-    those where the gradient has not vanished, are dropped. Of points closer than `separation` one is kept. The list is what
-    was *found from these starts*; nothing proves that it is complete. `print` shows what became of the starts.
+    ∇f = 0 is solved from all starts at once: by undamped Newton steps; by damped steps
+    x <- x - s H⁺ ∇f with the s in 1, 1/2, ..., 1/1024 that gives the shortest gradient;
+    and by undamped steps from their end points. Points outside the bounds, or with a
+    gradient that does not vanish, are dropped. Of points closer than `separation` one
+    is kept. The list contains the points *found from these starts*; it may be
+    incomplete. Printing it shows the outcome of the starts.
 
-    Where the Hessian is singular, a gradient of ε^0.55 of the longest one at a start (2e-9 in float64) cannot be told from 0:
-    x³/3 + 1e-9 x has no critical point, and one at 0 is given, "degenerate, no extremum".
+    If the Hessian is singular, a gradient below ε^0.55 times the longest one at a start
+    (2e-9 in float64) cannot be distinguished from 0. For example, x³/3 + 1e-9 x has no
+    critical point, but the result contains one at 0, "degenerate, no extremum".
 
-    The widths of the bounds are the units of all lengths. So f may be multiplied by a power of two, and each coordinate with
-    its starts and bounds by its own: the same points are found, with the same kinds.
+    All lengths are in units of the bounds' widths. Multiplying f, or a coordinate with
+    its starts and bounds, by a power of two therefore gives the same points and kinds.
 
     Args:
-      f: Function of an array of shape (n,) that gives one real number.
-      starts: Where to start, shape (k, n); `grid_of_starts(bounds, per_axis)` makes a lattice.
+      f: Function of an array of shape (n,) that returns one real number.
+      starts: Starting points, shape (k, n); `grid_of_starts(bounds, per_axis)` makes a
+        lattice.
       bounds: (low, high) of each coordinate, shape (n, 2).
-      separation: Points closer than this are one. A number counts in widths of the bounds; an array of shape (n,) in each
-        coordinate's own units.
+      separation: Smallest distance between two different points: a number in units of
+        the bounds' widths, or an array of shape (n,) in each coordinate's own units.
     Returns:
-      `CriticalPoints`: a tuple of `CriticalPoint`s by rising f, with the numbers of starts that converged, left the bounds,
-      stalled, met what is not finite, or lie where f is constant.
+      `CriticalPoints`: a tuple of `CriticalPoint`s in order of f, with the numbers of
+      starts that converged, left the bounds, stalled, met non-finite values, or lie
+      where f is constant.
     Raises:
-      ValueError: starts or bounds has a wrong shape, a bound is not below the other, a number is not finite, or separation is
-        not positive.
-      NotScalarError, NotInexactError: As `gradient`.
+      ValueError: starts or bounds has a wrong shape, a lower bound is not below the
+        upper one, a number is not finite, or separation is not positive.
+      NotScalarError, NotInexactError: As in `gradient`.
     References:
-      Ortega & Rheinboldt, Iterative solution of nonlinear equations in several variables, 1970.
+      Ortega & Rheinboldt, Iterative solution of nonlinear equations in several
+      variables, 1970.
     Example:
       >>> f = lambda x: x[0] ** 3 - 3 * x[0] + x[1] ** 2
       >>> bounds = [(-2.0, 2.0), (-1.0, 1.0)]
-      >>> found = critical_points(f, grid_of_starts(bounds, 4), bounds)
-      >>> [(p.kind, p.x.round(6).tolist()) for p in found]
+      >>> points = critical_points(f, grid_of_starts(bounds, 4), bounds)
+      >>> [(p.kind, p.x.round(6).tolist()) for p in points]
       [('minimum', [1.0, 0.0]), ('saddle', [-1.0, 0.0])]
-      >>> found.starts, found.converged
+      >>> points.starts, points.converged
       (16, 16)
     """
     check_callable("f", f, "x")
@@ -77,9 +84,7 @@ def critical_points(
     separation = _separation(separation, widths)
     unit = power_of_two(widths)
     land = Landscape(scalar(f, "critical_points"), unit, starts.dtype)
-    with np.errstate(
-        all="ignore"
-    ):  # What overflows or is not finite is dropped or counted.
+    with np.errstate(all="ignore"):  # Values that are not finite are counted.
         points, counts = found_points(
             land, starts / unit, bounds / unit[:, None], separation / unit
         )
@@ -88,30 +93,37 @@ def critical_points(
 
 
 def classify_critical_point(
-    f: Callable, x: Any, *, tolerance: float = 1e-6, scale: Any = None
+    f: Callable[..., Any], x: Any, *, tolerance: float = 1e-6, scale: Any = None
 ) -> CriticalPoint:
-    """Classify the critical point x: minimum, maximum, saddle or degenerate; then describe f around it.
+    """Classify the critical point x as minimum, maximum, saddle or degenerate.
 
-    The Hessian decides in the directions where the gradient around x changes as it predicts, at some distance that is long
-    against the Newton step that x still lacks, and where larger roundings of f do not change it. In the other directions f is
-    sampled on both sides at many distances, by integrals of its gradient and by its values; the smallest distances that
-    rounding leaves visible decide, and a valley that bends is followed. What the samples cannot decide is called "undecided".
-    So is a point where the Hessian is not finite, and a minimum that is shared by a curve of points.
+    The Hessian decides in directions where the gradient around x changes as the Hessian
+    predicts. This must hold at a distance that is long relative to the remaining Newton
+    step, and be stable under larger rounding errors of f. In the other directions f is
+    sampled on both sides at many distances, by integrals of its gradient and by its
+    values. The smallest distances at which rounding leaves a visible change decide;
+    curved valleys are followed. A point that the samples do not decide is "undecided".
+    So are a point with a non-finite Hessian and a minimum that is shared by a curve of
+    points.
 
-    No scale of f has to be known: all distances that x's own rounding allows are tried.
+    The scale of f need not be known, because all distances that the rounding of x
+    allows are tried.
 
     Args:
-      f: Function of an array of shape (n,) that gives one real number.
+      f: Function of an array of shape (n,) that returns one real number.
       x: A critical point, shape (n,) (or () for a function of one number).
-      tolerance: How long the gradient may be, over its length somewhere within a tenth of the scale.
-      scale: Lengths over which f changes, a number or shape (n,); if None, 1 + |x|.
+      tolerance: Largest allowed length of the gradient at x, relative to its largest
+        length within a tenth of the scale.
+      scale: Lengths over which f changes, a number or shape (n,). None means 1 + |x|.
     Returns:
-      CriticalPoint.
+      The classified point.
     Raises:
-      ValueError: x is not stationary; the message says how long the gradient is. Or scale or tolerance is not positive.
-      NotScalarError, NotInexactError: As `gradient`.
+      ValueError: x is not stationary (the message shows the gradient's length), or
+        scale or tolerance is not positive.
+      NotScalarError, NotInexactError: As in `gradient`.
     Example:
-      >>> point = classify_critical_point(lambda x: x[0] ** 4 + x[1] ** 2, jnp.zeros(2))
+      >>> f = lambda x: x[0] ** 4 + x[1] ** 2
+      >>> point = classify_critical_point(f, jnp.zeros(2))
       >>> point.kind, point.order, point.note
       ('degenerate', 4, 'a minimum by the fourth derivative')
     """
@@ -121,7 +133,8 @@ def classify_critical_point(
     x = np.asarray(x) if not isinstance(x, jax.Array) else x
     if not jnp.issubdtype(x.dtype, jnp.floating) or x.ndim > 1:
         raise NotInexactError(
-            f"x must be floating numbers of shape (n,); got {x.dtype} of shape {x.shape}."
+            f"x must be floating numbers of shape (n,); got dtype {x.dtype}, shape "
+            f"{x.shape}."
         )
     checked = scalar(f if x.ndim else lambda y: f(y[0]), "classify_critical_point")
     x = np.atleast_1d(np.asarray(x))
@@ -133,7 +146,7 @@ def classify_critical_point(
         raise ValueError(f"tolerance must be positive; got tolerance={tolerance}.")
     land = Landscape(checked, power_of_two(_scale(scale, x)), x.dtype)
     y = x.astype(float) / land.unit
-    with np.errstate(all="ignore"):  # What overflows or is not finite decides nothing.
+    with np.errstate(all="ignore"):  # Values that are not finite do not decide.
         length, most = _slopes(land, y)
         (curvature,) = curvatures(land, y[None], wary=True)
         point = judged(land, y, curvature)
@@ -144,20 +157,23 @@ def classify_critical_point(
         )
         if length and (doubtful or not length <= tolerance * most):
             raise ValueError(
-                f"x must be a critical point of {title(f)}; its gradient there has length {length:.3g}, against {most:.3g} "
-                f"around it. Find one by critical_points(f, starts, bounds)."
+                f"x must be a critical point of {title(f)}; its gradient has length "
+                f"{length:.3g} there and {most:.3g} around it. Find one with "
+                "critical_points(f, starts, bounds)."
             )
         return described(land, point)
 
 
-def grid_of_starts(bounds: Any, per_axis: int | Sequence[int]) -> np.ndarray:
-    """A lattice of starting points: the middles of equal cells.
+def grid_of_starts(
+    bounds: Any, per_axis: int | Sequence[int]
+) -> Float[np.ndarray, "k n"]:
+    """Lattice of starting points: the centres of equal boxes.
 
     Args:
       bounds: (low, high) of each coordinate, shape (n, 2).
-      per_axis: Points on each axis, or a number for each.
+      per_axis: Number of points on each axis, one number or one for each axis.
     Returns:
-      Points, shape (product of per_axis, n).
+      The points, shape (product of per_axis, n).
     Example:
       >>> grid_of_starts([(0.0, 1.0)], 2).tolist()
       [[0.25], [0.75]]
@@ -177,8 +193,9 @@ def grid_of_starts(bounds: Any, per_axis: int | Sequence[int]) -> np.ndarray:
         or (np.ndim(per_axis) and np.shape(per_axis) != bounds.shape[:1])
     ):
         raise ValueError(
-            "bounds must be finite numbers (low, high) of each coordinate, shape (n, 2), and per_axis one number or n; got "
-            f"bounds of shape {bounds.shape} and per_axis={per_axis!r}."
+            "bounds must be finite numbers (low, high) of each coordinate, shape (n, "
+            f"2), and per_axis one number or n; got bounds of shape {bounds.shape} and "
+            f"per_axis={per_axis!r}."
         )
     numbers = np.broadcast_to(per_axis, len(bounds))
     check_room(f"per_axis={per_axis}", *(max(1, int(k)) for k in numbers), len(bounds))
@@ -201,20 +218,24 @@ def _checked(starts: Any, bounds: Any) -> tuple[np.ndarray, np.ndarray]:
         or not (bounds[:, 0] < bounds[:, 1]).all()
     ):
         raise ValueError(
-            f"bounds must be (low, high) with low < high for each coordinate; got {bounds.tolist()}."
+            "bounds must be (low, high) with low < high for each coordinate; got "
+            f"{bounds.tolist()}."
         )
     if not np.isfinite(bounds).all():
         raise ValueError(
-            f"bounds must be finite, for their widths are the units of length; got {bounds.tolist()}."
+            "bounds must be finite, because their widths are the units of length; got "
+            f"{bounds.tolist()}."
         )
     if starts.ndim != 2 or starts.shape[1] != len(bounds) or not len(starts):
         raise ValueError(
-            f"starts must have the shape (k, {len(bounds)}), a row for each start; got {starts.shape}. "
-            "One start is starts=[x]; grid_of_starts(bounds, per_axis) makes a lattice."
+            f"starts must have shape (k, {len(bounds)}), one row for each start; got "
+            f"{starts.shape}. Pass [x] for one start, or grid_of_starts(bounds, "
+            "per_axis)."
         )
     if not np.isfinite(np.asarray(starts)).all():
         raise ValueError(
-            "starts must be finite; got a NaN or an infinity among them. Leave those starts out."
+            "starts must be finite; got a NaN or an infinity among them. Remove those "
+            "starts."
         )
     if not jnp.issubdtype(starts.dtype, jnp.floating):
         raise NotInexactError(
@@ -230,7 +251,7 @@ def _checked(starts: Any, bounds: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _separation(separation: Any, widths: np.ndarray) -> np.ndarray:
-    """The separation in each coordinate."""
+    """Convert the separation to one number for each coordinate."""
     given = np.asarray(separation, float)
     if (
         given.shape not in ((), widths.shape)
@@ -238,7 +259,8 @@ def _separation(separation: Any, widths: np.ndarray) -> np.ndarray:
         or not np.isfinite(given).all()
     ):
         raise ValueError(
-            f"separation must be positive, one number in widths of the bounds or {len(widths)} in the coordinates' units; got "
+            "separation must be positive: one number in units of the bounds' widths, "
+            f"or {len(widths)} numbers in the coordinates' units; got "
             f"separation={separation}."
         )
     return given * widths if given.ndim == 0 else given
@@ -254,13 +276,14 @@ def _scale(scale: Any, x: np.ndarray) -> np.ndarray:
         or not np.isfinite(given).all()
     ):
         raise ValueError(
-            f"scale must be positive, one number or {x.size} of them; got scale={scale}."
+            f"scale must be positive, one number or {x.size} of them; got "
+            f"scale={scale}."
         )
     return np.broadcast_to(given, x.shape)
 
 
 def _slopes(land: Landscape, y: np.ndarray) -> tuple[float, float]:
-    """How long the gradient is at y, and how long it gets nearby."""
+    """Length of the gradient at y, and its largest length nearby."""
     steps = (
         AWAY[:, None, None] * np.concatenate([np.eye(len(y)), -np.eye(len(y))])[None]
     )

@@ -1,20 +1,20 @@
-"""The kind of a critical point: by its Hessian where the gradient confirms it, else by how f rises around the point."""
+"""The kind of a critical point, by its Hessian or by samples of f around it."""
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from research.derivatives.critical.curvature import Curvature
 from research.derivatives.critical.landscape import Landscape
 from research.derivatives.critical.sampling import Evidence, evidence
 
-COARSE = (
-    2.0 ** np.arange(2, -42, -2)
-)  # Balls in which the Hessian's change is sampled first, in the landscape's smallest unit;
-FINE = 2.0 ** (
-    np.arange(8, -1, -1) / 4
-)  # then, over the largest coarse one that its own change allows.
-SAMPLES = 24  # Pairs of opposite directions.
+# Radii of balls in which the Hessian's change is sampled first, in the landscape's
+# unit.
+COARSE = 2.0 ** np.arange(2, -42, -2)
+# Radii relative to the largest coarse one that the Hessian's change allows.
+FINE = 2.0 ** (np.arange(8, -1, -1) / 4)
+SAMPLES = 24  # Number of pairs of opposite directions.
 POWERS = {
     1: "distance itself",
     2: "square",
@@ -25,10 +25,10 @@ POWERS = {
     8: "eighth power",
 }
 HOW = {
-    "minimum": "f rises on all sides",
-    "maximum": "f falls on all sides",
-    "saddle": "f rises along one line or curve and falls along another",
-    "no extremum": "f rises on one side and falls on another",
+    "minimum": "f increases on all sides",
+    "maximum": "f decreases on all sides",
+    "saddle": "f increases along one line or curve and decreases along another",
+    "no extremum": "f increases on one side and decreases on another",
 }
 
 
@@ -38,21 +38,25 @@ class CriticalPoint(NamedTuple):
     Attributes:
       x: The point, shape (n,).
       value: f(x).
-      gradient_norm: Length of the gradient that is left.
-      eigenvalues: Eigenvalues of the Hessian, rising, shape (n,).
-      kind: "minimum", "maximum", "saddle", or "degenerate" where an eigenvalue is zero or not confirmed by the gradient.
-      newton_radius: An *estimate* of how close a start must be for Newton's method to converge to this point, 2 / (3 β L)
-        with β = ‖H⁻¹‖ and L the largest change of the Hessian over the distance, from samples in that ball: a sample bounds
-        nothing, so that this certifies nothing. 0 where the Hessian is singular.
-      order: The order of the derivatives that decide: 2, 3 or 4; 0 where higher ones do, or values of f, or nothing.
-      note: "" unless the point is degenerate; then what it is: "a minimum ...", "a maximum ...", "a saddle ...",
-        "no extremum ..." or "undecided: ...", with the reason.
+      gradient_norm: Length of the remaining gradient.
+      eigenvalues: Eigenvalues of the Hessian, ascending, shape (n,).
+      kind: "minimum", "maximum", "saddle", or "degenerate" if an eigenvalue is zero or
+        not confirmed by the gradient.
+      newton_radius: An *estimate* of how close a start must be for Newton's method to
+        converge to this point: 2 / (3 β L) with β = ‖H⁻¹‖ and L the largest change of
+        the Hessian per distance, from samples in that ball. Samples give no bound, so
+        this certifies nothing. 0 if the Hessian is singular.
+      order: Order of the derivatives that decide: 2, 3 or 4; 0 if higher derivatives or
+        values of f decide, or nothing does.
+      note: "" unless the point is degenerate. Then it says what the point is and why:
+        "a minimum ...", "a maximum ...", "a saddle ...", "no extremum ..." or
+        "undecided: ...".
     """
 
-    x: np.ndarray
+    x: Float[np.ndarray, "n"]
     value: float
     gradient_norm: float
-    eigenvalues: np.ndarray
+    eigenvalues: Float[np.ndarray, "n"]
     kind: str
     newton_radius: float
     order: int
@@ -60,7 +64,7 @@ class CriticalPoint(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A critical point in the landscape's units, with what decides its kind."""
+    """A critical point in the landscape's units, with the evidence for its kind."""
 
     y: np.ndarray
     curvature: Curvature | None
@@ -73,7 +77,7 @@ class Judged(NamedTuple):
 
 
 def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judged:
-    """Return the kind of the point y with this curvature."""
+    """Decide the kind of the point y with this curvature."""
     if (
         curvature is None
         or not curvature.loose.shape[1]
@@ -84,7 +88,7 @@ def judged(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> Judge
 
 
 def described(land: Landscape, point: Judged) -> CriticalPoint:
-    """The critical point in the coordinates of f."""
+    """Convert a point to the coordinates of f."""
     unit = land.unit.astype(float)
     if point.curvature is None:
         value, slope, _ = (part[0] for part in land.at(point.y[None]))
@@ -114,7 +118,7 @@ def _x(land: Landscape, y: np.ndarray) -> np.ndarray:
 
 
 def _words(point: Judged, curvature: Curvature) -> tuple[str, int, str]:
-    """(kind, order, note)."""
+    """Return (kind, order, note)."""
     signs = {*curvature.signs}
     if point.regular:
         return (
@@ -126,33 +130,33 @@ def _words(point: Judged, curvature: Curvature) -> tuple[str, int, str]:
         )
     if len(signs) == 2:
         return "degenerate", 2, "a saddle: the Hessian has eigenvalues of both signs"
-    seen = point.evidence
-    if seen is None or seen.kind in ("", "flat"):
+    proof = point.evidence
+    if proof is None or proof.kind in ("", "flat"):
         return (
             "degenerate",
             0,
-            f"undecided: {seen.reason if seen else 'nothing was sampled'}",
+            f"undecided: {proof.reason if proof else 'nothing was sampled'}",
         )
     power = (
-        round(seen.power)
-        if np.isfinite(seen.power) and abs(seen.power - round(seen.power)) < 0.1
+        round(proof.power)
+        if np.isfinite(proof.power) and abs(proof.power - round(proof.power)) < 0.1
         else 0
     )
-    if seen.smooth and power == 3 and seen.kind == "no extremum":
+    if proof.smooth and power == 3 and proof.kind == "no extremum":
         return "degenerate", 3, "no extremum: the third derivative does not vanish"
-    name = seen.kind if seen.kind == "no extremum" else f"a {seen.kind}"
-    if seen.smooth and power == 4 and seen.kind != "no extremum":
+    name = proof.kind if proof.kind == "no extremum" else f"a {proof.kind}"
+    if proof.smooth and power == 4 and proof.kind != "no extremum":
         return "degenerate", 4, f"{name} by the fourth derivative"
     like = (
         f", like the {POWERS[power]}" + (" of the distance" if power > 1 else "")
         if power in POWERS
         else ""
     )
-    return "degenerate", 0, f"{name}: {HOW[seen.kind]}{like}"
+    return "degenerate", 0, f"{name}: {HOW[proof.kind]}{like}"
 
 
 def _newton_radius(land: Landscape, y: np.ndarray, hessian: np.ndarray) -> float:
-    """The largest sampled ball whose own Lipschitz estimate allows its radius, in the coordinates of f."""
+    """Largest sampled ball that its own Lipschitz estimate allows."""
     best = _largest(land, y, hessian, float(land.unit.min()) * COARSE, SAMPLES // 4)
     return _largest(land, y, hessian, best * FINE, SAMPLES) or best / 4 if best else 0.0
 
@@ -160,7 +164,7 @@ def _newton_radius(land: Landscape, y: np.ndarray, hessian: np.ndarray) -> float
 def _largest(
     land: Landscape, y: np.ndarray, hessian: np.ndarray, radii: np.ndarray, samples: int
 ) -> float:
-    """The largest of falling radii r with r <= 2 / (3 β L), L from samples at r; 0 if there is none."""
+    """Largest of the radii with r <= 2 / (3 β L), L from samples at r; or 0."""
     unit = land.unit.astype(float)
     least = np.abs(np.linalg.eigvalsh(hessian / unit / unit[:, None])).min()
     ways = np.random.default_rng(0).normal(size=(samples, y.size))
@@ -173,7 +177,6 @@ def _largest(
     lipschitz = (
         np.where(finite, norms, np.inf).reshape(len(radii), -1).max(axis=1) / radii
     )
-    fits = np.logical_and.accumulate((3 * lipschitz * radii <= 2 * least)[::-1])[
-        ::-1
-    ]  # In all smaller balls, too.
+    # The condition must hold in all smaller balls, too.
+    fits = np.logical_and.accumulate((3 * lipschitz * radii <= 2 * least)[::-1])[::-1]
     return float(radii[fits][0]) if fits.any() else 0.0

@@ -1,53 +1,61 @@
-"""Which eigenvalues of a Hessian can be trusted: those that the gradient confirms around the point."""
+"""Eigenvalues of a Hessian that the gradient around the point confirms."""
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from research.derivatives.critical.landscape import Landscape
 
-RADII = (
-    2.0 ** -np.arange(0, 110)
-)  # Where the gradient is compared with the Hessian; a fixed wide range needs no scale of f.
-LARGER = (
-    2.0**-10
-)  # Where the Hessian grows to this over ε times an eigenvalue, that may be left of terms that cancel.
-CLEAR = 8.0  # It then must be so many times what larger roundings change it by.
-CHANGE = 0.25  # A Hessian that predicts the gradient's change to this share is confirmed at that radius.
-RUN = 3  # Radii in a row, each half of the one before, at which it must be.
-NEWTON = 0.25  # The Newton step that is left, over the largest radius where the Hessian is confirmed, is at most this.
-REPRESENTED = 0.02  # A step that rounding changes by more than this share is not made.
+# Radii at which the gradient is compared with the Hessian. The range is wide, so that
+# the scale of f need not be known.
+RADII = 2.0 ** -np.arange(0, 110)
+# An eigenvalue may be left of cancelling terms if the Hessian grows nearby to this,
+# divided by ε, times the eigenvalue.
+LARGER = 2.0**-10
+CLEAR = 8.0  # Such an eigenvalue must exceed this many times its noise.
+# The Hessian is confirmed at a radius where it predicts the gradient's change up to
+# this relative error.
+CHANGE = 0.25
+RUN = 3  # Number of consecutive radii, each half of the last, that must confirm it.
+# Largest allowed ratio of the remaining Newton step to the largest confirmed radius.
+NEWTON = 0.25
+REPRESENTED = 0.02  # Steps that rounding changes by more than this are not used.
 
 
 class Curvature(NamedTuple):
-    """The Hessian at y in coordinates that make its rows equally long, split by what the gradient confirms.
+    """The Hessian at y, split into directions that the gradient confirms and others.
+
+    The coordinates are scaled so that the Hessian's rows are equally long.
 
     Attributes:
       value: f(y).
       gradient: ∇f(y), shape (n,).
-      hessian: Shape (n, n).
-      signs: Of the confirmed eigenvalues, shape (a,).
-      firm: Their directions, each as long as makes its curvature ±1, shape (n, a).
+      hessian: The Hessian, shape (n, n).
+      signs: Signs of the confirmed eigenvalues, shape (a,).
+      firm: Their directions, scaled so that the curvature is ±1, shape (n, a).
       loose: The other eigenvectors in the scaled coordinates, shape (n, n - a).
-      radius: How far along each firm direction its curvature is confirmed, shape (a,).
+      radius: Distance up to which each firm direction is confirmed, shape (a,).
     """
 
     value: float
-    gradient: np.ndarray
-    hessian: np.ndarray
-    signs: np.ndarray
-    firm: np.ndarray
-    loose: np.ndarray
-    radius: np.ndarray
+    gradient: Float[np.ndarray, "n"]
+    hessian: Float[np.ndarray, "n n"]
+    signs: Float[np.ndarray, "a"]
+    firm: Float[np.ndarray, "n a"]
+    loose: Float[np.ndarray, "n b"]
+    radius: Float[np.ndarray, "a"]
 
 
 def curvatures(
-    land: Landscape, points: np.ndarray, wary: bool = False
+    land: Landscape, points: Float[np.ndarray, "m n"], wary: bool = False
 ) -> list[Curvature | None]:
-    """The confirmed and the other directions at each row of points; None where the Hessian is not finite.
+    """Split the directions at each point; None if the Hessian is not finite.
 
-    With wary, the noise of the Hessian is always measured, else where it grows so much nearby that it may matter.
+    With `wary` the noise of the Hessian is always measured, else only where it grows so
+    much nearby that it may matter.
     """
     values, gradients, hessians = land.hessians(points)
     return [
@@ -104,10 +112,14 @@ def _split(
     )
 
 
-def equilibrium(hessian: np.ndarray) -> np.ndarray:
-    """Powers of two s, the largest 1, that bring the largest entry of each row of s_i H_ij s_j near one; 1 for a row of zeros.
+def equilibrium(hessian: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n"]:
+    """Scale a Hessian so that the largest entry of each row of s_i H_ij s_j is near 1.
 
-    Ruiz, A scaling algorithm to equilibrate both rows and columns norms in matrices, 2001.
+    The scales s are powers of two with maximum 1; a row of zeros has scale 1.
+
+    References:
+      Ruiz, A scaling algorithm to equilibrate both rows and columns norms in matrices,
+      2001.
     """
     scale, size = np.ones(len(hessian)), np.abs(hessian)
     for _ in range(60):
@@ -123,11 +135,17 @@ def equilibrium(hessian: np.ndarray) -> np.ndarray:
 
 
 def _mismatch(
-    land, y, value, gradient, hessian, steps: np.ndarray
+    land: Landscape,
+    y: np.ndarray,
+    value: float,
+    gradient: np.ndarray,
+    hessian: np.ndarray,
+    steps: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """At each step d: how far dᵀ(∇f(y+d) - ∇f(y)) is from dᵀHd, how far f(y+d) is from its parabola, and the first itself.
+    """Errors of the Hessian's predictions for each step d.
 
-    NaN where rounding changes d; the second is 0 where the rounding of f hides it.
+    Returns |dᵀ(∇f(y+d) - ∇f(y)) - dᵀHd|, the distance of f(y+d) from its parabola (0 if
+    rounding hides it), and dᵀ(∇f(y+d) - ∇f(y)). They are NaN if rounding changes d.
     """
     there, d = land.moved(y, steps)
     size = np.linalg.norm(steps, axis=1)
@@ -153,13 +171,17 @@ def _mismatch(
 
 
 def _by_direction(
-    around, vectors: np.ndarray, eigenvalues: np.ndarray, eps: float
+    around: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]],
+    vectors: np.ndarray,
+    eigenvalues: np.ndarray,
+    eps: float,
 ) -> list[tuple[np.ndarray, bool, bool]]:
-    """For each direction: the mismatch over |λ| r² at each radius, the worse of both sides, whether it is opposed, and
-    whether the Hessian grows so much nearby that the eigenvalue may be rounding.
+    """For each direction: the relative mismatch at each radius, and two flags.
 
-    Opposed: at four radii in a row the gradient changes as if the eigenvalue had the other sign, or where the gradient confirms
-    it, values of f do not.
+    The mismatch is relative to |λ| r², for the worse of both sides. The first flag says
+    that the eigenvalue is opposed: at four consecutive radii the gradient changes as
+    for the other sign, or values of f contradict a confirming gradient. The second says
+    that the Hessian grows so much nearby that the eigenvalue may be rounding.
     """
     n, count = vectors.shape
     steps = np.concatenate(
@@ -193,15 +215,22 @@ def _by_direction(
 
 
 def _confirmed(ratio: np.ndarray, newton: float) -> float:
-    """The largest radius that begins a run of good ones and is long against the Newton step; 0 if there is none."""
+    """Largest confirmed radius that is long relative to the Newton step; or 0."""
     with np.errstate(invalid="ignore"):
         good = (ratio <= CHANGE) & (newton <= NEWTON * RADII)
     runs = np.convolve(good, np.ones(RUN), "valid") == RUN
     return float(RADII[np.flatnonzero(runs)[0]]) if runs.any() else 0.0
 
 
-def _holds_between(around, firm: np.ndarray, reach: np.ndarray) -> bool:
-    """Whether the Hessian predicts the gradient in directions between its firm ones, too: it does not at a kink."""
+def _holds_between(
+    around: Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]],
+    firm: np.ndarray,
+    reach: np.ndarray,
+) -> bool:
+    """Whether the Hessian also predicts the gradient between its firm directions.
+
+    At a kink it does not.
+    """
     ways = directions(firm.shape[1])
     radii = reach.min() * RADII[1:41]
     steps = (radii[:, None, None] * (ways @ firm.T)[None]).reshape(-1, len(firm))
@@ -215,8 +244,8 @@ def _holds_between(around, firm: np.ndarray, reach: np.ndarray) -> bool:
 
 
 @functools.cache
-def directions(n: int) -> np.ndarray:
-    """Unit directions in pairs ±d, the axes among them: 32 around a circle, more on a sphere."""
+def directions(n: int) -> Float[np.ndarray, "m n"]:
+    """Unit directions in pairs ±d, with the axes: 32 on a circle, else more."""
     if n == 1:
         return np.array([[1.0], [-1.0]])
     if n == 2:

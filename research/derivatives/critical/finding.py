@@ -1,27 +1,31 @@
-"""From starts to critical points: where the walks ended, which ends are critical, and which of them are the same."""
+"""From starts to critical points: walk, group the end points and judge them."""
 
 import numpy as np
+from jaxtyping import Float
 
 from research.derivatives.critical.classifying import Judged, judged
 from research.derivatives.critical.curvature import Curvature, curvatures
 from research.derivatives.critical.landscape import Landscape
 from research.derivatives.critical.walking import Walks, length, newton_lengths, walks
 
-FLAT = 0.55  # ε to this power (2e-9): a gradient that short, over the longest one at a start, may have vanished.
-ARRIVED = 1e-3  # A Newton step that short, in the landscape's units, may have arrived.
-NEAR = 2.0 ** -np.arange(
-    5, 45
-)  # How far away a gradient must be long against the one that is left, and
-SMALL = 8.0  # how many times as long, on both sides: on a slope or in a tail it is not.
-TINY = 1e-5  # A coordinate, in the landscape's units, that may be 0.
-ROUNDED = 16.0  # A gradient of so many roundings has vanished, too.
+# A gradient below ε to this power (2e-9) times the longest one at a start may be 0.
+FLAT = 0.55
+ARRIVED = 1e-3  # A Newton step below this, in the landscape's units, may have arrived.
+# Distances at which the gradient must be longer than the remaining one ...
+NEAR = 2.0 ** -np.arange(5, 45)
+SMALL = 8.0  # ... by this factor, on both sides. On a slope or in a tail it is not.
+TINY = 1e-5  # A coordinate below this, in the landscape's units, may be 0.
+ROUNDED = 16.0  # A gradient below this many rounding errors has vanished, too.
 FATES = ("converged", "flat", "not_finite", "outside", "stalled")
 
 
 def found_points(
-    land: Landscape, starts: np.ndarray, bounds: np.ndarray, separation: np.ndarray
+    land: Landscape,
+    starts: Float[np.ndarray, "k n"],
+    bounds: Float[np.ndarray, "n 2"],
+    separation: Float[np.ndarray, "n"],
 ) -> tuple[list[Judged], dict[str, int]]:
-    """The distinct critical points inside the bounds, and how many starts came to which end."""
+    """Return the distinct critical points inside the bounds, and the outcome counts."""
     led = walks(land, starts)
     ends, slope = _snapped(
         land,
@@ -49,7 +53,10 @@ def found_points(
 def _snapped(
     land: Landscape, ends: np.ndarray, slope: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ends with tiny coordinates set to 0, where that does not lengthen the gradient: a degenerate point is reached no closer."""
+    """Set tiny coordinates of end points to 0 if that does not lengthen the gradient.
+
+    Walks to a degenerate point do not come closer.
+    """
     snapped = np.where(np.abs(ends) <= TINY, 0.0, ends)
     there = length(*land.at(snapped)[:2])
     better = there <= slope
@@ -59,7 +66,11 @@ def _snapped(
 def _groups(
     ends: np.ndarray, slope: np.ndarray, hopeful: np.ndarray, separation: np.ndarray
 ) -> tuple[np.ndarray, list[int]]:
-    """The number of each end's group, -1 for one that is not hopeful, and its leader, the end with the least gradient."""
+    """Group the end points, and return each group's number and leader.
+
+    The leader is the point with the shortest gradient. The number is -1 for a point
+    that cannot be critical.
+    """
     group, leaders = np.full(len(ends), -1), []
     for i in np.argsort(slope, kind="stable"):
         if hopeful[i]:
@@ -74,10 +85,10 @@ def _groups(
 def _judged_leaders(
     land: Landscape, y: np.ndarray, short: np.ndarray, group: np.ndarray
 ) -> tuple[list[Judged], list[str]]:
-    """The critical points among the leaders of the groups, and the fate of each group.
+    """Return the critical points among the groups' leaders, and the fate of each group.
 
-    A degenerate leader is judged only if one of its starts has reached no critical point yet: of a whole valley of them, one
-    from each start is enough.
+    A degenerate leader is judged only if one of its starts has not reached a critical
+    point yet. Of a valley of degenerate points, one per start is enough.
     """
     points, fates, reached = [], [""] * len(y), np.zeros(group.shape[1], bool)
     known = curvatures(land, y) if len(y) else []
@@ -102,21 +113,24 @@ def _judged_leaders(
 
 
 def _is_same(y: np.ndarray, point: Judged) -> bool:
-    """Whether y lies where rounding cannot tell it from a degenerate point that is known."""
+    """Whether rounding hides the difference between y and a known degenerate point."""
     return bool(point.evidence and np.abs(y - point.y).max() <= point.evidence.distance)
 
 
 def _neighbours(
     land: Landscape, y: np.ndarray, ways: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Steps at all near distances along ways (w, n) and against them, with f and its gradient there: (2, w, r, ...)."""
+    """Evaluate f and its gradient at near distances along ±ways, shape (2, w, r, ...).
+
+    Returns the steps, the values and the gradients.
+    """
     steps = NEAR[None, None, :, None] * np.stack([ways, -ways])[:, :, None, :]
     value, slope, _ = land.at(y + steps.reshape(-1, len(y)))
     return steps, value.reshape(steps.shape[:3]), slope.reshape(steps.shape)
 
 
 def _constant(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bool:
-    """Whether f is the same all around."""
+    """Whether f is constant around the point."""
     if curvature is None or curvature.gradient.any() or curvature.hessian.any():
         return False
     _, value, slope = _neighbours(land, y, np.eye(len(y)))
@@ -124,7 +138,7 @@ def _constant(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bo
 
 
 def vanishes(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> bool:
-    """Whether the gradient has vanished in the directions that the Hessian does not decide."""
+    """Whether the gradient vanishes in directions that the Hessian does not decide."""
     if curvature is None:
         return True
     left = np.abs(curvature.loose.T @ curvature.gradient)
@@ -141,7 +155,7 @@ def vanishes(land: Landscape, y: np.ndarray, curvature: Curvature | None) -> boo
 
 
 def _counts(led: list[Walks], fate: np.ndarray, inside: np.ndarray) -> dict[str, int]:
-    """How many starts came to which end: the first of these that one of their walks came to."""
+    """Count the starts by outcome: the first in FATES that one of their walks had."""
     converged, flat = (fate == "converged").any(axis=0), (fate == "flat").any(axis=0)
     broken = np.array([walk.broken for walk in led]).any(axis=0)
     outside = ~inside.any(axis=0)

@@ -1,43 +1,54 @@
-"""A function in units of its own: one compiled program gives value, gradient and curvature for any number of points."""
+"""A function with gradient and curvature at many points, by one compiled program."""
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from research.derivatives.critical.roundings import SIGNS, with_larger_roundings
 
-ROWS = 512  # Evaluated by one call of the compiled program; the last call is padded, so that one program serves all.
-NODES = [
-    np.polynomial.legendre.leggauss(k) for k in (5, 6)
-]  # Two rules; their difference estimates noise.
+# Rows per call of the compiled program; the last call is padded.
+ROWS = 512
+# Two quadrature rules, whose difference estimates the error.
+NODES = [np.polynomial.legendre.leggauss(k) for k in (5, 6)]
 
 
 class Landscape:
-    """f of y = x / unit. The units are powers of two, so that nothing is rounded when points are converted.
+    """f as a function of y = x / unit.
 
-    All arrays that come out are float64 NumPy arrays, and derivatives are with respect to y.
+    The units are powers of two, so converting points does not round. All results are
+    float64 NumPy arrays, and derivatives are with respect to y.
     """
 
-    def __init__(self, f: Callable, unit: np.ndarray, dtype: np.dtype):
+    def __init__(
+        self, f: Callable[..., Any], unit: Float[np.ndarray, "n"], dtype: np.dtype
+    ):
         self.unit, self.dtype = unit.astype(dtype), np.dtype(dtype)
         self.eps = float(jnp.finfo(dtype).eps)
-        self.least = (
-            float(jnp.finfo(dtype).tiny) / self.eps
-        )  # Of what is computed less is rounded as if it were larger.
+        # Smaller results have larger relative rounding errors.
+        self.least = float(jnp.finfo(dtype).tiny) / self.eps
         self._program = _program(f)
         self._noisy = jax.jit(
             jax.vmap(with_larger_roundings(_one(f)), in_axes=(0, 0, 0, None))
         )
 
     def at(
-        self, y: np.ndarray, v: np.ndarray | None = None, *, noisy: bool = False
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Value, gradient, and Hessian times v, at each row of y; shapes (m,), (m, n), (m, n).
+        self,
+        y: Float[np.ndarray, "m n"],
+        v: Float[np.ndarray, "m n"] | None = None,
+        *,
+        noisy: bool = False,
+    ) -> tuple[
+        Float[np.ndarray, "m"], Float[np.ndarray, "m n"], Float[np.ndarray, "m n"]
+    ]:
+        """Evaluate f, its gradient, and its Hessian times v at each row of y.
 
-        With noisy, each operation of f rounds more and at random, in each row otherwise.
+        With `noisy`, each operation of f has a larger random rounding error, which
+        differs between rows.
         """
         y = self.rounded(y)
         v = np.zeros_like(y) if v is None else np.asarray(v, self.dtype)
@@ -60,8 +71,12 @@ class Landscape:
         ]
         return joined[0], joined[1], joined[2]
 
-    def hessians(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Value, gradient and symmetric Hessian at each row of y; shapes (m,), (m, n), (m, n, n)."""
+    def hessians(
+        self, y: Float[np.ndarray, "m n"]
+    ) -> tuple[
+        Float[np.ndarray, "m"], Float[np.ndarray, "m n"], Float[np.ndarray, "m n n"]
+    ]:
+        """Evaluate f, its gradient and its symmetric Hessian at each row of y."""
         m, n = y.shape
         value, slope, columns = self.at(
             np.repeat(y, n, axis=0), np.tile(np.eye(n), (m, 1))
@@ -69,8 +84,10 @@ class Landscape:
         columns = columns.reshape(m, n, n)
         return value[::n], slope[::n], (columns + columns.transpose(0, 2, 1)) / 2
 
-    def noise(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """How much the gradient and the Hessian at the point y change when f rounds more, shapes (8, n) and (8, n, n)."""
+    def noise(
+        self, y: Float[np.ndarray, "n"]
+    ) -> tuple[Float[np.ndarray, "8 n"], Float[np.ndarray, "8 n n"]]:
+        """Changes of the gradient and the Hessian at y under larger rounding errors."""
         n = len(y)
         v = np.repeat(np.eye(n), 8, axis=0)
         _, slope, columns = self.at(np.broadcast_to(y, v.shape), v, noisy=True)
@@ -80,23 +97,26 @@ class Landscape:
             columns + columns.transpose(0, 2, 1)
         ) / 2 - hessian[0]
 
-    def rounded(self, y: np.ndarray) -> np.ndarray:
-        """y in the function's own precision."""
+    def rounded(self, y: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+        """Convert y to the function's own precision."""
         with np.errstate(over="ignore", invalid="ignore"):
             return np.asarray(y, self.dtype)
 
-    def moved(self, y: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """y + d as it can be represented, and how far that is from y."""
+    def moved(
+        self, y: Float[np.ndarray, "n"], d: Float[np.ndarray, "m n"]
+    ) -> tuple[Float[np.ndarray, "m n"], Float[np.ndarray, "m n"]]:
+        """Return y + d as represented, and its exact distance from y."""
         there = self.rounded(self.rounded(y) + d)
         return there, there.astype(float) - self.rounded(y).astype(float)
 
     def rise(
-        self, y: np.ndarray, d: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """f(y + d) - f(y) for each row of d: the integral of the gradient along d, its error, and the difference of values.
+        self, y: Float[np.ndarray, "n"], d: Float[np.ndarray, "m n"]
+    ) -> tuple[Float[np.ndarray, "m"], Float[np.ndarray, "m"], Float[np.ndarray, "m"]]:
+        """Compute f(y + d) - f(y) for each d, its error, and the plain difference.
 
-        Gauss's rules with 5 and 6 nodes integrate the gradient, so that a large f(y) costs no digits. The error is how much
-        the two rules differ, and the rounding of their terms.
+        Gauss's rules with 5 and 6 nodes integrate the gradient along d, so a large f(y)
+        costs no digits. The error is the difference of the two rules plus the rounding
+        of their terms. The third result is the difference of values.
         """
         totals, rounding = [], np.zeros(len(d))
         for nodes, weights in NODES:
@@ -117,17 +137,17 @@ class Landscape:
 
 @functools.lru_cache(8)
 def _signs(turn: int, dtype: np.dtype) -> np.ndarray:
-    """Signs for each row of a call, others at the next call."""
+    """Random signs for each row of a call; the next call gets others."""
     return np.random.default_rng(turn % 8).choice(
         np.array([-1.0, 1.0], dtype), (ROWS, SIGNS)
     )
 
 
-def _program(f: Callable) -> Callable:
+def _program(f: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(jax.vmap(_one(f), in_axes=(0, 0, None)))
 
 
-def _one(f: Callable) -> Callable:
+def _one(f: Callable[..., Any]) -> Callable[..., Any]:
     def one(
         y: jax.Array, v: jax.Array, unit: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -138,6 +158,6 @@ def _one(f: Callable) -> Callable:
     return one
 
 
-def power_of_two(lengths: np.ndarray) -> np.ndarray:
-    """The powers of two next below positive lengths."""
+def power_of_two(lengths: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """Round positive lengths down to powers of two."""
     return np.ldexp(1.0, np.frexp(np.asarray(lengths, float))[1] - 1)

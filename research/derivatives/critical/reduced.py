@@ -1,47 +1,62 @@
-"""f in the directions that the Hessian does not decide, at its least value over the others."""
+"""f along directions that the Hessian does not decide, minimised over the others."""
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from research.derivatives.critical.curvature import Curvature, directions
 from research.derivatives.critical.landscape import Landscape
 
-REPRESENTED = 0.004  # A step that rounding changes by more than this share is not made.
-VISIBLE = 8.0  # How many times its error a rise must be to count.
-INWARD = (
-    8  # Simplified Newton steps to the bottom of the valley (or the top of the ridge).
-)
-CLEAR = 8.0  # A rise counts from this many times what the gradient that is left at the point makes.
-RUN = 4  # Distances in a row at which the firm curvature must be confirmed.
+REPRESENTED = 0.004  # Steps that rounding changes by more than this are not used.
+VISIBLE = 8.0  # A rise counts if it exceeds this many times its error.
+INWARD = 8  # Simplified Newton steps to the valley's bottom or the ridge's top.
+# A rise counts if it exceeds this many times that of the remaining gradient.
+CLEAR = 8.0
+RUN = 4  # Number of consecutive distances that must confirm the firm curvature.
 
 
 class Rises(NamedTuple):
-    """f(y + d) - f(y) in each direction at each radius, how wrong that is, and whether values of f contradict it."""
+    """f(y + d) - f(y) in each direction at each radius.
 
-    rise: np.ndarray
-    error: np.ndarray
-    denied: np.ndarray
+    Attributes:
+      rise: The rise.
+      error: Its error.
+      denied: Whether values of f contradict it.
+    """
+
+    rise: Float[np.ndarray, "r w"]
+    error: Float[np.ndarray, "r w"]
+    denied: Bool[np.ndarray, "r w"]
 
     @property
-    def signs(self) -> np.ndarray:
-        """1, -1, or 0 where rounding hides it."""
+    def signs(self) -> Float[np.ndarray, "r w"]:
+        """Sign of each rise, or 0 if rounding hides it."""
         return np.where(
             np.abs(self.rise) > VISIBLE * self.error, np.sign(self.rise), 0.0
         )
 
 
 class Reduced:
-    """f along its loose directions, at its least value over the firm ones (its greatest, where these curve down)."""
+    """f along its loose directions, minimised over the firm ones.
+
+    If the firm directions curve down, f is maximised over them.
+    """
 
     def __init__(self, land: Landscape, y: np.ndarray, curvature: Curvature):
         self.land, self.y, self.curvature = land, y, curvature
         self.sign = float(curvature.signs[0]) if curvature.signs.size else 1.0
 
     def rises(
-        self, ways: np.ndarray, radii: np.ndarray, noise: np.ndarray | None = None
+        self,
+        ways: Float[np.ndarray, "r w c"],
+        radii: Float[np.ndarray, "r"],
+        noise: Float[np.ndarray, "r 1"] | None = None,
     ) -> Rises:
-        """The rise at radii (r,) times unit directions (r, w, c), times the sign of the firm curvature; each of shape (r, w)."""
+        """Compute the rises at radii times unit directions.
+
+        They are multiplied by the sign of the firm curvature.
+        """
         z = (radii[:, None, None] * ways).reshape(-1, ways.shape[2])
         straight = z @ self.curvature.loose.T
         d, short = self._inward(straight)
@@ -80,7 +95,10 @@ class Reduced:
         return Rises(rise, error, gap > allowed)
 
     def firm_around(self) -> bool:
-        """Whether the firm curvature is the same beside the point in the loose directions; at a kink it is not."""
+        """Whether the firm curvature is the same next to the point in loose directions.
+
+        At a kink it is not.
+        """
         firm, loose = self.curvature.firm, self.curvature.loose
         ways, radii = directions(loose.shape[1]), 0.5 * 2.0 ** -np.arange(0, 60)
         straight = (radii[:, None, None] * (ways @ loose.T)).reshape(-1, len(firm))
@@ -100,7 +118,10 @@ class Reduced:
         return bool(runs.any())
 
     def _inward(self, straight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The steps moved along the firm directions to where the gradient has none of them, and the square of what is left."""
+        """Move steps along the firm directions to where the gradient has none of them.
+
+        Returns the steps and the square of the remaining gradient.
+        """
         firm = self.curvature.firm
         if not firm.shape[1]:
             return straight, np.zeros(len(straight))
@@ -124,8 +145,8 @@ class Reduced:
         return straight + best @ firm.T, least
 
 
-def balance(reduced: Reduced) -> np.ndarray:
-    """Powers of two, at most 1, by which the loose directions are shortened so that f changes alike along each."""
+def balance(reduced: Reduced) -> Float[np.ndarray, "c"]:
+    """Scale the loose directions so that f changes alike along each."""
     n, radii = reduced.curvature.loose.shape[1], 0.5 * 2.0 ** -np.arange(0, 120)
     rises = reduced.rises(
         np.broadcast_to(
@@ -147,8 +168,10 @@ def balance(reduced: Reduced) -> np.ndarray:
     return np.where(changing, 2.0**-reaching, 1.0)
 
 
-def noise_of_gradient(error: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    """Return the error of a rise from the gradient's noise: that within half the radius, times the ratio of radii, (r, 1)."""
+def noise_of_gradient(
+    error: Float[np.ndarray, "r w"], radii: Float[np.ndarray, "r"]
+) -> Float[np.ndarray, "r 1"]:
+    """Error of a rise from the gradient's noise, extrapolated from half the radius."""
     per_way = np.where(np.isfinite(error), error / radii[:, None], 0.0)
     return (
         _before(np.quantile(per_way, 0.25, axis=1)[:, None], radii, 2) * radii[:, None]
@@ -156,7 +179,7 @@ def noise_of_gradient(error: np.ndarray, radii: np.ndarray) -> np.ndarray:
 
 
 def _before(gap: np.ndarray, radii: np.ndarray, times: float = 4) -> np.ndarray:
-    """The largest gap at a radius that many times smaller, or more, shape (r, 1)."""
+    """Largest gap at radii smaller by at least that factor, shape (r, 1)."""
     largest = np.maximum.accumulate(gap.max(axis=1)[::-1])[::-1]
     index = np.searchsorted(-radii, -radii / times)
     return np.where(

@@ -1,4 +1,4 @@
-"""A function whose every rounding is made larger, at random: what changes then is noise, not f."""
+"""A function with random, larger rounding errors, which separates noise from f."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,15 +8,11 @@ import jax.extend.core
 import jax.numpy as jnp
 import numpy as np
 
-SIGNS = 61  # Random signs for each evaluation; the operations take them in turn.
+SIGNS = 61  # Number of random signs per evaluation; operations use them in turn.
 WRAPPERS = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint")
-SUMS = (
-    "dot_general",
-    "reduce_sum",
-    "cumsum",
-    "conv_general_dilated",
-)  # They round inside, too.
-EXACT = (  # They move numbers, or compare them.
+# These also round inside.
+SUMS = ("dot_general", "reduce_sum", "cumsum", "conv_general_dilated")
+EXACT = (  # These move or compare numbers without rounding.
     *(
         "neg",
         "abs",
@@ -66,11 +62,12 @@ EXACT = (  # They move numbers, or compare them.
 )
 
 
-def with_larger_roundings(f: Callable) -> Callable:
-    """(signs, *args) -> f(*args), where each operation's result is multiplied by 1 ± 2 ε, with signs of shape (SIGNS,).
+def with_larger_roundings(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Return (signs, *args) -> f(*args) with each result multiplied by 1 ± 2 ε.
 
-    An operation on exact zeros stays exact, and a relative error stays relative; only what is left of large terms that cancel
-    changes by more than its last digits.
+    The signs have shape (SIGNS,). Operations on exact zeros stay exact, and relative
+    errors stay relative. Only the remainder of large cancelling terms changes by more
+    than its last digits.
     """
 
     def noisy(signs: jax.Array, *args: Any) -> Any:
@@ -83,8 +80,8 @@ def with_larger_roundings(f: Callable) -> Callable:
     return noisy
 
 
-def _factors(signs: jax.Array) -> Callable:
-    """value -> value with its entries changed by 1 ± 2 ε; the next sign at each call."""
+def _factors(signs: jax.Array) -> Callable[[Any], Any]:
+    """Return value -> value times 1 ± 2 ε per entry; each call uses the next sign."""
     turn = iter(range(2**62))
 
     def changed(value: Any) -> Any:
@@ -104,7 +101,10 @@ def _factors(signs: jax.Array) -> Callable:
 
 
 def _walk(
-    jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Any], changed: Callable
+    jaxpr: Any,
+    consts: Sequence[Any],
+    inputs: Sequence[Any],
+    changed: Callable[[Any], Any],
 ) -> list[Any]:
     known = dict(
         zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True)
@@ -120,7 +120,9 @@ def _walk(
     return [atom.val if hasattr(atom, "val") else known[atom] for atom in jaxpr.outvars]
 
 
-def _result(equation: Any, values: list[Any], changed: Callable) -> Sequence[Any]:
+def _result(
+    equation: Any, values: list[Any], changed: Callable[[Any], Any]
+) -> Sequence[Any]:
     name, params = equation.primitive.name, equation.params
     inner = params.get("jaxpr", params.get("call_jaxpr")) if name in WRAPPERS else None
     if inner is not None:
@@ -133,9 +135,8 @@ def _result(equation: Any, values: list[Any], changed: Callable) -> Sequence[Any
     if name in SUMS:
         values = [changed(values[0]), *values[1:]]
     bound = equation.primitive.get_bind_params(params)
-    subfunctions, params = (
-        bound if isinstance(bound, tuple) else ((), bound)
-    )  # A pair up to jax 0.9 or so.
+    # jax up to about 0.9 returns a pair.
+    subfunctions, params = bound if isinstance(bound, tuple) else ((), bound)
     with equation.ctx.manager:
         results = equation.primitive.bind(*subfunctions, *values, **params)
     results = tuple(results) if equation.primitive.multiple_results else (results,)

@@ -1,13 +1,16 @@
-"""The kind of a point with a singular or unconfirmed Hessian, by how f rises around it at many distances.
+"""The kind of a point with a singular or unconfirmed Hessian, by samples around it.
 
-The splitting lemma: where some second derivatives are not zero, f is their squares plus a function of the other directions alone,
-its least (or largest) value over the firm ones. That function is sampled: on a line both of its sides, on a plane or more the
-least and the greatest rise on circles (spheres), each refined. The smallest distances that rounding leaves visible decide.
+By the splitting lemma f is, where some second derivatives are not zero, their squares
+plus a function of the other directions: f minimised (or maximised) over the firm ones.
+That function is sampled: on a line on both sides, on a plane or in more dimensions by
+the smallest and the largest rise on circles (spheres), each refined. The smallest
+distances at which rounding leaves a visible change decide.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from research.derivatives.critical.curvature import Curvature, directions
 from research.derivatives.critical.landscape import Landscape
@@ -18,31 +21,34 @@ from research.derivatives.critical.reduced import (
     noise_of_gradient,
 )
 
-ON_LINE = 0.5 * 2.0 ** (-np.arange(0, 480) / 2)  # Distances, falling.
+ON_LINE = 0.5 * 2.0 ** (-np.arange(0, 480) / 2)  # Distances, decreasing.
 ON_SPHERE = 0.5 * 2.0 ** -np.array([*range(20), *range(20, 64, 4)])
-ROUNDS, SEEDS = (
-    10,
-    4,
-)  # Of refining an extreme direction, and how many are refined on each sphere.
-SETTLED = 0.1  # A refined extreme that its last round moved by more than this share is not known.
-ALIKE = 0.1  # Rises on opposite sides that differ by less, over their sum, are those of a smooth function.
-RUN = 4  # Distances in a row (octaves; half octaves count half) that must say the same.
-LEAST_POWER = 1.2  # By which f rises and falls around a critical point.
-STEADY = (
-    0.8  # How much the power of the distance by which f rises may change over a run.
-)
+# Rounds of refining an extreme direction, and number of directions refined per sphere.
+ROUNDS, SEEDS = 10, 4
+# An extreme that the last round moved by more than this fraction is unknown.
+SETTLED = 0.1
+# Rises on opposite sides whose relative difference is below this are those of a smooth
+# f.
+ALIKE = 0.1
+RUN = 4  # Number of consecutive octaves that must agree (half octaves count half).
+LEAST_POWER = 1.2  # Smallest power of the distance with which f changes there.
+STEADY = 0.8  # Largest allowed change of this power over a run.
 
 
 class Evidence(NamedTuple):
-    """How f rises around a point.
+    """How f changes around a point.
 
     Attributes:
-      kind: "minimum", "maximum", "saddle" (a minimum along some line or curve, a maximum along another), "no extremum", "flat"
-        (f does not change at all), or "" where the samples do not decide.
-      power: By which power of the distance f changes; nan if that differs between directions.
-      smooth: Whether it changes alike (an even power), or oppositely (an odd one), on opposite sides.
-      distance: Up from which distance this is visible, in the landscape's units; 0 if nothing is.
-      reason: Why nothing was decided.
+      kind: "minimum", "maximum", "saddle" (a minimum along some line or curve, a
+        maximum along another), "no extremum", "flat" (f is constant), or "" if the
+        samples do not decide.
+      power: Power of the distance with which f changes; nan if it differs between
+        directions.
+      smooth: Whether f changes equally (even power) or oppositely (odd power) on
+        opposite sides.
+      distance: Smallest distance at which this is visible, in the landscape's units; 0
+        if nothing is.
+      reason: Why the samples do not decide.
     """
 
     kind: str
@@ -52,8 +58,10 @@ class Evidence(NamedTuple):
     reason: str
 
 
-def evidence(land: Landscape, y: np.ndarray, curvature: Curvature) -> Evidence:
-    """How f rises around y in the directions that the Hessian does not decide."""
+def evidence(
+    land: Landscape, y: Float[np.ndarray, "n"], curvature: Curvature
+) -> Evidence:
+    """Sample f around y in the directions that the Hessian does not decide."""
     if curvature.loose.shape[1] > 1:
         curvature = curvature._replace(
             loose=curvature.loose * balance(Reduced(land, y, curvature))
@@ -98,7 +106,8 @@ def _on_line(reduced: Reduced) -> Evidence:
     word = words[run.start]
     if word == "m" and not _flattens(size, ON_LINE[run]):
         return _undecided(
-            "f rises and falls in proportion to the distance, so the gradient does not vanish"
+            "f rises and falls in proportion to the distance, so the gradient does not "
+            "vanish"
         )
     if not steady or (word != "m" and odd[-1] > 0.02 and odd[-1] > 1.5 * odd[0]):
         return _undecided(
@@ -144,7 +153,8 @@ def _on_spheres(reduced: Reduced) -> Evidence:
         np.abs(np.stack([low.rise[run, 0], high.rise[run, 0]], axis=1)), radii[run]
     ):
         return _undecided(
-            "f rises and falls in proportion to the distance, so the gradient does not vanish"
+            "f rises and falls in proportion to the distance, so the gradient does not "
+            "vanish"
         )
     if not steady:
         return _undecided(
@@ -185,15 +195,21 @@ def _on_spheres(reduced: Reduced) -> Evidence:
 
 
 def _contradicted(rises: Rises, run: slice) -> bool:
-    """Whether values of f deny its derivatives in the run and at all larger distances (where rounding hides less of them)."""
-    seen = (rises.signs != 0)[: run.stop]
-    return bool((rises.denied[: run.stop] & seen).sum() > 0.5 * seen.sum()) and bool(
-        rises.denied[run.start // 2 : run.stop].any()
-    )
+    """Whether values of f contradict its derivatives in the run and beyond it.
+
+    At larger distances rounding hides fewer of them.
+    """
+    visible = (rises.signs != 0)[: run.stop]
+    return bool(
+        (rises.denied[: run.stop] & visible).sum() > 0.5 * visible.sum()
+    ) and bool(rises.denied[run.start // 2 : run.stop].any())
 
 
 def _word(grid: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
-    """Return "+" or "-" where f rises or falls in all directions of a sphere, "m" where it does both, "?" where hidden."""
+    """Return "+" or "-" if f rises or falls in all directions of a sphere.
+
+    Return "m" if it does both, and "?" if rounding hides it.
+    """
     signs = {*grid, *low, *high}
     if {1.0, -1.0} <= signs:
         return "m"
@@ -203,7 +219,7 @@ def _word(grid: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
 
 
 def _extreme_of_grid(grid: Rises, sign: float) -> Rises:
-    """The least rise (sign 1) or the greatest (sign -1) among the directions of the grid, and that in the opposite direction."""
+    """Return the smallest rise (sign 1) or largest (-1), and the opposite one."""
     rows, half = np.arange(len(grid.rise)), grid.rise.shape[1] // 2
     best = np.where(np.isfinite(grid.error), sign * grid.rise, np.inf).argmin(axis=1)
     columns = np.stack([best, (best + half) % (2 * half)], axis=1)
@@ -213,9 +229,11 @@ def _extreme_of_grid(grid: Rises, sign: float) -> Rises:
 def _extreme(
     reduced: Reduced, grid: Rises, radii: np.ndarray, noise: np.ndarray, sign: float
 ) -> Rises:
-    """The least rise (sign 1) or the greatest (sign -1) at each radius, in column 0, and that in the opposite direction.
+    """Find the smallest rise (sign 1) or the largest (sign -1) at each radius.
 
-    The lowest directions of the grid are refined in cones that narrow. One that still falls in the last round is hidden.
+    Column 0 has the extreme, column 1 the opposite direction. The lowest directions of
+    the grid are refined in narrowing cones. An extreme that still moves in the last
+    round is treated as hidden.
     """
     ways = directions(reduced.curvature.loose.shape[1])
     count, n = ways.shape
@@ -227,10 +245,10 @@ def _extreme(
         tried = seeds[:, :, None, :] + cone * _offsets(n, turn)[None, None]
         tried /= np.linalg.norm(tried, axis=3, keepdims=True)
         flat = tried.reshape(len(radii), -1, n)
-        found = reduced.rises(flat, radii, noise)
-        heights = np.where(np.isfinite(found.error), sign * found.rise, np.inf).reshape(
-            tried.shape[:3]
-        )
+        trials = reduced.rises(flat, radii, noise)
+        heights = np.where(
+            np.isfinite(trials.error), sign * trials.rise, np.inf
+        ).reshape(tried.shape[:3])
         best = heights.argmin(axis=2)
         column = np.arange(seeds.shape[1])[None]
         seeds, before, value = (
@@ -250,7 +268,7 @@ def _extreme(
 
 
 def _offsets(n: int, turn: int) -> np.ndarray:
-    """Steps on the sphere's tangent (their part along the direction does no harm)."""
+    """Steps near the sphere's tangent."""
     if n == 2:
         ring = np.linspace(-1, 1, 9)
         return np.concatenate(
@@ -261,7 +279,7 @@ def _offsets(n: int, turn: int) -> np.ndarray:
 
 
 def _seeds(height: np.ndarray, ways: np.ndarray) -> np.ndarray:
-    """Indices of the lowest directions, no two of them close, shape (r, SEEDS)."""
+    """Indices of the lowest directions that are not close to each other, (r, SEEDS)."""
     near = ways @ ways.T > (0.97 if ways.shape[1] == 2 else 0.8)
     left, out = height.copy(), []
     for _ in range(SEEDS):
@@ -271,7 +289,10 @@ def _seeds(height: np.ndarray, ways: np.ndarray) -> np.ndarray:
 
 
 def _kind(word: str, reduced: Reduced, up: bool, down: bool) -> str:
-    """Combine the reduced function with the firm curvature; up, down: along some line f rises, falls on both sides."""
+    """Combine the reduced function with the firm curvature.
+
+    up and down say that f rises or falls on both sides along some line.
+    """
     firm = bool(reduced.curvature.signs.size)
     if word == "m":
         return "saddle" if (up or firm) and down else "no extremum"
@@ -285,7 +306,7 @@ def _undecided(reason: str, distance: float = 0.0) -> Evidence:
 
 
 def _power(size: np.ndarray, radii: np.ndarray) -> tuple[float, bool]:
-    """The power of the distance in each column, nan if they differ, and whether none of them changes over the radii."""
+    """Return the power of the distance (nan if mixed), and whether it is steady."""
     with np.errstate(divide="ignore"):
         powers = np.diff(np.log2(size), axis=0) / np.diff(np.log2(radii))[:, None]
     steady = bool((np.ptp(powers, axis=0) <= STEADY).all()) and bool(
@@ -296,13 +317,13 @@ def _power(size: np.ndarray, radii: np.ndarray) -> tuple[float, bool]:
 
 
 def _flattens(size: np.ndarray, radii: np.ndarray) -> bool:
-    """Whether f changes by more than about the first power of the distance over the run, as it must where it is critical."""
+    """Whether f changes by a power of the distance above 1, as at a critical point."""
     powers = np.log2(size[0] / size[-1]) / np.log2(radii[0] / radii[-1])
     return bool((powers > LEAST_POWER).all())
 
 
 def _run(words: list[str], length: int) -> tuple[slice | None, str | None]:
-    """The run of equal words at the smallest distances (None and why not, if there is none)."""
+    """Find the run of equal words at the smallest distances, or None and the reason."""
     for last in range(len(words) - 1, length - 2, -1):
         if words[last] != "?" and {*words[last - length + 1 : last + 1]} == {
             words[last]
@@ -316,7 +337,7 @@ def _run(words: list[str], length: int) -> tuple[slice | None, str | None]:
     known = {*words} - {"?"}
     return (
         None,
-        "the sign of what f changes by varies with the distance" if known else None,
+        "the sign of the change of f varies with the distance" if known else None,
     )
 
 

@@ -1,47 +1,50 @@
-"""Newton's method on ∇f = 0 from many starts at once, damped and undamped."""
+"""Newton's method for ∇f = 0 from many starts at once, damped and undamped."""
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from research.derivatives.critical.landscape import Landscape
 
-DAMPED, UNDAMPED = (
-    30,
-    60,
-)  # Steps at most. Undamped ones divide the distance to a point of multiplicity m by m / (m - 1) each.
-SHARES = 2.0 ** -np.arange(
-    11
-)  # Of a Newton step; the one that leaves the shortest gradient is taken.
-DAMPING = 10.0 ** -np.arange(
-    0, 9, 2
-)  # Of Levenberg and Marquardt, over the largest eigenvalue.
-LONGEST = 1.0  # An undamped step, in units of the landscape.
+# Largest numbers of steps. An undamped step divides the distance to a point of
+# multiplicity m by m / (m - 1).
+DAMPED, UNDAMPED = 30, 60
+# Fractions of a Newton step; the one that gives the shortest gradient is used.
+SHARES = 2.0 ** -np.arange(11)
+# Levenberg-Marquardt damping relative to the largest eigenvalue.
+DAMPING = 10.0 ** -np.arange(0, 9, 2)
+LONGEST = 1.0  # Largest undamped step, in the landscape's units.
 
 
 class Walks(NamedTuple):
-    """Where each start led.
+    """End points of the walks from all starts.
 
     Attributes:
-      ends: Where the gradient was shortest on each walk, shape (k, n).
-      slope: How long it is there, shape (k,); infinite where f or its gradient is not finite.
-      broken: Whether the walk met a place where f, its gradient or its Hessian is not finite, shape (k,).
+      ends: Point with the shortest gradient on each walk, shape (k, n).
+      slope: Length of the gradient there, shape (k,); infinite if f or its gradient is
+        not finite.
+      broken: Whether the walk met a point where f, its gradient or its Hessian is not
+        finite, shape (k,).
     """
 
-    ends: np.ndarray
-    slope: np.ndarray
-    broken: np.ndarray
+    ends: Float[np.ndarray, "k n"]
+    slope: Float[np.ndarray, "k"]
+    broken: Bool[np.ndarray, "k"]
 
 
 class Model(NamedTuple):
-    """Gradients, and eigenvalues and eigenvectors of Hessians, row by row; 0 where they are not finite."""
+    """Gradients, and eigenvalues and eigenvectors of Hessians, row by row.
 
-    gradients: np.ndarray
-    values: np.ndarray
-    vectors: np.ndarray
+    Rows that are not finite are 0.
+    """
 
-    def newton_moves(self, eps: float) -> np.ndarray:
-        """H⁺ ∇f, shape (k, n)."""
+    gradients: Float[np.ndarray, "k n"]
+    values: Float[np.ndarray, "k n"]
+    vectors: Float[np.ndarray, "k n n"]
+
+    def newton_moves(self, eps: float) -> Float[np.ndarray, "k n"]:
+        """Compute H⁺ ∇f."""
         small = np.abs(self.values) <= eps * np.abs(self.values).max(
             axis=1, keepdims=True
         )
@@ -49,8 +52,8 @@ class Model(NamedTuple):
         along = np.einsum("kij,ki->kj", self.vectors, self.gradients)
         return np.einsum("kij,kj->ki", self.vectors, inverse * along)
 
-    def damped_moves(self) -> np.ndarray:
-        """(H² + μ)⁻¹ H ∇f for several μ, shape (k, s, n)."""
+    def damped_moves(self) -> Float[np.ndarray, "k s n"]:
+        """Compute (H² + μ)⁻¹ H ∇f for several μ."""
         along = np.einsum("kij,ki->kj", self.vectors, self.gradients)
         damping = (np.abs(self.values).max(axis=1)[:, None] * DAMPING) ** 2
         bottom = self.values[:, None, :] ** 2 + damping[:, :, None]
@@ -59,17 +62,18 @@ class Model(NamedTuple):
         return np.einsum("kij,ksj->ksi", self.vectors, steps)
 
 
-def walks(land: Landscape, starts: np.ndarray) -> list[Walks]:
-    """Undamped steps from the starts, damped ones, and undamped ones from where these end.
+def walks(land: Landscape, starts: Float[np.ndarray, "k n"]) -> list[Walks]:
+    """Walk undamped from the starts, damped, and undamped from the damped ends.
 
-    Damped steps shorten the gradient, and so come to rest in a bent valley with a degenerate bottom, where undamped ones go on.
+    Damped steps must shorten the gradient, so they stall in a curved valley with a
+    degenerate bottom, where undamped steps continue.
     """
     damped = _damped(land, starts)
     return [_undamped(land, starts), damped, _undamped(land, damped.ends)]
 
 
 def _undamped(land: Landscape, starts: np.ndarray) -> Walks:
-    """y <- y - H⁺ ∇f."""
+    """Iterate y <- y - H⁺ ∇f."""
     y = land.rounded(starts).astype(float)
     ends, slope = y.copy(), length(*land.at(y)[:2])
     broken = ~np.isfinite(slope)
@@ -97,7 +101,10 @@ def _undamped(land: Landscape, starts: np.ndarray) -> Walks:
 
 
 def _damped(land: Landscape, starts: np.ndarray) -> Walks:
-    """y <- y - s H⁺ ∇f with the s that leaves the shortest gradient; where none shortens it, Levenberg and Marquardt's step."""
+    """Iterate y <- y - s H⁺ ∇f with the s that gives the shortest gradient.
+
+    If no s shortens it, use the Levenberg-Marquardt step.
+    """
     y = land.rounded(starts).astype(float)
     slope = length(*land.at(y)[:2])
     active = np.isfinite(slope) & (slope > 0)
@@ -125,8 +132,13 @@ def _damped(land: Landscape, starts: np.ndarray) -> Walks:
     return Walks(y, slope, ~np.isfinite(slope))
 
 
-def newton_lengths(land: Landscape, y: np.ndarray) -> np.ndarray:
-    """The largest entry of the Newton step at each row of y; infinite where the Hessian is not finite."""
+def newton_lengths(
+    land: Landscape, y: Float[np.ndarray, "k n"]
+) -> Float[np.ndarray, "k"]:
+    """Largest entry of the Newton step at each row of y.
+
+    It is infinite if the Hessian is not finite.
+    """
     if not len(y):
         return np.zeros(0)
     values, model = _model(land, y)
@@ -144,8 +156,10 @@ def _model(land: Landscape, y: np.ndarray) -> tuple[np.ndarray, Model]:
     )
 
 
-def length(values: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-    """Length of the gradient; infinite where it or f is not finite."""
+def length(
+    values: Float[np.ndarray, "k"], gradients: Float[np.ndarray, "k n"]
+) -> Float[np.ndarray, "k"]:
+    """Length of the gradient; infinite if it or f is not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = np.linalg.norm(gradients, axis=1)
     return np.where(np.isfinite(lengths) & np.isfinite(values), lengths, np.inf)

@@ -1,4 +1,4 @@
-"""Exact derivatives by JAX: of any order, of pytrees, forward or reverse as the shapes ask, and said which."""
+"""Exact derivatives by JAX: any order, pytrees, forward or reverse mode."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,29 +38,34 @@ __all__ = [
     "jacobian",
 ]
 
-MOST_ORDER = 100  # Python's own recursion ends soon after, and no program of 2^order operations ends before.
+# Largest order. Python's recursion limit is not far above, and a program of 2^order
+# operations would not finish.
+MOST_ORDER = 100
 
 
-def derivative(f: Callable, x: Any, order: int = 1) -> Any:
-    """The derivative of f at a number x: f'(x), or of any order, by forward mode nested in itself.
+def derivative(f: Callable[..., Any], x: Any, order: int = 1) -> Any:
+    """Derivative f'(x) of f at a number x, or of higher order, by nested forward mode.
 
-    Nesting costs about 2^order times f; order 6 takes seconds to trace. For many points, `jax.vmap` over x.
+    The cost is about 2^order times that of f; order 6 takes seconds to trace. Use
+    `jax.vmap` over x for many points.
 
-    Where f chooses between branches (`jnp.where`, `lax.cond`), the derivative is that of the branch taken at x, not of f: of
-    jnp.where(x == 0, 1, jnp.sin(x) / x) at 0 it is 0 for every order, where f'' = -1/3. Use `jnp.sinc`, a series near 0, or
-    `finite_difference`, which looks at the values on both sides.
+    If f selects between branches (`jnp.where`, `lax.cond`), the result is the
+    derivative of the branch taken at x, not of f. For jnp.where(x == 0, 1,
+    jnp.sin(x) / x) at 0 it is 0 for every order, although f'' = -1/3. Use `jnp.sinc`, a
+    series near 0, or `finite_difference`, which uses the values on both sides.
 
     Args:
-      f: Function of one real number; it may give an array or a pytree, whose every entry is differentiated.
+      f: Function of one real number. It may return an array or a pytree, whose entries
+        are all differentiated.
       x: A floating number, shape ().
-      order: How often to differentiate; 0 gives f(x).
+      order: Order of the derivative; 0 returns f(x).
     Returns:
       The derivative, in the shape of f(x).
     Raises:
-      NotScalarError: x is no single number.
-      NotInexactError: x, or what f gives, is no floating number.
-      UnsupportedPrimitiveError: f has a rule for reverse mode alone (`jax.custom_vjp`).
-      ValueError: order is negative or no integer.
+      NotScalarError: x is not a single number.
+      NotInexactError: x or the value of f is not floating.
+      UnsupportedPrimitiveError: f has a rule for reverse mode only (`jax.custom_vjp`).
+      ValueError: order is not a nonnegative integer.
     Example:
       >>> [float(derivative(lambda x: x**3, 2.0, order=n)) for n in range(5)]
       [8.0, 12.0, 12.0, 6.0, 0.0]
@@ -72,16 +77,17 @@ def derivative(f: Callable, x: Any, order: int = 1) -> Any:
         or not 0 <= order <= MOST_ORDER
     ):
         raise ValueError(
-            f"order must be a whole number from 0 on, at most {MOST_ORDER}; got order={shown(order)}."
+            f"order must be an integer in 0..{MOST_ORDER}; got order={shown(order)}."
         )
     x = floating(x, "x")
     if not isinstance(x, jax.Array) or x.shape:
         raise NotScalarError(
-            f"x must be a single number; got {described(x)}. Use gradient(f, x) where f gives a number, jacobian(f, x) "
-            "where it gives more, or jax.vmap(lambda x: derivative(f, x)) for f at each entry."
+            f"x must be a single number; got {described(x)}. Use gradient(f, x) if f "
+            "returns a number, jacobian(f, x) if it returns more, or jax.vmap(lambda "
+            "x: derivative(f, x)) for f at each entry."
         )
 
-    def differentiated(times: int) -> Callable:
+    def differentiated(times: int) -> Callable[..., Any]:
         if not times:
             return f
         lower = differentiated(times - 1)
@@ -95,29 +101,33 @@ def derivative(f: Callable, x: Any, order: int = 1) -> Any:
         if "custom_vjp" not in str(error):
             raise
         raise UnsupportedPrimitiveError(
-            f"{title(f)} has a derivative of its own for reverse mode alone (jax.custom_vjp); use gradient(f, x)."
+            f"{title(f)} has its own rule for reverse mode only (jax.custom_vjp). Use "
+            "gradient(f, x)."
         ) from error
 
 
-def gradient(f: Callable, x: Any, mode: ModeName = "auto") -> Any:
-    """The gradient of a function with one real value: all its partial derivatives, (∂f/∂x_1, ..., ∂f/∂x_n).
+def gradient(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
+    """Gradient (∂f/∂x_1, ..., ∂f/∂x_n) of a function with one real value.
 
-    As with `derivative`, it is that of the branch which f takes at x. Reverse mode gives NaN where the branch not taken is not
-    finite, as sin(x) / x at 0, for 0 times NaN is NaN. Keep that branch finite, too: safe = jnp.where(x == 0, 1, x), then
+    As with `derivative`, it is the gradient of the branch that f takes at x. Reverse
+    mode gives NaN if the other branch is not finite, as sin(x) / x at 0, because 0
+    times NaN is NaN. Keep the other branch finite: safe = jnp.where(x == 0, 1, x), then
     jnp.where(x == 0, 1, jnp.sin(safe) / safe).
 
     Args:
-      f: Function of one pytree of floating arrays that gives one real number, shape ().
-      x: Where.
-      mode: "forward", "reverse", or "auto": as `chosen_mode(f, x)` says.
+      f: Function of one pytree of floating arrays that returns one real number, shape
+        ().
+      x: Point of evaluation.
+      mode: "forward", "reverse", or "auto" for the mode of `chosen_mode(f, x)`.
     Returns:
       The partial derivatives, in the structure and shapes of x.
     Raises:
-      NotScalarError: f gives something other than one number.
-      NotInexactError: A leaf of x, or what f gives, is no floating number.
+      NotScalarError: f does not return one number.
+      NotInexactError: A leaf of x or the value of f is not floating.
       ValueError: mode is unknown.
     Example:
-      >>> gradient(lambda p: p["a"] * jnp.sum(p["b"] ** 2), {"a": 2.0, "b": jnp.array([1.0, 3.0])})["b"].tolist()
+      >>> f = lambda p: p["a"] * jnp.sum(p["b"] ** 2)
+      >>> gradient(f, {"a": 2.0, "b": jnp.array([1.0, 3.0])})["b"].tolist()
       [4.0, 12.0]
     """
     check_callable("f", f, "x")
@@ -125,20 +135,23 @@ def gradient(f: Callable, x: Any, mode: ModeName = "auto") -> Any:
     return differentiated_in(scalar(f, "gradient"), x, mode, outputs=1)
 
 
-def jacobian(f: Callable, x: Any, mode: ModeName = "auto") -> Any:
-    """Every output's derivative in every input: J_ij = ∂f_i / ∂x_j.
+def jacobian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
+    """Jacobian J_ij = ∂f_i / ∂x_j.
 
     Args:
-      f: Function of one pytree of floating arrays that gives an array, or a pytree of them.
-      x: Where.
-      mode: "forward", "reverse", or "auto": as `chosen_mode(f, x)` says.
+      f: Function of one pytree of floating arrays that returns an array or a pytree of
+        arrays.
+      x: Point of evaluation.
+      mode: "forward", "reverse", or "auto" for the mode of `chosen_mode(f, x)`.
     Returns:
-      For arrays, an array of shape f(x).shape + x.shape; for pytrees, in each leaf of f(x) the structure of x.
+      For arrays, an array of shape f(x).shape + x.shape. For pytrees, each leaf of f(x)
+      is replaced by the structure of x.
     Raises:
-      NotInexactError: A leaf of x, or what f gives, is no floating number.
+      NotInexactError: A leaf of x or the value of f is not floating.
       ValueError: mode is unknown.
     Example:
-      >>> jacobian(lambda x: jnp.array([x[0] * x[1], x[0] + x[1]]), jnp.array([2.0, 5.0])).tolist()
+      >>> f = lambda x: jnp.array([x[0] * x[1], x[0] + x[1]])
+      >>> jacobian(f, jnp.array([2.0, 5.0])).tolist()
       [[5.0, 2.0], [1.0, 1.0]]
     """
     check_callable("f", f, "x")
@@ -146,22 +159,22 @@ def jacobian(f: Callable, x: Any, mode: ModeName = "auto") -> Any:
     return differentiated_in(f, x, mode, size(outputs_of(f, x)))
 
 
-def hessian(f: Callable, x: Any, mode: ModeName = "auto") -> Any:
-    """All second partial derivatives of a function with one real value: H_ij = ∂²f / ∂x_i ∂x_j.
+def hessian(f: Callable[..., Any], x: Any, mode: ModeName = "auto") -> Any:
+    """Hessian H_ij = ∂²f / ∂x_i ∂x_j of a function with one real value.
 
-    They are those of the branch that f takes at x, as for `derivative` and `gradient`.
-
-    The gradient, which has as many outputs as inputs, is itself differentiated forward (in reverse, if that is all
-    that f allows).
+    It belongs to the branch that f takes at x, as for `derivative` and `gradient`. The
+    gradient is itself differentiated in forward mode, or in reverse mode if f has no
+    forward rule.
 
     Args:
-      f: Function of one pytree of floating arrays that gives one real number.
-      x: Where.
-      mode: Of the gradient within; "auto" is reverse for more inputs than one.
+      f: Function of one pytree of floating arrays that returns one real number.
+      x: Point of evaluation.
+      mode: Mode of the inner gradient; "auto" means reverse for more than one input.
     Returns:
-      For an array, an array of shape x.shape + x.shape; for a pytree, in each leaf of x the structure of x.
+      For an array, an array of shape x.shape + x.shape. For a pytree, each leaf of x is
+      replaced by the structure of x.
     Raises:
-      NotScalarError, NotInexactError, ValueError: As `gradient`.
+      NotScalarError, NotInexactError, ValueError: As in `gradient`.
     Example:
       >>> hessian(lambda x: x[0] ** 2 * x[1], jnp.array([3.0, 5.0])).tolist()
       [[10.0, 6.0], [6.0, 0.0]]
@@ -171,22 +184,23 @@ def hessian(f: Callable, x: Any, mode: ModeName = "auto") -> Any:
     return differentiated_in(lambda y: gradient(f, y, mode), x, "auto", size(x))
 
 
-def hessian_vector_product(f: Callable, x: Any, v: Any) -> Any:
-    """H v without the Hessian: the derivative of the gradient along v, forward over reverse.
+def hessian_vector_product(f: Callable[..., Any], x: Any, v: Any) -> Any:
+    """Compute H v without the Hessian, as the derivative of the gradient along v.
 
-    It costs a small multiple of f, whatever the number of inputs.
+    Forward over reverse mode costs a small multiple of f for any number of inputs.
 
     Args:
-      f: Function of one pytree of floating arrays that gives one real number.
-      x: Where.
-      v: A direction, in the structure and shapes of x.
+      f: Function of one pytree of floating arrays that returns one real number.
+      x: Point of evaluation.
+      v: Direction, in the structure and shapes of x.
     Returns:
       Σ_j ∂²f/∂x_i∂x_j v_j, in the structure and shapes of x.
     Raises:
-      NotScalarError, NotInexactError: As `gradient`.
-      ValueError: v has not the structure or the shapes of x.
+      NotScalarError, NotInexactError: As in `gradient`.
+      ValueError: v does not have the structure and shapes of x.
     Example:
-      >>> hessian_vector_product(lambda x: x[0] ** 2 * x[1], jnp.array([3.0, 5.0]), jnp.array([1.0, 0.0])).tolist()
+      >>> x, v = jnp.array([3.0, 5.0]), jnp.array([1.0, 0.0])
+      >>> hessian_vector_product(lambda x: x[0] ** 2 * x[1], x, v).tolist()
       [10.0, 6.0]
     """
     check_callable("f", f, "x")
@@ -195,18 +209,19 @@ def hessian_vector_product(f: Callable, x: Any, v: Any) -> Any:
     return jax.jvp(lambda y: gradient(f, y, mode), (x,), (v,))[1]
 
 
-def hessian_diagonal(f: Callable, x: Any) -> Any:
-    """The second partial derivatives ∂²f / ∂x_i², without the mixed ones: n passes, no n² numbers kept.
+def hessian_diagonal(f: Callable[..., Any], x: Any) -> Any:
+    """Diagonal ∂²f / ∂x_i² of the Hessian, in n passes without storing n² numbers.
 
     Args:
-      f: Function of one pytree of floating arrays that gives one real number.
-      x: Where.
+      f: Function of one pytree of floating arrays that returns one real number.
+      x: Point of evaluation.
     Returns:
       The diagonal, in the structure and shapes of x.
     Raises:
-      NotScalarError, NotInexactError: As `gradient`.
+      NotScalarError, NotInexactError: As in `gradient`.
     Example:
-      >>> hessian_diagonal(lambda x: x[0] ** 2 * x[1] ** 3, jnp.array([3.0, 2.0])).tolist()
+      >>> f = lambda x: x[0] ** 2 * x[1] ** 3
+      >>> hessian_diagonal(f, jnp.array([3.0, 2.0])).tolist()
       [16.0, 108.0]
     """
     check_callable("f", f, "x")
@@ -229,22 +244,23 @@ def hessian_diagonal(f: Callable, x: Any) -> Any:
     )
 
 
-def directional_derivative(f: Callable, x: Any, v: Any) -> Any:
-    """How fast f changes along v: lim (f(x + t v) - f(x)) / t = J v, in one pass forward.
+def directional_derivative(f: Callable[..., Any], x: Any, v: Any) -> Any:
+    """Directional derivative J v = lim (f(x + t v) - f(x)) / t, in one forward pass.
 
-    The length of v counts; divide by it for the slope per unit of way.
+    v is not normalised. Divide the result by its length for the slope per unit length.
 
     Args:
       f: Function of one pytree of floating arrays, with any output.
-      x: Where.
-      v: A direction, in the structure and shapes of x.
+      x: Point of evaluation.
+      v: Direction, in the structure and shapes of x.
     Returns:
       The rate of change, in the structure and shapes of f(x).
     Raises:
-      NotInexactError: A leaf of x or v, or what f gives, is no floating number.
-      ValueError: v has not the structure or the shapes of x.
+      NotInexactError: A leaf of x or v, or the value of f, is not floating.
+      ValueError: v does not have the structure and shapes of x.
     Example:
-      >>> float(directional_derivative(lambda x: x[0] * x[1], jnp.array([2.0, 5.0]), jnp.array([1.0, 1.0])))
+      >>> x, v = jnp.array([2.0, 5.0]), jnp.array([1.0, 1.0])
+      >>> float(directional_derivative(lambda x: x[0] * x[1], x, v))
       7.0
     """
     check_callable("f", f, "x")

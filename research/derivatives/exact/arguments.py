@@ -1,4 +1,4 @@
-"""What a derivative is asked of: checks of functions and points, whose messages say what to call instead."""
+"""Checks of functions and points, whose error messages say what to call instead."""
 
 import functools
 from collections.abc import Callable
@@ -13,24 +13,25 @@ from research.derivatives.errors import NotInexactError, NotScalarError
 
 
 def floating(tree: Any, argument: str) -> Any:
-    """The same tree with arrays for leaves, all real floating.
+    """Convert the leaves of a tree to arrays and check that all are real and floating.
 
     Raises:
-      NotInexactError: A leaf is not; the message names it.
+      NotInexactError: A leaf is not real and floating. The message shows it.
     """
 
     if tree is None:
         raise NotInexactError(
-            f"{argument} must be real floating numbers; got None. Say where: {argument}=1.0, for example."
+            f"{argument} must be real floating numbers; got None. Pass for example "
+            f"{argument}=1.0."
         )
 
     def checked(path: Any, leaf: Any) -> jax.Array:
         name = argument + jax.tree_util.keystr(path)
         kind = kind_of(leaf)
         if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.floating):
-            advice = "Write 3.0, not 3, or convert by jnp.asarray(..., float)."
+            advice = "Write 3.0 instead of 3, or use jnp.asarray(..., float)."
             if not isinstance(kind, str) and jnp.issubdtype(kind, jnp.complexfloating):
-                advice = "Give real and imaginary part as two real arguments."
+                advice = "Pass the real and imaginary parts as two real arguments."
             raise NotInexactError(
                 f"{name} must be real floating numbers; got {kind}. {advice}"
             )
@@ -40,7 +41,7 @@ def floating(tree: Any, argument: str) -> Any:
 
 
 def kind_of(leaf: Any) -> Any:
-    """The dtype of a number or an array of numbers; of anything else the name of its type."""
+    """Return the dtype of a number or an array, or the name of another type."""
     is_array = isinstance(leaf, jax.Array | np.ndarray | np.generic) or is_traced(leaf)
     if not is_array and not isinstance(leaf, bool | int | float | complex):
         return type(leaf).__name__
@@ -50,16 +51,16 @@ def kind_of(leaf: Any) -> Any:
         return f"{shown(leaf)}"
 
 
-def title(f: Callable) -> str:
-    """What to call f in a message."""
+def title(f: Callable[..., Any]) -> str:
+    """Return the name of f for a message."""
     while isinstance(f, functools.partial):
         f = f.func
     name = getattr(f, "__name__", type(f).__name__)
     return "f" if name == "<lambda>" else name
 
 
-def scalar(f: Callable, name: str) -> Callable:
-    """f, that refuses to give anything but one real number."""
+def scalar(f: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Wrap f so that it raises an error unless it returns one real number."""
 
     def checked(x: Any) -> jax.Array:
         value = f(x)
@@ -67,8 +68,8 @@ def scalar(f: Callable, name: str) -> Callable:
             refuse_integer_outputs(value)
         if jax.tree.structure(value) != jax.tree.structure(0) or jnp.shape(value):
             raise NotScalarError(
-                f"{name} needs a function that gives one real number; {title(f)} gives {described(value)}. "
-                "Use jacobian(f, x), or sum what it gives."
+                f"{name} needs a function that returns one real number; {title(f)} "
+                f"returns {described(value)}. Use jacobian(f, x), or sum the result."
             )
         refuse_integer_outputs(value)
         return value
@@ -77,22 +78,24 @@ def scalar(f: Callable, name: str) -> Callable:
 
 
 def refuse_integer_outputs(value: Any) -> None:
-    """Raises NotInexactError where a leaf of what f gives is not real floating."""
+    """Raise NotInexactError if a leaf of f's value is not real and floating."""
     if value is None:
         raise NotInexactError(
-            "f must give real floating numbers; it gives None. Does it end in a return?"
+            "f must return real floating numbers; it returns None. Add a return "
+            "statement."
         )
     for leaf in jax.tree.leaves(value):
         kind = leaf.dtype if isinstance(leaf, jax.ShapeDtypeStruct) else kind_of(leaf)
         if isinstance(kind, str) or not jnp.issubdtype(kind, jnp.floating):
             raise NotInexactError(
-                f"f must give real floating numbers; it gives {kind}, which has no derivative here. "
-                "Let it give jnp.asarray(..., float), or real and imaginary part apart."
+                f"f must return real floating numbers; it returns {kind}, which has no "
+                "derivative here. Return jnp.asarray(..., float), or the real and "
+                "imaginary parts separately."
             )
 
 
-def outputs_of(f: Callable, x: Any) -> Any:
-    """Shapes and dtypes of what f gives at x, all real floating; nothing is computed."""
+def outputs_of(f: Callable[..., Any], x: Any) -> Any:
+    """Check and return the shapes and dtypes of f(x), without computing it."""
 
     def checked(x: Any) -> Any:
         value = f(x)
@@ -103,7 +106,7 @@ def outputs_of(f: Callable, x: Any) -> Any:
 
 
 def point_and_direction(x: Any, v: Any) -> tuple[Any, Any]:
-    """x and v, floating and of the same structure and shapes."""
+    """Check that x and v are floating with the same structure and shapes."""
     x, v = floating(x, "x"), floating(v, "v")
     same = jax.tree.structure(x) == jax.tree.structure(v)
     if not same or any(
@@ -111,23 +114,25 @@ def point_and_direction(x: Any, v: Any) -> tuple[Any, Any]:
         for a, b in zip(jax.tree.leaves(x), jax.tree.leaves(v), strict=True)
     ):
         raise ValueError(
-            f"v must have the structure and the shapes of x; x is {described(x)} and v is {described(v)}."
+            f"v must have the structure and shapes of x; x is {described(x)}, v is "
+            f"{described(v)}."
         )
     return x, jax.tree.map(lambda a, b: b.astype(a.dtype), x, v)
 
 
 def size(tree: Any) -> int:
-    """How many numbers a tree holds."""
+    """Count the entries of all leaves of a tree."""
     return sum(int(np.prod(np.shape(leaf))) for leaf in jax.tree.leaves(tree))
 
 
 def described(tree: Any) -> str:
-    """A value in words: its shape, or how many leaves it has."""
+    """Describe a value by its shape, or by its leaves."""
 
-    def said(leaf: Any) -> str:
+    def shape_of(leaf: Any) -> str:
         return f"an array of shape {jnp.shape(leaf)}" if jnp.shape(leaf) else "a number"
 
     leaves = jax.tree.leaves(tree)
     if jax.tree.structure(tree) == jax.tree.structure(0):
-        return said(leaves[0])
-    return f"a {type(tree).__name__} of {len(leaves)} leaves ({', '.join(map(said, leaves[:4]))})"
+        return shape_of(leaves[0])
+    first = ", ".join(map(shape_of, leaves[:4]))
+    return f"a {type(tree).__name__} of {len(leaves)} leaves ({first})"

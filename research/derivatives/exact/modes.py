@@ -1,4 +1,4 @@
-"""Forward or reverse: which of the two the shapes ask for, and which a function has rules for."""
+"""The choice between forward and reverse mode."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -14,13 +14,13 @@ MODES = ("auto", "forward", "reverse")
 
 
 class Mode(NamedTuple):
-    """How a Jacobian is computed, and why.
+    """The mode in which a Jacobian is computed, and the reason.
 
     Attributes:
-      name: "forward" (a pass for each input) or "reverse" (a pass for each output).
-      inputs: Numbers that f takes.
-      outputs: Numbers that f gives.
-      reason: In words.
+      name: "forward" (one pass for each input) or "reverse" (one pass for each output).
+      inputs: Number of inputs of f.
+      outputs: Number of outputs of f.
+      reason: The reason in words.
     """
 
     name: Literal["forward", "reverse"]
@@ -29,20 +29,21 @@ class Mode(NamedTuple):
     reason: str
 
 
-def chosen_mode(f: Callable, x: Any) -> Mode:
-    """Which mode `gradient` and `jacobian` take when they may choose.
+def chosen_mode(f: Callable[..., Any], x: Any) -> Mode:
+    """Return the mode that `gradient` and `jacobian` use by default.
 
-    Forward mode costs a pass for each of the n inputs, reverse mode one for each of the m outputs (and it stores
-    what the pass forward computes): forward where n <= m, else reverse. Where f has no rule for that mode (a
-    `while_loop` has none in reverse, a `jax.custom_vjp` none forward), the other.
+    Forward mode costs one pass for each of the n inputs. Reverse mode costs one for
+    each of the m outputs, and stores the intermediate values. So forward is chosen if
+    n <= m, else reverse. If f has no rule for that mode (`while_loop` has none for
+    reverse, `jax.custom_vjp` none for forward), the other is chosen.
 
     Args:
       f: Function of one pytree of floating arrays.
-      x: Where; nothing is computed, only traced.
+      x: Point of evaluation; f is only traced.
     Returns:
-      Mode; printing its reason says the choice.
+      The mode, with the reason.
     Raises:
-      NotInexactError: A leaf of x, or what f gives, is no floating number.
+      NotInexactError: A leaf of x or the value of f is not floating.
     Example:
       >>> import numpy as np
       >>> mode = chosen_mode(lambda x: x @ x, np.ones(3))
@@ -59,13 +60,16 @@ def chosen_mode(f: Callable, x: Any) -> Mode:
         f, mode.name, lambda transformed: jax.eval_shape(transformed, x)
     )[1]
     if taken != mode.name:
-        reason = f"{title(f)} has no rule for {mode.name} mode, which {mode.reason.removeprefix('there are ')} ask for"
+        wanted = mode.reason.removeprefix("there are ")
+        reason = (
+            f"{title(f)} has no rule for {mode.name} mode, although there are {wanted}"
+        )
         return Mode(taken, mode.inputs, mode.outputs, reason)
     return mode
 
 
-def differentiated_in(f: Callable, x: Any, mode: str, outputs: int) -> Any:
-    """All derivatives of f at x in the mode that is asked for; "auto" takes the one `chosen_mode` says."""
+def differentiated_in(f: Callable[..., Any], x: Any, mode: str, outputs: int) -> Any:
+    """Compute all derivatives of f at x in a mode; "auto" means `chosen_mode`."""
     check_choice("mode", mode, MODES)
     if mode != "auto":
         return _transform(f, mode)(x)
@@ -86,15 +90,17 @@ def _by_shape(inputs: int, outputs: int) -> Mode:
     )
 
 
-def _transform(f: Callable, mode: str) -> Callable:
+def _transform(f: Callable[..., Any], mode: str) -> Callable[..., Any]:
     return jax.jacfwd(f) if mode == "forward" else jax.jacrev(f)
 
 
-def _with_a_rule(f: Callable, mode: str, call: Callable) -> tuple[Any, Any]:
-    """What call gives of f transformed in that mode, or in the other where that one fails; and the mode.
+def _with_a_rule(
+    f: Callable[..., Any], mode: str, call: Callable[..., Any]
+) -> tuple[Any, Any]:
+    """Call f's transform in that mode, or in the other if it fails.
 
-    What JAX raises where a rule is missing differs from release to release (0.7 has an error of its own within), so any is
-    taken for it. If both modes fail, the first error is the one that is raised.
+    The error for a missing rule differs between releases of JAX, so any error counts as
+    one. If both modes fail, the first error is raised.
     """
     try:
         return call(_transform(f, mode)), mode

@@ -1,4 +1,4 @@
-"""Finite differences with an honest error and a verdict."""
+"""Finite differences with an error bound and a verdict."""
 
 from research.derivatives.finite_differences.estimate import (
     FiniteDifference as FiniteDifference,

@@ -1,4 +1,4 @@
-"""The derivative of any function of a number, with an honest error and a verdict."""
+"""Derivative of a function of one number, with an error bound and a verdict."""
 
 import math
 import operator
@@ -35,35 +35,51 @@ Scheme = Literal["auto", "central", "forward", "backward"]
 
 HIGHEST_ORDER = 4
 _SIDES = {"auto": 0, "central": 0, "forward": 1, "backward": -1}
-_FLAT = 1e-7  # A derivative of order n is 0 where it is known to be below this share of |f| / max(|x|, 1)^n.
-_CLEAR = 3.0  # Times its bound: how large a difference of the sides is a kink, and not merely unclear.
-_SLOW = 0.9  # The power of the step with which one-sided quotients of a smooth function converge is 1.
-_STEADY = 0.3  # Noise that goes with a power of the step this close to 1 is an oscillation of f.
-_MANY = 16  # Levels, the smallest ones, at which it must.
-_SHARP = 30.0  # Times its bound: how large one is a kink in any case.
+_FLAT = 1e-7  # A derivative below this share of |f| / max(|x|, 1)^n counts as 0.
+_CLEAR = 3.0  # A difference of the sides above this many bounds is a kink.
+_SLOW = (
+    0.9  # One-sided quotients of smooth functions converge with power 1 of the step.
+)
+# Noise that grows with a power of the step this close to 1, at the smallest _MANY levels,
+# is an oscillation of f.
+_STEADY = 0.3
+_MANY = 16
+_SHARP = 30.0  # A difference above this many bounds is a kink without further tests.
 _REASONS = {
-    "kink": "the slopes from the left and from the right differ. Ask for one of them: scheme='forward' or 'backward'",
+    "kink": "the slopes from the left and from the right differ. Ask for one of them "
+    "with scheme='forward' or 'backward'",
     "jump": "f jumps there",
-    "one-sided": "f is defined on one side of it alone. Ask for that side: scheme='forward' or 'backward'",
-    "unresolved": "the difference quotients come to no value, or none that stands out from the noise of f",
-    "nan": "f is not defined there, or not beside it",
+    "one-sided": "f is defined on one side only. Ask for that side with "
+    "scheme='forward' or 'backward'",
+    "unresolved": "the difference quotients do not converge, or the noise of f hides "
+    "their limit",
+    "nan": "f is not defined there, or on neither side of it",
 }
 
 
 class FiniteDifference(NamedTuple):
-    """A derivative as far as the values of f tell it.
+    """A derivative estimated from values of f.
 
     Attributes:
-      value: The derivative; nan where there is none. With the verdict "one-sided" the derivative from the side where f
-        is defined, and with "unresolved" the best guess, if any.
-      error: A bound on |value - derivative|, from what the steps disagree by and from the noise that is seen in f;
-        infinite where value is nan. It is an estimate: the docstring of `finite_difference` says how often it held.
-      step: The smallest distance from x that entered the value; nan where there is none.
-      evaluations: Numbers at which f was evaluated.
-      verdict: "ok"; "kink", the one-sided derivatives differ; "jump", f is discontinuous; "one-sided", f is defined on
-        one side of x alone; "unresolved", the quotients settle on no value: there is none, it is infinite, or noise
-        hides it; "nan", f(x) is not finite, or f is defined on neither side.
-      left, right: The one-sided derivatives: value with the verdict "ok"; else each to within ten per cent of the larger, or nan.
+      value: Derivative, or nan if there is none. With the verdict "one-sided" it is the
+        derivative from the side where f is defined, and with "unresolved" the best
+        guess, if any.
+      error: Bound on |value - derivative|, from the differences between steps and from
+        the noise of f. Infinite if value is nan. It is an estimate: the docstring of
+        `finite_difference` says how often it held.
+      step: Smallest distance from x that was used for the value, or nan.
+      evaluations: Number of points where f was evaluated.
+      verdict: One of
+
+        - "ok": value is the derivative.
+        - "kink": the one-sided derivatives differ.
+        - "jump": f is discontinuous at x.
+        - "one-sided": f is defined on only one side of x.
+        - "unresolved": the quotients do not converge. There is no derivative, it is
+          infinite, or noise hides it.
+        - "nan": f(x) is not finite, or f is defined on neither side.
+      left, right: One-sided derivatives. With the verdict "ok" they are the value;
+        otherwise each is accurate to ten per cent of the larger one, or nan.
     """
 
     value: float
@@ -82,12 +98,14 @@ def finite_difference(
     scheme: Scheme = "auto",
     strict: bool = False,
 ) -> FiniteDifference:
-    """Return the derivative of f at x from values of f alone, with a bound on its error and a verdict.
+    """Estimate the derivative of f at x, with an error bound and a verdict.
 
-    It works for any function of a number, also one that JAX cannot trace. f is evaluated at x, at x ± 2^k for all k from
-    the spacing of the floats at x to eight times the larger of |x| and 1, and at eight equally spaced points every four
-    doublings: about 215 numbers, in one call where f maps arrays number by number (which is checked, with values in
-    mixed order, against f of single numbers), else in a loop.
+    The estimate uses only values of f, so f may be any function of a number, also one
+    that JAX cannot trace. f is evaluated at x, at x ± 2^k for all k from the spacing of
+    the floats at x to eight times the larger of |x| and 1, and at eight equally spaced
+    points every four doublings. These are about 215 points. One call evaluates them if
+    f maps arrays elementwise, which is checked with values in
+    random order against f of single numbers. Otherwise f is called in a loop.
 
     The noise of f at each distance is the larger of ε (|f| + |x f'|) / 2 and what the equally spaced points show. At each
     scale stand the difference quotient (f(x + h) - f(x - h)) / 2h and its extrapolations to h = 0 by Richardson's scheme,
@@ -112,21 +130,26 @@ def finite_difference(
     is or as the smooth function behind it: the answer is the slope of one of the two, and its bound may not hold the other.
 
     Args:
-      f: A function of a float, or of an array number by number. A domain or arithmetic error of f counts as nan.
-      x: The point, a finite real number.
-      order: Of the derivative, 1 to 4. Higher ones drown in noise: call `derivative(f, x, order=n)`.
-      scheme: "auto" and "central" for two-sided formulas, "forward" and "backward" for the one-sided derivative, for
-        which f on the other side does not count.
-      strict: Whether a verdict other than "ok" is an error.
+      f: Function of a float, or of an array elementwise. A domain or arithmetic error of
+        f counts as nan.
+      x: Point, a finite real number.
+      order: Order of the derivative, 1 to 4. Noise hides higher orders; call
+        `derivative(f, x, order=n)` for them.
+      scheme: "auto" or "central" for two-sided formulas; "forward" or "backward" for
+        the one-sided derivative, which ignores f on the other side.
+      strict: Whether a verdict other than "ok" raises an error.
     Returns:
       A `FiniteDifference`.
     Raises:
       NoDerivativeError: strict, and the verdict is not "ok".
-      NotScalarError: f gives no single real number; a Fraction, a Decimal and numbers of mpmath are read as floats.
-      TypeError, ValueError: x is no finite real number, or order or scheme is none of those above.
+      NotScalarError: f does not return a single real number. A Fraction, a Decimal and
+        mpmath's numbers are converted to floats.
+      TypeError, ValueError: x is not a finite real number, or order or scheme is not
+        one of the above.
     References:
-      Ridders, Accurate computation of F'(x) and F'(x)F''(x), Advances in Engineering Software 4 (1982), 75-76;
-      Moré and Wild, Estimating computational noise, SIAM J. Sci. Comput. 33 (2011), 1292-1314.
+      Ridders, Accurate computation of F'(x) and F'(x)F''(x), Advances in Engineering
+      Software 4 (1982), 75-76; Moré and Wild, Estimating computational noise, SIAM J.
+      Sci. Comput. 33 (2011), 1292-1314.
     Example:
       >>> found = finite_difference(math.sin, 100.0)
       >>> print(f"{found.value:.10f} {found.verdict}")
@@ -151,8 +174,9 @@ def finite_difference(
         )
     if strict and found.verdict != "ok":
         raise NoDerivativeError(
-            f"f has no derivative of order {order} at x={point!r} that its values tell: {found.verdict}, for "
-            f"{_REASONS[found.verdict]}. Without strict=True the result says so in its verdict."
+            f"f has no derivative of order {order} at x={point!r} according to its "
+            f"values: {found.verdict}, because {_REASONS[found.verdict]}. Without "
+            "strict=True the result has this verdict, and no error is raised."
         )
     return found
 
@@ -160,7 +184,7 @@ def finite_difference(
 def _judge(
     ladder: Ladder, noise: np.ndarray, order: int, side: int
 ) -> FiniteDifference:
-    """The verdict, and the value where there is one; the order of the questions matters."""
+    """Find the verdict, and the value if there is one. The order of the tests matters."""
     all_tables = tables(ladder, noise, order)
     columns = [
         best_of_each_level(all_tables.left),
@@ -169,14 +193,14 @@ def _judge(
     rates = [
         rate(table, ladder.exponents) for table in (all_tables.left, all_tables.right)
     ]
-    # Where the quotients do not stop changing, as those of sqrt(x) at 0, there is no derivative from that side.
+    # If the quotients keep changing, as for sqrt(x) at 0, that side has no derivative.
     sides = [
         NOTHING if power < VANISHES else _widened(settle(column), power)
         for column, power in zip(columns, rates, strict=True)
     ]
     larger = max((abs(one.value) for one in sides if one.is_known), default=0.0)
     left, right = (
-        one.value if _is_told(one, larger) else float("nan") for one in sides
+        one.value if _is_known_well(one, larger) else float("nan") for one in sides
     )
 
     def result(verdict: Verdict, found: Estimate = NOTHING) -> FiniteDifference:
@@ -192,18 +216,18 @@ def _judge(
         return result("nan")
     if not set(wanted) <= set(there):
         only = sides[there[0]]
-        return result("one-sided", only if _is_told(only, 0.0) else NOTHING)
+        return result("one-sided", only if _is_known_well(only, 0.0) else NOTHING)
     if any(jumps(ladder, noise, values[s]) for s in wanted):
         return result("jump")
     if side:
         found = sides[wanted[0]]
         return result(
-            "ok" if _is_told(found, _flat(ladder, order)) else "unresolved", found
+            "ok" if _is_known_well(found, _flat(ladder, order)) else "unresolved", found
         )
     verdict, found = _two_sided(
         ladder, noise, all_tables, min(column.end for column in columns)
     )
-    if verdict == "ok":  # Where there is a derivative, both sides have it.
+    if verdict == "ok":  # Both one-sided derivatives equal the derivative.
         left = right = found.value
     return result(verdict, found)
 
@@ -211,7 +235,7 @@ def _judge(
 def _two_sided(
     ladder: Ladder, noise: np.ndarray, found: Tables, end: int
 ) -> tuple[Verdict, Estimate]:
-    """The verdict where f is continuous at x and defined on both sides, and the estimate."""
+    """Verdict and estimate for an f that is continuous at x and has both sides."""
     for gap in found.gaps:
         verdict = _of_gap(gap, ladder.exponents)
         if verdict != "ok":
@@ -227,18 +251,18 @@ def _two_sided(
         for table in (found.central, found.gaps[-1])
     ]
     scale = max(float(np.nanmax(larger, initial=0.0)), _flat(ladder, len(found.gaps)))
-    return ("ok" if _is_told(one, scale) else "unresolved"), one
+    return ("ok" if _is_known_well(one, scale) else "unresolved"), one
 
 
 def _widened(found: Estimate, power: float) -> Estimate:
-    """The estimate where quotients converge as a power of the step below 1, as those of x √x: by halving, slowly."""
+    """Widen the bound if quotients converge with a power below 1, as for x √x."""
     if not 0 < power < _SLOW:
         return found
     return found._replace(error=2 * found.error / (2**power - 1))
 
 
 def _oscillates(ladder: Ladder, noise: np.ndarray) -> bool:
-    """Whether what looks like noise grows as the step does, so that no step is free of it: x cos(1 / x) at 0."""
+    """Whether the noise grows in proportion to the step, as for x cos(1 / x) at 0."""
     first = int(np.argmax(reach(ladder.exponents) > 1))
     least = slice(first, first + _MANY)
     if not (noise[least] > 1e3 * rounding(ladder)[least]).all():
@@ -250,7 +274,7 @@ def _oscillates(ladder: Ladder, noise: np.ndarray) -> bool:
 
 
 def _of_gap(gap: Table, powers: np.ndarray) -> Verdict:
-    """Whether the one-sided derivatives of an order are the same ("ok"), differ, or have no clear difference."""
+    """Whether one-sided derivatives are equal ("ok"), differ, or are unresolved."""
     one = settle(best_of_each_level(gap))
     share = (
         abs(one.value) / max(one.error, np.finfo(np.float64).tiny)
@@ -265,12 +289,15 @@ def _of_gap(gap: Table, powers: np.ndarray) -> Verdict:
     return "ok" if share <= 1 else "kink" if share > _CLEAR else "unresolved"
 
 
-def _is_told(found: Estimate, scale: float) -> bool:
+def _is_known_well(found: Estimate, scale: float) -> bool:
     return found.is_known and found.error <= CONFIDENT * max(abs(found.value), scale)
 
 
 def _flat(ladder: Ladder, order: int) -> float:
-    """How large a derivative of this order counts as 0: what would change f by a tiny share over max(|x|, 1)."""
+    """Size below which a derivative of this order counts as 0.
+
+    Such a derivative changes f by a share of _FLAT over the distance max(|x|, 1).
+    """
     unit = max(abs(ladder.x), 1.0)
     near = np.append(
         ladder.centre,
@@ -283,8 +310,9 @@ def _point(x: Any) -> float:
     array = np.asarray(x)
     if array.ndim or array.dtype.kind not in "fiu":
         raise TypeError(
-            f"x must be one real number; got x={x!r}. For several points call finite_difference for each; for the "
-            "gradient of a function of several numbers call gradient(f, x)."
+            f"x must be one real number; got x={x!r}. Call finite_difference for each of "
+            "several points. For the gradient of a function of several numbers call "
+            "gradient(f, x)."
         )
     if not math.isfinite(float(array)):
         raise ValueError(
@@ -300,7 +328,8 @@ def _order(order: Any) -> int:
         number = 0
     if not 1 <= number <= HIGHEST_ORDER or isinstance(order, bool):
         raise ValueError(
-            f"order must be 1 to {HIGHEST_ORDER}; got order={order!r}. Differences of a higher order drown in the noise "
-            "of f: call derivative(f, x, order=n), which differentiates the program."
+            f"order must be 1 to {HIGHEST_ORDER}; got order={order!r}. The noise of f "
+            "hides differences of higher orders. Call derivative(f, x, order=n), which "
+            "differentiates the program."
         )
     return number

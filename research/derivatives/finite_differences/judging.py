@@ -1,4 +1,4 @@
-"""What tables of estimates say: the value that all scales agree on, or that there is none."""
+"""The value on which all scales of a table agree, or none."""
 
 from typing import NamedTuple
 
@@ -7,13 +7,17 @@ import numpy as np
 from research.derivatives.finite_differences.ladder import LOWEST, Ladder
 from research.derivatives.finite_differences.tables import Table
 
-CAUTION = 1.5  # Times the estimated error of truncation and noise.
-VANISHES = 0.1  # The least power of the step that counts as vanishing.
-CONFIDENT = 0.1  # The largest error, as a share of the derivative, or of its scale, that is an answer.
+CAUTION = 1.5  # Factor on the estimated error of truncation and noise.
+VANISHES = 0.1  # Smallest power of the step that counts as vanishing.
+# Largest error of an answer, as a share of the derivative or of its scale.
+CONFIDENT = 0.1
 
 
 class Estimate(NamedTuple):
-    """A value and a bound on its error, from the level `level`; error is infinite where nothing was found."""
+    """A value, a bound on its error, and the level of its step.
+
+    The error is infinite if there is no estimate.
+    """
 
     value: float
     error: float
@@ -21,7 +25,7 @@ class Estimate(NamedTuple):
 
     @property
     def is_known(self) -> bool:
-        """Whether there is a value with a bound."""
+        """Whether the estimate has a finite bound."""
         return bool(np.isfinite(self.error))
 
 
@@ -29,14 +33,20 @@ NOTHING = Estimate(float("nan"), float("inf"), 0)
 
 
 class Column(NamedTuple):
-    """The best estimate of each level: its value and its bound, shape (levels,); infinite bounds where there is none."""
+    """The best estimate of each level, with its bound, shape (levels,).
+
+    The bound is infinite at levels without an estimate.
+    """
 
     values: np.ndarray
     bounds: np.ndarray
 
     @property
     def end(self) -> int:
-        """The first level that contradicts two smaller ones, beyond both bounds (a single one may be unlucky)."""
+        """First level that differs from two smaller ones by more than both bounds.
+
+        One contradiction does not count, because it may be chance.
+        """
         there = np.flatnonzero(np.isfinite(self.bounds))
         values, bounds = self.values[there], self.bounds[there]
         apart = np.abs(values[:, None] - values) > 2 * (bounds[:, None] + bounds)
@@ -45,7 +55,7 @@ class Column(NamedTuple):
 
 
 def best_of_each_level(*tables: Table) -> Column:
-    """Return the estimate with the smallest bound at each level, of all tables."""
+    """Return the estimate with the smallest bound of all tables, for each level."""
     values = np.concatenate([table.values for table in tables])
     bounds = np.concatenate([table.bounds for table in tables])
     row = np.argmin(bounds, axis=0)[None]
@@ -55,14 +65,15 @@ def best_of_each_level(*tables: Table) -> Column:
 
 
 def settle(column: Column, end: int | None = None) -> Estimate:
-    """Return the estimate with the smallest bound among the levels on which all smaller ones agree.
+    """Return the estimate with the smallest bound among levels that agree.
 
-    A large step may look settled because it steps over the oscillations of f: so one climbs from the smallest step, and
-    stops at the first level that contradicts two smaller ones.
+    Large steps may agree with each other because they step over the oscillations of f.
+    So the search starts at the smallest step and stops at the first level that
+    contradicts two smaller ones.
 
     Args:
       column: Estimates of each level.
-      end: A level to stop at, if it comes before that.
+      end: Level to stop at, if it comes earlier.
     """
     last = min(column.end, len(column.values) if end is None else end)
     levels = np.flatnonzero(np.isfinite(column.bounds[:last]))
@@ -82,13 +93,16 @@ def settle(column: Column, end: int | None = None) -> Estimate:
 def growth(
     sizes: np.ndarray, noise: np.ndarray, powers: np.ndarray, levels: int = 8
 ) -> tuple[float, np.ndarray]:
-    """Return the power of the step with which sizes vanish at the smallest steps where they stand out from the noise.
+    """Return the power of the step with which sizes go to 0.
+
+    The power is fitted at the smallest steps where sizes exceed the noise.
 
     Returns:
-      (the slope of log2 size against log2 step, the sizes it is from); (inf, none) with fewer than four of them.
+      (slope of log2 size against log2 step, the sizes of the fit), or (inf, no sizes)
+      with fewer than four sizes.
     """
     stands_out = np.isfinite(sizes) & (sizes > 10 * noise) & (sizes > 0)
-    # A single one may be noise after all.
+    # A single size may be noise, so four in a row are required.
     four = stands_out[:-3] & stands_out[1:-2] & stands_out[2:-1] & stands_out[3:]
     if not four.any():
         return float("inf"), sizes[:0]
@@ -98,22 +112,24 @@ def growth(
     typical = np.median(sizes[clear])
     lower = np.arange(len(sizes)) < clear[0]
     if np.sum(lower & (sizes + noise < typical / 2)) >= 2:
-        return float("inf"), sizes[
-            :0
-        ]  # They vanish at steps at which they would be seen.
+        # They vanish at steps where they would exceed the noise.
+        return float("inf"), sizes[:0]
     x, y = powers[clear] - np.mean(powers[clear]), np.log2(sizes[clear])
     return float(np.sum(x * y) / np.sum(x * x)), sizes[clear]
 
 
 def rate(table: Table, powers: np.ndarray) -> float:
-    """Return the power of the step with which the plain quotients stop changing; infinite where no change is seen."""
+    """Return the power of the step with which the changes of the quotients go to 0.
+
+    It is infinite if no change exceeds the noise.
+    """
     change = np.abs(np.diff(table.values[0]))
     noise = (table.noise[0, 1:] + table.noise[0, :-1]) / 4
     return growth(change, noise, powers[:-1])[0]
 
 
 def jumps(ladder: Ladder, noise: np.ndarray, side: np.ndarray) -> bool:
-    """Return whether f on one side, at the smallest steps, keeps a distance from f(x)."""
+    """Return whether f keeps a distance from f(x) at the smallest steps of a side."""
     low = side[:LOWEST] - ladder.centre
     distance = np.median(low)
     floor = 10 * max(float(np.max(noise[:LOWEST])), ladder.epsilon * abs(ladder.centre))

@@ -1,4 +1,4 @@
-"""Values of any function of a number at many points: one call where that is safe, else a loop."""
+"""Evaluation of a function at many points, in one call where that is safe."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,19 +7,20 @@ import numpy as np
 
 from research.derivatives.errors import NotScalarError
 
-_CHECKED = 3  # Points at which what f makes of an array is compared with what it makes of a number.
+_CHECKED = 3  # Points where f of an array is compared with f of a number.
 
 
 class Sampler:
-    """A function of a float, evaluated at many points, in one call if it acts on arrays number by number.
+    """Evaluate a function of a float at many points.
 
-    An f that accepts an array may mean something else by it: a mean, a sum, a difference of neighbours, a sort. So the
-    points are passed in mixed order, and three of the values must be, to a few units of rounding, those that f gives
-    for the single numbers. An f that fails this, or an array, is called in a loop.
+    One call is enough if f acts on arrays elementwise. But an f that accepts an array
+    may compute something else from it: a mean, a sum, a difference of neighbours, a
+    sort. So the points are passed in random order, and three of the values must equal
+    f of the single numbers, up to rounding. Otherwise f is called in a loop.
 
     Attributes:
-      evaluations: Numbers at which f was evaluated, those of the comparison included.
-      epsilon: Relative spacing of the type that f returns.
+      evaluations: Number of points where f was evaluated, including the comparison.
+      epsilon: Relative spacing of the floats that f returns.
     Example:
       >>> Sampler(lambda x: x**2)(np.array([3.0, 4.0]))
       array([ 9., 16.])
@@ -31,13 +32,17 @@ class Sampler:
         self.epsilon = 0.0
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
-        """Return f at the points as float64; nan where f has no real value or stops with an arithmetic error.
+        """Return f at the points as float64.
+
+        The value is nan where f has no real value or raises an arithmetic error.
 
         Args:
-          points: Shape (n,); the first one is the point of interest. Those that overflowed are not passed to f.
+          points: Shape (n,). The first one is the point of interest. Infinite points
+            are not passed to f.
         Raises:
           NotScalarError: f of the first point is not a single real number.
-          Exception: What f raises at the first point, other than a domain or arithmetic error.
+          Exception: Any error of f at the first point, except domain and arithmetic
+            errors.
         """
         there = np.isfinite(points)
         values = np.full(points.shape, np.nan)
@@ -64,11 +69,14 @@ class Sampler:
 def _at_once(
     f: Callable[[Any], Any], points: np.ndarray
 ) -> tuple[np.ndarray | None, float]:
-    """f of all points in mixed order, put back in order, or None where f gives no array of real numbers of their shape."""
+    """Values of f from one call with the points in random order.
+
+    They are None if f does not return a real array of the same shape.
+    """
     order = np.random.default_rng(0).permutation(len(points))
     try:
         mixed = np.asarray(f(points[order]))
-    except Exception:  # Whatever an f of single numbers makes of an array; the loop will tell what is really wrong.
+    except Exception:  # f may not accept arrays; the loop raises real errors again.
         return None, 0.0
     if mixed.shape != points.shape or mixed.dtype.kind not in "fiub":
         return None, 0.0
@@ -78,7 +86,7 @@ def _at_once(
 
 
 def _at(f: Callable[[Any], Any], point: Any, strict: bool) -> tuple[float, float]:
-    """(f(point) as a float, the relative spacing of its type), for a NumPy float64, which is a float too."""
+    """Value of f as a float, and the relative spacing of its type."""
     try:
         value = f(point)
     except (ArithmeticError, ValueError):  # math.log(-1.0), 1.0 / 0.0, math.exp(1000.0)
@@ -86,8 +94,9 @@ def _at(f: Callable[[Any], Any], point: Any, strict: bool) -> tuple[float, float
     array: Any = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "fiubcO":
         raise NotScalarError(
-            f"f must give one number for a number; f({float(point)!r}) has the shape {array.shape} and the type {array.dtype}. "
-            "For the derivatives of several outputs call jacobian(f, x), or differentiate one at a time: "
+            f"f must return one real number; f({float(point)!r}) has shape "
+            f"{array.shape} and dtype {array.dtype}. For several outputs call "
+            "jacobian(f, x), or differentiate one at a time: "
             "finite_difference(lambda x: f(x)[0], x)."
         )
     number = array.reshape(-1)[0]
@@ -97,8 +106,10 @@ def _at(f: Callable[[Any], Any], point: Any, strict: bool) -> tuple[float, float
         return float(number), _epsilon(array.dtype)
     if number.imag and strict:
         raise NotScalarError(
-            f"f must give one real number; f({float(point)!r}) = {number!r} is complex. Differentiate its parts one at a "
-            "time: finite_difference(lambda x: f(x).real, x) and finite_difference(lambda x: f(x).imag, x)."
+            f"f must return one real number; f({float(point)!r}) = {number!r} is "
+            "complex. Differentiate the parts one at a time: "
+            "finite_difference(lambda x: f(x).real, x) and "
+            "finite_difference(lambda x: f(x).imag, x)."
         )
     return (float("nan") if number.imag else float(number.real)), _epsilon(
         array.real.dtype
@@ -106,7 +117,7 @@ def _at(f: Callable[[Any], Any], point: Any, strict: bool) -> tuple[float, float
 
 
 def _exact(number: Any, point: Any) -> tuple[float, float]:
-    """A number of another library (a Fraction, a Decimal, one of mpmath's), as a float."""
+    """Convert a number of another library (Fraction, Decimal, mpmath) to a float."""
     try:
         if isinstance(number, (str, bytes)):
             raise TypeError
@@ -115,8 +126,9 @@ def _exact(number: Any, point: Any) -> tuple[float, float]:
         return float("nan"), _epsilon(np.dtype(np.float64))
     except (TypeError, ValueError):
         raise NotScalarError(
-            f"f must give one real number for a number; f({float(point)!r}) is of type {type(number).__name__}, which float() "
-            "does not take. Convert it in f: finite_difference(lambda x: float(f(x)), x)."
+            f"f must return one real number; f({float(point)!r}) has type "
+            f"{type(number).__name__}, which float() does not accept. Convert it in f: "
+            "finite_difference(lambda x: float(f(x)), x)."
         ) from None
 
 

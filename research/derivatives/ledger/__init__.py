@@ -1,4 +1,4 @@
-"""Backpropagation as a ledger: every equation of any JAX function, with its local derivative and its adjoint."""
+"""Backpropagation as a ledger: every equation of a JAX function, with its adjoint."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from research.derivatives.ledger import _walking as walking
 from research.derivatives.ledger.kinks import Kink
 from research.derivatives.ledger.ledger import Ledger, make_ledger
 from research.derivatives.ledger.nonfinite import NonFinite
-from research.derivatives.ledger.paths import Path
+from research.derivatives.ledger.paths import GradientPath
 from research.derivatives.ledger.rows import LEVELS, MATHEMATICS, Row
 from research.derivatives.ledger.tape import (
     Equation,
@@ -29,34 +29,45 @@ from research.derivatives.ledger.tape import (
     Tape,
 )
 
-__all__ = ["Kink", "Ledger", "NonFinite", "Path", "Row", "explain"]
+__all__ = ["GradientPath", "Kink", "Ledger", "NonFinite", "Row", "explain"]
 
 
 def explain(
-    f: Callable, *args: Any, level: str = MATHEMATICS, expand: Sequence[str] = ()
+    f: Callable[..., Any],
+    *args: Any,
+    level: str = MATHEMATICS,
+    expand: Sequence[str] = (),
 ) -> Ledger:
-    """Backpropagation through f at args, as a table that can be checked by hand.
+    """Write backpropagation through f at args as a table that can be checked by hand.
+
+    The gradients are bit-identical to those of jax.grad(f) run operation by operation
+    (`with jax.disable_jit()`). If f or a function of jax.numpy is jitted, XLA fuses
+    operations, and jax.grad may differ in the last digits. With `expand` the gradients
+    agree up to rounding.
 
     Args:
-      f: Any JAX function of arrays (or pytrees of them) to a number.
-      args: Where; all of its inexact leaves are differentiated.
-      level: "mathematics" leaves out what changes only a shape or a type; "primitives" shows every equation.
-      expand: ("scan",) gives each step of a scan rows of its own; otherwise a scan is one row.
+      f: Any JAX function of arrays, or pytrees of arrays, that returns a number.
+      *args: Point of evaluation. All floating leaves are differentiated.
+      level: "mathematics" hides equations that only change a shape or a dtype;
+        "primitives" shows all equations.
+      expand: ("scan",) shows each step of a scan in its own rows; otherwise a scan is
+        one row.
     Returns:
-      Ledger. Its gradients have the bits of jax.grad(f), run operation by operation (`with jax.disable_jit()`); where f or
-      a function of jax.numpy is jitted, XLA fuses operations and jax.grad may round otherwise, in the last digits. With a
-      scan in steps they agree to rounding. A function that cannot be differentiated in reverse (a `while`) keeps its
-      forward rows; its grads are None, and the note says why.
+      The ledger. If the function cannot be differentiated in reverse mode (`while`), it
+      has the forward rows, grads are None, and the note says why.
     Raises:
-      NotScalarError: f does not give a number.
-      NotInexactError: No argument is a floating number.
+      NotScalarError: f does not return a number.
+      NotInexactError: No argument is floating.
       ValueError: level or expand is unknown.
     References:
-      Griewank & Walther, Evaluating derivatives, 2nd ed., 2008, table 3.6 (adjoints of an evaluation trace).
+      Griewank & Walther, Evaluating derivatives, 2nd ed., 2008, table 3.6 (adjoints of
+      an evaluation trace).
     Example:
-      >>> ledger = explain(lambda w, b, x, y: (jax.nn.sigmoid(w * x + b) - y) ** 2, 0.5, -0.3, 2.0, 1.0)
+      >>> loss = lambda w, b, x, y: (jax.nn.sigmoid(w * x + b) - y) ** 2
+      >>> ledger = explain(loss, 0.5, -0.3, 2.0, 1.0)
       >>> for row in ledger.rows:  # Or print(ledger.text()).
-      ...     print(f"{row.name} = {row.expression:7} {row.value:7.4f}  adjoint {row.adjoint:7.4f}  {row.rule}")
+      ...     value, adjoint = f"{row.value:7.4f}", f"adjoint {row.adjoint:7.4f}"
+      ...     print(f"{row.name} = {row.expression:7} {value}  {adjoint}  {row.rule}")
       v1 = w · x    1.0000  adjoint -0.1471  d(a b) = b da + a db
       v2 = v1 + b   0.7000  adjoint -0.1471  d(a + b) = da + db
       v3 = σ(v2)    0.6682  adjoint -0.6636  dσ(a) = σ(a) (1 - σ(a)) da
@@ -69,14 +80,16 @@ def explain(
     check_sequence("expand", expand, "names", str)
     if not isinstance(level, str) or level not in LEVELS or not set(expand) <= {"scan"}:
         raise ValueError(
-            f"level must be one of {LEVELS} and expand within ('scan',); got {level!r}, {tuple(expand)!r}."
+            f"level must be one of {LEVELS}, and expand () or ('scan',); got "
+            f"level={level!r}, expand={tuple(expand)!r}."
         )
     leaves, structure = jax.tree.flatten(args)
     ways = [path for path, _ in jax.tree_util.tree_flatten_with_path(args)[0]]
     for way, leaf in zip(ways, leaves, strict=True):
         if isinstance(kind_of(leaf), str):
             raise NotInexactError(
-                f"the arguments of f must be arrays of numbers; got args{jax.tree_util.keystr(way)}={leaf!r}."
+                "the arguments of f must be arrays of numbers; got "
+                f"args{jax.tree_util.keystr(way)}={leaf!r}. Close over other values."
             )
     leaves = [jnp.asarray(leaf) for leaf in leaves]
     inexact = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
@@ -84,7 +97,8 @@ def explain(
     if not any(inexact):
         kinds = ", ".join(str(leaf.dtype) for leaf in leaves) or "no argument"
         raise NotInexactError(
-            f"no argument of {called} is a floating number; got {kinds}. Write 3.0, not 3."
+            f"at least one argument of {called} must be floating; got {kinds}. Write "
+            "3.0 instead of 3."
         )
 
     def flat(*given: Any) -> list[Any]:
@@ -104,7 +118,7 @@ def _one_number(called: str, result: Any) -> list[Any]:
     outs = jax.tree.leaves(result)
     if any(isinstance(kind_of(out), str) for out in outs):
         raise NotScalarError(
-            f"{called} must give one real number; it gives {result!r}."
+            f"{called} must return one real number; it returns {result!r}."
         )
     if (
         len(outs) != 1
@@ -116,7 +130,8 @@ def _one_number(called: str, result: Any) -> list[Any]:
             or "nothing"
         )
         raise NotScalarError(
-            f"{called} must give one real number; it gives {shapes}. Sum it, or use jacobian."
+            f"{called} must return one real number; it returns {shapes}. Sum the "
+            "result, or use jacobian."
         )
     return outs
 
@@ -136,7 +151,7 @@ def _gradients(
             for entry in tape.entries:
                 if isinstance(entry, Equation | OwnReverse):
                     entry.contributions = None
-            return None, f"Forward values alone: {error}."
+            return None, f"Only forward values: {error}."
     leaves = [
         None
         if not keep
@@ -149,7 +164,7 @@ def _gradients(
     return (grads[0] if len(grads) == 1 else grads), ""
 
 
-def _argument_names(f: Callable, count: int) -> list[str]:
+def _argument_names(f: Callable[..., Any], count: int) -> list[str]:
     try:
         parameters = list(inspect.signature(f).parameters.values())
     except (TypeError, ValueError):

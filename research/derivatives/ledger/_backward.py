@@ -1,4 +1,4 @@
-"""The tape run backwards: each equation's contributions, and the adjoints that they add up to."""
+"""The reverse pass over a tape: contributions of each equation, and their sums."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +17,10 @@ from research.derivatives.ledger.tape import Equation, Link, OwnReverse, Tape
 
 
 def pull_back(tape: Tape, output: int, adjoint: Any) -> None:
-    """Runs the tape backwards, leaving adjoints on nodes and contributions on equations.
+    """Run the tape backwards, storing adjoints on nodes and contributions on equations.
 
     Raises:
-      UnsupportedPrimitiveError: An equation in between has no reverse rule.
+      UnsupportedPrimitiveError: An equation on the way has no reverse rule.
     """
     tape.adjoints[output] = adjoint
     for entry in tape.entries[::-1]:
@@ -39,10 +39,12 @@ def pull_back(tape: Tape, output: int, adjoint: Any) -> None:
 def contributions(
     tape: Tape, equation: Equation, adjoints: Sequence[Any]
 ) -> tuple[Any, ...] | None:
-    """What each input of an equation gets of its outputs' adjoints; None for all where no adjoint arrives.
+    """Contributions of an equation's outputs to the adjoints of its inputs.
+
+    The result is None if no adjoint arrives.
 
     Raises:
-      UnsupportedPrimitiveError: It has no reverse rule.
+      UnsupportedPrimitiveError: The equation has no reverse rule.
     """
     places = active_places(tape, equation)
     if (
@@ -52,10 +54,10 @@ def contributions(
     ):
         return None
     shares = pull(tape, equation, adjoints, [None] * len(places))
-    found: list[Any] = [None] * len(equation.inputs)
+    by_input: list[Any] = [None] * len(equation.inputs)
     for (place,), share in zip(places, shares, strict=True):
-        found[place] = share
-    return tuple(found)
+        by_input[place] = share
+    return tuple(by_input)
 
 
 def _pass_on(tape: Tape, equation: Equation) -> None:
@@ -75,7 +77,7 @@ def _pass_on(tape: Tape, equation: Equation) -> None:
 
 
 def _own_shares(tape: Tape, entry: OwnReverse) -> tuple[Any, ...]:
-    """By the equations of a VJP rule, which only run backwards: their rows come last on the tape."""
+    """Run the equations of a VJP rule; they are recorded at the end of the tape."""
     start = len(tape.entries)
     adjoints = tuple(cotangent(tape.values[o], tape.adjoints[o]) for o in entry.outputs)
     shares = walk_reverse_rule(tape, entry, adjoints)

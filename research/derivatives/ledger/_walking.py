@@ -1,4 +1,7 @@
-"""A function on its own arguments, equation by equation: the only module that touches what is inside a jaxpr."""
+"""Evaluation of a function equation by equation.
+
+This is the only module that looks inside a jaxpr.
+"""
 
 import dataclasses
 import os
@@ -24,7 +27,7 @@ from research.derivatives.ledger.tape import (
     is_inexact,
 )
 
-# Equations that only wrap others, and the parameter that holds those.
+# Equations that only wrap others, with the name of the parameter that contains them.
 WRAPPERS = {
     **dict.fromkeys(
         ("jit", "pjit", "remat", "remat2", "checkpoint", "custom_lin"), "jaxpr"
@@ -41,15 +44,16 @@ OURS = (
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where the walk is.
+    """Position of the walk in the nested functions.
 
     Attributes:
       scope: Names of the functions, rules, branches and steps, outermost first.
-      calls: For each of these a number, which tells two calls of one function apart.
-      source: The user's innermost line.
-      is_rule: Whether in the rule of a function with a derivative of its own.
-      active: Off inside a function whose derivative is its own rule's.
-      in_library: Whether in a function of JAX's, whose equations have no line of the user's; the call has.
+      calls: For each of these a number, which distinguishes two calls of a function.
+      source: Innermost line of the user's code.
+      is_rule: Whether the walk is in the rule of a function with its own derivative.
+      active: False inside a function whose derivative comes from its own rule.
+      in_library: Whether the walk is in a function of JAX. Its equations have no line
+        of the user's code; the call has one.
     """
 
     scope: tuple[str, ...] = ()
@@ -60,7 +64,7 @@ class Place:
     in_library: bool = False
 
     def inside(self, tape: Tape, name: str, **changes: Any) -> "Place":
-        """One scope further in, where the tape is now."""
+        """Return the position one scope further in, at the current end of the tape."""
         calls = (*self.calls, len(tape.entries))
         return dataclasses.replace(
             self, scope=(*self.scope, name), calls=calls, **changes
@@ -68,14 +72,14 @@ class Place:
 
 
 def record(
-    f: Callable, leaves: Sequence[Any], expand: Sequence[str] = ()
+    f: Callable[..., Any], leaves: Sequence[Any], expand: Sequence[str] = ()
 ) -> tuple[Tape, list[int], list[Operand]]:
-    """Evaluates f(*leaves) equation by equation; every inexact leaf is differentiated.
+    """Evaluate f(*leaves) equation by equation; every floating leaf is differentiated.
 
     Args:
-      f: Takes and gives flat lists of arrays.
+      f: Function from arrays to a flat list of arrays.
       leaves: Its arguments.
-      expand: "scan" for a row per step.
+      expand: ("scan",) for separate rows of each step.
     Returns:
       The tape, the nodes of the leaves, and the operands of the outputs.
     """
@@ -88,7 +92,10 @@ def record(
 def walk_reverse_rule(
     tape: Tape, entry: OwnReverse, adjoints: tuple[Any, ...]
 ) -> tuple[Any, ...]:
-    """Runs a VJP rule equation by equation on the adjoints of its outputs; gives the shares of its inputs."""
+    """Run a VJP rule equation by equation on the adjoints of its outputs.
+
+    Returns the contributions to its inputs.
+    """
     closed = jax.make_jaxpr(entry.pullback)(adjoints)
     entry.arriving = tuple(tape.node(adjoint, False) for adjoint in adjoints)
     place = Place(
@@ -158,9 +165,9 @@ def _row(
     tape: Tape,
     name: str,
     inputs: list[Operand],
-    call: Callable,
+    call: Callable[..., Any],
     place: Place,
-    params: dict | None = None,
+    params: dict[str, Any] | None = None,
 ) -> list[int]:
     values = [tape.value(operand) for operand in inputs]
     places = [
@@ -169,12 +176,14 @@ def _row(
         if place.active and tape.is_active(operand)
     ]
     active, pullback = bool(places) and name != "stop_gradient", None
-    try:  # What jax.grad computes forward may differ from the plain value by rounding (cumprod, svd).
+    # The forward values of jax.grad may differ from plain values by rounding (cumprod,
+    # svd).
+    try:
         results, pullback = (
             linearize(call, values, places) if active else (call(values), None)
         )
     except NO_RULE:
-        results = call(values)  # The rule may never be asked for.
+        results = call(values)  # The rule may never be needed.
     outputs = tuple(tape.node(result, active) for result in results)
     where = (place.source, place.scope, place.calls, active, place.is_rule)
     tape.entries.append(
@@ -186,7 +195,7 @@ def _row(
 def _own_rule(
     tape: Tape, equation: Any, inputs: list[Operand], place: Place
 ) -> list[int]:
-    """A function with a derivative of its own: the rows of its value, then those of its rule."""
+    """Record a function with its own rule: rows of its value, then of the rule."""
     call = _caller(equation)
     inner, name = _closed(equation.params["call_jaxpr"]), _rule_name(equation)
     place = dataclasses.replace(
@@ -196,7 +205,7 @@ def _own_rule(
     outs = _walk(
         tape, inner.jaxpr, inner.consts, inputs, place.inside(tape, name, active=False)
     )
-    # A fresh node where the function hands an input or a constant on.
+    # Create a new node if the function returns an input or a constant unchanged.
     outputs = [
         tape.node(tape.value(o), False) if isinstance(o, Literal) or o in inputs else o
         for o in outs
@@ -210,7 +219,7 @@ def _own_rule(
         return outputs
     values = [tape.value(operand) for operand in inputs]
 
-    def of_active(*given: Any) -> tuple:
+    def of_active(*given: Any) -> tuple[Any, ...]:
         merged = list(values)
         for i, value in zip(diff, given, strict=True):
             merged[i] = value
@@ -233,13 +242,16 @@ def _own_rule(
 
 def _forward_rule(
     tape: Tape,
-    f: Callable,
+    f: Callable[..., Any],
     primals: list[Any],
-    inputs: tuple,
+    inputs: tuple[int, ...],
     outputs: list[int],
     place: Place,
 ) -> tuple[Sequence[Any], tuple[int, ...]]:
-    """The equations of a JVP rule at tangents of zero: they are linear in them, so their pullbacks are the same."""
+    """Record the equations of a JVP rule at zero tangents.
+
+    They are linear in the tangents, so their pullbacks are the same at any tangents.
+    """
     point = tuple(primals)
     zeros = tuple(jnp.zeros_like(primal) for primal in point)
     closed = jax.make_jaxpr(lambda point, tangents: jax.jvp(f, point, tangents))(
@@ -247,7 +259,8 @@ def _forward_rule(
     )
     tangents = tuple(tape.node(zero, True) for zero in zeros)
     tape.entries.append(Link(inputs, tangents))
-    # The point once more, as a constant: the factors of a rule that depend on it are not differentiated.
+    # The point is added again as a constant, because factors of a rule that depend on
+    # it are not differentiated.
     fixed = [tape.node(primal, False) for primal in point]
     tape.copies |= dict(zip(fixed, inputs, strict=True))
     given = [*fixed, *tangents]
@@ -305,16 +318,15 @@ def _scan_in_steps(
 
 
 def _closed(jaxpr: Any) -> Any:
-    """With its constants, which some wrappers leave out because there are none."""
+    """Return a jaxpr with constants; some wrappers omit them because there are none."""
     return jaxpr if hasattr(jaxpr, "consts") else jax.extend.core.ClosedJaxpr(jaxpr, ())
 
 
-def _caller(equation: Any) -> Callable[[Sequence[Any]], tuple]:
-    def call(values: Sequence[Any]) -> tuple:
+def _caller(equation: Any) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    def call(values: Sequence[Any]) -> tuple[Any, ...]:
         bound = equation.primitive.get_bind_params(equation.params)
-        subfunctions, params = (
-            bound if isinstance(bound, tuple) else ((), bound)
-        )  # A pair up to jax 0.9 or so.
+        # jax up to about 0.9 returns a pair.
+        subfunctions, params = bound if isinstance(bound, tuple) else ((), bound)
         with equation.ctx.manager:
             results = equation.primitive.bind(*subfunctions, *values, **params)
         return tuple(results) if equation.primitive.multiple_results else (results,)
@@ -323,9 +335,8 @@ def _caller(equation: Any) -> Callable[[Sequence[Any]], tuple]:
 
 
 def _source(equation: Any) -> str:
-    from jax._src import (
-        source_info_util,
-    )  # JAX has no public way to ask for the user's line.
+    # JAX has no public function for the user's line.
+    from jax._src import source_info_util
 
     text = source_info_util.summarize(equation.source_info)
     path, _, rest = text.partition(":")
@@ -337,7 +348,11 @@ def _source(equation: Any) -> str:
 
 
 def _is_library(closed: Any) -> bool:
-    """Whether JAX wrote the function: traced once and kept, its equations may stand at an earlier call's line."""
+    """Whether JAX wrote the function.
+
+    JAX traces its functions once, so their equations may have the line of an earlier
+    call.
+    """
     information = getattr(closed.jaxpr, "debug_info", None)
     return LIBRARY in str(getattr(information, "func_src_info", ""))
 

@@ -1,23 +1,22 @@
-"""A ledger as a graph: a node for each input and row, an edge for each contribution, large graphs folded by scope."""
+"""A ledger as a graph of inputs, rows and contributions.
 
-from __future__ import annotations
+Large graphs are folded by scope.
+"""
 
 import collections
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from research.derivatives.ledger.fields import LedgerFields
 from research.derivatives.ledger.rows import Row
 from research.derivatives.ledger.tape import Literal, Operand, is_key
 from research.derivatives.ledger.wording import as_array, short
 
-if TYPE_CHECKING:
-    from research.derivatives.ledger.ledger import Ledger
-
-LARGEST = 60  # Nodes of a picture that is not folded.
-MOST_READERS = 3  # Of an input, before it is drawn at each of them.
+LARGEST = 60  # Largest number of nodes in a picture that is not folded.
+MOST_READERS = 3  # An input with more readers is drawn at each of them.
 CLOSED = -1
 
 
@@ -25,10 +24,10 @@ class Node(NamedTuple):
     """A box.
 
     Attributes:
-      title: Name and equation, or what is folded.
-      value, adjoint: In few letters; "" where there is none.
+      title: Name and equation, or a description of the folded rows.
+      value, adjoint: Short texts; "" if there is none.
       kind: "input", "row", "constant" (no adjoint passes), "fold" or "output".
-      hint: The rule in words and the line.
+      hint: The rule in words, and the line of code.
     """
 
     title: str
@@ -39,13 +38,15 @@ class Node(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """From what is read to what reads it.
+    """An edge from a value to its reader.
 
     Attributes:
-      start, end: Nodes by their number.
-      local: "× 3", the local derivative; "" where it is no number.
-      contribution: "+ 108.4", what the adjoint of start gets; "" where nothing.
-      kind: "row", "constant" (no adjoint passes) or "rule" (by a rule of the function's own).
+      start, end: Indices of the nodes.
+      local: Local derivative, such as "× 3"; "" if it is not a number.
+      contribution: Contribution to the adjoint of start, such as "+ 108.4"; "" if there
+        is none.
+      kind: "row", "constant" (no adjoint passes) or "rule" (from the function's own
+        rule).
     """
 
     start: int
@@ -82,10 +83,11 @@ class _Share(NamedTuple):
     kind: str
 
 
-def make_graph(ledger: Ledger, largest: int = LARGEST) -> Graph:
-    """The graph of a ledger, with at most so many nodes besides inputs.
+def make_graph(ledger: LedgerFields, largest: int = LARGEST) -> Graph:
+    """Build the graph of a ledger, with a limited number of nodes besides inputs.
 
-    A function with a rule of its own shows the rows of its value, and an edge of kind "rule" for its derivative.
+    A function with its own rule has the rows of its value, and an edge of kind "rule"
+    for its derivative.
     """
     units, shares = _units(ledger)
     groups = fold(
@@ -116,7 +118,7 @@ def make_graph(ledger: Ledger, largest: int = LARGEST) -> Graph:
 
 
 def without_constants(whole: Graph) -> Graph:
-    """Only what an adjoint reaches, and the inputs."""
+    """Keep only the inputs and the nodes that an adjoint reaches."""
     kept = {
         i: place
         for place, i in enumerate(
@@ -134,18 +136,18 @@ def without_constants(whole: Graph) -> Graph:
 def _with_copies(
     nodes: list[Node], edges: Sequence[Edge]
 ) -> tuple[list[Node], list[Edge]]:
-    """An input that is read in many places has a small copy at each, so that no edge crosses the whole picture."""
+    """Copy inputs with many readers to each reader, to avoid long edges."""
     readers = collections.Counter(edge.start for edge in edges)
-    found, all_nodes = [], list(nodes)
+    moved, all_nodes = [], list(nodes)
     for edge in edges:
         if nodes[edge.start].kind == "input" and readers[edge.start] > MOST_READERS:
             all_nodes.append(Node(nodes[edge.start].title, "", "", "input", "an input"))
             edge = edge._replace(start=len(all_nodes) - 1)
-        found.append(edge)
-    return all_nodes, found
+        moved.append(edge)
+    return all_nodes, moved
 
 
-def _units(ledger: Ledger) -> tuple[list[_Unit], list[_Share]]:
+def _units(ledger: LedgerFields) -> tuple[list[_Unit], list[_Share]]:
     tape, inputs, output, shown, names = ledger.recorded
     units = [
         _Unit(n, tape.values[i], tape.adjoints[i], "input", "an input", (), (), "")
@@ -158,7 +160,8 @@ def _units(ledger: Ledger) -> tuple[list[_Unit], list[_Share]]:
         if not row.is_rule
     }
     shares: list[_Share] = []
-    # The value of a function with a rule of its own is one box: no adjoint passes inside.
+    # The value of a function with its own rule is one box, because no adjoint passes
+    # inside.
     closed = {
         id(e): (CLOSED, place)
         for place, rule in enumerate(tape.rules)
@@ -184,7 +187,7 @@ def _units(ledger: Ledger) -> tuple[list[_Unit], list[_Share]]:
             makers |= dict.fromkeys(equation.outputs, makers[equation.inputs[0]])
     for rule in tape.rules:
         for node in rule.outputs:
-            if node not in makers:  # It hands an input on as it is.
+            if node not in makers:  # The function returns an input unchanged.
                 makers[node] = len(units)
                 units.append(
                     _Unit(
@@ -230,7 +233,7 @@ def _row_unit(row: Row, calls: tuple[int, ...], is_output: bool) -> _Unit:
 
 
 def _row_shares(
-    row: Row, operands: Iterable[Operand], makers: dict, end: int
+    row: Row, operands: Iterable[Operand], makers: dict[int, int], end: int
 ) -> list[_Share]:
     return [
         _Share(makers[o], end, o, local, share, "constant" if share is None else "row")
@@ -242,18 +245,20 @@ def _row_shares(
 def fold(
     places: Sequence[tuple[tuple[int, ...], str, bool]], largest: int
 ) -> list[list[int]]:
-    """Neighbours to one group: those of a call, innermost calls first; then those of a line; then any.
+    """Group neighbours: by call, innermost calls first; then by line; then any.
 
-    Only neighbours in the order of evaluation are put together, so that the groups have no cycles.
+    Only neighbours in the order of evaluation are grouped, so the groups have no
+    cycles.
 
     Args:
-      places: (calls, outermost first, or (CLOSED, number) for what is one group in any case; line; whether it always
-        stands alone) of each.
-      largest: How many groups there may be besides those that stand alone.
+      places: For each unit: its calls, outermost first, or (CLOSED, number) for units
+        that always form one group; its line; and whether it is never grouped.
+      largest: Largest number of groups, besides units that are never grouped.
     Returns:
-      The groups, of indices.
+      The groups, as lists of indices.
     Example:
-      >>> fold([((), "a.py:1", True), ((7,), "a.py:2", False), ((7,), "a.py:3", False), ((), "a.py:4", False)], 2)
+      >>> first, second = ((7,), "a.py:2", False), ((7,), "a.py:3", False)
+      >>> fold([((), "a.py:1", True), first, second, ((), "a.py:4", False)], 2)
       [[0], [1, 2], [3]]
     """
     alone = [[i] for i, place in enumerate(places) if place[2]]
@@ -307,7 +312,7 @@ def _node(units: Sequence[_Unit]) -> Node:
 
 
 def _place(units: Sequence[_Unit]) -> str:
-    """The innermost scope that all share, or else the lines."""
+    """Return the innermost common scope, or else the lines."""
     common = [
         first
         for first, *others in zip(*(unit.scope for unit in units), strict=False)
@@ -348,7 +353,7 @@ def _edge(start: int, end: int, shares: Sequence[_Share]) -> Edge:
 
 
 def brief(value: Any) -> str:
-    """A value in a picture: a number, or an array's shape and Euclidean norm.
+    """Format a value for a picture: a number, or an array's shape and Euclidean norm.
 
     Example:
       >>> brief(0.5), brief(np.array([3.0, 4.0])), brief(np.ones((2, 8)))

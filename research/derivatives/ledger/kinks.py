@@ -1,4 +1,7 @@
-"""Where a function sits on a kink or a jump: there its gradient is a choice of JAX's, not a derivative."""
+"""Kinks and jumps of a function at the point of a ledger.
+
+There the gradient is a convention of JAX rather than a derivative.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -25,11 +28,11 @@ WINDOWS = ("reduce_window_max", "reduce_window_min")
 
 
 class Kink(NamedTuple):
-    """A row at which the function has no derivative, only a choice of one.
+    """A row at which the function has no derivative.
 
     Attributes:
-      name, primitive, source: Of the row.
-      sentence: What is tied, and what JAX chooses.
+      name, primitive, source: Those of the row.
+      sentence: What is tied, and which derivative JAX uses.
     """
 
     name: str
@@ -39,8 +42,11 @@ class Kink(NamedTuple):
 
 
 def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
-    """Rows that sit on a tie, where left and right derivative differ or none exists. A loop that is one row is not entered."""
-    found = []
+    """List rows at a tie, where one-sided derivatives differ or do not exist.
+
+    The inside of a loop that is shown as one row is not searched.
+    """
+    kinks = []
     for equation in tape.equations():
         what = (
             _tie(equation, [tape.value(operand) for operand in equation.inputs])
@@ -49,21 +55,21 @@ def at_kinks(tape: Tape, names: dict[int, str]) -> list[Kink]:
         )
         if what:
             name = names.get(equation.outputs[0], equation.primitive)
-            if (
-                equation.is_rule and equation.scope
-            ):  # A comparison inside a rule has no row that is shown.
+            # A comparison inside a rule has no row of its own.
+            if equation.is_rule and equation.scope:
                 name = equation.scope[-1]
             place = ", ".join(filter(None, (name, equation.source)))
             sentence = f"{equation.primitive} ({place}): {what}."
-            found.append(Kink(name, equation.primitive, equation.source, sentence))
-    return found
+            kinks.append(Kink(name, equation.primitive, equation.source, sentence))
+    return kinks
 
 
 def _counts(equation: Equation) -> bool:
-    """Whether what the row decides enters the derivative.
+    """Whether a decision of the row affects the derivative.
 
-    Of a function with a rule of its own only the comparisons in that rule do: its value may well be smooth where an inner
-    maximum is tied, as that of softplus at 0. What is compared with itself is a test for NaN.
+    In a function with its own rule only the comparisons of that rule count, because its
+    value may be smooth at an inner tie (softplus at 0). A comparison of a value with
+    itself tests for NaN.
     """
     if equation.primitive in COMPARISONS:
         return (equation.is_active or equation.is_rule) and equation.inputs[
@@ -96,11 +102,11 @@ def _tie(equation: Equation, values: Sequence[Any]) -> str:
             f"its argument is 0; JAX takes the derivative {float(jax.grad(abs)(0.0)):g}"
         )
     if primitive in COMPARISONS and np.any(arrays[0] == arrays[1]):
-        return "its two sides are equal, so that it decides on the edge of a kink or a jump"
+        return "its two sides are equal, so it decides at a kink or a jump"
     if primitive in ("sign", "floor", "ceil", "round") and np.any(
         _at_jump(primitive, arrays[0])
     ):
-        return "its argument is where it jumps; JAX takes the derivative 0"
+        return "its argument is at a jump; JAX takes the derivative 0"
     if primitive in ("sqrt", "cbrt") and np.any(arrays[0] == 0):
         return "its argument is 0, where its graph is vertical"
     if primitive == "pow" and np.any(
@@ -110,17 +116,20 @@ def _tie(equation: Equation, values: Sequence[Any]) -> str:
     if primitive == "rem" and np.any(
         np.remainder(arrays[0], np.where(arrays[1] == 0, np.nan, arrays[1])) == 0
     ):
-        return "its argument is a multiple, where it jumps; JAX takes the derivative of one side"
+        return (
+            "its argument is a multiple, where it jumps; JAX takes a one-sided "
+            "derivative"
+        )
     if primitive in WINDOWS and _is_shared_in_windows(equation, values[0]):
-        return "several entries of a window are the extreme one; which of them it takes decides"
+        return "several entries of a window are extreme; the choice decides"
     if primitive == "clamp" and np.any(
         (arrays[0] == arrays[1]) | (arrays[1] == arrays[2])
     ):
         return "its argument is on a bound"
     if primitive in EXTREMES and _is_shared(equation, arrays[0]):
-        return "several entries are the extreme one; which of them it takes decides"
+        return "several entries are extreme; the choice decides"
     if primitive in ("sort", "top_k") and _has_equal(equation, arrays[0]):
-        return "some entries are equal; their order decides"
+        return "some entries are equal; the derivative depends on their order"
     return ""
 
 
@@ -142,7 +151,7 @@ def _is_shared(equation: Equation, array: np.ndarray) -> bool:
 
 
 def _is_shared_in_windows(equation: Equation, array: Any) -> bool:
-    """Whether in some window the first and the last of the extreme entries are two."""
+    """Whether some window has two or more extreme entries."""
     larger = equation.primitive == "reduce_window_max"
     places = jnp.arange(array.size, dtype=int).reshape(array.shape)
 

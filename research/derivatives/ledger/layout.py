@@ -1,4 +1,4 @@
-"""Where a graph's boxes and edges stand: layers from above to below, boxes near what they are joined to."""
+"""Layout of a graph in layers from top to bottom."""
 
 import collections
 import itertools
@@ -6,43 +6,48 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from research.derivatives.ledger.graph import Graph, Node
 
 LETTER, LINE, GAP, BETWEEN = 6.6, 16.0, 34.0, 54.0  # Widths and heights in pixels.
-ROUNDS, BOTH = (
-    32,
-    20,
-)  # Of pulling boxes to their neighbours: all; the last, to those above and below at once.
+# Rounds of moving boxes to their neighbours; the last BOTH use those above and below.
+ROUNDS, BOTH = 32, 20
 
 
 class Layout(NamedTuple):
-    """A drawing, with y downwards.
+    """Positions of a drawing, with y downwards.
 
     Attributes:
-      centres: Of the boxes, (nodes, 2).
-      sizes: Width and height of each, (nodes, 2).
-      ways: The points of each edge, from its start's lower side to its end's upper one.
-      labels: The middle of each edge's label, (edges, 2).
-      width, height: Of the whole.
+      centres: Centres of the boxes, shape (nodes, 2).
+      sizes: Widths and heights of the boxes, shape (nodes, 2).
+      ways: Points of each edge, from the lower side of its start to the upper side of
+        its end.
+      labels: Centre of each edge's label, shape (edges, 2).
+      width, height: Size of the drawing.
     """
 
-    centres: np.ndarray
-    sizes: np.ndarray
-    ways: tuple[np.ndarray, ...]
-    labels: np.ndarray
+    centres: Float[np.ndarray, "nodes 2"]
+    sizes: Float[np.ndarray, "nodes 2"]
+    ways: tuple[Float[np.ndarray, "points 2"], ...]
+    labels: Float[np.ndarray, "edges 2"]
     width: float
     height: float
 
 
 def arrange(graph: Graph) -> Layout:
-    """Lays a graph out: the longest way from an input decides the layer, and long edges go around boxes.
+    """Lay out a graph in layers.
 
-    After Sugiyama, Tagawa & Toda, Methods for visual understanding of hierarchical system structures, 1981.
+    The layer of a node is the length of the longest path from an input. Long edges go
+    around boxes.
+
+    References:
+      Sugiyama, Tagawa & Toda, Methods for visual understanding of hierarchical system
+      structures, 1981.
     """
     sizes = np.array([_size(node) for node in graph.nodes], float).reshape(-1, 2)
     layer = _layers(graph)
-    # A long edge is a chain of points, one in each layer that it crosses.
+    # A long edge is a chain of points, one in each layer in between.
     chains, widths, layers = [], list(sizes[:, 0]), list(layer)
     for edge in graph.edges:
         between = range(layer[edge.start] + 1, layer[edge.end])
@@ -75,27 +80,27 @@ def arrange(graph: Graph) -> Layout:
 
 
 def _labels(graph: Graph, ways: Sequence[np.ndarray]) -> np.ndarray:
-    """Where edges meet, nearer to the other end, and labels of one height side by side."""
+    """Place labels away from crowded ends, and labels at one height side by side."""
     parts = collections.Counter(edge.start for edge in graph.edges)
     shares = [0.65 if parts[edge.start] > 1 else 0.4 for edge in graph.edges]
     places = [
         (1 - share) * way[0] + share * way[1]
         for share, way in zip(shares, ways, strict=True)
     ]
-    found = np.array(places).reshape(-1, 2)
+    centres = np.array(places).reshape(-1, 2)
     widths = np.array(
         [LETTER * max(len(edge.local), len(edge.contribution)) for edge in graph.edges]
     )
-    heights = np.argsort(found[:, 1], kind="stable")
+    heights = np.argsort(centres[:, 1], kind="stable")
     for row in np.split(
-        heights, np.flatnonzero(np.diff(found[heights, 1]) > BETWEEN / 2) + 1
+        heights, np.flatnonzero(np.diff(centres[heights, 1]) > BETWEEN / 2) + 1
     ):
-        order = row[np.argsort(found[row, 0], kind="stable")]
+        order = row[np.argsort(centres[row, 0], kind="stable")]
         shown = order[widths[order] > 0]
-        found[shown, 0] = _apart(
-            found[shown, 0], widths[shown], np.ones(len(shown)), 4.0
+        centres[shown, 0] = _apart(
+            centres[shown, 0], widths[shown], np.ones(len(shown)), 4.0
         )
-    return found
+    return centres
 
 
 def _size(node: Node) -> tuple[float, float]:
@@ -108,7 +113,7 @@ def _layers(graph: Graph) -> list[int]:
     layer = [0] * len(graph.nodes)
     for edge in sorted(graph.edges, key=lambda e: (e.end, e.start)):
         layer[edge.end] = max(layer[edge.end], layer[edge.start] + 1)
-    for place in range(len(graph.nodes))[::-1]:  # What is read late stands late.
+    for place in range(len(graph.nodes))[::-1]:  # Inputs go next to their first reader.
         after = [layer[edge.end] for edge in graph.edges if edge.start == place]
         if after and not any(edge.end == place for edge in graph.edges):
             layer[place] = min(after) - 1
@@ -118,19 +123,17 @@ def _layers(graph: Graph) -> list[int]:
 def _across(
     joined: Sequence[Sequence[int]], widths: np.ndarray, layers: np.ndarray
 ) -> np.ndarray:
-    """x of each: pulled to the mean of what it is joined to, kept apart from its neighbours, again and again."""
+    """Compute x by repeatedly moving boxes to the mean of their neighbours."""
     rows = [np.flatnonzero(layers == k) for k in range(layers.max(initial=0) + 1)]
     x = np.zeros(len(widths))
-    weights = np.array(
-        [max(len(near), 0.5) ** 2.0 for near in joined]
-    )  # What has one neighbour makes way.
+    # A node with one neighbour gives way.
+    weights = np.array([max(len(near), 0.5) ** 2.0 for near in joined])
     for row in rows:
         x[row] = np.cumsum(widths[row] + GAP) - (widths[row].sum() + GAP * len(row)) / 2
     for round_ in range(ROUNDS):
         for k in range(len(rows)) if round_ % 2 == 0 else range(len(rows))[::-1]:
-            side = (
-                0 if round_ >= ROUNDS - BOTH else -1 if round_ % 2 == 0 else 1
-            )  # Above, below; at last both.
+            # Neighbours above (-1), below (1), or both (0) in the last rounds.
+            side = 0 if round_ >= ROUNDS - BOTH else -1 if round_ % 2 == 0 else 1
             wanted = np.array(
                 [_wanted(int(i), joined, layers, x, side) for i in rows[k]]
             )
@@ -158,13 +161,12 @@ def _wanted(
 def _apart(
     wanted: np.ndarray, widths: np.ndarray, weights: np.ndarray, gap: float = GAP
 ) -> np.ndarray:
-    """The nearest places with a gap between, by weighted isotonic regression: who is too close shares the way moved."""
+    """Nearest positions with gaps in between, by weighted isotonic regression."""
     least = np.concatenate([[0.0], np.cumsum((widths[1:] + widths[:-1]) / 2 + gap)])[
         : len(wanted)
     ]
-    blocks: list[
-        tuple[float, float, int]
-    ] = []  # (weighted sum of places, sum of weights, how many), in order.
+    # (weighted sum of positions, sum of weights, number of boxes) in order.
+    blocks: list[tuple[float, float, int]] = []
     for place, weight in zip(wanted - least, weights, strict=True):
         blocks.append((place * weight, weight, 1))
         while (
@@ -189,7 +191,14 @@ def _down(sizes: np.ndarray, layer: Sequence[int]) -> tuple[np.ndarray, np.ndarr
     return GAP + np.concatenate([[0.0], np.cumsum(heights + BETWEEN)[:-1]]), heights
 
 
-def _way(chain, x, y, half, heights, layers) -> np.ndarray:
+def _way(
+    chain: Sequence[int],
+    x: np.ndarray,
+    y: np.ndarray,
+    half: np.ndarray,
+    heights: np.ndarray,
+    layers: Sequence[int],
+) -> np.ndarray:
     points = [(x[chain[0]], y[chain[0]] + half[chain[0]])]
     for i in chain[1:-1]:
         points += [

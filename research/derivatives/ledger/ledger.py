@@ -1,6 +1,6 @@
-"""What `explain` gives: rows, the gradient they add up to, and what one may ask of them."""
+"""The result of `explain`: rows, the gradient, and views of them."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from research.derivatives.ledger import (
     graph,
@@ -11,73 +11,51 @@ from research.derivatives.ledger import (
     picture,
     table,
 )
+from research.derivatives.ledger.fields import LedgerFields, Recorded
 from research.derivatives.ledger.rows import (
-    Row,
     make_row,
     name_nodes,
     name_of,
     shown_equations,
 )
-from research.derivatives.ledger.tape import Equation, Literal, Operand, Tape
+from research.derivatives.ledger.tape import Literal, Operand, Tape
 
 
-class Recorded(NamedTuple):
-    """What a ledger was made from.
-
-    Attributes:
-      tape: Values, equations and adjoints.
-      inputs: Name -> node of each leaf of the arguments.
-      output: Where the function's value is.
-      shown: The equation of each row.
-      names: Node -> name.
-    """
-
-    tape: Tape
-    inputs: dict[str, int]
-    output: Operand
-    shown: list[Equation]
-    names: dict[int, str]
-
-
-class Ledger(NamedTuple):
+class Ledger(LedgerFields):
     """Backpropagation as a table.
 
     Attributes:
-      title: Of the function.
-      rows: In the order of evaluation.
+      title: Name of the function.
+      rows: The rows in the order of evaluation.
       value: f(*args), a number.
-      grads: The gradient by every argument, in the arguments' own structure (a tuple, unless there is one); None where
-        the function cannot be differentiated in reverse, and `note` says why.
+      grads: Gradient with respect to every argument, in the arguments' structure (a
+        tuple, unless there is one argument). None if the function cannot be
+        differentiated in reverse mode; `note` says why.
       inputs: Name -> value of each leaf of the arguments.
       output: Name of the last value.
-      note: What a reader should know; "" where nothing.
-      recorded: What it was made from.
+      note: Remark for the reader, or "".
+      recorded: The recorded evaluation.
     """
 
-    title: str
-    rows: tuple[Row, ...]
-    value: Any
-    grads: Any
-    inputs: dict[str, Any]
-    output: str
-    note: str
-    recorded: Recorded
+    __slots__ = ()
 
-    def paths(self, name: str) -> list[paths.Path]:
-        """The chain rule as a sum over paths: every way from an input to the output, with what it adds to the gradient.
+    def paths(self, name: str) -> list[paths.GradientPath]:
+        """Split the gradient by paths from an input to the output (the chain rule).
 
         Args:
-          name: Of an input, as in `inputs`.
+          name: Name of an input, as in `inputs`.
         Raises:
-          ValueError: There is no such input, the function has no gradient, or there are more than 10,000 paths.
+          ValueError: There is no such input, the function has no gradient, or there are
+            more than 10,000 paths.
         """
         tape, inputs, output, _, names = self.recorded
         if name not in inputs:
             raise ValueError(
-                f"there is no input {name!r}; choose from {', '.join(inputs)}."
+                f"name must be an input of {self.title}: {', '.join(inputs)}; got "
+                f"{name!r}."
             )
         if self.grads is None:
-            raise ValueError(f"there is no gradient to split. {self.note}")
+            raise ValueError(f"{self.title} has no gradient to split. {self.note}")
         return (
             []
             if isinstance(output, Literal)
@@ -85,7 +63,11 @@ class Ledger(NamedTuple):
         )
 
     def first_nonfinite(self) -> nonfinite.NonFinite | None:
-        """The row where the NaN or infinity in the value, or else in the gradient, is born; None where both are finite."""
+        """Find the row that creates the first NaN or infinity.
+
+        The value is searched first, then the gradient. The result is None if both are
+        finite.
+        """
         return nonfinite.first_nonfinite(
             self.recorded.tape,
             self.recorded.output,
@@ -94,34 +76,37 @@ class Ledger(NamedTuple):
         )
 
     def at_kinks(self) -> list[kinks.Kink]:
-        """Rows that sit on a tie (equal arguments of a max, 0 in an abs): there the gradient is JAX's choice.
+        """List rows at a tie (equal arguments of max, 0 in abs).
 
-        Of the rows that there are: a scan or a while is one, and its steps are not looked at unless `expand` names it.
+        There the gradient is a convention of JAX. The steps of a scan are searched only
+        if `expand` shows them; those of a while are not.
         """
         return kinks.at_kinks(self.recorded.tape, self.recorded.names)
 
     def gradient(self, name: str) -> Any:
-        """The gradient by an input, by its name in `inputs`; None where that is a whole number or there is none."""
+        """Return the gradient with respect to an input, or None if it has none."""
         return table.gradients(self).get(name) if self.grads is not None else None
 
     def drawing(self, constants: bool = True) -> tuple[graph.Graph, layout.Layout]:
-        """What `svg` draws, for another hand: the graph, and where its boxes and edges stand.
+        """Return the graph that `svg` draws, and its layout.
 
         Args:
-          constants: Whether rows that no adjoint reaches are in it.
+          constants: Whether to include rows that no adjoint reaches.
         """
         whole = graph.make_graph(self)
         whole = whole if constants else graph.without_constants(whole)
         return whole, layout.arrange(whole)
 
     def text(self) -> str:
-        """The answer in a sentence, then the rows as a table."""
+        """Format the answer as a sentence, and the rows as a table."""
         return table.as_text(self)
 
     def svg(self) -> str:
-        """The function as a graph: boxes with value and adjoint, edges with "× local derivative" and "+ contribution".
+        """Draw the function as a graph in SVG.
 
-        One file with nothing from outside, for light pages and dark ones; more than 60 rows are folded by scope.
+        Boxes show values and adjoints; edges show local derivatives ("× ...") and
+        contributions ("+ ..."). The file is self-contained and has a light and a dark
+        theme. Graphs of more than 60 rows are folded by scope.
         """
         return picture.as_svg(self)
 
@@ -141,7 +126,7 @@ def make_ledger(
     note: str,
     level: str,
 ) -> Ledger:
-    """Names the nodes and makes the rows that a level shows."""
+    """Build a ledger: name the nodes, and make the rows that the level shows."""
     shown = shown_equations(tape, level)
     names = name_nodes(tape, leaves, shown)
     return Ledger(

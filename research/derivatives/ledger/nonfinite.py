@@ -1,4 +1,4 @@
-"""Where a NaN or an infinity is born: forward, or in the backward pass."""
+"""Search for the row that creates the first NaN or infinity."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,13 +19,15 @@ from research.derivatives.ledger.wording import ELEMENTWISE, entry_at
 
 
 class NonFinite(NamedTuple):
-    """Where what spoils a value or a gradient comes up first.
+    """The row that creates the first NaN or infinity.
 
     Attributes:
-      name, primitive, source: Of the row; of the input where that is not finite already (its primitive is "input").
-      backward: Whether it comes up in the backward pass alone.
-      sentence: All of it in words.
-      index: Of the first entry that is not finite, in what the row gives or, backward, passes on; () for a number.
+      name, primitive, source: Those of the row, or of the input if it is not finite
+        (its primitive is "input").
+      backward: Whether it is created only in the backward pass.
+      sentence: The result in words.
+      index: Index of the first such entry in the row's value or (backward)
+        contribution; () for a number.
       value: That entry.
     """
 
@@ -41,15 +43,17 @@ class NonFinite(NamedTuple):
 def first_nonfinite(
     tape: Tape, output: Operand, inputs: dict[str, int], names: dict[int, str]
 ) -> NonFinite | None:
-    """Follows what is not finite back to the row that made it of finite things: the value first, then the gradient."""
+    """Trace a NaN or infinity in the value, else in the gradient, to its row."""
     if is_finite(tape.value(output)) and all(
         _is_fine(tape.adjoints[node]) for node in inputs.values()
     ):
-        return None  # Such as a mask of -inf.
+        return None  # Any infinity inside is intended, such as a mask of -inf.
     for name, node in inputs.items():
         if not is_finite(tape.values[node]):
             index = _first_bad(tape.values[node])
-            sentence = f"The input {name} is not finite already: {entry_at(tape.values[node], index)}."
+            sentence = (
+                f"The input {name} is not finite: {entry_at(tape.values[node], index)}."
+            )
             return NonFinite(
                 name,
                 "input",
@@ -61,7 +65,7 @@ def first_nonfinite(
             )
     if not is_finite(tape.value(output)):
         born = _forward_origin(tape, output, _makers(tape.equations()), {})
-        return born and _found(
+        return born and _nonfinite(
             tape, born, names, False, "gives {}", _given_bad(tape, born)
         )
     return _backward_origin(tape, inputs.values(), names)
@@ -72,9 +76,15 @@ def _makers(equations: Sequence[Equation]) -> dict[int, Equation]:
 
 
 def _forward_origin(
-    tape: Tape, operand: Operand, makers: dict[int, Equation], known: dict
+    tape: Tape,
+    operand: Operand,
+    makers: dict[int, Equation],
+    known: dict[int, Equation | None],
 ) -> Equation | None:
-    """The equation that made the first NaN or infinity on the way to an operand; None where it was given."""
+    """Find the equation that creates the first NaN or infinity in an operand.
+
+    The result is None if an input contains it.
+    """
     if (
         isinstance(operand, Literal)
         or operand not in makers
@@ -84,9 +94,8 @@ def _forward_origin(
     if operand not in known:
         equation = makers[operand]
         bad = [o for o in equation.inputs if not is_finite(tape.value(o))]
-        bad.sort(
-            key=lambda o: not _has_nan(tape.value(o))
-        )  # A NaN before an infinity, which may be meant.
+        # Trace a NaN rather than an infinity, which may be intended.
+        bad.sort(key=lambda o: not _has_nan(tape.value(o)))
         born = next(
             filter(None, (_forward_origin(tape, o, makers, known) for o in bad)), None
         )
@@ -100,25 +109,25 @@ def _forward_origin(
 def _backward_origin(
     tape: Tape, leaves: Any, names: dict[int, str]
 ) -> NonFinite | None:
-    """Follows spoilt adjoints from the inputs towards the output, to the last entry that got a finite one."""
-    spoilt = {node for node in leaves if not _is_fine(tape.adjoints[node])}
+    """Follow bad adjoints from the inputs to the last entry with a finite one."""
+    bad = {node for node in leaves if not _is_fine(tape.adjoints[node])}
     origin = None
     for entry in tape.entries:
         if isinstance(entry, Link):
-            spoilt |= {
+            bad |= {
                 o
                 for i, o in zip(entry.inputs, entry.outputs, strict=True)
-                if i in spoilt and not _is_fine(tape.adjoints[o])
+                if i in bad and not _is_fine(tape.adjoints[o])
             }
             continue
         shares = zip(entry.inputs, entry.contributions or (), strict=False)
         if any(
-            o in spoilt and not _is_fine(share)
+            o in bad and not _is_fine(share)
             for o, share in shares
             if not isinstance(o, Literal)
         ):
             later = {o for o in entry.outputs if not _is_fine(tape.adjoints[o])}
-            spoilt |= later
+            bad |= later
             origin = origin if later else entry
     if origin is None:
         return None
@@ -128,11 +137,10 @@ def _backward_origin(
         place = ", ".join(filter(None, (name, origin.source)))
         sentence = f"In the backward pass {place} gives a NaN or an infinity."
         return NonFinite(name, "custom_vjp", origin.source, True, sentence)
-    if (
-        equation is not origin
-    ):  # A factor of the reverse rule was not finite before any adjoint came.
+    # A factor of the reverse rule was not finite before any adjoint arrived.
+    if equation is not origin:
         what = "gives {}, of which the backward pass makes a NaN or an infinity"
-        return _found(
+        return _nonfinite(
             tape, equation, names, equation.is_rule, what, _given_bad(tape, equation)
         )
     adjoint = next(
@@ -140,7 +148,7 @@ def _backward_origin(
     )
     share = next(s for s in equation.contributions or () if not _is_fine(s))
     at = _beside(equation, adjoint, np.shape(share), index := _first_bad(share))
-    return _found(
+    return _nonfinite(
         tape,
         equation,
         names,
@@ -151,9 +159,10 @@ def _backward_origin(
 
 
 def _cause(tape: Tape, entry: Equation | OwnReverse) -> Equation | None:
-    """The row that made the factor which spoils an adjoint: of a function's own rule, or a value; or else the row itself.
+    """Find the row that makes the factor which spoils an adjoint, or the row itself.
 
-    None: it stands in the rule as a constant, and no row made it.
+    The factor is in a function's own rule, or a value. The result is None if it is a
+    constant of the rule.
     """
     if isinstance(entry, OwnReverse):
         rows = [e for e in entry.entries if isinstance(e, Equation)]
@@ -168,13 +177,15 @@ def _cause(tape: Tape, entry: Equation | OwnReverse) -> Equation | None:
     )
 
 
-Bad = tuple[
-    Any, tuple[int, ...]
-]  # An array, and the index of its first entry that is not finite.
+# An array, and the index of its first entry that is not finite.
+Bad = tuple[Any, tuple[int, ...]]
 
 
 def _given_bad(tape: Tape, equation: Equation) -> Bad:
-    """What a row gives that is not finite; its first NaN where its inputs have infinities alone, which may be meant."""
+    """Return a value of the row that is not finite, and its first bad index.
+
+    If the inputs have infinities only, which may be intended, a NaN is preferred.
+    """
     values = [tape.values[o] for o in equation.outputs]
     given = [tape.value(operand) for operand in equation.inputs]
     makes_nan = (
@@ -195,14 +206,14 @@ def _first_bad(value: Any, nan_alone: bool = False) -> tuple[int, ...]:
 def _beside(
     equation: Equation, value: Any, shape: tuple[int, ...], index: tuple[int, ...]
 ) -> str:
-    """Another value of the row; its entry of the same index where the row goes entry by entry."""
+    """Format another value of the row, at the same index if the row is elementwise."""
     return entry_at(
         value,
         index if equation.primitive in ELEMENTWISE and np.shape(value) == shape else (),
     )
 
 
-def _found(
+def _nonfinite(
     tape: Tape,
     equation: Equation,
     names: dict[int, str],
@@ -218,7 +229,8 @@ def _found(
         for operand in equation.inputs
     )
     when = "In the backward pass" if backward else "In the forward pass"
-    sentence = f"{when} {equation.primitive} ({place}), at {given}, {what.format(entry_at(value, index))}."
+    result = what.format(entry_at(value, index))
+    sentence = f"{when} {equation.primitive} ({place}), at {given}, {result}."
     return NonFinite(
         name,
         equation.primitive,
@@ -231,7 +243,7 @@ def _found(
 
 
 def is_finite(value: Any) -> bool:
-    """Whether all of it is; what is no floating number is."""
+    """Whether all entries are finite; values that are not floating are."""
     return bool(np.all(np.isfinite(_complex(value))))
 
 

@@ -1,4 +1,4 @@
-"""The chain rule path by path: every way from an input to the output, and what it adds to the gradient."""
+"""The chain rule by paths from an input to the output."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -12,12 +12,12 @@ from research.derivatives.ledger.tape import Equation, Link, Literal, OwnReverse
 MOST_PATHS = 10_000
 
 
-class Path(NamedTuple):
-    """One way from an input to the output.
+class GradientPath(NamedTuple):
+    """A path from an input to the output.
 
     Attributes:
-      nodes: Names, from the input to the output.
-      derivative: What this way adds to the gradient, of the input's shape.
+      nodes: Names of the nodes, from the input to the output.
+      derivative: Contribution of the path to the gradient, with the input's shape.
     """
 
     nodes: tuple[str, ...]
@@ -26,8 +26,8 @@ class Path(NamedTuple):
 
 def paths_from(
     tape: Tape, start: int, output: int, names: dict[int, str]
-) -> list[Path]:
-    """The chain rule as a sum over paths; each one's derivative is the adjoint 1 pulled back along it alone.
+) -> list[GradientPath]:
+    """List the paths with their contributions, pulled back along each path.
 
     Raises:
       ValueError: There are more than 10,000 paths.
@@ -35,14 +35,15 @@ def paths_from(
     ways = _count(tape, start)
     if ways.get(output, 0) > MOST_PATHS:
         raise ValueError(
-            f"there are {ways[output]:,} paths from {names[start]}, more than {MOST_PATHS:,}; explain a smaller function."
+            f"there are {ways[output]:,} paths from {names[start]}; at most "
+            f"{MOST_PATHS:,} are listed. Explain a smaller function."
         )
     makers = _makers(tape)
-    found: list[Path] = []
+    result: list[GradientPath] = []
 
     def back(node: int, adjoint: Any, way: tuple[int, ...]) -> None:
         if node == start:
-            found.append(Path(tuple(names.get(n, "") for n in way), adjoint))
+            result.append(GradientPath(tuple(names.get(n, "") for n in way), adjoint))
         elif node in ways:
             for earlier, share in makers[node](adjoint):
                 back(
@@ -52,11 +53,11 @@ def paths_from(
                 )
 
     back(output, jnp.ones_like(tape.values[output]), (output,))
-    return found
+    return result
 
 
 def _count(tape: Tape, start: int) -> dict[int, int]:
-    """In how many ways each node is reached from the start; those that are not reached are left out."""
+    """Count the paths from the start to each node that it reaches."""
     ways = {start: 1}
     for entry in tape.entries:
         if isinstance(entry, Link):
@@ -77,7 +78,10 @@ def _count(tape: Tape, start: int) -> dict[int, int]:
 
 
 def _makers(tape: Tape) -> dict[int, Callable[[Any], Iterator[tuple[int, Any]]]]:
-    """node -> (adjoint -> each earlier node with its share), a node that is read twice given twice."""
+    """Map node -> (adjoint -> earlier nodes with contributions).
+
+    A node that is read twice occurs twice.
+    """
     makers = {}
     for entry in tape.entries:
         if isinstance(entry, Link):
@@ -95,13 +99,12 @@ def _shares(
     def shares(adjoint: Any) -> Iterator[tuple[int, Any]]:
         adjoints = [adjoint if i == place else None for i in range(len(entry.outputs))]
         if isinstance(entry, Equation):
-            found = backward.contributions(tape, entry, adjoints) or (None,) * len(
-                entry.inputs
-            )
+            contributions = backward.contributions(tape, entry, adjoints)
+            by_input = contributions or (None,) * len(entry.inputs)
         else:
             outs = [tape.values[o] for o in entry.outputs]
-            found = entry.pullback(tuple(map(cotangent, outs, adjoints)))
-        for operand, share in zip(entry.inputs, found, strict=True):
+            by_input = entry.pullback(tuple(map(cotangent, outs, adjoints)))
+        for operand, share in zip(entry.inputs, by_input, strict=True):
             if share is not None and not isinstance(operand, Literal):
                 yield operand, share
 

@@ -1,19 +1,14 @@
-"""A ledger as a picture: SVG in pure Python, with nothing from outside, for light pages and dark ones."""
-
-from __future__ import annotations
+"""A ledger as a picture: self-contained SVG, with a light and a dark theme."""
 
 import html
 import zlib
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from research.derivatives.ledger.fields import LedgerFields
 from research.derivatives.ledger.graph import Edge, Node, make_graph
 from research.derivatives.ledger.layout import LINE, Layout, arrange
 from research.derivatives.ledger.table import HEADINGS, all_cells, answer
-
-if TYPE_CHECKING:
-    from research.derivatives.ledger.ledger import Ledger
 
 LIGHT = {
     "ground": "#ffffff",
@@ -37,7 +32,7 @@ DARK = {
     "input": "#17324a",
     "output": "#452b16",
 }
-SHORT = 20  # Rows of a table that is shown unasked.
+SHORT = 20  # Largest number of rows of a table that is open at first.
 LEGEND = (
     ("value", "value, computed downwards"),
     ("adjoint", "adjoint: derivative of the result by this value, computed upwards"),
@@ -45,13 +40,15 @@ LEGEND = (
 )
 
 
-def as_svg(ledger: Ledger) -> str:
-    """The graph of a ledger as an SVG file: boxes with value and adjoint, edges with local derivative and contribution."""
+def as_svg(ledger: LedgerFields) -> str:
+    """Draw the graph of a ledger as an SVG file."""
     graph = make_graph(ledger)
     layout = arrange(graph)
     width, height = max(layout.width, 560.0), layout.height + LINE * (len(LEGEND) + 1)
     shift = (width - layout.width) / 2
     words = answer(ledger)
+    heading = f"Backpropagation through {ledger.title}"
+    boxes_in_words = _description(graph.nodes)
     name = f"ledger-{zlib.crc32((words + str(graph)).encode()):08x}"
     drawn = [
         _drawn_edge(edge, way)
@@ -63,15 +60,18 @@ def as_svg(ledger: Ledger) -> str:
         for edge, place in zip(graph.edges, layout.labels, strict=True)
     ]
     legend = [
-        f'<text class="{kind}" x="{14}" y="{height - LINE * (len(LEGEND) - i) + 4:.1f}">{html.escape(text)}</text>'
+        f'<text class="{kind}" x="{14}" '
+        f'y="{height - LINE * (len(LEGEND) - i) + 4:.1f}">{html.escape(text)}</text>'
         for i, (kind, text) in enumerate(LEGEND)
     ]
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" class="{name}" viewBox="0 0 {width:.0f} {height:.0f}" '
-            f'width="{width:.0f}" height="{height:.0f}" role="img" aria-labelledby="{name}-title {name}-desc">',
-            f'<title id="{name}-title">{html.escape(f"Backpropagation through {ledger.title}")}</title>',
-            f'<desc id="{name}-desc">{html.escape(words)} {html.escape(_description(graph.nodes))}</desc>',
+            f'<svg xmlns="http://www.w3.org/2000/svg" class="{name}" '
+            f'viewBox="0 0 {width:.0f} {height:.0f}" '
+            f'width="{width:.0f}" height="{height:.0f}" '
+            f'role="img" aria-labelledby="{name}-title {name}-desc">',
+            f'<title id="{name}-title">{html.escape(heading)}</title>',
+            f'<desc id="{name}-desc">{html.escape(f"{words} {boxes_in_words}")}</desc>',
             f"<style>{_style(name)}</style>",
             f'<rect class="ground" width="{width:.0f}" height="{height:.0f}"/>',
             f'<g transform="translate({shift:.1f} 0)">',
@@ -85,8 +85,8 @@ def as_svg(ledger: Ledger) -> str:
     )
 
 
-def as_html(ledger: Ledger) -> str:
-    """The answer, the picture and the table, as a notebook shows them."""
+def as_html(ledger: LedgerFields) -> str:
+    """Format the answer, the picture and the table as HTML for a notebook."""
     cells = [line for lines in all_cells(ledger) for line in lines]
     left = ' style="text-align:left"'
     head = "".join(f"<th{left}>{html.escape(heading)}</th>" for heading in HEADINGS)
@@ -95,11 +95,14 @@ def as_html(ledger: Ledger) -> str:
         for line in cells
     )
     body = "".join(f"<tr>{row}</tr>" for row in rows)
+    opened = " open" if len(ledger.rows) <= SHORT else ""
     return (
         f"<div><p><b>{html.escape(answer(ledger))}</b></p>"
-        f'<div style="overflow-x:auto;max-height:48em;overflow-y:auto">{as_svg(ledger)}</div>'
-        f"<details{' open' if len(ledger.rows) <= SHORT else ''}><summary>The ledger: {len(ledger.rows)} rows</summary>"
-        f'<div style="overflow-x:auto"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        '<div style="overflow-x:auto;max-height:48em;overflow-y:auto">'
+        f"{as_svg(ledger)}</div>"
+        f"<details{opened}><summary>The ledger: {len(ledger.rows)} rows</summary>"
+        f'<div style="overflow-x:auto"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
         "</details></div>"
     )
 
@@ -145,14 +148,17 @@ def _drawn_node(node: Node, layout: Layout, place: int) -> str:
     for kind, text in lines:
         if text:
             texts.append(
-                f'<text class="{kind}" x="{x:.1f}" y="{top:.1f}" text-anchor="middle">{html.escape(text)}</text>'
+                f'<text class="{kind}" x="{x:.1f}" y="{top:.1f}" '
+                f'text-anchor="middle">{html.escape(text)}</text>'
             )
             top += LINE
     box = (
-        f'<rect class="box {node.kind}" x="{x - width / 2:.1f}" y="{y - height / 2:.1f}" width="{width:.1f}" '
+        f'<rect class="box {node.kind}" x="{x - width / 2:.1f}" '
+        f'y="{y - height / 2:.1f}" width="{width:.1f}" '
         f'height="{height:.1f}" rx="6"/>'
     )
-    return f'<g class="{node.kind}"><title>{html.escape(node.hint)}</title>{box}{"".join(texts)}</g>'
+    hint = f"<title>{html.escape(node.hint)}</title>"
+    return f'<g class="{node.kind}">{hint}{box}{"".join(texts)}</g>'
 
 
 def _drawn_edge(edge: Edge, way: np.ndarray) -> str:
@@ -161,7 +167,8 @@ def _drawn_edge(edge: Edge, way: np.ndarray) -> str:
     for point in rest:
         middle = (start[1] + point[1]) / 2
         path.append(
-            f"C{start[0]:.1f} {middle:.1f} {point[0]:.1f} {middle:.1f} {point[0]:.1f} {point[1]:.1f}"
+            f"C{start[0]:.1f} {middle:.1f} {point[0]:.1f} {middle:.1f} "
+            f"{point[0]:.1f} {point[1]:.1f}"
         )
         start = point
     return f'<path class="{edge.kind}" d="{"".join(path)}"/>'
@@ -177,15 +184,17 @@ def _drawn_label(edge: Edge, x: float, y: float) -> str:
         f'<rect class="ground" x="{x - wide / 2:.1f}" y="{y - 11:.1f}" {size} rx="3"/>'
     )
     texts = (
-        f'<text class="{kind}" x="{x:.1f}" y="{y + 13 * i:.1f}" text-anchor="middle">{html.escape(text)}</text>'
+        f'<text class="{kind}" x="{x:.1f}" y="{y + 13 * i:.1f}" '
+        f'text-anchor="middle">{html.escape(text)}</text>'
         for i, (kind, text) in enumerate(shown)
     )
     return f'<g class="label">{ground}{"".join(texts)}</g>' if shown else ""
 
 
 def _description(nodes: tuple[Node, ...]) -> str:
-    """The boxes one after another, for those who cannot see the picture."""
+    """Describe the boxes in words, for readers who cannot see the picture."""
     return " ".join(
-        f"{node.title}: {node.value}{f', adjoint {node.adjoint}' if node.adjoint else ''}."
+        f"{node.title}: {node.value}"
+        f"{f', adjoint {node.adjoint}' if node.adjoint else ''}."
         for node in nodes[:80]
     )

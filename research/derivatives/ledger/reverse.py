@@ -1,4 +1,4 @@
-"""The reverse rule of a single equation, as JAX has it."""
+"""The reverse rule of a single equation, taken from JAX."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -10,31 +10,28 @@ import numpy as np
 from research.derivatives.errors import UnsupportedPrimitiveError
 from research.derivatives.ledger.tape import Equation, Tape, is_inexact
 
-Places = Sequence[
-    tuple[int, ...]
-]  # Of each variable, the inputs of the equation that it stands at.
-NO_RULE = (
-    NotImplementedError,
-    ValueError,
-    TypeError,
-)  # What JAX raises, said in one way or another.
+# For each variable, the positions of the equation's inputs where it occurs.
+Places = Sequence[tuple[int, ...]]
+# Errors that JAX raises for a missing rule.
+NO_RULE = (NotImplementedError, ValueError, TypeError)
 
 
 def linearize(
-    call: Callable, values: Sequence[Any], places: Places
-) -> tuple[Any, Callable]:
-    """Evaluates an equation, and gives its pullback beside the identity.
+    call: Callable[..., Any], values: Sequence[Any], places: Places
+) -> tuple[Any, Callable[..., Any]]:
+    """Evaluate an equation, and return its pullback that also adds existing adjoints.
 
     Args:
       call: values of the inputs -> values of the outputs.
-      values: Of its inputs.
-      places: Which of them are variables.
+      values: Values of the inputs.
+      places: Positions of the variables.
     Returns:
-      The results, and (adjoints of the outputs, adjoints that the variables have already) -> the variables' new adjoints.
-      A rule may give several terms; jax.grad adds each to what is there, and so does this.
+      The results, and (adjoints of the outputs, existing adjoints of the
+      variables) -> the variables' new adjoints. A rule may give several terms. Each is
+      added to the existing adjoint, in the order of jax.grad.
     """
 
-    def beside_identity(*given: Any) -> tuple[tuple, tuple]:
+    def beside_identity(*given: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         merged = list(values)
         for where, value in zip(places, given, strict=True):
             for place in where:
@@ -48,25 +45,25 @@ def linearize(
 
 
 def active_places(tape: Tape, equation: Equation) -> list[tuple[int, ...]]:
-    """Each active input of an equation by itself."""
+    """List the positions of active inputs, one by one."""
     return [
         (i,) for i, operand in enumerate(equation.inputs) if tape.is_active(operand)
     ]
 
 
 def shared_places(tape: Tape, equation: Equation) -> dict[int, tuple[int, ...]]:
-    """Each active node, with all inputs that it stands at."""
-    found: dict[int, tuple[int, ...]] = {}
+    """Map each active node to all its positions among the inputs."""
+    positions: dict[int, tuple[int, ...]] = {}
     for i, operand in enumerate(equation.inputs):
         if isinstance(operand, int) and tape.active[operand]:
-            found[operand] = (*found.get(operand, ()), i)
-    return found
+            positions[operand] = (*positions.get(operand, ()), i)
+    return positions
 
 
 def pull(
     tape: Tape, equation: Equation, adjoints: Sequence[Any], before: Sequence[Any]
 ) -> list[Any]:
-    """New adjoints of an equation's active inputs, each taken by itself, of its outputs' and those they have.
+    """Compute new adjoints of an equation's active inputs, each taken by itself.
 
     Raises:
       UnsupportedPrimitiveError: The equation has no reverse rule.
@@ -83,15 +80,18 @@ def pull(
         )
     except NO_RULE as error:
         raise UnsupportedPrimitiveError(
-            f"{equation.primitive} at {equation.source or 'an unknown line'} has no reverse rule "
-            f"({str(error).splitlines()[0]})"
+            f"{equation.primitive} at {equation.source or 'an unknown line'} has no "
+            f"reverse rule ({str(error).splitlines()[0]})"
         ) from error
 
 
 def pull_shared(
     tape: Tape, equation: Equation, adjoints: Sequence[Any], before: dict[int, Any]
 ) -> list[Any]:
-    """The same with a variable for each active node, which may stand at several inputs; before: node -> adjoint."""
+    """Compute new adjoints with one variable for each node, even if it is read twice.
+
+    `before` maps nodes to their existing adjoints.
+    """
     values = [tape.value(operand) for operand in equation.inputs]
     pullback = linearize(
         equation.call, values, list(shared_places(tape, equation).values())
@@ -102,9 +102,9 @@ def pull_shared(
 def _pulled(
     tape: Tape,
     equation: Equation,
-    pullback: Callable,
+    pullback: Callable[..., Any],
     adjoints: Sequence[Any],
-    before: Iterable,
+    before: Iterable[tuple[Any, Any]],
 ) -> list[Any]:
     there = tuple(cotangent(tape.value(node), adjoint) for node, adjoint in before)
     arriving = tuple(
@@ -115,7 +115,7 @@ def _pulled(
 
 
 def cotangent(out: Any, adjoint: Any) -> Any:
-    """An adjoint as JAX wants it: zeros where none arrives, and its own kind of nothing for whole numbers."""
+    """Convert an adjoint for JAX: zeros if there is none, float0 for integers."""
     if not is_inexact(out):
         return np.zeros(np.shape(out), jax.dtypes.float0)
     return jnp.zeros_like(out) if adjoint is None else adjoint

@@ -1,4 +1,4 @@
-"""The rows of a ledger: a recorded function's equations, named, with local derivatives and adjoints."""
+"""Rows of a ledger: named equations with values, local derivatives and adjoints."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -27,22 +27,27 @@ MATHEMATICS, PRIMITIVES = LEVELS = ("mathematics", "primitives")
 
 
 class Row(NamedTuple):
-    """One equation of the function, with what passes through it forward and backward.
+    """One equation of the function, with its forward and backward values.
 
     Attributes:
-      name: Of its value: v3; v3 and v4 for two; r3 where it belongs to a derivative rule of the function's own.
+      name: Name of its value: v3; v3, v4 for two values; r3 in a derivative rule of the
+        function's own.
       primitive: The JAX primitive.
-      inputs: Names of what it is made of, or the constants themselves.
-      expression: The right side of the equation, as one writes it.
-      value: What it gives; a tuple where it gives several.
-      local: For each input the derivative of the value by it, where that is a number or stands element by element; else
-        None, and the adjoint passes as a vector-Jacobian product.
-      adjoint: The derivative of the function by the value; None where it does not depend on it, or no adjoint passes.
-      contributions: What each input's adjoint gets from this row; None where nothing.
-      rule: The rule in words.
-      source: "file.py:12", the user's line.
-      scope: The functions, rules, branches and steps it stands in, outermost first.
-      is_rule: Whether it belongs to a derivative rule of the function's own (custom_jvp, custom_vjp).
+      inputs: Names of the inputs, or the constants themselves.
+      expression: Right side of the equation in usual notation.
+      value: The value; a tuple if there are several.
+      local: Derivative of the value with respect to each input, if it is a number or
+        elementwise. Otherwise None; the adjoint then passes as a vector-Jacobian
+        product.
+      adjoint: Derivative of the function with respect to the value; None if the
+        function does not depend on it, or no adjoint passes.
+      contributions: Contribution of this row to each input's adjoint, or None.
+      rule: The derivative rule in words.
+      source: "file.py:12", the line of the user's code.
+      scope: Names of the enclosing functions, rules, branches and steps, outermost
+        first.
+      is_rule: Whether it belongs to a derivative rule of the function's own
+        (custom_jvp, custom_vjp).
     """
 
     name: str
@@ -60,7 +65,11 @@ class Row(NamedTuple):
 
 
 def shown_equations(tape: Tape, level: str) -> list[Equation]:
-    """What a level shows. Mathematics: what changes a number, and of a function's own rule where an adjoint passes."""
+    """List the equations that a level shows.
+
+    The level "mathematics" shows those that change a number, and those of a function's
+    own rule through which an adjoint passes.
+    """
     backward_only = {
         id(entry)
         for rule in tape.rules
@@ -85,7 +94,7 @@ def shown_equations(tape: Tape, level: str) -> list[Equation]:
 def name_nodes(
     tape: Tape, leaves: dict[str, int], shown: Sequence[Equation]
 ) -> dict[int, str]:
-    """Node -> name; what a hidden row gives has the name of what it was made of."""
+    """Map nodes to names. The value of a hidden row has the name of its input."""
     names = {node: name for name, node in leaves.items()}
     names |= {node: rule.name for rule in tape.rules for node in rule.outputs}
     visible, counts = {id(equation) for equation in shown}, {"v": 0, "r": 0}
@@ -125,14 +134,14 @@ def _name_outputs(
 
 
 def name_of(tape: Tape, operand: Operand, names: dict[int, str]) -> str:
-    """The name of a node, or the constant itself."""
+    """Return the name of a node, or the constant itself."""
     if not isinstance(operand, Literal) and operand in names:
         return names[operand]
     return constant(tape.value(operand))
 
 
 def make_row(tape: Tape, equation: Equation, names: dict[int, str]) -> Row:
-    """One row; its local derivatives are taken here."""
+    """Build one row, including its local derivatives."""
     values = [tape.values[o] for o in equation.outputs]
     adjoints = [tape.adjoints[o] for o in equation.outputs]
     inputs = tuple(name_of(tape, operand, names) for operand in equation.inputs)
@@ -158,7 +167,7 @@ def _several(adjoints: Sequence[Any]) -> tuple[Any, ...] | None:
 
 
 def _locals(tape: Tape, equation: Equation) -> tuple[Any, ...]:
-    """The pullback of ones, where that is the derivative itself: numbers, or element by element."""
+    """Pull back ones, if that gives the derivative itself (numbers, or elementwise)."""
     nothing = (None,) * len(equation.inputs)
     if len(equation.outputs) != 1 or equation.contributions is None:
         return nothing
@@ -171,7 +180,7 @@ def _locals(tape: Tape, equation: Equation) -> tuple[Any, ...]:
     ]
     if not any(plain):
         return nothing
-    found = backward.contributions(tape, equation, [jnp.ones_like(out)]) or nothing
+    shares = backward.contributions(tape, equation, [jnp.ones_like(out)]) or nothing
     return tuple(
-        share if keep else None for share, keep in zip(found, plain, strict=True)
+        share if keep else None for share, keep in zip(shares, plain, strict=True)
     )

@@ -1,41 +1,40 @@
-"""A ledger as text: the answer in sentences, then a line for each row."""
+"""A ledger as text: the answer in a sentence, then a table of rows."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from research.derivatives.ledger.fields import LedgerFields
+from research.derivatives.ledger.rows import Row
 from research.derivatives.ledger.wording import short
 
-if TYPE_CHECKING:
-    from research.derivatives.ledger.ledger import Ledger
-    from research.derivatives.ledger.rows import Row
-
 HEADINGS = ("row", "equation", "value", "adjoint", "passes on", "rule", "line")
-WIDEST = 44  # Letters of a cell.
+WIDEST = 44  # Largest number of letters in a column.
 
 
-def answer(ledger: Ledger) -> str:
-    """Value and gradient in a sentence.
+def answer(ledger: LedgerFields) -> str:
+    """Format the value and the gradient as a sentence.
 
     Example:
       >>> from research.derivatives import explain
       >>> answer(explain(lambda x: (3 * x**2 + 2) ** 3, 0.5))
       'f = 20.8 at x = 0.5; its derivative is 68.06.'
     """
-    start = f"{ledger.title} = {short(ledger.value)} at {_listed([f'{n} = {short(v)}' for n, v in ledger.inputs.items()])}"
+    inputs = _listed([f"{name} = {short(v)}" for name, v in ledger.inputs.items()])
+    start = f"{ledger.title} = {short(ledger.value)} at {inputs}"
     if ledger.grads is None:
         return f"{start}. {ledger.note}"
-    found = gradients(ledger)
-    if len(found) == len(ledger.inputs) == 1:
-        (grad,) = found.values()
-        return f"{start}; its {'derivative' if np.ndim(grad) == 0 else 'gradient'} is {short(grad)}."
-    return f"{start}; its gradient is {_listed([f'{short(grad)} by {name}' for name, grad in found.items()])}."
+    grads = gradients(ledger)
+    if len(grads) == len(ledger.inputs) == 1:
+        (grad,) = grads.values()
+        noun = "derivative" if np.ndim(grad) == 0 else "gradient"
+        return f"{start}; its {noun} is {short(grad)}."
+    parts = _listed([f"{short(grad)} by {name}" for name, grad in grads.items()])
+    return f"{start}; its gradient is {parts}."
 
 
-def gradients(ledger: Ledger) -> dict[str, Any]:
-    """Name -> gradient of each input that has one."""
+def gradients(ledger: LedgerFields) -> dict[str, Any]:
+    """Map the name of each differentiated input to its gradient."""
     tape, inputs = ledger.recorded.tape, ledger.recorded.inputs
     return {
         name: np.zeros_like(tape.values[node])
@@ -52,8 +51,8 @@ def _listed(parts: list[str]) -> str:
     )
 
 
-def as_text(ledger: Ledger) -> str:
-    """The answer, then a table; where a scope begins, its name stands on a line of its own."""
+def as_text(ledger: LedgerFields) -> str:
+    """Format the answer and a table, with a line for the name of each new scope."""
     cells = [
         (row.scope, lines)
         for row, lines in zip(ledger.rows, all_cells(ledger), strict=True)
@@ -77,23 +76,23 @@ def as_text(ledger: Ledger) -> str:
     return "\n".join(out)
 
 
-def all_cells(ledger: Ledger) -> list[list[tuple[str, ...]]]:
-    """The lines of each row: one for each input that gets something, and at least one."""
+def all_cells(ledger: LedgerFields) -> list[list[tuple[str, ...]]]:
+    """Return the lines of each row: one per input with a contribution, at least one."""
     own = _by_own_rule(ledger)
     return [_cells(row, own.get(row.name, [])) for row in ledger.rows]
 
 
-def _by_own_rule(ledger: Ledger) -> dict[str, list[str]]:
-    """Row -> what a reverse rule of the function's own passes on from it."""
-    names, found = ledger.recorded.names, {}
+def _by_own_rule(ledger: LedgerFields) -> dict[str, list[str]]:
+    """Map rows to the contributions of a function's own reverse rule."""
+    names, lines = ledger.recorded.names, {}
     for rule in ledger.recorded.tape.rules:
         if rule.reverse and rule.reverse.contributions and rule.outputs:
             shares = zip(rule.inputs, rule.reverse.contributions, strict=True)
-            found[names[rule.outputs[0]]] = [
+            lines[names[rule.outputs[0]]] = [
                 f"{_cut(names.get(node, ''), 16)}: rule of {rule.name} → {short(share)}"
                 for node, share in shares
             ]
-    return found
+    return lines
 
 
 def _cells(row: Row, own: list[str]) -> list[tuple[str, ...]]:
@@ -115,9 +114,10 @@ def _cells(row: Row, own: list[str]) -> list[tuple[str, ...]]:
 
 
 def passes_on(row: Row) -> list[str]:
-    """Of each input that gets something: its name, the local derivative where there is one, and the contribution."""
+    """Format each input with a contribution: name, local derivative, contribution."""
     return [
-        f"{_cut(name, 16)}: {f'× {short(local)} ' if local is not None else ''}→ {short(share)}"
+        f"{_cut(name, 16)}: "
+        f"{f'× {short(local)} ' if local is not None else ''}→ {short(share)}"
         for name, local, share in zip(
             row.inputs, row.local, row.contributions, strict=True
         )

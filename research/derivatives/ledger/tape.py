@@ -1,4 +1,4 @@
-"""A function as a tape: its values, the equations between them, and the adjoints that the backward pass leaves."""
+"""A recorded function: its values, equations and adjoints."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,12 +10,12 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Literal:
-    """A constant that an equation was written with; equal only to itself."""
+    """A constant of an equation, equal only to itself."""
 
     value: Any
 
 
-Operand = int | Literal  # A node by its number, or a constant.
+Operand = int | Literal  # The number of a node, or a constant.
 
 
 @dataclasses.dataclass
@@ -27,34 +27,39 @@ class Equation:
       inputs: Operands.
       outputs: Nodes.
       call: values of the inputs -> tuple of values of the outputs.
-      params: What the primitive was told besides: exponent, axes, ...
-      source: "file.py:12" of the user's line.
-      scope: Names of the functions, rules, branches and steps it stands in, outermost first.
-      calls: For each of these a number, which tells two calls of one function apart.
-      is_active: Whether an adjoint may pass through it: not inside a function whose own rule stands beside it.
-      is_rule: Whether it belongs to the derivative of a function that brings its own (custom_jvp, custom_vjp).
-      pullback: Its reverse rule at these values, for active inputs alone: adjoints of the outputs -> shares. Kept, since
-        the backward pass, local derivatives and paths all ask for it.
-      contributions: What the backward pass found: for each input its share of the adjoint, None where it has none.
+      params: Parameters of the primitive, such as the exponent or axes.
+      source: "file.py:12", the line of the user's code.
+      scope: Names of the enclosing functions, rules, branches and steps, outermost
+        first.
+      calls: For each of these a number, which distinguishes two calls of a function.
+      is_active: Whether an adjoint may pass through it. False inside a function with
+        its own rule.
+      is_rule: Whether it belongs to the derivative rule of a function with its own
+        (custom_jvp, custom_vjp).
+      pullback: Reverse rule at these values for the active inputs: adjoints of the
+        outputs -> contributions. It is stored because the backward pass, local
+        derivatives and paths all use it.
+      contributions: Contribution to each input's adjoint, from the backward pass; None
+        if there is none.
     """
 
     primitive: str
     inputs: tuple[Operand, ...]
     outputs: tuple[int, ...]
-    call: Callable[[Sequence[Any]], tuple]
+    call: Callable[[Sequence[Any]], tuple[Any, ...]]
     params: dict[str, Any]
     source: str
     scope: tuple[str, ...]
     calls: tuple[int, ...]
     is_active: bool
     is_rule: bool
-    pullback: Callable | None = None
+    pullback: Callable[..., Any] | None = None
     contributions: tuple[Any, ...] | None = None
 
 
 @dataclasses.dataclass
 class Link:
-    """Adjoints that pass unchanged, of `outputs` to `inputs`, one each: into a rule of a function's own, and out of it."""
+    """Adjoints that pass unchanged from outputs to inputs, into or out of a rule."""
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
@@ -62,20 +67,21 @@ class Link:
 
 @dataclasses.dataclass
 class OwnReverse:
-    """A function with a reverse rule of its own (custom_vjp): its pullback, of active inputs alone.
+    """A function with its own reverse rule (custom_vjp), for its active inputs.
 
     Attributes:
       inputs, outputs: Nodes.
-      pullback: Adjoints of the outputs -> shares of the inputs.
-      source, scope: As an equation's.
-      arriving: The nodes at which its rule takes the adjoints of its outputs.
-      entries: The equations of its rule, which stand at the end of the tape since they only run backwards.
-      contributions: The share of each input; None where no adjoint arrives.
+      pullback: Adjoints of the outputs -> contributions to the inputs.
+      source, scope: As in an equation.
+      arriving: Nodes of the adjoints of its outputs.
+      entries: Equations of the rule. They are at the end of the tape, because they only
+        run backwards.
+      contributions: Contribution to each input, or None.
     """
 
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    pullback: Callable
+    pullback: Callable[..., Any]
     source: str
     scope: tuple[str, ...]
     arriving: tuple[int, ...] = ()
@@ -88,14 +94,15 @@ Entry = Equation | Link | OwnReverse
 
 @dataclasses.dataclass(frozen=True)
 class OwnRule:
-    """A function with a derivative of its own, from its active inputs to its outputs.
+    """A function with its own derivative, from its active inputs to its outputs.
 
     Attributes:
-      name: The function's.
+      name: Name of the function.
       inputs, outputs: Nodes.
-      entries: The equations of its value.
-      within: A node for each input, whose adjoint is what the rule gives it; None where an OwnReverse does.
-      reverse: That OwnReverse; None where the rule goes forward.
+      entries: Equations of its value.
+      within: For each input a node whose adjoint is the rule's contribution; None for a
+        reverse rule.
+      reverse: The reverse rule; None for a forward rule.
     """
 
     name: str
@@ -111,12 +118,13 @@ class Tape:
     """A recorded function.
 
     Attributes:
-      expand: What has a row per step: "scan" or nothing.
-      values, active, adjoints: Of each node: its value, whether it depends on what is differentiated, and the derivative
-        of the function by it, None where no adjoint has come.
-      entries: The equations in order, and between them how adjoints get around them.
-      rules: The functions with a derivative of their own.
-      copies: Nodes that stand for another one, as a constant.
+      expand: {"scan"} to record each step of a scan, else empty.
+      values, active, adjoints: For each node: its value, whether it depends on a
+        differentiated input, and the derivative of the function with respect to it
+        (None if no adjoint has arrived).
+      entries: The equations in order, and the links between them.
+      rules: Functions with their own derivative.
+      copies: Nodes that stand for another node, as a constant.
     """
 
     expand: frozenset[str] = frozenset()
@@ -128,22 +136,22 @@ class Tape:
     copies: dict[int, int] = dataclasses.field(default_factory=dict)
 
     def node(self, value: Any, active: bool) -> int:
-        """A new node."""
+        """Add a node and return its number."""
         self.values.append(value)
         self.active.append(bool(active) and is_inexact(value))
         self.adjoints.append(None)
         return len(self.values) - 1
 
     def value(self, operand: Operand) -> Any:
-        """The value of an operand."""
+        """Return the value of an operand."""
         return operand.value if isinstance(operand, Literal) else self.values[operand]
 
     def is_active(self, operand: Operand) -> bool:
-        """Whether an operand depends on what is differentiated."""
+        """Whether an operand depends on a differentiated input."""
         return not isinstance(operand, Literal) and self.active[operand]
 
     def equations(self) -> list[Equation]:
-        """The equations alone, in order."""
+        """Return the equations in order, without links."""
         return [entry for entry in self.entries if isinstance(entry, Equation)]
 
 
@@ -153,7 +161,7 @@ def is_inexact(value: Any) -> bool:
 
 
 def is_key(value: Any) -> bool:
-    """Whether a value is a PRNG key, which is no number."""
+    """Whether a value is a PRNG key rather than a number."""
     return jnp.issubdtype(
         getattr(value, "dtype", None) or jnp.result_type(value), jax.dtypes.prng_key
     )

@@ -1,4 +1,4 @@
-"""The derivative rule of each primitive in words, its equation as one writes it, and what kind it is."""
+"""Each primitive's derivative rule in words, its notation, and its kind."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,20 +9,21 @@ import numpy as np
 from research.derivatives.ledger.tape import is_key
 
 _SHAPE_ONLY = (
-    "broadcast_in_dim reshape squeeze expand_dims transpose convert_element_type copy copy_p bitcast_convert_type "
-    "device_put optimization_barrier mul_no_op pvary sharding_constraint reduce_precision"
+    "broadcast_in_dim reshape squeeze expand_dims transpose convert_element_type copy "
+    "copy_p bitcast_convert_type device_put optimization_barrier mul_no_op pvary "
+    "sharding_constraint reduce_precision"
 )
 _ELEMENTWISE = (
-    "add add_any sub neg mul div integer_pow square pow sqrt rsqrt cbrt exp exp2 expm1 log log1p logistic tanh sin cos "
-    "tan asin acos atan atan2 sinh cosh asinh acosh atanh erf erfc erf_inv lgamma digamma abs sign floor ceil round max "
-    "min clamp select_n copy convert_element_type real imag complex conj rem nextafter igamma bessel_i0e bessel_i1e"
+    "add add_any sub neg mul div integer_pow square pow sqrt rsqrt cbrt exp exp2 expm1 "
+    "log log1p logistic tanh sin cos tan asin acos atan atan2 sinh cosh asinh acosh "
+    "atanh erf erfc erf_inv lgamma digamma abs sign floor ceil round max min clamp "
+    "select_n copy convert_element_type real imag complex conj rem nextafter igamma "
+    "bessel_i0e bessel_i1e"
 )
-SHAPE_ONLY = frozenset(
-    _SHAPE_ONLY.split()
-)  # Only how numbers lie in memory, or their type.
-ELEMENTWISE = frozenset(
-    _ELEMENTWISE.split()
-)  # Every entry of the value depends on the same entry of each input alone.
+# These only change the layout in memory, or the dtype.
+SHAPE_ONLY = frozenset(_SHAPE_ONLY.split())
+# Every entry of the value depends only on the same entry of each input.
+ELEMENTWISE = frozenset(_ELEMENTWISE.split())
 
 RULES = {
     "sub": "d(a - b) = da - db",
@@ -128,7 +129,7 @@ RULES = {
     ),
 }
 
-# What an equation looks like, where that is not its name and its inputs.
+# Notation of an equation, if it differs from name(inputs).
 EXPRESSIONS = {
     "add": "{0} + {1}",
     "add_any": "{0} + {1}",
@@ -167,7 +168,7 @@ SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def in_words(primitive: str) -> str:
-    """The rule of a primitive; "JAX's rule" where none is written here.
+    """Return the rule of a primitive in words; "JAX's rule" if it is not in the table.
 
     Example:
       >>> in_words("mul")
@@ -177,7 +178,7 @@ def in_words(primitive: str) -> str:
 
 
 def as_written(primitive: str, inputs: Sequence[str], params: dict[str, Any]) -> str:
-    """An equation's right side.
+    """Format the right side of an equation.
 
     Example:
       >>> as_written("integer_pow", ["x"], {"y": 3}), as_written("sin", ["v1"], {})
@@ -193,7 +194,7 @@ def as_written(primitive: str, inputs: Sequence[str], params: dict[str, Any]) ->
 
 
 def short(value: Any) -> str:
-    """A value in few letters: numbers to four digits, long arrays by their ends and shape.
+    """Format a value briefly: four digits, and long arrays by their ends and shape.
 
     Example:
       >>> short(2 / 3), short(np.arange(3)), short(np.ones((3, 4)))
@@ -220,14 +221,14 @@ def short(value: Any) -> str:
 
 
 def constant(value: Any) -> str:
-    """The name of a constant: itself, or its shape where it is long."""
+    """Return the name of a constant: its value, or its shape if it is long."""
     if is_key(value) or np.size(value) <= 3:
         return short(value)
     return f"constant {_shape(np.asarray(value))}"
 
 
 def entry_at(value: Any, index: tuple[int, ...]) -> str:
-    """One entry of an array, with its index, and the array in few letters; a number alone is itself.
+    """Format one entry of an array, with its index and the array; a number as it is.
 
     Example:
       >>> entry_at(np.array([1.0, 2.0, np.nan, 4.0]), (2,)), entry_at(0.5, ())
@@ -235,11 +236,15 @@ def entry_at(value: Any, index: tuple[int, ...]) -> str:
     """
     if not index:
         return short(value)
-    return f"{_number(as_array(value)[index])} (entry [{', '.join(map(str, index))}] of {short(value)})"
+    entry = _number(as_array(value)[index])
+    return f"{entry} (entry [{', '.join(map(str, index))}] of {short(value)})"
 
 
 def as_array(value: Any) -> np.ndarray:
-    """A value as NumPy has it. The tangent of an integer has JAX's dtype float0, whose only value is 0."""
+    """Convert a value to NumPy.
+
+    Tangents of integers have JAX's dtype float0, whose only value is 0.
+    """
     array = np.asarray(value)
     return np.zeros(array.shape, int) if array.dtype == jax.dtypes.float0 else array
 

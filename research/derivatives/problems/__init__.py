@@ -1,4 +1,7 @@
-"""Derivatives with known digits, and points without one: the half that was tuned on and the half that was not."""
+"""Test problems for numerical derivatives, with known digits or without a derivative.
+
+`finite_difference` was tuned on DEVELOPMENT; HELD_OUT was not used for tuning.
+"""
 
 from research.derivatives.problems.development import DEVELOPMENT as DEVELOPMENT
 from research.derivatives.problems.held_out import HELD_OUT as HELD_OUT

@@ -1,4 +1,6 @@
-"""Functions and points written down before `finite_difference` was; nothing was tuned on them."""
+"""Functions and points written down before `finite_difference`, and not used for
+tuning.
+"""
 
 from research.derivatives.problems.problem import Problem
 

@@ -1,4 +1,4 @@
-"""A function at a point, with what is known of its derivative there."""
+"""A function at a point, with its known derivative."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,12 +11,14 @@ class Problem(NamedTuple):
     """A function of one number, and a point at which to differentiate it.
 
     Attributes:
-      expression: The function in Python's syntax, in x; decimals mean the float64 next to them.
+      expression: The function of x in Python's syntax. Decimals mean the nearest
+        float64.
       x: The point.
-      kind: "smooth", "scaled" (smooth, with a scale far from 1), "noisy" (smooth, but computed with errors far above
-        rounding), "kink", "jump", "one-sided" (defined on one side of x alone), "unresolved" (the quotients have no
-        limit, or an infinite one), "nan" (not defined at x).
-      derivative: Thirty digits, or None where there is no two-sided derivative.
+      kind: "smooth", "scaled" (smooth, with a scale far from 1), "noisy" (smooth, but
+        computed with errors far above rounding), "kink", "jump", "one-sided" (defined
+        on one side of x only), "unresolved" (the quotients have no limit, or an
+        infinite one), or "nan" (not defined at x).
+      derivative: Thirty digits, or None if there is no two-sided derivative.
     """
 
     expression: str
@@ -26,16 +28,16 @@ class Problem(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The function and the point, as one reads them."""
+        """The function and the point as text."""
         return f"{self.expression} at {self.x!r}"
 
     @property
     def truth(self) -> float:
-        """The derivative as the nearest float64; nan where there is none."""
+        """The derivative rounded to float64, or nan if there is none."""
         return float("nan" if self.derivative is None else self.derivative)
 
     def function(self) -> Callable[[Any], Any]:
-        """The function in float64, of numbers and of NumPy arrays."""
+        """Return the function in float64, for numbers and NumPy arrays."""
         return eval("lambda x: " + self.expression, dict(NUMPY))
 
 
@@ -68,6 +70,6 @@ NUMPY: dict[str, Any] = {
         "loggamma": special.gammaln,
         "mod": np.mod,
     },
-    # Errors far above rounding: to so many decimals, and of single precision.
+    # Errors far above rounding: rounding to a number of decimals, and single precision.
     **{"rounded": np.round, "single": np.float32},
 }

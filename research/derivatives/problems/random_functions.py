@@ -1,30 +1,33 @@
-"""Random functions in eight classes, with their derivatives from both sides: what a difference quotient is held against.
+"""Random functions in eight classes, with one-sided derivatives.
 
-A case is a text: Python of x and NumPy's names. The same text is evaluated twice, by NumPy as the function, and by Taylor
-series in sixty digits as the truth (`taylor`). The classes:
+A case is a text: Python in x with NumPy's names. The same text is evaluated twice: by
+NumPy as the function, and by Taylor series with sixty digits as the truth (`taylor`).
+The classes:
 
 - smooth: sums, products and compositions of elementary functions, scaled and shifted.
-- root: x is a root of f, exactly or as nearly as a float is.
-- jump in f'', jump in f''': f is smooth on either side of x, and that derivative has two values there.
-- kink: f' has two values at x; the gap is 1e-8 to 100 times f'.
-- kink near: a kink at a distance of 1e-9 to 1, not at x.
-- cancellation: terms that cancel, so that f is noisier than its rounding.
-- quantised: f is rounded to a grid or to float32; the truth is the derivative before it.
+- root: x is a root of f, exactly or up to rounding.
+- jump in f'', jump in f''': f is smooth on either side of x, but that derivative has
+  two values at x.
+- kink: f' has two values at x, whose difference is 1e-8 to 100 times f'.
+- kink near: a kink at a distance of 1e-9 to 1 from x.
+- cancellation: terms that cancel, so that f has more noise than rounding.
+- quantised: f is rounded to a grid or to float32; the truth is the derivative before
+  rounding.
 """
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
 
 from research.derivatives.problems import taylor
 
-LARGEST = 1e100  # Of a derivative; a case with a larger one is drawn again.
+LARGEST = 1e100  # A case with a larger derivative is drawn again.
 
 
-def _stepped(u, q):
+def _stepped(u: Any, q: float) -> Any:
     return np.floor(u / q) * q
 
 
@@ -62,7 +65,8 @@ class Case(NamedTuple):
       expression: f as a text in x.
       x: The point.
       kind: Its class.
-      left, right: Derivatives of orders 0 to 4 from either side; they are equal where there is one.
+      left, right: One-sided derivatives of orders 0 to 4; equal if the derivative
+        exists.
     """
 
     expression: str
@@ -71,8 +75,8 @@ class Case(NamedTuple):
     left: list[float]
     right: list[float]
 
-    def function(self) -> Callable:
-        """f, of a number or an array of NumPy."""
+    def function(self) -> Callable[[Any], Any]:
+        """Return f, for numbers and NumPy arrays."""
         return eval("lambda x: " + self.expression, dict(NAMES))
 
     def exists(self, order: int) -> bool:
@@ -80,7 +84,7 @@ class Case(NamedTuple):
         return self.left[: order + 1] == self.right[: order + 1]
 
     def gap(self, order: int) -> float:
-        """The largest difference between the sides, of the derivatives up to that order."""
+        """Largest difference between the sides of derivatives up to that order."""
         return max(
             abs(a - b)
             for a, b in zip(
@@ -90,12 +94,12 @@ class Case(NamedTuple):
 
 
 def random_cases(kind: str, count: int, seed: int) -> list[Case]:
-    """Cases of a class, of which the first ones are the same whatever the count is.
+    """Draw cases of a class. The first cases do not depend on the count.
 
     Args:
       kind: The class, one of `CLASSES`.
-      count: How many.
-      seed: Of the drawing.
+      count: Number of cases.
+      seed: Seed of the draws.
     Example:
       >>> case = random_cases("kink", 1, 0)[0]
       >>> case.exists(1), case.gap(1) > 0
@@ -109,7 +113,7 @@ def random_cases(kind: str, count: int, seed: int) -> list[Case]:
             left, right = taylor.one_sided_derivatives(expression, x)
             value = _value(expression, x)
         except (ZeroDivisionError, ValueError, OverflowError):
-            continue  # No series there, such as log of what is not positive.
+            continue  # There is no series, as for the log of a negative number.
         if (
             np.isfinite([*left, *right, value]).all()
             and max(map(abs, left + right)) <= LARGEST
@@ -118,7 +122,7 @@ def random_cases(kind: str, count: int, seed: int) -> list[Case]:
     return cases
 
 
-_Expression = tuple[str, float]  # A text, and the point.
+_Expression = tuple[str, float]  # (text, point)
 
 
 def _text(number: float) -> str:
@@ -126,7 +130,7 @@ def _text(number: float) -> str:
 
 
 def _number(rng: np.random.Generator, low: float = 0.3, high: float = 3.0) -> float:
-    """A number whose absolute value lies between low and high."""
+    """Draw a number whose absolute value lies between low and high."""
     return float(rng.uniform(low, high) * rng.choice([-1, 1]))
 
 
@@ -167,14 +171,14 @@ def _smooth_expression(rng: np.random.Generator, v: str) -> str:
 
 
 class _Setting(NamedTuple):
-    """Where f is differentiated, and in which unit: f is a function of v = x / unit."""
+    """The point and the unit: f is a function of v = x / unit."""
 
     x: float
     v: str
     per_unit: float
 
     def beside(self) -> str:
-        """(x - point) / unit."""
+        """Text of (x - point) / unit."""
         return (
             f"(({_text(self.per_unit)})*(x - {_text(self.x)}))"
             if self.v != "x"
@@ -234,7 +238,7 @@ _KNOWN_ROOTS: list[Callable[[np.random.Generator], _Expression]] = [
 
 
 def _polynomial_at_its_root(rng: np.random.Generator) -> _Expression:
-    """Integer coefficients, an integer root; in powers or by Horner's rule."""
+    """Polynomial with integer coefficients and root, in powers or by Horner."""
     degree, root = int(rng.integers(2, 6)), int(rng.integers(-4, 5)) or 1
     factor = rng.integers(-5, 6, degree)
     factor[-1] = factor[-1] or 1
@@ -261,9 +265,10 @@ def _root(rng: np.random.Generator) -> _Expression:
 
 
 def _known_jumps(power: int, edge: float) -> list[_Expression]:
-    """Huber, the squared hinge, ELU and their like."""
+    """Known functions with a jump: Huber, squared hinge, ELU and similar."""
     if power == 2:
-        huber = f"where(abs(x) <= {_text(edge)}, x**2/2, {_text(edge)}*(abs(x) - {_text(edge)}/2))"
+        c = _text(edge)
+        huber = f"where(abs(x) <= {c}, x**2/2, {c}*(abs(x) - {c}/2))"
         elu = "where(x > 0, x, exp(x) - 1)"
         return [
             (huber, edge),
@@ -280,7 +285,7 @@ def _known_jumps(power: int, edge: float) -> list[_Expression]:
 
 
 def _glued(rng: np.random.Generator, power: int) -> _Expression:
-    """A smooth function, and a jump in the derivative of order `power`."""
+    """Smooth function plus a jump in the derivative of order `power`."""
     at = _setting(rng)
     e, d = _smooth_expression(rng, at.v), at.beside()
     size = _number(rng) * float(10.0 ** rng.uniform(-3, 1))
@@ -358,18 +363,18 @@ _CANCELLING = [
 
 def _cancellation(rng: np.random.Generator) -> _Expression:
     kind = rng.integers(10)
-    if kind < 7:  # Near 0, where a formula cancels.
+    if kind < 7:  # Near 0, where the formula cancels.
         e = _CANCELLING[rng.integers(len(_CANCELLING))]
         x = float(10.0 ** rng.uniform(-12, -0.3))
         if rng.random() < 0.3:
             x = -x
         return e, abs(x) if "log(1 + x)" in e else x
-    if kind == 7:  # (x - 1)^n in powers, near 1.
+    if kind == 7:  # (x - 1)^n expanded in powers, near 1.
         n, t = int(rng.integers(3, 8)), float(rng.uniform(-0.05, 0.05))
         return " + ".join(
             f"({math.comb(n, k) * (-1) ** (n - k)})*x**{k}" for k in range(n + 1)
         ), 1 + t
-    if kind == 8:  # A large number, added and taken away.
+    if kind == 8:  # A large number is added and subtracted.
         at = _setting(rng)
         large = _text(float(10.0 ** rng.uniform(4, 12)))
         return f"(({_smooth_expression(rng, at.v)}) + {large}) - {large}", at.x

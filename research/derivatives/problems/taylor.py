@@ -1,7 +1,8 @@
-"""One-sided Taylor series in sixty digits: the derivatives of an expression, from the left and from the right.
+"""One-sided Taylor series with sixty digits, for one-sided derivatives.
 
-A series holds the value of f and its coefficients at a point, f(x + t) = c_0 + c_1 t + ... + c_4 t^4, for small t of one
-sign. `maximum`, `abs` and comparisons look at the first coefficient that is not 0, so that each side of a kink has its own.
+A series holds the coefficients of f at a point, f(x + t) = c_0 + c_1 t + ... + c_4 t^4,
+for small t of one sign. `maximum`, `abs` and comparisons use the first nonzero
+coefficient, so each side of a kink has its own series.
 """
 
 from collections.abc import Sequence
@@ -16,10 +17,10 @@ _LENGTH = MOST_ORDER + 1
 
 
 class Series:
-    """A Taylor series in t, for t > 0 (side 1) or t < 0 (side -1); as exact as mpmath is.
+    """A Taylor series in t, for t > 0 (side 1) or t < 0 (side -1).
 
     Attributes:
-      c: The coefficients, of t^0 to t^4.
+      c: Coefficients of t^0 to t^4.
       side: 1 or -1.
     """
 
@@ -29,7 +30,7 @@ class Series:
         self.c, self.side = list(c), side
 
     def lifted(self, other: Any) -> "Series":
-        """A number as a constant series of the same side; a series as it is."""
+        """Convert a number to a constant series of the same side."""
         return (
             other
             if isinstance(other, Series)
@@ -80,7 +81,7 @@ class Series:
         return product
 
     def sign(self) -> int:
-        """The sign of the series for small t of its side."""
+        """Sign of the series for small t of its side."""
         for k, coefficient in enumerate(self.c):
             if coefficient:
                 return (1 if coefficient > 0 else -1) * (self.side if k % 2 else 1)
@@ -107,12 +108,12 @@ def _integral(start: Any, rate: Series) -> Series:
 
 
 def _rate(u: Series) -> Series:
-    """u', whose last coefficient is not needed."""
+    """Derivative u' (its last coefficient is not needed)."""
     return Series([(k + 1) * u.c[k + 1] for k in range(MOST_ORDER)] + [mpf(0)], u.side)
 
 
 def power(u: Series, n: Any) -> Series:
-    """u^n for a real n: k u_0 c_k = Σ_j (n j - (k - j)) u_j c_{k-j}."""
+    """Power u^n for a real n: k u_0 c_k = Σ_j (n j - (k - j)) u_j c_{k-j}."""
     n = mpf(n)
     c = [u.c[0] ** n]
     for k in range(1, _LENGTH):
@@ -122,7 +123,7 @@ def power(u: Series, n: Any) -> Series:
 
 
 def exp(u: Series) -> Series:
-    """e^u: k c_k = Σ_j j u_j c_{k-j}."""
+    """Exponential e^u: k c_k = Σ_j j u_j c_{k-j}."""
     c = [mp.exp(u.c[0])]
     for k in range(1, _LENGTH):
         c.append(sum((j * u.c[j] * c[k - j] for j in range(1, k + 1)), mpf(0)) / k)
@@ -130,7 +131,7 @@ def exp(u: Series) -> Series:
 
 
 def _pair(u: Series, first: Any, second: Any, sign: int) -> tuple[Series, Series]:
-    """(s, c) with s' = c u' and c' = sign s u'."""
+    """Solve s' = c u' and c' = sign s u' for the pair (s, c)."""
     s, c = [first], [second]
     for k in range(1, _LENGTH):
         s_k = sum((j * u.c[j] * c[k - j] for j in range(1, k + 1)), mpf(0)) / k
@@ -172,7 +173,7 @@ def log(u: Series) -> Series:
 
 
 def log1p(u: Series) -> Series:
-    """log(1 + u)."""
+    """Logarithm log(1 + u)."""
     return _integral(mpmath.log1p(u.c[0]), _rate(u) / (1 + u))
 
 
@@ -194,17 +195,17 @@ def erf(u: Series) -> Series:
 
 
 def maximum(a: Any, b: Any) -> Series:
-    """The larger one, beside the point."""
+    """Larger of two values next to the point."""
     return a if a - b >= 0 else b - 0 * a
 
 
 def minimum(a: Any, b: Any) -> Series:
-    """The smaller one, beside the point."""
+    """Smaller of two values next to the point."""
     return b - 0 * a if a - b >= 0 else a
 
 
 def where(chosen: bool, a: Any, b: Any) -> Any:
-    """a or b, by what holds beside the point."""
+    """Select a or b by a condition that holds next to the point."""
     return a if chosen else b
 
 
@@ -212,7 +213,7 @@ def _exact(u: Series, *_: Any) -> Series:
     return u
 
 
-# "rounded", "single" and "stepped" round in float64; the truth is what they round.
+# "rounded", "single" and "stepped" round the function; the truth is not rounded.
 NAMES: dict[str, Any] = {
     **{
         f.__name__: f
@@ -225,13 +226,14 @@ NAMES: dict[str, Any] = {
 
 
 def one_sided_derivatives(expression: str, x: float) -> tuple[list[float], list[float]]:
-    """The derivatives of an expression in x from the left and from the right.
+    """Derivatives of an expression in x from the left and from the right.
 
     Args:
-      expression: Python, of x, numbers and the names of `NAMES`. It is evaluated: give your own only.
+      expression: Python text of x, numbers and the names in `NAMES`. It is evaluated,
+        so pass only your own.
       x: The point.
     Returns:
-      (left, right), each the derivatives of orders 0 to 4.
+      (left, right), the derivatives of orders 0 to 4 of each side.
     Raises:
       ZeroDivisionError, ValueError, TypeError: The expression has no series at x.
     Example:

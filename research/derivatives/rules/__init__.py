@@ -1,10 +1,11 @@
-"""The rules of differentiation, and a check of each in two independent ways."""
+"""The rules of differentiation, each verified in two independent ways."""
 
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from research.checks import check_count, check_key, check_numbers
 from research.derivatives.exact import derivative
@@ -15,34 +16,36 @@ __all__ = [
     "DERIVATIVE_RULES",
     "Rule",
     "RuleCheck",
-    "find_rule",
+    "find_derivative_rule",
     "verify_derivative_rule",
 ]
 
-# Of the difference quotient by which a rule is checked: f'(x) = Σ w_k (f(x + k h) - f(x - k h)) / h + O(h⁶).
+# Weights of the difference quotient f'(x) = Σ w_k (f(x + k h) - f(x - k
+# h)) / h + O(h⁶).
 _WEIGHTS = (3 / 4, -3 / 20, 1 / 60)
 
 
 class RuleCheck(NamedTuple):
-    """A rule at drawn points, against differentiation by JAX and by differences.
+    """A rule at random points, compared with JAX and with differences.
 
     Attributes:
-      name: Of the rule.
-      points: Where, shape (n,).
-      constants: name -> their values, shape (n,).
+      name: Name of the rule.
+      points: The points, shape (n,).
+      constants: name -> values of the constant, shape (n,).
       derivative: f' by the rule, shape (n,).
       by_jax: f' by forward mode, shape (n,).
       by_differences: f' by a six-point difference quotient of f, shape (n,).
-      residual_jax: Largest |rule - JAX|, over the larger of |f'| and |f| / (1 + |x|).
-      residual_differences: The same against the difference quotient.
+      residual_jax: Largest |rule - JAX| relative to the larger of |f'| and
+        |f| / (1 + |x|).
+      residual_differences: The same for the difference quotient.
     """
 
     name: str
-    points: np.ndarray
+    points: Float[np.ndarray, "n"]
     constants: dict[str, np.ndarray]
-    derivative: np.ndarray
-    by_jax: np.ndarray
-    by_differences: np.ndarray
+    derivative: Float[np.ndarray, "n"]
+    by_jax: Float[np.ndarray, "n"]
+    by_differences: Float[np.ndarray, "n"]
     residual_jax: float
     residual_differences: float
 
@@ -50,26 +53,27 @@ class RuleCheck(NamedTuple):
 def verify_derivative_rule(
     name: str, key: jax.Array | None = None, points: Any = None, number: int = 32
 ) -> RuleCheck:
-    """Holds a rule of `DERIVATIVE_RULES` against JAX and against a difference quotient.
+    """Verify a rule of `DERIVATIVE_RULES` by JAX and by a difference quotient.
 
-    Neither knows the rule: one differentiates f's program, the other only evaluates f. In float64 a right rule has
-    residuals near 1e-15 and 1e-11.
+    Both are independent of the rule: JAX differentiates f's program, and the quotient
+    only evaluates f. In float64 the residuals of a right rule are near 1e-15 and 1e-11.
 
     Args:
-      name: Of the rule.
-      key: Draws points and constants.
-      points: Where to check instead of at drawn points.
-      number: How many points are drawn.
+      name: Name of the rule.
+      key: Key for the points and the constants.
+      points: Points to use instead of random ones.
+      number: Number of random points.
     Returns:
-      RuleCheck.
+      The comparison.
     Raises:
-      ValueError: There is no such rule, a point lies outside of the rule's domain, or neither key nor points is given.
+      ValueError: There is no such rule, a point lies outside the rule's domain, or
+        neither key nor points is given.
     Example:
       >>> check = verify_derivative_rule("product", jax.random.key(0))
       >>> print(check.residual_jax < 1e-5, DERIVATIVE_RULES["product"].text)
       True (u v)' = u' v + u v'
     """
-    rule = find_rule(name)
+    rule = find_derivative_rule(name)
     check_count("number", number)
     if key is not None:
         check_key("key", key)
@@ -77,7 +81,7 @@ def verify_derivative_rule(
         check_numbers("points", points)
     if key is None and points is None:
         raise ValueError(
-            "verify_derivative_rule draws its points: give a key, such as jax.random.key(0), or points."
+            "key or points must be given; pass for example jax.random.key(0)."
         )
     key_points, key_constants = jax.random.split(
         jax.random.key(0) if key is None else key
@@ -90,27 +94,29 @@ def verify_derivative_rule(
     for i, point in enumerate(x):
         at = {constant: values[i] for constant, values in constants.items()}
         if not rule.contains(point, at):
-            said = "".join(
+            shown = "".join(
                 f", {constant} = {value:g}" for constant, value in at.items()
             )
             raise ValueError(
-                f"the rule {name} holds for {rule.domain}; got x = {point:g}{said}."
+                f"points of the rule {name} must lie in its domain, {rule.domain}; got "
+                f"x = {point:g}{shown}."
             )
     return _compare(name, rule, jnp.asarray(x), constants)
 
 
-def find_rule(name: str) -> Rule:
-    """The rule of that name in `DERIVATIVE_RULES`.
+def find_derivative_rule(name: str) -> Rule:
+    """Return the rule of that name in `DERIVATIVE_RULES`.
 
     Raises:
-      ValueError: There is none; the message names the nearest.
+      ValueError: The name is unknown. The message suggests the nearest name.
     Example:
-      >>> find_rule("sine").text
+      >>> find_derivative_rule("sine").text
       "(sin x)' = cos x"
     """
     if not isinstance(name, str) or name not in DERIVATIVE_RULES:
         raise ValueError(
-            f"unknown rule {name!r}{known_names(name, DERIVATIVE_RULES)} Give its name."
+            f"unknown rule {name!r}{known_names(name, DERIVATIVE_RULES)} Pass one of "
+            "these names."
         )
     return DERIVATIVE_RULES[name]
 
@@ -133,7 +139,9 @@ def _draw(rule: Rule, key: jax.Array, number: int) -> dict[str, np.ndarray]:
 def _compare(
     name: str, rule: Rule, x: jax.Array, constants: dict[str, np.ndarray]
 ) -> RuleCheck:
-    def all_three(x: jax.Array, constants: dict[str, jax.Array]) -> tuple:
+    def all_three(
+        x: jax.Array, constants: dict[str, jax.Array]
+    ) -> tuple[jax.Array, ...]:
         f = lambda t: jnp.asarray(rule.function(t, constants), x.dtype)
         step = _step(rule, x)
         quotient = (
@@ -150,10 +158,10 @@ def _compare(
             quotient,
         )
 
-    found = jax.jit(jax.vmap(all_three))(
+    results = jax.jit(jax.vmap(all_three))(
         x, {constant: jnp.asarray(v, x.dtype) for constant, v in constants.items()}
     )
-    value, by_rule, by_jax, by_differences = map(np.asarray, found)
+    value, by_rule, by_jax, by_differences = map(np.asarray, results)
     points = np.asarray(x)
     scale = (
         np.maximum(np.abs(by_rule), np.abs(value) / (1 + np.abs(points)))
@@ -173,7 +181,7 @@ def _compare(
 
 
 def _step(rule: Rule, x: jax.Array) -> jax.Array:
-    """ε^(1/7) times a tenth of the distance over which the functions change, and never out of the interval's reach."""
+    """Step: ε^(1/7) times a tenth of f's scale, kept within reach of the interval."""
     low, high = rule.interval
     room = jnp.minimum(jnp.abs(x - low), jnp.abs(high - x)) + 0.05 * (high - low)
     return jnp.finfo(x.dtype).eps ** (1 / 7) * jnp.minimum(1.0, room)

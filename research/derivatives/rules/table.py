@@ -1,4 +1,4 @@
-"""The table of rules: in words, where they hold, an instance f of each, and its f' as the rule has it."""
+"""Table of the rules of differentiation, each with an example f and its derivative."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -13,13 +13,16 @@ class Rule(NamedTuple):
     """A rule of differentiation.
 
     Attributes:
-      text: The rule in a line.
-      domain: Where it holds, in words.
-      interval: Points for the check are drawn from here; inside the domain for every value of the constants.
+      text: The rule in one line.
+      domain: Domain in words.
+      interval: Interval for random points, inside the domain for all values of the
+        constants.
       contains: (x, constants) -> whether the rule holds there.
-      function: (x, constants) -> f(x); for a rule about any u and v, with a u and a v that the constants bend.
-      derivative: (x, constants) -> f'(x), as the rule has it.
-      constants: name -> the interval that it is drawn from; a pair of whole numbers (low, high) draws whole numbers.
+      function: (x, constants) -> f(x). A rule about any u and v uses a u and a v that
+        depend on the constants.
+      derivative: (x, constants) -> f'(x) by the rule.
+      constants: name -> interval for random values; a pair of integers (low, high)
+        gives integers.
     """
 
     text: str
@@ -51,7 +54,7 @@ def _not_zero(x: Any, c: Constants) -> bool:
     return x != 0
 
 
-# The u and v of the rules about any two functions; v > 0.
+# u and v of the rules about any two functions, with v > 0.
 def _u(x: Any, c: Constants) -> Any:
     return jnp.sin(c["a"] * x)
 
@@ -69,7 +72,7 @@ def _dv(x: Any, c: Constants) -> Any:
 
 
 def _root_of_cubic(x: Any, c: Constants) -> Any:
-    """The y with y³ + a y = x, by Newton's method from x / a, which it approaches from one side."""
+    """Solve y³ + a y = x by Newton's method from x / a (monotone)."""
     a = c["a"]
     return jax.lax.fori_loop(0, 40, lambda i, y: (2 * y**3 + x) / (3 * y**2 + a), x / a)
 
@@ -83,7 +86,7 @@ _AB = {"a": (0.5, 2.0), "b": (-1.5, 1.5)}
 _X_POSITIVE = "x > 0"
 
 DERIVATIVE_RULES: dict[str, Rule] = {
-    # What the rules are made of.
+    # Elementary rules.
     "constant": Rule(
         "(c)' = 0",
         ALL,
@@ -177,7 +180,7 @@ DERIVATIVE_RULES: dict[str, Rule] = {
         lambda x, c: 1 / (x * jnp.log(c["a"])),
         {"a": (1.5, 10.0)},
     ),
-    # How they are put together.
+    # Rules of combination.
     "constant multiple": Rule(
         "(c u)' = c u'",
         ALL,
@@ -253,7 +256,7 @@ DERIVATIVE_RULES: dict[str, Rule] = {
         ),
         _AB,
     ),
-    # The functions that are met most.
+    # Common functions.
     "sine": Rule(
         "(sin x)' = cos x",
         ALL,

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from research.statistics import bootstrap as resampling
-from research.statistics import confidence, costs, profiles, scores
+from research.statistics import bootstrap, costs, profiles, scores
 from research.statistics import differences as statistics
 from research.statistics.scores import Scores
 
@@ -200,7 +199,7 @@ def test_choice_weights_are_shares_of_all_subsets_that_hold_the_defaults(trials)
         chosen = [subset[np.argmin(means[list(subset)])] for subset in subsets]
         expected = np.bincount(chosen, minlength=7) / len(subsets)
         np.testing.assert_allclose(
-            resampling.choice_weights(means, trials), expected, atol=1e-14
+            bootstrap.choice_weights(means, trials), expected, atol=1e-14
         )
 
 
@@ -316,7 +315,7 @@ def test_many_comparisons_call_none_under_the_null_as_often_as_one_does():
 def test_planted_tenth_is_found_with_the_power_stated(studies):
     # One trial. The noise of two runs, with the seed's common effect as weight: Var((x - y) u) / (E x E u)^2 of lognormals.
     per_seed = np.exp(0.2**2) * 2 * np.expm1(0.2**2)
-    needed = confidence.seeds_needed(confidence.Spread(0.0, 4.0, per_seed, 1))
+    needed = bootstrap.seeds_needed(bootstrap.Variance(0.0, 4.0, per_seed, 1))
     one = {"valley": np.zeros(1), "budget": 1e6, "factor": 0.9}
     found = differences(studies, seed=6, reporting=needed, resamples=600, **one)
     assert within(sum(d.verdict == "better" for d in found), studies, 0.8)
@@ -337,8 +336,8 @@ def test_seeds_needed_detect_a_tenth_with_the_power_stated_when_the_choice_stays
     choice, level
 ):
     number, deviation, freedom = 4000, 0.3, 40.0
-    needed = confidence.seeds_needed(
-        confidence.Spread(choice, freedom, deviation**2 / 20, 20), level
+    needed = bootstrap.seeds_needed(
+        bootstrap.Variance(choice, freedom, deviation**2 / 20, 20), level
     )
     samples = np.random.default_rng(8).normal(
         np.log(0.9), deviation, size=(number, needed)
@@ -357,12 +356,12 @@ def test_seeds_needed_detect_a_tenth_with_the_power_stated_when_the_choice_stays
 
 def test_no_number_of_reporting_seeds_makes_up_for_a_choice_in_doubt():
     assert (
-        confidence.seeds_needed(confidence.Spread(0.06**2, 1e6, 1e-9, 20)) == -1
+        bootstrap.seeds_needed(bootstrap.Variance(0.06**2, 1e6, 1e-9, 20)) == -1
     )  # 1.96 * 0.06 > 0.105.
     assert (
-        confidence.seeds_needed(confidence.Spread(0.05**2, 1e6, 1e-9, 20)) == 2
+        bootstrap.seeds_needed(bootstrap.Variance(0.05**2, 1e6, 1e-9, 20)) == 2
     )  # 1.96 * 0.05 < 0.105.
-    assert confidence.seeds_needed(confidence.Spread(np.inf, 4.0, np.inf, 20)) == -1
+    assert bootstrap.seeds_needed(bootstrap.Variance(np.inf, 4.0, np.inf, 20)) == -1
     flat = study(
         np.random.default_rng(9), valley=1.5 * np.linspace(-1, 1, 12) ** 2, spread=0.3
     )
@@ -371,7 +370,7 @@ def test_no_number_of_reporting_seeds_makes_up_for_a_choice_in_doubt():
 
 def test_variance_of_reporting_seeds_is_that_of_scipys_paired_bootstrap():
     mine, other = study(np.random.default_rng(10), valley=np.zeros(1), spread=0.4)
-    replicates, _ = resampling.replicate([(mine, other)], None, 20000, 0)
+    replicates, _ = bootstrap.replicate([(mine, other)], None, 20000, 0)
 
     def log_ratio(x, y, axis):
         return np.log(
@@ -401,10 +400,10 @@ def test_interval_of_a_share_is_wilsons_where_seeds_are_many():
         deviations = np.array([-1.0, 1.0]) * np.sqrt(
             share * (1 - share) / n * (n - 1) / n
         )
-        replicates = resampling.Replicates(np.full(2, share), deviations, np.array(4.0))
+        replicates = bootstrap.Replicates(np.full(2, share), deviations, np.array(4.0))
         wilson = stats.binomtest(round(share * n), n).proportion_ci(0.95, "wilson")
         np.testing.assert_allclose(
-            confidence.share_interval(share, replicates, n, 0.95),
+            bootstrap.share_interval(share, replicates, n, 0.95),
             (wilson.low, wilson.high),
             atol=2e-5,
         )
@@ -485,7 +484,7 @@ def test_equal_budgets_give_the_mean_over_subsets_of_the_trials():
     assert found.high / found.low > whole.high / whole.low
     assert statistics.difference(mine, other, trials=99, resamples=300) == whole
     # Of one trial there is no choice: the defaults.
-    replicates, _ = resampling.replicate([(mine, other)], 1, 300, 0)
+    replicates, _ = bootstrap.replicate([(mine, other)], 1, 300, 0)
     defaults = [costs.expected_running_time(s.costs[0], BUDGET) for s in (mine, other)]
     np.testing.assert_allclose(
         replicates.choice, np.log(defaults[0] / defaults[1]), rtol=1e-12
@@ -607,15 +606,15 @@ GOOD = constant(4.0)
         ),
         (
             lambda: statistics.difference(GOOD, GOOD, comparisons=0),
-            "comparisons must be at least 1",
+            "comparisons must be a positive integer",
         ),
         (
             lambda: statistics.difference(GOOD, GOOD, resamples=10),
-            "resamples must be at least 100",
+            "resamples must be an integer of at least 100",
         ),
         (
             lambda: statistics.difference(GOOD, GOOD, trials=0),
-            "trials must be at least 1",
+            "trials must be a positive integer",
         ),
         (lambda: statistics.overall([]), "at least one workload"),
         (

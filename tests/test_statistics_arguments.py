@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from research import comparison, statistics, tuning
-from research.comparison import decision_procedures as readings
-from research.statistics import confidence
+from research.comparison import decision_procedures
+from research.statistics import bootstrap
 from research.statistics.bootstrap import Replicates
 from research.statistics.scores import Scores
 from research.types import Optimum, Workload
@@ -15,7 +15,9 @@ from research.types import Optimum, Workload
 SAMPLES = np.arange(1.0, 8.0)
 SCORES = Scores(np.ones((2, 3)), np.ones((2, 5)), 10.0)
 REPLICATES = Replicates(np.zeros(200), np.linspace(-0.1, 0.1, 200), np.array(4.0))
-SIDE = readings.Drawn(np.ones((1, 3)), np.ones((1, 5)), np.ones((1, 5)), 10.0)
+SIDE = decision_procedures.SimulatedRuns(
+    np.ones((1, 3)), np.ones((1, 5)), np.ones((1, 5)), 10.0
+)
 LEVELS = {
     "median_interval": lambda level: statistics.median_interval(SAMPLES, level=level),
     "mean_interval": lambda level: statistics.mean_interval(SAMPLES, level=level),
@@ -25,16 +27,14 @@ LEVELS = {
     "difference": lambda level: statistics.difference(SCORES, SCORES, level=level),
     "overall": lambda level: statistics.overall([(SCORES, SCORES)], level=level),
     "best_of": lambda level: statistics.best_of(SCORES, level=level),
-    "log_interval": lambda level: confidence.log_interval(0.0, REPLICATES, 5, level),
-    "share_interval": lambda level: confidence.share_interval(
-        0.3, REPLICATES, 5, level
+    "log_interval": lambda level: bootstrap.log_interval(0.0, REPLICATES, 5, level),
+    "share_interval": lambda level: bootstrap.share_interval(0.3, REPLICATES, 5, level),
+    "seeds_needed": lambda level: bootstrap.seeds_needed(
+        bootstrap.Variance(0.0, 4.0, 0.002, 20), level
     ),
-    "seeds_needed": lambda level: confidence.seeds_needed(
-        confidence.Spread(0.0, 4.0, 0.002, 20), level
-    ),
-    "share": lambda level: readings.share(5, 100, level),
-    "read": lambda level: readings.read(
-        readings.Reading("t-test"), SIDE, SIDE, level=level
+    "share": lambda level: decision_procedures.share(5, 100, level),
+    "read": lambda level: decision_procedures.winner(
+        decision_procedures.Procedure("t-test"), SIDE, SIDE, level=level
     ),
     "make_protocol": lambda level: comparison.make_protocol(level=level),
 }
@@ -58,19 +58,21 @@ def test_resamples_that_make_no_interval_are_refused(resamples):
         lambda: statistics.difference(SCORES, SCORES, resamples=resamples),
         lambda: statistics.best_of(SCORES, resamples=resamples),
     ):
-        with pytest.raises(ValueError, match="resamples must be at least 100"):
+        with pytest.raises(
+            ValueError, match="resamples must be an integer of at least 100"
+        ):
             call()
 
 
 @pytest.mark.parametrize("bad", [0, -1, np.nan, 1.5])
 def test_counts_that_are_none_are_refused(bad):
     for name in ("comparisons", "trials"):
-        with pytest.raises(ValueError, match=f"{name} must be at least 1"):
+        with pytest.raises(ValueError, match=f"{name} must be a positive integer"):
             statistics.difference(SCORES, SCORES, **{name: bad})
-    with pytest.raises(ValueError, match="total must be at least 1"):
-        readings.share(0, bad)
+    with pytest.raises(ValueError, match="total must be a positive integer"):
+        decision_procedures.share(0, bad)
     with pytest.raises(ValueError, match="count"):
-        readings.share(bad or 7, 6)
+        decision_procedures.share(bad or 7, 6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -204,4 +206,4 @@ def test_a_tally_of_studies_that_do_not_fit_is_refused():
         np.array([1.0, np.nan, 0.0]),
     ):
         with pytest.raises(ValueError, match="named and truth must be of one shape"):
-            readings.tally(named, truth)
+            decision_procedures.tally(named, truth)

@@ -1,20 +1,25 @@
-"""The critical points found from many starts, and the count of the starts that found none."""
+"""The result of a search for critical points from many starts."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from research.derivatives.critical.classifying import CriticalPoint
 
 
 class CriticalPoints(tuple):
-    """The critical points by rising f: a tuple of `CriticalPoint`s that also says where every start ended.
+    """Critical points in order of f, with the outcome of every start.
+
+    It is a tuple of `CriticalPoint`s.
 
     Attributes:
-      starts: Number of starts; the five numbers below add up to it.
-      converged: Starts from which a critical point inside the bounds was reached.
-      outside: Starts from which the search ended outside of the bounds.
-      stalled: Starts from which the search came to rest where the gradient does not vanish.
-      not_finite: Starts where f or its gradient is not finite, or from which the search ended at such a place.
-      flat: Starts that lie where f does not change at all, so that every point is critical; these are not listed.
+      starts: Number of starts, the sum of the five numbers below.
+      converged: Number of starts that reached a critical point inside the bounds.
+      outside: Number of starts whose search ended outside the bounds.
+      stalled: Number of starts whose search stalled where the gradient does not vanish.
+      not_finite: Number of starts where f or its gradient is not finite, or whose
+        search ended at such a place.
+      flat: Number of starts where f is constant, so that every point is critical; these
+        are not listed.
     """
 
     starts: int
@@ -27,7 +32,7 @@ class CriticalPoints(tuple):
     def __new__(
         cls, points: Iterable[CriticalPoint], **counts: int
     ) -> "CriticalPoints":
-        """The points, with the numbers of starts by name."""
+        """Build the tuple of points with the numbers of starts by name."""
         made = super().__new__(cls, points)
         for name in ("converged", "outside", "stalled", "not_finite", "flat"):
             setattr(made, name, int(counts.get(name, 0)))
@@ -37,9 +42,10 @@ class CriticalPoints(tuple):
         return made
 
     def text(self) -> str:
-        """The points, one a line, and what became of the starts."""
+        """Format the points, one per line, and the outcome of the starts."""
         lines = [
-            f"{len(self)} critical point{'' if len(self) == 1 else 's'} found from {self.starts} starts."
+            f"{len(self)} critical point{'' if len(self) == 1 else 's'} found from "
+            f"{self.starts} starts."
         ]
         lines += [
             f"  {_kind(point)} at {_numbers(point.x)}, f = {point.value:.6g}"
@@ -52,25 +58,26 @@ class CriticalPoints(tuple):
         return [
             (self.converged, "reached one of these points."),
             (self.outside, "left the bounds."),
-            (self.stalled, "came to rest where the gradient does not vanish."),
+            (self.stalled, "stalled where the gradient does not vanish."),
             (
                 self.not_finite,
-                "met a place where f or its gradient is not finite: no critical point there can be found.",
+                "met a point where f or its gradient is not finite; no critical point "
+                "can be found there.",
             ),
             (
                 self.flat,
-                "lie where f does not change at all; such points are not listed.",
+                "lie where f is constant; such points are not listed.",
             ),
         ]
 
     def __str__(self) -> str:
         return self.text()
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return _made, (tuple(self), vars(self))
 
 
-def _made(points: tuple, counts: dict[str, int]) -> CriticalPoints:
+def _made(points: tuple[CriticalPoint, ...], counts: dict[str, int]) -> CriticalPoints:
     return CriticalPoints(points, **counts)
 
 
